@@ -1,0 +1,84 @@
+"""The ground that everything stands on: frozen config, instants in UTC, half-open intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+from pipeline.errors import ConfigError
+
+Progress = Callable[[str], None]
+"""Told, in a few words, what a long task is doing. Handed in; never looked up."""
+
+
+def silent(_: str) -> None:
+    """Progress for callers who want none."""
+
+
+class Frozen(BaseModel):
+    """Base of every config: immutable, and an unknown field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+def to_utc(instant: datetime) -> datetime:
+    """Return `instant` in UTC; a naive one raises `ConfigError`."""
+    if instant.tzinfo is None:
+        raise ConfigError(
+            f"{instant.isoformat()} has no time zone; write it as {instant.isoformat()}Z"
+        )
+    return instant.astimezone(UTC)
+
+
+def parse_instant(text: str) -> datetime:
+    """Read an ISO 8601 instant with a zone, such as ``2017-12-01T09:00:00Z``."""
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigError(
+            f"{text!r} is no instant; write it as 2017-12-01T09:00:00Z"
+        ) from None
+    return to_utc(instant)
+
+
+def format_instant(instant: datetime) -> str:
+    """Write an instant as ``2017-12-01T09:00:00Z`` (microseconds only if there are any)."""
+    return to_utc(instant).isoformat().replace("+00:00", "Z")
+
+
+def compact_instant(instant: datetime) -> str:
+    """Write an instant for a file name: ``20171201T090000Z``."""
+    return to_utc(instant).strftime("%Y%m%dT%H%M%SZ")
+
+
+AsOf = Annotated[datetime, AfterValidator(to_utc)]
+"""The instant that decides everything a run does; always UTC."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Half-open ``[start, end)`` in UTC."""
+
+    start: datetime
+    end: datetime
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "start", to_utc(self.start))
+        object.__setattr__(self, "end", to_utc(self.end))
+        if self.end < self.start:
+            raise ConfigError(
+                f"an interval ends ({format_instant(self.end)}) before it starts "
+                f"({format_instant(self.start)})"
+            )
+
+    @property
+    def length(self) -> timedelta:
+        """Time between start and end."""
+        return self.end - self.start
+
+    def __contains__(self, instant: datetime) -> bool:
+        return self.start <= to_utc(instant) < self.end

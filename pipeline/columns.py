@@ -1,0 +1,145 @@
+"""The words of the tables: names, dtypes and enumerations.
+
+The only place where these strings are written; everything else imports them (a test walks the
+syntax trees of `pipeline` and `dags` for strays). Times are microseconds in UTC.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+import polars as pl
+
+EVENT_ID: Final = "event_id"
+USER_ID: Final = "user_id"
+ITEM_ID: Final = "item_id"
+KIND: Final = "kind"
+VALUE: Final = "value"
+TIMESTAMP: Final = "timestamp"
+PUBLICATION_ID: Final = "publication_id"
+POSITION: Final = "position"
+INGESTED_AT: Final = "ingested_at"
+SOURCE: Final = "source"
+BATCH_ID: Final = "batch_id"
+EVENT_DAY: Final = "event_day"
+"""Partition of `events`: the UTC day of `timestamp`."""
+
+TITLE: Final = "title"
+CATEGORIES: Final = "categories"
+PRICE: Final = "price"
+AVAILABLE: Final = "available"
+CREATED_AT: Final = "created_at"
+SEGMENT: Final = "segment"
+
+RAW: Final = "raw"
+REASONS: Final = "reasons"
+LINE: Final = "line"
+
+GENERATION: Final = "generation"
+BASE: Final = "base"
+MODEL_VERSION: Final = "model_version"
+RUN_ID: Final = "run_id"
+RECIPE: Final = "recipe"
+AS_OF: Final = "as_of"
+LIVE_FROM: Final = "live_from"
+CATALOGUE_VERSION: Final = "catalogue_version"
+RULES_HASH: Final = "rules_hash"
+SUMS: Final = "sums"
+
+SCORE: Final = "score"
+SLOT: Final = "slot"
+PROPENSITY: Final = "propensity"
+REASON: Final = "reason"
+
+INSTANT: Final = pl.Datetime("us", "UTC")
+
+
+class Kind(StrEnum):
+    """Kinds of events that are known without configuration, weakest first."""
+
+    VIEW = "view"
+    CLICK = "click"
+    ADD_TO_CART = "add_to_cart"
+    RATING = "rating"
+    PURCHASE = "purchase"
+    RETURN = "return"
+
+
+class Slot(StrEnum):
+    """Where an entry of a list comes from."""
+
+    MODEL = "model"
+    EXPLORE = "explore"
+    FALLBACK = "fallback"
+
+
+ANYONE: Final = "*"
+"""`user_id` of the fallback list: what a person without a list of their own is shown."""
+
+EVENTS: Final = pl.Schema(
+    {
+        EVENT_ID: pl.String(),
+        USER_ID: pl.String(),
+        ITEM_ID: pl.String(),
+        KIND: pl.String(),
+        VALUE: pl.Float64(),
+        TIMESTAMP: INSTANT,
+        PUBLICATION_ID: pl.String(),
+        POSITION: pl.Int32(),
+        INGESTED_AT: INSTANT,
+        SOURCE: pl.String(),
+        BATCH_ID: pl.String(),
+        EVENT_DAY: pl.Date(),
+    }
+)
+ITEMS: Final = pl.Schema(
+    {
+        ITEM_ID: pl.String(),
+        TITLE: pl.String(),
+        CATEGORIES: pl.List(pl.String()),
+        PRICE: pl.Float64(),
+        AVAILABLE: pl.Boolean(),
+        CREATED_AT: INSTANT,
+    }
+)
+"""Further columns of a source are kept beside these, as text."""
+USERS: Final = pl.Schema({USER_ID: pl.String(), SEGMENT: pl.String()})
+"""Further columns of a source are kept beside these, as text."""
+QUARANTINE: Final = pl.Schema(
+    {
+        RAW: pl.String(),
+        REASONS: pl.List(pl.String()),
+        SOURCE: pl.String(),
+        LINE: pl.Int64(),
+        INGESTED_AT: INSTANT,
+        BATCH_ID: pl.String(),
+    }
+)
+PUBLICATIONS: Final = pl.Schema(
+    {
+        PUBLICATION_ID: pl.String(),
+        GENERATION: pl.Int64(),
+        BASE: pl.String(),
+        MODEL_VERSION: pl.String(),
+        RUN_ID: pl.String(),
+        RECIPE: pl.String(),
+        AS_OF: INSTANT,
+        LIVE_FROM: INSTANT,
+        CATALOGUE_VERSION: pl.Int64(),
+        RULES_HASH: pl.String(),
+        SUMS: pl.String(),
+    }
+)
+RECOMMENDATIONS: Final = pl.Schema(
+    {
+        PUBLICATION_ID: pl.String(),
+        USER_ID: pl.String(),
+        POSITION: pl.Int32(),
+        ITEM_ID: pl.String(),
+        SCORE: pl.Float32(),
+        SLOT: pl.String(),
+        PROPENSITY: pl.Float64(),
+        REASON: pl.String(),
+    }
+)

@@ -1,0 +1,183 @@
+"""The window that a model learns from: ordered events with id maps, and its CSR view.
+
+Promises: ids are sorted, so equal data give equal indices; rows are users, columns are items;
+events of a user stand in the order of time; nothing at or after `end` is inside; two views of the
+same window agree with a loop over its events.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import polars as pl
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from pipeline import columns as c
+from pipeline.base import to_utc
+from pipeline.errors import DataError
+
+WEIGHT = "weight"
+"""Signed weight of one event: weight[kind] · f(value); negative for what takes back."""
+
+_US_PER_DAY = 86_400_000_000
+
+
+@dataclass(frozen=True)
+class History:
+    """Events of some users over one catalogue, ordered by time within each user.
+
+    Attributes
+    ----------
+    user_ids
+        ``(n_users,)`` str, one a row.
+    item_ids
+        ``(n_items,)`` str, sorted, one a column.
+    indptr
+        ``(n_users + 1,)`` int64: events of row ``u`` are ``indptr[u]:indptr[u + 1]``.
+    item
+        ``(n_events,)`` int32 column of each event.
+    at
+        ``(n_events,)`` int64, microseconds since 1970 in UTC, rising within a user.
+    weight
+        ``(n_events,)`` float32, see `WEIGHT`.
+    end
+        Exclusive end of the window in UTC; ages count back from here.
+    """
+
+    user_ids: NDArray[np.str_]
+    item_ids: NDArray[np.str_]
+    indptr: NDArray[np.int64]
+    item: NDArray[np.int32]
+    at: NDArray[np.int64]
+    weight: NDArray[np.float32]
+    end: datetime
+
+    @property
+    def n_users(self) -> int:
+        """Number of rows."""
+        return len(self.user_ids)
+
+    @property
+    def n_items(self) -> int:
+        """Number of columns."""
+        return len(self.item_ids)
+
+    @property
+    def user(self) -> NDArray[np.int32]:
+        """``(n_events,)`` int32 row of each event."""
+        return np.repeat(np.arange(self.n_users, dtype=np.int32), np.diff(self.indptr))
+
+    @property
+    def age_days(self) -> NDArray[np.float32]:
+        """``(n_events,)`` float32 days between the event and `end`; always > 0."""
+        return ((_micros(self.end) - self.at) / _US_PER_DAY).astype(np.float32)
+
+    @cached_property
+    def seen(self) -> sp.csr_matrix:
+        """Users × items, float32 ones where a user has any event of an item, whatever its kind."""
+        cells = sp.csr_matrix(
+            (np.ones(len(self.item), np.float32), self.item, self.indptr),
+            shape=(self.n_users, self.n_items),
+        )
+        cells.sum_duplicates()
+        cells.data[:] = 1.0
+        return cells
+
+    def confidence(self, half_life_days: float | None) -> sp.csr_matrix:
+        """Users × items: Σ over events of weight · 0.5^(age / half-life), floor 0, float32.
+
+        ``None`` means no decay. Cells that end at 0 (everything was taken back) are absent.
+        """
+        weight = self.weight
+        if half_life_days is not None:
+            weight = weight * np.exp2(-self.age_days / np.float32(half_life_days))
+        cells = sp.csr_matrix(
+            (weight.astype(np.float32), self.item, self.indptr), shape=(self.n_users, self.n_items)
+        )
+        cells.sum_duplicates()
+        np.maximum(cells.data, 0.0, out=cells.data)
+        cells.eliminate_zeros()
+        return cells
+
+    def rows(self, rows: NDArray[np.integer[Any]]) -> History:
+        """Return the histories of some rows, in the order given, over the same catalogue."""
+        counts = np.diff(self.indptr)[rows]
+        indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        starts = self.indptr[:-1][rows]
+        pick = np.arange(indptr[-1], dtype=np.int64) + np.repeat(starts - indptr[:-1], counts)
+        return History(
+            user_ids=self.user_ids[rows],
+            item_ids=self.item_ids,
+            indptr=indptr,
+            item=self.item[pick],
+            at=self.at[pick],
+            weight=self.weight[pick],
+            end=self.end,
+        )
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return everything as arrays, for an npz file; `from_arrays` turns it back."""
+        return {
+            "user_ids": self.user_ids,
+            "item_ids": self.item_ids,
+            "indptr": self.indptr,
+            "item": self.item,
+            "at": self.at,
+            "weight": self.weight,
+            "end": np.array([_micros(self.end)], np.int64),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> History:
+        """Rebuild a history from `arrays`."""
+        end = datetime.fromtimestamp(int(arrays["end"][0]) / 1e6, tz=UTC)
+        return cls(**{name: arrays[name] for name in arrays if name != "end"}, end=end)
+
+
+def build_history(weighted: pl.DataFrame, end: datetime) -> History:
+    """Build the window of all users and items that have an event before `end`.
+
+    Parameters
+    ----------
+    weighted
+        Columns `user_id` str, `item_id` str, `timestamp` (us, UTC), `weight` f32; no nulls. What
+        lies at or after `end` is left out here, whatever the caller did before.
+    end
+        Exclusive end in UTC.
+    """
+    end = to_utc(end)
+    rows = weighted.filter(pl.col(c.TIMESTAMP) < end)
+    if rows.is_empty():
+        raise DataError(f"no event lies before {end.isoformat()}", where="events")
+    user_ids = rows[c.USER_ID].unique().sort()
+    item_ids = rows[c.ITEM_ID].unique().sort()
+    user = rows[c.USER_ID].cast(pl.Enum(user_ids)).to_physical().cast(pl.Int32)
+    item = rows[c.ITEM_ID].cast(pl.Enum(item_ids)).to_physical().cast(pl.Int32)
+    # The item breaks ties of time, so that the order of rows in the lake changes nothing.
+    ordered = pl.DataFrame(
+        {
+            "user": user,
+            "item": item,
+            "at": rows[c.TIMESTAMP].dt.epoch("us"),
+            "weight": rows[WEIGHT].cast(pl.Float32),
+        }
+    ).sort("user", "at", "item", "weight")
+    counts = np.bincount(ordered["user"].to_numpy(), minlength=len(user_ids))
+    return History(
+        user_ids=np.asarray(user_ids.to_list(), dtype=np.str_),
+        item_ids=np.asarray(item_ids.to_list(), dtype=np.str_),
+        indptr=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        item=ordered["item"].to_numpy(),
+        at=ordered["at"].to_numpy(),
+        weight=ordered["weight"].to_numpy(),
+        end=end,
+    )
+
+
+def _micros(instant: datetime) -> int:
+    return round(to_utc(instant).timestamp() * 1e6)

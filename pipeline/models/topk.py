@@ -1,0 +1,4 @@
+"""Scores -> lists: exact top-K, blocked, never padded.
+
+(written next)
+"""
