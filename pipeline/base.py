@@ -39,9 +39,7 @@ def parse_instant(text: str) -> datetime:
     try:
         instant = datetime.fromisoformat(text)
     except ValueError:
-        raise ConfigError(
-            f"{text!r} is no instant; write it as 2017-12-01T09:00:00Z"
-        ) from None
+        raise ConfigError(f"{text!r} is no instant; write it as 2017-12-01T09:00:00Z") from None
     return to_utc(instant)
 
 

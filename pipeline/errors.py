@@ -1,4 +1,4 @@
-"""What can go wrong, as data: each error carries the sentence that a user reads and an exit code."""
+"""What can go wrong, as data: an error carries the sentence a user reads, and an exit code."""
 
 from __future__ import annotations
 

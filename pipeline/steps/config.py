@@ -1,0 +1,251 @@
+"""The one composition of all settings: defaults -> `nightjar.toml` -> environment.
+
+Promises: a field that does not exist, or a value out of its bounds, is refused with the field, the
+value and what is allowed; nothing is half applied; where a value came from can be asked
+(`Composed.origins`). A run keeps its own copy, and later steps read that copy.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, Field, ValidationError
+
+from pipeline.base import Frozen
+from pipeline.data.clean import CleanConfig
+from pipeline.data.features import FeaturesConfig
+from pipeline.data.ingest import IngestConfig
+from pipeline.data.sources import Source
+from pipeline.data.split import SplitConfig
+from pipeline.data.validate import ValidateConfig
+from pipeline.errors import ConfigError
+from pipeline.evaluation.gate import GateConfig
+from pipeline.models.families import AnyRecipe, default_recipes
+from pipeline.serving.recommend import RecommendConfig
+
+PREFIX = "NIGHTJAR__"
+
+TEMPLATE = """\
+# The settings of this workspace. `nightjar config show` prints every field, what it means and
+# where its value comes from; what is not written here keeps its default.
+
+# Files that wait in landing/events/. A source names the columns of a file that are called
+# something else there, and the zone of times that carry none:
+#
+# [sources.orders]
+# table = "events"
+# path = "orders-*.csv"
+# columns = { user_id = "customer", item_id = "sku", timestamp = "ordered_at" }
+# constants = { kind = "purchase" }
+# timezone = "Europe/Berlin"
+
+[split]
+seen = "auto"    # "repeat" lets lists hold what a user had before, "discovery" does not
+"""
+
+
+class RegistryConfig(Frozen):
+    """Where versions are shown to people."""
+
+    tracking_uri: str | None = Field(
+        default=None,
+        description="MLflow's address; without one, a database inside the workspace.",
+    )
+    experiment: str = Field(default="nightjar", min_length=1, description="MLflow experiment.")
+    model_name: str = Field(
+        default="nightjar", min_length=1, description="Name of the registered model."
+    )
+
+
+def _default_sources() -> dict[str, Source]:
+    return {
+        table: Source.model_validate({"table": table, "path": "*"})
+        for table in ("events", "items", "users")
+    }
+
+
+class Config(Frozen):
+    """All settings of a workspace."""
+
+    sources: dict[str, Source] = Field(
+        default_factory=_default_sources, description="Files that wait to be read, by name."
+    )
+    ingest: IngestConfig = Field(default=IngestConfig(), description="Reading files.")
+    validate_: ValidateConfig = Field(
+        default=ValidateConfig(), alias="validate", description="Judging a night's data."
+    )
+    clean: CleanConfig = Field(default=CleanConfig(), description="Missing values, outliers.")
+    features: FeaturesConfig = Field(default=FeaturesConfig(), description="Weights of events.")
+    split: SplitConfig = Field(default=SplitConfig(), description="Training window and holdout.")
+    recipes: dict[str, AnyRecipe] = Field(
+        default_factory=default_recipes,
+        description="Recipes that compete, by name; the baselines always do.",
+    )
+    gate: GateConfig = Field(default=GateConfig(), description="What a promotion needs.")
+    recommend: RecommendConfig = Field(default=RecommendConfig(), description="Lists.")
+    registry: RegistryConfig = Field(default=RegistryConfig(), description="MLflow.")
+
+
+@dataclass(frozen=True)
+class Composed:
+    """The config and, for each dotted field, where its value came from."""
+
+    config: Config
+    origins: Mapping[str, str]
+
+
+def compose(file: Path, environment: Mapping[str, str]) -> Composed:
+    """Compose the config of a workspace; raises `ConfigError` in one sentence."""
+    try:
+        written = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file.name} is not valid TOML: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"cannot read {file}: {error.strerror}") from error
+    origins = dict.fromkeys(_paths(written), file.name)
+    for name, text in sorted(environment.items()):
+        if name.startswith(PREFIX):
+            keys = name.removeprefix(PREFIX).lower().split("__")
+            _put(written, keys, _literal(text), name)
+            origins[".".join(keys)] = f"environment {name}"
+    return Composed(config_from(written, file.name), origins)
+
+
+def config_from(written: Mapping[str, Any], where: str) -> Config:
+    """Build the config from nested plain values, the defaults filled in."""
+    given = dict(written)
+    if "recipes" in given and isinstance(given["recipes"], dict):
+        given["recipes"] = {**_baselines(), **given["recipes"]}
+    if "sources" in given and isinstance(given["sources"], dict):
+        tables = {s.get("table") for s in given["sources"].values() if isinstance(s, dict)}
+        defaults = {n: s for n, s in _default_sources().items() if n not in tables}
+        given["sources"] = {**defaults, **given["sources"]}
+    try:
+        return Config.model_validate(given)
+    except ValidationError as error:
+        raise ConfigError(_sentence(error, where)) from error
+
+
+def dump(config: Config) -> dict[str, Any]:
+    """Return the config as plain JSON, which `load` takes back."""
+    return config.model_dump(mode="json", by_alias=True)
+
+
+def load(dumped: Mapping[str, Any]) -> Config:
+    """Rebuild a config that `dump` wrote."""
+    return Config.model_validate(dumped)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One field as `config show` prints it."""
+
+    path: str
+    value: Any
+    description: str
+    origin: str
+
+
+def settings(composed: Composed) -> Iterator[Setting]:
+    """Walk every field of the config, in order."""
+    yield from _walk(composed.config, "", composed.origins)
+
+
+def _walk(model: BaseModel, prefix: str, origins: Mapping[str, str]) -> Iterator[Setting]:
+    for name, field in type(model).model_fields.items():
+        path = f"{prefix}{field.alias or name}"
+        value = getattr(model, name)
+        if isinstance(value, BaseModel):
+            yield from _walk(value, f"{path}.", origins)
+        elif isinstance(value, dict) and any(isinstance(v, BaseModel) for v in value.values()):
+            for key, entry in value.items():
+                yield from _walk(entry, f"{path}.{key}.", origins)
+        else:
+            plain = model.model_dump(mode="json", by_alias=True)[field.alias or name]
+            yield Setting(path, plain, field.description or "", _origin(path, origins))
+
+
+def _origin(path: str, origins: Mapping[str, str]) -> str:
+    while path:
+        if path in origins:
+            return origins[path]
+        path = path.rpartition(".")[0]
+    return "default"
+
+
+def _baselines() -> dict[str, Any]:
+    return {
+        name: recipe
+        for name, recipe in default_recipes().items()
+        if recipe.capabilities.baseline is not None
+    }
+
+
+def _paths(value: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, entry in value.items():
+        if isinstance(entry, dict) and entry:
+            yield from _paths(entry, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def _put(values: dict[str, Any], keys: list[str], value: Any, name: str) -> None:
+    *path, last = keys
+    if not path or not all(keys):
+        raise ConfigError(f"{name} names no field; write {PREFIX}SECTION__FIELD")
+    for key in path:
+        values = values.setdefault(key, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"{name} names a field below {key}, which has none")
+    values[last] = value
+
+
+def _literal(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _sentence(error: ValidationError, where: str) -> str:
+    """Turn pydantic's list into one sentence: field, value, what is allowed."""
+    problems = error.errors(include_url=False)
+    first = problems[0]
+    field = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        sentence = f"{where}: {field} is no setting; {_allowed(first['loc'])}"
+    elif first["type"] == "union_tag_invalid":
+        context = first["ctx"]
+        sentence = (
+            f"{where}: {field}.family = {context['tag']!r}: allowed are "
+            f"{context['expected_tags']}"
+        )
+    else:
+        shown = repr(first["input"])
+        shown = shown if len(shown) <= 60 else shown[:57] + "..."
+        message = first["msg"].removeprefix("Value error, ")
+        message = message[:1].lower() + message[1:]
+        sentence = f"{where}: {field} = {shown}: {message}"
+    more = len(problems) - 1
+    return sentence + (f" (and {more} more)" if more else "")
+
+
+def _allowed(location: tuple[int | str, ...]) -> str:
+    """Name the fields that stand where the unknown one was written."""
+    model: Any = Config
+    for part in location[:-1]:
+        fields = {f.alias or n: f for n, f in getattr(model, "model_fields", {}).items()}
+        if part in fields:
+            model = fields[str(part)].annotation
+        elif isinstance(part, str):  # a name chosen by the user, or a recipe's family tag
+            args = getattr(model, "__args__", ())
+            if args:
+                model = args[-1]
+    names = [f.alias or n for n, f in getattr(model, "model_fields", {}).items()]
+    if not names:
+        return "see `nightjar config show`"
+    return f"allowed are {', '.join(names)}"

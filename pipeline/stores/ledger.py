@@ -1,0 +1,99 @@
+"""The promotion ledger: every decision and every swap, append-only and hash-chained.
+
+Promises: a line is there whole or not at all; a line with a key that is there already is not
+written again, so a retry adds nothing; each line carries the sha256 of the one before, so a line
+that was changed or taken out is found; no line holds a user id.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import StorageError
+
+_START = "0" * 64
+
+
+class Ledger:
+    """One JSON object a line: ``key``, ``type``, the caller's fields, ``previous``, ``sha256``."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def entries(self) -> tuple[dict[str, Any], ...]:
+        """Return all lines, oldest first, after checking the chain."""
+        if not self._path.exists():
+            return ()
+        entries: list[dict[str, Any]] = []
+        previous = _START
+        for number, text in enumerate(self._lines(), start=1):
+            try:
+                entry = json.loads(text)
+                claimed = entry.pop("sha256")
+            except (ValueError, KeyError, AttributeError) as error:
+                raise StorageError(f"{self._path} line {number} is no ledger line") from error
+            if entry["previous"] != previous or _sum(entry) != claimed:
+                raise StorageError(f"{self._path} line {number} breaks the chain of sums")
+            previous = claimed
+            entries.append({**entry, "sha256": claimed})
+        return tuple(entries)
+
+    def append(self, key: str, type_: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Add a line, or return the one that has this key already."""
+        with self._locked():
+            entries = self.entries()
+            for entry in entries:
+                if entry["key"] == key:
+                    return entry
+            entry = {
+                **fields,
+                "key": key,
+                "type": type_,
+                "previous": entries[-1]["sha256"] if entries else _START,
+            }
+            entry["sha256"] = _sum(entry)
+            self._write(json.dumps(entry, sort_keys=True, ensure_ascii=False))
+            return entry
+
+    def _lines(self) -> list[str]:
+        """Whole lines only: a last line without its newline was never acknowledged."""
+        text = self._path.read_text(encoding="utf-8")
+        return text.split("\n")[:-1]
+
+    def _write(self, line: str) -> None:
+        try:
+            handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+            with os.fdopen(handle, "rb+") as file:
+                # What follows the last newline is the rest of a line that died while written.
+                file.truncate(file.read().rfind(b"\n") + 1)
+                file.seek(0, os.SEEK_END)
+                file.write(line.encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise StorageError(f"cannot write {self._path}: {error.strerror}") from error
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        try:
+            handle = os.open(self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise StorageError(f"cannot write {self._path}: {error.strerror}") from error
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
+
+
+def _sum(entry: Mapping[str, Any]) -> str:
+    return hashlib.sha256(
+        json.dumps(entry, sort_keys=True, ensure_ascii=False).encode()
+    ).hexdigest()

@@ -1,0 +1,240 @@
+"""The files of a run: `runs/<run_id>/<step>/`, written once, whole, and never changed.
+
+Promises: a step's folder is there with everything that its manifest names, or it is not there at
+all, whatever is killed when; a second attempt at a committed step gets what the first one
+committed; a reader gets the bytes that were written or `StorageError`. What a writer that died
+left behind (`.draft-…`) is swept by the next draft of that step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from pipeline.errors import StorageError
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Ref:
+    """What a step hands on: small enough for a message, exact enough to check.
+
+    Attributes
+    ----------
+    step
+        Folder below the run, such as ``features`` or ``train/als``.
+    name
+        File that was summed: the step's manifest.
+    sha256
+        Sum of that file; it names the sums of all the others.
+    rows
+        Rows of the step's main result, for people.
+    """
+
+    step: str
+    name: str
+    sha256: str
+    rows: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON."""
+        return asdict(self)
+
+
+class Draft:
+    """A step's output while it is written; becomes visible all at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._files: dict[str, dict[str, Any]] = {}
+        self.rows = 0
+        self.ref: Ref | None = None
+
+    def bytes(self, name: str, data: bytes) -> None:
+        """Write a file and force it to disk."""
+        path = self._folder / name
+        with path.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        self._files[name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+
+    def json(self, name: str, value: object) -> None:
+        """Write `<name>.json`, keys sorted."""
+        text = json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+        self.bytes(f"{name}.json", text.encode())
+
+    def frame(self, name: str, frame: pl.DataFrame) -> None:
+        """Write `<name>.parquet`."""
+        buffer = io.BytesIO()
+        frame.write_parquet(buffer, compression="zstd", statistics=False)
+        self.bytes(f"{name}.parquet", buffer.getvalue())
+
+    def arrays(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Write `<name>.npz`; arrays of objects are refused, since they would need pickle."""
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, **arrays)
+        self.bytes(f"{name}.npz", buffer.getvalue())
+
+    @property
+    def files(self) -> dict[str, dict[str, Any]]:
+        """Name -> sha256 and bytes of what was written so far."""
+        return dict(self._files)
+
+
+class Run:
+    """One run's folder."""
+
+    def __init__(self, root: Path, run_id: str) -> None:
+        if not run_id or "/" in run_id or run_id.startswith("."):
+            raise StorageError(f"{run_id!r} is no run id")
+        self.run_id = run_id
+        self.folder = root / run_id
+
+    @property
+    def exists(self) -> bool:
+        """Whether any step of this run was committed."""
+        return any(self.folder.glob(f"**/{MANIFEST}"))
+
+    def committed(self, step: str) -> Ref | None:
+        """Return the `Ref` of a committed step, or ``None``."""
+        path = self.folder / step / MANIFEST
+        if not path.is_file():
+            return None
+        data = path.read_bytes()
+        manifest = _parse(data, path)
+        return Ref(step, MANIFEST, hashlib.sha256(data).hexdigest(), int(manifest["rows"]))
+
+    def steps(self, prefix: str = "") -> tuple[str, ...]:
+        """Names of the committed steps below `prefix`, sorted."""
+        found = (self.folder / prefix).glob(f"**/{MANIFEST}")
+        return tuple(
+            sorted(
+                path.parent.relative_to(self.folder).as_posix()
+                for path in found
+                if not path.parent.name.startswith(".")
+            )
+        )
+
+    @contextmanager
+    def draft(self, step: str) -> Iterator[Draft]:
+        """Write a step's output; it is committed when the block ends without an error.
+
+        Raises `StorageError` if the step is committed already: ask `committed` first.
+        """
+        final = self.folder / step
+        if (final / MANIFEST).exists():
+            raise StorageError(f"step {step} of run {self.run_id} is committed already")
+        work = final.parent / f".draft-{final.name}-{os.getpid()}"
+        try:
+            final.parent.mkdir(parents=True, exist_ok=True)
+            for left in final.parent.glob(f".draft-{final.name}-*"):
+                shutil.rmtree(left)
+            work.mkdir()
+        except OSError as error:
+            raise StorageError(f"cannot write {final.parent}: {error.strerror}") from error
+        draft = Draft(work)
+        try:
+            yield draft
+            draft.bytes(MANIFEST, _manifest(step, draft))
+            _sync_folder(work)
+            if final.exists():  # a folder without a manifest: no commit of ours
+                shutil.rmtree(final)
+            work.rename(final)
+            _sync_folder(final.parent)
+        except OSError as error:
+            raise StorageError(f"cannot write step {step}: {error.strerror}") from error
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+        draft.ref = self.committed(step)
+
+    def path(self, step: str, name: str) -> Path:
+        """Return the path of a committed file after checking its sum."""
+        self.bytes(step, name)
+        return self.folder / step / name
+
+    def bytes(self, step: str, name: str) -> bytes:
+        """Return a committed file's bytes after checking their sum."""
+        manifest = self.manifest(step)
+        if name not in manifest["files"]:
+            raise StorageError(f"step {step} of run {self.run_id} has no file {name}")
+        path = self.folder / step / name
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise StorageError(f"cannot read {path}: {error.strerror}") from error
+        if hashlib.sha256(data).hexdigest() != manifest["files"][name]["sha256"]:
+            raise StorageError(f"{path} is not what step {step} wrote: its sha256 differs")
+        return data
+
+    def manifest(self, step: str) -> dict[str, Any]:
+        """Return a step's manifest: ``rows`` and the sums of its ``files``."""
+        path = self.folder / step / MANIFEST
+        if not path.is_file():
+            raise StorageError(f"step {step} of run {self.run_id} has not been done")
+        return _parse(path.read_bytes(), path)
+
+    def json(self, step: str, name: str) -> Any:
+        """Read `<name>.json`."""
+        return json.loads(self.bytes(step, f"{name}.json"))
+
+    def frame(self, step: str, name: str) -> pl.DataFrame:
+        """Read `<name>.parquet`."""
+        return pl.read_parquet(io.BytesIO(self.bytes(step, f"{name}.parquet")))
+
+    def arrays(self, step: str, name: str) -> dict[str, NDArray[Any]]:
+        """Read `<name>.npz`."""
+        with np.load(io.BytesIO(self.bytes(step, f"{name}.npz")), allow_pickle=False) as stored:
+            return {key: stored[key] for key in stored.files}
+
+
+class Runs:
+    """All runs of a workspace."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def open(self, run_id: str) -> Run:
+        """Return a run that need not have written anything yet."""
+        return Run(self.root, run_id)
+
+    def starting_with(self, prefix: str) -> tuple[Run, ...]:
+        """Return the runs whose id starts so, sorted by id."""
+        if not self.root.is_dir():
+            return ()
+        names = sorted(path.name for path in self.root.iterdir() if path.name.startswith(prefix))
+        return tuple(Run(self.root, name) for name in names if not name.startswith("."))
+
+
+def _manifest(step: str, draft: Draft) -> bytes:
+    manifest = {"step": step, "rows": draft.rows, "files": draft.files}
+    return json.dumps(manifest, sort_keys=True, indent=1).encode()
+
+
+def _parse(data: bytes, path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads(data)
+        return {"rows": manifest["rows"], "files": dict(manifest["files"])}
+    except (ValueError, KeyError, TypeError) as error:
+        raise StorageError(f"{path} is damaged: it is no manifest") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
