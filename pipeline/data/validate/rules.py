@@ -1,0 +1,212 @@
+"""What a good event is: one table of named rules, and the polars predicates it generates.
+
+Promises: a row is good only if every predicate says true (null counts as a failure); the name of a
+rule is the reason that quarantine shows; `suite` generates its expectations from this table, so
+the two cannot drift apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Final, Literal
+
+import numpy as np
+import polars as pl
+
+from pipeline import columns as c
+from pipeline.base import to_utc
+from pipeline.errors import DataError
+
+MAX_ID_BYTES: Final = 256
+EARLIEST: Final = datetime(1990, 1, 1, tzinfo=UTC)
+"""Before this, no shop logged events: it is a zero in disguise, or seconds read as milliseconds."""
+LARGEST: Final = float(np.finfo(np.float64).max)
+
+JUDGED: Final = (
+    c.EVENT_ID,
+    c.USER_ID,
+    c.ITEM_ID,
+    c.KIND,
+    c.VALUE,
+    c.TIMESTAMP,
+    c.POSITION,
+)
+"""The columns that a frame of events must have to be judged, in the dtypes of `columns.EVENTS`."""
+
+
+class Check(StrEnum):
+    """What a rule asks of its column. All but PRESENT leave a null to the PRESENT rule."""
+
+    PRESENT = "present"
+    BYTES = "bytes"
+    BETWEEN = "between"
+    ONE_OF = "one_of"
+    UNIQUE_ON_DAY = "unique_on_day"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One named demand on one column.
+
+    Attributes
+    ----------
+    name
+        Reason shown for a row that breaks it.
+    column
+        Column of `columns.EVENTS`.
+    check
+        What is asked.
+    parameters
+        Bounds of the check, inclusive: `minimum`, `maximum` or `values`.
+    level
+        ``row``: judges a row by itself and quarantines it; ``batch``: judges rows together.
+    """
+
+    name: str
+    column: str
+    check: Check
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    level: Literal["row", "batch"] = "row"
+
+
+def declare(*, at: datetime, kinds: Sequence[str]) -> tuple[Rule, ...]:
+    """Return all rules for events that are looked at at the instant `at`.
+
+    Parameters
+    ----------
+    at
+        No event may lie after this.
+    kinds
+        The kinds of events that are known.
+    """
+    present = (
+        Rule(f"{name}_missing", name, Check.PRESENT) for name in JUDGED if name != c.POSITION
+    )
+    lengths = (
+        rule
+        for name in (c.EVENT_ID, c.USER_ID, c.ITEM_ID)
+        for rule in (
+            Rule(f"{name}_empty", name, Check.BYTES, {"minimum": 1}),
+            Rule(f"{name}_too_long", name, Check.BYTES, {"maximum": MAX_ID_BYTES}),
+        )
+    )
+    return (
+        *present,
+        *lengths,
+        Rule("kind_unknown", c.KIND, Check.ONE_OF, {"values": tuple(kinds)}),
+        Rule("value_infinite", c.VALUE, Check.BETWEEN, {"minimum": -LARGEST, "maximum": LARGEST}),
+        Rule("value_negative", c.VALUE, Check.BETWEEN, {"minimum": 0.0}),
+        Rule("timestamp_too_early", c.TIMESTAMP, Check.BETWEEN, {"minimum": EARLIEST}),
+        Rule("timestamp_in_future", c.TIMESTAMP, Check.BETWEEN, {"maximum": to_utc(at)}),
+        Rule("position_below_one", c.POSITION, Check.BETWEEN, {"minimum": 1}),
+        Rule("event_repeated", c.EVENT_ID, Check.UNIQUE_ON_DAY, level="batch"),
+    )
+
+
+def id_bytes(column: str) -> pl.Expr:
+    """Length of an id in UTF-8 bytes: 0 where it holds only white space, null where null."""
+    raw = pl.col(column)
+    blank = raw.str.strip_chars().str.len_bytes() == 0
+    return pl.when(blank).then(pl.lit(0, pl.UInt32)).otherwise(raw.str.len_bytes())
+
+
+def predicate(rule: Rule) -> pl.Expr:
+    """Return the expression that is true where `rule` holds; it never yields null."""
+    # A rule that cannot be decided must not let a row pass.
+    return _PREDICATES[rule.check](rule).fill_null(False)
+
+
+def failures(frame: pl.DataFrame, rules: Sequence[Rule]) -> pl.DataFrame:
+    """Return one boolean column a rule, true where a row breaks it.
+
+    Raises `DataError` if a column of `JUDGED` is absent.
+    """
+    absent = [name for name in JUDGED if name not in frame.columns]
+    if absent:
+        raise DataError(f"cannot be judged without {', '.join(absent)}", where="events")
+    return frame.select((~predicate(rule)).alias(rule.name) for rule in rules)
+
+
+def row_reasons(frame: pl.DataFrame, *, at: datetime, kinds: Sequence[str]) -> pl.Series:
+    """Name, for each row, the row rules that it breaks.
+
+    Parameters
+    ----------
+    frame
+        Events with the columns `JUDGED`; what could not be typed is null.
+    at
+        Instant of the ingest; a later event is refused.
+    kinds
+        Known kinds of events.
+
+    Returns
+    -------
+    pl.Series
+        ``(n_rows,)`` List(String); an empty list is a good row. Reasons stand in the order of
+        `declare`.
+    """
+    rules = [rule for rule in declare(at=at, kinds=kinds) if rule.level == "row"]
+    broken = failures(frame, rules)
+    bad = broken.select(pl.any_horizontal(pl.all())).to_series()
+    named = (
+        broken.filter(bad)
+        .select(
+            pl.concat_list(
+                pl.when(pl.col(rule.name)).then(pl.lit(rule.name)) for rule in rules
+            ).list.drop_nulls()
+        )
+        .to_series()
+    )
+    # Almost all rows are good and share one empty list: only bad rows pay for a list of their own.
+    place = np.full(frame.height, named.len(), dtype=np.uint32)
+    place[bad.to_numpy()] = np.arange(named.len(), dtype=np.uint32)
+    lists = named.append(pl.Series([[]], dtype=pl.List(pl.String)))
+    return lists.gather(place).alias(c.REASONS)
+
+
+def _known(rule: Rule) -> pl.Expr:
+    column = pl.col(rule.column)
+    # NaN says that there is no number, which is what null says.
+    return column.fill_nan(None) if rule.column == c.VALUE else column
+
+
+def _present(rule: Rule) -> pl.Expr:
+    return _known(rule).is_not_null()
+
+
+def _within(measure: pl.Expr, parameters: Mapping[str, Any]) -> pl.Expr:
+    held = pl.lit(True)
+    if "minimum" in parameters:
+        held = held & (measure >= parameters["minimum"])
+    if "maximum" in parameters:
+        held = held & (measure <= parameters["maximum"])
+    return held
+
+
+def _bytes(rule: Rule) -> pl.Expr:
+    return pl.col(rule.column).is_null() | _within(id_bytes(rule.column), rule.parameters)
+
+
+def _between(rule: Rule) -> pl.Expr:
+    return _known(rule).is_null() | _within(_known(rule), rule.parameters)
+
+
+def _one_of(rule: Rule) -> pl.Expr:
+    column = pl.col(rule.column)
+    return column.is_null() | column.is_in(list(rule.parameters["values"]))
+
+
+def _unique_on_day(rule: Rule) -> pl.Expr:
+    return pl.struct(pl.col(rule.column), pl.col(c.TIMESTAMP).dt.date()).is_unique()
+
+
+_PREDICATES: Final[Mapping[Check, Callable[[Rule], pl.Expr]]] = {
+    Check.PRESENT: _present,
+    Check.BYTES: _bytes,
+    Check.BETWEEN: _between,
+    Check.ONE_OF: _one_of,
+    Check.UNIQUE_ON_DAY: _unique_on_day,
+}
