@@ -42,11 +42,14 @@ class Capabilities:
         Equal data and recipe give equal bytes, whatever the number of threads.
     baseline
         Its place on the ladder of a first model, lowest first; ``None`` for what learns.
+    repeats_only
+        It has something of its own to say only where lists may hold items that a user already had.
     """
 
     fold_in: bool
     deterministic: bool
     baseline: int | None = None
+    repeats_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,8 @@ class Scores:
     """Scores of some users for the whole catalogue, not yet written out.
 
     The score of (user, item) is ``users[user] @ items[item] + sparse[user, item]``; either part
-    may be absent. Without factors, only the cells of `sparse` have a score at all.
+    may be absent. Without factors, only the cells of `sparse` have a score at all; neither has a
+    user whose factors are all zero (nothing is known of them) any score outside those cells.
 
     Attributes
     ----------
@@ -67,6 +71,15 @@ class Scores:
     users: NDArray[np.float32] | None = None
     items: NDArray[np.float32] | None = None
     sparse: sp.csr_matrix | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of users, number of items."""
+        if self.users is not None and self.items is not None:
+            return len(self.users), len(self.items)
+        if self.sparse is not None and self.users is None and self.items is None:
+            return int(self.sparse.shape[0]), int(self.sparse.shape[1])
+        raise ValueError("scores need factors of users and items, a sparse term, or both")
 
 
 class Scorer(ABC):
