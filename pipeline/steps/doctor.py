@@ -1,0 +1,107 @@
+"""What works here, each thing tried for real and told in one sentence."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import NightjarError
+from pipeline.steps.run import Workspace
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was tried."""
+
+    name: str
+    ok: bool
+    sentence: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON."""
+        return asdict(self)
+
+
+def examine(home: Path) -> tuple[Check, ...]:
+    """Try everything that a night needs, and what it can use."""
+    checks = [
+        Check("python", sys.version_info >= (3, 11), sys.version.split()[0]),
+        *(_installed(name) for name in ("polars", "deltalake", "implicit", "mlflow")),
+        _installed("apache-airflow"),
+        _gpu(),
+    ]
+    try:
+        ws = Workspace.open(home)
+    except NightjarError as error:
+        return (*checks, Check("workspace", False, error.sentence))
+    return (*checks, Check("workspace", True, f"{ws.home}, settings valid"), *_stores(ws))
+
+
+def _stores(ws: Workspace) -> Iterator[Check]:
+    yield _try("writable", lambda: _write(ws.home))
+    yield _try("lake", lambda: _lake(ws))
+    yield _try("vault", lambda: f"opens with its key, {ws.vault.count():,} people")
+    yield _try("ledger", lambda: f"{len(ws.ledger.entries())} lines, their chain holds")
+    yield _try("mlflow store", lambda: _registry(ws))
+    yield _airflow_home(ws)
+
+
+def _try(name: str, attempt: Callable[[], str]) -> Check:
+    try:
+        return Check(name, True, attempt())
+    except NightjarError as error:
+        return Check(name, False, error.sentence)
+    except OSError as error:
+        return Check(name, False, f"{error.strerror}: {error.filename}")
+
+
+def _write(home: Path) -> str:
+    with tempfile.NamedTemporaryFile(dir=home):
+        return "the workspace can be written"
+
+
+def _lake(ws: Workspace) -> str:
+    ws.lake.check_tail()
+    versions = {t: ws.lake.version(t) for t in ("events", "items", "users", "publications")}
+    told = ", ".join(f"{t} at version {v}" for t, v in versions.items() if v is not None)
+    return told or "empty"
+
+
+def _registry(ws: Workspace) -> str:
+    from pipeline.steps.release import registry
+
+    registry(ws).prepare()
+    return "MLflow's store answers"
+
+
+def _airflow_home(ws: Workspace) -> Check:
+    """Jobs and pages must look into one database, or runs are there and not to be seen."""
+    mine = ws.home / "airflow"
+    given = os.environ.get("AIRFLOW_HOME")
+    if given is None or Path(given).resolve() == mine:
+        return Check("airflow store", True, f"jobs and pages share {mine}")
+    return Check(
+        "airflow store", False, f"AIRFLOW_HOME is {given}, but this workspace's jobs use {mine}"
+    )
+
+
+def _installed(name: str) -> Check:
+    try:
+        return Check(name, True, importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        return Check(name, False, "not installed")
+
+
+def _gpu() -> Check:
+    """A machine without a GPU is no fault; a GPU that implicit cannot use is told."""
+    from pipeline.models.factorize import gpu_usable
+
+    usable = gpu_usable()
+    return Check("gpu", True, "implicit can use it" if usable else "none usable; training on cpu")

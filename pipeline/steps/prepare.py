@@ -1,0 +1,302 @@
+"""The night's first steps: pin the data, judge it, turn it into windows.
+
+`snapshot` decides what the night sees; everything after it reads only what was pinned here. The
+first start of a night pins; a later start of the same as-of with the same settings goes on with
+what the first one pinned, however much has been ingested since.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import polars as pl
+
+from pipeline import columns as c
+from pipeline.base import (
+    Progress,
+    compact_instant,
+    format_instant,
+    parse_instant,
+    silent,
+    to_utc,
+)
+from pipeline.data.matrix import build_history
+from pipeline.errors import ConfigError, DataError
+from pipeline.models.contract import Recipe
+from pipeline.models.families import recipe_from
+from pipeline.steps.champion import Champion, accepted_before
+from pipeline.steps.config import Config, dump, load
+from pipeline.steps.run import Workspace
+from pipeline.stores.runs import Ref, Run
+
+TABLES = ("events", "items", "users", "quarantine", "batches")
+"""Tables whose version a night pins."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """How a night begins.
+
+    Attributes
+    ----------
+    run_id
+        Empty when there is nothing to do.
+    status
+        ``new`` (also when an earlier attempt goes on), ``already_done`` or ``nothing_to_do``.
+    recipes
+        Names of the recipes to train, baselines first.
+    """
+
+    run_id: str
+    status: str
+    sentence: str
+    recipes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Night:
+    """What `snapshot` pinned, as later steps read it."""
+
+    run: Run
+    as_of: datetime
+    versions: dict[str, int | None]
+    config: Config
+    recipes: dict[str, Recipe]
+    champion: Champion | None
+    champion_name: str | None
+    publish: bool
+    replay: bool
+    facts: dict[str, Any]
+
+    @classmethod
+    def read(cls, run: Run) -> Night:
+        """Read a committed snapshot."""
+        facts = run.json("snapshot", "snapshot")
+        champion = facts["champion"]
+        return cls(
+            run=run,
+            as_of=parse_instant(facts["as_of"]),
+            versions=facts["versions"],
+            config=load(facts["config"]),
+            recipes={name: recipe_from(r) for name, r in facts["recipes"].items()},
+            champion=Champion.from_dict(champion) if champion else None,
+            champion_name=facts["champion_name"],
+            publish=facts["publish"],
+            replay=facts["replay"],
+            facts=facts,
+        )
+
+
+def open_night(ws: Workspace, run_id: str) -> Night:
+    """Read the snapshot of a run that was started."""
+    return Night.read(ws.run(run_id))
+
+
+def snapshot(
+    ws: Workspace,
+    as_of: datetime,
+    *,
+    recipes: Sequence[str] | None = None,
+    publish: bool = True,
+    progress: Progress = silent,
+) -> Started:
+    """Pin what the night sees, or find the night that pinned it before.
+
+    Parameters
+    ----------
+    as_of
+        The instant that decides everything, UTC.
+    recipes
+        Names of configured recipes to train; ``None`` means all. Baselines always ride along.
+    publish
+        Whether a promotion goes before people.
+
+    Raises
+    ------
+    DataError
+        When no event lies before `as_of`.
+    ConfigError
+        When a named recipe is not configured.
+    """
+    as_of = to_utc(as_of)
+    chosen = _chosen(ws.config, recipes)
+    settings = {"config": dump(ws.config), "chosen": sorted(chosen), "publish": publish}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    for run in ws.runs.starting_with(compact_instant(as_of)):
+        if run.committed("snapshot") and run.json("snapshot", "snapshot")["settings"] == digest:
+            return _started_before(run)
+    silence = _silence(ws, as_of)
+    if silence:
+        return Started("", "nothing_to_do", silence)
+    progress(f"snapshot of {format_instant(as_of)}")
+    accepted = accepted_before(ws.ledger.entries(), as_of)
+    champion = accepted[-1] if accepted else None
+    trained, champion_name = _with_champion(chosen, champion)
+    facts: dict[str, Any] = {
+        "as_of": format_instant(as_of),
+        "versions": {table: ws.lake.version(table) for table in TABLES},
+        "settings": digest,
+        "config": settings["config"],
+        "recipes": {name: recipe.model_dump(mode="json") for name, recipe in trained.items()},
+        "champion": champion.to_dict() if champion else None,
+        "champion_name": champion_name,
+        "publish": publish,
+    }
+    run_id = f"{compact_instant(as_of)}-{_short_sum(facts)}"
+    newest = ws.lake.read("publications", columns=[c.AS_OF])[c.AS_OF].max()
+    # Not part of the run's identity: what the code was, and whether it may move anything.
+    facts["commit"] = _commit()
+    facts["replay"] = isinstance(newest, datetime) and as_of <= newest
+    run = ws.runs.open(run_id)
+    with run.draft("snapshot") as draft:
+        draft.json("snapshot", facts)
+    return Started(run_id, "new", f"run {run_id} begins", tuple(trained))
+
+
+def validate(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref:
+    """Judge the pinned data; a failed check raises `DataError` and stops the night."""
+    from pipeline.data.validate import validate as judge
+
+    night = open_night(ws, run_id)
+    if night.run.committed("validate") is None:
+        progress("validate")
+        with TemporaryDirectory(prefix="nightjar-") as scratch:
+            result = judge(**_validation_inputs(ws, night), scratch=Path(scratch))
+        with night.run.draft("validate") as draft:
+            draft.json("validation", result.to_dict())
+            draft.rows = len(result.checks)
+    record = night.run.json("validate", "validation")
+    failed = [check for check in record["checks"] if not check["passed"]]
+    if failed:
+        raise DataError(
+            "; ".join(f"{check['name']}: {check['sentence']}" for check in failed),
+            where=f"the data of {format_instant(night.as_of)}",
+        )
+    return _done(night.run, "validate")
+
+
+def features(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref:
+    """Clean, split and weigh the events: the training window, the holdout, the full window."""
+    from pipeline.steps.windows import windows
+
+    night = open_night(ws, run_id)
+    if (ref := night.run.committed("features")) is not None:
+        return ref
+    progress("features")
+    made = windows(read_events(ws, night), night)
+    with night.run.draft("features") as draft:
+        draft.arrays("train", made.train.arrays())
+        draft.arrays("full", made.full.arrays())
+        draft.frame("truth", made.split.truth)
+        draft.json("split", made.split.to_dict())
+        draft.json("clean", made.cleaning)
+        draft.rows = len(made.train.item)
+    return _done(night.run, "features")
+
+
+def read_events(ws: Workspace, night: Night) -> pl.DataFrame:
+    """Return the pinned events before the as-of: user, item, kind, value, timestamp."""
+    return ws.lake.read(
+        "events",
+        version=night.versions["events"],
+        columns=[c.USER_ID, c.ITEM_ID, c.KIND, c.VALUE, c.TIMESTAMP],
+        where=pl.col(c.TIMESTAMP) < night.as_of,
+    )
+
+
+def _started_before(run: Run) -> Started:
+    night = Night.read(run)
+    if (how := concluded(run)) is not None:
+        return Started(run.run_id, "already_done", f"run {run.run_id} is done: {how}")
+    names = tuple(night.recipes)
+    return Started(run.run_id, "new", f"run {run.run_id} goes on where it stopped", names)
+
+
+def concluded(run: Run) -> str | None:
+    """Return the sentence of a night that has come to its end, else ``None``."""
+    if run.committed("gate") is None or run.committed("register") is None:
+        return None
+    decision = run.json("gate", "decision")
+    if decision["kind"] == "keep" or run.committed("publish") is not None:
+        return str(decision["sentence"])
+    return None
+
+
+def _chosen(config: Config, names: Sequence[str] | None) -> dict[str, Recipe]:
+    """Return the recipes of the night by name: baselines first, then in the order of the config."""
+    known: dict[str, Recipe] = dict(config.recipes)
+    unknown = [name for name in names or () if name not in known]
+    if unknown:
+        raise ConfigError(f"no recipe is called {unknown[0]!r}; configured are {', '.join(known)}")
+    baselines = {n: r for n, r in known.items() if r.capabilities.baseline is not None}
+    learned = {n: r for n, r in known.items() if n not in baselines}
+    if names is not None:
+        learned = {n: r for n, r in learned.items() if n in names}
+    return {**baselines, **learned}
+
+
+def _with_champion(
+    chosen: dict[str, Recipe], champion: Champion | None
+) -> tuple[dict[str, Recipe], str | None]:
+    """Add the champion's recipe, which may have left the config, and say what it is called."""
+    if champion is None:
+        return chosen, None
+    for name, recipe in chosen.items():
+        if recipe.hash == champion.recipe.hash:
+            return chosen, name
+    name = champion.name
+    if name in chosen:  # the name now means other hyper-parameters
+        name = f"{champion.name}@{champion.recipe.hash[:6]}"
+    return {**chosen, name: champion.recipe}, name
+
+
+def _silence(ws: Workspace, as_of: datetime) -> str | None:
+    """Return a sentence when nothing has happened for too long; raise when nothing ever did."""
+    days = ws.lake.read("events", columns=[c.TIMESTAMP, c.EVENT_DAY])
+    before = days.filter(days[c.TIMESTAMP] < as_of)[c.TIMESTAMP].max()
+    if not isinstance(before, datetime):
+        first = days[c.TIMESTAMP].min()
+        held = f"the first is of {first:%Y-%m-%d}" if isinstance(first, datetime) else "it is empty"
+        raise DataError(
+            f"no event lies before {format_instant(as_of)} ({held})", where="the lake's events"
+        )
+    allowed = timedelta(days=ws.config.split.max_silence_days)
+    if as_of - before <= allowed:
+        return None
+    return (
+        f"nothing to do: the last event before {format_instant(as_of)} is of {before:%Y-%m-%d}, "
+        f"more than {allowed.days} days earlier"
+    )
+
+
+def _short_sum(facts: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _commit() -> str:
+    """Return the git commit of the code, or ``unknown`` outside a checkout."""
+    folder = Path(__file__).parent
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(folder), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError:
+        return "unknown"
+    return found.stdout.strip() or "unknown"
+
+
+def _done(run: Run, step: str) -> Ref:
+    ref = run.committed(step)
+    assert ref is not None, step  # noqa: S101  (committed just now)
+    return ref

@@ -1,0 +1,44 @@
+"""What is live and what was decided, for people: raw ids in, raw ids out.
+
+Promises: a reader sees one whole publication; an unknown id gets the list that anyone gets, and
+its `slot` says so; nothing here writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import polars as pl
+
+from pipeline import columns as c
+from pipeline.errors import ConfigError
+from pipeline.serving.publish import live, of_publication, of_users, with_raw_ids
+from pipeline.steps.run import Workspace
+
+
+def live_publication(ws: Workspace) -> dict[str, Any]:
+    """Return the live publication's row; raises `ConfigError` before the first."""
+    found = live(ws.lake.read("publications"))
+    if found is None:
+        raise ConfigError("nothing is published yet; run `nightjar nightly --as-of T` first")
+    return found
+
+
+def lists(ws: Workspace, users: Sequence[str] | None) -> pl.DataFrame:
+    """Return the live lists of some people, or of everybody for ``None``.
+
+    Rows of `columns.RECOMMENDATIONS` with raw user ids.
+    """
+    publication = live_publication(ws)
+    rows = ws.lake.read("recommendations", where=of_publication(publication[c.PUBLICATION_ID]))
+    if users is None:
+        people = [user for user in rows[c.USER_ID].unique() if user != c.ANYONE]
+        return with_raw_ids(rows, ws.vault.reveal(people))
+    known = ws.vault.lookup(users)
+    return of_users(rows, {user: known.get(user) for user in users})
+
+
+def history(ws: Workspace) -> tuple[dict[str, Any], ...]:
+    """Return the ledger's lines, oldest first, the chain of sums checked."""
+    return ws.ledger.entries()
