@@ -83,6 +83,7 @@ class History:
         cells = sp.csr_matrix(
             (np.ones(len(self.item), np.float32), self.item, self.indptr),
             shape=(self.n_users, self.n_items),
+            copy=True,  # scipy sums duplicates in place: the events must not change with it
         )
         cells.sum_duplicates()
         cells.data[:] = 1.0
@@ -97,11 +98,22 @@ class History:
         if half_life_days is not None:
             weight = weight * np.exp2(-self.age_days / np.float32(half_life_days))
         cells = sp.csr_matrix(
-            (weight.astype(np.float32), self.item, self.indptr), shape=(self.n_users, self.n_items)
+            (weight.astype(np.float32), self.item, self.indptr),
+            shape=(self.n_users, self.n_items),
+            copy=True,
         )
         cells.sum_duplicates()
         np.maximum(cells.data, 0.0, out=cells.data)
         cells.eliminate_zeros()
+        return cells
+
+    def _cells(self, value: NDArray[np.float32]) -> sp.csr_matrix:
+        """Sum a value of each event into users × items."""
+        # Summing sorts the indices in place: they must not be the events themselves.
+        cells = sp.csr_matrix(
+            (value.copy(), self.item.copy(), self.indptr.copy()), shape=(self.n_users, self.n_items)
+        )
+        cells.sum_duplicates()
         return cells
 
     def rows(self, rows: NDArray[np.integer[Any]]) -> History:
