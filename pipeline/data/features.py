@@ -1,0 +1,132 @@
+"""What one event is worth, and what is known about a user or an item at an instant.
+
+Promises: a weight depends on the event alone (never on other rows or the clock); what describes a
+user or an item is computed from a `History`, so nothing at or after its end can be inside.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Final, Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from pydantic import Field, field_validator
+
+from pipeline import columns as c
+from pipeline.base import Frozen
+from pipeline.data.matrix import WEIGHT, History
+from pipeline.errors import DataError
+
+# One step up the funnel counts for about as much as two or three of the step below. A data set of
+# one kind is indifferent to these: only their ratios reach a model.
+_DEFAULTS: Final[Mapping[str, float]] = {
+    c.Kind.VIEW: 1.0,
+    c.Kind.CLICK: 1.0,
+    c.Kind.ADD_TO_CART: 2.0,
+    c.Kind.RATING: 1.0,
+    c.Kind.PURCHASE: 3.0,
+}
+RATING_THRESHOLD: Final = 4.0
+"""From this value on a rating counts as liking, on the usual scale of one to five."""
+
+_US_PER_DAY: Final = 86_400_000_000
+
+
+class FeaturesConfig(Frozen):
+    """How an event becomes a weight: weight[kind] · f(value)."""
+
+    weights: dict[str, float] = Field(
+        default={},
+        description="Weight of one event of each kind; kinds left out keep their default, and "
+        "`return` takes back what a purchase gave.",
+    )
+    value: Literal["one", "log"] = Field(
+        default="one",
+        description="f(value): `one` ignores quantities, `log` is log2(1 + quantity).",
+    )
+    rating_threshold: float = Field(
+        default=RATING_THRESHOLD,
+        allow_inf_nan=False,
+        description="A rating below this weighs nothing, but its item counts as seen.",
+    )
+
+    @field_validator("weights")
+    @classmethod
+    def _complete(cls, given: dict[str, float]) -> dict[str, float]:
+        weights = {str(kind): weight for kind, weight in _DEFAULTS.items()} | given
+        weights.setdefault(c.Kind.RETURN.value, -weights[c.Kind.PURCHASE])
+        for kind, weight in weights.items():
+            if not math.isfinite(weight):
+                raise ValueError(f"the weight of {kind!r} is no finite number")
+        if weights[c.Kind.RETURN] > 0:
+            raise ValueError("the weight of 'return' must not be above 0: it takes back")
+        return weights
+
+
+def weigh(events: pl.DataFrame, config: FeaturesConfig) -> pl.DataFrame:
+    """Turn events into weighted events, row by row.
+
+    Parameters
+    ----------
+    events
+        Columns `user_id`, `item_id`, `kind`, `value`, `timestamp`; a null value counts as 1.
+
+    Returns
+    -------
+    polars.DataFrame
+        `user_id`, `item_id`, `timestamp`, `weight` float32: the input of `build_history`, rows in
+        the order given. The value of a rating is a judgement, no amount: f leaves it alone.
+
+    Raises
+    ------
+    DataError
+        A kind of event has no weight.
+    """
+    weight = pl.col(c.KIND).replace_strict(config.weights, default=None, return_dtype=pl.Float64)
+    value = pl.col(c.VALUE).fill_null(1.0)
+    rated = pl.col(c.KIND) == c.Kind.RATING.value
+    if config.value == "log":
+        amount = (1.0 + value.clip(lower_bound=0.0)).log(2.0)
+        weight = weight * pl.when(rated).then(1.0).otherwise(amount)
+    weight = pl.when(rated & (value < config.rating_threshold)).then(0.0).otherwise(weight)
+    weighted = events.select(
+        c.USER_ID, c.ITEM_ID, c.TIMESTAMP, c.KIND, weight.cast(pl.Float32).alias(WEIGHT)
+    )
+    unknown = weighted.filter(pl.col(WEIGHT).is_null())
+    if not unknown.is_empty():
+        kinds = ", ".join(repr(kind) for kind in unknown[c.KIND].unique().sort().to_list()[:5])
+        raise DataError(
+            f"no weight for events of kind {kinds}; add it to features.weights",
+            where="events",
+            count=unknown.height,
+        )
+    return weighted.drop(c.KIND)
+
+
+def activity(history: History) -> NDArray[np.int64]:
+    """``(n_users,)`` int64: events of each user in the window."""
+    return np.diff(history.indptr)
+
+
+def recency_days(history: History) -> NDArray[np.float64]:
+    """``(n_users,)`` float64: days from a user's last event to the window's end, or inf."""
+    days = np.full(history.n_users, np.inf)
+    filled = np.flatnonzero(np.diff(history.indptr))
+    # Events stand in the order of time within a user: the last one is the newest.
+    last = history.at[history.indptr[1:][filled] - 1]
+    days[filled] = (_end_us(history) - last) / _US_PER_DAY
+    return days
+
+
+def item_age_days(history: History) -> NDArray[np.float64]:
+    """``(n_items,)`` float64: days from an item's first event to the window's end; -inf without."""
+    first = np.full(history.n_items, np.inf)
+    np.minimum.at(first, history.item, history.at.astype(np.float64))
+    return (_end_us(history) - first) / _US_PER_DAY
+
+
+def _end_us(history: History) -> int:
+    return round(history.end.timestamp() * 1e6)

@@ -1,0 +1,345 @@
+"""The global time split: what is learnt from, what judges, and who.
+
+Promises: half-open intervals in UTC that touch and never overlap; nothing at or after as-of is
+looked at; the truth follows the seen policy of serving; the order of rows changes nothing.
+
+One letter is a purchase of that item on that day, ``|`` is the cutoff, the line ends at as-of.
+`truth` names what the holdout asks for under each policy; ``-`` is nobody to judge. (The drawing
+is read by the tests.)
+::
+
+             train [start, cutoff)  holdout [cutoff, as_of)      truth
+             0         1         2                      repeat   discovery
+             012345678901234567890|1234567
+    ann      a..b......a..........|a.c....              ac       c
+    bob      ....b................|..b....              b        -
+    cat      .....................|a......              -        -
+    dan      a....................|.......              -        -
+    eve      ...c................b|b..z..a              abz      az
+
+`cat` has no history yet. `dan` comes back too late. `z` is new: nobody can list it, yet it stays
+in the denominator, so that a model cannot gain by knowing less.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final, Literal
+
+import polars as pl
+from pydantic import Field, field_validator
+
+from pipeline import columns as c
+from pipeline.base import Frozen, Interval, format_instant, parse_instant, to_utc
+from pipeline.data.features import RATING_THRESHOLD
+from pipeline.errors import ConfigError, DataError
+
+Policy = Literal["repeat", "discovery"]
+"""May a list hold what the user already had? `repeat`: yes. `discovery`: no."""
+
+UNDERPOWERED: Final = "underpowered"
+EMPTY_HOLDOUT: Final = "empty_holdout"
+
+_STRONGEST_FIRST: Final = (
+    c.Kind.PURCHASE,
+    c.Kind.RATING,
+    c.Kind.ADD_TO_CART,
+    c.Kind.CLICK,
+    c.Kind.VIEW,
+)
+# Of the pairs (user, item) bought in four weeks, grocers and a gift shop show .36 to .45 that the
+# user had bought before, in every season looked at; ratings show 0. In between, far from both, so
+# that the kind of task does not change from one night to the next.
+_REPEAT_SHARE: Final = 0.15
+_REPEAT_DAYS: Final = 28
+
+_FIRST: Final = "first"
+_LAST: Final = "last"
+_JOINED: Final = "joined"
+
+
+class SplitConfig(Frozen):
+    """How the last days before as-of are set aside to judge models."""
+
+    block_days: int = Field(default=7, ge=1, description="Length of the holdout in days.")
+    block_choices: tuple[int, ...] = Field(
+        default=(7, 14, 28),
+        min_length=1,
+        description="Lengths that the holdout may grow to, until enough users can be judged.",
+    )
+    min_users: int = Field(
+        default=200, ge=2, description="Users that a holdout needs to judge a model."
+    )
+    max_silence_days: int = Field(
+        default=7, ge=1, description="Without an event for longer than this there is nothing to do."
+    )
+    seen: Literal["auto", "repeat", "discovery"] = Field(
+        default="auto",
+        description="May lists hold what a user already had? `auto` looks at how often people "
+        "come back for the same item.",
+    )
+    target_kinds: tuple[str, ...] | None = Field(
+        default=None,
+        description="Kinds of events that a list shall bring about; by default the strongest kind "
+        "that the data hold.",
+    )
+
+    @field_validator("block_choices")
+    @classmethod
+    def _rising(cls, choices: tuple[int, ...]) -> tuple[int, ...]:
+        if list(choices) != sorted(set(choices)) or choices[0] < 1:
+            raise ValueError("must rise, from 1 day on")
+        return choices
+
+    @field_validator("target_kinds")
+    @classmethod
+    def _some(cls, kinds: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if kinds is not None and not kinds:
+            raise ValueError("names no kind; leave it out to take the strongest one")
+        return kinds
+
+
+@dataclass(frozen=True)
+class Split:
+    """One holdout and the people who judge on it.
+
+    Attributes
+    ----------
+    train, holdout
+        Touching half-open intervals; `train.end` is the cutoff.
+    block_days
+        Length of the holdout.
+    policy
+        Whether the truth (and every list) may hold what a user already had.
+    repeat_share
+        Share of the target pairs of the last 28 days that the user had before; None without any.
+    target_kinds
+        Kinds that count as truth.
+    judged
+        Users that each length tried would have had: ((days, users), ...).
+    flags
+        `underpowered` and `empty_holdout`, by name.
+    truth
+        `user_id`, `item_id`: the distinct items of every judged user, sorted.
+    """
+
+    train: Interval
+    holdout: Interval
+    block_days: int
+    policy: Policy
+    repeat_share: float | None
+    target_kinds: tuple[str, ...]
+    judged: tuple[tuple[int, int], ...]
+    flags: tuple[str, ...]
+    truth: pl.DataFrame
+
+    @property
+    def cutoff(self) -> datetime:
+        """End of the training window, start of the holdout."""
+        return self.holdout.start
+
+    @property
+    def users(self) -> pl.Series:
+        """Ids of the judged users, sorted."""
+        return self.truth[c.USER_ID].unique().sort()
+
+    @property
+    def n_users(self) -> int:
+        """Number of judged users."""
+        return self.truth[c.USER_ID].n_unique()
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the truth, which is a frame of its own."""
+        return {
+            "train": [format_instant(self.train.start), format_instant(self.train.end)],
+            "holdout": [format_instant(self.holdout.start), format_instant(self.holdout.end)],
+            "block_days": self.block_days,
+            "policy": self.policy,
+            "repeat_share": self.repeat_share,
+            "target_kinds": list(self.target_kinds),
+            "judged": [list(pair) for pair in self.judged],
+            "flags": list(self.flags),
+        }
+
+    @classmethod
+    def from_json(cls, written: Mapping[str, Any], truth: pl.DataFrame) -> Split:
+        """Rebuild a split from `to_json` and its truth."""
+        return cls(
+            train=Interval(*(parse_instant(text) for text in written["train"])),
+            holdout=Interval(*(parse_instant(text) for text in written["holdout"])),
+            block_days=int(written["block_days"]),
+            policy=written["policy"],
+            repeat_share=written["repeat_share"],
+            target_kinds=tuple(written["target_kinds"]),
+            judged=tuple((int(days), int(users)) for days, users in written["judged"]),
+            flags=tuple(written["flags"]),
+            truth=truth,
+        )
+
+
+def last_event(events: pl.DataFrame, as_of: datetime) -> datetime:
+    """Return the instant of the newest event before `as_of`; `DataError` where there is none."""
+    newest = events.filter(pl.col(c.TIMESTAMP) < to_utc(as_of))[c.TIMESTAMP].max()
+    if not isinstance(newest, datetime):
+        raise DataError(f"no event lies before as-of {format_instant(as_of)}", where="events")
+    return to_utc(newest)
+
+
+def is_silent(last: datetime, as_of: datetime, config: SplitConfig) -> bool:
+    """Say whether the newest event is so old that a night has nothing to do."""
+    return to_utc(as_of) - to_utc(last) > timedelta(days=config.max_silence_days)
+
+
+def split(
+    events: pl.DataFrame,
+    as_of: datetime,
+    config: SplitConfig,
+    *,
+    first: bool,
+    block_days: int | None = None,
+    rating_threshold: float = RATING_THRESHOLD,
+) -> Split:
+    """Set the last days before `as_of` aside.
+
+    Parameters
+    ----------
+    events
+        Columns `user_id`, `item_id`, `kind`, `value`, `timestamp`; rows at or after `as_of` are
+        left out here, whatever the caller did before.
+    first
+        There is no champion: take the longest length that judges `min_users`. Otherwise the
+        shortest one, beginning with `block_days`.
+    block_days
+        Length of the night before; the length only grows. None: the config's.
+    rating_threshold
+        A rating below it is no truth.
+
+    Raises
+    ------
+    DataError
+        No event before as-of, or none before the latest possible cutoff: nothing to learn from.
+    """
+    as_of = to_utc(as_of)
+    start_days = max(config.block_days, block_days or 0)
+    lengths = sorted({start_days, *(days for days in config.block_choices if days > start_days)})
+    if first:
+        lengths = sorted({config.block_days, *config.block_choices})
+    last_event(events, as_of)
+    rows = events.filter(pl.col(c.TIMESTAMP) < as_of)
+    begin = to_utc(_instant(rows[c.TIMESTAMP].min()))
+    usable = [days for days in lengths if begin < as_of - timedelta(days=days)]
+    if not usable:
+        raise DataError(
+            f"the first event is of {format_instant(begin)}: a holdout of {lengths[0]} days "
+            f"before as-of {format_instant(as_of)} leaves nothing to learn from",
+            where="events",
+        )
+    kinds = _target_kinds(rows, config, rating_threshold)
+    wanted = _is_target(kinds, rating_threshold)
+    share = _repeat_share(rows, wanted, as_of)
+    policy: Policy
+    if config.seen == "auto":
+        policy = "repeat" if share is not None and share >= _REPEAT_SHARE else "discovery"
+    else:
+        policy = config.seen
+    pairs = _pairs(rows, wanted, as_of - timedelta(days=usable[-1]))
+    truths = {days: _truth(pairs, as_of - timedelta(days=days), policy) for days in usable}
+    judged = {days: truth[c.USER_ID].n_unique() for days, truth in truths.items()}
+    chosen = _choose(judged, config.min_users, longest=first)
+    cutoff = as_of - timedelta(days=chosen)
+    flags = []
+    if judged[chosen] < config.min_users:
+        flags.append(UNDERPOWERED)
+    if pairs.filter(pl.col(_LAST) >= cutoff).is_empty():
+        flags.append(EMPTY_HOLDOUT)
+    return Split(
+        train=Interval(begin, cutoff),
+        holdout=Interval(cutoff, as_of),
+        block_days=chosen,
+        policy=policy,
+        repeat_share=share,
+        target_kinds=kinds,
+        judged=tuple(judged.items()),
+        flags=tuple(flags),
+        truth=truths[chosen],
+    )
+
+
+def _choose(judged: Mapping[int, int], enough: int, *, longest: bool) -> int:
+    """Return the length to use; without one that judges enough users, the one that judges most."""
+    able = [days for days, users in judged.items() if users >= enough]
+    if able:
+        return max(able) if longest else min(able)
+    return max(judged, key=lambda days: (judged[days], days))
+
+
+def _target_kinds(
+    rows: pl.DataFrame, config: SplitConfig, rating_threshold: float
+) -> tuple[str, ...]:
+    if config.target_kinds is not None:
+        return config.target_kinds
+    liked = pl.col(c.VALUE).fill_null(1.0) >= rating_threshold
+    counted = rows.filter((pl.col(c.KIND) != c.Kind.RATING.value) | liked)
+    present = set(counted[c.KIND].cast(pl.String).unique().to_list())
+    for kind in _STRONGEST_FIRST:
+        if kind.value in present:
+            return (kind.value,)
+    raise ConfigError(
+        f"the events hold none of the kinds {', '.join(_STRONGEST_FIRST)}; name split.target_kinds"
+    )
+
+
+def _is_target(kinds: tuple[str, ...], rating_threshold: float) -> pl.Expr:
+    kind = pl.col(c.KIND).cast(pl.String)
+    liked = pl.col(c.VALUE).fill_null(1.0) >= rating_threshold
+    return kind.is_in(list(kinds)) & ((kind != c.Kind.RATING.value) | liked)
+
+
+def _repeat_share(rows: pl.DataFrame, wanted: pl.Expr, as_of: datetime) -> float | None:
+    """Share of the pairs of the last four weeks that a user with a past had bought before.
+
+    Only target events count: somebody who looks at a thing and then buys it has not come back.
+    """
+    since = as_of - timedelta(days=_REPEAT_DAYS)
+    targets = rows.filter(wanted)
+    pairs = targets.group_by(c.USER_ID, c.ITEM_ID).agg(
+        pl.col(c.TIMESTAMP).min().alias(_FIRST), pl.col(c.TIMESTAMP).max().alias(_LAST)
+    )
+    joined = targets.group_by(c.USER_ID).agg(pl.col(c.TIMESTAMP).min().alias(_JOINED))
+    recent = pairs.join(joined, on=c.USER_ID).filter(
+        (pl.col(_LAST) >= since) & (pl.col(_JOINED) < since)
+    )
+    if recent.is_empty():
+        return None
+    return recent.filter(pl.col(_FIRST) < since).height / recent.height
+
+
+def _pairs(rows: pl.DataFrame, wanted: pl.Expr, earliest: datetime) -> pl.DataFrame:
+    """Target pairs since `earliest`: first event of any kind, last target event, user's first."""
+    recent = (
+        rows.filter(wanted & (pl.col(c.TIMESTAMP) >= earliest))
+        .group_by(c.USER_ID, c.ITEM_ID)
+        .agg(pl.col(c.TIMESTAMP).max().alias(_LAST))
+    )
+    had = (
+        rows.join(recent, on=[c.USER_ID, c.ITEM_ID], how="semi")
+        .group_by(c.USER_ID, c.ITEM_ID)
+        .agg(pl.col(c.TIMESTAMP).min().alias(_FIRST))
+    )
+    joined = rows.group_by(c.USER_ID).agg(pl.col(c.TIMESTAMP).min().alias(_JOINED))
+    return recent.join(had, on=[c.USER_ID, c.ITEM_ID]).join(joined, on=c.USER_ID)
+
+
+def _truth(pairs: pl.DataFrame, cutoff: datetime, policy: Policy) -> pl.DataFrame:
+    inside = (pl.col(_LAST) >= cutoff) & (pl.col(_JOINED) < cutoff)
+    if policy == "discovery":
+        inside = inside & (pl.col(_FIRST) >= cutoff)
+    return pairs.filter(inside).select(c.USER_ID, c.ITEM_ID).sort(c.USER_ID, c.ITEM_ID)
+
+
+def _instant(value: object) -> datetime:
+    if not isinstance(value, datetime):
+        raise DataError("timestamps are missing", where=c.TIMESTAMP)
+    return value

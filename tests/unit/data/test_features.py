@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import polars as pl
+import pytest
+from pydantic import ValidationError
+
+from pipeline import columns as c
+from pipeline.data.features import (
+    FeaturesConfig,
+    activity,
+    item_age_days,
+    recency_days,
+    weigh,
+)
+from pipeline.data.matrix import WEIGHT, build_history
+from pipeline.errors import DataError
+
+START = datetime(2024, 1, 1, tzinfo=UTC)
+
+
+def events(*rows: tuple[str, str, str, float | None, float]) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            c.USER_ID: [r[0] for r in rows],
+            c.ITEM_ID: [r[1] for r in rows],
+            c.KIND: [r[2] for r in rows],
+            c.VALUE: [r[3] for r in rows],
+            c.TIMESTAMP: [START + timedelta(days=r[4]) for r in rows],
+        },
+        schema={
+            c.USER_ID: pl.String,
+            c.ITEM_ID: pl.String,
+            c.KIND: pl.String,
+            c.VALUE: pl.Float64,
+            c.TIMESTAMP: c.INSTANT,
+        },
+    )
+
+
+def test_a_return_takes_back_exactly_what_a_purchase_gave() -> None:
+    log = events(("u", "a", "purchase", 3.0, 0), ("u", "a", "return", 3.0, 1))
+    for config in (FeaturesConfig(), FeaturesConfig(value="log", weights={"purchase": 5.0})):
+        weights = weigh(log, config)[WEIGHT]
+        assert weights[0] > 0
+        assert weights.sum() == 0
+
+
+def test_kinds_left_out_keep_their_default() -> None:
+    config = FeaturesConfig(weights={"purchase": 7.0, "wishlist": 1.5})
+    log = events(
+        ("u", "a", "purchase", 1.0, 0), ("u", "a", "wishlist", 1.0, 0), ("u", "a", "view", 1.0, 0)
+    )
+    assert weigh(log, config)[WEIGHT].to_list() == [7.0, 1.5, 1.0]
+    assert config.weights["return"] == -7.0
+    assert FeaturesConfig.model_validate(config.model_dump()) == config
+
+
+def test_log_looks_at_quantities_but_never_at_ratings() -> None:
+    log = events(
+        ("u", "a", "purchase", 1.0, 0),
+        ("u", "a", "purchase", 7.0, 0),
+        ("u", "a", "purchase", None, 0),
+        ("u", "a", "rating", 5.0, 0),
+    )
+    assert weigh(log, FeaturesConfig(value="log"))[WEIGHT].to_list() == [3.0, 9.0, 3.0, 1.0]
+    assert weigh(log, FeaturesConfig())[WEIGHT].to_list() == [3.0, 3.0, 3.0, 1.0]
+
+
+def test_a_low_rating_weighs_nothing_and_still_counts_as_seen() -> None:
+    log = events(("u", "a", "rating", 3.5, 0), ("u", "b", "rating", 4.0, 0))
+    history = build_history(weigh(log, FeaturesConfig()), START + timedelta(days=1))
+    assert history.seen.toarray().tolist() == [[1.0, 1.0]]
+    assert history.confidence(None).toarray().tolist() == [[0.0, 1.0]]
+
+
+def test_purchases_alone_are_plain_decayed_counts_up_to_one_factor() -> None:
+    log = events(("u", "a", "purchase", 2.0, 0), ("u", "b", "purchase", 9.0, 1))
+    end = START + timedelta(days=2)
+    cells = build_history(weigh(log, FeaturesConfig()), end).confidence(1.0).toarray()
+    assert np.allclose(cells / 3.0, [[0.25, 0.5]])
+
+
+def test_a_kind_without_a_weight_is_named_and_no_id_is() -> None:
+    log = events(("anna@example.com", "a", "gaze", 1.0, 0), ("u", "a", "view", 1.0, 0))
+    with pytest.raises(DataError, match=r"kind 'gaze'.*\(1 row\)") as raised:
+        weigh(log, FeaturesConfig())
+    assert "anna" not in raised.value.sentence
+
+
+@pytest.mark.parametrize(
+    "bad", [{"view": float("nan")}, {"view": float("inf")}, {"return": 1.0}, {"view": "much"}]
+)
+def test_weights_that_make_no_sense_are_refused(bad: dict[str, float]) -> None:
+    with pytest.raises(ValidationError, match="weights"):
+        FeaturesConfig(weights=bad)
+
+
+def test_no_event_gives_no_weight_and_no_error() -> None:
+    assert weigh(events(), FeaturesConfig()).is_empty()
+
+
+def test_what_is_known_of_users_and_items_ends_with_the_window() -> None:
+    log = events(
+        ("u", "a", "purchase", 1.0, 0),
+        ("u", "b", "purchase", 1.0, 4),
+        ("v", "b", "purchase", 1.0, 1),
+        ("v", "a", "purchase", 1.0, 20),
+    )
+    history = build_history(weigh(log, FeaturesConfig()), START + timedelta(days=10))
+    assert activity(history).tolist() == [2, 1]
+    assert recency_days(history).tolist() == [6.0, 9.0]
+    assert item_age_days(history).tolist() == [10.0, 9.0]
+    nobody = history.rows(np.array([], np.int64))
+    assert recency_days(nobody).tolist() == []
+    assert item_age_days(nobody).tolist() == [-np.inf, -np.inf]
+
+
+def test_a_matrix_leaves_the_events_as_they_were() -> None:
+    log = events(
+        ("u", "b", "purchase", 1.0, 0),
+        ("u", "a", "purchase", 1.0, 1),
+        ("u", "b", "purchase", 1.0, 2),
+    )
+    history = build_history(weigh(log, FeaturesConfig()), START + timedelta(days=3))
+    writable = history.rows(np.array([0]))
+    before = {name: array.copy() for name, array in writable.arrays().items()}
+    assert writable.seen.nnz == writable.confidence(None).nnz == 2
+    for name, array in writable.arrays().items():
+        assert array.tolist() == before[name].tolist(), name

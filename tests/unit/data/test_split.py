@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import polars as pl
+import pytest
+from pydantic import ValidationError
+
+from pipeline import columns as c
+from pipeline.base import Interval
+from pipeline.data import split as module
+from pipeline.data.features import FeaturesConfig, weigh
+from pipeline.data.matrix import build_history
+from pipeline.data.split import Split, SplitConfig, is_silent, last_event, split
+from pipeline.errors import ConfigError, DataError
+
+START = datetime(2024, 1, 1, tzinfo=UTC)
+FEW = SplitConfig(min_users=2, block_choices=(7,))
+
+Row = tuple[str, str, float] | tuple[str, str, float, str] | tuple[str, str, float, str, float]
+
+
+def at(day: float) -> datetime:
+    return START + timedelta(days=day)
+
+
+def log(*rows: Row) -> pl.DataFrame:
+    full = [(*r, *("purchase", 1.0)[len(r) - 3 :]) for r in rows]
+    return pl.DataFrame(
+        [(u, i, kind, value, at(day)) for u, i, day, kind, value in full],
+        schema={
+            c.USER_ID: pl.String,
+            c.ITEM_ID: pl.String,
+            c.KIND: pl.String,
+            c.VALUE: pl.Float64,
+            c.TIMESTAMP: c.INSTANT,
+        },
+        orient="row",
+    )
+
+
+def drawing() -> tuple[pl.DataFrame, dict[str, tuple[str, str]], int, int]:
+    """Read the docstring: events, (repeat, discovery) truth a user, cutoff and as-of as days."""
+    assert module.__doc__ is not None
+    rows: list[Row] = []
+    truths = {}
+    cutoff = as_of = 0
+    for line in module.__doc__.splitlines():
+        words = line.split()
+        if len(words) != 4 or "|" not in words[1] or not line.startswith("    "):
+            continue
+        user, track, repeat, discovery = words
+        cutoff, as_of = track.index("|"), len(track) - 1
+        for day, item in enumerate(track.replace("|", "")):
+            if item != ".":
+                rows.append((user, item, day))
+        truths[user] = (repeat.strip("-"), discovery.strip("-"))
+    return log(*rows), truths, cutoff, as_of
+
+
+def items_of(found: Split) -> dict[str, str]:
+    grouped: dict[str, str] = {}
+    for user, item in found.truth.select(c.USER_ID, c.ITEM_ID).iter_rows():
+        grouped[user] = grouped.get(user, "") + item
+    return grouped
+
+
+@pytest.mark.parametrize(("policy", "column"), [("repeat", 0), ("discovery", 1)])
+def test_the_drawing_is_what_happens(policy: str, column: int) -> None:
+    events, truths, cutoff, as_of = drawing()
+    assert (len(truths), cutoff, as_of) == (5, 21, 28)
+    found = split(events, at(as_of), FEW.model_copy(update={"seen": policy}), first=False)
+    assert found.train == Interval(at(0), at(cutoff))
+    assert found.holdout == Interval(at(cutoff), at(as_of))
+    assert items_of(found) == {u: t[column] for u, t in truths.items() if t[column]}
+    assert found.n_users == len(found.users) == sum(bool(t[column]) for t in truths.values())
+
+
+def test_edges_are_half_open() -> None:
+    events = log(
+        ("u", "old", 0), ("u", "at_cutoff", 7), ("u", "last", 13.999), ("u", "at_as_of", 14)
+    )
+    found = split(events, at(14), FEW, first=False)
+    assert found.truth[c.ITEM_ID].to_list() == ["at_cutoff", "last"]
+    assert found.train.end == found.holdout.start == at(7)
+
+
+def test_a_planted_leak_is_in_the_truth_and_in_no_catalogue() -> None:
+    events = log(("u", "a", 0), ("v", "b", 1), ("u", "leak", 8), ("v", "leak", 9))
+    found = split(events, at(14), FEW, first=False)
+    history = build_history(weigh(events, FeaturesConfig()), found.cutoff)
+    assert found.truth[c.ITEM_ID].to_list() == ["leak", "leak"]
+    assert "leak" not in history.item_ids.tolist()
+
+
+def crowd(days: int, a_day: int = 10) -> pl.DataFrame:
+    """Everybody buys once on day 0; then `a_day` other people buy something new every day."""
+    known = [(f"u{n}", "start", 0.0) for n in range(days * a_day)]
+    return log(*known, *((f"u{n}", f"i{n}", 1.0 + n // a_day) for n in range((days - 1) * a_day)))
+
+
+@pytest.mark.parametrize(
+    ("enough", "first", "before", "days", "flags"),
+    [
+        (60, False, None, 7, ()),
+        (60, True, None, 28, ()),
+        (100, False, None, 14, ()),
+        (60, False, 14, 14, ()),
+        (60, False, 21, 21, ()),
+        (250, False, None, 28, ()),
+        (1000, False, None, 28, ("underpowered",)),
+        (1000, True, None, 28, ("underpowered",)),
+    ],
+)
+def test_the_block_is_as_long_as_it_must_be(
+    enough: int, first: bool, before: int | None, days: int, flags: tuple[str, ...]
+) -> None:
+    config = SplitConfig(min_users=enough)
+    found = split(crowd(40), at(40), config, first=first, block_days=before)
+    assert (found.block_days, found.flags) == (days, flags)
+    assert dict(found.judged)[days] == found.n_users == days * 10
+    assert found.holdout.length == timedelta(days=days)
+
+
+def test_a_first_block_is_the_longest_that_leaves_something_to_learn() -> None:
+    found = split(crowd(20), at(20), SplitConfig(min_users=50), first=True)
+    assert found.block_days == 14
+    assert [days for days, _ in found.judged] == [7, 14]
+
+
+def test_an_empty_holdout_is_named() -> None:
+    found = split(log(("u", "a", 0)), at(40), SplitConfig(), first=False)
+    assert found.flags == ("underpowered", "empty_holdout")
+    assert found.truth.is_empty()
+    only_seen = split(
+        log(("u", "a", 0), ("u", "a", 39)), at(40), SplitConfig(seen="discovery"), first=False
+    )
+    assert only_seen.flags == ("underpowered",)
+
+
+@pytest.mark.parametrize(("day", "words"), [(0, "before as-of"), (5, "nothing to learn from")])
+def test_too_early_an_as_of_is_one_sentence(day: int, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        split(log(("u", "a", 0)), at(day), SplitConfig(), first=True)
+
+
+def test_the_strongest_kind_present_is_the_target() -> None:
+    rows: list[Row] = [("u", "a", 0, "view"), ("u", "b", 8, "view"), ("u", "d", 8, "rating", 2.0)]
+    assert split(log(*rows), at(14), FEW, first=False).target_kinds == ("view",)
+    rows.append(("u", "e", 8, "rating", 4.0))
+    found = split(log(*rows), at(14), FEW, first=False)
+    assert (found.target_kinds, items_of(found)) == (("rating",), {"u": "e"})
+    rows.append(("v", "e", 8, "purchase"))
+    assert split(log(*rows), at(14), FEW, first=False).target_kinds == ("purchase",)
+    both = FEW.model_copy(update={"target_kinds": ("view", "rating")})
+    assert items_of(split(log(*rows), at(14), both, first=False)) == {"u": "be"}
+    strict = split(log(*rows), at(14), both, first=False, rating_threshold=5.0)
+    assert items_of(strict) == {"u": "b"}
+
+
+def test_kinds_of_one_s_own_need_a_target() -> None:
+    events = log(("u", "a", 0, "wishlist"), ("u", "b", 8, "wishlist"))
+    with pytest.raises(ConfigError, match=r"split\.target_kinds"):
+        split(events, at(14), FEW, first=False)
+    named = FEW.model_copy(update={"target_kinds": ("wishlist",)})
+    assert items_of(split(events, at(14), named, first=False)) == {"u": "b"}
+
+
+def test_discovery_leaves_out_what_was_only_looked_at() -> None:
+    events = log(("u", "a", 0, "view"), ("u", "a", 8), ("u", "b", 8, "view"), ("u", "b", 9))
+    found = split(events, at(14), FEW.model_copy(update={"seen": "discovery"}), first=False)
+    assert items_of(found) == {"u": "b"}
+
+
+@pytest.mark.parametrize(("again", "policy"), [(1, "discovery"), (2, "repeat")])
+def test_the_policy_follows_from_who_comes_back(again: int, policy: str) -> None:
+    rows: list[Row] = [("u", f"i{n}", 0) for n in range(again)]
+    rows += [("u", f"i{n}", 35) for n in range(10)]
+    found = split(log(*rows), at(40), FEW, first=False)
+    assert (found.policy, found.repeat_share) == (policy, again / 10)
+    set_by_hand = FEW.model_copy(update={"seen": "discovery"})
+    assert split(log(*rows), at(40), set_by_hand, first=False).policy == "discovery"
+
+
+def test_looking_before_buying_is_no_repeat() -> None:
+    events = log(("u", "z", 0), ("u", "a", 1, "view"), ("u", "a", 35))
+    assert split(events, at(40), FEW, first=False).repeat_share == 0.0
+
+
+def test_a_split_is_written_and_read_back() -> None:
+    events, _, _, as_of = drawing()
+    found = split(events, at(as_of), FEW, first=True)
+    again = Split.from_json(found.to_json(), found.truth)
+    assert again.to_json() == found.to_json()
+    assert (again.train, again.holdout) == (found.train, found.holdout)
+
+
+def test_silence_is_counted_from_the_newest_event_before_as_of() -> None:
+    events = log(("u", "a", 0), ("u", "a", 30))
+    assert last_event(events, at(20)) == at(0)
+    assert not is_silent(at(0), at(7), SplitConfig())
+    assert is_silent(at(0), at(7.01), SplitConfig())
+    with pytest.raises(DataError, match="no event lies before as-of"):
+        last_event(events, at(0))
+
+
+@pytest.mark.parametrize(
+    "bad", [{"block_choices": (14, 7)}, {"block_choices": (0,)}, {"target_kinds": ()}]
+)
+def test_a_config_that_makes_no_sense_is_refused(bad: dict[str, tuple[int, ...]]) -> None:
+    with pytest.raises(ValidationError):
+        SplitConfig(**bad)  # type: ignore[arg-type]
