@@ -36,6 +36,17 @@ RAW: Final = "raw"
 REASONS: Final = "reasons"
 LINE: Final = "line"
 
+SEQ: Final = "seq"
+STATUS: Final = "status"
+TABLE: Final = "table"
+FILE: Final = "file"
+ROWS: Final = "rows"
+ACCEPTED: Final = "accepted"
+QUARANTINED: Final = "quarantined"
+DUPLICATES: Final = "duplicates"
+TOMBSTONED: Final = "tombstoned"
+SKIPPED: Final = "skipped"
+
 GENERATION: Final = "generation"
 BASE: Final = "base"
 MODEL_VERSION: Final = "model_version"
@@ -116,6 +127,24 @@ QUARANTINE: Final = pl.Schema(
         BATCH_ID: pl.String(),
     }
 )
+BATCHES: Final = pl.Schema(
+    {
+        SEQ: pl.Int64(),
+        BATCH_ID: pl.String(),
+        STATUS: pl.String(),
+        TABLE: pl.String(),
+        SOURCE: pl.String(),
+        FILE: pl.String(),
+        ROWS: pl.Int64(),
+        ACCEPTED: pl.Int64(),
+        QUARANTINED: pl.Int64(),
+        DUPLICATES: pl.Int64(),
+        TOMBSTONED: pl.Int64(),
+        SKIPPED: pl.Int64(),
+        INGESTED_AT: INSTANT,
+    }
+)
+"""What happened to each file: an `intent` row before its events are written, a `done` row after."""
 PUBLICATIONS: Final = pl.Schema(
     {
         PUBLICATION_ID: pl.String(),

@@ -1,0 +1,242 @@
+"""The vault: which pseudonym stands for which raw user id; a SQLite file beside the lake.
+
+Promises: a person has one pseudonym, random, so that it tells nothing without the vault; raw ids
+lie in it only sealed (AES-GCM) and are found by a keyed hash; a wrong key is an error before
+anything is written, so that no second universe of pseudonyms can begin; what was handed out is on
+the disk. Ids are compared in Unicode's NFC.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import os
+import secrets
+import sqlite3
+import stat
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, TypeVar
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from pipeline.errors import ConfigError, StorageError
+
+T = TypeVar("T")
+
+KEY_BYTES: Final = 32
+_NONCE_BYTES: Final = 12
+_CHUNK: Final = 500  # placeholders in one statement; SQLite's oldest limit is 999
+
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS people (
+    lookup BLOB PRIMARY KEY, pseudonym TEXT NOT NULL UNIQUE, sealed BLOB NOT NULL
+) WITHOUT ROWID;
+"""
+
+
+class VaultKeyError(ConfigError):
+    """The vault's key is missing, badly kept, or belongs to another vault."""
+
+
+class Vault:
+    """Pseudonyms of one workspace.
+
+    Parameters
+    ----------
+    path
+        The SQLite file; made (mode 0600) where it is absent.
+    key
+        32 bytes; another key than the file was made with raises `VaultKeyError`.
+    """
+
+    def __init__(self, path: Path, key: bytes) -> None:
+        if len(key) != KEY_BYTES:
+            raise VaultKeyError(f"the vault's key must have {KEY_BYTES} bytes, not {len(key)}")
+        self.path = path
+        # One secret, three uses: none of them may stand in for another.
+        self._lookup_key = hmac.digest(key, b"nightjar/lookup", "sha256")
+        self._seal = AESGCM(hmac.digest(key, b"nightjar/seal", "sha256"))
+        self._check = hmac.digest(key, b"nightjar/check", "sha256")
+        self._prepare()
+
+    def __len__(self) -> int:
+        """Return how many people the vault knows."""
+        with self._connection() as connection:
+            return int(connection.execute("SELECT count(*) FROM people").fetchone()[0])
+
+    def pseudonyms(self, raw: Sequence[str]) -> dict[str, str]:
+        """Return raw id → pseudonym for all of `raw`, making those that are new.
+
+        They are on the disk when this returns, so a row that names one can always be revealed.
+        """
+        keys = self._keys(raw)
+        with self._connection() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            known = _select(connection, keys.values())
+            fresh = {key: one for one, key in keys.items() if key not in known}
+            connection.executemany(
+                "INSERT OR IGNORE INTO people VALUES (?, ?, ?)",
+                [self._entry(key, one) for key, one in fresh.items()],
+            )
+            known |= _select(connection, fresh)
+            connection.execute("COMMIT")
+        return {one: known[key] for one, key in keys.items()}
+
+    def lookup(self, raw: Sequence[str]) -> dict[str, str]:
+        """Return raw id → pseudonym for those the vault knows."""
+        keys = self._keys(raw)
+        with self._connection() as connection:
+            known = _select(connection, keys.values())
+        return {one: known[key] for one, key in keys.items() if key in known}
+
+    def reveal(self, pseudonyms: Sequence[str]) -> dict[str, str]:
+        """Return pseudonym → raw id for those the vault knows."""
+        found: dict[str, str] = {}
+        with self._connection() as connection:
+            for marks, chunk in _chunks(dict.fromkeys(pseudonyms)):
+                query = f"SELECT pseudonym, sealed FROM people WHERE pseudonym IN ({marks})"  # noqa: S608
+                for pseudonym, sealed in connection.execute(query, chunk):
+                    found[pseudonym] = self._open_seal(pseudonym, sealed)
+        return found
+
+    def _keys(self, raw: Iterable[str]) -> dict[str, bytes]:
+        return {
+            one: hmac.digest(self._lookup_key, unicodedata.normalize("NFC", one).encode(), "sha256")
+            for one in dict.fromkeys(raw)
+        }
+
+    def _entry(self, key: bytes, raw: str) -> tuple[bytes, str, bytes]:
+        text = base64.b32encode(secrets.token_bytes(16)).decode().rstrip("=").lower()
+        pseudonym = f"u{text}"
+        nonce = secrets.token_bytes(_NONCE_BYTES)
+        plain = unicodedata.normalize("NFC", raw).encode()
+        return key, pseudonym, nonce + self._seal.encrypt(nonce, plain, pseudonym.encode())
+
+    def _open_seal(self, pseudonym: str, sealed: bytes) -> str:
+        try:
+            plain = self._seal.decrypt(
+                sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], pseudonym.encode()
+            )
+        except InvalidTag:
+            raise StorageError(f"the vault: the entry of {pseudonym} was altered") from None
+        return plain.decode()
+
+    def _prepare(self) -> None:
+        try:
+            if not self.path.exists():
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
+        except OSError as error:
+            raise StorageError(f"the vault cannot be made: {error.strerror}") from error
+        with self._connection() as connection:
+            check = _stored_check(connection)
+            if check is None:
+                connection.execute("BEGIN IMMEDIATE")
+                for statement in _SCHEMA.split(";"):
+                    connection.execute(statement)
+                connection.execute("INSERT OR IGNORE INTO meta VALUES ('check', ?)", (self._check,))
+                connection.execute("COMMIT")
+                check = _stored_check(connection)
+        if check is None or not hmac.compare_digest(check, self._check):
+            raise VaultKeyError(
+                "the key does not belong to this vault; use the one it was made with "
+                "(secrets/vault.key or NIGHTJAR_VAULT_KEY)"
+            )
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        """Open, and close again: a connection must not be carried over threads or forks."""
+        try:
+            connection = sqlite3.connect(self.path, timeout=60, isolation_level=None)
+            try:
+                # A rollback journal leaves one file and no old pages; EXTRA also syncs its folder.
+                connection.execute("PRAGMA journal_mode = DELETE")
+                connection.execute("PRAGMA synchronous = EXTRA")
+                connection.execute("PRAGMA secure_delete = ON")
+                yield connection
+            finally:
+                connection.close()
+        except sqlite3.Error as error:
+            raise StorageError(f"the vault cannot be used: {error}") from error
+
+
+def make_key(path: Path) -> bytes:
+    """Make a new key file (mode 0600, its folder 0700) and return the key; never overwrites."""
+    key = secrets.token_bytes(KEY_BYTES)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(base64.urlsafe_b64encode(key) + b"\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except FileExistsError:
+        raise VaultKeyError(f"{path} is there already; a key is never overwritten") from None
+    except OSError as error:
+        raise VaultKeyError(f"{path} cannot be made: {error.strerror}") from error
+    return key
+
+
+def load_key(path: Path) -> bytes:
+    """Read a key file; missing, a link, or readable by others raises `VaultKeyError`."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        raise VaultKeyError(
+            f"the vault's key is missing: {path} is not there; restore it, or make a new "
+            "workspace with `nightjar init`"
+        ) from None
+    except OSError as error:
+        raise VaultKeyError(f"the vault's key {path} cannot be read: {error.strerror}") from error
+    with os.fdopen(handle, "rb") as stream:
+        mode = os.fstat(stream.fileno()).st_mode
+        if not stat.S_ISREG(mode) or mode & 0o077:
+            raise VaultKeyError(
+                f"the vault's key {path} can be read by others; run `chmod 600` on it"
+            )
+        text = stream.read(1024)
+    return parse_key(text.decode("ascii", errors="replace"))
+
+
+def parse_key(text: str) -> bytes:
+    """Return the key written in `text` (url-safe base64 of 32 bytes), as in a key file."""
+    try:
+        key = base64.b64decode(text.strip(), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if len(key) != KEY_BYTES:
+        raise VaultKeyError("the vault's key is not the url-safe base64 of 32 bytes")
+    return key
+
+
+def _stored_check(connection: sqlite3.Connection) -> bytes | None:
+    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
+        return None
+    row = connection.execute("SELECT value FROM meta WHERE name = 'check'").fetchone()
+    return None if row is None else bytes(row[0])
+
+
+def _chunks(items: Iterable[T]) -> Iterator[tuple[str, list[T]]]:
+    every = list(items)
+    for start in range(0, len(every), _CHUNK):
+        chunk = every[start : start + _CHUNK]
+        yield ",".join("?" * len(chunk)), chunk
+
+
+def _select(connection: sqlite3.Connection, keys: Iterable[bytes]) -> dict[bytes, str]:
+    found: dict[bytes, str] = {}
+    for marks, chunk in _chunks(keys):
+        query = f"SELECT lookup, pseudonym FROM people WHERE lookup IN ({marks})"  # noqa: S608
+        found.update(connection.execute(query, chunk).fetchall())
+    return found
