@@ -1,0 +1,87 @@
+# Nightjar. `make` alone lists what a person can do.
+#
+# Needs Python 3.11, git and make; no root, no index address (pip's and uv's own settings apply).
+# Everything is called as `.venv/bin/python -m ...` with relative paths, so that the folder may lie
+# under a path with a space in it.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.SUFFIXES:
+MAKEFLAGS += --no-builtin-rules
+unexport PYTHONPATH PYTHONHOME
+
+PY := .venv/bin/python
+UV := $(PY) -m uv
+# The first of these that is a Python 3.11 to 3.13 makes the environment. `make PYTHON=...` names another.
+PYTHON ?= python3.11 python3 python3.12 python3.13
+# Further arguments for the command behind a target: make test ARGS="-k lake"
+ARGS ?=
+# Nights of `make run`.
+NIGHTS ?= 3
+
+# One stamp a place: a checkout that was moved is made ready again.
+READY := .venv/.ready-$(shell pwd -P | cksum | cut -d' ' -f1)
+# The checks and tests see none of the caller's settings.
+CLEAN := env $(foreach v,$(filter NIGHTJAR% AIRFLOW% MLFLOW%,$(.VARIABLES)),-u $(v))
+LOCK := pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+
+.PHONY: help setup run ui test test-slow check bench lock
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+setup: $(READY) ## Build .venv from the lock (again only when the lock has changed)
+
+run: $(READY) ## Three nights on real purchases, through Airflow, into MLflow (NIGHTS=1: one night)
+	@$(PY) dags/demo.py --nights $(NIGHTS) $(ARGS)
+
+ui: $(READY) ## Open Airflow and MLflow on this machine, over the stores of `make run`
+	@$(PY) dags/ui.py $(ARGS)
+
+test: $(READY) ## Run the tests (up to 6 minutes on 2 cores)
+	@$(CLEAN) $(PY) -m pytest -m "not slow" $(ARGS)
+
+test-slow: $(READY) ## Run the slow tests: crashes, servers, the scheduler (up to 15 minutes)
+	@$(CLEAN) $(PY) -m pytest -m slow $(ARGS)
+
+check: $(READY) ## Run ruff, mypy, import-linter and hadolint; all of them, then count what failed
+	@failed=0; \
+	check() { echo "== $$1"; shift; $(CLEAN) "$$@" || failed=$$((failed + 1)); }; \
+	check "ruff check" $(PY) -m ruff check .; \
+	check "ruff format" $(PY) -m ruff format --check .; \
+	check "mypy" $(PY) -m mypy; \
+	check "import-linter" $(PY) -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'; \
+	check "hadolint" .venv/bin/hadolint --config docker/hadolint.yaml docker/*.Dockerfile; \
+	if [ $$failed -gt 0 ]; then echo "$$failed of 5 checks failed" >&2; exit 1; fi; \
+	echo "All 5 checks passed"
+
+bench: $(READY) ## Print seconds, rows a second and memory of each part of a night
+	@$(PY) benchmarks/night.py $(ARGS)
+
+lock: $(READY) ## Write the locks anew, moving as little as possible (ARGS=--upgrade moves all)
+	@echo uv | $(UV) $(LOCK) - -o bootstrap.lock $(ARGS)
+	@$(UV) $(LOCK) pyproject.toml --extra demo --extra dev -o requirements.lock $(ARGS)
+	@$(UV) $(LOCK) pyproject.toml --extra demo --extra postgres -c requirements.lock -o docker/pipeline.lock
+	@$(UV) $(LOCK) pyproject.toml --extra demo --extra postgres --extra gpu -c requirements.lock -o docker/gpu.lock
+	@$(UV) $(LOCK) docker/mlflow.in -c requirements.lock -o docker/mlflow.lock
+
+# A broken or missing interpreter makes a new environment; otherwise the old one is brought in line.
+$(READY): requirements.lock bootstrap.lock pyproject.toml tools/openmp.py
+	@set -e; rm -f .venv/.ready-*; \
+	if ! $(PY) -c 'import pip' 2>/dev/null; then \
+	  found=; for python in $(PYTHON); do \
+	    if "$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; \
+	    then found=$$python; break; fi; done; \
+	  if [ -z "$$found" ]; then \
+	    echo "Nightjar needs Python 3.11, 3.12 or 3.13; none was found as: $(PYTHON). Name one: make PYTHON=/path/to/python3.11" >&2; exit 2; fi; \
+	  if ! "$$found" -c 'import ensurepip, venv' 2>/dev/null; then \
+	    echo "$$found cannot make environments; install its venv module (Debian, Ubuntu: python3-venv)" >&2; exit 2; fi; \
+	  "$$found" -m venv --clear .venv; fi; \
+	echo "Building .venv from requirements.lock (a minute or two, 1.5 GB) ..." >&2; \
+	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r bootstrap.lock; \
+	$(UV) pip sync --quiet --python $(PY) --require-hashes --compile-bytecode requirements.lock || { \
+	  echo "uv could not install the lock; pip tries, more slowly ..." >&2; \
+	  $(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock; }; \
+	$(UV) pip install --quiet --python $(PY) --offline --no-deps --no-build-isolation --editable .; \
+	$(PY) tools/openmp.py; \
+	touch $@; echo "Ready: .venv" >&2
