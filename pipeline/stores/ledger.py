@@ -33,11 +33,11 @@ class Ledger:
             return ()
         entries: list[dict[str, Any]] = []
         previous = _START
-        for number, text in enumerate(self._lines(), start=1):
+        for number, line in enumerate(self._lines(), start=1):
             try:
-                entry = json.loads(text)
+                entry = json.loads(line)
                 claimed = entry.pop("sha256")
-            except (ValueError, KeyError, AttributeError) as error:
+            except (ValueError, KeyError, AttributeError, TypeError) as error:
                 raise StorageError(f"{self._path} line {number} is no ledger line") from error
             if entry["previous"] != previous or _sum(entry) != claimed:
                 raise StorageError(f"{self._path} line {number} breaks the chain of sums")
@@ -62,10 +62,9 @@ class Ledger:
             self._write(json.dumps(entry, sort_keys=True, ensure_ascii=False))
             return entry
 
-    def _lines(self) -> list[str]:
+    def _lines(self) -> list[bytes]:
         """Whole lines only: a last line without its newline was never acknowledged."""
-        text = self._path.read_text(encoding="utf-8")
-        return text.split("\n")[:-1]
+        return self._path.read_bytes().split(b"\n")[:-1]
 
     def _write(self, line: str) -> None:
         try:

@@ -1,0 +1,104 @@
+"""What can go wrong with the ledger.
+
+* a retry appends its line again        -> the first one is returned, nothing is added
+* killed while a line is written        -> the half line was never acknowledged; the next one heals
+* a line changed, taken out or swapped  -> the chain of sums breaks, and the line is named
+* two writers at once                   -> both lines stand, one behind the other
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from pipeline.errors import StorageError
+from pipeline.stores.ledger import Ledger
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    return Ledger(tmp_path / "ledger.jsonl")
+
+
+def test_empty(ledger):
+    assert ledger.entries() == ()
+
+
+def test_lines_stand_in_order_and_hold_their_fields(ledger):
+    ledger.append("a", "decision", {"kind": "first", "sentence": "é"})
+    ledger.append("b", "publication", {"generation": 1})
+    first, second = ledger.entries()
+    assert (first["key"], first["type"], first["kind"], first["sentence"]) == (
+        "a",
+        "decision",
+        "first",
+        "é",
+    )
+    assert second["previous"] == first["sha256"]
+
+
+def test_a_key_is_written_once(ledger, tmp_path):
+    first = ledger.append("a", "decision", {"kind": "first"})
+    again = ledger.append("a", "decision", {"kind": "keep"})
+    assert again == first
+    assert len((tmp_path / "ledger.jsonl").read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize("half", [b'{"key": "c", "ki', b"\xff\xfe"])
+def test_a_half_line_was_never_there(ledger, tmp_path, half):
+    ledger.append("a", "decision", {"n": 1})
+    with (tmp_path / "ledger.jsonl").open("ab") as file:
+        file.write(half)
+    assert [e["key"] for e in ledger.entries()] == ["a"]
+    ledger.append("b", "decision", {"n": 2})
+    assert [e["key"] for e in ledger.entries()] == ["a", "b"]
+
+
+def test_a_first_line_cut_short(ledger, tmp_path):
+    (tmp_path / "ledger.jsonl").write_bytes(b'{"key"')
+    assert ledger.entries() == ()
+    ledger.append("a", "decision", {})
+    assert [e["key"] for e in ledger.entries()] == ["a"]
+
+
+@pytest.mark.parametrize("tamper", ["change", "drop", "swap"])
+def test_tampering_is_found(ledger, tmp_path, tamper):
+    for key in "abc":
+        ledger.append(key, "decision", {"kind": "keep"})
+    path = tmp_path / "ledger.jsonl"
+    lines = path.read_text().splitlines()
+    if tamper == "change":
+        lines[1] = lines[1].replace("keep", "switch")
+    elif tamper == "drop":
+        del lines[1]
+    else:
+        lines[0], lines[1] = lines[1], lines[0]
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(StorageError, match="line [12] breaks the chain"):
+        ledger.entries()
+
+
+def test_a_line_that_is_no_line(ledger, tmp_path):
+    (tmp_path / "ledger.jsonl").write_text("[]\n")
+    with pytest.raises(StorageError, match="line 1 is no ledger line"):
+        ledger.entries()
+
+
+def test_two_writers(ledger, tmp_path):
+    code = f"""
+import pathlib, sys
+from pipeline.stores.ledger import Ledger
+ledger = Ledger(pathlib.Path({str(tmp_path / "ledger.jsonl")!r}))
+for n in range(15):
+    ledger.append(f"{{sys.argv[1]}}-{{n}}", "decision", {{}})
+"""
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    writers = [
+        subprocess.Popen([sys.executable, "-c", code, name], env=environment) for name in "xy"
+    ]
+    assert [writer.wait() for writer in writers] == [0, 0]
+    keys = [entry["key"] for entry in ledger.entries()]
+    assert sorted(keys) == sorted(f"{name}-{n}" for name in "xy" for n in range(15))
+    assert json.loads((tmp_path / "ledger.jsonl").read_text().splitlines()[-1])["key"] == keys[-1]

@@ -1,0 +1,160 @@
+"""What can go wrong with a run's files, and what the store must do about it.
+
+* killed while a step is written        -> the step is not there; its leftovers are swept
+* a second attempt at a committed step  -> gets the first one's output, never a mix
+* a file changed after the commit       -> refused by its sum
+* a file missing, a manifest damaged    -> refused, and named
+* a step that was never done            -> refused, and named
+* an array of objects                   -> refused: it would need pickle
+* a run id that leaves the folder       -> refused
+"""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import polars as pl
+import pytest
+
+from pipeline.errors import StorageError
+from pipeline.stores.runs import Runs
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Runs(tmp_path / "runs").open("20171201T090000Z-0badcafe")
+
+
+def write(run, step="features"):
+    with run.draft(step) as draft:
+        draft.json("facts", {"b": 1, "a": [1.5, None]})
+        draft.frame("rows", pl.DataFrame({"x": [1, 2, 3]}))
+        draft.arrays("arrays", {"ids": np.array(["é", "b"]), "n": np.arange(3)})
+        draft.rows = 3
+    return draft.ref
+
+
+def test_reads_back_what_was_written(run):
+    ref = write(run)
+    assert (ref.step, ref.rows) == ("features", 3)
+    assert run.committed("features") == ref
+    assert run.json("features", "facts") == {"a": [1.5, None], "b": 1}
+    assert run.frame("features", "rows")["x"].to_list() == [1, 2, 3]
+    arrays = run.arrays("features", "arrays")
+    assert arrays["ids"].tolist() == ["é", "b"]
+    assert arrays["n"].tolist() == [0, 1, 2]
+
+
+def test_the_same_content_has_the_same_sum(tmp_path):
+    first = write(Runs(tmp_path / "a").open("r"))
+    second = write(Runs(tmp_path / "b").open("r"))
+    assert first == second
+
+
+def test_an_error_while_writing_commits_nothing(run):
+    with pytest.raises(ZeroDivisionError), run.draft("features") as draft:
+        draft.json("facts", {})
+        raise ZeroDivisionError
+    assert run.committed("features") is None
+    assert list(run.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("before", ["manifest", "rename"])
+def test_killed_while_writing(tmp_path, before):
+    code = f"""
+import os, pathlib
+from pipeline.stores import runs
+def die(*a, **k): os._exit(9)
+if {before!r} == "manifest":
+    runs._manifest = die
+else:
+    pathlib.Path.rename = die
+run = runs.Runs(pathlib.Path({str(tmp_path / "runs")!r})).open("r")
+with run.draft("features") as draft:
+    draft.json("facts", {{}})
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=False, env={**os.environ, "PYTHONPATH": os.getcwd()}
+    )
+    assert done.returncode == 9
+    run = Runs(tmp_path / "runs").open("r")
+    left = [path.name for path in run.folder.iterdir()]
+    assert len(left) == 1
+    assert left[0].startswith(".draft-features-")
+    assert run.committed("features") is None
+    assert run.steps() == ()
+    assert not run.exists or run.committed("features") is None
+    write(run)
+    assert [path.name for path in run.folder.iterdir()] == ["features"]
+
+
+def test_a_committed_step_is_not_written_again(run):
+    ref = write(run)
+    with pytest.raises(StorageError, match="committed already"), run.draft("features"):
+        pass
+    assert run.committed("features") == ref
+
+
+def test_a_changed_file_is_refused(run):
+    write(run)
+    path = run.folder / "features" / "facts.json"
+    path.write_bytes(path.read_bytes().replace(b"1.5", b"2.5"))
+    with pytest.raises(StorageError, match="sha256 differs"):
+        run.json("features", "facts")
+
+
+def test_a_missing_file_is_named(run):
+    write(run)
+    (run.folder / "features" / "facts.json").unlink()
+    with pytest.raises(StorageError, match=r"facts\.json"):
+        run.json("features", "facts")
+    with pytest.raises(StorageError, match="has no file other.json"):
+        run.json("features", "other")
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"rows": 1}'])
+def test_a_damaged_manifest_is_named(run, damage):
+    write(run)
+    (run.folder / "features" / "manifest.json").write_bytes(damage)
+    with pytest.raises(StorageError, match="no manifest"):
+        run.json("features", "facts")
+
+
+def test_a_step_that_was_not_done_is_named(run):
+    with pytest.raises(StorageError, match="step gate of run .* has not been done"):
+        run.json("gate", "decision")
+
+
+def test_objects_are_refused(run):
+    with pytest.raises(ValueError, match="Object arrays"), run.draft("train/als") as draft:
+        draft.arrays("scorer", {"bad": np.array([{}, None], dtype=object)})
+    assert run.committed("train/als") is None
+
+
+def test_not_a_number_is_no_json(run):
+    with pytest.raises(ValueError, match="JSON"), run.draft("gate") as draft:
+        draft.json("decision", {"x": float("nan")})
+
+
+@pytest.mark.parametrize("bad", ["", "../x", "a/b", ".hidden"])
+def test_a_run_id_stays_in_its_folder(tmp_path, bad):
+    with pytest.raises(StorageError, match="no run id"):
+        Runs(tmp_path).open(bad)
+
+
+def test_steps_and_runs_are_listed(tmp_path):
+    runs = Runs(tmp_path)
+    assert runs.starting_with("") == ()
+    for name in ("20171215-b", "20171201-a"):
+        write(runs.open(name), "train/als")
+    write(runs.open("20171201-a"), "train/popularity")
+    assert [run.run_id for run in runs.starting_with("20171201")] == ["20171201-a"]
+    assert runs.open("20171201-a").steps("train") == ("train/als", "train/popularity")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes into any folder")
+def test_a_folder_that_cannot_be_written(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(StorageError, match="cannot write"), Runs(tmp_path).open("r").draft("x"):
+        pass
