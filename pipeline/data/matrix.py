@@ -80,12 +80,7 @@ class History:
     @cached_property
     def seen(self) -> sp.csr_matrix:
         """Users × items, float32 ones where a user has any event of an item, whatever its kind."""
-        cells = sp.csr_matrix(
-            (np.ones(len(self.item), np.float32), self.item, self.indptr),
-            shape=(self.n_users, self.n_items),
-            copy=True,  # scipy sums duplicates in place: the events must not change with it
-        )
-        cells.sum_duplicates()
+        cells = self._cells(np.ones(len(self.item), np.float32))
         cells.data[:] = 1.0
         return cells
 
@@ -97,12 +92,7 @@ class History:
         weight = self.weight
         if half_life_days is not None:
             weight = weight * np.exp2(-self.age_days / np.float32(half_life_days))
-        cells = sp.csr_matrix(
-            (weight.astype(np.float32), self.item, self.indptr),
-            shape=(self.n_users, self.n_items),
-            copy=True,
-        )
-        cells.sum_duplicates()
+        cells = self._cells(weight.astype(np.float32))
         np.maximum(cells.data, 0.0, out=cells.data)
         cells.eliminate_zeros()
         return cells
@@ -111,7 +101,7 @@ class History:
         """Sum a value of each event into users × items."""
         # Summing sorts the indices in place: they must not be the events themselves.
         cells = sp.csr_matrix(
-            (value.copy(), self.item.copy(), self.indptr.copy()), shape=(self.n_users, self.n_items)
+            (value, self.item, self.indptr), shape=(self.n_users, self.n_items), copy=True
         )
         cells.sum_duplicates()
         return cells

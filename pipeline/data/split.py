@@ -150,7 +150,7 @@ class Split:
         """Number of judged users."""
         return self.truth[c.USER_ID].n_unique()
 
-    def to_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Everything but the truth, which is a frame of its own."""
         return {
             "train": [format_instant(self.train.start), format_instant(self.train.end)],
@@ -164,8 +164,8 @@ class Split:
         }
 
     @classmethod
-    def from_json(cls, written: Mapping[str, Any], truth: pl.DataFrame) -> Split:
-        """Rebuild a split from `to_json` and its truth."""
+    def from_dict(cls, written: Mapping[str, Any], truth: pl.DataFrame) -> Split:
+        """Rebuild a split from `to_dict` and its truth."""
         return cls(
             train=Interval(*(parse_instant(text) for text in written["train"])),
             holdout=Interval(*(parse_instant(text) for text in written["holdout"])),

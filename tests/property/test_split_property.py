@@ -70,4 +70,4 @@ def test_a_split_agrees_with_a_loop_and_with_any_order(
     dice.shuffle(shuffled)  # type: ignore[attr-defined]
     again = split(frame(shuffled), AS_OF, config, first=False)
     assert again.truth.equals(found.truth)
-    assert again.to_json() == found.to_json()
+    assert again.to_dict() == found.to_dict()

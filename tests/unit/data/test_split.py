@@ -190,8 +190,8 @@ def test_looking_before_buying_is_no_repeat() -> None:
 def test_a_split_is_written_and_read_back() -> None:
     events, _, _, as_of = drawing()
     found = split(events, at(as_of), FEW, first=True)
-    again = Split.from_json(found.to_json(), found.truth)
-    assert again.to_json() == found.to_json()
+    again = Split.from_dict(found.to_dict(), found.truth)
+    assert again.to_dict() == found.to_dict()
     assert (again.train, again.holdout) == (found.train, found.holdout)
 
 
