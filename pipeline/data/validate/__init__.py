@@ -1,10 +1,32 @@
 """Judging events by named rules: row by row when they come in, as a batch before each night.
 
 Here: `rules`, the one table that says what a good event is; `suite`, the same table as a suite of
-Great Expectations; `judge`, the night's judgement of batch, volume, catalogue and schema.
+Great Expectations; `judge`, the night's judgement; `volume` and `checks`, its parts.
 Not here: what to do with a bad row (`data.ingest`), changing values (`data.clean`).
 """
 
+from pipeline.data.validate.checks import Check, Status
+from pipeline.data.validate.judge import (
+    Baseline,
+    ValidateConfig,
+    Validation,
+    events_since,
+    validate,
+)
 from pipeline.data.validate.rules import JUDGED, Rule, declare, row_reasons
+from pipeline.data.validate.volume import VolumeConfig
 
-__all__ = ["JUDGED", "Rule", "declare", "row_reasons"]
+__all__ = [
+    "JUDGED",
+    "Baseline",
+    "Check",
+    "Rule",
+    "Status",
+    "ValidateConfig",
+    "Validation",
+    "VolumeConfig",
+    "declare",
+    "events_since",
+    "row_reasons",
+    "validate",
+]

@@ -37,7 +37,7 @@ JUDGED: Final = (
 """The columns that a frame of events must have to be judged, in the dtypes of `columns.EVENTS`."""
 
 
-class Check(StrEnum):
+class CheckKind(StrEnum):
     """What a rule asks of its column. All but PRESENT leave a null to the PRESENT rule."""
 
     PRESENT = "present"
@@ -67,7 +67,7 @@ class Rule:
 
     name: str
     column: str
-    check: Check
+    check: CheckKind
     parameters: Mapping[str, Any] = field(default_factory=dict)
     level: Literal["row", "batch"] = "row"
 
@@ -83,26 +83,27 @@ def declare(*, at: datetime, kinds: Sequence[str]) -> tuple[Rule, ...]:
         The kinds of events that are known.
     """
     present = (
-        Rule(f"{name}_missing", name, Check.PRESENT) for name in JUDGED if name != c.POSITION
+        Rule(f"{name}_missing", name, CheckKind.PRESENT) for name in JUDGED if name != c.POSITION
     )
     lengths = (
         rule
         for name in (c.EVENT_ID, c.USER_ID, c.ITEM_ID)
         for rule in (
-            Rule(f"{name}_empty", name, Check.BYTES, {"minimum": 1}),
-            Rule(f"{name}_too_long", name, Check.BYTES, {"maximum": MAX_ID_BYTES}),
+            Rule(f"{name}_empty", name, CheckKind.BYTES, {"minimum": 1}),
+            Rule(f"{name}_too_long", name, CheckKind.BYTES, {"maximum": MAX_ID_BYTES}),
         )
     )
+    finite = {"minimum": -LARGEST, "maximum": LARGEST}
     return (
         *present,
         *lengths,
-        Rule("kind_unknown", c.KIND, Check.ONE_OF, {"values": tuple(kinds)}),
-        Rule("value_infinite", c.VALUE, Check.BETWEEN, {"minimum": -LARGEST, "maximum": LARGEST}),
-        Rule("value_negative", c.VALUE, Check.BETWEEN, {"minimum": 0.0}),
-        Rule("timestamp_too_early", c.TIMESTAMP, Check.BETWEEN, {"minimum": EARLIEST}),
-        Rule("timestamp_in_future", c.TIMESTAMP, Check.BETWEEN, {"maximum": to_utc(at)}),
-        Rule("position_below_one", c.POSITION, Check.BETWEEN, {"minimum": 1}),
-        Rule("event_repeated", c.EVENT_ID, Check.UNIQUE_ON_DAY, level="batch"),
+        Rule("kind_unknown", c.KIND, CheckKind.ONE_OF, {"values": tuple(kinds)}),
+        Rule("value_infinite", c.VALUE, CheckKind.BETWEEN, finite),
+        Rule("value_negative", c.VALUE, CheckKind.BETWEEN, {"minimum": 0.0}),
+        Rule("timestamp_too_early", c.TIMESTAMP, CheckKind.BETWEEN, {"minimum": EARLIEST}),
+        Rule("timestamp_in_future", c.TIMESTAMP, CheckKind.BETWEEN, {"maximum": to_utc(at)}),
+        Rule("position_below_one", c.POSITION, CheckKind.BETWEEN, {"minimum": 1}),
+        Rule("event_repeated", c.EVENT_ID, CheckKind.UNIQUE_ON_DAY, level="batch"),
     )
 
 
@@ -200,13 +201,15 @@ def _one_of(rule: Rule) -> pl.Expr:
 
 
 def _unique_on_day(rule: Rule) -> pl.Expr:
-    return pl.struct(pl.col(rule.column), pl.col(c.TIMESTAMP).dt.date()).is_unique()
+    day = pl.col(c.TIMESTAMP).dt.date()
+    unknown = pl.col(rule.column).is_null() | day.is_null()
+    return unknown | pl.struct(pl.col(rule.column), day).is_unique()
 
 
-_PREDICATES: Final[Mapping[Check, Callable[[Rule], pl.Expr]]] = {
-    Check.PRESENT: _present,
-    Check.BYTES: _bytes,
-    Check.BETWEEN: _between,
-    Check.ONE_OF: _one_of,
-    Check.UNIQUE_ON_DAY: _unique_on_day,
+_PREDICATES: Final[Mapping[CheckKind, Callable[[Rule], pl.Expr]]] = {
+    CheckKind.PRESENT: _present,
+    CheckKind.BYTES: _bytes,
+    CheckKind.BETWEEN: _between,
+    CheckKind.ONE_OF: _one_of,
+    CheckKind.UNIQUE_ON_DAY: _unique_on_day,
 }

@@ -1,0 +1,206 @@
+"""The rule table as a suite of Great Expectations, run over one batch of events.
+
+Promises: one expectation a rule, named in its `meta`; an expectation that raised, or saw fewer
+rows than the batch has, does not count as run; no id reaches the library or its result, only
+lengths and codes; equal batches give equal records (random ids and clock times are left out).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+import polars as pl
+
+from pipeline import columns as c
+from pipeline.data.validate.rules import CheckKind, Rule, id_bytes
+
+_IDS: Final = (c.EVENT_ID, c.USER_ID, c.ITEM_ID)
+_CODE: Final = f"{c.EVENT_ID}_code"
+DOCS: Final = "data_docs"
+"""Folder of the Data Docs inside the scratch folder."""
+
+
+@dataclass(frozen=True)
+class SuiteResult:
+    """What a run of the suite found.
+
+    Attributes
+    ----------
+    broken
+        ``(rule, rows that break it)`` for each rule that was really run.
+    record
+        Canonical JSON of the library's SUMMARY result.
+    """
+
+    broken: tuple[tuple[str, int], ...]
+    record: str
+
+
+def run_suite(
+    batch: pl.DataFrame, rules: Sequence[Rule], *, scratch: Path | None = None
+) -> SuiteResult:
+    """Judge a batch by the rules, row and batch level alike.
+
+    Parameters
+    ----------
+    batch
+        Events with the columns `JUDGED`.
+    rules
+        From `declare`; no rules give an empty result, which the judge refuses.
+    scratch
+        Folder in which Data Docs are built (`DOCS`), or ``None``. Their pages pull styles from
+        outside: the record is the JSON.
+    """
+    gx = _library()
+    context = gx.get_context(mode="ephemeral")
+    context.enable_analytics(enable=False)
+    context.variables.progress_bars = {"globally": False, "metric_calculations": False}
+    asset = context.data_sources.add_pandas("lake").add_dataframe_asset("events")
+    suite = context.suites.add(
+        gx.ExpectationSuite(
+            name="events", expectations=[_expectation(rule, gx.expectations) for rule in rules]
+        )
+    )
+    definition = context.validation_definitions.add(
+        gx.ValidationDefinition(
+            name="recent", data=asset.add_batch_definition_whole_dataframe("recent"), suite=suite
+        )
+    )
+    result = definition.run(
+        batch_parameters={"dataframe": measured(batch).to_pandas()}, result_format="SUMMARY"
+    )
+    if scratch is not None:
+        _build_docs(context, scratch)
+    return _read(result.to_json_dict(), batch.height, gx.__version__)
+
+
+def measured(batch: pl.DataFrame) -> pl.DataFrame:
+    """Return what the library sees of a batch: lengths and codes of ids, the rest as it is."""
+    return batch.select(
+        *(id_bytes(name).alias(f"{name}_bytes") for name in _IDS),
+        pl.col(c.EVENT_ID).rank("dense").alias(_CODE),
+        pl.col(c.TIMESTAMP).dt.epoch("d").alias(c.EVENT_DAY),
+        c.KIND,
+        c.VALUE,
+        c.TIMESTAMP,
+        c.POSITION,
+    )
+
+
+def _library() -> ModuleType:
+    """Import Great Expectations: 3 to 5 s and 220 MB, so not before it is needed."""
+    with warnings.catch_warnings():
+        # The library still imports modules of the standard library that 3.11 deprecated.
+        warnings.filterwarnings("ignore", r"module 'sre_\w+' is deprecated", DeprecationWarning)
+        import great_expectations
+    return great_expectations
+
+
+def _expectation(rule: Rule, library: ModuleType) -> Any:
+    return _EXPECTATIONS[rule.check](rule, library)
+
+
+def _present(rule: Rule, library: ModuleType) -> Any:
+    return library.ExpectColumnValuesToNotBeNull(column=_seen_as(rule), meta={"rule": rule.name})
+
+
+def _between(rule: Rule, library: ModuleType) -> Any:
+    return library.ExpectColumnValuesToBeBetween(
+        column=_seen_as(rule),
+        min_value=rule.parameters.get("minimum"),
+        max_value=rule.parameters.get("maximum"),
+        meta={"rule": rule.name},
+    )
+
+
+def _one_of(rule: Rule, library: ModuleType) -> Any:
+    return library.ExpectColumnValuesToBeInSet(
+        column=rule.column, value_set=list(rule.parameters["values"]), meta={"rule": rule.name}
+    )
+
+
+def _unique_on_day(rule: Rule, library: ModuleType) -> Any:
+    return library.ExpectCompoundColumnsToBeUnique(
+        column_list=[_CODE, c.EVENT_DAY],
+        ignore_row_if="any_value_is_missing",
+        meta={"rule": rule.name},
+    )
+
+
+_EXPECTATIONS: Final[Mapping[CheckKind, Callable[[Rule, ModuleType], Any]]] = {
+    CheckKind.PRESENT: _present,
+    CheckKind.BYTES: _between,
+    CheckKind.BETWEEN: _between,
+    CheckKind.ONE_OF: _one_of,
+    CheckKind.UNIQUE_ON_DAY: _unique_on_day,
+}
+
+
+def _seen_as(rule: Rule) -> str:
+    return f"{rule.column}_bytes" if rule.column in _IDS else rule.column
+
+
+def _build_docs(context: Any, scratch: Path) -> None:
+    site = {
+        "class_name": "SiteBuilder",
+        "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
+        "store_backend": {
+            "class_name": "TupleFilesystemStoreBackend",
+            "base_directory": str(scratch / DOCS),
+        },
+    }
+    context.add_data_docs_site("scratch", site)
+    context.build_data_docs(site_names=["scratch"])
+
+
+def _read(result: dict[str, Any], height: int, version: str) -> SuiteResult:
+    entries = [
+        {
+            "rule": entry["expectation_config"]["meta"]["rule"],
+            "expectation": entry["expectation_config"]["type"],
+            "arguments": {
+                name: value
+                for name, value in entry["expectation_config"]["kwargs"].items()
+                if name != "batch_id"
+            },
+            "success": entry["success"],
+            "result": entry["result"],
+            "exception": _exception(entry["exception_info"]),
+        }
+        for entry in result["results"]
+    ]
+    broken = tuple(
+        (entry["rule"], int(entry["result"]["unexpected_count"]))
+        for entry in entries
+        if entry["exception"] is None and entry["result"].get("element_count") == height
+    )
+    record = {
+        "great_expectations": version,
+        "success": result["success"],
+        "statistics": result["statistics"],
+        "results": entries,
+    }
+    return SuiteResult(broken, json.dumps(_plain(record), sort_keys=True, allow_nan=False))
+
+
+def _exception(info: dict[str, Any]) -> str | None:
+    """Return the message of whatever went wrong; the library nests it by metric when one raised."""
+    nested = [info] if "raised_exception" in info else list(info.values())
+    messages = [str(one["exception_message"]) for one in nested if one["raised_exception"]]
+    return "; ".join(sorted(messages)) or None
+
+
+def _plain(value: Any) -> Any:
+    """Return `value` in strict JSON, which knows no infinity."""
+    if isinstance(value, dict):
+        return {str(name): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
