@@ -1,0 +1,59 @@
+"""The winner's files as an MLflow model: code, arrays, a signature, an example; no pickle.
+
+Promises: nothing is inferred by running the model, nothing is fetched, and the process-wide state
+of MLflow stays as it was.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline import columns as c
+from pipeline.stores.registry.records import ModelRecord
+
+if TYPE_CHECKING:
+    from mlflow.models import ModelSignature
+
+DEFAULT_K = 20
+_SERVED = Path(__file__).with_name("served.py")
+_NEEDED = ("mlflow", "implicit", "numpy", "pandas", "polars", "pydantic", "scipy")
+
+
+def save(folder: Path, model: ModelRecord, *, model_id: str, run_id: str) -> None:
+    """Write the model as code and arrays into `folder`, without touching MLflow's global state."""
+    import mlflow.pyfunc
+    import pandas as pd  # type: ignore[import-untyped]
+    from mlflow.models import Model
+
+    mlflow.pyfunc.save_model(
+        path=str(folder),
+        python_model=str(_SERVED),
+        artifacts={file.name: str(file) for file in model.files},
+        signature=signature(),
+        # The example asks for nobody in particular: a pseudonym here would outlive its person.
+        input_example=(pd.DataFrame({c.USER_ID: [c.ANYONE]}), {"k": DEFAULT_K}),
+        # Nightjar itself is in no package index: naming it here could fetch a stranger's package.
+        pip_requirements=[f"{name}=={installed(name)}" for name in _NEEDED],
+        mlflow_model=Model(run_id=run_id, model_id=model_id, model_uuid=model_id),
+    )
+
+
+def signature() -> ModelSignature:
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+
+    return ModelSignature(
+        inputs=Schema([ColSpec("string", c.USER_ID)]),
+        outputs=Schema(
+            [
+                ColSpec("string", c.USER_ID),
+                ColSpec("integer", c.POSITION),
+                ColSpec("string", c.ITEM_ID),
+                ColSpec("float", c.SCORE),
+                ColSpec("string", c.SLOT),
+            ]
+        ),
+        params=ParamSchema([ParamSpec("k", "long", DEFAULT_K)]),
+    )

@@ -1,0 +1,131 @@
+"""What the registry is told about a night: plain data, frozen, without a word of MLflow.
+
+Promises: nothing here is computed; equal records give an equal mirror.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class DatasetRecord:
+    """A table as the night read it.
+
+    Attributes
+    ----------
+    name
+        Table of the lake, such as ``events``.
+    lake_version
+        Version of that table.
+    digest
+        What tells two contents apart; up to 36 characters are kept.
+    rows
+        Rows that the night saw.
+    context
+        What they were for: ``training``, ``catalogue``.
+    """
+
+    name: str
+    lake_version: int
+    digest: str
+    rows: int
+    context: str
+
+
+@dataclass(frozen=True)
+class ChildRecord:
+    """One recipe of the night: the metrics have the same names for every recipe of every night.
+
+    Attributes
+    ----------
+    recipe
+        Its name, one of a kind within the night.
+    failure
+        The sentence of a recipe that could not be trained; its run is marked as failed.
+    artifacts
+        Path in MLflow, with slashes, such as ``figures/slices.png`` → local file.
+    """
+
+    recipe: str
+    params: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    artifacts: Mapping[str, Path] = field(default_factory=dict)
+    failure: str | None = None
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """The refit of the winning recipe, as files that a fresh process can load.
+
+    Attributes
+    ----------
+    files
+        Local files, kept under their own names: ``scorer.npz``, ``history.npz``, ``meta.json``
+        (see `served`).
+    description
+        The decision in one sentence.
+    tags
+        Tags of the version: as-of, snapshot, recipe, git commit, decision.
+    """
+
+    files: tuple[Path, ...]
+    description: str
+    tags: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class NightRecord:
+    """Everything about one night that MLflow is to show.
+
+    Attributes
+    ----------
+    run_id
+        Nightjar's own; by it the night is found again.
+    as_of
+        The night's instant in UTC; it stamps every metric.
+    winner
+        Name of the recipe that `model` belongs to, or ``None`` if the night made no version.
+    """
+
+    run_id: str
+    as_of: datetime
+    sentence: str
+    children: tuple[ChildRecord, ...]
+    datasets: tuple[DatasetRecord, ...] = ()
+    params: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    artifacts: Mapping[str, Path] = field(default_factory=dict)
+    winner: str | None = None
+    model: ModelRecord | None = None
+
+    def __post_init__(self) -> None:
+        names = [child.recipe for child in self.children]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two recipes of one night share a name: {sorted(names)}")
+        if (self.winner is None) != (self.model is None):
+            raise ValueError("a winner needs a model, and a model a winner")
+        if self.winner is not None and self.winner not in names:
+            raise ValueError(f"the winner {self.winner!r} is none of {names}")
+
+
+@dataclass(frozen=True)
+class Mirrored:
+    """Where the night is now.
+
+    Attributes
+    ----------
+    parent_run_id, child_run_ids
+        MLflow's own ids; children by recipe.
+    version
+        Number of the registered version, or ``None`` if the night made none.
+    """
+
+    parent_run_id: str
+    child_run_ids: Mapping[str, str]
+    version: int | None

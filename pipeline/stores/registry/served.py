@@ -1,0 +1,101 @@
+"""The model that `mlflow models serve` runs, logged as code: arrays in, lists out, no pickle.
+
+Promises: a user of the training window gets exactly the list that `models.topk` gives; any other,
+and one for whom nothing is left to recommend, gets the fallback list, and `slot` says so; lists are
+never padded. It speaks pseudonyms, as the model does, and knows neither rules nor stock: what
+people see is a publication, not this.
+
+Files of a model, all read without pickle:
+
+    scorer.npz    arrays of the scorer
+    history.npz   arrays of the window's `History`: the users it knows and what they had
+    meta.json     {"family": str, "exclude_seen": bool,
+                   "fallback": [{"item_id": str, "score": float}, ...]}  best first
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
+from mlflow.models import set_model
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
+
+from pipeline import columns as c
+from pipeline.stores.registry.package import DEFAULT_K
+
+
+class Recommender(PythonModel):
+    """Lists of k for each row's user, in the order of the request."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Load arrays and scorer; the model libraries are imported here, not when it is logged."""
+        from pipeline.data.matrix import History
+        from pipeline.models import families
+
+        files = {name: Path(path) for name, path in context.artifacts.items()}
+        meta = json.loads(files["meta.json"].read_text(encoding="utf-8"))
+        self._history = History.from_arrays(_arrays(files["history.npz"]))
+        self._scorer = families.load(meta["family"], _arrays(files["scorer.npz"]))
+        self._exclude_seen = bool(meta["exclude_seen"])
+        self._fallback = [(row[c.ITEM_ID], row[c.SCORE]) for row in meta["fallback"]]
+        self._row = {user: row for row, user in enumerate(self._history.user_ids.tolist())}
+
+    def predict(
+        self,
+        context: PythonModelContext,
+        model_input: pd.DataFrame,
+        params: dict[str, Any] | None = None,
+    ) -> pd.DataFrame:
+        """Return rows (`user_id`, `position` from 1, `item_id`, `score`, `slot`).
+
+        Parameters
+        ----------
+        model_input
+            Column `user_id`: pseudonyms.
+        params
+            ``k``: the longest list wanted, at least 1; 20 if absent.
+        """
+        k = int((params or {}).get("k", DEFAULT_K))
+        if k < 1:
+            raise ValueError(f"k is {k}; it must be at least 1")
+        users = [str(user) for user in model_input[c.USER_ID]]
+        lists = self._lists(sorted({user for user in users if user in self._row}), k)
+        fallback = self._fallback[:k]
+        rows = [
+            (user, position, item, score, c.Slot.MODEL if user in lists else c.Slot.FALLBACK)
+            for user in users
+            for position, (item, score) in enumerate(lists.get(user, fallback), start=1)
+        ]
+        answer = pd.DataFrame(rows, columns=[c.USER_ID, c.POSITION, c.ITEM_ID, c.SCORE, c.SLOT])
+        return answer.astype(
+            {c.USER_ID: str, c.POSITION: "int32", c.ITEM_ID: str, c.SCORE: "float32", c.SLOT: str}
+        )
+
+    def _lists(self, users: list[str], k: int) -> dict[str, list[tuple[str, float]]]:
+        from pipeline.models.topk import top_k
+
+        if not users:
+            return {}
+        history = self._history.rows(np.array([self._row[user] for user in users], np.int64))
+        found = top_k(
+            self._scorer.score(history), k, exclude=history.seen if self._exclude_seen else None
+        )
+        items = self._scorer.item_ids[found.item].tolist()
+        scores = found.score.tolist()
+        return {
+            user: list(zip(items[start:end], scores[start:end], strict=True))
+            for user, start, end in zip(users, found.indptr[:-1], found.indptr[1:], strict=True)
+            if end > start
+        }
+
+
+def _arrays(file: Path) -> dict[str, Any]:
+    with np.load(file, allow_pickle=False) as stored:
+        return {name: stored[name] for name in stored.files}
+
+
+set_model(Recommender())
