@@ -31,6 +31,7 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
 setup: $(READY) ## Build .venv from the lock (again only when the lock has changed)
+	@echo "Ready: .venv" >&2
 
 run: $(READY) ## Three nights on real purchases, through Airflow, into MLflow (NIGHTS=1: one night)
 	@$(PY) dags/demo.py --nights $(NIGHTS) $(ARGS)
@@ -84,4 +85,4 @@ $(READY): requirements.lock bootstrap.lock pyproject.toml tools/openmp.py
 	  $(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock; }; \
 	$(UV) pip install --quiet --python $(PY) --offline --no-deps --no-build-isolation --editable .; \
 	$(PY) tools/openmp.py; \
-	touch $@; echo "Ready: .venv" >&2
+	touch $@
