@@ -31,7 +31,7 @@ def save(folder: Path, model: ModelRecord, *, model_id: str, run_id: str) -> Non
         path=str(folder),
         python_model=str(_SERVED),
         artifacts={file.name: str(file) for file in model.files},
-        signature=signature(),
+        signature=_signature(),
         # The example asks for nobody in particular: a pseudonym here would outlive its person.
         input_example=(pd.DataFrame({c.USER_ID: [c.ANYONE]}), {"k": DEFAULT_K}),
         # Nightjar itself is in no package index: naming it here could fetch a stranger's package.
@@ -40,7 +40,7 @@ def save(folder: Path, model: ModelRecord, *, model_id: str, run_id: str) -> Non
     )
 
 
-def signature() -> ModelSignature:
+def _signature() -> ModelSignature:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 

@@ -1,0 +1,148 @@
+"""The runs of one night in MLflow: found by their tags, made if missing, filled, finished.
+
+Promises: each call leaves the same runs however often it is made; a run is made together with the
+tags by which it is found, so a death right after leaves nothing that cannot be found.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from pipeline.base import format_instant
+from pipeline.stores.registry.records import ChildRecord, DatasetRecord, NightRecord
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import DatasetInput, Run
+
+RUN_TAG = "nightjar.run_id"
+RECIPE_TAG = "nightjar.recipe"
+AS_OF_TAG = "nightjar.as_of"
+NIGHT = "(night)"
+"""`RECIPE_TAG` of a parent run; no recipe has brackets in its name."""
+_NOTE = "mlflow.note.content"
+_A_BATCH = 100
+
+
+class NightRuns:
+    """Parent and children of one night in one experiment."""
+
+    def __init__(self, client: MlflowClient, experiment_id: str, night: NightRecord) -> None:
+        self._client = client
+        self._experiment_id = experiment_id
+        self._night = night
+        self._millis = round(night.as_of.timestamp() * 1000)
+
+    def find(self, recipe: str) -> Run | None:
+        """Return the run of a recipe (or `NIGHT`), ``None`` if there is none."""
+        found = self._client.search_runs(
+            [self._experiment_id],
+            f"tags.`{RUN_TAG}` = '{self._night.run_id}' and tags.`{RECIPE_TAG}` = '{recipe}'",
+            order_by=["attributes.start_time ASC"],
+        )
+        return found[0] if found else None
+
+    def parent(self) -> Run:
+        """Return the night's own run."""
+        note = {_NOTE: self._night.sentence}
+        return self.find(NIGHT) or self._make(NIGHT, self._night.run_id, note)
+
+    def fill_parent(self, run: Run) -> None:
+        """Log what the night as a whole has to show."""
+        night = self._night
+        self._fill(run, night.params, night.metrics, night.tags, night.artifacts)
+
+    def child(self, child: ChildRecord, parent_id: str) -> Run:
+        """Return the run of a recipe, filled."""
+        tags = {**child.tags, "mlflow.parentRunId": parent_id}
+        if child.failure:
+            tags[_NOTE] = child.failure
+        name = f"{child.recipe} {format_instant(self._night.as_of)[:10]}"
+        run = self.find(child.recipe) or self._make(child.recipe, name, tags)
+        self._fill(run, child.params, child.metrics, tags, child.artifacts)
+        return run
+
+    def log_metrics(self, run_id: str, metrics: Mapping[str, float], model_id: str | None) -> None:
+        """Log metrics of a run, or of a logged model of that run, at the night's instant."""
+        from mlflow.entities import Metric
+
+        # Equal name, value, step and instant: MLflow keeps one, however often it is told.
+        points = [
+            Metric(name, value, self._millis, 0, model_id=model_id)
+            for name, value in sorted(metrics.items())
+        ]
+        for few in _batches(points):
+            self._client.log_batch(run_id, metrics=few)
+
+    def finish(self, run: Run, status: str) -> None:
+        """End a run that has not ended yet."""
+        if run.info.status != status:
+            self._client.set_terminated(run.info.run_id, status)
+
+    def _make(self, recipe: str, name: str, tags: Mapping[str, str]) -> Run:
+        marks = {
+            RUN_TAG: self._night.run_id,
+            RECIPE_TAG: recipe,
+            AS_OF_TAG: format_instant(self._night.as_of),
+            "mlflow.source.name": "nightjar",
+            "mlflow.source.type": "JOB",
+        }
+        return self._client.create_run(
+            self._experiment_id, run_name=name, tags={**self._night.tags, **tags, **marks}
+        )
+
+    def _fill(
+        self,
+        run: Run,
+        params: Mapping[str, Any],
+        metrics: Mapping[str, float],
+        tags: Mapping[str, str],
+        artifacts: Mapping[str, Path],
+    ) -> None:
+        from mlflow.entities import Param, RunTag
+
+        run_id = run.info.run_id
+        for few in _batches([Param(name, str(value)) for name, value in sorted(params.items())]):
+            self._client.log_batch(run_id, params=few)
+        for few in _batches([RunTag(name, value) for name, value in sorted(tags.items())]):
+            self._client.log_batch(run_id, tags=few)
+        self.log_metrics(run_id, metrics, None)
+        if self._night.datasets:
+            self._client.log_inputs(run_id, [_dataset(record) for record in self._night.datasets])
+        for place, file in sorted(artifacts.items()):
+            self._upload(run_id, PurePosixPath(place), file)
+
+    def _upload(self, run_id: str, place: PurePosixPath, file: Path) -> None:
+        folder = str(place.parent) if place.parent.name else None
+        if file.name == place.name:
+            self._client.log_artifact(run_id, str(file), folder)
+            return
+        with tempfile.TemporaryDirectory() as scratch:
+            renamed = Path(scratch, place.name)
+            renamed.write_bytes(file.read_bytes())
+            self._client.log_artifact(run_id, str(renamed), folder)
+
+
+def _dataset(record: DatasetRecord) -> DatasetInput:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    return DatasetInput(
+        Dataset(
+            name=record.name,
+            digest=record.digest[:36],
+            source_type="delta_table",
+            source=json.dumps(
+                {"path": f"lake/{record.name}", "delta_table_version": record.lake_version}
+            ),
+            profile=json.dumps({"num_rows": record.rows, "lake_version": record.lake_version}),
+        ),
+        [InputTag("mlflow.data.context", record.context)],
+    )
+
+
+def _batches(rows: list[Any]) -> list[list[Any]]:
+    return [rows[start : start + _A_BATCH] for start in range(0, len(rows), _A_BATCH)]
