@@ -1,0 +1,55 @@
+"""Start a command of the pipeline's image with the settings that `make run` and `make ui` use.
+
+Promises: `dags/environment.py` says how Airflow is set up, here too; what compose sets in the
+environment wins, and only what differs between one machine and containers is set there. `init` can
+run again at any time: it makes what is missing and changes nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from dags import environment
+
+PASSWORD = "NIGHTJAR_ADMIN_PASSWORD"  # noqa: S105: the name of a variable
+
+
+def init(home: Path) -> None:
+    """Make the workspace, Airflow's tables and pools, and the one login of its page."""
+    from pipeline.steps.run import Workspace
+
+    Workspace.init(home)
+    environment.airflow_home(home).mkdir(parents=True, exist_ok=True)
+    write_login(Path(os.environ["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE"]))
+    environment.set_up(home)
+
+
+def write_login(file: Path) -> None:
+    """Write the file from which Airflow's simple auth manager reads its password; owner only."""
+    password = os.environ.get(PASSWORD)
+    if not password:
+        raise SystemExit(f"{PASSWORD} is not set: Airflow's page needs a password")
+    new = file.with_name(f"{file.name}.new")
+    new.unlink(missing_ok=True)
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
+        json.dump({"admin": password}, stream)
+    new.replace(file)
+
+
+def main(command: list[str]) -> None:
+    """Put the settings in place, then become `command`."""
+    home = Path(os.environ["NIGHTJAR_HOME"])
+    given = dict(os.environ)
+    os.environ.update(environment.settings(home))
+    os.environ.update(given)
+    if command == ["init"]:
+        init(home)
+    else:
+        os.execvp(command[0], command)  # noqa: S606: no shell
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
