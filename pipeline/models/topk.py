@@ -171,7 +171,7 @@ def _candidates(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return (row in the block, item) of every pair that may be among its user's best `k`."""
     floor = np.maximum(_reached_by(block, k) - slack, -_LARGEST).astype(np.float32)
-    floor = np.maximum(np.nextafter(floor, np.float32(-np.inf)), -_LARGEST)
+    floor = np.nextafter(floor, -_LARGEST)  # not towards −inf: past the last number is a warning
     flat = np.flatnonzero(block >= floor[:, None])
     user, item = np.divmod(flat, block.shape[1])
     return user, item
