@@ -1,0 +1,234 @@
+"""A scorer on a holdout: values per user, means with intervals, slices.
+
+Promises: a scorer, or a history, that reaches into the holdout is refused; lists are the best k of
+the whole catalogue under the holdout's seen policy, never a sample; equal inputs give equal values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+import numpy as np
+import polars as pl
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from pipeline import columns as c
+from pipeline.base import Interval, to_utc
+from pipeline.data.matrix import History
+from pipeline.data.split import Policy, Split
+from pipeline.evaluation.holdout import (
+    AT_ONCE,
+    HIT_RATE,
+    NDCG,
+    RECALL,
+    SLICE,
+    lists_of,
+    moved,
+    refuse_leaks,
+    rows_of,
+    truth_of,
+    values_of,
+)
+from pipeline.evaluation.metrics import Truth, coverage
+from pipeline.evaluation.slices import new_items
+from pipeline.models.contract import Scorer
+from pipeline.models.topk import Lists
+
+COVERAGE: Final = "coverage"
+USERS: Final = "users"
+
+_RESAMPLES: Final = 500
+_LEVEL: Final = (0.025, 0.975)
+
+__all__ = [
+    "COVERAGE",
+    "HIT_RATE",
+    "NDCG",
+    "RECALL",
+    "SLICE",
+    "USERS",
+    "Evaluation",
+    "Pair",
+    "evaluate",
+    "evaluate_stored",
+    "metric_name",
+]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a scorer was worth on a holdout.
+
+    Attributes
+    ----------
+    k
+        Length of the lists judged.
+    users
+        One row a judged user, sorted by `user_id`: `ndcg`, `recall`, `hit_rate`, and a column
+        ``slice.<name>`` each: the NDCG of the user in that slice, null for who is not in it.
+    coverage
+        Share of the catalogue in the lists of the judged users.
+    metrics
+        By name (`metric_name`): means, ``_lo`` and ``_hi`` of their 95 % bootstrap intervals, and
+        the number of users of each slice. What has no user has no metric.
+    """
+
+    k: int
+    policy: Policy
+    holdout: Interval
+    trained_until: datetime
+    users: pl.DataFrame
+    coverage: float
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two scorers on the same users and the same truth: frames as `Evaluation.users`."""
+
+    tonight: pl.DataFrame
+    stored: pl.DataFrame
+
+
+def metric_name(metric: str, k: int, slice_name: str | None = None) -> str:
+    """Name a metric the one way: ``ndcg_at_20``, ``slice.cold.ndcg_at_20``."""
+    return f"{SLICE}{slice_name}.{metric}_at_{k}" if slice_name else f"{metric}_at_{k}"
+
+
+def evaluate(
+    scorer: Scorer,
+    history: History,
+    split: Split,
+    *,
+    k: int,
+    segments: pl.DataFrame | None = None,
+) -> Evaluation:
+    """Judge a scorer by the users of a holdout.
+
+    Parameters
+    ----------
+    history
+        The training window, over the scorer's catalogue.
+    k
+        Length of the lists, ≥ 1.
+    segments
+        `user_id`, `segment` of the users' table, for further slices.
+
+    Raises
+    ------
+    GateError
+        The scorer or the history knows something of the holdout, or they do not fit together.
+    """
+    refuse_leaks(scorer, history, split)
+    judged = history.rows(rows_of(split.users.to_list(), history.user_ids))
+    exclude = judged.seen if split.policy == "discovery" else None
+    lists = lists_of(scorer, judged, k, exclude)
+    truth = truth_of(split.truth, judged.user_ids, history.item_ids)
+    users = values_of(lists, truth, k, judged, new_items(history), segments)
+    covered = coverage(lists, history.n_items, k)
+    metrics = _means(users, k) | {metric_name(COVERAGE, k): covered}
+    return Evaluation(
+        k, split.policy, split.holdout, to_utc(scorer.trained_until), users, covered, metrics
+    )
+
+
+def evaluate_stored(
+    stored: Scorer,
+    stored_history: History,
+    tonight: Scorer,
+    history: History,
+    split: Split,
+    *,
+    k: int,
+    segments: pl.DataFrame | None = None,
+) -> Pair:
+    """Judge tonight's scorer against one that was stored on an earlier night.
+
+    Both face the same users (those the stored scorer knows) and the same truth (items that
+    tonight's window knows). The stored scorer answers from its own stored history: tonight's may
+    be what is damaged. For *discovery* both leave out, and the truth leaves out, what either
+    window has seen: otherwise the older scorer would spend its list on what was bought since.
+
+    Parameters
+    ----------
+    stored_history
+        The window that the stored scorer was trained on.
+    history
+        Tonight's training window; slices follow it.
+
+    Raises
+    ------
+    GateError
+        As `evaluate`, for either scorer.
+    """
+    refuse_leaks(stored, stored_history, split)
+    refuse_leaks(tonight, history, split)
+    known = split.truth.filter(
+        pl.col(c.USER_ID).is_in(stored_history.user_ids.tolist())
+        & pl.col(c.ITEM_ID).is_in(history.item_ids.tolist())
+    )
+    both = known[c.USER_ID].unique().sort().to_list()
+    new = history.rows(rows_of(both, history.user_ids))
+    old = stored_history.rows(rows_of(both, stored_history.user_ids))
+    catalogue = np.union1d(new.item_ids, old.item_ids)
+    truth = truth_of(known, new.user_ids, catalogue).items
+    exclude_new = exclude_old = None
+    if split.policy == "discovery":
+        seen = moved(new.seen, new.item_ids, catalogue) + moved(old.seen, old.item_ids, catalogue)
+        truth = truth - truth.multiply(seen.sign()).tocsr()
+        truth.eliminate_zeros()
+        left = np.flatnonzero(np.diff(truth.indptr))
+        truth, new, old = truth[left], new.rows(left), old.rows(left)
+        exclude_new = moved(seen[left], catalogue, new.item_ids)
+        exclude_old = moved(seen[left], catalogue, old.item_ids)
+    asked = Truth(truth, np.diff(truth.indptr).astype(np.int64))
+    fresh = np.isin(catalogue, history.item_ids[new_items(history)])
+
+    def values(scorer: Scorer, users: History, exclude: sp.csr_matrix | None) -> pl.DataFrame:
+        lists = lists_of(scorer, users, k, exclude)
+        column = np.searchsorted(catalogue, users.item_ids).astype(np.int32)
+        moved = Lists(lists.indptr, column[lists.item], lists.score)
+        return values_of(moved, asked, k, new, fresh, segments)
+
+    return Pair(values(tonight, new, exclude_new), values(stored, old, exclude_old))
+
+
+def _means(users: pl.DataFrame, k: int) -> dict[str, float]:
+    """Name means, bounds of their intervals and numbers of users."""
+    columns = [name for name in users.columns if name != c.USER_ID]
+    values = users.select(pl.col(columns).fill_null(float("nan"))).to_numpy()
+    inside = ~np.isnan(values)
+    counts = inside.sum(axis=0)
+    means, low, high = _intervals(np.where(inside, values, 0.0), inside.astype(np.float64))
+    metrics = {USERS: float(users.height)}
+    for at, column in enumerate(columns):
+        name = metric_name(column, k)
+        if column.startswith(SLICE):
+            name = metric_name(NDCG, k, column.removeprefix(SLICE))
+            metrics[f"{column}.{USERS}"] = float(counts[at])
+        if counts[at]:
+            metrics |= {name: means[at], f"{name}_lo": low[at], f"{name}_hi": high[at]}
+    return {name: float(value) for name, value in metrics.items()}
+
+
+def _intervals(
+    values: NDArray[np.float64], inside: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Means of columns over who is inside, with a bootstrap over users (Poisson weights)."""
+    random = np.random.default_rng(0)
+    total = np.zeros((_RESAMPLES, values.shape[1]))
+    weight = np.zeros_like(total)
+    for start in range(0, len(values), AT_ONCE):
+        part = slice(start, start + AT_ONCE)
+        drawn = random.poisson(1.0, (_RESAMPLES, len(values[part]))).astype(np.float64)
+        total += drawn @ values[part]
+        weight += drawn @ inside[part]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means = values.sum(axis=0) / inside.sum(axis=0)
+        resampled = np.where(weight > 0, total / weight, means)
+    low, high = np.quantile(resampled, _LEVEL, axis=0)
+    return means, low, high

@@ -1,0 +1,85 @@
+"""Groups that a mean would hide: users by what is known of them, truth items by their age.
+
+Promises: groups are computed from the training window alone, so that every recipe of a night is
+judged on the same ones.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from pipeline import columns as c
+from pipeline.data.features import activity, item_age_days, recency_days
+from pipeline.data.matrix import History
+
+COLD: Final = "cold"
+WARM: Final = "warm"
+HOT: Final = "hot"
+RECENT: Final = "recent"
+LAPSED: Final = "lapsed"
+NEW_ITEMS: Final = "new_items"
+OLD_ITEMS: Final = "old_items"
+SLICES: Final = (COLD, WARM, HOT, RECENT, LAPSED, NEW_ITEMS, OLD_ITEMS)
+"""Slices that every evaluation has; `segment_*` are added where users have segments."""
+
+_DAYS: Final = 28.0
+# A segment of its own for every user would be no slice: the largest ones are named.
+_MOST_SEGMENTS: Final = 20
+
+
+def user_slices(
+    users: History, segments: pl.DataFrame | None = None
+) -> dict[str, NDArray[np.bool_]]:
+    """Say which judged users belong to which slice.
+
+    Parameters
+    ----------
+    users
+        The judged users' part of the training window.
+    segments
+        `user_id`, `segment`; further columns are ignored.
+
+    Returns
+    -------
+    dict
+        Name to ``(n_users,)`` bool. By events in the window: cold ≤ first quartile, hot > third,
+        warm between. Recent: an event within 28 days of the cutoff; lapsed: none.
+    """
+    count = activity(users)
+    low, high = np.quantile(count, [0.25, 0.75]) if len(count) else (0.0, 0.0)
+    recent = recency_days(users) <= _DAYS
+    groups = {
+        COLD: count <= low,
+        WARM: (count > low) & (count <= high),
+        HOT: count > high,
+        RECENT: recent,
+        LAPSED: ~recent,
+    }
+    if segments is not None:
+        groups |= _segment_slices(users, segments)
+    return groups
+
+
+def new_items(history: History) -> NDArray[np.bool_]:
+    """``(n_items,)`` bool: items whose first event lies less than 28 days before the cutoff."""
+    return item_age_days(history) < _DAYS
+
+
+def slug(text: str) -> str:
+    """Write a segment as a part of a metric's name: lower case, digits, ``_``."""
+    return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_") or "other"
+
+
+def _segment_slices(users: History, segments: pl.DataFrame) -> dict[str, NDArray[np.bool_]]:
+    asked = pl.DataFrame({c.USER_ID: users.user_ids.tolist()}, schema={c.USER_ID: pl.String})
+    known = segments.select(c.USER_ID, c.SEGMENT).unique(c.USER_ID, keep="first")
+    found = asked.join(known, on=c.USER_ID, how="left", maintain_order="left")[c.SEGMENT]
+    slugs = np.array([slug(text) if text is not None else "" for text in found.to_list()], np.str_)
+    names, counts = np.unique(slugs[slugs != ""], return_counts=True)
+    largest = names[np.argsort(-counts, kind="stable")[:_MOST_SEGMENTS]]
+    return {f"segment_{name}": slugs == name for name in sorted(largest.tolist())}

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import polars as pl
+import pytest
+from scipy import stats
+
+from pipeline import columns as c
+from pipeline.errors import GateError
+from pipeline.evaluation import compare
+from pipeline.evaluation.compare import difference, holm, paired
+
+
+def moments(n: int, mean: float, sd: float) -> np.ndarray:
+    """n values that have exactly this mean and standard deviation."""
+    half = np.resize([1.0, -1.0], n)
+    return mean + sd * (half - half.mean()) / half.std(ddof=1)
+
+
+def test_without_dice_it_is_the_paired_t_test() -> None:
+    random = np.random.default_rng(3)
+    b = random.uniform(0.1, 0.5, 300)
+    cand = b + random.normal(0.004, 0.03, 300)
+    found = difference(cand, b, tau_candidate=0.0, tau_champion=0.0)
+    plain = stats.ttest_rel(cand, b, alternative="greater")
+    assert found.t == pytest.approx(plain.statistic)
+    assert found.p_better == pytest.approx(plain.pvalue)
+    assert found.p_better + found.p_worse == pytest.approx(1.0)
+    assert found.x == pytest.approx(cand.mean() / b.mean() - 1)
+    assert found.smallest_effect == pytest.approx(3.17 * found.se)
+    assert found.underpowered is None
+
+
+def test_the_luck_of_the_seed_is_what_a_bootstrap_over_users_misses() -> None:
+    # Gowalla: τ .31 %, mean .124, σ_d .043, 15,000 users: 10.3 % false switches at 1 %.
+    d = moments(15_000, 0.0, 0.043)
+    b = np.full(15_000, 0.124)
+    users = difference(b + d, b, tau_candidate=0.0, tau_champion=0.0)
+    seeds = difference(b + d, b, tau_candidate=0.0031, tau_champion=0.0031)
+    rate = stats.norm.sf(stats.norm.ppf(0.99) * users.se / seeds.se)
+    assert rate == pytest.approx(0.103, abs=0.0005)
+    averaged = difference(b + d, b, tau_candidate=0.0031, tau_champion=0.0031, fits=3)
+    assert averaged.v - users.v == pytest.approx((seeds.v - users.v) / 3)
+
+
+@pytest.mark.parametrize(
+    ("n", "level", "moved", "reason"),
+    [
+        (199, 0.1, 199, compare.TOO_FEW_USERS),
+        (200, 0.0, 200, compare.NO_LEVEL),
+        (200, 0.1, 29, compare.NO_DIFFERENCE),
+        (200, 0.1, 30, None),
+    ],
+)
+def test_what_cannot_be_judged_says_why(
+    n: int, level: float, moved: int, reason: str | None
+) -> None:
+    b = np.full(n, level)
+    d = np.zeros(n)
+    d[:moved] = 0.01
+    assert difference(b + d, b).underpowered == reason
+
+
+def test_nobody_and_no_spread_give_no_warning() -> None:
+    empty = difference(np.zeros(0), np.zeros(0))
+    assert (empty.n, empty.underpowered) == (0, compare.TOO_FEW_USERS)
+    assert math.isnan(empty.x)
+    same = difference(np.full(300, 0.2), np.full(300, 0.2), tau_candidate=0, tau_champion=0)
+    assert (same.x, same.t, same.p_better) == (0.0, 0.0, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("cand", "champ"), [([0.1], [0.1, 0.2]), ([math.nan], [0.1]), ([0.1], [math.inf])]
+)
+def test_values_that_do_not_fit_are_refused(cand: list[float], champ: list[float]) -> None:
+    with pytest.raises(ValueError, match=r"shapes differ|not finite"):
+        difference(np.array(cand), np.array(champ))
+    with pytest.raises(ValueError, match="fits"):
+        difference(np.ones(2), np.ones(2), fits=0)
+
+
+def frame(**values: float | None) -> pl.DataFrame:
+    return pl.DataFrame(
+        {c.USER_ID: list(values), "ndcg": list(values.values())},
+        schema={c.USER_ID: pl.String, "ndcg": pl.Float64},
+    )
+
+
+def test_users_are_lined_up_by_id_and_not_by_row() -> None:
+    left, right = paired(frame(b=0.2, a=0.1, z=None), frame(a=0.3, b=0.4, y=None), "ndcg")
+    assert (left.tolist(), right.tolist()) == ([0.1, 0.2], [0.3, 0.4])
+
+
+def test_different_people_are_no_comparison() -> None:
+    with pytest.raises(GateError, match="not of the same users"):
+        paired(frame(a=0.1, b=0.2), frame(a=0.1), "ndcg")
+    with pytest.raises(GateError, match="recall are missing"):
+        paired(frame(a=0.1), frame(a=0.1), "recall")
+    twice = pl.concat([frame(a=0.1), frame(a=0.1)])
+    with pytest.raises(GateError, match="twice"):
+        paired(twice, twice, "ndcg")
+
+
+def plain_holm(p: list[float], alpha: float) -> list[bool]:
+    adjusted = {}
+    so_far = 0.0
+    for step, at in enumerate(np.argsort(p, kind="stable")):
+        so_far = max(so_far, p[at] * (len(p) - step))
+        adjusted[at] = so_far
+    return [adjusted[at] <= alpha for at in range(len(p))]
+
+
+def test_holm_is_its_adjusted_p() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005], 0.05) == (True, False, False, True)
+    assert holm([], 0.05) == ()
+    random = np.random.default_rng(1)
+    for _ in range(200):
+        p = (random.random(6) ** 3).tolist()
+        assert list(holm(p, 0.05)) == plain_holm(p, 0.05)

@@ -1,0 +1,277 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar
+
+import numpy as np
+import polars as pl
+import pytest
+from numpy.typing import NDArray
+
+from pipeline import columns as c
+from pipeline.data.features import FeaturesConfig, weigh
+from pipeline.data.matrix import History, build_history
+from pipeline.data.split import Split, SplitConfig, split
+from pipeline.errors import GateError
+from pipeline.evaluation.evaluate import (
+    HIT_RATE,
+    NDCG,
+    RECALL,
+    SLICE,
+    evaluate,
+    evaluate_stored,
+    metric_name,
+)
+from pipeline.evaluation.slices import SLICES, slug
+from pipeline.models.contract import Arrays, Capabilities, Scorer, Scores
+
+START = datetime(2024, 1, 1, tzinfo=UTC)
+CUTOFF = START + timedelta(days=33)
+AS_OF = START + timedelta(days=40)
+
+
+@dataclass
+class Ranked(Scorer):
+    """Everybody gets the same ranking: a plain scorer whose lists can be read off."""
+
+    capabilities: ClassVar[Capabilities] = Capabilities(fold_in=True, deterministic=True)
+    item_ids: NDArray[np.str_]
+    worth: NDArray[np.float32]
+    trained_until: datetime
+
+    def score(self, history: History) -> Scores:
+        users = np.ones((history.n_users, 1), np.float32)
+        return Scores(users=users, items=self.worth[:, None])
+
+    def fold_in(self, history: History) -> Scores:
+        return self.score(history)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        return {}
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> Scorer:
+        raise AssertionError("not asked for here")
+
+
+def log(*rows: tuple[str, str, float]) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            c.USER_ID: [r[0] for r in rows],
+            c.ITEM_ID: [r[1] for r in rows],
+            c.KIND: ["purchase"] * len(rows),
+            c.VALUE: [1.0] * len(rows),
+            c.TIMESTAMP: pl.Series([START + timedelta(days=r[2]) for r in rows], dtype=c.INSTANT),
+        }
+    )
+
+
+PAST = (
+    ("ann", "a", 0),
+    ("ann", "b", 1),
+    ("ann", "c", 32),
+    ("bob", "a", 0),
+    ("cat", "b", 30),
+    ("dan", "d", 2),
+)
+HOLDOUT = (
+    ("ann", "a", 34),
+    ("ann", "d", 34),
+    ("bob", "c", 35),
+    ("bob", "new", 35),
+    ("cat", "leak", 36),
+    ("dan", "d", 36),
+)
+
+
+def window(*rows: tuple[str, str, float], end: datetime = CUTOFF) -> History:
+    return build_history(weigh(log(*rows), FeaturesConfig()), end)
+
+
+def night(seen: str = "repeat") -> tuple[History, Split]:
+    events = log(*PAST, *HOLDOUT)
+    config = SplitConfig(seen=seen, min_users=2, block_choices=(7,))  # type: ignore[arg-type]
+    return build_history(weigh(events, FeaturesConfig()), CUTOFF), split(
+        events, AS_OF, config, first=False
+    )
+
+
+def ranked(history: History, *best: str, until: datetime | None = None) -> Ranked:
+    worth = np.array([-float([*best, i].index(i)) for i in history.item_ids.tolist()], np.float32)
+    return Ranked(history.item_ids, worth, until or history.end)
+
+
+def values(frame: pl.DataFrame, column: str) -> dict[str, float | None]:
+    return dict(frame.select(c.USER_ID, column).iter_rows())
+
+
+def test_users_are_judged_by_what_they_went_for() -> None:
+    history, holdout = night()
+    found = evaluate(ranked(history, "d", "c", "b", "a"), history, holdout, k=2)
+    users = found.users
+    assert users[c.USER_ID].to_list() == ["ann", "bob", "cat", "dan"]
+    second = 1 / np.log2(3)
+    assert users[NDCG].to_list() == pytest.approx(
+        [1 / (1 + second), second / (1 + second), 0.0, 1.0]
+    )
+    assert users[RECALL].to_list() == [0.5, 0.5, 0.0, 1.0]
+    assert users[HIT_RATE].to_list() == [1.0, 1.0, 0.0, 1.0]
+    assert found.coverage == found.metrics["coverage_at_2"] == 0.5
+    assert found.metrics["users"] == 4.0
+    assert found.metrics["recall_at_2"] == 0.5
+
+
+def test_discovery_neither_lists_nor_asks_for_what_was_had() -> None:
+    history, holdout = night("discovery")
+    found = evaluate(ranked(history, "a", "b", "c", "d"), history, holdout, k=1)
+    assert values(found.users, NDCG) == {"ann": 1.0, "bob": 0.0, "cat": 0.0}
+    assert found.coverage == 0.75  # d for ann, b for bob, a for cat
+
+
+def test_a_planted_leak_scores_zero_for_whoever_lists_best() -> None:
+    history, holdout = night()
+    for item in history.item_ids.tolist():
+        found = evaluate(ranked(history, item), history, holdout, k=20)
+        assert values(found.users, NDCG)["cat"] == 0.0
+        assert values(found.users, RECALL)["bob"] == 0.5
+
+
+def test_slices_say_who_is_inside() -> None:
+    history, holdout = night()
+    segments = pl.DataFrame({c.USER_ID: ["ann", "bob", "dan"], c.SEGMENT: ["Ü 1", "x", None]})
+    found = evaluate(ranked(history, "d", "c"), history, holdout, k=2, segments=segments)
+    inside = {
+        name.removeprefix(SLICE): set(found.users.filter(pl.col(name).is_not_null())[c.USER_ID])
+        for name in found.users.columns
+        if name.startswith(SLICE)
+    }
+    assert inside == {
+        "cold": {"bob", "cat", "dan"},
+        "warm": set(),
+        "hot": {"ann"},
+        "recent": {"ann", "cat"},
+        "lapsed": {"bob", "dan"},
+        "new_items": {"bob", "cat"},
+        "old_items": {"ann", "dan"},
+        "segment_1": {"ann"},
+        "segment_x": {"bob"},
+    }
+    assert set(SLICES) <= set(inside)
+    assert found.metrics["slice.cold.users"] == 3.0
+    assert found.metrics["slice.hot.ndcg_at_2"] == pytest.approx(values(found.users, NDCG)["ann"])
+    assert "slice.warm.ndcg_at_2" not in found.metrics
+
+
+def test_an_interval_holds_its_mean_and_comes_out_the_same_again() -> None:
+    history, holdout = night()
+    found = evaluate(ranked(history, "d", "c"), history, holdout, k=2)
+    bounded = [name for name in found.metrics if f"{name}_lo" in found.metrics]
+    assert {"ndcg_at_2", "recall_at_2", "hit_rate_at_2", "slice.cold.ndcg_at_2"} <= set(bounded)
+    for name in bounded:
+        low, mean, high = (found.metrics[name + end] for end in ("_lo", "", "_hi"))
+        assert 0.0 <= low <= mean <= high <= 1.0
+    again = evaluate(ranked(history, "d", "c"), history, holdout, k=2)
+    assert again.metrics == found.metrics
+    assert again.users.equals(found.users)
+
+
+@pytest.mark.parametrize("late", ["scorer", "history"])
+def test_whoever_reaches_into_the_holdout_is_refused(late: str) -> None:
+    history, holdout = night()
+    until = CUTOFF + timedelta(microseconds=1)
+    if late == "history":
+        history = window(*PAST, end=until)
+    scorer = ranked(history, "d", until=until if late == "scorer" else CUTOFF)
+    with pytest.raises(GateError, match=f"the {late} reaches until 2024-02-03.*into the holdout"):
+        evaluate(scorer, history, holdout, k=2)
+
+
+def test_a_scorer_of_another_catalogue_is_refused() -> None:
+    history, holdout = night()
+    other = window(("ann", "a", 0))
+    with pytest.raises(GateError, match="same catalogue"):
+        evaluate(ranked(other, "a"), history, holdout, k=2)
+
+
+def test_judged_users_must_have_a_row() -> None:
+    _, holdout = night()
+    other = window(*(row for row in PAST if row[0] != "bob"))
+    with pytest.raises(GateError, match="1 judged users have no row"):
+        evaluate(ranked(other, "a"), other, holdout, k=2)
+
+
+def test_an_empty_holdout_is_an_evaluation_of_nobody() -> None:
+    events = log(*PAST)
+    holdout = split(events, AS_OF, SplitConfig(block_choices=(7,)), first=False)
+    history = window(*PAST)
+    found = evaluate(ranked(history, "a"), history, holdout, k=2)
+    assert found.users.is_empty()
+    assert found.metrics == {
+        "users": 0.0,
+        "coverage_at_2": 0.0,
+        **{f"slice.{name}.users": 0.0 for name in SLICES},
+    }
+
+
+def test_a_scorer_against_itself_differs_nowhere() -> None:
+    for seen in ("repeat", "discovery"):
+        history, holdout = night(seen)
+        scorer = ranked(history, "d", "c")
+        pair = evaluate_stored(scorer, history, scorer, history, holdout, k=2)
+        assert not pair.tonight.is_empty()
+        assert pair.tonight.equals(pair.stored)
+
+
+def test_a_stored_scorer_answers_over_its_own_catalogue() -> None:
+    history, holdout = night()
+    past = window(("ann", "a", 0), ("ann", "gone", 0), ("bob", "a", 0), end=START + timedelta(9))
+    stored = ranked(past, "gone", "a")
+    pair = evaluate_stored(stored, past, ranked(history, "c", "d"), history, holdout, k=2)
+    # cat and dan are unknown to it; nobody's truth holds what tonight's window does not know.
+    assert pair.tonight[c.USER_ID].to_list() == pair.stored[c.USER_ID].to_list() == ["ann", "bob"]
+    assert values(pair.tonight, RECALL) == {"ann": 0.5, "bob": 1.0}
+    assert values(pair.stored, RECALL) == {"ann": 0.5, "bob": 0.0}
+
+
+def test_in_discovery_an_older_scorer_is_not_charged_for_what_was_bought_since() -> None:
+    history, holdout = night("discovery")
+    past = window(*PAST[:2], ("bob", "b", 0), ("dan", "d", 0), ("cat", "c", 0), end=CUTOFF)
+    stored = ranked(past, "a", "c", "d")
+    pair = evaluate_stored(stored, past, ranked(history, "a", "c", "d"), history, holdout, k=1)
+    # ann bought a long ago and c since; both are out of the way, and d is what she took next.
+    assert values(pair.stored, NDCG)["ann"] == values(pair.tonight, NDCG)["ann"] == 1.0
+
+
+def test_in_discovery_what_tonight_forgot_is_no_discovery() -> None:
+    full = log(*PAST, *HOLDOUT)
+    damaged = full.filter((pl.col(c.USER_ID) != "dan") | (pl.col(c.TIMESTAMP) >= CUTOFF))
+    damaged = pl.concat([damaged, log(("dan", "a", 5))])
+    config = SplitConfig(seen="discovery", min_users=2, block_choices=(7,))
+    holdout = split(damaged, AS_OF, config, first=False)
+    history = build_history(weigh(damaged, FeaturesConfig()), CUTOFF)
+    assert "dan" in holdout.users.to_list()  # his d looks new, because the damage lost it
+    past = window(*PAST)
+    pair = evaluate_stored(ranked(past, "d"), past, ranked(history, "d"), history, holdout, k=1)
+    assert "dan" not in pair.tonight[c.USER_ID].to_list()
+
+
+def test_a_stored_scorer_that_saw_the_holdout_is_refused() -> None:
+    history, holdout = night()
+    late = ranked(history, "a", until=AS_OF)
+    with pytest.raises(GateError, match="into the holdout"):
+        evaluate_stored(late, history, ranked(history, "a"), history, holdout, k=2)
+
+
+def test_nobody_in_common_is_a_pair_of_empty_frames() -> None:
+    history, holdout = night()
+    past = window(("zoe", "a", 0), end=CUTOFF)
+    pair = evaluate_stored(ranked(past, "a"), past, ranked(history, "a"), history, holdout, k=2)
+    assert pair.tonight.is_empty()
+    assert pair.stored.columns == pair.tonight.columns
+
+
+def test_names_are_made_in_one_place() -> None:
+    assert metric_name("ndcg", 20) == "ndcg_at_20"
+    assert metric_name("ndcg", 20, "cold") == "slice.cold.ndcg_at_20"
+    assert (slug("35-49K, Renter"), slug("—")) == ("35_49k_renter", "other")
