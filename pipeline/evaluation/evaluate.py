@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 import scipy.sparse as sp
 from numpy.typing import NDArray
+from scipy import stats
 
 from pipeline import columns as c
 from pipeline.base import Interval, to_utc
@@ -43,6 +44,8 @@ USERS: Final = "users"
 
 _RESAMPLES: Final = 500
 _LEVEL: Final = (0.025, 0.975)
+# How often one draw of n from n takes one user: a Poisson count of mean 1, read from its quantiles.
+_POISSON: Final = stats.poisson.ppf((np.arange(1 << 16) + 0.5) / (1 << 16), 1.0)
 
 __all__ = [
     "COVERAGE",
@@ -224,7 +227,8 @@ def _intervals(
     weight = np.zeros_like(total)
     for start in range(0, len(values), AT_ONCE):
         part = slice(start, start + AT_ONCE)
-        drawn = random.poisson(1.0, (_RESAMPLES, len(values[part]))).astype(np.float64)
+        shape = (_RESAMPLES, len(values[part]))
+        drawn = _POISSON[random.integers(0, len(_POISSON), shape, np.uint16)]
         total += drawn @ values[part]
         weight += drawn @ inside[part]
     with np.errstate(invalid="ignore", divide="ignore"):

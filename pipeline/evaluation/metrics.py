@@ -52,8 +52,14 @@ def hits(lists: Lists, truth: Truth) -> NDArray[np.bool_]:
     if lists.n_rows != n_users or len(truth.size) != n_users:
         raise ValueError(f"{lists.n_rows} lists, but the truth of {n_users} users")
     wanted = np.repeat(np.arange(n_users, dtype=np.int64), np.diff(truth.items.indptr)) * n_items
+    wanted += truth.items.indices
+    wanted.sort()
     listed = lists.row.astype(np.int64) * n_items + lists.item
-    return np.isin(listed, wanted + truth.items.indices)
+    if not len(wanted):
+        return np.zeros(len(listed), np.bool_)
+    at = np.minimum(np.searchsorted(wanted, listed), len(wanted) - 1)
+    found: NDArray[np.bool_] = wanted[at] == listed
+    return found
 
 
 def ndcg(lists: Lists, truth: Truth, k: int) -> NDArray[np.float64]:
