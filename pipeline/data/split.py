@@ -179,9 +179,24 @@ class Split:
         )
 
 
+def before(instant: datetime) -> pl.Expr:
+    """Select the events before an instant."""
+    return pl.col(c.TIMESTAMP) < to_utc(instant)
+
+
+def between(span: Interval) -> pl.Expr:
+    """Select the events of a half-open span."""
+    return (pl.col(c.TIMESTAMP) >= span.start) & (pl.col(c.TIMESTAMP) < span.end)
+
+
+def before(instant: datetime) -> pl.Expr:
+    """Return the condition that an event lies before `instant`."""
+    return pl.col(c.TIMESTAMP) < to_utc(instant)
+
+
 def last_event(events: pl.DataFrame, as_of: datetime) -> datetime:
     """Return the instant of the newest event before `as_of`; `DataError` where there is none."""
-    newest = events.filter(pl.col(c.TIMESTAMP) < to_utc(as_of))[c.TIMESTAMP].max()
+    newest = events.filter(before(as_of))[c.TIMESTAMP].max()
     if not isinstance(newest, datetime):
         raise DataError(f"no event lies before as-of {format_instant(as_of)}", where="events")
     return to_utc(newest)
@@ -227,7 +242,7 @@ def split(
     if first:
         lengths = sorted({config.block_days, *config.block_choices})
     last_event(events, as_of)
-    rows = events.filter(pl.col(c.TIMESTAMP) < as_of)
+    rows = events.filter(before(as_of))
     begin = to_utc(_instant(rows[c.TIMESTAMP].min()))
     usable = [days for days in lengths if begin < as_of - timedelta(days=days)]
     if not usable:
