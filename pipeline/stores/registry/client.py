@@ -10,11 +10,13 @@ the caller holds the run's lock.
 from __future__ import annotations
 
 import hashlib
+import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlencode
 
 from pipeline.errors import RegistryError
 from pipeline.stores.registry.door import (
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 CHAMPION = "champion"
 PREVIOUS = "previous"
 _MODEL = "model"
+_TRAINING = {"workflowType": "machine_learning"}
+"""Of MLflow's two faces, the one that shows trained models."""
 
 
 class Registry:
@@ -137,6 +141,17 @@ class Registry:
             found = client.get_registered_model(self._model_name).aliases
         return {alias: int(version) for alias, version in found.items()}
 
+    def comparison(self, ui: str, versions: Sequence[int]) -> str:
+        """Return the address of MLflow's comparison of some versions, on the server at `ui`."""
+        client = self._client
+        with door(self._uri):
+            runs = {
+                str(version): client.get_model_version(self._model_name, str(version)).run_id
+                for version in versions
+            }
+        query = {"name": json.dumps(self._model_name), "runs": json.dumps(runs)}
+        return f"{ui.rstrip('/')}/#/compare-model-versions?{urlencode({**query, **_TRAINING})}"
+
     @cached_property
     def _client(self) -> MlflowClient:
         return connect(self._uri)
@@ -146,7 +161,9 @@ class Registry:
         if found is not None:
             return str(found.experiment_id)
         place = artifacts_beside(self._file) if self._file is not None else None
-        return str(client.create_experiment(self._experiment, artifact_location=place))
+        # The kind makes MLflow's pages open on training runs, not on chats.
+        tags = {"mlflow.experimentKind": "custom_model_development"}
+        return str(client.create_experiment(self._experiment, artifact_location=place, tags=tags))
 
     def _ensure_registered(self, client: MlflowClient) -> None:
         if not client.search_registered_models(f"name = '{self._model_name}'"):
@@ -171,23 +188,28 @@ class Registry:
     def _version(
         self, runs: NightRuns, night: NightRecord, child: ChildRecord, model: ModelRecord, run: Run
     ) -> int:
-        found = self._find_version(night)
-        if found is not None:
-            return found
+        client = self._client
         logged = self._logged_model(night, child, run)
         if str(logged.status) != "READY":
             self._upload(runs, child, model, run, logged.model_id)
-        self._ensure_registered(self._client)
-        # The location itself as source: MLflow resolves `models:/ID` by a process-wide setting.
-        made = self._client.create_model_version(
-            self._model_name,
-            source=logged.artifact_location,
-            run_id=run.info.run_id,
-            tags={**model.tags, RUN_TAG: night.run_id, RECIPE_TAG: child.recipe},
-            description=model.description,
-            model_id=logged.model_id,
-        )
-        return int(made.version)
+        version = self._find_version(night)
+        if version is None:
+            self._ensure_registered(client)
+            made = client.create_model_version(
+                self._model_name,
+                # The location itself: MLflow resolves `models:/ID` by a process-wide setting.
+                source=logged.artifact_location,
+                run_id=run.info.run_id,
+                tags={**model.tags, RUN_TAG: night.run_id, RECIPE_TAG: child.recipe},
+                description=model.description,
+                model_id=logged.model_id,
+            )
+            version = int(made.version)
+        if self._file is not None:
+            # A server notes this by itself; from it the run's page links to the version.
+            noted = json.dumps([{"name": self._model_name, "version": str(version)}])
+            client.set_logged_model_tags(logged.model_id, {"mlflow.modelVersions": noted})
+        return version
 
     def _logged_model(self, night: NightRecord, child: ChildRecord, run: Run) -> LoggedModel:
         """Find MLflow's entry of the winner's files, or make it, still without files."""

@@ -7,6 +7,7 @@ tags by which it is found, so a death right after leaves nothing that cannot be 
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -70,10 +71,12 @@ class NightRuns:
         """Log metrics of a run, or of a logged model of that run, at the night's instant."""
         from mlflow.entities import Metric
 
-        # Equal name, value, step and instant: MLflow keeps one, however often it is told.
+        # Equal name, value, step and instant: MLflow keeps one, however often it is told. What is
+        # no number (nobody could be judged) stays away: it empties MLflow's charts.
         points = [
             Metric(name, value, self._millis, 0, model_id=model_id)
             for name, value in sorted(metrics.items())
+            if math.isfinite(value)
         ]
         for few in _batches(points):
             self._client.log_batch(run_id, metrics=few)
@@ -90,6 +93,7 @@ class NightRuns:
             AS_OF_TAG: format_instant(self._night.as_of),
             "mlflow.source.name": "nightjar",
             "mlflow.source.type": "JOB",
+            "mlflow.user": "nightjar",
         }
         return self._client.create_run(
             self._experiment_id, run_name=name, tags={**self._night.tags, **tags, **marks}
