@@ -189,11 +189,6 @@ def between(span: Interval) -> pl.Expr:
     return (pl.col(c.TIMESTAMP) >= span.start) & (pl.col(c.TIMESTAMP) < span.end)
 
 
-def before(instant: datetime) -> pl.Expr:
-    """Return the condition that an event lies before `instant`."""
-    return pl.col(c.TIMESTAMP) < to_utc(instant)
-
-
 def last_event(events: pl.DataFrame, as_of: datetime) -> datetime:
     """Return the instant of the newest event before `as_of`; `DataError` where there is none."""
     newest = events.filter(before(as_of))[c.TIMESTAMP].max()
