@@ -78,7 +78,8 @@ def run_suite(
     )
     if scratch is not None:
         _build_docs(context, scratch)
-    return _read(result.to_json_dict(), batch.height, gx.__version__)
+    order = [rule.name for rule in rules]
+    return _read(result.to_json_dict(), order, batch.height, gx.__version__)
 
 
 def measured(batch: pl.DataFrame) -> pl.DataFrame:
@@ -160,7 +161,7 @@ def _build_docs(context: Any, scratch: Path) -> None:
     context.build_data_docs(site_names=["scratch"])
 
 
-def _read(result: dict[str, Any], height: int, version: str) -> SuiteResult:
+def _read(result: dict[str, Any], order: Sequence[str], height: int, version: str) -> SuiteResult:
     entries = [
         {
             "rule": entry["expectation_config"]["meta"]["rule"],
@@ -176,6 +177,8 @@ def _read(result: dict[str, Any], height: int, version: str) -> SuiteResult:
         }
         for entry in result["results"]
     ]
+    # The library groups its results by column.
+    entries.sort(key=lambda entry: order.index(entry["rule"]))
     broken = tuple(
         (entry["rule"], int(entry["result"]["unexpected_count"]))
         for entry in entries

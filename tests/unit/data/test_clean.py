@@ -1,0 +1,343 @@
+from __future__ import annotations
+
+import json
+import tomllib
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
+from pydantic import ValidationError
+
+from pipeline import columns as c
+from pipeline.data.clean import CleanConfig, ColumnPolicy, apply, clean, learn
+from pipeline.errors import ConfigError, DataError
+
+NAN, INF = float("nan"), float("inf")
+
+
+def values(*given: float | None) -> pl.DataFrame:
+    return pl.DataFrame({c.VALUE: given}, schema={c.VALUE: pl.Float64})
+
+
+def cleaned(frame: pl.DataFrame, column: str = c.VALUE, **policy: Any) -> list[Any]:
+    return clean(frame, {column: ColumnPolicy(**policy)}).frame[column].to_list()
+
+
+# --- missing values
+
+
+@pytest.mark.parametrize(
+    ("policy", "fill"),
+    [
+        ({"missing": "mean"}, 4.0),
+        ({"missing": "median"}, 2.0),
+        ({"missing": "mode"}, 1.0),
+        ({"missing": "constant", "constant": 7}, 7.0),
+        ({"missing": "indicator", "constant": 7}, 7.0),
+        ({"missing": "indicator"}, None),
+    ],
+)
+def test_what_is_missing_or_not_finite_is_filled(policy: dict[str, Any], fill: float) -> None:
+    frame = values(1.0, None, 1.0, NAN, 3.0, INF, 11.0, -INF)
+    assert cleaned(frame, **policy) == [1.0, fill, 1.0, fill, 3.0, fill, 11.0, fill]
+
+
+def test_the_fill_is_counted() -> None:
+    (report,) = clean(
+        values(1.0, None, NAN, 4.0), {c.VALUE: ColumnPolicy(missing="mean")}
+    ).report.columns
+    assert (report.column, report.missing_policy) == (c.VALUE, "mean")
+    assert (report.missing, report.filled, report.fill) == (2, 2, 2.5)
+
+
+def test_the_mode_of_equals_is_the_smallest_and_texts_have_one_too() -> None:
+    assert cleaned(values(5.0, 3.0, None), missing="mode") == [5.0, 3.0, 3.0]
+    texts = pl.DataFrame({"colour": ["red", None, "blue", "blue"]})
+    assert cleaned(texts, "colour", missing="mode") == ["red", "blue", "blue", "blue"]
+    flags = pl.DataFrame({"new": [True, None, True, False]})
+    assert cleaned(flags, "new", missing="mode") == [True, True, True, False]
+
+
+def test_an_indicator_marks_what_was_missing() -> None:
+    policy = ColumnPolicy(missing="indicator", constant=0.0)
+    result = clean(values(1.0, None, NAN), {c.VALUE: policy}).frame
+    assert result.columns == [c.VALUE, f"{c.VALUE}_missing"]
+    assert result[f"{c.VALUE}_missing"].to_list() == [False, True, True]
+
+
+def test_integers_become_floats() -> None:
+    frame = pl.DataFrame({"age": [1, 2, None]})
+    assert cleaned(frame, "age", missing="mean") == [1.0, 2.0, 1.5]
+
+
+# --- outliers
+
+TEN = values(*range(1, 11))
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected", "below", "above"),
+    [
+        ({"outliers": "clip", "maximum": 8}, [1, 2, 3, 4, 5, 6, 7, 8, 8, 8], 0, 2),
+        ({"outliers": "clip", "minimum": 2.5}, [2.5, 2.5, 3, 4, 5, 6, 7, 8, 9, 10], 2, 0),
+        (
+            {"outliers": "clip", "minimum": 2, "maximum": 9},
+            [2, 2, 3, 4, 5, 6, 7, 8, 9, 9], 1, 1,
+        ),
+        ({"outliers": "winsorise", "upper": 0.9}, [1, 2, 3, 4, 5, 6, 7, 8, 9, 9], 0, 1),
+        (
+            {"outliers": "winsorise", "lower": 0.1, "upper": 0.9},
+            [2, 2, 3, 4, 5, 6, 7, 8, 9, 9], 1, 1,
+        ),
+        ({"outliers": "winsorise", "lower": 0, "upper": 1}, list(range(1, 11)), 0, 0),
+    ],
+)  # fmt: skip
+def test_outliers_are_cut_and_counted(
+    policy: dict[str, Any], expected: list[float], below: int, above: int
+) -> None:
+    result = clean(TEN, {c.VALUE: ColumnPolicy(**policy)})
+    assert result.frame[c.VALUE].to_list() == expected
+    (report,) = result.report.columns
+    assert (report.below, report.above, report.quarantined) == (below, above, 0)
+    assert result.quarantined.is_empty()
+
+
+def test_quarantine_takes_rows_out_as_they_came_with_the_columns_to_blame() -> None:
+    frame = pl.DataFrame(
+        {"a": [1, 2, 30, 40, None], "b": [1.0, -5.0, 1.0, -5.0, None], "row": [0, 1, 2, 3, 4]}
+    )
+    policies = {
+        "a": ColumnPolicy(outliers="quarantine", maximum=10),
+        "b": ColumnPolicy(outliers="quarantine", minimum=0, missing="constant", constant=9),
+    }
+    result = clean(frame, policies)
+    assert result.frame["row"].to_list() == [0, 4]
+    assert result.frame["b"].to_list() == [1.0, 9.0]
+    assert result.quarantined["row"].to_list() == [1, 2, 3]
+    assert result.quarantined["a"].to_list() == [2, 30, 40]
+    assert result.quarantined[c.REASONS].to_list() == [
+        ["b_outlier"], ["a_outlier"], ["a_outlier", "b_outlier"],
+    ]  # fmt: skip
+    report = result.report
+    assert (report.rows_in, report.rows_out, report.quarantined) == (5, 2, 3)
+    assert [one.quarantined for one in report.columns] == [2, 2]
+
+
+def test_a_quantile_may_quarantine_and_a_missing_value_is_no_outlier() -> None:
+    frame = values(*range(1, 11), None, INF)
+    result = clean(frame, {c.VALUE: ColumnPolicy(outliers="quarantine", upper=0.9)})
+    assert result.frame[c.VALUE].to_list() == [*range(1, 10), None, None]
+    assert result.quarantined[c.VALUE].to_list() == [10.0]
+    assert result.quarantined[c.REASONS].to_list() == [[f"{c.VALUE}_outlier"]]
+
+
+@pytest.mark.parametrize(
+    ("outliers", "mean"),
+    [("clip", (1 + 2 + 3 + 3) / 4), ("quarantine", 2.0), ("none", 252.0)],
+)
+def test_an_outlier_does_not_leak_into_what_is_filled_in(outliers: str, mean: float) -> None:
+    bound = {"maximum": 3} if outliers != "none" else {}
+    policy = ColumnPolicy(missing="mean", outliers=outliers, **bound)  # type: ignore[arg-type]
+    (figures,) = learn(values(1.0, 2.0, 3.0, 1002.0, None), {c.VALUE: policy}).columns
+    assert figures.fill == pytest.approx(mean)
+
+
+def test_what_is_filled_in_is_not_cut() -> None:
+    filled = cleaned(values(1.0, None), missing="constant", constant=99, outliers="clip", maximum=5)
+    assert filled == [1.0, 99.0]
+
+
+# --- learnt on the training window alone
+
+
+def test_the_holdout_is_cleaned_with_the_figures_of_the_training_window() -> None:
+    policy = ColumnPolicy(missing="mean", outliers="winsorise", lower=0.1, upper=0.9)
+    learnt = learn(TEN, {c.VALUE: policy})
+    holdout = values(-1000.0, None, 1000.0, 5.0)
+    result = apply(holdout, learnt)
+    assert result.frame[c.VALUE].to_list() == [2.0, 5.5, 9.0, 5.0]
+    other = apply(values(1000.0, None, None), learnt).frame[c.VALUE].to_list()
+    assert other == [9.0, 5.5, 5.5]
+    (report,) = result.report.columns
+    assert (report.fill, report.low, report.high) == (5.5, 2.0, 9.0)
+
+
+# --- nothing without a policy
+
+
+def test_without_a_policy_nothing_is_touched() -> None:
+    frame = pl.DataFrame({c.VALUE: [1.0, None, NAN, INF], "n": [1, 2, None, 4]})
+    assert CleanConfig() == CleanConfig(events={}, items={}, users={})
+    for policies in (CleanConfig().events, {c.VALUE: ColumnPolicy()}):
+        result = clean(frame, policies)
+        assert_frame_equal(result.frame, frame)
+        assert result.quarantined.is_empty()
+        assert result.quarantined.columns == [*frame.columns, c.REASONS]
+        assert result.report.to_dict() == {
+            "rows_in": 4, "rows_out": 4, "quarantined": 0, "columns": (),
+        }  # fmt: skip
+
+
+def test_the_report_is_json() -> None:
+    policies = {c.VALUE: ColumnPolicy(missing="median", outliers="winsorise", upper=0.5)}
+    record = json.loads(json.dumps(clean(TEN, policies).report.to_dict(), allow_nan=False))
+    assert record["rows_in"] == record["rows_out"] == 10
+    assert record["columns"][0]["above"] > 0
+
+
+finite = st.floats(-1e6, 1e6)
+anything = st.one_of(st.none(), st.floats())
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    st.lists(finite, min_size=1, max_size=30),
+    st.lists(anything, max_size=30),
+    st.sampled_from(["mean", "median", "mode", "constant"]),
+    st.sampled_from(["none", "clip", "winsorise", "quarantine"]),
+)
+def test_rows_add_up_and_all_that_stays_is_finite_and_inside(
+    train: list[float], later: list[float | None], missing: Any, outliers: Any
+) -> None:
+    bounds: dict[str, Any] = {
+        "none": {},
+        "clip": {"minimum": -1e5, "maximum": 1e5},
+        "winsorise": {"lower": 0.05, "upper": 0.95},
+        "quarantine": {"lower": 0.05, "upper": 0.95},
+    }[outliers]
+    constant = {"constant": 0} if missing == "constant" else {}
+    policy = ColumnPolicy(missing=missing, outliers=outliers, **constant, **bounds)
+    learnt = learn(values(*train), {c.VALUE: policy})
+    result = apply(values(*later), learnt)
+    report, (column,) = result.report, result.report.columns
+    assert report.rows_in == len(later) == report.rows_out + report.quarantined
+    assert result.frame.height == report.rows_out
+    assert result.quarantined.height == report.quarantined == column.quarantined
+    left = result.frame[c.VALUE]
+    assert left.null_count() == 0
+    assert left.is_finite().all()
+    low = -INF if column.low is None else column.low
+    high = INF if column.high is None else column.high
+    assert ((left >= low) & (left <= high) | (left == column.fill)).all()
+    assert column.filled == column.missing
+
+
+# --- errors say the field, the value and what is allowed
+
+FRAME = pl.DataFrame(
+    {
+        c.USER_ID: ["u"],
+        c.TIMESTAMP: [None],
+        "title": ["t"],
+        "price": [1.0],
+        "tags": [["a"]],
+        "new": [True],
+        "new_missing": [False],
+        "born": pl.Series([None], dtype=pl.Date),
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("column", "policy", "sentence"),
+    [
+        ("prize", {"missing": "mean"}, "clean.items.prize: 'prize' is no column.*price"),
+        (c.USER_ID, {"missing": "mode"}, f"clean.items.{c.USER_ID}: .* is no column"),
+        (c.TIMESTAMP, {"missing": "mode"}, f"clean.items.{c.TIMESTAMP}: .* is no column"),
+        (
+            "title", {"missing": "median"},
+            "items.title.missing = 'median' needs numbers .*String; allowed are mode, constant",
+        ),
+        (
+            "title", {"outliers": "clip", "maximum": 1},
+            "items.title.outliers = 'clip' needs numbers .*String; allowed is none",
+        ),
+        ("tags", {"missing": "mode"}, "items.tags.missing = 'mode' cannot fill a List"),
+        (
+            "price", {"missing": "constant", "constant": "x"},
+            "items.price.constant = 'x' does not fit .*Float64; allowed is a number",
+        ),
+        (
+            "price", {"missing": "constant", "constant": True},
+            "items.price.constant = True does not fit .*; allowed is a number",
+        ),
+        (
+            "title", {"missing": "constant", "constant": 1},
+            "items.title.constant = 1.0 does not fit .*String; allowed is a text",
+        ),
+        (
+            "born", {"missing": "constant", "constant": "1990"},
+            "items.born.constant = '1990' does not fit .*Date; allowed is none",
+        ),
+        ("new", {"missing": "indicator"}, "would overwrite the column new_missing"),
+    ],
+)  # fmt: skip
+def test_a_policy_that_does_not_fit_its_column(
+    column: str, policy: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        learn(FRAME, {column: ColumnPolicy(**policy)}, where="clean.items")
+
+
+def test_a_frame_without_the_learnt_column() -> None:
+    learnt = learn(FRAME, {"price": ColumnPolicy(missing="mean")}, where="clean.items")
+    with pytest.raises(ConfigError, match=r"clean.items.price"):
+        apply(FRAME.drop("price"), learnt)
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        {"missing": "mean"},
+        {"missing": "mode"},
+        {"outliers": "winsorise", "upper": 0.9},
+        {"outliers": "quarantine", "lower": 0.1},
+    ],
+)
+def test_nothing_can_be_learnt_from_no_values(policy: dict[str, Any]) -> None:
+    for frame in (values(), values(None, NAN, INF)):
+        with pytest.raises(DataError, match="no value to learn"):
+            learn(frame, {c.VALUE: ColumnPolicy(**policy)})
+
+
+@pytest.mark.parametrize(
+    ("policy", "sentence"),
+    [
+        ({"missing": "zero"}, "'none', 'mean', 'median', 'mode', 'constant' or 'indicator'"),
+        ({"outliers": "trim"}, "'none', 'clip', 'winsorise' or 'quarantine'"),
+        ({"missing": "constant"}, "needs constant"),
+        ({"missing": "constant", "constant": INF}, "must be finite"),
+        ({"missing": "mean", "constant": 1}, 'no meaning with missing = "mean"'),
+        ({"outliers": "clip"}, '"clip" takes minimum, maximum or both'),
+        ({"outliers": "clip", "upper": 0.5}, '"clip" takes minimum, maximum or both'),
+        ({"outliers": "winsorise", "maximum": 1}, '"winsorise" takes lower, upper or both'),
+        ({"outliers": "quarantine"}, '"quarantine" takes either'),
+        ({"outliers": "quarantine", "upper": 0.5, "maximum": 1}, '"quarantine" takes either'),
+        ({"upper": 0.5}, '"none" takes no minimum'),
+        ({"outliers": "winsorise", "upper": 99}, "less than or equal to 1"),
+        ({"outliers": "clip", "minimum": 2, "maximum": 1}, "minimum = 2.0 must be less"),
+        ({"outliers": "winsorise", "lower": 0.5, "upper": 0.5}, "lower = 0.5 must be less"),
+        ({"outlier": "clip"}, "Extra inputs are not permitted"),
+    ],
+)
+def test_a_policy_that_makes_no_sense(policy: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValidationError, match=sentence):
+        ColumnPolicy(**policy)
+
+
+def test_the_config_reads_as_it_is_written_in_toml() -> None:
+    text = """
+    [clean.events.value]
+    missing = "constant"
+    constant = 1
+    outliers = "winsorise"
+    upper = 0.99
+    """
+    config = CleanConfig.model_validate(tomllib.loads(text)["clean"])
+    assert config.events[c.VALUE] == ColumnPolicy(
+        missing="constant", constant=1.0, outliers="winsorise", upper=0.99
+    )
+    assert CleanConfig.model_validate_json(config.model_dump_json()) == config
