@@ -18,16 +18,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from pipeline.base import Frozen, Progress, silent
+from pipeline.base import Frozen, Progress, format_instant, parse_instant, silent
 from pipeline.data.matrix import History
 
 Arrays = Mapping[str, NDArray[Any]]
+
+_ITEMS = "catalogue"
+_UNTIL = "trained_until"
+_ON = "trained_on"
 
 
 @dataclass(frozen=True)
@@ -104,8 +108,10 @@ class Scorer(ABC):
     def score(self, history: History) -> Scores:
         """Score the users of `history`, rows in its order.
 
-        `history` must lie over this scorer's catalogue. Users known from training are scored as
-        trained; the others are folded in where that is declared, else they raise `KeyError`.
+        `history` must lie over this scorer's catalogue, else `ValueError`. A family that keeps a
+        state a user (factors) scores users known from training as trained; the others are folded
+        in where that is declared, else they raise `KeyError`. A family that keeps none (own counts)
+        answers from `history`: give it the window that it was trained on.
         """
 
     @abstractmethod
@@ -120,6 +126,40 @@ class Scorer(ABC):
     @abstractmethod
     def from_arrays(cls, arrays: Arrays) -> Scorer:
         """Rebuild the scorer from `arrays`."""
+
+    def check(self, history: History) -> None:
+        """Raise `ValueError` if `history` lies over another catalogue."""
+        ours, theirs = self.item_ids, history.item_ids
+        if ours is not theirs and not np.array_equal(ours, theirs):
+            raise ValueError(
+                f"the history lies over a catalogue of {len(theirs)} items, not over the "
+                f"{len(ours)} that the model was trained on"
+            )
+
+    def header(self) -> dict[str, NDArray[Any]]:
+        """What every scorer stores; `read_header` turns it back."""
+        return {
+            _ITEMS: self.item_ids,
+            _UNTIL: np.array(format_instant(self.trained_until)),
+            _ON: np.array(self.trained_on),
+        }
+
+
+class Header(TypedDict):
+    """What every scorer is rebuilt with."""
+
+    item_ids: NDArray[np.str_]
+    trained_until: datetime
+    trained_on: str
+
+
+def read_header(arrays: Arrays) -> Header:
+    """Read what `Scorer.header` wrote."""
+    return Header(
+        item_ids=arrays[_ITEMS],
+        trained_until=parse_instant(str(arrays[_UNTIL])),
+        trained_on=str(arrays[_ON]),
+    )
 
 
 class Recipe(Frozen):

@@ -1,0 +1,276 @@
+"""Factors: alternating least squares on decayed confidence, by implicit.
+
+Promises: start vectors belong to item ids and users start at zero, so the result depends on the
+data and the salt alone, never on pseudonyms or on the order of rows; on the CPU it is the same to
+the bit for any number of threads. A user's factors are the exact optimum given the items': the
+trained ones are what folding in the training window gives.
+
+The objective is the one of Hu, Koren and Volinsky (2008) as implicit reads it: the cell *is* the
+confidence. Of a cell in the window with confidence c, the model pays c·(1 − u·v)²; of any other
+1·(u·v)². So with alpha < 1 a preference seen weighs *less* than one not seen: right where absence
+says much, as among the staples of a grocer.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+from pydantic import Field
+from threadpoolctl import threadpool_limits
+
+from pipeline.base import Progress, silent
+from pipeline.data.matrix import History
+from pipeline.errors import ConfigError, ResourceError
+from pipeline.models.contract import (
+    Arrays,
+    Capabilities,
+    Recipe,
+    Scorer,
+    Scores,
+    read_header,
+)
+from pipeline.models.randomness import keyed_normal
+
+_START = np.float32(0.01)
+"""Standard deviation of a start vector's entries; implicit's own starts are as small."""
+
+
+@dataclass(frozen=True, eq=False)
+class AlsScorer(Scorer):
+    """Factors of items and of the users known from training.
+
+    Attributes
+    ----------
+    item_factors
+        ``(n_items, f)`` float32.
+    user_ids
+        ``(n_known,)`` str, sorted.
+    user_factors
+        ``(n_known, f)`` float32.
+    scale
+        What a cell of `History.confidence` is multiplied by; fixed in training.
+    half_life_days, regularization
+        As in the recipe.
+    """
+
+    capabilities: ClassVar[Capabilities] = Capabilities(fold_in=True, deterministic=True)
+
+    item_factors: NDArray[np.float32]
+    user_ids: NDArray[np.str_]
+    user_factors: NDArray[np.float32]
+    scale: float
+    half_life_days: float | None
+    regularization: float
+    item_ids: NDArray[np.str_]
+    trained_until: datetime
+    trained_on: str = "cpu"
+
+    def score(self, history: History) -> Scores:
+        """Score known users by their trained factors; fold the others in."""
+        self.check(history)
+        place = np.searchsorted(self.user_ids, history.user_ids)
+        known = place < len(self.user_ids)
+        known[known] = self.user_ids[place[known]] == history.user_ids[known]
+        users = np.empty((history.n_users, self.item_factors.shape[1]), np.float32)
+        users[known] = self.user_factors[place[known]]
+        others = np.flatnonzero(~known)
+        users[others] = self._solve(history.rows(others))
+        return Scores(users, self.item_factors)
+
+    def fold_in(self, history: History) -> Scores:
+        """Solve each user's least squares given the items; without confidence: zero, no list."""
+        self.check(history)
+        return Scores(self._solve(history), self.item_factors)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Everything that a fresh process needs."""
+        no_decay = self.half_life_days is None
+        return {
+            **self.header(),
+            "item_factors": self.item_factors,
+            "user_ids": self.user_ids,
+            "user_factors": self.user_factors,
+            "scale": np.array(self.scale),
+            "half_life_days": np.array(np.inf if no_decay else self.half_life_days),
+            "regularization": np.array(self.regularization),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> Self:
+        """Rebuild the scorer."""
+        half_life = float(arrays["half_life_days"])
+        return cls(
+            item_factors=arrays["item_factors"],
+            user_ids=arrays["user_ids"],
+            user_factors=arrays["user_factors"],
+            scale=float(arrays["scale"]),
+            half_life_days=None if np.isinf(half_life) else half_life,
+            regularization=float(arrays["regularization"]),
+            **read_header(arrays),
+        )
+
+    def _solve(self, history: History) -> NDArray[np.float32]:
+        cells = history.confidence(self.half_life_days)
+        cells.data *= np.float32(self.scale)
+        return solve_users(self.item_factors, cells, self.regularization)
+
+
+class Als(Recipe):
+    """Alternating least squares for implicit feedback (Hu, Koren and Volinsky 2008)."""
+
+    capabilities: ClassVar[Capabilities] = AlsScorer.capabilities
+    scorer: ClassVar[type[Scorer]] = AlsScorer
+
+    family: Literal["als"] = Field(default="als", description="Name of the family.")
+    factors: int = Field(default=64, ge=1, le=1024, description="Length of a vector.")
+    regularization: float = Field(
+        default=10.0, gt=0, le=1e6, description="Weight of the squared length of all vectors."
+    )
+    alpha: float = Field(
+        default=1.0,
+        gt=0,
+        le=1e6,
+        description="Confidence of the mean cell; cells are scaled to it, so it means the same on "
+        "any data.",
+    )
+    iterations: int = Field(default=10, ge=1, le=1000, description="Rounds of training.")
+    half_life_days: float | None = Field(
+        default=90.0, gt=0, le=3650, description="Days after which an event counts half, if ever."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto",
+        description="Where to train; `auto` takes a GPU if there is one, `cuda` insists on it.",
+    )
+    random_state: int = Field(default=0, ge=0, description="Seed of the start vectors.")
+
+    def train(self, history: History, *, salt: int = 0, progress: Progress = silent) -> AlsScorer:
+        """Fit the items, then each user exactly.
+
+        Raises
+        ------
+        ResourceError
+            ``cuda`` was asked for and no GPU can be used.
+        ConfigError
+            The fit did not stay finite.
+        """
+        device = choose_device(self.device, cuda_usable)
+        cells = history.confidence(self.half_life_days)
+        scale = self.alpha / float(cells.data.mean(dtype=np.float64)) if cells.nnz else self.alpha
+        cells.data *= np.float32(scale)
+        key = f"als|item|{self.random_state}|{salt}"
+        start = keyed_normal(history.item_ids, self.factors, key=key) * _START
+        fit = _fit_on_gpu if device == "cuda" else _fit_on_cpu
+        items = fit(self, cells, start, lambda done, *_: progress(self._round(done)))
+        users = solve_users(items, cells, self.regularization)
+        if not (np.isfinite(items).all() and np.isfinite(users).all()):
+            raise ConfigError(
+                f"als: the factors did not stay finite; raise regularization ({self.regularization}"
+                f") or lower alpha ({self.alpha})"
+            )
+        order = np.argsort(history.user_ids, kind="stable")
+        return AlsScorer(
+            item_factors=items,
+            user_ids=history.user_ids[order],
+            user_factors=users[order],
+            scale=scale,
+            half_life_days=self.half_life_days,
+            regularization=self.regularization,
+            item_ids=history.item_ids,
+            trained_until=history.end,
+            trained_on=device,
+        )
+
+    def _round(self, done: int) -> str:
+        return f"als: iteration {done + 1} of {self.iterations}"
+
+
+def choose_device(wanted: str, usable: Callable[[], bool]) -> Literal["cpu", "cuda"]:
+    """Return the device to train on; `usable` tells whether a GPU can be used."""
+    if wanted == "cpu":
+        return "cpu"
+    if usable():
+        return "cuda"
+    if wanted == "cuda":
+        raise ResourceError(
+            "als: device is 'cuda' and no usable GPU was found; implicit needs a CUDA driver and "
+            "the extra 'gpu' (RMM), or set device to 'auto' or 'cpu'"
+        )
+    return "cpu"
+
+
+def cuda_usable() -> bool:
+    """Tell whether implicit sees a GPU."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns where a driver is missing: that is our answer
+        import implicit.gpu
+    return bool(implicit.gpu.HAS_CUDA)
+
+
+def solve_users(
+    item_factors: NDArray[np.float32], cells: sp.csr_matrix, regularization: float
+) -> NDArray[np.float32]:
+    """Solve ``(VᵀV + Vᵀ(C − I)V + λI) u = VᵀC·1`` for each row of `cells` by Cholesky.
+
+    Parameters
+    ----------
+    item_factors
+        ``(n_items, f)`` float32, V.
+    cells
+        Users × items confidence, already scaled: the diagonals of C.
+
+    Returns
+    -------
+    ``(n_users, f)`` float32; a row depends on its own cells alone, and is 0 without any.
+    """
+    from implicit.cpu.als import AlternatingLeastSquares
+
+    with threadpool_limits(1, "blas"):  # implicit threads over users; BLAS threads would fight it
+        model = AlternatingLeastSquares(
+            factors=item_factors.shape[1], regularization=regularization, alpha=1.0
+        )
+        model.item_factors = np.ascontiguousarray(item_factors)
+        users: NDArray[np.float32] = model.recalculate_user(np.arange(cells.shape[0]), cells)
+    return users
+
+
+def _fit_on_cpu(
+    recipe: Als, cells: sp.csr_matrix, start: NDArray[np.float32], callback: Callable[..., None]
+) -> NDArray[np.float32]:
+    from implicit.cpu.als import AlternatingLeastSquares
+
+    with threadpool_limits(1, "blas"):
+        model = AlternatingLeastSquares(
+            factors=recipe.factors,
+            regularization=recipe.regularization,
+            alpha=1.0,  # `cells` are confidences already
+            iterations=recipe.iterations,
+        )
+        model.item_factors = start
+        model.user_factors = np.zeros((cells.shape[0], recipe.factors), np.float32)
+        model.fit(cells, show_progress=False, callback=callback)
+    return np.asarray(model.item_factors, np.float32)
+
+
+def _fit_on_gpu(
+    recipe: Als, cells: sp.csr_matrix, start: NDArray[np.float32], callback: Callable[..., None]
+) -> NDArray[np.float32]:
+    import implicit.gpu
+    from implicit.gpu.als import AlternatingLeastSquares
+
+    model = AlternatingLeastSquares(
+        factors=recipe.factors,
+        regularization=recipe.regularization,
+        alpha=1.0,  # on the GPU `fit` would ignore another one
+        iterations=recipe.iterations,
+    )
+    model.item_factors = implicit.gpu.Matrix(start)
+    model.user_factors = implicit.gpu.Matrix(np.zeros((cells.shape[0], recipe.factors), np.float32))
+    model.fit(cells, show_progress=False, callback=callback)
+    return np.asarray(model.item_factors.to_numpy(), np.float32)

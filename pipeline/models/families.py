@@ -1,0 +1,49 @@
+"""The one list of model families: a new one is entered here and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, get_args
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from pipeline.errors import ConfigError
+from pipeline.models.contract import Arrays, Recipe, Scorer
+from pipeline.models.factorize import Als
+from pipeline.models.popularity import DecayedPopularity, Popularity
+from pipeline.models.repeats import OwnCounts
+
+AnyRecipe = Annotated[
+    Popularity | DecayedPopularity | OwnCounts | Als, Field(discriminator="family")
+]
+"""A recipe of any family, told apart by `family`."""
+
+_RECIPES: dict[str, type[Recipe]] = {
+    recipe.model_fields["family"].default: recipe for recipe in get_args(get_args(AnyRecipe)[0])
+}
+_ADAPTER: TypeAdapter[AnyRecipe] = TypeAdapter(AnyRecipe)
+
+SCORERS: dict[str, type[Scorer]] = {family: recipe.scorer for family, recipe in _RECIPES.items()}
+"""The scorer of each family, by name."""
+
+
+def default_recipes() -> dict[str, AnyRecipe]:
+    """Return every family with its defaults, by the family's name."""
+    return {family: _ADAPTER.validate_python({"family": family}) for family in _RECIPES}
+
+
+def recipe_from(dumped: Mapping[str, Any]) -> AnyRecipe:
+    """Rebuild a recipe that ``model_dump(mode="json")`` wrote."""
+    try:
+        return _ADAPTER.validate_python(dumped)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "recipe"
+        raise ConfigError(f"not a recipe: {where}: {first['msg']}") from error
+
+
+def load(family: str, arrays: Arrays) -> Scorer:
+    """Rebuild a scorer of `family` from its arrays."""
+    if family not in SCORERS:
+        raise ConfigError(f"no model family {family!r}; there are {', '.join(SCORERS)}")
+    return SCORERS[family].from_arrays(arrays)
