@@ -8,14 +8,49 @@ row, so a reader can tell a whole publication from a damaged one.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
+from pydantic import Field
 
 from pipeline import columns as c
+from pipeline.base import Frozen
 from pipeline.errors import ConcurrencyError
+
+
+class PublishConfig(Frozen):
+    """How lists go before people."""
+
+    live_from: Literal["clock", "as_of"] = Field(
+        default="clock",
+        description="When a publication counts as shown: from the swap on, by the clock, or from "
+        "the night's as-of, where history is replayed.",
+    )
+    reserve: int = Field(
+        default=10,
+        ge=0,
+        le=1000,
+        description="Entries kept behind a list, to fill the place of what sells out before it "
+        "goes live.",
+    )
+
+
+def trim(lists: pl.DataFrame, unavailable: Collection[str], length: int) -> pl.DataFrame:
+    """Take out what is unavailable, close the gaps, cut to `length`."""
+    position = pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over(c.USER_ID)
+    return (
+        lists.filter(~pl.col(c.ITEM_ID).is_in(sorted(unavailable)))
+        .sort(c.USER_ID, c.POSITION)
+        .with_columns(position.alias(c.POSITION))
+        .filter(pl.col(c.POSITION) <= length)
+    )
+
+
+def unavailable(items: pl.DataFrame) -> list[str]:
+    """Return the ids of the items that must not be shown, sorted."""
+    return items.filter(~pl.col(c.AVAILABLE).fill_null(True))[c.ITEM_ID].sort().to_list()
 
 
 def publication_rows(lists: pl.DataFrame, publication_id: str) -> pl.DataFrame:

@@ -39,7 +39,7 @@ def recommend(
     *,
     repeat: bool,
     reasons: tuple[str, str],
-    config: RecommendConfig,
+    length: int,
 ) -> pl.DataFrame:
     """Build the lists of everybody.
 
@@ -67,12 +67,12 @@ def recommend(
     allowed = ~np.isin(history.item_ids, np.asarray(sorted(unavailable), dtype=np.str_))
     # Whoever took everything back has events and no taste: a model would score them all 0.
     cold = np.diff(history.confidence(None).indptr) == 0
-    own = _lists(champion, history, ~cold, allowed, repeat, config.length)
+    own = _lists(champion, history, ~cold, allowed, repeat, length)
     own_rows = np.flatnonzero(~cold)
     empty = np.diff(own.indptr) == 0
     cold[own_rows[empty]] = True
-    known = _lists(fallback, history, cold, allowed, repeat, config.length)
-    anyone = top_k(fallback.fold_in(_nobody(history)), config.length, allowed=allowed)
+    known = _lists(fallback, history, cold, allowed, repeat, length)
+    anyone = top_k(fallback.fold_in(_nobody(history)), length, allowed=allowed)
     strangers = [c.ANYONE, *sorted(others)]
     return pl.concat(
         [
@@ -87,6 +87,36 @@ def recommend(
             ),
         ]
     ).sort(c.USER_ID, c.POSITION)
+
+
+def model_lists(
+    scorer: Scorer, history: History, *, repeat: bool, length: int, reason: str = ""
+) -> pl.DataFrame:
+    """Return the lists of a model for the users of `history`, whatever is available."""
+    everybody = np.ones(history.n_users, np.bool_)
+    allowed = np.ones(history.n_items, np.bool_)
+    lists = _lists(scorer, history, everybody, allowed, repeat, length)
+    return _rows(lists, history.user_ids, history.item_ids, c.Slot.MODEL, reason)
+
+
+def fallback_list(fallback: Scorer, history: History, length: int) -> list[tuple[str, float]]:
+    """Return the list for anyone over the whole catalogue: (item id, score), best first."""
+    anyone = top_k(fallback.fold_in(_nobody(history)), length)
+    items = history.item_ids[anyone.item].tolist()
+    return list(zip(items, anyone.score.tolist(), strict=True))
+
+
+def overlap(lists: pl.DataFrame, others: pl.DataFrame, users: Collection[str], k: int) -> float:
+    """Return the mean share of the first `k` items that `users` have in both frames of lists."""
+    wanted = pl.DataFrame({c.USER_ID: sorted(users)}, schema={c.USER_ID: pl.String})
+    mine, theirs = (
+        frame.filter(pl.col(c.POSITION) <= k)
+        .select(c.USER_ID, c.ITEM_ID)
+        .join(wanted, on=c.USER_ID, how="semi")
+        for frame in (lists, others)
+    )
+    common = mine.join(theirs, on=[c.USER_ID, c.ITEM_ID], how="inner").height
+    return 2 * common / max(mine.height + theirs.height, 1)
 
 
 def _lists(

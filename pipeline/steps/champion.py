@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from pipeline.base import format_instant, parse_instant
@@ -73,3 +73,32 @@ def accepted_before(
     """Return what was published by nights with an as-of before `instant`, oldest first."""
     lines = [Champion.from_dict(e) for e in entries if e["type"] == PUBLICATION]
     return tuple(sorted((x for x in lines if x.as_of < instant), key=lambda x: x.generation))
+
+
+def references(entries: Iterable[Mapping[str, Any]], as_of: datetime) -> dict[str, Champion]:
+    """Return the accepted nights that a refresh is compared with: ``last`` and ``month``.
+
+    ``month`` is the one nearest to 30 days before `as_of`, of those 21 to 45 days before.
+    """
+    accepted = accepted_before(entries, as_of)
+    if not accepted:
+        return {}
+    found = {"last": accepted[-1]}
+    ages = {x: (as_of - x.as_of) / timedelta(days=1) for x in accepted}
+    month = [x for x in accepted if 21 <= ages[x] <= 45]
+    if month:
+        found["month"] = min(month, key=lambda x: abs(ages[x] - 30))
+    return found
+
+
+def last_block_days(entries: Iterable[Mapping[str, Any]], as_of: datetime) -> int | None:
+    """Return the length of the last night's block before `as_of`, which never shrinks.
+
+    The first model's block does not count: it is as long as can be, not as long as needed.
+    """
+    nights = [
+        e
+        for e in entries
+        if e["type"] == DECISION and e["kind"] != "first" and parse_instant(e["as_of"]) < as_of
+    ]
+    return max((int(e["block_days"]) for e in nights), default=None)

@@ -25,6 +25,7 @@ from pipeline.data.validate import ValidateConfig
 from pipeline.errors import ConfigError
 from pipeline.evaluation.gate import GateConfig
 from pipeline.models.families import AnyRecipe, default_recipes
+from pipeline.serving.publish import PublishConfig
 from pipeline.serving.recommend import RecommendConfig
 
 PREFIX = "NIGHTJAR__"
@@ -87,6 +88,7 @@ class Config(Frozen):
     )
     gate: GateConfig = Field(default=GateConfig(), description="What a promotion needs.")
     recommend: RecommendConfig = Field(default=RecommendConfig(), description="Lists.")
+    publish: PublishConfig = Field(default=PublishConfig(), description="Putting lists live.")
     registry: RegistryConfig = Field(default=RegistryConfig(), description="MLflow.")
 
 
@@ -221,8 +223,7 @@ def _sentence(error: ValidationError, where: str) -> str:
     elif first["type"] == "union_tag_invalid":
         context = first["ctx"]
         sentence = (
-            f"{where}: {field}.family = {context['tag']!r}: allowed are "
-            f"{context['expected_tags']}"
+            f"{where}: {field}.family = {context['tag']!r}: allowed are {context['expected_tags']}"
         )
     else:
         shown = repr(first["input"])

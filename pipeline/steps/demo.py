@@ -12,13 +12,20 @@ import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
-from pipeline.base import Interval, Progress, silent
+from pipeline.base import Interval, Progress, compact_instant, silent
 from pipeline.data import journey
 from pipeline.errors import ConfigError
+from pipeline.evaluation.evaluate import NDCG, metric_name
+from pipeline.report.words import metric_label
+from pipeline.steps.page import lift_rows
+from pipeline.steps.prepare import Night
+from pipeline.steps.retrain import result
 from pipeline.steps.run import Workspace
+from pipeline.stores.runs import Run
 
 NIGHTS = tuple(datetime(2017, 12, day, 9, tzinfo=UTC) for day in (1, 15, 29))
 """As-of instants of the demo; 09:00 UTC is the quietest hour of these shops."""
@@ -31,11 +38,17 @@ TEMPLATE = """\
 [sources.purchases]
 table = "events"
 path = "purchases-*.csv"
-columns = { event_id = "line", user_id = "household", item_id = "product", value = "quantity", timestamp = "bought_at" }
 constants = { kind = "purchase" }
 timezone = "UTC"
 # Fuel, coupons and sundries are nothing to recommend; a line of quantity 0 is no purchase.
 skip_when = { department = ["FUEL", "COUPON", "MISCELLANEOUS"], category = [""], quantity = ["0"] }
+
+[sources.purchases.columns]
+event_id = "line"
+user_id = "household"
+item_id = "product"
+value = "quantity"
+timestamp = "bought_at"
 
 [sources.products]
 table = "items"
@@ -49,6 +62,9 @@ columns = { user_id = "household" }
 
 [split]
 seen = "discovery"    # things a household has not bought yet
+
+[publish]
+live_from = "as_of"    # these nights are long past
 
 [recipes.als]
 family = "als"
@@ -117,6 +133,58 @@ def _write(ws: Workspace, table: str, name: str, frame: pl.DataFrame) -> Path:
     os.utime(new, (_FIRST_DAY.timestamp(), _FIRST_DAY.timestamp()))
     new.rename(path)
     return path
+
+
+def summary(ws: Workspace) -> dict[str, Any]:
+    """Return what the nights decided, on which figures, and where to look further."""
+    found = [run for night in NIGHTS if (run := _run_of(ws, night)) is not None]
+    return {
+        "metric": metric_label(metric_name(NDCG, ws.config.recommend.length)),
+        "nights": [_told(ws, run) for run in found],
+        "look": {
+            "page": str(found[-1].folder / "gate" / "page.html") if found else "",
+            "lists": f"nightjar lists 1 --home {ws.home}",
+            "history": f"nightjar history --home {ws.home}",
+            "browser": "make ui",
+        },
+    }
+
+
+def _run_of(ws: Workspace, night: datetime) -> Run | None:
+    runs = ws.runs.starting_with(compact_instant(night))
+    return next((run for run in runs if run.committed("gate")), None)
+
+
+def _told(ws: Workspace, run: Run) -> dict[str, Any]:
+    ended = result(ws, run.run_id)
+    night = Night.read(run)
+    metric = metric_name(NDCG, night.config.recommend.length)
+    recipes = run.json("evaluate", "evaluation")["recipes"]
+    rungs = [n for n in recipes if night.recipes[n].capabilities.baseline is not None]
+    against = night.champion_name or max(rungs, key=lambda n: recipes[n]["metrics"][metric])
+    lifts = {row.name: row.lift for row in lift_rows(night, against)}
+    rows = [
+        {
+            "name": name,
+            "mean": told["metrics"][metric],
+            "lo": told["metrics"][f"{metric}_lo"],
+            "hi": told["metrics"][f"{metric}_hi"],
+            "lift": lifts.get(name),
+        }
+        for name, told in recipes.items()
+    ]
+    rows.sort(key=lambda row: -row["mean"])
+    return {
+        "as_of": ended.as_of,
+        "run_id": ended.run_id,
+        "decision": ended.decision,
+        "recipe": ended.recipe,
+        "against": against,
+        "sentence": ended.sentence,
+        "reasons": list(ended.reasons),
+        "people": int(recipes[against]["metrics"]["users"]),
+        "recipes": rows,
+    }
 
 
 def _folder() -> Path:

@@ -47,7 +47,7 @@ def examine(home: Path) -> tuple[Check, ...]:
 def _stores(ws: Workspace) -> Iterator[Check]:
     yield _try("writable", lambda: _write(ws.home))
     yield _try("lake", lambda: _lake(ws))
-    yield _try("vault", lambda: f"opens with its key, {ws.vault.count():,} people")
+    yield _try("vault", lambda: f"opens with its key, {len(ws.vault):,} people")
     yield _try("ledger", lambda: f"{len(ws.ledger.entries())} lines, their chain holds")
     yield _try("mlflow store", lambda: _registry(ws))
     yield _airflow_home(ws)
@@ -101,7 +101,7 @@ def _installed(name: str) -> Check:
 
 def _gpu() -> Check:
     """A machine without a GPU is no fault; a GPU that implicit cannot use is told."""
-    from pipeline.models.factorize import gpu_usable
+    from pipeline.models.factorize import cuda_usable
 
-    usable = gpu_usable()
+    usable = cuda_usable()
     return Check("gpu", True, "implicit can use it" if usable else "none usable; training on cpu")

@@ -12,15 +12,15 @@ import json
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import polars as pl
 
 from pipeline import columns as c
 from pipeline.base import (
+    Interval,
     Progress,
     compact_instant,
     format_instant,
@@ -28,13 +28,16 @@ from pipeline.base import (
     silent,
     to_utc,
 )
-from pipeline.data.matrix import build_history
+from pipeline.data.split import before, between, is_silent, last_event
+from pipeline.data.validate import JUDGED, Baseline, Validation, events_since
+from pipeline.data.validate import validate as judge
 from pipeline.errors import ConfigError, DataError
 from pipeline.models.contract import Recipe
 from pipeline.models.families import recipe_from
-from pipeline.steps.champion import Champion, accepted_before
+from pipeline.steps.champion import Champion, accepted_before, last_block_days
 from pipeline.steps.config import Config, dump, load
 from pipeline.steps.run import Workspace
+from pipeline.steps.windows import windows
 from pipeline.stores.runs import Ref, Run
 
 TABLES = ("events", "items", "users", "quarantine", "batches")
@@ -149,6 +152,7 @@ def snapshot(
         "champion": champion.to_dict() if champion else None,
         "champion_name": champion_name,
         "publish": publish,
+        "block_days": last_block_days(ws.ledger.entries(), as_of),
     }
     run_id = f"{compact_instant(as_of)}-{_short_sum(facts)}"
     newest = ws.lake.read("publications", columns=[c.AS_OF])[c.AS_OF].max()
@@ -163,13 +167,10 @@ def snapshot(
 
 def validate(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref:
     """Judge the pinned data; a failed check raises `DataError` and stops the night."""
-    from pipeline.data.validate import validate as judge
-
     night = open_night(ws, run_id)
     if night.run.committed("validate") is None:
         progress("validate")
-        with TemporaryDirectory(prefix="nightjar-") as scratch:
-            result = judge(**_validation_inputs(ws, night), scratch=Path(scratch))
+        result = _judge(ws, night, progress)
         with night.run.draft("validate") as draft:
             draft.json("validation", result.to_dict())
             draft.rows = len(result.checks)
@@ -180,36 +181,91 @@ def validate(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref:
             "; ".join(f"{check['name']}: {check['sentence']}" for check in failed),
             where=f"the data of {format_instant(night.as_of)}",
         )
-    return _done(night.run, "validate")
+    return night.run.ref("validate")
+
+
+def _judge(ws: Workspace, night: Night, progress: Progress) -> Validation:
+    config = night.config.validate_
+    since = events_since(night.as_of, config)
+    taken, quarantined = _rows_taken(read_pinned(ws, night, "batches"), since)
+    accepted = accepted_before(ws.ledger.entries(), night.as_of)
+    baseline = None
+    if accepted:
+        record = ws.runs.open(accepted[-1].run_id).json("validate", "validation")
+        baseline = Baseline.from_json(record["baseline"])
+    return judge(
+        read_pinned(
+            ws, night, "events", columns=JUDGED, where=between(Interval(since, night.as_of))
+        ),
+        read_pinned(ws, night, "items"),
+        as_of=night.as_of,
+        kinds=night.config.ingest.kinds,
+        accepted=taken,
+        quarantined=quarantined,
+        baseline=baseline,
+        config=config,
+        progress=progress,
+    )
+
+
+def _rows_taken(batches: pl.DataFrame, since: datetime) -> tuple[int, int]:
+    """Sum what the files of events brought since an instant: accepted, quarantined."""
+    done = batches.filter(
+        (batches[c.STATUS] == c.BatchStatus.DONE.value)
+        & (batches[c.TABLE] == "events")
+        & (batches[c.INGESTED_AT] >= since)
+    )
+    return int(done[c.ACCEPTED].sum()), int(done[c.QUARANTINED].sum())
 
 
 def features(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref:
     """Clean, split and weigh the events: the training window, the holdout, the full window."""
-    from pipeline.steps.windows import windows
-
     night = open_night(ws, run_id)
     if (ref := night.run.committed("features")) is not None:
         return ref
     progress("features")
-    made = windows(read_events(ws, night), night)
+    events = read_events(ws, night, c.USER_ID, c.ITEM_ID, c.KIND, c.VALUE, c.TIMESTAMP)
+    made = windows(
+        events,
+        night.as_of,
+        night.config,
+        first=night.champion is None,
+        block_days=night.facts["block_days"],
+    )
     with night.run.draft("features") as draft:
         draft.arrays("train", made.train.arrays())
         draft.arrays("full", made.full.arrays())
         draft.frame("truth", made.split.truth)
         draft.json("split", made.split.to_dict())
         draft.json("clean", made.cleaning)
+        draft.json("tables", {"events": events.height, **_sizes(ws, night, "items", "users")})
         draft.rows = len(made.train.item)
-    return _done(night.run, "features")
+    return night.run.ref("features")
 
 
-def read_events(ws: Workspace, night: Night) -> pl.DataFrame:
-    """Return the pinned events before the as-of: user, item, kind, value, timestamp."""
-    return ws.lake.read(
-        "events",
-        version=night.versions["events"],
-        columns=[c.USER_ID, c.ITEM_ID, c.KIND, c.VALUE, c.TIMESTAMP],
-        where=pl.col(c.TIMESTAMP) < night.as_of,
-    )
+def _sizes(ws: Workspace, night: Night, *tables: str) -> dict[str, int]:
+    """Count the rows of tables as pinned."""
+    return {table: read_pinned(ws, night, table).height for table in tables}
+
+
+def read_pinned(
+    ws: Workspace,
+    night: Night,
+    table: str,
+    *,
+    columns: Sequence[str] | None = None,
+    where: pl.Expr | None = None,
+) -> pl.DataFrame:
+    """Read a table at the version that the night pinned; empty if it was not there then."""
+    version = night.versions[table]
+    if version is None:
+        return ws.lake.empty(table, columns)
+    return ws.lake.read(table, version=version, columns=columns, where=where)
+
+
+def read_events(ws: Workspace, night: Night, *columns: str) -> pl.DataFrame:
+    """Return the pinned events before the as-of."""
+    return read_pinned(ws, night, "events", columns=columns, where=before(night.as_of))
 
 
 def _started_before(run: Run) -> Started:
@@ -260,20 +316,15 @@ def _with_champion(
 
 def _silence(ws: Workspace, as_of: datetime) -> str | None:
     """Return a sentence when nothing has happened for too long; raise when nothing ever did."""
-    days = ws.lake.read("events", columns=[c.TIMESTAMP, c.EVENT_DAY])
-    before = days.filter(days[c.TIMESTAMP] < as_of)[c.TIMESTAMP].max()
-    if not isinstance(before, datetime):
-        first = days[c.TIMESTAMP].min()
-        held = f"the first is of {first:%Y-%m-%d}" if isinstance(first, datetime) else "it is empty"
-        raise DataError(
-            f"no event lies before {format_instant(as_of)} ({held})", where="the lake's events"
-        )
-    allowed = timedelta(days=ws.config.split.max_silence_days)
-    if as_of - before <= allowed:
+    events = ws.lake.read("events", columns=[c.TIMESTAMP])
+    if events.is_empty():
+        raise DataError("it holds no event; run `nightjar ingest` first", where="the lake")
+    last = last_event(events, as_of)
+    if not is_silent(last, as_of, ws.config.split):
         return None
     return (
-        f"nothing to do: the last event before {format_instant(as_of)} is of {before:%Y-%m-%d}, "
-        f"more than {allowed.days} days earlier"
+        f"nothing to do: the last event before {format_instant(as_of)} is of {last:%Y-%m-%d}, "
+        f"more than {ws.config.split.max_silence_days} days earlier"
     )
 
 
@@ -294,9 +345,3 @@ def _commit() -> str:
     except OSError:
         return "unknown"
     return found.stdout.strip() or "unknown"
-
-
-def _done(run: Run, step: str) -> Ref:
-    ref = run.committed(step)
-    assert ref is not None, step  # noqa: S101  (committed just now)
-    return ref

@@ -8,7 +8,6 @@ are first used, so a command pays only for what it needs.
 from __future__ import annotations
 
 import os
-from base64 import b64decode
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +17,7 @@ from pipeline.steps.config import TEMPLATE, Composed, Config, compose
 from pipeline.stores.lake import Lake
 from pipeline.stores.ledger import Ledger
 from pipeline.stores.runs import Run, Runs
-from pipeline.stores.vault import Vault, load_key, make_key
+from pipeline.stores.vault import Vault, load_key, make_key, parse_key
 
 CONFIG_FILE = "nightjar.toml"
 _KEY_VARIABLE = "NIGHTJAR_VAULT_KEY"
@@ -94,13 +93,7 @@ class Workspace:
     def vault(self) -> Vault:
         """Pseudonyms; the key comes from the environment or the workspace's key file."""
         given = os.environ.get(_KEY_VARIABLE)
-        if given:
-            try:
-                key = b64decode(given, validate=True)
-            except ValueError:
-                raise ConfigError(f"{_KEY_VARIABLE} is not base64") from None
-        else:
-            key = load_key(self.home / "secrets" / "vault.key")
+        key = parse_key(given) if given else load_key(self.home / "secrets" / "vault.key")
         return Vault(self.home / "vault.db", key)
 
     def run(self, run_id: str) -> Run:

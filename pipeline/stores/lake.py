@@ -105,6 +105,11 @@ class Lake:
         with _door(table):
             return frame.collect()
 
+    def empty(self, table: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
+        """Return no rows, in the shape of `read`."""
+        frame = pl.DataFrame(schema=_schema_of(table))
+        return frame if columns is None else frame.select(columns)
+
     def append(self, table: str, frame: pl.DataFrame, *, txn: tuple[str, int] | None = None) -> int:
         """Add rows and return the version that holds them.
 

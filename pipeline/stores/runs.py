@@ -8,6 +8,7 @@ left behind (`.draft-…`) is swept by the next draft of that step.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import json
@@ -23,7 +24,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from pipeline.errors import StorageError
+from pipeline.errors import ConcurrencyError, StorageError
 
 MANIFEST = "manifest.json"
 
@@ -118,6 +119,13 @@ class Run:
         manifest = _parse(data, path)
         return Ref(step, MANIFEST, hashlib.sha256(data).hexdigest(), int(manifest["rows"]))
 
+    def ref(self, step: str) -> Ref:
+        """Return the `Ref` of a step that must have been done."""
+        self.manifest(step)
+        found = self.committed(step)
+        assert found is not None  # noqa: S101  (its manifest was just read)
+        return found
+
     def steps(self, prefix: str = "") -> tuple[str, ...]:
         """Names of the committed steps below `prefix`, sorted."""
         found = (self.folder / prefix).glob(f"**/{MANIFEST}")
@@ -136,11 +144,14 @@ class Run:
         Raises `StorageError` if the step is committed already: ask `committed` first.
         """
         final = self.folder / step
-        if (final / MANIFEST).exists():
-            raise StorageError(f"step {step} of run {self.run_id} is committed already")
+        with self._writing(step):
+            if (final / MANIFEST).exists():
+                raise StorageError(f"step {step} of run {self.run_id} is committed already")
+            yield from self._draft(step, final)
+
+    def _draft(self, step: str, final: Path) -> Iterator[Draft]:
         work = final.parent / f".draft-{final.name}-{os.getpid()}"
         try:
-            final.parent.mkdir(parents=True, exist_ok=True)
             for left in final.parent.glob(f".draft-{final.name}-*"):
                 shutil.rmtree(left)
             work.mkdir()
@@ -160,6 +171,25 @@ class Run:
         finally:
             shutil.rmtree(work, ignore_errors=True)
         draft.ref = self.committed(step)
+
+    @contextmanager
+    def _writing(self, step: str) -> Iterator[None]:
+        """Hold the one right to write a step; death frees it."""
+        name = f".lock-{step.replace('/', '-')}"
+        try:
+            (self.folder / step).parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.folder / name, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise StorageError(f"cannot write {self.folder}: {error.strerror}") from error
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError:
+            raise ConcurrencyError(
+                f"step {step} of run {self.run_id} is being written by another process"
+            ) from None
+        finally:
+            os.close(handle)
 
     def path(self, step: str, name: str) -> Path:
         """Return the path of a committed file after checking its sum."""

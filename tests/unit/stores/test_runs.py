@@ -5,6 +5,7 @@
 * a file changed after the commit       -> refused by its sum
 * a file missing, a manifest damaged    -> refused, and named
 * a step that was never done            -> refused, and named
+* two processes write the same step     -> the second is refused by name
 * an array of objects                   -> refused: it would need pickle
 * a run id that leaves the folder       -> refused
 """
@@ -17,7 +18,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pipeline.errors import StorageError
+from pipeline.errors import ConcurrencyError, StorageError
 from pipeline.stores.runs import Runs
 
 
@@ -33,6 +34,21 @@ def write(run, step="features"):
         draft.arrays("arrays", {"ids": np.array(["é", "b"]), "n": np.arange(3)})
         draft.rows = 3
     return draft.ref
+
+
+def visible(run):
+    names = (path.name for path in run.folder.iterdir())
+    return [name for name in names if not name.startswith(".lock-")]
+
+
+def test_two_writers_of_one_step(run):
+    with run.draft("features"):
+        other = Runs(run.folder.parent).open(run.run_id)
+        with pytest.raises(ConcurrencyError, match="another process"), other.draft("features"):
+            pass
+        with other.draft("train/als") as draft:
+            draft.rows = 1
+    assert run.steps() == ("features", "train/als")
 
 
 def test_reads_back_what_was_written(run):
@@ -57,7 +73,7 @@ def test_an_error_while_writing_commits_nothing(run):
         draft.json("facts", {})
         raise ZeroDivisionError
     assert run.committed("features") is None
-    assert list(run.folder.iterdir()) == []
+    assert visible(run) == []
 
 
 @pytest.mark.parametrize("before", ["manifest", "rename"])
@@ -79,14 +95,14 @@ with run.draft("features") as draft:
     )
     assert done.returncode == 9
     run = Runs(tmp_path / "runs").open("r")
-    left = [path.name for path in run.folder.iterdir()]
+    left = visible(run)
     assert len(left) == 1
     assert left[0].startswith(".draft-features-")
     assert run.committed("features") is None
     assert run.steps() == ()
     assert not run.exists or run.committed("features") is None
     write(run)
-    assert [path.name for path in run.folder.iterdir()] == ["features"]
+    assert visible(run) == ["features"]
 
 
 def test_a_committed_step_is_not_written_again(run):

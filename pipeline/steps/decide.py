@@ -1,0 +1,164 @@
+"""The gate as a step: lay the evidence out, decide, write the decision, its page and the ledger.
+
+The decision follows from files that were committed before and from ledger lines of earlier nights,
+so a retry decides the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipeline.base import Progress, format_instant, parse_instant, silent
+from pipeline.data.split import Split
+from pipeline.evaluation.evaluate import NDCG, metric_name
+from pipeline.evaluation.gate import (
+    Absent,
+    Check,
+    Decision,
+    Evidence,
+    Judged,
+    Past,
+    Reference,
+    decide,
+    remember,
+)
+from pipeline.steps.champion import DECISION
+from pipeline.steps.learn import absences, read_split, trained
+from pipeline.steps.page import night_files
+from pipeline.steps.prepare import Night, open_night
+from pipeline.steps.run import Workspace
+from pipeline.stores.runs import Ref
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What the gate decided, and where it stands."""
+
+    kind: str
+    sentence: str
+    ref: Ref
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON."""
+        return asdict(self)
+
+
+def gate(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Decided:
+    """Decide on the night; a replay's decision stays out of the ledger."""
+    night = open_night(ws, run_id)
+    if night.run.committed("gate") is None:
+        progress("gate")
+        split = read_split(night.run)
+        decision = decide(_evidence(night, split, _past(ws, night)), night.config.gate)
+        with night.run.draft("gate") as draft:
+            draft.json("decision", decision.to_dict())
+            draft.json("metrics", _metrics(night, decision))
+            for name, data in night_files(night, split, decision).items():
+                draft.bytes(name, data)
+            draft.rows = len(decision.rules)
+    decision_dict = night.run.json("gate", "decision")
+    if not night.replay:
+        ws.ledger.append(
+            f"{DECISION}:{run_id}",
+            DECISION,
+            {
+                "run_id": run_id,
+                "as_of": format_instant(night.as_of),
+                "kind": decision_dict["kind"],
+                "recipe": decision_dict["recipe"],
+                "sentence": decision_dict["sentence"],
+                "block_days": night.run.json("features", "split")["block_days"],
+                "decision": decision_dict,
+            },
+        )
+    return Decided(decision_dict["kind"], decision_dict["sentence"], night.run.ref("gate"))
+
+
+def _evidence(night: Night, split: Split, past: Past) -> Evidence:
+    run = night.run
+    evaluation = run.json("evaluate", "evaluation")
+    missing = absences(night)
+    names = trained(night)
+    validation = run.json("validate", "validation")
+    found = evaluation["references"]
+    # What has no place in this task is no gap in the evidence; what failed is.
+    expected = tuple(n for n in night.recipes if n in names or run.committed(f"train/{n}") is None)
+    return Evidence(
+        k=night.config.recommend.length,
+        holdout=split.holdout,
+        judged=tuple(
+            Judged(
+                name=name,
+                recipe_hash=night.recipes[name].hash,
+                rung=night.recipes[name].capabilities.baseline,
+                users=run.frame("evaluate", f"users-{name}"),
+                coverage=evaluation["recipes"][name]["coverage"],
+            )
+            for name in names
+        ),
+        expected=expected,
+        champion=night.champion_name,
+        checks=tuple(
+            Check(check["name"], check["passed"], check["sentence"])
+            for check in validation["checks"]
+        ),
+        absent=tuple(
+            Absent(name, night.recipes[name].capabilities.baseline, missing[name])
+            for name in expected
+            if name in missing
+        ),
+        last=_reference(night, found, "last"),
+        month=_reference(night, found, "month"),
+        skipped=tuple(
+            f"{told['run_id']}: {told['skipped']}" for told in found.values() if "skipped" in told
+        ),
+        past=past,
+    )
+
+
+def _reference(night: Night, found: dict[str, Any], label: str) -> Reference | None:
+    if label not in found or "skipped" in found[label]:
+        return None
+    return Reference(
+        label=label,
+        tonight=night.run.frame("evaluate", f"reference-{label}-tonight"),
+        stored=night.run.frame("evaluate", f"reference-{label}-stored"),
+    )
+
+
+def _past(ws: Workspace, night: Night) -> Past:
+    """Gather the decisions of nights before this one's as-of, oldest first."""
+    lines = [
+        entry
+        for entry in ws.ledger.entries()
+        if entry["type"] == DECISION and parse_instant(entry["as_of"]) < night.as_of
+    ]
+    lines.sort(key=lambda entry: parse_instant(entry["as_of"]))
+    return remember([Decision.from_dict(entry["decision"]) for entry in lines])
+
+
+def _metrics(night: Night, decision: Decision) -> dict[str, dict[str, float | None]]:
+    """Line up what candidate, champion's recipe and best baseline reached, metric by metric."""
+    found = night.run.json("evaluate", "evaluation")["recipes"]
+    primary = metric_name(NDCG, night.config.recommend.length)
+
+    def best(names: list[str]) -> str | None:
+        return max(names, key=lambda name: found[name]["metrics"].get(primary, 0.0), default=None)
+
+    baselines = [n for n in found if night.recipes[n].capabilities.baseline is not None]
+    others = [n for n in found if n not in baselines and n != night.champion_name]
+    candidate = decision.recipe if decision.recipe != night.champion_name else None
+    shown = {
+        "candidate": candidate or best(others),
+        "champion": night.champion_name,
+        "baseline": best(baselines),
+    }
+    metrics = sorted({m for f in found.values() for m in f["metrics"] if m.count(".") == 0})
+    return {
+        metric: {
+            role: found[name]["metrics"].get(metric) if name in found else None
+            for role, name in shown.items()
+        }
+        for metric in metrics
+    }

@@ -1,0 +1,260 @@
+"""The night's middle: train every recipe, judge them, decide, refit the winner, check it cold.
+
+A recipe that fails leaves the others compared; the champion's own recipe failing stops the night.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from pipeline import columns as c
+from pipeline.base import Progress, silent
+from pipeline.data.matrix import History
+from pipeline.data.split import Split
+from pipeline.errors import GateError, NightjarError, StorageError
+from pipeline.models.contract import Recipe, Scorer
+from pipeline.models.families import load
+from pipeline.serving.recommend import fallback_list
+from pipeline.steps.prepare import Night, open_night, read_pinned
+from pipeline.steps.run import Workspace
+from pipeline.stores.runs import Draft, Ref, Run
+
+CANARIES = 100
+"""Users whose lists a fresh process must repeat."""
+FALLBACK = "decayed_popularity"
+"""Recipe of the list for people we know nothing of."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A recipe that could not be trained; the others go on."""
+
+    step: str
+    sentence: str
+    exit_code: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON."""
+        return asdict(self)
+
+    def text(self) -> str:
+        """As a line for a person."""
+        return f"{self.step} failed: {self.sentence}"
+
+
+def train_folder(name: str) -> str:
+    """Return the folder of a recipe's evaluation scorer below its run."""
+    return f"train/{name}"
+
+
+def train(ws: Workspace, run_id: str, recipe: str, *, progress: Progress = silent) -> Ref | Failure:
+    """Train one recipe on the training window, or find out that it has no place in this task."""
+    night = open_night(ws, run_id)
+    step = train_folder(recipe)
+    if recipe not in night.recipes:
+        raise StorageError(f"run {run_id} has no recipe {recipe!r}: {', '.join(night.recipes)}")
+    if (ref := night.run.committed(step)) is not None:
+        return ref
+    chosen = night.recipes[recipe]
+    split = read_split(night.run)
+    if chosen.capabilities.repeats_only and split.policy == "discovery":
+        return _commit_absent(night.run, step, "lists leave out what their user had before")
+    history = read_history(night.run, "train")
+    try:
+        scorer = chosen.train(history, progress=lambda text: progress(f"train {recipe}: {text}"))
+    except NightjarError as error:
+        if recipe == night.champion_name:
+            raise
+        return Failure(step, error.sentence, error.exit_code)
+    with night.run.draft(step) as draft:
+        write_scorer(draft, recipe, chosen, scorer)
+        draft.rows = history.n_users
+    return night.run.ref(step)
+
+
+def evaluate(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref:
+    """Judge every trained recipe on the holdout, and tonight's champion recipe on stored ones."""
+    from pipeline.evaluation.evaluate import evaluate as judge
+
+    night = open_night(ws, run_id)
+    if (ref := night.run.committed("evaluate")) is not None:
+        return ref
+    history, split = read_history(night.run, "train"), read_split(night.run)
+    segments = _segments(ws, night)
+    summary: dict[str, Any] = {}
+    with night.run.draft("evaluate") as draft:
+        for name in trained(night):
+            progress(f"evaluate {name}")
+            scorer = read_scorer(night.run, train_folder(name))
+            found = judge(
+                scorer, history, split, k=night.config.recommend.length, segments=segments
+            )
+            draft.frame(f"users-{name}", found.users)
+            summary[name] = {"metrics": dict(found.metrics), "coverage": found.coverage}
+        references = _references(ws, night, draft, history, split, segments, progress)
+        draft.json("evaluation", {"recipes": summary, "references": references})
+        draft.rows = split.n_users
+    return night.run.ref("evaluate")
+
+
+def _references(
+    ws: Workspace,
+    night: Night,
+    draft: Draft,
+    history: History,
+    split: Split,
+    segments: pl.DataFrame | None,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Judge tonight's champion recipe against the evaluation scorers of accepted nights."""
+    from pipeline.evaluation.evaluate import evaluate_stored
+    from pipeline.steps.champion import references
+
+    told: dict[str, Any] = {}
+    if night.champion is None or night.champion_name not in trained(night):
+        return told
+    tonight = read_scorer(night.run, train_folder(str(night.champion_name)))
+    for label, accepted in references(ws.ledger.entries(), night.as_of).items():
+        stored_run = ws.runs.open(accepted.run_id)
+        facts = {"run_id": accepted.run_id, "recipe": accepted.name}
+        stored = read_scorer(stored_run, train_folder(accepted.name))
+        if stored.trained_until > split.cutoff:
+            told[label] = {**facts, "skipped": "its training reaches into tonight's holdout"}
+            continue
+        progress(f"evaluate against {accepted.run_id}")
+        pair = evaluate_stored(
+            stored,
+            read_history(stored_run, "train"),
+            tonight,
+            history,
+            split,
+            k=night.config.recommend.length,
+            segments=segments,
+        )
+        draft.frame(f"reference-{label}-tonight", pair.tonight)
+        draft.frame(f"reference-{label}-stored", pair.stored)
+        told[label] = facts
+    return told
+
+
+def refit(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref:
+    """Train the promoted recipe, and the fallback, on everything up to the as-of."""
+    night = open_night(ws, run_id)
+    if (ref := night.run.committed("refit")) is not None:
+        return ref
+    decision = promoted(night)
+    recipe = night.recipes[decision["recipe"]]
+    history, split = read_history(night.run, "full"), read_split(night.run)
+    scorer = recipe.train(history, progress=lambda text: progress(f"refit: {text}"))
+    fallback = night.recipes[FALLBACK].train(history)
+    canaries = np.linspace(0, history.n_users - 1, min(CANARIES, history.n_users)).astype(np.int64)
+    anyone = fallback_list(fallback, history, night.config.recommend.length)
+    with night.run.draft("refit") as draft:
+        write_scorer(draft, decision["recipe"], recipe, scorer)
+        draft.arrays("fallback", fallback.arrays())
+        draft.json(
+            "meta",
+            {
+                "family": recipe.model_dump()["family"],
+                "exclude_seen": split.policy == "discovery",
+                "fallback": [{c.ITEM_ID: item, c.SCORE: score} for item, score in anyone],
+            },
+        )
+        draft.arrays("history", history.arrays())
+        draft.arrays("canaries", canary_lists(scorer, history, canaries, night, split))
+        draft.rows = history.n_users
+    return night.run.ref("refit")
+
+
+def cold_check(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref:
+    """Load the refit in a fresh process and compare; raises `GateError` when lists differ."""
+    from pipeline.steps.cold import check_cold
+
+    night = open_night(ws, run_id)
+    if night.run.committed("cold_check") is None:
+        promoted(night)
+        progress("cold check")
+        found = check_cold(ws, night)
+        with night.run.draft("cold_check") as draft:
+            draft.json("cold", found)
+            draft.rows = found["canaries"]
+    found = night.run.json("cold_check", "cold")
+    if found["fault"]:
+        raise GateError(f"cold check of run {run_id}: {found['fault']}")
+    return night.run.ref("cold_check")
+
+
+def canary_lists(
+    scorer: Scorer, history: History, rows: np.ndarray[Any, Any], night: Night, split: Split
+) -> dict[str, np.ndarray[Any, Any]]:
+    """Return the lists of a few users as arrays: rows, indptr, item, score."""
+    from pipeline.models.topk import top_k
+
+    part = history.rows(rows)
+    exclude = part.seen if split.policy == "discovery" else None
+    lists = top_k(scorer.score(part), night.config.recommend.length, exclude=exclude)
+    return {"rows": rows, "indptr": lists.indptr, "item": lists.item, "score": lists.score}
+
+
+def promoted(night: Night) -> dict[str, Any]:
+    """Return the decision; raises `GateError` where it promotes nothing."""
+    decision: dict[str, Any] = night.run.json("gate", "decision")
+    if decision["kind"] not in ("first", "switch", "refresh"):
+        raise GateError(f"run {night.run.run_id} promotes nothing: {decision['sentence']}")
+    return decision
+
+
+def trained(night: Night) -> tuple[str, ...]:
+    """Return the recipes that have a scorer, in the order of the night."""
+    return tuple(name for name in night.recipes if _absence(night.run, name) is None)
+
+
+def absences(night: Night) -> dict[str, str]:
+    """Return why recipes of the night have no scorer, by name."""
+    found = {name: _absence(night.run, name) for name in night.recipes}
+    return {name: why for name, why in found.items() if why is not None}
+
+
+def _absence(run: Run, name: str) -> str | None:
+    if run.committed(train_folder(name)) is None:
+        return "its training failed"
+    absent = run.json(train_folder(name), "recipe").get("absent")
+    return None if absent is None else str(absent)
+
+
+def _commit_absent(run: Run, step: str, why: str) -> Ref:
+    with run.draft(step) as draft:
+        draft.json("recipe", {"absent": why})
+    return run.ref(step)
+
+
+def write_scorer(draft: Draft, name: str, recipe: Recipe, scorer: Scorer) -> None:
+    """Write a scorer's arrays beside what it was made from."""
+    draft.arrays("scorer", scorer.arrays())
+    dumped = recipe.model_dump(mode="json")
+    draft.json("recipe", {"name": name, "recipe": dumped, "trained_on": scorer.trained_on})
+
+
+def read_scorer(run: Run, step: str) -> Scorer:
+    """Read a scorer that `write_scorer` wrote."""
+    family = run.json(step, "recipe")["recipe"]["family"]
+    return load(family, run.arrays(step, "scorer"))
+
+
+def read_history(run: Run, name: str) -> History:
+    """Read the ``train`` or the ``full`` window."""
+    return History.from_arrays(run.arrays("features", name))
+
+
+def read_split(run: Run) -> Split:
+    """Read the holdout and its truth."""
+    return Split.from_dict(run.json("features", "split"), run.frame("features", "truth"))
+
+
+def _segments(ws: Workspace, night: Night) -> pl.DataFrame | None:
+    users = read_pinned(ws, night, "users", columns=[c.USER_ID, c.SEGMENT])
+    return users if users.height else None

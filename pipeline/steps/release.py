@@ -1,0 +1,316 @@
+"""The night's end: mirror it into MLflow, build everybody's lists, put them before people.
+
+The swap is one commit of `publications`; the ledger's line and MLflow's aliases follow from it and
+are made good by whoever comes next, if a process dies in between.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pipeline import columns as c
+from pipeline.base import Progress, format_instant, silent
+from pipeline.data.matrix import History
+from pipeline.errors import StorageError
+from pipeline.models.families import load
+from pipeline.serving import publish as swap
+from pipeline.serving.recommend import recommend as build_lists
+from pipeline.steps.champion import PUBLICATION
+from pipeline.steps.learn import (
+    FALLBACK,
+    absences,
+    promoted,
+    read_scorer,
+    read_split,
+    train_folder,
+    trained,
+)
+from pipeline.steps.prepare import Night, open_night, read_pinned
+from pipeline.steps.run import Workspace
+from pipeline.stores.registry.client import Registry
+from pipeline.stores.registry.records import ChildRecord, DatasetRecord, ModelRecord, NightRecord
+from pipeline.stores.runs import Ref, Run
+
+PROMOTIONS = ("first", "switch", "refresh")
+
+
+def registry(ws: Workspace) -> Registry:
+    """Return the door to this workspace's MLflow."""
+    config = ws.config.registry
+    return Registry(ws.tracking_uri, config.experiment, config.model_name)
+
+
+def register(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref:
+    """Mirror the night into MLflow, whatever it decided; a promotion becomes a version."""
+    night = open_night(ws, run_id)
+    if (ref := night.run.committed("register")) is not None:
+        return ref
+    progress("register")
+    record = _night_record(night)
+    with ws.lake.lock("register"):
+        door = registry(ws)
+        door.prepare()
+        mirrored = door.mirror_night(record)
+        if record.model is not None and mirrored.version is not None:
+            door.verify(mirrored.version, _sums(night.run, record.model))
+    with night.run.draft("register") as draft:
+        draft.json("mlflow", {"run": mirrored.parent_run_id, "version": mirrored.version})
+        draft.rows = len(record.children)
+    return night.run.ref("register")
+
+
+def recommend(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref:
+    """Build the lists of everybody, a few entries longer than they are shown."""
+    night = open_night(ws, run_id)
+    if (ref := night.run.committed("recommend")) is not None:
+        return ref
+    name = promoted(night)["recipe"]
+    progress("recommend")
+    history = History.from_arrays(night.run.arrays("refit", "history"))
+    family = night.recipes[FALLBACK].model_dump()["family"]
+    users = read_pinned(ws, night, "users", columns=[c.USER_ID])[c.USER_ID]
+    config = night.config
+    lists = build_lists(
+        read_scorer(night.run, "refit"),
+        load(family, night.run.arrays("refit", "fallback")),
+        history,
+        set(users) - set(history.user_ids.tolist()),
+        swap.unavailable(read_pinned(ws, night, "items")),
+        repeat=read_split(night.run).policy == "repeat",
+        reasons=(name, FALLBACK),
+        length=config.recommend.length + config.publish.reserve,
+    )
+    with night.run.draft("recommend") as draft:
+        draft.frame("lists", lists)
+        draft.rows = lists[c.USER_ID].n_unique()
+    return night.run.ref("recommend")
+
+
+def publish(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref:
+    """Put the lists before people; a replay, or a night told not to publish, moves nothing."""
+    night = open_night(ws, run_id)
+    if (ref := night.run.committed("publish")) is not None:
+        return ref
+    promoted(night)
+    still = "the night is a replay" if night.replay else None
+    still = still or (None if night.publish else "the night was told not to publish")
+    row: dict[str, Any] | None = None
+    if still is None:
+        progress("publish")
+        row = _swap(ws, night)
+        move_aliases(ws, night, row)
+    with night.run.draft("publish") as draft:
+        draft.json(
+            "publication",
+            {
+                "moved": row is not None,
+                "why": still,
+                c.PUBLICATION_ID: None if row is None else row[c.PUBLICATION_ID],
+                c.GENERATION: None if row is None else row[c.GENERATION],
+            },
+        )
+        draft.rows = 0 if row is None else night.run.manifest("recommend")["rows"]
+    return night.run.ref("publish")
+
+
+def reconcile(ws: Workspace) -> None:
+    """Write the ledger's lines of swaps whose process died before it could."""
+    publications = ws.lake.read("publications").sort(c.GENERATION)
+    known = {entry["key"] for entry in ws.ledger.entries()}
+    for row in publications.iter_rows(named=True):
+        if _ledger_key(row) not in known:
+            _record(ws, Night.read(ws.runs.open(row[c.RUN_ID])), row)
+
+
+def move_aliases(ws: Workspace, night: Night, row: Mapping[str, Any]) -> None:
+    """Point MLflow's aliases at what is live; an older night than the live one leaves them."""
+    live = swap.live(ws.lake.read("publications"))
+    if live is None or live[c.PUBLICATION_ID] != row[c.PUBLICATION_ID]:
+        return
+    before = None if night.champion is None else int(night.champion.model_version)
+    registry(ws).move_aliases(int(row[c.MODEL_VERSION]), before)
+
+
+def _swap(ws: Workspace, night: Night) -> dict[str, Any]:
+    run, publication_id = night.run, f"p-{night.run.run_id}"
+    pin = _pin(ws, night)
+    items = ws.lake.empty("items")
+    if pin[c.CATALOGUE_VERSION] is not None:
+        items = ws.lake.read("items", version=pin[c.CATALOGUE_VERSION])
+    lists = swap.trim(
+        run.frame("recommend", "lists"), swap.unavailable(items), night.config.recommend.length
+    )
+    facts = {
+        c.PUBLICATION_ID: publication_id,
+        c.MODEL_VERSION: str(run.json("register", "mlflow")["version"]),
+        c.RUN_ID: run.run_id,
+        c.RECIPE: promoted(night)["recipe"],
+        c.CATALOGUE_VERSION: pin[c.CATALOGUE_VERSION],
+        c.RULES_HASH: hashlib.sha256(b"").hexdigest()[:12],  # no rules are declared yet
+        c.SUMS: swap.lists_sum(lists),
+    }
+    with ws.lake.lock("publish"):
+        publications = ws.lake.read("publications")
+        row = swap.next_row(
+            publications,
+            facts,
+            as_of=night.as_of,
+            live_from=datetime.fromisoformat(pin[c.LIVE_FROM]),
+        )
+        if row is not None:
+            rows = swap.publication_rows(lists, publication_id)
+            ws.lake.replace_where("recommendations", rows, c.PUBLICATION_ID, publication_id)
+            ws.lake.append("publications", row)
+        live = row if row is not None else publications
+        mine = live.filter(live[c.PUBLICATION_ID] == publication_id).row(0, named=True)
+        _record(ws, night, mine)
+    return mine
+
+
+def _pin(ws: Workspace, night: Night) -> dict[str, Any]:
+    """Fix, once for all attempts, the catalogue that the lists obey and when they go live."""
+    if night.run.committed("publish-pin") is None:
+        by_clock = night.config.publish.live_from == "clock"
+        live_from = datetime.now(UTC) if by_clock else night.as_of
+        with night.run.draft("publish-pin") as draft:
+            draft.json(
+                "pin",
+                {
+                    c.CATALOGUE_VERSION: ws.lake.version("items"),
+                    c.LIVE_FROM: live_from.isoformat(),
+                },
+            )
+    pinned: dict[str, Any] = night.run.json("publish-pin", "pin")
+    return pinned
+
+
+def _ledger_key(row: Mapping[str, Any]) -> str:
+    return f"{PUBLICATION}:{row[c.PUBLICATION_ID]}"
+
+
+def _record(ws: Workspace, night: Night, row: Mapping[str, Any]) -> None:
+    """Write the swap into the ledger; the same line whoever writes it."""
+    recipe = night.recipes[row[c.RECIPE]]
+    ws.ledger.append(
+        _ledger_key(row),
+        PUBLICATION,
+        {
+            "name": row[c.RECIPE],
+            "recipe": recipe.model_dump(mode="json"),
+            "run_id": row[c.RUN_ID],
+            "as_of": format_instant(row[c.AS_OF]),
+            "live_from": format_instant(row[c.LIVE_FROM]),
+            "publication_id": row[c.PUBLICATION_ID],
+            "generation": row[c.GENERATION],
+            "model_version": row[c.MODEL_VERSION],
+        },
+    )
+
+
+def _night_record(night: Night) -> NightRecord:
+    run, decision = night.run, night.run.json("gate", "decision")
+    winner = decision["recipe"] if decision["kind"] in PROMOTIONS else None
+    tags = {
+        "nightjar.as_of": format_instant(night.as_of),
+        "nightjar.decision": decision["kind"],
+        "nightjar.snapshot": json.dumps(night.versions, sort_keys=True),
+        "nightjar.git_commit": night.facts["commit"],
+        "nightjar.replay": str(night.replay).lower(),
+    }
+    pictures = [name for name in run.manifest("gate")["files"] if name.endswith((".png", ".html"))]
+    split = run.json("features", "split")
+    return NightRecord(
+        run_id=run.run_id,
+        as_of=night.as_of,
+        sentence=decision["sentence"],
+        children=_children(night),
+        datasets=_datasets(night),
+        params={
+            "holdout_days": split["block_days"],
+            "policy": split["policy"],
+            "target_kinds": ",".join(split["target_kinds"]),
+            "champion": decision["recipe"],
+        },
+        metrics=_cleaning(run),
+        tags=tags,
+        artifacts={
+            "decision.json": run.path("gate", "decision.json"),
+            "validation.json": run.path("validate", "validation.json"),
+            "cleaning.json": run.path("features", "clean.json"),
+            **{name: run.path("gate", name) for name in pictures},
+        },
+        winner=winner,
+        model=None if winner is None else _model(night, winner, decision["sentence"], tags),
+    )
+
+
+def _children(night: Night) -> tuple[ChildRecord, ...]:
+    run, found = night.run, night.run.json("evaluate", "evaluation")["recipes"]
+    children = []
+    for name in trained(night):
+        made = run.json(train_folder(name), "recipe")
+        children.append(
+            ChildRecord(
+                recipe=name,
+                params=made["recipe"],
+                metrics=found[name]["metrics"],
+                tags={"nightjar.trained_on": made["trained_on"]},
+            )
+        )
+    failed = {
+        n: why for n, why in absences(night).items() if run.committed(train_folder(n)) is None
+    }
+    children += [
+        ChildRecord(recipe=name, params=night.recipes[name].model_dump(mode="json"), failure=why)
+        for name, why in failed.items()
+    ]
+    return tuple(children)
+
+
+def _datasets(night: Night) -> tuple[DatasetRecord, ...]:
+    rows = night.run.json("features", "tables")
+    contexts = {"events": "training", "items": "catalogue", "users": "segments"}
+    return tuple(
+        DatasetRecord(
+            name=table,
+            lake_version=version,
+            digest=f"{table}@{version}",
+            rows=rows[table],
+            context=context,
+        )
+        for table, context in contexts.items()
+        if (version := night.versions[table]) is not None
+    )
+
+
+def _cleaning(run: Run) -> dict[str, float]:
+    """Name the counts of what cleaning did to the training window."""
+    report = run.json("features", "clean")["train"]
+    counts = {f"clean.{key}": float(report[key]) for key in ("rows_in", "rows_out", "quarantined")}
+    for column in report["columns"]:
+        for what in ("missing", "filled", "below", "above"):
+            counts[f"clean.{column['column']}.{what}"] = float(column[what])
+    return counts
+
+
+def _model(night: Night, winner: str, sentence: str, tags: Mapping[str, str]) -> ModelRecord:
+    files: tuple[Path, ...] = tuple(
+        night.run.path("refit", name) for name in ("scorer.npz", "history.npz", "meta.json")
+    )
+    recipe = json.dumps(night.recipes[winner].model_dump(mode="json"), sort_keys=True)
+    return ModelRecord(
+        files=files, description=sentence, tags={**tags, "nightjar.recipe_json": recipe}
+    )
+
+
+def _sums(run: Run, model: ModelRecord) -> dict[str, str]:
+    files = run.manifest("refit")["files"]
+    missing = [path.name for path in model.files if path.name not in files]
+    if missing:
+        raise StorageError(f"step refit of run {run.run_id} has no file {missing[0]}")
+    return {path.name: files[path.name]["sha256"] for path in model.files}

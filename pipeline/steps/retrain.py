@@ -1,0 +1,194 @@
+"""A whole night, and the steps it is made of, under one roof.
+
+Airflow, the command line and the tests call these functions. Each returns what an earlier attempt
+committed, so a night that was killed goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from pipeline.base import Progress, format_instant, silent, to_utc
+from pipeline.steps.champion import accepted_before
+from pipeline.steps.decide import Decided, gate
+from pipeline.steps.learn import Failure, cold_check, evaluate, refit, train
+from pipeline.steps.prepare import Night, Started, features, validate
+from pipeline.steps.prepare import snapshot as pin
+from pipeline.steps.release import PROMOTIONS, publish, recommend, reconcile, register
+from pipeline.steps.run import Workspace
+
+__all__ = [
+    "Decided",
+    "Failure",
+    "NightResult",
+    "Started",
+    "cold_check",
+    "evaluate",
+    "features",
+    "gate",
+    "nightly",
+    "publish",
+    "recommend",
+    "refit",
+    "register",
+    "snapshot",
+    "train",
+    "validate",
+]
+
+EXIT_CODES = {"keep": 4, "block": 5}
+"""Exit codes of decisions; every other one is 0."""
+
+
+@dataclass(frozen=True)
+class NightResult:
+    """How a night ended, the shape of `nightly --json`.
+
+    Attributes
+    ----------
+    status
+        ``done``, ``already_done``, ``nothing_to_do`` or ``replay``.
+    decision
+        The gate's kind, ``None`` where there was nothing to do.
+    recipe, model_version, publication_id
+        Of the champion after the night.
+    metrics
+        Name -> what candidate, champion and baseline reached.
+    failures
+        Recipes that could not be trained, with the sentence.
+    """
+
+    run_id: str
+    as_of: str
+    status: str
+    decision: str | None
+    sentence: str
+    reasons: tuple[str, ...] = ()
+    recipe: str | None = None
+    model_version: str | None = None
+    publication_id: str | None = None
+    accounts: tuple[Any, ...] = ()
+    metrics: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    failures: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def exit_code(self) -> int:
+        """0 for a promotion and where there was nothing to do, 4 for keep, 5 for block."""
+        return EXIT_CODES.get(self.decision or "", 0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON."""
+        return {**vars(self), "reasons": list(self.reasons), "accounts": list(self.accounts)}
+
+    def text(self) -> str:
+        """As lines for a person."""
+        lines = [f"{self.status.replace('_', ' ')}: {self.sentence}"]
+        lines += [f"  {reason}" for reason in self.reasons]
+        lines += [f"  {name} was left out: {why}" for name, why in self.failures.items()]
+        if self.publication_id:
+            lines.append(f"live: {self.recipe}, version {self.model_version}")
+        if self.run_id:
+            lines.append(f"run:  {self.run_id}")
+        return "\n".join(lines)
+
+
+def snapshot(
+    ws: Workspace,
+    as_of: datetime,
+    *,
+    recipes: Sequence[str] | None = None,
+    publish: bool = True,
+    progress: Progress = silent,
+) -> Started:
+    """Make good what a killed process left between swap and ledger, then pin the night."""
+    ws.lake.check_tail()
+    reconcile(ws)
+    return pin(ws, as_of, recipes=recipes, publish=publish, progress=progress)
+
+
+def nightly(
+    ws: Workspace,
+    as_of: datetime,
+    *,
+    recipes: Sequence[str] | None = None,
+    publish: bool = True,
+    progress: Progress = silent,
+) -> NightResult:
+    """Run a night from snapshot to publication, or what is left of it.
+
+    Raises
+    ------
+    NightjarError
+        Any step's; the same call goes on from there once its cause is gone.
+    """
+    as_of = to_utc(as_of)
+    with ws.lake.lock("night"):
+        started = snapshot(ws, as_of, recipes=recipes, publish=publish, progress=progress)
+        if started.status == "nothing_to_do":
+            return NightResult("", format_instant(as_of), started.status, None, started.sentence)
+        failures = {}
+        if started.status == "new":
+            failures = _steps(ws, started, progress)
+    return result(ws, started.run_id, status=started.status, failures=failures)
+
+
+def _steps(ws: Workspace, started: Started, progress: Progress) -> dict[str, str]:
+    run_id = started.run_id
+    validate(ws, run_id, progress=progress)
+    features(ws, run_id, progress=progress)
+    failures = {}
+    for recipe in started.recipes:
+        trained = train(ws, run_id, recipe, progress=progress)
+        if isinstance(trained, Failure):
+            failures[recipe] = trained.sentence
+    evaluate(ws, run_id, progress=progress)
+    decided = gate(ws, run_id, progress=progress)
+    progress(f"gate: {decided.kind}")
+    if decided.kind in PROMOTIONS:
+        refit(ws, run_id, progress=progress)
+        cold_check(ws, run_id, progress=progress)
+    register(ws, run_id, progress=progress)
+    if decided.kind in PROMOTIONS:
+        recommend(ws, run_id, progress=progress)
+        from pipeline.steps.release import publish as put_live
+
+        put_live(ws, run_id, progress=progress)
+    return failures
+
+
+def result(
+    ws: Workspace, run_id: str, *, status: str = "new", failures: Mapping[str, str] | None = None
+) -> NightResult:
+    """Read how a night ended from what it committed."""
+    night = Night.read(ws.run(run_id))
+    decision = night.run.json("gate", "decision")
+    if status == "new":
+        status = "replay" if night.replay else "done"
+    champion = _champion_after(ws, night)
+    return NightResult(
+        run_id=run_id,
+        as_of=format_instant(night.as_of),
+        status=status,
+        decision=decision["kind"],
+        sentence=decision["sentence"],
+        reasons=tuple(decision["reasons"]),
+        recipe=champion.get("name"),
+        model_version=champion.get("model_version"),
+        publication_id=champion.get("publication_id"),
+        accounts=tuple(decision["accounts"]),
+        metrics=night.run.json("gate", "metrics"),
+        failures=dict(failures or {}),
+    )
+
+
+def _champion_after(ws: Workspace, night: Night) -> dict[str, Any]:
+    """Return the champion once this night is over: its own, or the one it found."""
+    own = [x for x in accepted_before(ws.ledger.entries(), night.as_of) if x]
+    published = [e for e in ws.ledger.entries() if e.get("run_id") == night.run.run_id]
+    for entry in published:
+        if entry["type"] == "publication":
+            return dict(entry)
+    return own[-1].to_dict() if own else {}

@@ -1,0 +1,65 @@
+"""Events -> the three things a night learns from and is judged on, in the one right order.
+
+Cleaning is learnt on the training window alone and applied to the rest, the split sees what was
+cleaned, and the full window of the refit is cleaned with figures of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import polars as pl
+
+from pipeline.data.clean import apply, learn
+from pipeline.data.features import weigh
+from pipeline.data.matrix import History, build_history
+from pipeline.data.split import Split, before, split
+from pipeline.steps.config import Config
+
+_WHERE = "clean.events"
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The training window, the full window, the holdout, and what cleaning did."""
+
+    train: History
+    full: History
+    split: Split
+    cleaning: dict[str, Any]
+
+
+def windows(
+    events: pl.DataFrame, as_of: datetime, config: Config, *, first: bool, block_days: int | None
+) -> Windows:
+    """Build the windows of one as-of.
+
+    Parameters
+    ----------
+    events
+        user_id, item_id, kind, value, timestamp: all before `as_of`.
+    first
+        There is no champion yet: the longest block judges.
+    block_days
+        Length of the block of the night before, which never shrinks.
+    """
+    parts = split(
+        events,
+        as_of,
+        config.split,
+        first=first,
+        block_days=block_days,
+        rating_threshold=config.features.rating_threshold,
+    )
+    past = events.filter(before(parts.cutoff))
+    policies = config.clean.events
+    train = apply(past, learn(past, policies, where=_WHERE))
+    full = apply(events, learn(events, policies, where=_WHERE))
+    return Windows(
+        train=build_history(weigh(train.frame, config.features), parts.cutoff),
+        full=build_history(weigh(full.frame, config.features), as_of),
+        split=parts,
+        cleaning={"train": train.report.to_dict(), "full": full.report.to_dict()},
+    )
