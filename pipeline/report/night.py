@@ -1,0 +1,151 @@
+"""What a night's page and figures are made of: frozen rows, filled by the one who read the files.
+
+Promises: nothing here is computed; equal rows give equal bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+
+@dataclass(frozen=True)
+class RecipeRow:
+    """One recipe that competed.
+
+    Attributes
+    ----------
+    role
+        ``champion``, ``candidate`` or ``baseline``.
+    mean, lo, hi
+        Primary metric and its 95 % interval; ``None`` where `failure` says why there is none.
+    coverage
+        Share of the catalogue in the lists, 0 to 1.
+    """
+
+    name: str
+    role: str
+    mean: float | None = None
+    lo: float | None = None
+    hi: float | None = None
+    coverage: float | None = None
+    failure: str | None = None
+
+
+@dataclass(frozen=True)
+class LiftRow:
+    """A recipe against the one it was held against, on the same people; relative, .02 is +2 %.
+
+    Attributes
+    ----------
+    lift, lo, hi
+        Mean difference ÷ the other's mean, and its 95 % interval.
+    proved
+        Whether the gate takes this recipe as better: by its own threshold, not by this interval.
+    underpowered
+        Why it must not be judged, or ``None``.
+    """
+
+    name: str
+    lift: float
+    lo: float
+    hi: float
+    proved: bool = False
+    underpowered: str | None = None
+
+
+@dataclass(frozen=True)
+class SliceRow:
+    """One group of people under two recipes: primary metric with its 95 % interval.
+
+    Attributes
+    ----------
+    users
+        People of the group who were judged.
+    candidate, champion
+        (mean, lo, hi); `champion` stands for whatever the candidate is held against.
+    """
+
+    name: str
+    users: int
+    candidate: tuple[float, float, float]
+    champion: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class RuleRow:
+    """One rule of the gate: what was measured, what is allowed, how it ended, in words.
+
+    `verdict` is ``passed``, ``failed``, or the word for why it was not judged.
+    """
+
+    name: str
+    subject: str
+    figure: float | None
+    bound: float | None
+    verdict: str
+    sentence: str
+
+
+@dataclass(frozen=True)
+class CheckRow:
+    """One check of the data; `status` is ``passed`` or the word for what happened instead."""
+
+    name: str
+    status: str
+    figure: float | None
+    bound: float | None
+    sentence: str
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """A table of the lake as the night read it."""
+
+    name: str
+    version: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class NightPage:
+    """Everything on the page of one night.
+
+    Attributes
+    ----------
+    kind
+        ``first``, ``switch``, ``refresh``, ``keep`` or ``block``.
+    metric
+        Primary metric by its name, such as ``ndcg_at_20``.
+    winner
+        The recipe that goes live or stays live; ``None`` if there is none.
+    challenger, against
+        The two recipes of `slices`; also who `lifts` are held against.
+    needed_lift
+        Lift that a switch needs; .01 is +1 %.
+    facts
+        (name, value) pairs about the data and the holdout, ready to read.
+    advice
+        What a person can do now; empty where nothing is to be done (`words.advice` has defaults).
+    origin
+        (name, value) pairs for the foot: run, commit, config.
+    """
+
+    run_id: str
+    as_of: datetime
+    kind: str
+    sentence: str
+    metric: str
+    recipes: tuple[RecipeRow, ...]
+    winner: str | None = None
+    challenger: str | None = None
+    against: str | None = None
+    needed_lift: float | None = None
+    lifts: tuple[LiftRow, ...] = ()
+    slices: tuple[SliceRow, ...] = ()
+    rules: tuple[RuleRow, ...] = ()
+    checks: tuple[CheckRow, ...] = ()
+    tables: tuple[TableRow, ...] = ()
+    facts: tuple[tuple[str, str], ...] = ()
+    advice: tuple[str, ...] = ()
+    origin: tuple[tuple[str, str], ...] = ()

@@ -1,0 +1,117 @@
+"""The words a person reads about a night: names of metrics, headlines, what to do next.
+
+Promises: no figure is computed here, none is dropped; a percentage always carries its sign where
+it is a change.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+
+from pipeline.report.night import LiftRow, RecipeRow, RuleRow, SliceRow
+
+HEADLINE = {
+    "first": "A first model goes live",
+    "switch": "A new recipe goes live",
+    "refresh": "The same recipe goes live on newer data",
+    "keep": "The champion stays live",
+    "block": "Blocked: the live lists stay as they were",
+}
+PASSED = "passed"
+FAILED = "failed"
+_UPPER = {"ndcg", "map", "mrr"}
+
+
+def metric_label(name: str) -> str:
+    """Write ``ndcg_at_20`` as ``NDCG@20``, ``slice.cold.recall_at_10`` as ``cold: recall@10``."""
+    where, _, metric = name.rpartition(".")
+    stem, at, k = metric.partition("_at_")
+    stem = stem.upper() if stem in _UPPER else plain(stem)
+    prefix = f"{plain(where.removeprefix('slice.'))}: " if where else ""
+    return f"{prefix}{stem}@{k}" if at else f"{prefix}{stem}"
+
+
+def plain(name: str) -> str:
+    """Write a slug as words: ``new_items`` as ``new items``."""
+    return re.sub(r"_+", " ", name).strip()
+
+
+def change(value: float) -> str:
+    """Write a relative change with its sign: ``+1.5 %``, ``−22 %``; whole from 10 % on."""
+    if not math.isfinite(value):
+        return "n/a"
+    percent = 100 * value
+    text = f"{abs(percent):.1f}" if abs(percent) < 9.95 else f"{abs(percent):.0f}"
+    if float(text) == 0:
+        return "0 %"
+    return f"{'+' if percent > 0 else '−'}{text} %"
+
+
+def number(value: float | None) -> str:
+    """Write a figure with four significant digits, large ones with thousands marks."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    if value == int(value) and abs(value) < 1e15:
+        text = f"{int(value):,}"
+    else:
+        text = f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+    return text.replace("-", "−")
+
+
+def recipes_title(recipes: Sequence[RecipeRow], metric: str) -> str:
+    """Say which recipe is best and how far ahead of the next one it is."""
+    judged = sorted((row for row in recipes if row.mean is not None), key=_mean, reverse=True)
+    if not judged:
+        return f"No recipe has a {metric_label(metric)}"
+    best = judged[0]
+    if len(judged) == 1:
+        return f"{best.name} reaches a {metric_label(metric)} of {best.mean:.3f}"
+    second = judged[1]
+    if _mean(second) <= 0:
+        return f"{best.name} has the best {metric_label(metric)}"
+    ahead = change(_mean(best) / _mean(second) - 1)
+    return f"{best.name} has the best {metric_label(metric)}, {ahead} on {second.name}"
+
+
+def lifts_title(lifts: Sequence[LiftRow], against: str) -> str:
+    """Say who is proved better than `against`, or that nobody is."""
+    better = [row for row in lifts if row.proved]
+    if all(row.underpowered is not None for row in lifts):
+        return f"Nobody could be held against {against}: too little evidence"
+    if not better:
+        return f"No recipe is proved better than {against}"
+    best = max(better, key=lambda row: row.lift)
+    return f"{best.name} beats {against} by {change(best.lift).removeprefix('+')}"
+
+
+def slices_title(slices: Sequence[SliceRow], challenger: str, against: str) -> str:
+    """Say in how many groups the challenger leads."""
+    ahead = sum(row.candidate[0] > row.champion[0] for row in slices)
+    if ahead == len(slices):
+        return f"{challenger} is ahead of {against} in every group"
+    return f"{challenger} is ahead of {against} in {ahead} of {len(slices)} groups"
+
+
+def advice(kind: str, rules: Sequence[RuleRow]) -> tuple[str, ...]:
+    """Return what a person can do after such a night, most useful first; often nothing."""
+    failed = [rule for rule in rules if rule.verdict == FAILED]
+    thin = [rule for rule in rules if "underpowered" in rule.verdict]
+    if kind == "block":
+        named = (
+            ", ".join(dict.fromkeys(plain(rule.name) for rule in failed)) or "the sentence above"
+        )
+        return (
+            f"Look first at: {named}. The last good lists are still live.",
+            "If data are missing, deliver the files into landing/ and run the night again: "
+            "it starts from the new data as a new run.",
+            "Nothing needs to be undone: a blocked night publishes nothing.",
+        )
+    if thin and kind != "switch":
+        return ("Too few people could be judged; the gate waits for more days rather than guess.",)
+    return ()
+
+
+def _mean(row: RecipeRow) -> float:
+    return float("-inf") if row.mean is None else row.mean
