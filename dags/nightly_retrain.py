@@ -1,0 +1,304 @@
+"""Retrain the recommender, prove that the new model is better, and only then publish its lists.
+
+**When.** Every night at 03:00 UTC, or as soon as `feedback_ingest` asks for it. Starts paused.
+
+**By hand.** Trigger it with an `as_of`: the night then sees exactly what was known at that
+instant. An as-of that is not later than the live publication's is a replay, which moves nothing.
+
+**How it ends.** Green when a model was promoted (`first`, `switch`, `refresh`), when the champion
+stays (`keep`: what would publish is skipped), when the night was done before (`already_done`) and
+when nothing has happened for a week (`nothing_to_do`). Red when the gate blocked or a task failed:
+the last task, `verdict`, says why in one sentence. Decisions and red nights are also posted to the
+Airflow connection `nightjar_webhook`, if there is one.
+
+**Again.** Clear a task or start the night again: each step hands back what it committed before.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import (
+    AssetOrTimeSchedule,
+    CronTriggerTimetable,
+    Param,
+    TriggerRule,
+    chain,
+    dag,
+    get_current_context,
+    task,
+)
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+
+from dags.common import (
+    DEFAULT_ARGS,
+    HEAVY,
+    PROBLEM,
+    RETRAIN_REQUESTED,
+    resolve_as_of,
+    workspace,
+)
+from dags.verdict import PROMOTIONS, judge
+
+if TYPE_CHECKING:
+    from pipeline.steps.run import Workspace
+
+log = logging.getLogger("airflow.task")
+
+PARAMS = {
+    "as_of": Param(
+        None,
+        type=["null", "string"],
+        format="date-time",
+        title="As of",
+        description="The instant that decides everything the night sees, with a time zone; empty "
+        "means when the run is due. The demo's data end in 2017: there, 2017-12-29T09:00:00Z has "
+        "data.",
+    ),
+    "recipes": Param(
+        None,
+        type=["null", "array"],
+        items={"type": "string"},
+        title="Recipes",
+        description="Names of configured recipes to train, one a line; empty means all. Baselines "
+        "and the champion's recipe always ride along.",
+    ),
+    "publish": Param(
+        True,
+        type="boolean",
+        title="Publish",
+        description="Whether a model that the gate lets through goes before people.",
+    ),
+}
+
+
+STARTED = "started"
+"""XCom key of `snapshot`: Nightjar's run id, status and sentence. (Its value is what is mapped.)"""
+
+
+def _started() -> dict[str, Any]:
+    """Return what `snapshot` said, empty if it failed."""
+    return get_current_context()["ti"].xcom_pull(task_ids="snapshot", key=STARTED) or {}
+
+
+def _decided() -> dict[str, Any]:
+    """Return what `gate` said, empty if it decided nothing."""
+    return get_current_context()["ti"].xcom_pull(task_ids="gate") or {}
+
+
+@contextmanager
+def _night(*, decided: bool = False, promoted: bool = False) -> Iterator[tuple[Workspace, str]]:
+    """Open the workspace and the night; skips the task where it has nothing to do.
+
+    That is where `snapshot` found nothing (more) to do, where the gate decided nothing though the
+    task speaks of what it `decided`, and where it `promoted` nothing.
+    """
+    started, decision = _started(), _decided()
+    if started["status"] != "new":
+        raise AirflowSkipException(started["sentence"])
+    if (decided or promoted) and not decision:
+        raise AirflowSkipException("the gate decided nothing")
+    if promoted and decision["kind"] not in PROMOTIONS:
+        raise AirflowSkipException(f"{decision['kind']}: {decision['sentence']}")
+    with workspace() as ws:
+        yield ws, started["run_id"]
+
+
+@dag(
+    description="Retrain, prove, publish.",
+    doc_md=__doc__,
+    schedule=AssetOrTimeSchedule(
+        # No start date and no grace: unpausing starts no run for a night that has passed.
+        timetable=CronTriggerTimetable(
+            "0 3 * * *", timezone="UTC", run_immediately=timedelta(seconds=0)
+        ),
+        assets=[RETRAIN_REQUESTED],
+    ),
+    catchup=False,
+    max_active_runs=1,
+    is_paused_upon_creation=True,
+    default_args=DEFAULT_ARGS,
+    params=PARAMS,
+    tags=["nightjar", "retrain"],
+)
+def nightly_retrain() -> None:
+    """Wire the night."""
+
+    @task
+    def snapshot() -> list[str]:
+        """Resolve the as-of, pin what the night sees, and name the recipes to train."""
+        from pipeline.steps import retrain
+
+        context = get_current_context()
+        params = context["params"]
+        with workspace() as ws:
+            started = retrain.snapshot(
+                ws,
+                resolve_as_of(context),
+                recipes=params["recipes"] or None,  # the form hands on an emptied field as []
+                publish=params["publish"],
+                progress=log.info,
+            )
+        log.info(started.sentence)
+        begun = {
+            "run_id": started.run_id,
+            "status": started.status,
+            "sentence": started.sentence,
+        }
+        context["ti"].xcom_push(key=STARTED, value=begun)
+        return list(started.recipes)
+
+    @task
+    def validate() -> dict[str, Any]:
+        """Judge the pinned data by named rules; a broken one stops the night."""
+        from pipeline.steps import retrain
+
+        with _night() as (ws, run_id):
+            return retrain.validate(ws, run_id, progress=log.info).to_dict()
+
+    @task(execution_timeout=HEAVY["execution_timeout"])
+    def features() -> dict[str, Any]:
+        """Clean, split by time and weigh the events; what comes after the cut is the holdout."""
+        from pipeline.steps import retrain
+
+        with _night() as (ws, run_id):
+            return retrain.features(ws, run_id, progress=log.info).to_dict()
+
+    @task(map_index_template="{{ recipe_name }}", **HEAVY)
+    def train(recipe: str) -> dict[str, Any]:
+        """Train one recipe on what lies before the cut; a recipe that fails is left out."""
+        from pipeline.steps import retrain
+        from pipeline.stores.runs import Ref
+
+        get_current_context()["recipe_name"] = recipe  # type: ignore[typeddict-unknown-key]
+        with _night() as (ws, run_id):
+            trained = retrain.train(ws, run_id, recipe, progress=log.info)
+        if not isinstance(trained, Ref):
+            raise AirflowSkipException(trained.text())
+        return trained.to_dict()
+
+    @task(trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS, **HEAVY)
+    def evaluate() -> dict[str, Any]:
+        """Score every recipe's lists against what people did after the cut."""
+        from pipeline.steps import retrain
+
+        with _night() as (ws, run_id):
+            return retrain.evaluate(ws, run_id, progress=log.info).to_dict()
+
+    @task
+    def gate() -> dict[str, Any]:
+        """Decide, and say why: first, switch, refresh, keep or block."""
+        from pipeline.steps import retrain
+
+        with _night() as (ws, run_id):
+            decided = retrain.gate(ws, run_id, progress=log.info)
+        log.info("%s: %s", decided.kind, decided.sentence)
+        return {"kind": decided.kind, "sentence": decided.sentence}
+
+    @task(**HEAVY)
+    def refit() -> dict[str, Any]:
+        """Train the winner once more, on everything up to the as-of."""
+        from pipeline.steps import retrain
+
+        with _night(promoted=True) as (ws, run_id):
+            return retrain.refit(ws, run_id, progress=log.info).to_dict()
+
+    @task
+    def cold_check() -> dict[str, Any]:
+        """Load the refit's bytes in a fresh process: it must give the same lists."""
+        from pipeline.steps import retrain
+
+        with _night(promoted=True) as (ws, run_id):
+            return retrain.cold_check(ws, run_id, progress=log.info).to_dict()
+
+    @task(trigger_rule=TriggerRule.NONE_FAILED)
+    def register() -> dict[str, Any]:
+        """Show the night in MLflow; a promoted model becomes a version there."""
+        from pipeline.steps import retrain
+
+        with _night(decided=True) as (ws, run_id):
+            return retrain.register(ws, run_id, progress=log.info).to_dict()
+
+    @task
+    def recommend() -> dict[str, Any]:
+        """Make the list of every user, and one for those whom nobody knows."""
+        from pipeline.steps import retrain
+
+        with _night(promoted=True) as (ws, run_id):
+            return retrain.recommend(ws, run_id, progress=log.info).to_dict()
+
+    @task
+    def publish() -> dict[str, Any]:
+        """Put the lists before people, all at once; a replay moves nothing."""
+        from pipeline.steps import retrain
+
+        with _night(promoted=True) as (ws, run_id):
+            return retrain.publish(ws, run_id, progress=log.info).to_dict()
+
+    @task(trigger_rule=TriggerRule.ALL_DONE, retries=0)
+    def verdict() -> dict[str, Any]:
+        """Say how the night ended, tell the webhook, and make a failed night red."""
+        from dags import webhook
+        from pipeline.base import format_instant
+        from pipeline.errors import ConfigError
+
+        context = get_current_context()
+        ti = context["ti"]
+        states = ti.get_task_states(ti.dag_id, run_ids=[ti.run_id])[ti.run_id]
+        states.pop(ti.task_id, None)
+        started = _started()
+        problems = {
+            name: problem
+            for name, state in states.items()
+            if state == "failed" and (problem := _problem(name))
+        }
+        ended = judge(states, started, _decided(), problems)
+        try:
+            as_of = format_instant(resolve_as_of(context))
+        except ConfigError:
+            as_of = None
+        night = {
+            "dag": ti.dag_id,
+            "run_id": started.get("run_id") or ti.run_id,
+            "as_of": as_of,
+            "status": ended.status,
+            "sentence": ended.sentence,
+        }
+        if ended.is_news:
+            webhook.post(night)
+        log.info("%s: %s", ended.status, ended.sentence)
+        if ended.red:
+            ti.xcom_push(key="return_value", value={**night, "exit_code": ended.exit_code})
+            raise AirflowFailException(f"{ended.status}: {ended.sentence}")
+        return {**night, "exit_code": ended.exit_code}
+
+    recipes, ready = snapshot(), features()
+    chain(recipes, validate(), ready)
+    chain(
+        ready,
+        train.expand(recipe=recipes),
+        evaluate(),
+        gate(),
+        refit(),
+        cold_check(),
+        register(),
+        recommend(),
+        publish(),
+        verdict(),
+    )
+
+
+def _problem(name: str) -> dict[str, Any] | None:
+    """Return what a failed task left for the verdict; `name` ends in ``_3`` for a mapped one."""
+    ti = get_current_context()["ti"]
+    task_id, _, index = name.rpartition("_")
+    mapped = {"task_ids": task_id, "map_indexes": int(index)} if index.isdigit() else None
+    problem: dict[str, Any] | None = ti.xcom_pull(key=PROBLEM, **(mapped or {"task_ids": name}))
+    return problem
+
+
+nightly_retrain()

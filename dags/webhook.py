@@ -1,0 +1,81 @@
+"""Tells one address how a night ended, if the Airflow connection `nightjar_webhook` exists.
+
+Promises: no connection, no message; an address that does not answer never fails a night and never
+holds one up for long; neither the address nor the password reaches a log.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from email.message import Message
+from http.client import HTTPException
+from typing import IO, Any
+from urllib.error import HTTPError
+from urllib.request import HTTPRedirectHandler, Request, build_opener
+
+from airflow.sdk import BaseHook, Connection
+from airflow.sdk.exceptions import AirflowNotFoundException
+
+CONNECTION_ID = "nightjar_webhook"
+_TIMEOUT_S = 10
+
+log = logging.getLogger(__name__)
+
+
+class _NoRedirect(HTTPRedirectHandler):
+    """A redirect would turn the POST into a GET, and carry the password elsewhere."""
+
+    def redirect_request(
+        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
+    ) -> None:
+        return None
+
+
+def post(message: Mapping[str, Any]) -> bool:
+    """POST `message` as JSON; return whether it was delivered.
+
+    The connection's host may be a whole address (``https://hooks.example.org/night``) or a name
+    to which schema, port and the extra ``path`` are added. A password goes along as a bearer
+    token.
+    """
+    try:
+        connection = BaseHook.get_connection(CONNECTION_ID)
+    except AirflowNotFoundException:
+        return False
+    try:
+        request = Request(  # noqa: S310 - `address` lets http and https through alone
+            address(connection),
+            data=json.dumps(message).encode(),
+            headers={"Content-Type": "application/json"},
+            method="POST",
+        )
+        if connection.password:
+            request.add_unredirected_header("Authorization", f"Bearer {connection.password}")
+        with build_opener(_NoRedirect).open(request, timeout=_TIMEOUT_S):
+            log.info("The webhook was told.")
+            return True
+    except HTTPError as error:
+        log.warning("The webhook answered %d; the night goes on without it.", error.code)
+    except (OSError, HTTPException, ValueError) as error:
+        # Their texts may hold the address, whose path may be the secret.
+        log.warning("The webhook cannot be reached (%s).", type(error).__name__)
+    return False
+
+
+def address(connection: Connection) -> str:
+    """Return the address that a connection means; `ValueError` if it is no http(s) address."""
+    host, schema = connection.host or "", connection.schema or ""
+    path = connection.extra_dejson.get("path", "")
+    if "://" in host:
+        url = host
+    elif schema in ("", "http", "https"):
+        url = f"{schema or connection.conn_type}://{host}"
+    else:  # AIRFLOW_CONN_NIGHTJAR_WEBHOOK=https://host/path: Airflow reads the path as the schema
+        url, path = f"{connection.conn_type}://{host}", f"/{schema}"
+    if connection.port:
+        url = f"{url}:{connection.port}"
+    if not url.startswith(("http://", "https://")):
+        raise ValueError("no http address")
+    return url + path
