@@ -21,6 +21,8 @@ HEADLINE = {
 }
 PASSED = "passed"
 FAILED = "failed"
+UNDERPOWERED = "underpowered"
+_STOPS = (FAILED, "missing")
 _UPPER = {"ndcg", "map", "mrr"}
 
 
@@ -34,8 +36,8 @@ def metric_label(name: str) -> str:
 
 
 def plain(name: str) -> str:
-    """Write a slug as words: ``new_items`` as ``new items``."""
-    return re.sub(r"_+", " ", name).strip()
+    """Write a name as words: ``switch.new_items`` as ``switch new items``."""
+    return re.sub(r"[._]+", " ", name).strip()
 
 
 def change(value: float) -> str:
@@ -77,13 +79,13 @@ def recipes_title(recipes: Sequence[RecipeRow], metric: str) -> str:
 
 def lifts_title(lifts: Sequence[LiftRow], against: str) -> str:
     """Say who is proved better than `against`, or that nobody is."""
-    better = [row for row in lifts if row.proved]
+    proved = [row for row in lifts if row.proved]
+    if proved:
+        best = max(proved, key=lambda row: row.lift)
+        return f"{best.name} beats {against} by {change(best.lift).removeprefix('+')}"
     if all(row.underpowered is not None for row in lifts):
         return f"Nobody could be held against {against}: too little evidence"
-    if not better:
-        return f"No recipe is proved better than {against}"
-    best = max(better, key=lambda row: row.lift)
-    return f"{best.name} beats {against} by {change(best.lift).removeprefix('+')}"
+    return f"No recipe is proved better than {against}"
 
 
 def slices_title(slices: Sequence[SliceRow], challenger: str, against: str) -> str:
@@ -96,20 +98,22 @@ def slices_title(slices: Sequence[SliceRow], challenger: str, against: str) -> s
 
 def advice(kind: str, rules: Sequence[RuleRow]) -> tuple[str, ...]:
     """Return what a person can do after such a night, most useful first; often nothing."""
-    failed = [rule for rule in rules if rule.verdict == FAILED]
-    thin = [rule for rule in rules if "underpowered" in rule.verdict]
     if kind == "block":
-        named = (
-            ", ".join(dict.fromkeys(plain(rule.name) for rule in failed)) or "the sentence above"
-        )
+        # A candidate that loses is refused; that alone blocks nothing.
+        causes = [
+            plain(rule.name)
+            for rule in rules
+            if rule.verdict in _STOPS and not rule.name.startswith("switch.")
+        ]
+        named = ", ".join(dict.fromkeys(causes)) or "the sentence above"
         return (
-            f"Look first at: {named}. The last good lists are still live.",
-            "If data are missing, deliver the files into landing/ and run the night again: "
-            "it starts from the new data as a new run.",
+            f"Look first at: {named}. The run's folder, named below, holds all evidence.",
+            "If data are missing or wrong, deliver them into landing/ and start the night again: "
+            "with other data it is a new run.",
             "Nothing needs to be undone: a blocked night publishes nothing.",
         )
-    if thin and kind != "switch":
-        return ("Too few people could be judged; the gate waits for more days rather than guess.",)
+    if kind == "keep" and any(rule.verdict == UNDERPOWERED for rule in rules):
+        return ("Nothing yet: too few people could be judged, so the gate waits for more days.",)
     return ()
 
 
