@@ -1,0 +1,40 @@
+"""The gate: a pure function from frozen evidence to a frozen decision.
+
+Here: what is laid before it (`evidence`), what it answers (`decision`), the order of the questions
+(`decide`), and one module a question: a first model (`ladder`), another recipe (`switch`), the same
+recipe on newer data (`refresh`). What is missing blocks, by its name (`complete`); what the
+questions share stands in `rules`.
+Not here: how good a scorer is (`evaluate`), the statistic (`compare`), where decisions lie
+(`steps`, `stores`).
+"""
+
+from pipeline.evaluation.gate.decide import decide
+from pipeline.evaluation.gate.decision import Decision, RuleResult
+from pipeline.evaluation.gate.evidence import (
+    Absent,
+    Anchor,
+    BlockRatio,
+    Check,
+    Evidence,
+    GateConfig,
+    Judged,
+    Past,
+    Reference,
+    remember,
+)
+
+__all__ = [
+    "Absent",
+    "Anchor",
+    "BlockRatio",
+    "Check",
+    "Decision",
+    "Evidence",
+    "GateConfig",
+    "Judged",
+    "Past",
+    "Reference",
+    "RuleResult",
+    "decide",
+    "remember",
+]

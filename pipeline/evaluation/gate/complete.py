@@ -1,0 +1,105 @@
+"""Failing closed: whatever should be there and is not, by its name."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import polars as pl
+
+from pipeline import columns as c
+from pipeline.evaluation.evaluate import NDCG, SLICE
+from pipeline.evaluation.gate.decision import RuleResult
+from pipeline.evaluation.gate.evidence import Evidence, Reference
+from pipeline.evaluation.gate.rules import baselines, ordered, verdict
+from pipeline.evaluation.slices import SLICES
+
+_Fault = tuple[str, str]
+
+
+def completeness(evidence: Evidence) -> tuple[RuleResult, ...]:
+    """Name everything that is missing or cannot be read; an empty tuple when all is there."""
+    found = [*_recipes(evidence), *_users(evidence)]
+    if not evidence.checks:
+        found.append(("", "the checks of the data are missing"))
+    for label, reference in (("last", evidence.last), ("month", evidence.month)):
+        if reference is not None:
+            found += [(label, text) for text in _pair_faults(reference)]
+    return tuple(RuleResult("complete", who, None, None, "missing", what) for who, what in found)
+
+
+def check_rules(evidence: Evidence) -> tuple[RuleResult, ...]:
+    """Take over the checks of volume and schema."""
+    return tuple(
+        RuleResult(f"check.{check.name}", "", None, None, verdict(check.passed), check.sentence)
+        for check in sorted(evidence.checks, key=lambda check: check.name)
+    )
+
+
+def absence_rules(evidence: Evidence) -> tuple[RuleResult, ...]:
+    """Report the recipes that could not be judged."""
+    return tuple(
+        RuleResult("absent", gone.name, None, None, "reported", f"{gone.name}: {gone.sentence}")
+        for gone in sorted(evidence.absent, key=lambda a: a.name)
+    )
+
+
+def _recipes(evidence: Evidence) -> list[_Fault]:
+    names = [recipe.name for recipe in evidence.judged]
+    absent = {gone.name for gone in evidence.absent}
+    found: list[_Fault] = []
+    if len(set(names)) < len(names):
+        found.append(("", "two evaluations bear the same name"))
+    for name in sorted(set(evidence.expected) - set(names) - absent):
+        found.append((name, f"the evaluation of {name} is missing"))
+    for gone in sorted(evidence.absent, key=lambda a: a.name):
+        if gone.rung is not None or gone.name == evidence.champion:
+            found.append((gone.name, f"{gone.name} is missing: {gone.sentence}"))
+    if evidence.champion is not None and evidence.champion not in {*names, *absent}:
+        found.append((evidence.champion, f"the champion's recipe {evidence.champion} is missing"))
+    if not baselines(evidence.judged):
+        found.append(("", "no baseline was judged"))
+    return found
+
+
+def _users(evidence: Evidence) -> list[_Fault]:
+    found: list[_Fault] = []
+    users = None
+    for recipe in ordered(evidence.judged):
+        faults = _frame_faults(recipe.users)
+        if recipe.coverage is None or not math.isfinite(recipe.coverage):
+            faults.append("coverage is missing")
+        if not faults:
+            own = recipe.users[c.USER_ID].sort()
+            users = own if users is None else users
+            if not own.equals(users):
+                faults.append("was judged by other users than the rest")
+        found += [(recipe.name, f"{recipe.name}: {fault}") for fault in faults]
+    return found
+
+
+def _pair_faults(reference: Reference) -> list[str]:
+    faults = [
+        f"{reference.label}, {side}: {fault}"
+        for side, frame in (("tonight", reference.tonight), ("stored", reference.stored))
+        for fault in _frame_faults(frame)
+    ]
+    if not faults and not reference.tonight[c.USER_ID].sort().equals(
+        reference.stored[c.USER_ID].sort()
+    ):
+        faults.append(f"{reference.label}: the two were judged by different users")
+    return faults
+
+
+def _frame_faults(users: pl.DataFrame) -> list[str]:
+    columns = [NDCG, *(SLICE + name for name in SLICES)]
+    faults = [f"{name} is missing" for name in (c.USER_ID, *columns) if name not in users.columns]
+    if c.USER_ID in users.columns and users[c.USER_ID].n_unique() != users.height:
+        faults.append("a user was judged twice")
+    for name in columns:
+        if name not in users.columns:
+            continue
+        values = users[name].cast(pl.Float64).drop_nulls().to_numpy()
+        if not np.isfinite(values).all() or (name == NDCG and len(values) < users.height):
+            faults.append(f"{name} holds values that are no numbers")
+    return faults

@@ -1,0 +1,121 @@
+"""What the gate answers: a kind, every rule with its figure, and one sentence for a person.
+
+Promises: frozen, tuples inside; written as plain JSON and read back equal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from pipeline.base import Interval, format_instant, parse_instant
+from pipeline.evaluation.gate.evidence import Anchor, BlockRatio
+
+Kind = Literal["first", "switch", "refresh", "keep", "block"]
+"""`first`, `switch` and `refresh` put a new scorer live; `keep` and `block` leave the old one."""
+
+Verdict = Literal["pass", "fail", "underpowered", "missing", "reported"]
+"""`underpowered`: too little to judge by. `missing`: not there to judge. `reported`: no rule."""
+
+
+@dataclass(frozen=True)
+class RuleResult:
+    """One rule as it was applied.
+
+    Attributes
+    ----------
+    name
+        Dotted: ``switch.lift``, ``refresh.slice.cold``.
+    subject
+        Recipe that it was about, or empty.
+    figure, bound
+        What was found, and what it was held against; None where there is none.
+    """
+
+    name: str
+    subject: str
+    figure: float | None
+    bound: float | None
+    verdict: Verdict
+    sentence: str
+
+    def __post_init__(self) -> None:
+        for field in ("figure", "bound"):
+            value = getattr(self, field)
+            if value is not None:  # JSON knows no NaN
+                object.__setattr__(self, field, float(value) if math.isfinite(value) else None)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The outcome of a night.
+
+    Attributes
+    ----------
+    recipe, recipe_hash
+        The champion's recipe after this night; None where there is none.
+    rules
+        Every rule that was applied, passed or not.
+    reasons
+        Sentences of what decided.
+    sentence
+        The decision and its reasons for a person.
+    waiting
+        A refresh was not judged for want of users.
+    anchor
+        The anchor after this night.
+    ratios
+        Baseline ratio of each recipe on this block.
+    accounts
+        Points accounts by candidate; none are kept yet: a switch is decided by one block.
+    """
+
+    kind: Kind
+    recipe: str | None
+    recipe_hash: str | None
+    rules: tuple[RuleResult, ...]
+    reasons: tuple[str, ...]
+    sentence: str
+    waiting: bool = False
+    anchor: Anchor | None = None
+    ratios: tuple[BlockRatio, ...] = ()
+    accounts: tuple[Any, ...] = ()
+
+    @property
+    def promotes(self) -> bool:
+        """A new scorer goes live."""
+        return self.kind in ("first", "switch", "refresh")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON."""
+        written = asdict(self)
+        written["rules"] = [asdict(rule) for rule in self.rules]
+        written["reasons"] = list(self.reasons)
+        written["accounts"] = list(self.accounts)
+        written["ratios"] = [
+            asdict(ratio)
+            | {"block": [format_instant(ratio.block.start), format_instant(ratio.block.end)]}
+            for ratio in self.ratios
+        ]
+        return written
+
+    @classmethod
+    def from_dict(cls, written: Mapping[str, Any]) -> Decision:
+        """Rebuild a decision from `to_dict`."""
+        anchor = written["anchor"]
+        ratios = (
+            r | {"block": Interval(*(parse_instant(text) for text in r["block"]))}
+            for r in written["ratios"]
+        )
+        return cls(
+            **{
+                **written,
+                "rules": tuple(RuleResult(**rule) for rule in written["rules"]),
+                "reasons": tuple(written["reasons"]),
+                "accounts": tuple(written["accounts"]),
+                "anchor": Anchor(**anchor) if anchor else None,
+                "ratios": tuple(BlockRatio(**r) for r in ratios),
+            }
+        )

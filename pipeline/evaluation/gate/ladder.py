@@ -1,0 +1,74 @@
+"""No champion yet: the ladder popularity < decayed popularity < own counts < what learns.
+
+The highest rung that beats every one below it, by the one-block test, becomes the first champion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipeline.evaluation.gate.decision import RuleResult
+from pipeline.evaluation.gate.evidence import Evidence, GateConfig, Judged
+from pipeline.evaluation.gate.rules import (
+    baselines,
+    chance,
+    compare,
+    mean,
+    ordered,
+    percent,
+    verdict,
+)
+
+
+def climb(evidence: Evidence, config: GateConfig) -> tuple[Judged, tuple[RuleResult, ...]]:
+    """Return the first champion, and every comparison on the way.
+
+    Each recipe is tested against each rung below it at α/M, with a lift of at least the minimum;
+    of several recipes that learn and beat all baselines, the one with the highest mean leads.
+    """
+    rungs = baselines(evidence.judged)
+    learned = [r for r in ordered(evidence.judged) if r.rung is None]
+    contenders = len(evidence.judged) - 1
+    bound = config.alpha / max(config.candidates, contenders)
+    rules: list[RuleResult] = []
+    winners: list[Judged] = []
+    for recipe in [*rungs, *learned]:
+        below = [b for b in rungs if recipe.rung is None or (b.rung or 0) < recipe.rung]
+        results = _over_each(recipe, below, bound, config)
+        rules += results
+        if all(rule.verdict == "pass" for rule in results):
+            winners.append(recipe)
+    return max(winners, key=_height), tuple(rules)
+
+
+def _height(recipe: Judged) -> tuple[bool, float, str]:
+    """Order winners: what learns above every rung, then by rung, or by mean among learners."""
+    return (
+        recipe.rung is None,
+        float(recipe.rung) if recipe.rung is not None else mean(recipe),
+        recipe.recipe_hash,
+    )
+
+
+def _over_each(
+    recipe: Judged, below: Sequence[Judged], bound: float, config: GateConfig
+) -> list[RuleResult]:
+    results = []
+    for baseline in below:
+        found = compare(recipe, baseline, config)
+        text = (
+            f"{recipe.name} over {baseline.name}: {percent(found.x)} "
+            f"(p {chance(found.p_better)}, {found.n:,} users)"
+        )
+        names = [f"first.{what}.{baseline.name}" for what in ("evidence", "lift")]
+        if found.underpowered:
+            text += f", {found.underpowered}"
+            results.append(
+                RuleResult(names[0], recipe.name, found.p_better, bound, "underpowered", text)
+            )
+            continue
+        sure, enough = found.p_better <= bound, found.x >= config.min_lift
+        figures = ((found.p_better, bound, sure), (found.x, config.min_lift, enough))
+        for name, (figure, limit, held) in zip(names, figures, strict=True):
+            results.append(RuleResult(name, recipe.name, figure, limit, verdict(held), text))
+    return results

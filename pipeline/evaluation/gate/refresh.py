@@ -1,0 +1,177 @@
+"""The champion's recipe on newer data: is the night's fit as good as the ones before it?
+
+A stored number would not do: weeks differ. So tonight's evaluation fit stands beside stored
+scorers, on the same users and the same truth; and because a baseline trained on the same damaged
+data falls with it, the baseline ratio is only the last of these tests, and blocks on proof alone.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from pipeline.evaluation.compare import TOO_FEW_USERS, Difference, difference, paired
+from pipeline.evaluation.evaluate import NDCG
+from pipeline.evaluation.gate.decision import RuleResult
+from pipeline.evaluation.gate.evidence import (
+    BlockRatio,
+    Evidence,
+    GateConfig,
+    Judged,
+    Reference,
+    disjoint,
+)
+from pipeline.evaluation.gate.rules import (
+    baseline_rules,
+    best_baseline,
+    block_ratio,
+    mean,
+    percent,
+    serves_differently,
+    slice_rules,
+    tau_of,
+    verdict,
+)
+
+_PROVES = 2.33  # one-sided 1 %
+_RATIO_BLOCKS = 2
+_HEALTHY_BLOCKS = 8
+_HEALTHY_ERRORS = 4.0
+
+Outcome = Literal["pass", "fail", "underpowered"]
+
+
+@dataclass(frozen=True)
+class Refresh:
+    """Whether tonight's fit may go live, with every rule and the comparison with the last one."""
+
+    outcome: Outcome
+    rules: tuple[RuleResult, ...]
+    last: Difference | None
+
+
+def judge_refresh(evidence: Evidence, champion: Judged, config: GateConfig) -> Refresh:
+    """Hold tonight's fit of the champion's recipe against the past.
+
+    Anything missing fails. With fewer users than a comparison needs nothing is judged.
+    """
+    if evidence.last is None:
+        text = "; ".join(("no scorer of an accepted night to compare with", *evidence.skipped))
+        missing = RuleResult("refresh.last", champion.name, None, None, "missing", text)
+        return Refresh("fail", (missing,), None)
+    found = _against(evidence.last, champion, config)
+    if found.underpowered == TOO_FEW_USERS:
+        text = (
+            f"{found.n:,} users can be judged against {evidence.last.label}, "
+            f"{config.min_users:,} are needed"
+        )
+        few = RuleResult(
+            "refresh.last", champion.name, found.n, config.min_users, "underpowered", text
+        )
+        return Refresh("underpowered", (few,), found)
+    rules = (
+        _last(found, evidence.last, champion, config),
+        _month(evidence, champion, config),
+        _anchor(evidence, champion, config),
+        *slice_rules(
+            "refresh",
+            champion.name,
+            (evidence.last.tonight, evidence.last.stored),
+            (tau_of(champion, config), tau_of(champion, config)),
+            config.slice_alpha_refresh,
+            config,
+        ),
+        *_best_baseline(evidence, champion, config),
+    )
+    failed = any(rule.verdict in ("fail", "missing") for rule in rules)
+    return Refresh("fail" if failed else "pass", rules, found)
+
+
+def _against(reference: Reference, champion: Judged, config: GateConfig) -> Difference:
+    return difference(
+        *paired(reference.tonight, reference.stored, NDCG),
+        tau_candidate=tau_of(champion, config),
+        tau_champion=tau_of(champion, config),
+        min_users=config.min_users,
+        min_nonzero=config.min_nonzero,
+    )
+
+
+def _compared(found: Difference, reference: Reference) -> str:
+    text = f"{percent(found.x)} against {reference.label} ({found.n:,} users)"
+    return text if serves_differently(found) else f"{text}: no difference to speak of"
+
+
+def _last(
+    found: Difference, reference: Reference, champion: Judged, config: GateConfig
+) -> RuleResult:
+    # Where the stored scorer hits nobody there is no level, and tonight's cannot be worse.
+    judged = found.underpowered is None
+    bound = -max(config.refresh_margin, config.refresh_errors * found.se) if judged else None
+    held = bound is None or found.x >= bound
+    text = _compared(found, reference)
+    return RuleResult("refresh.last", champion.name, found.x, bound, verdict(held), text)
+
+
+def _month(evidence: Evidence, champion: Judged, config: GateConfig) -> RuleResult:
+    reference = evidence.month
+    if reference is None:
+        text = "; ".join(("no scorer accepted 21 to 45 days ago", *evidence.skipped))
+        return RuleResult("refresh.month", champion.name, None, None, "reported", text)
+    found = _against(reference, champion, config)
+    text = _compared(found, reference)
+    if found.underpowered == TOO_FEW_USERS:
+        return RuleResult("refresh.month", champion.name, found.x, None, "underpowered", text)
+    held = found.underpowered is not None or found.x >= 0
+    return RuleResult("refresh.month", champion.name, found.x, 0.0, verdict(held), text)
+
+
+def _anchor(evidence: Evidence, champion: Judged, config: GateConfig) -> RuleResult:
+    """Block on proved harm alone: the ratio moves with the seasons."""
+    anchor = evidence.past.anchor
+    name = "refresh.baseline_ratio"
+    if anchor is None or anchor.recipe_hash != champion.recipe_hash:
+        text = "the champion's anchor is missing"
+        return RuleResult(name, champion.name, None, None, "missing", text)
+    tonight = block_ratio(champion, evidence.judged, evidence.holdout)
+    if tonight is None:
+        text = "the best baseline hits nobody: there is no baseline ratio"
+        return RuleResult(name, champion.name, None, None, "missing", text)
+    earlier = [r for r in evidence.past.ratios if r.block.end <= evidence.holdout.start]
+    used = (tonight, *disjoint(earlier, champion.recipe_hash))[:_RATIO_BLOCKS]
+    ratio = float(np.mean([r.ratio for r in used]))
+    se = math.sqrt(sum(r.se**2 for r in used)) / len(used)
+    spread = _healthy_spread(earlier, champion.recipe_hash)
+    bound = anchor.ratio * (1 - max(config.anchor_margin, _HEALTHY_ERRORS * spread))
+    best = best_baseline(evidence.judged).name
+    text = (
+        f"{ratio:.3f} times {best} over {len(used)} block{'s' if len(used) > 1 else ''} "
+        f"(standard error {se:.3f}), anchor {anchor.ratio:.3f}{' (thin)' if anchor.thin else ''}"
+    )
+    held = ratio + _PROVES * se >= bound
+    return RuleResult(name, champion.name, ratio, bound, verdict(held), text)
+
+
+def _healthy_spread(earlier: list[BlockRatio], recipe_hash: str) -> float:
+    """Relative spread of L over accepted blocks; 0 with fewer than eight."""
+    accepted = disjoint([r for r in earlier if r.accepted], recipe_hash)
+    if len(accepted) < _HEALTHY_BLOCKS:
+        return 0.0
+    single = np.array([r.ratio for r in accepted])
+    rolling = (single[1:] + single[:-1]) / 2  # L is a mean over two blocks
+    return float(np.std(rolling, ddof=1) / np.mean(rolling))
+
+
+def _best_baseline(
+    evidence: Evidence, champion: Judged, config: GateConfig
+) -> tuple[RuleResult, ...]:
+    best = best_baseline(evidence.judged)
+    if best.name == champion.name:
+        text = f"{champion.name} {mean(champion):.4f} is the best baseline itself"
+        rule = RuleResult("refresh.baseline", champion.name, mean(champion), None, "pass", text)
+        return (rule,)
+    rules = baseline_rules("refresh", champion, (best,), config.baseline_floor)
+    return tuple(replace(rule, name="refresh.baseline") for rule in rules)

@@ -1,0 +1,170 @@
+"""What several questions share: comparisons, rules on slices and baselines, the baseline ratio."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+
+from pipeline import columns as c
+from pipeline.base import Interval
+from pipeline.errors import GateError
+from pipeline.evaluation.compare import NO_DIFFERENCE, Difference, difference, holm, paired
+from pipeline.evaluation.evaluate import NDCG, SLICE
+from pipeline.evaluation.gate.decision import RuleResult, Verdict
+from pipeline.evaluation.gate.evidence import BlockRatio, GateConfig, Judged
+from pipeline.evaluation.slices import SLICES
+
+
+def verdict(held: bool) -> Verdict:
+    """Say `pass` or `fail`."""
+    return "pass" if held else "fail"
+
+
+def percent(x: float) -> str:
+    """Write a share with its sign: ``+4.1 %``."""
+    return f"{100 * x:+.1f} %" if math.isfinite(x) else "no figure"
+
+
+def chance(p: float) -> str:
+    """Write a probability so that a small one does not read as none."""
+    if math.isnan(p):
+        return "unknown"
+    return f"{p:.3f}" if p >= 0.001 else f"{p:.0e}"
+
+
+def ordered(judged: Sequence[Judged]) -> tuple[Judged, ...]:
+    """Sort recipes: the ladder from below, then what learns, by name."""
+    return tuple(sorted(judged, key=lambda r: (r.rung is None, r.rung or 0, r.name)))
+
+
+def mean(recipe: Judged) -> float:
+    """Mean NDCG over the judged users, in the order of their ids; NaN without users."""
+    values = recipe.users.sort(c.USER_ID)[NDCG].to_numpy()
+    return float(values.mean()) if len(values) else math.nan
+
+
+def baselines(judged: Sequence[Judged]) -> tuple[Judged, ...]:
+    """Return the rungs of the ladder, lowest first."""
+    return tuple(r for r in ordered(judged) if r.rung is not None)
+
+
+def best_baseline(judged: Sequence[Judged]) -> Judged:
+    """Return the baseline with the highest mean; of equal ones the lowest rung."""
+    return max(baselines(judged), key=lambda r: (mean(r), -(r.rung or 0)))
+
+
+def tau_of(recipe: Judged, config: GateConfig) -> float:
+    """Return a recipe's relative spread over training seeds; a baseline rolls no dice."""
+    if recipe.tau is not None:
+        return recipe.tau
+    return config.unknown_tau if recipe.rung is None else 0.0
+
+
+def compare(candidate: Judged, champion: Judged, config: GateConfig) -> Difference:
+    """Compare two recipes on tonight's users."""
+    return difference(
+        *paired(candidate.users, champion.users, NDCG),
+        tau_candidate=tau_of(candidate, config),
+        tau_champion=tau_of(champion, config),
+        fits=min(candidate.fits, champion.fits),
+        min_users=config.min_users,
+        min_nonzero=config.min_nonzero,
+    )
+
+
+def slice_rules(
+    prefix: str,
+    subject: str,
+    frames: tuple[pl.DataFrame, pl.DataFrame],
+    taus: tuple[float, float],
+    alpha: float,
+    config: GateConfig,
+) -> tuple[RuleResult, ...]:
+    """Look for harm in slices: Holm over one-sided t-tests on the users of each.
+
+    Parameters
+    ----------
+    frames, taus
+        Of the candidate and of what it is held against.
+
+    Returns
+    -------
+    tuple
+        A result a slice. One with too few users, or with too few whom the two serve differently,
+        is `underpowered` and leaves the family.
+    """
+    results: list[RuleResult] = []
+    judged: list[tuple[str, Difference]] = []
+    for column in sorted({SLICE + name for name in SLICES} | _slices(frames[0], frames[1])):
+        name = f"{prefix}.{column}"
+        try:
+            values = paired(*frames, column)
+        except GateError as error:
+            results.append(RuleResult(name, subject, None, None, "missing", error.sentence))
+            continue
+        found = difference(
+            *values,
+            tau_candidate=taus[0],
+            tau_champion=taus[1],
+            min_users=config.slice_users,
+            min_nonzero=config.min_nonzero,
+        )
+        if found.underpowered:
+            text = f"{column}: {found.underpowered} ({found.n:,}, {found.nonzero:,} differ)"
+            results.append(RuleResult(name, subject, found.p_worse, None, "underpowered", text))
+        else:
+            judged.append((name, found))
+    harmed = holm([found.p_worse for _, found in judged], alpha)
+    for (name, found), harm in zip(judged, harmed, strict=True):
+        column = name.removeprefix(f"{prefix}.")
+        text = (
+            f"{column}: {percent(found.x)} (p of harm {chance(found.p_worse)}, {found.n:,} users)"
+        )
+        results.append(RuleResult(name, subject, found.p_worse, alpha, verdict(not harm), text))
+    return tuple(sorted(results, key=lambda r: r.name))
+
+
+def _slices(*frames: pl.DataFrame) -> set[str]:
+    return {column for frame in frames for column in frame.columns if column.startswith(SLICE)}
+
+
+def baseline_rules(
+    prefix: str, candidate: Judged, judged: Sequence[Judged], floor: float
+) -> tuple[RuleResult, ...]:
+    """Hold a recipe's mean against each baseline's: at least `floor` times as high."""
+    own = mean(candidate)
+    results = []
+    for baseline in baselines(judged):
+        if baseline.name == candidate.name:
+            continue
+        bound = floor * mean(baseline)
+        text = f"{candidate.name} {own:.4f}, {baseline.name} {mean(baseline):.4f}"
+        name = f"{prefix}.baseline.{baseline.name}"
+        held = verdict(own >= bound)
+        results.append(RuleResult(name, candidate.name, own, bound, held, text))
+    return tuple(results)
+
+
+def block_ratio(recipe: Judged, judged: Sequence[Judged], holdout: Interval) -> BlockRatio | None:
+    """Return mean(recipe) ÷ mean(best baseline), with its standard error; None without a level.
+
+    ``se = sd(c − L·b)/(√n·mean(b))``. The best baseline itself has 1 by definition.
+    """
+    best = best_baseline(judged)
+    if best.name == recipe.name:
+        return BlockRatio(recipe.recipe_hash, holdout, 1.0, 0.0)
+    own, base = paired(recipe.users, best.users, NDCG)
+    if len(base) < 2 or base.mean() <= 0:
+        return None
+    ratio = float(own.mean() / base.mean())
+    spread = float(np.std(own - ratio * base, ddof=1))
+    se = spread / (math.sqrt(len(base)) * float(base.mean()))
+    return BlockRatio(recipe.recipe_hash, holdout, ratio, se)
+
+
+def serves_differently(found: Difference) -> bool:
+    """Say whether enough users are served differently for a comparison to mean anything."""
+    return found.underpowered != NO_DIFFERENCE
