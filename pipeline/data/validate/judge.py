@@ -269,7 +269,7 @@ def _judge_catalogue(
     if baseline is None or baseline.available_items == 0:
         sentence = f"{available:,} items are available; no night before tells how many are usual"
         return Check(name, Status.NO_HISTORY, None, bound, sentence)
-    lost = 1 - available / baseline.available_items
+    lost = (baseline.available_items - available) / baseline.available_items
     return Check(
         name,
         verdict(lost <= bound),

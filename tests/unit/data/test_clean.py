@@ -107,23 +107,29 @@ def test_outliers_are_cut_and_counted(
 
 def test_quarantine_takes_rows_out_as_they_came_with_the_columns_to_blame() -> None:
     frame = pl.DataFrame(
-        {"a": [1, 2, 30, 40, None], "b": [1.0, -5.0, 1.0, -5.0, None], "row": [0, 1, 2, 3, 4]}
+        {
+            "a": [1, 2, 30, 40, None, None],
+            "b": [1.0, -5.0, 1.0, -5.0, None, -5.0],
+            "row": [0, 1, 2, 3, 4, 5],
+        }
     )
     policies = {
-        "a": ColumnPolicy(outliers="quarantine", maximum=10),
+        "a": ColumnPolicy(outliers="quarantine", maximum=10, missing="constant", constant=7),
         "b": ColumnPolicy(outliers="quarantine", minimum=0, missing="constant", constant=9),
     }
     result = clean(frame, policies)
     assert result.frame["row"].to_list() == [0, 4]
+    assert result.frame["a"].to_list() == [1.0, 7.0]
     assert result.frame["b"].to_list() == [1.0, 9.0]
-    assert result.quarantined["row"].to_list() == [1, 2, 3]
-    assert result.quarantined["a"].to_list() == [2, 30, 40]
+    assert result.quarantined["row"].to_list() == [1, 2, 3, 5]
+    assert result.quarantined["a"].to_list() == [2, 30, 40, None]
     assert result.quarantined[c.REASONS].to_list() == [
-        ["b_outlier"], ["a_outlier"], ["a_outlier", "b_outlier"],
+        ["b_outlier"], ["a_outlier"], ["a_outlier", "b_outlier"], ["b_outlier"],
     ]  # fmt: skip
     report = result.report
-    assert (report.rows_in, report.rows_out, report.quarantined) == (5, 2, 3)
-    assert [one.quarantined for one in report.columns] == [2, 2]
+    assert (report.rows_in, report.rows_out, report.quarantined) == (6, 2, 4)
+    assert [one.quarantined for one in report.columns] == [2, 3]
+    assert [(one.missing, one.filled) for one in report.columns] == [(2, 1), (1, 1)]
 
 
 def test_a_quantile_may_quarantine_and_a_missing_value_is_no_outlier() -> None:
