@@ -117,7 +117,7 @@ class Validation:
         return {
             "passed": self.passed,
             c.AS_OF: format_instant(self.as_of),
-            "rows": self.rows,
+            c.ROWS: self.rows,
             "checks": [{**asdict(check), "passed": check.passed} for check in self.checks],
             "baseline": asdict(self.baseline),
             "great_expectations": json.loads(self.suite),

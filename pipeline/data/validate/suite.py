@@ -23,6 +23,15 @@ from pipeline.data.validate.rules import CheckKind, Rule, id_bytes
 
 _IDS: Final = (c.EVENT_ID, c.USER_ID, c.ITEM_ID)
 _CODE: Final = f"{c.EVENT_ID}_code"
+_ARGUMENTS: Final = (
+    "column",
+    "column_list",
+    "ignore_row_if",
+    "min_value",
+    "max_value",
+    "value_set",
+)
+"""What the record keeps of an expectation's arguments; the rest names objects of the library."""
 DOCS: Final = "data_docs"
 """Folder of the Data Docs inside the scratch folder."""
 
@@ -169,7 +178,7 @@ def _read(result: dict[str, Any], order: Sequence[str], height: int, version: st
             "arguments": {
                 name: value
                 for name, value in entry["expectation_config"]["kwargs"].items()
-                if name != "batch_id"
+                if name in _ARGUMENTS
             },
             "success": entry["success"],
             "result": entry["result"],
