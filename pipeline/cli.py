@@ -250,6 +250,7 @@ def lists(
     json: Json = False,
 ) -> None:
     """Show the lists that are live."""
+    from pipeline import columns as c
     from pipeline.errors import ConfigError
     from pipeline.serving.publish import plain_rows
     from pipeline.steps.show import lists as step
@@ -263,8 +264,8 @@ def lists(
         return
     plain = plain_rows(rows)
     text = "\n".join(
-        f"{r['user_id']:<12} {r['position']:>3}  {r['item_id']:<14} {r['score']:<11.5g} "
-        f"{r['slot']:<9} {r['reason']}"
+        f"{r[c.USER_ID]:<12} {r[c.POSITION]:>3}  {r[c.ITEM_ID]:<14} {r[c.SCORE]:<11.5g} "
+        f"{r[c.SLOT]:<9} {r[c.REASON]}"
         for r in plain
     )
     _show({"rows": plain}, json, text)
@@ -312,10 +313,14 @@ def train(
     json: Json = False,
 ) -> None:
     """Train one recipe on the run's training window."""
+    from pipeline.steps.learn import Failure
     from pipeline.steps.retrain import train as step
 
     result = step(_open(home), run, recipe, progress=_progress())
-    _show(result.to_dict(), json, result.text())
+    if isinstance(result, Failure):
+        _show(result.to_dict(), json, result.text())
+        raise typer.Exit(result.exit_code)
+    _show(result.to_dict(), json, f"{result.step}: {result.rows:,} users")
 
 
 @app.command()
