@@ -13,6 +13,7 @@ says much, as among the staples of a grocer.
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ from pipeline.models.randomness import keyed_normal
 
 _START = np.float32(0.01)
 """Standard deviation of a start vector's entries; implicit's own starts are as small."""
+_GRAM_ROWS = 1 << 15
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +133,7 @@ class Als(Recipe):
     family: Literal["als"] = Field(default="als", description="Name of the family.")
     factors: int = Field(default=64, ge=1, le=1024, description="Length of a vector.")
     regularization: float = Field(
-        default=10.0, gt=0, le=1e6, description="Weight of the squared length of all vectors."
+        default=10.0, ge=1e-6, le=1e6, description="Weight of the squared length of all vectors."
     )
     alpha: float = Field(
         default=1.0,
@@ -168,12 +170,12 @@ class Als(Recipe):
         start = keyed_normal(history.item_ids, self.factors, key=key) * _START
         fit = _fit_on_gpu if device == "cuda" else _fit_on_cpu
         items = fit(self, cells, start, lambda done, *_: progress(self._round(done)))
-        users = solve_users(items, cells, self.regularization)
-        if not (np.isfinite(items).all() and np.isfinite(users).all()):
+        if not np.isfinite(items).all():
             raise ConfigError(
                 f"als: the factors did not stay finite; raise regularization ({self.regularization}"
                 f") or lower alpha ({self.alpha})"
             )
+        users = solve_users(items, cells, self.regularization)
         order = np.argsort(history.user_ids, kind="stable")
         return AlsScorer(
             item_factors=items,
@@ -216,7 +218,7 @@ def cuda_usable() -> bool:
 def solve_users(
     item_factors: NDArray[np.float32], cells: sp.csr_matrix, regularization: float
 ) -> NDArray[np.float32]:
-    """Solve ``(VᵀV + Vᵀ(C − I)V + λI) u = VᵀC·1`` for each row of `cells` by Cholesky.
+    """Solve, in float64, ``(VᵀV + Vᵀ(C − I)V + λI) u = VᵀC·1`` for each row of `cells`.
 
     Parameters
     ----------
@@ -229,23 +231,35 @@ def solve_users(
     -------
     ``(n_users, f)`` float32; a row depends on its own cells alone, and is 0 without any.
     """
-    from implicit.cpu.als import AlternatingLeastSquares
-
-    with threadpool_limits(1, "blas"):  # implicit threads over users; BLAS threads would fight it
-        model = AlternatingLeastSquares(
-            factors=item_factors.shape[1], regularization=regularization, alpha=1.0
-        )
-        model.item_factors = np.ascontiguousarray(item_factors)
-        users: NDArray[np.float32] = model.recalculate_user(np.arange(cells.shape[0]), cells)
+    factors = item_factors.shape[1]
+    users = np.zeros((cells.shape[0], factors), np.float32)
+    with threadpool_limits(1, "blas"):  # on small matrices BLAS threads only cost
+        everywhere = _gram(item_factors) + regularization * np.eye(factors)
+        for row in np.flatnonzero(np.diff(cells.indptr)):
+            own = slice(cells.indptr[row], cells.indptr[row + 1])
+            confidence = cells.data[own].astype(np.float64)
+            items = item_factors[cells.indices[own]].astype(np.float64)
+            left = everywhere + items.T @ ((confidence - 1.0)[:, None] * items)
+            users[row] = np.linalg.solve(left, items.T @ confidence)
     return users
+
+
+def _gram(matrix: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return ``VᵀV`` in float64, without a copy of all of V."""
+    gram = np.zeros((matrix.shape[1], matrix.shape[1]))
+    for at in range(0, len(matrix), _GRAM_ROWS):
+        part = matrix[at : at + _GRAM_ROWS].astype(np.float64)
+        gram += part.T @ part
+    return gram
 
 
 def _fit_on_cpu(
     recipe: Als, cells: sp.csr_matrix, start: NDArray[np.float32], callback: Callable[..., None]
 ) -> NDArray[np.float32]:
     from implicit.cpu.als import AlternatingLeastSquares
+    from implicit.recommender_base import ModelFitError
 
-    with threadpool_limits(1, "blas"):
+    with threadpool_limits(1, "blas"):  # implicit threads over rows; BLAS threads would fight it
         model = AlternatingLeastSquares(
             factors=recipe.factors,
             regularization=recipe.regularization,
@@ -254,7 +268,9 @@ def _fit_on_cpu(
         )
         model.item_factors = start
         model.user_factors = np.zeros((cells.shape[0], recipe.factors), np.float32)
-        model.fit(cells, show_progress=False, callback=callback)
+        # NaN ends `fit` with an error after the last round; `train` looks at the factors itself.
+        with contextlib.suppress(ModelFitError):
+            model.fit(cells, show_progress=False, callback=callback)
     return np.asarray(model.item_factors, np.float32)
 
 

@@ -1,0 +1,366 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from pipeline import columns as c
+from pipeline.data.matrix import WEIGHT, History, build_history
+from pipeline.errors import ConfigError
+from pipeline.models import families
+from pipeline.models.contract import Recipe
+from pipeline.models.factorize import Als
+from pipeline.models.topk import Lists, top_k
+
+END = datetime(2026, 3, 1, tzinfo=UTC)
+ROOT = Path(__file__).parents[2]
+RECIPES: dict[str, Recipe] = {
+    **families.default_recipes(),
+    "als": Als(factors=8, regularization=0.1, iterations=15, device="cpu"),
+}
+every_family = pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES.keys())
+every_learner = pytest.mark.parametrize(
+    "recipe",
+    [recipe for recipe in RECIPES.values() if recipe.capabilities.baseline is None],
+    ids=lambda recipe: recipe.family,
+)
+
+
+def window(rows, end=END) -> History:
+    """Build from (user, item, days before the end, weight)."""
+    return build_history(
+        pl.DataFrame(
+            [(u, i, END - timedelta(days=days), weight) for u, i, days, weight in rows],
+            schema={
+                c.USER_ID: pl.String(),
+                c.ITEM_ID: pl.String(),
+                c.TIMESTAMP: c.INSTANT,
+                WEIGHT: pl.Float32(),
+            },
+            orient="row",
+        ),
+        end,
+    )
+
+
+def checkerboard(n=20, days=1.0) -> History:
+    """User ``a`` has all items of the same parity but item ``a`` itself."""
+    return window(
+        (f"u{a:02}", f"i{b:02}", days, 1.0)
+        for a in range(n)
+        for b in range(n)
+        if (a + b) % 2 == 0 and a != b
+    )
+
+
+def random_window(seed=0, n_users=60, n_items=40, events=1500) -> History:
+    rng = np.random.default_rng(seed)
+    users, items = rng.integers(0, n_users, events), rng.geometric(0.08, events) % n_items
+    days, weights = rng.uniform(0.1, 300, events), rng.choice([1.0, 1.0, 2.0, -1.0], events)
+    rows = zip(users, items, days, weights, strict=True)
+    return window((f"u{u}", f"i{i}", float(d), float(w)) for u, i, d, w in rows)
+
+
+def without_events(history: History, user_ids) -> History:
+    return History(
+        user_ids=np.array(user_ids),
+        item_ids=history.item_ids,
+        indptr=np.zeros(len(user_ids) + 1, np.int64),
+        item=np.zeros(0, np.int32),
+        at=np.zeros(0, np.int64),
+        weight=np.zeros(0, np.float32),
+        end=history.end,
+    )
+
+
+def renamed(history: History, prefix: str) -> History:
+    return History(**(vars_of(history) | {"user_ids": np.char.add(prefix, history.user_ids)}))
+
+
+def vars_of(history: History) -> dict:
+    return history.arrays() | {"end": history.end}
+
+
+def same(one: Lists, other: Lists) -> bool:
+    return all(
+        getattr(one, name).tobytes() == getattr(other, name).tobytes()
+        for name in ("indptr", "item", "score")
+    )
+
+
+@every_family
+def test_checkerboard(recipe):
+    history = checkerboard()
+    scorer = recipe.train(history)
+    unseen = top_k(scorer.score(history), 1, exclude=history.seen)
+    everything = top_k(scorer.score(history), 9)
+    assert unseen.counts.tolist() == [1] * 20
+    for user in range(20):
+        own = set(range(user % 2, 20, 2)) - {user}
+        if recipe.family == "als":  # the one item that all who are alike have
+            assert unseen.of(user).tolist() == [user]
+        else:  # all are as popular: the first that the user does not have
+            assert unseen.of(user).tolist() == [min(set(range(20)) - own)]
+        if recipe.capabilities.repeats_only:
+            assert set(everything.of(user).tolist()) == own
+
+
+@every_family
+def test_a_fresh_process_gives_the_same_lists(recipe, tmp_path):
+    history = random_window()
+    scorer = recipe.train(history)
+    np.savez(tmp_path / "scorer.npz", **scorer.arrays())
+    np.savez(tmp_path / "history.npz", **history.arrays())
+    child = """
+import sys, numpy as np
+from pipeline.data.matrix import History
+from pipeline.models import families, topk
+folder, family = sys.argv[1:]
+scorer = families.load(family, dict(np.load(folder + "/scorer.npz")))
+history = History.from_arrays(dict(np.load(folder + "/history.npz")))
+lists = topk.top_k(scorer.score(history), 20, exclude=history.seen)
+np.savez(folder + "/lists.npz", indptr=lists.indptr, item=lists.item, score=lists.score)
+"""
+    subprocess.run(
+        [sys.executable, "-c", child, str(tmp_path), recipe.family],
+        check=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    theirs = Lists(**np.load(tmp_path / "lists.npz"))
+    assert same(theirs, top_k(scorer.score(history), 20, exclude=history.seen))
+    assert theirs.counts.min() > 0
+
+
+@every_family
+def test_arrays_rebuild_the_scorer(recipe):
+    history = random_window()
+    scorer = recipe.train(history)
+    arrays = scorer.arrays()
+    again = families.load(recipe.family, arrays)
+    assert type(again) is type(scorer)
+    assert (again.trained_until, again.trained_on) == (END, "cpu")
+    assert again.item_ids.tolist() == history.item_ids.tolist()
+    assert all(array.dtype != object for array in arrays.values())
+    rebuilt = again.arrays()
+    assert rebuilt.keys() == arrays.keys()
+    assert all(np.array_equal(rebuilt[name], arrays[name]) for name in arrays)
+
+
+@every_family
+def test_equal_data_and_recipe_give_equal_bytes(recipe):
+    assert recipe.capabilities.deterministic
+    one, other = recipe.train(random_window()).arrays(), recipe.train(random_window()).arrays()
+    assert all(one[name].tobytes() == other[name].tobytes() for name in one)
+
+
+@every_learner
+def test_another_salt_and_another_seed_are_other_draws(recipe):
+    history = random_window()
+    draws = [
+        recipe.train(history),
+        recipe.train(history, salt=1),
+        recipe.model_copy(update={"random_state": 1}).train(history),
+    ]
+    lists = [top_k(scorer.score(history), 10, exclude=history.seen) for scorer in draws]
+    assert not any(same(lists[a], lists[b]) for a, b in ((0, 1), (0, 2), (1, 2)))
+
+
+@every_family
+def test_trained_until_is_the_end_of_the_window(recipe):
+    end = END - timedelta(days=30, microseconds=1)
+    history = window([("a", "x", 40, 1), ("b", "y", 31, 1), ("a", "z", 29, 1)], end)
+    scorer = recipe.train(history)
+    assert scorer.trained_until == end
+    assert families.load(recipe.family, scorer.arrays()).trained_until == end
+    assert scorer.item_ids.tolist() == ["x", "y"]
+
+
+@every_family
+def test_lists_name_the_items_that_were_learnt(recipe):
+    history = random_window()
+    scorer = recipe.train(history)
+    order = np.random.default_rng(0).permutation(history.n_users)
+    straight = top_k(scorer.score(history), 10, exclude=history.seen)
+    mixed = top_k(scorer.score(history.rows(order)), 10, exclude=history.seen[order])
+    for place, row in enumerate(order):
+        assert mixed.of(place).tolist() == straight.of(row).tolist()
+    seen = {(u, i) for u, i in zip(*history.seen.nonzero(), strict=True)}
+    assert not seen & set(zip(straight.row.tolist(), straight.item.tolist(), strict=True))
+
+
+@every_family
+def test_unknown_users_are_folded_in_or_refused(recipe):
+    history = random_window()
+    scorer = recipe.train(history)
+    strangers = renamed(history, "x")
+    if not recipe.capabilities.fold_in:
+        with pytest.raises(KeyError):
+            scorer.score(strangers)
+        return
+    folded = top_k(scorer.fold_in(history), 10, exclude=history.seen)
+    assert same(top_k(scorer.score(strangers), 10, exclude=history.seen), folded)
+    assert same(top_k(scorer.score(history), 10, exclude=history.seen), folded)
+
+
+@every_family
+def test_users_without_events(recipe):
+    scorer = recipe.train(random_window())
+    nobody = without_events(random_window(), ["new1", "new2"])
+    lists = top_k(scorer.score(nobody), 5)
+    if recipe.capabilities.baseline is None:
+        assert lists.counts.tolist() == [0, 0]  # nothing is known, nothing is invented
+    else:
+        assert lists.counts.tolist() == [5, 5]
+        assert lists.of(0).tolist() == lists.of(1).tolist()
+    assert top_k(scorer.score(without_events(random_window(), [])), 5).n_rows == 0
+
+
+@every_family
+def test_one_item_one_user(recipe):
+    history = window([("a", "x", 3, 1.0)])
+    scorer = recipe.train(history)
+    assert top_k(scorer.score(history), 7).item.tolist() == [0]
+    assert top_k(scorer.score(history), 7, exclude=history.seen).counts.tolist() == [0]
+
+
+@every_family
+def test_longer_lists_than_the_catalogue(recipe):
+    history = random_window()
+    lists = top_k(recipe.train(history).score(history), 1000)
+    full = lists.counts == history.n_items
+    taken_back = np.diff(history.confidence(None).indptr) == 0
+    assert (full | taken_back).all()
+    assert full.sum() > 50
+    for row in np.flatnonzero(full):
+        assert sorted(lists.of(row).tolist()) == list(range(history.n_items))
+
+
+@every_family
+def test_what_was_taken_back_is_as_if_never_had(recipe):
+    rows = [("a", "x", 9, 1.0), ("b", "x", 8, 1.0), ("b", "y", 8, 1.0), ("a", "y", 9, 1.0)]
+    rows += [("c", "z", 20, 1.0), ("b", "z", 20, 1.0)]
+    kept = window([*rows, ("d", "x", 5, 1.0), ("d", "z", 3, 0.0)])
+    returned = window([*rows, ("d", "x", 5, 1.0), ("d", "z", 3, 2.0), ("d", "z", 3, -2.0)])
+    lists = [top_k(recipe.train(h).score(h), 3) for h in (kept, returned)]
+    assert same(*lists)
+    bought = window([*rows, ("d", "x", 5, 1.0), ("d", "z", 3, 2.0)])
+    assert not same(top_k(recipe.train(bought).score(bought), 3), lists[0])
+
+
+@every_family
+def test_everything_was_taken_back(recipe):
+    history = window([("a", "x", 9, 1.0), ("a", "x", 3, -5.0), ("b", "y", 1, 0.0)])
+    lists = top_k(recipe.train(history).score(history), 2)
+    assert np.isfinite(lists.score).all()
+
+
+@every_family
+def test_another_catalogue_is_refused(recipe):
+    scorer = recipe.train(random_window())
+    with pytest.raises(ValueError, match="catalogue"):
+        scorer.score(random_window(n_items=30))
+    with pytest.raises(ValueError, match="catalogue"):
+        scorer.fold_in(random_window(n_items=30))
+
+
+@every_family
+def test_scores_keep_the_contract_and_the_history(recipe):
+    history = random_window()
+    before = {name: array.copy() for name, array in history.arrays().items()}
+    scores = recipe.train(history).score(history)
+    assert scores.shape == (history.n_users, history.n_items)
+    for factors in (scores.users, scores.items):
+        assert factors is None or factors.dtype == np.float32
+    if scores.sparse is not None:
+        assert scores.sparse.dtype == np.float32
+        assert scores.sparse.data.min() >= 0
+        assert scores.sparse.multiply(history.seen).nnz == scores.sparse.nnz
+    after = history.arrays()
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
+@every_learner
+def test_quiet_nights(recipe):
+    # Tastes that are there to be learnt: three groups of items, a user likes mostly one.
+    rng = np.random.default_rng(3)
+    rows = []
+    for u in range(120):
+        for _ in range(25):
+            group = u % 3 if rng.random() < 0.8 else int(rng.integers(3))
+            rows.append((f"u{u:03}", f"i{group * 20 + int(rng.integers(20)):02}", 5.0, 1.0))
+    names = dict(zip([f"u{u:03}" for u in range(120)], rng.permutation(120), strict=True))
+    today = window(rows)
+    tomorrow = window(
+        [(f"p{names[u]:03}", i, days, weight) for u, i, days, weight in rows]
+        + [("p999", f"i{b:02}", 1.0, 1.0) for b in range(6)]
+    )
+    old, new = recipe.train(today), recipe.train(tomorrow)
+    dice = recipe.train(today, salt=1)
+    size = np.linalg.norm(old.item_factors)
+    assert np.linalg.norm(new.item_factors - old.item_factors) < 0.15 * size
+    assert np.linalg.norm(dice.item_factors - old.item_factors) > 0.5 * size
+    lists = top_k(old.score(today), 10)
+    renewed = top_k(new.score(tomorrow), 10)
+    row = {name: place for place, name in enumerate(tomorrow.user_ids.tolist())}
+    shared = [
+        len(set(lists.of(place)) & set(renewed.of(row[f"p{names[user]:03}"])))
+        for place, user in enumerate(today.user_ids.tolist())
+    ]
+    assert np.mean(shared) > 9
+
+
+def test_recipes_survive_json_and_tell_their_families_apart():
+    for name, recipe in families.default_recipes().items():
+        again = families.recipe_from(json.loads(recipe.model_dump_json()))
+        assert (again, again.hash) == (recipe, recipe.hash)
+        assert recipe.family == name
+        assert families.SCORERS[name] is recipe.scorer
+        assert recipe.scorer.capabilities == recipe.capabilities
+        for field, info in type(recipe).model_fields.items():
+            assert info.description, f"{name}.{field} has no description"
+    assert Als(alpha=2.0).hash != Als().hash
+
+
+def test_baselines_form_a_ladder():
+    rungs = {
+        name: recipe.capabilities.baseline for name, recipe in families.default_recipes().items()
+    }
+    assert rungs == {"popularity": 0, "decayed_popularity": 1, "own_counts": 2, "als": None}
+
+
+@pytest.mark.parametrize(
+    ("dumped", "says"),
+    [
+        ({"family": "als", "alfa": 1}, "als.alfa"),
+        ({"family": "als", "regularization": 0}, "als.regularization"),
+        ({"family": "alz"}, "'alz'"),
+        ({}, "family"),
+    ],
+)
+def test_what_is_no_recipe_is_refused_by_name(dumped, says):
+    with pytest.raises(ConfigError, match="not a recipe") as caught:
+        families.recipe_from(dumped)
+    assert says in caught.value.sentence
+
+
+def test_an_unknown_family_cannot_be_loaded():
+    with pytest.raises(ConfigError, match=r"'deep'.*own_counts"):
+        families.load("deep", {})
+
+
+def test_config_loads_without_implicit():
+    # A child of its own: others in this process have imported it.
+    code = (
+        "import sys; from pipeline.models import families; families.default_recipes(); "
+        "sys.exit('implicit' in sys.modules)"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )

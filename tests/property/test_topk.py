@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from pipeline.errors import DataError
+from pipeline.models import topk
+from pipeline.models.contract import Scores
+from pipeline.models.topk import Lists, top_k
+
+
+def reference(scores, k, exclude=None, allowed=None):
+    n_users, n_items = scores.shape
+    lists = []
+    for u in range(n_users):
+        ranked = []
+        for i in range(n_items):
+            cells = {} if scores.sparse is None else _row(scores.sparse, u)
+            known = scores.users is not None and scores.users[u].any()
+            if not known and i not in cells:
+                continue
+            if (exclude is not None and i in _row(exclude, u)) or not (
+                allowed is None or allowed[i]
+            ):
+                continue
+            dense = 0.0
+            if scores.users is not None:
+                dense = (scores.users[u].astype(np.float64) * scores.items[i]).sum()
+            ranked.append((-np.float32(dense + np.float64(cells.get(i, 0.0))), i))
+        lists.append([(i, -score) for score, i in sorted(ranked)[:k]])
+    return lists
+
+
+def _row(matrix, u):
+    cells = slice(matrix.indptr[u], matrix.indptr[u + 1])
+    return dict(zip(matrix.indices[cells].tolist(), matrix.data[cells], strict=True))
+
+
+def assert_agrees(lists: Lists, expected):
+    assert lists.n_rows == len(expected)
+    assert lists.counts.tolist() == [len(entries) for entries in expected]
+    assert lists.item.tolist() == [item for entries in expected for item, _ in entries]
+    assert lists.score.tolist() == [score for entries in expected for _, score in entries]
+    assert (lists.indptr.dtype, lists.item.dtype, lists.score.dtype) == (
+        np.int64,
+        np.int32,
+        np.float32,
+    )
+
+
+# Few levels: most scores tie, with zeros and negatives among them.
+LEVELS = st.sampled_from([-2.0, -0.5, 0.0, 0.0, 0.5, 1.0, 3.0])
+CELLS = st.sampled_from([0.0, 0.0, 0.0, 0.25, 1.0, 4.0])
+
+
+def _matrix(draw, shape, elements):
+    return draw(hnp.arrays(np.float32, shape, elements=elements))
+
+
+@st.composite
+def cases(draw):
+    n_users = draw(st.integers(0, 7))
+    n_items = draw(st.integers(0, 40))
+    factors = draw(st.integers(0, 3))
+    dense = factors > 0
+    sparse = not dense or draw(st.booleans())
+    scores = Scores(
+        users=_matrix(draw, (n_users, factors), LEVELS) if dense else None,
+        items=_matrix(draw, (n_items, factors), LEVELS) if dense else None,
+        sparse=sp.csr_matrix(_matrix(draw, (n_users, n_items), CELLS)) if sparse else None,
+    )
+    exclude = allowed = None
+    if draw(st.booleans()):
+        exclude = sp.csr_matrix(_matrix(draw, (n_users, n_items), CELLS))
+    if draw(st.booleans()):
+        allowed = draw(hnp.arrays(np.bool_, (n_items,)))
+    return scores, draw(st.integers(1, 45)), exclude, allowed
+
+
+@settings(max_examples=300, deadline=None)
+@given(case=cases(), block=st.sampled_from([1, 50, 1 << 24]), pairs=st.sampled_from([1, 1 << 16]))
+def test_lists_are_those_of_the_plain_reference(case, block, pairs):
+    scores, k, exclude, allowed = case
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(topk, "_BLOCK_CELLS", block)
+        patch.setattr(topk, "_EXACT_PAIRS", pairs)
+        lists = top_k(scores, k, exclude=exclude, allowed=allowed)
+    assert_agrees(lists, reference(scores, k, exclude, allowed))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_rounding_of_the_fast_product_changes_nothing(seed):
+    # Large parts that cancel: the float32 product is off by far more than the scores differ.
+    rng = np.random.default_rng(seed)
+    users = rng.standard_normal((20, 33)).astype(np.float32)
+    items = (rng.standard_normal((400, 33)) * 1e-3).astype(np.float32)
+    users[:, 0], users[:, 16] = 3e3, -3e3
+    items[:, 0] = items[:, 16] = rng.uniform(1e3, 2e3, 400)
+    scores = Scores(users, items)
+    fast = users @ items.T
+    exact = (users.astype(np.float64)[:, None] * items).sum(axis=2)
+    assert (np.argsort(-fast, axis=1)[:, :10] != np.argsort(-exact, axis=1)[:, :10]).any()
+    assert_agrees(top_k(scores, 10), reference(scores, 10))
+
+
+def test_lists_do_not_depend_on_who_stands_beside_a_user():
+    rng = np.random.default_rng(0)
+    users = rng.standard_normal((64, 48)).astype(np.float32)
+    # Every item three times: equal scores to the last bit, in any kernel.
+    items = np.repeat(rng.standard_normal((500, 48)).astype(np.float32), 3, axis=0)
+    together = top_k(Scores(users, items), 20)
+    for u in range(64):
+        alone = top_k(Scores(users[u : u + 1], items), 20)
+        assert alone.item.tolist() == together.of(u).tolist()
+    assert (np.diff(together.item.reshape(64, 20)[:, :3]) == 1).all()
+
+
+def test_more_items_than_piles():
+    rng = np.random.default_rng(1)
+    users = rng.standard_normal((12, 8)).astype(np.float32)
+    items = rng.standard_normal((64 * 2 * 3 + 17, 8)).astype(np.float32)
+    exclude = sp.random(12, len(items), density=0.5, format="csr", random_state=2)
+    scores = Scores(users, items)
+    assert_agrees(top_k(scores, 2, exclude=exclude), reference(scores, 2, exclude))
+
+
+def test_one_item_and_a_longer_list_than_the_catalogue():
+    scores = Scores(np.ones((2, 1), np.float32), np.array([[3.0]], np.float32))
+    exclude = sp.csr_matrix(np.array([[0.0], [1.0]], np.float32))
+    lists = top_k(scores, 50, exclude=exclude)
+    assert lists.counts.tolist() == [1, 0]
+    assert lists.of(0).tolist() == [0]
+
+
+def test_an_excluded_cell_of_value_zero_is_excluded():
+    scores = Scores(np.ones((1, 1), np.float32), np.array([[3.0], [2.0]], np.float32))
+    exclude = sp.csr_matrix((np.zeros(1, np.float32), [0], [0, 1]), shape=(1, 2))
+    assert top_k(scores, 2, exclude=exclude).of(0).tolist() == [1]
+
+
+def test_cells_written_twice_are_added():
+    sparse = sp.csr_matrix((np.array([1, 1, 1.5], np.float32), [0, 0, 1], [0, 3]), shape=(1, 2))
+    lists = top_k(Scores(sparse=sparse), 2)
+    assert (lists.item.tolist(), lists.score.tolist()) == ([0, 1], [2.0, 1.5])
+    assert sparse.nnz == 3
+
+
+def test_rows_and_ranks():
+    lists = Lists(
+        np.array([0, 2, 2, 3]), np.array([4, 1, 4], np.int32), np.array([2, 1, 1], np.float32)
+    )
+    assert lists.row.tolist() == [0, 0, 2]
+    assert lists.rank.tolist() == [0, 1, 0]
+    assert lists.counts.tolist() == [2, 0, 1]
+    assert (lists.of(0).tolist(), lists.of(1).tolist()) == ([4, 1], [])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 3e38])
+@pytest.mark.parametrize("where", ["users", "items", "sparse"])
+def test_scores_that_are_no_numbers_are_refused(bad, where):
+    parts = {
+        "users": np.ones((3, 2), np.float32),
+        "items": np.ones((4, 2), np.float32),
+        "sparse": np.ones((3, 4), np.float32),
+    }
+    parts[where][-1, -1] = bad
+    scores = Scores(parts["users"], parts["items"], sp.csr_matrix(parts["sparse"]))
+    with pytest.raises(DataError, match="no finite numbers"):
+        top_k(scores, 2)
+
+
+def test_shapes_that_do_not_fit_are_refused():
+    scores = Scores(np.ones((2, 1), np.float32), np.ones((3, 1), np.float32))
+    with pytest.raises(ValueError, match="at least 1"):
+        top_k(scores, 0)
+    with pytest.raises(ValueError, match="exclude is"):
+        top_k(scores, 1, exclude=sp.csr_matrix((2, 4)))
+    with pytest.raises(ValueError, match="allowed is"):
+        top_k(scores, 1, allowed=np.ones(2, bool))
+    with pytest.raises(ValueError, match="sparse is"):
+        top_k(Scores(scores.users, scores.items, sp.csr_matrix((3, 3))), 1)
+    with pytest.raises(ValueError, match="scores need"):
+        top_k(Scores(users=scores.users), 1)
