@@ -85,6 +85,14 @@ class Slot(StrEnum):
     FALLBACK = "fallback"
 
 
+class BatchStatus(StrEnum):
+    """How far a file came; the last row of its `seq` counts."""
+
+    INTENT = "intent"
+    DONE = "done"
+    VOID = "void"
+
+
 ANYONE: Final = "*"
 """`user_id` of the fallback list: what a person without a list of their own is shown."""
 

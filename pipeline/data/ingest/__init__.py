@@ -1,0 +1,32 @@
+"""Text rows -> rows of the lake, with every row accounted for.
+
+Here: `config`; `times`, instants out of text; `events`, typing, judging, derived ids and
+duplicates; `catalogue`, the same for items and users, and their upsert; `quarantine`, what is
+kept of a bad row; `policy`, when new data ask for a retrain.
+Not here: reading files (`sources`), pseudonyms, locks and commits (`stores`), rules (`validate`).
+"""
+
+from pipeline.data.ingest.catalogue import judge_catalogue, upsert
+from pipeline.data.ingest.config import IngestConfig
+from pipeline.data.ingest.events import (
+    Judged,
+    derive_ids,
+    event_rows,
+    judge_events,
+    split_duplicates,
+)
+from pipeline.data.ingest.policy import retrain_reason
+from pipeline.data.ingest.quarantine import quarantine_rows
+
+__all__ = [
+    "IngestConfig",
+    "Judged",
+    "derive_ids",
+    "event_rows",
+    "judge_catalogue",
+    "judge_events",
+    "quarantine_rows",
+    "retrain_reason",
+    "split_duplicates",
+    "upsert",
+]

@@ -1,0 +1,146 @@
+"""Items and users: text -> typed and judged; then upserted by id, the latest file winning."""
+
+from __future__ import annotations
+
+import json
+from typing import Final
+
+import polars as pl
+
+from pipeline import columns as c
+from pipeline.data.ingest.events import Judged, normalised
+from pipeline.data.ingest.quarantine import masked_json
+from pipeline.data.ingest.times import read_times, refuse_naive
+from pipeline.data.sources import AT_LINE, Source
+from pipeline.data.validate.rules import MAX_ID_BYTES, id_bytes
+
+KEYS: Final = {"items": c.ITEM_ID, "users": c.USER_ID}
+_SCHEMAS: Final = {"items": c.ITEMS, "users": c.USERS}
+_TRUE: Final = ("true", "t", "1", "yes", "y")
+_FALSE: Final = ("false", "f", "0", "no", "n")
+_OLD: Final = "#old"
+
+
+def judge_catalogue(text: pl.DataFrame, source: Source, *, name: str) -> Judged:
+    """Type and judge rows of items or users.
+
+    `good` has the columns that the file has: those of the table in its dtypes, features as text.
+    A category is a JSON list, or one text; a missing `available` means that the item is.
+    """
+    key = KEYS[source.table]
+    typed, unread = _type(text, source, name)
+    size = id_bytes(key)
+    checks = {
+        f"{key}_missing": pl.col(key).is_null(),
+        f"{key}_empty": size == 0,
+        f"{key}_too_long": size > MAX_ID_BYTES,
+    }
+    if c.PRICE in typed.columns:
+        checks[f"{c.PRICE}_negative"] = pl.col(c.PRICE) < 0
+        checks[f"{c.PRICE}_infinite"] = pl.col(c.PRICE).is_infinite()
+    flags = typed.select(
+        *(check.fill_null(False).alias(reason) for reason, check in checks.items()),
+        *(mask.alias(f"{column}_unparsable") for column, mask in unread.items()),
+    )
+    bad = flags.select(pl.any_horizontal(pl.all())).to_series()
+    reasons = [
+        [reason for reason, on in row.items() if on]
+        for row in flags.filter(bad).iter_rows(named=True)
+    ]
+    rejected = pl.DataFrame(
+        [
+            text.filter(bad)[AT_LINE],
+            masked_json(text.filter(bad)),
+            pl.Series(c.REASONS, reasons, dtype=pl.List(pl.String)),
+        ]
+    )
+    return Judged(typed.filter(~bad), rejected)
+
+
+def upsert(
+    table: str, current: pl.DataFrame, rows: pl.DataFrame, *, replace: bool
+) -> tuple[pl.DataFrame, int]:
+    """Return the table after a file, sorted by id, and how many of its rows were duplicates.
+
+    Parameters
+    ----------
+    current
+        The table as it is.
+    rows
+        Good rows of the file (pseudonyms already in place); of equal ids the last row counts.
+        A column that the file lacks keeps its value.
+    replace
+        Items only: the file is the full catalogue, so an item that it lacks is not available.
+    """
+    key = KEYS[table]
+    fresh = rows.drop(AT_LINE).unique(subset=key, keep="last", maintain_order=True)
+    schema = {**_SCHEMAS[table], **current.schema}
+    schema |= {name: pl.String() for name in fresh.columns if name not in schema}
+    brought = fresh.columns
+    joined = fresh.join(current, on=key, how="left", suffix=_OLD)
+    updated = joined.select(
+        pl.col(name)
+        if name in brought or name in joined.columns
+        else pl.lit(None, dtype).alias(name)
+        for name, dtype in schema.items()
+    ).cast(pl.Schema(schema))
+    kept = current.join(fresh, on=key, how="anti")
+    kept = kept.with_columns(
+        pl.lit(None, dtype).alias(name)
+        for name, dtype in schema.items()
+        if name not in kept.columns
+    ).select(schema)
+    if table == "items":
+        given = pl.col(c.AVAILABLE) if c.AVAILABLE in brought or not replace else pl.lit(True)
+        updated = updated.with_columns(given.fill_null(True).alias(c.AVAILABLE))
+        if replace:
+            kept = kept.with_columns(pl.lit(False).alias(c.AVAILABLE))
+    return pl.concat([kept, updated]).sort(key), rows.height - fresh.height
+
+
+def _type(
+    text: pl.DataFrame, source: Source, name: str
+) -> tuple[pl.DataFrame, dict[str, pl.Series]]:
+    key = KEYS[source.table]
+    typed = text.with_columns(normalised(text[key]).alias(key))
+    if source.table == "users":
+        return typed, {}
+    if c.PRICE in text.columns:
+        price = pl.col(c.PRICE).str.strip_chars().cast(pl.Float64, strict=False).fill_nan(None)
+        typed = typed.with_columns(price)
+    if c.AVAILABLE in text.columns:
+        word = pl.col(c.AVAILABLE).str.strip_chars().str.to_lowercase()
+        typed = typed.with_columns(
+            pl.when(word.is_in(_TRUE))
+            .then(True)
+            .when(word.is_in(_FALSE))
+            .then(False)
+            .alias(c.AVAILABLE)
+        )
+    if c.CREATED_AT in text.columns:
+        times = read_times(text[c.CREATED_AT], source)
+        refuse_naive(times, text[AT_LINE], name, c.CREATED_AT)
+        typed = typed.with_columns(times.instants.alias(c.CREATED_AT))
+    unread: dict[str, pl.Series] = {
+        column: typed[column].is_null() & text[column].is_not_null()
+        for column in (c.PRICE, c.AVAILABLE, c.CREATED_AT)
+        if column in text.columns
+    }
+    if c.CATEGORIES in text.columns:
+        lists = [_categories(value) for value in text[c.CATEGORIES]]
+        column = pl.Series(c.CATEGORIES, lists, dtype=pl.List(pl.String))
+        typed = typed.with_columns(column)
+    return typed, unread
+
+
+def _categories(value: str | None) -> list[str] | None:
+    if value is None:
+        return None
+    if value.lstrip().startswith("["):
+        try:
+            found = json.loads(value)
+        except (ValueError, RecursionError):
+            return [value]
+        if isinstance(found, list):
+            return [str(one) for one in found if one is not None]
+    return [value]

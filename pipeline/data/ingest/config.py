@@ -1,0 +1,32 @@
+"""How rows are taken in."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from pipeline import columns as c
+from pipeline.base import Frozen
+from pipeline.data.sources import Limits
+
+
+class IngestConfig(Frozen):
+    """Kinds of events, limits of files, and when new events ask for a retrain."""
+
+    kinds: tuple[str, ...] = Field(
+        default=tuple(kind.value for kind in c.Kind),
+        min_length=1,
+        description="Kinds of events that are known; another one is quarantined.",
+    )
+    quantity_kinds: tuple[str, ...] = Field(
+        default=(c.Kind.PURCHASE.value,),
+        description="Kinds whose value is a quantity: a negative one is a return.",
+    )
+    limits: Limits = Field(default=Limits(), description="What no file may exceed.")
+    retrain_after_events: int = Field(
+        default=100_000,
+        ge=1,
+        description="New events since the live model's as-of that ask for a retrain.",
+    )
+    retrain_after_hours: int = Field(
+        default=20, ge=0, description="Least hours since the live model's as-of."
+    )

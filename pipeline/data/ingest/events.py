@@ -1,0 +1,195 @@
+"""Events: text -> typed, judged, identified, told from their duplicates.
+
+Every row ends in exactly one place: accepted, quarantined or a duplicate.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+import numpy as np
+import polars as pl
+
+from pipeline import columns as c
+from pipeline.data.ingest.config import IngestConfig
+from pipeline.data.ingest.quarantine import masked_json
+from pipeline.data.ingest.times import read_times, refuse_naive
+from pipeline.data.sources import AT_LINE, Source
+from pipeline.data.validate import row_reasons
+
+IDENTITY: Final = (c.EVENT_ID, c.EVENT_DAY)
+"""What makes two events the same one."""
+_TYPED: Final = (c.VALUE, c.TIMESTAMP, c.POSITION)
+_IDS: Final = (c.EVENT_ID, c.USER_ID, c.ITEM_ID, c.PUBLICATION_ID)
+_TO_BE_DERIVED: Final = "?"
+_CONTENT: Final = "#content"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Rows after judgement.
+
+    Attributes
+    ----------
+    good
+        Typed rows in the order of the file, user ids still raw.
+    bad
+        `AT_LINE`, `raw`, `reasons` of the others.
+    """
+
+    good: pl.DataFrame
+    bad: pl.DataFrame
+
+
+def judge_events(
+    text: pl.DataFrame, source: Source, config: IngestConfig, *, at: datetime, name: str
+) -> Judged:
+    """Type and judge rows of events.
+
+    Parameters
+    ----------
+    text
+        `AT_LINE` and String columns of events, as `sources.read` yields them.
+    at
+        Instant of the ingest; a later event is bad.
+    name
+        The file's name, for the sentence of `MappingError`.
+
+    A missing value is 1, except that of a rating. A negative value of a kind that counts is a
+    `return` of its magnitude. An `event_id` that is missing stays null: `derive_ids` fills it.
+    """
+    typed = _type(text, source, config, name)
+    judged = typed.with_columns(pl.col(c.EVENT_ID).fill_null(_TO_BE_DERIVED))
+    reasons = row_reasons(judged, at=at, kinds=config.kinds)
+    unread = [typed[column].is_null() & text[column].is_not_null() for column in _TYPED]
+    bad = reasons.list.len() > 0
+    for mask in unread:
+        bad = bad | mask
+    if not bad.any():
+        return Judged(typed, _bad(text.clear(), []))
+    # "Missing" would be the wrong word for a value that is there and cannot be read.
+    named = [
+        [
+            *(r for r in row if r not in {f"{column}_missing" for column in lost}),
+            *(f"{column}_unparsable" for column in lost),
+        ]
+        for row, lost in zip(
+            reasons.filter(bad).to_list(),
+            _lost([mask.filter(bad) for mask in unread]),
+            strict=True,
+        )
+    ]
+    return Judged(typed.filter(~bad), _bad(text.filter(bad), named))
+
+
+def derive_ids(rows: pl.DataFrame, pseudonyms: Mapping[str, str]) -> pl.DataFrame:
+    """Put pseudonyms in the place of raw user ids and an id where an event has none.
+
+    The derived id is a hash of the row's content and of its ordinal among the equal rows of the
+    file: a re-ordered copy of the file yields the same ids, and two equal events stay two.
+    """
+    rows = rows.with_columns(pl.col(c.USER_ID).replace_strict(pseudonyms, return_dtype=pl.String))
+    missing = rows[c.EVENT_ID].is_null()
+    if not missing.any():
+        return rows
+    bare = rows.filter(missing).with_columns(_content(rows.filter(missing)))
+    ordinals = bare.select(pl.int_range(pl.len()).over(_CONTENT)).to_series()
+    ids = [
+        "d" + hashlib.sha256(f"{ordinal}|{content}".encode()).hexdigest()[:32]
+        for ordinal, content in zip(ordinals, bare[_CONTENT], strict=True)
+    ]
+    place = np.flatnonzero(missing.to_numpy())
+    return rows.with_columns(rows[c.EVENT_ID].scatter(place, ids))
+
+
+def split_duplicates(rows: pl.DataFrame, known: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+    """Return the events that are new and how many were not.
+
+    Parameters
+    ----------
+    rows
+        Events with ids; of equal identities the first row stays.
+    known
+        The columns `IDENTITY` of the lake's events on the days of `rows`.
+    """
+    dated = rows.with_columns(pl.col(c.TIMESTAMP).dt.date().alias(c.EVENT_DAY))
+    fresh = dated.unique(subset=IDENTITY, keep="first", maintain_order=True)
+    if known.height:
+        fresh = fresh.join(known, on=IDENTITY, how="anti", maintain_order="left")
+    return fresh, rows.height - fresh.height
+
+
+def event_rows(fresh: pl.DataFrame, *, at: datetime, source: str, batch_id: str) -> pl.DataFrame:
+    """Return rows of `columns.EVENTS`."""
+    return fresh.with_columns(
+        pl.lit(at).cast(c.INSTANT).alias(c.INGESTED_AT),
+        pl.lit(source).alias(c.SOURCE),
+        pl.lit(batch_id).alias(c.BATCH_ID),
+    ).select(c.EVENTS.names())
+
+
+def normalised(text: pl.Series) -> pl.Series:
+    """Return ids in Unicode's NFC: two spellings of one id are one id."""
+    if text.str.len_bytes().sum() == text.str.len_chars().sum():
+        return text
+    return text.str.normalize("NFC")
+
+
+def _type(text: pl.DataFrame, source: Source, config: IngestConfig, name: str) -> pl.DataFrame:
+    times = read_times(text[c.TIMESTAMP], source)
+    refuse_naive(times, text[AT_LINE], name, c.TIMESTAMP)
+    number = pl.col(c.VALUE).str.strip_chars().cast(pl.Float64, strict=False).fill_nan(None)
+    rating = (pl.col(c.KIND) == c.Kind.RATING).fill_null(False)
+    frame = text.with_columns(
+        *(normalised(text[column]).alias(column) for column in _IDS),
+        pl.when(pl.col(c.VALUE).is_not_null()).then(number).when(~rating).then(1.0),
+        times.instants.alias(c.TIMESTAMP),
+        pl.col(c.POSITION).str.strip_chars().cast(pl.Int32, strict=False),
+    )
+    returned = pl.col(c.KIND).is_in([*config.quantity_kinds, c.Kind.RETURN.value])
+    negative = returned & (pl.col(c.VALUE) < 0)
+    return frame.with_columns(
+        pl.when(negative).then(pl.lit(c.Kind.RETURN.value)).otherwise(pl.col(c.KIND)).alias(c.KIND),
+        pl.when(negative).then(-pl.col(c.VALUE)).otherwise(pl.col(c.VALUE)).alias(c.VALUE),
+    )
+
+
+def _lost(masks: list[pl.Series]) -> list[list[str]]:
+    flags = zip(*(mask.to_list() for mask in masks), strict=True)
+    return [[column for column, on in zip(_TYPED, row, strict=True) if on] for row in flags]
+
+
+def _bad(text: pl.DataFrame, reasons: list[list[str]]) -> pl.DataFrame:
+    return pl.DataFrame(
+        [
+            text[AT_LINE],
+            masked_json(text),
+            pl.Series(c.REASONS, reasons, dtype=pl.List(pl.String)),
+        ]
+    )
+
+
+def _content(rows: pl.DataFrame) -> pl.Series:
+    """Spell out what an event is, unambiguously: each part after its length."""
+    # Numbers by their bits: how a library prints them may change. Adding 0.0 unites the two zeros.
+    bits = (rows[c.VALUE] + 0.0).to_numpy().view(np.int64)
+    parts = rows.select(
+        c.USER_ID,
+        c.ITEM_ID,
+        c.KIND,
+        pl.Series(c.VALUE, bits).cast(pl.String),
+        pl.col(c.TIMESTAMP).to_physical().cast(pl.String),
+        c.PUBLICATION_ID,
+        pl.col(c.POSITION).cast(pl.String),
+    )
+    spelled = [
+        pl.concat_str(pl.col(p).str.len_bytes().cast(pl.String), pl.lit(":"), pl.col(p)).fill_null(
+            "-"
+        )
+        for p in parts.columns
+    ]
+    return parts.select(pl.concat_str(spelled).alias(_CONTENT)).to_series()

@@ -1,0 +1,23 @@
+"""Files of any declared shape -> rows as text, with the line that each came from.
+
+Here: `config`, what a source and its limits are; `streams`, bounded and whole bytes; `delimited`
+(CSV), `jsonl` and `columnar` (Parquet), each turning blocks of a stream into text columns;
+`mapping`, from a file's column names to ours; `read`, all of it in one call.
+Not here: opening paths and processes (`steps`), giving text a type or judging it (`ingest`).
+"""
+
+from pipeline.data.sources.config import FEATURE_TABLES, Limits, MappingError, Source
+from pipeline.data.sources.mapping import AT_LINE
+from pipeline.data.sources.read import SUFFIXES, Summary, format_of, read
+
+__all__ = [
+    "AT_LINE",
+    "FEATURE_TABLES",
+    "SUFFIXES",
+    "Limits",
+    "MappingError",
+    "Source",
+    "Summary",
+    "format_of",
+    "read",
+]

@@ -1,0 +1,80 @@
+"""Parquet -> text columns, row group by row group.
+
+Times become ISO 8601 with their zone, or without one where the file has none; lists and structs
+become JSON. "Line" is the row's number, from 1.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import polars as pl
+
+from pipeline.data.sources.config import Limits
+from pipeline.data.sources.streams import Block
+from pipeline.errors import DataError, UnsafeInputError
+
+_ROWS = 200_000
+
+
+def parse_parquet(stream: BinaryIO, name: str, limits: Limits) -> Iterator[Block]:
+    """Yield the rows; at least one block, which may be empty."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not stream.read(1):
+        raise DataError("is empty", where=name)
+    stream.seek(0)
+    try:
+        file = pq.ParquetFile(stream)
+        columns = _check(file, name, limits)
+        yield Block(
+            pl.DataFrame(schema=dict.fromkeys(columns, pl.String)), pl.Series([], dtype=pl.Int64)
+        )
+        row = 1
+        for batch in file.iter_batches(batch_size=_ROWS):
+            frame = pl.DataFrame(batch)
+            texts = frame.select(_text(column, name) for column in frame.iter_columns())
+            yield Block(texts, pl.Series(range(row, row + frame.height), dtype=pl.Int64))
+            row += frame.height
+    except (pa.ArrowException, OSError):
+        raise DataError("is no Parquet file, or it is cut or damaged", where=name) from None
+
+
+def _check(file: object, name: str, limits: Limits) -> list[str]:
+    metadata = file.metadata  # type: ignore[attr-defined]
+    columns = list(file.schema_arrow.names)  # type: ignore[attr-defined]
+    if len(columns) > limits.max_columns:
+        raise UnsafeInputError(
+            f"has {len(columns):,} columns; {limits.max_columns} are allowed", where=name
+        )
+    twice = sorted({column for column in columns if columns.count(column) > 1})
+    if twice:
+        raise DataError(f"names column {twice[0]!r} twice", where=name)
+    sizes = [metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups)]
+    # A run of equal values costs nothing in the file, but a pointer a row once it is read.
+    claimed = max(sum(sizes), metadata.num_rows * 8)
+    if claimed > limits.max_text_bytes:
+        raise UnsafeInputError(f"unfolds to {claimed:,} bytes", where=name)
+    return columns
+
+
+def _text(column: pl.Series, name: str) -> pl.Series:
+    dtype = column.dtype
+    if isinstance(dtype, pl.Datetime):
+        if dtype.time_zone is None:
+            return column.dt.to_string("%Y-%m-%dT%H:%M:%S%.6f")
+        return column.dt.convert_time_zone("UTC").dt.to_string("%Y-%m-%dT%H:%M:%S%.6fZ")
+    if isinstance(dtype, pl.List | pl.Array | pl.Struct):
+        values = [None if v is None else json.dumps(_plain(v), default=str) for v in column]
+        return pl.Series(column.name, values, dtype=pl.String)
+    try:
+        return column.cast(pl.String)
+    except pl.exceptions.PolarsError:
+        raise DataError(f"column {column.name!r} cannot be read as text", where=name) from None
+
+
+def _plain(value: object) -> object:
+    return value.to_list() if isinstance(value, pl.Series) else value

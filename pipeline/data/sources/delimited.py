@@ -1,0 +1,177 @@
+"""CSV -> text columns: quick where quotes enclose fields of one line, careful where they do not.
+
+A quote opens a quoted field only at the field's start, and is doubled inside it; a quoted field
+may hold line feeds. Blank lines are no rows. A row with another number of fields than the header
+is broken, alone: the reading goes on at the next line.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Iterator
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from pipeline.data.sources.config import Limits
+from pipeline.data.sources.streams import Block, Broken
+from pipeline.errors import DataError, UnsafeInputError
+
+Bytes = NDArray[np.uint8]
+Positions = NDArray[np.int64]
+
+_AFTER_FIELD = np.frombuffer(b",\r\n", dtype=np.uint8)
+_FIELDS = "wrong_number_of_fields"
+_QUOTES = "broken_quotes"
+_TOO_LONG = "row_too_long"
+
+
+def parse_csv(blocks: Iterator[bytes], name: str, limits: Limits) -> Iterator[Block]:
+    """Yield the rows below the header; at least one block, which may be empty.
+
+    Raises `DataError` for a header that names a column twice and `UnsafeInputError` for one with
+    too many columns.
+    """
+    first = next(blocks)
+    end = first.index(b"\n") + 1
+    columns = _header(first[:end], name, limits)
+    line = 2
+    block = first[end:]
+    last: bytes | None = None
+    while True:
+        last = next(blocks, None)
+        rows, rest = _parse(block, columns, line, limits, final=last is None)
+        yield rows
+        if last is None:
+            return
+        line += block.count(b"\n") - rest.count(b"\n")
+        block = rest + last
+
+
+def _header(line: bytes, name: str, limits: Limits) -> list[str]:
+    if b"\r" in line.rstrip():
+        raise DataError("its lines must end with a line feed", where=name)
+    try:
+        columns = next(csv.reader([line.decode()], strict=True), [])
+    except csv.Error:
+        raise DataError("the header's quotes are broken", where=name) from None
+    columns = [column.strip() for column in columns]
+    if not any(columns):
+        raise DataError("has no header: its first line is blank", where=name)
+    if len(columns) > limits.max_columns:
+        raise UnsafeInputError(
+            f"has {len(columns):,} columns; {limits.max_columns} are allowed", where=name
+        )
+    twice = sorted({column for column in columns if columns.count(column) > 1})
+    if twice:
+        raise DataError(f"the header names column {twice[0]!r} twice", where=name)
+    return columns
+
+
+def _parse(
+    block: bytes, columns: list[str], line: int, limits: Limits, *, final: bool
+) -> tuple[Block, bytes]:
+    """Return the block's rows and the bytes of a row that goes on in the next block."""
+    data = np.frombuffer(block, dtype=np.uint8)
+    quotes = np.flatnonzero(data == ord('"'))
+    if len(quotes) and not _well_quoted(data, quotes):
+        return _careful(block, columns, line, limits, final=final)
+    return _quick(data, quotes, columns, line, limits), b""
+
+
+def _well_quoted(data: Bytes, quotes: Positions) -> bool:
+    """Tell whether quotes only enclose whole fields of one line (or are doubled within)."""
+    if len(quotes) % 2:
+        return False
+    opening, closing = quotes[::2], quotes[1::2]
+    before = data[np.maximum(opening - 1, 0)]
+    doubled = np.concatenate(([False], opening[1:] - closing[:-1] == 1))
+    opens = (opening == 0) | (before == ord(",")) | (before == ord("\n")) | doubled
+    after = data[np.minimum(closing + 1, len(data) - 1)]
+    closes = np.isin(after, _AFTER_FIELD) | np.append(doubled[1:], False)
+    ends = np.flatnonzero(data == ord("\n"))
+    return bool(opens.all() and closes.all() and not _inside(ends, quotes).any())
+
+
+def _inside(positions: Positions, quotes: Positions) -> NDArray[np.bool_]:
+    inside: NDArray[np.bool_] = np.searchsorted(quotes, positions) % 2 == 1
+    return inside
+
+
+def _quick(data: Bytes, quotes: Positions, columns: list[str], line: int, limits: Limits) -> Block:
+    ends = np.flatnonzero(data == ord("\n"))
+    starts = np.insert(ends[:-1] + 1, 0, 0) if len(ends) else ends
+    commas = np.flatnonzero(data == ord(","))
+    commas = commas[~_inside(commas, quotes)]
+    fields = np.searchsorted(commas, ends) - np.searchsorted(commas, starts) + 1
+    lengths = ends - starts
+    blank = (lengths == 0) | ((lengths == 1) & (data[starts] == ord("\r")))
+    too_long = lengths > limits.max_row_bytes
+    bad = ~blank & ((fields != len(columns)) | too_long)
+    broken = [
+        _broken(
+            data[starts[i] : ends[i]].tobytes(), line + i, _TOO_LONG if too_long[i] else _FIELDS
+        )
+        for i in np.flatnonzero(bad).tolist()
+    ]
+    good = np.flatnonzero(~blank & ~bad)
+    kept = data if len(good) == len(ends) else data[np.repeat(~blank & ~bad, lengths + 1)]
+    frame = pl.read_csv(
+        kept.tobytes(),
+        has_header=False,
+        schema=dict.fromkeys(columns, pl.String),
+        quote_char='"' if len(quotes) else None,
+    )
+    if frame.height != len(good):
+        raise DataError(f"cannot be split into rows near line {line}", where="CSV")
+    return Block(frame, pl.Series(good + line, dtype=pl.Int64), broken)
+
+
+def _careful(
+    block: bytes, columns: list[str], line: int, limits: Limits, *, final: bool
+) -> tuple[Block, bytes]:
+    csv.field_size_limit(limits.max_row_bytes)
+    lines = block.split(b"\n")[:-1]
+    texts = [text + "\n" for text in block.decode().split("\n")[:-1]]
+    rows: list[list[str]] = []
+    numbers: list[int] = []
+    broken: list[Broken] = []
+    rest = b""
+    start = 0
+    while start < len(texts):
+        # Each reader goes on until a row is broken; the next one starts at the line after it.
+        first = start
+        reader = csv.reader((texts[k] for k in range(first, len(texts))), strict=True)
+        reason = ""
+        try:
+            for row in reader:
+                after = first + reader.line_num
+                if len(row) == len(columns) and _short(lines, start, after, limits):
+                    rows.append(row)
+                    numbers.append(line + start)
+                elif row:
+                    reason = _FIELDS if _short(lines, start, after, limits) else _TOO_LONG
+                    break
+                start = after
+        except csv.Error:
+            open_end = first + reader.line_num >= len(texts)
+            if open_end and not final and _short(lines, start, len(lines), limits):
+                rest = b"\n".join(lines[start:]) + b"\n"
+                break
+            reason = _QUOTES
+        if reason:
+            broken.append(_broken(lines[start], line + start, reason))
+            start += 1
+    data = dict(zip(columns, zip(*rows, strict=True), strict=True)) if rows else {}
+    frame = pl.DataFrame(data, schema=dict.fromkeys(columns, pl.String))
+    return Block(frame, pl.Series(numbers, dtype=pl.Int64), broken), rest
+
+
+def _short(lines: list[bytes], start: int, end: int, limits: Limits) -> bool:
+    return sum(len(line) + 1 for line in lines[start:end]) <= limits.max_row_bytes
+
+
+def _broken(row: bytes, line: int, reason: str) -> Broken:
+    return Broken(line, len(row), hashlib.sha256(row).hexdigest(), reason)

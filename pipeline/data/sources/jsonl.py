@@ -1,0 +1,141 @@
+"""JSON lines -> text columns: whole numbers keep their digits, nested values stay JSON.
+
+A line that is no JSON object, or nests too deep, is broken, alone. Blank lines are no rows. Of a
+key that an object holds twice, one counts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+import polars as pl
+
+from pipeline.data.sources.config import Limits
+from pipeline.data.sources.streams import Block, Broken
+from pipeline.errors import UnsafeInputError
+
+_JSON = "broken_json"
+
+
+def parse_jsonl(blocks: Iterator[bytes], name: str, limits: Limits) -> Iterator[Block]:
+    """Yield the rows; the columns of a block are the keys that its objects have."""
+    line = 1
+    seen: set[str] = set()
+    for block in blocks:
+        rows = _quick(block, line, limits) or _careful(block, line, limits)
+        seen.update(rows.frame.columns)
+        if len(seen) > limits.max_columns:
+            raise UnsafeInputError(f"has more than {limits.max_columns} different keys", where=name)
+        yield rows
+        line += block.count(b"\n")
+
+
+def _quick(block: bytes, line: int, limits: Limits) -> Block | None:
+    """Read a block that is sound as a whole; None for another."""
+    data = np.frombuffer(block, dtype=np.uint8)
+    ends = np.flatnonzero(data == ord("\n"))
+    starts = np.insert(ends[:-1] + 1, 0, 0)
+    opened = np.searchsorted(np.flatnonzero((data == ord("{")) | (data == ord("["))), ends)
+    if np.diff(opened, prepend=0).max() > limits.max_depth:
+        return None
+    if (ends - starts).max() > limits.max_row_bytes or (data[starts] != ord("{")).any():
+        return None
+    keys = _keys(block, limits)
+    if keys is None:
+        return None
+    frame = _read(block, keys)
+    if frame is None or frame.height != len(ends):
+        return None
+    return Block(frame, pl.Series(range(line, line + len(ends)), dtype=pl.Int64))
+
+
+def _careful(block: bytes, line: int, limits: Limits) -> Block:
+    good: list[tuple[int, bytes]] = []
+    broken: list[Broken] = []
+    keys: dict[str, None] = {}
+    for number, text in enumerate(block.split(b"\n")[:-1], start=line):
+        value, reason = _judge(text, limits)
+        if reason:
+            broken.append(_broken(text, number, reason))
+        elif value is not None:
+            keys.update(dict.fromkeys(value) if len(keys) <= limits.max_columns else {})
+            good.append((number, text))
+    frames = [pl.DataFrame(schema=dict.fromkeys(keys, pl.String))]
+    numbers: list[int] = []
+    for frame, run in _readable(good, list(keys)):
+        if frame is None:
+            broken.extend(_broken(text, number, _JSON) for number, text in run)
+        else:
+            frames.append(frame)
+            numbers.extend(number for number, _ in run)
+    broken.sort(key=lambda one: one.line)
+    return Block(pl.concat(frames), pl.Series(numbers, dtype=pl.Int64), broken)
+
+
+def _judge(text: bytes, limits: Limits) -> tuple[dict[str, Any] | None, str]:
+    """Return the line's object, or the reason why there is none (no reason: blank)."""
+    if len(text) > limits.max_row_bytes:
+        return None, "row_too_long"
+    if not text.strip():
+        return None, ""
+    try:
+        value = json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        return None, _JSON
+    if not isinstance(value, dict):
+        return None, "no_json_object"
+    if _too_deep(value, limits.max_depth):
+        return None, "nested_too_deep"
+    return value, ""
+
+
+def _no_constant(_: str) -> NoReturn:
+    raise ValueError("NaN and Infinity are not JSON")
+
+
+def _readable(
+    lines: Sequence[tuple[int, bytes]], keys: list[str]
+) -> Iterator[tuple[pl.DataFrame | None, Sequence[tuple[int, bytes]]]]:
+    """Yield runs of lines with their frame; None for one that the fast reader refuses."""
+    if not lines:
+        return
+    frame = _read(b"\n".join(text for _, text in lines) + b"\n", keys)
+    if frame is not None and frame.height == len(lines):
+        yield frame, lines
+    elif len(lines) == 1:
+        yield None, lines
+    else:
+        half = len(lines) // 2
+        yield from _readable(lines[:half], keys)
+        yield from _readable(lines[half:], keys)
+
+
+def _keys(block: bytes, limits: Limits) -> list[str] | None:
+    try:
+        schema = pl.scan_ndjson(io.BytesIO(block), infer_schema_length=None).collect_schema()
+    except pl.exceptions.PolarsError:
+        return None
+    return list(schema)[: limits.max_columns + 1]
+
+
+def _read(block: bytes, keys: list[str]) -> pl.DataFrame | None:
+    try:
+        return pl.read_ndjson(block, schema=dict.fromkeys(keys, pl.String))
+    except pl.exceptions.PolarsError:
+        return None
+
+
+def _too_deep(value: Any, depth: int) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return depth == 0 or any(_too_deep(one, depth - 1) for one in inner)
+
+
+def _broken(row: bytes, line: int, reason: str) -> Broken:
+    return Broken(line, len(row), hashlib.sha256(row).hexdigest(), reason)

@@ -1,0 +1,125 @@
+"""One call from a stream to text rows under our names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import BinaryIO, Final
+
+import polars as pl
+
+from pipeline.data.sources.columnar import parse_parquet
+from pipeline.data.sources.config import Limits, Source
+from pipeline.data.sources.delimited import parse_csv
+from pipeline.data.sources.jsonl import parse_jsonl
+from pipeline.data.sources.mapping import check_columns, check_features, ignored, map_block
+from pipeline.data.sources.streams import Block, Broken, Expanding, blocks
+from pipeline.errors import DataError
+
+_CODECS: Final = {".gz": "gzip", ".zst": "zstd"}
+_FORMATS: Final = {
+    ".csv": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+}
+SUFFIXES: Final = tuple(_FORMATS)
+
+
+@dataclass
+class Summary:
+    """What a file held besides its good rows; complete when `read` has ended.
+
+    Attributes
+    ----------
+    rows
+        All rows: those that were yielded, skipped and broken.
+    skipped
+        Rows that `skip_when` dropped.
+    broken
+        Rows that could not be split.
+    ignored_columns
+        Columns of the file that nobody asked for.
+    """
+
+    rows: int = 0
+    skipped: int = 0
+    broken: list[Broken] = field(default_factory=list)
+    ignored_columns: tuple[str, ...] = ()
+
+
+def format_of(name: str) -> tuple[str, str | None]:
+    """Return (format, codec) by the name's suffixes; another name is a `DataError`."""
+    stem, codec = name.lower(), None
+    for suffix, known in _CODECS.items():
+        if stem.endswith(suffix):
+            stem, codec = stem.removesuffix(suffix), known
+    for suffix, form in _FORMATS.items():
+        if stem.endswith(suffix) and not (form == "parquet" and codec):
+            return form, codec
+    raise DataError(
+        f"has a suffix that says no format; known are {', '.join(_FORMATS)}, "
+        "and .gz or .zst after those of text",
+        where=name,
+    )
+
+
+def read(
+    stream: BinaryIO, name: str, source: Source, limits: Limits, summary: Summary
+) -> Iterator[pl.DataFrame]:
+    """Yield the rows of a file as text under our names, block by block.
+
+    Parameters
+    ----------
+    stream
+        The file's bytes; seekable.
+    name
+        The file's name; its suffixes say the format.
+    source
+        Mapping of columns, constants, rows to skip.
+    limits
+        What the file may not exceed.
+    summary
+        Filled on the way.
+
+    Yields
+    ------
+    pl.DataFrame
+        `AT_LINE` (Int64, 1-based; a header is line 1) and String columns; missing values are null.
+        For `events` all columns that a file can fill; for `items` and `users` those that it has,
+        and its further columns as features.
+
+    Raises
+    ------
+    DataError
+        No text, cut, damaged, empty. A file that has a header and no rows is sound: 0 rows.
+    MappingError
+        A column that the source needs is absent.
+    UnsafeInputError
+        A limit is exceeded.
+    """
+    theirs: dict[str, None] = {}
+    for block in _blocks(stream, name, limits):
+        theirs.update(dict.fromkeys(block.frame.columns))
+        check_features(theirs, source, name)
+        mapped = map_block(block, source)
+        summary.rows += block.lines.len() + len(block.broken)
+        summary.skipped += mapped.skipped
+        summary.broken.extend(block.broken)
+        yield mapped.frame
+    if summary.rows == 0 and not theirs:
+        raise DataError("is empty", where=name)
+    if summary.rows == len(summary.broken) > 0 and not theirs:
+        raise DataError("is not what its name says: no line of it can be read", where=name)
+    check_columns(theirs, source, name)
+    summary.ignored_columns = ignored(theirs, source)
+
+
+def _blocks(stream: BinaryIO, name: str, limits: Limits) -> Iterator[Block]:
+    form, codec = format_of(name)
+    if form == "parquet":
+        return parse_parquet(stream, name, limits)
+    text = blocks(Expanding(stream, codec, name, limits), name)
+    parse = parse_csv if form == "csv" else parse_jsonl
+    return parse(text, name, limits)

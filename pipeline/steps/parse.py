@@ -1,0 +1,66 @@
+"""Reading one file, inside a bounded child: from a path to parts of text on the disk.
+
+Light to import: a child starts for it. The path is opened without following links, summed and
+read through one handle, so that what is parsed is what was summed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pipeline.data.sources import Limits, Source, Summary, read
+from pipeline.errors import DataError, UnsafeInputError
+
+
+@contextmanager
+def open_regular(path: Path, limits: Limits) -> Iterator[BinaryIO]:
+    """Open a file that is no link, no device and not too big."""
+    try:
+        # Without O_NONBLOCK a named pipe would wait for a writer for ever.
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if path.is_symlink():
+            raise UnsafeInputError("is a link; links are not followed", where=path.name) from None
+        what = f"cannot be opened: {(error.strerror or str(error)).lower()}"
+        raise DataError(what, where=path.name) from None
+    with os.fdopen(handle, "rb") as stream:
+        about = os.fstat(stream.fileno())
+        if not stat.S_ISREG(about.st_mode):
+            raise UnsafeInputError("is no regular file", where=path.name)
+        if about.st_size > limits.max_file_bytes:
+            raise UnsafeInputError(
+                f"has {about.st_size:,} bytes; {limits.max_file_bytes:,} are allowed",
+                where=path.name,
+            )
+        yield stream
+
+
+def sum_of(path: Path, limits: Limits) -> str:
+    """Return the sha256 of a file's bytes: its batch key."""
+    with open_regular(path, limits) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def parse(path: str, source: dict[str, Any], limits: dict[str, Any], out: str) -> dict[str, Any]:
+    """Read a file into ``<out>/<n>.parquet`` and return its sum and `Summary` as plain JSON."""
+    bounds = Limits.model_validate(limits)
+    summary = Summary()
+    file, folder = Path(path), Path(out)
+    with open_regular(file, bounds) as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        stream.seek(0)
+        parts = 0
+        for frame in read(stream, file.name, Source.model_validate(source), bounds, summary):
+            frame.write_parquet(folder / f"{parts}.parquet", compression="lz4", statistics=False)
+            parts += 1
+        stream.seek(0)
+        if hashlib.file_digest(stream, "sha256").hexdigest() != digest:
+            raise DataError("changed while it was read", where=file.name)
+    return {"sha256": digest, "parts": parts, **asdict(summary)}

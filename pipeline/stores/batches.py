@@ -1,0 +1,168 @@
+"""The batch ledger: each file's rows reach the lake exactly once, whatever is killed when.
+
+The protocol, under the lake's lock ``ingest``: the rows are spooled (fsynced, then renamed into
+place) → an `intent` row in `batches` → quarantine → the table, each with the transaction
+("ingest", seq), which the lake writes once → a `done` row → the spool goes. An intent that a crash
+left open is carried out from its spool, so the outcome is that of a calm run, versions included.
+Without an intent nothing has happened, and the file is simply taken in again.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+import polars as pl
+
+from pipeline import columns as c
+from pipeline.columns import BatchStatus
+from pipeline.errors import StorageError
+from pipeline.stores.lake import Lake
+
+APP: Final = "ingest"
+_MERGED: Final = ("items", "users")
+"""Tables that a file replaces as a whole; events are appended."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One file's outcome, as the ledger keeps it.
+
+    Attributes
+    ----------
+    batch_id
+        sha256 of the file's bytes.
+    rows
+        ``accepted + quarantined + duplicates + tombstoned + skipped``.
+    """
+
+    batch_id: str
+    table: str
+    source: str
+    file: str
+    rows: int
+    accepted: int
+    quarantined: int
+    duplicates: int
+    tombstoned: int
+    skipped: int
+    ingested_at: datetime
+
+
+class Batches:
+    """The table `batches` and the spool of a lake; every method wants the lock ``ingest`` held."""
+
+    def __init__(self, lake: Lake) -> None:
+        self._lake = lake
+        self._spool = lake.root / "_spool"
+
+    def recover(self) -> int:
+        """Carry out what a crash left open; return how many files that were."""
+        ledger = self._lake.read("batches")
+        ended = ledger.filter(pl.col(c.STATUS) != BatchStatus.INTENT)
+        still_open = ledger.join(ended, on=c.SEQ, how="anti").sort(c.SEQ)
+        for row in still_open.iter_rows(named=True):
+            self._carry_out(row)
+        self._sweep()
+        return still_open.height
+
+    def seen(self, table: str, batch_id: str) -> bool:
+        """Tell whether the file's bytes were taken in before.
+
+        For items and users only if nothing was merged since: the latest file wins, so an older one
+        that comes again has something to say.
+        """
+        done = self._lake.read(
+            "batches",
+            where=(pl.col(c.STATUS) == BatchStatus.DONE) & (pl.col(c.TABLE) == table),
+        )
+        if table in _MERGED:
+            done = done.filter(pl.col(c.SEQ) == pl.col(c.SEQ).max())
+        return batch_id in done[c.BATCH_ID]
+
+    def commit(self, batch: Batch, rows: pl.DataFrame | None, quarantine: pl.DataFrame) -> None:
+        """Take a file in.
+
+        Parameters
+        ----------
+        rows
+            New rows of `events`; for `items` and `users` the whole table; None where nothing
+            changes.
+        quarantine
+            Rows of `columns.QUARANTINE`.
+        """
+        last = self._lake.read("batches", columns=[c.SEQ])[c.SEQ].max()
+        seq = (last if isinstance(last, int) else 0) + 1
+        frames = {"quarantine": quarantine if quarantine.height else None, batch.table: rows}
+        self._spool_frames(seq, {name: f for name, f in frames.items() if f is not None})
+        row = {
+            c.SEQ: seq,
+            c.BATCH_ID: batch.batch_id,
+            c.STATUS: BatchStatus.INTENT.value,
+            c.TABLE: batch.table,
+            c.SOURCE: batch.source,
+            c.FILE: batch.file,
+            c.ROWS: batch.rows,
+            c.ACCEPTED: batch.accepted,
+            c.QUARANTINED: batch.quarantined,
+            c.DUPLICATES: batch.duplicates,
+            c.TOMBSTONED: batch.tombstoned,
+            c.SKIPPED: batch.skipped,
+            c.INGESTED_AT: batch.ingested_at,
+        }
+        self._lake.append("batches", pl.DataFrame([row], schema=c.BATCHES))
+        self._carry_out(row)
+        self._sweep()
+
+    def _carry_out(self, row: dict[str, object]) -> None:
+        seq, table = int(str(row[c.SEQ])), str(row[c.TABLE])
+        spool = self._spool / str(seq)
+        status = BatchStatus.DONE if spool.is_dir() else BatchStatus.VOID
+        if status is BatchStatus.DONE:
+            for name in ("quarantine", table):
+                path = spool / f"{name}.parquet"
+                if path.exists():
+                    write = self._lake.replace if name in _MERGED else self._lake.append
+                    write(name, _read(path), txn=(APP, seq))
+        end = pl.DataFrame([{**row, c.STATUS: status.value}], schema=c.BATCHES)
+        self._lake.append("batches", end)
+
+    def _spool_frames(self, seq: int, frames: dict[str, pl.DataFrame]) -> None:
+        draft = self._spool / f".{seq}"
+        try:
+            shutil.rmtree(draft, ignore_errors=True)
+            shutil.rmtree(self._spool / str(seq), ignore_errors=True)
+            draft.mkdir(parents=True)
+            for name, frame in frames.items():
+                path = draft / f"{name}.parquet"
+                frame.write_parquet(path, compression="lz4", statistics=False)
+                _sync(path)
+            _sync(draft)
+            draft.rename(self._spool / str(seq))
+            _sync(self._spool)
+        except OSError as error:
+            raise StorageError(f"cannot write {self._spool}: {error.strerror}") from error
+
+    def _sweep(self) -> None:
+        if self._spool.is_dir():
+            for left in self._spool.iterdir():
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def _read(path: Path) -> pl.DataFrame:
+    try:
+        return pl.read_parquet(path, glob=False, hive_partitioning=False)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise StorageError(f"{path} is damaged: an open ingest cannot be finished") from error
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
