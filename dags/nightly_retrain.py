@@ -168,9 +168,13 @@ def nightly_retrain() -> None:
         with _night() as (ws, run_id):
             return retrain.features(ws, run_id, progress=log.info).to_dict()
 
-    @task(map_index_template="{{ recipe_name }}", **HEAVY)
+    @task(
+        # A mapped task does not take its words from its docstring.
+        doc_md="Train one recipe on what lies before the cut; a recipe that fails is left out.",
+        map_index_template="{{ recipe_name }}",
+        **HEAVY,
+    )
     def train(recipe: str) -> dict[str, Any]:
-        """Train one recipe on what lies before the cut; a recipe that fails is left out."""
         from pipeline.steps import retrain
         from pipeline.stores.runs import Ref
 
