@@ -14,7 +14,7 @@ from pathlib import Path
 
 from dags import environment
 
-PASSWORD = "NIGHTJAR_ADMIN_PASSWORD"  # noqa: S105: the name of a variable
+PASSWORD = "NIGHTJAR_ADMIN_PASSWORD"  # noqa: S105 (the name of a variable)
 
 
 def init(home: Path) -> None:
@@ -48,7 +48,7 @@ def main(command: list[str]) -> None:
     if command == ["init"]:
         init(home)
     else:
-        os.execvp(command[0], command)  # noqa: S606: no shell
+        os.execvp(command[0], command)  # noqa: S606 (there is no shell)
 
 
 if __name__ == "__main__":

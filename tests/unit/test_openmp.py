@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SHIPPED = sorted(Path(sysconfig.get_path("purelib")).glob("scikit_learn.libs/libgomp-*.so*"))
+
+pytestmark = pytest.mark.skipif(
+    not sys.platform.startswith("linux") or not SHIPPED,
+    reason="only Linux wheels of scikit-learn ship the library",
+)
+
+
+@pytest.fixture(scope="module")
+def openmp() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("openmp", ROOT / "tools/openmp.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_copy_answers_to_the_plain_name(openmp: ModuleType, tmp_path: Path) -> None:
+    site = tmp_path / "site packages"
+    (site / "scikit_learn.libs").mkdir(parents=True)
+    (site / "scikit_learn.libs" / SHIPPED[0].name).write_bytes(SHIPPED[0].read_bytes())
+    target = tmp_path / "lib" / openmp.NAME
+
+    openmp.install(site, target)
+
+    # What was loaded by path now serves whoever asks for the name, as implicit's loader does.
+    code = "; ".join(
+        (
+            (site / openmp.HOOK).read_text().strip(),
+            f"ctypes.CDLL({openmp.NAME!r}).omp_get_max_threads()",
+            "print(open('/proc/self/maps').read())",
+        )
+    )
+    maps = subprocess.run(
+        [sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True
+    ).stdout
+    loaded = {line[line.index("/") :] for line in maps.splitlines() if "libgomp" in line}
+    assert loaded == {str(target)}
+
+
+def test_without_a_library_to_copy_the_sentence_names_the_package(
+    openmp: ModuleType, tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit, match="libgomp1"):
+        openmp.install(tmp_path, tmp_path / "lib" / openmp.NAME)
+
+
+def test_a_library_of_another_build_is_refused(openmp: ModuleType) -> None:
+    with pytest.raises(SystemExit, match="0 times"):
+        openmp.plain_name(b"\x7fELF no such name")

@@ -1,0 +1,283 @@
+from __future__ import annotations
+
+import ast
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline import columns as c
+
+ROOT = Path(__file__).resolve().parents[2]
+ROOMS = ("data", "models", "evaluation", "serving", "stores", "report", "steps")
+LOCKS = (
+    "bootstrap.lock",
+    "requirements.lock",
+    "docker/pipeline.lock",
+    "docker/gpu.lock",
+    "docker/mlflow.lock",
+)
+# Words that can only mean the column; "kind" or "value" are other things elsewhere, too.
+COLUMN_NAMES = {
+    c.EVENT_ID,
+    c.USER_ID,
+    c.ITEM_ID,
+    c.EVENT_DAY,
+    c.TIMESTAMP,
+    c.INGESTED_AT,
+    c.CREATED_AT,
+    c.PROPENSITY,
+    c.CATALOGUE_VERSION,
+    c.RULES_HASH,
+}
+
+
+def modules(*folders: str) -> list[Path]:
+    found = sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+    assert len(found) > 5
+    return found
+
+
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def tracked() -> Iterator[tuple[str, str]]:
+    listed = subprocess.run(
+        ["git", "-c", f"safe.directory={ROOT}", "ls-files", "-z"],
+        cwd=ROOT,
+        capture_output=True,
+        check=False,
+    )
+    if listed.returncode != 0:
+        pytest.skip("this is no git checkout")
+    for file in filter(None, listed.stdout.decode().split("\0")):
+        if (ROOT / file).is_file():
+            content = (ROOT / file).read_bytes()
+            if b"\0" not in content[:8000]:
+                yield file, content.decode("utf-8", errors="replace")
+
+
+# --- code ---------------------------------------------------------------------------------------
+
+
+def test_column_names_are_written_in_columns_alone() -> None:
+    strays = [
+        f"{name(path)}:{node.lineno} {node.value}"
+        for path in modules("pipeline", "dags")
+        if name(path) != "pipeline/columns.py"
+        for node in ast.walk(parse(path))
+        if isinstance(node, ast.Constant) and node.value in COLUMN_NAMES
+    ]
+    assert not strays
+
+
+def test_only_the_command_line_prints() -> None:
+    printing = [
+        f"{name(path)}:{node.lineno}"
+        for path in modules("pipeline")
+        if name(path) != "pipeline/cli.py"
+        for node in ast.walk(parse(path))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id in ("print", "pprint")
+    ]
+    assert not printing
+
+
+def test_only_the_command_line_and_the_swap_read_the_clock() -> None:
+    edges = {"pipeline/cli.py", "pipeline/steps/release.py"}
+    clocks = {"now", "utcnow", "today", "time", "time_ns"}
+    reading = [
+        f"{name(path)}:{node.lineno}"
+        for path in modules("pipeline")
+        if name(path) not in edges
+        for node in ast.walk(parse(path))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in clocks
+        and isinstance(node.func.value, ast.Name)
+        and node.func.value.id in ("datetime", "date", "time")
+    ]
+    assert not reading
+
+
+def test_modules_say_what_they_promise() -> None:
+    silent = [name(p) for p in modules("pipeline", "dags") if not ast.get_docstring(parse(p))]
+    assert not silent
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_rooms_have_a_charter(room: str) -> None:
+    charter = ast.get_docstring(parse(ROOT / "pipeline" / room / "__init__.py"))
+    assert charter and "\nHere:" in charter and "\nNot here:" in charter
+
+
+def test_every_folder_of_the_pipeline_is_a_known_room() -> None:
+    folders = {path.name for path in (ROOT / "pipeline").iterdir() if path.is_dir()}
+    assert folders - {"__pycache__"} == set(ROOMS)
+
+
+def test_modules_stay_small() -> None:
+    lengths = sorted(
+        (len(path.read_text(encoding="utf-8").splitlines()), name(path))
+        for path in modules("pipeline", "dags")
+    )
+    long = [f"{file} ({lines})" for lines, file in lengths if lines > 300]
+    assert lengths[int(0.95 * (len(lengths) - 1))][0] <= 300, f"split one of {', '.join(long)}"
+    assert lengths[-1][0] <= 500, f"split {lengths[-1][1]}"
+
+
+@pytest.mark.parametrize("library", ["mlflow", "docker"])
+def test_our_folders_do_not_shadow_a_library(library: str) -> None:
+    assert not (ROOT / library / "__init__.py").exists()
+    spec = importlib.util.find_spec(library)
+    assert spec is not None and spec.origin is not None
+    assert Path(spec.origin).parent != ROOT / library
+
+
+# --- dependencies -------------------------------------------------------------------------------
+
+
+def requirements(lock: str) -> dict[str, list[str]]:
+    """Requirement line -> its hashes."""
+    found: dict[str, list[str]] = {}
+    for line in (ROOT / lock).read_text(encoding="utf-8").splitlines():
+        if line.startswith("    --hash=sha256:"):
+            found[next(reversed(found))].append(line)
+        elif line and not line.lstrip().startswith("#"):
+            found[line.removesuffix(" \\")] = []
+    assert found
+    return found
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_locks_pin_everything_by_hash(lock: str) -> None:
+    for requirement, hashes in requirements(lock).items():
+        assert re.match(r"[a-z0-9.-]+==[^ ]+( ; .+)?$", requirement), requirement
+        assert hashes, requirement
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_locks_name_no_address_and_no_path(lock: str) -> None:
+    text = (ROOT / lock).read_text(encoding="utf-8")
+    assert "://" not in text and "--index" not in text and "--find-links" not in text
+    sources = set(re.findall(r"# +via (-r .*)", text)) | set(re.findall(r"#  +(-r .*)", text))
+    assert sources <= {"-r -", "-r docker/mlflow.in"}
+
+
+def pins(lock: str) -> set[str]:
+    return {requirement.split(" ")[0] for requirement in requirements(lock)}
+
+
+@pytest.mark.parametrize("lock", ["docker/pipeline.lock", "docker/gpu.lock", "docker/mlflow.lock"])
+def test_images_run_what_the_tests_ran(lock: str) -> None:
+    tested = {pin.split("==")[0]: set() for pin in pins("requirements.lock")}
+    for pin in pins("requirements.lock"):
+        tested[pin.split("==")[0]].add(pin)
+    assert len(pins(lock)) > 50
+    moved = [pin for pin in pins(lock) if pin not in tested.get(pin.split("==")[0], {pin})]
+    assert not moved
+
+
+def test_the_lock_holds_what_the_project_asks_for() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    asked = [*project["dependencies"], *extras["demo"], *extras["dev"]]
+    locked = {pin.split("==")[0] for pin in pins("requirements.lock")}
+    missing = [a for a in asked if re.split(r"[<>=\[ ]", a)[0].lower() not in locked]
+    assert asked and not missing
+
+
+# --- words --------------------------------------------------------------------------------------
+
+
+def test_nothing_names_this_machine_or_a_registry() -> None:
+    forbidden = [
+        "/".join(parts) for parts in (("", "work", ""), ("", "tmp", "boot"), ("", "root", ""))
+    ] + [
+        ".".join(parts) for parts in (("pypi", "org"), ("files", "pythonhosted"), ("npmjs", "org"))
+    ]
+    found = [f"{file}: {word}" for file, text in tracked() for word in forbidden if word in text]
+    assert not found
+
+
+def test_documents_name_files_that_exist() -> None:
+    documents = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    named = [
+        (document, path)
+        for document in documents
+        for path in re.findall(
+            r"`((?:docs|docker|mlflow|dags|pipeline|tests|benchmarks|tools)/[\w./-]+)`",
+            document.read_text(encoding="utf-8"),
+        )
+    ]
+    assert len(named) > 5
+    missing = [
+        f"{name(document)}: {path}" for document, path in named if not (ROOT / path).exists()
+    ]
+    assert not missing
+
+
+def test_every_store_says_where_it_lies_how_long_and_how_erasure_reaches_it() -> None:
+    rows = [
+        [cell.strip() for cell in line.strip().strip("|").split("|")]
+        for line in (ROOT / "docs/STORES.md").read_text(encoding="utf-8").splitlines()
+        if line.startswith("| `")
+    ]
+    assert rows and all(len(row) == 6 and all(row) for row in rows)
+    owners = " ".join(row[1] for row in rows)
+    stores = {
+        path.stem
+        for path in (ROOT / "pipeline/stores").iterdir()
+        if path.name not in ("__init__.py", "__pycache__")
+    }
+    assert stores
+    missing = [store for store in stores if f"pipeline/stores/{store}" not in owners]
+    assert not missing
+
+
+def test_decisions_are_numbered_and_complete() -> None:
+    records = sorted((ROOT / "docs/adr").glob("*.md"))
+    assert [record.name[:4] for record in records] == [
+        f"{number:04}" for number in range(1, len(records) + 1)
+    ]
+    for record in records:
+        text = record.read_text(encoding="utf-8")
+        for heading in ("## The question", "## What we decided", "## What follows"):
+            assert heading in text, f"{record.name} lacks {heading}"
+
+
+def test_the_changelog_knows_the_version() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert f"## {project['version']}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+# --- make ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_make_alone_lists_every_target() -> None:
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
+    shown = subprocess.run(
+        ["make", "-C", str(ROOT), "--no-print-directory"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=clean,
+    ).stdout
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
+    assert targets and len(targets[1].split()) >= 9
+    for target in targets[1].split():
+        assert re.search(rf"^  make {target} +\w", shown, re.MULTILINE), target
