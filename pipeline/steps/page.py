@@ -69,7 +69,7 @@ def gather(night: Night, split: Split, decision: Decision) -> NightPage:
         checks=_checks(night),
         tables=_tables(night),
         facts=_facts(split),
-        advice=advice(decision.kind, rules, run.run_id),
+        advice=advice(decision.kind, rules),
         origin=(
             ("run", run.run_id),
             ("code", night.facts["commit"]),
@@ -95,7 +95,11 @@ def lift_rows(night: Night, against: str | None) -> tuple[LiftRow, ...]:
         if found.underpowered and found.v != found.v:  # not even a number to show
             continue
         half = _95 * found.se
-        rows.append(LiftRow(name, found.x, found.x - half, found.x + half, found.underpowered))
+        gate = night.config.gate
+        proved = found.underpowered is None and found.x >= gate.min_lift
+        proved = proved and found.p_better <= gate.alpha / gate.candidates
+        low, high = found.x - half, found.x + half
+        rows.append(LiftRow(name, found.x, low, high, proved, found.underpowered))
     return tuple(rows)
 
 

@@ -1,0 +1,176 @@
+"""The loop on a small shop: what a user relies on, from files to lists."""
+
+import json
+import shutil
+
+import polars as pl
+import pytest
+
+from pipeline import columns as c
+from pipeline.base import format_instant
+from pipeline.errors import ConfigError, DataError, RegistryError
+from pipeline.steps.ingest import feedback
+from pipeline.steps.release import registry
+from pipeline.steps.retrain import nightly
+from pipeline.steps.run import Workspace
+from pipeline.steps.show import history, lists
+from tests.worlds import CONFIG, NIGHTS, catalogue, land, purchases
+
+
+def outcome(ws):
+    """Everything that must not depend on whether the process was killed on the way."""
+    publications = ws.lake.read("publications").sort(c.GENERATION)
+    shown = lists(ws, None).select(c.USER_ID, c.POSITION, c.ITEM_ID, c.SLOT)
+    told = [
+        {k: v for k, v in entry.items() if k not in ("previous", "sha256", "decision")}
+        for entry in history(ws)
+    ]
+    events = ws.lake.read("events").drop(c.USER_ID, c.BATCH_ID).sort(c.EVENT_ID)
+    return publications.drop(c.SUMS), shown, told, events
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    """A workspace after its first two nights, made once and copied by the tests that change it."""
+    home = tmp_path_factory.mktemp("shop") / "home"
+    ws = Workspace.init(home, CONFIG)
+    events = purchases()
+    catalogue(home)
+    land(home, events, NIGHTS[0])
+    assert feedback(ws, NIGHTS[0]).accepted > 5000
+    first = nightly(ws, NIGHTS[0])
+    land(home, events, NIGHTS[1], NIGHTS[0])
+    feedback(ws, NIGHTS[1])
+    second = nightly(ws, NIGHTS[1])
+    return home, first, second
+
+
+@pytest.fixture
+def copy(shop, tmp_path):
+    shutil.copytree(shop[0], tmp_path / "home")
+    return Workspace.open(tmp_path / "home")
+
+
+def test_the_first_night_promotes_what_learns_and_refuses_what_is_mad(shop):
+    _, first, _ = shop
+    assert (first.status, first.decision, first.recipe) == ("done", "first", "als")
+    assert first.exit_code == 0
+    assert first.model_version == "1"
+    ndcg = first.metrics["ndcg_at_20"]
+    assert ndcg["candidate"] > 1.2 * ndcg["baseline"] > 0
+    assert "mad" in first.sentence
+
+
+def test_the_second_night_refreshes_on_newer_data(shop):
+    _, first, second = shop
+    assert (second.decision, second.recipe, second.model_version) == ("refresh", "als", "2")
+    assert second.publication_id != first.publication_id
+
+
+def test_lists_are_complete_honest_and_in_raw_ids(shop):
+    ws = Workspace.open(shop[0])
+    rows = lists(ws, None)
+    people = rows.filter(pl.col(c.USER_ID) != c.ANYONE)
+    assert people[c.USER_ID].n_unique() == 320
+    assert people.group_by(c.USER_ID).len()["len"].unique().to_list() == [20]
+    assert people[c.USER_ID].str.starts_with("u").all()
+    sold_out = {f"i{n}" for n in range(9, 160, 10)}
+    assert not set(rows[c.ITEM_ID]) & sold_out
+    bought = purchases().filter(pl.col("timestamp") < format_instant(NIGHTS[1]))
+    had = set(bought.select("user_id", "item_id").rows())
+    assert not had & set(people.select(c.USER_ID, c.ITEM_ID).rows())
+
+
+def test_a_stranger_gets_the_fallback_and_is_told_so(shop):
+    rows = lists(Workspace.open(shop[0]), ["u1", "never-seen"])
+    slots = dict(rows.select(c.USER_ID, c.SLOT).unique().rows())
+    assert slots == {"u1": "model", "never-seen": "fallback"}
+
+
+def test_a_second_start_of_a_night_is_already_done(copy):
+    before = outcome(copy)
+    again = nightly(copy, NIGHTS[1])
+    assert again.status == "already_done"
+    assert again.exit_code == 0
+    for was, now in zip(before, outcome(copy), strict=True):
+        assert (was.equals(now)) if isinstance(was, pl.DataFrame) else was == now
+
+
+def test_more_data_do_not_change_a_night_that_was_pinned(copy):
+    land(copy.home, purchases(), NIGHTS[2], NIGHTS[1])
+    feedback(copy, NIGHTS[2])
+    assert nightly(copy, NIGHTS[1]).status == "already_done"
+
+
+def test_a_replay_moves_nothing(copy):
+    before = outcome(copy)
+    replayed = nightly(copy, NIGHTS[0], recipes=["als"])
+    assert replayed.status == "replay"
+    assert replayed.decision == "first"
+    publications, shown, told, _ = outcome(copy)
+    assert publications.equals(before[0])
+    assert shown.equals(before[1])
+    assert told == before[2]
+    aliases = registry(copy).aliases()
+    assert aliases["champion"] == 2
+
+
+def test_a_night_that_must_not_publish_publishes_nothing(copy):
+    land(copy.home, purchases(), NIGHTS[2], NIGHTS[1])
+    feedback(copy, NIGHTS[2])
+    before = outcome(copy)
+    quiet = nightly(copy, NIGHTS[2], publish=False)
+    assert quiet.decision == "refresh"
+    assert outcome(copy)[0].equals(before[0])
+    assert outcome(copy)[1].equals(before[1])
+
+
+def test_the_ledger_tells_both_nights(shop):
+    entries = history(Workspace.open(shop[0]))
+    assert [(e["type"], e.get("kind")) for e in entries] == [
+        ("decision", "first"),
+        ("publication", None),
+        ("decision", "refresh"),
+        ("publication", None),
+    ]
+    text = json.dumps(entries)
+    vault = Workspace.open(shop[0]).vault.lookup(["u1", "u2"])
+    assert not any(pseudonym in text for pseudonym in vault.values())
+
+
+def test_aliases_follow_what_is_live(shop):
+    assert registry(Workspace.open(shop[0])).aliases() == {"champion": 2, "previous": 1}
+
+
+def test_nothing_to_do_after_a_silent_week(copy):
+    late = NIGHTS[1].replace(month=6)
+    ended = nightly(copy, late)
+    assert ended.status == "nothing_to_do"
+    assert ended.exit_code == 0
+    assert "2024-03-" in ended.sentence
+
+
+def test_an_as_of_before_all_data(copy):
+    with pytest.raises(DataError, match="no event lies before"):
+        nightly(copy, NIGHTS[0].replace(year=2020))
+
+
+def test_a_recipe_that_is_not_configured(copy):
+    with pytest.raises(ConfigError, match="no recipe is called 'alz'; configured are"):
+        nightly(copy, NIGHTS[2], recipes=["alz"])
+
+
+def test_mlflow_away_loses_nothing(copy, monkeypatch):
+    land(copy.home, purchases(), NIGHTS[2], NIGHTS[1])
+    feedback(copy, NIGHTS[2])
+    away = copy.home / "mlflow"
+    away.rename(copy.home / "elsewhere")
+    away.write_text("in the way")
+    with pytest.raises(RegistryError):
+        nightly(copy, NIGHTS[2])
+    assert len(history(copy)) == 5  # decided, not published
+    away.unlink()
+    (copy.home / "elsewhere").rename(away)
+    ended = nightly(copy, NIGHTS[2])
+    assert (ended.status, ended.decision, ended.model_version) == ("done", "refresh", "3")
+    assert registry(copy).aliases() == {"champion": 3, "previous": 2}

@@ -1,0 +1,103 @@
+from datetime import UTC, datetime
+
+import numpy as np
+import polars as pl
+import pytest
+
+from pipeline import columns as c
+from pipeline.data.matrix import WEIGHT, build_history
+from pipeline.models.families import default_recipes
+from pipeline.serving.recommend import fallback_list, overlap, recommend
+
+END = datetime(2017, 12, 1, tzinfo=UTC)
+
+
+def history():
+    """Two tastes, one who took everything back, ten items."""
+    rows = [(f"u{n}", f"i{(n % 2) * 5 + k}", 1.0) for n in range(8) for k in range(4 - n % 3)]
+    rows += [("taker", "i0", 1.0), ("taker", "i0", -1.0)]
+    frame = pl.DataFrame(rows, schema=[c.USER_ID, c.ITEM_ID, WEIGHT], orient="row")
+    at = pl.lit(datetime(2017, 11, 1, tzinfo=UTC)).cast(c.INSTANT).alias(c.TIMESTAMP)
+    return build_history(frame.with_columns(at), END)
+
+
+@pytest.fixture(scope="module")
+def made():
+    window = history()
+    recipes = default_recipes()
+    als = recipes["als"].model_copy(update={"factors": 4})
+    return window, als.train(window), recipes["decayed_popularity"].train(window)
+
+
+def build(made, *, repeat=False, others=("stranger",), gone=(), length=5):
+    window, champion, fallback = made
+    return recommend(
+        champion,
+        fallback,
+        window,
+        others,
+        gone,
+        repeat=repeat,
+        reasons=("als", "decayed_popularity"),
+        length=length,
+    )
+
+
+def test_everybody_has_one_list_without_gaps(made):
+    rows = build(made)
+    window = made[0]
+    assert set(rows[c.USER_ID]) == {*window.user_ids.tolist(), "stranger", c.ANYONE}
+    for (user,), part in rows.group_by(c.USER_ID):
+        assert part[c.POSITION].to_list() == list(range(1, part.height + 1)), user
+        assert part[c.ITEM_ID].n_unique() == part.height
+
+
+def test_discovery_shows_nothing_that_was_seen(made):
+    window = made[0]
+    rows = build(made, length=10)
+    seen = {
+        (window.user_ids[u], window.item_ids[i])
+        for u, i in zip(*window.seen.nonzero(), strict=True)
+    }
+    shown = set(rows.select(c.USER_ID, c.ITEM_ID).rows())
+    assert seen
+    assert not shown & seen
+    assert set(build(made, repeat=True, length=10).select(c.USER_ID, c.ITEM_ID).rows()) & seen
+
+
+def test_what_is_gone_never_appears_and_lists_are_not_padded(made):
+    window = made[0]
+    gone = window.item_ids[2:].tolist()
+    rows = build(made, repeat=True, gone=gone, length=10)
+    assert set(rows[c.ITEM_ID]) == set(window.item_ids[:2].tolist())
+    assert rows.group_by(c.USER_ID).len()["len"].max() == 2
+
+
+def test_who_has_no_taste_gets_the_fallback_and_it_says_so(made):
+    rows = build(made)
+    slots = dict(rows.select(c.USER_ID, c.SLOT).unique().rows())
+    assert slots["taker"] == slots["stranger"] == slots[c.ANYONE] == "fallback"
+    assert slots["u0"] == "model"
+    taker = rows.filter(pl.col(c.USER_ID) == "taker")
+    assert "i0" not in taker[c.ITEM_ID].to_list()
+    assert taker[c.REASON].unique().to_list() == ["decayed_popularity"]
+
+
+def test_strangers_get_what_anyone_gets(made):
+    rows = build(made)
+    one, other = (
+        rows.filter(pl.col(c.USER_ID) == user)[c.ITEM_ID].to_list()
+        for user in ("stranger", c.ANYONE)
+    )
+    window, _, fallback = made
+    assert one == other == [item for item, _ in fallback_list(fallback, window, 5)]
+
+
+def test_overlap():
+    def frame(items):
+        position = np.arange(1, len(items) + 1)
+        return pl.DataFrame({c.USER_ID: "u", c.POSITION: position, c.ITEM_ID: items})
+
+    assert overlap(frame(list("abcd")), frame(list("bcdx")), ["u"], 4) == 0.75
+    assert overlap(frame(list("abcd")), frame(list("dcba")), ["u"], 2) == 0.0
+    assert overlap(frame(list("ab")), frame(list("ab")), ["v"], 2) == 0.0

@@ -1,0 +1,92 @@
+"""Small shops for tests: people with one of a few tastes, who buy a little every few days."""
+
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+START = datetime(2024, 1, 1, 9, tzinfo=UTC)
+NIGHTS = tuple(START + timedelta(days=days) for days in (70, 84, 98))
+
+CONFIG = """\
+[sources.shop]
+table = "events"
+path = "*.csv"
+constants = { kind = "purchase" }
+
+[split]
+seen = "discovery"
+
+[publish]
+live_from = "as_of"
+
+[recipes.als]
+family = "als"
+factors = 8
+alpha = 4.0
+regularization = 1.0
+iterations = 5
+
+[recipes.mad]
+family = "als"
+factors = 2
+alpha = 400.0
+regularization = 1000.0
+iterations = 2
+"""
+
+
+def purchases(*, users=320, items=160, tastes=4, days=100, seed=0):
+    """Return `event_id, user_id, item_id, value, timestamp` (ISO with Z), sorted by time."""
+    rng = np.random.default_rng(seed)
+    taste = rng.integers(0, tastes, users)
+    shelf = np.arange(items) % tastes
+    popularity = 1.0 / (1 + np.arange(items)) ** 0.3
+    rows = []
+    for user in range(users):
+        weight = popularity * np.where(shelf == taste[user], 1.0, 0.08)
+        weight /= weight.sum()
+        for day in range(days):
+            if rng.random() < 0.22:
+                at = START + timedelta(days=day, seconds=int(rng.integers(0, 60_000)))
+                chosen = rng.choice(items, size=2, replace=False, p=weight)
+                rows += [(f"u{user}", f"i{item}", at + timedelta(seconds=k)) for k, item in enumerate(chosen)]
+    rows.sort(key=lambda row: (row[2], row[0], row[1]))
+    return pl.DataFrame(
+        {
+            "event_id": [f"e{n}" for n in range(len(rows))],
+            "user_id": [row[0] for row in rows],
+            "item_id": [row[1] for row in rows],
+            "value": ["1"] * len(rows),
+            "timestamp": [row[2].strftime("%Y-%m-%dT%H:%M:%SZ") for row in rows],
+        }
+    )
+
+
+def land(home: Path, events: pl.DataFrame, until: datetime, since: datetime | None = None) -> Path:
+    """Write the events of a span into the landing folder, as one file named by its end."""
+    text = pl.col("timestamp")
+    rows = events.filter(text < until.strftime("%Y-%m-%dT%H:%M:%SZ"))
+    if since is not None:
+        rows = rows.filter(text >= since.strftime("%Y-%m-%dT%H:%M:%SZ"))
+    path = home / "landing" / "events" / f"shop-{until:%Y%m%d}.csv"
+    rows.write_csv(path)
+    old = START.timestamp()
+    os.utime(path, (old, old))
+    return path
+
+
+def catalogue(home: Path, items=160) -> Path:
+    """Land all items, every tenth of them sold out."""
+    path = home / "landing" / "items" / "items.csv"
+    pl.DataFrame(
+        {
+            "item_id": [f"i{n}" for n in range(items)],
+            "title": [f"Item {n}" for n in range(items)],
+            "available": ["false" if n % 10 == 9 else "true" for n in range(items)],
+        }
+    ).write_csv(path)
+    os.utime(path, (START.timestamp(), START.timestamp()))
+    return path
