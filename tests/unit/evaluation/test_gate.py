@@ -36,6 +36,7 @@ from pipeline.evaluation.slices import SLICES
 
 CONFIG = GateConfig()
 AS_OF = datetime(2024, 6, 30, tzinfo=UTC)
+DAY = timedelta(days=1)
 BLOCK = Interval(AS_OF - timedelta(days=7), AS_OF)
 CHECKS = (Check("volume", True, "1,000 events"), Check("schema", True, "as before"))
 
@@ -183,6 +184,7 @@ def test_a_candidate_that_is_clearly_better_is_switched_to() -> None:
         anchor=Anchor("hash-als", 1.4, 3),
         ratios=(
             BlockRatio("hash-new", block(1), 1.5, 0.01),
+            BlockRatio("hash-new", Interval(block(2).start, block(1).start + DAY), 99.0, 0.01),
             BlockRatio("hash-new", block(2), 1.7, 0.01),
             BlockRatio("hash-new", block(9), 9.0, 0.01),
         ),
@@ -308,6 +310,17 @@ def test_a_loss_within_three_standard_errors_passes() -> None:
     assert last.bound is not None
     assert last.bound < last.figure < -CONFIG.refresh_margin
     assert found.kind == "refresh"
+
+
+def test_a_ratio_that_fell_within_its_error_is_no_proved_harm() -> None:
+    for se, kind in ((0.0, "block"), (0.2, "refresh")):
+        past = Past((BlockRatio("hash-als", block(1), 1.43, se),), Anchor("hash-als", 1.7, 3))
+        found = decide(evidence(judged("als"), past=past), CONFIG)
+        ratio = rule(found, "refresh.baseline_ratio")
+        assert ratio.figure is not None
+        assert ratio.bound is not None
+        assert ratio.figure < ratio.bound
+        assert found.kind == kind
 
 
 def test_no_scorer_of_a_month_ago_is_reported() -> None:
