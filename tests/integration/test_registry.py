@@ -1,0 +1,587 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+import numpy as np
+import polars as pl
+import pytest
+
+from pipeline import columns as c
+from pipeline.data.matrix import WEIGHT, History, build_history
+from pipeline.errors import ConfigError, RegistryError
+from pipeline.models.contract import Scorer
+from pipeline.models.factorize import Als
+from pipeline.models.topk import top_k
+from pipeline.stores.registry.client import Registry
+from pipeline.stores.registry.records import (
+    ChildRecord,
+    DatasetRecord,
+    Mirrored,
+    ModelRecord,
+    NightRecord,
+)
+
+AS_OF = datetime(2017, 12, 1, 9, tzinfo=UTC)
+ROOT = Path(__file__).parents[2]
+N_USERS, N_ITEMS = 40, 30
+
+
+@dataclass(frozen=True)
+class Trained:
+    history: History
+    scorer: Scorer
+    files: tuple[Path, ...]
+    sums: dict[str, str]
+    fallback: list[tuple[str, float]]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    random = np.random.default_rng(3)
+    user = np.repeat(np.arange(N_USERS), 8)
+    item = (user * 3 + random.integers(0, 12, len(user))) % N_ITEMS
+    events = pl.DataFrame(
+        {
+            c.USER_ID: [f"u{value:02d}" for value in user],
+            c.ITEM_ID: [f"i{value:02d}" for value in item],
+            c.TIMESTAMP: pl.Series(
+                [AS_OF - timedelta(hours=int(h)) for h in random.integers(1, 900, len(user))]
+            ).cast(c.INSTANT),
+            WEIGHT: pl.Series([1.0] * len(user), dtype=pl.Float32),
+        }
+    )
+    history = build_history(events, AS_OF)
+    scorer = Als(factors=4, iterations=3).train(history)
+    fallback = [("i07", 3.0), ("i02", 2.0), ("i11", 1.0)]
+    folder = tmp_path_factory.mktemp("refit")
+    np.savez(folder / "scorer.npz", **scorer.arrays())
+    np.savez(folder / "history.npz", **history.arrays())
+    meta = {
+        "family": "als",
+        "exclude_seen": True,
+        "fallback": [{c.ITEM_ID: item, c.SCORE: score} for item, score in fallback],
+    }
+    (folder / "meta.json").write_text(json.dumps(meta))
+    files = tuple(folder / name for name in ("scorer.npz", "history.npz", "meta.json"))
+    sums = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    return Trained(history, scorer, files, sums, fallback)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    # A path with a space, made once: the tables take seconds.
+    home = tmp_path_factory.mktemp("work space")
+    (home / "nightjar.toml").write_text("")
+    (home / "decision.json").write_text('{"kind": "first"}')
+    (home / "shot.png").write_bytes(b"\x89PNG")
+    registry_at(home).prepare()
+    return home
+
+
+@pytest.fixture
+def registry(home: Path) -> Registry:
+    return registry_at(home)
+
+
+@pytest.fixture(scope="module")
+def shown(home: Path, trained: Trained) -> tuple[Mirrored, Mirrored]:
+    registry = registry_at(home)
+    one, two = (registry.mirror_night(night_of(home, trained, name)) for name in ("one", "two"))
+    return one, two
+
+
+def folder_of(home: Path, version: int | None) -> Path:
+    source = client_of(uri_of(home)).get_model_version_download_uri("nightjar", str(version))
+    return Path(urllib.request.url2pathname(source.removeprefix("file://")))
+
+
+def uri_of(home: Path) -> str:
+    return f"sqlite:///{home}/mlflow/mlflow.db"
+
+
+def registry_at(home: Path) -> Registry:
+    return Registry(uri_of(home), "nights", "nightjar")
+
+
+def night_of(home: Path, trained: Trained, run_id: str, at: datetime = AS_OF) -> NightRecord:
+    def child(name: str, level: float) -> ChildRecord:
+        return ChildRecord(
+            recipe=name,
+            params={"factors": 4, "device": None},
+            metrics={"ndcg_at_20": level, "ndcg_at_20_lo": level - 0.01, "nobody": float("nan")},
+            tags={"nightjar.trained_on": "cpu"},
+            artifacts={"figures/slices.png": home / "shot.png"},
+        )
+
+    return NightRecord(
+        run_id=run_id,
+        as_of=at,
+        sentence="first: als leads popularity by +40 %",
+        children=(
+            child("als", 0.12),
+            child("popularity", 0.08),
+            ChildRecord(recipe="broken", failure="broken: it needs a repeat task"),
+        ),
+        datasets=(
+            DatasetRecord("events", 12, f"events@12-{run_id}", 320, "training"),
+            DatasetRecord("items", 3, "items@3", 30, "catalogue"),
+        ),
+        params={"holdout_days": 7},
+        metrics={"judged": 1200.0},
+        tags={"nightjar.decision": "first"},
+        artifacts={
+            "decision.json": home / "decision.json",
+            "report/night.json": home / "decision.json",
+        },
+        winner="als",
+        model=ModelRecord(trained.files, "first: als leads", {"nightjar.decision": "first"}),
+    )
+
+
+def client_of(uri: str) -> Any:
+    from mlflow import MlflowClient
+
+    return MlflowClient(uri, registry_uri=uri)
+
+
+def runs_of(uri: str, run_id: str) -> dict[str, Any]:
+    client = client_of(uri)
+    experiment = client.get_experiment_by_name("nights").experiment_id
+    found = client.search_runs([experiment], f"tags.`nightjar.run_id` = '{run_id}'")
+    names = Counter(run.data.tags["nightjar.recipe"] for run in found)
+    assert set(names.values()) <= {1}, names
+    return {run.data.tags["nightjar.recipe"]: run for run in found}
+
+
+def versions_of(uri: str, run_id: str) -> list[Any]:
+    return list(
+        client_of(uri).search_model_versions(
+            f"name = 'nightjar' and tags.`nightjar.run_id` = '{run_id}'"
+        )
+    )
+
+
+def assert_whole(uri: str, night: NightRecord) -> None:
+    client = client_of(uri)
+    runs = runs_of(uri, night.run_id)
+    assert set(runs) == {"(night)", "als", "popularity", "broken"}
+    parent = runs.pop("(night)")
+    assert parent.data.params == {"holdout_days": "7"}
+    assert parent.data.metrics == {"judged": 1200.0}
+    assert parent.data.tags["mlflow.note.content"] == night.sentence
+    for name, run in runs.items():
+        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert run.info.status == ("FAILED" if name == "broken" else "FINISHED")
+    for name in ("als", "popularity"):
+        assert set(runs[name].data.metrics) == {"ndcg_at_20", "ndcg_at_20_lo"}
+        assert len(client.get_metric_history(runs[name].info.run_id, "ndcg_at_20")) == 1
+        read = {i.dataset.name: i.dataset for i in runs[name].inputs.dataset_inputs}
+        assert json.loads(read["events"].source)["delta_table_version"] == 12
+        assert json.loads(read["events"].profile)["num_rows"] == 320
+        figures = client.list_artifacts(runs[name].info.run_id, "figures")
+        assert [file.path for file in figures] == ["figures/slices.png"]
+    assert parent.info.status == "FINISHED"
+    assert {file.path for file in client.list_artifacts(parent.info.run_id)} == {
+        "decision.json",
+        "report",
+    }
+    (version,) = versions_of(uri, night.run_id)
+    assert version.run_id == runs["als"].info.run_id
+    assert version.description == "first: als leads"
+    assert version.tags["nightjar.recipe"] == "als"
+    assert len(runs["als"].outputs.model_outputs) == 1
+    logged = client.get_logged_model(runs["als"].outputs.model_outputs[0].model_id)
+    assert str(logged.status) == "READY"
+    assert {metric.key for metric in logged.metrics} == {"ndcg_at_20", "ndcg_at_20_lo"}
+
+
+def test_a_night_is_shown_once_however_often_it_is_told(
+    registry: Registry, home: Path, trained: Trained, shown: tuple[Mirrored, Mirrored]
+) -> None:
+    night = night_of(home, trained, "one")
+    assert_whole(uri_of(home), night)
+    for _ in range(2):
+        assert registry.mirror_night(night) == shown[0]
+    assert_whole(uri_of(home), night)
+
+
+def test_a_night_without_a_winner_makes_no_version(
+    registry: Registry, home: Path, trained: Trained
+) -> None:
+    night = replace(night_of(home, trained, "kept"), winner=None, model=None)
+    mirrored = registry.mirror_night(night)
+    assert mirrored.version is None
+    assert set(mirrored.child_run_ids) == {"als", "popularity", "broken"}
+    assert versions_of(uri_of(home), "kept") == []
+    assert registry.mirror_night(night) == mirrored
+
+
+def test_what_a_person_deleted_is_shown_again(
+    registry: Registry, home: Path, trained: Trained
+) -> None:
+    night = night_of(home, trained, "deleted")
+    mirrored = registry.mirror_night(night)
+    client_of(uri_of(home)).delete_run(mirrored.child_run_ids["popularity"])
+    again = registry.mirror_night(night)
+    assert again.version == mirrored.version
+    assert again.child_run_ids["popularity"] != mirrored.child_run_ids["popularity"]
+    assert_whole(uri_of(home), night)
+
+
+class Killed(BaseException):
+    pass
+
+
+@contextmanager
+def killed_at(call: int, *, after: bool) -> Iterator[list[str]]:
+    """Count the calls of MLflow's client; the one of this number kills, before or after it acts."""
+    from mlflow import MlflowClient
+
+    made: list[str] = []
+    acting = [False]  # a call that the client makes of itself is no step of ours
+    with pytest.MonkeyPatch.context() as patch:
+        for name in dir(MlflowClient):
+            method = getattr(MlflowClient, name)
+            if name.startswith("_") or not callable(method):
+                continue
+
+            def counted(*args: Any, _name: str = name, _method: Any = method, **kwargs: Any) -> Any:
+                if acting[0]:
+                    return _method(*args, **kwargs)
+                made.append(_name)
+                if len(made) == call and not after:
+                    raise Killed(_name)
+                acting[0] = True
+                try:
+                    answer = _method(*args, **kwargs)
+                finally:
+                    acting[0] = False
+                if len(made) == call:
+                    raise Killed(_name)
+                return answer
+
+            patch.setattr(MlflowClient, name, counted)
+        yield made
+
+
+def calls_of_a_night(home: Path, trained: Trained, run_id: str) -> list[str]:
+    with killed_at(0, after=False) as made:
+        registry_at(home).mirror_night(night_of(home, trained, run_id))
+    return made
+
+
+def assert_survives(night: NightRecord, home: Path, call: int, *, after: bool) -> None:
+    with killed_at(call, after=after), pytest.raises(Killed):
+        registry_at(home).mirror_night(night)
+    registry_at(home).mirror_night(night)
+    assert_whole(uri_of(home), night)
+
+
+def test_killed_after_what_is_not_idempotent_by_itself(home: Path, trained: Trained) -> None:
+    made = calls_of_a_night(home, trained, "calm")
+    once = ("create_run", "create_logged_model", "log_outputs", "create_model_version")
+    assert set(once) <= set(made)
+    for name in once:
+        night = night_of(home, trained, f"after-{name}")
+        assert_survives(night, home, made.index(name) + 1, after=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_killed_at_any_call_and_told_again(home: Path, trained: Trained, after: bool) -> None:
+    made = calls_of_a_night(home, trained, f"calm-{after}")
+    assert len(made) > 30
+    for call in range(1, len(made) + 1):
+        night = night_of(home, trained, f"killed-{call}-{after}")
+        assert_survives(night, home, call, after=after)
+
+
+def test_verify_compares_what_comes_back(
+    registry: Registry, home: Path, trained: Trained, shown: tuple[Mirrored, Mirrored]
+) -> None:
+    version = shown[1].version
+    assert version is not None
+    registry.verify(version, trained.sums)
+    with pytest.raises(RegistryError, match=r"nothing\.npz cannot be fetched"):
+        registry.verify(version, {"nothing.npz": "00"})
+    stored = folder_of(home, version) / "artifacts" / "scorer.npz"
+    whole = stored.read_bytes()
+    stored.write_bytes(whole[:100] + b"!" + whole[101:])
+    with pytest.raises(RegistryError, match=rf"version {version} .*scorer\.npz came back with"):
+        registry.verify(version, trained.sums)
+    stored.write_bytes(whole)
+    registry.verify(version, trained.sums)
+
+
+def test_aliases_follow_the_caller(registry: Registry, shown: tuple[Mirrored, Mirrored]) -> None:
+    one, two = (int(mirrored.version or 0) for mirrored in shown)
+    registry.move_aliases(one, None)
+    assert registry.aliases() == {"champion": one}
+    for _ in range(2):
+        registry.move_aliases(two, one)
+        assert registry.aliases() == {"champion": two, "previous": one}
+    with pytest.raises(RegistryError, match="version=999"):
+        registry.move_aliases(999, one)
+    registry.move_aliases(one, None)
+    assert registry.aliases() == {"champion": one}
+
+
+def test_the_version_answers_with_the_lists_of_the_scorer(
+    home: Path, trained: Trained, shown: tuple[Mirrored, Mirrored]
+) -> None:
+    import mlflow.pyfunc
+    import pandas as pd
+
+    model = mlflow.pyfunc.load_model(str(folder_of(home, shown[0].version)))
+    history, scorer = trained.history, trained.scorer
+    users = [*history.user_ids[::-1].tolist(), "stranger", history.user_ids[0]]
+    answer = model.predict(pd.DataFrame({c.USER_ID: users}), params={"k": 5})
+    direct = top_k(scorer.score(history), 5, exclude=history.seen)
+    lists = {
+        user: [
+            (scorer.item_ids[direct.item[at]], direct.score[at])
+            for at in range(direct.indptr[row], direct.indptr[row + 1])
+        ]
+        for row, user in enumerate(history.user_ids.tolist())
+    }
+    expected = [
+        (user, position, item, np.float32(score), "model" if user in lists else "fallback")
+        for user in users
+        for position, (item, score) in enumerate(lists.get(user, trained.fallback), start=1)
+    ]
+    assert len(expected) > 5 * N_USERS
+    assert list(answer.itertuples(index=False, name=None)) == expected
+    assert len(model.predict(pd.DataFrame({c.USER_ID: ["stranger"]}), params={"k": 2})) == 2
+    with pytest.raises(ValueError, match="k is 0"):
+        model.predict(pd.DataFrame({c.USER_ID: ["stranger"]}), params={"k": 0})
+
+
+def test_a_version_is_code_and_arrays(home: Path, shown: tuple[Mirrored, Mirrored]) -> None:
+    folder = folder_of(home, shown[0].version)
+    names = {file.name for file in folder.rglob("*") if file.is_file()}
+    assert {"served.py", "MLmodel", "scorer.npz", "history.npz", "meta.json"} <= names
+    assert not [name for name in names if name.endswith((".pkl", ".pickle", ".joblib"))]
+    example = json.loads((folder / "serving_input_example.json").read_text())
+    assert example["dataframe_split"]["data"] == [[c.ANYONE]]
+    required = (folder / "requirements.txt").read_text().split()
+    assert any(line.startswith("mlflow==") for line in required)
+    assert not any(line.startswith("nightjar") for line in required)
+
+
+def test_the_pages_find_their_way(
+    registry: Registry, home: Path, shown: tuple[Mirrored, Mirrored]
+) -> None:
+    one, two = shown
+    assert one.version is not None
+    assert two.version is not None
+    address = registry.comparison("http://127.0.0.1:5000/", [one.version, two.version])
+    where, _, query = address.partition("?")
+    assert where == "http://127.0.0.1:5000/#/compare-model-versions"
+    asked = parse_qs(query)
+    assert json.loads(asked["name"][0]) == "nightjar"
+    assert json.loads(asked["runs"][0]) == {
+        str(one.version): one.child_run_ids["als"],
+        str(two.version): two.child_run_ids["als"],
+    }
+    logged = runs_of(uri_of(home), "one")["als"].outputs.model_outputs[0].model_id
+    noted = client_of(uri_of(home)).get_logged_model(logged).tags["mlflow.modelVersions"]
+    assert json.loads(noted) == [{"name": "nightjar", "version": str(one.version)}]
+
+
+def test_a_registry_that_is_away_says_so_within_seconds(tmp_path: Path) -> None:
+    missing, text, empty = (tmp_path / name for name in ("no.db", "text.db", "empty.db"))
+    text.write_text("this is no database, whatever its name may say")
+    empty.write_bytes(b"")
+    with closing(socket.socket()) as taken:
+        taken.bind(("127.0.0.1", 0))  # bound, not listening: refused at once
+        port = taken.getsockname()[1]
+        started = time.monotonic()
+        for uri, words in (
+            (f"sqlite:///{missing}", r"no\.db cannot be used: unable to open"),
+            (f"sqlite:///{text}", r"text\.db cannot be used: file is not a database"),
+            (f"sqlite:///{empty}", r"empty\.db is empty"),
+            (f"http://user:secret@127.0.0.1:{port}", rf"MLflow at http://127\.0\.0\.1:{port} does"),
+        ):
+            with pytest.raises(RegistryError, match=words) as told:
+                Registry(uri, "nights", "nightjar").check()
+            assert "secret" not in told.value.sentence
+            assert told.value.exit_code == 6
+        assert time.monotonic() - started < 10
+    assert not missing.exists()
+
+
+def test_a_registry_goes_away_in_the_middle(home: Path, trained: Trained) -> None:
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    night = night_of(home, trained, "gone")
+    with pytest.MonkeyPatch.context() as patch:
+
+        def gone(*_: Any, **__: Any) -> None:
+            raise MlflowException(f"no answer from {uri_of(home)}\nand a traceback")
+
+        patch.setattr(MlflowClient, "log_model_artifacts", gone)
+        with pytest.raises(RegistryError) as told:
+            registry_at(home).mirror_night(night)
+    assert told.value.sentence == (
+        f"MLflow at {uri_of(home)} failed: no answer from {uri_of(home)}"
+    )
+    registry_at(home).mirror_night(night)
+    assert_whole(uri_of(home), night)
+
+
+def test_a_place_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+    folder = tmp_path / "mlflow"
+    folder.write_text("a file stands where the folder should be")
+    with pytest.raises(RegistryError, match=r"mlflow\.db failed: .*File exists"):
+        Registry(f"sqlite:///{folder}/mlflow.db", "nights", "nightjar").prepare()
+    if os.geteuid() == 0:
+        return  # root may write anywhere
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o500)
+    with pytest.raises(RegistryError, match="cannot be written"):
+        Registry(f"sqlite:///{locked}/mlflow.db", "nights", "nightjar").prepare()
+
+
+@pytest.mark.parametrize("uri", ["postgresql://u:secret@h/db", "sqlite:///", "./mlruns", "http://"])
+def test_only_sqlite_and_servers_are_registries(uri: str) -> None:
+    with pytest.raises(ConfigError, match="neither") as told:
+        Registry(uri, "nights", "nightjar")
+    assert "secret" not in told.value.sentence
+
+
+def test_a_night_must_make_sense(home: Path, trained: Trained) -> None:
+    night = night_of(home, trained, "senseless")
+    with pytest.raises(ValueError, match="share a name"):
+        replace(night, children=(*night.children, night.children[0]))
+    with pytest.raises(ValueError, match="a model a winner"):
+        replace(night, winner=None)
+    with pytest.raises(ValueError, match="is none of"):
+        replace(night, winner="stranger")
+
+
+def test_importing_the_client_does_not_import_mlflow() -> None:
+    told = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys, pipeline.stores.registry.client; print('mlflow' in sys.modules)",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout.strip() == "False"
+
+
+@contextmanager
+def server(home: Path) -> Iterator[str]:
+    """Run mlflow/serve as `make ui` does, on a free port of this machine."""
+    with closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {
+        **{name: text for name, text in os.environ.items() if not name.startswith("MLFLOW_")},
+        "MLFLOW_PORT": str(port),
+        "NIGHTJAR_PYTHON": sys.executable,
+    }
+    with (home / "server.log").open("wb") as log:
+        process = subprocess.Popen(
+            [ROOT / "mlflow" / "serve", home], env=environment, stdout=log, stderr=log, cwd=home
+        )
+    try:
+        address = f"http://127.0.0.1:{port}"
+        for _ in range(240):
+            if process.poll() is not None:
+                break
+            try:
+                urllib.request.urlopen(f"{address}/health", timeout=2).close()
+                break
+            except OSError:
+                time.sleep(0.25)
+        assert process.poll() is None, (home / "server.log").read_text()
+        yield address
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def ask(address: str, path: str, query: dict[str, Any] | None = None) -> Any:
+    body = None if query is None else json.dumps(query).encode()
+    request = urllib.request.Request(
+        f"{address}/api/2.0/mlflow/{path}", body, {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)
+
+
+@pytest.mark.slow
+def test_nights_go_up_to_a_real_server(tmp_path: Path, home: Path, trained: Trained) -> None:
+    place = tmp_path / "a place"
+    place.mkdir()
+    (place / "nightjar.toml").write_text("")
+    nights = [
+        night_of(home, trained, run_id, AS_OF + timedelta(days=14 * n))
+        for n, run_id in enumerate(("over-http-1", "over-http-2"))
+    ]
+    with server(place) as address:
+        registry = Registry(address, "nights", "nightjar")
+        registry.prepare()
+        mirrored = [registry.mirror_night(night) for night in nights]
+        for night, found in zip(nights, mirrored, strict=True):
+            assert_whole(address, night)
+            assert found.version is not None
+            registry.verify(found.version, trained.sums)
+            assert registry.mirror_night(night) == found
+        registry.move_aliases(2, 1)
+        assert registry.aliases() == {"champion": 2, "previous": 1}
+        versions = ask(address, "model-versions/search?max_results=10")["model_versions"]
+        runs = [ask(address, f"runs/get?run_id={v['run_id']}")["run"] for v in versions]
+        names = [{metric["key"] for metric in run["data"]["metrics"]} for run in runs]
+        assert names == [{"ndcg_at_20", "ndcg_at_20_lo"}] * 2
+        compared = registry.comparison(address, [1, 2])
+        assert all(found.child_run_ids["als"] in compared for found in mirrored)
+        with urllib.request.urlopen(address, timeout=30) as page:
+            assert b"<html" in page.read()
+        assert (place / "mlflow" / "mlflow.db").exists()
+        assert any((place / "mlflow" / "artifacts").rglob("scorer.npz"))
+    with pytest.raises(RegistryError, match="does not answer"):
+        registry_away = Registry(address, "nights", "nightjar")
+        registry_away.mirror_night(nights[0])
+
+
+@pytest.mark.slow
+def test_the_server_shows_what_the_steps_wrote(home: Path, trained: Trained) -> None:
+    mirrored = registry_at(home).mirror_night(night_of(home, trained, "shown"))
+    with server(home) as address:
+        run_id = mirrored.child_run_ids["als"]
+        listed = ask(address, f"artifacts/list?run_id={run_id}&path=figures")
+        assert [file["path"] for file in listed["files"]] == ["figures/slices.png"]
+        picture = f"{address}/get-artifact?run_uuid={run_id}&path=figures%2Fslices.png"
+        with urllib.request.urlopen(picture, timeout=30) as answer:
+            assert answer.read() == (home / "shot.png").read_bytes()
+        # A person at the page and a night at work write into the same database.
+        registry_at(home).mirror_night(night_of(home, trained, "shown-too"))
+        assert_whole(uri_of(home), night_of(home, trained, "shown-too"))
+        elsewhere = urllib.request.Request(
+            f"{address}/api/2.0/mlflow/experiments/search", headers={"Host": "evil.example:5000"}
+        )
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(elsewhere, timeout=30)
