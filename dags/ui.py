@@ -46,8 +46,6 @@ class Server:
 def main(arguments: list[str] | None = None) -> int:
     """Serve until interrupted; return the exit code."""
     options = _options(arguments)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
     try:
         serve(options.home, options.port, options.mlflow_port)
     except KeyboardInterrupt:
@@ -63,6 +61,8 @@ def serve(home: Path, port: int, mlflow_port: int) -> NoReturn:
         raise ConfigError(f"{home} is no workspace: `make run` makes one, so does `nightjar init`")
     _require_free(port, "Airflow", "--port")
     _require_free(mlflow_port, "MLflow", "--mlflow-port")
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
     environment.apply(home, port)
     shared = {
         **os.environ,

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from dags import environment
+from tests.dags.conftest import Python
+
+
+def test_servers_bind_loopback_and_report_to_nobody(tmp_path: Path) -> None:
+    found = environment.settings(tmp_path, port=8099)
+
+    assert found["AIRFLOW__API__HOST"] == "127.0.0.1"
+    assert found["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] == "http://127.0.0.1:8099/execution/"
+    assert found["AIRFLOW__USAGE_DATA_COLLECTION__ENABLED"] == "False"
+
+
+def test_everything_airflow_writes_lies_in_the_workspace(tmp_path: Path) -> None:
+    home = tmp_path / "a home"
+    given: dict[str, str] = {"AIRFLOW_HOME": "/elsewhere", "OTHER": "kept"}
+
+    environment.apply(home, to=given)
+
+    assert given["OTHER"] == "kept"
+    assert given["AIRFLOW_HOME"] == str(home / "airflow")
+    assert given["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] == f"sqlite:///{home}/airflow/airflow.db"
+    assert given["AIRFLOW__LOGGING__BASE_LOG_FOLDER"].startswith(str(home))
+    assert given["NIGHTJAR_HOME"] == str(home)
+
+
+@pytest.mark.slow
+def test_a_database_whose_making_was_killed_is_made_anew(tmp_path: Path, python: Python) -> None:
+    path = environment.database(tmp_path / "home")
+    path.parent.mkdir(parents=True)
+    with sqlite3.connect(path) as half:
+        half.execute("CREATE TABLE slot_pool (id INTEGER)")
+
+    made = python("-m", "dags.environment")
+
+    assert made.returncode == 0, made.stderr
+    assert _pools(path) == {"default_pool": 128, "nightjar_heavy": 1}
+    assert environment.airflow_home(tmp_path / "home").joinpath("airflow.cfg").is_file()
+
+    with sqlite3.connect(path) as whole:
+        whole.execute("UPDATE slot_pool SET description = 'mine' WHERE pool = 'default_pool'")
+    assert python("-m", "dags.environment").returncode == 0
+    with sqlite3.connect(path) as whole:
+        kept = whole.execute("SELECT count(*) FROM slot_pool WHERE description = 'mine'")
+        assert kept.fetchone()[0] == 1
+
+
+def _pools(path: Path) -> dict[str, int]:
+    with sqlite3.connect(path) as connection:
+        return dict(connection.execute("SELECT pool, slots FROM slot_pool"))
