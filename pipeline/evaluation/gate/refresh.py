@@ -65,7 +65,7 @@ def judge_refresh(evidence: Evidence, champion: Judged, config: GateConfig) -> R
     found = _against(evidence.last, champion, config)
     if found.underpowered == TOO_FEW_USERS:
         text = (
-            f"{found.n:,} users can be judged against {evidence.last.label}, "
+            f"{found.n:,} users can be judged against the scorer of {evidence.last.label}, "
             f"{config.min_users:,} are needed"
         )
         few = RuleResult(
@@ -101,7 +101,7 @@ def _against(reference: Reference, champion: Judged, config: GateConfig) -> Diff
 
 
 def _compared(found: Difference, reference: Reference) -> str:
-    text = f"{percent(found.x)} against {reference.label} ({found.n:,} users)"
+    text = f"{percent(found.x)} against the scorer of {reference.label} ({found.n:,} users)"
     return text if serves_differently(found) else f"{text}: no difference to speak of"
 
 

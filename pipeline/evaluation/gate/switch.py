@@ -36,9 +36,10 @@ def seek_switch(
         results = _evidence(candidate, champion, found, bound, config)
         if all(rule.verdict == "pass" for rule in results):
             results += _guards(evidence, candidate, champion, config)
+            results.append(_churn(candidate, found))
             if all(rule.verdict in ("pass", "underpowered", "reported") for rule in results):
                 winners.append((candidate, found))
-        rules += [*results, _churn(candidate, found)]
+        rules += results
     best = min(winners, key=lambda w: (-w[1].t, w[0].recipe_hash)) if winners else None
     return best, tuple(rules)
 

@@ -192,6 +192,7 @@ def test_a_candidate_that_is_clearly_better_is_switched_to() -> None:
     found = decide(evidence(judged("als"), judged("new", 0.2, seed=2), past=past), CONFIG)
     assert (found.kind, found.recipe, found.recipe_hash) == ("switch", "new", "hash-new")
     assert found.sentence.startswith("switch: new replaces als: NDCG@20 ")
+    assert rule(found, "switch.churn", "new").verdict == "reported"
     evidence_rule = rule(found, "switch.evidence", "new")
     assert (evidence_rule.verdict, evidence_rule.bound) == ("pass", 0.01 / 5)
     assert found.anchor is not None
@@ -270,7 +271,7 @@ def test_a_healthy_night_refreshes_and_says_with_what() -> None:
         Anchor("hash-als", 1.4, 3),
     )
     assert found.sentence.startswith("refresh: als on newer data: NDCG@20 ")
-    assert "against the night before (1,200 users)" in found.sentence
+    assert "against the scorer of the night before (1,200 users)" in found.sentence
     assert "wild is refused (-" in found.sentence
     assert rule(found, "switch.evidence", "wild").verdict == "fail"
     assert rule(found, "refresh.month").verdict == "pass"
@@ -360,7 +361,10 @@ def test_too_few_users_keep_for_three_nights_and_then_ask() -> None:
         decisions.append(decide(evidence(judged("als"), last=few, past=past), CONFIG))
     assert [d.kind for d in decisions] == ["keep", "keep", "keep", "block", "block"]
     assert "night 2 of 3" in decisions[1].sentence
-    assert "150 users can be judged against last, 200 are needed" in decisions[1].sentence
+    assert (
+        "150 users can be judged against the scorer of last, 200 are needed"
+        in decisions[1].sentence
+    )
     assert "for 4 nights now: a person is asked" in decisions[3].sentence
     assert all(d.recipe == "als" and not d.promotes for d in decisions)
     healthy = decide(evidence(judged("als")), CONFIG)
