@@ -11,11 +11,13 @@ import importlib
 import json
 import os
 import resource
+import runpy
 import select
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final
 
@@ -128,7 +130,8 @@ def run_child(
     max_seconds: int = _CHECK_SECONDS,
 ) -> str:
     """Run a module in a fresh process and return what it printed; `ChildFailed` if it failed."""
-    command = [sys.executable, "-m", module, *arguments]
+    memory = str(max_memory_bytes)
+    command = [sys.executable, "-m", "pipeline.steps.child", memory, module, *arguments]
     try:
         done = subprocess.run(
             command,
@@ -136,7 +139,6 @@ def run_child(
             capture_output=True,
             timeout=max_seconds,
             env=_environment(),
-            preexec_fn=lambda: _limit(max_memory_bytes),  # noqa: PLW1509
             check=False,
         )
     except subprocess.TimeoutExpired:
@@ -155,7 +157,7 @@ def _environment() -> dict[str, str]:
         if name in _KEPT or name.startswith(_KEPT_PREFIXES)
     }
     # The child must find what this process imports, however it came to that.
-    kept["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    kept["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
     return kept
 
 
@@ -206,9 +208,8 @@ def _describe(error: BaseException) -> dict[str, Any]:
     return described
 
 
-def _serve(memory: int) -> None:
+def _serve() -> None:
     """Answer calls until the caller is gone."""
-    _limit(memory)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # a library that prints must not talk into the answers
     for line in sys.stdin.buffer:
@@ -225,5 +226,14 @@ def _serve(memory: int) -> None:
         answers.flush()
 
 
+def _main(memory: int, module: str | None, arguments: Sequence[str]) -> None:
+    _limit(memory)
+    if module is None:
+        _serve()
+    else:
+        sys.argv = [module, *arguments]
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
 if __name__ == "__main__":
-    _serve(int(sys.argv[1]))
+    _main(int(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else None, sys.argv[3:])

@@ -7,16 +7,27 @@ read through one handle, so that what is parsed is what was summed.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final, cast
 
-from pipeline.data.sources import Limits, Source, Summary, read
+import polars as pl
+
+from pipeline.data.sources import Broken, Limits, Source, Summary, read
 from pipeline.errors import DataError, UnsafeInputError
+
+BROKEN_FILE: Final = "broken.parquet"
+BROKEN: Final = {
+    "line": pl.Int64,
+    "length": pl.Int64,
+    "sha256": pl.String,
+    "reason": pl.String,
+}
 
 
 @contextmanager
@@ -45,7 +56,14 @@ def open_regular(path: Path, limits: Limits) -> Iterator[BinaryIO]:
 def sum_of(path: Path, limits: Limits) -> str:
     """Return the sha256 of a file's bytes: its batch key."""
     with open_regular(path, limits) as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        return _digest(stream)
+
+
+def _digest(stream: BinaryIO) -> str:
+    stream.seek(0)
+    digest = hashlib.file_digest(cast(io.BufferedReader, stream), "sha256").hexdigest()
+    stream.seek(0)
+    return digest
 
 
 def parse(path: str, source: dict[str, Any], limits: dict[str, Any], out: str) -> dict[str, Any]:
@@ -54,13 +72,27 @@ def parse(path: str, source: dict[str, Any], limits: dict[str, Any], out: str) -
     summary = Summary()
     file, folder = Path(path), Path(out)
     with open_regular(file, bounds) as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        stream.seek(0)
-        parts = 0
+        digest = _digest(stream)
+        count = 0
         for frame in read(stream, file.name, Source.model_validate(source), bounds, summary):
-            frame.write_parquet(folder / f"{parts}.parquet", compression="lz4", statistics=False)
-            parts += 1
-        stream.seek(0)
-        if hashlib.file_digest(stream, "sha256").hexdigest() != digest:
+            frame.write_parquet(folder / f"{count}.parquet", compression="lz4", statistics=False)
+            count += 1
+        if _digest(stream) != digest:
             raise DataError("changed while it was read", where=file.name)
-    return {"sha256": digest, "parts": parts, **asdict(summary)}
+    broken = pl.DataFrame([asdict(one) for one in summary.broken], schema=BROKEN)
+    broken.write_parquet(folder / BROKEN_FILE)
+    return {
+        "sha256": digest,
+        "parts": count,
+        "rows": summary.rows,
+        "skipped": summary.skipped,
+        "ignored_columns": summary.ignored_columns,
+    }
+
+
+def parts(out: Path, count: int) -> tuple[pl.DataFrame, list[Broken]]:
+    """Read back what `parse` wrote: the text rows, and the rows that could not be split."""
+    frames = [pl.read_parquet(out / f"{n}.parquet", glob=False) for n in range(count)]
+    text = pl.concat(frames, how="diagonal") if frames else pl.DataFrame()
+    broken = pl.read_parquet(out / BROKEN_FILE, glob=False)
+    return text, [Broken(**row) for row in broken.iter_rows(named=True)]

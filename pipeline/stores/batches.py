@@ -118,6 +118,13 @@ class Batches:
         self._carry_out(row)
         self._sweep()
 
+    def accepted_since(self, instant: datetime | None) -> int:
+        """Return how many events were taken in at or after an instant; None means ever."""
+        where = (pl.col(c.STATUS) == BatchStatus.DONE) & (pl.col(c.TABLE) == "events")
+        if instant is not None:
+            where = where & (pl.col(c.INGESTED_AT) >= instant)
+        return int(self._lake.read("batches", where=where)[c.ACCEPTED].sum())
+
     def _carry_out(self, row: dict[str, object]) -> None:
         seq, table = int(str(row[c.SEQ])), str(row[c.TABLE])
         spool = self._spool / str(seq)

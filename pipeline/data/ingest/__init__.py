@@ -9,24 +9,30 @@ Not here: reading files (`sources`), pseudonyms, locks and commits (`stores`), r
 from pipeline.data.ingest.catalogue import judge_catalogue, upsert
 from pipeline.data.ingest.config import IngestConfig
 from pipeline.data.ingest.events import (
+    IDENTITY,
     Judged,
     derive_ids,
     event_rows,
     judge_events,
+    on_days,
     split_duplicates,
+    with_pseudonyms,
 )
 from pipeline.data.ingest.policy import retrain_reason
 from pipeline.data.ingest.quarantine import quarantine_rows
 
 __all__ = [
+    "IDENTITY",
     "IngestConfig",
     "Judged",
     "derive_ids",
     "event_rows",
     "judge_catalogue",
     "judge_events",
+    "on_days",
     "quarantine_rows",
     "retrain_reason",
     "split_duplicates",
     "upsert",
+    "with_pseudonyms",
 ]

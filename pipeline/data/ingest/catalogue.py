@@ -89,7 +89,7 @@ def upsert(
         pl.lit(None, dtype).alias(name)
         for name, dtype in schema.items()
         if name not in kept.columns
-    ).select(schema)
+    ).select(list(schema))
     if table == "items":
         given = pl.col(c.AVAILABLE) if c.AVAILABLE in brought or not replace else pl.lit(True)
         updated = updated.with_columns(given.fill_null(True).alias(c.AVAILABLE))

@@ -86,13 +86,19 @@ def judge_events(
     return Judged(typed.filter(~bad), _bad(text.filter(bad), named))
 
 
-def derive_ids(rows: pl.DataFrame, pseudonyms: Mapping[str, str]) -> pl.DataFrame:
-    """Put pseudonyms in the place of raw user ids and an id where an event has none.
+def with_pseudonyms(rows: pl.DataFrame, pseudonyms: Mapping[str, str]) -> pl.DataFrame:
+    """Put pseudonyms in the place of raw user ids; one that is not there is an error."""
+    found = pl.col(c.USER_ID).replace_strict(pseudonyms, return_dtype=pl.String)
+    return rows.with_columns(found) if rows.height else rows
 
-    The derived id is a hash of the row's content and of its ordinal among the equal rows of the
-    file: a re-ordered copy of the file yields the same ids, and two equal events stay two.
+
+def derive_ids(rows: pl.DataFrame) -> pl.DataFrame:
+    """Give an id to each event that has none.
+
+    It is a hash of the row's content (pseudonym included, so that it tells nothing outside this
+    workspace) and of its ordinal among the equal rows of the file: a re-ordered copy of the file
+    yields the same ids, and two equal events stay two.
     """
-    rows = rows.with_columns(pl.col(c.USER_ID).replace_strict(pseudonyms, return_dtype=pl.String))
     missing = rows[c.EVENT_ID].is_null()
     if not missing.any():
         return rows
@@ -121,6 +127,12 @@ def split_duplicates(rows: pl.DataFrame, known: pl.DataFrame) -> tuple[pl.DataFr
     if known.height:
         fresh = fresh.join(known, on=IDENTITY, how="anti", maintain_order="left")
     return fresh, rows.height - fresh.height
+
+
+def on_days(rows: pl.DataFrame) -> pl.Expr:
+    """Return the condition for events of the lake on the days of `rows`."""
+    days = rows.select(pl.col(c.TIMESTAMP).dt.date().unique()).to_series()
+    return pl.col(c.EVENT_DAY).is_in(days.to_list())
 
 
 def event_rows(fresh: pl.DataFrame, *, at: datetime, source: str, batch_id: str) -> pl.DataFrame:

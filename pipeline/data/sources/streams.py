@@ -141,10 +141,25 @@ def blocks(stream: Expanding, name: str) -> Iterator[bytes]:
         yield data + b"\n"
 
 
+class _Lent:
+    """A stream that the decompressor can read, but not close: it is not its own."""
+
+    closed = False
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def read(self, size: int) -> bytes:
+        return self._stream.read(size)
+
+    def close(self) -> None:
+        self.closed = True
+
+
 def _decompressor(stream: BinaryIO, codec: str) -> BinaryIO:
     import pyarrow as pa
 
-    reader: BinaryIO = pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), codec)
+    reader: BinaryIO = pa.CompressedInputStream(pa.PythonFile(_Lent(stream), mode="r"), codec)
     return reader
 
 

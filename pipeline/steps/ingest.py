@@ -1,0 +1,271 @@
+"""Taking files in: each one exactly once, a bad one set aside, the others unharmed.
+
+Promises: killed anywhere and run again, the lake is that of a calm run; the same bytes add
+nothing, whatever their name; rows = accepted + quarantined + duplicates + tombstoned + skipped.
+Files that lie in the workspace's landing folder move to `archive/` (or `rejected/`, with the reason
+beside them) at the very end; files anywhere else are left where they are.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+
+from pipeline import columns as c
+from pipeline.base import Progress, silent, to_utc
+from pipeline.data.ingest import (
+    IDENTITY,
+    Judged,
+    derive_ids,
+    event_rows,
+    judge_catalogue,
+    judge_events,
+    on_days,
+    quarantine_rows,
+    retrain_reason,
+    split_duplicates,
+    upsert,
+    with_pseudonyms,
+)
+from pipeline.data.sources import Broken, MappingError
+from pipeline.errors import ConfigError, DataError, UnsafeInputError
+from pipeline.steps.champion import accepted_before
+from pipeline.steps.child import Child, ChildFailed
+from pipeline.steps.landing import (
+    Found,
+    archive,
+    expand,
+    landed,
+    reject,
+    source_for,
+)
+from pipeline.steps.outcomes import FeedbackResult, FileResult, FileStatus, IngestResult
+from pipeline.steps.parse import parts, sum_of
+from pipeline.steps.run import Workspace
+from pipeline.stores.batches import Batch, Batches
+
+_PARSE = "pipeline.steps.parse:parse"
+_STILL_WRITTEN = timedelta(seconds=2)
+
+
+def ingest_file(
+    ws: Workspace, path: Path, *, source: str, at: datetime, replace: bool = False
+) -> FileResult:
+    """Take in one file by the configured source of that name; see `ingest`."""
+    if source not in ws.config.sources:
+        known = ", ".join(sorted(ws.config.sources))
+        raise ConfigError(f"there is no source {source}; configured are {known}")
+    found = Found(path, source, ws.config.sources[source])
+    with _taking(ws, at) as taking:
+        return taking.take(found, replace=replace)
+
+
+def ingest(
+    ws: Workspace,
+    paths: Sequence[Path],
+    *,
+    table: str = "events",
+    at: datetime,
+    source: str | None = None,
+    replace: bool = False,
+    progress: Progress = silent,
+) -> IngestResult:
+    """Take in files, and those in folders, oldest first.
+
+    Parameters
+    ----------
+    table
+        ``events``, ``items`` or ``users``.
+    at
+        Becomes `ingested_at`; events after it are quarantined.
+    source
+        Name of the source that reads them all; None picks, for each file, the table's source
+        whose `path` matches its name, and reads it by its own column names where none does.
+    replace
+        Items only: each file is the full catalogue.
+
+    Raises
+    ------
+    DataError
+        A path that does not exist, or a folder without files. (A file that is bad raises nothing:
+        the result names it, and `failed` is true.)
+    ConcurrencyError
+        Another ingest is running.
+    """
+    if replace and table != "items":
+        raise ConfigError("only items can be replaced by a full catalogue")
+    files = expand(paths)
+    found = [source_for(ws.config.sources, path, table, source) for path in files]
+    with _taking(ws, at) as taking:
+        outcomes = []
+        for number, one in enumerate(found, start=1):
+            progress(f"reading {one.path.name} ({number} of {len(found)})")
+            outcomes.append(taking.take(one, replace=replace))
+    return IngestResult(tuple(outcomes), ws.lake.version(table))
+
+
+def feedback(ws: Workspace, at: datetime, *, progress: Progress = silent) -> FeedbackResult:
+    """Take in what has landed and say whether a retrain is wanted.
+
+    Files that were written within two seconds of `at`, or after it, wait for the next pass.
+    """
+    with _taking(ws, at) as taking:
+        outcomes = []
+        for one in landed(ws.home, ws.config.sources, to_utc(at) - _STILL_WRITTEN):
+            progress(f"reading {one.path.name}")
+            outcomes.append(taking.take(one, replace=False))
+    wanted, reason = _retrain(ws, at)
+    return FeedbackResult(tuple(outcomes), ws.lake.version("events"), wanted, reason)
+
+
+@contextmanager
+def _taking(ws: Workspace, at: datetime) -> Iterator[_Taking]:
+    """Hold the lock, finish what a crash left, and start the reader with the first file."""
+    limits = ws.config.ingest.limits
+    at = to_utc(at)
+    with (
+        ws.lake.lock("ingest"),
+        Child(max_memory_bytes=limits.max_memory_bytes, max_seconds=limits.max_seconds) as child,
+    ):
+        scratch = ws.home / "scratch"
+        # Text of files lies here while it is judged, raw ids included: no crash may leave it.
+        shutil.rmtree(scratch, ignore_errors=True)
+        batches = Batches(ws.lake)
+        batches.recover()
+        if ws.lake.version("events") is not None and not len(ws.vault):
+            raise ConfigError(
+                f"the lake holds events, but its vault {ws.vault.path} is gone; restore it: with a "
+                "new one every person would count as another"
+            )
+        try:
+            yield _Taking(ws, at, child, batches, scratch)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class _Text:
+    rows: pl.DataFrame
+    broken: list[Broken]
+    skipped: int
+    ignored_columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Taking:
+    """One pass: everything that taking in a file needs."""
+
+    ws: Workspace
+    at: datetime
+    child: Child
+    batches: Batches
+    scratch: Path
+
+    def take(self, found: Found, *, replace: bool) -> FileResult:
+        """Take in one file; what is wrong with it is in the result."""
+        digest = None
+        try:
+            digest = sum_of(found.path, self.ws.config.ingest.limits)
+            if self.batches.seen(found.source.table, digest):
+                archive(self.ws.home, found.path, digest)
+                return FileResult(found.path.name, found.name, FileStatus.SEEN, digest)
+            result = self._take(found, digest, replace=replace)
+        except MappingError as error:
+            return FileResult(
+                found.path.name, found.name, FileStatus.WAITS, digest, found.hint(error.sentence)
+            )
+        except DataError as error:
+            reject(self.ws.home, found.path, error.sentence)
+            return FileResult(
+                found.path.name, found.name, FileStatus.SET_ASIDE, digest, error.sentence
+            )
+        archive(self.ws.home, found.path, digest)
+        return result
+
+    def _take(self, found: Found, digest: str, *, replace: bool) -> FileResult:
+        text = self._read(found, digest)
+        if found.source.table == "events":
+            judged, rows, accepted, duplicates = self._events(found, text, digest)
+        else:
+            judged, rows, accepted, duplicates = self._catalogue(found, text, replace=replace)
+        quarantine = quarantine_rows(
+            judged.bad, text.broken, at=self.at, source=found.name, batch_id=digest
+        )
+        batch = Batch(
+            batch_id=digest,
+            table=found.source.table,
+            source=found.name,
+            file=found.path.name,
+            rows=text.rows.height + len(text.broken) + text.skipped,
+            accepted=accepted,
+            quarantined=quarantine.height,
+            duplicates=duplicates,
+            tombstoned=0,
+            skipped=text.skipped,
+            ingested_at=self.at,
+        )
+        self.batches.commit(batch, rows, quarantine)
+        reasons = Counter(quarantine[c.REASONS].explode(empty_as_null=False).to_list())
+        return FileResult.taken(batch, dict(sorted(reasons.items())), text.ignored_columns)
+
+    def _read(self, found: Found, digest: str) -> _Text:
+        self.scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+        limits = self.ws.config.ingest.limits
+        with tempfile.TemporaryDirectory(dir=self.scratch) as folder:
+            try:
+                told = self.child.call(
+                    _PARSE,
+                    path=str(found.path.absolute()),
+                    source=found.source.model_dump(mode="json"),
+                    limits=limits.model_dump(mode="json"),
+                    out=folder,
+                )
+            except ChildFailed as error:
+                raise UnsafeInputError(
+                    f"cannot be read within the limits: {error.sentence}", where=found.path.name
+                ) from None
+            if told["sha256"] != digest:
+                raise MappingError("changed while it was read", where=found.path.name)
+            rows, broken = parts(Path(folder), told["parts"])
+        return _Text(rows, broken, told["skipped"], tuple(told["ignored_columns"]))
+
+    def _events(
+        self, found: Found, text: _Text, digest: str
+    ) -> tuple[Judged, pl.DataFrame | None, int, int]:
+        judged = judge_events(
+            text.rows, found.source, self.ws.config.ingest, at=self.at, name=found.path.name
+        )
+        people = self.ws.vault.pseudonyms(judged.good[c.USER_ID].unique().to_list())
+        identified = derive_ids(with_pseudonyms(judged.good, people))
+        known = self.ws.lake.read("events", columns=IDENTITY, where=on_days(identified))
+        fresh, duplicates = split_duplicates(identified, known)
+        rows = event_rows(fresh, at=self.at, source=found.name, batch_id=digest)
+        return judged, rows if rows.height else None, rows.height, duplicates
+
+    def _catalogue(
+        self, found: Found, text: _Text, *, replace: bool
+    ) -> tuple[Judged, pl.DataFrame | None, int, int]:
+        table = found.source.table
+        judged = judge_catalogue(text.rows, found.source, name=found.path.name)
+        good = judged.good
+        if table == "users":
+            people = self.ws.vault.pseudonyms(good[c.USER_ID].unique().to_list())
+            good = with_pseudonyms(good, people)
+        current = self.ws.lake.read(table)
+        merged, duplicates = upsert(table, current, good, replace=replace)
+        same = merged.equals(current.sort(merged.columns[0]))
+        return judged, None if same else merged, good.height - duplicates, duplicates
+
+
+def _retrain(ws: Workspace, at: datetime) -> tuple[bool, str]:
+    before = accepted_before(ws.ledger.entries(), to_utc(at))
+    live = before[-1].as_of if before else None
+    return retrain_reason(Batches(ws.lake).accepted_since(live), live, to_utc(at), ws.config.ingest)
