@@ -43,7 +43,7 @@ class Capabilities:
     fold_in
         It can score users from a history that it was not trained on.
     deterministic
-        Equal data and recipe give equal bytes, whatever the number of threads.
+        Equal data and recipe give equal bytes on the CPU, whatever the number of threads.
     baseline
         Its place on the ladder of a first model, lowest first; ``None`` for what learns.
     repeats_only

@@ -90,7 +90,7 @@ def test_own_items_come_first_in_the_order_of_decayed_counts(seed):
 
 
 def test_a_faint_own_item_stands_before_the_most_popular():
-    rows = [(f"u{n}", "hit", 1, 1.0) for n in range(500)] + [("me", "old", 2000, 1.0)]
+    rows = [(f"u{n}", "hit", 1, 1.0) for n in range(3000)] + [("me", "old", 2000, 1.0)]
     history = window([*rows, ("me", "loved", 100, 4.0)])
     scores = OwnCounts(half_life_days=30).train(history).score(history)
     me = history.user_ids.tolist().index("me")
