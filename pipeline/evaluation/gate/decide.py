@@ -162,7 +162,7 @@ def _waiting(
         reasons=(reason,),
         sentence=f"{kind}, underpowered: {reason}; {_LIVE_STAYS}",
         waiting=True,
-        anchor=evidence.past.anchor,
+        anchor=evidence.past.anchor_of(champion.recipe_hash),
     )
 
 
@@ -173,7 +173,7 @@ def _accepted(
     rules: tuple[RuleResult, ...],
     reasons: tuple[str, ...],
 ) -> Decision:
-    anchor = evidence.past.anchor
+    anchor = evidence.past.anchor_of(winner.recipe_hash)
     if kind in ("first", "switch"):
         anchor = _new_anchor(evidence, winner)
         if anchor is not None and anchor.thin:
@@ -210,7 +210,7 @@ def _blocked(evidence: Evidence, rules: tuple[RuleResult, ...]) -> Decision:
         rules=rules,
         reasons=reasons,
         sentence=f"block: {named}; {stays}",
-        anchor=evidence.past.anchor,
+        anchor=evidence.past.anchor_of(champion.recipe_hash) if champion else None,
     )
 
 

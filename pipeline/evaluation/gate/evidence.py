@@ -185,13 +185,19 @@ class Past:
 
     Attributes
     ----------
+    anchors
+        The newest of each recipe.
     underpowered_nights
         Nights in a row, up to last night, that could not judge a refresh.
     """
 
     ratios: tuple[BlockRatio, ...] = ()
-    anchor: Anchor | None = None
+    anchors: tuple[Anchor, ...] = ()
     underpowered_nights: int = 0
+
+    def anchor_of(self, recipe_hash: str) -> Anchor | None:
+        """Return a recipe's anchor: a promotion that never went live moves nobody else's."""
+        return next((a for a in self.anchors if a.recipe_hash == recipe_hash), None)
 
 
 @dataclass(frozen=True)
@@ -244,9 +250,11 @@ def disjoint(ratios: Sequence[BlockRatio], recipe_hash: str) -> tuple[BlockRatio
 
 def remember(decisions: Sequence[Decision]) -> Past:
     """Gather what the decisions of earlier nights, oldest first, leave to the next one."""
-    anchor, waiting = None, 0
+    anchors: dict[str, Anchor] = {}
+    waiting = 0
     for decision in decisions:
-        anchor = decision.anchor or anchor
+        if decision.anchor is not None:
+            anchors[decision.anchor.recipe_hash] = decision.anchor
         waiting = waiting + 1 if decision.waiting else 0
     ratios = tuple(r for decision in decisions for r in decision.ratios)
-    return Past(ratios=ratios, anchor=anchor, underpowered_nights=waiting)
+    return Past(ratios=ratios, anchors=tuple(anchors.values()), underpowered_nights=waiting)

@@ -131,9 +131,9 @@ def _month(evidence: Evidence, champion: Judged, config: GateConfig) -> RuleResu
 
 def _anchor(evidence: Evidence, champion: Judged, config: GateConfig) -> RuleResult:
     """Block on proved harm alone: the ratio moves with the seasons."""
-    anchor = evidence.past.anchor
+    anchor = evidence.past.anchor_of(champion.recipe_hash)
     name = "refresh.baseline_ratio"
-    if anchor is None or anchor.recipe_hash != champion.recipe_hash:
+    if anchor is None:
         text = "the champion's anchor is missing"
         return RuleResult(name, champion.name, None, None, "missing", text)
     tonight = block_ratio(champion, evidence.judged, evidence.holdout)

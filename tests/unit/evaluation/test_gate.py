@@ -110,7 +110,7 @@ def evidence(*recipes: Judged, **changes: Any) -> Evidence:
         checks=CHECKS,
         last=reference("the night before", 0.01, n),
         month=reference("a month ago", 0.02, n),
-        past=Past(anchor=Anchor("hash-als", 1.4, 3)),
+        past=Past(anchors=(Anchor("hash-als", 1.4, 3),)),
     )
     return replace(base, **changes)
 
@@ -181,7 +181,7 @@ def test_nobody_to_judge_is_underpowered_and_no_error() -> None:
 
 def test_a_candidate_that_is_clearly_better_is_switched_to() -> None:
     past = Past(
-        anchor=Anchor("hash-als", 1.4, 3),
+        anchors=(Anchor("hash-als", 1.4, 3),),
         ratios=(
             BlockRatio("hash-new", block(1), 1.5, 0.01),
             BlockRatio("hash-new", Interval(block(2).start, block(1).start + DAY), 99.0, 0.01),
@@ -284,9 +284,9 @@ def test_a_healthy_night_refreshes_and_says_with_what() -> None:
         ({"last": reference("last", -0.05)}, "refresh.last"),
         ({"month": reference("month", -0.02)}, "refresh.month"),
         ({"last": reference("last", 0.06, harm={"hot": 0.7})}, "refresh.slice.hot"),
-        ({"past": Past(anchor=Anchor("hash-als", 1.7, 3))}, "refresh.baseline_ratio"),
+        ({"past": Past(anchors=(Anchor("hash-als", 1.7, 3),))}, "refresh.baseline_ratio"),
         ({"past": Past()}, "refresh.baseline_ratio"),
-        ({"past": Past(anchor=Anchor("hash-other", 1.0, 3))}, "refresh.baseline_ratio"),
+        ({"past": Past(anchors=(Anchor("hash-other", 1.0, 3),))}, "refresh.baseline_ratio"),
         ({"last": None, "skipped": ("one reaches into the holdout",)}, "refresh.last"),
     ],
 )
@@ -296,7 +296,8 @@ def test_each_rule_can_block_a_refresh(changes: dict[str, Any], rule_name: str) 
     assert rule(found, rule_name).verdict in ("fail", "missing")
     assert rule_name in found.sentence
     assert found.sentence.endswith("; the live lists stay")
-    assert found.anchor == changes.get("past", Past(anchor=Anchor("hash-als", 1.4, 3))).anchor
+    past = changes.get("past", Past(anchors=(Anchor("hash-als", 1.4, 3),)))
+    assert found.anchor == past.anchor_of("hash-als")
     failed = {r.name for r in found.rules if r.verdict in ("fail", "missing")}
     assert len(failed) >= 1
     if rule_name != "refresh.last":  # a loss everywhere is one in each slice, too
@@ -315,7 +316,7 @@ def test_a_loss_within_three_standard_errors_passes() -> None:
 
 def test_a_ratio_that_fell_within_its_error_is_no_proved_harm() -> None:
     for se, kind in ((0.0, "block"), (0.2, "refresh")):
-        past = Past((BlockRatio("hash-als", block(1), 1.43, se),), Anchor("hash-als", 1.7, 3))
+        past = Past((BlockRatio("hash-als", block(1), 1.43, se),), (Anchor("hash-als", 1.7, 3),))
         found = decide(evidence(judged("als"), past=past), CONFIG)
         ratio = rule(found, "refresh.baseline_ratio")
         assert ratio.figure is not None
@@ -356,7 +357,7 @@ def test_a_stored_scorer_that_hits_nobody_is_no_hurdle() -> None:
 def test_too_few_users_keep_for_three_nights_and_then_ask() -> None:
     decisions: list[Decision] = []
     for _ in range(5):
-        past = replace(remember(decisions), anchor=Anchor("hash-als", 1.4, 3))
+        past = replace(remember(decisions), anchors=(Anchor("hash-als", 1.4, 3),))
         few = reference("last", -0.5, n=150)
         decisions.append(decide(evidence(judged("als"), last=few, past=past), CONFIG))
     assert [d.kind for d in decisions] == ["keep", "keep", "keep", "block", "block"]
@@ -374,7 +375,7 @@ def test_too_few_users_keep_for_three_nights_and_then_ask() -> None:
 def test_the_ratio_is_a_mean_over_two_blocks_that_do_not_overlap() -> None:
     overlapping = Interval(BLOCK.start - timedelta(days=1), BLOCK.end - timedelta(days=1))
     past = Past(
-        anchor=Anchor("hash-als", 2.0, 3),
+        anchors=(Anchor("hash-als", 2.0, 3),),
         ratios=(
             BlockRatio("hash-als", overlapping, 99.0, 0.0, True),
             BlockRatio("hash-als", block(1), 2.4, 0.0),
@@ -393,7 +394,7 @@ def test_the_ratio_is_a_mean_over_two_blocks_that_do_not_overlap() -> None:
 @pytest.mark.parametrize(("blocks", "widened"), [(7, False), (8, True)])
 def test_eight_healthy_blocks_say_how_much_the_ratio_moves(blocks: int, widened: bool) -> None:
     past = Past(
-        anchor=Anchor("hash-als", 1.4, 3),
+        anchors=(Anchor("hash-als", 1.4, 3),),
         ratios=tuple(
             BlockRatio("hash-als", block(w), 1.2 + 0.4 * (w % 4 > 1), 0.0, True)
             for w in range(1, blocks + 1)
@@ -506,7 +507,7 @@ NIGHTS = (
         ALS,
         past=Past(
             tuple(BlockRatio("hash-als", block(w), 1.3 + w / 50, 0.01, True) for w in range(1, 12)),
-            Anchor("hash-als", 1.4, 2),
+            (Anchor("hash-als", 1.4, 2), Anchor("hash-b", 1.1, 3)),
         ),
         absent=(Absent("b", None, "x"), Absent("a", None, "y")),
     ),
@@ -543,23 +544,31 @@ def test_equal_evidence_in_any_order_gives_one_decision(night: Evidence, seed: i
         checks=mixed(night.checks),
         absent=mixed(night.absent),
         last=last and Reference(last.label, rows(last.tonight), rows(last.stored)),
-        past=replace(night.past, ratios=mixed(night.past.ratios)),
+        past=replace(
+            night.past, ratios=mixed(night.past.ratios), anchors=mixed(night.past.anchors)
+        ),
     )
     assert decide(other, CONFIG) == decide(night, CONFIG)
 
 
 def test_the_past_is_what_decisions_leave() -> None:
     first = decide(evidence(ALS, champion=None), CONFIG)
-    assert remember([first]).anchor == first.anchor
+    assert remember([first]).anchors == (first.anchor,)
     assert remember([first]).ratios == first.ratios
     later = decide(
         evidence(ALS, holdout=block(-1), past=remember([first]), last=reference("l", -0.2)), CONFIG
     )
     past = remember([first, later])
     assert later.kind == "block"
-    assert past.anchor == first.anchor
+    assert past.anchors == (first.anchor,)
     assert [r.accepted for r in past.ratios if r.recipe_hash == "hash-als"] == [True, False]
     assert remember([]) == Past()
+    # A switch that never went live leaves the champion's anchor where it was.
+    switch = decide(evidence(ALS, judged("new", 0.2, seed=2)), CONFIG)
+    both = remember([first, switch])
+    assert both.anchor_of("hash-als") == first.anchor
+    assert both.anchor_of("hash-new") == switch.anchor
+    assert both.anchor_of("hash-wild") is None
 
 
 @pytest.mark.parametrize(
@@ -589,7 +598,13 @@ def _switches(lift: float, nights: int, seed: int, tau: float = 0.005) -> int:
             Judged("new", "n", None, users(new), 0.5),
         )
         night = Evidence(
-            20, BLOCK, recipes, ("als", "new"), "als", CHECKS, past=Past(anchor=Anchor("a", 2.0, 3))
+            20,
+            BLOCK,
+            recipes,
+            ("als", "new"),
+            "als",
+            CHECKS,
+            past=Past(anchors=(Anchor("a", 2.0, 3),)),
         )
         found += decide(night, CONFIG).kind == "switch"
     return found
