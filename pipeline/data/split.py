@@ -34,30 +34,20 @@ from pydantic import Field, field_validator
 from pipeline import columns as c
 from pipeline.base import Frozen, Interval, format_instant, parse_instant, to_utc
 from pipeline.data.features import RATING_THRESHOLD
-from pipeline.errors import ConfigError, DataError
-
-Policy = Literal["repeat", "discovery"]
-"""May a list hold what the user already had? `repeat`: yes. `discovery`: no."""
+from pipeline.data.truth import (
+    LAST,
+    REPEAT_SHARE,
+    Policy,
+    is_target,
+    repeat_share,
+    target_kinds,
+    target_pairs,
+    truth_of,
+)
+from pipeline.errors import DataError
 
 UNDERPOWERED: Final = "underpowered"
 EMPTY_HOLDOUT: Final = "empty_holdout"
-
-_STRONGEST_FIRST: Final = (
-    c.Kind.PURCHASE,
-    c.Kind.RATING,
-    c.Kind.ADD_TO_CART,
-    c.Kind.CLICK,
-    c.Kind.VIEW,
-)
-# Of the pairs (user, item) bought in four weeks, grocers and a gift shop show .36 to .45 that the
-# user had bought before, in every season looked at; ratings show 0. In between, far from both, so
-# that the kind of task does not change from one night to the next.
-_REPEAT_SHARE: Final = 0.15
-_REPEAT_DAYS: Final = 28
-
-_FIRST: Final = "first"
-_LAST: Final = "last"
-_JOINED: Final = "joined"
 
 
 class SplitConfig(Frozen):
@@ -246,23 +236,23 @@ def split(
             f"before as-of {format_instant(as_of)} leaves nothing to learn from",
             where="events",
         )
-    kinds = _target_kinds(rows, config, rating_threshold)
-    wanted = _is_target(kinds, rating_threshold)
-    share = _repeat_share(rows, wanted, as_of)
+    kinds = target_kinds(rows, config.target_kinds, rating_threshold)
+    wanted = is_target(kinds, rating_threshold)
+    share = repeat_share(rows, wanted, as_of)
     policy: Policy
     if config.seen == "auto":
-        policy = "repeat" if share is not None and share >= _REPEAT_SHARE else "discovery"
+        policy = "repeat" if share is not None and share >= REPEAT_SHARE else "discovery"
     else:
         policy = config.seen
-    pairs = _pairs(rows, wanted, as_of - timedelta(days=usable[-1]))
-    truths = {days: _truth(pairs, as_of - timedelta(days=days), policy) for days in usable}
+    pairs = target_pairs(rows, wanted, as_of - timedelta(days=usable[-1]))
+    truths = {days: truth_of(pairs, as_of - timedelta(days=days), policy) for days in usable}
     judged = {days: truth[c.USER_ID].n_unique() for days, truth in truths.items()}
     chosen = _choose(judged, config.min_users, longest=first)
     cutoff = as_of - timedelta(days=chosen)
     flags = []
     if judged[chosen] < config.min_users:
         flags.append(UNDERPOWERED)
-    if pairs.filter(pl.col(_LAST) >= cutoff).is_empty():
+    if pairs.filter(pl.col(LAST) >= cutoff).is_empty():
         flags.append(EMPTY_HOLDOUT)
     return Split(
         train=Interval(begin, cutoff),
@@ -283,70 +273,6 @@ def _choose(judged: Mapping[int, int], enough: int, *, longest: bool) -> int:
     if able:
         return max(able) if longest else min(able)
     return max(judged, key=lambda days: (judged[days], days))
-
-
-def _target_kinds(
-    rows: pl.DataFrame, config: SplitConfig, rating_threshold: float
-) -> tuple[str, ...]:
-    if config.target_kinds is not None:
-        return config.target_kinds
-    liked = pl.col(c.VALUE).fill_null(1.0) >= rating_threshold
-    counted = rows.filter((pl.col(c.KIND) != c.Kind.RATING.value) | liked)
-    present = set(counted[c.KIND].cast(pl.String).unique().to_list())
-    for kind in _STRONGEST_FIRST:
-        if kind.value in present:
-            return (kind.value,)
-    raise ConfigError(
-        f"the events hold none of the kinds {', '.join(_STRONGEST_FIRST)}; name split.target_kinds"
-    )
-
-
-def _is_target(kinds: tuple[str, ...], rating_threshold: float) -> pl.Expr:
-    kind = pl.col(c.KIND).cast(pl.String)
-    liked = pl.col(c.VALUE).fill_null(1.0) >= rating_threshold
-    return kind.is_in(list(kinds)) & ((kind != c.Kind.RATING.value) | liked)
-
-
-def _repeat_share(rows: pl.DataFrame, wanted: pl.Expr, as_of: datetime) -> float | None:
-    """Share of the pairs of the last four weeks that a user with a past had bought before.
-
-    Only target events count: somebody who looks at a thing and then buys it has not come back.
-    """
-    since = as_of - timedelta(days=_REPEAT_DAYS)
-    targets = rows.filter(wanted)
-    pairs = targets.group_by(c.USER_ID, c.ITEM_ID).agg(
-        pl.col(c.TIMESTAMP).min().alias(_FIRST), pl.col(c.TIMESTAMP).max().alias(_LAST)
-    )
-    joined = targets.group_by(c.USER_ID).agg(pl.col(c.TIMESTAMP).min().alias(_JOINED))
-    recent = pairs.join(joined, on=c.USER_ID).filter(
-        (pl.col(_LAST) >= since) & (pl.col(_JOINED) < since)
-    )
-    if recent.is_empty():
-        return None
-    return recent.filter(pl.col(_FIRST) < since).height / recent.height
-
-
-def _pairs(rows: pl.DataFrame, wanted: pl.Expr, earliest: datetime) -> pl.DataFrame:
-    """Target pairs since `earliest`: first event of any kind, last target event, user's first."""
-    recent = (
-        rows.filter(wanted & (pl.col(c.TIMESTAMP) >= earliest))
-        .group_by(c.USER_ID, c.ITEM_ID)
-        .agg(pl.col(c.TIMESTAMP).max().alias(_LAST))
-    )
-    had = (
-        rows.join(recent, on=[c.USER_ID, c.ITEM_ID], how="semi")
-        .group_by(c.USER_ID, c.ITEM_ID)
-        .agg(pl.col(c.TIMESTAMP).min().alias(_FIRST))
-    )
-    joined = rows.group_by(c.USER_ID).agg(pl.col(c.TIMESTAMP).min().alias(_JOINED))
-    return recent.join(had, on=[c.USER_ID, c.ITEM_ID]).join(joined, on=c.USER_ID)
-
-
-def _truth(pairs: pl.DataFrame, cutoff: datetime, policy: Policy) -> pl.DataFrame:
-    inside = (pl.col(_LAST) >= cutoff) & (pl.col(_JOINED) < cutoff)
-    if policy == "discovery":
-        inside = inside & (pl.col(_FIRST) >= cutoff)
-    return pairs.filter(inside).select(c.USER_ID, c.ITEM_ID).sort(c.USER_ID, c.ITEM_ID)
 
 
 def _instant(value: object) -> datetime:

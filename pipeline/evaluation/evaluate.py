@@ -20,7 +20,8 @@ from scipy import stats
 from pipeline import columns as c
 from pipeline.base import Interval, to_utc
 from pipeline.data.matrix import History
-from pipeline.data.split import Policy, Split
+from pipeline.data.split import Split
+from pipeline.data.truth import Policy
 from pipeline.evaluation.holdout import (
     AT_ONCE,
     HIT_RATE,

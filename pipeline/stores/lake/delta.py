@@ -1,4 +1,4 @@
-"""The lake: Delta tables of a workspace, the one user of deltalake.
+"""Reading and committing Delta tables.
 
 Promises: a commit that was acknowledged is on the disk (data, log and folders are fsynced) and has
 its sha256 sums beside the log; a replayed transaction writes nothing; a broken last commit is an
@@ -9,41 +9,29 @@ the library leaves here as a `LakeError`.
 from __future__ import annotations
 
 import fcntl
-import hashlib
-import json
 import os
-import re
 import urllib.parse
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction
 from deltalake import write_deltalake as write_delta
 from deltalake.exceptions import CommitFailedError, DeltaError
 
-from pipeline import columns as c
 from pipeline.errors import ConcurrencyError, LakeError
-
-SCHEMAS: Final[Mapping[str, pl.Schema]] = {
-    "events": c.EVENTS,
-    "items": c.ITEMS,
-    "users": c.USERS,
-    "quarantine": c.QUARANTINE,
-    "batches": c.BATCHES,
-    "publications": c.PUBLICATIONS,
-    "recommendations": c.RECOMMENDATIONS,
-}
-PARTITIONS: Final[Mapping[str, str]] = {
-    "events": c.EVENT_DAY,
-    "recommendations": c.PUBLICATION_ID,
-}
-OPEN_ENDED: Final = ("items", "users")
-"""Tables that keep further columns beside those of their schema."""
-STATISTICS: Final = (c.TIMESTAMP, c.INGESTED_AT, c.SEQ, c.GENERATION, c.AS_OF)
-"""Columns whose bounds may stand in the log; an id never does."""
+from pipeline.stores.lake.tables import (
+    OPEN_ENDED,
+    PARTITIONS,
+    SCHEMAS,
+    check_partition,
+    conform,
+    properties,
+    schema_of,
+)
+from pipeline.stores.lake.tail import Tail
 
 
 class Lake:
@@ -95,7 +83,7 @@ class Lake:
         """
         handle = self._open(table, version)
         if handle is None:
-            frame = pl.DataFrame(schema=_schema_of(table)).lazy()
+            frame = pl.DataFrame(schema=schema_of(table)).lazy()
         else:
             frame = self._scan(table, handle)
         if where is not None:
@@ -107,7 +95,7 @@ class Lake:
 
     def empty(self, table: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """Return no rows, in the shape of `read`."""
-        frame = pl.DataFrame(schema=_schema_of(table))
+        frame = pl.DataFrame(schema=schema_of(table))
         return frame if columns is None else frame.select(columns)
 
     def append(self, table: str, frame: pl.DataFrame, *, txn: tuple[str, int] | None = None) -> int:
@@ -136,7 +124,7 @@ class Lake:
             raise LakeError(f"lake table {table}: is not partitioned by {column}")
         if frame.filter(pl.col(column).ne_missing(pl.lit(value))).height:
             raise LakeError(f"lake table {table}: rows of another {column} than the one replaced")
-        _plain(table, column, pl.Series([value]))
+        check_partition(table, column, pl.Series([value]))
         predicate = f"{column} = '{value}'"
         return self._write(table, frame, None, mode="overwrite", predicate=predicate)
 
@@ -173,24 +161,23 @@ class Lake:
             table and version.
         """
         for table in SCHEMAS:
-            self._check_tail(table)
+            Tail(self.root, table).check()
 
     def verify(self, table: str, version: int | None = None) -> None:
         """Compare every data file of one version with its sum; reads the whole table's bytes."""
         handle = self._open(table, version)
         if handle is None:
             return
-        sums: dict[str, str] = {}
-        for line in _lines(self._sums_path(table)):
-            sums.update(line["files"])
+        tail = Tail(self.root, table)
+        sums = tail.sums()
         with _door(table):
             live = self._files_of(handle)
-        self._compare(table, int(handle.version()), {p: sums[p] for p in live if p in sums})
+        tail.compare(int(handle.version()), {p: sums[p] for p in live if p in sums})
 
     def _open(self, table: str, version: int | None = None) -> DeltaTable | None:
-        _schema_of(table)
+        schema_of(table)
         path = self.root / table
-        if not (path / "_delta_log").is_dir():
+        if not Tail(self.root, table).exists:
             if version is not None:
                 raise LakeError(f"lake table {table}: version {version} is not there")
             return None
@@ -234,23 +221,27 @@ class Lake:
         schema: str | None = None,
         predicate: str | None = None,
     ) -> int:
-        frame = _conform(table, frame)
+        frame = conform(table, frame)
+        tail = Tail(self.root, table)
         handle = self._open(table)
         if handle is not None:
-            self._catch_up(table, int(handle.version()))
+            # Commits whose writer was killed before it could acknowledge them.
+            with _door(table):
+                for missing in range(tail.acknowledged() + 1, int(handle.version()) + 1):
+                    tail.acknowledge(missing)
             last = None if txn is None else _last_txn(handle, txn[0])
             if txn is not None and last is not None and txn[1] <= last:
                 return int(handle.version())
         partition = PARTITIONS.get(table)
         if partition is not None:
-            _plain(table, partition, frame[partition])
+            check_partition(table, partition, frame[partition])
             frame = frame.sort(partition, maintain_order=True)
         path = self.root / table
         options: dict[str, Any] = {
             "mode": mode,
             "partition_by": partition,
             "schema_mode": schema,
-            "configuration": _properties(table) if handle is None else None,
+            "configuration": properties(table) if handle is None else None,
             "commit_properties": CommitProperties(
                 app_transactions=None if txn is None else [Transaction(*txn)]
             ),
@@ -263,129 +254,8 @@ class Lake:
             path.mkdir(parents=True, exist_ok=True)
             write_delta(handle if handle is not None else str(path), frame, **options)
             version = int((handle if handle is not None else DeltaTable(path)).version())
-            self._acknowledge(table, version)
+            tail.acknowledge(version)
         return version
-
-    def _catch_up(self, table: str, version: int) -> None:
-        """Acknowledge commits whose writer was killed before it could."""
-        known = _last_line(self._sums_path(table))
-        with _door(table):
-            for missing in range(known["version"] + 1 if known else 0, version + 1):
-                self._acknowledge(table, missing)
-
-    def _acknowledge(self, table: str, version: int) -> None:
-        """Fsync all that the commit wrote, then write its sums; only then it counts."""
-        path = self.root / table
-        files = self._files(table, version)
-        folders = {path / Path(file).parent for file in files} | {path, self.root}
-        pointer = path / "_delta_log" / "_last_checkpoint"
-        _sync([path / file for file in files] + ([pointer] if pointer.exists() else []))
-        _sync(sorted(folders))
-        line = {"version": version, "files": {file: _sha256(path / file) for file in files}}
-        sums = self._sums_path(table)
-        sums.parent.mkdir(exist_ok=True)
-        is_new = not sums.exists()
-        with sums.open("ab") as stream:
-            # A line cut by a crash must not swallow this one.
-            stream.write(b"\n" * (stream.tell() > 0) + json.dumps(line).encode() + b"\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        if is_new:
-            _sync([sums.parent, self.root])
-
-    def _files(self, table: str, version: int) -> list[str]:
-        """List the files of one commit, relative to the table: its data, its log, a checkpoint."""
-        log = self.root / table / "_delta_log"
-        entry = log / f"{version:020}.json"
-        try:
-            actions = [json.loads(line) for line in entry.read_text("utf-8").splitlines()]
-        except FileNotFoundError:
-            raise LakeError(f"lake table {table}: the log of version {version} is lost") from None
-        except ValueError:
-            actions = []
-        if not actions:
-            raise LakeError(
-                f"lake table {table}: the log of version {version} is cut or empty ({entry.name})"
-            )
-        added = [urllib.parse.unquote(a["add"]["path"]) for a in actions if "add" in a]
-        logs = [entry.name, f"{version:020}.checkpoint.parquet"]
-        return added + [f"_delta_log/{name}" for name in logs if (log / name).exists()]
-
-    def _check_tail(self, table: str) -> None:
-        log = self.root / table / "_delta_log"
-        if not log.is_dir():
-            return
-        names = (re.fullmatch(r"(\d{20})\.json", path.name) for path in log.iterdir())
-        last = max((int(match[1]) for match in names if match), default=-1)
-        acknowledged = _last_line(self._sums_path(table))
-        if acknowledged is not None and acknowledged["version"] > last:
-            raise LakeError(
-                f"lake table {table}: the log of version {acknowledged['version']} is lost"
-            )
-        if last < 0:
-            raise LakeError(f"lake table {table}: the log of version 0 is lost")
-        files = self._files(table, last)
-        if acknowledged is not None and acknowledged["version"] == last:
-            self._compare(table, last, acknowledged["files"])
-            return
-        # Written but not acknowledged (the writer was killed): whole, or it is an error.
-        for file in files:
-            path = self.root / table / file
-            if not path.is_file() or path.stat().st_size == 0:
-                raise LakeError(f"lake table {table}: a file of version {last} is lost ({file})")
-        with _door(table):
-            pl.scan_delta(DeltaTable(self.root / table, version=last)).head(1).collect()
-
-    def _compare(self, table: str, version: int, sums: Mapping[str, str]) -> None:
-        for file, expected in sums.items():
-            path = self.root / table / file
-            try:
-                found = _sha256(path)
-            except OSError:
-                raise LakeError(
-                    f"lake table {table}: a file of version {version} is lost ({file})"
-                ) from None
-            if found != expected:
-                raise LakeError(
-                    f"lake table {table}: a file of version {version} was altered ({file})"
-                )
-
-    def _sums_path(self, table: str) -> Path:
-        return self.root / "_sums" / f"{table}.jsonl"
-
-
-def _schema_of(table: str) -> pl.Schema:
-    try:
-        return SCHEMAS[table]
-    except KeyError:
-        raise LakeError(f"the lake has no table {table}; it has {', '.join(SCHEMAS)}") from None
-
-
-def _conform(table: str, frame: pl.DataFrame) -> pl.DataFrame:
-    """Return the frame in the table's column order; another shape is a `LakeError`."""
-    schema = _schema_of(table)
-    wrong = [name for name, dtype in schema.items() if frame.schema.get(name) != dtype]
-    extra = [name for name in frame.columns if name not in schema]
-    if wrong or (extra and table not in OPEN_ENDED):
-        named = ", ".join(wrong + extra)
-        raise LakeError(f"lake table {table}: columns that do not fit its schema: {named}")
-    return frame.select([*schema.names(), *extra])
-
-
-def _plain(table: str, column: str, values: pl.Series) -> None:
-    """Refuse partition values that would need escaping: they become names of folders."""
-    if values.null_count():
-        raise LakeError(f"lake table {table}: rows without {column}")
-    if values.dtype == pl.String and not values.str.contains(r"^[A-Za-z0-9][A-Za-z0-9._-]*$").all():
-        raise LakeError(f"lake table {table}: a {column} with characters that no folder name has")
-
-
-def _properties(table: str) -> dict[str, str]:
-    schema = _schema_of(table)
-    allowed = [name for name in STATISTICS if name in schema]
-    if not allowed:
-        return {"delta.dataSkippingNumIndexedCols": "0"}
-    return {"delta.dataSkippingStatsColumns": ",".join(allowed)}
 
 
 def _last_txn(handle: DeltaTable, app: str) -> int | None:
@@ -417,50 +287,3 @@ def _words(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-
-
-def _sync(paths: Iterable[Path]) -> None:
-    for path in paths:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the whole lines; one that a crash cut was never acknowledged."""
-    if not path.exists():
-        return
-    with path.open("rb") as stream:
-        for line in stream:
-            try:
-                yield json.loads(line)
-            except ValueError:
-                continue
-
-
-def _last_line(path: Path) -> dict[str, Any] | None:
-    """Return the last whole line, reading backwards: the file grows with every commit."""
-    if not path.exists():
-        return None
-    size = path.stat().st_size
-    reach = 1 << 16
-    with path.open("rb") as stream:
-        while True:
-            start = max(0, size - reach)
-            stream.seek(start)
-            lines = stream.read().split(b"\n")
-            for line in reversed(lines if start == 0 else lines[1:]):
-                try:
-                    return dict(json.loads(line))
-                except ValueError:
-                    continue
-            if start == 0:
-                return None
-            reach *= 8

@@ -1,0 +1,11 @@
+"""The lake: the Delta tables of a workspace, the one user of deltalake.
+
+Here: `delta`, reading and committing; `tables`, their schemas and partitions; `tail`, what makes a
+commit safe on the disk and finds one that is not.
+Not here: what a batch, a publication or a list means.
+"""
+
+from pipeline.stores.lake.delta import Lake
+from pipeline.stores.lake.tables import SCHEMAS
+
+__all__ = ["SCHEMAS", "Lake"]
