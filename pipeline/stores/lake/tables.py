@@ -30,6 +30,7 @@ STATISTICS: Final = (c.TIMESTAMP, c.INGESTED_AT, c.SEQ, c.GENERATION, c.AS_OF)
 
 
 def schema_of(table: str) -> pl.Schema:
+    """Return a table's schema; a table that the lake does not have is a `LakeError`."""
     try:
         return SCHEMAS[table]
     except KeyError:
@@ -56,6 +57,7 @@ def check_partition(table: str, column: str, values: pl.Series) -> None:
 
 
 def properties(table: str) -> dict[str, str]:
+    """Return Delta's properties of a new table: which columns' bounds the log may hold."""
     schema = schema_of(table)
     allowed = [name for name in STATISTICS if name in schema]
     if not allowed:

@@ -111,8 +111,8 @@ class Tail:
 
     def _versions(self) -> Iterator[int]:
         if self._log.is_dir():
-            for entry in os.scandir(self._log):
-                if match := _COMMIT.fullmatch(entry.name):
+            for path in self._log.iterdir():
+                if match := _COMMIT.fullmatch(path.name):
                     yield int(match[1])
 
     def _added(self, version: int) -> dict[str, int]:

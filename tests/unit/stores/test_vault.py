@@ -1,0 +1,149 @@
+import os
+import sqlite3
+import stat
+import unicodedata
+
+import pytest
+
+from pipeline.errors import ConfigError, StorageError
+from pipeline.stores.vault import Vault, VaultKeyError, load_key, make_key, parse_key
+
+KEY = bytes(range(32))
+
+
+@pytest.fixture
+def vault(tmp_path):
+    return Vault(tmp_path / "vault.db", KEY)
+
+
+def test_a_person_has_one_pseudonym(vault, tmp_path):
+    first = vault.pseudonyms(["anna", "bert", "anna"])
+    assert set(first) == {"anna", "bert"}
+    assert len(set(first.values())) == 2
+    again = Vault(tmp_path / "vault.db", KEY).pseudonyms(["bert", "carl", "anna"])
+    assert {name: again[name] for name in first} == first
+    assert len(vault) == 3
+
+
+def test_pseudonyms_tell_nothing(tmp_path):
+    one = Vault(tmp_path / "one.db", KEY).pseudonyms(["anna"])["anna"]
+    two = Vault(tmp_path / "two.db", KEY).pseudonyms(["anna"])["anna"]
+    assert one != two  # random, not derived: the key alone does not lead to it
+    assert one.isascii()
+    assert one.isalnum()
+    assert len(one) == 27
+
+
+def test_two_spellings_are_one_person(vault):
+    spelled = [unicodedata.normalize(form, "josé") for form in ("NFC", "NFD")]
+    assert spelled[0] != spelled[1]
+    found = vault.pseudonyms(spelled)
+    assert found[spelled[0]] == found[spelled[1]]
+    assert vault.lookup([spelled[1]]) == {spelled[1]: found[spelled[0]]}
+    assert vault.reveal([found[spelled[0]]]) == {found[spelled[0]]: spelled[0]}
+
+
+def test_lookup_makes_nobody(vault):
+    vault.pseudonyms(["anna"])
+    assert list(vault.lookup(["anna", "bert"])) == ["anna"]
+    assert len(vault) == 1
+
+
+def test_reveal_is_the_way_back(vault):
+    names = [f"person-{n}" for n in range(1201)] + ["", "名前", "a'b\"; DROP TABLE people"]
+    given = vault.pseudonyms(names)
+    assert vault.reveal(list(given.values())) == {p: name for name, p in given.items()}
+    assert vault.reveal(["unobody"]) == {}
+
+
+def test_no_raw_id_lies_in_the_file(vault):
+    vault.pseudonyms(["anna-lundqvist"])
+    assert b"anna-lundqvist" not in vault.path.read_bytes()
+    assert stat.S_IMODE(vault.path.stat().st_mode) == 0o600
+
+
+def test_another_key_is_refused_before_anything_is_written(vault):
+    given = vault.pseudonyms(["anna"])
+    before = vault.path.read_bytes()
+    with pytest.raises(VaultKeyError, match="does not belong to this vault"):
+        Vault(vault.path, bytes(32))
+    assert vault.path.read_bytes() == before
+    assert Vault(vault.path, KEY).lookup(["anna"]) == given
+    assert issubclass(VaultKeyError, ConfigError)
+
+
+def test_an_altered_entry_is_not_revealed(vault):
+    given = vault.pseudonyms(["anna", "bert"])
+    with sqlite3.connect(vault.path) as connection:
+        sealed = dict(connection.execute("SELECT pseudonym, sealed FROM people"))
+        connection.execute(
+            "UPDATE people SET sealed = ? WHERE pseudonym = ?",
+            (sealed[given["bert"]], given["anna"]),
+        )
+    connection.close()
+    with pytest.raises(StorageError, match="was altered"):
+        vault.reveal([given["anna"]])
+
+
+def test_a_file_that_is_no_vault_is_an_error(tmp_path):
+    path = tmp_path / "vault.db"
+    path.write_bytes(b"no database at all, but long enough to be looked at" * 40)
+    with pytest.raises(StorageError, match="vault cannot be used"):
+        Vault(path, KEY)
+
+
+def test_a_vault_that_cannot_be_made_says_so(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="vault cannot be made"):
+        Vault(tmp_path / "file" / "vault.db", KEY)
+
+
+def test_a_crash_while_handing_out_leaves_the_vault_whole(vault, monkeypatch):
+    vault.pseudonyms(["anna"])
+
+    def entry(self, key, raw):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Vault, "_entry", entry)
+        with pytest.raises(KeyboardInterrupt):
+            vault.pseudonyms(["bert"])
+    assert len(vault) == 1
+    assert vault.pseudonyms(["bert"])
+
+
+def test_a_key_is_made_once_and_kept_from_others(tmp_path):
+    path = tmp_path / "secrets" / "vault.key"
+    key = make_key(path)
+    assert len(key) == 32
+    assert load_key(path) == key
+    assert parse_key(path.read_text()) == key
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    with pytest.raises(VaultKeyError, match="never overwritten"):
+        make_key(path)
+    assert load_key(path) == key
+
+
+@pytest.mark.parametrize("fault", ["missing", "open to others", "a link", "short", "no base64"])
+def test_a_bad_key_file_is_one_named_error(tmp_path, fault):
+    path = tmp_path / "vault.key"
+    if fault != "missing":
+        make_key(path)
+    if fault == "open to others":
+        path.chmod(0o640)
+    elif fault == "a link":
+        path.rename(tmp_path / "other")
+        path.symlink_to(tmp_path / "other")
+    elif fault == "short":
+        path.write_text("c2hvcnQ=")
+    elif fault == "no base64":
+        path.write_bytes(os.urandom(44))
+    with pytest.raises(VaultKeyError, match=r"vault's key"):
+        load_key(path)
+
+
+def test_a_key_of_another_length_is_refused(tmp_path):
+    with pytest.raises(VaultKeyError, match="32 bytes"):
+        Vault(tmp_path / "vault.db", b"short")
+    assert not (tmp_path / "vault.db").exists()
