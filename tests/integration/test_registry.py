@@ -29,6 +29,7 @@ from pipeline.models.contract import Scorer
 from pipeline.models.factorize import Als
 from pipeline.models.topk import top_k
 from pipeline.stores.registry.client import Registry
+from pipeline.stores.registry.door import door
 from pipeline.stores.registry.records import (
     ChildRecord,
     DatasetRecord,
@@ -444,6 +445,17 @@ def test_a_registry_goes_away_in_the_middle(home: Path, trained: Trained) -> Non
     )
     registry_at(home).mirror_night(night)
     assert_whole(uri_of(home), night)
+
+
+def test_no_failure_tells_the_password() -> None:
+    from mlflow.exceptions import MlflowException
+
+    uri = "https://user:secret@mlflow.example/"
+    with pytest.raises(RegistryError) as told, door(uri):
+        raise MlflowException("API request to https://user:secret@mlflow.example/api failed")
+    assert told.value.sentence == (
+        "MLflow at https://mlflow.example/ failed: API request to https://mlflow.example/api failed"
+    )
 
 
 def test_a_place_that_cannot_be_written_says_so(tmp_path: Path) -> None:

@@ -156,5 +156,6 @@ def _probe_server(uri: str) -> None:
 
 
 def _first_line(fault: Exception, uri: str) -> str:
-    text = str(fault).replace(uri, without_password(uri)).strip()
+    who = urlsplit(uri).netloc.rpartition("@")[0]
+    text = str(fault).replace(f"{who}@", "").strip() if who else str(fault).strip()
     return text.splitlines()[0][:300] if text else type(fault).__name__

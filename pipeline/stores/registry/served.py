@@ -34,12 +34,12 @@ class Recommender(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         """Load arrays and scorer; the model libraries are imported here, not when it is logged."""
         from pipeline.data.matrix import History
-        from pipeline.models import families
+        from pipeline.models.families import load
 
         files = {name: Path(path) for name, path in context.artifacts.items()}
         meta = json.loads(files["meta.json"].read_text(encoding="utf-8"))
         self._history = History.from_arrays(_arrays(files["history.npz"]))
-        self._scorer = families.load(meta["family"], _arrays(files["scorer.npz"]))
+        self._scorer = load(meta["family"], _arrays(files["scorer.npz"]))
         self._exclude_seen = bool(meta["exclude_seen"])
         self._fallback = [(row[c.ITEM_ID], row[c.SCORE]) for row in meta["fallback"]]
         self._row = {user: row for row, user in enumerate(self._history.user_ids.tolist())}

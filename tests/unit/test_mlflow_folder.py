@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "mlflow"
+SETTINGS = {
+    name: value
+    for name, _, value in (
+        line.partition("=")
+        for line in (FOLDER / "server.env").read_text().splitlines()
+        if line and not line.startswith("#")
+    )
+}
+
+
+def serve(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run mlflow/serve with a Python that only tells what it was started with."""
+    spy = cwd / "python spy"
+    spy.write_text('#!/bin/sh\nenv | grep ^MLFLOW_ | sort\necho "ARGUMENTS $*"\n')
+    spy.chmod(0o755)
+    clean = {name: text for name, text in os.environ.items() if not name.startswith("MLFLOW_")}
+    clean.pop("NIGHTJAR_HOME", None)
+    return subprocess.run(
+        [FOLDER / "serve", *arguments],
+        env={**clean, "NIGHTJAR_PYTHON": str(spy), **environment},
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def told(process: subprocess.CompletedProcess[str]) -> dict[str, str]:
+    assert process.returncode == 0, process.stderr
+    lines = process.stdout.splitlines()
+    assert lines[-1] == "ARGUMENTS -m mlflow server"
+    return dict(line.split("=", 1) for line in lines[:-1])
+
+
+def library() -> Path:
+    """Return where `import mlflow` leads from the repository's root, as a fresh process sees it."""
+    asked = "import importlib.util as u; print(u.find_spec('mlflow').origin)"
+    found = subprocess.run(
+        [sys.executable, "-c", asked], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return Path(found.stdout.strip())
+
+
+def test_the_folder_does_not_shadow_the_library() -> None:
+    assert not list(FOLDER.rglob("__init__.py"))
+    assert library().name == "__init__.py"
+    assert library().parent.parent.name == "site-packages"
+
+
+def test_the_settings_keep_the_server_to_itself() -> None:
+    assert SETTINGS["MLFLOW_HOST"] == "127.0.0.1"
+    assert SETTINGS["MLFLOW_DISABLE_TELEMETRY"] == "true"
+    assert SETTINGS["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] == "false"
+    assert SETTINGS["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
+
+
+def test_every_setting_is_one_that_mlflow_reads() -> None:
+    where = ("environment_variables.py", "utils/cli_args.py", "cli/__init__.py")
+    known = "".join((library().parent / file).read_text() for file in where)
+    assert SETTINGS
+    assert [name for name in SETTINGS if f'"{name}"' not in known] == []
+
+
+def test_over_a_workspace(tmp_path: Path) -> None:
+    home = tmp_path / "work space"
+    home.mkdir()
+    (home / "nightjar.toml").write_text("")
+    for environment in (
+        told(serve("work space", cwd=tmp_path)),
+        told(serve(cwd=tmp_path, NIGHTJAR_HOME="work space")),
+    ):
+        assert environment == {
+            **SETTINGS,
+            "MLFLOW_BACKEND_STORE_URI": f"sqlite:///{home}/mlflow/mlflow.db",
+            "MLFLOW_ARTIFACTS_DESTINATION": f"{home}/mlflow/artifacts",
+        }
+    assert (home / "mlflow" / "artifacts").is_dir()
+
+
+def test_over_postgresql(tmp_path: Path) -> None:
+    given = {
+        "MLFLOW_BACKEND_STORE_URI": "postgresql+psycopg2://mlflow:secret@postgres/mlflow",
+        "MLFLOW_ARTIFACTS_DESTINATION": "/artifacts",
+        "MLFLOW_HOST": "0.0.0.0",
+        "MLFLOW_SERVER_ALLOWED_HOSTS": "mlflow:5000",
+    }
+    assert told(serve(cwd=tmp_path, **given)) == {**SETTINGS, **given}
+    del given["MLFLOW_ARTIFACTS_DESTINATION"]
+    refused = serve(cwd=tmp_path, **given)
+    assert refused.returncode != 0
+    assert "names the folder or bucket of artifacts" in refused.stderr
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_what_is_no_workspace_is_said(tmp_path: Path, made: bool) -> None:
+    if made:
+        (tmp_path / "var").mkdir()
+    refused = serve(cwd=tmp_path)
+    assert refused.returncode == 2
+    assert refused.stderr == ("mlflow/serve: var is no workspace; `nightjar init` makes one\n")
+    assert not (tmp_path / "var" / "mlflow").exists()
