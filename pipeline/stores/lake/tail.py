@@ -111,8 +111,9 @@ class Tail:
 
     def _versions(self) -> Iterator[int]:
         if self._log.is_dir():
-            for path in self._log.iterdir():
-                if match := _COMMIT.fullmatch(path.name):
+            # Listed at once: a generator left half way would leave the folder open.
+            for name in os.listdir(self._log):  # noqa: PTH208
+                if match := _COMMIT.fullmatch(name):
                     yield int(match[1])
 
     def _added(self, version: int) -> dict[str, int]:
