@@ -52,7 +52,10 @@ def purchases(*, users=320, items=160, tastes=4, days=100, seed=0):
             if rng.random() < 0.22:
                 at = START + timedelta(days=day, seconds=int(rng.integers(0, 60_000)))
                 chosen = rng.choice(items, size=2, replace=False, p=weight)
-                rows += [(f"u{user}", f"i{item}", at + timedelta(seconds=k)) for k, item in enumerate(chosen)]
+                rows += [
+                    (f"u{user}", f"i{item}", at + timedelta(seconds=k))
+                    for k, item in enumerate(chosen)
+                ]
     rows.sort(key=lambda row: (row[2], row[0], row[1]))
     return pl.DataFrame(
         {

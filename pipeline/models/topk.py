@@ -21,8 +21,10 @@ from numpy.typing import NDArray
 from pipeline.errors import DataError
 from pipeline.models.contract import Scores
 
-_BLOCK_CELLS = 1 << 24
-"""Cells of one dense block of scores: 64 MiB of float32."""
+_Cells = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
+"""Rows from 0, columns, values."""
+_BLOCK_CELLS = 1 << 22
+"""Cells of one dense block of scores: 16 MiB of float32."""
 _EXACT_PAIRS = 1 << 16
 """Pairs scored in float64 at a time."""
 _LARGEST = np.finfo(np.float32).max
@@ -133,48 +135,72 @@ def _block(
 ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]:
     """Return counts, items and scores of the lists of some rows."""
     if scores.users is not None and scores.items is not None:
-        block = _dense(scores.users[rows], scores.items, scores.sparse, rows)
+        block = scores.users[rows] @ scores.items.T
+        unknown = np.abs(scores.users[rows]).max(axis=1, initial=0.0) == 0
+        block[unknown] = -np.inf
+        wobble = _add_sparse(block, scores.sparse, rows, unknown)
         if exclude is not None:
             user, item, _ = _cells(exclude, rows)
             block[user, item] = -np.inf
         if forbidden is not None:
             np.copyto(block, -np.inf, where=forbidden)
-        user, item = _candidates(block, k, 2 * error[rows])
+        user, item = _candidates(block, k, error[rows], wobble)
     else:
         user, item = _allowed_cells(scores.sparse, rows, exclude, forbidden)
     score = _exact(scores, rows, user, item)
+    keep = _crowd_thinned(user, score, k, rows.stop - rows.start)
+    user, item, score = user[keep], item[keep], score[keep]
     order = np.lexsort((-score, user))  # stable, and the pairs come in the order of items
     user, item, score = user[order], item[order], score[order]
     found = np.bincount(user, minlength=rows.stop - rows.start)
-    keep = np.arange(len(user)) - np.repeat(np.cumsum(found) - found, found) < k
-    return np.minimum(found, k), item[keep].astype(np.int32), score[keep]
+    first = np.arange(len(user)) - np.repeat(np.cumsum(found) - found, found) < k
+    return np.minimum(found, k), item[first].astype(np.int32), score[first]
 
 
-def _dense(
-    users: NDArray[np.float32],
-    items: NDArray[np.float32],
+def _add_sparse(
+    block: NDArray[np.float32],
     sparse: sp.csr_matrix | None,
     rows: slice,
-) -> NDArray[np.float32]:
-    """Return all scores of a block of users up to rounding; −inf where there is none."""
-    block: NDArray[np.float32] = users @ items.T
-    unknown = np.abs(users).max(axis=1, initial=0.0) == 0
-    block[unknown] = -np.inf
-    if sparse is not None:
-        user, item, value = _cells(sparse, rows)
-        block[user, item] = np.where(unknown[user], value, block[user, item] + value)
-    return block
+    unknown: NDArray[np.bool_],
+) -> _Cells | None:
+    """Add the sparse term to `block`, rounded down; return by how much the sums may be higher."""
+    if sparse is None:
+        return None
+    user, item, value = _cells(sparse, rows)
+    total = np.where(unknown[user], value, block[user, item] + value)
+    wobble = np.float32(4 * _ROUNDING) * (np.abs(total) + np.abs(value))
+    block[user, item] = total - wobble
+    return user, item, 2 * wobble
 
 
 def _candidates(
-    block: NDArray[np.float32], k: int, slack: NDArray[np.float64]
+    block: NDArray[np.float32], k: int, error: NDArray[np.float64], wobble: _Cells | None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return (row in the block, item) of every pair that may be among its user's best `k`."""
-    floor = np.maximum(_reached_by(block, k) - slack, -_LARGEST).astype(np.float32)
+    floor = np.maximum(_reached_by(block, k) - 2 * error, -_LARGEST).astype(np.float32)
     floor = np.nextafter(floor, -_LARGEST)  # not towards −inf: past the last number is a warning
+    if wobble is not None:
+        user, item, value = wobble
+        block[user, item] += value
     flat = np.flatnonzero(block >= floor[:, None])
     user, item = np.divmod(flat, block.shape[1])
     return user, item
+
+
+def _crowd_thinned(
+    user: NDArray[np.int64], score: NDArray[np.float32], k: int, n: int
+) -> NDArray[np.bool_]:
+    """Tell which pairs to sort: of a row with far too many (ties, mostly), its best `k` only."""
+    keep = np.ones(len(user), bool)
+    end = np.cumsum(np.bincount(user, minlength=n))
+    for row in np.flatnonzero(np.diff(end, prepend=0) > 64 + 16 * k):
+        pairs = slice(end[row - 1] if row else 0, end[row])
+        mine = score[pairs]
+        last = np.partition(mine, len(mine) - k)[len(mine) - k]
+        keep[pairs] = mine > last
+        tied = np.flatnonzero(mine == last) + pairs.start
+        keep[tied[: k - keep[pairs].sum()]] = True
+    return keep
 
 
 def _reached_by(block: NDArray[np.float32], k: int) -> NDArray[np.float64]:
@@ -232,20 +258,19 @@ def _exact(
 
 
 def _error_bound(scores: Scores) -> NDArray[np.float64]:
-    """Bound, for each user, how far a float32 score may lie from the exact one.
+    """Bound, for each user, how far a float32 product may lie from the exact one.
 
     ``|fl(u·v) − u·v| ≤ γ_f ‖u‖ ‖v‖`` with ``γ_f ≈ f·2⁻²⁴`` whatever the order of summation
     (Higham, Accuracy and Stability of Numerical Algorithms, 3.1), doubled for the roundings after
     it; the last term covers products that underflow.
     """
-    factors, size = 0, np.zeros(scores.shape[0])
+    factors, size, beside = 0, np.zeros(scores.shape[0]), np.float32(0)
     if scores.users is not None and scores.items is not None:
         factors = scores.users.shape[1]
-        longest = _norms(scores.items).max(initial=0.0)
-        size += _norms(scores.users) * longest
+        size = _norms(scores.users) * _norms(scores.items).max(initial=0.0)
     if scores.sparse is not None and scores.sparse.nnz:
-        size += np.abs(scores.sparse.data).max()
-    wild = ~(size < _LARGEST / 2)
+        beside = np.abs(scores.sparse.data).max()
+    wild = ~(size + beside < _LARGEST / 2)
     if wild.any():
         raise DataError(
             "the model gives scores that are no finite numbers",
@@ -260,9 +285,7 @@ def _norms(factors: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.sqrt(squares)
 
 
-def _cells(
-    matrix: sp.csr_matrix, rows: slice
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+def _cells(matrix: sp.csr_matrix, rows: slice) -> _Cells:
     """Return (row from 0, column, value) of the stored cells of some rows."""
     indptr = matrix.indptr[rows.start : rows.stop + 1].astype(np.int64)
     cells = slice(indptr[0], indptr[-1])

@@ -27,8 +27,9 @@ def nights_table(told: Mapping[str, Any]) -> str:
             )
     lines = [_grid(header, rows), ""]
     for night in told["nights"]:
-        lines.append(f"{night['as_of'][:10]}  {night['sentence']}")
-        lines += [f"            {reason}" for reason in night["reasons"]]
+        reasons = night["reasons"] or [night["sentence"]]
+        lines.append(f"{night['as_of'][:10]}  {night['decision']}: {reasons[0]}")
+        lines += [f"{'':10}  {reason}" for reason in reasons[1:]]
     lines += ["", *(f"{name:<9} {where}" for name, where in told["look"].items())]
     return "\n".join(lines)
 

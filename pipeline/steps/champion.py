@@ -6,7 +6,7 @@ so a night that is run again is judged against the champion it had.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -75,19 +75,32 @@ def accepted_before(
     return tuple(sorted((x for x in lines if x.as_of < instant), key=lambda x: x.generation))
 
 
-def references(entries: Iterable[Mapping[str, Any]], as_of: datetime) -> dict[str, Champion]:
+def references(
+    accepted: Sequence[Champion], as_of: datetime, fits: Callable[[Champion], bool]
+) -> dict[str, Champion]:
     """Return the accepted nights that a refresh is compared with: ``last`` and ``month``.
 
-    ``month`` is the one nearest to 30 days before `as_of`, of those 21 to 45 days before.
+    Parameters
+    ----------
+    accepted
+        Oldest first.
+    fits
+        Whether a night's evaluation scorer has seen nothing of tonight's holdout. When the holdout
+        grows, the newest ones have: the newest one that has not is the reference.
+
+    Returns
+    -------
+    ``month`` is the one nearest to 30 days before `as_of`, of those 21 to 45 days before; either
+    may be absent.
     """
-    accepted = accepted_before(entries, as_of)
-    if not accepted:
+    usable = [night for night in accepted if fits(night)]
+    if not usable:
         return {}
-    found = {"last": accepted[-1]}
-    ages = {x: (as_of - x.as_of) / timedelta(days=1) for x in accepted}
-    month = [x for x in accepted if 21 <= ages[x] <= 45]
+    ages = {night.run_id: (as_of - night.as_of) / timedelta(days=1) for night in usable}
+    month = [night for night in usable if 21 <= ages[night.run_id] <= 45]
+    found = {"last": usable[-1]}
     if month:
-        found["month"] = min(month, key=lambda x: abs(ages[x] - 30))
+        found["month"] = min(month, key=lambda night: abs(ages[night.run_id] - 30))
     return found
 
 

@@ -127,9 +127,15 @@ def config_from(written: Mapping[str, Any], where: str) -> Config:
         defaults = {n: s for n, s in _default_sources().items() if n not in tables}
         given["sources"] = {**defaults, **given["sources"]}
     try:
-        return Config.model_validate(given)
+        config = Config.model_validate(given)
     except ValidationError as error:
         raise ConfigError(_sentence(error, where)) from error
+    if config.gate.min_users > config.split.min_users:
+        raise ConfigError(
+            f"{where}: gate.min_users = {config.gate.min_users}: the holdout only grows until "
+            f"split.min_users = {config.split.min_users} people can be judged; raise that, too"
+        )
+    return config
 
 
 def dump(config: Config) -> dict[str, Any]:

@@ -110,18 +110,16 @@ def _evidence(night: Night, split: Split, past: Past) -> Evidence:
         ),
         last=_reference(night, found, "last"),
         month=_reference(night, found, "month"),
-        skipped=tuple(
-            f"{told['run_id']}: {told['skipped']}" for told in found.values() if "skipped" in told
-        ),
+        skipped=(found["skipped"],) if "skipped" in found else (),
         past=past,
     )
 
 
 def _reference(night: Night, found: dict[str, Any], label: str) -> Reference | None:
-    if label not in found or "skipped" in found[label]:
+    if label not in found:
         return None
     return Reference(
-        label=label,
+        label=found[label]["day"],
         tonight=night.run.frame("evaluate", f"reference-{label}-tonight"),
         stored=night.run.frame("evaluate", f"reference-{label}-stored"),
     )

@@ -19,6 +19,7 @@ from pipeline.errors import GateError, NightjarError, StorageError
 from pipeline.models.contract import Recipe, Scorer
 from pipeline.models.families import load
 from pipeline.serving.recommend import fallback_list
+from pipeline.steps.champion import accepted_before, references
 from pipeline.steps.prepare import Night, open_night, read_pinned
 from pipeline.steps.run import Workspace
 from pipeline.stores.runs import Draft, Ref, Run
@@ -112,22 +113,19 @@ def _references(
 ) -> dict[str, Any]:
     """Judge tonight's champion recipe against the evaluation scorers of accepted nights."""
     from pipeline.evaluation.evaluate import evaluate_stored
-    from pipeline.steps.champion import references
 
     told: dict[str, Any] = {}
     if night.champion is None or night.champion_name not in trained(night):
         return told
     tonight = read_scorer(night.run, train_folder(str(night.champion_name)))
-    for label, accepted in references(ws.ledger.entries(), night.as_of).items():
-        stored_run = ws.runs.open(accepted.run_id)
-        facts = {"run_id": accepted.run_id, "recipe": accepted.name}
-        stored = read_scorer(stored_run, train_folder(accepted.name))
-        if stored.trained_until > split.cutoff:
-            told[label] = {**facts, "skipped": "its training reaches into tonight's holdout"}
-            continue
-        progress(f"evaluate against {accepted.run_id}")
+    accepted = accepted_before(ws.ledger.entries(), night.as_of)
+    cutoffs = {x.run_id: read_split(ws.runs.open(x.run_id)).cutoff for x in accepted}
+    chosen = references(accepted, night.as_of, lambda x: cutoffs[x.run_id] <= split.cutoff)
+    for label, found in chosen.items():
+        progress(f"evaluate against the scorer of {found.as_of:%Y-%m-%d}")
+        stored_run = ws.runs.open(found.run_id)
         pair = evaluate_stored(
-            stored,
+            read_scorer(stored_run, train_folder(found.name)),
             read_history(stored_run, "train"),
             tonight,
             history,
@@ -137,7 +135,16 @@ def _references(
         )
         draft.frame(f"reference-{label}-tonight", pair.tonight)
         draft.frame(f"reference-{label}-stored", pair.stored)
-        told[label] = facts
+        told[label] = {
+            "run_id": found.run_id,
+            "recipe": found.name,
+            "day": f"{found.as_of:%Y-%m-%d}",
+        }
+    skipped = accepted[-1:] if accepted and chosen.get("last") != accepted[-1] else ()
+    for night_before in skipped:
+        told["skipped"] = (
+            f"the scorer of {night_before.as_of:%Y-%m-%d} was trained into tonight's holdout"
+        )
     return told
 
 

@@ -138,7 +138,7 @@ def test_a_damaged_manifest_is_named(run, damage):
 
 
 def test_a_step_that_was_not_done_is_named(run):
-    with pytest.raises(StorageError, match="step gate of run .* has not been done"):
+    with pytest.raises(StorageError, match=r"step gate of run .* has not been done"):
         run.json("gate", "decision")
 
 
