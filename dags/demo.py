@@ -15,7 +15,6 @@ import time
 import traceback
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:  # started as a script: Python put dags/ there instead
@@ -24,6 +23,7 @@ if str(ROOT) not in sys.path:  # started as a script: Python put dags/ there ins
 from dags import environment, runner  # noqa: E402
 from pipeline.base import format_instant  # noqa: E402
 from pipeline.errors import NightjarError  # noqa: E402
+from pipeline.report.table import nights_table  # noqa: E402
 from pipeline.steps import demo  # noqa: E402
 
 
@@ -48,7 +48,6 @@ def main(arguments: list[str] | None = None) -> int:
 def _nights(home: Path, count: int, say: runner.Say) -> int:
     ws = demo.prepare(home)
     began = time.monotonic()
-    ended: list[dict[str, Any]] = []
     with runner.airflow(ws.home, say) as airflow:
         for night in demo.NIGHTS[:count]:
             instant = format_instant(night)
@@ -63,13 +62,12 @@ def _nights(home: Path, count: int, say: runner.Say) -> int:
             if verdict is None:
                 say(f"nightly_retrain failed; why is in {_logs(home, finished)}")
                 return 1
-            say(f"  {verdict['status']}: {verdict['sentence']}")
-            ended.append(verdict)
+            say(f"  {verdict['sentence']}")
             if not finished.succeeded:
                 say(f"the task's words are in {_logs(home, finished)}")
                 return int(verdict["exit_code"])
-    print(demo.summary(ws, ended))
-    say(f"{len(ended)} nights in {time.monotonic() - began:.0f} s. See them with `make ui`.")
+    print(nights_table(demo.summary(ws)))
+    say(f"{count} nights in {time.monotonic() - began:.0f} s. See them with `make ui`.")
     return 0
 
 

@@ -59,10 +59,12 @@ def feedback_ingest() -> None:
 
         with workspace() as ws:
             result = feedback(ws, resolve_at(get_current_context()), progress=log.info)
-        log.info(result.reason)
+        log.log(logging.WARNING if result.failed else logging.INFO, result.text())
         if not result.files:
             raise AirflowSkipException("nothing has landed")
-        return result.to_dict()
+        told = result.to_dict()
+        del told["outcomes"]  # a line a file: it is in the log
+        return told
 
     @task(outlets=[EVENTS])
     def announce_events(result: dict[str, Any]) -> None:

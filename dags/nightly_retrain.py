@@ -103,7 +103,7 @@ def _night(*, decided: bool = False, promoted: bool = False) -> Iterator[tuple[W
     if (decided or promoted) and not decision:
         raise AirflowSkipException("the gate decided nothing")
     if promoted and decision["kind"] not in PROMOTIONS:
-        raise AirflowSkipException(f"{decision['kind']}: {decision['sentence']}")
+        raise AirflowSkipException(decision["sentence"])
     with workspace() as ws:
         yield ws, started["run_id"]
 
@@ -200,7 +200,7 @@ def nightly_retrain() -> None:
 
         with _night() as (ws, run_id):
             decided = retrain.gate(ws, run_id, progress=log.info)
-        log.info("%s: %s", decided.kind, decided.sentence)
+        log.info(decided.sentence)
         return {"kind": decided.kind, "sentence": decided.sentence}
 
     @task(**HEAVY)
@@ -274,10 +274,10 @@ def nightly_retrain() -> None:
         }
         if ended.is_news:
             webhook.post(night)
-        log.info("%s: %s", ended.status, ended.sentence)
+        log.info(ended.sentence)
         if ended.red:
             ti.xcom_push(key="return_value", value={**night, "exit_code": ended.exit_code})
-            raise AirflowFailException(f"{ended.status}: {ended.sentence}")
+            raise AirflowFailException(ended.sentence)
         return {**night, "exit_code": ended.exit_code}
 
     recipes, ready = snapshot(), features()
