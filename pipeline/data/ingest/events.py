@@ -188,7 +188,7 @@ def _bad(text: pl.DataFrame, reasons: list[list[str]]) -> pl.DataFrame:
 def _content(rows: pl.DataFrame) -> pl.Series:
     """Spell out what an event is, unambiguously: each part after its length."""
     # Numbers by their bits: how a library prints them may change. Adding 0.0 unites the two zeros.
-    bits = (rows[c.VALUE] + 0.0).to_numpy().view(np.int64)
+    bits = (rows[c.VALUE].to_numpy() + 0.0).view(np.int64)
     parts = rows.select(
         c.USER_ID,
         c.ITEM_ID,

@@ -27,7 +27,8 @@ class Read:
     instants
         Datetime[us, UTC]; null where the text is none.
     naive
-        Whether the text is a time, but lacks the zone or unit that the source does not declare.
+        Whether the text is a time, but lacks the zone or unit that the source does not declare;
+        its instant means nothing then.
     """
 
     instants: pl.Series
@@ -46,20 +47,20 @@ def read_times(text: pl.Series, source: Source) -> Read:
     if source.timestamp_format is not None and _names_zone(source.timestamp_format):
         read = trimmed.str.to_datetime(source.timestamp_format, time_unit="us", strict=False)
         return Read(read.dt.convert_time_zone("UTC").cast(c.INSTANT), never)
+    never_aware = pl.Series([None], dtype=c.INSTANT).new_from_index(0, text.len())
     if source.timestamp_format is not None:
-        local, aware = _declared(trimmed, source.timestamp_format), None
+        local, aware = _declared(trimmed, source.timestamp_format), never_aware
     else:
-        local, aware = _iso(trimmed)
-    if source.timezone is not None:
-        zoned = local.dt.replace_time_zone(
-            source.timezone, ambiguous="earliest", non_existent="null"
-        ).dt.convert_time_zone("UTC")
-        return Read(_merge(aware, zoned), never)
-    naive = local.is_not_null()
+        local, aware = _iso(trimmed, never_aware)
+    naive = local.is_not_null() if source.timezone is None else never
     # Among real times a bare number is one bad row; a file of nothing else lacks a unit.
-    if aware is None or (aware.null_count() == text.len() and not naive.any()):
-        naive = naive | trimmed.str.contains(r"^\d{9,17}(?:\.\d+)?$").fill_null(False)
-    return Read(_merge(aware, None), naive)
+    if local.null_count() == aware.null_count() == text.len():
+        naive = trimmed.str.contains(r"^\d{9,17}(?:\.\d+)?$").fill_null(False)
+    zoned = local.dt.replace_time_zone(
+        source.timezone or "UTC", ambiguous="earliest", non_existent="null"
+    ).dt.convert_time_zone("UTC")
+    merged = pl.select(pl.coalesce(aware, zoned).cast(c.INSTANT)).to_series()
+    return Read(merged, naive)
 
 
 def refuse_naive(read: Read, lines: pl.Series, name: str, column: str) -> None:
@@ -90,11 +91,11 @@ def _declared(text: pl.Series, form: str) -> pl.Series:
     return read
 
 
-def _iso(text: pl.Series) -> tuple[pl.Series, pl.Series]:
+def _iso(text: pl.Series, never_aware: pl.Series) -> tuple[pl.Series, pl.Series]:
     """Return (local times without a zone, instants with one); null where it is the other."""
     usual = text.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", time_unit="us", strict=False)
     if usual.null_count() == text.null_count():
-        return usual, pl.Series([None], dtype=c.INSTANT).new_from_index(0, text.len())
+        return usual, never_aware
     day, minute, second, fraction, zone = (
         text.str.extract_groups(_ISO).struct.unnest().get_columns()
     )
@@ -129,8 +130,3 @@ def _offset(zone: pl.Series) -> pl.Series:
 
 def _names_zone(form: str) -> bool:
     return any(code in form for code in ("%z", "%:z", "%#z", "%Z"))
-
-
-def _merge(aware: pl.Series | None, zoned: pl.Series | None) -> pl.Series:
-    both = [one for one in (aware, zoned) if one is not None]
-    return pl.select(pl.coalesce(both).cast(c.INSTANT)).to_series()

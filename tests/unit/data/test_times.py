@@ -1,0 +1,140 @@
+from datetime import UTC, datetime
+
+import polars as pl
+import pytest
+
+from pipeline import columns as c
+from pipeline.data.ingest.times import read_times, refuse_naive
+from pipeline.data.sources import MappingError, Source
+
+MOMENT = datetime(2024, 3, 1, 10, 0, 0, tzinfo=UTC)
+
+
+def instants(*texts: str | None, **source: str) -> list[datetime | None]:
+    read = read_times(pl.Series(texts, dtype=pl.String), Source(**source))
+    assert read.instants.dtype == c.INSTANT
+    return read.instants.to_list()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2024-03-01T10:00:00Z",
+        "2024-03-01 10:00:00z",
+        "2024-03-01T10:00Z",
+        "2024-03-01T10:00:00.000Z",
+        "2024-03-01T10:00:00,000000000Z",
+        "2024-03-01T12:00:00+02:00",
+        "2024-03-01T12:00:00+0200",
+        "2024-03-01 12:00:00 +02",
+        "2024-03-01T04:30:00-05:30",
+        "2024-03-01 10:00:00 UTC",
+        " 2024-03-01T10:00:00Z ",
+    ],
+)
+def test_iso_with_a_zone_needs_no_declaration(text):
+    assert instants(text) == [MOMENT]
+    assert instants(text, None, timezone="Asia/Tokyo") == [MOMENT, None]
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("2024-03-01 11:00:00", MOMENT),
+        ("2024-03-01T11:00", MOMENT),
+        ("2024-03-01 11:00:00.000001", MOMENT.replace(microsecond=1)),
+        ("2024-03-01", datetime(2024, 2, 29, 23, tzinfo=UTC)),
+        ("2024-07-01 11:00:00", datetime(2024, 7, 1, 9, tzinfo=UTC)),
+    ],
+)
+def test_a_naive_time_is_of_the_declared_zone(text, read):
+    assert instants(text, timezone="Europe/Berlin") == [read]
+
+
+def test_zones_may_be_mixed_in_one_column():
+    texts = ("2024-03-01 11:00:00", "2024-03-01T10:00:00Z", "2024-03-01 11:00", None, "x")
+    assert instants(*texts, timezone="Europe/Berlin") == [MOMENT, MOMENT, MOMENT, None, None]
+
+
+def test_of_a_repeated_hour_the_first_is_meant_and_a_skipped_one_is_none():
+    found = instants("2024-10-27 02:30:00", "2024-03-31 02:30:00", timezone="Europe/Berlin")
+    assert found == [datetime(2024, 10, 27, 0, 30, tzinfo=UTC), None]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "never", "2024-13-01", "2024-02-30 10:00:00", "2024-03-01T25:00:00Z", "20240301",
+     "2024-03-01T10:00:00+25:00", "2024-03-01T10:00:00+02:75", "2024-03-01T10:00:00Z!", "10:00"],
+)  # fmt: skip
+def test_what_is_no_time_is_none(text):
+    assert instants(text, timezone="UTC") == [None]
+    assert not read_times(pl.Series([text]), Source()).naive.any()
+
+
+@pytest.mark.parametrize(
+    ("unit", "text"),
+    [
+        ("s", "1709287200"),
+        ("s", "1709287200.0"),
+        ("s", " 1.7092872e9 "),
+        ("ms", "1709287200000"),
+        ("us", "1709287200000000"),
+    ],
+)
+def test_numbers_have_the_declared_unit(unit, text):
+    assert instants(text, timestamp_unit=unit) == [MOMENT]
+
+
+def test_fractions_are_kept_and_nonsense_is_none():
+    found = instants("1709287200.000001", "-1", "nan", "x", None, timestamp_unit="s")
+    assert found[0] == MOMENT.replace(microsecond=1)
+    assert found[1] == datetime(1969, 12, 31, 23, 59, 59, tzinfo=UTC)
+    assert found[2:] == [None, None, None]
+
+
+def test_numbers_beyond_all_time_do_not_wrap_around():
+    read = read_times(pl.Series(["9" * 30, "-" + "9" * 30]), Source(timestamp_unit="us"))
+    assert (read.instants.to_physical().abs() == 1 << 62).all()
+
+
+@pytest.mark.parametrize(
+    ("form", "text", "zone"),
+    [
+        ("%d.%m.%Y %H:%M", "01.03.2024 11:00", "Europe/Berlin"),
+        ("%d/%m/%Y %I:%M %p", "01/03/2024 10:00 AM", "UTC"),
+        ("%Y-%m-%d %H:%M:%S %z", "2024-03-01 12:00:00 +0200", None),
+    ],
+)
+def test_a_declared_form_is_read(form, text, zone):
+    declared = {"timestamp_format": form} | ({"timezone": zone} if zone else {})
+    assert instants(text, "else", **declared) == [MOMENT, None]
+
+
+def test_a_declared_form_may_be_a_day():
+    found = instants("01.03.2024", timestamp_format="%d.%m.%Y", timezone="UTC")
+    assert found == [datetime(2024, 3, 1, tzinfo=UTC)]
+
+
+@pytest.mark.parametrize(
+    ("texts", "source", "count", "lines"),
+    [
+        (["2024-03-01 10:00:00", "2024-03-01T10:00:00Z"], {}, 1, (2,)),
+        (["2024-03-01T10:00:00Z", "2024-03-01"], {}, 1, (3,)),
+        (["2024-03-01 10:00", "2024-03-01 10:00"], {}, 2, (2, 3)),
+        (["1709287200", "1709287201"], {}, 2, (2, 3)),
+        (["1709287200", "1709287201"], {"timezone": "UTC"}, 2, (2, 3)),
+        (["01.03.2024 11:00"], {"timestamp_format": "%d.%m.%Y %H:%M"}, 1, (2,)),
+    ],
+)
+def test_times_that_only_the_config_can_tell_refuse_the_file(texts, source, count, lines):
+    read = read_times(pl.Series(texts), Source(**source))
+    with pytest.raises(MappingError, match=r"a\.csv: timestamp holds times without") as caught:
+        refuse_naive(read, pl.Series(range(2, 2 + len(texts))), "a.csv", "timestamp")
+    assert caught.value.count == count
+    assert caught.value.positions == lines
+
+
+def test_one_number_among_times_is_one_bad_row():
+    read = read_times(pl.Series(["2024-03-01T10:00:00Z", "1709287200"]), Source())
+    refuse_naive(read, pl.Series([2, 3]), "a.csv", "timestamp")
+    assert read.instants.to_list() == [MOMENT, None]
