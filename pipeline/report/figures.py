@@ -58,7 +58,7 @@ def recipes_figure(recipes: Sequence[RecipeRow], metric: str, winner: str | None
         _label(axes, hi + top * 0.015, at, f"{mean:.4f}", colour, bold=row.name == winner)
     _rows(axes, [_role(row) for row in rows])
     axes.set_xlim(0, top * 1.12 or 1)
-    axes.set_xlabel(metric_label(metric))
+    axes.set_xlabel(metric_label(metric), parse_math=False)
     return _png(figure)
 
 
@@ -84,7 +84,7 @@ def lifts_figure(lifts: Sequence[LiftRow], against: str, needed: float | None) -
     _rows(axes, [row.name for row in rows])
     axes.set_xlim(low - span * 0.05, high + span * 0.05)
     axes.xaxis.set_major_formatter(_percent)
-    axes.set_xlabel(f"lift over {_short(against)}")
+    axes.set_xlabel(f"lift over {_short(against)}", parse_math=False)
     if needed is not None:
         axes.text(
             needed,
@@ -112,7 +112,7 @@ def slices_figure(slices: Sequence[SliceRow], metric: str, challenger: str, agai
         _label(axes, end, at, told, _INK)
     _rows(axes, [f"{plain(row.name)}\n{number(row.users)} people" for row in rows])
     axes.set_xlim(0, top * 1.15 or 1)
-    axes.set_xlabel(metric_label(metric))
+    axes.set_xlabel(metric_label(metric), parse_math=False)
     return _png(figure)
 
 
