@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -503,36 +504,51 @@ def test_importing_the_client_does_not_import_mlflow() -> None:
     assert told.stdout.strip() == "False"
 
 
+def free_port() -> int:
+    with closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def process(
+    command: list[str], environment: dict[str, str], cwd: Path, health: str
+) -> Iterator[None]:
+    with (cwd / "server.log").open("wb") as log:
+        # A session of its own, so that its workers end with it.
+        started = subprocess.Popen(
+            command, env=environment, stdout=log, stderr=log, cwd=cwd, start_new_session=True
+        )
+    try:
+        for _ in range(240):
+            if started.poll() is not None:
+                break
+            try:
+                urllib.request.urlopen(health, timeout=2).close()
+                break
+            except OSError:
+                time.sleep(0.25)
+        assert started.poll() is None, (cwd / "server.log").read_text()
+        yield
+    finally:
+        if started.poll() is None:
+            os.killpg(started.pid, signal.SIGTERM)
+            started.wait(timeout=30)
+
+
 @contextmanager
 def server(home: Path) -> Iterator[str]:
     """Run mlflow/serve as `make ui` does, on a free port of this machine."""
-    with closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     environment = {
         **{name: text for name, text in os.environ.items() if not name.startswith("MLFLOW_")},
         "MLFLOW_PORT": str(port),
         "NIGHTJAR_PYTHON": sys.executable,
     }
-    with (home / "server.log").open("wb") as log:
-        process = subprocess.Popen(
-            [ROOT / "mlflow" / "serve", home], env=environment, stdout=log, stderr=log, cwd=home
-        )
-    try:
-        address = f"http://127.0.0.1:{port}"
-        for _ in range(240):
-            if process.poll() is not None:
-                break
-            try:
-                urllib.request.urlopen(f"{address}/health", timeout=2).close()
-                break
-            except OSError:
-                time.sleep(0.25)
-        assert process.poll() is None, (home / "server.log").read_text()
+    address = f"http://127.0.0.1:{port}"
+    command = [str(ROOT / "mlflow" / "serve"), str(home)]
+    with process(command, environment, home, f"{address}/health"):
         yield address
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
 
 
 def ask(address: str, path: str, query: dict[str, Any] | None = None) -> Any:
@@ -597,3 +613,40 @@ def test_the_server_shows_what_the_steps_wrote(home: Path, trained: Trained) -> 
         )
         with pytest.raises(urllib.error.HTTPError, match="403"):
             urllib.request.urlopen(elsewhere, timeout=30)
+
+
+@pytest.mark.slow
+def test_mlflow_serves_the_champion(
+    registry: Registry, home: Path, trained: Trained, shown: tuple[Mirrored, Mirrored]
+) -> None:
+    registry.move_aliases(int(shown[0].version or 0), None)
+    port = free_port()
+    environment = {
+        **os.environ,
+        "MLFLOW_TRACKING_URI": uri_of(home),
+        "PYTHONPATH": str(ROOT),
+        # MLflow starts `uvicorn` by name, as after `source .venv/bin/activate`.
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    asked = ["--model-uri", "models:/nightjar@champion", "--env-manager", "local"]
+    user = str(trained.history.user_ids[5])
+    body = {"dataframe_split": {"columns": [c.USER_ID], "data": [[user], [c.ANYONE]]}}
+    with process(
+        [sys.executable, "-m", "mlflow", "models", "serve", *asked, "--port", str(port)],
+        environment,
+        home,
+        f"http://127.0.0.1:{port}/ping",
+    ):
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/invocations",
+            json.dumps({**body, "params": {"k": 3}}).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            rows = json.load(answer)["predictions"]
+    history, scorer = trained.history, trained.scorer
+    direct = top_k(scorer.score(history), 3, exclude=history.seen)
+    assert [(row[c.USER_ID], row[c.ITEM_ID]) for row in rows] == [
+        *((user, scorer.item_ids[item]) for item in direct.of(5)),
+        *((c.ANYONE, item) for item, _ in trained.fallback),
+    ]
