@@ -252,23 +252,21 @@ def lists(
     """Show the lists that are live."""
     from pipeline import columns as c
     from pipeline.errors import ConfigError
+    from pipeline.report.table import lists_table
     from pipeline.serving.publish import plain_rows
     from pipeline.steps.show import lists as step
+    from pipeline.steps.show import titles
 
     if bool(users) == everybody:
         raise ConfigError("name users or say --all, one of the two")
-    rows = step(_open(home), None if everybody else users)
+    ws = _open(home)
+    rows = step(ws, None if everybody else users)
     if out is not None:
         rows.write_parquet(out)
         _show({"out": str(out), "rows": rows.height}, json, f"{rows.height:,} rows in {out}")
         return
     plain = plain_rows(rows)
-    text = "\n".join(
-        f"{r[c.USER_ID]:<12} {r[c.POSITION]:>3}  {r[c.ITEM_ID]:<14} {r[c.SCORE]:<11.5g} "
-        f"{r[c.SLOT]:<9} {r[c.REASON]}"
-        for r in plain
-    )
-    _show({"rows": plain}, json, text)
+    _show({"rows": plain}, json, "" if json else lists_table(plain, titles(ws)))
 
 
 @app.command()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from pipeline import columns as c
+
 
 def nights_table(told: Mapping[str, Any]) -> str:
     """Return the demo's nights: decision, metrics of who competed, the sentence, where to look."""
@@ -22,7 +24,7 @@ def nights_table(told: Mapping[str, Any]) -> str:
                     row["name"],
                     f"{row['mean']:.4f}",
                     f"{row['lo']:.4f} to {row['hi']:.4f}",
-                    "" if row["lift"] is None else f"{row['lift']:+.1%}",
+                    "reference" if row["lift"] is None else f"{row['lift']:+.1%}",
                 )
             )
     lines = [_grid(header, rows), ""]
@@ -32,6 +34,26 @@ def nights_table(told: Mapping[str, Any]) -> str:
         lines += [f"{'':10}  {reason}" for reason in reasons[1:]]
     lines += ["", *(f"{name:<9} {where}" for name, where in told["look"].items())]
     return "\n".join(lines)
+
+
+def lists_table(rows: Iterable[Mapping[str, Any]], titles: Mapping[str, str]) -> str:
+    """Return lists, a line an entry; the title where the catalogue has one."""
+    header = ("user", "", "item", "title", "score", "slot", "reason")
+    return _grid(
+        header,
+        [
+            (
+                row[c.USER_ID],
+                str(row[c.POSITION]),
+                row[c.ITEM_ID],
+                titles.get(row[c.ITEM_ID], ""),
+                f"{row[c.SCORE]:.4g}",
+                row[c.SLOT],
+                row[c.REASON],
+            )
+            for row in rows
+        ],
+    )
 
 
 def history_table(entries: Iterable[Mapping[str, Any]]) -> str:
@@ -44,7 +66,7 @@ def history_table(entries: Iterable[Mapping[str, Any]]) -> str:
                 f"{entry['model_version']}, publication {entry['publication_id']}"
             )
         else:
-            told = f"{entry['kind']}: {entry['sentence']}"
+            told = str(entry["sentence"])
         lines.append(f"{entry['as_of']}  {entry['type']:<11}  {told}")
     return "\n".join(lines) or "nothing has been decided yet"
 

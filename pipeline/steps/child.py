@@ -80,8 +80,10 @@ class Child:
             self._end()
             raise
         if "error" in answer:
-            self._end()
-            raise _error(answer["error"])
+            error = _error(answer["error"])
+            if isinstance(error, ChildFailed):
+                self._end()  # after a bug or a panic nobody knows what state it is in
+            raise error
         result: dict[str, Any] = answer["result"]
         return result
 

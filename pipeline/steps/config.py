@@ -178,11 +178,12 @@ def _walk(model: BaseModel, prefix: str, origins: Mapping[str, str]) -> Iterator
 
 
 def _origin(path: str, origins: Mapping[str, str]) -> str:
+    below = [origin for key, origin in origins.items() if key.startswith(f"{path}.")]
     while path:
         if path in origins:
             return origins[path]
         path = path.rpartition(".")[0]
-    return "default"
+    return below[0] if below else "default"
 
 
 def _baselines() -> dict[str, Any]:

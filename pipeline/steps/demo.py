@@ -69,7 +69,7 @@ live_from = "as_of"    # these nights are long past
 [recipes.als]
 family = "als"
 factors = 64
-alpha = 1.0
+alpha = 0.6    # of the mean cell, which is about 1 on plain counts here
 regularization = 10.0
 iterations = 8
 half_life_days = 90.0
@@ -78,7 +78,7 @@ half_life_days = 90.0
 [recipes.als_overconfident]
 family = "als"
 factors = 64
-alpha = 100.0
+alpha = 60.0
 regularization = 100.0
 iterations = 8
 half_life_days = 90.0

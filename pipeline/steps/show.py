@@ -39,6 +39,12 @@ def lists(ws: Workspace, users: Sequence[str] | None) -> pl.DataFrame:
     return of_users(rows, {user: known.get(user) for user in users})
 
 
+def titles(ws: Workspace) -> dict[str, str]:
+    """Return the titles of the catalogue's items that have one."""
+    items = ws.lake.read("items", columns=[c.ITEM_ID, c.TITLE]).drop_nulls()
+    return dict(items.iter_rows())
+
+
 def history(ws: Workspace) -> tuple[dict[str, Any], ...]:
     """Return the ledger's lines, oldest first, the chain of sums checked."""
     return ws.ledger.entries()
