@@ -19,6 +19,7 @@ PAGE = "night.html"
 RECIPES = "recipes.png"
 LIFTS = "lifts.png"
 SLICES = "slices.png"
+_CHECK = "check."
 
 _STYLE = """
 :root{color-scheme:light;--ink:#1f2328;--soft:#59626c;--line:#d8dde3;--wash:#f5f7f9}
@@ -142,21 +143,27 @@ def _recipe_cells(row: RecipeRow) -> tuple[str, ...]:
 
 
 def _rules(night: NightPage) -> str:
-    if not night.rules:
+    # Checks of the data have a section of their own; one that stops the night stands here too.
+    rows = [row for row in night.rules if not (row.name.startswith(_CHECK) and _passed(row))]
+    if not rows:
         return ""
-    blocked = night.kind == "block"
-    rows = sorted(night.rules, key=lambda row: blocked and row.verdict != words.FAILED)
+    rows.sort(key=lambda row: not words.stops(night.kind, row))
     head = ("Verdict", "Rule", "About", "Figure|n", "Bound|n", "In words")
     about = "Every rule, with what was measured and what is allowed" + (
-        "; what failed stands first." if blocked else "."
+        "; what stopped the night stands first." if night.kind == "block" else "."
     )
-    told = _table(head, [("", _rule_cells(row)) for row in rows])
+    told = _table(head, [("", _rule_cells(night.kind, row)) for row in rows])
     return f"<section><h2>What the gate asked</h2><p class=about>{about}</p>{told}</section>"
 
 
-def _rule_cells(row: RuleRow) -> tuple[str, ...]:
+def _passed(row: RuleRow) -> bool:
+    return row.verdict == words.PASSED
+
+
+def _rule_cells(kind: str, row: RuleRow) -> tuple[str, ...]:
+    refused = row.verdict == words.FAILED and not words.stops(kind, row)
     return (
-        _verdict(row.verdict),
+        _verdict("not met" if refused else row.verdict),
         _cell(words.plain(row.name)),
         _cell(row.subject, "w"),
         _cell(words.number(row.figure), "n"),

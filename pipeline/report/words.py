@@ -22,6 +22,7 @@ HEADLINE = {
 PASSED = "passed"
 FAILED = "failed"
 UNDERPOWERED = "underpowered"
+NO_CHANGE = "0 %"
 _STOPS = (FAILED, "missing")
 _UPPER = {"ndcg", "map", "mrr"}
 
@@ -47,7 +48,7 @@ def change(value: float) -> str:
     percent = 100 * value
     text = f"{abs(percent):.1f}" if abs(percent) < 9.95 else f"{abs(percent):.0f}"
     if float(text) == 0:
-        return "0 %"
+        return NO_CHANGE
     return f"{'+' if percent > 0 else '−'}{text} %"
 
 
@@ -66,14 +67,16 @@ def recipes_title(recipes: Sequence[RecipeRow], metric: str) -> str:
     """Say which recipe is best and how far ahead of the next one it is."""
     judged = sorted((row for row in recipes if row.mean is not None), key=_mean, reverse=True)
     if not judged:
-        return f"No recipe has a {metric_label(metric)}"
+        return "No recipe could be judged"
     best = judged[0]
     if len(judged) == 1:
-        return f"{best.name} reaches a {metric_label(metric)} of {best.mean:.3f}"
+        return f"{best.name} reaches {best.mean:.3f} {metric_label(metric)}"
     second = judged[1]
     if _mean(second) <= 0:
         return f"{best.name} has the best {metric_label(metric)}"
     ahead = change(_mean(best) / _mean(second) - 1)
+    if ahead == NO_CHANGE:
+        return f"{best.name} and {second.name} are level at {best.mean:.3f} {metric_label(metric)}"
     return f"{best.name} has the best {metric_label(metric)}, {ahead} on {second.name}"
 
 
@@ -96,15 +99,16 @@ def slices_title(slices: Sequence[SliceRow], challenger: str, against: str) -> s
     return f"{challenger} is ahead of {against} in {ahead} of {len(slices)} groups"
 
 
+def stops(kind: str, rule: RuleRow) -> bool:
+    """Say whether a rule is a cause of the block; a candidate that loses is none."""
+    lost = rule.name.startswith("switch.")
+    return kind == "block" and rule.verdict in _STOPS and not lost
+
+
 def advice(kind: str, rules: Sequence[RuleRow]) -> tuple[str, ...]:
     """Return what a person can do after such a night, most useful first; often nothing."""
     if kind == "block":
-        # A candidate that loses is refused; that alone blocks nothing.
-        causes = [
-            plain(rule.name)
-            for rule in rules
-            if rule.verdict in _STOPS and not rule.name.startswith("switch.")
-        ]
+        causes = [plain(rule.name) for rule in rules if stops(kind, rule)]
         named = ", ".join(dict.fromkeys(causes)) or "the sentence above"
         return (
             f"Look first at: {named}. The run's folder, named below, holds all evidence.",

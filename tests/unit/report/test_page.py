@@ -37,6 +37,8 @@ NIGHT = NightPage(
     rules=(
         RuleRow("switch.lift", "als", 0.4, 0.01, "passed", "als is better"),
         RuleRow("switch.slice.lapsed", "als", -0.06, None, "underpowered", "32 people"),
+        RuleRow("switch.lift", "other", -0.4, 0.01, "failed", "other loses"),
+        RuleRow("check.schema", "", None, None, "passed", "as last night, too"),
         RuleRow("check.volume", "", 0.4, 0.5, "failed", "too few events"),
     ),
     checks=(
@@ -106,7 +108,8 @@ def test_every_rule_has_figure_bound_verdict_and_words() -> None:
     assert ["✓ passed", "switch lift", "als", "0.4", "0.01", "als is better"] in page.rows
     thin = ["○ underpowered", "switch slice lapsed", "als", "−0.06", "–", "32 people"]
     assert thin in page.rows
-    assert ["✗ failed", "check volume", "0.4", "0.5", "too few events"] in page.rows
+    assert ["○ not met", "switch lift", "other", "−0.4", "0.01", "other loses"] in page.rows
+    assert "as last night, too" not in page.texts  # it stands below, among the checks
     assert ["○ no history", "volume", "–", "–", "5 days; 7 are needed"] in page.rows
     assert "1 of 2 checks of the data passed" in page.texts
 
@@ -157,8 +160,9 @@ def test_a_blocked_night_says_first_what_can_be_done() -> None:
     assert [text for text in page.texts if text in order] == order
     assert any(text.startswith("Look first at: check volume.") for text in page.texts)
     verdicts = [row[0] for row in page.rows if row and row[0][0] in "✓✗○"]
-    assert verdicts[:3] == ["✗ failed", "✓ passed", "○ underpowered"]
-    assert "what failed stands first" in html
+    assert verdicts[:4] == ["✗ failed", "✓ passed", "○ underpowered", "○ not met"]
+    assert ["✗ failed", "check volume", "0.4", "0.5", "too few events"] in page.rows
+    assert "what stopped the night stands first" in html
 
 
 def test_only_figures_with_rows_are_drawn() -> None:

@@ -62,11 +62,13 @@ def test_recipes_title_names_the_best_and_its_lead() -> None:
     assert (
         words.recipes_title(rows, "ndcg_at_20") == "als has the best NDCG@20, +50 % on popularity"
     )
-    assert words.recipes_title(rows[:1], "ndcg_at_20") == "popularity reaches a NDCG@20 of 0.080"
+    assert words.recipes_title(rows[:1], "ndcg_at_20") == "popularity reaches 0.080 NDCG@20"
     zero = [RecipeRow("popularity", "baseline", 0.0), rows[1]]
     assert words.recipes_title(zero, "ndcg_at_20") == "als has the best NDCG@20"
+    level = [RecipeRow("a", "candidate", 0.12), RecipeRow("b", "candidate", 0.12001)]
+    assert words.recipes_title(level, "ndcg_at_20") == "b and a are level at 0.120 NDCG@20"
     failed = [RecipeRow("als", "candidate", failure="no GPU")]
-    assert words.recipes_title(failed, "ndcg_at_20") == "No recipe has a NDCG@20"
+    assert words.recipes_title(failed, "ndcg_at_20") == "No recipe could be judged"
 
 
 def test_lifts_title_takes_the_gates_word_not_the_intervals() -> None:
