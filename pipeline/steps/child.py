@@ -106,7 +106,8 @@ class Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env=_environment(),
+            # Parsing does no linear algebra, and the buffers of its threads would count.
+            env=_environment() | {"OPENBLAS_NUM_THREADS": "1"},
         )
         return self._process
 

@@ -1,0 +1,59 @@
+"""Functions that tests call in a child."""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from pipeline.data.sources import MappingError
+from pipeline.errors import ConfigError, DataError
+
+
+def echo(text, number):
+    return {"text": text, "number": number, "pid": os.getpid()}
+
+
+def chatter():
+    print("anna bought bread")
+    os.write(1, b"anna\n")
+    return {"said": True}
+
+
+def environment():
+    return dict(os.environ)
+
+
+def fail(kind):
+    if kind == "mapping":
+        raise MappingError("is odd", where="a.csv", count=3, positions=(1, 2))
+    if kind == "data":
+        raise DataError("is odd", where="a.csv")
+    if kind == "config":
+        raise ConfigError("no good")
+    raise ZeroDivisionError("anna")
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def leave():
+    os._exit(3)
+
+
+def hoard():
+    return {"bytes": len(bytearray(8 << 30))}
+
+
+def sleep(seconds, note):
+    Path(note).write_text(str(os.getpid()))
+    time.sleep(seconds)
+    return {}
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "fail":
+        raise ValueError("on purpose")
+    sys.stdout.write(json.dumps(sys.argv[1:]))
