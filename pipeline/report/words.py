@@ -96,7 +96,7 @@ def slices_title(slices: Sequence[SliceRow], challenger: str, against: str) -> s
     ahead = sum(row.candidate[0] > row.champion[0] for row in slices)
     if ahead == len(slices):
         return f"{challenger} is ahead of {against} in every group"
-    return f"{challenger} is ahead of {against} in {ahead} of {len(slices)} groups"
+    return f"{challenger} is ahead of {against} in {ahead or 'none'} of {len(slices)} groups"
 
 
 def stops(kind: str, rule: RuleRow) -> bool:

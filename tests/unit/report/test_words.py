@@ -86,6 +86,7 @@ def test_slices_title_counts() -> None:
     behind = SliceRow("hot", 200, (0.1, 0.0, 0.2), (0.2, 0.1, 0.3))
     assert words.slices_title([ahead], "als", "pop") == "als is ahead of pop in every group"
     assert words.slices_title([ahead, behind], "als", "pop").endswith("in 1 of 2 groups")
+    assert words.slices_title([behind], "als", "pop").endswith("in none of 1 groups")
 
 
 def test_a_blocked_night_names_its_causes_and_no_candidate() -> None:
