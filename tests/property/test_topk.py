@@ -128,6 +128,52 @@ def test_more_items_than_piles():
     assert_agrees(top_k(scores, 2, exclude=exclude), reference(scores, 2, exclude))
 
 
+@pytest.mark.parametrize("levels", [1, 2, 40])
+def test_a_crowd_of_ties_at_the_cut(levels):
+    rng = np.random.default_rng(4)
+    items = rng.integers(0, levels, (1200, 1)).astype(np.float32)
+    users = np.array([[1.0], [0.5], [-1.0]], np.float32)
+    exclude = sp.random(3, 1200, density=0.3, format="csr", random_state=5)
+    scores = Scores(users, items)
+    assert_agrees(top_k(scores, 7, exclude=exclude), reference(scores, 7, exclude))
+    cells = sp.csr_matrix((rng.random((3, 1200)) < 0.7).astype(np.float32))
+    assert_agrees(top_k(Scores(sparse=cells), 7), reference(Scores(sparse=cells), 7))
+
+
+def test_large_cells_do_not_blur_small_scores(monkeypatch):
+    # Own counts in the thousands before popularity below a thousandth, all distinct.
+    rng = np.random.default_rng(6)
+    users = np.full((5, 1), 1e-4, np.float32)
+    items = rng.permutation(4000).astype(np.float32)[:, None] / np.float32(4000)
+    own = sp.random(5, 4000, density=0.001, format="csr", dtype=np.float32, random_state=7) * 5e3
+    scores = Scores(users, items, own)
+    pairs = []
+    exact = topk._exact
+
+    def counting(scores, rows, user, item):
+        pairs.append(len(user))
+        return exact(scores, rows, user, item)
+
+    monkeypatch.setattr(topk, "_exact", counting)
+    for exclude in (None, own):
+        assert_agrees(top_k(scores, 10, exclude=exclude), reference(scores, 10, exclude))
+    assert 100 <= sum(pairs) < 150
+
+
+def test_rounding_of_the_sum_with_a_cell_changes_nothing():
+    # Products near 1 beside cells near 30: the sum is rounded far more coarsely than the product.
+    rng = np.random.default_rng(8)
+    users = rng.uniform(1, 2, (3000, 1)).astype(np.float32)
+    items = rng.uniform(1, 1.00002, (300, 1)).astype(np.float32)
+    scores = Scores(users, items, sp.csr_matrix(np.full((3000, 300), 30.3, np.float32)))
+    rounded_twice = users @ items.T + np.float32(30.3)
+    exact = (users.astype(np.float64) @ items.T + np.float32(30.3)).astype(np.float32)
+    assert 0.001 < (rounded_twice != exact).mean() < 0.1
+    for k in (1, 5, 20):
+        best = np.argsort(-exact, axis=1, kind="stable")[:, :k]
+        assert np.array_equal(top_k(scores, k).item.reshape(-1, k), best)
+
+
 def test_one_item_and_a_longer_list_than_the_catalogue():
     scores = Scores(np.ones((2, 1), np.float32), np.array([[3.0]], np.float32))
     exclude = sp.csr_matrix(np.array([[0.0], [1.0]], np.float32))
