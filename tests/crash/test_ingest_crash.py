@@ -120,7 +120,7 @@ def test_dying_twice_costs_nothing(started, calm, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_a_killed_process_costs_nothing(started, calm, tmp_path):
     expected, passed = calm
-    for point in range(0, len(passed)):
+    for point in range(0, len(passed), 4):
         home = tmp_path / str(point)
         shutil.copytree(started, home)
         killed = subprocess.run(
