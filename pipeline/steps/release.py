@@ -163,8 +163,10 @@ def _swap(ws: Workspace, night: Night) -> dict[str, Any]:
             live_from=datetime.fromisoformat(pin[c.LIVE_FROM]),
         )
         if row is not None:
-            rows = swap.publication_rows(lists, publication_id)
-            ws.lake.replace_where("recommendations", rows, c.PUBLICATION_ID, publication_id)
+            there = ws.lake.read("recommendations", where=swap.of_publication(publication_id))
+            if swap.lists_sum(there) != facts[c.SUMS]:
+                rows = swap.publication_rows(lists, publication_id)
+                ws.lake.replace_where("recommendations", rows, c.PUBLICATION_ID, publication_id)
             ws.lake.append("publications", row)
         live = row if row is not None else publications
         mine = live.filter(live[c.PUBLICATION_ID] == publication_id).row(0, named=True)

@@ -1,0 +1,163 @@
+"""A night that is killed after every single thing it commits ends where a calm one ends.
+
+Each process does one durable thing (a step's folder, a commit of the lake, a line of the ledger, a
+call that changes MLflow) and dies; the next one goes on. The last one finds nothing left to do.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline import columns as c
+from pipeline.base import format_instant
+from pipeline.steps.ingest import feedback
+from pipeline.steps.release import registry
+from pipeline.steps.retrain import nightly
+from pipeline.steps.run import Workspace
+from pipeline.steps.show import history, lists
+from tests.worlds import CONFIG, NIGHTS, catalogue, land, purchases
+
+DIED = 9
+PATIENCE = 45
+"""More deaths than there are things to commit."""
+
+
+def outcome(ws):
+    """What must be equal: decisions, ledger, lists, generations, versions, aliases."""
+    publications = ws.lake.read("publications").sort(c.GENERATION)
+    return {
+        "publications": publications.rows(),
+        "lists": lists(ws, None).rows(),
+        "ledger": history(ws),
+        "events": ws.lake.read("events").sort(c.EVENT_ID).rows(),
+        "aliases": registry(ws).aliases(),
+        "versions": _versions(ws),
+    }
+
+
+def _versions(ws):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(ws.tracking_uri, ws.tracking_uri)
+    experiment = client.get_experiment_by_name("nightjar")
+    runs = client.search_runs([experiment.experiment_id])
+    names = sorted((run.info.run_name, run.info.status) for run in runs)
+    return len(client.search_model_versions("name = 'nightjar'")), names
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_killed_after_every_commit(tmp_path):
+    calm = Workspace.init(tmp_path / "calm", CONFIG)
+    events = purchases(users=260, items=80, days=85)
+    catalogue(calm.home, items=80)
+    land(calm.home, events, NIGHTS[0])
+    feedback(calm, NIGHTS[0])
+    nightly(calm, NIGHTS[0])
+    land(calm.home, events, NIGHTS[1], NIGHTS[0])
+    feedback(calm, NIGHTS[1])
+    shutil.copytree(calm.home, tmp_path / "killed")
+    _repoint(tmp_path / "killed", calm.home)
+    nightly(calm, NIGHTS[1])
+
+    passed = []
+    for _ in range(PATIENCE):
+        done = _one_process(tmp_path / "killed")
+        passed += done.stdout.split()
+        if done.returncode != DIED:
+            break
+    assert done.returncode == 0, (passed, done.stderr)
+    assert {"draft", "commit", "append", "mirror_night", "move_aliases"} <= set(passed)
+    assert len(passed) > 15
+    expected, found = outcome(calm), outcome(Workspace.open(tmp_path / "killed"))
+    for name, value in expected.items():
+        assert found[name] == value, name
+
+
+def _repoint(copy: Path, origin: Path) -> None:
+    """MLflow's database holds absolute places of artifacts: those of a copy are elsewhere."""
+    import sqlite3
+
+    with sqlite3.connect(copy / "mlflow" / "mlflow.db") as database:
+        tables = [r[0] for r in database.execute("SELECT name FROM sqlite_master WHERE type='table'")]
+        for table in tables:
+            columns = [r[1] for r in database.execute(f"PRAGMA table_info('{table}')")]
+            for column in columns:
+                database.execute(
+                    f"UPDATE \"{table}\" SET \"{column}\" = replace(\"{column}\", ?, ?) "
+                    f"WHERE typeof(\"{column}\") = 'text'",
+                    (str(origin), str(copy)),
+                )
+    database.close()
+
+
+def _one_process(home: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tests.crash.test_night_crash", str(home)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(Path.cwd())},
+    )
+
+
+def _die_after_one() -> None:
+    """Let this process do one durable thing, and kill it at once behind it."""
+    from pipeline.stores.lake.tail import Tail
+    from pipeline.stores.ledger import Ledger
+    from pipeline.stores.registry.client import Registry
+
+    def dying(owner, method, name):
+        original = getattr(owner, method)
+
+        def call(*args, **kwargs):
+            result = original(*args, **kwargs)
+            print(name, flush=True)
+            os._exit(DIED)
+            return result
+
+        setattr(owner, method, call)
+
+    rename = Path.rename
+
+    def renamed(self, target):
+        result = rename(self, target)
+        if self.name.startswith(".draft-"):
+            print("draft", flush=True)
+            os._exit(DIED)
+        return result
+
+    Path.rename = renamed
+    dying(Tail, "acknowledge", "commit")
+    dying(Ledger, "_write", "append")
+    for method in ("mirror_night", "move_aliases"):
+        original = getattr(Registry, method)
+        setattr(Registry, method, _once(original, method))
+
+
+def _once(original, name):
+    """These leave nothing of ours behind that says they ran: die behind the first call only."""
+
+    def call(self, *args, **kwargs):
+        result = original(self, *args, **kwargs)
+        mark = Path(os.environ["NIGHTJAR_TEST_MARKS"]) / name
+        if not mark.exists():
+            mark.touch()
+            print(name, flush=True)
+            os._exit(DIED)
+        return result
+
+    return call
+
+
+if __name__ == "__main__":
+    workspace = Workspace.open(Path(sys.argv[1]))
+    os.environ["NIGHTJAR_TEST_MARKS"] = str(workspace.home)
+    _die_after_one()
+    ended = nightly(workspace, NIGHTS[1])
+    print(json.dumps({"status": ended.status, "as_of": format_instant(NIGHTS[1])}), file=sys.stderr)
