@@ -155,17 +155,17 @@ def nightly_retrain() -> None:
     @task
     def validate() -> dict[str, Any]:
         """Judge the pinned data by named rules; a broken one stops the night."""
-        from pipeline.steps import retrain
-
         with _night() as (ws, run_id):
+            from pipeline.steps import retrain
+
             return retrain.validate(ws, run_id, progress=log.info).to_dict()
 
     @task(execution_timeout=HEAVY["execution_timeout"])
     def features() -> dict[str, Any]:
         """Clean, split by time and weigh the events; what comes after the cut is the holdout."""
-        from pipeline.steps import retrain
-
         with _night() as (ws, run_id):
+            from pipeline.steps import retrain
+
             return retrain.features(ws, run_id, progress=log.info).to_dict()
 
     @task(
@@ -175,11 +175,11 @@ def nightly_retrain() -> None:
         **HEAVY,
     )
     def train(recipe: str) -> dict[str, Any]:
-        from pipeline.steps import retrain
-        from pipeline.stores.runs import Ref
-
         get_current_context()["recipe_name"] = recipe  # type: ignore[typeddict-unknown-key]
         with _night() as (ws, run_id):
+            from pipeline.steps import retrain
+            from pipeline.stores.runs import Ref
+
             trained = retrain.train(ws, run_id, recipe, progress=log.info)
         if not isinstance(trained, Ref):
             raise AirflowSkipException(trained.text())
@@ -188,17 +188,17 @@ def nightly_retrain() -> None:
     @task(trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS, **HEAVY)
     def evaluate() -> dict[str, Any]:
         """Score every recipe's lists against what people did after the cut."""
-        from pipeline.steps import retrain
-
         with _night() as (ws, run_id):
+            from pipeline.steps import retrain
+
             return retrain.evaluate(ws, run_id, progress=log.info).to_dict()
 
     @task
     def gate() -> dict[str, Any]:
         """Decide, and say why: first, switch, refresh, keep or block."""
-        from pipeline.steps import retrain
-
         with _night() as (ws, run_id):
+            from pipeline.steps import retrain
+
             decided = retrain.gate(ws, run_id, progress=log.info)
         log.info(decided.sentence)
         return {"kind": decided.kind, "sentence": decided.sentence}
@@ -206,41 +206,41 @@ def nightly_retrain() -> None:
     @task(**HEAVY)
     def refit() -> dict[str, Any]:
         """Train the winner once more, on everything up to the as-of."""
-        from pipeline.steps import retrain
-
         with _night(promoted=True) as (ws, run_id):
+            from pipeline.steps import retrain
+
             return retrain.refit(ws, run_id, progress=log.info).to_dict()
 
     @task
     def cold_check() -> dict[str, Any]:
         """Load the refit's bytes in a fresh process: it must give the same lists."""
-        from pipeline.steps import retrain
-
         with _night(promoted=True) as (ws, run_id):
+            from pipeline.steps import retrain
+
             return retrain.cold_check(ws, run_id, progress=log.info).to_dict()
 
     @task(trigger_rule=TriggerRule.NONE_FAILED)
     def register() -> dict[str, Any]:
         """Show the night in MLflow; a promoted model becomes a version there."""
-        from pipeline.steps import retrain
-
         with _night(decided=True) as (ws, run_id):
+            from pipeline.steps import retrain
+
             return retrain.register(ws, run_id, progress=log.info).to_dict()
 
     @task
     def recommend() -> dict[str, Any]:
         """Make the list of every user, and one for those whom nobody knows."""
-        from pipeline.steps import retrain
-
         with _night(promoted=True) as (ws, run_id):
+            from pipeline.steps import retrain
+
             return retrain.recommend(ws, run_id, progress=log.info).to_dict()
 
     @task
     def publish() -> dict[str, Any]:
         """Put the lists before people, all at once; a replay moves nothing."""
-        from pipeline.steps import retrain
-
         with _night(promoted=True) as (ws, run_id):
+            from pipeline.steps import retrain
+
             return retrain.publish(ws, run_id, progress=log.info).to_dict()
 
     @task(trigger_rule=TriggerRule.ALL_DONE, retries=0)

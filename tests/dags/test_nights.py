@@ -1,0 +1,195 @@
+"""Nights of a small shop through the DAGs, in one process, against Airflow's own database."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.dags.conftest import ROOT
+
+pytestmark = pytest.mark.slow
+
+LATER = {"refit", "cold_check", "recommend", "publish"}
+Told = dict[str, Any]
+
+
+def _start(what: str, root: Path) -> subprocess.Popen[str]:
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW", "PYTEST"))}
+    return subprocess.Popen(
+        [sys.executable, "tests/dags/nights.py", what, str(root)],
+        cwd=ROOT,
+        env={**env, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("some nights")
+
+
+@pytest.fixture(scope="module")
+def nights(root: Path) -> dict[str, Told]:
+    with _start("scenarios", root) as process:
+        said, complained = process.communicate(timeout=280)
+    assert process.returncode == 0, complained
+    assert complained == ""
+    told: dict[str, Told] = json.loads(said)
+    return told
+
+
+def _with_state(night: Told, state: str) -> set[str]:
+    return {task for task, found in night["states"].items() if found == state}
+
+
+def test_a_pass_over_an_empty_folder_is_skipped_green(nights: dict[str, Told]) -> None:
+    ended = nights["empty landing"]
+
+    assert ended["succeeded"]
+    assert set(ended["states"].values()) == {"skipped"}
+
+
+def test_a_pass_that_took_events_in_announces_them(nights: dict[str, Told]) -> None:
+    ended = nights["feedback"]
+
+    assert ended["succeeded"]
+    assert ended["said"]["accepted"] > 5000
+    assert ended["states"]["announce_events"] == "success"
+    assert ended["states"]["request_retrain"] == "skipped"
+
+
+def test_a_first_night_publishes(nights: dict[str, Told]) -> None:
+    ended = nights["first"]
+
+    assert ended["succeeded"]
+    assert ended["said"]["status"] == "first"
+    assert set(ended["states"].values()) == {"success"}
+    assert {"train_0", "train_4", "verdict"} < set(ended["states"])
+    assert ended["publications"] == 1
+
+
+def test_a_second_start_is_already_done(nights: dict[str, Told]) -> None:
+    ended = nights["again"]
+
+    assert ended["succeeded"]
+    assert ended["said"]["status"] == "already_done"
+    assert ended["said"]["run_id"] == nights["first"]["said"]["run_id"]
+    assert _with_state(ended, "success") == {"snapshot", "verdict"}
+    assert ended["publications"] == 1
+
+
+def test_silence_is_green(nights: dict[str, Told]) -> None:
+    ended = nights["silence"]
+
+    assert ended["succeeded"]
+    assert ended["said"]["status"] == "nothing_to_do"
+    assert _with_state(ended, "success") == {"snapshot", "verdict"}
+
+
+def test_an_as_of_without_a_zone_is_red(nights: dict[str, Told]) -> None:
+    ended = nights["no zone"]
+
+    assert not ended["succeeded"]
+    assert "has no time zone" in ended["said"]["sentence"]
+    assert ended["said"]["exit_code"] == 2
+
+
+@pytest.mark.parametrize("night", ["worse", "worse, again"])
+def test_a_block_is_red_and_registered(night: str, nights: dict[str, Told]) -> None:
+    ended = nights[night]
+
+    assert not ended["succeeded"]
+    assert ended["said"]["status"] == "block"
+    assert ended["said"]["sentence"].startswith("block: ")
+    assert _with_state(ended, "failed") == {"verdict"}
+    assert _with_state(ended, "skipped") == LATER
+    assert ended["states"]["register"] == "success"
+    assert ended["publications"] == 1
+
+
+def test_a_keep_is_green_and_registered(nights: dict[str, Told]) -> None:
+    ended = nights["few"]
+
+    assert ended["succeeded"]
+    assert ended["said"]["status"] == "keep"
+    assert _with_state(ended, "skipped") == LATER
+    assert ended["states"]["register"] == "success"
+    assert ended["publications"] == 1
+
+
+def test_a_store_that_is_away_is_tried_again_and_then_red(nights: dict[str, Told]) -> None:
+    ended = nights["away"]
+    tries = [line for line in nights["lines"] if line.split()[:2] == ["register", "again"]]
+
+    assert not ended["succeeded"]
+    assert ended["said"]["sentence"].startswith("register: MLflow")
+    assert ended["said"]["exit_code"] == 6
+    assert len(tries) == 2
+
+
+def test_a_night_goes_on_once_the_store_is_back(nights: dict[str, Told]) -> None:
+    ended = nights["back"]
+
+    assert ended["succeeded"]
+    assert ended["said"]["status"] == "refresh"
+    assert ended["publications"] == 2
+
+
+def test_the_webhook_heard_of_decisions_and_red_nights_alone(nights: dict[str, Told]) -> None:
+    expected = ["first", "no zone", "worse", "worse, again"]
+
+    assert nights["heard"] == [
+        {key: value for key, value in nights[night]["said"].items() if key != "exit_code"}
+        for night in expected
+    ]
+
+
+def test_the_pages_find_every_run_and_its_words(nights: dict[str, Told], root: Path) -> None:
+    folder = root / "airflow" / "airflow"
+    run_id = nights["first"]["run_id"]
+    with sqlite3.connect(folder / "airflow.db") as database:
+        runs = database.execute("SELECT run_id, state FROM dag_run").fetchall()
+        (paused,) = database.execute("SELECT min(is_paused) FROM dag").fetchone()
+    words = folder / "logs" / "dag_id=nightly_retrain" / f"run_id={run_id}"
+
+    assert (run_id, "success") in runs
+    assert (nights["worse"]["run_id"], "failed") in runs
+    assert paused == 1
+    gate = (words / "task_id=gate" / "attempt=1.log").read_text()
+    assert nights["first"]["said"]["sentence"] in gate
+    assert (words / "task_id=train" / "map_index=0" / "attempt=1.log").stat().st_size > 0
+
+
+def test_a_killed_runner_is_followed_by_one_that_ends_the_night(tmp_path: Path) -> None:
+    with _start("one-night", tmp_path) as killed:
+        assert killed.stderr is not None
+        for line in killed.stderr:
+            if line.split()[:1] == ["features"]:
+                os.kill(killed.pid, signal.SIGKILL)
+    assert killed.returncode == -signal.SIGKILL
+
+    with _start("one-night", tmp_path) as second:
+        said, _ = second.communicate(timeout=120)
+    ended = json.loads(said)
+
+    assert ended["said"]["status"] == "first"
+    assert ended["publications"] == 1
+    with sqlite3.connect(tmp_path / "home" / "airflow" / "airflow.db") as database:
+        found = database.execute(
+            "SELECT state, count(*) FROM dag_run WHERE dag_id = 'nightly_retrain' GROUP BY state"
+        ).fetchall()
+        left = database.execute(
+            "SELECT count(*) FROM task_instance WHERE state = 'running'"
+        ).fetchone()
+    assert sorted(found) == [("failed", 1), ("success", 1)]
+    assert left == (0,)
