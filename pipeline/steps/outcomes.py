@@ -70,7 +70,8 @@ class FileResult:
     def text(self) -> str:
         """One line for a person."""
         if self.status is not FileStatus.TAKEN:
-            return f"{self.file}: {self.status}" + (f": {self.sentence}" if self.sentence else "")
+            why = self.sentence.removeprefix(f"{self.file}: ")
+            return f"{self.file}: {self.status}" + (f": {why}" if why else "")
         said = _counts(self)
         why = ", ".join(f"{count:,} {reason}" for reason, count in self.reasons.items())
         ignored = ", ".join(self.ignored_columns)

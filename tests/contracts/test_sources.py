@@ -160,6 +160,20 @@ def test_a_bad_file_is_one_sentence(name, data, sentence):
     assert "\n" not in str(caught.value)
 
 
+def test_parquet_text_that_is_no_utf8_is_an_error():
+    data = io.BytesIO()
+    pl.DataFrame({"item_id": ["ABCDEFGH"]}).write_parquet(
+        data, compression="uncompressed", statistics=False
+    )
+    assert data.getvalue().count(b"ABCDEFGH") == 1
+    with pytest.raises(DataError, match="cut or damaged"):
+        take(
+            data.getvalue().replace(b"ABCDEFGH", b"ABC\xffEFGH"),
+            "a.parquet",
+            Source(table="items"),
+        )
+
+
 def test_a_damaged_gzip_is_an_error():
     data = bytearray(gzip.compress(CSV * 999 + b"".join(b"%d" % n for n in range(999))))
     data[len(data) // 2] ^= 0xFF

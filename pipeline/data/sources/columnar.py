@@ -28,18 +28,20 @@ def parse_parquet(stream: BinaryIO, name: str, limits: Limits) -> Iterator[Block
         raise DataError("is empty", where=name)
     stream.seek(0)
     try:
-        file = pq.ParquetFile(stream)
+        file = pq.ParquetFile(stream, page_checksum_verification=True)
         columns = _check(file, name, limits)
         yield Block(
             pl.DataFrame(schema=dict.fromkeys(columns, pl.String)), pl.Series([], dtype=pl.Int64)
         )
         row = 1
         for batch in file.iter_batches(batch_size=_ROWS):
+            # Nobody has looked at these bytes yet: text that is no UTF-8 breaks what comes after.
+            batch.validate(full=True)
             frame = pl.DataFrame(batch)
             texts = frame.select(_text(column, name) for column in frame.iter_columns())
             yield Block(texts, pl.Series(range(row, row + frame.height), dtype=pl.Int64))
             row += frame.height
-    except (pa.ArrowException, OSError):
+    except (pa.ArrowException, OSError, UnicodeDecodeError):
         raise DataError("is no Parquet file, or it is cut or damaged", where=name) from None
 
 
