@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -48,7 +49,7 @@ from pipeline.steps.landing import (
     source_for,
 )
 from pipeline.steps.outcomes import FeedbackResult, FileResult, FileStatus, IngestResult
-from pipeline.steps.parse import parts, sum_of
+from pipeline.steps.parse import broken_rows, frames, sum_of
 from pipeline.steps.run import Workspace
 from pipeline.stores.batches import Batch, Batches
 
@@ -153,10 +154,23 @@ def _taking(ws: Workspace, at: datetime) -> Iterator[_Taking]:
 
 @dataclass(frozen=True)
 class _Text:
-    rows: pl.DataFrame
+    """What a child read: the rows part by part, so that a big file is never text as a whole."""
+
+    parts: Iterator[pl.DataFrame]
     broken: list[Broken]
+    rows: int
     skipped: int
     ignored_columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """What a file comes to: bad rows, rows to commit (None: no change), and their counts."""
+
+    bad: pl.DataFrame
+    rows: pl.DataFrame | None
+    accepted: int
+    duplicates: int
 
 
 @dataclass(frozen=True)
@@ -191,32 +205,33 @@ class _Taking:
         return result
 
     def _take(self, found: Found, digest: str, *, replace: bool) -> FileResult:
-        text = self._read(found, digest)
-        if found.source.table == "events":
-            judged, rows, accepted, duplicates = self._events(found, text, digest)
-        else:
-            judged, rows, accepted, duplicates = self._catalogue(found, text, replace=replace)
+        with self._read(found, digest) as text:
+            if found.source.table == "events":
+                taken = self._events(found, text, digest)
+            else:
+                taken = self._catalogue(found, text, replace=replace)
         quarantine = quarantine_rows(
-            judged.bad, text.broken, at=self.at, source=found.name, batch_id=digest
+            taken.bad, text.broken, at=self.at, source=found.name, batch_id=digest
         )
         batch = Batch(
             batch_id=digest,
             table=found.source.table,
             source=found.name,
             file=found.path.name,
-            rows=text.rows.height + len(text.broken) + text.skipped,
-            accepted=accepted,
+            rows=text.rows,
+            accepted=taken.accepted,
             quarantined=quarantine.height,
-            duplicates=duplicates,
+            duplicates=taken.duplicates,
             tombstoned=0,
             skipped=text.skipped,
             ingested_at=self.at,
         )
-        self.batches.commit(batch, rows, quarantine)
+        self.batches.commit(batch, taken.rows, quarantine)
         reasons = Counter(quarantine[c.REASONS].explode(empty_as_null=False).to_list())
         return FileResult.taken(batch, dict(sorted(reasons.items())), text.ignored_columns)
 
-    def _read(self, found: Found, digest: str) -> _Text:
+    @contextmanager
+    def _read(self, found: Found, digest: str) -> Iterator[_Text]:
         self.scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
         limits = self.ws.config.ingest.limits
         with tempfile.TemporaryDirectory(dir=self.scratch) as folder:
@@ -234,27 +249,30 @@ class _Taking:
                 ) from None
             if told["sha256"] != digest:
                 raise MappingError("changed while it was read", where=found.path.name)
-            rows, broken = parts(Path(folder), told["parts"])
-        return _Text(rows, broken, told["skipped"], tuple(told["ignored_columns"]))
+            out = Path(folder)
+            yield _Text(
+                frames(out, told["parts"]),
+                broken_rows(out),
+                told["rows"],
+                told["skipped"],
+                tuple(told["ignored_columns"]),
+            )
 
-    def _events(
-        self, found: Found, text: _Text, digest: str
-    ) -> tuple[Judged, pl.DataFrame | None, int, int]:
-        judged = judge_events(
-            text.rows, found.source, self.ws.config.ingest, at=self.at, name=found.path.name
-        )
+    def _events(self, found: Found, text: _Text, digest: str) -> _Taken:
+        judge = partial(judge_events, source=found.source, config=self.ws.config.ingest, at=self.at)
+        judged = Judged.joined(judge(part, name=found.path.name) for part in text.parts)
         people = self.ws.vault.pseudonyms(judged.good[c.USER_ID].unique().to_list())
         identified = derive_ids(with_pseudonyms(judged.good, people))
         known = self.ws.lake.read("events", columns=IDENTITY, where=on_days(identified))
         fresh, duplicates = split_duplicates(identified, known)
         rows = event_rows(fresh, at=self.at, source=found.name, batch_id=digest)
-        return judged, rows if rows.height else None, rows.height, duplicates
+        return _Taken(judged.bad, rows if rows.height else None, rows.height, duplicates)
 
-    def _catalogue(
-        self, found: Found, text: _Text, *, replace: bool
-    ) -> tuple[Judged, pl.DataFrame | None, int, int]:
+    def _catalogue(self, found: Found, text: _Text, *, replace: bool) -> _Taken:
         table = found.source.table
-        judged = judge_catalogue(text.rows, found.source, name=found.path.name)
+        judged = Judged.joined(
+            judge_catalogue(part, found.source, name=found.path.name) for part in text.parts
+        )
         good = judged.good
         if table == "users":
             people = self.ws.vault.pseudonyms(good[c.USER_ID].unique().to_list())
@@ -262,7 +280,7 @@ class _Taking:
         current = self.ws.lake.read(table)
         merged, duplicates = upsert(table, current, good, replace=replace)
         same = merged.equals(current.sort(merged.columns[0]))
-        return judged, None if same else merged, good.height - duplicates, duplicates
+        return _Taken(judged.bad, None if same else merged, good.height - duplicates, duplicates)
 
 
 def _retrain(ws: Workspace, at: datetime) -> tuple[bool, str]:

@@ -90,9 +90,13 @@ def parse(path: str, source: dict[str, Any], limits: dict[str, Any], out: str) -
     }
 
 
-def parts(out: Path, count: int) -> tuple[pl.DataFrame, list[Broken]]:
-    """Read back what `parse` wrote: the text rows, and the rows that could not be split."""
-    frames = [pl.read_parquet(out / f"{n}.parquet", glob=False) for n in range(count)]
-    text = pl.concat(frames, how="diagonal") if frames else pl.DataFrame()
+def frames(out: Path, count: int) -> Iterator[pl.DataFrame]:
+    """Yield the text rows that `parse` wrote, part by part."""
+    for number in range(count):
+        yield pl.read_parquet(out / f"{number}.parquet", glob=False)
+
+
+def broken_rows(out: Path) -> list[Broken]:
+    """Return the rows that could not be split."""
     broken = pl.read_parquet(out / BROKEN_FILE, glob=False)
-    return text, [Broken(**row) for row in broken.iter_rows(named=True)]
+    return [Broken(**row) for row in broken.iter_rows(named=True)]

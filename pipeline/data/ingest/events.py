@@ -6,7 +6,7 @@ Every row ends in exactly one place: accepted, quarantined or a duplicate.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -43,6 +43,15 @@ class Judged:
 
     good: pl.DataFrame
     bad: pl.DataFrame
+
+    @classmethod
+    def joined(cls, parts: Iterable[Judged]) -> Judged:
+        """Join the parts of one file, of which there is at least one."""
+        judged = list(parts)
+        return cls(
+            pl.concat((one.good for one in judged), how="diagonal"),
+            pl.concat(one.bad for one in judged),
+        )
 
 
 def judge_events(
