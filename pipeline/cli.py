@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -51,22 +51,19 @@ def main() -> None:
     from pipeline.errors import NightjarError
 
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)
     except NightjarError as error:
         _fail(error.sentence, error.exit_code)
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
-    except typer.Abort:
-        _fail("stopped; run the same command again to go on", 130)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         _fail("stopped; run the same command again to go on", 130)
     except Exception as error:
-        if error.__class__.__name__.endswith("Error") and hasattr(error, "format_message"):
-            _fail(error.format_message(), 2)  # click's usage errors
-        raise
+        if not hasattr(error, "format_message"):
+            raise
+        _fail(error.format_message(), 2)  # a usage error, whose class typer keeps to itself
+    sys.exit(code if isinstance(code, int) else 0)
 
 
-def _fail(sentence: str, code: int) -> None:
+def _fail(sentence: str, code: int) -> NoReturn:
     print(f"nightjar: {sentence}", file=sys.stderr)
     sys.exit(code)
 
@@ -250,7 +247,6 @@ def lists(
     json: Json = False,
 ) -> None:
     """Show the lists that are live."""
-    from pipeline import columns as c
     from pipeline.errors import ConfigError
     from pipeline.report.table import lists_table
     from pipeline.serving.publish import plain_rows

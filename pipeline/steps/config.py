@@ -224,7 +224,10 @@ def _sentence(error: ValidationError, where: str) -> str:
     """Turn pydantic's list into one sentence: field, value, what is allowed."""
     problems = error.errors(include_url=False)
     first = problems[0]
-    field = ".".join(str(part) for part in first["loc"])
+    place = first["loc"]
+    if place[0] == "recipes" and len(place) > 3:
+        place = (*place[:2], *place[3:])  # pydantic names the family, the file does not
+    field = ".".join(str(part) for part in place)
     if first["type"] == "extra_forbidden":
         sentence = f"{where}: {field} is no setting; {_allowed(first['loc'])}"
     elif first["type"] == "union_tag_invalid":
@@ -245,14 +248,15 @@ def _sentence(error: ValidationError, where: str) -> str:
 def _allowed(location: tuple[int | str, ...]) -> str:
     """Name the fields that stand where the unknown one was written."""
     model: Any = Config
+    if location[0] == "recipes" and len(location) > 3:
+        model = {str(r.family): type(r) for r in default_recipes().values()}[str(location[2])]
+        location = location[2:]
     for part in location[:-1]:
         fields = {f.alias or n: f for n, f in getattr(model, "model_fields", {}).items()}
         if part in fields:
             model = fields[str(part)].annotation
-        elif isinstance(part, str):  # a name chosen by the user, or a recipe's family tag
-            args = getattr(model, "__args__", ())
-            if args:
-                model = args[-1]
+        elif getattr(model, "__args__", ()):  # a name chosen by the user
+            model = model.__args__[-1]
     names = [f.alias or n for n, f in getattr(model, "model_fields", {}).items()]
     if not names:
         return "see `nightjar config show`"

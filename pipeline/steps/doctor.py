@@ -68,7 +68,6 @@ def _write(home: Path) -> str:
 
 
 def _lake(ws: Workspace) -> str:
-    ws.lake.check_tail()
     versions = {t: ws.lake.version(t) for t in ("events", "items", "users", "publications")}
     told = ", ".join(f"{t} at version {v}" for t, v in versions.items() if v is not None)
     return told or "empty"

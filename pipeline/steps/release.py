@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import columns as c
-from pipeline.base import Progress, format_instant, silent
+from pipeline.base import Progress, compact_instant, format_instant, silent
 from pipeline.data.matrix import History
 from pipeline.errors import StorageError
 from pipeline.models.families import load
@@ -281,7 +281,8 @@ def _datasets(night: Night) -> tuple[DatasetRecord, ...]:
         DatasetRecord(
             name=table,
             lake_version=version,
-            digest=f"{table}@{version}",
+            # The as-of, too: two nights may see different rows of one version.
+            digest=f"{table}@{version}-{compact_instant(night.as_of)}",
             rows=rows[table],
             context=context,
         )

@@ -104,7 +104,6 @@ def snapshot(
     progress: Progress = silent,
 ) -> Started:
     """Make good what a killed process left between swap and ledger, then pin the night."""
-    ws.lake.check_tail()
     reconcile(ws)
     return pin(ws, as_of, recipes=recipes, publish=publish, progress=progress)
 

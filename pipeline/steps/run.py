@@ -76,8 +76,10 @@ class Workspace:
 
     @cached_property
     def lake(self) -> Lake:
-        """The Delta tables."""
-        return Lake(self.home / "lake")
+        """The Delta tables, their last commits checked."""
+        lake = Lake(self.home / "lake")
+        lake.check_tail()
+        return lake
 
     @cached_property
     def runs(self) -> Runs:

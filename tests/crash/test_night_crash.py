@@ -84,12 +84,14 @@ def _repoint(copy: Path, origin: Path) -> None:
     import sqlite3
 
     with sqlite3.connect(copy / "mlflow" / "mlflow.db") as database:
-        tables = [r[0] for r in database.execute("SELECT name FROM sqlite_master WHERE type='table'")]
+        tables = [
+            r[0] for r in database.execute("SELECT name FROM sqlite_master WHERE type='table'")
+        ]
         for table in tables:
             columns = [r[1] for r in database.execute(f"PRAGMA table_info('{table}')")]
             for column in columns:
                 database.execute(
-                    f"UPDATE \"{table}\" SET \"{column}\" = replace(\"{column}\", ?, ?) "
+                    f'UPDATE "{table}" SET "{column}" = replace("{column}", ?, ?) '
                     f"WHERE typeof(\"{column}\") = 'text'",
                     (str(origin), str(copy)),
                 )

@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -76,7 +77,7 @@ def test_tampering_is_found(ledger, tmp_path, tamper):
     else:
         lines[0], lines[1] = lines[1], lines[0]
     path.write_text("\n".join(lines) + "\n")
-    with pytest.raises(StorageError, match="line [12] breaks the chain"):
+    with pytest.raises(StorageError, match=r"line [12] breaks the chain"):
         ledger.entries()
 
 
@@ -94,7 +95,7 @@ ledger = Ledger(pathlib.Path({str(tmp_path / "ledger.jsonl")!r}))
 for n in range(15):
     ledger.append(f"{{sys.argv[1]}}-{{n}}", "decision", {{}})
 """
-    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
     writers = [
         subprocess.Popen([sys.executable, "-c", code, name], env=environment) for name in "xy"
     ]

@@ -13,6 +13,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -91,7 +92,7 @@ with run.draft("features") as draft:
     draft.json("facts", {{}})
 """
     done = subprocess.run(
-        [sys.executable, "-c", code], check=False, env={**os.environ, "PYTHONPATH": os.getcwd()}
+        [sys.executable, "-c", code], check=False, env={**os.environ, "PYTHONPATH": str(Path.cwd())}
     )
     assert done.returncode == 9
     run = Runs(tmp_path / "runs").open("r")
@@ -125,7 +126,7 @@ def test_a_missing_file_is_named(run):
     (run.folder / "features" / "facts.json").unlink()
     with pytest.raises(StorageError, match=r"facts\.json"):
         run.json("features", "facts")
-    with pytest.raises(StorageError, match="has no file other.json"):
+    with pytest.raises(StorageError, match=r"has no file other\.json"):
         run.json("features", "other")
 
 

@@ -1,0 +1,202 @@
+"""The command line: sentences, exit codes, and one JSON object on stdout."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.base import format_instant
+from tests.worlds import CONFIG, NIGHTS, catalogue, land, purchases
+
+
+def nightjar(*arguments, home=None, environment=None):
+    command = [sys.executable, "-m", "pipeline.cli", *map(str, arguments)]
+    if home is not None:
+        command += ["--home", str(home)]
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("NIGHTJAR")}
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**clean, "PYTHONPATH": str(Path.cwd()), **(environment or {})},
+    )
+
+
+def refused(done, code, *parts):
+    assert done.returncode == code, done.stderr
+    assert done.stdout == ""
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("nightjar: ")
+    assert "Traceback" not in done.stderr
+    for part in parts:
+        assert part in last
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A small shop after one night, made through the command line alone."""
+    home = tmp_path_factory.mktemp("cli") / "a shop"
+    assert nightjar("init", home).returncode == 0
+    (home / "nightjar.toml").write_text(CONFIG)
+    catalogue(home, 80)
+    land(home, purchases(users=260, items=80, days=75), NIGHTS[0])
+    done = nightjar("feedback", "--at", format_instant(NIGHTS[0]), "--json", home=home)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["rows"] == sum(
+        told[name] for name in ("accepted", "quarantined", "duplicates", "tombstoned", "skipped")
+    )
+    done = nightjar("nightly", "--as-of", format_instant(NIGHTS[0]), "--json", home=home)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["decision"] == "first"
+    return home
+
+
+def test_help_needs_no_library():
+    code = (
+        "import sys\nfrom pipeline import cli\n"
+        "heavy = {'polars', 'numpy', 'mlflow', 'airflow', 'pydantic'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=False, env={**os.environ, "PYTHONPATH": str(Path.cwd())}
+    )
+    assert done.returncode == 0
+    assert "nightly" in nightjar("--help").stdout
+
+
+def test_init_twice_changes_nothing(tmp_path):
+    first = nightjar("init", tmp_path / "w", "--json")
+    key = (tmp_path / "w" / "secrets" / "vault.key").read_bytes()
+    again = nightjar("init", tmp_path / "w", "--json")
+    assert json.loads(first.stdout)["created"] is True
+    assert json.loads(again.stdout)["created"] is False
+    assert (tmp_path / "w" / "secrets" / "vault.key").read_bytes() == key
+    mode = (tmp_path / "w" / "secrets" / "vault.key").stat().st_mode & 0o777
+    assert mode == 0o600
+
+
+def test_init_leaves_strangers_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("mine")
+    refused(nightjar("init", tmp_path), 2, "not empty and no workspace", "thesis.tex")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["thesis.tex"]
+
+
+def test_no_workspace(tmp_path):
+    for command in (("history",), ("lists", "--all"), ("feedback",), ("config", "show")):
+        refused(nightjar(*command, home=tmp_path), 2, "no Nightjar workspace", "nightjar init")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_naive_instant(home):
+    refused(nightjar("nightly", "--as-of", "2024-03-11T09:00:00", home=home), 2, "no time zone")
+
+
+def test_no_instant(home):
+    refused(nightjar("nightly", "--as-of", "tomorrow", home=home), 2, "'tomorrow' is no instant")
+
+
+def test_an_as_of_before_all_data(home):
+    done = nightjar("nightly", "--as-of", "2001-01-01T00:00:00Z", home=home)
+    refused(done, 3, "no event lies before")
+
+
+def test_usage_errors_are_one_sentence(home):
+    refused(nightjar("nightly", home=home), 2, "--as-of")
+    refused(nightjar("lists", home=home), 2, "name users or say --all")
+    refused(nightjar("gate", "--run", "nope", home=home), 2, "there is no run nope")
+
+
+def test_a_typo_in_the_file(home, tmp_path):
+    bad = tmp_path / "bad"
+    nightjar("init", bad)
+    (bad / "nightjar.toml").write_text("[gate]\nalpa = 1\n")
+    refused(nightjar("history", home=bad), 2, "gate.alpa is no setting; allowed are alpha")
+
+
+def test_an_already_done_night(home):
+    done = nightjar("nightly", "--as-of", format_instant(NIGHTS[0]), "--json", home=home)
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["status"] == "already_done"
+
+
+def test_a_night_step_by_step_is_a_night(home):
+    """The step commands on a replay: they give each other what they need through the run."""
+    started = nightjar(
+        "snapshot", "--as-of", format_instant(NIGHTS[0]), "--recipe", "als", "--json", home=home
+    )
+    told = json.loads(started.stdout)
+    run = told["run_id"]
+    for step in ("validate", "features"):
+        done = nightjar(step, "--run", run, "--json", home=home)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["step"] == step
+    refused(nightjar("evaluate", "--run", "x" + run, home=home), 2, "there is no run")
+    refused(nightjar("gate", "--run", run, home=home), 6, "step evaluate", "has not been done")
+    for recipe in told["recipes"]:
+        assert nightjar("train", "--run", run, "--recipe", recipe, home=home).returncode == 0
+    assert nightjar("evaluate", "--run", run, home=home).returncode == 0
+    decided = nightjar("gate", "--run", run, "--json", home=home)
+    assert decided.returncode == 0
+    assert json.loads(decided.stdout)["kind"] == "first"
+    for step in ("refit", "cold_check", "register", "recommend", "publish"):
+        done = nightjar(step, "--run", run, home=home)
+        assert done.returncode == 0, done.stderr
+
+
+def test_lists_and_history(home, tmp_path):
+    rows = json.loads(nightjar("lists", "u1", "who", "--json", home=home).stdout)["rows"]
+    assert {row["user_id"] for row in rows} == {"u1", "who"}
+    assert {row["slot"] for row in rows if row["user_id"] == "who"} == {"fallback"}
+    done = nightjar("lists", "--all", "--out", tmp_path / "l.parquet", "--json", home=home)
+    assert json.loads(done.stdout)["rows"] > 1000
+    assert (tmp_path / "l.parquet").stat().st_size > 0
+    entries = json.loads(nightjar("history", "--json", home=home).stdout)["entries"]
+    assert [entry["type"] for entry in entries][:2] == ["decision", "publication"]
+    assert "first: als" in nightjar("history", home=home).stdout
+
+
+def test_doctor(home, tmp_path):
+    done = nightjar("doctor", "--json", home=home)
+    assert done.returncode == 0, done.stdout
+    assert all(check["ok"] for check in json.loads(done.stdout)["checks"])
+    away = nightjar("doctor", "--json", home=home, environment={"AIRFLOW_HOME": str(tmp_path)})
+    assert away.returncode == 2
+    failed = [check for check in json.loads(away.stdout)["checks"] if not check["ok"]]
+    assert [check["name"] for check in failed] == ["airflow store"]
+
+
+def test_the_wrong_vault_key_opens_nothing(home):
+    key = "A" * 43 + "="
+    done = nightjar("lists", "u1", home=home, environment={"NIGHTJAR_VAULT_KEY": key})
+    refused(done, 2, "key")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes into any folder")
+def test_a_workspace_that_cannot_be_written(home):
+    home.chmod(0o500)
+    try:
+        done = nightjar("ingest", home / "nightjar.toml", home=home)
+        assert done.returncode == 6
+    finally:
+        home.chmod(0o700)
+
+
+def test_a_lock_left_by_a_killed_run_holds_nobody_up(home):
+    for lock in (home / "lake" / ".locks").glob("*.lock"):
+        lock.write_text("999999\n")
+    done = nightjar("nightly", "--as-of", format_instant(NIGHTS[0]), home=home)
+    assert done.returncode == 0
+
+
+def test_a_lock_that_is_held_is_named(home):
+    import fcntl
+
+    with (home / "lake" / ".locks" / "night.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = nightjar("nightly", "--as-of", format_instant(NIGHTS[0]), home=home)
+    refused(done, 6, "the lock night is held")
