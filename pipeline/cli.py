@@ -79,11 +79,20 @@ def _open(home: Path | None) -> Workspace:
 
 
 def _progress() -> Callable[[str], None]:
-    """Return a teller of progress that stamps each line with the seconds since its start."""
+    """Return a teller of progress that stamps each line with the seconds since its start.
+
+    What follows within two seconds on the same subject (the words before a colon) is left out.
+    """
     start = time.monotonic()
+    last = ("", -10.0)
 
     def tell(text: str) -> None:
-        print(f"{time.monotonic() - start:7.1f}s  {text}", file=sys.stderr, flush=True)
+        nonlocal last
+        now, subject = time.monotonic() - start, text.partition(":")[0]
+        if subject == last[0] and now - last[1] < 2.0:
+            return
+        last = (subject, now)
+        print(f"{now:7.1f}s  {text}", file=sys.stderr, flush=True)
 
     return tell
 

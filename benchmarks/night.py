@@ -1,0 +1,215 @@
+"""Speed and memory of a night on the demo's data: ``make bench``.
+
+Prints a table: what, seconds, how many a second, peak memory, and, where a peer does the same work
+on the same data in the same run, the ratio to it. ``--run`` adds the whole of `make run` in a fresh
+workspace. Nothing here is a test.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+
+@dataclass
+class Row:
+    what: str
+    seconds: float
+    rate: str
+    peak_mb: float
+    ratio: str = ""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, add_help=True)
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    parser.add_argument("--run", action="store_true", help="also the whole of `make run`")
+    parser.add_argument("--part", help=argparse.SUPPRESS)
+    parser.add_argument("--home", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.part:
+        print(json.dumps([asdict(row) for row in PARTS[options.part](options.home)]))
+        return
+    rows: list[Row] = []
+    folder = Path(tempfile.mkdtemp(prefix="nightjar-bench-"))
+    try:
+        for part in PARTS:
+            print(f"{part} ...", file=sys.stderr)
+            rows += _child(part, folder / "home")
+        if options.run:
+            print("make run ...", file=sys.stderr)
+            rows.append(_whole_run(folder / "run"))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    if options.json:
+        print(json.dumps({"rows": [asdict(row) for row in rows]}))
+        return
+    print(f"{'what':<52} {'seconds':>8}  {'rate':<22} {'peak MB':>8}  ratio to a peer")
+    for row in rows:
+        print(
+            f"{row.what:<52} {row.seconds:>8.2f}  {row.rate:<22} {row.peak_mb:>8.0f}  {row.ratio}"
+        )
+
+
+def _child(part: str, home: Path) -> list[Row]:
+    """Run a part in a process of its own, so that its peak memory is its own."""
+    command = [sys.executable, __file__, "--part", part, "--home", str(home)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return [Row(**row) for row in json.loads(done.stdout.splitlines()[-1])]
+
+
+def _whole_run(home: Path) -> Row:
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "dags" / "demo.py"), "--home", str(home)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit("make run failed")
+    seconds = time.perf_counter() - start
+    return Row("make run: three nights through Airflow", seconds, "", usage.ru_maxrss / 1024)
+
+
+@contextlib.contextmanager
+def _clock() -> Iterator[Callable[[], float]]:
+    start = time.perf_counter()
+    end: list[float] = []
+    yield lambda: (end[0] if end else time.perf_counter()) - start
+    end.append(time.perf_counter())
+
+
+def _peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _ingest(home: Path) -> list[Row]:
+    import polars as pl
+
+    from pipeline.base import Interval
+    from pipeline.steps import demo
+    from pipeline.steps.ingest import feedback
+
+    ws = demo.prepare(home)
+    file = demo._write(
+        ws,
+        "events",
+        "purchases-all.csv",
+        demo.journey.purchases(
+            pl.read_parquet(demo._folder() / "transactions.parquet"),
+            pl.read_parquet(demo._folder() / "products.parquet"),
+            Interval(demo._FIRST_DAY, demo.NIGHTS[-1]),
+        ),
+    )
+    with _clock() as peer:
+        frame = pl.read_csv(file, infer_schema=False)
+        frame.unique("line").write_parquet(home / "peer.parquet")
+    (home / "peer.parquet").unlink()
+    with _clock() as seconds:
+        result = feedback(ws, demo.NIGHTS[-1]).to_dict()
+    rate = f"{result['rows'] / seconds():,.0f} rows/s"
+    return [
+        Row(
+            f"ingest: {result['rows']:,} lines, exactly once, fsynced",
+            seconds(),
+            rate,
+            _peak(),
+            f"{seconds() / peer():.1f}× a bare read, dedupe and write by polars",
+        )
+    ]
+
+
+def _night(home: Path) -> list[Row]:
+    import numpy as np
+    from implicit.cpu.topk import topk as library_topk
+
+    from pipeline.models.topk import top_k
+    from pipeline.steps import demo, retrain
+    from pipeline.steps.learn import read_history, read_scorer
+    from pipeline.steps.release import registry
+    from pipeline.steps.run import Workspace
+
+    ws = Workspace.open(home)
+    registry(ws).prepare()
+    rows = []
+
+    def timed(what: str, step: Callable[[], Any], per: Callable[[], str] = lambda: "") -> None:
+        with _clock() as seconds:
+            step()
+        taken = seconds()
+        told = per()
+        rate = f"{float(told.split()[0]) / taken:,.0f} {told.split()[1]}/s" if told else ""
+        rows.append(Row(what, taken, rate, _peak()))
+
+    started = retrain.snapshot(ws, demo.NIGHTS[-1])
+    run_id = started.run_id
+    timed("validate: polars and Great Expectations", lambda: retrain.validate(ws, run_id))
+    timed("features: clean, split, both windows", lambda: retrain.features(ws, run_id))
+    run = ws.run(run_id)
+    events = run.json("features", "tables")["events"]
+    learnt = [n for n in started.recipes if not ws.config.recipes[n].capabilities.repeats_only]
+    for name in learnt:
+        timed(
+            f"train {name}",
+            lambda name=name: retrain.train(ws, run_id, name),
+            lambda: f"{events} events",
+        )
+    for name in set(started.recipes) - set(learnt):
+        retrain.train(ws, run_id, name)  # finds out that it has no place in this task
+    judged = len(learnt)
+    timed(
+        f"evaluate {judged} recipes, full ranking",
+        lambda: retrain.evaluate(ws, run_id),
+        lambda: f"{judged * run.ref('evaluate').rows} users",
+    )
+    timed("gate, page and figures", lambda: retrain.gate(ws, run_id))
+    timed("refit", lambda: retrain.refit(ws, run_id))
+    timed("cold check in a fresh process", lambda: retrain.cold_check(ws, run_id))
+    timed("register in MLflow", lambda: retrain.register(ws, run_id))
+    timed(
+        "recommend: lists for everybody",
+        lambda: retrain.recommend(ws, run_id),
+        lambda: f"{run.ref('recommend').rows} users",
+    )
+    timed("publish", lambda: retrain.publish(ws, run_id))
+
+    history, scorer = read_history(run, "full"), read_scorer(run, "refit")
+    scores = scorer.score(history)
+    assert scores.users is not None
+    assert scores.items is not None
+    with _clock() as ours:
+        lists = top_k(scores, 20, exclude=history.seen)
+    with _clock() as theirs:
+        library_topk(scores.items, scores.users, 20, filter_query_items=history.seen, num_threads=2)
+    rows.append(
+        Row(
+            f"top 20 of {history.n_items:,} items, exact, ties settled",
+            ours(),
+            f"{len(np.unique(lists.indptr)) / ours():,.0f} users/s",
+            _peak(),
+            f"{ours() / theirs():.1f}× implicit's top-k",
+        )
+    )
+    return rows
+
+
+PARTS: dict[str, Callable[[Path], list[Row]]] = {"ingest": _ingest, "night": _night}
+
+if __name__ == "__main__":
+    main()
