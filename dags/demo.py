@@ -52,7 +52,7 @@ def _nights(home: Path, count: int, say: runner.Say) -> int:
         for night in demo.NIGHTS[:count]:
             instant = format_instant(night)
             say(f"\nNight of {instant}")
-            demo.land_until(ws, night)
+            demo.land_until(ws, night, progress=lambda text: say(f"  {text}"))
             taken_in = airflow.run("feedback_ingest", {"at": instant}, ask="ingest")
             if not taken_in.succeeded:
                 say(f"feedback_ingest failed; why is in {_logs(home, taken_in)}")

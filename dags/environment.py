@@ -56,8 +56,16 @@ def database(home: Path) -> Path:
 
 
 def apply(home: Path, port: int = 8080, *, to: MutableMapping[str, str] = os.environ) -> None:
-    """Put `settings` into the environment; Airflow must not have been imported yet."""
-    airflow_home(home).mkdir(parents=True, exist_ok=True)
+    """Put `settings` into the environment; Airflow must not have been imported yet.
+
+    Raises `StorageError` where Airflow's folder cannot be made.
+    """
+    try:
+        airflow_home(home).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        from pipeline.errors import StorageError
+
+        raise StorageError(f"cannot make {airflow_home(home)}: {error.strerror}") from error
     to.update(settings(home, port))
 
 

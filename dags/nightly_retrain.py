@@ -298,10 +298,13 @@ def nightly_retrain() -> None:
 
 def _problem(name: str) -> dict[str, Any] | None:
     """Return what a failed task left for the verdict; `name` ends in ``_3`` for a mapped one."""
-    ti = get_current_context()["ti"]
+    pull = get_current_context()["ti"].xcom_pull
     task_id, _, index = name.rpartition("_")
-    mapped = {"task_ids": task_id, "map_indexes": int(index)} if index.isdigit() else None
-    problem: dict[str, Any] | None = ti.xcom_pull(key=PROBLEM, **(mapped or {"task_ids": name}))
+    problem: dict[str, Any] | None
+    if index.isdigit():
+        problem = pull(task_ids=task_id, map_indexes=int(index), key=PROBLEM)
+    else:
+        problem = pull(task_ids=name, key=PROBLEM)
     return problem
 
 

@@ -67,7 +67,7 @@ def post(message: Mapping[str, Any]) -> bool:
 def address(connection: Connection) -> str:
     """Return the address that a connection means; `ValueError` if it is no http(s) address."""
     host, schema = connection.host or "", connection.schema or ""
-    path = connection.extra_dejson.get("path", "")
+    path: str = connection.extra_dejson.get("path", "")
     if "://" in host:
         url = host
     elif schema in ("", "http", "https"):

@@ -263,7 +263,14 @@ def test_an_answer_that_is_no_yes_fails_nothing_and_leaks_nothing(
 
 
 @pytest.mark.parametrize(
-    "address", ["http://127.0.0.1:9/secret-path", "ftp://x/secret-path", "http://[secret-path"]
+    "address",
+    [
+        "http://127.0.0.1:9/secret-path",
+        "http://127.0.0.1:9/secret path",
+        "http://127.0.0.1:secret",
+        "ftp://x/secret-path",
+        "http://[secret-path",
+    ],
 )
 def test_an_address_that_cannot_be_reached_fails_nothing_and_leaks_nothing(
     address: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from dags import environment
+from pipeline.errors import StorageError
 from tests.dags.conftest import Python
 
 
@@ -28,6 +29,13 @@ def test_everything_airflow_writes_lies_in_the_workspace(tmp_path: Path) -> None
     assert given["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] == f"sqlite:///{home}/airflow/airflow.db"
     assert given["AIRFLOW__LOGGING__BASE_LOG_FOLDER"].startswith(str(home))
     assert given["NIGHTJAR_HOME"] == str(home)
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "airflow").write_text("in the way")
+
+    with pytest.raises(StorageError, match=r"cannot make .*airflow: File exists"):
+        environment.apply(tmp_path, to={})
 
 
 @pytest.mark.slow
