@@ -96,3 +96,18 @@ def workspace() -> Iterator[Workspace]:
         if isinstance(error, StorageError):
             raise AirflowException(error.sentence) from error
         raise AirflowFailException(error.sentence) from error
+
+
+def problem_of(name: str) -> dict[str, Any] | None:
+    """Return what a failed task of this run left under `PROBLEM`, ``None`` if it was a bug.
+
+    `name` ends in ``_3`` for the fourth instance of a mapped task.
+    """
+    pull = get_current_context()["ti"].xcom_pull
+    task_id, _, index = name.rpartition("_")
+    problem: dict[str, Any] | None
+    if index.isdigit():
+        problem = pull(task_ids=task_id, map_indexes=int(index), key=PROBLEM)
+    else:
+        problem = pull(task_ids=name, key=PROBLEM)
+    return problem

@@ -37,8 +37,8 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from dags.common import (
     DEFAULT_ARGS,
     HEAVY,
-    PROBLEM,
     RETRAIN_REQUESTED,
+    problem_of,
     resolve_as_of,
     workspace,
 )
@@ -258,7 +258,7 @@ def nightly_retrain() -> None:
         problems = {
             name: problem
             for name, state in states.items()
-            if state == "failed" and (problem := _problem(name))
+            if state == "failed" and (problem := problem_of(name))
         }
         ended = judge(states, started, _decided(), problems)
         try:
@@ -294,18 +294,6 @@ def nightly_retrain() -> None:
         publish(),
         verdict(),
     )
-
-
-def _problem(name: str) -> dict[str, Any] | None:
-    """Return what a failed task left for the verdict; `name` ends in ``_3`` for a mapped one."""
-    pull = get_current_context()["ti"].xcom_pull
-    task_id, _, index = name.rpartition("_")
-    problem: dict[str, Any] | None
-    if index.isdigit():
-        problem = pull(task_ids=task_id, map_indexes=int(index), key=PROBLEM)
-    else:
-        problem = pull(task_ids=name, key=PROBLEM)
-    return problem
 
 
 nightly_retrain()

@@ -170,7 +170,9 @@ def airflow(home: Path, say: Say) -> Iterator[Runner]:
         configure_logging(json_output=True, output=logs)
         get_listener_manager().add_listener(_listener(_Progress(logs, say)))
         sys.excepthook = sys.__excepthook__  # Airflow's would log what ends this process
-        _close_left_over(load_dags())
+        dags = load_dags()
+        _require_to_ourselves(dags)
+        _close_left_over(dags)
         yield Runner()
 
 
@@ -187,6 +189,29 @@ def load_dags() -> dict[str, Any]:
     if bag.import_errors:
         raise RuntimeError("; ".join(bag.import_errors.values()))
     return dict(bag.dags)
+
+
+def _require_to_ourselves(dags: Mapping[str, Any]) -> None:
+    """Refuse to run beside a scheduler that would run the same tasks."""
+    from airflow.jobs.job import most_recent_job
+    from airflow.models.dag import DagModel
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    with create_session() as session:
+        scheduler = most_recent_job("SchedulerJob", session=session)
+        if scheduler is None or not scheduler.is_alive():
+            return
+        switched_on = session.scalars(
+            select(DagModel.dag_id).where(DagModel.dag_id.in_(dags), DagModel.is_paused.is_(False))
+        ).all()
+    if switched_on:
+        from pipeline.errors import ConcurrencyError
+
+        raise ConcurrencyError(
+            f"a scheduler is at work on {' and '.join(sorted(switched_on))}: "
+            "pause it on Airflow's page, or stop `make ui`"
+        )
 
 
 def _close_left_over(dags: Mapping[str, Any]) -> None:

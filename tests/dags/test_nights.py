@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -170,26 +171,54 @@ def test_the_pages_find_every_run_and_its_words(nights: dict[str, Told], root: P
     assert (words / "task_id=train" / "map_index=0" / "attempt=1.log").stat().st_size > 0
 
 
-def test_a_killed_runner_is_followed_by_one_that_ends_the_night(tmp_path: Path) -> None:
-    with _start("one-night", tmp_path) as killed:
+@pytest.fixture(scope="module")
+def resumed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Told]:
+    """A night whose runner was killed, and how the next runner ended it."""
+    root = tmp_path_factory.mktemp("killed")
+    with _start("one-night", root) as killed:
         assert killed.stderr is not None
         for line in killed.stderr:
             if line.split()[:1] == ["features"]:
                 os.kill(killed.pid, signal.SIGKILL)
     assert killed.returncode == -signal.SIGKILL
+    with _start("one-night", root) as second:
+        said, complained = second.communicate(timeout=120)
+    assert second.returncode == 0, complained
+    told: Told = json.loads(said)
+    return root, told
 
-    with _start("one-night", tmp_path) as second:
-        said, _ = second.communicate(timeout=120)
-    ended = json.loads(said)
+
+def _database(root: Path) -> sqlite3.Connection:
+    return sqlite3.connect(root / "home" / "airflow" / "airflow.db")
+
+
+def test_a_killed_runner_is_followed_by_one_that_ends_the_night(
+    resumed: tuple[Path, Told],
+) -> None:
+    root, ended = resumed
 
     assert ended["said"]["status"] == "first"
     assert ended["publications"] == 1
-    with sqlite3.connect(tmp_path / "home" / "airflow" / "airflow.db") as database:
+    with _database(root) as database:
         found = database.execute(
             "SELECT state, count(*) FROM dag_run WHERE dag_id = 'nightly_retrain' GROUP BY state"
         ).fetchall()
-        left = database.execute(
-            "SELECT count(*) FROM task_instance WHERE state = 'running'"
-        ).fetchone()
+        running = "SELECT count(*) FROM task_instance WHERE state = 'running'"
+        assert database.execute(running).fetchone() == (0,)
     assert sorted(found) == [("failed", 1), ("success", 1)]
-    assert left == (0,)
+
+
+def test_a_runner_does_not_cross_a_scheduler(resumed: tuple[Path, Told]) -> None:
+    root, _ = resumed
+    with _database(root) as database:
+        database.execute("UPDATE dag SET is_paused = 0 WHERE dag_id = 'nightly_retrain'")
+        database.execute(
+            "INSERT INTO job (job_type, state, latest_heartbeat) VALUES (?, 'running', ?)",
+            ("SchedulerJob", datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")),
+        )
+
+    with _start("one-night", root) as refused:
+        _, complained = refused.communicate(timeout=60)
+
+    assert refused.returncode != 0
+    assert "a scheduler is at work on nightly_retrain" in complained
