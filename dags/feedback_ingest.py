@@ -1,6 +1,8 @@
 """Take in what has landed: events, items and users, each file once.
 
-**When.** Every five minutes. Starts paused. A pass with nothing to take in is skipped, green.
+**When.** Every five minutes. Starts paused. A pass with nothing to take in is skipped, green; one
+in which a file had to be set aside, or waits for a better config, is red and says which. The other
+files were taken in all the same.
 
 **What follows.** A pass that accepted events says so to whoever waits for the asset
 `nightjar://lake/events`. If enough has changed for a new model, it asks for one through
@@ -18,7 +20,7 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import CronTriggerTimetable, Param, dag, get_current_context, task
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from dags.common import DEFAULT_ARGS, EVENTS, RETRAIN_REQUESTED, resolve_at, workspace
 
@@ -69,7 +71,7 @@ def feedback_ingest() -> None:
     @task(outlets=[EVENTS])
     def announce_events(result: dict[str, Any]) -> None:
         """Tell the asset `nightjar_events` that the lake has new events."""
-        if not result["accepted"]:
+        if not result["events"]:
             raise AirflowSkipException("no new events were accepted")
 
     @task(outlets=[RETRAIN_REQUESTED])
@@ -78,9 +80,16 @@ def feedback_ingest() -> None:
         if not result["retrain_wanted"]:
             raise AirflowSkipException(result["reason"])
 
+    @task(retries=0)
+    def verdict(result: dict[str, Any]) -> None:
+        """Make a pass red in which a file was set aside, or waits for a better config."""
+        if result["problems"]:
+            raise AirflowFailException("; ".join(result["problems"]))
+
     result = ingest()
     announce_events(result)
     request_retrain(result)
+    verdict(result)
 
 
 feedback_ingest()

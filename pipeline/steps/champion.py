@@ -115,3 +115,9 @@ def last_block_days(entries: Iterable[Mapping[str, Any]], as_of: datetime) -> in
         if e["type"] == DECISION and e["kind"] != "first" and parse_instant(e["as_of"]) < as_of
     ]
     return max((int(e["block_days"]) for e in nights), default=None)
+
+
+def last_judged(entries: Iterable[Mapping[str, Any]], instant: datetime) -> datetime | None:
+    """Return the as-of of the newest night before `instant` that came to a decision."""
+    judged = (parse_instant(e["as_of"]) for e in entries if e["type"] == DECISION)
+    return max((as_of for as_of in judged if as_of < instant), default=None)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shlex
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,7 +24,7 @@ from pipeline.errors import ConfigError
 from pipeline.evaluation.evaluate import NDCG, metric_name
 from pipeline.report.words import metric_label
 from pipeline.steps.page import lift_rows
-from pipeline.steps.prepare import Night
+from pipeline.steps.prepare import Night, concluded
 from pipeline.steps.retrain import result
 from pipeline.steps.run import Workspace
 from pipeline.stores.runs import Run
@@ -94,9 +96,11 @@ def prepare(home: Path) -> Workspace:
 def land_until(ws: Workspace, night: datetime, *, progress: Progress = silent) -> tuple[Path, ...]:
     """Put into `landing/` what has happened since the night before, a file a day.
 
-    The first night gets everything before it as one file. A file whose bytes were taken in
-    before is landed again and adds nothing.
+    The first night gets everything before it as one file. A night that is over lands nothing; one
+    that was stopped lands its files again, and those that were taken in add nothing.
     """
+    if any(concluded(run) for run in ws.runs.starting_with(compact_instant(night))):
+        return ()
     frames = {
         name: pl.read_parquet(_folder() / f"{name}.parquet")
         for name in ("transactions", "products", "demographics")
@@ -142,12 +146,18 @@ def summary(ws: Workspace) -> dict[str, Any]:
         "metric": metric_label(metric_name(NDCG, ws.config.recommend.length)),
         "nights": [_told(ws, run) for run in found],
         "look": {
-            "page": str(found[-1].folder / "gate" / "page.html") if found else "",
-            "lists": f"nightjar lists 1 --home {ws.home}",
-            "history": f"nightjar history --home {ws.home}",
+            "page": found[-1].folder.joinpath("gate", "page.html").as_uri() if found else "",
+            "lists": _command("lists 1", ws.home),
+            "history": _command("history", ws.home),
             "browser": "make ui",
         },
     }
+
+
+def _command(words: str, home: Path) -> str:
+    """Write a command that can be pasted into a shell."""
+    program = Path(sys.executable).with_name("nightjar")
+    return f"{shlex.quote(str(program))} {words} --home {shlex.quote(str(home))}"
 
 
 def _run_of(ws: Workspace, night: datetime) -> Run | None:

@@ -38,7 +38,7 @@ from pipeline.data.ingest import (
 )
 from pipeline.data.sources import Broken, MappingError
 from pipeline.errors import ConfigError, DataError, UnsafeInputError
-from pipeline.steps.champion import accepted_before
+from pipeline.steps.champion import last_judged
 from pipeline.steps.child import Child, ChildFailed
 from pipeline.steps.landing import (
     Found,
@@ -284,6 +284,7 @@ class _Taking:
 
 
 def _retrain(ws: Workspace, at: datetime) -> tuple[bool, str]:
-    before = accepted_before(ws.ledger.entries(), to_utc(at))
-    live = before[-1].as_of if before else None
-    return retrain_reason(Batches(ws.lake).accepted_since(live), live, to_utc(at), ws.config.ingest)
+    """Count from the last night that was judged, whatever it decided: a keep is an answer, too."""
+    judged = last_judged(ws.ledger.entries(), to_utc(at))
+    events = Batches(ws.lake).accepted_since(judged)
+    return retrain_reason(events, judged, to_utc(at), ws.config.ingest)

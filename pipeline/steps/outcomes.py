@@ -51,6 +51,7 @@ class FileResult:
     skipped: int = 0
     reasons: Mapping[str, int] = field(default_factory=dict)
     ignored_columns: tuple[str, ...] = ()
+    table: str = ""
 
     @classmethod
     def taken(
@@ -60,6 +61,7 @@ class FileResult:
         return cls(
             file=batch.file,
             source=batch.source,
+            table=batch.table,
             status=FileStatus.TAKEN,
             batch_id=batch.batch_id,
             reasons=reasons,
@@ -106,10 +108,15 @@ class IngestResult:
         return sum(one.accepted for one in self.outcomes)
 
     @property
-    def failed(self) -> bool:
-        """Whether a file was set aside, or waits for a better config."""
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong with files that were set aside, or wait for a better config."""
         bad = (FileStatus.SET_ASIDE, FileStatus.WAITS)
-        return any(one.status in bad for one in self.outcomes)
+        return tuple(one.text() for one in self.outcomes if one.status in bad)
+
+    @property
+    def failed(self) -> bool:
+        """Whether any file has a problem."""
+        return bool(self.problems)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON."""
@@ -121,6 +128,7 @@ class IngestResult:
             **{name: sum(getattr(one, name) for one in self.outcomes) for name in COUNTS},
             "reasons": dict(sorted(reasons.items())),
             "lake_version": self.lake_version,
+            "problems": list(self.problems),
             "outcomes": [
                 {**asdict(one), "status": one.status.value, "reasons": dict(one.reasons)}
                 for one in self.outcomes
@@ -142,9 +150,18 @@ class FeedbackResult(IngestResult):
     retrain_wanted: bool
     reason: str
 
+    @property
+    def events(self) -> int:
+        """New rows of events alone."""
+        return sum(one.accepted for one in self.outcomes if one.table == "events")
+
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON."""
-        said = {"retrain_wanted": self.retrain_wanted, "reason": self.reason}
+        said = {
+            "events": self.events,
+            "retrain_wanted": self.retrain_wanted,
+            "reason": self.reason,
+        }
         return super().to_dict() | said
 
     def text(self) -> str:

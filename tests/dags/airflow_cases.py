@@ -49,7 +49,11 @@ def test_the_nights_edges() -> None:
 
 
 def test_the_passs_edges() -> None:
-    assert _edges(FEEDBACK) == [("ingest", "announce_events"), ("ingest", "request_retrain")]
+    assert _edges(FEEDBACK) == [
+        ("ingest", "announce_events"),
+        ("ingest", "request_retrain"),
+        ("ingest", "verdict"),
+    ]
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: f"{task.dag_id}.{task.task_id}")
@@ -126,6 +130,7 @@ def test_assets_are_emitted_by_tasks_that_can_be_skipped() -> None:
         "ingest": [],
         "announce_events": ["nightjar_events"],
         "request_retrain": ["nightjar_retrain_requested"],
+        "verdict": [],
     }
 
 

@@ -77,6 +77,12 @@ def _scenarios(airflow: runner.Runner, root: Path, heard: list[Any]) -> dict[str
     ended["silence"] = shop.night(FIRST + timedelta(days=60))
     ended["no zone"] = shop.night("2024-03-11T09:00:00")
 
+    bad = shop.copy("a bad file")
+    broken = bad.home / "landing" / "events" / "broken.csv"
+    broken.write_text("event_id,user_id\n1,2\n")
+    os.utime(broken, (FIRST.timestamp(), FIRST.timestamp()))
+    ended["bad file"] = bad.feedback(SECOND)
+
     changed = shop.copy("changed tastes")
     changed.land(purchases(tastes=1, seed=7), SECOND, FIRST)
     changed.feedback(SECOND)

@@ -69,6 +69,15 @@ def test_a_pass_that_took_events_in_announces_them(nights: dict[str, Told]) -> N
     assert ended["states"]["request_retrain"] == "skipped"
 
 
+def test_a_pass_with_a_bad_file_is_red_and_names_it(nights: dict[str, Told]) -> None:
+    ended = nights["bad file"]
+
+    assert not ended["succeeded"]
+    assert ended["states"]["ingest"] == "success"
+    assert ended["states"]["verdict"] == "failed"
+    assert "broken.csv" in ended["said"]["problems"][0]
+
+
 def test_a_first_night_publishes(nights: dict[str, Told]) -> None:
     ended = nights["first"]
 

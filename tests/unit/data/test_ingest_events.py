@@ -208,7 +208,7 @@ def test_a_retrain_is_wanted_for_enough_events_after_a_pause():
     assert retrain_reason(9, None, AT, config)[0] is False
     assert retrain_reason(10, None, AT, config) == (
         True,
-        "retrain wanted: 10 new events (no model is live); 10 are enough",
+        "retrain wanted: 10 new events (no night was judged yet); 10 are enough",
     )
     assert retrain_reason(10, early, AT, config)[0] is False
     assert "20 hours must pass" in retrain_reason(10, early, AT, config)[1]

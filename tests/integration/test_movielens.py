@@ -1,0 +1,58 @@
+"""A second real data set goes from files to lists by config alone: ratings, times in seconds."""
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from pipeline import columns as c
+from pipeline.base import parse_instant
+from pipeline.steps.ingest import ingest
+from pipeline.steps.retrain import nightly
+from pipeline.steps.run import Workspace
+from pipeline.steps.show import lists
+
+FILES = Path(__file__).parents[2] / "build" / "movielens"
+CONFIG = """\
+[sources.ratings]
+table = "events"
+path = "ratings*.parquet"
+columns = { item_id = "movie_id", value = "rating" }
+constants = { kind = "rating" }
+timestamp_unit = "s"
+
+[sources.movies]
+table = "items"
+path = "movies*.parquet"
+columns = { item_id = "movie_id", title = "movie_title" }
+
+[sources.people]
+table = "users"
+path = "people*.parquet"
+columns = { segment = "occupation" }
+"""
+NIGHT = parse_instant("1998-04-01T00:00:00Z")
+
+
+@pytest.mark.realdata
+@pytest.mark.skipif(not FILES.is_dir(), reason="no build/movielens: `make movielens` fetches it")
+def test_ratings_become_lists_by_config_alone(tmp_path):
+    ws = Workspace.init(tmp_path / "home", CONFIG)
+    for table, name, rows in (
+        ("events", "ratings", 100_000),
+        ("items", "movies", 1_682),
+        ("users", "people", 943),
+    ):
+        told = ingest(ws, [FILES / f"{name}.parquet"], table=table, at=NIGHT.replace(year=2026))
+        assert (told.accepted, told.failed) == (rows, False)
+    ended = nightly(ws, NIGHT)
+    split = ws.run(ended.run_id).json("features", "split")
+    assert (split["policy"], split["target_kinds"]) == ("discovery", ["rating"])
+    assert ended.decision == "first"
+    assert "underpowered: 73 users" in ended.sentence
+    people = lists(ws, None).filter(pl.col(c.USER_ID) != c.ANYONE)
+    assert people[c.USER_ID].n_unique() == 943
+    assert people.group_by(c.USER_ID).len()["len"].min() == 20
+    slices = json.dumps(ws.run(ended.run_id).json("evaluate", "evaluation"))
+    assert "slice.segment_student.ndcg_at_20" in slices
