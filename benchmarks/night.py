@@ -142,7 +142,7 @@ def _night(home: Path) -> list[Row]:
     from pipeline.models.topk import top_k
     from pipeline.steps import demo, retrain
     from pipeline.steps.learn import read_history, read_scorer
-    from pipeline.steps.release import registry
+    from pipeline.steps.mirror import registry
     from pipeline.steps.run import Workspace
 
     ws = Workspace.open(home)

@@ -41,6 +41,10 @@ RunId = Annotated[str, typer.Option("--run", help="The run, as `nightly` or `sna
 AsOf = Annotated[
     str, typer.Option("--as-of", help="The instant that decides everything: 2017-12-29T09:00:00Z.")
 ]
+Recipes = Annotated[
+    list[str] | None, typer.Option("--recipe", help="Only these recipes; again for each.")
+]
+Publish = Annotated[bool, typer.Option(help="Put a promotion before people.")]
 At = Annotated[
     str | None, typer.Option("--at", help="The instant of arrival; default: now, by the clock.")
 ]
@@ -203,10 +207,8 @@ def feedback(at: At = None, home: Home = None, json: Json = False) -> None:
 @app.command()
 def nightly(
     as_of: AsOf,
-    recipe: Annotated[
-        list[str] | None, typer.Option(help="Only these recipes; again for each.")
-    ] = None,
-    publish: Annotated[bool, typer.Option(help="Put a promotion before people.")] = True,
+    recipe: Recipes = None,
+    publish: Publish = True,
     home: Home = None,
     json: Json = False,
 ) -> None:
@@ -287,10 +289,8 @@ def history(home: Home = None, json: Json = False) -> None:
 @app.command()
 def snapshot(
     as_of: AsOf,
-    recipe: Annotated[
-        list[str] | None, typer.Option(help="Only these recipes; again for each.")
-    ] = None,
-    publish: Annotated[bool, typer.Option(help="Put a promotion before people.")] = True,
+    recipe: Recipes = None,
+    publish: Publish = True,
     home: Home = None,
     json: Json = False,
 ) -> None:

@@ -15,15 +15,16 @@ from typing import Any
 import numpy as np
 
 from pipeline import columns as c
+from pipeline.base import Progress, silent
 from pipeline.data.matrix import History
 from pipeline.errors import GateError
 from pipeline.serving.publish import of_publication
 from pipeline.serving.recommend import model_lists, overlap
 from pipeline.steps.child import run_child
 from pipeline.steps.learn import canary_lists, promoted, read_scorer, read_split
-from pipeline.steps.prepare import Night, read_events
+from pipeline.steps.night import Night, open_night, read_events
 from pipeline.steps.run import Workspace
-from pipeline.stores.runs import Run
+from pipeline.stores.runs import Ref, Run
 
 MIN_OVERLAP = 0.5
 """Least mean overlap at 10 with the live lists, for people without a new event."""
@@ -31,7 +32,23 @@ _IDLE_USERS = 20
 """With fewer idle people the overlap is told and not judged."""
 
 
-def check_cold(ws: Workspace, night: Night) -> dict[str, Any]:
+def cold_check(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref:
+    """Load the refit in a fresh process and compare; raises `GateError` when lists differ."""
+    night = open_night(ws, run_id)
+    if night.run.committed("cold_check") is None:
+        promoted(night)
+        progress("cold check")
+        found = _check(ws, night)
+        with night.run.draft("cold_check") as draft:
+            draft.json("cold", found)
+            draft.rows = found["canaries"]
+    found = night.run.json("cold_check", "cold")
+    if found["fault"]:
+        raise GateError(f"cold check of run {run_id}: {found['fault']}")
+    return night.run.ref("cold_check")
+
+
+def _check(ws: Workspace, night: Night) -> dict[str, Any]:
     """Run the check: ``canaries``, ``idle``, ``overlap``, and ``fault``, a sentence or ``None``."""
     answer = run_child("pipeline.steps.cold", [str(ws.runs.root), night.run.run_id])
     found: dict[str, Any] = json.loads(answer)

@@ -25,8 +25,8 @@ from pipeline.evaluation.gate import (
 )
 from pipeline.steps.champion import DECISION
 from pipeline.steps.learn import absences, read_split, trained
+from pipeline.steps.night import Night, open_night
 from pipeline.steps.page import night_files
-from pipeline.steps.prepare import Night, open_night
 from pipeline.steps.run import Workspace
 from pipeline.stores.runs import Ref
 

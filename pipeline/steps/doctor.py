@@ -74,7 +74,7 @@ def _lake(ws: Workspace) -> str:
 
 
 def _registry(ws: Workspace) -> str:
-    from pipeline.steps.release import registry
+    from pipeline.steps.mirror import registry
 
     registry(ws).prepare()
     return "MLflow's store answers"

@@ -20,7 +20,7 @@ from pipeline.models.contract import Recipe, Scorer
 from pipeline.models.families import load
 from pipeline.serving.recommend import fallback_list
 from pipeline.steps.champion import accepted_before, references
-from pipeline.steps.prepare import Night, open_night, read_pinned
+from pipeline.steps.night import Night, open_night, read_pinned
 from pipeline.steps.run import Workspace
 from pipeline.stores.runs import Draft, Ref, Run
 
@@ -175,24 +175,6 @@ def refit(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref:
         draft.arrays("canaries", canary_lists(scorer, history, canaries, night, split))
         draft.rows = history.n_users
     return night.run.ref("refit")
-
-
-def cold_check(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref:
-    """Load the refit in a fresh process and compare; raises `GateError` when lists differ."""
-    from pipeline.steps.cold import check_cold
-
-    night = open_night(ws, run_id)
-    if night.run.committed("cold_check") is None:
-        promoted(night)
-        progress("cold check")
-        found = check_cold(ws, night)
-        with night.run.draft("cold_check") as draft:
-            draft.json("cold", found)
-            draft.rows = found["canaries"]
-    found = night.run.json("cold_check", "cold")
-    if found["fault"]:
-        raise GateError(f"cold check of run {run_id}: {found['fault']}")
-    return night.run.ref("cold_check")
 
 
 def canary_lists(

@@ -22,7 +22,7 @@ from pipeline.report.night import (
 from pipeline.report.page import night_figures, night_page
 from pipeline.report.words import advice
 from pipeline.steps.learn import absences, trained
-from pipeline.steps.prepare import Night
+from pipeline.steps.night import Night
 
 _95 = 1.96
 

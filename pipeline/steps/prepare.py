@@ -24,18 +24,17 @@ from pipeline.base import (
     Progress,
     compact_instant,
     format_instant,
-    parse_instant,
     silent,
     to_utc,
 )
-from pipeline.data.split import before, between, is_silent, last_event
+from pipeline.data.split import between, is_silent, last_event
 from pipeline.data.validate import JUDGED, Baseline, Validation, events_since
 from pipeline.data.validate import validate as judge
 from pipeline.errors import ConfigError, DataError
 from pipeline.models.contract import Recipe
-from pipeline.models.families import recipe_from
 from pipeline.steps.champion import Champion, accepted_before, last_block_days
-from pipeline.steps.config import Config, dump, load
+from pipeline.steps.config import Config, dump
+from pipeline.steps.night import Night, concluded, open_night, read_events, read_pinned
 from pipeline.steps.run import Workspace
 from pipeline.steps.windows import windows
 from pipeline.stores.runs import Ref, Run
@@ -62,45 +61,6 @@ class Started:
     status: str
     sentence: str
     recipes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Night:
-    """What `snapshot` pinned, as later steps read it."""
-
-    run: Run
-    as_of: datetime
-    versions: dict[str, int | None]
-    config: Config
-    recipes: dict[str, Recipe]
-    champion: Champion | None
-    champion_name: str | None
-    publish: bool
-    replay: bool
-    facts: dict[str, Any]
-
-    @classmethod
-    def read(cls, run: Run) -> Night:
-        """Read a committed snapshot."""
-        facts = run.json("snapshot", "snapshot")
-        champion = facts["champion"]
-        return cls(
-            run=run,
-            as_of=parse_instant(facts["as_of"]),
-            versions=facts["versions"],
-            config=load(facts["config"]),
-            recipes={name: recipe_from(r) for name, r in facts["recipes"].items()},
-            champion=Champion.from_dict(champion) if champion else None,
-            champion_name=facts["champion_name"],
-            publish=facts["publish"],
-            replay=facts["replay"],
-            facts=facts,
-        )
-
-
-def open_night(ws: Workspace, run_id: str) -> Night:
-    """Read the snapshot of a run that was started."""
-    return Night.read(ws.run(run_id))
 
 
 def snapshot(
@@ -248,42 +208,12 @@ def _sizes(ws: Workspace, night: Night, *tables: str) -> dict[str, int]:
     return {table: read_pinned(ws, night, table).height for table in tables}
 
 
-def read_pinned(
-    ws: Workspace,
-    night: Night,
-    table: str,
-    *,
-    columns: Sequence[str] | None = None,
-    where: pl.Expr | None = None,
-) -> pl.DataFrame:
-    """Read a table at the version that the night pinned; empty if it was not there then."""
-    version = night.versions[table]
-    if version is None:
-        return ws.lake.empty(table, columns)
-    return ws.lake.read(table, version=version, columns=columns, where=where)
-
-
-def read_events(ws: Workspace, night: Night, *columns: str) -> pl.DataFrame:
-    """Return the pinned events before the as-of."""
-    return read_pinned(ws, night, "events", columns=columns, where=before(night.as_of))
-
-
 def _started_before(run: Run) -> Started:
     night = Night.read(run)
     if (how := concluded(run)) is not None:
         return Started(run.run_id, "already_done", f"run {run.run_id} is done: {how}")
     names = tuple(night.recipes)
     return Started(run.run_id, "new", f"run {run.run_id} goes on where it stopped", names)
-
-
-def concluded(run: Run) -> str | None:
-    """Return the sentence of a night that has come to its end, else ``None``."""
-    if run.committed("gate") is None or run.committed("register") is None:
-        return None
-    decision = run.json("gate", "decision")
-    if decision["kind"] == "keep" or run.committed("publish") is not None:
-        return str(decision["sentence"])
-    return None
 
 
 def _chosen(config: Config, names: Sequence[str] | None) -> dict[str, Recipe]:

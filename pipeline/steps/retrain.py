@@ -12,12 +12,15 @@ from datetime import datetime
 from typing import Any
 
 from pipeline.base import Progress, format_instant, silent, to_utc
-from pipeline.steps.champion import accepted_before
+from pipeline.steps.champion import PUBLICATION, accepted_before
+from pipeline.steps.cold import cold_check
 from pipeline.steps.decide import Decided, gate
-from pipeline.steps.learn import Failure, cold_check, evaluate, refit, train
-from pipeline.steps.prepare import Night, Started, features, validate
+from pipeline.steps.learn import Failure, evaluate, refit, train
+from pipeline.steps.mirror import PROMOTIONS, register
+from pipeline.steps.night import Night
+from pipeline.steps.prepare import Started, features, validate
 from pipeline.steps.prepare import snapshot as pin
-from pipeline.steps.release import PROMOTIONS, publish, recommend, reconcile, register
+from pipeline.steps.release import publish, recommend, reconcile
 from pipeline.steps.run import Workspace
 
 __all__ = [
@@ -152,9 +155,7 @@ def _steps(ws: Workspace, started: Started, progress: Progress) -> dict[str, str
     register(ws, run_id, progress=progress)
     if decided.kind in PROMOTIONS:
         recommend(ws, run_id, progress=progress)
-        from pipeline.steps.release import publish as put_live
-
-        put_live(ws, run_id, progress=progress)
+        publish(ws, run_id, progress=progress)
     return failures
 
 
@@ -185,9 +186,9 @@ def result(
 
 def _champion_after(ws: Workspace, night: Night) -> dict[str, Any]:
     """Return the champion once this night is over: its own, or the one it found."""
-    own = [x for x in accepted_before(ws.ledger.entries(), night.as_of) if x]
-    published = [e for e in ws.ledger.entries() if e.get("run_id") == night.run.run_id]
-    for entry in published:
-        if entry["type"] == "publication":
+    entries = ws.ledger.entries()
+    for entry in entries:
+        if entry["type"] == PUBLICATION and entry["run_id"] == night.run.run_id:
             return dict(entry)
-    return own[-1].to_dict() if own else {}
+    before = accepted_before(entries, night.as_of)
+    return before[-1].to_dict() if before else {}

@@ -16,7 +16,7 @@ import pytest
 from pipeline import columns as c
 from pipeline.base import format_instant
 from pipeline.steps.ingest import feedback
-from pipeline.steps.release import registry
+from pipeline.steps.mirror import registry
 from pipeline.steps.retrain import nightly
 from pipeline.steps.run import Workspace
 from pipeline.steps.show import history, lists

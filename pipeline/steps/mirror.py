@@ -1,0 +1,152 @@
+"""The night in MLflow: everything it committed, gathered as plain records and mirrored.
+
+A kept or blocked night is shown like a promoted one; only a promotion becomes a version.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from pipeline.base import Progress, compact_instant, format_instant, silent
+from pipeline.errors import StorageError
+from pipeline.steps.learn import absences, train_folder, trained
+from pipeline.steps.night import Night, open_night
+from pipeline.steps.run import Workspace
+from pipeline.stores.registry.client import Registry
+from pipeline.stores.registry.records import ChildRecord, DatasetRecord, ModelRecord, NightRecord
+from pipeline.stores.runs import Ref, Run
+
+PROMOTIONS = ("first", "switch", "refresh")
+"""Decisions that put a model before people."""
+
+
+def registry(ws: Workspace) -> Registry:
+    """Return the door to this workspace's MLflow."""
+    config = ws.config.registry
+    return Registry(ws.tracking_uri, config.experiment, config.model_name)
+
+
+def register(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref:
+    """Mirror the night into MLflow, whatever it decided; a promotion becomes a version."""
+    night = open_night(ws, run_id)
+    if (ref := night.run.committed("register")) is not None:
+        return ref
+    progress("register")
+    record = _night_record(night)
+    with ws.lake.lock("register"):
+        door = registry(ws)
+        door.prepare()
+        mirrored = door.mirror_night(record)
+        if record.model is not None and mirrored.version is not None:
+            door.verify(mirrored.version, _sums(night.run, record.model))
+    with night.run.draft("register") as draft:
+        draft.json("mlflow", {"run": mirrored.parent_run_id, "version": mirrored.version})
+        draft.rows = len(record.children)
+    return night.run.ref("register")
+
+
+def _night_record(night: Night) -> NightRecord:
+    run, decision = night.run, night.run.json("gate", "decision")
+    winner = decision["recipe"] if decision["kind"] in PROMOTIONS else None
+    tags = {
+        "nightjar.as_of": format_instant(night.as_of),
+        "nightjar.decision": decision["kind"],
+        "nightjar.snapshot": json.dumps(night.versions, sort_keys=True),
+        "nightjar.git_commit": night.facts["commit"],
+        "nightjar.replay": str(night.replay).lower(),
+    }
+    pictures = [name for name in run.manifest("gate")["files"] if name.endswith((".png", ".html"))]
+    split = run.json("features", "split")
+    return NightRecord(
+        run_id=run.run_id,
+        as_of=night.as_of,
+        sentence=decision["sentence"],
+        children=_children(night),
+        datasets=_datasets(night),
+        params={
+            "holdout_days": split["block_days"],
+            "policy": split["policy"],
+            "target_kinds": ",".join(split["target_kinds"]),
+            "champion": decision["recipe"],
+        },
+        metrics=_cleaning(run),
+        tags=tags,
+        artifacts={
+            "decision.json": run.path("gate", "decision.json"),
+            "validation.json": run.path("validate", "validation.json"),
+            "cleaning.json": run.path("features", "clean.json"),
+            **{name: run.path("gate", name) for name in pictures},
+        },
+        winner=winner,
+        model=None if winner is None else _model(night, winner, decision["sentence"], tags),
+    )
+
+
+def _children(night: Night) -> tuple[ChildRecord, ...]:
+    run, found = night.run, night.run.json("evaluate", "evaluation")["recipes"]
+    children = []
+    for name in trained(night):
+        made = run.json(train_folder(name), "recipe")
+        children.append(
+            ChildRecord(
+                recipe=name,
+                params=made["recipe"],
+                metrics=found[name]["metrics"],
+                tags={"nightjar.trained_on": made["trained_on"]},
+            )
+        )
+    failed = {
+        n: why for n, why in absences(night).items() if run.committed(train_folder(n)) is None
+    }
+    children += [
+        ChildRecord(recipe=name, params=night.recipes[name].model_dump(mode="json"), failure=why)
+        for name, why in failed.items()
+    ]
+    return tuple(children)
+
+
+def _datasets(night: Night) -> tuple[DatasetRecord, ...]:
+    rows = night.run.json("features", "tables")
+    contexts = {"events": "training", "items": "catalogue", "users": "segments"}
+    return tuple(
+        DatasetRecord(
+            name=table,
+            lake_version=version,
+            # The as-of, too: two nights may see different rows of one version.
+            digest=f"{table}@{version}-{compact_instant(night.as_of)}",
+            rows=rows[table],
+            context=context,
+        )
+        for table, context in contexts.items()
+        if (version := night.versions[table]) is not None
+    )
+
+
+def _cleaning(run: Run) -> dict[str, float]:
+    """Name the counts of what cleaning did to the training window."""
+    report = run.json("features", "clean")["train"]
+    counts = {f"clean.{key}": float(report[key]) for key in ("rows_in", "rows_out", "quarantined")}
+    for column in report["columns"]:
+        for what in ("missing", "filled", "below", "above"):
+            counts[f"clean.{column['column']}.{what}"] = float(column[what])
+    return counts
+
+
+def _model(night: Night, winner: str, sentence: str, tags: Mapping[str, str]) -> ModelRecord:
+    files: tuple[Path, ...] = tuple(
+        night.run.path("refit", name) for name in ("scorer.npz", "history.npz", "meta.json")
+    )
+    recipe = json.dumps(night.recipes[winner].model_dump(mode="json"), sort_keys=True)
+    return ModelRecord(
+        files=files, description=sentence, tags={**tags, "nightjar.recipe_json": recipe}
+    )
+
+
+def _sums(run: Run, model: ModelRecord) -> dict[str, str]:
+    files = run.manifest("refit")["files"]
+    missing = [path.name for path in model.files if path.name not in files]
+    if missing:
+        raise StorageError(f"step refit of run {run.run_id} has no file {missing[0]}")
+    return {path.name: files[path.name]["sha256"] for path in model.files}

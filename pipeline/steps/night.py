@@ -1,0 +1,92 @@
+"""What a night pinned, as every later step reads it: settings, versions, recipes, champion.
+
+Promises: nothing here depends on when it is read; a table that was not there when the night began
+stays empty for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import polars as pl
+
+from pipeline.base import parse_instant
+from pipeline.data.split import before
+from pipeline.models.contract import Recipe
+from pipeline.models.families import recipe_from
+from pipeline.steps.champion import Champion
+from pipeline.steps.config import Config, load
+from pipeline.steps.run import Workspace
+from pipeline.stores.runs import Run
+
+
+@dataclass(frozen=True)
+class Night:
+    """What `snapshot` pinned, as later steps read it."""
+
+    run: Run
+    as_of: datetime
+    versions: dict[str, int | None]
+    config: Config
+    recipes: dict[str, Recipe]
+    champion: Champion | None
+    champion_name: str | None
+    publish: bool
+    replay: bool
+    facts: dict[str, Any]
+
+    @classmethod
+    def read(cls, run: Run) -> Night:
+        """Read a committed snapshot."""
+        facts = run.json("snapshot", "snapshot")
+        champion = facts["champion"]
+        return cls(
+            run=run,
+            as_of=parse_instant(facts["as_of"]),
+            versions=facts["versions"],
+            config=load(facts["config"]),
+            recipes={name: recipe_from(r) for name, r in facts["recipes"].items()},
+            champion=Champion.from_dict(champion) if champion else None,
+            champion_name=facts["champion_name"],
+            publish=facts["publish"],
+            replay=facts["replay"],
+            facts=facts,
+        )
+
+
+def open_night(ws: Workspace, run_id: str) -> Night:
+    """Read the snapshot of a run that was started."""
+    return Night.read(ws.run(run_id))
+
+
+def read_pinned(
+    ws: Workspace,
+    night: Night,
+    table: str,
+    *,
+    columns: Sequence[str] | None = None,
+    where: pl.Expr | None = None,
+) -> pl.DataFrame:
+    """Read a table at the version that the night pinned; empty if it was not there then."""
+    version = night.versions[table]
+    if version is None:
+        return ws.lake.empty(table, columns)
+    return ws.lake.read(table, version=version, columns=columns, where=where)
+
+
+def read_events(ws: Workspace, night: Night, *columns: str) -> pl.DataFrame:
+    """Return the pinned events before the as-of."""
+    return read_pinned(ws, night, "events", columns=columns, where=before(night.as_of))
+
+
+def concluded(run: Run) -> str | None:
+    """Return the sentence of a night that has come to its end, else ``None``."""
+    if run.committed("gate") is None or run.committed("register") is None:
+        return None
+    decision = run.json("gate", "decision")
+    if decision["kind"] == "keep" or run.committed("publish") is not None:
+        return str(decision["sentence"])
+    return None
