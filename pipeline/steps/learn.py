@@ -20,7 +20,7 @@ from pipeline.models.contract import Recipe, Scorer
 from pipeline.models.families import load
 from pipeline.serving.recommend import fallback_list
 from pipeline.steps.champion import accepted_before, references
-from pipeline.steps.night import Night, open_night, read_pinned
+from pipeline.steps.night import Night, open_night
 from pipeline.steps.run import Workspace
 from pipeline.stores.runs import Draft, Ref, Run
 
@@ -85,7 +85,7 @@ def evaluate(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref:
     if (ref := night.run.committed("evaluate")) is not None:
         return ref
     history, split = read_history(night.run, "train"), read_split(night.run)
-    segments = _segments(ws, night)
+    segments = _segments(night.run)
     summary: dict[str, Any] = {}
     with night.run.draft("evaluate") as draft:
         for name in trained(night):
@@ -244,6 +244,7 @@ def read_split(run: Run) -> Split:
     return Split.from_dict(run.json("features", "split"), run.frame("features", "truth"))
 
 
-def _segments(ws: Workspace, night: Night) -> pl.DataFrame | None:
-    users = read_pinned(ws, night, "users", columns=[c.USER_ID, c.SEGMENT])
+def _segments(run: Run) -> pl.DataFrame | None:
+    """Return the cleaned users' segments, ``None`` where nobody is known by more than events."""
+    users = run.frame("features", "users").select(c.USER_ID, c.SEGMENT)
     return users if users.height else None

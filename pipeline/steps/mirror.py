@@ -125,12 +125,15 @@ def _datasets(night: Night) -> tuple[DatasetRecord, ...]:
 
 
 def _cleaning(run: Run) -> dict[str, float]:
-    """Name the counts of what cleaning did to the training window."""
-    report = run.json("features", "clean")["train"]
-    counts = {f"clean.{key}": float(report[key]) for key in ("rows_in", "rows_out", "quarantined")}
-    for column in report["columns"]:
-        for what in ("missing", "filled", "below", "above"):
-            counts[f"clean.{column['column']}.{what}"] = float(column[what])
+    """Name the counts of what cleaning did: to the training window, to items and users."""
+    told = run.json("features", "clean")
+    counts: dict[str, float] = {}
+    for table, report in (("events", told["train"]), *((t, told[t]) for t in ("items", "users"))):
+        for key in ("rows_in", "rows_out", "quarantined"):
+            counts[f"clean.{table}.{key}"] = float(report[key])
+        for column in report["columns"]:
+            for what in ("missing", "filled", "below", "above"):
+                counts[f"clean.{table}.{column['column']}.{what}"] = float(column[what])
     return counts
 
 

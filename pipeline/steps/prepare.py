@@ -36,7 +36,7 @@ from pipeline.steps.champion import Champion, accepted_before, last_block_days
 from pipeline.steps.config import Config, dump
 from pipeline.steps.night import Night, concluded, open_night, read_events, read_pinned
 from pipeline.steps.run import Workspace
-from pipeline.steps.windows import windows
+from pipeline.steps.windows import cleaned, windows
 from pipeline.stores.runs import Ref, Run
 
 TABLES = ("events", "items", "users", "quarantine", "batches")
@@ -192,20 +192,24 @@ def features(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref:
         first=night.champion is None,
         block_days=night.facts["block_days"],
     )
+    tables = {
+        "items": cleaned("items", read_pinned(ws, night, "items"), night.config.clean.items),
+        "users": cleaned("users", read_pinned(ws, night, "users"), night.config.clean.users),
+    }
+    reports = {table: report for table, (_, report) in tables.items()}
     with night.run.draft("features") as draft:
         draft.arrays("train", made.train.arrays())
         draft.arrays("full", made.full.arrays())
         draft.frame("truth", made.split.truth)
         draft.json("split", made.split.to_dict())
-        draft.json("clean", made.cleaning)
-        draft.json("tables", {"events": events.height, **_sizes(ws, night, "items", "users")})
+        draft.json("clean", {**made.cleaning, **reports})
+        draft.json(
+            "tables", {"events": events.height, **{t: f.height for t, (f, _) in tables.items()}}
+        )
+        for table, (frame, _) in tables.items():
+            draft.frame(table, frame)
         draft.rows = len(made.train.item)
     return night.run.ref("features")
-
-
-def _sizes(ws: Workspace, night: Night, *tables: str) -> dict[str, int]:
-    """Count the rows of tables as pinned."""
-    return {table: read_pinned(ws, night, table).height for table in tables}
 
 
 def _started_before(run: Run) -> Started:

@@ -6,19 +6,28 @@ cleaned, and the full window of the refit is cleaned with figures of its own.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import polars as pl
 
-from pipeline.data.clean import apply, learn
+from pipeline.data.clean import ColumnPolicy, apply, learn
 from pipeline.data.features import weigh
 from pipeline.data.matrix import History, build_history
 from pipeline.data.split import Split, before, split
 from pipeline.steps.config import Config
 
 _WHERE = "clean.events"
+
+
+def cleaned(
+    table: str, rows: pl.DataFrame, policies: Mapping[str, ColumnPolicy]
+) -> tuple[pl.DataFrame, dict[str, Any]]:
+    """Clean a table of items or users by its policies; returns the rows and what was done."""
+    done = apply(rows, learn(rows, policies, where=f"clean.{table}"))
+    return done.frame, done.report.to_dict()
 
 
 @dataclass(frozen=True)

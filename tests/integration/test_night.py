@@ -1,6 +1,7 @@
 """The loop on a small shop: what a user relies on, from files to lists."""
 
 import json
+import os
 import shutil
 
 import polars as pl
@@ -140,6 +141,39 @@ def test_the_ledger_tells_both_nights(shop):
 
 def test_aliases_follow_what_is_live(shop):
     assert registry(Workspace.open(shop[0])).aliases() == {"champion": 2, "previous": 1}
+
+
+def test_cleaning_is_done_and_counted(shop, tmp_path):
+    home = tmp_path / "cleaned"
+    policies = (
+        '[clean.items.price]\nmissing = "median"\noutliers = "clip"\nmaximum = 100.0\n'
+        '[clean.users.segment]\nmissing = "constant"\nconstant = "unknown"\n'
+    )
+    ws = Workspace.init(home, CONFIG + policies)
+    land(home, purchases(), NIGHTS[0])
+    items = home / "landing" / "items" / "items.csv"
+    items.write_text("item_id,price\ni1,10\ni2,\ni3,5000\n")
+    users = home / "landing" / "users" / "users.csv"
+    users.write_text("user_id,segment\nu1,student\nu2,\n")
+    for path in (items, users):
+        os.utime(path, (NIGHTS[0].timestamp() - 9, NIGHTS[0].timestamp() - 9))
+    assert not feedback(ws, NIGHTS[0]).failed
+    ended = nightly(ws, NIGHTS[0])
+    run = ws.run(ended.run_id)
+    prices = run.frame("features", "items").sort(c.ITEM_ID)[c.PRICE].to_list()
+    assert prices == [10.0, 55.0, 100.0]
+    told = run.json("features", "clean")
+    assert told["items"]["columns"][0]["filled"] == told["items"]["columns"][0]["above"] == 1
+    assert told["users"]["columns"][0]["filled"] == 1
+    logged = mlflow_metrics(ws, run.json("register", "mlflow")["run"])
+    assert logged["clean.items.price.filled"] == 1.0
+    assert logged["clean.events.rows_in"] > 5000
+
+
+def mlflow_metrics(ws, run_id):
+    from mlflow import MlflowClient
+
+    return MlflowClient(ws.tracking_uri, ws.tracking_uri).get_run(run_id).data.metrics
 
 
 def test_nothing_to_do_after_a_silent_week(copy):
