@@ -76,7 +76,7 @@ lock: $(READY) ## Write the locks anew, moving as little as possible (ARGS=--upg
 	@$(UV) $(LOCK) docker/mlflow.in -c requirements.lock -o docker/mlflow.lock
 
 # A broken or missing interpreter makes a new environment; otherwise the old one is brought in line.
-$(READY): requirements.lock bootstrap.lock pyproject.toml tools/openmp.py
+$(READY): requirements.lock bootstrap.lock pyproject.toml .make/openmp.py
 	@set -e; rm -f .venv/.ready-*; \
 	if ! $(PY) -c 'import pip' 2>/dev/null; then \
 	  found=; for python in $(PYTHON); do \
@@ -93,5 +93,5 @@ $(READY): requirements.lock bootstrap.lock pyproject.toml tools/openmp.py
 	  echo "uv could not install the lock; pip tries, more slowly ..." >&2; \
 	  $(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock; }; \
 	$(UV) pip install --quiet --python $(PY) --offline --no-deps --no-build-isolation --editable .; \
-	$(PY) tools/openmp.py; \
+	$(PY) .make/openmp.py; \
 	touch $@

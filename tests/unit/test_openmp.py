@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def openmp() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("openmp", ROOT / "tools/openmp.py")
+    spec = importlib.util.spec_from_file_location("openmp", ROOT / ".make/openmp.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
