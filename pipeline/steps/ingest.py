@@ -37,7 +37,7 @@ from pipeline.data.ingest import (
     with_pseudonyms,
 )
 from pipeline.data.sources import Broken, MappingError
-from pipeline.errors import ConfigError, DataError, UnsafeInputError
+from pipeline.errors import ConfigError, DataError, StorageError, UnsafeInputError
 from pipeline.steps.champion import last_judged
 from pipeline.steps.child import Child, ChildFailed
 from pipeline.steps.landing import (
@@ -139,6 +139,10 @@ def _taking(ws: Workspace, at: datetime) -> Iterator[_Taking]:
         scratch = ws.home / "scratch"
         # Text of files lies here while it is judged, raw ids included: no crash may leave it.
         shutil.rmtree(scratch, ignore_errors=True)
+        try:
+            scratch.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"cannot write the workspace {ws.home}: {error.strerror}") from error
         batches = Batches(ws.lake)
         batches.recover()
         if ws.lake.version("events") is not None and not len(ws.vault):
@@ -232,7 +236,6 @@ class _Taking:
 
     @contextmanager
     def _read(self, found: Found, digest: str) -> Iterator[_Text]:
-        self.scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
         limits = self.ws.config.ingest.limits
         with tempfile.TemporaryDirectory(dir=self.scratch) as folder:
             try:
