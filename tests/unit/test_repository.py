@@ -19,6 +19,7 @@ ROOMS = ("data", "models", "evaluation", "serving", "stores", "report", "steps")
 LOCKS = (
     "bootstrap.lock",
     "requirements.lock",
+    "movielens.lock",
     "docker/pipeline.lock",
     "docker/gpu.lock",
     "docker/mlflow.lock",
