@@ -67,7 +67,8 @@ def _nights(home: Path, count: int, say: runner.Say) -> int:
                 say(f"the task's words are in {_logs(home, finished)}")
                 return int(verdict["exit_code"])
     print(nights_table(demo.summary(ws)))
-    say(f"{count} nights in {time.monotonic() - began:.0f} s. See them with `make ui`.")
+    nights = f"{count} night{'' if count == 1 else 's'}"
+    say(f"{nights} in {time.monotonic() - began:.0f} s. See them with `make ui`.")
     return 0
 
 

@@ -1,8 +1,9 @@
 """`nightjar COMMAND ... [--home DIR] [--json]`: one command a step, one sentence an error.
 
 Promises: with ``--json`` stdout holds one JSON object and nothing else; progress goes to stderr;
-an expected failure is one sentence and an exit code, never a traceback. The clock is read here and
-nowhere else. Heavy imports wait until a command runs, so ``--help`` answers at once.
+an expected failure is one sentence and an exit code, never a traceback. The clock is read here, and
+in `steps` once a publication (when it went live); nowhere else. Heavy imports wait until a command
+runs, so ``--help`` answers at once.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def main() -> None:
     from pipeline.errors import NightjarError
 
     try:
-        code = app(standalone_mode=False)
+        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
     except NightjarError as error:
         _fail(error.sentence, error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
@@ -241,12 +242,15 @@ def demo(
 
     progress = _progress()
     ws = story.prepare(_home(home))
+    blocked = 0
     for night in story.NIGHTS[:nights]:
         story.land_until(ws, night, progress=progress)
         read(ws, night, progress=progress)
-        step(ws, night, progress=progress)
+        ended = step(ws, night, progress=progress)
+        blocked = ended.exit_code if ended.decision == "block" else blocked
     told = story.summary(ws)
     _show(told, json, nights_table(told))
+    raise typer.Exit(blocked)
 
 
 @app.command()
@@ -258,7 +262,7 @@ def lists(
     json: Json = False,
 ) -> None:
     """Show the lists that are live."""
-    from pipeline.errors import ConfigError
+    from pipeline.errors import ConfigError, StorageError
     from pipeline.report.table import lists_table
     from pipeline.serving.publish import plain_rows
     from pipeline.steps.show import lists as step
@@ -269,7 +273,10 @@ def lists(
     ws = _open(home)
     rows = step(ws, None if everybody else users)
     if out is not None:
-        rows.write_parquet(out)
+        try:
+            rows.write_parquet(out)
+        except OSError as error:
+            raise StorageError(f"cannot write {out}: {error}") from error
         _show({"out": str(out), "rows": rows.height}, json, f"{rows.height:,} rows in {out}")
         return
     plain = plain_rows(rows)

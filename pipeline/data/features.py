@@ -61,6 +61,9 @@ class FeaturesConfig(Frozen):
         for kind, weight in weights.items():
             if not math.isfinite(weight):
                 raise ValueError(f"the weight of {kind!r} is no finite number")
+        below = [kind for kind, weight in weights.items() if weight < 0 and kind != c.Kind.RETURN]
+        if below:
+            raise ValueError(f"the weight of {below[0]!r} is below 0; only 'return' takes back")
         if weights[c.Kind.RETURN] > 0:
             raise ValueError("the weight of 'return' must not be above 0: it takes back")
         return weights

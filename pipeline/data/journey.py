@@ -13,25 +13,30 @@ import polars as pl
 from pipeline.base import Interval
 
 _BOUGHT = "transaction_timestamp"
+_UNLISTED = "NOT LISTED"
 
 
 def purchases(transactions: pl.DataFrame, products: pl.DataFrame, span: Interval) -> pl.DataFrame:
     """Return the purchase lines of a span of time, in the order of time.
 
+    A few products are bought that the list of products lacks: their lines say so, and stay.
+
     Columns: line (basket-product, unique), household, product, quantity, department, category,
     bought_at (text without a zone).
     """
+    listed = products.select("product_id", "department", "product_category")
+    unlisted = pl.col("department").is_null()
     return (
         transactions.filter(_between(span))
-        .join(products.select("product_id", "department", "product_category"), on="product_id")
+        .join(listed, on="product_id", how="left")
         .sort(_BOUGHT, "basket_id", "product_id")
         .select(
             line=pl.format("{}-{}", "basket_id", "product_id"),
             household="household_id",
             product="product_id",
             quantity="quantity",
-            department="department",
-            category="product_category",
+            department=pl.when(unlisted).then(pl.lit(_UNLISTED)).otherwise("department"),
+            category=pl.when(unlisted).then(pl.lit(_UNLISTED)).otherwise("product_category"),
             bought_at=pl.col(_BOUGHT).dt.to_string("%Y-%m-%d %H:%M:%S"),
         )
     )

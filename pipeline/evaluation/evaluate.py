@@ -205,6 +205,8 @@ def _means(users: pl.DataFrame, k: int) -> dict[str, float]:
     """Name means, bounds of their intervals and numbers of users."""
     columns = [name for name in users.columns if name != c.USER_ID]
     values = users.select(pl.col(columns).fill_null(float("nan"))).to_numpy()
+    # By value, not by user: the dice of an interval must not hang on pseudonyms.
+    values = values[np.lexsort(np.nan_to_num(values, nan=-1.0).T)]
     inside = ~np.isnan(values)
     counts = inside.sum(axis=0)
     means, low, high = _intervals(np.where(inside, values, 0.0), inside.astype(np.float64))

@@ -170,11 +170,14 @@ class Recipe(Frozen):
 
     capabilities: ClassVar[Capabilities]
     scorer: ClassVar[type[Scorer]]
+    not_hashed: ClassVar[frozenset[str]] = frozenset()
+    """Fields that say where it trains, not what: another machine makes no other recipe."""
 
     @property
     def hash(self) -> str:
         """First 12 hex digits of the sha256 of the recipe's canonical JSON."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        chosen = self.model_dump(mode="json", exclude=set(self.not_hashed))
+        canonical = json.dumps(chosen, sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
     @abstractmethod

@@ -129,6 +129,7 @@ class Als(Recipe):
 
     capabilities: ClassVar[Capabilities] = AlsScorer.capabilities
     scorer: ClassVar[type[Scorer]] = AlsScorer
+    not_hashed: ClassVar[frozenset[str]] = frozenset({"device"})
 
     family: Literal["als"] = Field(default="als", description="Name of the family.")
     factors: int = Field(default=64, ge=1, le=1024, description="Length of a vector.")

@@ -17,6 +17,8 @@ from pipeline.models.families import recipe_from
 
 PUBLICATION = "publication"
 DECISION = "decision"
+PROMOTIONS = ("first", "switch", "refresh")
+"""Decisions that put a model before people."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,18 @@ def last_block_days(entries: Iterable[Mapping[str, Any]], as_of: datetime) -> in
     return max((int(e["block_days"]) for e in nights), default=None)
 
 
-def last_judged(entries: Iterable[Mapping[str, Any]], instant: datetime) -> datetime | None:
-    """Return the as-of of the newest night before `instant` that came to a decision."""
-    judged = (parse_instant(e["as_of"]) for e in entries if e["type"] == DECISION)
-    return max((as_of for as_of in judged if as_of < instant), default=None)
+def last_judged(
+    entries: Iterable[Mapping[str, Any]], instant: datetime
+) -> tuple[datetime, str] | None:
+    """Return as-of and run of the newest night up to `instant` that came to a decision."""
+    judged = [
+        (parse_instant(e["as_of"]), str(e["run_id"])) for e in entries if e["type"] == DECISION
+    ]
+    return max((night for night in judged if night[0] <= instant), default=None)
+
+
+def last_policy(entries: Iterable[Mapping[str, Any]], as_of: datetime) -> str | None:
+    """Return the seen policy of the last decision before `as_of`."""
+    lines = [e for e in entries if e["type"] == DECISION and parse_instant(e["as_of"]) < as_of]
+    lines.sort(key=lambda entry: parse_instant(entry["as_of"]))
+    return str(lines[-1]["task"]["policy"]) if lines else None

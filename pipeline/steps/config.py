@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -29,6 +29,9 @@ from pipeline.serving.publish import PublishConfig
 from pipeline.serving.recommend import RecommendConfig
 
 PREFIX = "NIGHTJAR__"
+
+RecipeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}$")]
+"""A recipe's name is a folder of the run, a run in MLflow, a word in sentences."""
 
 TEMPLATE = """\
 # The settings of this workspace. `nightjar config show` prints every field, what it means and
@@ -54,6 +57,7 @@ class RegistryConfig(Frozen):
 
     tracking_uri: str | None = Field(
         default=None,
+        pattern=r"^(https?|sqlite)://.+",
         description="MLflow's address; without one, a database inside the workspace.",
     )
     experiment: str = Field(default="nightjar", min_length=1, description="MLflow experiment.")
@@ -82,7 +86,7 @@ class Config(Frozen):
     clean: CleanConfig = Field(default=CleanConfig(), description="Missing values, outliers.")
     features: FeaturesConfig = Field(default=FeaturesConfig(), description="Weights of events.")
     split: SplitConfig = Field(default=SplitConfig(), description="Training window and holdout.")
-    recipes: dict[str, AnyRecipe] = Field(
+    recipes: dict[RecipeName, AnyRecipe] = Field(
         default_factory=default_recipes,
         description="Recipes that compete, by name; the baselines always do.",
     )
@@ -114,14 +118,26 @@ def compose(file: Path, environment: Mapping[str, str]) -> Composed:
             keys = name.removeprefix(PREFIX).lower().split("__")
             _put(written, keys, _literal(text), name)
             origins[".".join(keys)] = f"environment {name}"
-    return Composed(config_from(written, file.name), origins)
+    return Composed(config_from(written, file.name, origins), origins)
 
 
-def config_from(written: Mapping[str, Any], where: str) -> Config:
-    """Build the config from nested plain values, the defaults filled in."""
+def config_from(
+    written: Mapping[str, Any], where: str, origins: Mapping[str, str] | None = None
+) -> Config:
+    """Build the config from nested plain values, the defaults filled in.
+
+    `where` is blamed for what is wrong, unless `origins` knows better.
+    """
     given = dict(written)
     if "recipes" in given and isinstance(given["recipes"], dict):
-        given["recipes"] = {**_baselines(), **given["recipes"]}
+        known = {n: r.model_dump(mode="json") for n, r in default_recipes().items()}
+        named = {
+            name: {**known.get(name, {}), **recipe}
+            if isinstance(recipe, dict) and "family" not in recipe
+            else recipe
+            for name, recipe in given["recipes"].items()
+        }
+        given["recipes"] = {**_baselines(), **named}
     if "sources" in given and isinstance(given["sources"], dict):
         tables = {s.get("table") for s in given["sources"].values() if isinstance(s, dict)}
         defaults = {n: s for n, s in _default_sources().items() if n not in tables}
@@ -129,7 +145,7 @@ def config_from(written: Mapping[str, Any], where: str) -> Config:
     try:
         config = Config.model_validate(given)
     except ValidationError as error:
-        raise ConfigError(_sentence(error, where)) from error
+        raise ConfigError(_sentence(error, where, origins or {})) from error
     if config.gate.min_users > config.split.min_users:
         raise ConfigError(
             f"{where}: gate.min_users = {config.gate.min_users}: the holdout only grows until "
@@ -220,7 +236,7 @@ def _literal(text: str) -> Any:
         return text
 
 
-def _sentence(error: ValidationError, where: str) -> str:
+def _sentence(error: ValidationError, where: str, origins: Mapping[str, str]) -> str:
     """Turn pydantic's list into one sentence: field, value, what is allowed."""
     problems = error.errors(include_url=False)
     first = problems[0]
@@ -228,7 +244,14 @@ def _sentence(error: ValidationError, where: str) -> str:
     if place[0] == "recipes" and len(place) > 3:
         place = (*place[:2], *place[3:])  # pydantic names the family, the file does not
     field = ".".join(str(part) for part in place)
-    if first["type"] == "extra_forbidden":
+    blamed = _origin(field, origins)
+    where = where if blamed == "default" else blamed
+    if first["type"] == "union_tag_not_found":
+        sentence = f"{where}: {field} names no family; allowed are {_families()}"
+    elif first["type"] == "string_pattern_mismatch" and place[-1] == "[key]":
+        allowed = "letters, digits, _ . @ and -"
+        sentence = f"{where}: {place[1]!r} is no name of a recipe; it may hold {allowed}"
+    elif first["type"] == "extra_forbidden":
         sentence = f"{where}: {field} is no setting; {_allowed(first['loc'])}"
     elif first["type"] == "union_tag_invalid":
         context = first["ctx"]
@@ -239,10 +262,16 @@ def _sentence(error: ValidationError, where: str) -> str:
         shown = repr(first["input"])
         shown = shown if len(shown) <= 60 else shown[:57] + "..."
         message = first["msg"].removeprefix("Value error, ")
+        if first["type"] in ("model_type", "model_attributes_type"):
+            message = f"write it as a table, [{field}]"
         message = message[:1].lower() + message[1:]
         sentence = f"{where}: {field} = {shown}: {message}"
     more = len(problems) - 1
     return sentence + (f" (and {more} more)" if more else "")
+
+
+def _families() -> str:
+    return ", ".join(repr(recipe.family) for recipe in default_recipes().values())
 
 
 def _allowed(location: tuple[int | str, ...]) -> str:

@@ -49,15 +49,16 @@ def gate(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Decided:
     night = open_night(ws, run_id)
     if night.run.committed("gate") is None:
         progress("gate")
-        split = read_split(night.run)
-        decision = decide(_evidence(night, split, _past(ws, night)), night.config.gate)
+        parts = read_split(night.run)
+        decision = decide(_evidence(night, parts, _past(ws, night)), night.config.gate)
         with night.run.draft("gate") as draft:
             draft.json("decision", decision.to_dict())
             draft.json("metrics", _metrics(night, decision))
-            for name, data in night_files(night, split, decision).items():
+            for name, data in night_files(night, parts, decision).items():
                 draft.bytes(name, data)
             draft.rows = len(decision.rules)
     decision_dict = night.run.json("gate", "decision")
+    split = night.run.json("features", "split")
     if not night.replay:
         ws.ledger.append(
             f"{DECISION}:{run_id}",
@@ -68,7 +69,8 @@ def gate(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Decided:
                 "kind": decision_dict["kind"],
                 "recipe": decision_dict["recipe"],
                 "sentence": decision_dict["sentence"],
-                "block_days": night.run.json("features", "split")["block_days"],
+                "block_days": split["block_days"],
+                "task": _task(night, split),
                 "decision": decision_dict,
             },
         )
@@ -126,14 +128,29 @@ def _reference(night: Night, found: dict[str, Any], label: str) -> Reference | N
 
 
 def _past(ws: Workspace, night: Night) -> Past:
-    """Gather the decisions of nights before this one's as-of, oldest first."""
+    """Gather the decisions of nights before this one's as-of, oldest first.
+
+    Figures of another task (policy, kinds, length of a list) are no measure for tonight's.
+    """
+    task = _task(night, night.run.json("features", "split"))
     lines = [
         entry
         for entry in ws.ledger.entries()
-        if entry["type"] == DECISION and parse_instant(entry["as_of"]) < night.as_of
+        if entry["type"] == DECISION
+        and parse_instant(entry["as_of"]) < night.as_of
+        and entry["task"] == task
     ]
     lines.sort(key=lambda entry: parse_instant(entry["as_of"]))
     return remember([Decision.from_dict(entry["decision"]) for entry in lines])
+
+
+def _task(night: Night, split: dict[str, Any]) -> dict[str, Any]:
+    """Name what figures must have in common to be compared."""
+    return {
+        "policy": split["policy"],
+        "target_kinds": split["target_kinds"],
+        "k": night.config.recommend.length,
+    }
 
 
 def _metrics(night: Night, decision: Decision) -> dict[str, dict[str, float | None]]:

@@ -287,7 +287,12 @@ class _Taking:
 
 
 def _retrain(ws: Workspace, at: datetime) -> tuple[bool, str]:
-    """Count from the last night that was judged, whatever it decided: a keep is an answer, too."""
+    """Count what the last judged night did not see, whatever it decided: a keep is an answer."""
     judged = last_judged(ws.ledger.entries(), to_utc(at))
-    events = Batches(ws.lake).accepted_since(judged)
-    return retrain_reason(events, judged, to_utc(at), ws.config.ingest)
+    if judged is None:
+        events, as_of = Batches(ws.lake).accepted_since(None), None
+    else:
+        as_of, run_id = judged
+        pinned = ws.runs.open(run_id).json("snapshot", "snapshot")["versions"]["batches"]
+        events = Batches(ws.lake).accepted_since(pinned)
+    return retrain_reason(events, as_of, to_utc(at), ws.config.ingest)

@@ -15,11 +15,11 @@ from pipeline import columns as c
 from pipeline.base import Progress, silent
 from pipeline.data.matrix import History
 from pipeline.data.split import Split
-from pipeline.errors import GateError, NightjarError, StorageError
+from pipeline.errors import ConfigError, GateError, NightjarError
 from pipeline.models.contract import Recipe, Scorer
 from pipeline.models.families import load
 from pipeline.serving.recommend import fallback_list
-from pipeline.steps.champion import accepted_before, references
+from pipeline.steps.champion import PROMOTIONS, accepted_before, references
 from pipeline.steps.night import Night, open_night
 from pipeline.steps.run import Workspace
 from pipeline.stores.runs import Draft, Ref, Run
@@ -57,7 +57,7 @@ def train(ws: Workspace, run_id: str, recipe: str, *, progress: Progress = silen
     night = open_night(ws, run_id)
     step = train_folder(recipe)
     if recipe not in night.recipes:
-        raise StorageError(f"run {run_id} has no recipe {recipe!r}: {', '.join(night.recipes)}")
+        raise ConfigError(f"run {run_id} has no recipe {recipe!r}: {', '.join(night.recipes)}")
     if (ref := night.run.committed(step)) is not None:
         return ref
     chosen = night.recipes[recipe]
@@ -192,7 +192,7 @@ def canary_lists(
 def promoted(night: Night) -> dict[str, Any]:
     """Return the decision; raises `GateError` where it promotes nothing."""
     decision: dict[str, Any] = night.run.json("gate", "decision")
-    if decision["kind"] not in ("first", "switch", "refresh"):
+    if decision["kind"] not in PROMOTIONS:
         raise GateError(f"run {night.run.run_id} promotes nothing: {decision['sentence']}")
     return decision
 

@@ -11,15 +11,13 @@ from pathlib import Path
 
 from pipeline.base import Progress, compact_instant, format_instant, silent
 from pipeline.errors import StorageError
+from pipeline.steps.champion import PROMOTIONS, PUBLICATION
 from pipeline.steps.learn import absences, train_folder, trained
 from pipeline.steps.night import Night, open_night
 from pipeline.steps.run import Workspace
 from pipeline.stores.registry.client import Registry
 from pipeline.stores.registry.records import ChildRecord, DatasetRecord, ModelRecord, NightRecord
 from pipeline.stores.runs import Ref, Run
-
-PROMOTIONS = ("first", "switch", "refresh")
-"""Decisions that put a model before people."""
 
 
 def registry(ws: Workspace) -> Registry:
@@ -41,10 +39,20 @@ def register(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref:
         mirrored = door.mirror_night(record)
         if record.model is not None and mirrored.version is not None:
             door.verify(mirrored.version, _sums(night.run, record.model))
+        point_aliases(ws)
     with night.run.draft("register") as draft:
         draft.json("mlflow", {"run": mirrored.parent_run_id, "version": mirrored.version})
         draft.rows = len(record.children)
     return night.run.ref("register")
+
+
+def point_aliases(ws: Workspace) -> None:
+    """Point MLflow's aliases at what the ledger says is live, and at what was live before it."""
+    lines = [entry for entry in ws.ledger.entries() if entry["type"] == PUBLICATION]
+    lines.sort(key=lambda entry: int(entry["generation"]))
+    versions = [int(entry["model_version"]) for entry in lines]
+    if versions:
+        registry(ws).move_aliases(versions[-1], versions[-2] if len(versions) > 1 else None)
 
 
 def _night_record(night: Night) -> NightRecord:

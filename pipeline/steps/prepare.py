@@ -32,7 +32,7 @@ from pipeline.data.validate import JUDGED, Baseline, Validation, events_since
 from pipeline.data.validate import validate as judge
 from pipeline.errors import ConfigError, DataError
 from pipeline.models.contract import Recipe
-from pipeline.steps.champion import Champion, accepted_before, last_block_days
+from pipeline.steps.champion import Champion, accepted_before, last_block_days, last_policy
 from pipeline.steps.config import Config, dump
 from pipeline.steps.night import Night, concluded, open_night, read_events, read_pinned
 from pipeline.steps.run import Workspace
@@ -91,28 +91,30 @@ def snapshot(
     """
     as_of = to_utc(as_of)
     chosen = _chosen(ws.config, recipes)
-    settings = {"config": dump(ws.config), "chosen": sorted(chosen), "publish": publish}
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-    for run in ws.runs.starting_with(compact_instant(as_of)):
-        if run.committed("snapshot") and run.json("snapshot", "snapshot")["settings"] == digest:
-            return _started_before(run)
+    config = dump(ws.config)
+    digest = _settings_sum(config, chosen, publish)
+    versions = {table: ws.lake.version(table) for table in TABLES}
+    if (earlier := _earlier(ws, as_of, digest, versions)) is not None:
+        return _started_before(earlier)
     silence = _silence(ws, as_of)
     if silence:
         return Started("", "nothing_to_do", silence)
     progress(f"snapshot of {format_instant(as_of)}")
-    accepted = accepted_before(ws.ledger.entries(), as_of)
+    entries = ws.ledger.entries()
+    accepted = accepted_before(entries, as_of)
     champion = accepted[-1] if accepted else None
     trained, champion_name = _with_champion(chosen, champion)
     facts: dict[str, Any] = {
         "as_of": format_instant(as_of),
-        "versions": {table: ws.lake.version(table) for table in TABLES},
+        "versions": versions,
         "settings": digest,
-        "config": settings["config"],
+        "config": config,
         "recipes": {name: recipe.model_dump(mode="json") for name, recipe in trained.items()},
         "champion": champion.to_dict() if champion else None,
         "champion_name": champion_name,
         "publish": publish,
-        "block_days": last_block_days(ws.ledger.entries(), as_of),
+        "block_days": last_block_days(entries, as_of),
+        "policy": last_policy(entries, as_of),
     }
     run_id = f"{compact_instant(as_of)}-{_short_sum(facts)}"
     newest = ws.lake.read("publications", columns=[c.AS_OF])[c.AS_OF].max()
@@ -189,6 +191,7 @@ def features(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref:
         events,
         night.as_of,
         night.config,
+        policy=night.facts["policy"],
         first=night.champion is None,
         block_days=night.facts["block_days"],
     )
@@ -210,6 +213,35 @@ def features(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref:
             draft.frame(table, frame)
         draft.rows = len(made.train.item)
     return night.run.ref("features")
+
+
+def _settings_sum(config: dict[str, Any], chosen: dict[str, Recipe], publish: bool) -> str:
+    """Sum what a night's outcome depends on; where it is shown to people is none of it."""
+    decisive = {name: section for name, section in config.items() if name != "registry"}
+    settings = {"config": decisive, "chosen": sorted(chosen), "publish": publish}
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def _earlier(
+    ws: Workspace, as_of: datetime, digest: str, versions: dict[str, int | None]
+) -> Run | None:
+    """Find the run that this start goes on with.
+
+    A night that has decided stays what it is. One that has not, because it was killed or its data
+    did not pass, goes on only while the lake is the one that it pinned: with a missing file
+    delivered it is another night.
+    """
+    data = ("events", "items", "users")
+    for run in reversed(ws.runs.starting_with(compact_instant(as_of))):
+        if run.committed("snapshot") is None:
+            continue
+        facts = run.json("snapshot", "snapshot")
+        if facts["settings"] != digest or facts["as_of"] != format_instant(as_of):
+            continue
+        same = all(facts["versions"][table] == versions[table] for table in data)
+        if run.committed("gate") is not None or same:
+            return run
+    return None
 
 
 def _started_before(run: Run) -> Started:
@@ -257,7 +289,7 @@ def _silence(ws: Workspace, as_of: datetime) -> str | None:
     if not is_silent(last, as_of, ws.config.split):
         return None
     return (
-        f"nothing to do: the last event before {format_instant(as_of)} is of {last:%Y-%m-%d}, "
+        f"the last event before {format_instant(as_of)} is of {last:%Y-%m-%d}, "
         f"more than {ws.config.split.max_silence_days} days earlier"
     )
 

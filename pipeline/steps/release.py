@@ -24,7 +24,7 @@ from pipeline.steps.learn import (
     read_scorer,
     read_split,
 )
-from pipeline.steps.mirror import registry
+from pipeline.steps.mirror import point_aliases
 from pipeline.steps.night import Night, open_night, read_pinned
 from pipeline.steps.run import Workspace
 from pipeline.stores.runs import Ref
@@ -69,7 +69,7 @@ def publish(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref:
     if still is None:
         progress("publish")
         row = _swap(ws, night)
-        move_aliases(ws, night, row)
+        point_aliases(ws)
     with night.run.draft("publish") as draft:
         draft.json(
             "publication",
@@ -93,17 +93,13 @@ def reconcile(ws: Workspace) -> None:
             _record(ws, Night.read(ws.runs.open(row[c.RUN_ID])), row)
 
 
-def move_aliases(ws: Workspace, night: Night, row: Mapping[str, Any]) -> None:
-    """Point MLflow's aliases at what is live; an older night than the live one leaves them."""
-    live = swap.live(ws.lake.read("publications"))
-    if live is None or live[c.PUBLICATION_ID] != row[c.PUBLICATION_ID]:
-        return
-    before = None if night.champion is None else int(night.champion.model_version)
-    registry(ws).move_aliases(int(row[c.MODEL_VERSION]), before)
+def publication_id(run_id: str) -> str:
+    """Name the publication of a run."""
+    return f"p-{run_id}"
 
 
 def _swap(ws: Workspace, night: Night) -> dict[str, Any]:
-    run, publication_id = night.run, f"p-{night.run.run_id}"
+    run, name = night.run, publication_id(night.run.run_id)
     pin = _pin(ws, night)
     items = ws.lake.empty("items")
     if pin[c.CATALOGUE_VERSION] is not None:
@@ -112,7 +108,7 @@ def _swap(ws: Workspace, night: Night) -> dict[str, Any]:
         run.frame("recommend", "lists"), swap.unavailable(items), night.config.recommend.length
     )
     facts = {
-        c.PUBLICATION_ID: publication_id,
+        c.PUBLICATION_ID: name,
         c.MODEL_VERSION: str(run.json("register", "mlflow")["version"]),
         c.RUN_ID: run.run_id,
         c.RECIPE: promoted(night)["recipe"],
@@ -129,13 +125,13 @@ def _swap(ws: Workspace, night: Night) -> dict[str, Any]:
             live_from=datetime.fromisoformat(pin[c.LIVE_FROM]),
         )
         if row is not None:
-            there = ws.lake.read("recommendations", where=swap.of_publication(publication_id))
+            there = ws.lake.read("recommendations", where=swap.of_publication(name))
             if swap.lists_sum(there) != facts[c.SUMS]:
-                rows = swap.publication_rows(lists, publication_id)
-                ws.lake.replace_where("recommendations", rows, c.PUBLICATION_ID, publication_id)
+                rows = swap.publication_rows(lists, name)
+                ws.lake.replace_where("recommendations", rows, c.PUBLICATION_ID, name)
             ws.lake.append("publications", row)
         live = row if row is not None else publications
-        mine = live.filter(live[c.PUBLICATION_ID] == publication_id).row(0, named=True)
+        mine = live.filter(live[c.PUBLICATION_ID] == name).row(0, named=True)
         _record(ws, night, mine)
     return mine
 

@@ -12,15 +12,15 @@ from datetime import datetime
 from typing import Any
 
 from pipeline.base import Progress, format_instant, silent, to_utc
-from pipeline.steps.champion import PUBLICATION, accepted_before
+from pipeline.steps.champion import PROMOTIONS, PUBLICATION, accepted_before
 from pipeline.steps.cold import cold_check
 from pipeline.steps.decide import Decided, gate
 from pipeline.steps.learn import Failure, evaluate, refit, train
-from pipeline.steps.mirror import PROMOTIONS, register
+from pipeline.steps.mirror import register
 from pipeline.steps.night import Night
 from pipeline.steps.prepare import Started, features, validate
 from pipeline.steps.prepare import snapshot as pin
-from pipeline.steps.release import publish, recommend, reconcile
+from pipeline.steps.release import publication_id, publish, recommend, reconcile
 from pipeline.steps.run import Workspace
 
 __all__ = [
@@ -79,7 +79,9 @@ class NightResult:
 
     @property
     def exit_code(self) -> int:
-        """0 for a promotion and where there was nothing to do, 4 for keep, 5 for block."""
+        """4 for keep, 5 for block; 0 for a promotion, and where nothing was (left) to do."""
+        if self.status == "already_done":
+            return 0
         return EXIT_CODES.get(self.decision or "", 0)
 
     def to_dict(self) -> dict[str, Any]:
@@ -88,10 +90,11 @@ class NightResult:
 
     def text(self) -> str:
         """As lines for a person."""
-        lines = [f"{self.status.replace('_', ' ')}: {self.sentence}"]
-        lines += [f"  {reason}" for reason in self.reasons]
+        told = f"{self.decision}: {self.reasons[0]}" if self.reasons else self.sentence
+        lines = [f"{self.status.replace('_', ' ')}: {told}"]
+        lines += [f"  {reason}" for reason in self.reasons[1:]]
         lines += [f"  {name} was left out: {why}" for name, why in self.failures.items()]
-        if self.publication_id:
+        if self.publication_id == publication_id(self.run_id):
             lines.append(f"live: {self.recipe}, version {self.model_version}")
         if self.run_id:
             lines.append(f"run:  {self.run_id}")

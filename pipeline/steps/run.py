@@ -16,7 +16,7 @@ from pipeline.errors import ConfigError, StorageError
 from pipeline.steps.config import TEMPLATE, Composed, Config, compose
 from pipeline.stores.lake import Lake
 from pipeline.stores.ledger import Ledger
-from pipeline.stores.runs import Run, Runs
+from pipeline.stores.runs import Run, Runs, is_run_id
 from pipeline.stores.vault import Vault, load_key, make_key, parse_key
 
 CONFIG_FILE = "nightjar.toml"
@@ -100,8 +100,8 @@ class Workspace:
 
     def run(self, run_id: str) -> Run:
         """Return a run that was started; raises `ConfigError` for one that was not."""
-        run = self.runs.open(run_id)
-        if run.committed("snapshot") is None:
+        run = self.runs.open(run_id) if is_run_id(run_id) else None
+        if run is None or run.committed("snapshot") is None:
             known = [r.run_id for r in self.runs.starting_with("")][-3:]
             hint = f"; the newest are {', '.join(known)}" if known else ""
             raise ConfigError(f"there is no run {run_id} in {self.home}{hint}")

@@ -41,7 +41,13 @@ class Windows:
 
 
 def windows(
-    events: pl.DataFrame, as_of: datetime, config: Config, *, first: bool, block_days: int | None
+    events: pl.DataFrame,
+    as_of: datetime,
+    config: Config,
+    *,
+    policy: str | None,
+    first: bool,
+    block_days: int | None,
 ) -> Windows:
     """Build the windows of one as-of.
 
@@ -49,15 +55,21 @@ def windows(
     ----------
     events
         user_id, item_id, kind, value, timestamp: all before `as_of`.
+    policy
+        Seen policy of the night before; what is inferred once is kept, so that the task does not
+        change under a champion. A policy that is set wins.
     first
         There is no champion yet: the longest block judges.
     block_days
         Length of the block of the night before, which never shrinks.
     """
+    task = config.split
+    if task.seen == "auto" and policy is not None:
+        task = task.model_copy(update={"seen": policy})
     parts = split(
         events,
         as_of,
-        config.split,
+        task,
         first=first,
         block_days=block_days,
         rating_threshold=config.features.rating_threshold,

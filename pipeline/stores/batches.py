@@ -118,12 +118,14 @@ class Batches:
         self._carry_out(row)
         self._sweep()
 
-    def accepted_since(self, instant: datetime | None) -> int:
-        """Return how many events were taken in at or after an instant; None means ever."""
+    def accepted_since(self, version: int | None) -> int:
+        """Return how many events were taken in since a version of this table; None means ever."""
+        before = 0 if version is None else self._accepted(version)
+        return self._accepted(None) - before
+
+    def _accepted(self, version: int | None) -> int:
         where = (pl.col(c.STATUS) == BatchStatus.DONE) & (pl.col(c.TABLE) == "events")
-        if instant is not None:
-            where = where & (pl.col(c.INGESTED_AT) >= instant)
-        return int(self._lake.read("batches", where=where)[c.ACCEPTED].sum())
+        return int(self._lake.read("batches", version=version, where=where)[c.ACCEPTED].sum())
 
     def _carry_out(self, row: dict[str, object]) -> None:
         seq, table = int(str(row[c.SEQ])), str(row[c.TABLE])

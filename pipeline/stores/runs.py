@@ -55,6 +55,11 @@ class Ref:
         return asdict(self)
 
 
+def is_run_id(text: str) -> bool:
+    """Tell whether `text` can name a run's folder and nothing outside it."""
+    return bool(text) and "/" not in text and not text.startswith(".")
+
+
 class Draft:
     """A step's output while it is written; becomes visible all at once."""
 
@@ -100,7 +105,7 @@ class Run:
     """One run's folder."""
 
     def __init__(self, root: Path, run_id: str) -> None:
-        if not run_id or "/" in run_id or run_id.startswith("."):
+        if not is_run_id(run_id):
             raise StorageError(f"{run_id!r} is no run id")
         self.run_id = run_id
         self.folder = root / run_id
@@ -143,6 +148,8 @@ class Run:
 
         Raises `StorageError` if the step is committed already: ask `committed` first.
         """
+        if any(part in ("", ".", "..") for part in step.split("/")):
+            raise StorageError(f"{step!r} is no step")
         final = self.folder / step
         with self._writing(step):
             if (final / MANIFEST).exists():

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from datetime import timedelta
 
 import polars as pl
 import pytest
@@ -12,7 +13,7 @@ from pipeline.base import format_instant
 from pipeline.errors import ConfigError, DataError, RegistryError
 from pipeline.steps.ingest import feedback
 from pipeline.steps.mirror import registry
-from pipeline.steps.retrain import nightly
+from pipeline.steps.retrain import nightly, snapshot
 from pipeline.steps.run import Workspace
 from pipeline.steps.show import history, lists
 from tests.worlds import CONFIG, NIGHTS, catalogue, land, purchases
@@ -174,6 +175,71 @@ def mlflow_metrics(ws, run_id):
     from mlflow import MlflowClient
 
     return MlflowClient(ws.tracking_uri, ws.tracking_uri).get_run(run_id).data.metrics
+
+
+def test_a_night_that_lacked_a_file_is_another_night_with_it(tmp_path):
+    ws = Workspace.init(tmp_path / "late", CONFIG)
+    events = purchases()
+    land(ws.home, events, NIGHTS[0] - timedelta(days=1))
+    feedback(ws, NIGHTS[0])
+    with pytest.raises(DataError, match="the last day brought 0 events"):
+        nightly(ws, NIGHTS[0])
+    with pytest.raises(DataError, match="the last day brought 0 events"):
+        nightly(ws, NIGHTS[0])
+    assert len(ws.runs.starting_with("")) == 1
+    land(ws.home, events, NIGHTS[0], NIGHTS[0] - timedelta(days=1))
+    feedback(ws, NIGHTS[0])
+    assert nightly(ws, NIGHTS[0]).decision == "first"
+
+
+def test_an_instant_is_exact_to_the_microsecond(copy):
+    started = snapshot(copy, NIGHTS[1].replace(microsecond=500_000))
+    assert started.status == "new"
+    assert started.run_id != nightly(copy, NIGHTS[1]).run_id
+
+
+def test_where_mlflow_is_makes_no_other_night(copy, monkeypatch):
+    monkeypatch.setenv("NIGHTJAR__REGISTRY__TRACKING_URI", "http://127.0.0.1:1")
+    elsewhere = Workspace.open(copy.home)
+    assert elsewhere.tracking_uri == "http://127.0.0.1:1"
+    assert nightly(elsewhere, NIGHTS[1]).status == "already_done"
+
+
+def test_a_device_makes_no_other_recipe(copy):
+    toml = copy.home / "nightjar.toml"
+    toml.write_text(toml.read_text().replace('family = "als"', 'family = "als"\ndevice = "cpu"'))
+    land(copy.home, purchases(), NIGHTS[2], NIGHTS[1])
+    ws = Workspace.open(copy.home)
+    feedback(ws, NIGHTS[2])
+    started = snapshot(ws, NIGHTS[2])
+    assert set(started.recipes) == {
+        "popularity",
+        "decayed_popularity",
+        "own_counts",
+        "als",
+        "mad",
+    }
+
+
+def test_the_task_is_inferred_once(copy):
+    """What `auto` found for the champion stays, and another task's figures are no measure."""
+    toml = copy.home / "nightjar.toml"
+    toml.write_text(toml.read_text().replace('seen = "discovery"', 'seen = "auto"'))
+    land(copy.home, purchases(), NIGHTS[2], NIGHTS[1])
+    ws = Workspace.open(copy.home)
+    feedback(ws, NIGHTS[2])
+    ended = nightly(ws, NIGHTS[2])
+    assert ws.run(ended.run_id).json("features", "split")["policy"] == "discovery"
+    assert ended.decision == "refresh"
+
+
+def test_new_events_are_those_no_night_has_seen(copy):
+    told = feedback(copy, NIGHTS[1])
+    assert told.reason.startswith("no retrain: 0 new events")
+    land(copy.home, purchases(), NIGHTS[2], NIGHTS[1])
+    told = feedback(copy, NIGHTS[2])
+    assert f"{told.events:,} new events" in told.reason
+    assert told.events > 1000
 
 
 def test_nothing_to_do_after_a_silent_week(copy):

@@ -65,6 +65,41 @@ def test_a_wrong_field_of_a_recipe_names_those_of_its_family(file):
     assert "factors" in sentence
 
 
+def test_the_environment_is_blamed_for_what_it_says(file):
+    for name, value, told in (
+        ("NIGHTJAR__GATE__ALPHA", "2", "environment NIGHTJAR__GATE__ALPHA: gate.alpha = 2: "),
+        ("NIGHTJAR__FOO__BAR", "1", "environment NIGHTJAR__FOO__BAR: foo is no setting"),
+    ):
+        assert refused(file, "", {name: value}).startswith(told)
+
+
+def test_the_environment_changes_one_field_of_a_default_recipe(file):
+    file.write_text("")
+    config = compose(file, {"NIGHTJAR__RECIPES__ALS__FACTORS": "32"}).config
+    assert (config.recipes["als"].family, config.recipes["als"].factors) == ("als", 32)
+
+
+def test_a_recipe_without_a_family(file):
+    sentence = refused(file, "[recipes.x]\nfactors = 3\n")
+    assert sentence == (
+        "nightjar.toml: recipes.x names no family; allowed are 'popularity', "
+        "'decayed_popularity', 'own_counts', 'als'"
+    )
+
+
+@pytest.mark.parametrize("name", ["../../evil", "a/b", "", ".hidden", "a b"])
+def test_a_recipe_is_a_folder_and_stays_in_its_run(file, name):
+    assert "is no name of a recipe" in refused(file, f'[recipes."{name}"]\nfamily = "als"\n')
+
+
+def test_a_section_is_a_table(file):
+    assert refused(file, "gate = 3\n") == "nightjar.toml: gate = 3: write it as a table, [gate]"
+
+
+def test_an_address_that_mlflow_cannot_take(file):
+    assert "tracking_uri = 'ftp://x'" in refused(file, '[registry]\ntracking_uri = "ftp://x"\n')
+
+
 def test_several_faults_are_counted(file):
     assert refused(file, "[gate]\nalpha = 2\nmin_lift = -1\n").endswith("(and 1 more)")
 
