@@ -18,10 +18,11 @@ from pipeline.steps.decide import Decided, gate
 from pipeline.steps.learn import Failure, evaluate, refit, train
 from pipeline.steps.mirror import register
 from pipeline.steps.night import Night
-from pipeline.steps.prepare import Started, features, validate
-from pipeline.steps.prepare import snapshot as pin
+from pipeline.steps.prepare import features, validate
 from pipeline.steps.release import publication_id, publish, recommend, reconcile
 from pipeline.steps.run import Workspace
+from pipeline.steps.snapshot import Started
+from pipeline.steps.snapshot import snapshot as pin
 
 __all__ = [
     "Decided",
