@@ -57,18 +57,6 @@ _PARSE = "pipeline.steps.parse:parse"
 _STILL_WRITTEN = timedelta(seconds=2)
 
 
-def ingest_file(
-    ws: Workspace, path: Path, *, source: str, at: datetime, replace: bool = False
-) -> FileResult:
-    """Take in one file by the configured source of that name; see `ingest`."""
-    if source not in ws.config.sources:
-        known = ", ".join(sorted(ws.config.sources))
-        raise ConfigError(f"there is no source {source}; configured are {known}")
-    found = Found(path, source, ws.config.sources[source])
-    with _taking(ws, at) as taking:
-        return taking.take(found, replace=replace)
-
-
 def ingest(
     ws: Workspace,
     paths: Sequence[Path],

@@ -11,7 +11,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any, Final
 
 import polars as pl
@@ -139,7 +138,6 @@ def validate(
     quarantined: int | None,
     baseline: Baseline | None,
     config: ValidateConfig,
-    scratch: Path | None = None,
     progress: Progress = silent,
 ) -> Validation:
     """Judge the data of a snapshot before anything learns from it.
@@ -160,8 +158,6 @@ def validate(
         knows, which blocks.
     baseline
         What the last accepted night saw; ``None`` only for the first night.
-    scratch
-        Folder for the Data Docs of Great Expectations, or ``None`` for none.
     """
     as_of = to_utc(as_of)
     schema = (*_schema(_EVENTS, events), *_schema(_ITEMS, items))
@@ -171,7 +167,7 @@ def validate(
     if set(_NEEDED_EVENTS) <= set(schema):
         batch = _recent(events, as_of, config)
         progress(f"judging {batch.height:,} events by {len(rules)} rules")
-        suite = run_suite(batch, rules, scratch=scratch)
+        suite = run_suite(batch, rules)
         past = events[c.TIMESTAMP].drop_nulls()
         volume = judge_volume(past.filter(past < as_of), as_of, config.volume)
     available = int(items[c.AVAILABLE].sum()) if set(_NEEDED_ITEMS) <= set(schema) else None

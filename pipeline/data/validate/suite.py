@@ -12,7 +12,6 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
@@ -32,8 +31,6 @@ _ARGUMENTS: Final = (
     "value_set",
 )
 """What the record keeps of an expectation's arguments; the rest names objects of the library."""
-DOCS: Final = "data_docs"
-"""Folder of the Data Docs inside the scratch folder."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +49,7 @@ class SuiteResult:
     record: str
 
 
-def run_suite(
-    batch: pl.DataFrame, rules: Sequence[Rule], *, scratch: Path | None = None
-) -> SuiteResult:
+def run_suite(batch: pl.DataFrame, rules: Sequence[Rule]) -> SuiteResult:
     """Judge a batch by the rules, row and batch level alike.
 
     Parameters
@@ -63,9 +58,6 @@ def run_suite(
         Events with the columns `JUDGED`.
     rules
         From `declare`; no rules give an empty result, which the judge refuses.
-    scratch
-        Folder in which Data Docs are built (`DOCS`), or ``None``. Their pages pull styles from
-        outside: the record is the JSON.
     """
     gx = _library()
     context = gx.get_context(mode="ephemeral")
@@ -85,8 +77,6 @@ def run_suite(
     result = definition.run(
         batch_parameters={"dataframe": measured(batch).to_pandas()}, result_format="SUMMARY"
     )
-    if scratch is not None:
-        _build_docs(context, scratch)
     order = [rule.name for rule in rules]
     return _read(result.to_json_dict(), order, batch.height, gx.__version__)
 
@@ -155,19 +145,6 @@ _EXPECTATIONS: Final[Mapping[CheckKind, Callable[[Rule, ModuleType], Any]]] = {
 
 def _seen_as(rule: Rule) -> str:
     return f"{rule.column}_bytes" if rule.column in _IDS else rule.column
-
-
-def _build_docs(context: Any, scratch: Path) -> None:
-    site = {
-        "class_name": "SiteBuilder",
-        "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
-        "store_backend": {
-            "class_name": "TupleFilesystemStoreBackend",
-            "base_directory": str(scratch / DOCS),
-        },
-    }
-    context.add_data_docs_site("scratch", site)
-    context.build_data_docs(site_names=["scratch"])
 
 
 def _read(result: dict[str, Any], order: Sequence[str], height: int, version: str) -> SuiteResult:

@@ -29,7 +29,7 @@ from pipeline.data.validate import (
     validate,
 )
 from pipeline.data.validate.rules import CheckKind, failures
-from pipeline.data.validate.suite import DOCS, run_suite
+from pipeline.data.validate.suite import run_suite
 from pipeline.data.validate.volume import judge_volume
 from pipeline.errors import ConfigError, DataError
 
@@ -159,8 +159,8 @@ def test_an_expectation_that_raises_does_not_count_as_run() -> None:
     assert raised["rule"] == "kind_at_least_one"
 
 
-def test_the_record_shows_no_id_and_is_strict_json_and_docs_and_no_bars_are_made(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+def test_the_record_shows_no_id_and_is_strict_json_and_no_bars_are_made(
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     events = events_on([6]).with_columns(
         pl.Series(c.USER_ID, ["SECRET" * 90, "SECRET", None, "", "SECRET", "SECRET"]),
@@ -168,13 +168,12 @@ def test_the_record_shows_no_id_and_is_strict_json_and_docs_and_no_bars_are_made
         pl.Series(c.VALUE, [float("inf"), float("-inf"), float("nan"), -1.0, 1.0, 1.0]),
     )
     rules = declare(at=AS_OF, kinds=KINDS)
-    result = run_suite(events, rules, scratch=tmp_path)
+    result = run_suite(events, rules)
     assert dict(result.broken)["user_id_too_long"] == 1
     assert dict(result.broken)["event_repeated"] > 0
     assert "SECRET" not in result.record
     assert "Infinity" not in result.record
     json.loads(result.record, parse_constant=pytest.fail)
-    assert (tmp_path / DOCS / "index.html").is_file()
     captured = capfd.readouterr()
     assert captured.out == captured.err == ""
     assert run_suite(events, rules).record == result.record
@@ -257,7 +256,7 @@ def test_of_too_many_events_the_newest_are_judged() -> None:
 @pytest.mark.parametrize("kept", [0, 18])
 def test_rules_that_did_not_run_block(kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
     real = run_suite
-    monkeypatch.setattr(judge, "run_suite", lambda batch, rules, scratch: real(batch, rules[:kept]))
+    monkeypatch.setattr(judge, "run_suite", lambda batch, rules: real(batch, rules[:kept]))
     result = judged()
     assert blocking(result) == ["rules_run"]
     assert check(result, "rules_run").status == Status.RULES_INCOMPLETE

@@ -9,7 +9,7 @@ from pipeline import columns as c
 from pipeline.data.sources import Limits
 from pipeline.errors import ConcurrencyError, ConfigError, DataError, UnsafeInputError
 from pipeline.steps.child import Child
-from pipeline.steps.ingest import feedback, ingest, ingest_file
+from pipeline.steps.ingest import feedback, ingest
 from pipeline.steps.outcomes import COUNTS
 from pipeline.steps.parse import sum_of
 from pipeline.steps.run import Workspace
@@ -234,9 +234,8 @@ def test_a_named_source_reads_any_file(ws, tmp_path):
     path.write_text(orders(ROW))
     assert ingest(ws, [path], at=AT).failed
     assert ingest(ws, [path], at=AT, source="orders").accepted == 1
-    assert ingest_file(ws, path, source="orders", at=AT).status.value == "seen before"
-    with pytest.raises(ConfigError, match="no source visits"):
-        ingest_file(ws, path, source="visits", at=AT)
+    again = ingest(ws, [path], at=AT, source="orders")
+    assert [one.status.value for one in again.outcomes] == ["seen before"]
     with pytest.raises(ConfigError, match="events have no source visits; configured are orders"):
         ingest(ws, [path], at=AT, source="visits")
     with pytest.raises(ConfigError, match="no table orders"):
