@@ -95,12 +95,12 @@ def references(
     ``month`` is the one nearest to 30 days before `as_of`, of those 21 to 45 days before; either
     may be absent.
     """
-    usable = [night for night in accepted if fits(night)]
-    if not usable:
+    last = next((night for night in reversed(accepted) if fits(night)), None)
+    if last is None:
         return {}
-    ages = {night.run_id: (as_of - night.as_of) / timedelta(days=1) for night in usable}
-    month = [night for night in usable if 21 <= ages[night.run_id] <= 45]
-    found = {"last": usable[-1]}
+    ages = {night.run_id: (as_of - night.as_of) / timedelta(days=1) for night in accepted}
+    month = [night for night in accepted if 21 <= ages[night.run_id] <= 45 and fits(night)]
+    found = {"last": last}
     if month:
         found["month"] = min(month, key=lambda night: abs(ages[night.run_id] - 30))
     return found

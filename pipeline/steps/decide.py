@@ -17,14 +17,13 @@ from pipeline.evaluation.gate import (
     Check,
     Decision,
     Evidence,
-    Judged,
     Past,
     Reference,
     decide,
     remember,
 )
 from pipeline.steps.champion import DECISION
-from pipeline.steps.learn import absences, read_split, trained
+from pipeline.steps.learn import absences, judged, read_split, trained
 from pipeline.steps.night import Night, open_night
 from pipeline.steps.page import night_files
 from pipeline.steps.run import Workspace
@@ -89,16 +88,7 @@ def _evidence(night: Night, split: Split, past: Past) -> Evidence:
     return Evidence(
         k=night.config.recommend.length,
         holdout=split.holdout,
-        judged=tuple(
-            Judged(
-                name=name,
-                recipe_hash=night.recipes[name].hash,
-                rung=night.recipes[name].capabilities.baseline,
-                users=run.frame("evaluate", f"users-{name}"),
-                coverage=evaluation["recipes"][name]["coverage"],
-            )
-            for name in names
-        ),
+        judged=judged(night),
         expected=expected,
         champion=night.champion_name,
         checks=tuple(

@@ -6,16 +6,18 @@ A recipe that fails leaves the others compared; the champion's own recipe failin
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from pipeline import columns as c
-from pipeline.base import Progress, silent
+from pipeline.base import Progress, parse_instant, silent
 from pipeline.data.matrix import History
 from pipeline.data.split import Split
 from pipeline.errors import ConfigError, GateError, NightjarError
+from pipeline.evaluation.gate import Judged
 from pipeline.models.contract import Recipe, Scorer
 from pipeline.models.families import load
 from pipeline.serving.recommend import fallback_list
@@ -119,8 +121,9 @@ def _references(
         return told
     tonight = read_scorer(night.run, train_folder(str(night.champion_name)))
     accepted = accepted_before(ws.ledger.entries(), night.as_of)
-    cutoffs = {x.run_id: read_split(ws.runs.open(x.run_id)).cutoff for x in accepted}
-    chosen = references(accepted, night.as_of, lambda x: cutoffs[x.run_id] <= split.cutoff)
+    chosen = references(
+        accepted, night.as_of, lambda x: _cutoff(ws.runs.open(x.run_id)) <= split.cutoff
+    )
     for label, found in chosen.items():
         progress(f"evaluate against the scorer of {found.as_of:%Y-%m-%d}")
         stored_run = ws.runs.open(found.run_id)
@@ -146,6 +149,21 @@ def _references(
             f"the scorer of {night_before.as_of:%Y-%m-%d} was trained into tonight's holdout"
         )
     return told
+
+
+def judged(night: Night) -> tuple[Judged, ...]:
+    """Return what the evaluation found of each trained recipe, as the gate takes it."""
+    evaluation = night.run.json("evaluate", "evaluation")["recipes"]
+    return tuple(
+        Judged(
+            name=name,
+            recipe_hash=night.recipes[name].hash,
+            rung=night.recipes[name].capabilities.baseline,
+            users=night.run.frame("evaluate", f"users-{name}"),
+            coverage=evaluation[name]["coverage"],
+        )
+        for name in trained(night)
+    )
 
 
 def refit(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref:
@@ -242,6 +260,11 @@ def read_history(run: Run, name: str) -> History:
 def read_split(run: Run) -> Split:
     """Read the holdout and its truth."""
     return Split.from_dict(run.json("features", "split"), run.frame("features", "truth"))
+
+
+def _cutoff(run: Run) -> datetime:
+    """Return the instant until which a run's evaluation scorers were trained."""
+    return parse_instant(run.json("features", "split")["holdout"][0])
 
 
 def _segments(run: Run) -> pl.DataFrame | None:

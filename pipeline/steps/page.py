@@ -1,15 +1,15 @@
-"""Fills the night's page and figures from what the night committed; computes nothing new."""
+"""Fills the night's page and figures from what the night committed; lifts are the gate's own."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from pipeline.base import format_instant
 from pipeline.data.split import Split
 from pipeline.errors import GateError
-from pipeline.evaluation.compare import difference, paired
 from pipeline.evaluation.evaluate import COVERAGE, NDCG, SLICE, USERS, metric_name
-from pipeline.evaluation.gate import Decision
+from pipeline.evaluation.gate import Decision, compare, is_proved, threshold
 from pipeline.report.night import (
     CheckRow,
     LiftRow,
@@ -21,7 +21,7 @@ from pipeline.report.night import (
 )
 from pipeline.report.page import night_figures, night_page
 from pipeline.report.words import advice
-from pipeline.steps.learn import absences, trained
+from pipeline.steps.learn import absences, judged
 from pipeline.steps.night import Night
 
 _95 = 1.96
@@ -79,26 +79,24 @@ def gather(night: Night, split: Split, decision: Decision) -> NightPage:
 
 
 def lift_rows(night: Night, against: str | None) -> tuple[LiftRow, ...]:
-    """Compare every recipe with `against` on the same people."""
-    if against is None:
+    """Compare every recipe with `against` on the same people, as the gate compares them."""
+    config, recipes = night.config.gate, {recipe.name: recipe for recipe in judged(night)}
+    if against not in recipes:
         return ()
-    reference = night.run.frame("evaluate", f"users-{against}")
+    bound = threshold(config, len(recipes) - 1)
     rows = []
-    for name in trained(night):
+    for name, recipe in recipes.items():
         if name == against:
             continue
         try:
-            users = night.run.frame("evaluate", f"users-{name}")
-            found = difference(*paired(users, reference, NDCG))
-        except GateError:
+            found = compare(recipe, recipes[against], config)
+        except GateError:  # the decision names what is missing
             continue
-        if found.underpowered and found.v != found.v:  # not even a number to show
+        if not math.isfinite(found.v):  # nobody to compare on
             continue
         half = _95 * found.se
-        gate = night.config.gate
-        proved = found.underpowered is None and found.x >= gate.min_lift
-        proved = proved and found.p_better <= gate.alpha / gate.candidates
         low, high = found.x - half, found.x + half
+        proved = is_proved(found, bound, config)
         rows.append(LiftRow(name, found.x, low, high, proved, found.underpowered))
     return tuple(rows)
 

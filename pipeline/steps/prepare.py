@@ -70,7 +70,7 @@ def _judge(ws: Workspace, night: Night, progress: Progress) -> Validation:
 def _rows_taken(batches: pl.DataFrame, since: datetime) -> tuple[int, int]:
     """Sum what the files of events brought since an instant: accepted, quarantined."""
     done = batches.filter(
-        (batches[c.STATUS] == "done")
+        (batches[c.STATUS] == c.BatchStatus.DONE.value)
         & (batches[c.TABLE] == "events")
         & (batches[c.INGESTED_AT] >= since)
     )

@@ -19,10 +19,9 @@ from pipeline.steps.learn import Failure, evaluate, refit, train
 from pipeline.steps.mirror import register
 from pipeline.steps.night import Night
 from pipeline.steps.prepare import features, validate
-from pipeline.steps.release import publication_id, publish, recommend, reconcile
+from pipeline.steps.release import publication_id, publish, recommend
 from pipeline.steps.run import Workspace
-from pipeline.steps.snapshot import Started
-from pipeline.steps.snapshot import snapshot as pin
+from pipeline.steps.snapshot import Started, snapshot
 
 __all__ = [
     "Decided",
@@ -100,19 +99,6 @@ class NightResult:
         if self.run_id:
             lines.append(f"run:  {self.run_id}")
         return "\n".join(lines)
-
-
-def snapshot(
-    ws: Workspace,
-    as_of: datetime,
-    *,
-    recipes: Sequence[str] | None = None,
-    publish: bool = True,
-    progress: Progress = silent,
-) -> Started:
-    """Make good what a killed process left between swap and ledger, then pin the night."""
-    reconcile(ws)
-    return pin(ws, as_of, recipes=recipes, publish=publish, progress=progress)
 
 
 def nightly(

@@ -47,14 +47,13 @@ class Workspace:
         home = home.resolve()
         if (home / CONFIG_FILE).exists():
             return cls.open(home)
-        if home.is_dir() and any(path.name != "secrets" for path in home.iterdir()):
-            left_by_init = {"landing", "secrets", "runs", f"{CONFIG_FILE}.new"}
-            strangers = sorted(p.name for p in home.iterdir() if p.name not in left_by_init)
-            if strangers:
-                raise ConfigError(
-                    f"{home} is not empty and no workspace (it holds {', '.join(strangers[:3])}); "
-                    "name an empty or a new folder"
-                )
+        ours = {"landing", "secrets", "runs", f"{CONFIG_FILE}.new"}  # of an `init` that was killed
+        strangers = sorted({p.name for p in home.iterdir()} - ours) if home.is_dir() else []
+        if strangers:
+            raise ConfigError(
+                f"{home} is not empty and no workspace (it holds {', '.join(strangers[:3])}); "
+                "name an empty or a new folder"
+            )
         try:
             for table in ("events", "items", "users"):
                 (home / "landing" / table).mkdir(parents=True, exist_ok=True)

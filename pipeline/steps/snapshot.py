@@ -30,6 +30,7 @@ from pipeline.models.contract import Recipe
 from pipeline.steps.champion import Champion, accepted_before, last_block_days, last_policy
 from pipeline.steps.config import Config, dump
 from pipeline.steps.night import Night, concluded
+from pipeline.steps.release import reconcile
 from pipeline.steps.run import Workspace
 from pipeline.stores.runs import Run
 
@@ -67,6 +68,8 @@ def snapshot(
 ) -> Started:
     """Pin what the night sees, or find the night that pinned it before.
 
+    First it makes good what a killed process left undone between a swap and its ledger line.
+
     Parameters
     ----------
     as_of
@@ -84,6 +87,7 @@ def snapshot(
         When a named recipe is not configured.
     """
     as_of = to_utc(as_of)
+    reconcile(ws)
     chosen = _chosen(ws.config, recipes)
     config = dump(ws.config)
     digest = _settings_sum(config, chosen, publish)

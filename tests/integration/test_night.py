@@ -13,6 +13,8 @@ from pipeline.base import format_instant
 from pipeline.errors import ConfigError, DataError, RegistryError
 from pipeline.steps.ingest import feedback
 from pipeline.steps.mirror import registry
+from pipeline.steps.night import open_night
+from pipeline.steps.page import lift_rows
 from pipeline.steps.retrain import nightly, snapshot
 from pipeline.steps.run import Workspace
 from pipeline.steps.show import history, lists
@@ -61,6 +63,19 @@ def test_the_first_night_promotes_what_learns_and_refuses_what_is_mad(shop):
     ndcg = first.metrics["ndcg_at_20"]
     assert ndcg["candidate"] > 1.2 * ndcg["baseline"] > 0
     assert "mad" in first.sentence
+
+
+def test_the_page_calls_proved_what_the_gate_took_for_proved(shop):
+    home, first, _ = shop
+    night = open_night(Workspace.open(home), first.run_id)
+    rows = {row.name: row for row in lift_rows(night, "decayed_popularity")}
+    rules = [
+        rule
+        for rule in night.run.json("gate", "decision")["rules"]
+        if rule["subject"] == "als" and rule["name"] == "first.lift.decayed_popularity"
+    ]
+    assert [rule["figure"] for rule in rules] == [rows["als"].lift]
+    assert {name for name, row in rows.items() if row.proved} == {"als"}
 
 
 def test_the_second_night_refreshes_on_newer_data(shop):

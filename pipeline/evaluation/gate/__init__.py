@@ -22,6 +22,7 @@ from pipeline.evaluation.gate.evidence import (
     Reference,
     remember,
 )
+from pipeline.evaluation.gate.rules import compare, is_proved, threshold
 
 __all__ = [
     "Absent",
@@ -35,6 +36,9 @@ __all__ = [
     "Past",
     "Reference",
     "RuleResult",
+    "compare",
     "decide",
+    "is_proved",
     "remember",
+    "threshold",
 ]

@@ -16,6 +16,7 @@ from pipeline.evaluation.gate.rules import (
     mean,
     ordered,
     percent,
+    threshold,
     verdict,
 )
 
@@ -28,8 +29,7 @@ def climb(evidence: Evidence, config: GateConfig) -> tuple[Judged, tuple[RuleRes
     """
     rungs = baselines(evidence.judged)
     learned = [r for r in ordered(evidence.judged) if r.rung is None]
-    contenders = len(evidence.judged) - 1
-    bound = config.alpha / max(config.candidates, contenders)
+    bound = threshold(config, len(evidence.judged) - 1)
     rules: list[RuleResult] = []
     winners: list[Judged] = []
     for recipe in [*rungs, *learned]:

@@ -75,6 +75,17 @@ def compare(candidate: Judged, champion: Judged, config: GateConfig) -> Differen
     )
 
 
+def threshold(config: GateConfig, candidates: int) -> float:
+    """Return the p that a candidate must stay under: α, shared among all that may be looked at."""
+    return config.alpha / max(config.candidates, candidates)
+
+
+def is_proved(found: Difference, bound: float, config: GateConfig) -> bool:
+    """Say whether a comparison shows a candidate to be better, and by enough."""
+    enough = found.x >= config.min_lift
+    return found.underpowered is None and found.p_better <= bound and enough
+
+
 def slice_rules(
     prefix: str,
     subject: str,

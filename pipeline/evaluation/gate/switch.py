@@ -16,6 +16,7 @@ from pipeline.evaluation.gate.rules import (
     percent,
     slice_rules,
     tau_of,
+    threshold,
     verdict,
 )
 
@@ -28,7 +29,7 @@ def seek_switch(
     All rules of a candidate must hold. Of several winners the surest leads, then the recipe's hash.
     """
     candidates = [r for r in ordered(evidence.judged) if r.name != champion.name]
-    bound = config.alpha / max(config.candidates, len(candidates))
+    bound = threshold(config, len(candidates))
     rules: list[RuleResult] = []
     winners: list[tuple[Judged, Difference]] = []
     for candidate in candidates:
