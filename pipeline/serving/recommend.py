@@ -64,7 +64,7 @@ def recommend(
     score f32, slot, propensity (1.0: nothing is left to chance), reason; sorted by user and
     position. `columns.ANYONE` stands for whoever has no list.
     """
-    allowed = ~np.isin(history.item_ids, np.asarray(sorted(unavailable), dtype=np.str_))
+    allowed = _allowed(history, unavailable)
     # Whoever took everything back has events and no taste: a model would score them all 0.
     cold = np.diff(history.confidence(None).indptr) == 0
     own = _lists(champion, history, ~cold, allowed, repeat, length)
@@ -90,13 +90,13 @@ def recommend(
 
 
 def model_lists(
-    scorer: Scorer, history: History, *, repeat: bool, length: int, reason: str = ""
+    scorer: Scorer, history: History, unavailable: Collection[str], *, repeat: bool, length: int
 ) -> pl.DataFrame:
-    """Return the lists of a model for the users of `history`, whatever is available."""
+    """Return user, position and item of a model's lists for the users of `history`, no fallback."""
     everybody = np.ones(history.n_users, np.bool_)
-    allowed = np.ones(history.n_items, np.bool_)
-    lists = _lists(scorer, history, everybody, allowed, repeat, length)
-    return _rows(lists, history.user_ids, history.item_ids, c.Slot.MODEL, reason)
+    lists = _lists(scorer, history, everybody, _allowed(history, unavailable), repeat, length)
+    rows = _rows(lists, history.user_ids, history.item_ids, c.Slot.MODEL, "")
+    return rows.select(c.USER_ID, c.POSITION, c.ITEM_ID)
 
 
 def fallback_list(fallback: Scorer, history: History, length: int) -> list[tuple[str, float]]:
@@ -131,6 +131,11 @@ def _lists(
     part = history.rows(np.flatnonzero(chosen))
     exclude = None if repeat else part.seen
     return top_k(scorer.score(part), length, exclude=exclude, allowed=allowed)
+
+
+def _allowed(history: History, unavailable: Collection[str]) -> NDArray[np.bool_]:
+    """``(n_items,)`` bool: what may be shown."""
+    return ~np.isin(history.item_ids, np.asarray(sorted(unavailable), dtype=np.str_))
 
 
 def _nobody(history: History) -> History:

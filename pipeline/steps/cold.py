@@ -18,11 +18,11 @@ from pipeline import columns as c
 from pipeline.base import Progress, silent
 from pipeline.data.matrix import History
 from pipeline.errors import GateError
-from pipeline.serving.publish import of_publication
+from pipeline.serving.publish import of_publication, unavailable
 from pipeline.serving.recommend import model_lists, overlap
 from pipeline.steps.child import run_child
 from pipeline.steps.learn import canary_lists, promoted, read_scorer, read_split
-from pipeline.steps.night import Night, open_night, read_events
+from pipeline.steps.night import Night, open_night, read_events, read_pinned
 from pipeline.steps.run import Workspace
 from pipeline.stores.runs import Ref, Run
 
@@ -83,12 +83,14 @@ def _resemblance(ws: Workspace, night: Night) -> dict[str, Any]:
     events = read_events(ws, night, c.USER_ID, c.TIMESTAMP)
     busy = events.filter(events[c.TIMESTAMP] >= champion.as_of)[c.USER_ID]
     history = History.from_arrays(night.run.arrays("refit", "history"))
-    idle = sorted((set(live[c.USER_ID]) - set(busy)) & set(history.user_ids.tolist()))
+    modelled = live.filter(live[c.SLOT] == c.Slot.MODEL.value)[c.USER_ID]
+    idle = sorted((set(modelled) - set(busy)) & set(history.user_ids.tolist()))
     if not idle:
         return {"idle": 0, "overlap": None, "fault": None}
     lists = model_lists(
         read_scorer(night.run, "refit"),
         history.rows(np.flatnonzero(np.isin(history.user_ids, idle))),
+        unavailable(read_pinned(ws, night, "items")),
         repeat=read_split(night.run).policy == "repeat",
         length=10,
     )

@@ -7,7 +7,7 @@ import pytest
 from pipeline import columns as c
 from pipeline.data.matrix import WEIGHT, build_history
 from pipeline.models.families import default_recipes
-from pipeline.serving.recommend import fallback_list, overlap, recommend
+from pipeline.serving.recommend import fallback_list, model_lists, overlap, recommend
 
 END = datetime(2017, 12, 1, tzinfo=UTC)
 
@@ -91,6 +91,18 @@ def test_strangers_get_what_anyone_gets(made):
     )
     window, _, fallback = made
     assert one == other == [item for item, _ in fallback_list(fallback, window, 5)]
+
+
+def test_a_models_lists_leave_out_what_is_gone_as_the_live_ones_do(made):
+    window, champion, _ = made
+    gone = window.item_ids[::2].tolist()
+    mine = model_lists(champion, window, gone, repeat=True, length=3)
+    assert mine.height > 0
+    assert not set(mine[c.ITEM_ID]) & set(gone)
+    served = build(made, repeat=True, gone=gone, length=3)
+    modelled = served.filter(pl.col(c.SLOT) == "model")
+    users = modelled[c.USER_ID].unique().to_list()
+    assert overlap(mine, modelled, users, 3) == 1.0
 
 
 def test_overlap():
