@@ -7,6 +7,7 @@ same window agree with a loop over its events.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -25,6 +26,42 @@ WEIGHT = "weight"
 """Signed weight of one event: weight[kind] · f(value); negative for what takes back."""
 
 _US_PER_DAY = 86_400_000_000
+_EVENTS = ("user_ids", "item_ids", "indptr", "item", "at", "weight")
+_OF_ITEMS, _OF_USERS = "of_items/", "of_users/"
+
+
+@dataclass(frozen=True)
+class Described:
+    """What is known about users or items beside their events, one row each.
+
+    Attributes
+    ----------
+    names
+        ``(n_features,)`` str, sorted, as ``column=value``.
+    cells
+        Rows × features CSR float32; finite; a row of nothing known is empty.
+    """
+
+    names: NDArray[np.str_]
+    cells: sp.csr_matrix
+
+    def arrays(self, prefix: str) -> dict[str, NDArray[Any]]:
+        """Return everything as arrays whose names begin with `prefix`; `read` turns it back."""
+        return {
+            f"{prefix}names": self.names,
+            f"{prefix}data": self.cells.data,
+            f"{prefix}indices": self.cells.indices,
+            f"{prefix}indptr": self.cells.indptr,
+        }
+
+    @classmethod
+    def read(cls, arrays: Mapping[str, NDArray[Any]], prefix: str) -> Described | None:
+        """Rebuild from `arrays`; ``None`` where they hold none."""
+        if f"{prefix}names" not in arrays:
+            return None
+        names, indptr = arrays[f"{prefix}names"], arrays[f"{prefix}indptr"]
+        cells = (arrays[f"{prefix}data"], arrays[f"{prefix}indices"], indptr)
+        return cls(names, sp.csr_matrix(cells, shape=(len(indptr) - 1, len(names))))
 
 
 @dataclass(frozen=True)
@@ -47,6 +84,11 @@ class History:
         ``(n_events,)`` float32, see `WEIGHT`.
     end
         Exclusive end of the window in UTC; ages count back from here.
+    rating
+        ``(n_events,)`` float32, the rating that an event gave, NaN where it gave none; ``None``
+        where no event is a rating.
+    of_items, of_users
+        What is known about the items and the users, a row each, as far as anything is.
     """
 
     user_ids: NDArray[np.str_]
@@ -56,6 +98,9 @@ class History:
     at: NDArray[np.int64]
     weight: NDArray[np.float32]
     end: datetime
+    rating: NDArray[np.float32] | None = None
+    of_items: Described | None = None
+    of_users: Described | None = None
 
     @property
     def n_users(self) -> int:
@@ -120,6 +165,11 @@ class History:
             at=self.at[pick],
             weight=self.weight[pick],
             end=self.end,
+            rating=None if self.rating is None else self.rating[pick],
+            of_items=self.of_items,
+            of_users=None
+            if self.of_users is None
+            else Described(self.of_users.names, self.of_users.cells[rows]),
         )
 
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -132,13 +182,22 @@ class History:
             "at": self.at,
             "weight": self.weight,
             "end": np.array([_micros(self.end)], np.int64),
+            **({} if self.rating is None else {"rating": self.rating}),
+            **({} if self.of_items is None else self.of_items.arrays(_OF_ITEMS)),
+            **({} if self.of_users is None else self.of_users.arrays(_OF_USERS)),
         }
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> History:
         """Rebuild a history from `arrays`."""
         end = datetime.fromtimestamp(int(arrays["end"][0]) / 1e6, tz=UTC)
-        return cls(**{name: arrays[name] for name in arrays if name != "end"}, end=end)
+        return cls(
+            **{name: arrays[name] for name in _EVENTS},
+            end=end,
+            rating=arrays.get("rating"),
+            of_items=Described.read(arrays, _OF_ITEMS),
+            of_users=Described.read(arrays, _OF_USERS),
+        )
 
 
 def build_history(weighted: pl.DataFrame, end: datetime) -> History:

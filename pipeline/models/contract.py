@@ -1,9 +1,9 @@
 """The one contract of all model families: recipe -> trainer -> scorer -> scores.
 
 A *recipe* (family and frozen hyper-parameters) trains on a `History` and returns a *scorer*. For a
-block of users a scorer yields `Scores`: an inner product of factors, a sparse term over items that
-the user already had, or both. `models.topk` turns scores into exact lists, so evaluation, gating,
-lists and serving are written once.
+block of users a scorer yields `Scores`: an inner product of factors, a history times links between
+items, a sparse term, or their sum. `models.topk` turns scores into exact lists, so evaluation,
+gating, lists and serving are written once.
 
 What every family promises (tests/contracts/test_models.py): equal data and recipe give equal
 scores where `deterministic` is declared; `arrays` and `from_arrays` give the same lists; a user
@@ -23,6 +23,7 @@ from typing import Any, ClassVar, TypedDict
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
+from pydantic import Field, field_validator
 
 from pipeline.base import Frozen, Progress, format_instant, parse_instant, silent
 from pipeline.data.matrix import History
@@ -48,26 +49,35 @@ class Capabilities:
         Its place on the ladder of a first model, lowest first; ``None`` for what learns.
     repeats_only
         It has something of its own to say only where lists may hold items that a user already had.
+    ratings
+        Its scores are ratings on the scale of the data: it is measured by RMSE and MAE, too.
     """
 
     fold_in: bool
     deterministic: bool
     baseline: int | None = None
     repeats_only: bool = False
+    ratings: bool = False
 
 
 @dataclass(frozen=True)
 class Scores:
     """Scores of some users for the whole catalogue, not yet written out.
 
-    The score of (user, item) is ``users[user] @ items[item] + sparse[user, item]``; either part
-    may be absent. Without factors, only the cells of `sparse` have a score at all; neither has a
-    user whose factors are all zero (nothing is known of them) any score outside those cells.
+    The score of (user, item) is the sum of the parts that are there::
+
+        users[user] @ items[item]  +  (profile @ links)[user, item]  +  sparse[user, item]
+
+    Without factors, only stored cells of the other parts have a score at all; neither has a user
+    whose factors are all zero (nothing is known of them) any score outside those cells.
 
     Attributes
     ----------
     users, items
         ``(n_users, f)`` and ``(n_items, f)`` float32, or both ``None``.
+    profile, links
+        Users × anything and anything × items CSR float32, or both ``None``: what a user had, and
+        where each of it leads. `topk` multiplies a block of users at a time.
     sparse
         Users × items CSR float32, ≥ 0, over items the user already had, or ``None``.
     """
@@ -75,15 +85,22 @@ class Scores:
     users: NDArray[np.float32] | None = None
     items: NDArray[np.float32] | None = None
     sparse: sp.csr_matrix | None = None
+    profile: sp.csr_matrix | None = None
+    links: sp.csr_matrix | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
         """Number of users, number of items."""
+        pairs = ((self.users, self.items), (self.profile, self.links))
+        if any((left is None) != (right is None) for left, right in pairs):
+            raise ValueError("scores have half of a product: users and items, profile and links")
         if self.users is not None and self.items is not None:
             return len(self.users), len(self.items)
-        if self.sparse is not None and self.users is None and self.items is None:
+        if self.profile is not None and self.links is not None:
+            return int(self.profile.shape[0]), int(self.links.shape[1])
+        if self.sparse is not None:
             return int(self.sparse.shape[0]), int(self.sparse.shape[1])
-        raise ValueError("scores need factors of users and items, a sparse term, or both")
+        raise ValueError("scores need factors of users and items, links, or a sparse term")
 
 
 class Scorer(ABC):
@@ -99,10 +116,19 @@ class Scorer(ABC):
         ``cpu`` or ``cuda``.
     """
 
-    capabilities: ClassVar[Capabilities]
     item_ids: NDArray[np.str_]
     trained_until: datetime
     trained_on: str = "cpu"
+
+    @property
+    @abstractmethod
+    def capabilities(self) -> Capabilities:
+        """What it declares about itself; a class attribute where all of a family are alike."""
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers were learnt: the size of all float arrays."""
+        return sum(a.size for a in self.arrays().values() if a.dtype.kind == "f")
 
     @abstractmethod
     def score(self, history: History) -> Scores:
@@ -162,16 +188,57 @@ def read_header(arrays: Arrays) -> Header:
     )
 
 
+@dataclass(frozen=True)
+class Span:
+    """What is worth trying for one hyper-parameter.
+
+    Attributes
+    ----------
+    tries
+        A few values that cover the range, rising: what a night chooses from.
+    low, high
+        The range, both ends included, that a longer search may use.
+    log
+        Whether steps are ratios.
+    """
+
+    tries: tuple[float, ...]
+    low: float
+    high: float
+    log: bool = True
+
+
 class Recipe(Frozen):
     """A model family and its frozen hyper-parameters; names are implicit's.
 
     Subclasses add ``family: Literal[...]`` and the fields of their family.
     """
 
-    capabilities: ClassVar[Capabilities]
     scorer: ClassVar[type[Scorer]]
     not_hashed: ClassVar[frozenset[str]] = frozenset()
     """Fields that say where it trains, not what: another machine makes no other recipe."""
+    space: ClassVar[Mapping[str, Span]] = {}
+    """What can be chosen from the data, by field."""
+
+    tune: tuple[str, ...] = Field(
+        default=(),
+        description="Fields to choose from the data, on windows before the holdout, in the first "
+        "night that trains this recipe; what was found is kept from then on.",
+    )
+
+    @property
+    @abstractmethod
+    def capabilities(self) -> Capabilities:
+        """What it declares about itself; a class attribute where all of a family are alike."""
+
+    @field_validator("tune")
+    @classmethod
+    def _tunable(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name not in cls.space:
+                allowed = ", ".join(cls.space) or "none of this family"
+                raise ValueError(f"{name!r} cannot be chosen from the data; allowed are {allowed}")
+        return tuple(dict.fromkeys(names))
 
     @property
     def hash(self) -> str:
@@ -181,9 +248,18 @@ class Recipe(Frozen):
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
     @abstractmethod
+    def memory(self, history: History) -> int:
+        """Estimate the bytes that `train` needs at its peak, beside what is there before it.
+
+        Within 30 % on windows of a million events and more; `steps` refuse, before the start, what
+        does not fit.
+        """
+
+    @abstractmethod
     def train(self, history: History, *, salt: int = 0, progress: Progress = silent) -> Scorer:
         """Learn from a window.
 
         `salt` gives another draw of whatever is random; equal salts give equal scorers where the
-        family is deterministic. Raises `ResourceError` when the device or the memory is not there.
+        family is deterministic. Raises `ResourceError` when the device, the memory or an extra is
+        not there.
         """

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar, Literal, Self
@@ -35,6 +35,7 @@ from pipeline.models.contract import (
     Recipe,
     Scorer,
     Scores,
+    Span,
     read_header,
 )
 from pipeline.models.randomness import keyed_normal
@@ -130,6 +131,11 @@ class Als(Recipe):
     capabilities: ClassVar[Capabilities] = AlsScorer.capabilities
     scorer: ClassVar[type[Scorer]] = AlsScorer
     not_hashed: ClassVar[frozenset[str]] = frozenset({"device"})
+    space: ClassVar[Mapping[str, Span]] = {
+        "alpha": Span((0.1, 0.3, 1.0, 3.0, 10.0, 100.0), 0.03, 1000.0),
+        "regularization": Span((1.0, 3.0, 10.0, 30.0, 100.0, 300.0), 0.1, 1000.0),
+        "half_life_days": Span((15.0, 30.0, 60.0, 120.0, 365.0), 3.0, 1000.0),
+    }
 
     family: Literal["als"] = Field(default="als", description="Name of the family.")
     factors: int = Field(default=64, ge=1, le=1024, description="Length of a vector.")
@@ -152,6 +158,12 @@ class Als(Recipe):
         description="Where to train; `auto` takes a GPU if there is one, `cuda` insists on it.",
     )
     random_state: int = Field(default=0, ge=0, description="Seed of the start vectors.")
+
+    def memory(self, history: History) -> int:
+        """Cells in both directions, and the factors in every form that the fit holds them."""
+        cells = len(history.item)
+        rows = history.n_users + history.n_items
+        return cells * 40 + rows * self.factors * 12
 
     def train(self, history: History, *, salt: int = 0, progress: Progress = silent) -> AlsScorer:
         """Fit the items, then each user exactly.

@@ -18,18 +18,18 @@ AnyRecipe = Annotated[
 ]
 """A recipe of any family, told apart by `family`."""
 
-_RECIPES: dict[str, type[Recipe]] = {
+FAMILIES: dict[str, type[Recipe]] = {
     recipe.model_fields["family"].default: recipe for recipe in get_args(get_args(AnyRecipe)[0])
 }
-_ADAPTER: TypeAdapter[AnyRecipe] = TypeAdapter(AnyRecipe)
+"""The recipe of each family, by name."""
 
-SCORERS: dict[str, type[Scorer]] = {family: recipe.scorer for family, recipe in _RECIPES.items()}
-"""The scorer of each family, by name."""
+_ADAPTER: TypeAdapter[AnyRecipe] = TypeAdapter(AnyRecipe)
 
 
 def default_recipes() -> dict[str, AnyRecipe]:
-    """Return every family with its defaults, by the family's name."""
-    return {family: _ADAPTER.validate_python({"family": family}) for family in _RECIPES}
+    """Return what competes where nobody said otherwise: the baselines, and what learns."""
+    names = ("popularity", "decayed_popularity", "own_counts", "als")
+    return {name: _ADAPTER.validate_python({"family": name}) for name in names}
 
 
 def recipe_from(dumped: Mapping[str, Any]) -> AnyRecipe:
@@ -44,6 +44,6 @@ def recipe_from(dumped: Mapping[str, Any]) -> AnyRecipe:
 
 def load(family: str, arrays: Arrays) -> Scorer:
     """Rebuild a scorer of `family` from its arrays."""
-    if family not in SCORERS:
-        raise ConfigError(f"no model family {family!r}; there are {', '.join(SCORERS)}")
-    return SCORERS[family].from_arrays(arrays)
+    if family not in FAMILIES:
+        raise ConfigError(f"no model family {family!r}; there are {', '.join(FAMILIES)}")
+    return FAMILIES[family].scorer.from_arrays(arrays)

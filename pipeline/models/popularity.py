@@ -82,6 +82,10 @@ class Popularity(Recipe):
 
     family: Literal["popularity"] = Field(default="popularity", description="Name of the family.")
 
+    def memory(self, history: History) -> int:
+        """The cells of the window, and as much again while they are summed."""
+        return len(history.item) * 60
+
     def train(
         self, history: History, *, salt: int = 0, progress: Progress = silent
     ) -> PopularityScorer:
@@ -105,6 +109,10 @@ class DecayedPopularity(Recipe):
     half_life_days: float = Field(
         default=20.0, gt=0, le=3650, description="Days after which a user counts half."
     )
+
+    def memory(self, history: History) -> int:
+        """The cells of the window, and as much again while they are summed."""
+        return len(history.item) * 60
 
     def train(
         self, history: History, *, salt: int = 0, progress: Progress = silent

@@ -105,6 +105,10 @@ class OwnCounts(Recipe):
         description="Days after which a user counts half in what fills up a list.",
     )
 
+    def memory(self, history: History) -> int:
+        """The cells of the window, and as much again while they are summed."""
+        return len(history.item) * 60
+
     def train(
         self, history: History, *, salt: int = 0, progress: Progress = silent
     ) -> OwnCountsScorer:

@@ -7,12 +7,14 @@ cut too. So a list depends neither on the block it was computed in, nor on the n
 nor on the kernels of the BLAS: a fresh process on another machine gives the same bytes.
 
 How: one float32 product a block finds the candidates, wide enough by a bound on its rounding error
-that nothing can be missed; only these are scored in float64.
+that nothing can be missed; only these are scored in float64. What stands beside the factors (a
+profile times links, the sparse term) is summed cell by cell in the order it is stored in, so it is
+the same everywhere.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse as sp
@@ -22,7 +24,7 @@ from pipeline.errors import DataError
 from pipeline.models.contract import Scores
 
 _Cells = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
-"""Rows from 0, columns, values."""
+"""Rows, columns, values."""
 _BLOCK_CELLS = 1 << 22
 """Cells of one dense block of scores: 16 MiB of float32."""
 _EXACT_PAIRS = 1 << 16
@@ -111,13 +113,15 @@ def top_k(
     if allowed is not None and allowed.shape != (n_items,):
         raise ValueError(f"allowed is {allowed.shape}, the catalogue holds {n_items}")
     if scores.sparse is not None and not scores.sparse.has_canonical_format:
-        scores = Scores(scores.users, scores.items, _canonical(scores.sparse))
-    error = _error_bound(scores)
+        scores = replace(scores, sparse=_canonical(scores.sparse))
+    longest = 0.0 if scores.items is None else _norms(scores.items).max(initial=0.0)
     forbidden = None if allowed is None else ~allowed
     step = max(1, _BLOCK_CELLS // max(1, n_items))
     blocks = [
-        _block(scores, slice(at, min(at + step, n_users)), k, exclude, forbidden, error)
-        for at in range(0, n_users, step)
+        _block(
+            _rows(scores, part), k, None if exclude is None else exclude[part], forbidden, longest
+        )
+        for part in (slice(at, min(at + step, n_users)) for at in range(0, n_users, step))
     ]
     counts = [np.zeros(1, np.int64), *(count for count, _, _ in blocks)]
     items = [np.zeros(0, np.int32), *(item for _, item, _ in blocks)]
@@ -125,34 +129,46 @@ def top_k(
     return Lists(np.cumsum(np.concatenate(counts)), np.concatenate(items), np.concatenate(values))
 
 
+def _rows(scores: Scores, rows: slice) -> Scores:
+    """Return the scores of some rows, with all that stands beside the factors in one term."""
+    users = None if scores.users is None else scores.users[rows]
+    beside = None if scores.sparse is None else scores.sparse[rows]
+    if scores.profile is not None and scores.links is not None:
+        led = (scores.profile[rows] @ scores.links).tocsr()
+        beside = led if beside is None else led + beside
+        beside.sum_duplicates()
+    return Scores(users, scores.items, beside)
+
+
 def _block(
     scores: Scores,
-    rows: slice,
     k: int,
     exclude: sp.csr_matrix | None,
     forbidden: NDArray[np.bool_] | None,
-    error: NDArray[np.float64],
+    longest: float,
 ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]:
-    """Return counts, items and scores of the lists of some rows."""
+    """Return counts, items and scores of the lists of one block of users."""
+    error = _error_bound(scores, longest)
+    n = len(error)
     if scores.users is not None and scores.items is not None:
-        block = scores.users[rows] @ scores.items.T
-        unknown = np.abs(scores.users[rows]).max(axis=1, initial=0.0) == 0
+        block = scores.users @ scores.items.T
+        unknown = np.abs(scores.users).max(axis=1, initial=0.0) == 0
         block[unknown] = -np.inf
-        wobble = _add_sparse(block, scores.sparse, rows, unknown)
+        wobble = _add_sparse(block, scores.sparse, unknown)
         if exclude is not None:
-            user, item, _ = _cells(exclude, rows)
+            user, item, _ = _cells(exclude)
             block[user, item] = -np.inf
         if forbidden is not None:
             np.copyto(block, -np.inf, where=forbidden)
-        user, item = _candidates(block, k, error[rows], wobble)
+        user, item = _candidates(block, k, error, wobble)
     else:
-        user, item = _allowed_cells(scores.sparse, rows, exclude, forbidden)
-    score = _exact(scores, rows, user, item)
-    keep = _crowd_thinned(user, score, k, rows.stop - rows.start)
+        user, item = _allowed_cells(scores.sparse, exclude, forbidden)
+    score = _exact(scores, user, item)
+    keep = _crowd_thinned(user, score, k, n)
     user, item, score = user[keep], item[keep], score[keep]
     order = np.lexsort((-score, user))  # stable, and the pairs come in the order of items
     user, item, score = user[order], item[order], score[order]
-    found = np.bincount(user, minlength=rows.stop - rows.start)
+    found = np.bincount(user, minlength=n)
     first = np.arange(len(user)) - np.repeat(np.cumsum(found) - found, found) < k
     return np.minimum(found, k), item[first].astype(np.int32), score[first]
 
@@ -160,13 +176,12 @@ def _block(
 def _add_sparse(
     block: NDArray[np.float32],
     sparse: sp.csr_matrix | None,
-    rows: slice,
     unknown: NDArray[np.bool_],
 ) -> _Cells | None:
     """Add the sparse term to `block`, rounded down; return by how much the sums may be higher."""
     if sparse is None:
         return None
-    user, item, value = _cells(sparse, rows)
+    user, item, value = _cells(sparse)
     total = np.where(unknown[user], value, block[user, item] + value)
     wobble = np.float32(4 * _ROUNDING) * (np.abs(total) + np.abs(value))
     block[user, item] = total - wobble
@@ -220,36 +235,32 @@ def _reached_by(block: NDArray[np.float32], k: int) -> NDArray[np.float64]:
 
 def _allowed_cells(
     sparse: sp.csr_matrix,
-    rows: slice,
     exclude: sp.csr_matrix | None,
     forbidden: NDArray[np.bool_] | None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return (row in the block, item) of every cell that may appear."""
-    user, item, _ = _cells(sparse, rows)
+    user, item, _ = _cells(sparse)
     keep = np.ones(len(user), bool)
     if exclude is not None:
         width = exclude.shape[1]
-        gone_user, gone_item, _ = _cells(exclude, rows)
+        gone_user, gone_item, _ = _cells(exclude)
         keep &= ~np.isin(user * width + item, gone_user * width + gone_item)
     if forbidden is not None:
         keep &= ~forbidden[item]
     return user[keep], item[keep]
 
 
-def _exact(
-    scores: Scores, rows: slice, user: NDArray[np.int64], item: NDArray[np.int64]
-) -> NDArray[np.float32]:
+def _exact(scores: Scores, user: NDArray[np.int64], item: NDArray[np.int64]) -> NDArray[np.float32]:
     """Score pairs in float64, in an order that depends on nothing but the number of factors."""
     exact = np.zeros(len(user), np.float64)
     if scores.users is not None and scores.items is not None:
-        users = scores.users[rows]
         for at in range(0, len(user), _EXACT_PAIRS):
             pick = slice(at, at + _EXACT_PAIRS)
-            product = users[user[pick]].astype(np.float64) * scores.items[item[pick]]
+            product = scores.users[user[pick]].astype(np.float64) * scores.items[item[pick]]
             exact[pick] = product.sum(axis=1)
     if scores.sparse is not None:
         width = scores.sparse.shape[1]
-        cell_user, cell_item, value = _cells(scores.sparse, rows)
+        cell_user, cell_item, value = _cells(scores.sparse)
         key, wanted = cell_user * width + cell_item, user * width + item
         at = np.minimum(np.searchsorted(key, wanted), max(0, len(key) - 1))
         if len(key):
@@ -257,17 +268,17 @@ def _exact(
     return exact.astype(np.float32)
 
 
-def _error_bound(scores: Scores) -> NDArray[np.float64]:
+def _error_bound(scores: Scores, longest: float) -> NDArray[np.float64]:
     """Bound, for each user, how far a float32 product may lie from the exact one.
 
     ``|fl(u·v) − u·v| ≤ γ_f ‖u‖ ‖v‖`` with ``γ_f ≈ f·2⁻²⁴`` whatever the order of summation
     (Higham, Accuracy and Stability of Numerical Algorithms, 3.1), doubled for the roundings after
-    it; the last term covers products that underflow.
+    it; the last term covers products that underflow. `longest` is the largest ‖v‖.
     """
     factors, size, beside = 0, np.zeros(scores.shape[0]), np.float32(0)
     if scores.users is not None and scores.items is not None:
         factors = scores.users.shape[1]
-        size = _norms(scores.users) * _norms(scores.items).max(initial=0.0)
+        size = _norms(scores.users) * longest
     if scores.sparse is not None and scores.sparse.nnz:
         beside = np.abs(scores.sparse.data).max()
     wild = ~(size + beside < _LARGEST / 2)
@@ -285,12 +296,10 @@ def _norms(factors: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.sqrt(squares)
 
 
-def _cells(matrix: sp.csr_matrix, rows: slice) -> _Cells:
-    """Return (row from 0, column, value) of the stored cells of some rows."""
-    indptr = matrix.indptr[rows.start : rows.stop + 1].astype(np.int64)
-    cells = slice(indptr[0], indptr[-1])
-    user = np.repeat(np.arange(len(indptr) - 1, dtype=np.int64), np.diff(indptr))
-    return user, matrix.indices[cells].astype(np.int64), matrix.data[cells]
+def _cells(matrix: sp.csr_matrix) -> _Cells:
+    """Return (row, column, value) of the stored cells."""
+    rows = np.arange(matrix.shape[0], dtype=np.int64)
+    return np.repeat(rows, np.diff(matrix.indptr)), matrix.indices.astype(np.int64), matrix.data
 
 
 def _canonical(matrix: sp.csr_matrix) -> sp.csr_matrix:

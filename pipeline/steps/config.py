@@ -24,7 +24,7 @@ from pipeline.data.split import SplitConfig
 from pipeline.data.validate import ValidateConfig
 from pipeline.errors import ConfigError
 from pipeline.evaluation.gate import GateConfig
-from pipeline.models.families import AnyRecipe, default_recipes
+from pipeline.models.families import FAMILIES, AnyRecipe, default_recipes
 from pipeline.serving.publish import PublishConfig
 from pipeline.serving.recommend import RecommendConfig
 
@@ -130,7 +130,8 @@ def config_from(
     """
     given = dict(written)
     if "recipes" in given and isinstance(given["recipes"], dict):
-        known = {n: r.model_dump(mode="json") for n, r in default_recipes().items()}
+        known: dict[str, dict[str, Any]] = {family: {"family": family} for family in FAMILIES}
+        known |= {n: r.model_dump(mode="json") for n, r in default_recipes().items()}
         named = {
             name: {**known.get(name, {}), **recipe}
             if isinstance(recipe, dict) and "family" not in recipe
@@ -271,14 +272,14 @@ def _sentence(error: ValidationError, where: str, origins: Mapping[str, str]) ->
 
 
 def _families() -> str:
-    return ", ".join(repr(recipe.family) for recipe in default_recipes().values())
+    return ", ".join(repr(family) for family in FAMILIES)
 
 
 def _allowed(location: tuple[int | str, ...]) -> str:
     """Name the fields that stand where the unknown one was written."""
     model: Any = Config
     if location[0] == "recipes" and len(location) > 3:
-        model = {str(r.family): type(r) for r in default_recipes().values()}[str(location[2])]
+        model = FAMILIES[str(location[2])]
         location = location[2:]
     for part in location[:-1]:
         fields = {f.alias or n: f for n, f in getattr(model, "model_fields", {}).items()}

@@ -321,7 +321,7 @@ def test_recipes_survive_json_and_tell_their_families_apart():
         again = families.recipe_from(json.loads(recipe.model_dump_json()))
         assert (again, again.hash) == (recipe, recipe.hash)
         assert recipe.family == name
-        assert families.SCORERS[name] is recipe.scorer
+        assert families.FAMILIES[name] is type(recipe)
         assert recipe.scorer.capabilities == recipe.capabilities
         for field, info in type(recipe).model_fields.items():
             assert info.description, f"{name}.{field} has no description"

@@ -150,9 +150,9 @@ def test_large_cells_do_not_blur_small_scores(monkeypatch):
     pairs = []
     exact = topk._exact
 
-    def counting(scores, rows, user, item):
+    def counting(scores, user, item):
         pairs.append(len(user))
-        return exact(scores, rows, user, item)
+        return exact(scores, user, item)
 
     monkeypatch.setattr(topk, "_exact", counting)
     for exclude in (None, own):
@@ -229,5 +229,9 @@ def test_shapes_that_do_not_fit_are_refused():
         top_k(scores, 1, allowed=np.ones(2, bool))
     with pytest.raises(ValueError, match="sparse is"):
         top_k(Scores(scores.users, scores.items, sp.csr_matrix((3, 3))), 1)
-    with pytest.raises(ValueError, match="scores need"):
+    with pytest.raises(ValueError, match="half of a product"):
         top_k(Scores(users=scores.users), 1)
+    with pytest.raises(ValueError, match="half of a product"):
+        top_k(Scores(links=sp.csr_matrix((3, 3), dtype=np.float32)), 1)
+    with pytest.raises(ValueError, match="scores need"):
+        top_k(Scores(), 1)
