@@ -27,6 +27,7 @@ from pipeline.evaluation.gate import GateConfig
 from pipeline.models.families import FAMILIES, AnyRecipe, default_recipes
 from pipeline.serving.publish import PublishConfig
 from pipeline.serving.recommend import RecommendConfig
+from pipeline.steps.memory import TrainConfig
 
 PREFIX = "NIGHTJAR__"
 
@@ -90,6 +91,7 @@ class Config(Frozen):
         default_factory=default_recipes,
         description="Recipes that compete, by name; the baselines always do.",
     )
+    train: TrainConfig = Field(default=TrainConfig(), description="What training may take.")
     gate: GateConfig = Field(default=GateConfig(), description="What a promotion needs.")
     recommend: RecommendConfig = Field(default=RecommendConfig(), description="Lists.")
     publish: PublishConfig = Field(default=PublishConfig(), description="Putting lists live.")

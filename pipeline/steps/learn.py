@@ -22,6 +22,7 @@ from pipeline.models.contract import Recipe, Scorer
 from pipeline.models.families import load
 from pipeline.serving.recommend import fallback_list
 from pipeline.steps.champion import PROMOTIONS, accepted_before, references
+from pipeline.steps.cost import fit, write_cost
 from pipeline.steps.night import Night, open_night
 from pipeline.steps.run import Workspace
 from pipeline.stores.runs import Draft, Ref, Run
@@ -68,13 +69,16 @@ def train(ws: Workspace, run_id: str, recipe: str, *, progress: Progress = silen
         return _commit_absent(night.run, step, "lists leave out what their user had before")
     history = read_history(night.run, "train")
     try:
-        scorer = chosen.train(history, progress=lambda text: progress(f"train {recipe}: {text}"))
+        scorer, cost = fit(
+            recipe, chosen, history, night.config.train, lambda x: progress(f"train {recipe}: {x}")
+        )
     except NightjarError as error:
         if recipe == night.champion_name:
             raise
         return Failure(step, error.sentence, error.exit_code)
     with night.run.draft(step) as draft:
         write_scorer(draft, recipe, chosen, scorer)
+        write_cost(draft, cost)
         draft.rows = history.n_users
     return night.run.ref(step)
 
@@ -172,14 +176,16 @@ def refit(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref:
     if (ref := night.run.committed("refit")) is not None:
         return ref
     decision = promoted(night)
-    recipe = night.recipes[decision["recipe"]]
+    name = decision["recipe"]
+    recipe = night.recipes[name]
     history, split = read_history(night.run, "full"), read_split(night.run)
-    scorer = recipe.train(history, progress=lambda text: progress(f"refit: {text}"))
+    scorer, cost = fit(name, recipe, history, night.config.train, lambda x: progress(f"refit: {x}"))
     fallback = night.recipes[FALLBACK].train(history)
     canaries = np.linspace(0, history.n_users - 1, min(CANARIES, history.n_users)).astype(np.int64)
     anyone = fallback_list(fallback, history, night.config.recommend.length)
     with night.run.draft("refit") as draft:
-        write_scorer(draft, decision["recipe"], recipe, scorer)
+        write_scorer(draft, name, recipe, scorer)
+        write_cost(draft, cost)
         draft.arrays("fallback", fallback.arrays())
         draft.json(
             "meta",

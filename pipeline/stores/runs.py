@@ -40,7 +40,8 @@ class Ref:
     name
         File that was summed: the step's manifest.
     sha256
-        Sum of that file; it names the sums of all the others.
+        Sum of that file without what was merely measured (`Draft.json`); it names the sums of all
+        the others, so equal inputs give an equal one.
     rows
         Rows of the step's main result, for people.
     """
@@ -66,22 +67,29 @@ class Draft:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._files: dict[str, dict[str, Any]] = {}
+        self.measured: set[str] = set()
         self.rows = 0
         self.ref: Ref | None = None
 
-    def bytes(self, name: str, data: bytes) -> None:
-        """Write a file and force it to disk."""
+    def bytes(self, name: str, data: bytes, *, measured: bool = False) -> None:
+        """Write a file and force it to disk; `measured` as in `json`."""
         path = self._folder / name
         with path.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         self._files[name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+        if measured:
+            self.measured.add(name)
 
-    def json(self, name: str, value: object) -> None:
-        """Write `<name>.json`, keys sorted."""
+    def json(self, name: str, value: object, *, measured: bool = False) -> None:
+        """Write `<name>.json`, keys sorted.
+
+        What was `measured` on the way (seconds, memory) differs from one attempt to the next: its
+        bytes are checked like all others, and the step's `Ref` says nothing of them.
+        """
         text = json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
-        self.bytes(f"{name}.json", text.encode())
+        self.bytes(f"{name}.json", text.encode(), measured=measured)
 
     def frame(self, name: str, frame: pl.DataFrame) -> None:
         """Write `<name>.parquet`."""
@@ -122,7 +130,7 @@ class Run:
             return None
         data = path.read_bytes()
         manifest = _parse(data, path)
-        return Ref(step, MANIFEST, hashlib.sha256(data).hexdigest(), int(manifest["rows"]))
+        return Ref(step, MANIFEST, _repeatable_sum(step, manifest), int(manifest["rows"]))
 
     def ref(self, step: str) -> Ref:
         """Return the `Ref` of a step that must have been done."""
@@ -218,7 +226,7 @@ class Run:
         return data
 
     def manifest(self, step: str) -> dict[str, Any]:
-        """Return a step's manifest: ``rows`` and the sums of its ``files``."""
+        """Return a step's manifest: ``rows``, the sums of its ``files``, which are ``measured``."""
         path = self.folder / step / MANIFEST
         if not path.is_file():
             raise StorageError(f"step {step} of run {self.run_id} has not been done")
@@ -257,14 +265,28 @@ class Runs:
 
 
 def _manifest(step: str, draft: Draft) -> bytes:
-    manifest = {"step": step, "rows": draft.rows, "files": draft.files}
+    lasting = {"step": step, "rows": draft.rows, "files": draft.files}
+    return _written({**lasting, "measured": sorted(draft.measured)})
+
+
+def _written(manifest: Mapping[str, Any]) -> bytes:
     return json.dumps(manifest, sort_keys=True, indent=1).encode()
+
+
+def _repeatable_sum(step: str, manifest: Mapping[str, Any]) -> str:
+    files = {n: f for n, f in manifest["files"].items() if n not in manifest["measured"]}
+    lasting = {"step": step, "rows": manifest["rows"], "files": files}
+    return hashlib.sha256(_written(lasting)).hexdigest()
 
 
 def _parse(data: bytes, path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(data)
-        return {"rows": manifest["rows"], "files": dict(manifest["files"])}
+        return {
+            "rows": manifest["rows"],
+            "files": dict(manifest["files"]),
+            "measured": list(manifest.get("measured", ())),
+        }
     except (ValueError, KeyError, TypeError) as error:
         raise StorageError(f"{path} is damaged: it is no manifest") from error
 

@@ -175,3 +175,19 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(StorageError, match="cannot write"), Runs(tmp_path).open("r").draft("x"):
         pass
+
+
+def test_what_was_measured_is_kept_and_checked_but_names_no_output(tmp_path):
+    def written(name, seconds, facts=1):
+        run = Runs(tmp_path / name).open("20171201T090000Z-0badcafe")
+        with run.draft("train/als") as draft:
+            draft.json("facts", facts)
+            draft.json("cost", {"seconds": seconds}, measured=True)
+        return run
+
+    slow, fast, other = written("slow", 9.5), written("fast", 0.5), written("other", 9.5, facts=2)
+    assert slow.ref("train/als") == fast.ref("train/als") != other.ref("train/als")
+    assert slow.json("train/als", "cost") == {"seconds": 9.5}
+    (slow.folder / "train/als/cost.json").write_text('{"seconds": 0.1}')
+    with pytest.raises(StorageError, match="sha256 differs"):
+        slow.json("train/als", "cost")

@@ -1,0 +1,114 @@
+"""How much memory a training may take, and the refusal of one that would take more.
+
+Promises: what does not fit is refused before it starts, in one sentence with the estimate, the
+limit and what to do. The limit is `train.memory_gb` where that is set. Otherwise it is what is free
+now: of the machine, and of every control group around this process (a container's limit is one),
+whichever is less. Cache that the kernel would give back counts as free, swap does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from pydantic import Field
+
+from pipeline.base import Frozen
+from pipeline.data.matrix import History
+from pipeline.errors import ResourceError
+from pipeline.models.contract import Recipe
+
+_MB: Final = 1 << 20
+_GB: Final = 1 << 30
+_SYSTEM: Final = Path("/")
+
+# (folder below /sys/fs/cgroup, limit, in use, cache within it that is the first to go)
+_VERSION_1: Final = (
+    "memory",
+    "memory.limit_in_bytes",
+    "memory.usage_in_bytes",
+    "total_inactive_file",
+)
+_VERSION_2: Final = ("", "memory.max", "memory.current", "inactive_file")
+
+
+class TrainConfig(Frozen):
+    """What training may take."""
+
+    memory_gb: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Memory (in 2^30 bytes) that training one recipe may take beside what is in "
+        "use; without it, what is free on the machine or in its container when training starts.",
+    )
+
+
+def refuse_too_large(name: str, recipe: Recipe, history: History, config: TrainConfig) -> None:
+    """Raise `ResourceError` if `recipe` needs more memory for `history` than it may take."""
+    needed, limit = recipe.memory(history), limit_of(config)
+    if needed <= limit:
+        return
+    told = "are free" if config.memory_gb is None else "are allowed (train.memory_gb)"
+    way = "give the machine" if config.memory_gb is None else "allow it"
+    raise ResourceError(
+        f"{name}: training needs about {size(needed)} of memory and {size(limit)} {told}; {way} "
+        "more, or make the recipe smaller"
+    )
+
+
+def limit_of(config: TrainConfig) -> int:
+    """Return the bytes that a training may take now."""
+    return free_memory() if config.memory_gb is None else round(config.memory_gb * _GB)
+
+
+def size(count: int) -> str:
+    """Write bytes as ``1.3 GB`` or ``270 MB``."""
+    if count >= _GB:
+        return f"{count / _GB:,.1f} GB"
+    return f"{count / _MB:,.0f} MB" if count >= 10 * _MB else f"{count / _MB:.2g} MB"
+
+
+def free_memory(system: Path = _SYSTEM) -> int:
+    """Return the bytes that this process could still take, as the files below `system` tell."""
+    left = [_available(system), *_left_in_groups(system)]
+    return max(0, min(left))
+
+
+def _available(system: Path) -> int:
+    for line in (system / "proc/meminfo").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == "MemAvailable":
+            return int(value.split()[0]) * 1024
+    raise ResourceError("the kernel does not tell how much memory is free; set train.memory_gb")
+
+
+def _left_in_groups(system: Path) -> Iterator[int]:
+    """Yield what each group around this process has left, for those that have a limit."""
+    mounted = system / "sys/fs/cgroup"
+    for line in (system / "proc/self/cgroup").read_text().splitlines():
+        _, controllers, place = line.split(":", 2)
+        if controllers == "":
+            folder, *files = _VERSION_2
+        elif "memory" in controllers.split(","):
+            folder, *files = _VERSION_1
+        else:
+            continue
+        # In a container its own group may be mounted as the root: then only that one is found.
+        for group in (Path(place), *Path(place).parents):
+            left = _left(mounted / folder / group.relative_to("/"), *files)
+            if left is not None:
+                yield left
+
+
+def _left(group: Path, limit: str, used: str, cache: str) -> int | None:
+    try:
+        most = (group / limit).read_text().strip()
+        if most == "max":
+            return None
+        taken = int((group / used).read_text())
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    except OSError:  # the group is not to be seen from here, or has no such controller
+        return None
+    return int(most) - taken + int(stat.get(cache, 0))
