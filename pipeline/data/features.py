@@ -17,7 +17,7 @@ from pydantic import Field, field_validator
 
 from pipeline import columns as c
 from pipeline.base import Frozen
-from pipeline.data.matrix import WEIGHT, History
+from pipeline.data.matrix import RATING, WEIGHT, History
 from pipeline.errors import DataError
 
 # One step up the funnel counts for about as much as two or three of the step below. A data set of
@@ -80,8 +80,9 @@ def weigh(events: pl.DataFrame, config: FeaturesConfig) -> pl.DataFrame:
     Returns
     -------
     polars.DataFrame
-        `user_id`, `item_id`, `timestamp`, `weight` float32: the input of `build_history`, rows in
-        the order given. The value of a rating is a judgement, no amount: f leaves it alone.
+        `user_id`, `item_id`, `timestamp`, `weight` float32, `rating` float32 (null where the event
+        gave none): the input of `build_history`, rows in the order given. The value of a rating is
+        a judgement, no amount: f leaves it alone.
 
     Raises
     ------
@@ -96,7 +97,12 @@ def weigh(events: pl.DataFrame, config: FeaturesConfig) -> pl.DataFrame:
         weight = weight * pl.when(rated).then(1.0).otherwise(amount)
     weight = pl.when(rated & (value < config.rating_threshold)).then(0.0).otherwise(weight)
     weighted = events.select(
-        c.USER_ID, c.ITEM_ID, c.TIMESTAMP, c.KIND, weight.cast(pl.Float32).alias(WEIGHT)
+        c.USER_ID,
+        c.ITEM_ID,
+        c.TIMESTAMP,
+        c.KIND,
+        weight.cast(pl.Float32).alias(WEIGHT),
+        pl.when(rated).then(pl.col(c.VALUE)).cast(pl.Float32).alias(RATING),
     )
     unknown = weighted.filter(pl.col(WEIGHT).is_null())
     if not unknown.is_empty():

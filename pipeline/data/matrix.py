@@ -24,6 +24,8 @@ from pipeline.errors import DataError
 
 WEIGHT = "weight"
 """Signed weight of one event: weight[kind] · f(value); negative for what takes back."""
+RATING = "rating"
+"""What a user thought of an item, on the scale of the data; null where the event says nothing."""
 
 _US_PER_DAY = 86_400_000_000
 _EVENTS = ("user_ids", "item_ids", "indptr", "item", "at", "weight")
@@ -206,8 +208,9 @@ def build_history(weighted: pl.DataFrame, end: datetime) -> History:
     Parameters
     ----------
     weighted
-        Columns `user_id` str, `item_id` str, `timestamp` (us, UTC), `weight` f32; no nulls. What
-        lies at or after `end` is left out here, whatever the caller did before.
+        Columns `user_id` str, `item_id` str, `timestamp` (us, UTC), `weight` f32, without nulls,
+        and `rating` f32 where there are any. What lies at or after `end` is left out here,
+        whatever the caller did before.
     end
         Exclusive end in UTC.
     """
@@ -219,15 +222,17 @@ def build_history(weighted: pl.DataFrame, end: datetime) -> History:
     item_ids = rows[c.ITEM_ID].unique().sort()
     user = rows[c.USER_ID].cast(pl.Enum(user_ids)).to_physical().cast(pl.Int32)
     item = rows[c.ITEM_ID].cast(pl.Enum(item_ids)).to_physical().cast(pl.Int32)
+    columns = {
+        "user": user,
+        "item": item,
+        "at": rows[c.TIMESTAMP].dt.epoch("us"),
+        "weight": rows[WEIGHT].cast(pl.Float32),
+    }
+    if RATING in rows.columns and rows[RATING].null_count() < rows.height:
+        columns["rating"] = rows[RATING].cast(pl.Float32).fill_null(np.nan)
     # The item breaks ties of time, so that the order of rows in the lake changes nothing.
-    ordered = pl.DataFrame(
-        {
-            "user": user,
-            "item": item,
-            "at": rows[c.TIMESTAMP].dt.epoch("us"),
-            "weight": rows[WEIGHT].cast(pl.Float32),
-        }
-    ).sort("user", "at", "item", "weight")
+    order = [name for name in ("user", "at", "item", "weight", "rating") if name in columns]
+    ordered = pl.DataFrame(columns).sort(order)
     counts = np.bincount(ordered["user"].to_numpy(), minlength=len(user_ids))
     return History(
         user_ids=np.asarray(user_ids.to_list(), dtype=np.str_),
@@ -237,6 +242,7 @@ def build_history(weighted: pl.DataFrame, end: datetime) -> History:
         at=ordered["at"].to_numpy(),
         weight=ordered["weight"].to_numpy(),
         end=end,
+        rating=ordered["rating"].to_numpy() if "rating" in columns else None,
     )
 
 

@@ -39,6 +39,7 @@ from pipeline.data.truth import (
     REPEAT_SHARE,
     Policy,
     is_target,
+    ratings_since,
     repeat_share,
     target_kinds,
     target_pairs,
@@ -113,6 +114,9 @@ class Split:
         `underpowered` and `empty_holdout`, by name.
     truth
         `user_id`, `item_id`: the distinct items of every judged user, sorted.
+    ratings
+        `user_id`, `item_id`, `value`: the newest rating of each pair in the holdout, whoever gave
+        it; ``None`` where the data hold no rating at all.
     """
 
     train: Interval
@@ -124,6 +128,7 @@ class Split:
     judged: tuple[tuple[int, int], ...]
     flags: tuple[str, ...]
     truth: pl.DataFrame
+    ratings: pl.DataFrame | None = None
 
     @property
     def cutoff(self) -> datetime:
@@ -141,7 +146,7 @@ class Split:
         return self.truth[c.USER_ID].n_unique()
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the truth, which is a frame of its own."""
+        """Everything but the truth and the ratings, which are frames of their own."""
         return {
             "train": [format_instant(self.train.start), format_instant(self.train.end)],
             "holdout": [format_instant(self.holdout.start), format_instant(self.holdout.end)],
@@ -154,8 +159,10 @@ class Split:
         }
 
     @classmethod
-    def from_dict(cls, written: Mapping[str, Any], truth: pl.DataFrame) -> Split:
-        """Rebuild a split from `to_dict` and its truth."""
+    def from_dict(
+        cls, written: Mapping[str, Any], truth: pl.DataFrame, ratings: pl.DataFrame | None = None
+    ) -> Split:
+        """Rebuild a split from `to_dict` and its frames."""
         return cls(
             train=Interval(*(parse_instant(text) for text in written["train"])),
             holdout=Interval(*(parse_instant(text) for text in written["holdout"])),
@@ -166,6 +173,7 @@ class Split:
             judged=tuple((int(days), int(users)) for days, users in written["judged"]),
             flags=tuple(written["flags"]),
             truth=truth,
+            ratings=ratings,
         )
 
 
@@ -264,6 +272,7 @@ def split(
         judged=tuple(judged.items()),
         flags=tuple(flags),
         truth=truths[chosen],
+        ratings=ratings_since(rows, cutoff),
     )
 
 

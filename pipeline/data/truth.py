@@ -1,7 +1,7 @@
 """What a user went for: which events count, whether people come back, which pairs are the truth.
 
-Promises: a pair (user, item) counts once; a rating below its threshold never counts; the order of
-rows changes nothing.
+Promises: a pair (user, item) counts once; a rating below its threshold is no truth of a list, but
+what a user thought of an item all the same (`ratings_since`); the order of rows changes nothing.
 """
 
 from __future__ import annotations
@@ -100,3 +100,22 @@ def truth_of(pairs: pl.DataFrame, cutoff: datetime, policy: Policy) -> pl.DataFr
     if policy == "discovery":
         inside = inside & (pl.col(_FIRST) >= cutoff)
     return pairs.filter(inside).select(c.USER_ID, c.ITEM_ID).sort(c.USER_ID, c.ITEM_ID)
+
+
+def ratings_since(rows: pl.DataFrame, cutoff: datetime) -> pl.DataFrame | None:
+    """Return the newest rating of each pair since `cutoff`; ``None`` where nobody ever rated.
+
+    Returns
+    -------
+    `user_id`, `item_id`, `value`, sorted by the two ids.
+    """
+    rated = rows.filter((pl.col(c.KIND) == c.Kind.RATING.value) & pl.col(c.VALUE).is_not_null())
+    if rated.is_empty():
+        return None
+    return (
+        rated.filter(pl.col(c.TIMESTAMP) >= cutoff)
+        .sort(c.TIMESTAMP, c.VALUE)
+        .group_by(c.USER_ID, c.ITEM_ID)
+        .agg(pl.col(c.VALUE).last())
+        .sort(c.USER_ID, c.ITEM_ID)
+    )

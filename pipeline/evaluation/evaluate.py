@@ -36,6 +36,7 @@ from pipeline.evaluation.holdout import (
     values_of,
 )
 from pipeline.evaluation.metrics import Truth, coverage
+from pipeline.evaluation.ratings import rating_errors
 from pipeline.evaluation.slices import new_items
 from pipeline.models.contract import Scorer
 from pipeline.models.topk import Lists
@@ -78,7 +79,8 @@ class Evaluation:
         Share of the catalogue in the lists of the judged users.
     metrics
         By name (`metric_name`): means, ``_lo`` and ``_hi`` of their 95 % bootstrap intervals, and
-        the number of users of each slice. What has no user has no metric.
+        the number of users of each slice. What has no user has no metric. Of a scorer that
+        predicts ratings, where the holdout has any: `rmse`, `mae`, and `ratings`, their number.
     """
 
     k: int
@@ -135,6 +137,8 @@ def evaluate(
     users = values_of(lists, truth, k, judged, new_items(history), segments)
     covered = coverage(lists, history.n_items, k)
     metrics = _means(users, k) | {metric_name(COVERAGE, k): covered}
+    if scorer.capabilities.ratings and split.ratings is not None:
+        metrics |= rating_errors(scorer, history, split.ratings)
     return Evaluation(
         k, split.policy, split.holdout, to_utc(scorer.trained_until), users, covered, metrics
     )

@@ -81,7 +81,7 @@ def truth_of(frame: pl.DataFrame, user_ids: NDArray[np.str_], item_ids: NDArray[
     """Put the truth over a catalogue; `user_ids` are sorted, and so is the catalogue."""
     row = np.searchsorted(user_ids, np.asarray(frame[c.USER_ID].to_list(), dtype=np.str_))
     names = np.asarray(frame[c.ITEM_ID].to_list(), dtype=np.str_)
-    column, known = _find(item_ids, names)
+    column, known = find(item_ids, names)
     cells = sp.csr_matrix(
         (np.ones(known.sum(), np.float32), (row[known], column[known])),
         shape=(len(user_ids), len(item_ids)),
@@ -89,7 +89,7 @@ def truth_of(frame: pl.DataFrame, user_ids: NDArray[np.str_], item_ids: NDArray[
     return Truth(cells, np.bincount(row, minlength=len(user_ids)).astype(np.int64))
 
 
-def _find(
+def find(
     item_ids: NDArray[np.str_], names: NDArray[np.str_]
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Columns of some items in a sorted catalogue, and whether they are there at all."""
@@ -101,7 +101,7 @@ def moved(
     cells: sp.csr_matrix, from_ids: NDArray[np.str_], to_ids: NDArray[np.str_]
 ) -> sp.csr_matrix:
     """Write users × items over another sorted catalogue; items that it lacks are dropped."""
-    column, known = _find(to_ids, from_ids)
+    column, known = find(to_ids, from_ids)
     picked = cells[:, known].tocoo()
     return sp.csr_matrix(
         (picked.data, (picked.row, column[known][picked.col])),

@@ -264,8 +264,13 @@ def read_history(run: Run, name: str) -> History:
 
 
 def read_split(run: Run) -> Split:
-    """Read the holdout and its truth."""
-    return Split.from_dict(run.json("features", "split"), run.frame("features", "truth"))
+    """Read the holdout, its truth and its ratings."""
+    rated = "ratings.parquet" in run.manifest("features")["files"]
+    return Split.from_dict(
+        run.json("features", "split"),
+        run.frame("features", "truth"),
+        run.frame("features", "ratings") if rated else None,
+    )
 
 
 def _cutoff(run: Run) -> datetime:

@@ -101,6 +101,8 @@ def features(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref:
         draft.arrays("train", made.train.arrays())
         draft.arrays("full", made.full.arrays())
         draft.frame("truth", made.split.truth)
+        if made.split.ratings is not None:
+            draft.frame("ratings", made.split.ratings)
         draft.json("split", made.split.to_dict())
         draft.json("clean", {**made.cleaning, **reports})
         draft.json(

@@ -15,7 +15,7 @@ from pipeline.data.features import (
     recency_days,
     weigh,
 )
-from pipeline.data.matrix import WEIGHT, build_history
+from pipeline.data.matrix import RATING, WEIGHT, build_history
 from pipeline.errors import DataError
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -74,6 +74,32 @@ def test_a_low_rating_weighs_nothing_and_still_counts_as_seen() -> None:
     history = build_history(weigh(log, FeaturesConfig()), START + timedelta(days=1))
     assert history.seen.toarray().tolist() == [[1.0, 1.0]]
     assert history.confidence(None).toarray().tolist() == [[0.0, 1.0]]
+
+
+def test_what_people_thought_of_an_item_is_kept_beside_what_it_weighs() -> None:
+    log = events(
+        ("u", "b", "rating", 2.5, 2),
+        ("u", "a", "purchase", 9.0, 0),
+        ("u", "a", "rating", None, 1),
+        ("u", "b", "rating", 5.0, 3),
+    )
+    assert weigh(log, FeaturesConfig())[RATING].to_list() == [2.5, None, None, 5.0]
+    for rows in (log, log.reverse()):
+        history = build_history(weigh(rows, FeaturesConfig()), START + timedelta(days=4))
+        assert history.item.tolist() == [0, 0, 1, 1]
+        assert history.rating is not None and history.rating.dtype == np.float32
+        np.testing.assert_array_equal(history.rating, [np.nan, np.nan, 2.5, 5.0])
+        again = type(history).from_arrays(history.arrays())
+        np.testing.assert_array_equal(again.rating, history.rating)
+    bought = build_history(weigh(log[1:2], FeaturesConfig()), START + timedelta(days=4))
+    assert bought.rating is None
+
+
+def test_ratings_at_one_instant_stand_in_one_order() -> None:
+    log = events(("u", "a", "rating", 5.0, 1), ("u", "a", "rating", 4.0, 1))
+    for rows in (log, log.reverse()):
+        history = build_history(weigh(rows, FeaturesConfig()), START + timedelta(days=4))
+        assert history.rating is not None and history.rating.tolist() == [4.0, 5.0]
 
 
 def test_purchases_alone_are_plain_decayed_counts_up_to_one_factor() -> None:

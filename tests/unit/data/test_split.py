@@ -197,6 +197,19 @@ def test_a_split_is_written_and_read_back() -> None:
     assert (again.train, again.holdout) == (found.train, found.holdout)
 
 
+def test_the_newest_rating_of_each_pair_is_kept_however_low() -> None:
+    rows: list[Row] = [("u", "a", 1, "rating", 5.0), ("v", "b", 2, "rating", 4.0)]
+    rows += [("u", "b", 8, "rating", 4.0), ("u", "b", 9, "rating", 1.5), ("u", "b", 7, "rating", 3)]
+    rows += [("new", "z", 13.9, "rating", 2.0), ("u", "a", 10, "view"), ("u", "c", 14, "rating", 3)]
+    for events in (log(*rows), log(*reversed(rows))):
+        found = split(events, at(14), FEW, first=False)
+        assert found.ratings is not None
+        assert found.ratings.rows() == [("new", "z", 2.0), ("u", "b", 1.5)]
+        again = Split.from_dict(found.to_dict(), found.truth, found.ratings)
+        assert again.ratings is found.ratings
+    assert split(log(("u", "a", 0), ("u", "a", 9)), at(14), FEW, first=False).ratings is None
+
+
 def test_silence_is_counted_from_the_newest_event_before_as_of() -> None:
     events = log(("u", "a", 0), ("u", "a", 30))
     assert last_event(events, at(20)) == at(0)
