@@ -18,7 +18,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, ClassVar, TypedDict
+from typing import Any, ClassVar, Self, TypedDict
 
 import numpy as np
 import scipy.sparse as sp
@@ -27,6 +27,7 @@ from pydantic import Field, field_validator
 
 from pipeline.base import Frozen, Progress, format_instant, parse_instant, silent
 from pipeline.data.matrix import History
+from pipeline.models.tuning import Span, Trials, climb
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -188,26 +189,6 @@ def read_header(arrays: Arrays) -> Header:
     )
 
 
-@dataclass(frozen=True)
-class Span:
-    """What is worth trying for one hyper-parameter.
-
-    Attributes
-    ----------
-    tries
-        A few values that cover the range, rising: what a night chooses from.
-    low, high
-        The range, both ends included, that a longer search may use.
-    log
-        Whether steps are ratios.
-    """
-
-    tries: tuple[float, ...]
-    low: float
-    high: float
-    log: bool = True
-
-
 class Recipe(Frozen):
     """A model family and its frozen hyper-parameters; names are implicit's.
 
@@ -239,6 +220,21 @@ class Recipe(Frozen):
                 allowed = ", ".join(cls.space) or "none of this family"
                 raise ValueError(f"{name!r} cannot be chosen from the data; allowed are {allowed}")
         return tuple(dict.fromkeys(names))
+
+    @property
+    def open(self) -> bool:
+        """Whether something is still to be chosen from the data."""
+        return bool(self.tune)
+
+    def settle(self, trials: Trials, progress: Progress = silent) -> Self:
+        """Choose the fields of `tune`; the recipe returned leaves nothing open.
+
+        One field after the other, see `tuning.climb`.
+        """
+        best = self.model_copy(update={"tune": ()})
+        for field in self.tune:
+            best = climb(best, field, self.space[field], trials, progress)
+        return best
 
     @property
     def hash(self) -> str:

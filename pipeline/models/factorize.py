@@ -35,10 +35,10 @@ from pipeline.models.contract import (
     Recipe,
     Scorer,
     Scores,
-    Span,
     read_header,
 )
 from pipeline.models.randomness import keyed_normal
+from pipeline.models.tuning import Span
 
 _START = np.float32(0.01)
 """Standard deviation of a start vector's entries; implicit's own starts are as small."""
