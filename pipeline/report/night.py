@@ -33,6 +33,33 @@ class RecipeRow:
 
 
 @dataclass(frozen=True)
+class CostRow:
+    """What training one recipe took.
+
+    Attributes
+    ----------
+    seconds, cpu_seconds
+        By the clock on the wall, and of all processors together.
+    peak_mb
+        Memory at most, beside what was in use before; in 2^20 bytes.
+    parameters
+        Numbers learnt.
+    events_per_second
+        Events of the window ÷ `seconds`.
+    trained_on
+        ``cpu`` or ``cuda``.
+    """
+
+    name: str
+    seconds: float
+    cpu_seconds: float
+    peak_mb: float
+    parameters: int
+    events_per_second: float
+    trained_on: str
+
+
+@dataclass(frozen=True)
 class LiftRow:
     """A recipe against the one it was held against, on the same people; relative, .02 is +2 %.
 
@@ -141,6 +168,7 @@ class NightPage:
     challenger: str | None = None
     against: str | None = None
     needed_lift: float | None = None
+    costs: tuple[CostRow, ...] = ()
     lifts: tuple[LiftRow, ...] = ()
     slices: tuple[SliceRow, ...] = ()
     rules: tuple[RuleRow, ...] = ()

@@ -13,7 +13,7 @@ from html import escape
 
 from pipeline.base import format_instant
 from pipeline.report import figures, words
-from pipeline.report.night import CheckRow, NightPage, RecipeRow, RuleRow
+from pipeline.report.night import CheckRow, CostRow, NightPage, RecipeRow, RuleRow
 
 PAGE = "night.html"
 RECIPES = "recipes.png"
@@ -130,7 +130,31 @@ def _recipes(night: NightPage, pictures: Mapping[str, bytes]) -> str:
         lifts = _picture(pictures, LIFTS, words.lifts_title(night.lifts, night.against))
     return (
         f"<section><h2>Recipes</h2><p class=about>{escape(about)}</p>"
-        f"{_picture(pictures, RECIPES, title)}{_table(head, body)}{lifts}</section>"
+        f"{_picture(pictures, RECIPES, title)}{_table(head, body)}{lifts}{_costs(night.costs)}"
+        "</section>"
+    )
+
+
+def _costs(costs: Sequence[CostRow]) -> str:
+    if not costs:
+        return ""
+    head = (
+        "What training took", "Seconds|n", "of processors|n", "Memory, MB|n", "Parameters|n",
+        "Events a second|n", "On",
+    )  # fmt: skip
+    body = [("", _cost_cells(row)) for row in sorted(costs, key=lambda row: -row.seconds)]
+    return _table(head, body)
+
+
+def _cost_cells(row: CostRow) -> tuple[str, ...]:
+    return (
+        _cell(row.name),
+        _cell(f"{row.seconds:,.2f}", "n"),
+        _cell(f"{row.cpu_seconds:,.2f}", "n"),
+        _cell(f"{row.peak_mb:,.1f}", "n"),
+        _cell(words.number(row.parameters), "n"),
+        _cell(f"{row.events_per_second:,.0f}", "n"),
+        _cell(row.trained_on),
     )
 
 

@@ -24,6 +24,7 @@ from pipeline.steps.memory import TrainConfig, refuse_too_large
 from pipeline.stores.runs import Draft, Run
 
 FILE: Final = "cost"
+REFIT: Final = "refit"
 _MB: Final = 1 << 20
 _PAGE: Final = resource.getpagesize()
 _EVERY_SECONDS: Final = 0.005
@@ -157,6 +158,33 @@ def read_cost(run: Run, step: str) -> Cost | None:
         return None
     told: Mapping[str, Any] = run.json(step, FILE)
     return Cost(**told)
+
+
+def costs(run: Run, steps: Mapping[str, str], winner: str | None) -> dict[str, dict[str, Any]]:
+    """Return what each recipe took in its step, as plain JSON; of the winner, `REFIT` as well."""
+    taken = {name: read_cost(run, step) for name, step in steps.items()}
+    told = {name: cost.to_dict() for name, cost in taken.items() if cost is not None}
+    again = read_cost(run, REFIT)
+    if again is not None and winner in told:
+        told[winner][REFIT] = again.to_dict()
+    return told
+
+
+def cost_line(told: Mapping[str, Mapping[str, Any]]) -> str:
+    """Tell what the recipes took together, which of them took longest, and what the refit took."""
+    taken = {name: _cost(cost) for name, cost in told.items()}
+    seconds = sum(cost.fit_seconds for cost in taken.values())
+    longest = max(taken, key=lambda name: taken[name].fit_seconds)
+    count = f"{len(taken)} recipe{'' if len(taken) == 1 else 's'}"
+    line = f"{count} in {seconds:,.1f} s, {longest} longest: {taken[longest].text()}"
+    for cost in told.values():
+        if REFIT in cost:
+            line += f"; refit: {_cost(cost[REFIT]).text()}"
+    return line
+
+
+def _cost(told: Mapping[str, Any]) -> Cost:
+    return Cost(**{name: value for name, value in told.items() if name != REFIT})
 
 
 def _resident() -> int:

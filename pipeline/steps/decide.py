@@ -54,7 +54,8 @@ def gate(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Decided:
             draft.json("decision", decision.to_dict())
             draft.json("metrics", _metrics(night, decision))
             for name, data in night_files(night, parts, decision).items():
-                draft.bytes(name, data)
+                # The page tells how long training took, so its bytes need not repeat.
+                draft.bytes(name, data, measured=name.endswith(".html"))
             draft.rows = len(decision.rules)
     decision_dict = night.run.json("gate", "decision")
     split = night.run.json("features", "split")

@@ -12,6 +12,7 @@ from pathlib import Path
 from pipeline.base import Progress, compact_instant, format_instant, silent
 from pipeline.errors import StorageError
 from pipeline.steps.champion import PROMOTIONS, PUBLICATION
+from pipeline.steps.cost import read_cost
 from pipeline.steps.learn import absences, train_folder, trained
 from pipeline.steps.night import Night, open_night
 from pipeline.steps.run import Workspace
@@ -71,7 +72,7 @@ def _night_record(night: Night) -> NightRecord:
         run_id=run.run_id,
         as_of=night.as_of,
         sentence=decision["sentence"],
-        children=_children(night),
+        children=_children(night, winner),
         datasets=_datasets(night),
         params={
             "holdout_days": split["block_days"],
@@ -92,7 +93,7 @@ def _night_record(night: Night) -> NightRecord:
     )
 
 
-def _children(night: Night) -> tuple[ChildRecord, ...]:
+def _children(night: Night, winner: str | None) -> tuple[ChildRecord, ...]:
     run, found = night.run, night.run.json("evaluate", "evaluation")["recipes"]
     children = []
     for name in trained(night):
@@ -101,7 +102,7 @@ def _children(night: Night) -> tuple[ChildRecord, ...]:
             ChildRecord(
                 recipe=name,
                 params=made["recipe"],
-                metrics=found[name]["metrics"],
+                metrics={**found[name]["metrics"], **_costs(run, name, winner)},
                 tags={"nightjar.trained_on": made["trained_on"]},
             )
         )
@@ -113,6 +114,16 @@ def _children(night: Night) -> tuple[ChildRecord, ...]:
         for name, why in failed.items()
     ]
     return tuple(children)
+
+
+def _costs(run: Run, name: str, winner: str | None) -> dict[str, float]:
+    """Name what training took; of the winner, what the refit took as well."""
+    cost = read_cost(run, train_folder(name))
+    again = read_cost(run, "refit") if name == winner else None
+    return {
+        **({} if cost is None else cost.metrics()),
+        **({} if again is None else again.metrics("refit.")),
+    }
 
 
 def _datasets(night: Night) -> tuple[DatasetRecord, ...]:
@@ -150,9 +161,11 @@ def _model(night: Night, winner: str, sentence: str, tags: Mapping[str, str]) ->
         night.run.path("refit", name) for name in ("scorer.npz", "history.npz", "meta.json")
     )
     recipe = json.dumps(night.recipes[winner].model_dump(mode="json"), sort_keys=True)
-    return ModelRecord(
-        files=files, description=sentence, tags={**tags, "nightjar.recipe_json": recipe}
-    )
+    made = {"nightjar.recipe_json": recipe}
+    if (cost := read_cost(night.run, "refit")) is not None:
+        made["nightjar.parameters"] = str(cost.parameters)
+        made["nightjar.trained_on"] = cost.trained_on
+    return ModelRecord(files=files, description=sentence, tags={**tags, **made})
 
 
 def _sums(run: Run, model: ModelRecord) -> dict[str, str]:

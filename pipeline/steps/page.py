@@ -12,6 +12,7 @@ from pipeline.evaluation.evaluate import COVERAGE, NDCG, SLICE, USERS, metric_na
 from pipeline.evaluation.gate import Decision, compare, is_proved, threshold
 from pipeline.report.night import (
     CheckRow,
+    CostRow,
     LiftRow,
     NightPage,
     RecipeRow,
@@ -21,7 +22,8 @@ from pipeline.report.night import (
 )
 from pipeline.report.page import night_figures, night_page
 from pipeline.report.words import advice
-from pipeline.steps.learn import absences, judged
+from pipeline.steps.cost import read_cost
+from pipeline.steps.learn import absences, judged, train_folder
 from pipeline.steps.night import Night
 
 _95 = 1.96
@@ -63,6 +65,7 @@ def gather(night: Night, split: Split, decision: Decision) -> NightPage:
         challenger=challenger,
         against=against,
         needed_lift=night.config.gate.min_lift,
+        costs=_costs(night),
         lifts=lift_rows(night, against),
         slices=_slices(found, challenger, against, k),
         rules=rules,
@@ -118,6 +121,23 @@ def _recipes(night: Night, found: dict[str, Any], metric: str, k: int) -> tuple[
     missing = absences(night).items()
     rows += [RecipeRow(name, _role(night, name), failure=why) for name, why in missing]
     return tuple(rows)
+
+
+def _costs(night: Night) -> tuple[CostRow, ...]:
+    taken = ((name, read_cost(night.run, train_folder(name))) for name in night.recipes)
+    return tuple(
+        CostRow(
+            name=name,
+            seconds=cost.fit_seconds,
+            cpu_seconds=cost.fit_cpu_seconds,
+            peak_mb=cost.peak_mb,
+            parameters=cost.parameters,
+            events_per_second=cost.examples_per_second,
+            trained_on=cost.trained_on,
+        )
+        for name, cost in taken
+        if cost is not None
+    )
 
 
 def _role(night: Night, name: str) -> str:

@@ -14,8 +14,9 @@ from typing import Any
 from pipeline.base import Progress, format_instant, silent, to_utc
 from pipeline.steps.champion import PROMOTIONS, PUBLICATION, accepted_before
 from pipeline.steps.cold import cold_check
+from pipeline.steps.cost import cost_line, costs
 from pipeline.steps.decide import Decided, gate
-from pipeline.steps.learn import Failure, evaluate, refit, train
+from pipeline.steps.learn import Failure, evaluate, refit, train, train_folder
 from pipeline.steps.mirror import register
 from pipeline.steps.night import Night
 from pipeline.steps.prepare import features, validate
@@ -62,6 +63,8 @@ class NightResult:
         Name -> what candidate, champion and baseline reached.
     failures
         Recipes that could not be trained, with the sentence.
+    cost
+        What training each recipe took, and under ``refit`` what training the winner again took.
     """
 
     run_id: str
@@ -76,6 +79,7 @@ class NightResult:
     accounts: tuple[Any, ...] = ()
     metrics: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     failures: Mapping[str, str] = field(default_factory=dict)
+    cost: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
@@ -94,6 +98,8 @@ class NightResult:
         lines = [f"{self.status.replace('_', ' ')}: {told}"]
         lines += [f"  {reason}" for reason in self.reasons[1:]]
         lines += [f"  {name} was left out: {why}" for name, why in self.failures.items()]
+        if self.cost:
+            lines.append(f"cost: {cost_line(self.cost)}")
         if self.publication_id == publication_id(self.run_id):
             lines.append(f"live: {self.recipe}, version {self.model_version}")
         if self.run_id:
@@ -155,6 +161,7 @@ def result(
     """Read how a night ended from what it committed."""
     night = Night.read(ws.run(run_id))
     decision = night.run.json("gate", "decision")
+    steps = {name: train_folder(name) for name in night.recipes}
     if status == "new":
         status = "replay" if night.replay else "done"
     champion = _champion_after(ws, night)
@@ -171,6 +178,7 @@ def result(
         accounts=tuple(decision["accounts"]),
         metrics=night.run.json("gate", "metrics"),
         failures=dict(failures or {}),
+        cost=costs(night.run, steps, decision["recipe"]),
     )
 
 

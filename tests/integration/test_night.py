@@ -10,7 +10,7 @@ import pytest
 
 from pipeline import columns as c
 from pipeline.base import format_instant
-from pipeline.errors import ConfigError, DataError, RegistryError
+from pipeline.errors import ConfigError, DataError, RegistryError, ResourceError
 from pipeline.steps.ingest import feedback
 from pipeline.steps.mirror import registry
 from pipeline.steps.night import open_night
@@ -190,6 +190,80 @@ def mlflow_metrics(ws, run_id):
     from mlflow import MlflowClient
 
     return MlflowClient(ws.tracking_uri, ws.tracking_uri).get_run(run_id).data.metrics
+
+
+COST = ("fit_seconds", "fit_cpu_seconds", "peak_mb", "parameters", "examples_per_second")
+
+
+def test_what_training_took_is_in_json_mlflow_and_on_the_page(shop):
+    home, first, _ = shop
+    ws = Workspace.open(home)
+    told = first.to_dict()["cost"]
+    assert set(told) == {"popularity", "decayed_popularity", "als", "mad"}  # nobody may repeat
+    assert [name for name in told if "refit" in told[name]] == ["als"]
+    run, als = ws.run(first.run_id), told["als"]
+    window = len(run.arrays("features", "train")["item"])
+    assert als["examples_per_second"] == pytest.approx(window / als["fit_seconds"])
+    assert als["parameters"] > 8 * (300 + 150) > told["mad"]["parameters"]
+    assert als["trained_on"] == als["refit"]["trained_on"] == "cpu"
+    runs = mlflow_children(ws, first.run_id)
+    for name, cost in told.items():
+        shown = runs[name].data.metrics
+        assert {key: shown[key] for key in COST} == {key: cost[key] for key in COST}
+        assert runs[name].data.tags["nightjar.trained_on"] == cost["trained_on"]
+    refit = {key: runs["als"].data.metrics[f"refit.{key}"] for key in COST}
+    assert refit == {key: als["refit"][key] for key in COST}
+    tags = version_tags(ws, first.model_version)
+    assert int(tags["nightjar.parameters"]) == als["refit"]["parameters"]
+    assert tags["nightjar.trained_on"] == "cpu"
+    page = run.bytes("gate", "page.html").decode()
+    assert "What training took" in page and f"{als['parameters']:,}" in page
+    assert "cost: 4 recipes in " in first.text() and "; refit: " in first.text()
+
+
+def test_a_second_look_tells_the_same_cost(copy, shop):
+    assert nightly(copy, NIGHTS[1]).cost == shop[2].cost != {}
+
+
+def test_a_recipe_that_memory_cannot_hold_is_left_out(copy):
+    toml = copy.home / "nightjar.toml"
+    wide = '[recipes.wide]\nfamily = "als"\nfactors = 1024\n[train]\nmemory_gb = 0.004\n'
+    toml.write_text(toml.read_text() + wide)
+    land(copy.home, purchases(), NIGHTS[2], NIGHTS[1])
+    ws = Workspace.open(copy.home)
+    feedback(ws, NIGHTS[2])
+    ended = nightly(ws, NIGHTS[2])
+    assert ended.decision == "refresh"
+    assert set(ended.failures) == {"wide"}
+    assert ended.failures["wide"].startswith("wide: training needs about ")
+    assert "and 4.1 MB are allowed (train.memory_gb)" in ended.failures["wide"]
+    assert "wide" not in ended.cost
+
+
+def test_a_champion_that_memory_cannot_hold_stops_the_night(copy, monkeypatch):
+    monkeypatch.setenv("NIGHTJAR__TRAIN__MEMORY_GB", "0.0001")
+    ws = Workspace.open(copy.home)
+    land(ws.home, purchases(), NIGHTS[2], NIGHTS[1])
+    feedback(ws, NIGHTS[2])
+    with pytest.raises(ResourceError, match=r"^als: training needs about .* are allowed"):
+        nightly(ws, NIGHTS[2])
+
+
+def mlflow_children(ws, run_id):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(ws.tracking_uri, ws.tracking_uri)
+    experiment = client.get_experiment_by_name("nightjar").experiment_id
+    found = client.search_runs([experiment], f"tags.`nightjar.run_id` = '{run_id}'")
+    return {run.data.tags["nightjar.recipe"]: run for run in found}
+
+
+def version_tags(ws, version):
+    from mlflow import MlflowClient
+
+    return (
+        MlflowClient(ws.tracking_uri, ws.tracking_uri).get_model_version("nightjar", version).tags
+    )
 
 
 def test_a_night_that_lacked_a_file_is_another_night_with_it(tmp_path):

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 
 from pipeline.report.night import (
     CheckRow,
+    CostRow,
     LiftRow,
     NightPage,
     RecipeRow,
@@ -32,6 +33,10 @@ NIGHT = NightPage(
     challenger="als",
     against="popularity",
     needed_lift=0.01,
+    costs=(
+        CostRow("popularity", 0.01, 0.01, 0.4, 7_000, 5_000_000.0, "cpu"),
+        CostRow("als", 12.345, 23.4, 1_135.04, 2_000_000, 52_123.4, "cuda"),
+    ),
     lifts=(LiftRow("als", 0.4, 0.35, 0.45, True),),
     slices=(SliceRow("cold", 301, (0.09, 0.07, 0.11), (0.085, 0.065, 0.105)),),
     rules=(
@@ -103,6 +108,17 @@ def test_the_sentence_stands_above_the_evidence() -> None:
     assert html == drawn(NIGHT)[0]
 
 
+def test_what_training_took_is_told_longest_first() -> None:
+    _, page = drawn(NIGHT)
+    head = ["What training took", "Seconds", "of processors", "Memory, MB", "Parameters"]
+    at = page.rows.index([*head, "Events a second", "On"])
+    assert page.rows[at + 1 : at + 3] == [
+        ["als", "12.35", "23.40", "1,135.0", "2,000,000", "52,123", "cuda"],
+        ["popularity", "0.01", "0.01", "0.4", "7,000", "5,000,000", "cpu"],
+    ]
+    assert "What training took" not in drawn(replace(NIGHT, costs=()))[0]
+
+
 def test_every_rule_has_figure_bound_verdict_and_words() -> None:
     _, page = drawn(NIGHT)
     assert ["✓ passed", "switch lift", "als", "0.4", "0.01", "als is better"] in page.rows
@@ -130,6 +146,7 @@ def test_everything_is_escaped() -> None:
             RecipeRow(evil, evil, 0.1, 0.05, 0.15),
             RecipeRow("b" + evil, evil, failure=evil),
         ),
+        "costs": (CostRow(evil, 1.0, 1.0, 1.0, 1, 1.0, evil),),
         "lifts": (LiftRow(evil, 0.4, 0.35, 0.45, True, evil),),
         "slices": (SliceRow(evil, 3, (0.1, 0.1, 0.1), (0.1, 0.1, 0.1)),),
         "rules": (RuleRow(evil, evil, None, None, evil, evil),),

@@ -15,7 +15,7 @@ from pipeline import columns as c
 from pipeline.data.matrix import WEIGHT, build_history
 from pipeline.errors import ResourceError
 from pipeline.models.factorize import Als
-from pipeline.steps.cost import Cost, Meter, fit, read_cost, write_cost
+from pipeline.steps.cost import Cost, Meter, cost_line, fit, read_cost, write_cost
 from pipeline.steps.memory import TrainConfig
 from pipeline.stores.runs import Runs
 
@@ -138,4 +138,12 @@ def test_a_cost_is_read_back_and_no_sum_that_must_repeat_covers_it(tmp_path):
 
 
 def test_a_person_reads_it_in_one_line():
-    assert COST.text() == "1.5 s, 35 MB, 12,345 parameters, 52,000 events a second"
+    als, quick = COST.to_dict(), {**COST.to_dict(), "fit_seconds": 0.25}
+    each = "35 MB, 12,345 parameters, 52,000 events a second"
+    assert cost_line({"quick": quick, "als": als}) == (
+        f"2 recipes in 1.8 s, als longest: 1.5 s, {each}"
+    )
+    again = {**quick, "refit": als}
+    assert cost_line({"quick": again}) == (
+        f"1 recipe in 0.2 s, quick longest: 0.2 s, {each}; refit: 1.5 s, {each}"
+    )
