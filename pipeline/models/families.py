@@ -8,15 +8,18 @@ from typing import Annotated, Any, get_args
 from pydantic import Field, TypeAdapter, ValidationError
 
 from pipeline.errors import ConfigError
+from pipeline.models.blend import Blend
 from pipeline.models.contract import Arrays, Recipe, Scorer
 from pipeline.models.factorize import Als
 from pipeline.models.popularity import DecayedPopularity, Popularity
 from pipeline.models.repeats import OwnCounts
 
 AnyRecipe = Annotated[
-    Popularity | DecayedPopularity | OwnCounts | Als, Field(discriminator="family")
+    Popularity | DecayedPopularity | OwnCounts | Als | Blend, Field(discriminator="family")
 ]
 """A recipe of any family, told apart by `family`."""
+
+Blend.model_rebuild(_types_namespace={"AnyRecipe": AnyRecipe})
 
 FAMILIES: dict[str, type[Recipe]] = {
     recipe.model_fields["family"].default: recipe for recipe in get_args(get_args(AnyRecipe)[0])

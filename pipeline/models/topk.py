@@ -14,21 +14,30 @@ the same everywhere.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 
 from pipeline.errors import DataError
 from pipeline.models.contract import Scores
 
-_Cells = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
-"""Rows, columns, values."""
-_BLOCK_CELLS = 1 << 22
-"""Cells of one dense block of scores: 16 MiB of float32."""
-_EXACT_PAIRS = 1 << 16
+_Cells = tuple[NDArray[np.int64], NDArray[np.float32]]
+"""Pairs of a block, as row · width + column, and a value each."""
+_Found = tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]
+"""Length of each list; items; scores."""
+_BLOCK_CELLS = 1 << 23
+"""Cells of one dense block of scores: 32 MiB of float32."""
+_MOST_THREADS = 8
+"""Blocks at a time, at most: what they hold in memory stays below a gibibyte."""
+_EXACT_PAIRS = 1 << 10
 """Pairs scored in float64 at a time."""
+_FEW = 32
+"""Without factors, a block with less than one cell in so many is not written out."""
 _LARGEST = np.finfo(np.float32).max
 _ROUNDING = 2.0**-24
 _SMALLEST = 2.0**-126
@@ -116,17 +125,49 @@ def top_k(
         scores = replace(scores, sparse=_canonical(scores.sparse))
     longest = 0.0 if scores.items is None else _norms(scores.items).max(initial=0.0)
     forbidden = None if allowed is None else ~allowed
-    step = max(1, _BLOCK_CELLS // max(1, n_items))
-    blocks = [
-        _block(
-            _rows(scores, part), k, None if exclude is None else exclude[part], forbidden, longest
-        )
-        for part in (slice(at, min(at + step, n_users)) for at in range(0, n_users, step))
-    ]
+
+    def work(part: slice) -> _Found:
+        gone = None if exclude is None else exclude[part]
+        return _block(_rows(scores, part), k, gone, forbidden, longest)
+
+    blocks = _each(work, n_users, n_items)
     counts = [np.zeros(1, np.int64), *(count for count, _, _ in blocks)]
     items = [np.zeros(0, np.int32), *(item for _, item, _ in blocks)]
     values = [np.zeros(0, np.float32), *(value for _, _, value in blocks)]
     return Lists(np.cumsum(np.concatenate(counts)), np.concatenate(items), np.concatenate(values))
+
+
+def _each(work: Callable[[slice], _Found], n_users: int, n_items: int) -> list[_Found]:
+    """Do `work` on all blocks of users, a block a thread; many more threads win little."""
+    step = max(1, _BLOCK_CELLS // max(1, n_items))
+    parts = [slice(at, min(at + step, n_users)) for at in range(0, n_users, step)]
+    if len(parts) < 2:
+        return [work(part) for part in parts]
+    blas = ThreadpoolController().select(user_api="blas")
+    threads = max((library.num_threads for library in blas.lib_controllers), default=1)
+    with blas.limit(limits=1), ThreadPoolExecutor(min(threads, _MOST_THREADS)) as pool:
+        return list(pool.map(work, parts))
+
+
+def pair_scores(
+    scores: Scores, user: NDArray[np.int64], item: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Return the ``(n,)`` float32 scores of pairs, exactly as `top_k` gives them.
+
+    `user` and `item` are ``(n,)`` rows and columns, users rising. A pair without a score has 0.
+    """
+    n_users, n_items = scores.shape
+    found: list[NDArray[np.float32]] = [np.zeros(0, np.float32)]
+    step = max(1, _BLOCK_CELLS // max(1, n_items))
+    for at in range(0, n_users, step):
+        end = min(at + step, n_users)
+        pairs = slice(*np.searchsorted(user, [at, end]))
+        block, rows, columns = _rows(scores, slice(at, end)), user[pairs] - at, item[pairs]
+        exact = _exact(block, rows, columns)
+        if block.sparse is not None and len(rows):
+            exact += np.asarray(block.sparse[rows, columns]).ravel()
+        found.append(exact.astype(np.float32))
+    return np.concatenate(found)
 
 
 def _rows(scores: Scores, rows: slice) -> Scores:
@@ -136,7 +177,6 @@ def _rows(scores: Scores, rows: slice) -> Scores:
     if scores.profile is not None and scores.links is not None:
         led = (scores.profile[rows] @ scores.links).tocsr()
         beside = led if beside is None else led + beside
-        beside.sum_duplicates()
     return Scores(users, scores.items, beside)
 
 
@@ -146,24 +186,25 @@ def _block(
     exclude: sp.csr_matrix | None,
     forbidden: NDArray[np.bool_] | None,
     longest: float,
-) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]:
+) -> _Found:
     """Return counts, items and scores of the lists of one block of users."""
-    error = _error_bound(scores, longest)
-    n = len(error)
-    if scores.users is not None and scores.items is not None:
-        block = scores.users @ scores.items.T
-        unknown = np.abs(scores.users).max(axis=1, initial=0.0) == 0
-        block[unknown] = -np.inf
-        wobble = _add_sparse(block, scores.sparse, unknown)
+    n, n_items = scores.shape
+    size = None if scores.users is None else _norms(scores.users)
+    error = _error_bound(scores, size, longest)
+    cells = None if scores.sparse is None else _cells(scores.sparse)
+    if size is None and cells is not None and len(cells[0]) * _FEW < n * n_items:
+        pair, beside = _allowed_cells(cells, n_items, exclude, forbidden)
+    else:
+        block = _product(scores, size)
+        wobble = _add_cells(block, cells)
         if exclude is not None:
-            user, item, _ = _cells(exclude)
-            block[user, item] = -np.inf
+            block.reshape(-1)[_cells(exclude)[0]] = -np.inf
         if forbidden is not None:
             np.copyto(block, -np.inf, where=forbidden)
-        user, item = _candidates(block, k, error, wobble)
-    else:
-        user, item = _allowed_cells(scores.sparse, exclude, forbidden)
-    score = _exact(scores, user, item)
+        pair = _candidates(block, k, error, wobble)
+        beside = _picked(block, cells, pair)
+    user, item = np.divmod(pair, n_items)
+    score = (_exact(scores, user, item) + beside).astype(np.float32)
     keep = _crowd_thinned(user, score, k, n)
     user, item, score = user[keep], item[keep], score[keep]
     order = np.lexsort((-score, user))  # stable, and the pairs come in the order of items
@@ -173,33 +214,50 @@ def _block(
     return np.minimum(found, k), item[first].astype(np.int32), score[first]
 
 
-def _add_sparse(
-    block: NDArray[np.float32],
-    sparse: sp.csr_matrix | None,
-    unknown: NDArray[np.bool_],
-) -> _Cells | None:
-    """Add the sparse term to `block`, rounded down; return by how much the sums may be higher."""
-    if sparse is None:
+def _product(scores: Scores, size: NDArray[np.float64] | None) -> NDArray[np.float32]:
+    """Return the products of factors; −inf where nothing is known of the user."""
+    if scores.users is None or scores.items is None or size is None:
+        return np.full(scores.shape, -np.inf, np.float32)
+    block: NDArray[np.float32] = scores.users @ scores.items.T
+    block[size == 0] = -np.inf
+    return block
+
+
+def _add_cells(block: NDArray[np.float32], cells: _Cells | None) -> _Cells | None:
+    """Add the cells to `block`, rounded down; return by how much the sums may be higher."""
+    if cells is None:
         return None
-    user, item, value = _cells(sparse)
-    total = np.where(unknown[user], value, block[user, item] + value)
+    (pair, value), flat = cells, block.reshape(-1)
+    product = flat[pair]
+    total = np.where(np.isneginf(product), value, product + value)
     wobble = np.float32(4 * _ROUNDING) * (np.abs(total) + np.abs(value))
-    block[user, item] = total - wobble
-    return user, item, 2 * wobble
+    flat[pair] = total - wobble
+    return pair, 2 * wobble
 
 
 def _candidates(
     block: NDArray[np.float32], k: int, error: NDArray[np.float64], wobble: _Cells | None
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return (row in the block, item) of every pair that may be among its user's best `k`."""
+) -> NDArray[np.int64]:
+    """Return every pair that may be among its user's best `k`, in the order of users and items."""
     floor = np.maximum(_reached_by(block, k) - 2 * error, -_LARGEST).astype(np.float32)
     floor = np.nextafter(floor, -_LARGEST)  # not towards −inf: past the last number is a warning
     if wobble is not None:
-        user, item, value = wobble
-        block[user, item] += value
-    flat = np.flatnonzero(block >= floor[:, None])
-    user, item = np.divmod(flat, block.shape[1])
-    return user, item
+        pair, value = wobble
+        block.reshape(-1)[pair] += value
+    return np.flatnonzero(block >= floor[:, None])
+
+
+def _picked(
+    block: NDArray[np.float32], cells: _Cells | None, pair: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Return the cells' values at some pairs, 0 where there is none; uses `block` up."""
+    picked = np.zeros(len(pair), np.float32)
+    if cells is not None:
+        flat = block.reshape(-1)
+        flat[pair] = np.inf
+        hit = np.flatnonzero(flat[cells[0]] == np.inf)
+        picked[np.searchsorted(pair, cells[0][hit])] = cells[1][hit]
+    return picked
 
 
 def _crowd_thinned(
@@ -234,61 +292,55 @@ def _reached_by(block: NDArray[np.float32], k: int) -> NDArray[np.float64]:
 
 
 def _allowed_cells(
-    sparse: sp.csr_matrix,
+    cells: _Cells,
+    n_items: int,
     exclude: sp.csr_matrix | None,
     forbidden: NDArray[np.bool_] | None,
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return (row in the block, item) of every cell that may appear."""
-    user, item, _ = _cells(sparse)
-    keep = np.ones(len(user), bool)
+) -> _Cells:
+    """Return the cells that may appear, in the order of users and items."""
+    order = np.argsort(cells[0])
+    pair, value = cells[0][order], cells[1][order]
+    keep = np.ones(len(pair), bool)
     if exclude is not None:
-        width = exclude.shape[1]
-        gone_user, gone_item, _ = _cells(exclude)
-        keep &= ~np.isin(user * width + item, gone_user * width + gone_item)
+        keep &= ~np.isin(pair, _cells(exclude)[0])
     if forbidden is not None:
-        keep &= ~forbidden[item]
-    return user[keep], item[keep]
+        keep &= ~forbidden[pair % n_items]
+    return pair[keep], value[keep]
 
 
-def _exact(scores: Scores, user: NDArray[np.int64], item: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Score pairs in float64, in an order that depends on nothing but the number of factors."""
+def _exact(scores: Scores, user: NDArray[np.int64], item: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Multiply factors in float64, in an order that depends on nothing but their number."""
     exact = np.zeros(len(user), np.float64)
     if scores.users is not None and scores.items is not None:
         for at in range(0, len(user), _EXACT_PAIRS):
             pick = slice(at, at + _EXACT_PAIRS)
             product = scores.users[user[pick]].astype(np.float64) * scores.items[item[pick]]
             exact[pick] = product.sum(axis=1)
-    if scores.sparse is not None:
-        width = scores.sparse.shape[1]
-        cell_user, cell_item, value = _cells(scores.sparse)
-        key, wanted = cell_user * width + cell_item, user * width + item
-        at = np.minimum(np.searchsorted(key, wanted), max(0, len(key) - 1))
-        if len(key):
-            exact += np.where(key[at] == wanted, value[at], np.float32(0))
-    return exact.astype(np.float32)
+    return exact
 
 
-def _error_bound(scores: Scores, longest: float) -> NDArray[np.float64]:
+def _error_bound(
+    scores: Scores, size: NDArray[np.float64] | None, longest: float
+) -> NDArray[np.float64]:
     """Bound, for each user, how far a float32 product may lie from the exact one.
 
     ``|fl(u·v) − u·v| ≤ γ_f ‖u‖ ‖v‖`` with ``γ_f ≈ f·2⁻²⁴`` whatever the order of summation
     (Higham, Accuracy and Stability of Numerical Algorithms, 3.1), doubled for the roundings after
-    it; the last term covers products that underflow. `longest` is the largest ‖v‖.
+    it; the last term covers products that underflow. `size` is ‖u‖, `longest` the largest ‖v‖.
     """
-    factors, size, beside = 0, np.zeros(scores.shape[0]), np.float32(0)
-    if scores.users is not None and scores.items is not None:
-        factors = scores.users.shape[1]
-        size = _norms(scores.users) * longest
+    factors = 0 if scores.users is None else scores.users.shape[1]
+    largest = np.zeros(scores.shape[0]) if size is None else size * longest
+    beside = np.float32(0)
     if scores.sparse is not None and scores.sparse.nnz:
         beside = np.abs(scores.sparse.data).max()
-    wild = ~(size + beside < _LARGEST / 2)
+    wild = ~(largest + beside < _LARGEST / 2)
     if wild.any():
         raise DataError(
             "the model gives scores that are no finite numbers",
             where="scores",
             count=int(wild.sum()),
         )
-    return 2 * (factors + 2) * (_ROUNDING * size + _SMALLEST)
+    return 2 * (factors + 2) * (_ROUNDING * largest + _SMALLEST)
 
 
 def _norms(factors: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -297,9 +349,10 @@ def _norms(factors: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def _cells(matrix: sp.csr_matrix) -> _Cells:
-    """Return (row, column, value) of the stored cells."""
-    rows = np.arange(matrix.shape[0], dtype=np.int64)
-    return np.repeat(rows, np.diff(matrix.indptr)), matrix.indices.astype(np.int64), matrix.data
+    """Return the stored cells."""
+    n, width = matrix.shape
+    start = np.repeat(np.arange(n, dtype=np.int64) * width, np.diff(matrix.indptr))
+    return start + matrix.indices, matrix.data
 
 
 def _canonical(matrix: sp.csr_matrix) -> sp.csr_matrix:

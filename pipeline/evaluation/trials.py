@@ -1,0 +1,211 @@
+"""Recipes measured on windows before the holdout: what tuning may look at, and nothing else.
+
+Promises: no window holds anything of the holdout; equal windows give equal answers; a recipe that
+cannot be trained is worse than any that can. (`models.tuning.Trials` says what is asked.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from pipeline import columns as c
+from pipeline.base import Progress, format_instant, silent, to_utc
+from pipeline.data.matrix import History
+from pipeline.data.split import Split
+from pipeline.errors import GateError, NightjarError
+from pipeline.evaluation.holdout import lists_of, rows_of, truth_of
+from pipeline.evaluation.metrics import Truth, coverage, ndcg
+from pipeline.models.contract import Recipe, Scorer
+from pipeline.models.topk import Lists, pair_scores, top_k
+from pipeline.models.tuning import Pool
+
+USERS = 1000
+"""Users that judge a window: enough to tell recipes apart, few enough to try many."""
+CANDIDATES = 150
+"""Items that each part of a blend proposes to a user."""
+_LEAST = 0.003
+"""A recipe must be better by this share."""
+_HOPELESS = 0.02
+"""A recipe that is behind by this share after a window is not tried on the next one."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """A training window, and those who judge it.
+
+    Attributes
+    ----------
+    history
+        Ends where the truth begins.
+    judged
+        Their part of `history`.
+    truth
+        What they went for.
+    exclude
+        What their lists leave out, ``None`` where they may repeat.
+    """
+
+    history: History
+    judged: History
+    truth: Truth
+    exclude: sp.csr_matrix | None
+
+    @classmethod
+    def of(cls, history: History, split: Split, before: datetime) -> Window:
+        """Take evenly spaced users of a split, by id; all of it must end by `before`.
+
+        Raises
+        ------
+        GateError
+            The truth reaches past `before`, or the history into the truth.
+        """
+        if split.holdout.end > to_utc(before) or to_utc(history.end) > split.cutoff:
+            raise GateError(
+                f"a window for tuning ends at {format_instant(split.holdout.end)} and learns until "
+                f"{format_instant(history.end)}: it must not reach past {format_instant(before)}"
+            )
+        users = split.users.to_list()
+        picked = np.unique(np.linspace(0, len(users) - 1, min(USERS, len(users))).astype(int))
+        chosen = [users[at] for at in picked]
+        judged = history.rows(rows_of(chosen, history.user_ids))
+        truth = truth_of(
+            split.truth.filter(split.truth[c.USER_ID].is_in(chosen)),
+            judged.user_ids,
+            history.item_ids,
+        )
+        return cls(history, judged, truth, judged.seen if split.policy == "discovery" else None)
+
+
+@dataclass
+class EarlierWindows:
+    """Measures recipes by the lists they give; see `models.tuning.Trials`.
+
+    Attributes
+    ----------
+    windows
+        Newest first.
+    k
+        Length of the lists.
+    """
+
+    windows: Sequence[Window]
+    k: int
+    progress: Progress = silent
+    _values: dict[tuple[str, int], float] = field(default_factory=dict)
+    _scorers: dict[tuple[str, int], Scorer] = field(default_factory=dict)
+
+    @property
+    def discovery(self) -> bool:
+        """Whether lists leave out what their user had before."""
+        return any(window.exclude is not None for window in self.windows)
+
+    def better(self, recipe: Recipe, than: Recipe) -> bool:
+        """Compare window by window, and stop where there is no hope."""
+        ours: list[float] = []
+        theirs: list[float] = []
+        for at in range(len(self.windows)):
+            theirs.append(self.value(than, at))
+            try:
+                ours.append(self.value(recipe, at))
+            except NightjarError as error:
+                self.progress(f"left out: {error.sentence}")
+                return False
+            if sum(ours) < sum(theirs) * (1 - _HOPELESS):
+                break
+        wins = sum(a > b for a, b in zip(ours, theirs, strict=True))
+        found = (
+            len(ours) == len(self.windows)
+            and sum(ours) > sum(theirs) * (1 + _LEAST)
+            and wins * 2 > len(ours)
+        )
+        self._forget(than if found else recipe)
+        return found
+
+    def value(self, recipe: Recipe, at: int) -> float:
+        """Return the mean NDCG of a recipe's lists on one window."""
+        key = (recipe.hash, at)
+        if key not in self._values:
+            window = self.windows[at]
+            lists = lists_of(self._trained(recipe, at), window.judged, self.k, window.exclude)
+            self._values[key] = float(np.nanmean(ndcg(lists, window.truth, self.k)))
+        return self._values[key]
+
+    def pools(self, recipes: Mapping[str, Recipe]) -> Sequence[Pool]:
+        """Let each recipe propose candidates, and ask all of them what they think of each."""
+        pools = []
+        for at, window in enumerate(self.windows):
+            scores = {n: self._trained(r, at).score(window.judged) for n, r in recipes.items()}
+            parts = [_listed(top_k(one, CANDIDATES), window) for one in scores.values()]
+            if window.exclude is not None:
+                parts += [
+                    _listed(top_k(one, CANDIDATES, exclude=window.exclude), window)
+                    for one in scores.values()
+                ]
+            user, item = np.divmod(np.unique(np.concatenate(parts)), window.history.n_items)
+            pools.append(
+                Pool(
+                    user=user,
+                    item=item,
+                    scores={n: pair_scores(one, user, item) for n, one in scores.items()},
+                    history=window.history,
+                    value=_Value(user, item, window, self.k),
+                )
+            )
+        for recipe in recipes.values():
+            self._forget(recipe)
+        return pools
+
+    def _trained(self, recipe: Recipe, at: int) -> Scorer:
+        key = (recipe.hash, at)
+        if key not in self._scorers:
+            self._scorers[key] = recipe.train(self.windows[at].history)
+        return self._scorers[key]
+
+    def _forget(self, recipe: Recipe) -> None:
+        for at in range(len(self.windows)):
+            self._scorers.pop((recipe.hash, at), None)
+
+
+def _listed(lists: Lists, window: Window) -> NDArray[np.int64]:
+    """Return each entry as one number: row · items + item."""
+    return lists.row.astype(np.int64) * window.history.n_items + lists.item
+
+
+class _Value:
+    """Mean NDCG and coverage of the lists that scores of pairs make."""
+
+    def __init__(
+        self, user: NDArray[np.int64], item: NDArray[np.int64], window: Window, k: int
+    ) -> None:
+        n_users, n_items = window.truth.items.shape
+        self._k, self._n_items, self._truth = k, n_items, window.truth
+        key = user * n_items + item
+        self._barred = np.zeros(len(key), np.bool_)
+        if window.exclude is not None:
+            rows = np.repeat(np.arange(n_users), np.diff(window.exclude.indptr))
+            self._barred = np.isin(key, rows * n_items + window.exclude.indices)
+        self._user, self._item = user, item
+        self._place = np.arange(len(user)) - np.searchsorted(user, user)
+        self._width = int(self._place.max(initial=0)) + 1
+        self._n_users = n_users
+
+    def __call__(self, scores: NDArray[np.float32]) -> tuple[float, float]:
+        board = np.full((self._n_users, self._width), -np.inf, np.float32)
+        board[self._user, self._place] = np.where(self._barred, -np.inf, scores)
+        items = np.zeros(board.shape, np.int32)
+        items[self._user, self._place] = self._item
+        order = np.argsort(-board, axis=1, kind="stable")[:, : self._k]
+        there = np.isfinite(np.take_along_axis(board, order, axis=1))
+        lists = Lists(
+            np.concatenate([[0], np.cumsum(there.sum(axis=1))]),
+            np.take_along_axis(items, order, axis=1)[there],
+            np.take_along_axis(board, order, axis=1)[there],
+        )
+        found = float(np.nanmean(ndcg(lists, self._truth, self._k)))
+        return found, coverage(lists, self._n_items, self._k)

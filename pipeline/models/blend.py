@@ -1,0 +1,327 @@
+"""A recipe of recipes: each part scaled by the user's best score, weighted, summed.
+
+Promises: the sum is scored like any model. Factors stay one inner product (scale and weight fold
+into the user's vector), links stay links, own items stay a sparse term; so nothing dense is ever
+written out. A part that has nothing to say to a user adds nothing to their list.
+
+The score of (user, item) is, over the parts p with their scores s and weights w::
+
+    Σ w[p] · s[p](user, item) · trend(item) / max over items of the same
+    trend(item) = (people who had it of late / people who ever had it) ** trend_exponent
+
+Parts that only repeat carry their own recency: they are not multiplied by the trend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from pipeline.base import Progress, silent
+from pipeline.data.matrix import History
+from pipeline.models.contract import (
+    Arrays,
+    Capabilities,
+    Recipe,
+    Scorer,
+    Scores,
+    read_header,
+)
+from pipeline.models.popularity import item_popularity
+from pipeline.models.topk import top_k
+from pipeline.models.tuning import Span, Trials
+from pipeline.models.weighing import Mixture, choose
+
+if TYPE_CHECKING:
+    from pipeline.models.families import AnyRecipe
+
+_FLOOR = 1e-4
+"""The weakest trend: an item that nobody has had for long keeps its place among its like."""
+_PARTS, _WEIGHTS, _TREND = "parts", "weights", "trend"
+
+
+@dataclass(frozen=True, eq=False)
+class BlendScorer(Scorer):
+    """Scorers of the parts, over one catalogue.
+
+    Attributes
+    ----------
+    parts
+        By the part's name.
+    families
+        The family of each part, by the same names.
+    weights
+        Of each part, > 0.
+    trend
+        ``(n_items,)`` float32 > 0.
+    """
+
+    parts: Mapping[str, Scorer]
+    families: Mapping[str, str]
+    weights: Mapping[str, float]
+    trend: NDArray[np.float32]
+    item_ids: NDArray[np.str_]
+    trained_until: datetime
+    trained_on: str = "cpu"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What all parts can do, it can."""
+        return _capabilities([part.capabilities for part in self.parts.values()])
+
+    def score(self, history: History) -> Scores:
+        """Score users by every part's `score`."""
+        self.check(history)
+        return self._sum([part.score(history) for part in self.parts.values()])
+
+    def fold_in(self, history: History) -> Scores:
+        """Score users by every part's `fold_in`."""
+        self.check(history)
+        return self._sum([part.fold_in(history) for part in self.parts.values()])
+
+    def _sum(self, scores: Sequence[Scores]) -> Scores:
+        return joined(
+            [
+                scaled(one if part.capabilities.repeats_only else trended(one, self.trend), weight)
+                for one, part, weight in zip(
+                    scores, self.parts.values(), self.weights.values(), strict=True
+                )
+            ]
+        )
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Everything that a fresh process needs; the catalogue is stored once."""
+        header = self.header()
+        return {
+            **header,
+            _PARTS: np.array(list(self.parts), dtype=np.str_),
+            "families": np.array([self.families[name] for name in self.parts], dtype=np.str_),
+            _WEIGHTS: np.array([self.weights[name] for name in self.parts]),
+            _TREND: self.trend,
+            **{
+                f"{name}/{key}": array
+                for name, part in self.parts.items()
+                for key, array in part.arrays().items()
+                if key not in header
+            },
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> Self:
+        """Rebuild the scorer and its parts."""
+        from pipeline.models.families import load
+
+        shared = {key: array for key, array in arrays.items() if "/" not in key}
+        names = arrays[_PARTS].tolist()
+        families = dict(zip(names, arrays["families"].tolist(), strict=True))
+        parts = {}
+        for name in names:
+            own = {
+                key.removeprefix(f"{name}/"): array
+                for key, array in arrays.items()
+                if key.startswith(f"{name}/")
+            }
+            parts[name] = load(families[name], shared | own)
+        return cls(
+            parts=parts,
+            families=families,
+            weights=dict(zip(names, arrays[_WEIGHTS].tolist(), strict=True)),
+            trend=arrays[_TREND],
+            **read_header(arrays),
+        )
+
+
+class Blend(Recipe):
+    """Several recipes, each scaled by the user's maximum, summed."""
+
+    scorer: ClassVar[type[Scorer]] = BlendScorer
+    space: ClassVar[Mapping[str, Span]] = {
+        _WEIGHTS: Span((0.0, 0.1, 0.3, 0.6, 1.0, 2.0, 4.0), 0.0, 10.0, log=False),
+        _TREND: Span((0.0, 0.15, 0.25, 0.35, 0.5, 0.7), 0.0, 1.0, log=False),
+    }
+
+    family: Literal["blend"] = Field(default="blend", description="Name of the family.")
+    parts: dict[str, AnyRecipe] = Field(
+        min_length=1, max_length=8, description="Recipes that are summed, by a name of their own."
+    )
+    weights: dict[str, Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]] = Field(
+        default={}, description="Weight of each part; a part left out counts 1."
+    )
+    trend: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Exponent of the trend that the parts' scores are multiplied by; 0 is none.",
+    )
+    trend_half_life_days: float = Field(
+        default=7.0, gt=0, le=3650, description="Days after which somebody counts half in a trend."
+    )
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        strangers = sorted(set(self.weights) - set(self.parts))
+        if strangers:
+            raise ValueError(f"weights name {strangers[0]!r}, which is no part")
+        if not any(self.weights.get(name, 1.0) > 0 for name in self.parts):
+            raise ValueError("every part has weight 0")
+        slashed = [name for name in self.parts if "/" in name or not name]
+        if slashed:
+            raise ValueError(f"{slashed[0]!r} is no name of a part: it must not hold '/'")
+        return self
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What all parts can do, it can."""
+        return _capabilities([part.capabilities for part in self.parts.values()])
+
+    @property
+    def open(self) -> bool:
+        """Whether it or one of its parts leaves something to the data."""
+        return bool(self.tune) or any(part.open for part in self.parts.values())
+
+    def settle(self, trials: Trials, progress: Progress = silent) -> Self:
+        """Settle each part alone, then choose weights and trend of the parts together.
+
+        Where lists leave out what their user had, parts that only repeat are dropped. A part whose
+        weight is chosen as 0 is dropped, too.
+        """
+        heard = {
+            name: part
+            for name, part in self.parts.items()
+            if not (trials.discovery and part.capabilities.repeats_only)
+        }
+        parts = {
+            name: part.settle(trials, partial(_told, progress, name))
+            for name, part in heard.items()
+        }
+        mixture = Mixture({name: self.weights.get(name, 1.0) for name in parts}, self.trend)
+        if self.tune and parts:
+            progress("weights of the parts")
+            mixture = choose(
+                mixture,
+                trials.pools(parts),
+                weights=self.space[_WEIGHTS].tries if _WEIGHTS in self.tune else (),
+                trends=self.space[_TREND].tries if _TREND in self.tune else (),
+                still=[name for name, part in parts.items() if part.capabilities.repeats_only],
+                trend_of=self._trend,
+            )
+        kept = {name: weight for name, weight in mixture.weights.items() if weight > 0}
+        return self.model_copy(
+            update={
+                "parts": {name: parts[name] for name in kept},
+                "weights": kept,
+                "trend": mixture.trend,
+                "tune": (),
+            }
+        )
+
+    def memory(self, history: History) -> int:
+        """The parts are trained one after the other; what the earlier ones learnt stays."""
+        return max(part.memory(history) for part in self.parts.values())
+
+    def train(self, history: History, *, salt: int = 0, progress: Progress = silent) -> BlendScorer:
+        """Train the parts one after the other."""
+        parts = {
+            name: part.train(history, salt=salt, progress=progress)
+            for name, part in self.parts.items()
+            if self.weights.get(name, 1.0) > 0
+        }
+        devices = {part.trained_on for part in parts.values()}
+        return BlendScorer(
+            parts=parts,
+            families={name: self.parts[name].family for name in parts},
+            weights={name: self.weights.get(name, 1.0) for name in parts},
+            trend=self._trend(history, self.trend),
+            item_ids=history.item_ids,
+            trained_until=history.end,
+            trained_on="cuda" if "cuda" in devices else "cpu",
+        )
+
+    def _trend(self, history: History, exponent: float) -> NDArray[np.float32]:
+        """Return ``(n_items,)`` float32 trends; ones for an exponent of 0."""
+        if exponent == 0:
+            return np.ones(history.n_items, np.float32)
+        ever = np.maximum(item_popularity(history, None), 1.0)
+        share = item_popularity(history, self.trend_half_life_days) / ever
+        powered: NDArray[np.float32] = np.power(np.maximum(share, np.float32(_FLOOR)), exponent)
+        return powered.astype(np.float32)
+
+
+def trended(scores: Scores, trend: NDArray[np.float32]) -> Scores:
+    """Multiply the scores of each item by ``(n_items,)`` float32."""
+    return Scores(
+        users=scores.users,
+        items=None if scores.items is None else scores.items * trend[:, None],
+        sparse=_columns_times(scores.sparse, trend),
+        profile=scores.profile,
+        links=_columns_times(scores.links, trend),
+    )
+
+
+def scaled(scores: Scores, weight: float) -> Scores:
+    """Scale each user's scores so that the best of them is `weight`.
+
+    A user whose best score is not above 0, or who has none, keeps nothing.
+    """
+    best = top_k(scores, 1)
+    most = np.zeros(best.n_rows, np.float32)
+    most[best.row] = best.score
+    factor = np.zeros_like(most)
+    np.divide(np.float32(weight), most, out=factor, where=most > 0)
+    return Scores(
+        users=None if scores.users is None else scores.users * factor[:, None],
+        items=scores.items,
+        sparse=_rows_times(scores.sparse, factor),
+        profile=_rows_times(scores.profile, factor),
+        links=scores.links,
+    )
+
+
+def joined(scores: Sequence[Scores]) -> Scores:
+    """Return the sum of scores over the same users and items, part by part."""
+    users = [one.users for one in scores if one.users is not None]
+    items = [one.items for one in scores if one.items is not None]
+    profiles = [one.profile for one in scores if one.profile is not None]
+    links = [one.links for one in scores if one.links is not None]
+    sparse = [one.sparse for one in scores if one.sparse is not None]
+    return Scores(
+        users=np.hstack(users) if users else None,
+        items=np.hstack(items) if items else None,
+        sparse=sum(sparse[1:], sparse[0]) if sparse else None,
+        profile=sp.hstack(profiles, format="csr") if profiles else None,
+        links=sp.vstack(links, format="csr") if links else None,
+    )
+
+
+def _told(progress: Progress, part: str, text: str) -> None:
+    progress(f"{part}: {text}")
+
+
+def _capabilities(parts: Sequence[Capabilities]) -> Capabilities:
+    return Capabilities(
+        fold_in=all(part.fold_in for part in parts),
+        deterministic=all(part.deterministic for part in parts),
+        repeats_only=all(part.repeats_only for part in parts),
+    )
+
+
+def _columns_times(cells: sp.csr_matrix | None, value: NDArray[np.float32]) -> sp.csr_matrix | None:
+    if cells is None:
+        return None
+    data = cells.data * value[cells.indices]
+    return sp.csr_matrix((data, cells.indices, cells.indptr), shape=cells.shape)
+
+
+def _rows_times(cells: sp.csr_matrix | None, value: NDArray[np.float32]) -> sp.csr_matrix | None:
+    if cells is None:
+        return None
+    data = cells.data * np.repeat(value, np.diff(cells.indptr))
+    return sp.csr_matrix((data, cells.indices, cells.indptr), shape=cells.shape)
