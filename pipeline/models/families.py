@@ -12,10 +12,11 @@ from pipeline.models.blend import Blend
 from pipeline.models.contract import Arrays, Recipe, Scorer
 from pipeline.models.factorize import Als
 from pipeline.models.popularity import DecayedPopularity, Popularity
+from pipeline.models.ratings import Rated
 from pipeline.models.repeats import OwnCounts
 
 AnyRecipe = Annotated[
-    Popularity | DecayedPopularity | OwnCounts | Als | Blend, Field(discriminator="family")
+    Popularity | DecayedPopularity | OwnCounts | Als | Rated | Blend, Field(discriminator="family")
 ]
 """A recipe of any family, told apart by `family`."""
 

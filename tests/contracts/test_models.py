@@ -12,11 +12,12 @@ import polars as pl
 import pytest
 
 from pipeline import columns as c
-from pipeline.data.matrix import WEIGHT, History, build_history
+from pipeline.data.matrix import RATING, WEIGHT, History, build_history
 from pipeline.errors import ConfigError
 from pipeline.models import families
 from pipeline.models.contract import Recipe
 from pipeline.models.factorize import Als
+from pipeline.models.ratings import Rated
 from pipeline.models.topk import Lists, top_k
 
 END = datetime(2026, 3, 1, tzinfo=UTC)
@@ -24,6 +25,7 @@ ROOT = Path(__file__).parents[2]
 RECIPES: dict[str, Recipe] = {
     **families.default_recipes(),
     "als": Als(factors=8, regularization=0.1, iterations=15, device="cpu"),
+    "rated": Rated(factors=4, regularization=1.0),
 }
 every_family = pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES.keys())
 every_learner = pytest.mark.parametrize(
@@ -34,15 +36,24 @@ every_learner = pytest.mark.parametrize(
 
 
 def window(rows, end=END) -> History:
-    """Build from (user, item, days before the end, weight)."""
+    """Build from (user, item, days before the end, weight[, rating]).
+
+    What weighs something is rated 4 where nothing else is said.
+    """
+
+    def event(user, item, days, weight, rating=None):
+        rating = 4.0 if rating is None and weight > 0 else rating
+        return user, item, END - timedelta(days=days), weight, rating
+
     return build_history(
         pl.DataFrame(
-            [(u, i, END - timedelta(days=days), weight) for u, i, days, weight in rows],
+            [event(*row) for row in rows],
             schema={
                 c.USER_ID: pl.String(),
                 c.ITEM_ID: pl.String(),
                 c.TIMESTAMP: c.INSTANT,
                 WEIGHT: pl.Float32(),
+                RATING: pl.Float32(),
             },
             orient="row",
         ),
@@ -64,8 +75,8 @@ def random_window(seed=0, n_users=60, n_items=40, events=1500) -> History:
     rng = np.random.default_rng(seed)
     users, items = rng.integers(0, n_users, events), rng.geometric(0.08, events) % n_items
     days, weights = rng.uniform(0.1, 300, events), rng.choice([1.0, 1.0, 2.0, -1.0], events)
-    rows = zip(users, items, days, weights, strict=True)
-    return window((f"u{u}", f"i{i}", float(d), float(w)) for u, i, d, w in rows)
+    rows = zip(users, items, days, weights, rng.integers(1, 6, events), strict=True)
+    return window((f"u{u}", f"i{i}", float(d), float(w), float(r)) for u, i, d, w, r in rows)
 
 
 def without_events(history: History, user_ids) -> History:
@@ -242,7 +253,12 @@ def test_longer_lists_than_the_catalogue(recipe):
         assert sorted(lists.of(row).tolist()) == list(range(history.n_items))
 
 
-@every_family
+@pytest.mark.parametrize(
+    "recipe",
+    # What somebody thought of an item stays true when they give it back.
+    [recipe for recipe in RECIPES.values() if not recipe.capabilities.ratings],
+    ids=lambda recipe: recipe.family,
+)
 def test_what_was_taken_back_is_as_if_never_had(recipe):
     rows = [("a", "x", 9, 1.0), ("b", "x", 8, 1.0), ("b", "y", 8, 1.0), ("a", "y", 9, 1.0)]
     rows += [("c", "z", 20, 1.0), ("b", "z", 20, 1.0)]
@@ -278,6 +294,9 @@ def test_scores_keep_the_contract_and_the_history(recipe):
     assert scores.shape == (history.n_users, history.n_items)
     for factors in (scores.users, scores.items):
         assert factors is None or factors.dtype == np.float32
+    if recipe.capabilities.ratings:  # on the scale of the data, and of factors alone
+        assert scores.sparse is scores.profile is None
+        assert (scores.users @ scores.items.T).mean() == pytest.approx(3, abs=0.2)
     if scores.sparse is not None:
         assert scores.sparse.dtype == np.float32
         assert scores.sparse.data.min() >= 0
@@ -294,11 +313,12 @@ def test_quiet_nights(recipe):
     for u in range(120):
         for _ in range(25):
             group = u % 3 if rng.random() < 0.8 else int(rng.integers(3))
-            rows.append((f"u{u:03}", f"i{group * 20 + int(rng.integers(20)):02}", 5.0, 1.0))
+            item, liked = group * 20 + int(rng.integers(20)), 5.0 if group == u % 3 else 1.0
+            rows.append((f"u{u:03}", f"i{item:02}", 5.0, 1.0, liked))
     names = dict(zip([f"u{u:03}" for u in range(120)], rng.permutation(120), strict=True))
     today = window(rows)
     tomorrow = window(
-        [(f"p{names[u]:03}", i, days, weight) for u, i, days, weight in rows]
+        [(f"p{names[u]:03}", *rest) for u, *rest in rows]
         + [("p999", f"i{b:02}", 1.0, 1.0) for b in range(6)]
     )
     old, new = recipe.train(today), recipe.train(tomorrow)
