@@ -27,6 +27,7 @@ from pipeline.steps.learn import absences, judged, read_split, trained
 from pipeline.steps.night import Night, open_night
 from pipeline.steps.page import night_files
 from pipeline.steps.run import Workspace
+from pipeline.steps.settle import choices
 from pipeline.stores.runs import Ref
 
 
@@ -70,6 +71,7 @@ def gate(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Decided:
                 "recipe": decision_dict["recipe"],
                 "sentence": decision_dict["sentence"],
                 "block_days": split["block_days"],
+                "settled": choices(night),
                 "task": _task(night, split),
                 "decision": decision_dict,
             },

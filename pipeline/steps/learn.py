@@ -23,8 +23,9 @@ from pipeline.models.families import load
 from pipeline.serving.recommend import fallback_list
 from pipeline.steps.champion import PROMOTIONS, accepted_before, references
 from pipeline.steps.cost import fit, write_cost
-from pipeline.steps.night import Night, open_night
+from pipeline.steps.night import Night, open_night, train_folder
 from pipeline.steps.run import Workspace
+from pipeline.steps.settle import settled
 from pipeline.stores.runs import Draft, Ref, Run
 
 CANARIES = 100
@@ -50,11 +51,6 @@ class Failure:
         return f"{self.step} failed: {self.sentence}"
 
 
-def train_folder(name: str) -> str:
-    """Return the folder of a recipe's evaluation scorer below its run."""
-    return f"train/{name}"
-
-
 def train(ws: Workspace, run_id: str, recipe: str, *, progress: Progress = silent) -> Ref | Failure:
     """Train one recipe on the training window, or find out that it has no place in this task."""
     night = open_night(ws, run_id)
@@ -68,10 +64,13 @@ def train(ws: Workspace, run_id: str, recipe: str, *, progress: Progress = silen
     if chosen.capabilities.repeats_only and split.policy == "discovery":
         return _commit_absent(night.run, step, "lists leave out what their user had before")
     history = read_history(night.run, "train")
+
+    def tell(text: str) -> None:
+        progress(f"train {recipe}: {text}")
+
     try:
-        scorer, cost = fit(
-            recipe, chosen, history, night.config.train, lambda x: progress(f"train {recipe}: {x}")
-        )
+        chosen = settled(ws, night, chosen, split, tell)
+        scorer, cost = fit(recipe, chosen, history, night.config.train, tell)
     except NightjarError as error:
         if recipe == night.champion_name:
             raise

@@ -13,8 +13,8 @@ from pipeline.base import Progress, compact_instant, format_instant, silent
 from pipeline.errors import StorageError
 from pipeline.steps.champion import PROMOTIONS, PUBLICATION
 from pipeline.steps.cost import read_cost
-from pipeline.steps.learn import absences, train_folder, trained
-from pipeline.steps.night import Night, open_night
+from pipeline.steps.learn import absences, trained
+from pipeline.steps.night import Night, open_night, train_folder
 from pipeline.steps.run import Workspace
 from pipeline.stores.registry.client import Registry
 from pipeline.stores.registry.records import ChildRecord, DatasetRecord, ModelRecord, NightRecord

@@ -25,12 +25,19 @@ from pipeline.stores.runs import Run
 
 @dataclass(frozen=True)
 class Night:
-    """What `snapshot` pinned, as later steps read it."""
+    """What `snapshot` pinned, as later steps read it.
+
+    Attributes
+    ----------
+    asked, recipes
+        As the config has them, and with what training chose for the fields left open.
+    """
 
     run: Run
     as_of: datetime
     versions: dict[str, int | None]
     config: Config
+    asked: dict[str, Recipe]
     recipes: dict[str, Recipe]
     champion: Champion | None
     champion_name: str | None
@@ -43,18 +50,33 @@ class Night:
         """Read a committed snapshot."""
         facts = run.json("snapshot", "snapshot")
         champion = facts["champion"]
+        asked: dict[str, Recipe] = {n: recipe_from(r) for n, r in facts["recipes"].items()}
         return cls(
             run=run,
             as_of=parse_instant(facts["as_of"]),
             versions=facts["versions"],
             config=load(facts["config"]),
-            recipes={name: recipe_from(r) for name, r in facts["recipes"].items()},
+            asked=asked,
+            recipes={name: _trained(run, name, recipe) for name, recipe in asked.items()},
             champion=Champion.from_dict(champion) if champion else None,
             champion_name=facts["champion_name"],
             publish=facts["publish"],
             replay=facts["replay"],
             facts=facts,
         )
+
+
+def train_folder(name: str) -> str:
+    """Return the folder of a recipe's evaluation scorer below its run."""
+    return f"train/{name}"
+
+
+def _trained(run: Run, name: str, asked: Recipe) -> Recipe:
+    """Return a recipe as it was trained, which leaves nothing open."""
+    if not asked.open or run.committed(train_folder(name)) is None:
+        return asked
+    written = run.json(train_folder(name), "recipe")
+    return recipe_from(written["recipe"]) if "recipe" in written else asked
 
 
 def open_night(ws: Workspace, run_id: str) -> Night:

@@ -23,8 +23,8 @@ from pipeline.report.night import (
 from pipeline.report.page import night_figures, night_page
 from pipeline.report.words import advice
 from pipeline.steps.cost import read_cost
-from pipeline.steps.learn import absences, judged, train_folder
-from pipeline.steps.night import Night
+from pipeline.steps.learn import absences, judged
+from pipeline.steps.night import Night, train_folder
 
 _95 = 1.96
 

@@ -16,9 +16,9 @@ from pipeline.steps.champion import PROMOTIONS, PUBLICATION, accepted_before
 from pipeline.steps.cold import cold_check
 from pipeline.steps.cost import cost_line, costs
 from pipeline.steps.decide import Decided, gate
-from pipeline.steps.learn import Failure, evaluate, refit, train, train_folder
+from pipeline.steps.learn import Failure, evaluate, refit, train
 from pipeline.steps.mirror import register
-from pipeline.steps.night import Night
+from pipeline.steps.night import Night, train_folder
 from pipeline.steps.prepare import features, validate
 from pipeline.steps.release import publication_id, publish, recommend
 from pipeline.steps.run import Workspace

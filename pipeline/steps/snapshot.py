@@ -32,6 +32,7 @@ from pipeline.steps.config import Config, dump
 from pipeline.steps.night import Night, concluded
 from pipeline.steps.release import reconcile
 from pipeline.steps.run import Workspace
+from pipeline.steps.settle import recalled
 from pipeline.stores.runs import Run
 
 TABLES = ("events", "items", "users", "quarantine", "batches")
@@ -101,7 +102,7 @@ def snapshot(
     entries = ws.ledger.entries()
     accepted = accepted_before(entries, as_of)
     champion = accepted[-1] if accepted else None
-    trained, champion_name = _with_champion(chosen, champion)
+    trained, champion_name = _with_champion(recalled(chosen, entries, as_of), champion)
     facts: dict[str, Any] = {
         "as_of": format_instant(as_of),
         "versions": versions,
