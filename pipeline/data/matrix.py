@@ -7,8 +7,7 @@ same window agree with a loop over its events.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from pipeline import columns as c
 from pipeline.base import to_utc
+from pipeline.data.described import Described, Others
 from pipeline.errors import DataError
 
 WEIGHT = "weight"
@@ -29,41 +29,7 @@ RATING = "rating"
 
 _US_PER_DAY = 86_400_000_000
 _EVENTS = ("user_ids", "item_ids", "indptr", "item", "at", "weight")
-_OF_ITEMS, _OF_USERS = "of_items/", "of_users/"
-
-
-@dataclass(frozen=True)
-class Described:
-    """What is known about users or items beside their events, one row each.
-
-    Attributes
-    ----------
-    names
-        ``(n_features,)`` str, sorted, as ``column=value``.
-    cells
-        Rows × features CSR float32; finite; a row of nothing known is empty.
-    """
-
-    names: NDArray[np.str_]
-    cells: sp.csr_matrix
-
-    def arrays(self, prefix: str) -> dict[str, NDArray[Any]]:
-        """Return everything as arrays whose names begin with `prefix`; `read` turns it back."""
-        return {
-            f"{prefix}names": self.names,
-            f"{prefix}data": self.cells.data,
-            f"{prefix}indices": self.cells.indices,
-            f"{prefix}indptr": self.cells.indptr,
-        }
-
-    @classmethod
-    def read(cls, arrays: Mapping[str, NDArray[Any]], prefix: str) -> Described | None:
-        """Rebuild from `arrays`; ``None`` where they hold none."""
-        if f"{prefix}names" not in arrays:
-            return None
-        names, indptr = arrays[f"{prefix}names"], arrays[f"{prefix}indptr"]
-        cells = (arrays[f"{prefix}data"], arrays[f"{prefix}indices"], indptr)
-        return cls(names, sp.csr_matrix(cells, shape=(len(indptr) - 1, len(names))))
+_OF_ITEMS, _OF_USERS, _OTHER_ITEMS = "of_items/", "of_users/", "other_items/"
 
 
 @dataclass(frozen=True)
@@ -91,6 +57,9 @@ class History:
         where no event is a rating.
     of_items, of_users
         What is known about the items and the users, a row each, as far as anything is.
+    other_items
+        Items of the catalogue that were there before `end` and have no event: no columns of this
+        window. A family that can list them has them in its scorer's catalogue.
     """
 
     user_ids: NDArray[np.str_]
@@ -103,6 +72,7 @@ class History:
     rating: NDArray[np.float32] | None = None
     of_items: Described | None = None
     of_users: Described | None = None
+    other_items: Others | None = None
 
     @property
     def n_users(self) -> int:
@@ -169,10 +139,41 @@ class History:
             end=self.end,
             rating=None if self.rating is None else self.rating[pick],
             of_items=self.of_items,
-            of_users=None
-            if self.of_users is None
-            else Described(self.of_users.names, self.of_users.cells[rows]),
+            of_users=None if self.of_users is None else self.of_users.rows(rows),
+            other_items=self.other_items,
         )
+
+    def over(self, item_ids: NDArray[np.str_]) -> History:
+        """Return the same events over another sorted catalogue, such as a scorer's longer one.
+
+        Events of items that it lacks are left out; what is known of its items comes along.
+        """
+        if item_ids is self.item_ids or np.array_equal(item_ids, self.item_ids):
+            return self
+        column, there = _places(item_ids, self.item_ids)
+        keep = there[self.item]
+        return replace(
+            self,
+            item_ids=item_ids,
+            indptr=np.concatenate([[0], np.cumsum(keep)])[self.indptr],
+            item=column[self.item[keep]].astype(np.int32),
+            at=self.at[keep],
+            weight=self.weight[keep],
+            rating=None if self.rating is None else self.rating[keep],
+            of_items=self._described(item_ids),
+            other_items=None,
+        )
+
+    def _described(self, item_ids: NDArray[np.str_]) -> Described | None:
+        if self.of_items is None:
+            return None
+        place, there = _places(self.item_ids, item_ids)
+        known, rows = self.of_items, np.where(there, place, -1)
+        if (others := self.other_items) is not None:
+            known = Described(known.names, sp.vstack([known.cells, others.known.cells], "csr"))
+            place, there = _places(others.ids, item_ids)
+            rows[there] = place[there] + self.n_items
+        return known.rows(rows)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return everything as arrays, for an npz file; `from_arrays` turns it back."""
@@ -187,6 +188,7 @@ class History:
             **({} if self.rating is None else {"rating": self.rating}),
             **({} if self.of_items is None else self.of_items.arrays(_OF_ITEMS)),
             **({} if self.of_users is None else self.of_users.arrays(_OF_USERS)),
+            **({} if self.other_items is None else self.other_items.arrays(_OTHER_ITEMS)),
         }
 
     @classmethod
@@ -199,6 +201,7 @@ class History:
             rating=arrays.get("rating"),
             of_items=Described.read(arrays, _OF_ITEMS),
             of_users=Described.read(arrays, _OF_USERS),
+            other_items=Others.read(arrays, _OTHER_ITEMS),
         )
 
 
@@ -244,6 +247,14 @@ def build_history(weighted: pl.DataFrame, end: datetime) -> History:
         end=end,
         rating=ordered["rating"].to_numpy() if "rating" in columns else None,
     )
+
+
+def _places(
+    ids: NDArray[np.str_], wanted: NDArray[np.str_]
+) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """Places of some ids among sorted ones, and whether they are there at all."""
+    place = np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)
+    return place, ids[place] == wanted
 
 
 def _micros(instant: datetime) -> int:

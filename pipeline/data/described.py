@@ -1,0 +1,85 @@
+"""What is known about users or items beside their events, as a sparse matrix.
+
+Promises: a row an id, a column a feature; what is stored is finite; an id of which nothing is known
+has an empty row. (`data.describe` makes these from the tables.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Described:
+    """Features of users or items, one row each.
+
+    Attributes
+    ----------
+    names
+        ``(n_features,)`` str, sorted, as ``column=value``.
+    cells
+        Rows × features CSR float32; finite; a row of nothing known is empty.
+    """
+
+    names: NDArray[np.str_]
+    cells: sp.csr_matrix
+
+    def arrays(self, prefix: str) -> dict[str, NDArray[Any]]:
+        """Return everything as arrays whose names begin with `prefix`; `read` turns it back."""
+        return {
+            f"{prefix}names": self.names,
+            f"{prefix}data": self.cells.data,
+            f"{prefix}indices": self.cells.indices,
+            f"{prefix}indptr": self.cells.indptr,
+        }
+
+    @classmethod
+    def read(cls, arrays: Mapping[str, NDArray[Any]], prefix: str) -> Described | None:
+        """Rebuild from `arrays`; ``None`` where they hold none."""
+        if f"{prefix}names" not in arrays:
+            return None
+        names, indptr = arrays[f"{prefix}names"], arrays[f"{prefix}indptr"]
+        cells = (arrays[f"{prefix}data"], arrays[f"{prefix}indices"], indptr)
+        return cls(names, sp.csr_matrix(cells, shape=(len(indptr) - 1, len(names))))
+
+    def rows(self, rows: NDArray[np.integer[Any]]) -> Described:
+        """Return some rows, in the order given; a row below 0 is one of nothing known."""
+        count = np.diff(self.cells.indptr)[rows]
+        count[rows < 0] = 0
+        indptr = np.concatenate([[0], np.cumsum(count)])
+        start = self.cells.indptr[:-1][rows]
+        pick = np.arange(indptr[-1]) + np.repeat(start - indptr[:-1], count)
+        cells = (self.cells.data[pick], self.cells.indices[pick], indptr)
+        return Described(self.names, sp.csr_matrix(cells, shape=(len(rows), len(self.names))))
+
+
+@dataclass(frozen=True)
+class Others:
+    """Items that have no event yet, and are known by their features alone.
+
+    Attributes
+    ----------
+    ids
+        ``(n,)`` str, sorted, none of them in the window's catalogue.
+    known
+        A row each, none empty, over the features of the window's items.
+    """
+
+    ids: NDArray[np.str_]
+    known: Described
+
+    def arrays(self, prefix: str) -> dict[str, NDArray[Any]]:
+        """Return everything as arrays whose names begin with `prefix`; `read` turns it back."""
+        return {f"{prefix}ids": self.ids, **self.known.arrays(prefix)}
+
+    @classmethod
+    def read(cls, arrays: Mapping[str, NDArray[Any]], prefix: str) -> Others | None:
+        """Rebuild from `arrays`; ``None`` where they hold none."""
+        known = Described.read(arrays, prefix)
+        return None if known is None else cls(arrays[f"{prefix}ids"], known)
