@@ -118,7 +118,7 @@ def evaluate(
     Parameters
     ----------
     history
-        The training window, over the scorer's catalogue.
+        The training window; the scorer's catalogue may hold items without an event beside its own.
     k
         Length of the lists, ≥ 1.
     segments
@@ -130,6 +130,7 @@ def evaluate(
         The scorer or the history knows something of the holdout, or they do not fit together.
     """
     refuse_leaks(scorer, history, split)
+    history = history.over(scorer.item_ids)
     judged = history.rows(rows_of(split.users.to_list(), history.user_ids))
     exclude = judged.seen if split.policy == "discovery" else None
     lists = lists_of(scorer, judged, k, exclude)
@@ -175,6 +176,7 @@ def evaluate_stored(
     """
     refuse_leaks(stored, stored_history, split)
     refuse_leaks(tonight, history, split)
+    stored_history, history = stored_history.over(stored.item_ids), history.over(tonight.item_ids)
     known = split.truth.filter(
         pl.col(c.USER_ID).is_in(stored_history.user_ids.tolist())
         & pl.col(c.ITEM_ID).is_in(history.item_ids.tolist())

@@ -34,14 +34,17 @@ AT_ONCE: Final = 8192
 
 
 def refuse_leaks(scorer: Scorer, history: History, split: Split) -> None:
-    """Raise `GateError` when either knows something of the holdout, or they do not fit."""
+    """Raise `GateError` when either knows something of the holdout, or they do not fit.
+
+    A scorer may list items beside the history's: those that had no event yet.
+    """
     for what, until in (("scorer", scorer.trained_until), ("history", history.end)):
         if to_utc(until) > split.cutoff:
             raise GateError(
                 f"the {what} reaches until {format_instant(until)}, into the holdout that starts "
                 f"at {format_instant(split.cutoff)}: it must not be judged on it"
             )
-    if not np.array_equal(scorer.item_ids, history.item_ids):
+    if not find(scorer.item_ids, history.item_ids)[1].all():
         raise GateError("the scorer and the history do not lie over the same catalogue")
 
 

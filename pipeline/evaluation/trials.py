@@ -7,7 +7,7 @@ cannot be trained is worse than any that can. (`models.tuning.Trials` says what 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import numpy as np
@@ -70,6 +70,7 @@ class Window:
                 f"a window for tuning ends at {format_instant(split.holdout.end)} and learns until "
                 f"{format_instant(history.end)}: it must not reach past {format_instant(before)}"
             )
+        history = replace(history, other_items=None)  # every recipe over one catalogue
         users = split.users.to_list()
         picked = np.unique(np.linspace(0, len(users) - 1, min(USERS, len(users))).astype(int))
         chosen = [users[at] for at in picked]

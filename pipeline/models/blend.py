@@ -15,7 +15,7 @@ Parts that only repeat carry their own recency: they are not multiplied by the t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
@@ -228,7 +228,8 @@ class Blend(Recipe):
         return max(part.memory(history) for part in self.parts.values())
 
     def train(self, history: History, *, salt: int = 0, progress: Progress = silent) -> BlendScorer:
-        """Train the parts one after the other."""
+        """Train the parts one after the other, over the items that have an event."""
+        history = replace(history, other_items=None)
         parts = {
             name: part.train(history, salt=salt, progress=progress)
             for name, part in self.parts.items()

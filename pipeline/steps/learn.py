@@ -179,6 +179,7 @@ def refit(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref:
     recipe = night.recipes[name]
     history, split = read_history(night.run, "full"), read_split(night.run)
     scorer, cost = fit(name, recipe, history, night.config.train, lambda x: progress(f"refit: {x}"))
+    history = history.over(scorer.item_ids)  # from here on the catalogue is the champion's
     fallback = night.recipes[FALLBACK].train(history)
     canaries = np.linspace(0, history.n_users - 1, min(CANARIES, history.n_users)).astype(np.int64)
     anyone = fallback_list(fallback, history, night.config.recommend.length)
