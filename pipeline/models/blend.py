@@ -80,22 +80,24 @@ class BlendScorer(Scorer):
     def score(self, history: History) -> Scores:
         """Score users by every part's `score`."""
         self.check(history)
-        return self._sum([part.score(history) for part in self.parts.values()])
+        return self._sum(history, [part.score(history) for part in self.parts.values()])
 
     def fold_in(self, history: History) -> Scores:
         """Score users by every part's `fold_in`."""
         self.check(history)
-        return self._sum([part.fold_in(history) for part in self.parts.values()])
+        return self._sum(history, [part.fold_in(history) for part in self.parts.values()])
 
-    def _sum(self, scores: Sequence[Scores]) -> Scores:
-        return joined(
-            [
-                scaled(one if part.capabilities.repeats_only else trended(one, self.trend), weight)
-                for one, part, weight in zip(
-                    scores, self.parts.values(), self.weights.values(), strict=True
-                )
-            ]
-        )
+    def _sum(self, history: History, scores: Sequence[Scores]) -> Scores:
+        known = np.diff(history.indptr) > 0
+        summed = []
+        for name, found in zip(self.parts, scores, strict=True):
+            can = self.parts[name].capabilities
+            if not can.repeats_only:
+                found = trended(found, self.trend)
+            # What is said to everybody is no list for somebody of whom nothing is known.
+            to = known if can.repeats_only or can.baseline is not None else None
+            summed.append(scaled(found, self.weights[name], to))
+        return joined(summed)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Everything that a fresh process needs; the catalogue is stored once."""
@@ -267,16 +269,18 @@ def trended(scores: Scores, trend: NDArray[np.float32]) -> Scores:
     )
 
 
-def scaled(scores: Scores, weight: float) -> Scores:
+def scaled(scores: Scores, weight: float, to: NDArray[np.bool_] | None = None) -> Scores:
     """Scale each user's scores so that the best of them is `weight`.
 
-    A user whose best score is not above 0, or who has none, keeps nothing.
+    A user whose best score is not above 0, who has none, or who is not among `to`, keeps nothing.
     """
     best = top_k(scores, 1)
     most = np.zeros(best.n_rows, np.float32)
     most[best.row] = best.score
     factor = np.zeros_like(most)
-    np.divide(np.float32(weight), most, out=factor, where=most > 0)
+    np.divide(
+        np.float32(weight), most, out=factor, where=most > 0 if to is None else to & (most > 0)
+    )
     return Scores(
         users=None if scores.users is None else scores.users * factor[:, None],
         items=scores.items,
