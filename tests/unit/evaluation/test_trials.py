@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+import numpy as np
+import polars as pl
+import pytest
+
+from pipeline import columns as c
+from pipeline.data.features import FeaturesConfig, weigh
+from pipeline.data.matrix import build_history
+from pipeline.data.split import SplitConfig, split
+from pipeline.errors import GateError
+from pipeline.evaluation.trials import EarlierWindows, Window
+from pipeline.models import tuning
+from pipeline.models.families import recipe_from
+from tests import worlds
+
+CUTOFF = worlds.START + timedelta(days=84)
+GOOD = recipe_from(
+    {"family": "als", "factors": 8, "regularization": 1.0, "alpha": 4.0, "device": "cpu"}
+)
+BAD = GOOD.model_copy(update={"alpha": 400.0, "regularization": 1000.0, "factors": 2})
+
+
+@pytest.fixture(scope="module")
+def events() -> pl.DataFrame:
+    rows = worlds.purchases(users=250)
+    return rows.select(
+        pl.col("user_id").alias(c.USER_ID),
+        pl.col("item_id").alias(c.ITEM_ID),
+        pl.lit("purchase").alias(c.KIND),
+        pl.lit(1.0).alias(c.VALUE),
+        pl.col("timestamp").str.to_datetime(time_zone="UTC", time_unit="us").alias(c.TIMESTAMP),
+    )
+
+
+def window(events, end, policy="discovery", before=CUTOFF) -> Window:
+    found = split(events, end, SplitConfig(seen=policy, min_users=50), first=False)
+    past = events.filter(pl.col(c.TIMESTAMP) < found.cutoff)
+    return Window.of(build_history(weigh(past, FeaturesConfig()), found.cutoff), found, before)
+
+
+@pytest.fixture(scope="module")
+def windows(events) -> list[Window]:
+    return [window(events, CUTOFF - timedelta(days=7 * n)) for n in range(3)]
+
+
+def test_a_window_that_reaches_too_far_is_refused(events):
+    window(events, CUTOFF)
+    with pytest.raises(GateError, match="must not reach past"):
+        window(events, CUTOFF + timedelta(days=1))
+    found = split(events, CUTOFF, SplitConfig(seen="discovery", min_users=50), first=False)
+    whole = build_history(weigh(events, FeaturesConfig()), CUTOFF)
+    with pytest.raises(GateError, match="learns until"):
+        Window.of(whole, found, CUTOFF)
+
+
+def test_the_better_recipe_is_better_and_never_the_other_way(windows):
+    trials = EarlierWindows(windows, 20)
+    assert trials.better(GOOD, BAD)
+    assert not trials.better(BAD, GOOD)
+    assert not trials.better(GOOD, GOOD)
+    assert not EarlierWindows([], 20).better(GOOD, BAD)
+
+
+def test_what_is_hopeless_on_one_window_is_not_tried_on_the_next(windows):
+    trials = EarlierWindows(windows, 20)
+    trials.better(BAD, GOOD)
+    tried = {at for recipe, at in trials._values if recipe == BAD.hash}
+    assert tried == {0}
+
+
+def test_only_the_better_one_is_kept_in_memory(windows):
+    trials = EarlierWindows(windows, 20)
+    trials.better(GOOD, BAD)
+    assert {recipe for recipe, _ in trials._scorers} == {GOOD.hash}
+
+
+def test_what_cannot_be_trained_is_left_out(windows):
+    told: list[str] = []
+    broken = recipe_from({"family": "als", "device": "cuda"})
+    trials = EarlierWindows(windows, 20, told.append)
+    assert not trials.better(broken, GOOD)
+    assert "no usable GPU" in told[-1]
+
+
+def test_a_pool_values_lists_as_the_holdout_does(windows):
+    trials = EarlierWindows(windows, 20)
+    pools = trials.pools({"good": GOOD, "bad": BAD})
+    assert len(pools) == len(windows)
+    for at, pool in enumerate(pools):
+        for name, recipe in (("good", GOOD), ("bad", BAD)):
+            ndcg, coverage = pool.value(pool.scores[name])
+            assert ndcg == pytest.approx(trials.value(recipe, at), abs=1e-9)
+            assert 0 < coverage <= 1
+
+
+def test_lists_that_may_repeat_are_pooled_with_what_was_had(events):
+    repeating = window(events, CUTOFF, policy="repeat")
+    trials = EarlierWindows([repeating], 20)
+    assert not trials.discovery
+    (pool,) = trials.pools({"good": GOOD})
+    had = repeating.judged.seen[pool.user, pool.item]
+    assert np.asarray(had).sum() > 0
+    assert pool.value(pool.scores["good"])[0] == pytest.approx(trials.value(GOOD, 0), abs=1e-9)
+
+
+def test_a_family_climbs_to_what_is_better(windows):
+    start = BAD.model_copy(update={"regularization": 1.0, "factors": 8, "tune": ("alpha",)})
+    told: list[str] = []
+    found = start.settle(EarlierWindows(windows, 20), told.append)
+    assert (found.tune, found.regularization) == ((), 1.0)
+    assert found.alpha < 100
+    assert told[0] == "alpha 100"
+    span = tuning.Span((1.0, 2.0, 4.0), 1.0, 4.0)
+    assert tuning.climb(GOOD, "alpha", span, EarlierWindows([], 20), told.append) == GOOD
+
+
+def test_a_blend_settles_its_parts_and_drops_what_adds_nothing(windows):
+    recipe = recipe_from(
+        {
+            "family": "blend",
+            "tune": ["weights", "trend"],
+            "parts": {
+                "good": GOOD.model_dump() | {"tune": ["regularization"]},
+                "mad": BAD.model_dump(),
+                "own": {"family": "own_counts"},
+            },
+        }
+    )
+    assert recipe.open
+    found = recipe.settle(EarlierWindows(windows, 20))
+    assert not found.open
+    assert "good" in found.parts
+    assert "own" not in found.parts  # lists leave out what people had
+    assert set(found.weights) == set(found.parts)
+    trials = EarlierWindows(windows, 20)
+    parts = {name: GOOD if name == "good" else part for name, part in recipe.parts.items()}
+    start = recipe.model_copy(update={"parts": parts, "tune": ()})
+    assert sum(trials.value(found, at) for at in range(3)) > 0.999 * sum(
+        trials.value(start, at) for at in range(3)
+    )
