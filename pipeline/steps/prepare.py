@@ -84,6 +84,10 @@ def features(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref:
         return ref
     progress("features")
     events = read_events(ws, night, c.USER_ID, c.ITEM_ID, c.KIND, c.VALUE, c.TIMESTAMP)
+    tables = {
+        "items": cleaned("items", read_pinned(ws, night, "items"), night.config.clean.items),
+        "users": cleaned("users", read_pinned(ws, night, "users"), night.config.clean.users),
+    }
     made = windows(
         events,
         night.as_of,
@@ -91,11 +95,9 @@ def features(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref:
         policy=night.facts["policy"],
         first=night.champion is None,
         block_days=night.facts["block_days"],
+        items=tables["items"][0],
+        users=tables["users"][0],
     )
-    tables = {
-        "items": cleaned("items", read_pinned(ws, night, "items"), night.config.clean.items),
-        "users": cleaned("users", read_pinned(ws, night, "users"), night.config.clean.users),
-    }
     reports = {table: report for table, (_, report) in tables.items()}
     with night.run.draft("features") as draft:
         draft.arrays("train", made.train.arrays())

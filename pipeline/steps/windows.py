@@ -14,6 +14,7 @@ from typing import Any
 import polars as pl
 
 from pipeline.data.clean import ColumnPolicy, apply, learn
+from pipeline.data.describe import described
 from pipeline.data.features import weigh
 from pipeline.data.matrix import History, build_history
 from pipeline.data.split import Split, before, split
@@ -48,6 +49,8 @@ def windows(
     policy: str | None,
     first: bool,
     block_days: int | None,
+    items: pl.DataFrame | None = None,
+    users: pl.DataFrame | None = None,
 ) -> Windows:
     """Build the windows of one as-of.
 
@@ -62,6 +65,8 @@ def windows(
         There is no champion yet: the longest block judges.
     block_days
         Length of the block of the night before, which never shrinks.
+    items, users
+        The cleaned tables, for what they tell of the windows' items and users.
     """
     task = config.split
     if task.seen == "auto" and policy is not None:
@@ -78,9 +83,13 @@ def windows(
     policies = config.clean.events
     train = apply(past, learn(past, policies, where=_WHERE))
     full = apply(events, learn(events, policies, where=_WHERE))
+    learnt, whole = (
+        described(build_history(weigh(done.frame, config.features), end), items, users)
+        for done, end in ((train, parts.cutoff), (full, as_of))
+    )
     return Windows(
-        train=build_history(weigh(train.frame, config.features), parts.cutoff),
-        full=build_history(weigh(full.frame, config.features), as_of),
+        train=learnt,
+        full=whole,
         split=parts,
         cleaning={"train": train.report.to_dict(), "full": full.report.to_dict()},
     )
