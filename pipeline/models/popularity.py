@@ -83,8 +83,8 @@ class Popularity(Recipe):
     family: Literal["popularity"] = Field(default="popularity", description="Name of the family.")
 
     def memory(self, history: History) -> int:
-        """The cells of the window, and as much again while they are summed."""
-        return len(history.item) * 60
+        """The cells of the window."""
+        return len(history.item) * 14
 
     def train(
         self, history: History, *, salt: int = 0, progress: Progress = silent

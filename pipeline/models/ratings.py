@@ -4,13 +4,12 @@ Promises: scores are ratings on the scale of the data, so they are judged by RMS
 several ratings of one item by one user the newest counts; nothing is kept of anybody: a user is
 solved exactly from their own ratings given the items, in training and later alike.
 
-    r̂(u, i) = μ + b_u + b_i + p_u · q_i
+    r(u, i) = μ + b_u + b_i + p_u · q_i
 
-with the least Σ (r − r̂)² + λ (Σ b_u² + Σ b_i² + Σ |p_u|² + Σ |q_i|²) over the ratings given (Koren,
-Bell and Volinsky 2009), in two stages: first the biases, the mean-damped baseline of Koren (2010),
-then the factors on what the biases leave. Each stage takes turns between users and items; each turn
-is a closed form (alternating least squares, Zhou et al. 2008, with one λ for all rows: counted in
-ratings it means the same for a bias and a factor).
+with the least Σ (rating − r)² + λ (Σ b_u² + Σ |p_u|² + Σ b_i² + Σ |q_i|²) over the ratings given
+(Koren, Bell and Volinsky 2009). Users and items take turns, each row a closed form given the other
+side (alternating least squares, Zhou et al. 2008; they weigh λ by the ratings of a row, which was
+no better here). Without factors it is Koren's damped baseline: b = Σ (what is left) ÷ (λ + count).
 """
 
 from __future__ import annotations
@@ -40,6 +39,8 @@ from pipeline.models.contract import (
 from pipeline.models.randomness import keyed_normal
 from pipeline.models.tuning import Span
 
+_Side = tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]]
+"""Factors and biases of the users, or of the items."""
 _START = np.float32(0.1)
 """Standard deviation of a start vector's entries."""
 
@@ -52,10 +53,10 @@ class RatedScorer(Scorer):
     ----------
     mean
         μ.
-    item_biases
-        ``(n_items,)`` float32, b_i.
     item_factors
         ``(n_items, f)`` float32, q_i; ``f`` may be 0.
+    item_biases
+        ``(n_items,)`` float32, b_i.
     regularization
         λ, as in the recipe.
     """
@@ -65,8 +66,8 @@ class RatedScorer(Scorer):
     )
 
     mean: float
-    item_biases: NDArray[np.float32]
     item_factors: NDArray[np.float32]
+    item_biases: NDArray[np.float32]
     regularization: float
     item_ids: NDArray[np.str_]
     trained_until: datetime
@@ -80,13 +81,10 @@ class RatedScorer(Scorer):
         """Solve each user given the items; without a rating: zero, no list."""
         self.check(history)
         cells = ratings_of(history)
-        user = _rows(cells)
-        cells.data -= self.mean + self.item_biases[cells.indices].astype(np.float64)
-        biases = _damped(user, cells.data, history.n_users, self.regularization)
-        cells.data -= biases[user]
-        factors = _solve(cells, self.item_factors, self.regularization)
-        users = np.column_stack([factors, self.mean + biases, np.ones(len(biases))])
-        users[np.diff(cells.indptr) == 0] = 0.0
+        cells.data -= self.mean
+        factors, biases = _solve(cells, self.item_factors, self.item_biases, self.regularization)
+        rated = (np.diff(cells.indptr) > 0).astype(np.float64)
+        users = np.column_stack([factors, (self.mean + biases) * rated, rated])
         ones = np.ones(len(self.item_ids), np.float32)
         items = np.column_stack([self.item_factors, ones, self.item_biases])
         return Scores(users.astype(np.float32), items)
@@ -96,8 +94,8 @@ class RatedScorer(Scorer):
         return {
             **self.header(),
             "mean": np.array(self.mean),
-            "item_biases": self.item_biases,
             "item_factors": self.item_factors,
+            "item_biases": self.item_biases,
             "regularization": np.array(self.regularization),
         }
 
@@ -106,15 +104,15 @@ class RatedScorer(Scorer):
         """Rebuild the scorer."""
         return cls(
             mean=float(arrays["mean"]),
-            item_biases=arrays["item_biases"],
             item_factors=arrays["item_factors"],
+            item_biases=arrays["item_biases"],
             regularization=float(arrays["regularization"]),
             **read_header(arrays),
         )
 
 
 class Rated(Recipe):
-    """Damped biases of users and items, and factors on what they leave."""
+    """Damped biases of users and items, and factors of what they do not tell."""
 
     capabilities: ClassVar[Capabilities] = RatedScorer.capabilities
     scorer: ClassVar[type[Scorer]] = RatedScorer
@@ -130,21 +128,21 @@ class Rated(Recipe):
         default=10.0,
         ge=1e-6,
         le=1e6,
-        description="Ratings that a bias or a vector needs to count for half.",
+        description="Damping: with as many ratings as this, a bias counts half of what they say.",
     )
-    iterations: int = Field(
-        default=10, ge=1, le=1000, description="Rounds of training, of the biases and the vectors."
-    )
+    iterations: int = Field(default=10, ge=1, le=1000, description="Rounds of training.")
     random_state: int = Field(default=0, ge=0, description="Seed of the start vectors.")
 
     def memory(self, history: History) -> int:
-        """The ratings in both directions, as they are while they are sorted, and the factors."""
+        """The ratings while they are sorted, or in both directions with the vectors of a turn."""
         given = 0 if history.rating is None else int(np.count_nonzero(~np.isnan(history.rating)))
-        rows = history.n_users + history.n_items
-        return len(history.item) * 10 + given * 60 + rows * (self.factors + 2) * 16
+        users, items = history.n_users, history.n_items
+        turn = 8 * (self.factors + 1) * (users + items + max(users, items))
+        draws = 26 * self.factors * items
+        return max(given * 48, given * 28 + max(turn, draws))
 
     def train(self, history: History, *, salt: int = 0, progress: Progress = silent) -> RatedScorer:
-        """Fit the biases, then the factors.
+        """Fit the items.
 
         Raises
         ------
@@ -160,40 +158,22 @@ class Rated(Recipe):
             )
         mean = float(cells.data.mean())
         cells.data -= mean
-        biases = self._fit_biases(cells)
-        progress("rated: biases")
+        by_item = cells.T.tocsr()
+        key = f"rated|item|{self.random_state}|{salt}"
+        start = keyed_normal(history.item_ids, self.factors, key=key) * _START
+        items: _Side = (start, np.zeros(history.n_items))
+        for done in range(self.iterations):
+            users = _solve(cells, *items, self.regularization)
+            items = _solve(by_item, *users, self.regularization)
+            progress(f"rated: iteration {done + 1} of {self.iterations}")
         return RatedScorer(
             mean=mean,
-            item_biases=biases.astype(np.float32),
-            item_factors=self._fit_factors(cells, history.item_ids, salt, progress),
+            item_factors=items[0].astype(np.float32),
+            item_biases=items[1].astype(np.float32),
             regularization=self.regularization,
             item_ids=history.item_ids,
             trained_until=history.end,
         )
-
-    def _fit_biases(self, cells: sp.csr_matrix) -> NDArray[np.float64]:
-        """Return the items' biases; what no bias explains stays in `cells`."""
-        (n_users, n_items), user, item = cells.shape, _rows(cells), cells.indices
-        of_items, given = np.zeros(n_items), cells.data
-        for _ in range(self.iterations):
-            of_users = _damped(user, given - of_items[item], n_users, self.regularization)
-            of_items = _damped(item, given - of_users[user], n_items, self.regularization)
-        of_users = _damped(user, given - of_items[item], n_users, self.regularization)
-        cells.data = given - of_users[user] - of_items[item]
-        return of_items
-
-    def _fit_factors(
-        self, cells: sp.csr_matrix, item_ids: NDArray[np.str_], salt: int, progress: Progress
-    ) -> NDArray[np.float32]:
-        """Return the items' factors of what the biases leave."""
-        key = f"rated|item|{self.random_state}|{salt}"
-        items = keyed_normal(item_ids, self.factors, key=key) * _START
-        by_item = cells.T.tocsr()
-        for done in range(self.iterations if self.factors else 0):
-            users = _solve(cells, items, self.regularization)
-            items = _solve(by_item, users, self.regularization)
-            progress(f"rated: iteration {done + 1} of {self.iterations}")
-        return items.astype(np.float32)
 
 
 def ratings_of(history: History) -> sp.csr_matrix:
@@ -211,30 +191,34 @@ def ratings_of(history: History) -> sp.csr_matrix:
     return sp.csr_matrix((value, item, indptr), shape=shape)
 
 
-def _rows(cells: sp.csr_matrix) -> NDArray[np.int64]:
-    """``(nnz,)`` row of each cell."""
-    return np.repeat(np.arange(cells.shape[0]), np.diff(cells.indptr))
-
-
-def _damped(
-    of: NDArray[np.integer[Any]], left: NDArray[np.float64], n: int, regularization: float
-) -> NDArray[np.float64]:
-    """``(n,)`` float64: for each owner, the sum of what is left ÷ (λ + its count)."""
-    total = np.bincount(of, weights=left, minlength=n)
-    return total / (regularization + np.bincount(of, minlength=n))
-
-
 def _solve(
-    cells: sp.csr_matrix, factors: NDArray[np.floating[Any]], regularization: float
-) -> NDArray[np.float64]:
-    """Solve ``(FᵀF + λI) x = Fᵀr`` for each row, over its own cells alone; 0 without any."""
-    solved = np.zeros((cells.shape[0], factors.shape[1]))
-    if not factors.shape[1]:
-        return solved
-    penalty = regularization * np.eye(factors.shape[1])
+    cells: sp.csr_matrix,
+    factors: NDArray[np.floating[Any]],
+    biases: NDArray[np.floating[Any]],
+    regularization: float,
+) -> _Side:
+    """Solve ``(FᵀF + λI) x = Fᵀ(r − b)`` for each row over its own cells; 0 without any.
+
+    Parameters
+    ----------
+    cells
+        Rows × columns: ratings less their mean.
+    factors, biases
+        ``(n_columns, f)`` and ``(n_columns,)``: F is `factors` and a column of ones, b `biases`.
+
+    Returns
+    -------
+    ``(n_rows, f)`` and ``(n_rows,)`` float64, the factors and biases of the rows.
+    """
+    width = factors.shape[1] + 1
+    solved = np.zeros((cells.shape[0], width))
+    penalty = regularization * np.eye(width)
     with threadpool_limits(1, "blas"):  # on small matrices BLAS threads only cost
         for row in np.flatnonzero(np.diff(cells.indptr)):
             own = slice(cells.indptr[row], cells.indptr[row + 1])
-            mine = factors[cells.indices[own]].astype(np.float64)
-            solved[row] = np.linalg.solve(mine.T @ mine + penalty, mine.T @ cells.data[own])
-    return solved
+            column = cells.indices[own]
+            known = np.ones((len(column), width))
+            known[:, :-1] = factors[column]
+            left = cells.data[own] - biases[column]
+            solved[row] = np.linalg.solve(known.T @ known + penalty, known.T @ left)
+    return solved[:, :-1], solved[:, -1]
