@@ -14,13 +14,16 @@ from pipeline.models.factorize import Als
 from pipeline.models.popularity import DecayedPopularity, Popularity
 from pipeline.models.ratings import Rated
 from pipeline.models.repeats import OwnCounts
+from pipeline.models.ridge import Ridge
 
 AnyRecipe = Annotated[
-    Popularity | DecayedPopularity | OwnCounts | Als | Rated | Blend, Field(discriminator="family")
+    Popularity | DecayedPopularity | OwnCounts | Als | Rated | Ridge | Blend,
+    Field(discriminator="family"),
 ]
 """A recipe of any family, told apart by `family`."""
 
-Blend.model_rebuild(_types_namespace={"AnyRecipe": AnyRecipe})
+for _recipe in (Blend, Ridge):
+    _recipe.model_rebuild(_types_namespace={"AnyRecipe": AnyRecipe})
 
 FAMILIES: dict[str, type[Recipe]] = {
     recipe.model_fields["family"].default: recipe for recipe in get_args(get_args(AnyRecipe)[0])
