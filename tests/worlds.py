@@ -68,6 +68,35 @@ def purchases(*, users=320, items=160, tastes=4, days=100, seed=0):
     )
 
 
+def ratings(*, users=320, items=100, tastes=4, days=100, seed=0):
+    """Return events as `purchases` does, rated 1 to 5: by quality, by mood and by taste.
+
+    Everybody meets the items by chance, so that what is popular says little of what is liked.
+    """
+    rng = np.random.default_rng(seed)
+    taste, shelf = rng.integers(0, tastes, users), np.arange(items) % tastes
+    quality, mood = rng.normal(0, 0.4, items), rng.normal(0, 0.4, users)
+    rows = []
+    for user in range(users):
+        for day in range(days):
+            if rng.random() < 0.6:
+                item = int(rng.integers(0, items))
+                liked = 1.2 if shelf[item] == taste[user] else -0.7
+                score = 3.2 + quality[item] + mood[user] + liked + rng.normal(0, 0.5)
+                at = START + timedelta(days=day, seconds=int(rng.integers(0, 60_000)))
+                rows.append((at, f"u{user}", f"i{item}", float(np.clip(np.rint(score), 1, 5))))
+    rows.sort()
+    return pl.DataFrame(
+        {
+            "event_id": [f"e{n}" for n in range(len(rows))],
+            "user_id": [row[1] for row in rows],
+            "item_id": [row[2] for row in rows],
+            "value": [str(row[3]) for row in rows],
+            "timestamp": [row[0].strftime("%Y-%m-%dT%H:%M:%SZ") for row in rows],
+        }
+    )
+
+
 def land(home: Path, events: pl.DataFrame, until: datetime, since: datetime | None = None) -> Path:
     """Write the events of a span into the landing folder, as one file named by its end."""
     text = pl.col("timestamp")

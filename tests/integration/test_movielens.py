@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -31,6 +32,13 @@ columns = { item_id = "movie_id", title = "movie_title" }
 table = "users"
 path = "people*.parquet"
 columns = { segment = "occupation" }
+
+[recipes.rated]
+family = "rated"
+
+[recipes.biases]
+family = "rated"
+factors = 0
 """
 NIGHT = parse_instant("1998-04-01T00:00:00Z")
 
@@ -56,3 +64,20 @@ def test_ratings_become_lists_by_config_alone(tmp_path):
     assert people.group_by(c.USER_ID).len()["len"].min() == 20
     slices = json.dumps(ws.run(ended.run_id).json("evaluate", "evaluation"))
     assert "slice.segment_student.ndcg_at_20" in slices
+    assert_ratings_are_predicted(ws, ended.run_id)
+
+
+def assert_ratings_are_predicted(ws, run_id):
+    """On the newest four weeks: the mean of all ratings < biases < biases and factors."""
+    run = ws.run(run_id)
+    found = run.json("evaluate", "evaluation")["recipes"]
+    given = run.frame("features", "ratings")
+    window = run.arrays("features", "train")
+    known = given.filter(
+        pl.col(c.USER_ID).is_in(window["user_ids"].tolist())
+        & pl.col(c.ITEM_ID).is_in(window["item_ids"].tolist())
+    )
+    assert known.height == found["rated"]["metrics"]["ratings"] > 1000
+    mean = float(np.sqrt(np.mean((known[c.VALUE].to_numpy() - window["rating"].mean()) ** 2)))
+    biases, rated = (found[name]["metrics"]["rmse"] for name in ("biases", "rated"))
+    assert rated < 0.99 * biases < 0.98 * 0.95 * mean

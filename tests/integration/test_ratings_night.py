@@ -1,0 +1,94 @@
+"""A recipe that predicts ratings goes through the real night, judged by RMSE and MAE as well."""
+
+import json
+
+import polars as pl
+import pytest
+
+from pipeline import columns as c
+from pipeline.steps.ingest import feedback
+from pipeline.steps.retrain import Failure, features, nightly, snapshot, train, validate
+from pipeline.steps.run import Workspace
+from pipeline.steps.show import lists
+from tests.worlds import NIGHTS, land, purchases, ratings
+
+CONFIG = """\
+[sources.shop]
+table = "events"
+path = "*.csv"
+constants = { kind = "rating" }
+
+[split]
+seen = "discovery"
+
+[publish]
+live_from = "as_of"
+
+[recipes.rated]
+family = "rated"
+regularization = 3.0
+
+[recipes.biases]
+family = "rated"
+factors = 0
+"""
+
+
+@pytest.fixture(scope="module")
+def night(tmp_path_factory):
+    ws = Workspace.init(tmp_path_factory.mktemp("ratings") / "home", CONFIG)
+    land(ws.home, ratings(), NIGHTS[0])
+    assert feedback(ws, NIGHTS[0]).accepted > 4000
+    return ws, nightly(ws, NIGHTS[0])
+
+
+def test_it_wins_where_tastes_differ_and_goes_live(night):
+    ws, ended = night
+    assert (ended.status, ended.decision, ended.recipe) == ("done", "first", "rated")
+    people = lists(ws, None).filter(pl.col(c.USER_ID) != c.ANYONE)
+    assert people[c.USER_ID].n_unique() == 320
+    run = ws.run(ended.run_id)
+    assert run.json("cold_check", "cold")["fault"] is None
+    assert json.loads(run.bytes("refit", "meta.json"))["family"] == "rated"
+
+
+def test_its_errors_are_measured_on_the_holdout_and_told(night):
+    ws, ended = night
+    run = ws.run(ended.run_id)
+    found = {
+        name: told["metrics"]
+        for name, told in run.json("evaluate", "evaluation")["recipes"].items()
+    }
+    assert {name for name, metrics in found.items() if "rmse" in metrics} == {"rated", "biases"}
+    assert found["rated"]["rmse"] < 0.9 * found["biases"]["rmse"]
+    assert found["rated"]["mae"] < found["rated"]["rmse"]
+    holdout = run.frame("features", "ratings")
+    known = found["rated"]["ratings"]
+    assert 0.9 * holdout.height < known <= holdout.height
+    assert found["rated"]["rmse"] < holdout[c.VALUE].std() * 0.8
+    told = ended.metrics["rmse"]
+    assert told == {"candidate": found["rated"]["rmse"], "champion": None, "baseline": None}
+
+
+def test_mlflow_shows_its_errors(night):
+    from mlflow import MlflowClient
+
+    ws, ended = night
+    client = MlflowClient(ws.tracking_uri, ws.tracking_uri)
+    version = client.get_model_version("nightjar", ended.model_version)
+    shown = client.get_run(version.run_id).data.metrics
+    assert shown["rmse"] == ended.metrics["rmse"]["candidate"]
+    assert {"mae", "ratings", "fit_seconds", "refit.parameters"} <= set(shown)
+
+
+def test_where_nobody_rates_it_is_left_out_in_one_sentence(tmp_path):
+    ws = Workspace.init(tmp_path / "home", CONFIG.replace('"rating"', '"purchase"'))
+    land(ws.home, purchases(users=220, items=60), NIGHTS[0])
+    feedback(ws, NIGHTS[0])
+    started = snapshot(ws, NIGHTS[0])
+    validate(ws, started.run_id)
+    features(ws, started.run_id)
+    left_out = train(ws, started.run_id, "rated")
+    assert isinstance(left_out, Failure)
+    assert left_out.sentence.startswith("rated: the recipe predicts ratings and no event of the ")
+    assert left_out.exit_code == 3
