@@ -23,6 +23,7 @@ from pipeline.models.families import load
 from pipeline.serving.recommend import fallback_list
 from pipeline.steps.champion import PROMOTIONS, accepted_before, references
 from pipeline.steps.cost import fit, write_cost
+from pipeline.steps.memory import refuse_too_large
 from pipeline.steps.night import Night, open_night, train_folder
 from pipeline.steps.run import Workspace
 from pipeline.steps.settle import settled
@@ -69,6 +70,7 @@ def train(ws: Workspace, run_id: str, recipe: str, *, progress: Progress = silen
         progress(f"train {recipe}: {text}")
 
     try:
+        refuse_too_large(recipe, chosen, history, night.config.train)  # before any of it is tried
         chosen = settled(ws, night, chosen, split, tell)
         scorer, cost = fit(recipe, chosen, history, night.config.train, tell)
     except NightjarError as error:

@@ -227,12 +227,15 @@ def test_a_second_look_tells_the_same_cost(copy, shop):
 
 def test_a_recipe_that_memory_cannot_hold_is_left_out(copy):
     toml = copy.home / "nightjar.toml"
-    wide = '[recipes.wide]\nfamily = "als"\nfactors = 1024\n[train]\nmemory_gb = 0.004\n'
-    toml.write_text(toml.read_text() + wide)
+    wide = '[recipes.wide]\nfamily = "als"\nfactors = 1024\ntune = ["alpha"]\n'
+    toml.write_text(toml.read_text() + wide + "[train]\nmemory_gb = 0.004\n")
     land(copy.home, purchases(), NIGHTS[2], NIGHTS[1])
     ws = Workspace.open(copy.home)
     feedback(ws, NIGHTS[2])
-    ended = nightly(ws, NIGHTS[2])
+    told = []
+    ended = nightly(ws, NIGHTS[2], progress=told.append)
+    assert not [text for text in told if text.startswith("train wide")]  # nor are its alphas tried
+    assert [text for text in told if text.startswith("train als")]
     assert ended.decision == "refresh"
     assert set(ended.failures) == {"wide"}
     assert ended.failures["wide"].startswith("wide: training needs about ")
