@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipeline import columns as c
 from pipeline.base import Frozen
@@ -47,11 +47,23 @@ class FeaturesConfig(Frozen):
         default="one",
         description="f(value): `one` ignores quantities, `log` is log2(1 + quantity).",
     )
+    infer: bool = Field(
+        default=True,
+        description="Choose between a few ladders of weights, and between both f(value), in the "
+        "first night, on windows before the holdout; off where `weights` are written down.",
+    )
     rating_threshold: float = Field(
         default=RATING_THRESHOLD,
         allow_inf_nan=False,
         description="A rating below this weighs nothing, but its item counts as seen.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _written(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("weights") and "infer" not in given:
+            return {**given, "infer": False}
+        return given
 
     @field_validator("weights")
     @classmethod

@@ -29,7 +29,7 @@ USERS = 1000
 """Users that judge a window: enough to tell recipes apart, few enough to try many."""
 CANDIDATES = 150
 """Items that each part of a blend proposes to a user."""
-_LEAST = 0.003
+LEAST = 0.003
 """A recipe must be better by this share."""
 _HOPELESS = 0.02
 """A recipe that is behind by this share after a window is not tried on the next one."""
@@ -122,7 +122,7 @@ class EarlierWindows:
         wins = sum(a > b for a, b in zip(ours, theirs, strict=True))
         found = (
             len(ours) == len(self.windows)
-            and sum(ours) > sum(theirs) * (1 + _LEAST)
+            and sum(ours) > sum(theirs) * (1 + LEAST)
             and wins * 2 > len(ours)
         )
         self._forget(than if found else recipe)

@@ -134,3 +134,13 @@ def last_policy(entries: Iterable[Mapping[str, Any]], as_of: datetime) -> str | 
     lines = [e for e in entries if e["type"] == DECISION and parse_instant(e["as_of"]) < as_of]
     lines.sort(key=lambda entry: parse_instant(entry["as_of"]))
     return str(lines[-1]["task"]["policy"]) if lines else None
+
+
+def last_weights(
+    entries: Iterable[Mapping[str, Any]], as_of: datetime, asked: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """Return the weights of events that the last night before `as_of` chose for the same config."""
+    lines = [e for e in entries if e["type"] == DECISION and parse_instant(e["as_of"]) < as_of]
+    lines = [e for e in lines if e.get("weights", {}).get("asked") == asked]
+    newest = max(lines, key=lambda entry: parse_instant(entry["as_of"]), default=None)
+    return None if newest is None else dict(newest["weights"]["chosen"])

@@ -72,6 +72,10 @@ def gate(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Decided:
                 "sentence": decision_dict["sentence"],
                 "block_days": split["block_days"],
                 "settled": choices(night),
+                "weights": {
+                    "asked": night.facts["config"]["features"],
+                    "chosen": night.config.features.model_dump(mode="json"),
+                },
                 "task": _task(night, split),
                 "decision": decision_dict,
             },

@@ -14,6 +14,7 @@ from typing import Any
 import polars as pl
 
 from pipeline.base import parse_instant
+from pipeline.data.features import FeaturesConfig
 from pipeline.data.split import before
 from pipeline.models.contract import Recipe
 from pipeline.models.families import recipe_from
@@ -29,6 +30,8 @@ class Night:
 
     Attributes
     ----------
+    config
+        Its weights of events are those that `features` chose, once it has.
     asked, recipes
         As the config has them, and with what training chose for the fields left open.
     """
@@ -55,7 +58,7 @@ class Night:
             run=run,
             as_of=parse_instant(facts["as_of"]),
             versions=facts["versions"],
-            config=load(facts["config"]),
+            config=_weighed(run, load(facts["config"])),
             asked=asked,
             recipes={name: _trained(run, name, recipe) for name, recipe in asked.items()},
             champion=Champion.from_dict(champion) if champion else None,
@@ -69,6 +72,14 @@ class Night:
 def train_folder(name: str) -> str:
     """Return the folder of a recipe's evaluation scorer below its run."""
     return f"train/{name}"
+
+
+def _weighed(run: Run, asked: Config) -> Config:
+    """Return the config with the weights of events that `features` chose."""
+    if run.committed("features") is None:
+        return asked
+    chosen = FeaturesConfig.model_validate(run.json("features", "weights"))
+    return asked.model_copy(update={"features": chosen})
 
 
 def _trained(run: Run, name: str, asked: Recipe) -> Recipe:

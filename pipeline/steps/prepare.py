@@ -13,6 +13,7 @@ from pipeline.base import (
     format_instant,
     silent,
 )
+from pipeline.data.features import FeaturesConfig
 from pipeline.data.split import between
 from pipeline.data.validate import JUDGED, Baseline, Validation, events_since
 from pipeline.data.validate import validate as judge
@@ -20,7 +21,8 @@ from pipeline.errors import DataError
 from pipeline.steps.champion import accepted_before
 from pipeline.steps.night import Night, open_night, read_events, read_pinned
 from pipeline.steps.run import Workspace
-from pipeline.steps.windows import cleaned, windows
+from pipeline.steps.settle import weighed
+from pipeline.steps.windows import cleaned, parted, windows
 from pipeline.stores.runs import Ref
 
 
@@ -88,13 +90,22 @@ def features(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref:
         "items": cleaned("items", read_pinned(ws, night, "items"), night.config.clean.items),
         "users": cleaned("users", read_pinned(ws, night, "users"), night.config.clean.users),
     }
+    task = {
+        "policy": night.facts["policy"],
+        "first": night.champion is None,
+        "block_days": night.facts["block_days"],
+    }
+    config = night.config
+    weights = night.facts["weights"]
+    if weights is None:
+        parts = parted(events, night.as_of, config, **task)
+        weights = weighed(events, parts, config, progress).model_dump(mode="json")
+    config = config.model_copy(update={"features": FeaturesConfig.model_validate(weights)})
     made = windows(
         events,
         night.as_of,
-        night.config,
-        policy=night.facts["policy"],
-        first=night.champion is None,
-        block_days=night.facts["block_days"],
+        config,
+        **task,
         items=tables["items"][0],
         users=tables["users"][0],
     )
@@ -105,6 +116,7 @@ def features(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref:
         draft.frame("truth", made.split.truth)
         if made.split.ratings is not None:
             draft.frame("ratings", made.split.ratings)
+        draft.json("weights", weights)
         draft.json("split", made.split.to_dict())
         draft.json("clean", {**made.cleaning, **reports})
         draft.json(

@@ -1,4 +1,4 @@
-"""What a recipe leaves to the data, chosen on windows that end before the holdout begins.
+"""What a config leaves to the data, chosen on windows that end before the holdout begins.
 
 Promises: nothing of the holdout is looked at; what was chosen once is found again in the ledger and
 stays, until something else has passed the gate; a history too short for a window leaves the
@@ -9,25 +9,48 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 import polars as pl
 
 from pipeline import columns as c
 from pipeline.base import Progress, parse_instant
+from pipeline.data.features import FeaturesConfig
 from pipeline.data.split import UNDERPOWERED, Split, before
 from pipeline.errors import DataError
-from pipeline.evaluation.trials import EarlierWindows, Window
+from pipeline.evaluation.trials import LEAST, EarlierWindows, Window
 from pipeline.models.contract import Recipe
+from pipeline.models.factorize import Als
 from pipeline.models.families import recipe_from
 from pipeline.steps.champion import DECISION
 from pipeline.steps.config import Config
 from pipeline.steps.night import Night, read_events
 from pipeline.steps.run import Workspace
-from pipeline.steps.windows import windows
+from pipeline.steps.windows import parted, window
 
-WINDOWS = 3
+WINDOWS: Final = 3
 """Disjoint windows before the holdout; a choice must pay on most of them."""
+PROBE: Final = Als()
+"""The recipe whose lists judge weights of events."""
+LADDERS: Final[Mapping[str, Mapping[str, float]]] = {
+    "all kinds alike": {
+        c.Kind.VIEW: 1.0,
+        c.Kind.CLICK: 1.0,
+        c.Kind.ADD_TO_CART: 1.0,
+        c.Kind.RATING: 1.0,
+        c.Kind.PURCHASE: 1.0,
+        c.Kind.RETURN: -1.0,
+    },
+    "a steep ladder": {
+        c.Kind.VIEW: 1.0,
+        c.Kind.CLICK: 2.0,
+        c.Kind.ADD_TO_CART: 5.0,
+        c.Kind.RATING: 5.0,
+        c.Kind.PURCHASE: 15.0,
+        c.Kind.RETURN: -15.0,
+    },
+}
+"""Weights of kinds that are tried beside the default ones."""
 
 
 def settled(ws: Workspace, night: Night, recipe: Recipe, split: Split, tell: Progress) -> Recipe:
@@ -35,25 +58,68 @@ def settled(ws: Workspace, night: Night, recipe: Recipe, split: Split, tell: Pro
     if not recipe.open:
         return recipe
     events = read_events(ws, night, c.USER_ID, c.ITEM_ID, c.KIND, c.VALUE, c.TIMESTAMP)
-    found = list(earlier(events, split.cutoff, night.config, split.policy))
+    items, users = (night.run.frame("features", table) for table in ("items", "users"))
+    found = list(earlier(events, split.cutoff, night.config, split.policy, items, users))
     if not found:
         tell("no window lies before the holdout: every open field keeps its default")
     return recipe.settle(EarlierWindows(found, night.config.recommend.length, tell), tell)
 
 
-def earlier(events: pl.DataFrame, until: datetime, config: Config, policy: str) -> Iterator[Window]:
+def earlier(
+    events: pl.DataFrame,
+    until: datetime,
+    config: Config,
+    policy: str,
+    items: pl.DataFrame | None = None,
+    users: pl.DataFrame | None = None,
+) -> Iterator[Window]:
     """Yield the windows before an instant, newest first, that enough people judge."""
     end = until
     for _ in range(WINDOWS):
         past = events.filter(before(end))
         try:
-            made = windows(past, end, config, policy=policy, first=False, block_days=None)
+            part = parted(past, end, config, policy=policy, first=False, block_days=None)
         except DataError:  # nothing lies before its cutoff
             return
-        if UNDERPOWERED in made.split.flags:
+        if UNDERPOWERED in part.flags:
             return
-        yield Window.of(made.train, made.split, until)
-        end -= timedelta(days=made.split.block_days)
+        history, _ = window(past, part.cutoff, config, items, users)
+        yield Window.of(history, part, until)
+        end -= timedelta(days=part.block_days)
+
+
+def weighed(events: pl.DataFrame, tonight: Split, config: Config, tell: Progress) -> FeaturesConfig:
+    """Choose the weights of kinds, then f(value), by the lists of a probe on earlier windows.
+
+    Where the events hold one kind, or one value, there is nothing to choose.
+    """
+    best = config.features
+    if not best.infer:
+        return best
+    past = events.filter(before(tonight.cutoff) & (pl.col(c.KIND) != c.Kind.RETURN.value))
+    options: list[tuple[str, dict[str, Any]]] = []
+    if past[c.KIND].n_unique() > 1:
+        options += [(told, {"weights": {**best.weights, **one}}) for told, one in LADDERS.items()]
+    if past.filter(pl.col(c.KIND) != c.Kind.RATING.value)[c.VALUE].n_unique() > 1:
+        options.append(("log2(1 + value)", {"value": "log"}))
+    if not options:
+        return best
+
+    def measured(features: FeaturesConfig) -> list[float]:
+        chosen = config.model_copy(update={"features": features})
+        parts = list(earlier(events, tonight.cutoff, chosen, tonight.policy))
+        trials = EarlierWindows(parts, config.recommend.length, tell)
+        return [trials.value(PROBE, at) for at in range(len(parts))]
+
+    reached = measured(best)
+    for told, update in options:
+        tell(f"weights of events: {told}")
+        trial = best.model_copy(update=update)
+        found = measured(trial)
+        wins = sum(new > old for new, old in zip(found, reached, strict=True))
+        if sum(found) > sum(reached) * (1 + LEAST) and wins * 2 > len(found):
+            best, reached = trial, found
+    return best
 
 
 def recalled(

@@ -27,7 +27,14 @@ from pipeline.base import (
 from pipeline.data.split import is_silent, last_event
 from pipeline.errors import ConfigError, DataError
 from pipeline.models.contract import Recipe
-from pipeline.steps.champion import Champion, accepted_before, last_block_days, last_policy
+from pipeline.steps.candidate import with_candidate
+from pipeline.steps.champion import (
+    Champion,
+    accepted_before,
+    last_block_days,
+    last_policy,
+    last_weights,
+)
 from pipeline.steps.config import Config, dump
 from pipeline.steps.night import Night, concluded
 from pipeline.steps.release import reconcile
@@ -76,7 +83,8 @@ def snapshot(
     as_of
         The instant that decides everything, UTC.
     recipes
-        Names of configured recipes to train; ``None`` means all. Baselines always ride along.
+        Names of configured recipes to train; ``None`` means all, and what tuning found. Baselines
+        always ride along.
     publish
         Whether a promotion goes before people.
 
@@ -102,7 +110,10 @@ def snapshot(
     entries = ws.ledger.entries()
     accepted = accepted_before(entries, as_of)
     champion = accepted[-1] if accepted else None
-    trained, champion_name = _with_champion(recalled(chosen, entries, as_of), champion)
+    competing = recalled(chosen, entries, as_of)
+    if recipes is None:
+        competing = with_candidate(competing, entries, as_of, champion)
+    trained, champion_name = _with_champion(competing, champion)
     facts: dict[str, Any] = {
         "as_of": format_instant(as_of),
         "versions": versions,
@@ -114,6 +125,7 @@ def snapshot(
         "publish": publish,
         "block_days": last_block_days(entries, as_of),
         "policy": last_policy(entries, as_of),
+        "weights": last_weights(entries, as_of, config["features"]),
     }
     run_id = f"{compact_instant(as_of)}-{_short_sum(facts)}"
     newest = ws.lake.read("publications", columns=[c.AS_OF])[c.AS_OF].max()

@@ -68,10 +68,26 @@ def windows(
     items, users
         The cleaned tables, for what they tell of the windows' items and users.
     """
+    parts = parted(events, as_of, config, policy=policy, first=first, block_days=block_days)
+    train, cleaned_train = window(events, parts.cutoff, config, items, users)
+    full, cleaned_full = window(events, as_of, config, items, users)
+    return Windows(train, full, parts, {"train": cleaned_train, "full": cleaned_full})
+
+
+def parted(
+    events: pl.DataFrame,
+    as_of: datetime,
+    config: Config,
+    *,
+    policy: str | None,
+    first: bool,
+    block_days: int | None,
+) -> Split:
+    """Set the holdout of one as-of aside; the parameters are those of `windows`."""
     task = config.split
     if task.seen == "auto" and policy is not None:
         task = task.model_copy(update={"seen": policy})
-    parts = split(
+    return split(
         events,
         as_of,
         task,
@@ -79,17 +95,17 @@ def windows(
         block_days=block_days,
         rating_threshold=config.features.rating_threshold,
     )
-    past = events.filter(before(parts.cutoff))
-    policies = config.clean.events
-    train = apply(past, learn(past, policies, where=_WHERE))
-    full = apply(events, learn(events, policies, where=_WHERE))
-    learnt, whole = (
-        described(build_history(weigh(done.frame, config.features), end), items, users)
-        for done, end in ((train, parts.cutoff), (full, as_of))
-    )
-    return Windows(
-        train=learnt,
-        full=whole,
-        split=parts,
-        cleaning={"train": train.report.to_dict(), "full": full.report.to_dict()},
-    )
+
+
+def window(
+    events: pl.DataFrame,
+    end: datetime,
+    config: Config,
+    items: pl.DataFrame | None,
+    users: pl.DataFrame | None,
+) -> tuple[History, dict[str, Any]]:
+    """Clean, weigh and describe what lies before an instant; also return what cleaning did."""
+    past = events.filter(before(end))
+    done = apply(past, learn(past, config.clean.events, where=_WHERE))
+    history = build_history(weigh(done.frame, config.features), end)
+    return described(history, items, users), done.report.to_dict()
