@@ -1,0 +1,185 @@
+"""Which pairs may be among the best: one float32 product, and a bound on its rounding error.
+
+Promises: of every user, whatever may be among the best `k` by exact scores is returned, ties at the
+cut included; little else is, unless many scores lie within the error of one another.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from pipeline.errors import DataError
+from pipeline.models.contract import Scores
+
+Cells = tuple[NDArray[np.int64], NDArray[np.float32]]
+"""Pairs of a block, as row · width + column, and a value each."""
+_FEW = 32
+"""Without factors, a block with less than one cell in so many is not written out."""
+_LARGEST = np.finfo(np.float32).max
+_ROUNDING = 2.0**-24
+_SMALLEST = 2.0**-126
+
+
+def candidates(
+    scores: Scores,
+    k: int,
+    exclude: sp.csr_matrix | None,
+    forbidden: NDArray[np.bool_] | None,
+    longest: float,
+) -> Cells:
+    """Find the pairs of a block that may be among their users' best `k`.
+
+    Parameters
+    ----------
+    scores
+        Of the block, without a profile; no cell of the sparse term is stored twice.
+    k
+        Length of a list, ≥ 1.
+    exclude
+        Users × items of the block: stored cells are no candidates.
+    forbidden
+        ``(n_items,)`` bool: nobody's candidates.
+    longest
+        The largest norm of an item's factors.
+
+    Returns
+    -------
+    Cells
+        The pairs in the order of users and items, and what the sparse term adds to each.
+
+    Raises
+    ------
+    DataError
+        A score is not finite, or too large for float32.
+    """
+    n, n_items = scores.shape
+    size = None if scores.users is None else norms(scores.users)
+    error = _error_bound(scores, size, longest)
+    cells = None if scores.sparse is None else _cells(scores.sparse)
+    if size is None and cells is not None and len(cells[0]) * _FEW < n * n_items:
+        return _allowed_cells(cells, n_items, exclude, forbidden)
+    block = _product(scores, size)
+    wobble = _add_cells(block, cells)
+    if exclude is not None:
+        block.reshape(-1)[_cells(exclude)[0]] = -np.inf
+    if forbidden is not None:
+        np.copyto(block, -np.inf, where=forbidden)
+    pair = _reaching(block, k, error, wobble)
+    return pair, _picked(block, cells, pair)
+
+
+def _product(scores: Scores, size: NDArray[np.float64] | None) -> NDArray[np.float32]:
+    """Return the products of factors; −inf where nothing is known of the user."""
+    if scores.users is None or scores.items is None or size is None:
+        return np.full(scores.shape, -np.inf, np.float32)
+    block: NDArray[np.float32] = scores.users @ scores.items.T
+    block[size == 0] = -np.inf
+    return block
+
+
+def _add_cells(block: NDArray[np.float32], cells: Cells | None) -> Cells | None:
+    """Add the cells to `block`, rounded down; return by how much the sums may be higher."""
+    if cells is None:
+        return None
+    (pair, value), flat = cells, block.reshape(-1)
+    product = flat[pair]
+    total = np.where(np.isneginf(product), value, product + value)
+    wobble = np.float32(4 * _ROUNDING) * (np.abs(total) + np.abs(value))
+    flat[pair] = total - wobble
+    return pair, 2 * wobble
+
+
+def _reaching(
+    block: NDArray[np.float32], k: int, error: NDArray[np.float64], wobble: Cells | None
+) -> NDArray[np.int64]:
+    """Return every pair that may be among its user's best `k`, in the order of users and items."""
+    floor = np.maximum(_reached_by(block, k) - 2 * error, -_LARGEST).astype(np.float32)
+    floor = np.nextafter(floor, -_LARGEST)  # not towards −inf: past the last number is a warning
+    if wobble is not None:
+        pair, value = wobble
+        block.reshape(-1)[pair] += value
+    return np.flatnonzero(block >= floor[:, None])
+
+
+def _picked(
+    block: NDArray[np.float32], cells: Cells | None, pair: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Return the cells' values at some pairs, 0 where there is none; uses `block` up."""
+    picked = np.zeros(len(pair), np.float32)
+    if cells is not None:
+        flat = block.reshape(-1)
+        flat[pair] = np.inf
+        hit = np.flatnonzero(flat[cells[0]] == np.inf)
+        picked[np.searchsorted(pair, cells[0][hit])] = cells[1][hit]
+    return picked
+
+
+def _reached_by(block: NDArray[np.float32], k: int) -> NDArray[np.float64]:
+    """Return, for each row, a value that at least `k` cells reach; −inf where there are fewer.
+
+    The columns are dealt into piles; the k-th best of the piles' best is such a value, and with
+    many more piles than `k` it is nearly always the k-th best itself, for a fraction of the work.
+    """
+    n, columns = block.shape
+    if k > columns:
+        return np.full(n, -np.inf)
+    piles = min(columns, 64 * k)
+    depth = columns // piles
+    best = block[:, : piles * depth].reshape(n, depth, piles).max(axis=1)
+    return np.partition(best, piles - k, axis=1)[:, piles - k].astype(np.float64)
+
+
+def _allowed_cells(
+    cells: Cells,
+    n_items: int,
+    exclude: sp.csr_matrix | None,
+    forbidden: NDArray[np.bool_] | None,
+) -> Cells:
+    """Return the cells that may appear, in the order of users and items."""
+    order = np.argsort(cells[0])
+    pair, value = cells[0][order], cells[1][order]
+    keep = np.ones(len(pair), bool)
+    if exclude is not None:
+        keep &= ~np.isin(pair, _cells(exclude)[0])
+    if forbidden is not None:
+        keep &= ~forbidden[pair % n_items]
+    return pair[keep], value[keep]
+
+
+def _error_bound(
+    scores: Scores, size: NDArray[np.float64] | None, longest: float
+) -> NDArray[np.float64]:
+    """Bound, for each user, how far a float32 product may lie from the exact one.
+
+    ``|fl(u·v) − u·v| ≤ γ_f ‖u‖ ‖v‖`` with ``γ_f ≈ f·2⁻²⁴`` whatever the order of summation
+    (Higham, Accuracy and Stability of Numerical Algorithms, 3.1), doubled for the roundings after
+    it; the last term covers products that underflow. `size` is ‖u‖, `longest` the largest ‖v‖.
+    """
+    factors = 0 if scores.users is None else scores.users.shape[1]
+    largest = np.zeros(scores.shape[0]) if size is None else size * longest
+    beside = np.float32(0)
+    if scores.sparse is not None and scores.sparse.nnz:
+        beside = np.abs(scores.sparse.data).max()
+    wild = ~(largest + beside < _LARGEST / 2)
+    if wild.any():
+        raise DataError(
+            "the model gives scores that are no finite numbers",
+            where="scores",
+            count=int(wild.sum()),
+        )
+    return 2 * (factors + 2) * (_ROUNDING * largest + _SMALLEST)
+
+
+def norms(factors: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the Euclidean norm of each row, in float64."""
+    squares: NDArray[np.float64] = np.einsum("rf,rf->r", factors, factors, dtype=np.float64)
+    return np.sqrt(squares)
+
+
+def _cells(matrix: sp.csr_matrix) -> Cells:
+    """Return the stored cells."""
+    n, width = matrix.shape
+    start = np.repeat(np.arange(n, dtype=np.int64) * width, np.diff(matrix.indptr))
+    return start + matrix.indices, matrix.data

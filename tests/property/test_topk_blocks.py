@@ -1,0 +1,119 @@
+"""Lists do not depend on the block, the tile or the path that they were computed in."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from pipeline.models import candidates, topk
+from pipeline.models.contract import Scores
+from pipeline.models.topk import top_k
+
+USERS, ITEMS, K = 23, 120, 7
+
+
+def world(seed: int, factors: bool, links: bool, sparse: bool) -> Scores:
+    rng = np.random.default_rng(seed)
+    cells = {"density": 0.05, "format": "csr", "dtype": np.float32, "random_state": seed}
+    users = rng.integers(-2, 3, (USERS, 3)).astype(np.float32)
+    users[::5] = 0  # nothing is known of these
+    return Scores(
+        users if factors else None,
+        rng.integers(-2, 3, (ITEMS, 3)).astype(np.float32) if factors else None,
+        sp.random(USERS, ITEMS, **cells) if sparse else None,
+        sp.random(USERS, 50, **cells).ceil() if links else None,
+        (sp.random(50, ITEMS, **cells) * 4).ceil() if links else None,
+    )
+
+
+def dense(scores: Scores, exclude: sp.csr_matrix | None, allowed: np.ndarray | None) -> np.ndarray:
+    """All scores in float64, −inf where there is none: no block, no candidate."""
+    beside = sp.csr_matrix(scores.shape, dtype=np.float32)
+    stored = np.zeros(scores.shape, bool)
+    if scores.profile is not None:
+        beside = beside + scores.profile @ scores.links
+    if scores.sparse is not None:
+        beside = beside + scores.sparse
+    stored[beside.nonzero()] = True
+    total = beside.toarray().astype(np.float64)
+    if scores.users is not None:
+        total += scores.users.astype(np.float64) @ scores.items.T
+        stored |= scores.users.any(axis=1)[:, None]
+    if exclude is not None:
+        stored[exclude.nonzero()] = False
+    if allowed is not None:
+        stored[:, ~allowed] = False
+    return np.where(stored, total.astype(np.float32), -np.inf)
+
+
+@pytest.mark.parametrize("few", [0, 10**9], ids=["cells", "written-out"])
+@pytest.mark.parametrize(("users", "cells"), [(1, 50), (5, 200), (128, 1000), (128, 1 << 23)])
+@pytest.mark.parametrize(
+    ("factors", "links", "sparse"),
+    [(1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (1, 0, 1), (0, 1, 1), (1, 1, 1)],
+)
+def test_any_block_gives_the_same_lists(
+    monkeypatch: pytest.MonkeyPatch,
+    few: int,
+    users: int,
+    cells: int,
+    factors: int,
+    links: int,
+    sparse: int,
+) -> None:
+    scores = world(3, bool(factors), bool(links), bool(sparse))
+    exclude = sp.random(USERS, ITEMS, density=0.1, format="csr", random_state=9)
+    allowed = np.random.default_rng(4).random(ITEMS) < 0.8
+    monkeypatch.setattr(candidates, "_FEW", few)
+    monkeypatch.setattr(topk, "_BLOCK_USERS", users)
+    monkeypatch.setattr(topk, "_BLOCK_CELLS", cells)
+    for gone, shown in ((None, None), (exclude, None), (exclude, allowed)):
+        expected = dense(scores, gone, shown)
+        lists = top_k(scores, K, exclude=gone, allowed=shown)
+        assert lists.n_rows == USERS
+        assert lists.counts.sum() > USERS
+        for row in range(USERS):
+            best = np.argsort(-expected[row], kind="stable")[:K]
+            best = best[np.isfinite(expected[row][best])]
+            assert lists.of(row).tolist() == best.tolist()
+            mine = slice(lists.indptr[row], lists.indptr[row + 1])
+            assert lists.score[mine].tolist() == expected[row][best].tolist()
+
+
+def test_blocks_use_the_threads_of_the_blas_and_leave_them_as_they_were(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(topk, "_BLOCK_USERS", 4)
+    monkeypatch.setattr(topk, "_BLOCK_CELLS", 4 * ITEMS)
+    names: set[str] = set()
+    inside: set[int] = set()
+    calls, meet = itertools.count(), threading.Barrier(2, timeout=20)
+    block = topk._block
+
+    def watched(*arguments):
+        names.add(threading.current_thread().name)
+        inside.update(blas())
+        if next(calls) < 2:
+            meet.wait()
+        return block(*arguments)
+
+    def blas() -> list[int]:
+        return [found["num_threads"] for found in threadpool_info() if found["user_api"] == "blas"]
+
+    scores = world(0, True, False, False)
+    with threadpool_limits(2, "blas"):
+        before = blas()
+        monkeypatch.setattr(topk, "_block", watched)
+        two = top_k(scores, K)
+        assert blas() == before
+    assert (len(names), inside) == (2, {1})
+    monkeypatch.setattr(topk, "_block", block)
+    with threadpool_limits(1, "blas"):
+        one = top_k(scores, K)
+    assert one.item.tobytes() == two.item.tobytes()
+    assert one.score.tobytes() == two.score.tobytes()
