@@ -6,6 +6,7 @@ import sys
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -24,7 +25,7 @@ END = datetime(2026, 3, 1, tzinfo=UTC)
 COST = Cost(1.5, 2.5, 35.0, 12_345, 52_000.0, 40.0, "cpu")
 
 
-def measured(code: str) -> dict[str, float]:
+def measured(code: str) -> Any:
     """Run in a process of its own, whose size nobody else changes; return its last line."""
     done = subprocess.run(
         [
@@ -73,6 +74,22 @@ with Meter() as meter:
 print(meter.peak_bytes / 2**20)
 """)
     assert 0.7 * 191 < peak < 1.3 * 191
+
+
+def test_what_no_look_caught_is_told_by_the_kernel_or_by_the_last_look():
+    record, kept = measured("""
+import json
+from pipeline.steps import cost
+cost._EVERY_SECONDS = 60
+with Meter() as spike:
+    a = np.ones(25_000_000)
+    del a
+with Meter() as rest:         # below the record, and still there when the block ends
+    b = np.ones(12_500_000)
+print(json.dumps([spike.peak_bytes / 2**20, rest.peak_bytes / 2**20]))
+""")
+    assert 0.7 * 191 < record < 1.3 * 191
+    assert 0.7 * 95 < kept < 1.3 * 95
 
 
 def test_what_was_there_before_does_not_count():
