@@ -83,8 +83,8 @@ class Popularity(Recipe):
     family: Literal["popularity"] = Field(default="popularity", description="Name of the family.")
 
     def memory(self, history: History) -> int:
-        """The cells of the window."""
-        return len(history.item) * 14
+        """The events of the window and the cells that they add up to."""
+        return len(history.item) * 18
 
     def train(
         self, history: History, *, salt: int = 0, progress: Progress = silent
