@@ -139,7 +139,7 @@ def _costs(costs: Sequence[CostRow]) -> str:
     if not costs:
         return ""
     head = (
-        "What training took", "Seconds|n", "of processors|n", "Memory, MB|n", "Parameters|n",
+        "What training took", "Seconds|n", "CPU seconds|n", "Memory, MB|n", "Parameters|n",
         "Events a second|n", "On",
     )  # fmt: skip
     body = [("", _cost_cells(row)) for row in sorted(costs, key=lambda row: -row.seconds)]

@@ -110,7 +110,7 @@ def test_the_sentence_stands_above_the_evidence() -> None:
 
 def test_what_training_took_is_told_longest_first() -> None:
     _, page = drawn(NIGHT)
-    head = ["What training took", "Seconds", "of processors", "Memory, MB", "Parameters"]
+    head = ["What training took", "Seconds", "CPU seconds", "Memory, MB", "Parameters"]
     at = page.rows.index([*head, "Events a second", "On"])
     assert page.rows[at + 1 : at + 3] == [
         ["als", "12.35", "23.40", "1,135.0", "2,000,000", "52,123", "cuda"],
