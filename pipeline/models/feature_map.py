@@ -78,6 +78,13 @@ class FeatureMap:
         return cls(names, weights, offset, float(arrays[f"{prefix}{_REGULARIZATION}"]))
 
 
+def memory_of(known: Described, factors: int) -> int:
+    """Bytes that `learn_map` needs at most: squares of features, a block, the factors."""
+    rows, wide = len(known.cells.indptr) - 1, min(len(known.names), WIDEST)
+    squares = 20 * wide**2 + 16 * wide * _ROWS
+    return squares + 24 * int(known.cells.nnz) + 16 * rows * factors
+
+
 def learn_map(
     known: Described, factors: NDArray[np.float32], regularizations: Sequence[float]
 ) -> FeatureMap:
@@ -95,8 +102,9 @@ def learn_map(
     x = known.cells[:, columns].astype(np.float64)
     v = factors.astype(np.float64)
     x_mean, v_mean = np.asarray(x.mean(axis=0)).ravel(), v.mean(axis=0)
-    gram = (x.T @ x).toarray() - len(v) * np.outer(x_mean, x_mean)
-    right = x.T @ v - len(v) * np.outer(x_mean, v_mean)
+    gram = (x.T @ x).toarray()
+    gram -= np.outer(len(v) * x_mean, x_mean)
+    right = x.T @ v - np.outer(len(v) * x_mean, v_mean)
     least, best, chosen = np.inf, np.zeros_like(right), regularizations[0]
     with threadpool_limits(1, "blas"):  # the same bytes whatever the number of threads
         for value in regularizations:
@@ -116,13 +124,16 @@ def learn_map(
 
 def _inverse(gram: NDArray[np.float64], regularization: float) -> NDArray[np.float64]:
     """Return ``(gram + λI)⁻¹``, which is symmetric and positive definite."""
-    size = len(gram)
-    lower, failed = lapack.dpotrf(gram + regularization * np.eye(size), lower=1, overwrite_a=1)
+    lower = gram.T.copy(order="F")
+    lower[np.diag_indices_from(lower)] += regularization
+    lower, failed = lapack.dpotrf(lower, lower=1, overwrite_a=1)
     if not failed:
         lower, failed = lapack.dpotri(lower, lower=1, overwrite_c=1)
     if failed:
         raise ConfigError(f"regularization {regularization:g} is too small for the features")
-    inverse: NDArray[np.float64] = np.tril(lower) + np.tril(lower, -1).T
+    for row in range(len(lower) - 1):  # what LAPACK leaves above the diagonal is not the inverse
+        lower[row, row + 1 :] = lower[row + 1 :, row]
+    inverse: NDArray[np.float64] = lower
     return inverse
 
 

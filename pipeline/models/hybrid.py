@@ -85,6 +85,7 @@ class LightFmScorer(Scorer):
 
     def fold_in(self, history: History) -> Scores:
         """Raise `KeyError`: a vector of one's own takes training."""
+        self.check(history)
         raise KeyError(f"{history.n_users:,} users to fold in; LightFM cannot")
 
     def arrays(self) -> dict[str, NDArray[Any]]:

@@ -28,7 +28,7 @@ from pipeline.data.matrix import History
 from pipeline.errors import ConfigError
 from pipeline.models.contract import Arrays, Capabilities, Recipe, Scorer, Scores, read_header
 from pipeline.models.factorize import Als
-from pipeline.models.feature_map import WIDEST, FeatureMap, learn_map
+from pipeline.models.feature_map import FeatureMap, learn_map, memory_of
 from pipeline.models.tuning import Span, Trials
 
 if TYPE_CHECKING:
@@ -192,13 +192,12 @@ class Ridge(Recipe):
         return super(Ridge, self.model_copy(update={"factors_of": base})).settle(trials, progress)
 
     def memory(self, history: History) -> int:
-        """The base, or else its factors in float64 beside three squares of features."""
-        regression = 0
-        for known in (history.of_items, history.of_users):
-            if known is not None:
-                wide = min(len(known.names), WIDEST)
-                regression = max(regression, 8 * wide * (3 * wide + 3000) + 24 * known.cells.nnz)
-        return self.factors_of.memory(history) + regression
+        """The base; then its factors, and what learning them from features takes."""
+        factors = _factors(self.factors_of.model_dump())
+        described = [known for known in (history.of_items, history.of_users) if known is not None]
+        held = 4 * factors * (history.n_users + history.n_items)
+        learning = max((memory_of(known, factors) for known in described), default=0)
+        return max(self.factors_of.memory(history), held + learning)
 
     def train(self, history: History, *, salt: int = 0, progress: Progress = silent) -> RidgeScorer:
         """Train the base, then learn its factors from features.
@@ -265,6 +264,12 @@ class Ridge(Recipe):
         return learn_map(
             known.rows(teachers), factors[teachers], span if chosen is None else (chosen,)
         )
+
+
+def _factors(dumped: Mapping[str, Any]) -> int:
+    """Return the length of the vectors of a recipe and of its parts together."""
+    found = int(dumped.get("factors", 0))
+    return found + sum(_factors(part) for part in dumped.values() if isinstance(part, dict))
 
 
 def _has_features(known: Described) -> NDArray[np.bool_]:
