@@ -194,6 +194,22 @@ def test_a_scorer_of_another_catalogue_is_refused() -> None:
         evaluate(ranked(other, "a"), history, holdout, k=2)
 
 
+def test_a_scorer_may_list_items_that_have_no_event_yet() -> None:
+    history, holdout = night()
+    names = ("a", "b", "c", "d", "new", "x")
+    worth = np.array([1, 1, 1, 1, 9, 8], np.float32)
+    longer = Ranked(np.array(names), worth, CUTOFF)
+    found = evaluate(longer, history, holdout, k=2)
+    plain = evaluate(ranked(history, "dcba"), history, holdout, k=2)
+    assert found.users[c.USER_ID].to_list() == plain.users[c.USER_ID].to_list()
+    hits = dict(zip(found.users[c.USER_ID], found.users[HIT_RATE], strict=True))
+    assert hits["bob"] == 1.0  # `new` is what he went for
+    assert found.users[f"{SLICE}new_items"].max() > 0
+    assert found.coverage == 2 / 6
+    pair = evaluate_stored(longer, history, ranked(history, "dcba"), history, holdout, k=2)
+    assert pair.stored[HIT_RATE].max() == 0.0  # judged by what tonight's catalogue knows
+
+
 def test_judged_users_must_have_a_row() -> None:
     _, holdout = night()
     other = window(*(row for row in PAST if row[0] != "bob"))

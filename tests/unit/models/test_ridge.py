@@ -1,0 +1,343 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import polars as pl
+import pytest
+import scipy.sparse as sp
+from threadpoolctl import threadpool_limits
+
+from pipeline import columns as c
+from pipeline.data.described import Described, Others
+from pipeline.data.matrix import WEIGHT, History, build_history
+from pipeline.errors import ConfigError
+from pipeline.models import families, feature_map
+from pipeline.models.factorize import Als
+from pipeline.models.feature_map import learn_map
+from pipeline.models.repeats import OwnCounts
+from pipeline.models.ridge import Ridge
+from pipeline.models.topk import top_k
+
+END = datetime(2024, 3, 1, tzinfo=UTC)
+BASE = Als(factors=4, regularization=0.1, iterations=10, half_life_days=None, device="cpu")
+GROUPS, SIZE = 3, 10
+
+
+def described(rows, width: int) -> Described:
+    """Rows of feature numbers."""
+    indptr = np.cumsum([0, *(len(row) for row in rows)])
+    indices = np.array([column for row in rows for column in row], np.int32)
+    cells = sp.csr_matrix((np.ones(len(indices), np.float32), indices, indptr), (len(rows), width))
+    return Described(np.array([f"f={n}" for n in range(width)]), cells)
+
+
+def window(others: bool = True, users: bool = False) -> History:
+    """Thirty items and thirty users in three groups; everybody has most items of their group."""
+    rng = np.random.default_rng(0)
+    rows = [
+        (f"u{group}{n}", f"i{group}{m}", END - timedelta(days=1), 1.0)
+        for group in range(GROUPS)
+        for n in range(SIZE)
+        for m in range(SIZE)
+        if rng.random() < 0.8
+    ]
+    schema = {
+        c.USER_ID: pl.String(),
+        c.ITEM_ID: pl.String(),
+        c.TIMESTAMP: c.INSTANT,
+        WEIGHT: pl.Float32(),
+    }
+    history = build_history(pl.DataFrame(rows, schema=schema, orient="row"), END)
+    groups = [[int(item[1])] for item in history.item_ids.tolist()]
+    # New items sort before, among and after the others; one for each group.
+    ids = np.array(["a0", "i1new", "z2"])
+    more = Others(ids, described([[0], [1], [2]], GROUPS)) if others else None
+    tastes = described([[int(user[1])] for user in history.user_ids.tolist()], GROUPS)
+    return replace(
+        history,
+        of_items=described(groups, GROUPS),
+        other_items=more,
+        of_users=tastes if users else None,
+    )
+
+
+def strangers(history: History, tastes) -> History:
+    """Users without an event, described by their taste."""
+    return History(
+        user_ids=np.array([f"new{n}" for n in range(len(tastes))]),
+        item_ids=history.item_ids,
+        indptr=np.zeros(len(tastes) + 1, np.int64),
+        item=np.zeros(0, np.int32),
+        at=np.zeros(0, np.int64),
+        weight=np.zeros(0, np.float32),
+        end=history.end,
+        of_users=described(tastes, GROUPS),
+    )
+
+
+# --- the regression -----------------------------------------------------------------------------
+
+
+def problem(n=40, p=6, f=3, noise=0.3) -> tuple[Described, np.ndarray]:
+    rng = np.random.default_rng(1)
+    x = sp.random(n, p, 0.5, format="csr", dtype=np.float32, random_state=rng)
+    v = x @ rng.normal(size=(p, f)) + 2.0 + noise * rng.normal(size=(n, f))
+    return Described(np.array([f"f={n}" for n in range(p)]), x), v.astype(np.float32)
+
+
+def plainly(x: np.ndarray, v: np.ndarray, regularization: float):
+    """Ridge with a free offset, as a least squares of its own."""
+    x_mean, v_mean = x.mean(axis=0), v.mean(axis=0)
+    left = (x - x_mean).T @ (x - x_mean) + regularization * np.eye(x.shape[1])
+    weights = np.linalg.solve(left, (x - x_mean).T @ (v - v_mean))
+    return weights, v_mean - x_mean @ weights
+
+
+@pytest.mark.parametrize("regularization", [0.1, 10.0])
+def test_the_map_is_plain_ridge_regression(regularization):
+    known, factors = problem()
+    found = learn_map(known, factors, [regularization])
+    weights, offset = plainly(known.cells.toarray().astype(float), factors, regularization)
+    np.testing.assert_allclose(found.weights, weights, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found.offset, offset, rtol=1e-5)
+    assert found.regularization == regularization
+
+
+def test_the_regularization_predicts_best_who_is_left_out():
+    known, factors = problem(noise=3.0)
+    x, v = known.cells.toarray().astype(float), factors.astype(float)
+    tries = (0.01, 1.0, 3.0, 10.0, 100.0, 1000.0)
+    errors = []
+    for value in tries:
+        off = 0.0
+        for row in range(len(v)):
+            others = np.arange(len(v)) != row
+            weights, offset = plainly(x[others], v[others], value)
+            off += np.square(v[row] - offset - x[row] @ weights).sum()
+        errors.append(off)
+    best = tries[int(np.argmin(errors))]
+    assert best not in (tries[0], tries[-1])
+    assert learn_map(known, factors, tries).regularization == best
+
+
+def test_rows_are_taken_a_block_at_a_time(monkeypatch):
+    known, factors = problem()
+    whole = learn_map(known, factors, (0.1, 1.0, 10.0))
+    monkeypatch.setattr(feature_map, "_ROWS", 7)
+    assert learn_map(known, factors, (0.1, 1.0, 10.0)).regularization == whole.regularization
+
+
+def test_only_the_most_common_features_teach(monkeypatch):
+    monkeypatch.setattr(feature_map, "WIDEST", 2)
+    known = described([[0, 1], [0, 1], [0, 2], [1, 2], [0], [1]], 3)
+    factors = np.random.default_rng(0).normal(size=(6, 2)).astype(np.float32)
+    found = learn_map(known, factors, [1.0])
+    assert found.weights[2].tolist() == [0, 0]
+    assert np.abs(found.weights[:2]).min() > 0
+
+
+def test_two_features_that_always_go_together_are_no_obstacle():
+    known = described([[0, 1], [0, 1], [2], [2, 3], [0, 1, 3]], 4)
+    found = learn_map(known, np.arange(10, dtype=np.float32).reshape(5, 2), (1.0, 10.0))
+    assert np.isfinite(found.weights).all()
+    np.testing.assert_allclose(found.weights[0], found.weights[1], rtol=1e-6)
+
+
+def test_the_bytes_do_not_hang_on_threads():
+    rng = np.random.default_rng(0)
+    x = sp.random(700, 500, 0.05, format="csr", dtype=np.float32, random_state=rng)
+    known = Described(np.array([f"f={n:03}" for n in range(500)]), x)
+    factors = rng.normal(size=(700, 16)).astype(np.float32)
+    found = []
+    for threads in (1, 2):
+        with threadpool_limits(threads, "blas"):
+            found.append(learn_map(known, factors, (1.0, 10.0)))
+    assert found[0].weights.tobytes() == found[1].weights.tobytes()
+
+
+def test_other_features_than_those_learnt_from_are_refused():
+    known, factors = problem()
+    found = learn_map(known, factors, [1.0])
+    with pytest.raises(ValueError, match="other features"):
+        found.factors(described([[0]], 3))
+
+
+# --- new items ----------------------------------------------------------------------------------
+
+
+def test_a_new_item_is_listed_for_those_who_like_its_kind():
+    history = window()
+    scorer = Ridge(factors_of=BASE).train(history)
+    assert scorer.item_ids.tolist() == sorted([*history.item_ids.tolist(), "a0", "i1new", "z2"])
+    longer = history.over(scorer.item_ids)
+    new = np.isin(scorer.item_ids, ["a0", "i1new", "z2"])
+    lists = top_k(scorer.score(longer), 3, allowed=new)
+    assert lists.counts.tolist() == [3] * history.n_users
+    for row, user in enumerate(history.user_ids.tolist()):
+        first = scorer.item_ids[lists.of(row)[0]]
+        assert first == {"0": "a0", "1": "i1new", "2": "z2"}[user[1]]
+    with pytest.raises(ValueError, match="catalogue"):
+        scorer.score(history)
+
+
+def test_items_that_people_have_keep_the_scores_of_the_base():
+    history = window()
+    base, scorer = BASE.train(history), Ridge(factors_of=BASE).train(history)
+    theirs, ours = base.score(history), scorer.score(history.over(scorer.item_ids))
+    kept = np.isin(scorer.item_ids, history.item_ids)
+    assert ours.users.tobytes() == theirs.users.tobytes()
+    assert ours.items[kept].tobytes() == theirs.items.tobytes()
+
+
+@pytest.mark.parametrize("lacking", ["of_items", "other_items", "features"])
+def test_without_a_table_or_a_feature_it_is_its_base(lacking):
+    history = window()
+    if lacking == "of_items":
+        history = replace(history, of_items=None, other_items=None)
+    elif lacking == "other_items":
+        history = replace(history, other_items=None)
+    else:
+        history = replace(
+            history, of_items=described([[]] * history.n_items, GROUPS), other_items=None
+        )
+    base, scorer = BASE.train(history), Ridge(factors_of=BASE).train(history)
+    assert scorer.item_ids is history.item_ids
+    for answer, theirs in (
+        (scorer.score(history), base.score(history)),
+        (scorer.fold_in(history), base.fold_in(history)),
+    ):
+        assert answer.users.tobytes() == theirs.users.tobytes()
+        assert answer.items.tobytes() == theirs.items.tobytes()
+
+
+def test_too_few_events_of_an_item_are_outweighed_by_its_features():
+    history = replace(window(), other_items=None)
+    few = np.flatnonzero(history.item_ids == "i03")
+    # Item i03 is left to one user, of another group, who has it by mistake.
+    keep = history.item != few[0]
+    odd = np.flatnonzero(history.user_ids == "u20")[0]
+    keep[history.indptr[odd]] = True
+    item = history.item.copy()
+    item[history.indptr[odd]] = few[0]
+    indptr = np.concatenate([[0], np.cumsum(keep)])[history.indptr]
+    history = replace(
+        history,
+        indptr=indptr,
+        item=item[keep],
+        at=history.at[keep],
+        weight=history.weight[keep],
+    )
+    fans = np.char.startswith(history.user_ids, "u0")
+    scores = {}
+    for min_users in (1, 2):
+        found = Ridge(factors_of=BASE, min_users=min_users).train(history).score(history)
+        scores[min_users] = float((found.users[fans] @ found.items[few].T).mean())
+    assert abs(scores[1]) < 0.1 < 0.5 < scores[2]
+    nameless = replace(history.of_items, cells=history.of_items.cells.copy())
+    nameless.cells.data[history.of_items.cells.indptr[few[0]]] = 0
+    nameless.cells.eliminate_zeros()
+    bare = replace(history, of_items=nameless)
+    found = Ridge(factors_of=BASE, min_users=2).train(bare).score(bare)
+    theirs = BASE.train(bare).score(bare)
+    assert found.items.tobytes() == theirs.items.tobytes()  # nothing is known of it: no guess
+
+
+def test_a_base_with_a_term_of_own_items_keeps_it_in_place():
+    history = window()
+    scorer = Ridge(factors_of=OwnCounts()).train(history)
+    longer = history.over(scorer.item_ids)
+    scores, theirs = scorer.score(longer), OwnCounts().train(history).score(history)
+    kept = np.isin(scorer.item_ids, history.item_ids)
+    assert scores.shape == (history.n_users, len(scorer.item_ids))
+    assert (scores.sparse[:, kept] != theirs.sparse).nnz == 0
+    assert scores.sparse[:, ~kept].nnz == 0
+    assert scores.items[~kept].min() > 0  # as popular as its like
+    assert scorer.capabilities.baseline is None
+    assert scorer.capabilities.repeats_only
+
+
+def test_a_base_without_factors_is_refused():
+    knn = families.recipe_from({"family": "ridge", "factors_of": {"family": "item_knn"}})
+    with pytest.raises(ConfigError, match="ridge: factors_of is 'item_knn'"):
+        knn.train(window())
+
+
+# --- new users ----------------------------------------------------------------------------------
+
+
+def test_a_new_user_is_answered_for_by_features_and_an_unknown_one_is_not():
+    history = replace(window(users=True), other_items=None)
+    scorer = Ridge(factors_of=BASE).train(history)
+    lists = top_k(scorer.score(strangers(history, [[0], [2], []])), 5)
+    assert lists.counts.tolist() == [5, 5, 0]
+    for row, group in ((0, "i0"), (1, "i2")):
+        assert np.char.startswith(history.item_ids[lists.of(row)], group).all()
+    again = top_k(scorer.fold_in(strangers(history, [[0], [2], []])), 5)
+    assert again.item.tolist() == lists.item.tolist()
+    known = scorer.score(history)
+    assert known.users.tobytes() == BASE.train(history).score(history).users.tobytes()
+
+
+# --- files and settings -------------------------------------------------------------------------
+
+
+def test_its_arrays_are_plain_and_bring_back_the_same_lists():
+    history = window(users=True)
+    scorer = Ridge(factors_of=BASE).train(history)
+    arrays = scorer.arrays()
+    assert all(array.dtype != object for array in arrays.values())
+    again = families.load("ridge", arrays)
+    longer = history.over(scorer.item_ids)
+    people = strangers(longer, [[1], []])
+    for some in (longer, people):
+        one, other = (top_k(each.score(some), 10) for each in (scorer, again))
+        assert one.item.tobytes() == other.item.tobytes()
+        assert one.score.tobytes() == other.score.tobytes()
+    assert again.base.item_ids.tolist() == history.item_ids.tolist()
+    rebuilt = again.arrays()
+    assert rebuilt.keys() == arrays.keys()
+    # Where base and scorer share their catalogue it is stored once.
+    alone = Ridge(factors_of=BASE).train(replace(history, other_items=None)).arrays()
+    assert sum(array.tolist() == history.item_ids.tolist() for array in alone.values()) == 1
+
+
+def test_it_settles_its_base_and_then_itself():
+    class Higher:
+        """Trials where a larger alpha and a smaller regularization of the ridge are better."""
+
+        discovery = True
+
+        def better(self, recipe, than):
+            def worth(one):
+                if isinstance(one, Ridge):
+                    return -(one.regularization or 1e9)
+                return one.alpha
+
+            return worth(recipe) > worth(than)
+
+        def pools(self, recipes):
+            raise AssertionError("no weights are sought")
+
+    recipe = Ridge(
+        factors_of=BASE.model_copy(update={"tune": ("alpha",)}), tune=("regularization",)
+    )
+    assert recipe.open
+    settled = recipe.settle(Higher())
+    assert not settled.open
+    assert settled.factors_of.alpha == Als.space["alpha"].tries[-1]
+    assert settled.regularization == 1.0
+    assert settled.tune == settled.factors_of.tune == ()
+    assert Ridge(factors_of=BASE).hash != Ridge(factors_of=Als()).hash
+
+
+def test_memory_knows_of_features_and_of_the_vectors_of_its_base():
+    history = window(users=True)
+    bare = replace(history, of_items=None, other_items=None, of_users=None)
+    assert Ridge(factors_of=BASE).memory(bare) == BASE.memory(bare)
+    two = families.recipe_from(
+        {"family": "blend", "parts": {"a": BASE.model_dump(), "b": BASE.model_dump()}}
+    )
+    short, long = (Ridge(factors_of=base).memory(history) for base in (BASE, two))
+    assert BASE.memory(bare) < short < long
