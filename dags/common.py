@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 HEAVY_POOL = "nightjar_heavy"
 POOLS = {
-    HEAVY_POOL: (1, "Steps that may fill the machine, one at a time: train, evaluate, refit."),
+    HEAVY_POOL: (1, "What may fill the machine, one at a time: train, evaluate, refit, search."),
 }
 """Pool -> its slots and what it is for; `dags/environment.py` creates them."""
 
@@ -55,9 +55,14 @@ def resolve_as_of(context: Context) -> datetime:
     its `run_after`: a run that an asset triggered has neither logical date nor data interval.
     A param without a time zone raises `ConfigError`.
     """
-    return _given(context, "as_of") or _utc(
+    return given_as_of(context) or _utc(
         context["dag_run"].data_interval_end or context["dag_run"].run_after
     )
+
+
+def given_as_of(context: Context) -> datetime | None:
+    """Return the as-of that a run was given, in UTC, ``None`` without."""
+    return _given(context, "as_of")
 
 
 def resolve_at(context: Context) -> datetime:

@@ -53,6 +53,8 @@ def _dag(dag: Any) -> Iterator[str]:
 
 
 def _schedule(timetable: Any) -> str:
+    if not timetable.can_be_scheduled:
+        return "none, by hand"
     cron = getattr(timetable, "timetable", timetable)
     schedule = f"`{cron.expression}`"
     if cron is not timetable:

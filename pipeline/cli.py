@@ -229,6 +229,38 @@ def nightly(
 
 
 @app.command()
+def tune(
+    budget: Annotated[str, typer.Option(help="How long to search: 90s, 20m, 1h.")],
+    as_of: Annotated[
+        str | None, typer.Option("--as-of", help="As for `nightly`; default: the last night's.")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="The recipe to begin with; default: the champion's.")
+    ] = None,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Search for better hyper-parameters; a later night's gate decides on what is found."""
+    from pipeline.steps import tune as steps
+    from pipeline.steps.study_files import mirror
+
+    start = time.monotonic()
+    seconds = steps.parse_budget(budget)
+    ws, progress = _open(home), _progress()
+    found = steps.tune(
+        ws,
+        _instant(as_of) if as_of else steps.default_as_of(ws, _instant(None)),
+        budget=seconds,
+        elapsed=lambda: time.monotonic() - start,
+        recipe=recipe,
+        progress=progress,
+    )
+    if found.start is not None:
+        mirror(ws, found.study, progress=progress)
+    _show(found.to_dict(), json, found.text())
+
+
+@app.command()
 def demo(
     nights: Annotated[int, typer.Option(min=1, max=3, help="How many of the nights.")] = 3,
     home: Home = None,

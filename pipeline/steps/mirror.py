@@ -27,6 +27,12 @@ def registry(ws: Workspace) -> Registry:
     return Registry(ws.tracking_uri, config.experiment, config.model_name)
 
 
+def study_registry(ws: Workspace) -> Registry:
+    """Return the door to the experiment of its studies, whose many runs would bury the nights."""
+    config = ws.config.registry
+    return Registry(ws.tracking_uri, f"{config.experiment}-tuning", config.model_name)
+
+
 def register(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref:
     """Mirror the night into MLflow, whatever it decided; a promotion becomes a version."""
     night = open_night(ws, run_id)

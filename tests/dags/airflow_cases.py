@@ -19,7 +19,7 @@ from dags import common, runner, webhook
 from pipeline.errors import ConfigError
 
 DAGS = runner.load_dags()
-NIGHTLY, FEEDBACK = DAGS["nightly_retrain"], DAGS["feedback_ingest"]
+NIGHTLY, FEEDBACK, TUNE = DAGS["nightly_retrain"], DAGS["feedback_ingest"], DAGS["tune"]
 TASKS = [task for dag in DAGS.values() for task in dag.tasks]
 
 
@@ -27,8 +27,8 @@ def _edges(dag: Any) -> list[tuple[str, str]]:
     return sorted((task.task_id, after) for task in dag.tasks for after in task.downstream_task_ids)
 
 
-def test_there_are_two_dags() -> None:
-    assert sorted(DAGS) == ["feedback_ingest", "nightly_retrain"]
+def test_there_are_three_dags() -> None:
+    assert sorted(DAGS) == ["feedback_ingest", "nightly_retrain", "tune"]
 
 
 def test_the_nights_edges() -> None:
@@ -56,6 +56,11 @@ def test_the_passs_edges() -> None:
     ]
 
 
+def test_a_search_is_mirrored_by_a_task_of_its_own_and_started_by_hand() -> None:
+    assert _edges(TUNE) == [("search", "mirror")]
+    assert not TUNE.timetable.can_be_scheduled
+
+
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: f"{task.dag_id}.{task.task_id}")
 def test_a_task_says_who_how_often_how_long_and_what(task: Any) -> None:
     assert task.owner == "nightjar"
@@ -68,7 +73,7 @@ def test_a_task_says_who_how_often_how_long_and_what(task: Any) -> None:
 def test_what_may_fill_the_machine_runs_one_at_a_time() -> None:
     pooled = sorted(task.task_id for task in TASKS if task.pool != "default_pool")
 
-    assert pooled == ["evaluate", "refit", "train"]
+    assert pooled == ["evaluate", "refit", "search", "train"]
     assert {task.pool for task in TASKS} - {"default_pool"} == set(common.POOLS)
     assert common.POOLS[common.HEAVY_POOL][0] == 1
 
@@ -89,7 +94,7 @@ def test_a_dag_starts_paused_alone_and_without_catching_up(dag: Any) -> None:
     assert dag.max_active_runs == 1
     assert not dag.catchup
     assert "nightjar" in dag.tags
-    assert dag.doc_md.strip().startswith(("Retrain", "Take in"))
+    assert dag.doc_md.strip().startswith(("Retrain", "Take in", "Search"))
 
 
 @pytest.mark.parametrize("dag", DAGS.values(), ids=lambda dag: dag.dag_id)
@@ -137,7 +142,7 @@ def test_assets_are_emitted_by_tasks_that_can_be_skipped() -> None:
 def test_params_are_typed_and_described() -> None:
     params = {name: param for dag in DAGS.values() for name, param in dag.params.items()}
 
-    assert sorted(params) == ["as_of", "at", "publish", "recipes"]
+    assert sorted(params) == ["as_of", "at", "budget", "publish", "recipe", "recipes"]
     for param in params.values():
         assert param.schema["type"]
         assert param.schema["title"]
@@ -145,10 +150,13 @@ def test_params_are_typed_and_described() -> None:
     assert {n: p.value for n, p in params.items()} == {
         "as_of": None,
         "at": None,
+        "budget": "20m",
         "publish": True,
+        "recipe": None,
         "recipes": None,
     }
-    assert "2017-12-29T09:00:00Z" in params["as_of"].description
+    night = dict(NIGHTLY.params.items())
+    assert "2017-12-29T09:00:00Z" in night["as_of"].description
 
 
 def _context(

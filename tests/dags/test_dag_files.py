@@ -6,8 +6,17 @@ import pytest
 
 from tests.dags.conftest import ROOT, Python
 
-DAG_FILES = ("feedback_ingest.py", "nightly_retrain.py")
-HEAVY = ("pipeline", "polars", "implicit", "mlflow", "great_expectations", "lightfm", "deltalake")
+DAG_FILES = ("feedback_ingest.py", "nightly_retrain.py", "tune.py")
+HEAVY = (
+    "pipeline",
+    "polars",
+    "implicit",
+    "mlflow",
+    "great_expectations",
+    "lightfm",
+    "deltalake",
+    "optuna",
+)
 
 PARSE = """
 import runpy, sys

@@ -28,7 +28,13 @@ from pipeline.stores.registry.door import (
     without_password,
 )
 from pipeline.stores.registry.package import save
-from pipeline.stores.registry.records import ChildRecord, Mirrored, ModelRecord, NightRecord
+from pipeline.stores.registry.records import (
+    ChildRecord,
+    Mirrored,
+    ModelRecord,
+    NightRecord,
+    StudyRecord,
+)
 from pipeline.stores.registry.runs import RECIPE_TAG, RUN_TAG, NightRuns
 
 if TYPE_CHECKING:
@@ -94,6 +100,24 @@ class Registry:
                 runs.finish(run, "FAILED" if child.failure else "FINISHED")
             runs.finish(parent, "FINISHED")
         return Mirrored(parent.info.run_id, children, version)
+
+    def mirror_study(self, study: StudyRecord) -> str:
+        """Show a study, again after any failure and whenever it has grown; returns its run's id.
+
+        Raises `RegistryError`; trials that were shown until then are left as they are.
+        """
+        client = self._client
+        with door(self._uri):
+            runs = NightRuns(client, self._ensure_experiment(client), study)
+            parent = runs.parent()
+            runs.fill_parent(parent)
+            for child in study.children:
+                known = runs.find(child.recipe)
+                if known is None or known.info.status == "RUNNING":
+                    run = runs.child(child, parent.info.run_id)
+                    runs.finish(run, "FAILED" if child.failure else "FINISHED")
+            runs.finish(parent, "FINISHED")
+        return str(parent.info.run_id)
 
     def verify(self, version: int, sums: Mapping[str, str]) -> None:
         """Fetch the files of a version and compare their sha256 with `sums` (file name → hex).

@@ -1,11 +1,11 @@
-"""What the registry is told about a night: plain data, frozen, without a word of MLflow.
+"""What the registry is told about a night or a study: plain data, frozen, without a word of MLflow.
 
 Promises: nothing here is computed; equal records give an equal mirror.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -43,7 +43,9 @@ class ChildRecord:
     Attributes
     ----------
     recipe
-        Its name, one of a kind within the night.
+        Its name, one of a kind within the night; of a study, the name of a trial.
+    series
+        Metrics that have a value a step, at steps 1, 2, ...
     failure
         The sentence of a recipe that could not be trained; its run is marked as failed.
     artifacts
@@ -53,6 +55,7 @@ class ChildRecord:
     recipe: str
     params: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
+    series: Mapping[str, Sequence[float]] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     artifacts: Mapping[str, Path] = field(default_factory=dict)
     failure: str | None = None
@@ -112,6 +115,31 @@ class NightRecord:
             raise ValueError("a winner needs a model, and a model a winner")
         if self.winner is not None and self.winner not in names:
             raise ValueError(f"the winner {self.winner!r} is none of {names}")
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """Everything about one study that MLflow is to show; it may be told again when it has grown.
+
+    Attributes
+    ----------
+    run_id
+        Nightjar's own name of the study.
+    children
+        Its trials; one that was shown stays as it is.
+    params
+        What stays the same as the study goes on.
+    """
+
+    run_id: str
+    as_of: datetime
+    sentence: str
+    children: tuple[ChildRecord, ...]
+    params: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    artifacts: Mapping[str, Path] = field(default_factory=dict)
+    datasets: tuple[DatasetRecord, ...] = ()
 
 
 @dataclass(frozen=True)

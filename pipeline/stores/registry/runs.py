@@ -1,4 +1,4 @@
-"""The runs of one night in MLflow: found by their tags, made if missing, filled, finished.
+"""The runs of one night or study in MLflow: found by their tags, made if missing, filled, ended.
 
 Promises: each call leaves the same runs however often it is made; a run is made together with the
 tags by which it is found, so a death right after leaves nothing that cannot be found.
@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from pipeline.base import format_instant
-from pipeline.stores.registry.records import ChildRecord, DatasetRecord, NightRecord
+from pipeline.stores.registry.records import ChildRecord, DatasetRecord, NightRecord, StudyRecord
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -23,23 +23,26 @@ if TYPE_CHECKING:
 RUN_TAG = "nightjar.run_id"
 RECIPE_TAG = "nightjar.recipe"
 AS_OF_TAG = "nightjar.as_of"
-NIGHT = "(night)"
+NIGHT, STUDY = "(night)", "(study)"
 """`RECIPE_TAG` of a parent run; no recipe has brackets in its name."""
 _NOTE = "mlflow.note.content"
 _A_BATCH = 100
 
 
 class NightRuns:
-    """Parent and children of one night in one experiment."""
+    """Parent and children of one night, or of one study, in one experiment."""
 
-    def __init__(self, client: MlflowClient, experiment_id: str, night: NightRecord) -> None:
+    def __init__(
+        self, client: MlflowClient, experiment_id: str, night: NightRecord | StudyRecord
+    ) -> None:
         self._client = client
         self._experiment_id = experiment_id
         self._night = night
+        self._whole = NIGHT if isinstance(night, NightRecord) else STUDY
         self._millis = round(night.as_of.timestamp() * 1000)
 
     def find(self, recipe: str) -> Run | None:
-        """Return the run of a recipe (or `NIGHT`), ``None`` if there is none."""
+        """Return the run of a recipe (or `NIGHT`, `STUDY`), ``None`` if there is none."""
         found = self._client.search_runs(
             [self._experiment_id],
             f"tags.`{RUN_TAG}` = '{self._night.run_id}' and tags.`{RECIPE_TAG}` = '{recipe}'",
@@ -50,12 +53,13 @@ class NightRuns:
     def parent(self) -> Run:
         """Return the night's own run."""
         note = {_NOTE: self._night.sentence}
-        return self.find(NIGHT) or self._make(NIGHT, self._night.run_id, note)
+        return self.find(self._whole) or self._make(self._whole, self._night.run_id, note)
 
     def fill_parent(self, run: Run) -> None:
         """Log what the night as a whole has to show."""
         night = self._night
-        self._fill(run, night.params, night.metrics, night.tags, night.artifacts)
+        tags = {**night.tags, _NOTE: night.sentence}  # a study that went on says something new
+        self._fill(run, night.params, night.metrics, tags, night.artifacts)
 
     def child(self, child: ChildRecord, parent_id: str) -> Run:
         """Return the run of a recipe, filled."""
@@ -65,16 +69,21 @@ class NightRuns:
         name = f"{child.recipe} {format_instant(self._night.as_of)[:10]}"
         run = self.find(child.recipe) or self._make(child.recipe, name, tags)
         self._fill(run, child.params, child.metrics, tags, child.artifacts)
+        for name, values in sorted(child.series.items()):
+            for step, value in enumerate(values, start=1):
+                self.log_metrics(run.info.run_id, {name: value}, None, step)
         return run
 
-    def log_metrics(self, run_id: str, metrics: Mapping[str, float], model_id: str | None) -> None:
+    def log_metrics(
+        self, run_id: str, metrics: Mapping[str, float], model_id: str | None, step: int = 0
+    ) -> None:
         """Log metrics of a run, or of a logged model of that run, at the night's instant."""
         from mlflow.entities import Metric
 
         # Equal name, value, step and instant: MLflow keeps one, however often it is told. What is
         # no number (nobody could be judged) stays away: it empties MLflow's charts.
         points = [
-            Metric(name, value, self._millis, 0, model_id=model_id)
+            Metric(name, value, self._millis, step, model_id=model_id)
             for name, value in sorted(metrics.items())
             if math.isfinite(value)
         ]

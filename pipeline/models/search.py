@@ -1,0 +1,97 @@
+"""What a longer search may move in a recipe: fields that have a span; of a blend, its parts'.
+
+Promises: a field is moved within its span only, to values of two significant digits, so that a span
+is a grid; what was moved is validated like any recipe. Weights and trend of a blend are no fields
+here: for given parts they are chosen together, see `remixed`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, get_args
+
+from pipeline.models.blend import Blend
+from pipeline.models.contract import Recipe
+from pipeline.models.families import recipe_from
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One number that a search may move.
+
+    Attributes
+    ----------
+    path
+        Keys that lead to it in the dumped recipe.
+    low, high
+        Both ends included.
+    log
+        Whether steps are ratios.
+    whole
+        Whether it is an integer.
+    """
+
+    path: tuple[str, ...]
+    low: float
+    high: float
+    log: bool
+    whole: bool
+
+    def snap(self, value: float) -> float:
+        """Return the value of the grid that is nearest."""
+        near = min(max(float(f"{value:.2g}"), self.low), self.high)
+        return round(near) if self.whole else near
+
+
+def axes(recipe: Recipe) -> dict[str, Axis]:
+    """Return what can be moved, by name; a part's field is called ``part.field``."""
+    if isinstance(recipe, Blend):
+        return {
+            f"{part}.{name}": replace(axis, path=("parts", part, *axis.path))
+            for part, one in recipe.parts.items()
+            if recipe.weights.get(part, 1.0) > 0
+            for name, axis in axes(one).items()
+        }
+    return {
+        field: Axis((field,), span.low, span.high, span.log, _whole(recipe, field))
+        for field, span in recipe.space.items()
+    }
+
+
+def standing(recipe: Recipe, among: Mapping[str, Axis]) -> dict[str, float]:
+    """Return where a recipe stands; a field that is no number, or outside its span, is left out."""
+    dumped = recipe.model_dump(mode="json")
+    found = {name: _leaf(dumped, axis.path) for name, axis in among.items()}
+    return {
+        name: value
+        for name, value in found.items()
+        if isinstance(value, int | float) and among[name].low <= value <= among[name].high
+    }
+
+
+def moved(recipe: Recipe, values: Mapping[str, float], among: Mapping[str, Axis]) -> Recipe:
+    """Return the recipe with some fields at the values of the grid that are nearest to `values`."""
+    dumped = recipe.model_dump(mode="json")
+    for name, value in values.items():
+        *way, last = among[name].path
+        _leaf(dumped, way)[last] = among[name].snap(value)
+    return recipe_from(dumped)
+
+
+def remixed(recipe: Recipe) -> Recipe | None:
+    """Return a blend with weights and trend left open again; ``None`` where nothing is mixed."""
+    if not isinstance(recipe, Blend) or len(recipe.parts) < 2:
+        return None
+    return recipe.model_copy(update={"tune": tuple(recipe.space)})
+
+
+def _whole(recipe: Recipe, field: str) -> bool:
+    kind = type(recipe).model_fields[field].annotation
+    return kind is int or int in get_args(kind)
+
+
+def _leaf(dumped: Any, path: tuple[str, ...] | list[str]) -> Any:
+    for key in path:
+        dumped = dumped[key]
+    return dumped

@@ -1,0 +1,111 @@
+"""The ground of all figures: canvas with a title that states the finding, colours, labels, bytes.
+
+Promises: equal calls give equal bytes; nothing of pyplot's global state is touched; colours are
+Okabe and Ito's, and never the only sign.
+"""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BLUE = "#0072B2"
+ORANGE = "#D55E00"
+GREY = "#6B6B6B"
+LIGHT = "#D9D9D9"
+INK = "#222222"
+_WIDTH = 8.0
+_ROW = 0.42
+_DPI = 144
+_WRAP = 68
+_LONGEST = 26
+
+
+def canvas(
+    n_rows: int,
+    title: str,
+    about: str,
+    *,
+    row: float = _ROW,
+    left: float = 0.25,
+    width: float = 0.72,
+) -> tuple[Figure, Axes]:
+    """Return a figure and its axes: room for `n_rows` rows, the title and a line about it above.
+
+    Parameters
+    ----------
+    row
+        Height of a row, in inches.
+    left, width
+        Where the axes begin and how wide they are, in shares of the figure.
+    """
+    from matplotlib.figure import Figure
+
+    lines = textwrap.wrap(title, _WRAP) or [""]
+    head, foot = 0.55 + 0.24 * len(lines), 0.55
+    height = head + foot + row * max(n_rows, 1)
+    figure = Figure(figsize=(_WIDTH, height), dpi=_DPI, facecolor="white")
+    axes = figure.add_axes((left, foot / height, width, row * max(n_rows, 1) / height))
+    figure.text(
+        0.02, 1 - 0.12 / height, "\n".join(lines), fontsize=13, fontweight="bold", color=INK,
+        va="top", parse_math=False,
+    )  # fmt: skip
+    figure.text(
+        0.02, 1 - (0.2 + 0.24 * len(lines)) / height, about, fontsize=9, color=GREY, va="top",
+        parse_math=False,
+    )  # fmt: skip
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(LIGHT)
+    axes.tick_params(axis="both", length=0, labelsize=9, labelcolor=INK)
+    axes.grid(axis="x", color=LIGHT, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.xaxis.label.set_fontsize(9)
+    axes.xaxis.label.set_color(GREY)
+    return figure, axes
+
+
+def interval(
+    axes: Axes, at: float, mean: float, lo: float, hi: float, colour: str, marker: str = "o"
+) -> None:
+    """Draw an interval and the mark of its mean."""
+    axes.plot([lo, hi], [at, at], color=colour, linewidth=2, solid_capstyle="butt", zorder=2)
+    axes.plot([mean], [at], marker, color=colour, markersize=6, zorder=3, clip_on=False)
+
+
+def label(axes: Axes, x: float, y: float, text: str, colour: str, *, bold: bool = False) -> None:
+    """Write a direct label, its middle at `y`."""
+    weight = "bold" if bold else "normal"
+    axes.text(x, y, text, va="center", fontsize=9, color=colour, fontweight=weight)
+
+
+def name_rows(axes: Axes, names: Sequence[str]) -> None:
+    """Write the names of the rows, the first on top."""
+    labels = ["\n".join(short(line) for line in name.split("\n")) for name in names]
+    axes.set_yticks(range(len(labels)), labels, parse_math=False)
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+
+
+def percent(value: float, _: float) -> str:
+    """Write a tick of an axis of changes."""
+    sign = "−" if value < 0 else "+" if value > 0 else ""
+    return f"{sign}{abs(100 * value):.4g} %"
+
+
+def short(text: str) -> str:
+    """Return a name, cut where it is too long for a figure."""
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+
+
+def png(figure: Figure) -> bytes:
+    """Return the figure's bytes."""
+    buffer = io.BytesIO()
+    # Without the library's own line of metadata, equal rows give equal bytes.
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()

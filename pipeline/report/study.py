@@ -1,0 +1,117 @@
+"""What the figures of a study are made of: frozen rows, and the titles that state the finding.
+
+Promises: nothing here is computed but who is best and how far ahead; equal rows give equal bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pipeline.report.words import change, metric_label, number
+
+_NAMED = 4
+
+
+@dataclass(frozen=True)
+class AxisRow:
+    """A field that was searched, its span, and what share of the differences it explains."""
+
+    name: str
+    low: float
+    high: float
+    log: bool
+    importance: float | None = None
+
+
+@dataclass(frozen=True)
+class TrialRow:
+    """A trial.
+
+    Attributes
+    ----------
+    state
+        ``complete``, ``pruned`` or ``failed``.
+    value
+        Mean of the metric over the windows it was measured on; ``None`` without any.
+    lift
+        That ÷ the start's on the same windows − 1; ``None`` where the start's is 0.
+    fields
+        By axis; one that is no number or lies outside of its span is left out.
+    """
+
+    number: int
+    state: str
+    start: bool
+    value: float | None
+    lift: float | None
+    fields: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class StudyRows:
+    """A study.
+
+    Attributes
+    ----------
+    name
+        The recipe it began with.
+    candidate
+        Whether something clearly better was found.
+    best
+        The metric of the best recipe, a new mixture included.
+    """
+
+    name: str
+    metric: str
+    candidate: bool
+    best: float
+    axes: tuple[AxisRow, ...]
+    trials: tuple[TrialRow, ...]
+
+    @property
+    def complete(self) -> tuple[TrialRow, ...]:
+        """The trials that were measured on every window."""
+        return tuple(row for row in self.trials if row.state == "complete")
+
+    @property
+    def start(self) -> TrialRow:
+        """The recipe as it stood."""
+        return next(row for row in self.complete if row.start)
+
+    @property
+    def relative(self) -> bool:
+        """Whether trials can be told as changes from the start."""
+        return self.start.lift is not None
+
+    @property
+    def winner(self) -> TrialRow:
+        """The best trial."""
+        return max(self.complete, key=lambda row: (row.value or 0.0, -row.number))
+
+
+def history_title(study: StudyRows) -> str:
+    """Say what the search has brought."""
+    begun = study.start.value or 0.0
+    label = metric_label(study.metric)
+    if not study.candidate:
+        return f"Nothing is clearly better than {study.name} as it stands"
+    if begun <= 0:
+        return f"Tuning lifts {label} of {study.name} from 0 to {study.best:.4f}"
+    lift = change(study.best / begun - 1).removeprefix("+")
+    return f"Tuning lifts {label} of {study.name} by {lift}"
+
+
+def importance_title(study: StudyRows) -> str:
+    """Say which field matters most."""
+    most = max(study.axes, key=lambda axis: axis.importance or 0.0)
+    share = f"{100 * (most.importance or 0.0):.0f} %"
+    return f"{most.name} explains {share} of what trials differ in"
+
+
+def coordinates_title(study: StudyRows) -> str:
+    """Say where the best trial stands."""
+    where = [f"{name} {number(value)}" for name, value in study.winner.fields.items()]
+    if study.winner is study.start:
+        return f"The start is the best trial: {', '.join(where[:_NAMED])}"
+    return f"The best trial: {', '.join(where[:_NAMED])}{' …' if len(where) > _NAMED else ''}"

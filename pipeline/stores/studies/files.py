@@ -1,0 +1,71 @@
+"""What was made of a study: a folder of a few files, written again as the study goes on.
+
+Promises: a file is there whole or not at all, and is checked when it is read; it needs no Optuna.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from pipeline.errors import StorageError
+
+_MANIFEST: Final = "manifest.json"
+
+
+class StudyFiles:
+    """The files of one study below `folder`."""
+
+    def __init__(self, folder: Path, study_id: str) -> None:
+        self._folder = folder / study_id
+
+    def write(self, files: Mapping[str, bytes]) -> None:
+        """Write files, and after them the sums by which they are checked."""
+        sums = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+        manifest = json.dumps(sums, sort_keys=True, indent=1).encode()
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            for name, data in {**files, _MANIFEST: manifest}.items():
+                new = self._folder / f"{name}.new"
+                with new.open("wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                new.rename(self._folder / name)
+        except OSError as error:
+            raise StorageError(f"cannot write {self._folder}: {error.strerror}") from error
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the files, sorted."""
+        return tuple(sorted(self._sums()))
+
+    def path(self, name: str) -> Path:
+        """Return the path of a file after checking its sum."""
+        self.read(name)
+        return self._folder / name
+
+    def read(self, name: str) -> bytes:
+        """Return a file's bytes after checking their sum."""
+        sums, path = self._sums(), self._folder / name
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise StorageError(f"cannot read {path}: {error.strerror}") from error
+        if hashlib.sha256(data).hexdigest() != sums.get(name):
+            raise StorageError(f"{path} is not what was written: its sha256 differs")
+        return data
+
+    def _sums(self) -> dict[str, str]:
+        path = self._folder / _MANIFEST
+        try:
+            found: dict[str, str] = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            raise StorageError(f"{self._folder} holds no study that came to a result") from None
+        except (OSError, ValueError) as error:
+            raise StorageError(f"{path} cannot be read: {error}") from error
+        return found

@@ -1,0 +1,56 @@
+"""A search through the DAG, in one process, against Airflow's own database."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.dags.conftest import ROOT
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("a search")
+
+
+@pytest.fixture(scope="module")
+def ended(root: Path) -> dict[str, Any]:
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW", "PYTEST"))}
+    ran = subprocess.run(
+        [sys.executable, "tests/dags/tuning.py", str(root)],
+        cwd=ROOT,
+        env={**env, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+    )
+    assert ran.returncode == 0, ran.stderr
+    told: dict[str, Any] = json.loads(ran.stdout)
+    return told
+
+
+def test_what_is_found_is_a_candidate_and_shown(ended: dict[str, Any], root: Path) -> None:
+    found = ended["found"]
+
+    assert found["states"] == {"search": "success", "mirror": "success"}
+    assert found["said"]["status"] == "candidate"
+    assert found["said"]["best"] > found["said"]["start"]
+    assert len(found["candidates"]) == 1
+    assert (root / "home" / "studies" / found["said"]["study"] / "study.json").is_file()
+    assert (root / "home" / "mlflow" / "mlflow.db").is_file()
+
+
+@pytest.mark.parametrize("bad", ["too long", "no such recipe"])
+def test_what_cannot_be_done_is_red_and_changes_nothing(bad: str, ended: dict[str, Any]) -> None:
+    assert not ended[bad]["succeeded"]
+    assert ended[bad]["states"] == {"search": "failed", "mirror": "upstream_failed"}
+    assert ended[bad]["candidates"] == ended["found"]["candidates"]

@@ -1,0 +1,48 @@
+"""Runs searches through their DAG and prints how each ended, as JSON, for `test_tune_dag`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from dags import runner
+from pipeline.base import format_instant
+from pipeline.steps.candidate import CANDIDATE
+from pipeline.steps.ingest import feedback
+from pipeline.steps.run import Workspace
+from tests.worlds import CONFIG, NIGHTS, land, purchases
+
+
+def _told(finished: runner.Finished, home: Path) -> dict[str, Any]:
+    entries = Workspace.open(home).ledger.entries()
+    return {
+        "succeeded": finished.succeeded,
+        "states": finished.states,
+        "said": finished.handed_on,
+        "candidates": [e["recipe"] for e in entries if e["type"] == CANDIDATE],
+    }
+
+
+def main(root: Path) -> None:
+    home = root / "home"
+    ws = Workspace.init(home, CONFIG)
+    land(home, purchases(), NIGHTS[1])
+    feedback(ws, NIGHTS[1])
+    conf = {"as_of": format_instant(NIGHTS[1]), "recipe": "mad", "budget": "8s"}
+    ended = {}
+    with runner.airflow(root / "airflow", lambda _: None) as airflow:
+        os.environ["NIGHTJAR_HOME"] = str(home)
+        for name, given in (
+            ("found", conf),
+            ("too long", {**conf, "budget": "2h"}),
+            ("no such recipe", {**conf, "recipe": "nobody"}),
+        ):
+            ended[name] = _told(airflow.run("tune", given, ask="search"), home)
+    print(json.dumps(ended))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

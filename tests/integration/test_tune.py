@@ -1,0 +1,383 @@
+"""Tuning on a small shop: what it finds, what it never looks at, and how the gate judges it."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from datetime import timedelta
+from itertools import count
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from pipeline.base import format_instant
+from pipeline.cli import main
+from pipeline.errors import ConfigError, DataError, RegistryError, ResourceError
+from pipeline.steps.candidate import CANDIDATE
+from pipeline.steps.ingest import feedback
+from pipeline.steps.night import Night
+from pipeline.steps.retrain import nightly, snapshot
+from pipeline.steps.run import Workspace
+from pipeline.steps.show import history
+from pipeline.steps.study_files import mirror
+from pipeline.steps.tune import default_as_of, parse_budget, tune
+from pipeline.stores.studies.files import StudyFiles
+from tests.worlds import NIGHTS, START, land, purchases
+
+CONFIG = """\
+[sources.shop]
+table = "events"
+path = "*.csv"
+constants = { kind = "purchase" }
+
+[split]
+seen = "discovery"
+min_users = 60
+
+[gate]
+min_users = 60
+
+[publish]
+live_from = "as_of"
+
+[recipes.als]
+family = "als"
+factors = 8
+alpha = 100.0
+regularization = 300.0
+iterations = 5
+
+[recipes.mixed]
+family = "blend"
+weights = { als = 1.0, popular = 4.0 }
+
+[recipes.mixed.parts.als]
+family = "als"
+factors = 8
+alpha = 100.0
+regularization = 300.0
+iterations = 5
+
+[recipes.mixed.parts.popular]
+family = "decayed_popularity"
+"""
+EVENTS = purchases(users=150, items=80)
+AS_OF = NIGHTS[0]
+UNTIL = AS_OF - timedelta(days=28)
+
+
+def ticking():
+    """A clock that is a second further each time it is looked at."""
+    seconds = count()
+    return lambda: float(next(seconds))
+
+
+def told(ws, study):
+    return json.loads(StudyFiles(ws.home / "studies", study).read("study.json"))
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A workspace with events, and no night yet."""
+    ws = Workspace.init(tmp_path_factory.mktemp("shop") / "home", CONFIG)
+    land(ws.home, EVENTS, NIGHTS[2])
+    feedback(ws, NIGHTS[2])
+    return ws.home
+
+
+@pytest.fixture
+def copy(home, tmp_path):
+    shutil.copytree(home, tmp_path / "home")
+    return Workspace.open(tmp_path / "home")
+
+
+@pytest.fixture(scope="module")
+def tuned(home, tmp_path_factory):
+    """A first search, what it said on the way, and what it found."""
+    folder = tmp_path_factory.mktemp("tuned") / "home"
+    shutil.copytree(home, folder)
+    ws, lines = Workspace.open(folder), []
+    found = tune(ws, AS_OF, budget=60, elapsed=ticking(), recipe="als", progress=lines.append)
+    return ws, found, lines
+
+
+def test_a_bad_start_is_found_out_and_becomes_a_candidate(tuned):
+    ws, found, lines = tuned
+    assert (found.status, found.candidate, found.name) == ("candidate", True, "als")
+    assert found.best > 1.05 * found.start > 0
+    assert found.recipe["alpha"] < 100
+    assert found.trials["complete"] > 2
+    assert found.trials["pruned"] > 2
+    (line,) = [e for e in history(ws) if e["type"] == CANDIDATE]
+    assert line["recipe"] == found.recipe
+    assert (line["as_of"], line["study"]) == (format_instant(AS_OF), found.study)
+    assert line["sentence"] == found.sentence
+    assert "% better on 3 windows" in found.sentence
+    first = next(line for line in lines if line.startswith("trial 0"))
+    assert first.startswith(f"trial 0: {found.start:.4f}, best {found.start:.4f}, ")
+    assert first.endswith(" left")
+    assert any("given up after window 1, best " in line for line in lines)
+
+
+def test_its_windows_end_before_the_longest_holdout_begins(tuned):
+    ws, found, _ = tuned
+    study = told(ws, found.study)
+    assert study["until"] == format_instant(UNTIL)
+    assert found.windows == tuple(format_instant(UNTIL - timedelta(days=7 * n)) for n in (1, 2, 3))
+
+
+def test_its_files_tell_every_trial(tuned):
+    ws, found, _ = tuned
+    files = StudyFiles(ws.home / "studies", found.study)
+    assert files.names == ("coordinates.png", "history.png", "importance.png", "study.json")
+    study = told(ws, found.study)
+    assert len(study["trials"]) == sum(found.trials.values())
+    start = study["trials"][0]
+    assert start["fields"] == {"alpha": 100.0, "regularization": 300.0, "half_life_days": 90.0}
+    assert (start["start"], start["lift"], len(start["windows"])) == (True, 0.0, 3)
+    assert sum(study["importance"].values()) == pytest.approx(1.0)
+
+
+def test_the_same_call_goes_on_and_measures_nothing_twice(tuned, tmp_path):
+    shutil.copytree(tuned[0].home, tmp_path / "home")
+    ws, before = Workspace.open(tmp_path / "home"), tuned[1]
+    land(ws.home, EVENTS, NIGHTS[2] + timedelta(days=2), NIGHTS[2])
+    feedback(ws, NIGHTS[2] + timedelta(days=2))  # the study stays on the lake it has pinned
+    found = tune(ws, AS_OF, budget=12, elapsed=ticking(), recipe="als")
+    assert found.study == before.study
+    assert found.best >= before.best
+    was, now = told(tuned[0], found.study)["trials"], told(ws, found.study)["trials"]
+    assert now[: len(was)] == was
+    assert len(now) > len(was)
+    fields = [tuple(trial["fields"].items()) for trial in now]
+    assert len(set(fields)) == len(fields)
+
+
+def test_the_next_study_begins_with_the_best_of_the_last(tuned, tmp_path):
+    shutil.copytree(tuned[0].home, tmp_path / "home")
+    ws, lines = Workspace.open(tmp_path / "home"), []
+    found = tune(ws, NIGHTS[1], budget=16, elapsed=ticking(), recipe="als", progress=lines.append)
+    assert found.study != tuned[1].study
+    assert f"begins with the best of {tuned[1].study}" in lines
+    trials = told(ws, found.study)["trials"]
+    best = {f: tuned[1].recipe[f] for f in ("alpha", "regularization", "half_life_days")}
+    assert trials[1]["fields"] == best
+
+
+def test_what_only_the_holdout_knows_changes_nothing(tuned, copy):
+    late = pl.col("timestamp") >= format_instant(UNTIL)
+    planted = EVENTS.filter(late).with_columns(
+        pl.lit("i79").alias("item_id"), (pl.col("event_id") + "x").alias("event_id")
+    )
+    land(copy.home, planted, NIGHTS[2])
+    assert feedback(copy, NIGHTS[2]).accepted > 1000
+    found = tune(copy, AS_OF, budget=25, elapsed=ticking(), recipe="als")
+    calm = told(tuned[0], tuned[1].study)["trials"]
+    trials = told(copy, found.study)["trials"]
+    assert len(trials) > 2
+    for ours, theirs in zip(trials, calm, strict=False):
+        assert (ours["fields"], ours["windows"]) == (theirs["fields"], theirs["windows"])
+
+
+def test_a_good_start_is_left_alone(copy):
+    toml = copy.home / "nightjar.toml"
+    good = toml.read_text().replace("alpha = 100.0\nregularization = 300.0", "alpha = 4.0")
+    toml.write_text(good)
+    ws = Workspace.open(copy.home)
+    found = tune(ws, AS_OF, budget=5, elapsed=ticking(), recipe="als")
+    assert (found.status, found.candidate) == ("nothing_better", False)
+    assert found.best == found.start
+    assert found.recipe["alpha"] == 4.0
+    assert "nothing is clearly better than als" in found.sentence
+    assert history(ws) == ()
+
+
+def test_a_budget_that_ends_within_the_first_trial_says_so_and_goes_on(copy):
+    first = tune(copy, AS_OF, budget=3, elapsed=ticking(), recipe="als")
+    assert (first.status, first.start, first.candidate) == ("unfinished", None, False)
+    assert "run the same command again" in first.sentence
+    second = tune(copy, AS_OF, budget=8, elapsed=ticking(), recipe="als")
+    assert second.study == first.study
+    assert second.start > 0
+
+
+@pytest.mark.slow
+def test_a_blend_moves_its_parts_and_then_mixes_them_anew(copy):
+    lines = []
+    found = tune(copy, AS_OF, budget=80, elapsed=ticking(), recipe="mixed", progress=lines.append)
+    assert found.status == "candidate"
+    assert "mixture: chosen anew for the best parts" in lines
+    assert found.recipe["parts"]["als"]["alpha"] < 100
+    assert found.recipe["weights"] != {"als": 1.0, "popular": 4.0}
+    assert "weights and trend" in found.sentence
+    again = []
+    same = tune(copy, AS_OF, budget=1, elapsed=ticking(), recipe="mixed", progress=again.append)
+    assert same.recipe == found.recipe
+    assert "mixture: chosen anew for the best parts" not in again
+
+
+def test_what_does_not_fit_into_memory_is_refused_as_in_a_night(copy, monkeypatch):
+    monkeypatch.setenv("NIGHTJAR__TRAIN__MEMORY_GB", "0.00001")
+    with pytest.raises(ResourceError, match="trial 0: training needs about"):
+        tune(Workspace.open(copy.home), AS_OF, budget=60, elapsed=ticking(), recipe="als")
+    monkeypatch.delenv("NIGHTJAR__TRAIN__MEMORY_GB")
+    found = tune(Workspace.open(copy.home), AS_OF, budget=8, elapsed=ticking(), recipe="als")
+    assert found.start > 0
+
+
+@pytest.mark.parametrize("text", ["0m", "0", "20", "-5m", "nan", "1e3s", "soon", "", "20 m"])
+def test_a_budget_of_nothing_or_nonsense_is_refused(text, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(
+        sys, "argv", ["nightjar", "tune", "--budget", text, "--home", str(tmp_path)]
+    )
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "no time to search in" in said.err
+    assert said.err.count("\n") == 1
+
+
+def test_budgets_are_read():
+    assert [parse_budget(t) for t in ("90s", "20m", "1h", "0.5m")] == [90, 1200, 3600, 30]
+
+
+def test_bad_questions_are_refused_in_one_sentence(copy):
+    def asked(as_of=AS_OF, budget=5.0, **rest):
+        return tune(copy, as_of, budget=budget, elapsed=ticking(), **rest)
+
+    with pytest.raises(ConfigError, match="no recipe is called 'als2'; there are"):
+        asked(recipe="als2")
+    with pytest.raises(ConfigError, match="popularity has no field that can be tuned"):
+        asked(recipe="popularity")
+    with pytest.raises(ConfigError, match="no time to search in"):
+        asked(budget=0.0)
+    with pytest.raises(DataError, match="no window that enough people judge lies before"):
+        asked(START + timedelta(days=20))
+    with pytest.raises(DataError, match="no window that enough people judge lies before"):
+        asked(NIGHTS[2] + timedelta(days=400))
+    empty = Workspace.init(copy.home.parent / "empty", CONFIG)
+    with pytest.raises(DataError, match="no window"):
+        tune(empty, AS_OF, budget=5, elapsed=ticking())
+
+
+def test_before_the_first_night_the_as_of_is_now(copy):
+    assert default_as_of(copy, NIGHTS[2]) == NIGHTS[2]
+
+
+@pytest.fixture(scope="module")
+def judged(home, tmp_path_factory):
+    """A first night with a bad recipe, a search by the command line, and the night after it."""
+    folder = tmp_path_factory.mktemp("judged") / "home"
+    shutil.copytree(home, folder)
+    ws = Workspace.open(folder)
+    first = nightly(ws, NIGHTS[0], recipes=["als"])
+    ran = subprocess.run(
+        [sys.executable, "-m", "pipeline.cli", "tune", "--budget", "25s", "--json"],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "NIGHTJAR_HOME": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    said = json.loads(ran.stdout)
+    return ws, first, said, nightly(ws, NIGHTS[1])
+
+
+@pytest.mark.slow
+def test_the_next_night_judges_what_was_found_and_the_gate_decides(judged):
+    ws, first, said, second = judged
+    assert (first.decision, first.recipe) == ("first", "als")
+    assert (said["status"], said["candidate"], said["name"]) == ("candidate", True, "als")
+    assert said["as_of"] == format_instant(NIGHTS[0])
+    night = Night.read(ws.run(second.run_id))
+    assert night.recipes["tuned"].model_dump(mode="json") == said["recipe"]
+    assert (second.decision, second.recipe) == ("switch", "tuned")
+    assert "tuned replaces als" in second.sentence
+
+
+@pytest.mark.slow
+def test_a_champion_that_was_tuned_competes_under_one_name(judged, tmp_path):
+    shutil.copytree(judged[0].home, tmp_path / "home")
+    ws = Workspace.open(tmp_path / "home")
+    begun = snapshot(ws, NIGHTS[2])
+    assert [name for name in begun.recipes if name.startswith("tuned")] == ["tuned"]
+    assert Night.read(ws.run(begun.run_id)).champion_name == "tuned"
+    only = snapshot(ws, NIGHTS[2], recipes=["mixed"])
+    assert set(only.recipes) - set(begun.recipes) == set()
+    assert {"mixed", "tuned"} < set(only.recipes)
+    assert "als" not in only.recipes
+
+
+@pytest.mark.slow
+def test_a_study_is_shown_in_mlflow_once_however_often_it_is_told(judged):
+    from mlflow import MlflowClient
+
+    ws, _, said, _ = judged
+    uri = ws.tracking_uri
+    parent = mirror(ws, said["study"])
+    assert mirror(ws, said["study"]) == parent
+    client = MlflowClient(uri, registry_uri=uri)
+    experiment = client.get_experiment_by_name("nightjar-tuning").experiment_id
+    runs = client.search_runs([experiment], max_results=1000)
+    trials = [run for run in runs if run.info.run_id != parent]
+    study = told(ws, said["study"])
+    assert len(trials) == len(study["trials"])
+    assert {run.data.tags["mlflow.parentRunId"] for run in trials} == {parent}
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    start = next(run for run in trials if run.data.tags["nightjar.start"] == "true")
+    assert float(start.data.params["alpha"]) == 100.0
+    points = client.get_metric_history(start.info.run_id, "ndcg_at_20")
+    assert [(p.step, p.value) for p in points] == [
+        (step, value) for step, value in enumerate(study["trials"][0]["windows"], start=1)
+    ]
+    whole = next(run for run in runs if run.info.run_id == parent)
+    assert whole.data.tags["mlflow.note.content"] == said["sentence"]
+    assert whole.data.metrics["value"] == pytest.approx(said["best"])
+    assert {a.path for a in client.list_artifacts(parent)} == {
+        "coordinates.png",
+        "history.png",
+        "importance.png",
+        "study.json",
+    }
+
+
+@pytest.mark.slow
+def test_a_registry_that_is_away_loses_nothing(tuned, tmp_path):
+    shutil.copytree(tuned[0].home, tmp_path / "home")
+    ws = Workspace.open(tmp_path / "home")
+    (ws.home / "mlflow").write_text("in the way")
+    with pytest.raises(RegistryError):
+        mirror(ws, tuned[1].study)
+    (ws.home / "mlflow").unlink()
+    assert mirror(ws, tuned[1].study)
+
+
+@pytest.mark.slow
+def test_a_search_that_was_killed_goes_on(copy):
+    code = (
+        "import os, signal, sys, time; from pathlib import Path; from datetime import datetime\n"
+        "from pipeline.steps.run import Workspace; from pipeline.steps.tune import tune\n"
+        "from pipeline.base import parse_instant\n"
+        "def tell(line):\n"
+        "    if line.startswith('trial 5:'): os.kill(os.getpid(), signal.SIGKILL)\n"
+        "tune(Workspace.open(Path(sys.argv[1])), parse_instant(sys.argv[2]), budget=600,\n"
+        "     elapsed=lambda: 0.0, recipe='als', progress=tell)\n"
+    )
+    died = subprocess.run(
+        [sys.executable, "-c", code, str(copy.home), format_instant(AS_OF)],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert died.returncode == -signal.SIGKILL, died.stderr
+    found = tune(copy, AS_OF, budget=8, elapsed=ticking(), recipe="als")
+    numbers = [trial["number"] for trial in told(copy, found.study)["trials"]]
+    assert numbers[:6] == list(range(6))
+    assert len(numbers) > 6

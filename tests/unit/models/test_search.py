@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import pytest
+
+from pipeline.models.families import recipe_from
+from pipeline.models.search import Axis, axes, moved, remixed, standing
+
+ALS = recipe_from({"family": "als", "alpha": 40.0, "regularization": 3.0})
+BLEND = recipe_from(
+    {
+        "family": "blend",
+        "parts": {
+            "als": ALS.model_dump(),
+            "quick": {"family": "als", "iterations": 2},
+            "own": {"family": "own_counts"},
+            "mute": {"family": "als"},
+        },
+        "weights": {"mute": 0.0},
+    }
+)
+
+
+def test_a_value_is_snapped_to_two_digits_within_its_span():
+    axis = Axis(("alpha",), 0.03, 1000.0, True, False)
+    assert [axis.snap(v) for v in (0.03149, 34.49, 999.7, 1e9, 0.0)] == [
+        0.031,
+        34.0,
+        1000.0,
+        1000.0,
+        0.03,
+    ]
+    whole = Axis(("factors",), 4, 1024, True, True)
+    assert whole.snap(127.4) == 130
+    assert isinstance(whole.snap(127.4), int)
+
+
+def test_the_fields_of_a_family_are_those_with_a_span():
+    found = axes(ALS)
+    assert set(found) == set(type(ALS).space)
+    assert (found["alpha"].high, found["alpha"].log, found["alpha"].whole) == (1000.0, True, False)
+    assert axes(recipe_from({"family": "popularity"})) == {}
+
+
+def test_a_blend_moves_the_fields_of_its_parts_but_not_of_a_part_that_does_not_count():
+    found = axes(BLEND)
+    assert {"als.alpha", "quick.alpha"} < set(found)
+    assert not any(name.startswith(("mute.", "weights", "trend")) for name in found)
+    there = moved(BLEND, {"als.alpha": 5.04, "quick.regularization": 17.0}, found)
+    assert there.parts["als"].alpha == 5.0
+    assert there.parts["quick"].regularization == 17.0
+    assert there.parts["quick"].alpha == BLEND.parts["quick"].alpha
+    assert there.weights == BLEND.weights
+
+
+def test_a_recipe_is_found_where_it_was_moved_to():
+    among = axes(ALS)
+    there = moved(ALS, {"alpha": 2.0, "half_life_days": 33.0}, among)
+    assert standing(there, among) == {
+        "alpha": 2.0,
+        "regularization": 3.0,
+        "half_life_days": 33.0,
+    }
+
+
+def test_what_is_no_number_or_outside_its_span_stands_nowhere():
+    among = axes(ALS)
+    odd = ALS.model_copy(update={"half_life_days": None, "alpha": 5000.0})
+    assert standing(odd, among) == {"regularization": 3.0}
+
+
+def test_only_a_blend_of_several_parts_is_mixed_anew():
+    assert remixed(ALS) is None
+    again = remixed(BLEND)
+    assert again is not None
+    assert set(again.tune) == {"weights", "trend"}
+    one = BLEND.model_copy(update={"parts": {"als": ALS}, "weights": {}})
+    assert remixed(one) is None
+
+
+@pytest.mark.parametrize("family", ["als", "rated"])
+def test_both_ends_of_every_span_are_allowed(family):
+    recipe = recipe_from({"family": family})
+    for name, axis in axes(recipe).items():
+        for end in (axis.low, axis.high):
+            assert standing(moved(recipe, {name: end}, {name: axis}), {name: axis}) == {name: end}

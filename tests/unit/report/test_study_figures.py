@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from pipeline.report.study import (
+    AxisRow,
+    StudyRows,
+    TrialRow,
+    coordinates_title,
+    history_title,
+    importance_title,
+)
+from pipeline.report.study_figures import study_figures
+from tests.unit.report.test_figures import size_of
+
+AXES = (
+    AxisRow("alpha", 0.03, 1000.0, True, 0.7),
+    AxisRow("half_life_days", 3.0, 1000.0, True, 0.2),
+    AxisRow("depth", 2.0, 2.0, False, 0.1),
+)
+FIELDS = {"alpha": 4.0, "half_life_days": 90.0, "depth": 2.0}
+TRIALS = (
+    TrialRow(0, "complete", True, 0.20, 0.0, {"alpha": 100.0, "depth": 2.0}),
+    TrialRow(1, "pruned", False, 0.11, -0.5, {**FIELDS, "alpha": 0.03}),
+    TrialRow(2, "failed", False, None, None, FIELDS),
+    TrialRow(5, "complete", False, 0.24, 0.2, FIELDS),
+)
+STUDY = StudyRows("als", "ndcg_at_20", True, 0.24, AXES, TRIALS)
+NOTHING = replace(STUDY, candidate=False, best=0.20, trials=TRIALS[:2])
+FROM_ZERO = replace(
+    STUDY, trials=tuple(replace(t, lift=None, value=0.24 * (not t.start)) for t in TRIALS)
+)
+
+
+@pytest.mark.parametrize("study", [STUDY, NOTHING, FROM_ZERO], ids=["found", "nothing", "zero"])
+def test_equal_rows_give_equal_bytes(study):
+    drawn = study_figures(study)
+    assert set(drawn) == {"history.png", "coordinates.png", "importance.png"}
+    assert {size_of(png)[0] for png in drawn.values()} == {8 * 144}
+    assert study_figures(study) == drawn
+
+
+def test_nothing_is_drawn_of_an_importance_that_is_not_known():
+    axes = tuple(replace(axis, importance=None) for axis in AXES)
+    assert set(study_figures(replace(STUDY, axes=axes))) == {"history.png", "coordinates.png"}
+
+
+def test_titles_state_the_finding():
+    assert history_title(STUDY) == "Tuning lifts NDCG@20 of als by 20 %"
+    assert history_title(NOTHING) == "Nothing is clearly better than als as it stands"
+    assert history_title(FROM_ZERO) == "Tuning lifts NDCG@20 of als from 0 to 0.2400"
+    assert importance_title(STUDY) == "alpha explains 70 % of what trials differ in"
+    assert coordinates_title(STUDY) == "The best trial: alpha 4, half_life_days 90, depth 2"
+    assert coordinates_title(NOTHING) == "The start is the best trial: alpha 100, depth 2"
+
+
+def test_a_trial_that_moves_changes_the_picture():
+    moved = replace(TRIALS[3], fields={**FIELDS, "alpha": 40.0})
+    other = study_figures(replace(STUDY, trials=(*TRIALS[:3], moved)))
+    assert other["coordinates.png"] != study_figures(STUDY)["coordinates.png"]
+    assert other["history.png"] == study_figures(STUDY)["history.png"]
