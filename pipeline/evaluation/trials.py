@@ -20,7 +20,7 @@ from pipeline.data.matrix import History
 from pipeline.data.split import Split
 from pipeline.errors import GateError, NightjarError
 from pipeline.evaluation.holdout import lists_of, rows_of, truth_of
-from pipeline.evaluation.metrics import Truth, coverage, ndcg
+from pipeline.evaluation.metrics import Truth, ndcg
 from pipeline.models.contract import Recipe, Scorer
 from pipeline.models.topk import Lists, pair_scores, top_k
 from pipeline.models.tuning import Pool
@@ -185,28 +185,38 @@ class _Value:
         self, user: NDArray[np.int64], item: NDArray[np.int64], window: Window, k: int
     ) -> None:
         n_users, n_items = window.truth.items.shape
-        self._k, self._n_items, self._truth = k, n_items, window.truth
         key = user * n_items + item
-        self._barred = np.zeros(len(key), np.bool_)
+        self._listed = np.ones(len(key), np.bool_)
         if window.exclude is not None:
-            rows = np.repeat(np.arange(n_users), np.diff(window.exclude.indptr))
-            self._barred = np.isin(key, rows * n_items + window.exclude.indices)
-        self._user, self._item = user, item
-        self._place = np.arange(len(user)) - np.searchsorted(user, user)
-        self._width = int(self._place.max(initial=0)) + 1
-        self._n_users = n_users
+            self._listed = ~np.isin(key, _keys(window.exclude))
+        user, item, key = (of[self._listed] for of in (user, item, key))
+        self._cell = (user, np.arange(len(user)) - np.searchsorted(user, user))
+        shape = (n_users, int(self._cell[1].max(initial=0)) + 1)
+        self._items = np.zeros(shape, np.int64)
+        self._items[self._cell] = item
+        self._hit = np.zeros(shape, np.bool_)
+        self._hit[self._cell] = np.isin(key, _keys(window.truth.items))
+        self._k, self._n_items = min(k, shape[1]), n_items
+        self._discount = 1.0 / np.log2(np.arange(2, k + 2))
+        ideal = np.concatenate([[np.nan], np.cumsum(self._discount)])
+        self._ideal = ideal[np.minimum(window.truth.size, k)]
 
     def __call__(self, scores: NDArray[np.float32]) -> tuple[float, float]:
-        board = np.full((self._n_users, self._width), -np.inf, np.float32)
-        board[self._user, self._place] = np.where(self._barred, -np.inf, scores)
-        items = np.zeros(board.shape, np.int32)
-        items[self._user, self._place] = self._item
-        order = np.argsort(-board, axis=1, kind="stable")[:, : self._k]
-        there = np.isfinite(np.take_along_axis(board, order, axis=1))
-        lists = Lists(
-            np.concatenate([[0], np.cumsum(there.sum(axis=1))]),
-            np.take_along_axis(items, order, axis=1)[there],
-            np.take_along_axis(board, order, axis=1)[there],
+        board = np.full(self._items.shape, np.inf, np.float32)
+        board[self._cell] = -scores[self._listed]
+        best = np.argpartition(board, self._k - 1, axis=1)[:, : self._k]
+        best = np.take_along_axis(
+            best, np.argsort(np.take_along_axis(board, best, axis=1), axis=1), axis=1
         )
-        found = float(np.nanmean(ndcg(lists, self._truth, self._k)))
-        return found, coverage(lists, self._n_items, self._k)
+        there = np.isfinite(np.take_along_axis(board, best, axis=1))
+        gain = np.take_along_axis(self._hit, best, axis=1) & there
+        found = float(np.nanmean((gain @ self._discount[: self._k]) / self._ideal))
+        shown = np.take_along_axis(self._items, best, axis=1)[there]
+        return found, np.count_nonzero(np.bincount(shown, minlength=1)) / self._n_items
+
+
+def _keys(cells: sp.csr_matrix) -> NDArray[np.int64]:
+    """Return each stored cell as one number: row · columns + column."""
+    rows = np.repeat(np.arange(cells.shape[0], dtype=np.int64), np.diff(cells.indptr))
+    keys: NDArray[np.int64] = rows * cells.shape[1] + cells.indices
+    return keys
