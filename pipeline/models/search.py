@@ -46,16 +46,22 @@ class Axis:
 
 def axes(recipe: Recipe) -> dict[str, Axis]:
     """Return what can be moved, by name; a part's field is called ``part.field``."""
+    within: dict[str, tuple[tuple[str, ...], Recipe]]
+    own: dict[str, Axis] = {}
     if isinstance(recipe, Blend):
-        return {
-            f"{part}.{name}": replace(axis, path=("parts", part, *axis.path))
-            for part, one in recipe.parts.items()
-            if recipe.weights.get(part, 1.0) > 0
-            for name, axis in axes(one).items()
+        heard = {n: part for n, part in recipe.parts.items() if recipe.weights.get(n, 1.0) > 0}
+        within = {name: (("parts", name), part) for name, part in heard.items()}
+    else:
+        fields = {field: getattr(recipe, field) for field in type(recipe).model_fields}
+        within = {f: ((f,), one) for f, one in fields.items() if isinstance(one, Recipe)}
+        own = {
+            field: Axis((field,), span.low, span.high, span.log, _whole(recipe, field))
+            for field, span in recipe.space.items()
         }
-    return {
-        field: Axis((field,), span.low, span.high, span.log, _whole(recipe, field))
-        for field, span in recipe.space.items()
+    return own | {
+        f"{name}.{field}": replace(axis, path=(*path, *axis.path))
+        for name, (path, part) in within.items()
+        for field, axis in axes(part).items()
     }
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.models.families import recipe_from
+from pipeline.models.families import FAMILIES, recipe_from
 from pipeline.models.search import Axis, axes, moved, remixed, standing
 
 ALS = recipe_from({"family": "als", "alpha": 40.0, "regularization": 3.0})
@@ -52,6 +52,15 @@ def test_a_blend_moves_the_fields_of_its_parts_but_not_of_a_part_that_does_not_c
     assert there.weights == BLEND.weights
 
 
+def test_a_recipe_that_builds_on_another_moves_its_fields_too():
+    ridge = recipe_from({"family": "ridge", "factors_of": ALS.model_dump()})
+    found = axes(ridge)
+    assert {"regularization", "factors_of.alpha"} < set(found)
+    there = moved(ridge, {"regularization": 30.0, "factors_of.alpha": 2.0}, found)
+    assert (there.regularization, there.factors_of.alpha) == (30.0, 2.0)
+    assert "regularization" not in standing(ridge, found)  # it is chosen in training
+
+
 def test_a_recipe_is_found_where_it_was_moved_to():
     among = axes(ALS)
     there = moved(ALS, {"alpha": 2.0, "half_life_days": 33.0}, among)
@@ -77,9 +86,15 @@ def test_only_a_blend_of_several_parts_is_mixed_anew():
     assert remixed(one) is None
 
 
-@pytest.mark.parametrize("family", ["als", "rated"])
+ALONE = sorted(set(FAMILIES) - {"blend"})
+
+
+@pytest.mark.parametrize("family", ALONE)
 def test_both_ends_of_every_span_are_allowed(family):
     recipe = recipe_from({"family": family})
     for name, axis in axes(recipe).items():
+        assert axis.low < axis.high
+        assert axis.low > 0 or not axis.log
         for end in (axis.low, axis.high):
-            assert standing(moved(recipe, {name: end}, {name: axis}), {name: axis}) == {name: end}
+            there = moved(recipe, {name: end}, {name: axis})
+            assert standing(there, {name: axis}) == {name: axis.snap(end)}
