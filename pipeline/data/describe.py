@@ -272,7 +272,7 @@ def _vector(vectors: pl.Series, at: _Place) -> pl.DataFrame:
     whole = vectors.list.eval(pl.element().is_nan() | pl.element().is_null()).list.any().not_()
     rows = whole.fill_null(False).arg_true().to_numpy()
     matrix = np.asarray(vectors.gather(rows).to_list(), np.float64).reshape(len(rows), -1)
-    taught = np.sort(matrix[rows < at.n], axis=0)  # sums must not hang on the order of rows
+    taught = matrix[rows < at.n]
     spread = taught.std(axis=0) if len(taught) else np.zeros(matrix.shape[1])
     kept = np.flatnonzero(spread > 0)
     size = spread[kept] * np.sqrt(matrix.shape[1])

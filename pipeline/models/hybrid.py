@@ -78,8 +78,7 @@ class LightFmScorer(Scorer):
         users[strange] = 0.0
         if self.of_users is not None and history.of_users is not None:
             users[strange] = self.of_users.factors(_evened(history.of_users.rows(strange)))
-        unknown = int((~users[strange].any(axis=1)).sum())
-        if unknown:
+        if unknown := int((~users[strange].any(axis=1)).sum()):
             raise KeyError(f"{unknown:,} users not known from training, nor by any feature")
         return Scores(users, self.item_factors)
 
@@ -184,8 +183,7 @@ class LightFm(Recipe):
         if history.of_users is not None:
             nobody &= np.diff(history.of_users.cells.indptr) == 0
             weights = np.pad(model.user_embeddings[history.n_users :], ((0, 0), (0, 1)))
-            alone = np.zeros(self.factors + 1, np.float32)
-            alone[-1] = 1.0
+            alone = np.eye(1, self.factors + 1, self.factors, np.float32)[0]
             of_users = FeatureMap(history.of_users.names, weights, alone, 0.0)
         users[nobody] = 0.0
         item_order, user_order = np.argsort(item_ids), np.argsort(history.user_ids)
@@ -201,6 +199,7 @@ class LightFm(Recipe):
     def _started(self, history: History, n_items: int, n_users: int, salt: int) -> Any:
         """Return a model whose vectors belong to ids and names; users start at 0."""
         key = f"lightfm|{self.random_state}|{salt}"
+        seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "little")
         model = _library()(
             no_components=self.factors,
             loss=self.loss,
@@ -208,9 +207,9 @@ class LightFm(Recipe):
             item_alpha=self.regularization,
             user_alpha=self.regularization,
             max_sampled=self.max_sampled,
-            random_state=int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "little"),
         )
         model._initialize(self.factors, n_items, n_users)
+        model.random_state = np.random.RandomState(seed)  # as if it had drawn no start
         spread = np.float32(1 / (np.sqrt(12) * self.factors))  # of LightFM's own start
         model.user_embeddings[:] = 0.0
         items = [history.item_ids, *(() if history.of_items is None else [history.of_items.names])]
@@ -235,9 +234,10 @@ class LightFm(Recipe):
         for done in range(self.iterations):
             progress(f"lightfm: iteration {done + 1} of {self.iterations}")
             try:
-                model.fit_partial(
-                    interactions, user_parts, item_parts, weights, num_threads=self.threads
-                )
+                with np.errstate(all="ignore"):  # it looks at its sums itself
+                    model.fit_partial(
+                        interactions, user_parts, item_parts, weights, num_threads=self.threads
+                    )
             except ValueError as error:
                 if "finite" not in str(error):
                     raise

@@ -67,7 +67,7 @@ def test_words_of_a_title_are_weighed_by_how_few_rows_have_them():
     assert found["title=tee"][1] == pytest.approx(2 * common / length)
     assert found["title=tee"][4:] == [0, 0, 0, 0]
     assert found["title=schwarzer"][5] == 1
-    decomposed = [title and title.replace("ü", "ü") for title in titles]
+    decomposed = [title and title.replace("ü", "u\u0308") for title in titles]
     assert features(title=decomposed) == found
 
 
@@ -136,7 +136,7 @@ def test_a_persons_name_is_no_feature_but_a_segment_is():
         {
             c.USER_ID: ["eve", "ann", "bob", "zoe", "xi"],
             c.SEGMENT: ["new", "new", "old", "older", "old"],
-            "name": ["Eve Ax", "Ann Ax", "Bob Ax", "Zoe Ax", "Xi Ax"],
+            "name": ["Eve Ax", "Ann Ax", "Bob Bo", "Zoe Zu", "Xi Zu"],
             "age": ["20-29", "30-39", "20-29", "30-39", "30-39"],
         }
     )
@@ -179,18 +179,33 @@ def test_items_without_an_event_join_once_they_were_created():
 
 
 def test_what_a_table_holds_beside_the_window_teaches_nothing():
-    lists = [["a"], ["b"]] * 4
-    alone = described(window(), items(categories=lists))
-    crowd = [f"x{n}" for n in range(50)]
-    crowded = described(window(), items([*ITEMS, *crowd], categories=lists + [["a", "c"]] * 50))
-    assert crowded.of_items.names.tolist() == alone.of_items.names.tolist()
-    assert (crowded.of_items.cells != alone.of_items.cells).nnz == 0
+    rng = np.random.default_rng(2)
+    ids = [*ITEMS, *(f"x{n}" for n in range(20))]
+    vectors = [*rng.normal(size=(8, 2)).tolist(), *rng.normal(50, 9, size=(20, 2)).tolist()]
+    table = items(
+        ids,
+        categories=[["a"], ["b"]] * 4 + [["a", "c"]] * 20,
+        title=["red cup", "blue cup", "red mug", "blue mug"] * 2 + ["red plate"] * 20,
+        price=[1.0, 2.0, 3.0, 4.0] * 2 + [1000.0] * 20,
+        embedding=[str(vector) for vector in vectors],
+        created_at=[None] * 8 + [END - timedelta(days=1)] * 20,
+    )
+    alone, crowded = described(window(), table[:8]), described(window(), table)
+    assert len(crowded.other_items.ids) == 20
+    one, other = (history.of_items.arrays("") for history in (alone, crowded))
+    assert len(one["names"]) == 2 + 4 + 4 + 2
+    assert all(one[name].tobytes() == other[name].tobytes() for name in one)
+    # The others are read as the window's items say.
+    known = crowded.other_items.known
+    cells = dict(zip(known.names.tolist(), known.cells.toarray()[0].tolist(), strict=True))
+    assert cells["title=red"] == cells["categories=a"] == cells["price=4.0.."] == 1
+    assert cells["embedding=0"] > 10
 
 
 def test_a_window_with_features_survives_its_arrays_and_a_longer_catalogue():
     ids = [*ITEMS, "h", "new"]
     created = [None] * 8 + [END - timedelta(days=1)] * 2
-    lists = [["a"], ["b"]] * 4 + [["a"], ["b"]]
+    lists = [["a"], ["b"]] * 4 + [["b"], ["a"]]
     users = pl.DataFrame({c.USER_ID: ["ann", "bob"], c.SEGMENT: ["x", "x"]})
     history = described(window(), items(ids, categories=lists, created_at=created), users)
     again = History.from_arrays(history.arrays())
@@ -198,14 +213,16 @@ def test_a_window_with_features_survives_its_arrays_and_a_longer_catalogue():
     longer = again.over(np.sort(np.concatenate([history.item_ids, again.other_items.ids])))
     assert longer.item_ids.tolist() == ["h", *ITEMS, "new"]
     assert longer.other_items is None
-    assert longer.of_items.cells.toarray()[[0, 9]].tolist() == [[1, 0], [0, 1]]
+    assert longer.of_items.cells.toarray()[[0, 9]].tolist() == [[0, 1], [1, 0]]
     assert (longer.seen[:, 1:9] != history.seen).nnz == 0
     assert longer.seen[:, [0, 9]].nnz == 0
     back = longer.over(history.item_ids)
     assert (back.seen != history.seen).nnz == 0
     assert (back.of_items.cells != history.of_items.cells).nnz == 0
-    some = longer.over(longer.item_ids[[0, 2, 3]])
-    assert some.seen.toarray().tolist() == [[0, 1, 1]] * 3
+    some = longer.over(np.array(["a", "h", "i1", "i3"]))
+    assert some.confidence(None).toarray().tolist() == [[0, 0, 1, 1]] * 3
+    assert some.of_items.cells.toarray().tolist() == [[0, 0], [0, 1], [0, 1], [0, 1]]
+    assert (np.diff(some.indptr), len(some.at)) == (pytest.approx([2, 2, 2]), 6)
     assert some.rows(np.array([1])).of_users.cells.toarray().tolist() == [[1]]
     assert history.over(history.item_ids) is history
 

@@ -187,6 +187,7 @@ def test_items_that_people_have_keep_the_scores_of_the_base():
     base, scorer = BASE.train(history), Ridge(factors_of=BASE).train(history)
     theirs, ours = base.score(history), scorer.score(history.over(scorer.item_ids))
     kept = np.isin(scorer.item_ids, history.item_ids)
+    assert scorer.base.item_ids is history.item_ids
     assert ours.users.tobytes() == theirs.users.tobytes()
     assert ours.items[kept].tobytes() == theirs.items.tobytes()
 
@@ -256,6 +257,13 @@ def test_a_base_with_a_term_of_own_items_keeps_it_in_place():
     assert scores.items[~kept].min() > 0  # as popular as its like
     assert scorer.capabilities.baseline is None
     assert scorer.capabilities.repeats_only
+
+
+def test_a_base_that_lists_new_items_itself_is_asked_for_the_old_ones_alone():
+    history = window()
+    scorer = Ridge(factors_of=Ridge(factors_of=BASE)).train(history)
+    assert scorer.base.item_ids is history.item_ids
+    assert len(scorer.item_ids) == history.n_items + 3
 
 
 def test_a_base_without_factors_is_refused():
