@@ -35,6 +35,7 @@ def canvas(
     row: float = _ROW,
     left: float = 0.25,
     width: float = 0.72,
+    foot: float = 0.55,
 ) -> tuple[Figure, Axes]:
     """Return a figure and its axes: room for `n_rows` rows, the title and a line about it above.
 
@@ -44,11 +45,13 @@ def canvas(
         Height of a row, in inches.
     left, width
         Where the axes begin and how wide they are, in shares of the figure.
+    foot
+        Room below the axes, in inches.
     """
     from matplotlib.figure import Figure
 
     lines = textwrap.wrap(title, _WRAP) or [""]
-    head, foot = 0.55 + 0.24 * len(lines), 0.55
+    head = 0.55 + 0.24 * len(lines)
     height = head + foot + row * max(n_rows, 1)
     figure = Figure(figsize=(_WIDTH, height), dpi=_DPI, facecolor="white")
     axes = figure.add_axes((left, foot / height, width, row * max(n_rows, 1) / height))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pipeline.report.words import change, metric_label, number
 
 _NAMED = 4
+_SHOWN = 8
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,20 @@ class StudyRows:
         return self.start.lift is not None
 
     @property
+    def mixed(self) -> float | None:
+        """What a new mixture reaches, told like the trials; ``None`` where it brings nothing."""
+        begun, most = self.start.value or 0.0, self.winner.value or 0.0
+        if self.best <= most:
+            return None
+        return self.best / begun - 1 if self.relative else self.best
+
+    @property
+    def foremost(self) -> tuple[AxisRow, ...]:
+        """The axes that explain most, in their own order; all of them where they are few."""
+        told = sorted(self.axes, key=lambda axis: -(axis.importance or 0.0))[:_SHOWN]
+        return tuple(axis for axis in self.axes if axis in told)
+
+    @property
     def winner(self) -> TrialRow:
         """The best trial."""
         return max(self.complete, key=lambda row: (row.value or 0.0, -row.number))
@@ -111,7 +126,13 @@ def importance_title(study: StudyRows) -> str:
 
 def coordinates_title(study: StudyRows) -> str:
     """Say where the best trial stands."""
-    where = [f"{name} {number(value)}" for name, value in study.winner.fields.items()]
-    if study.winner is study.start:
-        return f"The start is the best trial: {', '.join(where[:_NAMED])}"
-    return f"The best trial: {', '.join(where[:_NAMED])}{' …' if len(where) > _NAMED else ''}"
+    fields = study.winner.fields
+    where = [
+        f"{axis.name} {number(fields[axis.name])}" for axis in study.axes if axis.name in fields
+    ]
+    who = "The start is the best trial" if study.winner is study.start else "The best trial"
+    if len(study.axes) > _SHOWN:
+        return f"{who}, by the {_SHOWN} of {len(study.axes)} fields that matter most"
+    if len(where) > _NAMED:
+        return f"{who}, and where it stands"
+    return f"{who}: {', '.join(where)}"

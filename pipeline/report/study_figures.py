@@ -6,6 +6,7 @@ Promises: equal rows give equal bytes.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 from pipeline.report.canvas import BLUE, GREY, INK, LIGHT, ORANGE, canvas, name_rows, percent, png
@@ -21,6 +22,7 @@ from pipeline.report.study import (
 from pipeline.report.words import metric_label, number
 
 _MOST = 16
+_LABEL = 12
 _PAPER = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 0.6}
 """Behind a label that lies on lines."""
 
@@ -61,6 +63,9 @@ def history_figure(study: StudyRows) -> bytes:
     ends = [(begun, f"start {study.start.value:.4f}", ORANGE, "top")]
     if best > begun:
         ends.append((best, f"best {study.winner.value:.4f}", BLUE, "bottom"))
+    if (mixed := study.mixed) is not None:
+        axes.plot([last], [mixed], "D", color=BLUE, markersize=7)
+        ends.append((mixed, f"mixed {study.best:.4f}", BLUE, "center"))
     for value, text, colour, side in ends:
         axes.annotate(text, (1.015, value), xycoords=("axes fraction", "data"), fontsize=9,
                       color=colour, va=side)  # fmt: skip
@@ -80,49 +85,73 @@ def importance_figure(study: StudyRows) -> bytes:
     for at, row in enumerate(rows):
         share = row.importance or 0.0
         axes.barh(at, share, height=0.56, color=GREY if at else BLUE, alpha=0.6, linewidth=0)
-        write(axes, share + 0.015, at, f"{100 * share:.0f} %", INK, bold=not at)
+        write(
+            axes,
+            share + 0.015 * (rows[0].importance or 0.0),
+            at,
+            f"{100 * share:.0f} %",
+            INK,
+            bold=not at,
+        )
     name_rows(axes, [row.name for row in rows])
-    axes.set_xlim(0, 1.08)
+    axes.set_xlim(0, min(1.08, 1.25 * (rows[0].importance or 0.0)) or 1)
     axes.xaxis.set_major_formatter(_share)
     return png(figure)
 
 
 def coordinates_figure(study: StudyRows) -> bytes:
-    """Draw each trial as a line over all fields, to the metric it reached at the right."""
+    """Draw each trial as a line over the fields, to the metric it reached at the right.
+
+    Of many fields those that explain most.
+    """
     about = "blue: the best · orange: the start · pale: measured on all windows · grey: given up"
-    figure, axes = canvas(1, coordinates_title(study), about, row=3.6, left=0.08, width=0.86)
+    figure, axes = canvas(
+        1, coordinates_title(study), about, row=3.6, left=0.06, width=0.89, foot=0.75
+    )
     axes.grid(visible=False)
     axes.spines["bottom"].set_visible(False)
-    winner, begun = study.winner, study.start
     values = [row.value or 0.0 for row in study.complete]
-    metric = AxisRow("", min(values), max(values), log=False)
-    for row in sorted(study.trials, key=lambda row: (row is winner, row is begun, row.state)):
-        colour, width, alpha = GREY, 0.8, 0.22
-        if row.state == "complete":
-            colour, width, alpha = BLUE, 0.8, 0.35
-        if row is begun:
-            colour, width, alpha = ORANGE, 1.8, 1.0
-        if row is winner:
-            colour, width, alpha = BLUE, 2.4, 1.0
-        axes.plot(range(len(study.axes) + 1), _heights(row, study.axes, metric), "-o", color=colour,
-                  linewidth=width, markersize=2.5 * width, alpha=alpha)  # fmt: skip
-    labels = []
-    for at, axis in enumerate((*study.axes, metric)):
+    metric = AxisRow(metric_label(study.metric), min(values), max(values), log=False)
+    fields = study.foremost
+    for row in sorted(study.trials, key=lambda row: (row is study.winner, row.start, row.state)):
+        colour, width, alpha = _stroke(study, row)
+        heights = _heights(row, fields, metric)
+        axes.plot(range(len(heights)), heights, "-o", color=colour, linewidth=width,
+                  markersize=2.5 * width, alpha=alpha)  # fmt: skip
+    for at, axis in enumerate((*fields, metric)):
         axes.axvline(at, color=LIGHT, linewidth=1, zorder=0)
-        for height, end in ((-0.03, axis.low), (1.03, axis.high)):
-            axes.text(at, height, number(end), fontsize=8, color=GREY, ha="center",
-                      va="top" if height < 0 else "bottom")  # fmt: skip
-        height = _heights(winner, study.axes, metric)[at]
-        if at < len(study.axes) and not math.isnan(height):
-            axes.text(at + 0.04, height + 0.03, number(winner.fields[axis.name]), fontsize=8.5,
+        for height, end, side in ((-0.03, axis.low, "top"), (1.03, axis.high, "bottom")):
+            axes.text(at, height, number(end), fontsize=8, color=GREY, ha="center", va=side)
+    for at, axis in enumerate(fields):
+        value = study.winner.fields.get(axis.name)
+        if value is not None:
+            axes.text(at + 0.04, _height(axis, value) + 0.03, number(value), fontsize=8.5,
                       color=BLUE, fontweight="bold", va="bottom", bbox=_PAPER)  # fmt: skip
-        labels.append(axis.name.replace(".", ".\n") or metric_label(study.metric))
-    size = 9 if len(labels) <= 8 else 6.5
-    axes.set_xticks(range(len(labels)), labels, parse_math=False, fontsize=size)
+    names = [_wrapped(axis.name) for axis in (*fields, metric)]
+    axes.set_xticks(range(len(names)), names, parse_math=False, fontsize=8)
     axes.set_yticks([])
     axes.set_ylim(-0.12, 1.12)
-    axes.set_xlim(-0.35, len(labels) - 0.65)
+    axes.set_xlim(-0.4, len(names) - 0.6)
     return png(figure)
+
+
+def _stroke(study: StudyRows, row: TrialRow) -> tuple[str, float, float]:
+    """Return colour, width and opacity of a trial's line."""
+    if row is study.winner:
+        return BLUE, 2.4, 1.0
+    if row.start:
+        return ORANGE, 1.8, 1.0
+    return (BLUE, 0.8, 0.35) if row.state == "complete" else (GREY, 0.8, 0.22)
+
+
+def _wrapped(name: str) -> str:
+    """Break a field's name behind dots and, where it is long, behind underscores."""
+    lines = [""]
+    for word in re.findall(r"[^._]+[._]?", name):
+        if lines[-1].endswith(".") or len(lines[-1]) + len(word) > _LABEL:
+            lines.append("")
+        lines[-1] += word
+    return "\n".join(line for line in lines if line)
 
 
 def _reached(study: StudyRows, row: TrialRow) -> float | None:

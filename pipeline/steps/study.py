@@ -31,6 +31,8 @@ Measure = Callable[[str, Recipe, Window], float]
 CLEAR: Final = 0.01
 """Share by which the best of many must be ahead: being the best of many is luck in part."""
 _MIXTURE: Final = "mixture"
+_MOVES: Final = 4
+"""Fields that a sentence names."""
 
 
 @dataclass(frozen=True)
@@ -189,11 +191,13 @@ def _moves(study: Study, recipe: Recipe) -> list[str]:
     """Say what is different from where the search began."""
     start = recipe_from(study.facts["start"])
     was, now = standing(start, study.axes), standing(recipe, study.axes)
-    return [
+    moves = [
         f"{field} {was[field]:g} → {value:g}" if field in was else f"{field} {value:g}"
         for field, value in now.items()
         if was.get(field) != value
     ]
+    more = len(moves) - _MOVES
+    return moves if more < 2 else [*moves[:_MOVES], f"{more} more fields"]
 
 
 def _on(found: Found, until: str) -> str:
@@ -208,9 +212,14 @@ def _lift(found: Found) -> float:
 def _sentence(found: Found, until: str, moves: Sequence[str]) -> str:
     lift = f"is {change(_lift(found)).removeprefix('+')} better" if found.start else "is no more 0"
     return (
-        f"{found.name} {lift} {_on(found, until)} with {', '.join(moves)}; "
+        f"{found.name} {lift} {_on(found, until)} with {_listed(moves)}; "
         f"the next night judges it as {NAME!r}"
     )
+
+
+def _listed(moves: Sequence[str]) -> str:
+    *most, last = moves
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def _none_sentence(found: Found, until: str) -> str:

@@ -56,6 +56,22 @@ def test_titles_state_the_finding():
     assert coordinates_title(NOTHING) == "The start is the best trial: alpha 100, depth 2"
 
 
+def test_of_many_fields_those_that_matter_are_drawn():
+    many = tuple(AxisRow(f"als.a_long_name_{n}", 0.0, 1.0, False, n / 100) for n in range(12))
+    assert [axis.name[-1] for axis in replace(STUDY, axes=many).foremost] == list("45678901")
+    study = replace(STUDY, axes=many, trials=tuple(replace(t, fields={}) for t in TRIALS))
+    assert coordinates_title(study) == "The best trial, by the 8 of 12 fields that matter most"
+    assert size_of(study_figures(study)["coordinates.png"])[0] == 8 * 144
+
+
+def test_a_new_mixture_is_told_like_the_trials():
+    assert STUDY.mixed is None
+    mixed = replace(STUDY, best=0.30)
+    assert mixed.mixed == pytest.approx(0.5)
+    assert history_title(mixed) == "Tuning lifts NDCG@20 of als by 50 %"
+    assert study_figures(mixed)["history.png"] != study_figures(STUDY)["history.png"]
+
+
 def test_a_trial_that_moves_changes_the_picture():
     moved = replace(TRIALS[3], fields={**FIELDS, "alpha": 40.0})
     other = study_figures(replace(STUDY, trials=(*TRIALS[:3], moved)))
