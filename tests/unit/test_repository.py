@@ -20,6 +20,7 @@ LOCKS = (
     "bootstrap.lock",
     "requirements.lock",
     "movielens.lock",
+    "lightfm.lock",
     "docker/pipeline.lock",
     "docker/gpu.lock",
     "docker/mlflow.lock",
@@ -198,6 +199,16 @@ def test_the_lock_holds_what_the_project_asks_for() -> None:
     locked = {pin.split("==")[0] for pin in pins("requirements.lock")}
     missing = [a for a in asked if re.split(r"[<>=\[ ]", a)[0].lower() not in locked]
     assert asked and not missing
+
+
+def test_lightfm_is_built_from_what_the_extra_names_and_with_what_the_lock_names() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    locked = pins("lightfm.lock")
+    assert set(project["optional-dependencies"]["lightfm"]) <= locked
+    assert {pin.split("==")[0] for pin in locked} == {"rectools-lightfm", "setuptools"}
+    # What it runs with is there without it.
+    needed = {"numpy", "requests", "scikit-learn", "scipy"}
+    assert needed <= {pin.split("==")[0] for pin in pins("requirements.lock")}
 
 
 # --- words --------------------------------------------------------------------------------------
