@@ -1,0 +1,363 @@
+"""How fast are the lists? Exact top 20 for everybody, against implicit's `recommend` and torch.
+
+On Gowalla (train part: 29,858 users, 40,981 items), without what a user has had, at 128 and at
+1,024 factors. The factors are drawn, not learnt: a fixed seed, a spectrum that falls as 1/√j, norms
+of items that spread as popularity does; the work of a product and of a choice is the same.
+
+First each library's settings are tried on a few thousand users, and its best one is taken (for
+implicit: threads of its own and of the BLAS; for torch: users at a time). Then all lists are
+compared, see `alike`; a list that differs by more than rounding ends the benchmark. Then the clock:
+ours, theirs, ours, theirs ... within one process; a ratio is the median over the rounds of their
+seconds over ours in the same round, so above 1 ours is the faster one. Torch takes part where it is
+installed.
+
+Also: what stands beside factors (links between items, own counts), and by how much the process
+grows while the lists of equally many users are made from ever larger catalogues.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import scipy.sparse as sp
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pipeline.models.contract import Scores
+from pipeline.models.topk import Lists, top_k
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = (ROOT / "data", ROOT.parent / "shared" / "data")
+"""Where a folder of data sets is looked for without ``--data``."""
+K = 20
+WIDTHS = {128: 7, 1024: 3}
+"""Factors, and rounds of the clock."""
+TRIED = 4096
+"""Users that a library's settings are tried on."""
+LINKS = 200
+CATALOGUES = (40_000, 160_000, 640_000)
+MEMORY_USERS = 2_000
+ROUNDING = 2.0**-24
+
+Peer = Callable[[Scores, sp.csr_matrix], NDArray[np.integer[Any]]]
+"""Scores and what to leave out -> users × k items."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one way took; ``None`` where it was not measured.
+
+    `ratio` is its seconds over ours, `alike` the share of its lists that hold the very items of
+    ours (the others differ by rounding alone).
+    """
+
+    what: str
+    seconds: float | None = None
+    users_per_second: float | None = None
+    ratio: float | None = None
+    alike: float | None = None
+    peak_mb: float | None = None
+    note: str = ""
+
+
+class DifferentError(Exception):
+    """Two ways gave lists that rounding does not explain."""
+
+
+def seen_of(file: Path) -> sp.csr_matrix:
+    """Read pairs of numbered users and items."""
+    pairs = pl.read_parquet(file)
+    user, item = (pairs[name].to_numpy() for name in ("user", "item"))
+    ones = np.ones(len(pairs), np.float32)
+    seen = sp.csr_matrix((ones, (user, item)), shape=(user.max() + 1, item.max() + 1))
+    seen.sum_duplicates()
+    return seen
+
+
+def drawn(n_users: int, n_items: int, factors: int, seed: int = 0) -> Scores:
+    """Draw factors with the spectrum and the spread of norms that learnt ones have."""
+    rng = np.random.default_rng(seed)
+    users = rng.standard_normal((n_users, factors), np.float32)
+    items = rng.standard_normal((n_items, factors), np.float32)
+    users *= np.arange(1, factors + 1, dtype=np.float32) ** np.float32(-0.5)
+    items *= np.exp(0.5 * rng.standard_normal((n_items, 1), np.float32))
+    return Scores(users, items)
+
+
+def alike(
+    ours: Lists, theirs: NDArray[np.integer[Any]], scores: Scores, seen: sp.csr_matrix
+) -> float:
+    """Compare lists of full length as sets; return the share of users for whom they are equal.
+
+    Where they are not, the items that only one of them holds must be too close for a float32
+    product to tell: any two of them, one of each list, lie at most twice the bound of its rounding
+    apart, ``2·f·2⁻²⁴·‖u‖·max‖v‖``, by scores in float64.
+
+    Raises
+    ------
+    DifferentError
+        A list is shorter, holds an item twice or one that was to be left out, or differs by more.
+    """
+    n, n_items = scores.shape
+    k = theirs.shape[1]
+    if (ours.counts != k).any():
+        raise DifferentError(f"user {np.argmax(ours.counts != k)}: our list is shorter than {k}")
+    row = np.repeat(np.arange(n), k)
+    mine, other = row * n_items + ours.item, row * n_items + theirs.ravel()
+    gone = np.repeat(np.arange(n), np.diff(seen.indptr)) * n_items + seen.indices
+    for name, pairs in (("our list", mine), ("theirs", other)):
+        unique, count = np.unique(pairs, return_counts=True)
+        if len(unique) < len(pairs):
+            raise DifferentError(_pair(unique[np.argmax(count > 1)], n_items, f"twice in {name}"))
+        wrong = np.intersect1d(pairs, gone)
+        if len(wrong):
+            raise DifferentError(_pair(wrong[0], n_items, f"in {name}, though the user had it"))
+    left, right = np.setdiff1d(mine, other), np.setdiff1d(other, mine)
+    users, items = scores.users.astype(np.float64), scores.items.astype(np.float64)
+    longest = np.linalg.norm(items, axis=1).max()
+    ends = []
+    for pairs in (left, right):
+        user, item = np.divmod(pairs, n_items)
+        score = np.einsum("nf,nf->n", users[user], items[item])
+        low, high = np.full(n, np.inf), np.full(n, -np.inf)
+        np.minimum.at(low, user, score)
+        np.maximum.at(high, user, score)
+        ends.append((low, high))
+    (our_low, our_high), (their_low, their_high) = ends
+    apart = np.maximum(our_high - their_low, their_high - our_low)
+    bound = 2 * users.shape[1] * ROUNDING * np.linalg.norm(users, axis=1) * longest
+    far = np.flatnonzero(apart > bound)
+    if len(far):
+        user = far[0]
+        raise DifferentError(
+            f"user {user}: the lists hold items that score {apart[user]:.3g} apart, "
+            f"where rounding explains {bound[user]:.3g}"
+        )
+    return 1 - len(np.unique(left // n_items)) / n
+
+
+def _pair(pair: np.integer[Any], n_items: int, what: str) -> str:
+    return f"user {pair // n_items}: item {pair % n_items} is {what}"
+
+
+def ours(scores: Scores, seen: sp.csr_matrix) -> Lists:
+    return top_k(scores, K, exclude=seen)
+
+
+def implicit_by(own: int, blas: int) -> Peer:
+    """Return implicit's `recommend` on so many threads of its own and of the BLAS."""
+    from implicit.cpu.als import AlternatingLeastSquares
+
+    def lists(scores: Scores, seen: sp.csr_matrix) -> NDArray[np.integer[Any]]:
+        with threadpool_limits(blas, "blas"):
+            model.user_factors, model.item_factors = scores.users, scores.items
+            return model.recommend(np.arange(scores.shape[0]), seen, N=K)[0]
+
+    with threadpool_limits(1, "blas"):  # it warns of more
+        model = AlternatingLeastSquares(factors=1, num_threads=own)
+    return lists
+
+
+def torch_by(at_once: int) -> Peer:
+    """Return the plain way in torch, so many users at a time."""
+    import torch
+
+    def lists(scores: Scores, seen: sp.csr_matrix) -> NDArray[np.integer[Any]]:
+        users, items = torch.from_numpy(scores.users), torch.from_numpy(scores.items).T
+        found = np.empty((scores.shape[0], K), np.int64)
+        with torch.inference_mode():
+            for start in range(0, len(users), at_once):
+                part = slice(start, start + at_once)
+                block = users[part] @ items
+                row, column = (torch.from_numpy(at.astype(np.int64)) for at in seen[part].nonzero())
+                block[row, column] = -torch.inf
+                found[part] = torch.topk(block, K, dim=1).indices.numpy()
+        return found
+
+    return lists
+
+
+def peers() -> dict[str, dict[str, Peer]]:
+    """Return the settings of each library to choose from; none where it is not installed."""
+    cores = os.cpu_count() or 1
+    threads = dict.fromkeys([(cores, 1), (1, 1), (1, cores), (cores, cores)])
+    by_torch = {}
+    if importlib.util.find_spec("torch"):
+        by_torch = {f"{n} users at a time": torch_by(n) for n in (128, 512, 2048)}
+    return {
+        "implicit": {
+            f"threads: {own} of its own, {blas} of the BLAS": implicit_by(own, blas)
+            for own, blas in threads
+        },
+        "torch": by_torch,
+    }
+
+
+def compare(scores: Scores, seen: sp.csr_matrix, rounds: int) -> list[Row]:
+    """Choose settings, compare the lists, then take the time in turn."""
+    n = scores.shape[0]
+    few = Scores(scores.users[:TRIED], scores.items), seen[:TRIED]
+    chosen = {name: _best(settings, *few) for name, settings in peers().items()}
+    runs = {name: found[1] for name, found in chosen.items() if found}
+    reference = ours(scores, seen)
+    same = {name: alike(reference, run(scores, seen), scores, seen) for name, run in runs.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in ("ours", *runs)}
+    for _ in range(rounds):
+        for name, run in {"ours": ours, **runs}.items():
+            seconds[name].append(_taken(lambda run=run: run(scores, seen)))
+    prefix = f"{scores.users.shape[1]:,} factors: "
+    rows = [_row(f"{prefix}ours", seconds["ours"], n)]
+    for name, found in chosen.items():
+        if found is None:
+            rows.append(Row(f"{prefix}{name}", note="not installed"))
+            continue
+        pairs = zip(seconds[name], seconds["ours"], strict=True)
+        ratio = statistics.median(theirs / mine for theirs, mine in pairs)
+        rows.append(_row(f"{prefix}{name}", seconds[name], n, ratio, same[name], found[0]))
+    return rows
+
+
+def beside(scores: Scores, seen: sp.csr_matrix) -> list[Row]:
+    """Take the time of lists from links and own counts, alone and beside factors."""
+    n, n_items = scores.shape
+    rng = np.random.default_rng(1)
+    # Where a link leads is drawn as often as an item is had, so that links meet as real ones do.
+    to = seen.indices[rng.integers(0, seen.nnz, n_items * LINKS)]
+    weight = rng.random(len(to), np.float32)
+    links = sp.csr_matrix((weight, to, np.arange(n_items + 1) * LINKS), shape=(n_items, n_items))
+    own = seen.copy()
+    own.data = rng.random(own.nnz, np.float32)
+    users, items = scores.users, scores.items
+    cases = {
+        f"{LINKS} links an item": (Scores(profile=seen, links=links), seen),
+        f"factors and {LINKS} links": (Scores(users, items, profile=seen, links=links), seen),
+        "factors and own counts": (Scores(users, items, own), None),
+        "own counts": (Scores(sparse=own), None),
+    }
+    return [
+        _row(f"ours: {what}", [_taken(lambda case=case: ours(*case)) for _ in range(3)], n)
+        for what, case in cases.items()
+    ]
+
+
+def growth(n_items: int) -> float:
+    """Return by how many MB this process grows at its peak while it makes lists."""
+    scores = drawn(MEMORY_USERS, n_items, 128)
+    rng = np.random.default_rng(2)
+    cells = np.ones(MEMORY_USERS * 30, np.float32), rng.integers(0, n_items, MEMORY_USERS * 30)
+    seen = sp.csr_matrix((*cells, np.arange(MEMORY_USERS + 1) * 30), shape=scores.shape)
+    seen.sum_duplicates()
+    ours(Scores(scores.users[:300], scores.items[:1000]), seen[:300, :1000])  # loads what it needs
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before = _status("VmRSS")
+    ours(scores, seen)
+    return _status("VmHWM") - before
+
+
+def memory() -> list[Row]:
+    """Measure `growth` for each catalogue, in a process of its own."""
+    rows = []
+    for n_items in CATALOGUES:
+        command = [sys.executable, __file__, "--grow", str(n_items)]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        what = f"ours: {MEMORY_USERS:,} users, {n_items:,} items, 128 factors"
+        rows.append(Row(what, peak_mb=float(done.stdout)))
+    return rows
+
+
+def _best(
+    settings: dict[str, Peer], scores: Scores, seen: sp.csr_matrix
+) -> tuple[str, Peer] | None:
+    if not settings:
+        return None
+    taken = {
+        name: min(_taken(lambda run=run: run(scores, seen)) for _ in range(2))
+        for name, run in settings.items()
+    }
+    fastest = min(taken, key=lambda name: taken[name])
+    return fastest, settings[fastest]
+
+
+def _taken(work: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def _row(
+    what: str,
+    seconds: list[float],
+    users: int,
+    ratio: float | None = None,
+    same: float | None = None,
+    note: str = "",
+) -> Row:
+    median = statistics.median(seconds)
+    return Row(what, median, users / median, ratio, same, None, note)
+
+
+def _status(field: str) -> float:
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    kilobytes = next(line.split()[1] for line in lines if line.startswith(f"{field}:"))
+    return int(kilobytes) / 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, help="folder that holds gowalla/train.parquet")
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    parser.add_argument("--grow", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.grow:
+        print(growth(options.grow))
+        return
+    data = options.data or next((path for path in DATA if path.is_dir()), DATA[0])
+    file = data / "gowalla" / "train.parquet"
+    if not file.is_file():
+        raise SystemExit(f"there is no {file}; name the folder that holds gowalla/ by --data")
+    seen = seen_of(file)
+    rows: list[Row] = []
+    for factors, rounds in WIDTHS.items():
+        print(f"{factors:,} factors ...", file=sys.stderr)
+        scores = drawn(*seen.shape, factors)
+        rows += compare(scores, seen, rounds)
+    print("beside factors, memory ...", file=sys.stderr)
+    rows += beside(drawn(*seen.shape, 128), seen) + memory()
+    if options.json:
+        print(json.dumps({"rows": [asdict(row) for row in rows]}))
+    else:
+        show(rows)
+
+
+def show(rows: list[Row]) -> None:
+    def cell(value: float | None, form: str) -> str:
+        return "" if value is None else format(value, form)
+
+    print(f"{'what':<48} {'seconds':>8} {'users/s':>8} {'/ ours':>7} {'alike':>8} {'+MB':>5}")
+    for row in rows:
+        print(
+            f"{row.what:<48} {cell(row.seconds, '.2f'):>8} {cell(row.users_per_second, ',.0f'):>8} "
+            f"{cell(row.ratio, '.2f'):>7} {cell(row.alike, '.3%'):>8} {cell(row.peak_mb, '.0f'):>5}"
+            f"  {row.note}".rstrip()
+        )
+
+
+if __name__ == "__main__":
+    main()
