@@ -160,10 +160,12 @@ class Als(Recipe):
     random_state: int = Field(default=0, ge=0, description="Seed of the start vectors.")
 
     def memory(self, history: History) -> int:
-        """Cells in both directions, and the factors in every form that the fit holds them."""
-        cells = len(history.item)
+        """The events while they are summed; or cells in both directions, factors, and a part of
+        the items' in float64.
+        """
         rows = history.n_users + history.n_items
-        return cells * 40 + rows * self.factors * 12
+        factors = rows * self.factors * 8 + min(history.n_items, _GRAM_ROWS) * self.factors * 8
+        return max(len(history.item) * 16, int(history.seen.nnz) * 16 + factors)
 
     def train(self, history: History, *, salt: int = 0, progress: Progress = silent) -> AlsScorer:
         """Fit the items, then each user exactly.

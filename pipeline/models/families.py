@@ -10,15 +10,28 @@ from pydantic import Field, TypeAdapter, ValidationError
 from pipeline.errors import ConfigError
 from pipeline.models.blend import Blend
 from pipeline.models.contract import Arrays, Recipe, Scorer
+from pipeline.models.ease import Ease
 from pipeline.models.factorize import Als
 from pipeline.models.hybrid import LightFm
+from pipeline.models.neighbours import ItemKnn
 from pipeline.models.popularity import DecayedPopularity, Popularity
 from pipeline.models.ratings import Rated
 from pipeline.models.repeats import OwnCounts
 from pipeline.models.ridge import Ridge
+from pipeline.models.walks import Walks
 
 AnyRecipe = Annotated[
-    Popularity | DecayedPopularity | OwnCounts | Als | Rated | Ridge | LightFm | Blend,
+    Popularity
+    | DecayedPopularity
+    | OwnCounts
+    | Als
+    | ItemKnn
+    | Ease
+    | Walks
+    | Rated
+    | Ridge
+    | LightFm
+    | Blend,
     Field(discriminator="family"),
 ]
 """A recipe of any family, told apart by `family`."""

@@ -107,7 +107,7 @@ class OwnCounts(Recipe):
 
     def memory(self, history: History) -> int:
         """The cells of the window, and as much again while they are summed."""
-        return len(history.item) * 60
+        return len(history.item) * 70
 
     def train(
         self, history: History, *, salt: int = 0, progress: Progress = silent

@@ -1,0 +1,155 @@
+"""EASE: each item as a linear regression on all the others, in closed form.
+
+Promises: the weights are those of Steck (2019) exactly, then cut to the strongest of each item, as
+a regression of that item on the few that matter; the result is the same to the bit for any number
+of threads. More items than the limit: the most popular take part, the others have no links, and a
+line of progress says so.
+
+With X what users had (`links.presence`, that of mean weight at the window's end counting 1)::
+
+    B = argmin ‖X − X B‖² + λ ‖B‖²  with  diag(B) = 0
+    P = (XᵀX + λI)⁻¹,   B(i, j) = −P(i, j) / P(j, j)
+
+In float64: the condition of XᵀX + λI is up to (largest eigenvalue of XᵀX) / λ, a million and more
+for people with a thousand items and a small λ; float32 has seven digits and would keep one.
+One matrix of items² · 8 bytes, inverted in place, is all that it needs beside the cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+from pydantic import Field
+from threadpoolctl import threadpool_limits
+
+from pipeline.base import Progress, silent
+from pipeline.data.matrix import History
+from pipeline.errors import ConfigError
+from pipeline.models.links import (
+    HALF_LIVES,
+    NEIGHBOURS,
+    LinksRecipe,
+    LinksScorer,
+    cut,
+    presence,
+    presence_memory,
+)
+from pipeline.models.tuning import Span
+
+_ROWS = 128
+"""Rows of the dense matrix that are filled, or cut, at a time."""
+_BLAS_BUFFER = 32 << 20
+"""What OpenBLAS packs matrices into."""
+
+
+class Ease(LinksRecipe):
+    """Embarrassingly shallow autoencoder (Steck 2019)."""
+
+    space: ClassVar[Mapping[str, Span]] = {
+        "regularization": Span((10.0, 30.0, 100.0, 300.0, 1000.0), 1.0, 10_000.0),
+        "neighbours": NEIGHBOURS,
+        "half_life_days": HALF_LIVES,
+        "profile_half_life_days": HALF_LIVES,
+    }
+
+    family: Literal["ease"] = Field(default="ease", description="Name of the family.")
+    regularization: float = Field(
+        default=200.0,
+        ge=1e-3,
+        le=1e6,
+        description="Weight of the squared links; in people who had an item today.",
+    )
+    item_limit: int = Field(
+        default=10_000,
+        ge=1,
+        le=50_000,
+        description="Items that take part, the most popular ones; memory grows with the square of "
+        "it (10,000 take 0.8 GB), time with the cube.",
+    )
+
+    def memory(self, history: History) -> int:
+        """The events while they are sorted; or the dense matrix beside cells or links."""
+        items = min(self.item_limit, history.n_items)
+        links = items * min(self.neighbours, items)
+        cells = int(history.seen.nnz)
+        beside = cells * 12 + max(cells * 12, links * 24)
+        dense = items**2 * 8 + items * _ROWS * 24 + _BLAS_BUFFER
+        return max(presence_memory(history), dense + beside)
+
+    def train(self, history: History, *, salt: int = 0, progress: Progress = silent) -> LinksScorer:
+        """Invert once; nothing is random.
+
+        Raises
+        ------
+        ConfigError
+            The matrix cannot be inverted, because the regularization is too small.
+        """
+        cells = presence(history, self.half_life_days)
+        if cells.nnz:
+            cells.data /= presence(history, None).data.mean()
+        items = self._taking_part(cells, progress)
+        cells = cells[:, items]
+        progress(f"ease: inverting {len(items)} × {len(items)}")
+        inverse = _inverse(_gram(cells, self.regularization), self.regularization)
+        links = _strongest(inverse, self.neighbours).tocoo()
+        whole = (links.data, (items[links.row], items[links.col]))
+        return self.linked(history, sp.csr_matrix(whole, shape=(history.n_items,) * 2))
+
+    def _taking_part(self, cells: sp.csr_matrix, progress: Progress) -> NDArray[np.intp]:
+        """Return the most popular items, in the order of the catalogue."""
+        popularity = np.bincount(cells.indices, cells.data, cells.shape[1])
+        order = np.argsort(-popularity, kind="stable")
+        if len(order) > self.item_limit:
+            progress(
+                f"ease: the {self.item_limit} most popular of {len(order)} items take part, the "
+                "others get no links"
+            )
+        return np.sort(order[: self.item_limit])
+
+
+def _gram(cells: sp.csr_matrix, regularization: float) -> NDArray[np.float64]:
+    """Return ``XᵀX + λI`` dense, in the order of columns that LAPACK works on in place."""
+    turned, n = cells.T.tocsr(), cells.shape[1]
+    gram = np.empty((n, n), np.float64, order="F")
+    for start in range(0, n, _ROWS):
+        gram[:, start : start + _ROWS] = (turned[start : start + _ROWS] @ cells).toarray().T
+    gram[np.diag_indices(n)] += regularization
+    return gram
+
+
+def _inverse(gram: NDArray[np.float64], regularization: float) -> NDArray[np.float64]:
+    """Invert in place by Cholesky; only the lower triangle of the result is filled."""
+    from scipy.linalg import lapack
+
+    # Two threads share the work differently than one does, which shows in the last bits.
+    with threadpool_limits(1, "blas"):
+        factor, failed = lapack.dpotrf(gram, lower=1, clean=0, overwrite_a=1)
+        if not failed:
+            inverse, failed = lapack.dpotri(factor, lower=1, overwrite_c=1)
+    if failed:
+        raise ConfigError(
+            f"ease: the items cannot be told apart; raise regularization ({regularization})"
+        )
+    lower: NDArray[np.float64] = inverse
+    return lower
+
+
+def _strongest(inverse: NDArray[np.float64], most: int) -> sp.csr_matrix:
+    """Return B, of each column its strongest cells, from the lower triangle of P."""
+    n = len(inverse)
+    diagonal = inverse.diagonal().copy()
+    parts = []
+    for start in range(0, n, _ROWS):
+        stop = min(start + _ROWS, n)
+        block = np.empty((stop - start, n))
+        block[:, :start] = inverse[start:stop, :start]
+        block[:, stop:] = inverse[stop:, start:stop].T
+        square = np.tril(inverse[start:stop, start:stop], -1)
+        block[:, start:stop] = square + square.T
+        block /= -diagonal[start:stop, None]
+        parts.append(cut(sp.csr_matrix(block.astype(np.float32)), most))
+    return sp.vstack(parts, format="csr").T.tocsr()

@@ -1,0 +1,139 @@
+"""What a recipe says it needs, beside what a process of its own really took at its peak."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from pipeline.data.described import Described
+from pipeline.data.matrix import History
+from pipeline.models import families
+from pipeline.models.bpr import Bpr
+from pipeline.models.contract import Recipe
+from pipeline.models.ease import Ease
+from pipeline.models.factorize import Als
+from pipeline.models.hybrid import LightFm
+from pipeline.models.neighbours import ItemKnn
+from pipeline.models.popularity import DecayedPopularity, Popularity
+from pipeline.models.ratings import Rated
+from pipeline.models.repeats import OwnCounts
+from pipeline.models.spectral import Svd
+from pipeline.models.walks import Walks
+
+ROOT = Path(__file__).parents[2]
+END = datetime(2026, 3, 1, tzinfo=UTC)
+US_PER_DAY = 86_400_000_000
+EVENTS = 1_500_000
+RECIPES: dict[str, Recipe] = {
+    "popularity": Popularity(),
+    "decayed_popularity": DecayedPopularity(),
+    "own_counts": OwnCounts(),
+    "als": Als(iterations=1, device="cpu"),
+    "svd": Svd(factors=256),
+    "bpr": Bpr(iterations=1),
+    "rated": Rated(iterations=1),
+    "item_knn": ItemKnn(),
+    "ease": Ease(item_limit=6_000),
+    "walks": Walks(),
+    "ridge": families.recipe_from(
+        {"family": "ridge", "factors_of": {"family": "als", "iterations": 1, "device": "cpu"}}
+    ),
+    "lightfm": LightFm(iterations=1),
+}
+"""One a family, with sizes that people would use; rounds do not change the peak."""
+# The first training pays for imports and the BLAS's buffers, which are no part of an estimate; so
+# the child trains on a small window first. `clear_refs` then makes the peak that of now.
+CHILD = """
+import gc, json, sys
+import numpy as np
+from pathlib import Path
+from pipeline.data.matrix import History
+from pipeline.models import families
+
+def read(name):
+    return History.from_arrays(dict(np.load(sys.argv[1] + "/" + name + ".npz")))
+
+def kib(key):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(key + ":"))
+
+recipe = families.recipe_from(json.loads(sys.argv[2]))
+recipe.train(read("small"))
+history = read("large")
+gc.collect()
+Path("/proc/self/clear_refs").write_text("5")
+before = kib("VmRSS")
+scorer = recipe.train(history)
+print(json.dumps((kib("VmHWM") - before) * 1024))
+"""
+
+
+def features(rng: np.random.Generator, rows: int, width: int, each: int) -> Described:
+    """Rows with some features, a few of which many rows have."""
+    column = (rng.beta(0.5, 3, rows * each) * width).astype(np.int32)
+    cells = sp.csr_matrix(
+        (np.ones(rows * each, np.float32), (np.repeat(np.arange(rows), each), column)),
+        shape=(rows, width),
+    )
+    return Described(np.array([f"f={at:05}" for at in range(width)]), cells)
+
+
+def synthetic(events: int, n_users: int, n_items: int) -> History:
+    """People with a few items or many, items with few people or many, a third of it repeats.
+
+    The items are described by a quarter as many features, the people by few.
+    """
+    rng = np.random.default_rng(0)
+    busy = rng.gamma(0.7, size=n_users) + 0.05
+    known = 1.0 / (10 + np.arange(n_items))
+    user = np.sort(rng.choice(n_users, events, p=busy / busy.sum()))
+    item = rng.choice(n_items, events, p=known / known.sum())
+    again = np.flatnonzero((rng.random(events) < 0.3) & (np.diff(user, prepend=-1) == 0))
+    item[again] = item[again - 1]
+    days = rng.uniform(0.1, 300, events)
+    at = END.timestamp() * 1e6 - days * US_PER_DAY
+    order = np.lexsort((at, user))
+    return History(
+        user_ids=np.array([f"u{user:07}" for user in range(n_users)]),
+        item_ids=np.array([f"i{item:07}" for item in range(n_items)]),
+        indptr=np.searchsorted(user, np.arange(n_users + 1)).astype(np.int64),
+        item=item[order].astype(np.int32),
+        at=at[order].astype(np.int64),
+        weight=np.ones(events, np.float32),
+        end=END,
+        rating=rng.integers(1, 6, events).astype(np.float32),
+        of_items=features(rng, n_items, n_items // 4, 6),
+        of_users=features(rng, n_users, 60, 3),
+    )
+
+
+@pytest.fixture(scope="module")
+def windows(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("windows")
+    np.savez(folder / "small.npz", **synthetic(5_000, 300, 100).arrays())
+    np.savez(folder / "large.npz", **synthetic(EVENTS, 60_000, 12_000).arrays())
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES.keys())
+def test_the_estimate_is_within_30_percent_of_the_peak(recipe, windows):
+    if recipe.family == "lightfm":
+        pytest.importorskip("lightfm")
+    child = subprocess.run(
+        [sys.executable, "-c", CHILD, str(windows), recipe.model_dump_json()],
+        check=True,
+        capture_output=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    peak = json.loads(child.stdout)
+    said = recipe.memory(History.from_arrays(dict(np.load(windows / "large.npz"))))
+    assert 0.7 * peak <= said <= 1.3 * peak, f"{said / 2**20:.0f} of {peak / 2**20:.0f} MiB"
