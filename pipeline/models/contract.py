@@ -239,9 +239,20 @@ class Recipe(Frozen):
     @property
     def hash(self) -> str:
         """First 12 hex digits of the sha256 of the recipe's canonical JSON."""
-        chosen = self.model_dump(mode="json", exclude=set(self.not_hashed))
-        canonical = json.dumps(chosen, sort_keys=True)
+        canonical = json.dumps(self._hashed(), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+    def _hashed(self) -> dict[str, Any]:
+        """Return what the hash is of: all fields but `not_hashed`, of the parts as well."""
+        chosen = self.model_dump(mode="json", exclude=set(self.not_hashed))
+        for name in chosen:
+            value = getattr(self, name)
+            if isinstance(value, Recipe):
+                chosen[name] = value._hashed()
+            elif isinstance(value, dict):
+                parts = {key: part for key, part in value.items() if isinstance(part, Recipe)}
+                chosen[name] |= {key: part._hashed() for key, part in parts.items()}
+        return chosen
 
     @abstractmethod
     def memory(self, history: History) -> int:

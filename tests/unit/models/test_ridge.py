@@ -340,6 +340,20 @@ def test_it_settles_its_base_and_then_itself():
     assert Ridge(factors_of=BASE).hash != Ridge(factors_of=Als()).hash
 
 
+def test_another_device_of_a_part_is_the_same_recipe():
+    for dumped in (
+        {"family": "ridge", "factors_of": {"family": "als"}},
+        {"family": "blend", "parts": {"a": {"family": "als"}, "b": {"family": "popularity"}}},
+    ):
+        recipe = families.recipe_from(dumped)
+        (inner,) = (value for value in dumped.values() if isinstance(value, dict))
+        als = inner.get("a", inner)
+        als["device"] = "cuda"
+        assert families.recipe_from(dumped).hash == recipe.hash
+        als["alpha"] = 2.0
+        assert families.recipe_from(dumped).hash != recipe.hash
+
+
 def test_memory_knows_of_features_and_of_the_vectors_of_its_base():
     history = window(users=True)
     bare = replace(history, of_items=None, other_items=None, of_users=None)
