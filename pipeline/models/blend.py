@@ -7,7 +7,8 @@ written out. A part that has nothing to say to a user adds nothing to their list
 The score of (user, item) is, over the parts p with their scores s and weights w::
 
     Σ w[p] · s[p](user, item) · trend(item) / max over items of the same
-    trend(item) = (people who had it of late / people who ever had it) ** trend_exponent
+    trend(item) = (people who had it of late / people who ever had it) ** trend
+                  · (1 / people who ever had it) ** spread
 
 Parts that only repeat carry their own recency: they are not multiplied by the trend.
 """
@@ -38,14 +39,14 @@ from pipeline.models.contract import (
 from pipeline.models.popularity import item_popularity
 from pipeline.models.topk import top_k
 from pipeline.models.tuning import Span, Trials
-from pipeline.models.weighing import Mixture, choose
+from pipeline.models.weighing import COVERAGE_COUNTS, Mixture, choose
 
 if TYPE_CHECKING:
     from pipeline.models.families import AnyRecipe
 
 _FLOOR = 1e-4
 """The weakest trend: an item that nobody has had for long keeps its place among its like."""
-_PARTS, _WEIGHTS, _TREND = "parts", "weights", "trend"
+_PARTS, _WEIGHTS, _TREND, _SPREAD = "parts", "weights", "trend", "spread"
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,13 +91,12 @@ class BlendScorer(Scorer):
     def _sum(self, history: History, scores: Sequence[Scores]) -> Scores:
         known = np.diff(history.indptr) > 0
         summed = []
-        for name, found in zip(self.parts, scores, strict=True):
-            can = self.parts[name].capabilities
-            if not can.repeats_only:
-                found = trended(found, self.trend)
+        for (name, part), found in zip(self.parts.items(), scores, strict=True):
+            can = part.capabilities
+            moved = found if can.repeats_only else trended(found, self.trend)
             # What is said to everybody is no list for somebody of whom nothing is known.
             to = known if can.repeats_only or can.baseline is not None else None
-            summed.append(scaled(found, self.weights[name], to))
+            summed.append(scaled(moved, self.weights[name], to))
         return joined(summed)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -148,6 +148,7 @@ class Blend(Recipe):
     space: ClassVar[Mapping[str, Span]] = {
         _WEIGHTS: Span((0.0, 0.1, 0.3, 0.6, 1.0, 2.0, 4.0), 0.0, 10.0, log=False),
         _TREND: Span((0.0, 0.15, 0.25, 0.35, 0.5, 0.7), 0.0, 1.0, log=False),
+        _SPREAD: Span((0.0, 0.05, 0.1, 0.2, 0.3), 0.0, 1.0, log=False),
     }
 
     family: Literal["blend"] = Field(default="blend", description="Name of the family.")
@@ -162,6 +163,12 @@ class Blend(Recipe):
         ge=0,
         le=1,
         description="Exponent of the trend that the parts' scores are multiplied by; 0 is none.",
+    )
+    spread: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Exponent by which items that many had are held back; 0 is not at all.",
     )
     trend_half_life_days: float = Field(
         default=7.0, gt=0, le=3650, description="Days after which somebody counts half in a trend."
@@ -204,14 +211,15 @@ class Blend(Recipe):
             name: part.settle(trials, partial(_told, progress, name))
             for name, part in heard.items()
         }
-        mixture = Mixture({name: self.weights.get(name, 1.0) for name in parts}, self.trend)
+        weights = {name: self.weights.get(name, 1.0) for name in parts}
+        mixture = Mixture(weights, self.trend, self.spread)
         if self.tune and parts:
             progress("weights of the parts")
             mixture = choose(
                 mixture,
                 trials.pools(parts),
-                weights=self.space[_WEIGHTS].tries if _WEIGHTS in self.tune else (),
-                trends=self.space[_TREND].tries if _TREND in self.tune else (),
+                tries={name: self.space[name].tries for name in self.tune},
+                coverage_counts=COVERAGE_COUNTS if trials.discovery else 0.0,
                 still=[name for name, part in parts.items() if part.capabilities.repeats_only],
                 trend_of=self._trend,
             )
@@ -221,6 +229,7 @@ class Blend(Recipe):
                 "parts": {name: parts[name] for name in kept},
                 "weights": kept,
                 "trend": mixture.trend,
+                "spread": mixture.spread,
                 "tune": (),
             }
         )
@@ -242,20 +251,18 @@ class Blend(Recipe):
             parts=parts,
             families={name: self.parts[name].family for name in parts},
             weights={name: self.weights.get(name, 1.0) for name in parts},
-            trend=self._trend(history, self.trend),
+            trend=self._trend(history, self.trend, self.spread),
             item_ids=history.item_ids,
             trained_until=history.end,
             trained_on="cuda" if "cuda" in devices else "cpu",
         )
 
-    def _trend(self, history: History, exponent: float) -> NDArray[np.float32]:
-        """Return ``(n_items,)`` float32 trends; ones for an exponent of 0."""
-        if exponent == 0:
-            return np.ones(history.n_items, np.float32)
+    def _trend(self, history: History, trend: float, spread: float) -> NDArray[np.float32]:
+        """Return ``(n_items,)`` float32, see the formula above."""
         ever = np.maximum(item_popularity(history, None), 1.0)
         share = item_popularity(history, self.trend_half_life_days) / ever
-        powered: NDArray[np.float32] = np.power(np.maximum(share, np.float32(_FLOOR)), exponent)
-        return powered.astype(np.float32)
+        found = np.maximum(share, _FLOOR).astype(np.float64) ** trend / ever**spread
+        return found.astype(np.float32)
 
 
 def trended(scores: Scores, trend: NDArray[np.float32]) -> Scores:

@@ -60,10 +60,11 @@ def test_the_sum_is_the_one_of_the_docstring():
         parts={"als": ALS, "own": OWN, "pop": POP},
         weights={"als": 0.5, "own": 2.0},
         trend=0.5,
+        spread=0.2,
         trend_half_life_days=9.0,
     )
     ever = item_popularity(history, None)
-    trend = np.maximum(item_popularity(history, 9.0) / ever, 1e-4) ** 0.5
+    trend = np.maximum(item_popularity(history, 9.0) / ever, 1e-4) ** 0.5 / ever**0.2
     expected = np.zeros((history.n_users, history.n_items))
     for name, weight in (("als", 0.5), ("own", 2.0), ("pop", 1.0)):
         part = dense(recipe.parts[name].train(history).score(history)).astype(np.float64)

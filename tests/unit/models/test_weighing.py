@@ -36,7 +36,7 @@ def pool(scores, wanted, n_users=30, n_items=40, wide=None):
     return Pool(user, item, flat, history(n_items), value)
 
 
-def no_trend(window, exponent):
+def no_trend(window, trend, spread):
     return np.ones(window.n_items, np.float32)
 
 
@@ -48,7 +48,8 @@ def boards(seed=0, n=3):
 
 
 def choose_(pools, start, **more):
-    options = {"weights": WEIGHTS, "trends": TRENDS, "still": (), "trend_of": no_trend} | more
+    tries = {"weights": WEIGHTS, "trend": TRENDS}
+    options = {"tries": tries, "coverage_counts": 0.1, "still": (), "trend_of": no_trend} | more
     return choose(start, pools, **options)
 
 
@@ -59,31 +60,31 @@ def test_noise_gets_no_weight_and_two_halves_both_do():
         a = wanted * half + 0.3 * rng.random((30, 40))
         b = wanted * ~half + 0.3 * rng.random((30, 40))
         pools.append(pool({"a": a, "b": b, "noise": rng.random((30, 40))}, wanted))
-    found = choose_(pools, Mixture({"a": 1.0, "b": 0.0, "noise": 1.0}, 0.0))
+    found = choose_(pools, Mixture({"a": 1.0, "b": 0.0, "noise": 1.0}, 0.0, 0.0))
     assert found.weights["a"] > 0
     assert found.weights["b"] > 0
     assert found.weights["noise"] == 0
 
 
 def test_without_pools_or_anything_to_try_the_start_stays():
-    start = Mixture({"a": 1.0, "b": 0.5}, 0.25)
+    start = Mixture({"a": 1.0, "b": 0.5}, 0.25, 0.0)
     assert choose_([], start) == start
     rng, wanted = next(boards())
     one = pool({"a": wanted, "b": rng.random((30, 40))}, wanted)
-    assert choose_([one], start, weights=(), trends=()) == start
+    assert choose_([one], start, tries={}) == start
 
 
 def test_the_trend_is_found_and_spares_what_stands_still():
     fresh = np.arange(40) % 2
 
-    def trend_of(window, exponent):
-        return np.where(fresh, 1.0, 0.5**exponent).astype(np.float32)
+    def trend_of(window, trend, spread):
+        return np.where(fresh, 1.0, 0.5**trend).astype(np.float32)
 
     pools = []
     for rng, _ in boards():
         wanted = (rng.random((30, 40)) < 0.1) * fresh
         pools.append(pool({"a": wanted + 3 * rng.random((30, 40))}, wanted.astype(float)))
-    start = Mixture({"a": 1.0}, 0.0)
+    start = Mixture({"a": 1.0}, 0.0, 0.0)
     assert choose_(pools, start, trend_of=trend_of).trend == 0.5
     assert choose_(pools, start, trend_of=trend_of, still=("a",)).trend == 0.0
 
@@ -93,9 +94,9 @@ def test_a_move_must_pay_on_more_windows_than_not():
     noise = rng.random((30, 40))
     lucky = pool({"a": noise + 0.2 * wanted, "b": wanted + 0.1 * noise}, wanted)
     against = pool({"a": noise + 0.2 * wanted, "b": -wanted + 0.1 * noise}, wanted)
-    start = Mixture({"a": 1.0, "b": 0.0}, 0.0)
+    start = Mixture({"a": 1.0, "b": 0.0}, 0.0, 0.0)
     assert choose_([lucky, lucky, against], start).weights["b"] > 0
-    alone = Mixture({"a": 1.0, "b": 0.0}, 0.0)
+    alone = Mixture({"a": 1.0, "b": 0.0}, 0.0, 0.0)
     assert choose_([lucky, against, against], alone).weights["b"] == 0
 
 
@@ -110,7 +111,9 @@ def test_of_equals_the_wider_one_wins():
 
     board_of_a = a / a.max(axis=1, keepdims=True)
     one = pool({"a": a, "b": b}, wanted, wide=wide)
-    assert choose_([one], Mixture({"a": 1.0, "b": 0.0}, 0.0)).weights["b"] > 0
+    start = Mixture({"a": 1.0, "b": 0.0}, 0.0, 0.0)
+    assert choose_([one], start).weights["b"] > 0
+    assert choose_([one], start, coverage_counts=0.0).weights["b"] == 0
 
 
 def test_equal_pools_give_equal_choices():
@@ -119,6 +122,6 @@ def test_equal_pools_give_equal_choices():
             pool({"a": wanted + rng.random((30, 40)), "b": rng.random((30, 40))}, wanted)
             for rng, wanted in boards(5)
         ]
-        return choose_(pools, Mixture({"a": 1.0, "b": 1.0}, 0.0))
+        return choose_(pools, Mixture({"a": 1.0, "b": 1.0}, 0.0, 0.0))
 
     assert once() == once()
