@@ -5,7 +5,7 @@ a regression of that item on the few that matter; the result is the same to the 
 of threads. More items than the limit: the most popular take part, the others have no links, and a
 line of progress says so.
 
-With X what users had (`links.presence`, that of mean weight at the window's end counting 1)::
+With X what users had (`LinksRecipe.cells`; of mean weight, at the window's end, it counts 1)::
 
     B = argmin ‖X − X B‖² + λ ‖B‖²  with  diag(B) = 0
     P = (XᵀX + λI)⁻¹,   B(i, j) = −P(i, j) / P(j, j)
@@ -32,10 +32,10 @@ from pipeline.errors import ConfigError
 from pipeline.models.links import (
     HALF_LIVES,
     NEIGHBOURS,
+    PROFILE_HALF_LIVES,
     LinksRecipe,
     LinksScorer,
     cut,
-    presence,
     presence_memory,
 )
 from pipeline.models.tuning import Span
@@ -53,7 +53,7 @@ class Ease(LinksRecipe):
         "regularization": Span((10.0, 30.0, 100.0, 300.0, 1000.0), 1.0, 10_000.0),
         "neighbours": NEIGHBOURS,
         "half_life_days": HALF_LIVES,
-        "profile_half_life_days": HALF_LIVES,
+        "profile_half_life_days": PROFILE_HALF_LIVES,
     }
 
     family: Literal["ease"] = Field(default="ease", description="Name of the family.")
@@ -88,9 +88,7 @@ class Ease(LinksRecipe):
         ConfigError
             The matrix cannot be inverted, because the regularization is too small.
         """
-        cells = presence(history, self.half_life_days)
-        if cells.nnz:
-            cells.data /= presence(history, None).data.mean()
+        cells = self.cells(history)
         items = self._taking_part(cells, progress)
         cells = cells[:, items]
         progress(f"ease: inverting {len(items)} × {len(items)}")

@@ -37,7 +37,8 @@ Rescale = Callable[[NDArray[np.int32], NDArray[np.int32], NDArray[np.float64]], 
 """Takes rows, columns and values of some cells of a product, returns other values."""
 _BLOCK_CELLS = 1 << 20
 """Cells of a block of the item-item product, at most, unless one row has more."""
-HALF_LIVES = Span((15.0, 30.0, 60.0, 120.0, 365.0), 3.0, 1000.0)
+HALF_LIVES = Span((7.0, 15.0, 30.0, 60.0, 120.0, 365.0), 3.0, 1000.0)
+PROFILE_HALF_LIVES = Span((30.0, 60.0, 120.0, 365.0), 3.0, 1000.0)
 NEIGHBOURS = Span((50.0, 100.0, 200.0, 400.0), 20.0, 1000.0)
 
 
@@ -132,6 +133,13 @@ class LinksRecipe(Recipe):
         links = int(np.minimum(reached, min(self.neighbours, history.n_items)).sum())
         at_work = max(links * 24, links * 8 + _BLOCK_CELLS * 56)
         return max(presence_memory(history), int(cells.nnz) * 24 + at_work)
+
+    def cells(self, history: History) -> sp.csr_matrix:
+        """Return what is learnt from: `presence`, in units of its mean without decay."""
+        cells, undecayed = presence(history, self.half_life_days), presence(history, None)
+        if cells.nnz:
+            cells.data /= undecayed.data.mean()
+        return cells
 
     def linked(self, history: History, links: sp.csr_matrix) -> LinksScorer:
         """Return the scorer of some links that were learnt from `history`."""

@@ -5,8 +5,8 @@ implicit's `CosineRecommender`, and its `TFIDFRecommender` and `BM25Recommender`
 logarithm of items instead of 1 + items, which in a catalogue of two or three would silence all. An
 item's similarity to itself, which implicit keeps, is no link here.
 
-With x(u, i) what user u had of item i (`links.presence`) and idf(u) = ln(1 + items) − ln(1 + items
-of u), so that who has everything says nothing::
+With x(u, i) what user u had of item i (`LinksRecipe.cells`) and idf(u) = ln(1 + items) − ln(1 +
+items of u), so that who has everything says nothing::
 
     cosine   Σ x(u,i) x(u,j) / (|x(i)| |x(j)| + shrinkage)
     tfidf    the same of x(u,i) · idf(u)
@@ -31,9 +31,9 @@ from pipeline.data.matrix import History
 from pipeline.models.links import (
     HALF_LIVES,
     NEIGHBOURS,
+    PROFILE_HALF_LIVES,
     LinksRecipe,
     LinksScorer,
-    presence,
     strongest_products,
 )
 from pipeline.models.tuning import Span
@@ -50,7 +50,7 @@ class ItemKnn(LinksRecipe):
         "b": Span((0.1, 0.3, 0.5, 0.75, 1.0), 0.0, 1.0, log=False),
         "neighbours": NEIGHBOURS,
         "half_life_days": HALF_LIVES,
-        "profile_half_life_days": HALF_LIVES,
+        "profile_half_life_days": PROFILE_HALF_LIVES,
     }
 
     family: Literal["item_knn"] = Field(default="item_knn", description="Name of the family.")
@@ -58,7 +58,7 @@ class ItemKnn(LinksRecipe):
         default="tfidf", description="How alike two items are by the people who had them."
     )
     shrinkage: float = Field(
-        default=10.0,
+        default=30.0,
         ge=0,
         le=1e6,
         description="People who must agree before a cosine counts half; `bm25` has none.",
@@ -72,7 +72,7 @@ class ItemKnn(LinksRecipe):
 
     def train(self, history: History, *, salt: int = 0, progress: Progress = silent) -> LinksScorer:
         """Link the items; nothing is random."""
-        cells = presence(history, self.half_life_days)
+        cells = self.cells(history)
         if self.similarity != "cosine":
             if self.similarity == "bm25":
                 cells.data = _saturated(cells, self.b)

@@ -3,7 +3,7 @@
 Promises: with exponents 1, 1, 0 a link is the probability of walking from one item over one of its
 people to another, P³; a target exponent above 0 divides by how popular the end is, RP³β.
 
-With x(u, i) what user u had of item i (`links.presence`) and d the sums of its rows and columns::
+With x(u, i) what user u had of item i (`LinksRecipe.cells`) and d the sums of rows and columns::
 
     link(i, j) = d(i)^−source · Σ over u of x(u,i) d(u)^−user x(u,j) · d(j)^−target
 
@@ -25,9 +25,9 @@ from pipeline.data.matrix import History
 from pipeline.models.links import (
     HALF_LIVES,
     NEIGHBOURS,
+    PROFILE_HALF_LIVES,
     LinksRecipe,
     LinksScorer,
-    presence,
     strongest_products,
 )
 from pipeline.models.tuning import Span
@@ -42,7 +42,7 @@ class Walks(LinksRecipe):
         "target_exponent": Span((0.1, 0.2, 0.3, 0.4, 0.5, 0.6), 0.0, 1.0, log=False),
         "neighbours": NEIGHBOURS,
         "half_life_days": HALF_LIVES,
-        "profile_half_life_days": HALF_LIVES,
+        "profile_half_life_days": PROFILE_HALF_LIVES,
     }
 
     family: Literal["walks"] = Field(default="walks", description="Name of the family.")
@@ -53,12 +53,12 @@ class Walks(LinksRecipe):
         default=0.6, ge=0, le=2, description="How much less a popular item of the user says."
     )
     target_exponent: float = Field(
-        default=0.4, ge=0, le=2, description="How much popularity is taken out of what is listed."
+        default=0.3, ge=0, le=2, description="How much popularity is taken out of what is listed."
     )
 
     def train(self, history: History, *, salt: int = 0, progress: Progress = silent) -> LinksScorer:
         """Link the items; nothing is random."""
-        cells = presence(history, self.half_life_days)
+        cells = self.cells(history)
         users, items = np.asarray(cells.sum(axis=1)).ravel(), np.asarray(cells.sum(axis=0)).ravel()
         back, forth = cells.T.tocsr(), cells
         back.data *= np.repeat(_inverse(items, self.source_exponent), np.diff(back.indptr))
