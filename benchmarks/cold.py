@@ -46,6 +46,12 @@ FEWEST = 5
 """People whom a hidden item must have."""
 USERS = 2000
 
+BASES: dict[str, dict[str, object]] = {
+    "als": {"factors": 128, "alpha": 10.0, "half_life_days": None, "device": "cpu"},
+    "svd": {"factors": 128, "half_life_days": None},
+}
+"""Whose factors are predicted: the same settings on every set; all events count alike."""
+
 Loaded = tuple[pl.DataFrame, pl.DataFrame]
 """Events (user, item, timestamp) and items."""
 
@@ -187,10 +193,7 @@ def rows(trial: Trial, tell: Progress) -> Iterator[Row]:
     started = process_time()
     found = value(content(trial), trial)
     yield Row("content k-NN", found, process_time() - started)
-    bases: dict[str, dict[str, object]] = {
-        "als": {"alpha": 1.0, "half_life_days": None, "device": "cpu"},
-    }
-    for family, fields in bases.items():
+    for family, fields in BASES.items():
         recipe = recipe_from({"family": "ridge", "factors_of": {"family": family, **fields}})
         yield learnt(f"ridge of {family}", recipe, trial, tell)
     try:
