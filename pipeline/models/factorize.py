@@ -13,9 +13,7 @@ says much, as among the staples of a grocer.
 
 from __future__ import annotations
 
-import contextlib
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar, Literal, Self
@@ -28,7 +26,7 @@ from threadpoolctl import threadpool_limits
 
 from pipeline.base import Progress, silent
 from pipeline.data.matrix import History
-from pipeline.errors import ConfigError, ResourceError
+from pipeline.errors import ConfigError
 from pipeline.models.contract import (
     Arrays,
     Capabilities,
@@ -36,6 +34,13 @@ from pipeline.models.contract import (
     Scorer,
     Scores,
     read_header,
+)
+from pipeline.models.device import (
+    LeastSquares,
+    choose_device,
+    cuda_usable,
+    fit_on_cpu,
+    fit_on_gpu,
 )
 from pipeline.models.randomness import keyed_normal
 from pipeline.models.tuning import Span
@@ -183,8 +188,8 @@ class Als(Recipe):
         cells.data *= np.float32(scale)
         key = f"als|item|{self.random_state}|{salt}"
         start = keyed_normal(history.item_ids, self.factors, key=key) * _START
-        fit = _fit_on_gpu if device == "cuda" else _fit_on_cpu
-        items = fit(self, cells, start, lambda done, *_: progress(self._round(done)))
+        fit = fit_on_gpu if device == "cuda" else fit_on_cpu
+        items = fit(self._how(progress), cells, start) if cells.nnz else np.zeros_like(start)
         if not np.isfinite(items).all():
             raise ConfigError(
                 f"als: the factors did not stay finite; raise regularization ({self.regularization}"
@@ -204,30 +209,11 @@ class Als(Recipe):
             trained_on=device,
         )
 
-    def _round(self, done: int) -> str:
-        return f"als: iteration {done + 1} of {self.iterations}"
+    def _how(self, progress: Progress) -> LeastSquares:
+        def tell(done: int, *_: object) -> None:
+            progress(f"als: iteration {done + 1} of {self.iterations}")
 
-
-def choose_device(wanted: str, usable: Callable[[], bool]) -> Literal["cpu", "cuda"]:
-    """Return the device to train on; `usable` tells whether a GPU can be used."""
-    if wanted == "cpu":
-        return "cpu"
-    if usable():
-        return "cuda"
-    if wanted == "cuda":
-        raise ResourceError(
-            "als: device is 'cuda' and no usable GPU was found; implicit needs a CUDA driver and "
-            "the extra 'gpu' (RMM), or set device to 'auto' or 'cpu'"
-        )
-    return "cpu"
-
-
-def cuda_usable() -> bool:
-    """Tell whether implicit sees a GPU."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns where a driver is missing: that is our answer
-        import implicit.gpu
-    return bool(implicit.gpu.HAS_CUDA)
+        return LeastSquares(self.regularization, self.iterations, tell)
 
 
 def solve_users(
@@ -266,42 +252,3 @@ def _gram(matrix: NDArray[np.float32]) -> NDArray[np.float64]:
         part = matrix[at : at + _GRAM_ROWS].astype(np.float64)
         gram += part.T @ part
     return gram
-
-
-def _fit_on_cpu(
-    recipe: Als, cells: sp.csr_matrix, start: NDArray[np.float32], callback: Callable[..., None]
-) -> NDArray[np.float32]:
-    from implicit.cpu.als import AlternatingLeastSquares
-    from implicit.recommender_base import ModelFitError
-
-    with threadpool_limits(1, "blas"):  # implicit threads over rows; BLAS threads would fight it
-        model = AlternatingLeastSquares(
-            factors=recipe.factors,
-            regularization=recipe.regularization,
-            alpha=1.0,  # `cells` are confidences already
-            iterations=recipe.iterations,
-        )
-        model.item_factors = start
-        model.user_factors = np.zeros((cells.shape[0], recipe.factors), np.float32)
-        # NaN ends `fit` with an error after the last round; `train` looks at the factors itself.
-        with contextlib.suppress(ModelFitError):
-            model.fit(cells, show_progress=False, callback=callback)
-    return np.asarray(model.item_factors, np.float32)
-
-
-def _fit_on_gpu(
-    recipe: Als, cells: sp.csr_matrix, start: NDArray[np.float32], callback: Callable[..., None]
-) -> NDArray[np.float32]:
-    import implicit.gpu
-    from implicit.gpu.als import AlternatingLeastSquares
-
-    model = AlternatingLeastSquares(
-        factors=recipe.factors,
-        regularization=recipe.regularization,
-        alpha=1.0,  # on the GPU `fit` would ignore another one
-        iterations=recipe.iterations,
-    )
-    model.item_factors = implicit.gpu.Matrix(start)
-    model.user_factors = implicit.gpu.Matrix(np.zeros((cells.shape[0], recipe.factors), np.float32))
-    model.fit(cells, show_progress=False, callback=callback)
-    return np.asarray(model.item_factors.to_numpy(), np.float32)

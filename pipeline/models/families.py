@@ -9,6 +9,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from pipeline.errors import ConfigError
 from pipeline.models.blend import Blend
+from pipeline.models.bpr import Bpr
 from pipeline.models.contract import Arrays, Recipe, Scorer
 from pipeline.models.ease import Ease
 from pipeline.models.factorize import Als
@@ -18,6 +19,7 @@ from pipeline.models.popularity import DecayedPopularity, Popularity
 from pipeline.models.ratings import Rated
 from pipeline.models.repeats import OwnCounts
 from pipeline.models.ridge import Ridge
+from pipeline.models.spectral import Svd
 from pipeline.models.walks import Walks
 
 AnyRecipe = Annotated[
@@ -25,6 +27,8 @@ AnyRecipe = Annotated[
     | DecayedPopularity
     | OwnCounts
     | Als
+    | Svd
+    | Bpr
     | ItemKnn
     | Ease
     | Walks

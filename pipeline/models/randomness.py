@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
+_BLOCK = 1 << 18
+"""Draws made at a time: what it takes besides the result stays small."""
 
 
 def keyed_normal(ids: NDArray[np.str_], dimensions: int, *, key: str) -> NDArray[np.float32]:
@@ -35,6 +37,14 @@ def keyed_normal(ids: NDArray[np.str_], dimensions: int, *, key: str) -> NDArray
     -------
     ``(n, d)`` float32.
     """
+    draws = np.empty((len(ids), dimensions), np.float32)
+    step = max(1, _BLOCK // max(1, dimensions))
+    for at in range(0, len(ids), step):
+        draws[at : at + step] = _draw(ids[at : at + step], dimensions, key)
+    return draws
+
+
+def _draw(ids: NDArray[np.str_], dimensions: int, key: str) -> NDArray[np.float32]:
     pairs = (dimensions + 1) // 2
     bits = _splitmix(_hashes(ids, key)[:, None], np.arange(1, 2 * pairs + 1, dtype=np.uint64))
     uniform = ((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53  # in (0, 1)
@@ -43,7 +53,7 @@ def keyed_normal(ids: NDArray[np.str_], dimensions: int, *, key: str) -> NDArray
     draws = np.empty((len(ids), 2 * pairs), np.float32)
     draws[:, 0::2] = radius * np.cos(angle)
     draws[:, 1::2] = radius * np.sin(angle)
-    return draws[:, :dimensions].copy()
+    return draws[:, :dimensions]
 
 
 def _hashes(ids: NDArray[np.str_], key: str) -> NDArray[np.uint64]:

@@ -100,7 +100,7 @@ def _installed(name: str) -> Check:
 
 def _gpu() -> Check:
     """A machine without a GPU is no fault; a GPU that implicit cannot use is told."""
-    from pipeline.models.factorize import cuda_usable
+    from pipeline.models.device import cuda_usable
 
     usable = cuda_usable()
     return Check("gpu", True, "implicit can use it" if usable else "none usable; training on cpu")

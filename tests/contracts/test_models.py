@@ -16,6 +16,7 @@ from pipeline import columns as c
 from pipeline.data.matrix import RATING, WEIGHT, History, build_history
 from pipeline.errors import ConfigError
 from pipeline.models import families
+from pipeline.models.bpr import Bpr
 from pipeline.models.contract import Recipe
 from pipeline.models.ease import Ease
 from pipeline.models.factorize import Als
@@ -24,6 +25,7 @@ from pipeline.models.links import LinksScorer
 from pipeline.models.neighbours import ItemKnn
 from pipeline.models.ratings import Rated
 from pipeline.models.ridge import Ridge
+from pipeline.models.spectral import Svd
 from pipeline.models.topk import Lists, top_k
 from pipeline.models.walks import Walks
 
@@ -35,13 +37,15 @@ RECIPES: dict[str, Recipe] = {
     "item_knn": ItemKnn(),
     "ease": Ease(regularization=3.0),
     "walks": Walks(),
+    "svd": Svd(factors=4, oversampling=2),
+    "bpr": Bpr(factors=8, iterations=300, learning_rate=0.1),
     "rated": Rated(factors=4, regularization=1.0),
     "ridge": Ridge(
         factors_of=Als(factors=8, regularization=0.1, iterations=15, device="cpu"), min_users=3
     ),
     "lightfm": LightFm(factors=8, iterations=40, learning_rate=0.1),
 }
-GENERALISES = {"als", "item_knn", "ease", "walks", "ridge", "lightfm"}
+GENERALISES = {"als", "svd", "bpr", "item_knn", "ease", "walks", "ridge", "lightfm"}
 """Families that find the one item that all who are alike have, where all are equally popular."""
 
 

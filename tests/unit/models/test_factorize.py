@@ -1,34 +1,19 @@
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import numpy as np
-import polars as pl
 import pytest
 import scipy.sparse as sp
 from threadpoolctl import threadpool_limits
 
-from pipeline import columns as c
-from pipeline.data.matrix import WEIGHT, History, build_history
-from pipeline.errors import ConfigError, ResourceError
-from pipeline.models.factorize import Als, choose_device, cuda_usable, solve_users
+from pipeline.data.matrix import History
+from pipeline.errors import ConfigError
+from pipeline.models import families
+from pipeline.models.factorize import Als, solve_users
+from tests.windows import END, pairs, random_history, shuffled
 
-END = datetime(2026, 3, 1, tzinfo=UTC)
 SMALL = Als(factors=6, regularization=0.5, iterations=4, device="cpu")
-
-
-def random_history(seed=0, n_users=300, n_items=80, events=6000, scale=1.0, end=END) -> History:
-    rng = np.random.default_rng(seed)
-    frame = pl.DataFrame(
-        {
-            c.USER_ID: [f"u{n:03}" for n in rng.integers(0, n_users, events)],
-            c.ITEM_ID: [f"i{n:03}" for n in rng.geometric(0.05, events) % n_items],
-            c.TIMESTAMP: [END - timedelta(days=float(d)) for d in rng.uniform(0.1, 300, events)],
-            WEIGHT: (rng.choice([1.0, 1.0, 2.0, 3.0, -1.0], events) * scale).astype(np.float32),
-        },
-        schema_overrides={c.TIMESTAMP: c.INSTANT},
-    )
-    return build_history(frame, end)
 
 
 def test_users_solve_their_normal_equations():
@@ -106,14 +91,7 @@ def test_threads_change_no_bit():
 
 def test_order_of_rows_and_pseudonyms_are_no_cause():
     history = random_history()
-    order = np.random.default_rng(1).permutation(history.n_users)
-    mixed = history.rows(order)
-    other = History(
-        **(
-            mixed.arrays()
-            | {"user_ids": np.array([f"p{n}" for n in range(len(order))]), "end": history.end}
-        )
-    )
+    other, order = shuffled(history)
     one, two = SMALL.train(history), SMALL.train(other)
     np.testing.assert_allclose(one.item_factors, two.item_factors, rtol=0, atol=1e-4)
     users = two.score(other).users
@@ -154,35 +132,22 @@ def test_a_fit_that_does_not_stay_finite_is_refused():
         SMALL.model_copy(update={"alpha": 1e30}).train(history)
 
 
-@pytest.mark.parametrize(
-    ("wanted", "usable", "chosen"),
-    [
-        ("cpu", True, "cpu"),
-        ("cpu", False, "cpu"),
-        ("auto", True, "cuda"),
-        ("auto", False, "cpu"),
-        ("cuda", True, "cuda"),
-    ],
-)
-def test_device(wanted, usable, chosen):
-    assert choose_device(wanted, lambda: usable) == chosen
+@pytest.mark.parametrize("field", ["alpha", "regularization", "factors", "iterations"])
+def test_nothing_is_no_setting(field):
+    with pytest.raises(ConfigError, match=field):
+        families.recipe_from({"family": "als", field: 0})
 
 
-def test_a_gpu_that_is_not_there_is_an_error_never_a_silent_fall_back():
-    with pytest.raises(ResourceError, match="no usable GPU"):
-        choose_device("cuda", lambda: False)
-    if not cuda_usable():
-        recipe = SMALL.model_copy(update={"device": "cuda"})
-        with pytest.raises(ResourceError, match="extra 'gpu'"):
-            recipe.train(random_history())
+def test_more_factors_than_users_and_items():
+    history = pairs([("a", "x"), ("b", "x"), ("b", "y")])
+    scorer = Als(factors=50, regularization=0.1, device="cpu").train(history)
+    assert scorer.item_factors.shape == (2, 50)
+    scores = scorer.score(history)
+    assert (scores.users @ scores.items.T)[0, 1] > 0  # b has both
 
 
-@pytest.mark.skipif(not cuda_usable(), reason="no usable GPU")
-def test_the_gpu_learns_the_same():
-    history = random_history()
-    recipe = SMALL.model_copy(update={"factors": 32, "iterations": 15})
-    on_gpu = recipe.model_copy(update={"device": "cuda"}).train(history)
-    on_cpu = recipe.train(history)
-    assert (on_gpu.trained_on, on_cpu.trained_on) == ("cuda", "cpu")
-    one, two = (s.user_factors @ s.item_factors.T for s in (on_gpu, on_cpu))
-    np.testing.assert_allclose(one, two, rtol=0, atol=0.02)
+def test_what_everybody_gave_back_leaves_no_vector():
+    history = pairs([("a", "x", 1.0), ("a", "x", -2.0), ("b", "y", 0.0)])
+    scorer = SMALL.train(history)
+    assert not scorer.item_factors.any()
+    assert not scorer.user_factors.any()
