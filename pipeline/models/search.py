@@ -66,9 +66,14 @@ def axes(recipe: Recipe) -> dict[str, Axis]:
 
 
 def standing(recipe: Recipe, among: Mapping[str, Axis]) -> dict[str, float]:
-    """Return where a recipe stands; a field that is no number, or outside its span, is left out."""
+    """Return where a recipe stands.
+
+    A field that is no number or lies outside its span is left out, and so is one of a part that the
+    recipe does not have any more.
+    """
     dumped = recipe.model_dump(mode="json")
-    found = {name: _leaf(dumped, axis.path) for name, axis in among.items()}
+    there = among.keys() & axes(recipe).keys()
+    found = {name: _leaf(dumped, axis.path) for name, axis in among.items() if name in there}
     return {
         name: value
         for name, value in found.items()

@@ -223,6 +223,8 @@ def _listed(moves: Sequence[str]) -> str:
 
 
 def _none_sentence(found: Found, until: str) -> str:
-    asked = change(CLEAR).removeprefix("+")
-    best = f"the best of {sum(found.trials.values())} trials: {change(_lift(found))}, asked {asked}"
-    return f"nothing is clearly better than {found.name} {_on(found, until)} ({best})"
+    told = f"it is the best of {sum(found.trials.values())} trials itself"
+    if found.best != found.start:
+        asked = change(CLEAR).removeprefix("+")
+        told = f"the best trial is ahead by {change(_lift(found))}, {asked} is asked for"
+    return f"nothing is clearly better than {found.name} {_on(found, until)}: {told}"

@@ -75,6 +75,9 @@ def test_what_is_no_number_or_outside_its_span_stands_nowhere():
     among = axes(ALS)
     odd = ALS.model_copy(update={"half_life_days": None, "alpha": 5000.0})
     assert standing(odd, among) == {"regularization": 3.0}
+    parts = {"quick": BLEND.parts["quick"], "own": BLEND.parts["own"]}
+    fewer = BLEND.model_copy(update={"parts": parts, "weights": {}})
+    assert set(standing(fewer, axes(BLEND))) == {name for name in axes(BLEND) if "quick" in name}
 
 
 def test_only_a_blend_of_several_parts_is_mixed_anew():
