@@ -18,8 +18,8 @@ def reference(scores, k, exclude=None, allowed=None):
     lists = []
     for u in range(n_users):
         ranked = []
+        cells = _beside(scores, u)
         for i in range(n_items):
-            cells = {} if scores.sparse is None else _row(scores.sparse, u)
             known = scores.users is not None and scores.users[u].any()
             if not known and i not in cells:
                 continue
@@ -33,6 +33,19 @@ def reference(scores, k, exclude=None, allowed=None):
             ranked.append((-np.float32(dense + np.float64(cells.get(i, 0.0))), i))
         lists.append([(i, -score) for score, i in sorted(ranked)[:k]])
     return lists
+
+
+def _beside(scores, u):
+    """What stands beside the factors, by item; links that add up to nothing are no score."""
+    cells = {} if scores.sparse is None else _row(scores.sparse, u)
+    if scores.profile is None:
+        return cells
+    led = {}
+    for had, amount in _row(scores.profile, u).items():
+        for item, link in _row(scores.links, had).items():
+            led[item] = led.get(item, np.float32(0)) + amount * link
+    summed = {i: led.get(i, np.float32(0)) + cells.get(i, np.float32(0)) for i in led | cells}
+    return {item: value for item, value in summed.items() if value != 0}
 
 
 def _row(matrix, u):
@@ -66,12 +79,15 @@ def cases(draw):
     n_users = draw(st.integers(0, 7))
     n_items = draw(st.integers(0, 40))
     factors = draw(st.integers(0, 3))
-    dense = factors > 0
-    sparse = not dense or draw(st.booleans())
+    dense, linked = factors > 0, draw(st.booleans())
+    sparse = not (dense or linked) or draw(st.booleans())
+    inner = draw(st.integers(0, 5))
     scores = Scores(
         users=_matrix(draw, (n_users, factors), LEVELS) if dense else None,
         items=_matrix(draw, (n_items, factors), LEVELS) if dense else None,
         sparse=sp.csr_matrix(_matrix(draw, (n_users, n_items), CELLS)) if sparse else None,
+        profile=sp.csr_matrix(_matrix(draw, (n_users, inner), CELLS)) if linked else None,
+        links=sp.csr_matrix(_matrix(draw, (inner, n_items), LEVELS)) if linked else None,
     )
     exclude = allowed = None
     if draw(st.booleans()):
@@ -82,11 +98,17 @@ def cases(draw):
 
 
 @settings(max_examples=300, deadline=None)
-@given(case=cases(), block=st.sampled_from([1, 50, 1 << 24]), pairs=st.sampled_from([1, 1 << 16]))
-def test_lists_are_those_of_the_plain_reference(case, block, pairs):
+@given(
+    case=cases(),
+    block=st.sampled_from([1, 50, 1 << 24]),
+    users=st.sampled_from([1, 3, 128]),
+    pairs=st.sampled_from([1, 1 << 16]),
+)
+def test_lists_are_those_of_the_plain_reference(case, block, users, pairs):
     scores, k, exclude, allowed = case
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(topk, "_BLOCK_CELLS", block)
+        patch.setattr(topk, "_BLOCK_USERS", users)
         patch.setattr(topk, "_EXACT_PAIRS", pairs)
         lists = top_k(scores, k, exclude=exclude, allowed=allowed)
     assert_agrees(lists, reference(scores, k, exclude, allowed))
@@ -117,6 +139,38 @@ def test_lists_do_not_depend_on_who_stands_beside_a_user():
         alone = top_k(Scores(users[u : u + 1], items), 20)
         assert alone.item.tolist() == together.of(u).tolist()
     assert (np.diff(together.item.reshape(64, 20)[:, :3]) == 1).all()
+
+
+@pytest.mark.parametrize("beside", ["links", "factors", "own", "all"])
+def test_lists_do_not_depend_on_the_block(beside, monkeypatch):
+    # Sums of many links, none of which float32 holds exactly: another order would be another score.
+    rng = np.random.default_rng(9)
+    parts = {
+        "profile": sp.random(90, 70, density=0.4, format="csr", dtype=np.float32, random_state=1),
+        "links": sp.random(70, 300, density=0.3, format="csr", dtype=np.float32, random_state=2),
+    }
+    parts["links"].data -= np.float32(0.4)
+    if beside in ("factors", "all"):
+        parts["users"] = rng.standard_normal((90, 16)).astype(np.float32)
+        parts["items"] = rng.standard_normal((300, 16)).astype(np.float32)
+    if beside in ("own", "all"):
+        own = sp.random(90, 300, density=0.1, format="csr", dtype=np.float32, random_state=3)
+        parts["sparse"] = own
+    scores = Scores(**parts)
+    exclude = sp.random(90, 300, density=0.2, format="csr", random_state=4)
+    together = top_k(scores, 15, exclude=exclude)
+    assert together.counts.min() == 15
+    per_user = {name: part for name, part in parts.items() if name not in ("items", "links")}
+    for cells, users in ((1 << 13, 1), (40 * 90, 90), (2000, 7), (300, 1)):
+        monkeypatch.setattr(topk, "_BLOCK_CELLS", cells)
+        monkeypatch.setattr(topk, "_BLOCK_USERS", users)
+        again = top_k(scores, 15, exclude=exclude)
+        for name in ("indptr", "item", "score"):
+            assert getattr(again, name).tobytes() == getattr(together, name).tobytes()
+    for u in range(0, 90, 9):
+        mine = Scores(**(parts | {name: part[u : u + 1] for name, part in per_user.items()}))
+        alone = top_k(mine, 15, exclude=exclude[u : u + 1])
+        assert alone.item.tolist() == together.of(u).tolist()
 
 
 def test_more_items_than_piles():
