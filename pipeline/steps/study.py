@@ -144,7 +144,7 @@ def conclude(
         best=float(np.mean(values)),
         recipe=recipe.model_dump(mode="json"),
     )
-    if not _ahead(values, start.notes["windows"]):
+    if not ahead(values, start.notes["windows"]):
         sentence = _none_sentence(found, study.facts["until"])
         return replace(found, status="nothing_better", sentence=sentence)
     moves = [*_moves(study, recipe), *(["weights and trend"] if mixed else [])]
@@ -182,7 +182,8 @@ def _mixed(
     return recipe_from(kept["recipe"]), list(kept["windows"])
 
 
-def _ahead(ours: Sequence[float], theirs: Sequence[float]) -> bool:
+def ahead(ours: Sequence[float], theirs: Sequence[float]) -> bool:
+    """Say whether values are clearly better than others, and so on most of the same windows."""
     wins = sum(a > b for a, b in zip(ours, theirs, strict=True))
     return float(np.mean(ours)) > float(np.mean(theirs)) * (1 + CLEAR) and wins * 2 > len(ours)
 

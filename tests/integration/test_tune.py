@@ -204,6 +204,13 @@ def test_a_budget_that_ends_within_the_first_trial_says_so_and_goes_on(copy):
     assert second.start > 0
 
 
+def test_what_was_measured_once_is_not_measured_again(copy, monkeypatch):
+    monkeypatch.setattr("pipeline.models.search.Axis.snap", lambda axis, _: axis.high)
+    monkeypatch.setattr("pipeline.steps.search._STUCK", 3)
+    found = tune(copy, AS_OF, budget=1e6, elapsed=ticking(), recipe="als")
+    assert sum(found.trials.values()) == 2
+
+
 @pytest.mark.slow
 def test_a_blend_moves_its_parts_and_then_mixes_them_anew(copy):
     lines = []

@@ -82,9 +82,8 @@ def test_proposals_lie_within_the_spans_and_get_better(studies):
 
 
 def test_the_start_is_never_given_up(studies):
-    study = studies.begin("one", FACTS, AXES, START)
-    asked = study.ask()
-    study.set_aside(asked)
+    study = studies.begin("one", FACTS, AXES, START, [{"alpha": 5.0, "factors": 8}])
+    study.set_aside(study.ask())  # it waits behind a better one
     go_on(study, 2, halve=True)
     again = next(t for t in study.trials() if t.start)
     assert again.state == COMPLETE
