@@ -123,6 +123,10 @@ def windows(tmp_path_factory) -> Path:
     return folder
 
 
+def test_every_family_of_its_own_has_a_row():
+    assert RECIPES.keys() == families.FAMILIES.keys() - {"blend"}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES.keys())
 def test_the_estimate_is_within_30_percent_of_the_peak(recipe, windows):
