@@ -1,8 +1,8 @@
 """What a longer search may move in a recipe: fields that have a span; of a blend, its parts'.
 
 Promises: a field is moved within its span only, to values of two significant digits, so that a span
-is a grid; what was moved is validated like any recipe. Weights and trend of a blend are no fields
-here: for given parts they are chosen together, see `remixed`.
+is a grid; what was moved is validated like any recipe. What mixes the parts of a blend is no field
+here: for given parts it is chosen as a whole, see `remixed`.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def moved(recipe: Recipe, values: Mapping[str, float], among: Mapping[str, Axis]
 
 
 def remixed(recipe: Recipe) -> Recipe | None:
-    """Return a blend with weights and trend left open again; ``None`` where nothing is mixed."""
+    """Return a blend whose mixture is left open again; ``None`` where nothing is mixed."""
     if not isinstance(recipe, Blend) or len(recipe.parts) < 2:
         return None
     return recipe.model_copy(update={"tune": tuple(recipe.space)})

@@ -113,7 +113,7 @@ def conclude(
 ) -> Found:
     """Say what was found; a recipe that is clearly better becomes a line of the ledger.
 
-    Of a blend whose parts were moved, weights and trend are chosen anew first.
+    Of a blend whose parts were moved, the mixture is chosen anew first.
     """
     trials = measured(study)
     name = study.facts["name"]
@@ -147,7 +147,7 @@ def conclude(
     if not ahead(values, start.notes["windows"]):
         sentence = _none_sentence(found, study.facts["until"])
         return replace(found, status="nothing_better", sentence=sentence)
-    moves = [*_moves(study, recipe), *(["weights and trend"] if mixed else [])]
+    moves = [*_moves(study, recipe), *(["a new mixture"] if mixed else [])]
     sentence = _sentence(found, study.facts["until"], moves)
     line = Candidate(
         recipe=recipe,

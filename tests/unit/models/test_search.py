@@ -84,7 +84,7 @@ def test_only_a_blend_of_several_parts_is_mixed_anew():
     assert remixed(ALS) is None
     again = remixed(BLEND)
     assert again is not None
-    assert set(again.tune) == {"weights", "trend"}
+    assert set(again.tune) == {"weights", "trend", "spread"}
     one = BLEND.model_copy(update={"parts": {"als": ALS}, "weights": {}})
     assert remixed(one) is None
 
