@@ -188,7 +188,7 @@ def import_optuna() -> Any:
         import optuna
     except ImportError:
         raise ResourceError(
-            "optuna is not installed; `pip install 'nightjar[tune]'` brings what tuning needs"
+            "optuna is not installed; `make setup` installs what tuning needs"
         ) from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # what fails is raised, as one sentence
     return optuna
