@@ -76,7 +76,7 @@ class Ease(LinksRecipe):
         items = min(self.item_limit, history.n_items)
         links = items * min(self.neighbours, items)
         cells = int(history.seen.nnz)
-        beside = cells * 12 + max(cells * 12, links * 24)
+        beside = cells * 12 + max(cells * 12, links * 20)
         dense = items**2 * 8 + items * _ROWS * 24 + _BLAS_BUFFER
         return max(presence_memory(history), dense + beside)
 

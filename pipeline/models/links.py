@@ -131,7 +131,7 @@ class LinksRecipe(Recipe):
         others = np.repeat(np.diff(cells.indptr) - 1, np.diff(cells.indptr))
         reached = np.bincount(cells.indices, others, history.n_items)
         links = int(np.minimum(reached, min(self.neighbours, history.n_items)).sum())
-        at_work = max(links * 24, links * 8 + _BLOCK_CELLS * 56)
+        at_work = max(links * 20, links * 8 + _BLOCK_CELLS * 56)
         return max(presence_memory(history), int(cells.nnz) * 24 + at_work)
 
     def cells(self, history: History) -> sp.csr_matrix:

@@ -7,7 +7,7 @@ With x(u, i) what user u had of item i (`LinksRecipe.cells`) and d the sums of r
 
     link(i, j) = d(i)^−source · Σ over u of x(u,i) d(u)^−user x(u,j) · d(j)^−target
 
-P³α (Cooper, Lee, Radlinski and Tamir 2014) has source = user = α and target = 0; RP³β (Christoffel,
+P³α (Cooper, Lee, Radzik and Siantos 2014) has source = user = α and target = 0; RP³β (Christoffel,
 Paudel, Newell and Bernstein 2015; Paudel et al. 2017) has source = user = 1 and target = β.
 """
 
