@@ -66,7 +66,7 @@ class Ease(LinksRecipe):
     item_limit: int = Field(
         default=10_000,
         ge=1,
-        le=50_000,
+        le=40_000,
         description="Items that take part, the most popular ones; memory grows with the square of "
         "it (10,000 take 0.8 GB), time with the cube.",
     )
