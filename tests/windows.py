@@ -14,13 +14,15 @@ from pipeline.data.matrix import WEIGHT, History, build_history
 END = datetime(2026, 3, 1, tzinfo=UTC)
 
 
-def random_history(seed=0, n_users=300, n_items=80, events=6000, scale=1.0, end=END) -> History:
-    """A few items are had by many; one event in five takes something back."""
+def random_history(
+    seed=0, n_users=300, n_items=80, events=6000, scale=1.0, end=END, tail=0.05
+) -> History:
+    """A few items are had by many (the fewer, the higher `tail`); one event in five takes back."""
     rng = np.random.default_rng(seed)
     frame = pl.DataFrame(
         {
             c.USER_ID: [f"u{n:03}" for n in rng.integers(0, n_users, events)],
-            c.ITEM_ID: [f"i{n:03}" for n in rng.geometric(0.05, events) % n_items],
+            c.ITEM_ID: [f"i{n:03}" for n in rng.geometric(tail, events) % n_items],
             c.TIMESTAMP: [END - timedelta(days=float(d)) for d in rng.uniform(0.1, 300, events)],
             WEIGHT: (rng.choice([1.0, 1.0, 2.0, 3.0, -1.0], events) * scale).astype(np.float32),
         },

@@ -146,7 +146,6 @@ class Bpr(Recipe):
                 f" or raise regularization ({self.regularization})"
             )
         people = np.bincount(cells.indices, minlength=history.n_items)
-        items[people == 0] = 0.0
         items[:, -1] += np.log(np.maximum(people, _NOBODY))
         users[np.diff(cells.indptr) == 0] = 0.0
         order = np.argsort(history.user_ids, kind="stable")

@@ -61,7 +61,7 @@ def test_few_rounds_come_near():
 
 def test_threads_change_no_bit():
     # Large enough that BLAS shares its work out.
-    history = random_history(n_users=2000, n_items=900, events=60_000)
+    history = random_history(n_users=2000, n_items=900, events=60_000, tail=0.002)
     recipe = SMALL.model_copy(update={"factors": 200})
     with threadpool_limits(1):
         single = recipe.train(history).arrays()
