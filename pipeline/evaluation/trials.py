@@ -27,8 +27,10 @@ from pipeline.models.tuning import Pool
 
 USERS = 1000
 """Users that judge a window: enough to tell recipes apart, few enough to try many."""
-CANDIDATES = 150
+CANDIDATES = 100
 """Items that each part of a blend proposes to a user."""
+POOLED = 500
+"""Users whose candidates weigh the parts: each mixture ranks all of them anew."""
 LEAST = 0.003
 """A recipe must be better by this share."""
 _HOPELESS = 0.02
@@ -81,6 +83,17 @@ class Window:
             history.item_ids,
         )
         return cls(history, judged, truth, judged.seen if split.policy == "discovery" else None)
+
+    def thinned(self, users: int) -> Window:
+        """Return the same window with at most so many evenly spaced users."""
+        n = self.judged.n_users
+        rows = np.unique(np.linspace(0, n - 1, min(users, n)).astype(int))
+        return Window(
+            self.history,
+            self.judged.rows(rows),
+            Truth(self.truth.items[rows], self.truth.size[rows]),
+            None if self.exclude is None else self.exclude[rows],
+        )
 
 
 @dataclass
@@ -140,7 +153,8 @@ class EarlierWindows:
     def pools(self, recipes: Mapping[str, Recipe]) -> Sequence[Pool]:
         """Let each recipe propose candidates, and ask all of them what they think of each."""
         pools = []
-        for at, window in enumerate(self.windows):
+        for at, whole in enumerate(self.windows):
+            window = whole.thinned(POOLED)
             scores = {n: self._trained(r, at).score(window.judged) for n, r in recipes.items()}
             parts = [_listed(top_k(one, CANDIDATES), window) for one in scores.values()]
             if window.exclude is not None:

@@ -48,7 +48,7 @@ def choose(
     still: Sequence[str],
     trend_of: TrendOf,
 ) -> Mixture:
-    """Climb from `start`, and from each part alone, one weight or exponent at a time.
+    """Climb from `start`, and from the best part alone, one weight or exponent at a time.
 
     Parameters
     ----------
@@ -67,7 +67,8 @@ def choose(
     starts = [start]
     if "weights" in tries:
         alone = [{n: float(n == name) for n in start.weights} for name in start.weights]
-        starts += [replace(start, weights=one) for one in alone]
+        lone = [replace(start, weights=one) for one in alone]
+        starts.append(max(lone, key=lambda one: _gains(one, boards).mean()))
     ends = [_climb(one, boards, tries) for one in starts]
     return max(ends, key=lambda end: end[1].mean())[0]
 
