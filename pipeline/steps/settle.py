@@ -30,7 +30,7 @@ from pipeline.steps.windows import parted, window
 
 WINDOWS: Final = 3
 """Disjoint windows before the holdout; a choice must pay on most of them."""
-PROBE: Final = Als()
+PROBE: Final = Als(factors=32, iterations=5)
 """The recipe whose lists judge weights of events."""
 LADDERS: Final[Mapping[str, Mapping[str, float]]] = {
     "all kinds alike": {
