@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pipeline.data.matrix import History
 from pipeline.models.tuning import Pool
 
-COVERAGE_COUNTS = 0.4
+COVERAGE_COUNTS = 0.12
 """What one per cent more of the catalogue shown is worth, in per cent of NDCG. Without it the
 choice drifts towards what sells everywhere, which a list for discovery is not for."""
 _LEAST = 0.002

@@ -68,8 +68,13 @@ seen = "discovery"    # things a household has not bought yet
 [publish]
 live_from = "as_of"    # these nights are long past
 
-# The default recipe: it chooses its own settings in the first night.
-[recipes.blend]
+[recipes.als]
+family = "als"
+factors = 64
+alpha = 0.6    # of the mean cell, which is about 1 on plain counts here
+regularization = 10.0
+iterations = 8
+half_life_days = 90.0
 
 # Rides along to be refused: so much confidence in single purchases is wrong for groceries.
 [recipes.als_overconfident]

@@ -220,7 +220,7 @@ def test_a_file_that_is_no_database_is_one_sentence(tmp_path):
 
 def test_without_optuna_it_is_said_in_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(ResourceError, match=r"optuna is not installed; .*nightjar\[tune\]"):
+    with pytest.raises(ResourceError, match=r"optuna is not installed; .*make setup"):
         Studies(tmp_path)
 
 
