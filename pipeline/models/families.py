@@ -10,6 +10,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from pipeline.errors import ConfigError
 from pipeline.models.blend import Blend
 from pipeline.models.bpr import Bpr
+from pipeline.models.buyagain.recipe import LearnedRepeat
 from pipeline.models.contract import Arrays, Recipe, Scorer
 from pipeline.models.ease import Ease
 from pipeline.models.factorize import Als
@@ -26,6 +27,7 @@ AnyRecipe = Annotated[
     Popularity
     | DecayedPopularity
     | OwnCounts
+    | LearnedRepeat
     | Als
     | Svd
     | Bpr

@@ -17,6 +17,7 @@ from pipeline.data.described import Described
 from pipeline.data.matrix import History
 from pipeline.models import families
 from pipeline.models.bpr import Bpr
+from pipeline.models.buyagain.recipe import LearnedRepeat
 from pipeline.models.contract import Recipe
 from pipeline.models.ease import Ease
 from pipeline.models.factorize import Als
@@ -36,6 +37,7 @@ RECIPES: dict[str, Recipe] = {
     "popularity": Popularity(),
     "decayed_popularity": DecayedPopularity(),
     "own_counts": OwnCounts(),
+    "learned_repeat": LearnedRepeat(iterations=1),
     "als": Als(iterations=1, device="cpu"),
     "svd": Svd(factors=256),
     "bpr": Bpr(iterations=1),

@@ -17,6 +17,7 @@ from pipeline.data.matrix import RATING, WEIGHT, History, build_history
 from pipeline.errors import ConfigError
 from pipeline.models import families
 from pipeline.models.bpr import Bpr
+from pipeline.models.buyagain.recipe import LearnedRepeat
 from pipeline.models.contract import Recipe
 from pipeline.models.ease import Ease
 from pipeline.models.factorize import Als
@@ -34,6 +35,7 @@ ROOT = Path(__file__).parents[2]
 RECIPES: dict[str, Recipe] = {
     **families.default_recipes(),
     "als": Als(factors=8, regularization=0.1, iterations=15, device="cpu"),
+    "learned_repeat": LearnedRepeat(block_days=30, iterations=5),
     "item_knn": ItemKnn(),
     "ease": Ease(regularization=3.0),
     "walks": Walks(),
@@ -464,7 +466,7 @@ def test_config_loads_without_heavy_libraries():
     # A child of its own: others in this process have imported it.
     code = (
         "import sys; from pipeline.models import families; families.default_recipes(); "
-        "sys.exit(bool({'implicit', 'lightfm'} & set(sys.modules)))"
+        "sys.exit(bool({'implicit', 'lightfm', 'lightgbm'} & set(sys.modules)))"
     )
     subprocess.run(
         [sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": str(ROOT)}

@@ -1,0 +1,179 @@
+"""Pairs of a user and an item they have, as of any instant of a window.
+
+Promises: pairs as of an instant come from what lies before it, and answers from what lies at or
+after it: nothing is on both sides. A pair of which everything was taken back is not there, and
+neither is any of its events.
+
+::
+
+    window        |------------------------------------------) end
+    pairs as of   |-------------------) cut
+    taken again                       [----block----)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.data.matrix import History
+
+HALF_LIVES = (7.0, 30.0, 90.0, 365.0)
+"""Days after which an event counts half, one an entry of `Pairs.own`."""
+US_PER_DAY = 86_400_000_000
+_ROUNDING = 1e-6
+"""What is left of what was given, as a share of it, when everything was taken back."""
+
+
+@dataclass(frozen=True)
+class Events:
+    """Events sorted by pair, then time.
+
+    Attributes
+    ----------
+    pair
+        ``(n,)`` int64, row of the user · number of items + column of the item.
+    at, weight
+        ``(n,)`` int64 microseconds since 1970, and float32, see `History`.
+    """
+
+    pair: NDArray[np.int64]
+    at: NDArray[np.int64]
+    weight: NDArray[np.float32]
+    n_users: int
+    n_items: int
+
+    @classmethod
+    def of(cls, history: History) -> Events:
+        """Sort the events of a window."""
+        pair = history.user * np.int64(history.n_items) + history.item
+        order = np.argsort(pair, kind="stable")  # the events of a user are in the order of time
+        return cls(
+            pair[order],
+            history.at[order],
+            history.weight[order],
+            history.n_users,
+            history.n_items,
+        )
+
+    def where(self, keep: NDArray[np.bool_]) -> Events:
+        """Return some of the events."""
+        return Events(self.pair[keep], self.at[keep], self.weight[keep], self.n_users, self.n_items)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Who has what as of an instant, in the order of users and items; ages count back from it.
+
+    Attributes
+    ----------
+    user, item
+        ``(n,)`` int32 row and column.
+    first_at
+        ``(n,)`` int64 microseconds since 1970: when the user first had it.
+    first, last
+        ``(n,)`` float32 days since the user first, and last, had it; > 0.
+    days
+        ``(n,)`` int32 number of days (of 24 hours, back from the instant) on which they had it.
+    own
+        ``(len(HALF_LIVES), n)`` float32: sum of decayed weights, floor 0.
+    user_days
+        ``(n_users,)`` int32 number of days on which the user had anything.
+    n_items
+        Number of columns.
+    """
+
+    user: NDArray[np.int32]
+    item: NDArray[np.int32]
+    first_at: NDArray[np.int64]
+    first: NDArray[np.float32]
+    last: NDArray[np.float32]
+    days: NDArray[np.int32]
+    own: NDArray[np.float32]
+    user_days: NDArray[np.int32]
+    n_items: int
+
+    @property
+    def n_users(self) -> int:
+        """Number of rows."""
+        return len(self.user_days)
+
+
+def pairs_at(events: Events, now: int) -> Pairs:
+    """Return the pairs as of `now` (microseconds since 1970), from what lies before it."""
+    events = _kept(events.where(events.at < now))
+    start = _starts(events.pair)
+    age = (now - events.at) / US_PER_DAY
+    own = [_summed(events.weight * np.exp2(-age / days), start) for days in HALF_LIVES]
+    gave = events.weight > 0
+    events, age = events.where(gave), age[gave]
+    start = _starts(events.pair)
+    user, item = np.divmod(events.pair[start], events.n_items)
+    day = age.astype(np.int64)
+    another = np.append(True, (np.diff(events.pair) != 0) | (np.diff(day) != 0))[: len(day)]
+    width = day.max(initial=0) + 1
+    active = np.unique(events.pair[another] // events.n_items * width + day[another]) // width
+    return Pairs(
+        user=user.astype(np.int32),
+        item=item.astype(np.int32),
+        first_at=events.at[start],
+        first=age[start].astype(np.float32),
+        last=age[np.append(start[1:], len(age))[: len(start)] - 1].astype(np.float32),
+        days=_summed(another, start).astype(np.int32),
+        own=np.maximum(own, 0).astype(np.float32),
+        user_days=np.bincount(active, minlength=events.n_users).astype(np.int32),
+        n_items=events.n_items,
+    )
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What users took in a block of days.
+
+    Attributes
+    ----------
+    again
+        ``(n,)`` bool: the user of a pair took its item.
+    came
+        ``(n_users,)`` bool: the user took anything at all.
+    """
+
+    again: NDArray[np.bool_]
+    came: NDArray[np.bool_]
+
+
+def answers(events: Events, pairs: Pairs, since: int, until: int) -> Answers:
+    """Return what was taken in ``[since, until)``, microseconds since 1970."""
+    inside = (events.at >= since) & (events.at < until) & (events.weight > 0)
+    taken = events.pair[inside]  # sorted
+    wanted = pairs.user.astype(np.int64) * pairs.n_items + pairs.item
+    place = np.searchsorted(taken, wanted)
+    again = place < len(taken)
+    again[again] = taken[place[again]] == wanted[again]
+    came = np.zeros(events.n_users, bool)
+    came[taken // events.n_items] = True
+    return Answers(again, came)
+
+
+def _kept(events: Events) -> Events:
+    """Leave out the events of pairs of which everything was taken back."""
+    start = _starts(events.pair)
+    net = _summed(events.weight, start)
+    alive = net > _ROUNDING * _summed(np.abs(events.weight), start)
+    return events.where(np.repeat(alive, np.diff(np.append(start, len(events.pair)))))
+
+
+def _starts(pair: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return where each run of equal values begins."""
+    return np.flatnonzero(np.append(True, np.diff(pair) != 0)[: len(pair)])
+
+
+def _summed(value: NDArray[Any], start: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Sum the values of each run, in float64."""
+    if not len(start):
+        return np.zeros(0)
+    total: NDArray[np.float64] = np.add.reduceat(value, start, dtype=np.float64)
+    return total
