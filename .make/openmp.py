@@ -1,9 +1,10 @@
 """Give this environment the GNU OpenMP runtime where the machine has none.
 
-`implicit` is linked against `libgomp.so.1` and ships no copy. A machine with a compiler has it; a
-bare one with Python, git and make has not, and installing it there takes root. scikit-learn
-(MLflow needs it) ships the same library under a name of its own, so `make setup` copies that one
-into the environment, gives the copy its plain name back, and has Python load it at its start.
+`implicit` and LightGBM are linked against `libgomp.so.1` and ship no copy. A machine with a
+compiler has it; a bare one with Python, git and make has not, and installing it there takes root.
+scikit-learn (MLflow needs it) ships the same library under a name of its own, so `make setup`
+copies that one into the environment, gives the copy its plain name back, and has Python load it at
+its start.
 
 Does nothing where the machine has the library. Standard library only.
 """

@@ -50,6 +50,31 @@ def test_the_copy_answers_to_the_plain_name(openmp: ModuleType, tmp_path: Path) 
     assert loaded == {str(target)}
 
 
+def test_lightgbm_is_content_with_the_copy(openmp: ModuleType, tmp_path: Path) -> None:
+    purelib = Path(sysconfig.get_path("purelib"))
+    (tmp_path / "scikit_learn.libs").mkdir()
+    (tmp_path / "scikit_learn.libs" / SHIPPED[0].name).write_bytes(SHIPPED[0].read_bytes())
+    target = tmp_path / "lib" / openmp.NAME
+
+    openmp.install(tmp_path, target)
+
+    # All that it is linked against is resolved at once, so that a missing symbol fails here.
+    code = "; ".join(
+        (
+            (tmp_path / openmp.HOOK).read_text().strip(),
+            "import os",
+            f"ctypes.CDLL({str(purelib / 'lightgbm/lib/lib_lightgbm.so')!r}, os.RTLD_NOW)",
+            "print(open('/proc/self/maps').read())",
+        )
+    )
+    maps = subprocess.run(
+        [sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True
+    ).stdout
+    assert "lib_lightgbm.so" in maps
+    loaded = {line[line.index("/") :] for line in maps.splitlines() if "libgomp" in line}
+    assert loaded == {str(target)}
+
+
 def test_without_a_library_to_copy_the_sentence_names_the_package(
     openmp: ModuleType, tmp_path: Path
 ) -> None:
