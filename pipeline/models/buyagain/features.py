@@ -63,7 +63,9 @@ def item_table(pairs: Pairs, block_days: float) -> NDArray[np.float32]:
         _ratio(total(np.where(several, pairs.first - pairs.last, 0)), total(pairs.days - 1)),
         _came_back(pairs, pairs.item, pairs.n_items, block_days),
     )
-    return np.nan_to_num(np.column_stack(columns), nan=-1.0).astype(np.float32)
+    told: NDArray[np.float32] = np.column_stack(columns).astype(np.float32)
+    told[np.isnan(told)] = -1.0
+    return told
 
 
 def table(
