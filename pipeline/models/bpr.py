@@ -102,19 +102,19 @@ class Bpr(Recipe):
     scorer: ClassVar[type[Scorer]] = BprScorer
     not_hashed: ClassVar[frozenset[str]] = frozenset({"threads"})
     space: ClassVar[Mapping[str, Span]] = {
-        "iterations": Span((50, 100, 200), 10, 500),
-        "learning_rate": Span((0.02, 0.05, 0.1), 0.005, 0.5),
-        "regularization": Span((0.002, 0.005, 0.01, 0.02), 0.0005, 0.1),
+        "iterations": Span((75, 150, 300), 10, 500),
+        "learning_rate": Span((0.05, 0.1, 0.2), 0.005, 0.5),
+        "regularization": Span((0.0025, 0.005, 0.01, 0.02), 0.0005, 0.1),
     }
 
     family: Literal["bpr"] = Field(default="bpr", description="Name of the family.")
     factors: int = Field(default=128, ge=1, le=1024, description="Length of a vector.")
-    learning_rate: float = Field(default=0.05, gt=0, le=1, description="Length of a step.")
+    learning_rate: float = Field(default=0.1, gt=0, le=1, description="Length of a step.")
     regularization: float = Field(
-        default=0.01, ge=0, le=1, description="Pull of every vector and bias towards 0, a step."
+        default=0.005, ge=0, le=1, description="Pull of every vector and bias towards 0, a step."
     )
     iterations: int = Field(
-        default=100, ge=1, le=10_000, description="Rounds of as many pairs as the window has cells."
+        default=150, ge=1, le=10_000, description="Rounds of as many pairs as the window has cells."
     )
     verify_negative_samples: bool = Field(
         default=True, description="Whether a rival that the user has, too, is drawn for nothing."

@@ -12,7 +12,7 @@ from pipeline.models.bpr import Bpr
 from pipeline.models.topk import top_k
 from tests.windows import pairs, random_history
 
-SMALL = Bpr(factors=8, iterations=20)
+SMALL = Bpr(factors=8, iterations=20, learning_rate=0.05, regularization=0.01)
 
 
 def tastes(n_users=90, n_items=30, seed=0):
