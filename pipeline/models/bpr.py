@@ -16,9 +16,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
 import numpy as np
 import scipy.sparse as sp
@@ -28,8 +26,9 @@ from pydantic import Field
 from pipeline.base import Progress, silent
 from pipeline.data.matrix import History
 from pipeline.errors import ConfigError
-from pipeline.models.contract import Arrays, Capabilities, Recipe, Scorer, Scores, read_header
+from pipeline.models.contract import Capabilities, Recipe, Scorer, Scores
 from pipeline.models.randomness import keyed_normal
+from pipeline.models.stored import StoredScorer, stored
 from pipeline.models.tuning import Span
 
 _SPREAD = np.float32(1 / np.sqrt(12))
@@ -38,60 +37,24 @@ _NOBODY = 0.5
 """How many people an item counts that everybody gave back: its log stands below that of one."""
 
 
-@dataclass(frozen=True, eq=False)
-class BprScorer(Scorer):
-    """Factors of items and of the users known from training.
+class BprScorer(StoredScorer):
+    """Factors of items and of the users known from training; it cannot score anybody else.
 
-    Attributes
-    ----------
-    item_factors
-        ``(n_items, f + 1)`` float32: vector, bias with the log of popularity.
-    user_ids
-        ``(n_known,)`` str, sorted.
-    user_factors
-        ``(n_known, f + 1)`` float32: vector, 1; all 0 for whoever gave everything back.
+    An item's row is its vector and its bias with the log of popularity; a user's is their vector
+    and 1, or all 0 for whoever gave everything back.
     """
 
     capabilities: ClassVar[Capabilities] = Capabilities(fold_in=False, deterministic=False)
 
-    item_factors: NDArray[np.float32]
-    user_ids: NDArray[np.str_]
-    user_factors: NDArray[np.float32]
-    item_ids: NDArray[np.str_]
-    trained_until: datetime
-    trained_on: str = "cpu"
-
-    def score(self, history: History) -> Scores:
-        """Score known users as trained; raise `KeyError` where one was not in the window."""
-        self.check(history)
-        place = np.minimum(np.searchsorted(self.user_ids, history.user_ids), len(self.user_ids) - 1)
-        strangers = int((self.user_ids[place] != history.user_ids).sum())
-        if strangers:
-            raise _unknown(strangers)
-        return Scores(self.user_factors[place], self.item_factors)
-
     def fold_in(self, history: History) -> Scores:
         """Raise `KeyError`: a vector of one's own takes training."""
         self.check(history)
-        raise _unknown(history.n_users)
+        return Scores(self.factors_of_others(history), self.item_factors)
 
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Everything that a fresh process needs."""
-        return {
-            **self.header(),
-            "item_factors": self.item_factors,
-            "user_ids": self.user_ids,
-            "user_factors": self.user_factors,
-        }
-
-    @classmethod
-    def from_arrays(cls, arrays: Arrays) -> Self:
-        """Rebuild the scorer."""
-        return cls(
-            item_factors=arrays["item_factors"],
-            user_ids=arrays["user_ids"],
-            user_factors=arrays["user_factors"],
-            **read_header(arrays),
+    def factors_of_others(self, history: History) -> NDArray[np.float32]:
+        """Raise `KeyError`: a vector of one's own takes training."""
+        raise KeyError(
+            f"{history.n_users} users were not in the training window, so bpr cannot score them"
         )
 
 
@@ -148,11 +111,9 @@ class Bpr(Recipe):
         people = np.bincount(cells.indices, minlength=history.n_items)
         items[:, -1] += np.log(np.maximum(people, _NOBODY))
         users[np.diff(cells.indptr) == 0] = 0.0
-        order = np.argsort(history.user_ids, kind="stable")
         return BprScorer(
             item_factors=items,
-            user_ids=history.user_ids[order],
-            user_factors=users[order],
+            **stored(history.user_ids, users),
             item_ids=history.item_ids,
             trained_until=history.end,
         )
@@ -189,7 +150,3 @@ class Bpr(Recipe):
         with contextlib.suppress(ModelFitError):  # `train` looks at the factors itself
             model.fit(cells, show_progress=False, callback=tell)
         return items, users
-
-
-def _unknown(strangers: int) -> KeyError:
-    return KeyError(f"{strangers} users were not in the training window, so bpr cannot score them")

@@ -15,8 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import scipy.sparse as sp
@@ -27,14 +26,7 @@ from threadpoolctl import threadpool_limits
 from pipeline.base import Progress, silent
 from pipeline.data.matrix import History
 from pipeline.errors import ConfigError
-from pipeline.models.contract import (
-    Arrays,
-    Capabilities,
-    Recipe,
-    Scorer,
-    Scores,
-    read_header,
-)
+from pipeline.models.contract import Arrays, Capabilities, Recipe, Scorer, Scores
 from pipeline.models.device import (
     LeastSquares,
     choose_device,
@@ -43,6 +35,7 @@ from pipeline.models.device import (
     fit_on_gpu,
 )
 from pipeline.models.randomness import keyed_normal
+from pipeline.models.stored import StoredScorer, stored
 from pipeline.models.tuning import Span
 
 _START = np.float32(0.01)
@@ -50,18 +43,12 @@ _START = np.float32(0.01)
 _GRAM_ROWS = 1 << 15
 
 
-@dataclass(frozen=True, eq=False)
-class AlsScorer(Scorer):
-    """Factors of items and of the users known from training.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class AlsScorer(StoredScorer):
+    """Factors of items and of the users known from training; the others are folded in.
 
     Attributes
     ----------
-    item_factors
-        ``(n_items, f)`` float32.
-    user_ids
-        ``(n_known,)`` str, sorted.
-    user_factors
-        ``(n_known, f)`` float32.
     scale
         What a cell of `History.confidence` is multiplied by; fixed in training.
     half_life_days, regularization
@@ -70,64 +57,40 @@ class AlsScorer(Scorer):
 
     capabilities: ClassVar[Capabilities] = Capabilities(fold_in=True, deterministic=True)
 
-    item_factors: NDArray[np.float32]
-    user_ids: NDArray[np.str_]
-    user_factors: NDArray[np.float32]
     scale: float
     half_life_days: float | None
     regularization: float
-    item_ids: NDArray[np.str_]
-    trained_until: datetime
-    trained_on: str = "cpu"
-
-    def score(self, history: History) -> Scores:
-        """Score known users by their trained factors; fold the others in."""
-        self.check(history)
-        place = np.searchsorted(self.user_ids, history.user_ids)
-        known = place < len(self.user_ids)
-        known[known] = self.user_ids[place[known]] == history.user_ids[known]
-        users = np.empty((history.n_users, self.item_factors.shape[1]), np.float32)
-        users[known] = self.user_factors[place[known]]
-        others = np.flatnonzero(~known)
-        users[others] = self._solve(history.rows(others))
-        return Scores(users, self.item_factors)
 
     def fold_in(self, history: History) -> Scores:
         """Solve each user's least squares given the items; without confidence: zero, no list."""
         self.check(history)
-        return Scores(self._solve(history), self.item_factors)
+        return Scores(self.factors_of_others(history), self.item_factors)
+
+    def factors_of_others(self, history: History) -> NDArray[np.float32]:
+        """Solve each user's least squares given the items."""
+        cells = history.confidence(self.half_life_days)
+        cells.data *= np.float32(self.scale)
+        return solve_users(self.item_factors, cells, self.regularization)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Everything that a fresh process needs."""
         no_decay = self.half_life_days is None
         return {
-            **self.header(),
-            "item_factors": self.item_factors,
-            "user_ids": self.user_ids,
-            "user_factors": self.user_factors,
+            **super().arrays(),
             "scale": np.array(self.scale),
             "half_life_days": np.array(np.inf if no_decay else self.half_life_days),
             "regularization": np.array(self.regularization),
         }
 
     @classmethod
-    def from_arrays(cls, arrays: Arrays) -> Self:
-        """Rebuild the scorer."""
+    def fields_of(cls, arrays: Arrays) -> dict[str, Any]:
+        """Return what the scorer is rebuilt with."""
         half_life = float(arrays["half_life_days"])
-        return cls(
-            item_factors=arrays["item_factors"],
-            user_ids=arrays["user_ids"],
-            user_factors=arrays["user_factors"],
-            scale=float(arrays["scale"]),
-            half_life_days=None if np.isinf(half_life) else half_life,
-            regularization=float(arrays["regularization"]),
-            **read_header(arrays),
-        )
-
-    def _solve(self, history: History) -> NDArray[np.float32]:
-        cells = history.confidence(self.half_life_days)
-        cells.data *= np.float32(self.scale)
-        return solve_users(self.item_factors, cells, self.regularization)
+        return super().fields_of(arrays) | {
+            "scale": float(arrays["scale"]),
+            "half_life_days": None if np.isinf(half_life) else half_life,
+            "regularization": float(arrays["regularization"]),
+        }
 
 
 class Als(Recipe):
@@ -196,11 +159,9 @@ class Als(Recipe):
                 f") or lower alpha ({self.alpha})"
             )
         users = solve_users(items, cells, self.regularization)
-        order = np.argsort(history.user_ids, kind="stable")
         return AlsScorer(
             item_factors=items,
-            user_ids=history.user_ids[order],
-            user_factors=users[order],
+            **stored(history.user_ids, users),
             scale=scale,
             half_life_days=self.half_life_days,
             regularization=self.regularization,

@@ -17,8 +17,7 @@ import hashlib
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import scipy.sparse as sp
@@ -29,84 +28,55 @@ from pipeline.base import Progress, silent
 from pipeline.data.described import Described, Others
 from pipeline.data.matrix import History
 from pipeline.errors import ConfigError, ResourceError
-from pipeline.models.contract import Arrays, Capabilities, Recipe, Scorer, Scores, read_header
+from pipeline.models.contract import Arrays, Capabilities, Recipe, Scorer, Scores
 from pipeline.models.feature_map import FeatureMap
 from pipeline.models.randomness import keyed_normal
+from pipeline.models.stored import StoredScorer, stored
 from pipeline.models.tuning import Span
 
 _OF_USERS = "of_users/"
 
 
-@dataclass(frozen=True, eq=False)
-class LightFmScorer(Scorer):
-    """Representations of items and of the users known from training.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LightFmScorer(StoredScorer):
+    """Representations of items and of the users known from training; features speak for the others.
+
+    An item's row is its vector and its bias; a user's is their vector and 1, or all 0 where nothing
+    was known.
 
     Attributes
     ----------
-    item_factors
-        ``(n_items, f + 1)`` float32: vector, bias.
-    user_ids
-        ``(n_known,)`` str, sorted.
-    user_factors
-        ``(n_known, f + 1)`` float32: vector, 1; all 0 where nothing was known.
     of_users
         What features say of a user, ``None`` where training had none.
     """
 
     capabilities: ClassVar[Capabilities] = Capabilities(fold_in=False, deterministic=False)
 
-    item_factors: NDArray[np.float32]
-    user_ids: NDArray[np.str_]
-    user_factors: NDArray[np.float32]
     of_users: FeatureMap | None
-    item_ids: NDArray[np.str_]
-    trained_until: datetime
-    trained_on: str = "cpu"
-
-    def score(self, history: History) -> Scores:
-        """Score known users as trained, and the others by their features.
-
-        Raises
-        ------
-        KeyError
-            A user was not in the training window, and has no features.
-        """
-        self.check(history)
-        place = np.minimum(np.searchsorted(self.user_ids, history.user_ids), len(self.user_ids) - 1)
-        users = self.user_factors[place]
-        strange = np.flatnonzero(self.user_ids[place] != history.user_ids)
-        users[strange] = 0.0
-        if self.of_users is not None and history.of_users is not None:
-            users[strange] = self.of_users.factors(_evened(history.of_users.rows(strange)))
-        if unknown := int((~users[strange].any(axis=1)).sum()):
-            raise KeyError(f"{unknown:,} users not known from training, nor by any feature")
-        return Scores(users, self.item_factors)
 
     def fold_in(self, history: History) -> Scores:
         """Raise `KeyError`: a vector of one's own takes training."""
         self.check(history)
         raise KeyError(f"{history.n_users:,} users to fold in; LightFM cannot")
 
+    def factors_of_others(self, history: History) -> NDArray[np.float32]:
+        """Add up each user's features; raise `KeyError` where one has none."""
+        users = np.zeros((history.n_users, self.item_factors.shape[1]), np.float32)
+        if self.of_users is not None and history.of_users is not None:
+            users = self.of_users.factors(_evened(history.of_users))
+        if unknown := int((~users.any(axis=1)).sum()):
+            raise KeyError(f"{unknown:,} users not known from training, nor by any feature")
+        return users
+
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Everything that a fresh process needs."""
-        return {
-            **self.header(),
-            "item_factors": self.item_factors,
-            "user_ids": self.user_ids,
-            "user_factors": self.user_factors,
-            **({} if self.of_users is None else self.of_users.arrays(_OF_USERS)),
-        }
+        features = {} if self.of_users is None else self.of_users.arrays(_OF_USERS)
+        return super().arrays() | features
 
     @classmethod
-    def from_arrays(cls, arrays: Arrays) -> Self:
-        """Rebuild the scorer."""
-        return cls(
-            item_factors=arrays["item_factors"],
-            user_ids=arrays["user_ids"],
-            user_factors=arrays["user_factors"],
-            of_users=FeatureMap.read(arrays, _OF_USERS),
-            **read_header(arrays),
-        )
+    def fields_of(cls, arrays: Arrays) -> dict[str, Any]:
+        """Return what the scorer is rebuilt with."""
+        return super().fields_of(arrays) | {"of_users": FeatureMap.read(arrays, _OF_USERS)}
 
 
 class LightFm(Recipe):
@@ -186,13 +156,12 @@ class LightFm(Recipe):
             alone = np.eye(1, self.factors + 1, self.factors, np.float32)[0]
             of_users = FeatureMap(history.of_users.names, weights, alone, 0.0)
         users[nobody] = 0.0
-        item_order, user_order = np.argsort(item_ids), np.argsort(history.user_ids)
+        order = np.argsort(item_ids)
         return LightFmScorer(
-            item_factors=(item_parts @ vectors)[item_order],
-            user_ids=history.user_ids[user_order],
-            user_factors=users[user_order],
+            item_factors=(item_parts @ vectors)[order],
+            **stored(history.user_ids, users),
             of_users=of_users,
-            item_ids=item_ids[item_order],
+            item_ids=item_ids[order],
             trained_until=history.end,
         )
 
