@@ -23,7 +23,7 @@ from typing import Any, ClassVar, Self, TypedDict
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipeline.base import Frozen, Progress, format_instant, parse_instant, silent
 from pipeline.data.matrix import History
@@ -199,7 +199,7 @@ class Recipe(Frozen):
     not_hashed: ClassVar[frozenset[str]] = frozenset()
     """Fields that say where it trains, not what: another machine makes no other recipe."""
     space: ClassVar[Mapping[str, Span]] = {}
-    """What can be chosen from the data, by field."""
+    """What can be chosen from the data, by field; see `tunable`."""
 
     tune: tuple[str, ...] = Field(
         default=(),
@@ -220,6 +220,21 @@ class Recipe(Frozen):
                 allowed = ", ".join(cls.space) or "none of this family"
                 raise ValueError(f"{name!r} cannot be chosen from the data; allowed are {allowed}")
         return tuple(dict.fromkeys(names))
+
+    @model_validator(mode="after")
+    def _tunable_as_it_is(self) -> Self:
+        for name in self.tune:
+            if name not in self.tunable:
+                raise ValueError(
+                    f"tune: this recipe does not read {name!r}; allowed are "
+                    f"{', '.join(self.tunable)}"
+                )
+        return self
+
+    @property
+    def tunable(self) -> Mapping[str, Span]:
+        """What of `space` counts for this recipe as its other fields stand."""
+        return self.space
 
     @property
     def open(self) -> bool:

@@ -70,6 +70,12 @@ class ItemKnn(LinksRecipe):
         description="How much `bm25` takes popularity out: 0 not at all, 1 altogether.",
     )
 
+    @property
+    def tunable(self) -> Mapping[str, Span]:
+        """What counts for the similarity: `shrinkage` or, for `bm25`, `b`."""
+        ignored = "shrinkage" if self.similarity == "bm25" else "b"
+        return {name: span for name, span in self.space.items() if name != ignored}
+
     def train(self, history: History, *, salt: int = 0, progress: Progress = silent) -> LinksScorer:
         """Link the items; nothing is random."""
         cells = self.cells(history)

@@ -1,4 +1,4 @@
-"""What a longer search may move in a recipe: fields that have a span; of a blend, its parts'.
+"""What a longer search may move in a recipe: fields that it reads; of a blend, its parts'.
 
 Promises: a field is moved within its span only, to values of two significant digits, so that a span
 is a grid; what was moved is validated like any recipe. What mixes the parts of a blend is no field
@@ -56,7 +56,7 @@ def axes(recipe: Recipe) -> dict[str, Axis]:
         within = {f: ((f,), one) for f, one in fields.items() if isinstance(one, Recipe)}
         own = {
             field: Axis((field,), span.low, span.high, span.log, _whole(recipe, field))
-            for field, span in recipe.space.items()
+            for field, span in recipe.tunable.items()
         }
     return own | {
         f"{name}.{field}": replace(axis, path=(*path, *axis.path))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from pipeline.errors import ConfigError
 from pipeline.models.families import FAMILIES, recipe_from
 from pipeline.models.search import Axis, axes, moved, remixed, standing
 
@@ -39,6 +40,19 @@ def test_the_fields_of_a_family_are_those_with_a_span():
     assert set(found) == set(type(ALS).space)
     assert (found["alpha"].high, found["alpha"].log, found["alpha"].whole) == (1000.0, True, False)
     assert axes(recipe_from({"family": "popularity"})) == {}
+
+
+@pytest.mark.parametrize(
+    ("similarity", "read", "ignored"),
+    [("cosine", "shrinkage", "b"), ("tfidf", "shrinkage", "b"), ("bm25", "b", "shrinkage")],
+)
+def test_what_a_similarity_ignores_is_neither_searched_nor_tuned(similarity, read, ignored):
+    dumped = {"family": "item_knn", "similarity": similarity}
+    found = set(axes(recipe_from(dumped)))
+    assert found == set(FAMILIES["item_knn"].space) - {ignored}
+    assert recipe_from(dumped | {"tune": [read]}).tune == (read,)
+    with pytest.raises(ConfigError, match=f"does not read '{ignored}'; allowed are .*{read}"):
+        recipe_from(dumped | {"tune": ["neighbours", ignored]})
 
 
 def test_a_blend_moves_the_fields_of_its_parts_but_not_of_a_part_that_does_not_count():
