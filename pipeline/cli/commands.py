@@ -1,0 +1,240 @@
+"""What a person asks for: a workspace, its data, whole nights, a search, what is live."""
+
+from __future__ import annotations
+
+import json as json_module
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.terminal import (
+    AsOf,
+    At,
+    Home,
+    Json,
+    Publish,
+    Recipes,
+    home_of,
+    instant,
+    open_workspace,
+    show,
+    teller,
+)
+
+app = typer.Typer()
+config_app = typer.Typer(help="The settings of a workspace.", no_args_is_help=True)
+
+
+@app.command()
+def init(
+    directory: Annotated[Path | None, typer.Argument(help="Where; default ./var.")] = None,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Make a workspace with a short, valid nightjar.toml."""
+    from pipeline.steps.run import CONFIG_FILE, Workspace
+
+    folder = home_of(directory or home)
+    there = (folder / CONFIG_FILE).exists()
+    ws = Workspace.init(folder)
+    word = "is a workspace already; nothing was changed" if there else "is a workspace now"
+    show(
+        {"home": str(ws.home), "created": not there},
+        json,
+        f"{ws.home} {word}\nsettings: {ws.home / CONFIG_FILE}\n"
+        f"next: put files into {ws.home / 'landing'}/events/ and run `nightjar feedback`",
+    )
+
+
+@app.command()
+def doctor(home: Home = None, json: Json = False) -> None:
+    """Say what works here: Python, GPU, Airflow, MLflow, the workspace's stores."""
+    from pipeline.steps.doctor import examine
+
+    checks = examine(home_of(home))
+    lines = [f"{'ok  ' if x.ok else 'FAIL'}  {x.name:<12} {x.sentence}" for x in checks]
+    show({"checks": [x.to_dict() for x in checks]}, json, "\n".join(lines))
+    if not all(check.ok for check in checks):
+        raise typer.Exit(2)
+
+
+@config_app.command("show")
+def config_show(
+    origin: Annotated[bool, typer.Option(help="Say where each value came from.")] = False,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Print every setting: its value, what it means, and with --origin where it comes from."""
+    from pipeline.steps.config import settings
+
+    found = list(settings(open_workspace(home).composed))
+    lines = []
+    for setting in found:
+        value = json_module.dumps(setting.value, ensure_ascii=False, default=str)
+        where = f"  [{setting.origin}]" if origin else ""
+        lines.append(f"{setting.path} = {value}{where}\n    {setting.description}")
+    show({"settings": [vars(setting) for setting in found]}, json, "\n".join(lines))
+
+
+@app.command()
+def ingest(
+    paths: Annotated[list[Path], typer.Argument(help="Files, or folders of files.")],
+    table: Annotated[str, typer.Option(help="events, items or users.")] = "events",
+    source: Annotated[
+        str | None, typer.Option(help="Which configured source reads them; default: by name.")
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option(help="Items only: the full catalogue; what is missing is unavailable.")
+    ] = False,
+    at: At = None,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Read files of events (or items, users) into the lake, each exactly once."""
+    from pipeline.steps.ingest import ingest as step
+
+    result = step(
+        open_workspace(home),
+        paths,
+        table=table,
+        source=source,
+        replace=replace,
+        at=instant(at),
+        progress=teller(),
+    )
+    show(result.to_dict(), json, result.text())
+    if result.failed:
+        raise typer.Exit(3)
+
+
+@app.command()
+def feedback(at: At = None, home: Home = None, json: Json = False) -> None:
+    """One pass over landing/: read what has arrived, and say whether a retrain is wanted."""
+    from pipeline.steps.ingest import feedback as step
+
+    result = step(open_workspace(home), instant(at), progress=teller())
+    show(result.to_dict(), json, result.text())
+    if result.failed:
+        raise typer.Exit(3)
+
+
+@app.command()
+def nightly(
+    as_of: AsOf,
+    recipe: Recipes = None,
+    publish: Publish = True,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Run a whole night: snapshot, validate, features, train ... publish."""
+    from pipeline.base import parse_instant
+    from pipeline.steps.retrain import nightly as step
+
+    result = step(
+        open_workspace(home),
+        parse_instant(as_of),
+        recipes=recipe or None,
+        publish=publish,
+        progress=teller(),
+    )
+    show(result.to_dict(), json, result.text())
+    raise typer.Exit(result.exit_code)
+
+
+@app.command()
+def tune(
+    budget: Annotated[str, typer.Option(help="How long to search: 90s, 20m, 1h.")],
+    as_of: Annotated[
+        str | None, typer.Option("--as-of", help="As for `nightly`; default: the last night's.")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="The recipe to begin with; default: the champion's.")
+    ] = None,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Search for better hyper-parameters; a later night's gate decides on what is found."""
+    from pipeline.steps import tune as steps
+    from pipeline.steps.study_files import mirror
+
+    start = time.monotonic()
+    seconds = steps.parse_budget(budget)
+    ws, progress = open_workspace(home), teller()
+    found = steps.tune(
+        ws,
+        instant(as_of) if as_of else steps.default_as_of(ws, instant(None)),
+        budget=seconds,
+        elapsed=lambda: time.monotonic() - start,
+        recipe=recipe,
+        progress=progress,
+    )
+    if found.start is not None:
+        mirror(ws, found.study, progress=progress)
+    show(found.to_dict(), json, found.text())
+
+
+@app.command()
+def demo(
+    nights: Annotated[int, typer.Option(min=1, max=3, help="How many of the nights.")] = 3,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Run the loop on real purchases, night after night."""
+    from pipeline.report.table import nights_table
+    from pipeline.steps import demo as story
+    from pipeline.steps.ingest import feedback as read
+    from pipeline.steps.retrain import nightly as step
+
+    progress = teller()
+    ws = story.prepare(home_of(home))
+    blocked = 0
+    for night in story.NIGHTS[:nights]:
+        story.land_until(ws, night, progress=progress)
+        read(ws, night, progress=progress)
+        ended = step(ws, night, progress=progress)
+        blocked = ended.exit_code if ended.decision == "block" else blocked
+    told = story.summary(ws)
+    show(told, json, nights_table(told))
+    raise typer.Exit(blocked)
+
+
+@app.command()
+def lists(
+    users: Annotated[list[str] | None, typer.Argument(help="Raw user ids.")] = None,
+    everybody: Annotated[bool, typer.Option("--all", help="Everybody's lists.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write Parquet to this file instead.")] = None,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Show the lists that are live."""
+    from pipeline.errors import ConfigError, StorageError
+    from pipeline.report.table import lists_table
+    from pipeline.serving.publish import plain_rows
+    from pipeline.steps.show import lists as step
+    from pipeline.steps.show import titles
+
+    if bool(users) == everybody:
+        raise ConfigError("name users or say --all, one of the two")
+    ws = open_workspace(home)
+    rows = step(ws, None if everybody else users)
+    if out is not None:
+        try:
+            rows.write_parquet(out)
+        except OSError as error:
+            raise StorageError(f"cannot write {out}: {error}") from error
+        show({"out": str(out), "rows": rows.height}, json, f"{rows.height:,} rows in {out}")
+        return
+    plain = plain_rows(rows)
+    show({"rows": plain}, json, "" if json else lists_table(plain, titles(ws)))
+
+
+@app.command()
+def history(home: Home = None, json: Json = False) -> None:
+    """Show what was decided and published, oldest first."""
+    from pipeline.report.table import history_table
+    from pipeline.steps.show import history as step
+
+    entries = step(open_workspace(home))
+    show({"entries": list(entries)}, json, history_table(entries))

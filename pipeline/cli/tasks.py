@@ -1,0 +1,98 @@
+"""The steps of a night, one by one, as a scheduler asks for them: `snapshot`, then those that take
+its run.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.terminal import (
+    AsOf,
+    Home,
+    Json,
+    Publish,
+    Recipes,
+    RunId,
+    open_workspace,
+    show,
+    teller,
+)
+
+app = typer.Typer()
+
+
+@app.command()
+def snapshot(
+    as_of: AsOf,
+    recipe: Recipes = None,
+    publish: Publish = True,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Step 1 of a night: pin what it sees; prints the run id that the other steps take."""
+    from pipeline.base import parse_instant
+    from pipeline.steps.retrain import snapshot as step
+
+    started = step(
+        open_workspace(home),
+        parse_instant(as_of),
+        recipes=recipe or None,
+        publish=publish,
+        progress=teller(),
+    )
+    show(vars(started), json, f"{started.sentence}\n{started.run_id}".rstrip())
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Option(help="Name of the recipe.")],
+    run: RunId,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Train one recipe on the run's training window."""
+    from pipeline.steps.learn import Failure
+    from pipeline.steps.retrain import train as step
+
+    result = step(open_workspace(home), run, recipe, progress=teller())
+    if isinstance(result, Failure):
+        show(result.to_dict(), json, result.text())
+        raise typer.Exit(result.exit_code)
+    show(result.to_dict(), json, f"{result.step}: {result.rows:,} users")
+
+
+@app.command()
+def gate(run: RunId, home: Home = None, json: Json = False) -> None:
+    """Decide: first, switch, refresh, keep or block; the exit code says which."""
+    from pipeline.steps.retrain import gate as step
+
+    decided = step(open_workspace(home), run, progress=teller())
+    show(decided.to_dict(), json, f"{decided.kind}: {decided.sentence}")
+    raise typer.Exit({"keep": 4, "block": 5}.get(decided.kind, 0))
+
+
+def _add(name: str, help_text: str) -> None:
+    """Add the command of a step that takes a run and nothing else."""
+
+    def command(run: RunId, home: Home = None, json: Json = False) -> None:
+        from pipeline.steps import retrain
+
+        ref = getattr(retrain, name)(open_workspace(home), run, progress=teller())
+        show(ref.to_dict(), json, f"{ref.step}: {ref.rows:,} rows, sha256 {ref.sha256[:12]}")
+
+    app.command(name, help=help_text)(command)
+
+
+for _name, _help in (
+    ("validate", "Judge the run's data; a failed check stops the night."),
+    ("features", "Build the run's training window, holdout and full window."),
+    ("evaluate", "Judge every recipe of the run on its holdout."),
+    ("refit", "Train the promoted recipe on everything up to the as-of."),
+    ("cold_check", "Load the refit in a fresh process and compare its lists."),
+    ("register", "Mirror the night into MLflow."),
+    ("recommend", "Build everybody's lists."),
+    ("publish", "Put the lists before people, all at once."),
+):
+    _add(_name, _help)
