@@ -1,18 +1,17 @@
 """One night as one HTML page: the sentence first, then the evidence; no script, no other file.
 
-Promises: every text is escaped; the page asks nothing from any address (its own policy forbids it);
-what stopped the night stands above what passed; a sign never relies on colour alone; equal rows
-give equal bytes.
+Promises: every text is escaped; what stopped the night stands above what passed; equal rows give
+equal bytes.
 """
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 from pipeline.base import format_instant
 from pipeline.report import figures, words
+from pipeline.report.markup import cell, document, facts, picture, table, verdict
 from pipeline.report.night import CheckRow, CostRow, NightPage, RecipeRow, RuleRow
 
 PAGE = "night.html"
@@ -21,38 +20,7 @@ LIFTS = "lifts.png"
 SLICES = "slices.png"
 _CHECK = "check."
 
-_STYLE = """
-:root{color-scheme:light;--ink:#1f2328;--soft:#59626c;--line:#d8dde3;--wash:#f5f7f9}
-*{box-sizing:border-box}
-body{margin:0;background:#fff;color:var(--ink);line-height:1.5;
-font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
-main{max-width:960px;margin:0 auto;padding:28px 24px 48px}
-header{border-left:6px solid var(--tone);padding:2px 0 4px 18px;margin-bottom:22px}
-.eyebrow{color:var(--soft);font-size:14px;margin:0}
-h1{font-size:26px;line-height:1.25;margin:4px 0 8px}
-.sentence{font-size:18px;margin:0}
-h2{font-size:18px;margin:34px 0 6px}
-.about{color:var(--soft);margin:0 0 12px;max-width:72ch}
-.todo{background:var(--wash);border:1px solid var(--line);padding:12px 18px;margin:0 0 8px}
-.todo h2{margin:0 0 4px;font-size:16px}.todo ul{margin:0;padding-left:20px}
-figure{margin:16px 0 12px}figure img{width:100%;max-width:800px;height:auto;display:block}
-.wide{overflow-x:auto}
-table{border-collapse:collapse;width:100%;font-size:14px;font-variant-numeric:tabular-nums}
-th,td{text-align:left;padding:7px 20px 7px 0;border-bottom:1px solid var(--line);
-vertical-align:top}
-th{color:var(--soft);font-weight:600;white-space:nowrap}
-td.n,th.n{text-align:right;white-space:nowrap}td.w{white-space:nowrap}
-tr.lead td{font-weight:600}
-.ok{color:#0b6b43}.bad{color:#a3260b;font-weight:600}.other{color:#7a4b00}
-dl{display:grid;grid-template-columns:max-content 1fr;gap:4px 20px;margin:0 0 14px}
-dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
-details{margin-top:10px}summary{cursor:pointer;color:var(--soft)}
-footer{margin-top:40px;padding-top:14px;border-top:1px solid var(--line);font-size:13px}
-@media(max-width:560px){main{padding:16px 14px}dl{grid-template-columns:1fr;gap:0}
-dd{margin-bottom:8px}}
-"""
 _TONE = {"first": "#0072B2", "switch": "#0072B2", "refresh": "#0b6b43", "block": "#a3260b"}
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def night_figures(night: NightPage) -> dict[str, bytes]:
@@ -83,18 +51,10 @@ def night_page(night: NightPage, pictures: Mapping[str, bytes]) -> str:
         _rules(night),
         _slices(night, pictures),
         _data(night),
-        f"<footer>{_facts((('run', night.run_id), *night.origin))}</footer>",
+        f"<footer>{facts((('run', night.run_id), *night.origin))}</footer>",
     ]
-    tone = _TONE.get(night.kind, "#59626c")
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Nightjar {escape(format_instant(night.as_of))}: {escape(headline)}</title>"
-        f"<style>{_STYLE}:root{{--tone:{tone}}}</style></head>\n<body><main>\n"
-        + "\n".join(part for part in parts if part)
-        + "\n</main></body></html>\n"
-    )
+    title = f"Nightjar {format_instant(night.as_of)}: {headline}"
+    return document(title, _TONE.get(night.kind, "#59626c"), parts)
 
 
 def _advice(advice: Sequence[str]) -> str:
@@ -111,8 +71,8 @@ def _recipes(night: NightPage, pictures: Mapping[str, bytes]) -> str:
         (
             "lead" if row.name == night.winner else "",
             (
-                _cell(row.name + (" (live now)" if row.name == night.winner else "")),
-                _cell(row.role),
+                cell(row.name + (" (live now)" if row.name == night.winner else "")),
+                cell(row.role),
                 *_recipe_cells(row),
             ),
         )
@@ -127,10 +87,10 @@ def _recipes(night: NightPage, pictures: Mapping[str, bytes]) -> str:
     title = words.recipes_title(night.recipes, night.metric)
     lifts = ""
     if night.against:
-        lifts = _picture(pictures, LIFTS, words.lifts_title(night.lifts, night.against))
+        lifts = picture(pictures, LIFTS, words.lifts_title(night.lifts, night.against))
     return (
         f"<section><h2>Recipes</h2><p class=about>{escape(about)}</p>"
-        f"{_picture(pictures, RECIPES, title)}{_table(head, body)}{lifts}{_costs(night.costs)}"
+        f"{picture(pictures, RECIPES, title)}{table(head, body)}{lifts}{_costs(night.costs)}"
         "</section>"
     )
 
@@ -143,18 +103,18 @@ def _costs(costs: Sequence[CostRow]) -> str:
         "Events a second|n", "On",
     )  # fmt: skip
     body = [("", _cost_cells(row)) for row in sorted(costs, key=lambda row: -row.seconds)]
-    return _table(head, body)
+    return table(head, body)
 
 
 def _cost_cells(row: CostRow) -> tuple[str, ...]:
     return (
-        _cell(row.name),
-        _cell(f"{row.seconds:,.2f}", "n"),
-        _cell(f"{row.cpu_seconds:,.2f}", "n"),
-        _cell(f"{row.peak_mb:,.1f}", "n"),
-        _cell(words.number(row.parameters), "n"),
-        _cell(f"{row.events_per_second:,.0f}", "n"),
-        _cell(row.trained_on),
+        cell(row.name),
+        cell(f"{row.seconds:,.2f}", "n"),
+        cell(f"{row.cpu_seconds:,.2f}", "n"),
+        cell(f"{row.peak_mb:,.1f}", "n"),
+        cell(words.number(row.parameters), "n"),
+        cell(f"{row.events_per_second:,.0f}", "n"),
+        cell(row.trained_on),
     )
 
 
@@ -163,7 +123,7 @@ def _recipe_cells(row: RecipeRow) -> tuple[str, ...]:
         return (f"<td colspan=3>{escape(row.failure or 'not judged')}</td>",)
     interval = "–" if row.lo is None or row.hi is None else f"{row.lo:.4f} to {row.hi:.4f}"
     covered = "–" if row.coverage is None else f"{100 * row.coverage:.1f} %"
-    return (_cell(f"{row.mean:.4f}", "n"), _cell(interval, "n"), _cell(covered, "n"))
+    return (cell(f"{row.mean:.4f}", "n"), cell(interval, "n"), cell(covered, "n"))
 
 
 def _rules(night: NightPage) -> str:
@@ -176,7 +136,7 @@ def _rules(night: NightPage) -> str:
     about = "Every rule, with what was measured and what is allowed" + (
         "; what stopped the night stands first." if night.kind == "block" else "."
     )
-    told = _table(head, [("", _rule_cells(night.kind, row)) for row in rows])
+    told = table(head, [("", _rule_cells(night.kind, row)) for row in rows])
     return f"<section><h2>What the gate asked</h2><p class=about>{about}</p>{told}</section>"
 
 
@@ -187,12 +147,12 @@ def _passed(row: RuleRow) -> bool:
 def _rule_cells(kind: str, row: RuleRow) -> tuple[str, ...]:
     refused = row.verdict == words.FAILED and not words.stops(kind, row)
     return (
-        _verdict("not met" if refused else row.verdict),
-        _cell(words.plain(row.name)),
-        _cell(row.subject, "w"),
-        _cell(words.number(row.figure), "n"),
-        _cell(words.number(row.bound), "n"),
-        _cell(row.sentence),
+        verdict("not met" if refused else row.verdict),
+        cell(words.plain(row.name)),
+        cell(row.subject, "w"),
+        cell(words.number(row.figure), "n"),
+        cell(words.number(row.bound), "n"),
+        cell(row.sentence),
     )
 
 
@@ -203,11 +163,11 @@ def _slices(night: NightPage, pictures: Mapping[str, bytes]) -> str:
         (
             "",
             (
-                _cell(words.plain(row.name)),
-                _cell(words.number(row.users), "n"),
-                _cell(f"{row.candidate[0]:.4f}", "n"),
-                _cell(f"{row.champion[0]:.4f}", "n"),
-                _cell(
+                cell(words.plain(row.name)),
+                cell(words.number(row.users), "n"),
+                cell(f"{row.candidate[0]:.4f}", "n"),
+                cell(f"{row.champion[0]:.4f}", "n"),
+                cell(
                     words.change(row.candidate[0] / row.champion[0] - 1)
                     if row.champion[0] > 0
                     else "n/a",
@@ -222,7 +182,7 @@ def _slices(night: NightPage, pictures: Mapping[str, bytes]) -> str:
     return (
         "<section><h2>Groups of people</h2><p class=about>A mean can hide a group that loses. "
         "Small groups are shown, not judged.</p>"
-        f"{_picture(pictures, SLICES, title)}{_table(head, body)}</section>"
+        f"{picture(pictures, SLICES, title)}{table(head, body)}</section>"
     )
 
 
@@ -231,15 +191,15 @@ def _data(night: NightPage) -> str:
         (
             "",
             (
-                _cell(row.name),
-                _cell(words.number(row.version), "n"),
-                _cell(words.number(row.rows), "n"),
+                cell(row.name),
+                cell(words.number(row.version), "n"),
+                cell(words.number(row.rows), "n"),
             ),
         )
         for row in night.tables
     ]
-    told = _table(("Table", "Lake version|n", "Rows read|n"), tables) if tables else ""
-    return f"<section><h2>Data</h2>{_facts(night.facts)}{told}{_checks(night.checks)}</section>"
+    told = table(("Table", "Lake version|n", "Rows read|n"), tables) if tables else ""
+    return f"<section><h2>Data</h2>{facts(night.facts)}{told}{_checks(night.checks)}</section>"
 
 
 def _checks(checks: Sequence[CheckRow]) -> str:
@@ -248,60 +208,20 @@ def _checks(checks: Sequence[CheckRow]) -> str:
     others = [row for row in checks if row.status != words.PASSED]
     parts = []
     if others:
-        parts.append(f"<h2>Checks to look at</h2>{_table(head, map(_check_cells, others))}")
+        parts.append(f"<h2>Checks to look at</h2>{table(head, map(_check_cells, others))}")
     if passed:
         parts.append(
             f"<details><summary>{len(passed)} of {len(checks)} checks of the data passed</summary>"
-            f"{_table(head, map(_check_cells, passed))}</details>"
+            f"{table(head, map(_check_cells, passed))}</details>"
         )
     return "".join(parts)
 
 
 def _check_cells(row: CheckRow) -> tuple[str, tuple[str, ...]]:
     return "", (
-        _verdict(row.status),
-        _cell(words.plain(row.name)),
-        _cell(words.number(row.figure), "n"),
-        _cell(words.number(row.bound), "n"),
-        _cell(row.sentence),
+        verdict(row.status),
+        cell(words.plain(row.name)),
+        cell(words.number(row.figure), "n"),
+        cell(words.number(row.bound), "n"),
+        cell(row.sentence),
     )
-
-
-def _facts(facts: Iterable[tuple[str, str]]) -> str:
-    told = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts)
-    return f"<dl>{told}</dl>" if told else ""
-
-
-def _picture(pictures: Mapping[str, bytes], name: str, alt: str) -> str:
-    if name not in pictures:
-        return ""
-    data = base64.b64encode(pictures[name]).decode("ascii")
-    return f'<figure><img alt="{escape(alt)}" src="data:image/png;base64,{data}"></figure>'
-
-
-def _verdict(verdict: str) -> str:
-    if verdict == words.PASSED:
-        return '<td class="w ok">✓ passed</td>'
-    if verdict == words.FAILED:
-        return '<td class="w bad">✗ failed</td>'
-    return f'<td class="w other">○ {escape(words.plain(verdict))}</td>'
-
-
-def _cell(text: str, kind: str = "") -> str:
-    return f'<td class="{kind}">{escape(text)}</td>' if kind else f"<td>{escape(text)}</td>"
-
-
-def _table(head: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]]) -> str:
-    """Write a table; a heading that ends in ``|n`` stands over numbers; rows are (class, cells)."""
-    titles = "".join(
-        f'<th scope="col" class="n">{escape(name.removesuffix("|n"))}</th>'
-        if name.endswith("|n")
-        else f'<th scope="col">{escape(name)}</th>'
-        for name in head
-    )
-    body = "".join(
-        f'<tr class="{kind}">{"".join(cells)}</tr>' if kind else f"<tr>{''.join(cells)}</tr>"
-        for kind, cells in rows
-    )
-    table = f"<table><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table>"
-    return f"<div class=wide>{table}</div>"
