@@ -10,7 +10,6 @@ have three other items at least, get lists of hidden items only, judged by which
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import json
 import sys
@@ -26,6 +25,7 @@ import scipy.sparse as sp
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.command import parser, tell
 from pipeline import columns as c
 from pipeline.base import Progress
 from pipeline.data.describe import described
@@ -37,9 +37,6 @@ from pipeline.models.families import recipe_from
 from pipeline.models.hybrid import LightFm
 from pipeline.models.topk import top_k
 
-ROOT = Path(__file__).resolve().parents[1]
-DATA = (ROOT / "data", ROOT.parent / "shared" / "data")
-"""Where a folder of data sets is looked for without ``--data``."""
 K = 10
 HIDDEN = 0.15
 FEWEST = 5
@@ -217,16 +214,13 @@ def table(name: str, trial: Trial, found: list[Row]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("dataset", choices=[*DATASETS, "all"])
-    parser.add_argument("--data", type=Path, help="folder of the data sets")
-    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    options = parser.parse_args()
-    data = options.data or next((path for path in DATA if path.is_dir()), DATA[0])
+    arguments = parser(__doc__, data="folder of the data sets")
+    arguments.add_argument("dataset", choices=[*DATASETS, "all"])
+    options = arguments.parse_args()
     told: dict[str, object] = {}
     for name in DATASETS if options.dataset == "all" else [options.dataset]:
-        trial = hide(*DATASETS[name](data))
-        found = list(rows(trial, lambda text: print(text, file=sys.stderr)))
+        trial = hide(*DATASETS[name](options.data))
+        found = list(rows(trial, tell))
         told[name] = {
             "hidden_items": len(trial.popularity),
             "users": trial.users.n_users,

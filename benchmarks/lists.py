@@ -17,7 +17,6 @@ grows while the lists of equally many users are made from ever larger catalogues
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import json
 import math
@@ -26,6 +25,7 @@ import statistics
 import subprocess
 import sys
 import time
+from argparse import SUPPRESS
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -39,12 +39,10 @@ from threadpoolctl import threadpool_limits
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.command import parser, tell
 from pipeline.models.contract import Scores
 from pipeline.models.topk import Lists, top_k
 
-ROOT = Path(__file__).resolve().parents[1]
-DATA = (ROOT / "data", ROOT.parent / "shared" / "data")
-"""Where a folder of data sets is looked for without ``--data``."""
 K = 20
 WIDTHS = {128: 5, 1024: 3}
 """Factors, and rounds of the clock."""
@@ -319,27 +317,22 @@ def _status(field: str) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, help="folder that holds gowalla/train.parquet")
-    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    parser.add_argument("--grow", type=int, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    arguments = parser(__doc__, data="folder that holds gowalla/train.parquet")
+    arguments.add_argument("--grow", type=int, help=SUPPRESS)
+    options = arguments.parse_args()
     if options.grow:
         print(growth(options.grow))
         return
-    data = options.data or next((path for path in DATA if path.is_dir()), DATA[0])
-    file = data / "gowalla" / "train.parquet"
+    file = options.data / "gowalla" / "train.parquet"
     if not file.is_file():
         raise SystemExit(f"there is no {file}; name the folder that holds gowalla/ by --data")
     seen = seen_of(file)
     rows: list[Row] = []
     for factors, rounds in WIDTHS.items():
-        print(f"{factors:,} factors ...", file=sys.stderr)
+        tell(f"{factors:,} factors ...")
         scores = drawn(*seen.shape, factors)
         rows += compare(scores, seen, rounds)
-    print("beside factors, memory ...", file=sys.stderr)
+    tell("beside factors, memory ...")
     rows += beside(drawn(*seen.shape, 128), seen) + memory()
     if options.json:
         print(json.dumps({"rows": [asdict(row) for row in rows]}))

@@ -7,7 +7,6 @@ workspace. Nothing here is a test.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
@@ -17,15 +16,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from argparse import SUPPRESS
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.command import ROOT, parser, tell
 
 _ALL = datetime(2018, 1, 2, tzinfo=UTC)
 """Behind the last purchase: the whole year is taken in, the first of the demo's nights judged."""
@@ -41,12 +41,11 @@ class Row:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, add_help=True)
-    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    parser.add_argument("--run", action="store_true", help="also the whole of `make run`")
-    parser.add_argument("--part", help=argparse.SUPPRESS)
-    parser.add_argument("--home", type=Path, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--run", action="store_true", help="also the whole of `make run`")
+    arguments.add_argument("--part", help=SUPPRESS)
+    arguments.add_argument("--home", type=Path, help=SUPPRESS)
+    options = arguments.parse_args()
     if options.part:
         print(json.dumps([asdict(row) for row in PARTS[options.part](options.home)]))
         return
@@ -54,10 +53,10 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="nightjar-bench-"))
     try:
         for part in PARTS:
-            print(f"{part} ...", file=sys.stderr)
+            tell(f"{part} ...")
             rows += _child(part, folder / "home")
         if options.run:
-            print("make run ...", file=sys.stderr)
+            tell("make run ...")
             rows.append(_whole_run(folder / "run"))
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -13,7 +13,6 @@ and, where there are any, published figures (no fit of ours, so no seconds).
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import json
 import os
@@ -31,6 +30,7 @@ import polars as pl
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.command import ROOT, parser, tell
 from pipeline import columns as c
 from pipeline.base import Progress
 from pipeline.data.matrix import WEIGHT, History, build_history
@@ -41,9 +41,6 @@ from pipeline.models.families import recipe_from
 from pipeline.steps.cost import Cost, fit
 from pipeline.steps.memory import TrainConfig
 
-ROOT = Path(__file__).resolve().parents[1]
-DATA = (ROOT / "data", ROOT.parent / "shared" / "data")
-"""Where a folder of data sets is looked for without ``--data``."""
 K = 20
 NEWEST = 0.1
 """Share of the events that judges."""
@@ -411,20 +408,13 @@ def table(name: str, result: Result) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("dataset", choices=[*DATASETS, "all"])
-    parser.add_argument("--data", type=Path, help="folder of the data sets")
-    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    options = parser.parse_args()
-    data = options.data or next((path for path in DATA if path.is_dir()), DATA[0])
+    arguments = parser(__doc__, data="folder of the data sets")
+    arguments.add_argument("dataset", choices=[*DATASETS, "all"])
+    options = arguments.parse_args()
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-
-    def tell(text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
-
     told: dict[str, Any] = {}
     for name in DATASETS if options.dataset == "all" else [options.dataset]:
-        result = DATASETS[name](data, tell)
+        result = DATASETS[name](options.data, tell)
         told[name] = {
             "rows": [asdict(row) for row in result.rows],
             "notes": [*result.notes, *verdicts(name, result.rows[-1])],

@@ -8,7 +8,6 @@ with another seed: what is missing to 1 there is dice.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from datetime import UTC, datetime, timedelta
@@ -19,6 +18,7 @@ import polars as pl
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.command import parser
 from pipeline import columns as c
 from pipeline.data.matrix import WEIGHT, History, build_history
 from pipeline.models.contract import Scores
@@ -85,10 +85,9 @@ def overlap(a: dict[str, set[str]], b: dict[str, set[str]], users: set[str]) -> 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    parser.add_argument("--nights", type=int, default=3, help="pairs of nights")
-    options = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--nights", type=int, default=3, help="pairs of nights")
+    options = arguments.parse_args()
     events = weighted()
     rows = []
     for name, fit in (("the library's start", library), ("keyed by item", keyed)):
