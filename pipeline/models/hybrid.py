@@ -169,7 +169,7 @@ class LightFm(Recipe):
         """Return a model whose vectors belong to ids and names; users start at 0."""
         key = f"lightfm|{self.random_state}|{salt}"
         seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "little")
-        model = _library()(
+        model = library()(
             no_components=self.factors,
             loss=self.loss,
             learning_rate=self.learning_rate,
@@ -216,7 +216,7 @@ class LightFm(Recipe):
                 ) from error
 
 
-def _library() -> Any:
+def library() -> Any:
     """Return LightFM's class; `ResourceError` where it is not installed."""
     try:
         with warnings.catch_warnings():

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import NightjarError
+from pipeline.errors import NightjarError, ResourceError
 from pipeline.steps.run import Workspace
 
 
@@ -36,6 +36,7 @@ def examine(home: Path) -> tuple[Check, ...]:
         *(_installed(name) for name in ("polars", "deltalake", "implicit", "mlflow")),
         _installed("apache-airflow"),
         _gpu(),
+        _lightfm(),
     ]
     try:
         ws = Workspace.open(home)
@@ -104,3 +105,16 @@ def _gpu() -> Check:
 
     usable = cuda_usable()
     return Check("gpu", True, "implicit can use it" if usable else "none usable; training on cpu")
+
+
+def _lightfm() -> Check:
+    """One family needs it, and nothing else: that it is not there is no fault."""
+    from pipeline.models.hybrid import library
+
+    try:
+        library()
+    except ResourceError:
+        return Check("lightfm", True, "not installed; `make lightfm` builds it (family lightfm)")
+    import lightfm
+
+    return Check("lightfm", True, f"installed {lightfm.__version__} (family lightfm)")

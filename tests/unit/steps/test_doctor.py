@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from pipeline.steps.doctor import examine
+
+
+def lightfm(home):
+    (check,) = (check for check in examine(home) if check.name == "lightfm")
+    return check
+
+
+def test_lightfm_is_told_with_its_version(tmp_path):
+    library = pytest.importorskip("lightfm")
+    check = lightfm(tmp_path)
+    assert check.ok
+    assert check.sentence == f"installed {library.__version__} (family lightfm)"
+
+
+def test_that_lightfm_is_not_there_is_no_fault_and_says_what_builds_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "lightfm", None)
+    check = lightfm(tmp_path)
+    assert check.ok
+    assert check.sentence == "not installed; `make lightfm` builds it (family lightfm)"
