@@ -1,29 +1,56 @@
-"""The command line: sentences, exit codes, and one JSON object on stdout."""
+"""The command line: sentences, exit codes, and one JSON object on stdout.
 
+A whole night runs in processes of its own; the many small commands call what the console script
+calls, in this process, because loading the libraries takes longer than the command.
+"""
+
+import io
 import json
 import os
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
 from pipeline.base import format_instant
+from pipeline.cli import main
 from tests.worlds import CONFIG, NIGHTS, catalogue, land, purchases
 
 
-def nightjar(*arguments, home=None, environment=None):
-    command = [sys.executable, "-m", "pipeline.cli", *map(str, arguments)]
-    if home is not None:
-        command += ["--home", str(home)]
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("NIGHTJAR")}
+def words(arguments, home):
+    return [*map(str, arguments), *(["--home", str(home)] if home is not None else [])]
+
+
+def cleaned(environment):
+    return {k: v for k, v in os.environ.items() if not k.startswith("NIGHTJAR")} | environment
+
+
+def process(*arguments, home=None):
+    """Run a command as a process."""
     return subprocess.run(
-        command,
+        [sys.executable, "-m", "pipeline.cli", *words(arguments, home)],
         capture_output=True,
         text=True,
         check=False,
-        env={**clean, "PYTHONPATH": str(Path.cwd()), **(environment or {})},
+        env=cleaned({"PYTHONPATH": str(Path.cwd())}),
     )
+
+
+def nightjar(*arguments, home=None, environment=None):
+    """Run a command in this process; what it does to the environment ends with it."""
+    command, out, err = ["nightjar", *words(arguments, home)], io.StringIO(), io.StringIO()
+    with (
+        patch.dict(os.environ, cleaned(environment or {}), clear=True),
+        patch.object(sys, "argv", command),
+        redirect_stdout(out),
+        redirect_stderr(err),
+        pytest.raises(SystemExit) as ended,
+    ):
+        main()
+    return subprocess.CompletedProcess(command, ended.value.code, out.getvalue(), err.getvalue())
 
 
 def refused(done, code, *parts):
@@ -40,17 +67,17 @@ def refused(done, code, *parts):
 def home(tmp_path_factory):
     """A small shop after one night, made through the command line alone."""
     home = tmp_path_factory.mktemp("cli") / "a shop"
-    assert nightjar("init", home).returncode == 0
+    assert process("init", home).returncode == 0
     (home / "nightjar.toml").write_text(CONFIG)
     catalogue(home, 80)
     land(home, purchases(users=260, items=80, days=75), NIGHTS[0])
-    done = nightjar("feedback", "--at", format_instant(NIGHTS[0]), "--json", home=home)
+    done = process("feedback", "--at", format_instant(NIGHTS[0]), "--json", home=home)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["rows"] == sum(
         told[name] for name in ("accepted", "quarantined", "duplicates", "tombstoned", "skipped")
     )
-    done = nightjar("nightly", "--as-of", format_instant(NIGHTS[0]), "--json", home=home)
+    done = process("nightly", "--as-of", format_instant(NIGHTS[0]), "--json", home=home)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["decision"] == "first"
     return home
@@ -66,7 +93,7 @@ def test_help_needs_no_library():
         [sys.executable, "-c", code], check=False, env={**os.environ, "PYTHONPATH": str(Path.cwd())}
     )
     assert done.returncode == 0
-    assert "nightly" in nightjar("--help").stdout
+    assert "nightly" in process("--help").stdout
 
 
 def test_init_twice_changes_nothing(tmp_path):
@@ -93,7 +120,7 @@ def test_no_workspace(tmp_path):
 
 
 def test_a_naive_instant(home):
-    refused(nightjar("nightly", "--as-of", "2024-03-11T09:00:00", home=home), 2, "no time zone")
+    refused(process("nightly", "--as-of", "2024-03-11T09:00:00", home=home), 2, "no time zone")
 
 
 def test_no_instant(home):
@@ -101,7 +128,7 @@ def test_no_instant(home):
 
 
 def test_an_as_of_before_all_data(home):
-    done = nightjar("nightly", "--as-of", "2001-01-01T00:00:00Z", home=home)
+    done = process("nightly", "--as-of", "2001-01-01T00:00:00Z", home=home)
     refused(done, 3, "no event lies before")
 
 
@@ -125,7 +152,7 @@ def test_an_already_done_night(home):
 
 
 def test_a_night_step_by_step_is_a_night(home):
-    """The step commands on a replay: they give each other what they need through the run."""
+    """The step commands on a replay: each opens the workspace anew and finds what it needs."""
     started = nightjar(
         "snapshot", "--as-of", format_instant(NIGHTS[0]), "--recipe", "als", "--json", home=home
     )
@@ -198,5 +225,5 @@ def test_a_lock_that_is_held_is_named(home):
 
     with (home / "lake" / ".locks" / "night.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        done = nightjar("nightly", "--as-of", format_instant(NIGHTS[0]), home=home)
+        done = process("nightly", "--as-of", format_instant(NIGHTS[0]), home=home)
     refused(done, 6, "the lock night is held")

@@ -11,7 +11,6 @@ from pipeline import columns as c
 from pipeline.base import parse_instant
 from pipeline.steps.ingest import ingest
 from pipeline.steps.retrain import nightly
-from pipeline.steps.run import Workspace
 from pipeline.steps.show import lists
 
 FILES = Path(__file__).parents[2] / "build" / "movielens"
@@ -45,8 +44,8 @@ NIGHT = parse_instant("1998-04-01T00:00:00Z")
 
 @pytest.mark.realdata
 @pytest.mark.skipif(not FILES.is_dir(), reason="no build/movielens: `make movielens` fetches it")
-def test_ratings_become_lists_by_config_alone(tmp_path):
-    ws = Workspace.init(tmp_path / "home", CONFIG)
+def test_ratings_become_lists_by_config_alone(workspace, tmp_path):
+    ws = workspace(tmp_path / "home", CONFIG)
     for table, name, rows in (
         ("events", "ratings", 100_000),
         ("items", "movies", 1_682),

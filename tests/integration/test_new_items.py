@@ -14,7 +14,6 @@ from pipeline.steps.ingest import feedback
 from pipeline.steps.learn import read_history, read_scorer, train_folder
 from pipeline.steps.night import open_night
 from pipeline.steps.retrain import nightly
-from pipeline.steps.run import Workspace
 from pipeline.steps.show import lists
 from tests.worlds import NIGHTS, START, land, purchases
 
@@ -64,9 +63,9 @@ def stock(home):
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory):
+def shop(tmp_path_factory, workspace):
     home = tmp_path_factory.mktemp("stocked") / "home"
-    ws = Workspace.init(home, CONFIG)
+    ws = workspace(home, CONFIG)
     events = purchases()
     stock(home)
     land(home, events, NIGHTS[0])

@@ -34,10 +34,10 @@ def outcome(ws):
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory):
+def shop(tmp_path_factory, workspace):
     """A workspace after its first two nights, made once and copied by the tests that change it."""
     home = tmp_path_factory.mktemp("shop") / "home"
-    ws = Workspace.init(home, CONFIG)
+    ws = workspace(home, CONFIG)
     events = purchases()
     catalogue(home)
     land(home, events, NIGHTS[0])
@@ -159,13 +159,13 @@ def test_aliases_follow_what_is_live(shop):
     assert registry(Workspace.open(shop[0])).aliases() == {"champion": 2, "previous": 1}
 
 
-def test_cleaning_is_done_and_counted(shop, tmp_path):
+def test_cleaning_is_done_and_counted(workspace, tmp_path):
     home = tmp_path / "cleaned"
     policies = (
         '[clean.items.price]\nmissing = "median"\noutliers = "clip"\nmaximum = 100.0\n'
         '[clean.users.segment]\nmissing = "constant"\nconstant = "unknown"\n'
     )
-    ws = Workspace.init(home, CONFIG + policies)
+    ws = workspace(home, CONFIG + policies)
     land(home, purchases(), NIGHTS[0])
     items = home / "landing" / "items" / "items.csv"
     items.write_text("item_id,price\ni1,10\ni2,\ni3,5000\n")
@@ -269,8 +269,8 @@ def version_tags(ws, version):
     )
 
 
-def test_a_night_that_lacked_a_file_is_another_night_with_it(tmp_path):
-    ws = Workspace.init(tmp_path / "late", CONFIG)
+def test_a_night_that_lacked_a_file_is_another_night_with_it(workspace, tmp_path):
+    ws = workspace(tmp_path / "late", CONFIG)
     events = purchases()
     land(ws.home, events, NIGHTS[0] - timedelta(days=1))
     feedback(ws, NIGHTS[0])

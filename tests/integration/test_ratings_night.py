@@ -35,8 +35,8 @@ factors = 0
 
 
 @pytest.fixture(scope="module")
-def night(tmp_path_factory):
-    ws = Workspace.init(tmp_path_factory.mktemp("ratings") / "home", CONFIG)
+def night(tmp_path_factory, workspace):
+    ws = workspace(tmp_path_factory.mktemp("ratings") / "home", CONFIG)
     land(ws.home, ratings(), NIGHTS[0])
     assert feedback(ws, NIGHTS[0]).accepted > 4000
     return ws, nightly(ws, NIGHTS[0])
