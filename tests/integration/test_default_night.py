@@ -1,0 +1,35 @@
+"""A config that says nothing of recipes: the night finds out itself what its data ask for."""
+
+from pipeline.steps.ingest import feedback
+from pipeline.steps.night import Night
+from pipeline.steps.retrain import nightly
+from tests.worlds import NIGHTS, land, purchases
+
+CONFIG = """\
+[sources.shop]
+table = "events"
+path = "*.csv"
+constants = { kind = "purchase" }
+
+[split]
+min_users = 60
+
+[gate]
+min_users = 60
+
+[publish]
+live_from = "as_of"
+"""
+
+
+def test_a_night_without_recipes_settles_the_default_and_decides(workspace, tmp_path):
+    ws = workspace(tmp_path / "home", CONFIG)
+    land(ws.home, purchases(users=120, items=50), NIGHTS[0])
+    feedback(ws, NIGHTS[0])
+    told = []
+    ended = nightly(ws, NIGHTS[0], progress=told.append)
+    night = Night.read(ws.run(ended.run_id))
+    assert night.asked["blend"].open
+    assert not night.recipes["blend"].open
+    assert "train blend: weights of the parts" in told
+    assert (ended.status, ended.decision, ended.failures) == ("done", "first", {})
