@@ -7,7 +7,6 @@ import os
 import polars as pl
 import pytest
 
-from pipeline.base import format_instant
 from pipeline.models.families import FAMILIES
 from pipeline.steps.ingest import feedback
 from pipeline.steps.retrain import nightly
