@@ -7,6 +7,7 @@ calls, in this process, because loading the libraries takes longer than the comm
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -17,6 +18,7 @@ import pytest
 
 from pipeline.base import format_instant
 from pipeline.cli import main
+from pipeline.models.device import cuda_usable
 from tests.worlds import CONFIG, NIGHTS, catalogue, land, purchases
 
 
@@ -143,6 +145,76 @@ def test_a_typo_in_the_file(home, tmp_path):
     nightjar("init", bad)
     (bad / "nightjar.toml").write_text("[gate]\nalpa = 1\n")
     refused(nightjar("history", home=bad), 2, "gate.alpa is no setting; allowed are alpha")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "says"),
+    [
+        ('family = "alz"', "recipes.x.family = 'alz': allowed are"),
+        ('family = "als"\nfactor = 3', "recipes.x.factor is no setting; allowed are"),
+        ('family = "als"\nalpha = 0', "recipes.x.alpha = 0: input should be greater than 0"),
+    ],
+)
+def test_a_recipe_that_cannot_be(tmp_path, recipe, says):
+    nightjar("init", tmp_path / "bad")
+    (tmp_path / "bad" / "nightjar.toml").write_text(f"[recipes.x]\n{recipe}\n")
+    refused(nightjar("history", home=tmp_path / "bad"), 2, "nightjar.toml: ", says)
+
+
+BAD = """
+[train]
+memory_gb = 0.002
+
+[recipes.on_gpu]
+family = "als"
+factors = 2
+device = "cuda"
+
+[recipes.wide]
+family = "als"
+factors = 1024
+
+[recipes.absent]
+family = "lightfm"
+factors = 2
+iterations = 1
+"""
+
+
+@pytest.fixture(scope="module")
+def prepared(home, tmp_path_factory):
+    """A night of which only the training is left, with recipes that cannot be trained."""
+    copy = tmp_path_factory.mktemp("bad") / "home"
+    shutil.copytree(home, copy)
+    (copy / "nightjar.toml").write_text(CONFIG + BAD)
+    done = nightjar("snapshot", "--as-of", format_instant(NIGHTS[0]), "--json", home=copy)
+    assert done.returncode == 0, done.stderr
+    run = json.loads(done.stdout)["run_id"]
+    for step in ("validate", "features"):
+        assert nightjar(step, "--run", run, home=copy).returncode == 0
+    return copy, run
+
+
+@pytest.mark.parametrize(
+    ("recipe", "says"),
+    [
+        ("on_gpu", ["no usable GPU"]),
+        ("wide", ["wide: training needs about ", "and 2 MB are allowed (train.memory_gb)"]),
+        ("absent", ["lightfm is not installed; `make lightfm` builds"]),
+    ],
+)
+def test_a_recipe_that_cannot_be_trained_here(prepared, recipe, says, monkeypatch):
+    if recipe == "on_gpu" and cuda_usable():
+        pytest.skip("there is a GPU")
+    monkeypatch.setitem(sys.modules, "lightfm", None)
+    copy, run = prepared
+    done = nightjar("train", "--run", run, "--recipe", recipe, home=copy)
+    assert (done.returncode, done.stderr) == (2, "")
+    (line,) = done.stdout.splitlines()
+    assert line.startswith(f"train/{recipe} failed: ")
+    for part in says:
+        assert part in line
+    assert not (copy / "runs" / run / "train" / recipe).exists()
 
 
 def test_an_already_done_night(home):

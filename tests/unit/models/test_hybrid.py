@@ -166,6 +166,17 @@ def test_features_of_no_items_and_no_users_change_nothing():
     np.testing.assert_array_equal(one.user_factors, other.user_factors)
 
 
+def test_an_item_of_which_nothing_is_known_is_learnt_from_its_events():
+    history = known(window())
+    rows = [[int(item[1])] for item in history.item_ids.tolist()]
+    rows[0] = []
+    scorer = RECIPE.train(replace(history, of_items=described(rows), other_items=None))
+    assert own_group(scorer, history) > 0.9
+    lists = top_k(scorer.score(history), 10)
+    listing = {history.user_ids[row][1] for row in lists.row[lists.item == 0].tolist()}
+    assert listing == {history.item_ids[0][1]}
+
+
 def test_a_row_of_features_weighs_the_same_however_large_its_cells():
     def louder(known):
         return None if known is None else replace(known, cells=known.cells * np.float32(4))

@@ -363,3 +363,16 @@ def test_memory_knows_of_features_and_of_the_vectors_of_its_base():
     )
     short, long = (Ridge(factors_of=base).memory(history) for base in (BASE, two))
     assert BASE.memory(bare) < short < long
+
+
+def test_an_item_of_which_nothing_is_known_is_answered_for_by_its_events():
+    history = window(others=False)
+    rows = [[int(item[1])] for item in history.item_ids.tolist()]
+    rows[0] = []
+    history = replace(history, of_items=described(rows, GROUPS))
+    ours = Ridge(factors_of=BASE, min_users=1000).train(history).score(history).items
+    theirs = BASE.train(history).score(history).items
+    assert np.isfinite(ours).all()
+    changed = (ours != theirs).any(axis=1)
+    assert not changed[0]
+    assert changed[1:].all()  # these are answered for by what is known of them
