@@ -33,8 +33,6 @@ POOLED = 500
 """Users whose candidates weigh the parts: each mixture ranks all of them anew."""
 LEAST = 0.003
 """A recipe must be better by this share."""
-_HOPELESS = 0.02
-"""A recipe that is behind by this share after a window is not tried on the next one."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +118,7 @@ class EarlierWindows:
         return any(window.exclude is not None for window in self.windows)
 
     def better(self, recipe: Recipe, than: Recipe) -> bool:
-        """Compare window by window, and stop where there is no hope."""
+        """Compare window by window, the newest first, and stop where it is not ahead."""
         ours: list[float] = []
         theirs: list[float] = []
         for at in range(len(self.windows)):
@@ -130,7 +128,7 @@ class EarlierWindows:
             except NightjarError as error:
                 self.progress(f"left out: {error.sentence}")
                 return False
-            if sum(ours) < sum(theirs) * (1 - _HOPELESS):
+            if sum(ours) <= sum(theirs):
                 break
         wins = sum(a > b for a, b in zip(ours, theirs, strict=True))
         found = (
@@ -150,10 +148,13 @@ class EarlierWindows:
             self._values[key] = float(np.nanmean(ndcg(lists, window.truth, self.k)))
         return self._values[key]
 
-    def pools(self, recipes: Mapping[str, Recipe]) -> Sequence[Pool]:
-        """Let each recipe propose candidates, and ask all of them what they think of each."""
+    def pools(self, recipes: Mapping[str, Recipe], newest: int | None = None) -> Sequence[Pool]:
+        """Let each recipe propose candidates, and ask all of them what they think of each.
+
+        Scorers are kept where only the newest windows are asked for: more will be asked of them.
+        """
         pools = []
-        for at, whole in enumerate(self.windows):
+        for at, whole in enumerate(self.windows[:newest]):
             window = whole.thinned(POOLED)
             scores = {n: self._trained(r, at).score(window.judged) for n, r in recipes.items()}
             parts = [_listed(top_k(one, CANDIDATES), window) for one in scores.values()]
@@ -172,8 +173,9 @@ class EarlierWindows:
                     value=_Value(user, item, window, self.k),
                 )
             )
-        for recipe in recipes.values():
-            self._forget(recipe)
+            if newest is None:
+                for recipe in recipes.values():
+                    self._scorers.pop((recipe.hash, at), None)
         return pools
 
     def _trained(self, recipe: Recipe, at: int) -> Scorer:

@@ -22,7 +22,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
@@ -37,9 +36,9 @@ from pipeline.models.contract import (
     read_header,
 )
 from pipeline.models.popularity import item_popularity
-from pipeline.models.topk import top_k
+from pipeline.models.sums import joined, scaled, trended
 from pipeline.models.tuning import Span, Trials
-from pipeline.models.weighing import COVERAGE_COUNTS, Mixture, choose
+from pipeline.models.weighing import Mixture, Trends, choose
 
 if TYPE_CHECKING:
     from pipeline.models.families import AnyRecipe
@@ -197,41 +196,56 @@ class Blend(Recipe):
         return bool(self.tune) or any(part.open for part in self.parts.values())
 
     def settle(self, trials: Trials, progress: Progress = silent) -> Self:
-        """Settle each part alone, then choose weights and trend of the parts together.
+        """Choose which parts are worth a closer look, settle these alone, then weigh them together.
 
-        Where lists leave out what their user had, parts that only repeat are dropped. A part whose
-        weight is chosen as 0 is dropped, too.
+        Where lists leave out what their user had, parts that only repeat are dropped. So are those
+        that the newest window gives no weight as they are, and those of weight 0 in the end.
         """
-        heard = {
+        kept = {
             name: part
             for name, part in self.parts.items()
             if not (trials.discovery and part.capabilities.repeats_only)
         }
-        parts = {
-            name: part.settle(trials, partial(_told, progress, name))
-            for name, part in heard.items()
-        }
-        weights = {name: self.weights.get(name, 1.0) for name in parts}
+        weights = {name: self.weights.get(name, 1.0) for name in kept}
         mixture = Mixture(weights, self.trend, self.spread)
-        if self.tune and parts:
+        if self.tune and kept:
+            progress("which parts count")
+            mixture = self._weighed(mixture, kept, trials, 1, False)
+            kept = {name: kept[name] for name, weight in mixture.weights.items() if weight > 0}
+        kept = {
+            name: part.settle(trials, partial(_told, progress, name)) for name, part in kept.items()
+        }
+        if self.tune and kept:
             progress("weights of the parts")
-            mixture = choose(
-                mixture,
-                trials.pools(parts),
-                tries={name: self.space[name].tries for name in self.tune},
-                coverage_counts=COVERAGE_COUNTS if trials.discovery else 0.0,
-                still=[name for name, part in parts.items() if part.capabilities.repeats_only],
-                trend_of=self._trend,
-            )
-        kept = {name: weight for name, weight in mixture.weights.items() if weight > 0}
+            mixture = replace(mixture, weights={name: mixture.weights[name] for name in kept})
+            mixture = self._weighed(mixture, kept, trials, None, trials.discovery)
+        most = max(mixture.weights.values(), default=1.0)
+        weights = {name: round(w / most, 4) for name, w in mixture.weights.items() if w > 0}
         return self.model_copy(
             update={
-                "parts": {name: parts[name] for name in kept},
-                "weights": kept,
+                "parts": {name: kept[name] for name in weights},
+                "weights": weights,
                 "trend": mixture.trend,
                 "spread": mixture.spread,
                 "tune": (),
             }
+        )
+
+    def _weighed(
+        self,
+        start: Mixture,
+        parts: Mapping[str, Recipe],
+        trials: Trials,
+        newest: int | None,
+        wide: bool,
+    ) -> Mixture:
+        return choose(
+            start,
+            trials.pools(parts, newest),
+            tries={name: self.space[name].tries for name in self.tune},
+            wide=wide,
+            still=[name for name, part in parts.items() if part.capabilities.repeats_only],
+            trends=self._trends,
         )
 
     def memory(self, history: History) -> int:
@@ -251,66 +265,18 @@ class Blend(Recipe):
             parts=parts,
             families={name: self.parts[name].family for name in parts},
             weights={name: self.weights.get(name, 1.0) for name in parts},
-            trend=self._trend(history, self.trend, self.spread),
+            trend=self._trends(history)(self.trend, self.spread),
             item_ids=history.item_ids,
             trained_until=history.end,
             trained_on="cuda" if "cuda" in devices else "cpu",
         )
 
-    def _trend(self, history: History, trend: float, spread: float) -> NDArray[np.float32]:
-        """Return ``(n_items,)`` float32, see the formula above."""
-        ever = np.maximum(item_popularity(history, None), 1.0)
+    def _trends(self, history: History) -> Trends:
+        """Return what gives ``(n_items,)`` float32 for two exponents, see the formula above."""
+        ever = np.maximum(item_popularity(history, None).astype(np.float64), 1.0)
         share = item_popularity(history, self.trend_half_life_days) / ever
-        found = np.maximum(share, _FLOOR).astype(np.float64) ** trend / ever**spread
-        return found.astype(np.float32)
-
-
-def trended(scores: Scores, trend: NDArray[np.float32]) -> Scores:
-    """Multiply the scores of each item by ``(n_items,)`` float32."""
-    return Scores(
-        users=scores.users,
-        items=None if scores.items is None else scores.items * trend[:, None],
-        sparse=_columns_times(scores.sparse, trend),
-        profile=scores.profile,
-        links=_columns_times(scores.links, trend),
-    )
-
-
-def scaled(scores: Scores, weight: float, to: NDArray[np.bool_] | None = None) -> Scores:
-    """Scale each user's scores so that the best of them is `weight`.
-
-    A user whose best score is not above 0, who has none, or who is not among `to`, keeps nothing.
-    """
-    best = top_k(scores, 1)
-    most = np.zeros(best.n_rows, np.float32)
-    most[best.row] = best.score
-    factor = np.zeros_like(most)
-    np.divide(
-        np.float32(weight), most, out=factor, where=most > 0 if to is None else to & (most > 0)
-    )
-    return Scores(
-        users=None if scores.users is None else scores.users * factor[:, None],
-        items=scores.items,
-        sparse=_rows_times(scores.sparse, factor),
-        profile=_rows_times(scores.profile, factor),
-        links=scores.links,
-    )
-
-
-def joined(scores: Sequence[Scores]) -> Scores:
-    """Return the sum of scores over the same users and items, part by part."""
-    users = [one.users for one in scores if one.users is not None]
-    items = [one.items for one in scores if one.items is not None]
-    profiles = [one.profile for one in scores if one.profile is not None]
-    links = [one.links for one in scores if one.links is not None]
-    sparse = [one.sparse for one in scores if one.sparse is not None]
-    return Scores(
-        users=np.hstack(users) if users else None,
-        items=np.hstack(items) if items else None,
-        sparse=sum(sparse[1:], sparse[0]) if sparse else None,
-        profile=sp.hstack(profiles, format="csr") if profiles else None,
-        links=sp.vstack(links, format="csr") if links else None,
-    )
+        share = np.maximum(share, _FLOOR)
+        return lambda trend, spread: (share**trend / ever**spread).astype(np.float32)
 
 
 def _told(progress: Progress, part: str, text: str) -> None:
@@ -323,17 +289,3 @@ def _capabilities(parts: Sequence[Capabilities]) -> Capabilities:
         deterministic=all(part.deterministic for part in parts),
         repeats_only=all(part.repeats_only for part in parts),
     )
-
-
-def _columns_times(cells: sp.csr_matrix | None, value: NDArray[np.float32]) -> sp.csr_matrix | None:
-    if cells is None:
-        return None
-    data = cells.data * value[cells.indices]
-    return sp.csr_matrix((data, cells.indices, cells.indptr), shape=cells.shape)
-
-
-def _rows_times(cells: sp.csr_matrix | None, value: NDArray[np.float32]) -> sp.csr_matrix | None:
-    if cells is None:
-        return None
-    data = cells.data * np.repeat(value, np.diff(cells.indptr))
-    return sp.csr_matrix((data, cells.indices, cells.indptr), shape=cells.shape)

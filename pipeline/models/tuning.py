@@ -53,8 +53,11 @@ class Trials(Protocol):
     def better(self, recipe: Recipe, than: Recipe) -> bool:
         """Say whether a recipe gives clearly better lists, on more windows than not."""
 
-    def pools(self, recipes: Mapping[str, Recipe]) -> Sequence[Pool]:
-        """Return, for each window, what the scorers of some recipes say of the best candidates."""
+    def pools(self, recipes: Mapping[str, Recipe], newest: int | None = None) -> Sequence[Pool]:
+        """Return what the scorers of some recipes say of the best candidates.
+
+        One pool a window, or for the `newest` so many windows.
+        """
 
 
 @dataclass(frozen=True)

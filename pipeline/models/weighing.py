@@ -1,8 +1,8 @@
 """How much each part of a blend counts, chosen on windows before the holdout.
 
-Promises: a move must pay on more windows than not; where lists leave out what people had, of
-mixtures that are about as good the one that shows more of the catalogue wins; the same pools give
-the same choice.
+Promises: on these windows the choice is not behind the best part alone; where lists leave out what
+people had, it gives up at most `LOSS` of NDCG, and never more than half of what blending won, to
+show more of the catalogue; the same pools give the same choice.
 
 The parts are trained once a window. What they say of the candidates (`tuning.Pool`) is then mixed
 anew for every trial, which costs next to nothing: so all that is mixed is searched together.
@@ -10,7 +10,7 @@ anew for every trial, which costs next to nothing: so all that is mixed is searc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,15 +19,17 @@ from numpy.typing import NDArray
 from pipeline.data.matrix import History
 from pipeline.models.tuning import Pool
 
-COVERAGE_COUNTS = 0.12
-"""What one per cent more of the catalogue shown is worth, in per cent of NDCG. Without it the
-choice drifts towards what sells everywhere, which a list for discovery is not for."""
+LOSS = 0.03
+"""The share of NDCG that a wider choice of items may cost. NDCG alone drifts towards what sells
+everywhere, which a list for discovery is not for."""
+_PRICES = (0.0, 0.1, 0.2, 0.3, 0.4)
+"""Per cent of NDCG for one per cent more of the catalogue: each leads to another mixture."""
 _LEAST = 0.002
 """A move that gains less than this share is not made."""
 _SWEEPS = 6
 
-TrendOf = Callable[[History, float, float], NDArray[np.float32]]
-"""``(n_items,)`` float32 trend of a window, for the exponents `trend` and `spread`."""
+Trends = Callable[[float, float], NDArray[np.float32]]
+"""Takes the exponents `trend` and `spread`, returns ``(n_items,)`` float32 > 0."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +41,26 @@ class Mixture:
     spread: float
 
 
+@dataclass(frozen=True)
+class _Found:
+    """Mean log NDCG and mean log coverage over the windows: differences are shares."""
+
+    mixture: Mixture
+    ndcg: float
+    coverage: float
+
+    def at(self, price: float) -> float:
+        return self.ndcg + price * self.coverage
+
+
 def choose(
     start: Mixture,
     pools: Sequence[Pool],
     *,
     tries: Mapping[str, Sequence[float]],
-    coverage_counts: float,
+    wide: bool,
     still: Sequence[str],
-    trend_of: TrendOf,
+    trends: Callable[[History], Trends],
 ) -> Mixture:
     """Climb from `start`, and from the best part alone, one weight or exponent at a time.
 
@@ -56,41 +70,54 @@ def choose(
         One a window; without any, `start` is returned.
     tries
         Values to try for ``weights``, ``trend`` and ``spread``; what is absent stays as it is.
-    coverage_counts
-        As `COVERAGE_COUNTS`.
+    wide
+        Give up a little NDCG for lists that show more of the catalogue: climb on for rising prices
+        of coverage, then take the widest of all mixtures seen that is near enough to the best.
     still
         Parts that the trend does not multiply.
+    trends
+        What a window's items are multiplied by.
     """
     if not pools:
         return start
-    boards = [_Board(pool, coverage_counts, still, trend_of) for pool in pools]
-    starts = [start]
-    if "weights" in tries:
-        alone = [{n: float(n == name) for n in start.weights} for name in start.weights]
-        lone = [replace(start, weights=one) for one in alone]
-        starts.append(max(lone, key=lambda one: _gains(one, boards).mean()))
-    ends = [_climb(one, boards, tries) for one in starts]
-    return max(ends, key=lambda end: end[1].mean())[0]
+    book = _Book([_Board(pool, still, trends) for pool in pools])
+    alone = book.best(_alone(start, tries)) if "weights" in tries else book[start]
+    here = max((_climb(book[one], book, tries, 0.0) for one in (start, alone.mixture)), key=_ndcg)
+    if not wide:
+        return here.mixture
+    for price in _PRICES[1:]:
+        here = _climb(here, book, tries, price)
+    top = max(book.seen, key=_ndcg).ndcg
+    floor = top - min(LOSS, max(top - alone.ndcg, 0.0) / 2)
+    near = [found for found in book.seen if found.ndcg >= floor]
+    return max(near, key=lambda found: (found.coverage, found.ndcg)).mixture
 
 
-def _climb(
-    here: Mixture, boards: Sequence[_Board], tries: Mapping[str, Sequence[float]]
-) -> tuple[Mixture, NDArray[np.float64]]:
-    gain = _gains(here, boards)
+def _ndcg(found: _Found) -> float:
+    return found.ndcg
+
+
+def _alone(start: Mixture, tries: Mapping[str, Sequence[float]]) -> Iterator[Mixture]:
+    """Yield each part alone, as it would be without a blend."""
+    bare = replace(
+        start,
+        trend=0.0 if "trend" in tries else start.trend,
+        spread=0.0 if "spread" in tries else start.spread,
+    )
+    for name in start.weights:
+        yield replace(bare, weights={other: float(other == name) for other in start.weights})
+
+
+def _climb(here: _Found, book: _Book, tries: Mapping[str, Sequence[float]], price: float) -> _Found:
     for _ in range(_SWEEPS):
         before = here
-        for moves in _moves(here, tries):
-            tried = [(move, _gains(move, boards)) for move in moves(here)]
-            better = [
-                (move, found)
-                for move, found in tried
-                if found.mean() > gain.mean() + _LEAST and (found > gain).sum() * 2 > len(boards)
-            ]
-            if better:
-                here, gain = max(better, key=lambda one: one[1].mean())
-        if here == before:
+        for moves in _moves(here.mixture, tries):
+            best = book.best(moves(here.mixture), price)
+            if best.at(price) > here.at(price) + _LEAST:
+                here = best
+        if here is before:
             break
-    return here, gain
+    return here
 
 
 def _moves(
@@ -114,32 +141,47 @@ def _moves(
         yield lambda here: [replace(here, spread=value) for value in tries["spread"]]
 
 
-def _gains(mixture: Mixture, boards: Sequence[_Board]) -> NDArray[np.float64]:
-    return np.array([board.gain(mixture) for board in boards])
+class _Book:
+    """Every mixture that was measured, once."""
+
+    def __init__(self, boards: Sequence[_Board]) -> None:
+        self._boards = boards
+        self._found: dict[tuple[float, ...], _Found] = {}
+
+    @property
+    def seen(self) -> list[_Found]:
+        """All of them, in the order of trial."""
+        return list(self._found.values())
+
+    def best(self, mixtures: Iterable[Mixture], price: float = 0.0) -> _Found:
+        return max((self[one] for one in mixtures), key=lambda found: found.at(price))
+
+    def __getitem__(self, mixture: Mixture) -> _Found:
+        most = max(mixture.weights.values())  # lists know ratios alone
+        ratios = (round(weight / most, 9) for weight in mixture.weights.values())
+        key = (mixture.trend, mixture.spread, *ratios)
+        if key not in self._found:
+            values = np.array([board.value(mixture) for board in self._boards])
+            ndcg, coverage = np.log(np.maximum(values, 1e-9)).mean(axis=0)
+            self._found[key] = _Found(mixture, float(ndcg), float(coverage))
+        return self._found[key]
 
 
 class _Board:
     """A pool with the parts' scores scaled for each trend that is asked for."""
 
     def __init__(
-        self, pool: Pool, coverage_counts: float, still: Sequence[str], trend_of: TrendOf
+        self, pool: Pool, still: Sequence[str], trends: Callable[[History], Trends]
     ) -> None:
-        self._pool, self._still, self._trend_of = pool, still, trend_of
-        self._coverage_counts = coverage_counts
+        self._pool, self._still, self._trends = pool, still, trends(pool.history)
         self._scaled: dict[tuple[str, float, float], NDArray[np.float32]] = {}
-        self._gains: dict[tuple[float, ...], float] = {}
         self._first = np.flatnonzero(np.diff(pool.user, prepend=-1))
         self._each = np.diff(np.append(self._first, len(pool.user)))
 
-    def gain(self, mixture: Mixture) -> float:
-        """Return log NDCG, and a little for coverage: differences are shares."""
-        key = (mixture.trend, mixture.spread, *mixture.weights.values())
-        if key not in self._gains:
-            parts = [w * self._part(n, mixture) for n, w in mixture.weights.items() if w]
-            ndcg, coverage = self._pool.value(np.sum(parts, axis=0, dtype=np.float32))
-            wide = self._coverage_counts * np.log(max(coverage, 1e-9))
-            self._gains[key] = float(np.log(max(ndcg, 1e-9)) + wide)
-        return self._gains[key]
+    def value(self, mixture: Mixture) -> tuple[float, float]:
+        """Return NDCG and coverage of the lists that a mixture makes."""
+        parts = (np.float32(w) * self._part(n, mixture) for n, w in mixture.weights.items() if w)
+        return self._pool.value(sum(parts, np.zeros(len(self._pool.user), np.float32)))
 
     def _part(self, name: str, mixture: Mixture) -> NDArray[np.float32]:
         moves = name not in self._still
@@ -147,7 +189,7 @@ class _Board:
         if key not in self._scaled:
             score = self._pool.scores[name]
             if moves:
-                score = score * self._trend_of(self._pool.history, *key[1:])[self._pool.item]
+                score = score * self._trends(*key[1:])[self._pool.item]
             most = np.repeat(np.maximum.reduceat(score, self._first), self._each)
             scaled = np.zeros_like(score)
             np.divide(score, most, out=scaled, where=most > 0)

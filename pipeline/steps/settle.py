@@ -105,21 +105,45 @@ def weighed(events: pl.DataFrame, tonight: Split, config: Config, tell: Progress
     if not options:
         return best
 
-    def measured(features: FeaturesConfig) -> list[float]:
+    def measured(features: FeaturesConfig) -> Iterator[float]:
         chosen = config.model_copy(update={"features": features})
-        parts = list(earlier(events, tonight.cutoff, chosen, tonight.policy))
-        trials = EarlierWindows(parts, config.recommend.length, tell)
-        return [trials.value(PROBE, at) for at in range(len(parts))]
+        for one in earlier(events, tonight.cutoff, chosen, tonight.policy):
+            yield EarlierWindows([one], config.recommend.length, tell).value(PROBE, 0)
 
-    reached = measured(best)
+    reached = _Values(measured(best))
     for told, update in options:
         tell(f"weights of events: {told}")
         trial = best.model_copy(update=update)
-        found = measured(trial)
-        wins = sum(new > old for new, old in zip(found, reached, strict=True))
-        if sum(found) > sum(reached) * (1 + LEAST) and wins * 2 > len(found):
+        found = _Values(measured(trial))
+        if _clearly_ahead(found, reached):
             best, reached = trial, found
     return best
+
+
+class _Values:
+    """What windows gave, newest first, each measured when it is asked for, and once."""
+
+    def __init__(self, measured: Iterator[float]) -> None:
+        self._measured, self._known = measured, list[float]()
+
+    def __iter__(self) -> Iterator[float]:
+        yield from self._known
+        for value in self._measured:
+            self._known.append(value)
+            yield value
+
+
+def _clearly_ahead(new: Iterable[float], old: Iterable[float]) -> bool:
+    """Compare window by window, and stop where the new one is not ahead."""
+    ours: list[float] = []
+    theirs: list[float] = []
+    for ours_too, theirs_too in zip(new, old, strict=True):
+        ours.append(ours_too)
+        theirs.append(theirs_too)
+        if sum(ours) <= sum(theirs):
+            return False
+    wins = sum(a > b for a, b in zip(ours, theirs, strict=True))
+    return sum(ours) > sum(theirs) * (1 + LEAST) and wins * 2 > len(ours)
 
 
 def recalled(

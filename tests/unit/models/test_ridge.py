@@ -325,7 +325,7 @@ def test_it_settles_its_base_and_then_itself():
 
             return worth(recipe) > worth(than)
 
-        def pools(self, recipes):
+        def pools(self, recipes, newest=None):
             raise AssertionError("no weights are sought")
 
     recipe = Ridge(

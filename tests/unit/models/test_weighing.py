@@ -4,7 +4,7 @@ import numpy as np
 
 from pipeline.data.matrix import History
 from pipeline.models.tuning import Pool
-from pipeline.models.weighing import Mixture, choose
+from pipeline.models.weighing import LOSS, Mixture, choose
 
 WEIGHTS = (0.0, 0.3, 1.0, 3.0)
 TRENDS = (0.0, 0.25, 0.5)
@@ -36,8 +36,8 @@ def pool(scores, wanted, n_users=30, n_items=40, wide=None):
     return Pool(user, item, flat, history(n_items), value)
 
 
-def no_trend(window, trend, spread):
-    return np.ones(window.n_items, np.float32)
+def no_trend(window):
+    return lambda trend, spread: np.ones(window.n_items, np.float32)
 
 
 def boards(seed=0, n=3):
@@ -49,7 +49,7 @@ def boards(seed=0, n=3):
 
 def choose_(pools, start, **more):
     tries = {"weights": WEIGHTS, "trend": TRENDS}
-    options = {"tries": tries, "coverage_counts": 0.1, "still": (), "trend_of": no_trend} | more
+    options = {"tries": tries, "wide": True, "still": (), "trends": no_trend} | more
     return choose(start, pools, **options)
 
 
@@ -77,7 +77,7 @@ def test_without_pools_or_anything_to_try_the_start_stays():
 def test_the_trend_is_found_and_spares_what_stands_still():
     fresh = np.arange(40) % 2
 
-    def trend_of(window, trend, spread):
+    def trends(trend, spread):
         return np.where(fresh, 1.0, 0.5**trend).astype(np.float32)
 
     pools = []
@@ -85,19 +85,58 @@ def test_the_trend_is_found_and_spares_what_stands_still():
         wanted = (rng.random((30, 40)) < 0.1) * fresh
         pools.append(pool({"a": wanted + 3 * rng.random((30, 40))}, wanted.astype(float)))
     start = Mixture({"a": 1.0}, 0.0, 0.0)
-    assert choose_(pools, start, trend_of=trend_of).trend == 0.5
-    assert choose_(pools, start, trend_of=trend_of, still=("a",)).trend == 0.0
+    assert choose_(pools, start, trends=lambda _: trends).trend == 0.5
+    assert choose_(pools, start, trends=lambda _: trends, still=("a",)).trend == 0.0
 
 
-def test_a_move_must_pay_on_more_windows_than_not():
-    rng, wanted = next(boards())
-    noise = rng.random((30, 40))
-    lucky = pool({"a": noise + 0.2 * wanted, "b": wanted + 0.1 * noise}, wanted)
-    against = pool({"a": noise + 0.2 * wanted, "b": -wanted + 0.1 * noise}, wanted)
-    start = Mixture({"a": 1.0, "b": 0.0}, 0.0, 0.0)
-    assert choose_([lucky, lucky, against], start).weights["b"] > 0
-    alone = Mixture({"a": 1.0, "b": 0.0}, 0.0, 0.0)
-    assert choose_([lucky, against, against], alone).weights["b"] == 0
+def test_it_is_never_behind_the_best_part_alone():
+    """The trend that the parts start with may hurt all of them."""
+
+    def trends(trend, spread):
+        return np.where(np.arange(40) % 2, 0.01**trend, 1.0).astype(np.float32)
+
+    pools = []
+    for rng, _ in boards():
+        wanted = (rng.random((30, 40)) < 0.1) * (np.arange(40) % 2.0)
+        a = wanted + 0.5 * rng.random((30, 40))
+        pools.append(pool({"a": a, "b": rng.random((30, 40))}, wanted))
+    start = Mixture({"a": 0.0, "b": 1.0}, 0.25, 0.0)
+    found = choose_(pools, start, trends=lambda _: trends)
+    assert found.trend == 0
+    alone = Mixture({"a": 1.0}, 0.0, 0.0)
+    assert mixed_value(pools, found)[0] >= mixed_value(pools, alone)[0]
+
+
+def test_a_wider_choice_costs_at_most_what_is_said():
+    """`dull` shows everything and knows nothing: however wide, little of it is taken."""
+    for seed in range(5):
+        pools = []
+        for rng, wanted in boards(seed):
+
+            def wide(board):
+                return len(np.unique(np.argsort(-board, axis=1)[:, :3])) / 40
+
+            a = wanted * rng.random((30, 40)) + 0.2 * rng.random((30, 40))
+            b = wanted * rng.random((30, 40)) + 0.2 * rng.random((30, 40))
+            dull = np.roll(np.eye(40)[:30], 3, axis=1)
+            pools.append(pool({"a": a, "b": b, "dull": dull}, wanted, wide=wide))
+        start = Mixture({"a": 1.0, "b": 1.0, "dull": 1.0}, 0.0, 0.0)
+        tries = {"weights": WEIGHTS}
+        narrow, wider = (
+            mixed_value(pools, choose_(pools, start, tries=tries, wide=w)) for w in (False, True)
+        )
+        assert wider[0] >= narrow[0] * (1 - LOSS)
+        assert wider[1] >= narrow[1]
+
+
+def mixed_value(pools, mixture):
+    """Geometric means of NDCG and coverage over the windows."""
+    values = []
+    for one in pools:
+        parts = [one.scores[n].reshape(30, 40) * w for n, w in mixture.weights.items()]
+        scale = [one.scores[n].reshape(30, 40).max(axis=1, keepdims=True) for n in mixture.weights]
+        values.append(one.value(sum(p / s for p, s in zip(parts, scale, strict=True)).ravel()))
+    return np.exp(np.log(values).mean(axis=0))
 
 
 def test_of_equals_the_wider_one_wins():
@@ -113,7 +152,7 @@ def test_of_equals_the_wider_one_wins():
     one = pool({"a": a, "b": b}, wanted, wide=wide)
     start = Mixture({"a": 1.0, "b": 0.0}, 0.0, 0.0)
     assert choose_([one], start).weights["b"] > 0
-    assert choose_([one], start, coverage_counts=0.0).weights["b"] == 0
+    assert choose_([one], start, wide=False).weights["b"] == 0
 
 
 def test_equal_pools_give_equal_choices():
