@@ -1,8 +1,8 @@
 """How much each part of a blend counts, chosen on windows before the holdout.
 
 Promises: on these windows the choice is not behind the best part alone; where lists leave out what
-people had, it gives up at most `LOSS` of NDCG, and never more than half of what blending won, to
-show more of the catalogue; the same pools give the same choice.
+people had, it gives at most `SPENT` of what blending won to show more of the catalogue; the same
+pools give the same choice.
 
 The parts are trained once a window. What they say of the candidates (`tuning.Pool`) is then mixed
 anew for every trial, which costs next to nothing: so all that is mixed is searched together.
@@ -10,8 +10,9 @@ anew for every trial, which costs next to nothing: so all that is mixed is searc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +20,9 @@ from numpy.typing import NDArray
 from pipeline.data.matrix import History
 from pipeline.models.tuning import Pool
 
-LOSS = 0.03
-"""The share of NDCG that a wider choice of items may cost. NDCG alone drifts towards what sells
-everywhere, which a list for discovery is not for."""
+SPENT = 1 / 3
+"""The share of what a blend wins over its best part (in log NDCG) that a wider choice of items may
+cost. NDCG alone drifts towards what sells everywhere, which a list for discovery is not for."""
 _PRICES = (0.0, 0.1, 0.2, 0.3, 0.4)
 """Per cent of NDCG for one per cent more of the catalogue: each leads to another mixture."""
 _LEAST = 0.002
@@ -81,20 +82,28 @@ def choose(
     if not pools:
         return start
     book = _Book([_Board(pool, still, trends) for pool in pools])
-    alone = book.best(_alone(start, tries)) if "weights" in tries else book[start]
-    here = max((_climb(book[one], book, tries, 0.0) for one in (start, alone.mixture)), key=_ndcg)
+    alone = (
+        max(map(book.of, _alone(start, tries)), key=_ndcg) if "weights" in tries else book.of(start)
+    )
+    starts = (book.of(start), alone)
+    here = max((_climb(one, book, tries, _ndcg) for one in starts), key=_ndcg)
     if not wide:
         return here.mixture
     for price in _PRICES[1:]:
-        here = _climb(here, book, tries, price)
+        here = _climb(here, book, tries, partial(_Found.at, price=price))
     top = max(book.seen, key=_ndcg).ndcg
-    floor = top - min(LOSS, max(top - alone.ndcg, 0.0) / 2)
+    floor = top - SPENT * max(top - alone.ndcg, 0.0)
     near = [found for found in book.seen if found.ndcg >= floor]
-    return max(near, key=lambda found: (found.coverage, found.ndcg)).mixture
+    here = max(near, key=lambda found: (found.coverage, found.ndcg))
+    return _climb(here, book, tries, _coverage, floor).mixture
 
 
 def _ndcg(found: _Found) -> float:
     return found.ndcg
+
+
+def _coverage(found: _Found) -> float:
+    return found.coverage
 
 
 def _alone(start: Mixture, tries: Mapping[str, Sequence[float]]) -> Iterator[Mixture]:
@@ -108,12 +117,20 @@ def _alone(start: Mixture, tries: Mapping[str, Sequence[float]]) -> Iterator[Mix
         yield replace(bare, weights={other: float(other == name) for other in start.weights})
 
 
-def _climb(here: _Found, book: _Book, tries: Mapping[str, Sequence[float]], price: float) -> _Found:
+def _climb(
+    here: _Found,
+    book: _Book,
+    tries: Mapping[str, Sequence[float]],
+    value: Callable[[_Found], float],
+    floor: float = -np.inf,
+) -> _Found:
+    """Move while that is worth more, and never below a floor of log NDCG."""
     for _ in range(_SWEEPS):
         before = here
         for moves in _moves(here.mixture, tries):
-            best = book.best(moves(here.mixture), price)
-            if best.at(price) > here.at(price) + _LEAST:
+            found = [book.of(one) for one in moves(here.mixture)]
+            best = max((one for one in found if one.ndcg >= floor), key=value, default=here)
+            if value(best) > value(here) + _LEAST:
                 here = best
         if here is before:
             break
@@ -153,10 +170,7 @@ class _Book:
         """All of them, in the order of trial."""
         return list(self._found.values())
 
-    def best(self, mixtures: Iterable[Mixture], price: float = 0.0) -> _Found:
-        return max((self[one] for one in mixtures), key=lambda found: found.at(price))
-
-    def __getitem__(self, mixture: Mixture) -> _Found:
+    def of(self, mixture: Mixture) -> _Found:
         most = max(mixture.weights.values())  # lists know ratios alone
         ratios = (round(weight / most, 9) for weight in mixture.weights.values())
         key = (mixture.trend, mixture.spread, *ratios)

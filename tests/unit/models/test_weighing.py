@@ -4,7 +4,7 @@ import numpy as np
 
 from pipeline.data.matrix import History
 from pipeline.models.tuning import Pool
-from pipeline.models.weighing import LOSS, Mixture, choose
+from pipeline.models.weighing import SPENT, Mixture, choose
 
 WEIGHTS = (0.0, 0.3, 1.0, 3.0)
 TRENDS = (0.0, 0.25, 0.5)
@@ -125,7 +125,10 @@ def test_a_wider_choice_costs_at_most_what_is_said():
         narrow, wider = (
             mixed_value(pools, choose_(pools, start, tries=tries, wide=w)) for w in (False, True)
         )
-        assert wider[0] >= narrow[0] * (1 - LOSS)
+        alone = max(mixed_value(pools, Mixture({n: 1.0}, 0.0, 0.0))[0] for n in "ab")
+        won = np.log(narrow[0] / alone)
+        assert won > 0.01
+        assert np.log(narrow[0] / wider[0]) <= SPENT * won + 1e-9
         assert wider[1] >= narrow[1]
 
 
