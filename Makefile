@@ -9,6 +9,8 @@
 .SUFFIXES:
 MAKEFLAGS += --no-builtin-rules
 unexport PYTHONPATH PYTHONHOME
+# Threads of OpenMP that wait for each other sleep: spinning takes the core that another one needs.
+export OMP_WAIT_POLICY ?= PASSIVE
 
 PY := .venv/bin/python
 UV := $(PY) -m uv

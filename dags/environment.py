@@ -42,6 +42,8 @@ def settings(home: Path, port: int = 8080) -> dict[str, str]:
         "AIRFLOW__API__BASE_URL": f"http://127.0.0.1:{port}",
         "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "10",
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+        # Tasks run side by side: threads that wait for each other must not take their cores.
+        "OMP_WAIT_POLICY": "PASSIVE",
     }
 
 

@@ -6,6 +6,7 @@ wait until a command runs, so ``--help`` answers at once.
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
@@ -30,6 +31,9 @@ def main() -> None:
     """Run the command line; the console script."""
     from pipeline.errors import NightjarError
 
+    # Before any library brings OpenMP in: its threads spin while they wait, on cores that others
+    # on the machine could use.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
     except NightjarError as error:
