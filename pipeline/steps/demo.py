@@ -68,7 +68,7 @@ seen = "discovery"    # things a household has not bought yet
 [publish]
 live_from = "as_of"    # these nights are long past
 
-# What a workspace without any recipe gets: several families, weighed by the data in its first night.
+# What a workspace without recipes gets: several families, weighed by the data in its first night.
 [recipes.blend]
 
 # One family by itself, for comparison.
