@@ -35,7 +35,7 @@ from pipeline.models.contract import (
     Scores,
     read_header,
 )
-from pipeline.models.popularity import item_popularity
+from pipeline.models.popularity import DecayedPopularity, item_popularity
 from pipeline.models.sums import joined, scaled, trended
 from pipeline.models.tuning import Span, Trials
 from pipeline.models.weighing import Mixture, Trends, choose
@@ -249,8 +249,9 @@ class Blend(Recipe):
         )
 
     def memory(self, history: History) -> int:
-        """The parts are trained one after the other; what the earlier ones learnt stays."""
-        return max(part.memory(history) for part in self.parts.values())
+        """The parts are trained one after the other, then the trend; the largest of them counts."""
+        heard = [part for name, part in self.parts.items() if self.weights.get(name, 1.0) > 0]
+        return max(one.memory(history) for one in (*heard, DecayedPopularity()))
 
     def train(self, history: History, *, salt: int = 0, progress: Progress = silent) -> BlendScorer:
         """Train the parts one after the other, over the items that have an event."""

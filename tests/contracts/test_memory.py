@@ -49,6 +49,16 @@ RECIPES: dict[str, Recipe] = {
         {"family": "ridge", "factors_of": {"family": "als", "iterations": 1, "device": "cpu"}}
     ),
     "lightfm": LightFm(iterations=1),
+    "blend": families.recipe_from(
+        {
+            "family": "blend",
+            "parts": {
+                "own": {"family": "own_counts"},
+                "svd": {"family": "svd", "factors": 16},
+            },
+            "trend": 0.25,
+        }
+    ),
 }
 """One a family, with sizes that people would use; rounds do not change the peak."""
 # The first training pays for imports and the BLAS's buffers, which are no part of an estimate; so
