@@ -13,7 +13,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from pipeline.models.contract import Scores
-from pipeline.models.topk import top_k
+from pipeline.models.topk import best_scores
 
 
 def trended(scores: Scores, trend: NDArray[np.float32]) -> Scores:
@@ -32,9 +32,7 @@ def scaled(scores: Scores, weight: float, to: NDArray[np.bool_] | None = None) -
 
     A user whose best score is not above 0, who has none, or who is not among `to`, keeps nothing.
     """
-    best = top_k(scores, 1)
-    most = np.zeros(best.n_rows, np.float32)
-    most[best.row] = best.score
+    most = best_scores(scores)
     factor = np.zeros_like(most)
     np.divide(
         np.float32(weight), most, out=factor, where=most > 0 if to is None else to & (most > 0)

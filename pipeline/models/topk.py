@@ -140,6 +140,28 @@ def top_k(
     return Lists(np.cumsum(np.concatenate(counts)), item, np.concatenate(values))
 
 
+def best_scores(scores: Scores) -> NDArray[np.float32]:
+    """Return ``(n_users,)`` float32, the score that heads each user's `top_k`; 0 without any."""
+    n_users, n_items = scores.shape
+    best = np.zeros(n_users, np.float32)
+    if scores.users is not None:
+        lists = top_k(scores, 1)
+        best[lists.row] = lists.score
+        return best
+    if scores.sparse is not None and not scores.sparse.has_canonical_format:
+        scores = replace(scores, sparse=_canonical(scores.sparse))
+
+    def work(part: slice) -> None:  # without factors only cells have scores: nothing to rank
+        cells = _rows(scores, part).sparse
+        if cells is not None and cells.nnz:
+            filled = np.flatnonzero(np.diff(cells.indptr))
+            best[part][filled] = np.maximum.reduceat(cells.data, cells.indptr[filled])
+
+    step = max(_BLOCK_USERS, _BLOCK_CELLS // max(1, n_items))
+    _each(work, [slice(at, min(at + step, n_users)) for at in range(0, n_users, step)])
+    return best
+
+
 def _each(work: Callable[[slice], _T], parts: list[slice]) -> list[_T]:
     """Do `work` on each part, on as many threads as the BLAS has; a product then takes one."""
     if len(parts) < 2:

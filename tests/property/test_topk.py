@@ -289,3 +289,29 @@ def test_shapes_that_do_not_fit_are_refused():
         top_k(Scores(links=sp.csr_matrix((3, 3), dtype=np.float32)), 1)
     with pytest.raises(ValueError, match="scores need"):
         top_k(Scores(), 1)
+
+
+@pytest.mark.parametrize("factors", [True, False])
+@pytest.mark.parametrize("led", [True, False])
+def test_the_best_score_heads_the_list(factors, led, monkeypatch):
+    monkeypatch.setattr(topk, "_BLOCK_USERS", 7)
+    monkeypatch.setattr(topk, "_BLOCK_CELLS", 50)
+    rng = np.random.default_rng(3)
+
+    def cells(rows, columns, share):
+        found = rng.random((rows, columns)) * (rng.random((rows, columns)) < share)
+        found[:2] = 0  # somebody has none
+        return sp.csr_matrix(found.astype(np.float32))
+
+    scores = Scores(
+        users=rng.normal(size=(40, 5)).astype(np.float32) if factors else None,
+        items=rng.normal(size=(30, 5)).astype(np.float32) if factors else None,
+        sparse=cells(40, 30, 0.1),
+        profile=cells(40, 12, 0.2) if led else None,
+        links=cells(12, 30, 0.2) if led else None,
+    )
+    lists = top_k(scores, 1)
+    wanted = np.zeros(40, np.float32)
+    wanted[lists.row] = lists.score
+    np.testing.assert_array_equal(topk.best_scores(scores), wanted)
+    assert factors or (wanted == 0).any()
