@@ -177,7 +177,8 @@ class Blend(Recipe):
     def _named(self) -> Self:
         strangers = sorted(set(self.weights) - set(self.parts))
         if strangers:
-            raise ValueError(f"weights name {strangers[0]!r}, which is no part")
+            named = ", ".join(self.parts)
+            raise ValueError(f"weights name {strangers[0]!r}, which is no part; there are {named}")
         if not any(self.weights.get(name, 1.0) > 0 for name in self.parts):
             raise ValueError("every part has weight 0")
         slashed = [name for name in self.parts if "/" in name or not name]
@@ -249,9 +250,19 @@ class Blend(Recipe):
         )
 
     def memory(self, history: History) -> int:
-        """The parts are trained one after the other, then the trend; the largest of them counts."""
-        heard = [part for name, part in self.parts.items() if self.weights.get(name, 1.0) > 0]
-        return max(one.memory(history) for one in (*heard, DecayedPopularity()))
+        """The parts are trained one after the other, then the trend; what each learnt stays."""
+        learnt, peak = 0, 0
+        for part in self._heard():
+            peak = max(peak, learnt + part.memory(history))
+            learnt += part.kept(history)
+        return max(peak, learnt + DecayedPopularity().memory(history))
+
+    def kept(self, history: History) -> int:
+        """What the parts keep."""
+        return sum(part.kept(history) for part in self._heard())
+
+    def _heard(self) -> list[Recipe]:
+        return [part for name, part in self.parts.items() if self.weights.get(name, 1.0) > 0]
 
     def train(self, history: History, *, salt: int = 0, progress: Progress = silent) -> BlendScorer:
         """Train the parts one after the other, over the items that have an event."""

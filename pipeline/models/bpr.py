@@ -93,6 +93,10 @@ class Bpr(Recipe):
         vectors = rows * (self.factors + 1) * 8
         return max(len(history.item) * 16, int(history.seen.nnz) * 16 + vectors)
 
+    def kept(self, history: History) -> int:
+        """The vectors, a bias with each."""
+        return (history.n_users + history.n_items) * (self.factors + 1) * 4
+
     def train(self, history: History, *, salt: int = 0, progress: Progress = silent) -> BprScorer:
         """Fit, then give items their popularity back.
 

@@ -277,6 +277,10 @@ class Recipe(Frozen):
         does not fit.
         """
 
+    def kept(self, history: History) -> int:
+        """Estimate the bytes of the scorer that `train` returns; 0 where they are few."""
+        return 0
+
     @abstractmethod
     def train(self, history: History, *, salt: int = 0, progress: Progress = silent) -> Scorer:
         """Learn from a window.

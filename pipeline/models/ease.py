@@ -80,6 +80,11 @@ class Ease(LinksRecipe):
         dense = items**2 * 8 + items * _ROWS * 24 + _BLAS_BUFFER
         return max(presence_memory(history), dense + beside)
 
+    def kept(self, history: History) -> int:
+        """The links of the items that take part."""
+        items = min(self.item_limit, history.n_items)
+        return items * min(self.neighbours, items) * 8
+
     def train(self, history: History, *, salt: int = 0, progress: Progress = silent) -> LinksScorer:
         """Invert once; nothing is random.
 

@@ -135,6 +135,10 @@ class Als(Recipe):
         factors = rows * self.factors * 8 + min(history.n_items, _GRAM_ROWS) * self.factors * 8
         return max(len(history.item) * 16, int(history.seen.nnz) * 16 + factors)
 
+    def kept(self, history: History) -> int:
+        """The vectors."""
+        return (history.n_users + history.n_items) * self.factors * 4
+
     def train(self, history: History, *, salt: int = 0, progress: Progress = silent) -> AlsScorer:
         """Fit the items, then each user exactly.
 

@@ -122,6 +122,10 @@ class LightFm(Recipe):
                 features += known.cells.nnz
         return rows * (self.factors + 1) * 16 + len(history.item) * 60 + features * 24
 
+    def kept(self, history: History) -> int:
+        """The vectors, a bias with each."""
+        return (history.n_users + history.n_items) * (self.factors + 1) * 4
+
     def train(
         self, history: History, *, salt: int = 0, progress: Progress = silent
     ) -> LightFmScorer:

@@ -127,12 +127,19 @@ class LinksRecipe(Recipe):
 
     def memory(self, history: History) -> int:
         """The events while they are sorted; or cells in both directions, a block, and the links."""
+        links = self._links(history)
+        at_work = max(links * 20, links * 8 + _BLOCK_CELLS * 56)
+        return max(presence_memory(history), int(history.seen.nnz) * 24 + at_work)
+
+    def kept(self, history: History) -> int:
+        """The links: a number and where it leads."""
+        return self._links(history) * 8
+
+    def _links(self, history: History) -> int:
         cells = history.seen
         others = np.repeat(np.diff(cells.indptr) - 1, np.diff(cells.indptr))
         reached = np.bincount(cells.indices, others, history.n_items)
-        links = int(np.minimum(reached, min(self.neighbours, history.n_items)).sum())
-        at_work = max(links * 20, links * 8 + _BLOCK_CELLS * 56)
-        return max(presence_memory(history), int(cells.nnz) * 24 + at_work)
+        return int(np.minimum(reached, min(self.neighbours, history.n_items)).sum())
 
     def cells(self, history: History) -> sp.csr_matrix:
         """Return what is learnt from: `presence`, in units of its mean without decay."""

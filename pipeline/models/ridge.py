@@ -199,6 +199,10 @@ class Ridge(Recipe):
         learning = max((memory_of(known, factors) for known in described), default=0)
         return max(self.factors_of.memory(history), held + learning)
 
+    def kept(self, history: History) -> int:
+        """What the base keeps; what is learnt of features is little beside it."""
+        return self.factors_of.kept(history)
+
     def train(self, history: History, *, salt: int = 0, progress: Progress = silent) -> RidgeScorer:
         """Train the base, then learn its factors from features.
 

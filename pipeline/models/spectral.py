@@ -146,6 +146,10 @@ class Svd(Recipe):
         cells = int(history.seen.nnz) * 24
         return max(len(history.item) * 16, cells + block + width * width * 32)
 
+    def kept(self, history: History) -> int:
+        """The items' vectors; users have none."""
+        return history.n_items * self.factors * 4
+
     def train(self, history: History, *, salt: int = 0, progress: Progress = silent) -> SvdScorer:
         """Find the directions of the window."""
         cells = history.confidence(self.half_life_days)

@@ -140,7 +140,15 @@ def config_from(
             else recipe
             for name, recipe in given["recipes"].items()
         }
-        given["recipes"] = {**_baselines(), **named}
+        baselines = _baselines()
+        for name, baseline in baselines.items():
+            family = named.get(name, {}).get("family", baseline.family)
+            if family != baseline.family:
+                raise ConfigError(
+                    f"{where}: recipes.{name}.family = {family!r}: {name} is a baseline, which "
+                    "others are judged by; give this recipe another name"
+                )
+        given["recipes"] = {**baselines, **named}
     if "sources" in given and isinstance(given["sources"], dict):
         tables = {s.get("table") for s in given["sources"].values() if isinstance(s, dict)}
         defaults = {n: s for n, s in _default_sources().items() if n not in tables}
@@ -148,7 +156,7 @@ def config_from(
     try:
         config = Config.model_validate(given)
     except ValidationError as error:
-        raise ConfigError(_sentence(error, where, origins or {})) from error
+        raise ConfigError(_sentence(error, where, origins or {}, given)) from error
     if config.gate.min_users > config.split.min_users:
         raise ConfigError(
             f"{where}: gate.min_users = {config.gate.min_users}: the holdout only grows until "
@@ -239,13 +247,13 @@ def _literal(text: str) -> Any:
         return text
 
 
-def _sentence(error: ValidationError, where: str, origins: Mapping[str, str]) -> str:
+def _sentence(
+    error: ValidationError, where: str, origins: Mapping[str, str], given: Mapping[str, Any]
+) -> str:
     """Turn pydantic's list into one sentence: field, value, what is allowed."""
     problems = error.errors(include_url=False)
     first = problems[0]
-    place = first["loc"]
-    if place[0] == "recipes" and len(place) > 3:
-        place = (*place[:2], *place[3:])  # pydantic names the family, the file does not
+    place, holder = _place(first["loc"], given)
     field = ".".join(str(part) for part in place)
     blamed = _origin(field, origins)
     where = where if blamed == "default" else blamed
@@ -255,7 +263,7 @@ def _sentence(error: ValidationError, where: str, origins: Mapping[str, str]) ->
         allowed = "letters, digits, _ . @ and -"
         sentence = f"{where}: {place[1]!r} is no name of a recipe; it may hold {allowed}"
     elif first["type"] == "extra_forbidden":
-        sentence = f"{where}: {field} is no setting; {_allowed(first['loc'])}"
+        sentence = f"{where}: {field} is no setting; {_allowed(holder)}"
     elif first["type"] == "union_tag_invalid":
         context = first["ctx"]
         sentence = (
@@ -268,7 +276,8 @@ def _sentence(error: ValidationError, where: str, origins: Mapping[str, str]) ->
         if first["type"] in ("model_type", "model_attributes_type"):
             message = f"write it as a table, [{field}]"
         message = message[:1].lower() + message[1:]
-        sentence = f"{where}: {field} = {shown}: {message}"
+        table = isinstance(first["input"], Mapping)  # it is about several fields of it
+        sentence = f"{where}: {field}{'' if table else f' = {shown}'}: {message}"
     more = len(problems) - 1
     return sentence + (f" (and {more} more)" if more else "")
 
@@ -277,19 +286,37 @@ def _families() -> str:
     return ", ".join(repr(family) for family in FAMILIES)
 
 
-def _allowed(location: tuple[int | str, ...]) -> str:
-    """Name the fields that stand where the unknown one was written."""
+def _place(
+    location: tuple[int | str, ...], given: Mapping[str, Any]
+) -> tuple[tuple[int | str, ...], Any]:
+    """Return where in the file pydantic's location is, and the model that holds its last field.
+
+    Pydantic names the family of each recipe on the way, the file does not.
+    """
+    place: list[int | str] = []
     model: Any = Config
-    if location[0] == "recipes" and len(location) > 3:
-        model = FAMILIES[str(location[2])]
-        location = location[2:]
-    for part in location[:-1]:
-        fields = {f.alias or n: f for n, f in getattr(model, "model_fields", {}).items()}
+    holder: Any = Config
+    here: Any = given
+    for part in location:
+        if isinstance(here, Mapping) and here.get("family") == part and part not in here:
+            model = FAMILIES[str(part)]
+            continue
+        place.append(part)
+        holder = model
+        fields = _fields(model)
         if part in fields:
             model = fields[str(part)].annotation
         elif getattr(model, "__args__", ()):  # a name chosen by the user
             model = model.__args__[-1]
-    names = [f.alias or n for n, f in getattr(model, "model_fields", {}).items()]
-    if not names:
-        return "see `nightjar config show`"
-    return f"allowed are {', '.join(names)}"
+        here = here.get(part) if isinstance(here, Mapping) else None
+    return tuple(place), holder
+
+
+def _fields(model: Any) -> dict[str, Any]:
+    return {f.alias or n: f for n, f in getattr(model, "model_fields", {}).items()}
+
+
+def _allowed(model: Any) -> str:
+    """Name the fields of the model in which an unknown one was written."""
+    names = ", ".join(_fields(model))
+    return f"allowed are {names}" if names else "see `nightjar config show`"

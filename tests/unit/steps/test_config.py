@@ -66,6 +66,32 @@ def test_a_wrong_field_of_a_recipe_names_those_of_its_family(file):
     assert "factors" in sentence
 
 
+def test_a_wrong_field_of_a_nested_recipe_names_its_place_and_those_of_its_family(file):
+    for outer in ("[recipes.x.factors_of]", "[recipes.x.parts.a]"):
+        family = "ridge" if "factors_of" in outer else "blend"
+        sentence = refused(
+            file, f'[recipes.x]\nfamily = "{family}"\n{outer}\nfamily = "als"\nalpa = 1\n'
+        )
+        place = outer.strip("[]")
+        assert sentence.startswith(f"nightjar.toml: {place}.alpa is no setting; allowed are ")
+        assert "alpha" in sentence
+        assert "item_limit" not in sentence and "spread" not in sentence
+
+
+def test_what_is_wrong_with_a_whole_recipe_is_said_of_it(file):
+    part = '[recipes.x.parts.als]\nfamily = "als"\n'
+    sentence = refused(file, f'[recipes.x]\nfamily = "blend"\nweights = {{ alss = 1 }}\n{part}')
+    assert (
+        sentence == "nightjar.toml: recipes.x: weights name 'alss', which is no part; there are als"
+    )
+
+
+def test_a_baseline_keeps_its_family(file):
+    sentence = refused(file, '[recipes.popularity]\nfamily = "als"\n')
+    assert sentence.startswith("nightjar.toml: recipes.popularity.family = 'als'")
+    assert "another name" in sentence
+
+
 def test_the_environment_is_blamed_for_what_it_says(file):
     for name, value, told in (
         ("NIGHTJAR__GATE__ALPHA", "2", "environment NIGHTJAR__GATE__ALPHA: gate.alpha = 2: "),
