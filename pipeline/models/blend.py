@@ -196,6 +196,15 @@ class Blend(Recipe):
         """Whether it or one of its parts leaves something to the data."""
         return bool(self.tune) or any(part.open for part in self.parts.values())
 
+    @property
+    def told(self) -> str:
+        """Each part by its weight, and what was set or chosen of it; then the trend."""
+        parts = [
+            f"{name} × {self.weights.get(name, 1.0):g}" + (f" ({part.told})" if part.told else "")
+            for name, part in self.parts.items()
+        ]
+        return f"{' + '.join(parts)}, trend {self.trend:g}, spread {self.spread:g}"
+
     def settle(self, trials: Trials, progress: Progress = silent) -> Self:
         """Choose which parts are worth a closer look, settle these alone, then weigh them together.
 

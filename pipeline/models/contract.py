@@ -257,6 +257,16 @@ class Recipe(Frozen):
         canonical = json.dumps(self._hashed(), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
+    @property
+    def told(self) -> str:
+        """What was set or chosen that is no default of the family, in a few words for a person."""
+        fields = type(self).model_fields
+        return ", ".join(
+            f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+            for name, value in self
+            if name != "tune" and value != fields[name].default
+        )
+
     def _hashed(self) -> dict[str, Any]:
         """Return what the hash is of: all fields but `not_hashed`, of the parts as well."""
         chosen = self.model_dump(mode="json", exclude=set(self.not_hashed))

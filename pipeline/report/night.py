@@ -150,6 +150,8 @@ class NightPage:
         The two recipes of `slices`; also who `lifts` are held against.
     needed_lift
         Lift that a switch needs; .01 is +1 %.
+    chosen
+        (recipe, words) pairs: what the data chose where a recipe left something open.
     facts
         (name, value) pairs about the data and the holdout, ready to read.
     advice
@@ -168,6 +170,7 @@ class NightPage:
     challenger: str | None = None
     against: str | None = None
     needed_lift: float | None = None
+    chosen: tuple[tuple[str, str], ...] = ()
     costs: tuple[CostRow, ...] = ()
     lifts: tuple[LiftRow, ...] = ()
     slices: tuple[SliceRow, ...] = ()

@@ -90,9 +90,14 @@ def _recipes(night: NightPage, pictures: Mapping[str, bytes]) -> str:
         lifts = picture(pictures, LIFTS, words.lifts_title(night.lifts, night.against))
     return (
         f"<section><h2>Recipes</h2><p class=about>{escape(about)}</p>"
-        f"{picture(pictures, RECIPES, title)}{table(head, body)}{lifts}{_costs(night.costs)}"
-        "</section>"
+        f"{picture(pictures, RECIPES, title)}{table(head, body)}{_chosen(night)}{lifts}"
+        f"{_costs(night.costs)}</section>"
     )
+
+
+def _chosen(night: NightPage) -> str:
+    told = "".join(f"<li>{escape(name)}: {escape(words)}</li>" for name, words in night.chosen)
+    return f"<p class=about>What earlier weeks chose:</p><ul>{told}</ul>" if told else ""
 
 
 def _costs(costs: Sequence[CostRow]) -> str:

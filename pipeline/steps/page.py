@@ -25,6 +25,7 @@ from pipeline.report.words import advice
 from pipeline.steps.cost import read_cost
 from pipeline.steps.learn import absences, judged
 from pipeline.steps.night import Night, train_folder
+from pipeline.steps.settle import in_words
 
 _95 = 1.96
 
@@ -65,6 +66,7 @@ def gather(night: Night, split: Split, decision: Decision) -> NightPage:
         challenger=challenger,
         against=against,
         needed_lift=night.config.gate.min_lift,
+        chosen=tuple(in_words(night).items()),
         costs=_costs(night),
         lifts=lift_rows(night, against),
         slices=_slices(found, challenger, against, k),

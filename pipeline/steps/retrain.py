@@ -22,6 +22,7 @@ from pipeline.steps.night import Night, train_folder
 from pipeline.steps.prepare import features, validate
 from pipeline.steps.release import publication_id, publish, recommend
 from pipeline.steps.run import Workspace
+from pipeline.steps.settle import in_words
 from pipeline.steps.snapshot import Started, snapshot
 
 __all__ = [
@@ -63,6 +64,8 @@ class NightResult:
         Name -> what candidate, champion and baseline reached.
     failures
         Recipes that could not be trained, with the sentence.
+    chosen
+        What earlier weeks chose for recipes that left something open, in words.
     cost
         What training each recipe took, and under ``refit`` what training the winner again took.
     """
@@ -79,6 +82,7 @@ class NightResult:
     accounts: tuple[Any, ...] = ()
     metrics: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     failures: Mapping[str, str] = field(default_factory=dict)
+    chosen: Mapping[str, str] = field(default_factory=dict)
     cost: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
@@ -98,6 +102,7 @@ class NightResult:
         lines = [f"{self.status.replace('_', ' ')}: {told}"]
         lines += [f"  {reason}" for reason in self.reasons[1:]]
         lines += [f"  {name} was left out: {why}" for name, why in self.failures.items()]
+        lines += [f"  {name} is {words}" for name, words in self.chosen.items()]
         if self.cost:
             lines.append(f"cost: {cost_line(self.cost)}")
         if self.publication_id == publication_id(self.run_id):
@@ -178,6 +183,7 @@ def result(
         accounts=tuple(decision["accounts"]),
         metrics=night.run.json("gate", "metrics"),
         failures=dict(failures or {}),
+        chosen=in_words(night),
         cost=costs(night.run, steps, decision["recipe"]),
     )
 

@@ -157,6 +157,15 @@ def recalled(
     return {n: recipe_from(known[r.hash]) if r.hash in known else r for n, r in recipes.items()}
 
 
+def in_words(night: Night) -> dict[str, str]:
+    """Return what the data chose for the recipes that left something open, in words, by name."""
+    return {
+        name: night.recipes[name].told
+        for name, asked in night.asked.items()
+        if asked.open and not night.recipes[name].open
+    }
+
+
 def choices(night: Night) -> dict[str, Any]:
     """Return what this night chose, by the hash of the recipe that left it open."""
     return {

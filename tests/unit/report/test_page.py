@@ -33,6 +33,7 @@ NIGHT = NightPage(
     challenger="als",
     against="popularity",
     needed_lift=0.01,
+    chosen=(("als", "alpha 3 <b>"),),
     costs=(
         CostRow("popularity", 0.01, 0.01, 0.4, 7_000, 5_000_000.0, "cpu"),
         CostRow("als", 12.345, 23.4, 1_135.04, 2_000_000, 52_123.4, "cuda"),
@@ -117,6 +118,11 @@ def test_what_training_took_is_told_longest_first() -> None:
         ["popularity", "0.01", "0.01", "0.4", "7,000", "5,000,000", "cpu"],
     ]
     assert "What training took" not in drawn(replace(NIGHT, costs=()))[0]
+
+
+def test_what_the_data_chose_is_told() -> None:
+    assert "als: alpha 3 <b>" in drawn(NIGHT)[1].texts
+    assert "What earlier weeks chose" not in drawn(replace(NIGHT, chosen=()))[0]
 
 
 def test_every_rule_has_figure_bound_verdict_and_words() -> None:
