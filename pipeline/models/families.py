@@ -71,7 +71,8 @@ _BLEND: Mapping[str, Any] = {
     "tune": ["weights", "trend", "spread"],
 }
 """What a night proves first on data that nobody has looked at: different ideas, in the weights that
-the data ask for. What adds nothing is dropped when it settles."""
+the data ask for. What adds nothing is dropped when it settles. The exponents of the walks are those
+that did best on a quarter of Gowalla's users; all else is a default of its family or is chosen."""
 
 
 def default_recipes() -> dict[str, AnyRecipe]:
