@@ -112,7 +112,7 @@ def tune(
         raise ConfigError(f"a budget of {budget:g} seconds is no time to search in")
     as_of = to_utc(as_of)
     with ws.lake.lock(LOCK), Studies(ws.home / FOLDER) as studies:
-        name, asked = _start(ws, as_of, recipe)
+        name, asked = _start(ws, as_of, recipe, progress)
         study_id = _identity(ws.config, as_of, asked)
         study = studies.find(study_id)
         pinned = study.facts if study else _pin(ws, as_of, name)
@@ -127,7 +127,9 @@ def tune(
     return found
 
 
-def _start(ws: Workspace, as_of: datetime, name: str | None) -> tuple[str, Recipe]:
+def _start(
+    ws: Workspace, as_of: datetime, name: str | None, progress: Progress
+) -> tuple[str, Recipe]:
     """Return the recipe to begin with, as a night right after `as_of` would find it."""
     entries, after = ws.ledger.entries(), _after(as_of)
     configured = recalled(ws.config.recipes, entries, after)
@@ -136,6 +138,8 @@ def _start(ws: Workspace, as_of: datetime, name: str | None) -> tuple[str, Recip
     if name is None:
         for name, recipe in [*champion.items(), *configured.items()]:
             if axes(recipe) and recipe.capabilities.baseline is None:
+                for other in champion.keys() - {name}:
+                    progress(f"{other}, the champion, has nothing to tune: {name} is tuned instead")
                 return name, recipe
         raise ConfigError("no configured recipe has a field that can be tuned")
     known = champion | configured

@@ -272,6 +272,14 @@ def test_bad_questions_are_refused_in_one_sentence(copy):
         tune(empty, AS_OF, budget=5, elapsed=ticking())
 
 
+def test_another_recipe_than_the_champion_is_tuned_with_a_word(copy):
+    first = nightly(copy, NIGHTS[0], recipes=["decayed_popularity"])
+    lines = []
+    tune(copy, NIGHTS[1], budget=5, elapsed=ticking(), progress=lines.append)
+    said = f"{first.recipe}, the champion, has nothing to tune: als is tuned instead"
+    assert said in lines
+
+
 def test_before_the_first_night_the_as_of_is_now(copy):
     assert default_as_of(copy, NIGHTS[2]) == NIGHTS[2]
 
