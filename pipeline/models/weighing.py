@@ -23,7 +23,7 @@ from pipeline.models.tuning import Pool
 SPENT = 1 / 3
 """The share of what a blend wins over its best part (in log NDCG) that a wider choice of items may
 cost. NDCG alone drifts towards what sells everywhere, which a list for discovery is not for."""
-_PRICES = (0.0, 0.1, 0.2, 0.3, 0.4)
+_PRICES = (0.1, 0.2, 0.3, 0.4)
 """Per cent of NDCG for one per cent more of the catalogue: each leads to another mixture."""
 _LEAST = 0.002
 """A move that gains less than this share is not made."""
@@ -89,7 +89,7 @@ def choose(
     here = max((_climb(one, book, tries, _ndcg) for one in starts), key=_ndcg)
     if not wide:
         return here.mixture
-    for price in _PRICES[1:]:
+    for price in _PRICES:
         here = _climb(here, book, tries, partial(_Found.at, price=price))
     top = max(book.seen, key=_ndcg).ndcg
     floor = top - SPENT * max(top - alone.ndcg, 0.0)
