@@ -166,6 +166,7 @@ def judged(night: Night) -> tuple[Judged, ...]:
             rung=night.recipes[name].capabilities.baseline,
             users=night.run.frame("evaluate", f"users-{name}"),
             coverage=evaluation[name]["coverage"],
+            k=night.config.recommend.length,
         )
         for name in trained(night)
     )

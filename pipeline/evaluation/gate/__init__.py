@@ -8,6 +8,7 @@ Not here: how good a scorer is (`evaluate`), the statistic (`compare`), where de
 (`steps`, `stores`).
 """
 
+from pipeline.evaluation.gate.config import GateConfig
 from pipeline.evaluation.gate.decide import decide
 from pipeline.evaluation.gate.decision import Decision, RuleResult
 from pipeline.evaluation.gate.evidence import (
@@ -16,7 +17,6 @@ from pipeline.evaluation.gate.evidence import (
     BlockRatio,
     Check,
     Evidence,
-    GateConfig,
     Judged,
     Past,
     Reference,

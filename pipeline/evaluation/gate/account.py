@@ -12,11 +12,14 @@ so people are not counted twice; an account is a value, and adding to it gives a
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
 
 from scipy.special import logsumexp
 
-from pipeline.base import Interval
+from pipeline.base import Interval, format_instant, parse_instant
 
 BETS = (0.005, 0.01, 0.02, 0.04)
 """Lifts that the points bet on, in equal parts."""
@@ -109,7 +112,8 @@ class Account:
     @property
     def points(self) -> float:
         """The points, at most `MOST_POINTS`."""
-        return math.exp(min(self.log_points, math.log(MOST_POINTS)))
+        log = self.log_points
+        return MOST_POINTS if log >= math.log(MOST_POINTS) else math.exp(log)
 
     @property
     def lift(self) -> float:
@@ -122,12 +126,133 @@ class Account:
         return 1 / math.sqrt(self.sw) if self.sw else math.nan
 
 
-def blocks_expected(v: float, bound: float, lift: float = 0.02) -> int:
-    """Say how many blocks of variance `v` a true lift needs: ⌈2·ln(4·bound)·v/lift²⌉.
+@dataclass(frozen=True)
+class Standing:
+    """Where a candidate's account stood when the night was over.
+
+    Attributes
+    ----------
+    recipe
+        The candidate's name.
+    threshold
+        Points that a switch needs, M/α.
+    smallest_effect
+        Lift that tonight's block finds four times in five; None where it could not be judged.
+    blocks_for_two_percent
+        How many more blocks a true lift of 2 % would need, about; None where nobody can tell.
+    waiting
+        Why tonight's block was not counted; None where it was.
+    """
+
+    recipe: str
+    account: Account
+    threshold: float
+    smallest_effect: float | None
+    blocks_for_two_percent: int | None
+    waiting: str | None
+
+    @property
+    def reached(self) -> bool:
+        """Whether the points suffice."""
+        return self.account.log_points >= math.log(self.threshold)
+
+    @property
+    def sentence(self) -> str:
+        """The account in words."""
+        own = self.account
+        told = f"{self.recipe}: {points_text(own.points)} of {self.threshold:,.0f} points"
+        if own.blocks:
+            half = 1.96 * own.se
+            plural = "block" if own.blocks == 1 else "blocks"
+            told += (
+                f", {100 * own.lift:+.1f} % (95 %: {100 * (own.lift - half):+.1f} to "
+                f"{100 * (own.lift + half):+.1f} %) over {own.blocks} {plural}"
+            )
+        if self.smallest_effect is not None:
+            told += f"; such a block shows {100 * self.smallest_effect:+.1f} %"
+        if self.blocks_for_two_percent:
+            more = self.blocks_for_two_percent
+            told += f", a true +2 % needs about {more:,} more"
+        return told + (f"; {self.waiting}" if self.waiting else "")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON: the account's figures beside what it is rebuilt from."""
+        own, key = self.account, self.account.key
+        last = own.last
+        return {
+            "recipe": self.recipe,
+            "recipe_hash": key.candidate,
+            "champion_hash": key.champion,
+            "metric": key.metric,
+            "k": key.k,
+            "days": key.days,
+            "points": own.points,
+            "log_points": own.log_points,
+            "threshold": self.threshold,
+            "lift": own.lift if own.blocks else None,
+            "se": own.se if own.blocks else None,
+            "smallest_effect": self.smallest_effect,
+            "blocks": own.blocks,
+            "blocks_for_two_percent": self.blocks_for_two_percent,
+            "waiting": self.waiting,
+            "log_bets": list(own.log_bets),
+            "sx": own.sx,
+            "sw": own.sw,
+            "last": [format_instant(last.start), format_instant(last.end)] if last else None,
+        }
+
+    @classmethod
+    def from_dict(cls, written: Mapping[str, Any]) -> Standing:
+        """Rebuild from `to_dict`."""
+        key = Key(
+            written["champion_hash"],
+            written["recipe_hash"],
+            written["metric"],
+            written["k"],
+            written["days"],
+        )
+        last = written["last"]
+        account = Account(
+            key,
+            tuple(written["log_bets"]),
+            written["sx"],
+            written["sw"],
+            written["blocks"],
+            Interval(*(parse_instant(text) for text in last)) if last else None,
+        )
+        names = ("recipe", "threshold", "smallest_effect", "blocks_for_two_percent", "waiting")
+        return cls(account=account, **{name: written[name] for name in names})
+
+
+def waiting_day(account: Account, opened: datetime | None, block: Interval) -> str | None:
+    """Say that a block overlaps what was counted before, or was chosen by; None where it may count.
 
     Parameters
     ----------
-    bound
-        Points that a switch needs, M/α.
+    opened
+        End of the block that chose the champion: who won there has been lucky there.
     """
-    return max(1, math.ceil(2 * math.log(len(BETS) * bound) * v / lift**2))
+    ends = [end for end in (opened, account.last.end if account.last else None) if end is not None]
+    if not ends or block.start >= max(ends):
+        return None
+    day = (block.end - max(ends)).days
+    return f"waiting, day {max(day, 0)} of {account.key.days}"
+
+
+def blocks_expected(account: Account, v: float, threshold: float, lift: float = 0.02) -> int:
+    """Say how many more blocks of variance `v` a true lift would need to reach the threshold.
+
+    For an account that has counted nothing, ⌈2·ln(4·threshold)·v/lift²⌉.
+    """
+    if account.log_points >= math.log(threshold):
+        return 0
+    bet = account.log_bets[BETS.index(lift)]
+    missing = math.log(len(BETS) * threshold) - bet
+    return max(1, math.ceil(2 * missing * v / lift**2))
+
+
+def points_text(points: float) -> str:
+    """Write points: few with a decimal, many whole, and nobody counts beyond a million."""
+    if points >= MOST_POINTS:
+        return f"over {MOST_POINTS:,.0f}"
+    return f"{points:,.0f}" if points >= 10 else f"{points:.1f}"

@@ -69,6 +69,8 @@ def _users(evidence: Evidence) -> list[_Fault]:
         faults = _frame_faults(recipe.users)
         if recipe.coverage is None or not math.isfinite(recipe.coverage):
             faults.append("coverage is missing")
+        if recipe.k != evidence.k:
+            faults.append(f"was judged by lists of {recipe.k}, not of {evidence.k}")
         if not faults:
             own = recipe.users[c.USER_ID].sort()
             users = own if users is None else users

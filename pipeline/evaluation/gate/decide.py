@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pipeline.evaluation.compare import Difference
 from pipeline.evaluation.gate.complete import absence_rules, check_rules, completeness
+from pipeline.evaluation.gate.config import GateConfig
 from pipeline.evaluation.gate.decision import Decision, Kind, RuleResult
 from pipeline.evaluation.gate.evidence import (
     ANCHOR_BLOCKS,
     Anchor,
     BlockRatio,
     Evidence,
-    GateConfig,
     Judged,
     disjoint,
 )
@@ -31,10 +30,17 @@ from pipeline.evaluation.gate.rules import (
     ordered,
     percent,
 )
-from pipeline.evaluation.gate.switch import seek_switch
+from pipeline.evaluation.gate.switch import Candidacy, leader, seek_switch
+from pipeline.evaluation.gate.wording import (
+    MOST_NAMED,
+    block_text,
+    refresh_reason,
+    refused,
+    standings,
+    switch_reason,
+)
 
 _LIVE_STAYS = "the live lists stay"
-_MOST_NAMED = 3
 
 
 def decide(evidence: Evidence, config: GateConfig) -> Decision:
@@ -63,10 +69,22 @@ def decide(evidence: Evidence, config: GateConfig) -> Decision:
     else:
         decision = _later(evidence, config)
     accepted = decision.recipe_hash if decision.promotes else None
+    decision = _degraded(decision, evidence)
     return replace(
         decision,
         rules=(*checks, *reports, *decision.rules),
         ratios=tuple(replace(r, accepted=r.recipe_hash == accepted) for r in ratios),
+    )
+
+
+def _degraded(decision: Decision, evidence: Evidence) -> Decision:
+    """Say who was left out: the others were judged without them."""
+    names = sorted(gone.name for gone in evidence.absent)
+    reasons = tuple(f"degraded: {name} was left out" for name in names)
+    return replace(
+        decision,
+        reasons=(*decision.reasons, *reasons),
+        sentence="; ".join((decision.sentence, *reasons)),
     )
 
 
@@ -75,7 +93,7 @@ def _first(evidence: Evidence, config: GateConfig) -> Decision:
     if n < config.min_users:
         return _first_unjudged(evidence, config, n)
     winner, rules = climb(evidence, config)
-    figure = f"NDCG@{evidence.k} {mean(winner):.4f} on {n:,} users, {_block(evidence)}"
+    figure = f"NDCG@{evidence.k} {mean(winner):.4f} on {n:,} users, {block_text(evidence)}"
     best = best_baseline([r for r in evidence.judged if r.name != winner.name] or [winner])
     if winner.rung is None:
         found = compare(winner, best, config)
@@ -88,8 +106,8 @@ def _first(evidence: Evidence, config: GateConfig) -> Decision:
             f"{winner.name} becomes the champion with {figure}: nothing that learns beats "
             "every baseline here yet"
         )
-    refused = _refused(evidence, best if winner.rung is None else winner, winner, config)
-    return _accepted("first", evidence, winner, rules, (reason, *refused))
+    losers = refused(evidence, best if winner.rung is None else winner, winner, config)
+    return _accepted("first", evidence, winner, rules, (reason, *losers))
 
 
 def _first_unjudged(evidence: Evidence, config: GateConfig, n: int) -> Decision:
@@ -106,39 +124,49 @@ def _first_unjudged(evidence: Evidence, config: GateConfig, n: int) -> Decision:
 
 def _later(evidence: Evidence, config: GateConfig) -> Decision:
     champion = next(r for r in evidence.judged if r.name == evidence.champion)
-    winner, switch_rules = seek_switch(evidence, champion, config)
-    if winner is not None:
-        reasons = (_switch_reason(evidence, champion, *winner),)
-        refused = _refused(evidence, champion, winner[0], config)
-        return _accepted("switch", evidence, winner[0], switch_rules, (*reasons, *refused))
+    candidacies = seek_switch(evidence, champion, config)
     found = judge_refresh(evidence, champion, config)
-    rules = (*switch_rules, *found.rules)
-    refused = _refused(evidence, champion, champion, config)
+    decision = _switch_or_refresh(evidence, champion, candidacies, found, config)
+    grey = leader(tuple(one for one in candidacies if one.grey))
+    if grey is not None and decision.kind != "switch":
+        decision = _with_grey(decision, grey)
+    # Figures of a night whose data lost something are no evidence for anybody.
+    accounts = () if found.harmed else tuple(one.standing for one in candidacies)
+    return replace(decision, accounts=accounts)
+
+
+def _switch_or_refresh(
+    evidence: Evidence,
+    champion: Judged,
+    candidacies: tuple[Candidacy, ...],
+    found: Refresh,
+    config: GateConfig,
+) -> Decision:
+    tried = tuple(rule for one in candidacies for rule in one.rules)
+    winner = leader(tuple(one for one in candidacies if one.won))
+    # A switch that learnt from the same damaged data is no way out.
+    if winner is not None and not found.harmed:
+        reasons = (switch_reason(evidence, champion, winner),)
+        others = standings(one for one in candidacies if one is not winner)
+        return _accepted("switch", evidence, winner.candidate, tried, (*reasons, *others))
+    rules = (*tried, *found.rules)
     if found.outcome == "pass":
-        reason = _refresh_reason(evidence, champion, found)
-        return _accepted("refresh", evidence, champion, rules, (reason, *refused))
+        reason = refresh_reason(evidence, champion, found)
+        return _accepted("refresh", evidence, champion, rules, (reason, *standings(candidacies)))
     if found.outcome == "underpowered":
         return _waiting(evidence, champion, rules, found.rules[0].sentence, config)
     return replace(_blocked(evidence, rules), recipe_hash=champion.recipe_hash)
 
 
-def _switch_reason(evidence: Evidence, champion: Judged, winner: Judged, found: Difference) -> str:
-    return (
-        f"{winner.name} replaces {champion.name}: NDCG@{evidence.k} {found.candidate:.4f} against "
-        f"{found.champion:.4f}, {percent(found.x)} (p {chance(found.p_better)}, {found.n:,} users, "
-        f"{_block(evidence)})"
+def _with_grey(decision: Decision, grey: Candidacy) -> Decision:
+    name = grey.candidate.name
+    reason = f"{name} is in the grey zone: all rules hold, and a person may switch to it"
+    return replace(
+        decision,
+        reasons=(*decision.reasons, reason),
+        sentence=f"{decision.sentence}; {reason}",
+        grey=name,
     )
-
-
-def _refresh_reason(evidence: Evidence, champion: Judged, found: Refresh) -> str:
-    best = best_baseline(evidence.judged)
-    ratio = mean(champion) / mean(best) - 1 if mean(best) > 0 else float("nan")
-    told = f"{champion.name} on newer data: NDCG@{evidence.k} {mean(champion):.4f}"
-    if best.name != champion.name:
-        told += f", {percent(ratio)} over {best.name}"
-    if found.last is not None:
-        told += f", {found.rules[0].sentence}"
-    return f"{told}, {_block(evidence)}"
 
 
 def _waiting(
@@ -161,6 +189,7 @@ def _waiting(
         rules=rules,
         reasons=(reason,),
         sentence=f"{kind}, underpowered: {reason}; {_LIVE_STAYS}",
+        block=evidence.holdout,
         waiting=True,
         anchor=evidence.past.anchor_of(champion.recipe_hash),
     )
@@ -186,6 +215,7 @@ def _accepted(
         rules=rules,
         reasons=reasons,
         sentence=f"{kind}: {'; '.join(reasons)}",
+        block=evidence.holdout,
         anchor=anchor,
     )
 
@@ -198,9 +228,9 @@ def _blocked(evidence: Evidence, rules: tuple[RuleResult, ...]) -> Decision:
         if rule.verdict in ("fail", "missing") and not rule.name.startswith("switch.")
     ]
     reasons = tuple(f"{rule.name}: {rule.sentence}" for rule in causes)
-    named = "; ".join(reasons[:_MOST_NAMED])
-    if len(reasons) > _MOST_NAMED:
-        named += f"; and {len(reasons) - _MOST_NAMED} more"
+    named = "; ".join(reasons[:MOST_NAMED])
+    if len(reasons) > MOST_NAMED:
+        named += f"; and {len(reasons) - MOST_NAMED} more"
     stays = _LIVE_STAYS if evidence.champion is not None else "nothing goes live"
     champion = next((r for r in evidence.judged if r.name == evidence.champion), None)
     return Decision(
@@ -210,6 +240,7 @@ def _blocked(evidence: Evidence, rules: tuple[RuleResult, ...]) -> Decision:
         rules=rules,
         reasons=reasons,
         sentence=f"block: {named}; {stays}",
+        block=evidence.holdout,
         anchor=evidence.past.anchor_of(champion.recipe_hash) if champion else None,
     )
 
@@ -226,18 +257,3 @@ def _new_anchor(evidence: Evidence, winner: Judged) -> Anchor | None:
 def _ratios(evidence: Evidence) -> tuple[BlockRatio, ...]:
     found = (block_ratio(r, evidence.judged, evidence.holdout) for r in ordered(evidence.judged))
     return tuple(ratio for ratio in found if ratio is not None)
-
-
-def _refused(
-    evidence: Evidence, against: Judged, winner: Judged, config: GateConfig
-) -> tuple[str, ...]:
-    """Name the candidates that learn and did not make it."""
-    return tuple(
-        f"{r.name} is refused ({percent(compare(r, against, config).x)} against {against.name})"
-        for r in ordered(evidence.judged)
-        if r.rung is None and r.name not in (winner.name, against.name)
-    )
-
-
-def _block(evidence: Evidence) -> str:
-    return f"{evidence.holdout.start:%Y-%m-%d} to {evidence.holdout.end:%Y-%m-%d}"

@@ -11,13 +11,15 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from pipeline.base import Interval, format_instant, parse_instant
+from pipeline.evaluation.gate.account import Standing
 from pipeline.evaluation.gate.evidence import Anchor, BlockRatio
 
 Kind = Literal["first", "switch", "refresh", "keep", "block"]
 """`first`, `switch` and `refresh` put a new scorer live; `keep` and `block` leave the old one."""
 
-Verdict = Literal["pass", "fail", "underpowered", "missing", "reported"]
-"""`underpowered`: too little to judge by. `missing`: not there to judge. `reported`: no rule."""
+Verdict = Literal["pass", "fail", "underpowered", "waiting", "missing", "reported"]
+"""`underpowered`: too little to judge by. `waiting`: for days that were not counted yet.
+`missing`: not there to judge. `reported`: no rule."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ class Decision:
         Sentences of what decided.
     sentence
         The decision and its reasons for a person.
+    block
+        The holdout that judged.
     waiting
         A refresh was not judged for want of users.
     anchor
@@ -69,7 +73,10 @@ class Decision:
     ratios
         Baseline ratio of each recipe on this block.
     accounts
-        Points accounts by candidate; none are kept yet: a switch is decided by one block.
+        Where each candidate stands; empty where its figures must not count.
+    grey
+        A candidate that a person may switch to: it has the points that one candidate alone would
+        need, and all rules hold.
     """
 
     kind: Kind
@@ -78,10 +85,12 @@ class Decision:
     rules: tuple[RuleResult, ...]
     reasons: tuple[str, ...]
     sentence: str
+    block: Interval
     waiting: bool = False
     anchor: Anchor | None = None
     ratios: tuple[BlockRatio, ...] = ()
-    accounts: tuple[Any, ...] = ()
+    accounts: tuple[Standing, ...] = ()
+    grey: str | None = None
 
     @property
     def promotes(self) -> bool:
@@ -93,7 +102,8 @@ class Decision:
         written = asdict(self)
         written["rules"] = [asdict(rule) for rule in self.rules]
         written["reasons"] = list(self.reasons)
-        written["accounts"] = list(self.accounts)
+        written["accounts"] = [standing.to_dict() for standing in self.accounts]
+        written["block"] = [format_instant(self.block.start), format_instant(self.block.end)]
         written["ratios"] = [
             asdict(ratio)
             | {"block": [format_instant(ratio.block.start), format_instant(ratio.block.end)]}
@@ -114,7 +124,8 @@ class Decision:
                 **written,
                 "rules": tuple(RuleResult(**rule) for rule in written["rules"]),
                 "reasons": tuple(written["reasons"]),
-                "accounts": tuple(written["accounts"]),
+                "accounts": tuple(Standing.from_dict(one) for one in written["accounts"]),
+                "block": Interval(*(parse_instant(text) for text in written["block"])),
                 "anchor": Anchor(**anchor) if anchor else None,
                 "ratios": tuple(BlockRatio(**r) for r in ratios),
             }

@@ -4,92 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
-from pydantic import Field
 
-from pipeline.base import Frozen, Interval
-from pipeline.evaluation.compare import MIN_NONZERO, MIN_USERS, UNKNOWN_TAU
+from pipeline.base import Interval
+from pipeline.evaluation.gate.account import Account, Key
 
 if TYPE_CHECKING:
     from pipeline.evaluation.gate.decision import Decision
 
 ANCHOR_BLOCKS: Final = 3
-
-
-class GateConfig(Frozen):
-    """What a promotion needs. Lifts and margins are shares of the champion's mean."""
-
-    alpha: float = Field(
-        default=0.01,
-        gt=0,
-        lt=0.5,
-        description="Chance that a night switches to a candidate that is not better.",
-    )
-    candidates: int = Field(
-        default=5,
-        ge=1,
-        description="Candidates that the threshold pays for; more of them make it stricter.",
-    )
-    min_lift: float = Field(
-        default=0.01, ge=0, description="Lift that a switch needs, however sure it is."
-    )
-    min_users: int = Field(
-        default=MIN_USERS, ge=2, description="Users below which nothing is judged."
-    )
-    min_nonzero: int = Field(
-        default=MIN_NONZERO,
-        ge=1,
-        description="Users that two recipes must serve differently to be told apart.",
-    )
-    unknown_tau: float = Field(
-        default=UNKNOWN_TAU,
-        ge=0,
-        description="Spread over training seeds of a learned recipe that was never measured.",
-    )
-    coverage_ratio: float = Field(
-        default=0.8, ge=0, le=1, description="Coverage that a switch must keep of the champion's."
-    )
-    slice_users: int = Field(
-        default=100, ge=2, description="Users below which a slice is not judged."
-    )
-    slice_alpha_switch: float = Field(
-        default=0.05,
-        gt=0,
-        lt=1,
-        description="Level of the test for harm in any slice, at a switch.",
-    )
-    slice_alpha_refresh: float = Field(
-        default=0.01,
-        gt=0,
-        lt=1,
-        description="Level of the test for harm in any slice, at a refresh.",
-    )
-    refresh_margin: float = Field(
-        default=0.02, ge=0, description="Loss against the scorer accepted last that is let pass."
-    )
-    refresh_errors: float = Field(
-        default=3.0,
-        ge=0,
-        description="Standard errors of loss against the scorer accepted last that are let pass.",
-    )
-    anchor_margin: float = Field(
-        default=0.1, ge=0, lt=1, description="Loss of baseline ratio against the anchor let pass."
-    )
-    baseline_floor: float = Field(
-        default=0.98,
-        ge=0,
-        description="Share of the best baseline's mean that a refresh must keep.",
-    )
-    patience: int = Field(
-        default=3, ge=0, description="Nights with too few users before a person is asked."
-    )
-    fallback: str = Field(
-        default="decayed_popularity",
-        min_length=1,
-        description="Baseline that goes live first where nothing can be judged.",
-    )
 
 
 @dataclass(frozen=True)
@@ -104,6 +30,8 @@ class Judged:
         `Evaluation.users`.
     coverage
         Share of the catalogue in its lists.
+    k
+        Length of the lists that were judged.
     tau
         Spread of its mean over training seeds, relative; None: never measured. A baseline has none.
     fits
@@ -115,6 +43,7 @@ class Judged:
     rung: int | None
     users: pl.DataFrame
     coverage: float | None
+    k: int
     tau: float | None = None
     fits: int = 1
 
@@ -189,11 +118,21 @@ class Past:
         The newest of each recipe.
     underpowered_nights
         Nights in a row, up to last night, that could not judge a refresh.
+    accounts
+        Of every candidate against every champion since the last switch.
+    opened
+        End of the block that chose the champion: accounts begin after it.
     """
 
     ratios: tuple[BlockRatio, ...] = ()
     anchors: tuple[Anchor, ...] = ()
     underpowered_nights: int = 0
+    accounts: tuple[Account, ...] = ()
+    opened: datetime | None = None
+
+    def account(self, key: Key) -> Account:
+        """Return the account of a key, an empty one where nothing was counted yet."""
+        return next((a for a in self.accounts if a.key == key), Account(key))
 
     def anchor_of(self, recipe_hash: str) -> Anchor | None:
         """Return a recipe's anchor: a promotion that never went live moves nobody else's."""
@@ -248,13 +187,30 @@ def disjoint(ratios: Sequence[BlockRatio], recipe_hash: str) -> tuple[BlockRatio
     return tuple(kept)
 
 
-def remember(decisions: Sequence[Decision]) -> Past:
-    """Gather what the decisions of earlier nights, oldest first, leave to the next one."""
+def remember(decisions: Sequence[Decision], live: Sequence[bool] | None = None) -> Past:
+    """Gather what the decisions of earlier nights, oldest first, leave to the next one.
+
+    Parameters
+    ----------
+    live
+        Whether each one's model went before people; all of them by default. A switch that did not
+        closes no account.
+    """
     anchors: dict[str, Anchor] = {}
+    accounts: dict[Key, Account] = {}
+    opened = None
     waiting = 0
-    for decision in decisions:
+    for decision, went in zip(decisions, live or [True] * len(decisions), strict=True):
         if decision.anchor is not None:
             anchors[decision.anchor.recipe_hash] = decision.anchor
         waiting = waiting + 1 if decision.waiting else 0
-    ratios = tuple(r for decision in decisions for r in decision.ratios)
-    return Past(ratios=ratios, anchors=tuple(anchors.values()), underpowered_nights=waiting)
+        accounts |= {s.account.key: s.account for s in decision.accounts}
+        if went and decision.kind in ("first", "switch"):
+            accounts, opened = {}, decision.block.end
+    return Past(
+        ratios=tuple(r for decision in decisions for r in decision.ratios),
+        anchors=tuple(anchors.values()),
+        underpowered_nights=waiting,
+        accounts=tuple(accounts.values()),
+        opened=opened,
+    )

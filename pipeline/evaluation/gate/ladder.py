@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pipeline.evaluation.gate.config import GateConfig
 from pipeline.evaluation.gate.decision import RuleResult
-from pipeline.evaluation.gate.evidence import Evidence, GateConfig, Judged
+from pipeline.evaluation.gate.evidence import Evidence, Judged
 from pipeline.evaluation.gate.rules import (
     baselines,
     chance,

@@ -15,15 +15,9 @@ import numpy as np
 
 from pipeline.evaluation.compare import TOO_FEW_USERS, Difference, difference, paired
 from pipeline.evaluation.evaluate import NDCG
+from pipeline.evaluation.gate.config import GateConfig
 from pipeline.evaluation.gate.decision import RuleResult
-from pipeline.evaluation.gate.evidence import (
-    BlockRatio,
-    Evidence,
-    GateConfig,
-    Judged,
-    Reference,
-    disjoint,
-)
+from pipeline.evaluation.gate.evidence import BlockRatio, Evidence, Judged, Reference, disjoint
 from pipeline.evaluation.gate.rules import (
     baseline_rules,
     best_baseline,
@@ -51,6 +45,11 @@ class Refresh:
     outcome: Outcome
     rules: tuple[RuleResult, ...]
     last: Difference | None
+
+    @property
+    def harmed(self) -> bool:
+        """Whether tonight's fit is clearly worse than the one accepted last."""
+        return any(r.name == "refresh.last" and r.verdict == "fail" for r in self.rules)
 
 
 def judge_refresh(evidence: Evidence, champion: Judged, config: GateConfig) -> Refresh:

@@ -13,8 +13,9 @@ from pipeline.base import Interval
 from pipeline.errors import GateError
 from pipeline.evaluation.compare import NO_DIFFERENCE, Difference, difference, holm, paired
 from pipeline.evaluation.evaluate import NDCG, SLICE
+from pipeline.evaluation.gate.config import GateConfig
 from pipeline.evaluation.gate.decision import RuleResult, Verdict
-from pipeline.evaluation.gate.evidence import BlockRatio, GateConfig, Judged
+from pipeline.evaluation.gate.evidence import BlockRatio, Judged
 from pipeline.evaluation.slices import SLICES
 
 
@@ -78,6 +79,11 @@ def compare(candidate: Judged, champion: Judged, config: GateConfig) -> Differen
 def threshold(config: GateConfig, candidates: int) -> float:
     """Return the p that a candidate must stay under: α, shared among all that may be looked at."""
     return config.alpha / max(config.candidates, candidates)
+
+
+def points_needed(config: GateConfig, candidates: int) -> float:
+    """Return the points that a switch needs: M/α for M candidates that may be looked at."""
+    return 1.0 / threshold(config, candidates)
 
 
 def is_proved(found: Difference, bound: float, config: GateConfig) -> bool:

@@ -1,68 +1,126 @@
-"""Another recipe? One block of days, tested at α/M with the luck of the seeds in the variance.
+"""Another recipe? Each candidate has an account of points, and a switch needs M/α of them.
 
-M candidates are paid for in the threshold, so that looking at many does not find a lucky one.
+M candidates are paid for in the threshold, so that looking at many does not find a lucky one; an
+account pays for looking every night. What is proved must also hurt nobody: the rules on coverage,
+slices and baselines.
 """
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 from pipeline.evaluation.compare import Difference
-from pipeline.evaluation.gate.decision import RuleResult
-from pipeline.evaluation.gate.evidence import Evidence, GateConfig, Judged
+from pipeline.evaluation.evaluate import NDCG
+from pipeline.evaluation.gate.account import Key, Standing, blocks_expected, waiting_day
+from pipeline.evaluation.gate.config import GateConfig
+from pipeline.evaluation.gate.decision import RuleResult, Verdict
+from pipeline.evaluation.gate.evidence import Evidence, Judged
 from pipeline.evaluation.gate.rules import (
     baseline_rules,
-    chance,
     compare,
     ordered,
-    percent,
+    points_needed,
     slice_rules,
     tau_of,
-    threshold,
     verdict,
 )
 
+_HELD = ("pass", "underpowered", "reported")
 
-def seek_switch(
-    evidence: Evidence, champion: Judged, config: GateConfig
-) -> tuple[tuple[Judged, Difference] | None, tuple[RuleResult, ...]]:
-    """Return the candidate to switch to, if there is one, and every rule that was applied.
 
-    All rules of a candidate must hold. Of several winners the surest leads, then the recipe's hash.
+@dataclass(frozen=True)
+class Candidacy:
+    """A candidate, what tonight's block and its account say of it, and the rules it met.
+
+    Attributes
+    ----------
+    won
+        Points, lift and every rule hold.
+    grey
+        All but the points, of which it has what one candidate alone would need.
     """
+
+    candidate: Judged
+    found: Difference
+    standing: Standing
+    rules: tuple[RuleResult, ...]
+    won: bool
+    grey: bool
+
+
+def seek_switch(evidence: Evidence, champion: Judged, config: GateConfig) -> tuple[Candidacy, ...]:
+    """Return how every other recipe of the night stands, in the order of the ladder."""
     candidates = [r for r in ordered(evidence.judged) if r.name != champion.name]
-    bound = threshold(config, len(candidates))
-    rules: list[RuleResult] = []
-    winners: list[tuple[Judged, Difference]] = []
-    for candidate in candidates:
-        found = compare(candidate, champion, config)
-        results = _evidence(candidate, champion, found, bound, config)
-        if all(rule.verdict == "pass" for rule in results):
-            results += _guards(evidence, candidate, champion, config)
-            results.append(_churn(candidate, found))
-            if all(rule.verdict in ("pass", "underpowered", "reported") for rule in results):
-                winners.append((candidate, found))
-        rules += results
-    best = min(winners, key=lambda w: (-w[1].t, w[0].recipe_hash)) if winners else None
-    return best, tuple(rules)
+    threshold = points_needed(config, len(candidates))
+    return tuple(_candidacy(evidence, r, champion, threshold, config) for r in candidates)
+
+
+def leader(candidacies: tuple[Candidacy, ...]) -> Candidacy | None:
+    """Return the one with the most points, of equal ones the first by the recipe's hash."""
+
+    def height(one: Candidacy) -> tuple[float, str]:
+        return -one.standing.account.log_points, one.candidate.recipe_hash
+
+    return min(candidacies, key=height, default=None)
+
+
+def _candidacy(
+    evidence: Evidence, candidate: Judged, champion: Judged, threshold: float, config: GateConfig
+) -> Candidacy:
+    found = compare(candidate, champion, config)
+    standing = _standing(evidence, candidate, champion, found, threshold)
+    results = _evidence(candidate, found, standing, config)
+    judged = found.underpowered is None and standing.account.blocks > 0
+    enough = judged and standing.account.lift >= config.min_lift
+    alone = standing.account.log_points >= math.log(1 / config.alpha)
+    if enough and (standing.reached or alone):
+        results += _guards(evidence, candidate, champion, config)
+        results.append(_churn(candidate, found))
+    others = [rule for rule in results if rule.name != "switch.points"]
+    held = enough and all(rule.verdict in _HELD for rule in others)
+    won = held and standing.reached
+    grey = held and alone and not won
+    return Candidacy(candidate, found, standing, tuple(results), won, grey)
+
+
+def _standing(
+    evidence: Evidence, candidate: Judged, champion: Judged, found: Difference, threshold: float
+) -> Standing:
+    """Count tonight's block, if it is a new one and can be judged."""
+    days = (evidence.holdout.end - evidence.holdout.start).days
+    key = Key(champion.recipe_hash, candidate.recipe_hash, NDCG, evidence.k, days)
+    account = evidence.past.account(key)
+    # Two recipes that serve everybody alike give no evidence, and no variance to divide by.
+    judged = found.underpowered is None and found.v > 0
+    waiting = waiting_day(account, evidence.past.opened, evidence.holdout)
+    if judged and waiting is None:
+        account = account.add(found.x, found.v, evidence.holdout)
+    return Standing(
+        recipe=candidate.name,
+        account=account,
+        threshold=threshold,
+        smallest_effect=found.smallest_effect if judged else None,
+        blocks_for_two_percent=blocks_expected(account, found.v, threshold) if judged else None,
+        waiting=waiting if judged else found.underpowered,
+    )
 
 
 def _evidence(
-    candidate: Judged, champion: Judged, found: Difference, bound: float, config: GateConfig
+    candidate: Judged, found: Difference, standing: Standing, config: GateConfig
 ) -> list[RuleResult]:
-    text = (
-        f"{candidate.name} over {champion.name}: {percent(found.x)} "
-        f"(p {chance(found.p_better)}, {found.n:,} users; this block finds "
-        f"{percent(found.smallest_effect)})"
-    )
-    name = candidate.name
+    name, own, text = candidate.name, standing.account, standing.sentence
     if found.underpowered:
-        text += f", {found.underpowered}"
-        figure = found.p_better
-        return [RuleResult("switch.evidence", name, figure, bound, "underpowered", text)]
-    sure, enough = found.p_better <= bound, found.x >= config.min_lift
-    return [
-        RuleResult("switch.evidence", name, found.p_better, bound, verdict(sure), text),
-        RuleResult("switch.lift", name, found.x, config.min_lift, verdict(enough), text),
-    ]
+        outcome: Verdict = "underpowered"
+    elif standing.waiting and not standing.reached:
+        outcome = "waiting"
+    else:
+        outcome = verdict(standing.reached)
+    points = RuleResult("switch.points", name, own.points, standing.threshold, outcome, text)
+    if found.underpowered or not own.blocks:
+        return [points]
+    enough = verdict(own.lift >= config.min_lift)
+    return [points, RuleResult("switch.lift", name, own.lift, config.min_lift, enough, text)]
 
 
 def _guards(
