@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from pipeline import columns as c
@@ -27,6 +25,7 @@ from pipeline.base import (
 from pipeline.data.split import is_silent, last_event
 from pipeline.errors import ConfigError, DataError
 from pipeline.models.contract import Recipe
+from pipeline.steps import origin
 from pipeline.steps.candidate import with_candidate
 from pipeline.steps.champion import (
     Champion,
@@ -129,8 +128,10 @@ def snapshot(
     }
     run_id = f"{compact_instant(as_of)}-{_short_sum(facts)}"
     newest = ws.lake.read("publications", columns=[c.AS_OF])[c.AS_OF].max()
-    # Not part of the run's identity: what the code was, and whether it may move anything.
-    facts["commit"] = _commit()
+    # Not part of the run's identity: what the code and its libraries were, and whether it may move
+    # anything.
+    facts["commit"] = origin.commit()
+    facts["libraries"] = origin.libraries()
     facts["replay"] = isinstance(newest, datetime) and as_of <= newest
     run = ws.runs.open(run_id)
     with run.draft("snapshot") as draft:
@@ -219,18 +220,3 @@ def _silence(ws: Workspace, as_of: datetime) -> str | None:
 
 def _short_sum(facts: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
-
-
-def _commit() -> str:
-    """Return the git commit of the code, or ``unknown`` outside a checkout."""
-    folder = Path(__file__).parent
-    try:
-        found = subprocess.run(
-            ["git", "-C", str(folder), "rev-parse", "HEAD"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    except OSError:
-        return "unknown"
-    return found.stdout.strip() or "unknown"
