@@ -17,8 +17,14 @@ from pipeline.models.families import recipe_from
 
 PUBLICATION = "publication"
 DECISION = "decision"
+ACCEPTANCE = "acceptance"
+ANCHOR = "anchor"
+CALIBRATION = "calibration"
+"""Types of ledger lines: a swap, what a gate decided, what a person made of it, an anchor that a
+person set, what the gate's own error rate was found to be."""
 PROMOTIONS = ("first", "switch", "refresh")
 """Decisions that put a model before people."""
+_TAU_LASTS = timedelta(days=90)
 
 
 @dataclass(frozen=True)
@@ -69,12 +75,35 @@ class Champion:
         )
 
 
+def published(entries: Iterable[Mapping[str, Any]]) -> tuple[Champion, ...]:
+    """Return everything that was published, oldest first."""
+    lines = [Champion.from_dict(e) for e in entries if e["type"] == PUBLICATION]
+    return tuple(sorted(lines, key=lambda x: x.generation))
+
+
 def accepted_before(
     entries: Iterable[Mapping[str, Any]], instant: datetime
 ) -> tuple[Champion, ...]:
     """Return what was published by nights with an as-of before `instant`, oldest first."""
-    lines = [Champion.from_dict(e) for e in entries if e["type"] == PUBLICATION]
-    return tuple(sorted((x for x in lines if x.as_of < instant), key=lambda x: x.generation))
+    return tuple(x for x in published(entries) if x.as_of < instant)
+
+
+def seed_spreads(
+    entries: Iterable[Mapping[str, Any]], as_of: datetime, policy: str | None, k: int
+) -> dict[str, float]:
+    """Return the spread over training seeds (τ) that was measured of each family, if lately.
+
+    A calibration counts for 90 days, for lists of the same length and the same seen policy.
+    """
+    found = [
+        e
+        for e in entries
+        if e["type"] == CALIBRATION
+        and as_of - _TAU_LASTS <= parse_instant(e["as_of"]) <= as_of
+        and (e["policy"], e["k"]) == (policy, k)
+    ]
+    found.sort(key=lambda e: parse_instant(e["as_of"]))
+    return {str(e["family"]): float(e["tau"]) for e in found}
 
 
 def references(

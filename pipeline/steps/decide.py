@@ -6,7 +6,8 @@ so a retry decides the same.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pipeline.base import Progress, format_instant, parse_instant, silent
@@ -14,6 +15,7 @@ from pipeline.data.split import Split
 from pipeline.evaluation.evaluate import NDCG, metric_name
 from pipeline.evaluation.gate import (
     Absent,
+    Anchor,
     Check,
     Decision,
     Evidence,
@@ -22,7 +24,7 @@ from pipeline.evaluation.gate import (
     decide,
     remember,
 )
-from pipeline.steps.champion import DECISION
+from pipeline.steps.champion import ACCEPTANCE, ANCHOR, DECISION, PUBLICATION
 from pipeline.steps.learn import absences, judged, read_split, trained
 from pipeline.steps.night import Night, open_night
 from pipeline.steps.page import night_files
@@ -33,10 +35,17 @@ from pipeline.stores.runs import Ref
 
 @dataclass(frozen=True)
 class Decided:
-    """What the gate decided, and where it stands."""
+    """What the gate decided, and where it stands.
+
+    Attributes
+    ----------
+    ask
+        Whether a person is to be asked about a candidate in the grey zone.
+    """
 
     kind: str
     sentence: str
+    ask: bool
     ref: Ref
 
     def to_dict(self) -> dict[str, Any]:
@@ -50,7 +59,7 @@ def gate(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Decided:
     if night.run.committed("gate") is None:
         progress("gate")
         parts = read_split(night.run)
-        decision = decide(_evidence(night, parts, _past(ws, night)), night.config.gate)
+        decision = decide(_evidence(night, parts, past_of(ws, night)), night.config.gate)
         with night.run.draft("gate") as draft:
             draft.json("decision", decision.to_dict())
             draft.json("metrics", _metrics(night, decision))
@@ -80,7 +89,8 @@ def gate(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Decided:
                 "decision": decision_dict,
             },
         )
-    return Decided(decision_dict["kind"], decision_dict["sentence"], night.run.ref("gate"))
+    ask = night.config.gate.ask and decision_dict["grey"] is not None and not night.replay
+    return Decided(decision_dict["kind"], decision_dict["sentence"], ask, night.run.ref("gate"))
 
 
 def _evidence(night: Night, split: Split, past: Past) -> Evidence:
@@ -124,21 +134,42 @@ def _reference(night: Night, found: dict[str, Any], label: str) -> Reference | N
     )
 
 
-def _past(ws: Workspace, night: Night) -> Past:
-    """Gather the decisions of nights before this one's as-of, oldest first.
+def past_of(ws: Workspace, night: Night) -> Past:
+    """Gather what nights before this one's as-of, and people, left to it.
 
     Figures of another task (policy, kinds, length of a list) are no measure for tonight's.
     """
+    entries = ws.ledger.entries()
     task = _task(night, night.run.json("features", "split"))
-    lines = [
-        entry
-        for entry in ws.ledger.entries()
-        if entry["type"] == DECISION
-        and parse_instant(entry["as_of"]) < night.as_of
-        and entry["task"] == task
+    before = [e for e in entries if "as_of" in e and parse_instant(e["as_of"]) < night.as_of]
+    before.sort(key=lambda entry: parse_instant(entry["as_of"]))
+    changed = {e["run_id"]: e["decision"] for e in before if e["type"] == ACCEPTANCE}
+    nights = [e for e in before if e["type"] == DECISION and e["task"] == task]
+    live = {e["run_id"] for e in entries if e["type"] == PUBLICATION}
+    decisions = [Decision.from_dict(changed.get(e["run_id"], e["decision"])) for e in nights]
+    past = remember(decisions, [e["run_id"] in live for e in nights])
+    anchors = {a.recipe_hash: a for a in past.anchors}
+    for entry in before:
+        if entry["type"] == ANCHOR:
+            _set_anchor(anchors, entry, nights, decisions)
+    return replace(past, anchors=tuple(anchors.values()))
+
+
+def _set_anchor(
+    anchors: dict[str, Anchor],
+    entry: Mapping[str, Any],
+    nights: Sequence[Mapping[str, Any]],
+    decisions: Sequence[Decision],
+) -> None:
+    """Put a person's anchor over what earlier nights left; later ones carry it on, or a newer."""
+    by_hand = Anchor(**entry["anchor"])
+    later = [
+        decision
+        for night, decision in zip(nights, decisions, strict=True)
+        if parse_instant(night["as_of"]) > parse_instant(entry["as_of"]) and decision.anchor
     ]
-    lines.sort(key=lambda entry: parse_instant(entry["as_of"]))
-    return remember([Decision.from_dict(entry["decision"]) for entry in lines])
+    if not any(d.anchor and d.anchor.recipe_hash == by_hand.recipe_hash for d in later):
+        anchors[by_hand.recipe_hash] = by_hand
 
 
 def _task(night: Night, split: dict[str, Any]) -> dict[str, Any]:

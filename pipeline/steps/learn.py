@@ -24,7 +24,7 @@ from pipeline.serving.recommend import fallback_list
 from pipeline.steps.champion import PROMOTIONS, accepted_before, references
 from pipeline.steps.cost import fit, write_cost
 from pipeline.steps.memory import refuse_too_large
-from pipeline.steps.night import Night, open_night, train_folder
+from pipeline.steps.night import Night, decision_of, open_night, train_folder
 from pipeline.steps.run import Workspace
 from pipeline.steps.settle import settled
 from pipeline.stores.runs import Draft, Ref, Run
@@ -167,6 +167,7 @@ def judged(night: Night) -> tuple[Judged, ...]:
             users=night.run.frame("evaluate", f"users-{name}"),
             coverage=evaluation[name]["coverage"],
             k=night.config.recommend.length,
+            tau=night.taus.get(night.recipes[name].model_dump()["family"]),
         )
         for name in trained(night)
     )
@@ -218,7 +219,7 @@ def canary_lists(
 
 def promoted(night: Night) -> dict[str, Any]:
     """Return the decision; raises `GateError` where it promotes nothing."""
-    decision: dict[str, Any] = night.run.json("gate", "decision")
+    decision = decision_of(night.run)
     if decision["kind"] not in PROMOTIONS:
         raise GateError(f"run {night.run.run_id} promotes nothing: {decision['sentence']}")
     return decision

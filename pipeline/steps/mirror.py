@@ -14,7 +14,7 @@ from pipeline.errors import StorageError
 from pipeline.steps.champion import PROMOTIONS, PUBLICATION
 from pipeline.steps.cost import read_cost
 from pipeline.steps.learn import absences, trained
-from pipeline.steps.night import Night, open_night, train_folder
+from pipeline.steps.night import Night, decision_of, open_night, register_folder, train_folder
 from pipeline.steps.run import Workspace
 from pipeline.stores.registry.client import Registry
 from pipeline.stores.registry.records import ChildRecord, DatasetRecord, ModelRecord, NightRecord
@@ -36,7 +36,8 @@ def study_registry(ws: Workspace) -> Registry:
 def register(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref:
     """Mirror the night into MLflow, whatever it decided; a promotion becomes a version."""
     night = open_night(ws, run_id)
-    if (ref := night.run.committed("register")) is not None:
+    folder = register_folder(night.run)
+    if (ref := night.run.committed(folder)) is not None:
         return ref
     progress("register")
     record = _night_record(night)
@@ -47,10 +48,10 @@ def register(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref:
         if record.model is not None and mirrored.version is not None:
             door.verify(mirrored.version, _sums(night.run, record.model))
         point_aliases(ws)
-    with night.run.draft("register") as draft:
+    with night.run.draft(folder) as draft:
         draft.json("mlflow", {"run": mirrored.parent_run_id, "version": mirrored.version})
         draft.rows = len(record.children)
-    return night.run.ref("register")
+    return night.run.ref(folder)
 
 
 def point_aliases(ws: Workspace) -> None:
@@ -63,7 +64,7 @@ def point_aliases(ws: Workspace) -> None:
 
 
 def _night_record(night: Night) -> NightRecord:
-    run, decision = night.run, night.run.json("gate", "decision")
+    run, decision = night.run, decision_of(night.run)
     winner = decision["recipe"] if decision["kind"] in PROMOTIONS else None
     tags = {
         "nightjar.as_of": format_instant(night.as_of),
@@ -84,7 +85,8 @@ def _night_record(night: Night) -> NightRecord:
             "holdout_days": split["block_days"],
             "policy": split["policy"],
             "target_kinds": ",".join(split["target_kinds"]),
-            "champion": decision["recipe"],
+            # What the gate said: MLflow lets no parameter change when a person decides otherwise.
+            "champion": run.json("gate", "decision")["recipe"],
         },
         metrics=_cleaning(run),
         tags=tags,

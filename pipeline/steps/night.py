@@ -23,6 +23,9 @@ from pipeline.steps.config import Config, load
 from pipeline.steps.run import Workspace
 from pipeline.stores.runs import Run
 
+ACCEPT = "accept"
+"""Folder of a run that holds the decision as a person changed it."""
+
 
 @dataclass(frozen=True)
 class Night:
@@ -34,6 +37,8 @@ class Night:
         Its weights of events are those that `features` chose, once it has.
     asked, recipes
         As the config has them, and with what training chose for the fields left open.
+    taus
+        Spread over training seeds of the families that were calibrated.
     """
 
     run: Run
@@ -46,6 +51,7 @@ class Night:
     champion_name: str | None
     publish: bool
     replay: bool
+    taus: dict[str, float]
     facts: dict[str, Any]
 
     @classmethod
@@ -65,6 +71,7 @@ class Night:
             champion_name=facts["champion_name"],
             publish=facts["publish"],
             replay=facts["replay"],
+            taus=facts["taus"],
             facts=facts,
         )
 
@@ -115,11 +122,22 @@ def read_events(ws: Workspace, night: Night, *columns: str) -> pl.DataFrame:
     return read_pinned(ws, night, "events", columns=columns, where=before(night.as_of))
 
 
+def decision_of(run: Run) -> dict[str, Any]:
+    """Return what was decided: by a person, if somebody changed it, else by the gate."""
+    decision: dict[str, Any] = run.json(ACCEPT if run.committed(ACCEPT) else "gate", "decision")
+    return decision
+
+
+def register_folder(run: Run) -> str:
+    """Return the folder of the night's mirror; what a person changed is mirrored once more."""
+    return f"{ACCEPT}/register" if run.committed(ACCEPT) else "register"
+
+
 def concluded(run: Run) -> str | None:
     """Return the sentence of a night that has come to its end, else ``None``."""
-    if run.committed("gate") is None or run.committed("register") is None:
+    if run.committed("gate") is None or run.committed(register_folder(run)) is None:
         return None
-    decision = run.json("gate", "decision")
+    decision = decision_of(run)
     if decision["kind"] == "keep" or run.committed("publish") is not None:
         return str(decision["sentence"])
     return None

@@ -25,7 +25,7 @@ from pipeline.steps.learn import (
     read_split,
 )
 from pipeline.steps.mirror import point_aliases
-from pipeline.steps.night import Night, open_night, read_pinned
+from pipeline.steps.night import Night, open_night, read_pinned, register_folder
 from pipeline.steps.run import Workspace
 from pipeline.stores.runs import Ref
 
@@ -109,7 +109,7 @@ def _swap(ws: Workspace, night: Night) -> dict[str, Any]:
     )
     facts = {
         c.PUBLICATION_ID: name,
-        c.MODEL_VERSION: str(run.json("register", "mlflow")["version"]),
+        c.MODEL_VERSION: str(run.json(register_folder(run), "mlflow")["version"]),
         c.RUN_ID: run.run_id,
         c.RECIPE: promoted(night)["recipe"],
         c.CATALOGUE_VERSION: pin[c.CATALOGUE_VERSION],

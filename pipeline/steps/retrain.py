@@ -18,7 +18,7 @@ from pipeline.steps.cost import cost_line, costs
 from pipeline.steps.decide import Decided, gate
 from pipeline.steps.learn import Failure, evaluate, refit, train
 from pipeline.steps.mirror import register
-from pipeline.steps.night import Night, train_folder
+from pipeline.steps.night import Night, decision_of, train_folder
 from pipeline.steps.prepare import features, validate
 from pipeline.steps.release import publication_id, publish, recommend
 from pipeline.steps.run import Workspace
@@ -148,13 +148,14 @@ def _steps(ws: Workspace, started: Started, progress: Progress) -> dict[str, str
         if isinstance(trained, Failure):
             failures[recipe] = trained.sentence
     evaluate(ws, run_id, progress=progress)
-    decided = gate(ws, run_id, progress=progress)
-    progress(f"gate: {decided.kind}")
-    if decided.kind in PROMOTIONS:
+    gate(ws, run_id, progress=progress)
+    kind = decision_of(ws.run(run_id))["kind"]
+    progress(f"gate: {kind}")
+    if kind in PROMOTIONS:
         refit(ws, run_id, progress=progress)
         cold_check(ws, run_id, progress=progress)
     register(ws, run_id, progress=progress)
-    if decided.kind in PROMOTIONS:
+    if kind in PROMOTIONS:
         recommend(ws, run_id, progress=progress)
         publish(ws, run_id, progress=progress)
     return failures
@@ -165,7 +166,7 @@ def result(
 ) -> NightResult:
     """Read how a night ended from what it committed."""
     night = Night.read(ws.run(run_id))
-    decision = night.run.json("gate", "decision")
+    decision = decision_of(night.run)
     steps = {name: train_folder(name) for name in night.recipes}
     if status == "new":
         status = "replay" if night.replay else "done"

@@ -33,6 +33,7 @@ from pipeline.steps.champion import (
     last_block_days,
     last_policy,
     last_weights,
+    seed_spreads,
 )
 from pipeline.steps.config import Config, dump
 from pipeline.steps.night import Night, concluded
@@ -113,6 +114,7 @@ def snapshot(
     if recipes is None:
         competing = with_candidate(competing, entries, as_of, champion)
     trained, champion_name = _with_champion(competing, champion)
+    policy = last_policy(entries, as_of)
     facts: dict[str, Any] = {
         "as_of": format_instant(as_of),
         "versions": versions,
@@ -123,7 +125,8 @@ def snapshot(
         "champion_name": champion_name,
         "publish": publish,
         "block_days": last_block_days(entries, as_of),
-        "policy": last_policy(entries, as_of),
+        "policy": policy,
+        "taus": seed_spreads(entries, as_of, policy, ws.config.recommend.length),
         "weights": last_weights(entries, as_of, config["features"]),
     }
     run_id = f"{compact_instant(as_of)}-{_short_sum(facts)}"

@@ -8,6 +8,7 @@ Not here: how good a scorer is (`evaluate`), the statistic (`compare`), where de
 (`steps`, `stores`).
 """
 
+from pipeline.evaluation.gate.accept import accept
 from pipeline.evaluation.gate.config import GateConfig
 from pipeline.evaluation.gate.decide import decide
 from pipeline.evaluation.gate.decision import Decision, RuleResult
@@ -36,6 +37,7 @@ __all__ = [
     "Past",
     "Reference",
     "RuleResult",
+    "accept",
     "compare",
     "decide",
     "is_proved",

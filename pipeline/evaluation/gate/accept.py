@@ -1,0 +1,71 @@
+"""A person's word: what a night did not dare, somebody may, by name and with a reason.
+
+Promises: nobody can accept what was not judged, or data that failed a check; the figures of the
+decision stay as they were, only what becomes of them changes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from pipeline.errors import GateError
+from pipeline.evaluation.gate.decision import Decision
+from pipeline.evaluation.gate.evidence import ANCHOR_BLOCKS, Anchor, BlockRatio, Past, disjoint
+
+
+def accept(decision: Decision, past: Past, *, by: str, because: str) -> Decision:
+    """Return the decision as somebody changed it.
+
+    A candidate in the grey zone is switched to; without one, the champion's fit that was kept back
+    or blocked goes live.
+
+    Raises
+    ------
+    GateError
+        There is nothing to accept, and why.
+    """
+    if decision.grey is None and decision.promotes:
+        raise GateError(f"nothing is left to accept: {decision.sentence}")
+    barred = [
+        rule
+        for rule in decision.rules
+        if rule.name == "complete" or (rule.name.startswith("check.") and rule.verdict == "fail")
+    ]
+    if barred or decision.recipe is None or decision.recipe_hash is None:
+        causes = "; ".join(rule.sentence for rule in barred[:3]) or "no champion was judged"
+        raise GateError(f"nobody can accept what was not judged: {causes}")
+    word = f"accepted by {by}: {because}"
+    if decision.grey is None:
+        return replace(
+            decision,
+            kind="refresh",
+            waiting=False,
+            reasons=(word, *decision.reasons),
+            sentence=f"refresh, {word}; without that, {decision.sentence}",
+            ratios=_marked(decision, decision.recipe_hash),
+        )
+    standing = next(s for s in decision.accounts if s.recipe == decision.grey)
+    recipe_hash = standing.account.key.candidate
+    return replace(
+        decision,
+        kind="switch",
+        recipe=decision.grey,
+        recipe_hash=recipe_hash,
+        waiting=False,
+        reasons=(word, standing.sentence, *decision.reasons),
+        sentence=f"switch, {word}; {standing.sentence}",
+        anchor=anchor_from(decision, past, recipe_hash),
+        ratios=_marked(decision, recipe_hash),
+        grey=None,
+    )
+
+
+def anchor_from(decision: Decision, past: Past, recipe_hash: str) -> Anchor | None:
+    """Return the mean baseline ratio of a recipe's last blocks, this decision's the newest."""
+    known = [r for r in (*past.ratios, *decision.ratios) if r.block.end <= decision.block.end]
+    used = disjoint(known, recipe_hash)[:ANCHOR_BLOCKS]
+    return Anchor(recipe_hash, sum(r.ratio for r in used) / len(used), len(used)) if used else None
+
+
+def _marked(decision: Decision, accepted: str) -> tuple[BlockRatio, ...]:
+    return tuple(replace(r, accepted=r.recipe_hash == accepted) for r in decision.ratios)

@@ -1,0 +1,115 @@
+"""A person's word in the ledger: a decision that somebody changed, an anchor that somebody set.
+
+Promises: a line says who and why; the same word twice is one line; only the newest night can be
+accepted, and only while nothing of it is live.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.base import format_instant, parse_instant
+from pipeline.errors import ConfigError, GateError
+from pipeline.evaluation.gate import Decision, accept
+from pipeline.evaluation.gate.accept import anchor_from
+from pipeline.steps.champion import ACCEPTANCE, ANCHOR, DECISION, published
+from pipeline.steps.decide import past_of
+from pipeline.steps.night import ACCEPT, Night, open_night
+from pipeline.steps.run import Workspace
+
+
+def accept_run(ws: Workspace, run_id: str, *, by: str, because: str) -> dict[str, Any]:
+    """Accept what a night kept back, blocked, or left in the grey zone; returns the ledger's line.
+
+    The night then goes on where it stopped: start it again.
+
+    Raises
+    ------
+    ConfigError
+        The run has not decided, is a replay, has gone on, or a later night is live; or nobody is
+        named.
+    GateError
+        There is nothing to accept, or it was never judged.
+    """
+    _named(by, because)
+    night = open_night(ws, run_id)
+    run = night.run
+    if run.committed(ACCEPT) is None:
+        _refuse_gone_on(ws, night)
+        found = Decision.from_dict(run.json("gate", "decision"))
+        changed = accept(found, past_of(ws, night), by=by, because=because)
+        with run.draft(ACCEPT) as draft:
+            draft.json("decision", changed.to_dict())
+            draft.json("word", {"by": by, "because": because})
+            draft.rows = len(changed.rules)
+    decision, word = run.json(ACCEPT, "decision"), run.json(ACCEPT, "word")
+    return ws.ledger.append(
+        f"{ACCEPTANCE}:{run_id}",
+        ACCEPTANCE,
+        {
+            "run_id": run_id,
+            "as_of": format_instant(night.as_of),
+            "kind": decision["kind"],
+            "recipe": decision["recipe"],
+            "sentence": decision["sentence"],
+            "decision": decision,
+            **word,
+        },
+    )
+
+
+def anchor_now(ws: Workspace, *, by: str, because: str) -> dict[str, Any]:
+    """Set the champion's anchor to the baseline ratio of its last blocks; returns the line.
+
+    Raises `ConfigError` where there is no champion, and `GateError` where no block judged it.
+    """
+    _named(by, because)
+    entries = ws.ledger.entries()
+    nights = [entry for entry in entries if entry["type"] == DECISION]
+    if not nights:
+        raise ConfigError("no night has decided anything yet: there is no champion to anchor")
+    newest = max(nights, key=lambda entry: parse_instant(entry["as_of"]))
+    night = open_night(ws, newest["run_id"])
+    live = published(entries)
+    if not live:
+        raise ConfigError("nothing is live yet: there is no champion to anchor")
+    recipe_hash = live[-1].recipe.hash
+    decision = Decision.from_dict(newest["decision"])
+    found = anchor_from(decision, past_of(ws, night), recipe_hash)
+    if found is None:
+        raise GateError(f"no block has judged {live[-1].name} against a baseline")
+    return ws.ledger.append(
+        f"{ANCHOR}:{night.run.run_id}:{recipe_hash}",
+        ANCHOR,
+        {
+            "as_of": format_instant(night.as_of),
+            "recipe": live[-1].name,
+            "anchor": vars(found),
+            "by": by,
+            "because": because,
+            "sentence": f"anchor of {live[-1].name} set to {found.ratio:.3f} "
+            f"({found.blocks} blocks) by {by}: {because}",
+        },
+    )
+
+
+def _named(by: str, because: str) -> None:
+    for name, text in (("--by", by), ("--because", because)):
+        if not text.strip():
+            raise ConfigError(f"{name} is empty: the ledger keeps who decided, and why")
+
+
+def _refuse_gone_on(ws: Workspace, night: Night) -> None:
+    run = night.run
+    if run.committed("gate") is None:
+        raise ConfigError(f"run {run.run_id} has decided nothing yet")
+    if night.replay:
+        raise ConfigError(f"run {run.run_id} is a replay, which moves nothing")
+    if run.committed("refit") is not None:
+        raise ConfigError(f"run {run.run_id} has gone on: what it decided is trained already")
+    later = [x for x in published(ws.ledger.entries()) if x.as_of >= night.as_of]
+    if later:
+        raise ConfigError(
+            f"the night of {format_instant(later[-1].as_of)} is live, which is later than run "
+            f"{run.run_id}"
+        )
