@@ -1,0 +1,339 @@
+"""The prequential track: each new event against the list that its user could see when it happened.
+
+Promises: a list is judged by what happened while it was live, never by what it was trained on; an
+event from before the first publication is counted and not scored; equal inputs give equal numbers
+whatever the order of rows and whatever the pseudonyms.
+
+Of a new event at ``t``, the live base is the publication without a base that has the highest
+generation of those with ``live_from ≤ t``. Its user's list is the newest generation of that base's
+chain (the base, and the patches of it that were live by then) that holds one for them, else the one
+for `columns.ANYONE`. Beside it stands what the base alone would have reached (`base_only`).
+
+Whoever reads a shop's events a night late does not get a second score: an event that arrives after
+the night of its timestamp is learnt from and never scored here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy import stats
+
+from pipeline import columns as c
+from pipeline.base import Interval, format_instant
+from pipeline.data.truth import Policy
+
+ALL: Final = "all"
+NEW: Final = "new"
+
+_ROW, _DAY, _SINCE, _FIRST, _BEFORE = "row", "day", "since", "first", "before"
+_SHOWN, _OWNER, _NEWEST, _RANK, _MODELLED = "shown", "owner", "newest", "rank", "modelled"
+_BASE_OWNER, _BASE_RANK = "base_owner", "base_rank"
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean with its standard error and 95 % interval; without two users there is neither.
+
+    Events of one user are no independent witnesses: the error is that of a ratio of sums over
+    users (Liang and Zeger 1986), Student's t with users − 1 degrees of freedom, cut to [0, 1].
+    """
+
+    mean: float
+    se: float | None
+    lo: float | None
+    hi: float | None
+
+
+@dataclass(frozen=True)
+class LiveRow:
+    """What one model version reached with one group of people.
+
+    Attributes
+    ----------
+    slice
+        ``all``; by what was shown ``model`` or ``fallback``; by the events that the user had before
+        the span ``new`` (none), ``cold`` (≤ first quartile), ``hot`` (> third) or ``warm``.
+    user_days
+        UTC days of users, one more where a list was replaced during the day.
+    hit_rate
+        Share of the events whose item was among the first `k`.
+    ndcg
+        NDCG@k of each user-day (its distinct items against the list), then the mean.
+    base_hit_rate, base_ndcg
+        The same events against the base's list alone.
+    """
+
+    model_version: str
+    slice: str
+    users: int
+    user_days: int
+    events: int
+    hit_rate: Mean
+    ndcg: Mean
+    base_hit_rate: Mean
+    base_ndcg: Mean
+
+    def to_dict(self) -> dict[str, Any]:
+        """As flat, plain JSON: ``ndcg``, ``ndcg_se``, ``ndcg_lo``, ``ndcg_hi``, and so on."""
+        told: dict[str, Any] = {}
+        for name, value in asdict(self).items():
+            if not isinstance(value, dict):
+                told[name] = value
+                continue
+            told[name] = value["mean"]
+            told |= {f"{name}_{part}": value[part] for part in ("se", "lo", "hi")}
+        return told
+
+
+@dataclass(frozen=True)
+class Prequential:
+    """The live quality of one span.
+
+    Attributes
+    ----------
+    events
+        New target events; each is scored, `unlisted` or `repeated`.
+    unlisted
+        Nothing was shown: before the first publication.
+    repeated
+        Under *discovery*: the user had the item before the list's as-of, so no list may hold it.
+    rows
+        Versions in the order of their publication, ``all`` first.
+    """
+
+    k: int
+    policy: Policy
+    span: Interval
+    events: int
+    unlisted: int
+    repeated: int
+    rows: tuple[LiveRow, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON."""
+        return {
+            "k": self.k,
+            "policy": self.policy,
+            "span": [format_instant(self.span.start), format_instant(self.span.end)],
+            "events": self.events,
+            "unlisted": self.unlisted,
+            "repeated": self.repeated,
+            "rows": [row.to_dict() for row in self.rows],
+        }
+
+
+def in_play(publications: pl.DataFrame, span: Interval) -> list[str]:
+    """Return the ids of the publications that some event of the span can have been shown."""
+    until = pl.col(c.LIVE_FROM).shift(-1)
+    overlaps = (pl.col(c.LIVE_FROM) < span.end) & (until.is_null() | (until > span.start))
+    live = _swaps(publications).filter(overlaps)[c.PUBLICATION_ID].to_list()
+    base = pl.col(c.BASE)
+    chain = publications.filter(pl.col(c.PUBLICATION_ID).is_in(live) | base.is_in(live))
+    return sorted(chain.filter(pl.col(c.LIVE_FROM) < span.end)[c.PUBLICATION_ID])
+
+
+def lists_for(publication_ids: Collection[str], users: Collection[str]) -> pl.Expr:
+    """Select the rows of `recommendations` that `prequential` needs for these users."""
+    people = sorted({*users, c.ANYONE})
+    return pl.col(c.PUBLICATION_ID).is_in(sorted(publication_ids)) & pl.col(c.USER_ID).is_in(people)
+
+
+def prequential(
+    events: pl.DataFrame,
+    past: pl.DataFrame,
+    publications: pl.DataFrame,
+    lists: pl.DataFrame,
+    *,
+    span: Interval,
+    k: int,
+    policy: Policy,
+) -> Prequential:
+    """Score the new target events of a span.
+
+    Parameters
+    ----------
+    events
+        `user_id`, `item_id`, `timestamp` of the target events; those outside the span are left out.
+    past
+        `user_id`, `item_id`, `timestamp` of all events, of whatever kind, of these users before the
+        span's end.
+    publications, lists
+        Rows of `columns.PUBLICATIONS` and, of those `in_play`, of `columns.RECOMMENDATIONS`
+        (`lists_for`).
+    k
+        How many entries of a list count.
+    """
+    inside = pl.col(c.TIMESTAMP).is_between(span.start, span.end, closed="left")
+    rows = events.filter(inside).select(c.USER_ID, c.ITEM_ID, c.TIMESTAMP)
+    rows = rows.sort(c.TIMESTAMP, c.ITEM_ID, c.USER_ID).with_row_index(_ROW)
+    listed = _shown(rows, publications, lists, span)
+    scored = listed if policy == "repeat" else _unseen(listed, past)
+    ranked = _ranked(scored, lists).join(_before(past, span), on=c.USER_ID, how="left")
+    ranked = ranked.with_columns(
+        pl.col(c.TIMESTAMP).dt.date().alias(_DAY), pl.col(_BEFORE).fill_null(0)
+    ).sort(_ROW)
+    return Prequential(
+        k=k,
+        policy=policy,
+        span=span,
+        events=rows.height,
+        unlisted=rows.height - listed.height,
+        repeated=listed.height - scored.height,
+        rows=tuple(_live_rows(ranked, lists, k)),
+    )
+
+
+def _swaps(publications: pl.DataFrame) -> pl.DataFrame:
+    """Return the bases that ever were live, in the order in which they became so."""
+    bases = publications.filter(pl.col(c.BASE).is_null()).sort(c.LIVE_FROM, c.GENERATION)
+    newest = pl.col(c.GENERATION) == pl.col(c.GENERATION).cum_max()
+    # Of two that went live at one instant, the first was never seen.
+    return bases.filter(newest).unique(c.LIVE_FROM, keep="last", maintain_order=True)
+
+
+def _shown(
+    rows: pl.DataFrame, publications: pl.DataFrame, lists: pl.DataFrame, span: Interval
+) -> pl.DataFrame:
+    """Add to each event its base, and whose list of which publication was shown."""
+    bases = _swaps(publications).select(
+        pl.col(c.LIVE_FROM).alias(_SINCE),
+        pl.col(c.PUBLICATION_ID).alias(c.BASE),
+        c.GENERATION,
+        c.MODEL_VERSION,
+    )
+    based = rows.join_asof(
+        bases.set_sorted(_SINCE), left_on=c.TIMESTAMP, right_on=_SINCE, strategy="backward"
+    ).filter(pl.col(c.BASE).is_not_null())
+    chain = publications.filter(pl.col(c.LIVE_FROM) < span.end).select(
+        pl.col(c.PUBLICATION_ID).alias(_SHOWN),
+        pl.col(c.BASE).fill_null(pl.col(c.PUBLICATION_ID)),
+        pl.col(c.GENERATION).alias(_NEWEST),
+        pl.col(c.LIVE_FROM).alias(_SINCE),
+        c.AS_OF,
+    )
+    owners = lists.select(pl.col(c.PUBLICATION_ID).alias(_SHOWN), pl.col(c.USER_ID).alias(_OWNER))
+    chain = owners.unique().join(chain, on=_SHOWN)
+    mine = based.with_columns(pl.col(c.USER_ID).alias(_OWNER)).drop(_SINCE)
+    anyone = mine.with_columns(pl.lit(c.ANYONE).alias(_OWNER))
+    candidates = pl.concat([mine, anyone]).join(chain, on=[c.BASE, _OWNER])
+    candidates = candidates.filter(pl.col(_SINCE) <= pl.col(c.TIMESTAMP))
+    own = pl.col(_OWNER) != c.ANYONE
+    order = [_ROW, own.cast(pl.Int8), _NEWEST]
+    newest = candidates.sort(order).unique(_ROW, keep="last", maintain_order=True)
+    bare = candidates.filter(pl.col(_SHOWN) == pl.col(c.BASE)).sort(order)
+    bare = bare.unique(_ROW, keep="last", maintain_order=True)
+    return newest.join(bare.select(_ROW, pl.col(_OWNER).alias(_BASE_OWNER)), on=_ROW, how="left")
+
+
+def _unseen(rows: pl.DataFrame, past: pl.DataFrame) -> pl.DataFrame:
+    """Keep the events whose item the user had not had when the list was made."""
+    first = past.group_by(c.USER_ID, c.ITEM_ID).agg(pl.col(c.TIMESTAMP).min().alias(_FIRST))
+    known = rows.join(first, on=[c.USER_ID, c.ITEM_ID], how="left")
+    return known.filter(pl.col(_FIRST).is_null() | (pl.col(_FIRST) >= pl.col(c.AS_OF))).drop(_FIRST)
+
+
+def _ranked(rows: pl.DataFrame, lists: pl.DataFrame) -> pl.DataFrame:
+    """Add the position of each event's item in the list shown and in the base's; null for none."""
+    for publication, owner, rank in ((_SHOWN, _OWNER, _RANK), (c.BASE, _BASE_OWNER, _BASE_RANK)):
+        places = lists.select(
+            pl.col(c.PUBLICATION_ID).alias(publication),
+            pl.col(c.USER_ID).alias(owner),
+            c.ITEM_ID,
+            pl.col(c.POSITION).alias(rank),
+        )
+        rows = rows.join(places, on=[publication, owner, c.ITEM_ID], how="left")
+    return rows
+
+
+def _before(past: pl.DataFrame, span: Interval) -> pl.DataFrame:
+    """Count each user's events before the span."""
+    earlier = past.filter(pl.col(c.TIMESTAMP) < span.start)
+    return earlier.group_by(c.USER_ID).agg(pl.len().cast(pl.Int64).alias(_BEFORE))
+
+
+def _live_rows(rows: pl.DataFrame, lists: pl.DataFrame, k: int) -> Iterator[LiveRow]:
+    """Score every version on every slice that has an event."""
+    model = lists.filter(pl.col(c.SLOT) == c.Slot.MODEL.value)
+    model = model.select(
+        pl.col(c.PUBLICATION_ID).alias(_SHOWN), pl.col(c.USER_ID).alias(_OWNER)
+    ).unique()
+    model = model.with_columns(pl.lit(value=True).alias(_MODELLED))
+    rows = rows.join(model, on=[_SHOWN, _OWNER], how="left").sort(_ROW)
+    modelled = rows[_MODELLED].fill_null(value=False)
+    versions = rows.select(c.GENERATION, c.MODEL_VERSION).unique().sort(c.GENERATION)
+    for version in versions[c.MODEL_VERSION].unique(maintain_order=True):
+        here = rows[c.MODEL_VERSION] == version
+        count = rows.filter(here).unique(c.USER_ID).filter(pl.col(_BEFORE) > 0)[_BEFORE]
+        low, high = (count.quantile(q, "linear") or 0.0 for q in (0.25, 0.75))
+        known = rows[_BEFORE]
+        slices: Mapping[str, pl.Series] = {
+            ALL: here,
+            c.Slot.MODEL.value: here & modelled,
+            c.Slot.FALLBACK.value: here & ~modelled,
+            NEW: here & (known == 0),
+            "cold": here & (known > 0) & (known <= low),
+            "warm": here & (known > low) & (known <= high),
+            "hot": here & (known > high),
+        }
+        for name, chosen in slices.items():
+            if chosen.any():
+                yield _row(rows.filter(chosen), str(version), name, k)
+
+
+def _row(rows: pl.DataFrame, version: str, name: str, k: int) -> LiveRow:
+    keys = [c.USER_ID, _DAY, c.BASE, _SHOWN]
+    items = rows.unique([*keys, c.ITEM_ID], keep="first", maintain_order=True)
+    gains = (_gain(_RANK, k).alias(_RANK), _gain(_BASE_RANK, k).alias(_BASE_RANK))
+    days = (
+        items.with_columns(*gains)
+        .group_by(keys, maintain_order=True)
+        .agg(pl.len().alias(_ROW), pl.col(_RANK, _BASE_RANK).sum())
+    )
+    ideal = np.concatenate([[0.0], np.cumsum(1.0 / np.log2(np.arange(2, k + 2)))])
+    best = ideal[np.minimum(days[_ROW].to_numpy(), k)]
+    who, whose = rows[c.USER_ID], days[c.USER_ID]
+    return LiveRow(
+        model_version=version,
+        slice=name,
+        users=who.n_unique(),
+        user_days=days.height,
+        events=rows.height,
+        hit_rate=_mean(_hits(rows, _RANK, k), who),
+        ndcg=_mean(days[_RANK].to_numpy() / best, whose),
+        base_hit_rate=_mean(_hits(rows, _BASE_RANK, k), who),
+        base_ndcg=_mean(days[_BASE_RANK].to_numpy() / best, whose),
+    )
+
+
+def _gain(rank: str, k: int) -> pl.Expr:
+    position = pl.col(rank)
+    return pl.when(position <= k).then(1.0 / (position + 1).cast(pl.Float64).log(2)).otherwise(0.0)
+
+
+def _hits(rows: pl.DataFrame, rank: str, k: int) -> NDArray[np.float64]:
+    hit = (rows[rank] <= k).fill_null(value=False)
+    return hit.cast(pl.Float64).to_numpy()
+
+
+def _mean(values: NDArray[np.float64], users: pl.Series) -> Mean:
+    """Mean of values that belong to users, rows in the order of time.
+
+    Exact sums: no digit may hang on the order of pseudonyms.
+    """
+    n = len(values)
+    mean = math.fsum(values.tolist()) / n
+    _, user = np.unique(users.to_numpy(), return_inverse=True)
+    off = np.bincount(user, values - mean)
+    if len(off) < 2:
+        return Mean(mean, None, None, None)
+    spread = len(off) / (len(off) - 1) * math.fsum((off**2).tolist())
+    se = math.sqrt(spread) / n
+    reach = float(stats.t.ppf(0.975, len(off) - 1)) * se
+    return Mean(mean, se, max(0.0, mean - reach), min(1.0, mean + reach))
