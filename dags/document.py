@@ -73,7 +73,8 @@ def _habits(dag: Any) -> str:
 
 
 def _runs(task: Any) -> str:
-    parts = [f"{task.retries} retries", f"at most {_duration(task.execution_timeout)}"]
+    limit = task.execution_timeout or task.response_timeout
+    parts = [f"{task.retries} retries", f"at most {_duration(limit)}"]
     if task.pool != "default_pool":
         parts.append(f"pool `{task.pool}`")
     if task.is_mapped:

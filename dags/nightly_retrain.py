@@ -5,6 +5,10 @@
 **By hand.** Trigger it with an `as_of`: the night then sees exactly what was known at that
 instant. An as-of that is not later than the live publication's is a replay, which moves nothing.
 
+**In the grey zone.** With `ask = true` under `[gate]`, the task `ask` waits up to four hours for a
+person (Airflow's page *Required actions*) where a candidate is better by all figures and nearly
+proved. No answer means no switch.
+
 **How it ends.** Green when a model was promoted (`first`, `switch`, `refresh`), when the champion
 stays (`keep`: what would publish is skipped), when the night was done before (`already_done`) and
 when nothing has happened for a week (`nothing_to_do`). Red when the gate blocked or a task failed:
@@ -34,6 +38,7 @@ from airflow.sdk import (
 )
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
+from dags.ask import Question, who_switches
 from dags.common import (
     DEFAULT_ARGS,
     HEAVY,
@@ -86,8 +91,9 @@ def _started() -> dict[str, Any]:
 
 
 def _decided() -> dict[str, Any]:
-    """Return what `gate` said, empty if it decided nothing."""
-    return get_current_context()["ti"].xcom_pull(task_ids="gate") or {}
+    """Return what `gate` said, or a person instead; empty if nothing was decided."""
+    ti = get_current_context()["ti"]
+    return ti.xcom_pull(task_ids="accept") or ti.xcom_pull(task_ids="gate") or {}
 
 
 @contextmanager
@@ -201,9 +207,28 @@ def nightly_retrain() -> None:
 
             decided = retrain.gate(ws, run_id, progress=log.info)
         log.info(decided.sentence)
-        return {"kind": decided.kind, "sentence": decided.sentence}
+        return {"kind": decided.kind, "sentence": decided.sentence, "ask": decided.ask}
 
-    @task(**HEAVY)
+    ask = Question(
+        task_id="ask",
+        asked_by="gate",
+        doc_md="Ask a person about a candidate in the grey zone, if the settings say so.",
+    )
+
+    @task
+    def accept() -> dict[str, Any]:
+        """Write a person's yes into the ledger; without one the gate's decision stands."""
+        name = who_switches(get_current_context()["ti"].xcom_pull(task_ids="ask"))
+        if name is None:
+            raise AirflowSkipException("nobody chose to switch")
+        with _night(decided=True) as (ws, run_id):
+            from pipeline.steps import word
+
+            line = word.accept_run(ws, run_id, by=name, because="answered in Airflow")
+        log.info(line["sentence"])
+        return {"kind": line["kind"], "sentence": line["sentence"]}
+
+    @task(trigger_rule=TriggerRule.NONE_FAILED, **HEAVY)
     def refit() -> dict[str, Any]:
         """Train the winner once more, on everything up to the as-of."""
         with _night(promoted=True) as (ws, run_id):
@@ -287,6 +312,8 @@ def nightly_retrain() -> None:
         train.expand(recipe=recipes),
         evaluate(),
         gate(),
+        ask,
+        accept(),
         refit(),
         cold_check(),
         register(),

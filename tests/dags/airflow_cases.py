@@ -33,10 +33,12 @@ def test_there_are_three_dags() -> None:
 
 def test_the_nights_edges() -> None:
     assert _edges(NIGHTLY) == [
+        ("accept", "refit"),
+        ("ask", "accept"),
         ("cold_check", "register"),
         ("evaluate", "gate"),
         ("features", "train"),
-        ("gate", "refit"),
+        ("gate", "ask"),
         ("publish", "verdict"),
         ("recommend", "publish"),
         ("refit", "cold_check"),
@@ -66,7 +68,11 @@ def test_a_task_says_who_how_often_how_long_and_what(task: Any) -> None:
     assert task.owner == "nightjar"
     assert task.retries == (0 if task.task_id == "verdict" else 2)
     assert task.retry_delay == timedelta(minutes=1)
-    assert timedelta(0) < task.execution_timeout <= timedelta(hours=2)
+    if task.task_id == "ask":  # it waits for a person, and works no second
+        assert task.execution_timeout is None
+        assert task.response_timeout == timedelta(hours=4)
+    else:
+        assert timedelta(0) < task.execution_timeout <= timedelta(hours=2)
     assert task.doc_md
 
 
@@ -83,6 +89,7 @@ def test_the_tasks_that_run_after_something_was_skipped_or_failed() -> None:
 
     assert rules == {
         "evaluate": "none_failed_min_one_success",
+        "refit": "none_failed",
         "register": "none_failed",
         "verdict": "all_done",
     }

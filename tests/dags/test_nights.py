@@ -18,7 +18,8 @@ from tests.dags.conftest import ROOT
 
 pytestmark = pytest.mark.slow
 
-LATER = {"refit", "cold_check", "recommend", "publish"}
+ASKED = {"ask", "accept"}
+LATER = {*ASKED, "refit", "cold_check", "recommend", "publish"}
 Told = dict[str, Any]
 
 
@@ -83,7 +84,8 @@ def test_a_first_night_publishes(nights: dict[str, Told]) -> None:
 
     assert ended["succeeded"]
     assert ended["said"]["status"] == "first"
-    assert set(ended["states"].values()) == {"success"}
+    assert set(ended["states"].values()) == {"success", "skipped"}
+    assert _with_state(ended, "skipped") == ASKED
     assert {"train_0", "train_4", "verdict"} < set(ended["states"])
     assert ended["publications"] == 1
 
