@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 from airflow.sdk import Connection
+from airflow.sdk.exceptions import AirflowSkipException
 from airflow.serialization.serialized_objects import DagSerialization
 from airflow.timetables.base import TimeRestriction
 
-from dags import common, runner, webhook
+from dags import ask, common, runner, webhook
 from pipeline.errors import ConfigError
 
 DAGS = runner.load_dags()
@@ -316,3 +317,41 @@ def test_an_address_that_cannot_be_reached_fails_nothing_and_leaks_nothing(
 )
 def test_what_address_a_connection_means(connection: Connection, address: str) -> None:
     assert webhook.address(connection) == address
+
+
+class _Ti:
+    """A task instance that others have left a value for."""
+
+    id = "0190"
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def xcom_pull(self, task_ids: str) -> Any:
+        assert task_ids == "gate"
+        return self._value
+
+
+def test_nobody_is_asked_where_there_is_no_question() -> None:
+    decided = {"kind": "refresh", "sentence": "x", "ask": False}
+
+    with pytest.raises(AirflowSkipException, match="nothing to ask"):
+        NIGHTLY.get_task("ask").execute({"ti": _Ti(decided)})
+
+
+@pytest.mark.parametrize(
+    ("chosen", "user", "who"),
+    [
+        (ask.SWITCH, {"id": "1", "name": "Ada"}, "Ada"),
+        (ask.KEEP, {"id": "1", "name": "Ada"}, None),
+        (ask.KEEP, None, None),  # nobody answered in time
+    ],
+)
+def test_only_a_person_switches(chosen: str, user: Any, who: str | None) -> None:
+    at = datetime(2024, 3, 11, tzinfo=UTC)
+    event = {"chosen_options": [chosen], "params_input": {}, "responded_at": at}
+
+    answer = NIGHTLY.get_task("ask").execute_complete({}, {**event, "responded_by_user": user})
+
+    assert ask.who_switches(answer) == who
+    assert ask.who_switches(None) is None
