@@ -231,10 +231,44 @@ def lists(
 
 
 @app.command()
-def history(home: Home = None, json: Json = False) -> None:
-    """Show what was decided and published, oldest first."""
+def history(
+    quality: Annotated[
+        bool, typer.Option("--quality", help="What the live lists were worth, night by night.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="With --quality: draw it into this .png or .svg file.")
+    ] = None,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Show what was decided and published, oldest first; or how good the live lists were."""
+    from pipeline.errors import ConfigError
     from pipeline.report.table import history_table
     from pipeline.steps.show import history as step
 
+    if quality:
+        _quality(home, out, json)
+        return
+    if out is not None:
+        raise ConfigError("--out draws what --quality tells; say both")
     entries = step(open_workspace(home))
     show({"entries": list(entries)}, json, history_table(entries))
+
+
+def _quality(home: Path | None, out: Path | None, json: bool) -> None:
+    from pipeline.errors import ConfigError, StorageError
+    from pipeline.report.live import FORMATS, live_chart
+    from pipeline.steps.live import live_history
+
+    kind = "" if out is None else out.suffix.removeprefix(".").lower()
+    if out is not None and kind not in FORMATS:
+        raise ConfigError(f"{out} is neither a .png nor a .svg file")
+    told = live_history(open_workspace(home))
+    drawn = "" if out is None else f"\n\ndrawn in {out}"
+    if out is not None:
+        try:
+            out.write_bytes(live_chart(told.nights, kind))
+        except OSError as error:
+            raise StorageError(f"cannot write {out}: {error.strerror}") from error
+    where = {} if out is None else {"out": str(out)}
+    show({**told.to_dict(), **where}, json, told.text() + drawn)

@@ -66,7 +66,7 @@ class LiveRow:
         Share of the events whose item was among the first `k`.
     ndcg
         NDCG@k of each user-day (its distinct items against the list), then the mean.
-    base_hit_rate, base_ndcg
+    base_only_hit_rate, base_only_ndcg
         The same events against the base's list alone.
     """
 
@@ -77,8 +77,8 @@ class LiveRow:
     events: int
     hit_rate: Mean
     ndcg: Mean
-    base_hit_rate: Mean
-    base_ndcg: Mean
+    base_only_hit_rate: Mean
+    base_only_ndcg: Mean
 
     def to_dict(self) -> dict[str, Any]:
         """As flat, plain JSON: ``ndcg``, ``ndcg_se``, ``ndcg_lo``, ``ndcg_hi``, and so on."""
@@ -145,6 +145,11 @@ def lists_for(publication_ids: Collection[str], users: Collection[str]) -> pl.Ex
     return pl.col(c.PUBLICATION_ID).is_in(sorted(publication_ids)) & pl.col(c.USER_ID).is_in(people)
 
 
+def past_of(users: Collection[str], span: Interval) -> pl.Expr:
+    """Select all events of these users before the span's end."""
+    return pl.col(c.USER_ID).is_in(sorted(users)) & (pl.col(c.TIMESTAMP) < span.end)
+
+
 def prequential(
     events: pl.DataFrame,
     past: pl.DataFrame,
@@ -163,7 +168,7 @@ def prequential(
         `user_id`, `item_id`, `timestamp` of the target events; those outside the span are left out.
     past
         `user_id`, `item_id`, `timestamp` of all events, of whatever kind, of these users before the
-        span's end.
+        span's end (`past_of`).
     publications, lists
         Rows of `columns.PUBLICATIONS` and, of those `in_play`, of `columns.RECOMMENDATIONS`
         (`lists_for`).
@@ -307,8 +312,8 @@ def _row(rows: pl.DataFrame, version: str, name: str, k: int) -> LiveRow:
         events=rows.height,
         hit_rate=_mean(_hits(rows, _RANK, k), who),
         ndcg=_mean(days[_RANK].to_numpy() / best, whose),
-        base_hit_rate=_mean(_hits(rows, _BASE_RANK, k), who),
-        base_ndcg=_mean(days[_BASE_RANK].to_numpy() / best, whose),
+        base_only_hit_rate=_mean(_hits(rows, _BASE_RANK, k), who),
+        base_only_ndcg=_mean(days[_BASE_RANK].to_numpy() / best, whose),
     )
 
 

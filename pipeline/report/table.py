@@ -27,7 +27,7 @@ def nights_table(told: Mapping[str, Any]) -> str:
                     "reference" if row["lift"] is None else f"{row['lift']:+.1%}",
                 )
             )
-    lines = [_grid(header, rows), ""]
+    lines = [grid(header, rows), ""]
     for night in told["nights"]:
         reasons = night["reasons"] or [night["sentence"]]
         lines.append(f"{night['as_of'][:10]}  {night['decision']}: {reasons[0]}")
@@ -39,7 +39,7 @@ def nights_table(told: Mapping[str, Any]) -> str:
 def lists_table(rows: Iterable[Mapping[str, Any]], titles: Mapping[str, str]) -> str:
     """Return lists, a line an entry; the title where the catalogue has one."""
     header = ("user", "", "item", "title", "score", "slot", "reason")
-    return _grid(
+    return grid(
         header,
         [
             (
@@ -71,7 +71,8 @@ def history_table(entries: Iterable[Mapping[str, Any]]) -> str:
     return "\n".join(lines) or "nothing has been decided yet"
 
 
-def _grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return rows below their header, columns as wide as they need be."""
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
 
     def line(cells: Sequence[str]) -> str:

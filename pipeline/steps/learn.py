@@ -21,8 +21,10 @@ from pipeline.evaluation.gate import Judged
 from pipeline.models.contract import Recipe, Scorer
 from pipeline.models.families import load
 from pipeline.serving.recommend import fallback_list
+from pipeline.steps import salts
 from pipeline.steps.champion import PROMOTIONS, accepted_before, references
 from pipeline.steps.cost import fit, write_cost
+from pipeline.steps.live import write_live
 from pipeline.steps.memory import refuse_too_large
 from pipeline.steps.night import Night, decision_of, open_night, train_folder
 from pipeline.steps.run import Workspace
@@ -73,12 +75,15 @@ def train(ws: Workspace, run_id: str, recipe: str, *, progress: Progress = silen
         refuse_too_large(recipe, chosen, history, night.config.train)  # before any of it is tried
         chosen = settled(ws, night, chosen, split, tell)
         scorer, cost = fit(recipe, chosen, history, night.config.train, tell)
+        seconds, users = cost.fit_seconds, split.n_users
+        more = salts.further(chosen, history, scorer, users=users, seconds=seconds, progress=tell)
     except NightjarError as error:
         if recipe == night.champion_name:
             raise
         return Failure(step, error.sentence, error.exit_code)
     with night.run.draft(step) as draft:
         write_scorer(draft, recipe, chosen, scorer)
+        salts.write(draft, more)
         write_cost(draft, cost)
         draft.rows = history.n_users
     return night.run.ref(step)
@@ -87,6 +92,7 @@ def train(ws: Workspace, run_id: str, recipe: str, *, progress: Progress = silen
 def evaluate(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref:
     """Judge every trained recipe on the holdout, and tonight's champion recipe on stored ones."""
     from pipeline.evaluation.evaluate import evaluate as judge
+    from pipeline.evaluation.fits import averaged
 
     night = open_night(ws, run_id)
     if (ref := night.run.committed("evaluate")) is not None:
@@ -97,14 +103,28 @@ def evaluate(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref:
     with night.run.draft("evaluate") as draft:
         for name in trained(night):
             progress(f"evaluate {name}")
-            scorer = read_scorer(night.run, train_folder(name))
-            found = judge(
-                scorer, history, split, k=night.config.recommend.length, segments=segments
+            fits = salts.files(night.run, train_folder(name))
+            found = averaged(
+                [
+                    judge(
+                        read_scorer(night.run, train_folder(name), fit),
+                        history,
+                        split,
+                        k=night.config.recommend.length,
+                        segments=segments,
+                    )
+                    for fit in fits
+                ]
             )
             draft.frame(f"users-{name}", found.users)
-            summary[name] = {"metrics": dict(found.metrics), "coverage": found.coverage}
+            summary[name] = {
+                "metrics": dict(found.metrics),
+                "coverage": found.coverage,
+                "fits": len(fits),
+            }
         references = _references(ws, night, draft, history, split, segments, progress)
         draft.json("evaluation", {"recipes": summary, "references": references})
+        write_live(ws, night, split, draft, progress)
         draft.rows = split.n_users
     return night.run.ref("evaluate")
 
@@ -167,6 +187,7 @@ def judged(night: Night) -> tuple[Judged, ...]:
             users=night.run.frame("evaluate", f"users-{name}"),
             coverage=evaluation[name]["coverage"],
             k=night.config.recommend.length,
+            fits=evaluation[name]["fits"],
             tau=night.taus.get(night.recipes[name].model_dump()["family"]),
         )
         for name in trained(night)
@@ -256,10 +277,10 @@ def write_scorer(draft: Draft, name: str, recipe: Recipe, scorer: Scorer) -> Non
     draft.json("recipe", {"name": name, "recipe": dumped, "trained_on": scorer.trained_on})
 
 
-def read_scorer(run: Run, step: str) -> Scorer:
-    """Read a scorer that `write_scorer` wrote."""
+def read_scorer(run: Run, step: str, name: str = "scorer") -> Scorer:
+    """Read a scorer that `write_scorer` wrote, or one of its further fits by name."""
     family = run.json(step, "recipe")["recipe"]["family"]
-    return load(family, run.arrays(step, "scorer"))
+    return load(family, run.arrays(step, name))
 
 
 def read_history(run: Run, name: str) -> History:
