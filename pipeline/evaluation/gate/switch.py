@@ -129,13 +129,14 @@ def _guards(
     own, other = candidate.coverage or 0.0, champion.coverage or 0.0
     limit = config.coverage_ratio * other
     text = f"coverage of {candidate.name} {own:.1%}, of {champion.name} {other:.1%}"
+    calmed = math.sqrt(min(candidate.fits, champion.fits))
     return [
         RuleResult("switch.coverage", candidate.name, own, limit, verdict(own >= limit), text),
         *slice_rules(
             "switch",
             candidate.name,
             (candidate.users, champion.users),
-            (tau_of(candidate, config), tau_of(champion, config)),
+            (tau_of(candidate, config) / calmed, tau_of(champion, config) / calmed),
             config.slice_alpha_switch,
             config,
         ),

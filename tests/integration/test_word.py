@@ -1,0 +1,122 @@
+"""A person's word: what a night kept back goes live by name and reason, and never by accident."""
+
+import shutil
+
+import pytest
+
+from pipeline.errors import ConfigError, GateError
+from pipeline.steps.champion import ACCEPTANCE, ANCHOR, PUBLICATION
+from pipeline.steps.ingest import feedback
+from pipeline.steps.mirror import registry
+from pipeline.steps.night import decision_of
+from pipeline.steps.retrain import nightly
+from pipeline.steps.run import Workspace
+from pipeline.steps.word import accept_run, anchor_now
+from tests.worlds import CONFIG, NIGHTS, catalogue, land, purchases
+
+WORD = {"by": "Ada", "because": "the tastes have changed"}
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory, workspace):
+    """A first night, and a second one that is blocked because everybody's taste has changed."""
+    home = tmp_path_factory.mktemp("word") / "home"
+    ws = workspace(home, CONFIG.replace("[recipes.mad]", "[recipes.other]"))
+    catalogue(home)
+    land(home, purchases(), NIGHTS[0])
+    feedback(ws, NIGHTS[0])
+    first = nightly(ws, NIGHTS[0])
+    land(home, purchases(tastes=1, seed=7), NIGHTS[1], NIGHTS[0])
+    feedback(ws, NIGHTS[1])
+    second = nightly(ws, NIGHTS[1])
+    assert (first.decision, second.decision) == ("first", "block")
+    return home, first.run_id, second.run_id
+
+
+@pytest.fixture
+def copy(shop, tmp_path):
+    shutil.copytree(shop[0], tmp_path / "home")
+    return Workspace.open(tmp_path / "home"), shop[1], shop[2]
+
+
+def lines(ws, type_):
+    return [entry for entry in ws.ledger.entries() if entry["type"] == type_]
+
+
+def test_a_blocked_night_goes_live_when_somebody_accepts_it(copy):
+    ws, _, run_id = copy
+    line = accept_run(ws, run_id, **WORD)
+    assert (line["type"], line["kind"], line["by"]) == (ACCEPTANCE, "refresh", "Ada")
+    assert line["sentence"].startswith("refresh, accepted by Ada: the tastes have changed; ")
+    # The same word twice is one line, and the night goes on where it stopped.
+    assert accept_run(ws, run_id, **WORD) == line
+    assert len(lines(ws, ACCEPTANCE)) == 1
+    ended = nightly(ws, NIGHTS[1])
+    assert (ended.run_id, ended.status, ended.decision) == (run_id, "done", "refresh")
+    assert ended.publication_id == f"p-{run_id}"
+    assert ended.exit_code == 0
+    assert lines(ws, PUBLICATION)[-1]["run_id"] == run_id
+    assert registry(ws).aliases()["champion"] == int(ended.model_version)
+    assert nightly(ws, NIGHTS[1]).status == "already_done"
+    # What the gate had said stays in the run.
+    assert ws.run(run_id).json("gate", "decision")["kind"] == "block"
+    assert decision_of(ws.run(run_id))["kind"] == "refresh"
+
+
+def test_the_next_night_builds_on_what_was_accepted(copy):
+    ws, _, run_id = copy
+    accept_run(ws, run_id, **WORD)
+    nightly(ws, NIGHTS[1])
+    land(ws.home, purchases(tastes=1, seed=7), NIGHTS[2], NIGHTS[1])
+    feedback(ws, NIGHTS[2])
+    third = nightly(ws, NIGHTS[2])
+    told = ws.run(third.run_id).json("evaluate", "evaluation")["references"]
+    assert told["last"]["run_id"] == run_id
+
+
+def test_nobody_accepts_what_has_gone_on(copy):
+    ws, first, run_id = copy
+    with pytest.raises(ConfigError, match="has gone on"):
+        accept_run(ws, first, **WORD)
+    with pytest.raises(ConfigError, match="there is no run"):
+        accept_run(ws, "20240101T000000Z-00000000", **WORD)
+    for missing in ({"by": " "}, {"because": ""}):
+        with pytest.raises(ConfigError, match="is empty"):
+            accept_run(ws, run_id, **WORD | missing)
+    accept_run(ws, run_id, **WORD)
+    nightly(ws, NIGHTS[1])
+    line = accept_run(ws, run_id, by="Bob", because="late")  # the first word stands
+    assert line["by"] == "Ada"
+
+
+def test_nobody_accepts_what_was_never_judged(copy, monkeypatch):
+    ws, _, run_id = copy
+    from pipeline.steps import word
+
+    def spoilt(run, *_, **__):
+        raise GateError("nobody can accept what was not judged: half of the catalogue is gone")
+
+    monkeypatch.setattr(word, "accept", spoilt)
+    with pytest.raises(GateError, match="half of the catalogue"):
+        accept_run(ws, run_id, **WORD)
+    assert lines(ws, ACCEPTANCE) == []
+    assert ws.run(run_id).committed("accept") is None
+
+
+def test_an_anchor_is_set_by_hand_and_counts_from_then_on(copy):
+    ws, _, run_id = copy
+    line = anchor_now(ws, **WORD)
+    assert line["type"] == ANCHOR
+    assert line == anchor_now(ws, by="Bob", because="again")
+    decision = ws.run(run_id).json("gate", "decision")
+    champion = lines(ws, PUBLICATION)[-1]
+    ratios = {r["recipe_hash"]: r["ratio"] for r in decision["ratios"]}
+    own = line["anchor"]
+    assert own["recipe_hash"] in ratios
+    assert line["recipe"] == champion["name"]
+    land(ws.home, purchases(tastes=1, seed=7), NIGHTS[2], NIGHTS[1])
+    feedback(ws, NIGHTS[2])
+    third = nightly(ws, NIGHTS[2])
+    anchor = ws.run(third.run_id).json("gate", "decision")["anchor"]
+    if third.decision in ("refresh", "keep", "block"):
+        assert anchor == own
