@@ -1,0 +1,229 @@
+"""The gate held against the truth: how often it is wrong, and what it finds, on one's own data.
+
+Promises: the truth is known, for the sides are fits of one recipe that differ in their dice alone,
+or one of them with a change of known size planted in it; the tests are those of a night
+(`difference`, `is_proved`, `Account`); a cut-off is tested with the spread over seeds (τ) of the
+others, as a night is with one that was measured before it; neither pseudonyms nor the order of
+anything count.
+
+What one block's test lets pass, at h = max(z_{α/M}, margin/se), margin the least lift of a switch:
+
+    rate = Φ̄(h/√v̂),  v̂ = var(D)/se²,  its upper limit with v̂·df/χ²_{.05,df},  df = C·(K − 1)
+
+D is the lift of one salt over another, its variance twice that over the K salts, pooled over the C
+cut-offs; se is what a night would use there, with the τ measured here. As that τ comes from the
+same fits, v̂ cannot exceed 1, and what counts is the limit: so far may the true spread lie above
+the measured one, in 95 of 100 calibrations.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from pipeline.base import Interval
+from pipeline.errors import GateError
+from pipeline.evaluation.calibration import Calibration, Replay
+from pipeline.evaluation.compare import Difference, difference
+from pipeline.evaluation.gate import GateConfig, is_proved, threshold
+from pipeline.evaluation.gate.account import Account, Key
+from pipeline.evaluation.gate.rules import points_needed
+from pipeline.evaluation.holdout import NDCG
+from pipeline.evaluation.salts import SaltedBlock, salt_variance, seed_spread
+
+SALTS: Final = 8
+CUTOFFS: Final = 4
+LEAST_CUTOFFS: Final = 2
+PLANTED: Final = 0.03
+"""Loss that is planted, about; its true size is measured."""
+_LEVEL: Final = 0.05
+
+
+def clopper_pearson_upper(passed: int, of: int) -> float:
+    """Return the one-sided 95 % upper limit of a share (Clopper and Pearson 1934)."""
+    return 1.0 if passed >= of else float(stats.beta.ppf(1 - _LEVEL, passed + 1, of - passed))
+
+
+def replay(
+    blocks: Sequence[tuple[float, float, Interval] | None], points: float, min_lift: float
+) -> Replay:
+    """Run an account over blocks, oldest first.
+
+    Parameters
+    ----------
+    blocks
+        Lift, its variance, and when; None for a block that could not be judged.
+    points, min_lift
+        What a switch needs.
+    """
+    account = Account(Key("champion", "candidate", NDCG, 0, 0))
+    path, switched = [], None
+    for number, block in enumerate(blocks, start=1):
+        if block is not None:
+            account = account.add(*block)
+        path.append(account.log_points)
+        enough = account.log_points >= math.log(points) and account.lift >= min_lift
+        if switched is None and enough:
+            switched = number
+    return Replay(tuple(path), switched)
+
+
+def calibrate(blocks: Sequence[SaltedBlock], config: GateConfig) -> Calibration:
+    """Measure the gate's own error rate and power.
+
+    Parameters
+    ----------
+    blocks
+        Disjoint ones, of equally many salts, at least 2 of each, in any order.
+
+    Raises
+    ------
+    GateError
+        Fewer than two blocks have users enough, and a champion that hits somebody.
+    """
+    blocks = _usable(blocks, config)
+    salts = len(blocks[0].upright)
+    every = _share(blocks)
+    worse = [np.where(_picked(block, every), block.turned, block.upright) for block in blocks]
+    taus = [_tau_of_others(blocks, block) for block in blocks]
+    pairs = [(a, b) for a in range(salts) for b in range(salts) if a != b]
+    same = _Table([b.upright for b in blocks], [b.upright for b in blocks], taus, config)
+    more = _Table([b.upright for b in blocks], worse, taus, config)
+    points = points_needed(config, 1)
+    whens = [block.holdout for block in blocks]
+    tests = [test for pair in pairs for test in same.tests(*pair)]
+    apart = [test for a in range(0, salts - 1, 2) for test in same.tests(a, a + 1)]
+    bound = threshold(config, 1)
+    passed, hits = (sum(is_proved(t, bound, config) for t in some) for some in (tests, apart))
+    t = np.array([test.t for test in tests if test.underpowered is None])
+    return Calibration(
+        users=tuple(block.n_users for block in blocks),
+        salts=salts,
+        mean=float(np.mean([block.upright.mean() for block in blocks])),
+        threshold=points,
+        min_lift=config.min_lift,
+        passed=passed,
+        pairs=len(tests),
+        disjoint_passed=hits,
+        disjoint_pairs=len(apart),
+        disjoint_upper=clopper_pearson_upper(hits, len(apart)),
+        sd_z=float(np.sqrt(np.mean(t**2))) if len(t) else 0.0,
+        planted=_lift(blocks, worse),
+        every=every,
+        equal=tuple(replay(same.blocks(*p, whens), points, config.min_lift) for p in pairs),
+        better=tuple(replay(more.blocks(*p, whens), points, config.min_lift) for p in pairs),
+        **false_rate([block.upright for block in blocks], bound, config.min_lift),
+    )
+
+
+@dataclass(frozen=True)
+class _Table:
+    """Every salt of one side against every salt of the other, block by block."""
+
+    candidates: Sequence[NDArray[np.float64]]
+    champions: Sequence[NDArray[np.float64]]
+    taus: Sequence[float]
+    config: GateConfig
+
+    def tests(self, candidate: int, champion: int) -> list[Difference]:
+        return [
+            difference(
+                ours[candidate],
+                theirs[champion],
+                tau_candidate=tau,
+                tau_champion=tau,
+                min_users=self.config.min_users,
+                min_nonzero=self.config.min_nonzero,
+            )
+            for ours, theirs, tau in zip(self.candidates, self.champions, self.taus, strict=True)
+        ]
+
+    def blocks(
+        self, candidate: int, champion: int, whens: Sequence[Interval]
+    ) -> list[tuple[float, float, Interval] | None]:
+        tests = self.tests(candidate, champion)
+        return [
+            (test.x, test.v, when) if test.underpowered is None and test.v > 0 else None
+            for test, when in zip(tests, whens, strict=True)
+        ]
+
+
+def _usable(blocks: Sequence[SaltedBlock], config: GateConfig) -> list[SaltedBlock]:
+    found = sorted(
+        (b for b in blocks if b.n_users >= config.min_users and (b.upright.mean(axis=1) > 0).all()),
+        key=lambda block: block.holdout.start,
+    )
+    if len(found) < LEAST_CUTOFFS:
+        raise GateError(
+            f"{len(found)} of {len(blocks)} cut-offs have {config.min_users:,} users and a "
+            f"champion that hits any of them; a calibration needs {LEAST_CUTOFFS}"
+        )
+    return found
+
+
+def _tau_of_others(blocks: Sequence[SaltedBlock], block: SaltedBlock) -> float:
+    return seed_spread([other.upright for other in blocks if other is not block])
+
+
+def _share(blocks: Sequence[SaltedBlock]) -> int:
+    """Return which n-th list must stand upside down for a loss of about `PLANTED`."""
+    losses = [1 - block.turned.mean() / block.upright.mean() for block in blocks]
+    return max(1, round(float(np.mean(losses)) / PLANTED))
+
+
+def _picked(block: SaltedBlock, every: int) -> NDArray[np.bool_]:
+    """``(n,)`` bool: every n-th user, in the order of what lists are worth to them.
+
+    By value, not by id, so that it hangs on no pseudonym; who ties in all values is alike.
+    """
+    order = np.lexsort([*block.turned[::-1], *block.upright[::-1], block.upright.mean(axis=0)])
+    picked = np.zeros(block.n_users, np.bool_)
+    picked[order[every // 2 :: every]] = True
+    return picked
+
+
+def _lift(blocks: Sequence[SaltedBlock], worse: Sequence[NDArray[np.float64]]) -> float:
+    """Return what was planted, pooled over cut-offs and fits, relative to the worse side."""
+    lifts = [b.upright.mean() / w.mean() - 1 for b, w in zip(blocks, worse, strict=True)]
+    return float(np.mean(lifts))
+
+
+def false_rate(
+    blocks: Sequence[NDArray[np.float64]], bound: float, margin: float
+) -> dict[str, Any]:
+    """Return how often one block's test would let an equal candidate pass, as the module says.
+
+    Parameters
+    ----------
+    blocks
+        ``(salts, n)`` values each.
+    bound, margin
+        The test's level α/M, and the lift that it asks for.
+
+    Returns
+    -------
+    dict
+        `tau`, `z`, `se`, `v_hat`, `df`, `rate`, `rate_upper`.
+    """
+    tau = seed_spread(blocks)
+    parts = [salt_variance(values) for values in blocks]
+    spread = 2 * float(np.mean([total for total, _ in parts]))
+    v = 2 * float(np.mean([users for _, users in parts])) + 2 * tau**2
+    df = len(blocks) * (len(blocks[0]) - 1)
+    z = float(stats.norm.isf(bound))
+    found = {"tau": tau, "z": z, "se": math.sqrt(v), "df": df}
+    if spread == 0:
+        return found | {"v_hat": 0.0, "rate": 0.0, "rate_upper": 0.0}
+    height, v_hat = max(z, margin / math.sqrt(v)), spread / v
+    upper = v_hat * df / float(stats.chi2.ppf(_LEVEL, df))
+    return found | {
+        "v_hat": v_hat,
+        "rate": float(stats.norm.sf(height / math.sqrt(v_hat))),
+        "rate_upper": float(stats.norm.sf(height / math.sqrt(upper))),
+    }

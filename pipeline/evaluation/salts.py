@@ -1,0 +1,103 @@
+"""Fits of one recipe that differ in their dice alone: what lists are worth, how far they part.
+
+Promises: lists are made and judged as `evaluate` does it; of every fit only values per user are
+kept.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.base import Interval
+from pipeline.data.matrix import History
+from pipeline.data.split import Split
+from pipeline.evaluation.holdout import lists_of, refuse_leaks, rows_of, truth_of
+from pipeline.evaluation.metrics import ndcg
+from pipeline.models.contract import Scorer
+from pipeline.models.topk import Lists
+
+
+@dataclass(frozen=True)
+class SaltedBlock:
+    """What the lists of some fits of one recipe were worth to the users of one holdout.
+
+    Attributes
+    ----------
+    upright
+        ``(salts, n)`` float64 NDCG, a row a fit, a column a user.
+    turned
+        The same of the same lists turned upside down.
+    """
+
+    holdout: Interval
+    upright: NDArray[np.float64]
+    turned: NDArray[np.float64]
+
+    @property
+    def n_users(self) -> int:
+        """Number of users who judged."""
+        return int(self.upright.shape[1])
+
+
+def list_values(
+    scorer: Scorer, history: History, split: Split, k: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Judge a scorer as `evaluate` does, and the same lists turned upside down.
+
+    Returns
+    -------
+    tuple
+        Two ``(n_users,)`` float64 arrays of NDCG, users in the order of their ids.
+
+    Raises
+    ------
+    GateError
+        As `evaluate`.
+    """
+    refuse_leaks(scorer, history, split)
+    history = history.over(scorer.item_ids)
+    judged = history.rows(rows_of(split.users.to_list(), history.user_ids))
+    lists = lists_of(scorer, judged, k, judged.seen if split.policy == "discovery" else None)
+    truth = truth_of(split.truth, judged.user_ids, history.item_ids)
+    return ndcg(lists, truth, k), ndcg(turned(lists), truth, k)
+
+
+def turned(lists: Lists) -> Lists:
+    """Return the same lists with the last item first; the scores stand as they stood."""
+    starts = np.repeat(lists.indptr[:-1], lists.counts)
+    ends = np.repeat(lists.indptr[1:], lists.counts)
+    return Lists(lists.indptr, lists.item[starts + ends - 1 - np.arange(len(lists.item))],
+                 lists.score)  # fmt: skip
+
+
+def salt_variance(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Split what fits differ in: a two-way analysis of variance of salts × users, one block.
+
+    Parameters
+    ----------
+    values
+        ``(salts, n)``; salts and n ≥ 2, of a mean above 0.
+
+    Returns
+    -------
+    tuple
+        MS_salt/n and MS_resid/n, both relative to the mean squared: the variance of a fit's mean,
+        and the part of it that the luck of the users explains.
+    """
+    salts, n = values.shape
+    means = values.mean(axis=1)
+    level = float(values.mean())
+    rest = values - means[:, None] - values.mean(axis=0) + level
+    by_users = float((rest**2).sum()) / ((salts - 1) * (n - 1)) / n
+    return float(means.var(ddof=1)) / level**2, by_users / level**2
+
+
+def seed_spread(blocks: Sequence[NDArray[np.float64]]) -> float:
+    """Return τ, pooled over blocks: √max(0, (MS_salt − MS_resid)/n)/mean."""
+    parts = [salt_variance(values) for values in blocks]
+    return math.sqrt(max(0.0, float(np.mean([total - users for total, users in parts]))))

@@ -1,0 +1,262 @@
+"""What can go wrong with a calibration: a rate that flatters, a τ that is luck, a planted change
+of another size than said, figures that hang on pseudonyms or order."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from datetime import timedelta
+
+import numpy as np
+import polars as pl
+import pytest
+from scipy import stats
+
+from pipeline import columns as c
+from pipeline.base import Interval
+from pipeline.data.matrix import WEIGHT, build_history
+from pipeline.data.split import SplitConfig, split
+from pipeline.errors import GateError
+from pipeline.evaluation.calibrate import (
+    CUTOFFS,
+    PLANTED,
+    SALTS,
+    calibrate,
+    clopper_pearson_upper,
+    false_rate,
+    replay,
+)
+from pipeline.evaluation.calibration import Calibration
+from pipeline.evaluation.evaluate import NDCG, evaluate
+from pipeline.evaluation.gate import GateConfig
+from pipeline.evaluation.gate.account import Account, Key
+from pipeline.evaluation.salts import SaltedBlock, list_values, salt_variance, seed_spread, turned
+from pipeline.models.factorize import Als
+from pipeline.models.topk import Lists
+from tests.unit.evaluation.test_gate import AS_OF
+from tests.windows import END
+
+DAY = timedelta(days=1)
+CONFIG = GateConfig()
+BOUND = 0.002
+MARGIN = 0.01
+
+
+def whens(count: int) -> list[Interval]:
+    return [Interval(AS_OF - 28 * (n + 1) * DAY, AS_OF - 28 * n * DAY) for n in range(count)]
+
+
+def values(rng, n: int, tau: float, salts: int = SALTS, noise: float = 0.05):
+    """Users of one taste; each fit has luck with single users, and with all of them (τ)."""
+    taste = rng.uniform(0.1, 0.5, n)
+    luck = tau * 0.3 * rng.standard_normal((salts, 1))
+    return taste + luck + noise * rng.standard_normal((salts, n))
+
+
+def shop(seed=0, n=1000, tau=0.002, cutoffs=CUTOFFS, worth=0.6) -> list[SaltedBlock]:
+    rng = np.random.default_rng(seed)
+    found = [(when, values(rng, n, tau)) for when in whens(cutoffs)]
+    return [SaltedBlock(when, upright, worth * upright) for when, upright in found]
+
+
+# τ and the rate -----------------------------------------------------------------------------------
+
+
+def test_tau_is_the_seeds_spread_and_not_the_users_luck():
+    rng = np.random.default_rng(0)
+    assert seed_spread([values(rng, 400, 0.02) for _ in range(40)]) == pytest.approx(0.02, rel=0.15)
+    # The users' luck alone moves a mean of 400 by 0.05/√400/0.3 = 0.8 %.
+    assert seed_spread([values(rng, 400, 0.0) for _ in range(40)]) < 0.003
+
+
+def test_the_analysis_of_variance_is_the_textbook_one():
+    found = values(np.random.default_rng(1), 50, 0.05)
+    total, users = salt_variance(found)
+    salts, n = found.shape
+    fit = found.mean(1, keepdims=True) + found.mean(0) - found.mean()
+    ms_salt = n * ((found.mean(1) - found.mean()) ** 2).sum() / (salts - 1)
+    ms_rest = ((found - fit) ** 2).sum() / ((salts - 1) * (n - 1))
+    assert total == pytest.approx(ms_salt / n / found.mean() ** 2)
+    assert users == pytest.approx(ms_rest / n / found.mean() ** 2)
+    pairs = [(a, b) for a in range(salts) for b in range(a)]
+    apart = [np.var(found[a] - found[b], ddof=1) / n for a, b in pairs]
+    assert 2 * users == pytest.approx(np.mean(apart) / found.mean() ** 2)
+
+
+def test_the_limit_is_the_one_of_28_degrees_of_freedom():
+    rng = np.random.default_rng(2)
+    found = false_rate([values(rng, 500, 0.02) for _ in range(CUTOFFS)], BOUND, 0.0)
+    assert found["df"] == 28
+    assert found["v_hat"] == pytest.approx(1.0)
+    assert found["rate"] == pytest.approx(0.002)
+    assert found["rate_upper"] == pytest.approx(0.013, abs=0.0005)  # the procedure's own figure
+
+
+@pytest.mark.parametrize("tau", [0.0, 0.004, 0.02])
+def test_the_limit_covers_the_true_rate(tau):
+    rng = np.random.default_rng(3)
+    n, noise, covered, tries = 200, 0.05, 0, 400
+    truth = 2 * (noise**2 / n / 0.3**2 + tau**2)
+    for _ in range(tries):
+        blocks = [
+            0.3 * (1 + tau * rng.standard_normal((SALTS, 1)))
+            + noise * rng.standard_normal((SALTS, n))
+            for _ in range(CUTOFFS)
+        ]
+        found = false_rate(blocks, BOUND, 0.0)
+        true = stats.norm.sf(found["z"] * found["se"] / math.sqrt(truth))
+        covered += found["rate_upper"] >= true
+    assert 0.92 <= covered / tries <= 0.98
+
+
+def test_a_margin_above_the_test_bounds_the_rate_where_blocks_are_large():
+    rng = np.random.default_rng(4)
+    blocks = [values(rng, 4000, 0.0001) for _ in range(CUTOFFS)]
+    found = false_rate(blocks, BOUND, 0.03)
+    assert found["rate"] < false_rate(blocks, BOUND, 0.0)["rate"] / 10
+
+
+def test_clopper_and_pearson():
+    assert clopper_pearson_upper(0, 149) == pytest.approx(0.0199, abs=1e-4)
+    assert clopper_pearson_upper(0, 16) == pytest.approx(1 - 0.05 ** (1 / 16))
+    assert clopper_pearson_upper(16, 16) == 1.0
+
+
+# Replays ------------------------------------------------------------------------------------------
+
+
+def test_a_replay_is_an_account_that_switches_with_points_and_lift():
+    blocks = [(0.03, 1e-4, when) for when in reversed(whens(6))]
+    found = replay(blocks, 500.0, MARGIN)
+    account = Account(Key("a", "b", NDCG, 20, 28))
+    for number, block in enumerate(blocks, start=1):
+        account = account.add(*block)
+        assert found.log_points[number - 1] == account.log_points
+        if found.switched == number:
+            assert account.points >= 500
+            assert replay(blocks[: number - 1], 500.0, MARGIN).switched is None
+            break
+    else:
+        raise AssertionError("a lift of three standard errors a block was never found")
+    assert replay(blocks, 500.0, 0.031).switched is None
+    assert replay([None, *blocks], 500.0, MARGIN).switched == found.switched + 1
+
+
+def test_equal_fits_do_not_switch_and_a_planted_change_is_found():
+    found = calibrate(shop(), CONFIG)
+    assert (found.pairs, found.disjoint_pairs, found.df) == (224, 16, 28)
+    assert (len(found.equal), len(found.better)) == (56, 56)
+    assert (found.passed, found.disjoint_passed, found.switched) == (0, 0, 0)
+    assert found.sd_z == pytest.approx(1.0, abs=0.25)
+    assert found.threshold == 500
+    assert found.power == 1.0
+    assert found.dice
+
+
+def test_what_is_planted_has_about_the_size_that_was_wanted_and_is_measured():
+    for worth in (0.5, 0.8, 0.9):
+        blocks = shop(worth=worth)
+        found = calibrate(blocks, CONFIG)
+        assert found.planted == pytest.approx(PLANTED, rel=0.25)
+        assert found.planted == pytest.approx((1 - worth) / found.every, rel=0.1)
+    assert calibrate(shop(worth=0.99), CONFIG).every == 1
+
+
+def test_a_smaller_block_finds_less():
+    assert calibrate(shop(n=200), CONFIG).power < calibrate(shop(n=1000), CONFIG).power
+
+
+def test_more_seed_luck_is_seen_and_does_not_switch():
+    calm, wild = calibrate(shop(), CONFIG), calibrate(shop(tau=0.02), CONFIG)
+    assert wild.tau == pytest.approx(0.02, rel=0.4)
+    assert wild.power < calm.power
+    assert wild.switched == 0
+    assert wild.rate_upper < 0.02
+
+
+# Bad and odd input --------------------------------------------------------------------------------
+
+
+def test_a_recipe_without_dice_has_no_rate_and_still_a_power():
+    same = [
+        replace(block, upright=np.tile(block.upright[0], (SALTS, 1)),
+                turned=np.tile(block.turned[0], (SALTS, 1)))
+        for block in shop()
+    ]  # fmt: skip
+    found = calibrate(same, CONFIG)
+    assert (found.tau, found.v_hat, found.rate, found.rate_upper) == (0.0, 0.0, 0.0, 0.0)
+    assert (found.passed, found.switched, found.dice) == (0, 0, False)
+    assert found.power == 1.0
+
+
+def test_neither_the_order_of_blocks_nor_that_of_users_counts():
+    blocks = shop(n=300)
+    order = np.random.default_rng(5).permutation(300)
+    mixed = [
+        replace(block, upright=block.upright[:, order], turned=block.turned[:, order])
+        for block in reversed(blocks)
+    ]
+    ours, theirs = calibrate(blocks, CONFIG).to_dict(), calibrate(mixed, CONFIG).to_dict()
+    for one, other in zip(ours.pop("equal"), theirs.pop("equal"), strict=True):
+        np.testing.assert_allclose(one["log_points"], other["log_points"], rtol=1e-6, atol=1e-9)
+    for one, other in zip(ours.pop("better"), theirs.pop("better"), strict=True):
+        np.testing.assert_allclose(one["log_points"], other["log_points"], rtol=1e-6, atol=1e-9)
+    assert ours.pop("users") == theirs.pop("users")
+    assert ours == pytest.approx(theirs)
+
+
+def test_too_few_users_or_hits_are_refused_in_words():
+    with pytest.raises(GateError, match="0 of 4 cut-offs have 200 users"):
+        calibrate(shop(n=150), CONFIG)
+    blocks = shop()
+    dead = [replace(b, upright=0 * b.upright, turned=0 * b.turned) for b in blocks[:3]]
+    with pytest.raises(GateError, match=r"1 of 4 cut-offs .* needs 2"):
+        calibrate([*dead, blocks[3]], CONFIG)
+    assert calibrate([*dead[:2], *blocks[2:]], CONFIG).users == (1000, 1000)
+
+
+def test_it_is_written_and_read_back():
+    found = calibrate(shop(n=250), CONFIG)
+    assert Calibration.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+
+
+# Values of lists ----------------------------------------------------------------------------------
+
+
+def test_lists_stand_upside_down():
+    lists = Lists(
+        np.array([0, 3, 3, 5]),
+        np.array([4, 2, 7, 1, 0], np.int32),
+        np.array([3, 2, 1, 2, 1], np.float32),
+    )
+    found = turned(lists)
+    assert [found.of(row).tolist() for row in range(3)] == [[7, 2, 4], [], [0, 1]]
+
+
+@pytest.mark.parametrize("seen", ["repeat", "discovery"])
+def test_values_are_those_of_an_evaluation(seen):
+    rng = np.random.default_rng(6)
+    n = 6000
+    events = pl.DataFrame(
+        {
+            c.USER_ID: [f"u{x:03}" for x in rng.integers(0, 200, n)],
+            c.ITEM_ID: [f"i{x:03}" for x in rng.geometric(0.05, n) % 60],
+            c.KIND: ["purchase"] * n,
+            c.VALUE: np.ones(n),
+            c.TIMESTAMP: [END - timedelta(days=float(d)) for d in rng.uniform(0.1, 60, n)],
+        },
+        schema_overrides={c.TIMESTAMP: c.INSTANT},
+    )
+    parts = split(events, END, SplitConfig(seen=seen, min_users=20), first=False)
+    past = events.filter(pl.col(c.TIMESTAMP) < parts.cutoff)
+    weighed = past.with_columns(pl.lit(1.0, pl.Float32).alias(WEIGHT))
+    history = build_history(weighed, parts.cutoff)
+    scorer = Als(factors=4, iterations=2).train(history, salt=3)
+    upright, upside_down = list_values(scorer, history, parts, 10)
+    expected = evaluate(scorer, history, parts, k=10).users
+    assert upright.tolist() == expected.sort(c.USER_ID)[NDCG].to_list()
+    assert 0 < upside_down.mean() < upright.mean()
+    late = replace(parts, holdout=Interval(parts.cutoff - DAY, parts.holdout.end))
+    with pytest.raises(GateError, match="into the holdout"):
+        list_values(scorer, history, late, 10)
