@@ -1,7 +1,19 @@
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
+from pipeline.base import format_instant
+from pipeline.errors import ConfigError
 from pipeline.models.families import default_recipes
-from pipeline.steps.champion import Champion, accepted_before, last_block_days, references
+from pipeline.steps.champion import (
+    CALIBRATION,
+    PUBLICATION,
+    Champion,
+    accepted_before,
+    last_block_days,
+    references,
+    seed_spreads,
+)
 
 NIGHT = datetime(2024, 6, 1, 9, tzinfo=UTC)
 
@@ -65,3 +77,29 @@ def test_the_first_night_says_nothing_of_how_long_a_holdout_must_be():
     assert last_block_days(nights[:1], NIGHT) is None
     assert last_block_days(nights, NIGHT) == 14
     assert last_block_days(nights, NIGHT - timedelta(days=4)) == 7
+
+
+def test_a_champion_whose_recipe_no_longer_loads_is_named():
+    line = {**accepted(1)[0].to_dict(), "type": PUBLICATION}
+    for recipe, words in (
+        ({"family": "gone"}, "not a recipe: .*'gone'"),
+        ({**line["recipe"], "factors": 0}, "not a recipe: als.factors"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            accepted_before([{**line, "recipe": recipe}], NIGHT)
+
+
+def test_a_seed_spread_counts_for_ninety_days_and_the_same_task():
+    def line(age, tau, family="als", policy="repeat", k=20):
+        at = format_instant(NIGHT - timedelta(days=age))
+        told = {"family": family, "policy": policy, "k": k, "tau": tau}
+        return {"type": CALIBRATION, "as_of": at, **told}
+
+    lines = [line(10, 0.002), line(90, 0.009), line(1, 0.5, policy="discovery"), line(1, 0.6, k=10)]
+    lines += [
+        line(91, 0.1, family="svd"),
+        line(-1, 0.2, family="ease"),
+        line(90, 0.3, family="bpr"),
+    ]
+    assert seed_spreads(lines, NIGHT, "repeat", 20) == {"als": 0.002, "bpr": 0.3}
+    assert seed_spreads([], NIGHT, None, 20) == {}
