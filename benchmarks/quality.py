@@ -35,8 +35,9 @@ from benchmarks.command import ROOT, parser, tell
 from pipeline import columns as c
 from pipeline.base import Progress
 from pipeline.data.matrix import WEIGHT, History, build_history
+from pipeline.evaluation.catalogue import coverage
 from pipeline.evaluation.holdout import lists_of, truth_of
-from pipeline.evaluation.metrics import Truth, coverage, ndcg, recall
+from pipeline.evaluation.metrics import Truth, ndcg, recall
 from pipeline.models.contract import Scorer
 from pipeline.models.families import recipe_from
 from pipeline.steps.cost import Cost, fit

@@ -34,7 +34,7 @@ from pipeline.evaluation.compare import Difference, difference
 from pipeline.evaluation.gate import GateConfig, is_proved, threshold
 from pipeline.evaluation.gate.account import Account, Key
 from pipeline.evaluation.gate.rules import points_needed
-from pipeline.evaluation.holdout import NDCG
+from pipeline.evaluation.metrics import NDCG
 from pipeline.evaluation.salts import SaltedBlock, salt_variance, seed_spread
 
 SALTS: Final = 8

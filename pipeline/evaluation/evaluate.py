@@ -2,31 +2,40 @@
 
 Promises: a scorer, or a history, that reaches into the holdout is refused; lists are the best k of
 the whole catalogue under the holdout's seen policy, never a sample; equal inputs give equal values.
+What each metric is: `evaluation.metrics` (right or wrong) and `evaluation.catalogue` (what else).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
 import scipy.sparse as sp
 from numpy.typing import NDArray
-from scipy import stats
 
 from pipeline import columns as c
 from pipeline.base import Interval, to_utc
 from pipeline.data.matrix import History
 from pipeline.data.split import Split
 from pipeline.data.truth import Policy
+from pipeline.evaluation.catalogue import (
+    COVERAGE,
+    DIVERSITY,
+    GINI,
+    NOVELTY,
+    categories_over,
+    coverage,
+    diversity,
+    gini,
+    novelty,
+    self_information,
+)
 from pipeline.evaluation.holdout import (
-    AT_ONCE,
-    HIT_RATE,
-    NDCG,
-    RECALL,
     SLICE,
     lists_of,
     moved,
@@ -35,25 +44,27 @@ from pipeline.evaluation.holdout import (
     truth_of,
     values_of,
 )
-from pipeline.evaluation.metrics import Truth, coverage
+from pipeline.evaluation.intervals import means
+from pipeline.evaluation.metrics import HIT_RATE, NDCG, RECALL, Truth, measure
 from pipeline.evaluation.ratings import rating_errors
 from pipeline.evaluation.slices import new_items
 from pipeline.models.contract import Scorer
 from pipeline.models.topk import Lists
 
-COVERAGE: Final = "coverage"
 USERS: Final = "users"
 
-_RESAMPLES: Final = 500
-_LEVEL: Final = (0.025, 0.975)
-# How often one draw of n from n takes one user: a Poisson count of mean 1, read from its quantiles.
-_POISSON: Final = stats.poisson.ppf((np.arange(1 << 16) + 0.5) / (1 << 16), 1.0)
+SHORT: Final = 10
+"""Every metric is also taken at this depth, at which others tell theirs."""
 
 __all__ = [
     "COVERAGE",
+    "DIVERSITY",
+    "GINI",
     "HIT_RATE",
     "NDCG",
+    "NOVELTY",
     "RECALL",
+    "SHORT",
     "SLICE",
     "USERS",
     "Evaluation",
@@ -78,9 +89,11 @@ class Evaluation:
     coverage
         Share of the catalogue in the lists of the judged users.
     metrics
-        By name (`metric_name`): means, ``_lo`` and ``_hi`` of their 95 % bootstrap intervals, and
-        the number of users of each slice. What has no user has no metric. Of a scorer that
-        predicts ratings, where the holdout has any: `rmse`, `mae`, and `ratings`, their number.
+        By name (`metric_name`), at `k` and at `SHORT`: means of every metric of a user with
+        ``_lo`` and ``_hi`` of their 95 % bootstrap intervals, `coverage` and `gini`; at `k` the
+        NDCG of each slice, and its number of users. What has no user has no metric; without
+        categories there is no `diversity`. Of a scorer that predicts ratings, where the holdout has
+        any: `rmse`, `mae`, and `ratings`, their number.
     """
 
     k: int
@@ -112,6 +125,7 @@ def evaluate(
     *,
     k: int,
     segments: pl.DataFrame | None = None,
+    categories: pl.DataFrame | None = None,
 ) -> Evaluation:
     """Judge a scorer by the users of a holdout.
 
@@ -123,6 +137,8 @@ def evaluate(
         Length of the lists, ≥ 1.
     segments
         `user_id`, `segment` of the users' table, for further slices.
+    categories
+        `item_id`, `categories` of the items' table, for `diversity`.
 
     Raises
     ------
@@ -133,11 +149,13 @@ def evaluate(
     history = history.over(scorer.item_ids)
     judged = history.rows(rows_of(split.users.to_list(), history.user_ids))
     exclude = judged.seen if split.policy == "discovery" else None
-    lists = lists_of(scorer, judged, k, exclude)
+    lists = lists_of(scorer, judged, max(k, SHORT), exclude)
     truth = truth_of(split.truth, judged.user_ids, history.item_ids)
     users = values_of(lists, truth, k, judged, new_items(history), segments)
     covered = coverage(lists, history.n_items, k)
-    metrics = _means(users, k) | {metric_name(COVERAGE, k): covered}
+    metrics = _of_catalogue(lists, history.n_items, k) | _of_users(
+        users, _values(lists, truth, history, categories, k), k
+    )
     if scorer.capabilities.ratings and split.ratings is not None:
         metrics |= rating_errors(scorer, history, split.ratings)
     return Evaluation(
@@ -207,41 +225,49 @@ def evaluate_stored(
     return Pair(values(tonight, new, exclude_new), values(stored, old, exclude_old))
 
 
-def _means(users: pl.DataFrame, k: int) -> dict[str, float]:
-    """Name means, bounds of their intervals and numbers of users."""
-    columns = [name for name in users.columns if name != c.USER_ID]
-    values = users.select(pl.col(columns).fill_null(float("nan"))).to_numpy()
-    # By value, not by user: the dice of an interval must not hang on pseudonyms.
-    values = values[np.lexsort(np.nan_to_num(values, nan=-1.0).T)]
-    inside = ~np.isnan(values)
-    counts = inside.sum(axis=0)
-    means, low, high = _intervals(np.where(inside, values, 0.0), inside.astype(np.float64))
-    metrics = {USERS: float(users.height)}
-    for at, column in enumerate(columns):
-        name = metric_name(column, k)
-        if column.startswith(SLICE):
-            name = metric_name(NDCG, k, column.removeprefix(SLICE))
-            metrics[f"{column}.{USERS}"] = float(counts[at])
-        if counts[at]:
-            metrics |= {name: means[at], f"{name}_lo": low[at], f"{name}_hi": high[at]}
+def _depths(k: int) -> tuple[int, ...]:
+    return (k,) if k == SHORT else (k, SHORT)
+
+
+def _values(
+    lists: Lists, truth: Truth, history: History, categories: pl.DataFrame | None, k: int
+) -> dict[str, NDArray[np.float64]]:
+    """Name every metric of a user: ``(n_users,)`` each, NaN where there is none."""
+    depths = _depths(k)
+    found = measure(lists, truth, *depths)
+    information = self_information(history.seen)
+    found |= {(NOVELTY, depth): novelty(lists, information, depth) for depth in depths}
+    if categories is not None:
+        kinds = categories_over(categories, history.item_ids)
+        found |= {(DIVERSITY, depth): diversity(lists, kinds, depth) for depth in depths}
+    return {metric_name(*key): values for key, values in found.items()}
+
+
+def _of_catalogue(lists: Lists, n_items: int, k: int) -> dict[str, float]:
+    """Name what is said of all lists together; what nobody's list can tell is left out."""
+    found = {
+        metric_name(name, depth): metric(lists, n_items, depth)
+        for depth in _depths(k)
+        for name, metric in ((COVERAGE, coverage), (GINI, gini))
+    }
+    return {name: value for name, value in found.items() if not math.isnan(value)}
+
+
+def _of_users(
+    users: pl.DataFrame, values: dict[str, NDArray[np.float64]], k: int
+) -> dict[str, float]:
+    """Name means, bounds of their intervals and numbers of users, of slices too."""
+    slices = [column for column in users.columns if column.startswith(SLICE)]
+    inside = {metric_name(NDCG, k, column.removeprefix(SLICE)): column for column in slices}
+    values = values | {
+        name: users[column].fill_null(float("nan")).to_numpy() for name, column in inside.items()
+    }
+    found = means(np.column_stack(list(values.values())))
+    metrics: dict[str, Any] = {USERS: users.height}
+    for at, name in enumerate(values):
+        if name in inside:
+            metrics[f"{inside[name]}.{USERS}"] = found.count[at]
+        if found.count[at]:
+            metrics |= {name: found.mean[at], f"{name}_lo": found.low[at]}
+            metrics[f"{name}_hi"] = found.high[at]
     return {name: float(value) for name, value in metrics.items()}
-
-
-def _intervals(
-    values: NDArray[np.float64], inside: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Means of columns over who is inside, with a bootstrap over users (Poisson weights)."""
-    random = np.random.default_rng(0)
-    total = np.zeros((_RESAMPLES, values.shape[1]))
-    weight = np.zeros_like(total)
-    for start in range(0, len(values), AT_ONCE):
-        part = slice(start, start + AT_ONCE)
-        shape = (_RESAMPLES, len(values[part]))
-        drawn = _POISSON[random.integers(0, len(_POISSON), shape, np.uint16)]
-        total += drawn @ values[part]
-        weight += drawn @ inside[part]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        means = values.sum(axis=0) / inside.sum(axis=0)
-        resampled = np.where(weight > 0, total / weight, means)
-    low, high = np.quantile(resampled, _LEVEL, axis=0)
-    return means, low, high

@@ -18,14 +18,11 @@ from pipeline.base import format_instant, to_utc
 from pipeline.data.matrix import History
 from pipeline.data.split import Split
 from pipeline.errors import GateError
-from pipeline.evaluation.metrics import Truth, hit_rate, ndcg, recall
+from pipeline.evaluation.metrics import HIT_RATE, NDCG, RECALL, Truth, measure, ndcg
 from pipeline.evaluation.slices import NEW_ITEMS, OLD_ITEMS, user_slices
 from pipeline.models.contract import Scorer
 from pipeline.models.topk import Lists, top_k
 
-NDCG: Final = "ndcg"
-RECALL: Final = "recall"
-HIT_RATE: Final = "hit_rate"
 SLICE: Final = "slice."
 """Prefix of the columns of a slice."""
 
@@ -138,17 +135,15 @@ def values_of(
     polars.DataFrame
         `user_id`, then float64 columns as `Evaluation.users` describes them.
     """
-    overall = ndcg(lists, truth, k)
+    overall = measure(lists, truth, k)
     old_cells = truth.only(~new, np.zeros_like(truth.size)).items
     of_old = np.diff(old_cells.indptr).astype(np.int64)
     # What no catalogue holds yet is newer than anything in it.
     of_new = truth.only(new, truth.size - of_old)
     columns = {
-        NDCG: overall,
-        RECALL: recall(lists, truth, k),
-        HIT_RATE: hit_rate(lists, truth, k),
+        **{name: overall[name, k] for name in (NDCG, RECALL, HIT_RATE)},
         **{
-            SLICE + name: np.where(inside, overall, np.nan)
+            SLICE + name: np.where(inside, overall[NDCG, k], np.nan)
             for name, inside in user_slices(judged, segments).items()
         },
         SLICE + NEW_ITEMS: ndcg(lists, of_new, k),

@@ -98,7 +98,7 @@ def evaluate(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref:
     if (ref := night.run.committed("evaluate")) is not None:
         return ref
     history, split = read_history(night.run, "train"), read_split(night.run)
-    segments = _segments(night.run)
+    segments, categories = _segments(night.run), _categories(night.run)
     summary: dict[str, Any] = {}
     with night.run.draft("evaluate") as draft:
         for name in trained(night):
@@ -112,6 +112,7 @@ def evaluate(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref:
                         split,
                         k=night.config.recommend.length,
                         segments=segments,
+                        categories=categories,
                     )
                     for fit in fits
                 ]
@@ -307,3 +308,9 @@ def _segments(run: Run) -> pl.DataFrame | None:
     """Return the cleaned users' segments, ``None`` where nobody is known by more than events."""
     users = run.frame("features", "users").select(c.USER_ID, c.SEGMENT)
     return users if users.height else None
+
+
+def _categories(run: Run) -> pl.DataFrame | None:
+    """Return the cleaned items' categories, ``None`` where no item has one."""
+    items = run.frame("features", "items").select(c.ITEM_ID, c.CATEGORIES)
+    return items if (items[c.CATEGORIES].list.len() > 0).any() else None

@@ -15,14 +15,21 @@ from pipeline.data.matrix import History, build_history
 from pipeline.data.split import Split, SplitConfig, split
 from pipeline.errors import GateError
 from pipeline.evaluation.evaluate import (
+    COVERAGE,
+    DIVERSITY,
+    GINI,
     HIT_RATE,
     NDCG,
+    NOVELTY,
     RECALL,
+    SHORT,
     SLICE,
+    USERS,
     evaluate,
     evaluate_stored,
     metric_name,
 )
+from pipeline.evaluation.metrics import PER_USER
 from pipeline.evaluation.slices import SLICES, slug
 from pipeline.models.contract import Arrays, Capabilities, Scorer, Scores
 
@@ -163,6 +170,54 @@ def test_slices_say_who_is_inside() -> None:
     assert "slice.warm.ndcg_at_2" not in found.metrics
 
 
+def test_every_metric_is_named_at_both_depths_with_its_interval() -> None:
+    history, holdout = night()
+    kinds = pl.DataFrame(
+        {c.ITEM_ID: ["a", "b", "c", "d"], c.CATEGORIES: [["x"], ["x", "y"], None, ["y"]]},
+        schema={c.ITEM_ID: pl.String, c.CATEGORIES: pl.List(pl.String)},
+    )
+    scorer = ranked(history, "d", "c", "b", "a")
+    found = evaluate(scorer, history, holdout, k=3, categories=kinds).metrics
+    per_user = {*PER_USER, NOVELTY, DIVERSITY}
+    named = {
+        metric_name(metric, k) + end
+        for k in (3, SHORT)
+        for metric in per_user
+        for end in ("", "_lo", "_hi")
+    } | {metric_name(metric, k) for k in (3, SHORT) for metric in (COVERAGE, GINI)}
+    assert named | {USERS} == {name for name in found if not name.startswith(SLICE)}
+    assert found["diversity_at_3"] == 0.0  # d and b share y
+    assert found["diversity_at_10"] == pytest.approx(1 / 3)  # d and a share nothing
+    # Everybody's list is d c b: d and c were had by one of four users, b by two.
+    assert found["novelty_at_3"] == pytest.approx((2 + 2 + 1) / 3)
+    assert found["gini_at_10"] == 0.0  # everything is shown to everybody
+    assert found["gini_at_3"] == pytest.approx(1 / 4)
+    without = evaluate(scorer, history, holdout, k=3).metrics
+    assert {name for name in found if name not in without} == {
+        f"diversity_at_{k}{end}" for k in (3, SHORT) for end in ("", "_lo", "_hi")
+    }
+
+
+def test_at_ten_there_is_one_depth() -> None:
+    history, holdout = night()
+    found = evaluate(ranked(history, "d"), history, holdout, k=SHORT)
+    assert {name.rpartition("_at_")[2] for name in found.metrics if "_at_" in name} == {
+        "10",
+        "10_lo",
+        "10_hi",
+    }
+
+
+def test_a_deeper_look_does_not_change_the_lists() -> None:
+    history, holdout = night()
+    short = evaluate(ranked(history, "d", "b"), history, holdout, k=2).metrics
+    long = evaluate(ranked(history, "d", "b"), history, holdout, k=12).metrics
+    at_ten = {name: value for name, value in short.items() if "_at_10" in name}
+    assert len(at_ten) > 20
+    means = {name for name in at_ten if not name.endswith(("_lo", "_hi"))}
+    assert {n: at_ten[n] for n in means} == pytest.approx({n: long[n] for n in means})
+
+
 def test_an_interval_holds_its_mean_and_comes_out_the_same_again() -> None:
     history, holdout = night()
     found = evaluate(ranked(history, "d", "c"), history, holdout, k=2)
@@ -170,7 +225,7 @@ def test_an_interval_holds_its_mean_and_comes_out_the_same_again() -> None:
     assert {"ndcg_at_2", "recall_at_2", "hit_rate_at_2", "slice.cold.ndcg_at_2"} <= set(bounded)
     for name in bounded:
         low, mean, high = (found.metrics[name + end] for end in ("_lo", "", "_hi"))
-        assert 0.0 <= low <= mean <= high <= 1.0
+        assert 0.0 <= low <= mean <= high <= (2.0 if "novelty" in name else 1.0)  # bits of 4 users
     again = evaluate(ranked(history, "d", "c"), history, holdout, k=2)
     assert again.metrics == found.metrics
     assert again.users.equals(found.users)
@@ -226,6 +281,7 @@ def test_an_empty_holdout_is_an_evaluation_of_nobody() -> None:
     assert found.metrics == {
         "users": 0.0,
         "coverage_at_2": 0.0,
+        "coverage_at_10": 0.0,
         **{f"slice.{name}.users": 0.0 for name in SLICES},
     }
 

@@ -1,0 +1,175 @@
+"""What lists are like beside being right: how much of the catalogue they show, how new, how mixed.
+
+Promises: the first k entries of each list count, shorter lists as they are; what is said of a user
+is NaN where there is nothing to say it of, and a mean leaves it out. The definitions:
+
+* ``coverage``: distinct items among all first k ÷ items of the catalogue;
+* ``gini``: of the exposure x (how often an item stands among the first k of any list), over the n
+  items of the catalogue, those never shown included: Σᵢⱼ |xᵢ − xⱼ| ÷ (2n Σx); 0 where all items are
+  shown equally often, (n − 1)/n where one item is all that is shown;
+* ``novelty`` of a user: mean over the list of −log2(share of the training users who had the item),
+  in bits; an item that nobody had counts as if one user had had it;
+* ``diversity`` of a user: share of the pairs of listed items that have no category in common. Items
+  without a category are left out, and so is a list with fewer than two others;
+* `overlap` of a user's two lists: 2 × items in both ÷ entries of both; of two full lists that is
+  the share of k that they have in common. It is the definition of `serving.recommend.overlap`,
+  which weighs a user by the entries of both lists.
+
+RecTools: coverage is its normalised ``CatalogCoverage``, novelty its ``MeanInvUserFreq``. Its
+``IntraListDiversity`` is a mean distance: twice ours where each item has one category, one-hot, and
+the distance is Hamming's.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import polars as pl
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from pipeline import columns as c
+from pipeline.models.topk import Lists
+
+COVERAGE: Final = "coverage"
+GINI: Final = "gini"
+NOVELTY: Final = "novelty"
+DIVERSITY: Final = "diversity"
+
+_PAIRS: Final = 1 << 21
+"""Pairs of listed items looked at together, about."""
+_COLUMN: Final = "column"
+
+
+def coverage(lists: Lists, n_items: int, k: int) -> float:
+    """Share of the catalogue that appears among the first `k` of any list; 0 without any list."""
+    return len(np.unique(lists.item[lists.rank < k])) / n_items if n_items else 0.0
+
+
+def gini(lists: Lists, n_items: int, k: int) -> float:
+    """How unequally the catalogue is shown, in [0, 1); NaN where nothing is."""
+    shown = np.sort(np.bincount(lists.item[lists.rank < k], minlength=n_items))
+    total = int(shown.sum())
+    if not total:
+        return float("nan")
+    # Of sorted values, the i-th stands above i others and below n − 1 − i.
+    above = 2 * np.arange(n_items, dtype=np.int64) - n_items + 1
+    return int(above @ shown) / (n_items * total)
+
+
+def self_information(seen: sp.csr_matrix) -> NDArray[np.float64]:
+    """``(n_items,)`` float64 bits: −log2 of the share of users who had each item.
+
+    `seen` is users × items; its stored cells, whatever their value, are what users had. Users
+    without any are not counted. An item that nobody had counts as had by one.
+    """
+    had = np.bincount(seen.indices, minlength=seen.shape[1])
+    users = max(int(np.count_nonzero(np.diff(seen.indptr))), 1)
+    bits: NDArray[np.float64] = np.log2(users) - np.log2(np.maximum(had, 1))
+    return bits
+
+
+def novelty(lists: Lists, information: NDArray[np.float64], k: int) -> NDArray[np.float64]:
+    """``(n_users,)`` float64 bits; NaN for an empty list. `information`: `self_information`."""
+    row, item = _first(lists, k)
+    total = np.bincount(row, information[item], lists.n_rows).astype(np.float64)
+    return _over(total, np.bincount(row, minlength=lists.n_rows).astype(np.float64))
+
+
+def categories_over(items: pl.DataFrame, item_ids: NDArray[np.str_]) -> sp.csr_matrix:
+    """Put `item_id` and `categories` of a table of items over a catalogue.
+
+    Parameters
+    ----------
+    items
+        One row an item; items outside the catalogue are left out.
+    item_ids
+        ``(n_items,)`` str.
+
+    Returns
+    -------
+    scipy.sparse.csr_matrix
+        Catalogue × categories, int8 ones; an item that is not in the table has an empty row.
+    """
+    columns = pl.DataFrame({c.ITEM_ID: item_ids.tolist()}, schema={c.ITEM_ID: pl.String})
+    pairs = (
+        items.select(c.ITEM_ID, c.CATEGORIES)
+        .explode(c.CATEGORIES)
+        .drop_nulls()
+        .unique()
+        .join(columns.with_row_index(_COLUMN), on=c.ITEM_ID)
+    )
+    kind = pairs[c.CATEGORIES].rank("dense").to_numpy().astype(np.int64) - 1
+    cells = np.ones(len(kind), np.int8), (pairs[_COLUMN].to_numpy(), kind)
+    return sp.csr_matrix(cells, shape=(len(item_ids), kind.max(initial=-1) + 1))
+
+
+def diversity(lists: Lists, categories: sp.csr_matrix, k: int) -> NDArray[np.float64]:
+    """``(n_users,)`` float64 in [0, 1]; NaN for a list without two items that have a category.
+
+    `categories` is as from `categories_over`.
+    """
+    row, item = _first(lists, k)
+    known = np.diff(categories.indptr)[item] > 0
+    row, item = row[known], item[known]
+    count = np.bincount(row, minlength=lists.n_rows).astype(np.int64)
+    end = np.cumsum(count)
+    shared = np.zeros(lists.n_rows)
+    step = max(1, _PAIRS // max(1, int(count.max(initial=0)) ** 2))
+    for start in range(0, lists.n_rows, step):
+        last = min(start + step, lists.n_rows)
+        entries = slice(end[start] - count[start], end[last - 1])
+        user = row[entries] - start
+        alike = _alike(user, categories[item[entries]])
+        shared[start:last] = np.bincount(user, alike, last - start) / 2
+    pairs = count * (count - 1) / 2
+    return _over(pairs - shared, pairs)
+
+
+def overlap(lists: Lists, others: Lists, k: int) -> NDArray[np.float64]:
+    """``(n_users,)`` float64 in [0, 1]: what two lists of each user have in common.
+
+    Rows are the same users and columns the same catalogue; no item is twice in a list. NaN where
+    both lists are empty.
+    """
+    if lists.n_rows != others.n_rows:
+        raise ValueError(f"{lists.n_rows} lists beside {others.n_rows}")
+    n_items = max(lists.item.max(initial=-1), others.item.max(initial=-1)) + 1
+    mine, theirs = _cells(lists, n_items, k), _cells(others, n_items, k)
+    both = np.diff(mine.multiply(theirs).indptr)
+    entries = np.diff(mine.indptr) + np.diff(theirs.indptr)
+    return _over(2.0 * both, entries.astype(np.float64))
+
+
+def _cells(lists: Lists, n_items: int, k: int) -> sp.csr_matrix:
+    """Users × items: ones where an item is among the first `k` of a list."""
+    row, item = _first(lists, k)
+    return sp.csr_matrix((np.ones(len(row), np.int32), (row, item)), shape=(lists.n_rows, n_items))
+
+
+def _first(lists: Lists, k: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows and items of the first `k` entries of each list."""
+    first = lists.rank < k
+    return lists.row[first].astype(np.int64), lists.item[first].astype(np.int64)
+
+
+def _alike(user: NDArray[np.int64], of: sp.csr_matrix) -> NDArray[np.int64]:
+    """``(n,)``: with how many other entries of its user each entry shares a category.
+
+    `of` is entries × categories.
+    """
+    # A column for each category of each user, so that only entries of one user can meet in it.
+    column = np.repeat(user, np.diff(of.indptr)) * of.shape[1] + of.indices
+    name, column = np.unique(column, return_inverse=True)
+    own = sp.csr_matrix(
+        (np.ones(len(column), np.int32), column, of.indptr), shape=(len(user), len(name))
+    )
+    met: NDArray[np.int64] = np.diff((own @ own.T).indptr) - 1  # each meets itself
+    return met
+
+
+def _over(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
+    ratio = np.full(len(part), np.nan)
+    np.divide(part, whole, out=ratio, where=whole > 0)
+    return ratio
