@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from pipeline.cli import commands, tasks
+from pipeline.cli import commands, experiments, tasks
 from pipeline.cli.terminal import fail
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(commands.app)
+app.add_typer(experiments.app)
 app.add_typer(tasks.app)
 app.add_typer(commands.config_app, name="config")
 

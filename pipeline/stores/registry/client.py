@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 CHAMPION = "champion"
 PREVIOUS = "previous"
 _MODEL = "model"
+_PAGES = "comparisons"
 _TRAINING = {"workflowType": "machine_learning"}
 """Of MLflow's two faces, the one that shows trained models."""
 
@@ -175,6 +176,19 @@ class Registry:
             }
         query = {"name": json.dumps(self._model_name), "runs": json.dumps(runs)}
         return f"{ui.rstrip('/')}/#/compare-model-versions?{urlencode({**query, **_TRAINING})}"
+
+    def add_page(self, versions: Sequence[int], name: str, page: bytes) -> None:
+        """Show a page at the runs of some versions, in the place of an earlier one of that name.
+
+        Raises `RegistryError`; pages that were shown until then stay.
+        """
+        client = self._client
+        with door(self._uri), tempfile.TemporaryDirectory() as scratch:
+            file = Path(scratch, name)
+            file.write_bytes(page)
+            for version in versions:
+                run_id = client.get_model_version(self._model_name, str(version)).run_id
+                client.log_artifact(run_id, str(file), _PAGES)
 
     @cached_property
     def _client(self) -> MlflowClient:
