@@ -1,4 +1,4 @@
-"""Figures of a night as PNG bytes: a title that states the finding, direct labels, no legend.
+"""Figures of tonight as SVG: a title that states the finding, direct labels, no legend.
 
 Promises: equal rows give equal bytes; nothing of pyplot's global state is touched; colours are
 Okabe and Ito's, and never the only sign.
@@ -7,109 +7,213 @@ Okabe and Ito's, and never the only sign.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from pipeline.report.canvas import (
-    BLUE,
-    GREY,
-    INK,
-    ORANGE,
-    canvas,
-    interval,
-    label,
-    name_rows,
-    percent,
-    png,
-    short,
-)
-from pipeline.report.night import LiftRow, RecipeRow, SliceRow
+from pipeline.report.canvas import BLUE, GREY, INK, ORANGE, percent, short
+from pipeline.report.card import card, name_rows, svg, write
+from pipeline.report.night import LiftRow, ReasonRow, RecipeRow, SliceRow
+from pipeline.report.titles import forest_title, reach_title, reasons_title, share
 from pipeline.report.words import (
     change,
     lifts_title,
     metric_label,
-    number,
     plain,
     recipes_title,
-    slices_title,
 )
 
 _MOST = 16
+_ROW = 0.34
 
 
 def recipes_figure(recipes: Sequence[RecipeRow], metric: str, winner: str | None) -> bytes:
     """Draw the primary metric of each recipe with its 95 % interval, best on top."""
-    rows = sorted(
-        (row for row in recipes if row.mean is not None),
-        key=lambda row: (-(row.mean or 0), row.name),
-    )[:_MOST]
-    figure, axes = canvas(
-        len(rows), recipes_title(recipes, metric), "mean over the people judged, 95 % interval"
-    )
+    rows = _judged(recipes)
+    title = recipes_title(recipes, metric)
+    about = f"{metric_label(metric)}: mean over the people judged, 95 % interval"
+    figure, (axes,) = card(_ROW * len(rows), title, about, foot=0.35)
     top = max((row.hi if row.hi is not None else row.mean or 0) for row in rows) if rows else 1.0
     for at, row in enumerate(rows):
         mean = row.mean or 0.0
-        colour = BLUE if row.name == winner else GREY
+        won = row.name == winner
         lo, hi = (mean if row.lo is None else row.lo), (mean if row.hi is None else row.hi)
-        axes.barh(at, mean, height=0.56, color=colour, alpha=0.28, linewidth=0)
-        interval(axes, at, mean, lo, hi, colour)
-        label(axes, hi + top * 0.015, at, f"{mean:.4f}", colour, bold=row.name == winner)
+        axes.barh(at, mean, height=0.56, color=BLUE if won else GREY, alpha=0.28, linewidth=0)
+        axes.plot([lo, hi], [at, at], color=BLUE if won else GREY, linewidth=2)
+        axes.plot([mean], [at], "o", color=BLUE if won else GREY, markersize=5)
+        write(axes, hi + top * 0.02, at, f"{mean:.4f}", fontweight="bold" if won else "normal")
     name_rows(axes, [_role(row) for row in rows])
-    axes.set_xlim(0, top * 1.12 or 1)
-    axes.set_xlabel(metric_label(metric), parse_math=False)
-    return png(figure)
+    axes.set_xlim(0, top * 1.04 or 1)
+    axes.locator_params(axis="x", nbins=4)
+    return svg(figure, "recipes", title)
 
 
 def lifts_figure(lifts: Sequence[LiftRow], against: str, needed: float | None) -> bytes:
     """Draw each recipe's lift over `against` with its 95 % interval and the lift a switch needs."""
-    rows = sorted(lifts, key=lambda row: (-row.lift, row.name))[:_MOST]
-    about = f"difference on the same people ÷ mean of {short(against)}, 95 % interval"
-    figure, axes = canvas(len(rows), lifts_title(lifts, against), about, width=0.56)
-    ends = [0.0, *(row.lo for row in rows), *(row.hi for row in rows)]
-    if needed is not None:
-        ends.append(needed)
-        axes.axvline(needed, color=INK, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-    low, high = min(ends), max(ends)
-    span = (high - low) or 1.0
-    axes.axvline(0, color=INK, linewidth=1, zorder=1)
-    for at, row in enumerate(rows):
-        sure = row.proved
-        worse = row.underpowered is None and row.hi < 0
-        colour = BLUE if sure else ORANGE if worse else GREY
-        interval(axes, at, row.lift, row.lo, row.hi, colour)
-        note = f"{change(row.lift)}" + ("\ntoo little evidence" if row.underpowered else "")
-        label(axes, high + span * 0.09, at, note, colour, bold=sure)
-    name_rows(axes, [row.name for row in rows])
-    axes.set_xlim(low - span * 0.05, high + span * 0.05)
-    axes.xaxis.set_major_formatter(percent)
-    axes.set_xlabel(f"lift over {short(against)}", parse_math=False)
-    if needed is not None:
-        axes.text(
-            needed,
-            1.01,
-            f" a switch needs {change(needed)}",
-            transform=axes.get_xaxis_transform(),
-            fontsize=8.5,
-            color=INK,
-            va="bottom",
+    ordered = sorted(lifts, key=lambda row: (-row.lift, row.name))
+    rows = [
+        _Effect(
+            row.name,
+            row.lift,
+            row.lo,
+            row.hi,
+            BLUE if row.proved else ORANGE if row.hi < 0 and not row.underpowered else GREY,
+            bold=row.proved,
+            thin=row.underpowered is not None,
         )
-    return png(figure)
+        for row in ordered
+    ]
+    about = "difference on the same people, relative, with its 95 % interval"
+    if any(row.thin for row in rows[:_MOST]):
+        about += "; hollow: too little evidence"
+    title = lifts_title(lifts, against)
+    return _forest("lifts", rows, title, about, f"lift over {short(against)}", needed)
 
 
-def slices_figure(slices: Sequence[SliceRow], metric: str, challenger: str, against: str) -> bytes:
-    """Draw both recipes in each group of people, with 95 % intervals."""
-    rows = list(slices)[:_MOST]
-    about = f"blue dot: {short(challenger)} · grey diamond: {short(against)} · 95 % intervals"
-    figure, axes = canvas(len(rows), slices_title(slices, challenger, against), about, row=0.52)
-    top = max((max(row.candidate[2], row.champion[2]) for row in rows), default=1.0)
-    for at, row in enumerate(rows):
-        interval(axes, at - 0.15, *row.candidate, BLUE)
-        interval(axes, at + 0.15, *row.champion, GREY, marker="D")
-        end = max(row.candidate[2], row.champion[2]) + top * 0.02
-        told = change(row.candidate[0] / row.champion[0] - 1) if row.champion[0] > 0 else "n/a"
-        label(axes, end, at, told, INK)
-    name_rows(axes, [f"{plain(row.name)}\n{number(row.users)} people" for row in rows])
-    axes.set_xlim(0, top * 1.15 or 1)
-    axes.set_xlabel(metric_label(metric), parse_math=False)
-    return png(figure)
+def slices_figure(slices: Sequence[SliceRow], challenger: str, against: str) -> bytes:
+    """Draw the challenger's lift in each group of people, with its 95 % interval."""
+    rows = [
+        _Effect(
+            _group(row),
+            row.lift,
+            row.lo,
+            row.hi,
+            GREY
+            if row.underpowered
+            else BLUE
+            if (row.lo or 0) > 0
+            else ORANGE
+            if (row.hi or 0) < 0
+            else INK,
+            bold=not row.underpowered and ((row.lo or 0) > 0 or (row.hi or 0) < 0),
+            thin=row.underpowered is not None,
+        )
+        for row in slices
+    ]
+    about = f"lift of {short(challenger)} over {short(against)}, 95 % intervals; (people judged)"
+    if any(row.thin for row in rows[:_MOST]):
+        about += "; hollow: too few people to judge"
+    title = forest_title(slices, challenger, against)
+    return _forest("slices", rows, title, about, f"lift over {short(against)}")
+
+
+def reach_figure(recipes: Sequence[RecipeRow], winner: str | None) -> bytes:
+    """Draw how much of the catalogue each recipe recommends, how unevenly, and how novel it is."""
+    rows = [row for row in _judged(recipes) if row.coverage is not None]
+    panels = [("coverage", "coverage, %", [100 * (row.coverage or 0) for row in rows])]
+    for name, label in (("gini", "Gini, 0 to 1"), ("novelty", "novelty, bits")):
+        values = [getattr(row, name) for row in rows]
+        if all(value is not None for value in values):
+            panels.append((name, label, values))
+    title = reach_title(recipes, winner)
+    about = "who gets recommended: more coverage and novelty, less Gini = less of the same"
+    figure, grounds = card(
+        _ROW * len(rows), title, about, panels=len(panels), foot=0.3, right=0.12, left=1.42
+    )
+    for axes, (_, label, values) in zip(grounds, panels, strict=True):
+        top = max(values) or 1.0
+        for at, (row, value) in enumerate(zip(rows, values, strict=True)):
+            won = row.name == winner
+            colour = BLUE if won else GREY
+            axes.barh(at, value, height=0.56, color=colour, alpha=0.5 if won else 0.28, linewidth=0)
+            weight = "bold" if won else "normal"
+            write(axes, top * 0.03, at, f"{value:.3g}", fontweight=weight)
+        name_rows(axes, [_role(row) for row in rows] if axes is grounds[0] else [""] * len(rows))
+        axes.set_xlim(0, top)
+        axes.set_xticks([])
+        axes.set_xlabel(label)
+    return svg(figure, "reach", title)
+
+
+def reasons_figure(reasons: Sequence[ReasonRow], rows: int) -> bytes:
+    """Draw how many rows are in quarantine for each reason, most on top."""
+    shown = sorted(reasons, key=lambda row: (-row.rows, row.reason))[:_MOST]
+    title = reasons_title(reasons, rows)
+    about = "rows in quarantine by reason; a row may have several"
+    figure, (axes,) = card(_ROW * len(shown), title, about, foot=0.15, right=0.9)
+    top = shown[0].rows
+    for at, row in enumerate(shown):
+        axes.barh(at, row.rows, height=0.56, color=ORANGE, alpha=0.6, linewidth=0)
+        write(axes, row.rows + top * 0.02, at, f"{row.rows:,} ({share(row.rows / rows)})")
+    name_rows(axes, [plain(row.reason) for row in shown])
+    axes.set_xlim(0, top)
+    axes.set_xticks([])
+    return svg(figure, "reasons", title)
+
+
+@dataclass(frozen=True)
+class _Effect:
+    """A row of a forest plot; `thin` where the evidence does not suffice."""
+
+    name: str
+    lift: float | None
+    lo: float | None
+    hi: float | None
+    colour: str
+    bold: bool = False
+    thin: bool = False
+
+
+def _forest(
+    key: str,
+    rows: Sequence[_Effect],
+    title: str,
+    about: str,
+    label: str,
+    needed: float | None = None,
+) -> bytes:
+    shown = rows[:_MOST]
+    if len(rows) > _MOST:
+        about += f"; the first {_MOST} of {len(rows)}"
+    figure, (axes,) = card(_ROW * len(shown), title, about)
+    low, high = _span(shown, needed)
+    span = high - low
+    if needed is not None:
+        axes.axvline(needed, color=INK, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+        label += f" (dashed: a switch needs {change(needed)})"
+    axes.axvline(0, color=INK, linewidth=1, zorder=1)
+    for at, row in enumerate(shown):
+        if row.lift is None or row.lo is None or row.hi is None:
+            write(axes, high + span * 0.09, at, "n/a", GREY)
+            continue
+        ends = [max(row.lo, low), min(row.hi, high)]
+        if ends[0] <= ends[1]:
+            width = 1 if row.thin else 2
+            axes.plot(ends, [at, at], color=row.colour, linewidth=width, zorder=2)
+        for end, inside, mark in ((low, row.lo >= low, "<"), (high, row.hi <= high, ">")):
+            if not inside:  # the interval goes on where the figure ends
+                axes.plot([end], [at], mark, color=row.colour, markersize=4)
+        if low <= row.lift <= high:
+            face = "white" if row.thin else row.colour
+            axes.plot(
+                [row.lift], [at], "o", color=row.colour, markerfacecolor=face, markersize=5,
+                zorder=3,
+            )  # fmt: skip
+        weight = "bold" if row.bold else "normal"
+        write(axes, high + span * 0.09, at, change(row.lift), row.colour, fontweight=weight)
+    name_rows(axes, [row.name for row in shown])
+    axes.set_xlim(low - span * 0.05, high + span * 0.05)
+    axes.locator_params(axis="x", nbins=4)
+    axes.xaxis.set_major_formatter(percent)
+    axes.set_xlabel(label, parse_math=False)
+    return svg(figure, key, title)
+
+
+def _span(rows: Sequence[_Effect], needed: float | None) -> tuple[float, float]:
+    """Return the ends of the axis, which thin evidence stretches only where there is no other."""
+    sure = [row for row in rows if not row.thin] or rows
+    ends = [x for row in sure for x in (row.lift, row.lo, row.hi) if x is not None]
+    ends += [0.0] if needed is None else [0.0, needed]
+    low, high = min(ends), max(ends)
+    return (low, high) if high > low else (low - 0.5, high + 0.5)
+
+
+def _group(row: SliceRow) -> str:
+    """Name a group and its people, short enough for two lines."""
+    return f"{short(plain(row.name))} ({row.users:,})"
+
+
+def _judged(recipes: Sequence[RecipeRow]) -> list[RecipeRow]:
+    rows = (row for row in recipes if row.mean is not None)
+    return sorted(rows, key=lambda row: (-(row.mean or 0), row.name))[:_MOST]
 
 
 def _role(row: RecipeRow) -> str:

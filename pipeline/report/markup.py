@@ -6,43 +6,58 @@ policy forbids it); a sign never relies on colour alone.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 from pipeline.report import words
+from pipeline.report.card import SVG
 
 _STYLE = """
 :root{color-scheme:light;--ink:#1f2328;--soft:#59626c;--line:#d8dde3;--wash:#f5f7f9}
 *{box-sizing:border-box}
 body{margin:0;background:#fff;color:var(--ink);line-height:1.5;
 font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
-main{max-width:960px;margin:0 auto;padding:28px 24px 48px}
+main{max-width:1000px;margin:0 auto;padding:28px 24px 48px}
 header{border-left:6px solid var(--tone);padding:2px 0 4px 18px;margin-bottom:22px}
 .eyebrow{color:var(--soft);font-size:14px;margin:0}
 h1{font-size:26px;line-height:1.25;margin:4px 0 8px}
-.sentence{font-size:18px;margin:0}
-h2{font-size:18px;margin:34px 0 6px}
-.about{color:var(--soft);margin:0 0 12px;max-width:72ch}
+.sentence{font-size:18px;margin:0;overflow-wrap:anywhere}
+h2{font-size:19px;margin:38px 0 4px;padding-top:12px;border-top:1px solid var(--line)}
+h3{font-size:15px;margin:20px 0 4px}
+.about{color:var(--soft);margin:0 0 10px;max-width:72ch}
 .todo{background:var(--wash);border:1px solid var(--line);padding:12px 18px;margin:0 0 8px}
-.todo h2{margin:0 0 4px;font-size:16px}.todo ul{margin:0;padding-left:20px}
-figure{margin:16px 0 12px}figure img{width:100%;max-width:800px;height:auto;display:block}
+.todo h2{margin:0 0 4px;padding:0;border:0;font-size:16px}.todo ul{margin:0;padding-left:20px}
+ul.told{margin:6px 0 14px;padding-left:20px;overflow-wrap:anywhere}
+.cards{display:flex;flex-wrap:wrap;gap:18px 32px;align-items:flex-start;margin:8px 0 14px}
+figure{margin:0;flex:1 1 300px;max-width:460px;min-width:0}
+.beside{flex:1 1 300px;min-width:0}
+figure svg{display:block;width:100%;height:auto}
+figure text{font-family:system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,
+sans-serif!important}
 .wide{overflow-x:auto}
 table{border-collapse:collapse;width:100%;font-size:14px;font-variant-numeric:tabular-nums}
 th,td{text-align:left;padding:7px 20px 7px 0;border-bottom:1px solid var(--line);
 vertical-align:top}
-th{color:var(--soft);font-weight:600;white-space:nowrap}
-td.n,th.n{text-align:right;white-space:nowrap}td.w{white-space:nowrap}
+th{color:var(--soft);font-weight:600}
+td.n,th.n{text-align:right}td.n{white-space:nowrap}td.w{white-space:nowrap}
+th:last-child,td:last-child{padding-right:0}
 tr.lead td{font-weight:600}
 .ok{color:#0b6b43}.bad{color:#a3260b;font-weight:600}.other{color:#7a4b00}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:4px 20px;margin:0 0 14px}
 dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
 details{margin-top:10px}summary{cursor:pointer;color:var(--soft)}
 footer{margin-top:40px;padding-top:14px;border-top:1px solid var(--line);font-size:13px}
-@media(max-width:560px){main{padding:16px 14px}dl{grid-template-columns:1fr;gap:0}
-dd{margin-bottom:8px}}
+@media(max-width:600px){main{padding:16px 14px}dl{grid-template-columns:1fr;gap:0}
+dd{margin-bottom:8px}
+thead{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
+table,tbody{display:block}
+tr{display:flex;flex-wrap:wrap;gap:2px 16px;padding:9px 0;border-bottom:1px solid var(--line)}
+td,td.n{display:block;border:0;padding:0;text-align:left;overflow-wrap:anywhere}
+td[data-h]::before{content:attr(data-h) " ";color:var(--soft);font-weight:400}
+td.wholly{flex-basis:100%}td.name{flex-basis:100%;font-weight:600}}
+@media print{details>*{display:block}}
 """
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 def document(title: str, tone: str, parts: Iterable[str]) -> str:
@@ -64,12 +79,30 @@ def facts(named: Iterable[tuple[str, str]]) -> str:
     return f"<dl>{told}</dl>" if told else ""
 
 
-def picture(pictures: Mapping[str, bytes], name: str, alt: str) -> str:
-    """Lay a PNG of `pictures` into the page; nothing where it was not drawn."""
-    if name not in pictures:
+def cards(pictures: Mapping[str, bytes], *names: str, beside: str = "") -> str:
+    """Lay those SVG files that were drawn into the page, side by side where there is room."""
+    told = [f"<figure>{_inner(pictures[name])}</figure>" for name in names if name in pictures]
+    told += [f"<div class=beside>{beside}</div>"] if beside else []
+    return f"<div class=cards>{''.join(told)}</div>" if told else ""
+
+
+def section(title: str, about: str, *parts: str) -> str:
+    """Write a part of the page; nothing where it has no content."""
+    if not any(parts):
         return ""
-    data = base64.b64encode(pictures[name]).decode("ascii")
-    return f'<figure><img alt="{escape(alt)}" src="data:image/png;base64,{data}"></figure>'
+    told = f"<p class=about>{escape(about)}</p>" if about else ""
+    return f"<section><h2>{escape(title)}</h2>{told}{''.join(parts)}</section>"
+
+
+def lines(texts: Iterable[str]) -> str:
+    """Write a list; nothing where it is empty."""
+    told = "".join(f"<li>{escape(text).replace(' %', '&nbsp;%')}</li>" for text in texts)
+    return f"<ul class=told>{told}</ul>" if told else ""
+
+
+def folded(summary: str, inside: str) -> str:
+    """Write what opens at a click; nothing where it is empty."""
+    return f"<details><summary>{escape(summary)}</summary>{inside}</details>" if inside else ""
 
 
 def verdict(name: str) -> str:
@@ -82,21 +115,43 @@ def verdict(name: str) -> str:
 
 
 def cell(text: str, kind: str = "") -> str:
-    """Write a cell; `kind` is ``n`` for a number, ``w`` for what shall not wrap."""
+    """Write a cell.
+
+    `kind` is ``n`` for a number, ``w`` for what shall not wrap, ``name`` for what a row is about,
+    ``wholly`` for a text that takes a phone's whole width.
+    """
     return f'<td class="{kind}">{escape(text)}</td>' if kind else f"<td>{escape(text)}</td>"
 
 
 def table(head: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]]) -> str:
-    """Write a table; a heading that ends in ``|n`` stands over numbers; rows are (class, cells)."""
+    """Write a table, nothing without rows.
+
+    A heading that ends in ``|n`` stands over numbers; rows are (class, cells). On a phone, where
+    each row is a small card, a cell shows its heading unless that is empty or the cell a ``name``.
+    """
+    names = [name.removesuffix("|n") for name in head]
     titles = "".join(
-        f'<th scope="col" class="n">{escape(name.removesuffix("|n"))}</th>'
-        if name.endswith("|n")
-        else f'<th scope="col">{escape(name)}</th>'
-        for name in head
+        f'<th scope="col"{" class=n" if full.endswith("|n") else ""}>{escape(name)}</th>'
+        for full, name in zip(head, names, strict=True)
     )
     body = "".join(
-        f'<tr class="{kind}">{"".join(cells)}</tr>' if kind else f"<tr>{''.join(cells)}</tr>"
+        f"<tr{f' class={kind}' if kind else ''}>{''.join(map(_named, names, cells))}</tr>"
         for kind, cells in rows
     )
+    if not body:
+        return ""
     whole = f"<table><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table>"
     return f"<div class=wide>{whole}</div>"
+
+
+def _named(name: str, cell: str) -> str:
+    """Give a cell its heading, for where there is no head of the table."""
+    alone = not name or cell.startswith(('<td class="name', '<td class="w ok', '<td class="w bad'))
+    if alone or cell.startswith(('<td class="w other', '<td class="wholly', "<td colspan")):
+        return cell
+    return cell.replace("<td", f'<td data-h="{escape(name)}"', 1)
+
+
+def _inner(svg: bytes) -> str:
+    """Return an SVG file as HTML takes it, which needs no namespace."""
+    return svg.decode().strip().replace(f' xmlns="{SVG}"', "", 1)

@@ -8,6 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from pydantic import TypeAdapter
+
+from pipeline.report.past import AccountRow, ChurnRow, LiveRow, PastRow
+
 
 @dataclass(frozen=True)
 class RecipeRow:
@@ -21,6 +25,10 @@ class RecipeRow:
         Primary metric and its 95 % interval; ``None`` where `failure` says why there is none.
     coverage
         Share of the catalogue in the lists, 0 to 1.
+    gini
+        How unevenly items are recommended: 0 all alike, 1 one item alone.
+    novelty
+        Mean self-information of what is recommended, in bits: 0 what everybody has.
     """
 
     name: str
@@ -30,6 +38,8 @@ class RecipeRow:
     hi: float | None = None
     coverage: float | None = None
     failure: str | None = None
+    gini: float | None = None
+    novelty: float | None = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +58,8 @@ class CostRow:
         Events of the window ÷ `seconds`.
     trained_on
         ``cpu`` or ``cuda``.
+    gain
+        Lift of its mean over the best baseline's; ``None`` for a baseline, or without a level.
     """
 
     name: str
@@ -57,6 +69,7 @@ class CostRow:
     parameters: int
     events_per_second: float
     trained_on: str
+    gain: float | None = None
 
 
 @dataclass(frozen=True)
@@ -83,20 +96,28 @@ class LiftRow:
 
 @dataclass(frozen=True)
 class SliceRow:
-    """One group of people under two recipes: primary metric with its 95 % interval.
+    """One group of people under two recipes.
 
     Attributes
     ----------
     users
         People of the group who were judged.
     candidate, champion
-        (mean, lo, hi); `champion` stands for whatever the candidate is held against.
+        Means of the primary metric; `champion` stands for whatever the candidate is held against.
+    lift, lo, hi
+        Mean difference ÷ the champion's mean, and its 95 % interval; ``None`` without a level.
+    underpowered
+        Why the group must not be judged, or ``None``.
     """
 
     name: str
     users: int
-    candidate: tuple[float, float, float]
-    champion: tuple[float, float, float]
+    candidate: float
+    champion: float
+    lift: float | None = None
+    lo: float | None = None
+    hi: float | None = None
+    underpowered: str | None = None
 
 
 @dataclass(frozen=True)
@@ -135,6 +156,39 @@ class TableRow:
 
 
 @dataclass(frozen=True)
+class ReasonRow:
+    """Rows in quarantine that show one reason; a row may show several."""
+
+    reason: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class ColumnRow:
+    """What cleaning found in one column of what the night read, and did.
+
+    Attributes
+    ----------
+    missing, filled
+        Rows without a value, and those of them that were filled.
+    outliers
+        Rows below or above what is allowed.
+    removed
+        Rows that this column took out.
+    rows
+        Rows of the table.
+    """
+
+    table: str
+    column: str
+    rows: int
+    missing: int
+    filled: int
+    outliers: int
+    removed: int
+
+
+@dataclass(frozen=True)
 class NightPage:
     """Everything on the page of one night.
 
@@ -156,6 +210,16 @@ class NightPage:
         (name, value) pairs about the data and the holdout, ready to read.
     advice
         What a person can do now; empty where nothing is to be done (`words.advice` has defaults).
+    accounts
+        Candidates' points against the champion.
+    past
+        The champion night by night, oldest first, tonight last.
+    churn, live
+        What publications changed, and what people did with them, oldest first.
+    quarantined, reasons
+        Rows in quarantine as the night saw it, ``None`` where that is not known; and why.
+    cleaned
+        What cleaning found.
     origin
         (name, value) pairs for the foot: run, commit, config.
     """
@@ -179,4 +243,22 @@ class NightPage:
     tables: tuple[TableRow, ...] = ()
     facts: tuple[tuple[str, str], ...] = ()
     advice: tuple[str, ...] = ()
+    accounts: tuple[AccountRow, ...] = ()
+    past: tuple[PastRow, ...] = ()
+    churn: tuple[ChurnRow, ...] = ()
+    live: tuple[LiveRow, ...] = ()
+    quarantined: int | None = None
+    reasons: tuple[ReasonRow, ...] = ()
+    cleaned: tuple[ColumnRow, ...] = ()
     origin: tuple[tuple[str, str], ...] = ()
+
+
+def to_json(night: NightPage) -> bytes:
+    """Write every row as JSON, instants as ``2017-12-01T09:00:00Z``, no figure as null."""
+    told = TypeAdapter(NightPage).dump_json(night, indent=1)
+    return told + b"\n"
+
+
+def from_json(written: bytes) -> NightPage:
+    """Rebuild the rows from `to_json`; raises pydantic's `ValidationError`."""
+    return TypeAdapter(NightPage).validate_json(written)

@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Sequence
 
-from pipeline.report.night import LiftRow, RecipeRow, RuleRow, SliceRow
+from pipeline.report.night import LiftRow, RecipeRow, RuleRow
 
 HEADLINE = {
     "first": "A first model goes live",
@@ -89,14 +89,6 @@ def lifts_title(lifts: Sequence[LiftRow], against: str) -> str:
     if all(row.underpowered is not None for row in lifts):
         return f"Nobody could be held against {against}: too little evidence"
     return f"No recipe is proved better than {against}"
-
-
-def slices_title(slices: Sequence[SliceRow], challenger: str, against: str) -> str:
-    """Say in how many groups the challenger leads."""
-    ahead = sum(row.candidate[0] > row.champion[0] for row in slices)
-    if ahead == len(slices):
-        return f"{challenger} is ahead of {against} in every group"
-    return f"{challenger} is ahead of {against} in {ahead or 'none'} of {len(slices)} groups"
 
 
 def stops(kind: str, rule: RuleRow) -> bool:

@@ -63,9 +63,9 @@ def gate(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Decided:
         with night.run.draft("gate") as draft:
             draft.json("decision", decision.to_dict())
             draft.json("metrics", _metrics(night, decision))
-            for name, data in night_files(night, parts, decision).items():
+            for name, data in night_files(ws, night, parts, decision).items():
                 # The page tells how long training took, so its bytes need not repeat.
-                draft.bytes(name, data, measured=name.endswith(".html"))
+                draft.bytes(name, data, measured=name.startswith("page."))
             draft.rows = len(decision.rules)
     decision_dict = night.run.json("gate", "decision")
     split = night.run.json("features", "split")

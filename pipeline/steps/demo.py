@@ -23,8 +23,8 @@ from pipeline.data import journey
 from pipeline.errors import ConfigError
 from pipeline.evaluation.evaluate import NDCG, metric_name
 from pipeline.report.words import metric_label
+from pipeline.steps.compared import lift_rows
 from pipeline.steps.night import Night, concluded
-from pipeline.steps.page import lift_rows
 from pipeline.steps.retrain import result
 from pipeline.steps.run import Workspace
 from pipeline.stores.runs import Run

@@ -2,59 +2,54 @@
 
 from __future__ import annotations
 
-import math
+from collections import Counter
 from typing import Any
 
+from pipeline import columns as c
 from pipeline.base import format_instant
 from pipeline.data.split import Split
-from pipeline.errors import GateError
-from pipeline.evaluation.evaluate import COVERAGE, NDCG, SLICE, USERS, metric_name
-from pipeline.evaluation.gate import Decision, compare, is_proved, threshold
+from pipeline.evaluation.evaluate import COVERAGE, NDCG, metric_name
+from pipeline.evaluation.gate import Decision
 from pipeline.report.night import (
     CheckRow,
+    ColumnRow,
     CostRow,
-    LiftRow,
     NightPage,
+    ReasonRow,
     RecipeRow,
     RuleRow,
-    SliceRow,
     TableRow,
+    to_json,
 )
 from pipeline.report.page import night_figures, night_page
 from pipeline.report.words import advice
+from pipeline.steps.compared import lift_rows, slice_rows
 from pipeline.steps.cost import read_cost
-from pipeline.steps.learn import absences, judged
-from pipeline.steps.night import Night, train_folder
+from pipeline.steps.earlier import account_rows, decisions_before, live_rows, past_rows
+from pipeline.steps.learn import absences
+from pipeline.steps.night import Night, read_pinned, train_folder
+from pipeline.steps.run import Workspace
 from pipeline.steps.settle import in_words
 
-_95 = 1.96
 
-
-def night_files(night: Night, split: Split, decision: Decision) -> dict[str, bytes]:
-    """Return the page and the figures of a night by file name."""
-    told = gather(night, split, decision)
+def night_files(ws: Workspace, night: Night, split: Split, decision: Decision) -> dict[str, bytes]:
+    """Return the page of a night, its figures, and its rows as JSON, by file name."""
+    told = gather(ws, night, split, decision)
     pictures = night_figures(told)
-    return {**pictures, "page.html": night_page(told, pictures).encode()}
+    page = night_page(told, pictures).encode()
+    return {**pictures, "page.html": page, "page.json": to_json(told)}
 
 
-def gather(night: Night, split: Split, decision: Decision) -> NightPage:
+def gather(ws: Workspace, night: Night, split: Split, decision: Decision) -> NightPage:
     """Gather the page of a night."""
     run, k = night.run, night.config.recommend.length
     found = run.json("evaluate", "evaluation")["recipes"]
     metric = metric_name(NDCG, k)
     against = night.champion_name or _best_baseline(night, found, metric)
     challenger = _challenger(night, found, metric, decision, against)
-    rules = tuple(
-        RuleRow(
-            name=rule.name,
-            subject=rule.subject,
-            figure=rule.figure,
-            bound=rule.bound,
-            verdict={"pass": "passed", "fail": "failed"}.get(rule.verdict, rule.verdict),
-            sentence=rule.sentence,
-        )
-        for rule in decision.rules
-    )
+    rules = _rules(decision)
+    before = decisions_before(ws, night.as_of)
+    quarantined, reasons = quarantine_rows(ws, night)
     return NightPage(
         run_id=run.run_id,
         as_of=night.as_of,
@@ -67,14 +62,20 @@ def gather(night: Night, split: Split, decision: Decision) -> NightPage:
         against=against,
         needed_lift=night.config.gate.min_lift,
         chosen=tuple(in_words(night).items()),
-        costs=_costs(night),
+        costs=_costs(night, found, metric),
         lifts=lift_rows(night, against),
-        slices=_slices(found, challenger, against, k),
+        slices=slice_rows(night, challenger, against),
         rules=rules,
         checks=_checks(night),
         tables=_tables(night),
         facts=_facts(split),
         advice=advice(decision.kind, rules),
+        accounts=account_rows(before, night.as_of, decision.to_dict()["accounts"]),
+        past=past_rows(ws, before, _line(night, split, decision), metric),
+        live=live_rows(before, night),
+        quarantined=quarantined,
+        reasons=reasons,
+        cleaned=cleaned_rows(night),
         origin=(
             ("run", run.run_id),
             ("code", night.facts["commit"]),
@@ -83,27 +84,64 @@ def gather(night: Night, split: Split, decision: Decision) -> NightPage:
     )
 
 
-def lift_rows(night: Night, against: str | None) -> tuple[LiftRow, ...]:
-    """Compare every recipe with `against` on the same people, as the gate compares them."""
-    config, recipes = night.config.gate, {recipe.name: recipe for recipe in judged(night)}
-    if against not in recipes:
-        return ()
-    bound = threshold(config, len(recipes) - 1)
-    rows = []
-    for name, recipe in recipes.items():
-        if name == against:
-            continue
-        try:
-            found = compare(recipe, recipes[against], config)
-        except GateError:  # the decision names what is missing
-            continue
-        if not math.isfinite(found.v):  # nobody to compare on
-            continue
-        half = _95 * found.se
-        low, high = found.x - half, found.x + half
-        proved = is_proved(found, bound, config)
-        rows.append(LiftRow(name, found.x, low, high, proved, found.underpowered))
-    return tuple(rows)
+def quarantine_rows(ws: Workspace, night: Night) -> tuple[int | None, tuple[ReasonRow, ...]]:
+    """Count what the night saw in quarantine: rows, and rows for each reason, most first."""
+    if night.versions["batches"] is None:  # nothing was ever taken in by us
+        return None, ()
+    found = read_pinned(ws, night, "quarantine", columns=[c.REASONS])[c.REASONS]
+    counts = Counter(reason for reasons in found.to_list() for reason in set(reasons or ()))
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return len(found), tuple(ReasonRow(reason, rows) for reason, rows in ordered)
+
+
+def cleaned_rows(night: Night) -> tuple[ColumnRow, ...]:
+    """Tell what cleaning found in the columns that have a policy."""
+    told = night.run.json("features", "clean")
+    tables = (("events", told["train"]), *((t, told[t]) for t in ("items", "users")))
+    return tuple(
+        ColumnRow(
+            table=table,
+            column=column["column"],
+            rows=report["rows_in"],
+            missing=column["missing"],
+            filled=column["filled"],
+            outliers=column["below"] + column["above"],
+            removed=column["quarantined"],
+        )
+        for table, report in tables
+        for column in report["columns"]
+    )
+
+
+def _line(night: Night, split: Split, decision: Decision) -> dict[str, Any]:
+    """Return what tonight's line of the ledger will hold, of what the page looks at."""
+    return {
+        "run_id": night.run.run_id,
+        "as_of": format_instant(night.as_of),
+        "kind": decision.kind,
+        "recipe": decision.recipe,
+        "block_days": split.block_days,
+        "task": {
+            "policy": split.policy,
+            "target_kinds": list(split.target_kinds),
+            "k": night.config.recommend.length,
+        },
+        "decision": decision.to_dict(),
+    }
+
+
+def _rules(decision: Decision) -> tuple[RuleRow, ...]:
+    return tuple(
+        RuleRow(
+            name=rule.name,
+            subject=rule.subject,
+            figure=rule.figure,
+            bound=rule.bound,
+            verdict={"pass": "passed", "fail": "failed"}.get(rule.verdict, rule.verdict),
+            sentence=rule.sentence,
+        )
+        for rule in decision.rules
+    )
 
 
 def _recipes(night: Night, found: dict[str, Any], metric: str, k: int) -> tuple[RecipeRow, ...]:
@@ -118,6 +156,8 @@ def _recipes(night: Night, found: dict[str, Any], metric: str, k: int) -> tuple[
                 lo=metrics.get(f"{metric}_lo"),
                 hi=metrics.get(f"{metric}_hi"),
                 coverage=metrics.get(metric_name(COVERAGE, k)),
+                gini=metrics.get(metric_name("gini", k)),
+                novelty=metrics.get(metric_name("novelty", k)),
             )
         )
     missing = absences(night).items()
@@ -125,8 +165,10 @@ def _recipes(night: Night, found: dict[str, Any], metric: str, k: int) -> tuple[
     return tuple(rows)
 
 
-def _costs(night: Night) -> tuple[CostRow, ...]:
+def _costs(night: Night, found: dict[str, Any], metric: str) -> tuple[CostRow, ...]:
     taken = ((name, read_cost(night.run, train_folder(name))) for name in night.recipes)
+    best = _best_baseline(night, found, metric)
+    level = found[best]["metrics"].get(metric, 0.0) if best else 0.0
     return tuple(
         CostRow(
             name=name,
@@ -136,10 +178,21 @@ def _costs(night: Night) -> tuple[CostRow, ...]:
             parameters=cost.parameters,
             events_per_second=cost.examples_per_second,
             trained_on=cost.trained_on,
+            gain=_gain(night, found, name, metric, level),
         )
         for name, cost in taken
         if cost is not None
     )
+
+
+def _gain(
+    night: Night, found: dict[str, Any], name: str, metric: str, level: float
+) -> float | None:
+    """Return a recipe's lift over the best baseline's mean; None for a baseline."""
+    reached = found.get(name, {}).get("metrics", {}).get(metric)
+    if reached is None or level <= 0 or night.recipes[name].capabilities.baseline is not None:
+        return None
+    return float(reached / level - 1)
 
 
 def _role(night: Night, name: str) -> str:
@@ -162,32 +215,6 @@ def _challenger(
     others = [n for n in found if n != against]
     learned = [n for n in others if night.recipes[n].capabilities.baseline is None] or others
     return max(learned, key=lambda n: found[n]["metrics"].get(metric, 0.0), default=None)
-
-
-def _slices(
-    found: dict[str, Any], challenger: str | None, against: str | None, k: int
-) -> tuple[SliceRow, ...]:
-    if challenger is None or against is None:
-        return ()
-    mine, theirs = found[challenger]["metrics"], found[against]["metrics"]
-    names = [
-        key.removeprefix(SLICE).removesuffix(f".{USERS}")
-        for key in mine
-        if key.startswith(SLICE) and key.endswith(f".{USERS}")
-    ]
-    rows = []
-    for name in names:
-        key = metric_name(NDCG, k, name)
-        if key in mine and key in theirs:
-            rows.append(
-                SliceRow(
-                    name,
-                    int(mine[f"{SLICE}{name}.{USERS}"]),
-                    (mine[key], mine[f"{key}_lo"], mine[f"{key}_hi"]),
-                    (theirs[key], theirs[f"{key}_lo"], theirs[f"{key}_hi"]),
-                )
-            )
-    return tuple(rows)
 
 
 def _checks(night: Night) -> tuple[CheckRow, ...]:

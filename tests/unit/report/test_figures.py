@@ -1,47 +1,94 @@
 from __future__ import annotations
 
-import struct
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
-from pipeline.report import figures
-from pipeline.report.night import LiftRow, RecipeRow, SliceRow
+from pipeline.report import figures, trends
+from pipeline.report.night import LiftRow, ReasonRow, RecipeRow, SliceRow
+from pipeline.report.past import AccountRow, ChurnRow, LiveRow, PastRow, StandRow
 
+NIGHTS = [datetime(2017, 12, 1, 9, tzinfo=UTC) + timedelta(days=7 * at) for at in range(4)]
 RECIPES = (
-    RecipeRow("als", "candidate", 0.1212, 0.115, 0.1274, 0.31),
-    RecipeRow("popularity", "champion", 0.0866, 0.081, 0.0922, 0.012),
+    RecipeRow("als", "candidate", 0.1212, 0.115, 0.1274, 0.31, None, 0.6, 9.0),
+    RecipeRow("popularity", "champion", 0.0866, 0.081, 0.0922, 0.012, None, 0.9, 4.0),
     RecipeRow("broken", "candidate", failure="no GPU"),
 )
 LIFTS = (LiftRow("als", 0.4, 0.35, 0.45, True), LiftRow("other", -0.4, -0.5, -0.3))
 SLICES = (
-    SliceRow("cold", 301, (0.09, 0.07, 0.11), (0.085, 0.065, 0.105)),
-    SliceRow("new_items", 88, (0.0, 0.0, 0.0), (0.0, 0.0, 0.0)),
+    SliceRow("cold", 301, 0.09, 0.08, 0.1, 0.02, 0.18),
+    SliceRow("hot", 301, 0.07, 0.08, -0.1, -0.18, -0.02),
+    SliceRow("lapsed", 12, 0.2, 0.1, 0.5, -3.0, 4.0, "too few users"),
+    SliceRow("new_items", 88, 0.0, 0.0, None, None, None, "no level"),
 )
+ACCOUNTS = (
+    AccountRow(
+        "als", 90.0, 500.0, path=tuple(StandRow(at, 1.5 * n) for n, at in enumerate(NIGHTS))
+    ),
+    AccountRow("mad", 0.001, 500.0, path=(StandRow(NIGHTS[-1], -6.9),)),
+)
+PAST = tuple(
+    PastRow(at, "switch" if n == 1 else "refresh", "als", 28 if n == 0 else 7, 0.1, 0.09, 0.11,
+            0.2, 0.1, 0.3)
+    for n, at in enumerate(NIGHTS)
+)  # fmt: skip
+CHURN = tuple(ChurnRow(at, 0.9, 100, (("data", 0.07), ("stock", 0.03))) for at in NIGHTS)
+LIVE = tuple(
+    LiveRow(at, str(n // 2), "all", 9, 9, 0.2, 0.1, 0.05, 0.2) for n, at in enumerate(NIGHTS)
+)
+REASONS = (ReasonRow("kind_unknown", 40), ReasonRow("user_id_missing", 3))
 
 DRAW: dict[str, Callable[[], bytes]] = {
     "recipes": lambda: figures.recipes_figure(RECIPES, "ndcg_at_20", "als"),
     "lifts": lambda: figures.lifts_figure(LIFTS, "popularity", 0.01),
-    "slices": lambda: figures.slices_figure(SLICES, "ndcg_at_20", "als", "popularity"),
-}
+    "slices": lambda: figures.slices_figure(SLICES, "als", "popularity"),
+    "reach": lambda: figures.reach_figure(RECIPES, "als"),
+    "reasons": lambda: figures.reasons_figure(REASONS, 42),
+    "accounts": lambda: trends.accounts_figure(ACCOUNTS),
+    "metric": lambda: trends.metric_figure(PAST, "ndcg_at_20"),
+    "lift": lambda: trends.lift_figure(PAST),
+    "churn": lambda: trends.churn_figure(CHURN),
+    "live": lambda: trends.live_figure(LIVE, "ndcg_at_20"),
+}  # fmt: skip
 
 
-def size_of(png: bytes) -> tuple[int, int]:
-    assert png[:8] == b"\x89PNG\r\n\x1a\n"
-    width, height = struct.unpack(">II", png[16:24])
+def read(svg: bytes) -> ElementTree.Element:
+    return ElementTree.fromstring(svg)
+
+
+def texts(svg: bytes) -> list[str]:
+    return [one.text or "" for one in read(svg).iter("{http://www.w3.org/2000/svg}text")]
+
+
+def size(svg: bytes) -> tuple[float, float]:
+    _, _, width, height = map(float, read(svg).attrib["viewBox"].split())
     return width, height
 
 
 @pytest.mark.parametrize("name", DRAW)
-def test_equal_rows_give_equal_bytes(name: str) -> None:
+def test_equal_rows_give_equal_bytes_on_a_card_that_says_what_it_shows(name: str) -> None:
     drawn = DRAW[name]()
-    assert size_of(drawn)[0] == 8 * 144
     assert drawn == DRAW[name]()
-    assert b"Software" not in drawn
+    root = read(drawn)
+    assert size(drawn)[0] == pytest.approx(4.2 * 72)
+    assert root.attrib["role"] == "img"
+    title = root.attrib["aria-label"]
+    assert title in " ".join(texts(drawn))
+    ids = [one.attrib["id"] for one in root.iter() if "id" in one.attrib]
+    assert all(one.startswith(f"{name}-") for one in ids)
+    told = drawn.decode()
+    used = re.findall(r"url\(#([^)]+)\)|href=\"#([^\"]+)\"", told)
+    assert {one or other for one, other in used} == set(ids)
+    assert "matplotlib" not in told.lower()
+    assert "<style" not in told and "<metadata" not in told
+    assert len(drawn) < 60_000
 
 
 def test_other_rows_give_another_figure() -> None:
@@ -55,19 +102,69 @@ def test_other_rows_give_another_figure() -> None:
 
 
 def test_a_figure_grows_with_its_rows_up_to_a_limit() -> None:
-    def height(n: int) -> int:
+    def height(n: int) -> float:
         rows = tuple(RecipeRow(f"r{i}", "candidate", 0.1, 0.1, 0.1) for i in range(n))
-        return size_of(figures.recipes_figure(rows, "ndcg_at_20", None))[1]
+        return size(figures.recipes_figure(rows, "ndcg_at_20", None))[1]
 
     assert height(1) < height(4) < height(16) == height(40)
 
 
+def test_a_forest_marks_thin_evidence_and_is_not_stretched_by_it() -> None:
+    drawn = DRAW["slices"]()
+    assert "hollow: too few people to judge" in " ".join(texts(drawn))
+    assert {"+10 %", "−10 %", "+50 %", "n/a"} <= set(texts(drawn))
+    assert not [text for text in texts(drawn) if text.endswith("00 %")]  # no tick beyond the rest
+    bold = figures.slices_figure(SLICES[2:], "als", "popularity")
+    assert "No group is large enough" in read(bold).attrib["aria-label"]
+
+
+def test_more_than_a_figure_holds_is_named() -> None:
+    many = tuple(replace(SLICES[0], name=f"s{n}") for n in range(20))
+    drawn = figures.slices_figure(many, "als", "popularity")
+    assert "the first 16 of 20" in " ".join(texts(drawn))
+    accounts = tuple(replace(ACCOUNTS[0], recipe=f"r{n}") for n in range(8))
+    assert "2 further candidates" in " ".join(texts(trends.accounts_figure(accounts)))
+
+
+def test_accounts_stand_below_a_threshold_with_their_names_and_points() -> None:
+    told = texts(DRAW["accounts"]())
+    assert {"a switch needs 500", "als", "90", "mad", "under 0.1"} <= set(told)
+
+
+def test_nights_of_another_length_of_holdout_are_not_joined() -> None:
+    def lines(past: tuple[PastRow, ...]) -> int:
+        thin = 'style="fill: none; stroke: #0072b2; stroke-linecap: square"'
+        return trends.metric_figure(past, "ndcg_at_20").decode().count(thin)
+
+    assert lines(tuple(replace(row, block_days=7) for row in PAST)) == 3
+    assert lines(PAST) == 2
+    assert "hollow: judged on 28 days, not on 7" in " ".join(texts(DRAW["metric"]()))
+
+
+def test_churn_names_each_cause_beside_its_hatch() -> None:
+    told = texts(DRAW["churn"]())
+    assert {"data", "stock", "10 % new", "22 Dec"} <= set(told)
+    drawn = DRAW["churn"]().decode()
+    assert drawn.count("<pattern") == 2
+    unknown = trends.churn_figure((ChurnRow(NIGHTS[0], 0.9, 100),))
+    assert b"<pattern" not in unknown
+
+
 def test_odd_names_are_drawn_as_they_are() -> None:
-    name = r"$\nope{$" + "x" * 80
-    rows = (RecipeRow(name, "candidate", 0.1, 0.05, 0.15),)
-    assert size_of(figures.recipes_figure(rows, "ndcg_at_20", name))
-    assert size_of(figures.lifts_figure((LiftRow(name, 0.1, 0.0, 0.2),), name, None))
-    assert size_of(figures.slices_figure(SLICES, "ndcg_at_20", name, name))
+    name = r"$\nope{$<&>" + "x" * 80
+    rows = (RecipeRow(name, "candidate", 0.1, 0.05, 0.15, 0.1),)
+    for drawn in (
+        figures.recipes_figure(rows, "ndcg_at_20", name),
+        figures.reach_figure(rows, name),
+        figures.lifts_figure((LiftRow(name, 0.1, 0.0, 0.2),), name, None),
+        figures.slices_figure(SLICES, name, name),
+        trends.accounts_figure((replace(ACCOUNTS[0], recipe=name),)),
+        trends.lift_figure((replace(PAST[0], recipe=name, kind="switch"),)),
+        trends.churn_figure((ChurnRow(NIGHTS[0], 0.9, 1, ((name, 0.1),)),)),
+    ):
+        assert r"$\nope{$<&>" in " ".join(texts(drawn))
+    smile = figures.recipes_figure((replace(rows[0], name="☃ 日本 \x07"),), "ndcg_at_20", None)
+    assert any("日本" in text for text in texts(smile))
 
 
 def test_nothing_of_pyplot_is_touched() -> None:
@@ -80,11 +177,13 @@ def test_nothing_of_pyplot_is_touched() -> None:
             "from pipeline.report.night import RecipeRow\n"
             "loaded = 'matplotlib' in sys.modules\n"
             "recipes_figure((RecipeRow('a', 'candidate', .1),), 'ndcg_at_20', None)\n"
-            "print(loaded, 'matplotlib.pyplot' in sys.modules)",
+            "import matplotlib\n"
+            "same = matplotlib.rcParams['svg.fonttype'] == 'path'\n"
+            "print(loaded, 'matplotlib.pyplot' in sys.modules, same)",
         ],
         cwd=Path(__file__).parents[3],
         capture_output=True,
         text=True,
         check=True,
     )
-    assert told.stdout.split() == ["False", "False"]
+    assert told.stdout.split() == ["False", "False", "True"]

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from pipeline.report import words
-from pipeline.report.night import LiftRow, RecipeRow, RuleRow, SliceRow
+from pipeline.report.night import LiftRow, RecipeRow, RuleRow
 
 
 @pytest.mark.parametrize(
@@ -79,14 +79,6 @@ def test_lifts_title_takes_the_gates_word_not_the_intervals() -> None:
     assert words.lifts_title(proved, "pop") == "b beats pop by 20 %"
     told = "Nobody could be held against pop: too little evidence"
     assert words.lifts_title([thin], "pop") == told
-
-
-def test_slices_title_counts() -> None:
-    ahead = SliceRow("cold", 200, (0.2, 0.1, 0.3), (0.1, 0.0, 0.2))
-    behind = SliceRow("hot", 200, (0.1, 0.0, 0.2), (0.2, 0.1, 0.3))
-    assert words.slices_title([ahead], "als", "pop") == "als is ahead of pop in every group"
-    assert words.slices_title([ahead, behind], "als", "pop").endswith("in 1 of 2 groups")
-    assert words.slices_title([behind], "als", "pop").endswith("in none of 1 groups")
 
 
 def test_a_blocked_night_names_its_causes_and_no_candidate() -> None:

@@ -1,0 +1,269 @@
+"""Figures over nights as SVG: accounts that climb, the champion's level and lift, churn, live.
+
+Promises: as `figures`; nights of another length of holdout are drawn, and not joined with others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from pipeline.report.canvas import BLUE, GREY, INK, LIGHT, ORANGE, percent
+from pipeline.report.card import card, name_rows, svg, write
+from pipeline.report.past import AccountRow, ChurnRow, LiveRow, PastRow
+from pipeline.report.titles import (
+    EVERYBODY,
+    accounts_title,
+    churn_title,
+    day,
+    lift_title,
+    live_title,
+    metric_title,
+    points,
+    share,
+)
+from pipeline.report.words import metric_label, plain
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_TALL = 1.75
+_LINES = 6
+_BARS = 8
+_FLOOR = -2.0
+_STROKES = (
+    (BLUE, "o", "-"),
+    (ORANGE, "s", (0, (5, 2))),
+    ("#007A5E", "^", (0, (1, 1.5))),
+    (INK, "D", (0, (6, 2, 1, 2))),
+    ("#AA4499", "v", (0, (3, 1, 1, 1, 1, 1))),
+    (GREY, "P", "-"),
+)
+_HATCHES = ("////", "----", "xxxx", "||||", "++++", "\\\\\\\\")
+
+
+def accounts_figure(accounts: Sequence[AccountRow]) -> bytes:
+    """Draw each candidate's points night by night, on a log scale, below the threshold."""
+    rows = sorted(accounts, key=lambda row: (-_now(row), row.recipe))
+    shown, left = rows[:_LINES], len(rows[_LINES:])
+    title = accounts_title(accounts)
+    about = "points against the champion, on a log scale; 1 = nothing known either way"
+    about += f"; {left} further candidates are below these" if left else ""
+    figure, (axes,) = card(2.0, title, about, left=0.5, right=1.5)
+    threshold = max(row.threshold for row in rows)
+    bound = math.log10(threshold)
+    heights, low = [], -0.5
+    for row, (colour, mark, dash) in zip(shown, _STROKES, strict=False):
+        at = [_at(stand.as_of) for stand in row.path]
+        values = [max(stand.log_points / math.log(10), _FLOOR) for stand in row.path]
+        axes.plot(at, values, color=colour, linestyle=dash, linewidth=1.6, marker=mark,
+                  markersize=4, markevery=max(1, len(at) // 6), clip_on=False)  # fmt: skip
+        heights.append(values[-1] if values else 0.0)
+        low = min([low, *values])
+    high = max([bound, *heights]) + 0.25
+    axes.axhline(bound, color=INK, linewidth=1.2, linestyle=(0, (4, 3)))
+    axes.axhline(0, color=LIGHT, linewidth=1)
+    axes.set_ylim(low - 0.15, high)
+    instants = [stand.as_of for row in rows for stand in row.path]
+    _days(axes, instants)
+    write(axes, 0.01, bound, f"a switch needs {threshold:,.0f}", va="bottom",
+          transform=axes.get_yaxis_transform())  # fmt: skip
+    placed = _spread(heights, 0.16 * (high - low), low)
+    for row, (colour, _, _), height in zip(shown, _STROKES, placed, strict=False):
+        told = f"{_cut(row.recipe, 16)}\n{points(row.points)}"
+        write(axes, 1.06, height, told, colour, transform=axes.get_yaxis_transform())
+    ticks = list(range(math.ceil(low), math.floor(high) + 1))
+    axes.set_yticks(ticks, [_power(at) for at in ticks])
+    axes.grid(visible=False, axis="x")
+    return svg(figure, "accounts", title)
+
+
+def metric_figure(past: Sequence[PastRow], metric: str) -> bytes:
+    """Draw the champion's primary metric night by night, with 95 % intervals."""
+    rows = [row for row in past if row.mean is not None]
+    title = metric_title(past, metric)
+    about = f"{metric_label(metric)} of the champion's recipe, 95 % intervals{_others(rows)}"
+    figure, (axes,) = card(_TALL, title, about, left=0.62, right=0.35)
+    _track(axes, rows, [(row.mean or 0.0, row.lo, row.hi) for row in rows])
+    axes.set_ylim(bottom=0)
+    axes.locator_params(axis="y", nbins=5)
+    return svg(figure, "metric", title)
+
+
+def lift_figure(past: Sequence[PastRow]) -> bytes:
+    """Draw the champion's lift over the best baseline night by night, with 95 % intervals."""
+    rows = [row for row in past if row.lift is not None]
+    title = lift_title(past)
+    about = f"lift over the night's best baseline, 95 % intervals{_others(rows)}"
+    figure, (axes,) = card(_TALL, title, about, left=0.62, right=0.35)
+    _track(axes, rows, [(row.lift or 0.0, row.lift_lo, row.lift_hi) for row in rows])
+    axes.axhline(0, color=INK, linewidth=1, zorder=1)
+    axes.locator_params(axis="y", nbins=5)
+    axes.yaxis.set_major_formatter(percent)
+    return svg(figure, "lift", title)
+
+
+def live_figure(live: Sequence[LiveRow], metric: str) -> bytes:
+    """Draw what the live lists were worth night by night, with 95 % intervals."""
+    rows = [row for row in live if row.slice == EVERYBODY and row.ndcg is not None]
+    title = live_title(live, metric)
+    about = f"{metric_label(metric)} of new events against the lists that were live, 95 % intervals"
+    figure, (axes,) = card(_TALL, title, about, left=0.62, right=0.35)
+    at = [_at(row.as_of) for row in rows]
+    for row in rows:
+        if row.lo is not None and row.hi is not None:
+            axes.plot([_at(row.as_of)] * 2, [row.lo, row.hi], color=BLUE, linewidth=1.6)
+    axes.plot(at, [row.ndcg or 0.0 for row in rows], "-o", color=BLUE, linewidth=1.2, markersize=5)
+    before = None
+    for row in rows:
+        if row.model_version != before:
+            write(axes, _at(row.as_of), row.hi or row.ndcg or 0, f"v{_cut(row.model_version, 8)}",
+                  GREY, ha="center", va="bottom")  # fmt: skip
+        before = row.model_version
+    _days(axes, [row.as_of for row in rows])
+    top = axes.get_ylim()[1]
+    axes.set_ylim(0, top * 1.08 or 1)
+    axes.locator_params(axis="y", nbins=5)
+    return svg(figure, "live", title)
+
+
+def churn_figure(churn: Sequence[ChurnRow]) -> bytes:
+    """Draw what part of idle people's lists each publication changed, by cause."""
+    rows = [row for row in churn if row.overlap is not None][-_BARS:][::-1]
+    names = sorted({name for row in rows for name, part in row.causes if part > 0})
+    title = churn_title(churn)
+    about = "share of the entries of people who did nothing, by why they changed, newest on top"
+    lines = -(-max(len(names), 1) // 2)
+    figure, (axes,) = card(
+        0.32 * len(rows), title, about, left=0.72, right=0.9, foot=0.42 + 0.2 * lines
+    )
+    top = max([*(1 - (row.overlap or 0) for row in rows), 0.02])
+    for at, row in enumerate(rows):
+        begin = 0.0
+        for name, part in sorted(row.causes):
+            if part > 0:
+                _piece(axes, at, begin, part, names.index(name))
+                begin += part
+        if not begin and (row.overlap or 0) < 1:  # changed, and nobody can tell why
+            axes.barh(at, 1 - (row.overlap or 0), height=0.6, color="white", edgecolor=INK,
+                      linewidth=0.8)  # fmt: skip
+        write(axes, top * 1.03, at, f"{share(1 - (row.overlap or 0))} new")
+    name_rows(axes, [day(row.as_of) for row in rows])
+    axes.set_xlim(0, top)
+    axes.locator_params(axis="x", nbins=4)
+    axes.xaxis.set_major_formatter(lambda value, _: share(value))
+    height = 0.32 * len(rows)
+    for number, name in enumerate(names):
+        x, y = 0.52 * (number % 2), -(0.36 + 0.2 * (number // 2)) / height
+        _patch(axes, x, y, height, number)
+        write(axes, x + 0.09, y, plain(name), transform=axes.transAxes, clip_on=False)
+    return svg(figure, "churn", title)
+
+
+def _track(
+    axes: Axes,
+    rows: Sequence[PastRow],
+    values: Sequence[tuple[float, float | None, float | None]],
+) -> None:
+    """Draw a line over nights with their intervals; hollow where the block has another length."""
+    for row, (mean, lo, hi) in zip(rows, values, strict=True):
+        if lo is not None and hi is not None:
+            axes.plot([_at(row.as_of)] * 2, [lo, hi], color=BLUE, linewidth=1.6, zorder=2)
+        switched = row.kind in ("first", "switch")
+        face = BLUE if row.block_days == rows[-1].block_days else "white"
+        axes.plot([_at(row.as_of)], [mean], "D" if switched else "o", color=BLUE, markersize=5.5,
+                  markerfacecolor=face, zorder=3)  # fmt: skip
+        if switched:
+            end = row is rows[-1] and len(rows) > 1
+            write(axes, _at(row.as_of), hi if hi is not None else mean, _cut(row.recipe, 18), GREY,
+                  ha="right" if end else "center", va="bottom")  # fmt: skip
+    for one, other, (mean, *_), (then, *_) in zip(rows, rows[1:], values, values[1:], strict=False):
+        if one.block_days == other.block_days:
+            axes.plot(
+                [_at(one.as_of), _at(other.as_of)], [mean, then], color=BLUE, linewidth=1, zorder=1
+            )
+    _days(axes, [row.as_of for row in rows])
+    axes.margins(y=0.18)
+
+
+def _others(rows: Sequence[PastRow]) -> str:
+    """Name the lengths of holdouts that are not tonight's."""
+    lengths = sorted({row.block_days for row in rows} - {rows[-1].block_days})
+    told = "; diamond: a new recipe" if any(row.kind in ("first", "switch") for row in rows) else ""
+    if not lengths:
+        return told
+    named = " or ".join(str(length) for length in lengths)
+    return f"{told}; hollow: judged on {named} days, not on {rows[-1].block_days}"
+
+
+def _days(axes: Axes, instants: Sequence[datetime]) -> None:
+    """Write at most four of the days below the axis."""
+    axes.grid(visible=False, axis="x")
+    axes.grid(visible=True, axis="y", color=LIGHT, linewidth=0.6)
+    nights = sorted(set(instants))
+    if not nights:
+        axes.set_xticks([])
+        return
+    first, last = _at(nights[0]), _at(nights[-1])
+    pad = max((last - first) * 0.08, 1.0)
+    axes.set_xlim(first - pad, last + pad)
+    chosen = [nights[round(at * (len(nights) - 1) / 3)] for at in range(4)]
+    chosen = list(dict.fromkeys(chosen))
+    axes.set_xticks([_at(one) for one in chosen], [day(one) for one in chosen])
+
+
+def _at(instant: datetime) -> float:
+    """Return days since 1970."""
+    return instant.timestamp() / 86_400
+
+
+def _piece(axes: Axes, at: float, begin: float, part: float, number: int) -> None:
+    axes.barh(at, part, left=begin, height=0.6, **_fill(number))
+
+
+def _patch(axes: Axes, x: float, y: float, height: float, number: int) -> None:
+    """Lay a patch of a cause's hatch below the axes, to name it."""
+    from matplotlib.patches import Rectangle
+
+    axes.add_patch(
+        Rectangle(
+            (x, y - 0.055 / height), 0.07, 0.11 / height, transform=axes.transAxes, clip_on=False,
+            **_fill(number),
+        )
+    )  # fmt: skip
+
+
+def _fill(number: int) -> dict[str, Any]:
+    """Return how a cause is filled: by its hatch, and by a colour beside it."""
+    return {
+        "hatch": _HATCHES[number % len(_HATCHES)],
+        "facecolor": "white",
+        "edgecolor": _STROKES[number % len(_STROKES)][0],
+        "linewidth": 0.8,
+    }
+
+
+def _now(row: AccountRow) -> float:
+    return row.path[-1].log_points if row.path else math.log(max(row.points, 1e-300))
+
+
+def _spread(heights: Sequence[float], gap: float, low: float) -> list[float]:
+    """Move labels, the highest first, until none lies on another or, if it can be, below `low`."""
+    placed: list[float] = []
+    for height in heights:
+        placed.append(min(height, placed[-1] - gap) if placed else height)
+    floor = low
+    for at in reversed(range(len(placed))):
+        placed[at] = max(placed[at], floor)
+        floor = placed[at] + gap
+    return placed
+
+
+def _power(exponent: int) -> str:
+    return f"{10**exponent:,}" if exponent >= 0 else f"{10.0**exponent:g}"
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"

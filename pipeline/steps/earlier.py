@@ -1,0 +1,163 @@
+"""What earlier nights left for a night's page: the champion's level and lift, accounts, lists.
+
+Promises: a page reads the ledger as it stood before its night, so it says the same whenever it is
+written; an earlier run whose files are gone leaves a gap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from pipeline.base import parse_instant
+from pipeline.errors import StorageError
+from pipeline.report.past import AccountRow, LiveRow, PastRow, StandRow
+from pipeline.steps.champion import DECISION
+from pipeline.steps.night import Night
+from pipeline.steps.run import Workspace
+
+_95 = 1.96
+_MOST = 60
+
+
+def decisions_before(ws: Workspace, instant: datetime) -> list[dict[str, Any]]:
+    """Return the newest lines of decisions before an instant, oldest first; one a night."""
+    nights: dict[datetime, dict[str, Any]] = {}
+    for entry in ws.ledger.entries():
+        if entry["type"] == DECISION and (as_of := parse_instant(entry["as_of"])) < instant:
+            nights[as_of] = entry
+    return [nights[as_of] for as_of in sorted(nights)][-_MOST:]
+
+
+def past_rows(
+    ws: Workspace, before: Iterable[Mapping[str, Any]], tonight: Mapping[str, Any], metric: str
+) -> tuple[PastRow, ...]:
+    """Tell what the champion of each night reached on that night's holdout.
+
+    Parameters
+    ----------
+    before
+        Lines of `decisions_before`; those of another task are left out.
+    tonight
+        ``run_id``, ``as_of``, ``recipe``, ``kind``, ``block_days``, ``task`` and ``decision``, as
+        tonight's line will have them.
+    """
+    told = [entry for entry in before if entry["task"] == tonight["task"]]
+    rows = (_past_row(ws, entry, metric) for entry in (*told, tonight))
+    return tuple(row for row in rows if row is not None)
+
+
+def account_rows(
+    before: Iterable[Mapping[str, Any]], as_of: datetime, accounts: Iterable[Mapping[str, Any]]
+) -> tuple[AccountRow, ...]:
+    """Follow tonight's accounts back to where they were opened.
+
+    Parameters
+    ----------
+    before
+        Lines of `decisions_before`.
+    accounts
+        Of tonight's decision, as JSON.
+    """
+    paths: dict[tuple[str, str], list[StandRow]] = {}
+    nights = [(parse_instant(entry["as_of"]), entry["decision"]["accounts"]) for entry in before]
+    for instant, told in (*nights, (as_of, list(accounts))):
+        keys = {_key(account) for account in told}
+        champions = {champion for champion, _ in keys}
+        # Another champion closed what was open; who comes back begins anew.
+        paths = {key: path for key, path in paths.items() if not told or key[0] in champions}
+        for account in told:
+            stand = StandRow(instant, float(account["log_points"]))
+            paths.setdefault(_key(account), []).append(stand)
+    return tuple(_account_row(account, tuple(paths[_key(account)])) for account in accounts)
+
+
+def live_rows(before: Iterable[Mapping[str, Any]], night: Night) -> tuple[LiveRow, ...]:
+    """Tell what people did with the lists that were live, as each night counted.
+
+    Parameters
+    ----------
+    before
+        Lines of `decisions_before`.
+    """
+    nights = [(parse_instant(entry["as_of"]), entry.get("live", ())) for entry in before]
+    if "live.json" in night.run.manifest("evaluate")["files"]:
+        nights.append((night.as_of, night.run.json("evaluate", "live")["rows"]))
+    return tuple(
+        LiveRow(
+            as_of=as_of,
+            model_version=str(row["model_version"]),
+            slice=row["slice"],
+            users=int(row["users"]),
+            events=int(row["events"]),
+            hit_rate=row["hit_rate"],
+            ndcg=row["ndcg"],
+            lo=row["ndcg_lo"],
+            hi=row["ndcg_hi"],
+            base_ndcg=row.get("base_only_ndcg"),
+        )
+        for as_of, rows in nights
+        for row in rows
+    )
+
+
+def _key(account: Mapping[str, Any]) -> tuple[str, str]:
+    return account["champion_hash"], account["recipe_hash"]
+
+
+def _account_row(account: Mapping[str, Any], path: tuple[StandRow, ...]) -> AccountRow:
+    lift, se = account["lift"], account["se"]
+    known = lift is not None and se is not None
+    return AccountRow(
+        recipe=account["recipe"],
+        points=float(account["points"]),
+        threshold=float(account["threshold"]),
+        lift=lift,
+        lo=lift - _95 * se if known else None,
+        hi=lift + _95 * se if known else None,
+        blocks=int(account["blocks"]),
+        smallest_effect=account["smallest_effect"],
+        more_blocks=account["blocks_for_two_percent"],
+        waiting=account["waiting"],
+        path=path,
+    )
+
+
+def _past_row(ws: Workspace, entry: Mapping[str, Any], metric: str) -> PastRow | None:
+    recipe, decision = entry["recipe"], entry["decision"]
+    if recipe is None:
+        return None
+    found = _metrics(ws, entry["run_id"], recipe)
+    block = decision.get("block")
+    ratio = next(
+        (
+            told
+            for told in decision["ratios"]
+            if told["recipe_hash"] == decision["recipe_hash"]
+            and (block is None or told["block"] == block)
+        ),
+        None,
+    )
+    lift = None if ratio is None else ratio["ratio"] - 1
+    half = 0.0 if ratio is None else _95 * ratio["se"]
+    return PastRow(
+        as_of=parse_instant(entry["as_of"]),
+        kind=entry["kind"],
+        recipe=recipe,
+        block_days=int(entry["block_days"]),
+        mean=found.get(metric),
+        lo=found.get(f"{metric}_lo"),
+        hi=found.get(f"{metric}_hi"),
+        lift=lift,
+        lift_lo=None if lift is None else lift - half,
+        lift_hi=None if lift is None else lift + half,
+    )
+
+
+def _metrics(ws: Workspace, run_id: str, recipe: str) -> dict[str, float]:
+    try:
+        told = ws.runs.open(run_id).json("evaluate", "evaluation")["recipes"]
+    except StorageError:
+        return {}
+    return dict(told[recipe]["metrics"]) if recipe in told else {}
