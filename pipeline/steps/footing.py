@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import polars as pl
@@ -25,7 +26,7 @@ from pipeline.evaluation.compare import NO_LEVEL, difference, paired
 from pipeline.evaluation.evaluate import NDCG, SLICE, USERS, evaluate_stored, metric_name
 from pipeline.report.pair import Estimate, Footing, MetricRow, PairedRow
 from pipeline.steps.learn import read_history, read_scorer, read_split, trained
-from pipeline.steps.night import train_folder
+from pipeline.steps.night import Night, train_folder
 from pipeline.steps.versions import Version
 
 HOLDOUT: Final = "holdout"
@@ -74,16 +75,13 @@ def _same_days(left: Version, right: Version) -> Footing:
         HOLDOUT,
         "On the same days",
         f"Both nights were judged by {judged_on(left)}: person by person.",
-        _rows(
-            _users(left, left.name), _users(right, right.name), right.night.config.recommend.length
-        ),
+        _rows(_side(left, left.name), _side(right, right.name), right.night),
     )
 
 
 def _other_days(older: Version, newer: Version, left: Version) -> Footing:
     title = f"On the days that judged version {newer.number}"
     split, run = _split(newer), newer.night.run
-    k = newer.night.config.recommend.length
     try:
         pair = evaluate_stored(
             read_scorer(older.night.run, train_folder(older.name)),
@@ -91,16 +89,16 @@ def _other_days(older: Version, newer: Version, left: Version) -> Footing:
             read_scorer(run, train_folder(newer.name)),
             read_history(run, "train"),
             split,
-            k=k,
+            k=newer.night.config.recommend.length,
             segments=_segments(newer),
         )
     except NightjarError as error:
         return Footing(HOLDOUT, title, f"They cannot be judged on one footing: {error.sentence}.")
-    rows = (
-        _rows(pair.stored, pair.tonight, k)
-        if left is older
-        else _rows(pair.tonight, pair.stored, k)
+    old, new = (
+        _Side(pair.stored, _tau(older, older.name)),
+        _Side(pair.tonight, _tau(newer, newer.name)),
     )
+    rows = _rows(old, new, newer.night) if left is older else _rows(new, old, newer.night)
     about = (
         f"Both scorers as their nights judged them, on the people of {judged_on(newer)} whom both "
         f"know; version {older.number} learnt until {_split(older).cutoff:%Y-%m-%d}, version "
@@ -122,29 +120,62 @@ def _recipes(older: Version, newer: Version, left: Version) -> tuple[Footing, ..
     names = [n for n in trained(night) if night.recipes[n].hash == wanted and n != newer.name]
     if not names or wanted == night.recipes[newer.name].hash:
         return ()
-    old, new = _users(newer, names[0]), _users(newer, newer.name)
+    old, new = _side(newer, names[0]), _side(newer, newer.name)
     about = (
         f"The night of version {newer.number} trained the recipe of version {older.number} "
         f"({names[0]}) on its own data, too: recipe against recipe, person by person."
     )
-    k = night.config.recommend.length
-    rows = _rows(old, new, k) if left is older else _rows(new, old, k)
+    rows = _rows(old, new, night) if left is older else _rows(new, old, night)
     return (Footing(RECIPES, "Recipe against recipe on the same data", about, rows),)
 
 
-def _rows(left: pl.DataFrame, right: pl.DataFrame, k: int) -> tuple[PairedRow, ...]:
-    """Compare two frames of values per person, column by column."""
+@dataclass(frozen=True)
+class _Side:
+    """Values per person, the spread of their mean over training seeds, and of how many fits."""
+
+    users: pl.DataFrame
+    tau: float
+    fits: int = 1
+
+
+def _side(version: Version, recipe: str) -> _Side:
+    """Return what a night found of a recipe."""
+    run = version.night.run
+    found = run.json("evaluate", "evaluation")["recipes"][recipe]
+    frame = run.frame("evaluate", f"users-{recipe}")
+    return _Side(frame, _tau(version, recipe), found["fits"])
+
+
+def _tau(version: Version, recipe: str) -> float:
+    """Return a recipe's spread as the gate takes it; a baseline rolls no dice."""
+    night = version.night
+    made = night.recipes[recipe]
+    unknown = 0.0 if made.capabilities.baseline is not None else night.config.gate.unknown_tau
+    return night.taus.get(made.model_dump()["family"], unknown)
+
+
+def _rows(left: _Side, right: _Side, night: Night) -> tuple[PairedRow, ...]:
+    """Compare two sides column by column, with the bounds of a night's gate."""
+    gate, k = night.config.gate, night.config.recommend.length
     rows = []
-    for column in left.columns:
-        if column == c.USER_ID or column not in right.columns:
+    for column in left.users.columns:
+        if column == c.USER_ID or column not in right.users.columns:
             continue
         try:
-            ours, theirs = paired(right, left, column)
+            ours, theirs = paired(right.users, left.users, column)
         except GateError:  # a metric that is defined for other people on each side
             continue
         if not len(ours):
             continue
-        found = difference(ours, theirs)
+        found = difference(
+            ours,
+            theirs,
+            tau_candidate=right.tau,
+            tau_champion=left.tau,
+            fits=min(left.fits, right.fits),
+            min_users=gate.slice_users if column.startswith(SLICE) else gate.min_users,
+            min_nonzero=gate.min_nonzero,
+        )
         known = math.isfinite(found.v)
         half = _95 * found.se if known else 0.0
         rows.append(
@@ -170,10 +201,6 @@ def _named(column: str, k: int) -> str:
 
 def _split(version: Version) -> Split:
     return read_split(version.night.run)
-
-
-def _users(version: Version, recipe: str) -> pl.DataFrame:
-    return version.night.run.frame("evaluate", f"users-{recipe}")
 
 
 def _found(version: Version) -> Mapping[str, Any]:

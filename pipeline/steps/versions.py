@@ -13,7 +13,7 @@ from typing import Any
 from pipeline.errors import ConfigError, StorageError
 from pipeline.models.contract import Recipe
 from pipeline.steps.champion import PUBLICATION
-from pipeline.steps.night import Night
+from pipeline.steps.night import Night, decision_of, register_folder
 from pipeline.steps.run import Workspace
 
 _SHOWN = 12
@@ -51,8 +51,9 @@ def known(ws: Workspace) -> dict[int, str]:
         if entry["type"] == PUBLICATION
     }
     for run in ws.runs.starting_with(""):
-        if run.committed("register") is not None:
-            number = run.json("register", "mlflow")["version"]
+        folder = register_folder(run)
+        if run.committed(folder) is not None:
+            number = run.json(folder, "mlflow")["version"]
             if number is not None:
                 found.setdefault(int(number), run.run_id)
     return dict(sorted(found.items()))
@@ -78,7 +79,7 @@ def find(ws: Workspace, number: int) -> Version:
             f"{run.folder} holds no refit"
         )
     night = Night.read(run)
-    decision = run.json("gate", "decision")
+    decision = decision_of(run)
     lines = [
         entry
         for entry in ws.ledger.entries()
