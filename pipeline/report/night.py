@@ -29,6 +29,8 @@ class RecipeRow:
         How unevenly items are recommended: 0 all alike, 1 one item alone.
     novelty
         Mean self-information of what is recommended, in bits: 0 what everybody has.
+    diversity
+        Share of the pairs in a list that have no category in common; ``None`` without categories.
     """
 
     name: str
@@ -40,6 +42,7 @@ class RecipeRow:
     failure: str | None = None
     gini: float | None = None
     novelty: float | None = None
+    diversity: float | None = None
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ def reach(night: NightPage, pictures: Mapping[str, bytes]) -> str:
     """Write how much of the catalogue is recommended, and how unevenly."""
     rows = [row for row in night.recipes if row.mean is not None and row.coverage is not None]
     rows.sort(key=lambda row: (-(row.mean or 0), row.name))
-    head = ("Recipe", "Coverage|n", "Gini|n", "Novelty, bits|n")
+    head = ("Recipe", "Coverage|n", "Gini|n", "Novelty, bits|n", "Diversity|n")
     body = [
         (
             "lead" if row.name == night.winner else "",
@@ -28,6 +28,7 @@ def reach(night: NightPage, pictures: Mapping[str, bytes]) -> str:
                 cell(titles.share(row.coverage or 0), "n"),
                 cell(words.number(row.gini), "n"),
                 cell(words.number(row.novelty), "n"),
+                cell("–" if row.diversity is None else titles.share(row.diversity), "n"),
             ),
         )
         for row in rows
@@ -35,7 +36,8 @@ def reach(night: NightPage, pictures: Mapping[str, bytes]) -> str:
     about = (
         "Coverage is the share of the catalogue that is recommended to anybody. Gini is 0 where "
         "all items are recommended alike and 1 where one takes it all; novelty is low where "
-        "everybody is shown what everybody buys."
+        "everybody is shown what everybody buys; diversity is the share of the pairs in a list "
+        "that have no category in common."
     )
     drawn = cards(pictures, "reach.svg")
     return section(

@@ -8,6 +8,7 @@ from typing import Any
 from pipeline import columns as c
 from pipeline.base import format_instant
 from pipeline.data.split import Split
+from pipeline.evaluation.catalogue import DIVERSITY, GINI, NOVELTY
 from pipeline.evaluation.evaluate import COVERAGE, NDCG, metric_name
 from pipeline.evaluation.gate import Decision
 from pipeline.report.night import (
@@ -156,8 +157,9 @@ def _recipes(night: Night, found: dict[str, Any], metric: str, k: int) -> tuple[
                 lo=metrics.get(f"{metric}_lo"),
                 hi=metrics.get(f"{metric}_hi"),
                 coverage=metrics.get(metric_name(COVERAGE, k)),
-                gini=metrics.get(metric_name("gini", k)),
-                novelty=metrics.get(metric_name("novelty", k)),
+                gini=metrics.get(metric_name(GINI, k)),
+                novelty=metrics.get(metric_name(NOVELTY, k)),
+                diversity=metrics.get(metric_name(DIVERSITY, k)),
             )
         )
     missing = absences(night).items()

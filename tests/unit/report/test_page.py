@@ -37,7 +37,7 @@ NIGHT = NightPage(
     metric="ndcg_at_20",
     recipes=(
         RecipeRow("popularity", "champion", 0.0866, 0.081, 0.0922, 0.012, None, 0.9, 4.5),
-        RecipeRow("als", "candidate", 0.1212, 0.115, 0.1274, 0.31, None, 0.6, 9.25),
+        RecipeRow("als", "candidate", 0.1212, 0.115, 0.1274, 0.31, None, 0.6, 9.25, 0.8),
         RecipeRow("broken", "candidate", failure="no GPU is there"),
     ),
     winner="als",
@@ -189,7 +189,7 @@ def test_the_sentence_stands_above_the_evidence() -> None:
     assert ["events", "14", "1,352,210"] in page.rows
     assert ["cold", "301", "0.0900", "0.0850", "+5.9 %", "−2.0 % to +14 %"] in page.rows
     assert ["new items", "12", "0.0000", "0.0000", "n/a", "–", "○ too few users"] in page.rows
-    assert ["als", "31 %", "0.6", "9.25"] in page.rows
+    assert ["als", "31 %", "0.6", "9.25", "80 %"] in page.rows
     assert NIGHT.run_id in page.texts
     assert "Friday, 1 December 2017" in html
     assert html == written(NIGHT)[0]

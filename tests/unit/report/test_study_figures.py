@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import struct
 from dataclasses import replace
 
 import pytest
@@ -13,7 +14,6 @@ from pipeline.report.study import (
     importance_title,
 )
 from pipeline.report.study_figures import study_figures
-from tests.unit.report.test_figures import size_of
 
 AXES = (
     AxisRow("alpha", 0.03, 1000.0, True, 0.7),
@@ -32,6 +32,12 @@ NOTHING = replace(STUDY, candidate=False, best=0.20, trials=TRIALS[:2])
 FROM_ZERO = replace(
     STUDY, trials=tuple(replace(t, lift=None, value=0.24 * (not t.start)) for t in TRIALS)
 )
+
+
+def size_of(png: bytes) -> tuple[int, int]:
+    assert png[:8] == b"\x89PNG\r\n\x1a\n"
+    width, height = struct.unpack(">II", png[16:24])
+    return width, height
 
 
 @pytest.mark.parametrize("study", [STUDY, NOTHING, FROM_ZERO], ids=["found", "nothing", "zero"])
