@@ -1,0 +1,125 @@
+"""Our metrics beside what ranx and RecTools say (`make.py` wrote it); where we differ, and how."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from pipeline.evaluation.catalogue import (
+    coverage,
+    diversity,
+    novelty,
+    overlap,
+    self_information,
+)
+from pipeline.evaluation.metrics import Truth, measure
+from pipeline.models.topk import Lists
+
+GOLDEN: dict[str, Any] = json.loads(Path(__file__).with_name("metrics.json").read_text("utf-8"))
+USERS: list[dict[str, list[int]]] = GOLDEN["users"]
+DEPTHS: list[int] = GOLDEN["depths"]
+N_ITEMS: int = GOLDEN["n_items"]
+SIZE = np.array([len(user["truth"]) for user in USERS])
+
+EQUAL = [
+    ("ranx", "ndcg", "ndcg"),
+    ("ranx", "recall", "recall"),
+    ("ranx", "precision", "precision"),
+    ("ranx", "mrr", "mrr"),
+    ("ranx", "hit_rate", "hit_rate"),
+    ("rectools", "NDCG(divide_by_achievable=True)", "ndcg"),
+    ("rectools", "Recall", "recall"),
+    ("rectools", "Precision(r_precision=True)", "recall_capped"),
+    ("rectools", "Precision", "precision"),
+    ("rectools", "MRR", "mrr"),
+    ("rectools", "HitRate", "hit_rate"),
+]
+
+
+def told(library: str, name: str, k: int) -> NDArray[np.float64]:
+    """What a library says of each user, NaN where it says nothing."""
+    values = np.array(GOLDEN[library][f"{name}@{k}"], np.float64)
+    assert len(values) == len(USERS) and np.nanmax(values) > 0
+    return values
+
+
+def cells(name: str) -> sp.csr_matrix:
+    pairs = [(u, i) for u, user in enumerate(USERS) for i in user[name] if i < N_ITEMS]
+    row, column = np.array(pairs).T
+    return sp.csr_matrix((np.ones(len(row)), (row, column)), (len(USERS), N_ITEMS))
+
+
+def lists(name: str = "list") -> Lists:
+    item = np.array([i for user in USERS for i in user[name]], np.int32)
+    indptr = np.cumsum([0, *(len(user[name]) for user in USERS)]).astype(np.int64)
+    return Lists(indptr, item, np.zeros(len(item), np.float32))
+
+
+def ours(k: int) -> dict[str, NDArray[np.float64]]:
+    found = measure(lists(), Truth(cells("truth"), SIZE), k)
+    return {name: values for (name, _), values in found.items()}
+
+
+def same(mine: NDArray[np.float64], theirs: NDArray[np.float64]) -> None:
+    np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-9)
+
+
+def test_the_users_at_the_edges_are_among_them() -> None:
+    assert (SIZE == 0).any() and (SIZE == 1).any() and max(SIZE) > 20
+    listed = [user["list"] for user in USERS]
+    assert [] in listed and any(len(one) == 1 for one in listed)
+    assert any(min(user["truth"], default=0) >= N_ITEMS for user in USERS)
+
+
+@pytest.mark.parametrize("k", DEPTHS)
+@pytest.mark.parametrize(("library", "theirs", "mine"), EQUAL)
+def test_we_say_the_same(library: str, theirs: str, mine: str, k: int) -> None:
+    same(ours(k)[mine], told(library, theirs, k))
+
+
+@pytest.mark.parametrize("k", DEPTHS)
+@pytest.mark.parametrize(("library", "theirs"), [("ranx", "map"), ("rectools", "MAP")])
+def test_their_map_divides_by_the_size_and_ours_by_what_can_be_reached(
+    library: str, theirs: str, k: int
+) -> None:
+    size = np.where(SIZE > 0, SIZE, np.nan)
+    same(ours(k)["map"] * np.minimum(size, k) / size, told(library, theirs, k))
+    assert (np.nan_to_num(ours(k)["map"]) > np.nan_to_num(told(library, theirs, k)) + 0.05).any()
+
+
+@pytest.mark.parametrize("k", DEPTHS)
+def test_the_ndcg_of_rectools_divides_by_k_right_ones_unless_asked(k: int) -> None:
+    ideal = np.concatenate([[np.nan], np.cumsum(1 / np.log2(np.arange(2, k + 2)))])
+    same(ours(k)["ndcg"] * ideal[np.minimum(SIZE, k)] / ideal[k], told("rectools", "NDCG", k))
+
+
+@pytest.mark.parametrize("k", DEPTHS)
+def test_novelty_and_coverage_are_those_of_rectools(k: int) -> None:
+    mine = novelty(lists(), self_information(cells("had")), k)
+    same(mine, told("rectools", "MeanInvUserFreq", k))
+    covered = GOLDEN["rectools"][f"CatalogCoverage(normalize=True)@{k}"]
+    assert coverage(lists(), N_ITEMS, k) == pytest.approx(covered, abs=1e-9)
+
+
+@pytest.mark.parametrize("k", DEPTHS[1:])
+def test_diversity_is_half_of_a_hamming_distance_of_one_category_each(k: int) -> None:
+    item = np.arange(N_ITEMS)
+    kinds = sp.csr_matrix((np.ones(N_ITEMS, np.int8), (item, item % GOLDEN["kinds"])))
+    mine = diversity(lists(), kinds, k)
+    alone = np.array([len(user["list"]) == 1 for user in USERS])
+    theirs = told("rectools", "IntraListDiversity(Hamming)", k)
+    assert alone.any() and np.isnan(mine[alone]).all() and (theirs[alone] == 0).all()
+    same(mine[~alone], theirs[~alone] / 2)
+
+
+@pytest.mark.parametrize("k", DEPTHS)
+def test_overlap_is_the_intersection_of_rectools_seen_from_both_sides(k: int) -> None:
+    mine, other = (np.minimum(lists(name).counts, k) for name in ("list", "other"))
+    theirs = np.nan_to_num(told("rectools", "Intersection", k))  # of an empty list it says nothing
+    same(overlap(lists(), lists("other"), k), 2 * theirs * mine / (mine + other))
