@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from pipeline.report.canvas import BLUE, GREY, INK, LIGHT, ORANGE, canvas, png, short
+from pipeline.report.card import svg
 from pipeline.report.table import grid
 from pipeline.report.words import metric_label, number
 
@@ -117,11 +118,7 @@ def live_chart(nights: Sequence[LiveNight], kind: str) -> bytes:
     if told:
         _frame(axes, told)
     axes.set_ylabel(label, parse_math=False, fontsize=9, color=GREY)
-    if kind == "png":
-        return png(figure)
-    from pipeline.report.card import svg
-
-    return svg(figure, "live-history", title)
+    return png(figure) if kind == "png" else svg(figure, "live-history", title)
 
 
 def _draw(axes: Axes, at: float, score: LiveScore, *, named: bool) -> None:

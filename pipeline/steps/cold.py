@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline import columns as c
 from pipeline.base import Progress, silent
 from pipeline.data.matrix import History
 from pipeline.errors import GateError
-from pipeline.serving.publish import of_publication, unavailable
-from pipeline.serving.recommend import model_lists, overlap
 from pipeline.steps.child import run_child
+from pipeline.steps.churn import FILE as CHURN
+from pipeline.steps.churn import FIRST, measure
 from pipeline.steps.learn import canary_lists, promoted, read_scorer, read_split
-from pipeline.steps.night import Night, open_night, read_events, read_pinned
+from pipeline.steps.night import Night, open_night
 from pipeline.steps.run import Workspace
 from pipeline.stores.runs import Ref, Run
 
@@ -38,9 +38,12 @@ def cold_check(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Re
     if night.run.committed("cold_check") is None:
         promoted(night)
         progress("cold check")
-        found = _check(ws, night)
+        found, churned = _check(ws, night, progress)
         with night.run.draft("cold_check") as draft:
             draft.json("cold", found)
+            if churned is not None:
+                # Whether the dice are thrown depends on how long the refit took.
+                draft.json(CHURN, churned, measured=True)
             draft.rows = found["canaries"]
     found = night.run.json("cold_check", "cold")
     if found["fault"]:
@@ -48,14 +51,20 @@ def cold_check(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Re
     return night.run.ref("cold_check")
 
 
-def _check(ws: Workspace, night: Night) -> dict[str, Any]:
-    """Run the check: ``canaries``, ``idle``, ``overlap``, and ``fault``, a sentence or ``None``."""
+def _check(
+    ws: Workspace, night: Night, progress: Progress
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Run the check: ``canaries``, ``idle``, ``overlap``, and ``fault``, a sentence or ``None``.
+
+    Beside it stands what it measured on the way, see `churn.measure`.
+    """
     answer = run_child("pipeline.steps.cold", [str(ws.runs.root), night.run.run_id])
     found: dict[str, Any] = json.loads(answer)
-    likeness = {"idle": 0, "overlap": None, "fault": None}
-    if promoted(night)["kind"] == "refresh":
-        likeness = _resemblance(ws, night)
-    return {**likeness, **found, "fault": found["fault"] or likeness["fault"]}
+    likeness: dict[str, Any] = {"idle": 0, "overlap": None, "fault": None}
+    churned = None if found["fault"] else measure(ws, night, progress)
+    if churned is not None:
+        likeness = _resemblance(churned, judged=promoted(night)["kind"] == "refresh")
+    return {**likeness, **found, "fault": found["fault"] or likeness["fault"]}, churned
 
 
 def compare(run: Run) -> dict[str, Any]:
@@ -74,34 +83,16 @@ def compare(run: Run) -> dict[str, Any]:
     return {"canaries": canaries, "fault": fault}
 
 
-def _resemblance(ws: Workspace, night: Night) -> dict[str, Any]:
-    """Compare the refit's lists with the live ones, for people who did nothing since."""
-    champion = night.champion
-    if champion is None:
-        raise GateError(f"run {night.run.run_id} refreshes a champion that is not there")
-    live = ws.lake.read("recommendations", where=of_publication(champion.publication_id))
-    events = read_events(ws, night, c.USER_ID, c.TIMESTAMP)
-    busy = events.filter(events[c.TIMESTAMP] >= champion.as_of)[c.USER_ID]
-    history = History.from_arrays(night.run.arrays("refit", "history"))
-    modelled = live.filter(live[c.SLOT] == c.Slot.MODEL.value)[c.USER_ID]
-    idle = sorted((set(modelled) - set(busy)) & set(history.user_ids.tolist()))
-    if not idle:
-        return {"idle": 0, "overlap": None, "fault": None}
-    lists = model_lists(
-        read_scorer(night.run, "refit"),
-        history.rows(np.flatnonzero(np.isin(history.user_ids, idle))),
-        unavailable(read_pinned(ws, night, "items")),
-        repeat=read_split(night.run).policy == "repeat",
-        length=10,
-    )
-    share = overlap(lists, live, idle, 10)
+def _resemblance(found: Mapping[str, Any], *, judged: bool) -> dict[str, Any]:
+    """Say how much the lists of people who did nothing are like the live ones."""
+    share, idle = found["at"][str(FIRST)]["overlap"], found["users"]
     fault = None
-    if len(idle) >= _IDLE_USERS and share < MIN_OVERLAP:
+    if judged and share is not None and idle >= _IDLE_USERS and share < MIN_OVERLAP:
         fault = (
-            f"{len(idle):,} people did nothing, and their lists share {share:.2f} of the first "
-            f"ten entries with the live ones; at least {MIN_OVERLAP} is expected"
+            f"{idle:,} people did nothing, and their lists share {share:.2f} of the first "
+            f"{FIRST} entries with the live ones; at least {MIN_OVERLAP} is expected"
         )
-    return {"idle": len(idle), "overlap": share, "fault": fault}
+    return {"idle": idle, "overlap": share, "fault": fault}
 
 
 if __name__ == "__main__":

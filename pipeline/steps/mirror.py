@@ -12,8 +12,10 @@ from pathlib import Path
 from pipeline.base import Progress, compact_instant, format_instant, silent
 from pipeline.errors import StorageError
 from pipeline.steps.champion import PROMOTIONS, PUBLICATION
+from pipeline.steps.churn import churn_metrics
 from pipeline.steps.cost import read_cost
 from pipeline.steps.learn import absences, trained
+from pipeline.steps.live import live_metrics
 from pipeline.steps.night import Night, decision_of, open_night, register_folder, train_folder
 from pipeline.steps.run import Workspace
 from pipeline.stores.registry.client import Registry
@@ -73,7 +75,8 @@ def _night_record(night: Night) -> NightRecord:
         "nightjar.git_commit": night.facts["commit"],
         "nightjar.replay": str(night.replay).lower(),
     }
-    pictures = [name for name in run.manifest("gate")["files"] if name.endswith((".png", ".html"))]
+    shown = (".svg", "page.html", "page.json")
+    pictures = [name for name in run.manifest("gate")["files"] if name.endswith(shown)]
     split = run.json("features", "split")
     return NightRecord(
         run_id=run.run_id,
@@ -88,7 +91,7 @@ def _night_record(night: Night) -> NightRecord:
             # What the gate said: MLflow lets no parameter change when a person decides otherwise.
             "champion": run.json("gate", "decision")["recipe"],
         },
-        metrics=_cleaning(run),
+        metrics={**_cleaning(run), **live_metrics(run), **churn_metrics(run)},
         tags=tags,
         artifacts={
             "decision.json": run.path("gate", "decision.json"),

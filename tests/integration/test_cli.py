@@ -259,6 +259,18 @@ def test_lists_and_history(home, tmp_path):
     assert "first: als" in nightjar("history", home=home).stdout
 
 
+def test_the_history_of_live_quality(home, tmp_path):
+    asked = ("history", "--quality")
+    assert nightjar(*asked, home=home).stdout.startswith("no night has scored live lists yet")
+    drawn = tmp_path / "live.svg"
+    done = nightjar(*asked, "--json", "--out", drawn, home=home)
+    assert json.loads(done.stdout) == {"entries": [], "out": str(drawn)}
+    assert drawn.read_bytes().startswith(b"<svg")
+    refused(nightjar(*asked, "--out", "live.pdf", home=home), 2, "neither a .png nor a .svg")
+    refused(nightjar("history", "--out", drawn, home=home), 2, "--quality")
+    refused(nightjar(*asked, "--out", tmp_path / "no" / "l.png", home=home), 6, "cannot write")
+
+
 def test_doctor(home, tmp_path):
     done = nightjar("doctor", "--json", home=home)
     assert done.returncode == 0, done.stdout

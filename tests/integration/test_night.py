@@ -9,12 +9,16 @@ import polars as pl
 import pytest
 
 from pipeline import columns as c
-from pipeline.base import format_instant
+from pipeline.base import format_instant, silent
 from pipeline.errors import ConfigError, DataError, RegistryError, ResourceError
+from pipeline.serving.recommend import overlap
+from pipeline.steps.churn import read_churn
+from pipeline.steps.compared import lift_rows
 from pipeline.steps.ingest import feedback
+from pipeline.steps.learn import read_split
+from pipeline.steps.live import live_history, live_summary, read_live, score
 from pipeline.steps.mirror import registry
 from pipeline.steps.night import open_night
-from pipeline.steps.page import lift_rows
 from pipeline.steps.retrain import nightly, snapshot
 from pipeline.steps.run import Workspace
 from pipeline.steps.show import history, lists
@@ -366,3 +370,88 @@ def test_mlflow_away_loses_nothing(copy, monkeypatch):
     ended = nightly(copy, NIGHTS[2])
     assert (ended.status, ended.decision, ended.model_version) == ("done", "refresh", "3")
     assert registry(copy).aliases() == {"champion": 3, "previous": 2}
+
+
+def test_the_second_night_scores_what_the_first_one_put_before_people(shop):
+    home, first, second = shop
+    ws = Workspace.open(home)
+    night = open_night(ws, second.run_id)
+    told = read_live(night.run)
+    assert told["span"] == [format_instant(NIGHTS[0]), format_instant(NIGHTS[1])]
+    rows = ws.lake.read("recommendations", where=pl.col(c.PUBLICATION_ID) == first.publication_id)
+    shown = {user: set(part[c.ITEM_ID]) for (user,), part in rows.group_by(c.USER_ID)}
+    raw = ws.vault.lookup([f"u{n}" for n in range(320)])
+    events = list(purchases().select("user_id", "item_id", "timestamp").iter_rows())
+    since, until = (format_instant(one) for one in NIGHTS[:2])
+    had = {row[:2] for row in events if row[2] < since}
+    asked = [row for row in events if since <= row[2] < until and row[:2] not in had]
+    hits = [item in shown.get(raw.get(user), shown[c.ANYONE]) for user, item, _ in asked]
+    everybody = next(row for row in told["rows"] if row["slice"] == "all")
+    assert (everybody["model_version"], everybody["events"]) == ("1", len(asked))
+    assert everybody["hit_rate"] == pytest.approx(sum(hits) / len(hits))
+    assert everybody["hit_rate"] > 0.05
+    assert everybody["base_only_ndcg"] == everybody["ndcg"] > 0
+    repeated = sum(since <= row[2] < until for row in events) - len(asked)
+    assert (told["unlisted"], told["repeated"]) == (0, repeated)
+    summary = live_summary(night)[0]
+    assert (summary["slice"], summary["ndcg"]) == ("all", everybody["ndcg"])
+    logged = mlflow_metrics(ws, night.run.json("register", "mlflow")["run"])
+    assert logged["live.ndcg_at_20"] == pytest.approx(everybody["ndcg"])
+    # Asked again, after the second publication went live, it says the same.
+    again = score(ws, night, read_split(night.run), silent)
+    assert json.loads(json.dumps(again.to_dict())) == told
+
+
+def test_the_first_night_has_nothing_to_score_and_a_replay_is_no_history(copy, shop):
+    assert read_live(copy.run(shop[1].run_id)) is None
+    before = live_history(copy)
+    assert [entry["run_id"] for entry in before.entries] == [shop[2].run_id]
+    assert before.text().splitlines()[2].startswith(f"{NIGHTS[1]:%Y-%m-%d}  1  ")
+    replayed = nightly(copy, NIGHTS[1], recipes=["als"])
+    assert replayed.status == "replay"
+    assert read_live(copy.run(replayed.run_id))["events"] == before.entries[0]["events"]
+    assert live_history(copy) == before
+
+
+def test_a_refresh_says_how_much_it_changed_for_people_who_did_nothing_and_why(shop):
+    home, first, second = shop
+    ws = Workspace.open(home)
+    assert read_churn(ws.run(first.run_id)) is None
+    run = ws.run(second.run_id)
+    told = read_churn(run)
+    assert told["publication_id"] == first.publication_id
+    busy = purchases().filter(
+        pl.col("timestamp").is_between(
+            *(pl.lit(format_instant(one)) for one in NIGHTS[:2]), closed="left"
+        )
+    )
+    people = set(ws.vault.lookup([f"u{n}" for n in range(320)]).values())
+    people -= set(ws.vault.lookup(busy["user_id"].unique().to_list()).values())
+    assert told["users"] == len(people) > 0
+    live, after = (
+        ws.lake.read("recommendations", where=pl.col(c.PUBLICATION_ID) == one.publication_id)
+        for one in (first, second)
+    )
+    assert told["at"]["10"]["overlap"] == pytest.approx(overlap(live, after, people, 10))
+    lost = told["at"]["10"]["lost"]
+    assert set(lost) == {"stock", "data"}
+    assert sum(lost.values()) == pytest.approx(1 - told["at"]["10"]["overlap"])
+    assert told["dice"]["why"] is None and 0 <= told["dice"]["rate"] < 1
+    logged = mlflow_metrics(ws, run.json("register", "mlflow")["run"])
+    for name in ("overlap_at_10", "stock", "data", "dice"):
+        assert f"churn.{name}" in logged
+    assert logged["churn.overlap_at_10"] == told["at"]["10"]["overlap"]
+
+
+def test_what_sold_out_since_is_the_cause_that_a_replay_tells(copy):
+    shown = lists(copy, None)[c.ITEM_ID].value_counts(sort=True)[c.ITEM_ID].to_list()[:9]
+    path = copy.home / "landing" / "items" / "sold-out.csv"
+    gone = {"item_id": shown, "title": shown, "available": ["false"] * 9}
+    pl.DataFrame(gone).write_csv(path)
+    os.utime(path, (NIGHTS[1].timestamp(), NIGHTS[1].timestamp()))
+    land(copy.home, purchases(), NIGHTS[2], NIGHTS[1])
+    assert not feedback(copy, NIGHTS[2]).failed
+    ended = nightly(copy, NIGHTS[2])
+    assert ended.decision == "refresh"
+    lost = read_churn(copy.run(ended.run_id))["at"]["10"]["lost"]
+    assert lost["stock"] > 0.01

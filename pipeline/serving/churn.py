@@ -1,0 +1,126 @@
+"""Quiet nights, measured: how much of what idle people see stays from one publication to the next.
+
+Promises: every entry that went has one cause, so what was kept and what was lost to each cause add
+up to what was there, entry by entry; a cause is told by a replay (the lists as they would be had
+that alone happened), never guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import polars as pl
+
+from pipeline import columns as c
+
+STOCK: Final = "stock"
+RECIPE: Final = "recipe"
+DATA: Final = "data"
+
+
+@dataclass(frozen=True)
+class Churn:
+    """What became of the first `k` entries of some people's lists.
+
+    Attributes
+    ----------
+    users
+        People compared.
+    entries, kept
+        How many entries they had, and how many of these stand among the first `k` again.
+    lost
+        The others by cause; a cause that can be told and took nothing is 0.
+    """
+
+    k: int
+    users: int
+    entries: int
+    kept: int
+    lost: Mapping[str, int]
+
+    @property
+    def overlap(self) -> float | None:
+        """Share of the entries kept; ``None`` where nobody could be compared."""
+        return self.kept / self.entries if self.entries else None
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Share of the entries lost to each cause: with `overlap` they add up to 1."""
+        return {name: n / self.entries for name, n in self.lost.items() if self.entries}
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON."""
+        return {
+            "users": self.users,
+            "entries": self.entries,
+            "kept": self.kept,
+            "overlap": self.overlap,
+            "lost": self.shares,
+        }
+
+
+def idle(
+    live: pl.DataFrame, events: pl.DataFrame, since: datetime, known: Collection[str]
+) -> list[str]:
+    """Return who did nothing since an instant and has a list of the model, sorted.
+
+    Parameters
+    ----------
+    live
+        The live lists, rows of `columns.RECOMMENDATIONS`. The fallback is one list for many, which
+        follows what everybody does; whoever is shown it is left out.
+    events
+        `user_id`, `timestamp`.
+    since
+        As-of of the live publication.
+    known
+        Users that a new model has lists for.
+    """
+    busy = set(events.filter(pl.col(c.TIMESTAMP) >= since)[c.USER_ID])
+    modelled = set(live.filter(pl.col(c.SLOT) == c.Slot.MODEL.value)[c.USER_ID])
+    return sorted((modelled - busy) & set(known))
+
+
+def of_people(lists: pl.DataFrame, users: Collection[str]) -> pl.DataFrame:
+    """Return the rows of `lists` that belong to `users`."""
+    wanted = pl.DataFrame({c.USER_ID: sorted(users)}, schema={c.USER_ID: pl.String})
+    return lists.join(wanted, on=c.USER_ID, how="semi")
+
+
+def churn(
+    before: pl.DataFrame,
+    after: pl.DataFrame,
+    users: Collection[str],
+    *,
+    k: int,
+    replays: Iterable[tuple[str, pl.DataFrame]] = (),
+    rest: str = DATA,
+) -> Churn:
+    """Compare two publications for some users.
+
+    Parameters
+    ----------
+    before, after
+        `user_id`, `position`, `item_id`.
+    replays
+        Cause and the lists as they would be had it alone happened to `before`. An entry that a
+        replay has not among its first `k` either was lost to that cause; the first one that says so
+        counts.
+    rest
+        What everything else is put down to.
+    """
+    mine = _first(before, users, k)
+    kept = mine.join(_first(after, users, k), on=[c.USER_ID, c.ITEM_ID], how="semi").height
+    left = mine.join(_first(after, users, k), on=[c.USER_ID, c.ITEM_ID], how="anti")
+    lost = {}
+    for cause, lists in replays:
+        stays = left.join(_first(lists, users, k), on=[c.USER_ID, c.ITEM_ID], how="semi")
+        lost[cause], left = left.height - stays.height, stays
+    return Churn(k, len(set(users)), mine.height, kept, {**lost, rest: left.height})
+
+
+def _first(lists: pl.DataFrame, users: Collection[str], k: int) -> pl.DataFrame:
+    return of_people(lists.filter(pl.col(c.POSITION) <= k), users).select(c.USER_ID, c.ITEM_ID)

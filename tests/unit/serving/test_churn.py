@@ -1,0 +1,107 @@
+"""Churn by hand: what stayed, what went, and for what."""
+
+from datetime import UTC, datetime
+from fractions import Fraction
+
+import numpy as np
+import polars as pl
+import pytest
+
+from pipeline import columns as c
+from pipeline.serving.churn import DATA, RECIPE, STOCK, churn, idle
+from pipeline.serving.publish import trim
+
+NOW = datetime(2026, 5, 1, tzinfo=UTC)
+
+
+def lists(shown):
+    rows = [
+        (user, place, item)
+        for user, items in shown.items()
+        for place, item in enumerate(items, start=1)
+    ]
+    return pl.DataFrame(
+        rows,
+        schema={c.USER_ID: pl.String, c.POSITION: pl.Int32, c.ITEM_ID: pl.String},
+        orient="row",
+    )
+
+
+def test_equal_lists_lose_nothing_in_whatever_order():
+    found = churn(lists({"ann": "abcd"}), lists({"ann": "dcba"}), ["ann"], k=4)
+    assert (found.overlap, found.lost, found.entries) == (1.0, {DATA: 0}, 4)
+
+
+def test_only_the_first_k_of_the_users_asked_for_count():
+    before, after = lists({"ann": "abcd", "bob": "abcd"}), lists({"ann": "bacd", "bob": "wxyz"})
+    assert churn(before, after, ["ann"], k=2).overlap == 1.0
+    assert churn(before, after, ["ann", "bob"], k=4).overlap == 0.5
+    assert churn(before, lists({"ann": "xabc"}), ["ann"], k=3).overlap == pytest.approx(2 / 3)
+
+
+def test_what_sold_out_is_stock_and_the_rest_is_data():
+    longer = lists({"ann": "abcdef"})
+    # a is gone, c and d make room for what is new.
+    after = lists({"ann": "bexy"})
+    stock = trim(longer, ["a"], 4)
+    found = churn(lists({"ann": "abcd"}), after, ["ann"], k=4, replays=[(STOCK, stock)])
+    assert found.lost == {STOCK: 1, DATA: 2}
+    assert found.shares == {STOCK: 0.25, DATA: 0.5}
+
+
+def test_what_comes_back_into_stock_pushes_the_last_entry_out():
+    # z was sold out when the list went live and stands in the stored one: that is stock, too.
+    longer, live = lists({"ann": "zabcd"}), lists({"ann": "abcd"})
+    after = lists({"ann": "zabc"})
+    found = churn(live, after, ["ann"], k=4, replays=[(STOCK, trim(longer, [], 4))])
+    assert found.lost == {STOCK: 1, DATA: 0}
+
+
+def test_an_entry_has_one_cause_the_first_that_claims_it():
+    before, after = lists({"ann": "abcd"}), lists({"ann": "wxyz"})
+    replays = [(STOCK, lists({"ann": "bcd"})), ("rule", lists({"ann": "ab"}))]
+    found = churn(before, after, ["ann"], k=4, replays=replays, rest=RECIPE)
+    assert found.lost == {STOCK: 1, "rule": 2, RECIPE: 1}
+
+
+def test_shares_add_up_to_what_was_lost():
+    rng = np.random.default_rng(4)
+    items = [f"i{n:02}" for n in range(30)]
+    people = [f"u{n}" for n in range(40)]
+
+    def drawn(longest):
+        return {
+            user: rng.permutation(items)[: rng.integers(0, longest)].tolist() for user in people
+        }
+
+    for k in (4, 7, 10, 50):
+        before = drawn(20)
+        replays = [(STOCK, lists(drawn(20))), ("rule", lists(drawn(20)))]
+        found = churn(lists(before), lists(drawn(20)), people, k=k, replays=replays)
+        assert found.entries == sum(min(k, len(one)) for one in before.values())
+        assert found.kept + sum(found.lost.values()) == found.entries
+        whole = sum(Fraction(n, found.entries) for n in found.lost.values())
+        assert whole == 1 - Fraction(found.kept, found.entries)
+        assert set(found.lost) == {STOCK, "rule", DATA} and min(found.lost.values()) > 0
+
+
+def test_nobody_to_compare():
+    found = churn(lists({}), lists({}), [], k=10)
+    assert (found.overlap, found.shares, found.users) == (None, {}, 0)
+    gone = churn(lists({"ann": "ab"}), lists({}), ["ann"], k=10)
+    assert (gone.overlap, gone.lost) == (0.0, {DATA: 2})
+
+
+def test_idle_is_who_has_a_model_list_and_did_nothing_since():
+    live = pl.DataFrame(
+        {
+            c.USER_ID: ["ann", "bob", "cat", "dan", c.ANYONE],
+            c.SLOT: ["model", "model", "fallback", "model", "fallback"],
+        }
+    )
+    events = pl.DataFrame(
+        {c.USER_ID: ["ann", "bob"], c.TIMESTAMP: [NOW.replace(year=2025), NOW]},
+        schema={c.USER_ID: pl.String, c.TIMESTAMP: c.INSTANT},
+    )
+    assert idle(live, events, NOW, ["ann", "bob", "cat"]) == ["ann"]
+    assert idle(live, events.clear(), NOW, ["ann", "bob", "dan"]) == ["ann", "bob", "dan"]
