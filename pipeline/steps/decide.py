@@ -27,7 +27,7 @@ from pipeline.evaluation.gate import (
 from pipeline.steps.champion import ACCEPTANCE, ANCHOR, DECISION, PUBLICATION
 from pipeline.steps.learn import absences, judged, read_split, trained
 from pipeline.steps.night import Night, open_night
-from pipeline.steps.page import night_files
+from pipeline.steps.page import write_page
 from pipeline.steps.run import Workspace
 from pipeline.steps.settle import choices
 from pipeline.stores.runs import Ref
@@ -63,9 +63,7 @@ def gate(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Decided:
         with night.run.draft("gate") as draft:
             draft.json("decision", decision.to_dict())
             draft.json("metrics", _metrics(night, decision))
-            for name, data in night_files(ws, night, parts, decision).items():
-                # The page tells how long training took, so its bytes need not repeat.
-                draft.bytes(name, data, measured=name.startswith("page."))
+            write_page(ws, night, draft, decision)
             draft.rows = len(decision.rules)
     decision_dict = night.run.json("gate", "decision")
     split = night.run.json("features", "split")

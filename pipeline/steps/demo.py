@@ -25,6 +25,7 @@ from pipeline.evaluation.evaluate import NDCG, metric_name
 from pipeline.report.words import metric_label
 from pipeline.steps.compared import lift_rows
 from pipeline.steps.night import Night, concluded
+from pipeline.steps.page import PAGE, page_files
 from pipeline.steps.retrain import result
 from pipeline.steps.run import Workspace
 from pipeline.stores.runs import Run
@@ -150,7 +151,7 @@ def summary(ws: Workspace) -> dict[str, Any]:
         "metric": metric_label(metric_name(NDCG, ws.config.recommend.length)),
         "nights": [_told(ws, run) for run in found],
         "look": {
-            "page": found[-1].folder.joinpath("gate", "page.html").as_uri() if found else "",
+            "page": page_files(found[-1])[PAGE].as_uri() if found else "",
             "lists": _command("lists 1", ws.home),
             "history": _command("history", ws.home),
             "browser": "make ui",

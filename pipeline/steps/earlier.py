@@ -6,19 +6,23 @@ written; an earlier run whose files are gone leaves a gap.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from pipeline.base import parse_instant
 from pipeline.errors import StorageError
-from pipeline.report.past import AccountRow, LiveRow, PastRow, StandRow
+from pipeline.report.past import AccountRow, ChurnRow, LiveRow, PastRow, StandRow
 from pipeline.steps.champion import DECISION
+from pipeline.steps.churn import FIRST, read_churn
+from pipeline.steps.live import read_live
 from pipeline.steps.night import Night
 from pipeline.steps.run import Workspace
+from pipeline.stores.runs import Run
 
 _95 = 1.96
 _MOST = 60
+_T = TypeVar("_T")
 
 
 def decisions_before(ws: Workspace, instant: datetime) -> list[dict[str, Any]]:
@@ -82,8 +86,9 @@ def live_rows(before: Iterable[Mapping[str, Any]], night: Night) -> tuple[LiveRo
         Lines of `decisions_before`.
     """
     nights = [(parse_instant(entry["as_of"]), entry.get("live", ())) for entry in before]
-    if "live.json" in night.run.manifest("evaluate")["files"]:
-        nights.append((night.as_of, night.run.json("evaluate", "live")["rows"]))
+    tonight = read_live(night.run)
+    if tonight is not None:
+        nights.append((night.as_of, tonight["rows"]))
     return tuple(
         LiveRow(
             as_of=as_of,
@@ -95,10 +100,41 @@ def live_rows(before: Iterable[Mapping[str, Any]], night: Night) -> tuple[LiveRo
             ndcg=row["ndcg"],
             lo=row["ndcg_lo"],
             hi=row["ndcg_hi"],
-            base_ndcg=row.get("base_only_ndcg"),
+            base_ndcg=row["base_only_ndcg"],
         )
         for as_of, rows in nights
         for row in rows
+    )
+
+
+def churn_rows(
+    ws: Workspace,
+    before: Iterable[Mapping[str, Any]],
+    tonight: tuple[datetime, Mapping[str, Any] | None],
+) -> tuple[ChurnRow, ...]:
+    """Tell what each promotion changed for people who did nothing.
+
+    Parameters
+    ----------
+    before
+        Lines of `decisions_before`.
+    tonight
+        Its as-of, and what it measured, if it did.
+    """
+    nights = [
+        (parse_instant(entry["as_of"]), _read(ws, entry["run_id"], read_churn)) for entry in before
+    ]
+    return tuple(
+        ChurnRow(
+            as_of=as_of,
+            overlap=told["at"][str(FIRST)]["overlap"],
+            idle=int(told["users"]),
+            causes=tuple(sorted(told["at"][str(FIRST)]["lost"].items())),
+            dice=told["dice"]["rate"],
+            note=told["dice"]["why"] or "",
+        )
+        for as_of, told in (*nights, tonight)
+        if told is not None
     )
 
 
@@ -156,8 +192,13 @@ def _past_row(ws: Workspace, entry: Mapping[str, Any], metric: str) -> PastRow |
 
 
 def _metrics(ws: Workspace, run_id: str, recipe: str) -> dict[str, float]:
+    told = _read(ws, run_id, lambda run: run.json("evaluate", "evaluation")["recipes"])
+    return dict(told[recipe]["metrics"]) if told and recipe in told else {}
+
+
+def _read(ws: Workspace, run_id: str, how: Callable[[Run], _T | None]) -> _T | None:
+    """Read from an earlier run; None where its files are gone."""
     try:
-        told = ws.runs.open(run_id).json("evaluate", "evaluation")["recipes"]
+        return how(ws.runs.open(run_id))
     except StorageError:
-        return {}
-    return dict(told[recipe]["metrics"]) if recipe in told else {}
+        return None

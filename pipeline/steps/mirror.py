@@ -17,6 +17,7 @@ from pipeline.steps.cost import read_cost
 from pipeline.steps.learn import absences, trained
 from pipeline.steps.live import live_metrics
 from pipeline.steps.night import Night, decision_of, open_night, register_folder, train_folder
+from pipeline.steps.page import page_files
 from pipeline.steps.run import Workspace
 from pipeline.stores.registry.client import Registry
 from pipeline.stores.registry.records import ChildRecord, DatasetRecord, ModelRecord, NightRecord
@@ -75,8 +76,6 @@ def _night_record(night: Night) -> NightRecord:
         "nightjar.git_commit": night.facts["commit"],
         "nightjar.replay": str(night.replay).lower(),
     }
-    shown = (".svg", "page.html", "page.json")
-    pictures = [name for name in run.manifest("gate")["files"] if name.endswith(shown)]
     split = run.json("features", "split")
     return NightRecord(
         run_id=run.run_id,
@@ -97,7 +96,7 @@ def _night_record(night: Night) -> NightRecord:
             "decision.json": run.path("gate", "decision.json"),
             "validation.json": run.path("validate", "validation.json"),
             "cleaning.json": run.path("features", "clean.json"),
-            **{name: run.path("gate", name) for name in pictures},
+            **page_files(run),
         },
         winner=winner,
         model=None if winner is None else _model(night, winner, decision["sentence"], tags),

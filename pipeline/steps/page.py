@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from pipeline import columns as c
@@ -26,22 +28,59 @@ from pipeline.report.page import night_figures, night_page
 from pipeline.report.words import advice
 from pipeline.steps.compared import lift_rows, slice_rows
 from pipeline.steps.cost import read_cost
-from pipeline.steps.earlier import account_rows, decisions_before, live_rows, past_rows
-from pipeline.steps.learn import absences
+from pipeline.steps.earlier import (
+    account_rows,
+    churn_rows,
+    decisions_before,
+    live_rows,
+    past_rows,
+)
+from pipeline.steps.learn import absences, read_split
 from pipeline.steps.night import Night, read_pinned, train_folder
 from pipeline.steps.run import Workspace
 from pipeline.steps.settle import in_words
+from pipeline.stores.runs import Draft, Run
+
+PAGE = "page.html"
 
 
-def night_files(ws: Workspace, night: Night, split: Split, decision: Decision) -> dict[str, bytes]:
-    """Return the page of a night, its figures, and its rows as JSON, by file name."""
-    told = gather(ws, night, split, decision)
+def write_page(
+    ws: Workspace,
+    night: Night,
+    draft: Draft,
+    decision: Decision,
+    churned: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the page of a night, its figures, and its rows as JSON into a step's folder.
+
+    The gate writes it; a promotion writes it once more when it knows what changes for people.
+
+    Parameters
+    ----------
+    churned
+        What the night's own lists change for people who did nothing, see `churn.measure`.
+    """
+    told = gather(ws, night, decision, churned)
     pictures = night_figures(told)
-    page = night_page(told, pictures).encode()
-    return {**pictures, "page.html": page, "page.json": to_json(told)}
+    for name, data in pictures.items():
+        # What was churned hangs on how long the refit took, see `cold_check`.
+        draft.bytes(name, data, measured=churned is not None)
+    # The page tells how long training took, so its bytes need not repeat.
+    draft.bytes(PAGE, night_page(told, pictures).encode(), measured=True)
+    draft.bytes("page.json", to_json(told), measured=True)
 
 
-def gather(ws: Workspace, night: Night, split: Split, decision: Decision) -> NightPage:
+def page_files(run: Run) -> dict[str, Path]:
+    """Return the files of a night's last page by name, and where they lie."""
+    folder = "cold_check" if _has_page(run, "cold_check") else "gate"
+    names = (PAGE, "page.json")
+    found = [n for n in run.manifest(folder)["files"] if n.endswith(".svg") or n in names]
+    return {name: run.path(folder, name) for name in found}
+
+
+def gather(
+    ws: Workspace, night: Night, decision: Decision, churned: Mapping[str, Any] | None = None
+) -> NightPage:
     """Gather the page of a night."""
     run, k = night.run, night.config.recommend.length
     found = run.json("evaluate", "evaluation")["recipes"]
@@ -49,6 +88,7 @@ def gather(ws: Workspace, night: Night, split: Split, decision: Decision) -> Nig
     against = night.champion_name or _best_baseline(night, found, metric)
     challenger = _challenger(night, found, metric, decision, against)
     rules = _rules(decision)
+    split = read_split(run)
     before = decisions_before(ws, night.as_of)
     quarantined, reasons = quarantine_rows(ws, night)
     return NightPage(
@@ -73,6 +113,7 @@ def gather(ws: Workspace, night: Night, split: Split, decision: Decision) -> Nig
         advice=advice(decision.kind, rules),
         accounts=account_rows(before, night.as_of, decision.to_dict()["accounts"]),
         past=past_rows(ws, before, _line(night, split, decision), metric),
+        churn=churn_rows(ws, before, (night.as_of, churned)),
         live=live_rows(before, night),
         quarantined=quarantined,
         reasons=reasons,
@@ -83,6 +124,10 @@ def gather(ws: Workspace, night: Night, split: Split, decision: Decision) -> Nig
             ("settings", night.facts["settings"][:12]),
         ),
     )
+
+
+def _has_page(run: Run, step: str) -> bool:
+    return run.committed(step) is not None and PAGE in run.manifest(step)["files"]
 
 
 def quarantine_rows(ws: Workspace, night: Night) -> tuple[int | None, tuple[ReasonRow, ...]]:

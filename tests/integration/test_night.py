@@ -11,6 +11,8 @@ import pytest
 from pipeline import columns as c
 from pipeline.base import format_instant, silent
 from pipeline.errors import ConfigError, DataError, RegistryError, ResourceError
+from pipeline.evaluation.gate import Decision
+from pipeline.report.night import from_json, to_json
 from pipeline.serving.recommend import overlap
 from pipeline.steps.churn import read_churn
 from pipeline.steps.compared import lift_rows
@@ -19,6 +21,7 @@ from pipeline.steps.learn import read_split
 from pipeline.steps.live import live_history, live_summary, read_live, score
 from pipeline.steps.mirror import registry
 from pipeline.steps.night import open_night
+from pipeline.steps.page import gather, page_files
 from pipeline.steps.retrain import nightly, snapshot
 from pipeline.steps.run import Workspace
 from pipeline.steps.show import history, lists
@@ -256,6 +259,14 @@ def test_a_champion_that_memory_cannot_hold_stops_the_night(copy, monkeypatch):
         nightly(ws, NIGHTS[2])
 
 
+def mlflow_artifacts(ws, run_id):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(ws.tracking_uri, ws.tracking_uri)
+    parent = ws.run(run_id).json("register", "mlflow")["run"]
+    return {file.path.rpartition("/")[2] for file in client.list_artifacts(parent)}
+
+
 def mlflow_children(ws, run_id):
     from mlflow import MlflowClient
 
@@ -370,6 +381,41 @@ def test_mlflow_away_loses_nothing(copy, monkeypatch):
     ended = nightly(copy, NIGHTS[2])
     assert (ended.status, ended.decision, ended.model_version) == ("done", "refresh", "3")
     assert registry(copy).aliases() == {"champion": 3, "previous": 2}
+
+
+def test_the_page_is_written_again_when_it_is_known_what_changes_for_people(shop):
+    home, first, second = shop
+    ws = Workspace.open(home)
+    last = page_files(ws.run(second.run_id))
+    assert {path.parent.name for path in last.values()} == {"cold_check"}
+    assert {"page.html", "page.json", "churn.svg", "live.svg", "metric.svg"} <= set(last)
+    told = from_json(last["page.json"].read_bytes())
+    assert [(row.as_of, row.kind) for row in told.past] == [
+        (NIGHTS[0], "first"),
+        (NIGHTS[1], second.decision),
+    ]
+    assert all(row.mean and row.lift > 0 for row in told.past)
+    assert [row.as_of for row in told.churn] == [NIGHTS[1]]
+    churned = read_churn(ws.run(second.run_id))
+    assert told.churn[0].overlap == churned["at"]["10"]["overlap"]
+    assert {row.as_of for row in told.live} == {NIGHTS[1]}
+    assert "mad" in {row.recipe for row in told.accounts}
+    assert {row.name for row in told.slices} >= {"cold", "warm", "hot"}
+    gains = {row.name: row.gain for row in told.costs}
+    assert gains["als"] > 0 and gains["popularity"] is None
+    html = last["page.html"].read_text()
+    assert html.count("<svg ") == sum(name.endswith(".svg") for name in last)
+    assert "What changed for people who did nothing" in html
+    names = mlflow_artifacts(ws, second.run_id)
+    assert set(last) <= names
+    # The first one changed nothing for anybody: its page is the gate's.
+    assert {path.parent.name for path in page_files(ws.run(first.run_id)).values()} == {"gate"}
+
+
+def test_a_page_of_an_earlier_night_says_what_it_said(copy, shop):
+    night = open_night(copy, shop[1].run_id)
+    decision = Decision.from_dict(night.run.json("gate", "decision"))
+    assert to_json(gather(copy, night, decision)) == night.run.bytes("gate", "page.json")
 
 
 def test_the_second_night_scores_what_the_first_one_put_before_people(shop):
