@@ -1,0 +1,432 @@
+"""Versions side by side and made again: what is shown, what a script gets, what can be gone."""
+
+import io
+import json
+import os
+import shutil
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from subprocess import CompletedProcess
+from unittest.mock import patch
+
+import numpy as np
+import polars as pl
+import pytest
+
+from pipeline import columns as c
+from pipeline.cli import main
+from pipeline.errors import ConfigError, StorageError
+from pipeline.evaluation.compare import difference, paired
+from pipeline.evaluation.evaluate import NDCG, evaluate_stored
+from pipeline.models.factorize import Als
+from pipeline.steps.causes import Why
+from pipeline.steps.compare import compare
+from pipeline.steps.ingest import feedback
+from pipeline.steps.learn import read_history, read_scorer, read_split
+from pipeline.steps.reproduce import reproduce
+from pipeline.steps.retrain import nightly
+from pipeline.steps.run import Workspace
+from pipeline.steps.versions import find, known
+from tests.worlds import CONFIG, NIGHTS, catalogue, land, purchases
+
+ALS = CONFIG[: CONFIG.index("[recipes.mad]")]
+METRIC = "ndcg_at_20"
+
+
+def two_nights(home, workspace, config=ALS):
+    ws = workspace(home, config)
+    catalogue(home)
+    land(home, purchases(), NIGHTS[0])
+    feedback(ws, NIGHTS[0])
+    first = nightly(ws, NIGHTS[0])
+    land(home, purchases(), NIGHTS[1], NIGHTS[0])
+    feedback(ws, NIGHTS[1])
+    return ws, first, nightly(ws, NIGHTS[1])
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory, workspace):
+    """A workspace with two versions of one recipe, two weeks apart."""
+    home = tmp_path_factory.mktemp("versions") / "home"
+    _, first, second = two_nights(home, workspace)
+    assert (first.model_version, second.model_version) == ("1", "2")
+    return home
+
+
+@pytest.fixture
+def copy(shop, tmp_path):
+    shutil.copytree(shop, tmp_path / "home")
+    return Workspace.open(tmp_path / "home")
+
+
+@pytest.fixture(scope="module")
+def compared(shop):
+    return compare(Workspace.open(shop), 1, 2)
+
+
+def nightjar(*arguments, home, **environment):
+    out, err = io.StringIO(), io.StringIO()
+    command = ["nightjar", *map(str, arguments), "--home", str(home)]
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("NIGHTJAR")} | environment
+    with (
+        patch.dict(os.environ, clean, clear=True),
+        patch.object(sys, "argv", command),
+        redirect_stdout(out),
+        redirect_stderr(err),
+        pytest.raises(SystemExit) as ended,
+    ):
+        main()
+    return CompletedProcess(command, ended.value.code, out.getvalue(), err.getvalue())
+
+
+def rewrite(run, step, name, data):
+    """Put other bytes in the place of a committed file, its sum included."""
+    folder = run.folder / step
+    (folder / name).write_bytes(data)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"][name] |= {"sha256": sha256(data).hexdigest(), "bytes": len(data)}
+    (folder / "manifest.json").write_text(json.dumps(manifest, sort_keys=True, indent=1))
+
+
+def tamper(run, array):
+    """Move one number of the refit's scorer by as little as there is."""
+    arrays = run.arrays("refit", "scorer")
+    arrays[array] = arrays[array].copy()
+    arrays[array].flat[0] = np.nextafter(arrays[array].flat[0], np.float32(9))
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    rewrite(run, "refit", "scorer.npz", buffer.getvalue())
+
+
+def forget(run, **facts):
+    """Change what a run recorded of its own making."""
+    told = run.json("snapshot", "snapshot") | facts
+    rewrite(run, "snapshot", "snapshot.json", json.dumps(told, sort_keys=True, indent=1).encode())
+
+
+def files(home):
+    """Every file of a workspace but those that a reader may make."""
+    return {
+        path.relative_to(home): path.read_bytes()
+        for path in sorted(home.rglob("*"))
+        if path.is_file() and not path.name.endswith((".lock", "-wal", "-shm"))
+    }
+
+
+# --- which versions there are --------------------------------------------------------------------
+
+
+def test_versions_are_found_without_mlflow(copy):
+    shutil.rmtree(copy.home / "mlflow")
+    assert list(known(copy)) == [1, 2]
+    assert find(copy, 2).name == "als"
+    assert find(copy, 2).publication["generation"] == 2
+
+
+def test_an_unknown_version_is_answered_with_those_there_are(copy):
+    done = nightjar("compare", 1, 7, home=copy.home)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.splitlines()[-1] == "nightjar: there is no version 7; known are 1, 2"
+    assert nightjar("reproduce", 7, home=copy.home).returncode == 2
+    with pytest.raises(ConfigError, match="version 2 is compared with itself"):
+        compare(copy, 2, 2)
+
+
+def test_a_version_whose_run_is_gone_says_so(copy):
+    run = find(copy, 1).night.run
+    shutil.rmtree(run.folder)
+    with pytest.raises(StorageError, match=f"version 1 was made by run {run.run_id}, whose files"):
+        compare(copy, 1, 2)
+    done = nightjar("reproduce", 1, home=copy.home)
+    assert done.returncode == 6 and done.stdout == ""
+
+
+def test_a_version_that_nobody_saw_is_a_version(workspace, tmp_path):
+    ws = workspace(tmp_path / "quiet", ALS)
+    assert known(ws) == {}
+    with pytest.raises(ConfigError, match="no version 1: no night has registered one yet"):
+        find(ws, 1)
+
+
+# --- side by side --------------------------------------------------------------------------------
+
+
+def test_both_are_judged_on_the_newer_holdout(shop, compared):
+    ws = Workspace.open(shop)
+    one, two = find(ws, 1).night.run, find(ws, 2).night.run
+    pair = evaluate_stored(
+        read_scorer(one, "train/als"),
+        read_history(one, "train"),
+        read_scorer(two, "train/als"),
+        read_history(two, "train"),
+        read_split(two),
+        k=20,
+    )
+    expected = difference(*paired(pair.tonight, pair.stored, NDCG))
+    (footing,) = compared.page.footings
+    row = next(row for row in footing.rows if row.name == METRIC)
+    assert (row.left, row.right, row.people) == (expected.champion, expected.candidate, expected.n)
+    assert row.lift == pytest.approx(expected.x)
+    assert row.hi - row.lift == pytest.approx(1.96 * expected.se)
+    assert "The recipe is the same" in footing.about
+    assert {r.name for r in footing.rows} >= {"recall_at_20", f"slice.cold.{METRIC}"}
+
+
+def test_figures_of_other_days_are_shown_and_not_subtracted(shop, compared):
+    page = compared.page
+    assert "must not be subtracted" in page.weeks
+    ws = Workspace.open(shop)
+    for number, side in ((1, "left"), (2, "right")):
+        found = find(ws, number).night.run.json("evaluate", "evaluation")["recipes"]["als"]
+        shown = {row.name: getattr(row, side) for row in page.metrics}
+        assert shown[METRIC].mean == found["metrics"][METRIC]
+        assert (shown[METRIC].lo, shown[METRIC].hi) == (
+            found["metrics"][f"{METRIC}_lo"],
+            found["metrics"][f"{METRIC}_hi"],
+        )
+        assert shown[f"slice.hot.{METRIC}"].people == found["metrics"]["slice.hot.users"]
+
+
+def test_the_other_way_round_the_lift_is_the_other_way_round(copy, compared):
+    page = compare(copy, 2, 1).page
+    mine, theirs = (
+        next(row for row in p.footings[0].rows if row.name == METRIC) for p in (page, compared.page)
+    )
+    assert (mine.left, mine.right) == (theirs.right, theirs.left)
+    assert mine.lift == pytest.approx(theirs.left / theirs.right - 1)
+
+
+def test_lists_are_what_people_saw_and_nobody_is_named(shop, compared):
+    ws, samples = Workspace.open(shop), compared.page.samples
+    assert [sample.person for sample in samples] == ["Person A", "Person B", "Person C"]
+    lists = ws.lake.read("recommendations")
+    seen = set()
+    for user in lists[c.USER_ID].unique():
+        mine = lists.filter((pl.col(c.USER_ID) == user) & (pl.col(c.POSITION) <= 10))
+        both = mine.sort(c.PUBLICATION_ID, c.POSITION).partition_by(c.PUBLICATION_ID)
+        seen.add(tuple(tuple(f"Item {i[1:]}" for i in one[c.ITEM_ID]) for one in both))
+    for sample in samples:
+        lists_of = tuple(tuple(e.title for e in side) for side in (sample.left, sample.right))
+        assert lists_of in seen
+        assert [e.shared for e in sample.left] == [e.title in lists_of[1] for e in sample.left]
+    shared = [sum(entry.shared for entry in sample.left) for sample in samples]
+    assert shared == sorted(shared) and shared[0] < shared[-1]
+    text = compared.path.read_text() + json.dumps(compared.to_dict(), default=str)
+    people = set(lists[c.USER_ID]) - {c.ANYONE}
+    raw = ws.vault.reveal(sorted(people)).values()
+    assert len(people) == 320 and not any(user in text for user in people)
+    assert not any(f"{user}<" in text or f'"{user}"' in text for user in raw)
+
+
+def test_the_page_is_whole_and_holds_the_figures(compared):
+    text = compared.path.read_text()
+    assert compared.path.name == "compare-1-2.html"
+    assert compared.fault is None and compared.exit_code == 0
+    for part in (compared.page.sentence, compared.page.weeks, "<svg", "Hyper-parameters", "alpha"):
+        assert part in text
+    assert "http://" not in text and "<script" not in text
+    told = compared.to_dict()
+    assert {row["name"] for row in told["rows"]} >= {METRIC, "coverage_at_20"}
+    assert [v["number"] for v in told["versions"]] == [1, 2]
+    json.dumps(told, allow_nan=False)
+
+
+def test_the_page_lies_at_both_versions_once_however_often(copy):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(copy.tracking_uri, copy.tracking_uri)
+    for _ in range(2):
+        found = compare(copy, 1, 2, out=copy.home / "mine.html")
+        assert found.fault is None
+    for number in (1, 2):
+        run_id = client.get_model_version("nightjar", str(number)).run_id
+        path = "comparisons/compare-1-2.html"
+        assert [f.path for f in client.list_artifacts(run_id, "comparisons")].count(path) == 1
+        fetched = Path(client.download_artifacts(run_id, path))
+        assert fetched.read_bytes() == (copy.home / "mine.html").read_bytes()
+
+
+def test_without_mlflow_the_page_is_written_all_the_same(copy):
+    away = {"NIGHTJAR__REGISTRY__TRACKING_URI": "http://127.0.0.1:9"}
+    done = nightjar("compare", 1, 2, "--json", home=copy.home, **away)
+    assert done.returncode == 6
+    told = json.loads(done.stdout)
+    assert "127.0.0.1:9" in told["fault"] and told["rows"]
+    assert (copy.home / "reports" / "compare-1-2.html").is_file()
+    assert done.stderr.splitlines()[-1].startswith("nightjar: the page is written, but not shown")
+
+
+def test_a_version_that_mlflow_has_lost_is_told(copy):
+    from mlflow import MlflowClient
+
+    MlflowClient(copy.tracking_uri, copy.tracking_uri).delete_model_version("nightjar", "2")
+    found = compare(copy, 1, 2)
+    assert found.exit_code == 6 and "version=2" in found.fault
+    assert found.path.is_file()
+
+
+def test_what_cannot_be_judged_on_one_footing_says_why(copy):
+    """A newer holdout that reaches back into what the older version learnt."""
+    run = find(copy, 2).night.run
+    split = run.json("features", "split")
+    split["holdout"][0] = "2024-01-15T09:00:00Z"
+    rewrite(run, "features", "split.json", json.dumps(split, sort_keys=True, indent=1).encode())
+    found = compare(copy, 1, 2).page
+    (footing,) = found.footings
+    assert footing.rows == () and "cannot be judged on one footing: " in footing.about
+    assert found.sentence.startswith("The two were never judged on the same people")
+
+
+# --- made again ----------------------------------------------------------------------------------
+
+
+def test_a_version_comes_out_the_same_and_nothing_changes(copy):
+    before = files(copy.home)
+    found = reproduce(copy, 1)
+    assert (found.outcome, found.exit_code, found.causes) == ("same", 0, ())
+    assert {row.file for row in found.rows} >= {"scorer.npz", "history.npz", "fallback.npz"}
+    committed = (find(copy, 1).night.run.folder / "refit" / "scorer.npz").read_bytes()
+    scorer = next(row for row in found.rows if row.file == "scorer.npz")
+    assert scorer.rebuilt == sha256(committed).hexdigest()
+    assert files(copy.home) == before
+    assert found.text().startswith("same bytes: version 1 (als, as-of 2024-03-11T09:00:00Z)")
+
+
+def test_a_number_that_was_altered_is_found_by_its_array(copy):
+    tamper(find(copy, 2).night.run, "item_factors")
+    found = reproduce(copy, 2)
+    assert (found.outcome, found.exit_code, found.causes) == ("differs", 1, ())
+    bad = [row for row in found.rows if not row.same]
+    assert [(row.file, row.arrays) for row in bad] == [("scorer.npz", ("item_factors",))]
+    assert "nothing that is known explains it" in found.text()
+
+
+def test_another_library_and_other_code_are_named(copy):
+    run = find(copy, 2).night.run
+    tamper(run, "item_factors")
+    libraries = run.json("snapshot", "snapshot")["libraries"]
+    forget(run, libraries={**libraries, "implicit": "0.6.1"}, commit="f" * 40)
+    done = nightjar("reproduce", 2, "--json", home=copy.home)
+    told = json.loads(done.stdout)
+    assert done.returncode == 3
+    assert [cause["kind"] for cause in told["causes"]] == ["library", "code"]
+    assert told["causes"][0]["sentence"].startswith("implicit was 0.6.1, and is ")
+    assert [row["file"] for row in told["rows"] if not row["same"]] == ["scorer.npz"]
+
+
+def test_a_version_that_is_the_same_needs_no_same_libraries(copy):
+    forget(find(copy, 2).night.run, libraries={}, commit="f" * 40)
+    assert reproduce(copy, 2).outcome == "same"
+
+
+def test_a_family_that_declares_its_dice_explains_them(copy, monkeypatch):
+    """The real dice of ALS, thrown again: another salt, declared as what may happen."""
+    train = Als.train
+    loose = replace(Als.capabilities, deterministic=False)
+    monkeypatch.setattr(Als, "capabilities", loose)
+    monkeypatch.setattr(Als, "train", lambda self, history, **rest: train(self, history, salt=1))
+    found = reproduce(copy, 2)
+    assert (found.outcome, found.exit_code) == ("differs", 3)
+    assert [cause.kind for cause in found.causes] == [Why.THREADS]
+    scorer = next(row for row in found.rows if row.file == "scorer.npz")
+    assert scorer.arrays == ("item_factors", "user_factors")
+
+
+def test_data_that_were_swept_away_are_named(copy):
+    events = copy.home / "lake" / "events"
+    pinned = find(copy, 1).night.versions["events"]
+    (events / "_delta_log" / f"{pinned:020}.json").unlink()
+    done = nightjar("reproduce", 1, "--json", home=copy.home)
+    told = json.loads(done.stdout)
+    assert (done.returncode, told["outcome"], told["rows"]) == (6, "gone", [])
+    assert [cause["kind"] for cause in told["causes"]] == ["snapshot"]
+    assert f"lake table events: version {pinned} cannot be read" in told["causes"][0]["sentence"]
+
+
+def test_rows_that_are_gone_are_counted(copy):
+    """As after an erasure: a person's rows are no longer in the files of the pinned version."""
+    person, gone = None, 0
+    for path in sorted((copy.home / "lake" / "events").rglob("*.parquet")):
+        rows = pl.read_parquet(path, hive_partitioning=False)
+        person = person or rows[c.USER_ID][0]
+        left = rows.filter(pl.col(c.USER_ID) != person)
+        earlier = rows.filter((pl.col(c.USER_ID) == person) & (pl.col(c.TIMESTAMP) < NIGHTS[0]))
+        if earlier.height:
+            gone += earlier.height
+            left.write_parquet(path)
+    assert gone > 5
+    found = reproduce(copy, 1)
+    assert (found.outcome, found.exit_code) == ("differs", 3)
+    assert found.causes[0].kind == Why.ROWS
+    assert f": {gone} are gone, as after a person's erasure" in found.causes[0].sentence
+    scorer = next(row for row in found.rows if row.file == "scorer.npz")
+    assert set(scorer.arrays) >= {"item_factors", "user_ids"}
+
+
+# --- other footings ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def recipes(tmp_path_factory, workspace):
+    """Two recipes on the same days, both never shown; then the better one, two weeks later."""
+    home = tmp_path_factory.mktemp("recipes") / "home"
+    narrow = ALS.replace("[recipes.als]", "[recipes.narrow]").replace("factors = 8", "factors = 2")
+    wide = narrow + ALS[ALS.index("[recipes.als]") :]
+    ws = workspace(home, narrow)
+    catalogue(home)
+    land(home, purchases(), NIGHTS[0])
+    feedback(ws, NIGHTS[0])
+    nightly(ws, NIGHTS[0], publish=False)
+    (home / "nightjar.toml").write_text(wide)
+    ws = Workspace.open(home)
+    nightly(ws, NIGHTS[0], publish=False)
+    land(home, purchases(), NIGHTS[1], NIGHTS[0])
+    feedback(ws, NIGHTS[1])
+    nightly(ws, NIGHTS[1])
+    assert [find(ws, number).name for number in (1, 2, 3)] == ["narrow", "als", "als"]
+    return ws
+
+
+@pytest.mark.slow
+def test_two_nights_of_the_same_days_are_compared_person_by_person(recipes):
+    page = compare(recipes, 1, 2).page
+    (footing,) = page.footings
+    assert page.weeks.startswith("Both were judged by the same days")
+    runs = [find(recipes, number).night.run for number in (1, 2)]
+    users = [
+        run.frame("evaluate", f"users-{name}")
+        for run, name in zip(runs, ("narrow", "als"), strict=True)
+    ]
+    row = next(row for row in footing.rows if row.name == METRIC)
+    means = [frame[NDCG].mean() for frame in users]
+    assert (row.left, row.right) == (pytest.approx(means[0]), pytest.approx(means[1]))
+    assert row.lift > 0.05 and row.lo > 0
+    assert "version 2 is ahead by" in page.sentence
+    differing = {pair.name: (pair.left, pair.right) for pair in page.settings if pair.differs}
+    assert differing == {"recipe": ("narrow", "als"), "factors": ("2", "8")}
+    assert {pair.name for pair in page.night_settings} == set()
+
+
+@pytest.mark.slow
+def test_a_recipe_that_the_newer_night_trained_too_is_compared_on_its_data(recipes):
+    page = compare(recipes, 1, 3).page
+    holdout, alike = page.footings
+    assert "Recipe and data both differ" in holdout.about
+    run = find(recipes, 3).night.run
+    row = next(row for row in alike.rows if row.name == METRIC)
+    assert row.left == pytest.approx(run.frame("evaluate", "users-narrow")[NDCG].mean())
+    assert row.right == pytest.approx(run.frame("evaluate", "users-als")[NDCG].mean())
+    assert page.sentence.count("version 3 is ahead by") == 2
+
+
+@pytest.mark.slow
+def test_lists_of_a_version_that_was_never_shown_are_those_of_its_refit(recipes):
+    page = compare(recipes, 2, 3).page
+    assert (page.left.live, page.right.live[:5]) == ("never", "from ")
+    assert len(page.samples) == 3
+    titles = [entry.title for sample in page.samples for entry in sample.left]
+    assert len(titles) == 30 and not {f"Item {n}" for n in range(9, 160, 10)} & set(titles)
+    assert reproduce(recipes, 2).outcome == "same"

@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from pipeline.report.pair import (
+    Entry,
+    Estimate,
+    Footing,
+    MetricRow,
+    Pair,
+    PairedRow,
+    Sample,
+    VersionRow,
+    VersionsPage,
+)
+from pipeline.report.versions import (
+    footing_figure,
+    footing_sentence,
+    footing_title,
+    versions_page,
+)
+
+METRIC = "ndcg_at_20"
+ALL = PairedRow(METRIC, 1211, 0.0229, 0.0309, 0.35, 0.22, 0.48, None)
+FOOTING = Footing(
+    "holdout",
+    "On the days that judged version 3",
+    "The recipe is the same.",
+    (
+        ALL,
+        PairedRow("recall_at_20", 1211, 0.026, 0.031, 0.19, 0.01, 0.37, None),
+        PairedRow(f"slice.cold.{METRIC}", 62, 0.02, 0.03, 0.41, -0.06, 0.88, "too few users"),
+        PairedRow(f"slice.new_items.{METRIC}", 231, 0.0, 0.0043, None, None, None, "it is at 0"),
+    ),
+)
+
+
+def row(number: int) -> VersionRow:
+    return VersionRow(
+        number, "blend", f"2017-12-0{number}", "first", f"first: <b>{number}</b>", "cpu",
+        "never", "2017-11-03 to 2017-12-01", f"run-{number}", "abc",
+    )  # fmt: skip
+
+
+PAGE = VersionsPage(
+    left=row(1),
+    right=row(3),
+    metric=METRIC,
+    sentence="Found <this>.",
+    weeks="Of different days.",
+    footings=(FOOTING,),
+    metrics=(
+        MetricRow(METRIC, Estimate(0.0441, 0.0411, 0.0473), Estimate(0.0301, 0.0266, 0.0339)),
+        MetricRow("users", Estimate(1990.0), None),
+        MetricRow(f"slice.cold.{METRIC}", Estimate(0.03, 0.02, 0.04, 300), None),
+    ),
+    settings=(Pair("alpha", "3", "<i>4</i>"), Pair("factors", "64", "64")),
+    night_settings=(),
+    data=(Pair("events: rows", "10", "12"),),
+    cost=(Pair("trained for people, seconds", "1.0", "1.0"),),
+    lists="Half is alike.",
+    samples=(
+        Sample(
+            "Person A",
+            "least alike",
+            (Entry("Milk & Co", True), Entry("Bread", False)),
+            (Entry("Milk & Co", True),),
+        ),
+    ),
+)
+
+
+class Rows(HTMLParser):
+    """Gathers the texts of cells by row, and checks that the page is well formed."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.rows: list[list[str]] = []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in ("meta", "br", "img"):
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] in ("td", "th"):
+            self.rows[-1].append(data)
+
+
+def test_the_page_is_well_formed_escaped_and_asks_nobody() -> None:
+    text = versions_page(PAGE)
+    Rows(text)
+    assert "<b>1" not in text and "<i>4" not in text and "Found &lt;this&gt;." in text
+    assert not re.search(r"(?:src|href)=[\"']?http", text)
+    assert text.index("Found") < text.index("What they are") < text.index("On the days")
+    assert versions_page(PAGE) == text
+
+
+def test_both_sides_stand_beside_each_other() -> None:
+    rows = Rows(versions_page(PAGE)).rows
+    assert ["NDCG@20", "0.0441 (0.0411 to 0.0473)", "0.0301 (0.0266 to 0.0339)"] in rows
+    assert ["users", "1,990", "–"] in rows
+    assert ["cold: NDCG@20", "0.0300 (0.0200 to 0.0400)", "300", "–", "–"] in rows
+    assert ["NDCG@20", "1,211", "0.0229", "0.0309", "+35 %", "+22 % to +48 %"] in rows
+    assert ["1", "Milk & Co ●", "Milk & Co ●"] in rows and ["2", "Bread"] in rows
+
+
+def test_what_differs_stands_first_and_everything_below() -> None:
+    text = versions_page(PAGE)
+    rows = Rows(text).rows
+    assert rows.count(["alpha ≠", "3", "<i>4</i>"]) == 2
+    assert rows.count(["factors", "64", "64"]) == 1
+    assert "What differs" in text and "All 2 settings" in text
+    same = replace(PAGE, settings=PAGE.settings[1:])
+    assert "Both have the same recipe." in versions_page(same)
+
+
+def test_a_lift_is_told_with_its_figures() -> None:
+    assert footing_sentence(PAGE, FOOTING) == (
+        "On the days that judged version 3, version 3 is ahead by 35 % (+22 % to +48 %, "
+        "1,211 people): NDCG@20 0.0309 against 0.0229"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changed", "title"),
+    [
+        ({}, "version 3 is ahead by 35 %"),
+        ({"lift": -0.2, "lo": -0.3, "hi": -0.1}, "version 3 is behind by 20 %"),
+        ({"lo": -0.01}, "version 3 is not clearly different"),
+        ({"underpowered": "too few users"}, "version 3 is not clearly different"),
+        ({"lift": None, "lo": None, "hi": None}, "version 3 cannot be held against version 1"),
+    ],
+)
+def test_the_title_claims_no_more_than_the_interval(
+    changed: dict[str, float | None], title: str
+) -> None:
+    footing = replace(FOOTING, rows=(replace(ALL, **changed),))
+    assert footing_title(PAGE, footing) == title
+
+
+def test_a_footing_that_is_none_says_why_and_draws_nothing() -> None:
+    none = Footing("holdout", "On the days that judged version 3", "It would leak.")
+    assert footing_sentence(PAGE, none) is None and footing_figure(PAGE, none) is None
+    text = versions_page(replace(PAGE, footings=(none,)))
+    assert "It would leak." in text and "<svg" not in text
+
+
+def test_the_figure_shows_everybody_and_groups_of_the_primary_metric() -> None:
+    drawn = footing_figure(PAGE, FOOTING)
+    assert drawn is not None and drawn == footing_figure(PAGE, FOOTING)
+    text = drawn.decode()
+    assert "everybody (1,211)" in text and "cold (62)" in text
+    assert "recall" not in text and "new items" not in text
+    assert 'aria-label="version 3 is ahead by 35 %"' in text
+    assert "too little evidence" in text
+
+
+def test_without_a_person_the_lists_say_so() -> None:
+    text = versions_page(replace(PAGE, samples=(), lists="Nobody has a list of both."))
+    assert "Lists of the same people" in text and "Nobody has a list of both." in text
