@@ -26,6 +26,7 @@ from pipeline.evaluation.gate import (
 )
 from pipeline.steps.champion import ACCEPTANCE, ANCHOR, DECISION, PUBLICATION
 from pipeline.steps.learn import absences, judged, read_split, trained
+from pipeline.steps.live import live_summary
 from pipeline.steps.night import Night, open_night
 from pipeline.steps.page import write_page
 from pipeline.steps.run import Workspace
@@ -84,6 +85,7 @@ def gate(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Decided:
                     "chosen": night.config.features.model_dump(mode="json"),
                 },
                 "task": _task(night, split),
+                "live": live_summary(night),
                 "decision": decision_dict,
             },
         )
