@@ -14,7 +14,8 @@ from pipeline.errors import ConfigError, DataError, RegistryError, ResourceError
 from pipeline.evaluation.gate import Decision
 from pipeline.report.night import from_json, to_json
 from pipeline.serving.recommend import overlap
-from pipeline.steps.churn import read_churn
+from pipeline.steps import churn as churned
+from pipeline.steps.churn import churn_metrics, measure, read_churn
 from pipeline.steps.compared import lift_rows
 from pipeline.steps.ingest import feedback
 from pipeline.steps.learn import read_split
@@ -501,3 +502,16 @@ def test_what_sold_out_since_is_the_cause_that_a_replay_tells(copy):
     assert ended.decision == "refresh"
     lost = read_churn(copy.run(ended.run_id))["at"]["10"]["lost"]
     assert lost["stock"] > 0.01
+
+
+def test_dice_that_were_not_thrown_are_said_in_words(shop, monkeypatch):
+    ws = Workspace.open(shop[0])
+    night = open_night(ws, shop[2].run_id)
+    stored = read_churn(night.run)
+    with monkeypatch.context() as patched:
+        patched.setattr(churned, "_SALT", 0)  # what a recipe without randomness does
+        assert measure(ws, night, silent) == {**stored, "dice": {"rate": 0.0, "why": "no dice"}}
+    monkeypatch.setattr(churned, "_PATIENCE", 0.0)
+    dice = measure(ws, night, silent)["dice"]
+    assert dice["rate"] is None and dice["why"].startswith("not measured: the refit took 0 s")
+    assert "churn.dice" in churn_metrics(night.run)

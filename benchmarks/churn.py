@@ -1,0 +1,300 @@
+"""Quiet nights: do the lists of people who did nothing stay as they were, and at what price?
+
+    churn.py [online-retail | completejourney | all] [--recipe als | blend | all] [--salts N]
+
+Trains a recipe for five pairs of nights a day apart and compares the first ten entries of everybody
+without an event on that day; lists leave out what their user had (with it, own items would hold
+them together whatever the start). Two starts side by side:
+
+* *keyed by id*, ours: each vector belongs to an item's id;
+* the usual one: for ALS the library's own random start, for the blend vectors drawn row by row from
+  one seed in every part that draws any (no library has this blend).
+
+``next night`` is the overlap across a day; ``other seed`` that of two fits of one night that differ
+in the seed alone, so what is missing to 1 there is dice. NDCG@10 of the two weeks after each of
+three other instants, over N seeds each; its error is that of the seeds (all starts face the same
+people). The blend is the default one, settled as a night would on windows before the first night.
+
+With ``--json`` one object, a row a data set, recipe and start.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.command import parser, tell
+from benchmarks.quality import completejourney, missing, online_retail
+from pipeline import columns as c
+from pipeline.data.matrix import WEIGHT, History, build_history
+from pipeline.evaluation.holdout import truth_of
+from pipeline.evaluation.metrics import ndcg
+from pipeline.evaluation.trials import EarlierWindows
+from pipeline.models.contract import Recipe, Scores
+from pipeline.models.factorize import Als, solve_users
+from pipeline.models.families import default_recipes
+from pipeline.models.topk import Lists, top_k
+from pipeline.serving.churn import churn
+from pipeline.steps.config import Config
+from pipeline.steps.settle import earlier
+
+K = 10
+AIM = 0.90
+DAY, FORTNIGHT = timedelta(days=1), timedelta(days=14)
+DRAWING = tuple(
+    f"pipeline.models.{name}.keyed_normal" for name in ("factorize", "spectral", "buyagain.recipe")
+)
+"""Where the default recipes draw from ids."""
+
+Fit = Callable[[History, int], Scores]
+
+
+@dataclass(frozen=True)
+class Data:
+    """A shop: its events, the first of each pair of nights, and where NDCG looks ahead from."""
+
+    load: Callable[[Path], pl.DataFrame]
+    nights: tuple[datetime, ...]
+    cuts: tuple[datetime, ...]
+
+
+def _days(*days: tuple[int, int, int], hour: int = 0) -> tuple[datetime, ...]:
+    return tuple(datetime(*day, hour, tzinfo=UTC) for day in days)
+
+
+DATA = {
+    "online-retail": Data(
+        online_retail,
+        _days((2011, 10, 5), (2011, 10, 20), (2011, 11, 3), (2011, 11, 17), (2011, 11, 24)),
+        _days((2011, 9, 22), (2011, 10, 20), (2011, 11, 17)),
+    ),
+    "completejourney": Data(
+        completejourney,
+        _days((2017, 9, 26), (2017, 10, 10), (2017, 10, 24), (2017, 11, 7), (2017, 11, 21), hour=9),
+        _days((2017, 9, 12), (2017, 10, 17), (2017, 11, 21), hour=9),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one start of one recipe reached on one data set."""
+
+    data: str
+    recipe: str
+    start: str
+    next_night: float
+    other_seed: float
+    idle: int
+    ndcg_at_10: float
+    ndcg_se: float
+    seeds: int
+
+
+def library(recipe: Als) -> Fit:
+    """Fit as implicit does when nobody hands it a start."""
+
+    def fit(history: History, seed: int) -> Scores:
+        from implicit.cpu.als import AlternatingLeastSquares
+        from threadpoolctl import threadpool_limits
+
+        cells = history.confidence(recipe.half_life_days)
+        cells.data *= np.float32(recipe.alpha / float(cells.data.mean(dtype=np.float64)))
+        with threadpool_limits(1, "blas"):
+            model = AlternatingLeastSquares(
+                factors=recipe.factors,
+                regularization=recipe.regularization,
+                alpha=1.0,
+                iterations=recipe.iterations,
+                random_state=seed,
+            )
+            model.fit(cells, show_progress=False)
+        items = np.asarray(model.item_factors)
+        return Scores(users=solve_users(items, cells, recipe.regularization), items=items)
+
+    return fit
+
+
+def keyed(recipe: Recipe) -> Fit:
+    """Fit as a night does; another salt is another seed."""
+    return lambda history, seed: recipe.train(history, salt=seed).score(history)
+
+
+def by_row(recipe: Recipe) -> Fit:
+    """Fit with vectors drawn row after row from one seed, whosever rows they are."""
+
+    def fit(history: History, seed: int) -> Scores:
+        with drawn_by_row(seed):
+            return recipe.train(history).score(history)
+
+    return fit
+
+
+@contextmanager
+def drawn_by_row(seed: int) -> Iterator[None]:
+    """Let what belongs to ids be drawn by row instead."""
+
+    def draw(ids: NDArray[np.str_], dimensions: int, *, key: str) -> NDArray[np.float32]:
+        random = np.random.default_rng([seed, *key.encode()])
+        return random.standard_normal((len(ids), dimensions), np.float32)
+
+    with patch(DRAWING[0], draw), patch(DRAWING[1], draw), patch(DRAWING[2], draw):
+        yield
+
+
+def lists_of(scores: Scores, history: History) -> Lists:
+    return top_k(scores, K, exclude=history.seen)
+
+
+def frame(lists: Lists, history: History) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            c.USER_ID: history.user_ids[lists.row],
+            c.POSITION: lists.rank + 1,
+            c.ITEM_ID: history.item_ids[lists.item],
+        }
+    )
+
+
+def moved(fit: Fit, events: pl.DataFrame, nights: tuple[datetime, ...]) -> tuple[float, float, int]:
+    """Return the overlap across a day, that of two seeds of one night, and how many were idle."""
+    across: list[float] = []
+    dice: list[float] = []
+    people = 0
+    for night in nights:
+        before, after = (build_history(events, night + n * DAY) for n in (0, 1))
+        shown = frame(lists_of(fit(before, 0), before), before)
+        at = pl.col(c.TIMESTAMP)
+        busy = events.filter((at >= night) & (at < night + DAY))[c.USER_ID]
+        idle = set(shown[c.USER_ID]) - set(busy)
+        people += len(idle)
+        for other, window, seed in ((across, after, 0), (dice, before, 1)):
+            again = frame(lists_of(fit(window, seed), window), window)
+            other.append(churn(shown, again, idle, k=K).overlap or 0.0)
+        tell(f"  {night:%Y-%m-%d}: next night {across[-1]:.3f}, other seed {dice[-1]:.3f}")
+    return float(np.mean(across)), float(np.mean(dice)), people
+
+
+def quality(
+    fit: Fit, events: pl.DataFrame, cuts: tuple[datetime, ...], seeds: int
+) -> NDArray[np.float64]:
+    """Return ``(cuts, seeds)`` NDCG@10 of the two weeks after each cut."""
+    found = np.zeros((len(cuts), seeds))
+    for row, cut in enumerate(cuts):
+        history = build_history(events, cut)
+        at = pl.col(c.TIMESTAMP)
+        pairs = [c.USER_ID, c.ITEM_ID]
+        had = events.filter(at < cut).select(pairs)
+        asked = events.filter((at >= cut) & (at < cut + FORTNIGHT)).select(pairs).unique()
+        asked = asked.join(had, on=pairs, how="anti").sort(pairs)
+        truth = truth_of(asked, history.user_ids, history.item_ids)
+        for seed in range(seeds):
+            found[row, seed] = np.nanmean(ndcg(lists_of(fit(history, seed), history), truth, K))
+        tell(f"  {cut:%Y-%m-%d}: NDCG@10 {found[row].mean():.4f}")
+    return found
+
+
+def error(values: NDArray[np.float64]) -> float:
+    """Standard error of the mean of ``(cuts, seeds)``: of the seeds, within each cut."""
+    cuts, seeds = values.shape
+    if seeds < 2:
+        return math.nan
+    return float(np.sqrt((values.var(axis=1, ddof=1) / seeds).sum()) / cuts)
+
+
+def settled(events: pl.DataFrame, until: datetime) -> Recipe:
+    """Return the default blend as a night on `until` settles it."""
+    columns = {c.KIND: pl.lit("purchase"), c.VALUE: pl.lit(1.0)}
+    past = events.filter(pl.col(c.TIMESTAMP) < until).with_columns(**columns).drop(WEIGHT)
+    windows = list(earlier(past, until, Config(), "discovery"))
+    tell(f"settling the blend on {len(windows)} windows")
+    recipe: Recipe = default_recipes()["blend"]
+    return recipe.settle(EarlierWindows(windows, 20, tell), tell)
+
+
+def starts(name: str, events: pl.DataFrame, data: Data) -> dict[str, Fit]:
+    if name == "als":
+        als = Als(device="cpu")
+        return {"the library's": library(als), "keyed by id": keyed(als)}
+    blend = settled(events, data.nights[0])
+    tell(f"settled: {blend.told}")
+    return {"row by row": by_row(blend), "keyed by id": keyed(blend)}
+
+
+def measured(name: str, recipe: str, folder: Path, seeds: int) -> tuple[list[Row], list[str]]:
+    """Return a row a start, ours last, and what is to be said of them."""
+    data = DATA[name]
+    loaded = data.load(folder)
+    events = loaded.select(
+        c.USER_ID,
+        c.ITEM_ID,
+        pl.col("at").alias(c.TIMESTAMP),
+        pl.lit(1.0, pl.Float32).alias(WEIGHT),
+    )
+    rows, found = [], []
+    for start, fit in starts(recipe, events, data).items():
+        tell(f"{name}, {recipe}, {start}")
+        across, dice, idle = moved(fit, events, data.nights)
+        values = quality(fit, events, data.cuts, seeds)
+        found.append(values)
+        mean, se = float(values.mean()), error(values)
+        rows.append(Row(name, recipe, start, across, dice, idle, mean, se, seeds))
+    gap = float(found[1].mean() - found[0].mean())
+    se = math.hypot(error(found[0]), error(found[1]))
+    quiet, level = rows[-1].next_night >= AIM, abs(gap) <= 2 * se
+    return rows, [
+        f"{'reached' if quiet else 'MISSED '}  overlap {rows[-1].next_night:.3f}, aim {AIM:.2f}",
+        f"{'reached' if level or gap > 0 else 'MISSED '}  NDCG@10 {gap:+.5f} against the usual "
+        f"start ({gap / found[0].mean():+.2%}), two standard errors {2 * se:.5f}"
+        f"{'' if level else ': a difference'}",
+    ]
+
+
+def main() -> None:
+    arguments = parser(__doc__, data="folder of the data sets")
+    arguments.add_argument("dataset", nargs="?", choices=[*DATA, "all"], default="all")
+    arguments.add_argument("--recipe", choices=["als", "blend", "all"], default="all")
+    arguments.add_argument("--salts", type=int, help="seeds a cut (default: ALS 8, the blend 3)")
+    options = arguments.parse_args()
+    names = list(DATA) if options.dataset == "all" else [options.dataset]
+    for name in names:
+        if problem := missing(name, options.data):
+            raise SystemExit(problem)
+    told: list[dict[str, Any]] = []
+    head = f"{'data':<16} {'recipe':<6} {'start':<14} {'next night':>10} {'other seed':>10} "
+    head += f"{'NDCG@10':>8} {'± se':>8}  seeds"
+    if not options.json:
+        print(head, flush=True)
+    for name in names:
+        for recipe in ("als", "blend") if options.recipe == "all" else (options.recipe,):
+            seeds = options.salts or (8 if recipe == "als" else 3)
+            rows, notes = measured(name, recipe, options.data, seeds)
+            told += [asdict(row) for row in rows]
+            if not options.json:
+                for row in rows:
+                    print(
+                        f"{row.data:<16} {row.recipe:<6} {row.start:<14} {row.next_night:>10.3f} "
+                        f"{row.other_seed:>10.3f} {row.ndcg_at_10:>8.4f} {row.ndcg_se:>8.5f}  "
+                        f"{row.seeds}"
+                    )
+                print("\n".join(f"  {note}" for note in notes), flush=True)
+    if options.json:
+        print(json.dumps({"rows": told}))
+
+
+if __name__ == "__main__":
+    main()
