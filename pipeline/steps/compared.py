@@ -13,7 +13,7 @@ from pipeline.evaluation.evaluate import SLICE
 from pipeline.evaluation.gate import compare, is_proved, threshold
 from pipeline.evaluation.gate.rules import tau_of
 from pipeline.report.night import LiftRow, SliceRow
-from pipeline.steps.learn import judged
+from pipeline.steps.judge import judged
 from pipeline.steps.night import Night
 
 _95 = 1.96

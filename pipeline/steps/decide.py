@@ -25,7 +25,8 @@ from pipeline.evaluation.gate import (
     remember,
 )
 from pipeline.steps.champion import ACCEPTANCE, ANCHOR, DECISION, PUBLICATION
-from pipeline.steps.learn import absences, judged, read_split, trained
+from pipeline.steps.judge import judged
+from pipeline.steps.learn import absences, read_split, trained
 from pipeline.steps.live import live_summary
 from pipeline.steps.night import Night, open_night
 from pipeline.steps.page import write_page

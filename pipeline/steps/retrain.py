@@ -16,7 +16,8 @@ from pipeline.steps.champion import PROMOTIONS, PUBLICATION, accepted_before
 from pipeline.steps.cold import cold_check
 from pipeline.steps.cost import cost_line, costs
 from pipeline.steps.decide import Decided, gate
-from pipeline.steps.learn import Failure, evaluate, refit, train
+from pipeline.steps.judge import evaluate
+from pipeline.steps.learn import Failure, refit, train
 from pipeline.steps.mirror import register
 from pipeline.steps.night import Night, decision_of, train_folder
 from pipeline.steps.prepare import features, validate
