@@ -19,6 +19,7 @@ from pipeline.steps.live import live_metrics
 from pipeline.steps.night import Night, decision_of, open_night, register_folder, train_folder
 from pipeline.steps.page import page_files
 from pipeline.steps.run import Workspace
+from pipeline.steps.versions import flat, hyper_parameters
 from pipeline.stores.registry.client import Registry
 from pipeline.stores.registry.records import ChildRecord, DatasetRecord, ModelRecord, NightRecord
 from pipeline.stores.runs import Ref, Run
@@ -111,7 +112,7 @@ def _children(night: Night, winner: str | None) -> tuple[ChildRecord, ...]:
         children.append(
             ChildRecord(
                 recipe=name,
-                params=made["recipe"],
+                params=flat(made["recipe"]),
                 metrics={**found[name]["metrics"], **_costs(run, name, winner)},
                 tags={"nightjar.trained_on": made["trained_on"]},
             )
@@ -120,7 +121,7 @@ def _children(night: Night, winner: str | None) -> tuple[ChildRecord, ...]:
         n: why for n, why in absences(night).items() if run.committed(train_folder(n)) is None
     }
     children += [
-        ChildRecord(recipe=name, params=night.recipes[name].model_dump(mode="json"), failure=why)
+        ChildRecord(recipe=name, params=hyper_parameters(night.recipes[name]), failure=why)
         for name, why in failed.items()
     ]
     return tuple(children)

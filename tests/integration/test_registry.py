@@ -198,6 +198,12 @@ def assert_whole(uri: str, night: NightRecord) -> None:
         assert json.loads(read["events"].profile)["num_rows"] == 320
         figures = client.list_artifacts(runs[name].info.run_id, "figures")
         assert [file.path for file in figures] == ["figures/slices.png"]
+    notes = {name: run.data.tags.get("mlflow.note.content") for name, run in runs.items()}
+    assert notes == {
+        "als": night.sentence,
+        "popularity": None,
+        "broken": "broken: it needs a repeat task",
+    }
     assert parent.info.status == "FINISHED"
     assert {file.path for file in client.list_artifacts(parent.info.run_id)} == {
         "decision.json",

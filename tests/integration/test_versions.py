@@ -249,6 +249,28 @@ def test_the_page_lies_at_both_versions_once_however_often(copy):
         assert fetched.read_bytes() == (copy.home / "mine.html").read_bytes()
 
 
+def test_mlflow_tells_the_sentence_and_lines_recipes_up(shop):
+    from mlflow import MlflowClient
+
+    ws = Workspace.open(shop)
+    client = MlflowClient(ws.tracking_uri, ws.tracking_uri)
+    experiment = client.get_experiment_by_name(ws.config.registry.experiment).experiment_id
+    runs = client.search_runs([experiment])
+    names = set()
+    for number in (1, 2):
+        version, made = client.get_model_version("nightjar", str(number)), find(ws, number)
+        night = [r for r in runs if r.data.tags["nightjar.run_id"] == made.night.run.run_id]
+        child = client.get_run(version.run_id)
+        (parent,) = [r for r in night if r.info.run_id == child.data.tags["mlflow.parentRunId"]]
+        told = [r.data.tags["mlflow.note.content"] for r in (parent, child)]
+        assert [*told, version.description] == [made.decision["sentence"]] * 3
+        assert child.data.params["alpha"] == "4.0"
+        for run in night:
+            if run is not parent:
+                names.add(frozenset(m for m in run.data.metrics if not m.startswith("refit.")))
+    assert len(names) == 1 and METRIC in next(iter(names))
+
+
 def test_without_mlflow_the_page_is_written_all_the_same(copy):
     away = {"NIGHTJAR__REGISTRY__TRACKING_URI": "http://127.0.0.1:9"}
     done = nightjar("compare", 1, 2, "--json", home=copy.home, **away)

@@ -64,8 +64,9 @@ class NightRuns:
     def child(self, child: ChildRecord, parent_id: str) -> Run:
         """Return the run of a recipe, filled."""
         tags = {**child.tags, "mlflow.parentRunId": parent_id}
-        if child.failure:
-            tags[_NOTE] = child.failure
+        note = child.failure or self._sentence_for(child)
+        if note:
+            tags[_NOTE] = note
         name = f"{child.recipe} {format_instant(self._night.as_of)[:10]}"
         run = self.find(child.recipe) or self._make(child.recipe, name, tags)
         self._fill(run, child.params, child.metrics, tags, child.artifacts)
@@ -73,6 +74,12 @@ class NightRuns:
             for step, value in enumerate(values, start=1):
                 self.log_metrics(run.info.run_id, {name: value}, None, step)
         return run
+
+    def _sentence_for(self, child: ChildRecord) -> str | None:
+        """Return what the night says of the recipe that it put before people."""
+        night = self._night
+        won = isinstance(night, NightRecord) and child.recipe == night.winner
+        return night.sentence if won else None
 
     def log_metrics(
         self, run_id: str, metrics: Mapping[str, float], model_id: str | None, step: int = 0
