@@ -153,16 +153,18 @@ def test_a_user_with_a_patch_is_judged_by_it_and_the_base_stands_beside():
         ("ann", "q", at(7)),
         ("ann", "q", at(9)),  # the newest patch holds nothing of hers: the one before does
         ("new", "u", at(9)),
+        ("new", "x", at(9)),  # the base had nothing of theirs: they would have seen anyone's
         ("bob", "b", at(9)),
         ("ann", "a", at(21)),  # the nightly ended the chain
     )
     found = run(events, table, shown)
     row = the(found, "7")
-    assert row.hit_rate.mean == pytest.approx(4 / 5)
-    assert row.base_only_hit_rate.mean == pytest.approx(1 / 5)
+    assert row.hit_rate.mean == pytest.approx(4 / 6)
+    assert row.base_only_hit_rate.mean == pytest.approx(2 / 6)
     assert row.user_days == 4  # ann's day has two lists
-    assert row.ndcg.mean == pytest.approx(3 / 4)
-    assert row.base_only_ndcg.mean == pytest.approx(1 / 4)
+    half = gain(1) / gain(1, 2)
+    assert row.ndcg.mean == pytest.approx((2 + half) / 4)
+    assert row.base_only_ndcg.mean == pytest.approx((1 + half) / 4)
     assert the(found, "8").hit_rate.mean == 1.0
     assert in_play(table, SPAN) == ["p1", "p1a", "p1b", "p2"]
 
