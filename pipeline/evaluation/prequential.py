@@ -15,7 +15,6 @@ the night of its timestamp is learnt from and never scored here.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -23,11 +22,11 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy import stats
 
 from pipeline import columns as c
 from pipeline.base import Interval, format_instant
 from pipeline.data.truth import Policy
+from pipeline.evaluation.clustered import Mean, mean_of
 
 ALL: Final = "all"
 NEW: Final = "new"
@@ -35,20 +34,6 @@ NEW: Final = "new"
 _ROW, _DAY, _SINCE, _FIRST, _BEFORE = "row", "day", "since", "first", "before"
 _SHOWN, _OWNER, _NEWEST, _RANK, _MODELLED = "shown", "owner", "newest", "rank", "modelled"
 _BASE_OWNER, _BASE_RANK = "base_owner", "base_rank"
-
-
-@dataclass(frozen=True)
-class Mean:
-    """A mean with its standard error and 95 % interval; without two users there is neither.
-
-    Events of one user are no independent witnesses: the error is that of a ratio of sums over
-    users (Liang and Zeger 1986), Student's t with users − 1 degrees of freedom, cut to [0, 1].
-    """
-
-    mean: float
-    se: float | None
-    lo: float | None
-    hi: float | None
 
 
 @dataclass(frozen=True)
@@ -101,7 +86,7 @@ class Prequential:
     events
         New target events; each is scored, `unlisted` or `repeated`.
     unlisted
-        Nothing was shown: before the first publication.
+        Before the first publication: nothing was shown.
     repeated
         Under *discovery*: the user had the item before the list's as-of, so no list may hold it.
     rows
@@ -303,18 +288,10 @@ def _row(rows: pl.DataFrame, version: str, name: str, k: int) -> LiveRow:
     )
     ideal = np.concatenate([[0.0], np.cumsum(1.0 / np.log2(np.arange(2, k + 2)))])
     best = ideal[np.minimum(days[_ROW].to_numpy(), k)]
-    who, whose = rows[c.USER_ID], days[c.USER_ID]
-    return LiveRow(
-        model_version=version,
-        slice=name,
-        users=who.n_unique(),
-        user_days=days.height,
-        events=rows.height,
-        hit_rate=_mean(_hits(rows, _RANK, k), who),
-        ndcg=_mean(days[_RANK].to_numpy() / best, whose),
-        base_only_hit_rate=_mean(_hits(rows, _BASE_RANK, k), who),
-        base_only_ndcg=_mean(days[_BASE_RANK].to_numpy() / best, whose),
-    )
+    hit_rate, ndcg = _means(rows, days, best, _RANK, k)
+    bare_hit_rate, bare_ndcg = _means(rows, days, best, _BASE_RANK, k)
+    counts = (rows[c.USER_ID].n_unique(), days.height, rows.height)
+    return LiveRow(version, name, *counts, hit_rate, ndcg, bare_hit_rate, bare_ndcg)
 
 
 def _gain(rank: str, k: int) -> pl.Expr:
@@ -322,23 +299,9 @@ def _gain(rank: str, k: int) -> pl.Expr:
     return pl.when(position <= k).then(1.0 / (position + 1).cast(pl.Float64).log(2)).otherwise(0.0)
 
 
-def _hits(rows: pl.DataFrame, rank: str, k: int) -> NDArray[np.float64]:
-    hit = (rows[rank] <= k).fill_null(value=False)
-    return hit.cast(pl.Float64).to_numpy()
-
-
-def _mean(values: NDArray[np.float64], users: pl.Series) -> Mean:
-    """Mean of values that belong to users, rows in the order of time.
-
-    Exact sums: no digit may hang on the order of pseudonyms.
-    """
-    n = len(values)
-    mean = math.fsum(values.tolist()) / n
-    _, user = np.unique(users.to_numpy(), return_inverse=True)
-    off = np.bincount(user, values - mean)
-    if len(off) < 2:
-        return Mean(mean, None, None, None)
-    spread = len(off) / (len(off) - 1) * math.fsum((off**2).tolist())
-    se = math.sqrt(spread) / n
-    reach = float(stats.t.ppf(0.975, len(off) - 1)) * se
-    return Mean(mean, se, max(0.0, mean - reach), min(1.0, mean + reach))
+def _means(
+    rows: pl.DataFrame, days: pl.DataFrame, best: NDArray[np.float64], rank: str, k: int
+) -> tuple[Mean, Mean]:
+    hit = (rows[rank] <= k).fill_null(value=False).cast(pl.Float64).to_numpy()
+    gain = days[rank].to_numpy() / best
+    return mean_of(hit, rows[c.USER_ID]), mean_of(gain, days[c.USER_ID])

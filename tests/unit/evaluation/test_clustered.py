@@ -1,0 +1,40 @@
+"""The error of a mean over things that belong to people."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from pipeline.evaluation.clustered import mean_of
+
+
+def test_one_value_a_person_is_the_textbook_error():
+    values = np.random.default_rng(0).random(50)
+    found = mean_of(values, pl.Series([f"u{n}" for n in range(50)]))
+    assert found.mean == pytest.approx(values.mean())
+    assert found.se == pytest.approx(values.std(ddof=1) / np.sqrt(50))
+
+
+def test_saying_a_thing_twice_proves_no_more():
+    values = np.random.default_rng(1).random(40)
+    users = pl.Series([f"u{n}" for n in range(40)])
+    once = mean_of(values, users)
+    twice = mean_of(np.tile(values, 2), pl.concat([users, users]))
+    assert twice.mean == pytest.approx(once.mean)
+    assert twice.se == pytest.approx(once.se)
+
+
+def test_its_interval_holds_the_truth_as_often_as_it_says():
+    rng = np.random.default_rng(2)
+    held = 0
+    for _ in range(400):
+        level = rng.beta(2, 2, 30)  # people differ, and each has three to nine values
+        counts = rng.integers(3, 10, 30)
+        values = (rng.random(counts.sum()) < np.repeat(level, counts)).astype(float)
+        found = mean_of(values, pl.Series(np.repeat(np.arange(30), counts)))
+        held += found.lo <= 0.5 <= found.hi
+    assert 0.92 < held / 400 < 0.98
+
+
+def test_one_person_has_a_mean_and_no_error():
+    found = mean_of(np.array([0.0, 1.0]), pl.Series(["u", "u"]))
+    assert (found.mean, found.se, found.lo, found.hi) == (0.5, None, None, None)
