@@ -216,4 +216,4 @@ def _price(row: CostRow) -> str:
     """Return CPU seconds for each percent of lift over the best baseline."""
     if row.gain is None:
         return "–"
-    return "no gain" if row.gain <= 0 else f"{row.cpu_seconds / (100 * row.gain):,.2f}"
+    return "no gain" if row.gain <= 0 else words.number(row.cpu_seconds / (100 * row.gain))

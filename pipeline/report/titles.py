@@ -104,6 +104,8 @@ def forest_title(slices: Sequence[SliceRow], challenger: str, against: str) -> s
         return f"{challenger} is better than {against} in every group"
     if not worse:
         return f"{challenger} is better than {against} in {better} {of}, worse in none"
+    if len(worse) == len(judged):
+        return f"{challenger} is worse than {against} in every group"
     named = f"in {plain(worse[0].name)}" if len(worse) == 1 else f"in {len(worse)} {of}"
     return f"{challenger} is worse than {against} {named}" + (
         f", better in {better}" if better else ""
@@ -118,8 +120,8 @@ def reach_title(recipes: Sequence[RecipeRow], winner: str | None) -> str:
     told = f"{own.name} recommends {share(own.coverage or 0)} of the catalogue"
     if len(known) == 1:
         return told
-    if own is most:
-        return f"{told}, the most of all"
+    if share(own.coverage or 0) == share(most.coverage or 0):
+        return f"{told}, as much as any"
     return f"{told}; {most.name} the most, {share(most.coverage or 0)}"
 
 

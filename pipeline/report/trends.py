@@ -50,6 +50,8 @@ def accounts_figure(accounts: Sequence[AccountRow]) -> bytes:
     shown, left = rows[:_LINES], len(rows[_LINES:])
     title = accounts_title(accounts)
     about = "points against the champion, on a log scale; 1 = nothing known either way"
+    if any(stand.log_points / math.log(10) < _FLOOR for row in shown for stand in row.path):
+        about += f"; {_power(int(_FLOOR))} stands for less, too"
     about += f"; {left} further candidates are below these" if left else ""
     figure, (axes,) = card(2.0, title, about, left=0.5, right=1.5)
     threshold = max(row.threshold for row in rows)
@@ -195,7 +197,7 @@ def _others(rows: Sequence[PastRow]) -> str:
     if not lengths:
         return told
     named = " or ".join(str(length) for length in lengths)
-    return f"{told}; hollow: judged on {named} days, not on {rows[-1].block_days}"
+    return f"{told}; hollow: judged on {named} days, not {rows[-1].block_days}"
 
 
 def _days(axes: Axes, instants: Sequence[datetime]) -> None:
@@ -209,8 +211,10 @@ def _days(axes: Axes, instants: Sequence[datetime]) -> None:
     first, last = _at(nights[0]), _at(nights[-1])
     pad = max((last - first) * 0.08, 1.0)
     axes.set_xlim(first - pad, last + pad)
-    chosen = [nights[round(at * (len(nights) - 1) / 3)] for at in range(4)]
-    chosen = list(dict.fromkeys(chosen))
+    chosen = [nights[-1]]
+    for one in (nights[round(at * (len(nights) - 1) / 3)] for at in (0, 1, 2)):
+        if all(abs(_at(one) - _at(other)) > 0.2 * (last - first) for other in chosen):
+            chosen.append(one)
     axes.set_xticks([_at(one) for one in chosen], [day(one) for one in chosen])
 
 

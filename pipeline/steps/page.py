@@ -119,7 +119,6 @@ def gather(
         reasons=reasons,
         cleaned=cleaned_rows(night),
         origin=(
-            ("run", run.run_id),
             ("code", night.facts["commit"]),
             ("settings", night.facts["settings"][:12]),
         ),

@@ -138,7 +138,15 @@ def test_nights_of_another_length_of_holdout_are_not_joined() -> None:
 
     assert lines(tuple(replace(row, block_days=7) for row in PAST)) == 3
     assert lines(PAST) == 2
-    assert "hollow: judged on 28 days, not on 7" in " ".join(texts(DRAW["metric"]()))
+    assert "hollow: judged on 28 days, not 7" in " ".join(texts(DRAW["metric"]()))
+
+
+def test_days_below_an_axis_do_not_lie_on_each_other() -> None:
+    at = (0, 7, 14, 26, 27, 28)
+    past = tuple(replace(PAST[2], as_of=NIGHTS[0] + timedelta(days=one)) for one in at)
+    told = texts(trends.metric_figure(past, "ndcg_at_20"))
+    days = [text for text in told if re.fullmatch(r"\d+ Dec", text)]
+    assert sorted(days) == ["1 Dec", "15 Dec", "29 Dec"]
 
 
 def test_churn_names_each_cause_beside_its_hatch() -> None:

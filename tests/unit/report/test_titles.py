@@ -85,6 +85,7 @@ def test_a_forest_counts_what_is_clear() -> None:
     assert told(better, unclear) == "als is better than pop in 1 of 2 groups, worse in none"
     assert told(better, worse) == "als is worse than pop in hot, better in 1"
     assert told(worse, worse, unclear) == "als is worse than pop in 2 of 3 groups"
+    assert told(worse, worse, thin) == "als is worse than pop in every group"
     assert told(thin) == "No group is large enough to tell als from pop"
 
 
@@ -94,7 +95,7 @@ def test_reach_names_the_winner_and_the_widest() -> None:
     assert titles.reach_title(rows, "als") == "als recommends 1.6 % of the catalogue"
     told = "als recommends 1.6 % of the catalogue; wide the most, 6.2 %"
     assert titles.reach_title([*rows, wide], "als") == told
-    told = "wide recommends 6.2 % of the catalogue, the most of all"
+    told = "wide recommends 6.2 % of the catalogue, as much as any"
     assert titles.reach_title([*rows, wide], "mad") == told
 
 
