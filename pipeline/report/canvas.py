@@ -74,14 +74,6 @@ def canvas(
     return figure, axes
 
 
-def interval(
-    axes: Axes, at: float, mean: float, lo: float, hi: float, colour: str, marker: str = "o"
-) -> None:
-    """Draw an interval and the mark of its mean."""
-    axes.plot([lo, hi], [at, at], color=colour, linewidth=2, solid_capstyle="butt", zorder=2)
-    axes.plot([mean], [at], marker, color=colour, markersize=6, zorder=3, clip_on=False)
-
-
 def label(axes: Axes, x: float, y: float, text: str, colour: str, *, bold: bool = False) -> None:
     """Write a direct label, its middle at `y`."""
     weight = "bold" if bold else "normal"

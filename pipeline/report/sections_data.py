@@ -56,8 +56,10 @@ def churn(night: NightPage, pictures: Mapping[str, bytes]) -> str:
         "Lists of people who did nothing since the last publication should change only for a "
         "cause. By another salt: what would change for the luck of training alone."
     )
-    drawn = cards(pictures, "churn.svg")
-    return section("What changed for people who did nothing", about, drawn, table(head, body))
+    drawn, told = cards(pictures, "churn.svg"), table(head, body)
+    if drawn:
+        told = folded("In numbers", told)
+    return section("What changed for people who did nothing", about, drawn, told)
 
 
 def live(night: NightPage, pictures: Mapping[str, bytes]) -> str:
@@ -216,4 +218,7 @@ def _price(row: CostRow) -> str:
     """Return CPU seconds for each percent of lift over the best baseline."""
     if row.gain is None:
         return "–"
-    return "no gain" if row.gain <= 0 else words.number(row.cpu_seconds / (100 * row.gain))
+    if row.gain <= 0:
+        return "no gain"
+    price = row.cpu_seconds / (100 * row.gain)
+    return f"{price:,.2f}" if price >= 0.005 else "under 0.01"

@@ -234,7 +234,7 @@ def test_what_training_took_is_told_longest_first() -> None:
     head += ["Events a second", "On", "CPU seconds for each +1 %"]
     at = page.rows.index(head)
     assert page.rows[at + 1 : at + 4] == [
-        ["als", "12.35", "23.40", "1,135.0", "2,000,000", "52,123", "cuda", "0.585"],
+        ["als", "12.35", "23.40", "1,135.0", "2,000,000", "52,123", "cuda", "0.58"],
         ["mad", "1.00", "1.00", "1.0", "9", "9", "cpu", "no gain"],
         ["popularity", "0.01", "0.01", "0.4", "7,000", "5,000,000", "cpu", "–"],
     ]
