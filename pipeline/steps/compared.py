@@ -6,6 +6,8 @@ Promises: the same people, the same statistic and the same thresholds as the gat
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pipeline.errors import GateError
 from pipeline.evaluation.compare import difference, paired
@@ -19,12 +21,21 @@ from pipeline.steps.night import Night
 _95 = 1.96
 
 
-def lift_rows(night: Night, against: str | None) -> tuple[LiftRow, ...]:
-    """Compare every recipe with `against` on the same people, as the gate compares them."""
+def lift_rows(
+    night: Night, against: str | None, accounts: Sequence[Mapping[str, Any]]
+) -> tuple[LiftRow, ...]:
+    """Compare every recipe with `against` on the same people, as the gate compares them.
+
+    Parameters
+    ----------
+    accounts
+        Of the night's decision: against a champion, they say who is proved better.
+    """
     config, recipes = night.config.gate, {recipe.name: recipe for recipe in judged(night)}
     if against not in recipes:
         return ()
     bound = threshold(config, len(recipes) - 1)
+    reached = {s["recipe"] for s in accounts if s["log_points"] >= math.log(s["threshold"])}
     rows = []
     for name, recipe in recipes.items():
         if name == against:
@@ -37,7 +48,7 @@ def lift_rows(night: Night, against: str | None) -> tuple[LiftRow, ...]:
             continue
         half = _95 * found.se
         low, high = found.x - half, found.x + half
-        proved = is_proved(found, bound, config)
+        proved = is_proved(found, bound, config) if night.champion is None else name in reached
         rows.append(LiftRow(name, found.x, low, high, proved, found.underpowered))
     return tuple(rows)
 

@@ -177,7 +177,7 @@ def _told(ws: Workspace, run: Run) -> dict[str, Any]:
     recipes = run.json("evaluate", "evaluation")["recipes"]
     rungs = [n for n in recipes if night.recipes[n].capabilities.baseline is not None]
     against = night.champion_name or max(rungs, key=lambda n: recipes[n]["metrics"][metric])
-    lifts = {row.name: row.lift for row in lift_rows(night, against)}
+    lifts = {row.name: row.lift for row in lift_rows(night, against, ())}
     rows = [
         {
             "name": name,

@@ -104,7 +104,7 @@ def gather(
         needed_lift=night.config.gate.min_lift,
         chosen=tuple(in_words(night).items()),
         costs=_costs(night, found, metric),
-        lifts=lift_rows(night, against),
+        lifts=lift_rows(night, against, decision.to_dict()["accounts"]),
         slices=slice_rows(night, challenger, against),
         rules=rules,
         checks=_checks(night),

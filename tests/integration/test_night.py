@@ -76,7 +76,7 @@ def test_the_first_night_promotes_what_learns_and_refuses_what_is_mad(shop):
 def test_the_page_calls_proved_what_the_gate_took_for_proved(shop):
     home, first, _ = shop
     night = open_night(Workspace.open(home), first.run_id)
-    rows = {row.name: row for row in lift_rows(night, "decayed_popularity")}
+    rows = {row.name: row for row in lift_rows(night, "decayed_popularity", ())}
     rules = [
         rule
         for rule in night.run.json("gate", "decision")["rules"]

@@ -255,4 +255,6 @@ def points_text(points: float) -> str:
     """Write points: few with a decimal, many whole, and nobody counts beyond a million."""
     if points >= MOST_POINTS:
         return f"over {MOST_POINTS:,.0f}"
+    if points < 0.1:
+        return "under 0.1"
     return f"{points:,.0f}" if points >= 10 else f"{points:.1f}"

@@ -272,7 +272,7 @@ def test_a_healthy_night_refreshes_and_says_with_what() -> None:
     )
     assert found.sentence.startswith("refresh: als on newer data: NDCG@20 ")
     assert "against the scorer of the night before (1,200 users)" in found.sentence
-    assert "wild has 0.0 of 500 points (-4" in found.sentence
+    assert "wild has under 0.1 of 500 points (-4" in found.sentence
     assert rule(found, "switch.points", "wild").verdict == "fail"
     assert rule(found, "refresh.month").verdict == "pass"
     assert rule(found, "refresh.baseline_ratio").verdict == "pass"
