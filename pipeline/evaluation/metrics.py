@@ -19,8 +19,6 @@ others are equal (`tests/golden` holds their figures).
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
@@ -40,12 +38,8 @@ HIT_RATE: Final = "hit_rate"
 PER_USER: Final = (NDCG, RECALL, RECALL_CAPPED, PRECISION, MAP, MRR, HIT_RATE)
 """What `measure` measures."""
 
-_LEAST: Final = 4096
-"""Users that are worth a thread of their own."""
-_MOST: Final = 1 << 15
+_AT_ONCE: Final = 1 << 15
 """Users looked at together: bounds the memory beside lists and truth."""
-_MOST_THREADS: Final = 8
-_NOTHING: Final = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -138,21 +132,17 @@ def _hits(
         raise ValueError(f"{lists.n_rows} lists, but the truth of {n_users} users")
     if lists.item.max(initial=-1) >= n_items or lists.item.min(initial=0) < 0:
         raise ValueError(f"a list names an item outside the catalogue of {n_items}")
-
-    def found(start: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        rows = slice(start, min(start + step, n_users))
+    places, counts = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for start in range(0, n_users, _AT_ONCE):
+        rows = slice(start, min(start + _AT_ONCE, n_users))
         # Cells hold the number of their entry, so that what is left of them says where hits are.
         listed = _part(lists.item, lists.indptr, rows, n_items)
         wanted = _part(truth.items.indices, truth.items.indptr, rows, n_items)
         wanted.data[:] = 1
-        both = listed.multiply(wanted)  # a product in C, which lets other threads run
-        return np.sort(both.data) + (lists.indptr[start] - 1), np.diff(both.indptr)
-
-    threads = min(os.cpu_count() or 1, _MOST_THREADS)
-    step = min(max(-(-n_users // threads), _LEAST), _MOST)
-    with ThreadPoolExecutor(threads) as pool:
-        parts = [(_NOTHING, _NOTHING), *pool.map(found, range(0, n_users, step))]
-    place, count = (np.concatenate(part) for part in zip(*parts, strict=True))
+        both = listed.multiply(wanted)
+        places.append(np.sort(both.data) + (lists.indptr[start] - 1))
+        counts.append(np.diff(both.indptr))
+    place, count = np.concatenate(places), np.concatenate(counts)
     row = np.repeat(np.arange(n_users), count)
     before = np.repeat(np.cumsum(count) - count, count)
     return row, place - lists.indptr[row], np.arange(1, len(place) + 1) - before

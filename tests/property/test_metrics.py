@@ -143,8 +143,7 @@ def test_many_users_are_their_parts(monkeypatch: pytest.MonkeyPatch) -> None:
         for _ in range(500)
     ]
     whole = measure(*written(users), 2, 5)
-    monkeypatch.setattr(metrics, "_LEAST", 7)
-    monkeypatch.setattr(metrics, "_MOST", 64)
+    monkeypatch.setattr(metrics, "_AT_ONCE", 64)
     parts = measure(*written(users), 2, 5)
     assert set(parts) == set(whole)
     for key, values in whole.items():
