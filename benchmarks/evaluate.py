@@ -96,9 +96,7 @@ class Child:
 
     def close(self) -> None:
         """Let the child end."""
-        if self.process.stdin is not None:
-            self.process.stdin.close()
-        self.process.wait()
+        self.process.communicate()
 
 
 def ours(lists: Lists, truth: Truth) -> dict[str, float]:
