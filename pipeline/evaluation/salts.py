@@ -98,6 +98,10 @@ def salt_variance(values: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def seed_spread(blocks: Sequence[NDArray[np.float64]]) -> float:
-    """Return τ, pooled over blocks: √max(0, (MS_salt − MS_resid)/n)/mean."""
+    """Return τ over blocks: the root of the mean of max(0, (MS_salt − MS_resid)/n)/mean².
+
+    What is below 0 in one block does not make up for another, so it errs upwards: fits that differ
+    in nothing but the luck of users still show about a third of the spread of a fit's mean.
+    """
     parts = [salt_variance(values) for values in blocks]
-    return math.sqrt(max(0.0, float(np.mean([total - users for total, users in parts]))))
+    return math.sqrt(float(np.mean([max(0.0, total - users) for total, users in parts])))

@@ -1,0 +1,69 @@
+"""Does the gate do what it says? Each figure of its specification, measured anew.
+
+    gate.py simulate | online-retail | completejourney | nights | all
+
+`simulate` plays years of nights; the data sets are equal recipes (fits that differ in their dice),
+healthy refreshes and lost data on real purchases; `nights` lets an unchanged recipe go through 60
+nights of Online Retail. What decides is the code that a night runs. With ``--json`` one object: by
+part, every figure with what was asked of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.command import parser, tell
+from benchmarks.gate_figures import Figure, table
+from benchmarks.gate_fits import WORLDS, bank, equal_fits
+from benchmarks.gate_nights import nights, refreshes
+from benchmarks.gate_simulation import RUNS, simulate
+from benchmarks.quality import missing
+
+_NEEDS = {"nights": "online-retail"}
+
+
+def real(name: str) -> Callable[[Path], list[Figure]]:
+    """Judge equal recipes, healthy refreshes and damaged ones of a data set."""
+
+    def run(data: Path) -> list[Figure]:
+        shop = WORLDS[name](data)
+        known = bank(shop, tell)
+        return equal_fits(shop, known, tell) + refreshes(shop, known.taus, tell)
+
+    return run
+
+
+def main() -> None:
+    arguments = parser(__doc__, data="folder of the data sets")
+    arguments.add_argument("part", choices=["simulate", *WORLDS, "nights", "all"])
+    arguments.add_argument("--runs", type=int, default=RUNS, help="simulated years")
+    options = arguments.parse_args()
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    parts: dict[str, Callable[[Path], list[Figure]]] = {
+        "simulate": lambda _: simulate(options.runs),
+        **{name: real(name) for name in WORLDS},
+        "nights": lambda data: nights(WORLDS["online-retail"](data), tell),
+    }
+    names = list(parts) if options.part == "all" else [options.part]
+    for name in names:
+        if name != "simulate" and (problem := missing(_NEEDS.get(name, name), options.data)):
+            raise SystemExit(problem)
+    told = {}
+    for name in names:
+        figures = parts[name](options.data)
+        told[name] = [asdict(figure) for figure in figures]
+        if not options.json:
+            print(table(name, figures), end="\n\n", flush=True)
+    if options.json:
+        print(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main()

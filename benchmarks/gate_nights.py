@@ -1,0 +1,263 @@
+"""The same recipe on newer data: healthy weeks, weeks that lost data, and 60 nights in a row."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.gate_figures import Figure, at_most
+from benchmarks.gate_fits import BLEND, DAY, K, World, fits_of
+from pipeline import columns as c
+from pipeline.base import Progress
+from pipeline.data.matrix import History
+from pipeline.data.split import Split, SplitConfig, before, split
+from pipeline.evaluation.evaluate import evaluate, evaluate_stored
+from pipeline.evaluation.gate import (
+    Check,
+    Decision,
+    Evidence,
+    GateConfig,
+    Judged,
+    Reference,
+    decide,
+    remember,
+)
+from pipeline.evaluation.gate.refresh import judge_refresh
+from pipeline.models.blend import Blend
+from pipeline.models.contract import Recipe, Scorer
+from pipeline.models.factorize import Als
+from pipeline.models.popularity import DecayedPopularity, Popularity
+from pipeline.models.repeats import OwnCounts
+from pipeline.models.spectral import Svd
+
+CONFIG = GateConfig()
+HOLDOUT = 14
+EVERY = 6
+HEALTHY = 34
+"""Nights, so many days apart."""
+MONTH = 5
+"""Nights back that are about a month ago."""
+DAMAGED = 8
+APART = 10
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A training window and what was learnt from it."""
+
+    history: History
+    scorers: Mapping[str, Scorer]
+
+
+def fitted(shop: World, cut: datetime) -> Fit:
+    """Train both recipes on what lies before a cut."""
+    history = shop.history(cut)
+    return Fit(history, fits_of(history))
+
+
+@dataclass(frozen=True)
+class Paired:
+    """A recipe, its spread over seeds, and a night's holdout."""
+
+    name: str
+    tau: float
+    part: Split
+
+    def found(self, tonight: Fit, last: Fit, month: Fit | None = None) -> tuple[set[str], float]:
+        """Return which of the paired rules keep a refresh back, and the change since the last."""
+        newest = self._reference(tonight, last)
+        judged = (
+            Judged(self.name, self.name, None, newest.tonight, 1.0, K, tau=self.tau),
+            Judged("baseline", "baseline", 0, newest.tonight, 1.0, K),  # nobody asks for its rules
+        )
+        evidence = Evidence(
+            k=K,
+            holdout=self.part.holdout,
+            judged=judged,
+            expected=(),
+            champion=self.name,
+            checks=(),
+            last=newest,
+            month=None if month is None else self._reference(tonight, month),
+        )
+        refresh = judge_refresh(evidence, judged[0], CONFIG)
+        assert refresh.last is not None
+        failed = {rule.name.split(".")[1] for rule in refresh.rules if rule.verdict == "fail"}
+        return failed & {"last", "month", "slice"}, refresh.last.x
+
+    def _reference(self, tonight: Fit, stored: Fit) -> Reference:
+        pair = evaluate_stored(
+            stored.scorers[self.name],
+            stored.history,
+            tonight.scorers[self.name],
+            tonight.history,
+            self.part,
+            k=K,
+        )
+        return Reference("an earlier night", pair.tonight, pair.stored)
+
+
+def refreshes(shop: World, taus: Mapping[str, float], tell: Progress) -> list[Figure]:
+    """Judge healthy nights, then such that lost half of their events."""
+    return _healthy(shop, taus, tell) + _damaged(shop, taus, tell)
+
+
+def _healthy(shop: World, taus: Mapping[str, float], tell: Progress) -> list[Figure]:
+    newest = shop.end - HOLDOUT * DAY
+    cuts = [newest - EVERY * DAY * back for back in range(HEALTHY - 1, -1, -1)]
+    fits: list[Fit] = []
+    causes: Counter[str] = Counter()
+    pairs = months = 0
+    for number, cut in enumerate(cuts):
+        tell(f"{shop.name}: healthy night {number + 1} of {HEALTHY}")
+        tonight = fitted(shop, cut)
+        part = shop.split(cut + HOLDOUT * DAY, HOLDOUT)
+        for name, tau in taus.items() if fits else ():
+            month = fits[-MONTH] if len(fits) >= MONTH else None
+            failed, _ = Paired(name, tau, part).found(tonight, fits[-1], month)
+            causes.update(failed)
+            pairs, months = pairs + 1, months + (month is not None)
+        fits = [*fits, tonight][-MONTH:]
+    told = "healthy refreshes blocked,"
+    return [
+        at_most(f"{told} against the last night, of {pairs}", causes["last"], 0),
+        at_most(f"{told} against a month ago, of {months}", causes["month"], 0),
+        at_most(f"{told} by a slice, of {pairs}", causes["slice"], 0.02 * pairs),
+    ]
+
+
+def _damaged(shop: World, taus: Mapping[str, float], tell: Progress) -> list[Figure]:
+    newest = shop.end - HOLDOUT * DAY
+    found: dict[tuple[str, str], list[tuple[bool, float]]] = {}
+    for number in range(DAMAGED):
+        tell(f"{shop.name}: night {number + 1} of {DAMAGED} with half of its events")
+        cut = newest - APART * DAY * number
+        random = np.random.default_rng(number)
+        half = replace(
+            shop, events=shop.events.filter(pl.Series(random.random(len(shop.events)) < 0.5))
+        )
+        last, tonight = fitted(shop, cut - DAY), fitted(half, cut)
+        as_of = cut + HOLDOUT * DAY
+        known = pl.col(c.USER_ID).is_in(tonight.history.user_ids.tolist())
+        whole = shop.split(as_of, HOLDOUT)
+        parts = {
+            "learnt from": replace(whole, truth=whole.truth.filter(known)),
+            "learnt from and judged by": half.split(as_of, HOLDOUT),
+        }
+        for lost, part in parts.items():
+            for name, tau in taus.items():
+                failed, change = Paired(name, tau, part).found(tonight, last)
+                found.setdefault((name, lost), []).append(("last" in failed, change))
+    return [_found(name, lost, nights) for (name, lost), nights in found.items()]
+
+
+def _found(name: str, lost: str, nights: Sequence[tuple[bool, float]]) -> Figure:
+    seen, changes = sum(blocked for blocked, _ in nights), [change for _, change in nights]
+    span = f"{min(changes):+.1%} to {max(changes):+.1%}"
+    what = f"{name}, half of the events {lost} lost ({span}): found"
+    said = name == BLEND
+    asked = f"{DAMAGED} of {DAMAGED}" if said else "not said"
+    return Figure(what, f"{seen} of {len(nights)}", asked, not said or seen == DAMAGED)
+
+
+# Nights in a row ----------------------------------------------------------------------------------
+
+NIGHTS = 60
+CHAMPION = "blend"
+UNCHANGED: dict[str, Recipe] = {
+    "popularity": Popularity(),
+    "decayed_popularity": DecayedPopularity(),
+    "own_counts": OwnCounts(),
+    CHAMPION: Blend(
+        parts={
+            "als": Als(half_life_days=60.0, device="cpu"),
+            "own": OwnCounts(),
+            "svd": Svd(factors=256, half_life_days=120.0),
+        },
+        weights={"als": 0.6, "own": 1.0, "svd": 1.0},
+        trend=0.5,
+    ),
+}
+"""The ladder, and what a first night of Online Retail settles the default blend on."""
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A night that went live."""
+
+    as_of: datetime
+    cutoff: datetime
+    history: History
+    scorer: Scorer
+
+
+def nights(shop: World, tell: Progress) -> list[Figure]:
+    """Let one recipe go through 60 nights, each decided by all rules."""
+    decisions: list[Decision] = []
+    accepted: list[Accepted] = []
+    days = None
+    for number in range(NIGHTS + 1):
+        as_of = shop.end - DAY * (NIGHTS - number)
+        first = not accepted
+        events = shop.events.filter(before(as_of))
+        part = split(events, as_of, SplitConfig(seen="repeat"), first=first, block_days=days)
+        history = shop.history(part.cutoff)
+        scorers = {name: recipe.train(history) for name, recipe in UNCHANGED.items()}
+        evidence = Evidence(
+            k=K,
+            holdout=part.holdout,
+            judged=tuple(_judged(name, s, history, part) for name, s in scorers.items()),
+            expected=tuple(scorers),
+            champion=None if first else CHAMPION,
+            checks=(Check("volume", True, "as before"),),
+            past=remember(decisions),
+            **_references(accepted, as_of, scorers[CHAMPION], history, part),
+        )
+        decision = decide(evidence, CONFIG)
+        tell(f"{as_of:%Y-%m-%d} {decision.sentence}")
+        if first and decision.recipe != CHAMPION:
+            raise SystemExit(f"the first night let {decision.recipe} live: {decision.sentence}")
+        decisions.append(decision)
+        days = None if first else part.block_days
+        if decision.promotes:
+            accepted.append(Accepted(as_of, part.cutoff, history, scorers[CHAMPION]))
+    later = decisions[1:]
+    kept = [d for d in later if not d.promotes]
+    rules = Counter(r.name for d in kept for r in d.rules if r.verdict in ("fail", "missing"))
+    named = ", ".join(f"{name} {count}" for name, count in rules.most_common(3)) or "none"
+    what = f"unchanged recipe over {len(later)} nights, share kept back (by {named})"
+    return [at_most(what, len(kept) / len(later), 0.05, "{:.1%}")]
+
+
+def _judged(name: str, scorer: Scorer, history: History, part: Split) -> Judged:
+    found = evaluate(scorer, history, part, k=K)
+    recipe = UNCHANGED[name]
+    rung = recipe.capabilities.baseline
+    return Judged(name, recipe.hash, rung, found.users, found.coverage, K)
+
+
+def _references(
+    accepted: Sequence[Accepted], as_of: datetime, tonight: Scorer, history: History, part: Split
+) -> dict[str, Reference]:
+    """Return the last accepted night, and the one nearest to a month ago, as `references` does."""
+    fits = [night for night in accepted if night.cutoff <= part.cutoff]
+    if not fits:
+        return {}
+    chosen = {"last": fits[-1]}
+    month = [n for n in fits if timedelta(days=21) <= as_of - n.as_of <= timedelta(days=45)]
+    if month:
+        chosen["month"] = min(month, key=lambda n: abs((as_of - n.as_of) - timedelta(days=30)))
+    found = {}
+    for label, night in chosen.items():
+        pair = evaluate_stored(night.scorer, night.history, tonight, history, part, k=K)
+        found[label] = Reference(f"{night.as_of:%Y-%m-%d}", pair.tonight, pair.stored)
+    return found

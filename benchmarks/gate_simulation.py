@@ -1,0 +1,249 @@
+"""A year of nights, many times over: how often a rule switches for nothing, how soon for a gain.
+
+Shares of the champion's mean. What a night sees of one recipe against another is the true lift, the
+mean of the last block's people (windows of two nights overlap), a drift over the weeks, and the
+luck of two fits, which lasts for some nights as their data do.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+from scipy.special import logsumexp
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.gate_figures import Figure, at_least, days, near, rate
+from pipeline.evaluation.gate import GateConfig
+from pipeline.evaluation.gate.account import BETS
+from pipeline.evaluation.gate.rules import points_needed
+
+Floats = NDArray[np.float64]
+
+YEAR = 365
+RUNS = 20_000
+CANDIDATES = 5
+LOSS = 0.005
+"""By how much each of the worse candidates is worse."""
+CONFIG = GateConfig()
+
+
+@dataclass(frozen=True)
+class Shop:
+    """What a night's figure is made of.
+
+    Attributes
+    ----------
+    users
+        Standard error of a block for want of people.
+    seed
+        Spread of a recipe's mean over seeds, and how much of a fit's luck the next night keeps.
+    drift
+        Spread of how two recipes stand in a season, which lasts a month.
+    """
+
+    users: float
+    seed: float = 0.003
+    kept: float = 0.8
+    drift: float = 0.005
+    month: float = 30.0
+    block: int = 7
+
+    @property
+    def v(self) -> float:
+        """Variance of a block as the gate knows it; it does not know of the drift."""
+        return self.users**2 + 2 * self.seed**2
+
+
+SHOPS = {"OR": Shop(users=0.02), "CJ": Shop(users=0.0115)}
+"""Blocks of 7 days, all people judge."""
+
+
+def seen(shop: Shop, lift: float, runs: int, random: np.random.Generator) -> Floats:
+    """``(runs, nights)``: what each night sees of a candidate that is better by `lift`."""
+    days_ = random.standard_normal((runs, YEAR + shop.block))
+    total = np.cumsum(np.concatenate([np.zeros((runs, 1)), days_], axis=1), axis=1)
+    people = (total[:, shop.block :] - total[:, : -shop.block])[:, :YEAR]
+    return (
+        lift
+        + shop.users / np.sqrt(shop.block) * people
+        + _lasting(shop.drift, np.exp(-1 / shop.month), runs, random)
+        + _lasting(shop.seed * np.sqrt(2), shop.kept, runs, random)
+    )
+
+
+def _lasting(spread: float, kept: float, runs: int, random: np.random.Generator) -> Floats:
+    """Steps that keep a share of the last one, and so their spread."""
+    found = random.standard_normal((runs, YEAR))
+    for night in range(1, YEAR):
+        found[:, night] *= np.sqrt(1 - kept**2)
+        found[:, night] += kept * found[:, night - 1]
+    return spread * found
+
+
+class Accounts:
+    """Many `Account`s at once; a test holds them equal."""
+
+    def __init__(self, runs: int) -> None:
+        self.log_bets = np.zeros((runs, len(BETS)))
+        self.sx, self.sw = np.zeros(runs), np.zeros(runs)
+
+    def add(self, x: Floats, v: float) -> None:
+        """Count a block of every account."""
+        bets = np.array(BETS)
+        self.log_bets += bets * x[:, None] / v - bets**2 / (2 * v)
+        self.sx += x / v
+        self.sw += 1 / v
+
+    def close(self, which: NDArray[np.bool_]) -> None:
+        """Begin some of them anew."""
+        for kept in (self.log_bets, self.sx, self.sw):
+            kept[which] = 0.0
+
+    @property
+    def log_points(self) -> Floats:
+        """As `Account.log_points`."""
+        found: Floats = logsumexp(self.log_bets, axis=1) - np.log(len(BETS))
+        return found
+
+    @property
+    def lift(self) -> Floats:
+        """As `Account.lift`."""
+        return np.divide(self.sx, self.sw, out=np.full(len(self.sx), np.nan), where=self.sw > 0)
+
+
+Rule = Callable[[int, Floats], NDArray[np.bool_]]
+"""Night, what it sees for the other side -> who switches; it forgets those who did."""
+
+
+def every_night(shop: Shop, margin: float) -> Callable[[int], Rule]:
+    """A test each night at α, beyond a margin."""
+    height = margin + float(stats.norm.isf(CONFIG.alpha)) * np.sqrt(shop.v)
+    return lambda runs: lambda night, x: x > height
+
+
+def account(shop: Shop, candidates: int) -> Callable[[int], Rule]:
+    """The points account; as many candidates as the threshold pays for."""
+    config = CONFIG.model_copy(update={"candidates": candidates})
+    points = np.log(points_needed(config, candidates))
+
+    def begin(runs: int) -> Rule:
+        kept = Accounts(runs)
+
+        def rule(night: int, x: Floats) -> NDArray[np.bool_]:
+            if night % shop.block:
+                return np.zeros(runs, np.bool_)
+            kept.add(x, shop.v)
+            found = (kept.log_points >= points) & (kept.lift >= CONFIG.min_lift)
+            kept.close(found)
+            return found
+
+        return rule
+
+    return begin
+
+
+def year(x: Floats, begin: Callable[[int], Rule]) -> tuple[Floats, Floats]:
+    """Play a year: ``(runs,)`` switches, and the night of the first, from 1, or infinity."""
+    runs = len(x)
+    rule, side = begin(runs), np.ones(runs)
+    count, first = np.zeros(runs), np.full(runs, np.inf)
+    for night in range(YEAR):
+        went = rule(night, x[:, night] * side)
+        count += went
+        first[went] = np.minimum(first[went], night + 1)
+        side[went] *= -1
+    return count, first
+
+
+def creep(shop: Shop, points: float, runs: int, random: np.random.Generator) -> float:
+    """Return the mean level after a year: every night another candidate that is 0.5 % worse than
+    what is live, with one block."""
+    switched = 0
+    for _ in range(YEAR):
+        accounts = Accounts(runs)
+        accounts.add(-LOSS + np.sqrt(shop.v) * random.standard_normal(runs), shop.v)
+        went = (accounts.log_points >= np.log(points)) & (accounts.lift >= CONFIG.min_lift)
+        switched += int(went.sum())
+    return -LOSS * switched / runs
+
+
+def ignoring_seeds(tau: float, mean: float, spread: float, n: int, alpha: float = 0.01) -> float:
+    """False switches of a test over users alone: Φ̄(z_α/√(1 + 2(τ·mean)²n/σ_d²))."""
+    ratio = 1 + 2 * (tau * mean) ** 2 * n / spread**2
+    return float(stats.norm.sf(stats.norm.isf(alpha) / np.sqrt(ratio)))
+
+
+@dataclass(frozen=True)
+class Line:
+    """A rule, how many candidates stand against it, and what GATE.md says of it by shop.
+
+    Attributes
+    ----------
+    step
+        Days between two looks.
+    asked
+        False switches a year, median days to +2 % and to +5 %.
+    """
+
+    rule: Callable[[Shop], Callable[[int], Rule]]
+    candidates: int
+    step: int
+    asked: dict[str, tuple[float, float, float]]
+
+
+LINES = {
+    "every night, α 1 %, no margin": Line(
+        lambda shop: every_night(shop, 0.0), 1, 1, {"OR": (1.87, 19, 1), "CJ": (2.03, 7, 1)}
+    ),
+    "every night, margin 1 %": Line(
+        lambda shop: every_night(shop, CONFIG.min_lift),
+        1,
+        1,
+        {"OR": (0.59, 47, 4), "CJ": (0.36, 23, 1)},
+    ),
+    "points account": Line(
+        lambda shop: account(shop, 1), 1, 7, {"OR": (0.011, 71, 15), "CJ": (0.032, 29, 1)}
+    ),
+    "points account, five candidates": Line(
+        lambda shop: account(shop, CANDIDATES),
+        CANDIDATES,
+        7,
+        {"OR": (0.02, 99, 15), "CJ": (0.065, 36, 1)},
+    ),
+}
+CREEP = {"OR": -0.0001, "CJ": -0.0003}
+"""Mean level after 365 worse candidates: a bound, for what is counted there are a few switches."""
+
+
+def simulate(runs: int = RUNS, seed: int = 7) -> list[Figure]:
+    """Return every simulated figure beside its counterpart."""
+    random = np.random.default_rng(seed)
+    found: list[Figure] = []
+    for name, shop in SHOPS.items():
+        paths = {lift: seen(shop, lift, runs, random) for lift in (0.0, 0.02, 0.05)}
+        for rule, line in LINES.items():
+            begin = line.rule(shop)
+            switches, gain, large = line.asked[name]
+            count, _ = year(paths[0.0], begin)
+            told = f"{name}, {rule}"
+            wrong = line.candidates * float(count.mean())
+            found.append(rate(f"{told}: false switches a year", wrong, switches))
+            for lift, asked in ((0.02, gain), (0.05, large)):
+                _, first = year(paths[lift], begin)
+                median = float(np.median(first))
+                found.append(days(f"{told}: days to {lift:+.0%}", median, asked, line.step))
+    for name, shop in SHOPS.items():
+        told = f"{name}, 365 candidates that are 0.5 % worse: level after a year, "
+        for points in (1 / CONFIG.alpha, points_needed(CONFIG, 1)):
+            mean = creep(shop, points, runs, random)
+            found.append(at_least(f"{told}{points:.0f} points", mean, CREEP[name], "{:+.3%}"))
+    naive = ignoring_seeds(tau=0.0031, mean=0.124, spread=0.043, n=15_000)
+    found.append(near("a test over users alone, n 15,000", naive, 0.103, "{:.1%}"))
+    return found
