@@ -24,6 +24,7 @@ from pipeline.evaluation.gate import (
     decide,
     remember,
 )
+from pipeline.failpoints import failpoint
 from pipeline.steps.champion import ACCEPTANCE, ANCHOR, DECISION, PUBLICATION
 from pipeline.steps.judge import judged
 from pipeline.steps.learn import absences, read_split, trained
@@ -67,6 +68,7 @@ def gate(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Decided:
             draft.json("metrics", _metrics(night, decision))
             write_page(ws, night, draft, decision)
             draft.rows = len(decision.rules)
+        failpoint("decided")
     decision_dict = night.run.json("gate", "decision")
     split = night.run.json("features", "split")
     if not night.replay:

@@ -23,8 +23,11 @@ import polars as pl
 from pipeline import columns as c
 from pipeline.base import Progress, silent, to_utc
 from pipeline.data.ingest import (
+    CONTENT,
     IDENTITY,
     Judged,
+    conflict_rows,
+    conflicting,
     derive_ids,
     event_rows,
     judge_catalogue,
@@ -38,6 +41,7 @@ from pipeline.data.ingest import (
 )
 from pipeline.data.sources import Broken, MappingError
 from pipeline.errors import ConfigError, DataError, StorageError, UnsafeInputError
+from pipeline.failpoints import failpoint
 from pipeline.steps.champion import last_judged
 from pipeline.steps.child import Child, ChildFailed
 from pipeline.steps.landing import (
@@ -45,6 +49,7 @@ from pipeline.steps.landing import (
     archive,
     expand,
     landed,
+    mark,
     reject,
     source_for,
 )
@@ -107,10 +112,13 @@ def feedback(ws: Workspace, at: datetime, *, progress: Progress = silent) -> Fee
     Files that were written within two seconds of `at`, or after it, wait for the next pass.
     """
     with _taking(ws, at) as taking:
+        found = list(landed(ws.home, ws.config.sources, to_utc(at) - _STILL_WRITTEN))
+        failpoint("listed")
         outcomes = []
-        for one in landed(ws.home, ws.config.sources, to_utc(at) - _STILL_WRITTEN):
+        for one in found:
             progress(f"reading {one.path.name}")
             outcomes.append(taking.take(one, replace=False))
+    failpoint("before_asset")
     wanted, reason = _retrain(ws, at)
     return FeedbackResult(tuple(outcomes), ws.lake.version("events"), wanted, reason)
 
@@ -177,23 +185,28 @@ class _Taking:
 
     def take(self, found: Found, *, replace: bool) -> FileResult:
         """Take in one file; what is wrong with it is in the result."""
-        digest = None
+        digest, name = None, found.path.name
+        seen = mark(found.path)
+        if seen is None:
+            return FileResult(name, found.name, FileStatus.WAITS, None, f"{name}: is gone again")
         try:
             digest = sum_of(found.path, self.ws.config.ingest.limits)
             if self.batches.seen(found.source.table, digest):
-                archive(self.ws.home, found.path, digest)
-                return FileResult(found.path.name, found.name, FileStatus.SEEN, digest)
+                archive(self.ws.home, found.path, digest, seen)
+                return FileResult(name, found.name, FileStatus.SEEN, digest)
+            failpoint("claimed")
             result = self._take(found, digest, replace=replace)
         except MappingError as error:
-            return FileResult(
-                found.path.name, found.name, FileStatus.WAITS, digest, found.hint(error.sentence)
-            )
+            hint = found.hint(error.sentence)
+            return FileResult(name, found.name, FileStatus.WAITS, digest, hint)
         except DataError as error:
-            reject(self.ws.home, found.path, error.sentence)
-            return FileResult(
-                found.path.name, found.name, FileStatus.SET_ASIDE, digest, error.sentence
-            )
-        archive(self.ws.home, found.path, digest)
+            if mark(found.path) != seen:
+                moved = f"{name}: was replaced or taken away while it was read"
+                return FileResult(name, found.name, FileStatus.WAITS, digest, moved)
+            reject(self.ws.home, found.path, error.sentence, seen)
+            return FileResult(name, found.name, FileStatus.SET_ASIDE, digest, error.sentence)
+        archive(self.ws.home, found.path, digest, seen)
+        failpoint("archived")
         return result
 
     def _take(self, found: Found, digest: str, *, replace: bool) -> FileResult:
@@ -240,6 +253,7 @@ class _Taking:
                 ) from None
             if told["sha256"] != digest:
                 raise MappingError("changed while it was read", where=found.path.name)
+            failpoint("parsed")
             out = Path(folder)
             yield _Text(
                 frames(out, told["parts"]),
@@ -255,9 +269,15 @@ class _Taking:
         people = self.ws.vault.pseudonyms(judged.good[c.USER_ID].unique().to_list())
         identified = derive_ids(with_pseudonyms(judged.good, people))
         known = self.ws.lake.read("events", columns=IDENTITY, where=on_days(identified))
-        fresh, duplicates = split_duplicates(identified, known)
+        fresh, repeats = split_duplicates(identified, known)
+        conflicts = fresh.clear()
+        if repeats.height:
+            stored = self.ws.lake.read("events", columns=CONTENT, where=on_days(repeats))
+            conflicts = conflicting(repeats, pl.concat([stored, fresh.select(CONTENT)]))
+        bad = pl.concat([judged.bad, conflict_rows(conflicts)])
         rows = event_rows(fresh, at=self.at, source=found.name, batch_id=digest)
-        return _Taken(judged.bad, rows if rows.height else None, rows.height, duplicates)
+        duplicates = repeats.height - conflicts.height
+        return _Taken(bad, rows if rows.height else None, rows.height, duplicates)
 
     def _catalogue(self, found: Found, text: _Text, *, replace: bool) -> _Taken:
         table = found.source.table

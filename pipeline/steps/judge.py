@@ -15,6 +15,7 @@ from pipeline.base import Progress, parse_instant, silent
 from pipeline.data.matrix import History
 from pipeline.data.split import Split
 from pipeline.evaluation.gate import Judged
+from pipeline.failpoints import failpoint
 from pipeline.steps import salts
 from pipeline.steps.champion import accepted_before, references
 from pipeline.steps.learn import read_history, read_scorer, read_split, trained
@@ -62,6 +63,7 @@ def evaluate(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref:
         draft.json("evaluation", {"recipes": summary, "references": references})
         write_live(ws, night, split, draft, progress)
         draft.rows = split.n_users
+    failpoint("evaluated")
     return night.run.ref("evaluate")
 
 

@@ -48,6 +48,16 @@ class Found:
         )
 
 
+@dataclass(frozen=True)
+class Mark:
+    """What tells a file from another one that took its name."""
+
+    device: int
+    inode: int
+    size: int
+    written_ns: int
+
+
 def expand(paths: Sequence[Path]) -> list[Path]:
     """Return the files, and those in folders from the oldest to the newest.
 
@@ -101,28 +111,49 @@ def landed(home: Path, sources: Mapping[str, Source], until: datetime) -> Iterat
     for table in TABLES:
         folder = home / "landing" / table
         for path in _by_age(_files(folder)):
-            if path.lstat().st_mtime <= until.timestamp():
+            found = mark(path)
+            if found is not None and found.written_ns <= until.timestamp() * 1e9:
                 name = path.relative_to(folder).as_posix()
                 yield source_for(sources, path, table, None, name)
 
 
-def archive(home: Path, path: Path, digest: str) -> None:
-    """Move a file that was taken in out of the landing folder, under the sum of its bytes."""
-    if _is_landed(home, path):
-        suffixes = path.suffixes[-2:] if path.suffix in (".gz", ".zst") else path.suffixes[-1:]
-        _move(path, home / "archive" / (digest + "".join(suffixes)))
+def mark(path: Path) -> Mark | None:
+    """Return what tells this file from another one of its name; None where it is gone."""
+    try:
+        about = path.lstat()
+    except OSError:
+        return None
+    return Mark(about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns)
 
 
-def reject(home: Path, path: Path, sentence: str) -> None:
-    """Move a bad file out of the landing folder and write the reason beside it."""
-    if not _is_landed(home, path):
+def archive(home: Path, path: Path, digest: str, seen: Mark) -> None:
+    """Move a file that was taken in out of the landing folder, under the sum of its bytes.
+
+    One that took its place since it was `seen` stays, for the next pass.
+    """
+    if not _is_landed(home, path) or mark(path) != seen:
+        return
+    suffixes = path.suffixes[-2:] if path.suffix in (".gz", ".zst") else path.suffixes[-1:]
+    target = home / "archive" / (digest + "".join(suffixes))
+    _move(path, target)
+    if mark(target) != seen:  # replaced between the look and the move
+        stem, dot, rest = path.name.partition(".")
+        _move(target, path.with_name(f"{stem}-{digest[:8]}{dot}{rest}"))
+
+
+def reject(home: Path, path: Path, sentence: str, seen: Mark) -> None:
+    """Move a bad file, if it is still the one `seen`, out of the landing folder.
+
+    The reason is written beside it.
+    """
+    if not _is_landed(home, path) or mark(path) != seen:
         return
     folder = home / "rejected"
     target = folder / path.name
     if target.exists() or target.is_symlink():
         # The same name again: the moment of its writing tells the two apart.
-        mark = hashlib.sha256(f"{path.lstat().st_mtime_ns} {path}".encode()).hexdigest()[:8]
-        target = folder / f"{mark}-{path.name}"
+        moment = hashlib.sha256(f"{seen.written_ns} {path}".encode()).hexdigest()[:8]
+        target = folder / f"{moment}-{path.name}"
     try:
         folder.mkdir(exist_ok=True)
         target.with_name(f"{target.name}.reason.txt").write_text(sentence + "\n", "utf-8")
@@ -142,7 +173,9 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _by_age(paths: list[Path]) -> list[Path]:
-    return sorted(paths, key=lambda path: (path.lstat().st_mtime_ns, path.as_posix()))
+    """Sort by age; a file that is gone since it was listed is left out."""
+    marks = {path: found for path in paths if (found := mark(path)) is not None}
+    return sorted(marks, key=lambda path: (marks[path].written_ns, path.as_posix()))
 
 
 def _is_landed(home: Path, path: Path) -> bool:

@@ -15,6 +15,7 @@ from pipeline.base import Progress, silent
 from pipeline.data.matrix import History
 from pipeline.data.split import Split
 from pipeline.errors import ConfigError, GateError, NightjarError
+from pipeline.failpoints import failpoint
 from pipeline.models.contract import Recipe, Scorer
 from pipeline.models.families import load
 from pipeline.serving.recommend import fallback_list
@@ -66,6 +67,7 @@ def train(ws: Workspace, run_id: str, recipe: str, *, progress: Progress = silen
 
     def tell(text: str) -> None:
         progress(f"train {recipe}: {text}")
+        failpoint("mid_train")
 
     try:
         refuse_too_large(recipe, chosen, history, night.config.train)  # before any of it is tried
@@ -114,6 +116,7 @@ def refit(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref:
         draft.arrays("history", history.arrays())
         draft.arrays("canaries", canary_lists(scorer, history, canaries, night, split))
         draft.rows = history.n_users
+    failpoint("refit")
     return night.run.ref("refit")
 
 

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, Final, cast
 import polars as pl
 
 from pipeline.data.sources import Broken, Limits, Source, Summary, read
-from pipeline.errors import DataError, UnsafeInputError
+from pipeline.errors import DataError, StorageError, UnsafeInputError
 
 BROKEN_FILE: Final = "broken.parquet"
 BROKEN: Final = {
@@ -75,12 +75,12 @@ def parse(path: str, source: dict[str, Any], limits: dict[str, Any], out: str) -
         digest = _digest(stream)
         count = 0
         for frame in read(stream, file.name, Source.model_validate(source), bounds, summary):
-            frame.write_parquet(folder / f"{count}.parquet", compression="lz4", statistics=False)
+            _keep(frame, folder / f"{count}.parquet")
             count += 1
         if _digest(stream) != digest:
             raise DataError("changed while it was read", where=file.name)
     broken = pl.DataFrame([asdict(one) for one in summary.broken], schema=BROKEN)
-    broken.write_parquet(folder / BROKEN_FILE)
+    _keep(broken, folder / BROKEN_FILE)
     return {
         "sha256": digest,
         "parts": count,
@@ -90,13 +90,28 @@ def parse(path: str, source: dict[str, Any], limits: dict[str, Any], out: str) -
     }
 
 
+def _keep(frame: pl.DataFrame, path: Path) -> None:
+    """Write what was read; that there is no room for it is no fault of the file."""
+    try:
+        frame.write_parquet(path, compression="lz4", statistics=False)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise StorageError(f"cannot write {path.parent}: {error}") from error
+
+
+def _kept(path: Path) -> pl.DataFrame:
+    try:
+        return pl.read_parquet(path, glob=False)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise StorageError(f"cannot read {path}, which was written just now") from error
+
+
 def frames(out: Path, count: int) -> Iterator[pl.DataFrame]:
     """Yield the text rows that `parse` wrote, part by part."""
     for number in range(count):
-        yield pl.read_parquet(out / f"{number}.parquet", glob=False)
+        yield _kept(out / f"{number}.parquet")
 
 
 def broken_rows(out: Path) -> list[Broken]:
     """Return the rows that could not be split."""
-    broken = pl.read_parquet(out / BROKEN_FILE, glob=False)
+    broken = _kept(out / BROKEN_FILE)
     return [Broken(**row) for row in broken.iter_rows(named=True)]

@@ -14,6 +14,8 @@ from typing import Any
 from pipeline import columns as c
 from pipeline.base import Progress, format_instant, silent
 from pipeline.data.matrix import History
+from pipeline.errors import LakeError
+from pipeline.failpoints import failpoint
 from pipeline.models.families import load
 from pipeline.serving import publish as swap
 from pipeline.serving.recommend import recommend as build_lists
@@ -54,6 +56,7 @@ def recommend(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref
     with night.run.draft("recommend") as draft:
         draft.frame("lists", lists)
         draft.rows = lists[c.USER_ID].n_unique()
+    failpoint("lists_written")
     return night.run.ref("recommend")
 
 
@@ -70,6 +73,7 @@ def publish(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref:
         progress("publish")
         row = _swap(ws, night)
         point_aliases(ws)
+        failpoint("alias")
     with night.run.draft("publish") as draft:
         draft.json(
             "publication",
@@ -124,16 +128,29 @@ def _swap(ws: Workspace, night: Night) -> dict[str, Any]:
             as_of=night.as_of,
             live_from=datetime.fromisoformat(pin[c.LIVE_FROM]),
         )
+        failpoint("checked")
         if row is not None:
             there = ws.lake.read("recommendations", where=swap.of_publication(name))
             if swap.lists_sum(there) != facts[c.SUMS]:
                 rows = swap.publication_rows(lists, name)
                 ws.lake.replace_where("recommendations", rows, c.PUBLICATION_ID, name)
+            failpoint("staged")
+            _refuse_damaged(ws, name, facts[c.SUMS])
+            failpoint("before_swap")
             ws.lake.append("publications", row)
+            failpoint("swapped")
         live = row if row is not None else publications
         mine = live.filter(live[c.PUBLICATION_ID] == name).row(0, named=True)
         _record(ws, night, mine)
+        failpoint("ledger")
     return mine
+
+
+def _refuse_damaged(ws: Workspace, name: str, expected: str) -> None:
+    """Read the lists back before anybody is sent to them."""
+    there = ws.lake.read("recommendations", where=swap.of_publication(name))
+    if swap.lists_sum(there) != expected:
+        raise LakeError(f"the lists of publication {name} did not come back as they were written")
 
 
 def _pin(ws: Workspace, night: Night) -> dict[str, Any]:

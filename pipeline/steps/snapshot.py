@@ -24,6 +24,7 @@ from pipeline.base import (
 )
 from pipeline.data.split import is_silent, last_event
 from pipeline.errors import ConfigError, DataError
+from pipeline.failpoints import failpoint
 from pipeline.models.contract import Recipe
 from pipeline.steps import origin
 from pipeline.steps.candidate import with_candidate
@@ -139,6 +140,7 @@ def snapshot(
     run = ws.runs.open(run_id)
     with run.draft("snapshot") as draft:
         draft.json("snapshot", facts)
+    failpoint("snapshot_pinned")
     return Started(run_id, "new", f"run {run_id} begins", tuple(trained))
 
 

@@ -4,7 +4,9 @@ The protocol, under the lake's lock ``ingest``: the rows are spooled (fsynced, t
 place) → an `intent` row in `batches` → quarantine → the table, each with the transaction
 ("ingest", seq), which the lake writes once → a `done` row → the spool goes. An intent that a crash
 left open is carried out from its spool, so the outcome is that of a calm run, versions included.
-Without an intent nothing has happened, and the file is simply taken in again.
+Without an intent nothing has happened, and the file is simply taken in again. An attempt that was
+overtaken (it slept while its lock was taken away) finds rows that are not its own, and writes
+nothing more.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ import polars as pl
 
 from pipeline import columns as c
 from pipeline.columns import BatchStatus
-from pipeline.errors import StorageError
+from pipeline.errors import ConcurrencyError, StorageError
+from pipeline.failpoints import failpoint
 from pipeline.stores.lake import Lake
 
 APP: Final = "ingest"
@@ -59,6 +62,7 @@ class Batches:
     def __init__(self, lake: Lake) -> None:
         self._lake = lake
         self._spool = lake.root / "_spool"
+        self._at = self._version()
 
     def recover(self) -> int:
         """Carry out what a crash left open; return how many files that were."""
@@ -95,6 +99,7 @@ class Batches:
         quarantine
             Rows of `columns.QUARANTINE`.
         """
+        self._refuse_overtaken()
         last = self._lake.read("batches", columns=[c.SEQ])[c.SEQ].max()
         seq = (last if isinstance(last, int) else 0) + 1
         frames = {"quarantine": quarantine if quarantine.height else None, batch.table: rows}
@@ -114,7 +119,7 @@ class Batches:
             c.SKIPPED: batch.skipped,
             c.INGESTED_AT: batch.ingested_at,
         }
-        self._lake.append("batches", pl.DataFrame([row], schema=c.BATCHES))
+        self._note(row)
         self._carry_out(row)
         self._sweep()
 
@@ -132,13 +137,38 @@ class Batches:
         spool = self._spool / str(seq)
         status = BatchStatus.DONE if spool.is_dir() else BatchStatus.VOID
         if status is BatchStatus.DONE:
-            for name in ("quarantine", table):
-                path = spool / f"{name}.parquet"
-                if path.exists():
-                    write = self._lake.replace if name in _MERGED else self._lake.append
-                    write(name, _read(path), txn=(APP, seq))
-        end = pl.DataFrame([{**row, c.STATUS: status.value}], schema=c.BATCHES)
-        self._lake.append("batches", end)
+            self._unspool(spool, "quarantine", seq)
+            failpoint("quarantine_written")
+            failpoint("before_commit")
+            self._unspool(spool, table, seq)
+        self._note({**row, c.STATUS: status.value})
+
+    def _unspool(self, spool: Path, table: str, seq: int) -> None:
+        """Write what the spool holds for a table; the number lets the lake write it once."""
+        self._refuse_overtaken()
+        path = spool / f"{table}.parquet"
+        if path.exists():
+            write = self._lake.replace if table in _MERGED else self._lake.append
+            write(table, _read(path), txn=(APP, seq))
+
+    def _note(self, row: dict[str, object]) -> None:
+        """Add a row right behind those that this attempt knows."""
+        ended = row[c.STATUS] != BatchStatus.INTENT
+        frame = pl.DataFrame([row], schema=c.BATCHES)
+        # The number makes two writers who start from one version conflict.
+        number = 2 * int(str(row[c.SEQ])) + ended
+        self._at = self._lake.append("batches", frame, txn=(APP, number), after=self._at)
+
+    def _refuse_overtaken(self) -> None:
+        if self._version() != self._at:
+            raise ConcurrencyError(
+                "another ingest has gone on where this one slept, so this one writes nothing; "
+                "start again"
+            )
+
+    def _version(self) -> int:
+        version = self._lake.version("batches")
+        return -1 if version is None else version
 
     def _spool_frames(self, seq: int, frames: dict[str, pl.DataFrame]) -> None:
         draft = self._spool / f".{seq}"

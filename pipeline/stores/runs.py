@@ -25,6 +25,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from pipeline.errors import ConcurrencyError, StorageError
+from pipeline.failpoints import failpoint
 
 MANIFEST = "manifest.json"
 
@@ -175,11 +176,14 @@ class Run:
         draft = Draft(work)
         try:
             yield draft
+            failpoint("manifest")
             draft.bytes(MANIFEST, _manifest(step, draft))
             _sync_folder(work)
             if final.exists():  # a folder without a manifest: no commit of ours
                 shutil.rmtree(final)
+            failpoint("step_tmp")
             work.rename(final)
+            failpoint("step_renamed")
             _sync_folder(final.parent)
         except OSError as error:
             raise StorageError(f"cannot write step {step}: {error.strerror}") from error

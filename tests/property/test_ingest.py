@@ -11,7 +11,11 @@ from hypothesis import strategies as st
 
 from pipeline import columns as c
 from pipeline.data.ingest import (
+    CONTENT,
+    IDENTITY,
     IngestConfig,
+    conflict_rows,
+    conflicting,
     derive_ids,
     judge_events,
     quarantine_rows,
@@ -23,7 +27,7 @@ from pipeline.data.sources import Limits, Source, Summary, read
 AT = datetime(2024, 3, 10, tzinfo=UTC)
 CONFIG = IngestConfig()
 SOURCE = Source(skip_when={c.ITEM_ID: ("skip",)})
-NOTHING = pl.DataFrame(schema={c.EVENT_ID: pl.String, c.EVENT_DAY: pl.Date})
+NOTHING = pl.DataFrame(schema={name: c.EVENTS[name] for name in CONTENT})
 
 FIELDS = {
     c.EVENT_ID: st.sampled_from(["", "", "e1", "e2"]),
@@ -63,14 +67,21 @@ class Taken:
         judged = judge_events(text, SOURCE, CONFIG, at=AT, name=name)
         people = {user: f"u{user}" for user in judged.good[c.USER_ID]}
         identified = derive_ids(with_pseudonyms(judged.good, people))
-        self.fresh, self.duplicates = split_duplicates(identified, known)
+        self.fresh, repeats = split_duplicates(identified, known.select(IDENTITY))
+        firsts = pl.concat([known, self.fresh.select(CONTENT)])
+        conflicts = conflicting(repeats, firsts)
+        self.duplicates = repeats.height - conflicts.height
         self.quarantine = quarantine_rows(
-            judged.bad, self.summary.broken, at=AT, source="s", batch_id="b"
+            pl.concat([judged.bad, conflict_rows(conflicts)]),
+            self.summary.broken,
+            at=AT,
+            source="s",
+            batch_id="b",
         )
 
     @property
     def identities(self) -> pl.DataFrame:
-        return self.fresh.select(c.EVENT_ID, c.EVENT_DAY)
+        return self.fresh.select(CONTENT)
 
 
 def line(row: dict[str, str]) -> str:

@@ -9,8 +9,11 @@ Not here: reading files (`sources`), pseudonyms, locks and commits (`stores`), r
 from pipeline.data.ingest.catalogue import judge_catalogue, upsert
 from pipeline.data.ingest.config import IngestConfig
 from pipeline.data.ingest.events import (
+    CONTENT,
     IDENTITY,
     Judged,
+    conflict_rows,
+    conflicting,
     derive_ids,
     event_rows,
     judge_events,
@@ -22,9 +25,12 @@ from pipeline.data.ingest.policy import retrain_reason
 from pipeline.data.ingest.quarantine import quarantine_rows
 
 __all__ = [
+    "CONTENT",
     "IDENTITY",
     "IngestConfig",
     "Judged",
+    "conflict_rows",
+    "conflicting",
     "derive_ids",
     "event_rows",
     "judge_catalogue",

@@ -1,6 +1,7 @@
 """Events: text -> typed, judged, identified, told from their duplicates.
 
-Every row ends in exactly one place: accepted, quarantined or a duplicate.
+Every row ends in exactly one place: accepted, quarantined or a duplicate. Of two events with one
+identity the first counts; a later one that says something else is no duplicate, but quarantined.
 """
 
 from __future__ import annotations
@@ -19,10 +20,24 @@ from pipeline.data.ingest.config import IngestConfig
 from pipeline.data.ingest.quarantine import masked_json
 from pipeline.data.ingest.times import read_times, refuse_naive
 from pipeline.data.sources import AT_LINE, Source
+from pipeline.data.sources.config import EVENT_COLUMNS
 from pipeline.data.validate import row_reasons
 
 IDENTITY: Final = (c.EVENT_ID, c.EVENT_DAY)
 """What makes two events the same one."""
+CONTENT: Final = (
+    *IDENTITY,
+    c.USER_ID,
+    c.ITEM_ID,
+    c.KIND,
+    c.VALUE,
+    c.TIMESTAMP,
+    c.PUBLICATION_ID,
+    c.POSITION,
+)
+"""What an event says, its identity included."""
+CONFLICT: Final = "event_id_conflict"
+"""Reason of an event whose identity belongs to another one that says something else."""
 _TYPED: Final = (c.VALUE, c.TIMESTAMP, c.POSITION)
 _IDS: Final = (c.EVENT_ID, c.USER_ID, c.ITEM_ID, c.PUBLICATION_ID)
 _TO_BE_DERIVED: Final = "?"
@@ -121,21 +136,43 @@ def derive_ids(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.with_columns(rows[c.EVENT_ID].scatter(place, ids))
 
 
-def split_duplicates(rows: pl.DataFrame, known: pl.DataFrame) -> tuple[pl.DataFrame, int]:
-    """Return the events that are new and how many were not.
+def split_duplicates(rows: pl.DataFrame, known: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return the events that are new, and those whose identity was there before.
 
     Parameters
     ----------
     rows
-        Events with ids; of equal identities the first row stays.
+        Events with ids; of equal identities the first row is the new one.
     known
         The columns `IDENTITY` of the lake's events on the days of `rows`.
     """
     dated = rows.with_columns(pl.col(c.TIMESTAMP).dt.date().alias(c.EVENT_DAY))
-    fresh = dated.unique(subset=IDENTITY, keep="first", maintain_order=True)
+    is_first = dated.select(pl.struct(IDENTITY).is_first_distinct()).to_series()
+    fresh, repeats = dated.filter(is_first), dated.filter(~is_first)
     if known.height:
+        again = fresh.join(known, on=IDENTITY, how="semi", maintain_order="left")
         fresh = fresh.join(known, on=IDENTITY, how="anti", maintain_order="left")
-    return fresh, rows.height - fresh.height
+        repeats = pl.concat([again, repeats])
+    return fresh, repeats
+
+
+def conflicting(repeats: pl.DataFrame, firsts: pl.DataFrame) -> pl.DataFrame:
+    """Return the repeats that say something else than the first event of their identity.
+
+    Parameters
+    ----------
+    repeats
+        As `split_duplicates` returns them.
+    firsts
+        The columns `CONTENT` of the events that count.
+    """
+    return repeats.join(firsts, on=CONTENT, how="anti", nulls_equal=True, maintain_order="left")
+
+
+def conflict_rows(conflicts: pl.DataFrame) -> pl.DataFrame:
+    """Return events that conflict as `Judged.bad` has its rows."""
+    text = conflicts.select(AT_LINE, *(pl.col(name).cast(pl.String) for name in EVENT_COLUMNS))
+    return _bad(text, [[CONFLICT]] * conflicts.height)
 
 
 def on_days(rows: pl.DataFrame) -> pl.Expr:

@@ -22,6 +22,7 @@ from deltalake import write_deltalake as write_delta
 from deltalake.exceptions import CommitFailedError, DeltaError
 
 from pipeline.errors import ConcurrencyError, LakeError
+from pipeline.failpoints import failpoint
 from pipeline.stores.lake.tables import (
     OPEN_ENDED,
     PARTITIONS,
@@ -98,7 +99,14 @@ class Lake:
         frame = pl.DataFrame(schema=schema_of(table))
         return frame if columns is None else frame.select(columns)
 
-    def append(self, table: str, frame: pl.DataFrame, *, txn: tuple[str, int] | None = None) -> int:
+    def append(
+        self,
+        table: str,
+        frame: pl.DataFrame,
+        *,
+        txn: tuple[str, int] | None = None,
+        after: int | None = None,
+    ) -> int:
         """Add rows and return the version that holds them.
 
         Parameters
@@ -108,9 +116,12 @@ class Lake:
         txn
             (application, number): a number that is not above the application's last one was
             committed before, so nothing is written.
+        after
+            The version that the table must still be at, -1 where it was never written; with
+            another one `ConcurrencyError` says that somebody else has written since.
         """
-        extra = table in OPEN_ENDED
-        return self._write(table, frame, txn, mode="append", schema="merge" if extra else None)
+        schema = "merge" if table in OPEN_ENDED else None
+        return self._write(table, frame, txn, mode="append", schema=schema, after=after)
 
     def replace(
         self, table: str, frame: pl.DataFrame, *, txn: tuple[str, int] | None = None
@@ -220,10 +231,17 @@ class Lake:
         mode: str,
         schema: str | None = None,
         predicate: str | None = None,
+        after: int | None = None,
     ) -> int:
         frame = conform(table, frame)
         tail = Tail(self.root, table)
         handle = self._open(table)
+        now = -1 if handle is None else int(handle.version())
+        if after is not None and now != after:
+            raise ConcurrencyError(
+                f"lake table {table}: is at version {now}, not at {after}: somebody else has "
+                "written since"
+            )
         if handle is not None:
             # Commits whose writer was killed before it could acknowledge them.
             with _door(table):
@@ -254,7 +272,9 @@ class Lake:
             path.mkdir(parents=True, exist_ok=True)
             write_delta(handle if handle is not None else str(path), frame, **options)
             version = int((handle if handle is not None else DeltaTable(path)).version())
+            failpoint("committed")
             tail.acknowledge(version)
+        failpoint("fsynced")
         return version
 
 

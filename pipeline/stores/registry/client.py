@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from pipeline.errors import RegistryError
+from pipeline.failpoints import failpoint
 from pipeline.stores.registry.door import (
     artifacts_beside,
     connect,
@@ -230,6 +231,7 @@ class Registry:
         logged = self._logged_model(night, child, run)
         if str(logged.status) != "READY":
             self._upload(runs, child, model, run, logged.model_id)
+            failpoint("artifact_logged")
         version = self._find_version(night)
         if version is None:
             self._ensure_registered(client)
@@ -243,10 +245,12 @@ class Registry:
                 model_id=logged.model_id,
             )
             version = int(made.version)
+            failpoint("version_created")
         if self._file is not None:
             # A server notes this by itself; from it the run's page links to the version.
             noted = json.dumps([{"name": self._model_name, "version": str(version)}])
             client.set_logged_model_tags(logged.model_id, {"mlflow.modelVersions": noted})
+        failpoint("tagged")
         return version
 
     def _logged_model(self, night: NightRecord, child: ChildRecord, run: Run) -> LoggedModel:

@@ -1,3 +1,4 @@
+import json
 from datetime import UTC, date, datetime
 
 import polars as pl
@@ -5,7 +6,10 @@ import pytest
 
 from pipeline import columns as c
 from pipeline.data.ingest import (
+    CONTENT,
     IngestConfig,
+    conflict_rows,
+    conflicting,
     derive_ids,
     event_rows,
     judge_events,
@@ -189,8 +193,8 @@ def test_duplicates_are_told_by_id_and_day():
     known = pl.DataFrame(
         {c.EVENT_ID: ["e2", "e3"], c.EVENT_DAY: [date(2024, 3, 1), date(2024, 3, 2)]}
     )
-    fresh, duplicates = split_duplicates(rows, known)
-    assert duplicates == 2
+    fresh, repeats = split_duplicates(rows, known)
+    assert repeats[c.EVENT_ID].to_list() == ["e2", "e1"]
     made = event_rows(fresh, at=AT, source="orders", batch_id="b")
     assert made.schema == c.EVENTS
     assert made.select(c.EVENT_ID, c.EVENT_DAY, c.VALUE).rows() == [
@@ -200,6 +204,29 @@ def test_duplicates_are_told_by_id_and_day():
     ]
     days = pl.DataFrame({c.EVENT_DAY: [date(2024, 3, d) for d in (1, 2, 3)]})
     assert days.filter(on_days(rows)).height == 2
+
+
+def test_a_repeat_that_says_something_else_is_no_duplicate():
+    rows = identified(
+        {c.EVENT_ID: "e1"},
+        {c.EVENT_ID: "e1"},
+        {c.EVENT_ID: "e1", c.VALUE: "9"},
+        {c.EVENT_ID: "e1", c.TIMESTAMP: "2024-03-01T23:00:00Z"},
+        {c.EVENT_ID: "e1", c.POSITION: "1"},
+        {c.EVENT_ID: "e2"},
+        {c.EVENT_ID: None},
+        {c.EVENT_ID: None},
+    )
+    nothing = pl.DataFrame(schema={name: c.EVENTS[name] for name in CONTENT})
+    stored, _ = split_duplicates(rows.filter(pl.col(c.EVENT_ID) == "e2"), nothing)
+    stored = stored.with_columns(pl.lit("other").alias(c.ITEM_ID)).select(CONTENT)
+    fresh, repeats = split_duplicates(rows, stored)
+    assert (fresh.height, repeats.height) == (3, 5)
+    found = conflict_rows(conflicting(repeats, pl.concat([stored, fresh.select(CONTENT)])))
+    assert found[c.REASONS].to_list() == [["event_id_conflict"]] * 4
+    told = [json.loads(raw) for raw in found[c.RAW]]
+    assert {row[c.EVENT_ID] for row in told} == {row[c.USER_ID] for row in told} == {"***"}
+    assert sorted(row[c.VALUE] for row in told) == ["2.0", "2.0", "2.0", "9.0"]
 
 
 def test_a_retrain_is_wanted_for_enough_events_after_a_pause():
