@@ -186,6 +186,7 @@ def assert_whole(uri: str, night: NightRecord) -> None:
     parent = runs.pop("(night)")
     assert parent.data.params == {"holdout_days": "7"}
     assert parent.data.metrics == {"judged": 1200.0}
+    assert parent.info.run_name == f"night {night.as_of:%Y-%m-%d}: first"
     assert parent.data.tags["mlflow.note.content"] == night.sentence
     for name, run in runs.items():
         assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
@@ -209,6 +210,9 @@ def assert_whole(uri: str, night: NightRecord) -> None:
         "decision.json",
         "report",
     }
+    assert (
+        "Alias champion is what people see" in client.get_registered_model("nightjar").description
+    )
     (version,) = versions_of(uri, night.run_id)
     assert version.run_id == runs["als"].info.run_id
     assert version.description == "first: als leads"
@@ -238,6 +242,20 @@ def test_a_night_without_a_winner_makes_no_version(
     assert set(mirrored.child_run_ids) == {"als", "popularity", "broken"}
     assert versions_of(uri_of(home), "kept") == []
     assert registry.mirror_night(night) == mirrored
+
+
+def test_a_night_that_a_person_decided_otherwise_says_so(
+    registry: Registry, home: Path, trained: Trained
+) -> None:
+    accepted = night_of(home, trained, "accepted")
+    kept = replace(
+        accepted, winner=None, model=None, sentence="keep", tags={"nightjar.decision": "keep"}
+    )
+    registry.mirror_night(kept)
+    parent = runs_of(uri_of(home), "accepted")["(night)"]
+    assert parent.info.run_name == "night 2017-12-01: keep"
+    registry.mirror_night(accepted)
+    assert_whole(uri_of(home), accepted)
 
 
 def test_what_a_person_deleted_is_shown_again(

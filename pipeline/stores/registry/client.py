@@ -46,6 +46,11 @@ CHAMPION = "champion"
 PREVIOUS = "previous"
 _MODEL = "model"
 _PAGES = "comparisons"
+_ABOUT = (
+    "Retrained every night. Alias champion is what people see, previous what they saw before it. A "
+    "version's description is the decision that made it; its run holds the figures, and under "
+    "comparisons the pages of `nightjar compare`."
+)
 _TRAINING = {"workflowType": "machine_learning"}
 """Of MLflow's two faces, the one that shows trained models."""
 
@@ -206,7 +211,7 @@ class Registry:
 
     def _ensure_registered(self, client: MlflowClient) -> None:
         if not client.search_registered_models(f"name = '{self._model_name}'"):
-            client.create_registered_model(self._model_name)
+            client.create_registered_model(self._model_name, description=_ABOUT)
 
     def _done(self, runs: NightRuns, night: NightRecord, parent: Run) -> Mirrored | None:
         """Return where a finished night is, `None` if anything of it is missing."""

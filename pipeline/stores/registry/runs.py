@@ -23,9 +23,11 @@ if TYPE_CHECKING:
 RUN_TAG = "nightjar.run_id"
 RECIPE_TAG = "nightjar.recipe"
 AS_OF_TAG = "nightjar.as_of"
+DECISION_TAG = "nightjar.decision"
 NIGHT, STUDY = "(night)", "(study)"
 """`RECIPE_TAG` of a parent run; no recipe has brackets in its name."""
 _NOTE = "mlflow.note.content"
+_NAME = "mlflow.runName"
 _A_BATCH = 100
 
 
@@ -53,12 +55,13 @@ class NightRuns:
     def parent(self) -> Run:
         """Return the night's own run."""
         note = {_NOTE: self._night.sentence}
-        return self.find(self._whole) or self._make(self._whole, self._night.run_id, note)
+        return self.find(self._whole) or self._make(self._whole, self._title(), note)
 
     def fill_parent(self, run: Run) -> None:
         """Log what the night as a whole has to show."""
         night = self._night
-        tags = {**night.tags, _NOTE: night.sentence}  # a study that went on says something new
+        # A study that went on says something new; so does a night that a person decided.
+        tags = {**night.tags, _NOTE: night.sentence, _NAME: self._title()}
         self._fill(run, night.params, night.metrics, tags, night.artifacts)
 
     def child(self, child: ChildRecord, parent_id: str) -> Run:
@@ -74,6 +77,15 @@ class NightRuns:
             for step, value in enumerate(values, start=1):
                 self.log_metrics(run.info.run_id, {name: value}, None, step)
         return run
+
+    def _title(self) -> str:
+        """Name the parent as a person looks for it: the day of a night, and what was decided."""
+        night = self._night
+        if not isinstance(night, NightRecord):
+            return night.run_id
+        decided = night.tags.get(DECISION_TAG)
+        day = format_instant(night.as_of)[:10]
+        return f"night {day}: {decided}" if decided else f"night {day}"
 
     def _sentence_for(self, child: ChildRecord) -> str | None:
         """Return what the night says of the recipe that it put before people."""
