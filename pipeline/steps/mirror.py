@@ -112,7 +112,7 @@ def _children(night: Night, winner: str | None) -> tuple[ChildRecord, ...]:
         children.append(
             ChildRecord(
                 recipe=name,
-                params=flat(made["recipe"]),
+                params={"recipe": name, **flat(made["recipe"])},
                 metrics={**found[name]["metrics"], **_costs(run, name, winner)},
                 tags={"nightjar.trained_on": made["trained_on"]},
             )
@@ -121,7 +121,11 @@ def _children(night: Night, winner: str | None) -> tuple[ChildRecord, ...]:
         n: why for n, why in absences(night).items() if run.committed(train_folder(n)) is None
     }
     children += [
-        ChildRecord(recipe=name, params=hyper_parameters(night.recipes[name]), failure=why)
+        ChildRecord(
+            recipe=name,
+            params={"recipe": name, **hyper_parameters(night.recipes[name])},
+            failure=why,
+        )
         for name, why in failed.items()
     ]
     return tuple(children)

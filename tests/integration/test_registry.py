@@ -186,7 +186,7 @@ def assert_whole(uri: str, night: NightRecord) -> None:
     parent = runs.pop("(night)")
     assert parent.data.params == {"holdout_days": "7"}
     assert parent.data.metrics == {"judged": 1200.0}
-    assert parent.info.run_name == f"night {night.as_of:%Y-%m-%d}: first"
+    assert parent.info.run_name == f"{night.as_of:%Y-%m-%d} first"
     assert parent.data.tags["mlflow.note.content"] == night.sentence
     for name, run in runs.items():
         assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
@@ -253,7 +253,7 @@ def test_a_night_that_a_person_decided_otherwise_says_so(
     )
     registry.mirror_night(kept)
     parent = runs_of(uri_of(home), "accepted")["(night)"]
-    assert parent.info.run_name == "night 2017-12-01: keep"
+    assert parent.info.run_name == "2017-12-01 keep"
     registry.mirror_night(accepted)
     assert_whole(uri_of(home), accepted)
 

@@ -264,7 +264,7 @@ def test_mlflow_tells_the_sentence_and_lines_recipes_up(shop):
         (parent,) = [r for r in night if r.info.run_id == child.data.tags["mlflow.parentRunId"]]
         told = [r.data.tags["mlflow.note.content"] for r in (parent, child)]
         assert [*told, version.description] == [made.decision["sentence"]] * 3
-        assert child.data.params["alpha"] == "4.0"
+        assert (child.data.params["recipe"], child.data.params["alpha"]) == ("als", "4.0")
         for run in night:
             if run is not parent:
                 names.add(frozenset(m for m in run.data.metrics if not m.startswith("refit.")))

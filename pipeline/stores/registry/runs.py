@@ -85,7 +85,7 @@ class NightRuns:
             return night.run_id
         decided = night.tags.get(DECISION_TAG)
         day = format_instant(night.as_of)[:10]
-        return f"night {day}: {decided}" if decided else f"night {day}"
+        return f"{day} {decided}" if decided else day
 
     def _sentence_for(self, child: ChildRecord) -> str | None:
         """Return what the night says of the recipe that it put before people."""
