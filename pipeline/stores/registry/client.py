@@ -172,6 +172,17 @@ class Registry:
             found = client.get_registered_model(self._model_name).aliases
         return {alias: int(version) for alias, version in found.items()}
 
+    def shown(self) -> list[tuple[str, str]]:
+        """Return each version, logged model and run with its tag or state, in no order."""
+        client = self._client
+        with door(self._uri):
+            place = [self._ensure_experiment(client)]
+            versions = client.search_model_versions(f"name = '{self._model_name}'")
+            found = [(f"version {v.version}", str(v.tags.get(RUN_TAG))) for v in versions]
+            found += [(m.name, str(m.status)) for m in client.search_logged_models(place)]
+            found += [(str(r.info.run_name), r.info.status) for r in client.search_runs(place)]
+        return found
+
     def comparison(self, ui: str, versions: Sequence[int]) -> str:
         """Return the address of MLflow's comparison of some versions, on the server at `ui`."""
         client = self._client

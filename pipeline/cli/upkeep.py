@@ -1,0 +1,25 @@
+"""Commands that look after the pipeline itself."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.terminal import Json, show, teller
+
+app = typer.Typer()
+
+
+@app.command()
+def chaos(
+    kills: Annotated[int, typer.Option(min=1, help="How many processes are killed.")] = 27,
+    seed: Annotated[int, typer.Option(min=0, help="What everything drawn follows from.")] = 0,
+    json: Json = False,
+) -> None:
+    """Kill ingest, night and publish over and over, in a sandbox, and count what that cost."""
+    from pipeline.steps.chaos import chaos as step
+
+    tally = step(kills, seed, progress=teller())
+    show(tally.to_dict(), json, tally.text())
+    raise typer.Exit(0 if tally.sound else 1)

@@ -1,0 +1,330 @@
+"""Killing the pipeline over and over, in a sandbox of its own, and counting what that cost.
+
+An episode begins with a workspace that has one night behind it. Files land; passes over them are
+killed at failpoints drawn by chance and started again; what the lake then holds is compared with
+the account that was kept by hand. Then the night: once calmly, once killed and started again from
+the same state, while a reader polls the lists; both must end alike.
+
+Promises: nothing outside the sandbox is touched, and nothing of it is left; a seed repeats its
+episodes.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+
+from pipeline import columns as c
+from pipeline.base import Progress, silent
+from pipeline.errors import NightjarError
+from pipeline.failpoints import FAILPOINTS
+from pipeline.serving.publish import lists_sum, live, of_publication
+from pipeline.steps.chaos_shop import CONFIG, FIRST_NIGHT, NIGHT, Account, Entry, Shop
+from pipeline.steps.mirror import registry
+from pipeline.steps.mortal import Ended, Mortals
+from pipeline.steps.run import Workspace
+from pipeline.steps.show import history, lists
+from pipeline.stores.lake import Lake
+
+HITS: Final = {
+    "claimed": 3,
+    "parsed": 3,
+    "quarantine_written": 3,
+    "before_commit": 3,
+    "committed": 9,
+    "fsynced": 9,
+    "archived": 3,
+    "step_tmp": 12,
+    "step_renamed": 12,
+    "manifest": 12,
+    "mid_train": 3,
+}
+"""How often a pass over three new files, or a night, is sure to come by; once at all others."""
+_TRACES: Final = ("scratch/*", "lake/_spool/*", "runs/**/.draft-*", "landing/events/*")
+_DERIVED: Final = r"^d[0-9a-f]{32}$"
+
+
+@dataclass
+class Tally:
+    """What was done, and what went wrong by it.
+
+    Attributes
+    ----------
+    kills
+        Processes that a failpoint killed, by its name.
+    lost, duplicated
+        Things that were missing, or there too often: events, quarantined rows, files' counts,
+        lists, publications, ledger lines, versions.
+    mixed
+        Looks at the lists that saw no whole publication.
+    looks
+        How often a reader looked.
+    sentences
+        The first things that went wrong.
+    """
+
+    seed: int
+    kills: Counter[str] = field(default_factory=Counter)
+    lost: int = 0
+    duplicated: int = 0
+    mixed: int = 0
+    looks: int = 0
+    episodes: int = 0
+    sentences: list[str] = field(default_factory=list)
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing went wrong."""
+        return not (self.lost or self.duplicated or self.mixed or self.sentences)
+
+    def compare(self, expected: Counter[Entry], found: Counter[Entry], where: str) -> None:
+        """Count what differs."""
+        missing, more = expected - found, found - expected
+        self.lost += missing.total()
+        self.duplicated += more.total()
+        for words, entries in (("is missing", missing), ("is too many", more)):
+            self.sentences += [f"{where}: {entry} {words}" for entry in list(entries)[:3]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON."""
+        told = asdict(self) | {
+            "kills": self.kills.total(),
+            "places": dict(sorted(self.kills.items())),
+        }
+        return {**told, "sentences": self.sentences[:20]}
+
+    def text(self) -> str:
+        """As lines for a person."""
+        lines = [
+            f"{self.kills.total()} kills at {len(self.kills)} places: {self.lost} lost, "
+            f"{self.duplicated} duplicated, {self.mixed} mixed ({self.looks:,} looks)"
+        ]
+        lines += [f"  {sentence}" for sentence in self.sentences[:20]]
+        if not self.sound:
+            lines.append(f"repeat it with --seed {self.seed}")
+        return "\n".join(lines)
+
+
+def chaos(kills: int, seed: int, *, progress: Progress = silent) -> Tally:
+    """Run episodes until so many processes were killed, or something went wrong."""
+    tally = Tally(seed)
+    with sandbox(progress) as box:
+        while tally.kills.total() < kills and tally.sound:
+            number = tally.episodes
+            _episode(box, tally, np.random.default_rng([seed, number]), kills)
+            tally.episodes += 1
+            progress(
+                f"episode {tally.episodes}: {tally.kills.total()} kills, {tally.lost} lost, "
+                f"{tally.duplicated} duplicated, {tally.mixed} mixed"
+            )
+    return tally
+
+
+def _episode(box: Sandbox, tally: Tally, random: np.random.Generator, kills: int) -> None:
+    box.restore("started")
+    shop = box.shop(int(random.integers(1 << 30)))
+    for _ in range(int(random.integers(1, 4))):
+        shop.batch(box.home)
+        for point in random.choice(FAILPOINTS["ingest"], size=int(random.integers(1, 3))):
+            if tally.kills.total() < kills:
+                kill(box, tally, "feedback", str(point), draw_hit(str(point), random))
+        calm(box, tally, "feedback")
+    tally.compare(shop.account.entries(), taken(box.home), "ingest")
+    expected = box.calm_night(tally)
+    places = (*FAILPOINTS["night"], *FAILPOINTS["publish"])
+    with Reader(box.home, tally):
+        for place in sorted(random.choice(len(places), size=3, replace=False)):
+            if tally.kills.total() < kills:
+                kill(box, tally, "nightly", places[place], draw_hit(places[place], random))
+        calm(box, tally, "nightly")
+    tally.compare(expected, night_of(box.home), "night")
+
+
+def draw_hit(point: str, random: np.random.Generator) -> int:
+    """Draw the how-manieth time a place is passed, among those that are sure."""
+    return int(random.integers(1, HITS.get(point, 1) + 1))
+
+
+def kill(box: Sandbox, tally: Tally, work: str, point: str, hit: int) -> Ended:
+    """Do a work that is killed at a place; what an earlier kill left behind may not come by it."""
+    ended = box.mortals.run(work, box.home, NIGHT, f"{point}:kill:{hit}")
+    if ended.killed:
+        tally.kills[point] += 1
+    else:
+        _fault(ended, tally, f"{work} that was to die at {point}")
+    return ended
+
+
+def calm(box: Sandbox, tally: Tally, work: str) -> None:
+    """Do a work to its end."""
+    _fault(box.mortals.run(work, box.home, NIGHT), tally, work)
+
+
+def _fault(ended: Ended, tally: Tally, what: str) -> None:
+    if ended.signal or ended.code:
+        tally.sentences.append(f"{what} failed: {ended.words}")
+
+
+class Sandbox:
+    """One place for a workspace, states of it that were put aside, and processes that may die.
+
+    The workspace always lies at the same path: MLflow's database holds absolute ones.
+    """
+
+    def __init__(self, root: Path, mortals: Mortals) -> None:
+        self.home = root / "ws"
+        self.mortals = mortals
+        self._root = root
+        self._account = Account()
+
+    def start(self, progress: Progress) -> None:
+        """Make the workspace with its first night, and put that aside as ``started``."""
+        tally = Tally(0)
+        ws = Workspace.init(self.home, CONFIG)
+        shop = Shop(0)
+        shop.first(ws.home)
+        progress("a workspace and its first night")
+        for work in ("feedback", "nightly"):
+            _fault(self.mortals.run(work, self.home, FIRST_NIGHT), tally, work)
+        if tally.sentences:
+            raise NightjarError(tally.sentences[0])
+        self._account = shop.account
+        self.put_aside("started")
+
+    def shop(self, seed: int) -> Shop:
+        """Return a shop that goes on from ``started``."""
+        return Shop(seed, deepcopy(self._account))
+
+    def put_aside(self, name: str) -> None:
+        """Keep the workspace as it is under a name."""
+        shutil.rmtree(self._root / name, ignore_errors=True)
+        shutil.copytree(self.home, self._root / name)
+
+    def restore(self, name: str) -> None:
+        """Bring the workspace back to what was put aside."""
+        shutil.rmtree(self.home, ignore_errors=True)
+        shutil.copytree(self._root / name, self.home)
+
+    def calm_night(self, tally: Tally) -> Counter[Entry]:
+        """Return how the night ends that nobody disturbs; the workspace stays before it."""
+        self.put_aside("before")
+        calm(self, tally, "nightly")
+        expected = night_of(self.home)
+        self.restore("before")
+        return expected
+
+
+@contextmanager
+def sandbox(progress: Progress = silent) -> Iterator[Sandbox]:
+    """Make a sandbox, and remove it at the end."""
+    with tempfile.TemporaryDirectory(prefix="nightjar-chaos-") as folder:
+        root = Path(folder).resolve()
+        with Mortals(root / "log") as mortals:
+            box = Sandbox(root, mortals)
+            box.start(progress)
+            yield box
+
+
+class Reader:
+    """Somebody who reads the live lists all the time, and sees whole publications only."""
+
+    def __init__(self, home: Path, tally: Tally) -> None:
+        self._home, self._tally = home, tally
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._poll, name="reader", daemon=True)
+
+    def __enter__(self) -> Reader:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _poll(self) -> None:
+        generation = 0
+        while not self._over.wait(0.01):
+            self._tally.looks += 1
+            try:
+                seen, whole = _look(self._home)
+            except NightjarError as error:
+                seen, whole = generation, False
+                self._tally.sentences.append(f"a reader failed: {error.sentence}")
+            if not whole or seen < generation:
+                self._tally.mixed += 1
+            generation = seen
+
+
+def _look(home: Path) -> tuple[int, bool]:
+    """Return the live generation, and whether its lists are those that were summed."""
+    lake = Lake(home / "lake")
+    row = live(lake.read("publications"))
+    if row is None:
+        return 0, True
+    shown = lake.read("recommendations", where=of_publication(row[c.PUBLICATION_ID]))
+    return int(row[c.GENERATION]), lists_sum(shown) == row[c.SUMS]
+
+
+def taken(home: Path) -> Counter[Entry]:
+    """Return what the lake holds of files, as `Account.entries` tells it, and what was left."""
+    ws = Workspace.open(home)
+    events = ws.lake.read("events")
+    raw = ws.vault.reveal(events[c.USER_ID].unique().to_list())
+    shown = events.select(
+        pl.when(pl.col(c.EVENT_ID).str.contains(_DERIVED))
+        .then(pl.lit(""))
+        .otherwise(pl.col(c.EVENT_ID))
+        .alias(c.EVENT_ID),
+        pl.col(c.USER_ID).replace_strict(raw),
+        c.ITEM_ID,
+        c.KIND,
+        pl.col(c.VALUE).cast(pl.Int64).cast(pl.String),
+        pl.col(c.TIMESTAMP).dt.strftime("%Y-%m-%dT%H:%M:%SZ"),
+    )
+    found: Counter[Entry] = Counter(("event", *row) for row in shown.iter_rows())
+    for digest in ws.lake.read("quarantine")[c.BATCH_ID]:
+        found["quarantined", digest] += 1
+    batches = ws.lake.read("batches").filter(
+        (pl.col(c.STATUS) == c.BatchStatus.DONE) & (pl.col(c.TABLE) == "events")
+    )
+    counts = batches.select(c.BATCH_ID, c.ROWS, c.ACCEPTED, c.QUARANTINED, c.DUPLICATES, c.SKIPPED)
+    found.update(("file", *row) for row in counts.iter_rows())
+    return found + _left(home)
+
+
+def night_of(home: Path) -> Counter[Entry]:
+    """Return what a night made: lists, publications, ledger lines, versions, MLflow's runs."""
+    ws = Workspace.open(home)
+    found: Counter[Entry] = Counter(("list", *row) for row in lists(ws, None).iter_rows())
+    found.update(("publication", *row) for row in ws.lake.read("publications").iter_rows())
+    found.update(("ledger", json.dumps(line, sort_keys=True)) for line in history(ws))
+    found.update(("alias", *pair) for pair in registry(ws).aliases().items())
+    found.update(("shown", *one) for one in registry(ws).shown())
+    return found + _left(home)
+
+
+def _left(home: Path) -> Counter[Entry]:
+    """Return what no pass and no night may leave behind."""
+    return Counter(
+        ("left behind", path.relative_to(home).as_posix())
+        for pattern in _TRACES
+        for path in home.glob(pattern)
+    )

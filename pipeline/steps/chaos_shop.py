@@ -1,0 +1,215 @@
+"""A shop that is made up: its files, some of them nasty, and a plain account of what they hold.
+
+Promises: everything follows from a seed; the account is kept with dicts and counters alone, knows
+nothing of the lake, and says for each file what becomes of each of its rows.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from pipeline import columns as c
+
+START: Final = datetime(2024, 1, 1, 9, tzinfo=UTC)
+FIRST_NIGHT: Final = START + timedelta(days=42)
+NIGHT: Final = START + timedelta(days=49)
+CONFIG: Final = """\
+[sources.shop]
+table = "events"
+path = "*"
+skip_when = { note = ["test"] }
+
+[split]
+seen = "discovery"
+
+[publish]
+live_from = "as_of"
+
+# So few people prove nothing, and what is tried here is no gate: whatever learns may go live.
+[gate]
+min_users = 10
+min_nonzero = 2
+slice_users = 1000
+refresh_margin = 1.0
+refresh_errors = 100.0
+baseline_floor = 0.0
+anchor_margin = 0.99
+
+[recipes.als]
+family = "als"
+factors = 4
+iterations = 3
+"""
+_USERS: Final = 60
+_ITEMS: Final = 30
+_NOTE: Final = "note"
+_FIELDS: Final = (c.EVENT_ID, c.USER_ID, c.ITEM_ID, c.KIND, c.VALUE, c.TIMESTAMP, _NOTE)
+_GOOD, _BAD, _SKIPPED = "good", "bad", "skipped"
+
+Entry = tuple[object, ...]
+"""One thing that must be there as often as it was put there."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a file, and what it deserves by itself."""
+
+    fields: tuple[str, ...]
+    fate: str = _GOOD
+
+    @property
+    def content(self) -> tuple[str, ...]:
+        """What it says, without its id."""
+        return self.fields[1:6]
+
+
+@dataclass
+class Account:
+    """What must be in the lake, kept by hand."""
+
+    named: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
+    nameless: Counter[tuple[str, ...]] = field(default_factory=Counter)
+    batches: dict[str, tuple[int, int, int, int, int]] = field(default_factory=dict)
+
+    def take(self, data: bytes, rows: Sequence[Row]) -> None:
+        """Write down what a file adds; the same bytes add nothing."""
+        digest = hashlib.sha256(data).hexdigest()
+        if digest in self.batches:
+            return
+        ends: Counter[str] = Counter()
+        equal: Counter[tuple[str, ...]] = Counter()
+        for row in rows:
+            ends[self._end(row, equal)] += 1
+        counts = ("accepted", _BAD, "duplicate", _SKIPPED)
+        self.batches[digest] = (len(rows), *(ends[name] for name in counts))  # type: ignore[assignment]
+
+    def _end(self, row: Row, equal: Counter[tuple[str, ...]]) -> str:
+        if row.fate != _GOOD:
+            return row.fate
+        if not row.fields[0]:
+            equal[row.content] += 1
+            if equal[row.content] <= self.nameless[row.content]:
+                return "duplicate"
+            self.nameless[row.content] += 1
+            return "accepted"
+        key = (row.fields[0], row.content[-1][:10])
+        if key in self.named:
+            return "duplicate" if self.named[key] == row.content else _BAD
+        self.named[key] = row.content
+        return "accepted"
+
+    def entries(self) -> Counter[Entry]:
+        """Return events, quarantined rows by file, and files with their counts."""
+        found: Counter[Entry] = Counter()
+        for (name, _), content in self.named.items():
+            found["event", name, *content] += 1
+        for content, times in self.nameless.items():
+            found["event", "", *content] += times
+        for digest, counts in self.batches.items():
+            found["quarantined", digest] += counts[2]
+            found["file", digest, *counts] += 1
+        return +found
+
+
+class Shop:
+    """Lands files and keeps the account of them.
+
+    Parameters
+    ----------
+    seed
+        What everything follows from.
+    account
+        What is in the lake already.
+    """
+
+    def __init__(self, seed: int, account: Account | None = None) -> None:
+        self._random = np.random.default_rng(seed)
+        self._files = 0
+        self._past: list[list[Row]] = []
+        self.account = Account() if account is None else account
+
+    def first(self, home: Path) -> None:
+        """Land the catalogue and everything before the first night."""
+        lines = [f"i{n},Item {n},{'false' if n % 10 == 9 else 'true'}" for n in range(_ITEMS)]
+        text = "\n".join([f"{c.ITEM_ID},{c.TITLE},{c.AVAILABLE}", *lines, ""])
+        _put(home / "landing" / "items" / "items.csv", text.encode(), 0)
+        self._land(home, "first", self._days(START, FIRST_NIGHT), ".csv")
+
+    def batch(self, home: Path) -> int:
+        """Land some files of the week before the night; returns how many of them are new."""
+        fresh = int(self._random.integers(3, 6))
+        week = self._days(FIRST_NIGHT, NIGHT)
+        for part in np.array_split(self._random.permutation(len(week)), fresh):
+            # Each file at least has a row of its own: equal files would count as one.
+            rows = [week[n] for n in part[: int(self._random.integers(1, 15))]]
+            rows += [self._nasty(rows) for _ in range(int(self._random.integers(1, 4)))]
+            self._land(home, f"shop-{self._files}", rows, self._suffix())
+        for _ in range(int(self._random.integers(0, 3))):
+            again = list(self._past[int(self._random.integers(len(self._past)))])
+            self._random.shuffle(again)
+            self._land(home, f"again-{self._files}", again, self._suffix())
+        return fresh
+
+    def _days(self, start: datetime, end: datetime) -> list[Row]:
+        rows = []
+        for day in range((end - start).days):
+            for user in np.flatnonzero(self._random.random(_USERS) < 0.3):
+                at = start + timedelta(days=day, seconds=int(self._random.integers(0, 50_000)))
+                # One of two tastes: even shelves or odd ones.
+                item = 2 * int(self._random.integers(0, _ITEMS // 2)) + int(user % 2)
+                rows.append(self._row(f"u{user}", f"i{item}", at))
+        return rows
+
+    def _row(self, user: str, item: str, at: datetime) -> Row:
+        name = f"e{self._random.integers(1 << 60)}" if self._random.random() < 0.7 else ""
+        return Row((name, user, item, "purchase", "1", at.strftime("%Y-%m-%dT%H:%M:%SZ"), ""))
+
+    def _nasty(self, rows: Sequence[Row]) -> Row:
+        """Return a row that is bad, late, repeated, or contradicts another one."""
+        row = rows[int(self._random.integers(len(rows)))]
+        name, user, item, kind, value, at, note = row.fields
+        if row.fate != _GOOD:
+            return row
+        return (
+            Row((name, user, item, kind, "two", at, note), _BAD),
+            Row((name, "", item, kind, value, at, note), _BAD),
+            Row((name, user, item, kind, value, "2031-01-01T00:00:00Z", note), _BAD),
+            Row((name, user, item, kind, value, at, "test"), _SKIPPED),
+            Row((name, user, item, kind, value, "2023" + at[4:], note)),
+            Row((name, user, item, kind, "3", at, note)),
+            row,
+        )[int(self._random.integers(7))]
+
+    def _suffix(self) -> str:
+        return (".csv", ".csv.gz", ".jsonl", ".jsonl.gz")[int(self._random.integers(4))]
+
+    def _land(self, home: Path, name: str, rows: list[Row], suffix: str) -> None:
+        self._files += 1
+        if ".csv" in suffix:
+            text = "\n".join([",".join(_FIELDS), *(",".join(r.fields) for r in rows), ""])
+        else:
+            text = "".join(
+                json.dumps(dict(zip(_FIELDS, row.fields, strict=True))) + "\n" for row in rows
+            )
+        data = gzip.compress(text.encode(), mtime=0) if suffix.endswith(".gz") else text.encode()
+        _put(home / "landing" / "events" / (name + suffix), data, self._files)
+        self._past.append(rows)
+        self.account.take(data, rows)
+
+
+def _put(path: Path, data: bytes, order: int) -> None:
+    """Write a file long before any night, in an order that its age tells."""
+    path.write_bytes(data)
+    moment = START.timestamp() + order
+    os.utime(path, (moment, moment))
