@@ -63,16 +63,6 @@ def train(
     show(result.to_dict(), json, f"{result.step}: {result.rows:,} users")
 
 
-@app.command()
-def gate(run: RunId, home: Home = None, json: Json = False) -> None:
-    """Decide: first, switch, refresh, keep or block; the exit code says which."""
-    from pipeline.steps.retrain import gate as step
-
-    decided = step(open_workspace(home), run, progress=teller())
-    show(decided.to_dict(), json, f"{decided.kind}: {decided.sentence}")
-    raise typer.Exit({"keep": 4, "block": 5}.get(decided.kind, 0))
-
-
 def _add(name: str, help_text: str) -> None:
     """Add the command of a step that takes a run and nothing else."""
 

@@ -1,0 +1,70 @@
+"""The gate: its step of a night, and how far it can be trusted."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.terminal import Home, Json, instant, open_workspace, show, teller
+
+app = typer.Typer(invoke_without_command=True)
+
+
+@app.callback()
+def gate(
+    context: typer.Context,
+    run: Annotated[
+        str | None, typer.Option("--run", help="The run, as `nightly` or `snapshot` named it.")
+    ] = None,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Decide: first, switch, refresh, keep or block; the exit code says which."""
+    from pipeline.errors import ConfigError
+
+    if context.invoked_subcommand is not None:
+        if run is not None or home is not None or json:
+            raise ConfigError(f"options stand behind the command {context.invoked_subcommand}")
+        return
+    if run is None:
+        raise ConfigError("name the run to decide on: `nightjar gate --run ID`")
+    from pipeline.steps.retrain import gate as step
+
+    decided = step(open_workspace(home), run, progress=teller())
+    show(decided.to_dict(), json, f"{decided.kind}: {decided.sentence}")
+    raise typer.Exit({"keep": 4, "block": 5}.get(decided.kind, 0))
+
+
+@app.command()
+def calibrate(
+    as_of: Annotated[
+        str | None, typer.Option("--as-of", help="As for `nightly`; default: the last night's.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Also write the figure to this file, as SVG.")
+    ] = None,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Measure how often the gate is wrong on these data, and what it finds; takes 32 trainings."""
+    from pipeline.errors import StorageError
+    from pipeline.steps.calibrate import gate_calibrate
+    from pipeline.steps.tune import default_as_of
+
+    start = time.monotonic()
+    ws = open_workspace(home)
+    found = gate_calibrate(
+        ws,
+        instant(as_of) if as_of else default_as_of(ws, instant(None)),
+        elapsed=lambda: time.monotonic() - start,
+        progress=teller(),
+    )
+    if out is not None:
+        try:
+            out.write_bytes(found.svg)
+        except OSError as error:
+            raise StorageError(f"cannot write {out}: {error}") from error
+    show(found.to_dict(), json, found.text() + (f"\nfigure:    {out}" if out else ""))

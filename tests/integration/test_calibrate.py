@@ -1,0 +1,215 @@
+"""The gate's calibration on a small shop: what it says, what it costs, what survives a kill."""
+
+import io
+import json
+import re
+import shutil
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from datetime import timedelta
+from itertools import count
+from unittest.mock import patch
+
+import pytest
+
+from pipeline.base import format_instant, silent
+from pipeline.cli import main
+from pipeline.errors import ConfigError, DataError
+from pipeline.models.neighbours import ItemKnn
+from pipeline.steps.calibrate import gate_calibrate
+from pipeline.steps.champion import CALIBRATION, seed_spreads
+from pipeline.steps.ingest import feedback
+from pipeline.steps.retrain import nightly, snapshot
+from pipeline.steps.run import Workspace
+from pipeline.steps.show import history
+from tests.worlds import CONFIG, NIGHTS, START, land, purchases
+
+pytestmark = pytest.mark.slow
+
+EVENTS = purchases()
+AS_OF = NIGHTS[2]
+DAY = timedelta(days=1)
+
+
+class KilledError(Exception):
+    """Somebody stopped it."""
+
+
+def ticking():
+    """A clock that is a second further each time it is looked at."""
+    seconds = count()
+    return lambda: float(next(seconds))
+
+
+def calibrated(ws, as_of=AS_OF, until=None):
+    """Calibrate, and return what was found and which fits were done; `until` kills it there."""
+    fits: list[int] = []
+
+    def progress(line):
+        found = re.match(r"calibrate: fit (\d+) of 32", line)
+        if found and until is not None and int(found[1]) == until:
+            raise KilledError
+        if found:
+            fits.append(int(found[1]))
+
+    return gate_calibrate(ws, as_of, elapsed=ticking(), progress=progress), fits
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A workspace whose first night is live."""
+    ws = Workspace.init(tmp_path_factory.mktemp("shop") / "home", CONFIG)
+    land(ws.home, EVENTS, AS_OF)
+    feedback(ws, AS_OF)
+    assert nightly(ws, AS_OF).exit_code == 0
+    return ws.home
+
+
+@pytest.fixture(scope="module")
+def whole(home, tmp_path_factory):
+    """What a calibration finds that nobody stops."""
+    shutil.copytree(home, folder := tmp_path_factory.mktemp("whole") / "home")
+    ws = Workspace.open(folder)
+    found, fits = calibrated(ws)
+    assert fits == list(range(1, 33))
+    return ws, found
+
+
+@pytest.fixture
+def copy(home, tmp_path):
+    shutil.copytree(home, tmp_path / "home")
+    return Workspace.open(tmp_path / "home")
+
+
+def test_it_says_how_often_the_gate_is_wrong_and_what_it_finds(whole):
+    _, told = whole
+    found = told.found
+    assert (found.salts, len(found.users), found.df) == (8, 4, 28)
+    assert (found.pairs, found.disjoint_pairs, len(found.equal)) == (224, 16, 56)
+    assert min(found.users) >= 200
+    assert 0 < found.rate <= found.rate_upper < 0.02
+    assert 0 < found.tau < 0.05
+    assert found.switched == 0
+    assert found.planted == pytest.approx(0.03, abs=0.01)
+    assert 0 <= found.power <= 1
+    assert told.svg.startswith(b"<svg")
+    text = told.text()
+    for part in ("false switches", "224 ordered pairs", "τ", "within 4 blocks", "als, NDCG@20"):
+        assert part in text
+
+
+def test_the_ledger_keeps_it_and_later_nights_take_the_spread_from_there(whole):
+    ws, told = whole
+    (line,) = [e for e in history(ws) if e["type"] == CALIBRATION]
+    assert line == told.line
+    assert line["key"] == f"calibration:{format_instant(AS_OF)}:{line['recipe_hash']}"
+    assert (line["recipe"], line["family"], line["metric"], line["k"]) == ("als", "als", "ndcg", 20)
+    assert line["policy"] == "discovery"
+    ends = [format_instant(AS_OF - (7 + 28 * back) * DAY) for back in (3, 2, 1, 0)]
+    assert line["cutoffs"] == ends
+    assert line["tau"] == told.found.tau
+    entries = history(ws)
+    assert seed_spreads(entries, AS_OF + 90 * DAY, "discovery", 20) == {"als": line["tau"]}
+    assert seed_spreads(entries, AS_OF + 91 * DAY, "discovery", 20) == {}
+    land(ws.home, EVENTS, AS_OF + DAY, AS_OF)
+    feedback(ws, AS_OF + DAY)
+    started = snapshot(ws, AS_OF + DAY)
+    facts = ws.runs.open(started.run_id).json("snapshot", "snapshot")
+    assert facts["taus"] == {"als": line["tau"]}
+
+
+def test_the_same_call_fits_nothing_again(whole):
+    ws, told = whole
+    before = history(ws)
+    again, fits = calibrated(ws)
+    assert fits == []
+    assert (again.line, again.found, again.svg) == (told.line, told.found, told.svg)
+    assert history(ws) == before
+
+
+def test_a_killed_one_goes_on_and_finds_the_same_though_the_lake_has_grown(whole, copy):
+    with pytest.raises(KilledError):
+        calibrated(copy, until=12)
+    assert [e for e in history(copy) if e["type"] == CALIBRATION] == []
+    land(copy.home, EVENTS.with_columns(EVENTS["event_id"] + "x"), AS_OF, START + 90 * DAY)
+    assert feedback(copy, AS_OF).accepted > 0
+    found, fits = calibrated(copy)
+    assert fits == list(range(12, 33))
+    assert found.found == whole[1].found
+    assert found.svg == whole[1].svg
+
+
+def test_an_earlier_as_of_without_a_champion_is_refused(copy):
+    with pytest.raises(ConfigError, match="nothing is live as of 2024-03-25"):
+        calibrated(copy, NIGHTS[1])
+
+
+def test_too_little_history_is_refused_in_words(copy):
+    toml = copy.home / "nightjar.toml"
+    toml.write_text(toml.read_text().replace("[split]", "[split]\nmin_users = 400"))
+    with pytest.raises(DataError, match=r"0 holdouts with users enough .* needs 2"):
+        calibrated(Workspace.open(copy.home))
+    toml.write_text(toml.read_text().replace("min_users = 400", "block_days = 50"))
+    with pytest.raises(DataError, match="1 holdout with users enough"):
+        calibrated(Workspace.open(copy.home))
+
+
+def test_holdouts_touch_where_there_are_no_weeks_between_them(copy):
+    toml = copy.home / "nightjar.toml"
+    toml.write_text(toml.read_text().replace("[split]", "[split]\nblock_days = 21"))
+    told, _ = calibrated(Workspace.open(copy.home))
+    assert told.line["cutoffs"] == [format_instant(AS_OF - 21 * n * DAY) for n in (4, 3, 2, 1)]
+
+
+def test_a_recipe_without_dice_is_said_to_have_none(tmp_path):
+    config = CONFIG[: CONFIG.index("[recipes.als]")]
+    ws = Workspace.init(tmp_path / "home", config + '[recipes.knn]\nfamily = "item_knn"\n')
+    land(ws.home, EVENTS, AS_OF)
+    feedback(ws, AS_OF)
+    assert nightly(ws, AS_OF, recipes=["knn"]).exit_code == 0
+    salts = []
+    train = ItemKnn.train
+
+    def counted(self, history, *, salt=0, progress=silent):
+        salts.append(salt)
+        return train(self, history, salt=salt, progress=progress)
+
+    with patch.object(ItemKnn, "train", counted):
+        told, _ = calibrated(ws)
+    assert salts == [*range(8), 0, 1, 0, 1, 0, 1]  # what cannot differ is not trained again
+    line = told.line
+    assert (line["family"], line["tau"], line["rate"], line["v_hat"]) == ("item_knn", 0, 0, 0)
+    assert "rolls no dice: the same data give the same lists" in line["sentence"]
+    assert told.found.planted > 0.02
+
+
+def nightjar(*arguments):
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        patch.object(sys, "argv", ["nightjar", *map(str, arguments)]),
+        redirect_stdout(out),
+        redirect_stderr(err),
+        pytest.raises(SystemExit) as ended,
+    ):
+        main()
+    return ended.value.code, out.getvalue(), err.getvalue()
+
+
+def test_the_command(whole, tmp_path):
+    ws, told = whole
+    figure = tmp_path / "figure.svg"
+    code, out, _ = nightjar("gate", "calibrate", "--home", ws.home, "--json", "--out", figure)
+    assert code == 0
+    assert json.loads(out) == json.loads(json.dumps(told.to_dict()))
+    assert figure.read_bytes() == told.svg
+    code, out, _ = nightjar("gate", "calibrate", "--home", ws.home, "--out", figure)
+    assert out.startswith("als: one block takes an equal recipe for a better one in ")
+    assert str(figure) in out
+    code, out, err = nightjar("gate")
+    assert (code, out) == (2, "")
+    assert "name the run to decide on" in err
+    code, _, err = nightjar("gate", "--home", ws.home, "calibrate")
+    assert code == 2
+    assert "options stand behind the command calibrate" in err
+    code, _, err = nightjar("gate", "calibrate", "--home", ws.home, "--out", tmp_path / "no" / "x")
+    assert code == 6

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from xml.etree import ElementTree as Xml
+
+import pytest
+
+from pipeline.evaluation.calibrate import calibrate
+from pipeline.evaluation.calibration import Calibration, Replay
+from pipeline.report.calibration import figure, sentence, text, title
+from tests.unit.evaluation.test_calibrate import CONFIG, shop
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.fixture(scope="module")
+def found() -> Calibration:
+    return calibrate(shop(n=400), CONFIG)
+
+
+def test_the_title_states_the_finding(found):
+    assert title(found).startswith("No equal recipe comes to a switch, ")
+    wrong = replace(found.equal[0], switched=2)
+    assert title(replace(found, equal=(wrong,))).startswith("1 equal recipe comes to")
+    assert title(replace(found, equal=(wrong, wrong))).startswith("2 equal recipes come to")
+    assert "rolls no dice" in title(replace(found, v_hat=0.0))
+
+
+def test_sentence_and_text_hold_every_figure(found):
+    told = sentence(found)
+    assert f"at most {100 * found.rate_upper:.2f} %" in told
+    assert f"in {found.power:.0%} of replays" in told
+    lines = text(found, "blend", 20, [f"2024-0{month}-01T00:00:00Z" for month in (1, 2, 3, 4)])
+    for part in ("2024-04-01", "400, 400", "0 of 224", "0 of 16", "17 %", "τ ", "sd of z", "500"):
+        assert part in lines
+    dull = replace(found, v_hat=0.0, rate=0.0, rate_upper=0.0, tau=0.0)
+    assert "the same data give the same lists" in text(dull, "blend", 20, [])
+    assert "false switches" not in text(dull, "blend", 20, [])
+
+
+def test_the_figure_is_an_svg_that_says_what_it_shows_and_repeats(found):
+    drawn = figure(found)
+    assert drawn == figure(found)
+    root = Xml.fromstring(drawn)
+    assert root.attrib["aria-label"].startswith(title(found))
+    words = [text.text for text in root.iter(f"{SVG}text")]
+    for label in ("500 points", "× equal", "blocks of days counted"):
+        assert label in words
+    assert len(drawn) < 60_000
+
+
+def test_points_beyond_counting_and_below_the_floor_are_drawn(found):
+    far = Replay((1e4, 2e4, 3e4, 4e4), 1)
+    low = Replay((-50.0, -100.0, -150.0, -200.0), None)
+    drawn = figure(replace(found, better=(far,), equal=(low,)))
+    assert b"1,000,000" in drawn
