@@ -96,7 +96,7 @@ class Tally:
         self.lost += missing.total()
         self.duplicated += more.total()
         for words, entries in (("is missing", missing), ("is too many", more)):
-            self.sentences += [f"{where}: {entry} {words}" for entry in list(entries)[:3]]
+            self.sentences += [f"{where}: {str(entry)[:200]} {words}" for entry in list(entries)[:3]]
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON."""

@@ -1,8 +1,8 @@
 """The night's first step: pin what it sees, or find the night that pinned it before.
 
-Promises: everything after `snapshot` reads only what was pinned here; a night that has decided
-stays what it is, however much has been ingested since; one that has not goes on only while the lake
-is the one it pinned.
+Promises: everything after `snapshot` reads only what was pinned here, and each file of that was
+compared with its sum; a night that has decided stays what it is, however much has been ingested
+since; one that has not goes on only while the lake is the one it pinned.
 """
 
 from __future__ import annotations
@@ -108,6 +108,8 @@ def snapshot(
     if silence:
         return Started("", "nothing_to_do", silence)
     progress(f"snapshot of {format_instant(as_of)}")
+    for table, version in versions.items():
+        ws.lake.verify(table, version)
     entries = ws.ledger.entries()
     accepted = accepted_before(entries, as_of)
     champion = accepted[-1] if accepted else None

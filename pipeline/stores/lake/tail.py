@@ -1,7 +1,7 @@
 """What one table's log holds on the disk: fsynced, summed, and checked when it is opened again.
 
-Delta itself does none of this: a commit is not fsynced, and a last commit of 0 bytes reads as a
-shorter table without a word.
+Delta itself does none of this: a commit is not fsynced, and a commit of 0 bytes, the last one or
+any since the last checkpoint, reads as a shorter table without a word.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any, Final, NoReturn
 from pipeline.errors import LakeError
 
 _COMMIT: Final = re.compile(r"(\d{20})\.json")
+_CHECKPOINT: Final = re.compile(r"(\d{20})\.checkpoint\.parquet")
 _VERSION: Final = "version"
 _FILES: Final = "files"
 
@@ -73,13 +74,21 @@ class Tail:
             _sync([self._sums.parent, self._root])
 
     def check(self) -> None:
-        """Raise `LakeError` if the last commit, or a file of it, is lost, cut or altered."""
+        """Raise `LakeError` for what is lost, cut or altered.
+
+        Looked at are the last commit with its files, and of the log all that a reader needs: the
+        last checkpoint and the commits since.
+        """
         last = max(self._versions(), default=-1)
         line = self._last_line()
         if line is not None and line[_VERSION] > last:
             self._fail(f"the log of version {line[_VERSION]} is lost")
         if last < 0:
             return
+        checkpoint = max(self._versions(_CHECKPOINT), default=-1)
+        for summed in self._lines_since(checkpoint):
+            log = {f: s for f, s in summed[_FILES].items() if f.startswith("_delta_log/")}
+            self.compare(summed[_VERSION], log)
         added = self._added(last)
         if line is not None and line[_VERSION] == last:
             self.compare(last, line[_FILES])
@@ -109,11 +118,11 @@ class Tail:
                     found.update(line[_FILES])
         return found
 
-    def _versions(self) -> Iterator[int]:
+    def _versions(self, pattern: re.Pattern[str] = _COMMIT) -> Iterator[int]:
         if self._log.is_dir():
             # Listed at once: a generator left half way would leave the folder open.
             for name in os.listdir(self._log):  # noqa: PTH208
-                if match := _COMMIT.fullmatch(name):
+                if match := pattern.fullmatch(name):
                     yield int(match[1])
 
     def _added(self, version: int) -> dict[str, int]:
@@ -136,9 +145,16 @@ class Tail:
         return [f"_delta_log/{name}" for name in names if (self._log / name).exists()]
 
     def _last_line(self) -> dict[str, Any] | None:
-        """Return the last whole line, reading backwards: the file grows with every commit."""
+        """Return the last whole line."""
+        return next(reversed(self._lines_since(None)), None)
+
+    def _lines_since(self, version: int | None) -> list[dict[str, Any]]:
+        """Return the whole lines from a version on, or at least the last one for None.
+
+        It is read backwards: the file grows with every commit.
+        """
         if not self._sums.exists():
-            return None
+            return []
         size = self._sums.stat().st_size
         reach = 1 << 16
         with self._sums.open("rb") as stream:
@@ -146,10 +162,10 @@ class Tail:
                 start = max(0, size - reach)
                 stream.seek(start)
                 lines = stream.read().split(b"\n")
-                whole = lines if start == 0 else lines[1:]
-                found = next(filter(None, map(_parsed, reversed(whole))), None)
-                if found is not None or start == 0:
-                    return found
+                found = list(filter(None, map(_parsed, lines if start == 0 else lines[1:])))
+                enough = found and (version is None or found[0][_VERSION] <= version)
+                if enough or start == 0:
+                    return [line for line in found if line[_VERSION] >= (version or 0)]
                 reach *= 8
 
     def _fail(self, what: str) -> NoReturn:

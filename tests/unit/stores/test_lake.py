@@ -1,4 +1,5 @@
 import fcntl
+import shutil
 import subprocess
 import sys
 from datetime import UTC, date, datetime, timedelta
@@ -277,6 +278,58 @@ def test_sums_and_transactions_outlive_checkpoints(tmp_path):
     assert lake.last_txn("batches", "ingest") == 102
     assert lake.version("batches") == 101
     assert lake.read("batches", version=3).height == 0
+
+
+@pytest.fixture(scope="module")
+def checkpointed(tmp_path_factory):
+    """A table with a checkpoint at version 99 and three commits since."""
+    lake = Lake(tmp_path_factory.mktemp("checkpointed") / "lake")
+    for number in range(103):
+        lake.append("items", items(f"i{number}"))
+    return lake
+
+
+@pytest.mark.parametrize("left", [0, 2000, None])
+def test_a_torn_or_lost_checkpoint_is_an_error(checkpointed, tmp_path, left):
+    lake = Lake(tmp_path / "lake")
+    shutil.copytree(checkpointed.root, lake.root)
+    lake.check_tail()
+    [path] = (lake.root / "items" / "_delta_log").glob("*.checkpoint.parquet")
+    if left is None:
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:left])
+    with pytest.raises(LakeError, match="items: a file of version 99 (was altered|is lost)"):
+        lake.check_tail()
+    with pytest.raises(LakeError, match="lake table items"):
+        lake.read("items")
+
+
+def test_a_torn_pointer_to_a_checkpoint_costs_nothing(checkpointed, tmp_path):
+    lake = Lake(tmp_path / "lake")
+    shutil.copytree(checkpointed.root, lake.root)
+    for left in (b"", b'{"version":9'):
+        (lake.root / "items" / "_delta_log" / "_last_checkpoint").write_bytes(left)
+        lake.check_tail()
+        assert lake.read("items").height == 103
+
+
+def test_a_cut_commit_before_the_last_one_is_an_error(checkpointed, tmp_path):
+    lake = Lake(tmp_path / "lake")
+    shutil.copytree(checkpointed.root, lake.root)
+    log_of(lake, "items", 101).write_bytes(b"")
+    assert lake.read("items").height == 102  # the library says nothing
+    with pytest.raises(LakeError, match="items: a file of version 101 was altered"):
+        lake.check_tail()
+
+
+def test_a_writer_who_was_overtaken_writes_nothing(lake):
+    assert lake.append("events", events("e1"), after=-1) == 0
+    assert lake.append("events", events("e2", day=1), after=0) == 1
+    for stale in (-1, 0, 2):
+        with pytest.raises(ConcurrencyError, match="is at version 1, not at"):
+            lake.append("events", events("e3"), after=stale)
+    assert ids(lake.read("events")) == ["e1", "e2"]
 
 
 def test_a_lake_that_cannot_be_written_says_so(tmp_path):
