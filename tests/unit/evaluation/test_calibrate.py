@@ -175,6 +175,13 @@ def test_more_seed_luck_is_seen_and_does_not_switch():
     assert wild.rate_upper < 0.02
 
 
+def test_a_cutoff_is_tested_with_the_seeds_of_the_others():
+    wild = values(np.random.default_rng(8), 1000, 0.05)
+    blocks = shop(tau=0.0)
+    odd = [*blocks[:3], replace(blocks[3], upright=wild, turned=0.6 * wild)]
+    assert calibrate(odd, CONFIG).sd_z > 2  # with its own seeds it would be 1
+
+
 # Bad and odd input --------------------------------------------------------------------------------
 
 
