@@ -85,11 +85,11 @@ class Tail:
             self._fail(f"the log of version {line[_VERSION]} is lost")
         if last < 0:
             return
+        added = self._added(last)
         checkpoint = max(self._versions(_CHECKPOINT), default=-1)
         for summed in self._lines_since(checkpoint):
             log = {f: s for f, s in summed[_FILES].items() if f.startswith("_delta_log/")}
             self.compare(summed[_VERSION], log)
-        added = self._added(last)
         if line is not None and line[_VERSION] == last:
             self.compare(last, line[_FILES])
             return

@@ -1,0 +1,279 @@
+"""Killed at any of its named places and started again, everything ends as if nothing had happened.
+
+Ingest is held against an account kept by hand, a night against one that nobody disturbed; a reader
+polls the lists all the while.
+"""
+
+import ast
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline import failpoints
+from pipeline.errors import ConfigError, LakeError
+from pipeline.failpoints import FAILPOINTS, FailpointReached, failpoint
+from pipeline.steps import chaos
+from pipeline.steps.chaos import HITS, Reader, Tally, draw_hit, kill, night_of, sandbox, taken
+from pipeline.steps.chaos_shop import NIGHT, Shop
+from pipeline.steps.child import Child
+from pipeline.steps.ingest import feedback
+from pipeline.steps.run import Workspace
+from tests.dying import parsed_here
+from tests.ingesting import AT, land, orders, state, workspace
+
+ROOT = Path(__file__).resolve().parents[2]
+SEEDS = (0, 1)
+SCENARIOS = {
+    # place: what is done, from which state
+    "listed": ("feedback", "landed"),
+    "claimed": ("feedback", "landed"),
+    "parsed": ("feedback", "landed"),
+    "quarantine_written": ("feedback", "landed"),
+    "before_commit": ("feedback", "landed"),
+    "committed": ("feedback", "landed"),
+    "fsynced": ("feedback", "landed"),
+    "archived": ("feedback", "landed"),
+    "before_asset": ("feedback", "landed"),
+    "snapshot_pinned": ("nightly", "taken"),
+    "step_tmp": ("nightly", "taken"),
+    "step_renamed": ("nightly", "taken"),
+    "manifest": ("nightly", "taken"),
+    "mid_train": ("nightly", "taken"),
+    "evaluated": ("nightly", "taken"),
+    "decided": ("nightly", "taken"),
+    "refit": ("nightly", "taken"),
+    "artifact_logged": ("nightly", "taken"),
+    "version_created": ("nightly", "taken"),
+    "tagged": ("nightly", "taken"),
+    "lists_written": ("nightly", "mirrored"),
+    "checked": ("nightly", "mirrored"),
+    "staged": ("nightly", "mirrored"),
+    "before_swap": ("nightly", "mirrored"),
+    "swapped": ("nightly", "mirrored"),
+    "ledger": ("nightly", "mirrored"),
+    "alias": ("nightly", "mirrored"),
+}
+
+
+def places() -> Counter[str]:
+    """The names in the code: `failpoint("...")` with a literal, or this fails."""
+    found: Counter[str] = Counter()
+    for path in [*(ROOT / "pipeline").rglob("*.py"), *(ROOT / "dags").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Name)
+                and node.func.id == "failpoint"
+            ):
+                [argument] = node.args
+                assert isinstance(argument, ast.Constant), path
+                found[argument.value] += 1
+    return found
+
+
+def test_every_place_has_a_scenario_and_every_scenario_a_place():
+    assert len(SCENARIOS) == 27
+    assert set(places()) == set(SCENARIOS)
+    assert set(places().values()) == {1}
+    assert [name for names in FAILPOINTS.values() for name in names] == list(SCENARIOS)
+    assert set(HITS) <= set(SCENARIOS)
+
+
+@pytest.fixture
+def armed(monkeypatch):
+    """Arm a failpoint in this process."""
+
+    def arm(text: str) -> None:
+        failpoints._armed.cache_clear()
+        failpoints._passed.clear()
+        monkeypatch.setenv(failpoints.VARIABLE, text)
+
+    yield arm
+    monkeypatch.undo()
+    failpoints._armed.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("committed", "it is written NAME:ACTION"),
+        ("committed:kill:1:2", "it is written NAME:ACTION"),
+        ("commited:kill", "no place is called 'commited'"),
+        ("committed:explode", "the actions are kill, raise, sleep, enospc"),
+        ("committed:kill:0", "HIT counts from 1"),
+        ("committed:kill:two", "HIT counts from 1"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_an_error(armed, text, why):
+    armed(text)
+    with pytest.raises(ConfigError, match=why):
+        failpoint("listed")
+
+
+def test_a_place_acts_once_when_its_turn_comes(armed, capfd):
+    armed("")
+    failpoint("listed")
+    armed("listed:raise:2")
+    failpoint("claimed")
+    failpoint("listed")
+    with pytest.raises(FailpointReached, match="listed"):
+        failpoint("listed")
+    failpoint("listed")
+    assert capfd.readouterr().err == "failpoint listed: raise\n"
+
+
+@pytest.fixture(scope="module")
+def landed(tmp_path_factory):
+    """A workspace in which two files wait, and what a calm pass over them leaves."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Child, "call", parsed_here)
+        ws = workspace(tmp_path_factory.mktemp("landed") / "ws")
+        # People are known: their pseudonyms are drawn by chance.
+        land(ws, "orders-0.csv", orders("0,anna,bread,1,2024-03-01", "9,bert,milk,1,2024-03-01"))
+        feedback(ws, AT)
+        land(ws, "orders-1.csv", orders("1,anna,bread,1,2024-03-01", ",bert,milk,1,2024-03-01"))
+        land(ws, "orders-2.csv", orders("1,anna,bread,1,2024-03-01", "2,anna,salt,x,2024-03-02"))
+        shutil.copytree(ws.home, ws.home.parent / "calm")
+        expected = _pass(ws.home.parent / "calm")
+        assert len(expected[0]["events"]) == 4
+        return ws.home, expected
+
+
+def _pass(home: Path) -> tuple[object, ...]:
+    ws = Workspace.open(home)
+    feedback(ws, AT)
+    left = [*(home / "scratch").glob("*"), *(home / "lake" / "_spool").glob("*")]
+    left += (home / "landing" / "events").glob("*")
+    versions = {table: ws.lake.version(table) for table in ("events", "quarantine", "batches")}
+    return state(ws), versions, left
+
+
+@pytest.mark.parametrize("point", FAILPOINTS["ingest"])
+def test_an_exception_at_a_place_of_ingest_costs_nothing(
+    landed, tmp_path, monkeypatch, armed, point
+):
+    monkeypatch.setattr(Child, "call", parsed_here)
+    home, expected = landed
+    shutil.copytree(home, tmp_path / "ws")
+    armed(f"{point}:raise")
+    with pytest.raises(FailpointReached):
+        feedback(Workspace.open(tmp_path / "ws"), AT)
+    armed("")
+    assert _pass(tmp_path / "ws") == expected
+
+
+def test_a_full_disk_at_the_commit_is_one_sentence(landed, tmp_path, monkeypatch, armed):
+    monkeypatch.setattr(Child, "call", parsed_here)
+    home, expected = landed
+    shutil.copytree(home, tmp_path / "ws")
+    armed("committed:enospc:2")
+    with pytest.raises(LakeError, match="no space left on device"):
+        feedback(Workspace.open(tmp_path / "ws"), AT)
+    armed("")
+    assert _pass(tmp_path / "ws") == expected
+
+
+class Scenes:
+    """States of a sandbox for a seed, made when they are first asked for."""
+
+    def __init__(self, box: chaos.Sandbox) -> None:
+        self.box = box
+        self._shops: dict[int, Shop] = {}
+        self._nights: dict[int, Counter] = {}
+        self._made: set[str] = set()
+
+    def go_to(self, name: str, seed: int) -> Shop:
+        made = f"{name}-{seed}"
+        if made not in self._made:
+            getattr(self, f"_{name}")(seed)
+            self.box.put_aside(made)
+            self._made.add(made)
+        self.box.restore(made)
+        return self._shops[seed]
+
+    def night(self, seed: int) -> Counter:
+        self.go_to("taken", seed)
+        return self._nights[seed]
+
+    def _landed(self, seed: int) -> None:
+        self.box.restore("started")
+        self._shops[seed] = self.box.shop(seed)
+        self._shops[seed].batch(self.box.home)
+
+    def _taken(self, seed: int) -> None:
+        self.go_to("landed", seed)
+        tally = Tally(seed)
+        chaos.calm(self.box, tally, "feedback")
+        self._nights[seed] = self.box.calm_night(tally)
+        assert tally.sound, tally.text()
+        assert Counter(entry[0] for entry in self._nights[seed])["publication"] == 2
+
+    def _mirrored(self, seed: int) -> None:
+        self.go_to("taken", seed)
+        assert kill(self.box, Tally(seed), "nightly", "tagged", 1).killed
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    with sandbox() as box:
+        yield Scenes(box)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("point", SCENARIOS)
+def test_killed_there_and_started_again(scenes, point, seed):
+    work, place = SCENARIOS[point]
+    expected = scenes.night(seed) if work == "nightly" else None
+    shop = scenes.go_to(place, seed)
+    tally = Tally(seed)
+    random = np.random.default_rng([seed, *point.encode()])
+    with Reader(scenes.box.home, tally):
+        ended = kill(scenes.box, tally, work, point, draw_hit(point, random))
+        assert ended.killed, f"{point} was never reached: {ended.words}"
+        chaos.calm(scenes.box, tally, work)
+    tally.compare(shop.account.entries(), taken(scenes.box.home), "ingest")
+    if expected is not None:
+        tally.compare(expected, night_of(scenes.box.home), "night")
+    assert tally.looks > 10
+    assert tally.sound, tally.text()
+
+
+@pytest.mark.slow
+def test_a_seed_repeats_its_episodes():
+    told = [chaos.chaos(3, seed=5) for _ in range(2)]
+    assert told[0].sound, told[0].text()
+    assert told[0].kills == told[1].kills
+    assert told[0].kills.total() == 3
+    assert told[0].looks > 0
+
+
+def test_what_differs_is_counted_and_the_seed_is_told():
+    tally = Tally(seed=7)
+    assert tally.sound
+    tally.compare(
+        Counter({("event", "a"): 2, ("event", "b"): 1}), Counter({("event", "b"): 3}), "x"
+    )
+    assert (tally.lost, tally.duplicated) == (2, 2)
+    assert not tally.sound
+    assert "repeat it with --seed 7" in tally.text()
+    assert "0 kills at 0 places: 2 lost, 2 duplicated, 0 mixed" in tally.text()
+
+
+def test_an_account_knows_what_becomes_of_each_row(tmp_path):
+    (tmp_path / "landing" / "events").mkdir(parents=True)
+    shop = Shop(3)
+    for _ in range(5):
+        shop.batch(tmp_path)
+    ends = np.array(list(shop.account.batches.values()))
+    assert (ends[:, 0] == ends[:, 1:].sum(axis=1)).all()
+    assert (ends.sum(axis=0) > 0).all()
+    entries = Counter(entry[0] for entry in shop.account.entries().elements())
+    assert entries["event"] == ends[:, 1].sum()
+    assert entries["quarantined"] == ends[:, 2].sum()
+    files = list((tmp_path / "landing" / "events").iterdir())
+    assert len(files) >= len(ends)
+    assert NIGHT.timestamp() > max(path.stat().st_mtime for path in files)
