@@ -1,4 +1,4 @@
-"""The gate: its step of a night, and how far it can be trusted."""
+"""The gate: its step of a night, how far it can be trusted, and a person's word to it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from pipeline.cli import word
 from pipeline.cli.terminal import Home, Json, instant, open_workspace, show, teller
 
 app = typer.Typer(invoke_without_command=True)
@@ -68,3 +69,7 @@ def calibrate(
         except OSError as error:
             raise StorageError(f"cannot write {out}: {error}") from error
     show(found.to_dict(), json, found.text() + (f"\nfigure:    {out}" if out else ""))
+
+
+app.command()(word.accept)
+app.command()(word.anchor)

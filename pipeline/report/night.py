@@ -215,6 +215,8 @@ class NightPage:
         What a person can do now; empty where nothing is to be done (`words.advice` has defaults).
     accounts
         Candidates' points against the champion.
+    trust
+        What the last calibration found of the gate itself, and how old it is.
     past
         The champion night by night, oldest first, tonight last.
     churn, live
@@ -247,6 +249,7 @@ class NightPage:
     facts: tuple[tuple[str, str], ...] = ()
     advice: tuple[str, ...] = ()
     accounts: tuple[AccountRow, ...] = ()
+    trust: str = ""
     past: tuple[PastRow, ...] = ()
     churn: tuple[ChurnRow, ...] = ()
     live: tuple[LiveRow, ...] = ()

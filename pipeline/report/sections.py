@@ -7,6 +7,7 @@ that holds its numbers.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from html import escape
 
 from pipeline.report import titles, words
 from pipeline.report.markup import cards, cell, folded, lines, section, table, verdict
@@ -49,10 +50,15 @@ def accounts(night: NightPage, pictures: Mapping[str, bytes]) -> str:
         "anybody looks."
     )
     told = lines(titles.account_line(row) for row in rows)
+    trust = night.trust or (
+        "How often this gate is wrong on these data was not measured yet: `nightjar gate "
+        "calibrate` does that."
+    )
     return section(
         "Points on the way to a switch",
         about,
         cards(pictures, "accounts.svg", beside=told),
+        f"<p>{escape(trust)}</p>",
     )
 
 

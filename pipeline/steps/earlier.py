@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from pipeline.base import parse_instant
 from pipeline.errors import StorageError
 from pipeline.report.past import AccountRow, ChurnRow, LiveRow, PastRow, StandRow
-from pipeline.steps.champion import DECISION
+from pipeline.steps.champion import CALIBRATION, DECISION
 from pipeline.steps.churn import FIRST, read_churn
 from pipeline.steps.live import read_live
 from pipeline.steps.night import Night
@@ -32,6 +32,22 @@ def decisions_before(ws: Workspace, instant: datetime) -> list[dict[str, Any]]:
         if entry["type"] == DECISION and (as_of := parse_instant(entry["as_of"])) < instant:
             nights[as_of] = entry
     return [nights[as_of] for as_of in sorted(nights)][-_MOST:]
+
+
+def trust(ws: Workspace, night: Night) -> str:
+    """Say what the newest calibration up to a night found, and how old it was then."""
+    known = [
+        entry
+        for entry in ws.ledger.entries()
+        if entry["type"] == CALIBRATION and parse_instant(entry["as_of"]) <= night.as_of
+    ]
+    if not known:
+        return ""
+    newest = max(known, key=lambda entry: parse_instant(entry["as_of"]))
+    measured = parse_instant(newest["as_of"])
+    days = (night.as_of - measured).days
+    age = "today" if not days else "1 day before" if days == 1 else f"{days} days before"
+    return f"The gate itself, measured on {measured:%Y-%m-%d} ({age}): {newest['sentence']}."
 
 
 def past_rows(

@@ -34,6 +34,7 @@ from pipeline.steps.earlier import (
     decisions_before,
     live_rows,
     past_rows,
+    trust,
 )
 from pipeline.steps.learn import absences, read_split
 from pipeline.steps.night import Night, read_pinned, train_folder
@@ -112,6 +113,7 @@ def gather(
         facts=_facts(split),
         advice=advice(decision.kind, rules),
         accounts=account_rows(before, night.as_of, decision.to_dict()["accounts"]),
+        trust=trust(ws, night),
         past=past_rows(ws, before, _line(night, split, decision), metric),
         churn=churn_rows(ws, before, (night.as_of, churned)),
         live=live_rows(before, night),

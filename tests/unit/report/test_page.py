@@ -380,3 +380,11 @@ def test_the_rows_come_back_from_json() -> None:
     assert told["accounts"][0]["path"][1] == {"as_of": "2017-12-01T09:00:00Z", "log_points": 6.24}
     assert told["recipes"][2]["mean"] is None
     assert from_json(to_json(BARE)) == BARE
+
+
+def test_the_page_says_how_far_the_gate_can_be_trusted() -> None:
+    measured = replace(NIGHT, trust="The gate itself, measured on <b>: 0.2 % of cases.")
+    page = night_page(measured, {})
+    assert "The gate itself, measured on &lt;b&gt;: 0.2 % of cases." in page
+    assert "was not measured yet" not in page
+    assert "was not measured yet: `nightjar gate calibrate` does that" in night_page(NIGHT, {})
