@@ -42,7 +42,9 @@ def rules(night: NightPage) -> str:
 
 
 def accounts(night: NightPage, pictures: Mapping[str, bytes]) -> str:
-    """Write where each candidate stands on its way to a switch."""
+    """Write where each candidate stands on its way to a switch, and what that can be trusted."""
+    if not (night.accounts or night.trust):
+        return ""
     rows = sorted(night.accounts, key=lambda row: (-row.points, row.recipe))
     about = (
         "A candidate gathers points on each fresh block of days against the champion. One that is "
