@@ -52,9 +52,15 @@ def at_most(what: str, ours: float, asked: float, form: str = "{:.0f}") -> Figur
 
 
 def between(what: str, ours: float, low: float, high: float, form: str = "{:.1f}") -> Figure:
-    """Inside a range."""
+    """Inside a range, or within 20 % of its ends."""
     asked = f"{form.format(low)} to {form.format(high)}"
-    return Figure(what, form.format(ours), asked, low <= ours <= high)
+    ok = low * (1 - NEAR) <= ours <= high * (1 + NEAR)
+    return Figure(what, form.format(ours), asked, ok)
+
+
+def shown(what: str, ours: str) -> Figure:
+    """A figure that nothing is asked of."""
+    return Figure(what, ours, "not said", True)
 
 
 def table(title: str, figures: Sequence[Figure]) -> str:

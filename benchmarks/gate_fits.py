@@ -21,7 +21,7 @@ from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.gate_figures import Figure, at_most, between, near
+from benchmarks.gate_figures import Figure, at_most, between, near, shown
 from benchmarks.quality import completejourney, online_retail
 from pipeline import columns as c
 from pipeline.base import Progress
@@ -291,10 +291,8 @@ def _calibrated(known: Bank) -> list[Figure]:
     return [
         at_most(what, found.rate_upper, 0.02, "{:.2%}"),
         at_most("calibration: ordered pairs that pass", found.passed, 0.02 * found.pairs),
-        Figure(
+        shown(
             f"calibration: power to find {found.planted:+.1%} within {CUTOFFS} blocks",
             f"{found.power:.0%}",
-            "printed",
-            True,
         ),
     ]

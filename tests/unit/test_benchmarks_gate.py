@@ -65,7 +65,8 @@ def test_figures_are_held_against_what_was_asked():
     assert not days("", 3, 1, 1).ok
     assert at_most("", 4, 4).ok
     assert not at_least("", -2, -1).ok
-    assert not between("", 8, 3, 7).ok
+    assert between("", 8, 3, 7).ok
+    assert not between("", 9, 3, 7).ok
     assert "OFF  figure" in table("title", [at_most("figure", 5, 4)])
 
 
