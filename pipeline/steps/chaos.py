@@ -11,33 +11,25 @@ episodes.
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final
 
 import numpy as np
-import polars as pl
 
-from pipeline import columns as c
 from pipeline.base import Progress, silent
 from pipeline.errors import NightjarError
 from pipeline.failpoints import FAILPOINTS
-from pipeline.serving.publish import lists_sum, live, of_publication
+from pipeline.steps.chaos_looks import Reader, night_of, taken
 from pipeline.steps.chaos_shop import CONFIG, FIRST_NIGHT, NIGHT, Account, Entry, Shop
-from pipeline.steps.mirror import registry
 from pipeline.steps.mortal import Ended, Mortals
 from pipeline.steps.run import Workspace
-from pipeline.steps.show import history, lists
-from pipeline.stores.lake import Lake
 
 HITS: Final = {
     "claimed": 3,
@@ -53,8 +45,6 @@ HITS: Final = {
     "mid_train": 3,
 }
 """How often a pass over three new files, or a night, is sure to come by; once at all others."""
-_TRACES: Final = ("scratch/*", "lake/_spool/*", "runs/**/.draft-*", "landing/events/*")
-_DERIVED: Final = r"^d[0-9a-f]{32}$"
 
 
 @dataclass
@@ -96,7 +86,15 @@ class Tally:
         self.lost += missing.total()
         self.duplicated += more.total()
         for words, entries in (("is missing", missing), ("is too many", more)):
-            self.sentences += [f"{where}: {str(entry)[:200]} {words}" for entry in list(entries)[:3]]
+            self.sentences += [
+                f"{where}: {str(entry)[:200]} {words}" for entry in list(entries)[:3]
+            ]
+
+    def hear(self, reader: Reader) -> None:
+        """Count what a reader saw."""
+        self.looks += reader.looks
+        self.mixed += len(reader.faults)
+        self.sentences += reader.faults[:3]
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON."""
@@ -145,11 +143,12 @@ def _episode(box: Sandbox, tally: Tally, random: np.random.Generator, kills: int
     tally.compare(shop.account.entries(), taken(box.home), "ingest")
     expected = box.calm_night(tally)
     places = (*FAILPOINTS["night"], *FAILPOINTS["publish"])
-    with Reader(box.home, tally):
+    with Reader(box.home) as reader:
         for place in sorted(random.choice(len(places), size=3, replace=False)):
             if tally.kills.total() < kills:
                 kill(box, tally, "nightly", places[place], draw_hit(places[place], random))
         calm(box, tally, "nightly")
+    tally.hear(reader)
     tally.compare(expected, night_of(box.home), "night")
 
 
@@ -236,95 +235,3 @@ def sandbox(progress: Progress = silent) -> Iterator[Sandbox]:
             box = Sandbox(root, mortals)
             box.start(progress)
             yield box
-
-
-class Reader:
-    """Somebody who reads the live lists all the time, and sees whole publications only."""
-
-    def __init__(self, home: Path, tally: Tally) -> None:
-        self._home, self._tally = home, tally
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._poll, name="reader", daemon=True)
-
-    def __enter__(self) -> Reader:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _poll(self) -> None:
-        generation = 0
-        while not self._over.wait(0.01):
-            self._tally.looks += 1
-            try:
-                seen, whole = _look(self._home)
-            except NightjarError as error:
-                seen, whole = generation, False
-                self._tally.sentences.append(f"a reader failed: {error.sentence}")
-            if not whole or seen < generation:
-                self._tally.mixed += 1
-            generation = seen
-
-
-def _look(home: Path) -> tuple[int, bool]:
-    """Return the live generation, and whether its lists are those that were summed."""
-    lake = Lake(home / "lake")
-    row = live(lake.read("publications"))
-    if row is None:
-        return 0, True
-    shown = lake.read("recommendations", where=of_publication(row[c.PUBLICATION_ID]))
-    return int(row[c.GENERATION]), lists_sum(shown) == row[c.SUMS]
-
-
-def taken(home: Path) -> Counter[Entry]:
-    """Return what the lake holds of files, as `Account.entries` tells it, and what was left."""
-    ws = Workspace.open(home)
-    events = ws.lake.read("events")
-    raw = ws.vault.reveal(events[c.USER_ID].unique().to_list())
-    shown = events.select(
-        pl.when(pl.col(c.EVENT_ID).str.contains(_DERIVED))
-        .then(pl.lit(""))
-        .otherwise(pl.col(c.EVENT_ID))
-        .alias(c.EVENT_ID),
-        pl.col(c.USER_ID).replace_strict(raw),
-        c.ITEM_ID,
-        c.KIND,
-        pl.col(c.VALUE).cast(pl.Int64).cast(pl.String),
-        pl.col(c.TIMESTAMP).dt.strftime("%Y-%m-%dT%H:%M:%SZ"),
-    )
-    found: Counter[Entry] = Counter(("event", *row) for row in shown.iter_rows())
-    for digest in ws.lake.read("quarantine")[c.BATCH_ID]:
-        found["quarantined", digest] += 1
-    batches = ws.lake.read("batches").filter(
-        (pl.col(c.STATUS) == c.BatchStatus.DONE) & (pl.col(c.TABLE) == "events")
-    )
-    counts = batches.select(c.BATCH_ID, c.ROWS, c.ACCEPTED, c.QUARANTINED, c.DUPLICATES, c.SKIPPED)
-    found.update(("file", *row) for row in counts.iter_rows())
-    return found + _left(home)
-
-
-def night_of(home: Path) -> Counter[Entry]:
-    """Return what a night made: lists, publications, ledger lines, versions, MLflow's runs."""
-    ws = Workspace.open(home)
-    found: Counter[Entry] = Counter(("list", *row) for row in lists(ws, None).iter_rows())
-    found.update(("publication", *row) for row in ws.lake.read("publications").iter_rows())
-    found.update(("ledger", json.dumps(line, sort_keys=True)) for line in history(ws))
-    found.update(("alias", *pair) for pair in registry(ws).aliases().items())
-    found.update(("shown", *one) for one in registry(ws).shown())
-    return found + _left(home)
-
-
-def _left(home: Path) -> Counter[Entry]:
-    """Return what no pass and no night may leave behind."""
-    return Counter(
-        ("left behind", path.relative_to(home).as_posix())
-        for pattern in _TRACES
-        for path in home.glob(pattern)
-    )

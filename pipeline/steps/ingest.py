@@ -9,7 +9,6 @@ beside them) at the very end; files anywhere else are left where they are.
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -39,11 +38,11 @@ from pipeline.data.ingest import (
     upsert,
     with_pseudonyms,
 )
-from pipeline.data.sources import Broken, MappingError
-from pipeline.errors import ConfigError, DataError, StorageError, UnsafeInputError
+from pipeline.data.sources import MappingError
+from pipeline.errors import ConfigError, DataError, StorageError
 from pipeline.failpoints import failpoint
 from pipeline.steps.champion import last_judged
-from pipeline.steps.child import Child, ChildFailed
+from pipeline.steps.child import Child
 from pipeline.steps.landing import (
     Found,
     archive,
@@ -54,11 +53,11 @@ from pipeline.steps.landing import (
     source_for,
 )
 from pipeline.steps.outcomes import FeedbackResult, FileResult, FileStatus, IngestResult
-from pipeline.steps.parse import broken_rows, frames, sum_of
+from pipeline.steps.parse import sum_of
+from pipeline.steps.reading import Text, read_text
 from pipeline.steps.run import Workspace
 from pipeline.stores.batches import Batch, Batches
 
-_PARSE = "pipeline.steps.parse:parse"
 _STILL_WRITTEN = timedelta(seconds=2)
 
 
@@ -153,17 +152,6 @@ def _taking(ws: Workspace, at: datetime) -> Iterator[_Taking]:
 
 
 @dataclass(frozen=True)
-class _Text:
-    """What a child read: the rows part by part, so that a big file is never text as a whole."""
-
-    parts: Iterator[pl.DataFrame]
-    broken: list[Broken]
-    rows: int
-    skipped: int
-    ignored_columns: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class _Taken:
     """What a file comes to: bad rows, rows to commit (None: no change), and their counts."""
 
@@ -210,7 +198,9 @@ class _Taking:
         return result
 
     def _take(self, found: Found, digest: str, *, replace: bool) -> FileResult:
-        with self._read(found, digest) as text:
+        limits = self.ws.config.ingest.limits
+        with read_text(self.child, found, digest, limits, self.scratch) as text:
+            failpoint("parsed")
             if found.source.table == "events":
                 taken = self._events(found, text, digest)
             else:
@@ -235,35 +225,7 @@ class _Taking:
         reasons = Counter(quarantine[c.REASONS].explode(empty_as_null=False).to_list())
         return FileResult.taken(batch, dict(sorted(reasons.items())), text.ignored_columns)
 
-    @contextmanager
-    def _read(self, found: Found, digest: str) -> Iterator[_Text]:
-        limits = self.ws.config.ingest.limits
-        with tempfile.TemporaryDirectory(dir=self.scratch) as folder:
-            try:
-                told = self.child.call(
-                    _PARSE,
-                    path=str(found.path.absolute()),
-                    source=found.source.model_dump(mode="json"),
-                    limits=limits.model_dump(mode="json"),
-                    out=folder,
-                )
-            except ChildFailed as error:
-                raise UnsafeInputError(
-                    f"cannot be read within the limits: {error.sentence}", where=found.path.name
-                ) from None
-            if told["sha256"] != digest:
-                raise MappingError("changed while it was read", where=found.path.name)
-            failpoint("parsed")
-            out = Path(folder)
-            yield _Text(
-                frames(out, told["parts"]),
-                broken_rows(out),
-                told["rows"],
-                told["skipped"],
-                tuple(told["ignored_columns"]),
-            )
-
-    def _events(self, found: Found, text: _Text, digest: str) -> _Taken:
+    def _events(self, found: Found, text: Text, digest: str) -> _Taken:
         judge = partial(judge_events, source=found.source, config=self.ws.config.ingest, at=self.at)
         judged = Judged.joined(judge(part, name=found.path.name) for part in text.parts)
         people = self.ws.vault.pseudonyms(judged.good[c.USER_ID].unique().to_list())
@@ -279,7 +241,7 @@ class _Taking:
         duplicates = repeats.height - conflicts.height
         return _Taken(bad, rows if rows.height else None, rows.height, duplicates)
 
-    def _catalogue(self, found: Found, text: _Text, *, replace: bool) -> _Taken:
+    def _catalogue(self, found: Found, text: Text, *, replace: bool) -> _Taken:
         table = found.source.table
         judged = Judged.joined(
             judge_catalogue(part, found.source, name=found.path.name) for part in text.parts

@@ -67,7 +67,7 @@ class Draft:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._files: dict[str, dict[str, Any]] = {}
+        self.files: dict[str, dict[str, Any]] = {}
         self.measured: set[str] = set()
         self.rows = 0
         self.ref: Ref | None = None
@@ -79,7 +79,7 @@ class Draft:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        self._files[name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+        self.files[name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
         if measured:
             self.measured.add(name)
 
@@ -103,11 +103,6 @@ class Draft:
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, **arrays)
         self.bytes(f"{name}.npz", buffer.getvalue())
-
-    @property
-    def files(self) -> dict[str, dict[str, Any]]:
-        """Name -> sha256 and bytes of what was written so far."""
-        return dict(self._files)
 
 
 class Run:

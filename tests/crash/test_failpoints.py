@@ -16,7 +16,8 @@ from pipeline import failpoints
 from pipeline.errors import ConfigError, LakeError
 from pipeline.failpoints import FAILPOINTS, FailpointReached, failpoint
 from pipeline.steps import chaos
-from pipeline.steps.chaos import HITS, Reader, Tally, draw_hit, kill, night_of, sandbox, taken
+from pipeline.steps.chaos import HITS, Tally, draw_hit, kill, sandbox
+from pipeline.steps.chaos_looks import Reader, night_of, taken
 from pipeline.steps.chaos_shop import NIGHT, Shop
 from pipeline.steps.child import Child
 from pipeline.steps.ingest import feedback
@@ -231,10 +232,11 @@ def test_killed_there_and_started_again(scenes, point, seed):
     shop = scenes.go_to(place, seed)
     tally = Tally(seed)
     random = np.random.default_rng([seed, *point.encode()])
-    with Reader(scenes.box.home, tally):
+    with Reader(scenes.box.home) as reader:
         ended = kill(scenes.box, tally, work, point, draw_hit(point, random))
         assert ended.killed, f"{point} was never reached: {ended.words}"
         chaos.calm(scenes.box, tally, work)
+    tally.hear(reader)
     tally.compare(shop.account.entries(), taken(scenes.box.home), "ingest")
     if expected is not None:
         tally.compare(expected, night_of(scenes.box.home), "night")

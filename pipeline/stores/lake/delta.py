@@ -19,10 +19,10 @@ from typing import Any
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction
 from deltalake import write_deltalake as write_delta
-from deltalake.exceptions import CommitFailedError, DeltaError
 
 from pipeline.errors import ConcurrencyError, LakeError
 from pipeline.failpoints import failpoint
+from pipeline.stores.lake.door import door, words
 from pipeline.stores.lake.tables import (
     OPEN_ENDED,
     PARTITIONS,
@@ -91,7 +91,7 @@ class Lake:
             frame = frame.filter(where)
         if columns is not None:
             frame = frame.select(columns)
-        with _door(table):
+        with door(table):
             return frame.collect()
 
     def empty(self, table: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
@@ -147,7 +147,7 @@ class Lake:
             folder.mkdir(parents=True, exist_ok=True)
             handle = os.open(folder / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            raise LakeError(f"the lock {name} cannot be made: {_words(error)}") from error
+            raise LakeError(f"the lock {name} cannot be made: {words(error)}") from error
         try:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -181,7 +181,7 @@ class Lake:
             return
         tail = Tail(self.root, table)
         sums = tail.sums()
-        with _door(table):
+        with door(table):
             live = self._files_of(handle)
         tail.compare(int(handle.version()), {p: sums[p] for p in live if p in sums})
 
@@ -193,7 +193,7 @@ class Lake:
                 raise LakeError(f"lake table {table}: version {version} is not there")
             return None
         try:
-            with _door(table):
+            with door(table):
                 return DeltaTable(path, version=version)
         except LakeError:
             if version is None:
@@ -207,7 +207,7 @@ class Lake:
 
     def _scan(self, table: str, handle: DeltaTable) -> pl.LazyFrame:
         # `pl.scan_delta` loses a root with a space or an accent in its name.
-        with _door(table):
+        with door(table):
             schema = pl.Schema(handle.schema().to_arrow())
             files = self._files_of(handle)
         if not files:
@@ -244,7 +244,7 @@ class Lake:
             )
         if handle is not None:
             # Commits whose writer was killed before it could acknowledge them.
-            with _door(table):
+            with door(table):
                 for missing in range(tail.acknowledged() + 1, int(handle.version()) + 1):
                     tail.acknowledge(missing)
             last = None if txn is None else _last_txn(handle, txn[0])
@@ -268,7 +268,7 @@ class Lake:
         }
         if predicate is not None:
             options["predicate"] = predicate
-        with _door(table):
+        with door(table):
             path.mkdir(parents=True, exist_ok=True)
             write_delta(handle if handle is not None else str(path), frame, **options)
             version = int((handle if handle is not None else DeltaTable(path)).version())
@@ -281,29 +281,3 @@ class Lake:
 def _last_txn(handle: DeltaTable, app: str) -> int | None:
     last = handle.transaction_version(app)
     return None if last is None else int(last)
-
-
-@contextmanager
-def _door(table: str) -> Iterator[None]:
-    """Turn what the libraries raise, panics included, into a `LakeError`."""
-    try:
-        yield
-    except LakeError:
-        raise
-    except CommitFailedError as error:
-        raise ConcurrencyError(
-            f"lake table {table}: another writer came first: {_words(error)}"
-        ) from error
-    except (OSError, DeltaError, pl.exceptions.PolarsError, ValueError) as error:
-        raise LakeError(f"lake table {table}: {_words(error)}") from error
-    except BaseException as error:
-        # Rust panics are no `Exception`, and their class cannot be imported.
-        if type(error).__name__ != "PanicException":
-            raise
-        raise LakeError(f"lake table {table}: a file is broken: {_words(error)}") from None
-
-
-def _words(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

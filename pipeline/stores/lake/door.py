@@ -1,0 +1,38 @@
+"""What the lake's libraries raise, panics included, as errors with a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import polars as pl
+from deltalake.exceptions import CommitFailedError, DeltaError
+
+from pipeline.errors import ConcurrencyError, LakeError
+
+
+@contextmanager
+def door(table: str) -> Iterator[None]:
+    """Turn what the libraries raise, panics included, into a `LakeError`."""
+    try:
+        yield
+    except LakeError:
+        raise
+    except CommitFailedError as error:
+        raise ConcurrencyError(
+            f"lake table {table}: another writer came first: {words(error)}"
+        ) from error
+    except (OSError, DeltaError, pl.exceptions.PolarsError, ValueError) as error:
+        raise LakeError(f"lake table {table}: {words(error)}") from error
+    except BaseException as error:
+        # Rust panics are no `Exception`, and their class cannot be imported.
+        if type(error).__name__ != "PanicException":
+            raise
+        raise LakeError(f"lake table {table}: a file is broken: {words(error)}") from None
+
+
+def words(error: BaseException) -> str:
+    """Return the first line of what an error says."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

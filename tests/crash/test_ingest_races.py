@@ -1,0 +1,309 @@
+"""Somebody else moves while an ingest runs: another ingest, or whoever delivers the files."""
+
+import gzip
+import os
+import signal
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from pipeline import columns as c
+from pipeline.failpoints import VARIABLE
+from pipeline.steps import ingest as step
+from pipeline.steps import landing
+from pipeline.steps.child import Child
+from pipeline.steps.ingest import feedback
+from pipeline.steps.landing import mark
+from pipeline.steps.run import Workspace
+from tests.dying import parsed_here
+from tests.ingesting import AT, land, orders, state, workspace
+
+ROOT = Path(__file__).resolve().parents[2]
+ROW = "1,anna,bread,1,2024-03-01 10:00:00"
+OTHER = "2,bert,milk,1,2024-03-02 10:00:00"
+
+
+@pytest.fixture
+def ws(tmp_path, monkeypatch):
+    monkeypatch.setattr(Child, "call", parsed_here)
+    return workspace(tmp_path / "ws")
+
+
+def names(ws: Workspace, folder: str) -> list[str]:
+    return sorted(p.name for p in (ws.home / folder).rglob("*") if not p.is_dir())
+
+
+def statuses(result) -> dict[str, str]:
+    return {one.file: one.status.value for one in result.outcomes}
+
+
+# --- another ingest ------------------------------------------------------------------------------
+
+
+class Paused:
+    """A pass in a process of its own that stops at a failpoint until it is woken."""
+
+    def __init__(self, home: Path, point: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.crash.test_ingest_races", str(home)],
+            cwd=ROOT,
+            env={**os.environ, VARIABLE: f"{point}:sleep"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def __enter__(self) -> "Paused":
+        assert self._process.stderr is not None
+        line = self._process.stderr.readline()
+        assert line.startswith("failpoint "), line
+        self._process.send_signal(signal.SIGSTOP)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def wake(self) -> tuple[int, str]:
+        """Let it go on to its end; returns its exit code and what it said."""
+        self._process.send_signal(signal.SIGCONT)
+        words = self._process.communicate(timeout=60)[1]
+        return self._process.returncode, words
+
+
+def everything(ws: Workspace) -> tuple[object, ...]:
+    ws = Workspace.open(ws.home)
+    versions = {t: ws.lake.version(t) for t in ("events", "quarantine", "batches")}
+    files = {folder: names(ws, folder) for folder in ("landing/events", "archive", "rejected")}
+    return state(ws), versions, files
+
+
+@pytest.mark.slow
+def test_a_second_ingest_is_refused_while_the_first_one_sleeps(tmp_path):
+    ws = workspace(tmp_path / "ws")
+    land(ws, "orders-1.csv", orders(ROW))
+    with Paused(ws.home, "before_commit") as first:
+        second = subprocess.run(
+            [sys.executable, "-m", "tests.crash.test_ingest_races", str(ws.home)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert second.returncode == 6
+        assert "the lock ingest is held by process" in second.stderr
+        code, words = first.wake()
+    assert code == 0, words
+    assert ws.lake.read("events").height == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "point", ["listed", "claimed", "parsed", "quarantine_written", "committed", "archived"]
+)
+def test_an_attempt_that_was_overtaken_in_its_sleep_writes_nothing(tmp_path, point):
+    """The lock frees nobody who sleeps: somebody takes it away, as a broken file system would."""
+    ws = workspace(tmp_path / "ws")
+    land(ws, "orders-1.csv", orders(ROW, "3,,salt,1,2024-03-02", "4,anna,salt,x,2024-03-02"))
+    land(ws, "orders-2.csv", orders(OTHER))
+    with Paused(ws.home, point) as first:
+        (ws.home / "lake" / ".locks" / "ingest.lock").unlink()
+        feedback(Workspace.open(ws.home), AT)
+        expected = everything(ws)
+        assert len(expected[0]["events"]) == 2
+        assert expected[2]["landing/events"] == []
+        code, words = first.wake()
+    assert everything(ws) == expected
+    overtaken = "another ingest has gone on" in words or "somebody else has written since" in words
+    gone = "is gone again" in words or "taken away while it was read" in words
+    lost = "which was written just now" in words
+    gone_too = "scratch: No such file" in words
+    assert code in (0, 6), words
+    assert overtaken or gone or lost or gone_too, words
+
+
+# --- whoever delivers ----------------------------------------------------------------------------
+
+
+def test_a_file_that_is_taken_away_after_it_was_listed_harms_no_other(ws, monkeypatch):
+    gone = land(ws, "orders-1.csv", orders(ROW))
+    land(ws, "orders-2.csv", orders(OTHER))
+
+    def listed(*args):
+        found = list(landing.landed(*args))
+        gone.unlink()
+        return found
+
+    monkeypatch.setattr(step, "landed", listed)
+    result = feedback(ws, AT)
+    assert statuses(result) == {"orders-1.csv": "waits", "orders-2.csv": "taken"}
+    assert result.problems == ("orders-1.csv: waits: is gone again",)
+    assert names(ws, "rejected") == []
+
+
+def test_a_file_that_vanishes_between_two_looks_is_not_listed(ws, monkeypatch):
+    land(ws, "orders-1.csv", orders(ROW))
+    gone = land(ws, "orders-2.csv", orders(OTHER))
+    files = landing._files
+
+    def vanishing(folder):
+        found = files(folder)
+        gone.unlink(missing_ok=True)
+        return found
+
+    monkeypatch.setattr(landing, "_files", vanishing)
+    assert statuses(feedback(ws, AT)) == {"orders-1.csv": "taken"}
+
+
+def test_a_file_that_is_replaced_after_it_was_listed_is_read_as_it_is(ws, monkeypatch):
+    path = land(ws, "orders-1.csv", orders(ROW))
+
+    def listed(*args):
+        found = list(landing.landed(*args))
+        _replace(path, orders(OTHER))
+        return found
+
+    monkeypatch.setattr(step, "landed", listed)
+    assert feedback(ws, AT).accepted == 1
+    assert ws.lake.read("events")[c.EVENT_ID].to_list() == ["2"]
+
+
+@pytest.mark.parametrize("first", [ROW, "1,anna,bread,two,2024-03-01"])
+def test_a_file_that_takes_the_place_of_one_that_was_read_is_not_lost(ws, monkeypatch, first):
+    path = land(ws, "orders.csv", orders(first))
+
+    def replaced(self, function, **request):
+        told = parsed_here(self, function, **request)
+        _replace(path, orders(OTHER))
+        return told
+
+    monkeypatch.setattr(Child, "call", replaced)
+    feedback(ws, AT)
+    monkeypatch.setattr(Child, "call", parsed_here)
+    assert names(ws, "landing/events") == ["orders.csv"]
+    assert feedback(ws, AT).accepted == 1
+    assert "2" in ws.lake.read("events")[c.EVENT_ID].to_list()
+    assert names(ws, "landing/events") == []
+
+
+def test_a_file_replaced_in_the_blink_before_it_is_moved_comes_back(ws, monkeypatch):
+    path = land(ws, "orders.csv", orders(ROW))
+    move = landing._move
+
+    def blink(source, target):
+        if source == path:
+            _replace(path, orders(OTHER))
+        move(source, target)
+
+    monkeypatch.setattr(landing, "_move", blink)
+    feedback(ws, AT)
+    monkeypatch.setattr(landing, "_move", move)
+    [back] = names(ws, "landing/events")
+    assert back.startswith("orders-") and back.endswith(".csv")
+    assert feedback(ws, AT).accepted == 1
+    assert sorted(ws.lake.read("events")[c.EVENT_ID]) == ["1", "2"]
+
+
+def test_a_bad_file_that_was_replaced_is_not_set_aside(ws, monkeypatch):
+    path = land(ws, "orders.csv", "")
+
+    def replaced(self, function, **request):
+        try:
+            return parsed_here(self, function, **request)
+        finally:
+            _replace(path, orders(ROW))
+
+    monkeypatch.setattr(Child, "call", replaced)
+    result = feedback(ws, AT)
+    assert statuses(result) == {"orders.csv": "waits"}
+    assert "replaced or taken away" in result.problems[0]
+    monkeypatch.setattr(Child, "call", parsed_here)
+    assert feedback(ws, AT).accepted == 1
+
+
+def test_a_file_that_still_grows_is_taken_when_it_is_whole(ws):
+    path = land(ws, "orders.csv", orders(ROW))
+    for second in range(3):
+        with path.open("a") as stream:
+            stream.write(f"{second + 5},anna,salt,1,2024-03-02,x\n")
+        written = (AT + timedelta(seconds=second)).timestamp()
+        os.utime(path, (written, written))
+        assert feedback(ws, AT + timedelta(seconds=second + 1)).files == 0
+    assert feedback(ws, AT + timedelta(seconds=4)).accepted == 4
+
+
+# --- the same again ------------------------------------------------------------------------------
+
+
+def test_the_same_under_another_name_recompressed_or_reordered_adds_nothing(ws):
+    rows = [ROW, OTHER, ",anna,salt,1,2024-03-03", ",anna,salt,1,2024-03-03"]
+    data = orders(*rows).encode()
+    land(ws, "orders-1.csv", data)
+    assert feedback(ws, AT).accepted == 4
+    before = ws.lake.version("events")
+    for name, again in {
+        "orders-2.csv": data,
+        "orders-3.csv.gz": gzip.compress(data, 1, mtime=0),
+        "orders-4.csv.gz": gzip.compress(data, 9, mtime=1),
+        "orders-5.csv": orders(*reversed(rows)).encode(),
+    }.items():
+        land(ws, name, again)
+    result = feedback(ws, AT)
+    assert statuses(result)["orders-2.csv"] == "seen before"
+    assert (result.accepted, result.to_dict()["duplicates"]) == (0, 3 * 4)
+    assert ws.lake.version("events") == before
+    assert names(ws, "landing/events") == []
+
+
+def test_late_rows_of_a_year_ago_are_stored_once(ws):
+    land(ws, "orders-1.csv", orders(ROW, "9,carl,rye,1,2023-03-01"))
+    assert feedback(ws, AT).accepted == 2
+    land(ws, "orders-2.csv", orders("9,carl,rye,1,2023-03-01", "9,carl,rye,1,2023-03-02"))
+    told = feedback(ws, AT).to_dict()
+    assert (told["accepted"], told["duplicates"], told["quarantined"]) == (1, 1, 0)
+    days = ws.lake.read("events").sort(c.EVENT_DAY)[c.EVENT_DAY].cast(str).to_list()
+    assert days == ["2023-03-01", "2023-03-02", "2024-03-01"]
+
+
+def test_of_two_events_with_one_id_the_first_counts_and_the_other_is_quarantined(ws):
+    changed = ROW.replace("bread", "cake")
+    land(ws, "orders-1.csv", orders(ROW, changed, ROW))
+    first = feedback(ws, AT).to_dict()
+    assert (first["accepted"], first["quarantined"], first["duplicates"]) == (1, 1, 1)
+    assert first["reasons"] == {"event_id_conflict": 1}
+    land(ws, "orders-2.csv", orders(changed, ROW, OTHER))
+    second = feedback(ws, AT).to_dict()
+    assert (second["accepted"], second["quarantined"], second["duplicates"]) == (1, 1, 1)
+    assert sorted(ws.lake.read("events")[c.ITEM_ID]) == ["bread", "milk"]
+    quarantine = ws.lake.read("quarantine")
+    assert sorted(quarantine[c.LINE]) == [2, 3]
+    assert "anna" not in "".join(quarantine[c.RAW])
+
+
+def test_a_mark_tells_files_apart(tmp_path):
+    path = tmp_path / "a"
+    assert mark(path) is None
+    path.write_text("1")
+    first = mark(path)
+    assert mark(path) == first
+    _replace(path, "1")
+    assert mark(path) != first
+
+
+def _replace(path: Path, text: str) -> None:
+    """Put another file in its place, as old as the first, by renaming."""
+    new = path.with_name(f".{path.name}")
+    new.write_text(text)
+    os.utime(new, (1_000_000_000, 1_000_000_000))
+    new.rename(path)
+
+
+if __name__ == "__main__":
+    from pipeline.errors import NightjarError
+
+    try:
+        print(feedback(Workspace.open(Path(sys.argv[1])), AT).text(), file=sys.stderr)
+    except NightjarError as error:
+        sys.exit(print(error.sentence, file=sys.stderr) or error.exit_code)
