@@ -1,0 +1,109 @@
+"""A disk that is full, or a file that may not grow: one sentence, nothing lost, and on it goes."""
+
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.steps.ingest import feedback
+from pipeline.steps.run import Workspace
+from tests.ingesting import AT, land, orders, state, workspace
+
+ROOT = Path(__file__).resolve().parents[2]
+ROWS = 30_000
+
+
+def prepare(home: Path) -> Workspace:
+    """A workspace that knows a person, with a small file and one of 1 MB before it."""
+    ws = workspace(home)
+    land(ws, "orders-0.csv", orders("a0,anna,bread,1,2024-03-01"))
+    feedback(ws, AT)
+    land(ws, "orders-1.csv", orders("a1,anna,milk,1,2024-03-01", "a2,anna,milk,x,2024-03-01"))
+    rows = (f"b{n},anna,item{n * 7919 % 9973},1,2024-03-0{1 + n % 9}" for n in range(ROWS))
+    land(ws, "orders-2.csv", orders(*rows))
+    return ws
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """The workspace, and what a calm pass makes of it."""
+    home = prepare(tmp_path_factory.mktemp("prepared") / "ws").home
+    shutil.copytree(home, home.parent / "calm")
+    calm = Workspace.open(home.parent / "calm")
+    assert feedback(calm, AT).accepted == 1 + ROWS
+    return home, state(calm)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 4 MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place)],
+        capture_output=True,
+        check=False,
+    )
+    if made.returncode:
+        pytest.skip("only root may mount a file system")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def _pass(home: Path, largest: int | None = None) -> subprocess.CompletedProcess[str]:
+    """Make a pass as a command would, in a process whose files may grow to `largest` bytes."""
+
+    def limit() -> None:
+        if largest is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
+
+    return subprocess.run(
+        [sys.executable, "-m", "pipeline.cli", "feedback", "--home", str(home), "--at",
+         AT.isoformat()],
+        cwd=ROOT, env={**os.environ}, capture_output=True, text=True, check=False,
+        preexec_fn=limit,
+    )  # fmt: skip
+
+
+def check_named(done: subprocess.CompletedProcess[str]) -> None:
+    """It ended with a store's exit code and one sentence."""
+    assert done.returncode == 6, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("nightjar: ")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("free_kb", [0, 40, 300, 700])
+def test_a_full_disk_loses_nothing(prepared, small_disk, free_kb):
+    source, expected = prepared
+    home = small_disk / "ws"
+    shutil.copytree(source, home)
+    ballast = small_disk / "ballast"
+    free = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize
+    ballast.write_bytes(b"0" * (free - free_kb * 1024))
+    check_named(_pass(home))
+    assert not (home / "rejected").exists()
+    ballast.unlink()
+    done = _pass(home)
+    assert done.returncode == 0, done.stderr
+    assert state(Workspace.open(home)) == expected
+    assert list((home / "landing" / "events").iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("largest", [500, 5_000, 100_000])
+def test_files_that_may_not_grow_lose_nothing(prepared, tmp_path, largest):
+    source, expected = prepared
+    home = tmp_path / "ws"
+    shutil.copytree(source, home)
+    check_named(_pass(home, largest))
+    assert not (home / "rejected").exists()
+    done = _pass(home)
+    assert done.returncode == 0, done.stderr
+    assert state(Workspace.open(home)) == expected
