@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from pipeline.errors import ConfigError, GateError
+from pipeline.steps import retrain
 from pipeline.steps.champion import ACCEPTANCE, ANCHOR, PUBLICATION
 from pipeline.steps.ingest import feedback
 from pipeline.steps.mirror import registry
@@ -120,3 +121,57 @@ def test_an_anchor_is_set_by_hand_and_counts_from_then_on(copy):
     anchor = ws.run(third.run_id).json("gate", "decision")["anchor"]
     if third.decision in ("refresh", "keep", "block"):
         assert anchor == own
+
+
+GREY = CONFIG + "\n[gate]\nalpha = 1e-25\ncandidates = 1000000000000000000\n"
+"""Four times as good is enough for one candidate alone, and not for so many."""
+
+
+@pytest.fixture
+def grey(tmp_path, workspace):
+    """A night that has come to its decision: als is better than the champion, not yet proved."""
+    home = tmp_path / "grey"
+    ws = workspace(home, GREY)
+    catalogue(home)
+    land(home, purchases(), NIGHTS[0])
+    feedback(ws, NIGHTS[0])
+    first = nightly(ws, NIGHTS[0], recipes=["mad"])
+    assert (first.decision, first.recipe) == ("first", "popularity")
+    land(home, purchases(), NIGHTS[1], NIGHTS[0])
+    feedback(ws, NIGHTS[1])
+    started = retrain.snapshot(ws, NIGHTS[1])
+    retrain.validate(ws, started.run_id)
+    retrain.features(ws, started.run_id)
+    for recipe in started.recipes:
+        retrain.train(ws, started.run_id, recipe)
+    retrain.evaluate(ws, started.run_id)
+    decided = retrain.gate(ws, started.run_id)
+    assert decided.kind == "refresh"
+    assert not decided.ask  # nobody said so in the settings
+    assert "als is in the grey zone" in decided.sentence
+    return ws, started.run_id
+
+
+def test_a_candidate_in_the_grey_zone_goes_live_by_a_persons_word(grey):
+    ws, run_id = grey
+    line = accept_run(ws, run_id, **WORD)
+    assert (line["kind"], line["recipe"]) == ("switch", "als")
+    ended = nightly(ws, NIGHTS[1])
+    assert (ended.run_id, ended.decision, ended.recipe) == (run_id, "switch", "als")
+    assert lines(ws, PUBLICATION)[-1]["name"] == "als"
+    # It is the champion from then on: with its own anchor, and all accounts begin anew.
+    land(ws.home, purchases(), NIGHTS[2], NIGHTS[1])
+    feedback(ws, NIGHTS[2])
+    third = nightly(ws, NIGHTS[2])
+    decision = ws.run(third.run_id).json("gate", "decision")
+    assert (third.recipe, decision["kind"]) == ("als", "refresh")
+    hashes = {account["champion_hash"] for account in decision["accounts"]}
+    assert hashes == {decision["recipe_hash"]} == {decision["anchor"]["recipe_hash"]}
+
+
+def test_without_a_word_the_grey_zone_changes_nothing(grey):
+    ws, run_id = grey
+    ended = nightly(ws, NIGHTS[1])
+    assert (ended.run_id, ended.decision, ended.recipe) == (run_id, "refresh", "popularity")
+    with pytest.raises(ConfigError, match="has gone on"):
+        accept_run(ws, run_id, **WORD)

@@ -16,6 +16,8 @@ import pytest
 from pipeline.base import Interval
 from pipeline.evaluation.gate import Decision, Evidence, GateConfig, Past, decide, remember
 from pipeline.evaluation.gate.account import (
+    BETS,
+    SHARES,
     Account,
     Key,
     Standing,
@@ -40,13 +42,13 @@ QUIET = GateConfig(unknown_tau=0.0)
 
 
 def plain_points(blocks: list[tuple[float, float]]) -> float:
-    """The mean over four bets of the likelihood ratio of all blocks, in ten lines."""
+    """The mean over nine bets of the likelihood ratio of all blocks, in ten lines."""
     total = 0.0
-    for bet in (0.005, 0.01, 0.02, 0.04):
+    for bet in (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28):
         ratio = 1.0
         for x, v in blocks:
             ratio *= math.exp(-((x - bet) ** 2) / (2 * v)) / math.exp(-(x**2) / (2 * v))
-        total += ratio / 4
+        total += ratio * (15 / 64 if bet < 0.05 else 1 / 80)
     return total
 
 
@@ -102,18 +104,29 @@ def test_a_year_of_looking_passes_a_hundred_points_in_less_than_one_case_in_a_hu
     random = np.random.default_rng(7)
     v = 0.013**2
     x = random.normal(0, math.sqrt(v), (2000, 52))
-    bets = np.array([0.005, 0.01, 0.02, 0.04])[:, None, None]
-    points = np.exp(np.cumsum(bets * x / v - bets**2 / (2 * v), axis=2)).mean(axis=0)
+    bets, shares = np.array(BETS)[:, None, None], np.array(SHARES)[:, None, None]
+    points = (shares * np.exp(np.cumsum(bets * x / v - bets**2 / (2 * v), axis=2))).sum(axis=0)
     reached = (points >= 100).any(axis=1).mean()
     assert 0.0 < reached < 0.01
     one = filled([(float(value), v) for value in x[0]])
     assert one.points == pytest.approx(points[0, -1])
 
 
+def test_what_is_several_times_better_needs_no_months() -> None:
+    # Where lists hit few people a block is worth little: ±30 %. Four times as good is plain at once.
+    assert sum(SHARES) == pytest.approx(1.0)
+    assert filled([(2.87, 0.3**2)]).points == 1e6
+    assert filled([(0.6, 0.1**2)]).points > 500
+    # And a bet on that costs the small ones hardly anything.
+    small = [(0.02, 0.013**2)] * 8
+    four = sum(math.exp(sum(g * x / v - g * g / (2 * v) for x, v in small)) for g in BETS[:4]) / 4
+    assert filled(small).points > 0.93 * four
+
+
 def test_how_many_blocks_two_percent_needs() -> None:
     v = 0.013**2
     assert blocks_expected(Account(KEY), v, 500) == math.ceil(
-        2 * math.log(4 * 5 / 0.01) * v / 0.02**2
+        2 * math.log(64 / 15 * 5 / 0.01) * v / 0.02**2
     )
     half = filled([(0.02, v)] * 3)
     assert blocks_expected(half, v, 500) == blocks_expected(Account(KEY), v, 500) - 3
