@@ -24,8 +24,8 @@ from pipeline.base import Interval, format_instant, parse_instant
 BETS = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28)
 """Lifts that the points bet on."""
 SHARES = (*[15 / 64] * 4, *[1 / 80] * 5)
-"""Part of the stake on each bet: nearly all of it on lifts that recipes differ by in daily life. The
-rest finds what is several times better on a block or two, where 4 % would gather little from it."""
+"""Part of the stake on each bet: nearly all on lifts that recipes differ by in daily life. The rest
+finds what is several times better on a block or two, where 4 % would gather little from it."""
 MOST_POINTS = 1e6
 """Points beyond which nobody tells them apart; an account keeps their logarithm."""
 

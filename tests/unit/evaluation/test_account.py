@@ -113,7 +113,7 @@ def test_a_year_of_looking_passes_a_hundred_points_in_less_than_one_case_in_a_hu
 
 
 def test_what_is_several_times_better_needs_no_months() -> None:
-    # Where lists hit few people a block is worth little: ±30 %. Four times as good is plain at once.
+    # Where lists hit few people a block tells ±30 %. Four times as good is plain at once.
     assert sum(SHARES) == pytest.approx(1.0)
     assert filled([(2.87, 0.3**2)]).points == 1e6
     assert filled([(0.6, 0.1**2)]).points > 500

@@ -299,7 +299,7 @@ def test_a_torn_or_lost_checkpoint_is_an_error(checkpointed, tmp_path, left):
         path.unlink()
     else:
         path.write_bytes(path.read_bytes()[:left])
-    with pytest.raises(LakeError, match="items: a file of version 99 (was altered|is lost)"):
+    with pytest.raises(LakeError, match=r"items: a file of version 99 (was altered|is lost)"):
         lake.check_tail()
     with pytest.raises(LakeError, match="lake table items"):
         lake.read("items")
