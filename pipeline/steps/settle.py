@@ -16,6 +16,7 @@ import polars as pl
 from pipeline import columns as c
 from pipeline.base import Progress, parse_instant
 from pipeline.data.features import FeaturesConfig
+from pipeline.data.nameless import nameless
 from pipeline.data.split import UNDERPOWERED, Split, before
 from pipeline.errors import DataError
 from pipeline.evaluation.trials import LEAST, EarlierWindows, Window
@@ -73,7 +74,11 @@ def earlier(
     items: pl.DataFrame | None = None,
     users: pl.DataFrame | None = None,
 ) -> Iterator[Window]:
-    """Yield the windows before an instant, newest first, that enough people judge."""
+    """Yield the windows before an instant, newest first, that enough people judge.
+
+    Their people have no names but those that `nameless` gives: no choice hangs on pseudonyms.
+    """
+    events, users = nameless(events, users)
     end = until
     for _ in range(WINDOWS):
         past = events.filter(before(end))
