@@ -16,13 +16,20 @@ def accept(
     run: Annotated[str, typer.Argument(help="The run to accept, as `history` names it.")],
     by: By,
     because: Because,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="Who goes live: the candidate in the grey zone (default, if there is one) or the "
+            "champion's recipe."
+        ),
+    ] = None,
     home: Home = None,
     json: Json = False,
 ) -> None:
     """Accept what a night kept back, blocked, or left in the grey zone; then start it again."""
     from pipeline.steps.word import accept_run
 
-    line = accept_run(open_workspace(home), run, by=by, because=because)
+    line = accept_run(open_workspace(home), run, by=by, because=because, recipe=recipe)
     show(
         line,
         json,

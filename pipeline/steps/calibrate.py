@@ -97,10 +97,9 @@ def gate_calibrate(
             "champion's recipe; run `nightjar nightly --as-of T` first"
         )
     name, recipe = live[-1].name, live[-1].recipe
-    key = f"{CALIBRATION}:{format_instant(as_of)}:{recipe.hash}"
-    known = next((entry for entry in entries if entry["key"] == key), None)
+    run = _run(ws, as_of, recipe)  # other settings are another calibration
+    key = f"{CALIBRATION}:{run.run_id}"
     with ws.lake.lock(LOCK):
-        run = _run(ws, as_of, recipe) if known is None else _runs(ws).open(known["calibration"])
         if run.committed(_RESULT) is None:
             plan = pinned(ws, run, as_of)
             found = calibrate(Fits(ws, run, plan, name, recipe).all(elapsed, progress),

@@ -153,7 +153,7 @@ def past_of(ws: Workspace, night: Night) -> Past:
     past = remember(decisions, [e["run_id"] in live for e in nights])
     anchors = {a.recipe_hash: a for a in past.anchors}
     for entry in before:
-        if entry["type"] == ANCHOR:
+        if entry["type"] == ANCHOR and entry["task"] == task:
             _set_anchor(anchors, entry, nights, decisions)
     return replace(past, anchors=tuple(anchors.values()))
 

@@ -1,11 +1,12 @@
 """A person's word in the ledger: a decision that somebody changed, an anchor that somebody set.
 
-Promises: a line says who and why; the same word twice is one line; only the newest night can be
-accepted, and only while nothing of it is live.
+Promises: a line says who and why; the same word twice is one line, and another word after it is
+refused; a night can be accepted while nothing of it is live and its champion still reigns.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pipeline.base import format_instant, parse_instant
@@ -18,7 +19,9 @@ from pipeline.steps.night import ACCEPT, Night, open_night
 from pipeline.steps.run import Workspace
 
 
-def accept_run(ws: Workspace, run_id: str, *, by: str, because: str) -> dict[str, Any]:
+def accept_run(
+    ws: Workspace, run_id: str, *, by: str, because: str, recipe: str | None = None
+) -> dict[str, Any]:
     """Accept what a night kept back, blocked, or left in the grey zone; returns the ledger's line.
 
     The night then goes on where it stopped: start it again.
@@ -26,8 +29,8 @@ def accept_run(ws: Workspace, run_id: str, *, by: str, because: str) -> dict[str
     Raises
     ------
     ConfigError
-        The run has not decided, is a replay, has gone on, or a later night is live; or nobody is
-        named.
+        The run has not decided, is a replay, has gone on, another champion reigns, somebody has
+        said something else already; or nobody is named.
     GateError
         There is nothing to accept, or it was never judged.
     """
@@ -37,12 +40,13 @@ def accept_run(ws: Workspace, run_id: str, *, by: str, because: str) -> dict[str
     if run.committed(ACCEPT) is None:
         _refuse_gone_on(ws, night)
         found = Decision.from_dict(run.json("gate", "decision"))
-        changed = accept(found, past_of(ws, night), by=by, because=because)
+        changed = accept(found, past_of(ws, night), by=by, because=because, recipe=recipe)
         with run.draft(ACCEPT) as draft:
             draft.json("decision", changed.to_dict())
             draft.json("word", {"by": by, "because": because})
             draft.rows = len(changed.rules)
     decision, word = run.json(ACCEPT, "decision"), run.json(ACCEPT, "word")
+    _same(word, by, because)
     return ws.ledger.append(
         f"{ACCEPTANCE}:{run_id}",
         ACCEPTANCE,
@@ -78,11 +82,12 @@ def anchor_now(ws: Workspace, *, by: str, because: str) -> dict[str, Any]:
     found = anchor_from(decision, past_of(ws, night), recipe_hash)
     if found is None:
         raise GateError(f"no block has judged {live[-1].name} against a baseline")
-    return ws.ledger.append(
+    line = ws.ledger.append(
         f"{ANCHOR}:{night.run.run_id}:{recipe_hash}",
         ANCHOR,
         {
             "as_of": format_instant(night.as_of),
+            "task": newest["task"],
             "recipe": live[-1].name,
             "anchor": vars(found),
             "by": by,
@@ -91,12 +96,21 @@ def anchor_now(ws: Workspace, *, by: str, because: str) -> dict[str, Any]:
             f"({found.blocks} blocks) by {by}: {because}",
         },
     )
+    _same(line, by, because)
+    return line
+
+
+def _same(word: Mapping[str, Any], by: str, because: str) -> None:
+    if (word["by"], word["because"]) != (by, because):
+        raise ConfigError(f"{word['by']} has said so already: {word['because']}")
 
 
 def _named(by: str, because: str) -> None:
     for name, text in (("--by", by), ("--because", because)):
         if not text.strip():
             raise ConfigError(f"{name} is empty: the ledger keeps who decided, and why")
+        if not text.isprintable():  # nothing may pose as a line of its own
+            raise ConfigError(f"{name} holds what cannot be printed; write one line of text")
 
 
 def _refuse_gone_on(ws: Workspace, night: Night) -> None:
@@ -107,9 +121,10 @@ def _refuse_gone_on(ws: Workspace, night: Night) -> None:
         raise ConfigError(f"run {run.run_id} is a replay, which moves nothing")
     if run.committed("refit") is not None:
         raise ConfigError(f"run {run.run_id} has gone on: what it decided is trained already")
-    later = [x for x in published(ws.ledger.entries()) if x.as_of >= night.as_of]
-    if later:
+    live = published(ws.ledger.entries())[-1:]
+    before = night.champion.run_id if night.champion is not None else None
+    if live and live[-1].run_id != before:
         raise ConfigError(
-            f"the night of {format_instant(later[-1].as_of)} is live, which is later than run "
-            f"{run.run_id}"
+            f"the night of {format_instant(live[-1].as_of)} is live by now: run {run.run_id} was "
+            "judged against the champion before it"
         )

@@ -102,7 +102,7 @@ def test_the_ledger_keeps_it_and_later_nights_take_the_spread_from_there(whole):
     ws, told = whole
     (line,) = [e for e in history(ws) if e["type"] == CALIBRATION]
     assert line == told.line
-    assert line["key"] == f"calibration:{format_instant(AS_OF)}:{line['recipe_hash']}"
+    assert line["key"] == f"calibration:{line['calibration']}"
     assert (line["recipe"], line["family"], line["metric"], line["k"]) == ("als", "als", "ndcg", 20)
     assert line["policy"] == "discovery"
     ends = [format_instant(AS_OF - (7 + 28 * back) * DAY) for back in (3, 2, 1, 0)]

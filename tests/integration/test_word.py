@@ -86,8 +86,11 @@ def test_nobody_accepts_what_has_gone_on(copy):
             accept_run(ws, run_id, **WORD | missing)
     accept_run(ws, run_id, **WORD)
     nightly(ws, NIGHTS[1])
-    line = accept_run(ws, run_id, by="Bob", because="late")  # the first word stands
-    assert line["by"] == "Ada"
+    with pytest.raises(ConfigError, match="Ada has said so already: the tastes have changed"):
+        accept_run(ws, run_id, by="Bob", because="late")
+    for odd in ("two\nlines", "\x1b[31m", "a\udcff"):
+        with pytest.raises(ConfigError, match="cannot be printed"):
+            accept_run(ws, run_id, **WORD | {"because": odd})
 
 
 def test_nobody_accepts_what_was_never_judged(copy, monkeypatch):
@@ -108,7 +111,9 @@ def test_an_anchor_is_set_by_hand_and_counts_from_then_on(copy):
     ws, _, run_id = copy
     line = anchor_now(ws, **WORD)
     assert line["type"] == ANCHOR
-    assert line == anchor_now(ws, by="Bob", because="again")
+    assert line == anchor_now(ws, **WORD)
+    with pytest.raises(ConfigError, match="Ada has said so already"):
+        anchor_now(ws, by="Bob", because="again")
     decision = ws.run(run_id).json("gate", "decision")
     champion = lines(ws, PUBLICATION)[-1]
     ratios = {r["recipe_hash"]: r["ratio"] for r in decision["ratios"]}
@@ -167,6 +172,12 @@ def test_a_candidate_in_the_grey_zone_goes_live_by_a_persons_word(grey):
     assert (third.recipe, decision["kind"]) == ("als", "refresh")
     hashes = {account["champion_hash"] for account in decision["accounts"]}
     assert hashes == {decision["recipe_hash"]} == {decision["anchor"]["recipe_hash"]}
+
+
+def test_nobody_accepts_what_the_night_does_not_offer(grey):
+    ws, run_id = grey
+    with pytest.raises(GateError, match="mad cannot be accepted; this night offers als"):
+        accept_run(ws, run_id, **WORD, recipe="mad")
 
 
 def test_without_a_word_the_grey_zone_changes_nothing(grey):

@@ -13,18 +13,29 @@ from pipeline.evaluation.gate.decision import Decision
 from pipeline.evaluation.gate.evidence import ANCHOR_BLOCKS, Anchor, BlockRatio, Past, disjoint
 
 
-def accept(decision: Decision, past: Past, *, by: str, because: str) -> Decision:
+def accept(
+    decision: Decision, past: Past, *, by: str, because: str, recipe: str | None = None
+) -> Decision:
     """Return the decision as somebody changed it.
 
-    A candidate in the grey zone is switched to; without one, the champion's fit that was kept back
-    or blocked goes live.
+    Parameters
+    ----------
+    recipe
+        Who shall go live: the candidate in the grey zone, or the champion's fit that was kept back
+        or blocked. None takes the former where there is one.
 
     Raises
     ------
     GateError
         There is nothing to accept, and why.
     """
-    if decision.grey is None and decision.promotes:
+    offered = [decision.grey] if decision.grey is not None else []
+    if decision.recipe is not None and not decision.promotes:
+        offered.append(decision.recipe)
+    if recipe is not None and recipe not in offered:
+        named = " or ".join(offered) or "nobody"
+        raise GateError(f"{recipe} cannot be accepted; this night offers {named}")
+    if not offered and decision.promotes:
         raise GateError(f"nothing is left to accept: {decision.sentence}")
     barred = [
         rule
@@ -35,7 +46,7 @@ def accept(decision: Decision, past: Past, *, by: str, because: str) -> Decision
         causes = "; ".join(rule.sentence for rule in barred[:3]) or "no champion was judged"
         raise GateError(f"nobody can accept what was not judged: {causes}")
     word = f"accepted by {by}: {because}"
-    if decision.grey is None:
+    if decision.grey is None or recipe == decision.recipe:
         return replace(
             decision,
             kind="refresh",
@@ -43,6 +54,7 @@ def accept(decision: Decision, past: Past, *, by: str, because: str) -> Decision
             reasons=(word, *decision.reasons),
             sentence=f"refresh, {word}; without that, {decision.sentence}",
             ratios=_marked(decision, decision.recipe_hash),
+            grey=None,
         )
     standing = next(s for s in decision.accounts if s.recipe == decision.grey)
     recipe_hash = standing.account.key.candidate

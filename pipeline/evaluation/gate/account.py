@@ -214,15 +214,17 @@ class Standing:
             written["k"],
             written["days"],
         )
-        last = written["last"]
-        account = Account(
-            key,
-            tuple(written["log_bets"]),
-            written["sx"],
-            written["sw"],
-            written["blocks"],
-            Interval(*(parse_instant(text) for text in last)) if last else None,
-        )
+        last, bets = written["last"], tuple(written["log_bets"])
+        account = Account(key)
+        if len(bets) == len(BETS):  # one that bet on other lifts begins anew
+            account = Account(
+                key,
+                bets,
+                written["sx"],
+                written["sw"],
+                written["blocks"],
+                Interval(*(parse_instant(text) for text in last)) if last else None,
+            )
         names = ("recipe", "threshold", "smallest_effect", "blocks_for_two_percent", "waiting")
         return cls(account=account, **{name: written[name] for name in names})
 

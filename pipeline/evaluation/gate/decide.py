@@ -128,7 +128,7 @@ def _later(evidence: Evidence, config: GateConfig) -> Decision:
     found = judge_refresh(evidence, champion, config)
     decision = _switch_or_refresh(evidence, champion, candidacies, found, config)
     grey = leader(tuple(one for one in candidacies if one.grey))
-    if grey is not None and decision.kind != "switch":
+    if grey is not None and decision.kind != "switch" and not found.harmed:
         decision = _with_grey(decision, grey)
     # Figures of a night whose data lost something are no evidence for anybody.
     accounts = () if found.harmed else tuple(one.standing for one in candidacies)

@@ -102,7 +102,7 @@ def _standing(
         threshold=threshold,
         smallest_effect=found.smallest_effect if judged else None,
         blocks_for_two_percent=blocks_expected(account, found.v, threshold) if judged else None,
-        waiting=waiting if judged else found.underpowered,
+        waiting=waiting if judged else found.underpowered or "nothing tells the two apart",
     )
 
 

@@ -138,6 +138,9 @@ def test_a_standing_is_written_as_json_and_read_back_equal() -> None:
         standing = Standing("new", account, 500.0, 0.03, 4, "waiting, day 2 of 7")
         text = json.dumps(standing.to_dict(), allow_nan=False)
         assert Standing.from_dict(json.loads(text)) == standing
+        # An account from before the bets changed begins anew, under the same key.
+        older = standing.to_dict() | {"log_bets": [9.0] * 4}
+        assert Standing.from_dict(older).account == Account(KEY)
         assert standing.sentence.startswith("new: ")
         assert standing.sentence.endswith("; waiting, day 2 of 7")
 
@@ -255,6 +258,15 @@ def test_damaged_data_switch_nothing_and_move_no_account() -> None:
     assert (found.kind, found.recipe, found.accounts) == ("block", "als", ())
     assert "refresh.last" in found.sentence
     assert remember([found]).accounts == ()
+    slow = (judged("als", noise=0.001), judged("new", 0.04, noise=0.05, seed=2))
+    healthy = decide(night(0, Past(), *slow), QUIET.model_copy(update={"candidates": 10**9}))
+    assert healthy.grey == "new"
+    damaged = decide(
+        night(0, Past(), *slow, last=reference("last", -0.2)),
+        QUIET.model_copy(update={"candidates": 10**9}),
+    )
+    assert (damaged.kind, damaged.grey) == ("block", None)
+    assert "grey" not in damaged.sentence
     # A champion that merely ages is no reason to keep it.
     aged = decide(night(0, Past(), *better, month=reference("month", -0.01)), CONFIG)
     assert aged.kind == "switch"
