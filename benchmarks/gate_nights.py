@@ -27,10 +27,12 @@ from pipeline.evaluation.gate import (
     Evidence,
     GateConfig,
     Judged,
+    Past,
     Reference,
     decide,
     remember,
 )
+from pipeline.evaluation.gate.accept import anchor_from
 from pipeline.evaluation.gate.refresh import judge_refresh
 from pipeline.models.blend import Blend
 from pipeline.models.contract import Recipe, Scorer
@@ -226,18 +228,30 @@ def nights(shop: World, tell: Progress) -> list[Figure]:
         )
         decision = decide(evidence, CONFIG)
         tell(f"{as_of:%Y-%m-%d} {decision.sentence}")
-        if first and decision.recipe != CHAMPION:
-            raise SystemExit(f"the first night let {decision.recipe} live: {decision.sentence}")
+        if first:  # whatever the ladder says of it that night
+            decision = _by_hand(decision)
         decisions.append(decision)
         days = None if first else part.block_days
-        if decision.promotes:
+        if decision.recipe == CHAMPION and decision.promotes:
             accepted.append(Accepted(as_of, part.cutoff, history, scorers[CHAMPION]))
     later = decisions[1:]
-    kept = [d for d in later if not d.promotes]
+    kept = [d for d in later if d.kind != "refresh"]
     rules = Counter(r.name for d in kept for r in d.rules if r.verdict in ("fail", "missing"))
     named = ", ".join(f"{name} {count}" for name, count in rules.most_common(3)) or "none"
     what = f"unchanged recipe over {len(later)} nights, share kept back (by {named})"
     return [at_most(what, len(kept) / len(later), 0.05, "{:.1%}")]
+
+
+def _by_hand(decision: Decision) -> Decision:
+    """Put the recipe live, with its anchor, as a person may."""
+    champion = UNCHANGED[CHAMPION].hash
+    return replace(
+        decision,
+        kind="first",
+        recipe=CHAMPION,
+        recipe_hash=champion,
+        anchor=anchor_from(decision, Past(), champion),
+    )
 
 
 def _judged(name: str, scorer: Scorer, history: History, part: Split) -> Judged:
