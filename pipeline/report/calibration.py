@@ -34,7 +34,7 @@ def sentence(found: Calibration) -> str:
         return f"this recipe rolls no dice: the same data give the same lists; {power}"
     return (
         f"one block takes an equal recipe for a better one in {_share(found.rate)} of cases, at "
-        f"most {_share(found.rate_upper)}; {found.switched} of {len(found.equal)} accounts of "
+        f"most {_limit(found.rate_upper)}; {found.switched} of {len(found.equal)} accounts of "
         f"equal recipes came to a switch; {power}"
     )
 
@@ -60,7 +60,7 @@ def text(found: Calibration, recipe: str, k: int, begins: Sequence[str]) -> str:
         lines += [
             (
                 "one block",
-                f"false switches {_share(found.rate)}, at most {_share(found.rate_upper)} "
+                f"false switches {_share(found.rate)}, at most {_limit(found.rate_upper)} "
                 f"(95 %; v̂ {found.v_hat:.2f}, {found.df} degrees of freedom, standard error "
                 f"{100 * found.se:.1f} %)",
             ),
@@ -68,7 +68,7 @@ def text(found: Calibration, recipe: str, k: int, begins: Sequence[str]) -> str:
             (
                 "apart",
                 f"{found.disjoint_passed} of {found.disjoint_pairs} pairs that share no fit, at "
-                f"most {_share(found.disjoint_upper)} (95 %)",
+                f"most {_limit(found.disjoint_upper)} (95 %)",
             ),
             ("seeds", f"τ {_share(found.tau)}; sd of z {found.sd_z:.2f}, where 1 is right"),
             (
@@ -177,3 +177,9 @@ def _share(value: float) -> str:
     if percent < 0.01:
         return "under 0.01 %"
     return f"{percent:.2f} %" if percent < 9.95 else f"{percent:.0f} %"
+
+
+def _limit(value: float) -> str:
+    """Write an upper limit, which nobody may read as less than it is."""
+    steps = 10_000 if value < 0.0995 else 100
+    return _share(max(math.ceil(steps * value), 1) / steps)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from xml.etree import ElementTree as Xml
 
@@ -28,10 +29,13 @@ def test_the_title_states_the_finding(found):
 
 def test_sentence_and_text_hold_every_figure(found):
     told = sentence(found)
-    assert f"at most {100 * found.rate_upper:.2f} %" in told
+    upper = float(re.search(r"at most ([\d.]+) %", told)[1])
+    assert 100 * found.rate_upper <= upper < 100 * found.rate_upper + 0.01
+    sure = sentence(replace(found, rate=1e-9, rate_upper=1e-7))
+    assert "in under 0.01 % of cases, at most 0.01 %" in sure
     assert f"in {found.power:.0%} of replays" in told
     lines = text(found, "blend", 20, [f"2024-0{month}-01T00:00:00Z" for month in (1, 2, 3, 4)])
-    for part in ("2024-04-01", "400, 400", "0 of 224", "0 of 16", "17 %", "τ ", "sd of z", "500"):
+    for part in ("2024-04-01", "400, 400", "0 of 224", "0 of 16", "18 %", "τ ", "sd of z", "500"):
         assert part in lines
     dull = replace(found, v_hat=0.0, rate=0.0, rate_upper=0.0, tau=0.0)
     assert "the same data give the same lists" in text(dull, "blend", 20, [])
