@@ -152,14 +152,22 @@ def _pass(home: Path) -> tuple[object, ...]:
     return state(ws), versions, left
 
 
-@pytest.mark.parametrize("point", FAILPOINTS["ingest"])
+# The second commit is that of a file's rows, between its intent and its end; the second file has
+# bad rows.
+@pytest.mark.parametrize(
+    ("point", "hit"),
+    [
+        *((point, 1) for point in FAILPOINTS["ingest"]),
+        *((point, 2) for point in ("quarantine_written", "committed", "fsynced")),
+    ],
+)
 def test_an_exception_at_a_place_of_ingest_costs_nothing(
-    landed, tmp_path, monkeypatch, armed, point
+    landed, tmp_path, monkeypatch, armed, point, hit
 ):
     monkeypatch.setattr(Child, "call", parsed_here)
     home, expected = landed
     shutil.copytree(home, tmp_path / "ws")
-    armed(f"{point}:raise")
+    armed(f"{point}:raise:{hit}")
     with pytest.raises(FailpointReached):
         feedback(Workspace.open(tmp_path / "ws"), AT)
     armed("")
