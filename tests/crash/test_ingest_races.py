@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import columns as c
+from pipeline.errors import ConcurrencyError
 from pipeline.failpoints import VARIABLE
 from pipeline.steps import ingest as step
 from pipeline.steps import landing
@@ -18,6 +19,7 @@ from pipeline.steps.child import Child
 from pipeline.steps.ingest import feedback
 from pipeline.steps.landing import mark
 from pipeline.steps.run import Workspace
+from pipeline.stores.batches import Batches
 from tests.dying import parsed_here
 from tests.ingesting import AT, land, orders, state, workspace
 
@@ -122,6 +124,29 @@ def test_an_attempt_that_was_overtaken_in_its_sleep_writes_nothing(tmp_path, poi
     gone_too = "scratch: No such file" in words
     assert code in (0, 6), words
     assert overtaken or gone or lost or gone_too, words
+
+
+@pytest.mark.parametrize("method", ["commit", "_spool_frames", "_note", "_carry_out", "_unspool"])
+def test_an_attempt_that_was_overtaken_with_its_rows_in_hand_writes_nothing(
+    ws, monkeypatch, method
+):
+    land(ws, "orders-1.csv", orders(ROW, "4,anna,salt,x,2024-03-02"))
+    original = getattr(Batches, method)
+    others: list[tuple[object, ...]] = []
+
+    def overtaken(self, *args, **kwargs):
+        if not others:
+            others.append(())  # the other one is not overtaken in its turn
+            (ws.home / "lake" / ".locks" / "ingest.lock").unlink()
+            feedback(Workspace.open(ws.home), AT)
+            others.append(everything(ws))
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(Batches, method, overtaken)
+    with pytest.raises(ConcurrencyError, match=r"another ingest has gone on|somebody else has"):
+        feedback(ws, AT)
+    assert everything(ws) == others[1]
+    assert len(others[1][0]["events"]) == 1
 
 
 # --- whoever delivers ----------------------------------------------------------------------------
