@@ -121,9 +121,7 @@ def chaos(kills: int, seed: int, *, progress: Progress = silent) -> Tally:
     tally = Tally(seed)
     with sandbox(progress) as box:
         while tally.kills.total() < kills and tally.sound:
-            number = tally.episodes
-            _episode(box, tally, np.random.default_rng([seed, number]), kills)
-            tally.episodes += 1
+            episode(box, tally, kills)
             progress(
                 f"episode {tally.episodes}: {tally.kills.total()} kills, {tally.lost} lost, "
                 f"{tally.duplicated} duplicated, {tally.mixed} mixed"
@@ -131,7 +129,10 @@ def chaos(kills: int, seed: int, *, progress: Progress = silent) -> Tally:
     return tally
 
 
-def _episode(box: Sandbox, tally: Tally, random: np.random.Generator, kills: int) -> None:
+def episode(box: Sandbox, tally: Tally, kills: int) -> None:
+    """Run the next episode of a tally, with no kill beyond `kills`."""
+    random = np.random.default_rng([tally.seed, tally.episodes])
+    tally.episodes += 1
     box.restore("started")
     shop = box.shop(int(random.integers(1 << 30)))
     for _ in range(int(random.integers(1, 4))):
@@ -174,7 +175,7 @@ def calm(box: Sandbox, tally: Tally, work: str) -> None:
 
 def _fault(ended: Ended, tally: Tally, what: str) -> None:
     if ended.signal or ended.code:
-        tally.sentences.append(f"{what} failed: {ended.words}")
+        tally.sentences.append(f"{what} failed: {ended.words.strip()}")
 
 
 class Sandbox:
