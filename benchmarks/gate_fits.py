@@ -212,9 +212,6 @@ LEVELS = {
 }
 USERS = {"OR": (708, 781, 948, 1088, 1300), "CJ": (1950,) * CUTS}
 TAU = {"OR": 0.0019, "CJ": 0.0009}
-TAU_NOISE = 0.0016
-"""Without any τ, five cuts of 16 fits show 0.35 ± 0.16 of a fit's own spread, which is 0.4 %: two
-measurements by different hashes may differ by twice √2 of that."""
 SWITCHED = {"OR": 4, "CJ": 3}
 """Of 240 lineages, at 100 points."""
 
@@ -229,7 +226,7 @@ def equal_fits(shop: World, known: Bank, tell: Progress) -> list[Figure]:
         users = float(month.n_users)
         found.append(near(f"{told}users", users, USERS[shop.name][number], "{:.0f}"))
     tau = known.taus[ALS]
-    found.append(near("τ", tau, TAU[shop.name], "{:.2%}", noise=TAU_NOISE))
+    found.append(near("τ", tau, TAU[shop.name], "{:.2%}"))
     tell(f"{shop.name}: accounts of equal recipes")
     found += _lineages(shop.name, known.weeks, tau)
     tell(f"{shop.name}: slices of equal recipes")

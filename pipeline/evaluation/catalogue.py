@@ -10,10 +10,9 @@ is NaN where there is nothing to say it of, and a mean leaves it out. The defini
 * ``novelty`` of a user: mean over the list of −log2(share of the training users who had the item),
   in bits; an item that nobody had counts as if one user had had it;
 * ``diversity`` of a user: share of the pairs of listed items that have no category in common. Items
-  without a category are left out, and so is a list with fewer than two others;
-* `overlap` of a user's two lists: 2 × items in both ÷ entries of both; of two full lists that is
-  the share of k that they have in common. It is the definition of `serving.recommend.overlap`,
-  which weighs a user by the entries of both lists.
+  without a category are left out, and so is a list with fewer than two others.
+
+How far two publications agree is `serving.churn`'s.
 
 RecTools: coverage is its normalised ``CatalogCoverage``, novelty its ``MeanInvUserFreq``. Its
 ``IntraListDiversity`` is a mean distance: twice ours where each item has one category, one-hot, and
@@ -125,27 +124,6 @@ def diversity(lists: Lists, categories: sp.csr_matrix, k: int) -> NDArray[np.flo
         shared[start:last] = np.bincount(user, alike, last - start) / 2
     pairs = count * (count - 1) / 2
     return _over(pairs - shared, pairs)
-
-
-def overlap(lists: Lists, others: Lists, k: int) -> NDArray[np.float64]:
-    """``(n_users,)`` float64 in [0, 1]: what two lists of each user have in common.
-
-    Rows are the same users and columns the same catalogue; no item is twice in a list. NaN where
-    both lists are empty.
-    """
-    if lists.n_rows != others.n_rows:
-        raise ValueError(f"{lists.n_rows} lists beside {others.n_rows}")
-    n_items = max(lists.item.max(initial=-1), others.item.max(initial=-1)) + 1
-    mine, theirs = _cells(lists, n_items, k), _cells(others, n_items, k)
-    both = np.diff(mine.multiply(theirs).indptr)
-    entries = np.diff(mine.indptr) + np.diff(theirs.indptr)
-    return _over(2.0 * both, entries.astype(np.float64))
-
-
-def _cells(lists: Lists, n_items: int, k: int) -> sp.csr_matrix:
-    """Users × items: ones where an item is among the first `k` of a list."""
-    row, item = _first(lists, k)
-    return sp.csr_matrix((np.ones(len(row), np.int32), (row, item)), shape=(lists.n_rows, n_items))
 
 
 def _first(lists: Lists, k: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

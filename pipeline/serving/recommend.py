@@ -106,19 +106,6 @@ def fallback_list(fallback: Scorer, history: History, length: int) -> list[tuple
     return list(zip(items, anyone.score.tolist(), strict=True))
 
 
-def overlap(lists: pl.DataFrame, others: pl.DataFrame, users: Collection[str], k: int) -> float:
-    """Return the mean share of the first `k` items that `users` have in both frames of lists."""
-    wanted = pl.DataFrame({c.USER_ID: sorted(users)}, schema={c.USER_ID: pl.String})
-    mine, theirs = (
-        frame.filter(pl.col(c.POSITION) <= k)
-        .select(c.USER_ID, c.ITEM_ID)
-        .join(wanted, on=c.USER_ID, how="semi")
-        for frame in (lists, others)
-    )
-    common = mine.join(theirs, on=[c.USER_ID, c.ITEM_ID], how="inner").height
-    return 2 * common / max(mine.height + theirs.height, 1)
-
-
 def _lists(
     scorer: Scorer,
     history: History,

@@ -25,6 +25,7 @@ from pipeline.serving.publish import of_publication, trim, unavailable
 from pipeline.serving.recommend import model_lists
 from pipeline.steps.champion import Champion
 from pipeline.steps.cost import read_cost
+from pipeline.steps.fits import QUICK_SECONDS, same
 from pipeline.steps.learn import promoted, read_history, read_scorer, read_split
 from pipeline.steps.memory import refuse_too_large
 from pipeline.steps.night import Night, read_events, read_pinned
@@ -35,8 +36,6 @@ FILE: Final = "churn"
 STEP: Final = "cold_check"
 FIRST: Final = 10
 """Entries by which publications are likened; the whole list is beside it."""
-_PATIENCE: Final = 60.0
-"""A refit that took longer, in seconds, is not trained again for its dice."""
 _SALT: Final = 1
 
 
@@ -79,8 +78,8 @@ def measure(ws: Workspace, night: Night, tell: Progress) -> dict[str, Any] | Non
     if other is scorer:
         dice = {"rate": 0.0, "why": "no dice"}
     elif isinstance(other, Scorer):
-        same = churn(fresh, lists(other), people, k=FIRST).overlap
-        dice = {"rate": None if same is None else 1.0 - same, "why": None}
+        kept = churn(fresh, lists(other), people, k=FIRST).overlap
+        dice = {"rate": None if kept is None else 1.0 - kept, "why": None}
     return {
         c.PUBLICATION_ID: champion.publication_id,
         "users": len(people),
@@ -124,16 +123,13 @@ def _salted(night: Night, scorer: Scorer, tell: Progress) -> Scorer | str:
     """
     name = promoted(night)["recipe"]
     cost = read_cost(night.run, "refit")
-    if cost is None or cost.fit_seconds > _PATIENCE:
+    if cost is None or cost.fit_seconds > QUICK_SECONDS:
         took = "an unknown time" if cost is None else f"{cost.fit_seconds:,.0f} s"
-        return f"not measured: the refit took {took}, more than {_PATIENCE:.0f} s"
+        return f"not measured: the refit took {took}, more than {QUICK_SECONDS:.0f} s"
     history, recipe = read_history(night.run, "full"), night.recipes[name]
     try:
         refuse_too_large(name, recipe, history, night.config.train)
         other = recipe.train(history, salt=_SALT, progress=lambda x: tell(f"dice: {x}"))
     except NightjarError as error:
         return f"not measured: {error.sentence}"
-    ours, theirs = scorer.arrays(), other.arrays()
-    same = ours.keys() == theirs.keys()
-    same = same and all(np.array_equal(ours[key], theirs[key]) for key in ours)
-    return scorer if same else other
+    return scorer if same(scorer, other) else other

@@ -16,7 +16,7 @@ from pipeline.data.matrix import History
 from pipeline.data.split import Split
 from pipeline.evaluation.gate import Judged
 from pipeline.failpoints import failpoint
-from pipeline.steps import salts
+from pipeline.steps import fits
 from pipeline.steps.champion import accepted_before, references
 from pipeline.steps.learn import read_history, read_scorer, read_split, trained
 from pipeline.steps.live import write_live
@@ -39,7 +39,7 @@ def evaluate(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref:
     with night.run.draft("evaluate") as draft:
         for name in trained(night):
             progress(f"evaluate {name}")
-            fits = salts.files(night.run, train_folder(name))
+            names = fits.files(night.run, train_folder(name))
             found = averaged(
                 [
                     judge(
@@ -50,14 +50,14 @@ def evaluate(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref:
                         segments=segments,
                         categories=categories,
                     )
-                    for fit in fits
+                    for fit in names
                 ]
             )
             draft.frame(f"users-{name}", found.users)
             summary[name] = {
                 "metrics": dict(found.metrics),
                 "coverage": found.coverage,
-                "fits": len(fits),
+                "fits": len(names),
             }
         references = _references(ws, night, draft, history, split, segments, progress)
         draft.json("evaluation", {"recipes": summary, "references": references})

@@ -19,7 +19,7 @@ from pipeline.failpoints import failpoint
 from pipeline.models.contract import Recipe, Scorer
 from pipeline.models.families import load
 from pipeline.serving.recommend import fallback_list
-from pipeline.steps import salts
+from pipeline.steps import fits
 from pipeline.steps.champion import PROMOTIONS
 from pipeline.steps.cost import fit, write_cost
 from pipeline.steps.memory import refuse_too_large
@@ -74,14 +74,14 @@ def train(ws: Workspace, run_id: str, recipe: str, *, progress: Progress = silen
         chosen = settled(ws, night, chosen, split, tell)
         scorer, cost = fit(recipe, chosen, history, night.config.train, tell)
         seconds, users = cost.fit_seconds, split.n_users
-        more = salts.further(chosen, history, scorer, users=users, seconds=seconds, progress=tell)
+        more = fits.further(chosen, history, scorer, users=users, seconds=seconds, progress=tell)
     except NightjarError as error:
         if recipe == night.champion_name:
             raise
         return Failure(step, error.sentence, error.exit_code)
     with night.run.draft(step) as draft:
         write_scorer(draft, recipe, chosen, scorer)
-        salts.write(draft, more)
+        fits.write(draft, more)
         write_cost(draft, cost)
         draft.rows = history.n_users
     return night.run.ref(step)

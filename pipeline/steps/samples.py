@@ -15,8 +15,9 @@ import polars as pl
 from pipeline import columns as c
 from pipeline.data.matrix import History
 from pipeline.report.pair import Entry, Sample
+from pipeline.serving.churn import churn
 from pipeline.serving.publish import of_publication, unavailable
-from pipeline.serving.recommend import model_lists, overlap
+from pipeline.serving.recommend import model_lists
 from pipeline.steps.learn import read_scorer, read_split
 from pipeline.steps.run import Workspace
 from pipeline.steps.versions import Version
@@ -32,7 +33,7 @@ def samples(ws: Workspace, left: Version, right: Version) -> tuple[str, tuple[Sa
     people = sorted(set(ours[c.USER_ID]) & set(theirs[c.USER_ID]))
     if not people:
         return "Nobody has a list of both.", ()
-    share = overlap(ours, theirs, people, FIRST)
+    share = churn(ours, theirs, people, k=FIRST).overlap or 0.0
     about = (
         f"{len(people):,} people have a list of both; the first {FIRST} entries share "
         f"{100 * share:.0f} % on average. ● stands in both lists."

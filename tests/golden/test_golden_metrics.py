@@ -7,19 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from pipeline import columns as c
 from pipeline.evaluation.catalogue import (
     coverage,
     diversity,
     novelty,
-    overlap,
     self_information,
 )
 from pipeline.evaluation.metrics import Truth, measure
 from pipeline.models.topk import Lists
+from pipeline.serving.churn import churn
 
 GOLDEN: dict[str, Any] = json.loads(Path(__file__).with_name("metrics.json").read_text("utf-8"))
 USERS: list[dict[str, list[int]]] = GOLDEN["users"]
@@ -119,7 +121,18 @@ def test_diversity_is_half_of_a_hamming_distance_of_one_category_each(k: int) ->
 
 
 @pytest.mark.parametrize("k", DEPTHS)
-def test_overlap_is_the_intersection_of_rectools_seen_from_both_sides(k: int) -> None:
-    mine, other = (np.minimum(lists(name).counts, k) for name in ("list", "other"))
+def test_overlap_of_publications_is_the_intersection_of_rectools(k: int) -> None:
+    mine = np.minimum(lists().counts, k)  # it is theirs of each user, weighed by their entries
     theirs = np.nan_to_num(told("rectools", "Intersection", k))  # of an empty list it says nothing
-    same(overlap(lists(), lists("other"), k), 2 * theirs * mine / (mine + other))
+    people = [str(user) for user in range(len(USERS))]
+    ours = churn(published("list"), published("other"), people, k=k).overlap
+    assert ours == pytest.approx((theirs * mine).sum() / mine.sum(), abs=1e-9)
+
+
+def published(name: str) -> pl.DataFrame:
+    rows = [
+        (str(user), place, str(item))
+        for user, told_of in enumerate(USERS)
+        for place, item in enumerate(told_of[name], start=1)
+    ]
+    return pl.DataFrame(rows, [c.USER_ID, c.POSITION, c.ITEM_ID], orient="row")

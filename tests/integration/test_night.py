@@ -13,7 +13,6 @@ from pipeline.base import format_instant, silent
 from pipeline.errors import ConfigError, DataError, RegistryError, ResourceError
 from pipeline.evaluation.gate import Decision
 from pipeline.report.night import from_json, to_json
-from pipeline.serving.recommend import overlap
 from pipeline.steps import churn as churned
 from pipeline.steps.churn import churn_metrics, measure, read_churn
 from pipeline.steps.compared import lift_rows
@@ -479,7 +478,15 @@ def test_a_refresh_says_how_much_it_changed_for_people_who_did_nothing_and_why(s
         ws.lake.read("recommendations", where=pl.col(c.PUBLICATION_ID) == one.publication_id)
         for one in (first, second)
     )
-    assert told["at"]["10"]["overlap"] == pytest.approx(overlap(live, after, people, 10))
+    was, now = (
+        set(
+            frame.filter(pl.col(c.USER_ID).is_in(people), pl.col(c.POSITION) <= 10)
+            .select(c.USER_ID, c.ITEM_ID)
+            .rows()
+        )
+        for frame in (live, after)
+    )
+    assert told["at"]["10"]["overlap"] == pytest.approx(len(was & now) / len(was))
     lost = told["at"]["10"]["lost"]
     assert set(lost) == {"stock", "data"}
     assert sum(lost.values()) == pytest.approx(1 - told["at"]["10"]["overlap"])
@@ -511,7 +518,7 @@ def test_dice_that_were_not_thrown_are_said_in_words(shop, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(churned, "_SALT", 0)  # what a recipe without randomness does
         assert measure(ws, night, silent) == {**stored, "dice": {"rate": 0.0, "why": "no dice"}}
-    monkeypatch.setattr(churned, "_PATIENCE", 0.0)
+    monkeypatch.setattr(churned, "QUICK_SECONDS", 0.0)
     dice = measure(ws, night, silent)["dice"]
     assert dice["rate"] is None and dice["why"].startswith("not measured: the refit took 0 s")
     assert "churn.dice" in churn_metrics(night.run)

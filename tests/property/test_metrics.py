@@ -21,12 +21,11 @@ from pipeline.evaluation.catalogue import (
     diversity,
     gini,
     novelty,
-    overlap,
     self_information,
 )
 from pipeline.evaluation.metrics import PER_USER, Truth, measure, ndcg, recall
 from pipeline.models.topk import Lists
-from pipeline.serving.recommend import overlap as overlap_of_frames
+from pipeline.serving.churn import churn
 
 N_ITEMS = 8
 User = tuple[list[int], set[int], int]
@@ -196,8 +195,6 @@ def test_what_does_not_fit_is_refused() -> None:
     for depths in ((), (0,), (5, -1)):
         with pytest.raises(ValueError, match="depths of at least 1"):
             measure(lists, truth, *depths)
-    with pytest.raises(ValueError, match="1 lists beside 2"):
-        overlap(lists, ragged([[1], [2]]), 5)
 
 
 # --- what lists are like ------------------------------------------------------------------------
@@ -225,9 +222,10 @@ def plain_diversity(listed: list[int], of: list[set[str]], k: int) -> float:
     return sum(not of[i] & of[j] for i, j in pairs) / len(pairs) if pairs else math.nan
 
 
-def plain_overlap(listed: list[int], other: list[int], k: int) -> float:
-    both, entries = set(listed[:k]) & set(other[:k]), len(listed[:k]) + len(other[:k])
-    return 2 * len(both) / entries if entries else math.nan
+def plain_overlap(pairs: list[tuple[list[int], list[int]]], k: int) -> float | None:
+    kept = sum(len(set(before[:k]) & set(after[:k])) for before, after in pairs)
+    entries = sum(len(before[:k]) for before, _ in pairs)
+    return kept / entries if entries else None
 
 
 @settings(max_examples=100, deadline=None)
@@ -300,14 +298,9 @@ def shown(all_listed: list[list[int]]) -> pl.DataFrame:
 @example([], 3)
 @example([([], [])], 3)
 @example([([1, 2], [])], 3)
-def test_overlap_is_its_ten_lines_and_that_of_publications(
+def test_overlap_of_publications_is_its_ten_lines(
     pairs: list[tuple[list[int], list[int]]], k: int
 ) -> None:
-    mine, theirs = [a for a, _ in pairs], [b for _, b in pairs]
-    found = overlap(ragged(mine), ragged(theirs), k)
-    expected = [plain_overlap(a, b, k) for a, b in pairs]
-    np.testing.assert_allclose(found, expected, atol=1e-12)
-    weights = [len(a[:k]) + len(b[:k]) for a, b in pairs]
-    pooled = sum(w * x for w, x in zip(weights, expected, strict=True) if w) / max(sum(weights), 1)
+    before, after = shown([a for a, _ in pairs]), shown([b for _, b in pairs])
     users = [f"u{u}" for u in range(len(pairs))]
-    assert overlap_of_frames(shown(mine), shown(theirs), users, k) == pytest.approx(pooled)
+    assert churn(before, after, users, k=k).overlap == pytest.approx(plain_overlap(pairs, k))

@@ -25,16 +25,7 @@ from pipeline.data.validate import row_reasons
 
 IDENTITY: Final = (c.EVENT_ID, c.EVENT_DAY)
 """What makes two events the same one."""
-CONTENT: Final = (
-    *IDENTITY,
-    c.USER_ID,
-    c.ITEM_ID,
-    c.KIND,
-    c.VALUE,
-    c.TIMESTAMP,
-    c.PUBLICATION_ID,
-    c.POSITION,
-)
+CONTENT: Final = (c.EVENT_DAY, *EVENT_COLUMNS)
 """What an event says, its identity included."""
 CONFLICT: Final = "event_id_conflict"
 """Reason of an event whose identity belongs to another one that says something else."""

@@ -1,13 +1,13 @@
 from datetime import UTC, datetime
 
-import numpy as np
 import polars as pl
 import pytest
 
 from pipeline import columns as c
 from pipeline.data.matrix import WEIGHT, build_history
 from pipeline.models.families import default_recipes
-from pipeline.serving.recommend import fallback_list, model_lists, overlap, recommend
+from pipeline.serving.churn import churn
+from pipeline.serving.recommend import fallback_list, model_lists, recommend
 
 END = datetime(2017, 12, 1, tzinfo=UTC)
 
@@ -102,14 +102,4 @@ def test_a_models_lists_leave_out_what_is_gone_as_the_live_ones_do(made):
     served = build(made, repeat=True, gone=gone, length=3)
     modelled = served.filter(pl.col(c.SLOT) == "model")
     users = modelled[c.USER_ID].unique().to_list()
-    assert overlap(mine, modelled, users, 3) == 1.0
-
-
-def test_overlap():
-    def frame(items):
-        position = np.arange(1, len(items) + 1)
-        return pl.DataFrame({c.USER_ID: "u", c.POSITION: position, c.ITEM_ID: items})
-
-    assert overlap(frame(list("abcd")), frame(list("bcdx")), ["u"], 4) == 0.75
-    assert overlap(frame(list("abcd")), frame(list("dcba")), ["u"], 2) == 0.0
-    assert overlap(frame(list("ab")), frame(list("ab")), ["v"], 2) == 0.0
+    assert churn(mine, modelled, users, k=3).overlap == 1.0

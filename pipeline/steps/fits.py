@@ -17,7 +17,8 @@ from pipeline.stores.runs import Draft, Run
 
 FITS: Final = 3
 _MANY_USERS: Final = 4000
-_QUICK_SECONDS: Final = 60.0
+QUICK_SECONDS: Final = 60.0
+"""A fit that took longer is not made again for its dice."""
 
 
 def further(
@@ -42,7 +43,7 @@ def further(
     -------
     The fits with the salts 1, 2; none for a baseline, or where the dice change nothing.
     """
-    if users < _MANY_USERS or seconds > _QUICK_SECONDS or recipe.capabilities.baseline is not None:
+    if users < _MANY_USERS or seconds > QUICK_SECONDS or recipe.capabilities.baseline is not None:
         return ()
     found: list[Scorer] = []
     for salt in range(1, FITS):

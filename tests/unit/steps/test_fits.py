@@ -12,7 +12,7 @@ from pipeline.evaluation.fits import averaged
 from pipeline.models.factorize import Als
 from pipeline.models.neighbours import ItemKnn
 from pipeline.models.popularity import Popularity
-from pipeline.steps.salts import file_of, further, same
+from pipeline.steps.fits import file_of, further, same
 from tests.windows import random_history
 
 ALS = Als(factors=4, iterations=2)
