@@ -4,7 +4,8 @@ Pseudonyms are drawn anew in every workspace, and with their order the order in 
 are taken. That moves last digits only; but a choice between settings that are nearly level falls
 one way or the other by a last digit, and then two workspaces with the same data go different ways.
 
-Promises: equal events give equal names, whatever the users were called and however the rows stood.
+Promises: equal events give equal names, whatever the users were called and however the rows stood;
+whoever differs in one event has a name of his own.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import polars as pl
 
 from pipeline import columns as c
 
-_NAME = "name"
+_NAME, _EVENTS = "name", "events"
 
 
 def nameless(
@@ -30,23 +31,15 @@ def nameless(
 
     Returns
     -------
-    Both with ``0000000``, ``0000001``, ... as `user_id`: by first and last event, their number,
-    their times and items. Two people who are alike in all that are alike in the lists as well.
+    Both with ``0000000``, ``0000001``, ... as `user_id`: by a hash of all their events, whatever
+    columns these have. Who is alike in all of them is alike in the lists as well.
     """
-    at, item = pl.col(c.TIMESTAMP).dt.epoch("us"), pl.col(c.ITEM_ID)
+    row = pl.struct(sorted(set(events.columns) - {c.USER_ID})).hash()
     ranked = (
         events.group_by(c.USER_ID)
-        .agg(
-            at.min().alias("begin"),
-            at.max().alias("end"),
-            pl.len().alias("events"),
-            (at - at.min()).sum().alias("times"),
-            item.sort_by(at, item).first().alias("begun_with"),
-            item.sort_by(at, item).last().alias("ended_with"),
-            item.min().alias("least"),
-            item.n_unique().alias("items"),
-        )
-        .sort(pl.exclude(c.USER_ID))
+        .agg(row.sort().alias(_EVENTS))
+        .with_columns(pl.col(_EVENTS).hash())
+        .sort(_EVENTS, c.USER_ID)
         .with_row_index(_NAME)
         .select(c.USER_ID, pl.col(_NAME).cast(pl.String).str.zfill(7))
     )

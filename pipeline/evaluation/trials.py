@@ -6,7 +6,7 @@ cannot be trained is worse than any that can. (`models.tuning.Trials` says what 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -104,11 +104,14 @@ class EarlierWindows:
         Newest first.
     k
         Length of the lists.
+    refuse
+        Raises `ResourceError` for a recipe that is too large for a window; it is not trained then.
     """
 
     windows: Sequence[Window]
     k: int
     progress: Progress = silent
+    refuse: Callable[[Recipe, History], None] = lambda recipe, history: None
     _values: dict[tuple[str, int], float] = field(default_factory=dict)
     _scorers: dict[tuple[str, int], Scorer] = field(default_factory=dict)
 
@@ -181,6 +184,7 @@ class EarlierWindows:
     def _trained(self, recipe: Recipe, at: int) -> Scorer:
         key = (recipe.hash, at)
         if key not in self._scorers:
+            self.refuse(recipe, self.windows[at].history)
             self._scorers[key] = recipe.train(self.windows[at].history)
         return self._scorers[key]
 

@@ -15,11 +15,12 @@ Parts that only repeat carry their own recency: they are not multiplied by the t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -140,6 +141,9 @@ class BlendScorer(Scorer):
         )
 
 
+_PART: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
 class Blend(Recipe):
     """Several recipes, each scaled by the user's maximum, summed."""
 
@@ -181,9 +185,11 @@ class Blend(Recipe):
             raise ValueError(f"weights name {strangers[0]!r}, which is no part; there are {named}")
         if not any(self.weights.get(name, 1.0) > 0 for name in self.parts):
             raise ValueError("every part has weight 0")
-        slashed = [name for name in self.parts if "/" in name or not name]
-        if slashed:
-            raise ValueError(f"{slashed[0]!r} is no name of a part: it must not hold '/'")
+        odd = [name for name in self.parts if not _PART.fullmatch(name)]
+        if odd:
+            raise ValueError(
+                f"{odd[0]!r} is no name of a part: it may hold letters, digits, '.', '_' and '-'"
+            )
         return self
 
     @property

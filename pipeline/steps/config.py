@@ -142,7 +142,8 @@ def config_from(
         }
         baselines = _baselines()
         for name, baseline in baselines.items():
-            family = named.get(name, {}).get("family", baseline.family)
+            own = named.get(name)
+            family = own.get("family") if isinstance(own, dict) else baseline.family
             if family != baseline.family:
                 raise ConfigError(
                     f"{where}: recipes.{name}.family = {family!r}: {name} is a baseline, which "

@@ -8,7 +8,7 @@ whichever is less. Cache that the kernel would give back counts as free, swap do
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -56,6 +56,15 @@ def refuse_too_large(name: str, recipe: Recipe, history: History, config: TrainC
         f"{name}: training needs about {size(needed)} of memory and {size(limit)} {told}; {way} "
         "more, or make the recipe smaller"
     )
+
+
+def refusal(config: TrainConfig) -> Callable[[Recipe, History], None]:
+    """Return what refuses a recipe that is too large, named by its family."""
+
+    def refuse(recipe: Recipe, history: History) -> None:
+        refuse_too_large(recipe.model_dump()["family"], recipe, history, config)
+
+    return refuse
 
 
 def limit_of(config: TrainConfig) -> int:

@@ -25,6 +25,7 @@ from pipeline.models.factorize import Als
 from pipeline.models.families import recipe_from
 from pipeline.steps.champion import DECISION
 from pipeline.steps.config import Config
+from pipeline.steps.memory import refusal
 from pipeline.steps.night import Night, read_events
 from pipeline.steps.run import Workspace
 from pipeline.steps.windows import parted, window
@@ -63,7 +64,9 @@ def settled(ws: Workspace, night: Night, recipe: Recipe, split: Split, tell: Pro
     found = list(earlier(events, split.cutoff, night.config, split.policy, items, users))
     if not found:
         tell("no window lies before the holdout: every open field keeps its default")
-    return recipe.settle(EarlierWindows(found, night.config.recommend.length, tell), tell)
+    refuse = refusal(night.config.train)
+    trials = EarlierWindows(found, night.config.recommend.length, tell, refuse)
+    return recipe.settle(trials, tell)
 
 
 def earlier(

@@ -20,7 +20,7 @@ from pipeline.models.contract import Recipe
 from pipeline.models.families import recipe_from
 from pipeline.models.search import moved, remixed, standing
 from pipeline.report.words import change
-from pipeline.steps.candidate import CANDIDATE, NAME, Candidate
+from pipeline.steps.candidate import CANDIDATE, Candidate
 from pipeline.steps.run import Workspace
 from pipeline.stores.studies.study import Study
 from pipeline.stores.studies.trial import COMPLETE, FAILED, PRUNED, Asked, Trial
@@ -214,7 +214,7 @@ def _sentence(found: Found, until: str, moves: Sequence[str]) -> str:
     lift = f"is {change(_lift(found)).removeprefix('+')} better" if found.start else "is no more 0"
     return (
         f"{found.name} {lift} {_on(found, until)} with {_listed(moves)}; "
-        f"the next night judges it as {NAME!r}"
+        f"the next night judges it as a candidate"
     )
 
 

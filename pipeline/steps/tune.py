@@ -42,6 +42,7 @@ from pipeline.steps.champion import (
     last_weights,
 )
 from pipeline.steps.config import Config, dump
+from pipeline.steps.memory import refusal
 from pipeline.steps.run import Workspace
 from pipeline.steps.search import Search
 from pipeline.steps.settle import earlier, recalled, weighed
@@ -250,7 +251,11 @@ def _begin(
     ground: _Ground,
     progress: Progress,
 ) -> Study:
-    start = asked.settle(EarlierWindows(ground.windows, ground.task["k"], progress), progress)
+    refuse = refusal(ground.config.train)
+    refuse(asked, ground.windows[0].history)  # before any of it is tried
+    start = asked.settle(
+        EarlierWindows(ground.windows, ground.task["k"], progress, refuse), progress
+    )
     movable = axes(start)
     if not movable:
         raise ConfigError(f"{pinned['name']} has no field that can be tuned in this task")

@@ -1,3 +1,5 @@
+from datetime import UTC, datetime
+
 import numpy as np
 import polars as pl
 import pytest
@@ -34,6 +36,26 @@ def test_names_hang_on_what_people_did_alone(events):
     assert ours[0][c.USER_ID].n_unique() == events[c.USER_ID].n_unique() == ours[1].height
     assert ours[0].select(c.ITEM_ID, c.TIMESTAMP).equals(events.select(c.ITEM_ID, c.TIMESTAMP))
     assert ours[0][c.USER_ID].min() == "0000000"
+
+
+def test_one_event_in_the_middle_tells_two_people_apart():
+    days = [datetime(2024, 1, day, tzinfo=UTC) for day in (1, 2, 3)] * 40
+    rows = pl.DataFrame(
+        {
+            c.USER_ID: [f"u{n // 3:02}" for n in range(120)],
+            c.ITEM_ID: ["first", "same", "last"] * 40,
+            c.VALUE: [float(n // 3) if n % 3 == 1 else 1.0 for n in range(120)],
+            c.TIMESTAMP: days,
+        }
+    )
+    dice = np.random.default_rng(4)
+    others = {f"u{n:02}": f"p{m:02}" for n, m in enumerate(dice.permutation(40))}
+    order = [c.USER_ID, c.TIMESTAMP]
+    ours, _ = nameless(rows)
+    for _ in range(3):
+        called = rows.with_columns(pl.col(c.USER_ID).replace(others))
+        theirs, _ = nameless(called[dice.permutation(120)])
+        assert ours.sort(order).equals(theirs.sort(order))
 
 
 def test_without_a_table_of_users_there_is_none(events):
