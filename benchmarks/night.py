@@ -108,7 +108,7 @@ def _ingest(home: Path) -> list[Row]:
 
     from pipeline.base import Interval
     from pipeline.steps import demo
-    from pipeline.steps.ingest import feedback
+    from pipeline.steps.feedback import feedback
 
     ws = demo.prepare(home)
     file = demo._write(

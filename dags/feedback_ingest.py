@@ -57,7 +57,7 @@ def feedback_ingest() -> None:
     @task
     def ingest() -> dict[str, Any]:
         """Read every file in `landing/`, quarantine what is wrong, store the rest exactly once."""
-        from pipeline.steps.ingest import feedback
+        from pipeline.steps.feedback import feedback
 
         with workspace() as ws:
             result = feedback(ws, resolve_at(get_current_context()), progress=log.info)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from pipeline.steps import ingest as step
+from pipeline.steps import feedback as step
 from pipeline.steps import landing
 from pipeline.steps.child import Child
 from pipeline.steps.parse import parse

@@ -97,6 +97,13 @@ def ratings(*, users=320, items=100, tastes=4, days=100, seed=0):
     )
 
 
+def moved(events: pl.DataFrame, by: timedelta) -> pl.DataFrame:
+    """Return the events as if they had happened that much later."""
+    form = "%Y-%m-%dT%H:%M:%SZ"
+    at = pl.col("timestamp").str.to_datetime(form) + by
+    return events.with_columns(at.dt.strftime(form))
+
+
 def land(home: Path, events: pl.DataFrame, until: datetime, since: datetime | None = None) -> Path:
     """Write the events of a span into the landing folder, as one file named by its end."""
     text = pl.col("timestamp")

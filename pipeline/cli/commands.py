@@ -112,7 +112,7 @@ def ingest(
 @app.command()
 def feedback(at: At = None, home: Home = None, json: Json = False) -> None:
     """One pass over landing/: read what has arrived, and say whether a retrain is wanted."""
-    from pipeline.steps.ingest import feedback as step
+    from pipeline.steps.feedback import feedback as step
 
     result = step(open_workspace(home), instant(at), progress=teller())
     show(result.to_dict(), json, result.text())
@@ -184,7 +184,7 @@ def demo(
     """Run the loop on real purchases, night after night."""
     from pipeline.report.table import nights_table
     from pipeline.steps import demo as story
-    from pipeline.steps.ingest import feedback as read
+    from pipeline.steps.feedback import feedback as read
     from pipeline.steps.retrain import nightly as step
 
     progress = teller()

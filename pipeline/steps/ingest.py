@@ -33,7 +33,6 @@ from pipeline.data.ingest import (
     judge_events,
     on_days,
     quarantine_rows,
-    retrain_reason,
     split_duplicates,
     upsert,
     with_pseudonyms,
@@ -41,7 +40,6 @@ from pipeline.data.ingest import (
 from pipeline.data.sources import MappingError
 from pipeline.errors import ConfigError, DataError, StorageError
 from pipeline.failpoints import failpoint
-from pipeline.steps.champion import last_judged
 from pipeline.steps.child import Child
 from pipeline.steps.landing import (
     Found,
@@ -52,7 +50,7 @@ from pipeline.steps.landing import (
     reject,
     source_for,
 )
-from pipeline.steps.outcomes import FeedbackResult, FileResult, FileStatus, IngestResult
+from pipeline.steps.outcomes import FileResult, FileStatus, IngestResult
 from pipeline.steps.parse import sum_of
 from pipeline.steps.reading import Text, read_text
 from pipeline.steps.run import Workspace
@@ -105,8 +103,8 @@ def ingest(
     return IngestResult(tuple(outcomes), ws.lake.version(table))
 
 
-def feedback(ws: Workspace, at: datetime, *, progress: Progress = silent) -> FeedbackResult:
-    """Take in what has landed and say whether a retrain is wanted.
+def ingest_landed(ws: Workspace, at: datetime, *, progress: Progress = silent) -> IngestResult:
+    """Take in what has landed.
 
     Files that were written within two seconds of `at`, or after it, wait for the next pass.
     """
@@ -117,9 +115,7 @@ def feedback(ws: Workspace, at: datetime, *, progress: Progress = silent) -> Fee
         for one in found:
             progress(f"reading {one.path.name}")
             outcomes.append(taking.take(one, replace=False))
-    failpoint("before_asset")
-    wanted, reason = _retrain(ws, at)
-    return FeedbackResult(tuple(outcomes), ws.lake.version("events"), wanted, reason)
+    return IngestResult(tuple(outcomes), ws.lake.version("events"))
 
 
 @contextmanager
@@ -254,15 +250,3 @@ class _Taking:
         merged, duplicates = upsert(table, current, good, replace=replace)
         same = merged.equals(current.sort(merged.columns[0]))
         return _Taken(judged.bad, None if same else merged, good.height - duplicates, duplicates)
-
-
-def _retrain(ws: Workspace, at: datetime) -> tuple[bool, str]:
-    """Count what the last judged night did not see, whatever it decided: a keep is an answer."""
-    judged = last_judged(ws.ledger.entries(), to_utc(at))
-    if judged is None:
-        events, as_of = Batches(ws.lake).accepted_since(None), None
-    else:
-        as_of, run_id = judged
-        pinned = ws.runs.open(run_id).json("snapshot", "snapshot")["versions"]["batches"]
-        events = Batches(ws.lake).accepted_since(pinned)
-    return retrain_reason(events, as_of, to_utc(at), ws.config.ingest)

@@ -34,7 +34,7 @@ _WARM: Final = (
     "matplotlib.figure",
     "mlflow.artifacts",
     "mlflow.store.tracking.sqlalchemy_store",
-    "pipeline.steps.ingest",
+    "pipeline.steps.feedback",
     "pipeline.steps.retrain",
 )
 """What a night imports on its way, by name: each library still has one user."""
@@ -170,7 +170,7 @@ def _live(request: dict[str, Any]) -> None:
 
 
 def _work(work: str, home: Path, at: datetime) -> None:
-    from pipeline.steps.ingest import feedback
+    from pipeline.steps.feedback import feedback
     from pipeline.steps.retrain import nightly
     from pipeline.steps.run import Workspace
 

@@ -24,7 +24,7 @@ from pipeline.steps.chaos import HITS, Tally, draw_hit, kill, sandbox
 from pipeline.steps.chaos_looks import Reader, night_of, taken
 from pipeline.steps.chaos_shop import NIGHT, Shop
 from pipeline.steps.child import Child
-from pipeline.steps.ingest import feedback
+from pipeline.steps.feedback import feedback
 from pipeline.steps.run import Workspace
 from tests.dying import parsed_here
 from tests.ingesting import AT, land, orders, state, workspace

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.steps.child import Child
-from pipeline.steps.ingest import feedback
+from pipeline.steps.feedback import feedback
 from pipeline.stores.ledger import Ledger
 from pipeline.stores.runs import Runs
 from tests.dying import parsed_here

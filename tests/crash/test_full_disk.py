@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.steps.ingest import feedback
+from pipeline.steps.feedback import feedback
 from pipeline.steps.run import Workspace
 from tests.ingesting import AT, land, orders, state, workspace
 

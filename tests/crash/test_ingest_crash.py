@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.steps.child import Child
-from pipeline.steps.ingest import feedback
+from pipeline.steps.feedback import feedback
 from pipeline.steps.run import Workspace
 from tests.dying import Died, by_exception, dying_at, parsed_here
 from tests.ingesting import AT, land, orders, state, workspace

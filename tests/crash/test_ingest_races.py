@@ -16,7 +16,7 @@ from pipeline.failpoints import VARIABLE
 from pipeline.steps import ingest as step
 from pipeline.steps import landing
 from pipeline.steps.child import Child
-from pipeline.steps.ingest import feedback
+from pipeline.steps.feedback import feedback
 from pipeline.steps.landing import mark
 from pipeline.steps.run import Workspace
 from pipeline.stores.batches import Batches

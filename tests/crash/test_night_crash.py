@@ -15,7 +15,7 @@ import pytest
 
 from pipeline import columns as c
 from pipeline.base import format_instant
-from pipeline.steps.ingest import feedback
+from pipeline.steps.feedback import feedback
 from pipeline.steps.mirror import registry
 from pipeline.steps.retrain import nightly
 from pipeline.steps.run import Workspace

@@ -11,7 +11,7 @@ from typing import Any
 from dags import runner
 from pipeline.base import format_instant
 from pipeline.steps.candidate import CANDIDATE
-from pipeline.steps.ingest import feedback
+from pipeline.steps.feedback import feedback
 from pipeline.steps.run import Workspace
 from tests.worlds import CONFIG, NIGHTS, land, purchases
 

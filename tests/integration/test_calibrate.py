@@ -18,7 +18,7 @@ from pipeline.errors import ConfigError, DataError
 from pipeline.models.neighbours import ItemKnn
 from pipeline.steps.calibrate import gate_calibrate
 from pipeline.steps.champion import CALIBRATION, seed_spreads
-from pipeline.steps.ingest import feedback
+from pipeline.steps.feedback import feedback
 from pipeline.steps.retrain import nightly, snapshot
 from pipeline.steps.run import Workspace
 from pipeline.steps.show import history

@@ -1,6 +1,6 @@
 """A config that says nothing of recipes: the night finds out itself what its data ask for."""
 
-from pipeline.steps.ingest import feedback
+from pipeline.steps.feedback import feedback
 from pipeline.steps.night import Night
 from pipeline.steps.retrain import nightly
 from tests.worlds import NIGHTS, land, purchases

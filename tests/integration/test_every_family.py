@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from pipeline.models.families import FAMILIES
-from pipeline.steps.ingest import feedback
+from pipeline.steps.feedback import feedback
 from pipeline.steps.retrain import nightly
 from tests.worlds import NIGHTS, START, land, purchases, ratings
 

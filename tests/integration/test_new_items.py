@@ -10,7 +10,7 @@ import pytest
 from pipeline import columns as c
 from pipeline.base import format_instant
 from pipeline.data.matrix import History
-from pipeline.steps.ingest import feedback
+from pipeline.steps.feedback import feedback
 from pipeline.steps.learn import read_history, read_scorer, train_folder
 from pipeline.steps.night import open_night
 from pipeline.steps.retrain import nightly

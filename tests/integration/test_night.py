@@ -16,7 +16,7 @@ from pipeline.report.night import from_json, to_json
 from pipeline.steps import churn as churned
 from pipeline.steps.churn import churn_metrics, measure, read_churn
 from pipeline.steps.compared import lift_rows
-from pipeline.steps.ingest import feedback
+from pipeline.steps.feedback import feedback
 from pipeline.steps.learn import read_split
 from pipeline.steps.live import live_history, live_summary, read_live, score
 from pipeline.steps.mirror import registry

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from pipeline import columns as c
-from pipeline.steps.ingest import feedback
+from pipeline.steps.feedback import feedback
 from pipeline.steps.retrain import Failure, features, nightly, snapshot, train, validate
 from pipeline.steps.run import Workspace
 from pipeline.steps.show import lists

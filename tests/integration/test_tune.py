@@ -17,7 +17,7 @@ from pipeline.base import format_instant
 from pipeline.cli import main
 from pipeline.errors import ConfigError, DataError, RegistryError, ResourceError
 from pipeline.steps.candidate import CANDIDATE
-from pipeline.steps.ingest import feedback
+from pipeline.steps.feedback import feedback
 from pipeline.steps.night import Night
 from pipeline.steps.retrain import nightly, snapshot
 from pipeline.steps.run import Workspace

@@ -24,7 +24,7 @@ from pipeline.evaluation.evaluate import NDCG, evaluate_stored
 from pipeline.models.factorize import Als
 from pipeline.steps.causes import Why
 from pipeline.steps.compare import compare
-from pipeline.steps.ingest import feedback
+from pipeline.steps.feedback import feedback
 from pipeline.steps.learn import read_history, read_scorer, read_split
 from pipeline.steps.reproduce import reproduce
 from pipeline.steps.retrain import nightly

@@ -7,7 +7,7 @@ import pytest
 from pipeline.errors import ConfigError, GateError
 from pipeline.steps import retrain
 from pipeline.steps.champion import ACCEPTANCE, ANCHOR, PUBLICATION
-from pipeline.steps.ingest import feedback
+from pipeline.steps.feedback import feedback
 from pipeline.steps.mirror import registry
 from pipeline.steps.night import decision_of
 from pipeline.steps.retrain import nightly

@@ -17,7 +17,7 @@ from pipeline import columns as c
 from pipeline import failpoints
 from pipeline.failpoints import FAILPOINTS, FailpointReached
 from pipeline.steps.child import Child
-from pipeline.steps.ingest import feedback
+from pipeline.steps.feedback import feedback
 from pipeline.steps.run import Workspace
 from tests.dying import parsed_here
 from tests.ingesting import AT, land, orders, workspace

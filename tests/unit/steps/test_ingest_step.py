@@ -9,7 +9,8 @@ from pipeline import columns as c
 from pipeline.data.sources import Limits
 from pipeline.errors import ConcurrencyError, ConfigError, DataError, UnsafeInputError
 from pipeline.steps.child import Child
-from pipeline.steps.ingest import feedback, ingest
+from pipeline.steps.feedback import feedback
+from pipeline.steps.ingest import ingest
 from pipeline.steps.outcomes import COUNTS
 from pipeline.steps.parse import sum_of
 from pipeline.steps.run import Workspace
