@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from itertools import combinations
 
+import numba
 import numpy as np
 import polars as pl
 import pytest
@@ -14,7 +15,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline import columns as c
-from pipeline.evaluation import metrics
 from pipeline.evaluation.catalogue import (
     categories_over,
     coverage,
@@ -24,6 +24,7 @@ from pipeline.evaluation.catalogue import (
     self_information,
 )
 from pipeline.evaluation.metrics import PER_USER, Truth, measure, ndcg, recall
+from pipeline.evaluation.one_pass import one_pass
 from pipeline.models.topk import Lists
 from pipeline.serving.churn import churn
 
@@ -131,7 +132,7 @@ def test_each_metric_is_its_ten_lines(users: list[User], depths: list[int]) -> N
         np.testing.assert_allclose(values, expected, atol=1e-12, err_msg=f"{name}@{k}")
 
 
-def test_many_users_are_their_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_is_judged_by_what_others_want() -> None:
     random = np.random.default_rng(3)
     users: list[User] = [
         (
@@ -142,11 +143,29 @@ def test_many_users_are_their_parts(monkeypatch: pytest.MonkeyPatch) -> None:
         for _ in range(500)
     ]
     whole = measure(*written(users), 2, 5)
-    monkeypatch.setattr(metrics, "_AT_ONCE", 64)
-    parts = measure(*written(users), 2, 5)
-    assert set(parts) == set(whole)
+    alone = [measure(*written([user]), 2, 5) for user in users]
     for key, values in whole.items():
-        np.testing.assert_array_equal(parts[key], values)
+        np.testing.assert_array_equal(np.concatenate([one[key] for one in alone]), values)
+
+
+def test_where_no_cache_can_be_written_the_pass_is_compiled_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lists, truth = written([([4, 0, 2], {0, 2, 7}, 0)])
+    expected = measure(lists, truth, 3)
+    compiled = numba.njit
+
+    def without_a_cache(*, cache: bool = False, nogil: bool = False) -> object:
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return compiled(nogil=nogil)
+
+    monkeypatch.setattr(numba, "njit", without_a_cache)
+    one_pass.cache_clear()
+    found = measure(lists, truth, 3)
+    one_pass.cache_clear()
+    for key, values in expected.items():
+        np.testing.assert_array_equal(found[key], values)
 
 
 def test_the_order_of_the_truth_does_not_matter() -> None:

@@ -1,0 +1,91 @@
+"""The pass over lists and truth that `evaluation.metrics` defines, compiled by numba.
+
+Promises: each entry of a list and each item of a truth is looked at once; sums are taken in the
+order of ranks, so equal lists give equal bytes. What it compiles to is kept beside this file, or in
+the user's cache, for the next process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+Pass = Callable[
+    [NDArray[np.int32], Ints, NDArray[np.int32], Ints, Ints, int, Ints], NDArray[np.float64]
+]
+
+
+@cache
+def one_pass() -> Pass:
+    """Return the compiled pass; numba is loaded by the first process that judges, not by others."""
+    from numba import njit
+
+    try:
+        return cast("Pass", njit(cache=True, nogil=True)(_one_pass))
+    except RuntimeError:  # neither this folder nor a cache of the user's can be written
+        return cast("Pass", njit(nogil=True)(_one_pass))
+
+
+def _one_pass(
+    item: NDArray[np.int32],
+    item_from: Ints,
+    wanted: NDArray[np.int32],
+    wanted_from: Ints,
+    size: Ints,
+    n_items: int,
+    depths: Ints,
+) -> NDArray[np.float64]:
+    """Take every metric of every user.
+
+    Parameters
+    ----------
+    item, item_from
+        Lists: entries of user u from ``item_from[u]`` to ``item_from[u + 1]``, best first.
+    wanted, wanted_from
+        The truth within the catalogue, laid out alike, in any order.
+    size
+        ``(n_users,)``: items of the truth, those outside the catalogue included.
+    depths
+        Ascending, each once.
+
+    Returns
+    -------
+    ``(n_depths, 7, n_users)``: NDCG, recall, capped recall, precision, MAP, MRR, hit rate; NaN
+    where `size` is 0.
+    """
+    n_users = len(size)
+    found = np.full((len(depths), 7, n_users), np.nan)
+    discount = 1.0 / np.log2(np.arange(2.0, depths[-1] + 2.0))
+    ideal = np.cumsum(discount)
+    wanted_by = np.full(n_items, -1)  # the last user who wants it
+    for user in range(n_users):
+        if size[user] == 0:
+            continue
+        for place in range(wanted_from[user], wanted_from[user + 1]):
+            wanted_by[wanted[place]] = user
+        begin, length = item_from[user], item_from[user + 1] - item_from[user]
+        hits, gain, precision, first, rank = 0, 0.0, 0.0, 0.0, 0
+        for at in range(len(depths)):
+            k = depths[at]
+            while rank < min(k, length):
+                if wanted_by[item[begin + rank]] == user:
+                    hits += 1
+                    gain += discount[rank]
+                    precision += hits / (rank + 1)
+                    if hits == 1:
+                        first = 1.0 / (rank + 1)
+                rank += 1
+            best = min(k, size[user])
+            found[at, 0, user] = gain / ideal[best - 1]
+            found[at, 1, user] = hits / size[user]
+            found[at, 2, user] = hits / best
+            found[at, 3, user] = hits / k
+            found[at, 4, user] = precision / best
+            found[at, 5, user] = first
+            found[at, 6, user] = 1.0 if hits else 0.0
+    return found
