@@ -14,7 +14,7 @@ says much, as among the staples of a grocer.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -67,8 +67,12 @@ class AlsScorer(StoredScorer):
         return Scores(self.factors_of_others(history), self.item_factors)
 
     def factors_of_others(self, history: History) -> NDArray[np.float32]:
-        """Solve each user's least squares given the items."""
-        cells = history.confidence(self.half_life_days)
+        """Solve each user's least squares given the items.
+
+        Ages count back from the end of training, where the scale was fixed: that time has passed
+        since makes nobody's events weigh less.
+        """
+        cells = replace(history, end=self.trained_until).confidence(self.half_life_days)
         cells.data *= np.float32(self.scale)
         return solve_users(self.item_factors, cells, self.regularization)
 

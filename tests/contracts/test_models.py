@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -289,6 +290,18 @@ def test_unknown_users_are_folded_in_or_refused(recipe):
     folded = top_k(scorer.fold_in(history), 10, exclude=history.seen)
     assert same(top_k(scorer.score(strangers), 10, exclude=history.seen), folded)
     assert same(top_k(scorer.score(history), 10, exclude=history.seen), folded)
+
+
+# How long ago somebody last took an item is what learned repeats are learnt from.
+@those(lambda recipe: recipe.capabilities.fold_in and recipe.family != "learned_repeat")
+def test_time_that_passes_alone_moves_nobodys_list(recipe):
+    history = random_window()
+    scorer = recipe.train(history)
+    later = replace(history, end=history.end + timedelta(days=40))
+    known = top_k(scorer.score(history), 10, exclude=history.seen)
+    folded = top_k(scorer.fold_in(later), 10, exclude=history.seen)
+    assert folded.item.tolist() == known.item.tolist()
+    assert len(known.item) > 500
 
 
 @every_family
