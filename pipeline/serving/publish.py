@@ -3,6 +3,10 @@
 Promises: the live publication is the base with the highest generation; a publication moves the
 pointer only if its as-of is later than that of the live base; the sum of its lists stands in its
 row, so a reader can tell a whole publication from a damaged one.
+
+A *patch* is a publication with a base, and lists for a few people alone. A person's list is the
+newest in the live base's chain (the base, then its patches) that is theirs; a new base ends the
+chain. A patch goes live only right behind what it was made against.
 """
 
 from __future__ import annotations
@@ -99,6 +103,74 @@ def next_row(
         c.LIVE_FROM: live_from,
     }
     return pl.DataFrame([row], schema=c.PUBLICATIONS)
+
+
+def chain(publications: pl.DataFrame, base: str) -> pl.DataFrame:
+    """Return the rows of a base and of its patches, oldest first."""
+    mine = (pl.col(c.PUBLICATION_ID) == base) | (pl.col(c.BASE) == base)
+    return publications.filter(mine).sort(c.GENERATION)
+
+
+def patch_row(
+    behind: Mapping[str, Any],
+    publication_id: str,
+    lists: pl.DataFrame,
+    *,
+    as_of: datetime,
+    live_from: datetime,
+    catalogue_version: int | None,
+) -> pl.DataFrame:
+    """Return the row of a patch.
+
+    Parameters
+    ----------
+    behind
+        The newest row of the chain that it was made against.
+    lists
+        Its lists, as `trim` returns them.
+    as_of
+        Exclusive end of what the lists know.
+    """
+    row = {
+        **behind,
+        c.PUBLICATION_ID: publication_id,
+        c.GENERATION: behind[c.GENERATION] + 1,
+        c.BASE: behind[c.BASE] or behind[c.PUBLICATION_ID],
+        c.AS_OF: as_of,
+        c.LIVE_FROM: live_from,
+        c.CATALOGUE_VERSION: catalogue_version,
+        c.SUMS: lists_sum(lists),
+    }
+    return pl.DataFrame([row], schema=c.PUBLICATIONS)
+
+
+def check_patch(publications: pl.DataFrame, patch: Mapping[str, Any]) -> None:
+    """Raise `ConcurrencyError` unless the patch would go live right behind what it is for."""
+    name, base = patch[c.PUBLICATION_ID], patch[c.BASE]
+    now_live = live(publications)
+    if now_live is None or now_live[c.PUBLICATION_ID] != base:
+        instead = "nothing is" if now_live is None else f"{now_live[c.PUBLICATION_ID]} is"
+        raise ConcurrencyError(
+            f"patch {name} is for publication {base}, which is no longer live: {instead}"
+        )
+    last = chain(publications, base).row(-1, named=True)
+    if last[c.GENERATION] != patch[c.GENERATION] - 1:
+        raise ConcurrencyError(
+            f"patch {name} would be generation {patch[c.GENERATION]} of the lists, but "
+            f"{last[c.PUBLICATION_ID]} went live first"
+        )
+
+
+def of_chain(rows: pl.DataFrame) -> pl.Expr:
+    """Select the lists of some publications, such as those of a chain."""
+    return pl.col(c.PUBLICATION_ID).is_in(rows[c.PUBLICATION_ID].to_list())
+
+
+def newest(lists: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
+    """Return, of each person, the list of the newest of some publications that holds one."""
+    dated = lists.join(rows.select(c.PUBLICATION_ID, c.GENERATION), on=c.PUBLICATION_ID)
+    last = pl.col(c.GENERATION) == pl.col(c.GENERATION).max().over(c.USER_ID)
+    return dated.filter(last).drop(c.GENERATION)
 
 
 def of_publication(publication_id: str) -> pl.Expr:

@@ -8,7 +8,7 @@ fallback, and `slot` says so.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import numpy as np
 import polars as pl
@@ -18,7 +18,7 @@ from pydantic import Field
 from pipeline import columns as c
 from pipeline.base import Frozen
 from pipeline.data.matrix import History
-from pipeline.models.contract import Scorer
+from pipeline.models.contract import Scorer, Scores
 from pipeline.models.topk import Lists, top_k
 
 
@@ -64,37 +64,72 @@ def recommend(
     score f32, slot, propensity (1.0: nothing is left to chance), reason; sorted by user and
     position. `columns.ANYONE` stands for whoever has no list.
     """
+    own = people_lists(
+        champion.score,
+        fallback,
+        history,
+        unavailable,
+        repeat=repeat,
+        reasons=reasons,
+        length=length,
+    )
+    allowed = _allowed(history, unavailable)
+    anyone = top_k(fallback.fold_in(_nobody(history)), length, allowed=allowed)
+    strangers = [c.ANYONE, *sorted(others)]
+    theirs = _rows(
+        _repeated(anyone, len(strangers)),
+        np.asarray(strangers),
+        history.item_ids,
+        c.Slot.FALLBACK,
+        reasons[1],
+    )
+    return pl.concat([own, theirs]).sort(c.USER_ID, c.POSITION)
+
+
+def people_lists(
+    score: Callable[[History], Scores],
+    fallback: Scorer,
+    history: History,
+    unavailable: Collection[str],
+    *,
+    repeat: bool,
+    reasons: tuple[str, str],
+    length: int,
+) -> pl.DataFrame:
+    """Build the lists of the users of `history`, by a way of scoring them; rest as in `recommend`.
+
+    Parameters
+    ----------
+    score
+        A champion's `score`, or its `fold_in` for what it was not trained on.
+    """
     allowed = _allowed(history, unavailable)
     # Whoever took everything back has events and no taste: a model would score them all 0.
     cold = np.diff(history.confidence(None).indptr) == 0
-    own = _lists(champion, history, ~cold, allowed, repeat, length)
+    own = _lists(score, history, ~cold, allowed, repeat, length)
     own_rows = np.flatnonzero(~cold)
     empty = np.diff(own.indptr) == 0
     cold[own_rows[empty]] = True
-    known = _lists(fallback, history, cold, allowed, repeat, length)
-    anyone = top_k(fallback.fold_in(_nobody(history)), length, allowed=allowed)
-    strangers = [c.ANYONE, *sorted(others)]
+    known = _lists(fallback.score, history, cold, allowed, repeat, length)
     return pl.concat(
         [
             _rows(own, history.user_ids[own_rows], history.item_ids, c.Slot.MODEL, reasons[0]),
             _rows(known, history.user_ids[cold], history.item_ids, c.Slot.FALLBACK, reasons[1]),
-            _rows(
-                _repeated(anyone, len(strangers)),
-                np.asarray(strangers),
-                history.item_ids,
-                c.Slot.FALLBACK,
-                reasons[1],
-            ),
         ]
     ).sort(c.USER_ID, c.POSITION)
 
 
 def model_lists(
-    scorer: Scorer, history: History, unavailable: Collection[str], *, repeat: bool, length: int
+    score: Callable[[History], Scores],
+    history: History,
+    unavailable: Collection[str],
+    *,
+    repeat: bool,
+    length: int,
 ) -> pl.DataFrame:
     """Return user, position and item of a model's lists for the users of `history`, no fallback."""
     everybody = np.ones(history.n_users, np.bool_)
-    lists = _lists(scorer, history, everybody, _allowed(history, unavailable), repeat, length)
+    lists = _lists(score, history, everybody, _allowed(history, unavailable), repeat, length)
     rows = _rows(lists, history.user_ids, history.item_ids, c.Slot.MODEL, "")
     return rows.select(c.USER_ID, c.POSITION, c.ITEM_ID)
 
@@ -107,7 +142,7 @@ def fallback_list(fallback: Scorer, history: History, length: int) -> list[tuple
 
 
 def _lists(
-    scorer: Scorer,
+    score: Callable[[History], Scores],
     history: History,
     chosen: NDArray[np.bool_],
     allowed: NDArray[np.bool_],
@@ -117,7 +152,7 @@ def _lists(
     """Return the lists of the chosen rows of `history`, in its order."""
     part = history.rows(np.flatnonzero(chosen))
     exclude = None if repeat else part.seen
-    return top_k(scorer.score(part), length, exclude=exclude, allowed=allowed)
+    return top_k(score(part), length, exclude=exclude, allowed=allowed)
 
 
 def _allowed(history: History, unavailable: Collection[str]) -> NDArray[np.bool_]:

@@ -63,7 +63,7 @@ def measure(ws: Workspace, night: Night, tell: Progress) -> dict[str, Any] | Non
     rows = history.rows(np.flatnonzero(np.isin(history.user_ids, people)))
 
     def lists(scorer: Scorer) -> pl.DataFrame:
-        return model_lists(scorer, rows, gone, repeat=repeat, length=length)
+        return model_lists(scorer.score, rows, gone, repeat=repeat, length=length)
 
     scorer = read_scorer(night.run, "refit")
     fresh = lists(scorer) if people else live.clear()

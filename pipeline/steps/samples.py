@@ -59,7 +59,7 @@ def _lists(ws: Workspace, version: Version) -> pl.DataFrame:
         return rows.select(c.USER_ID, c.POSITION, c.ITEM_ID)
     run = version.night.run
     return model_lists(
-        read_scorer(run, "refit"),
+        read_scorer(run, "refit").score,
         History.from_arrays(run.arrays("refit", "history")),
         unavailable(run.frame("features", "items")),
         repeat=read_split(run).policy == "repeat",

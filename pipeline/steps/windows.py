@@ -13,6 +13,7 @@ from typing import Any
 
 import polars as pl
 
+from pipeline import columns as c
 from pipeline.data.clean import ColumnPolicy, apply, learn
 from pipeline.data.describe import described
 from pipeline.data.features import weigh
@@ -109,3 +110,19 @@ def window(
     done = apply(past, learn(past, config.clean.events, where=_WHERE))
     history = build_history(weigh(done.frame, config.features), end)
     return described(history, items, users), done.report.to_dict()
+
+
+def of_people(events: pl.DataFrame, whole: pl.DataFrame, config: Config) -> pl.DataFrame:
+    """Clean and weigh the events of some people as `window` does everybody's.
+
+    Parameters
+    ----------
+    events
+        What they did, until whenever. A kind that the config has no weight for, since it came
+        later, says nothing.
+    whole
+        The events of the window that the figures of cleaning are learnt from.
+    """
+    known = events.filter(events[c.KIND].is_in(list(config.features.weights)))
+    done = apply(known, learn(whole, config.clean.events, where=_WHERE))
+    return weigh(done.frame, config.features)

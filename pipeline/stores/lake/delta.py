@@ -140,8 +140,12 @@ class Lake:
         return self._write(table, frame, None, mode="overwrite", predicate=predicate)
 
     @contextmanager
-    def lock(self, name: str) -> Iterator[None]:
-        """Hold the lock `name`, or raise `ConcurrencyError` at once; death frees it."""
+    def lock(self, name: str, *, wait: bool = False) -> Iterator[None]:
+        """Hold the lock `name`; death frees it.
+
+        Where another process holds it: `ConcurrencyError` at once, or with `wait`, for what never
+        takes long, its turn.
+        """
         folder = self.root / ".locks"
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -150,7 +154,7 @@ class Lake:
             raise LakeError(f"the lock {name} cannot be made: {words(error)}") from error
         try:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
                 holder = os.read(handle, 32).decode(errors="replace").strip() or "unknown"
                 raise ConcurrencyError(

@@ -6,10 +6,15 @@ import pytest
 from pipeline import columns as c
 from pipeline.errors import ConcurrencyError
 from pipeline.serving.publish import (
+    chain,
+    check_patch,
     lists_sum,
     live,
+    newest,
     next_row,
+    of_chain,
     of_users,
+    patch_row,
     publication_rows,
     trim,
     unavailable,
@@ -99,3 +104,70 @@ def test_people_are_shown_their_own_list_or_anyones():
         ("gone", "z"),
     ]
     assert with_raw_ids(rows, {"u1": "raw1"})[c.USER_ID].unique().sort().to_list() == ["*", "raw1"]
+
+
+def published(*names):
+    """Two bases in a row, the second one live, then patches of the second one by name."""
+    table = pl.DataFrame(schema=c.PUBLICATIONS)
+    for name, night in (("p-1", NIGHT), ("p-2", LATER)):
+        row = next_row(table, facts(name), as_of=night, live_from=night)
+        table = pl.concat([table, row])
+    for name in names:
+        table = pl.concat([table, patch(table, "p-2", name)])
+    return table
+
+
+def patch(table, base, name):
+    behind = chain(table, base).row(-1, named=True)
+    rows = lists([("u", 1, name)])
+    return patch_row(behind, name, rows, as_of=LATER, live_from=LATER, catalogue_version=7)
+
+
+def test_a_patch_follows_its_base_and_moves_no_pointer():
+    table = published("f1", "f2")
+    assert live(table)[c.PUBLICATION_ID] == "p-2"
+    mine = chain(table.reverse(), "p-2")
+    assert mine.select(c.PUBLICATION_ID, c.GENERATION, c.BASE).rows() == [
+        ("p-2", 2, None), ("f1", 3, "p-2"), ("f2", 4, "p-2"),
+    ]  # fmt: skip
+    assert chain(table, "p-1")[c.PUBLICATION_ID].to_list() == ["p-1"]
+    row = mine.row(1, named=True)
+    assert (row[c.MODEL_VERSION], row[c.CATALOGUE_VERSION]) == ("1", 7)
+    assert row[c.SUMS] == lists_sum(lists([("u", 1, "f1")]))
+    assert next_row(table, facts("p-2"), as_of=LATER, live_from=LATER) is None
+
+
+def test_a_list_is_the_newest_of_the_chain_that_is_the_persons_own():
+    table = published("f1", "f2")
+    rows = pl.concat(
+        publication_rows(lists([(user, 1, item), (user, 2, "z")]), name)
+        for name, user, item in (
+            ("p-1", "u", "of yesterday"), ("p-2", "u", "base"), ("p-2", "v", "base"),
+            ("p-2", "*", "base"), ("f1", "u", "f1"), ("f1", "w", "f1"), ("f2", "u", "f2"),
+        )
+    )  # fmt: skip
+    mine = rows.filter(of_chain(chain(table, "p-2")))
+    assert mine.height == 12
+    shown = newest(mine.reverse(), chain(table, "p-2")).sort(c.USER_ID, c.POSITION)
+    assert shown.schema == c.RECOMMENDATIONS
+    assert shown.select(c.USER_ID, c.ITEM_ID).rows() == [
+        ("*", "base"), ("*", "z"), ("u", "f2"), ("u", "z"),
+        ("v", "base"), ("v", "z"), ("w", "f1"), ("w", "z"),
+    ]  # fmt: skip
+
+
+def test_a_patch_for_what_is_no_longer_live_is_refused():
+    table = published()
+    late = patch(table, "p-1", "f1").row(0, named=True)
+    with pytest.raises(ConcurrencyError, match="for publication p-1, which is no longer live: p-2"):
+        check_patch(table, late)
+    with pytest.raises(ConcurrencyError, match="no longer live: nothing is"):
+        check_patch(table.clear(), late)
+    check_patch(table, patch(table, "p-2", "f1").row(0, named=True))
+
+
+def test_of_two_patches_against_the_same_lists_one_is_refused():
+    table = published()
+    one, other = (patch(table, "p-2", name) for name in ("f1", "f2"))
+    with pytest.raises(ConcurrencyError, match=r"f2 would be generation 3 .* but f1 went live"):
+        check_patch(pl.concat([table, one]), other.row(0, named=True))

@@ -96,7 +96,7 @@ def test_strangers_get_what_anyone_gets(made):
 def test_a_models_lists_leave_out_what_is_gone_as_the_live_ones_do(made):
     window, champion, _ = made
     gone = window.item_ids[::2].tolist()
-    mine = model_lists(champion, window, gone, repeat=True, length=3)
+    mine = model_lists(champion.score, window, gone, repeat=True, length=3)
     assert mine.height > 0
     assert not set(mine[c.ITEM_ID]) & set(gone)
     served = build(made, repeat=True, gone=gone, length=3)
