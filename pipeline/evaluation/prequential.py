@@ -4,10 +4,8 @@ Promises: a list is judged by what happened while it was live, never by what it 
 event from before the first publication is counted and not scored; equal inputs give equal numbers
 whatever the order of rows and whatever the pseudonyms.
 
-Of a new event at ``t``, the live base is the publication without a base that has the highest
-generation of those with ``live_from ≤ t``. Its user's list is the newest generation of that base's
-chain (the base, and the patches of it that were live by then) that holds one for them, else the one
-for `columns.ANYONE`. Beside it stands what the base alone would have reached (`base_only`).
+Which list that was, `data.shown` says. Beside it stands what the base alone would have reached
+(`base_only`). Of fewer than `FEWEST` people nothing is told but how many there were.
 
 Whoever reads a shop's events a night late does not get a second score: an event that arrives after
 the night of its timestamp is learnt from and never scored here.
@@ -25,15 +23,15 @@ from numpy.typing import NDArray
 
 from pipeline import columns as c
 from pipeline.base import Interval, format_instant
+from pipeline.data.clustered import FEWEST, Mean, mean_of
+from pipeline.data.shown import OWNER, SHOWN, bases_alone, showings, shown_at
 from pipeline.data.truth import Policy
-from pipeline.evaluation.clustered import Mean, mean_of
 
 ALL: Final = "all"
 NEW: Final = "new"
 
-_ROW, _DAY, _SINCE, _FIRST, _BEFORE = "row", "day", "since", "first", "before"
-_SHOWN, _OWNER, _NEWEST, _RANK, _MODELLED = "shown", "owner", "newest", "rank", "modelled"
-_BASE_OWNER, _BASE_RANK = "base_owner", "base_rank"
+_ROW, _DAY, _FIRST, _BEFORE = "row", "day", "first", "before"
+_RANK, _MODELLED, _BASE_OWNER, _BASE_RANK = "rank", "modelled", "base_owner", "base_rank"
 
 
 @dataclass(frozen=True)
@@ -66,14 +64,18 @@ class LiveRow:
     base_only_ndcg: Mean
 
     def to_dict(self) -> dict[str, Any]:
-        """As flat, plain JSON: ``ndcg``, ``ndcg_se``, ``ndcg_lo``, ``ndcg_hi``, and so on."""
+        """As flat, plain JSON: ``ndcg``, ``ndcg_se``, ``ndcg_lo``, ``ndcg_hi``, and so on.
+
+        Figures of fewer than `FEWEST` people are ``None``.
+        """
         told: dict[str, Any] = {}
         for name, value in asdict(self).items():
             if not isinstance(value, dict):
                 told[name] = value
                 continue
-            told[name] = value["mean"]
-            told |= {f"{name}_{part}": value[part] for part in ("se", "lo", "hi")}
+            known = value if self.users >= FEWEST else dict.fromkeys(value)
+            told[name] = known["mean"]
+            told |= {f"{name}_{part}": known[part] for part in ("se", "lo", "hi")}
         return told
 
 
@@ -114,22 +116,6 @@ class Prequential:
         }
 
 
-def in_play(publications: pl.DataFrame, span: Interval) -> list[str]:
-    """Return the ids of the publications that some event of the span can have been shown."""
-    until = pl.col(c.LIVE_FROM).shift(-1)
-    overlaps = (pl.col(c.LIVE_FROM) < span.end) & (until.is_null() | (until > span.start))
-    live = _swaps(publications).filter(overlaps)[c.PUBLICATION_ID].to_list()
-    base = pl.col(c.BASE)
-    chain = publications.filter(pl.col(c.PUBLICATION_ID).is_in(live) | base.is_in(live))
-    return sorted(chain.filter(pl.col(c.LIVE_FROM) < span.end)[c.PUBLICATION_ID])
-
-
-def lists_for(publication_ids: Collection[str], users: Collection[str]) -> pl.Expr:
-    """Select the rows of `recommendations` that `prequential` needs for these users."""
-    people = sorted({*users, c.ANYONE})
-    return pl.col(c.PUBLICATION_ID).is_in(sorted(publication_ids)) & pl.col(c.USER_ID).is_in(people)
-
-
 def past_of(users: Collection[str], span: Interval) -> pl.Expr:
     """Select all events of these users before the span's end."""
     return pl.col(c.USER_ID).is_in(sorted(users)) & (pl.col(c.TIMESTAMP) < span.end)
@@ -163,7 +149,7 @@ def prequential(
     inside = pl.col(c.TIMESTAMP).is_between(span.start, span.end, closed="left")
     rows = events.filter(inside).select(c.USER_ID, c.ITEM_ID, c.TIMESTAMP)
     rows = rows.sort(c.TIMESTAMP, c.ITEM_ID, c.USER_ID).with_row_index(_ROW)
-    listed = _shown(rows, publications, lists, span)
+    listed = _listed(rows, publications, lists)
     scored = listed if policy == "repeat" else _unseen(listed, past)
     ranked = _ranked(scored, lists).join(_before(past, span), on=c.USER_ID, how="left")
     ranked = ranked.with_columns(
@@ -180,46 +166,14 @@ def prequential(
     )
 
 
-def _swaps(publications: pl.DataFrame) -> pl.DataFrame:
-    """Return the bases that ever were live, in the order in which they became so."""
-    bases = publications.filter(pl.col(c.BASE).is_null()).sort(c.LIVE_FROM, c.GENERATION)
-    newest = pl.col(c.GENERATION) == pl.col(c.GENERATION).cum_max()
-    # Of two that went live at one instant, the first was never seen.
-    return bases.filter(newest).unique(c.LIVE_FROM, keep="last", maintain_order=True)
-
-
-def _shown(
-    rows: pl.DataFrame, publications: pl.DataFrame, lists: pl.DataFrame, span: Interval
-) -> pl.DataFrame:
-    """Add to each event its base, and whose list of which publication was shown."""
-    bases = _swaps(publications).select(
-        pl.col(c.LIVE_FROM).alias(_SINCE),
-        pl.col(c.PUBLICATION_ID).alias(c.BASE),
-        c.GENERATION,
-        c.MODEL_VERSION,
+def _listed(rows: pl.DataFrame, publications: pl.DataFrame, lists: pl.DataFrame) -> pl.DataFrame:
+    """Add to each event whose list of which publication was shown, and whose of the base alone."""
+    shown = shown_at(rows, showings(publications, lists))
+    alone = shown_at(
+        rows.select(_ROW, c.USER_ID, c.TIMESTAMP), showings(bases_alone(publications), lists)
     )
-    based = rows.join_asof(
-        bases.set_sorted(_SINCE), left_on=c.TIMESTAMP, right_on=_SINCE, strategy="backward"
-    ).filter(pl.col(c.BASE).is_not_null())
-    chain = publications.filter(pl.col(c.LIVE_FROM) < span.end).select(
-        pl.col(c.PUBLICATION_ID).alias(_SHOWN),
-        pl.col(c.BASE).fill_null(pl.col(c.PUBLICATION_ID)),
-        pl.col(c.GENERATION).alias(_NEWEST),
-        pl.col(c.LIVE_FROM).alias(_SINCE),
-        c.AS_OF,
-    )
-    owners = lists.select(pl.col(c.PUBLICATION_ID).alias(_SHOWN), pl.col(c.USER_ID).alias(_OWNER))
-    chain = owners.unique().join(chain, on=_SHOWN)
-    mine = based.with_columns(pl.col(c.USER_ID).alias(_OWNER)).drop(_SINCE)
-    anyone = mine.with_columns(pl.lit(c.ANYONE).alias(_OWNER))
-    candidates = pl.concat([mine, anyone]).join(chain, on=[c.BASE, _OWNER])
-    candidates = candidates.filter(pl.col(_SINCE) <= pl.col(c.TIMESTAMP))
-    own = pl.col(_OWNER) != c.ANYONE
-    order = [_ROW, own.cast(pl.Int8), _NEWEST]
-    newest = candidates.sort(order).unique(_ROW, keep="last", maintain_order=True)
-    bare = candidates.filter(pl.col(_SHOWN) == pl.col(c.BASE)).sort(order)
-    bare = bare.unique(_ROW, keep="last", maintain_order=True)
-    return newest.join(bare.select(_ROW, pl.col(_OWNER).alias(_BASE_OWNER)), on=_ROW, how="left")
+    bare = alone.select(_ROW, pl.col(OWNER).alias(_BASE_OWNER))
+    return shown.join(bare, on=_ROW, how="left")
 
 
 def _unseen(rows: pl.DataFrame, past: pl.DataFrame) -> pl.DataFrame:
@@ -231,7 +185,7 @@ def _unseen(rows: pl.DataFrame, past: pl.DataFrame) -> pl.DataFrame:
 
 def _ranked(rows: pl.DataFrame, lists: pl.DataFrame) -> pl.DataFrame:
     """Add the position of each event's item in the list shown and in the base's; null for none."""
-    for publication, owner, rank in ((_SHOWN, _OWNER, _RANK), (c.BASE, _BASE_OWNER, _BASE_RANK)):
+    for publication, owner, rank in ((SHOWN, OWNER, _RANK), (c.BASE, _BASE_OWNER, _BASE_RANK)):
         places = lists.select(
             pl.col(c.PUBLICATION_ID).alias(publication),
             pl.col(c.USER_ID).alias(owner),
@@ -252,10 +206,10 @@ def _live_rows(rows: pl.DataFrame, lists: pl.DataFrame, k: int) -> Iterator[Live
     """Score every version on every slice that has an event."""
     model = lists.filter(pl.col(c.SLOT) == c.Slot.MODEL.value)
     model = model.select(
-        pl.col(c.PUBLICATION_ID).alias(_SHOWN), pl.col(c.USER_ID).alias(_OWNER)
+        pl.col(c.PUBLICATION_ID).alias(SHOWN), pl.col(c.USER_ID).alias(OWNER)
     ).unique()
     model = model.with_columns(pl.lit(value=True).alias(_MODELLED))
-    rows = rows.join(model, on=[_SHOWN, _OWNER], how="left").sort(_ROW)
+    rows = rows.join(model, on=[SHOWN, OWNER], how="left").sort(_ROW)
     modelled = rows[_MODELLED].fill_null(value=False)
     versions = rows.select(c.GENERATION, c.MODEL_VERSION).unique().sort(c.GENERATION)
     for version in versions[c.MODEL_VERSION].unique(maintain_order=True):
@@ -278,7 +232,7 @@ def _live_rows(rows: pl.DataFrame, lists: pl.DataFrame, k: int) -> Iterator[Live
 
 
 def _row(rows: pl.DataFrame, version: str, name: str, k: int) -> LiveRow:
-    keys = [c.USER_ID, _DAY, c.BASE, _SHOWN]
+    keys = [c.USER_ID, _DAY, c.BASE, SHOWN]
     items = rows.unique([*keys, c.ITEM_ID], keep="first", maintain_order=True)
     gains = (_gain(_RANK, k).alias(_RANK), _gain(_BASE_RANK, k).alias(_BASE_RANK))
     days = (

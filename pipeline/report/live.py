@@ -29,8 +29,8 @@ class LiveScore:
 
     Attributes
     ----------
-    ndcg, ndcg_lo, ndcg_hi
-        Mean over user-days with its 95 % interval; no interval with one user.
+    hit_rate, ndcg, ndcg_lo, ndcg_hi
+        Mean over user-days with its 95 % interval; nothing where too few people came back.
     base_only_hit_rate, base_only_ndcg
         The same without the patches of the day.
     """
@@ -39,12 +39,12 @@ class LiveScore:
     users: int
     user_days: int
     events: int
-    hit_rate: float
-    ndcg: float
+    hit_rate: float | None
+    ndcg: float | None
     ndcg_lo: float | None
     ndcg_hi: float | None
-    base_only_hit_rate: float
-    base_only_ndcg: float
+    base_only_hit_rate: float | None
+    base_only_ndcg: float | None
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,10 @@ class LiveNight:
     k: int
     unlisted: int
     scores: tuple[LiveScore, ...]
+
+
+_Told = tuple[LiveNight, LiveScore, float]
+"""A score of enough people, its night and its NDCG."""
 
 
 def live_table(nights: Sequence[LiveNight]) -> str:
@@ -88,12 +92,16 @@ def _lines(night: LiveNight) -> Iterator[tuple[str, ...]]:
             score.model_version,
             number(score.users),
             number(score.events),
-            f"{score.hit_rate:.4f}",
-            f"{score.ndcg:.4f}",
+            _figure(score.hit_rate),
+            _figure(score.ndcg),
             bounds,
-            f"{score.base_only_ndcg:.4f}",
+            _figure(score.base_only_ndcg),
             "" if at else unlisted,
         )
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
 
 
 def live_chart(nights: Sequence[LiveNight], kind: str) -> bytes:
@@ -102,7 +110,12 @@ def live_chart(nights: Sequence[LiveNight], kind: str) -> bytes:
     A version's name stands where it begins; where patches changed something, a diamond says what
     the base alone would have reached.
     """
-    told = [(night, score) for night in nights for score in night.scores]
+    told = [
+        (night, score, score.ndcg)
+        for night in nights
+        for score in night.scores
+        if score.ndcg is not None
+    ]
     title = _title(told)
     k = told[-1][0].k if told else 0
     label = metric_label(f"ndcg_at_{k}") if told else ""
@@ -110,10 +123,12 @@ def live_chart(nights: Sequence[LiveNight], kind: str) -> bytes:
     figure, axes = canvas(1, title, about, row=3.2, left=0.11, width=0.85, foot=0.6)
     axes.grid(visible=False)
     axes.grid(axis="y", color=LIGHT, linewidth=0.6)
-    axes.plot([_at(n.as_of) for n, _ in told], [s.ndcg for _, s in told], color=BLUE, linewidth=1)
+    axes.plot(
+        [_at(n.as_of) for n, *_ in told], [ndcg for *_, ndcg in told], color=BLUE, linewidth=1
+    )
     version = None
-    for night, score in told:
-        _draw(axes, _at(night.as_of), score, named=score.model_version != version)
+    for night, score, ndcg in told:
+        _draw(axes, _at(night.as_of), score, ndcg, named=score.model_version != version)
         version = score.model_version
     if told:
         _frame(axes, told)
@@ -121,13 +136,13 @@ def live_chart(nights: Sequence[LiveNight], kind: str) -> bytes:
     return png(figure) if kind == "png" else svg(figure, "live-history", title)
 
 
-def _draw(axes: Axes, at: float, score: LiveScore, *, named: bool) -> None:
-    top = score.ndcg
+def _draw(axes: Axes, at: float, score: LiveScore, ndcg: float, *, named: bool) -> None:
+    top = ndcg
     if score.ndcg_lo is not None and score.ndcg_hi is not None:
         axes.plot([at, at], [score.ndcg_lo, score.ndcg_hi], color=BLUE, linewidth=2)
         top = score.ndcg_hi
-    axes.plot([at], [score.ndcg], "o", color=BLUE, markersize=6)
-    if score.base_only_ndcg != score.ndcg:
+    axes.plot([at], [ndcg], "o", color=BLUE, markersize=6)
+    if score.base_only_ndcg not in (None, ndcg):
         axes.plot([at], [score.base_only_ndcg], "D", color=ORANGE, markersize=5, fillstyle="none")
     if named:
         axes.annotate(
@@ -136,16 +151,16 @@ def _draw(axes: Axes, at: float, score: LiveScore, *, named: bool) -> None:
         )  # fmt: skip
 
 
-def _frame(axes: Axes, told: Sequence[tuple[LiveNight, LiveScore]]) -> None:
+def _frame(axes: Axes, told: Sequence[_Told]) -> None:
     """Give the axes their range, and every night, or a few of many, its day."""
-    nights = sorted({night.as_of for night, _ in told})
+    nights = sorted({night.as_of for night, *_ in told})
     step = -(-len(nights) // 8)
     shown = nights[::-1][::step][::-1]
     axes.set_xticks([_at(night) for night in shown], [f"{night:%Y-%m-%d}" for night in shown])
     axes.margins(x=0.08)
-    highest = max(s.ndcg if s.ndcg_hi is None else s.ndcg_hi for _, s in told)
+    highest = max(ndcg if score.ndcg_hi is None else score.ndcg_hi for _, score, ndcg in told)
     axes.set_ylim(0, highest * 1.15 or 1)
-    if any(score.base_only_ndcg != score.ndcg for _, score in told):
+    if any(score.base_only_ndcg not in (None, ndcg) for _, score, ndcg in told):
         axes.annotate("◇ without the day's patches", (0.99, 0.03), xycoords="axes fraction",
                       ha="right", fontsize=8.5, color=ORANGE)  # fmt: skip
 
@@ -155,11 +170,11 @@ def _at(instant: datetime) -> float:
     return instant.timestamp() / 86_400
 
 
-def _title(told: Sequence[tuple[LiveNight, LiveScore]]) -> str:
+def _title(told: Sequence[_Told]) -> str:
     if not told:
         return "No live list has been scored yet"
-    night, last = told[-1]
+    night, last, ndcg = told[-1]
     return (
-        f"Live, version {short(last.model_version)} reached {last.ndcg:.4f} "
+        f"Live, version {short(last.model_version)} reached {ndcg:.4f} "
         f"{metric_label(f'ndcg_at_{night.k}')} with {number(last.users)} people"
     )

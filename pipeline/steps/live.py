@@ -14,17 +14,11 @@ from typing import Any, Final
 
 from pipeline import columns as c
 from pipeline.base import Interval, Progress, format_instant, parse_instant
+from pipeline.data.shown import in_play, lists_for
 from pipeline.data.split import Split, between
 from pipeline.data.truth import is_target
 from pipeline.evaluation.evaluate import metric_name
-from pipeline.evaluation.prequential import (
-    ALL,
-    Prequential,
-    in_play,
-    lists_for,
-    past_of,
-    prequential,
-)
+from pipeline.evaluation.prequential import ALL, Prequential, past_of, prequential
 from pipeline.report.live import LiveNight, LiveScore, live_table
 from pipeline.steps.champion import DECISION, last_judged
 from pipeline.steps.night import Night, read_pinned

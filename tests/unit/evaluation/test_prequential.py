@@ -2,55 +2,19 @@
 
 import json
 import math
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import numpy as np
-import polars as pl
 import pytest
 
 from pipeline import columns as c
 from pipeline.base import Interval
-from pipeline.evaluation.prequential import in_play, lists_for, prequential
+from pipeline.data.shown import in_play, lists_for
+from pipeline.evaluation.prequential import prequential
+from tests.published import DAY, at, lists, log, publications
 
-DAY = datetime(2026, 5, 1, tzinfo=UTC)
 SPAN = Interval(DAY, DAY + timedelta(days=1))
 K = 3
-
-
-def at(hours: float) -> datetime:
-    return DAY + timedelta(hours=hours)
-
-
-def log(*rows):
-    schema = {c.USER_ID: pl.String, c.ITEM_ID: pl.String, c.TIMESTAMP: c.INSTANT}
-    return pl.DataFrame(list(rows), schema=schema, orient="row")
-
-
-def publications(*rows):
-    """(id, generation, base, version, as-of, live from) each."""
-    names = (c.PUBLICATION_ID, c.GENERATION, c.BASE, c.MODEL_VERSION, c.AS_OF, c.LIVE_FROM)
-    empty = dict.fromkeys(c.PUBLICATIONS)
-    made = [{**empty, **dict(zip(names, row, strict=True))} for row in rows]
-    return pl.DataFrame(made, schema=c.PUBLICATIONS)
-
-
-def lists(shown):
-    """{(publication, user): items}; `fallback` where the user is anyone, or named with a `~`."""
-    rows = [
-        {
-            c.PUBLICATION_ID: publication,
-            c.USER_ID: user.removeprefix("~"),
-            c.POSITION: place,
-            c.ITEM_ID: item,
-            c.SCORE: 1.0,
-            c.SLOT: "fallback" if user[0] in "*~" else "model",
-            c.PROPENSITY: 1.0,
-            c.REASON: "",
-        }
-        for (publication, user), items in shown.items()
-        for place, item in enumerate(items, start=1)
-    ]
-    return pl.DataFrame(rows, schema=c.RECOMMENDATIONS)
 
 
 ONE = publications(("p1", 1, None, "7", at(-9), at(0)))
@@ -249,3 +213,18 @@ def test_it_is_plain_json():
     assert json.loads(json.dumps(told, allow_nan=False)) == told
     assert told["span"] == ["2026-05-01T00:00:00Z", "2026-05-02T00:00:00Z"]
     assert told["rows"][0]["ndcg_lo"] is None
+
+
+def test_of_fewer_than_ten_people_only_their_number_is_told():
+    people = [(f"u{n}", "x", at(n)) for n in range(9)]
+    few = run(log(*people)).to_dict()["rows"]
+    assert {row["slice"] for row in few} == {"all", "fallback", "new"}
+    for row in few:
+        assert (row["users"], row["user_days"], row["events"]) == (9, 9, 9)
+        figures = {
+            v for n, v in row.items() if n.removeprefix("base_only_")[:4] in ("hit_", "ndcg")
+        }
+        assert figures == {None}
+    enough = run(log(*people, ("u9", "q", at(9)))).to_dict()["rows"][0]
+    assert (enough["users"], enough["hit_rate"]) == (10, 0.9)
+    assert enough["ndcg_lo"] < enough["ndcg"] < enough["ndcg_hi"]

@@ -67,3 +67,11 @@ def test_the_drawing_says_what_it_shows():
 def test_there_may_be_nothing_to_draw(kind):
     assert live_chart((), kind)
     assert live_chart(nights(60), kind)
+
+
+def test_a_version_that_too_few_people_met_is_named_without_figures():
+    few = LiveScore("7", 3, 3, 9, None, None, None, None, None, None)
+    told = (*nights(1), LiveNight(FIRST + timedelta(days=1), 20, 0, (few,)))
+    line = live_table(told).splitlines()[-1].split()
+    assert line == ["2026-05-02", "7", "3", "9", "–", "–", "–", "–", "0"]
+    assert b"version 7" not in live_chart(told, "svg")

@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pipeline.evaluation.clustered import mean_of
+from pipeline.data.clustered import mean_of
 
 
 def test_one_value_a_person_is_the_textbook_error():

@@ -1,0 +1,66 @@
+"""Means of things that belong to people: events, days. One person's are no independent proof.
+
+Promises: sums are exact, so no digit hangs on the order of pseudonyms; what has no error has none.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy import stats
+
+FEWEST: Final = 10
+"""People that a group needs before anything but their number is told of it."""
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean, its standard error and 95 % interval; one person has neither."""
+
+    mean: float
+    se: float | None
+    lo: float | None
+    hi: float | None
+
+
+def mean_of(values: NDArray[np.float64], users: pl.Series) -> Mean:
+    """Return the mean of values in [0, 1] that belong to users.
+
+    Parameters
+    ----------
+    values
+        ``(n,)`` float64, n ≥ 1; the order of one user's values decides the last digit.
+    users
+        ``(n,)`` the user of each.
+    """
+    _, user = np.unique(users.to_numpy(), return_inverse=True)
+    sums, counts = np.bincount(user, values), np.bincount(user)
+    return ratio_of(sums.astype(np.float64), counts.astype(np.float64))
+
+
+def ratio_of(sums: NDArray[np.float64], counts: NDArray[np.float64], most: float = 1.0) -> Mean:
+    """Return the mean of things of which each user has a sum and a count.
+
+    With n things of U users, the mean m and r_u = sum of user u − m · their count, the error of the
+    mean as a ratio of sums over users is ``√(U/(U − 1) · Σ r_u²) / n`` (Liang and Zeger 1986); the
+    interval is Student's t with U − 1 degrees of freedom, cut to [0, most].
+
+    Parameters
+    ----------
+    sums, counts
+        ``(U,)`` float64; the counts' sum is above 0.
+    """
+    n = math.fsum(counts.tolist())
+    mean = math.fsum(sums.tolist()) / n
+    residual = sums - mean * counts
+    if len(residual) < 2:
+        return Mean(mean, None, None, None)
+    spread = len(residual) / (len(residual) - 1) * math.fsum((residual**2).tolist())
+    se = math.sqrt(spread) / n
+    reach = float(stats.t.ppf(0.975, len(residual) - 1)) * se
+    return Mean(mean, se, max(0.0, mean - reach), min(most, mean + reach))
