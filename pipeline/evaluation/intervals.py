@@ -17,10 +17,10 @@ from threadpoolctl import threadpool_limits
 DRAWS: Final = 1000
 
 _LEVEL: Final = (0.025, 0.975)
-_AT_ONCE: Final = 1024
+_AT_ONCE: Final = 64
 """Users drawn together: their weights stay in the cache."""
 # How often one draw of n from n takes one user: a Poisson count of mean 1, read from its quantiles.
-_POISSON: Final = stats.poisson.ppf((np.arange(1 << 16) + 0.5) / (1 << 16), 1.0)
+_POISSON: Final = stats.poisson.ppf((np.arange(1 << 16) + 0.5) / (1 << 16), 1.0).astype(np.uint8)
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,14 @@ def means(values: NDArray[np.float64]) -> Means:
     )
     total = np.zeros((len(summed), DRAWS))
     random = np.random.default_rng(0)
+    times = np.empty((_AT_ONCE, DRAWS))
     with threadpool_limits(1, "blas"):  # products this small are not worth waking threads
         for start in range(0, len(values), _AT_ONCE):
             part = summed[:, start : start + _AT_ONCE]
             drawn = random.integers(0, len(_POISSON), (part.shape[1], DRAWS), np.uint16)
-            total += part @ _POISSON.take(drawn)
+            taken = times[: len(drawn)]
+            np.copyto(taken, _POISSON.take(drawn))  # one byte each: the table stays near
+            total += part @ taken
     weight = np.repeat(total[[n_columns]], n_columns, axis=0)
     weight[partial] = total[n_columns + 1 :]
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -38,7 +38,7 @@ def test_neither_the_order_of_users_nor_the_block_they_fall_in_matters(
     shuffled = means(plain[np.random.default_rng(2).permutation(len(plain))])
     for name in ("mean", "low", "high", "count"):
         np.testing.assert_array_equal(getattr(shuffled, name), getattr(found, name))
-    monkeypatch.setattr(intervals, "_AT_ONCE", 64)
+    monkeypatch.setattr(intervals, "_AT_ONCE", 1000)
     np.testing.assert_allclose(means(plain).low, found.low)
 
 
