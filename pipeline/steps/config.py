@@ -27,9 +27,12 @@ from pipeline.evaluation.gate import GateConfig
 from pipeline.models.families import FAMILIES, AnyRecipe, default_recipes
 from pipeline.serving.publish import PublishConfig
 from pipeline.serving.recommend import RecommendConfig
+from pipeline.steps.faults import fault
 from pipeline.steps.memory import TrainConfig
 
 PREFIX = "NIGHTJAR__"
+DEFAULT = "default"
+"""The origin of what nobody set."""
 
 RecipeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}$")]
 """A recipe's name is a folder of the run, a run in MLflow, a word in sentences."""
@@ -154,10 +157,15 @@ def config_from(
         tables = {s.get("table") for s in given["sources"].values() if isinstance(s, dict)}
         defaults = {n: s for n, s in _default_sources().items() if n not in tables}
         given["sources"] = {**defaults, **given["sources"]}
+
+    def blamed(field: str) -> str:
+        origin = _origin(field, origins or {})
+        return where if origin == DEFAULT else origin
+
     try:
         config = Config.model_validate(given)
     except ValidationError as error:
-        raise ConfigError(_sentence(error, where, origins or {}, given)) from error
+        raise ConfigError(fault(error, given, Config, blamed)) from error
     if config.gate.min_users > config.split.min_users:
         raise ConfigError(
             f"{where}: gate.min_users = {config.gate.min_users}: the holdout only grows until "
@@ -211,7 +219,7 @@ def _origin(path: str, origins: Mapping[str, str]) -> str:
         if path in origins:
             return origins[path]
         path = path.rpartition(".")[0]
-    return below[0] if below else "default"
+    return below[0] if below else DEFAULT
 
 
 def _baselines() -> dict[str, Any]:
@@ -246,78 +254,3 @@ def _literal(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
-
-
-def _sentence(
-    error: ValidationError, where: str, origins: Mapping[str, str], given: Mapping[str, Any]
-) -> str:
-    """Turn pydantic's list into one sentence: field, value, what is allowed."""
-    problems = error.errors(include_url=False)
-    first = problems[0]
-    place, holder = _place(first["loc"], given)
-    field = ".".join(str(part) for part in place)
-    blamed = _origin(field, origins)
-    where = where if blamed == "default" else blamed
-    if first["type"] == "union_tag_not_found":
-        sentence = f"{where}: {field} names no family; allowed are {_families()}"
-    elif first["type"] == "string_pattern_mismatch" and place[-1] == "[key]":
-        allowed = "letters, digits, _ . @ and -"
-        sentence = f"{where}: {place[1]!r} is no name of a recipe; it may hold {allowed}"
-    elif first["type"] == "extra_forbidden":
-        sentence = f"{where}: {field} is no setting; {_allowed(holder)}"
-    elif first["type"] == "union_tag_invalid":
-        context = first["ctx"]
-        sentence = (
-            f"{where}: {field}.family = {context['tag']!r}: allowed are {context['expected_tags']}"
-        )
-    else:
-        shown = repr(first["input"])
-        shown = shown if len(shown) <= 60 else shown[:57] + "..."
-        message = first["msg"].removeprefix("Value error, ")
-        if first["type"] in ("model_type", "model_attributes_type"):
-            message = f"write it as a table, [{field}]"
-        message = message[:1].lower() + message[1:]
-        table = isinstance(first["input"], Mapping)  # it is about several fields of it
-        sentence = f"{where}: {field}{'' if table else f' = {shown}'}: {message}"
-    more = len(problems) - 1
-    return sentence + (f" (and {more} more)" if more else "")
-
-
-def _families() -> str:
-    return ", ".join(repr(family) for family in FAMILIES)
-
-
-def _place(
-    location: tuple[int | str, ...], given: Mapping[str, Any]
-) -> tuple[tuple[int | str, ...], Any]:
-    """Return where in the file pydantic's location is, and the model that holds its last field.
-
-    Pydantic names the family of each recipe on the way, the file does not.
-    """
-    place: list[int | str] = []
-    model: Any = Config
-    holder: Any = Config
-    here: Any = given
-    for part in location:
-        if isinstance(here, Mapping) and here.get("family") == part and part not in here:
-            model = FAMILIES[str(part)]
-            continue
-        place.append(part)
-        holder = model
-        fields = _fields(model)
-        if part in fields:
-            model = fields[str(part)].annotation
-        elif getattr(model, "__args__", ()):  # a name chosen by the user
-            model = model.__args__[-1]
-        here = here.get(part) if isinstance(here, Mapping) else None
-    return tuple(place), holder
-
-
-def _fields(model: Any) -> dict[str, Any]:
-    return {f.alias or n: f for n, f in getattr(model, "model_fields", {}).items()}
-
-
-def _allowed(model: Any) -> str:
-    """Name the fields of the model in which an unknown one was written."""
-    names = ", ".join(_fields(model))
-    return f"allowed are {names}" if names else "see `nightjar config show`"

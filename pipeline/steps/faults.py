@@ -1,0 +1,100 @@
+"""What is wrong with a config, in one sentence a person can act on.
+
+Promises: the sentence names the field as it is written in the file, the value, and what is allowed
+there; of several faults it tells the first, and how many more there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from pipeline.models.families import FAMILIES
+
+Blamed = Callable[[str], str]
+
+
+def fault(
+    error: ValidationError, given: Mapping[str, Any], root: type[BaseModel], blamed: Blamed
+) -> str:
+    """Turn pydantic's list into one sentence: who is to blame, field, value, what is allowed.
+
+    Parameters
+    ----------
+    given
+        The values that were refused, nested as they were written.
+    root
+        The model of the whole config.
+    blamed
+        Dotted field -> where its value came from.
+    """
+    problems = error.errors(include_url=False)
+    first = problems[0]
+    place, holder = _place(first["loc"], given, root)
+    field = ".".join(str(part) for part in place)
+    where = blamed(field)
+    if first["type"] == "union_tag_not_found":
+        sentence = f"{where}: {field} names no family; allowed are {_families()}"
+    elif first["type"] == "string_pattern_mismatch" and place[-1] == "[key]":
+        allowed = "letters, digits, _ . @ and -"
+        sentence = f"{where}: {place[1]!r} is no name of a recipe; it may hold {allowed}"
+    elif first["type"] == "extra_forbidden":
+        sentence = f"{where}: {field} is no setting; {_allowed(holder)}"
+    elif first["type"] == "union_tag_invalid":
+        context = first["ctx"]
+        sentence = (
+            f"{where}: {field}.family = {context['tag']!r}: allowed are {context['expected_tags']}"
+        )
+    else:
+        shown = repr(first["input"])
+        shown = shown if len(shown) <= 60 else shown[:57] + "..."
+        message = first["msg"].removeprefix("Value error, ")
+        if first["type"] in ("model_type", "model_attributes_type"):
+            message = f"write it as a table, [{field}]"
+        message = message[:1].lower() + message[1:]
+        table = isinstance(first["input"], Mapping)  # it is about several fields of it
+        sentence = f"{where}: {field}{'' if table else f' = {shown}'}: {message}"
+    more = len(problems) - 1
+    return sentence + (f" (and {more} more)" if more else "")
+
+
+def _families() -> str:
+    return ", ".join(repr(family) for family in FAMILIES)
+
+
+def _place(
+    location: tuple[int | str, ...], given: Mapping[str, Any], root: type[BaseModel]
+) -> tuple[tuple[int | str, ...], Any]:
+    """Return where in the file pydantic's location is, and the model that holds its last field.
+
+    Pydantic names the family of each recipe on the way, the file does not.
+    """
+    place: list[int | str] = []
+    model: Any = root
+    holder: Any = root
+    here: Any = given
+    for part in location:
+        if isinstance(here, Mapping) and here.get("family") == part and part not in here:
+            model = FAMILIES[str(part)]
+            continue
+        place.append(part)
+        holder = model
+        fields = _fields(model)
+        if part in fields:
+            model = fields[str(part)].annotation
+        elif getattr(model, "__args__", ()):  # a name chosen by the user
+            model = model.__args__[-1]
+        here = here.get(part) if isinstance(here, Mapping) else None
+    return tuple(place), holder
+
+
+def _fields(model: Any) -> dict[str, Any]:
+    return {f.alias or n: f for n, f in getattr(model, "model_fields", {}).items()}
+
+
+def _allowed(model: Any) -> str:
+    """Name the fields of the model in which an unknown one was written."""
+    names = ", ".join(_fields(model))
+    return f"allowed are {names}" if names else "see `nightjar config show`"
