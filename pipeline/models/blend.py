@@ -16,28 +16,19 @@ Parts that only repeat carry their own recency: they are not multiplied by the t
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from pipeline.base import Progress, silent
 from pipeline.data.matrix import History
-from pipeline.models.contract import (
-    Arrays,
-    Capabilities,
-    Recipe,
-    Scorer,
-    Scores,
-    read_header,
-)
+from pipeline.models.blended import BlendScorer, capabilities_of
+from pipeline.models.contract import Capabilities, Recipe, Scorer
 from pipeline.models.popularity import DecayedPopularity, item_popularity
-from pipeline.models.sums import joined, scaled, trended
 from pipeline.models.tuning import Span, Trials
 from pipeline.models.weighing import Mixture, Trends, choose
 
@@ -46,99 +37,6 @@ if TYPE_CHECKING:
 
 _FLOOR = 1e-4
 """The weakest trend: an item that nobody has had for long keeps its place among its like."""
-_PARTS, _WEIGHTS, _TREND, _SPREAD = "parts", "weights", "trend", "spread"
-
-
-@dataclass(frozen=True, eq=False)
-class BlendScorer(Scorer):
-    """Scorers of the parts, over one catalogue.
-
-    Attributes
-    ----------
-    parts
-        By the part's name.
-    families
-        The family of each part, by the same names.
-    weights
-        Of each part, > 0.
-    trend
-        ``(n_items,)`` float32 > 0.
-    """
-
-    parts: Mapping[str, Scorer]
-    families: Mapping[str, str]
-    weights: Mapping[str, float]
-    trend: NDArray[np.float32]
-    item_ids: NDArray[np.str_]
-    trained_until: datetime
-    trained_on: str = "cpu"
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """What all parts can do, it can."""
-        return _capabilities([part.capabilities for part in self.parts.values()])
-
-    def score(self, history: History) -> Scores:
-        """Score users by every part's `score`."""
-        self.check(history)
-        return self._sum(history, [part.score(history) for part in self.parts.values()])
-
-    def fold_in(self, history: History) -> Scores:
-        """Score users by every part's `fold_in`."""
-        self.check(history)
-        return self._sum(history, [part.fold_in(history) for part in self.parts.values()])
-
-    def _sum(self, history: History, scores: Sequence[Scores]) -> Scores:
-        known = np.diff(history.indptr) > 0
-        summed = []
-        for (name, part), found in zip(self.parts.items(), scores, strict=True):
-            can = part.capabilities
-            moved = found if can.repeats_only else trended(found, self.trend)
-            # What is said to everybody is no list for somebody of whom nothing is known.
-            to = known if can.repeats_only or can.baseline is not None else None
-            summed.append(scaled(moved, self.weights[name], to))
-        return joined(summed)
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Everything that a fresh process needs; the catalogue is stored once."""
-        header = self.header()
-        return {
-            **header,
-            _PARTS: np.array(list(self.parts), dtype=np.str_),
-            "families": np.array([self.families[name] for name in self.parts], dtype=np.str_),
-            _WEIGHTS: np.array([self.weights[name] for name in self.parts]),
-            _TREND: self.trend,
-            **{
-                f"{name}/{key}": array
-                for name, part in self.parts.items()
-                for key, array in part.arrays().items()
-                if key not in header
-            },
-        }
-
-    @classmethod
-    def from_arrays(cls, arrays: Arrays) -> Self:
-        """Rebuild the scorer and its parts."""
-        from pipeline.models.families import load
-
-        shared = {key: array for key, array in arrays.items() if "/" not in key}
-        names = arrays[_PARTS].tolist()
-        families = dict(zip(names, arrays["families"].tolist(), strict=True))
-        parts = {}
-        for name in names:
-            own = {
-                key.removeprefix(f"{name}/"): array
-                for key, array in arrays.items()
-                if key.startswith(f"{name}/")
-            }
-            parts[name] = load(families[name], shared | own)
-        return cls(
-            parts=parts,
-            families=families,
-            weights=dict(zip(names, arrays[_WEIGHTS].tolist(), strict=True)),
-            trend=arrays[_TREND],
-            **read_header(arrays),
-        )
 
 
 _PART: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -149,9 +47,9 @@ class Blend(Recipe):
 
     scorer: ClassVar[type[Scorer]] = BlendScorer
     space: ClassVar[Mapping[str, Span]] = {
-        _WEIGHTS: Span((0.0, 0.1, 0.3, 0.6, 1.0, 2.0, 4.0), 0.0, 10.0, log=False),
-        _TREND: Span((0.0, 0.15, 0.25, 0.35, 0.5, 0.7), 0.0, 1.0, log=False),
-        _SPREAD: Span((0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3), 0.0, 1.0, log=False),
+        "weights": Span((0.0, 0.1, 0.3, 0.6, 1.0, 2.0, 4.0), 0.0, 10.0, log=False),
+        "trend": Span((0.0, 0.15, 0.25, 0.35, 0.5, 0.7), 0.0, 1.0, log=False),
+        "spread": Span((0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3), 0.0, 1.0, log=False),
     }
 
     family: Literal["blend"] = Field(default="blend", description="Name of the family.")
@@ -195,7 +93,7 @@ class Blend(Recipe):
     @property
     def capabilities(self) -> Capabilities:
         """What all parts can do, it can."""
-        return _capabilities([part.capabilities for part in self.parts.values()])
+        return capabilities_of([part.capabilities for part in self.parts.values()])
 
     @property
     def open(self) -> bool:
@@ -308,11 +206,3 @@ class Blend(Recipe):
 
 def _told(progress: Progress, part: str, text: str) -> None:
     progress(f"{part}: {text}")
-
-
-def _capabilities(parts: Sequence[Capabilities]) -> Capabilities:
-    return Capabilities(
-        fold_in=all(part.fold_in for part in parts),
-        deterministic=all(part.deterministic for part in parts),
-        repeats_only=all(part.repeats_only for part in parts),
-    )
