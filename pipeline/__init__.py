@@ -4,6 +4,7 @@ data        raw rows -> one training window
 models      matrix -> scorer
 evaluation  scorer and holdout -> decision
 serving     champion -> what people see
+monitoring  what came back -> retrain or not
 stores      the doors: lake, runs, registry, vault, ledger
 report      frozen results -> figures, page, JSON
 steps       the only code that opens doors: read, call one stage, write once

@@ -15,7 +15,17 @@ import pytest
 from pipeline import columns as c
 
 ROOT = Path(__file__).resolve().parents[2]
-ROOMS = ("data", "models", "evaluation", "serving", "stores", "report", "steps", "cli")
+ROOMS = (
+    "data",
+    "models",
+    "evaluation",
+    "monitoring",
+    "serving",
+    "stores",
+    "report",
+    "steps",
+    "cli",
+)
 LOCKS = (
     "bootstrap.lock",
     "requirements.lock",
