@@ -37,6 +37,11 @@ FAILPOINTS: Final[Mapping[str, tuple[str, ...]]] = {
         "archived",
         "before_asset",
     ),
+    "foldin": (
+        "before_foldin",
+        "patch_staged",
+        "patch_swapped",
+    ),
     "night": (
         "snapshot_pinned",
         "step_tmp",
@@ -58,6 +63,12 @@ FAILPOINTS: Final[Mapping[str, tuple[str, ...]]] = {
         "swapped",
         "ledger",
         "alias",
+    ),
+    "upkeep": (
+        "compacted",
+        "checkpointed",
+        "sums_written",
+        "log_cleared",
     ),
 }
 """What is under way -> the places that it passes, in order; `docs/INGEST.md` tells what each is."""

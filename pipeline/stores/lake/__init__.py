@@ -1,11 +1,12 @@
 """The lake: the Delta tables of a workspace, the one user of deltalake.
 
 Here: `delta`, reading and committing; `tables`, their schemas and partitions; `tail`, what makes a
-commit safe on the disk and finds one that is not.
+commit safe on the disk and finds one that is not; `upkeep`, what keeps tables quick and small.
 Not here: what a batch, a publication or a list means.
 """
 
 from pipeline.stores.lake.delta import Lake
 from pipeline.stores.lake.tables import SCHEMAS
+from pipeline.stores.lake.upkeep import Cleared, Upkeep
 
-__all__ = ["SCHEMAS", "Lake"]
+__all__ = ["SCHEMAS", "Cleared", "Lake", "Upkeep"]

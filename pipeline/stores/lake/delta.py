@@ -8,21 +8,20 @@ the library leaves here as a `LakeError`.
 
 from __future__ import annotations
 
-import fcntl
-import os
 import urllib.parse
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction
+from deltalake import DeltaTable
 from deltalake import write_deltalake as write_delta
 
 from pipeline.errors import ConcurrencyError, LakeError
-from pipeline.failpoints import failpoint
-from pipeline.stores.lake.door import door, words
+from pipeline.stores.lake.commits import acknowledge, options
+from pipeline.stores.lake.door import door
+from pipeline.stores.lake.locks import locked
 from pipeline.stores.lake.tables import (
     OPEN_ENDED,
     PARTITIONS,
@@ -53,9 +52,12 @@ class Lake:
         handle = self._open(table)
         return None if handle is None else int(handle.version())
 
-    def last_txn(self, table: str, app: str) -> int | None:
-        """Return the highest number that `app` committed to the table, None for never."""
-        handle = self._open(table)
+    def last_txn(self, table: str, app: str, *, version: int | None = None) -> int | None:
+        """Return the highest number that `app` had committed to the table, None for never.
+
+        Of an older `version` too, whose data files may be gone by now.
+        """
+        handle = self._open(table, version)
         return None if handle is None else _last_txn(handle, app)
 
     def read(
@@ -139,32 +141,15 @@ class Lake:
         predicate = f"{column} = '{value}'"
         return self._write(table, frame, None, mode="overwrite", predicate=predicate)
 
-    @contextmanager
-    def lock(self, name: str, *, wait: bool = False) -> Iterator[None]:
+    def lock(
+        self, name: str, *, wait: bool = False, shared: bool = False
+    ) -> AbstractContextManager[None]:
         """Hold the lock `name`; death frees it.
 
         Where another process holds it: `ConcurrencyError` at once, or with `wait`, for what never
-        takes long, its turn.
+        takes long, its turn. Many may hold it `shared`, and nobody else meanwhile.
         """
-        folder = self.root / ".locks"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            handle = os.open(folder / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise LakeError(f"the lock {name} cannot be made: {words(error)}") from error
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError:
-                holder = os.read(handle, 32).decode(errors="replace").strip() or "unknown"
-                raise ConcurrencyError(
-                    f"the lock {name} is held by process {holder}; wait for it and start again"
-                ) from None
-            os.truncate(handle, 0)
-            os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
-            yield
-        finally:
-            os.close(handle)
+        return locked(self.root / ".locks", name, wait=wait, shared=shared)
 
     def check_tail(self) -> None:
         """Check the last commit of each table, by its sums where it was acknowledged.
@@ -185,35 +170,66 @@ class Lake:
             return
         tail = Tail(self.root, table)
         sums = tail.sums()
-        with door(table):
-            live = self._files_of(handle)
+        live = self._files_of(table, handle)
         tail.compare(int(handle.version()), {p: sums[p] for p in live if p in sums})
+
+    def files(self, table: str, version: int | None = None) -> set[str]:
+        """Return the data files of a version, relative to the table."""
+        handle = self._open(table, version)
+        return set() if handle is None else set(self._files_of(table, handle))
+
+    def same_rows(self, table: str, one: int | None, other: int | None) -> bool:
+        """Tell whether two versions are equal, or what lies between them only moved rows.
+
+        False as well where that cannot be seen any more.
+        """
+        if one is None or other is None:
+            return one == other
+        return Tail(self.root, table).only_moved(*sorted((one, other)))
+
+    def settled(self, table: str) -> DeltaTable | None:
+        """Open a table to write it, once the commits of killed writers are acknowledged."""
+        handle = self._open(table)
+        if handle is not None:
+            with door(table):
+                Tail(self.root, table).settle(int(handle.version()))
+        return handle
 
     def _open(self, table: str, version: int | None = None) -> DeltaTable | None:
         schema_of(table)
-        path = self.root / table
         if not Tail(self.root, table).exists:
             if version is not None:
                 raise LakeError(f"lake table {table}: version {version} is not there")
             return None
         try:
+            return self._open_once(table, version)
+        except LakeError:
+            # Upkeep may have put a checkpoint in the place of the log that was being read.
+            return self._open_once(table, version)
+
+    def _open_once(self, table: str, version: int | None) -> DeltaTable:
+        try:
             with door(table):
-                return DeltaTable(path, version=version)
+                return DeltaTable(self.root / table, version=version)
         except LakeError:
             if version is None:
                 raise
-            raise LakeError(f"lake table {table}: version {version} cannot be read") from None
+            raise LakeError(
+                f"lake table {table}: version {version} cannot be read: it was vacuumed, or its "
+                "log is lost"
+            ) from None
 
-    def _files_of(self, handle: DeltaTable) -> list[str]:
+    def _files_of(self, table: str, handle: DeltaTable) -> list[str]:
         """List the data files of a version, relative to the table."""
-        paths = pl.DataFrame(handle.get_add_actions())["path"].to_list()
+        with door(table):
+            paths = pl.DataFrame(handle.get_add_actions())["path"].to_list()
         return sorted(urllib.parse.unquote(path) for path in paths)
 
     def _scan(self, table: str, handle: DeltaTable) -> pl.LazyFrame:
         # `pl.scan_delta` loses a root with a space or an accent in its name.
         with door(table):
             schema = pl.Schema(handle.schema().to_arrow())
-            files = self._files_of(handle)
+        files = self._files_of(table, handle)
         if not files:
             return pl.DataFrame(schema=schema).lazy()
         partition = PARTITIONS.get(table)
@@ -247,10 +263,8 @@ class Lake:
                 "written since"
             )
         if handle is not None:
-            # Commits whose writer was killed before it could acknowledge them.
             with door(table):
-                for missing in range(tail.acknowledged() + 1, int(handle.version()) + 1):
-                    tail.acknowledge(missing)
+                tail.settle(now)
             last = None if txn is None else _last_txn(handle, txn[0])
             if txn is not None and last is not None and txn[1] <= last:
                 return int(handle.version())
@@ -259,26 +273,20 @@ class Lake:
             check_partition(table, partition, frame[partition])
             frame = frame.sort(partition, maintain_order=True)
         path = self.root / table
-        options: dict[str, Any] = {
+        how: dict[str, Any] = {
             "mode": mode,
             "partition_by": partition,
             "schema_mode": schema,
             "configuration": properties(table) if handle is None else None,
-            "commit_properties": CommitProperties(
-                app_transactions=None if txn is None else [Transaction(*txn)]
-            ),
-            # Old versions are what replays and audits read: the library must not expire them.
-            "post_commithook_properties": PostCommitHookProperties(cleanup_expired_logs=False),
+            **options(txn),
         }
         if predicate is not None:
-            options["predicate"] = predicate
+            how["predicate"] = predicate
         with door(table):
             path.mkdir(parents=True, exist_ok=True)
-            write_delta(handle if handle is not None else str(path), frame, **options)
+            write_delta(handle if handle is not None else str(path), frame, **how)
             version = int((handle if handle is not None else DeltaTable(path)).version())
-            failpoint("committed")
-            tail.acknowledge(version)
-        failpoint("fsynced")
+            acknowledge(tail, version)
         return version
 
 

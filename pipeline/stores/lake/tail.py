@@ -6,21 +6,21 @@ any since the last checkpoint, reads as a shorter table without a word.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
 import urllib.parse
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from pipeline.errors import LakeError
+from pipeline.stores.lake.sums import Line, Sums, sha256, sync
 
 _COMMIT: Final = re.compile(r"(\d{20})\.json")
 _CHECKPOINT: Final = re.compile(r"(\d{20})\.checkpoint\.parquet")
-_VERSION: Final = "version"
-_FILES: Final = "files"
+_LOG: Final = "_delta_log"
 
 
 class Tail:
@@ -38,8 +38,8 @@ class Tail:
         self._root = root
         self._table = table
         self._path = root / table
-        self._log = self._path / "_delta_log"
-        self._sums = root / "_sums" / f"{table}.jsonl"
+        self._log = self._path / _LOG
+        self._sums = Sums(root / "_sums" / f"{table}.jsonl")
 
     @property
     def exists(self) -> bool:
@@ -48,30 +48,23 @@ class Tail:
 
     def acknowledged(self) -> int:
         """Return the last version whose writer was told that it is safe; -1 for none."""
-        line = self._last_line()
-        return -1 if line is None else int(line[_VERSION])
+        line = self._sums.last()
+        return -1 if line is None else line.version
 
     def acknowledge(self, version: int) -> None:
         """Fsync all that a commit wrote, then write its sums; only then it counts."""
         files = [*self._added(version), *self._log_files(version)]
         paths = [self._path / file for file in files]
         pointer = self._log / "_last_checkpoint"
-        _sync([*paths, *([pointer] if pointer.exists() else [])])
-        _sync(sorted({path.parent for path in paths} | {self._path, self._root}))
-        line = {_VERSION: version, _FILES: {file: _sha256(self._path / file) for file in files}}
-        self._sums.parent.mkdir(exist_ok=True)
-        is_new = not self._sums.exists()
-        with self._sums.open("ab+") as stream:
-            if stream.tell() > 0:
-                # A line that a crash cut must not swallow this one.
-                stream.seek(-1, os.SEEK_END)
-                if stream.read(1) != b"\n":
-                    stream.write(b"\n")
-            stream.write(json.dumps(line).encode() + b"\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        if is_new:
-            _sync([self._sums.parent, self._root])
+        sync([*paths, *([pointer] if pointer.exists() else [])])
+        sync(sorted({path.parent for path in paths} | {self._path, self._root}))
+        sums = {file: sha256(self._path / file) for file in files}
+        self._sums.append(Line(version, sums))
+
+    def settle(self, version: int) -> None:
+        """Acknowledge the commits up to a version whose writers were killed before they could."""
+        for missing in range(self.acknowledged() + 1, version + 1):
+            self.acknowledge(missing)
 
     def check(self) -> None:
         """Raise `LakeError` for what is lost, cut or altered.
@@ -79,19 +72,16 @@ class Tail:
         Looked at are the last commit with its files, and of the log all that a reader needs: the
         last checkpoint and the commits since.
         """
+        line = self._sums.last()  # before the log, which may grow meanwhile
         last = max(self._versions(), default=-1)
-        line = self._last_line()
-        if line is not None and line[_VERSION] > last:
-            self._fail(f"the log of version {line[_VERSION]} is lost")
+        if line is not None and line.version > last:
+            self._fail(f"the log of version {line.version} is lost")
         if last < 0:
             return
         added = self._added(last)
-        checkpoint = max(self._versions(_CHECKPOINT), default=-1)
-        for summed in self._lines_since(checkpoint):
-            log = {f: s for f, s in summed[_FILES].items() if f.startswith("_delta_log/")}
-            self.compare(summed[_VERSION], log)
-        if line is not None and line[_VERSION] == last:
-            self.compare(last, line[_FILES])
+        self.check_log(last)
+        if line is not None and line.version == last:
+            self.compare(last, line.files)
             return
         # Its writer was killed before it could acknowledge: each file is whole, or it is an error.
         for file, size in added.items():
@@ -99,11 +89,19 @@ class Tail:
             if not path.is_file() or path.stat().st_size != size:
                 self._fail(f"a file of version {last} is lost or cut ({file})")
 
+    def check_log(self, version: int) -> None:
+        """Raise `LakeError` for damage of the log that a reader of a version needs."""
+        checkpoint = max((v for v in self._versions(_CHECKPOINT) if v <= version), default=-1)
+        for summed in self._sums.since(checkpoint):
+            if summed.version <= version:
+                log = {f: s for f, s in summed.files.items() if f.startswith(f"{_LOG}/")}
+                self.compare(summed.version, log)
+
     def compare(self, version: int, sums: Mapping[str, str]) -> None:
         """Raise `LakeError` for the first file that is not what its sum says."""
         for file, expected in sums.items():
             try:
-                found = _sha256(self._path / file)
+                found = sha256(self._path / file)
             except OSError:
                 self._fail(f"a file of version {version} is lost ({file})")
             if found != expected:
@@ -111,12 +109,67 @@ class Tail:
 
     def sums(self) -> dict[str, str]:
         """Return file -> sha256 over all acknowledged commits."""
-        found: dict[str, str] = {}
-        if self._sums.exists():
-            with self._sums.open("rb") as stream:
-                for line in filter(None, map(_parsed, stream)):
-                    found.update(line[_FILES])
-        return found
+        return self._sums.files()
+
+    def is_checkpoint(self, version: int) -> bool:
+        """Whether a version has a checkpoint that was acknowledged."""
+        name = _checkpoint(version)
+        return (self._path / name).exists() and name in self.sums()
+
+    def note_checkpoint(self, version: int) -> None:
+        """Fsync a checkpoint that was made after its version was acknowledged, and note its sum."""
+        name = _checkpoint(version)
+        sync([self._path / name, self._log])
+        self._sums.rewrite(extra=Line(version, {name: sha256(self._path / name)}))
+
+    def base(self, before: datetime) -> int:
+        """Return the newest checkpoint that was written before an instant; -1 for none."""
+        sums = self.sums()
+        found = (
+            version
+            for version in self._versions(_CHECKPOINT)
+            if _checkpoint(version) in sums
+            and (self._path / _checkpoint(version)).stat().st_mtime < before.timestamp()
+        )
+        return max(found, default=-1)
+
+    def holds(self, version: int) -> bool:
+        """Whether the log still has a version."""
+        return (self._path / _checkpoint(version)).exists() or version in self._versions()
+
+    def removed_after(self, version: int) -> set[str]:
+        """Return the data files that commits after a version took out."""
+        return {
+            urllib.parse.unquote(action["remove"]["path"])
+            for commit in self._versions()
+            if commit > version
+            for action in self._actions(commit)
+            if "remove" in action
+        }
+
+    def only_moved(self, version: int, until: int) -> bool:
+        """Whether the commits after one version until another say that they change no rows."""
+        try:
+            actions = [a for v in range(version + 1, until + 1) for a in self._actions(v)]
+        except LakeError:
+            return False
+        moved = [action.get("add") or action.get("remove") for action in actions]
+        named = all("metaData" not in action for action in actions)
+        return named and all(not file["dataChange"] for file in moved if file is not None)
+
+    def log_before(self, base: int, kept: Collection[int]) -> list[str]:
+        """List, the newest first, the entries that no version needs since `base` or of `kept`."""
+        last = max(self._versions(), default=-1)
+        commits = {v: _commit(v) for v in self._versions() if v <= base and v != last}
+        checkpoints = {
+            v: _checkpoint(v) for v in self._versions(_CHECKPOINT) if v < base and v not in kept
+        }
+        pairs = [*commits.items(), *checkpoints.items()]
+        return [name for _, name in sorted(pairs, reverse=True)]
+
+    def forget(self, files: Collection[str]) -> None:
+        """Write the sums anew without those of files that are about to go."""
+        self._sums.rewrite(without=files)
 
     def _versions(self, pattern: re.Pattern[str] = _COMMIT) -> Iterator[int]:
         if self._log.is_dir():
@@ -125,70 +178,35 @@ class Tail:
                 if match := pattern.fullmatch(name):
                     yield int(match[1])
 
-    def _added(self, version: int) -> dict[str, int]:
-        """Return the data files of a commit, relative to the table, with their sizes."""
-        name = f"{version:020}.json"
+    def _actions(self, version: int) -> list[dict[str, Any]]:
+        """Return what a commit says."""
+        path = self._path / _commit(version)
         try:
-            lines = (self._log / name).read_text("utf-8").splitlines()
-            actions = [json.loads(line) for line in lines]
+            actions = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
         except FileNotFoundError:
             self._fail(f"the log of version {version} is lost")
         except ValueError:
             actions = []
         if not actions:
-            self._fail(f"the log of version {version} is cut or empty ({name})")
-        added = [action["add"] for action in actions if "add" in action]
+            self._fail(f"the log of version {version} is cut or empty ({path.name})")
+        return actions
+
+    def _added(self, version: int) -> dict[str, int]:
+        """Return the data files of a commit, relative to the table, with their sizes."""
+        added = [action["add"] for action in self._actions(version) if "add" in action]
         return {urllib.parse.unquote(add["path"]): int(add["size"]) for add in added}
 
     def _log_files(self, version: int) -> list[str]:
-        names = (f"{version:020}.json", f"{version:020}.checkpoint.parquet")
-        return [f"_delta_log/{name}" for name in names if (self._log / name).exists()]
-
-    def _last_line(self) -> dict[str, Any] | None:
-        """Return the last whole line."""
-        return next(reversed(self._lines_since(None)), None)
-
-    def _lines_since(self, version: int | None) -> list[dict[str, Any]]:
-        """Return the whole lines from a version on, or at least the last one for None.
-
-        It is read backwards: the file grows with every commit.
-        """
-        if not self._sums.exists():
-            return []
-        size = self._sums.stat().st_size
-        reach = 1 << 16
-        with self._sums.open("rb") as stream:
-            while True:
-                start = max(0, size - reach)
-                stream.seek(start)
-                lines = stream.read().split(b"\n")
-                found = list(filter(None, map(_parsed, lines if start == 0 else lines[1:])))
-                enough = found and (version is None or found[0][_VERSION] <= version)
-                if enough or start == 0:
-                    return [line for line in found if line[_VERSION] >= (version or 0)]
-                reach *= 8
+        names = (_commit(version), _checkpoint(version))
+        return [name for name in names if (self._path / name).exists()]
 
     def _fail(self, what: str) -> NoReturn:
         raise LakeError(f"lake table {self._table}: {what}")
 
 
-def _parsed(line: bytes) -> dict[str, Any] | None:
-    """Return a line of sums; None for one that a crash cut, which was never acknowledged."""
-    try:
-        return dict(json.loads(line))
-    except ValueError:
-        return None
+def _commit(version: int) -> str:
+    return f"{_LOG}/{version:020}.json"
 
 
-def _sync(paths: Iterable[Path]) -> None:
-    for path in paths:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def _checkpoint(version: int) -> str:
+    return f"{_LOG}/{version:020}.checkpoint.parquet"

@@ -1,0 +1,120 @@
+"""The sums of one table: a line of JSON a commit, in the order of versions.
+
+Promises: a line is there whole or does not count; a rewrite replaces all lines at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+_VERSION: Final = "version"
+_FILES: Final = "files"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A version, and the sha256 of its files, relative to the table."""
+
+    version: int
+    files: Mapping[str, str]
+
+    def bytes(self) -> bytes:
+        """As a line."""
+        return json.dumps({_VERSION: self.version, _FILES: dict(self.files)}).encode() + b"\n"
+
+
+class Sums:
+    """The file of sums at `path`; made with its folder by the first line."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def append(self, line: Line) -> None:
+        """Add a line, and force it to the disk."""
+        self._path.parent.mkdir(exist_ok=True)
+        is_new = not self._path.exists()
+        with self._path.open("ab+") as stream:
+            if stream.tell() > 0:
+                # A line that a crash cut must not swallow this one.
+                stream.seek(-1, os.SEEK_END)
+                if stream.read(1) != b"\n":
+                    stream.write(b"\n")
+            stream.write(line.bytes())
+            stream.flush()
+            os.fsync(stream.fileno())
+        if is_new:
+            sync([self._path.parent, self._path.parent.parent])
+
+    def last(self) -> Line | None:
+        """Return the last whole line."""
+        return next(reversed(self.since(None)), None)
+
+    def since(self, version: int | None) -> list[Line]:
+        """Return the whole lines from a version on, or at least the last one for None.
+
+        The file is read backwards: it grows with every commit.
+        """
+        if not self._path.exists():
+            return []
+        size = self._path.stat().st_size
+        reach = 1 << 16
+        with self._path.open("rb") as stream:
+            while True:
+                start = max(0, size - reach)
+                stream.seek(start)
+                lines = stream.read().split(b"\n")
+                found = list(filter(None, map(_parsed, lines if start == 0 else lines[1:])))
+                enough = found and (version is None or found[0].version <= version)
+                if enough or start == 0:
+                    return [line for line in found if line.version >= (version or 0)]
+                reach *= 8
+
+    def files(self) -> dict[str, str]:
+        """Return file -> sha256 over all lines."""
+        return {file: total for line in self.since(0) for file, total in line.files.items()}
+
+    def rewrite(self, *, without: Iterable[str] = (), extra: Line | None = None) -> None:
+        """Replace all lines: some files have gone, or a version has got one more."""
+        gone = set(without)
+        kept: dict[int, dict[str, str]] = {}
+        for line in [*self.since(0), *([extra] if extra is not None else [])]:
+            files = {file: total for file, total in line.files.items() if file not in gone}
+            kept.setdefault(line.version, {}).update(files)
+        new = self._path.with_suffix(".new")
+        with new.open("wb") as stream:
+            stream.writelines(Line(v, kept[v]).bytes() for v in sorted(kept) if kept[v])
+            stream.flush()
+            os.fsync(stream.fileno())
+        new.replace(self._path)
+        sync([self._path.parent])
+
+
+def sync(paths: Iterable[Path]) -> None:
+    """Force files and folders to the disk."""
+    for path in paths:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def sha256(path: Path) -> str:
+    """Sum a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _parsed(text: bytes) -> Line | None:
+    """Return a line; None for one that a crash cut, which was never acknowledged."""
+    try:
+        line = json.loads(text)
+        return Line(int(line[_VERSION]), line[_FILES])
+    except ValueError:
+        return None
