@@ -1,0 +1,88 @@
+from datetime import UTC, datetime, timedelta
+from xml.etree import ElementTree
+
+import pytest
+
+from pipeline.report.backtest import Day, figure, summary, text, title
+
+START = datetime(2024, 1, 1, tzinfo=UTC)
+PLANT = START + timedelta(days=4.5)
+
+
+def lived(ndcg, nights, seconds=2.0):
+    """Ten days: the first is a night, then those of `nights`."""
+    return tuple(
+        Day(
+            START + timedelta(days=n),
+            n == 0 or n in nights,
+            "because",
+            decision="refresh" if n in nights else None,
+            user_days=0 if n == 0 else 10 + n,
+            ndcg=None if n == 0 else ndcg + 0.001 * n,
+            base_ndcg=None if n == 0 else ndcg,
+            training_seconds=seconds if n == 0 or n in nights else 0.0,
+            foldin_seconds=0.0 if n in nights else 0.5,
+        )
+        for n in range(10)
+    )
+
+
+@pytest.fixture
+def days():
+    return {
+        "nightly": lived(0.3, set(range(10))),
+        "adaptive": lived(0.297, {5, 8}),
+        "never": lived(0.2, set()),
+    }
+
+
+def test_a_row_says_what_a_policy_came_to(days):
+    nightly, adaptive, never = summary(days, PLANT)
+    assert (nightly.nights, adaptive.nights, never.nights) == (9, 2, 0)
+    assert nightly.training_seconds == 18.0
+    assert adaptive.training_share == pytest.approx(4 / 18)
+    mean = sum((10 + n) * (0.297 + 0.001 * n) for n in range(1, 10)) / sum(range(11, 20))
+    assert adaptive.ndcg == pytest.approx(mean)
+    assert adaptive.of_nightly == pytest.approx(mean / (mean + 0.003))
+    assert adaptive.ndcg_per_training_minute == pytest.approx(60 * mean / 4)
+    assert adaptive.base_ndcg == pytest.approx(0.297)
+    assert adaptive.foldin_seconds == 3.5
+    assert never.ndcg_per_training_minute is None
+
+
+def test_a_shift_is_answered_by_the_first_night_after_it(days):
+    nightly, adaptive, never = summary(days, PLANT)
+    assert nightly.answered_days == 0.5
+    assert adaptive.answered_days == 0.5
+    assert never.answered_days is None
+    late = {"adaptive": lived(0.3, {3, 8})}
+    assert summary(late, PLANT)[0].answered_days == 3.5
+    assert "never" in text(days, PLANT).splitlines()[-1]
+
+
+def test_the_title_states_what_the_policy_is_worth(days):
+    assert title(days) == (
+        "adaptive keeps 99.0% of what retraining every night reaches, with 22% of its training"
+    )
+    assert title({"never": days["never"]}) == "never reaches an NDCG of 0.2054"
+
+
+def test_days_without_anybody_count_for_nothing(days):
+    empty = {"adaptive": tuple(Day(START + timedelta(days=n), n == 0, "because") for n in range(3))}
+    (row,) = summary(empty, None)
+    assert row.ndcg is None
+    assert "–" in text(empty, None)
+    ElementTree.fromstring(figure(empty, None))
+
+
+def test_a_figure_is_the_same_again_and_names_every_policy(days):
+    drawn = figure(days, PLANT)
+    assert drawn == figure(days, PLANT)
+    words = "".join(ElementTree.fromstring(drawn).itertext())
+    for name in (*days, "planted shift", "1 Jan", "10 Jan"):
+        assert name in words
+
+
+def test_a_day_comes_back_as_it_was_written(days):
+    for day in days["adaptive"]:
+        assert Day.from_dict(day.to_dict()) == day
