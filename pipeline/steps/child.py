@@ -25,6 +25,13 @@ from pipeline.errors import DataError, NightjarError, ResourceError
 
 _KEPT: Final = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "VIRTUAL_ENV")
 _KEPT_PREFIXES: Final = ("POLARS_", "OMP_", "OPENBLAS_", "MKL_", "RAYON_")
+_SMALL: Final = {
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "POLARS_MAX_THREADS": "2",
+}
+"""What keeps a reader small on a machine of many cores: stacks and pools count as allocated."""
 _CHECK_BYTES: Final = 16 << 30
 _CHECK_SECONDS: Final = 900
 
@@ -106,8 +113,7 @@ class Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            # Parsing does no linear algebra, and the buffers of its threads would count.
-            env=_environment() | {"OPENBLAS_NUM_THREADS": "1"},
+            env=_environment() | _SMALL,
         )
         return self._process
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -223,7 +223,7 @@ class _Taking:
 
     def _events(self, found: Found, text: Text, digest: str) -> _Taken:
         judge = partial(judge_events, source=found.source, config=self.ws.config.ingest, at=self.at)
-        judged = Judged.joined(judge(part, name=found.path.name) for part in text.parts)
+        judged = self._joined(found, text, judge)
         people = self.ws.vault.pseudonyms(judged.good[c.USER_ID].unique().to_list())
         identified = derive_ids(with_pseudonyms(judged.good, people))
         known = self.ws.lake.read("events", columns=IDENTITY, where=on_days(identified))
@@ -237,11 +237,18 @@ class _Taking:
         duplicates = repeats.height - conflicts.height
         return _Taken(bad, rows if rows.height else None, rows.height, duplicates)
 
+    def _joined(self, found: Found, text: Text, judge: Callable[..., Judged]) -> Judged:
+        name, limits = found.path.name, self.ws.config.ingest.limits
+        return Judged.joined(
+            (judge(part, name=name) for part in text.parts),
+            name=name,
+            broken=len(text.broken),
+            most=limits.max_bad_rows,
+        )
+
     def _catalogue(self, found: Found, text: Text, *, replace: bool) -> _Taken:
         table = found.source.table
-        judged = Judged.joined(
-            judge_catalogue(part, found.source, name=found.path.name) for part in text.parts
-        )
+        judged = self._joined(found, text, partial(judge_catalogue, source=found.source))
         good = judged.good
         if table == "users":
             people = self.ws.vault.pseudonyms(good[c.USER_ID].unique().to_list())

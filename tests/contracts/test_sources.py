@@ -143,7 +143,8 @@ def test_a_header_alone_is_no_rows():
         ("a.csv", CSV + b"b\xffrt,7,view,2024\n", "is not UTF-8: invalid bytes at line 3"),
         ("a.jsonl", b'{"a": "\xff"}\n', "is not UTF-8: invalid bytes at line 1"),
         ("a.csv", CSV + b"b\0rt,7,view,2024\n", "a NUL byte at line 3"),
-        ("a.csv", "user_id,item_id".encode("utf-16"), "is not UTF-8|NUL"),
+        ("a.csv", "user_id,item_id".encode("utf-16"), "it holds UTF-16 text, and UTF-8 is needed"),
+        ("a.csv", "user_id".encode("utf-16-be"), r"UTF-16, perhaps.: it holds a NUL byte"),
         ("a.csv", b"a,b,a\n1,2,3\n", "names column 'a' twice"),
         ("a.csv", b'a,"b\n1,2\n', "header's quotes are broken"),
         ("a.csv", b"\na,b\n", "first line is blank"),
@@ -195,7 +196,11 @@ def deep(depth: int) -> bytes:
         ("a.jsonl", b'{"a": 1, "b": 2}\n', {"max_columns": 1}, "more than 1 different keys"),
         ("a.parquet", written()["parquet"], {"max_columns": 4}, "has 5 columns"),
         ("a.parquet", written()["parquet"], {"max_text_bytes": 50}, "unfolds to"),
-        ("a.csv", b"a" * (33 << 20), {}, "longer than any row may be"),
+        ("a.csv", b"a" * (9 << 20), {}, "longer than any row may be"),
+        ("a.csv", CSV + b"1\n" * 3, {"max_bad_rows": 2}, "more than 2 rows that cannot be read"),
+        ("a.csv", CSV + b'1"\n"' * 3, {"max_bad_rows": 2}, "more than 2 rows that cannot"),
+        ("a.jsonl", b'{"a": 1}\n' + b"x\n" * 3, {"max_bad_rows": 2}, "more than 2 rows that"),
+        ("a.csv", CSV, {"max_table_bytes": 100}, "rows of more than 100 bytes; divide it"),
     ],
 )
 def test_a_limit_is_kept(name, data, limits, sentence):
@@ -219,6 +224,11 @@ def test_a_limit_is_kept(name, data, limits, sentence):
         ("a.jsonl", b"[1]\n7\n", [(3, 3, "no_json_object"), (4, 1, "no_json_object")]),
         ("a.jsonl", b'{"value": NaN}\n', [(3, 14, "broken_json")]),
         ("a.jsonl", b'{"value": 1e999}\n', [(3, 16, "broken_json")]),
+        ("a.csv", CSV.splitlines(keepends=True)[0], [(3, 30, "header_repeated")]),
+        ("a.jsonl", b'{"user_id": 1, "user_id": 2}\n', [(3, 28, "doubled_key")]),
+        ("a.jsonl", b'{"user_id": 1, "user\\u005fid": 2}\n', [(3, 33, "doubled_key")]),
+        ("a.jsonl", b'{"note": [{"a": 1, "a": 2}]}\n', [(3, 28, "doubled_key")]),
+        ("a.jsonl", b'{"user_id": "\\ud83d"}\n', [(3, 21, "broken_json")]),
         ("a.jsonl", deep(33), [(3, 79, "nested_too_deep")]),
         ("a.jsonl", deep(40000), [(3, 80013, "row_too_long")]),
         ("a.jsonl", b"\n  \n", []),
@@ -236,6 +246,33 @@ def test_a_broken_row_leaves_the_others(name, rows, broken):
     lines = good.count(b"\n") + rows.count(b"\n") + 1
     assert text[AT_LINE].to_list() == ([2] if name == "a.csv" else [1, 2]) + [lines]
     assert summary.rows == text.height + len(broken)
+
+
+def test_a_few_broken_rows_are_allowed_and_no_more():
+    for name, row in {"a.csv": b"1\n", "a.jsonl": b"x\n"}.items():
+        good = CSV if name == "a.csv" else b'{"item_id": 1}\n'
+        source = PLAIN if name == "a.csv" else Source(table="items")
+        _, summary = take(good + row * 2, name, source, max_bad_rows=2)
+        assert len(summary.broken) == 2
+    with pytest.raises(DataError, match="not what its name says"):
+        take(b"x\n" * 9, "a.jsonl", PLAIN, max_bad_rows=2)
+
+
+def test_two_halves_of_a_character_are_one():
+    rows = b'{"item_id": "\\ud83d\\ude00"}\n'
+    text, summary = take(rows, "a.jsonl", Source(table="items"))
+    assert (text[c.ITEM_ID].to_list(), summary.broken) == (["😀"], [])
+
+
+def test_a_row_of_parquet_that_is_too_long_leaves_the_others():
+    data = io.BytesIO()
+    pl.DataFrame({"item_id": ["1", "2", "3"], "note": ["a", "b" * 101, None]}).write_parquet(data)
+    items = Source(table="items")
+    text, summary = take(data.getvalue(), "a.parquet", items, max_row_bytes=100)
+    assert text[AT_LINE].to_list() == [1, 3]
+    assert [(one.line, one.length, one.reason) for one in summary.broken] == [
+        (2, 102, "row_too_long")
+    ]
 
 
 def test_a_missing_column_names_itself_and_what_there_is():

@@ -22,6 +22,7 @@ from pipeline.data.ingest.times import read_times, refuse_naive
 from pipeline.data.sources import AT_LINE, Source
 from pipeline.data.sources.config import EVENT_COLUMNS
 from pipeline.data.validate import row_reasons
+from pipeline.errors import UnsafeInputError
 
 IDENTITY: Final = (c.EVENT_ID, c.EVENT_DAY)
 """What makes two events the same one."""
@@ -51,9 +52,18 @@ class Judged:
     bad: pl.DataFrame
 
     @classmethod
-    def joined(cls, parts: Iterable[Judged]) -> Judged:
-        """Join the parts of one file, of which there is at least one."""
-        judged = list(parts)
+    def joined(cls, parts: Iterable[Judged], *, name: str, broken: int, most: int) -> Judged:
+        """Join the parts of one file, of which there is at least one.
+
+        Raises `UnsafeInputError` if more than `most` rows are bad, those counted that are `broken`
+        and in no part.
+        """
+        judged: list[Judged] = []
+        for part in parts:
+            judged.append(part)
+            broken += part.bad.height
+            if broken > most:
+                raise UnsafeInputError(f"has more than {most:,} bad rows", where=name)
         return cls(
             pl.concat((one.good for one in judged), how="diagonal"),
             pl.concat(one.bad for one in judged),

@@ -1,11 +1,12 @@
 """Parquet -> text columns, row group by row group.
 
 Times become ISO 8601 with their zone, or without one where the file has none; lists and structs
-become JSON. "Line" is the row's number, from 1.
+become JSON. "Line" is the row's number, from 1. A row whose text is too long is broken, alone.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -13,10 +14,14 @@ from typing import BinaryIO
 import polars as pl
 
 from pipeline.data.sources.config import Limits
-from pipeline.data.sources.streams import Block
+from pipeline.data.sources.streams import Block, Broken
 from pipeline.errors import DataError, UnsafeInputError
 
-_ROWS = 200_000
+_ROWS = 20_000
+_BUFFER = 1 << 20
+_LENGTH = "#length"
+_CELLS = 2_000_000
+"""Cells of a batch: of many columns fewer rows are taken at once."""
 
 
 def parse_parquet(stream: BinaryIO, name: str, limits: Limits) -> Iterator[Block]:
@@ -28,19 +33,23 @@ def parse_parquet(stream: BinaryIO, name: str, limits: Limits) -> Iterator[Block
         raise DataError("is empty", where=name)
     stream.seek(0)
     try:
-        file = pq.ParquetFile(stream, page_checksum_verification=True)
+        file = pq.ParquetFile(stream, page_checksum_verification=True, buffer_size=_BUFFER)
         columns = _check(file, name, limits)
         yield Block(
             pl.DataFrame(schema=dict.fromkeys(columns, pl.String)), pl.Series([], dtype=pl.Int64)
         )
         row = 1
-        for batch in file.iter_batches(batch_size=_ROWS):
+        size = max(1, min(_ROWS, _CELLS // max(1, len(columns))))
+        for batch in file.iter_batches(batch_size=size, use_threads=False):
             # Nobody has looked at these bytes yet: text that is no UTF-8 breaks what comes after.
             batch.validate(full=True)
             frame = pl.DataFrame(batch)
             texts = frame.select(_text(column, name) for column in frame.iter_columns())
-            yield Block(texts, pl.Series(range(row, row + frame.height), dtype=pl.Int64))
+            lines = pl.Series(range(row, row + frame.height), dtype=pl.Int64)
+            yield _bounded(Block(texts, lines), limits)
             row += frame.height
+    except MemoryError:
+        raise  # one of the library's own is of both families
     except (pa.ArrowException, OSError, UnicodeDecodeError):
         raise DataError("is no Parquet file, or it is cut or damaged", where=name) from None
 
@@ -48,9 +57,10 @@ def parse_parquet(stream: BinaryIO, name: str, limits: Limits) -> Iterator[Block
 def _check(file: object, name: str, limits: Limits) -> list[str]:
     metadata = file.metadata  # type: ignore[attr-defined]
     columns = list(file.schema_arrow.names)  # type: ignore[attr-defined]
-    if len(columns) > limits.max_columns:
+    count = max(len(columns), metadata.num_columns)
+    if count > limits.max_columns:
         raise UnsafeInputError(
-            f"has {len(columns):,} columns; {limits.max_columns} are allowed", where=name
+            f"has {count:,} columns; {limits.max_columns} are allowed", where=name
         )
     twice = sorted({column for column in columns if columns.count(column) > 1})
     if twice:
@@ -61,6 +71,25 @@ def _check(file: object, name: str, limits: Limits) -> list[str]:
     if claimed > limits.max_text_bytes:
         raise UnsafeInputError(f"unfolds to {claimed:,} bytes", where=name)
     return columns
+
+
+def _bounded(block: Block, limits: Limits) -> Block:
+    """Take out the rows whose text is too long."""
+    length = pl.sum_horizontal(pl.all().str.len_bytes().fill_null(0).cast(pl.Int64))
+    lengths = block.frame.select(length.alias(_LENGTH)).to_series()
+    long = lengths > limits.max_row_bytes
+    if not long.any():
+        return block
+    broken = [
+        Broken(line, size, hashlib.sha256(repr(row).encode()).hexdigest(), "row_too_long")
+        for line, size, row in zip(
+            block.lines.filter(long),
+            lengths.filter(long),
+            block.frame.filter(long).iter_rows(),
+            strict=True,
+        )
+    ]
+    return Block(block.frame.filter(~long), block.lines.filter(~long), broken)
 
 
 def _text(column: pl.Series, name: str) -> pl.Series:

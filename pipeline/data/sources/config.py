@@ -57,11 +57,26 @@ class Limits(Frozen):
     max_expansion: int = Field(
         default=200, ge=1, description="Bytes after decompression for each byte before."
     )
-    max_row_bytes: int = Field(default=1 << 20, ge=64, description="Bytes of one row.")
+    max_row_bytes: int = Field(default=1 << 20, ge=64, le=2 << 20, description="Bytes of one row.")
+    max_table_bytes: int = Field(
+        default=2 << 30,
+        ge=1,
+        description="Bytes that the rows of a file may take in memory, once they are read; about "
+        "ten million events with short ids fit into the default.",
+    )
+    max_bad_rows: int = Field(
+        default=200_000,
+        ge=0,
+        description="Rows of a file that may be bad; one with more is set aside as a whole, "
+        "and its good rows with it.",
+    )
     max_columns: int = Field(default=256, ge=1, description="Columns of a file.")
     max_depth: int = Field(default=32, ge=1, description="Depth of nested values in JSON.")
     max_memory_bytes: int = Field(
-        default=4 << 30, ge=1 << 28, description="Memory of the process that reads files."
+        default=400 << 20,
+        ge=1 << 28,
+        description="Memory that the process which reads files may allocate; what it maps of "
+        "libraries comes on top, some 75 MiB.",
     )
     max_seconds: int = Field(default=600, ge=1, description="Time that reading one file may take.")
 

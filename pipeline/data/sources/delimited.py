@@ -1,8 +1,8 @@
 """CSV -> text columns: quick where quotes enclose fields of one line, careful where they do not.
 
 A quote opens a quoted field only at the field's start, and is doubled inside it; a quoted field
-may hold line feeds. Blank lines are no rows. A row with another number of fields than the header
-is broken, alone: the reading goes on at the next line.
+may hold line feeds. Blank lines are no rows. A row with another number of fields than the header,
+or one that is the header again, is broken, alone: the reading goes on at the next line.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ _AFTER_FIELD = np.frombuffer(b",\r\n", dtype=np.uint8)
 _FIELDS = "wrong_number_of_fields"
 _QUOTES = "broken_quotes"
 _TOO_LONG = "row_too_long"
+_HEADER = "header_repeated"
 
 
 def parse_csv(blocks: Iterator[bytes], name: str, limits: Limits) -> Iterator[Block]:
@@ -43,7 +44,7 @@ def parse_csv(blocks: Iterator[bytes], name: str, limits: Limits) -> Iterator[Bl
     while True:
         last = next(blocks, None)
         rows, rest = _parse(block, columns, line, limits, final=last is None)
-        yield rows
+        yield _without_headers(rows, columns, first[:end].strip())
         if last is None:
             return
         line += block.count(b"\n") - rest.count(b"\n")
@@ -68,6 +69,16 @@ def _header(line: bytes, name: str, limits: Limits) -> list[str]:
     if twice:
         raise DataError(f"the header names column {twice[0]!r} twice", where=name)
     return columns
+
+
+def _without_headers(rows: Block, columns: list[str], header: bytes) -> Block:
+    """Take out rows that are the header again, as where files were put behind each other."""
+    frame = rows.frame
+    if not (frame[columns[0]] == columns[0]).any():
+        return rows
+    again = frame.select(pl.all_horizontal(pl.col(name) == name for name in columns)).to_series()
+    broken = [_broken(header, line, _HEADER) for line in rows.lines.filter(again)]
+    return Block(frame.filter(~again), rows.lines.filter(~again), rows.broken + broken)
 
 
 def _parse(
@@ -114,7 +125,7 @@ def _quick(data: Bytes, quotes: Positions, columns: list[str], line: int, limits
         _broken(
             data[starts[i] : ends[i]].tobytes(), line + i, _TOO_LONG if too_long[i] else _FIELDS
         )
-        for i in np.flatnonzero(bad).tolist()
+        for i in np.flatnonzero(bad)[: limits.max_bad_rows + 1].tolist()
     ]
     good = np.flatnonzero(~blank & ~bad)
     kept = data if len(good) == len(ends) else data[np.repeat(~blank & ~bad, lengths + 1)]
@@ -140,7 +151,7 @@ def _careful(
     broken: list[Broken] = []
     rest = b""
     start = 0
-    while start < len(texts):
+    while start < len(texts) and len(broken) <= limits.max_bad_rows:
         # Each reader goes on until a row is broken; the next one starts at the line after it.
         first = start
         reader = csv.reader((texts[k] for k in range(first, len(texts))), strict=True)

@@ -1,16 +1,17 @@
 """JSON lines -> text columns: whole numbers keep their digits, nested values stay JSON.
 
-A line that is no JSON object, or nests too deep, is broken, alone. Blank lines are no rows. Of a
-key that an object holds twice, one counts.
+A line that is no JSON object, nests too deep, or holds a key twice in one object is broken, alone.
+Blank lines are no rows.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
+import math
+import re
 from collections.abc import Iterator, Sequence
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 import numpy as np
 import polars as pl
@@ -20,6 +21,12 @@ from pipeline.data.sources.streams import Block, Broken
 from pipeline.errors import UnsafeInputError
 
 _JSON = "broken_json"
+_SURROGATES: Final = re.compile(rb"\\u[dD][89a-fA-F]")
+"""Halves of characters; whether each has its other half is for the careful way to see."""
+
+
+class _Doubled(ValueError):
+    """An object holds a key twice: nobody knows which one was meant."""
 
 
 def parse_jsonl(blocks: Iterator[bytes], name: str, limits: Limits) -> Iterator[Block]:
@@ -45,11 +52,19 @@ def _quick(block: bytes, line: int, limits: Limits) -> Block | None:
         return None
     if (ends - starts).max() > limits.max_row_bytes or (data[starts] != ord("{")).any():
         return None
-    keys = _keys(block, limits)
-    if keys is None:
+    if _SURROGATES.search(block):
         return None
-    frame = _read(block, keys)
-    if frame is None or frame.height != len(ends):
+    try:
+        objects = _load(b"[" + block[:-1].replace(b"\n", b",") + b"]")
+    except (ValueError, RecursionError):
+        return None
+    keys: dict[str, None] = {}
+    for one in objects:
+        keys.update(dict.fromkeys(one))
+        if len(keys) > limits.max_columns:
+            break
+    frame = _read(block, list(keys))
+    if frame is None or frame.height != len(ends) or len(objects) != len(ends):
         return None
     return Block(frame, pl.Series(range(line, line + len(ends)), dtype=pl.Int64))
 
@@ -62,6 +77,8 @@ def _careful(block: bytes, line: int, limits: Limits) -> Block:
         value, reason = _judge(text, limits)
         if reason:
             broken.append(_broken(text, number, reason))
+            if len(broken) > limits.max_bad_rows:
+                break
         elif value is not None:
             keys.update(dict.fromkeys(value) if len(keys) <= limits.max_columns else {})
             good.append((number, text))
@@ -84,7 +101,11 @@ def _judge(text: bytes, limits: Limits) -> tuple[dict[str, Any] | None, str]:
     if not text.strip():
         return None, ""
     try:
-        value = json.loads(text, parse_constant=_no_constant)
+        value = _load(text, parse_float=_finite)
+        if _SURROGATES.search(text):
+            json.dumps(value, ensure_ascii=False).encode()
+    except _Doubled:
+        return None, "doubled_key"
     except (ValueError, RecursionError):
         return None, _JSON
     if not isinstance(value, dict):
@@ -92,6 +113,24 @@ def _judge(text: bytes, limits: Limits) -> tuple[dict[str, Any] | None, str]:
     if _too_deep(value, limits.max_depth):
         return None, "nested_too_deep"
     return value, ""
+
+
+def _load(text: bytes, **options: Any) -> Any:
+    return json.loads(text, object_pairs_hook=_single, parse_constant=_no_constant, **options)
+
+
+def _single(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise _Doubled
+    return found
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError("a number that no number can hold")
+    return number
 
 
 def _no_constant(_: str) -> NoReturn:
@@ -113,14 +152,6 @@ def _readable(
         half = len(lines) // 2
         yield from _readable(lines[:half], keys)
         yield from _readable(lines[half:], keys)
-
-
-def _keys(block: bytes, limits: Limits) -> list[str] | None:
-    try:
-        schema = pl.scan_ndjson(io.BytesIO(block), infer_schema_length=None).collect_schema()
-    except pl.exceptions.PolarsError:
-        return None
-    return list(schema)[: limits.max_columns + 1]
 
 
 def _read(block: bytes, keys: list[str]) -> pl.DataFrame | None:

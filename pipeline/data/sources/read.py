@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO, Final
 
@@ -14,9 +14,11 @@ from pipeline.data.sources.delimited import parse_csv
 from pipeline.data.sources.jsonl import parse_jsonl
 from pipeline.data.sources.mapping import check_columns, check_features, ignored, map_block
 from pipeline.data.sources.streams import Block, Broken, Expanding, blocks
-from pipeline.errors import DataError
+from pipeline.errors import DataError, UnsafeInputError
 
 _CODECS: Final = {".gz": "gzip", ".zst": "zstd"}
+_CELL_BYTES: Final = 16
+"""What a value of a column of text takes besides its bytes."""
 _FORMATS: Final = {
     ".csv": "csv",
     ".jsonl": "jsonl",
@@ -99,21 +101,41 @@ def read(
     UnsafeInputError
         A limit is exceeded.
     """
+    grows = format_of(name)[0] == "jsonl"  # the others tell all their columns first
     theirs: dict[str, None] = {}
+    size = 0
     for block in _blocks(stream, name, limits):
         theirs.update(dict.fromkeys(block.frame.columns))
+        if theirs and not grows:
+            check_columns(theirs, source, name)
         check_features(theirs, source, name)
         mapped = map_block(block, source)
         summary.rows += block.lines.len() + len(block.broken)
         summary.skipped += mapped.skipped
         summary.broken.extend(block.broken)
-        yield mapped.frame
+        if len(summary.broken) > limits.max_bad_rows:
+            _refuse_unreadable(theirs, name)
+            raise UnsafeInputError(
+                f"has more than {limits.max_bad_rows:,} rows that cannot be read", where=name
+            )
+        frame = mapped.frame
+        size += frame.height * frame.width * _CELL_BYTES + int(frame.estimated_size())
+        if size > limits.max_table_bytes:
+            raise UnsafeInputError(
+                f"holds rows of more than {limits.max_table_bytes:,} bytes; divide it", where=name
+            )
+        yield frame
     if summary.rows == 0 and not theirs:
         raise DataError("is empty", where=name)
-    if summary.rows == len(summary.broken) > 0 and not theirs:
-        raise DataError("is not what its name says: no line of it can be read", where=name)
+    if summary.rows == len(summary.broken) > 0:
+        _refuse_unreadable(theirs, name)
     check_columns(theirs, source, name)
     summary.ignored_columns = ignored(theirs, source)
+
+
+def _refuse_unreadable(columns: Collection[str], name: str) -> None:
+    if not columns:
+        raise DataError("is not what its name says: no line of it can be read", where=name)
 
 
 def _blocks(stream: BinaryIO, name: str, limits: Limits) -> Iterator[Block]:

@@ -15,7 +15,7 @@ import polars as pl
 from pipeline.data.sources.config import Limits
 from pipeline.errors import DataError, UnsafeInputError
 
-BLOCK: Final = 32 << 20
+BLOCK: Final = 2 << 20
 """Bytes read at once; a row that is longer ends the reading of its file."""
 _SMALL: Final = 1 << 20
 """Below this the rate of expansion says nothing."""
@@ -27,6 +27,8 @@ _MAGIC: Final = {
     b"%PDF": "PDF",
     b"BZh": "bzip2",
     b"SQLite format 3": "SQLite",
+    b"\xff\xfe": "UTF-16 text, and UTF-8 is needed",
+    b"\xfe\xff": "UTF-16 text, and UTF-8 is needed",
 }
 
 
@@ -172,7 +174,8 @@ def _refuse_other_formats(data: bytes, name: str) -> None:
 def _check_text(block: bytes, line: int, name: str) -> None:
     if b"\0" in block:
         at = line + block.count(b"\n", 0, block.index(b"\0"))
-        raise DataError(f"is no text: it holds a NUL byte at line {at}", where=name)
+        perhaps = " (UTF-16, perhaps)" if at == 1 else ""
+        raise DataError(f"is no UTF-8 text{perhaps}: it holds a NUL byte at line {at}", where=name)
     if block.isascii():
         return
     try:

@@ -1,4 +1,5 @@
 import gzip
+import io
 import os
 from datetime import timedelta
 
@@ -328,15 +329,25 @@ def test_a_file_that_is_too_big_is_not_opened(tmp_path):
 
 def test_a_child_that_dies_sets_the_file_aside(ws, monkeypatch):
     monkeypatch.undo()
-    monkeypatch.setenv("POLARS_MAX_THREADS", "2")  # each thread's stack counts
-    tight = CONFIG + "\n[ingest.limits]\nmax_memory_bytes = 268435456\n"
-    (ws.home / "nightjar.toml").write_text(tight)
-    big = "".join(f"{n},user{n},item{n % 999},1,2024-03-01\n" for n in range(1_200_000))
-    land(ws, "orders.csv", "line,customer,sku,n,ordered\n" + big)
+    big = io.BytesIO()
+    row = dict.fromkeys(("line", "customer", "sku", "n", "ordered"), "1")
+    pl.DataFrame(row | {"note": "a" * (400 << 20)}).write_parquet(big)
+    land(ws, "orders.parquet", big.getvalue())
     small = land(ws, "orders-2.csv", orders(ROW))
-    result = feedback(Workspace.open(ws.home), AT)
+    result = feedback(ws, AT)
     found = {one.file: one for one in result.outcomes}
-    assert found["orders.csv"].status.value == "set aside"
-    assert "cannot be read within the limits" in found["orders.csv"].sentence
+    assert found["orders.parquet"].status.value == "set aside"
+    assert "cannot be read within the limits" in found["orders.parquet"].sentence
     assert found["orders-2.csv"].status.value == "taken"
     assert not small.exists()
+
+
+def test_a_file_of_too_many_bad_rows_is_set_aside_as_a_whole(ws):
+    (ws.home / "nightjar.toml").write_text(CONFIG + "\n[ingest.limits]\nmax_bad_rows = 2\n")
+    few, many = (ROW, "2,anna,x,two,2024-03-01", "3,anna"), ("4,anna,x,x,2024-03-01",)
+    land(ws, "orders-1.csv", orders(*few))
+    land(ws, "orders-2.csv", orders(*few, *many))
+    result = feedback(Workspace.open(ws.home), AT)
+    assert [one.status.value for one in result.outcomes] == ["taken", "set aside"]
+    assert result.problems == ("orders-2.csv: set aside: has more than 2 bad rows",)
+    assert ws.lake.read("quarantine").height == 2
