@@ -69,6 +69,7 @@ FAILPOINTS: Final[Mapping[str, tuple[str, ...]]] = {
         "checkpointed",
         "sums_written",
         "log_cleared",
+        "run_renamed",
     ),
 }
 """What is under way -> the places that it passes, in order; `docs/INGEST.md` tells what each is."""

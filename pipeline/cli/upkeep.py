@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.terminal import Json, show, teller
+from pipeline.cli.terminal import Home, Json, instant, open_workspace, show, teller
 
 app = typer.Typer()
 
@@ -23,3 +23,20 @@ def chaos(
     tally = step(kills, seed, progress=teller())
     show(tally.to_dict(), json, tally.text())
     raise typer.Exit(0 if tally.sound else 1)
+
+
+@app.command()
+def gc(
+    at: Annotated[
+        str | None,
+        typer.Option("--at", help="The instant that ages are measured from; default: now."),
+    ] = None,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Put small files of the lake together, and take away what nobody needs any more."""
+    from pipeline.steps.gc import gc as step
+
+    result = step(open_workspace(home), instant(at), progress=teller())
+    show(result.to_dict(), json, result.text())
+    raise typer.Exit(result.exit_code)

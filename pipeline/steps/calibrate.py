@@ -31,7 +31,7 @@ LOCK: Final = "calibrate"
 FOLDER: Final = "calibrations"
 FIGURE: Final = "calibration.svg"
 _DECISIVE: Final = ("clean", "features", "split", "recommend")
-_RESULT: Final = "result"
+RESULT: Final = "result"
 
 
 @dataclass(frozen=True)
@@ -100,16 +100,16 @@ def gate_calibrate(
     run = _run(ws, as_of, recipe)  # other settings are another calibration
     key = f"{CALIBRATION}:{run.run_id}"
     with ws.lake.lock(LOCK):
-        if run.committed(_RESULT) is None:
+        if run.committed(RESULT) is None:
             plan = pinned(ws, run, as_of)
             found = calibrate(Fits(ws, run, plan, name, recipe).all(elapsed, progress),
                               ws.config.gate)  # fmt: skip
-            with run.draft(_RESULT) as draft:
-                draft.json(_RESULT, found.to_dict())
+            with run.draft(RESULT) as draft:
+                draft.json(RESULT, found.to_dict())
                 draft.bytes(FIGURE, figure(found))
                 draft.rows = sum(found.users)
         line = ws.ledger.append(key, CALIBRATION, _line(run, as_of, name, recipe))
-    return Calibrated(line, _found(run), run.bytes(_RESULT, FIGURE))
+    return Calibrated(line, _found(run), run.bytes(RESULT, FIGURE))
 
 
 def _runs(ws: Workspace) -> Runs:
@@ -126,7 +126,7 @@ def _run(ws: Workspace, as_of: datetime, recipe: Recipe) -> Run:
 
 
 def _found(run: Run) -> Calibration:
-    return Calibration.from_dict(run.json(_RESULT, _RESULT))
+    return Calibration.from_dict(run.json(RESULT, RESULT))
 
 
 def _line(run: Run, as_of: datetime, name: str, recipe: Recipe) -> dict[str, Any]:

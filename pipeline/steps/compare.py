@@ -177,7 +177,7 @@ def _others(version: Version) -> dict[str, Any]:
     """Name what the night's config says beside recipes: weights of events as they were chosen."""
     config = dump(version.night.config)
     return flat(
-        {name: part for name, part in config.items() if name not in ("recipes", "registry")}
+        {name: part for name, part in config.items() if name not in ("recipes", "registry", "gc")}
     )
 
 

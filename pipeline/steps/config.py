@@ -28,6 +28,7 @@ from pipeline.models.families import FAMILIES, AnyRecipe, default_recipes
 from pipeline.serving.publish import PublishConfig
 from pipeline.serving.recommend import RecommendConfig
 from pipeline.steps.faults import fault
+from pipeline.steps.gc_config import GcConfig
 from pipeline.steps.memory import TrainConfig
 
 PREFIX = "NIGHTJAR__"
@@ -99,6 +100,7 @@ class Config(Frozen):
     recommend: RecommendConfig = Field(default=RecommendConfig(), description="Lists.")
     publish: PublishConfig = Field(default=PublishConfig(), description="Putting lists live.")
     registry: RegistryConfig = Field(default=RegistryConfig(), description="MLflow.")
+    gc: GcConfig = Field(default=GcConfig(), description="How long stores keep things.")
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from pipeline.models.families import recipe_from
 from pipeline.steps.champion import Champion
 from pipeline.steps.config import Config, load
 from pipeline.steps.run import Workspace
+from pipeline.stores.remains import renew
 from pipeline.stores.runs import Run
 
 ACCEPT = "accept"
@@ -98,8 +99,11 @@ def _trained(run: Run, name: str, asked: Recipe) -> Recipe:
 
 
 def open_night(ws: Workspace, run_id: str) -> Night:
-    """Read the snapshot of a run that was started."""
-    return Night.read(ws.run(run_id))
+    """Read the snapshot of a run that was started; until it decides, that says it is worked on."""
+    run = ws.run(run_id)
+    if run.committed("gate") is None:
+        renew(run, "snapshot")
+    return Night.read(run)
 
 
 def read_pinned(

@@ -22,6 +22,7 @@ from pipeline.report.night import (
     RecipeRow,
     RuleRow,
     TableRow,
+    from_json,
     to_json,
 )
 from pipeline.report.page import night_figures, night_page
@@ -43,6 +44,7 @@ from pipeline.steps.settle import in_words
 from pipeline.stores.runs import Draft, Run
 
 PAGE = "page.html"
+DATA = "page.json"
 
 
 def write_page(
@@ -68,13 +70,13 @@ def write_page(
         draft.bytes(name, data, measured=churned is not None)
     # The page tells how long training took, so its bytes need not repeat.
     draft.bytes(PAGE, night_page(told, pictures).encode(), measured=True)
-    draft.bytes("page.json", to_json(told), measured=True)
+    draft.bytes(DATA, to_json(told), measured=True)
 
 
 def page_files(run: Run) -> dict[str, Path]:
     """Return the files of a night's last page by name, and where they lie."""
     folder = "cold_check" if _has_page(run, "cold_check") else "gate"
-    names = (PAGE, "page.json")
+    names = (PAGE, DATA)
     found = [n for n in run.manifest(folder)["files"] if n.endswith(".svg") or n in names]
     return {name: run.path(folder, name) for name in found}
 
@@ -133,6 +135,9 @@ def _has_page(run: Run, step: str) -> bool:
 
 def quarantine_rows(ws: Workspace, night: Night) -> tuple[int | None, tuple[ReasonRow, ...]]:
     """Count what the night saw in quarantine: rows, and rows for each reason, most first."""
+    if night.run.committed("gate") is not None:  # rows may have left quarantine since
+        told = from_json(night.run.bytes("gate", DATA))
+        return told.quarantined, told.reasons
     if night.versions["batches"] is None:  # nothing was ever taken in by us
         return None, ()
     found = read_pinned(ws, night, "quarantine", columns=[c.REASONS])[c.REASONS]

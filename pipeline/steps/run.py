@@ -8,6 +8,7 @@ are first used, so a command pays only for what it needs.
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,8 @@ from pipeline.stores.runs import Run, Runs, is_run_id
 from pipeline.stores.vault import Vault, load_key, make_key, parse_key
 
 CONFIG_FILE = "nightjar.toml"
+PINS = "pins"
+"""The lock under which versions are pinned (shared), or those that nobody pinned go."""
 _KEY_VARIABLE = "NIGHTJAR_VAULT_KEY"
 
 
@@ -79,6 +82,13 @@ class Workspace:
         lake = Lake(self.home / "lake")
         lake.check_tail()
         return lake
+
+    def pinning(self) -> AbstractContextManager[None]:
+        """Hold off upkeep from looking up a version until it is written down as pinned.
+
+        Who pins waits while upkeep takes versions away, which is soon over.
+        """
+        return self.lake.lock(PINS, wait=True, shared=True)
 
     @cached_property
     def runs(self) -> Runs:

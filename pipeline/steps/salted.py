@@ -39,6 +39,13 @@ _TABLES: Final = ("events", "items", "users")
 def pinned(ws: Workspace, run: Run, as_of: datetime) -> dict[str, Any]:
     """Pin versions, task, weights of events and holdouts, once."""
     if run.committed(PLAN) is None:
+        _pin(ws, run, as_of)
+    found: dict[str, Any] = run.json(PLAN, PLAN)
+    return found
+
+
+def _pin(ws: Workspace, run: Run, as_of: datetime) -> None:
+    with ws.pinning():
         entries, after = ws.ledger.entries(), as_of + timedelta(microseconds=1)
         plan: dict[str, Any] = {
             "as_of": format_instant(as_of),
@@ -56,8 +63,6 @@ def pinned(ws: Workspace, run: Run, as_of: datetime) -> dict[str, Any]:
         ]
         with run.draft(PLAN) as draft:
             draft.json(PLAN, plan)
-    found: dict[str, Any] = run.json(PLAN, PLAN)
-    return found
 
 
 def _events(ws: Workspace, plan: Mapping[str, Any]) -> pl.DataFrame:

@@ -116,10 +116,13 @@ def tune(
         name, asked = _start(ws, as_of, recipe, progress)
         study_id = _identity(ws.config, as_of, asked)
         study = studies.find(study_id)
-        pinned = study.facts if study else _pin(ws, as_of, name)
-        ground = _ground(ws, pinned, progress)
         if study is None:
-            study = _begin(studies, study_id, pinned, asked, ground, progress)
+            with ws.pinning():
+                pinned = _pin(ws, as_of, name)
+                ground = _ground(ws, pinned, progress)
+                study = _begin(studies, study_id, pinned, asked, ground, progress)
+        else:
+            ground = _ground(ws, study.facts, progress)
         search = Search(study, ground.windows, ground.config, budget, elapsed, progress)
         search.run()
         found = conclude(ws, study, ground.windows, search.measure, progress)

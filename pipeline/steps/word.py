@@ -38,7 +38,7 @@ def accept_run(
     night = open_night(ws, run_id)
     run = night.run
     if run.committed(ACCEPT) is None:
-        _refuse_gone_on(ws, night)
+        refuse_gone_on(ws, night)
         found = Decision.from_dict(run.json("gate", "decision"))
         changed = accept(found, past_of(ws, night), by=by, because=because, recipe=recipe)
         with run.draft(ACCEPT) as draft:
@@ -113,7 +113,8 @@ def _named(by: str, because: str) -> None:
             raise ConfigError(f"{name} holds what cannot be printed; write one line of text")
 
 
-def _refuse_gone_on(ws: Workspace, night: Night) -> None:
+def refuse_gone_on(ws: Workspace, night: Night) -> None:
+    """Raise `ConfigError` where nobody can change what a night decided any more, and why."""
     run = night.run
     if run.committed("gate") is None:
         raise ConfigError(f"run {run.run_id} has decided nothing yet")

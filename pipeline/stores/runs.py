@@ -155,7 +155,7 @@ class Run:
         if any(part in ("", ".", "..") for part in step.split("/")):
             raise StorageError(f"{step!r} is no step")
         final = self.folder / step
-        with self._writing(step):
+        with self.writing(step):
             if (final / MANIFEST).exists():
                 raise StorageError(f"step {step} of run {self.run_id} is committed already")
             yield from self._draft(step, final)
@@ -187,7 +187,7 @@ class Run:
         draft.ref = self.committed(step)
 
     @contextmanager
-    def _writing(self, step: str) -> Iterator[None]:
+    def writing(self, step: str) -> Iterator[None]:
         """Hold the one right to write a step; death frees it."""
         name = f".lock-{step.replace('/', '-')}"
         try:

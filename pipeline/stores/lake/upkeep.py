@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import polars as pl
@@ -52,6 +52,17 @@ class Upkeep:
         """Take out the rows whose `column` lies before an instant; return how many those were."""
         return self._drop(f"{column} < '{format_instant(instant)}'")
 
+    def partitions(self) -> dict[str, datetime]:
+        """Return the partitions of the newest version, and when each was last written."""
+        prefix = f"{PARTITIONS[self._table]}="
+        found: dict[str, datetime] = {}
+        with door(self._table):
+            for file in self._lake.files(self._table):
+                value = file.partition("/")[0].removeprefix(prefix)
+                written = datetime.fromtimestamp((self._path / file).stat().st_mtime, UTC)
+                found[value] = max(written, found.get(value, written))
+        return found
+
     def drop_partitions(self, values: Collection[str]) -> int:
         """Take out whole partitions; return how many rows those were."""
         if not values:
@@ -68,6 +79,7 @@ class Upkeep:
             return 0, 0
         with door(self._table):
             before = len(self._lake.files(self._table))
+            self._verify()
             handle.optimize.compact(target_size=_SMALL, **options(retries=0))
             self._acknowledge(handle)
             failpoint("compacted")
@@ -114,9 +126,17 @@ class Upkeep:
         if handle is None:
             return 0
         with door(self._table):
+            self._verify()
             told: dict[str, Any] = handle.delete(predicate, **options(retries=0))
             self._acknowledge(handle)
         return int(told["num_deleted_rows"])
+
+    def _verify(self) -> None:
+        """Compare small files with their sums: damage that was written anew would have none."""
+        names = self._lake.files(self._table)
+        small = [name for name in names if (self._path / name).stat().st_size < _SMALL]
+        sums = self._tail.sums()
+        self._tail.compare(self._tail.acknowledged(), {n: sums[n] for n in small if n in sums})
 
     def _acknowledge(self, handle: DeltaTable) -> None:
         version = int(handle.version())

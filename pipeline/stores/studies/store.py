@@ -15,6 +15,7 @@ from pipeline.errors import StorageError
 from pipeline.models.search import Axis
 from pipeline.stores.studies.study import START, Study, import_optuna
 
+FILE: Final = "studies.db"
 _HALVING: Final = 2
 """Of the trials that were measured on a window, one in this many goes on to the next one."""
 _FACTS: Final = "facts"
@@ -30,7 +31,7 @@ class Studies:
     def __enter__(self) -> Self:
         with self._door():
             self._folder.mkdir(parents=True, exist_ok=True)
-            file = (self._folder / "studies.db").absolute()
+            file = (self._folder / FILE).absolute()
             try:
                 self._storage = self._optuna.storages.RDBStorage(f"sqlite:///{file}")
             except RuntimeError as fault:  # written by another version of Optuna
@@ -91,6 +92,11 @@ class Studies:
             if not names:
                 return None
             return Study(self._load(names[-1]), self._known()[names[-1]], self._door)
+
+    def facts(self) -> tuple[Mapping[str, Any], ...]:
+        """Return what all studies were begun with, oldest first."""
+        with self._door():
+            return tuple(self._known().values())
 
     def _known(self) -> dict[str, dict[str, Any]]:
         """Return the facts of all studies by name, oldest first."""
