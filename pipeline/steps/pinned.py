@@ -1,4 +1,4 @@
-"""Which versions of the lake are pinned, and by whom: nights, calibrations, studies, what is live.
+"""Which versions of the lake are pinned, and by whom: nights, experiments, what is live.
 
 Promises: what a night at work has pinned is always among them; what cannot be read is an error, and
 no reason to take anything away.
@@ -24,8 +24,9 @@ from pipeline.stores.remains import worked_on
 from pipeline.stores.runs import Run, Runs
 from pipeline.stores.studies.store import FILE, Studies
 
-__all__ = ["CALIBRATIONS", "pinned"]
+__all__ = ["BACKTESTS", "CALIBRATIONS", "pinned"]
 
+BACKTESTS: Final = "backtests"
 _DATA: Final = ("events", "items", "users")
 _RETOLD: Final = (*_DATA, "batches")
 """Tables that something reads at their pinned version once a night has decided: quarantine is not
@@ -35,7 +36,7 @@ among them, and its rows leave after some days."""
 def pinned(ws: Workspace, at: datetime) -> Mapping[str, frozenset[int]]:
     """Return the versions of each table that must stay readable."""
     found: defaultdict[str, set[int]] = defaultdict(set)
-    for versions in (*_nights(ws, at), *_calibrations(ws, at), *_studies(ws), *_catalogues(ws)):
+    for versions in (*_nights(ws, at), *_plans(ws, at), *_studies(ws), *_catalogues(ws)):
         for table, version in versions:
             if version is not None:
                 found[table].add(version)
@@ -73,18 +74,16 @@ def _catalogues(ws: Workspace) -> Iterator[_Versions]:
         yield [("items", row[c.CATALOGUE_VERSION])]
 
 
-def _calibrations(ws: Workspace, at: datetime) -> Iterator[_Versions]:
-    """Yield what calibrations have pinned that may still go on."""
+def _plans(ws: Workspace, at: datetime) -> Iterator[_Versions]:
+    """Yield what calibrations and backtests have pinned that may still go on."""
     since = at - timedelta(days=ws.config.gc.nights_days)
-    for run in Runs(ws.home / CALIBRATIONS).starting_with(""):
-        if run.committed(PLAN) is not None and run.committed(RESULT) is None:
-            yield _plan(run, PLAN, since)
-
-
-def _plan(run: Run, step: str, since: datetime) -> _Versions:
-    if worked_on(run, step) < since:
-        return ()
-    return _of(run.json(step, step)["versions"], _DATA)
+    calibrations = Runs(ws.home / CALIBRATIONS).starting_with("")
+    backtests = [Runs(folder).open(PLAN) for folder in ws.home.glob(f"{BACKTESTS}/*")]
+    for run in (*calibrations, *backtests):
+        if run.committed(PLAN) is None or run.committed(RESULT) is not None:
+            continue
+        if worked_on(run, PLAN) >= since:
+            yield _of(run.json(PLAN, PLAN)["versions"], _DATA)
 
 
 def _studies(ws: Workspace) -> Iterator[_Versions]:

@@ -21,6 +21,7 @@ from pipeline.errors import ConfigError
 
 DAGS = runner.load_dags()
 NIGHTLY, FEEDBACK, TUNE = DAGS["nightly_retrain"], DAGS["feedback_ingest"], DAGS["tune"]
+UPKEEP = DAGS["maintenance"]
 TASKS = [task for dag in DAGS.values() for task in dag.tasks]
 
 
@@ -28,8 +29,8 @@ def _edges(dag: Any) -> list[tuple[str, str]]:
     return sorted((task.task_id, after) for task in dag.tasks for after in task.downstream_task_ids)
 
 
-def test_there_are_three_dags() -> None:
-    assert sorted(DAGS) == ["feedback_ingest", "nightly_retrain", "tune"]
+def test_there_are_four_dags() -> None:
+    assert sorted(DAGS) == ["feedback_ingest", "maintenance", "nightly_retrain", "tune"]
 
 
 def test_the_nights_edges() -> None:
@@ -68,7 +69,8 @@ def test_a_search_is_mirrored_by_a_task_of_its_own_and_started_by_hand() -> None
 def test_a_task_says_who_how_often_how_long_and_what(task: Any) -> None:
     assert task.owner == "nightjar"
     assert task.retries == (0 if task.task_id == "verdict" else 2)
-    assert task.retry_delay == timedelta(minutes=1)
+    # What upkeep finds held is a pass, or another command at work, and takes longer.
+    assert task.retry_delay == timedelta(minutes=10 if task.task_id == "gc" else 1)
     if task.task_id == "ask":  # it waits for a person, and works no second
         assert task.execution_timeout is None
         assert task.response_timeout == timedelta(hours=4)
@@ -102,7 +104,7 @@ def test_a_dag_starts_paused_alone_and_without_catching_up(dag: Any) -> None:
     assert dag.max_active_runs == 1
     assert not dag.catchup
     assert "nightjar" in dag.tags
-    assert dag.doc_md.strip().startswith(("Retrain", "Take in", "Search"))
+    assert dag.doc_md.strip().startswith(("Retrain", "Take in", "Search", "Keep"))
 
 
 @pytest.mark.parametrize("dag", DAGS.values(), ids=lambda dag: dag.dag_id)
@@ -113,7 +115,7 @@ def test_a_dag_survives_serialisation(dag: Any) -> None:
     assert _edges(again) == _edges(dag)
 
 
-@pytest.mark.parametrize(("dag", "every"), [(NIGHTLY, 24 * 60), (FEEDBACK, 5)])
+@pytest.mark.parametrize(("dag", "every"), [(NIGHTLY, 24 * 60), (UPKEEP, 24 * 60), (FEEDBACK, 5)])
 def test_unpausing_starts_no_run_of_the_past(dag: Any, every: int) -> None:
     scheduled = DagSerialization.from_dict(DagSerialization.to_dict(dag))
     before = datetime.now(UTC)

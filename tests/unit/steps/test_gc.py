@@ -177,7 +177,7 @@ def test_a_night_that_is_old_lets_go_but_not_the_live_one_nor_the_last_that_judg
     assert readable(ws) == [4]
 
 
-@pytest.mark.parametrize("what", ["live", "before", "judged", "calibration", "study"])
+@pytest.mark.parametrize("what", ["live", "before", "judged", "calibration", "backtest", "study"])
 def test_what_else_has_pinned_keeps_it(ws, what):
     if what in ("live", "before"):
         night(ws, "kept", 500, decided=True)
@@ -188,8 +188,10 @@ def test_what_else_has_pinned_keeps_it(ws, what):
         Ledger(ws.home / "ledger.jsonl").append(
             "decision:kept", "decision", {"as_of": "2024-01-01T00:00:00Z", "run_id": "kept"}
         )
-    elif what == "calibration":
-        with Runs(ws.home / "calibrations").open("c").draft("plan") as draft:
+    elif what in ("calibration", "backtest"):
+        runs = {"calibration": "calibrations/c", "backtest": "backtests/b/plan"}
+        folder = ws.home / runs[what]
+        with Runs(folder.parent).open(folder.name).draft("plan") as draft:
             draft.json("plan", {"versions": {t: ws.lake.version(t) for t in SCHEMAS}})
     else:
         with Studies(ws.home / "studies") as studies:
