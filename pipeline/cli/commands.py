@@ -111,13 +111,22 @@ def ingest(
 
 @app.command()
 def feedback(at: At = None, home: Home = None, json: Json = False) -> None:
-    """One pass over landing/: read what has arrived, and say whether a retrain is wanted."""
+    """One pass over landing/: read it, refresh lists by it, and say whether a retrain is wanted."""
     from pipeline.steps.feedback import feedback as step
 
     result = step(open_workspace(home), instant(at), progress=teller())
     show(result.to_dict(), json, result.text())
     if result.failed:
         raise typer.Exit(3)
+
+
+@app.command()
+def foldin(at: At = None, home: Home = None, json: Json = False) -> None:
+    """Step 2 of a feedback pass: refresh the lists of who did something since they were made."""
+    from pipeline.steps.foldin import foldin as step
+
+    result = step(open_workspace(home), instant(at), progress=teller())
+    show(result.to_dict(), json, result.text())
 
 
 @app.command()

@@ -65,6 +65,11 @@ def history_table(entries: Iterable[Mapping[str, Any]]) -> str:
                 f"generation {entry['generation']}: {entry['name']}, version "
                 f"{entry['model_version']}, publication {entry['publication_id']}"
             )
+        elif entry["type"] == "patch":
+            told = (
+                f"generation {entry['generation']}: lists folded into {entry['base']}, publication "
+                f"{entry['publication_id']}"
+            )
         else:
             told = str(entry["sentence"])
         lines.append(f"{entry['as_of']}  {entry['type']:<11}  {told}")

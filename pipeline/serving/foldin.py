@@ -29,29 +29,36 @@ _MOMENT = timedelta(microseconds=1)
 
 @dataclass(frozen=True)
 class Seen:
-    """What some lists know of what people did: events of a version of the lake, before an instant.
+    """What some lists know of what people did: the files up to a number, before an instant.
 
     Attributes
     ----------
-    version
-        Of the table of events.
+    seq
+        Number of the last file, see `stores.batches`.
     until
         Exclusive, UTC.
     """
 
-    version: int
+    seq: int
     until: datetime
 
 
-def new_since(batches: Collection[str], until: datetime) -> pl.Expr:
-    """Select the events that lists do not know which saw these batches until an instant."""
-    known = pl.lit(pl.Series(sorted(batches), dtype=pl.String)).implode()
-    return (pl.col(c.TIMESTAMP) >= until) | ~pl.col(c.BATCH_ID).is_in(known)
+def new_since(arrived: Collection[str], until: datetime) -> pl.Expr:
+    """Select the events that some lists do not know.
+
+    Parameters
+    ----------
+    arrived
+        Batches that came after what they have `seen`.
+    until
+        How far they looked.
+    """
+    return (pl.col(c.TIMESTAMP) >= until) | pl.col(c.BATCH_ID).is_in(sorted(arrived))
 
 
 def of_people(users: Collection[str]) -> pl.Expr:
     """Select the events of some people."""
-    return pl.col(c.USER_ID).is_in(pl.lit(pl.Series(sorted(users), dtype=pl.String)).implode())
+    return pl.col(c.USER_ID).is_in(sorted(users))
 
 
 def end_of(newest: datetime, as_of: datetime) -> datetime:
@@ -89,8 +96,8 @@ def histories(weighed: pl.DataFrame, window: History, end: datetime) -> History 
     return replace(own, of_items=window.of_items, of_users=of_users)
 
 
-def patch_id(base: str, events: int, catalogue: int | None, newest: datetime) -> str:
-    """Name the patch of a base by what it saw: versions of the lake, and the newest event."""
-    seen: Iterable[object] = (base, events, catalogue, format_instant(newest))
+def patch_id(base: str, seq: int, catalogue: int | None, newest: datetime) -> str:
+    """Name the patch of a base by what it saw: files, a version of the items, the newest event."""
+    seen: Iterable[object] = (base, seq, catalogue, format_instant(newest))
     digest = hashlib.sha256("\t".join(map(str, seen)).encode()).hexdigest()
     return f"{base}-f{digest[:8]}"

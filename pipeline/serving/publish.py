@@ -173,6 +173,12 @@ def newest(lists: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
     return dated.filter(last).drop(c.GENERATION)
 
 
+def unpatched(lists: pl.DataFrame, base: str) -> pl.DataFrame:
+    """Return a base's lists of those people who have no list in its patches."""
+    mine = pl.col(c.PUBLICATION_ID) == base
+    return lists.filter(mine).join(lists.filter(~mine), on=c.USER_ID, how="anti")
+
+
 def of_publication(publication_id: str) -> pl.Expr:
     """Select the lists of one publication."""
     return pl.col(c.PUBLICATION_ID) == publication_id

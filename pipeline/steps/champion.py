@@ -16,12 +16,13 @@ from pipeline.models.contract import Recipe
 from pipeline.models.families import recipe_from
 
 PUBLICATION = "publication"
+PATCH = "patch"
 DECISION = "decision"
 ACCEPTANCE = "acceptance"
 ANCHOR = "anchor"
 CALIBRATION = "calibration"
-"""Types of ledger lines: a swap, what a gate decided, what a person made of it, an anchor that a
-person set, what the gate's own error rate was found to be."""
+"""Types of ledger lines: a swap, a patch of it, what a gate decided, what a person made of it, an
+anchor that a person set, what the gate's own error rate was found to be."""
 PROMOTIONS = ("first", "switch", "refresh")
 """Decisions that put a model before people."""
 _TAU_LASTS = timedelta(days=90)

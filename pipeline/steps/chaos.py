@@ -2,8 +2,9 @@
 
 An episode begins with a workspace that has one night behind it. Files land; passes over them are
 killed at failpoints drawn by chance and started again; what the lake then holds is compared with
-the account that was kept by hand. Then the night: once calmly, once killed and started again from
-the same state, while a reader polls the lists; both must end alike.
+the account that was kept by hand, and the lists with those of a calm pass. Then the night: once
+calmly, once killed and started again from the same state, while a reader polls the lists; both must
+end alike.
 
 Promises: nothing outside the sandbox is touched, and nothing of it is left; a seed repeats its
 episodes.
@@ -26,7 +27,7 @@ import numpy as np
 from pipeline.base import Progress, silent
 from pipeline.errors import NightjarError
 from pipeline.failpoints import FAILPOINTS
-from pipeline.steps.chaos_looks import Reader, night_of, taken
+from pipeline.steps.chaos_looks import Reader, live_of, taken
 from pipeline.steps.chaos_shop import CONFIG, FIRST_NIGHT, NIGHT, Account, Entry, Shop
 from pipeline.steps.mortal import Ended, Mortals
 from pipeline.steps.run import Workspace
@@ -135,14 +136,17 @@ def episode(box: Sandbox, tally: Tally, kills: int) -> None:
     tally.episodes += 1
     box.restore("started")
     shop = box.shop(int(random.integers(1 << 30)))
+    passed = (*FAILPOINTS["ingest"], *FAILPOINTS["foldin"])
     for _ in range(int(random.integers(1, 4))):
         shop.batch(box.home)
-        for point in random.choice(FAILPOINTS["ingest"], size=int(random.integers(1, 3))):
+        expected = box.calm_end(tally, "feedback")
+        for point in random.choice(passed, size=int(random.integers(1, 3))):
             if tally.kills.total() < kills:
                 kill(box, tally, "feedback", str(point), draw_hit(str(point), random))
         calm(box, tally, "feedback")
+        tally.compare(expected, live_of(box.home), "fold-in")
     tally.compare(shop.account.entries(), taken(box.home), "ingest")
-    expected = box.calm_night(tally)
+    expected = box.calm_end(tally, "nightly")
     places = (*FAILPOINTS["night"], *FAILPOINTS["publish"])
     with Reader(box.home) as reader:
         for place in sorted(random.choice(len(places), size=3, replace=False)):
@@ -150,7 +154,7 @@ def episode(box: Sandbox, tally: Tally, kills: int) -> None:
                 kill(box, tally, "nightly", places[place], draw_hit(places[place], random))
         calm(box, tally, "nightly")
     tally.hear(reader)
-    tally.compare(expected, night_of(box.home), "night")
+    tally.compare(expected, live_of(box.home), "night")
 
 
 def draw_hit(point: str, random: np.random.Generator) -> int:
@@ -218,11 +222,11 @@ class Sandbox:
         shutil.rmtree(self.home, ignore_errors=True)
         shutil.copytree(self._root / name, self.home)
 
-    def calm_night(self, tally: Tally) -> Counter[Entry]:
-        """Return how the night ends that nobody disturbs; the workspace stays before it."""
+    def calm_end(self, tally: Tally, work: str) -> Counter[Entry]:
+        """Return how a work ends that nobody disturbs; the workspace stays before it."""
         self.put_aside("before")
-        calm(self, tally, "nightly")
-        expected = night_of(self.home)
+        calm(self, tally, work)
+        expected = live_of(self.home)
         self.restore("before")
         return expected
 

@@ -16,7 +16,7 @@ import polars as pl
 
 from pipeline import columns as c
 from pipeline.errors import NightjarError
-from pipeline.serving.publish import lists_sum, live, of_publication
+from pipeline.serving.publish import chain, lists_sum, live, of_chain, of_publication
 from pipeline.steps.chaos_shop import Entry
 from pipeline.steps.mirror import registry
 from pipeline.steps.run import Workspace
@@ -75,13 +75,19 @@ class Reader:
 
 
 def _look(home: Path) -> tuple[int, bool]:
-    """Return the live generation, and whether its lists are those that were summed."""
+    """Return the live generation, and whether its chain's lists are those that were summed."""
     lake = Lake(home / "lake")
-    row = live(lake.read("publications"))
-    if row is None:
+    publications = lake.read("publications")
+    base = live(publications)
+    if base is None:
         return 0, True
-    shown = lake.read("recommendations", where=of_publication(row[c.PUBLICATION_ID]))
-    return int(row[c.GENERATION]), lists_sum(shown) == row[c.SUMS]
+    rows = chain(publications, base[c.PUBLICATION_ID])
+    shown = lake.read("recommendations", where=of_chain(rows))
+    whole = all(
+        lists_sum(shown.filter(of_publication(row[c.PUBLICATION_ID]))) == row[c.SUMS]
+        for row in rows.iter_rows(named=True)
+    )
+    return int(rows[c.GENERATION][-1]), whole
 
 
 def taken(home: Path) -> Counter[Entry]:
@@ -111,8 +117,8 @@ def taken(home: Path) -> Counter[Entry]:
     return found + _left(home)
 
 
-def night_of(home: Path) -> Counter[Entry]:
-    """Return what a night made: lists, publications, ledger lines, versions, MLflow's runs."""
+def live_of(home: Path) -> Counter[Entry]:
+    """Return what nights and passes made: lists, publications, ledger lines, versions, runs."""
     ws = Workspace.open(home)
     found: Counter[Entry] = Counter(("list", *row) for row in lists(ws, None).iter_rows())
     found.update(("publication", *row) for row in ws.lake.read("publications").iter_rows())

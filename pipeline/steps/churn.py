@@ -21,7 +21,7 @@ from pipeline.data.matrix import History
 from pipeline.errors import NightjarError
 from pipeline.models.contract import Scorer
 from pipeline.serving.churn import DATA, RECIPE, STOCK, churn, idle, of_people
-from pipeline.serving.publish import of_publication, trim, unavailable
+from pipeline.serving.publish import chain, of_chain, trim, unavailable, unpatched
 from pipeline.serving.recommend import model_lists
 from pipeline.steps.champion import Champion
 from pipeline.steps.cost import read_cost
@@ -53,7 +53,9 @@ def measure(ws: Workspace, night: Night, tell: Progress) -> dict[str, Any] | Non
     if champion is None:
         return None
     tell("churn of people who did nothing")
-    live = ws.lake.read("recommendations", where=of_publication(champion.publication_id))
+    chained = chain(ws.lake.read("publications"), champion.publication_id)
+    shown = ws.lake.read("recommendations", where=of_chain(chained))
+    live = unpatched(shown, champion.publication_id)  # who was folded in did something
     events = read_events(ws, night, c.USER_ID, c.TIMESTAMP)
     history = History.from_arrays(night.run.arrays("refit", "history"))
     people = idle(live, events, champion.as_of, history.user_ids.tolist())

@@ -1,4 +1,4 @@
-"""One pass over what people did: take it in, then say whether a retrain is wanted.
+"""One pass over what people did: take it in, fold it in, then say whether a retrain is wanted.
 
 Promises: what there is to do is read from the lake, never from what the pass itself has just done,
 so a pass that was killed anywhere is made good by the next one.
@@ -12,6 +12,7 @@ from pipeline.base import Progress, silent, to_utc
 from pipeline.data.ingest import retrain_reason
 from pipeline.failpoints import failpoint
 from pipeline.steps.champion import last_judged
+from pipeline.steps.foldin import foldin
 from pipeline.steps.ingest import ingest_landed
 from pipeline.steps.outcomes import FeedbackResult
 from pipeline.steps.run import Workspace
@@ -19,14 +20,15 @@ from pipeline.stores.batches import Batches
 
 
 def feedback(ws: Workspace, at: datetime, *, progress: Progress = silent) -> FeedbackResult:
-    """Take in what has landed and say whether a retrain is wanted.
+    """Take in what has landed, refresh the lists of who did it, say whether a retrain is wanted.
 
     Files that were written within two seconds of `at`, or after it, wait for the next pass.
     """
     taken = ingest_landed(ws, at, progress=progress)
+    folded = foldin(ws, at, progress=progress)
     failpoint("before_asset")
     wanted, reason = policy(ws, at)
-    return FeedbackResult(taken.outcomes, taken.lake_version, wanted, reason)
+    return FeedbackResult(taken.outcomes, taken.lake_version, folded, wanted, reason)
 
 
 def policy(ws: Workspace, at: datetime) -> tuple[bool, str]:

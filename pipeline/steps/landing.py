@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
@@ -124,6 +124,18 @@ def mark(path: Path) -> Mark | None:
     except OSError:
         return None
     return Mark(about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns)
+
+
+def landed_at(home: Path, digests: Collection[str]) -> datetime | None:
+    """Return when the oldest of some files that were taken in was written.
+
+    ``None`` where none of them lies in the archive any more, or ever did.
+    """
+    folder = home / "archive"
+    paths = folder.iterdir() if folder.is_dir() else ()
+    found = [mark(path) for path in paths if path.name.partition(".")[0] in digests]
+    written = [one.written_ns for one in found if one is not None]
+    return datetime.fromtimestamp(min(written) / 1e9, UTC) if written else None
 
 
 def archive(home: Path, path: Path, digest: str, seen: Mark) -> None:

@@ -1,25 +1,25 @@
-"""The night's end: mirror it into MLflow, build everybody's lists, put them before people.
+"""The night's end: build everybody's lists, put them before people.
 
-The swap is one commit of `publications`; the ledger's line and MLflow's aliases follow from it and
-are made good by whoever comes next, if a process dies in between.
+The swap is one commit of `publications`, with a patch in it for whoever did something while the
+night was at work; the ledger's lines and MLflow's aliases follow from it and are made good by
+whoever comes next, if a process dies in between.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+import polars as pl
+
 from pipeline import columns as c
-from pipeline.base import Progress, format_instant, silent
+from pipeline.base import Progress, silent
 from pipeline.data.matrix import History
-from pipeline.errors import LakeError
 from pipeline.failpoints import failpoint
 from pipeline.models.families import load
 from pipeline.serving import publish as swap
 from pipeline.serving.recommend import recommend as build_lists
-from pipeline.steps.champion import PUBLICATION
 from pipeline.steps.learn import (
     FALLBACK,
     promoted,
@@ -28,7 +28,9 @@ from pipeline.steps.learn import (
 )
 from pipeline.steps.mirror import point_aliases
 from pipeline.steps.night import Night, open_night, read_pinned, register_folder
+from pipeline.steps.patch import NoPatch, make_patch
 from pipeline.steps.run import Workspace
+from pipeline.steps.swap import record, refuse_damaged, stage
 from pipeline.stores.runs import Ref
 
 
@@ -71,7 +73,7 @@ def publish(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref:
     row: dict[str, Any] | None = None
     if still is None:
         progress("publish")
-        row = _swap(ws, night)
+        row = _swap(ws, night, progress)
         point_aliases(ws)
         failpoint("alias")
     with night.run.draft("publish") as draft:
@@ -88,21 +90,12 @@ def publish(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref:
     return night.run.ref("publish")
 
 
-def reconcile(ws: Workspace) -> None:
-    """Write the ledger's lines of swaps whose process died before it could."""
-    publications = ws.lake.read("publications").sort(c.GENERATION)
-    known = {entry["key"] for entry in ws.ledger.entries()}
-    for row in publications.iter_rows(named=True):
-        if _ledger_key(row) not in known:
-            _record(ws, Night.read(ws.runs.open(row[c.RUN_ID])), row)
-
-
 def publication_id(run_id: str) -> str:
     """Name the publication of a run."""
     return f"p-{run_id}"
 
 
-def _swap(ws: Workspace, night: Night) -> dict[str, Any]:
+def _swap(ws: Workspace, night: Night, tell: Progress) -> dict[str, Any]:
     run, name = night.run, publication_id(night.run.run_id)
     pin = _pin(ws, night)
     items = ws.lake.empty("items")
@@ -120,7 +113,7 @@ def _swap(ws: Workspace, night: Night) -> dict[str, Any]:
         c.RULES_HASH: hashlib.sha256(b"").hexdigest()[:12],  # no rules are declared yet
         c.SUMS: swap.lists_sum(lists),
     }
-    with ws.lake.lock("publish"):
+    with ws.lake.lock("publish", wait=True):
         publications = ws.lake.read("publications")
         row = swap.next_row(
             publications,
@@ -130,27 +123,41 @@ def _swap(ws: Workspace, night: Night) -> dict[str, Any]:
         )
         failpoint("checked")
         if row is not None:
-            there = ws.lake.read("recommendations", where=swap.of_publication(name))
-            if swap.lists_sum(there) != facts[c.SUMS]:
-                rows = swap.publication_rows(lists, name)
-                ws.lake.replace_where("recommendations", rows, c.PUBLICATION_ID, name)
+            stage(ws, name, lists)
+            rows = _caught_up(ws, night, publications, row, tell)
             failpoint("staged")
-            _refuse_damaged(ws, name, facts[c.SUMS])
+            for one in rows.iter_rows(named=True):
+                refuse_damaged(ws, one[c.PUBLICATION_ID], one[c.SUMS])
             failpoint("before_swap")
-            ws.lake.append("publications", row)
+            ws.lake.append("publications", rows)
             failpoint("swapped")
-        live = row if row is not None else publications
-        mine = live.filter(live[c.PUBLICATION_ID] == name).row(0, named=True)
-        _record(ws, night, mine)
+            publications = pl.concat([publications, rows])
+        chain = swap.chain(publications, name)
+        for one in chain.iter_rows(named=True):
+            record(ws, one)
         failpoint("ledger")
-    return mine
+    return chain.row(0, named=True)
 
 
-def _refuse_damaged(ws: Workspace, name: str, expected: str) -> None:
-    """Read the lists back before anybody is sent to them."""
-    there = ws.lake.read("recommendations", where=swap.of_publication(name))
-    if swap.lists_sum(there) != expected:
-        raise LakeError(f"the lists of publication {name} did not come back as they were written")
+def _caught_up(
+    ws: Workspace, night: Night, publications: pl.DataFrame, row: pl.DataFrame, tell: Progress
+) -> pl.DataFrame:
+    """Return what goes live in one commit: the night's row, and the patch that it needs at once.
+
+    People who did something that this night did not see may have it in their lists by now: so
+    that nobody's list forgets what it knew, they are folded into the new champion first.
+    """
+    base = row.row(0, named=True)
+    before = swap.live(publications)
+    at: datetime = base[c.LIVE_FROM]
+    if before is not None:
+        at = max(at, *swap.chain(publications, before[c.PUBLICATION_ID])[c.AS_OF])
+    made = make_patch(ws, night, base, at, catalogue=base[c.CATALOGUE_VERSION], tell=tell)
+    if isinstance(made, NoPatch):
+        tell(f"fold in: {made.reason}")
+        return row
+    stage(ws, made.publication_id, made.lists)
+    return pl.concat([row, made.row(base, live_from=made.at)])
 
 
 def _pin(ws: Workspace, night: Night) -> dict[str, Any]:
@@ -168,26 +175,3 @@ def _pin(ws: Workspace, night: Night) -> dict[str, Any]:
             )
     pinned: dict[str, Any] = night.run.json("publish-pin", "pin")
     return pinned
-
-
-def _ledger_key(row: Mapping[str, Any]) -> str:
-    return f"{PUBLICATION}:{row[c.PUBLICATION_ID]}"
-
-
-def _record(ws: Workspace, night: Night, row: Mapping[str, Any]) -> None:
-    """Write the swap into the ledger; the same line whoever writes it."""
-    recipe = night.recipes[row[c.RECIPE]]
-    ws.ledger.append(
-        _ledger_key(row),
-        PUBLICATION,
-        {
-            "name": row[c.RECIPE],
-            "recipe": recipe.model_dump(mode="json"),
-            "run_id": row[c.RUN_ID],
-            "as_of": format_instant(row[c.AS_OF]),
-            "live_from": format_instant(row[c.LIVE_FROM]),
-            "publication_id": row[c.PUBLICATION_ID],
-            "generation": row[c.GENERATION],
-            "model_version": row[c.MODEL_VERSION],
-        },
-    )

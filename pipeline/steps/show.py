@@ -1,7 +1,7 @@
 """What is live and what was decided, for people: raw ids in, raw ids out.
 
-Promises: a reader sees one whole publication; an unknown id gets the list that anyone gets, and
-its `slot` says so; nothing here writes.
+Promises: a reader sees one whole publication and the patches of it; an unknown id gets the list
+that anyone gets, and its `slot` says so; nothing here writes.
 """
 
 from __future__ import annotations
@@ -13,16 +13,23 @@ import polars as pl
 
 from pipeline import columns as c
 from pipeline.errors import ConfigError
-from pipeline.serving.publish import live, of_publication, of_users, with_raw_ids
+from pipeline.serving.publish import chain, live, newest, of_chain, of_users, with_raw_ids
 from pipeline.steps.run import Workspace
 
 
 def live_publication(ws: Workspace) -> dict[str, Any]:
-    """Return the live publication's row; raises `ConfigError` before the first."""
+    """Return the live base's row; raises `ConfigError` before the first."""
     found = live(ws.lake.read("publications"))
     if found is None:
         raise ConfigError("nothing is published yet; run `nightjar nightly --as-of T` first")
     return found
+
+
+def live_lists(ws: Workspace) -> pl.DataFrame:
+    """Return everybody's list, under pseudonyms: the newest that the live chain holds for each."""
+    base = live_publication(ws)[c.PUBLICATION_ID]
+    rows = chain(ws.lake.read("publications"), base)
+    return newest(ws.lake.read("recommendations", where=of_chain(rows)), rows)
 
 
 def lists(ws: Workspace, users: Sequence[str] | None) -> pl.DataFrame:
@@ -30,8 +37,7 @@ def lists(ws: Workspace, users: Sequence[str] | None) -> pl.DataFrame:
 
     Rows of `columns.RECOMMENDATIONS` with raw user ids.
     """
-    publication = live_publication(ws)
-    rows = ws.lake.read("recommendations", where=of_publication(publication[c.PUBLICATION_ID]))
+    rows = live_lists(ws)
     if users is None:
         people = [user for user in rows[c.USER_ID].unique() if user != c.ANYONE]
         return with_raw_ids(rows, ws.vault.reveal(people))

@@ -26,6 +26,7 @@ from pipeline.data.split import is_silent, last_event
 from pipeline.errors import ConfigError, DataError
 from pipeline.failpoints import failpoint
 from pipeline.models.contract import Recipe
+from pipeline.serving.publish import live
 from pipeline.steps import origin
 from pipeline.steps.candidate import with_candidate
 from pipeline.steps.champion import (
@@ -38,9 +39,9 @@ from pipeline.steps.champion import (
 )
 from pipeline.steps.config import Config, dump
 from pipeline.steps.night import Night, concluded
-from pipeline.steps.release import reconcile
 from pipeline.steps.run import Workspace
 from pipeline.steps.settle import recalled
+from pipeline.steps.swap import reconcile
 from pipeline.stores.runs import Run
 
 TABLES = ("events", "items", "users", "quarantine", "batches")
@@ -133,12 +134,12 @@ def snapshot(
         "weights": last_weights(entries, as_of, config["features"]),
     }
     run_id = f"{compact_instant(as_of)}-{_short_sum(facts)}"
-    newest = ws.lake.read("publications", columns=[c.AS_OF])[c.AS_OF].max()
+    now_live = live(ws.lake.read("publications"))
     # Not part of the run's identity: what the code and its libraries were, and whether it may move
     # anything.
     facts["commit"] = origin.commit()
     facts["libraries"] = origin.libraries()
-    facts["replay"] = isinstance(newest, datetime) and as_of <= newest
+    facts["replay"] = now_live is not None and as_of <= now_live[c.AS_OF]
     run = ws.runs.open(run_id)
     with run.draft("snapshot") as draft:
         draft.json("snapshot", facts)

@@ -128,6 +128,16 @@ class Batches:
         before = 0 if version is None else self._accepted(version)
         return self._accepted(None) - before
 
+    def last_at(self, version: int | None = None) -> int:
+        """Return the number of the last file that is in a version of `events`, 0 before any."""
+        return self._lake.last_txn("events", APP, version=version) or 0
+
+    def arrived_since(self, seq: int) -> list[str]:
+        """Return the keys of the files of events with a higher number, sorted."""
+        later = (pl.col(c.SEQ) > seq) & (pl.col(c.TABLE) == "events")
+        found = self._lake.read("batches", columns=[c.BATCH_ID], where=later)
+        return found[c.BATCH_ID].unique().sort().to_list()
+
     def _accepted(self, version: int | None) -> int:
         where = (pl.col(c.STATUS) == BatchStatus.DONE) & (pl.col(c.TABLE) == "events")
         return int(self._lake.read("batches", version=version, where=where)[c.ACCEPTED].sum())

@@ -18,6 +18,7 @@ from pipeline.serving.publish import (
     publication_rows,
     trim,
     unavailable,
+    unpatched,
     with_raw_ids,
 )
 
@@ -153,6 +154,10 @@ def test_a_list_is_the_newest_of_the_chain_that_is_the_persons_own():
     assert shown.select(c.USER_ID, c.ITEM_ID).rows() == [
         ("*", "base"), ("*", "z"), ("u", "f2"), ("u", "z"),
         ("v", "base"), ("v", "z"), ("w", "f1"), ("w", "z"),
+    ]  # fmt: skip
+    still = unpatched(mine, "p-2").sort(c.USER_ID, c.POSITION)
+    assert still.select(c.USER_ID, c.ITEM_ID).rows() == [
+        ("*", "base"), ("*", "z"), ("v", "base"), ("v", "z"),
     ]  # fmt: skip
 
 

@@ -1,0 +1,308 @@
+"""What people do reaches their lists between two nights, and nobody else's list moves."""
+
+import os
+import shutil
+from datetime import UTC, datetime, timedelta
+
+import polars as pl
+import pytest
+
+from pipeline import columns as c
+from pipeline.errors import ConcurrencyError, ConfigError
+from pipeline.serving.publish import chain
+from pipeline.steps import foldin as module
+from pipeline.steps.champion import PATCH, PUBLICATION
+from pipeline.steps.churn import read_churn
+from pipeline.steps.feedback import feedback
+from pipeline.steps.foldin import foldin
+from pipeline.steps.ingest import ingest_landed
+from pipeline.steps.patch import make_patch
+from pipeline.steps.retrain import nightly
+from pipeline.steps.run import Workspace
+from pipeline.steps.show import history, lists
+from tests.worlds import CONFIG, NIGHTS, START, catalogue, land, purchases
+
+SMALL = {"users": 150, "items": 80, "days": 90}
+FIRST, SECOND, _ = NIGHTS
+LATER = FIRST + timedelta(hours=5)
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory, workspace):
+    """A workspace after its first night, whose lists go live by the clock."""
+    home = tmp_path_factory.mktemp("foldin") / "home"
+    toml = CONFIG.replace('seen = "discovery"', 'seen = "discovery"\nmin_users = 60')
+    toml = toml.replace('[publish]\nlive_from = "as_of"', "[gate]\nmin_users = 60")
+    ws = workspace(home, toml)
+    catalogue(home, items=80)
+    land(home, purchases(**SMALL), FIRST)
+    feedback(ws, FIRST)
+    assert nightly(ws, FIRST).decision == "first"
+    return home
+
+
+@pytest.fixture
+def ws(shop, tmp_path):
+    shutil.copytree(shop, tmp_path / "home")
+    return Workspace.open(tmp_path / "home")
+
+
+def did(ws, *rows, name="more", ago=60.0):
+    """Land what people did: (user, item, instant); the file was written so long ago."""
+    path = ws.home / "landing" / "events" / f"{name}.csv"
+    lines = [
+        f"{name}-{n},{user},{item},1,{at:%Y-%m-%dT%H:%M:%SZ}"
+        for n, (user, item, at) in enumerate(rows)
+    ]
+    path.write_text("\n".join(["event_id,user_id,item_id,value,timestamp", *lines, ""]))
+    written = datetime.now(UTC).timestamp() - ago
+    os.utime(path, (written, written))
+
+
+def shown(ws, *users):
+    """Each person's items, best first."""
+    rows = lists(ws, list(users) or None).sort(c.USER_ID, c.POSITION)
+    return {user: part[c.ITEM_ID].to_list() for (user,), part in rows.group_by(c.USER_ID)}
+
+
+def now():
+    return datetime.now(UTC)
+
+
+def test_a_pass_refreshes_the_lists_of_those_who_did_something_and_no_other(ws):
+    before = shown(ws)
+    taken = before["u1"][0]
+    did(ws, ("u1", taken, LATER), ("u2", before["u2"][3], LATER))
+    result = feedback(ws, now())
+    assert result.folded.users_refreshed == 2
+    after = shown(ws)
+    assert {user for user in before if before[user] != after[user]} == {"u1", "u2"}
+    assert taken not in after["u1"]
+    assert len(after["u1"]) == len(before["u1"]) == 20
+    sold_out = {f"i{n}" for n in range(9, 80, 10)}
+    assert not sold_out & set(after["u1"])
+    # A row of publications behind its base, and a line of the ledger that names nobody.
+    base, patch = ws.lake.read("publications").sort(c.GENERATION).iter_rows(named=True)
+    assert (patch[c.BASE], patch[c.GENERATION]) == (base[c.PUBLICATION_ID], 2)
+    same = (c.MODEL_VERSION, c.RUN_ID, c.RECIPE, c.CATALOGUE_VERSION, c.RULES_HASH)
+    assert [patch[name] for name in same] == [base[name] for name in same]
+    assert base[c.LIVE_FROM] < patch[c.LIVE_FROM] < now()
+    assert (result.folded.publication_id, result.folded.generation) == (patch[c.PUBLICATION_ID], 2)
+    told = result.to_dict()
+    assert (told["users_refreshed"], told["publication_id"]) == (2, patch[c.PUBLICATION_ID])
+    assert 58 < told["foldin"]["fresh_after_seconds"] < 120
+    assert "2 people were refreshed; what landed is in them after" in result.text()
+    line = history(ws)[-1]
+    assert (line["type"], line["base"], line["generation"]) == (PATCH, base[c.PUBLICATION_ID], 2)
+
+
+def test_a_second_pass_finds_nothing_new(ws):
+    did(ws, ("u1", "i3", LATER))
+    feedback(ws, now())
+    versions = {t: ws.lake.version(t) for t in ("publications", "recommendations")}
+    lines = history(ws)
+    again = feedback(ws, now())
+    assert again.folded.users_refreshed == 0
+    assert again.folded.publication_id is None
+    assert again.folded.sentence == (
+        "no list was refreshed: nobody did anything that their list does not know"
+    )
+    assert versions == {t: ws.lake.version(t) for t in versions}
+    assert history(ws) == lines
+
+
+def test_the_next_patch_holds_the_people_since_the_last_and_all_they_ever_did(ws):
+    first, second = shown(ws, "u1")["u1"][:2]
+    did(ws, ("u1", first, LATER), name="one")
+    feedback(ws, now())
+    did(ws, ("u1", second, LATER + timedelta(hours=1)), ("u2", "i3", LATER), name="two")
+    assert feedback(ws, now()).folded.users_refreshed == 2
+    did(ws, ("u3", "i3", LATER), name="three")
+    last = feedback(ws, now())
+    assert (last.folded.users_refreshed, last.folded.generation) == (1, 4)
+    assert not {first, second} & set(shown(ws, "u1")["u1"])
+
+
+def test_what_lies_after_the_instant_waits_for_its_own_pass(ws):
+    did(ws, ("u1", "i3", LATER), ("u2", "i3", LATER + timedelta(hours=2)))
+    ingest_landed(ws, now())
+    early = foldin(ws, LATER + timedelta(hours=1))
+    assert early.users_refreshed == 1
+    assert foldin(ws, LATER + timedelta(hours=2)).users_refreshed == 0  # half-open
+    assert foldin(ws, LATER + timedelta(hours=3)).users_refreshed == 1
+    back = foldin(ws, LATER)
+    assert back.users_refreshed == 0
+    assert "know what was done until 2024-03-11T17:00:00Z, and later" in back.sentence
+
+
+def test_late_events_are_new_whatever_their_day(ws):
+    taken = shown(ws, "u1")["u1"][0]
+    did(ws, ("u1", taken, START + timedelta(days=3)))
+    assert feedback(ws, now()).folded.users_refreshed == 1
+    assert taken not in shown(ws, "u1")["u1"]
+
+
+def test_new_people_get_a_list_of_their_own_unless_the_model_knows_none_of_it(ws):
+    anyone = shown(ws, "nobody")["nobody"]
+    taste = [("newcomer", f"i{n}", LATER + timedelta(minutes=n)) for n in (1, 5, 13, 17)]
+    did(ws, *taste, ("pioneer", "unheard-of", LATER), ("u1", "unheard-of", LATER))
+    result = feedback(ws, now())
+    # `u1` has a history beside what is unheard-of; the pioneer has nothing else.
+    assert result.folded.users_refreshed == 2
+    assert "1 did something with items alone that the live model does not know" in result.text()
+    rows = lists(ws, ["newcomer", "pioneer"])
+    slots = dict(rows.select(c.USER_ID, c.SLOT).unique().rows())
+    assert slots == {"newcomer": "model", "pioneer": "fallback"}
+    mine = shown(ws, "newcomer", "pioneer")
+    assert mine["pioneer"] == anyone != mine["newcomer"]
+    shelf = [int(item[1:]) % 4 for item in mine["newcomer"][:5]]
+    assert shelf.count(1) >= 4
+    did(ws, ("pioneer", "unheard-of", LATER), ("pioneer", "novel", LATER), name="alone")
+    alone = feedback(ws, now()).folded
+    assert alone.users_refreshed == 0
+    assert "1 people did something, with items alone that the live model does not" in alone.sentence
+
+
+def test_whoever_takes_everything_back_gets_the_fallback(ws):
+    did(ws, ("u900", "i3", LATER))
+    feedback(ws, now())
+    assert set(lists(ws, ["u900"])[c.SLOT]) == {"model"}
+    toml = ws.home / "nightjar.toml"
+    toml.write_text(toml.read_text().replace('"*.csv"', '"more*"'))
+    path = ws.home / "landing" / "events" / "back.jsonl"
+    at = f"{LATER + timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}"
+    path.write_text(
+        f'{{"event_id": "b", "user_id": "u900", "item_id": "i3", "kind": "return", "timestamp": '
+        f'"{at}"}}\n'
+    )
+    os.utime(path, (START.timestamp(), START.timestamp()))
+    assert feedback(Workspace.open(ws.home), now()).folded.users_refreshed == 1
+    assert set(lists(ws, ["u900"])[c.SLOT]) == {"fallback"}
+
+
+def test_before_the_first_night_nothing_is_folded_in(workspace, tmp_path):
+    ws = workspace(tmp_path / "new", CONFIG)
+    did(ws, ("u1", "i3", LATER))
+    result = feedback(ws, now())
+    assert (result.accepted, result.folded.users_refreshed) == (1, 0)
+    assert "nothing is published yet" in result.text()
+
+
+def test_an_instant_in_the_future_is_refused(ws):
+    with pytest.raises(ConfigError, match="lies in the future: lists go live by the clock"):
+        foldin(ws, now() + timedelta(days=1))
+    assert ws.lake.read("publications").height == 1
+
+
+def test_a_patch_for_what_is_no_longer_live_is_made_again(ws, monkeypatch):
+    did(ws, ("u1", shown(ws, "u1")["u1"][0], LATER))
+    ingest_landed(ws, now())
+    land(ws.home, purchases(**SMALL), SECOND, FIRST)
+    ingest_landed(ws, now())
+    made = []
+
+    def overtaken(ws, night, behind, at, **rest):
+        patch = make_patch(ws, night, behind, at, **rest)
+        made.append(patch)
+        if len(made) == 1:
+            assert nightly(ws, SECOND).decision == "refresh"
+            did(ws, ("u2", "i3", SECOND + timedelta(hours=1)), name="after")
+            ingest_landed(ws, now())
+        return patch
+
+    monkeypatch.setattr(module, "make_patch", overtaken)
+    told = []
+    result = foldin(ws, now(), progress=told.append)
+    assert made[0].users > 140
+    assert [patch.users for patch in made[1:]] == [1]
+    assert result.users_refreshed == 1
+    assert any("which is no longer live" in text for text in told)
+    rows = ws.lake.read("publications").sort(c.GENERATION)
+    assert rows[c.BASE].to_list() == [None, None, rows[c.PUBLICATION_ID][1]]
+
+
+def test_what_moves_again_and_again_ends_with_a_sentence(ws, monkeypatch):
+    did(ws, ("u1", "i3", LATER))
+    ingest_landed(ws, now())
+    made = []
+
+    def overtaken(ws, night, behind, at, **rest):
+        patch = make_patch(ws, night, behind, at, **rest)
+        made.append(patch)
+        name = f"p-other-{len(made)}"
+        with night.run.draft(f"foldin/{name}") as draft:
+            draft.json("patch", {"seq": 1, "until": "2024-03-11T09:00:00Z"})
+        row = patch.row(behind, live_from=now()).with_columns(
+            pl.lit(name).alias(c.PUBLICATION_ID), pl.lit(LATER, dtype=c.INSTANT).alias(c.AS_OF)
+        )
+        ws.lake.append("publications", row)
+        return patch
+
+    monkeypatch.setattr(module, "make_patch", overtaken)
+    with pytest.raises(ConcurrencyError, match="but p-other-3 went live first"):
+        foldin(ws, now())
+    assert len(made) == 3
+
+
+def test_a_night_takes_along_what_was_done_while_it_was_at_work(ws):
+    land(ws.home, purchases(**SMALL), SECOND, FIRST)
+    feedback(ws, now())
+    before = shown(ws)
+    # These two did something behind the night's as-of: one is in a patch already.
+    taken = {user: before[user][0] for user in ("u1", "u2")}
+    did(ws, ("u1", taken["u1"], SECOND + timedelta(hours=1)), name="one")
+    feedback(ws, now())
+    did(ws, ("u2", taken["u2"], SECOND + timedelta(hours=2)), name="two")
+    ingest_landed(ws, now())
+    version = ws.lake.version("publications")
+    ended = nightly(ws, SECOND)
+    assert ended.decision == "refresh"
+    rows = chain(ws.lake.read("publications"), ended.publication_id)
+    assert rows[c.BASE].to_list() == [None, ended.publication_id]
+    assert ws.lake.version("publications") == version + 1  # both, or neither
+    after = shown(ws)
+    assert taken["u1"] not in after["u1"] and taken["u2"] not in after["u2"]
+    patched = ws.lake.read(
+        "recommendations", where=pl.col(c.PUBLICATION_ID) == rows[c.PUBLICATION_ID][1]
+    )
+    assert patched[c.USER_ID].n_unique() == 2
+    types = [line["type"] for line in history(ws)][-3:]
+    assert types == ["decision", PUBLICATION, PATCH]
+    assert feedback(ws, now()).folded.users_refreshed == 0
+    assert nightly(ws, SECOND).status == "already_done"
+
+
+def test_who_was_folded_in_is_nobody_who_did_nothing(ws):
+    land(ws.home, purchases(**SMALL), SECOND, FIRST)
+    ingest_landed(ws, now())
+    quiet = set(ws.vault.lookup([f"u{n}" for n in range(150)]).values())
+    busy = ws.lake.read("events", where=pl.col(c.TIMESTAMP) >= FIRST)[c.USER_ID]
+    quiet -= set(busy)
+    assert len(quiet) >= 3
+    late = ws.vault.reveal([min(quiet)])[min(quiet)]
+    did(ws, (late, "i3", START))
+    assert feedback(ws, now()).folded.users_refreshed > 100
+    ended = nightly(ws, SECOND)
+    assert read_churn(ws.run(ended.run_id))["users"] == len(quiet) - 1
+
+
+def test_a_champion_that_cannot_fold_in_leaves_lists_as_they_are(workspace, tmp_path):
+    toml = CONFIG.split("[recipes.als]")[0].replace("[publish]", "min_users = 60\n\n[publish]")
+    toml += "[gate]\nmin_users = 60\n\n"
+    ws = workspace(
+        tmp_path / "bpr", toml + '[recipes.bpr]\nfamily = "bpr"\nfactors = 8\niterations = 60\n'
+    )
+    events = purchases(**SMALL)
+    land(ws.home, events, FIRST)
+    feedback(ws, FIRST)
+    ended = nightly(ws, FIRST)
+    assert ended.recipe == "bpr"
+    did(ws, ("u1", "i3", LATER), ago=(now() - START).total_seconds())
+    before = shown(ws)
+    result = feedback(ws, LATER + timedelta(hours=1))
+    assert result.accepted == 1
+    assert result.folded.sentence == (
+        "no list was refreshed: the live model (bpr, version 1) cannot fold in: people keep their "
+        "lists until the next night"
+    )
+    assert shown(ws) == before
