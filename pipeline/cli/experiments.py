@@ -1,4 +1,4 @@
-"""What a person tries out on versions that are there: compare two, make one again."""
+"""What a person tries out: compare two versions, make one again, live through past days."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.terminal import Home, Json, fail, open_workspace, show, teller
+from pipeline.cli.terminal import Home, Json, fail, instant, open_workspace, show, teller
 
 app = typer.Typer()
 _OUT = "The page's file; default: reports/ in the workspace."
@@ -42,3 +42,35 @@ def reproduce(
     found = step(open_workspace(home), version, progress=teller())
     show(found.to_dict(), json, found.text())
     raise typer.Exit(found.exit_code)
+
+
+@app.command()
+def backtest(
+    begin: Annotated[str, typer.Option("--from", help="The first as-of: 2011-09-01T00:00:00Z.")],
+    end: Annotated[str, typer.Option("--to", help="The last as-of that may be.")],
+    every: Annotated[
+        str, typer.Option(help="From one as-of to the next: 12h, 1d, at most 28d.")
+    ] = "1d",
+    policy: Annotated[
+        str, typer.Option(help="When a night is run, names that commas part.")
+    ] = "nightly,weekly,adaptive,never",
+    plant_shift: Annotated[
+        str | None, typer.Option(help="From here on half of all events are about other items.")
+    ] = None,
+    home: Home = None,
+    json: Json = False,
+) -> None:
+    """Live through past days once for each policy: what is a retrain worth on these data?"""
+    from pipeline.steps.backtest import backtest as step
+    from pipeline.steps.backtest import parse_every, parse_policies
+
+    found = step(
+        open_workspace(home),
+        instant(begin),
+        instant(end),
+        every=parse_every(every),
+        policies=parse_policies(policy),
+        plant=instant(plant_shift) if plant_shift else None,
+        progress=teller(),
+    )
+    show(found.to_dict(), json, found.text())

@@ -7,10 +7,12 @@ A replay's scores are kept with it and are no history.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
+
+import polars as pl
 
 from pipeline import columns as c
 from pipeline.base import Interval, Progress, format_instant, parse_instant
@@ -21,9 +23,12 @@ from pipeline.evaluation.evaluate import metric_name
 from pipeline.evaluation.prequential import ALL, Prequential, past_of, prequential
 from pipeline.report.live import LiveNight, LiveScore, live_table
 from pipeline.steps.champion import DECISION, last_judged
+from pipeline.steps.config import Config
 from pipeline.steps.night import Night, read_pinned
 from pipeline.steps.run import Workspace
 from pipeline.stores.runs import Draft, Run
+
+ReadEvents = Callable[[Sequence[str], pl.Expr], pl.DataFrame]
 
 FILE: Final = "live"
 _STEP: Final = "evaluate"
@@ -61,19 +66,32 @@ def score(ws: Workspace, night: Night, split: Split, tell: Progress) -> Prequent
     if before is None:
         return None
     tell("score what was live")
-    span = Interval(before[0], night.as_of)
-    wanted = is_target(split.target_kinds, night.config.features.rating_threshold)
+
+    def read(columns: Sequence[str], where: pl.Expr) -> pl.DataFrame:
+        return read_pinned(ws, night, "events", columns=columns, where=where)
+
+    return score_span(ws, read, split, night.config, Interval(before[0], night.as_of))
+
+
+def score_span(
+    ws: Workspace, read: ReadEvents, split: Split, config: Config, span: Interval
+) -> Prequential:
+    """Score the target events of a span against the lists that were live.
+
+    `read` gives the events that are known of, columns and rows as asked for.
+    """
+    wanted = is_target(split.target_kinds, config.features.rating_threshold)
     columns = (c.USER_ID, c.ITEM_ID, c.TIMESTAMP)
-    events = read_pinned(ws, night, "events", columns=columns, where=between(span) & wanted)
+    events = read(columns, between(span) & wanted)
     people = events[c.USER_ID].unique().to_list()
     publications = ws.lake.read("publications")
     return prequential(
         events,
-        read_pinned(ws, night, "events", columns=columns, where=past_of(people, span)),
+        read(columns, past_of(people, span)),
         publications,
         ws.lake.read("recommendations", where=lists_for(in_play(publications, span), people)),
         span=span,
-        k=night.config.recommend.length,
+        k=config.recommend.length,
         policy=split.policy,
     )
 

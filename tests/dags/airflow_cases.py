@@ -29,8 +29,9 @@ def _edges(dag: Any) -> list[tuple[str, str]]:
     return sorted((task.task_id, after) for task in dag.tasks for after in task.downstream_task_ids)
 
 
-def test_there_are_four_dags() -> None:
-    assert sorted(DAGS) == ["feedback_ingest", "maintenance", "nightly_retrain", "tune"]
+def test_there_are_five_dags() -> None:
+    names = ["backtest", "feedback_ingest", "maintenance", "nightly_retrain", "tune"]
+    assert sorted(DAGS) == names
 
 
 def test_the_nights_edges() -> None:
@@ -54,9 +55,13 @@ def test_the_nights_edges() -> None:
 
 def test_the_passs_edges() -> None:
     assert _edges(FEEDBACK) == [
+        ("foldin", "policy"),
+        ("foldin", "verdict"),
         ("ingest", "announce_events"),
-        ("ingest", "request_retrain"),
+        ("ingest", "foldin"),
+        ("ingest", "policy"),
         ("ingest", "verdict"),
+        ("policy", "request_retrain"),
     ]
 
 
@@ -82,19 +87,26 @@ def test_a_task_says_who_how_often_how_long_and_what(task: Any) -> None:
 def test_what_may_fill_the_machine_runs_one_at_a_time() -> None:
     pooled = sorted(task.task_id for task in TASKS if task.pool != "default_pool")
 
-    assert pooled == ["evaluate", "refit", "search", "train"]
+    assert pooled == ["evaluate", "live_through", "refit", "search", "train"]
     assert {task.pool for task in TASKS} - {"default_pool"} == set(common.POOLS)
     assert common.POOLS[common.HEAVY_POOL][0] == 1
 
 
 def test_the_tasks_that_run_after_something_was_skipped_or_failed() -> None:
-    rules = {t.task_id: t.trigger_rule.value for t in TASKS if t.trigger_rule != "all_success"}
+    rules = {
+        (t.dag_id, t.task_id): t.trigger_rule.value
+        for t in TASKS
+        if t.trigger_rule != "all_success"
+    }
 
     assert rules == {
-        "evaluate": "none_failed_min_one_success",
-        "refit": "none_failed",
-        "register": "none_failed",
-        "verdict": "all_done",
+        ("feedback_ingest", "foldin"): "none_failed",
+        ("feedback_ingest", "policy"): "all_done",
+        ("feedback_ingest", "verdict"): "none_failed",
+        ("nightly_retrain", "evaluate"): "none_failed_min_one_success",
+        ("nightly_retrain", "refit"): "none_failed",
+        ("nightly_retrain", "register"): "none_failed",
+        ("nightly_retrain", "verdict"): "all_done",
     }
 
 
@@ -104,7 +116,7 @@ def test_a_dag_starts_paused_alone_and_without_catching_up(dag: Any) -> None:
     assert dag.max_active_runs == 1
     assert not dag.catchup
     assert "nightjar" in dag.tags
-    assert dag.doc_md.strip().startswith(("Retrain", "Take in", "Search", "Keep"))
+    assert dag.doc_md.strip().startswith(("Retrain", "Take in", "Search", "Keep", "Live"))
 
 
 @pytest.mark.parametrize("dag", DAGS.values(), ids=lambda dag: dag.dag_id)
@@ -143,6 +155,8 @@ def test_assets_are_emitted_by_tasks_that_can_be_skipped() -> None:
 
     assert outlets == {
         "ingest": [],
+        "foldin": [],
+        "policy": [],
         "announce_events": ["nightjar_events"],
         "request_retrain": ["nightjar_retrain_requested"],
         "verdict": [],
@@ -152,7 +166,6 @@ def test_assets_are_emitted_by_tasks_that_can_be_skipped() -> None:
 def test_params_are_typed_and_described() -> None:
     params = {name: param for dag in DAGS.values() for name, param in dag.params.items()}
 
-    assert sorted(params) == ["as_of", "at", "budget", "publish", "recipe", "recipes"]
     for param in params.values():
         assert param.schema["type"]
         assert param.schema["title"]
@@ -160,7 +173,12 @@ def test_params_are_typed_and_described() -> None:
     assert {n: p.value for n, p in params.items()} == {
         "as_of": None,
         "at": None,
+        "begin": "2017-11-01T09:00:00Z",
         "budget": "20m",
+        "end": "2017-12-01T09:00:00Z",
+        "every": "1d",
+        "plant_shift": None,
+        "policies": ["nightly", "weekly", "adaptive", "never"],
         "publish": True,
         "recipe": None,
         "recipes": None,

@@ -6,7 +6,7 @@ import pytest
 
 from tests.dags.conftest import ROOT, Python
 
-DAG_FILES = ("feedback_ingest.py", "maintenance.py", "nightly_retrain.py", "tune.py")
+DAG_FILES = ("backtest.py", "feedback_ingest.py", "maintenance.py", "nightly_retrain.py", "tune.py")
 HEAVY = (
     "pipeline",
     "polars",

@@ -1,0 +1,159 @@
+"""Past days lived through again: each policy in a sandbox, resumable, with nothing live moved."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from datetime import timedelta
+
+import pytest
+
+from pipeline import columns as c
+from pipeline.errors import ConfigError, DataError
+from pipeline.steps import lived
+from pipeline.steps.backtest import backtest, parse_every, parse_policies
+from pipeline.steps.feedback import feedback
+from pipeline.steps.lived import Policy
+from pipeline.steps.retrain import nightly
+from tests import worlds
+
+pytestmark = pytest.mark.slow
+
+DAY = timedelta(days=1)
+BEGIN, END = worlds.NIGHTS[0], worlds.NIGHTS[0] + 3 * DAY
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory, workspace):
+    """A workspace with its whole history, and a night that is live."""
+    ws = workspace(tmp_path_factory.mktemp("shop"), worlds.CONFIG)
+    worlds.land(ws.home, worlds.purchases(), worlds.NIGHTS[2])
+    worlds.catalogue(ws.home)
+    feedback(ws, worlds.NIGHTS[2] + DAY)
+    nightly(ws, BEGIN)
+    return ws
+
+
+@pytest.fixture(scope="module")
+def found(shop):
+    return backtest(shop, BEGIN, END, every=DAY, policies=tuple(Policy))
+
+
+def live_state(ws):
+    """What is live, and what was decided."""
+    return (
+        ws.lake.read("publications").sort(c.GENERATION).to_dicts(),
+        [dict(entry) for entry in ws.ledger.entries()],
+        {table: ws.lake.version(table) for table in ("events", "recommendations", "batches")},
+        sorted(run.run_id for run in ws.runs.starting_with("")),
+    )
+
+
+def test_every_policy_begins_with_a_night_and_goes_on_as_it_is_called(found):
+    nights = {name: [day.retrained for day in days] for name, days in found.days.items()}
+    assert nights["nightly"] == [True] * 4
+    assert nights["weekly"] == nights["never"] == [True, False, False, False]
+    assert nights["adaptive"][0]
+    assert all(day.reason for days in found.days.values() for day in days)
+    assert found.days["nightly"][0].decision == "first"
+
+
+def test_days_are_scored_by_what_was_live_and_folding_in_is_told_apart(found):
+    never = found.days["never"]
+    assert never[0].ndcg is None
+    assert all(day.user_days > 0 and day.ndcg > 0 for day in never[1:])
+    assert never[1].ndcg == never[1].base_ndcg  # nothing was folded in before
+    assert any(day.ndcg != day.base_ndcg for day in never[2:])
+    # Until the second as-of all have lived the same.
+    assert {days[1].ndcg for days in found.days.values()} == {never[1].ndcg}
+
+
+def test_the_table_says_nights_seconds_and_shares(found):
+    rows = {row["policy"]: row for row in found.to_dict()["rows"]}
+    assert rows["nightly"]["nights"] == 3
+    assert rows["nightly"]["of_nightly"] == 1.0
+    assert rows["never"]["training_seconds"] == 0
+    assert rows["nightly"]["training_seconds"] > 0
+    assert "of nightly" in found.text()
+    json.dumps(found.to_dict())
+    assert (found.folder / "backtest.svg").stat().st_size > 0
+
+
+def test_nothing_live_moves(shop):
+    before = live_state(shop)
+    backtest(shop, BEGIN, BEGIN + DAY, every=DAY, policies=(Policy.NEVER,))
+    assert live_state(shop) == before
+
+
+def test_the_night_of_a_sandbox_decides_as_the_live_one_did(shop, found):
+    live = shop.runs.starting_with("")[0]
+    told = live.json("gate", "decision")["sentence"]
+    assert found.days["nightly"][0].sentence == told
+
+
+def test_stopped_anywhere_it_goes_on_with_the_same_decisions(shop, found, monkeypatch):
+    span = {"every": DAY, "policies": (Policy.ADAPTIVE, Policy.NIGHTLY)}
+    end = BEGIN + 2 * DAY
+    for name in ("nightly", "score_span", "foldin"):
+        real, left = getattr(lived, name), [2]
+
+        def dies(*args, real=real, left=left, **more):
+            left[0] -= 1
+            if left[0] == 0:
+                raise KeyboardInterrupt
+            return real(*args, **more)
+
+        monkeypatch.setattr(lived, name, dies)
+        with contextlib.suppress(KeyboardInterrupt):
+            backtest(shop, BEGIN, end, **span)
+        monkeypatch.setattr(lived, name, real)
+    again = backtest(shop, BEGIN, end, **span)
+    for policy in ("adaptive", "nightly"):
+        ours = [(d.as_of, d.retrained, d.decision, d.sentence, d.ndcg) for d in again.days[policy]]
+        calm = [
+            (d.as_of, d.retrained, d.decision, d.sentence, d.ndcg) for d in found.days[policy][:3]
+        ]
+        assert ours == calm
+
+
+def test_a_second_call_trains_nothing(shop, found, monkeypatch):
+    monkeypatch.setattr(lived, "nightly", None)
+    again = backtest(shop, BEGIN, END, every=DAY, policies=tuple(Policy))
+    assert again.to_dict() == found.to_dict()
+
+
+def test_a_planted_shift_hurts_who_never_learns(shop, found):
+    shifted = backtest(
+        shop, BEGIN, END, every=DAY, policies=(Policy.NEVER,), plant=BEGIN + timedelta(hours=1)
+    )
+    (row,) = shifted.to_dict()["rows"]
+    calm = {row["policy"]: row for row in found.to_dict()["rows"]}["never"]
+    assert row["ndcg"] < 0.9 * calm["ndcg"]
+    assert row["answered_days"] is None
+
+
+def test_a_gap_in_the_data_is_lived_through(shop):
+    end = worlds.NIGHTS[2] + 10 * DAY
+    found = backtest(shop, worlds.NIGHTS[2], end, every=5 * DAY, policies=(Policy.NIGHTLY,))
+    last = found.days["nightly"][-1]
+    assert last.decision == "nothing_to_do"
+    assert last.ndcg is None
+
+
+def test_wrong_spans_and_names_are_refused_in_words(shop):
+    with pytest.raises(ConfigError, match="there is no step"):
+        backtest(shop, BEGIN, BEGIN, every=DAY, policies=tuple(Policy))
+    with pytest.raises(ConfigError, match="outside of the backtest"):
+        backtest(shop, BEGIN, END, every=DAY, policies=tuple(Policy), plant=END + DAY)
+    with pytest.raises(DataError, match="no event lies before"):
+        early = worlds.START - 30 * DAY
+        backtest(shop, early, early + DAY, every=DAY, policies=(Policy.NEVER,))
+    for words in ("1w", "0d", "29d", "day"):
+        with pytest.raises(ConfigError, match="no step of a backtest"):
+            parse_every(words)
+    assert parse_every("12h") == timedelta(hours=12)
+    with pytest.raises(ConfigError, match="'daily' is no policy; there are nightly"):
+        parse_policies("nightly,daily")
+    with pytest.raises(ConfigError, match="no policy is named"):
+        parse_policies(" , ")
+    assert parse_policies("never, nightly,never") == (Policy.NEVER, Policy.NIGHTLY)
