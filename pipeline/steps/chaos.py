@@ -30,15 +30,13 @@ from pipeline.failpoints import FAILPOINTS
 from pipeline.steps.chaos_looks import Reader, live_of, taken
 from pipeline.steps.chaos_shop import CONFIG, FIRST_NIGHT, NIGHT, Account, Entry, Shop
 from pipeline.steps.mortal import Ended, Mortals
-from pipeline.steps.run import Workspace
+from pipeline.steps.run import CONFIG_FILE, Workspace
 
 HITS: Final = {
     "claimed": 3,
     "parsed": 3,
-    "quarantine_written": 3,
-    "before_commit": 3,
-    "committed": 9,
-    "fsynced": 9,
+    "committed": 3,
+    "fsynced": 3,
     "archived": 3,
     "step_tmp": 12,
     "step_renamed": 12,
@@ -46,6 +44,8 @@ HITS: Final = {
     "mid_train": 3,
 }
 """How often a pass over three new files, or a night, is sure to come by; once at all others."""
+_ROWS_PER_COMMIT: Final = (1, 25, 200_000)
+"""Each file by itself, two or three files together, or all of a pass."""
 
 
 @dataclass
@@ -209,7 +209,10 @@ class Sandbox:
         self.put_aside("started")
 
     def shop(self, seed: int) -> Shop:
-        """Return a shop that goes on from ``started``."""
+        """Return a shop that goes on from ``started``; the seed says how much one commit holds."""
+        rows = _ROWS_PER_COMMIT[seed % len(_ROWS_PER_COMMIT)]
+        text = f"{CONFIG}\n[ingest]\nrows_per_commit = {rows}\n"
+        (self.home / CONFIG_FILE).write_text(text, "utf-8")
         return Shop(seed, deepcopy(self._account))
 
     def put_aside(self, name: str) -> None:

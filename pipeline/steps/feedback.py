@@ -28,7 +28,9 @@ def feedback(ws: Workspace, at: datetime, *, progress: Progress = silent) -> Fee
     folded = foldin(ws, at, progress=progress)
     failpoint("before_asset")
     wanted, reason = policy(ws, at)
-    return FeedbackResult(taken.outcomes, taken.lake_version, folded, wanted, reason)
+    return FeedbackResult(
+        taken.outcomes, taken.lake_version, folded, wanted, reason, backlog=taken.backlog
+    )
 
 
 def policy(ws: Workspace, at: datetime) -> tuple[bool, str]:

@@ -2,6 +2,7 @@
 
 Promises: killed anywhere and run again, the lake is that of a calm run; the same bytes add
 nothing, whatever their name; rows = accepted + quarantined + duplicates + tombstoned + skipped.
+Small files are put together and taken in with one commit, so that many of them are quick.
 Files that lie in the workspace's landing folder move to `archive/` (or `rejected/`, with the reason
 beside them) at the very end; files anywhere else are left where they are.
 """
@@ -9,52 +10,27 @@ beside them) at the very end; files anywhere else are left where they are.
 from __future__ import annotations
 
 import shutil
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 
-import polars as pl
-
-from pipeline import columns as c
 from pipeline.base import Progress, silent, to_utc
-from pipeline.data.ingest import (
-    CONTENT,
-    IDENTITY,
-    Judged,
-    conflict_rows,
-    conflicting,
-    derive_ids,
-    event_rows,
-    judge_catalogue,
-    judge_events,
-    on_days,
-    quarantine_rows,
-    split_duplicates,
-    upsert,
-    with_pseudonyms,
-)
+from pipeline.data.ingest import Judged, judge_catalogue, judge_events
 from pipeline.data.sources import MappingError
 from pipeline.errors import ConfigError, DataError, StorageError
 from pipeline.failpoints import failpoint
+from pipeline.steps.bundle import FileRead, bundled
 from pipeline.steps.child import Child
-from pipeline.steps.landing import (
-    Found,
-    archive,
-    expand,
-    landed,
-    mark,
-    reject,
-    source_for,
-)
+from pipeline.steps.landing import Mark, archive, mark, printable, reject
+from pipeline.steps.listing import Found, expand, landed, source_for
 from pipeline.steps.outcomes import FileResult, FileStatus, IngestResult
-from pipeline.steps.parse import sum_of
-from pipeline.steps.reading import Text, read_text
+from pipeline.steps.parse import CannotOpen, sum_of
+from pipeline.steps.reading import read_text
 from pipeline.steps.run import Workspace
-from pipeline.stores.batches import Batch, Batches
+from pipeline.stores.batches import MERGED, Batches
 
 _STILL_WRITTEN = timedelta(seconds=2)
 
@@ -95,31 +71,41 @@ def ingest(
         raise ConfigError("only items can be replaced by a full catalogue")
     files = expand(paths)
     found = [source_for(ws.config.sources, path, table, source) for path in files]
-    with _taking(ws, at) as taking:
-        outcomes = []
+    with _taking(ws, at, replace=replace) as taking:
         for number, one in enumerate(found, start=1):
-            progress(f"reading {one.path.name} ({number} of {len(found)})")
-            outcomes.append(taking.take(one, replace=replace))
-    return IngestResult(tuple(outcomes), ws.lake.version(table))
+            progress(f"reading {one.file} ({number} of {len(found)})")
+            taking.take(one)
+        outcomes = taking.finish()
+    return IngestResult(outcomes, ws.lake.version(table))
 
 
 def ingest_landed(ws: Workspace, at: datetime, *, progress: Progress = silent) -> IngestResult:
-    """Take in what has landed.
+    """Take in what has landed, of each table no more than `ingest.files_per_pass` files.
 
     Files that were written within two seconds of `at`, or after it, wait for the next pass.
     """
+    most, backlog = ws.config.ingest.files_per_pass, 0
     with _taking(ws, at) as taking:
-        found = list(landed(ws.home, ws.config.sources, to_utc(at) - _STILL_WRITTEN))
+        listed = landed(ws.home, to_utc(at) - _STILL_WRITTEN)
         failpoint("listed")
-        outcomes = []
-        for one in found:
-            progress(f"reading {one.path.name}")
-            outcomes.append(taking.take(one, replace=False))
-    return IngestResult(tuple(outcomes), ws.lake.version("events"))
+        for inside in listed:
+            for folder, trouble in inside.troubles:
+                taking.hold(inside.table, folder, trouble)
+            done = 0
+            for number, (path, name) in enumerate(inside.files, start=1):
+                if done == most:
+                    backlog += len(inside.files) - number + 1
+                    break
+                found = source_for(ws.config.sources, path, inside.table, None, name)
+                progress(f"reading {found.file} ({number} of {len(inside.files)})")
+                # One that waits for a better config must not keep the others waiting.
+                done += taking.take(found)
+        outcomes = taking.finish()
+    return IngestResult(outcomes, ws.lake.version("events"), backlog=backlog)
 
 
 @contextmanager
-def _taking(ws: Workspace, at: datetime) -> Iterator[_Taking]:
+def _taking(ws: Workspace, at: datetime, *, replace: bool = False) -> Iterator[_Taking]:
     """Hold the lock, finish what a crash left, and start the reader with the first file."""
     limits = ws.config.ingest.limits
     at = to_utc(at)
@@ -142,118 +128,115 @@ def _taking(ws: Workspace, at: datetime) -> Iterator[_Taking]:
                 "new one every person would count as another"
             )
         try:
-            yield _Taking(ws, at, child, batches, scratch)
+            yield _Taking(ws, at, child, batches, scratch, replace)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
 
-@dataclass(frozen=True)
-class _Taken:
-    """What a file comes to: bad rows, rows to commit (None: no change), and their counts."""
-
-    bad: pl.DataFrame
-    rows: pl.DataFrame | None
-    accepted: int
-    duplicates: int
-
-
-@dataclass(frozen=True)
+@dataclass
 class _Taking:
-    """One pass: everything that taking in a file needs."""
+    """One pass: what taking in files needs, and those that were read and wait for their commit."""
 
     ws: Workspace
     at: datetime
     child: Child
     batches: Batches
     scratch: Path
+    replace: bool
+    outcomes: list[FileResult | None] = field(default_factory=list)
+    waiting: list[tuple[int, FileRead]] = field(default_factory=list)
 
-    def take(self, found: Found, *, replace: bool) -> FileResult:
-        """Take in one file; what is wrong with it is in the result."""
-        digest, name = None, found.path.name
+    def take(self, found: Found) -> bool:
+        """Take in one file, at once or with those that follow; False for one that has to wait."""
+        if self.waiting and self._full(found):
+            self._commit()
+        place = len(self.outcomes)
+        self.outcomes.append(None)
+        try:
+            read = self._read(found)
+        except Exception:
+            self._commit()  # those before it are not to blame
+            raise
+        if isinstance(read, FileRead):
+            self.waiting.append((place, read))
+            return True
+        self.outcomes[place] = read
+        return read.status is not FileStatus.WAITS
+
+    def hold(self, table: str, folder: Path, trouble: str) -> None:
+        """Name a folder that cannot be listed."""
+        name = printable(folder.name)
+        self.outcomes.append(FileResult(name, table, FileStatus.WAITS, None, f"{name}: {trouble}"))
+
+    def finish(self) -> tuple[FileResult, ...]:
+        """Commit what still waits; returns what became of each file, in order."""
+        self._commit()
+        return tuple(one for one in self.outcomes if one is not None)
+
+    def _full(self, found: Found) -> bool:
+        config, read = self.ws.config.ingest, [one for _, one in self.waiting]
+        return (
+            read[0].found.source.table != found.source.table
+            or len(read) >= config.files_per_pass
+            or sum(one.text.rows for one in read) >= config.rows_per_commit
+        )
+
+    def _read(self, found: Found) -> FileRead | FileResult:
+        """Read and judge a file, or say why there is nothing to commit of it."""
+        digest, name, home = None, found.file, self.ws.home
         seen = mark(found.path)
         if seen is None:
             return FileResult(name, found.name, FileStatus.WAITS, None, f"{name}: is gone again")
         try:
             digest = sum_of(found.path, self.ws.config.ingest.limits)
-            if self.batches.seen(found.source.table, digest):
-                archive(self.ws.home, found.path, digest, seen)
+            if self._seen(found.source.table, digest):
+                archive(home, found.path, digest, seen)
                 return FileResult(name, found.name, FileStatus.SEEN, digest)
             failpoint("claimed")
-            result = self._take(found, digest, replace=replace)
-        except MappingError as error:
-            hint = found.hint(error.sentence)
-            return FileResult(name, found.name, FileStatus.WAITS, digest, hint)
+            return self._judged(found, seen, digest)
         except DataError as error:
+            sentence, status = error.sentence, FileStatus.WAITS
             if mark(found.path) != seen:
-                moved = f"{name}: was replaced or taken away while it was read"
-                return FileResult(name, found.name, FileStatus.WAITS, digest, moved)
-            reject(self.ws.home, found.path, error.sentence, seen)
-            return FileResult(name, found.name, FileStatus.SET_ASIDE, digest, error.sentence)
-        archive(self.ws.home, found.path, digest, seen)
-        failpoint("archived")
-        return result
-
-    def _take(self, found: Found, digest: str, *, replace: bool) -> FileResult:
-        limits = self.ws.config.ingest.limits
-        with read_text(self.child, found, digest, limits, self.scratch) as text:
-            failpoint("parsed")
-            if found.source.table == "events":
-                taken = self._events(found, text, digest)
+                sentence = f"{name}: was replaced or taken away while it was read"
+            elif isinstance(error, CannotOpen):
+                pass
+            elif isinstance(error, MappingError):
+                sentence = found.hint(sentence)
             else:
-                taken = self._catalogue(found, text, replace=replace)
-        quarantine = quarantine_rows(
-            taken.bad, text.broken, at=self.at, source=found.name, batch_id=digest
-        )
-        batch = Batch(
-            batch_id=digest,
-            table=found.source.table,
-            source=found.name,
-            file=found.path.name,
-            rows=text.rows,
-            accepted=taken.accepted,
-            quarantined=quarantine.height,
-            duplicates=taken.duplicates,
-            tombstoned=0,
-            skipped=text.skipped,
-            ingested_at=self.at,
-        )
-        self.batches.commit(batch, taken.rows, quarantine)
-        reasons = Counter(quarantine[c.REASONS].explode(empty_as_null=False).to_list())
-        return FileResult.taken(batch, dict(sorted(reasons.items())), text.ignored_columns)
+                status = FileStatus.SET_ASIDE
+                reject(home, found.path, sentence, seen)
+            return FileResult(name, found.name, status, digest, sentence)
 
-    def _events(self, found: Found, text: Text, digest: str) -> _Taken:
-        judge = partial(judge_events, source=found.source, config=self.ws.config.ingest, at=self.at)
-        judged = self._joined(found, text, judge)
-        people = self.ws.vault.pseudonyms(judged.good[c.USER_ID].unique().to_list())
-        identified = derive_ids(with_pseudonyms(judged.good, people))
-        known = self.ws.lake.read("events", columns=IDENTITY, where=on_days(identified))
-        fresh, repeats = split_duplicates(identified, known)
-        conflicts = fresh.clear()
-        if repeats.height:
-            stored = self.ws.lake.read("events", columns=CONTENT, where=on_days(repeats))
-            conflicts = conflicting(repeats, pl.concat([stored, fresh.select(CONTENT)]))
-        bad = pl.concat([judged.bad, conflict_rows(conflicts)])
-        rows = event_rows(fresh, at=self.at, source=found.name, batch_id=digest)
-        duplicates = repeats.height - conflicts.height
-        return _Taken(bad, rows if rows.height else None, rows.height, duplicates)
+    def _seen(self, table: str, digest: str) -> bool:
+        keys = [one.digest for _, one in self.waiting if one.found.source.table == table]
+        if keys and table in MERGED:
+            return keys[-1] == digest  # as the lake's own: the latest wins
+        return digest in keys or self.batches.seen(table, digest)
 
-    def _joined(self, found: Found, text: Text, judge: Callable[..., Judged]) -> Judged:
-        name, limits = found.path.name, self.ws.config.ingest.limits
-        return Judged.joined(
-            (judge(part, name=name) for part in text.parts),
-            name=name,
-            broken=len(text.broken),
-            most=limits.max_bad_rows,
-        )
+    def _judged(self, found: Found, seen: Mark, digest: str) -> FileRead:
+        config, source = self.ws.config.ingest, found.source
+        judge: Callable[..., Judged] = partial(judge_catalogue, source=source)
+        if source.table == "events":
+            judge = partial(judge_events, source=source, config=config, at=self.at)
+        with read_text(self.child, found, digest, config.limits, self.scratch) as text:
+            failpoint("parsed")
+            judged = Judged.joined(
+                (judge(part, name=found.file) for part in text.parts),
+                name=found.file,
+                broken=len(text.broken),
+                most=config.limits.max_bad_rows,
+            )
+        return FileRead(found, seen, digest, text, judged)
 
-    def _catalogue(self, found: Found, text: Text, *, replace: bool) -> _Taken:
-        table = found.source.table
-        judged = self._joined(found, text, partial(judge_catalogue, source=found.source))
-        good = judged.good
-        if table == "users":
-            people = self.ws.vault.pseudonyms(good[c.USER_ID].unique().to_list())
-            good = with_pseudonyms(good, people)
-        current = self.ws.lake.read(table)
-        merged, duplicates = upsert(table, current, good, replace=replace)
-        same = merged.equals(current.sort(merged.columns[0]))
-        return _Taken(judged.bad, None if same else merged, good.height - duplicates, duplicates)
+    def _commit(self) -> None:
+        """Take in what waits, with one commit; then its files go."""
+        waiting, self.waiting = self.waiting, []
+        if not waiting:
+            return
+        files = [one for _, one in waiting]
+        bundle = bundled(self.ws, files, at=self.at, replace=self.replace)
+        self.batches.commit(bundle.batches, bundle.rows, bundle.quarantine)
+        for (place, read), result in zip(waiting, bundle.results, strict=True):
+            archive(self.ws.home, read.found.path, read.digest, read.seen)
+            self.outcomes[place] = result
+            failpoint("archived")

@@ -92,10 +92,13 @@ class IngestResult:
     ----------
     lake_version
         Version of the table after it.
+    backlog
+        Files that have landed and were left for the next pass.
     """
 
     outcomes: tuple[FileResult, ...]
     lake_version: int | None
+    backlog: int = field(default=0, kw_only=True)
 
     @property
     def files(self) -> int:
@@ -106,6 +109,11 @@ class IngestResult:
     def accepted(self) -> int:
         """Rows that are new in the lake."""
         return sum(one.accepted for one in self.outcomes)
+
+    @property
+    def events(self) -> int:
+        """New rows of events alone."""
+        return sum(one.accepted for one in self.outcomes if one.table == "events")
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -128,6 +136,7 @@ class IngestResult:
             **{name: sum(getattr(one, name) for one in self.outcomes) for name in COUNTS},
             "reasons": dict(sorted(reasons.items())),
             "lake_version": self.lake_version,
+            "backlog": self.backlog,
             "problems": list(self.problems),
             "outcomes": [
                 {**asdict(one), "status": one.status.value, "reasons": dict(one.reasons)}
@@ -139,7 +148,9 @@ class IngestResult:
         """A line a file, and their sum where there are several."""
         lines = [one.text() for one in self.outcomes] or ["nothing has landed"]
         if self.files > 1:
-            lines.append(f"{self.files} files: {_counts_of(self.to_dict())}")
+            lines.append(f"{self.files:,} files: {_counts_of(self.to_dict())}")
+        if self.backlog:
+            lines.append(f"{self.backlog:,} files are left for the next pass")
         return "\n".join(lines)
 
 
@@ -187,11 +198,6 @@ class FeedbackResult(IngestResult):
     folded: FoldinResult
     retrain_wanted: bool
     reason: str
-
-    @property
-    def events(self) -> int:
-        """New rows of events alone."""
-        return sum(one.accepted for one in self.outcomes if one.table == "events")
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON."""

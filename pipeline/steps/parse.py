@@ -18,8 +18,9 @@ from typing import Any, BinaryIO, Final, cast
 
 import polars as pl
 
-from pipeline.data.sources import Broken, Limits, Source, Summary, read
+from pipeline.data.sources import Broken, Limits, MappingError, Source, Summary, read
 from pipeline.errors import DataError, StorageError, UnsafeInputError
+from pipeline.steps.landing import printable
 
 BROKEN_FILE: Final = "broken.parquet"
 BROKEN: Final = {
@@ -30,25 +31,34 @@ BROKEN: Final = {
 }
 
 
+class CannotOpen(MappingError):
+    """The file may be right, but this process may not read it, or not now: it waits."""
+
+
 @contextmanager
 def open_regular(path: Path, limits: Limits) -> Iterator[BinaryIO]:
-    """Open a file that is no link, no device and not too big."""
+    """Open a file that is no link, no device and not too big.
+
+    One that may not be read, or not now, is a `CannotOpen`: it may be right.
+    """
+    name = printable(path.name)
     try:
         # Without O_NONBLOCK a named pipe would wait for a writer for ever.
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         if path.is_symlink():
-            raise UnsafeInputError("is a link; links are not followed", where=path.name) from None
+            raise UnsafeInputError("is a link; links are not followed", where=name) from None
+        if path.is_socket():
+            raise UnsafeInputError("is no regular file", where=name) from None
         what = f"cannot be opened: {(error.strerror or str(error)).lower()}"
-        raise DataError(what, where=path.name) from None
+        raise CannotOpen(what, where=name) from None
     with os.fdopen(handle, "rb") as stream:
         about = os.fstat(stream.fileno())
         if not stat.S_ISREG(about.st_mode):
-            raise UnsafeInputError("is no regular file", where=path.name)
+            raise UnsafeInputError("is no regular file", where=name)
         if about.st_size > limits.max_file_bytes:
             raise UnsafeInputError(
-                f"has {about.st_size:,} bytes; {limits.max_file_bytes:,} are allowed",
-                where=path.name,
+                f"has {about.st_size:,} bytes; {limits.max_file_bytes:,} are allowed", where=name
             )
         yield stream
 
@@ -71,14 +81,15 @@ def parse(path: str, source: dict[str, Any], limits: dict[str, Any], out: str) -
     bounds = Limits.model_validate(limits)
     summary = Summary()
     file, folder = Path(path), Path(out)
+    name = printable(file.name)
     with open_regular(file, bounds) as stream:
         digest = _digest(stream)
         count = 0
-        for frame in read(stream, file.name, Source.model_validate(source), bounds, summary):
+        for frame in read(stream, name, Source.model_validate(source), bounds, summary):
             _keep(frame, folder / f"{count}.parquet")
             count += 1
         if _digest(stream) != digest:
-            raise DataError("changed while it was read", where=file.name)
+            raise DataError("changed while it was read", where=name)
     broken = pl.DataFrame([asdict(one) for one in summary.broken], schema=BROKEN)
     _keep(broken, folder / BROKEN_FILE)
     return {

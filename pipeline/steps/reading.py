@@ -18,7 +18,7 @@ import polars as pl
 from pipeline.data.sources import Broken, Limits, MappingError
 from pipeline.errors import StorageError, UnsafeInputError
 from pipeline.steps.child import Child, ChildFailed
-from pipeline.steps.landing import Found
+from pipeline.steps.listing import Found
 from pipeline.steps.parse import broken_rows, frames
 
 _PARSE: Final = "pipeline.steps.parse:parse"
@@ -63,10 +63,10 @@ def read_text(
             )
         except ChildFailed as error:
             raise UnsafeInputError(
-                f"cannot be read within the limits: {error.sentence}", where=found.path.name
+                f"cannot be read within the limits: {error.sentence}", where=found.file
             ) from None
         if told["sha256"] != digest:
-            raise MappingError("changed while it was read", where=found.path.name)
+            raise MappingError("changed while it was read", where=found.file)
         out = Path(folder)
         yield Text(
             frames(out, told["parts"]),

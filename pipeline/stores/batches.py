@@ -1,10 +1,11 @@
 """The batch ledger: each file's rows reach the lake exactly once, whatever is killed when.
 
-The protocol, under the lake's lock ``ingest``: the rows are spooled (fsynced, then renamed into
-place) → an `intent` row in `batches` → quarantine → the table, each with the transaction
-("ingest", seq), which the lake writes once → a `done` row → the spool goes. An intent that a crash
-left open is carried out from its spool, so the outcome is that of a calm run, versions included.
-Without an intent nothing has happened, and the file is simply taken in again. An attempt that was
+The protocol, under the lake's lock ``ingest``: the rows of one or several files of a table are
+spooled (fsynced, then renamed into place) → an `intent` row a file in `batches`, in one commit →
+quarantine → the table, each with the transaction ("ingest", seq of the last of the files), which
+the lake writes once → a `done` row a file, in one commit → the spool goes. Intents that a crash
+left open are carried out from their spool, so the outcome is that of a calm run, versions included.
+Without an intent nothing has happened, and the files are simply taken in again. An attempt that was
 overtaken (it slept while its lock was taken away) finds rows that are not its own, and writes
 nothing more.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -27,7 +29,7 @@ from pipeline.failpoints import failpoint
 from pipeline.stores.lake import Lake
 
 APP: Final = "ingest"
-_MERGED: Final = ("items", "users")
+MERGED: Final = ("items", "users")
 """Tables that a file replaces as a whole; events are appended."""
 
 
@@ -63,14 +65,16 @@ class Batches:
         self._lake = lake
         self._spool = lake.root / "_spool"
         self._at = self._version()
+        self._known: tuple[int, pl.DataFrame] | None = None
 
     def recover(self) -> int:
         """Carry out what a crash left open; return how many files that were."""
         ledger = self._lake.read("batches")
         ended = ledger.filter(pl.col(c.STATUS) != BatchStatus.INTENT)
         still_open = ledger.join(ended, on=c.SEQ, how="anti").sort(c.SEQ)
-        for row in still_open.iter_rows(named=True):
-            self._carry_out(row)
+        if still_open.height:
+            # Whoever goes on carries out first, so they are of one commit.
+            self._carry_out(still_open)
         self._sweep()
         return still_open.height
 
@@ -80,19 +84,22 @@ class Batches:
         For items and users only if nothing was merged since: the latest file wins, so an older one
         that comes again has something to say.
         """
-        done = self._lake.read(
-            "batches",
-            where=(pl.col(c.STATUS) == BatchStatus.DONE) & (pl.col(c.TABLE) == table),
-        )
-        if table in _MERGED:
+        if self._known is None or self._known[0] != self._at:
+            self._known = (self._at, self._done())
+        done = self._known[1].filter(pl.col(c.TABLE) == table)
+        if table in MERGED:
             done = done.filter(pl.col(c.SEQ) == pl.col(c.SEQ).max())
         return batch_id in done[c.BATCH_ID]
 
-    def commit(self, batch: Batch, rows: pl.DataFrame | None, quarantine: pl.DataFrame) -> None:
-        """Take a file in.
+    def commit(
+        self, files: Sequence[Batch], rows: pl.DataFrame | None, quarantine: pl.DataFrame
+    ) -> None:
+        """Take files of one table in, all of them or none.
 
         Parameters
         ----------
+        files
+            In their order; of `items` and `users` the last one wins.
         rows
             New rows of `events`; for `items` and `users` the whole table; None where nothing
             changes.
@@ -101,26 +108,16 @@ class Batches:
         """
         self._refuse_overtaken()
         last = self._lake.read("batches", columns=[c.SEQ])[c.SEQ].max()
-        seq = (last if isinstance(last, int) else 0) + 1
-        frames = {"quarantine": quarantine if quarantine.height else None, batch.table: rows}
-        self._spool_frames(seq, {name: f for name, f in frames.items() if f is not None})
-        row = {
-            c.SEQ: seq,
-            c.BATCH_ID: batch.batch_id,
-            c.STATUS: BatchStatus.INTENT.value,
-            c.TABLE: batch.table,
-            c.SOURCE: batch.source,
-            c.FILE: batch.file,
-            c.ROWS: batch.rows,
-            c.ACCEPTED: batch.accepted,
-            c.QUARANTINED: batch.quarantined,
-            c.DUPLICATES: batch.duplicates,
-            c.TOMBSTONED: batch.tombstoned,
-            c.SKIPPED: batch.skipped,
-            c.INGESTED_AT: batch.ingested_at,
-        }
-        self._note(row)
-        self._carry_out(row)
+        first = (last if isinstance(last, int) else 0) + 1
+        frames = {"quarantine": quarantine if quarantine.height else None, files[0].table: rows}
+        self._spool_frames(
+            first + len(files) - 1, {name: f for name, f in frames.items() if f is not None}
+        )
+        intents = pl.DataFrame(
+            [_row(seq, batch) for seq, batch in enumerate(files, start=first)], schema=c.BATCHES
+        )
+        self._note(intents, BatchStatus.INTENT)
+        self._carry_out(intents)
         self._sweep()
 
     def accepted_since(self, version: int | None) -> int:
@@ -132,18 +129,24 @@ class Batches:
         """Return the number of the last file that is in a version of `events`, 0 before any."""
         return self._lake.last_txn("events", APP, version=version) or 0
 
-    def arrived_since(self, seq: int) -> list[str]:
-        """Return the keys of the files of events with a higher number, sorted."""
+    def arrived_since(self, seq: int) -> dict[str, int]:
+        """Return the files of events with a higher number: their keys, and that number."""
         later = (pl.col(c.SEQ) > seq) & (pl.col(c.TABLE) == "events")
-        found = self._lake.read("batches", columns=[c.BATCH_ID], where=later)
-        return found[c.BATCH_ID].unique().sort().to_list()
+        found = self._lake.read("batches", columns=[c.BATCH_ID, c.SEQ], where=later)
+        return dict(found.sort(c.SEQ).iter_rows())
 
     def _accepted(self, version: int | None) -> int:
         where = (pl.col(c.STATUS) == BatchStatus.DONE) & (pl.col(c.TABLE) == "events")
         return int(self._lake.read("batches", version=version, where=where)[c.ACCEPTED].sum())
 
-    def _carry_out(self, row: dict[str, object]) -> None:
-        seq, table = int(str(row[c.SEQ])), str(row[c.TABLE])
+    def _done(self) -> pl.DataFrame:
+        columns = [c.SEQ, c.BATCH_ID, c.TABLE]
+        return self._lake.read(
+            "batches", where=pl.col(c.STATUS) == BatchStatus.DONE, columns=columns
+        )
+
+    def _carry_out(self, intents: pl.DataFrame) -> None:
+        seq, table = _number(intents), intents[c.TABLE][0]
         spool = self._spool / str(seq)
         status = BatchStatus.DONE if spool.is_dir() else BatchStatus.VOID
         if status is BatchStatus.DONE:
@@ -151,22 +154,21 @@ class Batches:
             failpoint("quarantine_written")
             failpoint("before_commit")
             self._unspool(spool, table, seq)
-        self._note({**row, c.STATUS: status.value})
+        self._note(intents, status)
 
     def _unspool(self, spool: Path, table: str, seq: int) -> None:
         """Write what the spool holds for a table; the number lets the lake write it once."""
         self._refuse_overtaken()
         path = spool / f"{table}.parquet"
         if path.exists():
-            write = self._lake.replace if table in _MERGED else self._lake.append
+            write = self._lake.replace if table in MERGED else self._lake.append
             write(table, _read(path), txn=(APP, seq))
 
-    def _note(self, row: dict[str, object]) -> None:
-        """Add a row right behind those that this attempt knows."""
-        ended = row[c.STATUS] != BatchStatus.INTENT
-        frame = pl.DataFrame([row], schema=c.BATCHES)
+    def _note(self, rows: pl.DataFrame, status: BatchStatus) -> None:
+        """Add rows with a status right behind those that this attempt knows."""
+        frame = rows.with_columns(pl.lit(status.value).alias(c.STATUS))
         # The number makes two writers who start from one version conflict.
-        number = 2 * int(str(row[c.SEQ])) + ended
+        number = 2 * _number(rows) + (status is not BatchStatus.INTENT)
         self._at = self._lake.append("batches", frame, txn=(APP, number), after=self._at)
 
     def _refuse_overtaken(self) -> None:
@@ -200,6 +202,29 @@ class Batches:
         if self._spool.is_dir():
             for left in self._spool.iterdir():
                 shutil.rmtree(left, ignore_errors=True)
+
+
+def _row(seq: int, batch: Batch) -> dict[str, object]:
+    return {
+        c.SEQ: seq,
+        c.BATCH_ID: batch.batch_id,
+        c.STATUS: BatchStatus.INTENT.value,
+        c.TABLE: batch.table,
+        c.SOURCE: batch.source,
+        c.FILE: batch.file,
+        c.ROWS: batch.rows,
+        c.ACCEPTED: batch.accepted,
+        c.QUARANTINED: batch.quarantined,
+        c.DUPLICATES: batch.duplicates,
+        c.TOMBSTONED: batch.tombstoned,
+        c.SKIPPED: batch.skipped,
+        c.INGESTED_AT: batch.ingested_at,
+    }
+
+
+def _number(rows: pl.DataFrame) -> int:
+    """Return the number of a commit: that of its last file."""
+    return int(rows[c.SEQ].to_numpy().max())
 
 
 def _read(path: Path) -> pl.DataFrame:

@@ -14,10 +14,11 @@ from pipeline import columns as c
 from pipeline.errors import ConcurrencyError
 from pipeline.failpoints import VARIABLE
 from pipeline.steps import ingest as step
-from pipeline.steps import landing
+from pipeline.steps import landing, listing
 from pipeline.steps.child import Child
 from pipeline.steps.feedback import feedback
 from pipeline.steps.landing import mark
+from pipeline.steps.listing import landed
 from pipeline.steps.run import Workspace
 from pipeline.stores.batches import Batches
 from tests.dying import parsed_here
@@ -157,7 +158,7 @@ def test_a_file_that_is_taken_away_after_it_was_listed_harms_no_other(ws, monkey
     land(ws, "orders-2.csv", orders(OTHER))
 
     def listed(*args):
-        found = list(landing.landed(*args))
+        found = landed(*args)
         gone.unlink()
         return found
 
@@ -171,14 +172,12 @@ def test_a_file_that_is_taken_away_after_it_was_listed_harms_no_other(ws, monkey
 def test_a_file_that_vanishes_between_two_looks_is_not_listed(ws, monkeypatch):
     land(ws, "orders-1.csv", orders(ROW))
     gone = land(ws, "orders-2.csv", orders(OTHER))
-    files = landing._files
 
-    def vanishing(folder):
-        found = files(folder)
+    def vanishing(path):
         gone.unlink(missing_ok=True)
-        return found
+        return mark(path)
 
-    monkeypatch.setattr(landing, "_files", vanishing)
+    monkeypatch.setattr(listing, "mark", vanishing)
     assert statuses(feedback(ws, AT)) == {"orders-1.csv": "taken"}
 
 
@@ -186,7 +185,7 @@ def test_a_file_that_is_replaced_after_it_was_listed_is_read_as_it_is(ws, monkey
     path = land(ws, "orders-1.csv", orders(ROW))
 
     def listed(*args):
-        found = list(landing.landed(*args))
+        found = landed(*args)
         _replace(path, orders(OTHER))
         return found
 

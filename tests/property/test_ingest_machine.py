@@ -20,7 +20,7 @@ from pipeline.steps.child import Child
 from pipeline.steps.feedback import feedback
 from pipeline.steps.run import Workspace
 from tests.dying import parsed_here
-from tests.ingesting import AT, land, orders, workspace
+from tests.ingesting import AT, CONFIG, land, orders, workspace
 
 # Few of each, so that the same comes again and again.
 ROWS = st.lists(
@@ -45,7 +45,9 @@ class Ingesting(RuleBasedStateMachine):
         self._folder = tempfile.TemporaryDirectory()
         self._patch = mock.patch.object(Child, "call", parsed_here)
         self._patch.start()
-        self.ws = workspace(Path(self._folder.name) / "ws")
+        # A commit holds one to three files.
+        config = f"{CONFIG}\n[ingest]\nrows_per_commit = 6\n"
+        self.ws = workspace(Path(self._folder.name) / "ws", config)
         self.files: list[list[Row]] = []
         self.waiting: list[tuple[bytes, list[Row]]] = []
         self.read: set[bytes] = set()

@@ -12,6 +12,7 @@ from pipeline.data.ingest.events import (
     CONTENT,
     IDENTITY,
     Judged,
+    by_file,
     conflict_rows,
     conflicting,
     derive_ids,
@@ -19,6 +20,7 @@ from pipeline.data.ingest.events import (
     judge_events,
     on_days,
     split_duplicates,
+    with_origin,
     with_pseudonyms,
 )
 from pipeline.data.ingest.policy import retrain_reason
@@ -29,6 +31,7 @@ __all__ = [
     "IDENTITY",
     "IngestConfig",
     "Judged",
+    "by_file",
     "conflict_rows",
     "conflicting",
     "derive_ids",
@@ -40,5 +43,6 @@ __all__ = [
     "retrain_reason",
     "split_duplicates",
     "upsert",
+    "with_origin",
     "with_pseudonyms",
 ]

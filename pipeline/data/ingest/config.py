@@ -21,6 +21,18 @@ class IngestConfig(Frozen):
         default=(c.Kind.PURCHASE.value,),
         description="Kinds whose value is a quantity: a negative one is a return.",
     )
+    files_per_pass: int = Field(
+        default=1000,
+        ge=1,
+        description="Files of a table that one pass over landing/ takes in, the oldest first; the "
+        "others wait for the next pass.",
+    )
+    rows_per_commit: int = Field(
+        default=200_000,
+        ge=1,
+        description="Small files are put together until they have so many rows, and taken in with "
+        "one commit.",
+    )
     limits: Limits = Field(default=Limits(), description="What no file may exceed.")
     retrain_after_events: int = Field(
         default=100_000,

@@ -182,13 +182,21 @@ def on_days(rows: pl.DataFrame) -> pl.Expr:
     return pl.col(c.EVENT_DAY).is_in(days.to_list())
 
 
-def event_rows(fresh: pl.DataFrame, *, at: datetime, source: str, batch_id: str) -> pl.DataFrame:
-    """Return rows of `columns.EVENTS`."""
-    return fresh.with_columns(
-        pl.lit(at).cast(c.INSTANT).alias(c.INGESTED_AT),
-        pl.lit(source).alias(c.SOURCE),
-        pl.lit(batch_id).alias(c.BATCH_ID),
-    ).select(c.EVENTS.names())
+def with_origin(rows: pl.DataFrame, *, source: str, batch_id: str) -> pl.DataFrame:
+    """Say of each row which file it came from, so that several files can be told apart."""
+    return rows.with_columns(pl.lit(source).alias(c.SOURCE), pl.lit(batch_id).alias(c.BATCH_ID))
+
+
+def by_file(rows: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    """Return the key of each file that has rows -> its rows, in their order."""
+    parts = rows.partition_by(c.BATCH_ID, maintain_order=True)
+    return {part[c.BATCH_ID][0]: part for part in parts}
+
+
+def event_rows(fresh: pl.DataFrame, *, at: datetime) -> pl.DataFrame:
+    """Return rows of `columns.EVENTS`, given events that know their file."""
+    instant = pl.lit(at).cast(c.INSTANT).alias(c.INGESTED_AT)
+    return fresh.with_columns(instant).select(c.EVENTS.names())
 
 
 def normalised(text: pl.Series) -> pl.Series:

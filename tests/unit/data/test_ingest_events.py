@@ -8,6 +8,7 @@ from pipeline import columns as c
 from pipeline.data.ingest import (
     CONTENT,
     IngestConfig,
+    by_file,
     conflict_rows,
     conflicting,
     derive_ids,
@@ -17,6 +18,7 @@ from pipeline.data.ingest import (
     quarantine_rows,
     retrain_reason,
     split_duplicates,
+    with_origin,
     with_pseudonyms,
 )
 from pipeline.data.sources import AT_LINE, Broken, Source
@@ -195,8 +197,12 @@ def test_duplicates_are_told_by_id_and_day():
     )
     fresh, repeats = split_duplicates(rows, known)
     assert repeats[c.EVENT_ID].to_list() == ["e2", "e1"]
-    made = event_rows(fresh, at=AT, source="orders", batch_id="b")
+    known = with_origin(fresh, source="orders", batch_id="b")
+    assert list(by_file(known)) == ["b"]
+    assert by_file(known.clear()) == {}
+    made = event_rows(known, at=AT)
     assert made.schema == c.EVENTS
+    assert made.select(c.SOURCE, c.BATCH_ID).unique().rows() == [("orders", "b")]
     assert made.select(c.EVENT_ID, c.EVENT_DAY, c.VALUE).rows() == [
         ("e1", date(2024, 3, 1), 2.0),
         ("e1", date(2024, 3, 2), 2.0),

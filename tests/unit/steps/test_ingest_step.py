@@ -16,7 +16,7 @@ from pipeline.steps.outcomes import COUNTS
 from pipeline.steps.parse import sum_of
 from pipeline.steps.run import Workspace
 from tests.dying import parsed_here
-from tests.ingesting import AT, CONFIG, land, orders, workspace
+from tests.ingesting import AT, CONFIG, land, orders, state, workspace
 
 ROW = "1,anna,bread,1,2024-03-01 10:00:00"
 
@@ -109,7 +109,7 @@ def test_every_row_is_accounted_for(passed):
         "wrong_number_of_fields": 1,
     }
     assert said["skipped"] == 1
-    assert said["lake_version"] == ws.lake.version("events") == 1
+    assert said["lake_version"] == ws.lake.version("events") == 0  # one commit of all files
     assert said["files"] == len(said["outcomes"]) == 16
     for one in result.outcomes:
         assert one.rows == sum(getattr(one, name) for name in COUNTS[1:])
@@ -340,6 +340,72 @@ def test_a_child_that_dies_sets_the_file_aside(ws, monkeypatch):
     assert "cannot be read within the limits" in found["orders.parquet"].sentence
     assert found["orders-2.csv"].status.value == "taken"
     assert not small.exists()
+
+
+def test_files_taken_in_together_come_to_what_each_comes_to_by_itself(tmp_path, here):
+    changed = ROW.replace("bread", "cake")
+    told = []
+    for rows in (1, 4, 200_000):
+        config = f"{CONFIG}\n[ingest]\nrows_per_commit = {rows}\n"
+        ws = workspace(tmp_path / str(rows), config)
+        land(ws, "orders-0.csv", orders(ROW, "2,bert,milk,1,2024-03-01"))
+        feedback(ws, AT)
+        land(ws, "orders-1.csv", orders(ROW, changed, "3,anna,salt,1,2024-03-01"))
+        land(ws, "orders-2.csv", orders("3,anna,salt,1,2024-03-01", "4,anna,x,two,2024-03-01"))
+        land(ws, "orders-3.csv", orders("3,anna,rye,1,2024-03-01", "5,carl,rye,1,2024-03-02", "6"))
+        land(ws, "orders-4.csv", orders("3,anna,salt,1,2024-03-01", "4,anna,x,two,2024-03-01"))
+        land(ws, "orders-5.csv", "")
+        for number, title in enumerate("abacc"):
+            land(ws, f"items-{number}.csv", f"item_id,title\nbread,{title}\n,x\n", "items")
+        result = feedback(ws, AT)
+        told.append((state(ws), [(one.text(), one.reasons) for one in result.outcomes]))
+        assert ws.lake.read("items")[c.TITLE].to_list() == ["c"]
+        assert names(ws, "landing") == []
+    assert told[0] == told[1] == told[2]
+    said = [text for text, _ in told[0][1]]
+    assert said[5:10] == [
+        "orders-1.csv: 3 rows = 1 accepted + 1 quarantined + 1 duplicates; quarantined for "
+        "1 event_id_conflict; columns ignored: note",
+        "orders-2.csv: 2 rows = 0 accepted + 1 quarantined + 1 duplicates; quarantined for "
+        "1 value_unparsable; columns ignored: note",
+        "orders-3.csv: 3 rows = 1 accepted + 2 quarantined; quarantined for 1 event_id_conflict, "
+        "1 wrong_number_of_fields; columns ignored: note",
+        "orders-4.csv: seen before",
+        "orders-5.csv: set aside: is empty",
+    ]
+    assert [text.split(": ")[1] for text in said[:5]] == [
+        "2 rows = 1 accepted + 1 quarantined; quarantined for 1 item_id_missing",
+    ] * 4 + ["seen before"]
+
+
+def test_a_pass_takes_no_more_files_than_it_may_and_the_oldest_first(tmp_path, here):
+    ws = workspace(tmp_path / "ws", f"{CONFIG}\n[ingest]\nfiles_per_pass = 3\n")
+    for number in reversed(range(7)):
+        row = f"{number},anna,bread,1,2024-03-01"
+        path = land(ws, f"orders-{9 - number}.csv", orders(row))
+        os.utime(path, (1_000_000_000 + number, 1_000_000_000 + number))
+    # What has to wait for a better config, or was bad, keeps nobody waiting for ever.
+    for number in range(5):
+        land(ws, f"strange-{number}.csv", "a,b\n1,2\n")
+    land(ws, "items.csv", "item_id\nbread\n", "items")
+    backlogs, taken = [], []
+    for _ in range(4):
+        result = feedback(ws, AT)
+        backlogs.append(result.to_dict()["backlog"])
+        taken.append([one.file for one in result.outcomes if one.status == "taken"])
+    assert backlogs == [4, 1, 0, 0]
+    assert taken == [
+        ["items.csv", "orders-9.csv", "orders-8.csv", "orders-7.csv"],
+        ["orders-6.csv", "orders-5.csv", "orders-4.csv"],
+        ["orders-3.csv"],
+        [],
+    ]
+    assert "for the next pass" not in result.text()
+    for number in range(5):
+        land(ws, f"a-{number}.csv", f"a,b\n{number}\n")
+        land(ws, f"orders-{number}.csv", orders(f"{number + 20},x,x,1,2024-03-01"))
+    # The five that wait come first here; two of the new ones and the old ones that wait are left.
+    assert "\n7 files are left for the next pass\n" in feedback(ws, AT).text()
 
 
 def test_a_file_of_too_many_bad_rows_is_set_aside_as_a_whole(ws):
