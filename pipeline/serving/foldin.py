@@ -34,7 +34,7 @@ class Seen:
     Attributes
     ----------
     seq
-        Number of the last file, see `stores.batches`.
+        Number of the last file of which they know an event, see `stores.batches`.
     until
         Exclusive, UTC.
     """

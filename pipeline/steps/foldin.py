@@ -101,7 +101,7 @@ class _Pass:
         return row
 
     def _refreshed(self, made: Patch, row: Mapping[str, Any], *, by_clock: bool) -> FoldinResult:
-        landed = landed_at(self.ws.home, made.arrived) if by_clock else None
+        landed = landed_at(self.ws.home, made.files) if by_clock else None
         waited = None if landed is None else (row[c.LIVE_FROM] - landed).total_seconds()
         told = f"the lists of {made.users:,} people were refreshed"
         if made.outside:

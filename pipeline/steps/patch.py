@@ -47,8 +47,8 @@ class Patch:
         People who have a list in it.
     outside
         People who did something with items alone that the model does not know; they keep theirs.
-    arrived
-        Keys of the files whose events are new in it.
+    files
+        Keys of those whose events are new in it.
     """
 
     publication_id: str
@@ -57,7 +57,7 @@ class Patch:
     lists: pl.DataFrame
     users: int
     outside: int
-    arrived: tuple[str, ...]
+    files: tuple[str, ...]
 
     def row(self, behind: Mapping[str, Any], *, live_from: datetime) -> pl.DataFrame:
         """Return its row of `publications`, behind the newest one of the chain."""
@@ -105,7 +105,7 @@ def make_patch(
             "keep their lists until the next night"
         )
     seen, version = seen_by(ws, night, behind), ws.lake.version("events")
-    seq, arrived = Batches(ws.lake).last_at(version), Batches(ws.lake).arrived_since(seen.seq)
+    arrived = Batches(ws.lake).arrived_since(seen.seq)
     fresh = ws.lake.read(
         "events",
         version=version,
@@ -128,6 +128,8 @@ def make_patch(
             f"{len(people):,} people did something, with items alone that the live model does not "
             "know: they keep their lists until the next night"
         )
+    files = fresh[c.BATCH_ID].unique().sort().to_list()
+    seq = max((arrived[name] for name in files if name in arrived), default=seen.seq)
     base = behind[c.BASE] or behind[c.PUBLICATION_ID]
     patch = patch_id(base, seq, catalogue, newest)
     return Patch(
@@ -137,7 +139,7 @@ def make_patch(
         lists=_lists(ws, night, name, own, catalogue),
         users=own.n_users,
         outside=len(people) - own.n_users,
-        arrived=tuple(fresh[c.BATCH_ID].unique().sort()),
+        files=tuple(files),
     )
 
 

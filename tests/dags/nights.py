@@ -53,12 +53,13 @@ class Shop:
 
 
 def _told(finished: runner.Finished, home: Path) -> dict[str, Any]:
-    ws = Workspace.open(home)
+    bases = Workspace.open(home).lake.read("publications")["base"]
     return {
         "succeeded": finished.succeeded,
         "states": finished.states,
         "said": finished.handed_on,
-        "publications": ws.lake.read("publications").height,
+        "publications": bases.null_count(),
+        "patches": bases.count(),
         "run_id": finished.run_id,
     }
 
@@ -85,7 +86,7 @@ def _scenarios(airflow: runner.Runner, root: Path, heard: list[Any]) -> dict[str
 
     changed = shop.copy("changed tastes")
     changed.land(purchases(tastes=1, seed=7), SECOND, FIRST)
-    changed.feedback(SECOND)
+    ended["folded"] = changed.feedback(SECOND)
     ended["worse"] = changed.night(SECOND)
     ended["worse, again"] = changed.night(SECOND)
     ended["heard"] = list(heard)

@@ -70,6 +70,15 @@ def test_a_pass_that_took_events_in_announces_them(nights: dict[str, Told]) -> N
     assert ended["states"]["request_retrain"] == "skipped"
 
 
+def test_a_pass_over_a_live_model_folds_in_and_ends_in_a_list(nights: dict[str, Told]) -> None:
+    assert nights["feedback"]["states"]["foldin"] == "skipped"  # nothing is published yet
+    ended = nights["folded"]
+
+    assert ended["succeeded"]
+    assert ended["states"]["foldin"] == "success"
+    assert (ended["publications"], ended["patches"]) == (1, 1)
+
+
 def test_a_pass_with_a_bad_file_is_red_and_names_it(nights: dict[str, Told]) -> None:
     ended = nights["bad file"]
 
