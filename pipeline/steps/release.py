@@ -165,7 +165,7 @@ def _pin(ws: Workspace, night: Night) -> dict[str, Any]:
     if night.run.committed("publish-pin") is None:
         by_clock = night.config.publish.live_from == "clock"
         live_from = datetime.now(UTC) if by_clock else night.as_of
-        with night.run.draft("publish-pin") as draft:
+        with ws.pinning(), night.run.draft("publish-pin") as draft:
             draft.json(
                 "pin",
                 {

@@ -38,7 +38,7 @@ from pipeline.steps.champion import (
     seed_spreads,
 )
 from pipeline.steps.config import Config, dump
-from pipeline.steps.night import Night, concluded
+from pipeline.steps.night import concluded, open_night
 from pipeline.steps.run import Workspace
 from pipeline.steps.settle import recalled
 from pipeline.steps.swap import reconcile
@@ -99,12 +99,23 @@ def snapshot(
     """
     as_of = to_utc(as_of)
     reconcile(ws)
+    with ws.pinning():
+        return _snapshot(ws, as_of, recipes, publish, progress)
+
+
+def _snapshot(
+    ws: Workspace,
+    as_of: datetime,
+    recipes: Sequence[str] | None,
+    publish: bool,
+    progress: Progress,
+) -> Started:
     chosen = _chosen(ws.config, recipes)
     config = dump(ws.config)
     digest = _settings_sum(config, chosen, publish)
     versions = {table: ws.lake.version(table) for table in TABLES}
     if (earlier := _earlier(ws, as_of, digest, versions)) is not None:
-        return _started_before(earlier)
+        return _started_before(ws, earlier)
     silence = _silence(ws, as_of)
     if silence:
         return Started("", "nothing_to_do", silence)
@@ -148,8 +159,8 @@ def snapshot(
 
 
 def _settings_sum(config: dict[str, Any], chosen: dict[str, Recipe], publish: bool) -> str:
-    """Sum what a night's outcome depends on; where it is shown to people is none of it."""
-    decisive = {name: section for name, section in config.items() if name != "registry"}
+    """Sum what a night's outcome depends on: not where it is shown, nor how long it is kept."""
+    decisive = {name: part for name, part in config.items() if name not in ("registry", "gc")}
     settings = {"config": decisive, "chosen": sorted(chosen), "publish": publish}
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
@@ -160,7 +171,7 @@ def _earlier(
     """Find the run that this start goes on with.
 
     A night that has decided stays what it is. One that has not, because it was killed or its data
-    did not pass, goes on only while the lake is the one that it pinned: with a missing file
+    did not pass, goes on only while the lake holds the rows that it pinned: with a missing file
     delivered it is another night.
     """
     data = ("events", "items", "users")
@@ -170,14 +181,14 @@ def _earlier(
         facts = run.json("snapshot", "snapshot")
         if facts["settings"] != digest or facts["as_of"] != format_instant(as_of):
             continue
-        same = all(facts["versions"][table] == versions[table] for table in data)
+        same = all(ws.lake.same_rows(t, facts["versions"][t], versions[t]) for t in data)
         if run.committed("gate") is not None or same:
             return run
     return None
 
 
-def _started_before(run: Run) -> Started:
-    night = Night.read(run)
+def _started_before(ws: Workspace, run: Run) -> Started:
+    night = open_night(ws, run.run_id)
     if (how := concluded(run)) is not None:
         return Started(run.run_id, "already_done", f"run {run.run_id} is done: {how}")
     names = tuple(night.recipes)
