@@ -1,0 +1,185 @@
+"""What new data ask for between two nights: nothing, folding in, or a whole night; and why.
+
+Promises: the reason is one sentence; one person's flood buys no retrain, however many events it is
+and on however many days they are dated; a night that has just started is waited for, whether it
+lives or not. The verdict follows from what is given alone, so who asks again gets the same answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, Final
+
+import polars as pl
+from pydantic import Field
+
+from pipeline import columns as c
+from pipeline.base import Frozen, format_instant
+from pipeline.monitoring.verdicts import Drift
+
+_DAY: Final = timedelta(days=1)
+_COUNT = "count"
+
+
+class PolicyConfig(Frozen):
+    """When data ask for a night."""
+
+    after_events: int = Field(
+        default=100_000,
+        ge=1,
+        description="New events since the last judged night that are enough in any case.",
+    )
+    after_share: float = Field(
+        default=0.05,
+        gt=0,
+        le=1,
+        description="Share of all the events before that night that is enough, too.",
+    )
+    user_day_events: int = Field(
+        default=100,
+        ge=1,
+        description="New events of one person and day that count; and for each day since that "
+        "night on average.",
+    )
+    min_hours: int = Field(
+        default=20, ge=0, description="Least hours between the as-of of a night and the next."
+    )
+    per_day: int = Field(
+        default=2, ge=1, description="Nights that may start within 24 hours, by whatever cause."
+    )
+    cool_down_hours: int = Field(
+        default=48, ge=0, description="Hours to wait after a night that changed nothing."
+    )
+
+
+class Verdict(StrEnum):
+    """What is to be done now."""
+
+    SKIP = "skip"
+    FOLD_IN = "fold_in"
+    RETRAIN = "retrain"
+
+
+@dataclass(frozen=True)
+class Nights:
+    """What was done before.
+
+    Attributes
+    ----------
+    judged
+        As-of of the last night that came to a decision; ``None`` before the first.
+    changed
+        Whether that night put anything before people.
+    learnt
+        Events that it saw.
+    started
+        As-ofs of all nights that were started, those that died included.
+    """
+
+    judged: datetime | None
+    changed: bool
+    learnt: int
+    started: Sequence[datetime]
+
+
+@dataclass(frozen=True)
+class Ruling:
+    """The policy's verdict.
+
+    Attributes
+    ----------
+    reason
+        One sentence.
+    events, countable, enough
+        New events; those that count; how many of these are enough.
+    """
+
+    verdict: Verdict
+    reason: str
+    events: int
+    countable: int
+    enough: int
+
+    @property
+    def wanted(self) -> bool:
+        """Whether a night is to be started."""
+        return self.verdict == Verdict.RETRAIN
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON."""
+        return {**vars(self), "verdict": self.verdict.value}
+
+
+def countable(
+    events: pl.DataFrame, judged: datetime | None, at: datetime, config: PolicyConfig
+) -> int:
+    """Count new events, of each person only so many.
+
+    Parameters
+    ----------
+    events
+        `user_id`, `timestamp` of events that the last judged night did not see.
+    judged, at
+        As-of of that night, and now: late events may be dated on any day, so no person counts for
+        more than all the days in between allow.
+    """
+    day = pl.col(c.TIMESTAMP).dt.date()
+    by_day = events.group_by(c.USER_ID, day).agg(pl.len().alias(_COUNT))
+    most = config.user_day_events
+    of_people = by_day.group_by(c.USER_ID).agg(pl.col(_COUNT).clip(upper_bound=most).sum())
+    if judged is not None:
+        days = max(1, -((judged - at) // _DAY))
+        of_people = of_people.with_columns(pl.col(_COUNT).clip(upper_bound=most * days))
+    return int(of_people[_COUNT].sum())
+
+
+def policy(
+    events: int, counted: int, nights: Nights, drift: Drift, *, at: datetime, config: PolicyConfig
+) -> Ruling:
+    """Decide.
+
+    Parameters
+    ----------
+    events, counted
+        New events since the last judged night, and how many of these are `countable`.
+    """
+    enough = config.after_events
+    if nights.judged is not None:
+        enough = min(enough, max(1, int(config.after_share * nights.learnt)))
+    causes = [alarm.sentence for alarm in drift.alarms[:1]]
+    since = "no night was judged yet"
+    if nights.judged is not None:
+        since = f"since {format_instant(nights.judged)}"
+    flood = "" if counted == events else f", of which {counted:,} count"
+    told = f"{events:,} new events{flood} ({since}); {enough:,} are enough"
+    if counted >= enough:
+        causes.append(told)
+    if not causes:
+        verdict = Verdict.FOLD_IN if events else Verdict.SKIP
+        reason = f"no retrain: {told}; {drift.sentence}"
+    elif (hold := _hold(nights, at, config)) is not None:
+        verdict = Verdict.FOLD_IN if events else Verdict.SKIP
+        reason = f"no retrain yet: {causes[0]}, but {hold}"
+    else:
+        verdict, reason = Verdict.RETRAIN, f"retrain wanted: {causes[0]}"
+    return Ruling(verdict, reason, events, counted, enough)
+
+
+def _hold(nights: Nights, at: datetime, config: PolicyConfig) -> str | None:
+    """Say what a retrain has to wait for, ``None`` for nothing."""
+    last = max((x for x in nights.started if x <= at), default=None)
+    if last is not None and at - last < timedelta(hours=config.min_hours):
+        return f"{config.min_hours} hours must pass after the night of {format_instant(last)}"
+    today = [x for x in nights.started if at - _DAY < x <= at]
+    if len(today) >= config.per_day:
+        return f"{len(today)} nights have started within 24 hours, as many as may"
+    cool = timedelta(hours=config.cool_down_hours)
+    if nights.judged is not None and not nights.changed and at - nights.judged < cool:
+        return (
+            f"the night of {format_instant(nights.judged)} changed nothing and "
+            f"{config.cool_down_hours} hours must pass"
+        )
+    return None

@@ -1,0 +1,215 @@
+"""What is followed: events and catalogue -> the z of each signal's days.
+
+Promises: neither the order of rows nor pseudonyms change a digit; what the data do not have (one
+kind only, no prices) is no signal, not a calm one.
+
+* ``data.volume``: log of the events that count, against the same weekdays of the reference
+* ``data.kinds``, ``data.values``, ``data.prices``: mix of kinds; tenths of values and of prices
+* ``data.new_people``, ``data.new_items``: who was never seen before, what nobody had before
+* ``data.missing.…``: what lacks a value, a price, categories; asks for a person, not for training
+* ``taste.popularity``: tenths of popularity; ``taste.items``: the most popular items one by one
+* ``taste.categories``: categories one by one, an item of several in equal parts
+
+Prices and categories are the catalogue's newest: what moves is what people choose, not the price
+of a thing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from pipeline import columns as c
+from pipeline.monitoring.distance import Cells, robust, scores
+from pipeline.monitoring.verdicts import DriftConfig, Measured
+from pipeline.monitoring.windows import WINDOW, Windows, cut, made_cells, shares
+
+BINS: Final = 10
+VOLUME_FLOOR: Final = 0.05
+"""Of the logarithm of a day's events: with a bound of 4, a fifth more or less is never drift."""
+_PART: Final = "part"
+_Make = Callable[[NDArray[np.float64]], NDArray[np.int64]]
+
+
+@dataclass(frozen=True)
+class Known:
+    """Who and what had an event before the oldest window: ids."""
+
+    users: pl.Series
+    items: pl.Series
+
+
+@dataclass(frozen=True)
+class Signals:
+    """Events cut into windows, with what the catalogue says of their items (`of`)."""
+
+    rows: pl.DataFrame
+    known: Known
+    restarts: Mapping[str, datetime]
+    windows: Windows
+    config: DriftConfig
+
+    @classmethod
+    def of(
+        cls,
+        events: pl.DataFrame,
+        items: pl.DataFrame,
+        known: Known,
+        restarts: Mapping[str, datetime],
+        windows: Windows,
+        config: DriftConfig,
+    ) -> Signals:
+        """Cut events into windows; the parameters are those of `drift.drift`."""
+        told = items.select(c.ITEM_ID, c.PRICE, c.CATEGORIES).unique(c.ITEM_ID)
+        rows = cut(events, windows, config.most_events).join(told, on=c.ITEM_ID, how="left")
+        return cls(rows, known, restarts, windows, config)
+
+    def measured(self) -> Iterator[Measured]:
+        """Yield every signal that the data have."""
+        rows = self.rows
+        yield self._volume()
+        yield from self._mix("data.kinds", rows, c.KIND)
+        yield from self._mix("data.values", self._tenths(c.VALUE), c.VALUE)
+        yield from self._mix("data.prices", self._tenths(c.PRICE), c.PRICE)
+        yield from self._part("data.new_people", self._new(c.USER_ID, self.known.users))
+        yield from self._part("data.new_items", self._new(c.ITEM_ID, self.known.items))
+        unsorted = pl.col(c.CATEGORIES).list.len().fill_null(0) == 0
+        yield from self._part(f"data.missing.{c.VALUE}", pl.col(c.VALUE).is_null(), asks=False)
+        yield from self._part(f"data.missing.{c.PRICE}", pl.col(c.PRICE).is_null(), asks=False)
+        yield from self._part(f"data.missing.{c.CATEGORIES}", unsorted, asks=False)
+        yield from self._mix("taste.popularity", rows, c.ITEM_ID, make=popularity)
+        yield from self._mix("taste.items", rows, c.ITEM_ID, make=self._leading)
+        parts = rows.filter(~unsorted)
+        parts = parts.with_columns((1.0 / pl.col(c.CATEGORIES).list.len()).alias(_PART))
+        parts = parts.explode(c.CATEGORIES)
+        weight = pl.col(_PART).sum()
+        yield from self._mix("taste.categories", parts, c.CATEGORIES, self._leading, weight)
+
+    def _reference(self, name: str) -> NDArray[np.bool_]:
+        """Return the windows of the reference; days before the first event ever are none."""
+        since = self.restarts.get(name)
+        if not len(self.known.users) and self.rows.height:
+            first = self.rows[c.TIMESTAMP].min()
+            since = max(x for x in (since, first) if isinstance(x, datetime))
+        return self.windows.reference(since)
+
+    def _mix(
+        self,
+        name: str,
+        rows: pl.DataFrame,
+        column: str,
+        make: _Make | None = None,
+        weight: pl.Expr | None = None,
+    ) -> Iterator[Measured]:
+        """Measure a distribution over the values of a column, where there are two at least."""
+        known = rows.filter(pl.col(column).is_not_null())
+        if known[column].n_unique() > 1:
+            # Numbered by name: where cells are equal, the first of the alphabet leads.
+            cell = pl.col(column).rank("dense").cast(pl.Int64) - 1
+            found = shares(known, cell, weight)
+            yield self._distribution(name, found, make or _as_given)
+
+    def _part(self, name: str, holds: pl.Expr, *, asks: bool = True) -> Iterator[Measured]:
+        """Measure the share for which something holds, where it is neither none nor all."""
+        rows = self.rows.with_columns(holds.cast(pl.Int64).alias(_PART))
+        if rows[_PART].n_unique() > 1:
+            found = shares(rows, pl.col(_PART))
+            yield self._distribution(name, found, _as_given, asks=asks, told=True)
+
+    def _distribution(
+        self, name: str, found: pl.DataFrame, make: _Make, *, asks: bool = True, told: bool = False
+    ) -> Measured:
+        reference = self._reference(name)
+        cells = made_cells(found, self.windows, reference, make)
+        reference &= cells.people > 0
+        days = int(reference.sum())
+        z = scores(cells, reference)[: self.windows.recent] if days > 1 else np.zeros(0)
+        return self._measured(name, z, days, _told(cells) if told else "", asks=asks)
+
+    def _volume(self) -> Measured:
+        name, at = "data.volume", np.arange(self.windows.count)
+        by_day = self.rows.group_by(WINDOW).len()
+        counts = np.zeros(self.windows.count)
+        counts[by_day[WINDOW].to_numpy()] = by_day["len"].to_numpy()
+        reference = self._reference(name) & (counts > 0)
+        if not reference.any():
+            return self._measured(name, np.zeros(0), 0)
+        with np.errstate(divide="ignore"):
+            level = np.where(counts > 0, np.log(counts), np.nan)
+        usual = np.full(len(at), np.median(level[reference]))
+        for day in range(7):
+            same = reference & (at % 7 == day)
+            if same.any():
+                usual[at % 7 == day] = np.median(level[same])
+        rest = level - usual
+        # Four values lie nearer to their own median than a fifth one does.
+        spread = robust(rest[reference])[1] * math.sqrt(4 / 3)
+        z = rest[: self.windows.recent] / math.hypot(spread, VOLUME_FLOOR)
+        told = f" ({counts[0]:,.0f} events where {math.exp(usual[0]):,.0f} are usual)"
+        # Too few events want somebody who looks where the others are.
+        return self._measured(name, z, int(reference.sum()), told, asks=z[0] > 0, worse=0)
+
+    def _measured(
+        self,
+        name: str,
+        z: NDArray[np.float64],
+        reference: int,
+        told: str = "",
+        *,
+        asks: bool = True,
+        worse: int = 1,
+    ) -> Measured:
+        starts = tuple(self.windows.start(at) for at in range(self.windows.recent))
+        least = self.config.least_days
+        return Measured(name, z.tolist(), starts, reference, least, told, worse, bool(asks))
+
+    def _tenths(self, column: str) -> pl.DataFrame:
+        """Put a number's tenth of the reference in its place."""
+        known = self.rows.filter(pl.col(column).is_finite())
+        before = known.filter(pl.col(WINDOW) >= self.windows.recent)[column].to_numpy()
+        if not len(before):
+            return known.clear()
+        edges = np.unique(np.quantile(before, np.arange(1, BINS) / BINS, method="lower"))
+        # "left": what equals an edge lies below it, so that a value most rows have is one cell.
+        cell = np.searchsorted(edges, known[column].to_numpy(), side="left")
+        return known.with_columns(pl.Series(column, cell))
+
+    def _new(self, column: str, known: pl.Series) -> pl.Expr:
+        first = pl.col(WINDOW) == pl.col(WINDOW).max().over(column)
+        return first & ~pl.col(column).is_in(pl.lit(known).implode())
+
+    def _leading(self, totals: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Give the largest cells one each, and all others one together."""
+        cells = np.full(len(totals), min(self.config.cells, len(totals)))
+        largest = np.argsort(-totals, kind="stable")[: self.config.cells]
+        cells[largest] = np.arange(len(largest))
+        return cells
+
+
+def popularity(totals: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Give each tenth of all shares, from the most popular item down, a cell; unknown items one."""
+    order = np.argsort(-totals, kind="stable")
+    above = np.cumsum(totals[order]) - totals[order]
+    cells = np.empty(len(totals), np.int64)
+    cells[order] = np.minimum(above / max(totals.sum(), 1e-300) * BINS, BINS - 1).astype(np.int64)
+    cells[totals == 0] = BINS
+    return cells
+
+
+def _as_given(totals: NDArray[np.float64]) -> NDArray[np.int64]:
+    return np.arange(len(totals))
+
+
+def _told(cells: Cells) -> str:
+    """Say what the latest day's share is, and what was expected."""
+    if not cells.people[0]:
+        return ""
+    now = cells.sums[0, 1] / cells.people[0]
+    return f" ({now:.1%} where {cells.expected[0, 1]:.1%} are usual)"

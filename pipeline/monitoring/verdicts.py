@@ -1,0 +1,258 @@
+"""What drift comes to: a verdict a signal, from the z of the days that are judged.
+
+Promises: one day out of line is no drift unless it lies twice as far; the latest day is always
+among those that speak; what cannot be judged says so and alarms nobody.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from pipeline.base import Frozen, format_instant, parse_instant
+
+
+class Verdict(StrEnum):
+    """How a signal, or all of them, ended."""
+
+    CALM = "calm"
+    DRIFT = "drift"
+    TOO_SHORT = "too_short"
+    NO_EVENT = "no_event"
+
+
+class DriftConfig(Frozen):
+    """When days lie too far from those before them."""
+
+    reference_days: int = Field(
+        default=28, ge=14, description="Days before the judged ones that they are held against."
+    )
+    least_days: int = Field(
+        default=14, ge=7, description="Days of the reference with an event, at least."
+    )
+    least_nights: int = Field(
+        default=5, ge=3, description="Nights that measured live quality, at least."
+    )
+    judged_days: int = Field(default=3, ge=1, description="Days that are judged, m.")
+    needed_days: int = Field(
+        default=2, ge=1, description="Of these, how many must be over the bound, n; the latest is."
+    )
+    bound: float = Field(
+        default=4.0, gt=0, description="How many spreads of the reference are too far."
+    )
+    alone: float = Field(
+        default=6.0, gt=0, description="How many are so far that the latest day suffices alone."
+    )
+    most_events: int = Field(
+        default=100, ge=1, description="Events of one person and day that count."
+    )
+    cells: int = Field(
+        default=50, ge=2, description="Items, and categories, that are followed one by one."
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> DriftConfig:
+        if self.needed_days > self.judged_days:
+            raise ValueError("needed_days must not be above judged_days")
+        if self.least_days > self.reference_days:
+            raise ValueError("least_days must not be above reference_days")
+        if self.alone < self.bound:
+            raise ValueError("alone must not be below bound")
+        return self
+
+
+@dataclass(frozen=True)
+class Signal:
+    """One thing that may drift.
+
+    Attributes
+    ----------
+    name
+        ``data.…``, ``taste.…`` or ``quality.…``.
+    figure
+        z of the latest day, signed where up and down differ; ``None`` where it cannot be judged.
+    asks
+        Whether training again answers a drift of it; data that are missing want a person.
+    since
+        Of a drift: the start of its first day.
+    days
+        z of the judged days, the latest first.
+    """
+
+    name: str
+    figure: float | None
+    bound: float
+    verdict: Verdict
+    sentence: str
+    asks: bool = True
+    since: datetime | None = None
+    days: tuple[float | None, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON."""
+        return {
+            "name": self.name,
+            "figure": self.figure,
+            "bound": self.bound,
+            "verdict": self.verdict.value,
+            "sentence": self.sentence,
+            "asks": self.asks,
+            "since": None if self.since is None else format_instant(self.since),
+            "days": list(self.days),
+        }
+
+    @classmethod
+    def from_dict(cls, told: dict[str, Any]) -> Signal:
+        """Rebuild from `to_dict`."""
+        since = told["since"]
+        return cls(
+            **{
+                **told,
+                "verdict": Verdict(told["verdict"]),
+                "since": None if since is None else parse_instant(since),
+                "days": tuple(told["days"]),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Drift:
+    """All signals at one end of time.
+
+    Attributes
+    ----------
+    end
+        Where the latest judged day ends.
+    verdict
+        ``drift`` if a signal drifts; else ``too_short`` or ``no_event`` if none could be judged.
+    """
+
+    end: datetime
+    verdict: Verdict
+    sentence: str
+    signals: tuple[Signal, ...]
+
+    @property
+    def alarms(self) -> tuple[Signal, ...]:
+        """Signals that drift and ask for a retrain, the furthest first."""
+        return tuple(x for x in _furthest(self.signals) if x.asks)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON."""
+        return {
+            "end": format_instant(self.end),
+            "verdict": self.verdict.value,
+            "sentence": self.sentence,
+            "signals": [signal.to_dict() for signal in self.signals],
+        }
+
+    @classmethod
+    def from_dict(cls, told: dict[str, Any]) -> Drift:
+        """Rebuild from `to_dict`."""
+        return cls(
+            end=parse_instant(told["end"]),
+            verdict=Verdict(told["verdict"]),
+            sentence=told["sentence"],
+            signals=tuple(Signal.from_dict(signal) for signal in told["signals"]),
+        )
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The z of the judged days, and what they were held against.
+
+    Attributes
+    ----------
+    days
+        The latest first; NaN where nothing happened.
+    worse
+        Which direction counts: 1 up, -1 down, 0 both.
+    reference
+        Days, or nights, of the reference; `least` are needed.
+    starts
+        Where each judged day begins.
+    told
+        What the latest day has, beside what was expected; empty, or with a leading colon.
+    """
+
+    name: str
+    days: Sequence[float]
+    starts: Sequence[datetime]
+    reference: int
+    least: int
+    told: str = ""
+    worse: int = 1
+    asks: bool = True
+
+
+def judge(found: Measured, config: DriftConfig) -> Signal:
+    """Apply n of m with the latest among them, or the latest alone where it is far enough."""
+    kind = "nights" if found.name.startswith("quality.") else "days"
+    if found.reference < found.least:
+        sentence = (
+            f"{found.name}: {found.reference} {kind} to compare with, {found.least} are needed"
+        )
+        return Signal(found.name, None, config.bound, Verdict.TOO_SHORT, sentence, found.asks)
+    days = tuple(None if math.isnan(z) else round(float(z), 3) for z in found.days)
+    latest = days[0]
+    if latest is None:
+        sentence = f"{found.name}: nothing happened on the latest day"
+        return Signal(
+            found.name, None, config.bound, Verdict.NO_EVENT, sentence, found.asks, days=days
+        )
+    over = [at for at, z in enumerate(days) if z is not None and _far(z, found) >= config.bound]
+    enough = len(over) >= config.needed_days
+    alone = _far(latest, found) >= config.alone
+    drifts = 0 in over and (enough or alone)
+    sentence = (
+        f"{found.name}: the latest day is {latest:.1f} spreads away from the {found.reference} "
+        f"{kind} before{found.told}, {config.bound:g} is far"
+    )
+    if drifts and enough:
+        sentence += f", and {len(over)} of {len(days)} days are"
+    elif drifts:
+        sentence += f", and {config.alone:g} is enough for one day"
+    first = max(over) if drifts and enough else 0
+    return Signal(
+        found.name,
+        latest,
+        config.bound,
+        Verdict.DRIFT if drifts else Verdict.CALM,
+        sentence,
+        found.asks,
+        found.starts[first] if drifts else None,
+        days,
+    )
+
+
+def summed(end: datetime, signals: Sequence[Signal]) -> Drift:
+    """Say in one sentence what the signals come to."""
+    drifting = _furthest(signals)
+    judged = [x for x in signals if x.verdict in (Verdict.CALM, Verdict.DRIFT)]
+    if drifting:
+        more = len(drifting) - 1
+        sentence = drifting[0].sentence + (f" (and {more} more)" if more else "")
+        return Drift(end, Verdict.DRIFT, sentence, tuple(signals))
+    if judged:
+        sentence = f"no drift in {len(judged)} signals up to {format_instant(end)}"
+        return Drift(end, Verdict.CALM, sentence, tuple(signals))
+    empty = [x for x in signals if x.verdict == Verdict.NO_EVENT]
+    if empty or not signals:
+        sentence = f"nothing happened in the day up to {format_instant(end)}"
+        return Drift(end, Verdict.NO_EVENT, sentence, tuple(signals))
+    return Drift(end, Verdict.TOO_SHORT, signals[0].sentence, tuple(signals))
+
+
+def _furthest(signals: Sequence[Signal]) -> list[Signal]:
+    drifting = [x for x in signals if x.verdict == Verdict.DRIFT]
+    return sorted(drifting, key=lambda x: -abs(x.figure or 0.0))
+
+
+def _far(z: float, found: Measured) -> float:
+    return abs(z) if not found.worse else z * found.worse

@@ -1,0 +1,245 @@
+"""What drifts, what does not, and what cannot be judged."""
+
+import json
+from datetime import timedelta
+
+import polars as pl
+import pytest
+
+from pipeline import columns as c
+from pipeline.data.clustered import Mean
+from pipeline.monitoring.drift import Quality
+from pipeline.monitoring.verdicts import Drift, DriftConfig, Verdict
+from tests.unit.monitoring.shops import CONFIG, END, ITEMS, drifting, judged, named, shop
+
+DAY = timedelta(days=1)
+
+
+@pytest.fixture(scope="module")
+def calm():
+    return shop()
+
+
+def another_item(row, rng):
+    """People want what nobody wanted."""
+    return [row[0], f"i{39 - int(row[1][1:]):02}", *row[2:]]
+
+
+def test_a_calm_shop_is_calm(calm):
+    found = judged(calm)
+    assert found.verdict == Verdict.CALM
+    assert found.alarms == ()
+    assert set(named(found)) == {
+        "data.volume", "data.kinds", "data.values", "data.prices",
+        "taste.popularity", "taste.items", "taste.categories",
+    }  # fmt: skip
+    assert "no drift in 7 signals up to 2026-06-01T03:00:00Z" in found.sentence
+    for signal in found.signals:
+        assert signal.verdict == Verdict.CALM and abs(signal.figure) < 3
+        assert len(signal.days) == CONFIG.judged_days
+
+
+def test_thirty_calm_nights_raise_one_alarm_at_most():
+    long = shop(seed=1, days=62)
+    nights = [judged(long, end=END - back * DAY) for back in range(30)]
+    assert sum(night.verdict == Verdict.DRIFT for night in nights) <= 1
+
+
+def test_another_taste_is_found_in_its_first_night():
+    found = judged(shop(change=another_item, since=1))
+    assert found.verdict == Verdict.DRIFT
+    assert {"taste.popularity", "taste.items"} <= drifting(found)
+    first = found.alarms[0]
+    assert first.name.startswith("taste.") and first.figure > CONFIG.alone
+    assert first.since == END - DAY
+    assert first.sentence in found.sentence
+    assert "is enough for one day" in first.sentence and "28 days before" in first.sentence
+
+
+def every(nth, item):
+    return f"i{nth * (int(item[1:]) // nth):02}"
+
+
+def novelty(row, rng):
+    return "novelty" if rng.random() < 0.4 else row[1]
+
+
+def no_value(row, rng):
+    return [*row[:3], None if rng.random() < 0.5 else row[3], row[4]]
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "asks"),
+    [
+        (lambda row, _: [*row[:2], "purchase", *row[3:]], "data.kinds", True),
+        (lambda row, _: [*row[:3], 5.0 * row[3], row[4]], "data.values", True),
+        (lambda row, _: [row[0], every(9, row[1]), *row[2:]], "data.prices", True),
+        (lambda row, rng: [f"{row[0]}{rng.random() < 0.5}", *row[1:]], "data.new_people", True),
+        (lambda row, rng: [row[0], novelty(row, rng), *row[2:]], "data.new_items", True),
+        (no_value, "data.missing.value", False),
+        (lambda row, _: [row[0], every(5, row[1]), *row[2:]], "taste.categories", True),
+    ],
+)
+def test_each_signal_finds_its_own_change(change, name, asks):
+    found = judged(shop(change=change, since=1))
+    assert name in drifting(found)
+    assert named(found)[name].asks is asks
+    assert (name in {alarm.name for alarm in found.alarms}) is asks
+
+
+def test_volume_up_asks_for_a_retrain_and_volume_down_for_a_person(calm):
+    latest = pl.col(c.TIMESTAMP) >= END - DAY
+    up = calm.filter(latest).with_columns(pl.format("x{}", c.USER_ID).alias(c.USER_ID))
+    twice = named(judged(pl.concat([calm, up, up.with_columns(user_id=c.ITEM_ID)])))
+    assert twice["data.volume"].verdict == Verdict.DRIFT and twice["data.volume"].asks
+    assert twice["data.volume"].figure > 6
+    few = judged(calm.filter(~latest | (pl.col(c.USER_ID) < "u010")))
+    down = named(few)["data.volume"]
+    assert down.verdict == Verdict.DRIFT and not down.asks and down.figure < -6
+    assert "events where" in down.sentence
+    assert "data.volume" not in {alarm.name for alarm in few.alarms}
+
+
+def test_a_flood_from_one_person_is_no_drift(calm):
+    noise = calm.filter(pl.col(c.TIMESTAMP) >= END - DAY).head(1)
+    flood = pl.concat([noise] * 5000).with_columns(
+        pl.lit("u000").alias(c.USER_ID),
+        pl.lit("i39").alias(c.ITEM_ID),
+        pl.Series(c.TIMESTAMP, [END - DAY + timedelta(seconds=n) for n in range(5000)]),
+    )
+    found = judged(pl.concat([calm, flood.cast({c.TIMESTAMP: c.INSTANT})]))
+    assert found.verdict == Verdict.CALM
+    crowd = flood.head(60).with_columns(pl.Series(c.USER_ID, [f"u{n:03}" for n in range(60)]))
+    many = pl.concat([calm, *[crowd.cast({c.TIMESTAMP: c.INSTANT})] * 4])
+    assert "taste.items" in drifting(judged(many))
+
+
+def test_n_of_m_with_the_latest_among_them():
+    def mild(row, rng):
+        return another_item(row, rng) if rng.random() < 0.4 else row
+
+    config = DriftConfig(alone=100.0)
+    only = "taste.items"
+    one = named(judged(shop(change=mild, since=1), config=config))[only]
+    two = named(judged(shop(change=mild, since=2), config=config))[only]
+    assert one.figure >= config.bound and one.verdict == Verdict.CALM
+    assert two.verdict == Verdict.DRIFT and "2 of 3 days are" in two.sentence
+    assert two.since == END - 2 * DAY
+    # It was there and is over: the latest day is no part of it.
+    three = shop(change=mild, since=3)
+    latest = pl.col(c.TIMESTAMP) >= END - DAY
+    over = pl.concat([three.filter(~latest), shop().filter(latest)])
+    back = named(judged(over, config=config))[only]
+    assert min(back.days[1:]) >= config.bound > back.days[0]
+    assert back.verdict == Verdict.CALM
+
+
+def test_a_reference_that_is_too_short_alarms_nobody_and_says_so():
+    # Three days are judged; the first day of all began in the middle, and is not one.
+    found = judged(shop(days=17, change=another_item, since=1))
+    assert found.verdict == Verdict.TOO_SHORT
+    assert found.sentence == "data.volume: 13 days to compare with, 14 are needed"
+    assert {signal.verdict for signal in found.signals} == {Verdict.TOO_SHORT}
+    assert found.alarms == () and all(signal.figure is None for signal in found.signals)
+    enough = judged(shop(days=18, change=another_item, since=1))
+    assert enough.verdict == Verdict.DRIFT
+
+
+def test_a_window_with_no_event(calm):
+    latest = pl.col(c.TIMESTAMP) >= END - DAY
+    found = judged(calm.filter(~latest))
+    assert found.verdict == Verdict.NO_EVENT
+    assert found.sentence == "nothing happened in the day up to 2026-06-01T03:00:00Z"
+    assert {signal.verdict for signal in found.signals} == {Verdict.NO_EVENT}
+    nothing = judged(calm.clear())
+    assert nothing.verdict == Verdict.TOO_SHORT and nothing.alarms == ()
+
+
+def test_days_on_which_a_shop_is_closed_are_no_reference():
+    """Every Saturday without an event: neither it, nor the day after, is a drift."""
+    open_days = shop().filter(pl.col(c.TIMESTAMP).dt.offset_by("-3h").dt.weekday() != 6)
+    for back in range(7):
+        found = judged(open_days, end=END - back * DAY)
+        assert found.verdict in (Verdict.CALM, Verdict.NO_EVENT), found.sentence
+
+
+def test_what_was_told_begins_its_reference_anew():
+    changed = shop(change=another_item, since=3)
+    found = judged(changed)
+    told = {signal.name: signal.since for signal in found.signals if signal.since}
+    assert told and set(told.values()) == {END - 3 * DAY}
+    again = judged(changed, restarts=told)
+    assert named(again)["taste.items"].verdict == Verdict.TOO_SHORT
+    assert named(again)["data.kinds"].verdict == Verdict.CALM
+    assert again.verdict == Verdict.CALM
+    # Weeks later the new taste is the usual one, and the old one would be news.
+    later = shop(change=another_item, since=20)
+    settled = judged(later, restarts=dict.fromkeys(told, END - 20 * DAY))
+    assert named(settled)["taste.items"].verdict == Verdict.CALM
+
+
+def test_nothing_after_the_end_is_looked_at(calm):
+    end = END - 5 * DAY
+    before = judged(calm.filter(pl.col(c.TIMESTAMP) < end), end=end)
+    assert judged(calm, end=end).to_dict() == before.to_dict()
+
+
+def test_what_the_data_lack_is_no_signal():
+    bare = shop().with_columns(pl.lit("view").alias(c.KIND), pl.lit(1.0).alias(c.VALUE))
+    empty = ITEMS.clear()
+    assert set(named(judged(bare, items=empty))) == {
+        "data.volume",
+        "taste.popularity",
+        "taste.items",
+    }
+
+
+def mean(value, se=0.002):
+    return Mean(value, se, value - 2 * se, value + 2 * se)
+
+
+def quality(*days, nights=None):
+    known = [0.10, 0.102, 0.098, 0.101, 0.099, 0.1] if nights is None else nights
+    return Quality("ndcg", days, tuple(mean(x) for x in known))
+
+
+@pytest.mark.parametrize(
+    ("found", "verdict"),
+    [
+        (quality(mean(0.1), mean(0.1), mean(0.1)), Verdict.CALM),
+        (quality(mean(0.08), mean(0.085), mean(0.1)), Verdict.DRIFT),
+        (quality(mean(0.07), mean(0.1), mean(0.1)), Verdict.DRIFT),
+        (quality(mean(0.2), mean(0.2), mean(0.2)), Verdict.CALM),  # better is no alarm
+        (quality(mean(0.08, se=0.03), mean(0.08, se=0.03), mean(0.1)), Verdict.CALM),
+        (quality(None, mean(0.08), mean(0.08)), Verdict.NO_EVENT),
+        (quality(mean(0.05), mean(0.05), mean(0.05), nights=[0.1] * 4), Verdict.TOO_SHORT),
+        (quality(mean(0.0), mean(0.0), mean(0.0), nights=[0.0] * 9), Verdict.CALM),
+    ],
+)
+def test_live_quality_alarms_when_it_is_clearly_worse(calm, found, verdict):
+    signal = named(judged(calm, qualities=[found]))["quality.ndcg"]
+    assert signal.verdict == verdict
+    assert signal.asks
+    if verdict == Verdict.DRIFT:
+        assert "nights before (0.0" in signal.sentence and "0.1000 is usual" in signal.sentence
+
+
+def test_neither_pseudonyms_nor_the_order_of_rows_change_a_digit(calm):
+    names = {f"u{n:03}": f"q{(n * 37) % 60:03}" for n in range(60)}
+    renamed = calm.with_columns(pl.col(c.USER_ID).replace(names))
+    shuffled = renamed.sample(fraction=1.0, shuffle=True, seed=1)
+    assert judged(shuffled).to_dict() == judged(calm).to_dict()
+
+
+def test_it_is_plain_json_and_comes_back():
+    found = judged(shop(change=another_item, since=1), qualities=[quality(None, None, None)])
+    told = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert Drift.from_dict(told) == found
+
+
+@pytest.mark.parametrize(
+    "fields", [{"needed_days": 4}, {"least_days": 29}, {"alone": 3.0}, {"judged_days": 0}]
+)
+def test_settings_that_contradict_each_other_are_refused(fields):
+    with pytest.raises(ValueError, match=r"must not|greater than"):
+        DriftConfig(**fields)

@@ -1,0 +1,153 @@
+"""The policy: enough, drift, and what a retrain waits for."""
+
+from datetime import UTC, datetime, timedelta
+
+import polars as pl
+import pytest
+
+from pipeline import columns as c
+from pipeline.monitoring.policy import Nights, PolicyConfig, Verdict, countable, policy
+from pipeline.monitoring.verdicts import Drift, Signal
+from pipeline.monitoring.verdicts import Verdict as Of
+
+AT = datetime(2026, 6, 1, 12, tzinfo=UTC)
+JUDGED = AT - timedelta(hours=33)
+CONFIG = PolicyConfig()
+CALM = Drift(AT, Of.CALM, "no drift in 9 signals", ())
+
+
+def nights(**changed):
+    facts = {"judged": JUDGED, "changed": True, "learnt": 40_000, "started": [JUDGED]}
+    return Nights(**{**facts, **changed})
+
+
+def drifting(name="taste.items", asks=True):
+    signal = Signal(name, 9.1, 4.0, Of.DRIFT, f"{name}: far", asks, AT - timedelta(days=1), (9.1,))
+    return Drift(AT, Of.DRIFT, signal.sentence, (signal,))
+
+
+def ask(events=0, counted=None, past=None, drift=CALM, config=CONFIG, at=AT):
+    counted = events if counted is None else counted
+    return policy(events, counted, past or nights(), drift, at=at, config=config)
+
+
+def test_nothing_new_is_nothing_to_do():
+    found = ask(0)
+    assert (found.verdict, found.wanted) == (Verdict.SKIP, False)
+    assert found.reason == (
+        "no retrain: 0 new events (since 2026-05-31T03:00:00Z); 2,000 are enough; "
+        "no drift in 9 signals"
+    )
+
+
+def test_a_little_is_folded_in_and_enough_asks_for_a_retrain():
+    assert ask(1_999).verdict == Verdict.FOLD_IN
+    found = ask(2_000)
+    assert found.wanted and found.reason == (
+        "retrain wanted: 2,000 new events (since 2026-05-31T03:00:00Z); 2,000 are enough"
+    )
+    large = nights(learnt=80_000_000)
+    assert ask(99_999, past=large).verdict == Verdict.FOLD_IN
+    assert ask(100_000, past=large).wanted
+
+
+def test_before_the_first_night_only_the_absolute_number_counts():
+    first = nights(judged=None, changed=False, learnt=0, started=[])
+    assert ask(99_999, past=first).verdict == Verdict.FOLD_IN
+    assert "no night was judged yet" in ask(99_999, past=first).reason
+    assert ask(100_000, past=first).wanted
+
+
+def test_drift_asks_for_a_retrain_and_is_the_reason():
+    found = ask(5, drift=drifting())
+    assert found.wanted
+    assert found.reason == "retrain wanted: taste.items: far"
+    quality = ask(0, drift=drifting("quality.ndcg"))
+    assert quality.wanted and "quality.ndcg" in quality.reason
+
+
+def test_drift_that_a_person_must_look_at_asks_for_no_retrain():
+    found = ask(5, drift=drifting("data.missing.price", asks=False))
+    assert found.verdict == Verdict.FOLD_IN
+    assert "data.missing.price: far" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("past", "hold"),
+    [
+        ({"started": [JUDGED, AT - timedelta(hours=19)]}, "20 hours must pass after the night of"),
+        ({"started": [AT]}, "20 hours must pass after the night of 2026-06-01T12:00:00Z"),
+        ({"changed": False}, "the night of 2026-05-31T03:00:00Z changed nothing and 48 hours"),
+    ],
+)
+def test_a_retrain_waits(past, hold):
+    for found in (ask(50_000, past=nights(**past)), ask(9, past=nights(**past), drift=drifting())):
+        assert found.verdict == Verdict.FOLD_IN
+        assert found.reason.startswith("no retrain yet: ") and hold in found.reason
+    assert ask(0, past=nights(**past), drift=drifting()).verdict == Verdict.SKIP
+
+
+def test_so_many_nights_a_day():
+    often = PolicyConfig(min_hours=1, per_day=3)
+    started = [AT - timedelta(hours=hours) for hours in (2, 9, 16, 25)]
+    found = ask(50_000, past=nights(started=started), config=often)
+    assert "3 nights have started within 24 hours, as many as may" in found.reason
+    assert ask(50_000, past=nights(started=started[1:]), config=often).wanted
+    # What lies after the instant asked about is no night of its past.
+    assert ask(50_000, past=nights(started=[AT + timedelta(hours=1)]), config=often).wanted
+
+
+def test_after_the_cool_down_it_may_try_again():
+    old = nights(judged=AT - timedelta(hours=48), started=[], changed=False)
+    assert ask(50_000, past=old).wanted
+
+
+def test_who_asks_again_gets_the_same_answer():
+    assert ask(50_000) == ask(50_000)
+
+
+def events(*rows):
+    """(user, days before now) each."""
+    return pl.DataFrame(
+        {
+            c.USER_ID: [user for user, _ in rows],
+            c.TIMESTAMP: [AT - timedelta(days=days) for _, days in rows],
+        },
+        schema={c.USER_ID: pl.String, c.TIMESTAMP: c.INSTANT},
+    )
+
+
+def test_of_each_person_only_so_many_count():
+    config = PolicyConfig(user_day_events=3)
+    week = AT - timedelta(days=7)
+    calm = [("ann", day) for day in (1, 2)] + [("bob", 1)]
+    assert countable(events(*calm), week, AT, config) == 3
+    flood = [("eve", 1)] * 500
+    assert countable(events(*calm, *flood), week, AT, config) == 3 + 3
+    # However many days a flood is dated on: not more than those since the night allow.
+    spread = [("eve", day) for day in range(400) for _ in range(5)]
+    assert countable(events(*spread), week, AT, config) == 3 * 7
+    assert countable(events(*spread), AT - timedelta(hours=1), AT, config) == 3
+    assert countable(events(*spread), None, AT, config) == 3 * 400
+    assert countable(events(), week, AT, config) == 0
+
+
+def test_a_flood_from_one_person_buys_no_retrain():
+    flood = events(*[("eve", day % 300) for day in range(200_000)])
+    crowd = events(*[(f"u{n % 500}", 1) for n in range(2_000)])
+    bought = countable(flood, JUDGED, AT, CONFIG)
+    found = ask(200_000, bought)
+    assert found.verdict == Verdict.FOLD_IN
+    assert f"200,000 new events, of which {bought:,} count" in found.reason
+    assert bought == 200
+    assert ask(2_000, countable(crowd, JUDGED, AT, CONFIG)).wanted
+
+
+def test_it_is_plain_json():
+    assert ask(7).to_dict() == {
+        "verdict": "fold_in",
+        "reason": ask(7).reason,
+        "events": 7,
+        "countable": 7,
+        "enough": 2_000,
+    }
