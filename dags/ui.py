@@ -1,7 +1,8 @@
 """Airflow's and MLflow's pages over one workspace, on this machine alone: `make ui`.
 
 Promises: both servers listen on loopback; one that does not come up, or dies, is named with the
-end of its log; Ctrl-C stops them all, and what they had running is found again by the next start.
+end of its log; Ctrl-C or a closed terminal stops them all, and what they had running is found
+again by the next start.
 """
 
 from __future__ import annotations
@@ -214,7 +215,8 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)  # noqa: T201 - a command's words to its user
+    with suppress(OSError):  # of a closed terminal: what has to be stopped is stopped all the same
+        print(line, file=sys.stderr, flush=True)  # noqa: T201 - a command's words to its user
 
 
 if __name__ == "__main__":

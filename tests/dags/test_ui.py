@@ -1,25 +1,17 @@
 from __future__ import annotations
 
-import os
-import signal
 import socket
 import subprocess
 import sys
-import time
+from contextlib import suppress
 from pathlib import Path
-from urllib.request import urlopen
 
 import psutil
 import pytest
 
 from dags import ui
 from tests.dags.conftest import ROOT
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from tests.dags.served import free_port
 
 
 def test_a_folder_that_is_no_workspace_is_refused(
@@ -52,47 +44,37 @@ def test_a_port_that_is_taken_is_named_with_a_way_out(
 
 
 def _options() -> list[str]:
-    return ["--port", str(_free_port()), "--mlflow-port", str(_free_port())]
+    return ["--port", str(free_port()), "--mlflow-port", str(free_port())]
 
 
-@pytest.mark.slow
-def test_both_pages_open_on_loopback_alone_and_an_interrupt_stops_everything(
-    tmp_path: Path,
-) -> None:
-    home = tmp_path / "a home"
-    home.mkdir()
-    (home / "nightjar.toml").touch()
-    options = _options()
+CLOSED = """
+import os, sys
+from pathlib import Path
+from dags import ui
+
+with ui._running([ui.Server("one", ("sleep", "600"))], os.environ, Path(sys.argv[1])) as started:
+    print(*(process.pid for process in started.values()), flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_terminal_that_is_gone_keeps_nothing_alive(tmp_path: Path) -> None:
     with subprocess.Popen(
-        [sys.executable, "dags/ui.py", *options, "--home", str(home)],
+        [sys.executable, "-c", CLOSED, str(tmp_path)],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        assert process.stderr is not None
-        said = ""
-        for line in process.stderr:
-            said += line
-            if "Ctrl-C" in line:
-                break
-        family = psutil.Process(process.pid).children(recursive=True)
-        try:
-            assert process.poll() is None, said
-            for port in (options[1], options[3]):
-                assert f"http://127.0.0.1:{port}" in said
-                with urlopen(f"http://127.0.0.1:{port}/", timeout=30) as page:
-                    assert page.status == 200
-            listening = {
-                (c.laddr.ip, str(c.laddr.port))
-                for child in family
-                for c in child.net_connections("tcp")
-                if c.status == psutil.CONN_LISTEN
-            }
-            assert listening == {("127.0.0.1", options[1]), ("127.0.0.1", options[3])}
-        finally:
-            process.send_signal(signal.SIGINT)
-            said += process.stderr.read()
-    assert process.returncode == 0, said
-    time.sleep(1)
-    assert [child for child in family if child.is_running()] == []
+        assert process.stdin and process.stdout and process.stderr
+        server = psutil.Process(int(process.stdout.readline()))
+        process.stderr.close()
+        process.stdin.close()
+        process.wait(30)
+    try:
+        assert process.returncode == 0
+        assert not server.is_running()
+    finally:
+        with suppress(psutil.NoSuchProcess):
+            server.kill()

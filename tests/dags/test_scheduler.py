@@ -1,0 +1,216 @@
+"""Two nights of a small shop under a real scheduler: one asks in vain, one is asked for and heard.
+
+The shop's last days are today's, so that a night that nobody dated has something to see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import polars as pl
+import psutil
+import pytest
+from polars.testing import assert_frame_equal
+
+from pipeline.base import format_instant, parse_instant
+from pipeline.steps import retrain
+from pipeline.steps.champion import ACCEPTANCE, DECISION, PUBLICATION
+from pipeline.steps.feedback import feedback
+from pipeline.steps.run import Workspace
+from pipeline.steps.show import lists, live_publication
+from tests.dags.served import Served, serve
+from tests.worlds import CONFIG, NIGHTS, catalogue, land, moved, purchases
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+GREY = f"""{CONFIG}
+[gate]
+ask = true
+alpha = 1e-25
+candidates = {10**60}
+
+[ingest]
+retrain_after_events = 1000
+"""
+"""Four times as good is enough for one candidate alone, and for so many not even in two blocks."""
+NIGHTLY, FEEDBACK = "nightly_retrain", "feedback_ingest"
+SWITCH = "switch to the candidate"
+
+
+@dataclass
+class Shop:
+    """A workspace whose baseline went live four weeks ago."""
+
+    ws: Workspace
+    events: pl.DataFrame
+    nights: list[datetime]
+
+    def lines(self, kind: str) -> list[dict[str, Any]]:
+        return [line for line in self.ws.ledger.entries() if line["type"] == kind]
+
+    def land(self, night: int) -> Path:
+        return land(self.ws.home, self.events, self.nights[night], self.nights[night - 1])
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    home = tmp_path_factory.mktemp("served") / "a home"
+    later = datetime.now(UTC).replace(microsecond=0) - NIGHTS[2]
+    nights = [night + later for night in NIGHTS]
+    shop = Shop(Workspace.init(home, GREY), moved(purchases(), later), nights)
+    catalogue(home)
+    land(home, shop.events, nights[0])
+    feedback(shop.ws, nights[0])
+    first = retrain.nightly(shop.ws, nights[0], recipes=["mad"])
+    assert (first.decision, first.recipe) == ("first", "popularity")
+    return shop
+
+
+@pytest.fixture(scope="module")
+def airflow(shop: Shop) -> Iterator[Served]:
+    sweeps = {"AIRFLOW__SCHEDULER__TRIGGER_TIMEOUT_CHECK_INTERVAL": "2"}
+    with serve(shop.ws.home, sweeps) as served:
+        parsed = {NIGHTLY, FEEDBACK}
+        served.wait(
+            lambda: parsed <= {dag["dag_id"] for dag in served.get("/dags")["dags"]} or None,
+            lambda: "DAGs",
+        )
+        served.unpause(NIGHTLY)
+        yield served
+
+
+@dataclass
+class Night:
+    """A night that Airflow ran, and the live lists before and after it."""
+
+    question: Any
+    run: Any
+    states: dict[str, str | None]
+    before: pl.DataFrame
+    after: pl.DataFrame
+
+
+@pytest.fixture(scope="module")
+def unanswered(shop: Shop, airflow: Served) -> Night:
+    """A night whose question waits until its four hours are over."""
+    shop.land(1)
+    feedback(shop.ws, shop.nights[1])
+    before = lists(shop.ws, None)
+    run_id = airflow.trigger(NIGHTLY, as_of=format_instant(shop.nights[1]))
+    question = airflow.question(NIGHTLY, run_id)
+    with airflow.database() as database:
+        (until,) = database.execute(
+            "SELECT trigger_timeout FROM task_instance WHERE task_id = 'ask' AND run_id = ?",
+            (run_id,),
+        ).fetchone()
+        left = datetime.fromisoformat(until).replace(tzinfo=UTC) - datetime.now(UTC)
+        assert timedelta(hours=3.9) < left < timedelta(hours=4)
+        over = datetime.now(UTC) - timedelta(seconds=1)
+        database.execute(
+            "UPDATE task_instance SET trigger_timeout = ? WHERE task_id = 'ask' AND run_id = ?",
+            (over.strftime("%Y-%m-%d %H:%M:%S.%f"), run_id),
+        )
+    run = airflow.end(NIGHTLY, run_id)
+    return Night(question, run, airflow.states(NIGHTLY, run_id), before, lists(shop.ws, None))
+
+
+def test_no_answer_in_time_keeps_the_champion(unanswered: Night, shop: Shop) -> None:
+    assert unanswered.question["options"] == ["keep the champion", SWITCH]
+    assert unanswered.question["defaults"] == ["keep the champion"]
+    assert "als is in the grey zone" in unanswered.question["body"]
+    assert unanswered.run["state"] == "success"
+    assert unanswered.states["ask"] == "success"
+    assert unanswered.states["accept"] == "skipped"
+    of_that_night = [
+        line for line in shop.lines(PUBLICATION) if parse_instant(line["as_of"]) <= shop.nights[1]
+    ]
+    assert {line["name"] for line in of_that_night} == {"popularity"}
+
+
+@pytest.fixture(scope="module")
+def announced(shop: Shop, airflow: Served, unanswered: Night) -> Any:
+    """A file lands, a pass takes it in: the event of the asset that asks for a night."""
+    assert unanswered.run["state"] == "success"
+    shop.land(2)
+    airflow.unpause(FEEDBACK)
+    # Its own pass may be due just now, and take the file before this one does.
+    taken = airflow.end(FEEDBACK, airflow.trigger(FEEDBACK))
+    assert taken["state"] == "success"
+
+    def heard() -> Any:
+        events = airflow.get("/assets/events", source_dag_id=FEEDBACK)["asset_events"]
+        asking = [event for event in events if event["name"] == "nightjar_retrain_requested"]
+        return next((event for event in asking if event["created_dagruns"]), None)
+
+    return airflow.wait(heard, lambda: "event that starts a night")
+
+
+@pytest.fixture(scope="module")
+def answered(shop: Shop, airflow: Served, announced: Any) -> Night:
+    """The night that the asset started, whose question somebody answers."""
+    before = lists(shop.ws, None)
+    (begun,) = announced["created_dagruns"]
+    question = airflow.question(NIGHTLY, begun["run_id"])
+    assert shop.lines(ACCEPTANCE) == []
+    airflow.answer(NIGHTLY, begun["run_id"], SWITCH)
+    run = airflow.end(NIGHTLY, begun["run_id"])
+    states = airflow.states(NIGHTLY, begun["run_id"])
+    return Night(question, run, states, before, lists(shop.ws, None))
+
+
+def test_what_lands_asks_for_a_night_through_the_asset(
+    announced: Any, answered: Night, shop: Shop
+) -> None:
+    (begun,) = announced["created_dagruns"]
+    assert begun["dag_id"] == NIGHTLY
+    assert answered.run["run_type"] == "asset_triggered"
+    assert answered.run["logical_date"] is None
+    newest = shop.lines(DECISION)[-1]
+    assert newest["as_of"] == format_instant(parse_instant(answered.run["run_after"]))
+
+
+def test_a_persons_yes_switches_and_the_lists_go_live(answered: Night, shop: Shop) -> None:
+    assert answered.run["state"] == "success"
+    assert set(answered.states.values()) == {"success"}
+    assert answered.states["accept"] == "success"
+    (word,) = shop.lines(ACCEPTANCE)
+    assert (word["kind"], word["recipe"]) == ("switch", "als")
+    # Nobody signs in to the Airflow of `make ui`.
+    assert (word["by"], word["because"]) == ("Anonymous", "answered in Airflow")
+    published = shop.lines(PUBLICATION)[-1]
+    assert (published["name"], published["run_id"]) == ("als", word["run_id"])
+    assert live_publication(shop.ws)["publication_id"] == published["publication_id"]
+
+
+def test_the_lists_have_changed(answered: Night) -> None:
+    assert answered.after.height > 1000
+    with pytest.raises(AssertionError):
+        assert_frame_equal(answered.after, answered.before)
+
+
+def test_both_pages_open_on_loopback_alone(airflow: Served) -> None:
+    for port in (airflow.port, airflow.mlflow_port):
+        assert f"http://127.0.0.1:{port}" in airflow.said
+        with urlopen(f"http://127.0.0.1:{port}/", timeout=30) as page:
+            assert page.status == 200
+    listening = {
+        (connection.laddr.ip, connection.laddr.port)
+        for process in airflow.family()
+        for connection in process.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert listening == {("127.0.0.1", airflow.port), ("127.0.0.1", airflow.mlflow_port)}
+
+
+def test_an_interrupt_stops_everything(airflow: Served) -> None:
+    family = airflow.family()
+    assert len(family) > 5
+
+    assert airflow.stop() == 0, airflow.said
+    _, alive = psutil.wait_procs(family, timeout=3)
+    assert alive == []
