@@ -79,7 +79,7 @@ def check_named(done: subprocess.CompletedProcess[str]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("free_kb", [0, 40, 300, 700])
+@pytest.mark.parametrize("free_kb", [0, 40, 300, 500])
 def test_a_full_disk_loses_nothing(prepared, small_disk, free_kb):
     source, expected = prepared
     home = small_disk / "ws"

@@ -22,7 +22,7 @@ from pipeline.steps.listing import landed
 from pipeline.steps.run import Workspace
 from pipeline.stores.batches import Batches
 from tests.dying import parsed_here
-from tests.ingesting import AT, land, orders, state, workspace
+from tests.ingesting import AT, CONFIG, land, orders, state, workspace
 
 ROOT = Path(__file__).resolve().parents[2]
 ROW = "1,anna,bread,1,2024-03-01 10:00:00"
@@ -108,7 +108,7 @@ def test_a_second_ingest_is_refused_while_the_first_one_sleeps(tmp_path):
 )
 def test_an_attempt_that_was_overtaken_in_its_sleep_writes_nothing(tmp_path, point):
     """The lock frees nobody who sleeps: somebody takes it away, as a broken file system would."""
-    ws = workspace(tmp_path / "ws")
+    ws = workspace(tmp_path / "ws", f"{CONFIG}\n[ingest]\nrows_per_commit = 1\n")
     land(ws, "orders-1.csv", orders(ROW, "3,,salt,1,2024-03-02", "4,anna,salt,x,2024-03-02"))
     land(ws, "orders-2.csv", orders(OTHER))
     with Paused(ws.home, point) as first:

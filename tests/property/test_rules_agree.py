@@ -45,6 +45,10 @@ PLANTED: dict[str, tuple[list[Any], list[Any]]] = {
         f"{i}_too_long": (["x" * 257, "ä" * 129], ["x" * MAX_ID_BYTES, "ä" * 128])
         for i in ("event_id", "user_id", "item_id")
     },
+    **{
+        f"{i}_unprintable": (["a\0", "\x1b[31m", "\x7f", "a\x85", "a\tb"], ["a b", "ä", "é", "😀"])
+        for i in ("event_id", "user_id", "item_id")
+    },
     "kind_unknown": (["View", "", "purchase "], ["view", "purchase"]),
     "value_missing": ([None, float("nan")], [0.0]),
     "value_infinite": ([float("inf"), float("-inf")], [1.7e308]),
@@ -70,7 +74,7 @@ def test_every_row_rule_is_planted_and_every_rule_has_a_predicate_and_an_expecta
     assert {rule.name for rule in RULES if rule.level == "row"} == set(PLANTED)
     ours, theirs = both_counts(frame([GOOD]))
     assert list(ours) == list(theirs) == [rule.name for rule in RULES]
-    assert len(set(theirs)) == len(RULES) == 19
+    assert len(set(theirs)) == len(RULES) == 22
     assert set(ours.values()) == set(theirs.values()) == {0}
     assert {rule.check for rule in RULES} == set(CheckKind)
 
@@ -84,6 +88,8 @@ def test_both_sides_find_every_planted_fault_and_nothing_else() -> None:
         expected[name] += len(bad)
     expected["value_negative"] += 1  # -inf breaks two rules, and is planted under both
     expected["value_infinite"] += 1
+    for name in ("event_id", "user_id", "item_id"):
+        expected[f"{name}_unprintable"] += 1  # white space of the empty ones
     # good values of event_id come twice, on one day
     expected["event_repeated"] += sum(
         count
@@ -124,7 +130,12 @@ def test_the_same_id_is_a_repeat_on_one_day_only() -> None:
     assert ours["event_repeated"] == theirs["event_repeated"] == 2
 
 
-ids = st.one_of(st.none(), st.text(max_size=3), st.sampled_from(["ä" * 129, "e" * 256, "a", "b"]))
+ids = st.one_of(
+    st.none(),
+    st.text(max_size=3),
+    st.sampled_from(["\0", "\x9f"]),
+    st.sampled_from(["ä" * 129, "e" * 256, "a", "b"]),
+)
 rows = st.fixed_dictionaries(
     {
         c.EVENT_ID: ids,

@@ -12,7 +12,7 @@ from pipeline.data.ingest.events import Judged, normalised
 from pipeline.data.ingest.quarantine import masked_json
 from pipeline.data.ingest.times import read_times, refuse_naive
 from pipeline.data.sources import AT_LINE, Source
-from pipeline.data.validate.rules import MAX_ID_BYTES, id_bytes
+from pipeline.data.validate.rules import MAX_ID_BYTES, controls, id_bytes
 
 KEYS: Final = {"items": c.ITEM_ID, "users": c.USER_ID}
 _SCHEMAS: Final = {"items": c.ITEMS, "users": c.USERS}
@@ -34,6 +34,7 @@ def judge_catalogue(text: pl.DataFrame, source: Source, *, name: str) -> Judged:
         f"{key}_missing": pl.col(key).is_null(),
         f"{key}_empty": size == 0,
         f"{key}_too_long": size > MAX_ID_BYTES,
+        f"{key}_unprintable": controls(key) > 0,
     }
     if c.PRICE in typed.columns:
         checks[f"{c.PRICE}_negative"] = pl.col(c.PRICE) < 0

@@ -22,6 +22,7 @@ from pipeline.data.ingest.times import read_times, refuse_naive
 from pipeline.data.sources import AT_LINE, Source
 from pipeline.data.sources.config import EVENT_COLUMNS
 from pipeline.data.validate import row_reasons
+from pipeline.data.validate.rules import MAX_ID_BYTES, controls, id_bytes
 from pipeline.errors import UnsafeInputError
 
 IDENTITY: Final = (c.EVENT_ID, c.EVENT_DAY)
@@ -30,7 +31,7 @@ CONTENT: Final = (c.EVENT_DAY, *EVENT_COLUMNS)
 """What an event says, its identity included."""
 CONFLICT: Final = "event_id_conflict"
 """Reason of an event whose identity belongs to another one that says something else."""
-_TYPED: Final = (c.VALUE, c.TIMESTAMP, c.POSITION)
+_TYPED: Final = (c.VALUE, c.TIMESTAMP, c.POSITION, c.PUBLICATION_ID)
 _IDS: Final = (c.EVENT_ID, c.USER_ID, c.ITEM_ID, c.PUBLICATION_ID)
 _TO_BE_DERIVED: Final = "?"
 _CONTENT: Final = "#content"
@@ -216,6 +217,10 @@ def _type(text: pl.DataFrame, source: Source, config: IngestConfig, name: str) -
         pl.when(pl.col(c.VALUE).is_not_null()).then(number).when(~rating).then(1.0),
         times.instants.alias(c.TIMESTAMP),
         pl.col(c.POSITION).str.strip_chars().cast(pl.Int32, strict=False),
+    ).with_columns(
+        pl.when(id_bytes(c.PUBLICATION_ID) <= MAX_ID_BYTES, controls(c.PUBLICATION_ID) == 0).then(
+            pl.col(c.PUBLICATION_ID)
+        )
     )
     returned = pl.col(c.KIND).is_in([*config.quantity_kinds, c.Kind.RETURN.value])
     negative = returned & (pl.col(c.VALUE) < 0)

@@ -21,6 +21,7 @@ from pipeline.base import to_utc
 from pipeline.errors import DataError
 
 MAX_ID_BYTES: Final = 256
+_CONTROL: Final = r"\p{Cc}"
 EARLIEST: Final = datetime(1990, 1, 1, tzinfo=UTC)
 """Before this, no shop logged events: it is a zero in disguise, or seconds read as milliseconds."""
 LARGEST: Final = float(np.finfo(np.float64).max)
@@ -42,6 +43,7 @@ class CheckKind(StrEnum):
 
     PRESENT = "present"
     BYTES = "bytes"
+    PRINTABLE = "printable"
     BETWEEN = "between"
     ONE_OF = "one_of"
     UNIQUE_ON_DAY = "unique_on_day"
@@ -85,18 +87,19 @@ def declare(*, at: datetime, kinds: Sequence[str]) -> tuple[Rule, ...]:
     present = (
         Rule(f"{name}_missing", name, CheckKind.PRESENT) for name in JUDGED if name != c.POSITION
     )
-    lengths = (
+    ids = (
         rule
         for name in (c.EVENT_ID, c.USER_ID, c.ITEM_ID)
         for rule in (
             Rule(f"{name}_empty", name, CheckKind.BYTES, {"minimum": 1}),
             Rule(f"{name}_too_long", name, CheckKind.BYTES, {"maximum": MAX_ID_BYTES}),
+            Rule(f"{name}_unprintable", name, CheckKind.PRINTABLE, {"maximum": 0}),
         )
     )
     finite = {"minimum": -LARGEST, "maximum": LARGEST}
     return (
         *present,
-        *lengths,
+        *ids,
         Rule("kind_unknown", c.KIND, CheckKind.ONE_OF, {"values": tuple(kinds)}),
         Rule("value_infinite", c.VALUE, CheckKind.BETWEEN, finite),
         Rule("value_negative", c.VALUE, CheckKind.BETWEEN, {"minimum": 0.0}),
@@ -112,6 +115,11 @@ def id_bytes(column: str) -> pl.Expr:
     raw = pl.col(column)
     blank = raw.str.strip_chars().str.len_bytes() == 0
     return pl.when(blank).then(pl.lit(0, pl.UInt32)).otherwise(raw.str.len_bytes())
+
+
+def controls(column: str) -> pl.Expr:
+    """Count the control characters of an id: NUL, line feeds, what a terminal would act on."""
+    return pl.col(column).str.count_matches(_CONTROL)
 
 
 def predicate(rule: Rule) -> pl.Expr:
@@ -191,6 +199,10 @@ def _bytes(rule: Rule) -> pl.Expr:
     return pl.col(rule.column).is_null() | _within(id_bytes(rule.column), rule.parameters)
 
 
+def _printable(rule: Rule) -> pl.Expr:
+    return pl.col(rule.column).is_null() | _within(controls(rule.column), rule.parameters)
+
+
 def _between(rule: Rule) -> pl.Expr:
     return _known(rule).is_null() | _within(_known(rule), rule.parameters)
 
@@ -209,6 +221,7 @@ def _unique_on_day(rule: Rule) -> pl.Expr:
 _PREDICATES: Final[Mapping[CheckKind, Callable[[Rule], pl.Expr]]] = {
     CheckKind.PRESENT: _present,
     CheckKind.BYTES: _bytes,
+    CheckKind.PRINTABLE: _printable,
     CheckKind.BETWEEN: _between,
     CheckKind.ONE_OF: _one_of,
     CheckKind.UNIQUE_ON_DAY: _unique_on_day,

@@ -18,7 +18,7 @@ from typing import Any, Final
 import polars as pl
 
 from pipeline import columns as c
-from pipeline.data.validate.rules import CheckKind, Rule, id_bytes
+from pipeline.data.validate.rules import CheckKind, Rule, controls, id_bytes
 
 _IDS: Final = (c.EVENT_ID, c.USER_ID, c.ITEM_ID)
 _CODE: Final = f"{c.EVENT_ID}_code"
@@ -82,9 +82,10 @@ def run_suite(batch: pl.DataFrame, rules: Sequence[Rule]) -> SuiteResult:
 
 
 def measured(batch: pl.DataFrame) -> pl.DataFrame:
-    """Return what the library sees of a batch: lengths and codes of ids, the rest as it is."""
+    """Return what the library sees of a batch: measures and codes of ids, the rest as it is."""
     return batch.select(
         *(id_bytes(name).alias(f"{name}_bytes") for name in _IDS),
+        *(controls(name).alias(f"{name}_controls") for name in _IDS),
         pl.col(c.EVENT_ID).rank("dense").alias(_CODE),
         pl.col(c.TIMESTAMP).dt.epoch("d").alias(c.EVENT_DAY),
         c.KIND,
@@ -137,6 +138,7 @@ def _unique_on_day(rule: Rule, library: ModuleType) -> Any:
 _EXPECTATIONS: Final[Mapping[CheckKind, Callable[[Rule, ModuleType], Any]]] = {
     CheckKind.PRESENT: _present,
     CheckKind.BYTES: _between,
+    CheckKind.PRINTABLE: _between,
     CheckKind.BETWEEN: _between,
     CheckKind.ONE_OF: _one_of,
     CheckKind.UNIQUE_ON_DAY: _unique_on_day,
@@ -144,7 +146,9 @@ _EXPECTATIONS: Final[Mapping[CheckKind, Callable[[Rule, ModuleType], Any]]] = {
 
 
 def _seen_as(rule: Rule) -> str:
-    return f"{rule.column}_bytes" if rule.column in _IDS else rule.column
+    if rule.column not in _IDS:
+        return rule.column
+    return f"{rule.column}_{'controls' if rule.check is CheckKind.PRINTABLE else 'bytes'}"
 
 
 def _read(result: dict[str, Any], order: Sequence[str], height: int, version: str) -> SuiteResult:

@@ -246,3 +246,23 @@ def test_a_retrain_is_wanted_for_enough_events_after_a_pause():
     assert retrain_reason(10, early, AT, config)[0] is False
     assert "20 hours must pass" in retrain_reason(10, early, AT, config)[1]
     assert retrain_reason(10, late, AT, config)[0] is True
+
+
+def test_ids_with_control_characters_and_long_publications_are_bad():
+    rows = [
+        {c.USER_ID: "an\0na"},
+        {c.EVENT_ID: "e\n"},
+        {c.ITEM_ID: "\x1b[31m"},
+        {c.PUBLICATION_ID: "p" * 257},
+        {c.PUBLICATION_ID: "p\0"},
+        {c.PUBLICATION_ID: "p" * 256},
+    ]
+    judged = judge(*rows)
+    assert judged.bad[c.REASONS].to_list() == [
+        ["user_id_unprintable"],
+        ["event_id_unprintable"],
+        ["item_id_unprintable"],
+        ["publication_id_unparsable"],
+        ["publication_id_unparsable"],
+    ]
+    assert judged.good[c.PUBLICATION_ID].to_list() == ["p" * 256]

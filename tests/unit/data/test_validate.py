@@ -191,7 +191,7 @@ def test_steady_data_pass_and_the_record_says_what_was_asked(healthy: Validation
     assert names == [
         "rules_run", *rules, "quarantine_budget", "volume", "volume_week", "catalogue", "schema",
     ]  # fmt: skip
-    assert check(healthy, "rules_run").figure == len(rules) == 19
+    assert check(healthy, "rules_run").figure == len(rules) == 22
     record = json.loads(json.dumps(healthy.to_dict(), allow_nan=False))
     assert record["passed"] is True
     assert record["as_of"] == "2017-12-01T09:00:00Z"
@@ -199,12 +199,12 @@ def test_steady_data_pass_and_the_record_says_what_was_asked(healthy: Validation
         "name": "rules_run",
         "status": "passed",
         "passed": True,
-        "figure": 19,
-        "bound": 19,
-        "sentence": "19 of 19 rules ran over 560 events",
+        "figure": 22,
+        "bound": 22,
+        "sentence": "22 of 22 rules ran over 560 events",
     }
     assert record["great_expectations"]["success"] is True
-    assert len(record["great_expectations"]["results"]) == 19
+    assert len(record["great_expectations"]["results"]) == 22
 
 
 def test_equal_data_give_an_equal_record(healthy: Validation) -> None:
