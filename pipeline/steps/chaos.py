@@ -42,6 +42,10 @@ HITS: Final = {
     "step_renamed": 12,
     "manifest": 12,
     "mid_train": 3,
+    "compacted": 5,
+    "checkpointed": 5,
+    "sums_written": 5,
+    "log_cleared": 5,
 }
 """How often a pass over three new files, or a night, is sure to come by; once at all others."""
 _ROWS_PER_COMMIT: Final = (1, 25, 200_000)

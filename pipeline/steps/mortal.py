@@ -25,7 +25,7 @@ from pipeline.base import format_instant, parse_instant
 from pipeline.errors import NightjarError, ResourceError
 from pipeline.failpoints import VARIABLE
 
-WORKS: Final = ("feedback", "nightly")
+WORKS: Final = ("feedback", "nightly", "gc")
 _SECONDS: Final = 300
 """A child that takes longer is ended."""
 _WARM: Final = (
@@ -35,6 +35,7 @@ _WARM: Final = (
     "mlflow.artifacts",
     "mlflow.store.tracking.sqlalchemy_store",
     "pipeline.steps.feedback",
+    "pipeline.steps.gc",
     "pipeline.steps.retrain",
 )
 """What a night imports on its way, by name: each library still has one user."""
@@ -171,14 +172,18 @@ def _live(request: dict[str, Any]) -> None:
 
 def _work(work: str, home: Path, at: datetime) -> None:
     from pipeline.steps.feedback import feedback
+    from pipeline.steps.gc import gc
     from pipeline.steps.retrain import nightly
     from pipeline.steps.run import Workspace
 
     ws = Workspace.open(home)
     if work == "feedback":
-        sys.stderr.write(f"{feedback(ws, at).text()}\n")
+        said = feedback(ws, at).text()
+    elif work == "nightly":
+        said = nightly(ws, at).text()
     else:
-        sys.stderr.write(f"{nightly(ws, at).text()}\n")
+        said = gc(ws, at).text()
+    sys.stderr.write(f"{said}\n")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from pipeline import columns as c
 from pipeline.serving.retire import last_bases
+from pipeline.steps.backtest import FOLDER as BACKTESTS
 from pipeline.steps.calibrate import FOLDER as CALIBRATIONS
 from pipeline.steps.calibrate import RESULT
 from pipeline.steps.champion import last_judged
@@ -21,12 +22,11 @@ from pipeline.steps.salted import PLAN
 from pipeline.steps.snapshot import TABLES
 from pipeline.steps.study_files import FOLDER as STUDIES
 from pipeline.stores.remains import worked_on
-from pipeline.stores.runs import Run, Runs
+from pipeline.stores.runs import Runs
 from pipeline.stores.studies.store import FILE, Studies
 
-__all__ = ["BACKTESTS", "CALIBRATIONS", "pinned"]
+__all__ = ["CALIBRATIONS", "pinned"]
 
-BACKTESTS: Final = "backtests"
 _DATA: Final = ("events", "items", "users")
 _RETOLD: Final = (*_DATA, "batches")
 """Tables that something reads at their pinned version once a night has decided: quarantine is not

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections import Counter
 from copy import deepcopy
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -64,9 +65,14 @@ SCENARIOS = {
     "swapped": ("nightly", "mirrored"),
     "ledger": ("nightly", "mirrored"),
     "alias": ("nightly", "mirrored"),
+    "compacted": ("gc", "due"),
+    "checkpointed": ("gc", "due"),
+    "sums_written": ("gc", "due"),
+    "log_cleared": ("gc", "due"),
+    "run_renamed": ("gc", "due"),
 }
 
-PUBLISHED = {"landed": 2, "taken": 3, "judged": 3, "mirrored": 5}
+PUBLISHED = {"landed": 2, "taken": 3, "judged": 3, "mirrored": 5, "due": 2}
 """Publications at the end: a base and its patch; the night's; the patches of what overtook it."""
 
 
@@ -87,7 +93,7 @@ def places() -> Counter[str]:
 
 
 def test_every_place_has_a_scenario_and_every_scenario_a_place():
-    assert len(SCENARIOS) == 30
+    assert len(SCENARIOS) == 35
     assert set(places()) == set(SCENARIOS)
     assert set(places().values()) == {1}
     assert [name for names in FAILPOINTS.values() for name in names] == list(SCENARIOS)
@@ -209,7 +215,7 @@ class Scenes:
     def __init__(self, box: chaos.Sandbox) -> None:
         self.box = box
         self._shops: dict[tuple[str, int], Shop] = {}
-        self._ends: dict[tuple[str, int], Counter] = {}
+        self._ends: dict[tuple[str, int, str], Counter] = {}
 
     def go_to(self, name: str, seed: int) -> Shop:
         made = (name, seed)
@@ -221,12 +227,12 @@ class Scenes:
 
     def end(self, name: str, seed: int, work: str) -> Counter:
         """How a work ends from there that nobody disturbs."""
-        if (name, seed) not in self._ends:
+        if (name, seed, work) not in self._ends:
             tally = Tally(seed)
             self.go_to(name, seed)
-            self._ends[name, seed] = self.box.calm_end(tally, work)
+            self._ends[name, seed, work] = self.box.calm_end(tally, work)
             assert tally.sound, tally.text()
-        return self._ends[name, seed]
+        return self._ends[name, seed, work]
 
     def _landed(self, seed: int) -> Shop:
         self.box.restore("started")
@@ -256,6 +262,26 @@ class Scenes:
         assert tally.sound, tally.text()
         return shop
 
+    def _due(self, seed: int) -> Shop:
+        """A night is half done, another one was given up, and all files but its are old.
+
+        Upkeep was there before it, and files were taken in since.
+        """
+        shop = self.go_to("landed", seed)
+        tally = Tally(seed)
+        for work in ("gc", "feedback"):
+            chaos.calm(self.box, tally, work)
+        assert tally.sound, tally.text()
+        assert kill(self.box, tally, "nightly", "evaluated", 1).killed
+        runs = Workspace.open(self.box.home).runs
+        *_, half = (run.folder for run in runs.starting_with(""))
+        shutil.copytree(half, half.with_name("20240101T000000Z-given0up"))
+        old = (NIGHT - timedelta(days=40)).timestamp()
+        for path in self.box.home.rglob("*"):
+            os.utime(path, (old, old))
+        os.utime(half / "snapshot" / "manifest.json", (NIGHT.timestamp(),) * 2)
+        return shop
+
 
 @pytest.fixture(scope="module")
 def scenes():
@@ -280,7 +306,22 @@ def test_killed_there_and_started_again(scenes, point, seed):
     tally.hear(reader)
     tally.compare(shop.account.entries(), taken(scenes.box.home), "ingest")
     tally.compare(expected, live_of(scenes.box.home), work)
-    assert tally.looks > 10
+    assert tally.looks > {"gc": 2}.get(work, 10)  # it takes a second
+    assert tally.sound, tally.text()
+
+
+@pytest.mark.slow
+def test_a_night_that_was_half_done_ends_as_if_upkeep_had_never_been_killed(scenes):
+    expected = scenes.end("due", 0, "nightly")
+    scenes.go_to("due", 0)
+    tally = Tally(0)
+    assert kill(scenes.box, tally, "gc", "log_cleared", 4).killed
+    chaos.calm(scenes.box, tally, "gc")
+    left = Workspace.open(scenes.box.home).lake
+    with pytest.raises(LakeError, match="version 0 cannot be read"):
+        left.read("batches", version=0)
+    chaos.calm(scenes.box, tally, "nightly")
+    tally.compare(expected, live_of(scenes.box.home), "nightly")
     assert tally.sound, tally.text()
 
 
