@@ -10,7 +10,7 @@ from datetime import datetime
 
 from pydantic import TypeAdapter
 
-from pipeline.report.past import AccountRow, ChurnRow, LiveRow, PastRow
+from pipeline.report.past import AccountRow, ChurnRow, FoldRow, LiveRow, PastRow
 
 
 @dataclass(frozen=True)
@@ -219,8 +219,9 @@ class NightPage:
         What the last calibration found of the gate itself, and how old it is.
     past
         The champion night by night, oldest first, tonight last.
-    churn, live
-        What publications changed, and what people did with them, oldest first.
+    churn, folds, live
+        What publications changed, how near fold-in had come to them, and what people did with
+        them, oldest first.
     quarantined, reasons
         Rows in quarantine as the night saw it, ``None`` where that is not known; and why.
     cleaned
@@ -252,6 +253,7 @@ class NightPage:
     trust: str = ""
     past: tuple[PastRow, ...] = ()
     churn: tuple[ChurnRow, ...] = ()
+    folds: tuple[FoldRow, ...] = ()
     live: tuple[LiveRow, ...] = ()
     quarantined: int | None = None
     reasons: tuple[ReasonRow, ...] = ()

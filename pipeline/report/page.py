@@ -14,7 +14,7 @@ from pipeline.report import figures, trends, words
 from pipeline.report.markup import document, facts, lines
 from pipeline.report.night import NightPage
 from pipeline.report.sections import accounts, groups, recipes, rules
-from pipeline.report.sections_data import churn, cost, data, live, reach
+from pipeline.report.sections_data import churn, cost, data, folds, live, reach
 from pipeline.report.titles import EVERYBODY
 
 _TONE = {"first": "#0072B2", "switch": "#0072B2", "refresh": "#0b6b43", "block": "#a3260b"}
@@ -61,6 +61,7 @@ def night_page(night: NightPage, pictures: Mapping[str, bytes]) -> str:
         groups(night, pictures),
         reach(night, pictures),
         churn(night, pictures),
+        folds(night),
         live(night, pictures),
         data(night, pictures),
         cost(night),

@@ -117,6 +117,32 @@ class ChurnRow:
 
 
 @dataclass(frozen=True)
+class FoldRow:
+    """How near fold-in came to training again, for people who had done something in between.
+
+    Attributes
+    ----------
+    as_of
+        Night that trained again.
+    users
+        People compared.
+    overlap
+        Share of their first ten entries that both kinds of lists have in common.
+    folded, retrained
+        Primary metric of either kind by what these people did since.
+    note
+        Why there is no figure.
+    """
+
+    as_of: datetime
+    users: int
+    overlap: float | None = None
+    folded: float | None = None
+    retrained: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class LiveRow:
     """What people did with lists while these were live.
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pipeline.report import titles, words
 from pipeline.report.markup import cards, cell, facts, folded, section, table, verdict
 from pipeline.report.night import CheckRow, ColumnRow, CostRow, NightPage, ReasonRow
-from pipeline.report.past import ChurnRow, LiveRow
+from pipeline.report.past import ChurnRow, FoldRow, LiveRow
 
 _CHECKS = ("Result", "Check", "Figure|n", "Bound|n", "")
 
@@ -60,6 +60,22 @@ def churn(night: NightPage, pictures: Mapping[str, bytes]) -> str:
     if drawn:
         told = folded("In numbers", told)
     return section("What changed for people who did nothing", about, drawn, told)
+
+
+def folds(night: NightPage) -> str:
+    """Write how near lists that were folded in came to those of a new training."""
+    if not night.folds:
+        return ""
+    label = words.metric_label(night.metric)
+    kinds = (f"{label}, folded in|n", f"{label}, trained again|n")
+    head = ("Night", "People|n", "In common|n", *kinds, "")
+    about = (
+        "People who did something between two trainings: the old model's lists for all they did, "
+        "against the new model's. In common: of the first ten. The last two figures are of what "
+        "they did afterwards."
+    )
+    body = [("", _fold_cells(row)) for row in reversed(night.folds)]
+    return section("What folding in between nights is worth", about, table(head, body))
 
 
 def live(night: NightPage, pictures: Mapping[str, bytes]) -> str:
@@ -129,6 +145,17 @@ def _churn_cells(row: ChurnRow) -> tuple[str, ...]:
         cell("–" if row.overlap is None else titles.share(row.overlap), "n"),
         cell(told or "–"),
         cell("–" if row.dice is None else titles.share(row.dice), "n"),
+        cell(row.note, "wholly"),
+    )
+
+
+def _fold_cells(row: FoldRow) -> tuple[str, ...]:
+    return (
+        cell(f"{titles.day(row.as_of)} {row.as_of.year}", "name"),
+        cell(f"{row.users:,}", "n"),
+        cell("–" if row.overlap is None else titles.share(row.overlap), "n"),
+        cell("–" if row.folded is None else f"{row.folded:.4f}", "n"),
+        cell("–" if row.retrained is None else f"{row.retrained:.4f}", "n"),
         cell(row.note, "wholly"),
     )
 

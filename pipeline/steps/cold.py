@@ -22,9 +22,11 @@ from pipeline.evaluation.gate import Decision
 from pipeline.steps.child import run_child
 from pipeline.steps.churn import FILE as CHURN
 from pipeline.steps.churn import FIRST, measure
+from pipeline.steps.earlier import Made
 from pipeline.steps.learn import canary_lists, promoted, read_scorer, read_split
 from pipeline.steps.night import Night, open_night
 from pipeline.steps.page import write_page
+from pipeline.steps.parity import measure_parity
 from pipeline.steps.run import Workspace
 from pipeline.stores.runs import Ref, Run
 
@@ -46,7 +48,8 @@ def cold_check(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Re
             if churned is not None:
                 # Whether the dice are thrown depends on how long the refit took.
                 draft.json(CHURN, churned, measured=True)
-                write_page(ws, night, draft, Decision.from_dict(promoted(night)), churned)
+                made = Made(churned, measure_parity(ws, night, draft, progress))
+                write_page(ws, night, draft, Decision.from_dict(promoted(night)), made)
             draft.rows = found["canaries"]
     found = night.run.json("cold_check", "cold")
     if found["fault"]:

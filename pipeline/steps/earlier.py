@@ -7,22 +7,43 @@ written; an earlier run whose files are gone leaves a gap.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from pipeline.base import parse_instant
 from pipeline.errors import StorageError
-from pipeline.report.past import AccountRow, ChurnRow, LiveRow, PastRow, StandRow
+from pipeline.report.past import AccountRow, ChurnRow, FoldRow, LiveRow, PastRow, StandRow
 from pipeline.steps.champion import CALIBRATION, DECISION
 from pipeline.steps.churn import FIRST, read_churn
 from pipeline.steps.live import read_live
 from pipeline.steps.night import Night
+from pipeline.steps.parity import FOLDED, FOLLOWED, MEASURED, RETRAINED, read_parity
 from pipeline.steps.run import Workspace
 from pipeline.stores.runs import Run
 
 _95 = 1.96
 _MOST = 60
 _T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Made:
+    """What is known of a promotion's own lists, once they are made.
+
+    Attributes
+    ----------
+    churned
+        What they change for people who did nothing, see `churn.measure`.
+    folded
+        How near the champion's fold-in came to them, see `parity.measure_parity`.
+    """
+
+    churned: Mapping[str, Any] | None = None
+    folded: Mapping[str, Any] | None = None
+
+
+NOTHING_MADE: Final = Made()
 
 
 def decisions_before(ws: Workspace, instant: datetime) -> list[dict[str, Any]]:
@@ -152,6 +173,53 @@ def churn_rows(
         for as_of, told in (*nights, tonight)
         if told is not None
     )
+
+
+def fold_rows(
+    ws: Workspace,
+    before: Iterable[Mapping[str, Any]],
+    night: Night,
+    tonight: Mapping[str, Any] | None,
+) -> tuple[FoldRow, ...]:
+    """Tell how near fold-in came to training again at each promotion, and what both were worth.
+
+    Parameters
+    ----------
+    before
+        Lines of `decisions_before`.
+    tonight
+        What the night's own promotion measured, if it did.
+    """
+    runs = [(parse_instant(entry["as_of"]), str(entry["run_id"])) for entry in before]
+    found = [(as_of, run_id, _read(ws, run_id, _measured)) for as_of, run_id in runs]
+    since: dict[str, Mapping[str, Any]] = {}
+    for run_id in (*(run_id for _, run_id in runs), night.run.run_id):
+        if (told := _read(ws, run_id, _followed)) is not None:
+            since[told["run_id"]] = told
+    return tuple(
+        FoldRow(
+            as_of=as_of,
+            users=int(told["users"]),
+            overlap=told["overlap"],
+            folded=_ndcg(since.get(run_id), FOLDED),
+            retrained=_ndcg(since.get(run_id), RETRAINED),
+            note=told["why"] or "",
+        )
+        for as_of, run_id, told in (*found, (night.as_of, night.run.run_id, tonight))
+        if told is not None
+    )
+
+
+def _measured(run: Run) -> Mapping[str, Any] | None:
+    return read_parity(run, MEASURED)
+
+
+def _followed(run: Run) -> Mapping[str, Any] | None:
+    return read_parity(run, FOLLOWED)
+
+
+def _ndcg(told: Mapping[str, Any] | None, name: str) -> float | None:
+    return None if told is None or told[name] is None else told[name]["ndcg"]
 
 
 def _key(account: Mapping[str, Any]) -> tuple[str, str]:

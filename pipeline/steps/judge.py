@@ -21,6 +21,7 @@ from pipeline.steps.champion import accepted_before, references
 from pipeline.steps.learn import read_history, read_scorer, read_split, trained
 from pipeline.steps.live import write_live
 from pipeline.steps.night import Night, open_night, train_folder
+from pipeline.steps.parity import follow_parity
 from pipeline.steps.run import Workspace
 from pipeline.stores.runs import Draft, Ref, Run
 
@@ -62,6 +63,7 @@ def evaluate(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref:
         references = _references(ws, night, draft, history, split, segments, progress)
         draft.json("evaluation", {"recipes": summary, "references": references})
         write_live(ws, night, split, draft, progress)
+        follow_parity(ws, night, split, draft, progress)
         draft.rows = split.n_users
     failpoint("evaluated")
     return night.run.ref("evaluate")

@@ -18,6 +18,7 @@ from pipeline.steps.learn import absences, trained
 from pipeline.steps.live import live_metrics
 from pipeline.steps.night import Night, decision_of, open_night, register_folder, train_folder
 from pipeline.steps.page import page_files
+from pipeline.steps.parity import parity_metrics
 from pipeline.steps.run import Workspace
 from pipeline.steps.versions import flat, hyper_parameters
 from pipeline.stores.registry.client import Registry
@@ -91,7 +92,12 @@ def _night_record(night: Night) -> NightRecord:
             # What the gate said: MLflow lets no parameter change when a person decides otherwise.
             "champion": run.json("gate", "decision")["recipe"],
         },
-        metrics={**_cleaning(run), **live_metrics(run), **churn_metrics(run)},
+        metrics={
+            **_cleaning(run),
+            **live_metrics(run),
+            **churn_metrics(run),
+            **parity_metrics(run),
+        },
         tags=tags,
         artifacts={
             "decision.json": run.path("gate", "decision.json"),

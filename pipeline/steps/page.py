@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +29,12 @@ from pipeline.report.words import advice
 from pipeline.steps.compared import lift_rows, slice_rows
 from pipeline.steps.cost import read_cost
 from pipeline.steps.earlier import (
+    NOTHING_MADE,
+    Made,
     account_rows,
     churn_rows,
     decisions_before,
+    fold_rows,
     live_rows,
     past_rows,
     trust,
@@ -52,22 +54,17 @@ def write_page(
     night: Night,
     draft: Draft,
     decision: Decision,
-    churned: Mapping[str, Any] | None = None,
+    made: Made = NOTHING_MADE,
 ) -> None:
     """Write the page of a night, its figures, and its rows as JSON into a step's folder.
 
-    The gate writes it; a promotion writes it once more when it knows what changes for people.
-
-    Parameters
-    ----------
-    churned
-        What the night's own lists change for people who did nothing, see `churn.measure`.
+    The gate writes it; a promotion writes it once more when it knows what its lists change.
     """
-    told = gather(ws, night, decision, churned)
+    told = gather(ws, night, decision, made)
     pictures = night_figures(told)
     for name, data in pictures.items():
         # What was churned hangs on how long the refit took, see `cold_check`.
-        draft.bytes(name, data, measured=churned is not None)
+        draft.bytes(name, data, measured=made.churned is not None)
     # The page tells how long training took, so its bytes need not repeat.
     draft.bytes(PAGE, night_page(told, pictures).encode(), measured=True)
     draft.bytes(DATA, to_json(told), measured=True)
@@ -81,9 +78,7 @@ def page_files(run: Run) -> dict[str, Path]:
     return {name: run.path(folder, name) for name in found}
 
 
-def gather(
-    ws: Workspace, night: Night, decision: Decision, churned: Mapping[str, Any] | None = None
-) -> NightPage:
+def gather(ws: Workspace, night: Night, decision: Decision, made: Made = NOTHING_MADE) -> NightPage:
     """Gather the page of a night."""
     run, k = night.run, night.config.recommend.length
     found = run.json("evaluate", "evaluation")["recipes"]
@@ -117,7 +112,8 @@ def gather(
         accounts=account_rows(before, night.as_of, decision.to_dict()["accounts"]),
         trust=trust(ws, night),
         past=past_rows(ws, before, _line(night, split, decision), metric),
-        churn=churn_rows(ws, before, (night.as_of, churned)),
+        churn=churn_rows(ws, before, (night.as_of, made.churned)),
+        folds=fold_rows(ws, before, night, made.folded),
         live=live_rows(before, night),
         quarantined=quarantined,
         reasons=reasons,

@@ -30,7 +30,7 @@ from pipeline.stores.batches import Batches
 
 STEP: Final = "foldin"
 _FILE: Final = "patch"
-_WEIGHED: Final = (c.USER_ID, c.ITEM_ID, c.KIND, c.VALUE, c.TIMESTAMP)
+WEIGHED: Final = (c.USER_ID, c.ITEM_ID, c.KIND, c.VALUE, c.TIMESTAMP)
 
 
 @dataclass(frozen=True)
@@ -119,9 +119,9 @@ def make_patch(
     newest = last_event(fresh, at)
     window = History.from_arrays(night.run.arrays("refit", "history"))
     events = ws.lake.read(
-        "events", version=version, columns=_WEIGHED, where=before(at) & of_people(people)
+        "events", version=version, columns=WEIGHED, where=before(at) & of_people(people)
     )
-    whole = read_events(ws, night, *_WEIGHED) if night.config.clean.events else events
+    whole = read_events(ws, night, *WEIGHED) if night.config.clean.events else events
     own = histories(weighed(events, whole, night.config), window, end_of(newest, night.as_of))
     if own is None:
         return NoPatch(

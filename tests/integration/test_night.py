@@ -22,6 +22,7 @@ from pipeline.steps.live import live_history, live_summary, read_live, score
 from pipeline.steps.mirror import registry
 from pipeline.steps.night import open_night
 from pipeline.steps.page import gather, page_files
+from pipeline.steps.parity import parity_metrics, read_parity
 from pipeline.steps.retrain import nightly, snapshot
 from pipeline.steps.run import Workspace
 from pipeline.steps.show import history, lists
@@ -154,6 +155,7 @@ def test_the_ledger_tells_both_nights(shop):
     assert [(e["type"], e.get("kind")) for e in entries] == [
         ("decision", "first"),
         ("publication", None),
+        ("patch", None),  # what was done since was folded in before the second night
         ("decision", "refresh"),
         ("publication", None),
     ]
@@ -375,7 +377,7 @@ def test_mlflow_away_loses_nothing(copy, monkeypatch):
     away.write_text("in the way")
     with pytest.raises(RegistryError):
         nightly(copy, NIGHTS[2])
-    assert len(history(copy)) == 5  # decided, not published
+    assert history(copy)[-1]["type"] == "decision"  # and not published
     away.unlink()
     (copy.home / "elsewhere").rename(away)
     ended = nightly(copy, NIGHTS[2])
@@ -509,6 +511,39 @@ def test_what_sold_out_since_is_the_cause_that_a_replay_tells(copy):
     assert ended.decision == "refresh"
     lost = read_churn(copy.run(ended.run_id))["at"]["10"]["lost"]
     assert lost["stock"] > 0.01
+    # What the lists of the second night's refit, and those folded in until then, were worth since.
+    since = read_parity(copy.run(ended.run_id), "evaluate")
+    published = [line["run_id"] for line in history(copy) if line["type"] == "publication"]
+    assert (since["run_id"], since["k"]) == (published[1], 20)
+    rows = [since["folded"], since["retrained"]]
+    assert [row["users"] for row in rows] == [rows[0]["users"]] * 2
+    assert all(row["users"] > 100 and 0.02 < row["ndcg"] < 1 for row in rows)
+    assert rows[0]["ndcg"] != rows[1]["ndcg"]
+    named = parity_metrics(copy.run(ended.run_id))
+    assert named["foldin.ndcg_at_20"] == rows[0]["ndcg"]
+    assert named["foldin.retrained.ndcg_at_20"] == rows[1]["ndcg"]
+    page = from_json(page_files(copy.run(ended.run_id))["page.json"].read_bytes())
+    assert [(row.as_of, row.folded) for row in page.folds] == [
+        (NIGHTS[1], rows[0]["ndcg"]), (NIGHTS[2], None),
+    ]  # fmt: skip
+
+
+def test_a_promotion_says_how_near_fold_in_had_come_to_it(shop):
+    home, first, second = shop
+    ws = Workspace.open(home)
+    assert read_parity(ws.run(first.run_id), "cold_check") is None  # nothing was live before
+    run = ws.run(second.run_id)
+    told = read_parity(run, "cold_check")
+    assert told["users"] > 200 and told["why"] is None
+    assert 0.4 < told["overlap"] < 0.999
+    lists = {name: run.frame("cold_check", name) for name in ("folded", "retrained")}
+    assert [frame[c.USER_ID].n_unique() for frame in lists.values()] == [told["users"]] * 2
+    logged = mlflow_metrics(ws, run.json("register", "mlflow")["run"])
+    assert logged["foldin.overlap_at_10"] == told["overlap"]
+    files = page_files(run)
+    rows = from_json(files["page.json"].read_bytes()).folds
+    assert [(row.as_of, row.users) for row in rows] == [(NIGHTS[1], told["users"])]
+    assert "What folding in between nights is worth" in files["page.html"].read_text()
 
 
 def test_dice_that_were_not_thrown_are_said_in_words(shop, monkeypatch):
