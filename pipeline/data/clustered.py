@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import stdtrit
 
 FEWEST: Final = 10
 """People that a group needs before anything but their number is told of it."""
@@ -62,5 +62,5 @@ def ratio_of(sums: NDArray[np.float64], counts: NDArray[np.float64], most: float
         return Mean(mean, None, None, None)
     spread = len(residual) / (len(residual) - 1) * math.fsum((residual**2).tolist())
     se = math.sqrt(spread) / n
-    reach = float(stats.t.ppf(0.975, len(residual) - 1)) * se
+    reach = float(stdtrit(len(residual) - 1, 0.975)) * se
     return Mean(mean, se, max(0.0, mean - reach), min(most, mean + reach))

@@ -25,7 +25,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import betaincinv, gammaincinv, ndtr, ndtri
 
 from pipeline.base import Interval
 from pipeline.errors import GateError
@@ -47,7 +47,7 @@ _LEVEL: Final = 0.05
 
 def clopper_pearson_upper(passed: int, of: int) -> float:
     """Return the one-sided 95 % upper limit of a share (Clopper and Pearson 1934)."""
-    return 1.0 if passed >= of else float(stats.beta.ppf(1 - _LEVEL, passed + 1, of - passed))
+    return 1.0 if passed >= of else float(betaincinv(passed + 1, of - passed, 1 - _LEVEL))
 
 
 def replay(
@@ -216,14 +216,14 @@ def false_rate(
     spread = 2 * float(np.mean([total for total, _ in parts]))
     v = 2 * float(np.mean([users for _, users in parts])) + 2 * tau**2
     df = len(blocks) * (len(blocks[0]) - 1)
-    z = float(stats.norm.isf(bound))
+    z = -float(ndtri(bound))
     found = {"tau": tau, "z": z, "se": math.sqrt(v), "df": df}
     if spread == 0:
         return found | {"v_hat": 0.0, "rate": 0.0, "rate_upper": 0.0}
     height, v_hat = max(z, margin / math.sqrt(v)), spread / v
-    upper = v_hat * df / float(stats.chi2.ppf(_LEVEL, df))
+    upper = v_hat * df / (2 * float(gammaincinv(df / 2, _LEVEL)))  # a quantile of chi-squared
     return found | {
         "v_hat": v_hat,
-        "rate": float(stats.norm.sf(height / math.sqrt(v_hat))),
-        "rate_upper": float(stats.norm.sf(height / math.sqrt(upper))),
+        "rate": float(ndtr(-height / math.sqrt(v_hat))),
+        "rate_upper": float(ndtr(-height / math.sqrt(upper))),
     }

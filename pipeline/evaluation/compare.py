@@ -19,7 +19,7 @@ from typing import Final
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import stdtr
 
 from pipeline import columns as c
 from pipeline.errors import GateError
@@ -131,8 +131,8 @@ def difference(
         seeds = (tau_candidate**2 + tau_champion**2) / fits
         v = float(delta.var(ddof=1)) / (n * level**2) + seeds
         t = x / math.sqrt(v) if v > 0 else math.copysign(math.inf, x) if x else 0.0
-        p_better = float(stats.t.sf(t, n - 1))
-        p_worse = float(stats.t.cdf(t, n - 1))
+        p_better = float(stdtr(n - 1, -t))
+        p_worse = float(stdtr(n - 1, t))
     return Difference(
         x=x,
         v=v,

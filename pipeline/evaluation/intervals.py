@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import pdtr
 from threadpoolctl import threadpool_limits
 
 DRAWS: Final = 1000
@@ -20,7 +20,9 @@ _LEVEL: Final = (0.025, 0.975)
 _AT_ONCE: Final = 64
 """Users drawn together: their weights stay in the cache."""
 # How often one draw of n from n takes one user: a Poisson count of mean 1, read from its quantiles.
-_POISSON: Final = stats.poisson.ppf((np.arange(1 << 16) + 0.5) / (1 << 16), 1.0).astype(np.uint8)
+_POISSON: Final = np.searchsorted(
+    pdtr(np.arange(32), 1.0), (np.arange(1 << 16) + 0.5) / (1 << 16)
+).astype(np.uint8)
 
 
 @dataclass(frozen=True)
