@@ -108,12 +108,15 @@ def _events(
     users = pl.concat([one.judged.good[c.USER_ID] for one in files])
     people = ws.vault.pseudonyms(users.unique().to_list())
     identified = pl.concat(
-        with_origin(
-            derive_ids(with_pseudonyms(one.judged.good, people)),
-            source=one.found.name,
-            batch_id=one.digest,
-        )
-        for one in files
+        (
+            with_origin(
+                derive_ids(with_pseudonyms(one.judged.good, people)),
+                source=one.found.name,
+                batch_id=one.digest,
+            )
+            for one in files
+        ),
+        how="diagonal",  # each file has its own order of columns
     )
     known = ws.lake.read("events", columns=IDENTITY, where=on_days(identified))
     fresh, repeats = split_duplicates(identified, known)

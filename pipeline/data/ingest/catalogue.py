@@ -12,7 +12,7 @@ from pipeline.data.ingest.events import Judged, normalised
 from pipeline.data.ingest.quarantine import masked_json
 from pipeline.data.ingest.times import read_times, refuse_naive
 from pipeline.data.sources import AT_LINE, Source
-from pipeline.data.validate.rules import MAX_ID_BYTES, controls, id_bytes
+from pipeline.data.validate.rules import MAX_ID_BYTES, controls, id_bytes, names_of
 
 KEYS: Final = {"items": c.ITEM_ID, "users": c.USER_ID}
 _SCHEMAS: Final = {"items": c.ITEMS, "users": c.USERS}
@@ -44,15 +44,11 @@ def judge_catalogue(text: pl.DataFrame, source: Source, *, name: str) -> Judged:
         *(mask.alias(f"{column}_unparsable") for column, mask in unread.items()),
     )
     bad = flags.select(pl.any_horizontal(pl.all())).to_series()
-    reasons = [
-        [reason for reason, on in row.items() if on]
-        for row in flags.filter(bad).iter_rows(named=True)
-    ]
     rejected = pl.DataFrame(
         [
             text.filter(bad)[AT_LINE],
             masked_json(text.filter(bad)),
-            pl.Series(c.REASONS, reasons, dtype=pl.List(pl.String)),
+            names_of(flags.filter(bad)),
         ]
     )
     return Judged(typed.filter(~bad), rejected)

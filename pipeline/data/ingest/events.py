@@ -95,21 +95,8 @@ def judge_events(
     bad = reasons.list.len() > 0
     for mask in unread:
         bad = bad | mask
-    if not bad.any():
-        return Judged(typed, _bad(text.clear(), []))
-    # "Missing" would be the wrong word for a value that is there and cannot be read.
-    named = [
-        [
-            *(r for r in row if r not in {f"{column}_missing" for column in lost}),
-            *(f"{column}_unparsable" for column in lost),
-        ]
-        for row, lost in zip(
-            reasons.filter(bad).to_list(),
-            _lost([mask.filter(bad) for mask in unread]),
-            strict=True,
-        )
-    ]
-    return Judged(typed.filter(~bad), _bad(text.filter(bad), named))
+    lost = pl.DataFrame(dict(zip(_TYPED, unread, strict=True))).filter(bad)
+    return Judged(typed.filter(~bad), _bad(text.filter(bad), _named(reasons.filter(bad), lost)))
 
 
 def with_pseudonyms(rows: pl.DataFrame, pseudonyms: Mapping[str, str]) -> pl.DataFrame:
@@ -174,7 +161,8 @@ def conflicting(repeats: pl.DataFrame, firsts: pl.DataFrame) -> pl.DataFrame:
 def conflict_rows(conflicts: pl.DataFrame) -> pl.DataFrame:
     """Return events that conflict as `Judged.bad` has its rows."""
     text = conflicts.select(AT_LINE, *(pl.col(name).cast(pl.String) for name in EVENT_COLUMNS))
-    return _bad(text, [[CONFLICT]] * conflicts.height)
+    reason = pl.Series([[CONFLICT]], dtype=pl.List(pl.String))
+    return _bad(text, reason.new_from_index(0, conflicts.height))
 
 
 def on_days(rows: pl.DataFrame) -> pl.Expr:
@@ -230,19 +218,18 @@ def _type(text: pl.DataFrame, source: Source, config: IngestConfig, name: str) -
     )
 
 
-def _lost(masks: list[pl.Series]) -> list[list[str]]:
-    flags = zip(*(mask.to_list() for mask in masks), strict=True)
-    return [[column for column, on in zip(_TYPED, row, strict=True) if on] for row in flags]
+def _named(reasons: pl.Series, lost: pl.DataFrame) -> pl.Series:
+    """Put "unparsable" in the place of "missing" for values that are there and cannot be read."""
+    named = pl.col(c.REASONS)
+    for column in lost.columns:
+        others = named.list.filter(pl.element() != f"{column}_missing")
+        unread = pl.concat_list(others, pl.lit(f"{column}_unparsable"))
+        named = pl.when(pl.col(column)).then(unread).otherwise(named)
+    return lost.with_columns(reasons).select(named).to_series()
 
 
-def _bad(text: pl.DataFrame, reasons: list[list[str]]) -> pl.DataFrame:
-    return pl.DataFrame(
-        [
-            text[AT_LINE],
-            masked_json(text),
-            pl.Series(c.REASONS, reasons, dtype=pl.List(pl.String)),
-        ]
-    )
+def _bad(text: pl.DataFrame, reasons: pl.Series) -> pl.DataFrame:
+    return pl.DataFrame([text[AT_LINE], masked_json(text), reasons.alias(c.REASONS)])
 
 
 def _content(rows: pl.DataFrame) -> pl.Series:

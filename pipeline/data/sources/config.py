@@ -73,10 +73,10 @@ class Limits(Frozen):
     max_columns: int = Field(default=256, ge=1, description="Columns of a file.")
     max_depth: int = Field(default=32, ge=1, description="Depth of nested values in JSON.")
     max_memory_bytes: int = Field(
-        default=400 << 20,
+        default=448 << 20,
         ge=1 << 28,
-        description="Memory that the process which reads files may allocate; what it maps of "
-        "libraries comes on top, some 75 MiB.",
+        description="Memory that the process which reads files may allocate, its stacks included; "
+        "what it really uses stays below 500 MB.",
     )
     max_seconds: int = Field(default=600, ge=1, description="Time that reading one file may take.")
 

@@ -27,6 +27,8 @@ _FIELDS = "wrong_number_of_fields"
 _QUOTES = "broken_quotes"
 _TOO_LONG = "row_too_long"
 _HEADER = "header_repeated"
+_ROWS = 20_000
+"""Rows that are lists of Python's at once; a frame holds them in a tenth of the memory."""
 
 
 def parse_csv(blocks: Iterator[bytes], name: str, limits: Limits) -> Iterator[Block]:
@@ -147,6 +149,7 @@ def _careful(
     lines = block.split(b"\n")[:-1]
     texts = [text + "\n" for text in block.decode().split("\n")[:-1]]
     rows: list[list[str]] = []
+    frames: list[pl.DataFrame] = []
     numbers: list[int] = []
     broken: list[Broken] = []
     rest = b""
@@ -162,6 +165,9 @@ def _careful(
                 if len(row) == len(columns) and _short(lines, start, after, limits):
                     rows.append(row)
                     numbers.append(line + start)
+                    if len(rows) == _ROWS:
+                        frames.append(_frame(rows, columns))
+                        rows = []
                 elif row:
                     reason = _FIELDS if _short(lines, start, after, limits) else _TOO_LONG
                     break
@@ -175,9 +181,13 @@ def _careful(
         if reason:
             broken.append(_broken(lines[start], line + start, reason))
             start += 1
-    data = dict(zip(columns, zip(*rows, strict=True), strict=True)) if rows else {}
-    frame = pl.DataFrame(data, schema=dict.fromkeys(columns, pl.String))
+    frame = pl.concat([*frames, _frame(rows, columns)])
     return Block(frame, pl.Series(numbers, dtype=pl.Int64), broken), rest
+
+
+def _frame(rows: list[list[str]], columns: list[str]) -> pl.DataFrame:
+    data = dict(zip(columns, zip(*rows, strict=True), strict=True)) if rows else {}
+    return pl.DataFrame(data, schema=dict.fromkeys(columns, pl.String))
 
 
 def _short(lines: list[bytes], start: int, end: int, limits: Limits) -> bool:

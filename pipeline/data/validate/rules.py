@@ -160,20 +160,18 @@ def row_reasons(frame: pl.DataFrame, *, at: datetime, kinds: Sequence[str]) -> p
     rules = [rule for rule in declare(at=at, kinds=kinds) if rule.level == "row"]
     broken = failures(frame, rules)
     bad = broken.select(pl.any_horizontal(pl.all())).to_series()
-    named = (
-        broken.filter(bad)
-        .select(
-            pl.concat_list(
-                pl.when(pl.col(rule.name)).then(pl.lit(rule.name)) for rule in rules
-            ).list.drop_nulls()
-        )
-        .to_series()
-    )
+    named = names_of(broken.filter(bad))
     # Almost all rows are good and share one empty list: only bad rows pay for a list of their own.
     place = np.full(frame.height, named.len(), dtype=np.uint32)
     place[bad.to_numpy()] = np.arange(named.len(), dtype=np.uint32)
     lists = named.append(pl.Series([[]], dtype=pl.List(pl.String)))
     return lists.gather(place).alias(c.REASONS)
+
+
+def names_of(flags: pl.DataFrame) -> pl.Series:
+    """``(n_rows,)`` List(String): the names of the boolean columns that are true in a row."""
+    names = (pl.when(pl.col(name)).then(pl.lit(name)) for name in flags.columns)
+    return flags.select(pl.concat_list(names).list.drop_nulls()).to_series().alias(c.REASONS)
 
 
 def _known(rule: Rule) -> pl.Expr:

@@ -1,0 +1,185 @@
+"""Each hostile file lies between two good ones: it has its named end, and they are taken in.
+
+The pass is the command's, in a process whose memory, and that of the reader it starts, is watched.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from pipeline import columns as c
+from pipeline.steps.run import Workspace
+from tests.ingesting import AT
+from tests.integration.hostile import BIG, HEADER, REFUSED, TAKEN, Hostile, row
+
+ROOT = Path(__file__).resolve().parents[2]
+MOST_MB = 500
+COUNTS = ("accepted", "quarantined", "duplicates")
+# Runs the command, and tells how much the largest of its processes took.
+WATCHED = """
+import resource, subprocess, sys
+done = subprocess.run(sys.argv[1:], stdout=subprocess.PIPE)
+sys.stdout.buffer.write(done.stdout)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024)
+sys.exit(done.returncode)
+"""
+
+
+@dataclass
+class Passed:
+    """What a pass over hostile files came to."""
+
+    ws: Workspace
+    code: int
+    told: dict[str, Any]
+    peak_mb: int
+    kept: dict[str, bytes]
+
+    def of(self, one: Hostile) -> dict[str, Any]:
+        shown = one.shown or one.file
+        [found] = [outcome for outcome in self.told["outcomes"] if outcome["file"] == shown]
+        return found
+
+
+def run(home: Path, files: tuple[Hostile, ...]) -> Passed:
+    ws = Workspace.init(home, "")
+    landing = ws.home / "landing" / "events"
+    for number, name in enumerate(("first.csv", "last.csv")):
+        (landing / name).write_bytes(HEADER + row(f"{name}-1") + row(f"{name}-2", "bert"))
+        os.utime(landing / name, (number * 2_000_000_000 // 2 + 1, number * 1_500_000_000 + 1))
+    kept = {}
+    for one in files:
+        path = landing / one.file
+        try:
+            one.make(path)
+        except PermissionError:
+            pytest.skip("only root may make a device")
+        os.utime(path, (1_000_000_000, 1_000_000_000), follow_symlinks=False)
+        if path.is_file() and not path.is_symlink() and path.stat().st_size < 1 << 20:
+            kept[one.file] = path.read_bytes()
+    command = [sys.executable, "-m", "pipeline.cli", "feedback", "--home", str(ws.home), "--json"]
+    done = subprocess.run(
+        [sys.executable, "-c", WATCHED, *command, "--at", AT.isoformat()],
+        cwd=ROOT, capture_output=True, check=False, timeout=250,
+    )  # fmt: skip
+    answer, _, peak = done.stdout.decode().strip().rpartition("\n")
+    assert answer, done.stderr.decode()
+    return Passed(Workspace.open(ws.home), done.returncode, json.loads(answer), int(peak), kept)
+
+
+@pytest.fixture(scope="module")
+def refused(tmp_path_factory):
+    return run(tmp_path_factory.mktemp("refused") / "ws", REFUSED)
+
+
+@pytest.fixture(scope="module")
+def taken(tmp_path_factory):
+    return run(tmp_path_factory.mktemp("taken") / "ws", TAKEN)
+
+
+@pytest.fixture(scope="module")
+def big(tmp_path_factory):
+    return run(tmp_path_factory.mktemp("big") / "ws", BIG)
+
+
+def check_the_rest(passed: Passed, code: int) -> None:
+    """The good files are in the lake, the memory was bounded, nothing is left over."""
+    assert passed.code == code
+    events = passed.ws.lake.read("events")
+    good = events.filter(pl.col(c.EVENT_ID).str.contains(r"^(first|last)\.csv-[12]$"))
+    assert good.height == 4
+    assert 50 < passed.peak_mb <= MOST_MB
+    assert passed.told["files"] == len(passed.told["outcomes"])
+    assert not (passed.ws.home / "scratch").exists()
+
+
+def check_set_aside(passed: Passed, one: Hostile) -> None:
+    """The file lies in rejected/, as it came, with its reason; nothing of it is in the lake."""
+    found = passed.of(one)
+    assert (found["status"], found["rows"]) == (one.status, 0)
+    assert one.says in found["sentence"]
+    assert "\n" not in found["sentence"]
+    if one.status == "waits":
+        assert (passed.ws.home / "landing" / "events" / one.file).exists()
+        return
+    rejected = passed.ws.home / "rejected"
+    reasons = {path.read_text(): path for path in rejected.glob("*.reason.txt")}
+    reason = reasons[f"{found['sentence']}\n"]
+    file = reason.with_name(reason.name.removesuffix(".reason.txt"))
+    assert os.path.lexists(file)
+    assert file.name == one.file or len(one.file) > 200
+    if one.file in passed.kept:
+        assert file.read_bytes() == passed.kept[one.file]
+    assert not os.path.lexists(passed.ws.home / "landing" / "events" / one.file)
+
+
+@pytest.mark.parametrize("one", REFUSED, ids=lambda one: one.title)
+def test_a_hostile_file_is_set_aside_with_its_reason(refused, one):
+    check_set_aside(refused, one)
+
+
+@pytest.mark.parametrize("one", TAKEN, ids=lambda one: one.title)
+def test_of_a_file_with_hostile_rows_all_are_accounted_for(taken, one):
+    found = taken.of(one)
+    assert found["status"] == "taken"
+    assert {name: found[name] for name in COUNTS} == {name: getattr(one, name) for name in COUNTS}
+    assert found["rows"] == sum(found[name] for name in COUNTS)
+    assert ", ".join(found["reasons"]) == one.says
+    key = found["batch_id"]
+    events, quarantine = taken.ws.lake.read("events"), taken.ws.lake.read("quarantine")
+    assert events.filter(pl.col(c.BATCH_ID) == key).height == one.accepted
+    assert quarantine.filter(pl.col(c.BATCH_ID) == key).height == one.quarantined
+    [archived] = [p for p in (taken.ws.home / "archive").iterdir() if p.name.startswith(key)]
+    if one.file in taken.kept:
+        assert archived.read_bytes() == taken.kept[one.file]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("one", BIG, ids=lambda one: one.title)
+def test_a_big_hostile_file_is_set_aside_with_its_reason(big, one):
+    check_set_aside(big, one)
+
+
+def test_the_other_files_of_the_pass_are_taken_in(refused, taken):
+    check_the_rest(refused, 3)
+    check_the_rest(taken, 0)
+    elsewhere = refused.ws.home.parent / "ws" / "elsewhere.csv"
+    assert elsewhere.read_bytes().startswith(HEADER)
+    assert (taken.ws.home / "hard.csv").read_bytes().startswith(HEADER)
+
+
+@pytest.mark.slow
+def test_the_other_files_of_a_pass_over_big_ones_are_taken_in(big):
+    check_the_rest(big, 3)
+
+
+def test_people_are_told_apart_by_what_their_ids_say(taken):
+    users = taken.ws.lake.read("events").select(c.EVENT_ID, c.USER_ID)
+    raw = taken.ws.vault.reveal(users[c.USER_ID].unique().to_list())
+    named = {name: raw[user] for name, user in users.iter_rows()}
+    assert (named["007"], named["7"], named["008"]) == ("007", "7", "007")
+    assert named["z1"] == named["z2"] == "Zoë"
+    assert named["u2"] == "😀"
+
+
+def test_the_docs_tell_the_same():
+    text = (ROOT / "docs" / "INGEST.md").read_text("utf-8")
+    part = text.split("## What a hostile file comes to")[1].split("\n## ")[0]
+    rows = [re.split(r"\s*\|\s*", line.strip("| ")) for line in part.splitlines() if "|" in line]
+    told = {title: (outcome, code) for title, outcome, code in rows[2:]}
+    files = (*REFUSED, *TAKEN, *BIG)
+    assert list(told) == [one.title for one in files]
+    for one in files:
+        outcome, code = told[one.title]
+        assert code == ("0" if one.status == "taken" else "3")
+        assert outcome.startswith("taken" if one.status == "taken" else f"{one.status}: ")
+        for word in one.says.split(", ") if one.status == "taken" else [one.says]:
+            assert word in outcome
