@@ -53,16 +53,30 @@ def resolve_as_of(context: Context) -> datetime:
 
     It is the param `as_of` if given, else the end of the run's data interval if it has one, else
     its `run_after`: a run that an asset triggered has neither logical date nor data interval.
-    A param without a time zone raises `ConfigError`.
+    A param without a time zone raises `ConfigError`, and so does one that lies in the future: a
+    night would promise to know what nobody has done yet, and no night before it could publish.
     """
-    return given_as_of(context) or _utc(
-        context["dag_run"].data_interval_end or context["dag_run"].run_after
-    )
+    from pipeline.base import format_instant
+    from pipeline.errors import ConfigError
+
+    run = context["dag_run"]
+    given, due = given_as_of(context), _utc(run.run_after)
+    if given is not None and given > due:
+        raise ConfigError(
+            f"as_of = {format_instant(given)} lies in the future: the run is due at "
+            f"{format_instant(due)}"
+        )
+    return given or _utc(run.data_interval_end or run.run_after)
 
 
 def given_as_of(context: Context) -> datetime | None:
     """Return the as-of that a run was given, in UTC, ``None`` without."""
     return _given(context, "as_of")
+
+
+def was_asked_for(context: Context) -> bool:
+    """Say whether an asset's event started the run, neither its schedule nor a person."""
+    return bool(context["dag_run"].run_type == "asset_triggered")
 
 
 def resolve_at(context: Context) -> datetime:

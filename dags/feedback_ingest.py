@@ -6,10 +6,11 @@ files were taken in all the same.
 
 **What follows.** The live model makes new lists for the people who did something since theirs were
 made, and for them alone; they go live at once. A pass that accepted events says so to whoever waits
-for the asset `nightjar://lake/events`. If enough has changed for a new model, it asks for one
-through `nightjar://retrain_requested`, which starts `nightly_retrain`. An asset's event may get
-lost: the nightly schedule sweeps behind it. What there is to do is always read from the lake, so a
-pass that died is made good by the next one, even if nothing new has landed.
+for the asset `nightjar://lake/events`. What people did is joined to the lists that they were shown,
+and the last days are held against those before them. If that, or enough new events, asks for a new
+model, the pass says so through `nightjar://retrain_requested`, which starts `nightly_retrain`. An
+asset's event may get lost: what there is to do is always read from the lake, so the next pass asks
+again, even if nothing new has landed, and the nightly schedule sweeps behind.
 
 **By hand.** With an `at`, events after that instant count as dated in the future and are
 quarantined; without one, the pass is dated when it is due.
@@ -89,18 +90,43 @@ def feedback_ingest() -> None:
         return result.to_dict()
 
     @task(trigger_rule=TriggerRule.ALL_DONE)
-    def policy(result: dict[str, Any] | None) -> str:
-        """Say whether a retrain is wanted, and why, by what the lake holds."""
-        from pipeline.steps.feedback import policy as step
+    def answers() -> dict[str, Any]:
+        """Join what people did since the last night to the lists that they were shown."""
+        from pipeline.steps.answers import lately_answered
 
-        if result is None:
-            raise AirflowSkipException("nothing has landed")
         with workspace() as ws:
-            wanted, reason = step(ws, resolve_at(get_current_context()))
-        log.info(reason)
-        if not wanted:
-            raise AirflowSkipException(reason)
-        return reason
+            found = lately_answered(ws, resolve_at(get_current_context()), progress=log.info)
+        if found is None:
+            raise AirflowSkipException("no night has decided yet")
+        log.info(found.text())
+        told = found.to_dict()
+        return {name: told[name] for name in ("people", "events", "joined", "unshown", "claims")}
+
+    @task(trigger_rule=TriggerRule.NONE_FAILED)
+    def drift() -> dict[str, Any]:
+        """Hold the last days against those before them, unless no retrain could follow from it."""
+        from pipeline.steps.policy import drift_if_needed
+
+        with workspace() as ws:
+            found = drift_if_needed(ws, resolve_at(get_current_context()), progress=log.info)
+        if found is None:
+            raise AirflowSkipException("nothing is new, or a retrain has to wait anyway")
+        log.info(found.sentence)
+        return found.to_dict()
+
+    @task(trigger_rule=TriggerRule.NONE_FAILED)
+    def policy(seen: dict[str, Any] | None) -> str:
+        """Say whether a retrain is wanted, and why, by what the lake holds."""
+        from pipeline.monitoring.verdicts import Drift
+        from pipeline.steps.policy import policy as step
+
+        drift = None if seen is None else Drift.from_dict(seen)
+        with workspace() as ws:
+            ruling = step(ws, resolve_at(get_current_context()), drift=drift, progress=log.info)
+        log.info(ruling.reason)
+        if not ruling.wanted:
+            raise AirflowSkipException(ruling.reason)
+        return ruling.reason
 
     @task(outlets=[RETRAIN_REQUESTED])
     def request_retrain(reason: str) -> None:
@@ -117,10 +143,10 @@ def feedback_ingest() -> None:
 
     result = ingest()
     announce_events(result)
-    folded, judged = foldin(), verdict(result)
-    wanted = policy(result)
-    result >> folded >> [wanted, judged]
-    request_retrain(wanted)
+    folded, judged, seen = foldin(), verdict(result), drift()
+    result >> folded >> judged
+    folded >> answers() >> seen
+    request_retrain(policy(seen))
 
 
 feedback_ingest()

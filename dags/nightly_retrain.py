@@ -2,6 +2,10 @@
 
 **When.** Every night at 03:00 UTC, or as soon as `feedback_ingest` asks for it. Starts paused.
 
+**Asked for.** A request is a wake-up and no order: the first task reads again whether a retrain is
+wanted. If none is, because the request came twice or late, the night ends green as `nothing_to_do`,
+or as `superseded` where one for that instant or a later one is done or at work.
+
 **By hand.** Trigger it with an `as_of`: the night then sees exactly what was known at that
 instant. An as-of that is not later than the live publication's is a replay, which moves nothing.
 
@@ -10,10 +14,10 @@ person (Airflow's page *Required actions*) where a candidate is better by all fi
 proved. No answer means no switch.
 
 **How it ends.** Green when a model was promoted (`first`, `switch`, `refresh`), when the champion
-stays (`keep`: what would publish is skipped), when the night was done before (`already_done`) and
-when nothing has happened for a week (`nothing_to_do`). Red when the gate blocked or a task failed:
-the last task, `verdict`, says why in one sentence. Decisions and red nights are also posted to the
-Airflow connection `nightjar_webhook`, if there is one.
+stays (`keep`: what would publish is skipped), when the night was done before (`already_done`), when
+a request found nothing to do, and when nothing has happened for a week (`nothing_to_do`). Red when
+the gate blocked or a task failed: the last task, `verdict`, says why in one sentence. Decisions and
+red nights are also posted to the Airflow connection `nightjar_webhook`, if there is one.
 
 **Again.** Clear a task or start the night again: each step hands back what it committed before.
 """
@@ -45,6 +49,7 @@ from dags.common import (
     RETRAIN_REQUESTED,
     problem_of,
     resolve_as_of,
+    was_asked_for,
     workspace,
 )
 from dags.verdict import PROMOTIONS, judge
@@ -137,12 +142,13 @@ def nightly_retrain() -> None:
     @task
     def snapshot() -> list[str]:
         """Resolve the as-of, pin what the night sees, and name the recipes to train."""
-        from pipeline.steps import retrain
+        from pipeline.steps.snapshot import snapshot as begin
+        from pipeline.steps.wake import woken
 
         context = get_current_context()
         params = context["params"]
         with workspace() as ws:
-            started = retrain.snapshot(
+            started = (woken if was_asked_for(context) else begin)(
                 ws,
                 resolve_as_of(context),
                 recipes=params["recipes"] or None,  # the form hands on an emptied field as []

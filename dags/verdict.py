@@ -23,7 +23,7 @@ class Verdict:
     ----------
     status
         The gate's kind (``first``, ``switch``, ``refresh``, ``keep``, ``block``), or
-        ``already_done``, ``nothing_to_do``, ``failed``.
+        ``already_done``, ``nothing_to_do``, ``superseded``, ``failed``.
     sentence
         Why, for a person.
     red

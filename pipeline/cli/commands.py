@@ -19,6 +19,7 @@ from pipeline.cli.terminal import (
     home_of,
     instant,
     open_workspace,
+    past,
     show,
     teller,
 )
@@ -138,12 +139,11 @@ def nightly(
     json: Json = False,
 ) -> None:
     """Run a whole night: snapshot, validate, features, train ... publish."""
-    from pipeline.base import parse_instant
     from pipeline.steps.retrain import nightly as step
 
     result = step(
         open_workspace(home),
-        parse_instant(as_of),
+        past(as_of),
         recipes=recipe or None,
         publish=publish,
         progress=teller(),

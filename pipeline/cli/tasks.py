@@ -16,6 +16,7 @@ from pipeline.cli.terminal import (
     Recipes,
     RunId,
     open_workspace,
+    past,
     show,
     teller,
 )
@@ -32,12 +33,11 @@ def snapshot(
     json: Json = False,
 ) -> None:
     """Step 1 of a night: pin what it sees; prints the run id that the other steps take."""
-    from pipeline.base import parse_instant
     from pipeline.steps.retrain import snapshot as step
 
     started = step(
         open_workspace(home),
-        parse_instant(as_of),
+        past(as_of),
         recipes=recipe or None,
         publish=publish,
         progress=teller(),

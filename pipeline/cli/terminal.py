@@ -82,6 +82,19 @@ def instant(text: str | None) -> datetime:
     return parse_instant(text) if text else datetime.now(UTC)
 
 
+def past(text: str | None) -> datetime:
+    """Read an instant that has come; without one it is now, a later one is refused."""
+    from pipeline.base import format_instant
+    from pipeline.errors import ConfigError
+
+    found, now = instant(text), datetime.now(UTC)
+    if found > now:
+        raise ConfigError(
+            f"{format_instant(found)} lies in the future: nobody has done anything then yet"
+        )
+    return found
+
+
 def show(value: dict[str, Any], as_json: bool, text: str) -> None:
     """Print what a command found, as JSON or as text."""
     print(json_module.dumps(value, ensure_ascii=False, default=str) if as_json else text)

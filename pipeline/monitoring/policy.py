@@ -137,7 +137,13 @@ def countable(
 
 
 def policy(
-    events: int, counted: int, nights: Nights, drift: Drift, *, at: datetime, config: PolicyConfig
+    events: int,
+    counted: int,
+    nights: Nights,
+    drift: Drift | None,
+    *,
+    at: datetime,
+    config: PolicyConfig,
 ) -> Ruling:
     """Decide.
 
@@ -145,27 +151,32 @@ def policy(
     ----------
     events, counted
         New events since the last judged night, and how many of these are `countable`.
+    drift
+        ``None`` where nobody had to look, see `needless`.
     """
     enough = config.after_events
-    if nights.judged is not None:
-        enough = min(enough, max(1, int(config.after_share * nights.learnt)))
-    causes = [alarm.sentence for alarm in drift.alarms[:1]]
     since = "no night was judged yet"
     if nights.judged is not None:
+        enough = min(enough, max(1, int(config.after_share * nights.learnt)))
         since = f"since {format_instant(nights.judged)}"
-    flood = "" if counted == events else f", of which {counted:,} count"
-    told = f"{events:,} new events{flood} ({since}); {enough:,} are enough"
-    if counted >= enough:
-        causes.append(told)
-    if not causes:
-        verdict = Verdict.FOLD_IN if events else Verdict.SKIP
-        reason = f"no retrain: {told}; {drift.sentence}"
-    elif (hold := _hold(nights, at, config)) is not None:
-        verdict = Verdict.FOLD_IN if events else Verdict.SKIP
-        reason = f"no retrain yet: {causes[0]}, but {hold}"
-    else:
+    count = "" if counted == events else f", of which {counted:,} count"
+    told = f"{events:,} new events{count} ({since}); {enough:,} are enough"
+    causes = [alarm.sentence for alarm in (drift.alarms if drift else ())[:1]]
+    causes += [told] if counted >= enough else []
+    hold = _hold(nights, at, config)
+    verdict = Verdict.FOLD_IN if events else Verdict.SKIP
+    if causes and hold is None:
         verdict, reason = Verdict.RETRAIN, f"retrain wanted: {causes[0]}"
+    elif hold is not None and (causes or drift is None):
+        reason = f"no retrain yet: {causes[0] if causes else told}, but {hold}"
+    else:
+        reason = f"no retrain: {told}" + (f"; {drift.sentence}" if drift else "")
     return Ruling(verdict, reason, events, counted, enough)
+
+
+def needless(events: int, nights: Nights, at: datetime, config: PolicyConfig) -> bool:
+    """Whether a look at drift would change no verdict: nothing is new, or a retrain must wait."""
+    return not events or _hold(nights, at, config) is not None
 
 
 def _hold(nights: Nights, at: datetime, config: PolicyConfig) -> str | None:

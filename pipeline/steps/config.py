@@ -25,6 +25,9 @@ from pipeline.data.validate import ValidateConfig
 from pipeline.errors import ConfigError
 from pipeline.evaluation.gate import GateConfig
 from pipeline.models.families import FAMILIES, AnyRecipe, default_recipes
+from pipeline.monitoring.answers import AnswersConfig
+from pipeline.monitoring.policy import PolicyConfig
+from pipeline.monitoring.verdicts import DriftConfig
 from pipeline.serving.publish import PublishConfig
 from pipeline.serving.recommend import RecommendConfig
 from pipeline.steps.faults import fault
@@ -99,6 +102,9 @@ class Config(Frozen):
     gate: GateConfig = Field(default=GateConfig(), description="What a promotion needs.")
     recommend: RecommendConfig = Field(default=RecommendConfig(), description="Lists.")
     publish: PublishConfig = Field(default=PublishConfig(), description="Putting lists live.")
+    answers: AnswersConfig = Field(default=AnswersConfig(), description="Answers to lists.")
+    drift: DriftConfig = Field(default=DriftConfig(), description="When data have moved.")
+    policy: PolicyConfig = Field(default=PolicyConfig(), description="When a retrain is wanted.")
     registry: RegistryConfig = Field(default=RegistryConfig(), description="MLflow.")
     gc: GcConfig = Field(default=GcConfig(), description="How long stores keep things.")
 

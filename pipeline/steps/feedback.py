@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from pipeline.base import Progress, silent, to_utc
-from pipeline.data.ingest import retrain_reason
+from pipeline.base import Progress, silent
 from pipeline.failpoints import failpoint
-from pipeline.steps.champion import last_judged
 from pipeline.steps.foldin import foldin
 from pipeline.steps.ingest import ingest_landed
 from pipeline.steps.outcomes import FeedbackResult
+from pipeline.steps.policy import policy
 from pipeline.steps.run import Workspace
-from pipeline.stores.batches import Batches
 
 
 def feedback(ws: Workspace, at: datetime, *, progress: Progress = silent) -> FeedbackResult:
@@ -27,19 +25,12 @@ def feedback(ws: Workspace, at: datetime, *, progress: Progress = silent) -> Fee
     taken = ingest_landed(ws, at, progress=progress)
     folded = foldin(ws, at, progress=progress)
     failpoint("before_asset")
-    wanted, reason = policy(ws, at)
+    ruling = policy(ws, at, progress=progress)
     return FeedbackResult(
-        taken.outcomes, taken.lake_version, folded, wanted, reason, backlog=taken.backlog
+        taken.outcomes,
+        taken.lake_version,
+        folded,
+        ruling.verdict.value,
+        ruling.reason,
+        backlog=taken.backlog,
     )
-
-
-def policy(ws: Workspace, at: datetime) -> tuple[bool, str]:
-    """Count what the last judged night did not see, whatever it decided: a keep is an answer."""
-    judged = last_judged(ws.ledger.entries(), to_utc(at))
-    if judged is None:
-        events, as_of = Batches(ws.lake).accepted_since(None), None
-    else:
-        as_of, run_id = judged
-        pinned = ws.runs.open(run_id).json("snapshot", "snapshot")["versions"]["batches"]
-        events = Batches(ws.lake).accepted_since(pinned)
-    return retrain_reason(events, as_of, to_utc(at), ws.config.ingest)

@@ -17,10 +17,10 @@ from pipeline.errors import DataError, GateError
 from pipeline.evaluation.prequential import ALL
 from pipeline.report.backtest import Day
 from pipeline.steps.config import load
-from pipeline.steps.feedback import policy as verdict_of
 from pipeline.steps.foldin import foldin
 from pipeline.steps.learn import read_split
 from pipeline.steps.live import score_span
+from pipeline.steps.policy import policy as rule
 from pipeline.steps.retrain import nightly
 from pipeline.steps.run import Workspace
 from pipeline.steps.sandbox import Sandbox
@@ -140,9 +140,9 @@ def _verdict(
         return due, "a week is over" if due else "the week is not over"
     step = f"{compact_instant(at)}-verdict"
     if steps.committed(step) is None:
-        wanted, reason = verdict_of(ws, at)
+        ruling = rule(ws, at)
         with steps.draft(step) as draft:
-            draft.json("verdict", {"wanted": wanted, "reason": reason})
+            draft.json("verdict", {"wanted": ruling.wanted, "reason": ruling.reason})
     told = steps.json(step, "verdict")
     return told["wanted"], told["reason"]
 

@@ -193,10 +193,16 @@ class FoldinResult:
 
 @dataclass(frozen=True)
 class FeedbackResult(IngestResult):
-    """One pass over the landing folder: what was folded in, and what is asked for."""
+    """One pass over the landing folder: what was folded in, and what is asked for.
+
+    Attributes
+    ----------
+    verdict
+        The policy's: ``skip``, ``fold_in`` or ``retrain``.
+    """
 
     folded: FoldinResult
-    retrain_wanted: bool
+    verdict: str
     reason: str
 
     def to_dict(self) -> dict[str, Any]:
@@ -206,7 +212,7 @@ class FeedbackResult(IngestResult):
             "users_refreshed": self.folded.users_refreshed,
             "publication_id": self.folded.publication_id,
             "foldin": self.folded.to_dict(),
-            "retrain_wanted": self.retrain_wanted,
+            "verdict": self.verdict,
             "reason": self.reason,
         }
         return super().to_dict() | said

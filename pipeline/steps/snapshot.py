@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -44,6 +44,7 @@ from pipeline.steps.settle import recalled
 from pipeline.steps.swap import reconcile
 from pipeline.stores.runs import Run
 
+_ASIDE = ("registry", "gc", "answers", "drift", "policy")
 TABLES = ("events", "items", "users", "quarantine", "batches")
 """Tables whose version a night pins."""
 
@@ -74,6 +75,7 @@ def snapshot(
     *,
     recipes: Sequence[str] | None = None,
     publish: bool = True,
+    asked: Mapping[str, Any] | None = None,
     progress: Progress = silent,
 ) -> Started:
     """Pin what the night sees, or find the night that pinned it before.
@@ -89,6 +91,8 @@ def snapshot(
         always ride along.
     publish
         Whether a promotion goes before people.
+    asked
+        Why it was asked for: the ``policy``'s ruling and the ``drift`` it saw, as JSON.
 
     Raises
     ------
@@ -100,7 +104,7 @@ def snapshot(
     as_of = to_utc(as_of)
     reconcile(ws)
     with ws.pinning():
-        return _snapshot(ws, as_of, recipes, publish, progress)
+        return _snapshot(ws, as_of, recipes, publish, asked, progress)
 
 
 def _snapshot(
@@ -108,6 +112,7 @@ def _snapshot(
     as_of: datetime,
     recipes: Sequence[str] | None,
     publish: bool,
+    asked: Mapping[str, Any] | None,
     progress: Progress,
 ) -> Started:
     chosen = _chosen(ws.config, recipes)
@@ -146,8 +151,9 @@ def _snapshot(
     }
     run_id = f"{compact_instant(as_of)}-{_short_sum(facts)}"
     now_live = live(ws.lake.read("publications"))
-    # Not part of the run's identity: what the code and its libraries were, and whether it may move
-    # anything.
+    # Not part of the run's identity: why it was asked for, what the code and its libraries were,
+    # and whether it may move anything.
+    facts["asked"] = asked
     facts["commit"] = origin.commit()
     facts["libraries"] = origin.libraries()
     facts["replay"] = now_live is not None and as_of <= now_live[c.AS_OF]
@@ -159,8 +165,8 @@ def _snapshot(
 
 
 def _settings_sum(config: dict[str, Any], chosen: dict[str, Recipe], publish: bool) -> str:
-    """Sum what a night's outcome depends on: not where it is shown, nor how long it is kept."""
-    decisive = {name: part for name, part in config.items() if name not in ("registry", "gc")}
+    """Sum what a night's outcome depends on: not where it is shown, how long it is kept, or why."""
+    decisive = {name: part for name, part in config.items() if name not in _ASIDE}
     settings = {"config": decisive, "chosen": sorted(chosen), "publish": publish}
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 

@@ -55,11 +55,12 @@ def test_the_nights_edges() -> None:
 
 def test_the_passs_edges() -> None:
     assert _edges(FEEDBACK) == [
-        ("foldin", "policy"),
+        ("answers", "drift"),
+        ("drift", "policy"),
+        ("foldin", "answers"),
         ("foldin", "verdict"),
         ("ingest", "announce_events"),
         ("ingest", "foldin"),
-        ("ingest", "policy"),
         ("ingest", "verdict"),
         ("policy", "request_retrain"),
     ]
@@ -100,8 +101,10 @@ def test_the_tasks_that_run_after_something_was_skipped_or_failed() -> None:
     }
 
     assert rules == {
+        ("feedback_ingest", "answers"): "all_done",
+        ("feedback_ingest", "drift"): "none_failed",
         ("feedback_ingest", "foldin"): "none_failed",
-        ("feedback_ingest", "policy"): "all_done",
+        ("feedback_ingest", "policy"): "none_failed",
         ("feedback_ingest", "verdict"): "none_failed",
         ("nightly_retrain", "evaluate"): "none_failed_min_one_success",
         ("nightly_retrain", "refit"): "none_failed",
@@ -156,6 +159,8 @@ def test_assets_are_emitted_by_tasks_that_can_be_skipped() -> None:
     assert outlets == {
         "ingest": [],
         "foldin": [],
+        "answers": [],
+        "drift": [],
         "policy": [],
         "announce_events": ["nightjar_events"],
         "request_retrain": ["nightjar_retrain_requested"],
@@ -210,6 +215,22 @@ def test_a_scheduled_night_ends_with_its_data_interval() -> None:
 
 def test_a_night_that_an_asset_triggered_has_only_its_run_after() -> None:
     assert common.resolve_as_of(_context()) == datetime(2026, 1, 2, tzinfo=UTC)
+
+
+def test_an_as_of_in_the_future_is_refused() -> None:
+    with pytest.raises(ConfigError, match="2026-01-02T00:00:01Z lies in the future"):
+        common.resolve_as_of(_context(as_of="2026-01-02T00:00:01Z"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "asked"), [("asset_triggered", True), ("scheduled", False), ("manual", False)]
+)
+def test_only_an_assets_event_is_a_request(kind: str, asked: bool) -> None:
+    from airflow.sdk.api.datamodels._generated import DagRunType
+
+    context: Any = {"dag_run": SimpleNamespace(run_type=DagRunType(kind))}
+
+    assert common.was_asked_for(context) is asked
 
 
 @pytest.mark.parametrize("text", ["2017-12-29T09:00:00", "yesterday"])

@@ -34,8 +34,8 @@ ask = true
 alpha = 1e-25
 candidates = {10**60}
 
-[ingest]
-retrain_after_events = 1000
+[policy]
+after_events = 1000
 """
 """Four times as good is enough for one candidate alone, and for so many not even in two blocks."""
 NIGHTLY, FEEDBACK = "nightly_retrain", "feedback_ingest"

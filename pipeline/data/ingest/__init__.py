@@ -2,8 +2,9 @@
 
 Here: `config`; `times`, instants out of text; `events`, typing, judging, derived ids and
 duplicates; `catalogue`, the same for items and users, and their upsert; `quarantine`, what is
-kept of a bad row; `policy`, when new data ask for a retrain.
-Not here: reading files (`sources`), pseudonyms, locks and commits (`stores`), rules (`validate`).
+kept of a bad row.
+Not here: reading files (`sources`), pseudonyms, locks and commits (`stores`), rules (`validate`),
+what new rows ask for (`monitoring.policy`).
 """
 
 from pipeline.data.ingest.catalogue import judge_catalogue, upsert
@@ -23,7 +24,6 @@ from pipeline.data.ingest.events import (
     with_origin,
     with_pseudonyms,
 )
-from pipeline.data.ingest.policy import retrain_reason
 from pipeline.data.ingest.quarantine import quarantine_rows
 
 __all__ = [
@@ -40,7 +40,6 @@ __all__ = [
     "judge_events",
     "on_days",
     "quarantine_rows",
-    "retrain_reason",
     "split_duplicates",
     "upsert",
     "with_origin",

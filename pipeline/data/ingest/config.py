@@ -10,7 +10,7 @@ from pipeline.data.sources import Limits
 
 
 class IngestConfig(Frozen):
-    """Kinds of events, limits of files, and when new events ask for a retrain."""
+    """Kinds of events, and limits of files."""
 
     kinds: tuple[str, ...] = Field(
         default=tuple(kind.value for kind in c.Kind),
@@ -34,11 +34,3 @@ class IngestConfig(Frozen):
         "one commit.",
     )
     limits: Limits = Field(default=Limits(), description="What no file may exceed.")
-    retrain_after_events: int = Field(
-        default=100_000,
-        ge=1,
-        description="New events since the live model's as-of that ask for a retrain.",
-    )
-    retrain_after_hours: int = Field(
-        default=20, ge=0, description="Least hours since the live model's as-of."
-    )

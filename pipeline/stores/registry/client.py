@@ -9,16 +9,15 @@ the caller holds the run's lock.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-from pipeline.errors import RegistryError
 from pipeline.failpoints import failpoint
 from pipeline.stores.registry.door import (
     artifacts_beside,
@@ -37,6 +36,7 @@ from pipeline.stores.registry.records import (
     StudyRecord,
 )
 from pipeline.stores.registry.runs import RECIPE_TAG, RUN_TAG, NightRuns
+from pipeline.stores.registry.versions import check_files, log_metrics
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -131,29 +131,9 @@ class Registry:
 
         Raises `RegistryError` that names the first file which is missing or differs.
         """
-        client = self._client
-        from mlflow.artifacts import download_artifacts
-        from mlflow.exceptions import MlflowException
-
-        what = f"version {version} of {self._model_name} at {without_password(self._uri)}"
-        with door(self._uri), tempfile.TemporaryDirectory() as scratch:
-            source = client.get_model_version_download_uri(self._model_name, str(version))
-            for name, expected in sorted(sums.items()):
-                try:
-                    file = download_artifacts(
-                        artifact_uri=f"{source}/artifacts/{name}",
-                        dst_path=scratch,
-                        tracking_uri=self._uri,
-                    )
-                except (MlflowException, OSError) as fault:
-                    raise RegistryError(f"{what}: {name} cannot be fetched") from fault
-                with Path(file).open("rb") as stream:
-                    found = hashlib.file_digest(stream, "sha256").hexdigest()
-                if found != expected:
-                    raise RegistryError(
-                        f"{what}: {name} came back with sha256 {found[:12]}, written was "
-                        f"{expected[:12]}"
-                    )
+        where = without_password(self._uri)
+        with door(self._uri):
+            check_files(self._client, self._uri, self._model_name, version, sums, where=where)
 
     def move_aliases(self, champion: int, previous: int | None) -> None:
         """Point the aliases; MLflow keeps the last write, so the caller says what is true."""
@@ -206,6 +186,16 @@ class Registry:
             for version in versions:
                 run_id = client.get_model_version(self._model_name, str(version)).run_id
                 client.log_artifact(run_id, str(file), _PAGES)
+
+    def add_metrics(
+        self, version: int, metrics: Mapping[str, float], *, at: datetime, step: int
+    ) -> None:
+        """Add to the metrics of a version's run; told again they stay as they are.
+
+        A version that somebody deleted has none.
+        """
+        with door(self._uri):
+            log_metrics(self._client, self._model_name, version, metrics, at, step)
 
     @cached_property
     def _client(self) -> MlflowClient:

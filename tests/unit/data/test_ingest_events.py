@@ -16,7 +16,6 @@ from pipeline.data.ingest import (
     judge_events,
     on_days,
     quarantine_rows,
-    retrain_reason,
     split_duplicates,
     with_origin,
     with_pseudonyms,
@@ -233,19 +232,6 @@ def test_a_repeat_that_says_something_else_is_no_duplicate():
     told = [json.loads(raw) for raw in found[c.RAW]]
     assert {row[c.EVENT_ID] for row in told} == {row[c.USER_ID] for row in told} == {"***"}
     assert sorted(row[c.VALUE] for row in told) == ["2.0", "2.0", "2.0", "9.0"]
-
-
-def test_a_retrain_is_wanted_for_enough_events_after_a_pause():
-    config = IngestConfig(retrain_after_events=10, retrain_after_hours=20)
-    early, late = datetime(2024, 3, 9, 5, tzinfo=UTC), datetime(2024, 3, 9, 4, tzinfo=UTC)
-    assert retrain_reason(9, None, AT, config)[0] is False
-    assert retrain_reason(10, None, AT, config) == (
-        True,
-        "retrain wanted: 10 new events (no night was judged yet); 10 are enough",
-    )
-    assert retrain_reason(10, early, AT, config)[0] is False
-    assert "20 hours must pass" in retrain_reason(10, early, AT, config)[1]
-    assert retrain_reason(10, late, AT, config)[0] is True
 
 
 def test_ids_with_control_characters_and_long_publications_are_bad():

@@ -1,0 +1,124 @@
+"""What people did with lists, as rows: a table for a terminal, a section for a page.
+
+Promises: nothing here is computed; a group of too few people is named with their number alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from pipeline.report import titles, words
+from pipeline.report.markup import cell, folded, lines, section, table
+from pipeline.report.table import grid
+
+EVERYBODY = "all"
+_HEAD = ("By", "Group", "People", "Exposures", "Answered", "CTR", "95 % interval", "Conversion",
+         "95 % interval", "Revenue", "Returned")  # fmt: skip
+_TEXTS = 2
+"""The first columns of the head are words, the others figures."""
+_ABOUT = (
+    "Events joined to what we published, whatever they claim: each answers the last list, shown "
+    "within the days before, that holds its item. An exposure is one entry of one list, shown to "
+    "one person who was there, once a day; rates are shares of exposures. Whoever looks and does "
+    "nothing at all leaves no event and is in no figure."
+)
+
+
+@dataclass(frozen=True)
+class AnswerRow:
+    """One group of people, publications or places; nothing but `people` where they are too few.
+
+    Attributes
+    ----------
+    by, name
+        Such as ``version`` and ``7``.
+    exposures
+        Entries shown, to a person and day.
+    answer_rate, ctr, conversion
+        Shares of exposures that were answered, clicked, bought; with 95 % intervals.
+    revenue
+        Quantity · price of what was bought, where the price is known.
+    return_rate
+        Share of what was bought that came back.
+    """
+
+    by: str
+    name: str
+    people: int
+    exposures: int | None = None
+    answer_rate: float | None = None
+    ctr: float | None = None
+    ctr_lo: float | None = None
+    ctr_hi: float | None = None
+    conversion: float | None = None
+    conversion_lo: float | None = None
+    conversion_hi: float | None = None
+    revenue: float | None = None
+    return_rate: float | None = None
+
+
+@dataclass(frozen=True)
+class AnswersTold:
+    """The answers of a span; `notes` are sentences about what was joined and what was claimed."""
+
+    rows: tuple[AnswerRow, ...]
+    notes: tuple[str, ...] = ()
+
+
+def answers_table(told: AnswersTold) -> str:
+    """Return a line a group, then the notes."""
+    body = [_texts(row) for row in told.rows]
+    shown = grid([name.lower() for name in _HEAD], body) if body else "nothing was shown to anybody"
+    return "\n".join((shown, "", *told.notes))
+
+
+def answers_section(told: AnswersTold | None) -> str:
+    """Write the part of a page; nothing where a night counted nothing."""
+    if told is None or not told.rows:
+        return ""
+    first = [row for row in told.rows if row.by in (EVERYBODY, "version", "slot", "segment")]
+    others = [row for row in told.rows if row not in first]
+    return section(
+        "What people did with what they were shown",
+        _ABOUT,
+        lines(told.notes),
+        _table(first),
+        folded("By publication, recipe and position", _table(others)),
+    )
+
+
+def _table(rows: Iterable[AnswerRow]) -> str:
+    head = [name if at < _TEXTS else f"{name}|n" for at, name in enumerate(_HEAD)]
+    return table(head, [("lead" if row.by == EVERYBODY else "", _cells(row)) for row in rows])
+
+
+def _cells(row: AnswerRow) -> Sequence[str]:
+    by, name, *figures = _texts(row)
+    return (cell(by), cell(name, "name"), *(cell(text, "n") for text in figures))
+
+
+def _texts(row: AnswerRow) -> tuple[str, ...]:
+    return (
+        row.by,
+        row.name,
+        f"{row.people:,}",
+        words.number(row.exposures),
+        _share(row.answer_rate),
+        _share(row.ctr),
+        _interval(row.ctr_lo, row.ctr_hi),
+        _share(row.conversion),
+        _interval(row.conversion_lo, row.conversion_hi),
+        "–" if row.revenue is None else f"{row.revenue:,.2f}",
+        _share(row.return_rate),
+    )
+
+
+def _share(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return titles.share(value) if value >= 0.01 or not value else f"{100 * value:.2g} %"
+
+
+def _interval(lo: float | None, hi: float | None) -> str:
+    return "–" if lo is None or hi is None else f"{_share(lo)} to {_share(hi)}"

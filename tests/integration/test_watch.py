@@ -1,0 +1,254 @@
+"""What came back and what it asks for, on a real workspace: answers, drift, policy, wake-ups."""
+
+from __future__ import annotations
+
+import json
+import threading
+from datetime import timedelta
+
+import polars as pl
+import pytest
+
+from pipeline.errors import ConfigError
+from pipeline.steps.answers import answers
+from pipeline.steps.drift import drift
+from pipeline.steps.feedback import feedback
+from pipeline.steps.policy import drift_if_needed, policy
+from pipeline.steps.run import Workspace
+from pipeline.steps.wake import woken
+from tests.worlds import NIGHTS, copy_of, land, purchases
+
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+def copy(one_night, tmp_path):
+    """The workspace after its first night, for a test that changes it."""
+    return Workspace.open(copy_of(one_night[0], tmp_path / "home"))
+
+
+def with_settings(ws: Workspace, text: str) -> Workspace:
+    toml = ws.home / "nightjar.toml"
+    toml.write_text(f"{toml.read_text()}\n{text}\n")
+    return Workspace.open(ws.home)
+
+
+def fed(ws: Workspace):
+    """Two more weeks land and are taken in."""
+    land(ws.home, purchases(), NIGHTS[1], NIGHTS[0])
+    return feedback(ws, NIGHTS[1])
+
+
+def test_answers_are_joined_to_what_was_live(copy, one_night):
+    fed(copy)
+    found = answers(copy, NIGHTS[0], NIGHTS[1])
+    told = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    rows = {(row["by"], row["name"]): row for row in told["rows"]}
+    everybody = rows["all", "all"]
+    events = purchases().filter(
+        pl.col("timestamp").is_between(
+            pl.lit(f"{NIGHTS[0]:%FT%TZ}"), pl.lit(f"{NIGHTS[1]:%FT%TZ}"), closed="left"
+        )
+    )
+    assert (told["events"], told["people"]) == (events.height, events["user_id"].n_unique())
+    assert everybody["people"] == told["people"]
+    assert 0 < told["joined"] <= told["events"] and told["unshown"] == 0
+    assert everybody["purchases"] == everybody["answers"] > 100
+    assert everybody["clicks"] == 0 and everybody["ctr"] == 0.0
+    assert everybody["conversion_lo"] < everybody["conversion"] < everybody["conversion_hi"]
+    assert everybody["conversion"] == everybody["answers"] / everybody["exposures"]
+    assert rows["version", "1"]["exposures"] == everybody["exposures"]
+    assert ("recipe", one_night[1].recipe) in rows and ("position", "20") in rows
+    # What a list puts first is taken more often than what it puts last.
+    assert rows["position", "1"]["conversion"] > rows["position", "20"]["conversion"]
+    text = found.text()
+    assert "by" in text.splitlines()[0] and "answer a list shown within 7 days" in text
+
+
+def test_before_anything_was_shown_nothing_is_answered(copy):
+    found = answers(copy, NIGHTS[0] - timedelta(days=9), NIGHTS[0]).to_dict()
+    assert found["events"] == found["unshown"] > 0
+    assert (found["joined"], found["rows"]) == (0, [])
+    empty = answers(copy, NIGHTS[0] + 99 * HOUR, NIGHTS[0] + 100 * HOUR).to_dict()
+    assert (empty["events"], empty["people"], empty["rows"]) == (0, 0, [])
+
+
+def test_an_end_before_its_start_is_refused(copy):
+    with pytest.raises(ConfigError, match=r"ends .* before it starts"):
+        answers(copy, NIGHTS[1], NIGHTS[0])
+
+
+def test_drift_is_looked_for_on_whole_days_at_the_hour_of_the_last_night(copy):
+    fed(copy)
+    late = drift(copy, NIGHTS[1] + 7 * HOUR)
+    assert late.end == NIGHTS[1]
+    names = {signal.name for signal in late.signals}
+    assert {"data.volume", "taste.items", "taste.popularity", "quality.ndcg"} <= names
+    assert late == drift(copy, NIGHTS[1] + 8 * HOUR)
+    assert late.verdict == "calm", late.sentence
+    quality = next(x for x in late.signals if x.name == "quality.ndcg")
+    assert quality.verdict == "too_short" and "0 nights" in quality.sentence
+
+
+def test_no_look_at_drift_where_it_could_change_nothing(copy):
+    assert drift_if_needed(copy, NIGHTS[1]) is None  # nothing is new
+    assert policy(copy, NIGHTS[1]).verdict == "skip"
+    land(copy.home, purchases(), NIGHTS[0] + 19 * HOUR, NIGHTS[0])
+    at = NIGHTS[0] + 19 * HOUR
+    told = feedback(copy, at)
+    assert drift_if_needed(copy, at) is None  # a night was just there
+    assert told.verdict == "fold_in" and "20 hours must pass" in told.reason
+    assert drift_if_needed(copy, at + HOUR) is not None
+
+
+def test_a_flood_from_one_person_buys_no_retrain(copy):
+    copy = with_settings(copy, "[policy]\nafter_events = 1000\nafter_share = 1.0")
+    day = NIGHTS[0] + 30 * HOUR
+    rows = {
+        "event_id": [f"flood{n}" for n in range(20_000)],
+        "user_id": ["u1"] * 20_000,
+        "item_id": [f"i{n % 160}" for n in range(20_000)],
+        "value": ["1"] * 20_000,
+        "timestamp": [f"{day - (n + 1) * HOUR:%FT%TZ}" for n in range(20_000)],
+    }
+    flood = pl.DataFrame(rows).with_columns(
+        pl.when(pl.col("timestamp") < "2024-01-02").then(pl.lit(f"{day - HOUR:%FT%TZ}"))
+        .otherwise("timestamp").alias("timestamp")
+    )  # fmt: skip
+    land(copy.home, flood, day)
+    told = feedback(copy, day)
+    assert told.accepted == 20_000
+    assert told.verdict == "fold_in"
+    assert "20,000 new events, of which 200 count" in told.reason
+    land(copy.home, purchases(), NIGHTS[1], NIGHTS[0])
+    assert feedback(copy, NIGHTS[1]).verdict == "retrain"
+
+
+def runs(ws: Workspace) -> list[str]:
+    return [run.run_id for run in ws.runs.starting_with("")]
+
+
+def test_a_request_finds_its_night_and_a_second_one_finds_nothing_left(copy):
+    """The asset's event comes twice: one night begins, and says why."""
+    copy = with_settings(copy, "[policy]\nafter_events = 1000")
+    assert fed(copy).verdict == "retrain"
+    first = woken(copy, NIGHTS[1] + HOUR)
+    assert first.status == "new"
+    facts = copy.run(first.run_id).json("snapshot", "snapshot")
+    assert facts["asked"]["policy"]["reason"].startswith("retrain wanted: ")
+    assert facts["asked"]["drift"]["verdict"] == "calm"
+    before = runs(copy)
+    # The doubled one is due moments later, as Airflow has it, or for the same instant, or earlier.
+    again = woken(copy, NIGHTS[1] + HOUR + timedelta(seconds=2))
+    assert again.status == "nothing_to_do"
+    assert "20 hours must pass after the night of 2024-03-25T10:00:00Z" in again.sentence
+    assert woken(copy, NIGHTS[1]).status == "superseded"
+    assert "2024-03-25T10:00:00Z is at work" in woken(copy, NIGHTS[1]).sentence
+    assert woken(copy, NIGHTS[1] + HOUR).run_id == first.run_id  # its own retry goes on
+    assert runs(copy) == before
+
+
+def test_a_request_for_a_night_that_is_done_is_superseded(two_nights, tmp_path):
+    copy = Workspace.open(copy_of(two_nights[0], tmp_path / "home"))
+    before = runs(copy)
+    for at in (NIGHTS[1], NIGHTS[1] - HOUR):
+        found = woken(copy, at)
+        assert found.status == "superseded" and "has decided" in found.sentence
+    late = woken(copy, NIGHTS[1] + HOUR)
+    assert late.status == "nothing_to_do" and late.sentence.startswith("no retrain")
+    assert runs(copy) == before
+
+
+def test_a_request_for_nothing_begins_nothing(copy):
+    found = woken(copy, NIGHTS[1])
+    assert found.status == "nothing_to_do"
+    assert found.sentence.startswith("no retrain: 0 new events")
+    assert found.run_id == ""
+
+
+def test_a_request_that_got_lost_is_made_again_by_the_next_pass(copy):
+    """Nobody heard it: five minutes later, with nothing new landed, it is asked for once more."""
+    copy = with_settings(copy, "[policy]\nafter_events = 1000")
+    assert fed(copy).verdict == "retrain"
+    for minutes in (5, 10):
+        told = feedback(copy, NIGHTS[1] + timedelta(minutes=minutes))
+        assert (told.files, told.verdict) == (0, "retrain")
+
+
+def test_a_night_that_nobody_asked_for_leaves_nothing_to_ask_for(two_nights):
+    """No pass was ever heard: the night that the schedule started took in what was missed."""
+    assert policy(Workspace.open(two_nights[0]), NIGHTS[1] + 30 * HOUR).verdict == "skip"
+
+
+def test_while_a_night_is_at_work_a_request_waits_for_it(copy):
+    copy = with_settings(copy, "[policy]\nafter_events = 1000")
+    fed(copy)
+    held, free = threading.Event(), threading.Event()
+
+    def work():
+        with Workspace.open(copy.home).lake.lock("night"):
+            held.set()
+            free.wait(60)
+
+    other = threading.Thread(target=work)
+    other.start()
+    try:
+        assert held.wait(60)
+        found = woken(copy, NIGHTS[1])
+    finally:
+        free.set()
+        other.join()
+    assert found.status == "nothing_to_do" and "a night is at work" in found.sentence
+    assert woken(copy, NIGHTS[1]).status == "new"
+
+
+def test_two_requests_at_once_begin_one_night(copy):
+    copy = with_settings(copy, "[policy]\nafter_events = 1000")
+    fed(copy)
+    before, found = runs(copy), []
+
+    def ask(seconds):
+        ws = Workspace.open(copy.home)
+        found.append(woken(ws, NIGHTS[1] + timedelta(seconds=seconds)))
+
+    both = [threading.Thread(target=ask, args=(seconds,)) for seconds in (0, 1)]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join()
+    assert len(runs(copy)) == len(before) + 1
+    assert sorted(one.status for one in found)[0] == "new"
+    assert {one.status for one in found} <= {"new", "nothing_to_do", "superseded"}
+    assert len(found) == 2 and [one.status for one in found].count("new") == 1
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["answers", "--to", "2999-01-01T00:00:00Z"],
+        ["drift", "--at", "2999-01-01T00:00:00Z"],
+        ["policy", "--at", "2999-01-01T00:00:00Z"],
+        ["nightly", "--as-of", "2999-01-01T00:00:00Z"],
+        ["snapshot", "--as-of", "2999-01-01T00:00:00Z"],
+    ],
+)
+def test_an_instant_in_the_future_is_refused(command, one_night, capsys):
+    from pipeline.cli.app import app
+
+    with pytest.raises(ConfigError, match="2999-01-01T00:00:00Z lies in the future"):
+        app([*command, "--home", str(one_night[0])], standalone_mode=False)
+
+
+def test_the_commands_print_one_json_object(one_night, capsys):
+    from pipeline.cli.app import app
+
+    at = f"{NIGHTS[0]:%FT%TZ}"
+    for command, key in (
+        (["answers", "--to", at], "rows"),
+        (["drift", "--at", at], "signals"),
+        (["policy", "--at", at], "verdict"),
+    ):
+        app([*command, "--home", str(one_night[0]), "--json"], standalone_mode=False)
+        assert key in json.loads(capsys.readouterr().out)
+        app([*command, "--home", str(one_night[0])], standalone_mode=False)
+        assert capsys.readouterr().out.strip()
