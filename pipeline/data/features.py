@@ -1,7 +1,8 @@
 """What one event is worth, and what is known about a user or an item at an instant.
 
-Promises: a weight depends on the event alone (never on other rows or the clock); what describes a
-user or an item is computed from a `History`, so nothing at or after its end can be inside.
+Promises: a weight depends on the event alone (never on other rows or the clock), and of one person
+and day only so many events have one (`capped`); what describes a user or an item is computed from a
+`History`, so nothing at or after its end can be inside.
 """
 
 from __future__ import annotations
@@ -52,6 +53,12 @@ class FeaturesConfig(Frozen):
         description="Choose between a few ladders of weights, and between both f(value), in the "
         "first night, on windows before the holdout; off where `weights` are written down.",
     )
+    most_a_day: int = Field(
+        default=1000,
+        ge=1,
+        description="Events of one person and UTC day that count, the first ones; the others are "
+        "stored, and no model sees them.",
+    )
     rating_threshold: float = Field(
         default=RATING_THRESHOLD,
         allow_inf_nan=False,
@@ -79,6 +86,21 @@ class FeaturesConfig(Frozen):
         if weights[c.Kind.RETURN] > 0:
             raise ValueError("the weight of 'return' must not be above 0: it takes back")
         return weights
+
+
+def capped(events: pl.DataFrame, config: FeaturesConfig) -> pl.DataFrame:
+    """Return the events without those by which a person went beyond `most_a_day`.
+
+    Of one instant the first by item, kind and value count, so the order of rows changes nothing.
+    """
+    many = events.group_by(c.USER_ID).len().filter(pl.col("len") > config.most_a_day)
+    if many.is_empty():
+        return events
+    order = [name for name in (c.TIMESTAMP, c.ITEM_ID, c.KIND, c.VALUE) if name in events.columns]
+    place = pl.int_range(pl.len()).over(c.USER_ID, pl.col(c.TIMESTAMP).dt.date())
+    theirs = events.join(many, on=c.USER_ID, how="semi").sort(order, maintain_order=True)
+    others = events.join(many, on=c.USER_ID, how="anti")
+    return pl.concat([others, theirs.filter(place < config.most_a_day)])
 
 
 def weigh(events: pl.DataFrame, config: FeaturesConfig) -> pl.DataFrame:

@@ -16,7 +16,7 @@ import polars as pl
 from pipeline import columns as c
 from pipeline.data.clean import ColumnPolicy, apply, learn
 from pipeline.data.describe import described
-from pipeline.data.features import weigh
+from pipeline.data.features import capped, weigh
 from pipeline.data.matrix import History, build_history
 from pipeline.data.split import Split, before, split
 from pipeline.steps.config import Config
@@ -108,7 +108,7 @@ def window(
     """Clean, weigh and describe what lies before an instant; also return what cleaning did."""
     past = events.filter(before(end))
     done = apply(past, learn(past, config.clean.events, where=_WHERE))
-    history = build_history(weigh(done.frame, config.features), end)
+    history = build_history(_weighed(done.frame, config), end)
     return described(history, items, users), done.report.to_dict()
 
 
@@ -125,4 +125,8 @@ def of_people(events: pl.DataFrame, whole: pl.DataFrame, config: Config) -> pl.D
     """
     known = events.filter(events[c.KIND].is_in(list(config.features.weights)))
     done = apply(known, learn(whole, config.clean.events, where=_WHERE))
-    return weigh(done.frame, config.features)
+    return _weighed(done.frame, config)
+
+
+def _weighed(events: pl.DataFrame, config: Config) -> pl.DataFrame:
+    return weigh(capped(events, config.features), config.features)

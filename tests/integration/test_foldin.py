@@ -33,6 +33,7 @@ def shop(tmp_path_factory, workspace):
     home = tmp_path_factory.mktemp("foldin") / "home"
     toml = CONFIG.replace('seen = "discovery"', 'seen = "discovery"\nmin_users = 60')
     toml = toml.replace('[publish]\nlive_from = "as_of"', "[gate]\nmin_users = 60")
+    toml += "[features]\nmost_a_day = 30\n"
     ws = workspace(home, toml)
     catalogue(home, items=80)
     land(home, purchases(**SMALL), FIRST)
@@ -178,6 +179,18 @@ def test_whoever_takes_everything_back_gets_the_fallback(ws):
     os.utime(path, (START.timestamp(), START.timestamp()))
     assert feedback(Workspace.open(ws.home), now()).folded.users_refreshed == 1
     assert set(lists(ws, ["u900"])[c.SLOT]) == {"fallback"}
+
+
+def test_a_flood_of_one_person_counts_as_much_as_a_day_may(ws, tmp_path):
+    shutil.copytree(ws.home, tmp_path / "modest")
+    modest = Workspace.open(tmp_path / "modest")
+    rows = [("u1", f"i{n % 80}", LATER + timedelta(seconds=n)) for n in range(5000)]
+    did(ws, *rows)
+    did(modest, *rows[:30])
+    assert feedback(ws, now()).folded.users_refreshed == 1
+    assert feedback(modest, now()).folded.users_refreshed == 1
+    assert ws.lake.read("events").height == modest.lake.read("events").height + 4970
+    assert shown(ws) == shown(modest)
 
 
 def test_before_the_first_night_nothing_is_folded_in(workspace, tmp_path):

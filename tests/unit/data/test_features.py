@@ -11,6 +11,7 @@ from pipeline import columns as c
 from pipeline.data.features import (
     FeaturesConfig,
     activity,
+    capped,
     item_age_days,
     recency_days,
     weigh,
@@ -156,3 +157,26 @@ def test_a_matrix_leaves_the_events_as_they_were() -> None:
     assert writable.seen.nnz == writable.confidence(None).nnz == 2
     for name, array in writable.arrays().items():
         assert array.tolist() == before[name].tolist(), name
+
+
+def test_of_a_flood_the_first_events_of_each_day_count():
+    flood = [("bot", f"i{n:03}", "view", None, 1 + n / 1000) for n in range(100)]
+    others = [("ann", "i001", "view", None, 1.0 + n) for n in range(9)]
+    again = [("bot", "late", "view", None, 2.5)]
+    rows = events(*flood, *others, *again)
+    kept = capped(rows, FeaturesConfig(most_a_day=7))
+    items = kept.filter(pl.col(c.USER_ID) == "bot").sort(c.TIMESTAMP)[c.ITEM_ID].to_list()
+    assert items == [*(f"i{n:03}" for n in range(7)), "late"]
+    assert kept.filter(pl.col(c.USER_ID) == "ann").height == 9
+    assert kept.schema == rows.schema
+    shuffled = capped(rows.sample(fraction=1.0, shuffle=True, seed=3), FeaturesConfig(most_a_day=7))
+    assert shuffled.sort(c.USER_ID, c.TIMESTAMP).equals(kept.sort(c.USER_ID, c.TIMESTAMP))
+    assert capped(rows, FeaturesConfig(most_a_day=101)).equals(rows)
+    assert capped(rows, FeaturesConfig(most_a_day=100)).height == rows.height
+    assert capped(rows.clear(), FeaturesConfig()).is_empty()
+
+
+def test_of_one_instant_the_first_by_name_count():
+    rows = events(*[("bot", item, "view", None, 1.0) for item in "dbca"])
+    for turned in (rows, rows.reverse()):
+        assert capped(turned, FeaturesConfig(most_a_day=2))[c.ITEM_ID].to_list() == ["a", "b"]
