@@ -1,7 +1,10 @@
 """What people do reaches their lists between two nights, and nobody else's list moves."""
 
+import json
 import os
 import shutil
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 
 import polars as pl
@@ -319,3 +322,16 @@ def test_a_champion_that_cannot_fold_in_leaves_lists_as_they_are(workspace, tmp_
         "lists until the next night"
     )
     assert shown(ws) == before
+
+
+def test_the_command_line_folds_in_and_tells_one_object(ws):
+    did(ws, ("u1", "i3", LATER))
+    ingest_landed(ws, now())
+    command = [sys.executable, "-m", "pipeline.cli", "foldin", "--home", str(ws.home), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    told = json.loads(done.stdout)
+    assert (told["users_refreshed"], told["generation"]) == (1, 2)
+    future = [*command, "--at", "2999-01-01T00:00:00Z"]
+    refused = subprocess.run(future, capture_output=True, text=True, check=False)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "2999-01-01T00:00:00Z lies in the future" in refused.stderr
