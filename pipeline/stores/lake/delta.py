@@ -166,12 +166,9 @@ class Lake:
     def verify(self, table: str, version: int | None = None) -> None:
         """Compare every data file of one version with its sum; reads the whole table's bytes."""
         handle = self._open(table, version)
-        if handle is None:
-            return
-        tail = Tail(self.root, table)
-        sums = tail.sums()
-        live = self._files_of(table, handle)
-        tail.compare(int(handle.version()), {p: sums[p] for p in live if p in sums})
+        if handle is not None:
+            live = self._files_of(table, handle)
+            Tail(self.root, table).verify(int(handle.version()), live)
 
     def files(self, table: str, version: int | None = None) -> set[str]:
         """Return the data files of a version, relative to the table."""

@@ -82,12 +82,8 @@ class Tail:
         self.check_log(last)
         if line is not None and line.version == last:
             self.compare(last, line.files)
-            return
-        # Its writer was killed before it could acknowledge: each file is whole, or it is an error.
-        for file, size in added.items():
-            path = self._path / file
-            if not path.is_file() or path.stat().st_size != size:
-                self._fail(f"a file of version {last} is lost or cut ({file})")
+        else:
+            self._check_sizes(last, added)
 
     def check_log(self, version: int) -> None:
         """Raise `LakeError` for damage of the log that a reader of a version needs."""
@@ -96,6 +92,28 @@ class Tail:
             if summed.version <= version:
                 log = {f: s for f, s in summed.files.items() if f.startswith(f"{_LOG}/")}
                 self.compare(summed.version, log)
+
+    def verify(self, version: int, files: Collection[str]) -> None:
+        """Raise `LakeError` for a data file of a version that is lost, altered, or has no sum.
+
+        Only those of the last commit may have none, where its writer was killed before it could
+        acknowledge them.
+        """
+        wanted, sums = set(files), self.sums()
+        last = max(self._versions(), default=-1)
+        new = {} if self.acknowledged() >= last else self._added(last)
+        self._check_sizes(last, {file: new[file] for file in new.keys() & wanted - sums.keys()})
+        for file in sorted(wanted - sums.keys() - new.keys()):
+            what = "has no sum" if (self._path / file).exists() else "is lost"
+            self._fail(f"a file of version {version} {what} ({file})")
+        self.compare(version, {file: sums[file] for file in sorted(wanted & sums.keys())})
+
+    def _check_sizes(self, version: int, files: Mapping[str, int]) -> None:
+        """Where nobody acknowledged a commit each of its files is whole, or it is an error."""
+        for file, size in files.items():
+            path = self._path / file
+            if not path.is_file() or path.stat().st_size != size:
+                self._fail(f"a file of version {version} is lost or cut ({file})")
 
     def compare(self, version: int, sums: Mapping[str, str]) -> None:
         """Raise `LakeError` for the first file that is not what its sum says."""

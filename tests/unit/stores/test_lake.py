@@ -251,6 +251,37 @@ def test_a_commit_of_a_killed_writer_is_sound_or_an_error(lake):
         lake.check_tail()
 
 
+def test_an_older_file_without_a_sum_is_not_trusted(lake):
+    for day in range(3):
+        lake.append("events", events(f"e{day}", day=day))
+    sums = lake.root / "_sums" / "events.jsonl"
+    _, *others = sums.read_bytes().splitlines(keepends=True)
+    sums.write_bytes(b"".join(others))
+    lake.check_tail()
+    with pytest.raises(LakeError, match=r"events: a file of version 2 has no sum \(event_day="):
+        lake.verify("events")
+    with pytest.raises(LakeError, match="a file of version 0 has no sum"):
+        lake.verify("events", version=0)
+    next(p for p in data_of(lake, "events") if "2024-03-01" in str(p)).unlink()
+    with pytest.raises(LakeError, match="a file of version 2 is lost"):
+        lake.verify("events")
+    sums.unlink()
+    with pytest.raises(LakeError, match=r"has no sum|is lost"):
+        lake.verify("events")
+
+
+def test_the_last_files_of_a_killed_writer_have_no_sum_yet(lake):
+    lake.append("events", events("e1"))
+    lake.append("events", events("e2", day=1))
+    forget(lake, "events")
+    lake.verify("events")
+    cut = next(p for p in data_of(lake, "events") if "2024-03-02" in str(p))
+    cut.write_bytes(cut.read_bytes()[:-9])
+    with pytest.raises(LakeError, match="events: a file of version 1 is lost or cut"):
+        lake.verify("events")
+    lake.verify("events", version=0)
+
+
 def test_the_next_writer_acknowledges_what_a_killed_one_wrote(lake):
     lake.append("events", events("e1"), txn=("ingest", 1))
     lake.append("events", events("e2", day=1), txn=("ingest", 2))
