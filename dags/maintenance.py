@@ -1,6 +1,7 @@
 """Keep the stores quick and small: compaction, checkpoints, and what nobody needs any more.
 
-**When.** Every day at 04:37 UTC, between two passes of `feedback_ingest`. Starts paused.
+**When.** Every day at 02:37 UTC, between two passes of `feedback_ingest` and before the night,
+which then pins tables whose files are few. Starts paused.
 
 **What it does.** In the lake it puts small files together, makes checkpoints, and removes versions
 that nothing has pinned, once they are a week old. It removes what `docs/STORES.md` gives a number
@@ -43,7 +44,7 @@ PARAMS = {
     description="Put small files together, remove what nobody needs.",
     doc_md=__doc__,
     schedule=CronTriggerTimetable(
-        "37 4 * * *", timezone="UTC", run_immediately=timedelta(seconds=0)
+        "37 2 * * *", timezone="UTC", run_immediately=timedelta(seconds=0)
     ),
     catchup=False,
     max_active_runs=1,

@@ -72,8 +72,8 @@ FAILPOINTS: Final[Mapping[str, tuple[str, ...]]] = {
         "run_renamed",
     ),
 }
-"""What is under way -> the places that it passes, in order; `docs/INGEST.md` and `docs/STORES.md` tell
-what each is."""
+"""What is under way -> the places that it passes, in order. What each is stands in
+`docs/INGEST.md`, and for upkeep in `docs/STORES.md`."""
 _NAMES: Final = frozenset(name for names in FAILPOINTS.values() for name in names)
 
 

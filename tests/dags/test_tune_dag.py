@@ -1,4 +1,4 @@
-"""A search through the DAG, in one process, against Airflow's own database."""
+"""A search and upkeep through their DAGs, in one process, against Airflow's own database."""
 
 from __future__ import annotations
 
@@ -54,3 +54,12 @@ def test_what_cannot_be_done_is_red_and_changes_nothing(bad: str, ended: dict[st
     assert not ended[bad]["succeeded"]
     assert ended[bad]["states"] == {"search": "failed", "mirror": "upstream_failed"}
     assert ended[bad]["candidates"] == ended["found"]["candidates"]
+
+
+def test_upkeep_looks_after_every_store(ended: dict[str, Any]) -> None:
+    upkeep = ended["upkeep"]
+
+    assert upkeep["states"] == {"gc": "success"}
+    assert upkeep["said"]["left"] == {}
+    [batches] = [table for table in upkeep["said"]["tables"] if table["table"] == "batches"]
+    assert (batches["before"], batches["after"]) == (2, 1)

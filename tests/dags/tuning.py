@@ -1,4 +1,4 @@
-"""Runs searches through their DAG and prints how each ended, as JSON, for `test_tune_dag`."""
+"""Runs searches, then upkeep, through their DAGs; prints how each ended, for `test_tune_dag`."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ def main(root: Path) -> None:
             ("no such recipe", {**conf, "recipe": "nobody"}),
         ):
             ended[name] = _told(airflow.run("tune", given, ask="search"), home)
+        ended["upkeep"] = _told(airflow.run("maintenance", {}, ask="gc"), home)
     print(json.dumps(ended))
 
 
