@@ -1,7 +1,10 @@
 """Small shops for tests: people with one of a few tastes, who buy a little every few days."""
 
 import os
+import shutil
+import sqlite3
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +41,7 @@ iterations = 2
 """
 
 
+@cache
 def purchases(*, users=320, items=160, tastes=4, days=100, seed=0):
     """Return `event_id, user_id, item_id, value, timestamp` (ISO with Z), sorted by time."""
     rng = np.random.default_rng(seed)
@@ -68,6 +72,7 @@ def purchases(*, users=320, items=160, tastes=4, days=100, seed=0):
     )
 
 
+@cache
 def ratings(*, users=320, items=100, tastes=4, days=100, seed=0):
     """Return events as `purchases` does, rated 1 to 5: by quality, by mood and by taste.
 
@@ -129,3 +134,28 @@ def catalogue(home: Path, items=160) -> Path:
     ).write_csv(path)
     os.utime(path, (START.timestamp(), START.timestamp()))
     return path
+
+
+def copy_of(home: Path, target: Path) -> Path:
+    """Copy a workspace; what MLflow's database says of places is true of the copy."""
+    shutil.copytree(home, target)
+    path = target / "mlflow" / "mlflow.db"
+    if path.is_file():
+        database = sqlite3.connect(path)
+        with database:
+            for table, column in _texts(database):
+                database.execute(
+                    f'UPDATE "{table}" SET "{column}" = replace("{column}", ?, ?)'
+                    f' WHERE instr("{column}", ?)',
+                    (str(home), str(target), str(home)),
+                )
+        database.close()
+    return target
+
+
+def _texts(database: sqlite3.Connection) -> list[tuple[str, str]]:
+    """Name the columns of text in a database."""
+    return database.execute(
+        "SELECT t.name, c.name FROM sqlite_master t, pragma_table_info(t.name) c"
+        " WHERE t.type = 'table' AND (c.type LIKE 'VARCHAR%' OR c.type LIKE '%TEXT%')"
+    ).fetchall()

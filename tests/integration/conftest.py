@@ -6,10 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.steps.feedback import feedback
+from pipeline.steps.retrain import NightResult, nightly
 from pipeline.steps.run import Workspace
 from pipeline.stores.registry.door import create
+from tests.worlds import CONFIG, NIGHTS, catalogue, copy_of, land, purchases
 
 Make = Callable[[Path, str], Workspace]
+OneNight = tuple[Path, NightResult]
+TwoNights = tuple[Path, NightResult, NightResult]
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +36,24 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Make:
         return ws
 
     return make
+
+
+@pytest.fixture(scope="session")
+def one_night(tmp_path_factory: pytest.TempPathFactory, workspace: Make) -> OneNight:
+    """A workspace after its first night; it is copied by those who change it."""
+    home = tmp_path_factory.mktemp("one-night") / "home"
+    ws = workspace(home, CONFIG)
+    catalogue(home)
+    land(home, purchases(), NIGHTS[0])
+    assert feedback(ws, NIGHTS[0]).accepted > 5000
+    return home, nightly(ws, NIGHTS[0])
+
+
+@pytest.fixture(scope="session")
+def two_nights(tmp_path_factory: pytest.TempPathFactory, one_night: OneNight) -> TwoNights:
+    """The same one, two weeks and a night later."""
+    home = copy_of(one_night[0], tmp_path_factory.mktemp("two-nights") / "home")
+    ws = Workspace.open(home)
+    land(home, purchases(), NIGHTS[1], NIGHTS[0])
+    feedback(ws, NIGHTS[1])
+    return home, one_night[1], nightly(ws, NIGHTS[1])

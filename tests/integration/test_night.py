@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from datetime import timedelta
 
 import polars as pl
@@ -26,7 +25,8 @@ from pipeline.steps.parity import parity_metrics, read_parity
 from pipeline.steps.retrain import nightly, snapshot
 from pipeline.steps.run import Workspace
 from pipeline.steps.show import history, lists
-from tests.worlds import CONFIG, NIGHTS, catalogue, land, purchases
+from tests.deciding import decide
+from tests.worlds import CONFIG, NIGHTS, copy_of, land, purchases
 
 
 def outcome(ws):
@@ -41,26 +41,14 @@ def outcome(ws):
     return publications.drop(c.SUMS), shown, told, events
 
 
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory, workspace):
-    """A workspace after its first two nights, made once and copied by the tests that change it."""
-    home = tmp_path_factory.mktemp("shop") / "home"
-    ws = workspace(home, CONFIG)
-    events = purchases()
-    catalogue(home)
-    land(home, events, NIGHTS[0])
-    assert feedback(ws, NIGHTS[0]).accepted > 5000
-    first = nightly(ws, NIGHTS[0])
-    land(home, events, NIGHTS[1], NIGHTS[0])
-    feedback(ws, NIGHTS[1])
-    second = nightly(ws, NIGHTS[1])
-    return home, first, second
+@pytest.fixture
+def shop(two_nights):
+    return two_nights
 
 
 @pytest.fixture
 def copy(shop, tmp_path):
-    shutil.copytree(shop[0], tmp_path / "home")
-    return Workspace.open(tmp_path / "home")
+    return Workspace.open(copy_of(shop[0], tmp_path / "home"))
 
 
 def test_the_first_night_promotes_what_learns_and_refuses_what_is_mad(shop):
@@ -298,7 +286,7 @@ def test_a_night_that_lacked_a_file_is_another_night_with_it(workspace, tmp_path
     assert len(ws.runs.starting_with("")) == 1
     land(ws.home, events, NIGHTS[0], NIGHTS[0] - timedelta(days=1))
     feedback(ws, NIGHTS[0])
-    assert nightly(ws, NIGHTS[0]).decision == "first"
+    assert decide(ws, NIGHTS[0])[1].kind == "first"
 
 
 def test_an_instant_is_exact_to_the_microsecond(copy):
@@ -337,9 +325,9 @@ def test_the_task_is_inferred_once(copy):
     land(copy.home, purchases(), NIGHTS[2], NIGHTS[1])
     ws = Workspace.open(copy.home)
     feedback(ws, NIGHTS[2])
-    ended = nightly(ws, NIGHTS[2])
-    assert ws.run(ended.run_id).json("features", "split")["policy"] == "discovery"
-    assert ended.decision == "refresh"
+    run_id, decided = decide(ws, NIGHTS[2])
+    assert ws.run(run_id).json("features", "split")["policy"] == "discovery"
+    assert decided.kind == "refresh"
 
 
 def test_new_events_are_those_no_night_has_seen(copy):

@@ -1,11 +1,8 @@
 """A person's word: what a night kept back goes live by name and reason, and never by accident."""
 
-import shutil
-
 import pytest
 
 from pipeline.errors import ConfigError, GateError
-from pipeline.steps import retrain
 from pipeline.steps.champion import ACCEPTANCE, ANCHOR, PUBLICATION
 from pipeline.steps.feedback import feedback
 from pipeline.steps.mirror import registry
@@ -13,20 +10,17 @@ from pipeline.steps.night import decision_of
 from pipeline.steps.retrain import nightly
 from pipeline.steps.run import Workspace
 from pipeline.steps.word import accept_run, anchor_now
-from tests.worlds import CONFIG, NIGHTS, catalogue, land, purchases
+from tests.deciding import decide
+from tests.worlds import CONFIG, NIGHTS, catalogue, copy_of, land, purchases
 
 WORD = {"by": "Ada", "because": "the tastes have changed"}
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory, workspace):
+def shop(tmp_path_factory, one_night):
     """A first night, and a second one that is blocked because everybody's taste has changed."""
-    home = tmp_path_factory.mktemp("word") / "home"
-    ws = workspace(home, CONFIG.replace("[recipes.mad]", "[recipes.other]"))
-    catalogue(home)
-    land(home, purchases(), NIGHTS[0])
-    feedback(ws, NIGHTS[0])
-    first = nightly(ws, NIGHTS[0])
+    home = copy_of(one_night[0], tmp_path_factory.mktemp("word") / "home")
+    ws, first = Workspace.open(home), one_night[1]
     land(home, purchases(tastes=1, seed=7), NIGHTS[1], NIGHTS[0])
     feedback(ws, NIGHTS[1])
     second = nightly(ws, NIGHTS[1])
@@ -36,8 +30,7 @@ def shop(tmp_path_factory, workspace):
 
 @pytest.fixture
 def copy(shop, tmp_path):
-    shutil.copytree(shop[0], tmp_path / "home")
-    return Workspace.open(tmp_path / "home"), shop[1], shop[2]
+    return Workspace.open(copy_of(shop[0], tmp_path / "home")), shop[1], shop[2]
 
 
 def lines(ws, type_):
@@ -132,10 +125,10 @@ GREY = CONFIG + "\n[gate]\nalpha = 1e-25\ncandidates = 1000000000000000000\n"
 """Four times as good is enough for one candidate alone, and not for so many."""
 
 
-@pytest.fixture
-def grey(tmp_path, workspace):
+@pytest.fixture(scope="module")
+def decided(tmp_path_factory, workspace):
     """A night that has come to its decision: als is better than the champion, not yet proved."""
-    home = tmp_path / "grey"
+    home = tmp_path_factory.mktemp("grey") / "home"
     ws = workspace(home, GREY)
     catalogue(home)
     land(home, purchases(), NIGHTS[0])
@@ -144,17 +137,16 @@ def grey(tmp_path, workspace):
     assert (first.decision, first.recipe) == ("first", "popularity")
     land(home, purchases(), NIGHTS[1], NIGHTS[0])
     feedback(ws, NIGHTS[1])
-    started = retrain.snapshot(ws, NIGHTS[1])
-    retrain.validate(ws, started.run_id)
-    retrain.features(ws, started.run_id)
-    for recipe in started.recipes:
-        retrain.train(ws, started.run_id, recipe)
-    retrain.evaluate(ws, started.run_id)
-    decided = retrain.gate(ws, started.run_id)
-    assert decided.kind == "refresh"
-    assert not decided.ask  # nobody said so in the settings
-    assert "als is in the grey zone" in decided.sentence
-    return ws, started.run_id
+    run_id, found = decide(ws, NIGHTS[1])
+    assert found.kind == "refresh"
+    assert not found.ask  # nobody said so in the settings
+    assert "als is in the grey zone" in found.sentence
+    return home, run_id
+
+
+@pytest.fixture
+def grey(decided, tmp_path):
+    return Workspace.open(copy_of(decided[0], tmp_path / "home")), decided[1]
 
 
 def test_a_candidate_in_the_grey_zone_goes_live_by_a_persons_word(grey):
