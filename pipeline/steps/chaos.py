@@ -6,8 +6,8 @@ the account that was kept by hand, and the lists with those of a calm pass. Then
 calmly, once killed and started again from the same state, while a reader polls the lists; both must
 end alike.
 
-Promises: nothing outside the sandbox is touched, and nothing of it is left; a seed repeats its
-episodes.
+Promises: nothing outside the sandbox is touched, and nothing of it is left (of one whose process
+was killed, the next start removes what is left); a seed repeats its episodes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -25,12 +25,13 @@ from typing import Any, Final
 import numpy as np
 
 from pipeline.base import Progress, silent
-from pipeline.errors import NightjarError
+from pipeline.errors import NightjarError, StorageError
 from pipeline.failpoints import FAILPOINTS
 from pipeline.steps.chaos_looks import Reader, live_of, taken
 from pipeline.steps.chaos_shop import CONFIG, FIRST_NIGHT, NIGHT, Account, Entry, Shop
 from pipeline.steps.mortal import Ended, Mortals
 from pipeline.steps.run import CONFIG_FILE, Workspace
+from pipeline.stores.lake import Lake
 
 HITS: Final = {
     "claimed": 3,
@@ -50,6 +51,9 @@ HITS: Final = {
 """How often a pass over three new files, or a night, is sure to come by; once at all others."""
 _ROWS_PER_COMMIT: Final = (1, 25, 200_000)
 """Each file by itself, two or three files together, or all of a pass."""
+_PREFIX: Final = "nightjar-chaos-"
+_ALIVE: Final = "chaos"
+"""Name of the lock that says that a sandbox is in use."""
 
 
 @dataclass
@@ -238,12 +242,21 @@ class Sandbox:
         return expected
 
 
+def remove_left_over() -> None:
+    """Remove the sandboxes that nobody holds any more: death frees a lock, but leaves folders."""
+    for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        if (left / ".locks" / f"{_ALIVE}.lock").exists():
+            with suppress(StorageError), Lake(left).lock(_ALIVE):
+                shutil.rmtree(left, ignore_errors=True)
+
+
 @contextmanager
 def sandbox(progress: Progress = silent) -> Iterator[Sandbox]:
-    """Make a sandbox, and remove it at the end."""
-    with tempfile.TemporaryDirectory(prefix="nightjar-chaos-") as folder:
+    """Make a sandbox, and remove it at the end, with those whose process was killed."""
+    remove_left_over()
+    with tempfile.TemporaryDirectory(prefix=_PREFIX) as folder:
         root = Path(folder).resolve()
-        with Mortals(root / "log") as mortals:
+        with Lake(root).lock(_ALIVE), Mortals(root / "log") as mortals:
             box = Sandbox(root, mortals)
             box.start(progress)
             yield box

@@ -28,6 +28,7 @@ from pipeline.steps.chaos_shop import NIGHT, Shop
 from pipeline.steps.child import Child
 from pipeline.steps.feedback import feedback
 from pipeline.steps.run import Workspace
+from pipeline.stores.lake import Lake
 from tests.dying import parsed_here
 from tests.ingesting import AT, land, orders, state, workspace
 
@@ -353,6 +354,19 @@ def test_the_command_leaves_nothing_and_prints_one_object(tmp_path):
     }  # fmt: skip
     assert "a workspace and its first night" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_one_left_behind_goes_and_what_is_in_use_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr(chaos.tempfile, "tempdir", str(tmp_path))
+    left, used, other = (tmp_path / f"nightjar-chaos-{name}" for name in ("left", "used", "other"))
+    other.mkdir()
+    with Lake(left).lock("chaos"):
+        (left / "ws").mkdir()
+    with Lake(used).lock("chaos"):
+        chaos.remove_left_over()
+        assert sorted(tmp_path.iterdir()) == [other, used]
+    chaos.remove_left_over()
+    assert list(tmp_path.iterdir()) == [other]
 
 
 def test_what_differs_is_counted_and_the_seed_is_told():
