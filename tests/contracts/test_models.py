@@ -196,29 +196,50 @@ def test_checkerboard(recipe):
             assert set(everything.of(user).tolist()) == own
 
 
-@every_family
-def test_a_fresh_process_gives_the_same_lists(recipe, tmp_path):
-    history = random_window()
-    scorer = recipe.train(history)
-    np.savez(tmp_path / "scorer.npz", **scorer.arrays())
-    np.savez(tmp_path / "history.npz", **history.arrays())
-    child = """
-import sys, numpy as np
+# Imports take longer than lists: one process makes them and forks a fresh one for each family.
+FRESH = """
+import os, sys, numpy as np
 from pipeline.data.matrix import History
 from pipeline.models import families, topk
-folder, family = sys.argv[1:]
-scorer = families.load(family, dict(np.load(folder + "/scorer.npz")))
-history = History.from_arrays(dict(np.load(folder + "/history.npz")))
-lists = topk.top_k(scorer.score(history), 20, exclude=history.seen)
-np.savez(folder + "/lists.npz", indptr=lists.indptr, item=lists.item, score=lists.score)
+
+def lists(folder, family):
+    scorer = families.load(family, dict(np.load(f"{folder}/{family}.npz")))
+    history = History.from_arrays(dict(np.load(f"{folder}/history.npz")))
+    found = topk.top_k(scorer.score(history), 20, exclude=history.seen)
+    np.savez(f"{folder}/{family}-lists", indptr=found.indptr, item=found.item, score=found.score)
+
+for family in sys.argv[2:]:
+    if os.fork() == 0:
+        lists(sys.argv[1], family)
+        os._exit(0)
+    os.wait()
 """
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory):
+    """A scorer of each family, and the folder with what a fresh process makes of its arrays."""
+    folder, history = tmp_path_factory.mktemp("fresh"), random_window()
+    np.savez(folder / "history.npz", **history.arrays())
+    recipes = [recipe for recipe in RECIPES.values() if installed(recipe)]
+    scorers = {recipe.family: recipe.train(history) for recipe in recipes}
+    for family, scorer in scorers.items():
+        np.savez(folder / f"{family}.npz", **scorer.arrays())
     subprocess.run(
-        [sys.executable, "-c", child, str(tmp_path), recipe.family],
+        [sys.executable, "-c", FRESH, str(folder), *scorers],
         check=True,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
-    theirs = Lists(**np.load(tmp_path / "lists.npz"))
-    assert same(theirs, top_k(scorer.score(history), 20, exclude=history.seen))
+    return scorers, folder
+
+
+@every_family
+def test_a_fresh_process_gives_the_same_lists(recipe, fresh):
+    scorers, folder = fresh
+    history = random_window()
+    theirs = Lists(**np.load(folder / f"{recipe.family}-lists.npz"))
+    ours = top_k(scorers[recipe.family].score(history), 20, exclude=history.seen)
+    assert same(theirs, ours)
     assert theirs.counts.min() > 0
 
 
