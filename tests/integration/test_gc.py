@@ -1,25 +1,30 @@
 """Upkeep of a shop that has nights behind it: what anybody may still ask for is still there."""
 
+import os
 import shutil
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from pipeline import columns as c
+from pipeline.errors import LakeError
+from pipeline.report.night import from_json
 from pipeline.steps.compare import compare
 from pipeline.steps.feedback import feedback
 from pipeline.steps.gc import gc
+from pipeline.steps.page import DATA as PAGE
 from pipeline.steps.reproduce import reproduce
-from pipeline.steps.retrain import nightly
+from pipeline.steps.retrain import evaluate, features, gate, nightly, snapshot, train, validate
 from pipeline.steps.run import Workspace
 from pipeline.steps.show import history, lists
+from pipeline.stores.lake import Lake
 from tests.worlds import CONFIG, NIGHTS, catalogue, land, purchases
 
 pytestmark = pytest.mark.slow
 
 NOW = datetime.now(UTC)
 DATA = ("events", "items", "users", "batches")
-WEEKS_LATER, MONTHS_LATER = NOW + timedelta(days=20), NOW + timedelta(days=120)
+A_WEEK_LATER, WEEKS_LATER, MONTHS_LATER = (NOW + timedelta(days=d) for d in (8, 20, 120))
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +36,12 @@ def shop(tmp_path_factory, workspace):
     catalogue(home, items=80)
     since = None
     for number, night in enumerate(NIGHTS):
+        if number == 2:
+            bad = home / "landing" / "events" / "bad.csv"
+            bad.write_text(
+                "event_id,user_id,item_id,value,timestamp\nx,u1,i1,much,2024-01-01T00:00:00Z\n"
+            )
+            os.utime(bad, (0, 0))
         for until in (night - timedelta(days=3), night):
             land(home, bought, until, since)
             feedback(ws, until)
@@ -86,6 +97,45 @@ def test_the_next_night_ends_as_it_would_have(shop, tmp_path):
         ended.append((night.decision, night.sentence, night.metrics, decisions, shown.rows()))
     assert ended[0] == ended[1]
     assert "against the scorer of" in ended[0][1]
+
+
+def test_while_a_night_looks_up_what_to_pin_nothing_goes(shop, tmp_path, monkeypatch):
+    ws, verify, left = copied(shop, tmp_path), Lake.verify, []
+
+    def meanwhile(lake, table, version=None):
+        monkeypatch.undo()
+        left.append(gc(Workspace.open(ws.home), A_WEEK_LATER).left)
+        verify(lake, table, version)
+
+    monkeypatch.setattr(Lake, "verify", meanwhile)
+    started = snapshot(ws, NIGHTS[2])
+    assert f"the lock pins is held by process {os.getpid()}" in left[0]["events"]
+    assert len(left) == 1
+    gc(ws, A_WEEK_LATER)
+    validate(ws, started.run_id)
+    features(ws, started.run_id)
+
+
+def test_a_night_that_has_decided_goes_on_when_quarantine_is_empty(shop, tmp_path):
+    ws = copied(shop, tmp_path)
+    calm = copied(shop, tmp_path / "calm")
+    started = snapshot(ws, NIGHTS[2])
+    validate(ws, started.run_id)
+    features(ws, started.run_id)
+    for recipe in started.recipes:
+        train(ws, started.run_id, recipe)
+    evaluate(ws, started.run_id)
+    gate(ws, started.run_id)
+    assert ws.lake.read("quarantine").height == 1
+    gc(ws, WEEKS_LATER)
+    ws = Workspace.open(ws.home)
+    with pytest.raises(LakeError, match="quarantine: version 0 cannot be read"):
+        ws.lake.read("quarantine", version=0)
+    ended, expected = nightly(ws, NIGHTS[2]), nightly(calm, NIGHTS[2])
+    assert ended.to_dict() | {"cost": 0} == expected.to_dict() | {"cost": 0}
+    page, told = (from_json(x.run(ended.run_id).bytes("cold_check", PAGE)) for x in (ws, calm))
+    assert (page.quarantined, page.reasons) == (told.quarantined, told.reasons)
+    assert page.quarantined == 1
 
 
 def test_a_night_whose_data_are_gone_says_so_and_the_last_two_stay(shop, tmp_path):
