@@ -60,7 +60,7 @@ def least_squares(history, regularization):
 @pytest.mark.parametrize("regularization", [0.5, 5.0, 50.0])
 def test_biases_are_the_least_squares_of_all_ratings_at_once(regularization):
     history = window(random_ratings())
-    recipe = Rated(factors=0, regularization=regularization, iterations=400)
+    recipe = Rated(factors=0, regularization=regularization, iterations=100)
     expected = least_squares(history, regularization)
     np.testing.assert_allclose(predicted(recipe.train(history), history), expected, atol=1e-5)
 
