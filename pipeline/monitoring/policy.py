@@ -167,7 +167,7 @@ def policy(
     verdict = Verdict.FOLD_IN if events else Verdict.SKIP
     if causes and hold is None:
         verdict, reason = Verdict.RETRAIN, f"retrain wanted: {causes[0]}"
-    elif hold is not None and (causes or drift is None):
+    elif hold is not None and (causes or (events and drift is None)):
         reason = f"no retrain yet: {causes[0] if causes else told}, but {hold}"
     else:
         reason = f"no retrain: {told}" + (f"; {drift.sentence}" if drift else "")

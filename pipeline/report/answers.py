@@ -6,11 +6,11 @@ Promises: nothing here is computed; a group of too few people is named with thei
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from pipeline.report import titles, words
 from pipeline.report.markup import cell, folded, lines, section, table
 from pipeline.report.table import grid
+from pipeline.report.watched import AnswerRow, AnswersTold
 
 EVERYBODY = "all"
 _HEAD = ("By", "Group", "People", "Exposures", "Answered", "CTR", "95 % interval", "Conversion",
@@ -23,47 +23,6 @@ _ABOUT = (
     "one person who was there, once a day; rates are shares of exposures. Whoever looks and does "
     "nothing at all leaves no event and is in no figure."
 )
-
-
-@dataclass(frozen=True)
-class AnswerRow:
-    """One group of people, publications or places; nothing but `people` where they are too few.
-
-    Attributes
-    ----------
-    by, name
-        Such as ``version`` and ``7``.
-    exposures
-        Entries shown, to a person and day.
-    answer_rate, ctr, conversion
-        Shares of exposures that were answered, clicked, bought; with 95 % intervals.
-    revenue
-        Quantity · price of what was bought, where the price is known.
-    return_rate
-        Share of what was bought that came back.
-    """
-
-    by: str
-    name: str
-    people: int
-    exposures: int | None = None
-    answer_rate: float | None = None
-    ctr: float | None = None
-    ctr_lo: float | None = None
-    ctr_hi: float | None = None
-    conversion: float | None = None
-    conversion_lo: float | None = None
-    conversion_hi: float | None = None
-    revenue: float | None = None
-    return_rate: float | None = None
-
-
-@dataclass(frozen=True)
-class AnswersTold:
-    """The answers of a span; `notes` are sentences about what was joined and what was claimed."""
-
-    rows: tuple[AnswerRow, ...]
-    notes: tuple[str, ...] = ()
 
 
 def answers_table(told: AnswersTold) -> str:

@@ -6,12 +6,12 @@ Promises: nothing here is computed; what drifts stands first, what could not be 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from html import escape
 
 from pipeline.report import words
-from pipeline.report.markup import cell, folded, section, table, verdict
+from pipeline.report.markup import cell, folded, section, table
 from pipeline.report.table import grid
+from pipeline.report.watched import DriftRow
 
 CALM = "calm"
 DRIFT = "drift"
@@ -21,25 +21,6 @@ _ABOUT = (
     "days lie from each other, beside what a day of so few people shows by chance. A drift needs "
     "several days, the latest among them, or one that is far out."
 )
-
-
-@dataclass(frozen=True)
-class DriftRow:
-    """One signal.
-
-    Attributes
-    ----------
-    verdict
-        ``calm``, ``drift``, or why it was not judged: ``too_short``, ``no_event``.
-    figure
-        How far the latest day is; ``None`` where it could not be judged.
-    """
-
-    name: str
-    verdict: str
-    figure: float | None
-    bound: float
-    sentence: str
 
 
 def drift_table(rows: Sequence[DriftRow]) -> str:
@@ -63,9 +44,9 @@ def drift_section(rows: Sequence[DriftRow], policy: str) -> str:
 
 
 def _cells(row: DriftRow) -> tuple[str, ...]:
-    told = {CALM: words.PASSED, DRIFT: words.FAILED}.get(row.verdict, row.verdict)
+    sign, kind = {CALM: ("✓", "w ok"), DRIFT: ("▲", "w bad")}.get(row.verdict, ("○", "w other"))
     return (
-        verdict(told).replace("passed", CALM).replace("failed", DRIFT),
+        cell(f"{sign} {words.plain(row.verdict)}", kind),
         cell(words.plain(row.name), "name"),
         cell(_figure(row.figure), "n"),
         cell(words.number(row.bound), "n"),

@@ -11,6 +11,7 @@ from datetime import datetime
 from pydantic import TypeAdapter
 
 from pipeline.report.past import AccountRow, ChurnRow, FoldRow, LiveRow, PastRow
+from pipeline.report.watched import AnswersTold, DriftRow
 
 
 @dataclass(frozen=True)
@@ -222,6 +223,10 @@ class NightPage:
     churn, folds, live
         What publications changed, how near fold-in had come to them, and what people did with
         them, oldest first.
+    answers
+        What they did with what they were shown since the last night, ``None`` before a second one.
+    drift, policy
+        Whether something has moved, and what the policy said of a retrain, in a sentence.
     quarantined, reasons
         Rows in quarantine as the night saw it, ``None`` where that is not known; and why.
     cleaned
@@ -255,6 +260,9 @@ class NightPage:
     churn: tuple[ChurnRow, ...] = ()
     folds: tuple[FoldRow, ...] = ()
     live: tuple[LiveRow, ...] = ()
+    answers: AnswersTold | None = None
+    drift: tuple[DriftRow, ...] = ()
+    policy: str = ""
     quarantined: int | None = None
     reasons: tuple[ReasonRow, ...] = ()
     cleaned: tuple[ColumnRow, ...] = ()

@@ -11,6 +11,8 @@ from html import escape
 
 from pipeline.base import format_instant
 from pipeline.report import figures, trends, words
+from pipeline.report.answers import answers_section
+from pipeline.report.drift import drift_section
 from pipeline.report.markup import document, facts, lines
 from pipeline.report.night import NightPage
 from pipeline.report.sections import accounts, groups, recipes, rules
@@ -63,6 +65,8 @@ def night_page(night: NightPage, pictures: Mapping[str, bytes]) -> str:
         churn(night, pictures),
         folds(night),
         live(night, pictures),
+        answers_section(night.answers),
+        drift_section(night.drift, night.policy),
         data(night, pictures),
         cost(night),
         f"<footer>{facts((('run', night.run_id), *night.origin))}</footer>",

@@ -20,7 +20,8 @@ from pipeline.evaluation.prequential import past_of
 from pipeline.monitoring.answers import Lists, with_window
 from pipeline.monitoring.answers import answers as join
 from pipeline.monitoring.rates import EVERYBODY, RATES, VERSION, Answers
-from pipeline.report.answers import AnswerRow, AnswersTold, answers_table
+from pipeline.report.answers import answers_table
+from pipeline.report.watched import AnswerRow, AnswersTold
 from pipeline.steps.lately import Lately
 from pipeline.steps.night import Night
 from pipeline.steps.run import Workspace

@@ -25,12 +25,15 @@ from pipeline.evaluation.gate import (
     remember,
 )
 from pipeline.failpoints import failpoint
+from pipeline.steps.answers import answers_summary
 from pipeline.steps.champion import ACCEPTANCE, ANCHOR, DECISION, PUBLICATION
+from pipeline.steps.drift import drift_summary
 from pipeline.steps.judge import judged
 from pipeline.steps.learn import absences, read_split, trained
 from pipeline.steps.live import live_summary
 from pipeline.steps.night import Night, open_night
 from pipeline.steps.page import write_page
+from pipeline.steps.policy import read_policy
 from pipeline.steps.run import Workspace
 from pipeline.steps.settle import choices
 from pipeline.stores.runs import Ref
@@ -89,6 +92,9 @@ def gate(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Decided:
                 },
                 "task": _task(night, split),
                 "live": live_summary(night),
+                "answers": answers_summary(night.run),
+                "drift": drift_summary(night.run),
+                "asked": read_policy(night.run),
                 "decision": decision_dict,
             },
         )

@@ -23,7 +23,7 @@ from pipeline.monitoring.rates import EVERYBODY, Answers
 from pipeline.monitoring.signals import Known
 from pipeline.monitoring.verdicts import Drift, Verdict
 from pipeline.monitoring.windows import Windows
-from pipeline.report.drift import DriftRow
+from pipeline.report.watched import DriftRow
 from pipeline.steps.answers import joined
 from pipeline.steps.lately import Lately
 from pipeline.steps.learn import read_split

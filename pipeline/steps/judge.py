@@ -1,6 +1,7 @@
 """The night's judgement: every recipe by the holdout, and the champion's by stored scorers.
 
-What the gate will look at is written down here, person by person; nothing is decided.
+What the gate will look at is written down here, person by person; nothing is decided. So is what
+came back from people since the last night, each in a folder of its own.
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ from pipeline.data.split import Split
 from pipeline.evaluation.gate import Judged
 from pipeline.failpoints import failpoint
 from pipeline.steps import fits
+from pipeline.steps.answers import answers_of
 from pipeline.steps.champion import accepted_before, references
+from pipeline.steps.drift import drift_of
 from pipeline.steps.learn import read_history, read_scorer, read_split, trained
 from pipeline.steps.live import write_live
 from pipeline.steps.night import Night, open_night, train_folder
 from pipeline.steps.parity import follow_parity
+from pipeline.steps.policy import policy_of
 from pipeline.steps.run import Workspace
 from pipeline.stores.runs import Draft, Ref, Run
 
@@ -36,6 +40,9 @@ def evaluate(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref:
         return ref
     history, split = read_history(night.run, "train"), read_split(night.run)
     segments, categories = _segments(night.run), _categories(night.run)
+    answers_of(ws, night, progress)
+    drift_of(ws, night, progress)
+    policy_of(ws, night, progress)
     summary: dict[str, Any] = {}
     with night.run.draft("evaluate") as draft:
         for name in trained(night):

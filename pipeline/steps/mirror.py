@@ -11,14 +11,17 @@ from pathlib import Path
 
 from pipeline.base import Progress, compact_instant, format_instant, silent
 from pipeline.errors import StorageError
+from pipeline.steps.answers import show_answers
 from pipeline.steps.champion import PROMOTIONS, PUBLICATION
 from pipeline.steps.churn import churn_metrics
 from pipeline.steps.cost import read_cost
+from pipeline.steps.drift import drift_metrics
 from pipeline.steps.learn import absences, trained
 from pipeline.steps.live import live_metrics
 from pipeline.steps.night import Night, decision_of, open_night, register_folder, train_folder
 from pipeline.steps.page import page_files
 from pipeline.steps.parity import parity_metrics
+from pipeline.steps.policy import read_policy
 from pipeline.steps.run import Workspace
 from pipeline.steps.versions import flat, hyper_parameters
 from pipeline.stores.registry.client import Registry
@@ -53,6 +56,8 @@ def register(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref:
         if record.model is not None and mirrored.version is not None:
             door.verify(mirrored.version, _sums(night.run, record.model))
         point_aliases(ws)
+        if not night.replay:
+            show_answers(ws, night, door)
     with night.run.draft(folder) as draft:
         draft.json("mlflow", {"run": mirrored.parent_run_id, "version": mirrored.version})
         draft.rows = len(record.children)
@@ -78,11 +83,14 @@ def _night_record(night: Night) -> NightRecord:
         "nightjar.git_commit": night.facts["commit"],
         "nightjar.replay": str(night.replay).lower(),
     }
-    split = run.json("features", "split")
+    split, asked = run.json("features", "split"), read_policy(run)
+    if asked is not None:
+        tags["nightjar.policy"] = asked["reason"]
     return NightRecord(
         run_id=run.run_id,
         as_of=night.as_of,
         sentence=decision["sentence"],
+        why="" if asked is None else asked["reason"],
         children=_children(night, winner),
         datasets=_datasets(night),
         params={
@@ -97,6 +105,7 @@ def _night_record(night: Night) -> NightRecord:
             **live_metrics(run),
             **churn_metrics(run),
             **parity_metrics(run),
+            **drift_metrics(run),
         },
         tags=tags,
         artifacts={

@@ -26,8 +26,10 @@ from pipeline.report.night import (
 )
 from pipeline.report.page import night_figures, night_page
 from pipeline.report.words import advice
+from pipeline.steps.answers import read_answers, told_of
 from pipeline.steps.compared import lift_rows, slice_rows
 from pipeline.steps.cost import read_cost
+from pipeline.steps.drift import drift_rows, read_drift
 from pipeline.steps.earlier import (
     NOTHING_MADE,
     Made,
@@ -41,6 +43,7 @@ from pipeline.steps.earlier import (
 )
 from pipeline.steps.learn import absences, read_split
 from pipeline.steps.night import Night, read_pinned, train_folder
+from pipeline.steps.policy import read_policy
 from pipeline.steps.run import Workspace
 from pipeline.steps.settle import in_words
 from pipeline.stores.runs import Draft, Run
@@ -115,6 +118,9 @@ def gather(ws: Workspace, night: Night, decision: Decision, made: Made = NOTHING
         churn=churn_rows(ws, before, (night.as_of, made.churned)),
         folds=fold_rows(ws, before, night, made.folded),
         live=live_rows(before, night),
+        answers=None if (told := read_answers(run)) is None else told_of(told),
+        drift=() if (seen := read_drift(run)) is None else drift_rows(seen),
+        policy="" if (asked := read_policy(run)) is None else asked["reason"],
         quarantined=quarantined,
         reasons=reasons,
         cleaned=cleaned_rows(night),

@@ -9,11 +9,14 @@ from datetime import timedelta
 import polars as pl
 import pytest
 
+from pipeline.base import format_instant
 from pipeline.errors import ConfigError
-from pipeline.steps.answers import answers
-from pipeline.steps.drift import drift
+from pipeline.steps.answers import answers, read_answers, show_answers
+from pipeline.steps.drift import drift, read_drift
 from pipeline.steps.feedback import feedback
-from pipeline.steps.policy import drift_if_needed, policy
+from pipeline.steps.mirror import registry
+from pipeline.steps.night import open_night
+from pipeline.steps.policy import drift_if_needed, policy, read_policy
 from pipeline.steps.run import Workspace
 from pipeline.steps.wake import woken
 from tests.worlds import NIGHTS, copy_of, land, purchases
@@ -220,6 +223,58 @@ def test_two_requests_at_once_begin_one_night(copy):
     assert sorted(one.status for one in found)[0] == "new"
     assert {one.status for one in found} <= {"new", "nothing_to_do", "superseded"}
     assert len(found) == 2 and [one.status for one in found].count("new") == 1
+
+
+def test_a_night_keeps_what_came_back_and_shows_it_at_the_version(two_nights):
+    from mlflow import MlflowClient
+
+    home, first, second = two_nights
+    ws = Workspace.open(home)
+    run = ws.run(second.run_id)
+    told = read_answers(run)
+    assert told["span"] == [format_instant(night) for night in NIGHTS[:2]]
+    later = answers(ws, *NIGHTS[:2]).to_dict()
+    assert later == told  # asked again after the second publication it says the same
+    everybody = next(row for row in told["rows"] if row["by"] == "all")
+    [line] = [x for x in ws.ledger.entries() if x["key"] == f"decision:{second.run_id}"]
+    assert line["answers"]["answer_rate"] == everybody["answer_rate"] > 0
+    assert line["answers"]["joined"] == told["joined"]
+    assert line["drift"] == {
+        "verdict": "calm",
+        "sentence": read_drift(run).sentence,
+        "since": {},
+    }
+    assert line["asked"] == read_policy(run)
+    assert line["asked"]["verdict"] == "retrain"  # by its size: the night ran by hand
+    page = (run.folder / "gate" / "page.html").read_text()
+    for part in ("What people did with what they were shown", "Whether something has moved"):
+        assert part in page
+    assert line["asked"]["reason"] in page
+    client = MlflowClient(ws.tracking_uri, ws.tracking_uri)
+    shown = run.json("register", "mlflow")["run"]
+    night = client.get_run(shown).data
+    assert night.tags["nightjar.policy"] == line["asked"]["reason"]
+    assert night.tags["mlflow.note.content"] == f"{second.sentence}\n\n{line['asked']['reason']}"
+    assert night.metrics["drift.taste.items"] == pytest.approx(
+        next(x.figure for x in read_drift(run).signals if x.name == "taste.items")
+    )
+    versions = client.search_model_versions("name = 'nightjar'")
+    [one] = [x for x in versions if str(x.version) == first.model_version]
+    assert one.run_id is not None
+    [metric] = client.get_metric_history(one.run_id, "answers.conversion")
+    assert metric.value == pytest.approx(everybody["conversion"])
+    assert (metric.step, metric.timestamp) == (14, round(NIGHTS[1].timestamp() * 1000))
+    # Told again, it is there once.
+    show_answers(ws, open_night(ws, second.run_id), registry(ws))
+    assert len(client.get_metric_history(one.run_id, "answers.conversion")) == 1
+
+
+def test_the_first_night_has_no_answers_and_a_reference_that_is_enough(one_night):
+    home, first = one_night
+    run = Workspace.open(home).run(first.run_id)
+    assert read_answers(run) is None and run.committed("answers") is not None
+    assert read_drift(run).verdict == "calm"
+    assert read_policy(run)["reason"].startswith("no retrain: 9,754 new events")
 
 
 @pytest.mark.parametrize(

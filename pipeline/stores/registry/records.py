@@ -91,6 +91,8 @@ class NightRecord:
         Nightjar's own; by it the night is found again.
     as_of
         The night's instant in UTC; it stamps every metric.
+    why
+        What the policy said of a retrain, in a sentence; stands below `sentence`.
     winner
         Name of the recipe that `model` belongs to, or ``None`` if the night made no version.
     """
@@ -104,6 +106,7 @@ class NightRecord:
     metrics: Mapping[str, float] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     artifacts: Mapping[str, Path] = field(default_factory=dict)
+    why: str = ""
     winner: str | None = None
     model: ModelRecord | None = None
 

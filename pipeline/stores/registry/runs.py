@@ -54,14 +54,14 @@ class NightRuns:
 
     def parent(self) -> Run:
         """Return the night's own run."""
-        note = {_NOTE: self._night.sentence}
+        note = {_NOTE: self._note()}
         return self.find(self._whole) or self._make(self._whole, self._title(), note)
 
     def fill_parent(self, run: Run) -> None:
         """Log what the night as a whole has to show."""
         night = self._night
         # A study that went on says something new; so does a night that a person decided.
-        tags = {**night.tags, _NOTE: night.sentence, _NAME: self._title()}
+        tags = {**night.tags, _NOTE: self._note(), _NAME: self._title()}
         self._fill(run, night.params, night.metrics, tags, night.artifacts)
 
     def child(self, child: ChildRecord, parent_id: str) -> Run:
@@ -77,6 +77,12 @@ class NightRuns:
             for step, value in enumerate(values, start=1):
                 self.log_metrics(run.info.run_id, {name: value}, None, step)
         return run
+
+    def _note(self) -> str:
+        """Say what was decided, and of a night below it what asked for it."""
+        night = self._night
+        why = night.why if isinstance(night, NightRecord) else ""
+        return f"{night.sentence}\n\n{why}" if why else night.sentence
 
     def _title(self) -> str:
         """Name the parent as a person looks for it: the day of a night, and what was decided."""

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from pipeline import columns as c
-from pipeline.monitoring.policy import Nights, PolicyConfig, Verdict, countable, policy
+from pipeline.monitoring.policy import Nights, PolicyConfig, Verdict, countable, needless, policy
 from pipeline.monitoring.verdicts import Drift, Signal
 from pipeline.monitoring.verdicts import Verdict as Of
 
@@ -100,6 +100,17 @@ def test_so_many_nights_a_day():
 def test_after_the_cool_down_it_may_try_again():
     old = nights(judged=AT - timedelta(hours=48), started=[], changed=False)
     assert ask(50_000, past=old).wanted
+
+
+def test_drift_is_not_looked_for_where_it_could_change_nothing():
+    waiting = nights(started=[AT - timedelta(hours=1)])
+    assert needless(0, nights(), AT, CONFIG)
+    assert needless(9, waiting, AT, CONFIG)
+    assert not needless(9, nights(), AT, CONFIG)
+    told = policy(9, 9, waiting, None, at=AT, config=CONFIG).reason
+    assert told.startswith("no retrain yet: 9 new events") and "20 hours must pass" in told
+    nothing = policy(0, 0, waiting, None, at=AT, config=CONFIG).reason
+    assert nothing.startswith("no retrain: 0 new events")
 
 
 def test_who_asks_again_gets_the_same_answer():

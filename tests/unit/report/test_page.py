@@ -25,6 +25,7 @@ from pipeline.report.night import (
 )
 from pipeline.report.page import night_figures, night_page
 from pipeline.report.past import AccountRow, ChurnRow, LiveRow, PastRow, StandRow
+from pipeline.report.watched import AnswerRow, AnswersTold, DriftRow
 
 AS_OF = datetime(2017, 12, 1, 9, tzinfo=UTC)
 BEFORE = AS_OF - timedelta(days=7)
@@ -93,6 +94,21 @@ NIGHT = NightPage(
         LiveRow(AS_OF, "2", "all", 950, 3_100, 0.21, 0.026, 0.021, 0.031, 0.025),
         LiveRow(AS_OF, "2", "cold", 3, 4),
     ),
+    answers=AnswersTold(
+        (
+            AnswerRow("all", "all", 950, 61_000, 0.031, 0.02, 0.018, 0.022, 0.011, 0.01, 0.012,
+                      1234.5, 0.04),
+            AnswerRow("segment", "new", 4),
+            AnswerRow("position", "1", 950, 3_000, 0.05),
+        ),
+        ("1,900 of 3,100 events answer a list", "of the lists that events claim 3 were not shown"),
+    ),
+    drift=(
+        DriftRow("data.volume", "calm", 0.4, 4.0, "as many as ever"),
+        DriftRow("taste.items", "drift", 9.25, 4.0, "people want other things"),
+        DriftRow("quality.ndcg", "too_short", None, 4.0, "2 nights"),
+    ),
+    policy="retrain wanted: people want other things",
     quarantined=451,
     reasons=(ReasonRow("user_id_missing", 39), ReasonRow("kind_unknown", 412)),
     cleaned=(ColumnRow("items", "price", 92_331, 512, 500, 83, 1),),
@@ -111,6 +127,8 @@ SECTIONS = [
     "What gets recommended",
     "What changed for people who did nothing",
     "What people did with the live lists",
+    "What people did with what they were shown",
+    "Whether something has moved",
     "Data",
     "Cost",
 ]
@@ -302,6 +320,9 @@ def test_everything_is_escaped() -> None:
         "past": (PastRow(AS_OF, "switch", evil, 7, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1),),
         "churn": (ChurnRow(AS_OF, 0.9, 1, ((evil, 0.1),), None, evil),),
         "live": (LiveRow(AS_OF, evil, "all", 1, 1, 0.1, 0.1), LiveRow(AS_OF, evil, evil, 1, 1)),
+        "answers": AnswersTold((AnswerRow(evil, evil, 1), AnswerRow("all", evil, 1)), (evil,)),
+        "drift": (DriftRow(evil, evil, None, 1.0, evil), DriftRow(evil, "calm", 1.0, 1.0, evil)),
+        "policy": evil,
         "reasons": (ReasonRow(evil, 1),),
         "cleaned": (ColumnRow(evil, evil, 1, 1, 1, 1, 1),),
     }
@@ -321,6 +342,24 @@ def test_everything_is_escaped() -> None:
     assert page.tags["svg"] == len(DRAWN)
     assert evil in page.texts
     assert from_json(to_json(night)) == night
+
+
+def test_what_came_back_and_what_has_moved() -> None:
+    _, page = written(NIGHT)
+    everybody = ["all", "all", "950", "61,000", "3.1 %", "2.0 %", "1.8 % to 2.2 %", "1.1 %"]
+    assert [*everybody, "1.0 % to 1.2 %", "1,234.50", "4.0 %"] in page.rows
+    assert ["segment", "new", "4", *["–"] * 8] in page.rows
+    texts = " ".join(page.texts)
+    assert "of the lists that events claim 3 were not shown" in texts
+    assert "retrain wanted: people want other things." in texts
+    rows = [row for row in page.rows if row and row[0][:1] in "▲○✓" and len(row) == 5]
+    mine = [row[:3] for row in rows if row[-1] in [x.sentence for x in NIGHT.drift]]
+    assert mine == [
+        ["▲ drift", "taste items", "9.2"],
+        ["○ too short", "quality ndcg", "–"],
+        ["✓ calm", "data volume", "0.4"],
+    ]
+    assert "1 of 3 signals are calm" in texts
 
 
 def test_a_blocked_night_says_first_what_can_be_done() -> None:
