@@ -29,6 +29,8 @@ from dags.common import DEFAULT_ARGS, EVENTS, RETRAIN_REQUESTED, resolve_at, wor
 
 log = logging.getLogger("airflow.task")
 
+MOST_PROBLEMS = 20
+"""What is handed on of a pass in which many files have one; all are in the log."""
 PARAMS = {
     "at": Param(
         None,
@@ -69,6 +71,8 @@ def feedback_ingest() -> None:
             raise AirflowSkipException("nothing has landed")
         told = {**result.to_dict(), "events": result.events}
         del told["outcomes"]  # a line a file: it is in the log
+        if (more := len(told["problems"]) - MOST_PROBLEMS) > 0:
+            told["problems"] = [*told["problems"][:MOST_PROBLEMS], f"and {more:,} more"]
         return told
 
     @task(outlets=[EVENTS])

@@ -13,7 +13,7 @@ from pipeline.base import (
     format_instant,
     silent,
 )
-from pipeline.data.features import FeaturesConfig
+from pipeline.data.features import FeaturesConfig, capped
 from pipeline.data.split import between
 from pipeline.data.validate import JUDGED, Baseline, Validation, events_since
 from pipeline.data.validate import validate as judge
@@ -54,10 +54,11 @@ def _judge(ws: Workspace, night: Night, progress: Progress) -> Validation:
     if accepted:
         record = ws.runs.open(accepted[-1].run_id).json("validate", "validation")
         baseline = Baseline.from_json(record["baseline"])
+    events = read_pinned(
+        ws, night, "events", columns=JUDGED, where=between(Interval(since, night.as_of))
+    )
     return judge(
-        read_pinned(
-            ws, night, "events", columns=JUDGED, where=between(Interval(since, night.as_of))
-        ),
+        events,
         read_pinned(ws, night, "items"),
         as_of=night.as_of,
         kinds=night.config.ingest.kinds,
@@ -65,6 +66,7 @@ def _judge(ws: Workspace, night: Night, progress: Progress) -> Validation:
         quarantined=quarantined,
         baseline=baseline,
         config=config,
+        counted=capped(events, night.config.features),
         progress=progress,
     )
 

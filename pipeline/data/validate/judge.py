@@ -138,6 +138,7 @@ def validate(
     quarantined: int | None,
     baseline: Baseline | None,
     config: ValidateConfig,
+    counted: pl.DataFrame | None = None,
     progress: Progress = silent,
 ) -> Validation:
     """Judge the data of a snapshot before anything learns from it.
@@ -158,6 +159,9 @@ def validate(
         knows, which blocks.
     baseline
         What the last accepted night saw; ``None`` only for the first night.
+    counted
+        Those of the events that count as volume, so that no single person stops a night; ``None``
+        means all.
     """
     as_of = to_utc(as_of)
     schema = (*_schema(_EVENTS, events), *_schema(_ITEMS, items))
@@ -168,7 +172,7 @@ def validate(
         batch = _recent(events, as_of, config)
         progress(f"judging {batch.height:,} events by {len(rules)} rules")
         suite = run_suite(batch, rules)
-        past = events[c.TIMESTAMP].drop_nulls()
+        past = (events if counted is None else counted)[c.TIMESTAMP].drop_nulls()
         volume = judge_volume(past.filter(past < as_of), as_of, config.volume)
     available = int(items[c.AVAILABLE].sum()) if set(_NEEDED_ITEMS) <= set(schema) else None
     return Validation(
