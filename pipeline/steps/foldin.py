@@ -22,7 +22,7 @@ from pipeline.serving import publish as swap
 from pipeline.steps.landing import landed_at
 from pipeline.steps.night import Night
 from pipeline.steps.outcomes import FoldinResult
-from pipeline.steps.patch import NoPatch, Patch, make_patch
+from pipeline.steps.patch import NoPatch, Patch, counted, make_patch
 from pipeline.steps.run import Workspace
 from pipeline.steps.swap import reconcile, record, refuse_damaged, stage
 
@@ -103,11 +103,11 @@ class _Pass:
     def _refreshed(self, made: Patch, row: Mapping[str, Any], *, by_clock: bool) -> FoldinResult:
         landed = landed_at(self.ws.home, made.files) if by_clock else None
         waited = None if landed is None else (row[c.LIVE_FROM] - landed).total_seconds()
-        told = f"the lists of {made.users:,} people were refreshed"
+        told = f"new lists for {counted(made.users)}"
         if made.outside:
             told += (
-                f"; {made.outside:,} did something with items alone that the live model does not "
-                "know, and keep theirs until the next night"
+                f"; {counted(made.outside)} did something with items alone that the live model "
+                "does not know: their lists stay until the next night"
             )
         return FoldinResult(
             made.users,

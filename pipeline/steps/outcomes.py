@@ -188,7 +188,7 @@ class FoldinResult:
         """One line for a person."""
         if self.fresh_after_seconds is None:
             return self.sentence
-        return f"{self.sentence}; what landed is in them after {self.fresh_after_seconds:,.0f} s"
+        return f"{self.sentence}; what landed is in lists after {self.fresh_after_seconds:,.0f} s"
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,7 @@ def make_patch(
     if fresh.is_empty():
         return NoPatch("nobody did anything that their list does not know")
     people = fresh[c.USER_ID].unique().to_list()
-    tell(f"fold in: {len(people):,} people")
+    tell(f"fold in: {counted(len(people))}")
     newest = last_event(fresh, at)
     window = History.from_arrays(night.run.arrays("refit", "history"))
     events = ws.lake.read(
@@ -125,8 +125,8 @@ def make_patch(
     own = histories(weighed(events, whole, night.config), window, end_of(newest, night.as_of))
     if own is None:
         return NoPatch(
-            f"{len(people):,} people did something, with items alone that the live model does not "
-            "know: they keep their lists until the next night"
+            f"{counted(len(people))} did something, with items alone that the live model does not "
+            "know: lists stay until the next night"
         )
     files = fresh[c.BATCH_ID].unique().sort().to_list()
     seq = max((arrived[name] for name in files if name in arrived), default=seen.seq)
@@ -141,6 +141,11 @@ def make_patch(
         outside=len(people) - own.n_users,
         files=tuple(files),
     )
+
+
+def counted(people: int) -> str:
+    """Count people in words."""
+    return "1 person" if people == 1 else f"{people:,} people"
 
 
 def seen_by(ws: Workspace, night: Night, row: Mapping[str, Any]) -> Seen:

@@ -95,7 +95,7 @@ def test_a_pass_refreshes_the_lists_of_those_who_did_something_and_no_other(ws):
     told = result.to_dict()
     assert (told["users_refreshed"], told["publication_id"]) == (2, patch[c.PUBLICATION_ID])
     assert 58 < told["foldin"]["fresh_after_seconds"] < 120
-    assert "2 people were refreshed; what landed is in them after" in result.text()
+    assert "new lists for 2 people; what landed is in lists after" in result.text()
     line = history(ws)[-1]
     assert (line["type"], line["base"], line["generation"]) == (PATCH, base[c.PUBLICATION_ID], 2)
 
@@ -153,7 +153,9 @@ def test_new_people_get_a_list_of_their_own_unless_the_model_knows_none_of_it(ws
     result = feedback(ws, now())
     # `u1` has a history beside what is unheard-of; the pioneer has nothing else.
     assert result.folded.users_refreshed == 2
-    assert "1 did something with items alone that the live model does not know" in result.text()
+    assert (
+        "1 person did something with items alone that the live model does not know" in result.text()
+    )
     rows = lists(ws, ["newcomer", "pioneer"])
     slots = dict(rows.select(c.USER_ID, c.SLOT).unique().rows())
     assert slots == {"newcomer": "model", "pioneer": "fallback"}
@@ -164,7 +166,7 @@ def test_new_people_get_a_list_of_their_own_unless_the_model_knows_none_of_it(ws
     did(ws, ("pioneer", "unheard-of", LATER), ("pioneer", "novel", LATER), name="alone")
     alone = feedback(ws, now()).folded
     assert alone.users_refreshed == 0
-    assert "1 people did something, with items alone that the live model does not" in alone.sentence
+    assert "1 person did something, with items alone that the live model does not" in alone.sentence
 
 
 def test_whoever_takes_everything_back_gets_the_fallback(ws):
