@@ -9,7 +9,6 @@ cannot go on; a reader who looks meanwhile is told of damage that is none.
 import os
 import threading
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import polars as pl
 import pytest
@@ -146,10 +145,7 @@ def test_young_versions_stay_whoever_pinned_them(lake):
     assert upkeep.clear([], EARLIER) == upkeep.clear([], EARLIER)
     for version, rows in was.items():
         assert lake.read("events", version=version).equals(rows)
-    # A checkpoint that is old enough is where readability begins.
-    made = lake.root / "events" / "_delta_log" / f"{6:020}.checkpoint.parquet"
-    old = (EARLIER - timedelta(days=1)).timestamp()
-    os.utime(made, (old, old))
+    age(lake)  # a checkpoint that is old enough is where readability begins
     small(lake, 3, start=6)
     upkeep.compact()
     upkeep.clear([], EARLIER)
@@ -158,16 +154,22 @@ def test_young_versions_stay_whoever_pinned_them(lake):
         lake.read("events", version=5)
 
 
+def age(lake: Lake) -> None:
+    """Let everything be older than `EARLIER`."""
+    old = (EARLIER - timedelta(days=1)).timestamp()
+    for path in lake.root.rglob("*"):
+        os.utime(path, (old, old))
+
+
 def test_a_file_that_was_just_written_stays(lake):
     """It may be one of a writer who slept while its lock was taken away."""
+    Upkeep(lake, "events").clear([], EARLIER)
+    age(lake)
     stray = lake.root / "events" / "event_day=2024-03-01" / "part-stray.parquet"
     stray.write_bytes(b"x")
     Upkeep(lake, "events").clear([], EARLIER)
     assert stray.exists()
-    made = lake.root / "events" / "_delta_log" / f"{5:020}.checkpoint.parquet"
-    old = (EARLIER - timedelta(days=1)).timestamp()
-    for path in (stray, made):
-        os.utime(path, (old, old))
+    age(lake)
     Upkeep(lake, "events").clear([], EARLIER)
     assert not stray.exists()
     assert lake.read("events").height == 6
@@ -376,9 +378,7 @@ def test_a_reader_is_never_told_of_damage_that_is_none(tmp_path):
         upkeep = Upkeep(lake, "events")
         upkeep.compact()
         upkeep.clear([2], EARLIER)
-        for made in Path(lake.root / "events" / "_delta_log").glob("*.checkpoint.parquet"):
-            old = (EARLIER - timedelta(days=1)).timestamp()
-            os.utime(made, (old, old))
+        age(lake)
     over.set()
     reader.join()
     assert looks > 5
