@@ -1,7 +1,8 @@
 """What all commands share: their options, and how they talk.
 
 Promises: with ``--json`` stdout holds one JSON object and nothing else; progress goes to stderr.
-The clock is read here, and in `steps` once a publication (when it went live); nowhere else.
+The clock is read here, and in `steps` once a publication or a pass that may make one (when it went
+live); nowhere else.
 """
 
 from __future__ import annotations
