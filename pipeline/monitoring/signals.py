@@ -29,12 +29,22 @@ from numpy.typing import NDArray
 from pipeline import columns as c
 from pipeline.monitoring.distance import Cells, robust, scores
 from pipeline.monitoring.verdicts import DriftConfig, Measured
-from pipeline.monitoring.windows import WINDOW, Windows, cut, made_cells, shares
+from pipeline.monitoring.windows import (
+    CELL,
+    COUNT,
+    PERSON,
+    WINDOW,
+    Windows,
+    counted,
+    cut,
+    made_cells,
+)
 
 BINS: Final = 10
 VOLUME_FLOOR: Final = 0.05
 """Of the logarithm of a day's events: with a bound of 4, a fifth more or less is never drift."""
-_PART: Final = "part"
+_WHOLE: Final = 720_720
+"""An event, where it is in several categories: what one to sixteen of them share evenly."""
 _Make = Callable[[NDArray[np.float64]], NDArray[np.int64]]
 
 
@@ -75,22 +85,22 @@ class Signals:
         """Yield every signal that the data have."""
         rows = self.rows
         yield self._volume()
-        yield from self._mix("data.kinds", rows, c.KIND)
-        yield from self._mix("data.values", self._tenths(c.VALUE), c.VALUE)
-        yield from self._mix("data.prices", self._tenths(c.PRICE), c.PRICE)
+        yield from self._mix("data.kinds", _numbered(rows, c.KIND))
+        yield from self._mix("data.values", self._tenths(c.VALUE))
+        yield from self._mix("data.prices", self._tenths(c.PRICE))
         yield from self._part("data.new_people", self._new(c.USER_ID, self.known.users))
         yield from self._part("data.new_items", self._new(c.ITEM_ID, self.known.items))
         unsorted = pl.col(c.CATEGORIES).list.len().fill_null(0) == 0
         yield from self._part(f"data.missing.{c.VALUE}", pl.col(c.VALUE).is_null(), asks=False)
         yield from self._part(f"data.missing.{c.PRICE}", pl.col(c.PRICE).is_null(), asks=False)
         yield from self._part(f"data.missing.{c.CATEGORIES}", unsorted, asks=False)
-        yield from self._mix("taste.popularity", rows, c.ITEM_ID, make=popularity)
-        yield from self._mix("taste.items", rows, c.ITEM_ID, make=self._leading)
-        parts = rows.filter(~unsorted)
-        parts = parts.with_columns((1.0 / pl.col(c.CATEGORIES).list.len()).alias(_PART))
-        parts = parts.explode(c.CATEGORIES)
-        weight = pl.col(_PART).sum()
-        yield from self._mix("taste.categories", parts, c.CATEGORIES, self._leading, weight)
+        items = counted(_numbered(rows, c.ITEM_ID), pl.col(CELL))
+        yield from self._mix("taste.popularity", items, popularity)
+        yield from self._mix("taste.items", items, self._leading)
+        parts = rows.filter(~unsorted).select(WINDOW, PERSON, c.CATEGORIES)
+        parts = parts.with_columns((_WHOLE // pl.col(c.CATEGORIES).list.len()).alias(COUNT))
+        named = _numbered(parts.explode(c.CATEGORIES), c.CATEGORIES)
+        yield from self._mix("taste.categories", named, self._leading)
 
     def _reference(self, name: str) -> NDArray[np.bool_]:
         """Return the windows of the reference; days before the first event ever are none."""
@@ -100,31 +110,26 @@ class Signals:
             since = max(x for x in (since, first) if isinstance(x, datetime))
         return self.windows.reference(since)
 
-    def _mix(
-        self,
-        name: str,
-        rows: pl.DataFrame,
-        column: str,
-        make: _Make | None = None,
-        weight: pl.Expr | None = None,
-    ) -> Iterator[Measured]:
-        """Measure a distribution over the values of a column, where there are two at least."""
-        known = rows.filter(pl.col(column).is_not_null())
-        if known[column].n_unique() > 1:
-            # Numbered by name: where cells are equal, the first of the alphabet leads.
-            cell = pl.col(column).rank("dense").cast(pl.Int64) - 1
-            found = shares(known, cell, weight)
-            yield self._distribution(name, found, make or _as_given)
+    def _mix(self, name: str, rows: pl.DataFrame, make: _Make | None = None) -> Iterator[Measured]:
+        """Measure a distribution over numbered cells, where there are two at least."""
+        if rows[CELL].n_unique() > 1:
+            weight = pl.col(COUNT).sum() if COUNT in rows.columns else None
+            yield self._distribution(name, counted(rows, pl.col(CELL), weight), make)
 
     def _part(self, name: str, holds: pl.Expr, *, asks: bool = True) -> Iterator[Measured]:
         """Measure the share for which something holds, where it is neither none nor all."""
-        rows = self.rows.with_columns(holds.cast(pl.Int64).alias(_PART))
-        if rows[_PART].n_unique() > 1:
-            found = shares(rows, pl.col(_PART))
-            yield self._distribution(name, found, _as_given, asks=asks, told=True)
+        found = counted(self.rows, holds)
+        if found[CELL].n_unique() > 1:
+            yield self._distribution(name, found, asks=asks, told=True)
 
     def _distribution(
-        self, name: str, found: pl.DataFrame, make: _Make, *, asks: bool = True, told: bool = False
+        self,
+        name: str,
+        found: pl.DataFrame,
+        make: _Make | None = None,
+        *,
+        asks: bool = True,
+        told: bool = False,
     ) -> Measured:
         reference = self._reference(name)
         cells = made_cells(found, self.windows, reference, make)
@@ -171,15 +176,15 @@ class Signals:
         return Measured(name, z.tolist(), starts, reference, least, told, worse, bool(asks))
 
     def _tenths(self, column: str) -> pl.DataFrame:
-        """Put a number's tenth of the reference in its place."""
-        known = self.rows.filter(pl.col(column).is_finite())
+        """Number each finite value by its tenth of the reference."""
+        known = self.rows.filter(pl.col(column).is_finite()).select(WINDOW, PERSON, column)
         before = known.filter(pl.col(WINDOW) >= self.windows.recent)[column].to_numpy()
         if not len(before):
-            return known.clear()
+            return known.clear().with_columns(pl.lit(0).alias(CELL))
         edges = np.unique(np.quantile(before, np.arange(1, BINS) / BINS, method="lower"))
         # "left": what equals an edge lies below it, so that a value most rows have is one cell.
         cell = np.searchsorted(edges, known[column].to_numpy(), side="left")
-        return known.with_columns(pl.Series(column, cell))
+        return known.with_columns(pl.Series(CELL, cell))
 
     def _new(self, column: str, known: pl.Series) -> pl.Expr:
         first = pl.col(WINDOW) == pl.col(WINDOW).max().over(column)
@@ -203,8 +208,13 @@ def popularity(totals: NDArray[np.float64]) -> NDArray[np.int64]:
     return cells
 
 
-def _as_given(totals: NDArray[np.float64]) -> NDArray[np.int64]:
-    return np.arange(len(totals))
+def _numbered(rows: pl.DataFrame, column: str) -> pl.DataFrame:
+    """Number a column's names by the alphabet, from 0 on: of equal cells the first one leads."""
+    known = rows.filter(pl.col(column).is_not_null())
+    names = known[column].unique().sort()
+    kept = [x for x in (WINDOW, PERSON, COUNT) if x in rows.columns]
+    cell = pl.col(column).cast(pl.Enum(names)).to_physical().alias(CELL)
+    return known.select(*kept, cell)
 
 
 def _told(cells: Cells) -> str:

@@ -27,10 +27,14 @@ from pipeline.base import Interval
 from pipeline.monitoring.distance import Cells
 
 WINDOW: Final = "window"
-CELL: Final = "cell"
 PERSON: Final = "person"
-SHARE: Final = "share"
+"""A user in a window: the same user in another one is another person."""
+CELL: Final = "cell"
+COUNT: Final = "count"
+_ALL, _SHARE, _SQUARE = "all", "share", "square"
 _DAY_US, _WEEK = 86_400_000_000, 7
+_GRAIN: Final = 1 << 32
+"""Shares are summed as whole numbers of this fraction: exactly, whatever the order of the rows."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ class Windows:
 
 
 def cut(events: pl.DataFrame, windows: Windows, most: int) -> pl.DataFrame:
-    """Keep what counts of the events, and say in which window it lies.
+    """Keep what counts of the events, and say in which window it lies and of which person it is.
 
     Parameters
     ----------
@@ -83,79 +87,81 @@ def cut(events: pl.DataFrame, windows: Windows, most: int) -> pl.DataFrame:
     """
     inside = pl.col(c.TIMESTAMP).is_between(windows.span.start, windows.end, closed="left")
     age = (windows.end - pl.col(c.TIMESTAMP)).dt.total_microseconds() - 1
-    order = [c.TIMESTAMP, *(x for x in (c.ITEM_ID, c.KIND, c.VALUE) if x in events.columns)]
-    return (
-        events.filter(inside)
-        .with_columns((age // _DAY_US).cast(pl.Int32).alias(WINDOW))
-        .sort(order)
-        .filter(pl.int_range(pl.len()).over(WINDOW, c.USER_ID) < most)
-        .with_columns(pl.struct(WINDOW, c.USER_ID).rank("dense").alias(PERSON))
-    )
+    rows = events.filter(inside).with_columns((age // _DAY_US).cast(pl.Int64).alias(WINDOW))
+    user = pl.col(c.USER_ID).cast(pl.Categorical).to_physical().cast(pl.Int64)
+    rows = rows.with_columns((user * windows.count + pl.col(WINDOW)).alias(PERSON))
+    busy = rows.group_by(PERSON).len().filter(pl.col("len") > most)
+    if busy.is_empty():
+        return rows
+    order = [c.TIMESTAMP, *(x for x in (c.ITEM_ID, c.KIND, c.VALUE) if x in rows.columns)]
+    few = rows.join(busy, on=PERSON, how="semi").sort(order)
+    few = few.filter(pl.int_range(pl.len()).over(PERSON) < most)
+    return pl.concat([rows.join(busy, on=PERSON, how="anti"), few])
 
 
-def shares(rows: pl.DataFrame, cell: pl.Expr, weight: pl.Expr | None = None) -> pl.DataFrame:
-    """Return each person's shares of the cells, a row a window, person and cell."""
-    keys = [WINDOW, PERSON, cell.alias(CELL)]
-    counted = rows.group_by(keys, maintain_order=True)
-    counts = counted.agg((pl.len() if weight is None else weight).alias(SHARE))
-    return counts.with_columns(pl.col(SHARE) / pl.col(SHARE).sum().over(PERSON))
+def counted(rows: pl.DataFrame, cell: pl.Expr, weight: pl.Expr | None = None) -> pl.DataFrame:
+    """Count each person's events by cell; `weight` is a whole number, an aggregate."""
+    cells = rows.group_by(WINDOW, PERSON, cell.cast(pl.Int64).alias(CELL))
+    return cells.agg((pl.len() if weight is None else weight).cast(pl.Int64).alias(COUNT))
 
 
 def made_cells(
     found: pl.DataFrame,
     windows: Windows,
     reference: NDArray[np.bool_],
-    make: Callable[[NDArray[np.float64]], NDArray[np.int64]],
+    make: Callable[[NDArray[np.float64]], NDArray[np.int64]] | None = None,
 ) -> Cells:
-    """Sum the shares of cells, which may be made of finer ones by their totals in the reference.
+    """Sum each person's shares of the cells.
 
     Parameters
     ----------
     found
-        `shares` of fine cells, numbered from 0 on.
+        `counted`; cells are numbered from 0 on.
     make
-        Totals of the fine cells -> the cell of each. It is asked once for each fold, with the
-        totals of the others, and once for what is judged, with those of all.
+        Makes coarser cells: totals of the given ones in the reference -> the new cell of each. It
+        is asked once for each fold, with the totals of the others, and once for what is judged,
+        with those of all.
     """
-    found = found.sort(PERSON, CELL)
-    fine, people = _totals(found, windows.count)
-    folds = windows.folds
-    parts, expected, against = [], {}, np.zeros(windows.count)
-    for fold in np.unique(folds[reference | (folds < 0)]):
-        others, here = reference & (folds != fold), np.flatnonzero(folds == fold)
+    found = found.with_columns(pl.col(COUNT).sum().over(PERSON).alias(_ALL))
+    fine, squares, people = _grids(found, windows.count)
+    folds, n = windows.folds, fine.shape[1]
+    cells, against = np.tile(np.arange(n), (windows.count, 1)), np.zeros(windows.count)
+    expected = np.zeros_like(fine)
+    for fold in np.unique(folds):
+        others, here = reference & (folds != fold), folds == fold
         totals = fine[others].sum(axis=0)
-        cells = make(totals)
-        mine = found.filter(pl.col(WINDOW).is_in(here))
-        parts.append(mine.with_columns(pl.Series(CELL, cells[mine[CELL].to_numpy()])))
+        if make is not None:
+            cells[here] = make(totals)
         against[here] = people[others].sum()
-        expected[fold] = np.bincount(cells, totals) / max(float(people[others].sum()), 1.0)
-    by_person = pl.concat(parts).group_by(WINDOW, PERSON, CELL, maintain_order=True)
-    made = by_person.agg(pl.col(SHARE).sum())
-    sums = _grid(made, pl.col(SHARE).sum(), windows.count)
-    squares = _grid(made, pl.col(SHARE).pow(2).sum(), windows.count)
-    width = max(sums.shape[1], *(len(x) for x in expected.values()))
-    mean = np.zeros((windows.count, width))
-    for fold, values in expected.items():
-        mean[folds == fold, : len(values)] = values
-    return Cells(_wide(sums, width), _wide(squares, width), people, mean, against)
+        mean = np.bincount(cells[here][0], totals, n) / max(float(people[others].sum()), 1.0)
+        expected[here] = mean
+    if make is None:
+        return Cells(fine, squares, people, expected, against)
+    made = cells[found[WINDOW].to_numpy(), found[CELL].to_numpy()]
+    coarse = found.with_columns(pl.Series(CELL, made)).group_by(WINDOW, PERSON, CELL)
+    sums, squares, _ = _grids(coarse.agg(pl.col(COUNT).sum(), pl.col(_ALL).first()), windows.count)
+    width = int(cells.max()) + 1
+    return Cells(_wide(sums, width), _wide(squares, width), people, _wide(expected, width), against)
 
 
-def _totals(found: pl.DataFrame, windows: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return sums of shares by window and cell, and people by window."""
+def _grids(found: pl.DataFrame, windows: int) -> tuple[NDArray[np.float64], ...]:
+    """Return sums of shares and of their squares by window and cell, and people by window."""
+    share = pl.col(COUNT) / pl.col(_ALL)
+    grouped = found.group_by(WINDOW, CELL).agg(
+        (share * _GRAIN).round().cast(pl.Int64).sum().alias(_SHARE),
+        (share.pow(2) * _GRAIN).round().cast(pl.Int64).sum().alias(_SQUARE),
+    )
+    at = grouped[WINDOW].to_numpy(), grouped[CELL].to_numpy()
+    grids = [np.zeros((windows, int(at[1].max(initial=0)) + 1)) for _ in range(2)]
+    for grid, name in zip(grids, (_SHARE, _SQUARE), strict=True):
+        grid[at] = grouped[name].to_numpy() / _GRAIN
     people = np.zeros(windows)
-    heads = found.group_by(WINDOW).agg(pl.col(PERSON).n_unique().alias(SHARE))
-    people[heads[WINDOW].to_numpy()] = heads[SHARE].to_numpy()
-    return _grid(found, pl.col(SHARE).sum(), windows), people
-
-
-def _grid(found: pl.DataFrame, what: pl.Expr, windows: int) -> NDArray[np.float64]:
-    # By value, not by person: no digit may hang on pseudonyms.
-    grouped = found.sort(CELL, SHARE).group_by(WINDOW, CELL, maintain_order=True).agg(what)
-    cells = grouped[CELL].to_numpy()
-    grid = np.zeros((windows, int(cells.max(initial=0)) + 1))
-    grid[grouped[WINDOW].to_numpy(), cells] = grouped[SHARE].to_numpy()
-    return grid
+    heads = found.group_by(WINDOW).agg(pl.col(PERSON).n_unique().alias(COUNT))
+    people[heads[WINDOW].to_numpy()] = heads[COUNT].to_numpy()
+    return (*grids, people)
 
 
 def _wide(grid: NDArray[np.float64], width: int) -> NDArray[np.float64]:
+    """Cut or fill a grid to a number of cells."""
+    grid = grid[:, :width]
     return np.pad(grid, ((0, 0), (0, width - grid.shape[1])))

