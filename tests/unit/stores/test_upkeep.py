@@ -373,13 +373,15 @@ def test_a_reader_is_never_told_of_damage_that_is_none(tmp_path):
 
     reader = threading.Thread(target=look)
     reader.start()
-    for turn in range(12):
-        small(lake, 4, start=6 + 4 * turn)
-        upkeep = Upkeep(lake, "events")
-        upkeep.compact()
-        upkeep.clear([2], EARLIER)
-        age(lake)
-    over.set()
-    reader.join()
+    try:
+        for turn in range(12):
+            small(lake, 4, start=6 + 4 * turn)
+            upkeep = Upkeep(lake, "events")
+            upkeep.compact()
+            upkeep.clear([2], EARLIER)
+            age(lake)
+    finally:
+        over.set()
+        reader.join()
     assert looks > 5
     assert faults == []
