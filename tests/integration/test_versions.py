@@ -250,8 +250,9 @@ def test_mlflow_tells_the_sentence_and_lines_recipes_up(shop):
         night = [r for r in runs if r.data.tags["nightjar.run_id"] == made.night.run.run_id]
         child = client.get_run(version.run_id)
         (parent,) = [r for r in night if r.info.run_id == child.data.tags["mlflow.parentRunId"]]
-        told = [r.data.tags["mlflow.note.content"] for r in (parent, child)]
-        assert [*told, version.description] == [made.decision["sentence"]] * 3
+        whole, told = (r.data.tags["mlflow.note.content"] for r in (parent, child))
+        assert [told, version.description] == [made.decision["sentence"]] * 2
+        assert whole.startswith(f"{told}\n\nno retrain")  # what the policy would have said
         assert (child.data.params["recipe"], child.data.params["alpha"]) == ("als", "4.0")
         for run in night:
             if run is not parent:

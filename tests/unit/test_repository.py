@@ -107,8 +107,9 @@ def test_only_the_command_line_prints() -> None:
     assert not printing
 
 
-def test_only_the_command_line_and_the_swap_read_the_clock() -> None:
-    edges = {"pipeline/cli/terminal.py", "pipeline/steps/release.py"}
+def test_only_the_command_line_and_the_swaps_read_the_clock() -> None:
+    swaps = {"pipeline/steps/release.py", "pipeline/steps/foldin.py"}
+    edges = {"pipeline/cli/terminal.py", *swaps}
     clocks = {"now", "utcnow", "today", "time", "time_ns"}
     reading = [
         f"{name(path)}:{node.lineno}"
