@@ -10,7 +10,9 @@ the sums.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -28,6 +30,7 @@ from pipeline.stores.lake.tail import Tail
 
 _SMALL: Final = 32 << 20
 """Bytes up to which the files of a partition are put together."""
+_TEMPORARY: Final = re.compile(r"#\d+$|\.tmp$")
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class Upkeep:
 
     def drop_before(self, column: str, instant: datetime) -> int:
         """Take out the rows whose `column` lies before an instant; return how many those were."""
+        self._verify(self._lake.files(self._table))
         return self._drop(f"{column} < '{format_instant(instant)}'")
 
     def partitions(self) -> dict[str, datetime]:
@@ -79,7 +83,7 @@ class Upkeep:
             return 0, 0
         with door(self._table):
             before = len(self._lake.files(self._table))
-            self._verify()
+            self._verify(self._crowded())
             handle.optimize.compact(target_size=_SMALL, **options(retries=0))
             self._acknowledge(handle)
             failpoint("compacted")
@@ -126,17 +130,21 @@ class Upkeep:
         if handle is None:
             return 0
         with door(self._table):
-            self._verify()
             told: dict[str, Any] = handle.delete(predicate, **options(retries=0))
             self._acknowledge(handle)
         return int(told["num_deleted_rows"])
 
-    def _verify(self) -> None:
-        """Compare small files with their sums: damage that was written anew would have none."""
-        names = self._lake.files(self._table)
-        small = [name for name in names if (self._path / name).stat().st_size < _SMALL]
+    def _crowded(self) -> list[str]:
+        """Return the small files of partitions that have several."""
+        files = self._lake.files(self._table)
+        small = [name for name in files if (self._path / name).stat().st_size < _SMALL]
+        count = Counter(name.rpartition("/")[0] for name in small)
+        return [name for name in small if count[name.rpartition("/")[0]] > 1]
+
+    def _verify(self, files: Iterable[str]) -> None:
+        """Compare files with their sums: damage that was written anew would have one that holds."""
         sums = self._tail.sums()
-        self._tail.compare(self._tail.acknowledged(), {n: sums[n] for n in small if n in sums})
+        self._tail.compare(self._tail.acknowledged(), {n: sums[n] for n in files if n in sums})
 
     def _acknowledge(self, handle: DeltaTable) -> None:
         version = int(handle.version())
@@ -152,11 +160,14 @@ class Upkeep:
             self._tail.note_checkpoint(version)
 
     def _old(self, before: datetime) -> set[str]:
-        """Return the data files, relative to the table, that were written before an instant."""
+        """Return the files, relative to the table, that were written before an instant.
+
+        Of the log those alone that a killed writer left under a temporary name.
+        """
         return {
             path.relative_to(self._path).as_posix()
             for path in self._path.rglob("*")
-            if path.parent != self._path / "_delta_log"
+            if (path.parent.name != "_delta_log" or _TEMPORARY.search(path.name))
             and path.is_file()
             and path.stat().st_mtime < before.timestamp()
         }

@@ -166,12 +166,14 @@ def test_a_file_that_was_just_written_stays(lake):
     Upkeep(lake, "events").clear([], EARLIER)
     age(lake)
     stray = lake.root / "events" / "event_day=2024-03-01" / "part-stray.parquet"
-    stray.write_bytes(b"x")
+    half = log_of(lake, "events", 6).with_suffix(".json#1")
+    for path in (stray, half):
+        path.write_bytes(b"x")
     Upkeep(lake, "events").clear([], EARLIER)
-    assert stray.exists()
+    assert stray.exists() and half.exists()
     age(lake)
     Upkeep(lake, "events").clear([], EARLIER)
-    assert not stray.exists()
+    assert not stray.exists() and not half.exists()
     assert lake.read("events").height == 6
 
 
