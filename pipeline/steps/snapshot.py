@@ -58,7 +58,8 @@ class Started:
     run_id
         Empty when there is nothing to do.
     status
-        ``new`` (also when an earlier attempt goes on), ``already_done`` or ``nothing_to_do``.
+        ``new`` (also when an earlier attempt goes on), ``already_done``, ``nothing_to_do``; of a
+        night that was asked for also ``superseded``, see `wake`.
     recipes
         Names of the recipes to train, baselines first.
     """
