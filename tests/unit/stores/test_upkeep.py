@@ -18,6 +18,7 @@ from pipeline import failpoints
 from pipeline.errors import LakeError
 from pipeline.failpoints import FailpointReached
 from pipeline.stores.lake import Lake, Upkeep
+from pipeline.stores.lake.sums import Sums
 from pipeline.stores.lake.tail import Tail
 from tests.unit.stores.test_lake import START, data_of, events, ids, items, lists, log_of
 
@@ -313,6 +314,34 @@ def test_a_writer_who_comes_in_between_is_not_undone(lake, monkeypatch):
     Upkeep(lake, "events").clear([], LATER)
     lake.check_tail()
     lake.verify("events")
+
+
+def test_a_commit_while_somebody_starts_is_no_loss(lake, monkeypatch):
+    last = Sums.last
+
+    def meanwhile(self: Sums) -> object:
+        monkeypatch.undo()
+        Lake(lake.root).append("events", events("late"))
+        return last(self)
+
+    monkeypatch.setattr(Sums, "last", meanwhile)
+    Tail(lake.root, "events").check()
+    assert lake.version("events") == 6
+
+
+def test_who_looks_into_a_log_that_is_being_shortened_looks_again(lake, monkeypatch):
+    once = Lake._open_once
+
+    def shortened(self: Lake, table: str, version: int | None) -> object:
+        monkeypatch.undo()
+        upkeep = Upkeep(lake, "events")
+        upkeep.compact()
+        upkeep.clear([3], LATER)
+        raise LakeError("a file of the log is not there any more")
+
+    monkeypatch.setattr(Lake, "_open_once", shortened)
+    assert lake.read("events", version=3).height == 4
+    assert once is Lake._open_once
 
 
 @pytest.fixture
