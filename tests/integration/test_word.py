@@ -1,10 +1,13 @@
 """A person's word: what a night kept back goes live by name and reason, and never by accident."""
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
 from pipeline.errors import ConfigError, GateError
 from pipeline.steps.champion import ACCEPTANCE, ANCHOR, PUBLICATION
 from pipeline.steps.feedback import feedback
+from pipeline.steps.gc import gc
 from pipeline.steps.mirror import registry
 from pipeline.steps.night import decision_of
 from pipeline.steps.retrain import nightly
@@ -57,8 +60,13 @@ def test_a_blocked_night_goes_live_when_somebody_accepts_it(copy):
     assert decision_of(ws.run(run_id))["kind"] == "refresh"
 
 
-def test_the_next_night_builds_on_what_was_accepted(copy):
+def test_the_next_night_builds_on_what_was_accepted_weeks_later(copy):
     ws, _, run_id = copy
+    arrays = [(step, f"{step}/scorer.npz") for step in ws.run(run_id).steps("train")]
+    gc(ws, datetime.now(UTC) + timedelta(days=20))
+    ws = Workspace.open(ws.home)
+    left = [step for step, file in arrays if (ws.run(run_id).folder / file).exists()]
+    assert left == ["train/als"] != [step for step, _ in arrays]
     accept_run(ws, run_id, **WORD)
     nightly(ws, NIGHTS[1])
     land(ws.home, purchases(tastes=1, seed=7), NIGHTS[2], NIGHTS[1])
