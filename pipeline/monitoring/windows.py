@@ -133,8 +133,10 @@ def made_cells(
         if make is not None:
             cells[here] = make(totals)
         against[here] = people[others].sum()
-        mean = np.bincount(cells[here][0], totals, n) / max(float(people[others].sum()), 1.0)
-        expected[here] = mean
+        mean = np.bincount(cells[here][0], totals) / max(float(people[others].sum()), 1.0)
+        # Of a few cells there may be made more: a tenth of all shares may hold none of them.
+        expected = _wide(expected, max(expected.shape[1], len(mean)))
+        expected[here, : len(mean)] = mean
     if make is None:
         return Cells(fine, squares, people, expected, against)
     made = cells[found[WINDOW].to_numpy(), found[CELL].to_numpy()]

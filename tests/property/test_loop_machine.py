@@ -152,7 +152,7 @@ def test_the_loop_in_any_order_with_deaths_between(tmp_path):
             Looping,
             settings=settings(
                 max_examples=3,
-                stateful_step_count=6,
+                stateful_step_count=5,
                 database=None,
                 derandomize=True,
                 deadline=None,

@@ -194,6 +194,15 @@ def test_what_the_data_lack_is_no_signal():
     }
 
 
+def test_a_shop_of_two_items_has_fewer_of_them_than_tenths():
+    few = shop().with_columns(
+        pl.when(pl.col(c.ITEM_ID) == "i00").then(pl.lit("i00")).otherwise(pl.lit("i01"))
+    )
+    signals = named(judged(few))
+    assert signals["taste.popularity"].verdict is Verdict.CALM
+    assert signals["taste.items"].verdict is Verdict.CALM
+
+
 def mean(value, se=0.002):
     return Mean(value, se, value - 2 * se, value + 2 * se)
 
