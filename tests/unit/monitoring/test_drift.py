@@ -195,9 +195,9 @@ def test_what_the_data_lack_is_no_signal():
 
 
 def test_a_shop_of_two_items_has_fewer_of_them_than_tenths():
-    few = shop().with_columns(
-        pl.when(pl.col(c.ITEM_ID) == "i00").then(pl.lit("i00")).otherwise(pl.lit("i01"))
-    )
+    first = pl.col(c.ITEM_ID) == "i00"
+    few = shop().with_columns(pl.when(first).then(c.ITEM_ID).otherwise(pl.lit("i01")))
+    assert few[c.ITEM_ID].n_unique() == 2
     signals = named(judged(few))
     assert signals["taste.popularity"].verdict is Verdict.CALM
     assert signals["taste.items"].verdict is Verdict.CALM

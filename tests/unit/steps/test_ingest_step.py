@@ -355,8 +355,10 @@ def test_files_taken_in_together_come_to_what_each_comes_to_by_itself(tmp_path, 
         land(ws, "orders-3.csv", orders("3,anna,rye,1,2024-03-01", "5,carl,rye,1,2024-03-02", "6"))
         land(ws, "orders-4.csv", orders("3,anna,salt,1,2024-03-01", "4,anna,x,two,2024-03-01"))
         land(ws, "orders-5.csv", "")
-        row = {"ordered": "2024-03-02", "n": 1, "sku": "x", "customer": "anna", "line": "7"}
-        land(ws, "orders-6.jsonl", json.dumps(row))  # its columns stand in another order
+        row = {"event_id": "7", "user_id": "anna", "item_id": "x", "kind": "view"}
+        row |= {"timestamp": "2024-03-02T10:00:00Z"}
+        land(ws, "visits-6.jsonl", json.dumps(row))
+        land(ws, "visits-7.jsonl", json.dumps(row | {"event_id": "8", "value": 2}))
         for number, title in enumerate("abacc"):
             land(ws, f"items-{number}.csv", f"item_id,title\nbread,{title}\n,x\n", "items")
         result = feedback(ws, AT)
@@ -374,7 +376,8 @@ def test_files_taken_in_together_come_to_what_each_comes_to_by_itself(tmp_path, 
         "1 wrong_number_of_fields; columns ignored: note",
         "orders-4.csv: seen before",
         "orders-5.csv: set aside: is empty",
-        "orders-6.jsonl: 1 rows = 1 accepted",
+        "visits-6.jsonl: 1 rows = 1 accepted",
+        "visits-7.jsonl: 1 rows = 1 accepted",
     ]
     assert [text.split(": ")[1] for text in said[:5]] == [
         "2 rows = 1 accepted + 1 quarantined; quarantined for 1 item_id_missing",
