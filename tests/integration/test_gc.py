@@ -1,7 +1,6 @@
 """Upkeep of a shop that has nights behind it: what anybody may still ask for is still there."""
 
 import os
-import shutil
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -18,7 +17,7 @@ from pipeline.steps.retrain import evaluate, features, gate, nightly, snapshot, 
 from pipeline.steps.run import Workspace
 from pipeline.steps.show import history, lists
 from pipeline.stores.lake import Lake
-from tests.worlds import CONFIG, NIGHTS, catalogue, land, purchases
+from tests.worlds import NIGHTS, copy_of, land, purchases
 
 pytestmark = pytest.mark.slow
 
@@ -28,33 +27,24 @@ A_WEEK_LATER, WEEKS_LATER, MONTHS_LATER = (NOW + timedelta(days=d) for d in (8, 
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory, workspace):
-    """Two nights, and the files of the third one; upkeep has been there once before."""
-    home = tmp_path_factory.mktemp("gc") / "home"
-    ws = workspace(home, CONFIG)
-    bought = purchases(users=260, items=80, days=100)
-    catalogue(home, items=80)
-    since = None
-    for number, night in enumerate(NIGHTS):
-        if number == 2:
-            bad = home / "landing" / "events" / "bad.csv"
-            bad.write_text(
-                "event_id,user_id,item_id,value,timestamp\nx,u1,i1,much,2024-01-01T00:00:00Z\n"
-            )
-            os.utime(bad, (0, 0))
-        for until in (night - timedelta(days=3), night):
-            land(home, bought, until, since)
-            feedback(ws, until)
-            since = until
-        if number < 2:
-            nightly(ws, night)
-            gc(ws, NOW)
+def shop(tmp_path_factory, two_nights):
+    """Two nights, upkeep, then the files of the third one, a bad row among them."""
+    home = copy_of(two_nights[0], tmp_path_factory.mktemp("gc") / "home")
+    ws = Workspace.open(home)
+    gc(ws, NOW)
+    bad = home / "landing" / "events" / "bad.csv"
+    bad.write_text("event_id,user_id,item_id,value,timestamp\nx,u1,i1,much,2024-01-01T00:00:00Z\n")
+    os.utime(bad, (0, 0))
+    since, bought = NIGHTS[1], purchases()
+    for until in (NIGHTS[2] - timedelta(days=3), NIGHTS[2]):
+        land(home, bought, until, since)
+        feedback(ws, until)
+        since = until
     return home
 
 
 def copied(shop, folder):
-    shutil.copytree(shop, folder / "home")
-    return Workspace.open(folder / "home")
+    return Workspace.open(copy_of(shop, folder / "home"))
 
 
 def pinned(ws):
