@@ -1,0 +1,59 @@
+"""Data files and lists that are not what was written: nothing is learnt from, nobody sent to them.
+
+What can go wrong:
+* a bit of an older data file flips      -> the next night ends with its name
+* lists do not come back as they went in -> no swap, and what was live stays live
+"""
+
+import pytest
+
+from pipeline import columns as c
+from pipeline.errors import LakeError
+from pipeline.steps import foldin, release
+from pipeline.steps.feedback import feedback
+from pipeline.steps.retrain import nightly, snapshot
+from pipeline.steps.run import Workspace
+from pipeline.steps.show import lists
+from pipeline.steps.swap import stage
+from tests.worlds import NIGHTS, copy_of, land, purchases
+
+
+@pytest.fixture
+def ws(one_night, tmp_path):
+    return Workspace.open(copy_of(one_night[0], tmp_path / "home"))
+
+
+def short_of_a_row(ws, name, rows):
+    """Stage the lists, all but one line of them: what a disk may do that lies."""
+    stage(ws, name, rows.head(-1))
+
+
+def test_a_flipped_bit_of_an_older_data_file_ends_the_night(ws):
+    [path, *_] = sorted((ws.home / "lake" / "events").rglob("*.parquet"))
+    land(ws.home, purchases(), NIGHTS[1], NIGHTS[0])
+    feedback(ws, NIGHTS[1])
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    again = Workspace.open(ws.home)
+    with pytest.raises(LakeError, match=r"events: a file of version \d+ was altered \(event_day="):
+        snapshot(again, NIGHTS[1])
+
+
+def test_no_night_sends_people_to_lists_that_did_not_come_back(ws, monkeypatch):
+    land(ws.home, purchases(), NIGHTS[1], NIGHTS[0])
+    monkeypatch.setattr(foldin, "stage", short_of_a_row)
+    monkeypatch.setattr(release, "stage", short_of_a_row)
+    live = ws.lake.read("publications").rows(), lists(ws, None).rows()
+    assert len(live[0]) == 1
+    words = "the lists of publication p-.* did not come back as they were written"
+    with pytest.raises(LakeError, match=words):
+        feedback(ws, NIGHTS[1])
+    assert (ws.lake.read("publications").rows(), lists(ws, None).rows()) == live
+    with pytest.raises(LakeError, match=words):
+        nightly(ws, NIGHTS[1])
+    assert (ws.lake.read("publications").rows(), lists(ws, None).rows()) == live
+    # The disk is mended: the same night goes on, and its lists are whole.
+    monkeypatch.undo()
+    assert nightly(ws, NIGHTS[1]).status == "done"
+    assert ws.lake.read("publications")[c.BASE].null_count() == 2
