@@ -38,11 +38,13 @@ from pipeline.monitoring.windows import (
     counted,
     cut,
     made_cells,
+    polled,
 )
 
 BINS: Final = 10
 VOLUME_FLOOR: Final = 0.05
 """Of the logarithm of a day's events: with a bound of 4, a fifth more or less is never drift."""
+_NEW_PERSON, _NEW_ITEM = "new_person", "new_item"
 _WHOLE: Final = 720_720
 """An event, where it is in several categories: what one to sixteen of them share evenly."""
 _Make = Callable[[NDArray[np.float64]], NDArray[np.int64]]
@@ -58,10 +60,22 @@ class Known:
 
 @dataclass(frozen=True)
 class Signals:
-    """Events cut into windows, with what the catalogue says of their items (`of`)."""
+    """Events cut into windows, see `of`.
+
+    Attributes
+    ----------
+    rows
+        Those of the people who are looked at, with what the catalogue says of their items, and
+        whether person and item are new.
+    events
+        ``(windows,)`` how many events count, everybody's.
+    since
+        The first event ever, where none lies before the windows.
+    """
 
     rows: pl.DataFrame
-    known: Known
+    events: NDArray[np.float64]
+    since: datetime | None
     restarts: Mapping[str, datetime]
     windows: Windows
     config: DriftConfig
@@ -77,9 +91,29 @@ class Signals:
         config: DriftConfig,
     ) -> Signals:
         """Cut events into windows; the parameters are those of `drift.drift`."""
+        whole = cut(events, windows, config.most_events)
+        rows = polled(whole)
+        for column, new, before in (
+            (c.USER_ID, _NEW_PERSON, known.users),
+            (c.ITEM_ID, _NEW_ITEM, known.items),
+        ):
+            first = whole.group_by(column).agg(pl.col(WINDOW).max().alias(new))
+            fresh = ~pl.col(column).is_in(pl.lit(before).implode())
+            rows = rows.join(first, on=column, how="left")
+            rows = rows.with_columns((fresh & (pl.col(new) == pl.col(WINDOW))).alias(new))
         told = items.select(c.ITEM_ID, c.PRICE, c.CATEGORIES).unique(c.ITEM_ID)
-        rows = cut(events, windows, config.most_events).join(told, on=c.ITEM_ID, how="left")
-        return cls(rows, known, restarts, windows, config)
+        counts = np.zeros(windows.count)
+        by_day = whole.group_by(WINDOW).len()
+        counts[by_day[WINDOW].to_numpy()] = by_day["len"].to_numpy()
+        since = whole[c.TIMESTAMP].min() if not len(known.users) else None
+        return cls(
+            rows.join(told, on=c.ITEM_ID, how="left"),
+            counts,
+            since if isinstance(since, datetime) else None,
+            restarts,
+            windows,
+            config,
+        )
 
     def measured(self) -> Iterator[Measured]:
         """Yield every signal that the data have."""
@@ -88,8 +122,8 @@ class Signals:
         yield from self._mix("data.kinds", _numbered(rows, c.KIND))
         yield from self._mix("data.values", self._tenths(c.VALUE))
         yield from self._mix("data.prices", self._tenths(c.PRICE))
-        yield from self._part("data.new_people", self._new(c.USER_ID, self.known.users))
-        yield from self._part("data.new_items", self._new(c.ITEM_ID, self.known.items))
+        yield from self._part("data.new_people", pl.col(_NEW_PERSON))
+        yield from self._part("data.new_items", pl.col(_NEW_ITEM))
         unsorted = pl.col(c.CATEGORIES).list.len().fill_null(0) == 0
         yield from self._part(f"data.missing.{c.VALUE}", pl.col(c.VALUE).is_null(), asks=False)
         yield from self._part(f"data.missing.{c.PRICE}", pl.col(c.PRICE).is_null(), asks=False)
@@ -104,11 +138,8 @@ class Signals:
 
     def _reference(self, name: str) -> NDArray[np.bool_]:
         """Return the windows of the reference; days before the first event ever are none."""
-        since = self.restarts.get(name)
-        if not len(self.known.users) and self.rows.height:
-            first = self.rows[c.TIMESTAMP].min()
-            since = max(x for x in (since, first) if isinstance(x, datetime))
-        return self.windows.reference(since)
+        known = [x for x in (self.restarts.get(name), self.since) if x is not None]
+        return self.windows.reference(max(known, default=None))
 
     def _mix(self, name: str, rows: pl.DataFrame, make: _Make | None = None) -> Iterator[Measured]:
         """Measure a distribution over numbered cells, where there are two at least."""
@@ -139,10 +170,7 @@ class Signals:
         return self._measured(name, z, days, _told(cells) if told else "", asks=asks)
 
     def _volume(self) -> Measured:
-        name, at = "data.volume", np.arange(self.windows.count)
-        by_day = self.rows.group_by(WINDOW).len()
-        counts = np.zeros(self.windows.count)
-        counts[by_day[WINDOW].to_numpy()] = by_day["len"].to_numpy()
+        name, at, counts = "data.volume", np.arange(self.windows.count), self.events
         reference = self._reference(name) & (counts > 0)
         if not reference.any():
             return self._measured(name, np.zeros(0), 0)
@@ -185,10 +213,6 @@ class Signals:
         # "left": what equals an edge lies below it, so that a value most rows have is one cell.
         cell = np.searchsorted(edges, known[column].to_numpy(), side="left")
         return known.with_columns(pl.Series(CELL, cell))
-
-    def _new(self, column: str, known: pl.Series) -> pl.Expr:
-        first = pl.col(WINDOW) == pl.col(WINDOW).max().over(column)
-        return first & ~pl.col(column).is_in(pl.lit(known).implode())
 
     def _leading(self, totals: NDArray[np.float64]) -> NDArray[np.int64]:
         """Give the largest cells one each, and all others one together."""

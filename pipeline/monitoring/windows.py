@@ -32,7 +32,10 @@ PERSON: Final = "person"
 CELL: Final = "cell"
 COUNT: Final = "count"
 _ALL, _SHARE, _SQUARE = "all", "share", "square"
+MOST_PEOPLE: Final = 20_000
+"""People of a window whose events are looked at."""
 _DAY_US, _WEEK = 86_400_000_000, 7
+_PRIME, _SPREAD = 1_000_003, 2_654_435_761
 _GRAIN: Final = 1 << 32
 """Shares are summed as whole numbers of this fraction: exactly, whatever the order of the rows."""
 
@@ -97,6 +100,20 @@ def cut(events: pl.DataFrame, windows: Windows, most: int) -> pl.DataFrame:
     few = rows.join(busy, on=PERSON, how="semi").sort(order)
     few = few.filter(pl.int_range(pl.len()).over(PERSON) < most)
     return pl.concat([rows.join(busy, on=PERSON, how="anti"), few])
+
+
+def polled(rows: pl.DataFrame, most: int = MOST_PEOPLE) -> pl.DataFrame:
+    """Keep all that a few people did, where a window has more than so many.
+
+    They are chosen by when they came, as if by lot, so that neither names nor the order of rows
+    have a say; chance in a poll of so many is far below the floor of what counts.
+    """
+    came = rows.group_by(WINDOW, PERSON).agg(pl.col(c.TIMESTAMP).min().dt.timestamp("us"))
+    if not (came.group_by(WINDOW).len()["len"] > most).any():
+        return rows
+    lot = pl.col(c.TIMESTAMP) % _PRIME * _SPREAD % _GRAIN
+    chosen = came.filter(lot.rank("min").over(WINDOW) <= most)
+    return rows.join(chosen, on=PERSON, how="semi")
 
 
 def counted(rows: pl.DataFrame, cell: pl.Expr, weight: pl.Expr | None = None) -> pl.DataFrame:
