@@ -92,9 +92,23 @@ class Served:
         return self.get(f"{_run(dag_id, run_id)}/taskInstances/ask/-1/hitlDetails")
 
     def answer(self, dag_id: str, run_id: str, option: str) -> None:
-        """Answer it, as Airflow's page *Required actions* does."""
+        """Answer it, as Airflow's page *Required actions* does, as often as it is put.
+
+        An answer within the second in which the question was put, faster than any person's, can
+        reach the scheduler before the word that the asking process has ended; Airflow then fails
+        that attempt, and the next one asks again.
+        """
+
+        def heard() -> bool | None:
+            state = self.states(dag_id, run_id)["ask"]
+            assert state != "failed", f"nobody was heard; logs: {self.logs}"
+            if state == "awaiting_input":
+                self.call("PATCH", path, chosen_options=[option], params_input={})
+            return True if state == "success" else None
+
         path = f"/api/v2{_run(dag_id, run_id)}/taskInstances/ask/-1/hitlDetails"
-        self.call("PATCH", path, chosen_options=[option], params_input={})
+        time.sleep(2)
+        self.wait(heard, lambda: f"word of the answer; {self.states(dag_id, run_id)}")
 
     def end(self, dag_id: str, run_id: str) -> Any:
         """Wait for the end of a run, and return what Airflow says of it."""
