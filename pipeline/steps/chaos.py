@@ -15,7 +15,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
@@ -116,7 +116,8 @@ class Tally:
     def text(self) -> str:
         """As lines for a person."""
         lines = [
-            f"{self.kills.total()} kills at {len(self.kills)} places: {self.lost} lost, "
+            f"{self.kills.total()} kills at {len(self.kills)} places, "
+            f"{min(self.kills.values(), default=0)} or more at each: {self.lost} lost, "
             f"{self.duplicated} duplicated, {self.mixed} mixed ({self.looks:,} looks)"
         ]
         lines += [f"  {sentence}" for sentence in self.sentences[:20]]
@@ -148,21 +149,27 @@ def episode(box: Sandbox, tally: Tally, kills: int) -> None:
     for _ in range(int(random.integers(1, 4))):
         shop.batch(box.home)
         expected = box.calm_end(tally, "feedback")
-        for point in random.choice(passed, size=int(random.integers(1, 3))):
+        for point in due(passed, int(random.integers(1, 4)), tally, random):
             if tally.kills.total() < kills:
-                kill(box, tally, "feedback", str(point), draw_hit(str(point), random))
+                kill(box, tally, "feedback", point, draw_hit(point, random))
         calm(box, tally, "feedback")
         tally.compare(expected, live_of(box.home), "fold-in")
     tally.compare(shop.account.entries(), taken(box.home), "ingest")
     expected = box.calm_end(tally, "nightly")
     places = (*FAILPOINTS["night"], *FAILPOINTS["publish"])
     with Reader(box.home) as reader:
-        for place in sorted(random.choice(len(places), size=3, replace=False)):
+        for point in sorted(due(places, 6, tally, random), key=places.index):
             if tally.kills.total() < kills:
-                kill(box, tally, "nightly", places[place], draw_hit(places[place], random))
+                kill(box, tally, "nightly", point, draw_hit(point, random))
         calm(box, tally, "nightly")
     tally.hear(reader)
     tally.compare(expected, live_of(box.home), "night")
+
+
+def due(places: Sequence[str], count: int, tally: Tally, random: np.random.Generator) -> list[str]:
+    """Draw places, those first that killed the fewest processes so far."""
+    drawn = [places[number] for number in random.permutation(len(places))]
+    return sorted(drawn, key=lambda place: tally.kills[place])[:count]
 
 
 def draw_hit(point: str, random: np.random.Generator) -> int:
