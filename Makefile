@@ -42,10 +42,10 @@ ui: $(READY) ## Open Airflow and MLflow on this machine, over the stores of `mak
 	@$(PY) dags/ui.py $(ARGS)
 
 test: $(READY) ## Run the tests (up to 6 minutes on 2 cores)
-	@$(CLEAN) $(PY) -m pytest -n auto --dist loadfile -m "not slow" $(ARGS)
+	@$(CLEAN) $(PY) -m pytest -n logical --dist loadfile -m "not slow" $(ARGS)
 
 test-slow: $(READY) ## Run the slow tests: crashes, servers, the scheduler (up to 15 minutes)
-	@$(CLEAN) $(PY) -m pytest -m slow $(ARGS)
+	@$(CLEAN) $(PY) -m pytest -n logical --dist loadfile -m slow $(ARGS)
 
 check: $(READY) ## Run ruff, mypy, import-linter and hadolint; all of them, then count what failed
 	@failed=0; \

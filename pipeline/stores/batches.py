@@ -24,7 +24,7 @@ import polars as pl
 
 from pipeline import columns as c
 from pipeline.columns import BatchStatus
-from pipeline.errors import ConcurrencyError, StorageError
+from pipeline.errors import StorageError
 from pipeline.failpoints import failpoint
 from pipeline.stores.lake import Lake
 
@@ -106,7 +106,6 @@ class Batches:
         quarantine
             Rows of `columns.QUARANTINE`.
         """
-        self._refuse_overtaken()
         last = self._lake.read("batches", columns=[c.SEQ])[c.SEQ].max()
         first = (last if isinstance(last, int) else 0) + 1
         frames = {"quarantine": quarantine if quarantine.height else None, files[0].table: rows}
@@ -158,7 +157,6 @@ class Batches:
 
     def _unspool(self, spool: Path, table: str, seq: int) -> None:
         """Write what the spool holds for a table; the number lets the lake write it once."""
-        self._refuse_overtaken()
         path = spool / f"{table}.parquet"
         if path.exists():
             write = self._lake.replace if table in MERGED else self._lake.append
@@ -170,13 +168,6 @@ class Batches:
         # The number makes two writers who start from one version conflict.
         number = 2 * _number(rows) + (status is not BatchStatus.INTENT)
         self._at = self._lake.append("batches", frame, txn=(APP, number), after=self._at)
-
-    def _refuse_overtaken(self) -> None:
-        if self._version() != self._at:
-            raise ConcurrencyError(
-                "another ingest has gone on where this one slept, so this one writes nothing; "
-                "start again"
-            )
 
     def _version(self) -> int:
         version = self._lake.version("batches")

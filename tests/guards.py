@@ -1,0 +1,275 @@
+"""Break each guard of exactly once by itself, and see its test red.
+
+    .venv/bin/python tests/guards.py [NAME ...]
+
+A guard that no test misses is none. Each row below takes one guard out of a copy of the code (a
+line, a condition) and runs the one test that is there for it, first whole, then broken: it must
+pass, then fail. The working tree is not touched. Prints a row a guard; exits with 1 if a test
+stayed green, or was red before anything was broken.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+_COPIED: Final = ("pipeline", "dags", "tests", "docs", "benchmarks", "pyproject.toml", "README.md")
+_SECONDS: Final = 600
+
+
+@dataclass(frozen=True)
+class Guard:
+    """What protects, the code that does it, how it is taken out, and the test that must notice."""
+
+    name: str
+    file: str
+    code: str
+    broken: str
+    test: str
+
+
+_LAKE = "tests/unit/stores/test_lake.py"
+_RACES = "tests/crash/test_ingest_races.py"
+_HOSTILE = "tests/integration/test_hostile_files.py"
+_UPKEEP = "tests/unit/stores/test_upkeep.py"
+_POINTS = "tests/crash/test_failpoints.py"
+
+GUARDS: Final = (
+    Guard(
+        "same bytes are taken in once",
+        "pipeline/steps/ingest.py",
+        "return digest in keys or self.batches.seen(table, digest)",
+        "return False",
+        f"{_RACES}::test_the_same_under_another_name_recompressed_or_reordered_adds_nothing",
+    ),
+    Guard(
+        "a commit has a number",
+        "pipeline/stores/lake/delta.py",
+        "if txn is not None and last is not None and txn[1] <= last:",
+        "if False:",
+        f"{_LAKE}::test_a_transaction_is_written_once",
+    ),
+    Guard(
+        "a writer starts from a version",
+        "pipeline/stores/lake/delta.py",
+        "if after is not None and now != after:",
+        "if False:",
+        f"{_LAKE}::test_a_writer_who_was_overtaken_writes_nothing",
+    ),
+    Guard(
+        "one ingest at a time",
+        "pipeline/steps/ingest.py",
+        'ws.lake.lock("ingest"),',
+        'ws.lake.lock("ingest", shared=True),',
+        f"{_RACES}::test_a_second_ingest_is_refused_while_the_first_one_sleeps",
+    ),
+    Guard(
+        "what a crash left open is carried out",
+        "pipeline/stores/batches.py",
+        "if still_open.height:",
+        "if False:",
+        f"{_POINTS}::test_killed_there_and_started_again -k committed",
+    ),
+    Guard(
+        "the intent comes before the rows",
+        "pipeline/stores/batches.py",
+        "        self._note(intents, BatchStatus.INTENT)\n        self._carry_out(intents)",
+        "        self._carry_out(intents)",
+        f"{_POINTS}::test_killed_there_and_started_again -k committed",
+    ),
+    Guard(
+        "the first of two with one id counts",
+        "pipeline/steps/bundle.py",
+        "conflicts = conflicting(repeats, pl.concat([stored, fresh.select(CONTENT)]))",
+        "conflicts = repeats.clear()",
+        f"{_RACES}::test_of_two_events_with_one_id_the_first_counts_and_the_other_is_quarantined",
+    ),
+    Guard(
+        "a file that grows waits",
+        "pipeline/steps/ingest.py",
+        "listed = landed(ws.home, to_utc(at) - _STILL_WRITTEN)",
+        "listed = landed(ws.home, to_utc(at))",
+        f"{_RACES}::test_a_file_that_still_grows_is_taken_when_it_is_whole",
+    ),
+    Guard(
+        "what took a read file's place stays",
+        "pipeline/steps/landing.py",
+        "    if not _is_landed(home, path) or mark(path) != seen:\n        return\n    suffixes",
+        "    if not _is_landed(home, path):\n        return\n    suffixes",
+        f"{_RACES}::test_a_file_that_takes_the_place_of_one_that_was_read_is_not_lost",
+    ),
+    Guard(
+        "a move is looked at again",
+        "pipeline/steps/landing.py",
+        "    if mark(target) != seen:  # replaced",
+        "    if False:  # replaced",
+        f"{_RACES}::test_a_file_replaced_in_the_blink_before_it_is_moved_comes_back",
+    ),
+    Guard(
+        "links are not followed",
+        "pipeline/steps/parse.py",
+        "os.O_RDONLY | os.O_NOFOLLOW |",
+        "os.O_RDONLY |",
+        f"{_HOSTILE}::test_a_hostile_file_is_set_aside_with_its_reason",
+    ),
+    Guard(
+        "a reader has so much memory",
+        "pipeline/steps/child.py",
+        "resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))",
+        "pass",
+        "tests/unit/steps/test_child.py",
+    ),
+    Guard(
+        "a commit that is cut is seen",
+        "pipeline/stores/lake/tail.py",
+        "        except ValueError:\n            actions = []\n        if not actions:",
+        "        except ValueError:\n            actions = []\n        if False:",
+        f"{_LAKE}::test_a_cut_last_commit_is_an_error",
+    ),
+    Guard(
+        "a commit that is lost is seen",
+        "pipeline/stores/lake/tail.py",
+        "if line is not None and line.version > last:",
+        "if False:",
+        f"{_LAKE}::test_a_lost_last_commit_is_an_error",
+    ),
+    Guard(
+        "a flipped bit is seen",
+        "pipeline/stores/lake/tail.py",
+        "if found != expected:",
+        "if False:",
+        "tests/integration/test_damage.py::test_a_flipped_bit_of_an_older_data_file_ends_the_night",
+    ),
+    Guard(
+        "a data file without bytes is seen",
+        "pipeline/stores/lake/tail.py",
+        "if not path.is_file() or path.stat().st_size != size:",
+        "if False:",
+        f"{_LAKE}::test_a_commit_of_a_killed_writer_is_sound_or_an_error",
+    ),
+    Guard(
+        "what has no sum is not trusted",
+        "pipeline/stores/lake/tail.py",
+        "for file in sorted(wanted - sums.keys() - new.keys()):",
+        "for file in ():",
+        f"{_LAKE}::test_an_older_file_without_a_sum_is_not_trusted",
+    ),
+    Guard(
+        "commits are forced to the disk",
+        "pipeline/stores/lake/tail.py",
+        "        sync(sorted({path.parent for path in paths} | {self._path, self._root}))\n",
+        "",
+        "tests/crash/test_fsync.py",
+    ),
+    Guard(
+        "the spool is forced to the disk",
+        "pipeline/stores/batches.py",
+        "                _sync(path)\n",
+        "",
+        "tests/crash/test_fsync.py",
+    ),
+    Guard(
+        "lists are read back before the swap",
+        "pipeline/steps/swap.py",
+        "if swap.lists_sum(_there(ws, name)) != expected:",
+        "if False:",
+        "tests/integration/test_damage.py"
+        "::test_no_night_sends_people_to_lists_that_did_not_come_back",
+    ),
+    Guard(
+        "a patch goes live behind its base alone",
+        "pipeline/steps/foldin.py",
+        '            swap.check_patch(self.ws.lake.read("publications"), row)\n',
+        "",
+        "tests/integration/test_foldin.py::test_a_patch_for_what_is_no_longer_live_is_made_again",
+    ),
+    Guard(
+        "pinned versions stay",
+        "pipeline/stores/lake/upkeep.py",
+        "            for version in kept:\n                self._checkpoint(version)\n"
+        "                needed |= self._lake.files(self._table, version)\n",
+        "",
+        f"{_UPKEEP}::test_a_pinned_version_reads_as_it_did",
+    ),
+    Guard(
+        "a ledger's line is written once",
+        "pipeline/stores/ledger.py",
+        'if entry["key"] == key:',
+        "if False:",
+        "tests/unit/stores/test_ledger.py::test_a_key_is_written_once",
+    ),
+    Guard(
+        "a flood is capped before weights",
+        "pipeline/data/features.py",
+        "theirs.filter(place < config.most_a_day)",
+        "theirs",
+        "tests/integration/test_flood.py",
+    ),
+)
+
+
+def copy_to(folder: Path) -> None:
+    """Copy what tests need."""
+    ignored = shutil.ignore_patterns("__pycache__", ".hypothesis", "*.pyc")
+    for name in _COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=ignored)
+        else:
+            shutil.copy2(source, folder / name)
+
+
+def passes(guard: Guard, folder: Path) -> tuple[bool, str]:
+    """Run a guard's test in a copy; returns whether it passed, and its last words."""
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+    env = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [*command, *guard.test.split()],
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=_SECONDS,
+        check=False,
+    )
+    if done.returncode not in (0, 1):
+        raise SystemExit(f"{guard.name}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+    failed = re.findall(r"^(?:E  +|FAILED |ERROR )(.*)", done.stdout, re.M)
+    return done.returncode == 0, failed[0] if failed else ""
+
+
+def main(names: list[str]) -> None:
+    chosen = [guard for guard in GUARDS if not names or guard.name in names]
+    wrong = 0
+    with tempfile.TemporaryDirectory(prefix="nightjar-guards-") as root:
+        folder = Path(root).resolve()
+        copy_to(folder)
+        whole: dict[str, bool] = {}
+        print("| without the guard | its test | says |\n| --- | --- | --- |")
+        for guard in chosen:
+            if guard.test not in whole:
+                whole[guard.test] = passes(guard, folder)[0]
+            path = folder / guard.file
+            text = path.read_text("utf-8")
+            path.write_text(text.replace(guard.code, guard.broken), "utf-8")
+            green, words = passes(guard, folder)
+            path.write_text(text, "utf-8")
+            sound = whole[guard.test] and not green
+            wrong += not sound
+            test = guard.test.split()[0].removeprefix("tests/")
+            verdict = f"`{words[:100]}`" if sound else ("**green**" if green else "**red before**")
+            print(f"| {guard.name} | `{test}` | {verdict} |", flush=True)
+    if wrong:
+        raise SystemExit(f"{wrong} of {len(chosen)} guards are not guarded")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
