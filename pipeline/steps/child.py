@@ -7,12 +7,14 @@ a sentence. What it prints besides stays out of the logs, since it may hold raw 
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import json
 import os
 import resource
 import runpy
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -32,6 +34,7 @@ _SMALL: Final = {
     "POLARS_MAX_THREADS": "2",
 }
 """What keeps a reader small on a machine of many cores: stacks and pools count as allocated."""
+_SIGNAL_AT_PARENTS_DEATH: Final = 1  # Linux's PR_SET_PDEATHSIG
 _CHECK_BYTES: Final = 16 << 30
 _CHECK_SECONDS: Final = 900
 
@@ -171,7 +174,12 @@ def _environment() -> dict[str, str]:
 
 
 def _limit(memory: int) -> None:
-    """Bound the data segment: it counts what is allocated, not what is merely mapped."""
+    """Bound the data segment: it counts what is allocated, not what is merely mapped.
+
+    And end when the caller ends, even if that was killed: raw ids must not be written any longer.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_SIGNAL_AT_PARENTS_DEATH, signal.SIGKILL)
     resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 

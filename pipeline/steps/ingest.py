@@ -120,6 +120,11 @@ def _taking(ws: Workspace, at: datetime, *, replace: bool = False) -> Iterator[_
             scratch.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise StorageError(f"cannot write the workspace {ws.home}: {error.strerror}") from error
+        if ws.lake.version("batches") is None and ws.ledger.entries():
+            raise ConfigError(
+                f"there were nights, but the lake {ws.lake.root} holds nothing that was ever taken "
+                "in; restore it"
+            )
         batches = Batches(ws.lake)
         batches.recover()
         if ws.lake.version("events") is not None and not len(ws.vault):

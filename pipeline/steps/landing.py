@@ -94,7 +94,8 @@ def reject(home: Path, path: Path, sentence: str, seen: Mark) -> None:
 
 
 def _is_landed(home: Path, path: Path) -> bool:
-    return (home / "landing") in path.absolute().parents
+    """Whether a file really lies there: a folder on the way may be a link to somewhere else."""
+    return (home.resolve() / "landing") in (path.parent.resolve() / path.name).parents
 
 
 def _move(path: Path, target: Path) -> None:

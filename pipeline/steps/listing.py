@@ -126,11 +126,14 @@ def landed(home: Path, until: datetime) -> list[Landed]:
     Raises
     ------
     StorageError
-        A landing folder is gone or cannot be read.
+        A landing folder is gone, is a link or cannot be read.
     """
     found = []
     for table in TABLES:
         folder = home / "landing" / table
+        for place in (folder.parent, folder):
+            if place.is_symlink():
+                raise StorageError(f"the folder {place} is a link; links are not followed")
         files, troubles = _listed(folder)
         whole = {p: m for p, m in files.items() if m.written_ns <= until.timestamp() * 1e9}
         named = [(Path(path), path[len(f"{folder}/") :]) for path in _by_age(whole)]

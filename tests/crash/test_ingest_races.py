@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import columns as c
-from pipeline.errors import ConcurrencyError
+from pipeline.errors import ConcurrencyError, ConfigError, StorageError
 from pipeline.failpoints import VARIABLE
 from pipeline.steps import ingest as step
 from pipeline.steps import landing, listing
@@ -304,6 +305,40 @@ def test_of_two_events_with_one_id_the_first_counts_and_the_other_is_quarantined
     quarantine = ws.lake.read("quarantine")
     assert sorted(quarantine[c.LINE]) == [2, 3]
     assert "anna" not in "".join(quarantine[c.RAW])
+
+
+@pytest.mark.parametrize("link", ["landing", "landing/users"])
+def test_a_landing_folder_that_is_a_link_is_refused_and_nothing_behind_it_moves(ws, tmp_path, link):
+    outside = tmp_path / "outside"
+    (ws.home / link).rename(outside)
+    theirs = outside / "thesis.txt"
+    theirs.write_text("a life's work")
+    os.utime(theirs, (1, 1))
+    (ws.home / link).symlink_to(outside)
+    with pytest.raises(StorageError, match=rf"the folder .*{link} is a link; links are not"):
+        feedback(ws, AT)
+    assert theirs.read_text() == "a life's work"
+
+
+def test_a_file_behind_a_link_in_the_landing_folder_stays_where_it_is(ws, tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "orders-1.csv").write_text(orders(ROW))
+    (ws.home / "landing" / "events" / "link").symlink_to(outside)
+    [one] = step.ingest(ws, [ws.home / "landing/events/link/orders-1.csv"], at=AT).outcomes
+    assert one.status.value == "taken"
+    assert [path.name for path in outside.iterdir()] == ["orders-1.csv"]
+
+
+def test_a_lake_that_is_gone_is_no_empty_one(ws):
+    land(ws, "orders-1.csv", orders(ROW))
+    feedback(ws, AT)
+    ws.ledger.append("k", "decision", {"recipe": "als"})
+    shutil.rmtree(ws.home / "lake")
+    land(ws, "orders-2.csv", orders(OTHER))
+    with pytest.raises(ConfigError, match=r"there were nights, but the lake .* holds nothing"):
+        feedback(Workspace.open(ws.home), AT)
+    assert names(ws, "landing/events") == ["orders-2.csv"]
 
 
 def test_a_mark_tells_files_apart(tmp_path):

@@ -114,7 +114,7 @@ def read(
         summary.skipped += mapped.skipped
         summary.broken.extend(block.broken)
         if len(summary.broken) > limits.max_bad_rows:
-            _refuse_unreadable(theirs, name)
+            _refuse_unreadable(theirs, name, summary.broken[0].reason)
             raise UnsafeInputError(
                 f"has more than {limits.max_bad_rows:,} rows that cannot be read", where=name
             )
@@ -128,14 +128,15 @@ def read(
     if summary.rows == 0 and not theirs:
         raise DataError("is empty", where=name)
     if summary.rows == len(summary.broken) > 0:
-        _refuse_unreadable(theirs, name)
+        _refuse_unreadable(theirs, name, summary.broken[0].reason)
     check_columns(theirs, source, name)
     summary.ignored_columns = ignored(theirs, source)
 
 
-def _refuse_unreadable(columns: Collection[str], name: str) -> None:
+def _refuse_unreadable(columns: Collection[str], name: str, reason: str) -> None:
     if not columns:
-        raise DataError("is not what its name says: no line of it can be read", where=name)
+        what = f"is not what its name says: no line of it can be read (the first: {reason})"
+        raise DataError(what, where=name)
 
 
 def _blocks(stream: BinaryIO, name: str, limits: Limits) -> Iterator[Block]:

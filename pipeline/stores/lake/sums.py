@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from pipeline.errors import LakeError
+
 _VERSION: Final = "version"
 _FILES: Final = "files"
 
@@ -62,6 +64,8 @@ class Sums:
         """
         if not self._path.exists():
             return []
+        if not self._path.is_file():
+            raise LakeError(f"{self._path} is no file")
         size = self._path.stat().st_size
         reach = 1 << 16
         with self._path.open("rb") as stream:
@@ -115,6 +119,6 @@ def _parsed(text: bytes) -> Line | None:
     """Return a line; None for one that a crash cut, which was never acknowledged."""
     try:
         line = json.loads(text)
-        return Line(int(line[_VERSION]), line[_FILES])
-    except ValueError:
+        return Line(int(line[_VERSION]), dict(line[_FILES]))
+    except (ValueError, TypeError, LookupError):
         return None

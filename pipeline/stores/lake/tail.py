@@ -62,9 +62,19 @@ class Tail:
         self._sums.append(Line(version, sums))
 
     def settle(self, version: int) -> None:
-        """Acknowledge the commits up to a version whose writers were killed before they could."""
-        for missing in range(self.acknowledged() + 1, version + 1):
+        """Acknowledge the commit up to a version whose writer was killed before it could.
+
+        It is one at most, for the next writer begins with this; where more have no sums these were
+        lost, and new ones would vouch for whatever the files hold by now.
+        """
+        for missing in self._unacknowledged(version):
             self.acknowledge(missing)
+
+    def _unacknowledged(self, version: int) -> list[int]:
+        missing = list(range(self.acknowledged() + 1, version + 1))
+        if len(missing) > 1:
+            self._fail(f"the sums of versions {missing[0]} to {missing[-1]} are lost")
+        return missing
 
     def check(self) -> None:
         """Raise `LakeError` for what is lost, cut or altered.
@@ -79,6 +89,7 @@ class Tail:
         if last < 0:
             return
         added = self._added(last)
+        self._unacknowledged(last)
         self.check_log(last)
         if line is not None and line.version == last:
             self.compare(last, line.files)

@@ -21,6 +21,13 @@ def chatter():
     return {"said": True}
 
 
+def count_into(path):
+    for _ in range(1000):
+        with Path(path).open("a") as stream:
+            stream.write(".")
+        time.sleep(0.01)
+
+
 def environment():
     return dict(os.environ)
 

@@ -1,5 +1,7 @@
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -29,6 +31,26 @@ def test_a_child_answers_and_stays(child):
 def test_what_it_prints_is_no_answer(child, capfd):
     assert child.call(f"{ME}:chatter") == {"said": True}
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of such a death")
+def test_it_ends_when_its_caller_is_killed(tmp_path):
+    code = f"""
+from pipeline.steps.child import Child
+with Child(max_memory_bytes={GIB}, max_seconds=20) as child:
+    child.call("{ME}:count_into", path={str(tmp_path / "count")!r})
+"""
+    caller = subprocess.Popen([sys.executable, "-c", code])
+    count = tmp_path / "count"
+    while not count.exists():
+        assert caller.poll() is None
+        time.sleep(0.02)
+    caller.kill()
+    caller.wait()
+    time.sleep(0.2)
+    size = count.stat().st_size
+    time.sleep(0.3)
+    assert count.stat().st_size == size
 
 
 def test_it_gets_no_secrets(child, monkeypatch):

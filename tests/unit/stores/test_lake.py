@@ -270,6 +270,37 @@ def test_an_older_file_without_a_sum_is_not_trusted(lake):
         lake.verify("events")
 
 
+def test_lost_sums_are_not_made_anew(lake):
+    """They would vouch for whatever the files hold by now."""
+    for day in range(2):
+        lake.append("events", events(f"e{day}", day=day))
+    (lake.root / "_sums" / "events.jsonl").unlink()
+    words = "events: the sums of versions 0 to 1 are lost"
+    with pytest.raises(LakeError, match=words):
+        lake.check_tail()
+    with pytest.raises(LakeError, match=words):
+        lake.append("events", events("e2", day=2))
+    assert lake.version("events") == 1
+
+
+@pytest.mark.parametrize("text", [b"[1]\n", b"\0", b'{"version": 1}\n', b'{"version": "x"}\n'])
+def test_garbled_sums_are_lost_ones(lake, text):
+    for day in range(2):
+        lake.append("events", events(f"e{day}", day=day))
+    (lake.root / "_sums" / "events.jsonl").write_bytes(text)
+    with pytest.raises(LakeError, match="events: the sums of versions 0 to 1 are lost"):
+        lake.check_tail()
+
+
+def test_a_folder_in_the_place_of_sums_is_named(lake):
+    lake.append("events", events("e1"))
+    sums = lake.root / "_sums" / "events.jsonl"
+    sums.unlink()
+    sums.mkdir()
+    with pytest.raises(LakeError, match=r"events\.jsonl is no file"):
+        lake.check_tail()
+
+
 def test_the_last_files_of_a_killed_writer_have_no_sum_yet(lake):
     lake.append("events", events("e1"))
     lake.append("events", events("e2", day=1))
