@@ -378,7 +378,7 @@ def test_what_differs_is_counted_and_the_seed_is_told():
     assert (tally.lost, tally.duplicated) == (2, 2)
     assert not tally.sound
     assert "repeat it with --seed 7" in tally.text()
-    assert "0 kills at 0 places: 2 lost, 2 duplicated, 0 mixed" in tally.text()
+    assert "0 kills at 0 places, 0 or more at each: 2 lost, 2 duplicated, 0 mixed" in tally.text()
 
 
 def test_an_account_knows_what_becomes_of_each_row(tmp_path):
