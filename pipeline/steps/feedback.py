@@ -33,4 +33,5 @@ def feedback(ws: Workspace, at: datetime, *, progress: Progress = silent) -> Fee
         ruling.verdict.value,
         ruling.reason,
         backlog=taken.backlog,
+        younger=taken.younger,
     )

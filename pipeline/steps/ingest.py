@@ -84,13 +84,14 @@ def ingest_landed(ws: Workspace, at: datetime, *, progress: Progress = silent) -
 
     Files that were written within two seconds of `at`, or after it, wait for the next pass.
     """
-    most, backlog = ws.config.ingest.files_per_pass, 0
+    most, backlog, younger = ws.config.ingest.files_per_pass, 0, 0
     with _taking(ws, at) as taking:
         listed = landed(ws.home, to_utc(at) - _STILL_WRITTEN)
         failpoint("listed")
         for inside in listed:
             for folder, trouble in inside.troubles:
                 taking.hold(inside.table, folder, trouble)
+            younger += inside.younger
             done = 0
             for number, (path, name) in enumerate(inside.files, start=1):
                 if done == most:
@@ -101,7 +102,7 @@ def ingest_landed(ws: Workspace, at: datetime, *, progress: Progress = silent) -
                 # One that waits for a better config must not keep the others waiting.
                 done += taking.take(found)
         outcomes = taking.finish()
-    return IngestResult(outcomes, ws.lake.version("events"), backlog=backlog)
+    return IngestResult(outcomes, ws.lake.version("events"), backlog=backlog, younger=younger)
 
 
 @contextmanager

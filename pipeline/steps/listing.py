@@ -111,11 +111,14 @@ class Landed:
         The oldest first, the path of each in the folder beside it.
     troubles
         Folders inside that cannot be listed, and why.
+    younger
+        How many files were written later, and wait.
     """
 
     table: str
     files: list[tuple[Path, str]]
     troubles: list[tuple[Path, str]]
+    younger: int = 0
 
 
 def landed(home: Path, until: datetime) -> list[Landed]:
@@ -137,7 +140,7 @@ def landed(home: Path, until: datetime) -> list[Landed]:
         files, troubles = _listed(folder)
         whole = {p: m for p, m in files.items() if m.written_ns <= until.timestamp() * 1e9}
         named = [(Path(path), path[len(f"{folder}/") :]) for path in _by_age(whole)]
-        found.append(Landed(table, named, troubles))
+        found.append(Landed(table, named, troubles, len(files) - len(whole)))
     return found
 
 

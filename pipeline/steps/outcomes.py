@@ -94,11 +94,14 @@ class IngestResult:
         Version of the table after it.
     backlog
         Files that have landed and were left for the next pass.
+    younger
+        Files that were written after the call's instant or just before it, and are left as well.
     """
 
     outcomes: tuple[FileResult, ...]
     lake_version: int | None
     backlog: int = field(default=0, kw_only=True)
+    younger: int = field(default=0, kw_only=True)
 
     @property
     def files(self) -> int:
@@ -137,6 +140,7 @@ class IngestResult:
             "reasons": dict(sorted(reasons.items())),
             "lake_version": self.lake_version,
             "backlog": self.backlog,
+            "younger": self.younger,
             "problems": list(self.problems),
             "outcomes": [
                 {**asdict(one), "status": one.status.value, "reasons": dict(one.reasons)}
@@ -146,11 +150,19 @@ class IngestResult:
 
     def text(self) -> str:
         """A line a file, and their sum where there are several."""
-        lines = [one.text() for one in self.outcomes] or ["nothing has landed"]
+        lines = [one.text() for one in self.outcomes] or [
+            "nothing is taken in" if self.younger else "nothing has landed"
+        ]
         if self.files > 1:
             lines.append(f"{self.files:,} files: {_counts_of(self.to_dict())}")
         if self.backlog:
             lines.append(f"{self.backlog:,} files are left for the next pass")
+        if self.younger:
+            lines.append(
+                f"too young for this pass, and left: {self.younger:,} "
+                f"{'file' if self.younger == 1 else 'files'} (a file waits until two seconds after "
+                "its writing)"
+            )
         return "\n".join(lines)
 
 

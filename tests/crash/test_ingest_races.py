@@ -255,7 +255,9 @@ def test_a_file_that_still_grows_is_taken_when_it_is_whole(ws):
             stream.write(f"{second + 5},anna,salt,1,2024-03-02,x\n")
         written = (AT + timedelta(seconds=second)).timestamp()
         os.utime(path, (written, written))
-        assert feedback(ws, AT + timedelta(seconds=second + 1)).files == 0
+        early = feedback(ws, AT + timedelta(seconds=second + 1))
+        assert (early.files, early.to_dict()["younger"]) == (0, 1)
+        assert "nothing is taken in\ntoo young for this pass, and left: 1 file (" in early.text()
     assert feedback(ws, AT + timedelta(seconds=4)).accepted == 4
 
 

@@ -52,7 +52,12 @@ class Tail:
         return -1 if line is None else line.version
 
     def acknowledge(self, version: int) -> None:
-        """Fsync all that a commit wrote, then write its sums; only then it counts."""
+        """Fsync all that a commit wrote, then write its sums; only then it counts.
+
+        Where a later writer has done that for one who slept, there is nothing to do.
+        """
+        if version <= self.acknowledged():
+            return
         files = [*self._added(version), *self._log_files(version)]
         paths = [self._path / file for file in files]
         pointer = self._log / "_last_checkpoint"

@@ -11,6 +11,7 @@ import pytest
 from pipeline import columns as c
 from pipeline.errors import ConcurrencyError, LakeError
 from pipeline.stores.lake import SCHEMAS, Lake
+from pipeline.stores.lake.tail import Tail
 
 START = datetime(2024, 3, 1, 12, tzinfo=UTC)
 
@@ -281,6 +282,15 @@ def test_lost_sums_are_not_made_anew(lake):
     with pytest.raises(LakeError, match=words):
         lake.append("events", events("e2", day=2))
     assert lake.version("events") == 1
+
+
+def test_who_slept_before_he_could_acknowledge_finds_it_done(lake):
+    for day in range(3):
+        lake.append("events", events(f"e{day}", day=day))
+    Tail(lake.root, "events").acknowledge(1)
+    assert Tail(lake.root, "events").acknowledged() == 2
+    lake.check_tail()
+    assert lake.append("events", events("e3", day=3)) == 3
 
 
 @pytest.mark.parametrize("text", [b"[1]\n", b"\0", b'{"version": 1}\n', b'{"version": "x"}\n'])
