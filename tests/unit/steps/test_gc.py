@@ -27,6 +27,7 @@ from pipeline.steps.night import open_night
 from pipeline.steps.run import PINS, Workspace
 from pipeline.steps.snapshot import TABLES
 from pipeline.stores.lake import SCHEMAS, Lake
+from pipeline.stores.lake.tail import Tail
 from pipeline.stores.ledger import Ledger
 from pipeline.stores.runs import Run, Runs
 from pipeline.stores.studies.store import Studies
@@ -437,6 +438,7 @@ def commit(lake: Lake, number: int) -> None:
     txn = {"appId": "ingest", "version": number + 1}
     lines = [json.dumps({name: told}) for name, told in (("add", add), ("txn", txn))]
     (log / f"{number:020}.json").write_text("\n".join(lines) + "\n")
+    Tail(lake.root, "events").acknowledge(number)
 
 
 def ids(lake: Lake, version: int | None = None) -> list[str]:
