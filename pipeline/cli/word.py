@@ -13,7 +13,9 @@ Because = Annotated[str, typer.Option(help="Why; the ledger keeps it.")]
 
 
 def accept(
-    run: Annotated[str, typer.Argument(help="The run to accept, as `history` names it.")],
+    run: Annotated[
+        str, typer.Argument(help="The run to accept, as `history --json` and its page name it.")
+    ],
     by: By,
     because: Because,
     recipe: Annotated[

@@ -179,6 +179,11 @@ def config_from(
             f"{where}: gate.min_users = {config.gate.min_users}: the holdout only grows until "
             f"split.min_users = {config.split.min_users} people can be judged; raise that, too"
         )
+    if config.gate.fallback not in _baselines():
+        raise ConfigError(
+            f"{blamed('gate.fallback')}: gate.fallback = {config.gate.fallback!r}: is no baseline; "
+            f"these are {', '.join(_baselines())}"
+        )
     return config
 
 
@@ -188,8 +193,12 @@ def dump(config: Config) -> dict[str, Any]:
 
 
 def load(dumped: Mapping[str, Any]) -> Config:
-    """Rebuild a config that `dump` wrote."""
-    return Config.model_validate(dumped)
+    """Rebuild a config that `dump` wrote; raises `ConfigError` for one of another version."""
+    try:
+        return Config.model_validate(dumped)
+    except ValidationError as error:
+        where = "the settings kept with it, by another version of Nightjar"
+        raise ConfigError(fault(error, dumped, Config, lambda _: where)) from error
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from pipeline.base import Frozen
 from pipeline.evaluation.compare import MIN_NONZERO, MIN_USERS, UNKNOWN_TAU
@@ -12,6 +12,8 @@ from pipeline.evaluation.compare import MIN_NONZERO, MIN_USERS, UNKNOWN_TAU
 
 class GateConfig(Frozen):
     """What a promotion needs. Lifts and margins are shares of the champion's mean."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     alpha: float = Field(
         default=0.01,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -582,6 +583,9 @@ def test_the_past_is_what_decisions_leave() -> None:
         {"x": 1},
         {"min_nonzero": 101},
         {"min_users": 20},
+        {"min_lift": math.inf},
+        {"refresh_margin": math.inf},
+        {"unknown_tau": math.nan},
     ],
 )
 def test_thresholds_have_bounds(bad: dict[str, Any]) -> None:

@@ -185,3 +185,16 @@ def test_a_source_of_one_table_keeps_the_defaults_of_the_others(file):
 
 def test_thresholds_that_contradict_each_other(file):
     assert "gate.min_users = 500" in refused(file, "[gate]\nmin_users = 500\n")
+
+
+def test_a_fallback_is_a_baseline(file):
+    words = refused(file, '[gate]\nfallback = "als"\n')
+    assert "gate.fallback = 'als': is no baseline; these are popularity" in words
+
+
+def test_settings_of_another_version_are_named(file):
+    file.write_text("")
+    kept = dump(compose(file, {}).config)
+    kept["ingest"]["retrain_after_events"] = 1000
+    with pytest.raises(ConfigError, match=r"of Nightjar: ingest\.retrain_after_events"):
+        load(kept)
