@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,7 +25,7 @@ import polars as pl
 
 from pipeline import columns as c
 from pipeline.columns import BatchStatus
-from pipeline.errors import StorageError
+from pipeline.errors import ConcurrencyError, StorageError
 from pipeline.failpoints import failpoint
 from pipeline.stores.lake import Lake
 
@@ -109,15 +110,20 @@ class Batches:
         last = self._lake.read("batches", columns=[c.SEQ])[c.SEQ].max()
         first = (last if isinstance(last, int) else 0) + 1
         frames = {"quarantine": quarantine if quarantine.height else None, files[0].table: rows}
-        self._spool_frames(
-            first + len(files) - 1, {name: f for name, f in frames.items() if f is not None}
-        )
+        number = first + len(files) - 1
+        self._spool_frames(number, {name: f for name, f in frames.items() if f is not None})
         intents = pl.DataFrame(
             [_row(seq, batch) for seq, batch in enumerate(files, start=first)], schema=c.BATCHES
         )
         self._note(intents, BatchStatus.INTENT)
+        if not (self._spool / str(number)).is_dir():
+            # Its files must not be archived; the next start finds an intent that nobody can keep.
+            raise ConcurrencyError(
+                f"another ingest has gone on and emptied {self._spool}; start again"
+            )
         self._carry_out(intents)
-        self._sweep()
+        # Its own alone: whoever was overtaken must not take away what another one needs.
+        self._sweep(str(number))
 
     def accepted_since(self, version: int | None) -> int:
         """Return how many events were taken in since a version of this table; None means ever."""
@@ -174,25 +180,27 @@ class Batches:
         return -1 if version is None else version
 
     def _spool_frames(self, seq: int, frames: dict[str, pl.DataFrame]) -> None:
-        draft = self._spool / f".{seq}"
+        target = self._spool / str(seq)
         try:
-            shutil.rmtree(draft, ignore_errors=True)
-            shutil.rmtree(self._spool / str(seq), ignore_errors=True)
-            draft.mkdir(parents=True)
+            self._spool.mkdir(parents=True, exist_ok=True)
+            draft = Path(tempfile.mkdtemp(prefix=".", dir=self._spool))
             for name, frame in frames.items():
                 path = draft / f"{name}.parquet"
                 frame.write_parquet(path, compression="lz4", statistics=False)
                 _sync(path)
             _sync(draft)
-            draft.rename(self._spool / str(seq))
+            draft.rename(target)
             _sync(self._spool)
         except OSError as error:
+            if target.is_dir():  # each start sweeps, so it is of somebody who is at work
+                raise ConcurrencyError(
+                    f"another ingest writes {target}, so this one writes nothing; start again"
+                ) from None
             raise StorageError(f"cannot write {self._spool}: {error.strerror}") from error
 
-    def _sweep(self) -> None:
-        if self._spool.is_dir():
-            for left in self._spool.iterdir():
-                shutil.rmtree(left, ignore_errors=True)
+    def _sweep(self, names: str = "*") -> None:
+        for left in self._spool.glob(names):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _row(seq: int, batch: Batch) -> dict[str, object]:

@@ -47,7 +47,8 @@ def test_commits_their_folders_and_the_spool_are_forced_to_the_disk(tmp_path, mo
         return synced.index(path)
 
     intent = first(lake / "batches" / "_delta_log" / f"{0:020}.json")
-    for name in (".1/events.parquet", ".1/quarantine.parquet", ".1", ""):
+    draft = next(path.name for path in synced if path.parent == lake / "_spool")
+    for name in (f"{draft}/events.parquet", f"{draft}/quarantine.parquet", draft, ""):
         assert first(lake / "_spool" / name) < intent
     moved = first(ws.home / "archive")
     for table in tables:

@@ -120,7 +120,7 @@ def test_an_attempt_that_was_overtaken_in_its_sleep_writes_nothing(tmp_path, poi
         assert expected[2]["landing/events"] == []
         code, words = first.wake()
     assert everything(ws) == expected
-    overtaken = "somebody else has written since" in words
+    overtaken = "another ingest has gone on" in words or "somebody else has written since" in words
     gone = "is gone again" in words or "taken away while it was read" in words
     lost = "which was written just now" in words
     gone_too = "scratch: No such file" in words
@@ -149,6 +149,26 @@ def test_an_attempt_that_was_overtaken_with_its_rows_in_hand_writes_nothing(
         feedback(ws, AT)
     assert everything(ws) == others[1]
     assert len(others[1][0]["events"]) == 1
+
+
+@pytest.mark.parametrize("method", ["_note", "_carry_out", "_unspool"])
+def test_rows_of_an_ingest_at_work_are_not_taken_from_it(ws, monkeypatch, method):
+    """Somebody who lost the lock and knows the same state spools under the same number."""
+    land(ws, "orders-1.csv", orders(ROW))
+    original = getattr(Batches, method)
+    refused: list[str] = []
+
+    def at_work(self, *args):
+        if not refused:
+            with pytest.raises(ConcurrencyError, match="another ingest writes") as late:
+                Batches(ws.lake)._spool_frames(1, {})
+            refused.append(str(late.value))
+        return original(self, *args)
+
+    monkeypatch.setattr(Batches, method, at_work)
+    assert feedback(ws, AT).accepted == 1
+    assert len(refused) == 1
+    assert ws.lake.read("events").height == 1
 
 
 # --- whoever delivers ----------------------------------------------------------------------------
