@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.terminal import Home, Json, fail, instant, open_workspace, show, teller
+from pipeline.cli.terminal import (
+    Home,
+    Json,
+    fail,
+    instant,
+    open_workspace,
+    refuse_unwritable,
+    show,
+    teller,
+)
 
 app = typer.Typer()
 _OUT = "The page's file; default: reports/ in the workspace."
@@ -24,6 +33,7 @@ def compare(
     """Lay two versions side by side: one page, also shown at both versions in MLflow."""
     from pipeline.steps.compare import compare as step
 
+    refuse_unwritable(out)
     found = step(open_workspace(home), v1, v2, out=out, progress=teller())
     show(found.to_dict(), json, found.text())
     if found.fault is not None:

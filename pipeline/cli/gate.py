@@ -9,7 +9,15 @@ from typing import Annotated
 import typer
 
 from pipeline.cli import word
-from pipeline.cli.terminal import Home, Json, instant, open_workspace, show, teller
+from pipeline.cli.terminal import (
+    Home,
+    Json,
+    instant,
+    open_workspace,
+    refuse_unwritable,
+    show,
+    teller,
+)
 
 app = typer.Typer(invoke_without_command=True)
 
@@ -55,6 +63,7 @@ def calibrate(
     from pipeline.steps.calibrate import gate_calibrate
     from pipeline.steps.tune import default_as_of
 
+    refuse_unwritable(out)
     start = time.monotonic()
     ws = open_workspace(home)
     found = gate_calibrate(
@@ -67,7 +76,7 @@ def calibrate(
         try:
             out.write_bytes(found.svg)
         except OSError as error:
-            raise StorageError(f"cannot write {out}: {error}") from error
+            raise StorageError(f"cannot write {out}: {error.strerror}") from error
     show(found.to_dict(), json, found.text() + (f"\nfigure:    {out}" if out else ""))
 
 

@@ -96,6 +96,21 @@ def past(text: str | None) -> datetime:
     return found
 
 
+def refuse_unwritable(out: Path | None) -> None:
+    """Refuse a file that cannot be written, before minutes of work end there."""
+    from pipeline.errors import StorageError
+
+    if out is None:
+        return
+    there = out.exists()
+    try:
+        out.open("ab").close()
+    except OSError as error:
+        raise StorageError(f"cannot write {out}: {error.strerror}") from error
+    if not there:
+        out.unlink()
+
+
 def show(value: dict[str, Any], as_json: bool, text: str) -> None:
     """Print what a command found, as JSON or as text."""
     print(json_module.dumps(value, ensure_ascii=False, default=str) if as_json else text)

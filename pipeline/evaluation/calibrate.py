@@ -1,10 +1,10 @@
 """The gate held against the truth: how often it is wrong, and what it finds, on one's own data.
 
 Promises: the truth is known, for the sides are fits of one recipe that differ in their dice alone,
-or one of them with a change of known size planted in it; the tests are those of a night
-(`difference`, `is_proved`, `Account`); a cut-off is tested with the spread over seeds (τ) of the
-others, as a night is with one that was measured before it; neither pseudonyms nor the order of
-anything count.
+or lists that a coin has shared out, or one of them has a change of known size planted in it; the
+tests are those of a night (`difference`, `is_proved`, `Account`); a cut-off is tested with the
+spread over seeds (τ) of the others, as a night is with one that was measured before it; neither
+pseudonyms nor the order of anything count.
 
 What one block's test lets pass, at h = max(z_{α/M}, margin/se), margin the least lift of a switch:
 
@@ -14,12 +14,17 @@ D is the lift of one salt over another, its variance twice that over the K salts
 cut-offs; se is what a night would use there, with the τ measured here. As that τ comes from the
 same fits, v̂ cannot exceed 1, and what counts is the limit: so far may the true spread lie above
 the measured one, in 95 of 100 calibrations.
+
+That is the luck of the seeds. The luck of the people is a coin: each person's list stands upright
+on one side and upside down on the other, and the coin says where. No side is better, and how far
+people part is their own; so the share of tosses that pass is the test's error, and a recipe without
+dice has one, too.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -37,11 +42,16 @@ from pipeline.evaluation.gate.rules import points_needed
 from pipeline.evaluation.metrics import NDCG
 from pipeline.evaluation.salts import SaltedBlock, salt_variance, seed_spread
 
+_Floats = NDArray[np.float64]
+_Sides = tuple[_Floats, _Floats]
+
 SALTS: Final = 8
 CUTOFFS: Final = 4
 LEAST_CUTOFFS: Final = 2
 PLANTED: Final = 0.03
 """Loss that is planted, about; its true size is measured."""
+TOSSES: Final = 1000
+"""Tosses of the coin a cut-off."""
 _LEVEL: Final = 0.05
 
 
@@ -90,17 +100,25 @@ def calibrate(blocks: Sequence[SaltedBlock], config: GateConfig) -> Calibration:
     blocks = _usable(blocks, config)
     salts = len(blocks[0].upright)
     every = _share(blocks)
-    worse = [np.where(_picked(block, every), block.turned, block.upright) for block in blocks]
     taus = [_tau_of_others(blocks, block) for block in blocks]
     pairs = [(a, b) for a in range(salts) for b in range(salts) if a != b]
-    same = _Table([b.upright for b in blocks], [b.upright for b in blocks], taus, config)
-    more = _Table([b.upright for b in blocks], worse, taus, config)
-    points = points_needed(config, 1)
+    plants = [_Plant.of(blocks, every, b, draw) for draw, (_, b) in enumerate(pairs)]
+    same = [_tests([(x.upright[a], x.upright[b]) for x in blocks], taus, config) for a, b in pairs]
+    more = [
+        _tests([(x.upright[a], w) for x, w in zip(blocks, plant.worse, strict=True)], taus, config)
+        for (a, _), plant in zip(pairs, plants, strict=True)
+    ]
+    tossed = [_tests(sides, taus, config) for sides in _tossed(blocks)]
+    points, bound = points_needed(config, 1), threshold(config, 1)
     whens = [block.holdout for block in blocks]
-    tests = [test for pair in pairs for test in same.tests(*pair)]
-    apart = [test for a in range(0, salts - 1, 2) for test in same.tests(a, a + 1)]
-    bound = threshold(config, 1)
-    passed, hits = (sum(is_proved(t, bound, config) for t in some) for some in (tests, apart))
+    tests = [test for pair in same for test in pair]
+    apart = [
+        test for p, pair in zip(pairs, same, strict=True) if _shares_no_fit(p) for test in pair
+    ]
+    coins = [test for toss in tossed for test in toss]
+    passed, hits, by_coin = (
+        sum(is_proved(t, bound, config) for t in some) for some in (tests, apart, coins)
+    )
     t = np.array([test.t for test in tests if test.underpowered is None])
     return Calibration(
         users=tuple(block.n_users for block in blocks),
@@ -113,45 +131,78 @@ def calibrate(blocks: Sequence[SaltedBlock], config: GateConfig) -> Calibration:
         disjoint_passed=hits,
         disjoint_pairs=len(apart),
         disjoint_upper=clopper_pearson_upper(hits, len(apart)),
+        tossed_passed=by_coin,
+        tosses=len(coins),
+        tossed_upper=clopper_pearson_upper(by_coin, len(coins)),
         sd_z=float(np.sqrt(np.mean(t**2))) if len(t) else 0.0,
-        planted=_lift(blocks, worse),
+        planted=float(np.mean([plant.lift for plant in plants])),
         every=every,
-        equal=tuple(replay(same.blocks(*p, whens), points, config.min_lift) for p in pairs),
-        better=tuple(replay(more.blocks(*p, whens), points, config.min_lift) for p in pairs),
+        equal=tuple(replay(_counted(pair, whens), points, config.min_lift) for pair in same),
+        better=tuple(replay(_counted(pair, whens), points, config.min_lift) for pair in more),
         **false_rate([block.upright for block in blocks], bound, config.min_lift),
     )
 
 
+def _shares_no_fit(pair: tuple[int, int]) -> bool:
+    """Say whether a pair is one of (0, 1), (2, 3), ...: no two of these have a fit in common."""
+    candidate, champion = pair
+    return champion == candidate + 1 and candidate % 2 == 0
+
+
+def _tests(sides: Sequence[_Sides], taus: Sequence[float], config: GateConfig) -> list[Difference]:
+    """Compare a candidate with a champion, block by block."""
+    return [
+        difference(
+            candidate,
+            champion,
+            tau_candidate=tau,
+            tau_champion=tau,
+            min_users=config.min_users,
+            min_nonzero=config.min_nonzero,
+        )
+        for (candidate, champion), tau in zip(sides, taus, strict=True)
+    ]
+
+
+def _counted(
+    tests: Sequence[Difference], whens: Sequence[Interval]
+) -> list[tuple[float, float, Interval] | None]:
+    """Return what an account takes of each block."""
+    return [
+        (test.x, test.v, when) if test.underpowered is None and test.v > 0 else None
+        for test, when in zip(tests, whens, strict=True)
+    ]
+
+
 @dataclass(frozen=True)
-class _Table:
-    """Every salt of one side against every salt of the other, block by block."""
+class _Plant:
+    """A fit with some of its lists upside down, and the lift of the sound one over it."""
 
-    candidates: Sequence[NDArray[np.float64]]
-    champions: Sequence[NDArray[np.float64]]
-    taus: Sequence[float]
-    config: GateConfig
+    worse: Sequence[_Floats]
+    lift: float
 
-    def tests(self, candidate: int, champion: int) -> list[Difference]:
-        return [
-            difference(
-                ours[candidate],
-                theirs[champion],
-                tau_candidate=tau,
-                tau_champion=tau,
-                min_users=self.config.min_users,
-                min_nonzero=self.config.min_nonzero,
-            )
-            for ours, theirs, tau in zip(self.candidates, self.champions, self.taus, strict=True)
+    @classmethod
+    def of(cls, blocks: Sequence[SaltedBlock], every: int, salt: int, draw: int) -> _Plant:
+        """Turn one list in `every`, other ones in each draw."""
+        worse = [
+            np.where(_picked(block, every, draw), block.turned[salt], block.upright[salt])
+            for block in blocks
         ]
+        lifts = [x.upright[salt].mean() / w.mean() - 1 for x, w in zip(blocks, worse, strict=True)]
+        return cls(worse, float(np.mean(lifts)))
 
-    def blocks(
-        self, candidate: int, champion: int, whens: Sequence[Interval]
-    ) -> list[tuple[float, float, Interval] | None]:
-        tests = self.tests(candidate, champion)
-        return [
-            (test.x, test.v, when) if test.underpowered is None and test.v > 0 else None
-            for test, when in zip(tests, whens, strict=True)
-        ]
+
+def _tossed(blocks: Sequence[SaltedBlock]) -> Iterator[list[_Sides]]:
+    """Yield two equal sides for each block: of each person a coin says which is upright."""
+    orders = [_order(block) for block in blocks]
+    for toss in range(TOSSES):
+        rng, found = np.random.default_rng(toss), []
+        for block, order in zip(blocks, orders, strict=True):
+            salt = toss % len(block.upright)
+            heads = rng.random(block.n_users) < 0.5
+            upright, turned = block.upright[salt][order], block.turned[salt][order]
+            found.append((np.where(heads, upright, turned), np.where(heads, turned, upright)))
+        yield found
 
 
 def _usable(blocks: Sequence[SaltedBlock], config: GateConfig) -> list[SaltedBlock]:
@@ -177,21 +228,21 @@ def _share(blocks: Sequence[SaltedBlock]) -> int:
     return max(1, round(float(np.mean(losses)) / PLANTED))
 
 
-def _picked(block: SaltedBlock, every: int) -> NDArray[np.bool_]:
-    """``(n,)`` bool: every n-th user, in the order of what lists are worth to them.
-
-    By value, not by id, so that it hangs on no pseudonym; who ties in all values is alike.
-    """
-    order = np.lexsort([*block.turned[::-1], *block.upright[::-1], block.upright.mean(axis=0)])
+def _picked(block: SaltedBlock, every: int, draw: int) -> NDArray[np.bool_]:
+    """``(n,)`` bool: of each `every` users who follow each other in worth, one."""
+    starts = np.arange(0, block.n_users, every)
+    places = starts + np.random.default_rng(draw).integers(0, every, len(starts))
     picked = np.zeros(block.n_users, np.bool_)
-    picked[order[every // 2 :: every]] = True
+    picked[_order(block)[places[places < block.n_users]]] = True
     return picked
 
 
-def _lift(blocks: Sequence[SaltedBlock], worse: Sequence[NDArray[np.float64]]) -> float:
-    """Return what was planted, pooled over cut-offs and fits, relative to the worse side."""
-    lifts = [b.upright.mean() / w.mean() - 1 for b, w in zip(blocks, worse, strict=True)]
-    return float(np.mean(lifts))
+def _order(block: SaltedBlock) -> NDArray[np.intp]:
+    """``(n,)`` users in the order of what lists are worth to them.
+
+    By value, not by id, so that it hangs on no pseudonym; who ties in all values is alike.
+    """
+    return np.lexsort([*block.turned[::-1], *block.upright[::-1], block.upright.mean(axis=0)])
 
 
 def false_rate(

@@ -47,6 +47,8 @@ class Calibration:
         interval.
     disjoint_passed, disjoint_pairs, disjoint_upper
         Of pairs that share no fit, with the upper limit of Clopper and Pearson (one-sided 95 %).
+    tossed_passed, tosses, tossed_upper
+        The same of equal sides that a coin has shared out, person by person.
     z, se, v_hat, df, rate, rate_upper
         The one-block test's rate of false switches and its upper limit, see `calibrate`.
     sd_z
@@ -68,6 +70,9 @@ class Calibration:
     disjoint_passed: int
     disjoint_pairs: int
     disjoint_upper: float
+    tossed_passed: int
+    tosses: int
+    tossed_upper: float
     z: float
     se: float
     v_hat: float

@@ -31,7 +31,10 @@ def sentence(found: Calibration) -> str:
         f"{found.power:.0%} of replays"
     )
     if not found.dice:
-        return f"this recipe rolls no dice: the same data give the same lists; {power}"
+        return (
+            "this recipe rolls no dice, so an equal one gives equal lists; where a coin has shared "
+            f"lists out over two sides, one block takes one for better in {_tossed(found)}; {power}"
+        )
     return (
         f"one block takes an equal recipe for a better one in {_share(found.rate)} of cases, at "
         f"most {_limit(found.rate_upper)}; {found.switched} of {len(found.equal)} accounts of "
@@ -52,8 +55,9 @@ def text(found: Calibration, recipe: str, k: int, begins: Sequence[str]) -> str:
         Where the holdouts begin, oldest first, as written in the ledger.
     """
     users = ", ".join(f"{n:,}" for n in found.users)
+    fits = f"{found.salts} fits a cut-off" if found.dice else "all fits of a cut-off alike"
     lines = [
-        ("recipe", f"{recipe}, NDCG@{k} {found.mean:.4f}, {found.salts} fits a cut-off"),
+        ("recipe", f"{recipe}, NDCG@{k} {found.mean:.4f}, {fits}"),
         ("cut-offs", f"{', '.join(day[:10] for day in begins)}; {users} users"),
     ]
     if found.dice:
@@ -78,16 +82,26 @@ def text(found: Calibration, recipe: str, k: int, begins: Sequence[str]) -> str:
                 f"in {len(found.users)} blocks",
             ),
         ]
-    else:
-        lines.append(("seeds", "this recipe rolls no dice: the same data give the same lists"))
-    lines.append(
+    lines += [
+        (
+            "people",
+            f"false switches in {_tossed(found)}: a coin says whose list is upside down on which "
+            "of two sides",
+        ),
         (
             "power",
             f"{found.found} of {len(found.better)} found {change(found.planted)} within "
             f"{len(found.users)} blocks ({_planted(found)})",
-        )
-    )
+        ),
+    ]
     return "\n".join(f"{name + ':':<11}{told}" for name, told in lines)
+
+
+def _tossed(found: Calibration) -> str:
+    return (
+        f"{found.tossed_passed:,} of {found.tosses:,} tosses, at most "
+        f"{_limit(found.tossed_upper)} (95 %)"
+    )
 
 
 def figure(found: Calibration) -> bytes:
@@ -143,7 +157,8 @@ def _about(found: Calibration) -> str:
 
 def _planted(found: Calibration) -> str:
     whose = "every list" if found.every == 1 else f"one list in {found.every}"
-    return f"{whose} of the other side upside down"
+    again = "" if found.every == 1 else ", other ones in each replay"
+    return f"{whose} of the other side upside down{again}"
 
 
 def _draw(

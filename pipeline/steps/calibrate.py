@@ -133,7 +133,17 @@ def _line(run: Run, as_of: datetime, name: str, recipe: Recipe) -> dict[str, Any
     """Write the ledger's line."""
     plan, found = run.json(PLAN, PLAN), _found(run)
     told = found.to_dict()
-    figures = ("tau", "rate", "rate_upper", "v_hat", "df", "planted", "users", "salts")
+    figures = (
+        "tau",
+        "rate",
+        "rate_upper",
+        "tossed_upper",
+        "v_hat",
+        "df",
+        "planted",
+        "users",
+        "salts",
+    )
     return {
         "calibration": run.run_id,
         "as_of": format_instant(as_of),

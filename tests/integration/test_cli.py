@@ -126,6 +126,18 @@ def test_no_workspace(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("command", [("gate", "calibrate"), ("compare", "1", "2")])
+def test_where_to_write_is_looked_at_before_the_work(tmp_path, command):
+    nightjar("init", tmp_path / "w")
+    for out, why in ((tmp_path / "no" / "x", "No such file"), (tmp_path, "Is a directory")):
+        refused(
+            nightjar(*command, "--out", out, home=tmp_path / "w"), 6, f"cannot write {out}", why
+        )
+    found = nightjar(*command, "--out", tmp_path / "x", home=tmp_path / "w")
+    assert found.returncode == 2  # nothing is live: there is no work to do
+    assert not (tmp_path / "x").exists()
+
+
 def test_a_naive_instant(home):
     refused(process("nightly", "--as-of", "2024-03-11T09:00:00", home=home), 2, "no time zone")
 

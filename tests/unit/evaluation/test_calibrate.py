@@ -18,6 +18,7 @@ from pipeline.base import Interval
 from pipeline.data.matrix import WEIGHT, build_history
 from pipeline.data.split import SplitConfig, split
 from pipeline.errors import GateError
+from pipeline.evaluation import calibrate as calibration_of
 from pipeline.evaluation.calibrate import (
     CUTOFFS,
     PLANTED,
@@ -28,6 +29,7 @@ from pipeline.evaluation.calibrate import (
     replay,
 )
 from pipeline.evaluation.calibration import Calibration
+from pipeline.evaluation.compare import difference
 from pipeline.evaluation.evaluate import NDCG, evaluate
 from pipeline.evaluation.gate import GateConfig
 from pipeline.evaluation.gate.account import Account, Key
@@ -195,6 +197,29 @@ def test_a_recipe_without_dice_has_no_rate_and_still_a_power():
     assert (found.tau, found.v_hat, found.rate, found.rate_upper) == (0.0, 0.0, 0.0, 0.0)
     assert (found.passed, found.switched, found.dice) == (0, 0, False)
     assert found.power == 1.0
+    assert len({replay.log_points for replay in found.better}) == 56  # other lists in each
+    assert 0 < found.tossed_upper < 0.006
+
+
+def test_a_coin_errs_as_often_as_the_test_says():
+    blocks = shop(tau=0.0, worth=0.2)
+    loose = GateConfig(alpha=0.05, candidates=1, min_lift=0.0)
+    found = calibrate(blocks, loose)
+    assert found.tosses == 4000
+    assert found.tossed_passed / found.tosses == pytest.approx(0.05, abs=0.015)
+    strict = calibrate(blocks, CONFIG)
+    assert strict.tossed_passed <= 20
+    assert strict.tossed_upper == clopper_pearson_upper(strict.tossed_passed, 4000)
+
+
+def test_a_test_that_errs_on_people_is_seen(monkeypatch):
+    def sure(*sides, **options):
+        found = difference(*sides, **options)
+        t = 2 * found.t  # half of the standard error
+        return replace(found, v=found.v / 4, t=t, p_better=stats.t.sf(t, found.n - 1))
+
+    monkeypatch.setattr(calibration_of, "difference", sure)
+    assert calibrate(shop(tau=0.0, worth=0.2), CONFIG).tossed_upper > 0.05
 
 
 def test_neither_the_order_of_blocks_nor_that_of_users_counts():

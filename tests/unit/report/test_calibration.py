@@ -35,11 +35,25 @@ def test_sentence_and_text_hold_every_figure(found):
     assert "in under 0.01 % of cases, at most 0.01 %" in sure
     assert f"in {found.power:.0%} of replays" in told
     lines = text(found, "blend", 20, [f"2024-0{month}-01T00:00:00Z" for month in (1, 2, 3, 4)])
-    for part in ("2024-04-01", "400, 400", "0 of 224", "0 of 16", "18 %", "τ ", "sd of z", "500"):
+    for part in (
+        "2024-04-01",
+        "400, 400",
+        "0 of 224",
+        "0 of 16",
+        "18 %",
+        "τ ",
+        "sd of z",
+        "500",
+        "tosses",
+    ):
         assert part in lines
     dull = replace(found, v_hat=0.0, rate=0.0, rate_upper=0.0, tau=0.0)
-    assert "the same data give the same lists" in text(dull, "blend", 20, [])
-    assert "false switches" not in text(dull, "blend", 20, [])
+    assert "rolls no dice" in sentence(dull)
+    assert f"{found.tossed_passed} of 4,000 tosses, at most 0." in sentence(dull)
+    lines = text(dull, "blend", 20, [])
+    assert "all fits of a cut-off alike" in lines
+    assert lines.count("false switches") == 1
+    assert f"false switches in {found.tossed_passed} of 4,000 tosses" in lines
 
 
 def test_the_figure_is_an_svg_that_says_what_it_shows_and_repeats(found):
