@@ -45,12 +45,13 @@ ENDS = {
 KEPT, SHARE, ALARMS = 0.99, 0.5, 1
 DRIFT = "drift"
 """The word in the reason of a night that drift has asked for."""
-CONFIG = """\
+SOURCE = """\
 [sources.lines]
 table = "events"
 path = "*.parquet"
 constants = { kind = "purchase" }
-
+"""
+CONFIG = f"""{SOURCE}
 [recipes.als]
 family = "als"
 """
@@ -62,9 +63,9 @@ def history(name: str, data: Path) -> pl.DataFrame:
     return lines.group_by(c.USER_ID, c.ITEM_ID, c.TIMESTAMP).len(c.VALUE).sort(pl.all())
 
 
-def made(name: str, home: Path, data: Path) -> Workspace:
+def made(name: str, home: Path, data: Path, config: str = CONFIG) -> Workspace:
     """Make the workspace, or find the one that is there."""
-    ws = Workspace.init(home, CONFIG)
+    ws = Workspace.init(home, config)
     if ws.lake.version("events") is None:
         file = home / "lines.parquet"
         history(name, data).write_parquet(file)

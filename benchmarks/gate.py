@@ -1,10 +1,11 @@
 """Does the gate do what it says? Each figure of its specification, measured anew.
 
-    gate.py simulate | online-retail | completejourney | nights | all
+    gate.py simulate | online-retail | completejourney | nights | calibrate | all
 
 `simulate` plays years of nights; the data sets are equal recipes (fits that differ in their dice),
 healthy refreshes and lost data on real purchases; `nights` lets an unchanged recipe go through 60
-nights of Online Retail. What decides is the code that a night runs. With ``--json`` one object: by
+nights of Online Retail; `calibrate` is `nightjar gate calibrate` in a workspace of either shop that
+names no recipe. What decides is the code that a night runs. With ``--json`` one object: by
 part, every figure with what was asked of it.
 """
 
@@ -20,13 +21,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.command import parser, tell
+from benchmarks.gate_calibrate import calibrated
 from benchmarks.gate_figures import Figure, table
 from benchmarks.gate_fits import WORLDS, bank, equal_fits
 from benchmarks.gate_nights import nights, refreshes
 from benchmarks.gate_simulation import RUNS, simulate
 from benchmarks.quality import missing
 
-_NEEDS = {"nights": "online-retail"}
+_NEEDS = {"simulate": (), "nights": ("online-retail",), "calibrate": tuple(WORLDS)}
 
 
 def real(name: str) -> Callable[[Path], list[Figure]]:
@@ -42,7 +44,7 @@ def real(name: str) -> Callable[[Path], list[Figure]]:
 
 def main() -> None:
     arguments = parser(__doc__, data="folder of the data sets")
-    arguments.add_argument("part", choices=["simulate", *WORLDS, "nights", "all"])
+    arguments.add_argument("part", choices=["simulate", *WORLDS, "nights", "calibrate", "all"])
     arguments.add_argument("--runs", type=int, default=RUNS, help="simulated years")
     options = arguments.parse_args()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -50,11 +52,13 @@ def main() -> None:
         "simulate": lambda _: simulate(options.runs),
         **{name: real(name) for name in WORLDS},
         "nights": lambda data: nights(WORLDS["online-retail"](data), tell),
+        "calibrate": calibrated,
     }
     names = list(parts) if options.part == "all" else [options.part]
     for name in names:
-        if name != "simulate" and (problem := missing(_NEEDS.get(name, name), options.data)):
-            raise SystemExit(problem)
+        for needed in _NEEDS.get(name, (name,)):
+            if problem := missing(needed, options.data):
+                raise SystemExit(problem)
     told = {}
     for name in names:
         figures = parts[name](options.data)

@@ -1,0 +1,55 @@
+"""What `nightjar gate calibrate` finds for the recipe that a workspace gets which names none."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.backtest import ENDS, SOURCE, made
+from benchmarks.command import tell
+from benchmarks.gate_figures import Figure, at_most, shown
+from pipeline.steps.calibrate import gate_calibrate
+from pipeline.steps.retrain import nightly
+
+MOST = 0.02
+"""Of one block's false switches."""
+
+
+def calibrated(data: Path) -> list[Figure]:
+    """Run a night of either shop, as it comes, and calibrate what went live."""
+    found = []
+    for name, as_of in ENDS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            ws = made(name, Path(folder) / "workspace", data, SOURCE)
+            nightly(ws, as_of, progress=tell)
+            begun = time.monotonic()
+            told = gate_calibrate(
+                ws, as_of, elapsed=lambda begun=begun: time.monotonic() - begun, progress=tell
+            )
+        tell(told.text())
+        what = f"{name}, {told.line['recipe']}: "
+        found += [
+            shown(f"{what}task, τ", f"{told.line['policy']}, {told.found.tau:.2%}"),
+            at_most(
+                f"{what}one block's rate of false switches by seeds, upper limit",
+                told.found.rate_upper,
+                MOST,
+                "{:.2%}",
+            ),
+            at_most(
+                f"{what}by people, upper limit of {told.found.tosses:,} tosses",
+                told.found.tossed_upper,
+                MOST,
+                "{:.2%}",
+            ),
+            shown(
+                f"{what}power to find {told.found.planted:+.1%} within "
+                f"{len(told.found.users)} blocks",
+                f"{told.found.power:.0%}",
+            ),
+        ]
+    return found
