@@ -6,14 +6,13 @@ differ by their dashes and by the names at their ends.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from pipeline.base import format_instant, parse_instant
-from pipeline.report.canvas import BLUE, GREY, INK, LIGHT, ORANGE, canvas
+from pipeline.report.canvas import BLUE, GREY, INK, LIGHT, ORANGE, canvas, spread
 from pipeline.report.card import svg
 from pipeline.report.table import grid
 
@@ -201,7 +200,9 @@ def figure(days: Mapping[str, Sequence[Day]], plant: datetime | None) -> bytes:
         axes.annotate("planted shift", (at_plant, 1.0), xycoords=("data", "axes fraction"),
                       fontsize=9, color=INK, ha="center", va="bottom")  # fmt: skip
     low, high = axes.get_ylim()
-    for height, (_, name, colour) in zip(_spread(ends, low, high), sorted(ends), strict=True):
+    ends.sort(reverse=True)
+    placed = spread([value for value, _, _ in ends], _APART * (high - low), low)
+    for height, (_, name, colour) in zip(placed, ends, strict=True):
         axes.annotate(name, (1.015, height), xycoords=("axes fraction", "data"), fontsize=9,
                       color=colour, va="center")  # fmt: skip
     _dates(axes, start, max(lived[-1].as_of for lived in days.values()))
@@ -241,15 +242,6 @@ def _answered(days: Sequence[Day], plant: datetime | None) -> float | None:
         return None
     after = [day.as_of for day in days[1:] if day.retrained and day.as_of > plant]
     return (after[0] - plant).total_seconds() / 86_400 if after else None
-
-
-def _spread(ends: Sequence[tuple[float, str, str]], low: float, high: float) -> list[float]:
-    """Move names at the right apart, from below."""
-    least, below, heights = _APART * (high - low), -math.inf, []
-    for value, _, _ in sorted(ends):
-        below = max(value, below + least)
-        heights.append(below)
-    return heights
 
 
 def _figure(value: float | None, form: str) -> str:

@@ -80,6 +80,18 @@ def label(axes: Axes, x: float, y: float, text: str, colour: str, *, bold: bool 
     axes.text(x, y, text, va="center", fontsize=9, color=colour, fontweight=weight)
 
 
+def spread(heights: Sequence[float], gap: float, low: float) -> list[float]:
+    """Move labels, the highest first, until none lies on another or, if it can be, below `low`."""
+    placed: list[float] = []
+    for height in heights:
+        placed.append(min(height, placed[-1] - gap) if placed else height)
+    floor = low
+    for at in reversed(range(len(placed))):
+        placed[at] = max(placed[at], floor)
+        floor = placed[at] + gap
+    return placed
+
+
 def name_rows(axes: Axes, names: Sequence[str]) -> None:
     """Write the names of the rows, the first on top."""
     labels = ["\n".join(short(line) for line in name.split("\n")) for name in names]

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from pipeline.report.canvas import BLUE, GREY, INK, LIGHT, ORANGE, percent
+from pipeline.evaluation.gate.account import points_text
+from pipeline.report.canvas import BLUE, GREY, INK, LIGHT, ORANGE, percent, spread
 from pipeline.report.card import card, name_rows, svg, write
 from pipeline.report.past import AccountRow, ChurnRow, LiveRow, PastRow
 from pipeline.report.titles import (
@@ -21,7 +22,6 @@ from pipeline.report.titles import (
     lift_title,
     live_title,
     metric_title,
-    points,
     share,
 )
 from pipeline.report.words import metric_label, plain
@@ -72,9 +72,9 @@ def accounts_figure(accounts: Sequence[AccountRow]) -> bytes:
     _days(axes, instants)
     write(axes, 0.01, bound, f"a switch needs {threshold:,.0f}", va="bottom",
           transform=axes.get_yaxis_transform())  # fmt: skip
-    placed = _spread(heights, 0.16 * (high - low), low)
+    placed = spread(heights, 0.16 * (high - low), low)
     for row, (colour, _, _), height in zip(shown, _STROKES, placed, strict=False):
-        told = f"{_cut(row.recipe, 16)}\n{points(row.points)}"
+        told = f"{_cut(row.recipe, 16)}\n{points_text(row.points)}"
         write(axes, 1.06, height, told, colour, transform=axes.get_yaxis_transform())
     ticks = list(range(math.ceil(low), math.floor(high) + 1))
     axes.set_yticks(ticks, [_power(at) for at in ticks])
@@ -251,18 +251,6 @@ def _fill(number: int) -> dict[str, Any]:
 
 def _now(row: AccountRow) -> float:
     return row.path[-1].log_points if row.path else math.log(max(row.points, 1e-300))
-
-
-def _spread(heights: Sequence[float], gap: float, low: float) -> list[float]:
-    """Move labels, the highest first, until none lies on another or, if it can be, below `low`."""
-    placed: list[float] = []
-    for height in heights:
-        placed.append(min(height, placed[-1] - gap) if placed else height)
-    floor = low
-    for at in reversed(range(len(placed))):
-        placed[at] = max(placed[at], floor)
-        floor = placed[at] + gap
-    return placed
 
 
 def _power(exponent: int) -> str:
