@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
@@ -12,11 +14,11 @@ from pipeline.report.canvas import spread
 def test_labels_lie_apart_near_their_lines_and_not_below_the_axes(heights, gap):
     heights = sorted(heights, reverse=True)
     placed = spread(heights, gap, 0.0)
-    assert all(a - b >= gap - 1e-9 for a, b in zip(placed, placed[1:], strict=False))
+    assert all(a - b >= gap - 1e-9 for a, b in pairwise(placed))
     assert min(placed) >= 0
     assert placed[0] <= max(heights[0], gap * (len(heights) - 1)) + 1e-9
-    if all(a - b >= gap for a, b in zip(heights, heights[1:], strict=False)):
-        assert placed == heights
+    if all(a - b >= gap for a, b in pairwise(heights)):
+        assert placed == pytest.approx(heights)
 
 
 def test_labels_of_lines_that_end_together_go_down():
