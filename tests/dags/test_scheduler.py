@@ -1,4 +1,5 @@
-"""Two nights of a small shop under a real scheduler: one asks in vain, one is asked for and heard.
+"""Days of a small shop under a real scheduler: a night that asks in vain, calm passes and upkeep,
+then what lands asks for a night, and somebody answers it.
 
 The shop's last days are today's, so that a night that nobody dated has something to see.
 """
@@ -17,9 +18,10 @@ import psutil
 import pytest
 from polars.testing import assert_frame_equal
 
+from pipeline import columns as c
 from pipeline.base import format_instant, parse_instant
 from pipeline.steps import retrain
-from pipeline.steps.champion import ACCEPTANCE, DECISION, PUBLICATION
+from pipeline.steps.champion import ACCEPTANCE, DECISION, PATCH, PUBLICATION
 from pipeline.steps.feedback import feedback
 from pipeline.steps.run import Workspace
 from pipeline.steps.show import lists, live_publication
@@ -38,7 +40,8 @@ candidates = {10**60}
 after_events = 1000
 """
 """Four times as good is enough for one candidate alone, and for so many not even in two blocks."""
-NIGHTLY, FEEDBACK = "nightly_retrain", "feedback_ingest"
+NIGHTLY, FEEDBACK, UPKEEP = "nightly_retrain", "feedback_ingest", "maintenance"
+REQUEST = "nightjar_retrain_requested"
 SWITCH = "switch to the candidate"
 
 
@@ -132,20 +135,83 @@ def test_no_answer_in_time_keeps_the_champion(unanswered: Night, shop: Shop) -> 
     assert {line["name"] for line in of_that_night} == {"popularity"}
 
 
+@dataclass
+class Calm:
+    """Passes of a day on which little happens, and the live lists before and after them."""
+
+    did: set[str]
+    patches: list[dict[str, Any]]
+    busy: dict[str, str | None]
+    idle: dict[str, str | None]
+    upkeep: Any
+    requests: list[Any]
+    before: pl.DataFrame
+    after: pl.DataFrame
+
+
 @pytest.fixture(scope="module")
-def announced(shop: Shop, airflow: Served, unanswered: Night) -> Any:
-    """A file lands, a pass takes it in: the event of the asset that asks for a night."""
+def calm(shop: Shop, airflow: Served, unanswered: Night) -> Calm:
+    """Six people do something, and a pass takes it in; nobody does, and another; then upkeep."""
     assert unanswered.run["state"] == "success"
+    before, known = lists(shop.ws, None), len(shop.lines(PATCH))
+    text = shop.nights[1].strftime("%Y-%m-%dT%H:%M:%SZ")
+    did = sorted(
+        shop.events.filter(pl.col("timestamp") >= text)["user_id"].unique(maintain_order=True)[:6]
+    )
+    mine = shop.events.filter(pl.col("user_id").is_in(did))
+    land(shop.ws.home, mine, shop.nights[1] + timedelta(days=1), shop.nights[1])
+    for dag_id in (FEEDBACK, UPKEEP):
+        airflow.unpause(dag_id)
+    runs = []
+    for _ in range(2):
+        run_id = airflow.trigger(FEEDBACK)
+        assert airflow.end(FEEDBACK, run_id)["state"] == "success"
+        runs.append(airflow.states(FEEDBACK, run_id))
+    return Calm(
+        did=set(did),
+        patches=shop.lines(PATCH)[known:],
+        busy=runs[0],
+        idle=runs[1],
+        upkeep=airflow.end(UPKEEP, airflow.trigger(UPKEEP)),
+        requests=requests(airflow),
+        before=before,
+        after=lists(shop.ws, None),
+    )
+
+
+def requests(airflow: Served) -> list[Any]:
+    """Return the events that ask for a night."""
+    events = airflow.get("/assets/events", source_dag_id=FEEDBACK)["asset_events"]
+    return [event for event in events if event["name"] == REQUEST]
+
+
+def test_a_calm_pass_moves_the_lists_of_who_did_something_and_asks_for_no_night(
+    calm: Calm, shop: Shop
+) -> None:
+    (patch,) = calm.patches
+    assert patch["base"] == shop.lines(PUBLICATION)[-1]["publication_id"]
+    rows = [pl.col(c.USER_ID).is_in(calm.did), ~pl.col(c.USER_ID).is_in(calm.did)]
+    for others, before, after in zip(
+        (False, True), map(calm.before.filter, rows), map(calm.after.filter, rows), strict=True
+    ):
+        assert before.equals(after) is others
+    assert calm.busy["request_retrain"] == "skipped"
+    assert calm.idle["announce_events"] == "skipped"
+    assert calm.requests == []
+    assert calm.upkeep["state"] == "success"
+
+
+@pytest.fixture(scope="module")
+def announced(shop: Shop, airflow: Served, calm: Calm) -> Any:
+    """A file lands, a pass takes it in: the event of the asset that asks for a night."""
+    assert calm.requests == []
     shop.land(2)
-    airflow.unpause(FEEDBACK)
     # Its own pass may be due just now, and take the file before this one does.
     taken = airflow.end(FEEDBACK, airflow.trigger(FEEDBACK))
     assert taken["state"] == "success"
 
     def heard() -> Any:
-        events = airflow.get("/assets/events", source_dag_id=FEEDBACK)["asset_events"]
-        asking = [event for event in events if event["name"] == "nightjar_retrain_requested"]
-        return next((event for event in asking if event["created_dagruns"]), None)
+        return next((event for event in requests(airflow) if event["created_dagruns"]), None)
 
     return airflow.wait(heard, lambda: "event that starts a night")
 
