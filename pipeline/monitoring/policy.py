@@ -63,6 +63,13 @@ class Verdict(StrEnum):
     RETRAIN = "retrain"
 
 
+class Cause(StrEnum):
+    """What asks for a retrain."""
+
+    DRIFT = "drift"
+    EVENTS = "events"
+
+
 @dataclass(frozen=True)
 class Nights:
     """What was done before.
@@ -95,6 +102,8 @@ class Ruling:
         One sentence.
     events, countable, enough
         New events; those that count; how many of these are enough.
+    cause
+        What asks for a retrain, whether it has to wait or not; ``None`` for nothing.
     """
 
     verdict: Verdict
@@ -102,6 +111,7 @@ class Ruling:
     events: int
     countable: int
     enough: int
+    cause: Cause | None
 
     @property
     def wanted(self) -> bool:
@@ -110,7 +120,8 @@ class Ruling:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON."""
-        return {**vars(self), "verdict": self.verdict.value}
+        cause = None if self.cause is None else self.cause.value
+        return {**vars(self), "verdict": self.verdict.value, "cause": cause}
 
 
 def countable(
@@ -161,17 +172,18 @@ def policy(
         since = f"since {format_instant(nights.judged)}"
     count = "" if counted == events else f", of which {counted:,} count"
     told = f"{events:,} new events{count} ({since}); {enough:,} are enough"
-    causes = [alarm.sentence for alarm in (drift.alarms if drift else ())[:1]]
-    causes += [told] if counted >= enough else []
+    causes = [(Cause.DRIFT, alarm.sentence) for alarm in (drift.alarms if drift else ())[:1]]
+    causes += [(Cause.EVENTS, told)] if counted >= enough else []
+    cause, why = causes[0] if causes else (None, told)
     hold = _hold(nights, at, config)
     verdict = Verdict.FOLD_IN if events else Verdict.SKIP
     if causes and hold is None:
-        verdict, reason = Verdict.RETRAIN, f"retrain wanted: {causes[0]}"
+        verdict, reason = Verdict.RETRAIN, f"retrain wanted: {why}"
     elif hold is not None and (causes or (events and drift is None)):
-        reason = f"no retrain yet: {causes[0] if causes else told}, but {hold}"
+        reason = f"no retrain yet: {why}, but {hold}"
     else:
         reason = f"no retrain: {told}" + (f"; {drift.sentence}" if drift else "")
-    return Ruling(verdict, reason, events, counted, enough)
+    return Ruling(verdict, reason, events, counted, enough, cause)
 
 
 def needless(events: int, nights: Nights, at: datetime, config: PolicyConfig) -> bool:

@@ -1,7 +1,7 @@
-"""A backtest for people: a table, and one figure of quality by day with a mark at each night.
+"""A backtest for people: its days, what each policy came to, the finding and two tables.
 
-Promises: equal days give equal bytes; the title states the finding; without colour the policies
-differ by their dashes and by the names at their ends.
+Promises: what it takes until something is live, which all policies have, counts against nobody;
+days on which nobody could be asked count for nothing.
 """
 
 from __future__ import annotations
@@ -9,28 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
 
 from pipeline.base import format_instant, parse_instant
-from pipeline.report.canvas import BLUE, GREY, INK, LIGHT, ORANGE, canvas, spread
-from pipeline.report.card import svg
 from pipeline.report.table import grid
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
 NIGHTLY, ADAPTIVE, NEVER = "nightly", "adaptive", "never"
-_GREEN: Final = "#007A5A"
-_STROKES: Final = {
-    NIGHTLY: (BLUE, "-"),
-    "weekly": (_GREEN, (0, (1, 1.2))),
-    ADAPTIVE: (ORANGE, (0, (5, 1.5))),
-    NEVER: (GREY, (0, (4, 1.5, 1, 1.5))),
-}
-_SMOOTH: Final = 7
-_TICKS: Final = 6
-_APART: Final = 0.06
-"""Least distance of two names at the right, as a share of the height."""
+_DAY: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -41,10 +26,10 @@ class Day:
     ----------
     retrained
         Whether a night was run.
-    reason
-        Why, or why not.
-    decision, sentence
-        Of the night.
+    reason, cause
+        Why, or why not; what asked for it (`monitoring.policy.Cause`), where the policy did.
+    decision, sentence, promoted
+        Of the night; whether it put new lists before people.
     user_days, ndcg, base_ndcg
         Of the lists that were live on the day before: whom they are a mean over, their NDCG, and
         that of the lists without what was folded in; ``None`` where nobody could be asked.
@@ -55,8 +40,10 @@ class Day:
     as_of: datetime
     retrained: bool
     reason: str
+    cause: str | None = None
     decision: str | None = None
     sentence: str | None = None
+    promoted: bool = False
     user_days: int = 0
     ndcg: float | None = None
     base_ndcg: float | None = None
@@ -75,12 +62,12 @@ class Day:
 
 @dataclass(frozen=True)
 class PolicyRow:
-    """What a policy came to; the first night, which all have, counts in nothing but `ndcg`.
+    """What a policy came to; what it did until something was live counts for nothing.
 
     Attributes
     ----------
-    nights
-        How many were run.
+    nights, promoted
+        How many were run, and how many of these put new lists before people.
     ndcg, base_ndcg
         Means over all user-days; ``None`` where nobody could be asked.
     of_nightly
@@ -90,12 +77,16 @@ class PolicyRow:
     ndcg_per_training_minute
         ``None`` where nothing was trained.
     answered_days
-        Days from the planted shift to the first night at or after it; ``None`` without either.
+        Days from the planted shift to the first night after it that put new lists before people;
+        ``None`` without either.
+    answered_cause
+        What asked for that night, where the policy did.
     """
 
     policy: str
     days: int
     nights: int
+    promoted: int
     training_seconds: float
     foldin_seconds: float
     ndcg: float | None
@@ -104,6 +95,7 @@ class PolicyRow:
     training_share: float | None
     ndcg_per_training_minute: float | None
     answered_days: float | None
+    answered_cause: str | None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON."""
@@ -112,50 +104,68 @@ class PolicyRow:
 
 def summary(days: Mapping[str, Sequence[Day]], plant: datetime | None) -> tuple[PolicyRow, ...]:
     """Return a row a policy."""
-    reached = {name: _mean(lived, "ndcg") for name, lived in days.items()}
-    seconds = {name: sum(day.training_seconds for day in lived[1:]) for name, lived in days.items()}
+    reached = {name: mean_of(lived, "ndcg") for name, lived in days.items()}
+    own = {name: _own(lived) for name, lived in days.items()}
+    seconds = {name: sum(day.training_seconds for day in lived) for name, lived in own.items()}
     most, spent = reached.get(NIGHTLY), seconds.get(NIGHTLY)
     rows = []
     for name, lived in days.items():
         value, took = reached[name], seconds[name]
+        days_after, cause = _answer(lived, plant)
         rows.append(
             PolicyRow(
                 policy=name,
                 days=len(lived),
-                nights=sum(day.retrained for day in lived[1:]),
+                nights=sum(day.retrained for day in own[name]),
+                promoted=sum(day.promoted for day in own[name]),
                 training_seconds=took,
-                foldin_seconds=sum(day.foldin_seconds for day in lived[1:]),
+                foldin_seconds=sum(day.foldin_seconds for day in own[name]),
                 ndcg=value,
-                base_ndcg=_mean(lived, "base_ndcg"),
+                base_ndcg=mean_of(lived, "base_ndcg"),
                 of_nightly=value / most if value is not None and most else None,
                 training_share=took / spent if spent else None,
                 ndcg_per_training_minute=60 * value / took if value is not None and took else None,
-                answered_days=_answered(lived, plant),
+                answered_days=days_after,
+                answered_cause=cause,
             )
         )
     return tuple(rows)
 
 
 def text(days: Mapping[str, Sequence[Day]], plant: datetime | None) -> str:
-    """Return the finding and a row a policy."""
-    header = ["policy", "days", "nights", "training s", "NDCG", "without fold-in", "of nightly"]
-    header += ["NDCG/min"] + ([] if plant is None else ["answered"])
+    """Return the finding, a row a policy, and a row a day."""
+    header = ["policy", "days", "nights", "promoted", "training s", "NDCG", "without fold-in"]
+    header += ["of nightly", "NDCG/min"] + ([] if plant is None else ["answered"])
     rows = []
     for row in summary(days, plant):
         cells = [
             row.policy,
             f"{row.days}",
             f"{row.nights}",
+            f"{row.promoted}",
             f"{row.training_seconds:,.1f}",
-            _figure(row.ndcg, ".4f"),
-            _figure(row.base_ndcg, ".4f"),
-            _figure(row.of_nightly, ".1%"),
-            _figure(row.ndcg_per_training_minute, ".4f"),
+            figure_of(row.ndcg, ".4f"),
+            figure_of(row.base_ndcg, ".4f"),
+            figure_of(row.of_nightly, ".1%"),
+            figure_of(row.ndcg_per_training_minute, ".4f"),
         ]
         if plant is not None:
-            cells.append("never" if row.answered_days is None else f"{row.answered_days:g} days")
+            after = row.answered_days
+            cells.append("never" if after is None else f"in {after:.2g} days")
         rows.append(cells)
-    return f"{title(days)}\n\n{grid(header, rows)}"
+    return f"{title(days)}\n\n{grid(header, rows)}\n\n{_by_day(days)}"
+
+
+def _by_day(days: Mapping[str, Sequence[Day]]) -> str:
+    """Return a row a day: what its lists were worth, and a star where it ended with a night."""
+    rows = [
+        [
+            f"{lived[0].as_of:%Y-%m-%d %H:%M}",
+            *(figure_of(d.ndcg, ".4f") + ("*" if d.retrained else "") for d in lived),
+        ]
+        for lived in zip(*days.values(), strict=True)
+    ]
+    return f"{grid(['NDCG until', *days], rows)}\n* then a night was run"
 
 
 def title(days: Mapping[str, Sequence[Day]]) -> str:
@@ -164,85 +174,37 @@ def title(days: Mapping[str, Sequence[Day]]) -> str:
     asked = rows.get(ADAPTIVE) or next((r for n, r in rows.items() if n != NIGHTLY), None)
     if asked is None or asked.of_nightly is None:
         ranked = sorted(rows.values(), key=lambda row: -(row.ndcg or 0.0))
-        reached = _figure(ranked[0].ndcg, ".4f")
+        reached = figure_of(ranked[0].ndcg, ".4f")
         return f"{ranked[0].policy} reaches an NDCG of {reached}"
     told = f"{asked.policy} keeps {asked.of_nightly:.1%} of what retraining every night reaches"
     share = asked.training_share
     return told if share is None else f"{told}, with {share:.0%} of its training"
 
 
-def figure(days: Mapping[str, Sequence[Day]], plant: datetime | None) -> bytes:
-    """Draw the quality of each policy by day, a mark at each of its nights, as SVG."""
-    about = f"NDCG of the lists that were live, mean of the last {_SMOOTH} steps; marks: nights"
-    drawn, axes = canvas(1, title(days), about, row=3.4, left=0.09, width=0.74)
-    axes.grid(visible=False)
-    axes.grid(axis="y", color=LIGHT, linewidth=0.6)
-    start = min(lived[0].as_of for lived in days.values())
-    ends: list[tuple[float, str, str]] = []
-    for name, lived in days.items():
-        colour, dash = _STROKES.get(name, (INK, "-"))
-        points = [
-            (_since(start, day.as_of), value, day.retrained and name != NIGHTLY)
-            for day, value in zip(lived, _smoothed(lived), strict=True)
-            if value is not None
-        ]
-        if not points:
-            continue
-        at, line, _ = zip(*points, strict=True)
-        axes.plot(at, line, color=colour, linestyle=dash, linewidth=1.8)
-        for x, y, night in points:
-            if night:
-                axes.plot([x], [y], "o", color=colour, markersize=4)
-        ends.append((line[-1], name, colour))
-    if plant is not None:
-        at_plant = _since(start, plant)
-        axes.axvline(at_plant, color=INK, linewidth=1, linestyle=(0, (2, 2)))
-        axes.annotate("planted shift", (at_plant, 1.0), xycoords=("data", "axes fraction"),
-                      fontsize=9, color=INK, ha="center", va="bottom")  # fmt: skip
-    low, high = axes.get_ylim()
-    ends.sort(reverse=True)
-    placed = spread([value for value, _, _ in ends], _APART * (high - low), low)
-    for height, (_, name, colour) in zip(placed, ends, strict=True):
-        axes.annotate(name, (1.015, height), xycoords=("axes fraction", "data"), fontsize=9,
-                      color=colour, va="center")  # fmt: skip
-    _dates(axes, start, max(lived[-1].as_of for lived in days.values()))
-    axes.set_ylabel("NDCG", fontsize=9, color=GREY)
-    rows = "; ".join(
-        f"{row.policy}: {_figure(row.ndcg, '.4f')} in {row.nights} nights"
-        for row in summary(days, plant)
-    )
-    return svg(drawn, "backtest", f"{title(days)}. {rows}")
-
-
-def _dates(axes: Axes, start: datetime, end: datetime) -> None:
-    """Write some of the days below the axes."""
-    whole = _since(start, end)
-    at = sorted({round(whole * part / (_TICKS - 1)) for part in range(_TICKS)})
-    told = [start + timedelta(days=days) for days in at]
-    axes.set_xticks(at, [f"{day.day} {day:%b}" for day in told])
-
-
-def _since(start: datetime, instant: datetime) -> float:
-    return (instant - start).total_seconds() / 86_400
-
-
-def _smoothed(days: Sequence[Day]) -> list[float | None]:
-    """Take the mean over user-days of each step and those before it."""
-    return [_mean(days[max(0, n - _SMOOTH + 1) : n + 1], "ndcg") for n in range(len(days))]
-
-
-def _mean(days: Sequence[Day], name: str) -> float | None:
+def mean_of(days: Sequence[Day], name: str) -> float | None:
+    """Return the mean of a figure over all user-days, ``None`` where there are none."""
     told = [(getattr(day, name), day.user_days) for day in days if getattr(day, name) is not None]
     weight = sum(count for _, count in told)
     return sum(value * count for value, count in told) / weight if weight else None
 
 
-def _answered(days: Sequence[Day], plant: datetime | None) -> float | None:
-    if plant is None:
-        return None
-    after = [day.as_of for day in days[1:] if day.retrained and day.as_of > plant]
-    return (after[0] - plant).total_seconds() / 86_400 if after else None
+def _own(days: Sequence[Day]) -> Sequence[Day]:
+    """Return the days after the first night that put lists before people, which all have."""
+    first = next((at for at, day in enumerate(days) if day.promoted), len(days))
+    return days[first + 1 :]
 
 
-def _figure(value: float | None, form: str) -> str:
+def _answer(
+    days: Sequence[Day], plant: datetime | None
+) -> tuple[float, str | None] | tuple[None, None]:
+    """Find the first night after a shift that put new lists before people."""
+    if plant is not None:
+        for day in _own(days):
+            if day.promoted and day.as_of > plant:
+                return (day.as_of - plant) / _DAY, day.cause
+    return None, None
+
+
+def figure_of(value: float | None, form: str) -> str:
+    """Write a figure, a dash for none."""
     return "–" if value is None else format(value, form)

@@ -5,8 +5,9 @@ after its instant; days come in order, each is written down when it is over, so 
 on where an earlier one was stopped, with the same decisions; what is read is pinned when it begins.
 
 On each as-of the day before is delivered, then scored against the lists that were live in it. Then
-the policy says what follows: a whole night, or the lists of who did something are folded in. All
-policies begin with a night.
+the policy says what follows: a whole night, or the lists of who did something are folded in; they
+are as well where a night put nothing before people. Until something is live, all policies run
+nights.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from pipeline.base import (
     to_utc,
 )
 from pipeline.errors import ConfigError
-from pipeline.report.backtest import Day, figure, summary, text
+from pipeline.report.backtest import Day, summary, text
+from pipeline.report.backtest_figure import figure
 from pipeline.steps.config import dump
 from pipeline.steps.lived import Policy, days_of
 from pipeline.steps.run import Workspace
@@ -84,7 +86,7 @@ class Backtested:
 
 def parse_every(words: str) -> timedelta:
     """Read a step such as ``1d`` or ``12h``; `ConfigError` for any other."""
-    match = re.fullmatch(r"(\d{1,3})([hd])", words.strip())
+    match = re.fullmatch(r"([0-9]{1,3})([hd])", words.strip())
     every = int(match[1]) * _UNITS[match[2]] if match else timedelta(0)
     if not timedelta(0) < every <= _LONGEST:
         raise ConfigError(f"{words!r} is no step of a backtest; write it as 12h or 1d, at most 28d")

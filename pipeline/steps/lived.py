@@ -16,6 +16,7 @@ from pipeline.base import Interval, Progress, compact_instant, format_instant
 from pipeline.errors import DataError, GateError
 from pipeline.evaluation.prequential import ALL
 from pipeline.report.backtest import Day
+from pipeline.steps.champion import PROMOTIONS, PUBLICATION
 from pipeline.steps.config import load
 from pipeline.steps.foldin import foldin
 from pipeline.steps.learn import read_split
@@ -29,6 +30,7 @@ from pipeline.stores.runs import Run, Runs
 _WEEK: Final = timedelta(days=7)
 _BEGINNING: Final = datetime(1, 1, 1, tzinfo=UTC)
 _DAY: Final = "day"
+_VERDICT: Final = "verdict"
 
 
 class Policy(StrEnum):
@@ -90,25 +92,26 @@ def _live(
     box.deliver(span, catalogue=first)
     if first and ws.lake.read("events", columns=[c.EVENT_ID]).is_empty():
         raise DataError(f"no event lies before {format_instant(at)}", where="the backtest")
-    wanted, reason = _verdict(ws, policy, at, last_night, steps, first=first)
+    verdict = _verdict(ws, policy, at, last_night, steps)
     scored = {} if first else _scored(ws, span)
-    if not wanted:
-        folded = foldin(ws, at, progress=progress)
-        return Day(at, False, reason, **scored, foldin_seconds=folded.seconds)
+    told = _night(ws, at, progress) if verdict["wanted"] else {}
+    if not told.get("promoted"):  # a pass would: the lists that stay live learn what was done
+        told["foldin_seconds"] = foldin(ws, at, progress=progress).seconds
+    return Day(at, verdict["wanted"], verdict["reason"], verdict["cause"], **scored, **told)
+
+
+def _night(ws: Workspace, at: datetime, progress: Progress) -> dict[str, Any]:
+    """Run a whole night, and say what became of it."""
     try:
         night = nightly(ws, at, progress=progress)
     except (DataError, GateError) as error:  # the next night tries again, as it would live
-        return Day(at, True, reason, **scored, decision="block", sentence=error.sentence)
-    taken = [cost.get("fit_seconds", 0.0) for cost in _costs(night.cost)]
-    return Day(
-        at,
-        True,
-        reason,
-        **scored,
-        decision=night.decision or night.status,
-        sentence=night.sentence,
-        training_seconds=sum(taken),
-    )
+        return {"decision": "block", "sentence": error.sentence}
+    return {
+        "decision": night.decision or night.status,
+        "sentence": night.sentence,
+        "promoted": night.decision in PROMOTIONS,
+        "training_seconds": sum(cost.get("fit_seconds", 0.0) for cost in _costs(night.cost)),
+    }
 
 
 def _costs(told: Mapping[str, Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
@@ -120,36 +123,43 @@ def _costs(told: Mapping[str, Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]
 
 
 def _verdict(
-    ws: Workspace,
-    policy: Policy,
-    at: datetime,
-    last_night: datetime,
-    steps: Run,
-    *,
-    first: bool,
-) -> tuple[bool, str]:
+    ws: Workspace, policy: Policy, at: datetime, last_night: datetime, steps: Run
+) -> Mapping[str, Any]:
     """Say whether a night is run, and why; written down before it begins, for whoever goes on."""
-    if first:
-        return True, "all policies begin with a night"
-    if policy is Policy.NIGHTLY:
-        return True, "every night"
-    if policy is Policy.NEVER:
-        return False, "never again"
-    if policy is Policy.WEEKLY:
-        due = at - last_night >= _WEEK
-        return due, "a week is over" if due else "the week is not over"
-    step = f"{compact_instant(at)}-verdict"
+    step = f"{compact_instant(at)}-{_VERDICT}"
     if steps.committed(step) is None:
-        ruling = rule(ws, at)
+        wanted, reason, cause = _asked(ws, policy, at, last_night)
         with steps.draft(step) as draft:
-            draft.json("verdict", {"wanted": ruling.wanted, "reason": ruling.reason})
-    told = steps.json(step, "verdict")
-    return told["wanted"], told["reason"]
+            draft.json(_VERDICT, {"wanted": wanted, "reason": reason, "cause": cause})
+    told: Mapping[str, Any] = steps.json(step, _VERDICT)
+    return told
+
+
+def _asked(
+    ws: Workspace, policy: Policy, at: datetime, last_night: datetime
+) -> tuple[bool, str, str | None]:
+    """Ask the policy."""
+    if not any(entry["type"] == PUBLICATION for entry in ws.ledger.entries()):
+        return True, "nothing is live yet", None
+    match policy:
+        case Policy.NIGHTLY:
+            return True, "every night", None
+        case Policy.WEEKLY:
+            due = at - last_night >= _WEEK
+            return due, "a week is over" if due else "the week is not over", None
+        case Policy.ADAPTIVE:
+            ruling = rule(ws, at)
+            return ruling.wanted, ruling.reason, ruling.cause
+        case Policy.NEVER:
+            return False, "never again", None
 
 
 def _scored(ws: Workspace, span: Interval) -> dict[str, Any]:
     """Return what the lists that were live were worth to whoever did something in a span."""
-    first = ws.runs.starting_with("")[0]
+    judged = (run for run in ws.runs.starting_with("") if run.committed("features") is not None)
+    first = next(judged, None)
+    if first is None:  # no night has come to a task yet, so nothing was live
+        return {}
     config = load(first.json("snapshot", "snapshot")["config"])
     found = score_span(
         ws,

@@ -6,15 +6,19 @@ import contextlib
 import json
 from datetime import timedelta
 
+import polars as pl
 import pytest
 
 from pipeline import columns as c
 from pipeline.errors import ConfigError, DataError
+from pipeline.monitoring.policy import Cause
 from pipeline.steps import lived
 from pipeline.steps.backtest import backtest, parse_every, parse_policies
+from pipeline.steps.config import Composed
 from pipeline.steps.feedback import feedback
 from pipeline.steps.lived import Policy
 from pipeline.steps.retrain import nightly
+from pipeline.steps.run import Workspace
 from tests import worlds
 
 pytestmark = pytest.mark.slow
@@ -140,6 +144,59 @@ def test_a_gap_in_the_data_is_lived_through(shop):
     assert last.ndcg is None
 
 
+def gapped(workspace, home, since, until):
+    """A workspace whose history lacks the days of a span."""
+    ws = workspace(home, worlds.CONFIG)
+    form = "%Y-%m-%dT%H:%M:%SZ"
+    lost = pl.col("timestamp").is_between(
+        pl.lit(since.strftime(form)), pl.lit(until.strftime(form))
+    )
+    worlds.land(ws.home, worlds.purchases().filter(~lost), worlds.NIGHTS[2])
+    worlds.catalogue(ws.home)
+    feedback(ws, worlds.NIGHTS[2] + DAY)
+    return ws
+
+
+def test_where_a_night_puts_nothing_live_the_live_lists_learn_what_was_done(workspace, tmp_path):
+    ws = gapped(workspace, tmp_path / "home", BEGIN + DAY, BEGIN + 12 * DAY)
+    asked = (Policy.NIGHTLY, Policy.NEVER)
+    found = backtest(ws, BEGIN, BEGIN + 18 * DAY, every=3 * DAY, policies=asked)
+    nightly, never = found.days["nightly"], found.days["never"]
+    ended = [day.decision for day in nightly]
+    assert ended == ["first", *["block"] * 2, *["nothing_to_do"] * 2, "refresh", "block"]
+    assert [day.promoted for day in nightly] == [end in ("first", "refresh") for end in ended]
+    assert all((day.foldin_seconds > 0) is not day.promoted for day in nightly)
+    # Until the night that refreshes, both have the same lists.
+    same = [(day.user_days, day.ndcg, day.base_ndcg) for day in nightly[:6]]
+    assert same == [(day.user_days, day.ndcg, day.base_ndcg) for day in never[:6]]
+    assert nightly[5].ndcg != nightly[5].base_ndcg
+    (row,) = [row for row in found.to_dict()["rows"] if row["policy"] == "nightly"]
+    assert (row["nights"], row["promoted"]) == (6, 1)
+
+
+def test_a_gap_before_the_first_as_of_is_waited_for(workspace, tmp_path):
+    ws = gapped(workspace, tmp_path / "home", BEGIN - 9 * DAY, BEGIN + DAY)
+    found = backtest(ws, BEGIN, BEGIN + 5 * DAY, every=DAY, policies=tuple(Policy))
+    for days in found.days.values():
+        ended = [day.decision for day in days[:4]]
+        assert ended == ["nothing_to_do", "nothing_to_do", "block", "first"]
+        assert {day.reason for day in days[:4]} == {"nothing is live yet"}
+        assert all(day.ndcg is None for day in days[:4])
+        assert all(day.ndcg > 0 for day in days[4:])
+    rows = {row["policy"]: row for row in found.to_dict()["rows"]}
+    assert rows["never"]["training_seconds"] == rows["never"]["nights"] == 0
+    assert rows["nightly"]["nights"] == 2
+
+
+def test_a_policy_says_what_asked_for_a_night(shop):
+    config = shop.config.policy.model_copy(update={"after_share": 1e-4, "min_hours": 0})
+    eager = Workspace(shop.home, Composed(shop.config.model_copy(update={"policy": config}), {}))
+    found = backtest(eager, BEGIN, BEGIN + DAY, every=DAY, policies=(Policy.ADAPTIVE,))
+    first, second = found.days["adaptive"]
+    assert (first.cause, second.cause) == (None, Cause.EVENTS)
+    assert second.retrained and second.promoted
+
+
 def test_wrong_spans_and_names_are_refused_in_words(shop):
     with pytest.raises(ConfigError, match="there is no step"):
         backtest(shop, BEGIN, BEGIN, every=DAY, policies=tuple(Policy))
@@ -148,7 +205,7 @@ def test_wrong_spans_and_names_are_refused_in_words(shop):
     with pytest.raises(DataError, match="no event lies before"):
         early = worlds.START - 30 * DAY
         backtest(shop, early, early + DAY, every=DAY, policies=(Policy.NEVER,))
-    for words in ("1w", "0d", "29d", "day"):
+    for words in ("1w", "0d", "29d", "day", "\u0661d"):
         with pytest.raises(ConfigError, match="no step of a backtest"):
             parse_every(words)
     assert parse_every("12h") == timedelta(hours=12)

@@ -6,7 +6,15 @@ import polars as pl
 import pytest
 
 from pipeline import columns as c
-from pipeline.monitoring.policy import Nights, PolicyConfig, Verdict, countable, needless, policy
+from pipeline.monitoring.policy import (
+    Cause,
+    Nights,
+    PolicyConfig,
+    Verdict,
+    countable,
+    needless,
+    policy,
+)
 from pipeline.monitoring.verdicts import Drift, Signal
 from pipeline.monitoring.verdicts import Verdict as Of
 
@@ -46,6 +54,8 @@ def test_a_little_is_folded_in_and_enough_asks_for_a_retrain():
     assert found.wanted and found.reason == (
         "retrain wanted: 2,000 new events (since 2026-05-31T03:00:00Z); 2,000 are enough"
     )
+    assert found.cause == Cause.EVENTS
+    assert ask(1_999).cause is None
     large = nights(learnt=80_000_000)
     assert ask(99_999, past=large).verdict == Verdict.FOLD_IN
     assert ask(100_000, past=large).wanted
@@ -62,6 +72,7 @@ def test_drift_asks_for_a_retrain_and_is_the_reason():
     found = ask(5, drift=drifting())
     assert found.wanted
     assert found.reason == "retrain wanted: taste.items: far"
+    assert (found.cause, ask(9_999, drift=drifting()).cause) == (Cause.DRIFT, Cause.DRIFT)
     quality = ask(0, drift=drifting("quality.ndcg"))
     assert quality.wanted and "quality.ndcg" in quality.reason
 
@@ -161,4 +172,5 @@ def test_it_is_plain_json():
         "events": 7,
         "countable": 7,
         "enough": 2_000,
+        "cause": None,
     }

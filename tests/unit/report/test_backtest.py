@@ -1,9 +1,11 @@
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from xml.etree import ElementTree
 
 import pytest
 
-from pipeline.report.backtest import Day, figure, summary, text, title
+from pipeline.report.backtest import Day, summary, text, title
+from pipeline.report.backtest_figure import figure
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 PLANT = START + timedelta(days=4.5)
@@ -17,6 +19,8 @@ def lived(ndcg, nights, seconds=2.0):
             n == 0 or n in nights,
             "because",
             decision="refresh" if n in nights else None,
+            cause="drift" if n in nights else None,
+            promoted=n == 0 or n in nights,
             user_days=0 if n == 0 else 10 + n,
             ndcg=None if n == 0 else ndcg + 0.001 * n,
             base_ndcg=None if n == 0 else ndcg,
@@ -57,7 +61,33 @@ def test_a_shift_is_answered_by_the_first_night_after_it(days):
     assert never.answered_days is None
     late = {"adaptive": lived(0.3, {3, 8})}
     assert summary(late, PLANT)[0].answered_days == 3.5
-    assert "never" in text(days, PLANT).splitlines()[-1]
+    assert [row.answered_cause for row in (nightly, never)] == ["drift", None]
+    told = text(days, PLANT).splitlines()
+    (row,) = [line for line in told if line.startswith("never")]
+    assert row.endswith("never")
+
+
+def test_a_night_that_put_nothing_live_is_run_and_answers_nothing(days):
+    first, *others = days["adaptive"]
+    kept = [first, *(replace(day, decision="keep", promoted=False) for day in others)]
+    (row,) = summary({"adaptive": kept}, PLANT)
+    assert (row.nights, row.promoted, row.training_seconds) == (2, 0, 4.0)
+    assert (row.answered_days, row.answered_cause) == (None, None)
+
+
+def test_what_it_takes_until_something_is_live_counts_against_nobody(days):
+    vain = replace(days["never"][0], decision="block", promoted=False)
+    late = replace(days["never"][1], retrained=True, promoted=True, training_seconds=9.0)
+    (row,) = summary({"never": (vain, late, *days["never"][2:])}, START)
+    assert (row.nights, row.promoted, row.training_seconds) == (0, 0, 0.0)
+    assert row.answered_days is None
+
+
+def test_every_day_is_told_with_a_star_for_a_night(days):
+    told = text(days, None).splitlines()
+    assert told[-1] == "* then a night was run"
+    assert told[-11].split() == ["2024-01-01", "00:00", "–*", "–*", "–*"]
+    assert told[-6].split() == ["2024-01-06", "00:00", "0.3050*", "0.3020*", "0.2050"]
 
 
 def test_the_title_states_what_the_policy_is_worth(days):
@@ -79,7 +109,8 @@ def test_a_figure_is_the_same_again_and_names_every_policy(days):
     drawn = figure(days, PLANT)
     assert drawn == figure(days, PLANT)
     words = "".join(ElementTree.fromstring(drawn).itertext())
-    for name in (*days, "planted shift", "1 Jan", "10 Jan"):
+    cost = "4.0 s in 2 nights, 4.54 a minute"
+    for name in (*days, "planted shift", "1 Jan", "10 Jan", cost, "0.0 s in 0 nights"):
         assert name in words
 
 

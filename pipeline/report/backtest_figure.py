@@ -1,0 +1,133 @@
+"""A backtest as one figure: the quality of each policy by day, and what its trainings took.
+
+Promises: equal days give equal bytes; without colour the policies differ by their dashes and by the
+names at their ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+from pipeline.report.backtest import (
+    ADAPTIVE,
+    NEVER,
+    NIGHTLY,
+    Day,
+    PolicyRow,
+    figure_of,
+    mean_of,
+    summary,
+    title,
+)
+from pipeline.report.canvas import BLUE, GREY, INK, LIGHT, ORANGE, canvas, label, name_rows, spread
+from pipeline.report.card import svg
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_GREEN: Final = "#007A5A"
+_STROKES: Final = {
+    NIGHTLY: (BLUE, "-"),
+    "weekly": (_GREEN, (0, (1, 1.2))),
+    ADAPTIVE: (ORANGE, (0, (5, 1.5))),
+    NEVER: (GREY, (0, (4, 1.5, 1, 1.5))),
+}
+_SMOOTH: Final = 7
+_TICKS: Final = 6
+_LEFT, _WIDE, _TALL = 0.1, 0.73, 3.4
+"""Where axes begin and how wide they are, in shares of the figure; the days, in inches."""
+_BETWEEN, _BAR = 0.95, 0.26
+"""Below the days, and of a policy's bar, in inches."""
+_LONGEST_BAR: Final = 0.6
+"""The longest one, as a share of the width: what it says stands behind it."""
+_APART: Final = 0.06
+"""Least distance of two names at the right, as a share of the height."""
+
+
+def figure(days: Mapping[str, Sequence[Day]], plant: datetime | None) -> bytes:
+    """Draw as SVG the quality of each policy by day, a mark at each of its nights, and its cost."""
+    rows = summary(days, plant)
+    about = f"NDCG of the lists that were live, mean of the last {_SMOOTH} steps; marks: nights"
+    foot = _BETWEEN + _BAR * len(rows)
+    drawn, axes = canvas(1, title(days), about, row=_TALL, left=_LEFT, width=_WIDE, foot=foot)
+    axes.grid(visible=False)
+    axes.grid(axis="y", color=LIGHT, linewidth=0.6)
+    start = min(lived[0].as_of for lived in days.values())
+    ends: list[tuple[float, str, str]] = []
+    for name, lived in days.items():
+        colour, dash = _STROKES.get(name, (INK, "-"))
+        points = [
+            (_since(start, day.as_of), value, day.retrained and name != NIGHTLY)
+            for day, value in zip(lived, _smoothed(lived), strict=True)
+            if value is not None
+        ]
+        if not points:
+            continue
+        at, line, _ = zip(*points, strict=True)
+        axes.plot(at, line, color=colour, linestyle=dash, linewidth=1.8)
+        for x, y, night in points:
+            if night:
+                axes.plot([x], [y], "o", color=colour, markersize=4)
+        ends.append((line[-1], name, colour))
+    if plant is not None:
+        at_plant = _since(start, plant)
+        axes.axvline(at_plant, color=INK, linewidth=1, linestyle=(0, (2, 2)))
+        axes.annotate("planted shift", (at_plant, 1.0), xycoords=("data", "axes fraction"),
+                      fontsize=9, color=INK, ha="center", va="bottom")  # fmt: skip
+    low, high = axes.get_ylim()
+    ends.sort(reverse=True)
+    placed = spread([value for value, _, _ in ends], _APART * (high - low), low)
+    for height, (_, name, colour) in zip(placed, ends, strict=True):
+        axes.annotate(name, (1.015, height), xycoords=("axes fraction", "data"), fontsize=9,
+                      color=colour, va="center")  # fmt: skip
+    _dates(axes, start, max(lived[-1].as_of for lived in days.values()))
+    axes.set_ylabel("NDCG", fontsize=9, color=GREY)
+    _costs(drawn, rows)
+    words = "; ".join(f"{row.policy}: {figure_of(row.ndcg, '.4f')}, {_cost(row)}" for row in rows)
+    return svg(drawn, "backtest", f"{title(days)}. {words}")
+
+
+def _costs(drawn: Figure, rows: Sequence[PolicyRow]) -> None:
+    """Draw below it a bar a policy: what its trainings took, and what that bought."""
+    height = drawn.get_figheight()
+    axes = drawn.add_axes((_LEFT, 0.1 / height, _WIDE, _BAR * len(rows) / height))
+    for side in axes.spines.values():
+        side.set_visible(False)
+    axes.tick_params(length=0, labelsize=9, labelcolor=INK)
+    axes.set_xticks([])
+    name_rows(axes, [row.policy for row in rows])
+    most = max(row.training_seconds for row in rows) or 1.0
+    axes.set_xlim(0, most / _LONGEST_BAR)
+    axes.set_title("seconds of training after the first night, and NDCG for a minute of it",
+                   fontsize=9, color=GREY, loc="left")  # fmt: skip
+    for at, row in enumerate(rows):
+        colour, _ = _STROKES.get(row.policy, (INK, "-"))
+        axes.barh(at, row.training_seconds, height=0.5, color=colour)
+        label(axes, row.training_seconds + 0.01 * most, at, _cost(row), INK)
+
+
+def _cost(row: PolicyRow) -> str:
+    nights = "1 night" if row.nights == 1 else f"{row.nights} nights"
+    bought = row.ndcg_per_training_minute
+    spent = f"{row.training_seconds:,.1f} s in {nights}"
+    return spent if bought is None else f"{spent}, {bought:.3g} a minute"
+
+
+def _dates(axes: Axes, start: datetime, end: datetime) -> None:
+    """Write some of the days below the axes."""
+    whole = _since(start, end)
+    at = sorted({round(whole * part / (_TICKS - 1)) for part in range(_TICKS)})
+    told = [start + timedelta(days=days) for days in at]
+    axes.set_xticks(at, [f"{day.day} {day:%b}" for day in told])
+
+
+def _since(start: datetime, instant: datetime) -> float:
+    return (instant - start).total_seconds() / 86_400
+
+
+def _smoothed(days: Sequence[Day]) -> list[float | None]:
+    """Take the mean over user-days of each step and those before it."""
+    return [mean_of(days[max(0, n - _SMOOTH + 1) : n + 1], "ndcg") for n in range(len(days))]
