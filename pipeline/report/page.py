@@ -40,7 +40,7 @@ def night_figures(night: NightPage) -> dict[str, bytes]:
     if any(row.mean is not None and row.coverage is not None for row in night.recipes):
         drawn["reach.svg"] = figures.reach_figure(night.recipes, night.winner)
     if any(row.overlap is not None for row in night.churn):
-        drawn["churn.svg"] = trends.churn_figure(night.churn)
+        drawn["churn.svg"] = trends.churn_figure(night.churn, night.as_of)
     if any(row.slice == EVERYBODY and row.ndcg is not None for row in night.live):
         drawn["live.svg"] = trends.live_figure(night.live, night.metric)
     if night.reasons and night.quarantined:

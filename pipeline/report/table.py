@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from pipeline import columns as c
+
+_WIDTH: Final = 100
+_TIED: Final = "\N{NO-BREAK SPACE}"
 
 
 def nights_table(told: Mapping[str, Any]) -> str:
@@ -57,8 +61,13 @@ def lists_table(rows: Iterable[Mapping[str, Any]], titles: Mapping[str, str]) ->
 
 
 def history_table(entries: Iterable[Mapping[str, Any]]) -> str:
-    """Return the ledger, a line an entry."""
-    lines = []
+    """Return the ledger, an entry below the other, its words beside its instant and type.
+
+    A publication names its night's run; a night without one names it in a line of its own, as
+    `nightjar gate accept` wants it.
+    """
+    lines, entries = [], list(entries)
+    shown = {entry["run_id"] for entry in entries if entry["type"] == "publication"}
     for entry in entries:
         if entry["type"] == "publication":
             told = (
@@ -72,8 +81,24 @@ def history_table(entries: Iterable[Mapping[str, Any]]) -> str:
             )
         else:
             told = str(entry["sentence"])
-        lines.append(f"{entry['as_of']}  {entry['type']:<11}  {told}")
+        head = f"{entry['as_of']}  {entry['type']:<11}  "
+        lines.append(_beside(head, told))
+        if entry["type"] == "decision" and entry["run_id"] not in shown:
+            lines.append(f"{'':{len(head)}}run {entry['run_id']}")
     return "\n".join(lines) or "nothing has been decided yet"
+
+
+def _beside(head: str, text: str) -> str:
+    """Write a text beside its head, line below line; no figure is parted from its percent."""
+    told = textwrap.fill(
+        text.replace(" %", f"{_TIED}%"),
+        _WIDTH,
+        initial_indent=head,
+        subsequent_indent=" " * len(head),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return told.replace(_TIED, " ")
 
 
 def grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

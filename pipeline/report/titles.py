@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+from pipeline.evaluation.gate.account import points_text
 from pipeline.report.night import ReasonRow, RecipeRow, SliceRow
 from pipeline.report.past import AccountRow, ChurnRow, LiveRow, PastRow
 from pipeline.report.words import change, metric_label, number, plain
 
-MOST_POINTS = 1_000_000
 EVERYBODY = "all"
 
 
@@ -31,19 +31,10 @@ def share(value: float) -> str:
     return f"{percent:.1f} %" if percent < 9.95 or percent > 99 else f"{percent:.0f} %"
 
 
-def points(value: float) -> str:
-    """Write points: few with a decimal, many whole; nobody counts beyond a million."""
-    if value >= MOST_POINTS:
-        return f"over {MOST_POINTS:,}"
-    if 0 < value < 0.05:
-        return "under 0.1"
-    return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
-
-
 def accounts_title(accounts: Sequence[AccountRow]) -> str:
     """Say who has the points for a switch, or who is nearest to them."""
     first = max(accounts, key=lambda row: row.points)
-    told = f"{first.recipe} has {points(first.points)} of {first.threshold:,.0f} points"
+    told = f"{first.recipe} has {points_text(first.points)} of {first.threshold:,.0f} points"
     if first.points >= first.threshold:
         return f"{told}: enough for a switch"
     if first.points <= 1:
@@ -53,7 +44,7 @@ def accounts_title(accounts: Sequence[AccountRow]) -> str:
 
 def account_line(row: AccountRow) -> str:
     """Write an account: points, lift, what a block can show, how many more it may take."""
-    told = f"{row.recipe}: {points(row.points)} of {row.threshold:,.0f} points"
+    told = f"{row.recipe}: {points_text(row.points)} of {row.threshold:,.0f} points"
     if row.lift is not None and row.lo is not None and row.hi is not None:
         blocks = "1 block" if row.blocks == 1 else f"{row.blocks:,} blocks"
         told += f"; {change(row.lift)} ({change(row.lo)} to {change(row.hi)}) over {blocks}"
@@ -125,12 +116,17 @@ def reach_title(recipes: Sequence[RecipeRow], winner: str | None) -> str:
     return f"{told}; {most.name} the most, {share(most.coverage or 0)}"
 
 
-def churn_title(churn: Sequence[ChurnRow]) -> str:
-    """Say what part of the lists of people who did nothing changed, and for what."""
+def churn_title(churn: Sequence[ChurnRow], tonight: datetime) -> str:
+    """Say what part of the lists of people who did nothing changed, and for what.
+
+    Another night's lists are named by its day.
+    """
     last = next((row for row in reversed(churn) if row.overlap is not None), None)
     if last is None:
         return "Nobody's lists could be compared with the ones before"
     told = f"{share(last.overlap or 0)} of what idle people see stayed as it was"
+    if last.as_of != tonight:
+        told = f"When lists changed on {day(last.as_of)}, {told}"
     causes = [cause for cause in last.causes if cause[1] > 0]
     if not causes:
         return told

@@ -131,11 +131,11 @@ def live_figure(live: Sequence[LiveRow], metric: str) -> bytes:
     return svg(figure, "live", title)
 
 
-def churn_figure(churn: Sequence[ChurnRow]) -> bytes:
+def churn_figure(churn: Sequence[ChurnRow], tonight: datetime) -> bytes:
     """Draw what part of idle people's lists each publication changed, by cause."""
     rows = [row for row in churn if row.overlap is not None][-_BARS:][::-1]
     names = sorted({name for row in rows for name, part in row.causes if part > 0})
-    title = churn_title(churn)
+    title = churn_title(churn, tonight)
     about = "share of the entries of people who did nothing, by why they changed, newest on top"
     lines = -(-max(len(names), 1) // 2)
     figure, (axes,) = card(

@@ -97,8 +97,34 @@ def stops(kind: str, rule: RuleRow) -> bool:
     return kind == "block" and rule.verdict in _STOPS and not lost
 
 
-def advice(kind: str, rules: Sequence[RuleRow]) -> tuple[str, ...]:
-    """Return what a person can do after such a night, most useful first; often nothing."""
+def acceptance(run_id: str, offered: Sequence[str]) -> tuple[str, ...]:
+    """Name the command by which a person overrules the gate; nothing where nobody can.
+
+    Parameters
+    ----------
+    offered
+        Recipes that it would put live, the one that it takes unasked first.
+    """
+    if not offered:
+        return ()
+    first, *others = offered
+    told = (
+        f"`nightjar gate accept {run_id} --by NAME --because TEXT` puts the {first} of tonight live"
+    )
+    told += "".join(f", with `--recipe {name}` {name}" for name in others)
+    return (f"If you know better: {told}; then start the night again.",)
+
+
+def advice(
+    kind: str, rules: Sequence[RuleRow], run_id: str = "", offered: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """Return what a person can do after such a night, most useful first; often nothing.
+
+    Parameters
+    ----------
+    run_id, offered
+        As for `acceptance`.
+    """
     if kind == "block":
         causes = [plain(rule.name) for rule in rules if stops(kind, rule)]
         named = ", ".join(dict.fromkeys(causes)) or "the sentence above"
@@ -106,10 +132,14 @@ def advice(kind: str, rules: Sequence[RuleRow]) -> tuple[str, ...]:
             f"Look first at: {named}. The run's folder, named below, holds all evidence.",
             "If data are missing or wrong, deliver them into landing/ and start the night again: "
             "with other data it is a new run.",
+            *acceptance(run_id, offered),
             "Nothing needs to be undone: a blocked night publishes nothing.",
         )
     if kind == "keep" and any(rule.verdict == UNDERPOWERED for rule in rules):
-        return ("Nothing yet: too few people could be judged, so the gate waits for more days.",)
+        return (
+            "Nothing yet: too few people could be judged, so the gate waits for more days.",
+            *acceptance(run_id, offered),
+        )
     return ()
 
 

@@ -8,7 +8,7 @@ Not here: how good a scorer is (`evaluate`), the statistic (`compare`), where de
 (`steps`, `stores`).
 """
 
-from pipeline.evaluation.gate.accept import accept
+from pipeline.evaluation.gate.accept import accept, offers
 from pipeline.evaluation.gate.config import GateConfig
 from pipeline.evaluation.gate.decide import decide
 from pipeline.evaluation.gate.decision import Decision, RuleResult
@@ -41,6 +41,7 @@ __all__ = [
     "compare",
     "decide",
     "is_proved",
+    "offers",
     "remember",
     "threshold",
 ]

@@ -9,8 +9,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pipeline.errors import GateError
-from pipeline.evaluation.gate.decision import Decision
+from pipeline.evaluation.gate.decision import Decision, RuleResult
 from pipeline.evaluation.gate.evidence import ANCHOR_BLOCKS, Anchor, BlockRatio, Past, disjoint
+
+
+def offers(decision: Decision) -> tuple[str, ...]:
+    """Return the recipes that `accept` would put live, the one that it takes unasked first."""
+    judged = decision.recipe is not None and decision.recipe_hash is not None
+    return _offered(decision) if judged and not _barred(decision) else ()
 
 
 def accept(
@@ -29,19 +35,13 @@ def accept(
     GateError
         There is nothing to accept, and why.
     """
-    offered = [decision.grey] if decision.grey is not None else []
-    if decision.recipe is not None and not decision.promotes:
-        offered.append(decision.recipe)
+    offered = _offered(decision)
     if recipe is not None and recipe not in offered:
         named = " or ".join(offered) or "nobody"
         raise GateError(f"{recipe} cannot be accepted; this night offers {named}")
     if not offered and decision.promotes:
         raise GateError(f"nothing is left to accept: {decision.sentence}")
-    barred = [
-        rule
-        for rule in decision.rules
-        if rule.name == "complete" or (rule.name.startswith("check.") and rule.verdict == "fail")
-    ]
+    barred = _barred(decision)
     if barred or decision.recipe is None or decision.recipe_hash is None:
         causes = "; ".join(rule.sentence for rule in barred[:3]) or "no champion was judged"
         raise GateError(f"nobody can accept what was not judged: {causes}")
@@ -77,6 +77,20 @@ def anchor_from(decision: Decision, past: Past, recipe_hash: str) -> Anchor | No
     known = [r for r in (*past.ratios, *decision.ratios) if r.block.end <= decision.block.end]
     used = disjoint(known, recipe_hash)[:ANCHOR_BLOCKS]
     return Anchor(recipe_hash, sum(r.ratio for r in used) / len(used), len(used)) if used else None
+
+
+def _offered(decision: Decision) -> tuple[str, ...]:
+    kept = decision.recipe if not decision.promotes else None
+    return tuple(name for name in (decision.grey, kept) if name is not None)
+
+
+def _barred(decision: Decision) -> tuple[RuleResult, ...]:
+    """Return the rules that nobody can overrule: on the data, and on what was never judged."""
+    return tuple(
+        rule
+        for rule in decision.rules
+        if rule.name == "complete" or (rule.name.startswith("check.") and rule.verdict == "fail")
+    )
 
 
 def _marked(decision: Decision, accepted: str) -> tuple[BlockRatio, ...]:

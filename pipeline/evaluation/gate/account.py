@@ -168,11 +168,11 @@ class Standing:
             half = 1.96 * own.se
             plural = "block" if own.blocks == 1 else "blocks"
             told += (
-                f", {100 * own.lift:+.1f} % (95 %: {100 * (own.lift - half):+.1f} to "
-                f"{100 * (own.lift + half):+.1f} %) over {own.blocks} {plural}"
+                f", {signed(own.lift)} % (95 %: {signed(own.lift - half)} to "
+                f"{signed(own.lift + half)} %) over {own.blocks} {plural}"
             )
         if self.smallest_effect is not None:
-            told += f"; such a block shows {100 * self.smallest_effect:+.1f} %"
+            told += f"; such a block shows {signed(self.smallest_effect)} %"
         if self.blocks_for_two_percent:
             more = self.blocks_for_two_percent
             told += f", a true +2 % needs about {more:,} more"
@@ -257,9 +257,19 @@ def blocks_expected(account: Account, v: float, threshold: float, lift: float = 
 
 
 def points_text(points: float) -> str:
-    """Write points: few with a decimal, many whole, and nobody counts beyond a million."""
+    """Write points, in sentences and figures alike: few with a decimal, many whole.
+
+    Whole ones are cut, so that nobody seems to have what a switch needs before they have it; nobody
+    counts below a tenth, or beyond a million.
+    """
     if points >= MOST_POINTS:
         return f"over {MOST_POINTS:,.0f}"
     if points < 0.1:
         return "under 0.1"
-    return f"{points:,.0f}" if points >= 10 else f"{points:.1f}"
+    return f"{math.floor(points):,}" if points >= 10 else f"{points:.1f}"
+
+
+def signed(share: float) -> str:
+    """Write a share in percent with its sign: ``+4.1``; what rounds to nothing has none."""
+    text = f"{100 * share:+.1f}"
+    return text[1:] if float(text) == 0 else text

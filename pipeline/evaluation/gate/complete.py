@@ -31,7 +31,14 @@ def completeness(evidence: Evidence) -> tuple[RuleResult, ...]:
 def check_rules(evidence: Evidence) -> tuple[RuleResult, ...]:
     """Take over the checks of volume and schema."""
     return tuple(
-        RuleResult(f"check.{check.name}", "", None, None, verdict(check.passed), check.sentence)
+        RuleResult(
+            f"check.{check.name}",
+            "",
+            check.figure,
+            check.bound,
+            verdict(check.passed),
+            check.sentence,
+        )
         for check in sorted(evidence.checks, key=lambda check: check.name)
     )
 

@@ -68,11 +68,19 @@ class Reference:
 
 @dataclass(frozen=True)
 class Check:
-    """A check of volume or schema, as `validate` left it."""
+    """A check of volume or schema, as `validate` left it.
+
+    Attributes
+    ----------
+    figure, bound
+        What was found, and what it was held against; None where there is none.
+    """
 
     name: str
     passed: bool
     sentence: str
+    figure: float | None = None
+    bound: float | None = None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from pipeline.base import Interval
 from pipeline.errors import GateError
 from pipeline.evaluation.compare import NO_DIFFERENCE, Difference, difference, holm, paired
 from pipeline.evaluation.evaluate import NDCG, SLICE
+from pipeline.evaluation.gate.account import signed
 from pipeline.evaluation.gate.config import GateConfig
 from pipeline.evaluation.gate.decision import RuleResult, Verdict
 from pipeline.evaluation.gate.evidence import BlockRatio, Judged
@@ -26,7 +27,7 @@ def verdict(held: bool) -> Verdict:
 
 def percent(x: float) -> str:
     """Write a share with its sign: ``+4.1 %``."""
-    return f"{100 * x:+.1f} %" if math.isfinite(x) else "no figure"
+    return f"{signed(x)} %" if math.isfinite(x) else "no figure"
 
 
 def chance(p: float) -> str:

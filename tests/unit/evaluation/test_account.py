@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from pipeline.base import Interval
-from pipeline.evaluation.gate import Decision, Evidence, GateConfig, Past, decide, remember
+from pipeline.evaluation.gate import Decision, Evidence, GateConfig, Past, decide, offers, remember
 from pipeline.evaluation.gate.account import (
     BETS,
     SHARES,
@@ -25,6 +25,8 @@ from pipeline.evaluation.gate.account import (
     points_text,
     waiting_day,
 )
+from pipeline.report.past import AccountRow
+from pipeline.report.titles import account_line
 from tests.unit.evaluation.test_gate import (
     AS_OF,
     BLOCK,
@@ -77,6 +79,34 @@ def test_a_sure_winner_does_not_overflow() -> None:
     assert found.log_points > 1e5
     assert found.points == 1e6
     assert points_text(found.points) == "over 1,000,000"
+
+
+@pytest.mark.parametrize(
+    ("points", "text"),
+    [
+        (0.0, "under 0.1"),
+        (0.07, "under 0.1"),
+        (0.1, "0.1"),
+        (1.0, "1.0"),
+        (12.4, "12"),
+        (499.7, "499"),  # who has not reached 500 is not said to have them
+        (512.4, "512"),
+        (1e6, "over 1,000,000"),
+    ],
+)
+def test_points_read_alike_everywhere(points: float, text: str) -> None:
+    assert points_text(points) == text
+    log = math.log(points) if points else -900.0
+    account = Account(KEY, log_bets=(log,) * len(BETS))
+    standing = Standing("new", account, 500.0, None, None, None)
+    row = AccountRow("new", account.points, 500.0)
+    assert standing.sentence == f"new: {text} of 500 points"
+    assert account_line(row) == f"{standing.sentence}."
+
+
+def test_an_account_that_has_not_moved_has_no_sign() -> None:
+    standing = Standing("new", filled([(-0.0001, 1e-12)]), 500.0, None, None, None)
+    assert "points, 0.0 % (95 %: 0.0 to 0.0 %) over 1 block" in standing.sentence
 
 
 @pytest.mark.parametrize("bad", [(0.1, 0.0), (math.nan, 1.0), (0.1, math.inf), (0.1, -1.0)])
@@ -281,6 +311,8 @@ def test_the_grey_zone_names_who_a_person_may_switch_to() -> None:
     assert grey
     for decision in grey:
         assert (decision.kind, decision.grey) == ("refresh", "new")
+        assert offers(decision) == ("new",)
+        assert offers(replace(decision, kind="block")) == ("new", "als")
         assert 100 <= account_of(decision).points < 500
         assert "new is in the grey zone" in decision.sentence
         assert rule(decision, "switch.coverage", "new").verdict == "pass"

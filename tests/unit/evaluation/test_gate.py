@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from pipeline import columns as c
 from pipeline.base import Interval
+from pipeline.errors import GateError
 from pipeline.evaluation.evaluate import NDCG, SLICE
 from pipeline.evaluation.gate import (
     Absent,
@@ -30,9 +31,12 @@ from pipeline.evaluation.gate import (
     Past,
     Reference,
     RuleResult,
+    accept,
     decide,
+    offers,
     remember,
 )
+from pipeline.evaluation.gate.rules import percent, verdict
 from pipeline.evaluation.slices import SLICES
 
 CONFIG = GateConfig()
@@ -475,6 +479,22 @@ def test_what_is_missing_blocks_by_its_name(night: Evidence, words: str) -> None
         assert any(words.endswith(r.sentence) for r in found.rules)
 
 
+def test_a_check_of_the_data_keeps_its_figure_and_bound() -> None:
+    failed = Check("volume", False, "400 events, 500 at least", 400.0, 500.0)
+    schema = Check("schema", True, "as before")
+    for passed in (False, True):
+        found = decide(evidence(ALS, checks=(replace(failed, passed=passed), schema)), CONFIG)
+        told = rule(found, "check.volume")
+        assert (told.verdict, told.figure, told.bound) == (verdict(passed), 400.0, 500.0)
+        told = rule(found, "check.schema")
+        assert (told.figure, told.bound) == (None, None)
+
+
+def test_no_change_has_no_sign() -> None:
+    assert [percent(x) for x in (-0.0004, 0.0004, 0.0)] == ["0.0 %"] * 3
+    assert [percent(x) for x in (-0.0006, 0.041)] == ["-0.1 %", "+4.1 %"]
+
+
 def test_a_candidate_that_failed_to_train_leaves_the_others_compared() -> None:
     night = evidence(ALS, absent=(Absent("big", None, "out of memory"),))
     found = decide(replace(night, expected=(*night.expected, "big")), CONFIG)
@@ -525,6 +545,26 @@ def test_a_decision_is_written_as_plain_json_and_read_back_equal(night: Evidence
     assert Decision.from_dict(json.loads(text)) == found
     assert found.rules
     assert "\n" not in found.sentence
+
+
+@pytest.mark.parametrize("night", NIGHTS)
+def test_what_is_offered_is_what_can_be_accepted(night: Evidence) -> None:
+    gone = (*CHECKS, Check("catalogue", False, "half of it is gone"))
+    late = replace(night, last=None, skipped=("s",))
+    for one in (night, late, replace(night, checks=gone), replace(night, checks=())):
+        found = decide(one, CONFIG)
+        names = {None, *(r.name for r in one.judged)}
+        taken = set()
+        for name in names:
+            try:
+                accept(found, one.past, by="Ada", because="so", recipe=name)
+            except GateError:
+                continue
+            taken.add(name)
+        offered = offers(found)
+        assert taken - {None} == set(offered)
+        assert (None in taken) == bool(offered)
+        assert bool(offered) == (found.kind in ("keep", "block") and one.checks == CHECKS)
 
 
 @settings(max_examples=20, deadline=None)

@@ -54,7 +54,7 @@ DRAW: dict[str, Callable[[], bytes]] = {
     "accounts": lambda: trends.accounts_figure(ACCOUNTS),
     "metric": lambda: trends.metric_figure(PAST, "ndcg_at_20"),
     "lift": lambda: trends.lift_figure(PAST),
-    "churn": lambda: trends.churn_figure(CHURN),
+    "churn": lambda: trends.churn_figure(CHURN, CHURN[-1].as_of),
     "live": lambda: trends.live_figure(LIVE, "ndcg_at_20"),
 }  # fmt: skip
 
@@ -154,7 +154,7 @@ def test_churn_names_each_cause_beside_its_hatch() -> None:
     assert {"data", "stock", "10 % new", "22 Dec"} <= set(told)
     drawn = DRAW["churn"]().decode()
     assert drawn.count("<pattern") == 2
-    unknown = trends.churn_figure((ChurnRow(NIGHTS[0], 0.9, 100),))
+    unknown = trends.churn_figure((ChurnRow(NIGHTS[0], 0.9, 100),), NIGHTS[0])
     assert b"<pattern" not in unknown
 
 
@@ -168,7 +168,7 @@ def test_odd_names_are_drawn_as_they_are() -> None:
         figures.slices_figure(SLICES, name, name),
         trends.accounts_figure((replace(ACCOUNTS[0], recipe=name),)),
         trends.lift_figure((replace(PAST[0], recipe=name, kind="switch"),)),
-        trends.churn_figure((ChurnRow(NIGHTS[0], 0.9, 1, ((name, 0.1),)),)),
+        trends.churn_figure((ChurnRow(NIGHTS[0], 0.9, 1, ((name, 0.1),)),), NIGHTS[0]),
     ):
         assert r"$\nope{$<&>" in " ".join(texts(drawn))
     smile = figures.recipes_figure((replace(rows[0], name="☃ 日本 \x07"),), "ndcg_at_20", None)

@@ -28,14 +28,6 @@ def test_a_share_never_looks_like_none_or_all(value: float, text: str) -> None:
     assert titles.share(value) == text
 
 
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(0.0, "0.0"), (0.01, "under 0.1"), (1.0, "1.0"), (512.4, "512"), (1e6, "over 1,000,000")],
-)
-def test_points(value: float, text: str) -> None:
-    assert titles.points(value) == text
-
-
 def test_accounts_name_the_nearest() -> None:
     other = AccountRow("other", 3.0, 500.0)
     assert titles.accounts_title([ALS]) == "als has 12 of 500 points"
@@ -102,9 +94,13 @@ def test_reach_names_the_winner_and_the_widest() -> None:
 def test_churn_names_the_largest_cause() -> None:
     row = ChurnRow(DAY, 0.93, 9, (("stock", 0.01), ("data", 0.06)))
     told = "93 % of what idle people see stayed as it was; what changed did so most for data"
-    assert titles.churn_title([row, ChurnRow(DAY, None, 0)]) == told
+    assert titles.churn_title([row, ChurnRow(DAY, None, 0)], DAY) == told
+    # Before a night's lists are made, or where nobody can be compared, the title is not tonight's.
+    before = f"When lists changed on 1 Dec, {told}"
+    for rows in ([row], [row, ChurnRow(DAY + timedelta(days=7), None, 0)]):
+        assert titles.churn_title(rows, DAY + timedelta(days=7)) == before
     none = "Nobody's lists could be compared with the ones before"
-    assert titles.churn_title([ChurnRow(DAY, None, 0)]) == none
+    assert titles.churn_title([ChurnRow(DAY, None, 0)], DAY) == none
 
 
 def test_reasons_say_how_many_rows() -> None:

@@ -94,6 +94,20 @@ def test_a_blocked_night_names_its_causes_and_no_candidate() -> None:
     assert "the sentence above" in words.advice("block", [])[0]
 
 
+def test_what_a_person_may_accept_is_named_as_a_command() -> None:
+    thin = RuleRow("refresh.last", "als", 120, 200, words.UNDERPOWERED, "120 people")
+    command = "`nightjar gate accept RUN --by NAME --because TEXT`"
+    for kind in ("block", "keep"):
+        [told] = [x for x in words.advice(kind, [thin], "RUN", ("als",)) if "accept" in x]
+        assert told == (
+            f"If you know better: {command} puts the als of tonight live; then start the night "
+            "again."
+        )
+        assert not [x for x in words.advice(kind, [thin], "RUN") if "accept" in x]
+    [told] = words.acceptance("RUN", ("new", "als"))
+    assert f"{command} puts the new of tonight live, with `--recipe als` als; then start" in told
+
+
 def test_other_nights_ask_nothing_of_a_person() -> None:
     thin = RuleRow("refresh.r1", "als", None, None, words.UNDERPOWERED, "120 people")
     assert words.advice("refresh", [thin]) == ()
