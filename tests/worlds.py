@@ -2,13 +2,15 @@
 
 import os
 import shutil
-import sqlite3
+import sys
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+
+from pipeline.stores.registry.door import come_home
 
 START = datetime(2024, 1, 1, 9, tzinfo=UTC)
 NIGHTS = tuple(START + timedelta(days=days) for days in (70, 84, 98))
@@ -139,23 +141,16 @@ def catalogue(home: Path, items=160) -> Path:
 def copy_of(home: Path, target: Path) -> Path:
     """Copy a workspace; what MLflow's database says of places is true of the copy."""
     shutil.copytree(home, target)
-    path = target / "mlflow" / "mlflow.db"
-    if path.is_file():
-        database = sqlite3.connect(path)
-        with database:
-            for table, column in _texts(database):
-                database.execute(
-                    f'UPDATE "{table}" SET "{column}" = replace("{column}", ?, ?)'
-                    f' WHERE instr("{column}", ?)',
-                    (str(home), str(target), str(home)),
-                )
-        database.close()
+    come_home(target / "mlflow" / "mlflow.db")
+    forget_places()
     return target
 
 
-def _texts(database: sqlite3.Connection) -> list[tuple[str, str]]:
-    """Name the columns of text in a database."""
-    return database.execute(
-        "SELECT t.name, c.name FROM sqlite_master t, pragma_table_info(t.name) c"
-        " WHERE t.type = 'table' AND (c.type LIKE 'VARCHAR%' OR c.type LIKE '%TEXT%')"
-    ).fetchall()
+def forget_places() -> None:
+    """Let MLflow ask its database again: a process keeps the place of each run by its id.
+
+    The runs of a copy have the ids of those that they are copies of.
+    """
+    kept = sys.modules.get("mlflow.tracking._tracking_service.utils")
+    if kept is not None:
+        kept._artifact_repos_cache.clear()

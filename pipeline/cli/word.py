@@ -14,7 +14,7 @@ Because = Annotated[str, typer.Option(help="Why; the ledger keeps it.")]
 
 def accept(
     run: Annotated[
-        str, typer.Argument(help="The run to accept, as `history --json` and its page name it.")
+        str, typer.Argument(help="The run to accept, as `history` and its page name it.")
     ],
     by: By,
     because: Because,

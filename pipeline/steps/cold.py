@@ -25,9 +25,10 @@ from pipeline.steps.churn import FIRST, measure
 from pipeline.steps.earlier import Made
 from pipeline.steps.learn import canary_lists, promoted, read_scorer, read_split
 from pipeline.steps.night import Night, open_night
-from pipeline.steps.page import write_page
+from pipeline.steps.page import gather
 from pipeline.steps.parity import measure_parity
 from pipeline.steps.run import Workspace
+from pipeline.steps.sheet import draft_rows, draw_page
 from pipeline.stores.runs import Ref, Run
 
 MIN_OVERLAP = 0.5
@@ -49,8 +50,10 @@ def cold_check(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Re
                 # Whether the dice are thrown depends on how long the refit took.
                 draft.json(CHURN, churned, measured=True)
                 made = Made(churned, measure_parity(ws, night, draft, progress))
-                write_page(ws, night, draft, Decision.from_dict(promoted(night)), made)
+                told = gather(ws, night, Decision.from_dict(promoted(night)), made)
+                draft_rows(draft, told, measured=True)
             draft.rows = found["canaries"]
+    draw_page(night.run)
     found = night.run.json("cold_check", "cold")
     if found["fault"]:
         raise GateError(f"cold check of run {run_id}: {found['fault']}")

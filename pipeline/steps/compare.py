@@ -7,13 +7,12 @@ the page and its copies in MLflow, which are the same however often they are mad
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.base import Progress, format_instant, silent
-from pipeline.errors import ConfigError, RegistryError, StorageError
+from pipeline.errors import ConfigError, RegistryError
 from pipeline.evaluation.evaluate import NDCG, metric_name
 from pipeline.report.pair import Pair, VersionRow, VersionsPage
 from pipeline.report.versions import footing_sentence, versions_page
@@ -24,6 +23,7 @@ from pipeline.steps.mirror import registry
 from pipeline.steps.night import train_folder
 from pipeline.steps.run import Workspace
 from pipeline.steps.samples import samples
+from pipeline.steps.sheet import put
 from pipeline.steps.versions import Version, find, flat, hyper_parameters
 
 NONE = "–"
@@ -99,7 +99,7 @@ def compare(
     name = f"compare-{left}-{right}.html"
     path = out or ws.home / "reports" / name
     text = versions_page(page).encode()
-    _write(path, text)
+    put(path, text)
     fault = None
     progress("MLflow: the page at both versions")
     try:
@@ -230,15 +230,3 @@ def _told(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(_told(one) for one in value) or "none"
     return str(value)
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write the page under its name at once, so that a reader sees a whole one."""
-    work = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        work.write_bytes(data)
-        work.replace(path)
-    except OSError as error:
-        work.unlink(missing_ok=True)
-        raise StorageError(f"cannot write {path}: {error.strerror}") from error

@@ -32,10 +32,11 @@ from pipeline.steps.judge import judged
 from pipeline.steps.learn import absences, read_split, trained
 from pipeline.steps.live import live_summary
 from pipeline.steps.night import Night, open_night
-from pipeline.steps.page import write_page
+from pipeline.steps.page import gather
 from pipeline.steps.policy import read_policy
 from pipeline.steps.run import Workspace
 from pipeline.steps.settle import choices
+from pipeline.steps.sheet import draft_rows, draw_page
 from pipeline.stores.runs import Ref
 
 
@@ -69,9 +70,10 @@ def gate(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Decided:
         with night.run.draft("gate") as draft:
             draft.json("decision", decision.to_dict())
             draft.json("metrics", _metrics(night, decision))
-            write_page(ws, night, draft, decision)
+            draft_rows(draft, gather(ws, night, decision), measured=False)
             draft.rows = len(decision.rules)
         failpoint("decided")
+    draw_page(night.run)
     decision_dict = night.run.json("gate", "decision")
     split = night.run.json("features", "split")
     if not night.replay:
@@ -118,7 +120,7 @@ def _evidence(night: Night, split: Split, past: Past) -> Evidence:
         expected=expected,
         champion=night.champion_name,
         checks=tuple(
-            Check(check["name"], check["passed"], check["sentence"])
+            Check(*(check[name] for name in ("name", "passed", "sentence", "figure", "bound")))
             for check in validation["checks"]
         ),
         absent=tuple(

@@ -25,9 +25,9 @@ from pipeline.evaluation.evaluate import NDCG, metric_name
 from pipeline.report.words import metric_label
 from pipeline.steps.compared import lift_rows
 from pipeline.steps.night import Night, concluded
-from pipeline.steps.page import PAGE, page_files
 from pipeline.steps.retrain import result
 from pipeline.steps.run import Workspace
+from pipeline.steps.sheet import draw_page
 from pipeline.stores.runs import Run
 
 NIGHTS = tuple(datetime(2017, 12, day, 9, tzinfo=UTC) for day in (1, 15, 29))
@@ -151,7 +151,7 @@ def summary(ws: Workspace) -> dict[str, Any]:
         "metric": metric_label(metric_name(NDCG, ws.config.recommend.length)),
         "nights": [_told(ws, run) for run in found],
         "look": {
-            "page": page_files(found[-1])[PAGE].as_uri() if found else "",
+            "page": draw_page(found[-1]).as_uri() if found else "",
             "lists": _command("lists 1", ws.home),
             "history": _command("history", ws.home),
             "browser": "make ui",

@@ -243,7 +243,8 @@ class _Upkeep:
         home, before = self._ws.home, self._before(self._ws.config.gc.scorers_days)
         for runs in (self._ws.runs, Runs(home / CALIBRATIONS)):
             self._take("unfinished files", sweep(runs))
-        drafts = [*home.glob("reports/.*"), *home.glob("studies/*/*.new")]
+        places = ("reports/.*", "studies/*/*.new", "runs/*/.page.*")
+        drafts = [path for place in places for path in home.glob(place)]
         self._take("unfinished files", remove_older(drafts, before))
         for run in self._ws.runs.starting_with(""):
             for step, names in unread(self._ws, run, before):

@@ -19,26 +19,31 @@ from pipeline.steps.drift import drift_metrics
 from pipeline.steps.learn import absences, trained
 from pipeline.steps.live import live_metrics
 from pipeline.steps.night import Night, decision_of, open_night, register_folder, train_folder
-from pipeline.steps.page import page_files
 from pipeline.steps.parity import parity_metrics
 from pipeline.steps.policy import read_policy
 from pipeline.steps.run import Workspace
+from pipeline.steps.sheet import page_files
 from pipeline.steps.versions import flat, hyper_parameters
 from pipeline.stores.registry.client import Registry
+from pipeline.stores.registry.door import come_home
 from pipeline.stores.registry.records import ChildRecord, DatasetRecord, ModelRecord, NightRecord
 from pipeline.stores.runs import Ref, Run
 
 
 def registry(ws: Workspace) -> Registry:
     """Return the door to this workspace's MLflow."""
-    config = ws.config.registry
-    return Registry(ws.tracking_uri, config.experiment, config.model_name)
+    return _registry(ws, ws.config.registry.experiment)
 
 
 def study_registry(ws: Workspace) -> Registry:
     """Return the door to the experiment of its studies, whose many runs would bury the nights."""
-    config = ws.config.registry
-    return Registry(ws.tracking_uri, f"{config.experiment}-tuning", config.model_name)
+    return _registry(ws, f"{ws.config.registry.experiment}-tuning")
+
+
+def _registry(ws: Workspace, experiment: str) -> Registry:
+    if ws.config.registry.tracking_uri is None:
+        come_home(ws.mlflow_database)
+    return Registry(ws.tracking_uri, experiment, ws.config.registry.model_name)
 
 
 def register(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref:

@@ -1,9 +1,8 @@
-"""Fills the night's page and figures from what the night committed; lifts are the gate's own."""
+"""Fills the rows of a night's page from what the night committed; lifts are the gate's own."""
 
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 from pipeline import columns as c
@@ -11,7 +10,7 @@ from pipeline.base import format_instant
 from pipeline.data.split import Split
 from pipeline.evaluation.catalogue import DIVERSITY, GINI, NOVELTY
 from pipeline.evaluation.evaluate import COVERAGE, NDCG, metric_name
-from pipeline.evaluation.gate import Decision
+from pipeline.evaluation.gate import Decision, offers
 from pipeline.report.night import (
     CheckRow,
     ColumnRow,
@@ -22,9 +21,7 @@ from pipeline.report.night import (
     RuleRow,
     TableRow,
     from_json,
-    to_json,
 )
-from pipeline.report.page import night_figures, night_page
 from pipeline.report.words import advice
 from pipeline.steps.answers import read_answers, told_of
 from pipeline.steps.compared import lift_rows, slice_rows
@@ -46,39 +43,7 @@ from pipeline.steps.night import Night, read_pinned, train_folder
 from pipeline.steps.policy import read_policy
 from pipeline.steps.run import Workspace
 from pipeline.steps.settle import in_words
-from pipeline.stores.runs import Draft, Run
-
-PAGE = "page.html"
-DATA = "page.json"
-
-
-def write_page(
-    ws: Workspace,
-    night: Night,
-    draft: Draft,
-    decision: Decision,
-    made: Made = NOTHING_MADE,
-) -> None:
-    """Write the page of a night, its figures, and its rows as JSON into a step's folder.
-
-    The gate writes it; a promotion writes it once more when it knows what its lists change.
-    """
-    told = gather(ws, night, decision, made)
-    pictures = night_figures(told)
-    for name, data in pictures.items():
-        # What was churned hangs on how long the refit took, see `cold_check`.
-        draft.bytes(name, data, measured=made.churned is not None)
-    # The page tells how long training took, so its bytes need not repeat.
-    draft.bytes(PAGE, night_page(told, pictures).encode(), measured=True)
-    draft.bytes(DATA, to_json(told), measured=True)
-
-
-def page_files(run: Run) -> dict[str, Path]:
-    """Return the files of a night's last page by name, and where they lie."""
-    folder = "cold_check" if _has_page(run, "cold_check") else "gate"
-    names = (PAGE, DATA)
-    found = [n for n in run.manifest(folder)["files"] if n.endswith(".svg") or n in names]
-    return {name: run.path(folder, name) for name in found}
+from pipeline.steps.sheet import DATA
 
 
 def gather(ws: Workspace, night: Night, decision: Decision, made: Made = NOTHING_MADE) -> NightPage:
@@ -111,7 +76,7 @@ def gather(ws: Workspace, night: Night, decision: Decision, made: Made = NOTHING
         checks=_checks(night),
         tables=_tables(night),
         facts=_facts(split),
-        advice=advice(decision.kind, rules),
+        advice=advice(decision.kind, rules, run.run_id, () if night.replay else offers(decision)),
         accounts=account_rows(before, night.as_of, decision.to_dict()["accounts"]),
         trust=trust(ws, night),
         past=past_rows(ws, before, _line(night, split, decision), metric),
@@ -129,10 +94,6 @@ def gather(ws: Workspace, night: Night, decision: Decision, made: Made = NOTHING
             ("settings", night.facts["settings"][:12]),
         ),
     )
-
-
-def _has_page(run: Run, step: str) -> bool:
-    return run.committed(step) is not None and PAGE in run.manifest(step)["files"]
 
 
 def quarantine_rows(ws: Workspace, night: Night) -> tuple[int | None, tuple[ReasonRow, ...]]:

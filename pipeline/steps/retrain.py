@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from pipeline.base import Progress, format_instant, silent, to_utc
+from pipeline.report.words import acceptance
 from pipeline.steps.champion import PROMOTIONS, PUBLICATION, accepted_before
 from pipeline.steps.cold import cold_check
 from pipeline.steps.cost import cost_line, costs
@@ -25,6 +26,7 @@ from pipeline.steps.release import publication_id, publish, recommend
 from pipeline.steps.run import Workspace
 from pipeline.steps.settle import in_words
 from pipeline.steps.snapshot import Started, snapshot
+from pipeline.steps.word import offered
 
 __all__ = [
     "Decided",
@@ -67,6 +69,8 @@ class NightResult:
         Recipes that could not be trained, with the sentence.
     chosen
         What earlier weeks chose for recipes that left something open, in words.
+    may_accept
+        Recipes that `nightjar gate accept` would put live now.
     cost
         What training each recipe took, and under ``refit`` what training the winner again took.
     """
@@ -84,6 +88,7 @@ class NightResult:
     metrics: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     failures: Mapping[str, str] = field(default_factory=dict)
     chosen: Mapping[str, str] = field(default_factory=dict)
+    may_accept: tuple[str, ...] = ()
     cost: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
@@ -95,7 +100,8 @@ class NightResult:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON."""
-        return {**vars(self), "reasons": list(self.reasons), "accounts": list(self.accounts)}
+        lists = ("reasons", "accounts", "may_accept")
+        return {**vars(self), **{name: list(getattr(self, name)) for name in lists}}
 
     def text(self) -> str:
         """As lines for a person."""
@@ -110,6 +116,7 @@ class NightResult:
             lines.append(f"live: {self.recipe}, version {self.model_version}")
         if self.run_id:
             lines.append(f"run:  {self.run_id}")
+        lines += acceptance(self.run_id, self.may_accept)
         return "\n".join(lines)
 
 
@@ -186,6 +193,7 @@ def result(
         metrics=night.run.json("gate", "metrics"),
         failures=dict(failures or {}),
         chosen=in_words(night),
+        may_accept=offered(ws, night),
         cost=costs(night.run, steps, decision["recipe"]),
     )
 

@@ -119,4 +119,9 @@ class Workspace:
     @property
     def tracking_uri(self) -> str:
         """Where MLflow's runs go: the configured server, else a database in the workspace."""
-        return self.config.registry.tracking_uri or f"sqlite:///{self.home}/mlflow/mlflow.db"
+        return self.config.registry.tracking_uri or f"sqlite:///{self.mlflow_database}"
+
+    @property
+    def mlflow_database(self) -> Path:
+        """MLflow's database in the workspace, which is used where no server is configured."""
+        return self.home / "mlflow" / "mlflow.db"

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.base import format_instant, parse_instant
 from pipeline.errors import ConfigError, GateError
-from pipeline.evaluation.gate import Decision, accept
+from pipeline.evaluation.gate import Decision, accept, offers
 from pipeline.evaluation.gate.accept import anchor_from
 from pipeline.steps.champion import ACCEPTANCE, ANCHOR, DECISION, published
 from pipeline.steps.decide import past_of
@@ -60,6 +60,16 @@ def accept_run(
             **word,
         },
     )
+
+
+def offered(ws: Workspace, night: Night) -> tuple[str, ...]:
+    """Return the recipes that `accept_run` would put live if it were called now."""
+    try:
+        refuse_gone_on(ws, night)
+    except ConfigError:
+        return ()
+    said = night.run.committed(ACCEPT) is not None
+    return () if said else offers(Decision.from_dict(night.run.json("gate", "decision")))
 
 
 def anchor_now(ws: Workspace, *, by: str, because: str) -> dict[str, Any]:

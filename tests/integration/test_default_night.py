@@ -34,6 +34,6 @@ def test_a_night_without_recipes_settles_the_default_and_decides(workspace, tmp_
     assert "train blend: weights of the parts" in told
     parts = night.recipes["blend"].parts
     assert all(f"{name} × " in ended.chosen["blend"] for name in parts)
-    page = ws.run(ended.run_id).folder.joinpath("gate", "page.html").read_text(encoding="utf-8")
+    page = ws.run(ended.run_id).folder.joinpath("page.html").read_text(encoding="utf-8")
     assert ended.chosen["blend"] in page
     assert (ended.status, ended.decision, ended.failures) == ("done", "first", {})

@@ -11,10 +11,10 @@ from pipeline.report.night import from_json
 from pipeline.steps.compare import compare
 from pipeline.steps.feedback import feedback
 from pipeline.steps.gc import gc
-from pipeline.steps.page import DATA as PAGE
 from pipeline.steps.reproduce import reproduce
 from pipeline.steps.retrain import evaluate, features, gate, nightly, snapshot, train, validate
 from pipeline.steps.run import Workspace
+from pipeline.steps.sheet import DATA as PAGE
 from pipeline.steps.show import history, lists
 from pipeline.stores.lake import Lake
 from tests.worlds import NIGHTS, copy_of, land, purchases

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from datetime import timedelta
 
 import polars as pl
@@ -20,10 +21,11 @@ from pipeline.steps.learn import read_split
 from pipeline.steps.live import live_history, live_summary, read_live, score
 from pipeline.steps.mirror import registry
 from pipeline.steps.night import open_night
-from pipeline.steps.page import gather, page_files
+from pipeline.steps.page import gather
 from pipeline.steps.parity import parity_metrics, read_parity
-from pipeline.steps.retrain import nightly, snapshot
+from pipeline.steps.retrain import cold_check, gate, nightly, refit, snapshot
 from pipeline.steps.run import Workspace
+from pipeline.steps.sheet import page_files
 from pipeline.steps.show import history, lists
 from tests.deciding import decide
 from tests.worlds import CONFIG, NIGHTS, copy_of, land, purchases
@@ -213,7 +215,7 @@ def test_what_training_took_is_in_json_mlflow_and_on_the_page(shop):
     tags = version_tags(ws, first.model_version)
     assert int(tags["nightjar.parameters"]) == als["refit"]["parameters"]
     assert tags["nightjar.trained_on"] == "cpu"
-    page = run.bytes("gate", "page.html").decode()
+    page = (run.folder / "page.html").read_text()
     assert "What training took" in page and f"{als['parameters']:,}" in page
     assert "cost: 4 recipes in " in first.text() and "; refit: " in first.text()
 
@@ -373,11 +375,15 @@ def test_mlflow_away_loses_nothing(copy, monkeypatch):
     assert registry(copy).aliases() == {"champion": 3, "previous": 2}
 
 
-def test_the_page_is_written_again_when_it_is_known_what_changes_for_people(shop):
+def test_a_night_has_one_page_which_knows_what_changes_for_people(shop):
     home, first, second = shop
     ws = Workspace.open(home)
     last = page_files(ws.run(second.run_id))
-    assert {path.parent.name for path in last.values()} == {"cold_check"}
+    assert {path.parent.name for name, path in last.items() if ".svg" in name} == {"cold_check"}
+    for ended in (first, second):
+        folder = ws.run(ended.run_id).folder
+        assert [path.parent for path in folder.rglob("page.html")] == [folder]
+        assert page_files(ws.run(ended.run_id))["page.html"] == folder / "page.html"
     assert {"page.html", "page.json", "churn.svg", "live.svg", "metric.svg"} <= set(last)
     told = from_json(last["page.json"].read_bytes())
     assert [(row.as_of, row.kind) for row in told.past] == [
@@ -398,8 +404,55 @@ def test_the_page_is_written_again_when_it_is_known_what_changes_for_people(shop
     assert "What changed for people who did nothing" in html
     names = mlflow_artifacts(ws, second.run_id)
     assert set(last) <= names
-    # The first one changed nothing for anybody: its page is the gate's.
-    assert {path.parent.name for path in page_files(ws.run(first.run_id)).values()} == {"gate"}
+    # The first one changed nothing for anybody: its page is drawn from the gate's rows.
+    only = page_files(ws.run(first.run_id))
+    assert {path.parent.name for name, path in only.items() if ".svg" in name} == {"gate"}
+
+
+def test_a_page_that_is_gone_or_old_is_drawn_as_it_was(copy, shop):
+    run = copy.run(shop[2].run_id)
+    names = ("page.html", "page.json")
+    was = {name: (run.folder / name).read_bytes() for name in names}
+    assert was["page.json"] == run.bytes("cold_check", "page.json")
+    assert was["page.json"] != run.bytes("gate", "page.json")
+    (run.folder / "page.html").unlink()
+    (run.folder / "page.json").write_text("old")
+    gate(copy, run.run_id)  # as a retry does it
+    assert {name: (run.folder / name).read_bytes() for name in names} == was
+    assert not list(run.folder.glob(".page*"))
+
+
+def test_before_lists_are_made_the_page_shows_no_other_nights_churn_as_its_own(copy):
+    land(copy.home, purchases(), NIGHTS[2], NIGHTS[1])
+    feedback(copy, NIGHTS[2])
+    run_id, found = decide(copy, NIGHTS[2])
+    assert found.kind == "refresh"
+    run = copy.run(run_id)
+    at_the_gate = (run.folder / "page.html").read_text()
+    titles = [text for text in labels(at_the_gate) if "idle people" in text]
+    assert len(titles) == 1 and titles[0].startswith(f"When lists changed on {NIGHTS[1].day} ")
+    refit(copy, run_id)
+    cold_check(copy, run_id)
+    page = (run.folder / "page.html").read_text()
+    told = [text for text in labels(page) if "idle people" in text]
+    assert len(told) == 1 and re.match(r"\d+ % of what idle people see", told[0])
+    assert [path.parent for path in run.folder.rglob("page.html")] == [run.folder]
+
+
+def labels(html):
+    return re.findall(r'aria-label="([^"]*)"', html)
+
+
+def test_what_was_checked_of_the_data_stands_among_the_rules_with_its_figures(shop):
+    run = Workspace.open(shop[0]).run(shop[2].run_id)
+    checks = run.json("validate", "validation")["checks"]
+    known = {f"check.{x['name']}": (x["figure"], x["bound"]) for x in checks}
+    rules = run.json("gate", "decision")["rules"]
+    told = {x["name"]: (x["figure"], x["bound"]) for x in rules if x["name"] in known}
+    assert told == known
+    assert sum(None not in pair for pair in told.values()) > 3
+    rows = from_json(page_files(run)["page.json"].read_bytes()).rules
+    assert {x.name: (x.figure, x.bound) for x in rows if x.name in known} == known
 
 
 def test_a_page_of_an_earlier_night_says_what_it_said(copy, shop):

@@ -246,7 +246,7 @@ def test_a_night_keeps_what_came_back_and_shows_it_at_the_version(two_nights):
     }
     assert line["asked"] == read_policy(run)
     assert line["asked"]["verdict"] == "retrain"  # by its size: the night ran by hand
-    page = (run.folder / "gate" / "page.html").read_text()
+    page = (run.folder / "page.html").read_text()
     for part in ("What people did with what they were shown", "Whether something has moved"):
         assert part in page
     assert line["asked"]["reason"] in page

@@ -4,14 +4,16 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from pipeline.cli.app import app
 from pipeline.errors import ConfigError, GateError
 from pipeline.steps.champion import ACCEPTANCE, ANCHOR, PUBLICATION
 from pipeline.steps.feedback import feedback
 from pipeline.steps.gc import gc
 from pipeline.steps.mirror import registry
 from pipeline.steps.night import decision_of
-from pipeline.steps.retrain import nightly
+from pipeline.steps.retrain import nightly, result
 from pipeline.steps.run import Workspace
+from pipeline.steps.sheet import page_files
 from pipeline.steps.word import accept_run, anchor_now
 from tests.deciding import decide
 from tests.worlds import CONFIG, NIGHTS, catalogue, copy_of, land, purchases
@@ -55,9 +57,33 @@ def test_a_blocked_night_goes_live_when_somebody_accepts_it(copy):
     assert lines(ws, PUBLICATION)[-1]["run_id"] == run_id
     assert registry(ws).aliases()["champion"] == int(ended.model_version)
     assert nightly(ws, NIGHTS[1]).status == "already_done"
+    [page] = ws.run(run_id).folder.rglob("page.html")
+    assert "refresh, accepted by Ada: the tastes have changed" in page.read_text()
     # What the gate had said stays in the run.
     assert ws.run(run_id).json("gate", "decision")["kind"] == "block"
     assert decision_of(ws.run(run_id))["kind"] == "refresh"
+
+
+def test_what_was_kept_back_names_the_command_while_it_works(copy):
+    ws, first, run_id = copy
+    command = (
+        f"`nightjar gate accept {run_id} --by NAME --because TEXT` puts the als of tonight live"
+    )
+
+    def told(one):
+        ended = result(ws, one)
+        assert ended.to_dict()["may_accept"] == list(ended.may_accept)
+        return ended.may_accept, "gate accept" in ended.text()
+
+    assert told(first) == ((), False)  # it is live
+    assert told(run_id) == (("als",), True)
+    assert command in result(ws, run_id).text()
+    page = page_files(ws.run(run_id))["page.html"].read_text()
+    assert f"<li>If you know better: {command}; then start the night again.</li>" in page
+    asked = command.strip("`").partition("`")[0].split()[1:]
+    asked = [{"NAME": "Ada", "TEXT": "so"}.get(word, word) for word in asked]
+    app([*asked, "--home", str(ws.home)], standalone_mode=False)
+    assert told(run_id) == ((), False)
 
 
 def test_the_next_night_builds_on_what_was_accepted_weeks_later(copy):

@@ -41,6 +41,14 @@ _UNLESS_SET = {
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
 }
+_PLACES = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+"""Where MLflow's database says where files lie: always an absolute place."""
 _PROBE_SECONDS = 5
 _SQLITE = "sqlite:///"
 
@@ -59,6 +67,33 @@ def sqlite_path(uri: str) -> Path | None:
 def artifacts_beside(database: Path) -> str:
     """Return the URI of the folder that holds the artifacts of a local registry."""
     return (database.parent / "artifacts").absolute().as_uri()
+
+
+def come_home(database: Path) -> None:
+    """Let a database that was copied or moved with its artifacts name those beside it.
+
+    MLflow keeps the place of each file as it was, and has no word to change it: a copy would go on
+    writing into what it is a copy of. For a database that is ours alone, whose experiments lie in
+    ``artifacts`` beside it; one that lies elsewhere on purpose stays there. Raises `RegistryError`.
+    """
+    here = artifacts_beside(database)
+    folders = here.rsplit("/", 2)[1:]
+    try:
+        if not database.is_file():
+            return
+        with closing(_open(database)) as tables, tables:
+            found = tables.execute("SELECT DISTINCT artifact_location FROM experiments").fetchall()
+            for (old,) in found:
+                if old != here and old.startswith("file:") and old.rsplit("/", 2)[1:] == folders:
+                    for table, column in _PLACES:
+                        tables.execute(
+                            f"UPDATE {table} SET {column} = ? || substr({column}, ?)"  # noqa: S608
+                            f" WHERE {column} = ? OR substr({column}, 1, ?) = ?",
+                            (here, len(old) + 1, old, len(old) + 1, f"{old}/"),
+                        )
+    except (sqlite3.Error, OSError) as fault:
+        if "no such table" not in str(fault):  # what has no tables yet knows no place
+            raise RegistryError(f"MLflow's database {database} cannot be used: {fault}") from None
 
 
 def without_password(uri: str) -> str:
@@ -126,8 +161,7 @@ def _settle() -> None:
 def _probe_file(file: Path) -> None:
     # MLflow would create a missing file, and retry an unusable one for an hour.
     try:
-        location = f"file:{quote(str(file.absolute()))}?mode=rw"
-        with closing(sqlite3.connect(location, uri=True, timeout=_PROBE_SECONDS)) as database:
+        with closing(_open(file)) as database:
             database.execute("BEGIN IMMEDIATE")
             tables = database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
             database.execute("ROLLBACK")
@@ -135,6 +169,11 @@ def _probe_file(file: Path) -> None:
         raise RegistryError(f"MLflow's database {file} cannot be used: {fault}") from None
     if not tables:
         raise RegistryError(f"MLflow's database {file} is empty; `nightjar init` prepares it")
+
+
+def _open(file: Path) -> sqlite3.Connection:
+    location = f"file:{quote(str(file.absolute()))}?mode=rw"
+    return sqlite3.connect(location, uri=True, timeout=_PROBE_SECONDS)
 
 
 def _probe_server(uri: str) -> None:
