@@ -56,17 +56,8 @@ def resolve_as_of(context: Context) -> datetime:
     A param without a time zone raises `ConfigError`, and so does one that lies in the future: a
     night would promise to know what nobody has done yet, and no night before it could publish.
     """
-    from pipeline.base import format_instant
-    from pipeline.errors import ConfigError
-
     run = context["dag_run"]
-    given, due = given_as_of(context), _utc(run.run_after)
-    if given is not None and given > due:
-        raise ConfigError(
-            f"as_of = {format_instant(given)} lies in the future: the run is due at "
-            f"{format_instant(due)}"
-        )
-    return given or _utc(run.data_interval_end or run.run_after)
+    return _come(context, "as_of") or _utc(run.data_interval_end or run.run_after)
 
 
 def given_as_of(context: Context) -> datetime | None:
@@ -80,8 +71,26 @@ def was_asked_for(context: Context) -> bool:
 
 
 def resolve_at(context: Context) -> datetime:
-    """Return the instant of an ingest pass, in UTC: the param `at` if given, else `run_after`."""
-    return _given(context, "at") or _utc(context["dag_run"].run_after)
+    """Return the instant of an ingest pass, in UTC: the param `at` if given, else `run_after`.
+
+    One that lies in the future raises `ConfigError`, before anything is taken in: what arrived then
+    would be there to no night before it.
+    """
+    return _come(context, "at") or _utc(context["dag_run"].run_after)
+
+
+def _come(context: Context, param: str) -> datetime | None:
+    """Return an instant that a run was given; one after the run is due is refused."""
+    from pipeline.base import format_instant
+    from pipeline.errors import ConfigError
+
+    given, due = _given(context, param), _utc(context["dag_run"].run_after)
+    if given is not None and given > due:
+        raise ConfigError(
+            f"{param} = {format_instant(given)} lies in the future: the run is due at "
+            f"{format_instant(due)}"
+        )
+    return given
 
 
 def _given(context: Context, param: str) -> datetime | None:

@@ -13,7 +13,8 @@ asset's event may get lost: what there is to do is always read from the lake, so
 again, even if nothing new has landed, and the nightly schedule sweeps behind.
 
 **By hand.** With an `at`, events after that instant count as dated in the future and are
-quarantined; without one, the pass is dated when it is due.
+quarantined; without one, the pass is dated when it is due. An `at` that lies in the future is
+refused, before anything is taken in.
 """
 
 from __future__ import annotations

@@ -102,7 +102,7 @@ def ingest(
         table=table,
         source=source,
         replace=replace,
-        at=instant(at),
+        at=past(at),
         progress=teller(),
     )
     show(result.to_dict(), json, result.text())
@@ -115,7 +115,7 @@ def feedback(at: At = None, home: Home = None, json: Json = False) -> None:
     """One pass over landing/: read it, refresh lists by it, and say whether a retrain is wanted."""
     from pipeline.steps.feedback import feedback as step
 
-    result = step(open_workspace(home), instant(at), progress=teller())
+    result = step(open_workspace(home), past(at), progress=teller())
     show(result.to_dict(), json, result.text())
     if result.failed:
         raise typer.Exit(3)
@@ -126,7 +126,7 @@ def foldin(at: At = None, home: Home = None, json: Json = False) -> None:
     """Step 2 of a feedback pass: refresh the lists of who did something since they were made."""
     from pipeline.steps.foldin import foldin as step
 
-    result = step(open_workspace(home), instant(at), progress=teller())
+    result = step(open_workspace(home), past(at), progress=teller())
     show(result.to_dict(), json, result.text())
 
 

@@ -246,6 +246,11 @@ def test_a_pass_is_dated_when_it_is_due_whatever_its_interval() -> None:
     assert common.resolve_at(_context(at="2017-12-01T09:00:00Z")).year == 2017
 
 
+def test_a_pass_in_the_future_is_refused() -> None:
+    with pytest.raises(ConfigError, match="at = 2026-01-02T00:00:01Z lies in the future"):
+        common.resolve_at(_context(at="2026-01-02T00:00:01Z"))
+
+
 def test_the_workspace_is_named_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NIGHTJAR_HOME", "/somewhere")
     assert str(common.home()) == "/somewhere"

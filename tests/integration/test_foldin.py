@@ -212,6 +212,20 @@ def test_an_instant_in_the_future_is_refused(ws):
     assert ws.lake.read("publications").height == 1
 
 
+@pytest.mark.parametrize("command", ["feedback", "ingest"])
+def test_a_pass_in_the_future_takes_nothing_in(ws, command):
+    from pipeline.cli.app import app
+
+    did(ws, ("u1", "i3", LATER))
+    landed, known = sorted((ws.home / "landing" / "events").iterdir()), ws.lake.read("events")
+    paths = [str(path) for path in landed] if command == "ingest" else []
+    future = [command, *paths, "--at", "2999-01-01T00:00:00Z", "--home", str(ws.home)]
+    with pytest.raises(ConfigError, match="2999-01-01T00:00:00Z lies in the future"):
+        app(future, standalone_mode=False)
+    assert landed and sorted((ws.home / "landing" / "events").iterdir()) == landed
+    assert ws.lake.read("events").equals(known)
+
+
 def test_a_patch_for_what_is_no_longer_live_is_made_again(ws, monkeypatch):
     did(ws, ("u1", shown(ws, "u1")["u1"][0], LATER))
     ingest_landed(ws, now())
