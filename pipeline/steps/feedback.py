@@ -9,7 +9,6 @@ from __future__ import annotations
 from datetime import datetime
 
 from pipeline.base import Progress, silent
-from pipeline.failpoints import failpoint
 from pipeline.steps.foldin import foldin
 from pipeline.steps.ingest import ingest_landed
 from pipeline.steps.outcomes import FeedbackResult
@@ -24,7 +23,6 @@ def feedback(ws: Workspace, at: datetime, *, progress: Progress = silent) -> Fee
     """
     taken = ingest_landed(ws, at, progress=progress)
     folded = foldin(ws, at, progress=progress)
-    failpoint("before_asset")
     ruling = policy(ws, at, progress=progress)
     return FeedbackResult(
         taken.outcomes,

@@ -16,6 +16,7 @@ import polars as pl
 from pipeline import columns as c
 from pipeline.base import Progress, parse_instant, silent
 from pipeline.data.split import before
+from pipeline.failpoints import failpoint
 from pipeline.monitoring.policy import Nights, Ruling, countable, needless
 from pipeline.monitoring.policy import policy as decide
 from pipeline.monitoring.verdicts import Drift
@@ -43,6 +44,7 @@ def policy(
     drift
         What `drift_if_needed` saw at this instant; without it, it is looked for here.
     """
+    failpoint("before_asset")
     return ruled(Lately.now(ws, at), drift, progress)
 
 
