@@ -80,6 +80,10 @@ class Served:
             for one in found
         }
 
+    def events(self, dag_id: str, run_id: str) -> list[Any]:
+        """Return the events of assets that started a run; it must have begun."""
+        return list(self.get(f"{_run(dag_id, run_id)}/upstreamAssetEvents")["asset_events"])
+
     def question(self, dag_id: str, run_id: str) -> Any:
         """Wait until the task `ask` of a run has put its question, and return the question."""
 
