@@ -184,6 +184,7 @@ def nights(looks: Looks, progress: Progress) -> list[Figure]:
             judged.update(x.name for x in drifting)
             progress(told[-1])
     return [
+        shown("people on a day with events, median", f"{_people(looks.shop):.0f}"),
         shown("nights", f"{sum(verdicts.values())}: {_counted(verdicts)}"),
         at_most("false alarms a night, calm stretch", alarms / calm, GOAL, "{:.4f}"),
         shown("  of calm nights", f"{alarms} of {calm}"),
@@ -224,6 +225,13 @@ def planted(looks: Looks, progress: Progress) -> list[Figure]:
         shown("  of shifts", f"{total}: {_counted(found)}"),
         shown("  found by", _counted(by)),
     ]
+
+
+def _people(shop: Shop) -> float:
+    """Return how many people did something on a median day of those with events."""
+    day = pl.col(c.TIMESTAMP).dt.offset_by(f"-{shop.hour}h").dt.date()
+    by_day = shop.events.group_by(day).agg(pl.col(c.USER_ID).n_unique())
+    return float(by_day[c.USER_ID].median())  # type: ignore[arg-type]
 
 
 def _counted(counts: Counter[str]) -> str:

@@ -1,10 +1,11 @@
 """Drift: have data, taste or live quality moved away from what they were?
 
-Promises: nothing before the latest days is judged, nothing after `end` is looked at; a signal that
-drifted and was told begins its reference anew, so that one change is one alarm.
+Promises: nothing before the latest days is judged, nothing after `end` is looked at; what was told
+of the events begins its reference anew, so that one change is one alarm.
 
 `signals` says what is followed, `distance` how far is far, `verdicts` how often. To these comes
-``quality.…``: what live lists were worth, against earlier nights; only worse counts.
+``quality.…``: what live lists were worth, against earlier nights; only worse counts, and it is told
+until lists are better or the nights themselves are no better.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Final
 import numpy as np
 import polars as pl
 
-from pipeline.data.clustered import Mean
+from pipeline.data.clustered import FEWEST
 from pipeline.monitoring.distance import robust
 from pipeline.monitoring.signals import Known, Signals
 from pipeline.monitoring.verdicts import Drift, DriftConfig, Measured, judge, summed
@@ -26,6 +27,26 @@ from pipeline.monitoring.windows import Windows
 
 QUALITY_FLOOR: Final = 0.025
 """Of the level before: with a bound of 4, a tenth less is never drift."""
+
+
+@dataclass(frozen=True)
+class Worth:
+    """What live lists were worth to the people of one day or night.
+
+    Attributes
+    ----------
+    se
+        Standard error of `mean`, clustered by person; ``None`` where it is not known.
+    of
+        How many things `mean` is the mean of: days of people, or entries that they were shown.
+    people
+        How many people these belong to.
+    """
+
+    mean: float
+    se: float | None
+    of: float
+    people: int
 
 
 @dataclass(frozen=True)
@@ -43,8 +64,8 @@ class Quality:
     """
 
     name: str
-    days: tuple[Mean | None, ...]
-    nights: tuple[Mean, ...]
+    days: tuple[Worth | None, ...]
+    nights: tuple[Worth, ...]
 
 
 def windows_at(end: datetime, config: DriftConfig) -> Windows:
@@ -88,13 +109,29 @@ def _quality(found: Quality, windows: Windows, config: DriftConfig) -> Measured:
     if len(before) < config.least_nights:
         return Measured(name, (), starts, len(before), config.least_nights, worse=-1)
     level, spread = robust(before)
-    floor = QUALITY_FLOOR * level
+    floor, between = QUALITY_FLOOR * level, _between(found.nights)
     days = [
         math.nan
-        if day is None or day.se is None
-        else (day.mean - level) / math.sqrt(spread**2 + day.se**2 + floor**2 or 1.0)
+        if day is None
+        else (day.mean - level) / math.sqrt(spread**2 + _error(day, between) + floor**2 or 1.0)
         for day in found.days
     ]
     latest = found.days[0]
     told = "" if latest is None else f" ({latest.mean:.4f} where {level:.4f} is usual)"
     return Measured(name, days, starts, len(before), config.least_nights, told, worse=-1)
+
+
+def _between(nights: Sequence[Worth]) -> float:
+    """Return the variance of one thing, pooled over the nights that know theirs."""
+    known = [(night.se, night.of) for night in nights if night.se is not None]
+    total = sum(of for _, of in known)
+    return sum((se * of) ** 2 for se, of in known) / total if total else 0.0
+
+
+def _error(day: Worth, between: float) -> float:
+    """Return a day's squared error, as if `FEWEST` more people differed as those of nights do.
+
+    The few people of a day may all be worth nothing by chance, and then have no error of their own.
+    """
+    own = 0.0 if day.se is None else day.people * day.se**2
+    return (own + FEWEST * between / day.of) / (day.people + FEWEST)

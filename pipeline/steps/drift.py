@@ -14,10 +14,10 @@ from typing import Any, Final
 
 from pipeline import columns as c
 from pipeline.base import Interval, Progress, parse_instant, silent
-from pipeline.data.clustered import FEWEST, Mean
+from pipeline.data.clustered import FEWEST
 from pipeline.data.split import Split, before, between
 from pipeline.evaluation.prequential import ALL, Prequential
-from pipeline.monitoring.drift import Quality, windows_at
+from pipeline.monitoring.drift import Quality, Worth, windows_at
 from pipeline.monitoring.drift import drift as judge
 from pipeline.monitoring.rates import EVERYBODY, Answers
 from pipeline.monitoring.signals import Known
@@ -136,7 +136,7 @@ def _qualities(
     then = [x for x in recent if parse_instant(x["as_of"]) <= oldest and x["task"] == last["task"]]
     days = [Interval(windows.start(at), windows.start(at) + _DAY) for at in range(windows.recent)]
     nights = _known(_ndcg_then(line) for line in then)
-    found: list[Mean | None] = [None for _ in days]
+    found: list[Worth | None] = [None for _ in days]
     if len(nights) >= lately.config.drift.least_nights:
         split = read_split(lately.ws.runs.open(last["run_id"]))
         found = [_ndcg_of(_scored(lately, split, day)) for day in days]
@@ -151,39 +151,46 @@ def _scored(lately: Lately, split: Split, day: Interval) -> Prequential:
     return score_span(lately.ws, lately.events, split, lately.config, day)
 
 
-def _ndcg_of(found: Prequential) -> Mean | None:
+def _ndcg_of(found: Prequential) -> Worth | None:
     """Return the mean over all versions of a day, ``None`` of too few people."""
     rows = [row for row in found.rows if row.slice == ALL and row.ndcg.se is not None]
     if sum(row.users for row in rows) < FEWEST:
         return None
-    return _pooled([(row.ndcg.mean, row.ndcg.se or 0.0, row.user_days) for row in rows])
+    return _pooled([Worth(x.ndcg.mean, x.ndcg.se, x.user_days, x.users) for x in rows])
 
 
-def _ndcg_then(line: Mapping[str, Any]) -> Mean | None:
+def _ndcg_then(line: Mapping[str, Any]) -> Worth | None:
     rows = [x for x in line.get("live", ()) if x["slice"] == ALL and x["ndcg"] is not None]
-    return _pooled([(row["ndcg"], 0.0, row["user_days"]) for row in rows])
+    parts = [Worth(x["ndcg"], x.get("ndcg_se"), x["user_days"], x["users"]) for x in rows]
+    return _pooled(parts)
 
 
-def _rate_of(found: Answers) -> Mean | None:
+def _rate_of(found: Answers) -> Worth | None:
     everybody = next((row for row in found.rows if row.by == EVERYBODY), None)
-    return None if everybody is None or everybody.figures is None else everybody.figures.answer_rate
+    if everybody is None or everybody.figures is None:
+        return None
+    rate = everybody.figures.answer_rate
+    return Worth(rate.mean, rate.se, everybody.figures.exposures, everybody.people)
 
 
-def _rate_then(line: Mapping[str, Any]) -> Mean | None:
+def _rate_then(line: Mapping[str, Any]) -> Worth | None:
     told = line.get("answers") or {}
     rate = told.get("answer_rate")
-    return None if rate is None else Mean(rate, told["answer_rate_se"], None, None)
+    if rate is None:
+        return None
+    return Worth(rate, told["answer_rate_se"], told["exposures"], told["people"])
 
 
-def _pooled(parts: Sequence[tuple[float, float, int]]) -> Mean | None:
-    """Pool means with their errors, weighed by how many days of people each is of."""
-    total = sum(weight for *_, weight in parts)
+def _pooled(parts: Sequence[Worth]) -> Worth | None:
+    """Pool versions, weighed by how many days of people each is of."""
+    total = sum(part.of for part in parts)
     if not total:
         return None
-    mean = sum(value * weight for value, _, weight in parts) / total
-    se = math.sqrt(sum((se * weight) ** 2 for _, se, weight in parts)) / total
-    return Mean(mean, se, None, None)
+    mean = sum(part.mean * part.of for part in parts) / total
+    known = [part.se * part.of for part in parts if part.se is not None]
+    se = math.hypot(*known) / total if len(known) == len(parts) else None
+    return Worth(mean, se, total, sum(part.people for part in parts))
 
 
-def _known(found: Iterable[Mean | None]) -> tuple[Mean, ...]:
+def _known(found: Iterable[Worth | None]) -> tuple[Worth, ...]:
     return tuple(one for one in found if one is not None)

@@ -99,7 +99,7 @@ def score_span(
 def live_summary(night: Night) -> list[dict[str, Any]]:
     """Return what a ledger line keeps: a row a version and slice, means and bounds of the NDCG."""
     told = read_live(night.run)
-    names = ("model_version", "slice", *_TOLD, *_BARE)
+    names = ("model_version", "slice", *_TOLD, "ndcg_se", *_BARE)
     return [] if told is None else [{name: row[name] for name in names} for row in told["rows"]]
 
 

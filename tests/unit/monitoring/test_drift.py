@@ -1,14 +1,16 @@
 """What drifts, what does not, and what cannot be judged."""
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 
+import numpy as np
 import polars as pl
 import pytest
 
 from pipeline import columns as c
-from pipeline.data.clustered import Mean
-from pipeline.monitoring.drift import Quality
+from pipeline.data.clustered import ratio_of
+from pipeline.monitoring.drift import Quality, Worth
 from pipeline.monitoring.verdicts import Drift, DriftConfig, Verdict
 from tests.unit.monitoring.shops import CONFIG, END, ITEMS, drifting, judged, named, shop
 
@@ -204,7 +206,7 @@ def test_a_shop_of_two_items_has_fewer_of_them_than_tenths():
 
 
 def mean(value, se=0.002):
-    return Mean(value, se, value - 2 * se, value + 2 * se)
+    return Worth(value, se, 400, 400)
 
 
 def quality(*days, nights=None):
@@ -231,6 +233,45 @@ def test_live_quality_alarms_when_it_is_clearly_worse(calm, found, verdict):
     assert signal.asks
     if verdict == Verdict.DRIFT:
         assert "nights before (0.0" in signal.sentence and "0.1000 is usual" in signal.sentence
+
+
+def worth(rng, people, hit=0.15):
+    """What lists were worth to some people, of whom few have a hit."""
+    ndcg = np.where(rng.random(people) < hit, rng.choice([1, 0.63, 0.5, 0.43, 0.3], people), 0.0)
+    found = ratio_of(ndcg, np.ones(people))
+    return Worth(found.mean, found.se, people, people)
+
+
+def quality_alarms(calm, people, hit=0.15, looks=200):
+    """Count the drifts of weekly nights' looks at days on which `hit` of the people have one."""
+    rng, nothing = np.random.default_rng(1), calm.clear()
+    told = [
+        Quality(
+            "ndcg",
+            tuple(worth(rng, people, hit) for _ in range(CONFIG.judged_days)),
+            tuple(worth(rng, 7 * people) for _ in range(10)),
+        )
+        for _ in range(looks)
+    ]
+    signals = named(
+        judged(nothing, qualities=[replace(x, name=f"{n}") for n, x in enumerate(told)])
+    )
+    return sum(signals[f"quality.{n}"].verdict == Verdict.DRIFT for n in range(looks))
+
+
+@pytest.mark.parametrize("people", [10, 15])
+def test_a_few_people_without_a_hit_are_no_worse_lists(calm, people):
+    assert quality_alarms(calm, people) == 0
+
+
+def test_lists_that_are_worth_nothing_are_found_with_fifty_people_a_day(calm):
+    assert quality_alarms(calm, 50, hit=0.0) > 150
+
+
+def test_nights_that_know_no_error_leave_a_day_its_own(calm):
+    nights = tuple(Worth(0.1, None, 400, 400) for _ in range(6))
+    alike = Quality("ndcg", (mean(0.08), mean(0.08), mean(0.1)), nights)
+    assert named(judged(calm, qualities=[alike]))["quality.ndcg"].verdict == Verdict.DRIFT
 
 
 def test_neither_pseudonyms_nor_the_order_of_rows_change_a_digit(calm):

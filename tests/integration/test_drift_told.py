@@ -1,0 +1,71 @@
+"""What a night has told of a drift, and what becomes of it when the night kept the champion."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import polars as pl
+import pytest
+
+from pipeline.base import format_instant
+from pipeline.steps.champion import DECISION
+from pipeline.steps.drift import drift
+from pipeline.steps.feedback import feedback
+from pipeline.steps.run import Workspace
+from tests.worlds import NIGHTS, copy_of, land, purchases
+
+DAY = timedelta(days=1)
+CHANGED = NIGHTS[1] - 3 * DAY
+
+
+@pytest.fixture(scope="module")
+def moved_on(one_night, tmp_path_factory):
+    """A workspace whose people want other items in the last three days before its second night."""
+    home = copy_of(one_night[0], tmp_path_factory.mktemp("told") / "home")
+    events = purchases()
+    other = pl.format("i{}", 159 - pl.col("item_id").str.slice(1).cast(pl.Int64))
+    late = pl.col("timestamp") >= f"{CHANGED:%FT%TZ}"
+    land(home, events.with_columns(pl.when(late).then(other).otherwise("item_id").alias("item_id")),
+         NIGHTS[1], NIGHTS[0])  # fmt: skip
+    ws = Workspace.open(home)
+    feedback(ws, NIGHTS[1])
+    return ws
+
+
+def decided(ws: Workspace, as_of, kind, **more):
+    """Add a night's line to the ledger: what the first night wrote, but for this."""
+    [last] = [x for x in ws.ledger.entries() if x["type"] == DECISION][-1:]
+    line = {**last, "as_of": format_instant(as_of), "kind": kind, **more}
+    for own in ("key", "type", "previous", "sha256"):
+        del line[own]
+    ws.ledger.append(f"decision:{as_of:%F} {kind}", DECISION, line)
+
+
+@pytest.mark.parametrize("kind", ["keep", "switch"])
+def test_a_change_is_told_by_one_night_whatever_it_decides(moved_on, tmp_path, kind):
+    ws = Workspace.open(copy_of(moved_on.home, tmp_path / "home"))
+    found = drift(ws, NIGHTS[1])
+    since = {x.name: format_instant(x.since) for x in found.signals if x.since is not None}
+    assert found.alarms and "taste.popularity" in since
+    decided(ws, NIGHTS[1], kind, drift={"verdict": "drift", "sentence": "", "since": since})
+
+    again = drift(ws, NIGHTS[1] + 2 * timedelta(hours=1))
+
+    assert again.alarms == ()
+    verdicts = {x.name: x.verdict for x in again.signals}
+    assert {verdicts[name] for name in since} == {"too_short"}
+
+
+def test_live_lists_that_stay_worse_are_told_again_after_a_night_that_kept(moved_on, tmp_path):
+    ws = Workspace.open(copy_of(moved_on.home, tmp_path / "home"))
+    good = {"answer_rate": 0.9, "answer_rate_se": 0.01, "exposures": 2000, "people": 100}
+    for back in range(5, 0, -1):
+        decided(ws, CHANGED - back * DAY, "keep", answers=good)
+    first = drift(ws, NIGHTS[1])
+    [alarm] = [x for x in first.alarms if x.name == "quality.answers"]
+    told = {"verdict": "drift", "sentence": "", "since": {alarm.name: format_instant(alarm.since)}}
+    decided(ws, NIGHTS[1], "keep", drift=told, answers=None)
+
+    again = drift(ws, NIGHTS[1] + timedelta(hours=1))
+
+    assert "quality.answers" in {x.name for x in again.alarms}
