@@ -50,6 +50,10 @@ def ratio_of(sums: NDArray[np.float64], counts: NDArray[np.float64], most: float
     mean as a ratio of sums over users is ``√(U/(U − 1) · Σ r_u²) / n`` (Liang and Zeger 1986); the
     interval is Student's t with U − 1 degrees of freedom, cut to [0, most].
 
+    Where nobody has any, or everybody all there is, that error is 0, though nobody knows so much.
+    The far limit is then that of U people none of whom has any, ``1 − 0.025^(1/U)`` (Clopper and
+    Pearson 1934), U those who count; ``None`` where there is no most.
+
     Parameters
     ----------
     sums, counts
@@ -62,5 +66,10 @@ def ratio_of(sums: NDArray[np.float64], counts: NDArray[np.float64], most: float
         return Mean(mean, None, None, None)
     spread = len(residual) / (len(residual) - 1) * math.fsum((residual**2).tolist())
     se = math.sqrt(spread) / n
+    unseen = float(1 - 0.025 ** (1 / np.count_nonzero(counts)))
+    if not any(sums):
+        return Mean(mean, se, 0.0, unseen * most if math.isfinite(most) else None)
+    if mean == most:
+        return Mean(mean, se, most * (1 - unseen), most)
     reach = float(stdtrit(len(residual) - 1, 0.975)) * se
     return Mean(mean, se, max(0.0, mean - reach), min(most, mean + reach))

@@ -17,7 +17,9 @@ and can see the list that is live for them (`data.shown`). Such a list on such a
 
 *Last touch*: an event answers the last showing, at its instant or within the window before, whose
 list holds its item. An *exposure* is one entry of one list that was shown to one person, once for
-each 24 hours of the span; a rate is the share of exposures that were answered so.
+each 24 hours of the span; a list last shown before the span counts if it is answered in it, as it
+was shown on that day, so that every answer is one of the exposures. A rate is the share of these
+that were answered so.
 """
 
 from __future__ import annotations
@@ -146,7 +148,7 @@ def answers(
     joined = _last_touch(asked, touches, lists.entries, timedelta(days=config.window_days))
     returns = rows.filter(people_in(span) & (pl.col(c.KIND) == c.Kind.RETURN.value))
     answered = _answered(joined, returns, prices, config)
-    visits = touches.filter(people_in(span)).unique([c.USER_ID, SHOWN, _DAY]).drop(c.TIMESTAMP)
+    visits = _visits(touches, joined, span)
     return Answers(
         span=span,
         window_days=config.window_days,
@@ -166,6 +168,13 @@ def _touches(rows: pl.DataFrame, shown: pl.DataFrame, span: Interval) -> pl.Data
     return seen.select(
         c.USER_ID, c.TIMESTAMP, SHOWN, OWNER, c.MODEL_VERSION, c.RECIPE, day.alias(_DAY)
     )
+
+
+def _visits(touches: pl.DataFrame, joined: pl.DataFrame, span: Interval) -> pl.DataFrame:
+    """Return which list was shown to whom on which day: in the span, or before it and answered."""
+    columns = [c.USER_ID, SHOWN, OWNER, c.MODEL_VERSION, c.RECIPE, _DAY]
+    both = (touches.filter(people_in(span)).select(columns), joined.select(columns))
+    return pl.concat(both).unique([c.USER_ID, SHOWN, _DAY])
 
 
 def _last_touch(

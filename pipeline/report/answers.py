@@ -5,7 +5,7 @@ Promises: nothing here is computed; a group of too few people is named with thei
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from pipeline.report import titles, words
 from pipeline.report.markup import cell, folded, lines, section, table
@@ -14,14 +14,15 @@ from pipeline.report.watched import AnswerRow, AnswersTold
 
 EVERYBODY = "all"
 _HEAD = ("By", "Group", "People", "Exposures", "Answered", "CTR", "95 % interval", "Conversion",
-         "95 % interval", "Revenue", "Returned")  # fmt: skip
+         "95 % interval", "Revenue", "An exposure", "95 % interval", "Returned",
+         "95 % interval")  # fmt: skip
 _TEXTS = 2
 """The first columns of the head are words, the others figures."""
 _ABOUT = (
     "Events joined to what we published, whatever they claim: each answers the last list, shown "
     "within the days before, that holds its item. An exposure is one entry of one list, shown to "
-    "one person who was there, once a day; rates are shares of exposures. Whoever looks and does "
-    "nothing at all leaves no event and is in no figure."
+    "one person who was there, once a day, or shown before and answered now; rates are shares of "
+    "exposures. Whoever looks and does nothing at all leaves no event and is in no figure."
 )
 
 
@@ -68,8 +69,11 @@ def _texts(row: AnswerRow) -> tuple[str, ...]:
         _interval(row.ctr_lo, row.ctr_hi),
         _share(row.conversion),
         _interval(row.conversion_lo, row.conversion_hi),
-        "–" if row.revenue is None else f"{row.revenue:,.2f}",
+        _money(row.revenue),
+        _money(row.revenue_per_exposure),
+        _interval(row.revenue_per_exposure_lo, row.revenue_per_exposure_hi, _money),
         _share(row.return_rate),
+        _interval(row.return_rate_lo, row.return_rate_hi),
     )
 
 
@@ -79,5 +83,11 @@ def _share(value: float | None) -> str:
     return titles.share(value) if value >= 0.01 or not value else f"{100 * value:.2g} %"
 
 
-def _interval(lo: float | None, hi: float | None) -> str:
-    return "–" if lo is None or hi is None else f"{_share(lo)} to {_share(hi)}"
+def _money(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.2f}"
+
+
+def _interval(
+    lo: float | None, hi: float | None, form: Callable[[float | None], str] = _share
+) -> str:
+    return "–" if lo is None or hi is None else f"{form(lo)} to {form(hi)}"

@@ -20,10 +20,10 @@ class AnswerRow:
         Entries shown, to a person and day.
     answer_rate, ctr, conversion
         Shares of exposures that were answered, clicked, bought; with 95 % intervals.
-    revenue
-        Quantity · price of what was bought, where the price is known.
+    revenue, revenue_per_exposure
+        Quantity · price of what was bought, where the price is known; the latter with its interval.
     return_rate
-        Share of what was bought that came back.
+        Share of what was bought that came back; with its interval.
     """
 
     by: str
@@ -38,7 +38,12 @@ class AnswerRow:
     conversion_lo: float | None = None
     conversion_hi: float | None = None
     revenue: float | None = None
+    revenue_per_exposure: float | None = None
+    revenue_per_exposure_lo: float | None = None
+    revenue_per_exposure_hi: float | None = None
     return_rate: float | None = None
+    return_rate_lo: float | None = None
+    return_rate_hi: float | None = None
 
 
 @dataclass(frozen=True)

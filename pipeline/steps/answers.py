@@ -150,10 +150,11 @@ def show_answers(ws: Workspace, night: Night, registry: Registry) -> None:
 def told_of(answers: Mapping[str, Any]) -> AnswersTold:
     """Return answers as a page and a table take them."""
     rows = tuple(AnswerRow(**{name: row[name] for name in _TOLD}) for row in answers["rows"])
-    claims, span = answers["claims"], answers["span"]
+    claims = answers["claims"]
+    start, end = (f"{instant[:19]}Z" for instant in answers["span"])  # to the second
     notes = [
         f"{answers['joined']:,} of {answers['events']:,} events of {answers['people']:,} people "
-        f"from {span[0]} to {span[1]} answer a list shown within {answers['window_days']} days"
+        f"from {start} to {end} answer a list shown within {answers['window_days']} days"
     ]
     if answers["unshown"]:
         notes.append(f"{answers['unshown']:,} events are of people to whom nothing was shown then")

@@ -1,10 +1,12 @@
 """The error of a mean over things that belong to people."""
 
+import math
+
 import numpy as np
 import polars as pl
 import pytest
 
-from pipeline.data.clustered import mean_of
+from pipeline.data.clustered import mean_of, ratio_of
 
 
 def test_one_value_a_person_is_the_textbook_error():
@@ -38,3 +40,14 @@ def test_its_interval_holds_the_truth_as_often_as_it_says():
 def test_one_person_has_a_mean_and_no_error():
     found = mean_of(np.array([0.0, 1.0]), pl.Series(["u", "u"]))
     assert (found.mean, found.se, found.lo, found.hi) == (0.5, None, None, None)
+
+
+def test_nobody_is_no_proof_of_never_and_everybody_none_of_always():
+    counts = np.array([40.0, 2.0, 0.0, 1.0])
+    none = ratio_of(np.zeros(4), counts)
+    assert (none.mean, none.lo) == (0.0, 0.0)
+    assert none.hi == pytest.approx(1 - 0.025 ** (1 / 3))  # three people could have had any
+    every = ratio_of(counts, counts)
+    assert (every.mean, every.hi) == (1.0, 1.0)
+    assert every.lo == pytest.approx(0.025 ** (1 / 3))
+    assert ratio_of(np.zeros(4), counts, most=math.inf).hi is None

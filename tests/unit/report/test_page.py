@@ -97,7 +97,7 @@ NIGHT = NightPage(
     answers=AnswersTold(
         (
             AnswerRow("all", "all", 950, 61_000, 0.031, 0.02, 0.018, 0.022, 0.011, 0.01, 0.012,
-                      1234.5, 0.04),
+                      1234.5, 0.02, 0.015, 0.03, 0.04, 0.0, 0.09),
             AnswerRow("segment", "new", 4),
             AnswerRow("position", "1", 950, 3_000, 0.05),
         ),
@@ -347,8 +347,9 @@ def test_everything_is_escaped() -> None:
 def test_what_came_back_and_what_has_moved() -> None:
     _, page = written(NIGHT)
     everybody = ["all", "all", "950", "61,000", "3.1 %", "2.0 %", "1.8 % to 2.2 %", "1.1 %"]
-    assert [*everybody, "1.0 % to 1.2 %", "1,234.50", "4.0 %"] in page.rows
-    assert ["segment", "new", "4", *["–"] * 8] in page.rows
+    money = ["1,234.50", "0.02", "0.01 to 0.03", "4.0 %", "0 % to 9.0 %"]
+    assert [*everybody, "1.0 % to 1.2 %", *money] in page.rows
+    assert ["segment", "new", "4", *["–"] * 11] in page.rows
     texts = " ".join(page.texts)
     assert "of the lists that events claim 3 were not shown" in texts
     assert "retrain wanted: people want other things." in texts

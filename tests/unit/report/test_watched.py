@@ -7,18 +7,35 @@ from pipeline.report.watched import AnswerRow, AnswersTold, DriftRow
 
 def test_answers_are_a_line_a_group_and_notes_below():
     rows = (
-        AnswerRow("all", "all", 1_200, 24_000, 0.012, 0.0042, 0.003, 0.0054, 0, 0, 0, 10.0),
+        AnswerRow(
+            "all",
+            "all",
+            1_200,
+            24_000,
+            0.012,
+            0.0042,
+            0.003,
+            0.0054,
+            0,
+            0,
+            0.003,
+            10.0,
+            0.25,
+            0.1,
+            1.4,
+        ),
         AnswerRow("segment", "few", 3),
     )
     lines = answers_table(AnswersTold(rows, ("a note", "another"))).splitlines()
     assert " ".join(lines[0].split()) == (
         "by group people exposures answered ctr 95 % interval conversion 95 % interval revenue "
-        "returned"
+        "an exposure 95 % interval returned 95 % interval"
     )
     assert " ".join(lines[2].split()) == (
-        "all all 1,200 24,000 1.2 % 0.42 % 0.3 % to 0.54 % 0 % 0 % to 0 % 10.00 –"
+        "all all 1,200 24,000 1.2 % 0.42 % 0.3 % to 0.54 % 0 % 0 % to 0.3 % 10.00 0.25 "
+        "0.10 to 1.40 – –"
     )
-    assert lines[3].split() == ["segment", "few", "3", *["–"] * 8]
+    assert lines[3].split() == ["segment", "few", "3", *["–"] * 11]
     assert lines[-2:] == ["a note", "another"]
     assert answers_table(AnswersTold(())).startswith("nothing was shown to anybody")
 
