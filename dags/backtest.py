@@ -17,7 +17,7 @@ from typing import Any
 
 from airflow.sdk import Param, dag, get_current_context, task
 
-from dags.common import DEFAULT_ARGS, HEAVY, workspace
+from dags.common import DEFAULT_ARGS, HEAVY, come, workspace
 
 log = logging.getLogger("airflow.task")
 
@@ -81,9 +81,11 @@ def backtest() -> None:
         from pipeline.base import parse_instant
         from pipeline.steps import backtest as steps
 
-        params = get_current_context()["params"]
+        context = get_current_context()
+        params = context["params"]
         planted = params["plant_shift"]
         with workspace() as ws:
+            come(context, "end")  # days that have not come hold nothing
             found = steps.backtest(
                 ws,
                 parse_instant(params["begin"]),

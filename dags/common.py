@@ -57,7 +57,7 @@ def resolve_as_of(context: Context) -> datetime:
     night would promise to know what nobody has done yet, and no night before it could publish.
     """
     run = context["dag_run"]
-    return _come(context, "as_of") or _utc(run.data_interval_end or run.run_after)
+    return come(context, "as_of") or _utc(run.data_interval_end or run.run_after)
 
 
 def given_as_of(context: Context) -> datetime | None:
@@ -76,11 +76,11 @@ def resolve_at(context: Context) -> datetime:
     One that lies in the future raises `ConfigError`, before anything is taken in: what arrived then
     would be there to no night before it.
     """
-    return _come(context, "at") or _utc(context["dag_run"].run_after)
+    return come(context, "at") or _utc(context["dag_run"].run_after)
 
 
-def _come(context: Context, param: str) -> datetime | None:
-    """Return an instant that a run was given; one after the run is due is refused."""
+def come(context: Context, param: str) -> datetime | None:
+    """Return the instant of a param, in UTC; one after the run is due raises `ConfigError`."""
     from pipeline.base import format_instant
     from pipeline.errors import ConfigError
 

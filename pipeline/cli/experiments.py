@@ -13,6 +13,7 @@ from pipeline.cli.terminal import (
     fail,
     instant,
     open_workspace,
+    past,
     refuse_unwritable,
     show,
     teller,
@@ -77,7 +78,7 @@ def backtest(
     found = step(
         open_workspace(home),
         instant(begin),
-        instant(end),
+        past(end),
         every=parse_every(every),
         policies=parse_policies(policy),
         plant=instant(plant_shift) if plant_shift else None,
