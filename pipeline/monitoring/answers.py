@@ -17,9 +17,9 @@ and can see the list that is live for them (`data.shown`). Such a list on such a
 
 *Last touch*: an event answers the last showing, at its instant or within the window before, whose
 list holds its item. An *exposure* is one entry of one list that was shown to one person, once for
-each 24 hours of the span; a list last shown before the span counts if it is answered in it, as it
-was shown on that day, so that every answer is one of the exposures. A rate is the share of these
-that were answered so.
+each 24 hours of the span; a rate is the share of exposures that were answered so in the same 24
+hours. An answer to a list that was shown last on an earlier day is *late*: it is counted and in no
+rate, for only such lists of that day would be looked at as were answered.
 """
 
 from __future__ import annotations
@@ -147,14 +147,16 @@ def answers(
     asked = rows.filter(people_in(span) & (pl.col(c.KIND) != c.Kind.RETURN.value))
     joined = _last_touch(asked, touches, lists.entries, timedelta(days=config.window_days))
     returns = rows.filter(people_in(span) & (pl.col(c.KIND) == c.Kind.RETURN.value))
-    answered = _answered(joined, returns, prices, config)
-    visits = _visits(touches, joined, span)
+    prompt = joined.filter(pl.col(_DAY) == _day_of(span))
+    answered = _answered(prompt, returns, prices, config)
+    visits = touches.filter(people_in(span)).unique([c.USER_ID, SHOWN, _DAY]).drop(c.TIMESTAMP)
     return Answers(
         span=span,
         window_days=config.window_days,
         people=asked[c.USER_ID].n_unique(),
         events=asked.height,
         joined=joined.height,
+        late=joined.height - prompt.height,
         unshown=asked.join(touches, on=[c.USER_ID, c.TIMESTAMP], how="anti").height,
         claims=_claims(asked, joined),
         rows=tuple(_rows(visits, lists.sizes, answered, publications, segments)),
@@ -164,17 +166,13 @@ def answers(
 def _touches(rows: pl.DataFrame, shown: pl.DataFrame, span: Interval) -> pl.DataFrame:
     """Return at which instants which list was shown to whom, and on which day of the span."""
     seen = shown_at(rows.select(c.USER_ID, c.TIMESTAMP).unique(), shown)
-    day = (pl.col(c.TIMESTAMP) - span.start).dt.total_microseconds().floordiv(86_400_000_000)
-    return seen.select(
-        c.USER_ID, c.TIMESTAMP, SHOWN, OWNER, c.MODEL_VERSION, c.RECIPE, day.alias(_DAY)
-    )
+    day = _day_of(span).alias(_DAY)
+    return seen.select(c.USER_ID, c.TIMESTAMP, SHOWN, OWNER, c.MODEL_VERSION, c.RECIPE, day)
 
 
-def _visits(touches: pl.DataFrame, joined: pl.DataFrame, span: Interval) -> pl.DataFrame:
-    """Return which list was shown to whom on which day: in the span, or before it and answered."""
-    columns = [c.USER_ID, SHOWN, OWNER, c.MODEL_VERSION, c.RECIPE, _DAY]
-    both = (touches.filter(people_in(span)).select(columns), joined.select(columns))
-    return pl.concat(both).unique([c.USER_ID, SHOWN, _DAY])
+def _day_of(span: Interval) -> pl.Expr:
+    """Number the 24 hours of an event from the span's start; those before it are below 0."""
+    return (pl.col(c.TIMESTAMP) - span.start).dt.total_microseconds().floordiv(86_400_000_000)
 
 
 def _last_touch(

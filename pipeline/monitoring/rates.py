@@ -121,7 +121,8 @@ class Answers:
     people
         Who did something in it.
     events
-        What they did, returns apart; `joined` of these answer a list.
+        What they did, returns apart; `joined` of these answer a list, `late` of these one that was
+        shown last on an earlier day: they are in no row.
     unshown
         Events of people to whom nothing was shown then: before the first publication.
     rows
@@ -133,6 +134,7 @@ class Answers:
     people: int
     events: int
     joined: int
+    late: int
     unshown: int
     claims: Claims
     rows: tuple[AnswerRow, ...]
@@ -145,6 +147,7 @@ class Answers:
             "people": self.people,
             "events": self.events,
             "joined": self.joined,
+            "late": self.late,
             "unshown": self.unshown,
             "claims": asdict(self.claims),
             "rows": [row.to_dict() for row in self.rows],

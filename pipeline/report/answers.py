@@ -21,8 +21,8 @@ _TEXTS = 2
 _ABOUT = (
     "Events joined to what we published, whatever they claim: each answers the last list, shown "
     "within the days before, that holds its item. An exposure is one entry of one list, shown to "
-    "one person who was there, once a day, or shown before and answered now; rates are shares of "
-    "exposures. Whoever looks and does nothing at all leaves no event and is in no figure."
+    "one person who was there, once a day; rates are shares of exposures that were answered on "
+    "their day. Whoever looks and does nothing at all leaves no event and is in no figure."
 )
 
 

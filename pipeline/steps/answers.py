@@ -128,7 +128,9 @@ def answers_summary(run: Run) -> dict[str, Any] | None:
     if told is None:
         return None
     everybody = next((row for row in told["rows"] if row["by"] == EVERYBODY), None)
-    kept: dict[str, Any] = {name: told[name] for name in ("span", "events", "joined", "claims")}
+    kept: dict[str, Any] = {
+        name: told[name] for name in ("span", "events", "joined", "late", "claims")
+    }
     if everybody is not None:
         names = ("people", "exposures", *RATES, *(f"{name}_se" for name in RATES))
         kept |= {name: everybody[name] for name in names}
@@ -156,6 +158,11 @@ def told_of(answers: Mapping[str, Any]) -> AnswersTold:
         f"{answers['joined']:,} of {answers['events']:,} events of {answers['people']:,} people "
         f"from {start} to {end} answer a list shown within {answers['window_days']} days"
     ]
+    if answers["late"]:
+        notes.append(
+            f"{answers['late']:,} of these answer a list shown on an earlier day and replaced "
+            "since; they are in no rate"
+        )
     if answers["unshown"]:
         notes.append(f"{answers['unshown']:,} events are of people to whom nothing was shown then")
     if sum(claims.values()):

@@ -93,27 +93,22 @@ def test_rates_by_hand():
     assert figures.ctr.lo == 0.0 < figures.ctr.hi < 1.0
 
 
-def test_an_answer_to_a_list_of_before_counts_with_its_exposures():
+def test_an_answer_to_a_list_of_an_earlier_day_is_told_and_in_no_rate():
     table = publications(
         ("p1", 1, None, "7", at(-9), at(-8)), ("p2", 2, None, "8", at(-1), at(0))
     ).with_columns(recipe=pl.lit("als"))
     shown = SHOWN | {("p2", user): "de" for user in PEOPLE}
     seen = [(user, "q", -2) for user in PEOPLE]
     late = [(user, item, 2) for user in PEOPLE for item in "abc"]
-    found = run(did(*seen, *late), table, shown)
-    for by, name, exposures, answered in (
-        ("all", "all", 60, 36),
-        ("version", "7", 36, 36),
-        ("version", "8", 24, 0),
-    ):
-        figures = the(found, by, name).figures
-        assert (figures.exposures, figures.answers) == (exposures, answered), name
-        rate = figures.answer_rate
-        assert 0 <= rate.lo <= rate.mean <= rate.hi <= 1
-    assert 0 < the(found, "version", "8").figures.answer_rate.hi < 1
-    # Without an answer it was shown before the span, and is none of its exposures.
-    calm = run(did(*seen, *((user, "q", 2) for user in PEOPLE)), table, shown)
-    assert the(calm).figures.exposures == 24
+    found = run(did(*seen, *late, ("u00", "d", 3)), table, shown)
+    assert (found.joined, found.late) == (37, 36)
+    assert {row.name for row in found.rows if row.by == "version"} == {"8"}
+    figures = the(found).figures
+    assert (figures.exposures, figures.answers) == (24, 1)
+    # A span of two days is the sum of its days.
+    whole = run(did(*seen, *late), table, shown, span=Interval(DAY - timedelta(days=1), SPAN.end))
+    assert (whole.joined, whole.late) == (36, 36)
+    assert the(whole).figures.exposures == 60
 
 
 def test_groups_name_who_what_and_where():
