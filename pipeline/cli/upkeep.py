@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.terminal import Home, Json, open_workspace, past, show, teller
+from pipeline.cli.terminal import Home, Json, instant, open_workspace, show, teller
 
 app = typer.Typer()
 
@@ -37,6 +37,6 @@ def gc(
     """Put small files of the lake together, and take away what nobody needs any more."""
     from pipeline.steps.gc import gc as step
 
-    result = step(open_workspace(home), past(at), progress=teller())
+    result = step(open_workspace(home), instant(at), progress=teller())
     show(result.to_dict(), json, result.text())
     raise typer.Exit(result.exit_code)

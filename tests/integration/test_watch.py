@@ -283,7 +283,6 @@ def test_the_first_night_has_no_answers_and_a_reference_that_is_enough(one_night
         ["answers", "--to", "2999-01-01T00:00:00Z"],
         ["drift", "--at", "2999-01-01T00:00:00Z"],
         ["policy", "--at", "2999-01-01T00:00:00Z"],
-        ["gc", "--at", "2999-01-01T00:00:00Z"],
         ["backtest", "--from", "2024-01-01T00:00:00Z", "--to", "2999-01-01T00:00:00Z"],
         ["nightly", "--as-of", "2999-01-01T00:00:00Z"],
         ["snapshot", "--as-of", "2999-01-01T00:00:00Z"],
