@@ -48,6 +48,11 @@ def format_instant(instant: datetime) -> str:
     return to_utc(instant).isoformat().replace("+00:00", "Z")
 
 
+def to_the_second(instant: datetime) -> str:
+    """Write an instant for a sentence: ``2017-12-01T09:00:00Z``, what is below a second cut off."""
+    return format_instant(to_utc(instant).replace(microsecond=0))
+
+
 def compact_instant(instant: datetime) -> str:
     """Write an instant for a file name: ``20171201T090000Z``."""
     return to_utc(instant).strftime("%Y%m%dT%H%M%SZ")

@@ -73,3 +73,22 @@ def ratio_of(sums: NDArray[np.float64], counts: NDArray[np.float64], most: float
         return Mean(mean, se, most * (1 - unseen), most)
     reach = float(stdtrit(len(residual) - 1, 0.975)) * se
     return Mean(mean, se, max(0.0, mean - reach), min(most, mean + reach))
+
+
+def share_of(sums: NDArray[np.float64], counts: NDArray[np.float64]) -> Mean:
+    """Return `ratio_of` things that were done or not, with an interval for small shares.
+
+    Wilson's interval (1927) with ``m (1 − m) / se²`` for the number of things: as many independent
+    ones would have the same error (Franco, Little, Louis and Slud 2019 recommend it for clustered
+    shares). It is never taken for more than there are, so that people who are all alike by chance
+    are no certainty.
+    """
+    found = ratio_of(sums, counts)
+    inside = found.mean * (1.0 - found.mean)
+    if found.se is None or inside <= 0:
+        return found
+    t = float(stdtrit(len(sums) - 1, 0.975))
+    over = t * t * max(found.se**2 / inside, 1.0 / math.fsum(counts.tolist()))
+    middle = (found.mean + over / 2) / (1 + over)
+    reach = math.sqrt(over * (inside + over / 4)) / (1 + over)
+    return Mean(found.mean, found.se, middle - reach, middle + reach)

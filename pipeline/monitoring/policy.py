@@ -17,7 +17,7 @@ import polars as pl
 from pydantic import Field
 
 from pipeline import columns as c
-from pipeline.base import Frozen, format_instant
+from pipeline.base import Frozen, to_the_second
 from pipeline.monitoring.verdicts import Drift
 
 _DAY: Final = timedelta(days=1)
@@ -169,7 +169,7 @@ def policy(
     since = "no night was judged yet"
     if nights.judged is not None:
         enough = min(enough, max(1, int(config.after_share * nights.learnt)))
-        since = f"since {format_instant(nights.judged)}"
+        since = f"since {to_the_second(nights.judged)}"
     count = "" if counted == events else f", of which {counted:,} count"
     told = f"{events:,} new events{count} ({since}); {enough:,} are enough"
     causes = [(Cause.DRIFT, alarm.sentence) for alarm in (drift.alarms if drift else ())[:1]]
@@ -195,14 +195,14 @@ def _hold(nights: Nights, at: datetime, config: PolicyConfig) -> str | None:
     """Say what a retrain has to wait for, ``None`` for nothing."""
     last = max((x for x in nights.started if x <= at), default=None)
     if last is not None and at - last < timedelta(hours=config.min_hours):
-        return f"{config.min_hours} hours must pass after the night of {format_instant(last)}"
+        return f"{config.min_hours} hours must pass after the night of {to_the_second(last)}"
     today = [x for x in nights.started if at - _DAY < x <= at]
     if len(today) >= config.per_day:
         return f"{len(today)} nights have started within 24 hours, as many as may"
     cool = timedelta(hours=config.cool_down_hours)
     if nights.judged is not None and not nights.changed and at - nights.judged < cool:
         return (
-            f"the night of {format_instant(nights.judged)} changed nothing and "
+            f"the night of {to_the_second(nights.judged)} changed nothing and "
             f"{config.cool_down_hours} hours must pass"
         )
     return None

@@ -16,7 +16,7 @@ import polars as pl
 
 from pipeline import columns as c
 from pipeline.base import Interval, format_instant
-from pipeline.data.clustered import FEWEST, Mean, ratio_of
+from pipeline.data.clustered import FEWEST, Mean, ratio_of, share_of
 
 EXPOSED: Final = "exposures"
 ANSWERED: Final = "answers"
@@ -198,9 +198,9 @@ def _figures(people: pl.DataFrame) -> Figures | None:
         returned=round(total[RETURNED]),
         revenue=total[REVENUE],
         unpriced=round(total[UNPRICED]),
-        answer_rate=ratio_of(done[ANSWERED], shown),
-        ctr=ratio_of(done[CLICKED], shown),
-        conversion=ratio_of(bought, shown),
+        answer_rate=share_of(done[ANSWERED], shown),
+        ctr=share_of(done[CLICKED], shown),
+        conversion=share_of(bought, shown),
         revenue_per_exposure=ratio_of(done[REVENUE], shown, most=np.inf),
-        return_rate=ratio_of(done[RETURNED], bought) if bought.any() else None,
+        return_rate=share_of(done[RETURNED], bought) if bought.any() else None,
     )

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from pipeline.base import Frozen, format_instant, parse_instant
+from pipeline.base import Frozen, format_instant, parse_instant, to_the_second
 
 
 class Verdict(StrEnum):
@@ -240,11 +240,11 @@ def summed(end: datetime, signals: Sequence[Signal]) -> Drift:
         sentence = drifting[0].sentence + (f" (and {more} more)" if more else "")
         return Drift(end, Verdict.DRIFT, sentence, tuple(signals))
     if judged:
-        sentence = f"no drift in {len(judged)} signals up to {format_instant(end)}"
+        sentence = f"no drift in {len(judged)} signals up to {to_the_second(end)}"
         return Drift(end, Verdict.CALM, sentence, tuple(signals))
     empty = [x for x in signals if x.verdict == Verdict.NO_EVENT]
     if empty or not signals:
-        sentence = f"nothing happened in the day up to {format_instant(end)}"
+        sentence = f"nothing happened in the day up to {to_the_second(end)}"
         return Drift(end, Verdict.NO_EVENT, sentence, tuple(signals))
     return Drift(end, Verdict.TOO_SHORT, signals[0].sentence, tuple(signals))
 

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from pipeline import columns as c
-from pipeline.base import Interval, Progress, parse_instant, silent
+from pipeline.base import Interval, Progress, parse_instant, silent, to_the_second
 from pipeline.data.shown import in_play, lists_for
 from pipeline.data.split import between
 from pipeline.evaluation.prequential import past_of
@@ -153,7 +153,7 @@ def told_of(answers: Mapping[str, Any]) -> AnswersTold:
     """Return answers as a page and a table take them."""
     rows = tuple(AnswerRow(**{name: row[name] for name in _TOLD}) for row in answers["rows"])
     claims = answers["claims"]
-    start, end = (f"{instant[:19]}Z" for instant in answers["span"])  # to the second
+    start, end = (to_the_second(parse_instant(instant)) for instant in answers["span"])
     notes = [
         f"{answers['joined']:,} of {answers['events']:,} events of {answers['people']:,} people "
         f"from {start} to {end} answer a list shown within {answers['window_days']} days"

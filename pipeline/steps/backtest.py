@@ -134,7 +134,10 @@ def backtest(
     _check(begin, end, every, plant)
     folder = ws.home / FOLDER / _name(ws, begin, end, every, plant)
     with ws.lake.lock("backtest"):
-        plan = _plan(ws, Runs(folder).open(PLAN), begin, end, every, plant)
+        run = Runs(folder).open(PLAN)
+        if run.committed(PLAN) is not None:
+            progress(f"days lived before, and what they read, are kept in {folder}")
+        plan = _plan(ws, run, begin, end, every, plant)
         days: dict[str, tuple[Day, ...]] = {}
         for policy in policies:
             box = Sandbox(ws, plan["versions"], folder / policy, plan["config"], plant)

@@ -120,10 +120,12 @@ def test_stopped_anywhere_it_goes_on_with_the_same_decisions(shop, found, monkey
         assert ours == calm
 
 
-def test_a_second_call_trains_nothing(shop, found, monkeypatch):
+def test_a_second_call_trains_nothing_and_says_that_its_days_are_kept(shop, found, monkeypatch):
     monkeypatch.setattr(lived, "nightly", None)
-    again = backtest(shop, BEGIN, END, every=DAY, policies=tuple(Policy))
+    told = []
+    again = backtest(shop, BEGIN, END, every=DAY, policies=tuple(Policy), progress=told.append)
     assert again.to_dict() == found.to_dict()
+    assert told == [f"days lived before, and what they read, are kept in {found.folder}"]
 
 
 def test_a_planted_shift_hurts_who_never_learns(shop, found):

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pipeline.data.clustered import mean_of, ratio_of
+from pipeline.data.clustered import mean_of, ratio_of, share_of
 
 
 def test_one_value_a_person_is_the_textbook_error():
@@ -51,3 +51,23 @@ def test_nobody_is_no_proof_of_never_and_everybody_none_of_always():
     assert (every.mean, every.hi) == (1.0, 1.0)
     assert every.lo == pytest.approx(0.025 ** (1 / 3))
     assert ratio_of(np.zeros(4), counts, most=math.inf).hi is None
+
+
+def test_people_who_are_all_alike_are_no_certainty():
+    shown = np.full(12, 20.0)
+    alike = share_of(np.ones(12), shown)  # each of them answered one entry of twenty
+    assert alike.se == pytest.approx(0.0, abs=1e-12)
+    assert alike.lo < 0.03 and alike.hi > 0.09
+
+
+def test_a_share_of_rare_answers_is_held_as_often_as_it_says():
+    rng = np.random.default_rng(4)
+    held = plain = 0
+    for _ in range(600):
+        level = rng.beta(0.5, 24.5, 60)  # two in a hundred, and people differ
+        sums = rng.binomial(20, level).astype(float)
+        found, other = (of(sums, np.full(60, 20.0)) for of in (share_of, ratio_of))
+        assert 0 <= found.lo <= found.mean <= found.hi <= 1
+        held += found.lo <= 0.02 <= found.hi
+        plain += other.lo <= 0.02 <= other.hi
+    assert held / 600 >= 0.93 > plain / 600

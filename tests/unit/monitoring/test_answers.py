@@ -90,7 +90,7 @@ def test_rates_by_hand():
     residuals = [2 - 3 * 2 / 36, *[-3 * 2 / 36] * 11]
     se = math.sqrt(12 / 11 * sum(r * r for r in residuals)) / 36
     assert figures.ctr.se == pytest.approx(se)
-    assert figures.ctr.lo == 0.0 < figures.ctr.hi < 1.0
+    assert 0.0 < figures.ctr.lo < 2 / 36 < figures.ctr.hi < 1.0
 
 
 def test_an_answer_to_a_list_of_an_earlier_day_is_told_and_in_no_rate():
