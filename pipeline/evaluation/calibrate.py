@@ -194,11 +194,10 @@ class _Plant:
 
 def _tossed(blocks: Sequence[SaltedBlock]) -> Iterator[list[_Sides]]:
     """Yield two equal sides for each block: of each person a coin says which is upright."""
-    orders = [_order(block) for block in blocks]
     for toss in range(TOSSES):
         rng, found = np.random.default_rng(toss), []
-        for block, order in zip(blocks, orders, strict=True):
-            salt = toss % len(block.upright)
+        for block in blocks:
+            salt, order = toss % len(block.upright), block.by_worth
             heads = rng.random(block.n_users) < 0.5
             upright, turned = block.upright[salt][order], block.turned[salt][order]
             found.append((np.where(heads, upright, turned), np.where(heads, turned, upright)))
@@ -233,16 +232,8 @@ def _picked(block: SaltedBlock, every: int, draw: int) -> NDArray[np.bool_]:
     starts = np.arange(0, block.n_users, every)
     places = starts + np.random.default_rng(draw).integers(0, every, len(starts))
     picked = np.zeros(block.n_users, np.bool_)
-    picked[_order(block)[places[places < block.n_users]]] = True
+    picked[block.by_worth[places[places < block.n_users]]] = True
     return picked
-
-
-def _order(block: SaltedBlock) -> NDArray[np.intp]:
-    """``(n,)`` users in the order of what lists are worth to them.
-
-    By value, not by id, so that it hangs on no pseudonym; who ties in all values is alike.
-    """
-    return np.lexsort([*block.turned[::-1], *block.upright[::-1], block.upright.mean(axis=0)])
 
 
 def false_rate(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +43,14 @@ class SaltedBlock:
     def n_users(self) -> int:
         """Number of users who judged."""
         return int(self.upright.shape[1])
+
+    @cached_property
+    def by_worth(self) -> NDArray[np.intp]:
+        """``(n,)`` users in the order of what lists are worth to them.
+
+        By value, not by id, so that it hangs on no pseudonym; who ties in all values is alike.
+        """
+        return np.lexsort([*self.turned[::-1], *self.upright[::-1], self.upright.mean(axis=0)])
 
 
 def list_values(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,12 @@ from pipeline.base import Progress, silent
 from pipeline.data.matrix import History
 from pipeline.errors import GateError
 from pipeline.evaluation.gate import Decision
+from pipeline.report.night import NightPage, RuleRow
+from pipeline.report.words import FAILED, advice
 from pipeline.steps.child import run_child
 from pipeline.steps.churn import FILE as CHURN
 from pipeline.steps.churn import FIRST, measure
-from pipeline.steps.earlier import Made
+from pipeline.steps.earlier import NOTHING_MADE, Made
 from pipeline.steps.learn import canary_lists, promoted, read_scorer, read_split
 from pipeline.steps.night import Night, open_night
 from pipeline.steps.page import gather
@@ -46,18 +49,35 @@ def cold_check(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Re
         found, churned = _check(ws, night, progress)
         with night.run.draft("cold_check") as draft:
             draft.json("cold", found)
+            made = NOTHING_MADE
             if churned is not None:
                 # Whether the dice are thrown depends on how long the refit took.
                 draft.json(CHURN, churned, measured=True)
                 made = Made(churned, measure_parity(ws, night, draft, progress))
+            if churned is not None or found["fault"]:
                 told = gather(ws, night, Decision.from_dict(promoted(night)), made)
-                draft_rows(draft, told, measured=True)
+                draft_rows(draft, _blocked(told, found), measured=True)
             draft.rows = found["canaries"]
     draw_page(night.run)
     found = night.run.json("cold_check", "cold")
     if found["fault"]:
         raise GateError(f"cold check of run {run_id}: {found['fault']}")
     return night.run.ref("cold_check")
+
+
+def _blocked(told: NightPage, found: Mapping[str, Any]) -> NightPage:
+    """Return the page as it is, or that of a promotion which publishes nothing after all."""
+    fault = found["fault"]
+    if fault is None:
+        return told
+    rule = RuleRow("cold_check", "", found["overlap"], MIN_OVERLAP, FAILED, fault)
+    return replace(
+        told,
+        kind="block",
+        sentence=f"the gate let it pass, the cold check did not: {fault}",
+        rules=(*told.rules, rule),
+        advice=advice("block", (rule,)),
+    )
 
 
 def _check(

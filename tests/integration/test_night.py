@@ -10,10 +10,11 @@ import pytest
 
 from pipeline import columns as c
 from pipeline.base import format_instant, silent
-from pipeline.errors import ConfigError, DataError, RegistryError, ResourceError
+from pipeline.errors import ConfigError, DataError, GateError, RegistryError, ResourceError
 from pipeline.evaluation.gate import Decision
 from pipeline.report.night import from_json, to_json
 from pipeline.steps import churn as churned
+from pipeline.steps import cold
 from pipeline.steps.churn import churn_metrics, measure, read_churn
 from pipeline.steps.compared import lift_rows
 from pipeline.steps.feedback import feedback
@@ -437,6 +438,22 @@ def test_before_lists_are_made_the_page_shows_no_other_nights_churn_as_its_own(c
     told = [text for text in labels(page) if "idle people" in text]
     assert len(told) == 1 and re.match(r"\d+ % of what idle people see", told[0])
     assert [path.parent for path in run.folder.rglob("page.html")] == [run.folder]
+
+
+def test_a_promotion_that_the_cold_check_stops_is_told_as_blocked(copy, monkeypatch):
+    land(copy.home, purchases(), NIGHTS[2], NIGHTS[1])
+    feedback(copy, NIGHTS[2])
+    run_id, found = decide(copy, NIGHTS[2])
+    assert found.kind == "refresh"
+    refit(copy, run_id)
+    monkeypatch.setattr(cold, "MIN_OVERLAP", 1.1)  # no list can be so like the live one
+    monkeypatch.setattr(cold, "_IDLE_USERS", 1)
+    for _ in range(2):  # asked again, it says the same
+        with pytest.raises(GateError, match=r"at least 1\.1 is expected"):
+            cold_check(copy, run_id)
+        page = (copy.run(run_id).folder / "page.html").read_text()
+        assert "the cold check did not" in page and "Blocked" in page
+        assert "goes live" not in page
 
 
 def labels(html):
