@@ -84,14 +84,22 @@ def instant(text: str | None) -> datetime:
 
 
 def past(text: str | None) -> datetime:
-    """Read an instant that has come; without one it is now, a later one is refused."""
+    """Read an instant that has come; without one it is now.
+
+    A later one is refused, and so is one before `EARLIEST`.
+    """
     from pipeline.base import format_instant
+    from pipeline.data.validate.rules import EARLIEST
     from pipeline.errors import ConfigError
 
     found, now = instant(text), datetime.now(UTC)
     if found > now:
         raise ConfigError(
             f"{format_instant(found)} lies in the future: nobody has done anything then yet"
+        )
+    if found < EARLIEST:
+        raise ConfigError(
+            f"{format_instant(found)} lies before {EARLIEST:%Y}, from when on events are taken"
         )
     return found
 

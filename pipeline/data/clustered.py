@@ -16,6 +16,8 @@ from scipy.special import stdtrit
 
 FEWEST: Final = 10
 """People that a group needs before anything but their number is told of it."""
+CROWD: Final = 20
+"""Where events are counted as a sign, one person's count for at most one in so many."""
 
 
 @dataclass(frozen=True)

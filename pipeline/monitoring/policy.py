@@ -1,8 +1,9 @@
 """What new data ask for between two nights: nothing, folding in, or a whole night; and why.
 
-Promises: the reason is one sentence; one person's flood buys no retrain, however many events it is
-and on however many days they are dated; a night that has just started is waited for, whether it
-lives or not. The verdict follows from what is given alone, so who asks again gets the same answer.
+Promises: the reason is one sentence; one person's flood buys no retrain, however many events it is,
+on however many days they are dated and however small the shop: it takes twenty people; a night that
+has just started is waited for, whether it lives or not. The verdict follows from what is given
+alone, so who asks again gets the same answer.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pydantic import Field
 
 from pipeline import columns as c
 from pipeline.base import Frozen, to_the_second
+from pipeline.data.clustered import CROWD
 from pipeline.monitoring.verdicts import Drift
 
 _DAY: Final = timedelta(days=1)
@@ -124,27 +126,32 @@ class Ruling:
         return {**vars(self), "verdict": self.verdict.value, "cause": cause}
 
 
-def countable(
-    events: pl.DataFrame, judged: datetime | None, at: datetime, config: PolicyConfig
-) -> int:
+def enough(nights: Nights, config: PolicyConfig) -> int:
+    """Return how many countable events ask for a night."""
+    if nights.judged is None:
+        return config.after_events
+    return min(config.after_events, max(1, int(config.after_share * nights.learnt)))
+
+
+def countable(events: pl.DataFrame, nights: Nights, at: datetime, config: PolicyConfig) -> int:
     """Count new events, of each person only so many.
 
     Parameters
     ----------
     events
         `user_id`, `timestamp` of events that the last judged night did not see.
-    judged, at
-        As-of of that night, and now: late events may be dated on any day, so no person counts for
-        more than all the days in between allow.
+    nights, at
+        What was done before, and now. Late events may be dated on any day, so no person counts for
+        more than all the days since that night allow; nor for more than their part of `enough`.
     """
     day = pl.col(c.TIMESTAMP).dt.date()
     by_day = events.group_by(c.USER_ID, day).agg(pl.len().alias(_COUNT))
     most = config.user_day_events
     of_people = by_day.group_by(c.USER_ID).agg(pl.col(_COUNT).clip(upper_bound=most).sum())
-    if judged is not None:
-        days = max(1, -((judged - at) // _DAY))
-        of_people = of_people.with_columns(pl.col(_COUNT).clip(upper_bound=most * days))
-    return int(of_people[_COUNT].sum())
+    share = max(1, enough(nights, config) // CROWD)
+    if nights.judged is not None:
+        share = min(share, most * max(1, -((nights.judged - at) // _DAY)))
+    return int(of_people[_COUNT].clip(upper_bound=share).sum())
 
 
 def policy(
@@ -165,15 +172,14 @@ def policy(
     drift
         ``None`` where nobody had to look, see `needless`.
     """
-    enough = config.after_events
+    wanted = enough(nights, config)
     since = "no night was judged yet"
     if nights.judged is not None:
-        enough = min(enough, max(1, int(config.after_share * nights.learnt)))
         since = f"since {to_the_second(nights.judged)}"
     count = "" if counted == events else f", of which {counted:,} count"
-    told = f"{events:,} new events{count} ({since}); {enough:,} are enough"
+    told = f"{events:,} new events{count} ({since}); {wanted:,} are enough"
     causes = [(Cause.DRIFT, alarm.sentence) for alarm in (drift.alarms if drift else ())[:1]]
-    causes += [(Cause.EVENTS, told)] if counted >= enough else []
+    causes += [(Cause.EVENTS, told)] if counted >= wanted else []
     cause, why = causes[0] if causes else (None, told)
     hold = _hold(nights, at, config)
     verdict = Verdict.FOLD_IN if events else Verdict.SKIP
@@ -183,7 +189,7 @@ def policy(
         reason = f"no retrain yet: {why}, but {hold}"
     else:
         reason = f"no retrain: {told}" + (f"; {drift.sentence}" if drift else "")
-    return Ruling(verdict, reason, events, counted, enough, cause)
+    return Ruling(verdict, reason, events, counted, wanted, cause)
 
 
 def needless(events: int, nights: Nights, at: datetime, config: PolicyConfig) -> bool:

@@ -27,6 +27,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from pipeline import columns as c
+from pipeline.data.clustered import CROWD
 from pipeline.monitoring.distance import Cells, robust, scores
 from pipeline.monitoring.verdicts import DriftConfig, Measured
 from pipeline.monitoring.windows import (
@@ -102,13 +103,10 @@ class Signals:
             rows = rows.join(first, on=column, how="left")
             rows = rows.with_columns((fresh & (pl.col(new) == pl.col(WINDOW))).alias(new))
         told = items.select(c.ITEM_ID, c.PRICE, c.CATEGORIES).unique(c.ITEM_ID)
-        counts = np.zeros(windows.count)
-        by_day = whole.group_by(WINDOW).len()
-        counts[by_day[WINDOW].to_numpy()] = by_day["len"].to_numpy()
         since = whole[c.TIMESTAMP].min() if not len(known.users) else None
         return cls(
             rows.join(told, on=c.ITEM_ID, how="left"),
-            counts,
+            _volumes(whole, windows),
             since if isinstance(since, datetime) else None,
             restarts,
             windows,
@@ -220,6 +218,17 @@ class Signals:
         largest = np.argsort(-totals, kind="stable")[: self.config.cells]
         cells[largest] = np.arange(len(largest))
         return cells
+
+
+def _volumes(rows: pl.DataFrame, windows: Windows) -> NDArray[np.float64]:
+    """Count ``(windows,)`` events, of one person and window up to a part of a usual window's."""
+    of_people = rows.group_by(WINDOW, PERSON).len()
+    totals = of_people.group_by(WINDOW).agg(pl.col("len").sum())["len"].to_numpy()
+    most = max(1, int(np.median(totals)) // CROWD) if len(totals) else 1
+    by_day = of_people.group_by(WINDOW).agg(pl.col("len").clip(upper_bound=most).sum())
+    counts = np.zeros(windows.count)
+    counts[by_day[WINDOW].to_numpy()] = by_day["len"].to_numpy()
+    return counts
 
 
 def popularity(totals: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -82,7 +82,7 @@ def ruled(lately: Lately, drift: Drift | None = None, tell: Progress = silent) -
     config, (nights, new) = lately.config.policy, _state(lately)
     if drift is None and not needless(new.height, nights, lately.at, config):
         drift = seen(lately, tell)
-    counted = countable(new, nights.judged, lately.at, config)
+    counted = countable(new, nights, lately.at, config)
     return decide(new.height, counted, nights, drift, at=lately.at, config=config)
 
 

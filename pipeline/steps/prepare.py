@@ -13,7 +13,7 @@ from pipeline.base import (
     format_instant,
     silent,
 )
-from pipeline.data.features import FeaturesConfig, capped
+from pipeline.data.features import FeaturesConfig, volume
 from pipeline.data.split import between
 from pipeline.data.validate import JUDGED, Baseline, Validation, events_since
 from pipeline.data.validate import validate as judge
@@ -66,7 +66,7 @@ def _judge(ws: Workspace, night: Night, progress: Progress) -> Validation:
         quarantined=quarantined,
         baseline=baseline,
         config=config,
-        counted=capped(events, night.config.features),
+        counted=volume(events, night.config.features),
         progress=progress,
     )
 

@@ -23,6 +23,7 @@ from pipeline.base import format_instant, parse_instant
 from pipeline.steps import retrain
 from pipeline.steps.champion import ACCEPTANCE, DECISION, PATCH, PUBLICATION
 from pipeline.steps.feedback import feedback
+from pipeline.steps.policy import read_policy
 from pipeline.steps.run import Workspace
 from pipeline.steps.show import lists, live_publication
 from tests.dags.served import Served, serve
@@ -241,6 +242,8 @@ def test_what_lands_asks_for_a_night_through_the_asset(
     assert answered.run["logical_date"] is None
     newest = shop.lines(DECISION)[-1]
     assert newest["as_of"] == format_instant(parse_instant(answered.run["run_after"]))
+    asked = read_policy(shop.ws.run(newest["run_id"]))
+    assert asked is not None and asked["reason"].startswith("retrain wanted: ")
 
 
 def test_a_persons_yes_switches_and_the_lists_go_live(answered: Night, shop: Shop) -> None:

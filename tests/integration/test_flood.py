@@ -7,13 +7,14 @@ import polars as pl
 import pytest
 
 from pipeline import columns as c
+from pipeline.data.features import FeaturesConfig
 from pipeline.steps.feedback import feedback
 from pipeline.steps.retrain import nightly
 from pipeline.steps.show import lists
 from tests.worlds import CONFIG, NIGHTS, catalogue, land, purchases
 
 MILLION = 1_000_000
-MOST = 30
+MOST = FeaturesConfig().most_a_day
 NIGHT = NIGHTS[0]
 
 
@@ -34,7 +35,7 @@ def flood():
 
 @pytest.mark.slow
 def test_a_flood_and_a_day_without_anybody_stop_no_night(workspace, tmp_path):
-    ws = workspace(tmp_path / "home", f"{CONFIG}\n[features]\nmost_a_day = {MOST}\n")
+    ws = workspace(tmp_path / "home", CONFIG)
     catalogue(ws.home)
     closed = (NIGHT - timedelta(days=5)).strftime("%Y-%m-%d")
     events = purchases().filter(~pl.col("timestamp").str.starts_with(closed))

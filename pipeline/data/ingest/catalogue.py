@@ -12,7 +12,7 @@ from pipeline.data.ingest.events import Judged, normalised
 from pipeline.data.ingest.quarantine import masked_json
 from pipeline.data.ingest.times import read_times, refuse_naive
 from pipeline.data.sources import AT_LINE, Source
-from pipeline.data.validate.rules import MAX_ID_BYTES, controls, id_bytes, names_of
+from pipeline.data.validate.rules import LARGEST, MAX_ID_BYTES, controls, id_bytes, names_of
 
 KEYS: Final = {"items": c.ITEM_ID, "users": c.USER_ID}
 _SCHEMAS: Final = {"items": c.ITEMS, "users": c.USERS}
@@ -38,7 +38,7 @@ def judge_catalogue(text: pl.DataFrame, source: Source, *, name: str) -> Judged:
     }
     if c.PRICE in typed.columns:
         checks[f"{c.PRICE}_negative"] = pl.col(c.PRICE) < 0
-        checks[f"{c.PRICE}_infinite"] = pl.col(c.PRICE).is_infinite()
+        checks[f"{c.PRICE}_too_large"] = pl.col(c.PRICE).abs() > LARGEST
     flags = typed.select(
         *(check.fill_null(False).alias(reason) for reason, check in checks.items()),
         *(mask.alias(f"{column}_unparsable") for column, mask in unread.items()),

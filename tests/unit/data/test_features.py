@@ -14,6 +14,7 @@ from pipeline.data.features import (
     capped,
     item_age_days,
     recency_days,
+    volume,
     weigh,
 )
 from pipeline.data.matrix import RATING, WEIGHT, build_history
@@ -174,6 +175,21 @@ def test_of_a_flood_the_first_events_of_each_day_count():
     assert capped(rows, FeaturesConfig(most_a_day=101)).equals(rows)
     assert capped(rows, FeaturesConfig(most_a_day=100)).height == rows.height
     assert capped(rows.clear(), FeaturesConfig()).is_empty()
+
+
+def test_in_a_small_shop_one_person_is_a_twentieth_of_a_usual_days_volume():
+    calm = [
+        (f"u{n % 40}", f"i{n:03}", "view", None, day + n / 1000)
+        for day in range(1, 10)
+        for n in range(100)
+    ]
+    flood = [("bot", f"i{n:03}", "view", None, 9 + n / 1000) for n in range(900)]
+    rows = events(*calm, *flood)
+    counted = volume(rows, FeaturesConfig())
+    assert counted.filter(pl.col(c.USER_ID) == "bot").height == 5
+    assert counted.filter(pl.col(c.USER_ID) != "bot").height == len(calm)
+    assert volume(rows, FeaturesConfig(most_a_day=2)).filter(user_id="bot").height == 2
+    assert volume(rows.clear(), FeaturesConfig()).is_empty()
 
 
 def test_of_one_instant_the_first_by_name_count():

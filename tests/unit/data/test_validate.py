@@ -110,7 +110,7 @@ def test_good_rows_get_an_empty_list_and_bad_rows_their_reasons_in_place() -> No
     reasons = row_reasons(events, at=AS_OF, kinds=KINDS)
     assert reasons.dtype == pl.List(pl.String)
     assert reasons.to_list() == [
-        [], ["user_id_missing", "value_negative"], [], ["value_infinite"], [],
+        [], ["user_id_missing", "value_negative"], [], ["value_too_large"], [],
     ]  # fmt: skip
 
 

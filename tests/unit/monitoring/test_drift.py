@@ -89,6 +89,14 @@ def test_each_signal_finds_its_own_change(change, name, asks):
     assert (name in {alarm.name for alarm in found.alarms}) is asks
 
 
+def test_one_persons_flood_is_no_volume(calm):
+    few = calm.filter(pl.col(c.USER_ID) < "u060")
+    latest = calm.filter(pl.col(c.TIMESTAMP) >= END - DAY)
+    flood = latest.with_columns(pl.lit("eve").alias(c.USER_ID))
+    found = named(judged(pl.concat([few, flood])))["data.volume"]
+    assert found.verdict == Verdict.CALM
+
+
 def test_volume_up_asks_for_a_retrain_and_volume_down_for_a_person(calm):
     latest = pl.col(c.TIMESTAMP) >= END - DAY
     up = calm.filter(latest).with_columns(pl.format("x{}", c.USER_ID).alias(c.USER_ID))

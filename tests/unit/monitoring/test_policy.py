@@ -139,9 +139,13 @@ def events(*rows):
     )
 
 
+def since(judged, learnt=10_000_000):
+    return Nights(judged, True, learnt, ())
+
+
 def test_of_each_person_only_so_many_count():
     config = PolicyConfig(user_day_events=3)
-    week = AT - timedelta(days=7)
+    week = since(AT - timedelta(days=7))
     calm = [("ann", day) for day in (1, 2)] + [("bob", 1)]
     assert countable(events(*calm), week, AT, config) == 3
     flood = [("eve", 1)] * 500
@@ -149,20 +153,30 @@ def test_of_each_person_only_so_many_count():
     # However many days a flood is dated on: not more than those since the night allow.
     spread = [("eve", day) for day in range(400) for _ in range(5)]
     assert countable(events(*spread), week, AT, config) == 3 * 7
-    assert countable(events(*spread), AT - timedelta(hours=1), AT, config) == 3
-    assert countable(events(*spread), None, AT, config) == 3 * 400
+    assert countable(events(*spread), since(AT - timedelta(hours=1)), AT, config) == 3
+    assert countable(events(*spread), since(None), AT, config) == 3 * 400
     assert countable(events(), week, AT, config) == 0
 
 
 def test_a_flood_from_one_person_buys_no_retrain():
     flood = events(*[("eve", day % 300) for day in range(200_000)])
     crowd = events(*[(f"u{n % 500}", 1) for n in range(2_000)])
-    bought = countable(flood, JUDGED, AT, CONFIG)
+    bought = countable(flood, since(JUDGED), AT, CONFIG)
     found = ask(200_000, bought)
     assert found.verdict == Verdict.FOLD_IN
     assert f"200,000 new events, of which {bought:,} count" in found.reason
     assert bought == 200
-    assert ask(2_000, countable(crowd, JUDGED, AT, CONFIG)).wanted
+    assert ask(2_000, countable(crowd, since(JUDGED), AT, CONFIG)).wanted
+
+
+def test_in_a_small_shop_it_takes_twenty_people():
+    nights = since(AT - timedelta(days=3), learnt=12_900)  # 645 events are enough
+    flood = [("eve", day) for day in (0.1, 1.1, 2.1) for _ in range(1_000)]
+    assert countable(events(*flood), nights, AT, PolicyConfig()) == 645 // 20
+    crowd = [(f"u{n % 21}", 1) for n in range(3_000)]
+    assert countable(events(*crowd), nights, AT, PolicyConfig()) >= 645
+    few = [(f"u{n % 19}", 1) for n in range(3_000)]
+    assert countable(events(*few), nights, AT, PolicyConfig()) < 645
 
 
 def test_it_is_plain_json():
