@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
+import signal
+import subprocess
+import sys
 from datetime import timedelta
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -20,6 +25,7 @@ from pipeline.steps.lived import Policy
 from pipeline.steps.retrain import nightly
 from pipeline.steps.run import Workspace
 from tests import worlds
+from tests.worlds import copy_of
 
 pytestmark = pytest.mark.slow
 
@@ -41,6 +47,28 @@ def shop(tmp_path_factory, workspace):
 @pytest.fixture(scope="module")
 def found(shop):
     return backtest(shop, BEGIN, END, every=DAY, policies=tuple(Policy))
+
+
+KILLED = """
+import os, signal, sys
+from datetime import timedelta
+from pathlib import Path
+from pipeline.steps.backtest import backtest
+from pipeline.steps.lived import Policy
+from pipeline.steps.run import Workspace
+from tests.integration.test_backtest import BEGIN, DAY, END
+
+def tell(text):
+    if text.startswith(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+ws = Workspace.open(Path(sys.argv[1]))
+backtest(ws, BEGIN, END, every=DAY, policies=[Policy.ADAPTIVE], progress=tell)
+"""
+
+
+def decided(day):
+    return (day.as_of, day.retrained, day.decision, day.sentence, day.ndcg)
 
 
 def live_state(ws):
@@ -113,11 +141,25 @@ def test_stopped_anywhere_it_goes_on_with_the_same_decisions(shop, found, monkey
         monkeypatch.setattr(lived, name, real)
     again = backtest(shop, BEGIN, end, **span)
     for policy in ("adaptive", "nightly"):
-        ours = [(d.as_of, d.retrained, d.decision, d.sentence, d.ndcg) for d in again.days[policy]]
-        calm = [
-            (d.as_of, d.retrained, d.decision, d.sentence, d.ndcg) for d in found.days[policy][:3]
-        ]
-        assert ours == calm
+        calm = [decided(day) for day in found.days[policy][:3]]
+        assert [decided(day) for day in again.days[policy]] == calm
+
+
+@pytest.mark.parametrize("at", ["gate", "fold in"])
+def test_killed_it_goes_on_with_the_same_decisions(shop, found, tmp_path, at):
+    ws = Workspace.open(copy_of(shop.home, tmp_path / "copy"))
+    shutil.rmtree(ws.home / "backtests", ignore_errors=True)
+    died = subprocess.run(
+        [sys.executable, "-c", KILLED, str(ws.home), at],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert died.returncode == -signal.SIGKILL, died.stderr
+    again = backtest(ws, BEGIN, END, every=DAY, policies=[Policy.ADAPTIVE])
+    days = found.days["adaptive"]
+    assert [decided(day) for day in again.days["adaptive"]] == [decided(day) for day in days]
 
 
 def test_a_second_call_trains_nothing_and_says_that_its_days_are_kept(shop, found, monkeypatch):

@@ -90,7 +90,7 @@ def test_each_signal_finds_its_own_change(change, name, asks):
 
 
 def test_one_persons_flood_is_no_volume(calm):
-    few = calm.filter(pl.col(c.USER_ID) < "u060")
+    few = calm.filter(pl.col(c.USER_ID) < "u040")
     latest = calm.filter(pl.col(c.TIMESTAMP) >= END - DAY)
     flood = latest.with_columns(pl.lit("eve").alias(c.USER_ID))
     found = named(judged(pl.concat([few, flood])))["data.volume"]
