@@ -7,14 +7,17 @@ written out. A part that has nothing to say to a user adds nothing to their list
 The score of (user, item) is, over the parts p with their scores s and weights w::
 
     Σ w[p] · s[p](user, item) · trend(item) / max over items of the same
-    trend(item) = (people who had it of late / people who ever had it) ** trend
-                  · (1 / people who ever had it) ** spread
+    trend(item) = share ** trend · (1 / (ever + 5)) ** spread
+    share = (late + 5 · late of all items / ever of all items) / (ever + 5)
 
-Parts that only repeat carry their own recency: they are not multiplied by the trend.
+with `ever` the people who ever had the item and `late` the same, decayed. Five people of the usual
+share are added to each item: one person more of three is no trend, and lists would follow every one
+of them. Parts that only repeat carry their own recency: they are not multiplied by the trend.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -39,6 +42,8 @@ _FLOOR = 1e-4
 """The weakest trend: an item that nobody has had for long keeps its place among its like."""
 
 
+_PRIOR: Final = 5.0
+"""People of the usual share that are added to each item's."""
 _PART: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
@@ -198,9 +203,11 @@ class Blend(Recipe):
 
     def _trends(self, history: History) -> Trends:
         """Return what gives ``(n_items,)`` float32 for two exponents, see the formula above."""
-        ever = np.maximum(item_popularity(history, None).astype(np.float64), 1.0)
-        share = item_popularity(history, self.trend_half_life_days) / ever
-        share = np.maximum(share, _FLOOR)
+        ever = item_popularity(history, None).astype(np.float64)
+        late = item_popularity(history, self.trend_half_life_days).astype(np.float64)
+        usual = math.fsum(late) / max(math.fsum(ever), 1.0)
+        share = np.maximum((late + _PRIOR * usual) / (ever + _PRIOR), _FLOOR)
+        ever += _PRIOR
         return lambda trend, spread: (share**trend / ever**spread).astype(np.float32)
 
 

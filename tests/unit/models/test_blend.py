@@ -64,7 +64,9 @@ def test_the_sum_is_the_one_of_the_docstring():
         trend_half_life_days=9.0,
     )
     ever = item_popularity(history, None)
-    trend = np.maximum(item_popularity(history, 9.0) / ever, 1e-4) ** 0.5 / ever**0.2
+    late = item_popularity(history, 9.0)
+    share = (late + 5 * late.sum() / ever.sum()) / (ever + 5)
+    trend = np.maximum(share, 1e-4) ** 0.5 / (ever + 5) ** 0.2
     expected = np.zeros((history.n_users, history.n_items))
     for name, weight in (("als", 0.5), ("own", 2.0), ("pop", 1.0)):
         part = dense(recipe.parts[name].train(history).score(history)).astype(np.float64)
@@ -73,6 +75,26 @@ def test_the_sum_is_the_one_of_the_docstring():
         expected += weight * part / part.max(axis=1, keepdims=True)
     found = dense(recipe.train(history).score(history))
     np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-5)
+
+
+def test_one_person_is_no_trend():
+    """An item whose one person came today does not pass for more in season than a crowd's."""
+    rows = [("one", "rare", 0.0)]
+    rows += [(f"u{n:02}", "crowd", 0.0 if n < 30 else 60.0) for n in range(40)]
+    rows += [(f"v{n:02}", "old", 60.0) for n in range(40)]
+    end = datetime(2026, 3, 1, tzinfo=UTC)
+    events = pl.DataFrame(
+        {
+            c.USER_ID: [user for user, _, _ in rows],
+            c.ITEM_ID: [item for _, item, _ in rows],
+            c.TIMESTAMP: [end - timedelta(days=days, hours=1) for _, _, days in rows],
+            WEIGHT: np.ones(len(rows), np.float32),
+        },
+        schema_overrides={c.TIMESTAMP: c.INSTANT},
+    )
+    scorer = blend(parts={"pop": POP}, trend=0.5).train(build_history(events, end))
+    found = dict(zip(scorer.item_ids.tolist(), scorer.trend.tolist(), strict=True))
+    assert found["old"] < found["rare"] < found["crowd"]
 
 
 def test_a_weight_of_zero_is_not_trained():
