@@ -6,7 +6,7 @@ days on which nobody could be asked count for nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, Self
@@ -133,7 +133,7 @@ def summary(days: Mapping[str, Sequence[Day]], plant: datetime | None) -> tuple[
 
 
 def text(days: Mapping[str, Sequence[Day]], plant: datetime | None) -> str:
-    """Return the finding, a row a policy, and a row a day."""
+    """Return the finding, a row a policy, a row a day, and what is to be said of nights."""
     header = ["policy", "days", "nights", "promoted", "training s", "NDCG", "without fold-in"]
     header += ["of nightly", "NDCG/min"] + ([] if plant is None else ["answered"])
     rows = []
@@ -153,7 +153,23 @@ def text(days: Mapping[str, Sequence[Day]], plant: datetime | None) -> str:
             after = row.answered_days
             cells.append("never" if after is None else f"in {after:.2g} days")
         rows.append(cells)
-    return f"{title(days)}\n\n{grid(header, rows)}\n\n{_by_day(days)}"
+    told = [title(days), grid(header, rows), _by_day(days), "\n".join(_nights(days))]
+    return "\n\n".join(part for part in told if part)
+
+
+def _nights(days: Mapping[str, Sequence[Day]]) -> Iterator[str]:
+    """Say what asked for a night, and what became of those that put nothing before people."""
+    for name, lived in days.items():
+        for day in lived:
+            if day.retrained and day.cause is not None:
+                yield f"{name}, {day.as_of:%Y-%m-%d %H:%M}: {day.reason}"
+        idle = [day for day in lived if day.retrained and not day.promoted]
+        for decision in dict.fromkeys(day.decision for day in idle):
+            of = [day for day in idle if day.decision == decision]
+            yield (
+                f"{name}: {len(of)} night{'s' * (len(of) > 1)} ended as {decision}, the first on "
+                f"{of[0].as_of:%Y-%m-%d %H:%M}: {of[0].sentence}"
+            )
 
 
 def _by_day(days: Mapping[str, Sequence[Day]]) -> str:
@@ -165,7 +181,7 @@ def _by_day(days: Mapping[str, Sequence[Day]]) -> str:
         ]
         for lived in zip(*days.values(), strict=True)
     ]
-    return f"{grid(['NDCG until', *days], rows)}\n* then a night was run"
+    return f"{grid(['NDCG until', *days], rows)}\n* then a night was run   – nobody was there"
 
 
 def title(days: Mapping[str, Sequence[Day]]) -> str:

@@ -84,10 +84,20 @@ def test_what_it_takes_until_something_is_live_counts_against_nobody(days):
 
 
 def test_every_day_is_told_with_a_star_for_a_night(days):
-    told = text(days, None).splitlines()
-    assert told[-1] == "* then a night was run"
+    table, _, nights = text(days, None).rpartition("\n\n")
+    told = table.splitlines()
+    assert told[-1] == "* then a night was run   – nobody was there"
+    assert "adaptive, 2024-01-06 00:00: because" in nights
     assert told[-11].split() == ["2024-01-01", "00:00", "–*", "–*", "–*"]
     assert told[-6].split() == ["2024-01-06", "00:00", "0.3050*", "0.3020*", "0.2050"]
+
+
+def test_nights_that_came_to_nothing_are_told_with_the_first_reason(days):
+    blocked = replace(days["nightly"][4], promoted=False, decision="block", sentence="too few")
+    again = replace(days["nightly"][6], promoted=False, decision="block", sentence="too many")
+    nightly = [*days["nightly"][:4], blocked, days["nightly"][5], again, *days["nightly"][7:]]
+    told = text(days | {"nightly": tuple(nightly)}, None)
+    assert "nightly: 2 nights ended as block, the first on 2024-01-05 00:00: too few" in told
 
 
 def test_the_title_states_what_the_policy_is_worth(days):
