@@ -229,7 +229,7 @@ TAKEN = (
     Hostile("`1e400`, `NaN`, `Infinity`", "numbers.csv",
             csv(*(row(f"v{n}", value=v)
                   for n, v in enumerate(("1e400", "-inf", "Infinity", "NaN", "0x1", "1e12")))),
-            "value_too_large, value_negative, value_unparsable", 1, 5, status="taken"),
+            "value_negative, value_too_large, value_unparsable", 1, 5, status="taken"),
     Hostile("`1e400`, `NaN`, `Infinity` in JSON", "numbers.jsonl",
             data(b"".join(raw_line(f"j{n}", value=v) for n, v in
                           enumerate((b"1e400", b"NaN", b"Infinity", b'"1e400"', b"1e12")))),

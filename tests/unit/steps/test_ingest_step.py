@@ -300,7 +300,7 @@ def test_enough_events_ask_for_a_retrain(tmp_path, here):
     first = feedback(ws, AT)
     assert first.verdict == "fold_in"
     assert "1 new events" in first.reason
-    land(ws, "orders-2.csv", orders("2,anna,milk,1,2024-03-02"))
+    land(ws, "orders-2.csv", orders("2,bert,milk,1,2024-03-02"))
     second = feedback(ws, AT)
     assert second.verdict == second.to_dict()["verdict"] == "retrain"
 
