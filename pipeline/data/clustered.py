@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 FEWEST: Final = 10
-"""People that a group needs before anything but their number is told of it."""
-CROWD: Final = 20
-"""Where events are counted as a sign, one person's count for at most one in so many."""
+"""People that a group needs before anything but their number is told of it, and before what they do
+is a sign: where events are counted as one, a person's are at most one in so many of what it takes.
+"""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from pydantic import Field, field_validator, model_validator
 
 from pipeline import columns as c
 from pipeline.base import Frozen
-from pipeline.data.clustered import CROWD
+from pipeline.data.clustered import FEWEST
 from pipeline.data.matrix import RATING, WEIGHT, History
 from pipeline.errors import DataError
 
@@ -107,11 +107,11 @@ def capped(events: pl.DataFrame, config: FeaturesConfig) -> pl.DataFrame:
 def volume(events: pl.DataFrame, config: FeaturesConfig) -> pl.DataFrame:
     """Return the events that tell how much is going on: `capped`, and lower in a small shop.
 
-    Of one person and day no more count than one in `CROWD` of a usual day's events, the median of
+    Of one person and day no more count than one in `FEWEST` of a usual day's events, the median of
     the days that have any: what one person does is no more and no less of a shop.
     """
     totals = events.group_by(pl.col(c.TIMESTAMP).dt.date()).len()["len"].to_numpy()
-    part = int(np.median(totals)) // CROWD if len(totals) else 0
+    part = int(np.median(totals)) // FEWEST if len(totals) else 0
     most = min(config.most_a_day, max(1, part))
     return capped(events, config.model_copy(update={"most_a_day": most}))
 

@@ -1,7 +1,7 @@
 """What new data ask for between two nights: nothing, folding in, or a whole night; and why.
 
 Promises: the reason is one sentence; one person's flood buys no retrain, however many events it is,
-on however many days they are dated and however small the shop: it takes twenty people; a night that
+on however many days they are dated and however small the shop: it takes ten people; a night that
 has just started is waited for, whether it lives or not. The verdict follows from what is given
 alone, so who asks again gets the same answer.
 """
@@ -19,7 +19,7 @@ from pydantic import Field
 
 from pipeline import columns as c
 from pipeline.base import Frozen, to_the_second
-from pipeline.data.clustered import CROWD
+from pipeline.data.clustered import FEWEST
 from pipeline.monitoring.verdicts import Drift
 
 _DAY: Final = timedelta(days=1)
@@ -148,7 +148,7 @@ def countable(events: pl.DataFrame, nights: Nights, at: datetime, config: Policy
     by_day = events.group_by(c.USER_ID, day).agg(pl.len().alias(_COUNT))
     most = config.user_day_events
     of_people = by_day.group_by(c.USER_ID).agg(pl.col(_COUNT).clip(upper_bound=most).sum())
-    share = max(1, enough(nights, config) // CROWD)
+    share = max(1, enough(nights, config) // FEWEST)
     if nights.judged is not None:
         share = min(share, most * max(1, -((nights.judged - at) // _DAY)))
     return int(of_people[_COUNT].clip(upper_bound=share).sum())

@@ -27,7 +27,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from pipeline import columns as c
-from pipeline.data.clustered import CROWD
+from pipeline.data.clustered import FEWEST
 from pipeline.monitoring.distance import Cells, robust, scores
 from pipeline.monitoring.verdicts import DriftConfig, Measured
 from pipeline.monitoring.windows import (
@@ -224,7 +224,7 @@ def _volumes(rows: pl.DataFrame, windows: Windows) -> NDArray[np.float64]:
     """Count ``(windows,)`` events, of one person and window up to a part of a usual window's."""
     of_people = rows.group_by(WINDOW, PERSON).len()
     totals = of_people.group_by(WINDOW).agg(pl.col("len").sum())["len"].to_numpy()
-    most = max(1, int(np.median(totals)) // CROWD) if len(totals) else 1
+    most = max(1, int(np.median(totals)) // FEWEST) if len(totals) else 1
     by_day = of_people.group_by(WINDOW).agg(pl.col("len").clip(upper_bound=most).sum())
     counts = np.zeros(windows.count)
     counts[by_day[WINDOW].to_numpy()] = by_day["len"].to_numpy()

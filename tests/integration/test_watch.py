@@ -122,7 +122,7 @@ def test_a_flood_from_one_person_buys_no_retrain(copy):
     told = feedback(copy, day)
     assert told.accepted == 20_000
     assert told.verdict == "fold_in"
-    assert "20,000 new events, of which 50 count" in told.reason
+    assert "20,000 new events, of which 100 count" in told.reason
     land(copy.home, purchases(), NIGHTS[1], NIGHTS[0])
     assert feedback(copy, NIGHTS[1]).verdict == "retrain"
 

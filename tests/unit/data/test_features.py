@@ -177,7 +177,7 @@ def test_of_a_flood_the_first_events_of_each_day_count():
     assert capped(rows.clear(), FeaturesConfig()).is_empty()
 
 
-def test_in_a_small_shop_one_person_is_a_twentieth_of_a_usual_days_volume():
+def test_in_a_small_shop_one_person_is_a_tenth_of_a_usual_days_volume():
     calm = [
         (f"u{n % 40}", f"i{n:03}", "view", None, day + n / 1000)
         for day in range(1, 10)
@@ -186,7 +186,7 @@ def test_in_a_small_shop_one_person_is_a_twentieth_of_a_usual_days_volume():
     flood = [("bot", f"i{n:03}", "view", None, 9 + n / 1000) for n in range(900)]
     rows = events(*calm, *flood)
     counted = volume(rows, FeaturesConfig())
-    assert counted.filter(pl.col(c.USER_ID) == "bot").height == 5
+    assert counted.filter(pl.col(c.USER_ID) == "bot").height == 10
     assert counted.filter(pl.col(c.USER_ID) != "bot").height == len(calm)
     assert volume(rows, FeaturesConfig(most_a_day=2)).filter(user_id="bot").height == 2
     assert volume(rows.clear(), FeaturesConfig()).is_empty()

@@ -169,13 +169,13 @@ def test_a_flood_from_one_person_buys_no_retrain():
     assert ask(2_000, countable(crowd, since(JUDGED), AT, CONFIG)).wanted
 
 
-def test_in_a_small_shop_it_takes_twenty_people():
+def test_in_a_small_shop_it_takes_ten_people():
     nights = since(AT - timedelta(days=3), learnt=12_900)  # 645 events are enough
     flood = [("eve", day) for day in (0.1, 1.1, 2.1) for _ in range(1_000)]
-    assert countable(events(*flood), nights, AT, PolicyConfig()) == 645 // 20
-    crowd = [(f"u{n % 21}", 1) for n in range(3_000)]
+    assert countable(events(*flood), nights, AT, PolicyConfig()) == 645 // 10
+    crowd = [(f"u{n % 11}", 1) for n in range(3_000)]
     assert countable(events(*crowd), nights, AT, PolicyConfig()) >= 645
-    few = [(f"u{n % 19}", 1) for n in range(3_000)]
+    few = [(f"u{n % 9}", 1) for n in range(3_000)]
     assert countable(events(*few), nights, AT, PolicyConfig()) < 645
 
 
