@@ -1,7 +1,7 @@
 """What new data ask for between two nights: nothing, folding in, or a whole night; and why.
 
 Promises: the reason is one sentence; one person's flood buys no retrain, however many events it is,
-on however many days they are dated and however small the shop: it takes ten people; a night that
+on however many days they are dated and however small the shop: it takes ten; a night that
 has just started is waited for, whether it lives or not. The verdict follows from what is given
 alone, so who asks again gets the same answer.
 """

@@ -56,7 +56,9 @@ def cold_check(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Re
                 made = Made(churned, measure_parity(ws, night, draft, progress))
             if churned is not None or found["fault"]:
                 told = gather(ws, night, Decision.from_dict(promoted(night)), made)
-                draft_rows(draft, _blocked(told, found), measured=True)
+                if found["fault"]:
+                    told = _blocked(told, found)
+                draft_rows(draft, told, measured=True)
             draft.rows = found["canaries"]
     draw_page(night.run)
     found = night.run.json("cold_check", "cold")
@@ -66,11 +68,10 @@ def cold_check(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Re
 
 
 def _blocked(told: NightPage, found: Mapping[str, Any]) -> NightPage:
-    """Return the page as it is, or that of a promotion which publishes nothing after all."""
-    fault = found["fault"]
-    if fault is None:
-        return told
-    rule = RuleRow("cold_check", "", found["overlap"], MIN_OVERLAP, FAILED, fault)
+    """Return the page of a promotion that publishes nothing after all."""
+    fault, figure = found["fault"], found["overlap"]
+    bound = None if figure is None else MIN_OVERLAP
+    rule = RuleRow("cold_check", "", figure, bound, FAILED, fault)
     return replace(
         told,
         kind="block",
