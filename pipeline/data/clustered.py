@@ -20,6 +20,28 @@ is a sign: where events are counted as one, a person's are at most one in so man
 """
 
 
+def most_of_one(day: NDArray[np.int64], events: NDArray[np.int64]) -> int:
+    """Return how many events of one person and day tell how much is going on.
+
+    It is the largest number that is at most one in `FEWEST` of a usual day's events, each person's
+    counted so; at least 1. A day is usual by the median of the days that have any. Sought from 1
+    upwards, so that a flood cannot raise it, however many days it lasts.
+
+    Parameters
+    ----------
+    day, events
+        ``(n,)`` for each person and day with events: the day's number ≥ 0, and how many.
+    """
+    most = 1
+    while len(day):
+        totals = np.bincount(day, np.minimum(events, most))
+        wider = int(np.median(totals[totals > 0])) // FEWEST
+        if wider <= most:
+            break
+        most = wider
+    return most
+
+
 @dataclass(frozen=True)
 class Mean:
     """A mean, its standard error and 95 % interval; one person has neither."""

@@ -18,7 +18,7 @@ from pydantic import Field, field_validator, model_validator
 
 from pipeline import columns as c
 from pipeline.base import Frozen
-from pipeline.data.clustered import FEWEST
+from pipeline.data.clustered import most_of_one
 from pipeline.data.matrix import RATING, WEIGHT, History
 from pipeline.errors import DataError
 
@@ -107,12 +107,12 @@ def capped(events: pl.DataFrame, config: FeaturesConfig) -> pl.DataFrame:
 def volume(events: pl.DataFrame, config: FeaturesConfig) -> pl.DataFrame:
     """Return the events that tell how much is going on: `capped`, and lower in a small shop.
 
-    Of one person and day no more count than one in `FEWEST` of a usual day's events, the median of
-    the days that have any: what one person does is no more and no less of a shop.
+    Of one person and day `most_of_one` count, so that no flood passes for a busy shop.
     """
-    totals = events.group_by(pl.col(c.TIMESTAMP).dt.date()).len()["len"].to_numpy()
-    part = int(np.median(totals)) // FEWEST if len(totals) else 0
-    most = min(config.most_a_day, max(1, part))
+    day = pl.col(c.TIMESTAMP).dt.date()
+    found = events.group_by(c.USER_ID, day).len()
+    days = found[c.TIMESTAMP].rank("dense").to_numpy().astype(np.int64)
+    most = min(config.most_a_day, most_of_one(days, found["len"].to_numpy().astype(np.int64)))
     return capped(events, config.model_copy(update={"most_a_day": most}))
 
 

@@ -27,7 +27,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from pipeline import columns as c
-from pipeline.data.clustered import FEWEST
+from pipeline.data.clustered import most_of_one
 from pipeline.monitoring.distance import Cells, robust, scores
 from pipeline.monitoring.verdicts import DriftConfig, Measured
 from pipeline.monitoring.windows import (
@@ -221,10 +221,10 @@ class Signals:
 
 
 def _volumes(rows: pl.DataFrame, windows: Windows) -> NDArray[np.float64]:
-    """Count ``(windows,)`` events, of one person and window up to a part of a usual window's."""
+    """Count ``(windows,)`` events, of one person and window `most_of_one`."""
     of_people = rows.group_by(WINDOW, PERSON).len()
-    totals = of_people.group_by(WINDOW).agg(pl.col("len").sum())["len"].to_numpy()
-    most = max(1, int(np.median(totals)) // FEWEST) if len(totals) else 1
+    window, events = (of_people[name].to_numpy().astype(np.int64) for name in (WINDOW, "len"))
+    most = most_of_one(window, events)
     by_day = of_people.group_by(WINDOW).agg(pl.col("len").clip(upper_bound=most).sum())
     counts = np.zeros(windows.count)
     counts[by_day[WINDOW].to_numpy()] = by_day["len"].to_numpy()

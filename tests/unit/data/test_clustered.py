@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pipeline.data.clustered import mean_of, ratio_of, share_of
+from pipeline.data.clustered import mean_of, most_of_one, ratio_of, share_of
 
 
 def test_one_value_a_person_is_the_textbook_error():
@@ -71,3 +71,13 @@ def test_a_share_of_rare_answers_is_held_as_often_as_it_says():
         held += found.lo <= 0.02 <= found.hi
         plain += other.lo <= 0.02 <= other.hi
     assert held / 600 >= 0.93 > plain / 600
+
+
+def test_of_one_persons_day_a_tenth_of_a_usual_days_events_count():
+    day = np.repeat(np.arange(28), 75)
+    calm = np.full(len(day), 2)
+    assert most_of_one(day, calm) == 15
+    flooded = np.arange(28)  # one person, every day of all, a thousand times
+    assert most_of_one(np.append(day, flooded), np.append(calm, [1_000] * 28)) <= 16
+    assert most_of_one(np.repeat([0, 1], 3), np.array([9, 9, 9, 1, 1, 1])) == 1
+    assert most_of_one(np.array([], np.int64), np.array([], np.int64)) == 1
