@@ -295,6 +295,15 @@ def test_an_instant_in_the_future_is_refused(command, one_night, capsys):
         app([*command, "--home", str(one_night[0])], standalone_mode=False)
 
 
+@pytest.mark.parametrize("command", [["drift", "--at"], ["policy", "--at"], ["answers", "--to"]])
+def test_an_instant_before_all_events_is_refused(command, one_night):
+    from pipeline.cli.app import app
+
+    with pytest.raises(ConfigError, match="0001-01-01T00:00:00Z lies before 1990"):
+        home = str(one_night[0])
+        app([*command, "0001-01-01T00:00:00Z", "--home", home], standalone_mode=False)
+
+
 def test_the_commands_print_one_json_object(one_night, capsys):
     from pipeline.cli.app import app
 
