@@ -77,7 +77,7 @@ class Blend(Recipe):
         description="Exponent by which items that many had are held back; 0 is not at all.",
     )
     trend_half_life_days: float = Field(
-        default=7.0, gt=0, le=3650, description="Days after which somebody counts half in a trend."
+        default=14.0, gt=0, le=3650, description="Days after which somebody counts half in a trend."
     )
 
     @model_validator(mode="after")

@@ -105,7 +105,7 @@ class Als(Recipe):
     not_hashed: ClassVar[frozenset[str]] = frozenset({"device"})
     space: ClassVar[Mapping[str, Span]] = {
         "alpha": Span((0.1, 0.3, 1.0, 3.0, 10.0, 100.0), 0.03, 1000.0),
-        "regularization": Span((1.0, 3.0, 10.0, 30.0, 100.0, 300.0), 0.1, 1000.0),
+        "regularization": Span((1.0, 3.0, 10.0, 20.0, 40.0, 100.0, 300.0), 0.1, 1000.0),
         "half_life_days": Span((15.0, 30.0, 60.0, 120.0, 365.0), 3.0, 1000.0),
     }
 

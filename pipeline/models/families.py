@@ -64,7 +64,11 @@ _BLEND: Mapping[str, Any] = {
             "source_exponent": 0.9,
             "target_exponent": 0.15,
         },
-        "ease": {"family": "ease", "item_limit": 4000, "tune": ["regularization"]},
+        "ease": {
+            "family": "ease",
+            "item_limit": 4000,
+            "tune": ["regularization", "half_life_days"],
+        },
         "again": {"family": "learned_repeat"},
     },
     "trend": 0.25,

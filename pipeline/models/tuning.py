@@ -2,14 +2,15 @@
 
 Promises: a family decides what is tried, and in which order; how good it is, is measured elsewhere
 (`Trials`), on windows that end before the holdout begins. A default gives way only to what is
-clearly better, so that equal choices do not flicker between nights.
+clearly better, so that equal choices do not flicker between nights. Better is what finds more, and
+what leaves the lists of those who did nothing as they were (`worth`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,14 @@ if TYPE_CHECKING:
     from pipeline.models.contract import Recipe
 
 Chosen = TypeVar("Chosen", bound="Recipe")
+CALM: Final = 2.0
+"""Per cent of NDCG that one per cent more of lists that stay overnight is worth. Settings that no
+window tells apart in NDCG differ by far more than that in how much of a list stays."""
+
+
+def worth(ndcg: float, calm: float) -> float:
+    """Return what lists are worth that find so much and of which so much stays overnight."""
+    return float(ndcg * calm**CALM)
 
 
 @dataclass(frozen=True)
@@ -61,27 +70,62 @@ class Trials(Protocol):
 
 
 @dataclass(frozen=True)
+class Said:
+    """What some scorers say of the pairs of a pool.
+
+    Attributes
+    ----------
+    history
+        The window that they were trained on.
+    item
+        ``(n,)`` int64 columns of the pairs in it, -1 where it lacks the item.
+    scores
+        ``(n,)`` float32 by recipe, as trained; 0 where it gives the pair no score.
+    """
+
+    history: History
+    item: NDArray[np.int64]
+    scores: Mapping[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
 class Pool:
     """Pairs of users and items that any of some scorers would list, and what each says of them.
 
     Attributes
     ----------
-    user, item
-        ``(n,)`` int64 rows and columns of the pairs, by user, then item.
-    scores
-        ``(n,)`` float32 by recipe, as trained; 0 where it gives the pair no score.
-    history
-        The window that the scorers were trained on.
+    user
+        ``(n,)`` int64 rows of the pairs, rising.
+    said
+        What the scorers say.
     value
         Takes ``(n,)`` scores of the pairs and returns the mean NDCG of the lists they make, and
         the share of the catalogue in these lists.
+    stay
+        How much of the lists stays overnight; ``None`` where nobody asked.
     """
 
     user: NDArray[np.int64]
-    item: NDArray[np.int64]
-    scores: Mapping[str, NDArray[np.float32]]
-    history: History
+    said: Said
     value: Callable[[NDArray[np.float32]], tuple[float, float]]
+    stay: Stay | None = None
+
+
+@dataclass(frozen=True)
+class Stay:
+    """How much of lists stays from a day earlier.
+
+    Attributes
+    ----------
+    said
+        What the same recipes' scorers of that day say of the pairs.
+    kept
+        Takes ``(n,)`` scores of the pairs, then those of a day earlier, and returns the share of
+        the entries of a day earlier that those who did nothing since would see again.
+    """
+
+    said: Said
+    kept: Callable[[NDArray[np.float32], NDArray[np.float32]], float]
 
 
 def climb(recipe: Chosen, field: str, span: Span, trials: Trials, progress: Progress) -> Chosen:

@@ -1,8 +1,8 @@
 """How much each part of a blend counts, chosen on windows before the holdout.
 
-Promises: on these windows the choice is not behind the best part alone; where lists leave out what
-people had, it gives at most `SPENT` of what blending won to show more of the catalogue; the same
-pools give the same choice.
+Promises: on these windows the choice is not worth less than the best part alone (`tuning.worth`:
+NDCG and calm); where lists leave out what people had, it gives at most `SPENT` of what blending won
+to show more of the catalogue, and no calm; the same pools give the same choice.
 
 The parts are trained once a window. What they say of the candidates (`tuning.Pool`) is then mixed
 anew for every trial, which costs next to nothing: so all that is mixed is searched together.
@@ -18,13 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.matrix import History
-from pipeline.models.tuning import Pool
+from pipeline.models.tuning import Pool, Said, worth
 
 SPENT = 1 / 3
-"""The share of what a blend wins over its best part (in log NDCG) that a wider choice of items may
+"""The share of what a blend wins over its best part (in log worth) that a wider choice of items may
 cost. NDCG alone drifts towards what sells everywhere, which a list for discovery is not for."""
 _PRICES = (0.1, 0.2, 0.3, 0.4)
-"""Per cent of NDCG for one per cent more of the catalogue: each leads to another mixture."""
+"""Per cent of worth for one per cent more of the catalogue: each leads to another mixture."""
 _LEAST = 0.002
 """A move that gains less than this share is not made."""
 _SWEEPS = 6
@@ -44,14 +44,18 @@ class Mixture:
 
 @dataclass(frozen=True)
 class _Found:
-    """Mean log NDCG and mean log coverage over the windows: differences are shares."""
+    """Mean log worth and mean log coverage over the windows: differences are shares.
+
+    `calm` is the share of the lists that stays overnight, 1 where nobody asked.
+    """
 
     mixture: Mixture
-    ndcg: float
+    worth: float
     coverage: float
+    calm: float
 
     def at(self, price: float) -> float:
-        return self.ndcg + price * self.coverage
+        return self.worth + price * self.coverage
 
 
 def choose(
@@ -72,7 +76,7 @@ def choose(
     tries
         Values to try for ``weights``, ``trend`` and ``spread``; what is absent stays as it is.
     wide
-        Give up a little NDCG for lists that show more of the catalogue: climb on for rising prices
+        Give up a little worth for lists that show more of the catalogue: climb on for rising prices
         of coverage, then take the widest of all mixtures seen that is near enough to the best.
     still
         Parts that the trend does not multiply.
@@ -83,23 +87,28 @@ def choose(
         return start
     book = _Book([_Board(pool, still, trends) for pool in pools])
     alone = (
-        max(map(book.of, _alone(start, tries)), key=_ndcg) if "weights" in tries else book.of(start)
+        max(map(book.of, _alone(start, tries)), key=_worth)
+        if "weights" in tries
+        else book.of(start)
     )
     starts = (book.of(start), alone)
-    here = max((_climb(one, book, tries, _ndcg) for one in starts), key=_ndcg)
+    here = max((_climb(one, book, tries, _worth) for one in starts), key=_worth)
     if not wide:
         return here.mixture
     for price in _PRICES:
         here = _climb(here, book, tries, partial(_Found.at, price=price))
-    top = max(book.seen, key=_ndcg).ndcg
-    floor = top - SPENT * max(top - alone.ndcg, 0.0)
-    near = [found for found in book.seen if found.ndcg >= floor]
-    here = max(near, key=lambda found: (found.coverage, found.ndcg))
-    return _climb(here, book, tries, _coverage, floor).mixture
+    top = max(book.seen, key=_worth)
+    floor = top.worth - SPENT * max(top.worth - alone.worth, 0.0)
+
+    def near(found: _Found) -> bool:
+        return found.worth >= floor and found.calm >= top.calm
+
+    here = max(filter(near, book.seen), key=lambda found: (found.coverage, found.worth))
+    return _climb(here, book, tries, _coverage, near).mixture
 
 
-def _ndcg(found: _Found) -> float:
-    return found.ndcg
+def _worth(found: _Found) -> float:
+    return found.worth
 
 
 def _coverage(found: _Found) -> float:
@@ -122,14 +131,14 @@ def _climb(
     book: _Book,
     tries: Mapping[str, Sequence[float]],
     value: Callable[[_Found], float],
-    floor: float = -np.inf,
+    near: Callable[[_Found], bool] = lambda found: True,
 ) -> _Found:
-    """Move while that is worth more, and never below a floor of log NDCG."""
+    """Move while that is worth more, and never to what is not near enough."""
     for _ in range(_SWEEPS):
         before = here
         for moves in _moves(here.mixture, tries):
             found = [book.of(one) for one in moves(here.mixture)]
-            best = max((one for one in found if one.ndcg >= floor), key=value, default=here)
+            best = max(filter(near, found), key=value, default=here)
             if value(best) > value(here) + _LEAST:
                 here = best
         if here is before:
@@ -175,9 +184,11 @@ class _Book:
         ratios = (round(weight / most, 9) for weight in mixture.weights.values())
         key = (mixture.trend, mixture.spread, *ratios)
         if key not in self._found:
-            values = np.array([board.value(mixture) for board in self._boards])
-            ndcg, coverage = np.log(np.maximum(values, 1e-9)).mean(axis=0)
-            self._found[key] = _Found(mixture, float(ndcg), float(coverage))
+            kept = [calm for board in self._boards if (calm := board.kept(mixture)) is not None]
+            calm = float(np.mean(kept)) if kept else 1.0
+            values = [(worth(n, calm), c) for n, c in (b.value(mixture) for b in self._boards)]
+            found = np.log(np.maximum(values, 1e-9)).mean(axis=0)
+            self._found[key] = _Found(mixture, float(found[0]), float(found[1]), calm)
         return self._found[key]
 
 
@@ -187,23 +198,49 @@ class _Board:
     def __init__(
         self, pool: Pool, still: Sequence[str], trends: Callable[[History], Trends]
     ) -> None:
-        self._pool, self._still, self._trends = pool, still, trends(pool.history)
-        self._scaled: dict[tuple[str, float, float], NDArray[np.float32]] = {}
-        self._first = np.flatnonzero(np.diff(pool.user, prepend=-1))
-        self._each = np.diff(np.append(self._first, len(pool.user)))
+        self._pool, self._stay = pool, pool.stay
+        self._said = _Scaled(pool.user, pool.said, still, trends)
+        if pool.stay is not None:
+            self._before = _Scaled(pool.user, pool.stay.said, still, trends)
 
     def value(self, mixture: Mixture) -> tuple[float, float]:
         """Return NDCG and coverage of the lists that a mixture makes."""
+        return self._pool.value(self._said.mixed(mixture))
+
+    def kept(self, mixture: Mixture) -> float | None:
+        """Return how much of its lists of a day earlier stays; ``None`` where nobody asked."""
+        if self._stay is None:
+            return None
+        return self._stay.kept(self._said.mixed(mixture), self._before.mixed(mixture))
+
+
+class _Scaled:
+    """What scorers say, each scaled by the user's best, for each trend that is asked for."""
+
+    def __init__(
+        self,
+        user: NDArray[np.int64],
+        said: Said,
+        still: Sequence[str],
+        trends: Callable[[History], Trends],
+    ) -> None:
+        self._said, self._still, self._trends = said, still, trends(said.history)
+        self._scaled: dict[tuple[str, float, float], NDArray[np.float32]] = {}
+        self._first = np.flatnonzero(np.diff(user, prepend=-1))
+        self._each = np.diff(np.append(self._first, len(user)))
+
+    def mixed(self, mixture: Mixture) -> NDArray[np.float32]:
+        """``(n,)`` scores of the pairs."""
         parts = (np.float32(w) * self._part(n, mixture) for n, w in mixture.weights.items() if w)
-        return self._pool.value(sum(parts, np.zeros(len(self._pool.user), np.float32)))
+        return sum(parts, np.zeros(len(self._said.item), np.float32))
 
     def _part(self, name: str, mixture: Mixture) -> NDArray[np.float32]:
         moves = name not in self._still
         key = (name, mixture.trend if moves else 0.0, mixture.spread if moves else 0.0)
         if key not in self._scaled:
-            score = self._pool.scores[name]
+            score = self._said.scores[name]
             if moves:
-                score = score * self._trends(*key[1:])[self._pool.item]
+                score = score * self._trends(*key[1:])[self._said.item]
             most = np.repeat(np.maximum.reduceat(score, self._first), self._each)
             scaled = np.zeros_like(score)
             np.divide(score, most, out=scaled, where=most > 0)

@@ -16,7 +16,7 @@ from pipeline.base import Progress, silent
 from pipeline.errors import NightjarError
 from pipeline.evaluation.holdout import lists_of
 from pipeline.evaluation.metrics import ndcg
-from pipeline.evaluation.trials import Window
+from pipeline.evaluation.trial_window import Window
 from pipeline.models.contract import Recipe
 from pipeline.report.words import change
 from pipeline.steps.config import Config

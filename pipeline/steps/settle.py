@@ -16,10 +16,12 @@ import polars as pl
 from pipeline import columns as c
 from pipeline.base import Progress, parse_instant
 from pipeline.data.features import FeaturesConfig
+from pipeline.data.matrix import History
 from pipeline.data.nameless import nameless
 from pipeline.data.split import UNDERPOWERED, Split, before
 from pipeline.errors import DataError
-from pipeline.evaluation.trials import LEAST, EarlierWindows, Window
+from pipeline.evaluation.trial_window import Window
+from pipeline.evaluation.trials import LEAST, EarlierWindows
 from pipeline.models.contract import Recipe
 from pipeline.models.factorize import Als
 from pipeline.models.families import recipe_from
@@ -34,6 +36,7 @@ WINDOWS: Final = 3
 """Disjoint windows before the holdout; a choice must pay on most of them."""
 PROBE: Final = Als(factors=32, iterations=5)
 """The recipe whose lists judge weights of events."""
+_NIGHT: Final = timedelta(days=1)
 LADDERS: Final[Mapping[str, Mapping[str, float]]] = {
     "all kinds alike": {
         c.Kind.VIEW: 1.0,
@@ -79,7 +82,9 @@ def earlier(
 ) -> Iterator[Window]:
     """Yield the windows before an instant, newest first, that enough people judge.
 
-    Their people have no names but those that `nameless` gives: no choice hangs on pseudonyms.
+    The newest knows what it held a night earlier: how much of a list stays overnight differs by
+    recipe, and hardly by window. Their people have no names but those that `nameless` gives: no
+    choice hangs on pseudonyms.
     """
     events, users = nameless(events, users)
     end = until
@@ -92,8 +97,23 @@ def earlier(
         if UNDERPOWERED in part.flags:
             return
         history, _ = window(past, part.cutoff, config, items, users)
-        yield Window.of(history, part, until)
+        eve = _eve(past, part, config, items, users) if end == until else None
+        yield Window.of(history, part, until, eve)
         end -= timedelta(days=part.block_days)
+
+
+def _eve(
+    past: pl.DataFrame,
+    part: Split,
+    config: Config,
+    items: pl.DataFrame | None,
+    users: pl.DataFrame | None,
+) -> History | None:
+    """Return what a window held a night earlier; ``None`` where that is nothing."""
+    try:
+        return window(past, part.cutoff - _NIGHT, config, items, users)[0]
+    except DataError:
+        return None
 
 
 def weighed(events: pl.DataFrame, tonight: Split, config: Config, tell: Progress) -> FeaturesConfig:

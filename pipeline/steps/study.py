@@ -15,7 +15,8 @@ import numpy as np
 
 from pipeline.base import Progress, format_instant, parse_instant, silent
 from pipeline.errors import NightjarError
-from pipeline.evaluation.trials import EarlierWindows, Window
+from pipeline.evaluation.trial_window import Window
+from pipeline.evaluation.trials import EarlierWindows
 from pipeline.models.contract import Recipe
 from pipeline.models.families import recipe_from
 from pipeline.models.search import moved, remixed, standing

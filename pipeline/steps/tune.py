@@ -31,7 +31,8 @@ from pipeline.base import (
 from pipeline.data.features import FeaturesConfig
 from pipeline.data.split import before
 from pipeline.errors import ConfigError, DataError
-from pipeline.evaluation.trials import EarlierWindows, Window
+from pipeline.evaluation.trial_window import Window
+from pipeline.evaluation.trials import EarlierWindows
 from pipeline.models.contract import Recipe
 from pipeline.models.search import Axis, axes, standing
 from pipeline.steps.champion import (

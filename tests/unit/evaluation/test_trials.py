@@ -11,7 +11,8 @@ from pipeline.data.features import FeaturesConfig, weigh
 from pipeline.data.matrix import build_history
 from pipeline.data.split import SplitConfig, split
 from pipeline.errors import GateError
-from pipeline.evaluation.trials import EarlierWindows, Window
+from pipeline.evaluation.trial_window import Window
+from pipeline.evaluation.trials import EarlierWindows
 from pipeline.models import tuning
 from pipeline.models.families import recipe_from
 from tests import worlds
@@ -74,7 +75,7 @@ def test_what_is_hopeless_on_one_window_is_not_tried_on_the_next(windows):
 def test_only_the_better_one_is_kept_in_memory(windows):
     trials = EarlierWindows(windows, 20)
     trials.better(GOOD, BAD)
-    assert {recipe for recipe, _ in trials._scorers} == {GOOD.hash}
+    assert {recipe for recipe, *_ in trials._scorers} == {GOOD.hash}
 
 
 def test_what_cannot_be_trained_is_left_out(windows):
@@ -91,7 +92,7 @@ def test_a_pool_values_lists_as_the_holdout_does(windows):
     assert len(pools) == len(windows)
     for at, pool in enumerate(pools):
         for name, recipe in (("good", GOOD), ("bad", BAD)):
-            ndcg, coverage = pool.value(pool.scores[name])
+            ndcg, coverage = pool.value(pool.said.scores[name])
             assert ndcg == pytest.approx(trials.value(recipe, at), abs=1e-9)
             assert 0 < coverage <= 1
 
@@ -101,9 +102,9 @@ def test_lists_that_may_repeat_are_pooled_with_what_was_had(events):
     trials = EarlierWindows([repeating], 20)
     assert not trials.discovery
     (pool,) = trials.pools({"good": GOOD})
-    had = repeating.judged.seen[pool.user, pool.item]
+    had = repeating.judged.seen[pool.user, pool.said.item]
     assert np.asarray(had).sum() > 0
-    assert pool.value(pool.scores["good"])[0] == pytest.approx(trials.value(GOOD, 0), abs=1e-9)
+    assert pool.value(pool.said.scores["good"])[0] == pytest.approx(trials.value(GOOD, 0), abs=1e-9)
 
 
 def test_a_family_climbs_to_what_is_better(windows):

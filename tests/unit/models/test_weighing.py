@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from pipeline.data.matrix import History
-from pipeline.models.tuning import Pool
+from pipeline.models.tuning import Pool, Said, Stay
 from pipeline.models.weighing import SPENT, Mixture, choose
 
 WEIGHTS = (0.0, 0.3, 1.0, 3.0)
@@ -33,7 +35,7 @@ def pool(scores, wanted, n_users=30, n_items=40, wide=None):
         return ndcg, 1.0 if wide is None else wide(board)
 
     flat = {name: s.astype(np.float32).ravel() for name, s in scores.items()}
-    return Pool(user, item, flat, history(n_items), value)
+    return Pool(user, Said(history(n_items), item, flat), value)
 
 
 def no_trend(window):
@@ -136,8 +138,10 @@ def mixed_value(pools, mixture):
     """Geometric means of NDCG and coverage over the windows."""
     values = []
     for one in pools:
-        parts = [one.scores[n].reshape(30, 40) * w for n, w in mixture.weights.items()]
-        scale = [one.scores[n].reshape(30, 40).max(axis=1, keepdims=True) for n in mixture.weights]
+        parts = [one.said.scores[n].reshape(30, 40) * w for n, w in mixture.weights.items()]
+        scale = [
+            one.said.scores[n].reshape(30, 40).max(axis=1, keepdims=True) for n in mixture.weights
+        ]
         values.append(one.value(sum(p / s for p, s in zip(parts, scale, strict=True)).ravel()))
     return np.exp(np.log(values).mean(axis=0))
 
@@ -156,6 +160,59 @@ def test_of_equals_the_wider_one_wins():
     start = Mixture({"a": 1.0, "b": 0.0}, 0.0, 0.0)
     assert choose_([one], start).weights["b"] > 0
     assert choose_([one], start, wide=False).weights["b"] == 0
+
+
+def test_of_equals_the_calmer_one_wins():
+    """`a` and `b` find the same; a night earlier, `b` would have listed other things."""
+    rng, wanted = next(boards())
+    both = wanted + 0.2 * rng.random((30, 40))
+    one = with_a_stay(
+        pool({"a": both, "b": both}, wanted), {"a": both, "b": both[:, rng.permutation(40)]}
+    )
+    for start in ({"a": 0.0, "b": 1.0}, {"a": 1.0, "b": 1.0}, {"a": 1.0, "b": 0.0}):
+        for wide in (False, True):
+            found = choose_([one], Mixture(start, 0.0, 0.0), wide=wide)
+            assert found.weights["a"] > 0
+            assert found.weights["b"] == 0
+
+
+def test_calm_is_no_reason_to_find_nothing():
+    rng, wanted = next(boards())
+    knows, still = wanted + 0.2 * rng.random((30, 40)), np.tile(rng.random(40), (30, 1))
+    then = wanted + rng.random((30, 40))
+    one = with_a_stay(
+        pool({"knows": knows, "still": still}, wanted), {"knows": then, "still": still}
+    )
+    found = choose_([one], Mixture({"knows": 0.0, "still": 1.0}, 0.0, 0.0))
+    assert found.weights["knows"] > 0
+
+
+def test_the_trend_of_then_is_taken_from_then():
+    rng, wanted = next(boards())
+    score = wanted + rng.random((30, 40))
+    one = with_a_stay(pool({"a": score}, wanted), {"a": score})
+    asked = []
+
+    def trends(window):
+        asked.append(window.item_ids[0])
+        return no_trend(window)
+
+    choose_([one], Mixture({"a": 1.0}, 0.0, 0.0), trends=trends)
+    assert asked == ["i000", "then000"]
+
+
+def with_a_stay(one, scores):
+    """Let a pool know what was said a night earlier: the share of the first five that stay."""
+
+    def first(mixed):
+        return np.argsort(np.argsort(-mixed.reshape(30, 40), axis=1), axis=1) < 5
+
+    def kept(now, then):
+        return float((first(now) & first(then)).sum() / first(then).sum())
+
+    flat = {name: s.astype(np.float32).ravel() for name, s in scores.items()}
+    then = replace(one.said.history, item_ids=np.array([f"then{n:03}" for n in range(40)]))
+    return replace(one, stay=Stay(Said(then, one.said.item, flat), kept))
 
 
 def test_equal_pools_give_equal_choices():
