@@ -10,6 +10,7 @@ anew for every trial, which costs next to nothing: so all that is mixed is searc
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.matrix import History
-from pipeline.models.tuning import Pool, Said, worth
+from pipeline.models.tuning import CALM, Pool, Said
 
 SPENT = 1 / 3
 """The share of what a blend wins over its best part (in log worth) that a wider choice of items may
@@ -28,6 +29,7 @@ _PRICES = (0.1, 0.2, 0.3, 0.4)
 _LEAST = 0.002
 """A move that gains less than this share is not made."""
 _SWEEPS = 6
+_ZERO = 1e-9
 
 Trends = Callable[[float, float], NDArray[np.float32]]
 """Takes the exponents `trend` and `spread`, returns ``(n_items,)`` float32 > 0."""
@@ -44,15 +46,19 @@ class Mixture:
 
 @dataclass(frozen=True)
 class _Found:
-    """Mean log worth and mean log coverage over the windows: differences are shares.
+    """Mean log NDCG and mean log coverage over the windows: differences are shares.
 
     `calm` is the share of the lists that stays overnight, 1 where nobody asked.
     """
 
     mixture: Mixture
-    worth: float
+    ndcg: float
     coverage: float
     calm: float
+
+    @property
+    def worth(self) -> float:
+        return self.ndcg + CALM * math.log(max(self.calm, _ZERO))
 
     def at(self, price: float) -> float:
         return self.worth + price * self.coverage
@@ -87,24 +93,32 @@ def choose(
         return start
     book = _Book([_Board(pool, still, trends) for pool in pools])
     alone = (
-        max(map(book.of, _alone(start, tries)), key=_worth)
-        if "weights" in tries
-        else book.of(start)
+        max(map(book.of, _alone(start, tries)), key=_ndcg) if "weights" in tries else book.of(start)
     )
     starts = (book.of(start), alone)
-    here = max((_climb(one, book, tries, _worth) for one in starts), key=_worth)
-    if not wide:
-        return here.mixture
-    for price in _PRICES:
+    here = max((_climb(one, book, tries, _ndcg) for one in starts), key=_ndcg)
+    for price in (0.0, *_PRICES) if wide else (0.0,):
         here = _climb(here, book, tries, partial(_Found.at, price=price))
-    top = max(book.seen, key=_worth)
-    floor = top.worth - SPENT * max(top.worth - alone.worth, 0.0)
+    top = max(book.seen, key=_ndcg).ndcg
+    floor = top - SPENT * (top - alone.ndcg)
 
     def near(found: _Found) -> bool:
-        return found.worth >= floor and found.calm >= top.calm
+        return found.ndcg >= floor
 
-    here = max(filter(near, book.seen), key=lambda found: (found.coverage, found.worth))
-    return _climb(here, book, tries, _coverage, near).mixture
+    best = max(filter(near, book.seen), key=_worth)
+    best = _climb(best, book, tries, _worth, near)
+    if not wide:
+        return best.mixture
+
+    def as_calm(found: _Found) -> bool:
+        return near(found) and found.calm >= best.calm
+
+    here = max(filter(as_calm, book.seen), key=lambda found: (found.coverage, found.worth))
+    return _climb(here, book, tries, _coverage, as_calm).mixture
+
+
+def _ndcg(found: _Found) -> float:
+    return found.ndcg
 
 
 def _worth(found: _Found) -> float:
@@ -184,11 +198,11 @@ class _Book:
         ratios = (round(weight / most, 9) for weight in mixture.weights.values())
         key = (mixture.trend, mixture.spread, *ratios)
         if key not in self._found:
+            values = np.array([board.value(mixture) for board in self._boards])
+            ndcg, coverage = np.log(np.maximum(values, _ZERO)).mean(axis=0)
             kept = [calm for board in self._boards if (calm := board.kept(mixture)) is not None]
             calm = float(np.mean(kept)) if kept else 1.0
-            values = [(worth(n, calm), c) for n, c in (b.value(mixture) for b in self._boards)]
-            found = np.log(np.maximum(values, 1e-9)).mean(axis=0)
-            self._found[key] = _Found(mixture, float(found[0]), float(found[1]), calm)
+            self._found[key] = _Found(mixture, float(ndcg), float(coverage), calm)
         return self._found[key]
 
 
