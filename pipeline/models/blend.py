@@ -42,7 +42,7 @@ _FLOOR = 1e-4
 """The weakest trend: an item that nobody has had for long keeps its place among its like."""
 
 
-_PRIOR: Final = 20.0
+_PRIOR: Final = 10.0
 """People of the usual share that are added to each item's."""
 _PART: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
