@@ -7,12 +7,12 @@ written out. A part that has nothing to say to a user adds nothing to their list
 The score of (user, item) is, over the parts p with their scores s and weights w::
 
     Σ w[p] · s[p](user, item) · trend(item) / max over items of the same
-    trend(item) = share ** trend · (1 / (ever + 5)) ** spread
-    share = (late + 5 · late of all items / ever of all items) / (ever + 5)
+    trend(item) = share ** trend · (1 / (ever + 20)) ** spread
+    share = (late + 20 · late of all items / ever of all items) / (ever + 20)
 
-with `ever` the people who ever had the item and `late` the same, decayed. Five people of the usual
-share are added to each item: one person more of three is no trend, and lists would follow every one
-of them. Parts that only repeat carry their own recency: they are not multiplied by the trend.
+with `ever` the people who ever had the item and `late` the same, decayed. Twenty people of the
+usual share are added to each item: one person more of three is no trend, and lists would follow
+every one of them. Parts that only repeat carry their own recency: the trend does not multiply them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _FLOOR = 1e-4
 """The weakest trend: an item that nobody has had for long keeps its place among its like."""
 
 
-_PRIOR: Final = 10.0
+_PRIOR: Final = 20.0
 """People of the usual share that are added to each item's."""
 _PART: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 Chosen = TypeVar("Chosen", bound="Recipe")
 CALM: Final = 2.0
-"""Per cent of NDCG that one per cent more of lists that stay overnight is worth. Settings that no
-window tells apart in NDCG differ by far more than that in how much of a list stays."""
+"""Per cent of NDCG that one per cent more of a list that stays overnight is worth. Settings that no
+window tells apart in NDCG differ by several per cent in what stays, night after night."""
 
 
 def worth(ndcg: float, calm: float) -> float:

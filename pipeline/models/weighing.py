@@ -1,8 +1,8 @@
 """How much each part of a blend counts, chosen on windows before the holdout.
 
-Promises: on these windows the choice is not worth less than the best part alone (`tuning.worth`:
-NDCG and calm); where lists leave out what people had, it gives at most `SPENT` of what blending won
-to show more of the catalogue, and no calm; the same pools give the same choice.
+Promises: on these windows the choice is not behind the best part alone; it gives at most `SPENT` of
+what blending won for lists that stay overnight and, where lists leave out what people had, for ones
+that show more of the catalogue, which costs NDCG and no calm; the same pools give the same choice.
 
 The parts are trained once a window. What they say of the candidates (`tuning.Pool`) is then mixed
 anew for every trial, which costs next to nothing: so all that is mixed is searched together.
@@ -19,17 +19,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.matrix import History
-from pipeline.models.tuning import CALM, Pool, Said
+from pipeline.models.tuning import Pool, Said, worth
 
 SPENT = 1 / 3
-"""The share of what a blend wins over its best part (in log worth) that a wider choice of items may
-cost. NDCG alone drifts towards what sells everywhere, which a list for discovery is not for."""
-_PRICES = (0.1, 0.2, 0.3, 0.4)
+"""The share of what a blend wins over its best part (in log NDCG) that calm and a wider choice of
+items may cost. NDCG alone drifts towards what sells everywhere, which a list for discovery is not
+for, and it does not see lists that are others every morning."""
+_PRICES = (0.0, 0.1, 0.2, 0.3, 0.4)
 """Per cent of worth for one per cent more of the catalogue: each leads to another mixture."""
 _LEAST = 0.002
 """A move that gains less than this share is not made."""
 _SWEEPS = 6
 _ZERO = 1e-9
+"""Stands for 0 in logarithms."""
 
 Trends = Callable[[float, float], NDArray[np.float32]]
 """Takes the exponents `trend` and `spread`, returns ``(n_items,)`` float32 > 0."""
@@ -58,7 +60,7 @@ class _Found:
 
     @property
     def worth(self) -> float:
-        return self.ndcg + CALM * math.log(max(self.calm, _ZERO))
+        return self.ndcg + math.log(max(worth(1.0, self.calm), _ZERO))
 
     def at(self, price: float) -> float:
         return self.worth + price * self.coverage
@@ -82,8 +84,8 @@ def choose(
     tries
         Values to try for ``weights``, ``trend`` and ``spread``; what is absent stays as it is.
     wide
-        Give up a little worth for lists that show more of the catalogue: climb on for rising prices
-        of coverage, then take the widest of all mixtures seen that is near enough to the best.
+        Of the mixtures seen that find enough, take the widest that is as calm as the one that is
+        worth most; without, that one.
     still
         Parts that the trend does not multiply.
     trends
@@ -97,7 +99,7 @@ def choose(
     )
     starts = (book.of(start), alone)
     here = max((_climb(one, book, tries, _ndcg) for one in starts), key=_ndcg)
-    for price in (0.0, *_PRICES) if wide else (0.0,):
+    for price in _PRICES if wide else _PRICES[:1]:
         here = _climb(here, book, tries, partial(_Found.at, price=price))
     top = max(book.seen, key=_ndcg).ndcg
     floor = top - SPENT * (top - alone.ndcg)

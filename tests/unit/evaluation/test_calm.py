@@ -18,6 +18,7 @@ from pipeline import columns as c
 from pipeline.data.features import FeaturesConfig, weigh
 from pipeline.data.matrix import build_history
 from pipeline.data.split import SplitConfig, split
+from pipeline.evaluation import pooled
 from pipeline.evaluation.trial_window import IDLE, Window
 from pipeline.evaluation.trials import LEAST, EarlierWindows
 from pipeline.models.families import recipe_from
@@ -133,7 +134,8 @@ def overlap(recipe, found, k):
 
 @pytest.mark.parametrize("policy", ["discovery", "repeat"])
 @pytest.mark.parametrize("recipe", [ALS, TREND], ids=["als", "trend"])
-def test_calm_is_the_overlap_of_two_nights_in_a_pool_too(events, recipe, policy):
+def test_calm_is_the_overlap_of_two_nights_in_a_pool_too(events, recipe, policy, monkeypatch):
+    monkeypatch.setattr(pooled, "CANDIDATES", 10)  # nobody proposes what only the other lists
     found = window(with_a_new_item(events), policy)
     assert found.history.n_items == found.eve.history.n_items + 1
     trials = EarlierWindows([found], 10)
@@ -143,6 +145,17 @@ def test_calm_is_the_overlap_of_two_nights_in_a_pool_too(events, recipe, policy)
     (pool,) = trials.pools({"one": recipe})
     kept = pool.stay.kept(pool.said.scores["one"], pool.stay.said.scores["one"])
     assert kept == pytest.approx(wanted, abs=1e-9)
+
+
+def test_what_was_not_there_on_the_eve_is_not_in_its_lists(events):
+    found = window(with_a_new_item(events))
+    (pool,) = EarlierWindows([found], 10).pools({"one": TREND})
+    new = pool.stay.said.item < 0
+    assert new.any()
+    first = np.where(new, 1, -np.arange(len(new)) / len(new)).astype(np.float32)
+    offered = np.isin(found.eve.rows, pool.user[new]).sum()
+    kept = pool.stay.kept(first, first)
+    assert kept == pytest.approx(1 - offered / (10 * len(found.eve.rows)))
 
 
 def test_nobody_asks_where_no_window_has_an_eve(events):

@@ -65,8 +65,8 @@ def test_the_sum_is_the_one_of_the_docstring():
     )
     ever = item_popularity(history, None)
     late = item_popularity(history, 9.0)
-    share = (late + 5 * late.sum() / ever.sum()) / (ever + 5)
-    trend = np.maximum(share, 1e-4) ** 0.5 / (ever + 5) ** 0.2
+    share = (late + 20 * late.sum() / ever.sum()) / (ever + 20)
+    trend = np.maximum(share, 1e-4) ** 0.5 / (ever + 20) ** 0.2
     expected = np.zeros((history.n_users, history.n_items))
     for name, weight in (("als", 0.5), ("own", 2.0), ("pop", 1.0)):
         part = dense(recipe.parts[name].train(history).score(history)).astype(np.float64)

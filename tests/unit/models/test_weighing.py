@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from pipeline.data.matrix import History
 from pipeline.models.tuning import Pool, Said, Stay
@@ -185,6 +186,51 @@ def test_calm_is_no_reason_to_find_nothing():
     )
     found = choose_([one], Mixture({"knows": 0.0, "still": 1.0}, 0.0, 0.0))
     assert found.weights["knows"] > 0
+
+
+@pytest.mark.parametrize("still", [False, True])
+def test_calm_and_width_cost_at_most_what_is_said_and_width_no_calm(still):
+    """`dull` is wide, and stays as it is or never does; `a` and `b` know more and move a little."""
+    for seed in range(5):
+        pools = []
+        for rng, wanted in boards(seed):
+
+            def wide(board):
+                return len(np.unique(np.argsort(-board, axis=1)[:, :3])) / 40
+
+            scores = {
+                "a": wanted * rng.random((30, 40)) + 0.2 * rng.random((30, 40)),
+                "b": wanted * rng.random((30, 40)) + 0.2 * rng.random((30, 40)),
+                "dull": np.roll(np.eye(40)[:30], 3, axis=1) + 0.5 * rng.random(40),
+            }
+            moves = {"a": 0.2, "b": 0.2, "dull": 0.0 if still else 2.0}
+            then = {n: s + moves[n] * rng.random(s.shape) for n, s in scores.items()}
+            pools.append(with_a_stay(pool(scores, wanted, wide=wide), then))
+        start = Mixture(dict.fromkeys("ab", 1.0) | {"dull": 1.0}, 0.0, 0.0)
+        tries = {"weights": WEIGHTS}
+        blind = [replace(one, stay=None) for one in pools]
+        best, calm, wider = (
+            choose_(seen, start, tries=tries, wide=w)
+            for seen, w in ((blind, False), (pools, False), (pools, True))
+        )
+        alone = max(mixed_value(pools, Mixture({n: 1.0}, 0.0, 0.0))[0] for n in "ab")
+        top = mixed_value(pools, best)[0]
+        for found in (calm, wider):
+            cost = np.log(top / mixed_value(pools, found)[0])
+            assert cost <= SPENT * np.log(top / alone) + 1e-9
+        assert stays(pools, calm) >= stays(pools, best) - 1e-9
+        assert stays(pools, wider) >= stays(pools, best) - 1e-9
+
+
+def stays(pools, mixture):
+    """How much of a mixture's lists stays, over the windows."""
+
+    def mixed(said):
+        parts = [said.scores[n].reshape(30, 40) * w for n, w in mixture.weights.items()]
+        most = [said.scores[n].reshape(30, 40).max(axis=1, keepdims=True) for n in mixture.weights]
+        return sum(p / m for p, m in zip(parts, most, strict=True)).ravel()
+
+    return np.mean([one.stay.kept(mixed(one.said), mixed(one.stay.said)) for one in pools])
 
 
 def test_the_trend_of_then_is_taken_from_then():
