@@ -40,8 +40,8 @@ def same(mine, yours):
     assert all(np.array_equal(mine[name], yours[name]) for name in mine)
 
 
-def test_a_window_of_half_a_day_has_no_eve():
+def test_a_window_of_less_than_a_day_has_no_eve():
     until = START + timedelta(days=60)
-    events = shop().filter(pl.col(c.TIMESTAMP) >= until - timedelta(days=7, hours=12))
+    events = shop().filter(pl.col(c.TIMESTAMP) >= until - timedelta(days=7, hours=23))
     first, *_ = earlier(events, until, Config(split={"min_users": 20}), "discovery")
     assert first.eve is None
