@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.base import Progress, silent
 from pipeline.data.matrix import History
@@ -113,9 +114,9 @@ class EarlierWindows:
         )
         then = lists_of(self._trained(recipe, at, eve), eve.judged, self.k, eve.exclude)
         column, known = find(window.history.item_ids, eve.history.item_ids)
-        n_items = window.history.n_items
-        had = np.where(known[then.item], then.row * n_items + column[then.item], -1)
-        stays = np.isin(had, now.row.astype(np.int64) * n_items + now.item)
+        here = _cells(now.row, now.item, window.history)
+        had = _cells(then.row, column[then.item], window.history)
+        stays = known[then.item] & np.isin(had, here)
         return float(stays.mean()) if len(stays) else 1.0
 
     def pools(self, recipes: Mapping[str, Recipe], newest: int | None = None) -> Sequence[Pool]:
@@ -150,3 +151,10 @@ class EarlierWindows:
         for key in [key for key in self._scorers if key[0] == recipe.hash]:
             if at in (None, key[1]):
                 del self._scorers[key]
+
+
+def _cells(
+    row: NDArray[np.int32], item: NDArray[np.integer[Any]], history: History
+) -> NDArray[np.int64]:
+    """Return each pair as one number, which may be beyond what int32 holds."""
+    return row.astype(np.int64) * history.n_items + item
