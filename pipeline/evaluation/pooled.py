@@ -1,7 +1,7 @@
 """What the parts of a blend say of all that any of them would list, for one window.
 
 Promises: lists made of a pool find as much, and keep as much of those of the eve, as the same lists
-do on the window; so what a part would have listed on the eve is in it too.
+do on the window, where no scores tie; so what a part would have listed on the eve is in it too.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Recipes measured on windows before the holdout: what tuning may look at, and nothing else.
 
 Promises: no window holds anything of the holdout; equal windows give equal answers; a recipe that
-cannot be trained is worse than any that can. (`models.tuning.Trials` says what is asked.)
+cannot be trained is better than none. (`models.tuning.Trials` says what is asked.)
 """
 
 from __future__ import annotations
@@ -68,6 +68,7 @@ class EarlierWindows:
                 ours.append(self.worth(recipe, at) if ahead else most)
             except NightjarError as error:
                 self.progress(f"left out: {error.sentence}")
+                self._forget(recipe)
                 return False
             if sum(ours) <= sum(theirs):
                 break
@@ -122,8 +123,12 @@ class EarlierWindows:
     def pools(self, recipes: Mapping[str, Recipe], newest: int | None = None) -> Sequence[Pool]:
         """Let each recipe propose candidates, and ask all of them what they think of each.
 
-        Scorers are kept where only the newest windows are asked for: more will be asked of them.
+        Scorers are kept where only the newest windows are asked for: more will be asked of most.
+        Where all are, those of other recipes are let go first.
         """
+        if newest is None:
+            asked = {recipe.hash for recipe in recipes.values()}
+            self._scorers = {key: one for key, one in self._scorers.items() if key[0] in asked}
         pools = []
         for at, whole in enumerate(self.windows[:newest]):
             window = whole.thinned(POOLED)

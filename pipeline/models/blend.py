@@ -117,28 +117,33 @@ class Blend(Recipe):
     def settle(self, trials: Trials, progress: Progress = silent) -> Self:
         """Choose which parts are worth a closer look, settle these alone, then weigh them together.
 
-        Where lists leave out what their user had, parts that only repeat are dropped. So are those
-        that the newest window gives no weight as they are, and those of weight 0 in the end.
+        Where lists leave out what their user had, parts that only repeat are dropped; if nothing
+        else had a weight, all others count 1. Dropped are, too, those that the newest window gives
+        no weight as they are, and those of weight 0 in the end.
         """
         kept = {
             name: part
             for name, part in self.parts.items()
             if not (trials.discovery and part.capabilities.repeats_only)
         }
+        if not kept:  # it has nothing to say in this task
+            return self.model_copy(update={"tune": ()})
         weights = {name: self.weights.get(name, 1.0) for name in kept}
+        if not any(weights.values()):
+            weights = dict.fromkeys(kept, 1.0)
         mixture = Mixture(weights, self.trend, self.spread)
-        if self.tune and kept:
+        if self.tune:
             progress("which parts count")
             mixture = self._weighed(mixture, kept, trials, 1, False)
             kept = {name: kept[name] for name, weight in mixture.weights.items() if weight > 0}
         kept = {
             name: part.settle(trials, partial(_told, progress, name)) for name, part in kept.items()
         }
-        if self.tune and kept:
+        if self.tune:
             progress("weights of the parts")
             mixture = replace(mixture, weights={name: mixture.weights[name] for name in kept})
             mixture = self._weighed(mixture, kept, trials, None, trials.discovery)
-        most = max(mixture.weights.values(), default=1.0)
+        most = max(mixture.weights.values())
         weights = {name: round(w / most, 4) for name, w in mixture.weights.items() if w > 0}
         return self.model_copy(
             update={

@@ -82,7 +82,8 @@ def choose(
     pools
         One a window; without any, `start` is returned.
     tries
-        Values to try for ``weights``, ``trend`` and ``spread``; what is absent stays as it is.
+        Values to try for ``weights``, ``trend`` and ``spread``; what is absent stays as it is. If
+        the weights do, `start` is what the choice is held against, not the best part alone.
     wide
         Of the mixtures seen that find enough, take the widest that is as calm as the one that is
         worth most; without, that one.

@@ -28,12 +28,13 @@ def sentence(found: Calibration) -> str:
     blocks = len(found.users)
     power = (
         f"a change of {change(found.planted)} is found within {blocks} blocks in "
-        f"{found.power:.0%} of replays"
+        f"{100 * found.power:.0f} % of replays"
     )
     if not found.dice:
         return (
-            "this recipe rolls no dice, so an equal one gives equal lists; where a coin has shared "
-            f"lists out over two sides, one block takes one for better in {_tossed(found)}; {power}"
+            "no dice move this recipe's lists, so an equal one gives equal ones; where a coin has "
+            "shared lists out over two sides, one block takes one for better in "
+            f"{_tossed(found)}; {power}"
         )
     return (
         f"one block takes an equal recipe for a better one in {_share(found.rate)} of cases, at "
@@ -141,7 +142,7 @@ def title(found: Calibration) -> str:
     gain = change(found.planted).removeprefix("+")
     better = f"{found.found} of {len(found.better)} find a gain of {gain}"
     if not found.dice:
-        return f"{better}; the recipe rolls no dice"
+        return f"{better}; no dice move the recipe's lists"
     wrong = {0: "No equal recipe comes", 1: "1 equal recipe comes"}.get(
         found.switched, f"{found.switched} equal recipes come"
     )

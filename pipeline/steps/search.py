@@ -123,12 +123,12 @@ class Search:
         left = max(0.0, self.budget - self.elapsed())
         told = f"{left / 60:.0f} min" if left >= 120 else f"{left:.0f} s"
         self.progress(
-            f"trial {asked.number}: {_worth(values, start)}{given_up}, "
-            f"best {_worth(best, start)}, {told} left"
+            f"trial {asked.number}: {_told(values, start)}{given_up}, "
+            f"best {_told(best, start)}, {told} left"
         )
 
 
-def _worth(values: Sequence[float], start: Sequence[float]) -> str:
+def _told(values: Sequence[float], start: Sequence[float]) -> str:
     """Tell values as a change from the start, where that was measured and is not 0."""
     lift = lift_over(values, start)
     if lift is None or values is start:

@@ -179,7 +179,7 @@ def test_a_recipe_without_dice_is_said_to_have_none(tmp_path):
     assert salts == [*range(8), 0, 1, 0, 1, 0, 1]  # what cannot differ is not trained again
     line = told.line
     assert (line["family"], line["tau"], line["rate"], line["v_hat"]) == ("item_knn", 0, 0, 0)
-    assert "rolls no dice, so an equal one gives equal lists" in line["sentence"]
+    assert "no dice move this recipe's lists, so an equal one gives equal ones" in line["sentence"]
     assert 0 < line["tossed_upper"] < 0.02
     assert told.found.planted > 0.02
 

@@ -34,8 +34,8 @@ from pipeline.evaluation.gate.switch import Candidacy, leader, seek_switch
 from pipeline.evaluation.gate.wording import (
     MOST_NAMED,
     block_text,
+    left_behind,
     refresh_reason,
-    refused,
     standings,
     switch_reason,
 )
@@ -106,7 +106,8 @@ def _first(evidence: Evidence, config: GateConfig) -> Decision:
             f"{winner.name} becomes the champion with {figure}: nothing that learns beats "
             "every baseline here yet"
         )
-    losers = refused(evidence, best if winner.rung is None else winner, winner, config)
+    against = best if winner.rung is None else winner
+    losers = left_behind(evidence, against, winner, rules, config)
     return _accepted("first", evidence, winner, rules, (reason, *losers))
 
 

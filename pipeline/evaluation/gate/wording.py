@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from pipeline.evaluation.gate.account import points_text
 from pipeline.evaluation.gate.config import GateConfig
+from pipeline.evaluation.gate.decision import RuleResult
 from pipeline.evaluation.gate.evidence import Evidence, Judged
 from pipeline.evaluation.gate.refresh import Refresh
 from pipeline.evaluation.gate.rules import best_baseline, compare, mean, ordered, percent
@@ -46,12 +47,22 @@ def standings(candidacies: Iterable[Candidacy]) -> tuple[str, ...]:
     return (*told, f"and {left} more candidates") if left else told
 
 
-def refused(
-    evidence: Evidence, against: Judged, winner: Judged, config: GateConfig
+def left_behind(
+    evidence: Evidence,
+    against: Judged,
+    winner: Judged,
+    rules: Iterable[RuleResult],
+    config: GateConfig,
 ) -> tuple[str, ...]:
-    """Name the candidates that learn and did not make it."""
+    """Name the candidates that learn and did not make it: refused by a rule, or only behind."""
+    refused = {rule.subject for rule in rules if rule.verdict != "pass"}
+
+    def told(r: Judged) -> str:
+        what = "is refused" if r.name in refused else f"is behind {winner.name}"
+        return f"{r.name} {what} ({percent(compare(r, against, config).x)} against {against.name})"
+
     return tuple(
-        f"{r.name} is refused ({percent(compare(r, against, config).x)} against {against.name})"
+        told(r)
         for r in ordered(evidence.judged)
         if r.rung is None and r.name not in (winner.name, against.name)
     )

@@ -131,12 +131,14 @@ def rule(decision: Decision, name: str, subject: str | None = None) -> RuleResul
 
 def test_without_a_champion_the_best_that_learns_is_first() -> None:
     night = evidence(judged("als"), judged("wild", -0.4, seed=2), judged("als2", 0.1, seed=3))
+    # als would have been the first, had als2 not been there: no rule refuses it.
     found = decide(replace(night, champion=None, last=None, month=None, past=Past()), CONFIG)
     assert (found.kind, found.recipe, found.recipe_hash) == ("first", "als2", "hash-als2")
     assert found.promotes
     assert rule(found, "first.lift.decayed_popularity", "als2").verdict == "pass"
     assert rule(found, "first.lift.decayed_popularity", "wild").verdict == "fail"
     assert "wild is refused (-" in found.sentence
+    assert "als is behind als2 (+" in found.sentence
     assert "over decayed_popularity" in found.sentence
     assert found.anchor == Anchor("hash-als2", pytest.approx(1.1 / 0.7, rel=0.02), 1)
     assert "anchor is thin" in found.sentence

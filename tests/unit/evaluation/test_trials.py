@@ -142,3 +142,38 @@ def test_a_blend_settles_its_parts_and_drops_what_adds_nothing(windows):
     assert sum(trials.value(found, at) for at in range(3)) > 0.999 * sum(
         trials.value(start, at) for at in range(3)
     )
+
+
+@pytest.mark.parametrize("tune", [[], ["weights"], ["trend"], ["weights", "trend", "spread"]])
+def test_a_blend_whose_only_weight_is_on_what_has_nothing_to_say_here_counts_the_others(
+    windows, tune
+):
+    recipe = recipe_from(
+        {
+            "family": "blend",
+            "tune": tune,
+            "weights": {"good": 0.0},
+            "parts": {
+                "good": GOOD.model_dump() | {"tune": ["regularization"]},
+                "own": {"family": "own_counts"},
+            },
+        }
+    )
+    found = recipe.settle(EarlierWindows(windows, 20))
+    assert (found.open, list(found.parts), found.weights) == (False, ["good"], {"good": 1.0})
+
+
+def test_a_blend_that_has_nothing_to_say_here_stays_as_it_is(windows):
+    own = {"family": "blend", "tune": ["weights"], "parts": {"own": {"family": "own_counts"}}}
+    recipe = recipe_from(own)
+    found = recipe.settle(EarlierWindows(windows, 20))
+    assert found == recipe.model_copy(update={"tune": ()})
+    assert found.capabilities.repeats_only
+
+
+def test_scorers_of_dropped_parts_are_let_go_before_all_windows_are_asked(windows):
+    trials = EarlierWindows(windows, 20)
+    trials.pools({"good": GOOD, "bad": BAD}, 1)
+    assert {recipe for recipe, *_ in trials._scorers} == {GOOD.hash, BAD.hash}
+    trials.pools({"good": GOOD})
+    assert trials._scorers == {}

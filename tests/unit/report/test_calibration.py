@@ -24,7 +24,7 @@ def test_the_title_states_the_finding(found):
     wrong = replace(found.equal[0], switched=2)
     assert title(replace(found, equal=(wrong,))).startswith("1 equal recipe comes to")
     assert title(replace(found, equal=(wrong, wrong))).startswith("2 equal recipes come to")
-    assert "rolls no dice" in title(replace(found, v_hat=0.0))
+    assert "no dice move" in title(replace(found, v_hat=0.0))
 
 
 def test_sentence_and_text_hold_every_figure(found):
@@ -33,7 +33,7 @@ def test_sentence_and_text_hold_every_figure(found):
     assert 100 * found.rate_upper <= upper < 100 * found.rate_upper + 0.01
     sure = sentence(replace(found, rate=1e-9, rate_upper=1e-7))
     assert "in under 0.01 % of cases, at most 0.01 %" in sure
-    assert f"in {found.power:.0%} of replays" in told
+    assert f"in {100 * found.power:.0f} % of replays" in told
     lines = text(found, "blend", 20, [f"2024-0{month}-01T00:00:00Z" for month in (1, 2, 3, 4)])
     for part in (
         "2024-04-01",
@@ -48,7 +48,7 @@ def test_sentence_and_text_hold_every_figure(found):
     ):
         assert part in lines
     dull = replace(found, v_hat=0.0, rate=0.0, rate_upper=0.0, tau=0.0)
-    assert "rolls no dice" in sentence(dull)
+    assert "no dice move" in sentence(dull)
     assert f"{found.tossed_passed} of 4,000 tosses, at most 0." in sentence(dull)
     lines = text(dull, "blend", 20, [])
     assert "all fits of a cut-off alike" in lines
