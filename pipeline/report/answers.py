@@ -13,16 +13,16 @@ from pipeline.report.table import grid
 from pipeline.report.watched import AnswerRow, AnswersTold
 
 EVERYBODY = "all"
-_HEAD = ("By", "Group", "People", "Exposures", "Answered", "CTR", "95 % interval", "Conversion",
-         "95 % interval", "Revenue", "An exposure", "95 % interval", "Returned",
-         "95 % interval")  # fmt: skip
-_TEXTS = 2
-"""The first columns of the head are words, the others figures."""
+_INTERVAL = "95 % interval"
+_HEAD = ("By", "Group", "People", "Exposures", "Answered", "CTR", _INTERVAL, "Conversion",
+         _INTERVAL, "Revenue", "An exposure", _INTERVAL, "Returned", _INTERVAL)  # fmt: skip
+_NONE = "–"
 _ABOUT = (
     "Events joined to what we published, whatever they claim: each answers the last list, shown "
     "within the days before, that holds its item. An exposure is one entry of one list, shown to "
     "one person who was there, once a day; rates are shares of exposures that were answered on "
-    "their day. Whoever looks and does nothing at all leaves no event and is in no figure."
+    "their day. Whoever looks and does nothing at all leaves no event and is in no figure. In "
+    "brackets: 95 % intervals."
 )
 
 
@@ -49,13 +49,20 @@ def answers_section(told: AnswersTold | None) -> str:
 
 
 def _table(rows: Iterable[AnswerRow]) -> str:
-    head = [name if at < _TEXTS else f"{name}|n" for at, name in enumerate(_HEAD)]
+    """An interval stands in brackets behind its figure: so many columns would fit no screen."""
+    head = [name for name in _HEAD if name != _INTERVAL]
     return table(head, [("lead" if row.by == EVERYBODY else "", _cells(row)) for row in rows])
 
 
 def _cells(row: AnswerRow) -> Sequence[str]:
-    by, name, *figures = _texts(row)
-    return (cell(by), cell(name, "name"), *(cell(text, "n") for text in figures))
+    told: list[str] = []
+    for name, text in zip(_HEAD, _texts(row), strict=True):
+        if name != _INTERVAL:
+            told.append(text)
+        elif text != _NONE:
+            told[-1] += f" ({text})"
+    whole = [text.replace(" %", "\xa0%") for text in told]  # a line may end between figures alone
+    return [cell(text, "name" if at == 1 else "") for at, text in enumerate(whole)]
 
 
 def _texts(row: AnswerRow) -> tuple[str, ...]:
@@ -79,15 +86,15 @@ def _texts(row: AnswerRow) -> tuple[str, ...]:
 
 def _share(value: float | None) -> str:
     if value is None:
-        return "–"
+        return _NONE
     return titles.share(value) if value >= 0.01 or not value else f"{100 * value:.2g} %"
 
 
 def _money(value: float | None) -> str:
-    return "–" if value is None else f"{value:,.2f}"
+    return _NONE if value is None else f"{value:,.2f}"
 
 
 def _interval(
     lo: float | None, hi: float | None, form: Callable[[float | None], str] = _share
 ) -> str:
-    return "–" if lo is None or hi is None else f"{form(lo)} to {form(hi)}"
+    return _NONE if lo is None or hi is None else f"{form(lo)} to {form(hi)}"
