@@ -6,7 +6,6 @@ from pipeline.report.answers import answers_section, answers_table
 from pipeline.report.drift import drift_table
 from pipeline.report.watched import AnswerRow, AnswersTold, DriftRow
 
-
 ROWS = (
     AnswerRow(
         "all",
