@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from pipeline import columns as c
 from pipeline.stores.registry.door import come_home
 
 START = datetime(2024, 1, 1, 9, tzinfo=UTC)
@@ -71,6 +72,17 @@ def purchases(*, users=320, items=160, tastes=4, days=100, seed=0):
             "value": ["1"] * len(rows),
             "timestamp": [row[2].strftime("%Y-%m-%dT%H:%M:%SZ") for row in rows],
         }
+    )
+
+
+def events(**shop):
+    """Return `purchases` as the lake holds them: everything that a window is cut from."""
+    return purchases(**shop).select(
+        pl.col("user_id").alias(c.USER_ID),
+        pl.col("item_id").alias(c.ITEM_ID),
+        pl.lit("purchase").alias(c.KIND),
+        pl.lit(1.0).alias(c.VALUE),
+        pl.col("timestamp").str.to_datetime(time_zone="UTC", time_unit="us").alias(c.TIMESTAMP),
     )
 
 

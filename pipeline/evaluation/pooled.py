@@ -7,7 +7,7 @@ do on the window, where no scores tie; so what a part would have listed on the e
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import scipy.sparse as sp
@@ -38,7 +38,7 @@ def pooled(window: Window, parts: Mapping[str, Scorer], eve: Mapping[str, Scorer
     n_items = window.history.n_items
     said = {name: scorer.score(window.judged) for name, scorer in parts.items()}
     keys = [
-        lists.row.astype(np.int64) * n_items + lists.item
+        pairs(lists.row, lists.item, n_items)
         for one in said.values()
         for lists in _proposed(one, window.exclude)
     ]
@@ -47,7 +47,7 @@ def pooled(window: Window, parts: Mapping[str, Scorer], eve: Mapping[str, Scorer
         then = {name: scorer.score(window.eve.judged) for name, scorer in eve.items()}
         column, known = find(window.history.item_ids, window.eve.history.item_ids)
         keys += [
-            (window.eve.rows[lists.row] * n_items + column[lists.item])[known[lists.item]]
+            pairs(window.eve.rows[lists.row], column[lists.item], n_items)[known[lists.item]]
             for one in then.values()
             for lists in _proposed(one, window.eve.exclude)
         ]
@@ -105,7 +105,7 @@ class _Board:
         self, user: NDArray[np.int64], item: NDArray[np.int64], window: Window, k: int
     ) -> None:
         n_users, n_items = window.truth.items.shape
-        key = user * n_items + item
+        key = pairs(user, item, n_items)
         self._open = np.ones(len(key), np.bool_)
         if window.exclude is not None:
             self._open = ~np.isin(key, _keys(window.exclude))
@@ -148,7 +148,13 @@ class _Board:
 
 
 def _keys(cells: sp.csr_matrix) -> NDArray[np.int64]:
-    """Return each stored cell as one number: row · columns + column."""
-    rows = np.repeat(np.arange(cells.shape[0], dtype=np.int64), np.diff(cells.indptr))
-    keys: NDArray[np.int64] = rows * cells.shape[1] + cells.indices
-    return keys
+    """Return each stored cell as one number."""
+    rows = np.repeat(np.arange(cells.shape[0]), np.diff(cells.indptr))
+    return pairs(rows, cells.indices, cells.shape[1])
+
+
+def pairs(
+    row: NDArray[np.integer[Any]], item: NDArray[np.integer[Any]], n_items: int
+) -> NDArray[np.int64]:
+    """Return pairs as one number each: row · items + item, which may be beyond what int32 holds."""
+    return row.astype(np.int64) * n_items + item

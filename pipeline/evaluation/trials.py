@@ -1,24 +1,23 @@
 """Recipes measured on windows before the holdout: what tuning may look at, and nothing else.
 
 Promises: no window holds anything of the holdout; equal windows give equal answers; a recipe that
-cannot be trained is better than none. (`models.tuning.Trials` says what is asked.)
+cannot be trained is no better than any. (`models.tuning.Trials` says what is asked.)
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.base import Progress, silent
 from pipeline.data.matrix import History
 from pipeline.errors import NightjarError
 from pipeline.evaluation.holdout import find, lists_of
 from pipeline.evaluation.metrics import ndcg
-from pipeline.evaluation.pooled import pooled
+from pipeline.evaluation.pooled import pairs, pooled
 from pipeline.evaluation.trial_window import Eve, Window
 from pipeline.models.contract import Recipe, Scorer
 from pipeline.models.tuning import Pool, worth
@@ -115,8 +114,9 @@ class EarlierWindows:
         )
         then = lists_of(self._trained(recipe, at, eve), eve.judged, self.k, eve.exclude)
         column, known = find(window.history.item_ids, eve.history.item_ids)
-        here = _cells(now.row, now.item, window.history)
-        had = _cells(then.row, column[then.item], window.history)
+        n_items = window.history.n_items
+        here = pairs(now.row, now.item, n_items)
+        had = pairs(then.row, column[then.item], n_items)
         stays = known[then.item] & np.isin(had, here)
         return float(stays.mean()) if len(stays) else 1.0
 
@@ -156,10 +156,3 @@ class EarlierWindows:
         for key in [key for key in self._scorers if key[0] == recipe.hash]:
             if at in (None, key[1]):
                 del self._scorers[key]
-
-
-def _cells(
-    row: NDArray[np.int32], item: NDArray[np.integer[Any]], history: History
-) -> NDArray[np.int64]:
-    """Return each pair as one number, which may be beyond what int32 holds."""
-    return row.astype(np.int64) * history.n_items + item

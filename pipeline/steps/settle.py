@@ -79,12 +79,14 @@ def earlier(
     policy: str,
     items: pl.DataFrame | None = None,
     users: pl.DataFrame | None = None,
+    *,
+    calm: bool = True,
 ) -> Iterator[Window]:
     """Yield the windows before an instant, newest first, that enough people judge.
 
-    The newest knows what it held a night earlier: how much of a list stays overnight differs by
-    recipe, and hardly by window. Their people have no names but those that `nameless` gives: no
-    choice hangs on pseudonyms.
+    Where calm is asked for, the newest knows what it held a night earlier: how much of a list stays
+    differs by recipe, and hardly by window. Their people have no names but those that `nameless`
+    gives: no choice hangs on pseudonyms.
     """
     events, users = nameless(events, users)
     end = until
@@ -97,7 +99,7 @@ def earlier(
         if UNDERPOWERED in part.flags:
             return
         history, _ = window(past, part.cutoff, config, items, users)
-        eve = _eve(past, part, config, items, users) if end == until else None
+        eve = _eve(past, part, config, items, users) if calm and end == until else None
         yield Window.of(history, part, until, eve)
         end -= timedelta(days=part.block_days)
 
@@ -135,7 +137,7 @@ def weighed(events: pl.DataFrame, tonight: Split, config: Config, tell: Progress
 
     def measured(features: FeaturesConfig) -> Iterator[float]:
         chosen = config.model_copy(update={"features": features})
-        for one in earlier(events, tonight.cutoff, chosen, tonight.policy):
+        for one in earlier(events, tonight.cutoff, chosen, tonight.policy, calm=False):
             yield EarlierWindows([one], config.recommend.length, tell).value(PROBE, 0)
 
     reached = _Values(measured(best))

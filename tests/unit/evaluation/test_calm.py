@@ -36,14 +36,7 @@ TREND = recipe_from({"family": "decayed_popularity", "half_life_days": 0.5})
 
 @pytest.fixture(scope="module")
 def events() -> pl.DataFrame:
-    rows = worlds.purchases(users=250)
-    return rows.select(
-        pl.col("user_id").alias(c.USER_ID),
-        pl.col("item_id").alias(c.ITEM_ID),
-        pl.lit("purchase").alias(c.KIND),
-        pl.lit(1.0).alias(c.VALUE),
-        pl.col("timestamp").str.to_datetime(time_zone="UTC", time_unit="us").alias(c.TIMESTAMP),
-    )
+    return worlds.events(users=250)
 
 
 def history(events, end):

@@ -26,14 +26,7 @@ BAD = GOOD.model_copy(update={"alpha": 400.0, "regularization": 1000.0, "factors
 
 @pytest.fixture(scope="module")
 def events() -> pl.DataFrame:
-    rows = worlds.purchases(users=250)
-    return rows.select(
-        pl.col("user_id").alias(c.USER_ID),
-        pl.col("item_id").alias(c.ITEM_ID),
-        pl.lit("purchase").alias(c.KIND),
-        pl.lit(1.0).alias(c.VALUE),
-        pl.col("timestamp").str.to_datetime(time_zone="UTC", time_unit="us").alias(c.TIMESTAMP),
-    )
+    return worlds.events(users=250)
 
 
 def window(events, end, policy="discovery", before=CUTOFF) -> Window:

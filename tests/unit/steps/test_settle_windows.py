@@ -6,17 +6,12 @@ import polars as pl
 from pipeline import columns as c
 from pipeline.steps.config import Config
 from pipeline.steps.settle import earlier
-from tests.worlds import START, purchases
-
-
-def shop():
-    instant = pl.col(c.TIMESTAMP).str.to_datetime("%Y-%m-%dT%H:%M:%SZ", time_zone="UTC")
-    kind, value = pl.lit("purchase").alias(c.KIND), pl.lit(1.0).alias(c.VALUE)
-    return purchases(days=60).with_columns(instant, kind, value)
+from tests import worlds
+from tests.worlds import START
 
 
 def test_the_windows_that_choose_know_nobody_by_name():
-    events = shop()
+    events = worlds.events(days=60)
     dice = np.random.default_rng(1)
     names = {u: f"{n:04}" for u, n in zip(
         events[c.USER_ID].unique().sort(), dice.permutation(9999), strict=False
@@ -32,6 +27,9 @@ def test_the_windows_that_choose_know_nobody_by_name():
     assert ours[0].eve.history.end == ours[0].history.end - timedelta(days=1)
     same(ours[0].eve.judged, theirs[0].eve.judged)
     assert [window.eve for window in ours[1:]] == [None] * (len(ours) - 1)
+    blind = next(earlier(events, until, config, "discovery", calm=False))
+    assert blind.eve is None
+    same(blind.history, ours[0].history)
 
 
 def same(mine, yours):
@@ -42,6 +40,8 @@ def same(mine, yours):
 
 def test_a_window_of_less_than_a_day_has_no_eve():
     until = START + timedelta(days=60)
-    events = shop().filter(pl.col(c.TIMESTAMP) >= until - timedelta(days=7, hours=23))
+    events = worlds.events(days=60).filter(
+        pl.col(c.TIMESTAMP) >= until - timedelta(days=7, hours=23)
+    )
     first, *_ = earlier(events, until, Config(split={"min_users": 20}), "discovery")
     assert first.eve is None
