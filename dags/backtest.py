@@ -79,7 +79,7 @@ def backtest() -> None:
     def live_through() -> dict[str, Any]:
         """Live through each day in order, for one policy after the other."""
         from pipeline.base import parse_instant
-        from pipeline.steps import backtest as steps
+        from pipeline.steps.experiments.backtest import backtest as steps
 
         context = get_current_context()
         params = context["params"]

@@ -17,7 +17,7 @@ from airflow.sdk import Asset, Context, get_current_context
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 if TYPE_CHECKING:
-    from pipeline.steps.run import Workspace
+    from pipeline.workspace.workspace import Workspace
 
 HEAVY_POOL = "nightjar_heavy"
 POOLS = {
@@ -114,7 +114,7 @@ def workspace() -> Iterator[Workspace]:
     Everything else that Nightjar refuses it would refuse again: the task fails at once.
     """
     from pipeline.errors import NightjarError, StorageError
-    from pipeline.steps.run import Workspace
+    from pipeline.workspace.workspace import Workspace
 
     try:
         yield Workspace.open(home())

@@ -63,7 +63,7 @@ def feedback_ingest() -> None:
     @task
     def ingest() -> dict[str, Any]:
         """Read every file in `landing/`, quarantine what is wrong, store the rest exactly once."""
-        from pipeline.steps.ingest import ingest_landed
+        from pipeline.steps.ingest.ingest import ingest_landed
 
         with workspace() as ws:
             result = ingest_landed(ws, resolve_at(get_current_context()), progress=log.info)
@@ -85,7 +85,7 @@ def feedback_ingest() -> None:
     @task(trigger_rule=TriggerRule.NONE_FAILED)
     def foldin() -> dict[str, Any]:
         """Refresh the lists of the people who did something that theirs do not know."""
-        from pipeline.steps.foldin import foldin as step
+        from pipeline.steps.feedback.foldin import foldin as step
 
         with workspace() as ws:
             result = step(ws, resolve_at(get_current_context()), progress=log.info)
@@ -97,7 +97,7 @@ def feedback_ingest() -> None:
     @task(trigger_rule=TriggerRule.ALL_DONE)
     def answers() -> dict[str, Any]:
         """Join what people did since the last night to the lists that they were shown."""
-        from pipeline.steps.answers import lately_answered
+        from pipeline.steps.feedback.attribution import lately_answered
 
         with workspace() as ws:
             found = lately_answered(ws, resolve_at(get_current_context()), progress=log.info)
@@ -110,7 +110,7 @@ def feedback_ingest() -> None:
     @task(trigger_rule=TriggerRule.NONE_FAILED)
     def drift() -> dict[str, Any]:
         """Hold the last days against those before them, unless no retrain could follow from it."""
-        from pipeline.steps.policy import drift_if_needed
+        from pipeline.steps.feedback.policy import drift_if_needed
 
         with workspace() as ws:
             found = drift_if_needed(ws, resolve_at(get_current_context()), progress=log.info)
@@ -123,7 +123,7 @@ def feedback_ingest() -> None:
     def policy(seen: dict[str, Any] | None) -> str:
         """Say whether a retrain is wanted, and why, by what the lake holds."""
         from pipeline.monitoring.verdicts import Drift
-        from pipeline.steps.policy import policy as step
+        from pipeline.steps.feedback.policy import policy as step
 
         drift = None if seen is None else Drift.from_dict(seen)
         with workspace() as ws:

@@ -60,7 +60,7 @@ def maintenance() -> None:
     def gc() -> dict[str, Any]:
         """Look after every store; what somebody holds is left, and tried again."""
         from pipeline.errors import ConcurrencyError
-        from pipeline.steps.gc import gc as step
+        from pipeline.steps.maintenance.gc import gc as step
 
         with workspace() as ws:
             result = step(ws, resolve_at(get_current_context()), progress=log.info)

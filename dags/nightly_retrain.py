@@ -55,7 +55,7 @@ from dags.common import (
 from dags.verdict import PROMOTIONS, judge
 
 if TYPE_CHECKING:
-    from pipeline.steps.run import Workspace
+    from pipeline.workspace.workspace import Workspace
 
 log = logging.getLogger("airflow.task")
 
@@ -142,8 +142,8 @@ def nightly_retrain() -> None:
     @task
     def snapshot() -> list[str]:
         """Resolve the as-of, pin what the night sees, and name the recipes to train."""
-        from pipeline.steps.snapshot import snapshot as begin
-        from pipeline.steps.wake import woken
+        from pipeline.steps.nightly.requested import woken
+        from pipeline.steps.nightly.snapshot import snapshot as begin
 
         context = get_current_context()
         params = context["params"]
@@ -168,17 +168,17 @@ def nightly_retrain() -> None:
     def validate() -> dict[str, Any]:
         """Judge the pinned data by named rules; a broken one stops the night."""
         with _night() as (ws, run_id):
-            from pipeline.steps import retrain
+            from pipeline.steps.nightly import nightly
 
-            return retrain.validate(ws, run_id, progress=log.info).to_dict()
+            return nightly.validate(ws, run_id, progress=log.info).to_dict()
 
     @task(execution_timeout=HEAVY["execution_timeout"])
     def features() -> dict[str, Any]:
         """Clean, split by time and weigh the events; what comes after the cut is the holdout."""
         with _night() as (ws, run_id):
-            from pipeline.steps import retrain
+            from pipeline.steps.nightly import nightly
 
-            return retrain.features(ws, run_id, progress=log.info).to_dict()
+            return nightly.features(ws, run_id, progress=log.info).to_dict()
 
     @task(
         # A mapped task does not take its words from its docstring.
@@ -189,10 +189,10 @@ def nightly_retrain() -> None:
     def train(recipe: str) -> dict[str, Any]:
         get_current_context()["recipe_name"] = recipe  # type: ignore[typeddict-unknown-key]
         with _night() as (ws, run_id):
-            from pipeline.steps import retrain
+            from pipeline.steps.nightly import nightly
             from pipeline.stores.runs import Ref
 
-            trained = retrain.train(ws, run_id, recipe, progress=log.info)
+            trained = nightly.train(ws, run_id, recipe, progress=log.info)
         if not isinstance(trained, Ref):
             raise AirflowSkipException(trained.text())
         return trained.to_dict()
@@ -201,17 +201,17 @@ def nightly_retrain() -> None:
     def evaluate() -> dict[str, Any]:
         """Score every recipe's lists against what people did after the cut."""
         with _night() as (ws, run_id):
-            from pipeline.steps import retrain
+            from pipeline.steps.nightly import nightly
 
-            return retrain.evaluate(ws, run_id, progress=log.info).to_dict()
+            return nightly.evaluate(ws, run_id, progress=log.info).to_dict()
 
     @task
     def gate() -> dict[str, Any]:
         """Decide, and say why: first, switch, refresh, keep or block."""
         with _night() as (ws, run_id):
-            from pipeline.steps import retrain
+            from pipeline.steps.nightly import nightly
 
-            decided = retrain.gate(ws, run_id, progress=log.info)
+            decided = nightly.gate(ws, run_id, progress=log.info)
         log.info(decided.sentence)
         return {"kind": decided.kind, "sentence": decided.sentence, "ask": decided.ask}
 
@@ -228,9 +228,9 @@ def nightly_retrain() -> None:
         if name is None:
             raise AirflowSkipException("nobody chose to switch")
         with _night(decided=True) as (ws, run_id):
-            from pipeline.steps import word
+            from pipeline.steps.nightly import accept
 
-            line = word.accept_run(ws, run_id, by=name, because="answered in Airflow")
+            line = accept.accept_run(ws, run_id, by=name, because="answered in Airflow")
         log.info(line["sentence"])
         return {"kind": line["kind"], "sentence": line["sentence"]}
 
@@ -238,41 +238,41 @@ def nightly_retrain() -> None:
     def refit() -> dict[str, Any]:
         """Train the winner once more, on everything up to the as-of."""
         with _night(promoted=True) as (ws, run_id):
-            from pipeline.steps import retrain
+            from pipeline.steps.nightly import nightly
 
-            return retrain.refit(ws, run_id, progress=log.info).to_dict()
+            return nightly.refit(ws, run_id, progress=log.info).to_dict()
 
     @task
     def cold_check() -> dict[str, Any]:
         """Load the refit's bytes in a fresh process: it must give the same lists."""
         with _night(promoted=True) as (ws, run_id):
-            from pipeline.steps import retrain
+            from pipeline.steps.nightly import nightly
 
-            return retrain.cold_check(ws, run_id, progress=log.info).to_dict()
+            return nightly.cold_check(ws, run_id, progress=log.info).to_dict()
 
     @task(trigger_rule=TriggerRule.NONE_FAILED)
     def register() -> dict[str, Any]:
         """Show the night in MLflow; a promoted model becomes a version there."""
         with _night(decided=True) as (ws, run_id):
-            from pipeline.steps import retrain
+            from pipeline.steps.nightly import nightly
 
-            return retrain.register(ws, run_id, progress=log.info).to_dict()
+            return nightly.register(ws, run_id, progress=log.info).to_dict()
 
     @task
     def recommend() -> dict[str, Any]:
         """Make the list of every user, and one for those whom nobody knows."""
         with _night(promoted=True) as (ws, run_id):
-            from pipeline.steps import retrain
+            from pipeline.steps.nightly import nightly
 
-            return retrain.recommend(ws, run_id, progress=log.info).to_dict()
+            return nightly.recommend(ws, run_id, progress=log.info).to_dict()
 
     @task
     def publish() -> dict[str, Any]:
         """Put the lists before people, all at once; a replay moves nothing."""
         with _night(promoted=True) as (ws, run_id):
-            from pipeline.steps import retrain
+            from pipeline.steps.nightly import nightly
 
-            return retrain.publish(ws, run_id, progress=log.info).to_dict()
+            return nightly.publish(ws, run_id, progress=log.info).to_dict()
 
     @task(trigger_rule=TriggerRule.ALL_DONE, retries=0)
     def verdict() -> dict[str, Any]:

@@ -70,7 +70,7 @@ def tune() -> None:
     def search() -> dict[str, Any]:
         """Try recipes until the budget is over; a clearly better one becomes a candidate."""
         from pipeline.errors import ConfigError
-        from pipeline.steps import tune as steps
+        from pipeline.steps.experiments.tuning import tune as steps
 
         start = time.monotonic()
         context = get_current_context()
@@ -105,12 +105,12 @@ def tune() -> None:
         """Show the study in MLflow: a run a trial, the figures, what was found."""
         from airflow.sdk.exceptions import AirflowSkipException
 
-        from pipeline.steps import study_files
+        from pipeline.steps.experiments.tuning import report
 
         if found["start"] is None:
             raise AirflowSkipException(found["sentence"])
         with workspace() as ws:
-            return study_files.mirror(ws, found["study"], progress=log.info)
+            return report.mirror(ws, found["study"], progress=log.info)
 
     mirror(search())
 

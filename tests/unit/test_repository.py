@@ -23,7 +23,9 @@ ROOMS = (
     "serving",
     "stores",
     "report",
+    "workspace",
     "steps",
+    "testing",
     "cli",
 )
 LOCKS = (
@@ -108,7 +110,7 @@ def test_only_the_command_line_prints() -> None:
 
 
 def test_only_the_command_line_and_the_swaps_read_the_clock() -> None:
-    swaps = {"pipeline/steps/release.py", "pipeline/steps/foldin.py"}
+    swaps = {"pipeline/steps/nightly/publish.py", "pipeline/steps/feedback/foldin.py"}
     edges = {"pipeline/cli/terminal.py", *swaps}
     clocks = {"now", "utcnow", "today", "time", "time_ns"}
     reading = [
