@@ -56,7 +56,7 @@ K = 10
 AIM = 0.90
 DAY, FORTNIGHT = timedelta(days=1), timedelta(days=14)
 DRAWING = tuple(
-    f"pipeline.models.{name}.keyed_normal" for name in ("factorize", "spectral", "buyagain.recipe")
+    f"pipeline.models.{name}.keyed_normal" for name in ("als", "svd", "repeat_purchase.recipe")
 )
 """Where the default recipes draw from ids."""
 

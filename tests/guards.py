@@ -36,10 +36,10 @@ class Guard:
     test: str
 
 
-_LAKE = "tests/unit/stores/test_lake.py"
+_LAKE = "tests/unit/stores/lake/test_lake.py"
 _RACES = "tests/crash/test_ingest_races.py"
 _HOSTILE = "tests/integration/test_hostile_files.py"
-_UPKEEP = "tests/unit/stores/test_upkeep.py"
+_UPKEEP = "tests/unit/stores/lake/test_compaction.py"
 _POINTS = "tests/crash/test_failpoints.py"
 
 GUARDS: Final = (

@@ -87,7 +87,7 @@ print(meter.peak_bytes / 2**20)
 def test_what_no_look_caught_is_told_by_the_kernel_or_by_the_last_look():
     record, kept = measured("""
 import json
-from pipeline.steps import cost
+from pipeline.steps.diagnostics import training_cost as cost
 cost._EVERY_SECONDS = 60
 with Meter() as spike:
     a = np.ones(25_000_000)

@@ -33,7 +33,7 @@ from pipeline.workspace.night import open_night
 from pipeline.workspace.workspace import PINS, Workspace
 from tests.dying import parsed_here
 from tests.ingesting import AT, land, orders, state, workspace
-from tests.unit.stores.test_lake import START, events
+from tests.unit.stores.lake.test_lake import START, events
 
 NOW = datetime.now(UTC)
 
