@@ -178,7 +178,7 @@ def _lists(
     items = ws.lake.empty("items")
     if catalogue is not None:
         items = ws.lake.read("items", version=catalogue)
-    family = night.recipes[FALLBACK].model_dump()["family"]
+    family = night.recipes[FALLBACK].family
     return people_lists(
         read_scorer(night.run, "refit").fold_in,
         load(family, night.run.arrays("refit", "fallback")),

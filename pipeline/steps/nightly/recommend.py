@@ -23,7 +23,7 @@ def recommend(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref
     name = promoted(night)["recipe"]
     progress("recommend")
     history = History.from_arrays(night.run.arrays("refit", "history"))
-    family = night.recipes[FALLBACK].model_dump()["family"]
+    family = night.recipes[FALLBACK].family
     users = read_pinned(ws, night, "users", columns=[c.USER_ID])[c.USER_ID]
     config = night.config
     lists = build_lists(

@@ -44,7 +44,7 @@ def refit(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref:
         draft.json(
             "meta",
             {
-                "family": recipe.model_dump()["family"],
+                "family": recipe.family,
                 "exclude_seen": split.policy == "discovery",
                 "fallback": [{c.ITEM_ID: item, c.SCORE: score} for item, score in anyone],
             },

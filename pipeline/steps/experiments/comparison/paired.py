@@ -151,7 +151,7 @@ def _tau(version: Version, recipe: str) -> float:
     night = version.night
     made = night.recipes[recipe]
     unknown = 0.0 if made.capabilities.baseline is not None else night.config.gate.unknown_tau
-    return night.taus.get(made.model_dump()["family"], unknown)
+    return night.taus.get(made.family, unknown)
 
 
 def _rows(left: _Side, right: _Side, night: Night) -> tuple[PairedRow, ...]:
