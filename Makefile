@@ -47,7 +47,7 @@ test: $(READY) ## Run the tests (up to 6 minutes on 2 cores)
 test-slow: $(READY) ## Run the slow tests: crashes, servers, the scheduler (up to 15 minutes)
 	@$(CLEAN) $(PY) -m pytest -n logical --dist loadfile -m slow $(ARGS)
 
-check: $(READY) ## Run ruff, mypy, import-linter and hadolint; all of them, then count what failed
+check: $(READY) ## Run ruff, mypy, import-linter and hadolint, all of them; count what failed, and lines of code
 	@failed=0; \
 	check() { echo "== $$1"; shift; $(CLEAN) "$$@" || failed=$$((failed + 1)); }; \
 	check "ruff check" $(PY) -m ruff check .; \
@@ -55,6 +55,7 @@ check: $(READY) ## Run ruff, mypy, import-linter and hadolint; all of them, then
 	check "mypy" $(PY) -m mypy; \
 	check "import-linter" $(PY) -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'; \
 	check "hadolint" .venv/bin/hadolint --config docker/hadolint.yaml docker/*.Dockerfile; \
+	echo "== code"; $(CLEAN) $(PY) tests/code_lines.py; \
 	if [ $$failed -gt 0 ]; then echo "$$failed of 5 checks failed" >&2; exit 1; fi; \
 	echo "All 5 checks passed"
 
