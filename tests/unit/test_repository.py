@@ -132,7 +132,10 @@ def test_modules_say_what_they_promise() -> None:
     assert not silent
 
 
-@pytest.mark.parametrize("room", ROOMS)
+STEPS = sorted(path.parent.name for path in (ROOT / "pipeline/steps").glob("*/__init__.py"))
+
+
+@pytest.mark.parametrize("room", [*ROOMS, *(f"steps/{folder}" for folder in STEPS)])
 def test_rooms_have_a_charter(room: str) -> None:
     charter = ast.get_docstring(parse(ROOT / "pipeline" / room / "__init__.py"))
     assert charter and "\nHere:" in charter and "\nNot here:" in charter
@@ -141,6 +144,7 @@ def test_rooms_have_a_charter(room: str) -> None:
 def test_every_folder_of_the_pipeline_is_a_known_room() -> None:
     folders = {path.name for path in (ROOT / "pipeline").iterdir() if path.is_dir()}
     assert folders - {"__pycache__"} == set(ROOMS)
+    assert len(STEPS) > 5
 
 
 def test_modules_stay_small() -> None:
