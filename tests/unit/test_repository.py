@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import tomllib
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,32 @@ def test_column_names_are_written_in_columns_alone() -> None:
         if isinstance(node, ast.Constant) and node.value in COLUMN_NAMES
     ]
     assert not strays
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imported_modules(path: Path, known: set[str]) -> set[str]:
+    """Return the modules of ours that a module imports: at its top, in a function, or for types."""
+    imported = set()
+    for node in ast.walk(parse(path)):
+        if isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{name(path)}:{node.lineno} is a relative import"
+            full = {f"{node.module}.{alias.name}" for alias in node.names}
+            imported |= full & known
+            if full - known:
+                imported.add(str(node.module))
+        elif isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+    return imported & known
+
+
+def test_no_modules_import_each_other_in_a_cycle() -> None:
+    paths = {module_name(path): path for path in modules("pipeline", "dags")}
+    imports = {module: imported_modules(path, set(paths)) for module, path in paths.items()}
+    assert "pipeline.columns" in imports["pipeline.data.split"]
+    TopologicalSorter(imports).prepare()  # its CycleError names the modules of a cycle
 
 
 def test_only_the_command_line_prints() -> None:
