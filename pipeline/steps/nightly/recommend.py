@@ -10,8 +10,8 @@ from pipeline.models.families import load
 from pipeline.serving import publish as swap
 from pipeline.serving.recommend import recommend as build_lists
 from pipeline.stores.runs import Ref
-from pipeline.workspace.artifacts import FALLBACK, promoted, read_scorer, read_split
 from pipeline.workspace.night import open_night, read_pinned
+from pipeline.workspace.run_files import FALLBACK, promoted, read_scorer, read_split
 from pipeline.workspace.workspace import Workspace
 
 

@@ -20,9 +20,9 @@ from pipeline.models.contract import Recipe
 from pipeline.models.selection import select_hyperparameters
 from pipeline.steps.diagnostics.training_cost import fit, write_cost
 from pipeline.stores.runs import Ref, Run
-from pipeline.workspace.artifacts import read_history, read_split, write_fits, write_scorer
 from pipeline.workspace.memory import refusal, refuse_too_large
 from pipeline.workspace.night import Night, open_night, read_events, train_folder
+from pipeline.workspace.run_files import read_history, read_split, write_fits, write_scorer
 from pipeline.workspace.workspace import Workspace
 
 

@@ -25,8 +25,8 @@ from pipeline.errors import GateError, NightjarError
 from pipeline.evaluation.compare import NO_LEVEL, difference, paired
 from pipeline.evaluation.evaluate import NDCG, SLICE, USERS, evaluate_stored, metric_name
 from pipeline.report.pair import Estimate, Footing, MetricRow, PairedRow
-from pipeline.workspace.artifacts import read_history, read_scorer, read_split, trained
 from pipeline.workspace.night import Night, train_folder
+from pipeline.workspace.run_files import read_history, read_scorer, read_split, trained
 from pipeline.workspace.versions import Version
 
 HOLDOUT: Final = "holdout"
