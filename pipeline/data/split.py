@@ -26,13 +26,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import polars as pl
 from pydantic import Field, field_validator
 
 from pipeline import columns as c
-from pipeline.base import Frozen, Interval, format_instant, parse_instant, to_utc
+from pipeline.base import Frozen, Interval, format_instant, to_utc
 from pipeline.data.features import RATING_THRESHOLD
 from pipeline.data.targets import (
     LAST,
@@ -144,37 +144,6 @@ class Split:
     def n_users(self) -> int:
         """Number of judged users."""
         return self.truth[c.USER_ID].n_unique()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything but the truth and the ratings, which are frames of their own."""
-        return {
-            "train": [format_instant(self.train.start), format_instant(self.train.end)],
-            "holdout": [format_instant(self.holdout.start), format_instant(self.holdout.end)],
-            "block_days": self.block_days,
-            "policy": self.policy,
-            "repeat_share": self.repeat_share,
-            "target_kinds": list(self.target_kinds),
-            "judged": [list(pair) for pair in self.judged],
-            "flags": list(self.flags),
-        }
-
-    @classmethod
-    def from_dict(
-        cls, written: Mapping[str, Any], truth: pl.DataFrame, ratings: pl.DataFrame | None = None
-    ) -> Split:
-        """Rebuild a split from `to_dict` and its frames."""
-        return cls(
-            train=Interval(*(parse_instant(text) for text in written["train"])),
-            holdout=Interval(*(parse_instant(text) for text in written["holdout"])),
-            block_days=int(written["block_days"]),
-            policy=written["policy"],
-            repeat_share=written["repeat_share"],
-            target_kinds=tuple(written["target_kinds"]),
-            judged=tuple((int(days), int(users)) for days, users in written["judged"]),
-            flags=tuple(written["flags"]),
-            truth=truth,
-            ratings=ratings,
-        )
 
 
 def before(instant: datetime) -> pl.Expr:

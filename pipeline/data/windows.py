@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import polars as pl
 
 from pipeline import columns as c
-from pipeline.data.clean import CleanConfig, ColumnPolicy, apply, learn
+from pipeline.data.clean import CleanConfig, CleanReport, ColumnPolicy, apply, learn
 from pipeline.data.feature_encoding import described
 from pipeline.data.features import FeaturesConfig, capped, weigh
 from pipeline.data.matrix import History, build_history
@@ -34,10 +33,10 @@ class WindowConfig:
 
 def cleaned(
     table: str, rows: pl.DataFrame, policies: Mapping[str, ColumnPolicy]
-) -> tuple[pl.DataFrame, dict[str, Any]]:
+) -> tuple[pl.DataFrame, CleanReport]:
     """Clean a table of items or users by its policies; returns the rows and what was done."""
     done = apply(rows, learn(rows, policies, where=f"clean.{table}"))
-    return done.frame, done.report.to_dict()
+    return done.frame, done.report
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Windows:
     train: History
     full: History
     split: Split
-    cleaning: dict[str, Any]
+    cleaning: Mapping[str, CleanReport]
 
 
 def windows(
@@ -112,12 +111,12 @@ def window(
     config: WindowConfig,
     items: pl.DataFrame | None,
     users: pl.DataFrame | None,
-) -> tuple[History, dict[str, Any]]:
+) -> tuple[History, CleanReport]:
     """Clean, weigh and describe what lies before an instant; also return what cleaning did."""
     past = events.filter(before(end))
     done = apply(past, learn(past, config.clean.events, where=_WHERE))
     history = build_history(_weighed(done.frame, config), end)
-    return described(history, items, users), done.report.to_dict()
+    return described(history, items, users), done.report
 
 
 def of_people(events: pl.DataFrame, whole: pl.DataFrame, config: WindowConfig) -> pl.DataFrame:

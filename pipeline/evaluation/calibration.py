@@ -5,9 +5,7 @@ Promises: frozen, tuples inside; written as plain JSON and read back equal.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -104,23 +102,3 @@ class Calibration:
     def power(self) -> float:
         """Share of the replays that found it."""
         return self.found / len(self.better)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON."""
-        written = asdict(self)
-        written["users"] = list(self.users)
-        for name in ("equal", "better"):
-            written[name] = [
-                {"log_points": list(replay.log_points), "switched": replay.switched}
-                for replay in getattr(self, name)
-            ]
-        return written
-
-    @classmethod
-    def from_dict(cls, written: Mapping[str, Any]) -> Calibration:
-        """Rebuild from `to_dict`."""
-        replays = {
-            name: tuple(Replay(tuple(r["log_points"]), r["switched"]) for r in written[name])
-            for name in ("equal", "better")
-        }
-        return cls(**{**written, "users": tuple(written["users"]), **replays})

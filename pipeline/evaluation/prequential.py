@@ -14,15 +14,15 @@ the night of its timestamp is learnt from and never scored here.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from dataclasses import dataclass, fields
+from typing import Any, Final, Self
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from pipeline import columns as c
-from pipeline.base import Interval, format_instant
+from pipeline.base import Interval
 from pipeline.data.cluster_robust import FEWEST, Mean, mean_of
 from pipeline.data.exposure import OWNER, SHOWN, bases_alone, showings, shown_at
 from pipeline.data.targets import Policy
@@ -63,21 +63,6 @@ class LiveRow:
     base_only_hit_rate: Mean
     base_only_ndcg: Mean
 
-    def to_dict(self) -> dict[str, Any]:
-        """As flat, plain JSON: ``ndcg``, ``ndcg_se``, ``ndcg_lo``, ``ndcg_hi``, and so on.
-
-        Figures of fewer than `FEWEST` people are ``None``.
-        """
-        told: dict[str, Any] = {}
-        for name, value in asdict(self).items():
-            if not isinstance(value, dict):
-                told[name] = value
-                continue
-            known = value if self.users >= FEWEST else dict.fromkeys(value)
-            told[name] = known["mean"]
-            told |= {f"{name}_{part}": known[part] for part in ("se", "lo", "hi")}
-        return told
-
 
 @dataclass(frozen=True)
 class Prequential:
@@ -103,17 +88,61 @@ class Prequential:
     repeated: int
     rows: tuple[LiveRow, ...]
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON."""
-        return {
-            "k": self.k,
-            "policy": self.policy,
-            "span": [format_instant(self.span.start), format_instant(self.span.end)],
-            "events": self.events,
-            "unlisted": self.unlisted,
-            "repeated": self.repeated,
-            "rows": [row.to_dict() for row in self.rows],
-        }
+
+@dataclass(frozen=True)
+class LiveFigures:
+    """What one version reached with one group, as the ledger keeps it; None for a small group."""
+
+    model_version: str
+    slice: str
+    users: int
+    user_days: int
+    events: int
+    hit_rate: float | None
+    ndcg: float | None
+    ndcg_lo: float | None
+    ndcg_hi: float | None
+    ndcg_se: float | None
+    base_only_hit_rate: float | None
+    base_only_ndcg: float | None
+
+
+@dataclass(frozen=True)
+class PrequentialFigures(LiveFigures):
+    """A row in a file: every mean with its error and interval.
+
+    Figures of fewer than `FEWEST` users are None.
+    """
+
+    hit_rate_se: float | None
+    hit_rate_lo: float | None
+    hit_rate_hi: float | None
+    base_only_hit_rate_se: float | None
+    base_only_hit_rate_lo: float | None
+    base_only_hit_rate_hi: float | None
+    base_only_ndcg_se: float | None
+    base_only_ndcg_lo: float | None
+    base_only_ndcg_hi: float | None
+
+    @classmethod
+    def of(cls, row: LiveRow) -> Self:
+        """Flatten a row."""
+        values: dict[str, Any] = {}
+        for name, value in vars(row).items():
+            if not isinstance(value, Mean):
+                values[name] = value
+                continue
+            known = value if row.users >= FEWEST else None
+            values[name] = None if known is None else known.mean
+            for part in ("se", "lo", "hi"):
+                values[f"{name}_{part}"] = None if known is None else getattr(known, part)
+        return cls(**values)
+
+    @property
+    def summary(self) -> LiveFigures:
+        """What the ledger keeps."""
+        names = [field.name for field in fields(LiveFigures)]
+        return LiveFigures(**{name: getattr(self, name) for name in names})
 
 
 def past_of(users: Collection[str], span: Interval) -> pl.Expr:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 
 import polars as pl
 from pydantic import Field
@@ -119,11 +119,6 @@ class Ruling:
     def wanted(self) -> bool:
         """Whether a night is to be started."""
         return self.verdict == Verdict.RETRAIN
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON."""
-        cause = None if self.cause is None else self.cause.value
-        return {**vars(self), "verdict": self.verdict.value, "cause": cause}
 
 
 def enough(nights: Nights, config: PolicyConfig) -> int:

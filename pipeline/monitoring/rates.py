@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import polars as pl
 
 from pipeline import columns as c
-from pipeline.base import Interval, format_instant
-from pipeline.data.cluster_robust import FEWEST, Mean, ratio_of, share_of
+from pipeline.base import Interval
+from pipeline.data.cluster_robust import FEWEST, ratio_of, share_of
 
 EXPOSED: Final = "exposures"
 ANSWERED: Final = "answers"
@@ -35,13 +35,16 @@ RATES: Final = ("answer_rate", "ctr", "conversion", "revenue_per_exposure", "ret
 
 
 @dataclass(frozen=True)
-class Figures:
-    """What a group of people did with what it was shown.
+class AnswerRow:
+    """One group, such as ``version`` (`by`) 7 (`name`); a small one has nothing but `people`.
+
+    A rate has its mean under its name, and its standard error and 95 % interval under
+    ``_se``, ``_lo`` and ``_hi``.
 
     Attributes
     ----------
     exposures
-        Entries of lists shown to a person, once for each 24 hours of the span.
+        Entries of lists shown to a user, once for each 24 hours of the span.
     answers, clicks, purchases, ratings
         Exposures that were answered at all, and so; an exposure may be answered in several ways.
     returned
@@ -51,46 +54,40 @@ class Figures:
     answer_rate, ctr, conversion, revenue_per_exposure
         `answers`, `clicks`, `purchases`, `revenue` ÷ `exposures`.
     return_rate
-        `returned` ÷ `purchases`, ``None`` without any.
+        `returned` ÷ `purchases`, None without any.
     """
-
-    exposures: int
-    answers: int
-    clicks: int
-    purchases: int
-    ratings: int
-    returned: int
-    revenue: float
-    unpriced: int
-    answer_rate: Mean
-    ctr: Mean
-    conversion: Mean
-    revenue_per_exposure: Mean
-    return_rate: Mean | None
-
-
-@dataclass(frozen=True)
-class AnswerRow:
-    """One group, such as ``version`` (`by`) 7 (`name`); few people have no figures."""
 
     by: str
     name: str
     people: int
-    figures: Figures | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """As flat, plain JSON: ``ctr``, ``ctr_se``, ``ctr_lo``, ``ctr_hi``, and so on."""
-        told: dict[str, Any] = {"by": self.by, "name": self.name, "people": self.people}
-        found: dict[str, Any] = {} if self.figures is None else asdict(self.figures)
-        for name in Figures.__dataclass_fields__:
-            value = found.get(name)
-            if name not in RATES:
-                told[name] = value
-                continue
-            told[name] = None if value is None else value["mean"]
-            for part in ("se", "lo", "hi"):
-                told[f"{name}_{part}"] = None if value is None else value[part]
-        return told
+    exposures: int | None = None
+    answers: int | None = None
+    clicks: int | None = None
+    purchases: int | None = None
+    ratings: int | None = None
+    returned: int | None = None
+    revenue: float | None = None
+    unpriced: int | None = None
+    answer_rate: float | None = None
+    answer_rate_se: float | None = None
+    answer_rate_lo: float | None = None
+    answer_rate_hi: float | None = None
+    ctr: float | None = None
+    ctr_se: float | None = None
+    ctr_lo: float | None = None
+    ctr_hi: float | None = None
+    conversion: float | None = None
+    conversion_se: float | None = None
+    conversion_lo: float | None = None
+    conversion_hi: float | None = None
+    revenue_per_exposure: float | None = None
+    revenue_per_exposure_se: float | None = None
+    revenue_per_exposure_lo: float | None = None
+    revenue_per_exposure_hi: float | None = None
+    return_rate: float | None = None
+    return_rate_se: float | None = None
+    return_rate_lo: float | None = None
+    return_rate_hi: float | None = None
 
 
 @dataclass(frozen=True)
@@ -139,20 +136,6 @@ class Answers:
     claims: Claims
     rows: tuple[AnswerRow, ...]
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON."""
-        return {
-            "span": [format_instant(self.span.start), format_instant(self.span.end)],
-            "window_days": self.window_days,
-            "people": self.people,
-            "events": self.events,
-            "joined": self.joined,
-            "late": self.late,
-            "unshown": self.unshown,
-            "claims": asdict(self.claims),
-            "rows": [row.to_dict() for row in self.rows],
-        }
-
 
 def rows_of(
     by: str, names: Iterable[str], exposed: pl.DataFrame, answered: pl.DataFrame
@@ -179,28 +162,36 @@ def rows_of(
     parts = there.partition_by(by, as_dict=True)
     for name in names:
         if (part := parts.get((name,))) is not None:
-            yield AnswerRow(by, name, part.height, _figures(part))
+            yield AnswerRow(by, name, part.height, **_figures(part))
 
 
-def _figures(people: pl.DataFrame) -> Figures | None:
+def _figures(people: pl.DataFrame) -> dict[str, Any]:
+    """Return the figures of a row; of a small group none."""
     shown = people[EXPOSED].to_numpy()
     if people.height < FEWEST or not shown.any():
-        return None
+        return {}
     done = {name: people[name].to_numpy() for name in _COUNTED}
     total = {name: math.fsum(values.tolist()) for name, values in done.items()}
     bought = done[PURCHASED]
-    return Figures(
-        exposures=round(math.fsum(shown.tolist())),
-        answers=round(total[ANSWERED]),
-        clicks=round(total[CLICKED]),
-        purchases=round(total[PURCHASED]),
-        ratings=round(total[RATED]),
-        returned=round(total[RETURNED]),
-        revenue=total[REVENUE],
-        unpriced=round(total[UNPRICED]),
-        answer_rate=share_of(done[ANSWERED], shown),
-        ctr=share_of(done[CLICKED], shown),
-        conversion=share_of(bought, shown),
-        revenue_per_exposure=ratio_of(done[REVENUE], shown, most=np.inf),
-        return_rate=share_of(done[RETURNED], bought) if bought.any() else None,
-    )
+    rates = {
+        "answer_rate": share_of(done[ANSWERED], shown),
+        "ctr": share_of(done[CLICKED], shown),
+        "conversion": share_of(bought, shown),
+        "revenue_per_exposure": ratio_of(done[REVENUE], shown, most=np.inf),
+        "return_rate": share_of(done[RETURNED], bought) if bought.any() else None,
+    }
+    counts = {name: round(value) for name, value in total.items() if name != REVENUE}
+    row: dict[str, Any] = {
+        EXPOSED: round(math.fsum(shown.tolist())),
+        **counts,
+        REVENUE: total[REVENUE],
+    }
+    for name, rate in rates.items():
+        if rate is not None:
+            row |= {
+                name: rate.mean,
+                f"{name}_se": rate.se,
+                f"{name}_lo": rate.lo,
+                f"{name}_hi": rate.hi,
+            }
+    return row

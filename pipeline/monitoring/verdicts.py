@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
 
 from pydantic import Field, model_validator
 
-from pipeline.base import Frozen, format_instant, parse_instant, to_the_second
+from pipeline.base import Frozen, Instant, to_the_second
 
 
 class Verdict(StrEnum):
@@ -91,34 +90,8 @@ class Signal:
     verdict: Verdict
     sentence: str
     asks: bool = True
-    since: datetime | None = None
+    since: Instant | None = None
     days: tuple[float | None, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON."""
-        return {
-            "name": self.name,
-            "figure": self.figure,
-            "bound": self.bound,
-            "verdict": self.verdict.value,
-            "sentence": self.sentence,
-            "asks": self.asks,
-            "since": None if self.since is None else format_instant(self.since),
-            "days": list(self.days),
-        }
-
-    @classmethod
-    def from_dict(cls, told: dict[str, Any]) -> Signal:
-        """Rebuild from `to_dict`."""
-        since = told["since"]
-        return cls(
-            **{
-                **told,
-                "verdict": Verdict(told["verdict"]),
-                "since": None if since is None else parse_instant(since),
-                "days": tuple(told["days"]),
-            }
-        )
 
 
 @dataclass(frozen=True)
@@ -133,7 +106,7 @@ class Drift:
         ``drift`` if a signal drifts; else ``too_short`` or ``no_event`` if none could be judged.
     """
 
-    end: datetime
+    end: Instant
     verdict: Verdict
     sentence: str
     signals: tuple[Signal, ...]
@@ -142,25 +115,6 @@ class Drift:
     def alarms(self) -> tuple[Signal, ...]:
         """Signals that drift and ask for a retrain, the furthest first."""
         return tuple(x for x in _furthest(self.signals) if x.asks)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON."""
-        return {
-            "end": format_instant(self.end),
-            "verdict": self.verdict.value,
-            "sentence": self.sentence,
-            "signals": [signal.to_dict() for signal in self.signals],
-        }
-
-    @classmethod
-    def from_dict(cls, told: dict[str, Any]) -> Drift:
-        """Rebuild from `to_dict`."""
-        return cls(
-            end=parse_instant(told["end"]),
-            verdict=Verdict(told["verdict"]),
-            sentence=told["sentence"],
-            signals=tuple(Signal.from_dict(signal) for signal in told["signals"]),
-        )
 
 
 @dataclass(frozen=True)

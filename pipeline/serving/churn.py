@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 import polars as pl
 
@@ -51,15 +51,21 @@ class Churn:
         """Share of the entries lost to each cause: with `overlap` they add up to 1."""
         return {name: n / self.entries for name, n in self.lost.items() if self.entries}
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON."""
-        return {
-            "users": self.users,
-            "entries": self.entries,
-            "kept": self.kept,
-            "overlap": self.overlap,
-            "lost": self.shares,
-        }
+
+@dataclass(frozen=True)
+class ChurnShares:
+    """A `Churn` in a file: lost entries by cause are shares; with `overlap` they add up to 1."""
+
+    users: int
+    entries: int
+    kept: int
+    overlap: float | None
+    lost: Mapping[str, float]
+
+    @classmethod
+    def of(cls, churn: Churn) -> ChurnShares:
+        """Return the shares of a comparison."""
+        return cls(churn.users, churn.entries, churn.kept, churn.overlap, churn.shares)
 
 
 def idle(

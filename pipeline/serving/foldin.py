@@ -21,7 +21,7 @@ import numpy as np
 import polars as pl
 
 from pipeline import columns as c
-from pipeline.base import format_instant
+from pipeline.base import Instant, format_instant
 from pipeline.data.matrix import History, build_history
 
 _MOMENT = timedelta(microseconds=1)
@@ -40,7 +40,7 @@ class Seen:
     """
 
     seq: int
-    until: datetime
+    until: Instant
 
 
 def new_since(arrived: Collection[str], until: datetime) -> pl.Expr:

@@ -1,29 +1,28 @@
-"""What is known at an instant: to a night what it pinned, to a pass what the lake holds.
+"""As-of view of a workspace: a nightly run reads its pinned versions, a feedback pass the current.
 
-Promises: no event at or after the instant is seen, and no line of the ledger that a night wrote for
-a later one; who asks again about a night gets what it saw.
+Guarantees: no event at or after the instant is seen, and no decision of a later run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from functools import cached_property
 
 import polars as pl
 
 from pipeline import columns as c
-from pipeline.base import parse_instant, to_utc
+from pipeline.base import AsOf
 from pipeline.data.split import before
 from pipeline.workspace.config import Config
-from pipeline.workspace.history import DECISION
-from pipeline.workspace.night import Night, read_pinned
+from pipeline.workspace.history import LedgerHistory
+from pipeline.workspace.ledger import DecisionEntry
+from pipeline.workspace.night import Night
 from pipeline.workspace.workspace import Workspace
 
 
 @dataclass(frozen=True)
-class Lately:
+class AsOfView:
     """A view of a workspace.
 
     Attributes
@@ -31,25 +30,30 @@ class Lately:
     at
         The instant.
     night
-        Whose view it is; ``None`` for a pass, which sees the newest.
+        The run whose view it is; ``None`` for a feedback pass.
     config
-        The night's own, else the workspace's.
+        The run's own, else the workspace's.
     """
 
     ws: Workspace
-    at: datetime
+    at: AsOf
     night: Night | None
     config: Config
 
     @classmethod
-    def now(cls, ws: Workspace, at: datetime) -> Lately:
-        """Return what a pass knows."""
-        return cls(ws, to_utc(at), None, ws.config)
+    def now(cls, ws: Workspace, at: AsOf) -> AsOfView:
+        """Return the view of a feedback pass."""
+        return cls(ws, at, None, ws.config)
 
     @classmethod
-    def of(cls, ws: Workspace, night: Night) -> Lately:
-        """Return what a night knows."""
-        return cls(ws, night.as_of, night, night.config)
+    def of(cls, night: Night) -> AsOfView:
+        """Return the view of a nightly run."""
+        return cls(night.ws, night.as_of, night, night.config)
+
+    @cached_property
+    def history(self) -> LedgerHistory:
+        """The ledger as it is when this is first used."""
+        return LedgerHistory.of(self.ws.ledger) if self.night is None else self.night.history
 
     def events(self, columns: Sequence[str], where: pl.Expr) -> pl.DataFrame:
         """Read events before the instant."""
@@ -58,9 +62,9 @@ class Lately:
     def table(
         self, name: str, columns: Sequence[str], where: pl.Expr | None = None
     ) -> pl.DataFrame:
-        """Read a table that a night pins."""
+        """Read a table that a nightly run pins."""
         if self.night is not None:
-            return read_pinned(self.ws, self.night, name, columns=columns, where=where)
+            return self.night.table(name, columns=columns, where=where)
         return self.ws.lake.read(name, columns=columns, where=where)
 
     def publications(self) -> pl.DataFrame:
@@ -68,17 +72,11 @@ class Lately:
         rows = self.ws.lake.read("publications")
         return rows.filter(rows[c.LIVE_FROM] < self.at)
 
-    def decisions(self) -> list[Mapping[str, Any]]:
-        """Return the ledger's lines of nights that a night or pass at the instant comes after.
+    def decisions(self) -> tuple[DecisionEntry, ...]:
+        """Return the decisions before this view, oldest first.
 
-        Oldest first; of two nights for one as-of the later one. A pass comes after a night for its
-        very instant, a night does not come after itself.
+        A pass comes after a run for its very instant; a run does not come after itself.
         """
-        nights: dict[datetime, Mapping[str, Any]] = {}
-        for entry in self.ws.ledger.entries():
-            if entry["type"] != DECISION:
-                continue
-            as_of = parse_instant(entry["as_of"])
-            if as_of < self.at or (self.night is None and as_of == self.at):
-                nights[as_of] = entry
-        return [nights[as_of] for as_of in sorted(nights)]
+        if self.night is None:
+            return self.history.decisions_until(self.at)
+        return self.history.decisions_before(self.at)

@@ -1,264 +1,243 @@
-"""Who is champion, read from the ledger: for any instant, not only for now.
+"""Questions that runs ask of the ledger, answered for any instant.
 
-Promises: the champion of an instant is the one of the last publication whose as-of lies before it,
-so a night that is run again is judged against the champion it had.
+Built once per task from the entries;
+`AsOfView` and `Night` hold one.
+
+Guarantees:
+
+* The champion of an instant is that of the last publication with an earlier as-of, so a run that
+  is repeated is compared with the champion that it had.
+* Of two decisions for one as-of the later line counts.
+* Nothing here reads a file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from functools import cached_property
+from typing import Final, TypeVar
 
-from pipeline.base import format_instant, parse_instant
+from pipeline.data.features import FeaturesConfig
+from pipeline.data.targets import Policy
 from pipeline.models.contract import Recipe
-from pipeline.models.families import recipe_from
-from pipeline.workspace.workspace import Workspace
+from pipeline.stores.ledger import Ledger
+from pipeline.workspace.ledger import (
+    AnchorEntry,
+    CalibrationEntry,
+    CandidateEntry,
+    Champion,
+    ComparisonKey,
+    DecisionEntry,
+    Entry,
+    LedgerEntry,
+    OverrideEntry,
+    PatchEntry,
+    PublicationEntry,
+    entries_of,
+)
 
-PUBLICATION = "publication"
-PATCH = "patch"
-DECISION = "decision"
-ACCEPTANCE = "acceptance"
-ANCHOR = "anchor"
-CALIBRATION = "calibration"
-"""Types of ledger lines: a swap, a patch of it, what a gate decided, what a person made of it, an
-anchor that a person set, what the gate's own error rate was found to be."""
-PROMOTIONS = ("first", "switch", "refresh")
-"""Decisions that put a model before people."""
-MAX_PAST_NIGHTS = 60
-"""Earlier nights that a page shows."""
-_TAU_LASTS = timedelta(days=90)
+MAX_PAST_NIGHTS: Final = 60
+"""Earlier runs that a page shows."""
+CANDIDATE: Final = "tuned"
+"""Name of a tuned recipe in the run that evaluates it."""
+JUST_AFTER: Final = timedelta(microseconds=1)
+"""``as_of + JUST_AFTER``: a reader that comes right after the run of `as_of`."""
+_SEED_SD_LASTS: Final = timedelta(days=90)
+_E = TypeVar("_E", bound=LedgerEntry)
 
 
 @dataclass(frozen=True)
-class Champion:
-    """A recipe that was published, and the night that published it.
+class LedgerHistory:
+    """All entries of a ledger, oldest line first. ``before`` is exclusive, ``until`` inclusive."""
 
-    Attributes
-    ----------
-    name
-        The recipe's name in the config of its night.
-    run_id, as_of
-        That night.
-    publication_id, generation, model_version
-        What it put before people.
-    """
-
-    name: str
-    recipe: Recipe
-    run_id: str
-    as_of: datetime
-    publication_id: str
-    generation: int
-    model_version: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON, the shape of a ledger line."""
-        return {
-            "name": self.name,
-            "recipe": self.recipe.model_dump(mode="json"),
-            "run_id": self.run_id,
-            "as_of": format_instant(self.as_of),
-            "publication_id": self.publication_id,
-            "generation": self.generation,
-            "model_version": self.model_version,
-        }
+    entries: tuple[Entry, ...]
 
     @classmethod
-    def from_dict(cls, line: Mapping[str, Any]) -> Champion:
-        """Rebuild from `to_dict`; further fields are ignored."""
-        return cls(
-            name=line["name"],
-            recipe=recipe_from(line["recipe"]),
-            run_id=line["run_id"],
-            as_of=parse_instant(line["as_of"]),
-            publication_id=line["publication_id"],
-            generation=line["generation"],
-            model_version=line["model_version"],
-        )
+    def of(cls, ledger: Ledger) -> LedgerHistory:
+        """Read a ledger."""
+        return cls(entries_of(ledger))
 
+    @cached_property
+    def publications(self) -> tuple[PublicationEntry, ...]:
+        """Base publications by generation."""
+        return tuple(sorted(self._of(PublicationEntry), key=lambda entry: entry.generation))
 
-def published(entries: Iterable[Mapping[str, Any]]) -> tuple[Champion, ...]:
-    """Return everything that was published, oldest first."""
-    lines = [Champion.from_dict(e) for e in entries if e["type"] == PUBLICATION]
-    return tuple(sorted(lines, key=lambda x: x.generation))
+    @cached_property
+    def patches(self) -> tuple[PatchEntry, ...]:
+        """Patches in the order of their lines."""
+        return self._of(PatchEntry)
 
+    @cached_property
+    def overrides(self) -> Mapping[str, OverrideEntry]:
+        """Decisions that a person changed, by run."""
+        return {entry.run_id: entry for entry in self._of(OverrideEntry)}
 
-def accepted_before(
-    entries: Iterable[Mapping[str, Any]], instant: datetime
-) -> tuple[Champion, ...]:
-    """Return what was published by nights with an as-of before `instant`, oldest first."""
-    return tuple(x for x in published(entries) if x.as_of < instant)
+    @cached_property
+    def keys(self) -> frozenset[str]:
+        """Keys of all entries."""
+        return frozenset(entry.key for entry in self.entries)
 
+    # ------------------------------------------------------------ champions
 
-def seed_spreads(
-    entries: Iterable[Mapping[str, Any]], as_of: datetime, policy: str | None, k: int
-) -> dict[str, float]:
-    """Return the spread over training seeds (τ) that was measured of each family, if lately.
+    def accepted(self, before: datetime) -> tuple[Champion, ...]:
+        """Return what runs with an earlier as-of published, oldest generation first."""
+        return tuple(entry.champion for entry in self.publications if entry.as_of < before)
 
-    A calibration counts for 90 days, for lists of the same length and the same seen policy.
-    """
-    found = [
-        e
-        for e in entries
-        if e["type"] == CALIBRATION
-        and as_of - _TAU_LASTS <= parse_instant(e["as_of"]) <= as_of
-        and (e["policy"], e["k"]) == (policy, k)
-    ]
-    found.sort(key=lambda e: parse_instant(e["as_of"]))
-    return {str(e["family"]): float(e["tau"]) for e in found}
+    def champion(self, before: datetime) -> Champion | None:
+        """Return the champion that a run of this as-of finds."""
+        return next(reversed(self.accepted(before)), None)
+
+    @property
+    def live(self) -> PublicationEntry | None:
+        """The newest base publication."""
+        return next(reversed(self.publications), None)
+
+    def publication_of(self, run_id: str) -> PublicationEntry | None:
+        """Return the publication of a run."""
+        return next((entry for entry in self.publications if entry.run_id == run_id), None)
+
+    def versions(self) -> dict[int, str]:
+        """Return the runs of all published model versions, by number."""
+        return {int(entry.model_version): entry.run_id for entry in self.publications}
+
+    def version(self, number: int) -> PublicationEntry | None:
+        """Return the newest publication of a model version."""
+        found = (e for e in reversed(self.publications) if int(e.model_version) == number)
+        return next(found, None)
+
+    # ------------------------------------------------------------ decisions
+
+    @cached_property
+    def decisions(self) -> tuple[DecisionEntry, ...]:
+        """Decisions by as-of, one per as-of."""
+        by_as_of = {entry.as_of: entry for entry in self._of(DecisionEntry)}
+        return tuple(by_as_of[as_of] for as_of in sorted(by_as_of))
+
+    def decisions_before(self, before: datetime) -> tuple[DecisionEntry, ...]:
+        """Return the decisions of runs with an earlier as-of, oldest first."""
+        return tuple(entry for entry in self.decisions if entry.as_of < before)
+
+    def decisions_until(self, until: datetime) -> tuple[DecisionEntry, ...]:
+        """Return the decisions of runs up to an as-of, oldest first."""
+        return tuple(entry for entry in self.decisions if entry.as_of <= until)
+
+    def last_decision(self, until: datetime | None = None) -> DecisionEntry | None:
+        """Return the newest decision up to an as-of, or of all."""
+        found = self.decisions if until is None else self.decisions_until(until)
+        return next(reversed(found), None)
+
+    def last_task(self, before: datetime) -> Policy | None:
+        """Return the task of the newest decision before an as-of."""
+        last = next(reversed(self.decisions_before(before)), None)
+        return None if last is None else last.comparison_key.task
+
+    def last_block_days(self, before: datetime) -> int | None:
+        """Return the longest holdout block before an as-of: it never shrinks.
+
+        The first model's block does not count: it is as long as possible, not as long as needed.
+        """
+        found = self._decided(before)
+        return max((entry.block_days for entry in found if entry.kind != "first"), default=None)
+
+    def last_weights(self, before: datetime, configured: FeaturesConfig) -> FeaturesConfig | None:
+        """Return the event weights that the newest run before an as-of chose for this config."""
+        found = [e for e in self._decided(before) if e.weights.configured == configured]
+        newest = max(found, key=lambda entry: entry.as_of, default=None)
+        return None if newest is None else newest.weights.chosen
+
+    def selected_recipes(
+        self, recipes: Mapping[str, Recipe], before: datetime
+    ) -> dict[str, Recipe]:
+        """Replace recipes by what earlier runs selected for their free parameters."""
+        known: dict[str, Recipe] = {}
+        for entry in sorted(self._decided(before), key=lambda entry: entry.as_of):
+            known |= entry.selected_recipes
+        return {name: known.get(recipe.hash, recipe) for name, recipe in recipes.items()}
+
+    def comparable(self, before: datetime, key: ComparisonKey) -> tuple[DecisionEntry, ...]:
+        """Return all decisions before an as-of whose figures are comparable, oldest first."""
+        found = [entry for entry in self._decided(before) if entry.comparison_key == key]
+        return tuple(sorted(found, key=lambda entry: entry.as_of))
+
+    # ------------------------------------------------------------ other types
+
+    def anchors(self, before: datetime, key: ComparisonKey) -> tuple[AnchorEntry, ...]:
+        """Return the anchors that a person set before an as-of, oldest first."""
+        found = [
+            entry
+            for entry in self._of(AnchorEntry)
+            if entry.as_of < before and entry.comparison_key == key
+        ]
+        return tuple(sorted(found, key=lambda entry: entry.as_of))
+
+    def last_calibration(self, until: datetime) -> CalibrationEntry | None:
+        """Return the newest calibration up to an as-of."""
+        found = [entry for entry in self._of(CalibrationEntry) if entry.as_of <= until]
+        return max(found, key=lambda entry: entry.as_of, default=None)
+
+    def seed_sds(self, as_of: datetime, task: Policy | None, k: int) -> dict[str, float]:
+        """Return the seed SD of each family that was calibrated in the 90 days before an as-of.
+
+        Only calibrations of the same task and list length count.
+        """
+        found = [
+            entry
+            for entry in self._of(CalibrationEntry)
+            if as_of - _SEED_SD_LASTS <= entry.as_of <= as_of and (entry.task, entry.k) == (task, k)
+        ]
+        found.sort(key=lambda entry: entry.as_of)
+        return {entry.family: entry.seed_sd for entry in found}
+
+    def with_candidate(
+        self, recipes: Mapping[str, Recipe], before: datetime, champion: Champion | None
+    ) -> dict[str, Recipe]:
+        """Add the newest tuned recipe found before an as-of, unless it competes already."""
+        found = [entry for entry in self._of(CandidateEntry) if entry.as_of < before]
+        newest = max(reversed(found), key=lambda entry: entry.as_of, default=None)
+        if newest is None:
+            return dict(recipes)
+        hashes = {recipe.hash for recipe in recipes.values()}
+        if champion is not None:
+            hashes.add(champion.recipe.hash)
+        if newest.recipe.hash in hashes:
+            return dict(recipes)
+        name = CANDIDATE if CANDIDATE not in recipes else f"{CANDIDATE}@{newest.recipe.hash[:6]}"
+        return {**recipes, name: newest.recipe}
+
+    def _decided(self, before: datetime) -> tuple[DecisionEntry, ...]:
+        """Return every decision before an as-of in the order of the lines."""
+        return tuple(entry for entry in self._of(DecisionEntry) if entry.as_of < before)
+
+    def _of(self, kind: type[_E]) -> tuple[_E, ...]:
+        return tuple(entry for entry in self.entries if isinstance(entry, kind))
 
 
 def references(
     accepted: Sequence[Champion], as_of: datetime, fits: Callable[[Champion], bool]
 ) -> dict[str, Champion]:
-    """Return the accepted nights that a refresh is compared with: ``last`` and ``month``.
+    """Return the accepted runs that a refresh is compared with: ``last`` and ``month``.
 
     Parameters
     ----------
     accepted
         Oldest first.
     fits
-        Whether a night's evaluation scorer has seen nothing of tonight's holdout. When the holdout
-        grows, the newest ones have: the newest one that has not is the reference.
+        Whether a run's evaluation scorer has seen nothing of this holdout. When the holdout grows,
+        the newest ones have: the newest one that has not is the reference.
 
     Returns
     -------
     ``month`` is the one nearest to 30 days before `as_of`, of those 21 to 45 days before; either
     may be absent.
     """
-    last = next((night for night in reversed(accepted) if fits(night)), None)
+    last = next((champion for champion in reversed(accepted) if fits(champion)), None)
     if last is None:
         return {}
-    ages = {night.run_id: (as_of - night.as_of) / timedelta(days=1) for night in accepted}
-    month = [night for night in accepted if 21 <= ages[night.run_id] <= 45 and fits(night)]
+    days = {champion.run_id: (as_of - champion.as_of) / timedelta(days=1) for champion in accepted}
+    month = [c for c in accepted if 21 <= days[c.run_id] <= 45 and fits(c)]
     found = {"last": last}
     if month:
-        found["month"] = min(month, key=lambda night: abs(ages[night.run_id] - 30))
+        found["month"] = min(month, key=lambda champion: abs(days[champion.run_id] - 30))
     return found
-
-
-def last_block_days(entries: Iterable[Mapping[str, Any]], as_of: datetime) -> int | None:
-    """Return the length of the last night's block before `as_of`, which never shrinks.
-
-    The first model's block does not count: it is as long as can be, not as long as needed.
-    """
-    nights = [
-        e
-        for e in entries
-        if e["type"] == DECISION and e["kind"] != "first" and parse_instant(e["as_of"]) < as_of
-    ]
-    return max((int(e["block_days"]) for e in nights), default=None)
-
-
-def last_judged(
-    entries: Iterable[Mapping[str, Any]], instant: datetime
-) -> tuple[datetime, str] | None:
-    """Return as-of and run of the newest night up to `instant` that came to a decision."""
-    judged = [
-        (parse_instant(e["as_of"]), str(e["run_id"])) for e in entries if e["type"] == DECISION
-    ]
-    return max((night for night in judged if night[0] <= instant), default=None)
-
-
-def last_policy(entries: Iterable[Mapping[str, Any]], as_of: datetime) -> str | None:
-    """Return the seen policy of the last decision before `as_of`."""
-    lines = [e for e in entries if e["type"] == DECISION and parse_instant(e["as_of"]) < as_of]
-    lines.sort(key=lambda entry: parse_instant(entry["as_of"]))
-    return str(lines[-1]["task"]["policy"]) if lines else None
-
-
-def last_weights(
-    entries: Iterable[Mapping[str, Any]], as_of: datetime, asked: Mapping[str, Any]
-) -> dict[str, Any] | None:
-    """Return the weights of events that the last night before `as_of` chose for the same config."""
-    lines = [e for e in entries if e["type"] == DECISION and parse_instant(e["as_of"]) < as_of]
-    lines = [e for e in lines if e.get("weights", {}).get("asked") == asked]
-    newest = max(lines, key=lambda entry: parse_instant(entry["as_of"]), default=None)
-    return None if newest is None else dict(newest["weights"]["chosen"])
-
-
-def recalled(
-    recipes: Mapping[str, Recipe], entries: Iterable[Mapping[str, Any]], as_of: datetime
-) -> dict[str, Recipe]:
-    """Put what earlier nights chose for a recipe in its place."""
-    known: dict[str, Any] = {}
-    lines = [e for e in entries if e["type"] == DECISION and parse_instant(e["as_of"]) < as_of]
-    for line in sorted(lines, key=lambda entry: parse_instant(entry["as_of"])):
-        known |= line.get("settled", {})
-    return {n: recipe_from(known[r.hash]) if r.hash in known else r for n, r in recipes.items()}
-
-
-def decisions_before(ws: Workspace, instant: datetime) -> list[dict[str, Any]]:
-    """Return the newest lines of decisions before an instant, oldest first; one a night."""
-    nights: dict[datetime, dict[str, Any]] = {}
-    for entry in ws.ledger.entries():
-        if entry["type"] == DECISION and (as_of := parse_instant(entry["as_of"])) < instant:
-            nights[as_of] = entry
-    return [nights[as_of] for as_of in sorted(nights)][-MAX_PAST_NIGHTS:]
-
-
-CANDIDATE = "candidate"
-
-
-NAME = "tuned"
-"""What a candidate is called in its night."""
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A found recipe.
-
-    Attributes
-    ----------
-    as_of
-        Of the study; nothing of the holdout of a later night was looked at.
-    start, value
-        Mean NDCG on the study's windows: of where the search began, of the recipe.
-    """
-
-    recipe: Recipe
-    as_of: datetime
-    study: str
-    sentence: str
-    start: float
-    value: float
-
-    @property
-    def key(self) -> str:
-        """The key of its ledger line: a study may find several, each once."""
-        return f"{CANDIDATE}:{self.study}:{self.recipe.hash}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON, the shape of a ledger line."""
-        return {
-            "name": NAME,
-            "recipe": self.recipe.model_dump(mode="json"),
-            "as_of": format_instant(self.as_of),
-            "study": self.study,
-            "sentence": self.sentence,
-            "start": self.start,
-            "value": self.value,
-        }
-
-
-def with_candidate(
-    chosen: Mapping[str, Recipe],
-    entries: Iterable[Mapping[str, Any]],
-    as_of: datetime,
-    champion: Champion | None,
-) -> dict[str, Recipe]:
-    """Add the newest candidate found before `as_of` to the recipes of a night."""
-    lines = [e for e in entries if e["type"] == CANDIDATE and parse_instant(e["as_of"]) < as_of]
-    if not lines:
-        return dict(chosen)
-    newest = max(reversed(lines), key=lambda line: parse_instant(line["as_of"]))
-    found = recipe_from(newest["recipe"])
-    known = {recipe.hash for recipe in chosen.values()}
-    if champion is not None:
-        known.add(champion.recipe.hash)
-    if found.hash in known:
-        return dict(chosen)
-    name = NAME if NAME not in chosen else f"{NAME}@{found.hash[:6]}"
-    return {**chosen, name: found}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipeline.stores.registry.client import Registry
 from pipeline.stores.registry.connection import come_home
-from pipeline.workspace.history import PUBLICATION
+from pipeline.workspace.history import LedgerHistory
 from pipeline.workspace.workspace import Workspace
 
 
@@ -25,9 +25,7 @@ def _registry(ws: Workspace, experiment: str) -> Registry:
 
 
 def point_aliases(ws: Workspace) -> None:
-    """Point MLflow's aliases at what the ledger says is live, and at what was live before it."""
-    lines = [entry for entry in ws.ledger.entries() if entry["type"] == PUBLICATION]
-    lines.sort(key=lambda entry: int(entry["generation"]))
-    versions = [int(entry["model_version"]) for entry in lines]
+    """Point MLflow's aliases at the live version and the one that was live before it."""
+    versions = [int(e.model_version) for e in LedgerHistory.of(ws.ledger).publications[-2:]]
     if versions:
-        registry(ws).move_aliases(versions[-1], versions[-2] if len(versions) > 1 else None)
+        registry(ws).move_aliases(versions[-1], versions[0] if len(versions) > 1 else None)

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pipeline.data.matrix import History
 from pipeline.data.split import Split
 from pipeline.errors import GateError
 from pipeline.evaluation.fits import FITS
-from pipeline.evaluation.gate import Judged
+from pipeline.evaluation.gate import Decision, Judged
 from pipeline.models.contract import Recipe, Scorer
 from pipeline.models.families import load
 from pipeline.stores.runs import Draft, Run
-from pipeline.workspace.history import PROMOTIONS
-from pipeline.workspace.night import Night, decision_of, train_folder
+from pipeline.workspace.artifacts import (
+    AbsentFile,
+    EvaluationFile,
+    RecipeFile,
+    SplitFile,
+    train_step,
+)
+from pipeline.workspace.night import Night, decision_of
 
 FALLBACK = "decayed_popularity"
 """Recipe of the list for people we know nothing of."""
 
 
-def promoted(night: Night) -> dict[str, Any]:
+def promoted(night: Night) -> Decision:
     """Return the decision; raises `GateError` where it promotes nothing."""
     decision = decision_of(night.run)
-    if decision["kind"] not in PROMOTIONS:
-        raise GateError(f"run {night.run.run_id} promotes nothing: {decision['sentence']}")
+    if not decision.promotes:
+        raise GateError(f"run {night.run_id} promotes nothing: {decision.sentence}")
     return decision
 
 
@@ -39,23 +43,21 @@ def absences(night: Night) -> dict[str, str]:
 
 
 def _absence(run: Run, name: str) -> str | None:
-    if run.committed(train_folder(name)) is None:
+    if run.committed(train_step(name)) is None:
         return "its training failed"
-    absent = run.json(train_folder(name), "recipe").get("absent")
-    return None if absent is None else str(absent)
+    absent = run.find(AbsentFile, train_step(name))
+    return None if absent is None else absent.absent
 
 
 def write_scorer(draft: Draft, name: str, recipe: Recipe, scorer: Scorer) -> None:
     """Write a scorer's arrays beside what it was made from."""
     draft.arrays("scorer", scorer.arrays())
-    dumped = recipe.model_dump(mode="json")
-    draft.json("recipe", {"name": name, "recipe": dumped, "trained_on": scorer.trained_on})
+    draft.write(RecipeFile(name=name, recipe=recipe, trained_on=scorer.trained_on))
 
 
 def read_scorer(run: Run, step: str, name: str = "scorer") -> Scorer:
     """Read a scorer that `write_scorer` wrote, or one of its further fits by name."""
-    family = run.json(step, "recipe")["recipe"]["family"]
-    return load(family, run.arrays(step, name))
+    return load(run.read(RecipeFile, step).recipe.family, run.arrays(step, name))
 
 
 def read_history(run: Run, name: str) -> History:
@@ -66,10 +68,8 @@ def read_history(run: Run, name: str) -> History:
 def read_split(run: Run) -> Split:
     """Read the holdout, its truth and its ratings."""
     rated = "ratings.parquet" in run.manifest("features")["files"]
-    return Split.from_dict(
-        run.json("features", "split"),
-        run.frame("features", "truth"),
-        run.frame("features", "ratings") if rated else None,
+    return run.read(SplitFile).split(
+        run.frame("features", "truth"), run.frame("features", "ratings") if rated else None
     )
 
 
@@ -92,17 +92,17 @@ def fit_name(salt: int) -> str:
 
 def judged(night: Night) -> tuple[Judged, ...]:
     """Return what the evaluation found of each trained recipe, as the gate takes it."""
-    evaluation = night.run.json("evaluate", "evaluation")["recipes"]
+    recipes = night.run.read(EvaluationFile).recipes
     return tuple(
         Judged(
             name=name,
             recipe_hash=night.recipes[name].hash,
             rung=night.recipes[name].capabilities.baseline,
             users=night.run.frame("evaluate", f"users-{name}"),
-            coverage=evaluation[name]["coverage"],
+            coverage=recipes[name].coverage,
             k=night.config.recommend.length,
-            fits=evaluation[name]["fits"],
-            tau=night.taus.get(night.recipes[name].family),
+            fits=recipes[name].fits,
+            tau=night.snapshot.seed_sds.get(night.recipes[name].family),
         )
         for name in trained(night)
     )

@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import ConfigError, StorageError
+from pipeline.evaluation.gate import Decision
 from pipeline.models.contract import Recipe
-from pipeline.workspace.history import PUBLICATION
+from pipeline.workspace.artifacts import MlflowFile
+from pipeline.workspace.history import LedgerHistory
+from pipeline.workspace.ledger import PublicationEntry
 from pipeline.workspace.night import Night, decision_of, register_folder
 from pipeline.workspace.workspace import Workspace
 
@@ -36,26 +39,20 @@ class Version:
     number: int
     night: Night
     name: str
-    decision: dict[str, Any]
-    publication: dict[str, Any] | None
+    decision: Decision
+    publication: PublicationEntry | None
 
 
-def known(ws: Workspace) -> dict[int, str]:
+def known(ws: Workspace, history: LedgerHistory) -> dict[int, str]:
     """Return the runs of all versions, by number: published ones, and those that only registered.
 
-    Where a run's folder was taken away, the ledger still names it.
+    Where a run's folder is gone, the ledger still names it.
     """
-    found = {
-        int(entry["model_version"]): str(entry["run_id"])
-        for entry in ws.ledger.entries()
-        if entry["type"] == PUBLICATION
-    }
+    found = history.versions()
     for run in ws.runs.starting_with(""):
-        folder = register_folder(run)
-        if run.committed(folder) is not None:
-            number = run.json(folder, "mlflow")["version"]
-            if number is not None:
-                found.setdefault(int(number), run.run_id)
+        registered = run.find(MlflowFile, register_folder(run))
+        if registered is not None and registered.version is not None:
+            found.setdefault(registered.version, run.run_id)
     return dict(sorted(found.items()))
 
 
@@ -69,7 +66,8 @@ def find(ws: Workspace, number: int) -> Version:
     StorageError
         The folder of its run, or a part of it, is gone or damaged.
     """
-    runs = known(ws)
+    history = LedgerHistory.of(ws.ledger)
+    runs = known(ws, history)
     if number not in runs:
         raise ConfigError(f"there is no version {number}{_hint(list(runs))}")
     run = ws.runs.open(runs[number])
@@ -78,21 +76,17 @@ def find(ws: Workspace, number: int) -> Version:
             f"version {number} was made by run {run.run_id}, whose files are gone: "
             f"{run.folder} holds no refit"
         )
-    night = Night.read(run)
     decision = decision_of(run)
-    lines = [
-        entry
-        for entry in ws.ledger.entries()
-        if entry["type"] == PUBLICATION and int(entry["model_version"]) == number
-    ]
-    return Version(number, night, str(decision["recipe"]), decision, lines[-1] if lines else None)
+    return Version(
+        number, Night.read(ws, run), str(decision.recipe), decision, history.version(number)
+    )
 
 
 def _hint(numbers: list[int]) -> str:
     if not numbers:
-        return ": no night has registered one yet"
-    told = ", ".join(str(number) for number in numbers[-_SHOWN:])
-    return f"; known are {'the newest, ' if len(numbers) > _SHOWN else ''}{told}"
+        return ": no run has registered one yet"
+    newest = ", ".join(str(number) for number in numbers[-_SHOWN:])
+    return f"; known are {'the newest, ' if len(numbers) > _SHOWN else ''}{newest}"
 
 
 def hyper_parameters(recipe: Recipe) -> dict[str, Any]:

@@ -7,7 +7,7 @@ Outliers come first: what is filled in is learnt from, and never cut by, the val
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Final
 
 import polars as pl
@@ -83,10 +83,6 @@ class CleanReport:
     rows_out: int
     quarantined: int
     columns: tuple[ColumnReport, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values that `json.dumps` takes."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import ClassVar
+
+from pydantic import ConfigDict, computed_field
 
 
 class Status(StrEnum):
@@ -35,10 +38,12 @@ class Check:
 
     name: str
     status: Status
-    figure: float | None
-    bound: float | None
+    figure: int | float | None  # a count stays whole in the file
+    bound: int | float | None
     sentence: str
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="ignore")  # `passed` is derived
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def passed(self) -> bool:
         """Whether the night may go on, as far as this check is concerned."""

@@ -7,17 +7,16 @@ nothing but its arguments. Days are counted back from the as-of, so no day is ha
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 import polars as pl
 from pydantic import Field
 
 from pipeline import columns as c
-from pipeline.base import Frozen, Progress, format_instant, silent, to_utc
+from pipeline.base import Frozen, Progress, silent, to_utc
 from pipeline.data.validate.checks import Check, Status, verdict
 from pipeline.data.validate.rules import JUDGED, Rule, declare
 from pipeline.data.validate.suite import SuiteResult, run_suite
@@ -70,12 +69,6 @@ class Baseline:
     available_items: int
     schema: tuple[tuple[str, str, str], ...]
 
-    @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> Baseline:
-        """Read what `Validation.to_dict` wrote under ``baseline``."""
-        schema = tuple((table, column, dtype) for table, column, dtype in record["schema"])
-        return cls(int(record["available_items"]), schema)
-
 
 @dataclass(frozen=True)
 class Validation:
@@ -110,17 +103,6 @@ class Validation:
     def reasons(self) -> tuple[str, ...]:
         """Sentences of the checks that block."""
         return tuple(check.sentence for check in self.checks if not check.passed)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the record: plain values that `json.dumps` takes."""
-        return {
-            "passed": self.passed,
-            c.AS_OF: format_instant(self.as_of),
-            c.ROWS: self.rows,
-            "checks": [{**asdict(check), "passed": check.passed} for check in self.checks],
-            "baseline": asdict(self.baseline),
-            "great_expectations": json.loads(self.suite),
-        }
 
 
 def events_since(as_of: datetime, config: ValidateConfig) -> datetime:

@@ -6,11 +6,10 @@ Promises: frozen, tuples inside; written as plain JSON and read back equal.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
-from pipeline.base import Interval, format_instant, parse_instant
+from pipeline.base import Interval
 from pipeline.evaluation.gate.anchors import Anchor, BlockRatio
 from pipeline.evaluation.gate.e_process import Standing
 
@@ -96,37 +95,3 @@ class Decision:
     def promotes(self) -> bool:
         """A new scorer goes live."""
         return self.kind in ("first", "switch", "refresh")
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON."""
-        written = asdict(self)
-        written["rules"] = [asdict(rule) for rule in self.rules]
-        written["reasons"] = list(self.reasons)
-        written["accounts"] = [standing.to_dict() for standing in self.accounts]
-        written["block"] = [format_instant(self.block.start), format_instant(self.block.end)]
-        written["ratios"] = [
-            asdict(ratio)
-            | {"block": [format_instant(ratio.block.start), format_instant(ratio.block.end)]}
-            for ratio in self.ratios
-        ]
-        return written
-
-    @classmethod
-    def from_dict(cls, written: Mapping[str, Any]) -> Decision:
-        """Rebuild a decision from `to_dict`."""
-        anchor = written["anchor"]
-        ratios = (
-            r | {"block": Interval(*(parse_instant(text) for text in r["block"]))}
-            for r in written["ratios"]
-        )
-        return cls(
-            **{
-                **written,
-                "rules": tuple(RuleResult(**rule) for rule in written["rules"]),
-                "reasons": tuple(written["reasons"]),
-                "accounts": tuple(Standing.from_dict(one) for one in written["accounts"]),
-                "block": Interval(*(parse_instant(text) for text in written["block"])),
-                "anchor": Anchor(**anchor) if anchor else None,
-                "ratios": tuple(BlockRatio(**r) for r in ratios),
-            }
-        )

@@ -17,6 +17,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
 from scipy.special import logsumexp
 
 from pipeline.base import Interval, format_instant, parse_instant
@@ -178,8 +180,17 @@ class Standing:
             told += f", a true +2 % needs about {more:,} more"
         return told + (f"; {self.waiting}" if self.waiting else "")
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON: the account's figures beside what it is rebuilt from."""
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: type[Standing], handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            lambda value: value if isinstance(value, cls) else cls._read(value),
+            serialization=core_schema.plain_serializer_function_ser_schema(cls._written),
+        )
+
+    def _written(self) -> dict[str, Any]:
+        """Return flat JSON: the account's figures beside what it is rebuilt from."""
         own, key = self.account, self.account.key
         last = own.last
         return {
@@ -205,8 +216,7 @@ class Standing:
         }
 
     @classmethod
-    def from_dict(cls, written: Mapping[str, Any]) -> Standing:
-        """Rebuild from `to_dict`."""
+    def _read(cls, written: Mapping[str, Any]) -> Standing:
         key = Key(
             written["champion_hash"],
             written["recipe_hash"],

@@ -1,0 +1,293 @@
+"""Entries of the ledger: one frozen model per type, told apart by `type`.
+
+`stores/ledger.py` keeps the lines, their keys and the chain of
+checksums, and knows no type; `history.LedgerHistory` answers what steps ask of the entries.
+
+Guarantees:
+
+* What is appended is the canonical form of a model, so equal entries give equal lines.
+* A line of an unknown type or with an unknown key is a `StorageError` that names its key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from pipeline.base import Frozen, Instant, Interval
+from pipeline.data.features import FeaturesConfig
+from pipeline.data.targets import Policy
+from pipeline.errors import StorageError
+from pipeline.evaluation.gate.anchors import Anchor
+from pipeline.evaluation.gate.decision import Decision, Kind
+from pipeline.evaluation.prequential import LiveFigures
+from pipeline.models.families import AnyRecipe
+from pipeline.monitoring.policy import Ruling
+from pipeline.monitoring.rates import Claims
+from pipeline.monitoring.verdicts import Verdict
+from pipeline.stores.ledger import Ledger
+
+
+class LedgerEntry(Frozen):
+    """What all entries have.
+
+    Attributes
+    ----------
+    key
+        Written once: a second entry with this key is not appended.
+    previous, sha256
+        Checksums of the line before and of this one; empty until it is appended.
+    """
+
+    key: str
+    as_of: Instant
+    previous: str = ""
+    sha256: str = ""
+
+    def plain(self) -> dict[str, Any]:
+        """Return the entry as plain JSON values, the shape of ``history --json``."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+class ComparisonKey(Frozen):
+    """What figures of two runs must have in common to be compared."""
+
+    task: Policy
+    target_kinds: tuple[str, ...]
+    k: int
+
+
+class SelectedWeights(Frozen):
+    """Event weights that a run used: as configured, and as selected for that config."""
+
+    configured: FeaturesConfig
+    chosen: FeaturesConfig
+
+
+@dataclass(frozen=True)
+class AttributionSummary:
+    """Attribution of a run's span over all users; None for a group that is too small."""
+
+    span: Interval
+    events: int
+    joined: int
+    late: int
+    claims: Claims
+    people: int | None = None
+    exposures: int | None = None
+    answer_rate: float | None = None
+    answer_rate_se: float | None = None
+    ctr: float | None = None
+    ctr_se: float | None = None
+    conversion: float | None = None
+    conversion_se: float | None = None
+    revenue_per_exposure: float | None = None
+    revenue_per_exposure_se: float | None = None
+    return_rate: float | None = None
+    return_rate_se: float | None = None
+
+
+class DriftSummary(Frozen):
+    """Drift of a run: its status, and since when each drifting signal drifts."""
+
+    status: Verdict
+    sentence: str
+    since: Mapping[str, Instant]
+
+
+class DecisionEntry(LedgerEntry):
+    """What the gate decided in a run that is not a replay.
+
+    Attributes
+    ----------
+    selected_recipes
+        Recipes with the hyperparameters that were selected, by the hash of the configured one.
+    trigger
+        What the policy said of the run.
+    """
+
+    type: Literal["decision"] = "decision"
+    run_id: str
+    kind: Kind
+    recipe: str | None
+    sentence: str
+    block_days: int
+    selected_recipes: Mapping[str, AnyRecipe]
+    weights: SelectedWeights
+    comparison_key: ComparisonKey
+    live: tuple[LiveFigures, ...]
+    attribution: AttributionSummary | None
+    drift: DriftSummary | None
+    trigger: Ruling | None
+    decision: Decision
+
+
+class Champion(Frozen):
+    """A recipe that was published, and the run that published it.
+
+    Attributes
+    ----------
+    name
+        The recipe's name in the config of its run.
+    """
+
+    name: str
+    recipe: AnyRecipe
+    run_id: str
+    as_of: Instant
+    publication_id: str
+    generation: int
+    model_version: str
+
+
+class PublicationEntry(LedgerEntry):
+    """A base publication that went live."""
+
+    type: Literal["publication"] = "publication"
+    name: str
+    recipe: AnyRecipe
+    run_id: str
+    live_from: Instant
+    publication_id: str
+    generation: int
+    model_version: str
+
+    @property
+    def champion(self) -> Champion:
+        """The recipe that it put live."""
+        return Champion(**{name: getattr(self, name) for name in Champion.model_fields})
+
+
+class PatchEntry(LedgerEntry):
+    """A patch that went live behind a base publication."""
+
+    type: Literal["patch"] = "patch"
+    name: str
+    run_id: str
+    live_from: Instant
+    publication_id: str
+    generation: int
+    model_version: str
+    base: str
+
+
+class OverrideEntry(LedgerEntry):
+    """A decision that a person changed."""
+
+    type: Literal["override"] = "override"
+    run_id: str
+    kind: Kind
+    recipe: str | None
+    sentence: str
+    decision: Decision
+    by: str
+    reason: str
+
+
+class AnchorEntry(LedgerEntry):
+    """An anchor that a person set."""
+
+    type: Literal["anchor"] = "anchor"
+    comparison_key: ComparisonKey
+    recipe: str
+    anchor: Anchor
+    by: str
+    reason: str
+    sentence: str
+
+
+class CalibrationEntry(LedgerEntry):
+    """What a calibration of the gate measured.
+
+    Attributes
+    ----------
+    calibration
+        Its folder below ``calibrations/``.
+    cutoffs
+        Starts of the holdouts, oldest first.
+    """
+
+    type: Literal["calibration"] = "calibration"
+    calibration: str
+    recipe: str
+    family: str
+    recipe_hash: str
+    task: Policy
+    k: int
+    metric: str
+    seed_sd: float
+    rate: float
+    rate_upper: float
+    tossed_upper: float
+    v_hat: float
+    df: int
+    planted: float
+    users: tuple[int, ...]
+    replicates: int
+    power: float
+    switched: int
+    lineages: int
+    cutoffs: tuple[Instant, ...]
+    sentence: str
+
+
+class CandidateEntry(LedgerEntry):
+    """A recipe that tuning found; the next run evaluates it.
+
+    Attributes
+    ----------
+    start, value
+        Mean NDCG on the study's windows: of where the search began, and of the recipe.
+    """
+
+    type: Literal["candidate"] = "candidate"
+    name: str
+    recipe: AnyRecipe
+    study: str
+    sentence: str
+    start: float
+    value: float
+
+
+Entry = Annotated[
+    DecisionEntry
+    | PublicationEntry
+    | PatchEntry
+    | OverrideEntry
+    | AnchorEntry
+    | CalibrationEntry
+    | CandidateEntry,
+    Field(discriminator="type"),
+]
+"""An entry of any type."""
+
+_ADAPTER: TypeAdapter[Entry] = TypeAdapter(Entry)
+_KEPT_BY_THE_STORE = {"key", "type", "previous", "sha256"}
+E = TypeVar("E", bound=LedgerEntry)
+
+
+def parse_entry(line: Mapping[str, Any]) -> Entry:
+    """Read a line of the ledger."""
+    try:
+        return _ADAPTER.validate_python(line)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise StorageError(
+            f"the ledger entry {line.get('key')!r} cannot be read: {field}: {first['msg']}"
+        ) from error
+
+
+def entries_of(ledger: Ledger) -> tuple[Entry, ...]:
+    """Return all entries, oldest line first, after checking the chain of checksums."""
+    return tuple(parse_entry(line) for line in ledger.entries())
+
+
+def append_entry(ledger: Ledger, entry: E) -> E:
+    """Append an entry, or return the one that has its key already."""
+    fields = entry.model_dump(mode="json", by_alias=True, exclude=_KEPT_BY_THE_STORE)
+    line = ledger.append(entry.key, entry.type, fields)  # type: ignore[attr-defined]
+    return type(entry).model_validate(line)

@@ -1,0 +1,131 @@
+"""Two log lines for each task, and the wrapper that opens a nightly run for one.
+
+Guarantees: the lines are bound to `run_id`, `as_of` and `task`; the last one has seconds, rows and
+the result in one sentence; progress is at most one line per 10 seconds; no line has a raw id.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from functools import wraps
+from typing import Final, Protocol
+
+import structlog
+
+from pipeline.base import Progress, format_instant, silent
+from pipeline.errors import NightjarError
+from pipeline.stores.runs import Ref
+from pipeline.workspace.night import Night, open_night
+from pipeline.workspace.workspace import Workspace
+
+PROGRESS_SECONDS: Final = 10.0
+
+
+@dataclass
+class TaskLog:
+    """What the last line of a task reports.
+
+    Attributes
+    ----------
+    rows
+        Rows of the task's main result.
+    result
+        The result in one sentence.
+    """
+
+    progress: Progress
+    rows: int = 0
+    result: str = ""
+
+
+@contextmanager
+def task_log(
+    task: str, as_of: datetime, *, run_id: str = "", progress: Progress = silent
+) -> Iterator[TaskLog]:
+    """Log the start and the end of a task; a failure is logged with its sentence.
+
+    Parameters
+    ----------
+    progress
+        Where progress goes, at most one text per `PROGRESS_SECONDS`.
+    """
+    log = structlog.get_logger("nightjar").bind(
+        task=task, run_id=run_id, as_of=format_instant(as_of)
+    )
+    log.info("task_started")
+    start = time.perf_counter()
+    record = TaskLog(at_most_every(PROGRESS_SECONDS, progress))
+    try:
+        yield record
+    except NightjarError as error:
+        log.error("task_failed", seconds=_since(start), error=error.sentence)
+        raise
+    log.info("task_finished", seconds=_since(start), rows=record.rows, result=record.result)
+
+
+def at_most_every(seconds: float, progress: Progress) -> Progress:
+    """Return a progress that hands on the first text, then at most one in so many seconds."""
+    last = float("-inf")
+
+    def limited(text: str) -> None:
+        nonlocal last
+        now = time.perf_counter()
+        if now - last >= seconds:
+            last = now
+            progress(text)
+
+    return limited
+
+
+def _since(start: float) -> float:
+    return round(time.perf_counter() - start, 3)
+
+
+class Step(Protocol):
+    """A task of a nightly run."""
+
+    def __call__(self, ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref:
+        """Do it, or return the `Ref` of what an earlier attempt committed."""
+
+
+def task_step(
+    task: str,
+    *,
+    folder: Callable[[Night], str] | None = None,
+    check: Callable[[Night], None] | None = None,
+) -> Callable[[Callable[[Night, Progress], str]], Step]:
+    """Make a task of a function that commits one folder and returns its result in one sentence.
+
+    The task takes workspace, run id and progress, and returns the `Ref` of the folder. Where the
+    folder is committed, the function is not called.
+
+    Parameters
+    ----------
+    folder
+        Folder of the run, by default named like the task.
+    check
+        Called in any case once the folder is committed; raises where the run must not go on.
+    """
+
+    def decorate(write: Callable[[Night, Progress], str]) -> Step:
+        @wraps(write)
+        def step(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref:
+            night = open_night(ws, run_id)
+            name = task if folder is None else folder(night)
+            with task_log(task, night.as_of, run_id=run_id, progress=progress) as log:
+                log.result = "committed before"
+                if night.run.committed(name) is None:
+                    log.result = write(night, log.progress)
+                if check is not None:
+                    check(night)
+                ref = night.run.ref(name)
+                log.rows = ref.rows
+            return ref
+
+        return step
+
+    return decorate
