@@ -15,7 +15,6 @@ from pipeline.evaluation.evaluate import NDCG, metric_name
 from pipeline.evaluation.gate import (
     Absent,
     Anchor,
-    Check,
     Decision,
     Evidence,
     Past,
@@ -136,10 +135,7 @@ def _evidence(night: Night, split: Split, past: Past) -> Evidence:
         judged=judged(night),
         expected=expected,
         champion=night.champion_name,
-        checks=tuple(
-            Check(check.name, check.passed, check.sentence, check.figure, check.bound)
-            for check in run.read(ValidationFile).checks
-        ),
+        checks=run.read(ValidationFile).checks,
         absent=tuple(
             Absent(name, night.recipes[name].capabilities.baseline, missing[name])
             for name in expected
