@@ -16,11 +16,12 @@ from pipeline.base import Frozen, Progress
 from pipeline.data.matrix import History
 from pipeline.errors import GateError
 from pipeline.evaluation.gate import RuleResult
-from pipeline.steps.diagnostics.churn import FIRST, measure
+from pipeline.serving.churn import FIRST
+from pipeline.steps.diagnostics.churn import measure
 from pipeline.steps.diagnostics.foldin_parity import measure_parity
 from pipeline.steps.nightly.refit import canary_lists
-from pipeline.steps.reporting.night_page import gather
-from pipeline.steps.reporting.page_files import draft_rows, draw_page
+from pipeline.steps.reporting.night_page import build_page
+from pipeline.steps.reporting.page_files import draft_page, draw_page
 from pipeline.workspace.artifacts import REFIT, ChurnFile, ColdCheckFile
 from pipeline.workspace.child_process import run_child
 from pipeline.workspace.night import Night
@@ -64,13 +65,13 @@ def cold_check(night: Night, progress: Progress) -> str:
             draft.write(churn)
             parity = measure_parity(night, draft, progress)
         if churn is not None or result.fault is not None:
-            page = gather(night, decision, churn, parity)
+            page = build_page(night, decision, churn=churn, parity=parity)
             if result.fault is not None:
                 bound = None if result.overlap is None else MIN_OVERLAP
                 page = page.blocked(
                     RuleResult("cold_check", "", result.overlap, bound, "fail", result.fault)
                 )
-            draft_rows(draft, page, measured=True)
+            draft_page(draft, page, volatile=True)
         draft.rows = result.canaries
     return result.fault or f"the lists of {result.canaries} canaries are the same"
 

@@ -27,8 +27,8 @@ from pipeline.steps.diagnostics.live_quality import live_summary
 from pipeline.steps.feedback.attribution import answers_summary
 from pipeline.steps.feedback.drift import drift_summary
 from pipeline.steps.feedback.policy import read_policy
-from pipeline.steps.reporting.night_page import gather
-from pipeline.steps.reporting.page_files import draft_rows, draw_page
+from pipeline.steps.reporting.night_page import build_page
+from pipeline.steps.reporting.page_files import draft_page, draw_page
 from pipeline.stores.runs import Ref
 from pipeline.workspace.artifacts import (
     DecisionFile,
@@ -115,7 +115,7 @@ def _gate(night: Night, _: Progress) -> str:
     with night.run.draft("gate") as draft:
         draft.write(DecisionFile(decision))
         draft.write(_metrics(night, decision))
-        draft_rows(draft, gather(night, decision), measured=False)
+        draft_page(draft, build_page(night, decision), volatile=False)
         draft.rows = len(decision.rules)
     failpoint("decided")
     return f"{decision.kind}: {decision.sentence}"

@@ -17,7 +17,7 @@ from pipeline import columns as c
 from pipeline.base import Progress
 from pipeline.failpoints import failpoint
 from pipeline.serving import publish as swap
-from pipeline.steps.diagnostics.churn import FIRST
+from pipeline.serving.churn import FIRST
 from pipeline.steps.feedback.patch import NoPatch, make_patch
 from pipeline.workspace.artifacts import ChurnFile, MlflowFile, PinFile, PublicationFile
 from pipeline.workspace.night import Night, register_folder

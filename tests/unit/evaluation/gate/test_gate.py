@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from pydantic import TypeAdapter
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from pipeline import columns as c
 from pipeline.base import Interval, plain
