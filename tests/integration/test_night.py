@@ -272,7 +272,7 @@ def mlflow_artifacts(ws, run_id):
     from mlflow import MlflowClient
 
     client = MlflowClient(ws.tracking_uri, ws.tracking_uri)
-    parent = ws.run(run_id).json("register", "mlflow")["run"]
+    parent = ws.run(run_id).read(MlflowFile).run
     return {file.path.rpartition("/")[2] for file in client.list_artifacts(parent)}
 
 

@@ -118,7 +118,7 @@ def _gate(night: Night, _: Progress) -> str:
         draft_page(draft, build_page(night, decision), volatile=False)
         draft.rows = len(decision.rules)
     failpoint("decided")
-    return f"{decision.kind}: {decision.sentence}"
+    return decision.sentence
 
 
 def _evidence(night: Night, split: Split, past: Past) -> Evidence:
