@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import polars as pl
 from pydantic import Field
@@ -39,6 +39,10 @@ class PublishConfig(Frozen):
         description="Entries kept behind a list, to fill the place of what sells out before it "
         "goes live.",
     )
+
+
+PublicationRow: TypeAlias = Mapping[str, Any]
+"""A row of `columns.PUBLICATIONS` as the lake returns it."""
 
 
 def trim(lists: pl.DataFrame, unavailable: Collection[str], length: int) -> pl.DataFrame:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Final, Self
+from typing import Annotated, ClassVar, Final, Self
 
 import polars as pl
 from pydantic import JsonValue, PlainSerializer, PlainValidator
@@ -53,7 +53,7 @@ def train_step(recipe: str) -> str:
 StoredConfig = Annotated[
     Config,
     PlainValidator(lambda value: value if isinstance(value, Config) else load(value)),
-    PlainSerializer(dump, return_type=dict[str, Any]),
+    PlainSerializer(dump),
 ]
 """A run's own copy of the settings; `ConfigError` for one of another version."""
 

@@ -18,12 +18,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Final
+from typing import IO, Any, Final, TypeAlias
 
 from pipeline.errors import DataError, NightjarError, ResourceError
+
+Answer: TypeAlias = dict[str, Any]
+"""Plain JSON that a child answers."""
 
 _KEPT: Final = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "VIRTUAL_ENV")
 _KEPT_PREFIXES: Final = ("POLARS_", "OMP_", "OPENBLAS_", "MKL_", "RAYON_")
@@ -70,7 +73,7 @@ class Child:
     ) -> None:
         self._end()
 
-    def call(self, function: str, **request: Any) -> dict[str, Any]:
+    def call(self, function: str, **request: Any) -> Answer:
         """Call ``package.module:function`` with plain JSON and return its plain JSON.
 
         A `NightjarError` that it raises is raised here; `ChildFailed` says that there is no answer.
@@ -94,7 +97,7 @@ class Child:
             if isinstance(error, ChildFailed):
                 self._end()  # after a bug or a panic nobody knows what state it is in
             raise error
-        result: dict[str, Any] = answer["result"]
+        result: Answer = answer["result"]
         return result
 
     def _line(self, stream: IO[bytes]) -> bytes:
@@ -188,7 +191,7 @@ def _death(code: int) -> str:
     return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
-def _error(described: Mapping[str, Any]) -> NightjarError:
+def _error(described: Answer) -> NightjarError:
     """Rebuild what the child raised; a class that nobody knows is a failure of the child."""
     kinds = _kinds(NightjarError)
     kind = kinds.get(described["kind"])
@@ -205,14 +208,14 @@ def _error(described: Mapping[str, Any]) -> NightjarError:
 
 
 def _kinds(root: type[NightjarError]) -> dict[str, type[NightjarError]]:
-    found = {root.__name__: root}
+    kinds = {root.__name__: root}
     for kind in root.__subclasses__():
-        found |= _kinds(kind)
-    return found
+        kinds |= _kinds(kind)
+    return kinds
 
 
-def _describe(error: BaseException) -> dict[str, Any]:
-    described: dict[str, Any] = {"kind": type(error).__name__}
+def _describe(error: BaseException) -> Answer:
+    described: Answer = {"kind": type(error).__name__}
     if isinstance(error, DataError):
         described |= {
             "what": error.what,

@@ -25,6 +25,7 @@ from pipeline.data.validate import ValidateConfig
 from pipeline.data.windows import WindowConfig
 from pipeline.errors import ConfigError
 from pipeline.evaluation.gate import GateConfig
+from pipeline.models.contract import Recipe
 from pipeline.models.families import FAMILIES, AnyRecipe, default_recipes
 from pipeline.monitoring.attribution import AnswersConfig
 from pipeline.monitoring.policy import PolicyConfig
@@ -32,7 +33,7 @@ from pipeline.monitoring.verdicts import DriftConfig
 from pipeline.serving.publish import PublishConfig
 from pipeline.serving.recommend import RecommendConfig
 from pipeline.stores.retention import GcConfig
-from pipeline.workspace.config_errors import fault
+from pipeline.workspace.config_errors import Tree, fault
 from pipeline.workspace.memory import TrainConfig
 
 PREFIX = "NIGHTJAR__"
@@ -140,16 +141,14 @@ def compose(file: Path, environment: Mapping[str, str]) -> Composed:
     return Composed(config_from(written, file.name, origins), origins)
 
 
-def config_from(
-    written: Mapping[str, Any], where: str, origins: Mapping[str, str] | None = None
-) -> Config:
+def config_from(written: Tree, where: str, origins: Mapping[str, str] | None = None) -> Config:
     """Build the config from nested plain values, the defaults filled in.
 
     `where` is blamed for what is wrong, unless `origins` knows better.
     """
     given = dict(written)
     if "recipes" in given and isinstance(given["recipes"], dict):
-        known: dict[str, dict[str, Any]] = {family: {"family": family} for family in FAMILIES}
+        known: dict[str, Tree] = {family: {"family": family} for family in FAMILIES}
         known |= {n: r.model_dump(mode="json") for n, r in default_recipes().items()}
         named = {
             name: {**known.get(name, {}), **recipe}
@@ -193,12 +192,12 @@ def config_from(
     return config
 
 
-def dump(config: Config) -> dict[str, Any]:
+def dump(config: Config) -> Tree:
     """Return the config as plain JSON, which `load` takes back."""
     return config.model_dump(mode="json", by_alias=True)
 
 
-def load(dumped: Mapping[str, Any]) -> Config:
+def load(dumped: Tree) -> Config:
     """Rebuild a config that `dump` wrote; raises `ConfigError` for one of another version."""
     try:
         return Config.model_validate(dumped)
@@ -245,7 +244,7 @@ def _origin(path: str, origins: Mapping[str, str]) -> str:
     return below[0] if below else DEFAULT
 
 
-def _baselines() -> dict[str, Any]:
+def _baselines() -> dict[str, Recipe]:
     return {
         name: recipe
         for name, recipe in default_recipes().items()
@@ -253,7 +252,7 @@ def _baselines() -> dict[str, Any]:
     }
 
 
-def _paths(value: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+def _paths(value: Tree, prefix: str = "") -> Iterator[str]:
     for key, entry in value.items():
         if isinstance(entry, dict) and entry:
             yield from _paths(entry, f"{prefix}{key}.")
@@ -261,7 +260,7 @@ def _paths(value: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{key}"
 
 
-def _put(values: dict[str, Any], keys: list[str], value: Any, name: str) -> None:
+def _put(values: Tree, keys: list[str], value: Any, name: str) -> None:
     *path, last = keys
     if not path or not all(keys):
         raise ConfigError(f"{name} names no field; write {PREFIX}SECTION__FIELD")

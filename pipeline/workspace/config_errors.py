@@ -6,19 +6,19 @@ there; of several faults it tells the first, and how many more there are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 from pydantic import BaseModel, ValidationError
 
 from pipeline.models.families import FAMILIES
 
 Blamed = Callable[[str], str]
+Tree: TypeAlias = dict[str, Any]
+"""Nested plain values of a config, as TOML and JSON have them."""
 
 
-def fault(
-    error: ValidationError, given: Mapping[str, Any], root: type[BaseModel], blamed: Blamed
-) -> str:
+def fault(error: ValidationError, given: Tree, root: type[BaseModel], blamed: Blamed) -> str:
     """Turn pydantic's list into one sentence: who is to blame, field, value, what is allowed.
 
     Parameters
@@ -65,7 +65,7 @@ def _families() -> str:
 
 
 def _place(
-    location: tuple[int | str, ...], given: Mapping[str, Any], root: type[BaseModel]
+    location: tuple[int | str, ...], given: Tree, root: type[BaseModel]
 ) -> tuple[tuple[int | str, ...], Any]:
     """Return where in the file pydantic's location is, and the model that holds its last field.."""
     place: list[int | str] = []
@@ -86,7 +86,7 @@ def _place(
     return tuple(place), holder
 
 
-def _fields(model: Any) -> dict[str, Any]:
+def _fields(model: Any) -> Tree:
     return {f.alias or n: f for n, f in getattr(model, "model_fields", {}).items()}
 
 

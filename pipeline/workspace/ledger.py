@@ -47,7 +47,7 @@ class LedgerEntry(Frozen):
     previous: str = ""
     sha256: str = ""
 
-    def plain(self) -> dict[str, Any]:
+    def plain(self) -> Any:
         """Return the entry as plain JSON values, the shape of ``history --json``."""
         return self.model_dump(mode="json", by_alias=True)
 
@@ -269,7 +269,7 @@ _KEPT_BY_THE_STORE = {"key", "type", "previous", "sha256"}
 E = TypeVar("E", bound=LedgerEntry)
 
 
-def parse_entry(line: Mapping[str, Any]) -> Entry:
+def parse_entry(line: Mapping[str, object]) -> Entry:
     """Read a line of the ledger."""
     try:
         return _ADAPTER.validate_python(line)

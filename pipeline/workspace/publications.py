@@ -6,9 +6,6 @@ were written; the entry of a publication whose process died is written by the ne
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import polars as pl
 
 from pipeline import columns as c
@@ -46,7 +43,7 @@ def reconcile(ws: Workspace) -> None:
             append_ledger_entry(ws, row)
 
 
-def append_ledger_entry(ws: Workspace, row: Mapping[str, Any]) -> None:
+def append_ledger_entry(ws: Workspace, row: swap.PublicationRow) -> None:
     """Append the entry of a publication; the same whichever process appends it."""
     fields = {
         "key": _key(row),
@@ -65,6 +62,6 @@ def append_ledger_entry(ws: Workspace, row: Mapping[str, Any]) -> None:
     append_entry(ws.ledger, PublicationEntry(**fields, recipe=recipe))
 
 
-def _key(row: Mapping[str, Any]) -> str:
+def _key(row: swap.PublicationRow) -> str:
     kind = "publication" if row[c.BASE] is None else "patch"
     return f"{kind}:{row[c.PUBLICATION_ID]}"

@@ -1,4 +1,4 @@
-"""A version of the model, found again by its number: the night that made it, and its files.
+"""A version of the model by its number: the run that made it, and its files.
 
 Promises: the ledger and the runs are asked, never MLflow, so a registry that is away hides nothing;
 a number that is not there is answered with those that are; a version whose run is gone says so.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from pipeline.errors import ConfigError, StorageError
 from pipeline.evaluation.gate import Decision
@@ -20,6 +20,9 @@ from pipeline.workspace.night import Night, decision_of, register_folder
 from pipeline.workspace.workspace import Workspace
 
 _SHOWN = 12
+
+HyperParameters: TypeAlias = dict[str, Any]
+"""Plain JSON values by dotted names: ``parts.als.alpha``."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +51,12 @@ def known(ws: Workspace, history: LedgerHistory) -> dict[int, str]:
 
     Where a run's folder is gone, the ledger still names it.
     """
-    found = history.versions()
+    runs = history.versions()
     for run in ws.runs.starting_with(""):
         registered = run.find(MlflowFile, register_folder(run))
         if registered is not None and registered.version is not None:
-            found.setdefault(registered.version, run.run_id)
-    return dict(sorted(found.items()))
+            runs.setdefault(registered.version, run.run_id)
+    return dict(sorted(runs.items()))
 
 
 def find(ws: Workspace, number: int) -> Version:
@@ -89,21 +92,21 @@ def _hint(numbers: list[int]) -> str:
     return f"; known are {'the newest, ' if len(numbers) > _SHOWN else ''}{newest}"
 
 
-def hyper_parameters(recipe: Recipe) -> dict[str, Any]:
-    """Return what a recipe is made of, as plain JSON by dotted names: ``parts.als.alpha``.
+def hyper_parameters(recipe: Recipe) -> HyperParameters:
+    """Return the hyperparameters of a recipe, its parts included.
 
     Recipes of all families, blends of them included, line up under equal names.
     """
     return flat(recipe.model_dump(mode="json"))
 
 
-def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(value: Mapping[str, object], prefix: str = "") -> HyperParameters:
     """Return the leaves of nested mappings by their dotted names."""
-    found: dict[str, Any] = {}
+    leaves: HyperParameters = {}
     for key, inner in value.items():
         name = f"{prefix}{key}"
         if isinstance(inner, Mapping) and inner:
-            found |= flat(inner, f"{name}.")
+            leaves |= flat(inner, f"{name}.")
         else:
-            found[name] = inner
-    return found
+            leaves[name] = inner
+    return leaves

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from datetime import UTC, datetime
-from typing import Any
 
 import polars as pl
 
@@ -66,7 +65,7 @@ def publication_id(run_id: str) -> str:
     return f"p-{run_id}"
 
 
-def _swap(night: Night, progress: Progress) -> dict[str, Any]:
+def _swap(night: Night, progress: Progress) -> swap.PublicationRow:
     """Make the lists live, or find that they are; returns the row of `publications`."""
     ws, run, name = night.ws, night.run, publication_id(night.run_id)
     pin = _pin(night)
