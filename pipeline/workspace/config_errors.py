@@ -6,7 +6,7 @@ there; of several faults it tells the first, and how many more there are.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from pydantic import BaseModel, ValidationError
