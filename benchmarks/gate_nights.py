@@ -20,9 +20,9 @@ from pipeline import columns as c
 from pipeline.base import Progress
 from pipeline.data.matrix import History
 from pipeline.data.split import Split, SplitConfig, before, split
+from pipeline.data.validate.checks import Check, Status
 from pipeline.evaluation.evaluate import evaluate, evaluate_stored
 from pipeline.evaluation.gate import (
-    Check,
     Decision,
     Evidence,
     GateConfig,
@@ -222,7 +222,7 @@ def nights(shop: World, tell: Progress) -> list[Figure]:
             judged=tuple(_judged(name, s, history, part) for name, s in scorers.items()),
             expected=tuple(scorers),
             champion=None if first else CHAMPION,
-            checks=(Check("volume", True, "as before"),),
+            checks=(Check("volume", Status.PASSED, None, None, "as before"),),
             past=remember(decisions),
             **_references(accepted, as_of, scorers[CHAMPION], history, part),
         )
