@@ -41,9 +41,7 @@ _OF_SPAN: Final = ("span", "events", "joined", "late", "claims")
 _OF_ALL_USERS: Final = ("people", "exposures", *RATES, *(f"{rate}_se" for rate in RATES))
 
 
-def answers(
-    ws: Workspace, start: datetime, end: AsOf, *, progress: Progress = silent
-) -> Answers:
+def answers(ws: Workspace, start: datetime, end: AsOf, *, progress: Progress = silent) -> Answers:
     """Attribute the events in ``[start, end)``, as the lake holds them now."""
     with task_log("attribution", end, progress=progress) as log:
         return _logged(AsOfView.now(ws, end), Interval(start, end), log)

@@ -139,9 +139,7 @@ def _qualities(
     reference = _present(_past_ndcg(entry) for entry in past)
     if len(reference) >= enough:
         split = read_split(view.ws.runs.open(last.run_id))
-        recent = [
-            _ndcg(score_span(view.ws, view.events, split, view.config, day)) for day in days
-        ]
+        recent = [_ndcg(score_span(view.ws, view.events, split, view.config, day)) for day in days]
     yield Quality("ndcg", tuple(recent), reference)
     reference = _present(_rate(entry.attribution) for entry in past)
     if len(reference) >= enough:
@@ -175,9 +173,7 @@ def _rate(group: AnswerRow | AttributionSummary | None) -> Worth | None:
     """Return the share of exposures with a response, ``None`` of too few users."""
     if group is None or group.answer_rate is None:
         return None
-    return Worth(
-        group.answer_rate, group.answer_rate_se, group.exposures or 0, group.people or 0
-    )
+    return Worth(group.answer_rate, group.answer_rate_se, group.exposures or 0, group.people or 0)
 
 
 def _pooled(parts: Sequence[Worth]) -> Worth | None:

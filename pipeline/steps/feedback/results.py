@@ -41,7 +41,7 @@ class FoldinResult:
         return f"{self.sentence}; what landed is in lists after {self.fresh_after_seconds:,.0f} s"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FeedbackResult(IngestResult):
     """Result of a pass over the landing folder: the files, the fold-in, the policy's decision.
 
