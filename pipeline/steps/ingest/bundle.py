@@ -1,4 +1,4 @@
-"""Files of file table that are taken in together: from judged rows to what file commit holds.
+"""Files of one table that are taken in together: from judged rows to what one commit holds.
 
 Promises: each file comes to the same counts as if it had been taken in by itself, after those
 before it.
@@ -61,7 +61,7 @@ class Bundle:
 
 @dataclass(frozen=True)
 class _Ends:
-    """Where the rows of file file end: good ones, repeated ones, and all bad ones."""
+    """Where the rows of one file end: good ones, repeated ones, and all bad ones."""
 
     accepted: int
     duplicates: int
@@ -69,7 +69,7 @@ class _Ends:
 
 
 def bundled(ws: Workspace, files: Sequence[FileRead], *, at: datetime, replace: bool) -> Bundle:
-    """Put files of file table together; `replace` as in `ingest`."""
+    """Put files of one table together; `replace` as in `ingest`."""
     if files[0].found.source.table == "events":
         rows, ends = _events(ws, files, at)
     else:

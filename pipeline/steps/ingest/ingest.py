@@ -99,7 +99,7 @@ def ingest_landed(ws: Workspace, at: AsOf, *, progress: Progress = silent) -> In
 
 
 def _take_landed(taking: _Taking, progress: Progress) -> tuple[int, int]:
-    """Take in files of the landing folder; returns how many are left, and how many are too young."""
+    """Take in landed files; returns how many are left, and how many are too young."""
     ws, backlog, younger = taking.ws, 0, 0
     listed = landed(ws.home, taking.at - _STILL_WRITTEN)
     failpoint("listed")

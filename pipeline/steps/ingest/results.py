@@ -1,4 +1,4 @@
-"""Results of ingest: the status of each file, its counts and one sentence; ``--json`` writes them."""
+"""Results of ingest: status, counts and one sentence of each file; ``--json`` writes them."""
 
 from __future__ import annotations
 
