@@ -11,9 +11,10 @@ import polars as pl
 import pytest
 
 from pipeline import columns as c
+from pipeline.base import plain
 from pipeline.errors import ConcurrencyError, ConfigError
+from pipeline.serving.foldin import Seen
 from pipeline.serving.publish import chain
-from pipeline.steps.diagnostics.churn import read_churn
 from pipeline.steps.feedback import foldin as module
 from pipeline.steps.feedback.feedback import feedback
 from pipeline.steps.feedback.foldin import foldin
@@ -21,7 +22,9 @@ from pipeline.steps.feedback.patch import make_patch
 from pipeline.steps.ingest.ingest import ingest_landed
 from pipeline.steps.lists import history, lists
 from pipeline.steps.nightly.nightly import nightly
-from pipeline.workspace.history import PATCH, PUBLICATION
+from pipeline.workspace import task_log
+from pipeline.workspace.artifacts import ChurnFile, PatchFile
+from pipeline.workspace.history import LedgerHistory
 from pipeline.workspace.workspace import Workspace
 from tests.worlds import CONFIG, NIGHTS, START, catalogue, land, purchases
 
@@ -92,12 +95,12 @@ def test_a_pass_refreshes_the_lists_of_those_who_did_something_and_no_other(ws):
     assert [patch[name] for name in same] == [base[name] for name in same]
     assert base[c.LIVE_FROM] < patch[c.LIVE_FROM] < now()
     assert (result.foldin.publication_id, result.foldin.generation) == (patch[c.PUBLICATION_ID], 2)
-    told = result.to_dict()
+    told = plain(result)
     assert (told["users_refreshed"], told["publication_id"]) == (2, patch[c.PUBLICATION_ID])
     assert 58 < told["foldin"]["fresh_after_seconds"] < 120
     assert "new lists for 2 people; what landed is in lists after" in result.text()
-    line = history(ws)[-1]
-    assert (line["type"], line["base"], line["generation"]) == (PATCH, base[c.PUBLICATION_ID], 2)
+    [entry] = LedgerHistory.of(ws.ledger).patches
+    assert (entry.base, entry.generation) == (base[c.PUBLICATION_ID], 2)
 
 
 def test_a_second_pass_finds_nothing_new(ws):
@@ -233,8 +236,8 @@ def test_a_patch_for_what_is_no_longer_live_is_made_again(ws, monkeypatch):
     ingest_landed(ws, now())
     made = []
 
-    def overtaken(ws, night, behind, at, **rest):
-        patch = make_patch(ws, night, behind, at, **rest)
+    def overtaken(night, behind, at, **rest):
+        patch = make_patch(night, behind, at, **rest)
         made.append(patch)
         if len(made) == 1:
             assert nightly(ws, SECOND).decision == "refresh"
@@ -243,6 +246,7 @@ def test_a_patch_for_what_is_no_longer_live_is_made_again(ws, monkeypatch):
         return patch
 
     monkeypatch.setattr(module, "make_patch", overtaken)
+    monkeypatch.setattr(task_log, "PROGRESS_SECONDS", 0.0)
     told = []
     result = foldin(ws, now(), progress=told.append)
     assert made[0].users > 140
@@ -258,12 +262,12 @@ def test_what_moves_again_and_again_ends_with_a_sentence(ws, monkeypatch):
     ingest_landed(ws, now())
     made = []
 
-    def overtaken(ws, night, behind, at, **rest):
-        patch = make_patch(ws, night, behind, at, **rest)
+    def overtaken(night, behind, at, **rest):
+        patch = make_patch(night, behind, at, **rest)
         made.append(patch)
         name = f"p-other-{len(made)}"
         with night.run.draft(f"foldin/{name}") as draft:
-            draft.json("patch", {"seq": 1, "until": "2024-03-11T09:00:00Z"})
+            draft.write(PatchFile(Seen(1, FIRST)))
         row = patch.row(behind, live_from=now()).with_columns(
             pl.lit(name).alias(c.PUBLICATION_ID), pl.lit(LATER, dtype=c.INSTANT).alias(c.AS_OF)
         )
@@ -298,8 +302,8 @@ def test_a_night_takes_along_what_was_done_while_it_was_at_work(ws):
         "recommendations", where=pl.col(c.PUBLICATION_ID) == rows[c.PUBLICATION_ID][1]
     )
     assert patched[c.USER_ID].n_unique() == 2
-    types = [line["type"] for line in history(ws)][-3:]
-    assert types == ["decision", PUBLICATION, PATCH]
+    types = [entry.type for entry in history(ws)][-3:]
+    assert types == ["decision", "publication", "patch"]
     assert feedback(ws, now()).foldin.users_refreshed == 0
     assert nightly(ws, SECOND).status == "already_done"
 
@@ -315,7 +319,7 @@ def test_who_was_folded_in_is_nobody_who_did_nothing(ws):
     did(ws, (late, "i3", START))
     assert feedback(ws, now()).foldin.users_refreshed > 100
     ended = nightly(ws, SECOND)
-    assert read_churn(ws.run(ended.run_id))["users"] == len(quiet) - 1
+    assert ws.run(ended.run_id).read(ChurnFile).users == len(quiet) - 1
 
 
 def test_a_champion_that_cannot_fold_in_leaves_lists_as_they_are(workspace, tmp_path):

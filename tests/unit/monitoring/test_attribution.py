@@ -9,7 +9,8 @@ import polars as pl
 import pytest
 
 from pipeline import columns as c
-from pipeline.base import Interval, plain
+from pipeline.base import Interval
+from pipeline.base import plain as plain_json
 from pipeline.monitoring.attribution import Answers, AnswersConfig, Lists, answers
 from tests.published import DAY, at, lists, publications
 
@@ -134,7 +135,7 @@ def test_of_a_group_of_fewer_than_ten_only_the_number_is_told():
     found = run(everybody(("u11", "a", 2)))
     row = the(found, "segment", "(none)")
     assert row.people == 1
-    assert {v for n, v in plain(row).items() if n not in ("by", "name", "people")} == {None}
+    assert {v for n, v in plain_json(row).items() if n not in ("by", "name", "people")} == {None}
 
 
 def test_an_event_answers_the_last_showing_that_held_its_item():
@@ -323,7 +324,7 @@ def test_neither_pseudonyms_nor_the_order_of_rows_change_a_digit():
         held = Lists.of([lists(shown)], events)
         segments = SEGMENTS.with_columns(pl.col(c.USER_ID).replace(names)) if order[0] else SEGMENTS
         found = answers(events, ONE, held, PRICES, segments, span=SPAN, config=CONFIG)
-        return plain(found)
+        return plain_json(found)
 
     once = told(lambda user: user, range(len(rows)))
     other = rng.permutation(len(rows))
@@ -332,7 +333,7 @@ def test_neither_pseudonyms_nor_the_order_of_rows_change_a_digit():
 
 
 def test_it_is_plain_json():
-    told = plain(run(everybody(("u00", "a", 2))))
+    told = plain_json(run(everybody(("u00", "a", 2))))
     assert json.loads(json.dumps(told, allow_nan=False)) == told
     assert told["span"] == ["2026-05-01T00:00:00Z", "2026-05-02T00:00:00Z"]
     assert told["claims"] == {"agree": 0, "contradict": 0, "unmatched": 0}
