@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from pipeline.evaluation.calibration import Calibration, Replay
@@ -43,7 +44,7 @@ def sentence(found: Calibration) -> str:
     )
 
 
-def text(found: Calibration, recipe: str, k: int, begins: Sequence[str]) -> str:
+def text(found: Calibration, recipe: str, k: int, begins: Sequence[datetime]) -> str:
     """Tell a calibration line by line.
 
     Parameters
@@ -53,13 +54,13 @@ def text(found: Calibration, recipe: str, k: int, begins: Sequence[str]) -> str:
     k
         Length of the lists.
     begins
-        Where the holdouts begin, oldest first, as written in the ledger.
+        Starts of the holdouts, oldest first.
     """
     users = ", ".join(f"{n:,}" for n in found.users)
     fits = f"{found.salts} fits a cut-off" if found.dice else "all fits of a cut-off alike"
     lines = [
         ("recipe", f"{recipe}, NDCG@{k} {found.mean:.4f}, {fits}"),
-        ("cut-offs", f"{', '.join(day[:10] for day in begins)}; {users} users"),
+        ("cut-offs", f"{', '.join(f'{day:%Y-%m-%d}' for day in begins)}; {users} users"),
     ]
     if found.dice:
         lines += [
@@ -95,7 +96,7 @@ def text(found: Calibration, recipe: str, k: int, begins: Sequence[str]) -> str:
             f"{len(found.users)} blocks ({_planted(found)})",
         ),
     ]
-    return "\n".join(f"{name + ':':<11}{told}" for name, told in lines)
+    return "\n".join(f"{name + ':':<11}{line}" for name, line in lines)
 
 
 def _tossed(found: Calibration) -> str:
@@ -128,12 +129,11 @@ def figure(found: Calibration) -> bytes:
         BLUE: (found.better, f"● better by\n{change(found.planted).removeprefix('+')}"),
         ORANGE: (found.equal, "× equal"),
     }
-    for colour, (replays, told) in ends.items():
+    for colour, (replays, label) in ends.items():
         at = sorted(_height(replay.log_points[-1]) for replay in replays)[len(replays) // 2]
         near = abs(at - bound) < 0.35
-        write(
-            axes, right, bound - 0.35 if near else at, told, colour, va="top" if near else "center"
-        )
+        height, side = (bound - 0.35, "top") if near else (at, "center")
+        write(axes, right, height, label, colour, va=side)
     return svg(drawn, "calibration", f"{title(found)}. {sentence(found)}")
 
 
