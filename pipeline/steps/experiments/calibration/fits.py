@@ -76,7 +76,7 @@ class _HoldoutSearch:
     block_days: int | None
 
     def disjoint(self, as_of: datetime) -> list[Split]:
-        """Return disjoint holdouts, newest first: 28 days apart, or touching where that gives more."""
+        """Return disjoint holdouts, newest first: 28 days apart, or touching if that gives more."""
         parts: list[Split] = []
         for apart in (_APART, timedelta(0)):
             candidates = self._apart(as_of, apart)
@@ -205,7 +205,7 @@ class _Countdown:
         if self.done:
             each = (self.elapsed() - self._start) / self.done
             left = f", about {_time(each * (self.total - count + 1))} left"
-        self.progress(f"fit {count} of {self.total}{left}")
+        self.progress(f"calibrate: fit {count} of {self.total}{left}")
 
 
 def _folder(number: int, salt: int) -> str:
