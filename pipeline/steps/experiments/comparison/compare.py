@@ -236,14 +236,14 @@ def _cost(version: Version) -> dict[str, Any]:
 def _paired(left: dict[str, Any], right: dict[str, Any]) -> tuple[Pair, ...]:
     """Line up two sets of named values, in the order of the left one, then of the right one."""
     names = dict.fromkeys([*left, *right])
-    return tuple(Pair(n, _written(left.get(n)), _written(right.get(n))) for n in names)
+    return tuple(Pair(n, _text(left.get(n)), _text(right.get(n))) for n in names)
 
 
-def _written(value: Any) -> str:
+def _text(value: Any) -> str:
     if value is None:
         return NONE
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, list):
-        return ", ".join(_written(entry) for entry in value) or "none"
+        return ", ".join(_text(entry) for entry in value) or "none"
     return str(value)

@@ -123,12 +123,12 @@ class Search:
         left = max(0.0, self.budget - self.elapsed())
         time = f"{left / 60:.0f} min" if left >= 120 else f"{left:.0f} s"
         self.progress(
-            f"trial {asked.number}: {_change(values, start)}{given_up}, "
-            f"best {_change(best, start)}, {time} left"
+            f"trial {asked.number}: {_values_text(values, start)}{given_up}, "
+            f"best {_values_text(best, start)}, {time} left"
         )
 
 
-def _change(values: Sequence[float], start: Sequence[float]) -> str:
+def _values_text(values: Sequence[float], start: Sequence[float]) -> str:
     """Write values as a change from the start, where that was measured and is not 0."""
     lift = lift_over(values, start)
     if lift is None or values is start:
