@@ -151,8 +151,8 @@ def title(result: Calibration) -> str:
 
 def _about(result: Calibration) -> str:
     return (
-        f"points of {len(result.equal)} accounts each, on a log scale; {_power(int(_FLOOR))} stands "
-        f"for less, too, {MOST_POINTS:,.0f} for more. Planted: {_planted(result)}"
+        f"points of {len(result.equal)} accounts each, on a log scale; {_power(int(_FLOOR))} "
+        f"stands for less, too, {MOST_POINTS:,.0f} for more. Planted: {_planted(result)}"
     )
 
 
