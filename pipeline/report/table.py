@@ -65,11 +65,11 @@ class DemoSummary:
 
 def nights_table(summary: DemoSummary) -> str:
     """Return the demo's runs: decision, metrics of all recipes, the sentence, where to look."""
-    header = ("as-of", "decision", "champion's recipe", "recipe", summary.metric)
-    header += ("95 % interval", "lift")
+    header = ["as-of", "decision", "champion's recipe", "recipe", summary.metric]
+    header += ["95 % interval", "lift"]
     rows: list[Sequence[str]] = []
     for night in summary.nights:
-        head = (f"{night.as_of:%Y-%m-%d}", night.decision, str(night.recipe))
+        head: tuple[str, ...] = (f"{night.as_of:%Y-%m-%d}", night.decision, str(night.recipe))
         for row in night.recipes:
             lift = "reference" if row.lift is None else f"{row.lift:+.1%}"
             rows.append((*head, row.name, f"{row.mean:.4f}", f"{row.lo:.4f} to {row.hi:.4f}", lift))
