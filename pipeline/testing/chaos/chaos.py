@@ -105,13 +105,13 @@ class Tally:
         self.mixed += len(reader.faults)
         self.sentences += reader.faults[:3]
 
-    def plain(self) -> dict[str, Any]:
-        """Return the counts as plain JSON."""
-        return asdict(self) | {
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON."""
+        told = asdict(self) | {
             "kills": self.kills.total(),
             "places": dict(sorted(self.kills.items())),
-            "sentences": self.sentences[:20],
         }
+        return {**told, "sentences": self.sentences[:20]}
 
     def text(self) -> str:
         """As lines for a person."""
