@@ -54,20 +54,19 @@ KILLED = """
 import os, signal, sys
 from datetime import timedelta
 from pathlib import Path
+import structlog
 from pipeline.steps.experiments.backtest.backtest import backtest
 from pipeline.steps.experiments.backtest.days import Policy
-from pipeline.workspace import task_log
 from pipeline.workspace.workspace import Workspace
 from tests.integration.test_backtest import BEGIN, DAY, END
 
-task_log.PROGRESS_SECONDS = 0.0
-
-def report(text):
-    if text.startswith(sys.argv[2]):
+def stop(logger, name, event):
+    if (event["event"], event.get("task")) == ("task_started", sys.argv[2]):
         os.kill(os.getpid(), signal.SIGKILL)
+    raise structlog.DropEvent
 
-ws = Workspace.open(Path(sys.argv[1]))
-backtest(ws, BEGIN, END, every=DAY, policies=[Policy.ADAPTIVE], progress=report)
+structlog.configure(processors=[stop])
+backtest(Workspace.open(Path(sys.argv[1])), BEGIN, END, every=DAY, policies=[Policy.ADAPTIVE])
 """
 
 
@@ -149,7 +148,7 @@ def test_stopped_anywhere_it_goes_on_with_the_same_decisions(shop, found, monkey
         assert [decided(day) for day in again.days[policy]] == calm
 
 
-@pytest.mark.parametrize("at", ["gate", "fold in"])
+@pytest.mark.parametrize("at", ["gate", "foldin"])
 def test_killed_it_goes_on_with_the_same_decisions(shop, found, tmp_path, at):
     ws = Workspace.open(copy_of(shop.home, tmp_path / "copy"))
     shutil.rmtree(ws.home / "backtests", ignore_errors=True)
