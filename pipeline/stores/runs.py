@@ -81,6 +81,10 @@ class JsonFile(BaseModel):
         """Return the content as plain JSON values."""
         return self.model_dump(mode="json", by_alias=True)
 
+    def to_bytes(self) -> bytes:
+        """Return the bytes of the file."""
+        return _json_bytes(self.plain())
+
     @classmethod
     def parse(cls, data: bytes, where: object) -> Self:
         """Read what `Draft.write` wrote; raises `StorageError` for a file of another shape."""
@@ -142,8 +146,7 @@ class Draft:
         What was `measured` on the way (seconds, memory) differs from one attempt to the next: its
         bytes are checked like all others, and the step's `Ref` says nothing of them.
         """
-        text = json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
-        self.bytes(f"{name}.json", text.encode(), measured=measured)
+        self.bytes(f"{name}.json", _json_bytes(value), measured=measured)
 
     def write(self, file: JsonFile) -> None:
         """Write a file under its own name; a volatile one is no part of the `Ref`."""
@@ -334,6 +337,11 @@ class Runs:
             return ()
         names = sorted(path.name for path in self.root.iterdir() if path.name.startswith(prefix))
         return tuple(Run(self.root, name) for name in names if not name.startswith("."))
+
+
+def _json_bytes(value: object) -> bytes:
+    text = json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+    return text.encode()
 
 
 def _manifest(step: str, draft: Draft) -> bytes:
