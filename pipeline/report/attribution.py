@@ -49,21 +49,21 @@ def answers_section(attribution: Answers | None) -> str:
     )
 
 
-def _notes(found: Answers) -> list[str]:
+def _notes(attribution: Answers) -> list[str]:
     """Return sentences about what was joined and what events claim."""
-    start, end = to_the_second(found.span.start), to_the_second(found.span.end)
+    start, end = to_the_second(attribution.span.start), to_the_second(attribution.span.end)
     notes = [
-        f"{found.joined:,} of {found.events:,} events of {found.people:,} people "
-        f"from {start} to {end} answer a list shown within {found.window_days} days"
+        f"{attribution.joined:,} of {attribution.events:,} events of {attribution.people:,} people "
+        f"from {start} to {end} answer a list shown within {attribution.window_days} days"
     ]
-    if found.late:
+    if attribution.late:
         notes.append(
-            f"{found.late:,} of these answer a list shown on an earlier day and replaced "
+            f"{attribution.late:,} of these answer a list shown on an earlier day and replaced "
             "since; they are in no rate"
         )
-    if found.unshown:
-        notes.append(f"{found.unshown:,} events are of people to whom nothing was shown then")
-    claims = found.claims
+    if attribution.unshown:
+        notes.append(f"{attribution.unshown:,} events are of people to whom nothing was shown then")
+    claims = attribution.claims
     if claims.agree + claims.contradict + claims.unmatched:
         notes.append(
             f"of the lists that events claim to answer, {claims.agree:,} are those we joined, "

@@ -33,14 +33,14 @@ def drift_section(drift: Drift | None, policy: Ruling | None) -> str:
     """Write the section of a page about drift, and what the policy said of it."""
     signals = () if drift is None else drift.signals
     first = [row for row in _ordered(signals) if row.verdict != Verdict.CALM]
-    calm = [row for row in _ordered(signals) if row.verdict == Verdict.CALM]
-    head = f"{len(calm)} of {len(signals)} signals are calm"
+    stable = [row for row in _ordered(signals) if row.verdict == Verdict.CALM]
+    head = f"{len(stable)} of {len(signals)} signals are calm"
     return section(
         "Whether something has moved",
         _ABOUT if signals else "",
         "" if policy is None else f"<p>{escape(policy.reason)}.</p>",
         table(_HEAD, [("", _cells(row)) for row in first]),
-        folded(head, table(_HEAD, [("", _cells(row)) for row in calm])),
+        folded(head, table(_HEAD, [("", _cells(row)) for row in stable])),
     )
 
 

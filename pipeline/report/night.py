@@ -161,8 +161,8 @@ class NightPage(Artifact):
     def values(self, metric: str) -> dict[str, float]:
         """Return a metric of the recipes that have it, by recipe."""
         name = metric_name(metric, self.k)
-        found = self.evaluations.items()
-        return {recipe: told.metrics[name] for recipe, told in found if name in told.metrics}
+        metrics = {recipe: result.metrics for recipe, result in self.evaluations.items()}
+        return {recipe: figures[name] for recipe, figures in metrics.items() if name in figures}
 
     @property
     def ranked(self) -> list[str]:

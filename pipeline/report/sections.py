@@ -27,8 +27,8 @@ def rules(page: NightPage) -> str:
     What concerns recipes that stay as they were, or groups of people that took no harm, opens at a
     click. Checks of the data have a part of their own; one that did not pass stands here too.
     """
-    kind, found = page.decision.kind, page.decision.rules
-    rows = [row for row in found if not (row.name.startswith(_CHECK) and row.verdict == "pass")]
+    kind, results = page.decision.kind, page.decision.rules
+    rows = [row for row in results if not (row.name.startswith(_CHECK) and row.verdict == "pass")]
     rows.sort(key=lambda row: not wording.stops(kind, row))
     small = [row for row in rows if _SLICE in row.name and row.verdict != "fail"]
     others = [row for row in rows if row not in small and _aside(page, row)]

@@ -114,8 +114,8 @@ def build_page(
 
 
 def _root(run: Run, kind: type[RootArtifact[T]]) -> T | None:
-    found = run.find(kind)
-    return None if found is None else found.root
+    file = run.find(kind)
+    return None if file is None else file.root
 
 
 def _challenger(

@@ -79,9 +79,9 @@ def past_churn(
     night: Night, before: Sequence[DecisionEntry], churn: ChurnFile | None
 ) -> tuple[Dated[ChurnFile], ...]:
     """Return what each promotion changed for people who did nothing."""
-    found = [(entry.as_of, _find(night, entry.run_id, ChurnFile)) for entry in before]
+    files = [(entry.as_of, _find(night, entry.run_id, ChurnFile)) for entry in before]
     return tuple(
-        (as_of, file) for as_of, file in (*found, (night.as_of, churn)) if file is not None
+        (as_of, file) for as_of, file in (*files, (night.as_of, churn)) if file is not None
     )
 
 
@@ -92,10 +92,10 @@ def past_parity(
     run_ids = (*(entry.run_id for entry in before), night.run_id)
     followed = [_find(night, run_id, FollowedParityFile) for run_id in run_ids]
     since = {file.run_id: file for file in followed if file is not None}
-    found = [(e.as_of, e.run_id, _find(night, e.run_id, ParityFile)) for e in before]
+    files = [(e.as_of, e.run_id, _find(night, e.run_id, ParityFile)) for e in before]
     return tuple(
         (as_of, file, since.get(run_id))
-        for as_of, run_id, file in (*found, (night.as_of, night.run_id, parity))
+        for as_of, run_id, file in (*files, (night.as_of, night.run_id, parity))
         if file is not None
     )
 
