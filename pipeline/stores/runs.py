@@ -188,17 +188,17 @@ class Run:
     def ref(self, step: str) -> Ref:
         """Return the `Ref` of a step that must have been done."""
         self.manifest(step)
-        found = self.committed(step)
-        assert found is not None  # noqa: S101  (its manifest was just read)
-        return found
+        ref = self.committed(step)
+        assert ref is not None  # noqa: S101  (its manifest was just read)
+        return ref
 
     def steps(self, prefix: str = "") -> tuple[str, ...]:
         """Names of the committed steps below `prefix`, sorted."""
-        found = (self.folder / prefix).glob(f"**/{MANIFEST}")
+        manifests = (self.folder / prefix).glob(f"**/{MANIFEST}")
         return tuple(
             sorted(
                 path.parent.relative_to(self.folder).as_posix()
-                for path in found
+                for path in manifests
                 if not path.parent.name.startswith(".")
             )
         )

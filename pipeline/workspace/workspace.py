@@ -50,8 +50,8 @@ class Workspace:
         home = home.resolve()
         if (home / CONFIG_FILE).exists():
             return cls.open(home)
-        ours = {"landing", "secrets", "runs", f"{CONFIG_FILE}.new"}  # of an `init` that was killed
-        strangers = sorted({p.name for p in home.iterdir()} - ours) if home.is_dir() else []
+        own = {"landing", "secrets", "runs", f"{CONFIG_FILE}.new"}  # of an `init` that was killed
+        strangers = sorted({p.name for p in home.iterdir()} - own) if home.is_dir() else []
         if strangers:
             raise ConfigError(
                 f"{home} is not empty and no workspace (it holds {', '.join(strangers[:3])}); "

@@ -40,7 +40,6 @@ from tests.unit.evaluation.gate.test_gate import (
 )
 
 KEY = Key("champion", "candidate", "ndcg", 20, 7)
-STANDING = TypeAdapter(Standing)
 QUIET = GateConfig(unknown_tau=0.0)
 
 
@@ -166,12 +165,11 @@ def test_how_many_blocks_two_percent_needs() -> None:
 def test_a_standing_is_written_as_json_and_read_back_equal() -> None:
     for account in (Account(KEY), filled([(0.01, 1e-4)]), filled([(0.9, 1e-7)] * 2)):
         standing = Standing("new", account, 500.0, 0.03, 4, "waiting, day 2 of 7")
-        written = plain(standing)
-        text = json.dumps(written, allow_nan=False)
-        assert STANDING.validate_python(json.loads(text)) == standing
+        text = json.dumps(plain(standing), allow_nan=False)
+        assert TypeAdapter(Standing).validate_json(text) == standing
         # An account from before the bets changed begins anew, under the same key.
-        older = written | {"log_bets": [9.0] * 4}
-        assert STANDING.validate_python(older).account == Account(KEY)
+        older = plain(standing) | {"log_bets": [9.0] * 4}
+        assert TypeAdapter(Standing).validate_python(older).account == Account(KEY)
         assert standing.sentence.startswith("new: ")
         assert standing.sentence.endswith("; waiting, day 2 of 7")
 
