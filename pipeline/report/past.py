@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from pipeline.base import Instant
 from pipeline.workspace.artifacts import FollowedParityFile, ParityFile
 
 T = TypeVar("T")
 
-Dated: TypeAlias = tuple[Instant, T]
-"""As-of of a run, and what it had."""
 
-PastParity: TypeAlias = tuple[Instant, ParityFile, FollowedParityFile | None]
-"""As-of of a promotion, its parity, and what its lists were worth until the next run."""
+class Dated(NamedTuple, Generic[T]):
+    """What a run had, and its as-of."""
+
+    as_of: Instant
+    content: T
+
+
+class PastParity(NamedTuple):
+    """Parity of a promotion, and what its lists were worth until the next run."""
+
+    as_of: Instant
+    parity: ParityFile
+    followed: FollowedParityFile | None
 
 
 @dataclass(frozen=True)

@@ -62,16 +62,16 @@ def e_process_paths(
         # Another champion closed what was open; a recipe that returns begins anew.
         paths = {key: path for key, path in paths.items() if not known or key[0] in champions}
         for status in known:
-            point = (instant, status.account.log_points)
+            point = Dated(instant, status.account.log_points)
             paths.setdefault(_key(status), []).append(point)
     return {status.account.key.candidate: tuple(paths[_key(status)]) for status in e_processes}
 
 
 def past_live(night: Night, before: Sequence[DecisionEntry]) -> tuple[Dated[LiveFigures], ...]:
     """Return what people did with the lists that were live, as each run counted."""
-    rows = [(entry.as_of, row) for entry in before for row in entry.live]
+    rows = [Dated(entry.as_of, row) for entry in before for row in entry.live]
     live = night.run.find(LiveFile)
-    rows += [] if live is None else [(night.as_of, row.summary) for row in live.rows]
+    rows += [] if live is None else [Dated(night.as_of, row.summary) for row in live.rows]
     return tuple(rows)
 
 
@@ -81,7 +81,7 @@ def past_churn(
     """Return what each promotion changed for people who did nothing."""
     files = [(entry.as_of, _find(night, entry.run_id, ChurnFile)) for entry in before]
     return tuple(
-        (as_of, file) for as_of, file in (*files, (night.as_of, churn)) if file is not None
+        Dated(as_of, file) for as_of, file in (*files, (night.as_of, churn)) if file is not None
     )
 
 
@@ -94,7 +94,7 @@ def past_parity(
     since = {file.run_id: file for file in followed if file is not None}
     files = [(e.as_of, e.run_id, _find(night, e.run_id, ParityFile)) for e in before]
     return tuple(
-        (as_of, file, since.get(run_id))
+        PastParity(as_of, file, since.get(run_id))
         for as_of, run_id, file in (*files, (night.as_of, night.run_id, parity))
         if file is not None
     )
