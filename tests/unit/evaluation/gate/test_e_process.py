@@ -26,7 +26,6 @@ from pipeline.evaluation.gate.e_process import (
     points_text,
     waiting_day,
 )
-from pipeline.report.past import AccountRow
 from pipeline.report.titles import account_line
 from tests.unit.evaluation.gate.test_gate import (
     AS_OF,
@@ -100,9 +99,8 @@ def test_points_read_alike_everywhere(points: float, text: str) -> None:
     log = math.log(points) if points else -900.0
     account = Account(KEY, log_bets=(log,) * len(BETS))
     standing = Standing("new", account, 500.0, None, None, None)
-    row = AccountRow("new", account.points, 500.0)
     assert standing.sentence == f"new: {text} of 500 points"
-    assert account_line(row) == f"{standing.sentence}."
+    assert account_line(standing) == f"{standing.sentence}."
 
 
 def test_an_account_that_has_not_moved_has_no_sign() -> None:
