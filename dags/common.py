@@ -153,7 +153,7 @@ def param_instant(context: Context, param: str) -> datetime | None:
 
 
 def parse_param(context: Context, param: str) -> datetime | None:
-    """Return the instant of a param, in UTC, or ``None`` if it is empty; it may be in the future."""
+    """Return the instant of a param, in UTC, ``None`` if it is empty; it may be in the future."""
     from pipeline.base import parse_instant
 
     text = context["params"][param]

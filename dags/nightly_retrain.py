@@ -51,7 +51,6 @@ from dags.common import (
     was_triggered_by_request,
 )
 from dags.factory import (
-    DEFAULT_ARGS,
     HEAVY_TASK_ARGS,
     cron,
     nightjar_dag,

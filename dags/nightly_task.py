@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pipeline.steps.run import Workspace
 
 STARTED = "started"
-"""XCom key of `snapshot`: Nightjar's run id, status and sentence. Its value is mapped by `train`."""
+"""XCom key of `snapshot`: run id, status and sentence. Its value are the recipes to train."""
 
 Needs = Literal["run", "decision", "promotion"]
 """What must exist so that a task is not skipped."""

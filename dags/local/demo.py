@@ -1,8 +1,12 @@
-"""The loop on real purchases through Airflow: `make run`.
+"""Run the demo on real purchases through Airflow: `make run`.
 
-Each night, in this one process: what happened since the night before lands as files, the DAG
-`feedback_ingest` takes it in, the DAG `nightly_retrain` retrains. All runs are in the database
-that `make ui` opens. Killed anywhere and started again, it ends where a calm run ends.
+For each nightly run, in this process: the events since the last run are written as files, the DAG
+`feedback_ingest` ingests them, and the DAG `nightly_retrain` retrains. All runs are in the database
+that `make ui` opens.
+
+Guarantees:
+
+* After a kill at any point, the next start ends with the same result as without the kill.
 """
 
 from __future__ import annotations
@@ -16,69 +20,69 @@ import traceback
 from pathlib import Path
 from types import FrameType
 
-ROOT = Path(__file__).resolve().parents[1]
-if str(ROOT) not in sys.path:  # started as a script: Python put dags/ there instead
-    sys.path.insert(0, str(ROOT))
-
-from dags import environment, runner  # noqa: E402
-from pipeline.base import format_instant  # noqa: E402
-from pipeline.errors import NightjarError  # noqa: E402
-from pipeline.report.table import nights_table  # noqa: E402
-from pipeline.steps import demo  # noqa: E402
+from dags.local import environment, runner
+from pipeline.base import format_instant
+from pipeline.errors import NightjarError
+from pipeline.report.table import nights_table
+from pipeline.steps import demo
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the nights; return the exit code."""
+    """Run the demo's nightly runs; return the exit code."""
     options = _options(arguments)
     terminal = os.fdopen(os.dup(2), "w", buffering=1)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     try:
-        return _nights(options.home, options.nights, lambda line: print(line, file=terminal))
+        return _run_nights(options.home, options.nights, lambda line: print(line, file=terminal))
     except NightjarError as error:
         print(error.sentence, file=terminal)
         return error.exit_code
     except Exception:
         with runner.log_file(options.home).open("a") as log:
             traceback.print_exc(file=log)
-        print(f"Stopped by a bug; the end of {log.name} tells of it.", file=terminal)
+        print(f"Stopped because of a bug; the end of {log.name} has the traceback.", file=terminal)
         return 1
 
 
-def _nights(home: Path, count: int, say: runner.Say) -> int:
+def _run_nights(home: Path, count: int, write: runner.ProgressWriter) -> int:
     ws = demo.prepare(home)
-    began = time.monotonic()
-    with runner.airflow(ws.home, say) as airflow:
+    start = time.monotonic()
+    with runner.airflow(ws.home, write) as airflow:
         for night in demo.NIGHTS[:count]:
             instant = format_instant(night)
-            say(f"\nNight of {instant}")
-            demo.land_until(ws, night, progress=lambda text: say(f"  {text}"))
-            taken_in = airflow.run("feedback_ingest", {"at": instant}, ask="ingest")
-            if not taken_in.succeeded:
-                say(f"feedback_ingest failed; why is in {_logs(home, taken_in)}")
+            write(f"\nNight of {instant}")
+            demo.land_until(ws, night, progress=lambda text: write(f"  {text}"))
+            ingested = airflow.run("feedback_ingest", {"at": instant}, result_task="ingest")
+            if not ingested.succeeded:
+                write(f"feedback_ingest failed; see {_logs(home, ingested)}")
                 return 1
-            finished = airflow.run("nightly_retrain", {"as_of": instant}, ask="verdict")
-            verdict = finished.handed_on
-            if verdict is None:
-                say(f"nightly_retrain failed; why is in {_logs(home, finished)}")
+            retrained = airflow.run(
+                "nightly_retrain", {"as_of": instant}, result_task="report_outcome"
+            )
+            outcome = retrained.result
+            if outcome is None:
+                write(f"nightly_retrain failed; see {_logs(home, retrained)}")
                 return 1
-            say(f"  {verdict['sentence']}")
-            if not finished.succeeded:
-                say(f"the task's words are in {_logs(home, finished)}")
-                return int(verdict["exit_code"])
+            write(f"  {outcome['sentence']}")
+            if not retrained.succeeded:
+                write(f"the logs of the tasks are in {_logs(home, retrained)}")
+                return int(outcome["exit_code"])
     print(nights_table(demo.summary(ws)))
     nights = f"{count} night{'' if count == 1 else 's'}"
-    say(f"{nights} in {time.monotonic() - began:.0f} s. See them with `make ui`.")
+    write(f"{nights} in {time.monotonic() - start:.0f} s. See them with `make ui`.")
     return 0
 
 
-def _logs(home: Path, finished: runner.Finished) -> Path:
+def _logs(home: Path, run: runner.FinishedRun) -> Path:
     logs = environment.airflow_home(home) / "logs"
-    return logs / f"dag_id={finished.dag_id}" / f"run_id={finished.run_id}"
+    return logs / f"dag_id={run.dag_id}" / f"run_id={run.run_id}"
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Run the demo's nights through Airflow.")
+    parser = argparse.ArgumentParser(
+        prog="make run", description="Run the demo's nights through Airflow."
+    )
     parser.add_argument(
         "--home",
         type=Path,
@@ -90,13 +94,13 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         type=int,
         choices=range(1, len(demo.NIGHTS) + 1),
         default=len(demo.NIGHTS),
-        help="how many nights, the first ones",
+        help="number of nights, from the first one",
     )
     return parser.parse_args(arguments)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    print("\nStopped. Run it again: it goes on where it was.", file=sys.__stderr__)
+    print("\nStopped. The next start resumes here.", file=sys.__stderr__)
     os._exit(128 + number)
 
 
