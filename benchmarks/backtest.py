@@ -32,10 +32,10 @@ from benchmarks.quality import completejourney, missing, online_retail
 from pipeline import columns as c
 from pipeline.monitoring.policy import Cause
 from pipeline.report.backtest import Day
-from pipeline.steps.backtest import FIGURE, Backtested, backtest
-from pipeline.steps.ingest import ingest
-from pipeline.steps.lived import Policy
-from pipeline.steps.run import Workspace
+from pipeline.steps.experiments.backtest.backtest import FIGURE, Backtested, backtest
+from pipeline.steps.experiments.backtest.days import Policy
+from pipeline.steps.ingest.ingest import ingest
+from pipeline.workspace.workspace import Workspace
 
 DAY = timedelta(days=1)
 SHOPS = {"online-retail": online_retail, "completejourney": completejourney}

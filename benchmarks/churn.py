@@ -41,22 +41,22 @@ from benchmarks.command import parser, tell
 from benchmarks.quality import completejourney, missing, online_retail
 from pipeline import columns as c
 from pipeline.data.matrix import WEIGHT, History, build_history
+from pipeline.evaluation.earlier_windows import earlier
 from pipeline.evaluation.holdout import truth_of
 from pipeline.evaluation.metrics import ndcg
 from pipeline.evaluation.trials import EarlierWindows
+from pipeline.models.als import Als, solve_users
 from pipeline.models.contract import Recipe, Scores
-from pipeline.models.factorize import Als, solve_users
 from pipeline.models.families import default_recipes
 from pipeline.models.topk import Lists, top_k
 from pipeline.serving.churn import churn
-from pipeline.steps.config import Config
-from pipeline.steps.settle import earlier
+from pipeline.workspace.config import Config
 
 K = 10
 AIM = 0.90
 DAY, FORTNIGHT = timedelta(days=1), timedelta(days=14)
 DRAWING = tuple(
-    f"pipeline.models.{name}.keyed_normal" for name in ("factorize", "spectral", "buyagain.recipe")
+    f"pipeline.models.{name}.keyed_normal" for name in ("als", "svd", "repeat_purchase.recipe")
 )
 """Where the default recipes draw from ids."""
 

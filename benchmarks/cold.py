@@ -28,13 +28,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.command import parser, tell
 from pipeline import columns as c
 from pipeline.base import Progress
-from pipeline.data.describe import described
+from pipeline.data.feature_encoding import described
 from pipeline.data.matrix import WEIGHT, History, build_history
 from pipeline.errors import ResourceError
 from pipeline.evaluation.metrics import Truth, ndcg
 from pipeline.models.contract import Recipe, Scores
 from pipeline.models.families import recipe_from
-from pipeline.models.hybrid import LightFm
+from pipeline.models.lightfm import LightFm
 from pipeline.models.topk import top_k
 
 K = 10

@@ -5,9 +5,9 @@
 Each night of the data looks back as a workspace's night does: whole days that end at its hour, and
 a signal that was told begins its reference anew. A night of the calm stretch that alarms is a false
 alarm; the other nights of the year are told beside, with their dates: holidays are changes of
-taste. Then `pipeline.data.planted` exchanges best sellers with slow ones in half of all events from
-a date on, for many dates: how many nights with events pass until a signal of taste or of new items
-says so? With ``--json`` one object, a key a data set.
+taste. Then `pipeline.data.synthetic_shift` exchanges best sellers with slow ones in half of all
+events from a date on, for many dates: how many nights with events pass until a signal of taste or
+of new items says so? With ``--json`` one object, a key a data set.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from benchmarks.gate_figures import Figure, at_least, at_most, shown, table
 from benchmarks.quality import missing
 from pipeline import columns as c
 from pipeline.base import Interval, Progress
-from pipeline.data import journey
-from pipeline.data.planted import exchanged, plant_shift
+from pipeline.data.completejourney import catalogue, purchases
+from pipeline.data.synthetic_shift import exchanged, plant_shift
 from pipeline.monitoring.drift import drift, windows_at
 from pipeline.monitoring.signals import Known
 from pipeline.monitoring.verdicts import Drift, DriftConfig
@@ -102,7 +102,7 @@ def completejourney(_: Path) -> Shop:
     frames = (pl.read_parquet(folder / f"{n}.parquet") for n in ("transactions", "products"))
     transactions, products = frames
     span = Interval(datetime(2017, 1, 1, tzinfo=UTC), datetime(2018, 2, 1, tzinfo=UTC))
-    lines = journey.purchases(transactions, products, span).filter(
+    lines = purchases(transactions, products, span).filter(
         ~pl.col("department").is_in(["FUEL", "COUPON", "MISCELLANEOUS"])
         & (pl.col("quantity") != 0)
         & (pl.col("category") != "")
@@ -117,7 +117,7 @@ def completejourney(_: Path) -> Shop:
         .str.to_datetime("%Y-%m-%d %H:%M:%S", time_unit="us", time_zone="UTC")
         .alias(c.TIMESTAMP),
     )
-    items = journey.catalogue(transactions, products, span.end).select(
+    items = catalogue(transactions, products, span.end).select(
         pl.col("product").cast(pl.String).alias(c.ITEM_ID),
         pl.col("price").alias(c.PRICE),
         pl.concat_list("category").alias(c.CATEGORIES),

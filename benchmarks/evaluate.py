@@ -35,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.command import ROOT, parser, tell
 from benchmarks.lists import K, seen_of
-from pipeline.evaluation.catalogue import coverage, gini, novelty, self_information
+from pipeline.evaluation.beyond_accuracy import coverage, gini, novelty, self_information
 from pipeline.evaluation.intervals import DRAWS, means
 from pipeline.evaluation.metrics import MAP, Truth, measure
 from pipeline.models.contract import Scores

@@ -42,8 +42,8 @@ from pipeline import columns as c
 from pipeline.base import Interval
 from pipeline.data.matrix import WEIGHT, build_history
 from pipeline.evaluation.parity import worth
+from pipeline.models.als import Als
 from pipeline.models.contract import Recipe
-from pipeline.models.factorize import Als
 from pipeline.serving.churn import churn
 from pipeline.serving.foldin import end_of, histories
 from pipeline.serving.recommend import model_lists
@@ -89,10 +89,10 @@ class Near:
 
 
 def freshness(name: str, folder: Path, passes: int) -> Fresh:
-    from pipeline.steps.feedback import feedback
-    from pipeline.steps.ingest import ingest
-    from pipeline.steps.retrain import nightly
-    from pipeline.steps.run import Workspace
+    from pipeline.steps.feedback.feedback import feedback
+    from pipeline.steps.ingest.ingest import ingest
+    from pipeline.steps.nightly.nightly import nightly
+    from pipeline.workspace.workspace import Workspace
 
     events = DATA[name].load(folder).select(c.USER_ID, c.ITEM_ID, "at").sort("at")
     cut = events["at"].quantile(0.9)

@@ -12,8 +12,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.backtest import ENDS, SOURCE, made
 from benchmarks.command import tell
 from benchmarks.gate_figures import Figure, at_most, shown
-from pipeline.steps.calibrate import gate_calibrate
-from pipeline.steps.retrain import nightly
+from pipeline.steps.experiments.calibration.calibrate import gate_calibrate
+from pipeline.steps.nightly.nightly import nightly
 
 MOST = 0.02
 """Of one block's false switches."""

@@ -33,13 +33,13 @@ from pipeline.evaluation.evaluate import NDCG, SLICE
 from pipeline.evaluation.gate import GateConfig
 from pipeline.evaluation.gate.rules import points_needed, slice_rules
 from pipeline.evaluation.holdout import rows_of
-from pipeline.evaluation.salts import SaltedBlock, list_values, seed_spread
+from pipeline.evaluation.seed_variance import SaltedBlock, list_values, seed_spread
 from pipeline.evaluation.slices import COLD, HOT, LAPSED, RECENT, WARM, user_slices
+from pipeline.models.als import Als
 from pipeline.models.blend import Blend
 from pipeline.models.contract import Scorer
-from pipeline.models.factorize import Als
-from pipeline.models.randomness import keyed_normal
-from pipeline.models.repeats import OwnCounts
+from pipeline.models.keyed_random import keyed_normal
+from pipeline.models.personal_frequency import OwnCounts
 
 Floats = NDArray[np.float64]
 

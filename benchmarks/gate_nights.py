@@ -34,12 +34,12 @@ from pipeline.evaluation.gate import (
 )
 from pipeline.evaluation.gate.accept import anchor_from
 from pipeline.evaluation.gate.refresh import judge_refresh
+from pipeline.models.als import Als
 from pipeline.models.blend import Blend
 from pipeline.models.contract import Recipe, Scorer
-from pipeline.models.factorize import Als
+from pipeline.models.personal_frequency import OwnCounts
 from pipeline.models.popularity import DecayedPopularity, Popularity
-from pipeline.models.repeats import OwnCounts
-from pipeline.models.spectral import Svd
+from pipeline.models.svd import Svd
 
 CONFIG = GateConfig()
 HOLDOUT = 14

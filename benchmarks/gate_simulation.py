@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.gate_figures import Figure, at_least, days, near, rate
 from pipeline.evaluation.gate import GateConfig
-from pipeline.evaluation.gate.account import BETS, SHARES
+from pipeline.evaluation.gate.e_process import BETS, SHARES
 from pipeline.evaluation.gate.rules import points_needed
 
 Floats = NDArray[np.float64]

@@ -109,7 +109,7 @@ def _ingest(home: Path) -> list[Row]:
 
     from pipeline.base import Interval
     from pipeline.steps import demo
-    from pipeline.steps.feedback import feedback
+    from pipeline.steps.feedback.feedback import feedback
 
     ws = demo.prepare(home)
     file = demo._write(
@@ -145,10 +145,11 @@ def _night(home: Path) -> list[Row]:
     from implicit.cpu.topk import topk as library_topk
 
     from pipeline.models.topk import top_k
-    from pipeline.steps import demo, retrain
-    from pipeline.steps.learn import read_history, read_scorer
-    from pipeline.steps.mirror import registry
-    from pipeline.steps.run import Workspace
+    from pipeline.steps import demo
+    from pipeline.steps.nightly import nightly
+    from pipeline.workspace.artifacts import read_history, read_scorer
+    from pipeline.workspace.registry import registry
+    from pipeline.workspace.workspace import Workspace
 
     ws = Workspace.open(home)
     registry(ws).prepare()
@@ -162,37 +163,37 @@ def _night(home: Path) -> list[Row]:
         rate = f"{float(told.split()[0]) / taken:,.0f} {told.split()[1]}/s" if told else ""
         rows.append(Row(what, taken, rate, _peak()))
 
-    started = retrain.snapshot(ws, demo.NIGHTS[0])
+    started = nightly.snapshot(ws, demo.NIGHTS[0])
     run_id = started.run_id
-    timed("validate: polars and Great Expectations", lambda: retrain.validate(ws, run_id))
-    timed("features: clean, split, both windows", lambda: retrain.features(ws, run_id))
+    timed("validate: polars and Great Expectations", lambda: nightly.validate(ws, run_id))
+    timed("features: clean, split, both windows", lambda: nightly.features(ws, run_id))
     run = ws.run(run_id)
     events = run.json("features", "tables")["events"]
     learnt = [n for n in started.recipes if not ws.config.recipes[n].capabilities.repeats_only]
     for name in learnt:
         timed(
             f"train {name}",
-            lambda name=name: retrain.train(ws, run_id, name),
+            lambda name=name: nightly.train(ws, run_id, name),
             lambda: f"{events} events",
         )
     for name in set(started.recipes) - set(learnt):
-        retrain.train(ws, run_id, name)  # finds out that it has no place in this task
+        nightly.train(ws, run_id, name)  # finds out that it has no place in this task
     judged = len(learnt)
     timed(
         f"evaluate {judged} recipes, full ranking",
-        lambda: retrain.evaluate(ws, run_id),
+        lambda: nightly.evaluate(ws, run_id),
         lambda: f"{judged * run.ref('evaluate').rows} users",
     )
-    timed("gate, page and figures", lambda: retrain.gate(ws, run_id))
-    timed("refit", lambda: retrain.refit(ws, run_id))
-    timed("cold check in a fresh process", lambda: retrain.cold_check(ws, run_id))
-    timed("register in MLflow", lambda: retrain.register(ws, run_id))
+    timed("gate, page and figures", lambda: nightly.gate(ws, run_id))
+    timed("refit", lambda: nightly.refit(ws, run_id))
+    timed("cold check in a fresh process", lambda: nightly.cold_check(ws, run_id))
+    timed("register in MLflow", lambda: nightly.register(ws, run_id))
     timed(
         "recommend: lists for everybody",
-        lambda: retrain.recommend(ws, run_id),
+        lambda: nightly.recommend(ws, run_id),
         lambda: f"{run.ref('recommend').rows} users",
     )
-    timed("publish", lambda: retrain.publish(ws, run_id))
+    timed("publish", lambda: nightly.publish(ws, run_id))
 
     history, scorer = read_history(run, "full"), read_scorer(run, "refit")
     scores = scorer.score(history)

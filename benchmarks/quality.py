@@ -35,13 +35,13 @@ from benchmarks.command import ROOT, parser, tell
 from pipeline import columns as c
 from pipeline.base import Progress
 from pipeline.data.matrix import WEIGHT, History, build_history
-from pipeline.evaluation.catalogue import coverage
+from pipeline.evaluation.beyond_accuracy import coverage
 from pipeline.evaluation.holdout import lists_of, truth_of
 from pipeline.evaluation.metrics import Truth, ndcg, recall
 from pipeline.models.contract import Scorer
 from pipeline.models.families import recipe_from
-from pipeline.steps.cost import Cost, fit
-from pipeline.steps.memory import TrainConfig
+from pipeline.steps.diagnostics.training_cost import Cost, fit
+from pipeline.workspace.memory import TrainConfig
 
 K = 20
 NEWEST = 0.1
@@ -261,12 +261,12 @@ def retrained(
     home: Path, events: pl.DataFrame, cut: datetime, policy: str, tell: Progress
 ) -> Retrained:
     """Run a night on a workspace that holds `events` and nothing else."""
-    from pipeline.steps import retrain
-    from pipeline.steps.cost import read_cost
-    from pipeline.steps.ingest import ingest
-    from pipeline.steps.learn import promoted, read_history, read_scorer
-    from pipeline.steps.night import open_night
-    from pipeline.steps.run import Workspace
+    from pipeline.steps.diagnostics.training_cost import read_cost
+    from pipeline.steps.ingest.ingest import ingest
+    from pipeline.steps.nightly import nightly
+    from pipeline.workspace.artifacts import promoted, read_history, read_scorer
+    from pipeline.workspace.night import open_night
+    from pipeline.workspace.workspace import Workspace
 
     ws = Workspace.init(home, f'[split]\nseen = "{policy}"\n\n[publish]\nlive_from = "as_of"\n')
     file = home / "events.parquet"
@@ -279,7 +279,7 @@ def retrained(
         *([c.VALUE] if c.VALUE in events.columns else []),
     ).write_parquet(file)
     ingest(ws, [file], at=cut, progress=tell)
-    done = retrain.nightly(ws, cut, progress=tell)
+    done = nightly.nightly(ws, cut, progress=tell)
     night = open_night(ws, done.run_id)
     winner = promoted(night)["recipe"]
     history = read_history(night.run, "full")

@@ -22,7 +22,7 @@ from dags.common import WORKSPACES, AirflowWorkspace, instant_param, param_insta
 from dags.factory import nightjar_dag, workspace_task
 
 if TYPE_CHECKING:
-    from pipeline.steps.run import Workspace
+    from pipeline.workspace.workspace import Workspace
 
 log = logging.getLogger("airflow.task")
 
@@ -55,7 +55,7 @@ PARAMS = {
 def replay_days(ws: Workspace) -> dict[str, Any]:
     """Replay each day in order, for one schedule after the other."""
     from pipeline.base import parse_instant
-    from pipeline.steps import backtest as steps
+    from pipeline.steps.experiments.backtest import backtest as steps
 
     context = get_current_context()
     params = context["params"]

@@ -24,7 +24,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from dags.common import AirflowWorkspace
 
 if TYPE_CHECKING:
-    from pipeline.steps.run import Workspace
+    from pipeline.workspace.workspace import Workspace
 
 DEFAULT_ARGS: dict[str, Any] = {
     "owner": "nightjar",
@@ -170,7 +170,7 @@ def open_workspace(workspace: AirflowWorkspace) -> Iterator[Workspace]:
     available a minute later. After any other expected error the task fails without a retry.
     """
     from pipeline.errors import NightjarError, StorageError
-    from pipeline.steps.run import Workspace
+    from pipeline.workspace.workspace import Workspace
 
     try:
         yield Workspace.open(workspace.home())

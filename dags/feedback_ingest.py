@@ -30,8 +30,8 @@ from dags.factory import cron, nightjar_dag, nightjar_task, workspace_task
 
 if TYPE_CHECKING:
     from pipeline.monitoring.verdicts import Drift
-    from pipeline.steps.outcomes import FoldinResult
-    from pipeline.steps.run import Workspace
+    from pipeline.steps.feedback.results import FoldinResult
+    from pipeline.workspace.workspace import Workspace
 
 log = logging.getLogger("airflow.task")
 
@@ -50,7 +50,7 @@ PARAMS = {
 @workspace_task()
 def ingest(ws: Workspace) -> dict[str, Any]:
     """Read every file in `landing/`, quarantine invalid rows, and store all others exactly once."""
-    from pipeline.steps.ingest import ingest_landed
+    from pipeline.steps.ingest.ingest import ingest_landed
 
     result = ingest_landed(ws, resolve_at(get_current_context()), progress=log.info)
     log.log(logging.WARNING if result.failed else logging.INFO, result.text())
@@ -73,7 +73,7 @@ def announce_events(ingested: dict[str, Any]) -> None:
 @workspace_task(trigger_rule=TriggerRule.NONE_FAILED)
 def foldin(ws: Workspace) -> FoldinResult:
     """Refresh the lists of users with events that their lists do not include yet."""
-    from pipeline.steps.foldin import foldin
+    from pipeline.steps.feedback.foldin import foldin
 
     result = foldin(ws, resolve_at(get_current_context()), progress=log.info)
     log.info(result.text())
@@ -85,7 +85,7 @@ def foldin(ws: Workspace) -> FoldinResult:
 @workspace_task(trigger_rule=TriggerRule.ALL_DONE)
 def attribution(ws: Workspace) -> dict[str, Any]:
     """Join the events since the last nightly run to the lists that were shown."""
-    from pipeline.steps.answers import lately_answered
+    from pipeline.steps.feedback.attribution import lately_answered
 
     result = lately_answered(ws, resolve_at(get_current_context()), progress=log.info)
     if result is None:
@@ -98,7 +98,7 @@ def attribution(ws: Workspace) -> dict[str, Any]:
 @workspace_task(trigger_rule=TriggerRule.NONE_FAILED)
 def drift(ws: Workspace) -> Drift:
     """Compare the last days with the reference period, unless no retrain could follow from it."""
-    from pipeline.steps.policy import drift_if_needed
+    from pipeline.steps.feedback.policy import drift_if_needed
 
     result = drift_if_needed(ws, resolve_at(get_current_context()), progress=log.info)
     if result is None:
@@ -111,7 +111,7 @@ def drift(ws: Workspace) -> Drift:
 def policy(ws: Workspace, drifted: dict[str, Any] | None) -> str:
     """Decide with reasons whether to request a retrain."""
     from pipeline.monitoring.verdicts import Drift
-    from pipeline.steps.policy import policy
+    from pipeline.steps.feedback.policy import policy
 
     result = None if drifted is None else Drift.from_dict(drifted)
     decision = policy(ws, resolve_at(get_current_context()), drift=result, progress=log.info)

@@ -28,7 +28,7 @@ from dags.common import WORKSPACES, AirflowWorkspace, instant_param, resolve_at
 from dags.factory import HEAVY_TASK_ARGS, cron, nightjar_dag, workspace_task
 
 if TYPE_CHECKING:
-    from pipeline.steps.run import Workspace
+    from pipeline.workspace.workspace import Workspace
 
 log = logging.getLogger("airflow.task")
 
@@ -44,7 +44,7 @@ PARAMS = {
 def gc(ws: Workspace) -> dict[str, Any]:
     """Maintain every store; fail, to retry later, if another process holds one."""
     from pipeline.errors import ConcurrencyError
-    from pipeline.steps.gc import gc
+    from pipeline.steps.maintenance.gc import gc
 
     result = gc(ws, resolve_at(get_current_context()), progress=log.info)
     log.info(result.text())

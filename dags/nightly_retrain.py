@@ -63,8 +63,8 @@ from dags.review import ReviewOperator, approved_by
 from dags.run_outcome import RunOutcome, determine_outcome
 
 if TYPE_CHECKING:
-    from pipeline.steps.run import Workspace
     from pipeline.stores.runs import Ref
+    from pipeline.workspace.workspace import Workspace
 
 log = logging.getLogger("airflow.task")
 
@@ -94,8 +94,8 @@ PARAMS = {
 @workspace_task()
 def snapshot(ws: Workspace) -> list[str]:
     """Resolve the as-of, pin the versions that the run reads, and return the recipes to train."""
-    from pipeline.steps.snapshot import snapshot
-    from pipeline.steps.wake import woken
+    from pipeline.steps.nightly.requested import woken
+    from pipeline.steps.nightly.snapshot import snapshot
 
     context = get_current_context()
     params = context["params"]
@@ -116,27 +116,27 @@ def snapshot(ws: Workspace) -> list[str]:
 @nightly_task()
 def validate(run: NightlyRun) -> Ref:
     """Check the pinned data against the declared rules; a failed check stops the run."""
-    from pipeline.steps import retrain
+    from pipeline.steps.nightly import nightly
 
-    return retrain.validate(run.workspace, run.run_id, progress=run.progress)
+    return nightly.validate(run.workspace, run.run_id, progress=run.progress)
 
 
 @nightly_task(**HEAVY_TASK_ARGS)
 def features(run: NightlyRun) -> Ref:
     """Clean the events, split them at the cutoff, and compute their weights."""
-    from pipeline.steps import retrain
+    from pipeline.steps.nightly import nightly
 
-    return retrain.features(run.workspace, run.run_id, progress=run.progress)
+    return nightly.features(run.workspace, run.run_id, progress=run.progress)
 
 
 @nightly_task(heavy=True, map_index_template="{{ recipe_name }}")
 def train(run: NightlyRun, recipe: str) -> Ref:
     """Train one recipe on the events before the cutoff; a recipe that fails is skipped."""
-    from pipeline.steps import retrain
+    from pipeline.steps.nightly import nightly
     from pipeline.stores.runs import Ref
 
     get_current_context()["recipe_name"] = recipe  # type: ignore[typeddict-unknown-key]
-    trained = retrain.train(run.workspace, run.run_id, recipe, progress=run.progress)
+    trained = nightly.train(run.workspace, run.run_id, recipe, progress=run.progress)
     if not isinstance(trained, Ref):
         raise AirflowSkipException(trained.text())
     return trained
@@ -145,17 +145,17 @@ def train(run: NightlyRun, recipe: str) -> Ref:
 @nightly_task(heavy=True, trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS)
 def evaluate(run: NightlyRun) -> Ref:
     """Score the lists of every recipe against the events of the holdout."""
-    from pipeline.steps import retrain
+    from pipeline.steps.nightly import nightly
 
-    return retrain.evaluate(run.workspace, run.run_id, progress=run.progress)
+    return nightly.evaluate(run.workspace, run.run_id, progress=run.progress)
 
 
 @nightly_task()
 def gate(run: NightlyRun) -> dict[str, Any]:
     """Decide with reasons: first, switch, refresh, keep or block."""
-    from pipeline.steps import retrain
+    from pipeline.steps.nightly import nightly
 
-    decision = retrain.gate(run.workspace, run.run_id, progress=run.progress)
+    decision = nightly.gate(run.workspace, run.run_id, progress=run.progress)
     log.info(decision.sentence)
     return {"kind": decision.kind, "sentence": decision.sentence, "review": decision.ask}
 
@@ -163,12 +163,12 @@ def gate(run: NightlyRun) -> dict[str, Any]:
 @nightly_task(needs="decision")
 def accept(run: NightlyRun) -> dict[str, Any]:
     """Record a user's choice to switch in the ledger; otherwise the gate's decision stands."""
-    from pipeline.steps import word
+    from pipeline.steps.nightly.accept import accept_run
 
     user = approved_by(get_current_context()["ti"].xcom_pull(task_ids="review"))
     if user is None:
         raise AirflowSkipException("no user chose to switch")
-    entry = word.accept_run(run.workspace, run.run_id, by=user, because="answered in Airflow")
+    entry = accept_run(run.workspace, run.run_id, by=user, because="answered in Airflow")
     log.info(entry["sentence"])
     return {"kind": entry["kind"], "sentence": entry["sentence"]}
 
@@ -176,41 +176,41 @@ def accept(run: NightlyRun) -> dict[str, Any]:
 @nightly_task(needs="promotion", heavy=True, trigger_rule=TriggerRule.NONE_FAILED)
 def refit(run: NightlyRun) -> Ref:
     """Train the promoted recipe again, on all events before the as-of."""
-    from pipeline.steps import retrain
+    from pipeline.steps.nightly import nightly
 
-    return retrain.refit(run.workspace, run.run_id, progress=run.progress)
+    return nightly.refit(run.workspace, run.run_id, progress=run.progress)
 
 
 @nightly_task(needs="promotion")
 def cold_check(run: NightlyRun) -> Ref:
     """Load the refitted model in a new process and check that it returns the same lists."""
-    from pipeline.steps import retrain
+    from pipeline.steps.nightly import nightly
 
-    return retrain.cold_check(run.workspace, run.run_id, progress=run.progress)
+    return nightly.cold_check(run.workspace, run.run_id, progress=run.progress)
 
 
 @nightly_task(needs="decision", trigger_rule=TriggerRule.NONE_FAILED)
 def register(run: NightlyRun) -> Ref:
     """Record the run in MLflow; a promoted model becomes a version there."""
-    from pipeline.steps import retrain
+    from pipeline.steps.nightly import nightly
 
-    return retrain.register(run.workspace, run.run_id, progress=run.progress)
+    return nightly.register(run.workspace, run.run_id, progress=run.progress)
 
 
 @nightly_task(needs="promotion")
 def recommend(run: NightlyRun) -> Ref:
     """Compute the list of every user, and the fallback list for all others."""
-    from pipeline.steps import retrain
+    from pipeline.steps.nightly import nightly
 
-    return retrain.recommend(run.workspace, run.run_id, progress=run.progress)
+    return nightly.recommend(run.workspace, run.run_id, progress=run.progress)
 
 
 @nightly_task(needs="promotion")
 def publish(run: NightlyRun) -> Ref:
     """Put all lists live in one commit; a replay changes nothing."""
-    from pipeline.steps import retrain
+    from pipeline.steps.nightly import nightly
 
-    return retrain.publish(run.workspace, run.run_id, progress=run.progress)
+    return nightly.publish(run.workspace, run.run_id, progress=run.progress)
 
 
 @nightjar_task(opens=nullcontext, trigger_rule=TriggerRule.ALL_DONE, retries=0)

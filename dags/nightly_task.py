@@ -25,7 +25,7 @@ from dags.run_outcome import PROMOTIONS
 
 if TYPE_CHECKING:
     from pipeline.base import Progress
-    from pipeline.steps.run import Workspace
+    from pipeline.workspace.workspace import Workspace
 
 STARTED = "started"
 """XCom key of `snapshot`: run id, status and sentence. Its value are the recipes to train."""

@@ -25,7 +25,7 @@ from dags.common import WORKSPACES, AirflowWorkspace, instant_param, parse_param
 from dags.factory import nightjar_dag, workspace_task
 
 if TYPE_CHECKING:
-    from pipeline.steps.run import Workspace
+    from pipeline.workspace.workspace import Workspace
 
 log = logging.getLogger("airflow.task")
 
@@ -58,7 +58,7 @@ PARAMS = {
 def search(ws: Workspace) -> dict[str, Any]:
     """Try recipes until the budget is used up; a clearly better one becomes a candidate."""
     from pipeline.errors import ConfigError
-    from pipeline.steps import tune as steps
+    from pipeline.steps.experiments.tuning import tune as steps
 
     start = time.monotonic()
     context = get_current_context()
@@ -85,11 +85,11 @@ def search(ws: Workspace) -> dict[str, Any]:
 @workspace_task()
 def mirror(ws: Workspace, result: dict[str, Any]) -> str:
     """Record the study in MLflow: one run per trial, the figures and the result."""
-    from pipeline.steps import study_files
+    from pipeline.steps.experiments.tuning import report
 
     if result["start"] is None:
         raise AirflowSkipException(result["sentence"])
-    return study_files.mirror(ws, result["study"], progress=log.info)
+    return report.mirror(ws, result["study"], progress=log.info)
 
 
 def tune(workspace: AirflowWorkspace) -> DAG:

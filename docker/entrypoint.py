@@ -21,7 +21,7 @@ PASSWORD = "NIGHTJAR_ADMIN_PASSWORD"  # noqa: S105 (the name of a variable)
 
 def init(home: Path) -> None:
     """Create the workspace, Airflow's tables and pools, and the one login of its page."""
-    from pipeline.steps.run import Workspace
+    from pipeline.workspace.workspace import Workspace
 
     Workspace.init(home)
     environment.airflow_home(home).mkdir(parents=True, exist_ok=True)

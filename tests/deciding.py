@@ -2,17 +2,17 @@
 
 from datetime import datetime
 
-from pipeline.steps import retrain
-from pipeline.steps.decide import Decided
-from pipeline.steps.run import Workspace
+from pipeline.steps.nightly import nightly
+from pipeline.steps.nightly.gate import Decided
+from pipeline.workspace.workspace import Workspace
 
 
 def decide(ws: Workspace, as_of: datetime) -> tuple[str, Decided]:
     """Return the run's id, and what was decided."""
-    started = retrain.snapshot(ws, as_of)
-    retrain.validate(ws, started.run_id)
-    retrain.features(ws, started.run_id)
+    started = nightly.snapshot(ws, as_of)
+    nightly.validate(ws, started.run_id)
+    nightly.features(ws, started.run_id)
     for recipe in started.recipes:
-        retrain.train(ws, started.run_id, recipe)
-    retrain.evaluate(ws, started.run_id)
-    return started.run_id, retrain.gate(ws, started.run_id)
+        nightly.train(ws, started.run_id, recipe)
+    nightly.evaluate(ws, started.run_id)
+    return started.run_id, nightly.gate(ws, started.run_id)

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from pipeline.steps import feedback as step
-from pipeline.steps import landing
-from pipeline.steps.child import Child
-from pipeline.steps.parse import parse
-from pipeline.steps.run import Workspace
+from pipeline.steps.feedback import feedback as step
+from pipeline.steps.ingest import landing
+from pipeline.steps.ingest.read_file import parse
 from pipeline.stores.batches import Batches
-from pipeline.stores.lake.tail import Tail
+from pipeline.stores.lake.commit_integrity import Tail
 from pipeline.stores.vault import Vault
+from pipeline.workspace.child_process import Child
+from pipeline.workspace.workspace import Workspace
 from tests.ingesting import AT
 
 STEPS = (

@@ -36,16 +36,16 @@ class Guard:
     test: str
 
 
-_LAKE = "tests/unit/stores/test_lake.py"
+_LAKE = "tests/unit/stores/lake/test_lake.py"
 _RACES = "tests/crash/test_ingest_races.py"
 _HOSTILE = "tests/integration/test_hostile_files.py"
-_UPKEEP = "tests/unit/stores/test_upkeep.py"
+_UPKEEP = "tests/unit/stores/lake/test_compaction.py"
 _POINTS = "tests/crash/test_failpoints.py"
 
 GUARDS: Final = (
     Guard(
         "same bytes are taken in once",
-        "pipeline/steps/ingest.py",
+        "pipeline/steps/ingest/ingest.py",
         "return digest in keys or self.batches.seen(table, digest)",
         "return False",
         f"{_RACES}::test_the_same_under_another_name_recompressed_or_reordered_adds_nothing",
@@ -66,7 +66,7 @@ GUARDS: Final = (
     ),
     Guard(
         "one ingest at a time",
-        "pipeline/steps/ingest.py",
+        "pipeline/steps/ingest/ingest.py",
         'ws.lake.lock("ingest"),',
         'ws.lake.lock("ingest", shared=True),',
         f"{_RACES}::test_a_second_ingest_is_refused_while_the_first_one_sleeps",
@@ -94,105 +94,105 @@ GUARDS: Final = (
     ),
     Guard(
         "the first of two with one id counts",
-        "pipeline/steps/bundle.py",
+        "pipeline/steps/ingest/bundle.py",
         "conflicts = conflicting(repeats, pl.concat([stored, fresh.select(CONTENT)]))",
         "conflicts = repeats.clear()",
         f"{_RACES}::test_of_two_events_with_one_id_the_first_counts_and_the_other_is_quarantined",
     ),
     Guard(
         "a file that grows waits",
-        "pipeline/steps/ingest.py",
+        "pipeline/steps/ingest/ingest.py",
         "listed = landed(ws.home, to_utc(at) - _STILL_WRITTEN)",
         "listed = landed(ws.home, to_utc(at))",
         f"{_RACES}::test_a_file_that_still_grows_is_taken_when_it_is_whole",
     ),
     Guard(
         "what took a read file's place stays",
-        "pipeline/steps/landing.py",
+        "pipeline/steps/ingest/landing.py",
         "    if not _is_landed(home, path) or mark(path) != seen:\n        return\n    suffixes",
         "    if not _is_landed(home, path):\n        return\n    suffixes",
         f"{_RACES}::test_a_file_that_takes_the_place_of_one_that_was_read_is_not_lost",
     ),
     Guard(
         "a move is looked at again",
-        "pipeline/steps/landing.py",
+        "pipeline/steps/ingest/landing.py",
         "    if mark(target) != seen:  # replaced",
         "    if False:  # replaced",
         f"{_RACES}::test_a_file_replaced_in_the_blink_before_it_is_moved_comes_back",
     ),
     Guard(
         "links are not followed",
-        "pipeline/steps/parse.py",
+        "pipeline/steps/ingest/read_file.py",
         "os.O_RDONLY | os.O_NOFOLLOW |",
         "os.O_RDONLY |",
         f"{_HOSTILE}::test_a_hostile_file_is_set_aside_with_its_reason",
     ),
     Guard(
         "a reader has so much memory",
-        "pipeline/steps/child.py",
+        "pipeline/workspace/child_process.py",
         "resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))",
         "pass",
-        "tests/unit/steps/test_child.py",
+        "tests/unit/workspace/test_child_process.py",
     ),
     Guard(
         "a commit that is cut is seen",
-        "pipeline/stores/lake/tail.py",
+        "pipeline/stores/lake/commit_integrity.py",
         "        except ValueError:\n            actions = []\n        if not actions:",
         "        except ValueError:\n            actions = []\n        if False:",
         f"{_LAKE}::test_a_cut_last_commit_is_an_error",
     ),
     Guard(
         "a commit that is lost is seen",
-        "pipeline/stores/lake/tail.py",
+        "pipeline/stores/lake/commit_integrity.py",
         "if line is not None and line.version > last:",
         "if False:",
         f"{_LAKE}::test_a_lost_last_commit_is_an_error",
     ),
     Guard(
         "a flipped bit is seen",
-        "pipeline/stores/lake/tail.py",
+        "pipeline/stores/lake/commit_integrity.py",
         "if found != expected:",
         "if False:",
         "tests/integration/test_damage.py::test_a_flipped_bit_of_an_older_data_file_ends_the_night",
     ),
     Guard(
         "a data file without bytes is seen",
-        "pipeline/stores/lake/tail.py",
+        "pipeline/stores/lake/commit_integrity.py",
         "if not path.is_file() or path.stat().st_size != size:",
         "if False:",
         f"{_LAKE}::test_a_commit_of_a_killed_writer_is_sound_or_an_error",
     ),
     Guard(
         "what has no sum is not trusted",
-        "pipeline/stores/lake/tail.py",
+        "pipeline/stores/lake/commit_integrity.py",
         "for file in sorted(wanted - sums.keys() - new.keys()):",
         "for file in ():",
         f"{_LAKE}::test_an_older_file_without_a_sum_is_not_trusted",
     ),
     Guard(
         "lost sums are not made anew",
-        "pipeline/stores/lake/tail.py",
+        "pipeline/stores/lake/commit_integrity.py",
         "if len(missing) > 1:",
         "if False:",
         f"{_LAKE}::test_lost_sums_are_not_made_anew",
     ),
     Guard(
         "a lake that is gone is no empty one",
-        "pipeline/steps/ingest.py",
+        "pipeline/steps/ingest/ingest.py",
         'if ws.lake.version("batches") is None and ws.ledger.entries():',
         "if False:",
         f"{_RACES}::test_a_lake_that_is_gone_is_no_empty_one",
     ),
     Guard(
         "nothing behind a link is moved",
-        "pipeline/steps/landing.py",
+        "pipeline/steps/ingest/landing.py",
         "in (path.parent.resolve() / path.name).parents",
         "in path.absolute().parents",
         f"{_RACES}::test_a_file_behind_a_link_in_the_landing_folder_stays_where_it_is",
     ),
     Guard(
         "commits are forced to the disk",
-        "pipeline/stores/lake/tail.py",
+        "pipeline/stores/lake/commit_integrity.py",
         "        sync(sorted({path.parent for path in paths} | {self._path, self._root}))\n",
         "",
         "tests/crash/test_fsync.py",
@@ -206,7 +206,7 @@ GUARDS: Final = (
     ),
     Guard(
         "lists are read back before the swap",
-        "pipeline/steps/swap.py",
+        "pipeline/workspace/publications.py",
         "if swap.lists_sum(_there(ws, name)) != expected:",
         "if False:",
         "tests/integration/test_damage.py"
@@ -214,14 +214,14 @@ GUARDS: Final = (
     ),
     Guard(
         "a patch goes live behind its base alone",
-        "pipeline/steps/foldin.py",
+        "pipeline/steps/feedback/foldin.py",
         '            swap.check_patch(self.ws.lake.read("publications"), row)\n',
         "",
         "tests/integration/test_foldin.py::test_a_patch_for_what_is_no_longer_live_is_made_again",
     ),
     Guard(
         "pinned versions stay",
-        "pipeline/stores/lake/upkeep.py",
+        "pipeline/stores/lake/compaction.py",
         "            for version in kept:\n                self._checkpoint(version)\n"
         "                needed |= self._lake.files(self._table, version)\n",
         "",

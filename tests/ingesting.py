@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from pipeline import columns as c
-from pipeline.steps.run import Workspace
+from pipeline.workspace.workspace import Workspace
 
 AT = datetime(2024, 3, 10, tzinfo=UTC)
 CONFIG = """

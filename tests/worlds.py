@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from pipeline import columns as c
-from pipeline.stores.registry.door import come_home
+from pipeline.stores.registry.connection import come_home
 
 START = datetime(2024, 1, 1, 9, tzinfo=UTC)
 NIGHTS = tuple(START + timedelta(days=days) for days in (70, 84, 98))

@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from pipeline.cli import commands, experiments, gate, tasks, upkeep, watch
+from pipeline.cli import commands, experiments, gate, maintenance, monitoring, tasks
 from pipeline.cli.terminal import fail
 
 app = typer.Typer(
@@ -25,9 +25,9 @@ app = typer.Typer(
 app.add_typer(commands.app)
 app.add_typer(experiments.app)
 app.add_typer(tasks.app)
-app.add_typer(watch.app)
+app.add_typer(monitoring.app)
 app.add_typer(gate.app, name="gate")
-app.add_typer(upkeep.app)
+app.add_typer(maintenance.app)
 app.add_typer(commands.config_app, name="config")
 
 

@@ -35,7 +35,7 @@ def init(
     json: Json = False,
 ) -> None:
     """Make a workspace with a short, valid nightjar.toml."""
-    from pipeline.steps.run import CONFIG_FILE, Workspace
+    from pipeline.workspace.workspace import CONFIG_FILE, Workspace
 
     folder = home_of(directory or home)
     there = (folder / CONFIG_FILE).exists()
@@ -68,7 +68,7 @@ def config_show(
     json: Json = False,
 ) -> None:
     """Print every setting: its value, what it means, and with --origin where it comes from."""
-    from pipeline.steps.config import settings
+    from pipeline.workspace.config import settings
 
     found = list(settings(open_workspace(home).composed))
     lines = []
@@ -94,7 +94,7 @@ def ingest(
     json: Json = False,
 ) -> None:
     """Read files of events (or items, users) into the lake, each exactly once."""
-    from pipeline.steps.ingest import ingest as step
+    from pipeline.steps.ingest.ingest import ingest as step
 
     result = step(
         open_workspace(home),
@@ -113,7 +113,7 @@ def ingest(
 @app.command()
 def feedback(at: At = None, home: Home = None, json: Json = False) -> None:
     """One pass over landing/: read it, refresh lists by it, and say whether a retrain is wanted."""
-    from pipeline.steps.feedback import feedback as step
+    from pipeline.steps.feedback.feedback import feedback as step
 
     result = step(open_workspace(home), past(at), progress=teller())
     show(result.to_dict(), json, result.text())
@@ -124,7 +124,7 @@ def feedback(at: At = None, home: Home = None, json: Json = False) -> None:
 @app.command()
 def foldin(at: At = None, home: Home = None, json: Json = False) -> None:
     """Step 2 of a feedback pass: refresh the lists of who did something since they were made."""
-    from pipeline.steps.foldin import foldin as step
+    from pipeline.steps.feedback.foldin import foldin as step
 
     result = step(open_workspace(home), past(at), progress=teller())
     show(result.to_dict(), json, result.text())
@@ -139,7 +139,7 @@ def nightly(
     json: Json = False,
 ) -> None:
     """Run a whole night: snapshot, validate, features, train ... publish."""
-    from pipeline.steps.retrain import nightly as step
+    from pipeline.steps.nightly.nightly import nightly as step
 
     result = step(
         open_workspace(home),
@@ -165,8 +165,8 @@ def tune(
     json: Json = False,
 ) -> None:
     """Search for better hyper-parameters; a later night's gate decides on what is found."""
-    from pipeline.steps import tune as steps
-    from pipeline.steps.study_files import mirror
+    from pipeline.steps.experiments.tuning import tune as steps
+    from pipeline.steps.experiments.tuning.report import mirror
 
     start = time.monotonic()
     seconds = steps.parse_budget(budget)
@@ -193,8 +193,8 @@ def demo(
     """Run the loop on real purchases, night after night."""
     from pipeline.report.table import nights_table
     from pipeline.steps import demo as story
-    from pipeline.steps.feedback import feedback as read
-    from pipeline.steps.retrain import nightly as step
+    from pipeline.steps.feedback.feedback import feedback as read
+    from pipeline.steps.nightly.nightly import nightly as step
 
     progress = teller()
     ws = story.prepare(home_of(home))
@@ -221,8 +221,8 @@ def lists(
     from pipeline.errors import ConfigError, StorageError
     from pipeline.report.table import lists_table
     from pipeline.serving.publish import plain_rows
-    from pipeline.steps.show import lists as step
-    from pipeline.steps.show import titles
+    from pipeline.steps.lists import lists as step
+    from pipeline.steps.lists import titles
 
     if bool(users) == everybody:
         raise ConfigError("name users or say --all, one of the two")
@@ -253,7 +253,7 @@ def history(
     """Show what was decided and published, oldest first; or how good the live lists were."""
     from pipeline.errors import ConfigError
     from pipeline.report.table import history_table
-    from pipeline.steps.show import history as step
+    from pipeline.steps.lists import history as step
 
     if quality:
         _quality(home, out, json)
@@ -267,7 +267,7 @@ def history(
 def _quality(home: Path | None, out: Path | None, json: bool) -> None:
     from pipeline.errors import ConfigError, StorageError
     from pipeline.report.live import FORMATS, live_chart
-    from pipeline.steps.live import live_history
+    from pipeline.steps.diagnostics.live_quality import live_history
 
     kind = "" if out is None else out.suffix.removeprefix(".").lower()
     if out is not None and kind not in FORMATS:

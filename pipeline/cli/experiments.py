@@ -32,7 +32,7 @@ def compare(
     json: Json = False,
 ) -> None:
     """Lay two versions side by side: one page, also shown at both versions in MLflow."""
-    from pipeline.steps.compare import compare as step
+    from pipeline.steps.experiments.comparison.compare import compare as step
 
     refuse_unwritable(out)
     found = step(open_workspace(home), v1, v2, out=out, progress=teller())
@@ -48,7 +48,7 @@ def reproduce(
     json: Json = False,
 ) -> None:
     """Make a version again from its snapshot: the same bytes, or what differs and why."""
-    from pipeline.steps.reproduce import reproduce as step
+    from pipeline.steps.experiments.reproduction.reproduce import reproduce as step
 
     found = step(open_workspace(home), version, progress=teller())
     show(found.to_dict(), json, found.text())
@@ -72,8 +72,8 @@ def backtest(
     json: Json = False,
 ) -> None:
     """Live through past days once for each policy: what is a retrain worth on these data?"""
-    from pipeline.steps.backtest import backtest as step
-    from pipeline.steps.backtest import parse_every, parse_policies
+    from pipeline.steps.experiments.backtest.backtest import backtest as step
+    from pipeline.steps.experiments.backtest.backtest import parse_every, parse_policies
 
     found = step(
         open_workspace(home),

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli import word
+from pipeline.cli import override
 from pipeline.cli.terminal import (
     Home,
     Json,
@@ -40,7 +40,7 @@ def gate(
         return
     if run is None:
         raise ConfigError("name the run to decide on: `nightjar gate --run ID`")
-    from pipeline.steps.retrain import gate as step
+    from pipeline.steps.nightly.nightly import gate as step
 
     decided = step(open_workspace(home), run, progress=teller())
     show(decided.to_dict(), json, f"{decided.kind}: {decided.sentence}")
@@ -60,8 +60,8 @@ def calibrate(
 ) -> None:
     """Measure how often the gate is wrong on these data, and what it finds; takes 32 trainings."""
     from pipeline.errors import StorageError
-    from pipeline.steps.calibrate import gate_calibrate
-    from pipeline.steps.tune import default_as_of
+    from pipeline.steps.experiments.calibration.calibrate import gate_calibrate
+    from pipeline.steps.experiments.tuning.tune import default_as_of
 
     refuse_unwritable(out)
     start = time.monotonic()
@@ -80,5 +80,5 @@ def calibrate(
     show(found.to_dict(), json, found.text() + (f"\nfigure:    {out}" if out else ""))
 
 
-app.command()(word.accept)
-app.command()(word.anchor)
+app.command()(override.accept)
+app.command()(override.anchor)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 if TYPE_CHECKING:
-    from pipeline.steps.run import Workspace
+    from pipeline.workspace.workspace import Workspace
 
 Home = Annotated[
     Path | None,
@@ -52,7 +52,7 @@ def home_of(home: Path | None) -> Path:
 
 def open_workspace(home: Path | None) -> Workspace:
     """Open the workspace."""
-    from pipeline.steps.run import Workspace
+    from pipeline.workspace.workspace import Workspace
 
     return Workspace.open(home_of(home))
 

@@ -18,7 +18,7 @@ from pydantic import Field, field_validator, model_validator
 
 from pipeline import columns as c
 from pipeline.base import Frozen
-from pipeline.data.clustered import most_of_one
+from pipeline.data.cluster_robust import most_of_one
 from pipeline.data.matrix import RATING, WEIGHT, History
 from pipeline.errors import DataError
 
@@ -186,3 +186,6 @@ def item_age_days(history: History) -> NDArray[np.float64]:
 
 def _end_us(history: History) -> int:
     return round(history.end.timestamp() * 1e6)
+
+
+WEIGHED: Final = (c.USER_ID, c.ITEM_ID, c.KIND, c.VALUE, c.TIMESTAMP)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pipeline import columns as c
 from pipeline.base import to_utc
-from pipeline.data.described import Described, Others
+from pipeline.data.feature_matrix import Described, Others
 from pipeline.errors import DataError
 
 WEIGHT = "weight"

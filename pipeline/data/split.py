@@ -34,7 +34,7 @@ from pydantic import Field, field_validator
 from pipeline import columns as c
 from pipeline.base import Frozen, Interval, format_instant, parse_instant, to_utc
 from pipeline.data.features import RATING_THRESHOLD
-from pipeline.data.truth import (
+from pipeline.data.targets import (
     LAST,
     REPEAT_SHARE,
     Policy,

@@ -37,10 +37,10 @@ from pipeline.errors import GateError
 from pipeline.evaluation.calibration import Calibration, Replay
 from pipeline.evaluation.compare import Difference, difference
 from pipeline.evaluation.gate import GateConfig, is_proved, threshold
-from pipeline.evaluation.gate.account import Account, Key
+from pipeline.evaluation.gate.e_process import Account, Key
 from pipeline.evaluation.gate.rules import points_needed
 from pipeline.evaluation.metrics import NDCG
-from pipeline.evaluation.salts import SaltedBlock, salt_variance, seed_spread
+from pipeline.evaluation.seed_variance import SaltedBlock, salt_variance, seed_spread
 
 _Floats = NDArray[np.float64]
 _Sides = tuple[_Floats, _Floats]

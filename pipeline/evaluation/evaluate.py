@@ -22,8 +22,8 @@ from pipeline import columns as c
 from pipeline.base import Interval, to_utc
 from pipeline.data.matrix import History
 from pipeline.data.split import Split
-from pipeline.data.truth import Policy
-from pipeline.evaluation.catalogue import (
+from pipeline.data.targets import Policy
+from pipeline.evaluation.beyond_accuracy import (
     COVERAGE,
     DIVERSITY,
     GINI,

@@ -8,10 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Final
+
+import numpy as np
 
 from pipeline import columns as c
+from pipeline.base import Progress, silent
+from pipeline.data.matrix import History
 from pipeline.errors import GateError
 from pipeline.evaluation.evaluate import Evaluation
+from pipeline.models.contract import Recipe, Scorer
 
 
 def averaged(found: Sequence[Evaluation]) -> Evaluation:
@@ -42,3 +48,54 @@ def averaged(found: Sequence[Evaluation]) -> Evaluation:
     }
     coverage = sum(one.coverage for one in found) / len(found)
     return replace(first, users=users, metrics=metrics, coverage=coverage)
+
+
+FITS: Final = 3
+
+
+_MANY_USERS: Final = 4000
+
+
+QUICK_SECONDS: Final = 60.0
+"""A fit that took longer is not made again for its dice."""
+
+
+def further(
+    recipe: Recipe,
+    history: History,
+    first: Scorer,
+    *,
+    users: int,
+    seconds: float,
+    progress: Progress = silent,
+) -> tuple[Scorer, ...]:
+    """Train a recipe again with other salts; nothing where that pays or says nothing.
+
+    Parameters
+    ----------
+    first
+        Its fit with salt 0.
+    users, seconds
+        How many people judge, and how long the first fit took.
+
+    Returns
+    -------
+    The fits with the salts 1, 2; none for a baseline, or where the dice change nothing.
+    """
+    if users < _MANY_USERS or seconds > QUICK_SECONDS or recipe.capabilities.baseline is not None:
+        return ()
+    found: list[Scorer] = []
+    for salt in range(1, FITS):
+        progress(f"fit {salt + 1} of {FITS}")
+        found.append(recipe.train(history, salt=salt))
+        if salt == 1 and same(first, found[0]):
+            return ()
+    return tuple(found)
+
+
+def same(one: Scorer, other: Scorer) -> bool:
+    """Whether two scorers are equal, number by number."""
+    ours, theirs = one.arrays(), other.arrays()
+    return ours.keys() == theirs.keys() and all(
+        np.array_equal(ours[name], theirs[name]) for name in ours
+    )

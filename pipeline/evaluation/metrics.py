@@ -26,7 +26,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from pipeline.evaluation.one_pass import one_pass
+from pipeline.evaluation.metrics_kernel import one_pass
 from pipeline.models.topk import Lists
 
 NDCG: Final = "ndcg"

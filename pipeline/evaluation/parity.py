@@ -9,7 +9,7 @@ import polars as pl
 
 from pipeline import columns as c
 from pipeline.base import Interval
-from pipeline.data.truth import Policy
+from pipeline.data.targets import Policy
 from pipeline.evaluation.prequential import ALL, LiveRow, prequential
 
 _NAME = "lists"

@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 
 from pipeline import columns as c
 from pipeline.base import Interval, format_instant
-from pipeline.data.clustered import FEWEST, Mean, mean_of
-from pipeline.data.shown import OWNER, SHOWN, bases_alone, showings, shown_at
-from pipeline.data.truth import Policy
+from pipeline.data.cluster_robust import FEWEST, Mean, mean_of
+from pipeline.data.exposure import OWNER, SHOWN, bases_alone, showings, shown_at
+from pipeline.data.targets import Policy
 
 ALL: Final = "all"
 NEW: Final = "new"

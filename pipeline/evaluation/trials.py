@@ -15,10 +15,10 @@ import numpy as np
 from pipeline.base import Progress, silent
 from pipeline.data.matrix import History
 from pipeline.errors import NightjarError
+from pipeline.evaluation.blend_pool import pairs, pooled
 from pipeline.evaluation.holdout import find, lists_of
 from pipeline.evaluation.metrics import ndcg
-from pipeline.evaluation.pooled import pairs, pooled
-from pipeline.evaluation.trial_window import Eve, Window
+from pipeline.evaluation.tuning_window import Eve, Window
 from pipeline.models.contract import Recipe, Scorer
 from pipeline.models.tuning import Pool, worth
 

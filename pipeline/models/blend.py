@@ -29,11 +29,11 @@ from pydantic import Field, model_validator
 
 from pipeline.base import Progress, silent
 from pipeline.data.matrix import History
-from pipeline.models.blended import BlendScorer, capabilities_of
+from pipeline.models.blend_scorer import BlendScorer, capabilities_of
+from pipeline.models.blend_weights import Mixture, Trends, choose
 from pipeline.models.contract import Capabilities, Recipe, Scorer
 from pipeline.models.popularity import DecayedPopularity, item_popularity
 from pipeline.models.tuning import Span, Trials
-from pipeline.models.weighing import Mixture, Trends, choose
 
 if TYPE_CHECKING:
     from pipeline.models.families import AnyRecipe

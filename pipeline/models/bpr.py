@@ -27,8 +27,8 @@ from pipeline.base import Progress, silent
 from pipeline.data.matrix import History
 from pipeline.errors import ConfigError
 from pipeline.models.contract import Capabilities, Recipe, Scorer, Scores
-from pipeline.models.randomness import keyed_normal
-from pipeline.models.stored import StoredScorer, stored
+from pipeline.models.factor_scorer import StoredScorer, stored
+from pipeline.models.keyed_random import keyed_normal
 from pipeline.models.tuning import Span
 
 _SPREAD = np.float32(1 / np.sqrt(12))

@@ -29,7 +29,7 @@ from threadpoolctl import threadpool_limits
 from pipeline.base import Progress, silent
 from pipeline.data.matrix import History
 from pipeline.errors import ConfigError
-from pipeline.models.links import (
+from pipeline.models.item_item import (
     HALF_LIVES,
     NEIGHBOURS,
     PROFILE_HALF_LIVES,

@@ -8,20 +8,20 @@ from typing import Annotated, Any, get_args
 from pydantic import Field, TypeAdapter, ValidationError
 
 from pipeline.errors import ConfigError
+from pipeline.models.als import Als
+from pipeline.models.biased_mf import Rated
 from pipeline.models.blend import Blend
 from pipeline.models.bpr import Bpr
-from pipeline.models.buyagain.recipe import LearnedRepeat
 from pipeline.models.contract import Arrays, Recipe, Scorer
 from pipeline.models.ease import Ease
-from pipeline.models.factorize import Als
-from pipeline.models.hybrid import LightFm
-from pipeline.models.neighbours import ItemKnn
+from pipeline.models.item_knn import ItemKnn
+from pipeline.models.lightfm import LightFm
+from pipeline.models.personal_frequency import OwnCounts
 from pipeline.models.popularity import DecayedPopularity, Popularity
-from pipeline.models.ratings import Rated
-from pipeline.models.repeats import OwnCounts
+from pipeline.models.repeat_purchase.recipe import LearnedRepeat
 from pipeline.models.ridge import Ridge
-from pipeline.models.spectral import Svd
-from pipeline.models.walks import Walks
+from pipeline.models.rp3beta import Walks
+from pipeline.models.svd import Svd
 
 AnyRecipe = Annotated[
     Popularity

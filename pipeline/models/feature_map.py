@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy.linalg import lapack
 from threadpoolctl import threadpool_limits
 
-from pipeline.data.described import Described
+from pipeline.data.feature_matrix import Described
 from pipeline.errors import ConfigError
 from pipeline.models.contract import Arrays
 

@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from pipeline.base import Progress, silent
-from pipeline.data.described import Described
+from pipeline.data.feature_matrix import Described
 from pipeline.data.matrix import History
 from pipeline.errors import ConfigError
+from pipeline.models.als import Als
 from pipeline.models.contract import Arrays, Capabilities, Recipe, Scorer, Scores, read_header
-from pipeline.models.factorize import Als
 from pipeline.models.feature_map import FeatureMap, learn_map, memory_of
 from pipeline.models.tuning import Span, Trials
 

@@ -19,11 +19,11 @@ from typing import Final
 import numpy as np
 import polars as pl
 
-from pipeline.data.clustered import FEWEST
+from pipeline.data.cluster_robust import FEWEST
 from pipeline.monitoring.distance import robust
+from pipeline.monitoring.drift_windows import Windows
 from pipeline.monitoring.signals import Known, Signals
 from pipeline.monitoring.verdicts import Drift, DriftConfig, Measured, judge, summed
-from pipeline.monitoring.windows import Windows
 
 QUALITY_FLOOR: Final = 0.025
 """Of the level before: with a bound of 4, a tenth less is never drift."""

@@ -19,7 +19,7 @@ from pydantic import Field
 
 from pipeline import columns as c
 from pipeline.base import Frozen, to_the_second
-from pipeline.data.clustered import FEWEST
+from pipeline.data.cluster_robust import FEWEST
 from pipeline.monitoring.verdicts import Drift
 
 _DAY: Final = timedelta(days=1)

@@ -16,7 +16,7 @@ import polars as pl
 
 from pipeline import columns as c
 from pipeline.base import Interval, format_instant
-from pipeline.data.clustered import FEWEST, Mean, ratio_of, share_of
+from pipeline.data.cluster_robust import FEWEST, Mean, ratio_of, share_of
 
 EXPOSED: Final = "exposures"
 ANSWERED: Final = "answers"

@@ -27,10 +27,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from pipeline import columns as c
-from pipeline.data.clustered import most_of_one
+from pipeline.data.cluster_robust import most_of_one
 from pipeline.monitoring.distance import Cells, robust, scores
-from pipeline.monitoring.verdicts import DriftConfig, Measured
-from pipeline.monitoring.windows import (
+from pipeline.monitoring.drift_windows import (
     CELL,
     COUNT,
     PERSON,
@@ -41,6 +40,7 @@ from pipeline.monitoring.windows import (
     made_cells,
     polled,
 )
+from pipeline.monitoring.verdicts import DriftConfig, Measured
 
 BINS: Final = 10
 VOLUME_FLOOR: Final = 0.05

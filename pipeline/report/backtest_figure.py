@@ -21,8 +21,8 @@ from pipeline.report.backtest import (
     summary,
     title,
 )
-from pipeline.report.canvas import BLUE, GREY, INK, LIGHT, ORANGE, canvas, label, name_rows, spread
-from pipeline.report.card import svg
+from pipeline.report.figure import BLUE, GREY, INK, LIGHT, ORANGE, canvas, label, name_rows, spread
+from pipeline.report.svg_card import svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

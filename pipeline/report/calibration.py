@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pipeline.evaluation.calibration import Calibration, Replay
-from pipeline.evaluation.gate.account import MOST_POINTS
-from pipeline.report.canvas import BLUE, GREY, INK, LIGHT, ORANGE
-from pipeline.report.card import card, svg, write
-from pipeline.report.words import change
+from pipeline.evaluation.gate.e_process import MOST_POINTS
+from pipeline.report.figure import BLUE, GREY, INK, LIGHT, ORANGE
+from pipeline.report.svg_card import card, svg, write
+from pipeline.report.wording import change
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from pipeline.report import words
+from pipeline.report import wording
 from pipeline.report.markup import cell, folded, section, table
 from pipeline.report.table import grid
 from pipeline.report.watched import DriftRow
@@ -46,10 +46,10 @@ def drift_section(rows: Sequence[DriftRow], policy: str) -> str:
 def _cells(row: DriftRow) -> tuple[str, ...]:
     sign, kind = {CALM: ("✓", "w ok"), DRIFT: ("▲", "w bad")}.get(row.verdict, ("○", "w other"))
     return (
-        cell(f"{sign} {words.plain(row.verdict)}", kind),
-        cell(words.plain(row.name), "name"),
+        cell(f"{sign} {wording.plain(row.verdict)}", kind),
+        cell(wording.plain(row.name), "name"),
         cell(_figure(row.figure), "n"),
-        cell(words.number(row.bound), "n"),
+        cell(wording.number(row.bound), "n"),
         cell(row.sentence, "wholly"),
     )
 

@@ -9,17 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.report.canvas import BLUE, GREY, INK, ORANGE, percent, short
-from pipeline.report.card import card, name_rows, svg, write
+from pipeline.report.figure import BLUE, GREY, INK, ORANGE, percent, short
 from pipeline.report.night import LiftRow, ReasonRow, RecipeRow, SliceRow
+from pipeline.report.svg_card import card, name_rows, svg, write
 from pipeline.report.titles import forest_title, reach_title, reasons_title, share
-from pipeline.report.words import (
-    change,
-    lifts_title,
-    metric_label,
-    plain,
-    recipes_title,
-)
+from pipeline.report.wording import change, lifts_title, metric_label, plain, recipes_title
 
 _MOST = 16
 _ROW = 0.34

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from pipeline.report.canvas import BLUE, GREY, INK, LIGHT, ORANGE, canvas, png, short
-from pipeline.report.card import svg
+from pipeline.report.figure import BLUE, GREY, INK, LIGHT, ORANGE, canvas, png, short
+from pipeline.report.svg_card import svg
 from pipeline.report.table import grid
-from pipeline.report.words import metric_label, number
+from pipeline.report.wording import metric_label, number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
-from pipeline.report import words
-from pipeline.report.card import SVG
+from pipeline.report import wording
+from pipeline.report.svg_card import SVG
 
 _STYLE = """
 :root{color-scheme:light;--ink:#1f2328;--soft:#59626c;--line:#d8dde3;--wash:#f5f7f9}
@@ -107,11 +107,11 @@ def folded(summary: str, inside: str) -> str:
 
 def verdict(name: str) -> str:
     """Write a verdict into a cell, with a sign that does not rely on its colour."""
-    if name == words.PASSED:
+    if name == wording.PASSED:
         return '<td class="w ok">✓ passed</td>'
-    if name == words.FAILED:
+    if name == wording.FAILED:
         return '<td class="w bad">✗ failed</td>'
-    return f'<td class="w other">○ {escape(words.plain(name))}</td>'
+    return f'<td class="w other">○ {escape(wording.plain(name))}</td>'
 
 
 def cell(text: str, kind: str = "") -> str:

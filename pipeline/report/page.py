@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from pipeline.base import format_instant
-from pipeline.report import figures, trends, words
-from pipeline.report.answers import answers_section
+from pipeline.report import figures, trends, wording
+from pipeline.report.attribution import answers_section
 from pipeline.report.drift import drift_section
 from pipeline.report.markup import document, facts, lines
 from pipeline.report.night import NightPage
@@ -51,12 +51,12 @@ def night_figures(night: NightPage) -> dict[str, bytes]:
 def night_page(night: NightPage, pictures: Mapping[str, bytes]) -> str:
     """Write the page; `pictures` are those of `night_figures`, laid into it."""
     day = f"{night.as_of:%A}, {night.as_of.day} {night.as_of:%B %Y}"
-    headline = words.HEADLINE.get(night.kind, words.plain(night.kind))
+    headline = wording.HEADLINE.get(night.kind, wording.plain(night.kind))
     parts = [
         f"<header><p class=eyebrow>Nightjar · night of {escape(day)} · as-of "
         f"{escape(format_instant(night.as_of))}</p><h1>{escape(headline)}</h1>"
         f"<p class=sentence>{escape(night.sentence)}</p></header>",
-        _advice(night.advice or words.advice(night.kind, night.rules)),
+        _advice(night.advice or wording.advice(night.kind, night.rules)),
         rules(night),
         accounts(night, pictures),
         recipes(night, pictures),

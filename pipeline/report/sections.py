@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from pipeline.report import titles, words
+from pipeline.report import titles, wording
 from pipeline.report.markup import cards, cell, folded, lines, section, table, verdict
 from pipeline.report.night import NightPage, RecipeRow, RuleRow, SliceRow
 
@@ -25,8 +25,8 @@ def rules(night: NightPage) -> str:
     click. Checks of the data have a part of their own; one that did not pass stands here too.
     """
     rows = [row for row in night.rules if not (row.name.startswith(_CHECK) and _passed(row))]
-    rows.sort(key=lambda row: not words.stops(night.kind, row))
-    small = [row for row in rows if _SLICE in row.name and row.verdict != words.FAILED]
+    rows.sort(key=lambda row: not wording.stops(night.kind, row))
+    small = [row for row in rows if _SLICE in row.name and row.verdict != wording.FAILED]
     others = [row for row in rows if row not in small and _aside(night, row)]
     first = [row for row in rows if row not in small and row not in others]
     about = "Every rule, with what was measured and what is allowed" + (
@@ -66,7 +66,7 @@ def accounts(night: NightPage, pictures: Mapping[str, bytes]) -> str:
 
 def recipes(night: NightPage, pictures: Mapping[str, bytes]) -> str:
     """Write what each recipe reached tonight, and the champion night by night."""
-    label = words.metric_label(night.metric)
+    label = wording.metric_label(night.metric)
     rows = sorted(night.recipes, key=lambda row: (row.mean is None, -(row.mean or 0), row.name))
     body = [
         ("lead" if row.name == night.winner else "", _recipe_cells(row, night.winner))
@@ -108,29 +108,29 @@ def _rules(kind: str, rows: Sequence[RuleRow]) -> str:
 
 def _aside(night: NightPage, row: RuleRow) -> bool:
     """Whether a rule is about a recipe that neither went live nor had any part in a block."""
-    return row.subject not in ("", night.winner) and not words.stops(night.kind, row)
+    return row.subject not in ("", night.winner) and not wording.stops(night.kind, row)
 
 
 def _count(rows: Sequence[RuleRow]) -> str:
     """Count rules by how they ended."""
     passed = sum(_passed(row) for row in rows)
-    failed = sum(row.verdict == words.FAILED for row in rows)
+    failed = sum(row.verdict == wording.FAILED for row in rows)
     parts = ((passed, "passed"), (failed, "not met"), (len(rows) - passed - failed, "not judged"))
     return ", ".join(f"{n} {word}" for n, word in parts if n)
 
 
 def _passed(row: RuleRow) -> bool:
-    return row.verdict == words.PASSED
+    return row.verdict == wording.PASSED
 
 
 def _rule_cells(kind: str, row: RuleRow) -> tuple[str, ...]:
-    refused = row.verdict == words.FAILED and not words.stops(kind, row)
+    refused = row.verdict == wording.FAILED and not wording.stops(kind, row)
     return (
         verdict("not met" if refused else row.verdict),
-        cell(words.plain(row.name)),
+        cell(wording.plain(row.name)),
         cell(row.subject, "w"),
-        cell(words.number(row.figure), "n"),
-        cell(words.number(row.bound), "n"),
+        cell(wording.number(row.figure), "n"),
+        cell(wording.number(row.bound), "n"),
         cell(row.sentence, "wholly"),
     )
 
@@ -147,13 +147,13 @@ def _recipe_cells(row: RecipeRow, winner: str | None) -> tuple[str, ...]:
 def _slice_cells(row: SliceRow) -> tuple[str, ...]:
     interval = "–"
     if row.lo is not None and row.hi is not None:
-        interval = f"{words.change(row.lo)} to {words.change(row.hi)}"
+        interval = f"{wording.change(row.lo)} to {wording.change(row.hi)}"
     return (
-        cell(words.plain(row.name), "name"),
-        cell(words.number(row.users), "n"),
+        cell(wording.plain(row.name), "name"),
+        cell(wording.number(row.users), "n"),
         cell(f"{row.candidate:.4f}", "n"),
         cell(f"{row.champion:.4f}", "n"),
-        cell("n/a" if row.lift is None else words.change(row.lift), "n"),
+        cell("n/a" if row.lift is None else wording.change(row.lift), "n"),
         cell(interval, "n"),
         cell(f"○ {row.underpowered}" if row.underpowered else "", "wholly"),
     )

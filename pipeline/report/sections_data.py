@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from pipeline.report import titles, words
+from pipeline.report import titles, wording
 from pipeline.report.markup import cards, cell, facts, folded, section, table, verdict
 from pipeline.report.night import CheckRow, ColumnRow, CostRow, NightPage, ReasonRow
 from pipeline.report.past import ChurnRow, FoldRow, LiveRow
@@ -26,8 +26,8 @@ def reach(night: NightPage, pictures: Mapping[str, bytes]) -> str:
             (
                 cell(row.name, "name"),
                 cell(titles.share(row.coverage or 0), "n"),
-                cell(words.number(row.gini), "n"),
-                cell(words.number(row.novelty), "n"),
+                cell(wording.number(row.gini), "n"),
+                cell(wording.number(row.novelty), "n"),
                 cell("–" if row.diversity is None else titles.share(row.diversity), "n"),
             ),
         )
@@ -66,7 +66,7 @@ def folds(night: NightPage) -> str:
     """Write how near lists that were folded in came to those of a new training."""
     if not night.folds:
         return ""
-    label = words.metric_label(night.metric)
+    label = wording.metric_label(night.metric)
     kinds = (f"{label}, folded in|n", f"{label}, trained again|n")
     head = ("Night", "People|n", "In common|n", *kinds, "")
     about = (
@@ -84,7 +84,7 @@ def live(night: NightPage, pictures: Mapping[str, bytes]) -> str:
         return ""
     newest = max(row.as_of for row in night.live)
     rows = [row for row in night.live if row.as_of == newest]
-    label = words.metric_label(night.metric)
+    label = wording.metric_label(night.metric)
     head = (
         "Group", "Version", "People|n", "Events|n", "Hit rate|n", f"{label}|n", "95 % interval|n",
         "Without patches|n",
@@ -108,8 +108,8 @@ def data(night: NightPage, pictures: Mapping[str, bytes]) -> str:
             "",
             (
                 cell(row.name, "name"),
-                cell(words.number(row.version), "n"),
-                cell(words.number(row.rows), "n"),
+                cell(wording.number(row.version), "n"),
+                cell(wording.number(row.rows), "n"),
             ),
         )
         for row in night.tables
@@ -138,7 +138,7 @@ def cost(night: NightPage) -> str:
 
 def _churn_cells(row: ChurnRow) -> tuple[str, ...]:
     causes = sorted(row.causes, key=lambda cause: (-cause[1], cause[0]))
-    told = ", ".join(f"{words.plain(name)} {titles.share(part)}" for name, part in causes if part)
+    told = ", ".join(f"{wording.plain(name)} {titles.share(part)}" for name, part in causes if part)
     return (
         cell(f"{titles.day(row.as_of)} {row.as_of.year}", "name"),
         cell(f"{row.idle:,}", "n"),
@@ -163,7 +163,7 @@ def _fold_cells(row: FoldRow) -> tuple[str, ...]:
 def _live_cells(row: LiveRow) -> tuple[str, ...]:
     interval = "–" if row.lo is None or row.hi is None else f"{row.lo:.4f} to {row.hi:.4f}"
     return (
-        cell(words.plain(row.slice), "name"),
+        cell(wording.plain(row.slice), "name"),
         cell(row.model_version),
         cell(f"{row.users:,}", "n"),
         cell(f"{row.events:,}", "n"),
@@ -182,7 +182,9 @@ def _quarantine(
     if not rows:
         return "<h3>Quarantine</h3><p class=about>✓ No row is in quarantine.</p>"
     ordered = sorted(reasons, key=lambda row: (-row.rows, row.reason))
-    body = [("", (cell(words.plain(r.reason), "name"), cell(f"{r.rows:,}", "n"))) for r in ordered]
+    body = [
+        ("", (cell(wording.plain(r.reason), "name"), cell(f"{r.rows:,}", "n"))) for r in ordered
+    ]
     drawn = cards(pictures, "reasons.svg")
     numbers = folded("In numbers", table(("Reason", "Rows|n"), body))
     return f"<h3>Quarantine</h3>{drawn}{numbers}"
@@ -209,8 +211,8 @@ def _cleaned(rows: Sequence[ColumnRow]) -> str:
 
 
 def _checks(checks: Sequence[CheckRow]) -> str:
-    passed = [row for row in checks if row.status == words.PASSED]
-    others = [row for row in checks if row.status != words.PASSED]
+    passed = [row for row in checks if row.status == wording.PASSED]
+    others = [row for row in checks if row.status != wording.PASSED]
     told = table(_CHECKS, [("", _check_cells(row)) for row in others])
     return (f"<h3>Checks to look at</h3>{told}" if told else "") + folded(
         f"{len(passed)} of {len(checks)} checks of the data passed",
@@ -221,9 +223,9 @@ def _checks(checks: Sequence[CheckRow]) -> str:
 def _check_cells(row: CheckRow) -> tuple[str, ...]:
     return (
         verdict(row.status),
-        cell(words.plain(row.name)),
-        cell(words.number(row.figure), "n"),
-        cell(words.number(row.bound), "n"),
+        cell(wording.plain(row.name)),
+        cell(wording.number(row.figure), "n"),
+        cell(wording.number(row.bound), "n"),
         cell(row.sentence, "wholly"),
     )
 
@@ -234,7 +236,7 @@ def _cost_cells(row: CostRow) -> tuple[str, ...]:
         cell(f"{row.seconds:,.2f}", "n"),
         cell(f"{row.cpu_seconds:,.2f}", "n"),
         cell(f"{row.peak_mb:,.1f}", "n"),
-        cell(words.number(row.parameters), "n"),
+        cell(wording.number(row.parameters), "n"),
         cell(f"{row.events_per_second:,.0f}", "n"),
         cell(row.trained_on),
         cell(_price(row), "n"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipeline.report.words import change, metric_label, number
+from pipeline.report.wording import change, metric_label, number
 
 _NAMED = 4
 _SHOWN = 8

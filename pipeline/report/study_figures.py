@@ -9,8 +9,8 @@ import math
 import re
 from collections.abc import Sequence
 
-from pipeline.report.canvas import BLUE, GREY, INK, LIGHT, ORANGE, canvas, name_rows, percent, png
-from pipeline.report.canvas import label as write
+from pipeline.report.figure import BLUE, GREY, INK, LIGHT, ORANGE, canvas, name_rows, percent, png
+from pipeline.report.figure import label as write
 from pipeline.report.study import (
     AxisRow,
     StudyRows,
@@ -19,7 +19,7 @@ from pipeline.report.study import (
     history_title,
     importance_title,
 )
-from pipeline.report.words import metric_label, number
+from pipeline.report.wording import metric_label, number
 
 _MOST = 16
 _LABEL = 12

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from pipeline.evaluation.gate.account import points_text
+from pipeline.evaluation.gate.e_process import points_text
 from pipeline.report.night import ReasonRow, RecipeRow, SliceRow
 from pipeline.report.past import AccountRow, ChurnRow, LiveRow, PastRow
-from pipeline.report.words import change, metric_label, number, plain
+from pipeline.report.wording import change, metric_label, number, plain
 
 EVERYBODY = "all"
 

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from pipeline.evaluation.gate.account import points_text
-from pipeline.report.canvas import BLUE, GREY, INK, LIGHT, ORANGE, percent, spread
-from pipeline.report.card import card, name_rows, svg, write
+from pipeline.evaluation.gate.e_process import points_text
+from pipeline.report.figure import BLUE, GREY, INK, LIGHT, ORANGE, percent, spread
 from pipeline.report.past import AccountRow, ChurnRow, LiveRow, PastRow
+from pipeline.report.svg_card import card, name_rows, svg, write
 from pipeline.report.titles import (
     EVERYBODY,
     accounts_title,
@@ -24,7 +24,7 @@ from pipeline.report.titles import (
     metric_title,
     share,
 )
-from pipeline.report.words import metric_label, plain
+from pipeline.report.wording import metric_label, plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,9 +10,8 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from itertools import zip_longest
 
-from pipeline.report import words
-from pipeline.report.canvas import BLUE, GREY, INK, ORANGE, percent
-from pipeline.report.card import card, name_rows, svg, write
+from pipeline.report import wording
+from pipeline.report.figure import BLUE, GREY, INK, ORANGE, percent
 from pipeline.report.markup import cards, cell, document, facts, folded, section, table
 from pipeline.report.pair import (
     Entry,
@@ -24,6 +23,7 @@ from pipeline.report.pair import (
     VersionRow,
     VersionsPage,
 )
+from pipeline.report.svg_card import card, name_rows, svg, write
 
 _MOST = 16
 _ROW = 0.34
@@ -80,7 +80,7 @@ def footing_figure(page: VersionsPage, footing: Footing) -> bytes | None:
         face = colour if sure else "white"
         axes.plot([lift], [at], "o", color=colour, markerfacecolor=face, markersize=5, zorder=3)
         weight = "bold" if sure and (lo > 0 or hi < 0) else "normal"
-        write(axes, high + span * 0.05, at, words.change(lift), colour, fontweight=weight)
+        write(axes, high + span * 0.05, at, wording.change(lift), colour, fontweight=weight)
     name_rows(axes, [f"{_group(row.name)} ({row.people:,})" for row, *_ in drawn])
     axes.set_xlim(low - span * 0.03, high + span * 0.03)
     axes.locator_params(axis="x", nbins=4)
@@ -97,7 +97,7 @@ def footing_title(page: VersionsPage, footing: Footing) -> str:
     if row.underpowered is not None or row.lo <= 0 <= row.hi:
         return f"{right} is not clearly different"
     word, sign = ("ahead", "+") if row.lift > 0 else ("behind", "−")
-    return f"{right} is {word} by {words.change(row.lift).removeprefix(sign)}"
+    return f"{right} is {word} by {wording.change(row.lift).removeprefix(sign)}"
 
 
 def footing_sentence(page: VersionsPage, footing: Footing) -> str | None:
@@ -108,7 +108,7 @@ def footing_sentence(page: VersionsPage, footing: Footing) -> str | None:
     span = "" if row.lift is None else f"{_span(row)}, "
     return (
         f"{footing.title}, {footing_title(page, footing)} ({span}{row.people:,} people): "
-        f"{words.metric_label(page.metric)} {row.right:.4f} against {row.left:.4f}"
+        f"{wording.metric_label(page.metric)} {row.right:.4f} against {row.left:.4f}"
     )
 
 
@@ -139,11 +139,11 @@ def _footing(page: VersionsPage, footing: Footing) -> str:
         (
             "lead" if row.name == page.metric else "",
             (
-                cell(words.metric_label(row.name), "name"),
+                cell(wording.metric_label(row.name), "name"),
                 cell(f"{row.people:,}", "n"),
                 cell(f"{row.left:.4f}", "n"),
                 cell(f"{row.right:.4f}", "n"),
-                cell("n/a" if row.lift is None else words.change(row.lift), "n"),
+                cell("n/a" if row.lift is None else wording.change(row.lift), "n"),
                 cell(_span(row), "n"),
                 cell(row.underpowered or ""),
             ),
@@ -160,7 +160,11 @@ def _metrics(page: VersionsPage) -> str:
     body = [
         (
             "lead" if row.name == page.metric else "",
-            (cell(words.metric_label(row.name), "name"), _estimate(row.left), _estimate(row.right)),
+            (
+                cell(wording.metric_label(row.name), "name"),
+                _estimate(row.left),
+                _estimate(row.right),
+            ),
         )
         for row in whole
     ]
@@ -176,7 +180,7 @@ def _groups(page: VersionsPage, groups: Sequence[MetricRow]) -> str:
         (
             "",
             (
-                cell(words.metric_label(row.name), "name"),
+                cell(wording.metric_label(row.name), "name"),
                 *(
                     part
                     for side in (row.left, row.right)
@@ -246,14 +250,14 @@ def _primary(name: str, metric: str) -> bool:
 
 def _group(name: str) -> str:
     where = name.rpartition(".")[0].removeprefix("slice.")
-    return words.plain(where) if where else "everybody"
+    return wording.plain(where) if where else "everybody"
 
 
 def _estimate(found: Estimate | None) -> str:
     if found is None:
         return cell("–", "n")
     if found.lo is None or found.hi is None:
-        return cell(words.number(found.mean), "n")
+        return cell(wording.number(found.mean), "n")
     return cell(f"{found.mean:.4f} ({found.lo:.4f} to {found.hi:.4f})", "n")
 
 
@@ -264,7 +268,7 @@ def _people(found: Estimate | None) -> str:
 def _span(row: PairedRow) -> str:
     if row.lo is None or row.hi is None:
         return "–"
-    return f"{words.change(row.lo)} to {words.change(row.hi)}"
+    return f"{wording.change(row.lo)} to {wording.change(row.hi)}"
 
 
 def _entry(entry: Entry | None) -> str:

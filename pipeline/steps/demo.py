@@ -19,16 +19,16 @@ from typing import Any
 import polars as pl
 
 from pipeline.base import Interval, Progress, compact_instant, silent
-from pipeline.data import journey
+from pipeline.data import completejourney
 from pipeline.errors import ConfigError
 from pipeline.evaluation.evaluate import NDCG, metric_name
-from pipeline.report.words import metric_label
-from pipeline.steps.compared import lift_rows
-from pipeline.steps.night import Night, concluded
-from pipeline.steps.retrain import result
-from pipeline.steps.run import Workspace
-from pipeline.steps.sheet import draw_page
+from pipeline.report.wording import metric_label
+from pipeline.steps.nightly.nightly import result
+from pipeline.steps.reporting.comparison_rows import lift_rows
+from pipeline.steps.reporting.page_files import draw_page
 from pipeline.stores.runs import Run
+from pipeline.workspace.night import Night, concluded
+from pipeline.workspace.workspace import Workspace
 
 NIGHTS = tuple(datetime(2017, 12, day, 9, tzinfo=UTC) for day in (1, 15, 29))
 """As-of instants of the demo; 09:00 UTC is the quietest hour of these shops."""
@@ -113,12 +113,12 @@ def land_until(ws: Workspace, night: datetime, *, progress: Progress = silent) -
     progress(f"landing the files up to {night:%Y-%m-%d}")
     landed = []
     for span in _spans(night):
-        lines = journey.purchases(frames["transactions"], frames["products"], span)
+        lines = completejourney.purchases(frames["transactions"], frames["products"], span)
         landed.append(_write(ws, "events", f"purchases-{span.end:%Y%m%d}.csv", lines))
-    items = journey.catalogue(frames["transactions"], frames["products"], night)
+    items = completejourney.catalogue(frames["transactions"], frames["products"], night)
     landed.append(_write(ws, "items", f"products-{night:%Y%m%d}.csv", items))
     if night == NIGHTS[0]:
-        users = journey.households(frames["demographics"])
+        users = completejourney.households(frames["demographics"])
         landed.append(_write(ws, "users", "households.csv", users))
     return tuple(landed)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import NightjarError, ResourceError
-from pipeline.steps.run import Workspace
+from pipeline.workspace.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def _lake(ws: Workspace) -> str:
 
 
 def _registry(ws: Workspace) -> str:
-    from pipeline.steps.mirror import registry
+    from pipeline.workspace.registry import registry
 
     registry(ws).prepare()
     return "MLflow's store answers"
@@ -109,7 +109,7 @@ def _gpu() -> Check:
 
 def _lightfm() -> Check:
     """One family needs it, and nothing else: that it is not there is no fault."""
-    from pipeline.models.hybrid import library
+    from pipeline.models.lightfm import library
 
     try:
         library()

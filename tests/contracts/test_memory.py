@@ -13,21 +13,21 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from pipeline.data.described import Described
+from pipeline.data.feature_matrix import Described
 from pipeline.data.matrix import History
 from pipeline.models import families
+from pipeline.models.als import Als
+from pipeline.models.biased_mf import Rated
 from pipeline.models.bpr import Bpr
-from pipeline.models.buyagain.recipe import LearnedRepeat
 from pipeline.models.contract import Recipe
 from pipeline.models.ease import Ease
-from pipeline.models.factorize import Als
-from pipeline.models.hybrid import LightFm
-from pipeline.models.neighbours import ItemKnn
+from pipeline.models.item_knn import ItemKnn
+from pipeline.models.lightfm import LightFm
+from pipeline.models.personal_frequency import OwnCounts
 from pipeline.models.popularity import DecayedPopularity, Popularity
-from pipeline.models.ratings import Rated
-from pipeline.models.repeats import OwnCounts
-from pipeline.models.spectral import Svd
-from pipeline.models.walks import Walks
+from pipeline.models.repeat_purchase.recipe import LearnedRepeat
+from pipeline.models.rp3beta import Walks
+from pipeline.models.svd import Svd
 
 ROOT = Path(__file__).parents[2]
 END = datetime(2026, 3, 1, tzinfo=UTC)

@@ -17,19 +17,19 @@ from pipeline import columns as c
 from pipeline.data.matrix import RATING, WEIGHT, History, build_history
 from pipeline.errors import ConfigError
 from pipeline.models import families
+from pipeline.models.als import Als
+from pipeline.models.biased_mf import Rated
 from pipeline.models.bpr import Bpr
-from pipeline.models.buyagain.recipe import LearnedRepeat
 from pipeline.models.contract import Recipe
 from pipeline.models.ease import Ease
-from pipeline.models.factorize import Als
-from pipeline.models.hybrid import LightFm
-from pipeline.models.links import LinksScorer
-from pipeline.models.neighbours import ItemKnn
-from pipeline.models.ratings import Rated
+from pipeline.models.item_item import LinksScorer
+from pipeline.models.item_knn import ItemKnn
+from pipeline.models.lightfm import LightFm
+from pipeline.models.repeat_purchase.recipe import LearnedRepeat
 from pipeline.models.ridge import Ridge
-from pipeline.models.spectral import Svd
+from pipeline.models.rp3beta import Walks
+from pipeline.models.svd import Svd
 from pipeline.models.topk import Lists, top_k
-from pipeline.models.walks import Walks
 
 END = datetime(2026, 3, 1, tzinfo=UTC)
 ROOT = Path(__file__).parents[2]

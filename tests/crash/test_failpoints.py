@@ -21,14 +21,14 @@ import pytest
 from pipeline import failpoints
 from pipeline.errors import ConfigError, LakeError
 from pipeline.failpoints import FAILPOINTS, FailpointReached, failpoint
-from pipeline.steps import chaos
-from pipeline.steps.chaos import HITS, Tally, draw_hit, kill, sandbox
-from pipeline.steps.chaos_looks import Reader, live_of, taken
-from pipeline.steps.chaos_shop import NIGHT, Shop
-from pipeline.steps.child import Child
-from pipeline.steps.feedback import feedback
-from pipeline.steps.run import Workspace
+from pipeline.steps.feedback.feedback import feedback
 from pipeline.stores.lake import Lake
+from pipeline.testing.chaos import chaos
+from pipeline.testing.chaos.chaos import HITS, Tally, draw_hit, kill, sandbox
+from pipeline.testing.chaos.invariants import Reader, live_of, taken
+from pipeline.testing.chaos.synthetic_shop import NIGHT, Shop
+from pipeline.workspace.child_process import Child
+from pipeline.workspace.workspace import Workspace
 from tests.dying import parsed_here
 from tests.ingesting import AT, land, orders, state, workspace
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.steps.child import Child
-from pipeline.steps.feedback import feedback
+from pipeline.steps.feedback.feedback import feedback
 from pipeline.stores.ledger import Ledger
 from pipeline.stores.runs import Runs
+from pipeline.workspace.child_process import Child
 from tests.dying import parsed_here
 from tests.ingesting import AT, land, orders, workspace
 

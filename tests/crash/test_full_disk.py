@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.steps.feedback import feedback
-from pipeline.steps.run import Workspace
+from pipeline.steps.feedback.feedback import feedback
+from pipeline.workspace.workspace import Workspace
 from tests.ingesting import AT, land, orders, state, workspace
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.steps.child import Child
-from pipeline.steps.feedback import feedback
-from pipeline.steps.run import Workspace
+from pipeline.steps.feedback.feedback import feedback
+from pipeline.workspace.child_process import Child
+from pipeline.workspace.workspace import Workspace
 from tests.dying import Died, by_exception, dying_at, parsed_here
 from tests.ingesting import AT, land, orders, state, workspace
 

@@ -14,14 +14,14 @@ import pytest
 from pipeline import columns as c
 from pipeline.errors import ConcurrencyError, ConfigError, StorageError
 from pipeline.failpoints import VARIABLE
-from pipeline.steps import ingest as step
-from pipeline.steps import landing, listing
-from pipeline.steps.child import Child
-from pipeline.steps.feedback import feedback
-from pipeline.steps.landing import mark
-from pipeline.steps.listing import landed
-from pipeline.steps.run import Workspace
+from pipeline.steps.feedback.feedback import feedback
+from pipeline.steps.ingest import discovery, landing
+from pipeline.steps.ingest import ingest as step
+from pipeline.steps.ingest.discovery import landed
+from pipeline.steps.ingest.landing import mark
 from pipeline.stores.batches import Batches
+from pipeline.workspace.child_process import Child
+from pipeline.workspace.workspace import Workspace
 from tests.dying import parsed_here
 from tests.ingesting import AT, CONFIG, land, orders, state, workspace
 
@@ -198,7 +198,7 @@ def test_a_file_that_vanishes_between_two_looks_is_not_listed(ws, monkeypatch):
         gone.unlink(missing_ok=True)
         return mark(path)
 
-    monkeypatch.setattr(listing, "mark", vanishing)
+    monkeypatch.setattr(discovery, "mark", vanishing)
     assert statuses(feedback(ws, AT)) == {"orders-1.csv": "taken"}
 
 

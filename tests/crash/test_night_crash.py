@@ -17,13 +17,13 @@ from pathlib import Path
 import pytest
 
 from pipeline import columns as c
-from pipeline.steps.feedback import feedback
-from pipeline.steps.mirror import registry
-from pipeline.steps.mortal import _WARM
-from pipeline.steps.retrain import nightly
-from pipeline.steps.run import Workspace
-from pipeline.steps.show import history, lists
-from pipeline.stores.registry.door import door
+from pipeline.steps.feedback.feedback import feedback
+from pipeline.steps.lists import history, lists
+from pipeline.steps.nightly.nightly import nightly
+from pipeline.stores.registry.connection import door
+from pipeline.testing.chaos.fork_server import _WARM
+from pipeline.workspace.registry import registry
+from pipeline.workspace.workspace import Workspace
 from tests.worlds import CONFIG, NIGHTS, catalogue, copy_of, land, purchases
 
 DIED = 9
@@ -84,7 +84,7 @@ def test_killed_after_every_commit(tmp_path):
 
 def _die_after_one() -> None:
     """Let this process do one durable thing, and kill it at once behind it."""
-    from pipeline.stores.lake.tail import Tail
+    from pipeline.stores.lake.commit_integrity import Tail
     from pipeline.stores.ledger import Ledger
     from pipeline.stores.registry.client import Registry
 

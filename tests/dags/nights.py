@@ -21,7 +21,7 @@ import polars as pl
 
 from dags.local import runner
 from pipeline.base import format_instant
-from pipeline.steps.run import Workspace
+from pipeline.workspace.workspace import Workspace
 from tests.worlds import CONFIG, NIGHTS, catalogue, land, purchases
 
 FIRST, SECOND, _ = NIGHTS

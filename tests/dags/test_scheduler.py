@@ -20,12 +20,12 @@ from polars.testing import assert_frame_equal
 
 from pipeline import columns as c
 from pipeline.base import format_instant, parse_instant
-from pipeline.steps import retrain
-from pipeline.steps.champion import ACCEPTANCE, DECISION, PATCH, PUBLICATION
-from pipeline.steps.feedback import feedback
-from pipeline.steps.policy import read_policy
-from pipeline.steps.run import Workspace
-from pipeline.steps.show import lists, live_publication
+from pipeline.steps.feedback.feedback import feedback
+from pipeline.steps.feedback.policy import read_policy
+from pipeline.steps.lists import lists, live_publication
+from pipeline.steps.nightly import nightly
+from pipeline.workspace.history import ACCEPTANCE, DECISION, PATCH, PUBLICATION
+from pipeline.workspace.workspace import Workspace
 from tests.dags.served import Served, serve
 from tests.worlds import CONFIG, NIGHTS, catalogue, land, moved, purchases
 
@@ -70,7 +70,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     catalogue(home)
     land(home, shop.events, nights[0])
     feedback(shop.ws, nights[0])
-    first = retrain.nightly(shop.ws, nights[0], recipes=["mad"])
+    first = nightly.nightly(shop.ws, nights[0], recipes=["mad"])
     assert (first.decision, first.recipe) == ("first", "popularity")
     return shop
 

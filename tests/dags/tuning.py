@@ -10,9 +10,9 @@ from typing import Any
 
 from dags.local import runner
 from pipeline.base import format_instant
-from pipeline.steps.candidate import CANDIDATE
-from pipeline.steps.feedback import feedback
-from pipeline.steps.run import Workspace
+from pipeline.steps.feedback.feedback import feedback
+from pipeline.workspace.history import CANDIDATE
+from pipeline.workspace.workspace import Workspace
 from tests.worlds import CONFIG, NIGHTS, land, purchases
 
 

@@ -13,12 +13,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from pipeline import columns as c
-from pipeline.evaluation.catalogue import (
-    coverage,
-    diversity,
-    novelty,
-    self_information,
-)
+from pipeline.evaluation.beyond_accuracy import coverage, diversity, novelty, self_information
 from pipeline.evaluation.metrics import Truth, measure
 from pipeline.models.topk import Lists
 from pipeline.serving.churn import churn

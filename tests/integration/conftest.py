@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.steps.feedback import feedback
-from pipeline.steps.retrain import NightResult, nightly
-from pipeline.steps.run import Workspace
-from pipeline.stores.registry.door import create
+from pipeline.steps.feedback.feedback import feedback
+from pipeline.steps.nightly.nightly import NightResult, nightly
+from pipeline.stores.registry.connection import create
+from pipeline.workspace.workspace import Workspace
 from tests.worlds import CONFIG, NIGHTS, catalogue, copy_of, land, purchases
 
 Make = Callable[[Path, str], Workspace]

@@ -17,13 +17,13 @@ import pytest
 from pipeline import columns as c
 from pipeline.errors import ConfigError, DataError
 from pipeline.monitoring.policy import Cause
-from pipeline.steps import lived
-from pipeline.steps.backtest import backtest, parse_every, parse_policies
-from pipeline.steps.config import Composed
-from pipeline.steps.feedback import feedback
-from pipeline.steps.lived import Policy
-from pipeline.steps.retrain import nightly
-from pipeline.steps.run import Workspace
+from pipeline.steps.experiments.backtest import days
+from pipeline.steps.experiments.backtest.backtest import backtest, parse_every, parse_policies
+from pipeline.steps.experiments.backtest.days import Policy
+from pipeline.steps.feedback.feedback import feedback
+from pipeline.steps.nightly.nightly import nightly
+from pipeline.workspace.config import Composed
+from pipeline.workspace.workspace import Workspace
 from tests import worlds
 from tests.worlds import copy_of
 
@@ -53,9 +53,9 @@ KILLED = """
 import os, signal, sys
 from datetime import timedelta
 from pathlib import Path
-from pipeline.steps.backtest import backtest
-from pipeline.steps.lived import Policy
-from pipeline.steps.run import Workspace
+from pipeline.steps.experiments.backtest.backtest import backtest
+from pipeline.steps.experiments.backtest.days import Policy
+from pipeline.workspace.workspace import Workspace
 from tests.integration.test_backtest import BEGIN, DAY, END
 
 def tell(text):
@@ -127,7 +127,7 @@ def test_stopped_anywhere_it_goes_on_with_the_same_decisions(shop, found, monkey
     span = {"every": DAY, "policies": (Policy.ADAPTIVE, Policy.NIGHTLY)}
     end = BEGIN + 2 * DAY
     for name in ("nightly", "score_span", "foldin"):
-        real, left = getattr(lived, name), [2]
+        real, left = getattr(days, name), [2]
 
         def dies(*args, real=real, left=left, **more):
             left[0] -= 1
@@ -135,10 +135,10 @@ def test_stopped_anywhere_it_goes_on_with_the_same_decisions(shop, found, monkey
                 raise KeyboardInterrupt
             return real(*args, **more)
 
-        monkeypatch.setattr(lived, name, dies)
+        monkeypatch.setattr(days, name, dies)
         with contextlib.suppress(KeyboardInterrupt):
             backtest(shop, BEGIN, end, **span)
-        monkeypatch.setattr(lived, name, real)
+        monkeypatch.setattr(days, name, real)
     again = backtest(shop, BEGIN, end, **span)
     for policy in ("adaptive", "nightly"):
         calm = [decided(day) for day in found.days[policy][:3]]
@@ -163,7 +163,7 @@ def test_killed_it_goes_on_with_the_same_decisions(shop, found, tmp_path, at):
 
 
 def test_a_second_call_trains_nothing_and_says_that_its_days_are_kept(shop, found, monkeypatch):
-    monkeypatch.setattr(lived, "nightly", None)
+    monkeypatch.setattr(days, "nightly", None)
     told = []
     again = backtest(shop, BEGIN, END, every=DAY, policies=tuple(Policy), progress=told.append)
     assert again.to_dict() == found.to_dict()
@@ -221,12 +221,12 @@ def test_where_a_night_puts_nothing_live_the_live_lists_learn_what_was_done(work
 def test_a_gap_before_the_first_as_of_is_waited_for(workspace, tmp_path):
     ws = gapped(workspace, tmp_path / "home", BEGIN - 9 * DAY, BEGIN + DAY)
     found = backtest(ws, BEGIN, BEGIN + 5 * DAY, every=DAY, policies=tuple(Policy))
-    for days in found.days.values():
-        ended = [day.decision for day in days[:4]]
+    for past in found.days.values():
+        ended = [day.decision for day in past[:4]]
         assert ended == ["nothing_to_do", "nothing_to_do", "block", "first"]
-        assert {day.reason for day in days[:4]} == {"nothing is live yet"}
-        assert all(day.ndcg is None for day in days[:4])
-        assert all(day.ndcg > 0 for day in days[4:])
+        assert {day.reason for day in past[:4]} == {"nothing is live yet"}
+        assert all(day.ndcg is None for day in past[:4])
+        assert all(day.ndcg > 0 for day in past[4:])
     rows = {row["policy"]: row for row in found.to_dict()["rows"]}
     assert rows["never"]["training_seconds"] == rows["never"]["nights"] == 0
     assert rows["nightly"]["nights"] == 2

@@ -15,13 +15,13 @@ import pytest
 from pipeline.base import format_instant, silent
 from pipeline.cli import main
 from pipeline.errors import ConfigError, DataError
-from pipeline.models.neighbours import ItemKnn
-from pipeline.steps.calibrate import gate_calibrate
-from pipeline.steps.champion import CALIBRATION, seed_spreads
-from pipeline.steps.feedback import feedback
-from pipeline.steps.retrain import nightly, snapshot
-from pipeline.steps.run import Workspace
-from pipeline.steps.show import history
+from pipeline.models.item_knn import ItemKnn
+from pipeline.steps.experiments.calibration.calibrate import gate_calibrate
+from pipeline.steps.feedback.feedback import feedback
+from pipeline.steps.lists import history
+from pipeline.steps.nightly.nightly import nightly, snapshot
+from pipeline.workspace.history import CALIBRATION, seed_spreads
+from pipeline.workspace.workspace import Workspace
 from tests.worlds import CONFIG, NIGHTS, START, land, purchases
 
 pytestmark = pytest.mark.slow

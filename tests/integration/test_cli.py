@@ -91,7 +91,7 @@ def test_help_needs_no_library():
         "heavy = {'polars', 'numpy', 'mlflow', 'airflow', 'pydantic'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
         # A step in a process of its own does not wait for what only other steps need.
-        "from pipeline.steps import retrain\n"
+        "from pipeline.steps.nightly import nightly\n"
         "rare = {'great_expectations', 'implicit', 'lightgbm', 'matplotlib', 'mlflow', 'numba'}\n"
         "rare = (rare | {'optuna', 'scipy.stats'}) & set(sys.modules)\n"
         "assert not rare, rare\n"

@@ -9,12 +9,13 @@ import pytest
 
 from pipeline import columns as c
 from pipeline.errors import LakeError
-from pipeline.steps import foldin, release
-from pipeline.steps.feedback import feedback
-from pipeline.steps.retrain import nightly, snapshot
-from pipeline.steps.run import Workspace
-from pipeline.steps.show import lists
-from pipeline.steps.swap import stage
+from pipeline.steps.feedback import foldin
+from pipeline.steps.feedback.feedback import feedback
+from pipeline.steps.lists import lists
+from pipeline.steps.nightly import publish
+from pipeline.steps.nightly.nightly import nightly, snapshot
+from pipeline.workspace.publications import stage
+from pipeline.workspace.workspace import Workspace
 from tests.worlds import NIGHTS, copy_of, land, purchases
 
 
@@ -43,7 +44,7 @@ def test_a_flipped_bit_of_an_older_data_file_ends_the_night(ws):
 def test_no_night_sends_people_to_lists_that_did_not_come_back(ws, monkeypatch):
     land(ws.home, purchases(), NIGHTS[1], NIGHTS[0])
     monkeypatch.setattr(foldin, "stage", short_of_a_row)
-    monkeypatch.setattr(release, "stage", short_of_a_row)
+    monkeypatch.setattr(publish, "stage", short_of_a_row)
     live = ws.lake.read("publications").rows(), lists(ws, None).rows()
     assert len(live[0]) == 1
     words = "the lists of publication p-.* did not come back as they were written"

@@ -1,8 +1,8 @@
 """A config that says nothing of recipes: the night finds out itself what its data ask for."""
 
-from pipeline.steps.feedback import feedback
-from pipeline.steps.night import Night
-from pipeline.steps.retrain import nightly
+from pipeline.steps.feedback.feedback import feedback
+from pipeline.steps.nightly.nightly import nightly
+from pipeline.workspace.night import Night
 from tests.worlds import NIGHTS, land, purchases
 
 CONFIG = """\

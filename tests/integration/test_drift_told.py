@@ -8,10 +8,10 @@ import polars as pl
 import pytest
 
 from pipeline.base import format_instant
-from pipeline.steps.champion import DECISION
-from pipeline.steps.drift import drift
-from pipeline.steps.feedback import feedback
-from pipeline.steps.run import Workspace
+from pipeline.steps.feedback.drift import drift
+from pipeline.steps.feedback.feedback import feedback
+from pipeline.workspace.history import DECISION
+from pipeline.workspace.workspace import Workspace
 from tests.worlds import NIGHTS, copy_of, land, purchases
 
 DAY = timedelta(days=1)

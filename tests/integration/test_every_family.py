@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 
 from pipeline.models.families import FAMILIES
-from pipeline.steps.feedback import feedback
-from pipeline.steps.retrain import nightly
+from pipeline.steps.feedback.feedback import feedback
+from pipeline.steps.nightly.nightly import nightly
 from tests.worlds import NIGHTS, START, land, purchases, ratings
 
 USERS, ITEMS = 150, 60

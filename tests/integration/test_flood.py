@@ -8,9 +8,9 @@ import pytest
 
 from pipeline import columns as c
 from pipeline.data.features import FeaturesConfig
-from pipeline.steps.feedback import feedback
-from pipeline.steps.retrain import nightly
-from pipeline.steps.show import lists
+from pipeline.steps.feedback.feedback import feedback
+from pipeline.steps.lists import lists
+from pipeline.steps.nightly.nightly import nightly
 from tests.worlds import CONFIG, NIGHTS, catalogue, land, purchases
 
 MILLION = 1_000_000

@@ -13,16 +13,16 @@ import pytest
 from pipeline import columns as c
 from pipeline.errors import ConcurrencyError, ConfigError
 from pipeline.serving.publish import chain
-from pipeline.steps import foldin as module
-from pipeline.steps.champion import PATCH, PUBLICATION
-from pipeline.steps.churn import read_churn
-from pipeline.steps.feedback import feedback
-from pipeline.steps.foldin import foldin
-from pipeline.steps.ingest import ingest_landed
-from pipeline.steps.patch import make_patch
-from pipeline.steps.retrain import nightly
-from pipeline.steps.run import Workspace
-from pipeline.steps.show import history, lists
+from pipeline.steps.diagnostics.churn import read_churn
+from pipeline.steps.feedback import foldin as module
+from pipeline.steps.feedback.feedback import feedback
+from pipeline.steps.feedback.foldin import foldin
+from pipeline.steps.feedback.patch import make_patch
+from pipeline.steps.ingest.ingest import ingest_landed
+from pipeline.steps.lists import history, lists
+from pipeline.steps.nightly.nightly import nightly
+from pipeline.workspace.history import PATCH, PUBLICATION
+from pipeline.workspace.workspace import Workspace
 from tests.worlds import CONFIG, NIGHTS, START, catalogue, land, purchases
 
 SMALL = {"users": 150, "items": 80, "days": 90}

@@ -8,15 +8,23 @@ import pytest
 from pipeline import columns as c
 from pipeline.errors import LakeError
 from pipeline.report.night import from_json
-from pipeline.steps.compare import compare
-from pipeline.steps.feedback import feedback
-from pipeline.steps.gc import gc
-from pipeline.steps.reproduce import reproduce
-from pipeline.steps.retrain import evaluate, features, gate, nightly, snapshot, train, validate
-from pipeline.steps.run import Workspace
-from pipeline.steps.sheet import DATA as PAGE
-from pipeline.steps.show import history, lists
+from pipeline.steps.experiments.comparison.compare import compare
+from pipeline.steps.experiments.reproduction.reproduce import reproduce
+from pipeline.steps.feedback.feedback import feedback
+from pipeline.steps.lists import history, lists
+from pipeline.steps.maintenance.gc import gc
+from pipeline.steps.nightly.nightly import (
+    evaluate,
+    features,
+    gate,
+    nightly,
+    snapshot,
+    train,
+    validate,
+)
+from pipeline.steps.reporting.page_files import DATA as PAGE
 from pipeline.stores.lake import Lake
+from pipeline.workspace.workspace import Workspace
 from tests.worlds import NIGHTS, copy_of, land, purchases
 
 pytestmark = pytest.mark.slow

@@ -16,7 +16,7 @@ import polars as pl
 import pytest
 
 from pipeline import columns as c
-from pipeline.steps.run import Workspace
+from pipeline.workspace.workspace import Workspace
 from tests.ingesting import AT
 from tests.integration.hostile import BIG, HEADER, REFUSED, TAKEN, Hostile, row
 

@@ -9,12 +9,12 @@ from contextlib import closing
 import pytest
 
 from pipeline.errors import RegistryError
-from pipeline.steps.compare import compare
-from pipeline.steps.feedback import feedback
-from pipeline.steps.mirror import registry
-from pipeline.steps.retrain import nightly
-from pipeline.steps.run import Workspace
-from pipeline.stores.registry.door import come_home
+from pipeline.steps.experiments.comparison.compare import compare
+from pipeline.steps.feedback.feedback import feedback
+from pipeline.steps.nightly.nightly import nightly
+from pipeline.stores.registry.connection import come_home
+from pipeline.workspace.registry import registry
+from pipeline.workspace.workspace import Workspace
 from tests.worlds import NIGHTS, forget_places, land, purchases
 
 
@@ -115,7 +115,7 @@ def test_what_is_no_database_of_mlflow_says_so(tmp_path):
 
 def test_a_copy_that_cannot_be_written_says_so(two_nights, tmp_path, monkeypatch):
     copy = shutil.copytree(two_nights[0], tmp_path / "copy")
-    monkeypatch.setattr("pipeline.stores.registry.door._PROBE_SECONDS", 0.1)
+    monkeypatch.setattr("pipeline.stores.registry.connection._PROBE_SECONDS", 0.1)
     with closing(sqlite3.connect(copy / "mlflow" / "mlflow.db")) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(RegistryError, match=r"mlflow\.db cannot be used: database is locked"):

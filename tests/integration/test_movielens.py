@@ -9,9 +9,9 @@ import pytest
 
 from pipeline import columns as c
 from pipeline.base import parse_instant
-from pipeline.steps.ingest import ingest
-from pipeline.steps.retrain import nightly
-from pipeline.steps.show import lists
+from pipeline.steps.ingest.ingest import ingest
+from pipeline.steps.lists import lists
+from pipeline.steps.nightly.nightly import nightly
 
 FILES = Path(__file__).parents[2] / "build" / "movielens"
 CONFIG = """\

@@ -10,11 +10,12 @@ import pytest
 from pipeline import columns as c
 from pipeline.base import format_instant
 from pipeline.data.matrix import History
-from pipeline.steps.feedback import feedback
-from pipeline.steps.learn import read_history, read_scorer, train_folder
-from pipeline.steps.night import open_night
-from pipeline.steps.retrain import nightly
-from pipeline.steps.show import lists
+from pipeline.steps.feedback.feedback import feedback
+from pipeline.steps.lists import lists
+from pipeline.steps.nightly.nightly import nightly
+from pipeline.steps.nightly.train import train_folder
+from pipeline.workspace.artifacts import read_history, read_scorer
+from pipeline.workspace.night import open_night
 from tests.worlds import NIGHTS, START, land, purchases
 
 SHELVES = 4

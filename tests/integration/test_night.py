@@ -13,21 +13,21 @@ from pipeline.base import format_instant, silent
 from pipeline.errors import ConfigError, DataError, GateError, RegistryError, ResourceError
 from pipeline.evaluation.gate import Decision
 from pipeline.report.night import from_json, to_json
-from pipeline.steps import churn as churned
-from pipeline.steps import cold
-from pipeline.steps.churn import churn_metrics, measure, read_churn
-from pipeline.steps.compared import lift_rows
-from pipeline.steps.feedback import feedback
-from pipeline.steps.learn import read_split
-from pipeline.steps.live import live_history, live_summary, read_live, score
-from pipeline.steps.mirror import registry
-from pipeline.steps.night import open_night
-from pipeline.steps.page import gather
-from pipeline.steps.parity import parity_metrics, read_parity
-from pipeline.steps.retrain import cold_check, gate, nightly, refit, snapshot
-from pipeline.steps.run import Workspace
-from pipeline.steps.sheet import page_files
-from pipeline.steps.show import history, lists
+from pipeline.steps.diagnostics import churn as churned
+from pipeline.steps.diagnostics.churn import churn_metrics, measure, read_churn
+from pipeline.steps.diagnostics.foldin_parity import parity_metrics, read_parity
+from pipeline.steps.diagnostics.live_quality import live_history, live_summary, read_live, score
+from pipeline.steps.feedback.feedback import feedback
+from pipeline.steps.lists import history, lists
+from pipeline.steps.nightly import cold_check as cold_check_module
+from pipeline.steps.nightly.nightly import cold_check, gate, nightly, refit, snapshot
+from pipeline.steps.reporting.comparison_rows import lift_rows
+from pipeline.steps.reporting.night_page import gather
+from pipeline.steps.reporting.page_files import page_files
+from pipeline.workspace.artifacts import read_split
+from pipeline.workspace.night import open_night
+from pipeline.workspace.registry import registry
+from pipeline.workspace.workspace import Workspace
 from tests.deciding import decide
 from tests.worlds import CONFIG, NIGHTS, copy_of, land, purchases
 
@@ -446,8 +446,10 @@ def test_a_promotion_that_the_cold_check_stops_is_told_as_blocked(copy, monkeypa
     run_id, found = decide(copy, NIGHTS[2])
     assert found.kind == "refresh"
     refit(copy, run_id)
-    monkeypatch.setattr(cold, "MIN_OVERLAP", 1.1)  # no list can be so like the live one
-    monkeypatch.setattr(cold, "_IDLE_USERS", 1)
+    monkeypatch.setattr(
+        cold_check_module, "MIN_OVERLAP", 1.1
+    )  # no list can be so like the live one
+    monkeypatch.setattr(cold_check_module, "_IDLE_USERS", 1)
     for _ in range(2):  # asked again, it says the same
         with pytest.raises(GateError, match=r"at least 1\.1 is expected"):
             cold_check(copy, run_id)

@@ -6,10 +6,10 @@ import polars as pl
 import pytest
 
 from pipeline import columns as c
-from pipeline.steps.feedback import feedback
-from pipeline.steps.retrain import Failure, features, nightly, snapshot, train, validate
-from pipeline.steps.run import Workspace
-from pipeline.steps.show import lists
+from pipeline.steps.feedback.feedback import feedback
+from pipeline.steps.lists import lists
+from pipeline.steps.nightly.nightly import Failure, features, nightly, snapshot, train, validate
+from pipeline.workspace.workspace import Workspace
 from tests.worlds import NIGHTS, land, purchases, ratings
 
 CONFIG = """\

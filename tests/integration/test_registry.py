@@ -26,11 +26,11 @@ import pytest
 from pipeline import columns as c
 from pipeline.data.matrix import WEIGHT, History, build_history
 from pipeline.errors import ConfigError, RegistryError
+from pipeline.models.als import Als
 from pipeline.models.contract import Scorer
-from pipeline.models.factorize import Als
 from pipeline.models.topk import top_k
 from pipeline.stores.registry.client import Registry
-from pipeline.stores.registry.door import door
+from pipeline.stores.registry.connection import door
 from pipeline.stores.registry.records import (
     ChildRecord,
     DatasetRecord,

@@ -16,15 +16,15 @@ import pytest
 from pipeline.base import format_instant
 from pipeline.cli import main
 from pipeline.errors import ConfigError, DataError, RegistryError, ResourceError
-from pipeline.steps.candidate import CANDIDATE
-from pipeline.steps.feedback import feedback
-from pipeline.steps.night import Night
-from pipeline.steps.retrain import nightly, snapshot
-from pipeline.steps.run import Workspace
-from pipeline.steps.show import history
-from pipeline.steps.study_files import mirror
-from pipeline.steps.tune import default_as_of, parse_budget, tune
+from pipeline.steps.experiments.tuning.report import mirror
+from pipeline.steps.experiments.tuning.tune import default_as_of, parse_budget, tune
+from pipeline.steps.feedback.feedback import feedback
+from pipeline.steps.lists import history
+from pipeline.steps.nightly.nightly import nightly, snapshot
 from pipeline.stores.studies.files import StudyFiles
+from pipeline.workspace.history import CANDIDATE
+from pipeline.workspace.night import Night
+from pipeline.workspace.workspace import Workspace
 from tests.worlds import NIGHTS, START, land, purchases
 
 CONFIG = """\
@@ -206,7 +206,7 @@ def test_a_budget_that_ends_within_the_first_trial_says_so_and_goes_on(copy):
 
 def test_what_was_measured_once_is_not_measured_again(copy, monkeypatch):
     monkeypatch.setattr("pipeline.models.search.Axis.snap", lambda axis, _: axis.high)
-    monkeypatch.setattr("pipeline.steps.search._STUCK", 3)
+    monkeypatch.setattr("pipeline.steps.experiments.tuning.search._STUCK", 3)
     found = tune(copy, AS_OF, budget=1e6, elapsed=ticking(), recipe="als")
     assert sum(found.trials.values()) == 2
 
@@ -377,7 +377,8 @@ def test_a_registry_that_is_away_loses_nothing(tuned, tmp_path):
 def test_a_search_that_was_killed_goes_on(copy):
     code = (
         "import os, signal, sys, time; from pathlib import Path; from datetime import datetime\n"
-        "from pipeline.steps.run import Workspace; from pipeline.steps.tune import tune\n"
+        "from pipeline.workspace.workspace import Workspace\n"
+        "from pipeline.steps.experiments.tuning.tune import tune\n"
         "from pipeline.base import parse_instant\n"
         "def tell(line):\n"
         "    if line.startswith('trial 5:'): os.kill(os.getpid(), signal.SIGKILL)\n"

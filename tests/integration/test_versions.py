@@ -21,16 +21,16 @@ from pipeline.cli import main
 from pipeline.errors import ConfigError, StorageError
 from pipeline.evaluation.compare import difference, paired
 from pipeline.evaluation.evaluate import NDCG, evaluate_stored
-from pipeline.models.factorize import Als
-from pipeline.steps.causes import Why
-from pipeline.steps.compare import compare
-from pipeline.steps.feedback import feedback
-from pipeline.steps.learn import read_history, read_scorer, read_split
-from pipeline.steps.policy import read_policy
-from pipeline.steps.reproduce import reproduce
-from pipeline.steps.retrain import nightly
-from pipeline.steps.run import Workspace
-from pipeline.steps.versions import find, known
+from pipeline.models.als import Als
+from pipeline.steps.experiments.comparison.compare import compare
+from pipeline.steps.experiments.reproduction.causes import Why
+from pipeline.steps.experiments.reproduction.reproduce import reproduce
+from pipeline.steps.feedback.feedback import feedback
+from pipeline.steps.feedback.policy import read_policy
+from pipeline.steps.nightly.nightly import nightly
+from pipeline.workspace.artifacts import read_history, read_scorer, read_split
+from pipeline.workspace.versions import find, known
+from pipeline.workspace.workspace import Workspace
 from tests.worlds import CONFIG, NIGHTS, catalogue, copy_of, land, purchases
 
 ALS = CONFIG[: CONFIG.index("[recipes.mad]")]

@@ -11,14 +11,14 @@ import pytest
 
 from pipeline.base import format_instant
 from pipeline.errors import ConfigError
-from pipeline.steps.answers import answers, read_answers, show_answers
-from pipeline.steps.drift import drift, read_drift
-from pipeline.steps.feedback import feedback
-from pipeline.steps.mirror import registry
-from pipeline.steps.night import open_night
-from pipeline.steps.policy import drift_if_needed, policy, read_policy
-from pipeline.steps.run import Workspace
-from pipeline.steps.wake import woken
+from pipeline.steps.feedback.attribution import answers, read_answers, show_answers
+from pipeline.steps.feedback.drift import drift, read_drift
+from pipeline.steps.feedback.feedback import feedback
+from pipeline.steps.feedback.policy import drift_if_needed, policy, read_policy
+from pipeline.steps.nightly.requested import woken
+from pipeline.workspace.night import open_night
+from pipeline.workspace.registry import registry
+from pipeline.workspace.workspace import Workspace
 from tests.worlds import NIGHTS, copy_of, land, purchases
 
 HOUR = timedelta(hours=1)

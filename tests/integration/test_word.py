@@ -6,15 +6,15 @@ import pytest
 
 from pipeline.cli.app import app
 from pipeline.errors import ConfigError, GateError
-from pipeline.steps.champion import ACCEPTANCE, ANCHOR, PUBLICATION
-from pipeline.steps.feedback import feedback
-from pipeline.steps.gc import gc
-from pipeline.steps.mirror import registry
-from pipeline.steps.night import decision_of
-from pipeline.steps.retrain import nightly, result
-from pipeline.steps.run import Workspace
-from pipeline.steps.sheet import page_files
-from pipeline.steps.word import accept_run, anchor_now
+from pipeline.steps.feedback.feedback import feedback
+from pipeline.steps.maintenance.gc import gc
+from pipeline.steps.nightly.accept import accept_run, anchor_now
+from pipeline.steps.nightly.nightly import nightly, result
+from pipeline.steps.reporting.page_files import page_files
+from pipeline.workspace.history import ACCEPTANCE, ANCHOR, PUBLICATION
+from pipeline.workspace.night import decision_of
+from pipeline.workspace.registry import registry
+from pipeline.workspace.workspace import Workspace
 from tests.deciding import decide
 from tests.worlds import CONFIG, NIGHTS, catalogue, copy_of, land, purchases
 
@@ -122,12 +122,12 @@ def test_nobody_accepts_what_has_gone_on(copy):
 
 def test_nobody_accepts_what_was_never_judged(copy, monkeypatch):
     ws, _, run_id = copy
-    from pipeline.steps import word
+    from pipeline.steps.nightly import accept
 
     def spoilt(run, *_, **__):
         raise GateError("nobody can accept what was not judged: half of the catalogue is gone")
 
-    monkeypatch.setattr(word, "accept", spoilt)
+    monkeypatch.setattr(accept, "accept", spoilt)
     with pytest.raises(GateError, match="half of the catalogue"):
         accept_run(ws, run_id, **WORD)
     assert lines(ws, ACCEPTANCE) == []

@@ -16,9 +16,9 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 from pipeline import columns as c
 from pipeline import failpoints
 from pipeline.failpoints import FAILPOINTS, FailpointReached
-from pipeline.steps.child import Child
-from pipeline.steps.feedback import feedback
-from pipeline.steps.run import Workspace
+from pipeline.steps.feedback.feedback import feedback
+from pipeline.workspace.child_process import Child
+from pipeline.workspace.workspace import Workspace
 from tests.dying import parsed_here
 from tests.ingesting import AT, CONFIG, land, orders, workspace
 

@@ -27,13 +27,13 @@ from hypothesis.stateful import (
 from pipeline import columns as c
 from pipeline import failpoints
 from pipeline.failpoints import FAILPOINTS, FailpointReached
-from pipeline.steps.chaos_looks import taken
-from pipeline.steps.chaos_shop import CONFIG, FIRST_NIGHT, NIGHT, Account, Shop
-from pipeline.steps.child import Child
-from pipeline.steps.feedback import feedback
-from pipeline.steps.retrain import nightly
-from pipeline.steps.run import Workspace
-from pipeline.steps.show import history, lists
+from pipeline.steps.feedback.feedback import feedback
+from pipeline.steps.lists import history, lists
+from pipeline.steps.nightly.nightly import nightly
+from pipeline.testing.chaos.invariants import taken
+from pipeline.testing.chaos.synthetic_shop import CONFIG, FIRST_NIGHT, NIGHT, Account, Shop
+from pipeline.workspace.child_process import Child
+from pipeline.workspace.workspace import Workspace
 from tests.dying import parsed_here
 from tests.worlds import copy_of
 

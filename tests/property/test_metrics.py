@@ -15,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline import columns as c
-from pipeline.evaluation.catalogue import (
+from pipeline.evaluation.beyond_accuracy import (
     categories_over,
     coverage,
     diversity,
@@ -24,7 +24,7 @@ from pipeline.evaluation.catalogue import (
     self_information,
 )
 from pipeline.evaluation.metrics import PER_USER, Truth, measure, ndcg, recall
-from pipeline.evaluation.one_pass import one_pass
+from pipeline.evaluation.metrics_kernel import one_pass
 from pipeline.models.topk import Lists
 from pipeline.serving.churn import churn
 
@@ -297,7 +297,7 @@ def test_diversity_of_many_lists_is_that_of_each(monkeypatch: pytest.MonkeyPatch
     ]
     kinds = sp.csr_matrix(random.random((N_ITEMS, 3)) < 0.4)
     whole = diversity(ragged(all_listed), kinds, 6)
-    monkeypatch.setattr("pipeline.evaluation.catalogue._PAIRS", 100)
+    monkeypatch.setattr("pipeline.evaluation.beyond_accuracy._PAIRS", 100)
     np.testing.assert_array_equal(diversity(ragged(all_listed), kinds, 6), whole)
     assert np.isnan(whole).any() and (whole > 0).any()
 

@@ -9,8 +9,8 @@ import pytest
 from benchmarks import churn
 from pipeline import columns as c
 from pipeline.data.matrix import WEIGHT, build_history
-from pipeline.models.factorize import Als
-from pipeline.models.spectral import Svd
+from pipeline.models.als import Als
+from pipeline.models.svd import Svd
 
 END = datetime(2026, 3, 1, tzinfo=UTC)
 

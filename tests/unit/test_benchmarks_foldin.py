@@ -9,7 +9,7 @@ import pytest
 from benchmarks import foldin
 from pipeline import columns as c
 from pipeline.data.matrix import WEIGHT
-from pipeline.models.factorize import Als
+from pipeline.models.als import Als
 
 NIGHT = datetime(2026, 3, 1, tzinfo=UTC)
 

@@ -12,8 +12,8 @@ import pytest
 from benchmarks import gate_simulation as simulation
 from benchmarks.gate_figures import at_least, at_most, between, days, near, rate, table
 from pipeline.base import Interval
-from pipeline.evaluation.gate.account import Account, Key
-from tests.unit.evaluation.test_gate import AS_OF
+from pipeline.evaluation.gate.e_process import Account, Key
+from tests.unit.evaluation.gate.test_gate import AS_OF
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -9,13 +9,12 @@ Not here: how good a scorer is (`evaluate`), the statistic (`compare`), where de
 """
 
 from pipeline.evaluation.gate.accept import accept, offers
+from pipeline.evaluation.gate.anchors import Anchor, BlockRatio
 from pipeline.evaluation.gate.config import GateConfig
 from pipeline.evaluation.gate.decide import decide
 from pipeline.evaluation.gate.decision import Decision, RuleResult
 from pipeline.evaluation.gate.evidence import (
     Absent,
-    Anchor,
-    BlockRatio,
     Check,
     Evidence,
     Judged,

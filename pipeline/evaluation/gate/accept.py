@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pipeline.errors import GateError
+from pipeline.evaluation.gate.anchors import ANCHOR_BLOCKS, Anchor, BlockRatio
 from pipeline.evaluation.gate.decision import Decision, RuleResult
-from pipeline.evaluation.gate.evidence import ANCHOR_BLOCKS, Anchor, BlockRatio, Past, disjoint
+from pipeline.evaluation.gate.evidence import Past, disjoint
 
 
 def offers(decision: Decision) -> tuple[str, ...]:

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pipeline.evaluation.gate.complete import absence_rules, check_rules, completeness
+from pipeline.evaluation.gate.anchors import ANCHOR_BLOCKS, Anchor, BlockRatio
+from pipeline.evaluation.gate.baselines import climb
+from pipeline.evaluation.gate.completeness import absence_rules, check_rules, completeness
 from pipeline.evaluation.gate.config import GateConfig
 from pipeline.evaluation.gate.decision import Decision, Kind, RuleResult
-from pipeline.evaluation.gate.evidence import (
-    ANCHOR_BLOCKS,
-    Anchor,
-    BlockRatio,
-    Evidence,
-    Judged,
-    disjoint,
+from pipeline.evaluation.gate.evidence import Evidence, Judged, disjoint
+from pipeline.evaluation.gate.messages import (
+    MOST_NAMED,
+    block_text,
+    left_behind,
+    refresh_reason,
+    standings,
+    switch_reason,
 )
-from pipeline.evaluation.gate.ladder import climb
 from pipeline.evaluation.gate.refresh import Refresh, judge_refresh
 from pipeline.evaluation.gate.rules import (
     best_baseline,
@@ -31,14 +33,6 @@ from pipeline.evaluation.gate.rules import (
     percent,
 )
 from pipeline.evaluation.gate.switch import Candidacy, leader, seek_switch
-from pipeline.evaluation.gate.wording import (
-    MOST_NAMED,
-    block_text,
-    left_behind,
-    refresh_reason,
-    standings,
-    switch_reason,
-)
 
 _LIVE_STAYS = "the live lists stay"
 

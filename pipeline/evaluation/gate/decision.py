@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from pipeline.base import Interval, format_instant, parse_instant
-from pipeline.evaluation.gate.account import Standing
-from pipeline.evaluation.gate.evidence import Anchor, BlockRatio
+from pipeline.evaluation.gate.anchors import Anchor, BlockRatio
+from pipeline.evaluation.gate.e_process import Standing
 
 Kind = Literal["first", "switch", "refresh", "keep", "block"]
 """`first`, `switch` and `refresh` put a new scorer live; `keep` and `block` leave the old one."""

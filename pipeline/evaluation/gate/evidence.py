@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from pipeline.base import Interval
-from pipeline.evaluation.gate.account import Account, Key
+from pipeline.evaluation.gate.anchors import Anchor, BlockRatio
+from pipeline.evaluation.gate.e_process import Account, Key
 
 if TYPE_CHECKING:
     from pipeline.evaluation.gate.decision import Decision
-
-ANCHOR_BLOCKS: Final = 3
 
 
 @dataclass(frozen=True)
@@ -81,39 +80,6 @@ class Check:
     sentence: str
     figure: float | None = None
     bound: float | None = None
-
-
-@dataclass(frozen=True)
-class BlockRatio:
-    """A recipe's mean over the best baseline's on one block.
-
-    Attributes
-    ----------
-    se
-        Standard error of `ratio`.
-    accepted
-        The recipe went live that night.
-    """
-
-    recipe_hash: str
-    block: Interval
-    ratio: float
-    se: float
-    accepted: bool = False
-
-
-@dataclass(frozen=True)
-class Anchor:
-    """Baseline ratio that the champion was chosen with; refreshes are held against it."""
-
-    recipe_hash: str
-    ratio: float
-    blocks: int
-
-    @property
-    def thin(self) -> bool:
-        """It rests on fewer blocks than it should."""
-        return self.blocks < ANCHOR_BLOCKS
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ import numpy as np
 
 from pipeline.evaluation.compare import TOO_FEW_USERS, Difference, difference, paired
 from pipeline.evaluation.evaluate import NDCG
+from pipeline.evaluation.gate.anchors import BlockRatio
 from pipeline.evaluation.gate.config import GateConfig
 from pipeline.evaluation.gate.decision import RuleResult
-from pipeline.evaluation.gate.evidence import BlockRatio, Evidence, Judged, Reference, disjoint
+from pipeline.evaluation.gate.evidence import Evidence, Judged, Reference, disjoint
 from pipeline.evaluation.gate.rules import (
     baseline_rules,
     best_baseline,

@@ -13,10 +13,11 @@ from pipeline.base import Interval
 from pipeline.errors import GateError
 from pipeline.evaluation.compare import NO_DIFFERENCE, Difference, difference, holm, paired
 from pipeline.evaluation.evaluate import NDCG, SLICE
-from pipeline.evaluation.gate.account import signed
+from pipeline.evaluation.gate.anchors import BlockRatio
 from pipeline.evaluation.gate.config import GateConfig
 from pipeline.evaluation.gate.decision import RuleResult, Verdict
-from pipeline.evaluation.gate.evidence import BlockRatio, Judged
+from pipeline.evaluation.gate.e_process import signed
+from pipeline.evaluation.gate.evidence import Judged
 from pipeline.evaluation.slices import SLICES
 
 

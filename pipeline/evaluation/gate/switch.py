@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from pipeline.evaluation.compare import Difference
 from pipeline.evaluation.evaluate import NDCG
-from pipeline.evaluation.gate.account import Key, Standing, blocks_expected, waiting_day
 from pipeline.evaluation.gate.config import GateConfig
 from pipeline.evaluation.gate.decision import RuleResult, Verdict
+from pipeline.evaluation.gate.e_process import Key, Standing, blocks_expected, waiting_day
 from pipeline.evaluation.gate.evidence import Evidence, Judged
 from pipeline.evaluation.gate.rules import (
     baseline_rules,

@@ -7,7 +7,7 @@ from typing import Any
 from deltalake import CommitProperties, PostCommitHookProperties, Transaction
 
 from pipeline.failpoints import failpoint
-from pipeline.stores.lake.tail import Tail
+from pipeline.stores.lake.commit_integrity import Tail
 
 
 def options(txn: tuple[str, int] | None = None, *, retries: int | None = None) -> dict[str, Any]:

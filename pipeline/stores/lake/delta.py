@@ -19,8 +19,9 @@ from deltalake import DeltaTable
 from deltalake import write_deltalake as write_delta
 
 from pipeline.errors import ConcurrencyError, LakeError
+from pipeline.stores.lake.commit_integrity import Tail
 from pipeline.stores.lake.commits import acknowledge, options
-from pipeline.stores.lake.door import door
+from pipeline.stores.lake.connection import door
 from pipeline.stores.lake.locks import locked
 from pipeline.stores.lake.tables import (
     OPEN_ENDED,
@@ -31,7 +32,6 @@ from pipeline.stores.lake.tables import (
     properties,
     schema_of,
 )
-from pipeline.stores.lake.tail import Tail
 
 
 class Lake:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.errors import ConcurrencyError, LakeError
-from pipeline.stores.lake.door import words
+from pipeline.stores.lake.connection import words
 
 
 @contextmanager

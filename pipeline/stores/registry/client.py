@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from pipeline.failpoints import failpoint
-from pipeline.stores.registry.door import (
+from pipeline.stores.registry.connection import (
     artifacts_beside,
     connect,
     create,

@@ -32,11 +32,17 @@ from pipeline.evaluation.calibration import Calibration
 from pipeline.evaluation.compare import difference
 from pipeline.evaluation.evaluate import NDCG, evaluate
 from pipeline.evaluation.gate import GateConfig
-from pipeline.evaluation.gate.account import Account, Key
-from pipeline.evaluation.salts import SaltedBlock, list_values, salt_variance, seed_spread, turned
-from pipeline.models.factorize import Als
+from pipeline.evaluation.gate.e_process import Account, Key
+from pipeline.evaluation.seed_variance import (
+    SaltedBlock,
+    list_values,
+    salt_variance,
+    seed_spread,
+    turned,
+)
+from pipeline.models.als import Als
 from pipeline.models.topk import Lists
-from tests.unit.evaluation.test_gate import AS_OF
+from tests.unit.evaluation.gate.test_gate import AS_OF
 from tests.windows import END
 
 DAY = timedelta(days=1)

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline import columns as c
 from pipeline.base import Interval
-from pipeline.data.shown import in_play, lists_for
+from pipeline.data.exposure import in_play, lists_for
 from pipeline.evaluation.prequential import prequential
 from tests.published import DAY, at, lists, log, publications
 

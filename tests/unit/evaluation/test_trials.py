@@ -11,8 +11,8 @@ from pipeline.data.features import FeaturesConfig, weigh
 from pipeline.data.matrix import build_history
 from pipeline.data.split import SplitConfig, split
 from pipeline.errors import GateError
-from pipeline.evaluation.trial_window import Window
 from pipeline.evaluation.trials import EarlierWindows
+from pipeline.evaluation.tuning_window import Window
 from pipeline.models import tuning
 from pipeline.models.families import recipe_from
 from tests import worlds

@@ -8,6 +8,7 @@ import scipy.sparse as sp
 
 from pipeline.errors import ConfigError, ResourceError
 from pipeline.models import families
+from pipeline.models.als import Als
 from pipeline.models.device import (
     LeastSquares,
     choose_device,
@@ -16,7 +17,6 @@ from pipeline.models.device import (
     told_lost,
     whole_warps,
 )
-from pipeline.models.factorize import Als
 from pipeline.models.topk import top_k
 from tests.windows import random_history
 

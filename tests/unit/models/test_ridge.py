@@ -10,13 +10,13 @@ import scipy.sparse as sp
 from threadpoolctl import threadpool_limits
 
 from pipeline import columns as c
-from pipeline.data.described import Described, Others
+from pipeline.data.feature_matrix import Described, Others
 from pipeline.data.matrix import WEIGHT, History, build_history
 from pipeline.errors import ConfigError
 from pipeline.models import families, feature_map
-from pipeline.models.factorize import Als
+from pipeline.models.als import Als
 from pipeline.models.feature_map import learn_map
-from pipeline.models.repeats import OwnCounts
+from pipeline.models.personal_frequency import OwnCounts
 from pipeline.models.ridge import Ridge
 from pipeline.models.topk import top_k
 

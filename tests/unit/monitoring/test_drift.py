@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from pipeline import columns as c
-from pipeline.data.clustered import ratio_of
+from pipeline.data.cluster_robust import ratio_of
 from pipeline.monitoring.drift import Quality, Worth
 from pipeline.monitoring.verdicts import Drift, DriftConfig, Verdict
 from tests.unit.monitoring.shops import CONFIG, END, ITEMS, drifting, judged, named, shop

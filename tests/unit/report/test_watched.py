@@ -2,7 +2,7 @@
 
 import re
 
-from pipeline.report.answers import answers_section, answers_table
+from pipeline.report.attribution import answers_section, answers_table
 from pipeline.report.drift import drift_table
 from pipeline.report.watched import AnswerRow, AnswersTold, DriftRow
 

@@ -6,9 +6,9 @@ import pytest
 import scipy.sparse as sp
 
 from pipeline import columns as c
-from pipeline.data.described import Described
+from pipeline.data.feature_matrix import Described
 from pipeline.data.matrix import WEIGHT, build_history
-from pipeline.models.factorize import Als
+from pipeline.models.als import Als
 from pipeline.models.families import recipe_from
 from pipeline.models.popularity import DecayedPopularity
 from pipeline.serving.foldin import end_of, histories, new_since, of_people, patch_id

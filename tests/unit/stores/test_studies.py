@@ -242,5 +242,8 @@ def test_files_are_checked_when_they_are_read(tmp_path):
 
 
 def test_nothing_is_imported_before_it_is_needed():
-    code = "import sys, pipeline.cli, pipeline.steps.tune; sys.exit('optuna' in sys.modules)"
+    code = (
+        "import sys, pipeline.cli, pipeline.steps.experiments.tuning.tune\n"
+        "sys.exit('optuna' in sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3], check=True)

@@ -1,0 +1,140 @@
+"""Events -> the three things a night learns from and is judged on, in the one right order.
+
+Cleaning is learnt on the training window alone and applied to the rest, the split sees what was
+cleaned, and the full window of the refit is cleaned with figures of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import polars as pl
+
+from pipeline import columns as c
+from pipeline.data.clean import CleanConfig, ColumnPolicy, apply, learn
+from pipeline.data.feature_encoding import described
+from pipeline.data.features import FeaturesConfig, capped, weigh
+from pipeline.data.matrix import History, build_history
+from pipeline.data.split import Split, SplitConfig, before, split
+
+_WHERE = "clean.events"
+
+
+@dataclass(frozen=True)
+class WindowConfig:
+    """Settings that decide what a window holds."""
+
+    clean: CleanConfig
+    features: FeaturesConfig
+    split: SplitConfig
+
+
+def cleaned(
+    table: str, rows: pl.DataFrame, policies: Mapping[str, ColumnPolicy]
+) -> tuple[pl.DataFrame, dict[str, Any]]:
+    """Clean a table of items or users by its policies; returns the rows and what was done."""
+    done = apply(rows, learn(rows, policies, where=f"clean.{table}"))
+    return done.frame, done.report.to_dict()
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The training window, the full window, the holdout, and what cleaning did."""
+
+    train: History
+    full: History
+    split: Split
+    cleaning: dict[str, Any]
+
+
+def windows(
+    events: pl.DataFrame,
+    as_of: datetime,
+    config: WindowConfig,
+    *,
+    policy: str | None,
+    first: bool,
+    block_days: int | None,
+    items: pl.DataFrame | None = None,
+    users: pl.DataFrame | None = None,
+) -> Windows:
+    """Build the windows of one as-of.
+
+    Parameters
+    ----------
+    events
+        user_id, item_id, kind, value, timestamp: all before `as_of`.
+    policy
+        Seen policy of the night before; what is inferred once is kept, so that the task does not
+        change under a champion. A policy that is set wins.
+    first
+        There is no champion yet: the longest block judges.
+    block_days
+        Length of the block of the night before, which never shrinks.
+    items, users
+        The cleaned tables, for what they tell of the windows' items and users.
+    """
+    parts = parted(events, as_of, config, policy=policy, first=first, block_days=block_days)
+    train, cleaned_train = window(events, parts.cutoff, config, items, users)
+    full, cleaned_full = window(events, as_of, config, items, users)
+    return Windows(train, full, parts, {"train": cleaned_train, "full": cleaned_full})
+
+
+def parted(
+    events: pl.DataFrame,
+    as_of: datetime,
+    config: WindowConfig,
+    *,
+    policy: str | None,
+    first: bool,
+    block_days: int | None,
+) -> Split:
+    """Set the holdout of one as-of aside; the parameters are those of `windows`."""
+    task = config.split
+    if task.seen == "auto" and policy is not None:
+        task = task.model_copy(update={"seen": policy})
+    return split(
+        events,
+        as_of,
+        task,
+        first=first,
+        block_days=block_days,
+        rating_threshold=config.features.rating_threshold,
+    )
+
+
+def window(
+    events: pl.DataFrame,
+    end: datetime,
+    config: WindowConfig,
+    items: pl.DataFrame | None,
+    users: pl.DataFrame | None,
+) -> tuple[History, dict[str, Any]]:
+    """Clean, weigh and describe what lies before an instant; also return what cleaning did."""
+    past = events.filter(before(end))
+    done = apply(past, learn(past, config.clean.events, where=_WHERE))
+    history = build_history(_weighed(done.frame, config), end)
+    return described(history, items, users), done.report.to_dict()
+
+
+def of_people(events: pl.DataFrame, whole: pl.DataFrame, config: WindowConfig) -> pl.DataFrame:
+    """Clean and weigh the events of some people as `window` does everybody's.
+
+    Parameters
+    ----------
+    events
+        What they did, until whenever. A kind that the config has no weight for, since it came
+        later, says nothing.
+    whole
+        The events of the window that the figures of cleaning are learnt from.
+    """
+    known = events.filter(events[c.KIND].is_in(list(config.features.weights)))
+    done = apply(known, learn(whole, config.clean.events, where=_WHERE))
+    return _weighed(done.frame, config)
+
+
+def _weighed(events: pl.DataFrame, config: WindowConfig) -> pl.DataFrame:
+    return weigh(capped(events, config.features), config.features)

@@ -1,0 +1,160 @@
+"""What the parts of a blend say of all that any of them would list, for one window.
+
+Promises: lists made of a pool find as much, and keep as much of those of the eve, as the same lists
+do on the window, where no scores tie; so what a part would have listed on the eve is in it too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from pipeline.evaluation.holdout import find
+from pipeline.evaluation.tuning_window import Eve, Window
+from pipeline.models.contract import Scorer, Scores
+from pipeline.models.topk import Lists, pair_scores, top_k
+from pipeline.models.tuning import Pool, Said, Stay
+
+CANDIDATES: Final = 100
+"""Items that each part of a blend proposes to a user."""
+
+
+def pooled(window: Window, parts: Mapping[str, Scorer], eve: Mapping[str, Scorer], k: int) -> Pool:
+    """Let each part propose candidates, and ask all of them what they think of each.
+
+    Parameters
+    ----------
+    parts
+        Scorers trained on the window, by name.
+    eve
+        Of the same recipes, trained on its eve; not looked at where it has none.
+    k
+        Length of the lists.
+    """
+    n_items = window.history.n_items
+    said = {name: scorer.score(window.judged) for name, scorer in parts.items()}
+    keys = [
+        pairs(lists.row, lists.item, n_items)
+        for one in said.values()
+        for lists in _proposed(one, window.exclude)
+    ]
+    then = {}
+    if window.eve is not None:
+        then = {name: scorer.score(window.eve.judged) for name, scorer in eve.items()}
+        column, known = find(window.history.item_ids, window.eve.history.item_ids)
+        keys += [
+            pairs(window.eve.rows[lists.row], column[lists.item], n_items)[known[lists.item]]
+            for one in then.values()
+            for lists in _proposed(one, window.eve.exclude)
+        ]
+    user, item = np.divmod(np.unique(np.concatenate(keys)), n_items)
+    scores = {name: pair_scores(one, user, item) for name, one in said.items()}
+    board = _Board(user, item, window, k)
+    return Pool(
+        user=user,
+        said=Said(window.history, item, scores),
+        value=board.value,
+        stay=None if window.eve is None else _stay(user, item, window, window.eve, then, board),
+    )
+
+
+def _proposed(scores: Scores, exclude: sp.csr_matrix | None) -> Iterator[Lists]:
+    """Yield what may be listed, and what is best of all: the parts are scaled by it."""
+    yield top_k(scores, CANDIDATES)
+    if exclude is not None:
+        yield top_k(scores, CANDIDATES, exclude=exclude)
+
+
+def _stay(
+    user: NDArray[np.int64],
+    item: NDArray[np.int64],
+    window: Window,
+    eve: Eve,
+    then: Mapping[str, Scores],
+    board: _Board,
+) -> Stay:
+    row = np.full(window.judged.n_users, -1)
+    row[eve.rows] = np.arange(len(eve.rows))
+    column, known = find(eve.history.item_ids, window.history.item_ids)
+    column = np.where(known, column, -1)[item]
+    asked = (row[user] >= 0) & (column >= 0)
+
+    def scored(one: Scores) -> NDArray[np.float32]:
+        found = np.zeros(len(user), np.float32)
+        found[asked] = pair_scores(one, row[user[asked]], column[asked])
+        return found
+
+    def kept(scores: NDArray[np.float32], earlier: NDArray[np.float32]) -> float:
+        now = board.listed(scores)[eve.rows]
+        had = board.listed(np.where(asked, earlier, np.float32(-np.inf)))[eve.rows]
+        entries = np.count_nonzero(had)
+        return float(np.count_nonzero(now & had) / entries) if entries else 1.0
+
+    scores = {name: scored(one) for name, one in then.items()}
+    return Stay(Said(eve.history, column, scores), kept)
+
+
+class _Board:
+    """The pairs that lists may hold, a row a user: what scores of the pairs would list."""
+
+    def __init__(
+        self, user: NDArray[np.int64], item: NDArray[np.int64], window: Window, k: int
+    ) -> None:
+        n_users, n_items = window.truth.items.shape
+        key = pairs(user, item, n_items)
+        self._open = np.ones(len(key), np.bool_)
+        if window.exclude is not None:
+            self._open = ~np.isin(key, _keys(window.exclude))
+        user, item, key = (of[self._open] for of in (user, item, key))
+        self._cell = (user, np.arange(len(user)) - np.searchsorted(user, user))
+        shape = (n_users, int(self._cell[1].max(initial=0)) + 1)
+        self._items = np.zeros(shape, np.int64)
+        self._items[self._cell] = item
+        self._hit = np.zeros(shape, np.bool_)
+        self._hit[self._cell] = np.isin(key, _keys(window.truth.items))
+        self._k, self._n_items = min(k, shape[1]), n_items
+        self._discount = 1.0 / np.log2(np.arange(2, k + 2))
+        ideal = np.concatenate([[np.nan], np.cumsum(self._discount)])
+        self._ideal = ideal[np.minimum(window.truth.size, k)]
+
+    def value(self, scores: NDArray[np.float32]) -> tuple[float, float]:
+        """Return mean NDCG and coverage of the lists that scores of the pairs make."""
+        best, there = self._best(scores)
+        gain = np.take_along_axis(self._hit, best, axis=1) & there
+        found = float(np.nanmean((gain @ self._discount[: self._k]) / self._ideal))
+        shown = np.take_along_axis(self._items, best, axis=1)[there]
+        return found, np.count_nonzero(np.bincount(shown, minlength=1)) / self._n_items
+
+    def listed(self, scores: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Return which places of each row would be in its list; -inf never is."""
+        best, there = self._best(scores)
+        found = np.zeros(self._items.shape, np.bool_)
+        np.put_along_axis(found, best, there, axis=1)
+        return found
+
+    def _best(self, scores: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+        """``(n_users, k)`` places, best first, and whether there is anything."""
+        board = np.full(self._items.shape, np.inf, np.float32)
+        board[self._cell] = -scores[self._open]
+        best = np.argpartition(board, self._k - 1, axis=1)[:, : self._k]
+        best = np.take_along_axis(
+            best, np.argsort(np.take_along_axis(board, best, axis=1), axis=1), axis=1
+        )
+        return best, np.isfinite(np.take_along_axis(board, best, axis=1))
+
+
+def _keys(cells: sp.csr_matrix) -> NDArray[np.int64]:
+    """Return each stored cell as one number."""
+    rows = np.repeat(np.arange(cells.shape[0]), np.diff(cells.indptr))
+    return pairs(rows, cells.indices, cells.shape[1])
+
+
+def pairs(
+    row: NDArray[np.integer[Any]], item: NDArray[np.integer[Any]], n_items: int
+) -> NDArray[np.int64]:
+    """Return pairs as one number each: row · items + item, which may be beyond what int32 holds."""
+    return row.astype(np.int64) * n_items + item

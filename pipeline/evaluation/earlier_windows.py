@@ -1,0 +1,159 @@
+"""Windows before the holdout, on which hyperparameters and event weights are chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import polars as pl
+
+from pipeline import columns as c
+from pipeline.base import Progress
+from pipeline.data.canonical_users import nameless
+from pipeline.data.features import FeaturesConfig
+from pipeline.data.matrix import History
+from pipeline.data.split import UNDERPOWERED, Split, before
+from pipeline.data.windows import WindowConfig, parted, window
+from pipeline.errors import DataError
+from pipeline.evaluation.trials import LEAST, EarlierWindows
+from pipeline.evaluation.tuning_window import Window
+from pipeline.models.als import Als
+
+WINDOWS: Final = 3
+"""Disjoint windows before the holdout; a choice must pay on most of them."""
+
+
+PROBE: Final = Als(factors=32, iterations=5)
+"""The recipe whose lists judge weights of events."""
+
+
+_NIGHT: Final = timedelta(days=1)
+
+
+LADDERS: Final[Mapping[str, Mapping[str, float]]] = {
+    "all kinds alike": {
+        c.Kind.VIEW: 1.0,
+        c.Kind.CLICK: 1.0,
+        c.Kind.ADD_TO_CART: 1.0,
+        c.Kind.RATING: 1.0,
+        c.Kind.PURCHASE: 1.0,
+        c.Kind.RETURN: -1.0,
+    },
+    "a steep ladder": {
+        c.Kind.VIEW: 1.0,
+        c.Kind.CLICK: 2.0,
+        c.Kind.ADD_TO_CART: 5.0,
+        c.Kind.RATING: 5.0,
+        c.Kind.PURCHASE: 15.0,
+        c.Kind.RETURN: -15.0,
+    },
+}
+"""Weights of kinds that are tried beside the default ones."""
+
+
+def earlier(
+    events: pl.DataFrame,
+    until: datetime,
+    config: WindowConfig,
+    policy: str,
+    items: pl.DataFrame | None = None,
+    users: pl.DataFrame | None = None,
+    *,
+    calm: bool = True,
+) -> Iterator[Window]:
+    """Yield the windows before an instant, newest first, that enough people judge.
+
+    Where calm is asked for, the newest knows what it held a night earlier: how much of a list stays
+    differs by recipe, and hardly by window. Their people have no names but those that `nameless`
+    gives: no choice hangs on pseudonyms.
+    """
+    events, users = nameless(events, users)
+    end = until
+    for _ in range(WINDOWS):
+        past = events.filter(before(end))
+        try:
+            part = parted(past, end, config, policy=policy, first=False, block_days=None)
+        except DataError:  # nothing lies before its cutoff
+            return
+        if UNDERPOWERED in part.flags:
+            return
+        history, _ = window(past, part.cutoff, config, items, users)
+        eve = _eve(past, part, config, items, users) if calm and end == until else None
+        yield Window.of(history, part, until, eve)
+        end -= timedelta(days=part.block_days)
+
+
+def _eve(
+    past: pl.DataFrame,
+    part: Split,
+    config: WindowConfig,
+    items: pl.DataFrame | None,
+    users: pl.DataFrame | None,
+) -> History | None:
+    """Return what a window held a night earlier; ``None`` where that is nothing."""
+    try:
+        return window(past, part.cutoff - _NIGHT, config, items, users)[0]
+    except DataError:
+        return None
+
+
+def weighed(
+    events: pl.DataFrame, tonight: Split, config: WindowConfig, k: int, tell: Progress
+) -> FeaturesConfig:
+    """Choose the weights of kinds, then f(value), by the lists of a probe on earlier windows.
+
+    Where the events hold one kind, or one value, there is nothing to choose.
+    """
+    best = config.features
+    if not best.infer:
+        return best
+    past = events.filter(before(tonight.cutoff) & (pl.col(c.KIND) != c.Kind.RETURN.value))
+    options: list[tuple[str, dict[str, Any]]] = []
+    if past[c.KIND].n_unique() > 1:
+        options += [(told, {"weights": {**best.weights, **one}}) for told, one in LADDERS.items()]
+    if past.filter(pl.col(c.KIND) != c.Kind.RATING.value)[c.VALUE].n_unique() > 1:
+        options.append(("log2(1 + value)", {"value": "log"}))
+    if not options:
+        return best
+
+    def measured(features: FeaturesConfig) -> Iterator[float]:
+        chosen = replace(config, features=features)
+        for one in earlier(events, tonight.cutoff, chosen, tonight.policy, calm=False):
+            yield EarlierWindows([one], k, tell).value(PROBE, 0)
+
+    reached = _Values(measured(best))
+    for told, update in options:
+        tell(f"weights of events: {told}")
+        trial = best.model_copy(update=update)
+        found = _Values(measured(trial))
+        if _clearly_ahead(found, reached):
+            best, reached = trial, found
+    return best
+
+
+class _Values:
+    """What windows gave, newest first, each measured when it is asked for, and once."""
+
+    def __init__(self, measured: Iterator[float]) -> None:
+        self._measured, self._known = measured, list[float]()
+
+    def __iter__(self) -> Iterator[float]:
+        yield from self._known
+        for value in self._measured:
+            self._known.append(value)
+            yield value
+
+
+def _clearly_ahead(new: Iterable[float], old: Iterable[float]) -> bool:
+    """Compare window by window, and stop where the new one is not ahead."""
+    ours: list[float] = []
+    theirs: list[float] = []
+    for ours_too, theirs_too in zip(new, old, strict=True):
+        ours.append(ours_too)
+        theirs.append(theirs_too)
+        if sum(ours) <= sum(theirs):
+            return False
+    wins = sum(a > b for a, b in zip(ours, theirs, strict=True))
+    return sum(ours) > sum(theirs) * (1 + LEAST) and wins * 2 > len(ours)

@@ -1,0 +1,223 @@
+"""Factors: alternating least squares on decayed confidence, by implicit.
+
+Promises: start vectors belong to item ids and users start at zero, so the result depends on the
+data and the salt alone, never on pseudonyms or on the order of rows; on the CPU it is the same to
+the bit for any number of threads. A user's factors are the exact optimum given the items': the
+trained ones are what folding in the training window gives.
+
+The objective is the one of Hu, Koren and Volinsky (2008) as implicit reads it: the cell *is* the
+confidence. Of a cell in the window with confidence c, the model pays c·(1 − u·v)²; of any other
+1·(u·v)². So with alpha < 1 a preference seen weighs *less* than one not seen: right where absence
+says much, as among the staples of a grocer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+from pydantic import Field
+from threadpoolctl import threadpool_limits
+
+from pipeline.base import Progress, silent
+from pipeline.data.matrix import History
+from pipeline.errors import ConfigError
+from pipeline.models.contract import Arrays, Capabilities, Recipe, Scorer, Scores
+from pipeline.models.device import (
+    LeastSquares,
+    choose_device,
+    cuda_usable,
+    fit_on_cpu,
+    fit_on_gpu,
+)
+from pipeline.models.factor_scorer import StoredScorer, stored
+from pipeline.models.keyed_random import keyed_normal
+from pipeline.models.tuning import Span
+
+_START = np.float32(0.01)
+"""Standard deviation of a start vector's entries; implicit's own starts are as small."""
+_GRAM_ROWS = 1 << 15
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class AlsScorer(StoredScorer):
+    """Factors of items and of the users known from training; the others are folded in.
+
+    Attributes
+    ----------
+    scale
+        What a cell of `History.confidence` is multiplied by; fixed in training.
+    half_life_days, regularization
+        As in the recipe.
+    """
+
+    capabilities: ClassVar[Capabilities] = Capabilities(fold_in=True, deterministic=True)
+
+    scale: float
+    half_life_days: float | None
+    regularization: float
+
+    def fold_in(self, history: History) -> Scores:
+        """Solve each user's least squares given the items; without confidence: zero, no list."""
+        self.check(history)
+        return Scores(self.factors_of_others(history), self.item_factors)
+
+    def factors_of_others(self, history: History) -> NDArray[np.float32]:
+        """Solve each user's least squares given the items.
+
+        Ages count back from the end of training, where the scale was fixed: that time has passed
+        since makes nobody's events weigh less.
+        """
+        cells = replace(history, end=self.trained_until).confidence(self.half_life_days)
+        cells.data *= np.float32(self.scale)
+        return solve_users(self.item_factors, cells, self.regularization)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Everything that a fresh process needs."""
+        no_decay = self.half_life_days is None
+        return {
+            **super().arrays(),
+            "scale": np.array(self.scale),
+            "half_life_days": np.array(np.inf if no_decay else self.half_life_days),
+            "regularization": np.array(self.regularization),
+        }
+
+    @classmethod
+    def fields_of(cls, arrays: Arrays) -> dict[str, Any]:
+        """Return what the scorer is rebuilt with."""
+        half_life = float(arrays["half_life_days"])
+        return super().fields_of(arrays) | {
+            "scale": float(arrays["scale"]),
+            "half_life_days": None if np.isinf(half_life) else half_life,
+            "regularization": float(arrays["regularization"]),
+        }
+
+
+class Als(Recipe):
+    """Alternating least squares for implicit feedback (Hu, Koren and Volinsky 2008)."""
+
+    capabilities: ClassVar[Capabilities] = AlsScorer.capabilities
+    scorer: ClassVar[type[Scorer]] = AlsScorer
+    not_hashed: ClassVar[frozenset[str]] = frozenset({"device"})
+    space: ClassVar[Mapping[str, Span]] = {
+        "alpha": Span((0.1, 0.3, 1.0, 3.0, 10.0, 100.0), 0.03, 1000.0),
+        "regularization": Span((1.0, 3.0, 10.0, 20.0, 40.0, 100.0, 300.0), 0.1, 1000.0),
+        "half_life_days": Span((15.0, 30.0, 60.0, 120.0, 365.0), 3.0, 1000.0),
+    }
+
+    family: Literal["als"] = Field(default="als", description="Name of the family.")
+    factors: int = Field(default=64, ge=1, le=1024, description="Length of a vector.")
+    regularization: float = Field(
+        default=10.0, ge=1e-6, le=1e6, description="Weight of the squared length of all vectors."
+    )
+    alpha: float = Field(
+        default=1.0,
+        gt=0,
+        le=1e6,
+        description="Confidence of the mean cell; cells are scaled to it, so it means the same on "
+        "any data.",
+    )
+    iterations: int = Field(default=10, ge=1, le=1000, description="Rounds of training.")
+    half_life_days: float | None = Field(
+        default=90.0, gt=0, le=3650, description="Days after which an event counts half, if ever."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto",
+        description="Where to train; `auto` takes a GPU if there is one, `cuda` insists on it.",
+    )
+    random_state: int = Field(default=0, ge=0, description="Seed of the start vectors.")
+
+    def memory(self, history: History) -> int:
+        """The events while they are summed; or cells in both directions, factors, and a part of
+        the items' in float64.
+        """
+        rows = history.n_users + history.n_items
+        factors = rows * self.factors * 8 + min(history.n_items, _GRAM_ROWS) * self.factors * 8
+        return max(len(history.item) * 16, int(history.seen.nnz) * 16 + factors)
+
+    def kept(self, history: History) -> int:
+        """The vectors."""
+        return (history.n_users + history.n_items) * self.factors * 4
+
+    def train(self, history: History, *, salt: int = 0, progress: Progress = silent) -> AlsScorer:
+        """Fit the items, then each user exactly.
+
+        Raises
+        ------
+        ResourceError
+            ``cuda`` was asked for and no GPU can be used.
+        ConfigError
+            The fit did not stay finite.
+        """
+        device = choose_device(self.device, cuda_usable)
+        cells = history.confidence(self.half_life_days)
+        scale = self.alpha / float(cells.data.mean(dtype=np.float64)) if cells.nnz else self.alpha
+        cells.data *= np.float32(scale)
+        key = f"als|item|{self.random_state}|{salt}"
+        start = keyed_normal(history.item_ids, self.factors, key=key) * _START
+        fit = fit_on_gpu if device == "cuda" else fit_on_cpu
+        items = fit(self._how(progress), cells, start) if cells.nnz else np.zeros_like(start)
+        if not np.isfinite(items).all():
+            raise ConfigError(
+                f"als: the factors did not stay finite; raise regularization ({self.regularization}"
+                f") or lower alpha ({self.alpha})"
+            )
+        users = solve_users(items, cells, self.regularization)
+        return AlsScorer(
+            item_factors=items,
+            **stored(history.user_ids, users),
+            scale=scale,
+            half_life_days=self.half_life_days,
+            regularization=self.regularization,
+            item_ids=history.item_ids,
+            trained_until=history.end,
+            trained_on=device,
+        )
+
+    def _how(self, progress: Progress) -> LeastSquares:
+        def tell(done: int, *_: object) -> None:
+            progress(f"als: iteration {done + 1} of {self.iterations}")
+
+        return LeastSquares(self.regularization, self.iterations, tell)
+
+
+def solve_users(
+    item_factors: NDArray[np.float32], cells: sp.csr_matrix, regularization: float
+) -> NDArray[np.float32]:
+    """Solve, in float64, ``(VᵀV + Vᵀ(C − I)V + λI) u = VᵀC·1`` for each row of `cells`.
+
+    Parameters
+    ----------
+    item_factors
+        ``(n_items, f)`` float32, V.
+    cells
+        Users × items confidence, already scaled: the diagonals of C.
+
+    Returns
+    -------
+    ``(n_users, f)`` float32; a row depends on its own cells alone, and is 0 without any.
+    """
+    factors = item_factors.shape[1]
+    users = np.zeros((cells.shape[0], factors), np.float32)
+    with threadpool_limits(1, "blas"):  # on small matrices BLAS threads only cost
+        everywhere = _gram(item_factors) + regularization * np.eye(factors)
+        for row in np.flatnonzero(np.diff(cells.indptr)):
+            own = slice(cells.indptr[row], cells.indptr[row + 1])
+            confidence = cells.data[own].astype(np.float64)
+            items = item_factors[cells.indices[own]].astype(np.float64)
+            left = everywhere + items.T @ ((confidence - 1.0)[:, None] * items)
+            users[row] = np.linalg.solve(left, items.T @ confidence)
+    return users
+
+
+def _gram(matrix: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return ``VᵀV`` in float64, without a copy of all of V."""
+    gram = np.zeros((matrix.shape[1], matrix.shape[1]))
+    for at in range(0, len(matrix), _GRAM_ROWS):
+        part = matrix[at : at + _GRAM_ROWS].astype(np.float64)
+        gram += part.T @ part
+    return gram

@@ -1,0 +1,224 @@
+"""Ratings as numbers: who rates high, what is rated high, and how tastes differ beyond that.
+
+Promises: scores are ratings on the scale of the data, so they are judged by RMSE and MAE, too; of
+several ratings of one item by one user the newest counts; nothing is kept of anybody: a user is
+solved exactly from their own ratings given the items, in training and later alike.
+
+    r(u, i) = μ + b_u + b_i + p_u · q_i
+
+with the least Σ (rating − r)² + λ (Σ b_u² + Σ |p_u|² + Σ b_i² + Σ |q_i|²) over the ratings given
+(Koren, Bell and Volinsky 2009). Users and items take turns, each row a closed form given the other
+side (alternating least squares, Zhou et al. 2008; they weigh λ by the ratings of a row, which was
+no better here). Without factors it is Koren's damped baseline: b = Σ (what is left) ÷ (λ + count).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+from pydantic import Field
+from threadpoolctl import threadpool_limits
+
+from pipeline.base import Progress, silent
+from pipeline.data.matrix import History
+from pipeline.errors import DataError
+from pipeline.models.contract import (
+    Arrays,
+    Capabilities,
+    Recipe,
+    Scorer,
+    Scores,
+    read_header,
+)
+from pipeline.models.keyed_random import keyed_normal
+from pipeline.models.tuning import Span
+
+_Side = tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]]
+"""Factors and biases of the users, or of the items."""
+_START = np.float32(0.1)
+"""Standard deviation of a start vector's entries."""
+
+
+@dataclass(frozen=True, eq=False)
+class RatedScorer(Scorer):
+    """What is known of the items; users come with their history.
+
+    Attributes
+    ----------
+    mean
+        μ.
+    item_factors
+        ``(n_items, f)`` float32, q_i; ``f`` may be 0.
+    item_biases
+        ``(n_items,)`` float32, b_i.
+    regularization
+        λ, as in the recipe.
+    """
+
+    capabilities: ClassVar[Capabilities] = Capabilities(
+        fold_in=True, deterministic=True, ratings=True
+    )
+
+    mean: float
+    item_factors: NDArray[np.float32]
+    item_biases: NDArray[np.float32]
+    regularization: float
+    item_ids: NDArray[np.str_]
+    trained_until: datetime
+    trained_on: str = "cpu"
+
+    def score(self, history: History) -> Scores:
+        """Score each user by their own ratings in `history`; nothing is kept of anybody."""
+        return self.fold_in(history)
+
+    def fold_in(self, history: History) -> Scores:
+        """Solve each user given the items; without a rating: zero, no list."""
+        self.check(history)
+        cells = ratings_of(history)
+        cells.data -= self.mean
+        factors, biases = _solve(cells, self.item_factors, self.item_biases, self.regularization)
+        rated = (np.diff(cells.indptr) > 0).astype(np.float64)
+        users = np.column_stack([factors, (self.mean + biases) * rated, rated])
+        ones = np.ones(len(self.item_ids), np.float32)
+        items = np.column_stack([self.item_factors, ones, self.item_biases])
+        return Scores(users.astype(np.float32), items)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Everything that a fresh process needs."""
+        return {
+            **self.header(),
+            "mean": np.array(self.mean),
+            "item_factors": self.item_factors,
+            "item_biases": self.item_biases,
+            "regularization": np.array(self.regularization),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> Self:
+        """Rebuild the scorer."""
+        return cls(
+            mean=float(arrays["mean"]),
+            item_factors=arrays["item_factors"],
+            item_biases=arrays["item_biases"],
+            regularization=float(arrays["regularization"]),
+            **read_header(arrays),
+        )
+
+
+class Rated(Recipe):
+    """Damped biases of users and items, and factors of what they do not tell."""
+
+    capabilities: ClassVar[Capabilities] = RatedScorer.capabilities
+    scorer: ClassVar[type[Scorer]] = RatedScorer
+    space: ClassVar[Mapping[str, Span]] = {
+        "regularization": Span((2.0, 5.0, 10.0, 20.0, 50.0), 0.1, 1000.0),
+    }
+
+    family: Literal["rated"] = Field(default="rated", description="Name of the family.")
+    factors: int = Field(
+        default=8, ge=0, le=256, description="Length of a vector; 0 leaves biases alone."
+    )
+    regularization: float = Field(
+        default=10.0,
+        ge=1e-6,
+        le=1e6,
+        description="Damping: with as many ratings as this, a bias counts half of what they say.",
+    )
+    iterations: int = Field(default=10, ge=1, le=1000, description="Rounds of training.")
+    random_state: int = Field(default=0, ge=0, description="Seed of the start vectors.")
+
+    def memory(self, history: History) -> int:
+        """The ratings while they are sorted, or in both directions with the vectors of a turn."""
+        given = 0 if history.rating is None else int(np.count_nonzero(~np.isnan(history.rating)))
+        users, items = history.n_users, history.n_items
+        turn = 8 * (self.factors + 1) * (users + items + max(users, items))
+        draws = 26 * self.factors * items
+        return max(given * 48, given * 28 + max(turn, draws))
+
+    def train(self, history: History, *, salt: int = 0, progress: Progress = silent) -> RatedScorer:
+        """Fit the items.
+
+        Raises
+        ------
+        DataError
+            The window holds no rating.
+        """
+        cells = ratings_of(history)
+        if not cells.nnz:
+            raise DataError(
+                "the recipe predicts ratings and no event of the window is one; take it out of the "
+                "recipes, or deliver events of kind 'rating' with a value",
+                where="rated",
+            )
+        mean = float(cells.data.mean())
+        cells.data -= mean
+        by_item = cells.T.tocsr()
+        key = f"rated|item|{self.random_state}|{salt}"
+        start = keyed_normal(history.item_ids, self.factors, key=key) * _START
+        items: _Side = (start, np.zeros(history.n_items))
+        for done in range(self.iterations):
+            users = _solve(cells, *items, self.regularization)
+            items = _solve(by_item, *users, self.regularization)
+            progress(f"rated: iteration {done + 1} of {self.iterations}")
+        return RatedScorer(
+            mean=mean,
+            item_factors=items[0].astype(np.float32),
+            item_biases=items[1].astype(np.float32),
+            regularization=self.regularization,
+            item_ids=history.item_ids,
+            trained_until=history.end,
+        )
+
+
+def ratings_of(history: History) -> sp.csr_matrix:
+    """Users × items float64: the newest rating of each pair; a rating of 0 is a cell, too."""
+    shape = (history.n_users, history.n_items)
+    if history.rating is None:
+        return sp.csr_matrix(shape)
+    rated = np.flatnonzero(~np.isnan(history.rating))[::-1]
+    pair = history.user[rated].astype(np.int64) * history.n_items + history.item[rated]
+    # Events of a user stand in the order of time: of a pair, the first from behind is the newest.
+    pair, newest = np.unique(pair, return_index=True)
+    user, item = np.divmod(pair, history.n_items)
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(user, minlength=history.n_users))])
+    value = history.rating[rated[newest]].astype(np.float64)
+    return sp.csr_matrix((value, item, indptr), shape=shape)
+
+
+def _solve(
+    cells: sp.csr_matrix,
+    factors: NDArray[np.floating[Any]],
+    biases: NDArray[np.floating[Any]],
+    regularization: float,
+) -> _Side:
+    """Solve ``(FᵀF + λI) x = Fᵀ(r − b)`` for each row over its own cells; 0 without any.
+
+    Parameters
+    ----------
+    cells
+        Rows × columns: ratings less their mean.
+    factors, biases
+        ``(n_columns, f)`` and ``(n_columns,)``: F is `factors` and a column of ones, b `biases`.
+
+    Returns
+    -------
+    ``(n_rows, f)`` and ``(n_rows,)`` float64, the factors and biases of the rows.
+    """
+    width = factors.shape[1] + 1
+    solved = np.zeros((cells.shape[0], width))
+    penalty = regularization * np.eye(width)
+    with threadpool_limits(1, "blas"):  # on small matrices BLAS threads only cost
+        for row in np.flatnonzero(np.diff(cells.indptr)):
+            own = slice(cells.indptr[row], cells.indptr[row + 1])
+            column = cells.indices[own]
+            known = np.ones((len(column), width))
+            known[:, :-1] = factors[column]
+            left = cells.data[own] - biases[column]
+            solved[row] = np.linalg.solve(known.T @ known + penalty, known.T @ left)
+    return solved[:, :-1], solved[:, -1]

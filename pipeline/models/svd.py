@@ -1,0 +1,217 @@
+"""Directions: a randomised SVD of the window, each user and each item divided by their degree.
+
+Promises: nothing is kept of anybody, a user is scored from their own history; the random projection
+belongs to item ids, so the result depends on the data and the salt alone, never on pseudonyms or on
+the order of rows; it is the same to the bit for any number of threads. Signs and rotations of the
+singular vectors cancel out of every score.
+
+With R the decayed confidence, d the sums of its rows and columns and τ a share of their mean::
+
+    (d_u + τ_u)^-½ R (d_i + τ_i)^-½  ≈  U Σ Vᵀ
+    scores of a history x  =  x (d_i + τ_i)^-½ V Σ^damping Vᵀ (d_i + τ_i)^½
+
+The left part of it are the user's factors, the right part the items'. A few rounds of subspace
+iteration find V (Halko, Martinsson and Tropp 2011); more of them come closer to the exact one and
+recommend no better. Without τ, who has one item that nobody else has is a direction of their own,
+as strong as any (Qin and Rohe 2013).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse as sp
+from numpy.typing import NDArray
+from pydantic import Field
+from threadpoolctl import threadpool_limits
+
+from pipeline.base import Progress, silent
+from pipeline.data.matrix import History
+from pipeline.models.contract import Arrays, Capabilities, Recipe, Scorer, Scores, read_header
+from pipeline.models.keyed_random import keyed_normal
+from pipeline.models.tuning import Span
+
+_NOTHING = 1e-6
+"""A squared singular value below this share of the largest is rounding of float32, no direction."""
+
+
+@dataclass(frozen=True, eq=False)
+class SvdScorer(Scorer):
+    """What is known of the items; users come with their history.
+
+    Attributes
+    ----------
+    item_factors
+        ``(n_items, f)`` float32: ``(d_i + τ_i)^½ V Σ^(damping/2)``. Where the window has fewer than
+        ``f`` directions, the last columns are 0: directions of no strength.
+    degree
+        ``(n_items,)`` float32 > 0: ``d_i + τ_i``.
+    half_life_days
+        As in the recipe.
+    """
+
+    capabilities: ClassVar[Capabilities] = Capabilities(fold_in=True, deterministic=True)
+
+    item_factors: NDArray[np.float32]
+    degree: NDArray[np.float32]
+    half_life_days: float | None
+    item_ids: NDArray[np.str_]
+    trained_until: datetime
+    trained_on: str = "cpu"
+
+    def score(self, history: History) -> Scores:
+        """Score each user by their own events in `history`; nothing is kept of anybody."""
+        return self.fold_in(history)
+
+    def fold_in(self, history: History) -> Scores:
+        """Add up the factors of what each user had; without confidence: zero, no list."""
+        self.check(history)
+        cells = history.confidence(self.half_life_days)
+        cells.data /= self.degree[cells.indices]
+        return Scores(cells @ self.item_factors, self.item_factors)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Everything that a fresh process needs."""
+        no_decay = self.half_life_days is None
+        return {
+            **self.header(),
+            "item_factors": self.item_factors,
+            "degree": self.degree,
+            "half_life_days": np.array(np.inf if no_decay else self.half_life_days),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> Self:
+        """Rebuild the scorer."""
+        half_life = float(arrays["half_life_days"])
+        return cls(
+            item_factors=arrays["item_factors"],
+            degree=arrays["degree"],
+            half_life_days=None if np.isinf(half_life) else half_life,
+            **read_header(arrays),
+        )
+
+
+class Svd(Recipe):
+    """Degree-normalised randomised SVD."""
+
+    capabilities: ClassVar[Capabilities] = SvdScorer.capabilities
+    scorer: ClassVar[type[Scorer]] = SvdScorer
+    space: ClassVar[Mapping[str, Span]] = {
+        "half_life_days": Span((7.0, 15.0, 30.0, 60.0, 120.0, 365.0), 3.0, 1000.0),
+        "factors": Span((32, 64, 128, 256, 512), 8, 1024),
+        "damping": Span((0.0, 0.5, 1.0), 0.0, 2.0, log=False),
+        "smoothing": Span((0.1, 0.3, 1.0), 0.01, 10.0),
+    }
+
+    family: Literal["svd"] = Field(default="svd", description="Name of the family.")
+    factors: int = Field(
+        default=128,
+        ge=1,
+        le=2048,
+        description="Length of a vector; what exceeds the rank of the data is 0.",
+    )
+    half_life_days: float | None = Field(
+        default=60.0, gt=0, le=3650, description="Days after which an event counts half, if ever."
+    )
+    damping: float = Field(
+        default=0.5,
+        ge=0,
+        le=4,
+        description="Power of its singular value that weighs a direction; 0 takes all alike.",
+    )
+    smoothing: float = Field(
+        default=0.3,
+        ge=0,
+        le=100,
+        description="What is added to every degree, as a share of the mean one.",
+    )
+    oversampling: int = Field(
+        default=32, ge=0, le=1024, description="Directions searched beside those kept."
+    )
+    iterations: int = Field(default=3, ge=1, le=100, description="Rounds of subspace iteration.")
+    random_state: int = Field(default=0, ge=0, description="Seed of the projection.")
+
+    def memory(self, history: History) -> int:
+        """The events while they are summed; or cells in both directions, and the directions in the
+        forms that a round holds.
+        """
+        width = min(self.factors + self.oversampling, history.n_items)
+        block = (history.n_users + 3 * history.n_items) * width * 4
+        cells = int(history.seen.nnz) * 24
+        return max(len(history.item) * 16, cells + block + width * width * 32)
+
+    def kept(self, history: History) -> int:
+        """The items' vectors; users have none."""
+        return history.n_items * self.factors * 4
+
+    def train(self, history: History, *, salt: int = 0, progress: Progress = silent) -> SvdScorer:
+        """Find the directions of the window."""
+        cells = history.confidence(self.half_life_days)
+        users, degree = (self._degrees(cells.sum(axis=axis)) for axis in (1, 0))
+        cells.data /= np.repeat(np.sqrt(users), np.diff(cells.indptr))
+        cells.data /= np.sqrt(degree)[cells.indices]
+        width = min(self.factors + self.oversampling, history.n_items)
+        key = f"svd|item|{self.random_state}|{salt}"
+        start = keyed_normal(history.item_ids, width, key=key)
+        values, vectors = directions(cells, start, self.iterations, progress)
+        strength = values[: self.factors] ** (self.damping / 2)
+        factors = np.zeros((history.n_items, self.factors), np.float32)
+        factors[:, : len(strength)] = np.sqrt(degree)[:, None] * vectors[:, : self.factors]
+        factors[:, : len(strength)] *= strength
+        return SvdScorer(
+            item_factors=factors,
+            degree=degree.astype(np.float32),
+            half_life_days=self.half_life_days,
+            item_ids=history.item_ids,
+            trained_until=history.end,
+        )
+
+    def _degrees(self, sums: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return the degrees of the rows or the columns, smoothed; 1 where there is nothing."""
+        degree = np.asarray(sums, np.float64).ravel()
+        degree += self.smoothing * degree.mean()
+        return np.where(degree > 0, degree, 1.0)
+
+
+def directions(
+    matrix: sp.csr_matrix, start: NDArray[np.float32], iterations: int, progress: Progress
+) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    """Find the strongest right singular vectors by subspace iteration.
+
+    Parameters
+    ----------
+    matrix
+        Rows × columns float32.
+    start
+        ``(n_columns, w)`` float32, w ≤ n_columns: where the search begins.
+    iterations
+        Rounds, ≥ 1, each a product with ``matrixᵀ matrix``.
+
+    Returns
+    -------
+    Singular values ``(r,)`` float64, falling, > 0, and vectors ``(n_columns, r)`` float32, with r
+    the smaller of w and the rank as far as float32 tells it.
+    """
+    turned, block = matrix.T.tocsr(), start
+    with threadpool_limits(1, "blas"):  # sums of several threads depend on their number
+        for done in range(iterations):
+            progress(f"svd: iteration {done + 1} of {iterations}")
+            block = _orthonormal(turned @ (matrix @ block))
+        image = matrix @ block
+        squares, turn = np.linalg.eigh((image.T @ image).astype(np.float64))
+        there = squares > max(squares[-1] * _NOTHING, 0.0)
+        squares, turn = squares[there][::-1], turn[:, there][:, ::-1]
+        return np.sqrt(squares), block @ turn.astype(np.float32)
+
+
+def _orthonormal(block: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return an orthonormal basis of what the columns span."""
+    basis: NDArray[np.float32]
+    basis, _ = scipy.linalg.qr(block, mode="economic", overwrite_a=True, check_finite=False)
+    return basis

@@ -1,0 +1,178 @@
+"""The ground of a night's figures: a card narrow enough for a phone, as SVG that a page can hold.
+
+Promises: equal calls give equal bytes; no id of one card is an id of another; text stays text, so
+that it is sharp, small and can be read aloud; nothing of pyplot's global state is touched.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import textwrap
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree as Xml
+
+from pipeline.report.figure import GREY, INK, LIGHT
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDTH = 4.2
+"""Of a card, in inches: at a phone's width its small print is still 10 px high."""
+SMALL = 8.5
+_TITLE = 11
+_TITLE_WRAP = 38
+_ABOUT_WRAP = 56
+_NAME = 20
+SVG = "http://www.w3.org/2000/svg"
+_NO_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
+_REFERENCE = re.compile(r"(?<=url\(#)[^)]+")
+_DEFAULTS = {"stroke-linejoin": "round", "stroke-linecap": "butt"}
+
+
+def card(
+    body: float,
+    title: str,
+    about: str,
+    *,
+    left: float = 1.42,
+    right: float = 0.62,
+    foot: float = 0.5,
+    panels: int = 1,
+) -> tuple[Figure, tuple[Axes, ...]]:
+    """Return a figure with its title and a line about it, and its axes side by side.
+
+    Parameters
+    ----------
+    body
+        Height of the axes, in inches.
+    left, right, foot
+        Room beside and below them, in inches.
+    """
+    from matplotlib.figure import Figure
+
+    titles = textwrap.wrap(title, _TITLE_WRAP, break_on_hyphens=False) or [""]
+    told = textwrap.wrap(about, _ABOUT_WRAP, break_on_hyphens=False)
+    head = 0.3 + 0.2 * len(titles) + 0.15 * len(told)
+    height = head + body + foot
+    figure = Figure(figsize=(WIDTH, height), facecolor="white")
+    figure.text(
+        0.06 / WIDTH, 1 - 0.04 / height, "\n".join(titles), fontsize=_TITLE, fontweight="bold",
+        color=INK, va="top", linespacing=1.25, parse_math=False,
+    )  # fmt: skip
+    figure.text(
+        0.06 / WIDTH, 1 - (0.1 + 0.2 * len(titles)) / height, "\n".join(told), fontsize=SMALL,
+        color=GREY, va="top", linespacing=1.3, parse_math=False,
+    )  # fmt: skip
+    gap = 0.22
+    width = (WIDTH - left - right - gap * (panels - 1)) / panels
+    grounds = []
+    for at in range(panels):
+        begin = (left + at * (width + gap)) / WIDTH
+        axes = figure.add_axes((begin, foot / height, width / WIDTH, body / height))
+        _plain(axes)
+        grounds.append(axes)
+    return figure, tuple(grounds)
+
+
+def name_rows(axes: Axes, names: Sequence[str]) -> None:
+    """Write the names of the rows, the first on top; long ones on two lines."""
+    axes.set_yticks(range(len(names)), [_folded(name) for name in names], parse_math=False)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+
+
+def write(axes: Axes, x: float, y: float, text: str, colour: str = INK, **style: Any) -> None:
+    """Write a direct label; its middle at `y` unless `style` says otherwise."""
+    axes.text(
+        x, y, text, **{"va": "center", "fontsize": SMALL, "color": colour, **style},
+        parse_math=False,
+    )  # fmt: skip
+
+
+def svg(figure: Figure, key: str, alt: str) -> bytes:
+    """Return the figure as an SVG file that says in words what it shows.
+
+    Parameters
+    ----------
+    key
+        Name of the figure, by which its ids differ from those of others.
+    alt
+        What there is to see.
+    """
+    from matplotlib import rc_context
+
+    buffer = io.BytesIO()
+    # Without the library's own lines of metadata, equal rows give equal bytes.
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": key}), warnings.catch_warnings():
+        # Whoever shows the text finds a font for it.
+        warnings.filterwarnings("ignore", message="Glyph", category=UserWarning)
+        figure.savefig(buffer, format="svg", metadata=nothing)
+    root = Xml.fromstring(_NO_XML.sub("", buffer.getvalue().decode()))  # noqa: S314 - our own
+    root.attrib = {
+        "xmlns": SVG, "viewBox": root.attrib["viewBox"], "width": root.attrib["width"],
+        "height": root.attrib["height"], "role": "img", "aria-label": _NO_XML.sub("", alt),
+        **_DEFAULTS,
+    }  # fmt: skip
+    _take_out(root, "style")
+    _rename(root, key)
+    return Xml.tostring(root, encoding="unicode").encode() + b"\n"
+
+
+def _plain(axes: Axes) -> None:
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(LIGHT)
+    axes.tick_params(axis="both", length=0, labelsize=SMALL, labelcolor=INK)
+    axes.grid(axis="x", color=LIGHT, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.patch.set_visible(False)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.label.set_fontsize(SMALL)
+        axis.label.set_color(GREY)
+
+
+def _folded(name: str) -> str:
+    lines = [
+        part
+        for line in name.split("\n")
+        for part in textwrap.wrap(line.replace("_", "_ "), _NAME, max_lines=2, placeholder="…")
+    ]
+    return "\n".join(line.replace("_ ", "_") for line in lines)
+
+
+def _rename(root: Xml.Element, key: str) -> None:
+    """Drop namespaces and ids that nobody refers to; put the key before the others."""
+    used = {
+        found
+        for one in root.iter()
+        for name, value in one.attrib.items()
+        for found in ([value[1:]] if _local(name) == "href" else _REFERENCE.findall(value))
+    }
+    for one in root.iter():
+        one.tag = _local(one.tag)
+        kept = {_local(name): value for name, value in one.attrib.items()}
+        if "href" in kept:
+            kept["href"] = f"#{key}-{kept['href'][1:]}"
+        if "id" in kept:
+            kept["id"] = f"{key}-{kept['id']}" if kept["id"] in used else ""
+        one.attrib = {
+            name: value if name == "aria-label" else _REFERENCE.sub(rf"{key}-\g<0>", value)
+            for name, value in kept.items()
+            if value
+        }
+
+
+def _local(name: str) -> str:
+    """Return a name without its namespace."""
+    return name.rpartition("}")[2]
+
+
+def _take_out(root: Xml.Element, name: str) -> None:
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if _local(child.tag) == name:
+                parent.remove(child)

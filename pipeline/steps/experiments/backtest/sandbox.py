@@ -1,0 +1,122 @@
+"""A workspace of a backtest: past days are delivered to it one after another, as if they came now.
+
+Promises: it has a lake, a ledger, a registry and runs of its own, and nothing of the workspace that
+it was made from moves; a day that is delivered twice is there once; people keep their pseudonyms.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import polars as pl
+
+from pipeline import columns as c
+from pipeline.base import Interval, format_instant
+from pipeline.data.split import between
+from pipeline.data.synthetic_shift import exchanged, plant_shift
+from pipeline.stores.batches import Batch, Batches
+from pipeline.workspace.config import Composed, Config, RegistryConfig, load
+from pipeline.workspace.workspace import Workspace
+
+SOURCE: Final = "backtest"
+_TEMPLATE: Final = """\
+# A sandbox of `nightjar backtest`. Its settings are those of the workspace it was made from, as
+# they were then; what stands here is not read.
+"""
+
+
+def sandbox_config(config: Config) -> Config:
+    """Return a sandbox's settings: lists live from each as-of, a registry of its own."""
+    publish = config.publish.model_copy(update={"live_from": "as_of"})
+    return config.model_copy(update={"publish": publish, "registry": RegistryConfig()})
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """One policy's world.
+
+    Attributes
+    ----------
+    source
+        Whose history it lives through.
+    versions
+        Table -> the version that is read there.
+    home
+        The folder of the sandbox; made when it is first used.
+    settings
+        Its config as plain JSON.
+    plant
+        From when on taste is another one, ``None`` for never.
+    """
+
+    source: Workspace
+    versions: Mapping[str, int | None]
+    home: Path
+    settings: Mapping[str, Any] = field(repr=False)
+    plant: datetime | None = None
+
+    @cached_property
+    def ws(self) -> Workspace:
+        """The workspace itself."""
+        made = Workspace.init(self.home, _TEMPLATE)
+        return Workspace(made.home, Composed(load(self.settings), {}))
+
+    def deliver(self, span: Interval, *, catalogue: bool) -> int:
+        """Take in what happened in a span, as one batch that arrives at its end.
+
+        Parameters
+        ----------
+        catalogue
+            Items and users come along, as the source knows them today.
+
+        Returns
+        -------
+        int
+            Events that were delivered; 0 for a span that was delivered before.
+        """
+        with self.ws.lake.lock("ingest"):
+            batches = Batches(self.ws.lake)
+            batches.recover()
+            tables = ("items", "users") if catalogue else ()
+            for table in tables:
+                rows = self._read(table)
+                if rows.height:
+                    self._commit(batches, table, rows, span)
+            events = self._read("events", between(span))
+            if self.plant is not None and span.end > self.plant:
+                events = plant_shift(events, self._pairs, self.plant)
+            return self._commit(batches, "events", events, span)
+
+    def _commit(self, batches: Batches, table: str, rows: pl.DataFrame, span: Interval) -> int:
+        name = f"{table}-{format_instant(span.end)}"
+        key = hashlib.sha256(name.encode()).hexdigest()
+        if batches.seen(table, key):
+            return 0
+        if table == "events":
+            rows = rows.with_columns(
+                pl.lit(span.end, c.INSTANT).alias(c.INGESTED_AT),
+                pl.lit(key).alias(c.BATCH_ID),
+                pl.lit(SOURCE).alias(c.SOURCE),
+            )
+        batch = Batch(key, table, SOURCE, name, rows.height, rows.height, 0, 0, 0, 0, span.end)
+        batches.commit([batch], rows if rows.height else None, self.ws.lake.empty("quarantine"))
+        return rows.height
+
+    def _read(self, table: str, where: pl.Expr | None = None) -> pl.DataFrame:
+        version = self.versions[table]
+        if version is None:
+            return self.source.lake.empty(table)
+        return self.source.lake.read(table, version=version, where=where)
+
+    @cached_property
+    def _pairs(self) -> dict[str, str]:
+        assert self.plant is not None  # noqa: S101  (asked for from `deliver` alone)
+        version, columns = self.versions["events"], (c.ITEM_ID, c.TIMESTAMP)
+        events = self.source.lake.read("events", version=version, columns=columns)
+        return exchanged(events, self.plant)

@@ -1,0 +1,1 @@
+"""Compares two model versions on the same users, holdout and metric."""

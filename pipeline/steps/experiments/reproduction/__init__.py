@@ -1,0 +1,1 @@
+"""Trains a version again from its pinned data and explains any difference."""

@@ -1,0 +1,1 @@
+"""Searches hyperparameters within a budget, on windows that end before any holdout."""

@@ -1,0 +1,140 @@
+"""The trials of a study, one after the other, until the budget is over.
+
+Promises: a trial is trained, and refused for want of memory, as a night's recipe is; one that the
+end of the budget cut short waits for the next call; what was measured once is not measured again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from pipeline.base import Progress, silent
+from pipeline.errors import NightjarError
+from pipeline.evaluation.holdout import lists_of
+from pipeline.evaluation.metrics import ndcg
+from pipeline.evaluation.tuning_window import Window
+from pipeline.models.contract import Recipe
+from pipeline.report.wording import change
+from pipeline.steps.diagnostics.training_cost import fit
+from pipeline.steps.experiments.tuning.study import lift_over, measured, recipe_of
+from pipeline.stores.studies.study import Study
+from pipeline.stores.studies.trial import COMPLETE, FAILED, PRUNED, Asked, Trial
+from pipeline.workspace.config import Config
+
+_STUCK = 25
+"""Proposals in a row that were measured before: then there is nothing new to try."""
+
+
+class _OutOfTimeError(Exception):
+    """The budget ended within a trial."""
+
+
+@dataclass
+class Search:
+    """The trials of one call.
+
+    Attributes
+    ----------
+    windows
+        Newest first: the first one tells the hopeless from the others.
+    budget, elapsed
+        Seconds that the call may take, and those that have passed.
+    """
+
+    study: Study
+    windows: Sequence[Window]
+    config: Config
+    budget: float
+    elapsed: Callable[[], float]
+    progress: Progress
+    _known: dict[str, Trial] = field(default_factory=dict)
+
+    def run(self) -> None:
+        """Try one recipe after the other until the budget is over, or nothing new comes up."""
+        self._known = {recipe_of(self.study, t).hash: t for t in measured(self.study)}
+        stuck = 0
+        while self.elapsed() < self.budget and stuck < _STUCK:
+            asked = self.study.ask()
+            recipe = recipe_of(self.study, asked)
+            same = self._known.get(recipe.hash)
+            if same is None or asked.start:
+                stuck = 0
+                self._try(asked, recipe)
+            else:
+                stuck += 1
+                self._repeat(asked, same)
+
+    def measure(self, name: str, recipe: Recipe, window: Window) -> float:
+        """Return the mean NDCG of a recipe's lists on a window, trained as a night trains."""
+        k = self.config.recommend.length
+        scorer, _ = fit(name, recipe, window.history, self.config.train, silent)
+        lists = lists_of(scorer, window.judged, k, window.exclude)
+        return float(np.nanmean(ndcg(lists, window.truth, k)))
+
+    def _try(self, asked: Asked, recipe: Recipe) -> None:
+        began = self.elapsed()
+        try:
+            state, values = self._values(asked, recipe)
+        except _OutOfTimeError:
+            self.study.set_aside(asked)
+            return
+        except NightjarError as error:
+            if asked.start:
+                self.study.set_aside(asked)
+                raise
+            self.progress(f"trial {asked.number}: left out: {error.sentence}")
+            self._end(asked, recipe, FAILED, {"failure": error.sentence})
+            return
+        self._end(asked, recipe, state, {"windows": values, "seconds": self.elapsed() - began})
+        self._tell(asked, state, values)
+
+    def _values(self, asked: Asked, recipe: Recipe) -> tuple[str, list[float]]:
+        values: list[float] = []
+        for step, window in enumerate(self.windows, start=1):
+            if self.elapsed() >= self.budget:
+                raise _OutOfTimeError
+            values.append(self.measure(f"trial {asked.number}", recipe, window))
+            goes_on = self.study.report(asked, step, float(np.mean(values)))
+            if not goes_on and step < len(self.windows):
+                return PRUNED, values
+        return COMPLETE, values
+
+    def _repeat(self, asked: Asked, same: Trial) -> None:
+        """End a proposal that rounds to a recipe which was measured before, as that one ended."""
+        notes = {"same_as": same.number, "windows": same.notes.get("windows", [])}
+        for step in range(1, len(notes["windows"]) + 1):
+            self.study.report(asked, step, float(np.mean(notes["windows"][:step])))
+        self.study.tell(asked, same.state, notes, _value(same.state, notes))
+
+    def _end(self, asked: Asked, recipe: Recipe, state: str, notes: Mapping[str, Any]) -> None:
+        self.study.tell(asked, state, notes, _value(state, notes))
+        ended = Trial(asked.number, state, asked.values, asked.start, notes)
+        self._known[recipe.hash] = ended
+
+    def _tell(self, asked: Asked, state: str, values: Sequence[float]) -> None:
+        done = [t for t in self._known.values() if t.state == COMPLETE]
+        start: list[float] = next((t.notes["windows"] for t in done if t.start), [])
+        best: list[float] = max((t.notes["windows"] for t in done), key=np.mean, default=[])
+        given_up = f", given up after window {len(values)}" if state == PRUNED else ""
+        left = max(0.0, self.budget - self.elapsed())
+        told = f"{left / 60:.0f} min" if left >= 120 else f"{left:.0f} s"
+        self.progress(
+            f"trial {asked.number}: {_told(values, start)}{given_up}, "
+            f"best {_told(best, start)}, {told} left"
+        )
+
+
+def _told(values: Sequence[float], start: Sequence[float]) -> str:
+    """Tell values as a change from the start, where that was measured and is not 0."""
+    lift = lift_over(values, start)
+    if lift is None or values is start:
+        return f"{np.mean(values):.4f}" if values else "none yet"
+    return change(lift)
+
+
+def _value(state: str, notes: Mapping[str, Any]) -> float | None:
+    return float(np.mean(notes["windows"])) if state == COMPLETE else None

@@ -1,0 +1,126 @@
+"""Fold in: what people did reaches their lists between two nights, and nobody else's list moves.
+
+Promises: who is refreshed is read from the lake, so a pass that was killed anywhere is made good by
+the next one, and one that finds nothing new changes nothing. A patch goes live only right behind
+the lists that it was made against: where a night or another pass came first, it is made again. No
+event at or after the pass's instant is used.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from pipeline import columns as c
+from pipeline.base import Progress, format_instant, silent, to_utc
+from pipeline.errors import ConcurrencyError, ConfigError
+from pipeline.failpoints import failpoint
+from pipeline.serving import publish as swap
+from pipeline.steps.feedback.patch import NoPatch, Patch, counted, make_patch
+from pipeline.steps.feedback.results import FoldinResult
+from pipeline.steps.ingest.landing import landed_at
+from pipeline.workspace.night import Night
+from pipeline.workspace.publications import reconcile, record, refuse_damaged, stage
+from pipeline.workspace.workspace import Workspace
+
+TRIES: Final = 3
+"""How often a patch is made, at most, while what is live moves under it."""
+
+
+def foldin(ws: Workspace, at: datetime, *, progress: Progress = silent) -> FoldinResult:
+    """Refresh the lists of everybody who did something before `at` that their list does not know.
+
+    Raises
+    ------
+    ConfigError
+        `at` lies in the future, where lists go live by the clock.
+    ConcurrencyError
+        What is live moved again and again while the lists were made.
+    """
+    tried = _Pass(ws, to_utc(at), datetime.now(UTC), time.perf_counter(), progress)
+    failpoint("before_foldin")
+    reconcile(ws)
+    for _ in range(TRIES - 1):
+        try:
+            return tried.once()
+        except ConcurrencyError as error:
+            progress(f"fold in: once more, for {error.sentence}")
+    return tried.once()
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """One pass: how far it looks, and when it began by the clock."""
+
+    ws: Workspace
+    at: datetime
+    began: datetime
+    start: float
+    progress: Progress
+
+    def once(self) -> FoldinResult:
+        """Make a patch against what is live and put it there, or say why there is none."""
+        publications = self.ws.lake.read("publications")
+        base = swap.live(publications)
+        if base is None:
+            return self._nothing("nothing is published yet")
+        behind = swap.chain(publications, base[c.PUBLICATION_ID]).row(-1, named=True)
+        night = Night.read(self.ws.run(base[c.RUN_ID]))
+        by_clock = night.config.publish.live_from == "clock"
+        if by_clock and self.at > self.began:
+            raise ConfigError(
+                f"{format_instant(self.at)} lies in the future: lists go live by the clock, and "
+                "nobody has done anything then yet"
+            )
+        if self.at < behind[c.AS_OF]:
+            until = format_instant(behind[c.AS_OF])
+            return self._nothing(f"the live lists know what was done until {until}, and later")
+        items = self.ws.lake.version("items")
+        made = make_patch(self.ws, night, behind, self.at, catalogue=items, tell=self.progress)
+        if isinstance(made, NoPatch):
+            return self._nothing(made.reason)
+        row = self._swap(made, behind, by_clock=by_clock)
+        return self._refreshed(made, row, by_clock=by_clock)
+
+    def _swap(self, made: Patch, behind: Mapping[str, Any], *, by_clock: bool) -> dict[str, Any]:
+        """Put a patch before people; `ConcurrencyError` if it is not for what is live any more."""
+        with self.ws.lake.lock("publish", wait=True):
+            live_from = self.began + timedelta(seconds=self._seconds) if by_clock else made.at
+            frame = made.row(behind, live_from=live_from)
+            row = frame.row(0, named=True)
+            swap.check_patch(self.ws.lake.read("publications"), row)
+            stage(self.ws, made.publication_id, made.lists)
+            refuse_damaged(self.ws, made.publication_id, row[c.SUMS])
+            failpoint("patch_staged")
+            self.ws.lake.append("publications", frame)
+            failpoint("patch_swapped")
+            record(self.ws, row)
+        return row
+
+    def _refreshed(self, made: Patch, row: Mapping[str, Any], *, by_clock: bool) -> FoldinResult:
+        landed = landed_at(self.ws.home, made.files) if by_clock else None
+        waited = None if landed is None else (row[c.LIVE_FROM] - landed).total_seconds()
+        told = f"new lists for {counted(made.users)}"
+        if made.outside:
+            told += (
+                f"; {counted(made.outside)} did something with items alone that the live model "
+                "does not know: their lists stay until the next night"
+            )
+        return FoldinResult(
+            made.users,
+            made.publication_id,
+            row[c.GENERATION],
+            told,
+            self._seconds,
+            waited,
+        )
+
+    def _nothing(self, reason: str) -> FoldinResult:
+        return FoldinResult(0, None, None, f"no list was refreshed: {reason}", self._seconds)
+
+    @property
+    def _seconds(self) -> float:
+        return time.perf_counter() - self.start

@@ -1,0 +1,190 @@
+"""Making a patch: the lists of the people who did something since theirs were made.
+
+Promises: what a patch is follows from its base, the files that the lake holds and the newest event
+that was looked at, so an attempt that died is found again by its name; nothing here moves what
+people see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import polars as pl
+
+from pipeline import columns as c
+from pipeline.base import Progress, format_instant, parse_instant
+from pipeline.data.features import WEIGHED
+from pipeline.data.matrix import History
+from pipeline.data.split import before, last_event
+from pipeline.data.windows import of_people as weighed
+from pipeline.models.families import load
+from pipeline.serving.foldin import Seen, end_of, histories, new_since, of_people, patch_id
+from pipeline.serving.publish import patch_row, unavailable
+from pipeline.serving.recommend import people_lists
+from pipeline.stores.batches import Batches
+from pipeline.workspace.artifacts import FALLBACK, read_scorer, read_split
+from pipeline.workspace.night import Night, read_events
+from pipeline.workspace.workspace import Workspace
+
+STEP: Final = "foldin"
+_FILE: Final = "patch"
+
+
+@dataclass(frozen=True)
+class Patch:
+    """Lists that can go live behind the newest of a chain.
+
+    Attributes
+    ----------
+    at
+        How far was looked: exclusive end of what the lists know.
+    lists
+        Rows of `columns.RECOMMENDATIONS` without the publication, as they are shown.
+    users
+        People who have a list in it.
+    outside
+        People who did something with items alone that the model does not know; they keep theirs.
+    files
+        Keys of those whose events are new in it.
+    """
+
+    publication_id: str
+    at: datetime
+    catalogue_version: int | None
+    lists: pl.DataFrame
+    users: int
+    outside: int
+    files: tuple[str, ...]
+
+    def row(self, behind: Mapping[str, Any], *, live_from: datetime) -> pl.DataFrame:
+        """Return its row of `publications`, behind the newest one of the chain."""
+        return patch_row(
+            behind,
+            self.publication_id,
+            self.lists,
+            as_of=self.at,
+            live_from=live_from,
+            catalogue_version=self.catalogue_version,
+        )
+
+
+@dataclass(frozen=True)
+class NoPatch:
+    """Why there is none, in a sentence."""
+
+    reason: str
+
+
+def make_patch(
+    ws: Workspace,
+    night: Night,
+    behind: Mapping[str, Any],
+    at: datetime,
+    *,
+    catalogue: int | None,
+    tell: Progress,
+) -> Patch | NoPatch:
+    """Fold in whoever did something before `at` that the lists of a chain do not know.
+
+    Parameters
+    ----------
+    night
+        The night that made the chain's base.
+    behind
+        The newest row of the chain.
+    catalogue
+        Version of the items whose availability the lists obey.
+    """
+    name = behind[c.RECIPE]
+    if not night.recipes[name].capabilities.fold_in:
+        return NoPatch(
+            f"the live model ({name}, version {behind[c.MODEL_VERSION]}) cannot fold in: people "
+            "keep their lists until the next night"
+        )
+    seen, version = seen_by(ws, night, behind), ws.lake.version("events")
+    arrived = Batches(ws.lake).arrived_since(seen.seq)
+    fresh = ws.lake.read(
+        "events",
+        version=version,
+        columns=[c.USER_ID, c.TIMESTAMP, c.BATCH_ID],
+        where=before(at) & new_since(arrived, seen.until),
+    )
+    if fresh.is_empty():
+        return NoPatch("nobody did anything that their list does not know")
+    people = fresh[c.USER_ID].unique().to_list()
+    tell(f"fold in: {counted(len(people))}")
+    newest = last_event(fresh, at)
+    window = History.from_arrays(night.run.arrays("refit", "history"))
+    events = ws.lake.read(
+        "events", version=version, columns=WEIGHED, where=before(at) & of_people(people)
+    )
+    whole = read_events(ws, night, *WEIGHED) if night.config.clean.events else events
+    own = histories(
+        weighed(events, whole, night.config.windows), window, end_of(newest, night.as_of)
+    )
+    if own is None:
+        return NoPatch(
+            f"{counted(len(people))} did something, with items alone that the live model does not "
+            "know: lists stay until the next night"
+        )
+    files = fresh[c.BATCH_ID].unique().sort().to_list()
+    seq = max((arrived[name] for name in files if name in arrived), default=seen.seq)
+    base = behind[c.BASE] or behind[c.PUBLICATION_ID]
+    patch = patch_id(base, seq, catalogue, newest)
+    return Patch(
+        publication_id=patch,
+        at=_written(night, patch, Seen(seq, at), own.n_users).until,
+        catalogue_version=catalogue,
+        lists=_lists(ws, night, name, own, catalogue),
+        users=own.n_users,
+        outside=len(people) - own.n_users,
+        files=tuple(files),
+    )
+
+
+def counted(people: int) -> str:
+    """Count people in words."""
+    return "1 person" if people == 1 else f"{people:,} people"
+
+
+def seen_by(ws: Workspace, night: Night, row: Mapping[str, Any]) -> Seen:
+    """Return what the lists of a publication know: of a base or of a patch of it."""
+    if row[c.BASE] is None:
+        return Seen(Batches(ws.lake).last_at(night.versions["events"]), night.as_of)
+    return _read(night, row[c.PUBLICATION_ID])
+
+
+def _written(night: Night, patch: str, seen: Seen, users: int) -> Seen:
+    """Note what a patch saw, or return what an attempt before this one noted."""
+    step = f"{STEP}/{patch}"
+    if night.run.committed(step) is None:
+        with night.run.draft(step) as draft:
+            draft.json(_FILE, {"seq": seen.seq, "until": format_instant(seen.until)})
+            draft.rows = users
+    return _read(night, patch)
+
+
+def _read(night: Night, patch: str) -> Seen:
+    told = night.run.json(f"{STEP}/{patch}", _FILE)
+    return Seen(told["seq"], parse_instant(told["until"]))
+
+
+def _lists(
+    ws: Workspace, night: Night, recipe: str, own: History, catalogue: int | None
+) -> pl.DataFrame:
+    items = ws.lake.empty("items")
+    if catalogue is not None:
+        items = ws.lake.read("items", version=catalogue)
+    family = night.recipes[FALLBACK].model_dump()["family"]
+    return people_lists(
+        read_scorer(night.run, "refit").fold_in,
+        load(family, night.run.arrays("refit", "fallback")),
+        own,
+        unavailable(items),
+        repeat=read_split(night.run).policy == "repeat",
+        reasons=(recipe, FALLBACK),
+        length=night.config.recommend.length,
+    )

@@ -1,0 +1,243 @@
+"""Upkeep: small files put together, and everything that nobody needs any more taken away.
+
+Promises: rows, live lists and every version that somebody pinned stay as they are; what another
+process holds is left for the next time, and said so; killed anywhere, the next call goes on. Ages
+are measured from the instant that is handed in.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from pipeline import columns as c
+from pipeline.base import Progress, format_instant, silent, to_utc
+from pipeline.errors import ConcurrencyError
+from pipeline.serving.retire import retired
+from pipeline.steps.maintenance.prunable_files import unread
+from pipeline.steps.maintenance.retained_versions import CALIBRATIONS, pinned
+from pipeline.stores.batches import Batches
+from pipeline.stores.lake import Cleared, Upkeep
+from pipeline.stores.pruning import NOTHING, Taken, forget, remove, remove_older, sweep, worked_on
+from pipeline.stores.runs import Runs
+from pipeline.workspace.workspace import PINS, Workspace
+
+LOCK: Final = "gc"
+WRITERS: Final[Mapping[str, str]] = {
+    "events": "ingest",
+    "items": "ingest",
+    "users": "ingest",
+    "quarantine": "ingest",
+    "batches": "ingest",
+    "publications": "publish",
+    "recommendations": "publish",
+}
+"""Table -> the lock of those who write it."""
+
+
+@dataclass(frozen=True)
+class TableKept:
+    """What was done to a table of the lake.
+
+    Attributes
+    ----------
+    rows
+        Rows that were taken out for their age.
+    before, after
+        Data files that the newest version needed, and needs.
+    cleared
+        Files and entries of the log that nobody needs any more.
+    """
+
+    table: str
+    rows: int = 0
+    before: int = 0
+    after: int = 0
+    cleared: Cleared = field(default=Cleared())
+
+    @property
+    def idle(self) -> bool:
+        """Whether there was nothing to do."""
+        return self.rows == 0 and self.before == self.after and self.cleared == Cleared()
+
+    def text(self) -> str:
+        """As a line for a person."""
+        told = [f"{self.before:,} files are {self.after:,} now"] * (self.before != self.after)
+        told += [f"{self.rows:,} rows taken out"] * (self.rows > 0)
+        gone = self.cleared
+        told += [f"{gone.files:,} files and {gone.log:,} log entries removed"] * (
+            gone.files + gone.log > 0
+        )
+        return f"{self.table}: {', '.join(told)}"
+
+
+@dataclass(frozen=True)
+class GcResult:
+    """What was done, and what was left.
+
+    Attributes
+    ----------
+    taken
+        What -> how many files of it were removed.
+    left
+        What is left for the next time -> who holds it.
+    """
+
+    at: str
+    tables: tuple[TableKept, ...]
+    taken: Mapping[str, Taken]
+    left: Mapping[str, str]
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that are free now."""
+        return sum(t.cleared.bytes for t in self.tables) + sum(t.bytes for t in self.taken.values())
+
+    @property
+    def exit_code(self) -> int:
+        """0, or the code of a store that somebody else held."""
+        return ConcurrencyError.exit_code if self.left else 0
+
+    @property
+    def sentence(self) -> str:
+        """What was left, in one sentence; empty for nothing."""
+        told = "; ".join(f"{what}: {why}" for what, why in self.left.items())
+        return f"left for the next time: {told}" if told else ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON."""
+        return {
+            "at": self.at,
+            "tables": [asdict(table) for table in self.tables],
+            "taken": {what: asdict(taken) for what, taken in self.taken.items()},
+            "left": dict(self.left),
+            "bytes": self.bytes,
+        }
+
+    def text(self) -> str:
+        """As lines for a person."""
+        lines = [table.text() for table in self.tables if not table.idle]
+        lines += [f"{what}: {x.files:,} files removed" for what, x in self.taken.items() if x.files]
+        lines.append(f"{self.bytes / 1e6:,.1f} MB are free" if lines else "there was nothing to do")
+        return "\n".join([*lines, *([self.sentence] if self.left else [])])
+
+
+def gc(ws: Workspace, at: datetime, *, progress: Progress = silent) -> GcResult:
+    """Look after every store of a workspace.
+
+    Parameters
+    ----------
+    at
+        The instant that ages are measured from; what `config.gc` keeps for days is kept for so
+        many days before it.
+
+    Raises
+    ------
+    ConcurrencyError
+        Another upkeep is at work.
+    LakeError
+        The lake is damaged: nothing of that table was put together or taken away.
+    """
+    with ws.lake.lock(LOCK):
+        return _Upkeep(ws, to_utc(at), progress).all()
+
+
+class _Upkeep:
+    """One pass over all stores."""
+
+    def __init__(self, ws: Workspace, at: datetime, progress: Progress) -> None:
+        self._ws = ws
+        self._at = at
+        self._progress = progress
+        self._left: dict[str, str] = {}
+        self._taken: dict[str, Taken] = {}
+
+    def all(self) -> GcResult:
+        """Look after the stores, one after the other; each lock is held no longer than needed."""
+        self._unless_held("landed files", "ingest", self._landed)
+        self._unless_held("abandoned nights", PINS, self._abandoned)
+        tables = tuple(self._table(table) for table in WRITERS)
+        self._progress("runs")
+        self._runs()
+        return GcResult(format_instant(self._at), tables, self._taken, self._left)
+
+    def _before(self, days: int) -> datetime:
+        return self._at - timedelta(days=days)
+
+    def _unless_held(self, what: str, lock: str, do: Callable[[], None]) -> None:
+        """Do something under a lock, or leave it for the next time."""
+        try:
+            with self._ws.lake.lock(lock):
+                do()
+        except ConcurrencyError as error:
+            self._left[what] = error.sentence
+
+    def _take(self, what: str, taken: Taken) -> None:
+        self._taken[what] = self._taken.get(what, NOTHING) + taken
+
+    def _landed(self) -> None:
+        """Look after what passes over landed files leave: a killed one is carried out first."""
+        home, before = self._ws.home, self._before(self._ws.config.gc.files_days)
+        Batches(self._ws.lake).recover()
+        shutil.rmtree(home / "scratch", ignore_errors=True)
+        for name in ("archive", "rejected"):
+            self._progress(name)
+            folder = home / name
+            found = sorted(folder.iterdir()) if folder.is_dir() else []
+            self._take(name, remove_older(found, before))
+
+    def _abandoned(self) -> None:
+        """Remove nights that never came to a decision, and on which nothing works any more."""
+        before = self._before(self._ws.config.gc.abandoned_days)
+        for run in self._ws.runs.starting_with(""):
+            begun, decided = run.committed("snapshot"), run.committed("gate")
+            if begun is not None and decided is None and worked_on(run, "snapshot") < before:
+                self._progress(f"run {run.run_id} was abandoned")
+                self._take("abandoned nights", remove(run))
+
+    def _table(self, table: str) -> TableKept:
+        """Look after a table of the lake."""
+        lake, kept = self._ws.lake, TableKept(table)
+        upkeep = Upkeep(lake, table)
+        self._progress(table)
+        try:
+            with lake.lock(WRITERS[table]):
+                kept = replace(kept, rows=self._retire(table, upkeep))
+                before, after = upkeep.compact()
+                kept = replace(kept, before=before, after=after)
+                with lake.lock(PINS):
+                    pins = pinned(self._ws, self._at).get(table, ())
+                    since = self._before(self._ws.config.gc.versions_days)
+                    kept = replace(kept, cleared=upkeep.clear(pins, since))
+        except ConcurrencyError as error:
+            self._left[table] = error.sentence
+        return kept
+
+    def _retire(self, table: str, upkeep: Upkeep) -> int:
+        """Take out rows that are older than their table keeps them."""
+        config = self._ws.config.gc
+        if table == "quarantine":
+            return upkeep.drop_before(c.INGESTED_AT, self._before(config.quarantine_days))
+        if table == "recommendations":
+            gone = retired(
+                self._ws.lake.read("publications"),
+                upkeep.partitions(),
+                self._before(config.lists_days),
+            )
+            return upkeep.drop_partitions(gone)
+        return 0
+
+    def _runs(self) -> None:
+        """Look after the files of runs, and what dead processes left beside them."""
+        home, before = self._ws.home, self._before(self._ws.config.gc.scorers_days)
+        for runs in (self._ws.runs, Runs(home / CALIBRATIONS)):
+            self._take("unfinished files", sweep(runs))
+        places = ("reports/.*", "studies/*/*.new", "runs/*/.page.*")
+        drafts = [path for place in places for path in home.glob(place)]
+        self._take("unfinished files", remove_older(drafts, before))
+        for run in self._ws.runs.starting_with(""):
+            for step, names in unread(self._ws, run, before):
+                self._take("scorers and windows", forget(run, step, names))

@@ -1,0 +1,52 @@
+"""Which files of a run no step reads any more: scorers that lost, windows of nights that kept.
+
+What is read of a night that decided, and by whom: the promoted recipe's evaluation scorer and the
+windows by later nights' refreshes, by `compare` and by `reproduce`; of a night that promoted
+nothing, the same by whoever accepts it, while somebody may. Everything else that is big is read by
+the night itself, before its gate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Final
+
+from pipeline.errors import ConfigError
+from pipeline.steps.nightly.accept import refuse_gone_on
+from pipeline.stores.pruning import worked_on
+from pipeline.stores.runs import Run
+from pipeline.workspace.artifacts import fit_name
+from pipeline.workspace.history import PROMOTIONS
+from pipeline.workspace.night import Night, decision_of, train_folder
+from pipeline.workspace.workspace import Workspace
+
+_ARRAYS: Final = ".npz"
+_FIRST: Final = f"{fit_name(0)}{_ARRAYS}"
+_TRAIN: Final = train_folder("")
+
+
+def unread(ws: Workspace, run: Run, before: datetime) -> Iterator[tuple[str, list[str]]]:
+    """Yield the folders of a run that decided before an instant, with the files that may go."""
+    if run.committed("gate") is None or worked_on(run, "gate") >= before:
+        return
+    wanted = _wanted(ws, run)
+    for step in run.steps(_TRAIN):
+        arrays = [name for name in run.manifest(step)["files"] if name.endswith(_ARRAYS)]
+        kept = _FIRST if step.removeprefix(_TRAIN) in wanted else None
+        yield step, [name for name in arrays if name != kept]
+    if not wanted:
+        files = run.manifest("features")["files"]
+        yield "features", [name for name in files if name.endswith(_ARRAYS)]
+
+
+def _wanted(ws: Workspace, run: Run) -> set[str]:
+    """Return the recipes whose scorers somebody may ask for."""
+    decision = decision_of(run)
+    if decision["kind"] in PROMOTIONS:
+        return {decision["recipe"]}
+    try:
+        refuse_gone_on(ws, Night.read(run))
+    except ConfigError:
+        return set()
+    return {name for name in (decision["recipe"], decision["grey"]) if name is not None}

@@ -1,0 +1,185 @@
+"""What keeps a table quick and small: fewer files, a short log, nothing that no version needs.
+
+Promises: a version that is pinned reads as it always did, and so does every one since the newest
+checkpoint that is older than a given instant; reading another one is an error. Transactions and
+sums hold. Killed anywhere, the table holds the same rows, and the next call goes on.
+
+Delta's own `vacuum` is not used: it asks the clock, writes commits of its own, and knows nothing of
+the sums.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import polars as pl
+from deltalake import DeltaTable
+
+from pipeline.base import format_instant
+from pipeline.failpoints import failpoint
+from pipeline.stores.lake.commit_integrity import Tail
+from pipeline.stores.lake.commits import acknowledge, options
+from pipeline.stores.lake.connection import door
+from pipeline.stores.lake.delta import Lake
+from pipeline.stores.lake.tables import PARTITIONS, check_partition
+
+_SMALL: Final = 32 << 20
+"""Bytes up to which the files of a partition are put together."""
+_TEMPORARY: Final = re.compile(r"#\d+$|\.tmp$")
+
+
+@dataclass(frozen=True)
+class Cleared:
+    """What was taken away: data files, entries of the log, and the bytes of both."""
+
+    files: int = 0
+    log: int = 0
+    bytes: int = 0
+
+
+class Upkeep:
+    """One table of a lake; whoever calls holds the lock of its writers."""
+
+    def __init__(self, lake: Lake, table: str) -> None:
+        self._lake = lake
+        self._table = table
+        self._path = lake.root / table
+        self._tail = Tail(lake.root, table)
+
+    def drop_before(self, column: str, instant: datetime) -> int:
+        """Take out the rows whose `column` lies before an instant; return how many those were."""
+        self._verify(self._lake.files(self._table))
+        return self._drop(f"{column} < '{format_instant(instant)}'")
+
+    def partitions(self) -> dict[str, datetime]:
+        """Return the partitions of the newest version, and when each was last written."""
+        prefix = f"{PARTITIONS[self._table]}="
+        found: dict[str, datetime] = {}
+        with door(self._table):
+            for file in self._lake.files(self._table):
+                value = file.partition("/")[0].removeprefix(prefix)
+                written = datetime.fromtimestamp((self._path / file).stat().st_mtime, UTC)
+                found[value] = max(written, found.get(value, written))
+        return found
+
+    def drop_partitions(self, values: Collection[str]) -> int:
+        """Take out whole partitions; return how many rows those were."""
+        if not values:
+            return 0
+        column = PARTITIONS[self._table]
+        check_partition(self._table, column, pl.Series(sorted(values)))
+        named = ", ".join(f"'{value}'" for value in sorted(values))
+        return self._drop(f"{column} IN ({named})")
+
+    def compact(self) -> tuple[int, int]:
+        """Put small files of a partition together; return how many files there were, and are."""
+        handle = self._lake.settled(self._table)
+        if handle is None:
+            return 0, 0
+        with door(self._table):
+            before = len(self._lake.files(self._table))
+            self._verify(self._crowded())
+            handle.optimize.compact(target_size=_SMALL, **options(retries=0))
+            self._acknowledge(handle)
+            failpoint("compacted")
+        return before, len(self._lake.files(self._table))
+
+    def clear(self, pinned: Collection[int], before: datetime) -> Cleared:
+        """Take away what nobody needs of versions that are not `pinned`.
+
+        Parameters
+        ----------
+        before
+            Of these, all stay from the newest checkpoint on that was written before this instant.
+
+        Raises
+        ------
+        LakeError
+            The log of a pinned version, or of the newest one, is damaged; nothing is taken away.
+        """
+        handle = self._lake.settled(self._table)
+        if handle is None:
+            return Cleared()
+        with door(self._table):
+            self._checkpoint(int(handle.version()))
+            base = self._tail.base(before)
+            kept = sorted(v for v in pinned if v < base and self._tail.holds(v))
+            needed = self._lake.files(self._table) | self._tail.removed_after(base)
+            for version in kept:
+                self._checkpoint(version)
+                needed |= self._lake.files(self._table, version)
+            failpoint("checkpointed")
+            log = self._tail.log_before(base, kept)
+            data = sorted(self._old(before) - needed) if base >= 0 else []
+            self._tail.forget({*log, *data})
+            failpoint("sums_written")
+            # The log goes first, from the newest version back: what it still names can be read.
+            freed = sum(self._remove(name) for name in log)
+            failpoint("log_cleared")
+            freed += sum(self._remove(name) for name in data)
+            self._sweep()
+        return Cleared(len(data), len(log), freed)
+
+    def _drop(self, predicate: str) -> int:
+        handle = self._lake.settled(self._table)
+        if handle is None:
+            return 0
+        with door(self._table):
+            told: dict[str, Any] = handle.delete(predicate, **options(retries=0))
+            self._acknowledge(handle)
+        return int(told["num_deleted_rows"])
+
+    def _crowded(self) -> list[str]:
+        """Return the small files of partitions that have several."""
+        files = self._lake.files(self._table)
+        small = [name for name in files if (self._path / name).stat().st_size < _SMALL]
+        count = Counter(name.rpartition("/")[0] for name in small)
+        return [name for name in small if count[name.rpartition("/")[0]] > 1]
+
+    def _verify(self, files: Iterable[str]) -> None:
+        """Compare files with their sums: damage that was written anew would have one that holds."""
+        sums = self._tail.sums()
+        self._tail.compare(self._tail.acknowledged(), {n: sums[n] for n in files if n in sums})
+
+    def _acknowledge(self, handle: DeltaTable) -> None:
+        version = int(handle.version())
+        if version > self._tail.acknowledged():
+            self._tail.settle(version - 1)  # of a writer who came in between
+            acknowledge(self._tail, version)
+
+    def _checkpoint(self, version: int) -> None:
+        """Make a version readable without the log before it, which must be sound until then."""
+        self._tail.check_log(version)
+        if not self._tail.is_checkpoint(version):
+            DeltaTable(self._path, version=version).create_checkpoint()
+            self._tail.note_checkpoint(version)
+
+    def _old(self, before: datetime) -> set[str]:
+        """Return the files, relative to the table, that were written before an instant.
+
+        Of the log those alone that a killed writer left under a temporary name.
+        """
+        return {
+            path.relative_to(self._path).as_posix()
+            for path in self._path.rglob("*")
+            if (path.parent.name != "_delta_log" or _TEMPORARY.search(path.name))
+            and path.is_file()
+            and path.stat().st_mtime < before.timestamp()
+        }
+
+    def _remove(self, name: str) -> int:
+        path = self._path / name
+        size = path.stat().st_size
+        path.unlink()
+        return size
+
+    def _sweep(self) -> None:
+        """Remove the folders of partitions that are empty now."""
+        for folder in self._path.iterdir():
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()

@@ -1,0 +1,5 @@
+"""Fault injection and the checks that follow it.
+
+Here: programs that break a workspace on purpose and count what that cost.
+Not here: tests (`tests`), and failpoints (`failpoints`), which the code under test imports.
+"""

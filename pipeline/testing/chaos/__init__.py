@@ -1,0 +1,1 @@
+"""Kills processes of a sandbox at random points and checks the invariants of its workspace."""

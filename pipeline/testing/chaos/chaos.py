@@ -1,0 +1,269 @@
+"""Killing the pipeline over and over, in a sandbox of its own, and counting what that cost.
+
+An episode begins with a workspace that has one night behind it. Files land; passes over them are
+killed at failpoints drawn by chance and started again; what the lake then holds is compared with
+the account that was kept by hand, and the lists with those of a calm pass. Then the night: once
+calmly, once killed and started again from the same state, while a reader polls the lists; both must
+end alike.
+
+Promises: nothing outside the sandbox is touched, and nothing of it is left (of one whose process
+was killed, the next start removes what is left); a seed repeats its episodes.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from pipeline.base import Progress, silent
+from pipeline.errors import NightjarError, StorageError
+from pipeline.failpoints import FAILPOINTS
+from pipeline.stores.lake import Lake
+from pipeline.testing.chaos.fork_server import Ended, Mortals
+from pipeline.testing.chaos.invariants import Reader, live_of, taken
+from pipeline.testing.chaos.synthetic_shop import CONFIG, FIRST_NIGHT, NIGHT, Account, Entry, Shop
+from pipeline.workspace.workspace import CONFIG_FILE, Workspace
+
+HITS: Final = {
+    "claimed": 3,
+    "parsed": 3,
+    "committed": 3,
+    "fsynced": 3,
+    "archived": 3,
+    "step_tmp": 12,
+    "step_renamed": 12,
+    "manifest": 12,
+    "mid_train": 3,
+    "compacted": 5,
+    "checkpointed": 5,
+    "sums_written": 5,
+    "log_cleared": 5,
+}
+"""How often a pass over three new files, or a night, is sure to come by; once at all others."""
+_ROWS_PER_COMMIT: Final = (1, 25, 200_000)
+"""Each file by itself, two or three files together, or all of a pass."""
+_PREFIX: Final = "nightjar-chaos-"
+_ALIVE: Final = "chaos"
+"""Name of the lock that says that a sandbox is in use."""
+
+
+@dataclass
+class Tally:
+    """What was done, and what went wrong by it.
+
+    Attributes
+    ----------
+    kills
+        Processes that a failpoint killed, by its name.
+    lost, duplicated
+        Things that were missing, or there too often: events, quarantined rows, files' counts,
+        lists, publications, ledger lines, versions.
+    mixed
+        Looks at the lists that saw no whole publication.
+    looks
+        How often a reader looked.
+    sentences
+        The first things that went wrong.
+    """
+
+    seed: int
+    kills: Counter[str] = field(default_factory=Counter)
+    lost: int = 0
+    duplicated: int = 0
+    mixed: int = 0
+    looks: int = 0
+    episodes: int = 0
+    sentences: list[str] = field(default_factory=list)
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing went wrong."""
+        return not (self.lost or self.duplicated or self.mixed or self.sentences)
+
+    def compare(self, expected: Counter[Entry], found: Counter[Entry], where: str) -> None:
+        """Count what differs."""
+        missing, more = expected - found, found - expected
+        self.lost += missing.total()
+        self.duplicated += more.total()
+        for words, entries in (("is missing", missing), ("is too many", more)):
+            self.sentences += [
+                f"{where}: {str(entry)[:200]} {words}" for entry in list(entries)[:3]
+            ]
+
+    def hear(self, reader: Reader) -> None:
+        """Count what a reader saw."""
+        self.looks += reader.looks
+        self.mixed += len(reader.faults)
+        self.sentences += reader.faults[:3]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON."""
+        told = asdict(self) | {
+            "kills": self.kills.total(),
+            "places": dict(sorted(self.kills.items())),
+        }
+        return {**told, "sentences": self.sentences[:20]}
+
+    def text(self) -> str:
+        """As lines for a person."""
+        lines = [
+            f"{self.kills.total()} kills at {len(self.kills)} places, "
+            f"{min(self.kills.values(), default=0)} or more at each: {self.lost} lost, "
+            f"{self.duplicated} duplicated, {self.mixed} mixed ({self.looks:,} looks)"
+        ]
+        lines += [f"  {sentence}" for sentence in self.sentences[:20]]
+        if not self.sound:
+            lines.append(f"repeat it with --seed {self.seed}")
+        return "\n".join(lines)
+
+
+def chaos(kills: int, seed: int, *, progress: Progress = silent) -> Tally:
+    """Run episodes until so many processes were killed, or something went wrong."""
+    tally = Tally(seed)
+    with sandbox(progress) as box:
+        while tally.kills.total() < kills and tally.sound:
+            episode(box, tally, kills)
+            progress(
+                f"episode {tally.episodes}: {tally.kills.total()} kills, {tally.lost} lost, "
+                f"{tally.duplicated} duplicated, {tally.mixed} mixed"
+            )
+    return tally
+
+
+def episode(box: Sandbox, tally: Tally, kills: int) -> None:
+    """Run the next episode of a tally, with no kill beyond `kills`."""
+    random = np.random.default_rng([tally.seed, tally.episodes])
+    tally.episodes += 1
+    box.restore("started")
+    shop = box.shop(int(random.integers(1 << 30)))
+    passed = (*FAILPOINTS["ingest"], *FAILPOINTS["foldin"])
+    for _ in range(int(random.integers(1, 4))):
+        shop.batch(box.home)
+        expected = box.calm_end(tally, "feedback")
+        for point in due(passed, int(random.integers(1, 4)), tally, random):
+            if tally.kills.total() < kills:
+                kill(box, tally, "feedback", point, draw_hit(point, random))
+        calm(box, tally, "feedback")
+        tally.compare(expected, live_of(box.home), "fold-in")
+    tally.compare(shop.account.entries(), taken(box.home), "ingest")
+    expected = box.calm_end(tally, "nightly")
+    places = (*FAILPOINTS["night"], *FAILPOINTS["publish"])
+    with Reader(box.home) as reader:
+        for point in sorted(due(places, 6, tally, random), key=places.index):
+            if tally.kills.total() < kills:
+                kill(box, tally, "nightly", point, draw_hit(point, random))
+        calm(box, tally, "nightly")
+    tally.hear(reader)
+    tally.compare(expected, live_of(box.home), "night")
+
+
+def due(places: Sequence[str], count: int, tally: Tally, random: np.random.Generator) -> list[str]:
+    """Draw places, those first that killed the fewest processes so far."""
+    drawn = [places[number] for number in random.permutation(len(places))]
+    return sorted(drawn, key=lambda place: tally.kills[place])[:count]
+
+
+def draw_hit(point: str, random: np.random.Generator) -> int:
+    """Draw the how-manieth time a place is passed, among those that are sure."""
+    return int(random.integers(1, HITS.get(point, 1) + 1))
+
+
+def kill(box: Sandbox, tally: Tally, work: str, point: str, hit: int) -> Ended:
+    """Do a work that is killed at a place; what an earlier kill left behind may not come by it."""
+    ended = box.mortals.run(work, box.home, NIGHT, f"{point}:kill:{hit}")
+    if ended.killed:
+        tally.kills[point] += 1
+    else:
+        _fault(ended, tally, f"{work} that was to die at {point}")
+    return ended
+
+
+def calm(box: Sandbox, tally: Tally, work: str) -> None:
+    """Do a work to its end."""
+    _fault(box.mortals.run(work, box.home, NIGHT), tally, work)
+
+
+def _fault(ended: Ended, tally: Tally, what: str) -> None:
+    if ended.signal or ended.code:
+        tally.sentences.append(f"{what} failed: {ended.words.strip()}")
+
+
+class Sandbox:
+    """One place for a workspace, states of it that were put aside, and processes that may die.
+
+    The workspace always lies at the same path: MLflow's database holds absolute ones.
+    """
+
+    def __init__(self, root: Path, mortals: Mortals) -> None:
+        self.home = root / "ws"
+        self.mortals = mortals
+        self._root = root
+        self._account = Account()
+
+    def start(self, progress: Progress) -> None:
+        """Make the workspace with its first night, and put that aside as ``started``."""
+        tally = Tally(0)
+        ws = Workspace.init(self.home, CONFIG)
+        shop = Shop(0)
+        shop.first(ws.home)
+        progress("a workspace and its first night")
+        for work in ("feedback", "nightly"):
+            _fault(self.mortals.run(work, self.home, FIRST_NIGHT), tally, work)
+        if tally.sentences:
+            raise NightjarError(tally.sentences[0])
+        self._account = shop.account
+        self.put_aside("started")
+
+    def shop(self, seed: int) -> Shop:
+        """Return a shop that goes on from ``started``; the seed says how much one commit holds."""
+        rows = _ROWS_PER_COMMIT[seed % len(_ROWS_PER_COMMIT)]
+        text = f"{CONFIG}\n[ingest]\nrows_per_commit = {rows}\n"
+        (self.home / CONFIG_FILE).write_text(text, "utf-8")
+        return Shop(seed, deepcopy(self._account))
+
+    def put_aside(self, name: str) -> None:
+        """Keep the workspace as it is under a name."""
+        shutil.rmtree(self._root / name, ignore_errors=True)
+        shutil.copytree(self.home, self._root / name)
+
+    def restore(self, name: str) -> None:
+        """Bring the workspace back to what was put aside."""
+        shutil.rmtree(self.home, ignore_errors=True)
+        shutil.copytree(self._root / name, self.home)
+
+    def calm_end(self, tally: Tally, work: str) -> Counter[Entry]:
+        """Return how a work ends that nobody disturbs; the workspace stays before it."""
+        self.put_aside("before")
+        calm(self, tally, work)
+        expected = live_of(self.home)
+        self.restore("before")
+        return expected
+
+
+def remove_left_over() -> None:
+    """Remove the sandboxes that nobody holds any more: death frees a lock, but leaves folders."""
+    for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        if (left / ".locks" / f"{_ALIVE}.lock").exists():
+            with suppress(StorageError), Lake(left).lock(_ALIVE):
+                shutil.rmtree(left, ignore_errors=True)
+
+
+@contextmanager
+def sandbox(progress: Progress = silent) -> Iterator[Sandbox]:
+    """Make a sandbox, and remove it at the end, with those whose process was killed."""
+    remove_left_over()
+    with tempfile.TemporaryDirectory(prefix=_PREFIX) as folder:
+        root = Path(folder).resolve()
+        with Lake(root).lock(_ALIVE), Mortals(root / "log") as mortals:
+            box = Sandbox(root, mortals)
+            box.start(progress)
+            yield box

@@ -1,0 +1,190 @@
+"""Processes that are meant to die: a parent that has imported everything forks one for each work.
+
+Promises: a child does what the command of its name does, with a failpoint armed or none; whatever
+kills it, the parent says so and forks the next. Forking is sound because the parent has imported
+and done nothing else: no library has started its pool of threads yet.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import traceback
+import warnings
+from dataclasses import dataclass
+from datetime import datetime
+from importlib import import_module
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+from pipeline.base import format_instant, parse_instant
+from pipeline.errors import NightjarError, ResourceError
+from pipeline.failpoints import VARIABLE
+
+WORKS: Final = ("feedback", "nightly", "gc")
+_SECONDS: Final = 300
+"""A child that takes longer is ended."""
+_WARM: Final = (
+    "great_expectations",
+    "implicit.als",
+    "matplotlib.figure",
+    "mlflow.artifacts",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "pipeline.steps.feedback.feedback",
+    "pipeline.steps.maintenance.gc",
+    "pipeline.steps.nightly.nightly",
+)
+"""What a night imports on its way, by name: each library still has one user."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a child ended.
+
+    Attributes
+    ----------
+    signal
+        What killed it; 0 for none.
+    code
+        Its exit code otherwise.
+    words
+        The last of what it said.
+    """
+
+    signal: int
+    code: int
+    words: str
+
+    @property
+    def killed(self) -> bool:
+        """Whether a failpoint killed it."""
+        return self.signal == signal.SIGKILL
+
+
+class Mortals:
+    """The parent; it forks when asked. Imports take it some seconds, which `run` waits for."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+
+    def __enter__(self) -> Mortals:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "pipeline.testing.chaos.fork_server"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            # Threads of linear algebra are the ones that an import alone would start.
+            env=_environment(),
+        )
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with self._process as process:
+            process.kill()
+
+    def run(self, work: str, home: Path, at: datetime, failpoint: str = "") -> Ended:
+        """Do a work of `WORKS` at an instant; returns when it has ended, or died.
+
+        Raises `ResourceError` if the parent itself is gone.
+        """
+        self._log.unlink(missing_ok=True)
+        request = {
+            "work": work,
+            "home": str(home),
+            "at": format_instant(at),
+            "failpoint": failpoint,
+            "log": str(self._log),
+        }
+        process = self._process
+        assert process.stdin is not None and process.stdout is not None  # noqa: S101
+        try:
+            process.stdin.write(json.dumps(request).encode() + b"\n")
+            process.stdin.flush()
+        except BrokenPipeError:
+            raise ResourceError("the process that forks the others is gone") from None
+        answer = process.stdout.readline()
+        if not answer:
+            raise ResourceError("the process that forks the others is gone")
+        status = int(answer)
+        said = self._log.read_text("utf-8", "replace") if self._log.exists() else ""
+        if os.WIFSIGNALED(status):
+            return Ended(os.WTERMSIG(status), 0, said[-2000:])
+        return Ended(0, os.WEXITSTATUS(status), said[-2000:])
+
+
+def _environment() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name != VARIABLE}
+    path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
+    return kept | {"OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": path}
+
+
+def _serve() -> None:
+    """Fork a child for each request, and answer with its wait status."""
+    from pipeline.stores.registry.connection import door
+
+    answers = os.fdopen(os.dup(1), "wb")
+    with door("sqlite:///none"):  # its settings come before MLflow's first import
+        for name in _WARM:
+            import_module(name)
+    for line in sys.stdin.buffer:
+        with warnings.catch_warnings():
+            # Python counts threads; those there are belong to allocators that know of forks.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            child = os.fork()
+        if child == 0:
+            _live(json.loads(line))
+        _, status = os.waitpid(child, 0)
+        answers.write(f"{status}\n".encode())
+        answers.flush()
+
+
+def _live(request: dict[str, Any]) -> None:
+    """Be the child: do the work, say what went wrong, end without the parent's farewells."""
+    signal.alarm(_SECONDS)
+    log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((nothing, 0), (log, 1), (log, 2)):
+        os.dup2(source, target)
+    if request["failpoint"]:
+        os.environ[VARIABLE] = request["failpoint"]
+    code = 1
+    try:
+        _work(request["work"], Path(request["home"]), parse_instant(request["at"]))
+        code = 0
+    except NightjarError as error:
+        sys.stderr.write(f"{error.sentence}\n")
+        code = error.exit_code
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _work(work: str, home: Path, at: datetime) -> None:
+    from pipeline.steps.feedback.feedback import feedback
+    from pipeline.steps.maintenance.gc import gc
+    from pipeline.steps.nightly.nightly import nightly
+    from pipeline.workspace.workspace import Workspace
+
+    ws = Workspace.open(home)
+    if work == "feedback":
+        said = feedback(ws, at).text()
+    elif work == "nightly":
+        said = nightly(ws, at).text()
+    else:
+        said = gc(ws, at).text()
+    sys.stderr.write(f"{said}\n")
+
+
+if __name__ == "__main__":
+    _serve()

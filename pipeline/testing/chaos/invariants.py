@@ -1,0 +1,137 @@
+"""What a workspace holds, as a multiset that can be compared; and a reader who looks all the time.
+
+Promises: nothing here writes.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+import polars as pl
+
+from pipeline import columns as c
+from pipeline.errors import NightjarError
+from pipeline.serving.publish import chain, lists_sum, live, of_chain, of_publication
+from pipeline.steps.lists import history, lists
+from pipeline.stores.lake import Lake
+from pipeline.testing.chaos.synthetic_shop import Entry
+from pipeline.workspace.registry import registry
+from pipeline.workspace.workspace import Workspace
+
+_TRACES: Final = ("scratch/*", "lake/_spool/*", "runs/**/.draft-*", "landing/events/*")
+_DERIVED: Final = r"^d[0-9a-f]{32}$"
+
+
+class Reader:
+    """Somebody who reads the live lists all the time, inside a ``with`` block.
+
+    Attributes
+    ----------
+    looks
+        How often.
+    faults
+        A sentence for each look that saw no whole publication, or an earlier one than before.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self.looks = 0
+        self.faults: list[str] = []
+        self._home = home
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._poll, name="reader", daemon=True)
+
+    def __enter__(self) -> Reader:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _poll(self) -> None:
+        generation = 0
+        while not self._over.wait(0.01):
+            self.looks += 1
+            try:
+                seen, whole = _look(self._home)
+            except NightjarError as error:
+                self.faults.append(f"a reader failed: {error.sentence}")
+                continue
+            if not whole:
+                self.faults.append(f"a reader saw lists that are not those of generation {seen}")
+            if seen < generation:
+                self.faults.append(f"a reader saw generation {seen} after {generation}")
+            generation = seen
+
+
+def _look(home: Path) -> tuple[int, bool]:
+    """Return the live generation, and whether its chain's lists are those that were summed."""
+    lake = Lake(home / "lake")
+    publications = lake.read("publications")
+    base = live(publications)
+    if base is None:
+        return 0, True
+    rows = chain(publications, base[c.PUBLICATION_ID])
+    shown = lake.read("recommendations", where=of_chain(rows))
+    whole = all(
+        lists_sum(shown.filter(of_publication(row[c.PUBLICATION_ID]))) == row[c.SUMS]
+        for row in rows.iter_rows(named=True)
+    )
+    return int(rows[c.GENERATION][-1]), whole
+
+
+def taken(home: Path) -> Counter[Entry]:
+    """Return what the lake holds of files, as `Account.entries` tells it, and what was left."""
+    ws = Workspace.open(home)
+    events = ws.lake.read("events")
+    raw = ws.vault.reveal(events[c.USER_ID].unique().to_list())
+    shown = events.select(
+        pl.when(pl.col(c.EVENT_ID).str.contains(_DERIVED))
+        .then(pl.lit(""))
+        .otherwise(pl.col(c.EVENT_ID))
+        .alias(c.EVENT_ID),
+        pl.col(c.USER_ID).replace_strict(raw),
+        c.ITEM_ID,
+        c.KIND,
+        pl.col(c.VALUE).cast(pl.Int64).cast(pl.String),
+        pl.col(c.TIMESTAMP).dt.strftime("%Y-%m-%dT%H:%M:%SZ"),
+    )
+    found: Counter[Entry] = Counter(("event", *row) for row in shown.iter_rows())
+    for digest in ws.lake.read("quarantine")[c.BATCH_ID]:
+        found["quarantined", digest] += 1
+    batches = ws.lake.read("batches").filter(
+        (pl.col(c.STATUS) == c.BatchStatus.DONE) & (pl.col(c.TABLE) == "events")
+    )
+    counts = batches.select(c.BATCH_ID, c.ROWS, c.ACCEPTED, c.QUARANTINED, c.DUPLICATES, c.SKIPPED)
+    found.update(("file", *row) for row in counts.iter_rows())
+    return found + _left(home)
+
+
+def live_of(home: Path) -> Counter[Entry]:
+    """Return what nights and passes made: lists, publications, ledger lines, versions, runs."""
+    ws = Workspace.open(home)
+    found: Counter[Entry] = Counter(("list", *row) for row in lists(ws, None).iter_rows())
+    found.update(("publication", *row) for row in ws.lake.read("publications").iter_rows())
+    found.update(("ledger", json.dumps(line, sort_keys=True)) for line in history(ws))
+    found.update(("alias", *pair) for pair in registry(ws).aliases().items())
+    found.update(("shown", *one) for one in registry(ws).shown())
+    return found + _left(home)
+
+
+def _left(home: Path) -> Counter[Entry]:
+    """Return what no pass and no night may leave behind."""
+    return Counter(
+        ("left behind", path.relative_to(home).as_posix())
+        for pattern in _TRACES
+        for path in home.glob(pattern)
+    )

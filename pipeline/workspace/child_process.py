@@ -1,0 +1,256 @@
+"""Bounded child processes: for input that may be hostile, and for a look with fresh eyes.
+
+Promises: a child has no more memory and time than it was given, gets none of our secrets, and
+dies with its caller's interest; whatever happens to it, the caller gets an answer or an error with
+a sentence. What it prints besides stays out of the logs, since it may hold raw ids.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import json
+import os
+import resource
+import runpy
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Final
+
+from pipeline.errors import DataError, NightjarError, ResourceError
+
+_KEPT: Final = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "VIRTUAL_ENV")
+_KEPT_PREFIXES: Final = ("POLARS_", "OMP_", "OPENBLAS_", "MKL_", "RAYON_")
+_SMALL: Final = {
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "POLARS_MAX_THREADS": "2",
+}
+"""What keeps a reader small on a machine of many cores: stacks and pools count as allocated."""
+_SIGNAL_AT_PARENTS_DEATH: Final = 1  # Linux's PR_SET_PDEATHSIG
+_CHECK_BYTES: Final = 16 << 30
+_CHECK_SECONDS: Final = 900
+
+
+class ChildFailed(ResourceError):
+    """A child died, ran out of time or memory, or met a bug."""
+
+
+class Child:
+    """A process that answers calls one by one; a call after its death starts another.
+
+    Parameters
+    ----------
+    max_memory_bytes
+        Data that it may allocate.
+    max_seconds
+        Time that one call may take.
+    """
+
+    def __init__(self, *, max_memory_bytes: int, max_seconds: int) -> None:
+        self._memory = max_memory_bytes
+        self._seconds = max_seconds
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._end()
+
+    def call(self, function: str, **request: Any) -> dict[str, Any]:
+        """Call ``package.module:function`` with plain JSON and return its plain JSON.
+
+        A `NightjarError` that it raises is raised here; `ChildFailed` says that there is no answer.
+        """
+        process = self._process or self._start()
+        assert process.stdin is not None and process.stdout is not None  # noqa: S101
+        line = json.dumps({"function": function, "request": request}).encode() + b"\n"
+        try:
+            process.stdin.write(line)
+            process.stdin.flush()
+            answer = json.loads(self._line(process.stdout))
+        except (BrokenPipeError, ValueError):
+            code = process.wait()
+            self._end()
+            raise ChildFailed(f"its process died ({_death(code)})") from None
+        except BaseException:
+            self._end()
+            raise
+        if "error" in answer:
+            error = _error(answer["error"])
+            if isinstance(error, ChildFailed):
+                self._end()  # after a bug or a panic nobody knows what state it is in
+            raise error
+        result: dict[str, Any] = answer["result"]
+        return result
+
+    def _line(self, stream: IO[bytes]) -> bytes:
+        deadline = time.monotonic() + self._seconds
+        read = b""
+        while not read.endswith(b"\n"):
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([stream], [], [], left)[0]:
+                raise ChildFailed(f"took longer than {self._seconds} seconds")
+            some = os.read(stream.fileno(), 1 << 16)
+            if not some:
+                raise BrokenPipeError
+            read += some
+        return read
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "pipeline.workspace.child_process", str(self._memory)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=_environment() | _SMALL,
+        )
+        return self._process
+
+    def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                try:
+                    stream.close()
+                except BrokenPipeError:
+                    continue
+
+
+def run_child(
+    module: str,
+    arguments: Sequence[str],
+    *,
+    max_memory_bytes: int = _CHECK_BYTES,
+    max_seconds: int = _CHECK_SECONDS,
+) -> str:
+    """Run a module in a fresh process and return what it printed; `ChildFailed` if it failed."""
+    memory = str(max_memory_bytes)
+    command = [sys.executable, "-m", "pipeline.workspace.child_process", memory, module, *arguments]
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=max_seconds,
+            env=_environment(),
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise ChildFailed(f"{module} took longer than {max_seconds} seconds") from None
+    if done.returncode:
+        last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        words = f": {last[0][:300]}" if last else ""
+        raise ChildFailed(f"{module} failed in a fresh process ({_death(done.returncode)}){words}")
+    return done.stdout.decode()
+
+
+def _environment() -> dict[str, str]:
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name in _KEPT or name.startswith(_KEPT_PREFIXES)
+    }
+    # The child must find what this process imports, however it came to that.
+    kept["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
+    return kept
+
+
+def _limit(memory: int) -> None:
+    """Bound the data segment: it counts what is allocated, not what is merely mapped.
+
+    And end when the caller ends, even if that was killed: raw ids must not be written any longer.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_SIGNAL_AT_PARENTS_DEATH, signal.SIGKILL)
+    resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _death(code: int) -> str:
+    return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+
+def _error(described: Mapping[str, Any]) -> NightjarError:
+    """Rebuild what the child raised; a class that nobody knows is a failure of the child."""
+    kinds = _kinds(NightjarError)
+    kind = kinds.get(described["kind"])
+    if kind is not None and issubclass(kind, DataError):
+        return kind(
+            described["what"],
+            where=described["where"],
+            count=described["count"],
+            positions=described["positions"],
+        )
+    if kind is not None:
+        return kind(described["sentence"])
+    return ChildFailed(f"its process failed ({described['kind']})")
+
+
+def _kinds(root: type[NightjarError]) -> dict[str, type[NightjarError]]:
+    found = {root.__name__: root}
+    for kind in root.__subclasses__():
+        found |= _kinds(kind)
+    return found
+
+
+def _describe(error: BaseException) -> dict[str, Any]:
+    described: dict[str, Any] = {"kind": type(error).__name__}
+    if isinstance(error, DataError):
+        described |= {
+            "what": error.what,
+            "where": error.where,
+            "count": error.count,
+            "positions": error.positions,
+        }
+    elif isinstance(error, NightjarError):
+        described["sentence"] = error.sentence
+    return described
+
+
+def _serve() -> None:
+    """Answer calls until the caller is gone."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # a library that prints must not talk into the answers
+    for line in sys.stdin.buffer:
+        call = json.loads(line)
+        try:
+            module, _, name = call["function"].partition(":")
+            answer = {"result": getattr(importlib.import_module(module), name)(**call["request"])}
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            # Panics of the libraries are no `Exception`.
+            answer = {"error": _describe(error)}
+        answers.write(json.dumps(answer).encode() + b"\n")
+        answers.flush()
+
+
+def _main(memory: int, module: str | None, arguments: Sequence[str]) -> None:
+    _limit(memory)
+    if module is None:
+        _serve()
+    else:
+        sys.argv = [module, *arguments]
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    _main(int(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else None, sys.argv[3:])

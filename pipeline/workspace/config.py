@@ -1,0 +1,279 @@
+"""The one composition of all settings: defaults -> `nightjar.toml` -> environment.
+
+Promises: a field that does not exist, or a value out of its bounds, is refused with the field, the
+value and what is allowed; nothing is half applied; where a value came from can be asked
+(`Composed.origins`). A run keeps its own copy, and later steps read that copy.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, ValidationError
+
+from pipeline.base import Frozen
+from pipeline.data.clean import CleanConfig
+from pipeline.data.features import FeaturesConfig
+from pipeline.data.ingest import IngestConfig
+from pipeline.data.sources import Source
+from pipeline.data.split import SplitConfig
+from pipeline.data.validate import ValidateConfig
+from pipeline.data.windows import WindowConfig
+from pipeline.errors import ConfigError
+from pipeline.evaluation.gate import GateConfig
+from pipeline.models.families import FAMILIES, AnyRecipe, default_recipes
+from pipeline.monitoring.attribution import AnswersConfig
+from pipeline.monitoring.policy import PolicyConfig
+from pipeline.monitoring.verdicts import DriftConfig
+from pipeline.serving.publish import PublishConfig
+from pipeline.serving.recommend import RecommendConfig
+from pipeline.stores.retention import GcConfig
+from pipeline.workspace.config_errors import fault
+from pipeline.workspace.memory import TrainConfig
+
+PREFIX = "NIGHTJAR__"
+DEFAULT = "default"
+"""The origin of what nobody set."""
+
+RecipeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}$")]
+"""A recipe's name is a folder of the run, a run in MLflow, a word in sentences."""
+
+TEMPLATE = """\
+# The settings of this workspace. `nightjar config show` prints every field, what it means and
+# where its value comes from; what is not written here keeps its default.
+
+# Files that wait in landing/events/. A source names the columns of a file that are called
+# something else there, and the zone of times that carry none:
+#
+# [sources.orders]
+# table = "events"
+# path = "orders-*.csv"
+# columns = { user_id = "customer", item_id = "sku", timestamp = "ordered_at" }
+# constants = { kind = "purchase" }
+# timezone = "Europe/Berlin"
+
+[split]
+seen = "auto"    # "repeat" lets lists hold what a user had before, "discovery" does not
+"""
+
+
+class RegistryConfig(Frozen):
+    """Where versions are shown to people."""
+
+    tracking_uri: str | None = Field(
+        default=None,
+        pattern=r"^(https?|sqlite)://.+",
+        description="MLflow's address; without one, a database inside the workspace.",
+    )
+    experiment: str = Field(default="nightjar", min_length=1, description="MLflow experiment.")
+    model_name: str = Field(
+        default="nightjar", min_length=1, description="Name of the registered model."
+    )
+
+
+def _default_sources() -> dict[str, Source]:
+    return {
+        table: Source.model_validate({"table": table, "path": "*"})
+        for table in ("events", "items", "users")
+    }
+
+
+class Config(Frozen):
+    """All settings of a workspace."""
+
+    sources: dict[str, Source] = Field(
+        default_factory=_default_sources, description="Files that wait to be read, by name."
+    )
+    ingest: IngestConfig = Field(default=IngestConfig(), description="Reading files.")
+    validate_: ValidateConfig = Field(
+        default=ValidateConfig(), alias="validate", description="Judging a night's data."
+    )
+    clean: CleanConfig = Field(default=CleanConfig(), description="Missing values, outliers.")
+    features: FeaturesConfig = Field(default=FeaturesConfig(), description="Weights of events.")
+    split: SplitConfig = Field(default=SplitConfig(), description="Training window and holdout.")
+    recipes: dict[RecipeName, AnyRecipe] = Field(
+        default_factory=default_recipes,
+        description="Recipes that compete, by name; the baselines always do.",
+    )
+    train: TrainConfig = Field(default=TrainConfig(), description="What training may take.")
+    gate: GateConfig = Field(default=GateConfig(), description="What a promotion needs.")
+    recommend: RecommendConfig = Field(default=RecommendConfig(), description="Lists.")
+    publish: PublishConfig = Field(default=PublishConfig(), description="Putting lists live.")
+    answers: AnswersConfig = Field(default=AnswersConfig(), description="Answers to lists.")
+    drift: DriftConfig = Field(default=DriftConfig(), description="When data have moved.")
+    policy: PolicyConfig = Field(default=PolicyConfig(), description="When a retrain is wanted.")
+    registry: RegistryConfig = Field(default=RegistryConfig(), description="MLflow.")
+    gc: GcConfig = Field(default=GcConfig(), description="How long stores keep things.")
+
+    @property
+    def windows(self) -> WindowConfig:
+        """The settings that decide what a window holds."""
+        return WindowConfig(clean=self.clean, features=self.features, split=self.split)
+
+
+@dataclass(frozen=True)
+class Composed:
+    """The config and, for each dotted field, where its value came from."""
+
+    config: Config
+    origins: Mapping[str, str]
+
+
+def compose(file: Path, environment: Mapping[str, str]) -> Composed:
+    """Compose the config of a workspace; raises `ConfigError` in one sentence."""
+    try:
+        written = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file.name} is not valid TOML: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"cannot read {file}: {error.strerror}") from error
+    origins = dict.fromkeys(_paths(written), file.name)
+    for name, text in sorted(environment.items()):
+        if name.startswith(PREFIX):
+            keys = name.removeprefix(PREFIX).lower().split("__")
+            _put(written, keys, _literal(text), name)
+            origins[".".join(keys)] = f"environment {name}"
+    return Composed(config_from(written, file.name, origins), origins)
+
+
+def config_from(
+    written: Mapping[str, Any], where: str, origins: Mapping[str, str] | None = None
+) -> Config:
+    """Build the config from nested plain values, the defaults filled in.
+
+    `where` is blamed for what is wrong, unless `origins` knows better.
+    """
+    given = dict(written)
+    if "recipes" in given and isinstance(given["recipes"], dict):
+        known: dict[str, dict[str, Any]] = {family: {"family": family} for family in FAMILIES}
+        known |= {n: r.model_dump(mode="json") for n, r in default_recipes().items()}
+        named = {
+            name: {**known.get(name, {}), **recipe}
+            if isinstance(recipe, dict) and "family" not in recipe
+            else recipe
+            for name, recipe in given["recipes"].items()
+        }
+        baselines = _baselines()
+        for name, baseline in baselines.items():
+            own = named.get(name)
+            family = own.get("family") if isinstance(own, dict) else baseline.family
+            if family != baseline.family:
+                raise ConfigError(
+                    f"{where}: recipes.{name}.family = {family!r}: {name} is a baseline, which "
+                    "others are judged by; give this recipe another name"
+                )
+        given["recipes"] = {**baselines, **named}
+    if "sources" in given and isinstance(given["sources"], dict):
+        tables = {s.get("table") for s in given["sources"].values() if isinstance(s, dict)}
+        defaults = {n: s for n, s in _default_sources().items() if n not in tables}
+        given["sources"] = {**defaults, **given["sources"]}
+
+    def blamed(field: str) -> str:
+        origin = _origin(field, origins or {})
+        return where if origin == DEFAULT else origin
+
+    try:
+        config = Config.model_validate(given)
+    except ValidationError as error:
+        raise ConfigError(fault(error, given, Config, blamed)) from error
+    if config.gate.min_users > config.split.min_users:
+        raise ConfigError(
+            f"{where}: gate.min_users = {config.gate.min_users}: the holdout only grows until "
+            f"split.min_users = {config.split.min_users} people can be judged; raise that, too"
+        )
+    if config.gate.fallback not in _baselines():
+        raise ConfigError(
+            f"{blamed('gate.fallback')}: gate.fallback = {config.gate.fallback!r}: is no baseline; "
+            f"these are {', '.join(_baselines())}"
+        )
+    return config
+
+
+def dump(config: Config) -> dict[str, Any]:
+    """Return the config as plain JSON, which `load` takes back."""
+    return config.model_dump(mode="json", by_alias=True)
+
+
+def load(dumped: Mapping[str, Any]) -> Config:
+    """Rebuild a config that `dump` wrote; raises `ConfigError` for one of another version."""
+    try:
+        return Config.model_validate(dumped)
+    except ValidationError as error:
+        where = "the settings kept with it, by another version of Nightjar"
+        raise ConfigError(fault(error, dumped, Config, lambda _: where)) from error
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One field as `config show` prints it."""
+
+    path: str
+    value: Any
+    description: str
+    origin: str
+
+
+def settings(composed: Composed) -> Iterator[Setting]:
+    """Walk every field of the config, in order."""
+    yield from _walk(composed.config, "", composed.origins)
+
+
+def _walk(model: BaseModel, prefix: str, origins: Mapping[str, str]) -> Iterator[Setting]:
+    for name, field in type(model).model_fields.items():
+        path = f"{prefix}{field.alias or name}"
+        value = getattr(model, name)
+        if isinstance(value, BaseModel):
+            yield from _walk(value, f"{path}.", origins)
+        elif isinstance(value, dict) and any(isinstance(v, BaseModel) for v in value.values()):
+            for key, entry in value.items():
+                yield from _walk(entry, f"{path}.{key}.", origins)
+        else:
+            plain = model.model_dump(mode="json", by_alias=True)[field.alias or name]
+            yield Setting(path, plain, field.description or "", _origin(path, origins))
+
+
+def _origin(path: str, origins: Mapping[str, str]) -> str:
+    below = [origin for key, origin in origins.items() if key.startswith(f"{path}.")]
+    while path:
+        if path in origins:
+            return origins[path]
+        path = path.rpartition(".")[0]
+    return below[0] if below else DEFAULT
+
+
+def _baselines() -> dict[str, Any]:
+    return {
+        name: recipe
+        for name, recipe in default_recipes().items()
+        if recipe.capabilities.baseline is not None
+    }
+
+
+def _paths(value: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, entry in value.items():
+        if isinstance(entry, dict) and entry:
+            yield from _paths(entry, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def _put(values: dict[str, Any], keys: list[str], value: Any, name: str) -> None:
+    *path, last = keys
+    if not path or not all(keys):
+        raise ConfigError(f"{name} names no field; write {PREFIX}SECTION__FIELD")
+    for key in path:
+        values = values.setdefault(key, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"{name} names a field below {key}, which has none")
+    values[last] = value
+
+
+def _literal(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

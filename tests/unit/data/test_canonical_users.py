@@ -1,0 +1,64 @@
+from datetime import UTC, datetime
+
+import numpy as np
+import polars as pl
+import pytest
+
+from pipeline import columns as c
+from pipeline.data.canonical_users import nameless
+from tests.worlds import purchases
+
+
+@pytest.fixture(scope="module")
+def events():
+    rows = purchases(users=60, items=40, days=30)
+    return rows.select(
+        c.USER_ID,
+        c.ITEM_ID,
+        pl.col(c.TIMESTAMP).str.to_datetime("%Y-%m-%dT%H:%M:%SZ", time_zone="UTC"),
+    )
+
+
+def test_names_hang_on_what_people_did_alone(events):
+    dice = np.random.default_rng(3)
+    others = {user: f"p{n:06}" for user, n in zip(
+        events[c.USER_ID].unique().sort(), dice.permutation(10_000), strict=False
+    )}  # fmt: skip
+    users = pl.DataFrame({c.USER_ID: [*others, "idle"], c.SEGMENT: [*others, "none"]})
+    called = pl.col(c.USER_ID).replace(others)
+    shuffled = events.with_columns(called)[dice.permutation(events.height)]
+    ours, theirs = nameless(events, users), nameless(shuffled, users.with_columns(called))
+    order = [c.USER_ID, c.TIMESTAMP, c.ITEM_ID]
+    assert ours[0].sort(order).equals(theirs[0].sort(order))
+    assert ours[1] is not None
+    assert ours[1].sort(c.USER_ID).equals(theirs[1].sort(c.USER_ID))
+    # One name a person, nobody lost, nobody invented.
+    assert ours[0][c.USER_ID].n_unique() == events[c.USER_ID].n_unique() == ours[1].height
+    assert ours[0].select(c.ITEM_ID, c.TIMESTAMP).equals(events.select(c.ITEM_ID, c.TIMESTAMP))
+    assert ours[0][c.USER_ID].min() == "0000000"
+
+
+def test_one_event_in_the_middle_tells_two_people_apart():
+    days = [datetime(2024, 1, day, tzinfo=UTC) for day in (1, 2, 3)] * 40
+    rows = pl.DataFrame(
+        {
+            c.USER_ID: [f"u{n // 3:02}" for n in range(120)],
+            c.ITEM_ID: ["first", "same", "last"] * 40,
+            c.VALUE: [float(n // 3) if n % 3 == 1 else 1.0 for n in range(120)],
+            c.TIMESTAMP: days,
+        }
+    )
+    dice = np.random.default_rng(4)
+    others = {f"u{n:02}": f"p{m:02}" for n, m in enumerate(dice.permutation(40))}
+    order = [c.USER_ID, c.TIMESTAMP]
+    ours, _ = nameless(rows)
+    for _ in range(3):
+        called = rows.with_columns(pl.col(c.USER_ID).replace(others))
+        theirs, _ = nameless(called[dice.permutation(120)])
+        assert ours.sort(order).equals(theirs.sort(order))
+
+
+def test_without_a_table_of_users_there_is_none(events):
+    named, users = nameless(events)
+    assert users is None
+    assert named.columns == events.columns

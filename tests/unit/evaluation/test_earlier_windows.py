@@ -1,0 +1,47 @@
+from datetime import timedelta
+
+import numpy as np
+import polars as pl
+
+from pipeline import columns as c
+from pipeline.evaluation.earlier_windows import earlier
+from pipeline.workspace.config import Config
+from tests import worlds
+from tests.worlds import START
+
+
+def test_the_windows_that_choose_know_nobody_by_name():
+    events = worlds.events(days=60)
+    dice = np.random.default_rng(1)
+    names = {u: f"{n:04}" for u, n in zip(
+        events[c.USER_ID].unique().sort(), dice.permutation(9999), strict=False
+    )}  # fmt: skip
+    other = events.with_columns(pl.col(c.USER_ID).replace(names))[dice.permutation(events.height)]
+    until = START + timedelta(days=60)
+    config = Config(split={"min_users": 50})
+    ours = list(earlier(events, until, config.windows, "discovery"))
+    theirs = list(earlier(other, until, config.windows, "discovery"))
+    assert len(ours) == len(theirs) > 1
+    for a, b in zip(ours, theirs, strict=True):
+        same(a.history, b.history)
+    assert ours[0].eve.history.end == ours[0].history.end - timedelta(days=1)
+    same(ours[0].eve.judged, theirs[0].eve.judged)
+    assert [window.eve for window in ours[1:]] == [None] * (len(ours) - 1)
+    blind = next(earlier(events, until, config.windows, "discovery", calm=False))
+    assert blind.eve is None
+    same(blind.history, ours[0].history)
+
+
+def same(mine, yours):
+    mine, yours = mine.arrays(), yours.arrays()
+    assert mine.keys() == yours.keys()
+    assert all(np.array_equal(mine[name], yours[name]) for name in mine)
+
+
+def test_a_window_of_less_than_a_day_has_no_eve():
+    until = START + timedelta(days=60)
+    events = worlds.events(days=60).filter(
+        pl.col(c.TIMESTAMP) >= until - timedelta(days=7, hours=23)
+    )
+    first, *_ = earlier(events, until, Config(split={"min_users": 20}).windows, "discovery")
+    assert first.eve is None

@@ -1,0 +1,61 @@
+from datetime import UTC, datetime
+
+import numpy as np
+import polars as pl
+import pytest
+
+from pipeline import columns as c
+from pipeline.base import Interval
+from pipeline.errors import GateError
+from pipeline.evaluation.evaluate import Evaluation
+from pipeline.evaluation.fits import averaged, further, same
+from pipeline.models.als import Als
+from pipeline.models.item_knn import ItemKnn
+from pipeline.models.popularity import Popularity
+from pipeline.workspace.artifacts import fit_name
+from tests.windows import random_history
+
+ALS = Als(factors=4, iterations=2)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "users", "seconds", "fits"),
+    [
+        (ALS, 4000, 60.0, 2),
+        (ALS, 3999, 1.0, 0),
+        (ALS, 4000, 60.1, 0),
+        (Popularity(), 9000, 0.1, 0),
+        (ItemKnn(), 9000, 0.1, 0),  # it rolls no dice
+    ],
+)
+def test_more_fits_where_seeds_would_decide(recipe, users, seconds, fits):
+    history = random_history()
+    first = recipe.train(history)
+    found = further(recipe, history, first, users=users, seconds=seconds)
+    assert len(found) == fits
+    if found:
+        assert not same(first, found[0])
+        assert not same(found[0], found[1])
+        assert same(found[1], recipe.train(history, salt=2))
+    assert [fit_name(salt) for salt in range(3)] == ["scorer", "scorer-1", "scorer-2"]
+
+
+def evaluation(values, coverage=0.5, ids=("a", "b", "c")):
+    at = datetime(2024, 1, 1, tzinfo=UTC)
+    users = pl.DataFrame({c.USER_ID: list(ids), "ndcg": values, "slice.cold": [None, *values[1:]]})
+    return Evaluation(
+        20, "repeat", Interval(at, at.replace(day=8)), at, users, coverage,
+        {"ndcg_at_20": float(np.mean(values)), "users": 3.0},
+    )  # fmt: skip
+
+
+def test_several_fits_are_one_evaluation():
+    found = averaged([evaluation([0.0, 0.3, 0.9]), evaluation([0.6, 0.3, 0.0], coverage=0.3)])
+    assert found.users["ndcg"].to_list() == pytest.approx([0.3, 0.3, 0.45])
+    assert found.users["slice.cold"].to_list()[0] is None
+    assert found.metrics == {"ndcg_at_20": pytest.approx(0.35), "users": 3.0}
+    assert found.coverage == pytest.approx(0.4)
+    one = evaluation([0.1, 0.2, 0.3])
+    assert averaged([one]) is one
+    with pytest.raises(GateError, match="different people"):
+        averaged([one, evaluation([0.1, 0.2, 0.3], ids=("a", "b", "x"))])

@@ -1,0 +1,185 @@
+"""How much of a list stays overnight, as a figure of a trial.
+
+What can go wrong: somebody who did something counts as idle; what a window held a night earlier
+holds something of the day after; people or items are mixed up between the two; a pool's figure is
+not that of the recipe's lists; a calm recipe wins with nothing found, or a restless one by a hair.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import numpy as np
+import polars as pl
+import pytest
+
+from pipeline import columns as c
+from pipeline.data.features import FeaturesConfig, weigh
+from pipeline.data.matrix import build_history
+from pipeline.data.split import SplitConfig, split
+from pipeline.evaluation import blend_pool
+from pipeline.evaluation.trials import LEAST, EarlierWindows
+from pipeline.evaluation.tuning_window import IDLE, Window
+from pipeline.models.families import recipe_from
+from pipeline.models.topk import pair_scores
+from pipeline.models.tuning import CALM, worth
+from tests import worlds
+
+CUTOFF = worlds.START + timedelta(days=84)
+DAY = timedelta(days=1)
+ALS = recipe_from(
+    {"family": "als", "factors": 8, "regularization": 1.0, "alpha": 4.0, "device": "cpu"}
+)
+TREND = recipe_from({"family": "decayed_popularity", "half_life_days": 0.5})
+
+
+@pytest.fixture(scope="module")
+def events() -> pl.DataFrame:
+    return worlds.events(users=250)
+
+
+def history(events, end):
+    return build_history(weigh(events, FeaturesConfig()), end)
+
+
+def window(events, policy="discovery") -> Window:
+    found = split(events, CUTOFF, SplitConfig(seen=policy, min_users=50), first=False)
+    past = events.filter(pl.col(c.TIMESTAMP) < found.cutoff)
+    eve = history(past, found.cutoff - DAY)
+    return Window.of(history(past, found.cutoff), found, CUTOFF, eve)
+
+
+def with_a_new_item(events) -> pl.DataFrame:
+    """Somebody buys, an hour before the window ends, what nobody had, and which sorts first."""
+    end = window(events).history.end
+    late = events.head(1).with_columns(
+        pl.lit("a0").alias(c.ITEM_ID),
+        pl.lit(end - timedelta(hours=1)).cast(pl.Datetime("us", "UTC")).alias(c.TIMESTAMP),
+    )
+    return pl.concat([events, late])
+
+
+@pytest.mark.parametrize("policy", ["discovery", "repeat"])
+def test_an_eve_is_of_those_who_did_nothing_since(events, policy):
+    found = window(events, policy)
+    assert found.eve is not None
+    since = found.history.end - DAY
+    assert found.eve.history.end == since
+    acted = events.filter(
+        (pl.col(c.TIMESTAMP) >= since) & (pl.col(c.TIMESTAMP) < found.history.end)
+    )[c.USER_ID]
+    judged = found.judged.user_ids
+    idle = sorted(set(judged) - set(acted))
+    assert 0 < len(idle) < len(judged)
+    assert sorted(judged[found.eve.rows]) == idle
+    assert np.array_equal(found.eve.judged.user_ids, judged[found.eve.rows])
+    assert (found.eve.exclude is None) == (policy == "repeat")
+
+
+def test_an_event_at_the_very_end_of_the_eve_is_of_the_day_after(events):
+    whole = window(events)
+    assert whole.eve is not None
+    one = whole.eve.judged.user_ids[0]
+    at = pl.lit(whole.eve.history.end).cast(pl.Datetime("us", "UTC")).alias(c.TIMESTAMP)
+    more = events.filter(pl.col(c.USER_ID) == one).head(1).with_columns(at)
+    again = window(pl.concat([events, more]))
+    assert again.eve is not None
+    assert one in again.judged.user_ids
+    assert one not in again.eve.judged.user_ids
+
+
+def test_fewer_people_take_their_eve_along(events):
+    whole = window(events)
+    thin = whole.thinned(60)
+    assert whole.eve is not None
+    assert thin.eve is not None
+    assert np.array_equal(thin.eve.judged.user_ids, thin.judged.user_ids[thin.eve.rows])
+    assert set(thin.eve.judged.user_ids) == set(thin.judged.user_ids) & set(
+        whole.eve.judged.user_ids
+    )
+    assert whole.thinned(IDLE - 1).eve is None
+
+
+def dense(scores):
+    user, item = np.divmod(np.arange(np.prod(scores.shape)), scores.shape[1])
+    return pair_scores(scores, user, item).reshape(scores.shape)
+
+
+def overlap(recipe, found, k):
+    """The plain reference: train twice, list twice, compare entry by entry."""
+    kept = had = 0
+    eve = found.eve
+    now, then = recipe.train(found.history), recipe.train(eve.history)
+    scores = [dense(now.score(found.judged)), dense(then.score(eve.judged))]
+    for n, row in enumerate(eve.rows):
+        lists = []
+        for board, at, of in ((scores[0], row, found), (scores[1], n, eve)):
+            line = board[at].copy()
+            if of.exclude is not None:
+                line[of.exclude[at].indices] = -np.inf
+            best = np.argsort(-line, kind="stable")[:k]
+            lists.append({of.history.item_ids[item] for item in best})
+        had += len(lists[1])
+        kept += len(lists[0] & lists[1])
+    return kept / had
+
+
+@pytest.mark.parametrize("policy", ["discovery", "repeat"])
+@pytest.mark.parametrize("recipe", [ALS, TREND], ids=["als", "trend"])
+def test_calm_is_the_overlap_of_two_nights_in_a_pool_too(events, recipe, policy, monkeypatch):
+    monkeypatch.setattr(blend_pool, "CANDIDATES", 10)  # nobody proposes what only the other lists
+    found = window(with_a_new_item(events), policy)
+    assert found.history.n_items == found.eve.history.n_items + 1
+    trials = EarlierWindows([found], 10)
+    wanted = overlap(recipe, found, 10)
+    assert 0.05 < wanted < 1
+    assert trials.calm(recipe) == pytest.approx(wanted, abs=1e-9)
+    (pool,) = trials.pools({"one": recipe})
+    kept = pool.stay.kept(pool.said.scores["one"], pool.stay.said.scores["one"])
+    assert kept == pytest.approx(wanted, abs=1e-9)
+
+
+def test_what_was_not_there_on_the_eve_is_not_in_its_lists(events):
+    found = window(with_a_new_item(events))
+    (pool,) = EarlierWindows([found], 10).pools({"one": TREND})
+    new = pool.stay.said.item < 0
+    assert new.any()
+    first = np.where(new, 1, -np.arange(len(new)) / len(new)).astype(np.float32)
+    offered = np.isin(found.eve.rows, pool.user[new]).sum()
+    kept = pool.stay.kept(first, first)
+    assert kept == pytest.approx(1 - offered / (10 * len(found.eve.rows)))
+
+
+def test_nobody_asks_where_no_window_has_an_eve(events):
+    found = replace(window(events), eve=None)
+    trials = EarlierWindows([found], 10)
+    assert trials.calm(TREND) == 1.0
+    assert trials.pools({"one": TREND})[0].stay is None
+
+
+def test_of_two_that_find_as_much_the_calmer_one_is_better(events):
+    trials = EarlierWindows([window(events)], 20)
+    calm, restless = ALS, TREND
+    trials._values |= {(calm.hash, 0): 0.2, (restless.hash, 0): 0.2}
+    trials._calm |= {calm.hash: 0.95, restless.hash: 0.80}
+    assert trials.better(calm, restless)
+    assert not trials.better(restless, calm)
+    needed = 0.2 * (0.95 / 0.80) ** CALM
+    trials._values[restless.hash, 0] = needed * (1 + LEAST / 2)
+    assert not trials.better(restless, calm)
+    trials._values[restless.hash, 0] = needed * (1 + 2 * LEAST)
+    assert trials.better(restless, calm)
+
+
+def test_what_finds_nothing_is_worth_nothing_however_calm():
+    assert worth(0.0, 1.0) == 0.0
+    assert worth(0.1, 1.0) == 0.1
+    assert worth(0.1, 0.81) == pytest.approx(0.1 * 0.81**CALM)
+
+
+def test_what_could_not_win_with_lists_that_stay_is_not_trained_twice(events):
+    trials = EarlierWindows([window(events)], 20)
+    assert not trials.better(TREND, ALS)
+    assert TREND.hash not in trials._calm
+    assert ALS.hash in trials._calm

@@ -1,0 +1,277 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from implicit.nearest_neighbours import BM25Recommender, CosineRecommender, TFIDFRecommender
+from threadpoolctl import threadpool_limits
+
+from pipeline.base import silent
+from pipeline.errors import ConfigError
+from pipeline.models import item_item
+from pipeline.models.ease import Ease, _inverse
+from pipeline.models.item_item import cut, presence, strongest_products
+from pipeline.models.item_knn import ItemKnn
+from pipeline.models.rp3beta import Walks
+from pipeline.models.topk import top_k
+from tests.windows import pairs, random_history, shuffled
+
+ALL = 1000
+RECIPES = [
+    ItemKnn(neighbours=5),
+    ItemKnn(similarity="cosine", neighbours=5),
+    ItemKnn(similarity="bm25", neighbours=5),
+    Walks(neighbours=5),
+    Ease(neighbours=5),
+]
+every = pytest.mark.parametrize("recipe", RECIPES, ids=lambda r: getattr(r, "similarity", r.family))
+
+
+def dense(history, half_life):
+    """What somebody had of an item, by a loop over the events."""
+    had, total = np.zeros((2, history.n_users, history.n_items))
+    age, user = history.age_days.astype(np.float64), history.user
+    for e, item in enumerate(history.item):
+        decay = 1.0 if half_life is None else 0.5 ** (age[e] / half_life)
+        had[user[e], item] = max(had[user[e], item], history.weight[e] * decay)
+        total[user[e], item] += history.weight[e]
+    return had * (total > 0)
+
+
+def kept(matrix, most):
+    """The largest of each row by magnitude, lower columns first among equals; no diagonal."""
+    matrix = matrix.astype(np.float32).copy()
+    np.fill_diagonal(matrix, 0)
+    for row in matrix:
+        row[sorted(range(len(row)), key=lambda i: (-abs(row[i]), i))[most:]] = 0
+    return matrix
+
+
+def same(one, other):
+    names = ("data", "indices", "indptr")
+    return all(getattr(one, n).tobytes() == getattr(other, n).tobytes() for n in names)
+
+
+@pytest.mark.parametrize("half_life", [None, 10.0])
+def test_presence_is_a_loop_over_events(half_life):
+    history = random_history(n_users=40, n_items=20, events=1500)
+    cells = presence(history, half_life)
+    expected = dense(history, half_life)
+    assert 0 < np.count_nonzero(expected) < history.seen.nnz  # some took everything back
+    np.testing.assert_allclose(cells.toarray(), expected, rtol=1e-12)
+    assert (cells.data > 0).all()
+    assert cells.has_sorted_indices
+
+
+def test_a_long_absence_leaves_a_list():
+    recipe = Walks(half_life_days=None, profile_half_life_days=1.0)
+    old = pairs([("a", "x"), ("a", "y"), ("b", "x"), ("b", "y"), ("b", "z")])
+    scorer = recipe.train(old)
+    away = replace(old, at=old.at - 300 * 86_400_000_000)
+    assert np.float32(0.5**301) == 0  # the decay itself rounds to nothing
+    lists = [top_k(scorer.score(history), 3, exclude=old.seen) for history in (old, away)]
+    assert lists[0].of(0).tolist() == lists[1].of(0).tolist() == [2]
+    np.testing.assert_allclose(lists[0].score, lists[1].score, rtol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("most", [1, 3, 7, 50])
+def test_the_cut_is_exact_and_ties_fall_to_lower_columns(seed, most):
+    rng = np.random.default_rng(seed)
+    matrix = rng.choice([0.0, -2.0, -1.0, 0.5, 1.0, 2.0], (30, 30)).astype(np.float32)
+    cells = sp.csr_matrix(matrix)
+    for row in range(30):  # columns in any order, as products give them
+        own = slice(cells.indptr[row], cells.indptr[row + 1])
+        order = rng.permutation(own.stop - own.start)
+        cells.indices[own], cells.data[own] = cells.indices[own][order], cells.data[own][order]
+    cells = sp.csr_matrix((cells.data, cells.indices, cells.indptr), shape=(30, 30))
+    found = cut(cells, most)
+    no_diagonal = matrix.copy()
+    np.fill_diagonal(no_diagonal, 0)
+    off = sp.csr_matrix(no_diagonal)
+    assert np.array_equal(cut(off, most).toarray(), kept(matrix, most))
+    assert found.has_sorted_indices
+    assert np.diff(found.indptr).max() <= most
+    assert (found.data != 0).all()
+    for row in range(30):
+        order = sorted(range(30), key=lambda i, row=row: (-abs(matrix[row, i]), i))
+        expected = sorted(i for i in order[:most] if matrix[row, i])
+        assert found.indices[found.indptr[row] : found.indptr[row + 1]].tolist() == expected
+
+
+@pytest.mark.parametrize("block", [1, 200, 1 << 20])
+def test_products_do_not_depend_on_their_blocks(block, monkeypatch):
+    monkeypatch.setattr(item_item, "_BLOCK_CELLS", block)
+    left = sp.random(60, 90, density=0.1, format="csr", random_state=0)
+    right = sp.random(90, 60, density=0.1, format="csr", random_state=1)
+    told = []
+    found = strongest_products(left, right, 4, told.append)
+    assert len(told) == {1: 60, 200: 18, 1 << 20: 1}[block]
+    np.testing.assert_array_equal(found.toarray(), kept((left @ right).toarray(), 4))
+
+
+def test_a_block_holds_no_more_than_its_cells(monkeypatch):
+    monkeypatch.setattr(item_item, "_BLOCK_CELLS", 500)
+    cells = sp.random(300, 80, density=0.1, format="csr", random_state=0)
+    turned = cells.T.tocsr()
+    blocks = list(item_item._row_blocks(turned, cells))
+    assert [block.start for block in blocks] == [0, *(block.stop for block in blocks[:-1])]
+    assert blocks[-1].stop == 80
+    assert max((turned[block] @ cells).nnz for block in blocks) <= 500
+    assert 1 < len(blocks) < 80
+
+
+@every
+def test_links_do_not_depend_on_names_order_or_blocks(recipe, monkeypatch):
+    history = random_history(n_users=200, n_items=60)
+    once = recipe.train(history).links
+    other, _ = shuffled(history)
+    assert same(once, recipe.train(other).links)
+    monkeypatch.setattr(item_item, "_BLOCK_CELLS", 77)
+    assert same(once, recipe.train(history).links)
+    assert np.diff(once.indptr).max() > 0
+    assert once.diagonal().tolist() == [0] * 60
+
+
+@every
+def test_the_unit_of_weights_changes_nothing(recipe):
+    one, ten = (random_history(n_users=200, n_items=60, scale=scale) for scale in (1.0, 16.0))
+    np.testing.assert_allclose(
+        recipe.train(ten).links.toarray(), recipe.train(one).links.toarray(), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("half_life", [None, 20.0])
+@pytest.mark.parametrize("shrinkage", [0.0, 7.0])
+def test_cosines_are_those_of_a_dense_matrix(half_life, shrinkage):
+    history = random_history(n_users=80, n_items=30, events=900)
+    idf = np.log(31 / (1 + np.count_nonzero(dense(history, None), axis=1)))[:, None]
+    for similarity, weight in (("cosine", 1.0), ("tfidf", idf)):
+        x = dense(history, half_life) * weight
+        x /= np.sqrt((x[x > 0] ** 2).mean())
+        length = np.sqrt((x**2).sum(axis=0))
+        expected = kept(x.T @ x / (np.outer(length, length) + shrinkage), 6)
+        recipe = ItemKnn(
+            similarity=similarity, shrinkage=shrinkage, neighbours=6, half_life_days=half_life
+        )
+        found = recipe.train(history).links.toarray()
+        np.testing.assert_allclose(found, expected, rtol=2e-6)
+
+
+@pytest.mark.parametrize("b", [0.0, 0.75, 1.0])
+def test_bm25_is_that_of_a_dense_matrix(b):
+    history = random_history(n_users=80, n_items=30, events=900)
+    x, whole = dense(history, 20.0), dense(history, None)
+    x /= whole[whole > 0].mean()
+    idf = np.log(31 / (1 + np.count_nonzero(x, axis=1)))[:, None]
+    total = x.sum(axis=0)
+    y = idf * x * 2.2 / (x + 1.2 * (1 - b + b * total / total.mean()))
+    recipe = ItemKnn(similarity="bm25", b=b, neighbours=6, half_life_days=20.0)
+    np.testing.assert_allclose(recipe.train(history).links.toarray(), kept(y.T @ y, 6), rtol=2e-6)
+
+
+@pytest.mark.filterwarnings("ignore:Method expects CSR input")  # it hands itself another
+@pytest.mark.parametrize(
+    ("similarity", "library"),
+    [
+        ("cosine", CosineRecommender(K=ALL)),
+        ("tfidf", TFIDFRecommender(K=ALL)),
+        ("bm25", BM25Recommender(K=ALL, B=0.0)),
+    ],
+)
+def test_similarities_are_those_of_implicit(similarity, library):
+    history = random_history(n_users=100, n_items=40, events=1200)
+    history = replace(history, weight=np.ones_like(history.weight))
+    recipe = ItemKnn(
+        similarity=similarity, shrinkage=0.0, b=0.0, neighbours=ALL, half_life_days=None
+    )
+    # implicit's idf takes the logarithm of items, ours of 1 + items: so it gets one that nobody had
+    # (which moves the mean length of BM25: hence b = 0). It keeps an item's likeness to itself.
+    padded = sp.hstack([history.seen, sp.csr_matrix((100, 1), dtype=np.float32)], format="csr")
+    library.fit(padded.astype(np.float64), show_progress=False)
+    expected = library.similarity.toarray()[:40, :40]
+    assert (expected.diagonal() > 0).all()
+    found = recipe.train(history).links
+    assert found.nnz > 500
+    np.testing.assert_allclose(found.toarray(), kept(expected, ALL), rtol=2e-6)
+
+
+@pytest.mark.parametrize("exponents", [(1.0, 1.0, 0.0), (1.0, 1.0, 0.6), (0.8, 0.6, 0.4)])
+def test_walks_are_those_of_dense_matrices(exponents):
+    user, source, target = exponents
+    history = random_history(n_users=80, n_items=30, events=900)
+    x, whole = dense(history, 20.0), dense(history, None)
+    x /= whole[whole > 0].mean()
+    of_users, of_items = x.sum(axis=1), x.sum(axis=0)
+    known = of_users > 0
+    forth = (x[known] / of_users[known, None] ** user) / of_items**target
+    expected = (x[known] / of_items**source).T @ forth
+    if exponents == (1.0, 1.0, 0.0):
+        np.testing.assert_allclose(expected.sum(axis=1), 1.0)  # a walk ends somewhere
+    recipe = Walks(
+        user_exponent=user,
+        source_exponent=source,
+        target_exponent=target,
+        neighbours=6,
+        half_life_days=20.0,
+    )
+    np.testing.assert_allclose(recipe.train(history).links.toarray(), kept(expected, 6), rtol=2e-6)
+
+
+def test_ease_is_the_closed_form():
+    history = random_history(n_users=300, n_items=150, events=4000)
+    x, whole = dense(history, 20.0), dense(history, None)
+    x /= whole[whole > 0].mean()
+    inverse = np.linalg.inv(x.T @ x + 5.0 * np.eye(x.shape[1]))
+    weights = -inverse / np.diag(inverse)
+    recipe = Ease(regularization=5.0, half_life_days=20.0, neighbours=ALL)
+    found = recipe.train(history).links.toarray()
+    np.fill_diagonal(weights, 0)
+    np.testing.assert_allclose(found, weights, rtol=1e-4, atol=1e-7)
+    few = recipe.model_copy(update={"neighbours": 9}).train(history).links.toarray()
+    np.testing.assert_array_equal(few, kept(found.T, 9).T)  # the few that say most of each item
+
+
+def test_ease_leaves_out_unpopular_items_and_says_so():
+    history = random_history(n_users=300, n_items=80)
+    history = replace(history, weight=np.ones_like(history.weight))
+    told = []
+    recipe = Ease(item_limit=30, half_life_days=None)
+    found = recipe.train(history, progress=told.append).links
+    popular = np.sort(np.argsort(-dense(history, None).sum(axis=0), kind="stable")[:30])
+    assert np.flatnonzero(np.diff(found.indptr)).tolist() == popular.tolist()
+    assert np.unique(found.indices).tolist() == popular.tolist()
+    assert any("30 most popular of 80 items" in line for line in told)
+    told.clear()
+    Ease(item_limit=80).train(history, progress=told.append)
+    assert told and not any("popular" in line for line in told)
+    only = history.over(history.item_ids[popular])
+    alone = Ease(half_life_days=None).train(only).links
+    np.testing.assert_allclose(
+        found[popular][:, popular].toarray(), alone.toarray(), rtol=1e-5, atol=1e-7
+    )
+
+
+def test_the_inverse_is_the_same_for_any_number_of_threads():
+    x = np.random.default_rng(0).standard_normal((1500, 1200))
+    gram = np.asfortranarray(x.T @ x + np.eye(1200))
+    found = []
+    for threads in (1, 2):
+        with threadpool_limits(threads, "blas"):
+            found.append(np.tril(_inverse(gram.copy(order="F"), 1.0)))
+    assert found[0].tobytes() == found[1].tobytes()
+    np.testing.assert_allclose(found[0], np.tril(np.linalg.inv(gram)), rtol=1e-6, atol=1e-12)
+
+
+def test_what_cannot_be_inverted_is_one_sentence():
+    with pytest.raises(ConfigError, match=r"raise regularization \(0\.5\)"):
+        _inverse(np.asfortranarray([[1.0, 2.0], [2.0, 1.0]]), 0.5)
+
+
+def test_progress_names_how_far_it_is():
+    told = []
+    Walks().train(random_history(), progress=told.append)
+    assert told == ["links of items 1 to 80 of 80"]
+    Walks().train(random_history(), progress=silent)

@@ -1,0 +1,342 @@
+"""Answers to lists, on days small enough to count by hand; fast joins against a plain reference."""
+
+import json
+import math
+from datetime import timedelta
+
+import numpy as np
+import polars as pl
+import pytest
+
+from pipeline import columns as c
+from pipeline.base import Interval
+from pipeline.monitoring.attribution import Answers, AnswersConfig, Lists, answers
+from tests.published import DAY, at, lists, publications
+
+SPAN = Interval(DAY, DAY + timedelta(days=1))
+CONFIG = AnswersConfig(window_days=2)
+ONE = publications(("p1", 1, None, "7", at(-9), at(-1))).with_columns(recipe=pl.lit("als"))
+PEOPLE = [f"u{n:02}" for n in range(12)]
+SHOWN = {("p1", user): "abc" for user in PEOPLE} | {("p1", c.ANYONE): "xyz"}
+PRICES = pl.DataFrame({c.ITEM_ID: ["a", "b", "x"], c.PRICE: [2.1, 0.7, None]})
+SEGMENTS = pl.DataFrame(
+    {c.USER_ID: PEOPLE, c.SEGMENT: ["new"] * 11 + [None]},
+    schema_overrides={c.SEGMENT: pl.String},
+)
+
+
+def did(*rows):
+    """(user, item, hours, kind, value, claimed publication and position); the last may lack."""
+    defaults = (None, None, None, "click", 1.0, None, None)
+    full = [(*row, *defaults[len(row) :]) for row in rows]
+    schema = {
+        c.USER_ID: pl.String,
+        c.ITEM_ID: pl.String,
+        "hours": pl.Float64,
+        c.KIND: pl.String,
+        c.VALUE: pl.Float64,
+        c.PUBLICATION_ID: pl.String,
+        c.POSITION: pl.Int32,
+    }
+    frame = pl.DataFrame(full, schema=schema, orient="row")
+    instants = [at(hours) for hours in frame["hours"]]
+    return frame.drop("hours").with_columns(pl.Series(c.TIMESTAMP, instants, dtype=c.INSTANT))
+
+
+def run(events, table=ONE, shown=SHOWN, span=SPAN, config=CONFIG) -> Answers:
+    rows = lists(shown)
+    parts = [part for _, part in rows.group_by(c.PUBLICATION_ID)]
+    held = Lists.of(parts, events)
+    return answers(events, table, held, PRICES, SEGMENTS, span=span, config=config)
+
+
+def the(found, by="all", name="all"):
+    rows = {(row.by, row.name): row for row in found.rows}
+    return rows[by, name]
+
+
+def everybody(*rows):
+    """Twelve people who are there and do nothing of note, and what is named."""
+    return did(*((user, "q", 1) for user in PEOPLE), *rows)
+
+
+def test_rates_by_hand():
+    found = run(
+        everybody(
+            ("u00", "a", 2),  # a click
+            ("u00", "a", 3),  # the same exposure again
+            ("u00", "b", 3, "view"),
+            ("u01", "a", 4, "purchase", 3.0),
+            ("u02", "c", 4, "purchase", 1.0),  # without a price
+            ("u03", "b", 5, "rating", 1.0),  # an answer, whatever it says
+            ("u04", "z", 5, "purchase", 1.0),  # in nobody's list of theirs
+            ("u01", "a", 6, "return", 3.0),
+            ("u05", "a", 6, "return", 1.0),  # of something bought elsewhere
+        )
+    )
+    row = the(found)
+    figures = row.figures
+    assert (found.people, found.events, found.joined, found.unshown) == (12, 19, 6, 0)
+    assert (row.people, figures.exposures) == (12, 36)
+    assert (figures.answers, figures.clicks, figures.purchases, figures.ratings) == (5, 2, 2, 1)
+    assert (figures.returned, figures.unpriced) == (1, 1)
+    assert figures.revenue == pytest.approx(6.3)
+    assert figures.answer_rate.mean == pytest.approx(5 / 36)
+    assert figures.ctr.mean == pytest.approx(2 / 36)
+    assert figures.conversion.mean == pytest.approx(2 / 36)
+    assert figures.revenue_per_exposure.mean == pytest.approx(6.3 / 36)
+    assert figures.return_rate.mean == 0.5
+    # Clustered: the two clicks are one person's.
+    residuals = [2 - 3 * 2 / 36, *[-3 * 2 / 36] * 11]
+    se = math.sqrt(12 / 11 * sum(r * r for r in residuals)) / 36
+    assert figures.ctr.se == pytest.approx(se)
+    assert 0.0 < figures.ctr.lo < 2 / 36 < figures.ctr.hi < 1.0
+
+
+def test_an_answer_to_a_list_of_an_earlier_day_is_told_and_in_no_rate():
+    table = publications(
+        ("p1", 1, None, "7", at(-9), at(-8)), ("p2", 2, None, "8", at(-1), at(0))
+    ).with_columns(recipe=pl.lit("als"))
+    shown = SHOWN | {("p2", user): "de" for user in PEOPLE}
+    seen = [(user, "q", -2) for user in PEOPLE]
+    late = [(user, item, 2) for user in PEOPLE for item in "abc"]
+    found = run(did(*seen, *late, ("u00", "d", 3)), table, shown)
+    assert (found.joined, found.late) == (37, 36)
+    assert {row.name for row in found.rows if row.by == "version"} == {"8"}
+    figures = the(found).figures
+    assert (figures.exposures, figures.answers) == (24, 1)
+    # A span of two days is the sum of its days.
+    whole = run(did(*seen, *late), table, shown, span=Interval(DAY - timedelta(days=1), SPAN.end))
+    assert (whole.joined, whole.late) == (36, 36)
+    assert the(whole).figures.exposures == 60
+
+
+def test_groups_name_who_what_and_where():
+    found = run(everybody(("u00", "a", 2), ("u11", "b", 2)))
+    for by, name, exposures, clicks in (
+        ("publication", "p1", 36, 2),
+        ("version", "7", 36, 2),
+        ("recipe", "als", 36, 2),
+        ("slot", "model", 36, 2),
+        ("position", "1", 12, 1),
+        ("position", "2", 12, 1),
+        ("position", "3", 12, 0),
+        ("segment", "new", 33, 1),
+    ):
+        figures = the(found, by, name).figures
+        assert (figures.exposures, figures.clicks) == (exposures, clicks), (by, name)
+    assert [row.by for row in found.rows] == [
+        "all", "publication", "version", "recipe", "segment", "segment", "slot",
+        "position", "position", "position",
+    ]  # fmt: skip
+
+
+def test_of_a_group_of_fewer_than_ten_only_the_number_is_told():
+    found = run(everybody(("u11", "a", 2)))
+    row = the(found, "segment", "(none)")
+    assert (row.people, row.figures) == (1, None)
+    told = row.to_dict()
+    assert {v for n, v in told.items() if n not in ("by", "name", "people")} == {None}
+    assert set(told) == set(the(found).to_dict())
+
+
+def test_an_event_answers_the_last_showing_that_held_its_item():
+    """The drawing of the module, and what a patch does."""
+    table = publications(
+        ("p1", 1, None, "7", at(-9), at(-30)),
+        ("p2", 2, None, "8", at(0), at(6)),
+        ("p2a", 3, "p2", "8", at(8), at(9)),
+    )
+    shown = {
+        ("p1", "ann"): "ab", ("p1", c.ANYONE): "x",
+        ("p2", "ann"): "bc", ("p2", c.ANYONE): "x",
+        ("p2a", "ann"): "de",
+    }  # fmt: skip
+
+    def answered(*rows):
+        found = run(did(*rows), table, shown)
+        # ann alone is too few to be told of; what was joined is told by claims
+        return found.claims.agree, found.claims.contradict, found.claims.unmatched
+
+    def says(item, hours, publication, position=None):
+        return ("ann", item, hours, "click", 1.0, publication, position)
+
+    there = ("ann", "q", 1)
+    assert answered(there, says("a", 3, "p1", 1)) == (1, 0, 0)
+    assert answered(there, says("b", 7, "p2", 1)) == (1, 0, 0)
+    assert answered(there, says("b", 7, "p1", 2)) == (0, 1, 0)
+    assert answered(there, says("b", 7, "p2", 2)) == (0, 1, 0)
+    assert answered(there, says("a", 7, "p1", 1)) == (1, 0, 0)  # p2 lacks it: the last one with it
+    assert answered(says("a", 7, "p1")) == (0, 0, 1)  # but nobody was there while p1 was live
+    assert answered(there, says("q", 7, "p2", 1)) == (0, 0, 1)
+    assert answered(there, says("d", 8, "p2a", 1)) == (0, 0, 1)  # before the patch
+    assert answered(there, says("d", 9, "p2a", 1)) == (1, 0, 0)
+    assert answered(("ann", "q", 8), says("c", 10, "p2", 2)) == (1, 0, 0)
+    assert answered(there, says("a", 7, None)) == (0, 0, 0)
+
+
+def test_the_window_ends_after_its_days():
+    table = publications(
+        ("p1", 1, None, "7", at(-90), at(-80)), ("p2", 2, None, "8", at(-1), at(-1))
+    )
+    shown = {("p1", "ann"): "a", ("p1", "*"): "x", ("p2", "ann"): "b", ("p2", "*"): "x"}
+    early = ("ann", "q", -30)
+    assert run(did(early, ("ann", "a", 18)), table, shown).joined == 1
+    late = did(early, ("ann", "a", 18 + 1e-6))
+    assert run(late, table, shown).joined == 0
+    assert run(late, table, shown, config=AnswersConfig(window_days=3)).joined == 1
+
+
+def test_who_has_no_list_answers_the_one_for_anyone():
+    strangers = [f"s{n:02}" for n in range(10)]
+    found = run(did(*((s, "x", 2) for s in strangers), ("s00", "a", 3), ("u00", "x", 3)))
+    figures = the(found, "slot", "fallback").figures
+    assert (figures.exposures, figures.answers) == (30, 10)
+    assert found.joined == 10
+
+
+def test_answers_to_lists_that_were_never_shown_are_counted_and_not_believed():
+    claimed = [("u00", item, 2, "click", 1.0, "p1", 1) for item in "klmno"]
+    claimed += [("u01", "a", 2, "click", 1.0, "p99", 1), ("s00", "a", 2, "click", 1.0, "p1", 1)]
+    found = run(everybody(*claimed))
+    assert (found.claims.agree, found.claims.contradict, found.claims.unmatched) == (0, 1, 6)
+    assert found.joined == the(found).figures.clicks == 1
+    assert "p99" not in {row.name for row in found.rows}
+    before = run(did(("u00", "a", 2, "click", 1.0, "p1", 1)), publications(), {})
+    assert (before.joined, before.unshown, before.claims.unmatched) == (0, 1, 1)
+    assert before.rows == ()
+
+
+def test_a_flood_from_one_person_answers_no_more_than_that_person_was_shown():
+    calm = run(everybody(("u01", "a", 2)))
+    flood = [("u00", "abcxyz"[n % 6], 2 + n / 1000, "click") for n in range(3000)]
+    found = run(everybody(("u01", "a", 2), *flood))
+    figures = the(found).figures
+    assert figures.exposures == the(calm).figures.exposures
+    assert figures.clicks == the(calm).figures.clicks + 3
+    # And the interval knows that it was one person.
+    assert figures.ctr.lo < the(calm).figures.ctr.mean
+
+
+def test_each_day_of_the_span_is_an_exposure_of_its_own():
+    week = Interval(DAY, DAY + timedelta(days=7))
+    events = did(*((user, "q", 24 * day) for user in PEOPLE for day in range(3)), ("u00", "a", 49))
+    figures = the(run(events, span=week)).figures
+    assert (figures.exposures, figures.answers) == (3 * 36, 1)
+
+
+def test_a_window_with_no_event_and_no_publication():
+    for events in (did(), did(("u00", "a", -5)), did(("u00", "a", 24))):
+        found = run(events)
+        assert (found.people, found.events, found.joined, found.rows) == (0, 0, 0, ())
+    assert run(did(), publications(), {}).rows == ()
+
+
+def plain(events, table, shown, window):
+    """Say for each event in the span which (publication, position) it answers, one at a time."""
+    rows = sorted(table.iter_rows(named=True), key=lambda row: row[c.GENERATION])
+
+    def list_of(user, instant):
+        bases = [r for r in rows if r[c.BASE] is None and r[c.LIVE_FROM] <= instant]
+        if not bases:
+            return None
+        base = bases[-1][c.PUBLICATION_ID]
+        chain = [r[c.PUBLICATION_ID] for r in rows if base in (r[c.PUBLICATION_ID], r[c.BASE])]
+        live = {r[c.PUBLICATION_ID] for r in rows if r[c.LIVE_FROM] <= instant}
+        for owner in (user, c.ANYONE):
+            held = [p for p in chain if p in live and (p, owner) in shown]
+            if held:
+                return held[-1], owner
+        return None
+
+    found = []
+    all_events = list(events.iter_rows(named=True))
+    for event in all_events:
+        if event[c.TIMESTAMP] not in SPAN:
+            continue
+        best = None
+        for visit in all_events:
+            gap = event[c.TIMESTAMP] - visit[c.TIMESTAMP]
+            same = visit[c.USER_ID] == event[c.USER_ID]
+            if not same or not timedelta(0) <= gap <= window:
+                continue
+            seen = list_of(visit[c.USER_ID], visit[c.TIMESTAMP])
+            if seen is None or event[c.ITEM_ID] not in shown[seen]:
+                continue
+            if best is None or visit[c.TIMESTAMP] > best[0]:
+                place = shown[seen].index(event[c.ITEM_ID]) + 1
+                best = (visit[c.TIMESTAMP], seen[0], place)
+        found.append(None if best is None else best[1:])
+    return found
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_last_touch_is_what_a_plain_reading_says(seed):
+    rng = np.random.default_rng(seed)
+    hours = sorted(rng.choice(np.arange(-60, 24), 7, replace=False).tolist())
+    rows, base = [], None
+    for generation, hour in enumerate(hours, start=1):
+        patch = base is not None and rng.random() < 0.4
+        rows.append((f"p{generation}", generation, base if patch else None, "7", at(-99), at(hour)))
+        base = base if patch else f"p{generation}"
+    table = publications(*rows)
+    items = list("abcdefgh")
+    shown = {
+        (row[0], user): "".join(rng.permutation(items)[:3])
+        for row in rows
+        for user in [*PEOPLE[:4], c.ANYONE]
+        if rng.random() < 0.6
+    }
+    events = did(
+        *(
+            (PEOPLE[rng.integers(6)], items[rng.integers(8)], float(rng.uniform(-48, 24)))
+            for _ in range(160)
+        )
+    )
+    asked = plain(events, table, shown, timedelta(days=2))
+    assert 10 < sum(one is not None for one in asked) < len(asked)
+    assert run(events, table, shown).joined == sum(one is not None for one in asked)
+    # Claim for each event in the span what the reference says, or what it does not.
+    inside = iter(asked)
+    truths = [next(inside) if when in SPAN else None for when in events[c.TIMESTAMP]]
+    claimed = events.with_columns(
+        pl.Series(c.PUBLICATION_ID, [t[0] if t else None for t in truths], dtype=pl.String),
+        pl.Series(c.POSITION, [t[1] if t else None for t in truths], dtype=pl.Int32),
+    )
+    claims = run(claimed, table, shown).claims
+    assert (claims.agree, claims.contradict, claims.unmatched) == (
+        sum(one is not None for one in asked),
+        0,
+        0,
+    )
+
+
+def test_neither_pseudonyms_nor_the_order_of_rows_change_a_digit():
+    rng = np.random.default_rng(3)
+    rows = [
+        (PEOPLE[rng.integers(12)], "abcdxyz"[rng.integers(7)], float(rng.uniform(0, 24)), kind, 2.0)
+        for kind in ("click", "purchase", "return", "rating")
+        for _ in range(60)
+    ]
+    names = dict(zip(PEOPLE, rng.permutation([f"q{n}" for n in range(12)]), strict=True))
+
+    def told(name, order):
+        events = did(*((name(row[0]), *row[1:]) for row in (rows[n] for n in order)))
+        shown = {(p, name(u)): items for (p, u), items in SHOWN.items()}
+        held = Lists.of([lists(shown)], events)
+        segments = SEGMENTS.with_columns(pl.col(c.USER_ID).replace(names)) if order[0] else SEGMENTS
+        found = answers(events, ONE, held, PRICES, segments, span=SPAN, config=CONFIG)
+        return found.to_dict()
+
+    once = told(lambda user: user, range(len(rows)))
+    other = rng.permutation(len(rows))
+    assert once == told(lambda user: names.get(user, user), other)
+    assert once["rows"][0]["revenue"] > 0 and once["rows"][0]["returned"] > 0
+
+
+def test_it_is_plain_json():
+    told = run(everybody(("u00", "a", 2))).to_dict()
+    assert json.loads(json.dumps(told, allow_nan=False)) == told
+    assert told["span"] == ["2026-05-01T00:00:00Z", "2026-05-02T00:00:00Z"]
+    assert told["claims"] == {"agree": 0, "contradict": 0, "unmatched": 0}
+    assert told["rows"][0]["ctr_hi"] > told["rows"][0]["ctr"] > 0

@@ -1,0 +1,43 @@
+"""Days cut out of events, and the few people of a crowd who are looked at."""
+
+from datetime import timedelta
+
+import polars as pl
+
+from pipeline import columns as c
+from pipeline.monitoring.drift_windows import PERSON, WINDOW, Windows, cut, polled
+from tests.unit.monitoring.shops import END, shop
+
+DAY = timedelta(days=1)
+WINDOWS = Windows(END, 3, 28)
+
+
+def test_windows_are_half_open_days_counted_back_from_the_end():
+    instants = [END - timedelta(microseconds=1), END - DAY, END, END - 31 * DAY]
+    rows = pl.DataFrame({c.USER_ID: ["a"] * 4, c.TIMESTAMP: instants})
+    rows = rows.cast({c.TIMESTAMP: c.INSTANT})
+    found = cut(rows, WINDOWS, most=9).sort(c.TIMESTAMP)
+    assert found[WINDOW].to_list() == [30, 0, 0]
+    assert WINDOWS.start(0) == END - DAY and WINDOWS.span.start == END - 31 * DAY
+    assert WINDOWS.folds.tolist() == [-1] * 3 + [week for week in range(4) for _ in range(7)]
+    assert WINDOWS.reference(END - 10 * DAY).nonzero()[0].tolist() == [3, 4, 5, 6, 7, 8, 9]
+
+
+def test_of_a_crowd_so_many_are_looked_at_by_no_choice_of_ours():
+    rows = cut(shop(days=31), WINDOWS, most=100)
+    people = rows.group_by(WINDOW).agg(pl.col(PERSON).n_unique()).sort(WINDOW)
+    assert people[PERSON].min() > 20
+    assert polled(rows, 60).equals(rows)
+    few = polled(rows, 20)
+    counted = few.group_by(WINDOW).agg(pl.col(PERSON).n_unique()).sort(WINDOW)
+    assert counted[PERSON].to_list() == [20] * 31
+    # All that somebody did is there, or nothing.
+    whole = rows.join(few.select(PERSON).unique(), on=PERSON, how="semi")
+    assert whole.height == few.height
+    names = {f"u{n:03}": f"q{(n * 37) % 60:03}" for n in range(60)}
+    other = rows.with_columns(pl.col(c.USER_ID).replace(names)).sample(fraction=1, shuffle=True)
+    again = polled(cut(other.drop(WINDOW, PERSON), WINDOWS, most=100), 20)
+    back = {new: old for old, new in names.items()}
+    known = [WINDOW, c.USER_ID, c.ITEM_ID, c.TIMESTAMP]
+    told = again.with_columns(pl.col(c.USER_ID).replace(back)).select(known).sort(known)
+    assert told.equals(few.select(known).sort(known))

@@ -1,0 +1,174 @@
+"""What a training cost is measured, told, and kept out of every sum that must repeat."""
+
+import json
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from pipeline import columns as c
+from pipeline.data.matrix import WEIGHT, build_history
+from pipeline.errors import ResourceError
+from pipeline.models.als import Als
+from pipeline.steps.diagnostics.training_cost import (
+    Cost,
+    Meter,
+    cost_line,
+    fit,
+    read_cost,
+    write_cost,
+)
+from pipeline.stores.runs import Runs
+from pipeline.workspace.memory import TrainConfig
+
+MB = 1 << 20
+END = datetime(2026, 3, 1, tzinfo=UTC)
+COST = Cost(1.5, 2.5, 35.0, 12_345, 52_000.0, 40.0, "cpu")
+
+
+def measured(code: str) -> Any:
+    """Run in a process of its own, whose size nobody else changes; return its last line."""
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import numpy as np; from pipeline.steps.diagnostics.training_cost import Meter\n"
+            + code,
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path.cwd(),
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def small_window():
+    rows = [(f"u{n % 30}", f"i{n % 17}", END - timedelta(hours=n + 1), 1.0) for n in range(400)]
+    schema = {
+        c.USER_ID: pl.String(),
+        c.ITEM_ID: pl.String(),
+        c.TIMESTAMP: c.INSTANT,
+        WEIGHT: pl.Float32(),
+    }
+    return build_history(pl.DataFrame(rows, schema=schema, orient="row"), END)
+
+
+def test_a_new_record_is_measured_within_a_third():
+    peak = measured("""
+with Meter() as meter:
+    a = np.ones(25_000_000)   # 191 MB, given back before the block ends
+    del a
+print(meter.peak_bytes / 2**20)
+""")
+    assert 0.7 * 191 < peak < 1.3 * 191
+
+
+def test_a_peak_below_the_record_of_the_process_is_measured_within_a_third():
+    peak = measured("""
+big = np.ones(100_000_000)    # 763 MB, long gone when training starts
+del big
+with Meter() as meter:
+    a = np.ones(25_000_000)
+    a = np.sqrt(a, out=a)
+    del a
+print(meter.peak_bytes / 2**20)
+""")
+    assert 0.7 * 191 < peak < 1.3 * 191
+
+
+def test_what_no_look_caught_is_told_by_the_kernel_or_by_the_last_look():
+    record, kept = measured("""
+import json
+from pipeline.steps.diagnostics import training_cost as cost
+cost._EVERY_SECONDS = 60
+with Meter() as spike:
+    a = np.ones(25_000_000)
+    del a
+with Meter() as rest:         # below the record, and still there when the block ends
+    b = np.ones(12_500_000)
+print(json.dumps([spike.peak_bytes / 2**20, rest.peak_bytes / 2**20]))
+""")
+    assert 0.7 * 191 < record < 1.3 * 191
+    assert 0.7 * 95 < kept < 1.3 * 95
+
+
+def test_what_was_there_before_does_not_count():
+    peak = measured("""
+big = np.ones(100_000_000)
+with Meter() as meter:
+    a = big[:10].copy()
+print(meter.peak_bytes / 2**20)
+""")
+    assert peak < 20
+
+
+def test_seconds_by_the_wall_and_by_the_processor():
+    with Meter() as idle:
+        time.sleep(0.2)
+    with Meter() as busy:
+        until = time.process_time() + 0.2
+        while time.process_time() < until:
+            pass
+    scorer, history = Als(factors=2, iterations=1).train(small_window()), small_window()
+    slept, worked = idle.cost(scorer, history, 0), busy.cost(scorer, history, 0)
+    assert slept.fit_seconds >= 0.2
+    assert slept.fit_cpu_seconds < 0.15
+    assert worked.fit_cpu_seconds >= 0.2
+
+
+def test_the_meter_ends_with_its_block_whatever_happens():
+    with pytest.raises(KeyError), Meter() as meter:
+        raise KeyError("x")
+    assert not meter._watch.is_alive()
+
+
+def test_fit_tells_what_it_took():
+    history = small_window()
+    scorer, cost = fit("als", Als(factors=2, iterations=3), history, TrainConfig(), lambda _: None)
+    assert cost.parameters == scorer.parameters > 2 * (30 + 17)
+    assert cost.examples_per_second == pytest.approx(400 / cost.fit_seconds)
+    assert cost.estimated_mb == Als(factors=2).memory(history) / MB
+    assert cost.trained_on == "cpu"
+    assert set(cost.metrics("refit.")) == {
+        "refit.fit_seconds",
+        "refit.fit_cpu_seconds",
+        "refit.peak_mb",
+        "refit.parameters",
+        "refit.examples_per_second",
+    }
+    with pytest.raises(ResourceError, match="wide: training needs about"):
+        fit("wide", Als(factors=1024), history, TrainConfig(memory_gb=1e-4), lambda _: None)
+
+
+def test_a_cost_is_read_back_and_no_sum_that_must_repeat_covers_it(tmp_path):
+    refs = []
+    for name, cost in (("one", COST), ("two", Cost(9.0, 9.0, 9.0, 12_345, 9.0, 9.0, "cpu"))):
+        run = Runs(tmp_path / name).open("20260301T000000Z-0badcafe")
+        assert read_cost(run, "train/als") is None
+        with run.draft("train/als") as draft:
+            draft.arrays("scorer", {"x": np.arange(3.0)})
+            write_cost(draft, cost)
+            draft.rows = 3
+        assert read_cost(run, "train/als") == cost
+        refs.append(run.ref("train/als"))
+    assert refs[0] == refs[1]
+
+
+def test_a_person_reads_it_in_one_line():
+    als, quick = COST.to_dict(), {**COST.to_dict(), "fit_seconds": 0.25}
+    each = "35 MB, 12,345 parameters, 52,000 events a second"
+    assert cost_line({"quick": quick, "als": als}) == (
+        f"2 recipes in 1.8 s, als longest: 1.5 s, {each}"
+    )
+    again = {**quick, "refit": als}
+    assert cost_line({"quick": again}) == (
+        f"1 recipe in 0.2 s, quick longest: 0.2 s, {each}; refit: 1.5 s, {each}"
+    )

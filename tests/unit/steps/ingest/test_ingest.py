@@ -1,0 +1,425 @@
+import gzip
+import io
+import json
+import os
+from datetime import timedelta
+
+import polars as pl
+import pytest
+
+from pipeline import columns as c
+from pipeline.data.sources import Limits
+from pipeline.errors import ConcurrencyError, ConfigError, DataError, UnsafeInputError
+from pipeline.steps.feedback.feedback import feedback
+from pipeline.steps.ingest.ingest import ingest
+from pipeline.steps.ingest.read_file import sum_of
+from pipeline.steps.ingest.results import COUNTS
+from pipeline.workspace.child_process import Child
+from pipeline.workspace.workspace import Workspace
+from tests.dying import parsed_here
+from tests.ingesting import AT, CONFIG, land, orders, state, workspace
+
+ROW = "1,anna,bread,1,2024-03-01 10:00:00"
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Read files in this process: what is tested is what happens around that."""
+    monkeypatch.setattr(Child, "call", parsed_here)
+
+
+@pytest.fixture
+def ws(tmp_path, here):
+    return workspace(tmp_path / "ws")
+
+
+def names(ws: Workspace, folder: str) -> list[str]:
+    return sorted(p.name for p in (ws.home / folder).rglob("*") if not p.is_dir())
+
+
+@pytest.fixture(scope="module")
+def passed(tmp_path_factory):
+    """One pass, through a real child, over every kind of file."""
+    ws = workspace(tmp_path_factory.mktemp("passed") / "ws")
+    events = ws.home / "landing" / "events"
+    land(ws, "orders-1.csv", orders(ROW, "2,bert,milk,-2,2024-03-02 10:00", "3,,x,1,2024-03-02"))
+    land(ws, "orders-2.csv", orders(ROW, "2,bert,milk,-2,2024-03-02 10:00", "3,,x,1,2024-03-02"))
+    land(ws, "orders-3.csv.gz", gzip.compress(orders("4,carl,salt,1,2024-03-03", ROW).encode()))
+    land(ws, "orders-bad.csv", orders("5,anna,x,two,2024-03-03", "6,anna", "7,anna,x,1,2031-01-01"))
+    land(ws, "orders-cut.csv.gz", gzip.compress(orders(*[ROW] * 99).encode())[:-9])
+    land(ws, "orders-empty.csv", "")
+    land(ws, "orders-header.csv", orders())
+    land(ws, "orders-bytes.csv", b"line,customer\n\xff\xfe,1\n")
+    land(ws, "orders-parquet.csv", b"PAR1" + b"0" * 99 + b"PAR1")
+    land(ws, "orders-strange.csv", "a,b\n1,2\n")
+    land(ws, "visits.jsonl", '{"user_id": "dora", "item_id": 7}\n')
+    land(ws, "readme.txt", "hello")
+    land(ws, ".orders-hidden.csv", "")
+    land(ws, "orders-unfinished.csv.part", "")
+    land(ws, "orders-late.csv", orders("8,emil,x,1,2024-03-03"))
+    os.utime(events / "orders-late.csv", (AT.timestamp() - 1, AT.timestamp() - 1))
+    (events / "orders-link.csv").symlink_to(ws.home / "nightjar.toml")
+    os.utime(events / "orders-link.csv", (1, 1), follow_symlinks=False)
+    os.mkfifo(events / "orders-pipe.csv")
+    os.utime(events / "orders-pipe.csv", (1, 1))
+    land(ws, "users.csv", "user_id,segment\nanna,a\n", "users")
+    land(ws, "items.jsonl", '{"item_id": "bread", "categories": ["a"], "brand": "x"}\n', "items")
+    return ws, feedback(ws, AT)
+
+
+def test_a_pass_takes_what_is_good_and_names_what_is_not(passed):
+    _, result = passed
+    assert result.failed
+    found = {one.file: (one.status.value, one.accepted, one.duplicates) for one in result.outcomes}
+    assert found == {
+        "orders-1.csv": ("taken", 2, 0),
+        "orders-2.csv": ("seen before", 0, 0),
+        "orders-3.csv.gz": ("taken", 1, 1),
+        "orders-bad.csv": ("taken", 0, 0),
+        "orders-cut.csv.gz": ("set aside", 0, 0),
+        "orders-empty.csv": ("set aside", 0, 0),
+        "orders-header.csv": ("taken", 0, 0),
+        "orders-bytes.csv": ("set aside", 0, 0),
+        "orders-parquet.csv": ("set aside", 0, 0),
+        "orders-strange.csv": ("waits", 0, 0),
+        "orders-link.csv": ("set aside", 0, 0),
+        "orders-pipe.csv": ("set aside", 0, 0),
+        "visits.jsonl": ("waits", 0, 0),
+        "readme.txt": ("set aside", 0, 0),
+        "users.csv": ("taken", 1, 0),
+        "items.jsonl": ("taken", 1, 0),
+    }
+    sentences = {one.file: one.sentence for one in result.outcomes}
+    assert "cut short" in sentences["orders-cut.csv.gz"]
+    assert "is empty" in sentences["orders-empty.csv"]
+    assert "is a link" in sentences["orders-link.csv"]
+    assert "no regular file" in sentences["orders-pipe.csv"]
+    assert "not UTF-8" in sentences["orders-bytes.csv"]
+    assert "no column 'customer'" in sentences["orders-strange.csv"]
+    assert "no source's path matches" in sentences["visits.jsonl"]
+
+
+def test_every_row_is_accounted_for(passed):
+    ws, result = passed
+    said = result.to_dict()
+    assert said["rows"] == 3 + 2 + 3 + 2
+    assert said["rows"] == sum(said[name] for name in COUNTS[1:])
+    assert said["reasons"] == {
+        "timestamp_in_future": 1,
+        "value_unparsable": 1,
+        "wrong_number_of_fields": 1,
+    }
+    assert said["skipped"] == 1
+    assert said["lake_version"] == ws.lake.version("events") == 0  # one commit of all files
+    assert said["files"] == len(said["outcomes"]) == 16
+    for one in result.outcomes:
+        assert one.rows == sum(getattr(one, name) for name in COUNTS[1:])
+    assert "orders-empty.csv: set aside: is empty\n" in result.text()
+    assert "3 rows = 2 accepted + 1 skipped; columns ignored: note" in result.text()
+
+
+def test_the_lake_holds_the_rows(passed):
+    ws, _ = passed
+    events = ws.lake.read("events").sort(c.EVENT_ID)
+    assert events.select(c.EVENT_ID, c.ITEM_ID, c.KIND, c.VALUE, c.SOURCE).rows() == [
+        ("1", "bread", "purchase", 1.0, "orders"),
+        ("2", "milk", "return", 2.0, "orders"),
+        ("4", "salt", "purchase", 1.0, "orders"),
+    ]
+    assert set(events[c.INGESTED_AT]) == {AT}
+    raw = ws.vault.reveal(events[c.USER_ID].to_list())
+    assert [raw[user] for user in events[c.USER_ID]] == ["anna", "bert", "carl"]
+    users = ws.lake.read("users")
+    assert users[c.USER_ID].to_list() == events[c.USER_ID].head(1).to_list()
+    assert ws.lake.read("items")["brand"].to_list() == ["x"]
+    quarantine = ws.lake.read("quarantine").sort(c.LINE)
+    assert quarantine[c.LINE].to_list() == [2, 3, 4]
+    batches = ws.lake.read("batches").filter(pl.col(c.STATUS) == c.BatchStatus.DONE)
+    assert batches.height == 6
+    assert batches[c.ACCEPTED].sum() == 5
+
+
+def test_files_go_where_they_belong(passed):
+    ws, result = passed
+    digests = {one.file: one.batch_id for one in result.outcomes}
+    assert names(ws, "landing/events") == [
+        ".orders-hidden.csv",
+        "orders-late.csv",
+        "orders-strange.csv",
+        "orders-unfinished.csv.part",
+        "visits.jsonl",
+    ]
+    assert names(ws, "archive") == sorted(
+        digests[name] + name[name.index(".") :]
+        for name in ("orders-1.csv", "orders-3.csv.gz", "orders-bad.csv", "orders-header.csv",
+                     "users.csv", "items.jsonl")
+    )  # fmt: skip
+    bad = [n for n in names(ws, "rejected") if not n.endswith(".reason.txt")]
+    assert bad == ["orders-bytes.csv", "orders-cut.csv.gz", "orders-empty.csv", "orders-link.csv",
+                   "orders-parquet.csv", "orders-pipe.csv", "readme.txt"]  # fmt: skip
+    reason = ws.home / "rejected" / "orders-empty.csv.reason.txt"
+    assert reason.read_text() == "orders-empty.csv: is empty\n"
+    assert not (ws.home / "scratch").exists()
+
+
+def test_no_raw_id_leaves_the_vault(passed):
+    ws, result = passed
+    seen = 0
+    for folder in ("lake", "runs"):
+        for path in (ws.home / folder).rglob("*"):
+            if path.is_file():
+                seen += 1
+                data = path.read_bytes()
+                assert not any(name in data for name in (b"anna", b"bert", b"carl", b"emil"))
+    assert seen > 10
+    assert not any(name in str(result.to_dict()) for name in ("anna", "bert", "carl"))
+
+
+def test_the_next_pass_finds_what_has_become_whole(passed, tmp_path):
+    ws, _ = passed
+    later = feedback(ws, AT + timedelta(seconds=2))
+    found = {one.file: one.status.value for one in later.outcomes}
+    assert found == {
+        "orders-late.csv": "taken",
+        "orders-strange.csv": "waits",
+        "visits.jsonl": "waits",
+    }
+
+
+def test_a_naive_time_waits_for_its_zone(ws):
+    path = land(ws, "orders.csv", orders(ROW, "2,anna,x,1,2024-03-02T00:00:00Z"))
+    home, config = ws.home, CONFIG.replace('timezone = "UTC"\n', "")
+    (home / "nightjar.toml").write_text(config)
+    result = feedback(Workspace.open(home), AT)
+    assert result.failed
+    assert "timestamp holds times without a zone" in result.outcomes[0].sentence
+    assert "(1 row, first at line 2)" in result.outcomes[0].sentence
+    assert path.exists()
+    assert ws.lake.version("batches") is None
+    (home / "nightjar.toml").write_text(CONFIG)
+    result = feedback(Workspace.open(home), AT)
+    assert not result.failed
+    assert result.accepted == 2
+
+
+def test_the_same_name_with_other_content_is_another_file(ws):
+    land(ws, "orders.csv", orders(ROW))
+    assert feedback(ws, AT).accepted == 1
+    land(ws, "orders.csv", orders("2,bert,milk,1,2024-03-01"))
+    assert feedback(ws, AT).accepted == 1
+    assert len(names(ws, "archive")) == 2
+
+
+def test_a_rejected_name_may_come_again(ws):
+    for content in ("", "a\0b"):
+        land(ws, "orders.csv", content)
+        assert feedback(ws, AT).failed
+    assert len(names(ws, "rejected")) == 4
+
+
+def test_files_elsewhere_stay_where_they_are(ws, tmp_path):
+    folder = tmp_path / "export"
+    folder.mkdir()
+    (folder / "orders-1.csv").write_text(orders(ROW))
+    (folder / "orders-2.csv").write_text("")
+    result = ingest(ws, [folder], at=AT)
+    assert [one.status.value for one in result.outcomes] == ["taken", "set aside"]
+    assert ingest(ws, [folder / "orders-1.csv"], at=AT).to_dict()["outcomes"][0]["status"] == (
+        "seen before"
+    )
+    assert sorted(p.name for p in folder.iterdir()) == ["orders-1.csv", "orders-2.csv"]
+    assert not (ws.home / "archive").exists()
+    assert not (ws.home / "rejected").exists()
+
+
+def test_a_named_source_reads_any_file(ws, tmp_path):
+    path = tmp_path / "export.csv"
+    path.write_text(orders(ROW))
+    assert ingest(ws, [path], at=AT).failed
+    assert ingest(ws, [path], at=AT, source="orders").accepted == 1
+    again = ingest(ws, [path], at=AT, source="orders")
+    assert [one.status.value for one in again.outcomes] == ["seen before"]
+    with pytest.raises(ConfigError, match="events have no source visits; configured are orders"):
+        ingest(ws, [path], at=AT, source="visits")
+    with pytest.raises(ConfigError, match="no table orders"):
+        ingest(ws, [path], at=AT, table="orders")
+    with pytest.raises(ConfigError, match="only items"):
+        ingest(ws, [path], at=AT, replace=True)
+
+
+def test_paths_that_lead_nowhere(ws, tmp_path):
+    with pytest.raises(DataError, match=r"gone\.csv: is not there"):
+        ingest(ws, [tmp_path / "gone.csv"], at=AT)
+    (tmp_path / "hollow").mkdir()
+    with pytest.raises(DataError, match="hollow: is a folder without files"):
+        ingest(ws, [tmp_path / "hollow"], at=AT)
+    assert feedback(ws, AT).files == 0
+
+
+def test_two_ingests_at_once_are_refused(ws):
+    with ws.lake.lock("ingest"), pytest.raises(ConcurrencyError, match="lock ingest"):
+        feedback(ws, AT)
+
+
+def test_a_lake_without_its_vault_is_no_place_for_new_people(ws):
+    land(ws, "orders.csv", orders(ROW))
+    feedback(ws, AT)
+    (ws.home / "vault.db").unlink()
+    with pytest.raises(ConfigError, match=r"vault .* is gone"):
+        feedback(Workspace.open(ws.home), AT)
+
+
+def test_of_catalogues_the_latest_wins(ws):
+    one, two = "item_id,title\na,A\nb,B\n", "item_id,title\na,AA\n"
+    titles = []
+    for content in (one, two, one, one):
+        land(ws, "items.csv", content, "items")
+        last = feedback(ws, AT)
+        titles.append(ws.lake.read("items").sort(c.ITEM_ID)[c.TITLE].to_list())
+    assert titles == [["A", "B"], ["AA", "B"], ["A", "B"], ["A", "B"]]
+    assert last.outcomes[0].status.value == "seen before"
+    assert ws.lake.version("items") == 2
+
+
+def test_a_full_catalogue_withdraws_the_rest(ws, tmp_path):
+    path = tmp_path / "items.csv"
+    path.write_text("item_id\na\nb\n")
+    ingest(ws, [path], table="items", at=AT)
+    path.write_text("item_id\nb\n")
+    ingest(ws, [path], table="items", at=AT, replace=True)
+    assert dict(ws.lake.read("items").select(c.ITEM_ID, c.AVAILABLE).rows()) == {
+        "a": False,
+        "b": True,
+    }
+
+
+def test_enough_events_ask_for_a_retrain(tmp_path, here):
+    eager = CONFIG + "\n[policy]\nafter_events = 2\n"
+    ws = workspace(tmp_path / "ws", eager)
+    land(ws, "orders-1.csv", orders(ROW))
+    first = feedback(ws, AT)
+    assert first.verdict == "fold_in"
+    assert "1 new events" in first.reason
+    land(ws, "orders-2.csv", orders("2,bert,milk,1,2024-03-02"))
+    second = feedback(ws, AT)
+    assert second.verdict == second.to_dict()["verdict"] == "retrain"
+
+
+def test_a_file_that_changes_while_it_is_read_waits(ws, monkeypatch):
+    path = land(ws, "orders.csv", orders(ROW))
+
+    def changed(self: Child, function: str, **request: object) -> dict[str, object]:
+        with path.open("a") as stream:
+            stream.write("2,bert,milk,1,2024-03-02,x\n")
+        return parsed_here(self, function, **request)
+
+    monkeypatch.setattr(Child, "call", changed)
+    result = feedback(ws, AT)
+    assert result.outcomes[0].status.value == "waits"
+    assert ws.lake.version("events") is None
+
+
+def test_a_file_that_is_too_big_is_not_opened(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"12345")
+    with pytest.raises(UnsafeInputError, match="has 5 bytes; 4 are allowed"):
+        sum_of(path, Limits(max_file_bytes=4))
+    assert len(sum_of(path, Limits())) == 64
+
+
+def test_a_child_that_dies_sets_the_file_aside(ws, monkeypatch):
+    monkeypatch.undo()
+    big = io.BytesIO()
+    row = dict.fromkeys(("line", "customer", "sku", "n", "ordered"), "1")
+    pl.DataFrame(row | {"note": "a" * (400 << 20)}).write_parquet(big)
+    land(ws, "orders.parquet", big.getvalue())
+    small = land(ws, "orders-2.csv", orders(ROW))
+    result = feedback(ws, AT)
+    found = {one.file: one for one in result.outcomes}
+    assert found["orders.parquet"].status.value == "set aside"
+    assert "cannot be read within the limits" in found["orders.parquet"].sentence
+    assert found["orders-2.csv"].status.value == "taken"
+    assert not small.exists()
+
+
+def test_files_taken_in_together_come_to_what_each_comes_to_by_itself(tmp_path, here):
+    changed = ROW.replace("bread", "cake")
+    told = []
+    for rows in (1, 4, 200_000):
+        config = f"{CONFIG}\n[ingest]\nrows_per_commit = {rows}\n"
+        ws = workspace(tmp_path / str(rows), config)
+        land(ws, "orders-0.csv", orders(ROW, "2,bert,milk,1,2024-03-01"))
+        feedback(ws, AT)
+        land(ws, "orders-1.csv", orders(ROW, changed, "3,anna,salt,1,2024-03-01"))
+        land(ws, "orders-2.csv", orders("3,anna,salt,1,2024-03-01", "4,anna,x,two,2024-03-01"))
+        land(ws, "orders-3.csv", orders("3,anna,rye,1,2024-03-01", "5,carl,rye,1,2024-03-02", "6"))
+        land(ws, "orders-4.csv", orders("3,anna,salt,1,2024-03-01", "4,anna,x,two,2024-03-01"))
+        land(ws, "orders-5.csv", "")
+        row = {"event_id": "7", "user_id": "anna", "item_id": "x", "kind": "view"}
+        row |= {"timestamp": "2024-03-02T10:00:00Z"}
+        land(ws, "visits-6.jsonl", json.dumps(row))
+        land(ws, "visits-7.jsonl", json.dumps(row | {"event_id": "8", "value": 2}))
+        for number, title in enumerate("abacc"):
+            land(ws, f"items-{number}.csv", f"item_id,title\nbread,{title}\n,x\n", "items")
+        result = feedback(ws, AT)
+        told.append((state(ws), [(one.text(), one.reasons) for one in result.outcomes]))
+        assert ws.lake.read("items")[c.TITLE].to_list() == ["c"]
+        assert names(ws, "landing") == []
+    assert told[0] == told[1] == told[2]
+    said = [text for text, _ in told[0][1]]
+    assert said[5:] == [
+        "orders-1.csv: 3 rows = 1 accepted + 1 quarantined + 1 duplicates; quarantined for "
+        "1 event_id_conflict; columns ignored: note",
+        "orders-2.csv: 2 rows = 0 accepted + 1 quarantined + 1 duplicates; quarantined for "
+        "1 value_unparsable; columns ignored: note",
+        "orders-3.csv: 3 rows = 1 accepted + 2 quarantined; quarantined for 1 event_id_conflict, "
+        "1 wrong_number_of_fields; columns ignored: note",
+        "orders-4.csv: seen before",
+        "orders-5.csv: set aside: is empty",
+        "visits-6.jsonl: 1 rows = 1 accepted",
+        "visits-7.jsonl: 1 rows = 1 accepted",
+    ]
+    assert [text.split(": ")[1] for text in said[:5]] == [
+        "2 rows = 1 accepted + 1 quarantined; quarantined for 1 item_id_missing",
+    ] * 4 + ["seen before"]
+
+
+def test_a_pass_takes_no_more_files_than_it_may_and_the_oldest_first(tmp_path, here):
+    ws = workspace(tmp_path / "ws", f"{CONFIG}\n[ingest]\nfiles_per_pass = 3\n")
+    for number in reversed(range(7)):
+        row = f"{number},anna,bread,1,2024-03-01"
+        path = land(ws, f"orders-{9 - number}.csv", orders(row))
+        os.utime(path, (1_000_000_000 + number, 1_000_000_000 + number))
+    # What has to wait for a better config, or was bad, keeps nobody waiting for ever.
+    for number in range(5):
+        land(ws, f"strange-{number}.csv", "a,b\n1,2\n")
+    land(ws, "items.csv", "item_id\nbread\n", "items")
+    backlogs, taken = [], []
+    for _ in range(4):
+        result = feedback(ws, AT)
+        backlogs.append(result.to_dict()["backlog"])
+        taken.append([one.file for one in result.outcomes if one.status == "taken"])
+    assert backlogs == [4, 1, 0, 0]
+    assert taken == [
+        ["items.csv", "orders-9.csv", "orders-8.csv", "orders-7.csv"],
+        ["orders-6.csv", "orders-5.csv", "orders-4.csv"],
+        ["orders-3.csv"],
+        [],
+    ]
+    assert "for the next pass" not in result.text()
+    for number in range(5):
+        land(ws, f"a-{number}.csv", f"a,b\n{number}\n")
+        land(ws, f"orders-{number}.csv", orders(f"{number + 20},x,x,1,2024-03-01"))
+    # The five that wait come first here; two of the new ones and the old ones that wait are left.
+    assert "\n7 files are left for the next pass\n" in feedback(ws, AT).text()
+
+
+def test_a_file_of_too_many_bad_rows_is_set_aside_as_a_whole(ws):
+    (ws.home / "nightjar.toml").write_text(CONFIG + "\n[ingest.limits]\nmax_bad_rows = 2\n")
+    few, many = (ROW, "2,anna,x,two,2024-03-01", "3,anna"), ("4,anna,x,x,2024-03-01",)
+    land(ws, "orders-1.csv", orders(*few))
+    land(ws, "orders-2.csv", orders(*few, *many))
+    result = feedback(Workspace.open(ws.home), AT)
+    assert [one.status.value for one in result.outcomes] == ["taken", "set aside"]
+    assert result.problems == ("orders-2.csv: set aside: has more than 2 bad rows",)
+    assert ws.lake.read("quarantine").height == 2

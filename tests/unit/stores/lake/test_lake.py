@@ -1,0 +1,444 @@
+import fcntl
+import shutil
+import subprocess
+import sys
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from pipeline import columns as c
+from pipeline.errors import ConcurrencyError, LakeError
+from pipeline.stores.lake import SCHEMAS, Lake
+from pipeline.stores.lake.commit_integrity import Tail
+
+START = datetime(2024, 3, 1, 12, tzinfo=UTC)
+
+
+def events(*names: str, day: int = 0, user: str = "u-anna") -> pl.DataFrame:
+    when = START + timedelta(days=day)
+    row = {
+        c.USER_ID: user,
+        c.ITEM_ID: "i-bread",
+        c.KIND: "purchase",
+        c.VALUE: 1.0,
+        c.TIMESTAMP: when,
+        c.PUBLICATION_ID: None,
+        c.POSITION: None,
+        c.INGESTED_AT: START,
+        c.SOURCE: "s",
+        c.BATCH_ID: "b",
+        c.EVENT_DAY: when.date(),
+    }
+    return pl.DataFrame([{c.EVENT_ID: name, **row} for name in names], schema=c.EVENTS)
+
+
+def items(*names: str, **more: str) -> pl.DataFrame:
+    rows = [
+        {c.ITEM_ID: n, c.TITLE: n, c.CATEGORIES: ["a", "b"], c.PRICE: 1.5, c.AVAILABLE: True}
+        for n in names
+    ]
+    frame = pl.DataFrame(rows, schema=dict(c.ITEMS))
+    return frame.with_columns(pl.lit(value).alias(name) for name, value in more.items())
+
+
+def lists(publication: str, *names: str) -> pl.DataFrame:
+    rows = [
+        (publication, "u", place, item, 0.5, "model", 1.0, "because")
+        for place, item in enumerate(names, start=1)
+    ]
+    return pl.DataFrame(rows, schema=c.RECOMMENDATIONS, orient="row")
+
+
+def ids(frame: pl.DataFrame) -> list[str]:
+    return sorted(frame[c.EVENT_ID])
+
+
+@pytest.fixture(params=["lake", "la ké"])
+def lake(request, tmp_path):
+    return Lake(tmp_path / request.param)
+
+
+def log_of(lake: Lake, table: str, version: int) -> Path:
+    return lake.root / table / "_delta_log" / f"{version:020}.json"
+
+
+def data_of(lake: Lake, table: str) -> list[Path]:
+    return sorted((lake.root / table).rglob("*.parquet"))
+
+
+def test_a_table_that_was_never_written_is_empty(lake):
+    for table, schema in SCHEMAS.items():
+        assert lake.version(table) is None
+        frame = lake.read(table)
+        assert frame.schema == schema
+        assert frame.height == 0
+    lake.check_tail()
+
+
+def test_rows_come_back_as_they_went(lake):
+    first, second = events("e1", "e2"), events("e3", day=1)
+    assert lake.append("events", first) == 0
+    assert lake.append("events", second) == 1
+    back = lake.read("events").sort(c.EVENT_ID)
+    assert back.schema == c.EVENTS
+    assert back.equals(pl.concat([first, second]))
+
+
+def test_an_older_version_can_be_read(lake):
+    lake.append("events", events("e1"))
+    lake.append("events", events("e2"))
+    assert ids(lake.read("events", version=0)) == ["e1"]
+    assert ids(lake.read("events")) == ["e1", "e2"]
+    with pytest.raises(LakeError, match="events: version 7"):
+        lake.read("events", version=7)
+
+
+def test_columns_and_conditions(lake):
+    lake.append("events", pl.concat([events("e1"), events("e2", day=1)]))
+    found = lake.read(
+        "events", columns=[c.EVENT_DAY, c.EVENT_ID], where=pl.col(c.EVENT_DAY) > START.date()
+    )
+    assert found.rows() == [(date(2024, 3, 2), "e2")]
+
+
+def test_a_transaction_is_written_once(lake):
+    assert lake.append("events", events("e1"), txn=("ingest", 3)) == 0
+    assert lake.append("events", events("e1"), txn=("ingest", 3)) == 0
+    assert lake.append("events", events("e1"), txn=("ingest", 2)) == 0
+    assert lake.append("events", events("e2"), txn=("other", 1)) == 1
+    assert ids(lake.read("events")) == ["e1", "e2"]
+    assert lake.last_txn("events", "ingest") == 3
+    assert lake.last_txn("events", "nobody") is None
+
+
+def test_replace_puts_a_whole_table(lake):
+    lake.append("items", items("bread", "milk"))
+    lake.replace("items", items("milk", brand="x"), txn=("ingest", 1))
+    lake.replace("items", items("salt"), txn=("ingest", 1))
+    assert lake.read("items").select(c.ITEM_ID, "brand").rows() == [("milk", "x")]
+    assert lake.read("items", version=0).height == 2
+
+
+def test_items_may_gain_columns(lake):
+    lake.append("items", items("bread"))
+    lake.append("items", items("milk", brand="x"))
+    found = lake.read("items").sort(c.ITEM_ID)
+    assert found["brand"].to_list() == [None, "x"]
+    assert found.drop("brand").equals(items("bread", "milk"))
+
+
+def test_replacing_a_partition_is_idempotent(lake):
+    lake.append("recommendations", pl.concat([lists("p1", "a"), lists("p2", "b", "c")]))
+    for _ in range(2):
+        lake.replace_where("recommendations", lists("p2", "d"), c.PUBLICATION_ID, "p2")
+        found = lake.read("recommendations").sort(c.PUBLICATION_ID)
+        assert found.equals(pl.concat([lists("p1", "a"), lists("p2", "d")]))
+
+
+@pytest.mark.parametrize(
+    ("table", "frame", "column", "value", "sentence"),
+    [
+        ("recommendations", lists("p1", "a"), c.PUBLICATION_ID, "p2", "another publication_id"),
+        ("recommendations", lists("p1", "a"), c.USER_ID, "u", "not partitioned by user_id"),
+        ("recommendations", lists("p/1", "a"), c.PUBLICATION_ID, "p/1", "no folder name"),
+        ("recommendations", lists("x' OR 1", "a"), c.PUBLICATION_ID, "x' OR 1", "no folder name"),
+    ],
+)
+def test_a_partition_that_does_not_fit_is_refused(lake, table, frame, column, value, sentence):
+    with pytest.raises(LakeError, match=sentence):
+        lake.replace_where(table, frame, column, value)
+
+
+def test_another_schema_is_refused(lake):
+    with pytest.raises(LakeError, match=r"events: .*: value"):
+        lake.append("events", events("e1").with_columns(pl.col(c.VALUE).cast(pl.Int64)))
+    with pytest.raises(LakeError, match=r"events: .*: brand"):
+        lake.append("events", events("e1").with_columns(brand=pl.lit("x")))
+    with pytest.raises(LakeError, match="no table"):
+        lake.append("event", events("e1"))
+    assert lake.version("events") is None
+
+
+def test_no_id_enters_the_log(lake):
+    lake.append("events", events("e-secret", user="u-anna"))
+    lake.append("items", items("i-bread"))
+    lake.append("recommendations", lists("p1", "i-bread"))
+    for table, names in {
+        "events": ("e-secret", "u-anna", "i-bread"),
+        "items": ("i-bread",),
+        "recommendations": ("i-bread", '"u"'),
+    }.items():
+        text = log_of(lake, table, 0).read_text()
+        assert "numRecords" in text
+        for name in names:
+            assert name not in text
+    assert "minValues" in log_of(lake, "events", 0).read_text()
+
+
+@pytest.mark.parametrize("left", [0, 40])
+def test_a_cut_last_commit_is_an_error(lake, left):
+    lake.append("events", events("e1"))
+    lake.append("events", events("e2"))
+    path = log_of(lake, "events", 1)
+    path.write_bytes(path.read_bytes()[:left])
+    with pytest.raises(LakeError, match="events: the log of version 1 is cut"):
+        lake.check_tail()
+
+
+def test_a_lost_last_commit_is_an_error(lake):
+    lake.append("events", events("e1"))
+    lake.append("events", events("e2"))
+    log_of(lake, "events", 1).unlink()
+    assert ids(lake.read("events")) == ["e1"]  # the library says nothing
+    with pytest.raises(LakeError, match="events: the log of version 1 is lost"):
+        lake.check_tail()
+
+
+@pytest.mark.parametrize("damage", ["lost", "empty", "altered"])
+def test_a_damaged_data_file_is_an_error(lake, damage):
+    lake.append("events", events("e1"))
+    [path] = data_of(lake, "events")
+    if damage == "lost":
+        path.unlink()
+    elif damage == "empty":
+        path.write_bytes(b"")
+    else:
+        data = bytearray(path.read_bytes())
+        data[len(data) // 3] ^= 1
+        path.write_bytes(data)
+    with pytest.raises(LakeError, match=r"events: a file of version 0 (was altered|is lost)"):
+        lake.check_tail()
+
+
+def test_an_older_file_is_checked_on_request(lake):
+    lake.append("events", events("e1"))
+    [path] = data_of(lake, "events")
+    lake.append("events", events("e2", day=1))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 1
+    path.write_bytes(data)
+    lake.check_tail()
+    with pytest.raises(LakeError, match="was altered"):
+        lake.verify("events")
+    with pytest.raises(LakeError, match="was altered"):
+        lake.verify("events", version=0)
+
+
+def test_a_file_without_bytes_is_no_panic(lake):
+    lake.append("events", events("e1"))
+    [path] = data_of(lake, "events")
+    path.write_bytes(b"")
+    with pytest.raises(LakeError, match="lake table events"):
+        lake.read("events")
+
+
+def forget(lake: Lake, table: str) -> None:
+    """Leave the table as if its last writer had been killed before it acknowledged."""
+    sums = lake.root / "_sums" / f"{table}.jsonl"
+    lines = sums.read_bytes().splitlines(keepends=True)
+    sums.write_bytes(b"".join(lines[:-1]) + lines[-1][:20])
+
+
+def test_a_commit_of_a_killed_writer_is_sound_or_an_error(lake):
+    lake.append("events", events("e1"))
+    lake.append("events", events("e2", day=1))
+    forget(lake, "events")
+    lake.check_tail()
+    cut = next(p for p in data_of(lake, "events") if "2024-03-02" in str(p))
+    cut.write_bytes(cut.read_bytes()[:-9])
+    with pytest.raises(LakeError, match="events: a file of version 1 is lost or cut"):
+        lake.check_tail()
+
+
+def test_an_older_file_without_a_sum_is_not_trusted(lake):
+    for day in range(3):
+        lake.append("events", events(f"e{day}", day=day))
+    sums = lake.root / "_sums" / "events.jsonl"
+    _, *others = sums.read_bytes().splitlines(keepends=True)
+    sums.write_bytes(b"".join(others))
+    lake.check_tail()
+    with pytest.raises(LakeError, match=r"events: a file of version 2 has no sum \(event_day="):
+        lake.verify("events")
+    with pytest.raises(LakeError, match="a file of version 0 has no sum"):
+        lake.verify("events", version=0)
+    next(p for p in data_of(lake, "events") if "2024-03-01" in str(p)).unlink()
+    with pytest.raises(LakeError, match="a file of version 2 is lost"):
+        lake.verify("events")
+    sums.unlink()
+    with pytest.raises(LakeError, match=r"has no sum|is lost"):
+        lake.verify("events")
+
+
+def test_lost_sums_are_not_made_anew(lake):
+    """They would vouch for whatever the files hold by now."""
+    for day in range(2):
+        lake.append("events", events(f"e{day}", day=day))
+    (lake.root / "_sums" / "events.jsonl").unlink()
+    words = "events: the sums of versions 0 to 1 are lost"
+    with pytest.raises(LakeError, match=words):
+        lake.check_tail()
+    with pytest.raises(LakeError, match=words):
+        lake.append("events", events("e2", day=2))
+    assert lake.version("events") == 1
+
+
+def test_who_slept_before_he_could_acknowledge_finds_it_done(lake):
+    for day in range(3):
+        lake.append("events", events(f"e{day}", day=day))
+    Tail(lake.root, "events").acknowledge(1)
+    assert Tail(lake.root, "events").acknowledged() == 2
+    lake.check_tail()
+    assert lake.append("events", events("e3", day=3)) == 3
+
+
+@pytest.mark.parametrize("text", [b"[1]\n", b"\0", b'{"version": 1}\n', b'{"version": "x"}\n'])
+def test_garbled_sums_are_lost_ones(lake, text):
+    for day in range(2):
+        lake.append("events", events(f"e{day}", day=day))
+    (lake.root / "_sums" / "events.jsonl").write_bytes(text)
+    with pytest.raises(LakeError, match="events: the sums of versions 0 to 1 are lost"):
+        lake.check_tail()
+
+
+def test_a_folder_in_the_place_of_sums_is_named(lake):
+    lake.append("events", events("e1"))
+    sums = lake.root / "_sums" / "events.jsonl"
+    sums.unlink()
+    sums.mkdir()
+    with pytest.raises(LakeError, match=r"events\.jsonl is no file"):
+        lake.check_tail()
+
+
+def test_the_last_files_of_a_killed_writer_have_no_sum_yet(lake):
+    lake.append("events", events("e1"))
+    lake.append("events", events("e2", day=1))
+    forget(lake, "events")
+    lake.verify("events")
+    cut = next(p for p in data_of(lake, "events") if "2024-03-02" in str(p))
+    cut.write_bytes(cut.read_bytes()[:-9])
+    with pytest.raises(LakeError, match="events: a file of version 1 is lost or cut"):
+        lake.verify("events")
+    lake.verify("events", version=0)
+
+
+def test_the_next_writer_acknowledges_what_a_killed_one_wrote(lake):
+    lake.append("events", events("e1"), txn=("ingest", 1))
+    lake.append("events", events("e2", day=1), txn=("ingest", 2))
+    forget(lake, "events")
+    lake.append("events", events("e2", day=1), txn=("ingest", 2))
+    assert lake.version("events") == 1
+    log_of(lake, "events", 1).unlink()
+    with pytest.raises(LakeError, match="version 1 is lost"):
+        lake.check_tail()
+
+
+def test_a_folder_that_a_killed_writer_left_is_no_table(lake):
+    (lake.root / "events" / "_delta_log").mkdir(parents=True)
+    lake.check_tail()
+    assert lake.version("events") is None
+    assert lake.append("events", events("e1")) == 0
+
+
+def test_sums_and_transactions_outlive_checkpoints(tmp_path):
+    lake = Lake(tmp_path / "lake")
+    for number in range(1, 103):
+        lake.append("batches", pl.DataFrame(schema=c.BATCHES), txn=("ingest", number))
+    assert list((lake.root / "batches" / "_delta_log").glob("*.checkpoint.parquet"))
+    lake.check_tail()
+    assert lake.last_txn("batches", "ingest") == 102
+    assert lake.version("batches") == 101
+    assert lake.read("batches", version=3).height == 0
+
+
+@pytest.fixture(scope="module")
+def checkpointed(tmp_path_factory):
+    """A table with a checkpoint at version 99 and three commits since."""
+    lake = Lake(tmp_path_factory.mktemp("checkpointed") / "lake")
+    for number in range(103):
+        lake.append("items", items(f"i{number}"))
+    return lake
+
+
+@pytest.mark.parametrize("left", [0, 2000, None])
+def test_a_torn_or_lost_checkpoint_is_an_error(checkpointed, tmp_path, left):
+    lake = Lake(tmp_path / "lake")
+    shutil.copytree(checkpointed.root, lake.root)
+    lake.check_tail()
+    [path] = (lake.root / "items" / "_delta_log").glob("*.checkpoint.parquet")
+    if left is None:
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:left])
+    with pytest.raises(LakeError, match=r"items: a file of version 99 (was altered|is lost)"):
+        lake.check_tail()
+    with pytest.raises(LakeError, match="lake table items"):
+        lake.read("items")
+
+
+def test_a_torn_pointer_to_a_checkpoint_costs_nothing(checkpointed, tmp_path):
+    lake = Lake(tmp_path / "lake")
+    shutil.copytree(checkpointed.root, lake.root)
+    for left in (b"", b'{"version":9'):
+        (lake.root / "items" / "_delta_log" / "_last_checkpoint").write_bytes(left)
+        lake.check_tail()
+        assert lake.read("items").height == 103
+
+
+def test_a_cut_commit_before_the_last_one_is_an_error(checkpointed, tmp_path):
+    lake = Lake(tmp_path / "lake")
+    shutil.copytree(checkpointed.root, lake.root)
+    log_of(lake, "items", 101).write_bytes(b"")
+    assert lake.read("items").height == 102  # the library says nothing
+    with pytest.raises(LakeError, match="items: a file of version 101 was altered"):
+        lake.check_tail()
+
+
+def test_a_writer_who_was_overtaken_writes_nothing(lake):
+    assert lake.append("events", events("e1"), after=-1) == 0
+    assert lake.append("events", events("e2", day=1), after=0) == 1
+    for stale in (-1, 0, 2):
+        with pytest.raises(ConcurrencyError, match="is at version 1, not at"):
+            lake.append("events", events("e3"), after=stale)
+    assert ids(lake.read("events")) == ["e1", "e2"]
+
+
+def test_a_lake_that_cannot_be_written_says_so(tmp_path):
+    (tmp_path / "file").write_text("")
+    lake = Lake(tmp_path / "file" / "lake")
+    with pytest.raises(LakeError, match="lake table events: not a directory"):
+        lake.append("events", events("e1"))
+    with pytest.raises(LakeError, match="lock ingest cannot be made"), lake.lock("ingest"):
+        pass
+
+
+def test_a_lock_is_held_by_one(lake):
+    with lake.lock("ingest"):
+        with pytest.raises(ConcurrencyError, match=r"lock ingest is held by process \d+"):
+            lake.lock("ingest").__enter__()
+        with lake.lock("other"):
+            pass
+    with lake.lock("ingest"):
+        pass
+
+
+def test_a_killed_process_leaves_no_lock(lake):
+    with lake.lock("ingest"):
+        pass
+    path = lake.root / ".locks" / "ingest.lock"
+    holder = (
+        "import fcntl, sys; f = open(sys.argv[1]); fcntl.flock(f, 2); print(flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", holder, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        process.stdout.readline()
+        with path.open() as other, pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with pytest.raises(ConcurrencyError):
+            lake.lock("ingest").__enter__()
+        process.kill()
+        process.wait()
+    with lake.lock("ingest"):
+        pass

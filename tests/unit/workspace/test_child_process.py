@@ -1,0 +1,106 @@
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline.data.sources import MappingError
+from pipeline.errors import ConfigError, DataError
+from pipeline.workspace.child_process import Child, ChildFailed, run_child
+
+ME = "tests.unit.workspace.child_cases"
+GIB = 1 << 30
+
+
+@pytest.fixture(scope="module")
+def child():
+    with Child(max_memory_bytes=GIB, max_seconds=20) as running:
+        yield running
+
+
+def test_a_child_answers_and_stays(child):
+    first = child.call(f"{ME}:echo", text="é", number=1)
+    second = child.call(f"{ME}:echo", text="again", number=2)
+    assert (first["text"], second["number"]) == ("é", 2)
+    assert first["pid"] == second["pid"] != os.getpid()
+
+
+def test_what_it_prints_is_no_answer(child, capfd):
+    assert child.call(f"{ME}:chatter") == {"said": True}
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of such a death")
+def test_it_ends_when_its_caller_is_killed(tmp_path):
+    code = f"""
+from pipeline.workspace.child_process import Child
+with Child(max_memory_bytes={GIB}, max_seconds=20) as child:
+    child.call("{ME}:count_into", path={str(tmp_path / "count")!r})
+"""
+    caller = subprocess.Popen([sys.executable, "-c", code])
+    count = tmp_path / "count"
+    while not count.exists():
+        assert caller.poll() is None
+        time.sleep(0.02)
+    caller.kill()
+    caller.wait()
+    time.sleep(0.2)
+    size = count.stat().st_size
+    time.sleep(0.3)
+    assert count.stat().st_size == size
+
+
+def test_it_gets_no_secrets(child, monkeypatch):
+    monkeypatch.setenv("NIGHTJAR_VAULT_KEY", "s3cret")
+    with Child(max_memory_bytes=GIB, max_seconds=20) as fresh:
+        assert "s3cret" not in json.dumps(fresh.call(f"{ME}:environment"))
+
+
+def test_its_errors_arrive_as_they_were(child):
+    with pytest.raises(MappingError) as caught:
+        child.call(f"{ME}:fail", kind="mapping")
+    assert str(caught.value) == "a.csv: is odd (3 rows, first at line 1, 2)"
+    assert caught.value.positions == (1, 2)
+    with pytest.raises(ConfigError, match="no good"):
+        child.call(f"{ME}:fail", kind="config")
+    with pytest.raises(DataError, match=r"a\.csv: is odd"):
+        child.call(f"{ME}:fail", kind="data")
+
+
+def test_a_bug_tells_its_name_and_not_its_words(child):
+    with pytest.raises(ChildFailed) as caught:
+        child.call(f"{ME}:fail", kind="bug")
+    assert "ZeroDivisionError" in str(caught.value)
+    assert "anna" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("function", "sentence"),
+    [("die", "died .signal 9"), ("leave", "died .exit code 3"), ("hoard", "MemoryError|died")],
+)
+def test_its_death_is_an_error_and_the_next_call_starts_another(child, function, sentence):
+    before = child.call(f"{ME}:echo", text="", number=0)["pid"]
+    with pytest.raises(ChildFailed, match=sentence):
+        child.call(f"{ME}:{function}")
+    assert child.call(f"{ME}:echo", text="", number=0)["pid"] != before
+
+
+def test_it_may_not_take_longer_than_it_was_given(tmp_path):
+    with Child(max_memory_bytes=GIB, max_seconds=3) as slow:
+        start = time.monotonic()
+        with pytest.raises(ChildFailed, match="longer than 3 seconds"):
+            slow.call(f"{ME}:sleep", seconds=30, note=str(tmp_path / "pid"))
+        assert time.monotonic() - start < 20
+    pid = int((tmp_path / "pid").read_text())
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_a_module_runs_in_a_fresh_process():
+    assert run_child(ME, ["a", "b c"]) == '["a", "b c"]'
+    with pytest.raises(ChildFailed, match=r"exit code 1\): ValueError: on purpose"):
+        run_child(ME, ["fail"])
+    assert Path(__file__).exists()

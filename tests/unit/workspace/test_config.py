@@ -1,0 +1,200 @@
+import tomllib
+
+import pytest
+
+from pipeline.errors import ConfigError
+from pipeline.models.families import FAMILIES
+from pipeline.steps import demo
+from pipeline.workspace.config import TEMPLATE, compose, dump, load, settings
+from tests import worlds
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "nightjar.toml"
+    path.write_text(TEMPLATE)
+    return path
+
+
+def refused(file, text, environment=None):
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        compose(file, environment or {})
+    return caught.value.sentence
+
+
+@pytest.mark.parametrize("text", [TEMPLATE, demo.TEMPLATE, worlds.CONFIG, ""])
+def test_our_own_templates_are_valid_and_survive_a_round_trip(file, text):
+    file.write_text(text)
+    config = compose(file, {}).config
+    assert load(dump(config)) == config
+    assert "popularity" in config.recipes
+
+
+def test_the_template_is_short():
+    lines = [line for line in TEMPLATE.splitlines() if line and not line.startswith("#")]
+    assert len(lines) <= 5
+    assert tomllib.loads(TEMPLATE)["split"]["seen"] == "auto"
+
+
+def test_a_wrong_field_names_itself_and_what_is_allowed(file):
+    sentence = refused(file, "[gate]\nalpa = 0.1\n")
+    assert sentence.startswith("nightjar.toml: gate.alpa is no setting; allowed are alpha,")
+
+
+def test_a_wrong_section_names_the_sections(file):
+    assert "splt is no setting; allowed are sources, ingest, validate" in refused(file, "[splt]\n")
+
+
+def test_a_wrong_value_names_field_value_and_bound(file):
+    sentence = refused(file, "[gate]\nalpha = 2.0\n")
+    assert sentence == "nightjar.toml: gate.alpha = 2.0: input should be less than 0.5"
+    sentence = refused(file, '[split]\nseen = "sometimes"\n')
+    assert "split.seen = 'sometimes'" in sentence
+    assert "'auto', 'repeat' or 'discovery'" in sentence
+
+
+def test_an_unknown_family_names_the_families(file):
+    sentence = refused(file, '[recipes.x]\nfamily = "alz"\n')
+    assert sentence.startswith("nightjar.toml: recipes.x.family = 'alz': allowed are ")
+    assert "'als'" in sentence
+
+
+def test_a_wrong_field_of_a_recipe_names_those_of_its_family(file):
+    sentence = refused(file, '[recipes.x]\nfamily = "als"\nfactor = 3\n')
+    assert "factor is no setting" in sentence
+    assert "factors" in sentence
+
+
+def test_a_wrong_field_of_a_nested_recipe_names_its_place_and_those_of_its_family(file):
+    for outer in ("[recipes.x.factors_of]", "[recipes.x.parts.a]"):
+        family = "ridge" if "factors_of" in outer else "blend"
+        sentence = refused(
+            file, f'[recipes.x]\nfamily = "{family}"\n{outer}\nfamily = "als"\nalpa = 1\n'
+        )
+        place = outer.strip("[]")
+        assert sentence.startswith(f"nightjar.toml: {place}.alpa is no setting; allowed are ")
+        assert "alpha" in sentence
+        assert "item_limit" not in sentence and "spread" not in sentence
+
+
+def test_what_is_wrong_with_a_whole_recipe_is_said_of_it(file):
+    part = '[recipes.x.parts.als]\nfamily = "als"\n'
+    sentence = refused(file, f'[recipes.x]\nfamily = "blend"\nweights = {{ alss = 1 }}\n{part}')
+    assert (
+        sentence == "nightjar.toml: recipes.x: weights name 'alss', which is no part; there are als"
+    )
+
+
+def test_a_baseline_keeps_its_family(file):
+    sentence = refused(file, '[recipes.popularity]\nfamily = "als"\n')
+    assert sentence.startswith("nightjar.toml: recipes.popularity.family = 'als'")
+    assert "another name" in sentence
+
+
+def test_the_environment_is_blamed_for_what_it_says(file):
+    for name, value, told in (
+        ("NIGHTJAR__GATE__ALPHA", "2", "environment NIGHTJAR__GATE__ALPHA: gate.alpha = 2: "),
+        ("NIGHTJAR__FOO__BAR", "1", "environment NIGHTJAR__FOO__BAR: foo is no setting"),
+    ):
+        assert refused(file, "", {name: value}).startswith(told)
+
+
+def test_the_environment_changes_one_field_of_a_default_recipe(file):
+    file.write_text("")
+    config = compose(file, {"NIGHTJAR__RECIPES__ALS__FACTORS": "32"}).config
+    assert (config.recipes["als"].family, config.recipes["als"].factors) == ("als", 32)
+
+
+def test_a_recipe_without_a_family(file):
+    sentence = refused(file, "[recipes.x]\nfactors = 3\n")
+    told, _, allowed = sentence.partition("; allowed are ")
+    assert told == "nightjar.toml: recipes.x names no family"
+    assert allowed == ", ".join(repr(family) for family in FAMILIES)
+
+
+@pytest.mark.parametrize("name", ["../../evil", "a/b", "", ".hidden", "a b"])
+def test_a_recipe_is_a_folder_and_stays_in_its_run(file, name):
+    assert "is no name of a recipe" in refused(file, f'[recipes."{name}"]\nfamily = "als"\n')
+
+
+def test_a_section_is_a_table(file):
+    assert refused(file, "gate = 3\n") == "nightjar.toml: gate = 3: write it as a table, [gate]"
+
+
+def test_an_address_that_mlflow_cannot_take(file):
+    assert "tracking_uri = 'ftp://x'" in refused(file, '[registry]\ntracking_uri = "ftp://x"\n')
+
+
+def test_several_faults_are_counted(file):
+    assert refused(file, "[gate]\nalpha = 2\nmin_lift = -1\n").endswith("(and 1 more)")
+
+
+@pytest.mark.parametrize("text", ["[gate", b"\xff\xfe"])
+def test_what_is_no_toml_is_said_so(file, text):
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ConfigError, match=r"nightjar\.toml is not valid TOML"):
+        compose(file, {})
+
+
+def test_the_environment_wins_and_says_so(file):
+    file.write_text("[gate]\nalpha = 0.02\n")
+    composed = compose(file, {"NIGHTJAR__GATE__ALPHA": "0.03", "NIGHTJAR_HOME": "/elsewhere"})
+    assert composed.config.gate.alpha == 0.03
+    found = {s.path: s for s in settings(composed)}
+    assert found["gate.alpha"].origin == "environment NIGHTJAR__GATE__ALPHA"
+    assert found["gate.min_lift"].origin == "default"
+
+
+def test_text_from_the_environment_needs_no_quotes(file):
+    assert compose(file, {"NIGHTJAR__SPLIT__SEEN": "repeat"}).config.split.seen == "repeat"
+
+
+@pytest.mark.parametrize("name", ["NIGHTJAR__GATE", "NIGHTJAR____ALPHA"])
+def test_an_environment_variable_without_a_field(file, name):
+    assert "names no field" in refused(file, "", {name: "1"})
+
+
+def test_every_setting_is_described(file):
+    file.write_text(demo.TEMPLATE)
+    found = list(settings(compose(file, {})))
+    assert len(found) > 60
+    assert [s.path for s in found if not s.description] == []
+    assert {s.path: s.origin for s in found}["sources.purchases.columns"] == "nightjar.toml"
+
+
+def test_naming_recipes_keeps_the_baselines(file):
+    file.write_text('[recipes.mine]\nfamily = "als"\n')
+    assert set(compose(file, {}).config.recipes) == {
+        "popularity",
+        "decayed_popularity",
+        "own_counts",
+        "mine",
+    }
+
+
+def test_a_source_of_one_table_keeps_the_defaults_of_the_others(file):
+    file.write_text('[sources.orders]\ntable = "events"\npath = "orders-*.csv"\n')
+    sources = compose(file, {}).config.sources
+    assert {name: source.table for name, source in sources.items()} == {
+        "items": "items",
+        "users": "users",
+        "orders": "events",
+    }
+
+
+def test_thresholds_that_contradict_each_other(file):
+    assert "gate.min_users = 500" in refused(file, "[gate]\nmin_users = 500\n")
+
+
+def test_a_fallback_is_a_baseline(file):
+    words = refused(file, '[gate]\nfallback = "als"\n')
+    assert "gate.fallback = 'als': is no baseline; these are popularity" in words
+
+
+def test_settings_of_another_version_are_named(file):
+    file.write_text("")
+    kept = dump(compose(file, {}).config)
+    kept["ingest"]["retrain_after_events"] = 1000
+    with pytest.raises(ConfigError, match=r"of Nightjar: ingest\.retrain_after_events"):
+        load(kept)

@@ -1,0 +1,114 @@
+"""Before a recipe trains, its estimate is held against what may be taken."""
+
+from types import SimpleNamespace
+
+import pytest
+from pydantic import ValidationError
+
+from pipeline.errors import ResourceError
+from pipeline.workspace.memory import TrainConfig, free_memory, limit_of, refuse_too_large, size
+
+GB = 1 << 30
+
+
+def machine(tmp_path, *, available, groups, member=""):
+    """Write the kernel's files: `groups` is path below /sys/fs/cgroup -> file -> text."""
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/meminfo").write_text(
+        f"MemTotal:       99999999 kB\nMemAvailable:   {available // 1024} kB\n"
+    )
+    (tmp_path / "proc/self/cgroup").write_text(member)
+    for place, files in groups.items():
+        folder = tmp_path / "sys/fs/cgroup" / place
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            (folder / name).write_text(f"{text}\n")
+    return tmp_path
+
+
+def group(limit, used, cache):
+    stat = f"anon 7\nfile {cache + 5}\ninactive_file {cache}\nactive_file 5"
+    return {"memory.max": limit, "memory.current": used, "memory.stat": stat}
+
+
+def group_1(limit, used, cache):
+    return {
+        "memory.limit_in_bytes": limit,
+        "memory.usage_in_bytes": used,
+        "memory.stat": f"inactive_file 1\ntotal_inactive_file {cache}",
+    }
+
+
+def test_without_a_group_it_is_what_the_machine_has(tmp_path):
+    system = machine(tmp_path, available=6 * GB, groups={}, member="0::/\n")
+    assert free_memory(system) == 6 * GB
+
+
+def test_a_container_has_what_its_limit_leaves(tmp_path):
+    files = group(4 * GB, 3 * GB, GB // 2)
+    system = machine(tmp_path, available=60 * GB, groups={"": files}, member="0::/\n")
+    assert free_memory(system) == GB + GB // 2
+
+
+def test_the_tightest_of_the_groups_above_decides(tmp_path):
+    groups = {
+        "batch.slice": group(3 * GB, 2 * GB, 0),
+        "batch.slice/night.service": group("max", GB, 0),
+        "other.slice": group(1, 1, 0),
+    }
+    member = "0::/batch.slice/night.service\n"
+    system = machine(tmp_path, available=60 * GB, groups=groups, member=member)
+    assert free_memory(system) == GB
+
+
+def test_the_first_version_of_groups(tmp_path):
+    groups = {"memory": group_1(9223372036854771712, 50 * GB, 0)}
+    groups["memory/docker/abc"] = group_1(2 * GB, GB, GB // 4)
+    member = "9:name=systemd:/\n4:cpu,memory:/docker/abc\n1:cpu:/docker/abc\n0::/\n"
+    system = machine(tmp_path, available=60 * GB, groups=groups, member=member)
+    assert free_memory(system) == GB + GB // 4
+
+
+def test_a_container_sees_its_own_group_as_the_root(tmp_path):
+    groups = {"memory": group_1(2 * GB, GB, 0)}
+    member = "4:memory:/docker/abc\n"
+    system = machine(tmp_path, available=60 * GB, groups=groups, member=member)
+    assert free_memory(system) == GB
+
+
+def test_a_group_over_its_limit_leaves_nothing(tmp_path):
+    system = machine(tmp_path, available=GB, groups={"": group(5, 9, 1)}, member="0::/\n")
+    assert free_memory(system) == 0
+
+
+def test_this_machine_tells():
+    assert 1 << 20 < free_memory() < 1 << 50
+    assert limit_of(TrainConfig()) > 1 << 20
+
+
+def test_a_setting_is_taken_at_its_word():
+    assert limit_of(TrainConfig(memory_gb=2.5)) == 2.5 * GB
+    for wrong in (0, -1, float("nan")):
+        with pytest.raises(ValidationError):
+            TrainConfig(memory_gb=wrong)
+
+
+def test_the_refusal_names_estimate_limit_and_way_out():
+    recipe = SimpleNamespace(memory=lambda history: 300 * GB)
+    with pytest.raises(ResourceError) as caught:
+        refuse_too_large("als", recipe, None, TrainConfig(memory_gb=0.001))
+    assert caught.value.sentence == (
+        "als: training needs about 300.0 GB of memory and 1 MB are allowed (train.memory_gb); "
+        "allow it more, or make the recipe smaller"
+    )
+    with pytest.raises(ResourceError, match=r"are free; give the machine more"):
+        refuse_too_large("als", SimpleNamespace(memory=lambda _: 1 << 60), None, TrainConfig())
+    refuse_too_large("als", recipe, None, TrainConfig(memory_gb=300))
+
+
+@pytest.mark.parametrize(
+    ("count", "told"),
+    [(0, "0 MB"), (1 << 20, "1 MB"), (270 << 20, "270 MB"), (1288490189, "1.2 GB")],
+)
+def test_sizes_as_a_person_reads_them(count, told):
+    assert size(count) == told
