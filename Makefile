@@ -25,9 +25,10 @@ NIGHTS ?= 3
 READY := .venv/.ready-$(shell pwd -P | cksum | cut -d' ' -f1)
 # The checks and tests see none of the caller's settings.
 CLEAN := env $(foreach v,$(filter NIGHTJAR% AIRFLOW% MLFLOW%,$(.VARIABLES)),-u $(v))
+PYTEST := $(CLEAN) $(PY) -m pytest -n logical --dist loadfile
 LOCK := pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
-.PHONY: help setup run ui test test-slow check bench movielens lightfm lock
+.PHONY: help setup run ui test test-slow test-root check bench movielens lightfm lock
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -41,13 +42,17 @@ run: $(READY) ## Three nights on real purchases, through Airflow, into MLflow (N
 ui: $(READY) ## Serve Airflow and MLflow on this machine, for the workspace of `make run`
 	@$(PY) -m dags.local.ui $(ARGS)
 
-test: $(READY) ## Run the tests (up to 6 minutes on 2 cores)
-	@$(CLEAN) $(PY) -m pytest -n logical --dist loadfile -m "not slow" $(ARGS)
+test: $(READY) ## Run the tests (up to 5 minutes on 2 cores)
+	@$(PYTEST) -m "not slow and not root" $(ARGS)
 
 test-slow: $(READY) ## Run the slow tests: crashes, servers, the scheduler (up to 15 minutes)
-	@$(CLEAN) $(PY) -m pytest -n logical --dist loadfile -m slow $(ARGS)
+	@$(PYTEST) -m "slow and not root" $(ARGS)
 
-check: $(READY) ## Run ruff, mypy, import-linter and hadolint; all of them, then count what failed
+test-root: $(READY) ## Run the tests that need root: full disks, devices (up to 6 minutes)
+	@if [ "$$(id -u)" -ne 0 ]; then echo "make test-root must be run as root" >&2; exit 2; fi
+	@$(PYTEST) -m root $(ARGS)
+
+check: $(READY) ## Run ruff, mypy, import-linter and hadolint, all of them; count what failed, and lines of code
 	@failed=0; \
 	check() { echo "== $$1"; shift; $(CLEAN) "$$@" || failed=$$((failed + 1)); }; \
 	check "ruff check" $(PY) -m ruff check .; \
@@ -55,6 +60,7 @@ check: $(READY) ## Run ruff, mypy, import-linter and hadolint; all of them, then
 	check "mypy" $(PY) -m mypy; \
 	check "import-linter" $(PY) -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'; \
 	check "hadolint" .venv/bin/hadolint --config docker/hadolint.yaml docker/*.Dockerfile; \
+	echo "== code"; $(CLEAN) $(PY) tests/code_lines.py; \
 	if [ $$failed -gt 0 ]; then echo "$$failed of 5 checks failed" >&2; exit 1; fi; \
 	echo "All 5 checks passed"
 

@@ -48,6 +48,7 @@ from pipeline.evaluation.trials import EarlierWindows
 from pipeline.models.als import Als, solve_users
 from pipeline.models.contract import Recipe, Scores
 from pipeline.models.families import default_recipes
+from pipeline.models.selection import select_hyperparameters
 from pipeline.models.topk import Lists, top_k
 from pipeline.serving.churn import churn
 from pipeline.workspace.config import Config
@@ -223,7 +224,7 @@ def settled(events: pl.DataFrame, until: datetime) -> Recipe:
     windows = list(earlier(past, until, Config(), "discovery"))
     tell(f"settling the blend on {len(windows)} windows")
     recipe: Recipe = default_recipes()["blend"]
-    return recipe.settle(EarlierWindows(windows, 20, tell), tell)
+    return select_hyperparameters(recipe, EarlierWindows(windows, 20, tell), tell)
 
 
 def starts(name: str, events: pl.DataFrame, data: Data) -> dict[str, Fit]:

@@ -147,8 +147,8 @@ def _night(home: Path) -> list[Row]:
     from pipeline.models.topk import top_k
     from pipeline.steps import demo
     from pipeline.steps.nightly import nightly
-    from pipeline.workspace.artifacts import read_history, read_scorer
     from pipeline.workspace.registry import registry
+    from pipeline.workspace.run_files import read_history, read_scorer
     from pipeline.workspace.workspace import Workspace
 
     ws = Workspace.open(home)

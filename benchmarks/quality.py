@@ -264,8 +264,8 @@ def retrained(
     from pipeline.steps.diagnostics.training_cost import read_cost
     from pipeline.steps.ingest.ingest import ingest
     from pipeline.steps.nightly import nightly
-    from pipeline.workspace.artifacts import promoted, read_history, read_scorer
     from pipeline.workspace.night import open_night
+    from pipeline.workspace.run_files import promoted, read_history, read_scorer
     from pipeline.workspace.workspace import Workspace
 
     ws = Workspace.init(home, f'[split]\nseen = "{policy}"\n\n[publish]\nlive_from = "as_of"\n')

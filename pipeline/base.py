@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from typing import Annotated, Any, NewType
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    PlainSerializer,
+    TypeAdapter,
+)
+from pydantic_core import CoreSchema, core_schema
 
 from pipeline.errors import ConfigError
 
@@ -58,13 +66,32 @@ def compact_instant(instant: datetime) -> str:
     return to_utc(instant).strftime("%Y%m%dT%H%M%SZ")
 
 
-AsOf = Annotated[datetime, AfterValidator(to_utc)]
-"""The instant that decides everything a run does; always UTC."""
+Instant = Annotated[
+    datetime,
+    AfterValidator(to_utc),
+    PlainSerializer(format_instant, return_type=str, when_used="json"),
+]
+"""An instant in a file: UTC, written by `format_instant`; a naive one raises `ConfigError`."""
+
+AsOf = NewType("AsOf", datetime)
+"""The instant that bounds all data of a run, in UTC; `as_of` makes one at the edge."""
+
+
+def as_of(value: datetime | str) -> AsOf:
+    """Return an instant as `AsOf`; raises `ConfigError` for a naive one or another text."""
+    return AsOf(parse_instant(value) if isinstance(value, str) else to_utc(value))
+
+
+def plain(value: object) -> Any:
+    """Return a dataclass or model as plain JSON values, the shape of every ``--json``."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json", by_alias=True)
+    return TypeAdapter(type(value)).dump_python(value, mode="json", by_alias=True)
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Half-open ``[start, end)`` in UTC."""
+    """Half-open ``[start, end)`` in UTC; in a file, the pair of both instants."""
 
     start: datetime
     end: datetime
@@ -77,6 +104,20 @@ class Interval:
                 f"an interval ends ({format_instant(self.end)}) before it starts "
                 f"({format_instant(self.start)})"
             )
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: type[Interval], handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        pair = handler.generate_schema(tuple[Instant, Instant])
+        return core_schema.no_info_wrap_validator_function(
+            lambda value, read: value if isinstance(value, cls) else cls(*read(value)),
+            pair,
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                lambda span: [format_instant(span.start), format_instant(span.end)],
+                when_used="json",
+            ),
+        )
 
     @property
     def length(self) -> timedelta:

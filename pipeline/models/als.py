@@ -26,7 +26,7 @@ from threadpoolctl import threadpool_limits
 from pipeline.base import Progress, silent
 from pipeline.data.matrix import History
 from pipeline.errors import ConfigError
-from pipeline.models.contract import Arrays, Capabilities, Recipe, Scorer, Scores
+from pipeline.models.contract import Arrays, Capabilities, Recipe, Scorer, Scores, Span
 from pipeline.models.device import (
     LeastSquares,
     choose_device,
@@ -36,7 +36,6 @@ from pipeline.models.device import (
 )
 from pipeline.models.factor_scorer import StoredScorer, stored
 from pipeline.models.keyed_random import keyed_normal
-from pipeline.models.tuning import Span
 
 _START = np.float32(0.01)
 """Standard deviation of a start vector's entries; implicit's own starts are as small."""

@@ -34,10 +34,10 @@ from pipeline.models.contract import (
     Recipe,
     Scorer,
     Scores,
+    Span,
     read_header,
 )
 from pipeline.models.keyed_random import keyed_normal
-from pipeline.models.tuning import Span
 
 _Side = tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]]
 """Factors and biases of the users, or of the items."""

@@ -22,7 +22,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal, Self
+from typing import Annotated, ClassVar, Final, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -31,12 +31,10 @@ from pipeline.base import Progress, silent
 from pipeline.data.matrix import History
 from pipeline.models.blend_scorer import BlendScorer, capabilities_of
 from pipeline.models.blend_weights import Mixture, Trends, choose
-from pipeline.models.contract import Capabilities, Recipe, Scorer
+from pipeline.models.contract import AnyRecipe, Capabilities, Recipe, Scorer, Span
 from pipeline.models.popularity import DecayedPopularity, item_popularity
-from pipeline.models.tuning import Span, Trials
-
-if TYPE_CHECKING:
-    from pipeline.models.families import AnyRecipe
+from pipeline.models.selection import select_hyperparameters
+from pipeline.models.tuning import Trials
 
 _FLOOR = 1e-4
 """The weakest trend: an item that nobody has had for long keeps its place among its like."""
@@ -114,64 +112,6 @@ class Blend(Recipe):
         ]
         return f"{' + '.join(parts)}, trend {self.trend:g}, spread {self.spread:g}"
 
-    def settle(self, trials: Trials, progress: Progress = silent) -> Self:
-        """Choose which parts are worth a closer look, settle these alone, then weigh them together.
-
-        Where lists leave out what their user had, parts that only repeat are dropped; if nothing
-        else had a weight, all others count 1. Dropped are, too, those that the newest window gives
-        no weight as they are, and those of weight 0 in the end.
-        """
-        kept = {
-            name: part
-            for name, part in self.parts.items()
-            if not (trials.discovery and part.capabilities.repeats_only)
-        }
-        if not kept:  # it has nothing to say in this task
-            return self.model_copy(update={"tune": ()})
-        weights = {name: self.weights.get(name, 1.0) for name in kept}
-        if not any(weights.values()):
-            weights = dict.fromkeys(kept, 1.0)
-        mixture = Mixture(weights, self.trend, self.spread)
-        if self.tune:
-            progress("which parts count")
-            mixture = self._weighed(mixture, kept, trials, 1, False)
-            kept = {name: kept[name] for name, weight in mixture.weights.items() if weight > 0}
-        kept = {
-            name: part.settle(trials, partial(_told, progress, name)) for name, part in kept.items()
-        }
-        if self.tune:
-            progress("weights of the parts")
-            mixture = replace(mixture, weights={name: mixture.weights[name] for name in kept})
-            mixture = self._weighed(mixture, kept, trials, None, trials.discovery)
-        most = max(mixture.weights.values())
-        weights = {name: round(w / most, 4) for name, w in mixture.weights.items() if w > 0}
-        return self.model_copy(
-            update={
-                "parts": {name: kept[name] for name in weights},
-                "weights": weights,
-                "trend": mixture.trend,
-                "spread": mixture.spread,
-                "tune": (),
-            }
-        )
-
-    def _weighed(
-        self,
-        start: Mixture,
-        parts: Mapping[str, Recipe],
-        trials: Trials,
-        newest: int | None,
-        wide: bool,
-    ) -> Mixture:
-        return choose(
-            start,
-            trials.pools(parts, newest),
-            tries={name: self.space[name].tries for name in self.tune},
-            wide=wide,
-            still=[name for name, part in parts.items() if part.capabilities.repeats_only],
-            trends=self._trends,
-        )
-
     def memory(self, history: History) -> int:
         """The parts are trained one after the other, then the trend; what each learnt stays."""
         learnt, peak = 0, 0
@@ -218,3 +158,65 @@ class Blend(Recipe):
 
 def _told(progress: Progress, part: str, text: str) -> None:
     progress(f"{part}: {text}")
+
+
+@select_hyperparameters.register
+def _(recipe: Blend, trials: Trials, progress: Progress = silent) -> Blend:
+    """Choose which parts are worth a closer look, settle these alone, then weigh them together.
+
+    Where lists leave out what their user had, parts that only repeat are dropped; if nothing
+    else had a weight, all others count 1. Dropped are, too, those that the newest window gives
+    no weight as they are, and those of weight 0 in the end.
+    """
+    kept = {
+        name: part
+        for name, part in recipe.parts.items()
+        if not (trials.discovery and part.capabilities.repeats_only)
+    }
+    if not kept:  # it has nothing to say in this task
+        return recipe.model_copy(update={"tune": ()})
+    weights = {name: recipe.weights.get(name, 1.0) for name in kept}
+    if not any(weights.values()):
+        weights = dict.fromkeys(kept, 1.0)
+    mixture = Mixture(weights, recipe.trend, recipe.spread)
+    if recipe.tune:
+        progress("which parts count")
+        mixture = _optimised(recipe, mixture, kept, trials, 1, False)
+        kept = {name: kept[name] for name, weight in mixture.weights.items() if weight > 0}
+    kept = {
+        name: select_hyperparameters(part, trials, partial(_told, progress, name))
+        for name, part in kept.items()
+    }
+    if recipe.tune:
+        progress("weights of the parts")
+        mixture = replace(mixture, weights={name: mixture.weights[name] for name in kept})
+        mixture = _optimised(recipe, mixture, kept, trials, None, trials.discovery)
+    most = max(mixture.weights.values())
+    weights = {name: round(w / most, 4) for name, w in mixture.weights.items() if w > 0}
+    return recipe.model_copy(
+        update={
+            "parts": {name: kept[name] for name in weights},
+            "weights": weights,
+            "trend": mixture.trend,
+            "spread": mixture.spread,
+            "tune": (),
+        }
+    )
+
+
+def _optimised(
+    recipe: Blend,
+    start: Mixture,
+    parts: Mapping[str, Recipe],
+    trials: Trials,
+    newest: int | None,
+    wide: bool,
+) -> Mixture:
+    return choose(
+        start,
+        trials.pools(parts, newest),
+        tries={name: recipe.space[name].tries for name in recipe.tune},
+        wide=wide,
+        still=[name for name, part in parts.items() if part.capabilities.repeats_only],
+        trends=recipe._trends,
+    )

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.matrix import History
-from pipeline.models.contract import Arrays, Capabilities, Scorer, Scores, read_header
+from pipeline.models.contract import Arrays, Capabilities, Scorer, Scores, load, read_header
 from pipeline.models.score_ops import joined, scaled, trended
 
 _PARTS, _WEIGHTS, _TREND = "parts", "weights", "trend"
@@ -91,8 +91,6 @@ class BlendScorer(Scorer):
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> Self:
         """Rebuild the scorer and its parts."""
-        from pipeline.models.families import load
-
         shared = {key: array for key, array in arrays.items() if "/" not in key}
         names = arrays[_PARTS].tolist()
         families = dict(zip(names, arrays["families"].tolist(), strict=True))

@@ -26,10 +26,9 @@ from pydantic import Field
 from pipeline.base import Progress, silent
 from pipeline.data.matrix import History
 from pipeline.errors import ConfigError
-from pipeline.models.contract import Capabilities, Recipe, Scorer, Scores
+from pipeline.models.contract import Capabilities, Recipe, Scorer, Scores, Span
 from pipeline.models.factor_scorer import StoredScorer, stored
 from pipeline.models.keyed_random import keyed_normal
-from pipeline.models.tuning import Span
 
 _SPREAD = np.float32(1 / np.sqrt(12))
 """Times 1/f: standard deviation of a start vector's entries; implicit's own starts are as wide."""

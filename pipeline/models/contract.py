@@ -18,16 +18,24 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, ClassVar, Self, TypedDict
+from typing import Annotated, Any, ClassVar, Final, Self, TypedDict
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
-from pydantic import Field, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticKnownError
 
 from pipeline.base import Frozen, Progress, format_instant, parse_instant, silent
 from pipeline.data.matrix import History
-from pipeline.models.tuning import Span, Trials, climb
+from pipeline.errors import ConfigError
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -189,10 +197,30 @@ def read_header(arrays: Arrays) -> Header:
     )
 
 
+@dataclass(frozen=True)
+class Span:
+    """What is worth trying for one hyper-parameter.
+
+    Attributes
+    ----------
+    tries
+        A few values that cover the range, rising: what a night chooses from.
+    low, high
+        The range, both ends included, that a longer search may use.
+    log
+        Whether steps are ratios.
+    """
+
+    tries: tuple[float, ...]
+    low: float
+    high: float
+    log: bool = True
+
+
 class Recipe(Frozen):
     """A model family and its frozen hyper-parameters; names are implicit's.
 
-    Subclasses add ``family: Literal[...]`` and the fields of their family.
+    Subclasses give ``family: Literal[...]`` its default and add the fields of their family.
     """
 
     scorer: ClassVar[type[Scorer]]
@@ -206,6 +234,14 @@ class Recipe(Frozen):
         description="Fields to choose from the data, on windows before the holdout, in the first "
         "night that trains this recipe; what was found is kept from then on.",
     )
+    family: str = Field(description="Name of the family.")
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Register the family of a subclass that names one."""
+        super().__pydantic_init_subclass__(**kwargs)
+        if isinstance(family := cls.model_fields["family"].default, str):
+            FAMILIES[family] = cls
 
     @property
     @abstractmethod
@@ -240,16 +276,6 @@ class Recipe(Frozen):
     def open(self) -> bool:
         """Whether something is still to be chosen from the data."""
         return bool(self.tune)
-
-    def settle(self, trials: Trials, progress: Progress = silent) -> Self:
-        """Choose the fields of `tune`; the recipe returned leaves nothing open.
-
-        One field after the other, see `tuning.climb`.
-        """
-        best = self.model_copy(update={"tune": ()})
-        for field in self.tune:
-            best = climb(best, field, self.space[field], trials, progress)
-        return best
 
     @property
     def hash(self) -> str:
@@ -299,3 +325,54 @@ class Recipe(Frozen):
         family is deterministic. Raises `ResourceError` when the device, the memory or an extra is
         not there.
         """
+
+
+FAMILIES: Final[dict[str, type[Recipe]]] = {}
+"""The recipe of each family by name; `families` imports all of them."""
+
+
+def _of_family(value: Any) -> Any:
+    """Validate a mapping as the recipe of the family that it names."""
+    if isinstance(value, Recipe):
+        return value
+    if not isinstance(value, Mapping):
+        raise PydanticKnownError("model_attributes_type")
+    if "family" not in value:
+        raise PydanticKnownError("union_tag_not_found", {"discriminator": "'family'"})
+    if (family := value["family"]) not in FAMILIES:
+        expected = ", ".join(repr(name) for name in FAMILIES)
+        raise PydanticKnownError(
+            "union_tag_invalid",
+            {"discriminator": "'family'", "tag": str(family), "expected_tags": expected},
+        )
+    return FAMILIES[family].model_validate(value)
+
+
+AnyRecipe = Annotated[SerializeAsAny[Recipe], BeforeValidator(_of_family)]
+"""A recipe of the family that its field `family` names."""
+
+
+def recipe_from(dumped: Mapping[str, Any]) -> Recipe:
+    """Rebuild a recipe from the output of ``model_dump(mode="json")``.
+
+    Raises
+    ------
+    ConfigError
+        The family is unknown, or a field is not valid.
+    """
+    try:
+        recipe: Recipe = _of_family(dumped)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in (dumped["family"], *first["loc"]))
+        raise ConfigError(f"not a recipe: {where}: {first['msg']}") from error
+    except PydanticKnownError as error:
+        raise ConfigError(f"not a recipe: {error.message()}") from error
+    return recipe
+
+
+def load(family: str, arrays: Arrays) -> Scorer:
+    """Rebuild a scorer of `family` from its arrays."""
+    if family not in FAMILIES:
+        raise ConfigError(f"no model family {family!r}; there are {', '.join(FAMILIES)}")
+    return FAMILIES[family].scorer.from_arrays(arrays)

@@ -29,6 +29,7 @@ from threadpoolctl import threadpool_limits
 from pipeline.base import Progress, silent
 from pipeline.data.matrix import History
 from pipeline.errors import ConfigError
+from pipeline.models.contract import Span
 from pipeline.models.item_item import (
     HALF_LIVES,
     NEIGHBOURS,
@@ -38,7 +39,6 @@ from pipeline.models.item_item import (
     cut,
     presence_memory,
 )
-from pipeline.models.tuning import Span
 
 _ROWS = 128
 """Rows of the dense matrix that are filled, or cut, at a time."""

@@ -29,9 +29,9 @@ from pipeline.models.contract import (
     Recipe,
     Scorer,
     Scores,
+    Span,
     read_header,
 )
-from pipeline.models.tuning import Span
 
 Rescale = Callable[[NDArray[np.int32], NDArray[np.int32], NDArray[np.float64]], NDArray[np.float64]]
 """Takes rows, columns and values of some cells of a product, returns other values."""

@@ -28,6 +28,7 @@ from pydantic import Field
 
 from pipeline.base import Progress, silent
 from pipeline.data.matrix import History
+from pipeline.models.contract import Span
 from pipeline.models.item_item import (
     HALF_LIVES,
     NEIGHBOURS,
@@ -36,7 +37,6 @@ from pipeline.models.item_item import (
     LinksScorer,
     strongest_products,
 )
-from pipeline.models.tuning import Span
 
 _K = 1.2
 """BM25's saturation, at the value of the literature (Robertson and Zaragoza 2009)."""

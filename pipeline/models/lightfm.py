@@ -28,11 +28,10 @@ from pipeline.base import Progress, silent
 from pipeline.data.feature_matrix import Described, Others
 from pipeline.data.matrix import History
 from pipeline.errors import ConfigError, ResourceError
-from pipeline.models.contract import Arrays, Capabilities, Recipe, Scorer, Scores
+from pipeline.models.contract import Arrays, Capabilities, Recipe, Scorer, Scores, Span
 from pipeline.models.factor_scorer import StoredScorer, stored
 from pipeline.models.feature_map import FeatureMap
 from pipeline.models.keyed_random import keyed_normal
-from pipeline.models.tuning import Span
 
 _OF_USERS = "of_users/"
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import scipy.sparse as sp
@@ -27,12 +27,20 @@ from pipeline.data.feature_matrix import Described
 from pipeline.data.matrix import History
 from pipeline.errors import ConfigError
 from pipeline.models.als import Als
-from pipeline.models.contract import Arrays, Capabilities, Recipe, Scorer, Scores, read_header
+from pipeline.models.contract import (
+    AnyRecipe,
+    Arrays,
+    Capabilities,
+    Recipe,
+    Scorer,
+    Scores,
+    Span,
+    load,
+    read_header,
+)
 from pipeline.models.feature_map import FeatureMap, learn_map, memory_of
-from pipeline.models.tuning import Span, Trials
-
-if TYPE_CHECKING:
-    from pipeline.models.families import AnyRecipe
+from pipeline.models.selection import select_hyperparameters, select_in_order
+from pipeline.models.tuning import Trials
 
 TEACHES = 5
 """Events that make a teacher: with fewer, factors say more of the regularization than of taste."""
@@ -134,8 +142,6 @@ class RidgeScorer(Scorer):
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> Self:
         """Rebuild the scorer and its base."""
-        from pipeline.models.families import load
-
         family = str(arrays["base_family"])
         shared = {name: array for name, array in arrays.items() if "/" not in name}
         own = {n.removeprefix(_BASE): a for n, a in arrays.items() if n.startswith(_BASE)}
@@ -185,11 +191,6 @@ class Ridge(Recipe):
     def open(self) -> bool:
         """Whether it or its base leaves something to the data."""
         return bool(self.tune) or self.factors_of.open
-
-    def settle(self, trials: Trials, progress: Progress = silent) -> Self:
-        """Settle the base alone, then what is its own."""
-        base = self.factors_of.settle(trials, progress)
-        return super(Ridge, self.model_copy(update={"factors_of": base})).settle(trials, progress)
 
     def memory(self, history: History) -> int:
         """The base; then its factors, and what learning them from features takes."""
@@ -298,3 +299,10 @@ def _spread(scores: Scores, rows: NDArray[np.intp], n: int) -> Scores:
     parts = {name: getattr(scores, name) for name in ("users", "sparse", "profile")}
     found = {name: place @ part for name, part in parts.items() if part is not None}
     return replace(scores, **found)
+
+
+@select_hyperparameters.register
+def _(recipe: Ridge, trials: Trials, progress: Progress = silent) -> Ridge:
+    """Select for the base family first, then for the fields of its own."""
+    base = select_hyperparameters(recipe.factors_of, trials, progress)
+    return select_in_order(recipe.model_copy(update={"factors_of": base}), trials, progress)

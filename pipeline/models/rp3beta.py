@@ -22,6 +22,7 @@ from pydantic import Field
 
 from pipeline.base import Progress, silent
 from pipeline.data.matrix import History
+from pipeline.models.contract import Span
 from pipeline.models.item_item import (
     HALF_LIVES,
     NEIGHBOURS,
@@ -30,7 +31,6 @@ from pipeline.models.item_item import (
     LinksScorer,
     strongest_products,
 )
-from pipeline.models.tuning import Span
 
 
 class Walks(LinksRecipe):

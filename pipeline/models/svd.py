@@ -32,9 +32,8 @@ from threadpoolctl import threadpool_limits
 
 from pipeline.base import Progress, silent
 from pipeline.data.matrix import History
-from pipeline.models.contract import Arrays, Capabilities, Recipe, Scorer, Scores, read_header
+from pipeline.models.contract import Arrays, Capabilities, Recipe, Scorer, Scores, Span, read_header
 from pipeline.models.keyed_random import keyed_normal
-from pipeline.models.tuning import Span
 
 _NOTHING = 1e-6
 """A squared singular value below this share of the largest is rounding of float32, no direction."""

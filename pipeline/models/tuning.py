@@ -10,18 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.base import Progress
 from pipeline.data.matrix import History
+from pipeline.models.contract import Recipe
 
-if TYPE_CHECKING:
-    from pipeline.models.contract import Recipe
-
-Chosen = TypeVar("Chosen", bound="Recipe")
 CALM: Final = 2.0
 """Per cent of NDCG that one per cent more of a list that stays overnight is worth. Settings that no
 window tells apart in NDCG differ by several per cent in what stays, night after night."""
@@ -30,26 +26,6 @@ window tells apart in NDCG differ by several per cent in what stays, night after
 def worth(ndcg: float, calm: float) -> float:
     """Return what lists are worth that find so much and of which so much stays overnight."""
     return float(ndcg * calm**CALM)
-
-
-@dataclass(frozen=True)
-class Span:
-    """What is worth trying for one hyper-parameter.
-
-    Attributes
-    ----------
-    tries
-        A few values that cover the range, rising: what a night chooses from.
-    low, high
-        The range, both ends included, that a longer search may use.
-    log
-        Whether steps are ratios.
-    """
-
-    tries: tuple[float, ...]
-    low: float
-    high: float
-    log: bool = True
 
 
 class Trials(Protocol):
@@ -126,27 +102,3 @@ class Stay:
 
     said: Said
     kept: Callable[[NDArray[np.float32], NDArray[np.float32]], float]
-
-
-def climb(recipe: Chosen, field: str, span: Span, trials: Trials, progress: Progress) -> Chosen:
-    """Move one field along the values of its span, upwards or else downwards, while that is better.
-
-    Parameters
-    ----------
-    recipe
-        Where it starts; a field that is ``None`` starts below all values.
-    """
-    here = getattr(recipe, field)
-    above = [value for value in span.tries if here is None or value > here]
-    below = [value for value in reversed(span.tries) if here is not None and value < here]
-    best = recipe
-    for way in (above, below):
-        for value in way:
-            progress(f"{field} {value:g}")
-            trial = type(best).model_validate(best.model_dump() | {field: value})
-            if not trials.better(trial, best):
-                break
-            best = trial
-        if best is not recipe:
-            break
-    return best

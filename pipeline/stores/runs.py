@@ -18,11 +18,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
 
 from pipeline.errors import ConcurrencyError, StorageError
 from pipeline.failpoints import failpoint
@@ -55,6 +56,58 @@ class Ref:
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON."""
         return asdict(self)
+
+
+class JsonFile(BaseModel):
+    """A JSON file of a step: frozen, and it knows where it lies.
+
+    Attributes
+    ----------
+    STEP
+        Folder below the run; empty where the caller names it (``train/als``).
+    FILE
+        Name in that folder, without ``.json``.
+    VOLATILE
+        Measured on the way: checked, but no part of the step's reproducible checksum.
+    """
+
+    # `json.dumps` refuses NaN; pydantic's default would write null.
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")
+    STEP: ClassVar[str] = ""
+    FILE: ClassVar[str]
+    VOLATILE: ClassVar[bool] = False
+
+    def plain(self) -> Any:
+        """Return the content as plain JSON values."""
+        return self.model_dump(mode="json", by_alias=True)
+
+    @classmethod
+    def parse(cls, data: bytes, where: object) -> Self:
+        """Read what `Draft.write` wrote; raises `StorageError` for a file of another shape."""
+        try:
+            return cls.model_validate_json(data)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"])
+            raise StorageError(
+                f"{where} is not a {cls.__name__}: {field}: {first['msg']}"
+            ) from error
+
+
+class Artifact(JsonFile):
+    """A JSON file whose keys are the model's fields."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+T = TypeVar("T")
+
+
+class RootArtifact(JsonFile, RootModel[T], Generic[T]):
+    """A JSON file that holds one object of a stage, as `root`."""
+
+
+A = TypeVar("A", bound=JsonFile)
 
 
 def is_run_id(text: str) -> bool:
@@ -91,6 +144,10 @@ class Draft:
         """
         text = json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
         self.bytes(f"{name}.json", text.encode(), measured=measured)
+
+    def write(self, file: JsonFile) -> None:
+        """Write a file under its own name; a volatile one is no part of the `Ref`."""
+        self.json(file.FILE, file.plain(), measured=file.VOLATILE)
 
     def frame(self, name: str, frame: pl.DataFrame) -> None:
         """Write `<name>.parquet`."""
@@ -234,6 +291,22 @@ class Run:
     def json(self, step: str, name: str) -> Any:
         """Read `<name>.json`."""
         return json.loads(self.bytes(step, f"{name}.json"))
+
+    def read(self, kind: type[A], step: str = "") -> A:
+        """Read a committed file after checking its sum; `step` where the kind names none."""
+        folder, name = step or kind.STEP, f"{kind.FILE}.json"
+        return kind.parse(self.bytes(folder, name), self.folder / folder / name)
+
+    def find(self, kind: type[A], step: str = "") -> A | None:
+        """Read a file, ``None`` where the step was not done or wrote none."""
+        return self.read(kind, step) if self.has(kind, step) else None
+
+    def has(self, kind: type[JsonFile], step: str = "") -> bool:
+        """Return whether a step has written a file of this kind."""
+        folder = step or kind.STEP
+        return self.committed(folder) is not None and (
+            f"{kind.FILE}.json" in self.manifest(folder)["files"]
+        )
 
     def frame(self, step: str, name: str) -> pl.DataFrame:
         """Read `<name>.parquet`."""

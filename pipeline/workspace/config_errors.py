@@ -67,18 +67,12 @@ def _families() -> str:
 def _place(
     location: tuple[int | str, ...], given: Mapping[str, Any], root: type[BaseModel]
 ) -> tuple[tuple[int | str, ...], Any]:
-    """Return where in the file pydantic's location is, and the model that holds its last field.
-
-    Pydantic names the family of each recipe on the way, the file does not.
-    """
+    """Return where in the file pydantic's location is, and the model that holds its last field.."""
     place: list[int | str] = []
     model: Any = root
     holder: Any = root
     here: Any = given
     for part in location:
-        if isinstance(here, Mapping) and here.get("family") == part and part not in here:
-            model = FAMILIES[str(part)]
-            continue
         place.append(part)
         holder = model
         fields = _fields(model)
@@ -87,6 +81,8 @@ def _place(
         elif getattr(model, "__args__", ()):  # a name chosen by the user
             model = model.__args__[-1]
         here = here.get(part) if isinstance(here, Mapping) else None
+        if isinstance(here, Mapping) and here.get("family") in FAMILIES:
+            model = FAMILIES[here["family"]]
     return tuple(place), holder
 
 

@@ -62,7 +62,7 @@ def refusal(config: TrainConfig) -> Callable[[Recipe, History], None]:
     """Return what refuses a recipe that is too large, named by its family."""
 
     def refuse(recipe: Recipe, history: History) -> None:
-        refuse_too_large(recipe.model_dump()["family"], recipe, history, config)
+        refuse_too_large(recipe.family, recipe, history, config)
 
     return refuse
 

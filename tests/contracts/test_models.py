@@ -478,7 +478,7 @@ def test_baselines_form_a_ladder():
         ({"family": "alz"}, "'alz'"),
         (
             {"family": "ridge", "factors_of": {"family": "als", "alfa": 1}},
-            "ridge.factors_of.als.alfa",
+            "ridge.factors_of.alfa",
         ),
         ({"family": "ridge", "factors": {"family": "als"}}, "ridge.factors"),
         ({"family": "lightfm", "loss": "wrap"}, "lightfm.loss"),

@@ -49,7 +49,9 @@ def small_disk(tmp_path):
         check=False,
     )
     if made.returncode:
-        pytest.skip("only root may mount a file system")
+        pytest.skip(
+            "no file system can be mounted here: it takes root, and a container may forbid it"
+        )
     try:
         yield place
     finally:
@@ -78,7 +80,7 @@ def check_named(done: subprocess.CompletedProcess[str]) -> None:
     assert done.stderr.splitlines()[-1].startswith("nightjar: ")
 
 
-@pytest.mark.slow
+@pytest.mark.root
 @pytest.mark.parametrize("free_kb", [0, 40, 300, 500])
 def test_a_full_disk_loses_nothing(prepared, small_disk, free_kb):
     source, expected = prepared

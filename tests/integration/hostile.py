@@ -157,6 +157,13 @@ WINDOW = b"\x28\xb5\x2f\xfd\x00\xf8" + b"\x01\x00\x00"
 REPEATED_KEY = raw_line("k1", more=b', "user_id": "bert"')
 HIDDEN_KEY = raw_line("k2", more=b', "user\\u005fid": "bert"')
 
+# Only root makes a device.
+DEVICE = Hostile(
+    "a device",
+    "device.csv",
+    lambda path: os.mknod(path, 0o020600, os.makedev(1, 5)),
+    "is no regular file",
+)
 REFUSED = (
     Hostile("a header of 10⁶ columns", "wide.csv", data(WIDE), "has 1,000,000 columns"),
     Hostile("a JSON object of 50,000 keys", "keys.jsonl", data(KEYS), "more than 256 different"),
@@ -198,8 +205,7 @@ REFUSED = (
     Hostile("a link to itself", "loop.csv", lambda path: path.symlink_to(path.name), "is a link"),
     Hostile("a named pipe", "pipe.csv", os.mkfifo, "is no regular file"),
     Hostile("a socket", "socket.csv", bind, "is no regular file"),
-    Hostile("a device", "device.csv",
-            lambda path: os.mknod(path, 0o020600, os.makedev(1, 5)), "is no regular file"),
+    DEVICE,
     Hostile("a name of 255 bytes, and nothing in it", f"{'n' * 251}.csv", data(b""), "is empty"),
     Hostile("folders in folders beyond what a path can name", "nest", nest, "cannot be listed",
             status="waits", shown="d" * 200),

@@ -14,8 +14,8 @@ from pipeline.steps.feedback.feedback import feedback
 from pipeline.steps.lists import lists
 from pipeline.steps.nightly.nightly import nightly
 from pipeline.steps.nightly.train import train_folder
-from pipeline.workspace.artifacts import read_history, read_scorer
 from pipeline.workspace.night import open_night
+from pipeline.workspace.run_files import read_history, read_scorer
 from tests.worlds import NIGHTS, START, land, purchases
 
 SHELVES = 4

@@ -24,9 +24,9 @@ from pipeline.steps.nightly.nightly import cold_check, gate, nightly, refit, sna
 from pipeline.steps.reporting.comparison_rows import lift_rows
 from pipeline.steps.reporting.night_page import gather
 from pipeline.steps.reporting.page_files import page_files
-from pipeline.workspace.artifacts import read_split
 from pipeline.workspace.night import open_night
 from pipeline.workspace.registry import registry
+from pipeline.workspace.run_files import read_split
 from pipeline.workspace.workspace import Workspace
 from tests.deciding import decide
 from tests.worlds import CONFIG, NIGHTS, copy_of, land, purchases

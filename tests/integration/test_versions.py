@@ -28,7 +28,7 @@ from pipeline.steps.experiments.reproduction.reproduce import reproduce
 from pipeline.steps.feedback.feedback import feedback
 from pipeline.steps.feedback.policy import read_policy
 from pipeline.steps.nightly.nightly import nightly
-from pipeline.workspace.artifacts import read_history, read_scorer, read_split
+from pipeline.workspace.run_files import read_history, read_scorer, read_split
 from pipeline.workspace.versions import find, known
 from pipeline.workspace.workspace import Workspace
 from tests.worlds import CONFIG, NIGHTS, catalogue, copy_of, land, purchases

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import tomllib
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,32 @@ def test_column_names_are_written_in_columns_alone() -> None:
     assert not strays
 
 
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imported_modules(path: Path, known: set[str]) -> set[str]:
+    """Return the modules of ours that a module imports: at its top, in a function, or for types."""
+    imported = set()
+    for node in ast.walk(parse(path)):
+        if isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{name(path)}:{node.lineno} is a relative import"
+            full = {f"{node.module}.{alias.name}" for alias in node.names}
+            imported |= full & known
+            if full - known:
+                imported.add(str(node.module))
+        elif isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+    return imported & known
+
+
+def test_no_modules_import_each_other_in_a_cycle() -> None:
+    paths = {module_name(path): path for path in modules("pipeline", "dags")}
+    imports = {module: imported_modules(path, set(paths)) for module, path in paths.items()}
+    assert "pipeline.columns" in imports["pipeline.data.split"]
+    TopologicalSorter(imports).prepare()  # its CycleError names the modules of a cycle
+
+
 def test_only_the_command_line_prints() -> None:
     printing = [
         f"{name(path)}:{node.lineno}"
@@ -132,7 +159,10 @@ def test_modules_say_what_they_promise() -> None:
     assert not silent
 
 
-@pytest.mark.parametrize("room", ROOMS)
+STEPS = sorted(path.parent.name for path in (ROOT / "pipeline/steps").glob("*/__init__.py"))
+
+
+@pytest.mark.parametrize("room", [*ROOMS, *(f"steps/{folder}" for folder in STEPS)])
 def test_rooms_have_a_charter(room: str) -> None:
     charter = ast.get_docstring(parse(ROOT / "pipeline" / room / "__init__.py"))
     assert charter and "\nHere:" in charter and "\nNot here:" in charter
@@ -141,6 +171,7 @@ def test_rooms_have_a_charter(room: str) -> None:
 def test_every_folder_of_the_pipeline_is_a_known_room() -> None:
     folders = {path.name for path in (ROOT / "pipeline").iterdir() if path.is_dir()}
     assert folders - {"__pycache__"} == set(ROOMS)
+    assert len(STEPS) > 5
 
 
 def test_modules_stay_small() -> None:

@@ -26,10 +26,10 @@ from pipeline.serving.publish import chain, of_chain, trim, unavailable, unpatch
 from pipeline.serving.recommend import model_lists
 from pipeline.steps.diagnostics.training_cost import read_cost
 from pipeline.stores.runs import Run
-from pipeline.workspace.artifacts import promoted, read_history, read_scorer, read_split
 from pipeline.workspace.history import Champion
 from pipeline.workspace.memory import refuse_too_large
 from pipeline.workspace.night import Night, read_events, read_pinned
+from pipeline.workspace.run_files import promoted, read_history, read_scorer, read_split
 from pipeline.workspace.workspace import Workspace
 
 FILE: Final = "churn"

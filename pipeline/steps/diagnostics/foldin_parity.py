@@ -34,9 +34,9 @@ from pipeline.serving.publish import unavailable
 from pipeline.serving.recommend import model_lists
 from pipeline.steps.diagnostics.churn import FIRST
 from pipeline.stores.runs import Draft, Run
-from pipeline.workspace.artifacts import read_scorer, read_split
 from pipeline.workspace.history import Champion
 from pipeline.workspace.night import Night, open_night, read_events, read_pinned
+from pipeline.workspace.run_files import read_scorer, read_split
 from pipeline.workspace.workspace import Workspace
 
 FILE: Final = "parity"

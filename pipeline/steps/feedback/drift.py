@@ -27,9 +27,9 @@ from pipeline.report.watched import DriftRow
 from pipeline.steps.diagnostics.live_quality import score_span
 from pipeline.steps.feedback.attribution import joined
 from pipeline.stores.runs import Run
-from pipeline.workspace.artifacts import read_split
 from pipeline.workspace.as_of_view import Lately
 from pipeline.workspace.night import Night
+from pipeline.workspace.run_files import read_split
 from pipeline.workspace.workspace import Workspace
 
 STEP: Final = "drift"

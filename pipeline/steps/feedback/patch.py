@@ -25,8 +25,8 @@ from pipeline.serving.foldin import Seen, end_of, histories, new_since, of_peopl
 from pipeline.serving.publish import patch_row, unavailable
 from pipeline.serving.recommend import people_lists
 from pipeline.stores.batches import Batches
-from pipeline.workspace.artifacts import FALLBACK, read_scorer, read_split
 from pipeline.workspace.night import Night, read_events
+from pipeline.workspace.run_files import FALLBACK, read_scorer, read_split
 from pipeline.workspace.workspace import Workspace
 
 STEP: Final = "foldin"
@@ -178,7 +178,7 @@ def _lists(
     items = ws.lake.empty("items")
     if catalogue is not None:
         items = ws.lake.read("items", version=catalogue)
-    family = night.recipes[FALLBACK].model_dump()["family"]
+    family = night.recipes[FALLBACK].family
     return people_lists(
         read_scorer(night.run, "refit").fold_in,
         load(family, night.run.arrays("refit", "fallback")),

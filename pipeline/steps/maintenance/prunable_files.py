@@ -16,9 +16,9 @@ from pipeline.errors import ConfigError
 from pipeline.steps.nightly.accept import refuse_gone_on
 from pipeline.stores.pruning import worked_on
 from pipeline.stores.runs import Run
-from pipeline.workspace.artifacts import fit_name
 from pipeline.workspace.history import PROMOTIONS
 from pipeline.workspace.night import Night, decision_of, train_folder
+from pipeline.workspace.run_files import fit_name
 from pipeline.workspace.workspace import Workspace
 
 _ARRAYS: Final = ".npz"

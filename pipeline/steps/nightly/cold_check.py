@@ -30,9 +30,9 @@ from pipeline.steps.reporting.night_page import gather
 from pipeline.steps.reporting.page_files import draft_rows, draw_page
 from pipeline.steps.reporting.past_nights import NOTHING_MADE, Made
 from pipeline.stores.runs import Ref, Run
-from pipeline.workspace.artifacts import promoted, read_scorer, read_split
 from pipeline.workspace.child_process import run_child
 from pipeline.workspace.night import Night, open_night
+from pipeline.workspace.run_files import promoted, read_scorer, read_split
 from pipeline.workspace.workspace import Workspace
 
 MIN_OVERLAP = 0.5

@@ -22,9 +22,9 @@ from pipeline.steps.feedback.attribution import answers_of
 from pipeline.steps.feedback.drift import drift_of
 from pipeline.steps.feedback.policy import policy_of
 from pipeline.stores.runs import Draft, Ref, Run
-from pipeline.workspace.artifacts import fit_names, read_history, read_scorer, read_split, trained
 from pipeline.workspace.history import accepted_before, references
 from pipeline.workspace.night import Night, open_night, train_folder
+from pipeline.workspace.run_files import fit_names, read_history, read_scorer, read_split, trained
 from pipeline.workspace.workspace import Workspace
 
 

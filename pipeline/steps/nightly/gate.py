@@ -32,10 +32,10 @@ from pipeline.steps.feedback.policy import read_policy
 from pipeline.steps.reporting.night_page import gather
 from pipeline.steps.reporting.page_files import draft_rows, draw_page
 from pipeline.stores.runs import Ref
-from pipeline.workspace.artifacts import absences, judged, read_split, trained
 from pipeline.workspace.chosen_recipes import choices
 from pipeline.workspace.history import ACCEPTANCE, ANCHOR, DECISION, PUBLICATION
 from pipeline.workspace.night import Night, open_night
+from pipeline.workspace.run_files import absences, judged, read_split, trained
 from pipeline.workspace.workspace import Workspace
 
 

@@ -19,10 +19,10 @@ from pipeline.failpoints import failpoint
 from pipeline.serving import publish as swap
 from pipeline.steps.feedback.patch import NoPatch, make_patch
 from pipeline.stores.runs import Ref
-from pipeline.workspace.artifacts import promoted
 from pipeline.workspace.night import Night, open_night, register_folder
 from pipeline.workspace.publications import record, refuse_damaged, stage
 from pipeline.workspace.registry import point_aliases
+from pipeline.workspace.run_files import promoted
 from pipeline.workspace.workspace import Workspace
 
 

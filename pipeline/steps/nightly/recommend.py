@@ -10,8 +10,8 @@ from pipeline.models.families import load
 from pipeline.serving import publish as swap
 from pipeline.serving.recommend import recommend as build_lists
 from pipeline.stores.runs import Ref
-from pipeline.workspace.artifacts import FALLBACK, promoted, read_scorer, read_split
 from pipeline.workspace.night import open_night, read_pinned
+from pipeline.workspace.run_files import FALLBACK, promoted, read_scorer, read_split
 from pipeline.workspace.workspace import Workspace
 
 
@@ -23,7 +23,7 @@ def recommend(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref
     name = promoted(night)["recipe"]
     progress("recommend")
     history = History.from_arrays(night.run.arrays("refit", "history"))
-    family = night.recipes[FALLBACK].model_dump()["family"]
+    family = night.recipes[FALLBACK].family
     users = read_pinned(ws, night, "users", columns=[c.USER_ID])[c.USER_ID]
     config = night.config
     lists = build_lists(

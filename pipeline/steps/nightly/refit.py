@@ -15,8 +15,8 @@ from pipeline.models.contract import Scorer
 from pipeline.serving.recommend import fallback_list
 from pipeline.steps.diagnostics.training_cost import fit, write_cost
 from pipeline.stores.runs import Ref
-from pipeline.workspace.artifacts import FALLBACK, promoted, read_history, read_split, write_scorer
 from pipeline.workspace.night import Night, open_night
+from pipeline.workspace.run_files import FALLBACK, promoted, read_history, read_split, write_scorer
 from pipeline.workspace.workspace import Workspace
 
 CANARIES = 100
@@ -44,7 +44,7 @@ def refit(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref:
         draft.json(
             "meta",
             {
-                "family": recipe.model_dump()["family"],
+                "family": recipe.family,
                 "exclude_seen": split.policy == "discovery",
                 "fallback": [{c.ITEM_ID: item, c.SCORE: score} for item, score in anyone],
             },

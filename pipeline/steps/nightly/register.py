@@ -21,10 +21,10 @@ from pipeline.steps.feedback.policy import read_policy
 from pipeline.steps.reporting.page_files import page_files
 from pipeline.stores.registry.records import ChildRecord, DatasetRecord, ModelRecord, NightRecord
 from pipeline.stores.runs import Ref, Run
-from pipeline.workspace.artifacts import absences, trained
 from pipeline.workspace.history import PROMOTIONS
 from pipeline.workspace.night import Night, decision_of, open_night, register_folder, train_folder
 from pipeline.workspace.registry import point_aliases, registry
+from pipeline.workspace.run_files import absences, trained
 from pipeline.workspace.versions import flat, hyper_parameters
 from pipeline.workspace.workspace import Workspace
 

@@ -17,11 +17,12 @@ from pipeline.evaluation.earlier_windows import earlier
 from pipeline.evaluation.trials import EarlierWindows
 from pipeline.failpoints import failpoint
 from pipeline.models.contract import Recipe
+from pipeline.models.selection import select_hyperparameters
 from pipeline.steps.diagnostics.training_cost import fit, write_cost
 from pipeline.stores.runs import Ref, Run
-from pipeline.workspace.artifacts import read_history, read_split, write_fits, write_scorer
 from pipeline.workspace.memory import refusal, refuse_too_large
 from pipeline.workspace.night import Night, open_night, read_events, train_folder
+from pipeline.workspace.run_files import read_history, read_split, write_fits, write_scorer
 from pipeline.workspace.workspace import Workspace
 
 
@@ -95,4 +96,4 @@ def settled(ws: Workspace, night: Night, recipe: Recipe, split: Split, tell: Pro
         tell("no window lies before the holdout: every open field keeps its default")
     refuse = refusal(night.config.train)
     trials = EarlierWindows(found, night.config.recommend.length, tell, refuse)
-    return recipe.settle(trials, tell)
+    return select_hyperparameters(recipe, trials, tell)

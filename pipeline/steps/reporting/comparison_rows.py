@@ -15,8 +15,8 @@ from pipeline.evaluation.evaluate import SLICE
 from pipeline.evaluation.gate import compare, is_proved, threshold
 from pipeline.evaluation.gate.rules import tau_of
 from pipeline.report.night import LiftRow, SliceRow
-from pipeline.workspace.artifacts import judged
 from pipeline.workspace.night import Night
+from pipeline.workspace.run_files import judged
 
 _95 = 1.96
 

@@ -39,10 +39,10 @@ from pipeline.steps.reporting.past_nights import (
     past_rows,
     trust,
 )
-from pipeline.workspace.artifacts import absences, read_split
 from pipeline.workspace.chosen_recipes import in_words
 from pipeline.workspace.history import decisions_before
 from pipeline.workspace.night import Night, read_pinned, train_folder
+from pipeline.workspace.run_files import absences, read_split
 from pipeline.workspace.workspace import Workspace
 
 

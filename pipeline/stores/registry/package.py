@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
 DEFAULT_K = 20
-_SERVED = Path(__file__).with_name("served.py")
+_SERVED = Path(__file__).with_name("pyfunc_model.py")
 _NEEDED = ("mlflow", "implicit", "numpy", "pandas", "polars", "pydantic", "scipy")
 
 

@@ -69,7 +69,7 @@ class ModelRecord:
     ----------
     files
         Local files, kept under their own names: ``scorer.npz``, ``history.npz``, ``meta.json``
-        (see `served`).
+        (see `pyfunc_model`).
     description
         The decision in one sentence.
     tags

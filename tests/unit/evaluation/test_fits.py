@@ -12,7 +12,7 @@ from pipeline.evaluation.fits import averaged, further, same
 from pipeline.models.als import Als
 from pipeline.models.item_knn import ItemKnn
 from pipeline.models.popularity import Popularity
-from pipeline.workspace.artifacts import fit_name
+from pipeline.workspace.run_files import fit_name
 from tests.windows import random_history
 
 ALS = Als(factors=4, iterations=2)

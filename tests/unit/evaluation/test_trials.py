@@ -13,8 +13,9 @@ from pipeline.data.split import SplitConfig, split
 from pipeline.errors import GateError
 from pipeline.evaluation.trials import EarlierWindows
 from pipeline.evaluation.tuning_window import Window
-from pipeline.models import tuning
+from pipeline.models.contract import Span
 from pipeline.models.families import recipe_from
+from pipeline.models.selection import climb, select_hyperparameters
 from tests import worlds
 
 CUTOFF = worlds.START + timedelta(days=84)
@@ -103,12 +104,12 @@ def test_lists_that_may_repeat_are_pooled_with_what_was_had(events):
 def test_a_family_climbs_to_what_is_better(windows):
     start = BAD.model_copy(update={"regularization": 1.0, "factors": 8, "tune": ("alpha",)})
     told: list[str] = []
-    found = start.settle(EarlierWindows(windows, 20), told.append)
+    found = select_hyperparameters(start, EarlierWindows(windows, 20), told.append)
     assert (found.tune, found.regularization) == ((), 1.0)
     assert found.alpha < 100
     assert told[0] == "alpha 100"
-    span = tuning.Span((1.0, 2.0, 4.0), 1.0, 4.0)
-    assert tuning.climb(GOOD, "alpha", span, EarlierWindows([], 20), told.append) == GOOD
+    span = Span((1.0, 2.0, 4.0), 1.0, 4.0)
+    assert climb(GOOD, "alpha", span, EarlierWindows([], 20), told.append) == GOOD
 
 
 def test_a_blend_settles_its_parts_and_drops_what_adds_nothing(windows):
@@ -124,7 +125,7 @@ def test_a_blend_settles_its_parts_and_drops_what_adds_nothing(windows):
         }
     )
     assert recipe.open
-    found = recipe.settle(EarlierWindows(windows, 20))
+    found = select_hyperparameters(recipe, EarlierWindows(windows, 20))
     assert not found.open
     assert "good" in found.parts
     assert "own" not in found.parts  # lists leave out what people had
@@ -152,14 +153,14 @@ def test_a_blend_whose_only_weight_is_on_what_has_nothing_to_say_here_counts_the
             },
         }
     )
-    found = recipe.settle(EarlierWindows(windows, 20))
+    found = select_hyperparameters(recipe, EarlierWindows(windows, 20))
     assert (found.open, list(found.parts), found.weights) == (False, ["good"], {"good": 1.0})
 
 
 def test_a_blend_that_has_nothing_to_say_here_stays_as_it_is(windows):
     own = {"family": "blend", "tune": ["weights"], "parts": {"own": {"family": "own_counts"}}}
     recipe = recipe_from(own)
-    found = recipe.settle(EarlierWindows(windows, 20))
+    found = select_hyperparameters(recipe, EarlierWindows(windows, 20))
     assert found == recipe.model_copy(update={"tune": ()})
     assert found.capabilities.repeats_only
 

@@ -18,6 +18,7 @@ from pipeline.models.als import Als
 from pipeline.models.feature_map import learn_map
 from pipeline.models.personal_frequency import OwnCounts
 from pipeline.models.ridge import Ridge
+from pipeline.models.selection import select_hyperparameters
 from pipeline.models.topk import top_k
 
 END = datetime(2024, 3, 1, tzinfo=UTC)
@@ -332,7 +333,7 @@ def test_it_settles_its_base_and_then_itself():
         factors_of=BASE.model_copy(update={"tune": ("alpha",)}), tune=("regularization",)
     )
     assert recipe.open
-    settled = recipe.settle(Higher())
+    settled = select_hyperparameters(recipe, Higher())
     assert not settled.open
     assert settled.factors_of.alpha == Als.space["alpha"].tries[-1]
     assert settled.regularization == 1.0

@@ -22,9 +22,9 @@ from pipeline.steps.feedback.foldin import foldin
 from pipeline.steps.feedback.policy import policy as rule
 from pipeline.steps.nightly.nightly import nightly
 from pipeline.stores.runs import Run, Runs
-from pipeline.workspace.artifacts import read_split
 from pipeline.workspace.config import load
 from pipeline.workspace.history import PROMOTIONS, PUBLICATION
+from pipeline.workspace.run_files import read_split
 from pipeline.workspace.workspace import Workspace
 
 _WEEK: Final = timedelta(days=7)

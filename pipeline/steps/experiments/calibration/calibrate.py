@@ -148,7 +148,7 @@ def _line(run: Run, as_of: datetime, name: str, recipe: Recipe) -> dict[str, Any
         "calibration": run.run_id,
         "as_of": format_instant(as_of),
         "recipe": name,
-        "family": recipe.model_dump()["family"],
+        "family": recipe.family,
         "recipe_hash": recipe.hash,
         "policy": plan["policy"],
         "k": plan["k"],

@@ -25,8 +25,8 @@ from pipeline.errors import GateError, NightjarError
 from pipeline.evaluation.compare import NO_LEVEL, difference, paired
 from pipeline.evaluation.evaluate import NDCG, SLICE, USERS, evaluate_stored, metric_name
 from pipeline.report.pair import Estimate, Footing, MetricRow, PairedRow
-from pipeline.workspace.artifacts import read_history, read_scorer, read_split, trained
 from pipeline.workspace.night import Night, train_folder
+from pipeline.workspace.run_files import read_history, read_scorer, read_split, trained
 from pipeline.workspace.versions import Version
 
 HOLDOUT: Final = "holdout"
@@ -151,7 +151,7 @@ def _tau(version: Version, recipe: str) -> float:
     night = version.night
     made = night.recipes[recipe]
     unknown = 0.0 if made.capabilities.baseline is not None else night.config.gate.unknown_tau
-    return night.taus.get(made.model_dump()["family"], unknown)
+    return night.taus.get(made.family, unknown)
 
 
 def _rows(left: _Side, right: _Side, night: Night) -> tuple[PairedRow, ...]:

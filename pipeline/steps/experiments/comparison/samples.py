@@ -18,7 +18,7 @@ from pipeline.report.pair import Entry, Sample
 from pipeline.serving.churn import churn
 from pipeline.serving.publish import of_publication, unavailable
 from pipeline.serving.recommend import model_lists
-from pipeline.workspace.artifacts import read_scorer, read_split
+from pipeline.workspace.run_files import read_scorer, read_split
 from pipeline.workspace.versions import Version
 from pipeline.workspace.workspace import Workspace
 

@@ -20,6 +20,7 @@ from pipeline.evaluation.tuning_window import Window
 from pipeline.models.contract import Recipe
 from pipeline.models.families import recipe_from
 from pipeline.models.search import moved, remixed, standing
+from pipeline.models.selection import select_hyperparameters
 from pipeline.report.wording import change
 from pipeline.stores.studies.study import Study
 from pipeline.stores.studies.trial import COMPLETE, FAILED, PRUNED, Asked, Trial
@@ -173,7 +174,7 @@ def _mixed(
     if kept is None or kept["of"] != recipe.hash:
         progress("mixture: chosen anew for the best parts")
         try:
-            mixed = opened.settle(pools, progress)
+            mixed = select_hyperparameters(opened, pools, progress)
             values = [measure("the new mixture", mixed, window) for window in pools.windows]
         except NightjarError as error:
             progress(f"mixture: stays as it was: {error.sentence}")

@@ -37,6 +37,7 @@ from pipeline.evaluation.trials import EarlierWindows
 from pipeline.evaluation.tuning_window import Window
 from pipeline.models.contract import Recipe
 from pipeline.models.search import Axis, axes, standing
+from pipeline.models.selection import select_hyperparameters
 from pipeline.steps.experiments.tuning.report import FOLDER, write_files
 from pipeline.steps.experiments.tuning.search import Search
 from pipeline.steps.experiments.tuning.study import Found, conclude, measured, recipe_of, value_of
@@ -260,13 +261,13 @@ def _begin(
 ) -> Study:
     refuse = refusal(ground.config.train)
     refuse(asked, ground.windows[0].history)  # before any of it is tried
-    start = asked.settle(
-        EarlierWindows(ground.windows, ground.task["k"], progress, refuse), progress
+    start = select_hyperparameters(
+        asked, EarlierWindows(ground.windows, ground.task["k"], progress, refuse), progress
     )
     movable = axes(start)
     if not movable:
         raise ConfigError(f"{pinned['name']} has no field that can be tuned in this task")
-    family = start.model_dump()["family"]
+    family = start.family
     facts = {
         **pinned,
         "key": _sum({"family": family, "fields": sorted(movable), "task": ground.task}),

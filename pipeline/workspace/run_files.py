@@ -102,7 +102,7 @@ def judged(night: Night) -> tuple[Judged, ...]:
             coverage=evaluation[name]["coverage"],
             k=night.config.recommend.length,
             fits=evaluation[name]["fits"],
-            tau=night.taus.get(night.recipes[name].model_dump()["family"]),
+            tau=night.taus.get(night.recipes[name].family),
         )
         for name in trained(night)
     )

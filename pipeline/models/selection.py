@@ -1,0 +1,54 @@
+"""Selects the hyperparameters that a recipe leaves open, by trials on windows before the holdout.
+
+Guarantees: the recipe returned leaves nothing open; a family with its own way of selecting
+registers it in its own module.
+"""
+
+from __future__ import annotations
+
+from functools import singledispatch
+from typing import TypeVar
+
+from pipeline.base import Progress, silent
+from pipeline.models.contract import Recipe, Span
+from pipeline.models.tuning import Trials
+
+R = TypeVar("R", bound=Recipe)
+
+
+@singledispatch
+def select_hyperparameters(recipe: Recipe, trials: Trials, progress: Progress = silent) -> Recipe:
+    """Select the fields of `recipe.tune`, one after the other, see `climb`."""
+    return select_in_order(recipe, trials, progress)
+
+
+def select_in_order(recipe: R, trials: Trials, progress: Progress) -> R:
+    """Select the fields of `recipe.tune`, in that order."""
+    best = recipe.model_copy(update={"tune": ()})
+    for field in recipe.tune:
+        best = climb(best, field, recipe.space[field], trials, progress)
+    return best
+
+
+def climb(recipe: R, field: str, span: Span, trials: Trials, progress: Progress) -> R:
+    """Move one field along the values of its span, upwards or else downwards, while that is better.
+
+    Parameters
+    ----------
+    recipe
+        Where it starts; a field that is ``None`` starts below all values.
+    """
+    here = getattr(recipe, field)
+    above = [value for value in span.tries if here is None or value > here]
+    below = [value for value in reversed(span.tries) if here is not None and value < here]
+    best = recipe
+    for way in (above, below):
+        for value in way:
+            progress(f"{field} {value:g}")
+            trial = type(best).model_validate(best.model_dump() | {field: value})
+            if not trials.better(trial, best):
+                break
+            best = trial
+        if best is not recipe:
+            break
+    return best
