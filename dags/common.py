@@ -45,7 +45,7 @@ class AirflowWorkspace:
 
     @property
     def is_default(self) -> bool:
-        """Whether this is the default workspace, whose names have no prefix."""
+        """True for the default workspace, whose DAG ids have no prefix."""
         return self.name == DEFAULT_NAME
 
     def dag_id(self, dag: str) -> str:

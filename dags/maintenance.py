@@ -1,4 +1,4 @@
-"""Keep the stores fast and small: compact the lake and remove what is no longer needed.
+"""Keep the stores fast and small: compact the lake and remove data that are no longer needed.
 
 **Schedule.** Every day at 02:37 UTC, between two passes of `feedback_ingest` and before the nightly
 run, so that it pins tables of few files. The DAG is paused when it is new.
@@ -59,7 +59,7 @@ def maintenance(workspace: AirflowWorkspace) -> DAG:
         workspace,
         "maintenance",
         tag="maintenance",
-        description="Compact the stores and remove what is no longer needed.",
+        description="Compact the stores and remove data that are no longer needed.",
         doc_md=__doc__,
         params=PARAMS,
         schedule=cron("37 2 * * *"),

@@ -31,7 +31,7 @@ STARTED = "started"
 """XCom key of `snapshot`: run id, status and sentence. Its value are the recipes to train."""
 
 Needs = Literal["run", "decision", "promotion"]
-"""What must exist so that a task is not skipped."""
+"""Condition without which a task is skipped."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ DECISIONS = (*PROMOTIONS, "keep", "block")
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """How a nightly run ended.
+    """End of a nightly run.
 
     Attributes
     ----------
@@ -41,7 +41,7 @@ class RunOutcome:
 
     @property
     def is_posted(self) -> bool:
-        """Whether the webhook receives it: decisions and red runs."""
+        """True for decisions and red runs, which the webhook receives."""
         return self.is_red or self.status in DECISIONS
 
 

@@ -5,7 +5,7 @@ workspace's only heavy slot, so a nightly run that starts meanwhile waits.
 
 **Results.** A better recipe becomes a candidate: the next nightly run with a later as-of trains it
 beside the others, under the name `tuned`, and its gate decides. Nothing is published here. If no
-recipe is clearly better, the result says so and the run is green.
+recipe is clearly better, the result reports it and the run is green.
 
 **Repeated runs.** A search that was killed, or whose budget is used up, resumes when the DAG is
 triggered with the same `as_of` and `recipe`. A study with a later as-of starts with the best trials
