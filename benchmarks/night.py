@@ -82,7 +82,8 @@ def _child(part: str, home: Path) -> list[Row]:
 def _whole_run(home: Path) -> Row:
     start = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "dags" / "demo.py"), "--home", str(home)],
+        [sys.executable, "-m", "dags.local.demo", "--home", str(home)],
+        cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
