@@ -54,7 +54,7 @@ PARAMS = {
 @workspace_task(heavy=True)
 def replay_days(ws: Workspace) -> dict[str, Any]:
     """Replay each day in order, for one schedule after the other."""
-    from pipeline.base import parse_instant
+    from pipeline.base import as_of, plain
     from pipeline.steps.experiments.backtest import backtest as steps
 
     context = get_current_context()
@@ -63,15 +63,15 @@ def replay_days(ws: Workspace) -> dict[str, Any]:
     param_instant(context, "end")  # rejects a future instant: those days have no data yet
     result = steps.backtest(
         ws,
-        parse_instant(params["begin"]),
-        parse_instant(params["end"]),
+        as_of(params["begin"]),
+        as_of(params["end"]),
         every=steps.parse_every(params["every"]),
         policies=steps.parse_policies(",".join(params["schedules"])),
-        plant=parse_instant(planted) if planted else None,
+        plant=as_of(planted) if planted else None,
         progress=log.info,
     )
     log.info(result.text())
-    summary = result.to_dict()
+    summary = plain(result)
     return {name: summary[name] for name in ("backtest", "rows", "figure")}
 
 

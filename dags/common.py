@@ -14,8 +14,12 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from airflow.sdk import Asset, Context, Param
+
+if TYPE_CHECKING:
+    from pipeline.base import AsOf
 
 DEFAULT_NAME = "nightjar"
 
@@ -114,7 +118,7 @@ def instant_param(title: str, description: str, default: str | None = None) -> P
     return Param(default, type=kind, format="date-time", title=title, description=description)
 
 
-def resolve_as_of(context: Context) -> datetime:
+def resolve_as_of(context: Context) -> AsOf:
     """Return the as-of of a run, in UTC.
 
     It is the param `as_of`, else the end of the run's data interval, else its `run_after`: a run
@@ -123,19 +127,19 @@ def resolve_as_of(context: Context) -> datetime:
     no run of an earlier as-of could publish afterwards.
     """
     run = context["dag_run"]
-    return param_instant(context, "as_of") or _utc(run.data_interval_end or run.run_after)
+    return param_instant(context, "as_of") or _as_of(run.data_interval_end or run.run_after)
 
 
-def resolve_at(context: Context) -> datetime:
+def resolve_at(context: Context) -> AsOf:
     """Return the instant of a pass, in UTC: the param `at`, else the run's `run_after`.
 
     A param in the future raises `ConfigError` before any file is read: events ingested at that
     instant would be missing from all runs before it.
     """
-    return param_instant(context, "at") or _utc(context["dag_run"].run_after)
+    return param_instant(context, "at") or _as_of(context["dag_run"].run_after)
 
 
-def param_instant(context: Context, param: str) -> datetime | None:
+def param_instant(context: Context, param: str) -> AsOf | None:
     """Return the instant of a param, in UTC, or ``None`` if it is empty.
 
     An instant after the run's `run_after` raises `ConfigError`.
@@ -143,7 +147,7 @@ def param_instant(context: Context, param: str) -> datetime | None:
     from pipeline.base import format_instant
     from pipeline.errors import ConfigError
 
-    instant, due = parse_param(context, param), _utc(context["dag_run"].run_after)
+    instant, due = parse_param(context, param), _as_of(context["dag_run"].run_after)
     if instant is not None and instant > due:
         raise ConfigError(
             f"{param} = {format_instant(instant)} lies in the future: the run is due at "
@@ -152,12 +156,10 @@ def param_instant(context: Context, param: str) -> datetime | None:
     return instant
 
 
-def parse_param(context: Context, param: str) -> datetime | None:
+def parse_param(context: Context, param: str) -> AsOf | None:
     """Return the instant of a param, in UTC, ``None`` if it is empty; it may be in the future."""
-    from pipeline.base import parse_instant
-
     text = context["params"][param]
-    return parse_instant(text) if text else None
+    return _as_of(text) if text else None
 
 
 def was_triggered_by_request(context: Context) -> bool:
@@ -165,7 +167,7 @@ def was_triggered_by_request(context: Context) -> bool:
     return bool(context["dag_run"].run_type == "asset_triggered")
 
 
-def _utc(instant: datetime) -> datetime:
-    from pipeline.base import to_utc
+def _as_of(instant: datetime | str) -> AsOf:
+    from pipeline.base import as_of
 
-    return to_utc(instant)
+    return as_of(instant)

@@ -198,5 +198,9 @@ def task_problem(name: str) -> dict[str, Any] | None:
 
 
 def _xcom_value(result: Any) -> Any:
-    """Return a result as plain JSON; results of steps have `to_dict`."""
-    return result.to_dict() if hasattr(result, "to_dict") else result
+    """Return a result as plain JSON: scalars and dicts as they are, results of steps by `plain`."""
+    if result is None or isinstance(result, (bool, int, float, str, list, dict)):
+        return result
+    from pipeline.base import plain
+
+    return plain(result)

@@ -50,13 +50,14 @@ PARAMS = {
 @workspace_task()
 def ingest(ws: Workspace) -> dict[str, Any]:
     """Read every file in `landing/`, quarantine invalid rows, and store all others exactly once."""
+    from pipeline.base import plain
     from pipeline.steps.ingest.ingest import ingest_landed
 
     result = ingest_landed(ws, resolve_at(get_current_context()), progress=log.info)
     log.log(logging.WARNING if result.failed else logging.INFO, result.text())
     if not result.files:
         raise AirflowSkipException("there are no new files")
-    summary = {**result.to_dict(), "events": result.events}
+    summary = {**plain(result), "events": result.events}
     del summary["outcomes"]  # one row per file, which the log has
     if (more := len(summary["problems"]) - MAX_PROBLEMS) > 0:
         summary["problems"] = [*summary["problems"][:MAX_PROBLEMS], f"and {more:,} more"]
@@ -85,14 +86,14 @@ def foldin(ws: Workspace) -> FoldinResult:
 @workspace_task(trigger_rule=TriggerRule.ALL_DONE)
 def attribution(ws: Workspace) -> dict[str, Any]:
     """Join the events since the last nightly run to the lists that were shown."""
+    from pipeline.base import plain
     from pipeline.steps.feedback.attribution import lately_answered
 
     result = lately_answered(ws, resolve_at(get_current_context()), progress=log.info)
     if result is None:
         raise AirflowSkipException("no nightly run has decided yet")
-    log.info(result.text())
-    summary = result.to_dict()
-    return {name: summary[name] for name in ("people", "events", "joined", "unshown", "claims")}
+    summary = {name: getattr(result, name) for name in ("people", "events", "joined", "unshown")}
+    return {**summary, "claims": plain(result.claims)}
 
 
 @workspace_task(trigger_rule=TriggerRule.NONE_FAILED)
@@ -103,17 +104,18 @@ def drift(ws: Workspace) -> Drift:
     result = drift_if_needed(ws, resolve_at(get_current_context()), progress=log.info)
     if result is None:
         raise AirflowSkipException("there are no new events, or a retrain must wait anyway")
-    log.info(result.sentence)
     return result
 
 
 @workspace_task(trigger_rule=TriggerRule.NONE_FAILED)
 def policy(ws: Workspace, drifted: dict[str, Any] | None) -> str:
     """Decide with reasons whether to request a retrain."""
+    from pydantic import TypeAdapter
+
     from pipeline.monitoring.verdicts import Drift
     from pipeline.steps.feedback.policy import policy
 
-    result = None if drifted is None else Drift.from_dict(drifted)
+    result = None if drifted is None else TypeAdapter(Drift).validate_python(drifted)
     decision = policy(ws, resolve_at(get_current_context()), drift=result, progress=log.info)
     log.info(decision.reason)
     if not decision.wanted:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import logging
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from airflow.sdk import DAG, get_current_context
 
@@ -28,6 +28,7 @@ from dags.common import WORKSPACES, AirflowWorkspace, instant_param, resolve_at
 from dags.factory import HEAVY_TASK_ARGS, cron, nightjar_dag, workspace_task
 
 if TYPE_CHECKING:
+    from pipeline.steps.maintenance.gc import GcResult
     from pipeline.workspace.workspace import Workspace
 
 log = logging.getLogger("airflow.task")
@@ -41,7 +42,7 @@ PARAMS = {
 
 
 @workspace_task(**HEAVY_TASK_ARGS, retry_delay=timedelta(minutes=10))
-def gc(ws: Workspace) -> dict[str, Any]:
+def gc(ws: Workspace) -> GcResult:
     """Maintain every store; fail, to retry later, if another process holds one."""
     from pipeline.errors import ConcurrencyError
     from pipeline.steps.maintenance.gc import gc
@@ -50,7 +51,7 @@ def gc(ws: Workspace) -> dict[str, Any]:
     log.info(result.text())
     if result.left:
         raise ConcurrencyError(result.sentence)
-    return result.to_dict()
+    return result
 
 
 def maintenance(workspace: AirflowWorkspace) -> DAG:

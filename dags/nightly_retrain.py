@@ -116,27 +116,27 @@ def snapshot(ws: Workspace) -> list[str]:
 @nightly_task()
 def validate(run: NightlyRun) -> Ref:
     """Check the pinned data against the declared rules; a failed check stops the run."""
-    from pipeline.steps.nightly import nightly
+    from pipeline.steps.nightly.validate import validate
 
-    return nightly.validate(run.workspace, run.run_id, progress=run.progress)
+    return validate(run.workspace, run.run_id, progress=run.progress)
 
 
 @nightly_task(**HEAVY_TASK_ARGS)
 def features(run: NightlyRun) -> Ref:
     """Clean the events, split them at the cutoff, and compute their weights."""
-    from pipeline.steps.nightly import nightly
+    from pipeline.steps.nightly.features import features
 
-    return nightly.features(run.workspace, run.run_id, progress=run.progress)
+    return features(run.workspace, run.run_id, progress=run.progress)
 
 
 @nightly_task(heavy=True, map_index_template="{{ recipe_name }}")
 def train(run: NightlyRun, recipe: str) -> Ref:
     """Train one recipe on the events before the cutoff; a recipe that fails is skipped."""
-    from pipeline.steps.nightly import nightly
+    from pipeline.steps.nightly.train import train
     from pipeline.stores.runs import Ref
 
     get_current_context()["recipe_name"] = recipe  # type: ignore[typeddict-unknown-key]
-    trained = nightly.train(run.workspace, run.run_id, recipe, progress=run.progress)
+    trained = train(run.workspace, run.run_id, recipe, progress=run.progress)
     if not isinstance(trained, Ref):
         raise AirflowSkipException(trained.text())
     return trained
@@ -145,17 +145,17 @@ def train(run: NightlyRun, recipe: str) -> Ref:
 @nightly_task(heavy=True, trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS)
 def evaluate(run: NightlyRun) -> Ref:
     """Score the lists of every recipe against the events of the holdout."""
-    from pipeline.steps.nightly import nightly
+    from pipeline.steps.nightly.evaluate import evaluate
 
-    return nightly.evaluate(run.workspace, run.run_id, progress=run.progress)
+    return evaluate(run.workspace, run.run_id, progress=run.progress)
 
 
 @nightly_task()
 def gate(run: NightlyRun) -> dict[str, Any]:
     """Decide with reasons: first, switch, refresh, keep or block."""
-    from pipeline.steps.nightly import nightly
+    from pipeline.steps.nightly.gate import gate
 
-    decision = nightly.gate(run.workspace, run.run_id, progress=run.progress)
+    decision = gate(run.workspace, run.run_id, progress=run.progress)
     log.info(decision.sentence)
     return {"kind": decision.kind, "sentence": decision.sentence, "review": decision.ask}
 
@@ -169,48 +169,48 @@ def accept(run: NightlyRun) -> dict[str, Any]:
     if user is None:
         raise AirflowSkipException("no user chose to switch")
     entry = accept_run(run.workspace, run.run_id, by=user, because="answered in Airflow")
-    log.info(entry["sentence"])
-    return {"kind": entry["kind"], "sentence": entry["sentence"]}
+    log.info(entry.sentence)
+    return {"kind": entry.kind, "sentence": entry.sentence}
 
 
 @nightly_task(needs="promotion", heavy=True, trigger_rule=TriggerRule.NONE_FAILED)
 def refit(run: NightlyRun) -> Ref:
     """Train the promoted recipe again, on all events before the as-of."""
-    from pipeline.steps.nightly import nightly
+    from pipeline.steps.nightly.refit import refit
 
-    return nightly.refit(run.workspace, run.run_id, progress=run.progress)
+    return refit(run.workspace, run.run_id, progress=run.progress)
 
 
 @nightly_task(needs="promotion")
 def cold_check(run: NightlyRun) -> Ref:
     """Load the refitted model in a new process and check that it returns the same lists."""
-    from pipeline.steps.nightly import nightly
+    from pipeline.steps.nightly.cold_check import cold_check
 
-    return nightly.cold_check(run.workspace, run.run_id, progress=run.progress)
+    return cold_check(run.workspace, run.run_id, progress=run.progress)
 
 
 @nightly_task(needs="decision", trigger_rule=TriggerRule.NONE_FAILED)
 def register(run: NightlyRun) -> Ref:
     """Record the run in MLflow; a promoted model becomes a version there."""
-    from pipeline.steps.nightly import nightly
+    from pipeline.steps.nightly.register import register
 
-    return nightly.register(run.workspace, run.run_id, progress=run.progress)
+    return register(run.workspace, run.run_id, progress=run.progress)
 
 
 @nightly_task(needs="promotion")
 def recommend(run: NightlyRun) -> Ref:
     """Compute the list of every user, and the fallback list for all others."""
-    from pipeline.steps.nightly import nightly
+    from pipeline.steps.nightly.recommend import recommend
 
-    return nightly.recommend(run.workspace, run.run_id, progress=run.progress)
+    return recommend(run.workspace, run.run_id, progress=run.progress)
 
 
 @nightly_task(needs="promotion")
 def publish(run: NightlyRun) -> Ref:
     """Put all lists live in one commit; a replay changes nothing."""
-    from pipeline.steps.nightly import nightly
+    from pipeline.steps.nightly.publish import publish
 
-    return nightly.publish(run.workspace, run.run_id, progress=run.progress)
+    return publish(run.workspace, run.run_id, progress=run.progress)
 
 
 @nightjar_task(opens=nullcontext, trigger_rule=TriggerRule.ALL_DONE, retries=0)
