@@ -57,7 +57,7 @@ def ingest(ws: Workspace) -> dict[str, Any]:
     log.log(logging.WARNING if result.failed else logging.INFO, result.text())
     if not result.files:
         raise AirflowSkipException("there are no new files")
-    summary = {**plain(result), "events": result.events}
+    summary = {**plain(result), "events": result.new_events}
     del summary["outcomes"]  # one row per file, which the log has
     if (more := len(summary["problems"]) - MAX_PROBLEMS) > 0:
         summary["problems"] = [*summary["problems"][:MAX_PROBLEMS], f"and {more:,} more"]

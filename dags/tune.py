@@ -57,6 +57,7 @@ PARAMS = {
 @workspace_task(heavy=True)
 def search(ws: Workspace) -> dict[str, Any]:
     """Try recipes until the budget is used up; a clearly better one becomes a candidate."""
+    from pipeline.base import as_of
     from pipeline.errors import ConfigError
     from pipeline.steps.experiments.tuning import tune as steps
 
@@ -71,7 +72,8 @@ def search(ws: Workspace) -> dict[str, Any]:
         )
     result = steps.tune(
         ws,
-        parse_param(context, "as_of") or steps.default_as_of(ws, context["dag_run"].run_after),
+        parse_param(context, "as_of")
+        or steps.default_as_of(ws, as_of(context["dag_run"].run_after)),
         budget=budget,
         elapsed=lambda: time.monotonic() - start,
         recipe=params["recipe"] or None,
