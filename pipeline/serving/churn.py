@@ -16,6 +16,8 @@ import polars as pl
 
 from pipeline import columns as c
 
+FIRST: Final = 10
+"""Entries of a list that are always compared, whatever its length."""
 STOCK: Final = "stock"
 RECIPE: Final = "recipe"
 DATA: Final = "data"

@@ -104,8 +104,8 @@ class LedgerHistory:
 
     def version(self, number: int) -> PublicationEntry | None:
         """Return the newest publication of a model version."""
-        matches = (e for e in reversed(self.publications) if int(e.model_version) == number)
-        return next(matches, None)
+        publications = (e for e in reversed(self.publications) if int(e.model_version) == number)
+        return next(publications, None)
 
     # ------------------------------------------------------------ decisions
 
@@ -138,13 +138,13 @@ class LedgerHistory:
 
         The first model's block does not count: it is as long as possible, not as long as needed.
         """
-        entries = self._decided(before)
-        return max((entry.block_days for entry in entries if entry.kind != "first"), default=None)
+        decisions = self._decided(before)
+        return max((entry.block_days for entry in decisions if entry.kind != "first"), default=None)
 
     def last_weights(self, before: datetime, configured: FeaturesConfig) -> FeaturesConfig | None:
         """Return the event weights that the newest run before an as-of chose for this config."""
-        entries = [e for e in self._decided(before) if e.weights.configured == configured]
-        newest = max(entries, key=lambda entry: entry.as_of, default=None)
+        decisions = [e for e in self._decided(before) if e.weights.configured == configured]
+        newest = max(decisions, key=lambda entry: entry.as_of, default=None)
         return None if newest is None else newest.weights.chosen
 
     def selected_recipes(
@@ -158,44 +158,44 @@ class LedgerHistory:
 
     def comparable(self, before: datetime, key: ComparisonKey) -> tuple[DecisionEntry, ...]:
         """Return all decisions before an as-of whose figures are comparable, oldest first."""
-        entries = [entry for entry in self._decided(before) if entry.comparison_key == key]
-        return tuple(sorted(entries, key=lambda entry: entry.as_of))
+        decisions = [entry for entry in self._decided(before) if entry.comparison_key == key]
+        return tuple(sorted(decisions, key=lambda entry: entry.as_of))
 
     # ------------------------------------------------------------ other types
 
     def anchors(self, before: datetime, key: ComparisonKey) -> tuple[AnchorEntry, ...]:
         """Return the anchors that a person set before an as-of, oldest first."""
-        entries = [
+        anchors = [
             entry
             for entry in self._of(AnchorEntry)
             if entry.as_of < before and entry.comparison_key == key
         ]
-        return tuple(sorted(entries, key=lambda entry: entry.as_of))
+        return tuple(sorted(anchors, key=lambda entry: entry.as_of))
 
     def last_calibration(self, until: datetime) -> CalibrationEntry | None:
         """Return the newest calibration up to an as-of."""
-        entries = [entry for entry in self._of(CalibrationEntry) if entry.as_of <= until]
-        return max(entries, key=lambda entry: entry.as_of, default=None)
+        calibrations = [entry for entry in self._of(CalibrationEntry) if entry.as_of <= until]
+        return max(calibrations, key=lambda entry: entry.as_of, default=None)
 
     def seed_sds(self, as_of: datetime, task: Policy | None, k: int) -> dict[str, float]:
         """Return the seed SD of each family that was calibrated in the 90 days before an as-of.
 
         Only calibrations of the same task and list length count.
         """
-        entries = [
+        calibrations = [
             entry
             for entry in self._of(CalibrationEntry)
             if as_of - _SEED_SD_LASTS <= entry.as_of <= as_of and (entry.task, entry.k) == (task, k)
         ]
-        entries.sort(key=lambda entry: entry.as_of)
-        return {entry.family: entry.seed_sd for entry in entries}
+        calibrations.sort(key=lambda entry: entry.as_of)
+        return {entry.family: entry.seed_sd for entry in calibrations}
 
     def with_candidate(
         self, recipes: Mapping[str, Recipe], before: datetime, champion: Champion | None
     ) -> dict[str, Recipe]:
         """Add the newest tuned recipe found before an as-of, unless it competes already."""
-        entries = [entry for entry in self._of(CandidateEntry) if entry.as_of < before]
-        newest = max(reversed(entries), key=lambda entry: entry.as_of, default=None)
+        candidates = [entry for entry in self._of(CandidateEntry) if entry.as_of < before]
+        newest = max(reversed(candidates), key=lambda entry: entry.as_of, default=None)
         if newest is None:
             return dict(recipes)
         hashes = {recipe.hash for recipe in recipes.values()}

@@ -50,10 +50,10 @@ def refuse_too_large(name: str, recipe: Recipe, history: History, config: TrainC
     needed, limit = recipe.memory(history), limit_of(config)
     if needed <= limit:
         return
-    state = "are free" if config.memory_gb is None else "are allowed (train.memory_gb)"
+    which = "are free" if config.memory_gb is None else "are allowed (train.memory_gb)"
     way = "give the machine" if config.memory_gb is None else "allow it"
     raise ResourceError(
-        f"{name}: training needs about {size(needed)} of memory and {size(limit)} {state}; {way} "
+        f"{name}: training needs about {size(needed)} of memory and {size(limit)} {which}; {way} "
         "more, or make the recipe smaller"
     )
 
@@ -80,7 +80,7 @@ def size(count: int) -> str:
 
 
 def free_memory(system: Path = _SYSTEM) -> int:
-    """Return the bytes that this process could still take, by the files below `system`."""
+    """Return the bytes that this process could still take, as the files below `system` tell."""
     left = [_available(system), *_left_in_groups(system)]
     return max(0, min(left))
 

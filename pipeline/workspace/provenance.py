@@ -29,7 +29,7 @@ def commit() -> str:
     """Return the git commit of the code, or ``unknown`` outside a checkout."""
     folder = Path(__file__).parent
     try:
-        done = subprocess.run(
+        described = subprocess.run(
             ["git", "-C", str(folder), "rev-parse", "HEAD"],
             capture_output=True,
             text=True,
@@ -37,7 +37,7 @@ def commit() -> str:
         )
     except OSError:
         return UNKNOWN
-    return done.stdout.strip() or UNKNOWN
+    return described.stdout.strip() or UNKNOWN
 
 
 def libraries() -> dict[str, str]:
@@ -63,5 +63,5 @@ def _blas() -> dict[str, str]:
     pools.sort(key=lambda pool: ("numpy" not in str(pool["filepath"]), str(pool["filepath"])))
     for pool in pools:
         parts = (pool.get(key) for key in ("internal_api", "version", "architecture"))
-        return {"blas": " ".join(str(part) for part in parts if part)}
+        return {"blas": " ".join(str(word) for word in parts if word)}
     return {}

@@ -20,7 +20,7 @@ from pipeline.workspace.artifacts import (
 from pipeline.workspace.night import Night, decision_of
 
 FALLBACK = "decayed_popularity"
-"""Recipe of the list for users without events."""
+"""Recipe of the list for people we know nothing of."""
 
 
 def promoted(night: Night) -> Decision:
@@ -39,7 +39,7 @@ def trained(night: Night) -> tuple[str, ...]:
 def absences(night: Night) -> dict[str, str]:
     """Return why recipes of the night have no scorer, by name."""
     reasons = {name: _absence(night.run, name) for name in night.recipes}
-    return {name: reason for name, reason in reasons.items() if reason is not None}
+    return {name: why for name, why in reasons.items() if why is not None}
 
 
 def _absence(run: Run, name: str) -> str | None:
@@ -75,8 +75,8 @@ def read_split(run: Run) -> Split:
 
 def write_fits(draft: Draft, scorers: tuple[Scorer, ...]) -> None:
     """Write further fits beside the first one."""
-    for replicate, scorer in enumerate(scorers, start=1):
-        draft.arrays(fit_name(replicate), scorer.arrays())
+    for salt, scorer in enumerate(scorers, start=1):
+        draft.arrays(fit_name(salt), scorer.arrays())
 
 
 def fit_names(run: Run, step: str) -> tuple[str, ...]:
@@ -85,9 +85,9 @@ def fit_names(run: Run, step: str) -> tuple[str, ...]:
     return tuple(name for name in map(fit_name, range(FITS)) if f"{name}.npz" in written)
 
 
-def fit_name(replicate: int) -> str:
+def fit_name(salt: int) -> str:
     """Name the file of a fit."""
-    return f"scorer-{replicate}" if replicate else "scorer"
+    return f"scorer-{salt}" if salt else "scorer"
 
 
 def judged(night: Night) -> tuple[Judged, ...]:

@@ -1,4 +1,4 @@
-"""A version of the model by its number: the run that made it, and its files.
+"""A version of the model, found again by its number: the night that made it, and its files.
 
 Promises: the ledger and the runs are asked, never MLflow, so a registry that is away hides nothing;
 a number that is not there is answered with those that are; a version whose run is gone says so.
@@ -93,7 +93,7 @@ def _hint(numbers: list[int]) -> str:
 
 
 def hyper_parameters(recipe: Recipe) -> HyperParameters:
-    """Return the hyperparameters of a recipe, its parts included.
+    """Return what a recipe is made of, as plain JSON by dotted names: ``parts.als.alpha``.
 
     Recipes of all families, blends of them included, line up under equal names.
     """

@@ -276,7 +276,7 @@ def test_a_file_that_still_grows_is_taken_when_it_is_whole(ws):
         written = (AT + timedelta(seconds=second)).timestamp()
         os.utime(path, (written, written))
         early = feedback(ws, AT + timedelta(seconds=second + 1))
-        assert (early.files, early.to_dict()["younger"]) == (0, 1)
+        assert (early.files, early.younger) == (0, 1)
         assert "nothing is taken in\ntoo young for this pass, and left: 1 file (" in early.text()
     assert feedback(ws, AT + timedelta(seconds=4)).accepted == 4
 
@@ -299,7 +299,7 @@ def test_the_same_under_another_name_recompressed_or_reordered_adds_nothing(ws):
         land(ws, name, again)
     result = feedback(ws, AT)
     assert statuses(result)["orders-2.csv"] == "seen before"
-    assert (result.accepted, result.to_dict()["duplicates"]) == (0, 3 * 4)
+    assert (result.accepted, result.duplicates) == (0, 3 * 4)
     assert ws.lake.version("events") == before
     assert names(ws, "landing/events") == []
 
@@ -308,8 +308,8 @@ def test_late_rows_of_a_year_ago_are_stored_once(ws):
     land(ws, "orders-1.csv", orders(ROW, "9,carl,rye,1,2023-03-01"))
     assert feedback(ws, AT).accepted == 2
     land(ws, "orders-2.csv", orders("9,carl,rye,1,2023-03-01", "9,carl,rye,1,2023-03-02"))
-    told = feedback(ws, AT).to_dict()
-    assert (told["accepted"], told["duplicates"], told["quarantined"]) == (1, 1, 0)
+    result = feedback(ws, AT)
+    assert (result.accepted, result.duplicates, result.quarantined) == (1, 1, 0)
     days = ws.lake.read("events").sort(c.EVENT_DAY)[c.EVENT_DAY].cast(str).to_list()
     assert days == ["2023-03-01", "2023-03-02", "2024-03-01"]
 
@@ -317,12 +317,12 @@ def test_late_rows_of_a_year_ago_are_stored_once(ws):
 def test_of_two_events_with_one_id_the_first_counts_and_the_other_is_quarantined(ws):
     changed = ROW.replace("bread", "cake")
     land(ws, "orders-1.csv", orders(ROW, changed, ROW))
-    first = feedback(ws, AT).to_dict()
-    assert (first["accepted"], first["quarantined"], first["duplicates"]) == (1, 1, 1)
-    assert first["reasons"] == {"event_id_conflict": 1}
+    first = feedback(ws, AT)
+    assert (first.accepted, first.quarantined, first.duplicates) == (1, 1, 1)
+    assert first.reasons == {"event_id_conflict": 1}
     land(ws, "orders-2.csv", orders(changed, ROW, OTHER))
-    second = feedback(ws, AT).to_dict()
-    assert (second["accepted"], second["quarantined"], second["duplicates"]) == (1, 1, 1)
+    second = feedback(ws, AT)
+    assert (second.accepted, second.quarantined, second.duplicates) == (1, 1, 1)
     assert sorted(ws.lake.read("events")[c.ITEM_ID]) == ["bread", "milk"]
     quarantine = ws.lake.read("quarantine")
     assert sorted(quarantine[c.LINE]) == [2, 3]

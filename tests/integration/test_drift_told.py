@@ -7,10 +7,12 @@ from datetime import timedelta
 import polars as pl
 import pytest
 
-from pipeline.base import format_instant
+from pipeline.base import Interval
+from pipeline.monitoring.rates import Claims
 from pipeline.steps.feedback.drift import drift
 from pipeline.steps.feedback.feedback import feedback
-from pipeline.workspace.history import DECISION
+from pipeline.workspace.history import LedgerHistory
+from pipeline.workspace.ledger import AttributionSummary, DriftSummary, append_entry
 from pipeline.workspace.workspace import Workspace
 from tests.worlds import NIGHTS, copy_of, land, purchases
 
@@ -33,21 +35,19 @@ def moved_on(one_night, tmp_path_factory):
 
 
 def decided(ws: Workspace, as_of, kind, **more):
-    """Add a night's line to the ledger: what the first night wrote, but for this."""
-    [last] = [x for x in ws.ledger.entries() if x["type"] == DECISION][-1:]
-    line = {**last, "as_of": format_instant(as_of), "kind": kind, **more}
-    for own in ("key", "type", "previous", "sha256"):
-        del line[own]
-    ws.ledger.append(f"decision:{as_of:%F} {kind}", DECISION, line)
+    """Append a decision: that of the first run, but for this."""
+    last = LedgerHistory.of(ws.ledger).last_decision()
+    own = {"key": f"decision:{as_of:%F} {kind}", "as_of": as_of, "kind": kind}
+    append_entry(ws.ledger, last.model_copy(update=own | more))
 
 
 @pytest.mark.parametrize("kind", ["keep", "switch"])
 def test_a_change_is_told_by_one_night_whatever_it_decides(moved_on, tmp_path, kind):
     ws = Workspace.open(copy_of(moved_on.home, tmp_path / "home"))
     found = drift(ws, NIGHTS[1])
-    since = {x.name: format_instant(x.since) for x in found.signals if x.since is not None}
+    since = {x.name: x.since for x in found.signals if x.since is not None}
     assert found.alarms and "taste.popularity" in since
-    decided(ws, NIGHTS[1], kind, drift={"verdict": "drift", "sentence": "", "since": since})
+    decided(ws, NIGHTS[1], kind, drift=DriftSummary(status="drift", sentence="", since=since))
 
     again = drift(ws, NIGHTS[1] + 2 * timedelta(hours=1))
 
@@ -58,13 +58,23 @@ def test_a_change_is_told_by_one_night_whatever_it_decides(moved_on, tmp_path, k
 
 def test_live_lists_that_stay_worse_are_told_again_after_a_night_that_kept(moved_on, tmp_path):
     ws = Workspace.open(copy_of(moved_on.home, tmp_path / "home"))
-    good = {"answer_rate": 0.9, "answer_rate_se": 0.01, "exposures": 2000, "people": 100}
+    good = AttributionSummary(
+        span=Interval(CHANGED, NIGHTS[1]),
+        events=0,
+        joined=0,
+        late=0,
+        claims=Claims(0, 0, 0),
+        people=100,
+        exposures=2000,
+        answer_rate=0.9,
+        answer_rate_se=0.01,
+    )
     for back in range(5, 0, -1):
-        decided(ws, CHANGED - back * DAY, "keep", answers=good)
+        decided(ws, CHANGED - back * DAY, "keep", attribution=good)
     first = drift(ws, NIGHTS[1])
     [alarm] = [x for x in first.alarms if x.name == "quality.answers"]
-    told = {"verdict": "drift", "sentence": "", "since": {alarm.name: format_instant(alarm.since)}}
-    decided(ws, NIGHTS[1], "keep", drift=told, answers=None)
+    noticed = DriftSummary(status="drift", sentence="", since={alarm.name: alarm.since})
+    decided(ws, NIGHTS[1], "keep", drift=noticed, attribution=None)
 
     again = drift(ws, NIGHTS[1] + timedelta(hours=1))
 

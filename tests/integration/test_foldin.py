@@ -11,9 +11,10 @@ import polars as pl
 import pytest
 
 from pipeline import columns as c
+from pipeline.base import plain
 from pipeline.errors import ConcurrencyError, ConfigError
+from pipeline.serving.foldin import Seen
 from pipeline.serving.publish import chain
-from pipeline.steps.diagnostics.churn import read_churn
 from pipeline.steps.feedback import foldin as module
 from pipeline.steps.feedback.feedback import feedback
 from pipeline.steps.feedback.foldin import foldin
@@ -21,7 +22,9 @@ from pipeline.steps.feedback.patch import make_patch
 from pipeline.steps.ingest.ingest import ingest_landed
 from pipeline.steps.lists import history, lists
 from pipeline.steps.nightly.nightly import nightly
-from pipeline.workspace.history import PATCH, PUBLICATION
+from pipeline.workspace import task_log
+from pipeline.workspace.artifacts import ChurnFile, PatchFile
+from pipeline.workspace.history import LedgerHistory
 from pipeline.workspace.workspace import Workspace
 from tests.worlds import CONFIG, NIGHTS, START, catalogue, land, purchases
 
@@ -78,7 +81,7 @@ def test_a_pass_refreshes_the_lists_of_those_who_did_something_and_no_other(ws):
     taken = before["u1"][0]
     did(ws, ("u1", taken, LATER), ("u2", before["u2"][3], LATER))
     result = feedback(ws, now())
-    assert result.folded.users_refreshed == 2
+    assert result.foldin.users_refreshed == 2
     after = shown(ws)
     assert {user for user in before if before[user] != after[user]} == {"u1", "u2"}
     assert taken not in after["u1"]
@@ -91,13 +94,13 @@ def test_a_pass_refreshes_the_lists_of_those_who_did_something_and_no_other(ws):
     same = (c.MODEL_VERSION, c.RUN_ID, c.RECIPE, c.CATALOGUE_VERSION, c.RULES_HASH)
     assert [patch[name] for name in same] == [base[name] for name in same]
     assert base[c.LIVE_FROM] < patch[c.LIVE_FROM] < now()
-    assert (result.folded.publication_id, result.folded.generation) == (patch[c.PUBLICATION_ID], 2)
-    told = result.to_dict()
+    assert (result.foldin.publication_id, result.foldin.generation) == (patch[c.PUBLICATION_ID], 2)
+    told = plain(result)
     assert (told["users_refreshed"], told["publication_id"]) == (2, patch[c.PUBLICATION_ID])
     assert 58 < told["foldin"]["fresh_after_seconds"] < 120
     assert "new lists for 2 people; what landed is in lists after" in result.text()
-    line = history(ws)[-1]
-    assert (line["type"], line["base"], line["generation"]) == (PATCH, base[c.PUBLICATION_ID], 2)
+    [entry] = LedgerHistory.of(ws.ledger).patches
+    assert (entry.base, entry.generation) == (base[c.PUBLICATION_ID], 2)
 
 
 def test_a_second_pass_finds_nothing_new(ws):
@@ -106,9 +109,9 @@ def test_a_second_pass_finds_nothing_new(ws):
     versions = {t: ws.lake.version(t) for t in ("publications", "recommendations")}
     lines = history(ws)
     again = feedback(ws, now())
-    assert again.folded.users_refreshed == 0
-    assert again.folded.publication_id is None
-    assert again.folded.sentence == (
+    assert again.foldin.users_refreshed == 0
+    assert again.foldin.publication_id is None
+    assert again.foldin.sentence == (
         "no list was refreshed: nobody did anything that their list does not know"
     )
     assert versions == {t: ws.lake.version(t) for t in versions}
@@ -120,10 +123,10 @@ def test_the_next_patch_holds_the_people_since_the_last_and_all_they_ever_did(ws
     did(ws, ("u1", first, LATER), name="one")
     feedback(ws, now())
     did(ws, ("u1", second, LATER + timedelta(hours=1)), ("u2", "i3", LATER), name="two")
-    assert feedback(ws, now()).folded.users_refreshed == 2
+    assert feedback(ws, now()).foldin.users_refreshed == 2
     did(ws, ("u3", "i3", LATER), name="three")
     last = feedback(ws, now())
-    assert (last.folded.users_refreshed, last.folded.generation) == (1, 4)
+    assert (last.foldin.users_refreshed, last.foldin.generation) == (1, 4)
     assert not {first, second} & set(shown(ws, "u1")["u1"])
 
 
@@ -142,7 +145,7 @@ def test_what_lies_after_the_instant_waits_for_its_own_pass(ws):
 def test_late_events_are_new_whatever_their_day(ws):
     taken = shown(ws, "u1")["u1"][0]
     did(ws, ("u1", taken, START + timedelta(days=3)))
-    assert feedback(ws, now()).folded.users_refreshed == 1
+    assert feedback(ws, now()).foldin.users_refreshed == 1
     assert taken not in shown(ws, "u1")["u1"]
 
 
@@ -152,7 +155,7 @@ def test_new_people_get_a_list_of_their_own_unless_the_model_knows_none_of_it(ws
     did(ws, *taste, ("pioneer", "unheard-of", LATER), ("u1", "unheard-of", LATER))
     result = feedback(ws, now())
     # `u1` has a history beside what is unheard-of; the pioneer has nothing else.
-    assert result.folded.users_refreshed == 2
+    assert result.foldin.users_refreshed == 2
     assert (
         "1 person did something with items alone that the live model does not know" in result.text()
     )
@@ -164,7 +167,7 @@ def test_new_people_get_a_list_of_their_own_unless_the_model_knows_none_of_it(ws
     shelf = [int(item[1:]) % 4 for item in mine["newcomer"][:5]]
     assert shelf.count(1) >= 4
     did(ws, ("pioneer", "unheard-of", LATER), ("pioneer", "novel", LATER), name="alone")
-    alone = feedback(ws, now()).folded
+    alone = feedback(ws, now()).foldin
     assert alone.users_refreshed == 0
     assert "1 person did something, with items alone that the live model does not" in alone.sentence
 
@@ -182,7 +185,7 @@ def test_whoever_takes_everything_back_gets_the_fallback(ws):
         f'"{at}"}}\n'
     )
     os.utime(path, (START.timestamp(), START.timestamp()))
-    assert feedback(Workspace.open(ws.home), now()).folded.users_refreshed == 1
+    assert feedback(Workspace.open(ws.home), now()).foldin.users_refreshed == 1
     assert set(lists(ws, ["u900"])[c.SLOT]) == {"fallback"}
 
 
@@ -192,8 +195,8 @@ def test_a_flood_of_one_person_counts_as_much_as_a_day_may(ws, tmp_path):
     rows = [("u1", f"i{n % 80}", LATER + timedelta(seconds=n)) for n in range(5000)]
     did(ws, *rows)
     did(modest, *rows[:30])
-    assert feedback(ws, now()).folded.users_refreshed == 1
-    assert feedback(modest, now()).folded.users_refreshed == 1
+    assert feedback(ws, now()).foldin.users_refreshed == 1
+    assert feedback(modest, now()).foldin.users_refreshed == 1
     assert ws.lake.read("events").height == modest.lake.read("events").height + 4970
     assert shown(ws) == shown(modest)
 
@@ -202,7 +205,7 @@ def test_before_the_first_night_nothing_is_folded_in(workspace, tmp_path):
     ws = workspace(tmp_path / "new", CONFIG)
     did(ws, ("u1", "i3", LATER))
     result = feedback(ws, now())
-    assert (result.accepted, result.folded.users_refreshed) == (1, 0)
+    assert (result.accepted, result.foldin.users_refreshed) == (1, 0)
     assert "nothing is published yet" in result.text()
 
 
@@ -233,8 +236,8 @@ def test_a_patch_for_what_is_no_longer_live_is_made_again(ws, monkeypatch):
     ingest_landed(ws, now())
     made = []
 
-    def overtaken(ws, night, behind, at, **rest):
-        patch = make_patch(ws, night, behind, at, **rest)
+    def overtaken(night, behind, at, **rest):
+        patch = make_patch(night, behind, at, **rest)
         made.append(patch)
         if len(made) == 1:
             assert nightly(ws, SECOND).decision == "refresh"
@@ -243,6 +246,7 @@ def test_a_patch_for_what_is_no_longer_live_is_made_again(ws, monkeypatch):
         return patch
 
     monkeypatch.setattr(module, "make_patch", overtaken)
+    monkeypatch.setattr(task_log, "PROGRESS_SECONDS", 0.0)
     told = []
     result = foldin(ws, now(), progress=told.append)
     assert made[0].users > 140
@@ -258,12 +262,12 @@ def test_what_moves_again_and_again_ends_with_a_sentence(ws, monkeypatch):
     ingest_landed(ws, now())
     made = []
 
-    def overtaken(ws, night, behind, at, **rest):
-        patch = make_patch(ws, night, behind, at, **rest)
+    def overtaken(night, behind, at, **rest):
+        patch = make_patch(night, behind, at, **rest)
         made.append(patch)
         name = f"p-other-{len(made)}"
         with night.run.draft(f"foldin/{name}") as draft:
-            draft.json("patch", {"seq": 1, "until": "2024-03-11T09:00:00Z"})
+            draft.write(PatchFile(Seen(1, FIRST)))
         row = patch.row(behind, live_from=now()).with_columns(
             pl.lit(name).alias(c.PUBLICATION_ID), pl.lit(LATER, dtype=c.INSTANT).alias(c.AS_OF)
         )
@@ -298,9 +302,9 @@ def test_a_night_takes_along_what_was_done_while_it_was_at_work(ws):
         "recommendations", where=pl.col(c.PUBLICATION_ID) == rows[c.PUBLICATION_ID][1]
     )
     assert patched[c.USER_ID].n_unique() == 2
-    types = [line["type"] for line in history(ws)][-3:]
-    assert types == ["decision", PUBLICATION, PATCH]
-    assert feedback(ws, now()).folded.users_refreshed == 0
+    types = [entry.type for entry in history(ws)][-3:]
+    assert types == ["decision", "publication", "patch"]
+    assert feedback(ws, now()).foldin.users_refreshed == 0
     assert nightly(ws, SECOND).status == "already_done"
 
 
@@ -313,9 +317,9 @@ def test_who_was_folded_in_is_nobody_who_did_nothing(ws):
     assert len(quiet) >= 3
     late = ws.vault.reveal([min(quiet)])[min(quiet)]
     did(ws, (late, "i3", START))
-    assert feedback(ws, now()).folded.users_refreshed > 100
+    assert feedback(ws, now()).foldin.users_refreshed > 100
     ended = nightly(ws, SECOND)
-    assert read_churn(ws.run(ended.run_id))["users"] == len(quiet) - 1
+    assert ws.run(ended.run_id).read(ChurnFile).users == len(quiet) - 1
 
 
 def test_a_champion_that_cannot_fold_in_leaves_lists_as_they_are(workspace, tmp_path):
@@ -333,7 +337,7 @@ def test_a_champion_that_cannot_fold_in_leaves_lists_as_they_are(workspace, tmp_
     before = shown(ws)
     result = feedback(ws, LATER + timedelta(hours=1))
     assert result.accepted == 1
-    assert result.folded.sentence == (
+    assert result.foldin.sentence == (
         "no list was refreshed: the live model (bpr, version 1) cannot fold in: people keep their "
         "lists until the next night"
     )

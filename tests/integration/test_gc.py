@@ -6,12 +6,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from pipeline import columns as c
+from pipeline.base import plain
 from pipeline.errors import LakeError
 from pipeline.report.night import from_json
 from pipeline.steps.experiments.comparison.compare import compare
 from pipeline.steps.experiments.reproduction.reproduce import reproduce
 from pipeline.steps.feedback.feedback import feedback
-from pipeline.steps.lists import history, lists
+from pipeline.steps.lists import lists
 from pipeline.steps.maintenance.gc import gc
 from pipeline.steps.nightly.nightly import (
     evaluate,
@@ -24,6 +25,8 @@ from pipeline.steps.nightly.nightly import (
 )
 from pipeline.steps.reporting.page_files import DATA as PAGE
 from pipeline.stores.lake import Lake
+from pipeline.workspace.artifacts import SnapshotFile
+from pipeline.workspace.history import LedgerHistory
 from pipeline.workspace.workspace import Workspace
 from tests.worlds import NIGHTS, copy_of, land, purchases
 
@@ -60,7 +63,7 @@ def pinned(ws):
     return {
         (run.run_id, table): ws.lake.read(table, version=version).hash_rows().sort().to_list()
         for run in ws.runs.starting_with("")
-        for table, version in run.json("snapshot", "snapshot")["versions"].items()
+        for table, version in run.read(SnapshotFile).versions.items()
         if table in DATA and version is not None
     }
 
@@ -90,7 +93,7 @@ def test_the_next_night_ends_as_it_would_have(shop, tmp_path):
             gc(ws, WEEKS_LATER)
             ws = Workspace.open(ws.home)
         night = nightly(ws, NIGHTS[2])
-        decisions = [(e["as_of"], e["sentence"]) for e in history(ws) if e["type"] == "decision"]
+        decisions = [(e.as_of, e.sentence) for e in LedgerHistory.of(ws.ledger).decisions]
         shown = lists(ws, None).drop(c.PUBLICATION_ID)
         ended.append((night.decision, night.sentence, night.metrics, decisions, shown.rows()))
     assert ended[0] == ended[1]
@@ -130,7 +133,7 @@ def test_a_night_that_has_decided_goes_on_when_quarantine_is_empty(shop, tmp_pat
     with pytest.raises(LakeError, match="quarantine: version 0 cannot be read"):
         ws.lake.read("quarantine", version=0)
     ended, expected = nightly(ws, NIGHTS[2]), nightly(calm, NIGHTS[2])
-    assert ended.to_dict() | {"cost": 0} == expected.to_dict() | {"cost": 0}
+    assert plain(ended) | {"cost": 0} == plain(expected) | {"cost": 0}
     page, told = (from_json(x.run(ended.run_id).bytes("cold_check", PAGE)) for x in (ws, calm))
     assert (page.quarantined, page.reasons) == (told.quarantined, told.reasons)
     assert page.quarantined == 1

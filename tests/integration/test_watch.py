@@ -9,13 +9,17 @@ from datetime import timedelta
 import polars as pl
 import pytest
 
-from pipeline.base import format_instant
+from pipeline.base import Interval, plain
 from pipeline.errors import ConfigError
+from pipeline.report.attribution import answers_table
 from pipeline.steps.feedback.attribution import answers, read_answers, show_answers
 from pipeline.steps.feedback.drift import drift, read_drift
 from pipeline.steps.feedback.feedback import feedback
 from pipeline.steps.feedback.policy import drift_if_needed, policy, read_policy
 from pipeline.steps.nightly.requested import woken
+from pipeline.workspace.artifacts import AttributionFile, MlflowFile, SnapshotFile
+from pipeline.workspace.history import LedgerHistory
+from pipeline.workspace.ledger import DriftSummary
 from pipeline.workspace.night import open_night
 from pipeline.workspace.registry import registry
 from pipeline.workspace.workspace import Workspace
@@ -45,7 +49,7 @@ def fed(ws: Workspace):
 def test_answers_are_joined_to_what_was_live(copy, one_night):
     fed(copy)
     found = answers(copy, NIGHTS[0], NIGHTS[1])
-    told = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    told = json.loads(json.dumps(plain(found), allow_nan=False))
     rows = {(row["by"], row["name"]): row for row in told["rows"]}
     everybody = rows["all", "all"]
     events = purchases().filter(
@@ -64,16 +68,16 @@ def test_answers_are_joined_to_what_was_live(copy, one_night):
     assert ("recipe", one_night[1].recipe) in rows and ("position", "20") in rows
     # What a list puts first is taken more often than what it puts last.
     assert rows["position", "1"]["conversion"] > rows["position", "20"]["conversion"]
-    text = found.text()
+    text = answers_table(found)
     assert "by" in text.splitlines()[0] and "answer a list shown within 7 days" in text
 
 
 def test_before_anything_was_shown_nothing_is_answered(copy):
-    found = answers(copy, NIGHTS[0] - timedelta(days=9), NIGHTS[0]).to_dict()
-    assert found["events"] == found["unshown"] > 0
-    assert (found["joined"], found["rows"]) == (0, [])
-    empty = answers(copy, NIGHTS[0] + 99 * HOUR, NIGHTS[0] + 100 * HOUR).to_dict()
-    assert (empty["events"], empty["people"], empty["rows"]) == (0, 0, [])
+    found = answers(copy, NIGHTS[0] - timedelta(days=9), NIGHTS[0])
+    assert found.events == found.unshown > 0
+    assert (found.joined, found.rows) == (0, ())
+    empty = answers(copy, NIGHTS[0] + 99 * HOUR, NIGHTS[0] + 100 * HOUR)
+    assert (empty.events, empty.people, empty.rows) == (0, 0, ())
 
 
 def test_an_end_before_its_start_is_refused(copy):
@@ -137,9 +141,9 @@ def test_a_request_finds_its_night_and_a_second_one_finds_nothing_left(copy):
     assert fed(copy).verdict == "retrain"
     first = woken(copy, NIGHTS[1] + HOUR)
     assert first.status == "new"
-    facts = copy.run(first.run_id).json("snapshot", "snapshot")
-    assert facts["asked"]["policy"]["reason"].startswith("retrain wanted: ")
-    assert facts["asked"]["drift"]["verdict"] == "calm"
+    trigger = copy.run(first.run_id).read(SnapshotFile).trigger
+    assert trigger.policy.reason.startswith("retrain wanted: ")
+    assert trigger.drift.verdict == "calm"
     before = runs(copy)
     # The doubled one is due moments later, as Airflow has it, or for the same instant, or earlier.
     again = woken(copy, NIGHTS[1] + HOUR + timedelta(seconds=2))
@@ -231,50 +235,47 @@ def test_a_night_keeps_what_came_back_and_shows_it_at_the_version(two_nights):
     home, first, second = two_nights
     ws = Workspace.open(home)
     run = ws.run(second.run_id)
-    told = read_answers(run)
-    assert told["span"] == [format_instant(night) for night in NIGHTS[:2]]
-    later = answers(ws, *NIGHTS[:2]).to_dict()
-    assert later == told  # asked again after the second publication it says the same
-    everybody = next(row for row in told["rows"] if row["by"] == "all")
-    [line] = [x for x in ws.ledger.entries() if x["key"] == f"decision:{second.run_id}"]
-    assert line["answers"]["answer_rate"] == everybody["answer_rate"] > 0
-    assert line["answers"]["joined"] == told["joined"]
-    assert line["drift"] == {
-        "verdict": "calm",
-        "sentence": read_drift(run).sentence,
-        "since": {},
-    }
-    assert line["asked"] == read_policy(run)
-    assert line["asked"]["verdict"] == "retrain"  # by its size: the night ran by hand
+    attribution = read_answers(run)
+    assert attribution.span == Interval(*NIGHTS[:2])
+    # Computed again after the second publication it is the same.
+    assert answers(ws, *NIGHTS[:2]) == attribution
+    everybody = next(row for row in attribution.rows if row.by == "all")
+    entry = LedgerHistory.of(ws.ledger).last_decision()
+    assert entry.run_id == second.run_id
+    assert entry.attribution.answer_rate == everybody.answer_rate > 0
+    assert entry.attribution.joined == attribution.joined
+    assert entry.drift == DriftSummary(status="calm", sentence=read_drift(run).sentence, since={})
+    assert entry.trigger == read_policy(run)
+    assert entry.trigger.verdict == "retrain"  # by its size: the night ran by hand
     page = (run.folder / "page.html").read_text()
     for part in ("What people did with what they were shown", "Whether something has moved"):
         assert part in page
-    assert line["asked"]["reason"] in page
+    assert entry.trigger.reason in page
     client = MlflowClient(ws.tracking_uri, ws.tracking_uri)
-    shown = run.json("register", "mlflow")["run"]
+    shown = run.read(MlflowFile).run
     night = client.get_run(shown).data
-    assert night.tags["nightjar.policy"] == line["asked"]["reason"]
-    assert night.tags["mlflow.note.content"] == f"{second.sentence}\n\n{line['asked']['reason']}"
+    assert night.tags["nightjar.policy"] == entry.trigger.reason
+    assert night.tags["mlflow.note.content"] == f"{second.sentence}\n\n{entry.trigger.reason}"
     assert night.metrics["drift.taste.items"] == pytest.approx(
         next(x.figure for x in read_drift(run).signals if x.name == "taste.items")
     )
     versions = client.search_model_versions("name = 'nightjar'")
     [one] = [x for x in versions if str(x.version) == first.model_version]
     assert one.run_id is not None
-    [metric] = client.get_metric_history(one.run_id, "answers.conversion")
-    assert metric.value == pytest.approx(everybody["conversion"])
+    [metric] = client.get_metric_history(one.run_id, "attribution.conversion")
+    assert metric.value == pytest.approx(everybody.conversion)
     assert (metric.step, metric.timestamp) == (14, round(NIGHTS[1].timestamp() * 1000))
     # Told again, it is there once.
-    show_answers(ws, open_night(ws, second.run_id), registry(ws))
-    assert len(client.get_metric_history(one.run_id, "answers.conversion")) == 1
+    show_answers(open_night(ws, second.run_id), registry(ws))
+    assert len(client.get_metric_history(one.run_id, "attribution.conversion")) == 1
 
 
 def test_the_first_night_has_no_answers_and_a_reference_that_is_enough(one_night):
     home, first = one_night
     run = Workspace.open(home).run(first.run_id)
-    assert read_answers(run) is None and run.committed("answers") is not None
+    assert read_answers(run) is None and run.has(AttributionFile)
     assert read_drift(run).verdict == "calm"
-    assert read_policy(run)["reason"].startswith("no retrain: 9,754 new events")
+    assert read_policy(run).reason.startswith("no retrain: 9,754 new events")
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
-"""Fold in: what people did reaches their lists between two nights, and nobody else's list moves.
+"""Fold-in: new lists between two runs for the users with new events, and for no other user.
 
-Promises: who is refreshed is read from the lake, so a pass that was killed anywhere is made good by
-the next one, and one that finds nothing new changes nothing. A patch goes live only right behind
-the lists that it was made against: where a night or another pass came first, it is made again. No
+Guarantees: the users are read from the lake, so the next pass completes one that was killed
+anywhere, and a pass that finds nothing new changes nothing. A patch goes live only right behind
+the lists that it was made against: where a run or another pass came first, it is made again. No
 event at or after the pass's instant is used.
 """
 
@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from pipeline import columns as c
-from pipeline.base import Progress, format_instant, silent, to_utc
+from pipeline.base import AsOf, Progress, format_instant, silent
 from pipeline.errors import ConcurrencyError, ConfigError
 from pipeline.failpoints import failpoint
 from pipeline.serving import publish as swap
@@ -23,52 +23,65 @@ from pipeline.steps.feedback.patch import NoPatch, Patch, counted, make_patch
 from pipeline.steps.feedback.results import FoldinResult
 from pipeline.steps.ingest.landing import landed_at
 from pipeline.workspace.night import Night
-from pipeline.workspace.publications import reconcile, record, refuse_damaged, stage
+from pipeline.workspace.publications import (
+    append_ledger_entry,
+    reconcile,
+    stage,
+    verify_staged,
+)
+from pipeline.workspace.task_log import task_log
 from pipeline.workspace.workspace import Workspace
 
 TRIES: Final = 3
-"""How often a patch is made, at most, while what is live moves under it."""
+"""How often a patch is made, at most, while the live publication changes meanwhile."""
 
 
-def foldin(ws: Workspace, at: datetime, *, progress: Progress = silent) -> FoldinResult:
-    """Refresh the lists of everybody who did something before `at` that their list does not know.
+def foldin(ws: Workspace, at: AsOf, *, progress: Progress = silent) -> FoldinResult:
+    """Refresh the lists of all users with events before `at` that their lists do not know.
 
     Raises
     ------
     ConfigError
         `at` lies in the future, where lists go live by the clock.
     ConcurrencyError
-        What is live moved again and again while the lists were made.
+        The live publication changed each time while the lists were made.
     """
-    tried = _Pass(ws, to_utc(at), datetime.now(UTC), time.perf_counter(), progress)
+    began, start = datetime.now(UTC), time.perf_counter()
+    with task_log("foldin", at, progress=progress) as log:
+        result = _attempts(_Pass(ws, at, began, start, log.progress))
+        log.rows, log.result = result.users_refreshed, result.sentence
+    return result
+
+
+def _attempts(attempt: _Pass) -> FoldinResult:
     failpoint("before_foldin")
-    reconcile(ws)
+    reconcile(attempt.ws)
     for _ in range(TRIES - 1):
         try:
-            return tried.once()
+            return attempt.once()
         except ConcurrencyError as error:
-            progress(f"fold in: once more, for {error.sentence}")
-    return tried.once()
+            attempt.progress(f"fold in: once more, for {error.sentence}")
+    return attempt.once()
 
 
 @dataclass(frozen=True)
 class _Pass:
-    """One pass: how far it looks, and when it began by the clock."""
+    """One pass: the end of the events that it reads, and when it began by the clock."""
 
     ws: Workspace
-    at: datetime
+    at: AsOf
     began: datetime
     start: float
     progress: Progress
 
     def once(self) -> FoldinResult:
-        """Make a patch against what is live and put it there, or say why there is none."""
+        """Make a patch against the live publication and publish it, or return why there is none."""
         publications = self.ws.lake.read("publications")
         base = swap.live(publications)
         if base is None:
             return self._nothing("nothing is published yet")
         behind = swap.chain(publications, base[c.PUBLICATION_ID]).row(-1, named=True)
-        night = Night.read(self.ws.run(base[c.RUN_ID]))
+        night = Night.read(self.ws, self.ws.run(base[c.RUN_ID]))
         by_clock = night.config.publish.live_from == "clock"
         if by_clock and self.at > self.began:
             raise ConfigError(
@@ -79,33 +92,33 @@ class _Pass:
             until = format_instant(behind[c.AS_OF])
             return self._nothing(f"the live lists know what was done until {until}, and later")
         items = self.ws.lake.version("items")
-        made = make_patch(self.ws, night, behind, self.at, catalogue=items, tell=self.progress)
+        made = make_patch(night, behind, self.at, catalogue=items, progress=self.progress)
         if isinstance(made, NoPatch):
             return self._nothing(made.reason)
         row = self._swap(made, behind, by_clock=by_clock)
         return self._refreshed(made, row, by_clock=by_clock)
 
     def _swap(self, made: Patch, behind: Mapping[str, Any], *, by_clock: bool) -> dict[str, Any]:
-        """Put a patch before people; `ConcurrencyError` if it is not for what is live any more."""
+        """Publish a patch; `ConcurrencyError` if its base is not live any more."""
         with self.ws.lake.lock("publish", wait=True):
             live_from = self.began + timedelta(seconds=self._seconds) if by_clock else made.at
             frame = made.row(behind, live_from=live_from)
             row = frame.row(0, named=True)
             swap.check_patch(self.ws.lake.read("publications"), row)
             stage(self.ws, made.publication_id, made.lists)
-            refuse_damaged(self.ws, made.publication_id, row[c.SUMS])
+            verify_staged(self.ws, made.publication_id, row[c.SUMS])
             failpoint("patch_staged")
             self.ws.lake.append("publications", frame)
             failpoint("patch_swapped")
-            record(self.ws, row)
+            append_ledger_entry(self.ws, row)
         return row
 
     def _refreshed(self, made: Patch, row: Mapping[str, Any], *, by_clock: bool) -> FoldinResult:
         landed = landed_at(self.ws.home, made.files) if by_clock else None
         waited = None if landed is None else (row[c.LIVE_FROM] - landed).total_seconds()
-        told = f"new lists for {counted(made.users)}"
+        sentence = f"new lists for {counted(made.users)}"
         if made.outside:
-            told += (
+            sentence += (
                 f"; {counted(made.outside)} did something with items alone that the live model "
                 "does not know: their lists stay until the next night"
             )
@@ -113,7 +126,7 @@ class _Pass:
             made.users,
             made.publication_id,
             row[c.GENERATION],
-            told,
+            sentence,
             self._seconds,
             waited,
         )

@@ -1,8 +1,7 @@
-"""Making a patch: the lists of the people who did something since theirs were made.
+"""Patches: new lists for the users with events that their lists do not know.
 
-Promises: what a patch is follows from its base, the files that the lake holds and the newest event
-that was looked at, so an attempt that died is found again by its name; nothing here moves what
-people see.
+Guarantees: a patch follows from its base, the files that the lake holds and the newest event that
+was read, so an attempt that died is found again by its name; nothing here changes live lists.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import Any, Final
 import polars as pl
 
 from pipeline import columns as c
-from pipeline.base import Progress, format_instant, parse_instant
+from pipeline.base import Progress
 from pipeline.data.features import WEIGHED
 from pipeline.data.matrix import History
 from pipeline.data.split import before, last_event
@@ -25,30 +24,30 @@ from pipeline.serving.foldin import Seen, end_of, histories, new_since, of_peopl
 from pipeline.serving.publish import patch_row, unavailable
 from pipeline.serving.recommend import people_lists
 from pipeline.stores.batches import Batches
-from pipeline.workspace.night import Night, read_events
+from pipeline.workspace.artifacts import REFIT, PatchFile
+from pipeline.workspace.night import Night
 from pipeline.workspace.run_files import FALLBACK, read_scorer, read_split
-from pipeline.workspace.workspace import Workspace
 
 STEP: Final = "foldin"
-_FILE: Final = "patch"
 
 
 @dataclass(frozen=True)
 class Patch:
-    """Lists that can go live behind the newest of a chain.
+    """Lists that can go live behind the newest publication of a chain.
 
     Attributes
     ----------
     at
-        How far was looked: exclusive end of what the lists know.
+        Exclusive end of the events that the lists know.
     lists
         Rows of `columns.RECOMMENDATIONS` without the publication, as they are shown.
     users
-        People who have a list in it.
+        Users with a list in it.
     outside
-        People who did something with items alone that the model does not know; they keep theirs.
+        Users whose new events are all with items that the model does not know; they keep their
+        lists.
     files
-        Keys of those whose events are new in it.
+        Keys of the files whose events are new in it.
     """
 
     publication_id: str
@@ -73,40 +72,39 @@ class Patch:
 
 @dataclass(frozen=True)
 class NoPatch:
-    """Why there is none, in a sentence."""
+    """The reason why there is no patch, in a sentence."""
 
     reason: str
 
 
 def make_patch(
-    ws: Workspace,
     night: Night,
     behind: Mapping[str, Any],
     at: datetime,
     *,
     catalogue: int | None,
-    tell: Progress,
+    progress: Progress,
 ) -> Patch | NoPatch:
-    """Fold in whoever did something before `at` that the lists of a chain do not know.
+    """Fold in the users with events before `at` that the lists of a chain do not know.
 
     Parameters
     ----------
     night
-        The night that made the chain's base.
+        Run that made the chain's base.
     behind
         The newest row of the chain.
     catalogue
         Version of the items whose availability the lists obey.
     """
-    name = behind[c.RECIPE]
+    name, lake = behind[c.RECIPE], night.ws.lake
     if not night.recipes[name].capabilities.fold_in:
         return NoPatch(
             f"the live model ({name}, version {behind[c.MODEL_VERSION]}) cannot fold in: people "
             "keep their lists until the next night"
         )
-    seen, version = seen_by(ws, night, behind), ws.lake.version("events")
-    arrived = Batches(ws.lake).arrived_since(seen.seq)
-    fresh = ws.lake.read(
+    seen, version = seen_by(night, behind), lake.version("events")
+    arrived = Batches(lake).arrived_since(seen.seq)
+    fresh = lake.read(
         "events",
         version=version,
         columns=[c.USER_ID, c.TIMESTAMP, c.BATCH_ID],
@@ -115,16 +113,12 @@ def make_patch(
     if fresh.is_empty():
         return NoPatch("nobody did anything that their list does not know")
     people = fresh[c.USER_ID].unique().to_list()
-    tell(f"fold in: {counted(len(people))}")
+    progress(f"fold in: {counted(len(people))}")
     newest = last_event(fresh, at)
-    window = History.from_arrays(night.run.arrays("refit", "history"))
-    events = ws.lake.read(
+    events = lake.read(
         "events", version=version, columns=WEIGHED, where=before(at) & of_people(people)
     )
-    whole = read_events(ws, night, *WEIGHED) if night.config.clean.events else events
-    own = histories(
-        weighed(events, whole, night.config.windows), window, end_of(newest, night.as_of)
-    )
+    own = _histories(night, events, newest)
     if own is None:
         return NoPatch(
             f"{counted(len(people))} did something, with items alone that the live model does not "
@@ -138,7 +132,7 @@ def make_patch(
         publication_id=patch,
         at=_written(night, patch, Seen(seq, at), own.n_users).until,
         catalogue_version=catalogue,
-        lists=_lists(ws, night, name, own, catalogue),
+        lists=_lists(night, name, own, catalogue),
         users=own.n_users,
         outside=len(people) - own.n_users,
         files=tuple(files),
@@ -150,38 +144,46 @@ def counted(people: int) -> str:
     return "1 person" if people == 1 else f"{people:,} people"
 
 
-def seen_by(ws: Workspace, night: Night, row: Mapping[str, Any]) -> Seen:
+def seen_by(night: Night, row: Mapping[str, Any]) -> Seen:
     """Return what the lists of a publication know: of a base or of a patch of it."""
     if row[c.BASE] is None:
-        return Seen(Batches(ws.lake).last_at(night.versions["events"]), night.as_of)
+        version = night.snapshot.versions["events"]
+        return Seen(Batches(night.ws.lake).last_at(version), night.as_of)
     return _read(night, row[c.PUBLICATION_ID])
 
 
+def _histories(night: Night, events: pl.DataFrame, newest: datetime) -> History | None:
+    """Return the users' events as the run's model reads them, ``None`` if it knows no item."""
+    pinned = night.events(*WEIGHED) if night.config.clean.events else events
+    return histories(
+        weighed(events, pinned, night.config.windows),
+        History.from_arrays(night.run.arrays(REFIT, "history")),
+        end_of(newest, night.as_of),
+    )
+
+
 def _written(night: Night, patch: str, seen: Seen, users: int) -> Seen:
-    """Note what a patch saw, or return what an attempt before this one noted."""
+    """Store what a patch knows, or return what an earlier attempt stored."""
     step = f"{STEP}/{patch}"
     if night.run.committed(step) is None:
         with night.run.draft(step) as draft:
-            draft.json(_FILE, {"seq": seen.seq, "until": format_instant(seen.until)})
+            draft.write(PatchFile(seen))
             draft.rows = users
     return _read(night, patch)
 
 
 def _read(night: Night, patch: str) -> Seen:
-    told = night.run.json(f"{STEP}/{patch}", _FILE)
-    return Seen(told["seq"], parse_instant(told["until"]))
+    return night.run.read(PatchFile, f"{STEP}/{patch}").root
 
 
-def _lists(
-    ws: Workspace, night: Night, recipe: str, own: History, catalogue: int | None
-) -> pl.DataFrame:
-    items = ws.lake.empty("items")
+def _lists(night: Night, recipe: str, own: History, catalogue: int | None) -> pl.DataFrame:
+    items = night.ws.lake.empty("items")
     if catalogue is not None:
-        items = ws.lake.read("items", version=catalogue)
+        items = night.ws.lake.read("items", version=catalogue)
     family = night.recipes[FALLBACK].family
     return people_lists(
-        read_scorer(night.run, "refit").fold_in,
-        load(family, night.run.arrays("refit", "fallback")),
+        read_scorer(night.run, REFIT).fold_in,
+        load(family, night.run.arrays(REFIT, "fallback")),
         own,
         unavailable(items),
         repeat=read_split(night.run).policy == "repeat",

@@ -1,27 +1,27 @@
-"""Results of the feedback commands, as JSON and as text."""
+"""Results of the feedback commands; ``--json`` writes their fields."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
+from pipeline.monitoring.policy import Ruling
 from pipeline.steps.ingest.results import IngestResult
 
 
 @dataclass(frozen=True)
 class FoldinResult:
-    """What became of the lists of people who did something.
+    """Result of a fold-in.
 
     Attributes
     ----------
     users_refreshed
-        People whose list is a new one.
+        Users with a new list.
     publication_id, generation
         Of the patch; ``None`` where nothing was refreshed.
     sentence
         What was done, or why nothing was.
     seconds
-        What the pass took.
+        Duration of the pass.
     fresh_after_seconds
         From the writing of the oldest file that is new in the patch to the lists; ``None`` where
         none landed here, or where lists do not go live by the clock.
@@ -34,10 +34,6 @@ class FoldinResult:
     seconds: float
     fresh_after_seconds: float | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON."""
-        return asdict(self)
-
     def text(self) -> str:
         """One line for a person."""
         if self.fresh_after_seconds is None:
@@ -45,32 +41,40 @@ class FoldinResult:
         return f"{self.sentence}; what landed is in lists after {self.fresh_after_seconds:,.0f} s"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FeedbackResult(IngestResult):
-    """One pass over the landing folder: what was folded in, and what is asked for.
+    """Result of a pass over the landing folder: the files, the fold-in, the policy's decision.
 
     Attributes
     ----------
+    events
+        New rows of events.
+    users_refreshed, publication_id
+        Those of `foldin`.
     verdict
         The policy's: ``skip``, ``fold_in`` or ``retrain``.
     """
 
-    folded: FoldinResult
+    events: int
+    users_refreshed: int
+    publication_id: str | None
+    foldin: FoldinResult
     verdict: str
     reason: str
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON."""
-        said = {
-            "events": self.events,
-            "users_refreshed": self.folded.users_refreshed,
-            "publication_id": self.folded.publication_id,
-            "foldin": self.folded.to_dict(),
-            "verdict": self.verdict,
-            "reason": self.reason,
-        }
-        return super().to_dict() | said
+    @classmethod
+    def of(cls, ingested: IngestResult, folded: FoldinResult, ruling: Ruling) -> FeedbackResult:
+        """Join the results of the three tasks."""
+        return cls(
+            **vars(ingested),
+            events=ingested.new_events,
+            users_refreshed=folded.users_refreshed,
+            publication_id=folded.publication_id,
+            foldin=folded,
+            verdict=ruling.verdict.value,
+            reason=ruling.reason,
+        )
 
     def text(self) -> str:
-        """The files, then what was folded in, then the reason."""
-        return f"{super().text()}\n{self.folded.text()}\n{self.reason}"
+        """Lines for a person: the files, the fold-in, the reason."""
+        return f"{super().text()}\n{self.foldin.text()}\n{self.reason}"

@@ -75,28 +75,28 @@ def bundled(ws: Workspace, files: Sequence[FileRead], *, at: datetime, replace: 
     else:
         rows, ends = _catalogue(ws, files, replace=replace)
     batches, results, bad = [], [], []
-    for one, end in zip(files, ends, strict=True):
-        source = one.found.name
+    for file, end in zip(files, ends, strict=True):
+        source = file.found.name
         quarantine = quarantine_rows(
-            end.bad, one.text.broken, at=at, source=source, batch_id=one.digest
+            end.bad, file.text.broken, at=at, source=source, batch_id=file.digest
         )
         batch = Batch(
-            batch_id=one.digest,
-            table=one.found.source.table,
+            batch_id=file.digest,
+            table=file.found.source.table,
             source=source,
-            file=one.found.file,
-            rows=one.text.rows,
+            file=file.found.file,
+            rows=file.text.rows,
             accepted=end.accepted,
             quarantined=quarantine.height,
             duplicates=end.duplicates,
             tombstoned=0,
-            skipped=one.text.skipped,
+            skipped=file.text.skipped,
             ingested_at=at,
         )
         reasons = Counter(quarantine[c.REASONS].explode(empty_as_null=False).to_list())
         batches.append(batch)
         results.append(
-            FileResult.taken(batch, dict(sorted(reasons.items())), one.text.ignored_columns)
+            FileResult.taken(batch, dict(sorted(reasons.items())), file.text.ignored_columns)
         )
         bad.append(quarantine)
     return Bundle(batches, results, rows, pl.concat(bad))
@@ -105,16 +105,16 @@ def bundled(ws: Workspace, files: Sequence[FileRead], *, at: datetime, replace: 
 def _events(
     ws: Workspace, files: Sequence[FileRead], at: datetime
 ) -> tuple[pl.DataFrame | None, list[_Ends]]:
-    users = pl.concat([one.judged.good[c.USER_ID] for one in files])
+    users = pl.concat([file.judged.good[c.USER_ID] for file in files])
     people = ws.vault.pseudonyms(users.unique().to_list())
     identified = pl.concat(
         (
             with_origin(
-                derive_ids(with_pseudonyms(one.judged.good, people)),
-                source=one.found.name,
-                batch_id=one.digest,
+                derive_ids(with_pseudonyms(file.judged.good, people)),
+                source=file.found.name,
+                batch_id=file.digest,
             )
-            for one in files
+            for file in files
         ),
         how="diagonal",  # each file has its own order of columns
     )
@@ -126,11 +126,11 @@ def _events(
         conflicts = conflicting(repeats, pl.concat([stored, fresh.select(CONTENT)]))
     new, again, other = by_file(fresh), by_file(repeats), by_file(conflicts)
     ends = []
-    for one in files:
-        conflict = other.get(one.digest, conflicts.clear())
-        repeated = again.get(one.digest, repeats.clear()).height
-        bad = pl.concat([one.judged.bad, conflict_rows(conflict)])
-        accepted = new.get(one.digest, fresh.clear()).height
+    for file in files:
+        conflict = other.get(file.digest, conflicts.clear())
+        repeated = again.get(file.digest, repeats.clear()).height
+        bad = pl.concat([file.judged.bad, conflict_rows(conflict)])
+        accepted = new.get(file.digest, fresh.clear()).height
         ends.append(_Ends(accepted, repeated - conflict.height, bad))
     return (event_rows(fresh, at=at) if fresh.height else None), ends
 
@@ -141,11 +141,11 @@ def _catalogue(
     table = files[0].found.source.table
     before = ws.lake.read(table)
     now, ends = before, []
-    for one in files:
-        good = one.judged.good
+    for file in files:
+        good = file.judged.good
         if table == "users":
             people = ws.vault.pseudonyms(good[c.USER_ID].unique().to_list())
             good = with_pseudonyms(good, people)
         now, duplicates = upsert(table, now, good, replace=replace)
-        ends.append(_Ends(good.height - duplicates, duplicates, one.judged.bad))
+        ends.append(_Ends(good.height - duplicates, duplicates, file.judged.bad))
     return (None if now.equals(before.sort(now.columns[0])) else now), ends

@@ -81,7 +81,7 @@ def source_for(
 ) -> Found:
     """Match a file to the source that it is read by.
 
-    Of several whose pattern fits, the one that spells out most of the name wins.
+    Of several whose pattern fits, that which spells out most of the name wins.
     """
     if table not in TABLES:
         raise ConfigError(f"there is no table {table} to fill; it is one of {', '.join(TABLES)}")
@@ -97,7 +97,7 @@ def source_for(
     ]
     if not fitting:
         return Found(path, table, Source.model_validate({"table": table}), matched=False)
-    most = max(fitting, key=lambda one: one[0])[1]
+    most = max(fitting, key=lambda pair: pair[0])[1]
     return Found(path, most, sources[most])
 
 
@@ -131,7 +131,7 @@ def landed(home: Path, until: datetime) -> list[Landed]:
     StorageError
         A landing folder is gone, is a link or cannot be read.
     """
-    found = []
+    tables = []
     for table in TABLES:
         folder = home / "landing" / table
         for place in (folder.parent, folder):
@@ -140,8 +140,8 @@ def landed(home: Path, until: datetime) -> list[Landed]:
         files, troubles = _listed(folder)
         whole = {p: m for p, m in files.items() if m.written_ns <= until.timestamp() * 1e9}
         named = [(Path(path), path[len(f"{folder}/") :]) for path in _by_age(whole)]
-        found.append(Landed(table, named, troubles, len(files) - len(whole)))
-    return found
+        tables.append(Landed(table, named, troubles, len(files) - len(whole)))
+    return tables
 
 
 def _listed(top: Path) -> tuple[dict[str, Mark], list[tuple[Path, str]]]:
@@ -161,8 +161,8 @@ def _listed(top: Path) -> tuple[dict[str, Mark], list[tuple[Path, str]]]:
                         continue
                     if entry.is_dir(follow_symlinks=False):
                         waiting.append(entry.path)
-                    elif not entry.name.endswith(_UNFINISHED) and (found := mark(entry.path)):
-                        files[entry.path] = found
+                    elif not entry.name.endswith(_UNFINISHED) and (written := mark(entry.path)):
+                        files[entry.path] = written
         except OSError as error:
             why = f"cannot be listed: {(error.strerror or str(error)).lower()}"
             if folder == str(top):

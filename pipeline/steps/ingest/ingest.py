@@ -1,7 +1,7 @@
 """Taking files in: each one exactly once, a bad one set aside, the others unharmed.
 
-Promises: killed anywhere and run again, the lake is that of a calm run; the same bytes add
-nothing, whatever their name; rows = accepted + quarantined + duplicates + tombstoned + skipped.
+Guarantees: killed anywhere and run again, the lake is that of an undisturbed run; the same bytes
+add nothing, whatever their name; rows = accepted + quarantined + duplicates + tombstoned + skipped.
 Small files are put together and taken in with one commit, so that many of them are quick.
 Files that lie in the workspace's landing folder move to `archive/` (or `rejected/`, with the reason
 beside them) at the very end; files anywhere else are left where they are.
@@ -13,11 +13,11 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
-from pipeline.base import Progress, silent, to_utc
+from pipeline.base import AsOf, Progress, silent
 from pipeline.data.ingest import Judged, judge_catalogue, judge_events
 from pipeline.data.sources import MappingError
 from pipeline.errors import ConfigError, DataError, StorageError
@@ -29,6 +29,8 @@ from pipeline.steps.ingest.read_file import CannotOpen, read_text, sum_of
 from pipeline.steps.ingest.results import FileResult, FileStatus, IngestResult
 from pipeline.stores.batches import MERGED, Batches
 from pipeline.workspace.child_process import Child
+from pipeline.workspace.history import LedgerHistory
+from pipeline.workspace.task_log import task_log
 from pipeline.workspace.workspace import Workspace
 
 _STILL_WRITTEN = timedelta(seconds=2)
@@ -39,7 +41,7 @@ def ingest(
     paths: Sequence[Path],
     *,
     table: str = "events",
-    at: datetime,
+    at: AsOf,
     source: str | None = None,
     replace: bool = False,
     progress: Progress = silent,
@@ -68,47 +70,59 @@ def ingest(
     """
     if replace and table != "items":
         raise ConfigError("only items can be replaced by a full catalogue")
-    files = expand(paths)
-    found = [source_for(ws.config.sources, path, table, source) for path in files]
-    with _taking(ws, at, replace=replace) as taking:
-        for number, one in enumerate(found, start=1):
-            progress(f"reading {one.file} ({number} of {len(found)})")
-            taking.take(one)
-        outcomes = taking.finish()
-    return IngestResult(outcomes, ws.lake.version(table))
+    files = [source_for(ws.config.sources, path, table, source) for path in expand(paths)]
+    with task_log("ingest", at, progress=progress) as log:
+        with _taking(ws, at, replace=replace) as taking:
+            for number, file in enumerate(files, start=1):
+                log.progress(f"reading {file.file} ({number} of {len(files)})")
+                taking.take(file)
+            outcomes = taking.finish()
+        result = IngestResult.of_files(outcomes, ws.lake.version(table))
+        log.rows, log.result = result.rows, result.sentence
+    return result
 
 
-def ingest_landed(ws: Workspace, at: datetime, *, progress: Progress = silent) -> IngestResult:
+def ingest_landed(ws: Workspace, at: AsOf, *, progress: Progress = silent) -> IngestResult:
     """Take in what has landed, of each table no more than `ingest.files_per_pass` files.
 
     Files that were written within two seconds of `at`, or after it, wait for the next pass.
     """
-    most, backlog, younger = ws.config.ingest.files_per_pass, 0, 0
-    with _taking(ws, at) as taking:
-        listed = landed(ws.home, to_utc(at) - _STILL_WRITTEN)
-        failpoint("listed")
-        for inside in listed:
-            for folder, trouble in inside.troubles:
-                taking.hold(inside.table, folder, trouble)
-            younger += inside.younger
-            done = 0
-            for number, (path, name) in enumerate(inside.files, start=1):
-                if done == most:
-                    backlog += len(inside.files) - number + 1
-                    break
-                found = source_for(ws.config.sources, path, inside.table, None, name)
-                progress(f"reading {found.file} ({number} of {len(inside.files)})")
-                # One that waits for a better config must not keep the others waiting.
-                done += taking.take(found)
-        outcomes = taking.finish()
-    return IngestResult(outcomes, ws.lake.version("events"), backlog=backlog, younger=younger)
+    with task_log("ingest", at, progress=progress) as log:
+        with _taking(ws, at) as taking:
+            backlog, younger = _take_landed(taking, log.progress)
+            outcomes = taking.finish()
+        result = IngestResult.of_files(
+            outcomes, ws.lake.version("events"), backlog=backlog, younger=younger
+        )
+        log.rows, log.result = result.rows, result.sentence
+    return result
+
+
+def _take_landed(taking: _Taking, progress: Progress) -> tuple[int, int]:
+    """Take in landed files; returns how many are left, and how many are too young."""
+    ws, backlog, younger = taking.ws, 0, 0
+    listed = landed(ws.home, taking.at - _STILL_WRITTEN)
+    failpoint("listed")
+    for inside in listed:
+        for folder, trouble in inside.troubles:
+            taking.hold(inside.table, folder, trouble)
+        younger += inside.younger
+        done = 0
+        for number, (path, name) in enumerate(inside.files, start=1):
+            if done == ws.config.ingest.files_per_pass:
+                backlog += len(inside.files) - number + 1
+                break
+            file = source_for(ws.config.sources, path, inside.table, None, name)
+            progress(f"reading {file.file} ({number} of {len(inside.files)})")
+            # One that waits for a better config must not keep the others waiting.
+            done += taking.take(file)
+    return backlog, younger
 
 
 @contextmanager
-def _taking(ws: Workspace, at: datetime, *, replace: bool = False) -> Iterator[_Taking]:
+def _taking(ws: Workspace, at: AsOf, *, replace: bool = False) -> Iterator[_Taking]:
     """Hold the lock, finish what a crash left, and start the reader with the first file."""
     limits = ws.config.ingest.limits
-    at = to_utc(at)
     with (
         ws.lake.lock("ingest"),
         Child(max_memory_bytes=limits.max_memory_bytes, max_seconds=limits.max_seconds) as child,
@@ -120,7 +134,7 @@ def _taking(ws: Workspace, at: datetime, *, replace: bool = False) -> Iterator[_
             scratch.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise StorageError(f"cannot write the workspace {ws.home}: {error.strerror}") from error
-        if ws.lake.version("batches") is None and ws.ledger.entries():
+        if ws.lake.version("batches") is None and LedgerHistory.of(ws.ledger).entries:
             raise ConfigError(
                 f"there were nights, but the lake {ws.lake.root} holds nothing that was ever taken "
                 "in; restore it"
@@ -143,7 +157,7 @@ class _Taking:
     """One pass: what taking in files needs, and those that were read and wait for their commit."""
 
     ws: Workspace
-    at: datetime
+    at: AsOf
     child: Child
     batches: Batches
     scratch: Path
@@ -151,14 +165,14 @@ class _Taking:
     outcomes: list[FileResult | None] = field(default_factory=list)
     waiting: list[tuple[int, FileRead]] = field(default_factory=list)
 
-    def take(self, found: Found) -> bool:
+    def take(self, file: Found) -> bool:
         """Take in one file, at once or with those that follow; False for one that has to wait."""
-        if self.waiting and self._full(found):
+        if self.waiting and self._full(file):
             self._commit()
         place = len(self.outcomes)
         self.outcomes.append(None)
         try:
-            read = self._read(found)
+            read = self._read(file)
         except Exception:
             self._commit()  # those before it are not to blame
             raise
@@ -176,69 +190,69 @@ class _Taking:
     def finish(self) -> tuple[FileResult, ...]:
         """Commit what still waits; returns what became of each file, in order."""
         self._commit()
-        return tuple(one for one in self.outcomes if one is not None)
+        return tuple(outcome for outcome in self.outcomes if outcome is not None)
 
-    def _full(self, found: Found) -> bool:
-        config, read = self.ws.config.ingest, [one for _, one in self.waiting]
+    def _full(self, file: Found) -> bool:
+        config, files = self.ws.config.ingest, [read for _, read in self.waiting]
         return (
-            read[0].found.source.table != found.source.table
-            or len(read) >= config.files_per_pass
-            or sum(one.text.rows for one in read) >= config.rows_per_commit
+            files[0].found.source.table != file.source.table
+            or len(files) >= config.files_per_pass
+            or sum(read.text.rows for read in files) >= config.rows_per_commit
         )
 
-    def _read(self, found: Found) -> FileRead | FileResult:
+    def _read(self, file: Found) -> FileRead | FileResult:
         """Read and judge a file, or say why there is nothing to commit of it."""
-        digest, name, home = None, found.file, self.ws.home
-        seen = mark(found.path)
+        digest, name, home = None, file.file, self.ws.home
+        seen = mark(file.path)
         if seen is None:
-            return FileResult(name, found.name, FileStatus.WAITS, None, f"{name}: is gone again")
+            return FileResult(name, file.name, FileStatus.WAITS, None, f"{name}: is gone again")
         try:
-            digest = sum_of(found.path, self.ws.config.ingest.limits)
-            if self._seen(found.source.table, digest):
-                archive(home, found.path, digest, seen)
-                return FileResult(name, found.name, FileStatus.SEEN, digest)
+            digest = sum_of(file.path, self.ws.config.ingest.limits)
+            if self._seen(file.source.table, digest):
+                archive(home, file.path, digest, seen)
+                return FileResult(name, file.name, FileStatus.SEEN, digest)
             failpoint("claimed")
-            return self._judged(found, seen, digest)
+            return self._judged(file, seen, digest)
         except DataError as error:
             sentence, status = error.sentence, FileStatus.WAITS
-            if mark(found.path) != seen:
+            if mark(file.path) != seen:
                 sentence = f"{name}: was replaced or taken away while it was read"
             elif isinstance(error, CannotOpen):
                 pass
             elif isinstance(error, MappingError):
-                sentence = found.hint(sentence)
+                sentence = file.hint(sentence)
             else:
                 status = FileStatus.SET_ASIDE
-                reject(home, found.path, sentence, seen)
-            return FileResult(name, found.name, status, digest, sentence)
+                reject(home, file.path, sentence, seen)
+            return FileResult(name, file.name, status, digest, sentence)
 
     def _seen(self, table: str, digest: str) -> bool:
-        keys = [one.digest for _, one in self.waiting if one.found.source.table == table]
+        keys = [read.digest for _, read in self.waiting if read.found.source.table == table]
         if keys and table in MERGED:
             return keys[-1] == digest  # as the lake's own: the latest wins
         return digest in keys or self.batches.seen(table, digest)
 
-    def _judged(self, found: Found, seen: Mark, digest: str) -> FileRead:
-        config, source = self.ws.config.ingest, found.source
+    def _judged(self, file: Found, seen: Mark, digest: str) -> FileRead:
+        config, source = self.ws.config.ingest, file.source
         judge: Callable[..., Judged] = partial(judge_catalogue, source=source)
         if source.table == "events":
             judge = partial(judge_events, source=source, config=config, at=self.at)
-        with read_text(self.child, found, digest, config.limits, self.scratch) as text:
+        with read_text(self.child, file, digest, config.limits, self.scratch) as text:
             failpoint("parsed")
             judged = Judged.joined(
-                (judge(part, name=found.file) for part in text.parts),
-                name=found.file,
+                (judge(part, name=file.file) for part in text.parts),
+                name=file.file,
                 broken=len(text.broken),
                 most=config.limits.max_bad_rows,
             )
-        return FileRead(found, seen, digest, text, judged)
+        return FileRead(file, seen, digest, text, judged)
 
     def _commit(self) -> None:
         """Take in what waits, with one commit; then its files go."""
         waiting, self.waiting = self.waiting, []
         if not waiting:
             return
-        files = [one for _, one in waiting]
+        files = [read for _, read in waiting]
         bundle = bundled(self.ws, files, at=self.at, replace=self.replace)
         self.batches.commit(bundle.batches, bundle.rows, bundle.quarantine)
         for (place, read), result in zip(waiting, bundle.results, strict=True):

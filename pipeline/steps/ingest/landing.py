@@ -52,8 +52,8 @@ def landed_at(home: Path, digests: Collection[str]) -> datetime | None:
     """
     folder = home / "archive"
     paths = folder.iterdir() if folder.is_dir() else ()
-    found = [mark(path) for path in paths if path.name.partition(".")[0] in digests]
-    written = [one.written_ns for one in found if one is not None]
+    marks = [mark(path) for path in paths if path.name.partition(".")[0] in digests]
+    written = [seen.written_ns for seen in marks if seen is not None]
     return datetime.fromtimestamp(min(written) / 1e9, UTC) if written else None
 
 

@@ -94,7 +94,7 @@ def parse(path: str, source: dict[str, Any], limits: dict[str, Any], out: str) -
             count += 1
         if _digest(stream) != digest:
             raise DataError("changed while it was read", where=name)
-    broken = pl.DataFrame([asdict(one) for one in summary.broken], schema=BROKEN)
+    broken = pl.DataFrame([asdict(row) for row in summary.broken], schema=BROKEN)
     _keep(broken, folder / BROKEN_FILE)
     return {
         "sha256": digest,
@@ -150,7 +150,7 @@ class Text:
 
 @contextmanager
 def read_text(
-    child: Child, found: Found, digest: str, limits: Limits, scratch: Path
+    child: Child, file: Found, digest: str, limits: Limits, scratch: Path
 ) -> Iterator[Text]:
     """Have a file read; `scratch` is the folder that its text lies in meanwhile.
 
@@ -167,24 +167,24 @@ def read_text(
         raise StorageError(f"cannot write {scratch}: {error.strerror}") from error
     with place as folder:
         try:
-            told = child.call(
+            answer = child.call(
                 _PARSE,
-                path=str(found.path.absolute()),
-                source=found.source.model_dump(mode="json"),
+                path=str(file.path.absolute()),
+                source=file.source.model_dump(mode="json"),
                 limits=limits.model_dump(mode="json"),
                 out=folder,
             )
         except ChildFailed as error:
             raise UnsafeInputError(
-                f"cannot be read within the limits: {error.sentence}", where=found.file
+                f"cannot be read within the limits: {error.sentence}", where=file.file
             ) from None
-        if told["sha256"] != digest:
-            raise MappingError("changed while it was read", where=found.file)
+        if answer["sha256"] != digest:
+            raise MappingError("changed while it was read", where=file.file)
         out = Path(folder)
         yield Text(
-            frames(out, told["parts"]),
+            frames(out, answer["parts"]),
             broken_rows(out),
-            told["rows"],
-            told["skipped"],
-            tuple(told["ignored_columns"]),
+            answer["rows"],
+            answer["skipped"],
+            tuple(answer["ignored_columns"]),
         )

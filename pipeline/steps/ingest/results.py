@@ -1,12 +1,12 @@
-"""What became of files, in numbers and one sentence a file."""
+"""Results of ingest: status, counts and one sentence of each file; ``--json`` writes them."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final
+from typing import Final
 
 from pipeline.stores.batches import Batch
 
@@ -22,8 +22,35 @@ class FileStatus(StrEnum):
     WAITS = "waits"
 
 
+@dataclass(frozen=True, kw_only=True)
+class RowCounts:
+    """Rows of a file, or of all files of a call.
+
+    Attributes
+    ----------
+    reasons
+        Reason -> rows in quarantine that show it; a row may show several.
+    """
+
+    rows: int = 0
+    accepted: int = 0
+    quarantined: int = 0
+    duplicates: int = 0
+    tombstoned: int = 0
+    skipped: int = 0
+    reasons: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def counts(self) -> str:
+        """The counts as an equation, those that are zero left out."""
+        shown = {name: getattr(self, name) for name in COUNTS}
+        total = shown.pop("rows")
+        parts = [f"{n:,} {name}" for name, n in shown.items() if n or name == "accepted"]
+        return f"{total:,} rows = {' + '.join(parts)}"
+
+
 @dataclass(frozen=True)
-class FileResult:
+class FileResult(RowCounts):
     """One file.
 
     Attributes
@@ -34,8 +61,6 @@ class FileResult:
         sha256 of its bytes; None where they could not be read.
     sentence
         What is wrong; empty for a file that was taken.
-    reasons
-        Reason -> rows in quarantine that show it; a row may show several.
     """
 
     file: str
@@ -43,13 +68,6 @@ class FileResult:
     status: FileStatus
     batch_id: str | None = None
     sentence: str = ""
-    rows: int = 0
-    accepted: int = 0
-    quarantined: int = 0
-    duplicates: int = 0
-    tombstoned: int = 0
-    skipped: int = 0
-    reasons: Mapping[str, int] = field(default_factory=dict)
     ignored_columns: tuple[str, ...] = ()
     table: str = ""
 
@@ -72,89 +90,89 @@ class FileResult:
     def text(self) -> str:
         """One line for a person."""
         if self.status is not FileStatus.TAKEN:
-            why = self.sentence.removeprefix(f"{self.file}: ")
-            return f"{self.file}: {self.status}" + (f": {why}" if why else "")
-        said = _counts(self)
-        why = ", ".join(f"{count:,} {reason}" for reason, count in self.reasons.items())
+            reason = self.sentence.removeprefix(f"{self.file}: ")
+            return f"{self.file}: {self.status}" + (f": {reason}" if reason else "")
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.reasons.items())
         ignored = ", ".join(self.ignored_columns)
         return (
-            f"{self.file}: {said}"
-            + (f"; quarantined for {why}" if why else "")
+            f"{self.file}: {self.counts}"
+            + (f"; quarantined for {reasons}" if reasons else "")
             + (f"; columns ignored: {ignored}" if ignored else "")
         )
 
 
-@dataclass(frozen=True)
-class IngestResult:
+@dataclass(frozen=True, kw_only=True)
+class IngestResult(RowCounts):
     """All files of one call.
 
     Attributes
     ----------
+    files
+        How many files were looked at.
     lake_version
         Version of the table after it.
     backlog
         Files that have landed and were left for the next pass.
     younger
         Files that were written after the call's instant or just before it, and are left as well.
+    problems
+        What is wrong with files that were set aside, or wait for a better config.
     """
 
-    outcomes: tuple[FileResult, ...]
+    files: int
     lake_version: int | None
-    backlog: int = field(default=0, kw_only=True)
-    younger: int = field(default=0, kw_only=True)
+    backlog: int
+    younger: int
+    problems: tuple[str, ...]
+    outcomes: tuple[FileResult, ...]
 
-    @property
-    def files(self) -> int:
-        """How many files were looked at."""
-        return len(self.outcomes)
-
-    @property
-    def accepted(self) -> int:
-        """Rows that are new in the lake."""
-        return sum(one.accepted for one in self.outcomes)
-
-    @property
-    def events(self) -> int:
-        """New rows of events alone."""
-        return sum(one.accepted for one in self.outcomes if one.table == "events")
-
-    @property
-    def problems(self) -> tuple[str, ...]:
-        """What is wrong with files that were set aside, or wait for a better config."""
+    @classmethod
+    def of_files(
+        cls,
+        outcomes: tuple[FileResult, ...],
+        lake_version: int | None,
+        *,
+        backlog: int = 0,
+        younger: int = 0,
+    ) -> IngestResult:
+        """Sum up what became of files."""
+        reasons: Counter[str] = Counter()
+        for file in outcomes:
+            reasons.update(file.reasons)
         bad = (FileStatus.SET_ASIDE, FileStatus.WAITS)
-        return tuple(one.text() for one in self.outcomes if one.status in bad)
+        return cls(
+            **{name: sum(getattr(file, name) for file in outcomes) for name in COUNTS},
+            reasons=dict(sorted(reasons.items())),
+            files=len(outcomes),
+            lake_version=lake_version,
+            backlog=backlog,
+            younger=younger,
+            problems=tuple(file.text() for file in outcomes if file.status in bad),
+            outcomes=outcomes,
+        )
+
+    @property
+    def new_events(self) -> int:
+        """New rows of events alone."""
+        return sum(file.accepted for file in self.outcomes if file.table == "events")
 
     @property
     def failed(self) -> bool:
         """Whether any file has a problem."""
         return bool(self.problems)
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON."""
-        reasons: Counter[str] = Counter()
-        for one in self.outcomes:
-            reasons.update(one.reasons)
-        return {
-            "files": self.files,
-            **{name: sum(getattr(one, name) for one in self.outcomes) for name in COUNTS},
-            "reasons": dict(sorted(reasons.items())),
-            "lake_version": self.lake_version,
-            "backlog": self.backlog,
-            "younger": self.younger,
-            "problems": list(self.problems),
-            "outcomes": [
-                {**asdict(one), "status": one.status.value, "reasons": dict(one.reasons)}
-                for one in self.outcomes
-            ],
-        }
+    @property
+    def sentence(self) -> str:
+        """The sum of all files."""
+        if not self.files:
+            return "nothing is taken in" if self.younger else "nothing has landed"
+        return f"{self.files:,} {'file' if self.files == 1 else 'files'}: {self.counts}"
 
     def text(self) -> str:
         """A line a file, and their sum where there are several."""
-        lines = [one.text() for one in self.outcomes] or [
-            "nothing is taken in" if self.younger else "nothing has landed"
-        ]
-        if self.files > 1:
-            lines.append(f"{self.files:,} files: {_counts_of(self.to_dict())}")
+        lines = [file.text() for file in self.outcomes]
+        if self.files != 1:
+            lines.append(self.sentence)
         if self.backlog:
             lines.append(f"{self.backlog:,} files are left for the next pass")
         if self.younger:
@@ -164,12 +182,3 @@ class IngestResult:
                 "its writing)"
             )
         return "\n".join(lines)
-
-
-def _counts(one: FileResult) -> str:
-    return _counts_of({name: getattr(one, name) for name in COUNTS})
-
-
-def _counts_of(counts: Mapping[str, Any]) -> str:
-    shown = [f"{counts[n]:,} {n}" for n in COUNTS[1:] if counts[n] or n == COUNTS[1]]
-    return f"{counts[COUNTS[0]]:,} rows = {' + '.join(shown)}"

@@ -1,28 +1,30 @@
-"""Upkeep: small files put together, and everything that nobody needs any more taken away.
+"""Maintenance of all stores: small files are compacted, and files that nothing needs are removed.
 
-Promises: rows, live lists and every version that somebody pinned stay as they are; what another
-process holds is left for the next time, and said so; killed anywhere, the next call goes on. Ages
-are measured from the instant that is handed in.
+Guarantees: rows, live lists and every pinned version stay as they are; what another process holds
+is left for the next time, and named in the result; killed anywhere, the next call goes on. Ages are
+measured from the instant of the call.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 from pipeline import columns as c
-from pipeline.base import Progress, format_instant, silent, to_utc
+from pipeline.base import AsOf, Instant, Progress, silent
 from pipeline.errors import ConcurrencyError
 from pipeline.serving.retire import retired
+from pipeline.steps.experiments.calibration.calibrate import FOLDER as CALIBRATIONS
 from pipeline.steps.maintenance.prunable_files import unread
-from pipeline.steps.maintenance.retained_versions import CALIBRATIONS, pinned
+from pipeline.steps.maintenance.retained_versions import pinned
 from pipeline.stores.batches import Batches
 from pipeline.stores.lake import Cleared, Upkeep
 from pipeline.stores.pruning import NOTHING, Taken, forget, remove, remove_older, sweep, worked_on
 from pipeline.stores.runs import Runs
+from pipeline.workspace.task_log import task_log
 from pipeline.workspace.workspace import PINS, Workspace
 
 LOCK: Final = "gc"
@@ -65,13 +67,13 @@ class TableKept:
 
     def text(self) -> str:
         """As a line for a person."""
-        told = [f"{self.before:,} files are {self.after:,} now"] * (self.before != self.after)
-        told += [f"{self.rows:,} rows taken out"] * (self.rows > 0)
+        parts = [f"{self.before:,} files are {self.after:,} now"] * (self.before != self.after)
+        parts += [f"{self.rows:,} rows taken out"] * (self.rows > 0)
         gone = self.cleared
-        told += [f"{gone.files:,} files and {gone.log:,} log entries removed"] * (
+        parts += [f"{gone.files:,} files and {gone.log:,} log entries removed"] * (
             gone.files + gone.log > 0
         )
-        return f"{self.table}: {', '.join(told)}"
+        return f"{self.table}: {', '.join(parts)}"
 
 
 @dataclass(frozen=True)
@@ -83,39 +85,27 @@ class GcResult:
     taken
         What -> how many files of it were removed.
     left
-        What is left for the next time -> who holds it.
+        What is left for the next time -> the process that holds it.
+    bytes
+        Bytes that are free now.
     """
 
-    at: str
+    at: Instant
     tables: tuple[TableKept, ...]
     taken: Mapping[str, Taken]
     left: Mapping[str, str]
-
-    @property
-    def bytes(self) -> int:
-        """Bytes that are free now."""
-        return sum(t.cleared.bytes for t in self.tables) + sum(t.bytes for t in self.taken.values())
+    bytes: int
 
     @property
     def exit_code(self) -> int:
-        """0, or the code of a store that somebody else held."""
+        """0, or the code of a store that another process held."""
         return ConcurrencyError.exit_code if self.left else 0
 
     @property
     def sentence(self) -> str:
         """What was left, in one sentence; empty for nothing."""
-        told = "; ".join(f"{what}: {why}" for what, why in self.left.items())
-        return f"left for the next time: {told}" if told else ""
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON."""
-        return {
-            "at": self.at,
-            "tables": [asdict(table) for table in self.tables],
-            "taken": {what: asdict(taken) for what, taken in self.taken.items()},
-            "left": dict(self.left),
-            "bytes": self.bytes,
-        }
+        left = "; ".join(f"{what}: {reason}" for what, reason in self.left.items())
+        return f"left for the next time: {left}" if left else ""
 
     def text(self) -> str:
         """As lines for a person."""
@@ -125,7 +115,7 @@ class GcResult:
         return "\n".join([*lines, *([self.sentence] if self.left else [])])
 
 
-def gc(ws: Workspace, at: datetime, *, progress: Progress = silent) -> GcResult:
+def gc(ws: Workspace, at: AsOf, *, progress: Progress = silent) -> GcResult:
     """Look after every store of a workspace.
 
     Parameters
@@ -137,18 +127,22 @@ def gc(ws: Workspace, at: datetime, *, progress: Progress = silent) -> GcResult:
     Raises
     ------
     ConcurrencyError
-        Another upkeep is at work.
+        Another call is at work.
     LakeError
-        The lake is damaged: nothing of that table was put together or taken away.
+        The lake is damaged: nothing of that table was compacted or removed.
     """
-    with ws.lake.lock(LOCK):
-        return _Upkeep(ws, to_utc(at), progress).all()
+    with task_log("maintenance", at, progress=progress) as log:
+        with ws.lake.lock(LOCK):
+            result = _Upkeep(ws, at, log.progress).all()
+        log.rows = sum(table.rows for table in result.tables)
+        log.result = f"{result.bytes / 1e6:,.1f} MB are free"
+    return result
 
 
 class _Upkeep:
     """One pass over all stores."""
 
-    def __init__(self, ws: Workspace, at: datetime, progress: Progress) -> None:
+    def __init__(self, ws: Workspace, at: AsOf, progress: Progress) -> None:
         self._ws = ws
         self._at = at
         self._progress = progress
@@ -162,7 +156,8 @@ class _Upkeep:
         tables = tuple(self._table(table) for table in WRITERS)
         self._progress("runs")
         self._runs()
-        return GcResult(format_instant(self._at), tables, self._taken, self._left)
+        freed = sum(t.cleared.bytes for t in tables) + sum(t.bytes for t in self._taken.values())
+        return GcResult(self._at, tables, self._taken, self._left, freed)
 
     def _before(self, days: int) -> datetime:
         return self._at - timedelta(days=days)
@@ -186,11 +181,11 @@ class _Upkeep:
         for name in ("archive", "rejected"):
             self._progress(name)
             folder = home / name
-            found = sorted(folder.iterdir()) if folder.is_dir() else []
-            self._take(name, remove_older(found, before))
+            files = sorted(folder.iterdir()) if folder.is_dir() else []
+            self._take(name, remove_older(files, before))
 
     def _abandoned(self) -> None:
-        """Remove nights that never came to a decision, and on which nothing works any more."""
+        """Remove runs that never came to a decision, and on which nothing works any more."""
         before = self._before(self._ws.config.gc.abandoned_days)
         for run in self._ws.runs.starting_with(""):
             begun, decided = run.committed("snapshot"), run.committed("gate")

@@ -1,9 +1,8 @@
-"""Which files of a run no step reads any more: scorers that lost, windows of nights that kept.
+"""Files of a run that no step reads any more: scorers that lost, windows of runs that kept.
 
-What is read of a night that decided, and by whom: the promoted recipe's evaluation scorer and the
-windows by later nights' refreshes, by `compare` and by `reproduce`; of a night that promoted
-nothing, the same by whoever accepts it, while somebody may. Everything else that is big is read by
-the night itself, before its gate.
+Of a decided run, the promoted recipe's evaluation scorer and the windows are read by later runs'
+refreshes, by `compare` and by `reproduce`; of a run that promoted nothing, the same by `accept`,
+while it is possible. All other large files are read by the run itself, before its gate.
 """
 
 from __future__ import annotations
@@ -16,14 +15,14 @@ from pipeline.errors import ConfigError
 from pipeline.steps.nightly.accept import refuse_gone_on
 from pipeline.stores.pruning import worked_on
 from pipeline.stores.runs import Run
-from pipeline.workspace.history import PROMOTIONS
-from pipeline.workspace.night import Night, decision_of, train_folder
+from pipeline.workspace.artifacts import train_step
+from pipeline.workspace.night import Night, decision_of
 from pipeline.workspace.run_files import fit_name
 from pipeline.workspace.workspace import Workspace
 
 _ARRAYS: Final = ".npz"
 _FIRST: Final = f"{fit_name(0)}{_ARRAYS}"
-_TRAIN: Final = train_folder("")
+_TRAIN: Final = train_step("")
 
 
 def unread(ws: Workspace, run: Run, before: datetime) -> Iterator[tuple[str, list[str]]]:
@@ -41,12 +40,12 @@ def unread(ws: Workspace, run: Run, before: datetime) -> Iterator[tuple[str, lis
 
 
 def _wanted(ws: Workspace, run: Run) -> set[str]:
-    """Return the recipes whose scorers somebody may ask for."""
+    """Return the recipes whose scorers may still be read."""
     decision = decision_of(run)
-    if decision["kind"] in PROMOTIONS:
-        return {decision["recipe"]}
+    if decision.promotes:
+        return {str(decision.recipe)}
     try:
-        refuse_gone_on(ws, Night.read(run))
+        refuse_gone_on(Night.read(ws, run))
     except ConfigError:
         return set()
-    return {name for name in (decision["recipe"], decision["grey"]) if name is not None}
+    return {name for name in (decision.recipe, decision.grey) if name is not None}

@@ -1,12 +1,12 @@
-"""Killing the pipeline over and over, in a sandbox of its own, and counting what that cost.
+"""Kills of the pipeline at random failpoints, in a sandbox, and the invariants that they broke.
 
-An episode begins with a workspace that has one night behind it. Files land; passes over them are
+An episode begins with a workspace that has one run behind it. Files land; passes over them are
 killed at failpoints drawn by chance and started again; what the lake then holds is compared with
-the account that was kept by hand, and the lists with those of a calm pass. Then the night: once
-calmly, once killed and started again from the same state, while a reader polls the lists; both must
-end alike.
+the expected state, which is kept by hand, and the lists with those of a pass without faults. Then
+the nightly run: once without faults, once killed and started again from the same state, while a
+reader polls the lists; both must end alike.
 
-Promises: nothing outside the sandbox is touched, and nothing of it is left (of one whose process
+Guarantees: nothing outside the sandbox is touched, and nothing of it is left (of one whose process
 was killed, the next start removes what is left); a seed repeats its episodes.
 """
 
@@ -15,14 +15,15 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
+from pydantic import computed_field
 
 from pipeline.base import Progress, silent
 from pipeline.errors import NightjarError, StorageError
@@ -53,30 +54,30 @@ _ROWS_PER_COMMIT: Final = (1, 25, 200_000)
 """Each file by itself, two or three files together, or all of a pass."""
 _PREFIX: Final = "nightjar-chaos-"
 _ALIVE: Final = "chaos"
-"""Name of the lock that says that a sandbox is in use."""
+"""Name of the lock of a sandbox in use."""
 
 
 @dataclass
 class Tally:
-    """What was done, and what went wrong by it.
+    """What was done, and what went wrong.
 
     Attributes
     ----------
-    kills
+    places
         Processes that a failpoint killed, by its name.
     lost, duplicated
         Things that were missing, or there too often: events, quarantined rows, files' counts,
         lists, publications, ledger lines, versions.
     mixed
-        Looks at the lists that saw no whole publication.
+        Reads of the lists that returned no whole publication.
     looks
-        How often a reader looked.
+        Reads of the lists.
     sentences
-        The first things that went wrong.
+        The first 20 things that went wrong.
     """
 
     seed: int
-    kills: Counter[str] = field(default_factory=Counter)
+    places: Counter[str] = field(default_factory=Counter)
     lost: int = 0
     duplicated: int = 0
     mixed: int = 0
@@ -84,43 +85,43 @@ class Tally:
     episodes: int = 0
     sentences: list[str] = field(default_factory=list)
 
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def kills(self) -> int:
+        """Processes that were killed."""
+        return self.places.total()
+
     @property
     def sound(self) -> bool:
         """Whether nothing went wrong."""
         return not (self.lost or self.duplicated or self.mixed or self.sentences)
 
-    def compare(self, expected: Counter[Entry], found: Counter[Entry], where: str) -> None:
+    def compare(self, expected: Counter[Entry], actual: Counter[Entry], where: str) -> None:
         """Count what differs."""
-        missing, more = expected - found, found - expected
+        missing, more = expected - actual, actual - expected
         self.lost += missing.total()
         self.duplicated += more.total()
         for words, entries in (("is missing", missing), ("is too many", more)):
-            self.sentences += [
-                f"{where}: {str(entry)[:200]} {words}" for entry in list(entries)[:3]
-            ]
+            self.note(f"{where}: {str(entry)[:200]} {words}" for entry in list(entries)[:3])
 
     def hear(self, reader: Reader) -> None:
         """Count what a reader saw."""
         self.looks += reader.looks
         self.mixed += len(reader.faults)
-        self.sentences += reader.faults[:3]
+        self.note(reader.faults[:3])
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON."""
-        told = asdict(self) | {
-            "kills": self.kills.total(),
-            "places": dict(sorted(self.kills.items())),
-        }
-        return {**told, "sentences": self.sentences[:20]}
+    def note(self, sentences: Iterable[str]) -> None:
+        """Keep what went wrong, up to 20 sentences."""
+        self.sentences = [*self.sentences, *sentences][:20]
 
     def text(self) -> str:
         """As lines for a person."""
         lines = [
-            f"{self.kills.total()} kills at {len(self.kills)} places, "
-            f"{min(self.kills.values(), default=0)} or more at each: {self.lost} lost, "
+            f"{self.kills} kills at {len(self.places)} places, "
+            f"{min(self.places.values(), default=0)} or more at each: {self.lost} lost, "
             f"{self.duplicated} duplicated, {self.mixed} mixed ({self.looks:,} looks)"
         ]
-        lines += [f"  {sentence}" for sentence in self.sentences[:20]]
+        lines += [f"  {sentence}" for sentence in self.sentences]
         if not self.sound:
             lines.append(f"repeat it with --seed {self.seed}")
         return "\n".join(lines)
@@ -130,10 +131,10 @@ def chaos(kills: int, seed: int, *, progress: Progress = silent) -> Tally:
     """Run episodes until so many processes were killed, or something went wrong."""
     tally = Tally(seed)
     with sandbox(progress) as box:
-        while tally.kills.total() < kills and tally.sound:
+        while tally.kills < kills and tally.sound:
             episode(box, tally, kills)
             progress(
-                f"episode {tally.episodes}: {tally.kills.total()} kills, {tally.lost} lost, "
+                f"episode {tally.episodes}: {tally.kills} kills, {tally.lost} lost, "
                 f"{tally.duplicated} duplicated, {tally.mixed} mixed"
             )
     return tally
@@ -150,7 +151,7 @@ def episode(box: Sandbox, tally: Tally, kills: int) -> None:
         shop.batch(box.home)
         expected = box.calm_end(tally, "feedback")
         for point in due(passed, int(random.integers(1, 4)), tally, random):
-            if tally.kills.total() < kills:
+            if tally.kills < kills:
                 kill(box, tally, "feedback", point, draw_hit(point, random))
         calm(box, tally, "feedback")
         tally.compare(expected, live_of(box.home), "fold-in")
@@ -159,7 +160,7 @@ def episode(box: Sandbox, tally: Tally, kills: int) -> None:
     places = (*FAILPOINTS["night"], *FAILPOINTS["publish"])
     with Reader(box.home) as reader:
         for point in sorted(due(places, 6, tally, random), key=places.index):
-            if tally.kills.total() < kills:
+            if tally.kills < kills:
                 kill(box, tally, "nightly", point, draw_hit(point, random))
         calm(box, tally, "nightly")
     tally.hear(reader)
@@ -169,11 +170,11 @@ def episode(box: Sandbox, tally: Tally, kills: int) -> None:
 def due(places: Sequence[str], count: int, tally: Tally, random: np.random.Generator) -> list[str]:
     """Draw places, those first that killed the fewest processes so far."""
     drawn = [places[number] for number in random.permutation(len(places))]
-    return sorted(drawn, key=lambda place: tally.kills[place])[:count]
+    return sorted(drawn, key=lambda place: tally.places[place])[:count]
 
 
 def draw_hit(point: str, random: np.random.Generator) -> int:
-    """Draw the how-manieth time a place is passed, among those that are sure."""
+    """Draw at which of the sure passes of a place it kills."""
     return int(random.integers(1, HITS.get(point, 1) + 1))
 
 
@@ -181,7 +182,7 @@ def kill(box: Sandbox, tally: Tally, work: str, point: str, hit: int) -> Ended:
     """Do a work that is killed at a place; what an earlier kill left behind may not come by it."""
     ended = box.mortals.run(work, box.home, NIGHT, f"{point}:kill:{hit}")
     if ended.killed:
-        tally.kills[point] += 1
+        tally.places[point] += 1
     else:
         _fault(ended, tally, f"{work} that was to die at {point}")
     return ended
@@ -194,7 +195,7 @@ def calm(box: Sandbox, tally: Tally, work: str) -> None:
 
 def _fault(ended: Ended, tally: Tally, what: str) -> None:
     if ended.signal or ended.code:
-        tally.sentences.append(f"{what} failed: {ended.words.strip()}")
+        tally.note([f"{what} failed: {ended.words.strip()}"])
 
 
 class Sandbox:
@@ -241,7 +242,7 @@ class Sandbox:
         shutil.copytree(self._root / name, self.home)
 
     def calm_end(self, tally: Tally, work: str) -> Counter[Entry]:
-        """Return how a work ends that nobody disturbs; the workspace stays before it."""
+        """Return how a work without faults ends; the workspace stays before it."""
         self.put_aside("before")
         calm(self, tally, work)
         expected = live_of(self.home)
@@ -250,7 +251,7 @@ class Sandbox:
 
 
 def remove_left_over() -> None:
-    """Remove the sandboxes that nobody holds any more: death frees a lock, but leaves folders."""
+    """Remove the sandboxes of dead processes: death frees a lock, but leaves folders."""
     for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         if (left / ".locks" / f"{_ALIVE}.lock").exists():
             with suppress(StorageError), Lake(left).lock(_ALIVE):

@@ -1,7 +1,7 @@
-"""Processes that are meant to die: a parent that has imported everything forks one for each work.
+"""Processes that failpoints kill: a parent that has imported everything forks one for each work.
 
-Promises: a child does what the command of its name does, with a failpoint armed or none; whatever
-kills it, the parent says so and forks the next. Forking is sound because the parent has imported
+Guarantees: a child does what the command of its name does, with a failpoint armed or none; whatever
+kills it, the parent reports it and forks the next. Forking is sound because the parent has imported
 and done nothing else: no library has started its pool of threads yet.
 """
 
@@ -19,9 +19,9 @@ from datetime import datetime
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Final
 
-from pipeline.base import format_instant, parse_instant
+from pipeline.base import AsOf, as_of, format_instant
 from pipeline.errors import NightjarError, ResourceError
 from pipeline.failpoints import VARIABLE
 
@@ -38,7 +38,7 @@ _WARM: Final = (
     "pipeline.steps.maintenance.gc",
     "pipeline.steps.nightly.nightly",
 )
-"""What a night imports on its way, by name: each library still has one user."""
+"""Modules that a run imports on its way, by name: each library still has one user."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Ended:
     code
         Its exit code otherwise.
     words
-        The last of what it said.
+        End of its output.
     """
 
     signal: int
@@ -115,10 +115,10 @@ class Mortals:
         if not answer:
             raise ResourceError("the process that forks the others is gone")
         status = int(answer)
-        said = self._log.read_text("utf-8", "replace") if self._log.exists() else ""
+        output = self._log.read_text("utf-8", "replace") if self._log.exists() else ""
         if os.WIFSIGNALED(status):
-            return Ended(os.WTERMSIG(status), 0, said[-2000:])
-        return Ended(0, os.WEXITSTATUS(status), said[-2000:])
+            return Ended(os.WTERMSIG(status), 0, output[-2000:])
+        return Ended(0, os.WEXITSTATUS(status), output[-2000:])
 
 
 def _environment() -> dict[str, str]:
@@ -141,14 +141,14 @@ def _serve() -> None:
             warnings.simplefilter("ignore", DeprecationWarning)
             child = os.fork()
         if child == 0:
-            _live(json.loads(line))
+            _run_child(json.loads(line))
         _, status = os.waitpid(child, 0)
         answers.write(f"{status}\n".encode())
         answers.flush()
 
 
-def _live(request: dict[str, Any]) -> None:
-    """Be the child: do the work, say what went wrong, end without the parent's farewells."""
+def _run_child(request: dict[str, str]) -> None:
+    """Do the work in the child, write what went wrong, end without the parent's exit handlers."""
     signal.alarm(_SECONDS)
     log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -158,7 +158,7 @@ def _live(request: dict[str, Any]) -> None:
         os.environ[VARIABLE] = request["failpoint"]
     code = 1
     try:
-        _work(request["work"], Path(request["home"]), parse_instant(request["at"]))
+        _work(request["work"], Path(request["home"]), as_of(request["at"]))
         code = 0
     except NightjarError as error:
         sys.stderr.write(f"{error.sentence}\n")
@@ -170,7 +170,7 @@ def _live(request: dict[str, Any]) -> None:
         os._exit(code)
 
 
-def _work(work: str, home: Path, at: datetime) -> None:
+def _work(work: str, home: Path, at: AsOf) -> None:
     from pipeline.steps.feedback.feedback import feedback
     from pipeline.steps.maintenance.gc import gc
     from pipeline.steps.nightly.nightly import nightly
@@ -178,12 +178,12 @@ def _work(work: str, home: Path, at: datetime) -> None:
 
     ws = Workspace.open(home)
     if work == "feedback":
-        said = feedback(ws, at).text()
+        text = feedback(ws, at).text()
     elif work == "nightly":
-        said = nightly(ws, at).text()
+        text = nightly(ws, at).text()
     else:
-        said = gc(ws, at).text()
-    sys.stderr.write(f"{said}\n")
+        text = gc(ws, at).text()
+    sys.stderr.write(f"{text}\n")
 
 
 if __name__ == "__main__":

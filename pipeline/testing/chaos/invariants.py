@@ -1,6 +1,6 @@
-"""What a workspace holds, as a multiset that can be compared; and a reader who looks all the time.
+"""Content of a workspace as a multiset that can be compared; and a reader that polls the lists.
 
-Promises: nothing here writes.
+Guarantees: nothing here writes.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Final
 import polars as pl
 
 from pipeline import columns as c
+from pipeline.base import plain
 from pipeline.errors import NightjarError
 from pipeline.serving.publish import chain, lists_sum, live, of_chain, of_publication
 from pipeline.steps.lists import history, lists
@@ -28,14 +29,14 @@ _DERIVED: Final = r"^d[0-9a-f]{32}$"
 
 
 class Reader:
-    """Somebody who reads the live lists all the time, inside a ``with`` block.
+    """A thread that reads the live lists all the time, inside a ``with`` block.
 
     Attributes
     ----------
     looks
-        How often.
+        Number of reads.
     faults
-        A sentence for each look that saw no whole publication, or an earlier one than before.
+        A sentence for each read of no whole publication, or of an earlier one than before.
     """
 
     def __init__(self, home: Path) -> None:
@@ -91,7 +92,7 @@ def _look(home: Path) -> tuple[int, bool]:
 
 
 def taken(home: Path) -> Counter[Entry]:
-    """Return what the lake holds of files, as `Account.entries` tells it, and what was left."""
+    """Return what the lake holds of files, in the form of `Account.entries`, and what was left."""
     ws = Workspace.open(home)
     events = ws.lake.read("events")
     raw = ws.vault.reveal(events[c.USER_ID].unique().to_list())
@@ -106,26 +107,27 @@ def taken(home: Path) -> Counter[Entry]:
         pl.col(c.VALUE).cast(pl.Int64).cast(pl.String),
         pl.col(c.TIMESTAMP).dt.strftime("%Y-%m-%dT%H:%M:%SZ"),
     )
-    found: Counter[Entry] = Counter(("event", *row) for row in shown.iter_rows())
+    entries: Counter[Entry] = Counter(("event", *row) for row in shown.iter_rows())
     for digest in ws.lake.read("quarantine")[c.BATCH_ID]:
-        found["quarantined", digest] += 1
+        entries["quarantined", digest] += 1
     batches = ws.lake.read("batches").filter(
         (pl.col(c.STATUS) == c.BatchStatus.DONE) & (pl.col(c.TABLE) == "events")
     )
     counts = batches.select(c.BATCH_ID, c.ROWS, c.ACCEPTED, c.QUARANTINED, c.DUPLICATES, c.SKIPPED)
-    found.update(("file", *row) for row in counts.iter_rows())
-    return found + _left(home)
+    entries.update(("file", *row) for row in counts.iter_rows())
+    return entries + _left(home)
 
 
 def live_of(home: Path) -> Counter[Entry]:
     """Return what nights and passes made: lists, publications, ledger lines, versions, runs."""
     ws = Workspace.open(home)
-    found: Counter[Entry] = Counter(("list", *row) for row in lists(ws, None).iter_rows())
-    found.update(("publication", *row) for row in ws.lake.read("publications").iter_rows())
-    found.update(("ledger", json.dumps(line, sort_keys=True)) for line in history(ws))
-    found.update(("alias", *pair) for pair in registry(ws).aliases().items())
-    found.update(("shown", *one) for one in registry(ws).shown())
-    return found + _left(home)
+    entries: Counter[Entry] = Counter(("list", *row) for row in lists(ws, None).iter_rows())
+    entries.update(("publication", *row) for row in ws.lake.read("publications").iter_rows())
+    lines = (json.dumps(plain(entry), sort_keys=True) for entry in history(ws))
+    entries.update(("ledger", line) for line in lines)
+    entries.update(("alias", *pair) for pair in registry(ws).aliases().items())
+    entries.update(("shown", *version) for version in registry(ws).shown())
+    return entries + _left(home)
 
 
 def _left(home: Path) -> Counter[Entry]:

@@ -1,7 +1,7 @@
-"""A shop that is made up: its files, some of them nasty, and a plain account of what they hold.
+"""A synthetic shop: its files, some of them bad, and the expected state of the lake.
 
-Promises: everything follows from a seed; the account is kept with dicts and counters alone, knows
-nothing of the lake, and says for each file what becomes of each of its rows.
+Guarantees: everything follows from a seed; the expected state is kept with dicts and counters
+alone, independently of the lake, and has for each file the status of each of its rows.
 """
 
 from __future__ import annotations
@@ -63,25 +63,25 @@ _FIELDS: Final = (c.EVENT_ID, c.USER_ID, c.ITEM_ID, c.KIND, c.VALUE, c.TIMESTAMP
 _GOOD, _BAD, _SKIPPED = "good", "bad", "skipped"
 
 Entry = tuple[object, ...]
-"""One thing that must be there as often as it was put there."""
+"""An entry that must be there as often as it was written."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a file, and what it deserves by itself."""
+    """A line of a file, and its status by itself."""
 
     fields: tuple[str, ...]
     fate: str = _GOOD
 
     @property
     def content(self) -> tuple[str, ...]:
-        """What it says, without its id."""
+        """Its fields without the id."""
         return self.fields[1:6]
 
 
 @dataclass
 class Account:
-    """What must be in the lake, kept by hand."""
+    """Expected content of the lake, kept by hand."""
 
     named: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
     nameless: Counter[tuple[str, ...]] = field(default_factory=Counter)
@@ -116,15 +116,15 @@ class Account:
 
     def entries(self) -> Counter[Entry]:
         """Return events, quarantined rows by file, and files with their counts."""
-        found: Counter[Entry] = Counter()
+        entries: Counter[Entry] = Counter()
         for (name, _), content in self.named.items():
-            found["event", name, *content] += 1
+            entries["event", name, *content] += 1
         for content, times in self.nameless.items():
-            found["event", "", *content] += times
+            entries["event", "", *content] += times
         for digest, counts in self.batches.items():
-            found["quarantined", digest] += counts[2]
-            found["file", digest, *counts] += 1
-        return +found
+            entries["quarantined", digest] += counts[2]
+            entries["file", digest, *counts] += 1
+        return +entries
 
 
 class Shop:

@@ -6,6 +6,7 @@ import polars as pl
 import pytest
 
 from pipeline import columns as c
+from pipeline.base import plain
 from pipeline.monitoring.policy import (
     Cause,
     Nights,
@@ -180,7 +181,7 @@ def test_in_a_small_shop_it_takes_ten_people():
 
 
 def test_it_is_plain_json():
-    assert ask(7).to_dict() == {
+    assert plain(ask(7)) == {
         "verdict": "fold_in",
         "reason": ask(7).reason,
         "events": 7,

@@ -17,13 +17,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from pipeline import columns as c
 from pipeline.base import Interval, plain
-from pipeline.data.validate.checks import Check, Status
 from pipeline.errors import GateError
 from pipeline.evaluation.evaluate import NDCG, SLICE
 from pipeline.evaluation.gate import (
     Absent,
     Anchor,
     BlockRatio,
+    Check,
     Decision,
     Evidence,
     GateConfig,
@@ -36,18 +36,14 @@ from pipeline.evaluation.gate import (
     offers,
     remember,
 )
-from pipeline.evaluation.gate.rules import percent
+from pipeline.evaluation.gate.rules import percent, verdict
 from pipeline.evaluation.slices import SLICES
 
 CONFIG = GateConfig()
 AS_OF = datetime(2024, 6, 30, tzinfo=UTC)
 DAY = timedelta(days=1)
 BLOCK = Interval(AS_OF - timedelta(days=7), AS_OF)
-CHECKS = (
-    Check("volume", Status.PASSED, None, None, "1,000 events"),
-    Check("schema", Status.PASSED, None, None, "as before"),
-)
-GONE = Check("catalogue", Status.FAILED, None, None, "half of it is gone")
+CHECKS = (Check("volume", True, "1,000 events"), Check("schema", True, "as before"))
 
 
 def block(weeks_ago: int) -> Interval:
@@ -464,7 +460,7 @@ HALVED = Reference("last", ALS.users, ALS.users.head(600))
         (evidence(ALS, judged=(ALS,), expected=("als",)), "no baseline was judged"),
         (evidence(ALS, checks=()), "the checks of the data are missing"),
         (
-            evidence(ALS, checks=(*CHECKS, GONE)),
+            evidence(ALS, checks=(*CHECKS, Check("catalogue", False, "half of it is gone"))),
             "check.catalogue: half of it is gone",
         ),
         (
@@ -486,12 +482,12 @@ def test_what_is_missing_blocks_by_its_name(night: Evidence, words: str) -> None
 
 
 def test_a_check_of_the_data_keeps_its_figure_and_bound() -> None:
-    failed = Check("volume", Status.FAILED, 400.0, 500.0, "400 events, 500 at least")
-    for status in (Status.FAILED, Status.PASSED):
-        checks = (replace(failed, status=status), CHECKS[1])
-        found = decide(evidence(ALS, checks=checks), CONFIG)
+    failed = Check("volume", False, "400 events, 500 at least", 400.0, 500.0)
+    schema = Check("schema", True, "as before")
+    for passed in (False, True):
+        found = decide(evidence(ALS, checks=(replace(failed, passed=passed), schema)), CONFIG)
         told = rule(found, "check.volume")
-        assert (told.verdict, told.figure, told.bound) == (status[:4], 400.0, 500.0)
+        assert (told.verdict, told.figure, told.bound) == (verdict(passed), 400.0, 500.0)
         told = rule(found, "check.schema")
         assert (told.figure, told.bound) == (None, None)
 
@@ -555,7 +551,7 @@ def test_a_decision_is_written_as_plain_json_and_read_back_equal(night: Evidence
 
 @pytest.mark.parametrize("night", NIGHTS)
 def test_what_is_offered_is_what_can_be_accepted(night: Evidence) -> None:
-    gone = (*CHECKS, GONE)
+    gone = (*CHECKS, Check("catalogue", False, "half of it is gone"))
     late = replace(night, last=None, skipped=("s",))
     for one in (night, late, replace(night, checks=gone), replace(night, checks=())):
         found = decide(one, CONFIG)

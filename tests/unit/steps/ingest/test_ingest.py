@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 from pipeline import columns as c
+from pipeline.base import plain
 from pipeline.data.sources import Limits
 from pipeline.errors import ConcurrencyError, ConfigError, DataError, UnsafeInputError
 from pipeline.steps.feedback.feedback import feedback
@@ -101,17 +102,16 @@ def test_a_pass_takes_what_is_good_and_names_what_is_not(passed):
 
 def test_every_row_is_accounted_for(passed):
     ws, result = passed
-    said = result.to_dict()
-    assert said["rows"] == 3 + 2 + 3 + 2
-    assert said["rows"] == sum(said[name] for name in COUNTS[1:])
-    assert said["reasons"] == {
+    assert result.rows == 3 + 2 + 3 + 2
+    assert result.rows == sum(getattr(result, name) for name in COUNTS[1:])
+    assert result.reasons == {
         "timestamp_in_future": 1,
         "value_unparsable": 1,
         "wrong_number_of_fields": 1,
     }
-    assert said["skipped"] == 1
-    assert said["lake_version"] == ws.lake.version("events") == 0  # one commit of all files
-    assert said["files"] == len(said["outcomes"]) == 16
+    assert result.skipped == 1
+    assert result.lake_version == ws.lake.version("events") == 0  # one commit of all files
+    assert result.files == len(result.outcomes) == 16
     for one in result.outcomes:
         assert one.rows == sum(getattr(one, name) for name in COUNTS[1:])
     assert "orders-empty.csv: set aside: is empty\n" in result.text()
@@ -172,7 +172,7 @@ def test_no_raw_id_leaves_the_vault(passed):
                 data = path.read_bytes()
                 assert not any(name in data for name in (b"anna", b"bert", b"carl", b"emil"))
     assert seen > 10
-    assert not any(name in str(result.to_dict()) for name in ("anna", "bert", "carl"))
+    assert not any(name in str(plain(result)) for name in ("anna", "bert", "carl"))
 
 
 def test_the_next_pass_finds_what_has_become_whole(passed, tmp_path):
@@ -224,9 +224,7 @@ def test_files_elsewhere_stay_where_they_are(ws, tmp_path):
     (folder / "orders-2.csv").write_text("")
     result = ingest(ws, [folder], at=AT)
     assert [one.status.value for one in result.outcomes] == ["taken", "set aside"]
-    assert ingest(ws, [folder / "orders-1.csv"], at=AT).to_dict()["outcomes"][0]["status"] == (
-        "seen before"
-    )
+    assert ingest(ws, [folder / "orders-1.csv"], at=AT).outcomes[0].status == ("seen before")
     assert sorted(p.name for p in folder.iterdir()) == ["orders-1.csv", "orders-2.csv"]
     assert not (ws.home / "archive").exists()
     assert not (ws.home / "rejected").exists()
@@ -302,7 +300,7 @@ def test_enough_events_ask_for_a_retrain(tmp_path, here):
     assert "1 new events" in first.reason
     land(ws, "orders-2.csv", orders("2,bert,milk,1,2024-03-02"))
     second = feedback(ws, AT)
-    assert second.verdict == second.to_dict()["verdict"] == "retrain"
+    assert second.verdict == plain(second)["verdict"] == "retrain"
 
 
 def test_a_file_that_changes_while_it_is_read_waits(ws, monkeypatch):
@@ -397,7 +395,7 @@ def test_a_pass_takes_no_more_files_than_it_may_and_the_oldest_first(tmp_path, h
     backlogs, taken = [], []
     for _ in range(4):
         result = feedback(ws, AT)
-        backlogs.append(result.to_dict()["backlog"])
+        backlogs.append(result.backlog)
         taken.append([one.file for one in result.outcomes if one.status == "taken"])
     assert backlogs == [4, 1, 0, 0]
     assert taken == [

@@ -1,0 +1,80 @@
+"""Artefacts and ledger entries with the least that their models require."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from pipeline.base import Interval
+from pipeline.evaluation.gate.decision import Decision
+from pipeline.stores.ledger import Ledger
+from pipeline.workspace.artifacts import SnapshotFile
+from pipeline.workspace.ledger import ComparisonKey, DecisionEntry, SelectedWeights, append_entry
+from pipeline.workspace.workspace import Workspace
+
+AS_OF = datetime(2024, 1, 1, tzinfo=UTC)
+
+
+def versions(ws: Workspace, *tables: str) -> dict[str, int | None]:
+    return {table: ws.lake.version(table) for table in tables}
+
+
+def snapshot(ws: Workspace, *tables: str, **fields: Any) -> SnapshotFile:
+    """Pin tables at their current versions."""
+    given: dict[str, Any] = {
+        "as_of": AS_OF,
+        "versions": versions(ws, *tables),
+        "settings": "",
+        "config": ws.config,
+        "recipes": {},
+        "champion": None,
+        "champion_name": None,
+        "publish": True,
+        "block_days": None,
+        "task": None,
+        "seed_sds": {},
+        "weights": None,
+        "trigger": None,
+        "commit": "",
+        "libraries": {},
+        "replay": False,
+    }
+    return SnapshotFile(**given | fields)
+
+
+def decision(**fields: Any) -> Decision:
+    given: dict[str, Any] = {
+        "kind": "first",
+        "recipe": "als",
+        "recipe_hash": None,
+        "rules": (),
+        "reasons": (),
+        "sentence": "",
+        "block": Interval(AS_OF, AS_OF),
+    }
+    return Decision(**given | fields)
+
+
+def append_decision(ledger: Ledger, ws: Workspace, run_id: str) -> DecisionEntry:
+    """Append the decision of a run."""
+    found = decision()
+    return append_entry(
+        ledger,
+        DecisionEntry(
+            key=f"decision:{run_id}",
+            as_of=AS_OF,
+            run_id=run_id,
+            kind=found.kind,
+            recipe=found.recipe,
+            sentence=found.sentence,
+            block_days=1,
+            selected_recipes={},
+            weights=SelectedWeights(configured=ws.config.features, chosen=ws.config.features),
+            comparison_key=ComparisonKey(task="discovery", target_kinds=(), k=20),
+            live=(),
+            attribution=None,
+            drift=None,
+            trigger=None,
+            decision=found,
+        ),
+    )
