@@ -37,10 +37,10 @@ setup: $(READY) ## Build .venv from the lock (again only when the lock has chang
 	@echo "Ready: .venv" >&2
 
 run: $(READY) ## Three nights on real purchases, through Airflow, into MLflow (NIGHTS=1: one night)
-	@$(PY) dags/demo.py --nights $(NIGHTS) $(ARGS)
+	@$(PY) -m dags.local.demo --nights $(NIGHTS) $(ARGS)
 
-ui: $(READY) ## Open Airflow and MLflow on this machine, over the stores of `make run`
-	@$(PY) dags/ui.py $(ARGS)
+ui: $(READY) ## Serve Airflow and MLflow on this machine, for the workspace of `make run`
+	@$(PY) -m dags.local.ui $(ARGS)
 
 test: $(READY) ## Run the tests (up to 5 minutes on 2 cores)
 	@$(PYTEST) -m "not slow and not root" $(ARGS)

@@ -19,9 +19,8 @@ import json
 import shutil
 import sys
 import tempfile
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -30,18 +29,19 @@ import polars as pl
 from benchmarks.command import parser, tell
 from benchmarks.quality import completejourney, missing, online_retail
 from pipeline import columns as c
+from pipeline.base import as_of
 from pipeline.monitoring.policy import Cause
-from pipeline.report.backtest import Day
 from pipeline.steps.experiments.backtest.backtest import FIGURE, Backtested, backtest
 from pipeline.steps.experiments.backtest.days import Policy
 from pipeline.steps.ingest.ingest import ingest
+from pipeline.workspace.experiment_artifacts import DayFile
 from pipeline.workspace.workspace import Workspace
 
 DAY = timedelta(days=1)
 SHOPS = {"online-retail": online_retail, "completejourney": completejourney}
 ENDS = {
-    "online-retail": datetime(2011, 12, 2, tzinfo=UTC),
-    "completejourney": datetime(2017, 12, 22, 9, tzinfo=UTC),
+    "online-retail": as_of("2011-12-02T00:00:00Z"),
+    "completejourney": as_of("2017-12-22T09:00:00Z"),
 }
 KEPT, SHARE, ALARMS = 0.99, 0.5, 1
 SOURCE = """\
@@ -68,14 +68,14 @@ def made(name: str, home: Path, data: Path, config: str = CONFIG) -> Workspace:
     if ws.lake.version("events") is None:
         file = home / "lines.parquet"
         history(name, data).write_parquet(file)
-        print(ingest(ws, [file], at=datetime(2026, 1, 1, tzinfo=UTC), progress=tell).text())
+        print(ingest(ws, [file], at=as_of("2026-01-01T00:00:00Z"), progress=tell).text())
         file.unlink()
     return ws
 
 
 def goals(found: Backtested, plant: datetime | None) -> list[tuple[bool, str]]:
     """Hold what was found against the goals."""
-    rows = {row["policy"]: row for row in found.to_dict()["rows"]}
+    rows = {row["policy"]: row for row in found.plain()["rows"]}
     adaptive = rows["adaptive"]
     if plant is not None:
         after, cause = adaptive["answered_days"], adaptive["answered_cause"]
@@ -83,19 +83,19 @@ def goals(found: Backtested, plant: datetime | None) -> list[tuple[bool, str]]:
         good = after is not None and after <= 1 and cause == Cause.DRIFT
         return [(good, f"the planted shift is answered {how}; goal: drift, in 1")]
     kept, share = adaptive["of_nightly"], adaptive["training_share"]
-    calm = found.days["adaptive"][1:]
-    alarms = sum(_alarm(day) for day in calm)
+    days = found.days["adaptive"][1:]
+    alarms = sum(_alarm(day) for day in days)
     return [
         (kept >= KEPT, f"adaptive keeps {kept:.2%} of nightly's NDCG, goal {KEPT:.0%}"),
         (share <= SHARE, f"with {share:.0%} of its training, goal {SHARE:.0%}"),
         (
-            alarms * 30 <= ALARMS * len(calm),
-            f"{alarms} nights because of drift in {len(calm)} calm days, goal {ALARMS} in 30",
+            alarms * 30 <= ALARMS * len(days),
+            f"{alarms} nights because of drift in {len(days)} calm days, goal {ALARMS} in 30",
         ),
     ]
 
 
-def _alarm(day: Day) -> bool:
+def _alarm(day: DayFile) -> bool:
     """Say whether drift has asked for a night."""
     return day.retrained and day.cause == Cause.DRIFT
 
@@ -114,18 +114,19 @@ def main() -> None:
         home = options.home or Path(folder) / "workspace"
         ws = made(options.dataset, home, options.data)
         end = ENDS[options.dataset]
-        begin = end - (options.days - 1) * DAY
-        plant = begin + options.days // 2 * DAY + timedelta(hours=1) if options.plant else None
+        begin = as_of(end - (options.days - 1) * DAY)
+        plant = None
+        if options.plant:
+            plant = as_of(begin + options.days // 2 * DAY + timedelta(hours=1))
         found = backtest(
             ws, begin, end, every=DAY, policies=tuple(Policy), plant=plant, progress=tell
         )
         if options.out is not None:
             shutil.copy(found.folder / FIGURE, options.out)
-        told: dict[str, Any] = found.to_dict()
         met = goals(found, plant)
         if options.json:
-            told["goals"] = [{"met": good, "told": words} for good, words in met]
-            print(json.dumps(told))
+            reached = [{"met": good, "told": words} for good, words in met]
+            print(json.dumps({**found.plain(), "goals": reached}))
             return
         print(found.text().rpartition("\n\nfigure")[0])
         for good, words in met:

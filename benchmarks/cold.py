@@ -168,12 +168,12 @@ def content(trial: Trial) -> Scores:
     return Scores(profile=profile, links=cells[n:].T.tocsr())
 
 
-def learnt(name: str, recipe: Recipe, trial: Trial, tell: Progress) -> Row:
+def learnt(name: str, recipe: Recipe, trial: Trial, progress: Progress) -> Row:
     """Train on what is not hidden, and ask for what is."""
     others = trial.history.other_items
     assert others is not None
     started = process_time()
-    scorer = recipe.train(trial.history, progress=tell)
+    scorer = recipe.train(trial.history, progress=progress)
     seconds = process_time() - started
     scores = scorer.score(trial.users.over(scorer.item_ids))
     assert scores.items is not None
@@ -181,7 +181,7 @@ def learnt(name: str, recipe: Recipe, trial: Trial, tell: Progress) -> Row:
     return Row(name, value(Scores(scores.users, hidden), trial), seconds)
 
 
-def rows(trial: Trial, tell: Progress) -> Iterator[Row]:
+def rows(trial: Trial, progress: Progress) -> Iterator[Row]:
     everybody = np.ones((trial.users.n_users, 1), np.float32)
     dice = np.random.default_rng(1).random((len(trial.popularity), 1), np.float32)
     yield Row("random", value(Scores(everybody, dice), trial))
@@ -192,12 +192,12 @@ def rows(trial: Trial, tell: Progress) -> Iterator[Row]:
     yield Row("content k-NN", found, process_time() - started)
     for family, fields in BASES.items():
         recipe = recipe_from({"family": "ridge", "factors_of": {"family": family, **fields}})
-        yield learnt(f"ridge of {family}", recipe, trial, tell)
+        yield learnt(f"ridge of {family}", recipe, trial, progress)
     try:
         recipe = LightFm(iterations=12, half_life_days=None)
-        yield learnt("lightfm (warp, ids and features)", recipe, trial, tell)
+        yield learnt("lightfm (warp, ids and features)", recipe, trial, progress)
     except ResourceError as error:
-        tell(error.sentence)
+        progress(error.sentence)
 
 
 def table(name: str, trial: Trial, found: list[Row]) -> str:

@@ -39,7 +39,7 @@ from benchmarks.churn import DATA, settled
 from benchmarks.command import parser, tell
 from benchmarks.quality import missing
 from pipeline import columns as c
-from pipeline.base import Interval
+from pipeline.base import Interval, as_of
 from pipeline.data.matrix import WEIGHT, build_history
 from pipeline.evaluation.parity import worth
 from pipeline.models.als import Als
@@ -109,8 +109,8 @@ def freshness(name: str, folder: Path, passes: int) -> Fresh:
         file = Path(home) / "before.parquet"
         _events(many, "b").write_parquet(file)
         tell(f"{name}: {many.height:,} rows of {many[c.USER_ID].n_unique():,} people, one night")
-        ingest(ws, [file], at=datetime.now(UTC), progress=tell)
-        night = nightly(ws, cut, progress=tell)
+        ingest(ws, [file], at=as_of(datetime.now(UTC)), progress=tell)
+        night = nightly(ws, as_of(cut), progress=tell)
         found = []
         for number in range(passes):
             draw = np.random.default_rng(number).integers(0, later.height, ROWS)
@@ -120,7 +120,7 @@ def freshness(name: str, folder: Path, passes: int) -> Fresh:
             lain = time.time() - STILL_WRITTEN - 1
             os.utime(path, (lain, lain))
             start, worked = time.perf_counter(), _cpu_seconds()
-            folded = feedback(ws, datetime.now(UTC)).folded
+            folded = feedback(ws, as_of(datetime.now(UTC))).foldin
             found.append((time.perf_counter() - start, _cpu_seconds() - worked, folded))
             tell(
                 f"  pass {number + 1}: {found[-1][0]:.1f} s, {found[-1][1]:.1f} s of processors; "

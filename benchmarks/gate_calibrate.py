@@ -27,29 +27,29 @@ def calibrated(data: Path) -> list[Figure]:
             ws = made(name, Path(folder) / "workspace", data, SOURCE)
             nightly(ws, as_of, progress=tell)
             begun = time.monotonic()
-            told = gate_calibrate(
+            result = gate_calibrate(
                 ws, as_of, elapsed=lambda begun=begun: time.monotonic() - begun, progress=tell
             )
-        tell(told.text())
-        what = f"{name}, {told.line['recipe']}: "
+        tell(result.text())
+        what = f"{name}, {result.line.recipe}: "
         found += [
-            shown(f"{what}task, τ", f"{told.line['policy']}, {told.found.tau:.2%}"),
+            shown(f"{what}task, τ", f"{result.line.task}, {result.found.tau:.2%}"),
             at_most(
                 f"{what}one block's rate of false switches by seeds, upper limit",
-                told.found.rate_upper,
+                result.found.rate_upper,
                 MOST,
                 "{:.2%}",
             ),
             at_most(
-                f"{what}by people, upper limit of {told.found.tosses:,} tosses",
-                told.found.tossed_upper,
+                f"{what}by people, upper limit of {result.found.tosses:,} tosses",
+                result.found.tossed_upper,
                 MOST,
                 "{:.2%}",
             ),
             shown(
-                f"{what}power to find {told.found.planted:+.1%} within "
-                f"{len(told.found.users)} blocks",
-                f"{told.found.power:.0%}",
+                f"{what}power to find {result.found.planted:+.1%} within "
+                f"{len(result.found.users)} blocks",
+                f"{result.found.power:.0%}",
             ),
         ]
     return found

@@ -159,7 +159,7 @@ class Bank:
         return {ALS: seed_spread([m.upright for m in self.months]), BLEND: seed_spread(self.blends)}
 
 
-def bank(shop: World, tell: Progress) -> Bank:
+def bank(shop: World, progress: Progress) -> Bank:
     """Fit everything once, and keep what it is worth to every user."""
     months: list[SaltedBlock] = []
     weeks: list[SaltedBlock] = []
@@ -173,7 +173,7 @@ def bank(shop: World, tell: Progress) -> Bank:
         found: list[list[tuple[Floats, Floats]]] = [[] for _ in parts]
         of_blend = []
         for salt in range(FITS):
-            tell(f"{shop.name}: cut {number} of {CUTS}, fit {salt + 1} of {FITS}")
+            progress(f"{shop.name}: cut {number} of {CUTS}, fit {salt + 1} of {FITS}")
             scorers = fits_of(history, salt)
             of_blend.append(list_values(scorers[BLEND], history, month, K)[0])
             for values, part in zip(found, parts, strict=True):
@@ -216,7 +216,7 @@ SWITCHED = {"OR": 4, "CJ": 3}
 """Of 240 lineages, at 100 points."""
 
 
-def equal_fits(shop: World, known: Bank, tell: Progress) -> list[Figure]:
+def equal_fits(shop: World, known: Bank, progress: Progress) -> list[Figure]:
     """Return what the gate does with recipes that are the same."""
     found: list[Figure] = []
     for number, month in enumerate(known.months):
@@ -227,9 +227,9 @@ def equal_fits(shop: World, known: Bank, tell: Progress) -> list[Figure]:
         found.append(near(f"{told}users", users, USERS[shop.name][number], "{:.0f}"))
     tau = known.taus[ALS]
     found.append(near("τ", tau, TAU[shop.name], "{:.2%}"))
-    tell(f"{shop.name}: accounts of equal recipes")
+    progress(f"{shop.name}: accounts of equal recipes")
     found += _lineages(shop.name, known.weeks, tau)
-    tell(f"{shop.name}: slices of equal recipes")
+    progress(f"{shop.name}: slices of equal recipes")
     corrected, plain = _false_slices(known, tau)
     found.append(between("slices, false blocks by Holm, %", corrected, 3, 7))
     found.append(between("slices, false blocks without a correction, %", plain, 19, 28))

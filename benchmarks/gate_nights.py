@@ -20,9 +20,9 @@ from pipeline import columns as c
 from pipeline.base import Progress
 from pipeline.data.matrix import History
 from pipeline.data.split import Split, SplitConfig, before, split
+from pipeline.data.validate.checks import Check, Status
 from pipeline.evaluation.evaluate import evaluate, evaluate_stored
 from pipeline.evaluation.gate import (
-    Check,
     Decision,
     Evidence,
     GateConfig,
@@ -109,19 +109,19 @@ class Paired:
         return Reference("an earlier night", pair.tonight, pair.stored)
 
 
-def refreshes(shop: World, taus: Mapping[str, float], tell: Progress) -> list[Figure]:
+def refreshes(shop: World, taus: Mapping[str, float], progress: Progress) -> list[Figure]:
     """Judge healthy nights, then such that lost half of their events."""
-    return _healthy(shop, taus, tell) + _damaged(shop, taus, tell)
+    return _healthy(shop, taus, progress) + _damaged(shop, taus, progress)
 
 
-def _healthy(shop: World, taus: Mapping[str, float], tell: Progress) -> list[Figure]:
+def _healthy(shop: World, taus: Mapping[str, float], progress: Progress) -> list[Figure]:
     newest = shop.end - HOLDOUT * DAY
     cuts = [newest - EVERY * DAY * back for back in range(HEALTHY - 1, -1, -1)]
     fits: list[Fit] = []
     causes: Counter[str] = Counter()
     pairs = months = 0
     for number, cut in enumerate(cuts):
-        tell(f"{shop.name}: healthy night {number + 1} of {HEALTHY}")
+        progress(f"{shop.name}: healthy night {number + 1} of {HEALTHY}")
         tonight = fitted(shop, cut)
         part = shop.split(cut + HOLDOUT * DAY, HOLDOUT)
         for name, tau in taus.items() if fits else ():
@@ -138,11 +138,11 @@ def _healthy(shop: World, taus: Mapping[str, float], tell: Progress) -> list[Fig
     ]
 
 
-def _damaged(shop: World, taus: Mapping[str, float], tell: Progress) -> list[Figure]:
+def _damaged(shop: World, taus: Mapping[str, float], progress: Progress) -> list[Figure]:
     newest = shop.end - HOLDOUT * DAY
     found: dict[tuple[str, str], list[tuple[bool, float]]] = {}
     for number in range(DAMAGED):
-        tell(f"{shop.name}: night {number + 1} of {DAMAGED} with half of its events")
+        progress(f"{shop.name}: night {number + 1} of {DAMAGED} with half of its events")
         cut = newest - APART * DAY * number
         random = np.random.default_rng(number)
         half = replace(
@@ -204,7 +204,7 @@ class Accepted:
     scorer: Scorer
 
 
-def nights(shop: World, tell: Progress) -> list[Figure]:
+def nights(shop: World, progress: Progress) -> list[Figure]:
     """Let one recipe go through 60 nights, each decided by all rules."""
     decisions: list[Decision] = []
     accepted: list[Accepted] = []
@@ -222,12 +222,12 @@ def nights(shop: World, tell: Progress) -> list[Figure]:
             judged=tuple(_judged(name, s, history, part) for name, s in scorers.items()),
             expected=tuple(scorers),
             champion=None if first else CHAMPION,
-            checks=(Check("volume", True, "as before"),),
+            checks=(Check("volume", Status.PASSED, None, None, "as before"),),
             past=remember(decisions),
             **_references(accepted, as_of, scorers[CHAMPION], history, part),
         )
         decision = decide(evidence, CONFIG)
-        tell(f"{as_of:%Y-%m-%d} {decision.sentence}")
+        progress(f"{as_of:%Y-%m-%d} {decision.sentence}")
         if first:  # whatever the ladder says of it that night
             decision = _by_hand(decision)
         decisions.append(decision)

@@ -19,15 +19,17 @@ import time
 from argparse import SUPPRESS
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.command import ROOT, parser, tell
 
-_ALL = datetime(2018, 1, 2, tzinfo=UTC)
+if TYPE_CHECKING:
+    from pipeline.stores.runs import Run
+
+_ALL = "2018-01-02T00:00:00Z"
 """Behind the last purchase: the whole year is taken in, the first of the demo's nights judged."""
 
 
@@ -80,7 +82,8 @@ def _child(part: str, home: Path) -> list[Row]:
 def _whole_run(home: Path) -> Row:
     start = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "dags" / "demo.py"), "--home", str(home)],
+        [sys.executable, "-m", "dags.local.demo", "--home", str(home)],
+        cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -106,19 +109,19 @@ def _peak() -> float:
 def _ingest(home: Path) -> list[Row]:
     import polars as pl
 
-    from pipeline.base import Interval
+    from pipeline.base import Interval, as_of
     from pipeline.steps import demo
     from pipeline.steps.feedback.feedback import feedback
 
-    ws = demo.prepare(home)
+    ws, end = demo.prepare(home), as_of(_ALL)
     file = demo._write(
         ws,
         "events",
         "purchases-all.csv",
-        demo.journey.purchases(
+        demo.completejourney.purchases(
             pl.read_parquet(demo._folder() / "transactions.parquet"),
             pl.read_parquet(demo._folder() / "products.parquet"),
-            Interval(demo._FIRST_DAY, _ALL),
+            Interval(demo._FIRST_DAY, end),
         ),
     )
     with _clock() as peer:
@@ -126,11 +129,11 @@ def _ingest(home: Path) -> list[Row]:
         frame.unique("line").write_parquet(home / "peer.parquet")
     (home / "peer.parquet").unlink()
     with _clock() as seconds:
-        result = feedback(ws, _ALL).to_dict()
-    rate = f"{result['rows'] / seconds():,.0f} rows/s"
+        result = feedback(ws, end)
+    rate = f"{result.rows / seconds():,.0f} rows/s"
     return [
         Row(
-            f"ingest: {result['rows']:,} lines, exactly once, fsynced",
+            f"ingest: {result.rows:,} lines, exactly once, fsynced",
             seconds(),
             rate,
             _peak(),
@@ -140,14 +143,10 @@ def _ingest(home: Path) -> list[Row]:
 
 
 def _night(home: Path) -> list[Row]:
-    import numpy as np
-    from implicit.cpu.topk import topk as library_topk
-
-    from pipeline.models.topk import top_k
     from pipeline.steps import demo
     from pipeline.steps.nightly import nightly
+    from pipeline.workspace.artifacts import TablesFile
     from pipeline.workspace.registry import registry
-    from pipeline.workspace.run_files import read_history, read_scorer
     from pipeline.workspace.workspace import Workspace
 
     ws = Workspace.open(home)
@@ -158,8 +157,8 @@ def _night(home: Path) -> list[Row]:
         with _clock() as seconds:
             step()
         taken = seconds()
-        told = per()
-        rate = f"{float(told.split()[0]) / taken:,.0f} {told.split()[1]}/s" if told else ""
+        count, _, unit = per().partition(" ")
+        rate = f"{float(count) / taken:,.0f} {unit}/s" if unit else ""
         rows.append(Row(what, taken, rate, _peak()))
 
     started = nightly.snapshot(ws, demo.NIGHTS[0])
@@ -167,7 +166,7 @@ def _night(home: Path) -> list[Row]:
     timed("validate: polars and Great Expectations", lambda: nightly.validate(ws, run_id))
     timed("features: clean, split, both windows", lambda: nightly.features(ws, run_id))
     run = ws.run(run_id)
-    events = run.json("features", "tables")["events"]
+    events = run.read(TablesFile).events
     learnt = [n for n in started.recipes if not ws.config.recipes[n].capabilities.repeats_only]
     for name in learnt:
         timed(
@@ -193,25 +192,32 @@ def _night(home: Path) -> list[Row]:
         lambda: f"{run.ref('recommend').rows} users",
     )
     timed("publish", lambda: nightly.publish(ws, run_id))
+    rows.append(_top_k(run))
+    return rows
+
+
+def _top_k(run: Run) -> Row:
+    import numpy as np
+    from implicit.cpu.topk import topk as library_topk
+
+    from pipeline.models.topk import top_k
+    from pipeline.workspace.run_files import read_history, read_scorer
 
     history, scorer = read_history(run, "full"), read_scorer(run, "refit")
     scores = scorer.score(history)
     assert scores.users is not None
     assert scores.items is not None
-    with _clock() as ours:
+    with _clock() as own:
         lists = top_k(scores, 20, exclude=history.seen)
-    with _clock() as theirs:
+    with _clock() as library:
         library_topk(scores.items, scores.users, 20, filter_query_items=history.seen, num_threads=2)
-    rows.append(
-        Row(
-            f"top 20 of {history.n_items:,} items, exact, ties settled",
-            ours(),
-            f"{len(np.unique(lists.indptr)) / ours():,.0f} users/s",
-            _peak(),
-            f"{ours() / theirs():.1f}× implicit's top-k",
-        )
+    return Row(
+        f"top 20 of {history.n_items:,} items, exact, ties settled",
+        own(),
+        f"{len(np.unique(lists.indptr)) / own():,.0f} users/s",
+        _peak(),
+        f"{own() / library():.1f}× implicit's top-k",
     )
-    return rows
 
 
 PARTS: dict[str, Callable[[Path], list[Row]]] = {"ingest": _ingest, "night": _night}

@@ -33,14 +33,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.command import ROOT, parser, tell
 from pipeline import columns as c
-from pipeline.base import Progress
+from pipeline.base import Progress, as_of
 from pipeline.data.matrix import WEIGHT, History, build_history
 from pipeline.evaluation.beyond_accuracy import coverage
 from pipeline.evaluation.holdout import lists_of, truth_of
 from pipeline.evaluation.metrics import Truth, ndcg, recall
 from pipeline.models.contract import Scorer
 from pipeline.models.families import recipe_from
-from pipeline.steps.diagnostics.training_cost import Cost, fit
+from pipeline.steps.diagnostics.training_cost import fit
+from pipeline.workspace.artifacts import CostFile
 from pipeline.workspace.memory import TrainConfig
 
 K = 20
@@ -102,7 +103,7 @@ class Result:
 
 
 def judged(
-    name: str, scorer: Scorer, users: History, truth: Truth, seen: bool, cost: Cost | None
+    name: str, scorer: Scorer, users: History, truth: Truth, seen: bool, cost: CostFile | None
 ) -> Row:
     """Judge a scorer by all of `users`; `seen` lets lists repeat."""
     lists = lists_of(scorer, users, K, None if seen else users.seen)
@@ -118,16 +119,16 @@ def judged(
 
 
 def fitted(
-    name: str, dumped: dict[str, Any], history: History, tell: Progress
-) -> tuple[Scorer, Cost]:
-    tell(f"fitting {name}")
-    return fit(name, recipe_from(dumped), history, TrainConfig(), tell)
+    name: str, dumped: dict[str, Any], history: History, progress: Progress
+) -> tuple[Scorer, CostFile]:
+    progress(f"fitting {name}")
+    return fit(name, recipe_from(dumped), history, TrainConfig(), progress)
 
 
 # Gowalla ------------------------------------------------------------------------------------------
 
 
-def gowalla(data: Path, tell: Progress) -> Result:
+def gowalla(data: Path, progress: Progress) -> Result:
     folder = data / "gowalla"
     train, test = (pl.read_parquet(folder / f"{part}.parquet") for part in ("train", "test"))
     when = datetime(2010, 1, 1, tzinfo=UTC)
@@ -148,7 +149,7 @@ def gowalla(data: Path, tell: Progress) -> Result:
     rows = [Row(f"{name} (published)", *found) for name, found in GOWALLA_PUBLISHED.items()]
     recipes = tomllib.loads((Path(__file__).parent / "gowalla.toml").read_text(encoding="utf-8"))
     for name, dumped in recipes.items():
-        scorer, cost = fitted(name, dumped, history, tell)
+        scorer, cost = fitted(name, dumped, history, progress)
         rows.append(judged(name, scorer, history, truth, False, cost))
     return Result(rows, [])
 
@@ -190,17 +191,17 @@ def completejourney(_: Path) -> pl.DataFrame:
 def timed(load: Callable[[Path], pl.DataFrame], policy: str) -> Callable[[Path, Progress], Result]:
     """Judge what a night chooses by itself on the events before the newest tenth."""
 
-    def run(data: Path, tell: Progress) -> Result:
+    def run(data: Path, progress: Progress) -> Result:
         events = load(data).sort("at", c.USER_ID, c.ITEM_ID)
         cut: datetime = events["at"][int(len(events) * (1 - NEWEST))]
         before, after = events.filter(pl.col("at") < cut), events.filter(pl.col("at") >= cut)
         with tempfile.TemporaryDirectory() as folder:
-            night = retrained(Path(folder) / "workspace", before, cut, policy, tell)
+            night = retrained(Path(folder) / "workspace", before, cut, policy, progress)
         known = night.history
         users, truth = asked(night, before, after, policy)
         rows = []
         for name, dumped in {**night.others, **_beside(policy)}.items():
-            scorer, cost = fitted(name, dumped, known, tell)
+            scorer, cost = fitted(name, dumped, known, progress)
             rows.append(judged(name, scorer, users, truth, policy == "repeat", cost))
         rows.append(
             judged(
@@ -253,15 +254,14 @@ class Retrained:
     chosen: str
     others: dict[str, dict[str, Any]]
     names: dict[str, str]
-    cost: Cost
+    cost: CostFile
     sentence: str
 
 
 def retrained(
-    home: Path, events: pl.DataFrame, cut: datetime, policy: str, tell: Progress
+    home: Path, events: pl.DataFrame, cut: datetime, policy: str, progress: Progress
 ) -> Retrained:
     """Run a night on a workspace that holds `events` and nothing else."""
-    from pipeline.steps.diagnostics.training_cost import read_cost
     from pipeline.steps.ingest.ingest import ingest
     from pipeline.steps.nightly import nightly
     from pipeline.workspace.night import open_night
@@ -278,12 +278,13 @@ def retrained(
         pl.col("at").alias(c.TIMESTAMP),
         *([c.VALUE] if c.VALUE in events.columns else []),
     ).write_parquet(file)
-    ingest(ws, [file], at=cut, progress=tell)
-    done = nightly.nightly(ws, cut, progress=tell)
+    ingest(ws, [file], at=as_of(cut), progress=progress)
+    done = nightly.nightly(ws, as_of(cut), progress=progress)
     night = open_night(ws, done.run_id)
-    winner = promoted(night)["recipe"]
+    decision = promoted(night)
+    winner = str(decision.recipe)
     history = read_history(night.run, "full")
-    cost = read_cost(night.run, "refit")
+    cost = night.run.find(CostFile, "refit")
     if cost is None:
         raise SystemExit(f"run {done.run_id} kept no cost of its refit")
     pseudonyms = ws.vault.lookup(events[c.USER_ID].unique().to_list())
@@ -301,7 +302,7 @@ def retrained(
         others=others,
         names=pseudonyms,
         cost=cost,
-        sentence=promoted(night)["sentence"],
+        sentence=decision.sentence,
     )
 
 
@@ -313,7 +314,7 @@ CUTS = (0.5, 0.6, 0.7, 0.8, 0.9)
 """Shares of the events before each cut; the next tenth judges."""
 
 
-def movielens(_: Path, tell: Progress) -> Result:
+def movielens(_: Path, progress: Progress) -> Result:
     """Pair the default blend, as nights leave it, with decayed popularity, over several cuts.
 
     Too few users judge a night here for its gate to let anything but a baseline go live; so what
@@ -341,13 +342,13 @@ def movielens(_: Path, tell: Progress) -> Result:
         after = events.filter(pl.col("at") >= cut)
         after = after if until is None else after.filter(pl.col("at") < until)
         with tempfile.TemporaryDirectory() as folder:
-            night = retrained(Path(folder) / "workspace", before, cut, "discovery", tell)
+            night = retrained(Path(folder) / "workspace", before, cut, "discovery", progress)
         users, truth = asked(night, before, after.filter(pl.col(c.VALUE) >= 4), "discovery")
         values = {}
         for name in (BASELINE, "blend"):
             scorer = night.scorer
             if name != night.recipe:
-                scorer, _ = fitted(name, night.others[name], night.history, tell)
+                scorer, _ = fitted(name, night.others[name], night.history, progress)
             values[name] = ndcg(lists_of(scorer, users, K, users.seen), truth, 10)
             rows.append(judged(f"{cut:%Y-%m-%d} {name}", scorer, users, truth, False, None))
         ours.append(values["blend"])

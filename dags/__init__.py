@@ -1,9 +1,15 @@
-"""Airflow's side of Nightjar: wiring, dates and words for people; the work is in `pipeline.steps`.
+"""Airflow's side of Nightjar: DAGs that call `pipeline`.
 
-Here: one file a DAG (`nightly_retrain`, `feedback_ingest`); `common`, what they share and the only
-code that knows Airflow's dates; `verdict` and `webhook`, how a night ends and who hears of it;
-`environment`, the settings of a single-machine Airflow; `demo`, the runner of `make run`; `ui`,
-the servers of `make ui`; `document`, which writes docs/DAGS.md.
-Not here: anything that a night does. A DAG file imports Airflow and these modules when it is
-parsed, and `pipeline` only inside a task's body, so that parsing stays fast and cheap.
+Here: one file per DAG, each with its tasks and their order; `common` (names of workspaces, pools
+and assets; Airflow's dates); `factory` (makes a DAG and its tasks for one workspace);
+`nightly_task` (makes the tasks of the nightly run); `review`, `run_outcome` and `webhook` (the
+human review, the end of a nightly run and its message).
+
+Not here: computations, which belong to `pipeline`; programs that run DAGs on one machine, which
+belong to `dags.local`.
+
+To add a DAG, write a file with a function that takes an `AirflowWorkspace` and calls
+`factory.nightjar_dag`, and call it for each of `common.WORKSPACES`. Import `pipeline` only in the
+body of a task, so that Airflow parses the file in a second. To add a module that is not a DAG,
+name it in `.airflowignore`.
 """

@@ -1,105 +1,92 @@
-"""Live through past days once for each policy: what is a retrain worth on these data?
+"""Replay past days in a sandbox, once per retrain schedule, to measure the value of a retrain.
 
-**When.** By hand alone: trigger it with a span. Starts paused. It holds the machine's one heavy
-slot meanwhile, so a night that begins then waits.
+**Schedule.** None: trigger the DAG with a period. It is paused when it is new. It takes the
+workspace's only heavy slot, so a nightly run that starts meanwhile waits.
 
-**What follows.** A table in the log, and a figure in the workspace below `backtests/`. Each policy
-lives in a sandbox with a lake, a ledger and a registry of its own; nothing live moves.
+**Results.** A table in the log, and a figure in the workspace under `backtests/`. Each schedule is
+replayed in a sandbox with its own lake, ledger and registry; nothing live changes.
 
-**Again.** An attempt has two hours, and the next one goes on where it was; so does a backtest that
-is triggered again with the same params. One that is over is told again.
+**Repeated runs.** An attempt has two hours. The next attempt resumes where the last one ended, and
+so does a backtest that is triggered again with the same params. A finished backtest returns its
+result again.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import Param, dag, get_current_context, task
+from airflow.sdk import DAG, Param, get_current_context
 
-from dags.common import DEFAULT_ARGS, HEAVY, come, workspace
+from dags.common import WORKSPACES, AirflowWorkspace, instant_param, param_instant
+from dags.factory import nightjar_dag, workspace_task
+
+if TYPE_CHECKING:
+    from pipeline.workspace.workspace import Workspace
 
 log = logging.getLogger("airflow.task")
 
-POLICIES = ("nightly", "weekly", "adaptive", "never")
+SCHEDULES = ("nightly", "weekly", "adaptive", "never")
 PARAMS = {
-    "begin": Param(
-        "2017-11-01T09:00:00Z",
-        type="string",
-        format="date-time",
-        title="From",
-        description="The first as-of, with a time zone.",
-    ),
-    "end": Param(
-        "2017-12-01T09:00:00Z",
-        type="string",
-        format="date-time",
-        title="To",
-        description="The last as-of that may be, with a time zone.",
-    ),
+    "begin": instant_param("From", "First as-of, with a time zone.", "2017-11-01T09:00:00Z"),
+    "end": instant_param("To", "Latest possible as-of, with a time zone.", "2017-12-01T09:00:00Z"),
     "every": Param(
         "1d",
         type="string",
         pattern=r"^[0-9]{1,3}[hd]$",
         title="Every",
-        description="From one as-of to the next: 12h, 1d, at most 28d.",
+        description="Time between two as-of instants: 12h, 1d, at most 28d.",
     ),
-    "policies": Param(
-        list(POLICIES),
+    "schedules": Param(
+        list(SCHEDULES),
         type="array",
-        items={"type": "string", "enum": list(POLICIES)},
-        title="Policies",
-        description="When a whole night is run.",
+        items={"type": "string", "enum": list(SCHEDULES)},
+        title="Schedules",
+        description="Retrain schedules to compare: when a full nightly run takes place.",
     ),
-    "plant_shift": Param(
-        None,
-        type=["null", "string"],
-        format="date-time",
-        title="Planted shift",
-        description="From here on half of all events are about other items; empty means never.",
+    "plant_shift": instant_param(
+        "Planted shift",
+        "From this instant on, half of all events are moved to other items; empty means never.",
     ),
 }
 
 
-@dag(
-    description="What is a retrain worth on these data?",
-    doc_md=__doc__,
-    schedule=None,
-    catchup=False,
-    max_active_runs=1,
-    is_paused_upon_creation=True,
-    default_args=DEFAULT_ARGS,
-    params=PARAMS,
-    tags=["nightjar", "backtest"],
-)
-def backtest() -> None:
-    """Wire the backtest."""
+@workspace_task(heavy=True)
+def replay_days(ws: Workspace) -> dict[str, Any]:
+    """Replay each day in order, for one schedule after the other."""
+    from pipeline.base import as_of, plain
+    from pipeline.steps.experiments.backtest import backtest as steps
 
-    @task(**HEAVY)
-    def live_through() -> dict[str, Any]:
-        """Live through each day in order, for one policy after the other."""
-        from pipeline.base import parse_instant
-        from pipeline.steps.experiments.backtest import backtest as steps
-
-        context = get_current_context()
-        params = context["params"]
-        planted = params["plant_shift"]
-        with workspace() as ws:
-            come(context, "end")  # days that have not come hold nothing
-            found = steps.backtest(
-                ws,
-                parse_instant(params["begin"]),
-                parse_instant(params["end"]),
-                every=steps.parse_every(params["every"]),
-                policies=steps.parse_policies(",".join(params["policies"])),
-                plant=parse_instant(planted) if planted else None,
-                progress=log.info,
-            )
-        log.info(found.text())
-        told = found.to_dict()
-        return {name: told[name] for name in ("backtest", "rows", "figure")}
-
-    live_through()
+    context = get_current_context()
+    params = context["params"]
+    planted = params["plant_shift"]
+    param_instant(context, "end")  # rejects a future instant: those days have no data yet
+    result = steps.backtest(
+        ws,
+        as_of(params["begin"]),
+        as_of(params["end"]),
+        every=steps.parse_every(params["every"]),
+        policies=steps.parse_policies(",".join(params["schedules"])),
+        plant=as_of(planted) if planted else None,
+        progress=log.info,
+    )
+    log.info(result.text())
+    summary = plain(result)
+    return {name: summary[name] for name in ("backtest", "rows", "figure")}
 
 
-backtest()
+def backtest(workspace: AirflowWorkspace) -> DAG:
+    """Build the DAG of a workspace."""
+    with nightjar_dag(
+        workspace,
+        "backtest",
+        tag="backtest",
+        description="Measure the value of a retrain on past days.",
+        doc_md=__doc__,
+        params=PARAMS,
+    ) as dag:
+        replay_days(workspace)
+    return dag
+
+
+DAGS = [backtest(workspace) for workspace in WORKSPACES]

@@ -1,141 +1,173 @@
-"""What the DAGs share, and the only code that knows Airflow's dates.
+"""Names of workspaces, pools and assets, and Airflow's dates: shared by all DAGs.
 
-Promises: an as-of is resolved here and nowhere else; an expected failure reaches Airflow as its
-one sentence, retried only where a retry can help; nothing but scalars and dicts goes into XCom.
+Guarantees:
+
+* All ids, pools, assets, tags, connections and folders of a workspace follow from its name.
+* Airflow's dates become the as-of of a run here and nowhere else, in UTC.
+* A param that is an instant without a time zone, or in the future, raises `ConfigError`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import datetime, timedelta
+import re
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from airflow.sdk import Asset, Context, get_current_context
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk import Asset, Context, Param
 
 if TYPE_CHECKING:
-    from pipeline.workspace.workspace import Workspace
+    from pipeline.base import AsOf
 
-HEAVY_POOL = "nightjar_heavy"
-POOLS = {
-    HEAVY_POOL: (1, "What may fill the machine, one at a time: train, evaluate, refit, search."),
-}
-"""Pool -> its slots and what it is for; `dags/environment.py` creates them."""
-
-DEFAULT_ARGS: dict[str, Any] = {
-    "owner": "nightjar",
-    "retries": 2,
-    "retry_delay": timedelta(minutes=1),
-    "execution_timeout": timedelta(minutes=30),
-}
-HEAVY: dict[str, Any] = {"pool": HEAVY_POOL, "execution_timeout": timedelta(hours=2)}
-"""What a task that may fill the machine adds to `DEFAULT_ARGS`."""
-
-EVENTS = Asset(name="nightjar_events", uri="nightjar://lake/events", group="nightjar")
-RETRAIN_REQUESTED = Asset(
-    name="nightjar_retrain_requested", uri="nightjar://retrain_requested", group="nightjar"
-)
-
-PROBLEM = "problem"
-"""XCom key under which a failed task leaves ``{sentence, exit_code}`` for the verdict."""
+DEFAULT_NAME = "nightjar"
 
 
-def home() -> Path:
-    """Return the workspace's folder: `NIGHTJAR_HOME`, else `var` beside the DAGs' folder."""
-    return Path(os.environ.get("NIGHTJAR_HOME") or Path(__file__).resolve().parents[1] / "var")
+@dataclass(frozen=True)
+class AirflowWorkspace:
+    """Airflow's names for one workspace.
+
+    The default workspace has DAG ids without a prefix (`nightly_retrain`) and lies in the folder
+    `NIGHTJAR_HOME`. A workspace `shop` has the DAG `shop_nightly_retrain`, the pool `shop_heavy`,
+    the asset `shop_events` and the folder `NIGHTJAR_HOME_SHOP`.
+
+    Attributes
+    ----------
+    name
+        Lower-case letters, digits and underscores; starts with a letter.
+    """
+
+    name: str = DEFAULT_NAME
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch("[a-z][a-z0-9_]*", self.name):
+            raise ValueError(
+                f"the workspace name {self.name!r} must have only lower-case letters, digits and "
+                "underscores, and start with a letter"
+            )
+
+    @property
+    def is_default(self) -> bool:
+        """True for the default workspace, whose DAG ids have no prefix."""
+        return self.name == DEFAULT_NAME
+
+    def dag_id(self, dag: str) -> str:
+        """Return the id of this workspace's DAG `dag`."""
+        return dag if self.is_default else f"{self.name}_{dag}"
+
+    @property
+    def heavy_pool(self) -> str:
+        """Pool of the tasks that can use the whole machine."""
+        return f"{self.name}_heavy"
+
+    @property
+    def events(self) -> Asset:
+        """Asset that is updated when the lake has new events."""
+        return self._asset("events", "lake/events")
+
+    @property
+    def retrain_requested(self) -> Asset:
+        """Asset that is updated when a feedback pass requests a retrain."""
+        return self._asset("retrain_requested", "retrain_requested")
+
+    @property
+    def webhook_connection(self) -> str:
+        """Id of the Airflow connection that outcomes are posted to."""
+        return f"{self.name}_webhook"
+
+    @property
+    def home_variable(self) -> str:
+        """Environment variable that names the workspace's folder."""
+        return "NIGHTJAR_HOME" if self.is_default else f"NIGHTJAR_HOME_{self.name.upper()}"
+
+    def home(self) -> Path:
+        """Return the workspace's folder.
+
+        Without the variable the default workspace is `var` beside the folder of the DAGs; any
+        other workspace raises `ConfigError`.
+        """
+        if folder := os.environ.get(self.home_variable):
+            return Path(folder)
+        if self.is_default:
+            return Path(__file__).resolve().parents[1] / "var"
+        from pipeline.errors import ConfigError
+
+        raise ConfigError(
+            f"{self.home_variable} is not set; it must name the folder of the workspace {self.name}"
+        )
+
+    def _asset(self, name: str, path: str) -> Asset:
+        root = "nightjar://" if self.is_default else f"nightjar://{self.name}/"
+        return Asset(name=f"{self.name}_{name}", uri=f"{root}{path}", group=self.name)
 
 
-def resolve_as_of(context: Context) -> datetime:
+WORKSPACES = (AirflowWorkspace(),)
+"""Workspaces that have DAGs."""
+
+
+def pools() -> dict[str, tuple[int, str]]:
+    """Return each pool's number of slots and description; `dags.local.environment` creates them."""
+    description = "Tasks that can use the whole machine, one at a time: train, evaluate, search."
+    return {workspace.heavy_pool: (1, description) for workspace in WORKSPACES}
+
+
+def instant_param(title: str, description: str, default: str | None = None) -> Param:
+    """Return a param for an instant; without a default it may stay empty."""
+    kind = "string" if default else ["null", "string"]
+    return Param(default, type=kind, format="date-time", title=title, description=description)
+
+
+def resolve_as_of(context: Context) -> AsOf:
     """Return the as-of of a run, in UTC.
 
-    It is the param `as_of` if given, else the end of the run's data interval if it has one, else
-    its `run_after`: a run that an asset triggered has neither logical date nor data interval.
-    A param without a time zone raises `ConfigError`, and so does one that lies in the future: a
-    night would promise to know what nobody has done yet, and no night before it could publish.
+    It is the param `as_of`, else the end of the run's data interval, else its `run_after`: a run
+    that an asset triggered has neither logical date nor data interval. A param without a time zone
+    raises `ConfigError`, and so does one in the future: events until then are still missing, and
+    no run of an earlier as-of could publish afterwards.
     """
     run = context["dag_run"]
-    return come(context, "as_of") or _utc(run.data_interval_end or run.run_after)
+    return param_instant(context, "as_of") or _as_of(run.data_interval_end or run.run_after)
 
 
-def given_as_of(context: Context) -> datetime | None:
-    """Return the as-of that a run was given, in UTC, ``None`` without."""
-    return _given(context, "as_of")
+def resolve_at(context: Context) -> AsOf:
+    """Return the instant of a pass, in UTC: the param `at`, else the run's `run_after`.
 
-
-def was_asked_for(context: Context) -> bool:
-    """Say whether an asset's event started the run, neither its schedule nor a person."""
-    return bool(context["dag_run"].run_type == "asset_triggered")
-
-
-def resolve_at(context: Context) -> datetime:
-    """Return the instant of an ingest pass, in UTC: the param `at` if given, else `run_after`.
-
-    One that lies in the future raises `ConfigError`, before anything is taken in: what arrived then
-    would be there to no night before it.
+    A param in the future raises `ConfigError` before any file is read: events ingested at that
+    instant would be missing from all runs before it.
     """
-    return come(context, "at") or _utc(context["dag_run"].run_after)
+    return param_instant(context, "at") or _as_of(context["dag_run"].run_after)
 
 
-def come(context: Context, param: str) -> datetime | None:
-    """Return the instant of a param, in UTC; one after the run is due raises `ConfigError`."""
+def param_instant(context: Context, param: str) -> AsOf | None:
+    """Return the instant of a param, in UTC, or ``None`` if it is empty.
+
+    An instant after the run's `run_after` raises `ConfigError`.
+    """
     from pipeline.base import format_instant
     from pipeline.errors import ConfigError
 
-    given, due = _given(context, param), _utc(context["dag_run"].run_after)
-    if given is not None and given > due:
+    instant, due = parse_param(context, param), _as_of(context["dag_run"].run_after)
+    if instant is not None and instant > due:
         raise ConfigError(
-            f"{param} = {format_instant(given)} lies in the future: the run is due at "
+            f"{param} = {format_instant(instant)} lies in the future: the run is due at "
             f"{format_instant(due)}"
         )
-    return given
+    return instant
 
 
-def _given(context: Context, param: str) -> datetime | None:
-    from pipeline.base import parse_instant
-
+def parse_param(context: Context, param: str) -> AsOf | None:
+    """Return the instant of a param, in UTC, ``None`` if it is empty; it may be in the future."""
     text = context["params"][param]
-    return parse_instant(text) if text else None
+    return _as_of(text) if text else None
 
 
-def _utc(instant: datetime) -> datetime:
-    from pipeline.base import to_utc
-
-    return to_utc(instant)
-
-
-@contextmanager
-def workspace() -> Iterator[Workspace]:
-    """Open the workspace; an expected failure inside becomes Airflow's, with its sentence.
-
-    A store that cannot be reached or is locked may be there a minute later: Airflow retries.
-    Everything else that Nightjar refuses it would refuse again: the task fails at once.
-    """
-    from pipeline.errors import NightjarError, StorageError
-    from pipeline.workspace.workspace import Workspace
-
-    try:
-        yield Workspace.open(home())
-    except NightjarError as error:
-        problem = {"sentence": error.sentence, "exit_code": error.exit_code}
-        get_current_context()["ti"].xcom_push(key=PROBLEM, value=problem)
-        if isinstance(error, StorageError):
-            raise AirflowException(error.sentence) from error
-        raise AirflowFailException(error.sentence) from error
+def was_triggered_by_request(context: Context) -> bool:
+    """Return whether an asset's event started the run, not the schedule and not a user."""
+    return bool(context["dag_run"].run_type == "asset_triggered")
 
 
-def problem_of(name: str) -> dict[str, Any] | None:
-    """Return what a failed task of this run left under `PROBLEM`, ``None`` if it was a bug.
+def _as_of(instant: datetime | str) -> AsOf:
+    from pipeline.base import as_of
 
-    `name` ends in ``_3`` for the fourth instance of a mapped task.
-    """
-    pull = get_current_context()["ti"].xcom_pull
-    task_id, _, index = name.rpartition("_")
-    problem: dict[str, Any] | None
-    if index.isdigit():
-        problem = pull(task_ids=task_id, map_indexes=int(index), key=PROBLEM)
-    else:
-        problem = pull(task_ids=name, key=PROBLEM)
-    return problem
+    return as_of(instant)

@@ -1,75 +1,72 @@
-"""Keep the stores quick and small: compaction, checkpoints, and what nobody needs any more.
+"""Keep the stores fast and small: compact the lake and remove data that are no longer needed.
 
-**When.** Every day at 02:37 UTC, between two passes of `feedback_ingest` and before the night,
-which then pins tables whose files are few. Starts paused.
+**Schedule.** Every day at 02:37 UTC, between two passes of `feedback_ingest` and before the nightly
+run, so that it pins tables of few files. The DAG is paused when it is new.
 
-**What it does.** In the lake it puts small files together, makes checkpoints, and removes versions
-that nothing has pinned, once they are a week old. It removes what `docs/STORES.md` gives a number
-of days: rows in quarantine, archived and rejected files, lists that others replaced, scorers that
-lost, nights that were abandoned. Rows, live lists and all that a kept night has pinned stay.
+**Work.** In the lake, merge small files, write checkpoints, and remove versions that no run has
+pinned once they are a week old. Remove what `docs/STORES.md` limits to a number of days: rows in
+quarantine, archived and rejected files, replaced lists, scorers of recipes that were not promoted,
+abandoned runs. Rows, live lists, and everything that a kept run has pinned stay.
 
-**Beside others.** A night at work is not disturbed, whenever it began. What another process holds
-at that moment, such as a table while files are taken in, is left and tried again after ten minutes;
-if it still is held after the last try, the run is red and says by whom.
+**Other processes.** A nightly run in progress is not disturbed, whenever it started. Anything that
+another process holds at that moment, such as a table during ingest, is left and retried after ten
+minutes. If it is still held after the last retry, the run is red and names the holder.
 
-**By hand.** With an `at`, ages are measured from that instant; without one, from when the run is
-due.
+**Manual runs.** With an `at`, ages are measured from that instant; without one, from the instant at
+which the run is due.
 """
 
 from __future__ import annotations
 
 import logging
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING
 
-from airflow.sdk import CronTriggerTimetable, Param, dag, get_current_context, task
+from airflow.sdk import DAG, get_current_context
 
-from dags.common import DEFAULT_ARGS, resolve_at, workspace
+from dags.common import WORKSPACES, AirflowWorkspace, instant_param, resolve_at
+from dags.factory import HEAVY_TASK_ARGS, cron, nightjar_dag, workspace_task
+
+if TYPE_CHECKING:
+    from pipeline.steps.maintenance.gc import GcResult
+    from pipeline.workspace.workspace import Workspace
 
 log = logging.getLogger("airflow.task")
 
 PARAMS = {
-    "at": Param(
-        None,
-        type=["null", "string"],
-        format="date-time",
-        title="At",
-        description="The instant that ages are measured from, with a time zone; empty means when "
-        "the run is due.",
+    "at": instant_param(
+        "At",
+        "Instant from which ages are measured, with a time zone; empty means when the run is due.",
     ),
 }
 
 
-@dag(
-    description="Put small files together, remove what nobody needs.",
-    doc_md=__doc__,
-    schedule=CronTriggerTimetable(
-        "37 2 * * *", timezone="UTC", run_immediately=timedelta(seconds=0)
-    ),
-    catchup=False,
-    max_active_runs=1,
-    is_paused_upon_creation=True,
-    default_args=DEFAULT_ARGS,
-    params=PARAMS,
-    tags=["nightjar", "upkeep"],
-)
-def maintenance() -> None:
-    """Wire the upkeep."""
+@workspace_task(**HEAVY_TASK_ARGS, retry_delay=timedelta(minutes=10))
+def gc(ws: Workspace) -> GcResult:
+    """Maintain every store; fail, to retry later, if another process holds one."""
+    from pipeline.errors import ConcurrencyError
+    from pipeline.steps.maintenance.gc import gc
 
-    @task(retry_delay=timedelta(minutes=10), execution_timeout=timedelta(hours=2))
-    def gc() -> dict[str, Any]:
-        """Look after every store; what somebody holds is left, and tried again."""
-        from pipeline.errors import ConcurrencyError
-        from pipeline.steps.maintenance.gc import gc as step
-
-        with workspace() as ws:
-            result = step(ws, resolve_at(get_current_context()), progress=log.info)
-            log.info(result.text())
-            if result.left:
-                raise ConcurrencyError(result.sentence)
-        return result.to_dict()
-
-    gc()
+    result = gc(ws, resolve_at(get_current_context()), progress=log.info)
+    log.info(result.text())
+    if result.left:
+        raise ConcurrencyError(result.sentence)
+    return result
 
 
-maintenance()
+def maintenance(workspace: AirflowWorkspace) -> DAG:
+    """Build the DAG of a workspace."""
+    with nightjar_dag(
+        workspace,
+        "maintenance",
+        tag="maintenance",
+        description="Compact the stores and remove data that are no longer needed.",
+        doc_md=__doc__,
+        params=PARAMS,
+        schedule=cron("37 2 * * *"),
+    ) as dag:
+        gc(workspace)
+    return dag
+
+
+DAGS = [maintenance(workspace) for workspace in WORKSPACES]

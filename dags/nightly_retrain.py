@@ -1,332 +1,294 @@
-"""Retrain the recommender, prove that the new model is better, and only then publish its lists.
+"""Retrain the recommender, test whether the new model is better, and publish its lists if it is.
 
-**When.** Every night at 03:00 UTC, or as soon as `feedback_ingest` asks for it. Starts paused.
+**Schedule.** Every day at 03:00 UTC, or when `feedback_ingest` requests a retrain. The DAG is
+paused when it is new.
 
-**Asked for.** A request is a wake-up and no order: the first task reads again whether a retrain is
-wanted. If none is, because the request came twice or late, the night ends green as `nothing_to_do`,
-or as `superseded` where one for that instant or a later one is done or at work.
+**Requests.** A request only starts a run. The first task checks again whether a retrain is needed,
+because a request can arrive twice or late. If none is needed, the run ends green as
+`nothing_to_do`, or as `superseded` if a run of the same or a later instant is done or in progress.
 
-**By hand.** Trigger it with an `as_of`: the night then sees exactly what was known at that
-instant. An as-of that is not later than the live publication's is a replay, which moves nothing.
+**Manual runs.** Trigger the DAG with an `as_of`: the run uses only data from before that instant.
+If the as-of is not later than that of the live publication, the run is a replay and changes
+nothing.
 
-**In the grey zone.** With `ask = true` under `[gate]`, the task `ask` waits up to four hours for a
-person (Airflow's page *Required actions*) where a candidate is better by all figures and nearly
-proved. No answer means no switch.
+**Human review.** With `ask = true` under `[gate]`, the task `review` waits up to four hours for an
+answer on Airflow's page *Required actions*, if a candidate meets all rules but its evidence is
+inconclusive. Without an answer the champion stays.
 
-**How it ends.** Green when a model was promoted (`first`, `switch`, `refresh`), when the champion
-stays (`keep`: what would publish is skipped), when the night was done before (`already_done`), when
-a request found nothing to do, and when nothing has happened for a week (`nothing_to_do`). Red when
-the gate blocked or a task failed: the last task, `verdict`, says why in one sentence. Decisions and
-red nights are also posted to the Airflow connection `nightjar_webhook`, if there is one.
+**Outcome.** Green: a model was promoted (`first`, `switch`, `refresh`); the champion stays (`keep`,
+and publishing is skipped); an earlier run already decided (`already_done`); a request found nothing
+to do, or there was no event in the last seven days (`nothing_to_do`). Red: the gate blocked, or a
+task failed. The last task, `report_outcome`, gives the reason in one sentence. It also posts
+decisions and red runs to the Airflow connection `nightjar_webhook`, if that exists.
 
-**Again.** Clear a task or start the night again: each step hands back what it committed before.
+**Repeated runs.** Clear a task or start the run again: each step returns the result that it has
+already committed.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import timedelta
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import (
+    DAG,
     AssetOrTimeSchedule,
-    CronTriggerTimetable,
+    Context,
     Param,
     TriggerRule,
     chain,
-    dag,
     get_current_context,
-    task,
 )
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from dags.ask import Question, who_switches
+from dags import webhook
 from dags.common import (
-    DEFAULT_ARGS,
-    HEAVY,
-    RETRAIN_REQUESTED,
-    problem_of,
+    WORKSPACES,
+    AirflowWorkspace,
+    instant_param,
     resolve_as_of,
-    was_asked_for,
-    workspace,
+    was_triggered_by_request,
 )
-from dags.verdict import PROMOTIONS, judge
+from dags.factory import (
+    HEAVY_TASK_ARGS,
+    cron,
+    nightjar_dag,
+    nightjar_task,
+    task_problem,
+    workspace_task,
+)
+from dags.nightly_task import STARTED, NightlyRun, current_decision, nightly_task, started_run
+from dags.review import ReviewOperator, approved_by
+from dags.run_outcome import RunOutcome, determine_outcome
 
 if TYPE_CHECKING:
+    from pipeline.stores.runs import Ref
     from pipeline.workspace.workspace import Workspace
 
 log = logging.getLogger("airflow.task")
 
 PARAMS = {
-    "as_of": Param(
-        None,
-        type=["null", "string"],
-        format="date-time",
-        title="As of",
-        description="The instant that decides everything the night sees, with a time zone; empty "
-        "means when the run is due. The demo's data end in 2017: there, 2017-12-29T09:00:00Z has "
-        "data.",
+    "as_of": instant_param(
+        "As of",
+        "Instant that bounds all data of the run, with a time zone; empty means when the run is "
+        "due. The demo's data end in 2017: use 2017-12-29T09:00:00Z there.",
     ),
     "recipes": Param(
         None,
         type=["null", "array"],
         items={"type": "string"},
         title="Recipes",
-        description="Names of configured recipes to train, one a line; empty means all. Baselines "
-        "and the champion's recipe always ride along.",
+        description="Names of configured recipes to train, one per line; empty means all. "
+        "Baselines and the champion's recipe are always included.",
     ),
     "publish": Param(
         True,
         type="boolean",
         title="Publish",
-        description="Whether a model that the gate lets through goes before people.",
+        description="Whether a promoted model's lists go live.",
     ),
 }
 
 
-STARTED = "started"
-"""XCom key of `snapshot`: Nightjar's run id, status and sentence. (Its value is what is mapped.)"""
+@workspace_task()
+def snapshot(ws: Workspace) -> list[str]:
+    """Resolve the as-of, pin the versions that the run reads, and return the recipes to train."""
+    from pipeline.steps.nightly.requested import woken
+    from pipeline.steps.nightly.snapshot import snapshot
+
+    context = get_current_context()
+    params = context["params"]
+    start = woken if was_triggered_by_request(context) else snapshot
+    started = start(
+        ws,
+        resolve_as_of(context),
+        recipes=params["recipes"] or None,  # Airflow's form passes an emptied field as []
+        publish=params["publish"],
+        progress=log.info,
+    )
+    log.info(started.sentence)
+    names = ("run_id", "status", "sentence")
+    context["ti"].xcom_push(key=STARTED, value={name: getattr(started, name) for name in names})
+    return list(started.recipes)
 
 
-def _started() -> dict[str, Any]:
-    """Return what `snapshot` said, empty if it failed."""
-    return get_current_context()["ti"].xcom_pull(task_ids="snapshot", key=STARTED) or {}
+@nightly_task()
+def validate(run: NightlyRun) -> Ref:
+    """Check the pinned data against the declared rules; a failed check stops the run."""
+    from pipeline.steps.nightly.validate import validate
+
+    return validate(run.workspace, run.run_id, progress=run.progress)
 
 
-def _decided() -> dict[str, Any]:
-    """Return what `gate` said, or a person instead; empty if nothing was decided."""
-    ti = get_current_context()["ti"]
-    return ti.xcom_pull(task_ids="accept") or ti.xcom_pull(task_ids="gate") or {}
+@nightly_task(**HEAVY_TASK_ARGS)
+def features(run: NightlyRun) -> Ref:
+    """Clean the events, split them at the cutoff, and compute their weights."""
+    from pipeline.steps.nightly.features import features
+
+    return features(run.workspace, run.run_id, progress=run.progress)
 
 
-@contextmanager
-def _night(*, decided: bool = False, promoted: bool = False) -> Iterator[tuple[Workspace, str]]:
-    """Open the workspace and the night; skips the task where it has nothing to do.
+@nightly_task(heavy=True, map_index_template="{{ recipe_name }}")
+def train(run: NightlyRun, recipe: str) -> Ref:
+    """Train one recipe on the events before the cutoff; a recipe that fails is skipped."""
+    from pipeline.steps.nightly.train import train
+    from pipeline.stores.runs import Ref
 
-    That is where `snapshot` found nothing (more) to do, where the gate decided nothing though the
-    task speaks of what it `decided`, and where it `promoted` nothing.
-    """
-    started, decision = _started(), _decided()
-    if started["status"] != "new":
-        raise AirflowSkipException(started["sentence"])
-    if (decided or promoted) and not decision:
-        raise AirflowSkipException("the gate decided nothing")
-    if promoted and decision["kind"] not in PROMOTIONS:
-        raise AirflowSkipException(decision["sentence"])
-    with workspace() as ws:
-        yield ws, started["run_id"]
+    get_current_context()["recipe_name"] = recipe  # type: ignore[typeddict-unknown-key]
+    trained = train(run.workspace, run.run_id, recipe, progress=run.progress)
+    if not isinstance(trained, Ref):
+        raise AirflowSkipException(trained.text())
+    return trained
 
 
-@dag(
-    description="Retrain, prove, publish.",
-    doc_md=__doc__,
-    schedule=AssetOrTimeSchedule(
-        # No start date and no grace: unpausing starts no run for a night that has passed.
-        timetable=CronTriggerTimetable(
-            "0 3 * * *", timezone="UTC", run_immediately=timedelta(seconds=0)
+@nightly_task(heavy=True, trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS)
+def evaluate(run: NightlyRun) -> Ref:
+    """Score the lists of every recipe against the events of the holdout."""
+    from pipeline.steps.nightly.evaluate import evaluate
+
+    return evaluate(run.workspace, run.run_id, progress=run.progress)
+
+
+@nightly_task()
+def gate(run: NightlyRun) -> dict[str, Any]:
+    """Decide with reasons: first, switch, refresh, keep or block."""
+    from pipeline.steps.nightly.gate import gate
+
+    decision = gate(run.workspace, run.run_id, progress=run.progress)
+    log.info(decision.sentence)
+    return {"kind": decision.kind, "sentence": decision.sentence, "review": decision.ask}
+
+
+@nightly_task(needs="decision")
+def accept(run: NightlyRun) -> dict[str, Any]:
+    """Record a user's choice to switch in the ledger; otherwise the gate's decision stands."""
+    from pipeline.steps.nightly.accept import accept_run
+
+    user = approved_by(get_current_context()["ti"].xcom_pull(task_ids="review"))
+    if user is None:
+        raise AirflowSkipException("no user chose to switch")
+    entry = accept_run(run.workspace, run.run_id, by=user, because="answered in Airflow")
+    log.info(entry.sentence)
+    return {"kind": entry.kind, "sentence": entry.sentence}
+
+
+@nightly_task(needs="promotion", heavy=True, trigger_rule=TriggerRule.NONE_FAILED)
+def refit(run: NightlyRun) -> Ref:
+    """Train the promoted recipe again, on all events before the as-of."""
+    from pipeline.steps.nightly.refit import refit
+
+    return refit(run.workspace, run.run_id, progress=run.progress)
+
+
+@nightly_task(needs="promotion")
+def cold_check(run: NightlyRun) -> Ref:
+    """Load the refitted model in a new process and check that it returns the same lists."""
+    from pipeline.steps.nightly.cold_check import cold_check
+
+    return cold_check(run.workspace, run.run_id, progress=run.progress)
+
+
+@nightly_task(needs="decision", trigger_rule=TriggerRule.NONE_FAILED)
+def register(run: NightlyRun) -> Ref:
+    """Record the run in MLflow; a promoted model becomes a version there."""
+    from pipeline.steps.nightly.register import register
+
+    return register(run.workspace, run.run_id, progress=run.progress)
+
+
+@nightly_task(needs="promotion")
+def recommend(run: NightlyRun) -> Ref:
+    """Compute the list of every user, and the fallback list for all others."""
+    from pipeline.steps.nightly.recommend import recommend
+
+    return recommend(run.workspace, run.run_id, progress=run.progress)
+
+
+@nightly_task(needs="promotion")
+def publish(run: NightlyRun) -> Ref:
+    """Put all lists live in one commit; a replay changes nothing."""
+    from pipeline.steps.nightly.publish import publish
+
+    return publish(run.workspace, run.run_id, progress=run.progress)
+
+
+@nightjar_task(opens=nullcontext, trigger_rule=TriggerRule.ALL_DONE, retries=0)
+def report_outcome(workspace: AirflowWorkspace) -> dict[str, Any]:
+    """Report how the run ended, post it to the webhook, and fail if the run failed."""
+    context = get_current_context()
+    ti = context["ti"]
+    outcome = _outcome(ti)
+    message = {
+        "dag": ti.dag_id,
+        "run_id": started_run().get("run_id") or ti.run_id,
+        "as_of": _as_of_text(context),
+        "status": outcome.status,
+        "sentence": outcome.sentence,
+    }
+    if outcome.is_posted:
+        webhook.post(workspace.webhook_connection, message)
+    log.info(outcome.sentence)
+    report = {**message, "exit_code": outcome.exit_code}
+    if outcome.is_red:
+        ti.xcom_push(key="return_value", value=report)
+        raise AirflowFailException(outcome.sentence)
+    return report
+
+
+def _outcome(ti: Any) -> RunOutcome:
+    states = ti.get_task_states(ti.dag_id, run_ids=[ti.run_id])[ti.run_id]
+    states.pop(ti.task_id, None)
+    problems = {
+        name: problem
+        for name, state in states.items()
+        if state == "failed" and (problem := task_problem(name))
+    }
+    return determine_outcome(states, started_run(), current_decision(), problems)
+
+
+def _as_of_text(context: Context) -> str | None:
+    """Return the run's as-of, or ``None`` if the param is not valid."""
+    from pipeline.base import format_instant
+    from pipeline.errors import ConfigError
+
+    try:
+        return format_instant(resolve_as_of(context))
+    except ConfigError:
+        return None
+
+
+def nightly_retrain(workspace: AirflowWorkspace) -> DAG:
+    """Build the DAG of a workspace."""
+    with nightjar_dag(
+        workspace,
+        "nightly_retrain",
+        tag="retrain",
+        description="Retrain, evaluate, publish.",
+        doc_md=__doc__,
+        params=PARAMS,
+        schedule=AssetOrTimeSchedule(
+            timetable=cron("0 3 * * *"), assets=[workspace.retrain_requested]
         ),
-        assets=[RETRAIN_REQUESTED],
-    ),
-    catchup=False,
-    max_active_runs=1,
-    is_paused_upon_creation=True,
-    default_args=DEFAULT_ARGS,
-    params=PARAMS,
-    tags=["nightjar", "retrain"],
-)
-def nightly_retrain() -> None:
-    """Wire the night."""
-
-    @task
-    def snapshot() -> list[str]:
-        """Resolve the as-of, pin what the night sees, and name the recipes to train."""
-        from pipeline.steps.nightly.requested import woken
-        from pipeline.steps.nightly.snapshot import snapshot as begin
-
-        context = get_current_context()
-        params = context["params"]
-        with workspace() as ws:
-            started = (woken if was_asked_for(context) else begin)(
-                ws,
-                resolve_as_of(context),
-                recipes=params["recipes"] or None,  # the form hands on an emptied field as []
-                publish=params["publish"],
-                progress=log.info,
-            )
-        log.info(started.sentence)
-        begun = {
-            "run_id": started.run_id,
-            "status": started.status,
-            "sentence": started.sentence,
-        }
-        context["ti"].xcom_push(key=STARTED, value=begun)
-        return list(started.recipes)
-
-    @task
-    def validate() -> dict[str, Any]:
-        """Judge the pinned data by named rules; a broken one stops the night."""
-        with _night() as (ws, run_id):
-            from pipeline.steps.nightly import nightly
-
-            return nightly.validate(ws, run_id, progress=log.info).to_dict()
-
-    @task(execution_timeout=HEAVY["execution_timeout"])
-    def features() -> dict[str, Any]:
-        """Clean, split by time and weigh the events; what comes after the cut is the holdout."""
-        with _night() as (ws, run_id):
-            from pipeline.steps.nightly import nightly
-
-            return nightly.features(ws, run_id, progress=log.info).to_dict()
-
-    @task(
-        # A mapped task does not take its words from its docstring.
-        doc_md="Train one recipe on what lies before the cut; a recipe that fails is left out.",
-        map_index_template="{{ recipe_name }}",
-        **HEAVY,
-    )
-    def train(recipe: str) -> dict[str, Any]:
-        get_current_context()["recipe_name"] = recipe  # type: ignore[typeddict-unknown-key]
-        with _night() as (ws, run_id):
-            from pipeline.steps.nightly import nightly
-            from pipeline.stores.runs import Ref
-
-            trained = nightly.train(ws, run_id, recipe, progress=log.info)
-        if not isinstance(trained, Ref):
-            raise AirflowSkipException(trained.text())
-        return trained.to_dict()
-
-    @task(trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS, **HEAVY)
-    def evaluate() -> dict[str, Any]:
-        """Score every recipe's lists against what people did after the cut."""
-        with _night() as (ws, run_id):
-            from pipeline.steps.nightly import nightly
-
-            return nightly.evaluate(ws, run_id, progress=log.info).to_dict()
-
-    @task
-    def gate() -> dict[str, Any]:
-        """Decide, and say why: first, switch, refresh, keep or block."""
-        with _night() as (ws, run_id):
-            from pipeline.steps.nightly import nightly
-
-            decided = nightly.gate(ws, run_id, progress=log.info)
-        log.info(decided.sentence)
-        return {"kind": decided.kind, "sentence": decided.sentence, "ask": decided.ask}
-
-    ask = Question(
-        task_id="ask",
-        asked_by="gate",
-        doc_md="Ask a person about a candidate in the grey zone, if the settings say so.",
-    )
-
-    @task
-    def accept() -> dict[str, Any]:
-        """Write a person's yes into the ledger; without one the gate's decision stands."""
-        name = who_switches(get_current_context()["ti"].xcom_pull(task_ids="ask"))
-        if name is None:
-            raise AirflowSkipException("nobody chose to switch")
-        with _night(decided=True) as (ws, run_id):
-            from pipeline.steps.nightly import accept
-
-            line = accept.accept_run(ws, run_id, by=name, because="answered in Airflow")
-        log.info(line["sentence"])
-        return {"kind": line["kind"], "sentence": line["sentence"]}
-
-    @task(trigger_rule=TriggerRule.NONE_FAILED, **HEAVY)
-    def refit() -> dict[str, Any]:
-        """Train the winner once more, on everything up to the as-of."""
-        with _night(promoted=True) as (ws, run_id):
-            from pipeline.steps.nightly import nightly
-
-            return nightly.refit(ws, run_id, progress=log.info).to_dict()
-
-    @task
-    def cold_check() -> dict[str, Any]:
-        """Load the refit's bytes in a fresh process: it must give the same lists."""
-        with _night(promoted=True) as (ws, run_id):
-            from pipeline.steps.nightly import nightly
-
-            return nightly.cold_check(ws, run_id, progress=log.info).to_dict()
-
-    @task(trigger_rule=TriggerRule.NONE_FAILED)
-    def register() -> dict[str, Any]:
-        """Show the night in MLflow; a promoted model becomes a version there."""
-        with _night(decided=True) as (ws, run_id):
-            from pipeline.steps.nightly import nightly
-
-            return nightly.register(ws, run_id, progress=log.info).to_dict()
-
-    @task
-    def recommend() -> dict[str, Any]:
-        """Make the list of every user, and one for those whom nobody knows."""
-        with _night(promoted=True) as (ws, run_id):
-            from pipeline.steps.nightly import nightly
-
-            return nightly.recommend(ws, run_id, progress=log.info).to_dict()
-
-    @task
-    def publish() -> dict[str, Any]:
-        """Put the lists before people, all at once; a replay moves nothing."""
-        with _night(promoted=True) as (ws, run_id):
-            from pipeline.steps.nightly import nightly
-
-            return nightly.publish(ws, run_id, progress=log.info).to_dict()
-
-    @task(trigger_rule=TriggerRule.ALL_DONE, retries=0)
-    def verdict() -> dict[str, Any]:
-        """Say how the night ended, tell the webhook, and make a failed night red."""
-        from dags import webhook
-        from pipeline.base import format_instant
-        from pipeline.errors import ConfigError
-
-        context = get_current_context()
-        ti = context["ti"]
-        states = ti.get_task_states(ti.dag_id, run_ids=[ti.run_id])[ti.run_id]
-        states.pop(ti.task_id, None)
-        started = _started()
-        problems = {
-            name: problem
-            for name, state in states.items()
-            if state == "failed" and (problem := problem_of(name))
-        }
-        ended = judge(states, started, _decided(), problems)
-        try:
-            as_of = format_instant(resolve_as_of(context))
-        except ConfigError:
-            as_of = None
-        night = {
-            "dag": ti.dag_id,
-            "run_id": started.get("run_id") or ti.run_id,
-            "as_of": as_of,
-            "status": ended.status,
-            "sentence": ended.sentence,
-        }
-        if ended.is_news:
-            webhook.post(night)
-        log.info(ended.sentence)
-        if ended.red:
-            ti.xcom_push(key="return_value", value={**night, "exit_code": ended.exit_code})
-            raise AirflowFailException(ended.sentence)
-        return {**night, "exit_code": ended.exit_code}
-
-    recipes, ready = snapshot(), features()
-    chain(recipes, validate(), ready)
-    chain(
-        ready,
-        train.expand(recipe=recipes),
-        evaluate(),
-        gate(),
-        ask,
-        accept(),
-        refit(),
-        cold_check(),
-        register(),
-        recommend(),
-        publish(),
-        verdict(),
-    )
+    ) as dag:
+        recipes = snapshot(workspace)
+        prepared = features(workspace)
+        chain(recipes, validate(workspace), prepared)
+        chain(
+            prepared,
+            train.expand(workspace, recipe=recipes),
+            evaluate(workspace),
+            gate(workspace),
+            ReviewOperator(task_id="review", gate_task="gate"),
+            accept(workspace),
+            refit(workspace),
+            cold_check(workspace),
+            register(workspace),
+            recommend(workspace),
+            publish(workspace),
+            report_outcome(workspace),
+        )
+    return dag
 
 
-nightly_retrain()
+DAGS = [nightly_retrain(workspace) for workspace in WORKSPACES]

@@ -1,14 +1,14 @@
-"""Search for better hyper-parameters, on windows that end before the holdout of any later night.
+"""Search for better hyperparameters, on windows that end before the holdout of any later run.
 
-**When.** By hand alone: trigger it with a budget. Starts paused. It holds the machine's one heavy
-slot meanwhile, so a night that begins then waits.
+**Schedule.** None: trigger the DAG with a budget. It is paused when it is new. It takes the
+workspace's only heavy slot, so a nightly run that starts meanwhile waits.
 
-**What follows.** What it finds is a candidate: the next night with a later as-of trains it beside
-the others, under the name `tuned`, and its gate decides. Nothing is published here. If nothing is
-clearly better, it says so, and that is green, too.
+**Results.** A better recipe becomes a candidate: the next nightly run with a later as-of trains it
+beside the others, under the name `tuned`, and its gate decides. Nothing is published here. If no
+recipe is clearly better, the result reports it and the run is green.
 
-**Again.** A search that was killed, or whose budget is over, goes on where it stopped when it is
-triggered with the same `as_of` and `recipe`. A study of a later as-of begins with the best trials
+**Repeated runs.** A search that was killed, or whose budget is used up, resumes when the DAG is
+triggered with the same `as_of` and `recipe`. A study with a later as-of starts with the best trials
 of the last one.
 """
 
@@ -16,16 +16,21 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import Param, dag, get_current_context, task
+from airflow.sdk import DAG, Param, get_current_context
+from airflow.sdk.exceptions import AirflowSkipException
 
-from dags.common import DEFAULT_ARGS, HEAVY, given_as_of, workspace
+from dags.common import WORKSPACES, AirflowWorkspace, instant_param, parse_param
+from dags.factory import nightjar_dag, workspace_task
+
+if TYPE_CHECKING:
+    from pipeline.workspace.workspace import Workspace
 
 log = logging.getLogger("airflow.task")
 
-LONGEST = 90 * 60.0
-"""Seconds that a budget may be: a task has two hours, and the last trial and the mixture follow."""
+MAX_BUDGET_S = 90 * 60.0
+"""Longest budget: a task has two hours, and the last trial and the mixture come after it."""
 
 PARAMS = {
     "budget": Param(
@@ -33,86 +38,74 @@ PARAMS = {
         type="string",
         pattern=r"^[0-9]{1,6}([.][0-9]+)?[smh]$",
         title="Budget",
-        description="How long to search: 90s, 20m, 1h; at most 90m here.",
+        description="Duration of the search: 90s, 20m, 1h; at most 90m here.",
     ),
-    "as_of": Param(
-        None,
-        type=["null", "string"],
-        format="date-time",
-        title="As of",
-        description="The instant whose knowledge is searched, with a time zone; nights with a "
-        "later one judge what is found. Empty means the last night's.",
+    "as_of": instant_param(
+        "As of",
+        "Instant that bounds the data of the search, with a time zone; runs with a later as-of "
+        "evaluate the result. Empty means the as-of of the last nightly run.",
     ),
     "recipe": Param(
         None,
         type=["null", "string"],
         title="Recipe",
-        description="Name of the recipe to begin with; empty means the champion's.",
+        description="Name of the recipe to start from; empty means the champion's.",
     ),
 }
 
 
-@dag(
-    description="Search for better hyper-parameters.",
-    doc_md=__doc__,
-    schedule=None,
-    catchup=False,
-    max_active_runs=1,
-    is_paused_upon_creation=True,
-    default_args=DEFAULT_ARGS,
-    params=PARAMS,
-    tags=["nightjar", "tune"],
-)
-def tune() -> None:
-    """Wire the search."""
+@workspace_task(heavy=True)
+def search(ws: Workspace) -> dict[str, Any]:
+    """Try recipes until the budget is used up; a clearly better one becomes a candidate."""
+    from pipeline.base import as_of
+    from pipeline.errors import ConfigError
+    from pipeline.steps.experiments.tuning import tune as steps
 
-    @task(**HEAVY)
-    def search() -> dict[str, Any]:
-        """Try recipes until the budget is over; a clearly better one becomes a candidate."""
-        from pipeline.errors import ConfigError
-        from pipeline.steps.experiments.tuning import tune as steps
-
-        start = time.monotonic()
-        context = get_current_context()
-        params = context["params"]
-        with workspace() as ws:
-            budget = steps.parse_budget(params["budget"])
-            if budget > LONGEST:
-                raise ConfigError(
-                    f"a budget of {params['budget']} is too long for a task; give at most 90m, and "
-                    "trigger it again to go on"
-                )
-            now = context["dag_run"].run_after
-            found = steps.tune(
-                ws,
-                given_as_of(context) or steps.default_as_of(ws, now),
-                budget=budget,
-                elapsed=lambda: time.monotonic() - start,
-                recipe=params["recipe"] or None,
-                progress=log.info,
-            )
-        log.info(found.sentence)
-        return {
-            "study": found.study,
-            "status": found.status,
-            "sentence": found.sentence,
-            "start": found.start,
-            "best": found.best,
-        }
-
-    @task
-    def mirror(found: dict[str, Any]) -> str:
-        """Show the study in MLflow: a run a trial, the figures, what was found."""
-        from airflow.sdk.exceptions import AirflowSkipException
-
-        from pipeline.steps.experiments.tuning import report
-
-        if found["start"] is None:
-            raise AirflowSkipException(found["sentence"])
-        with workspace() as ws:
-            return report.mirror(ws, found["study"], progress=log.info)
-
-    mirror(search())
+    start = time.monotonic()
+    context = get_current_context()
+    params = context["params"]
+    budget = steps.parse_budget(params["budget"])
+    if budget > MAX_BUDGET_S:
+        raise ConfigError(
+            f"a budget of {params['budget']} is too long for a task; give at most 90m, and "
+            "trigger the DAG again to continue"
+        )
+    result = steps.tune(
+        ws,
+        parse_param(context, "as_of")
+        or steps.default_as_of(ws, as_of(context["dag_run"].run_after)),
+        budget=budget,
+        elapsed=lambda: time.monotonic() - start,
+        recipe=params["recipe"] or None,
+        progress=log.info,
+    )
+    log.info(result.sentence)
+    names = ("study", "status", "sentence", "start", "best")
+    return {name: getattr(result, name) for name in names}
 
 
-tune()
+@workspace_task()
+def mirror(ws: Workspace, result: dict[str, Any]) -> str:
+    """Record the study in MLflow: one run per trial, the figures and the result."""
+    from pipeline.steps.experiments.tuning import report
+
+    if result["start"] is None:
+        raise AirflowSkipException(result["sentence"])
+    return report.mirror(ws, result["study"], progress=log.info)
+
+
+def tune(workspace: AirflowWorkspace) -> DAG:
+    """Build the DAG of a workspace."""
+    with nightjar_dag(
+        workspace,
+        "tune",
+        tag="tune",
+        description="Search for better hyperparameters.",
+        doc_md=__doc__,
+        params=PARAMS,
+    ) as dag:
+        mirror(workspace, search(workspace))
+    return dag
+
+
+DAGS = [tune(workspace) for workspace in WORKSPACES]

@@ -1,7 +1,10 @@
-"""Tells one address how a night ended, if the Airflow connection `nightjar_webhook` exists.
+"""Posts a JSON message to the address of an Airflow connection, if that connection exists.
 
-Promises: no connection, no message; an address that does not answer never fails a night and never
-holds one up for long; neither the address nor the password reaches a log.
+Guarantees:
+
+* Without the connection no message is sent.
+* An address that does not answer fails no run and delays it by at most the timeout.
+* Neither the address nor the password is logged.
 """
 
 from __future__ import annotations
@@ -18,14 +21,13 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 from airflow.sdk import BaseHook, Connection
 from airflow.sdk.exceptions import AirflowNotFoundException
 
-CONNECTION_ID = "nightjar_webhook"
 _TIMEOUT_S = 10
 
 log = logging.getLogger(__name__)
 
 
 class _NoRedirect(HTTPRedirectHandler):
-    """A redirect would turn the POST into a GET, and carry the password elsewhere."""
+    """Refuses redirects, which turn the POST into a GET and send the password elsewhere."""
 
     def redirect_request(
         self, req: Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
@@ -33,19 +35,18 @@ class _NoRedirect(HTTPRedirectHandler):
         return None
 
 
-def post(message: Mapping[str, Any]) -> bool:
+def post(connection_id: str, message: Mapping[str, Any]) -> bool:
     """POST `message` as JSON; return whether it was delivered.
 
     The connection's host may be a whole address (``https://hooks.example.org/night``) or a name
-    to which schema, port and the extra ``path`` are added. A password goes along as a bearer
-    token.
+    to which schema, port and the extra ``path`` are added. A password is sent as a bearer token.
     """
     try:
-        connection = BaseHook.get_connection(CONNECTION_ID)
+        connection = BaseHook.get_connection(connection_id)
     except AirflowNotFoundException:
         return False
     try:
-        request = Request(  # noqa: S310 - `address` lets http and https through alone
+        request = Request(  # noqa: S310 - `address` allows only http and https
             address(connection),
             data=json.dumps(message).encode(),
             headers={"Content-Type": "application/json"},
@@ -54,10 +55,10 @@ def post(message: Mapping[str, Any]) -> bool:
         if connection.password:
             request.add_unredirected_header("Authorization", f"Bearer {connection.password}")
         with build_opener(_NoRedirect).open(request, timeout=_TIMEOUT_S):
-            log.info("The webhook was told.")
+            log.info("The message was posted to the webhook.")
             return True
     except HTTPError as error:
-        log.warning("The webhook answered %d; the night goes on without it.", error.code)
+        log.warning("The webhook answered %d; the message is dropped.", error.code)
     except (OSError, HTTPException, ValueError) as error:
         # Their texts may hold the address, whose path may be the secret.
         log.warning("The webhook cannot be reached (%s).", type(error).__name__)
@@ -65,7 +66,7 @@ def post(message: Mapping[str, Any]) -> bool:
 
 
 def address(connection: Connection) -> str:
-    """Return the address that a connection means; `ValueError` if it is no http(s) address."""
+    """Return the address of a connection; raise `ValueError` if it is not an http(s) address."""
     host, schema = connection.host or "", connection.schema or ""
     path: str = connection.extra_dejson.get("path", "")
     if "://" in host:
@@ -77,5 +78,5 @@ def address(connection: Connection) -> str:
     if connection.port:
         url = f"{url}:{connection.port}"
     if not url.startswith(("http://", "https://")):
-        raise ValueError("no http address")
+        raise ValueError("not an http address")
     return url + path

@@ -1,8 +1,10 @@
 """Start a command of the pipeline's image with the settings that `make run` and `make ui` use.
 
-Promises: `dags/environment.py` says how Airflow is set up, here too; what compose sets in the
-environment wins, and only what differs between one machine and containers is set there. `init` can
-run again at any time: it makes what is missing and changes nothing else.
+Guarantees:
+
+* The settings of Airflow are those of `dags.local.environment`, except for the variables that
+  compose sets, which are those that differ between one machine and containers.
+* `init` can run again at any time: it creates what is missing and changes nothing else.
 """
 
 from __future__ import annotations
@@ -12,13 +14,13 @@ import os
 import sys
 from pathlib import Path
 
-from dags import environment
+from dags.local import environment
 
 PASSWORD = "NIGHTJAR_ADMIN_PASSWORD"  # noqa: S105 (the name of a variable)
 
 
 def init(home: Path) -> None:
-    """Make the workspace, Airflow's tables and pools, and the one login of its page."""
+    """Create the workspace, Airflow's tables and pools, and the one login of its page."""
     from pipeline.workspace.workspace import Workspace
 
     Workspace.init(home)
@@ -40,7 +42,7 @@ def write_login(file: Path) -> None:
 
 
 def main(command: list[str]) -> None:
-    """Put the settings in place, then become `command`."""
+    """Set the environment variables, then replace this process by `command`."""
     home = Path(os.environ["NIGHTJAR_HOME"])
     given = dict(os.environ)
     os.environ.update(environment.settings(home))

@@ -83,7 +83,12 @@ def as_of(value: datetime | str) -> AsOf:
 
 
 def plain(value: object) -> Any:
-    """Return a dataclass or model as plain JSON values, the shape of every ``--json``."""
+    """Return a dataclass or model as plain JSON values, the shape of every ``--json``.
+
+    An object whose JSON is not its fields has a method `plain`.
+    """
+    if hasattr(value, "plain"):
+        return value.plain()
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json", by_alias=True)
     return TypeAdapter(type(value)).dump_python(value, mode="json", by_alias=True)

@@ -12,7 +12,7 @@ import sys
 import typer
 
 from pipeline.cli import commands, experiments, gate, maintenance, monitoring, tasks
-from pipeline.cli.terminal import fail
+from pipeline.cli.terminal import configure_logging, fail
 
 app = typer.Typer(
     name="nightjar",
@@ -29,6 +29,9 @@ app.add_typer(monitoring.app)
 app.add_typer(gate.app, name="gate")
 app.add_typer(maintenance.app)
 app.add_typer(commands.config_app, name="config")
+
+
+app.callback()(configure_logging)
 
 
 def main() -> None:

@@ -10,10 +10,11 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.terminal import (
-    AsOf,
+    AsOfText,
     At,
     Home,
     Json,
+    LastAsOf,
     Publish,
     Recipes,
     home_of,
@@ -22,6 +23,7 @@ from pipeline.cli.terminal import (
     past,
     show,
     teller,
+    write_out,
 )
 
 app = typer.Typer()
@@ -56,7 +58,7 @@ def doctor(home: Home = None, json: Json = False) -> None:
 
     checks = examine(home_of(home))
     lines = [f"{'ok  ' if x.ok else 'FAIL'}  {x.name:<12} {x.sentence}" for x in checks]
-    show({"checks": [x.to_dict() for x in checks]}, json, "\n".join(lines))
+    show({"checks": checks}, json, "\n".join(lines))
     if not all(check.ok for check in checks):
         raise typer.Exit(2)
 
@@ -70,13 +72,13 @@ def config_show(
     """Print every setting: its value, what it means, and with --origin where it comes from."""
     from pipeline.workspace.config import settings
 
-    found = list(settings(open_workspace(home).composed))
+    composed = list(settings(open_workspace(home).composed))
     lines = []
-    for setting in found:
+    for setting in composed:
         value = json_module.dumps(setting.value, ensure_ascii=False, default=str)
         where = f"  [{setting.origin}]" if origin else ""
         lines.append(f"{setting.path} = {value}{where}\n    {setting.description}")
-    show({"settings": [vars(setting) for setting in found]}, json, "\n".join(lines))
+    show({"settings": list(map(vars, composed))}, json, "\n".join(lines))
 
 
 @app.command()
@@ -105,7 +107,7 @@ def ingest(
         at=past(at),
         progress=teller(),
     )
-    show(result.to_dict(), json, result.text())
+    show(result, json, result.text())
     if result.failed:
         raise typer.Exit(3)
 
@@ -116,7 +118,7 @@ def feedback(at: At = None, home: Home = None, json: Json = False) -> None:
     from pipeline.steps.feedback.feedback import feedback as step
 
     result = step(open_workspace(home), past(at), progress=teller())
-    show(result.to_dict(), json, result.text())
+    show(result, json, result.text())
     if result.failed:
         raise typer.Exit(3)
 
@@ -127,12 +129,12 @@ def foldin(at: At = None, home: Home = None, json: Json = False) -> None:
     from pipeline.steps.feedback.foldin import foldin as step
 
     result = step(open_workspace(home), past(at), progress=teller())
-    show(result.to_dict(), json, result.text())
+    show(result, json, result.text())
 
 
 @app.command()
 def nightly(
-    as_of: AsOf,
+    as_of: AsOfText,
     recipe: Recipes = None,
     publish: Publish = True,
     home: Home = None,
@@ -148,16 +150,14 @@ def nightly(
         publish=publish,
         progress=teller(),
     )
-    show(result.to_dict(), json, result.text())
+    show(result, json, result.text())
     raise typer.Exit(result.exit_code)
 
 
 @app.command()
 def tune(
     budget: Annotated[str, typer.Option(help="How long to search: 90s, 20m, 1h.")],
-    as_of: Annotated[
-        str | None, typer.Option("--as-of", help="As for `nightly`; default: the last night's.")
-    ] = None,
+    as_of: LastAsOf = None,
     recipe: Annotated[
         str | None, typer.Option(help="The recipe to begin with; default: the champion's.")
     ] = None,
@@ -171,7 +171,7 @@ def tune(
     start = time.monotonic()
     seconds = steps.parse_budget(budget)
     ws, progress = open_workspace(home), teller()
-    found = steps.tune(
+    result = steps.tune(
         ws,
         instant(as_of) if as_of else steps.default_as_of(ws, instant(None)),
         budget=seconds,
@@ -179,9 +179,9 @@ def tune(
         recipe=recipe,
         progress=progress,
     )
-    if found.start is not None:
-        mirror(ws, found.study, progress=progress)
-    show(found.to_dict(), json, found.text())
+    if result.start is not None:
+        mirror(ws, result.study, progress=progress)
+    show(result, json, result.text())
 
 
 @app.command()
@@ -204,8 +204,8 @@ def demo(
         read(ws, night, progress=progress)
         ended = step(ws, night, progress=progress)
         blocked = ended.exit_code if ended.decision == "block" else blocked
-    told = story.summary(ws)
-    show(told, json, nights_table(told))
+    summary = story.summary(ws)
+    show(summary, json, nights_table(summary))
     raise typer.Exit(blocked)
 
 
@@ -235,8 +235,8 @@ def lists(
             raise StorageError(f"cannot write {out}: {error}") from error
         show({"out": str(out), "rows": rows.height}, json, f"{rows.height:,} rows in {out}")
         return
-    plain = plain_rows(rows)
-    show({"rows": plain}, json, "" if json else lists_table(plain, titles(ws)))
+    entries = plain_rows(rows)
+    show({"rows": entries}, json, "" if json else lists_table(entries, titles(ws)))
 
 
 @app.command()
@@ -261,23 +261,21 @@ def history(
     if out is not None:
         raise ConfigError("--out draws what --quality tells; say both")
     entries = step(open_workspace(home))
-    show({"entries": list(entries)}, json, history_table(entries))
+    show({"entries": [entry.plain() for entry in entries]}, json, history_table(entries))
 
 
 def _quality(home: Path | None, out: Path | None, json: bool) -> None:
-    from pipeline.errors import ConfigError, StorageError
+    from pipeline.base import plain
+    from pipeline.errors import ConfigError
     from pipeline.report.live import FORMATS, live_chart
     from pipeline.steps.diagnostics.live_quality import live_history
 
     kind = "" if out is None else out.suffix.removeprefix(".").lower()
     if out is not None and kind not in FORMATS:
         raise ConfigError(f"{out} is neither a .png nor a .svg file")
-    told = live_history(open_workspace(home))
-    drawn = "" if out is None else f"\n\ndrawn in {out}"
-    if out is not None:
-        try:
-            out.write_bytes(live_chart(told.nights, kind))
-        except OSError as error:
-            raise StorageError(f"cannot write {out}: {error.strerror}") from error
-    where = {} if out is None else {"out": str(out)}
-    show({**told.to_dict(), **where}, json, told.text() + drawn)
+    quality = live_history(open_workspace(home))
+    if out is None:
+        show(quality, json, quality.text())
+        return
+    write_out(out, live_chart(quality.nights, kind))
+    show({**plain(quality), "out": str(out)}, json, f"{quality.text()}\n\ndrawn in {out}")

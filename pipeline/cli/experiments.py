@@ -35,10 +35,10 @@ def compare(
     from pipeline.steps.experiments.comparison.compare import compare as step
 
     refuse_unwritable(out)
-    found = step(open_workspace(home), v1, v2, out=out, progress=teller())
-    show(found.to_dict(), json, found.text())
-    if found.fault is not None:
-        fail(f"the page is written, but not shown in MLflow: {found.fault}", found.exit_code)
+    result = step(open_workspace(home), v1, v2, out=out, progress=teller())
+    show(result, json, result.text())
+    if result.fault is not None:
+        fail(f"the page is written, but not shown in MLflow: {result.fault}", result.exit_code)
 
 
 @app.command()
@@ -50,9 +50,9 @@ def reproduce(
     """Make a version again from its snapshot: the same bytes, or what differs and why."""
     from pipeline.steps.experiments.reproduction.reproduce import reproduce as step
 
-    found = step(open_workspace(home), version, progress=teller())
-    show(found.to_dict(), json, found.text())
-    raise typer.Exit(found.exit_code)
+    result = step(open_workspace(home), version, progress=teller())
+    show(result, json, result.text())
+    raise typer.Exit(result.exit_code)
 
 
 @app.command()
@@ -75,7 +75,7 @@ def backtest(
     from pipeline.steps.experiments.backtest.backtest import backtest as step
     from pipeline.steps.experiments.backtest.backtest import parse_every, parse_policies
 
-    found = step(
+    result = step(
         open_workspace(home),
         instant(begin),
         past(end),
@@ -84,4 +84,4 @@ def backtest(
         plant=instant(plant_shift) if plant_shift else None,
         progress=teller(),
     )
-    show(found.to_dict(), json, found.text())
+    show(result, json, result.text())

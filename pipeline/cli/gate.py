@@ -12,11 +12,13 @@ from pipeline.cli import override
 from pipeline.cli.terminal import (
     Home,
     Json,
+    LastAsOf,
     instant,
     open_workspace,
     refuse_unwritable,
     show,
     teller,
+    write_out,
 )
 
 app = typer.Typer(invoke_without_command=True)
@@ -43,15 +45,13 @@ def gate(
     from pipeline.steps.nightly.nightly import gate as step
 
     decided = step(open_workspace(home), run, progress=teller())
-    show(decided.to_dict(), json, f"{decided.kind}: {decided.sentence}")
+    show(decided, json, f"{decided.kind}: {decided.sentence}")
     raise typer.Exit({"keep": 4, "block": 5}.get(decided.kind, 0))
 
 
 @app.command()
 def calibrate(
-    as_of: Annotated[
-        str | None, typer.Option("--as-of", help="As for `nightly`; default: the last night's.")
-    ] = None,
+    as_of: LastAsOf = None,
     out: Annotated[
         Path | None, typer.Option(help="Also write the figure to this file, as SVG.")
     ] = None,
@@ -59,25 +59,20 @@ def calibrate(
     json: Json = False,
 ) -> None:
     """Measure how often the gate is wrong on these data, and what it finds; takes 32 trainings."""
-    from pipeline.errors import StorageError
     from pipeline.steps.experiments.calibration.calibrate import gate_calibrate
     from pipeline.steps.experiments.tuning.tune import default_as_of
 
     refuse_unwritable(out)
     start = time.monotonic()
     ws = open_workspace(home)
-    found = gate_calibrate(
+    result = gate_calibrate(
         ws,
         instant(as_of) if as_of else default_as_of(ws, instant(None)),
         elapsed=lambda: time.monotonic() - start,
         progress=teller(),
     )
-    if out is not None:
-        try:
-            out.write_bytes(found.svg)
-        except OSError as error:
-            raise StorageError(f"cannot write {out}: {error.strerror}") from error
-    show(found.to_dict(), json, found.text() + (f"\nfigure:    {out}" if out else ""))
+    write_out(out, result.svg)
+    show(result, json, result.text() + (f"\nfigure:    {out}" if out else ""))
 
 
 app.command()(override.accept)

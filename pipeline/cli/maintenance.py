@@ -21,7 +21,7 @@ def chaos(
     from pipeline.testing.chaos.chaos import chaos as step
 
     tally = step(kills, seed, progress=teller())
-    show(tally.to_dict(), json, tally.text())
+    show(tally, json, tally.text())
     raise typer.Exit(0 if tally.sound else 1)
 
 
@@ -38,5 +38,5 @@ def gc(
     from pipeline.steps.maintenance.gc import gc as step
 
     result = step(open_workspace(home), instant(at), progress=teller())
-    show(result.to_dict(), json, result.text())
+    show(result, json, result.text())
     raise typer.Exit(result.exit_code)

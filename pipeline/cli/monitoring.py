@@ -7,14 +7,10 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.terminal import Home, Json, open_workspace, past, show, teller
+from pipeline.cli.terminal import Home, Json, KnownAt, open_workspace, past, show, teller
 
 app = typer.Typer()
 _DAYS = 7
-
-Instant = Annotated[
-    str | None, typer.Option("--at", help="As what was known at this instant; default: now.")
-]
 
 
 @app.command()
@@ -27,29 +23,29 @@ def answers(
     json: Json = False,
 ) -> None:
     """Show what people did with the lists that they were shown, by version, slot and position."""
+    from pipeline.report.attribution import answers_table
     from pipeline.steps.feedback.attribution import answers as step
 
     end = past(until)
     start = past(since) if since else end - timedelta(days=_DAYS)
-    found = step(open_workspace(home), start, end, progress=teller())
-    show(found.to_dict(), json, found.text())
+    result = step(open_workspace(home), start, end, progress=teller())
+    show(result, json, answers_table(result))
 
 
 @app.command()
-def drift(at: Instant = None, home: Home = None, json: Json = False) -> None:
+def drift(at: KnownAt = None, home: Home = None, json: Json = False) -> None:
     """Hold the last days against those before them: data, taste, live quality."""
     from pipeline.report.drift import drift_table
     from pipeline.steps.feedback.drift import drift as step
-    from pipeline.steps.feedback.drift import drift_rows
 
-    found = step(open_workspace(home), past(at), progress=teller())
-    show(found.to_dict(), json, f"{drift_table(drift_rows(found))}\n\n{found.sentence}")
+    result = step(open_workspace(home), past(at), progress=teller())
+    show(result, json, f"{drift_table(result)}\n\n{result.sentence}")
 
 
 @app.command()
-def policy(at: Instant = None, home: Home = None, json: Json = False) -> None:
+def policy(at: KnownAt = None, home: Home = None, json: Json = False) -> None:
     """Say whether new data ask for a retrain, and why; nothing is started."""
     from pipeline.steps.feedback.policy import policy as step
 
-    found = step(open_workspace(home), past(at), progress=teller())
-    show(found.to_dict(), json, f"{found.verdict.value}: {found.reason}")
+    result = step(open_workspace(home), past(at), progress=teller())
+    show(result, json, f"{result.verdict.value}: {result.reason}")

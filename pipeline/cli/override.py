@@ -29,20 +29,17 @@ def accept(
     json: Json = False,
 ) -> None:
     """Accept what a night kept back, blocked, or left in the grey zone; then start it again."""
+    from pipeline.base import format_instant
     from pipeline.steps.nightly.accept import accept_run
 
-    line = accept_run(open_workspace(home), run, by=by, because=because, recipe=recipe)
-    show(
-        line,
-        json,
-        f"{line['sentence']}\nnext: `nightjar nightly --as-of {line['as_of']}` puts it before "
-        "people",
-    )
+    entry = accept_run(open_workspace(home), run, by=by, because=because, recipe=recipe)
+    again = f"nightjar nightly --as-of {format_instant(entry.as_of)}"
+    show(entry, json, f"{entry.sentence}\nnext: `{again}` puts it before people")
 
 
 def anchor(by: By, because: Because, home: Home = None, json: Json = False) -> None:
     """Set the champion's anchor to what it is worth now; later nights are held against that."""
     from pipeline.steps.nightly.accept import anchor_now
 
-    line = anchor_now(open_workspace(home), by=by, because=because)
-    show(line, json, line["sentence"])
+    entry = anchor_now(open_workspace(home), by=by, because=because)
+    show(entry, json, entry.sentence)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.terminal import (
-    AsOf,
+    AsOfText,
     Home,
     Json,
     Publish,
@@ -26,7 +26,7 @@ app = typer.Typer()
 
 @app.command()
 def snapshot(
-    as_of: AsOf,
+    as_of: AsOfText,
     recipe: Recipes = None,
     publish: Publish = True,
     home: Home = None,
@@ -42,7 +42,7 @@ def snapshot(
         publish=publish,
         progress=teller(),
     )
-    show(vars(started), json, f"{started.sentence}\n{started.run_id}".rstrip())
+    show(started, json, f"{started.sentence}\n{started.run_id}".rstrip())
 
 
 @app.command()
@@ -58,9 +58,9 @@ def train(
 
     result = step(open_workspace(home), run, recipe, progress=teller())
     if isinstance(result, Failure):
-        show(result.to_dict(), json, result.text())
+        show(result, json, result.text())
         raise typer.Exit(result.exit_code)
-    show(result.to_dict(), json, f"{result.step}: {result.rows:,} users")
+    show(result, json, f"{result.step}: {result.rows:,} users")
 
 
 def _add(name: str, help_text: str) -> None:
@@ -70,7 +70,7 @@ def _add(name: str, help_text: str) -> None:
         from pipeline.steps.nightly import nightly
 
         ref = getattr(nightly, name)(open_workspace(home), run, progress=teller())
-        show(ref.to_dict(), json, f"{ref.step}: {ref.rows:,} rows, sha256 {ref.sha256[:12]}")
+        show(ref, json, f"{ref.step}: {ref.rows:,} rows, sha256 {ref.sha256[:12]}")
 
     app.command(name, help=help_text)(command)
 

@@ -1,7 +1,8 @@
-"""What all commands share: their options, and how they talk.
+"""Options that all commands share, and how commands print.
 
-Promises: with ``--json`` stdout holds one JSON object and nothing else; progress goes to stderr.
-The clock is read here, and in `steps` once a publication or a pass that may make one (when it went
+Guarantees: with ``--json`` stdout holds one JSON object and nothing else; progress and the log
+lines of tasks go to stderr: a readable line each at a terminal, else one JSON object a line. The
+clock is read here, and in `steps` once for a publication or a pass that may make one (when it went
 live); nowhere else.
 """
 
@@ -11,7 +12,6 @@ import json as json_module
 import os
 import sys
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -19,6 +19,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
+    from pipeline.base import AsOf, Progress
     from pipeline.workspace.workspace import Workspace
 
 Home = Annotated[
@@ -27,8 +30,11 @@ Home = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 RunId = Annotated[str, typer.Option("--run", help="The run, as `nightly` or `snapshot` named it.")]
-AsOf = Annotated[
+AsOfText = Annotated[
     str, typer.Option("--as-of", help="The instant that decides everything: 2017-12-29T09:00:00Z.")
+]
+LastAsOf = Annotated[
+    str | None, typer.Option("--as-of", help="As for `nightly`; default: the last night's.")
 ]
 Recipes = Annotated[
     list[str] | None, typer.Option("--recipe", help="Only these recipes; again for each.")
@@ -36,6 +42,9 @@ Recipes = Annotated[
 Publish = Annotated[bool, typer.Option(help="Put a promotion before people.")]
 At = Annotated[
     str | None, typer.Option("--at", help="The instant of arrival; default: now, by the clock.")
+]
+KnownAt = Annotated[
+    str | None, typer.Option("--at", help="As what was known at this instant; default: now.")
 ]
 
 
@@ -57,33 +66,63 @@ def open_workspace(home: Path | None) -> Workspace:
     return Workspace.open(home_of(home))
 
 
-def teller() -> Callable[[str], None]:
-    """Return a teller of progress that stamps each line with the seconds since its start.
+def configure_logging() -> None:
+    """Send the log of the process to stderr, readable at a terminal and else as JSON lines."""
+    import structlog
 
-    What follows within two seconds on the same subject (the words before a colon) is left out.
-    """
-    start = time.monotonic()
-    last = ("", -10.0)
+    shown = (
+        [_readable]
+        if sys.stderr.isatty()
+        else [
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.JSONRenderer(ensure_ascii=False),
+        ]
+    )
+    structlog.configure(
+        processors=[structlog.contextvars.merge_contextvars, *shown],
+        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=False,
+    )
 
-    def tell(text: str) -> None:
-        nonlocal last
-        now, subject = time.monotonic() - start, text.partition(":")[0]
-        if subject == last[0] and now - last[1] < 2.0:
-            return
-        last = (subject, now)
-        print(f"{now:7.1f}s  {text}", file=sys.stderr, flush=True)
 
-    return tell
+def _readable(_: object, __: str, event: MutableMapping[str, Any]) -> str:
+    """Return the line of an event: ``12.3s  text`` of progress, else of a task."""
+    match event:
+        case {"event": "progress", "seconds": seconds, "text": text}:
+            return f"{seconds:7.1f}s  {text}"
+        case {"event": "task_finished", "task": task, "seconds": seconds, "result": result}:
+            return f"{task}: {result} ({seconds:.1f} s)"
+        case {"event": "task_failed", "task": task, "error": error}:
+            return f"{task}: failed: {error}"
+        case {"event": "task_started", "task": task}:
+            return f"{task}: started"
+    fields = " ".join(f"{name}={value}" for name, value in event.items() if name != "event")
+    return f"{event['event']} {fields}".rstrip()
 
 
-def instant(text: str | None) -> datetime:
+def teller() -> Progress:
+    """Return a progress that logs at most one text per 10 seconds, with the seconds since now."""
+    import structlog
+
+    from pipeline.workspace.task_log import PROGRESS_SECONDS, at_most_every
+
+    start, log = time.monotonic(), structlog.get_logger("nightjar")
+
+    def show_progress(text: str) -> None:
+        log.info("progress", seconds=round(time.monotonic() - start, 1), text=text)
+
+    return at_most_every(PROGRESS_SECONDS, show_progress)
+
+
+def instant(text: str | None) -> AsOf:
     """Read an instant; without one it is now."""
-    from pipeline.base import parse_instant
+    from pipeline.base import as_of
 
-    return parse_instant(text) if text else datetime.now(UTC)
+    return as_of(text or datetime.now(UTC))
 
 
-def past(text: str | None) -> datetime:
+def past(text: str | None) -> AsOf:
     """Read an instant that has come; without one it is now.
 
     A later one is refused, and so is one before `EARLIEST`.
@@ -92,16 +131,16 @@ def past(text: str | None) -> datetime:
     from pipeline.data.validate.rules import EARLIEST
     from pipeline.errors import ConfigError
 
-    found, now = instant(text), datetime.now(UTC)
-    if found > now:
+    at = instant(text)
+    if at > datetime.now(UTC):
         raise ConfigError(
-            f"{format_instant(found)} lies in the future: nobody has done anything then yet"
+            f"{format_instant(at)} lies in the future: nobody has done anything then yet"
         )
-    if found < EARLIEST:
+    if at < EARLIEST:
         raise ConfigError(
-            f"{format_instant(found)} lies before {EARLIEST:%Y}, from when on events are taken"
+            f"{format_instant(at)} lies before {EARLIEST:%Y}, from when on events are taken"
         )
-    return found
+    return at
 
 
 def refuse_unwritable(out: Path | None) -> None:
@@ -119,6 +158,20 @@ def refuse_unwritable(out: Path | None) -> None:
         out.unlink()
 
 
-def show(value: dict[str, Any], as_json: bool, text: str) -> None:
-    """Print what a command found, as JSON or as text."""
-    print(json_module.dumps(value, ensure_ascii=False, default=str) if as_json else text)
+def write_out(out: Path | None, data: bytes) -> None:
+    """Write a file that a command was asked for; raises `StorageError`."""
+    from pipeline.errors import StorageError
+
+    if out is None:
+        return
+    try:
+        out.write_bytes(data)
+    except OSError as error:
+        raise StorageError(f"cannot write {out}: {error.strerror}") from error
+
+
+def show(result: object, as_json: bool, text: str) -> None:
+    """Print the result of a command, as JSON or as text."""
+    from pipeline.base import plain
+
+    print(json_module.dumps(plain(result), ensure_ascii=False) if as_json else text)

@@ -107,12 +107,12 @@ def share_of(sums: NDArray[np.float64], counts: NDArray[np.float64]) -> Mean:
     shares). It is never taken for more than there are, so that people who are all alike by chance
     are no certainty.
     """
-    found = ratio_of(sums, counts)
-    inside = found.mean * (1.0 - found.mean)
-    if found.se is None or inside <= 0:
-        return found
+    ratio = ratio_of(sums, counts)
+    inside = ratio.mean * (1.0 - ratio.mean)
+    if ratio.se is None or inside <= 0:
+        return ratio
     t = float(stdtrit(len(sums) - 1, 0.975))
-    over = t * t * max(found.se**2 / inside, 1.0 / math.fsum(counts.tolist()))
-    middle = (found.mean + over / 2) / (1 + over)
+    over = t * t * max(ratio.se**2 / inside, 1.0 / math.fsum(counts.tolist()))
+    middle = (ratio.mean + over / 2) / (1 + over)
     reach = math.sqrt(over * (inside + over / 4)) / (1 + over)
-    return Mean(found.mean, found.se, middle - reach, middle + reach)
+    return Mean(ratio.mean, ratio.se, middle - reach, middle + reach)

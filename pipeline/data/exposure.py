@@ -115,7 +115,7 @@ def shown_at(rows: pl.DataFrame, shown: pl.DataFrame) -> pl.DataFrame:
 
 def _asof(rows: pl.DataFrame, shown: pl.DataFrame) -> pl.DataFrame:
     """Join each row to the list of its owner that had begun last, if that had not ended."""
-    found = rows.join_asof(
+    matched = rows.join_asof(
         shown,
         left_on=c.TIMESTAMP,
         right_on=SINCE,
@@ -123,7 +123,7 @@ def _asof(rows: pl.DataFrame, shown: pl.DataFrame) -> pl.DataFrame:
         strategy="backward",
         check_sortedness=False,  # both are sorted above; with groups the library cannot tell
     )
-    return found.filter(pl.col(c.TIMESTAMP) < pl.col(UNTIL))
+    return matched.filter(pl.col(c.TIMESTAMP) < pl.col(UNTIL))
 
 
 def _spans(rows: pl.DataFrame) -> pl.DataFrame:

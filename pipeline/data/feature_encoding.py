@@ -74,19 +74,19 @@ def described(
         ids, n = np.concatenate([history.item_ids, others]), history.n_items
         history = replace(history, **_parted(_describe("items", items, c.ITEM_ID, ids, n), ids, n))
     if users is not None:
-        found = _describe("users", users, c.USER_ID, history.user_ids, history.n_users)
-        history = replace(history, of_users=found)
+        user_matrix = _describe("users", users, c.USER_ID, history.user_ids, history.n_users)
+        history = replace(history, of_users=user_matrix)
     return history
 
 
-def _parted(found: Described | None, ids: NDArray[np.str_], n: int) -> dict[str, Any]:
+def _parted(matrix: Described | None, ids: NDArray[np.str_], n: int) -> dict[str, Any]:
     """Part the first `n` rows from those after them, of which only the described ones count."""
-    if found is None:
+    if matrix is None:
         return {"of_items": None, "other_items": None}
-    more = np.flatnonzero(np.diff(found.cells.indptr))
+    more = np.flatnonzero(np.diff(matrix.cells.indptr))
     more = more[more >= n]
-    others = Others(ids[more], found.rows(more)) if len(more) else None
-    return {"of_items": found.rows(np.arange(n)), "other_items": others}
+    others = Others(ids[more], matrix.rows(more)) if len(more) else None
+    return {"of_items": matrix.rows(np.arange(n)), "other_items": others}
 
 
 def _describe(
@@ -96,11 +96,11 @@ def _describe(
     _refuse(f"{name}.{key}", "an id stands more than once", table[key].is_duplicated())
     asked = pl.DataFrame({key: ids.tolist()}, schema={key: pl.String})
     rows = asked.join(table.with_row_index(_LINE), on=key, how="left", maintain_order="left")
-    found = []
+    blocks = []
     for column in sorted(set(table.columns) - set(_NO_FEATURES)):
         place = _Place(f"{name}.{column}", rows[_LINE], n, words=key == c.ITEM_ID)
-        found.append(_features(rows[column], place))
-    cells = pl.concat(found) if found else pl.DataFrame()
+        blocks.append(_features(rows[column], place))
+    cells = pl.concat(blocks) if blocks else pl.DataFrame()
     if cells.is_empty():
         return None
     names = cells[_NAME].unique().sort()
@@ -196,20 +196,20 @@ def _repeats(values: pl.Series) -> bool:
 def _list(text: str | None) -> list[Any] | None:
     """Return the numbers and texts of a JSON list, ``None`` for what is no such list."""
     try:
-        found = json.loads(text or "")
+        values = json.loads(text or "")
     except (ValueError, RecursionError):
         return None
-    plain = isinstance(found, list) and all(type(one) in (str, int, float) for one in found)
-    return found if plain else None
+    plain = isinstance(values, list) and all(type(one) in (str, int, float) for one in values)
+    return values if plain else None
 
 
 def _lists(name: str, lists: list[list[Any] | None]) -> pl.Series:
     """Return vectors if all are numbers and any has a fraction, else lists of texts."""
-    kinds = {type(one) for found in lists for one in found or ()}
+    kinds = {type(one) for values in lists for one in values or ()}
     if float in kinds and str not in kinds:
-        floats = [None if found is None else [float(one) for one in found] for found in lists]
+        floats = [None if values is None else [float(one) for one in values] for values in lists]
         return pl.Series(name, floats, dtype=pl.List(pl.Float64))
-    texts = [None if found is None else [str(one) for one in found] for found in lists]
+    texts = [None if values is None else [str(one) for one in values] for values in lists]
     return pl.Series(name, texts, dtype=pl.List(pl.String))
 
 
@@ -258,8 +258,8 @@ def _binned(numbers: pl.Series, at: _Place) -> pl.Series:
         bounds = ["", *map(str, edges.tolist()), ""]
         there = numbers.is_not_null().arg_true().to_list()
         bins = np.searchsorted(edges, numbers.gather(there).to_numpy(), "right")
-        for row, found in zip(there, bins.tolist(), strict=True):
-            labels[row] = f"{bounds[found]}..{bounds[found + 1]}"
+        for row, bin_index in zip(there, bins.tolist(), strict=True):
+            labels[row] = f"{bounds[bin_index]}..{bounds[bin_index + 1]}"
     return pl.Series(numbers.name, labels, dtype=pl.String)
 
 

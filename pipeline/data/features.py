@@ -99,9 +99,9 @@ def capped(events: pl.DataFrame, config: FeaturesConfig) -> pl.DataFrame:
         return events
     order = [name for name in (c.TIMESTAMP, c.ITEM_ID, c.KIND, c.VALUE) if name in events.columns]
     place = pl.int_range(pl.len()).over(c.USER_ID, pl.col(c.TIMESTAMP).dt.date())
-    theirs = events.join(many, on=c.USER_ID, how="semi").sort(order, maintain_order=True)
+    capped_events = events.join(many, on=c.USER_ID, how="semi").sort(order, maintain_order=True)
     others = events.join(many, on=c.USER_ID, how="anti")
-    return pl.concat([others, theirs.filter(place < config.most_a_day)])
+    return pl.concat([others, capped_events.filter(place < config.most_a_day)])
 
 
 def volume(events: pl.DataFrame, config: FeaturesConfig) -> pl.DataFrame:
@@ -110,9 +110,9 @@ def volume(events: pl.DataFrame, config: FeaturesConfig) -> pl.DataFrame:
     Of one person and day `most_of_one` count, so that no flood passes for a busy shop.
     """
     day = pl.col(c.TIMESTAMP).dt.date()
-    found = events.group_by(c.USER_ID, day).len()
-    days = found[c.TIMESTAMP].rank("dense").to_numpy().astype(np.int64)
-    most = min(config.most_a_day, most_of_one(days, found["len"].to_numpy().astype(np.int64)))
+    per_day = events.group_by(c.USER_ID, day).len()
+    days = per_day[c.TIMESTAMP].rank("dense").to_numpy().astype(np.int64)
+    most = min(config.most_a_day, most_of_one(days, per_day["len"].to_numpy().astype(np.int64)))
     return capped(events, config.model_copy(update={"most_a_day": most}))
 
 

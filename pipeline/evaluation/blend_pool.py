@@ -84,9 +84,9 @@ def _stay(
     asked = (row[user] >= 0) & (column >= 0)
 
     def scored(one: Scores) -> NDArray[np.float32]:
-        found = np.zeros(len(user), np.float32)
-        found[asked] = pair_scores(one, row[user[asked]], column[asked])
-        return found
+        kept_scores = np.zeros(len(user), np.float32)
+        kept_scores[asked] = pair_scores(one, row[user[asked]], column[asked])
+        return kept_scores
 
     def kept(scores: NDArray[np.float32], earlier: NDArray[np.float32]) -> float:
         now = board.listed(scores)[eve.rows]
@@ -125,16 +125,16 @@ class _Board:
         """Return mean NDCG and coverage of the lists that scores of the pairs make."""
         best, there = self._best(scores)
         gain = np.take_along_axis(self._hit, best, axis=1) & there
-        found = float(np.nanmean((gain @ self._discount[: self._k]) / self._ideal))
+        ndcg = float(np.nanmean((gain @ self._discount[: self._k]) / self._ideal))
         shown = np.take_along_axis(self._items, best, axis=1)[there]
-        return found, np.count_nonzero(np.bincount(shown, minlength=1)) / self._n_items
+        return ndcg, np.count_nonzero(np.bincount(shown, minlength=1)) / self._n_items
 
     def listed(self, scores: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Return which places of each row would be in its list; -inf never is."""
         best, there = self._best(scores)
-        found = np.zeros(self._items.shape, np.bool_)
-        np.put_along_axis(found, best, there, axis=1)
-        return found
+        chosen = np.zeros(self._items.shape, np.bool_)
+        np.put_along_axis(chosen, best, there, axis=1)
+        return chosen
 
     def _best(self, scores: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
         """``(n_users, k)`` places, best first, and whether there is anything."""

@@ -195,26 +195,26 @@ class _Plant:
 def _tossed(blocks: Sequence[SaltedBlock]) -> Iterator[list[_Sides]]:
     """Yield two equal sides for each block: of each person a coin says which is upright."""
     for toss in range(TOSSES):
-        rng, found = np.random.default_rng(toss), []
+        rng, lifts = np.random.default_rng(toss), []
         for block in blocks:
             salt, order = toss % len(block.upright), block.by_worth
             heads = rng.random(block.n_users) < 0.5
             upright, turned = block.upright[salt][order], block.turned[salt][order]
-            found.append((np.where(heads, upright, turned), np.where(heads, turned, upright)))
-        yield found
+            lifts.append((np.where(heads, upright, turned), np.where(heads, turned, upright)))
+        yield lifts
 
 
 def _usable(blocks: Sequence[SaltedBlock], config: GateConfig) -> list[SaltedBlock]:
-    found = sorted(
+    usable = sorted(
         (b for b in blocks if b.n_users >= config.min_users and (b.upright.mean(axis=1) > 0).all()),
         key=lambda block: block.holdout.start,
     )
-    if len(found) < LEAST_CUTOFFS:
+    if len(usable) < LEAST_CUTOFFS:
         raise GateError(
-            f"{len(found)} of {len(blocks)} cut-offs have {config.min_users:,} users and a "
+            f"{len(usable)} of {len(blocks)} cut-offs have {config.min_users:,} users and a "
             f"champion that hits any of them; a calibration needs {LEAST_CUTOFFS}"
         )
-    return found
+    return usable
 
 
 def _tau_of_others(blocks: Sequence[SaltedBlock], block: SaltedBlock) -> float:
@@ -259,12 +259,12 @@ def false_rate(
     v = 2 * float(np.mean([users for _, users in parts])) + 2 * tau**2
     df = len(blocks) * (len(blocks[0]) - 1)
     z = -float(ndtri(bound))
-    found = {"tau": tau, "z": z, "se": math.sqrt(v), "df": df}
+    inputs = {"tau": tau, "z": z, "se": math.sqrt(v), "df": df}
     if spread == 0:
-        return found | {"v_hat": 0.0, "rate": 0.0, "rate_upper": 0.0}
+        return inputs | {"v_hat": 0.0, "rate": 0.0, "rate_upper": 0.0}
     height, v_hat = max(z, margin / math.sqrt(v)), spread / v
     upper = v_hat * df / (2 * float(gammaincinv(df / 2, _LEVEL)))  # a quantile of chi-squared
-    return found | {
+    return inputs | {
         "v_hat": v_hat,
         "rate": float(ndtr(-height / math.sqrt(v_hat))),
         "rate_upper": float(ndtr(-height / math.sqrt(upper))),

@@ -112,7 +112,7 @@ def weighed(
     past = events.filter(before(tonight.cutoff) & (pl.col(c.KIND) != c.Kind.RETURN.value))
     options: list[tuple[str, dict[str, Any]]] = []
     if past[c.KIND].n_unique() > 1:
-        options += [(told, {"weights": {**best.weights, **one}}) for told, one in LADDERS.items()]
+        options += [(label, {"weights": {**best.weights, **one}}) for label, one in LADDERS.items()]
     if past.filter(pl.col(c.KIND) != c.Kind.RATING.value)[c.VALUE].n_unique() > 1:
         options.append(("log2(1 + value)", {"value": "log"}))
     if not options:
@@ -124,12 +124,12 @@ def weighed(
             yield EarlierWindows([one], k, tell).value(PROBE, 0)
 
     reached = _Values(measured(best))
-    for told, update in options:
-        tell(f"weights of events: {told}")
+    for label, update in options:
+        tell(f"weights of events: {label}")
         trial = best.model_copy(update=update)
-        found = _Values(measured(trial))
-        if _clearly_ahead(found, reached):
-            best, reached = trial, found
+        values = _Values(measured(trial))
+        if _clearly_ahead(values, reached):
+            best, reached = trial, values
     return best
 
 
@@ -148,12 +148,12 @@ class _Values:
 
 def _clearly_ahead(new: Iterable[float], old: Iterable[float]) -> bool:
     """Compare window by window, and stop where the new one is not ahead."""
-    ours: list[float] = []
-    theirs: list[float] = []
-    for ours_too, theirs_too in zip(new, old, strict=True):
-        ours.append(ours_too)
-        theirs.append(theirs_too)
-        if sum(ours) <= sum(theirs):
+    new_values: list[float] = []
+    old_values: list[float] = []
+    for new_value, old_value in zip(new, old, strict=True):
+        new_values.append(new_value)
+        old_values.append(old_value)
+        if sum(new_values) <= sum(old_values):
             return False
-    wins = sum(a > b for a, b in zip(ours, theirs, strict=True))
-    return sum(ours) > sum(theirs) * (1 + LEAST) and wins * 2 > len(ours)
+    wins = sum(a > b for a, b in zip(new_values, old_values, strict=True))
+    return sum(new_values) > sum(old_values) * (1 + LEAST) and wins * 2 > len(new_values)

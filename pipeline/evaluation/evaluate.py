@@ -234,23 +234,23 @@ def _values(
 ) -> dict[str, NDArray[np.float64]]:
     """Name every metric of a user: ``(n_users,)`` each, NaN where there is none."""
     depths = _depths(k)
-    found = measure(lists, truth, *depths)
+    result = measure(lists, truth, *depths)
     information = self_information(history.seen)
-    found |= {(NOVELTY, depth): novelty(lists, information, depth) for depth in depths}
+    result |= {(NOVELTY, depth): novelty(lists, information, depth) for depth in depths}
     if categories is not None:
         kinds = categories_over(categories, history.item_ids)
-        found |= {(DIVERSITY, depth): diversity(lists, kinds, depth) for depth in depths}
-    return {metric_name(*key): values for key, values in found.items()}
+        result |= {(DIVERSITY, depth): diversity(lists, kinds, depth) for depth in depths}
+    return {metric_name(*key): values for key, values in result.items()}
 
 
 def _of_catalogue(lists: Lists, n_items: int, k: int) -> dict[str, float]:
     """Name what is said of all lists together; what nobody's list can tell is left out."""
-    found = {
+    metrics = {
         metric_name(name, depth): metric(lists, n_items, depth)
         for depth in _depths(k)
         for name, metric in ((COVERAGE, coverage), (GINI, gini))
     }
-    return {name: value for name, value in found.items() if not math.isnan(value)}
+    return {name: value for name, value in metrics.items() if not math.isnan(value)}
 
 
 def _of_users(
@@ -262,12 +262,12 @@ def _of_users(
     values = values | {
         name: users[column].fill_null(float("nan")).to_numpy() for name, column in inside.items()
     }
-    found = means(np.column_stack(list(values.values())))
+    intervals = means(np.column_stack(list(values.values())))
     metrics: dict[str, Any] = {USERS: users.height}
     for at, name in enumerate(values):
         if name in inside:
-            metrics[f"{inside[name]}.{USERS}"] = found.count[at]
-        if found.count[at]:
-            metrics |= {name: found.mean[at], f"{name}_lo": found.low[at]}
-            metrics[f"{name}_hi"] = found.high[at]
+            metrics[f"{inside[name]}.{USERS}"] = intervals.count[at]
+        if intervals.count[at]:
+            metrics |= {name: intervals.mean[at], f"{name}_lo": intervals.low[at]}
+            metrics[f"{name}_hi"] = intervals.high[at]
     return {name: float(value) for name, value in metrics.items()}

@@ -20,7 +20,7 @@ from pipeline.evaluation.evaluate import Evaluation
 from pipeline.models.contract import Recipe, Scorer
 
 
-def averaged(found: Sequence[Evaluation]) -> Evaluation:
+def averaged(evaluations: Sequence[Evaluation]) -> Evaluation:
     """Return the mean of evaluations of one recipe's fits on one holdout.
 
     The ends of an interval are means of ends, too: they speak of people, not of seeds.
@@ -30,23 +30,23 @@ def averaged(found: Sequence[Evaluation]) -> Evaluation:
     GateError
         The fits were judged by different people.
     """
-    first = found[0]
-    if len(found) == 1:
+    first = evaluations[0]
+    if len(evaluations) == 1:
         return first
-    if any(not one.users[c.USER_ID].equals(first.users[c.USER_ID]) for one in found):
+    if any(not one.users[c.USER_ID].equals(first.users[c.USER_ID]) for one in evaluations):
         raise GateError("fits of one recipe were judged by different people")
     columns = [name for name in first.users.columns if name != c.USER_ID]
     users = first.users.select(
         c.USER_ID,
-        *(sum((one.users[name] for one in found[1:]), first.users[name]) / len(found)
+        *(sum((one.users[name] for one in evaluations[1:]), first.users[name]) / len(evaluations)
           for name in columns),
     )  # fmt: skip
     metrics = {
-        name: sum(one.metrics[name] for one in found) / len(found)
+        name: sum(one.metrics[name] for one in evaluations) / len(evaluations)
         for name in first.metrics
-        if all(name in one.metrics for one in found)
+        if all(name in one.metrics for one in evaluations)
     }
-    coverage = sum(one.coverage for one in found) / len(found)
+    coverage = sum(one.coverage for one in evaluations) / len(evaluations)
     return replace(first, users=users, metrics=metrics, coverage=coverage)
 
 
@@ -84,18 +84,18 @@ def further(
     """
     if users < _MANY_USERS or seconds > QUICK_SECONDS or recipe.capabilities.baseline is not None:
         return ()
-    found: list[Scorer] = []
+    scorers: list[Scorer] = []
     for salt in range(1, FITS):
         progress(f"fit {salt + 1} of {FITS}")
-        found.append(recipe.train(history, salt=salt))
-        if salt == 1 and same(first, found[0]):
+        scorers.append(recipe.train(history, salt=salt))
+        if salt == 1 and same(first, scorers[0]):
             return ()
-    return tuple(found)
+    return tuple(scorers)
 
 
 def same(one: Scorer, other: Scorer) -> bool:
     """Whether two scorers are equal, number by number."""
-    ours, theirs = one.arrays(), other.arrays()
-    return ours.keys() == theirs.keys() and all(
-        np.array_equal(ours[name], theirs[name]) for name in ours
+    left, right = one.arrays(), other.arrays()
+    return left.keys() == right.keys() and all(
+        np.array_equal(left[name], right[name]) for name in left
     )

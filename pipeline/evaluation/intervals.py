@@ -15,6 +15,7 @@ from scipy.special import pdtr
 from threadpoolctl import threadpool_limits
 
 DRAWS: Final = 1000
+NORMAL_95: Final = 1.96
 
 _LEVEL: Final = (0.025, 0.975)
 _AT_ONCE: Final = 64
@@ -41,6 +42,12 @@ class Means:
     low: NDArray[np.float64]
     high: NDArray[np.float64]
     count: NDArray[np.int64]
+
+
+def normal_interval(mean: float, se: float) -> tuple[float, float]:
+    """Return the 95 % interval of an estimate whose error is about normal."""
+    half = NORMAL_95 * se
+    return mean - half, mean + half
 
 
 def means(values: NDArray[np.float64]) -> Means:

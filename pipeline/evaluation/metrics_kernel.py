@@ -59,7 +59,7 @@ def _one_pass(
     where `size` is 0.
     """
     n_users = len(size)
-    found = np.full((len(depths), 7, n_users), np.nan)
+    values = np.full((len(depths), 7, n_users), np.nan)
     discount = 1.0 / np.log2(np.arange(2.0, depths[-1] + 2.0))
     ideal = np.cumsum(discount)
     wanted_by = np.full(n_items, -1)  # the last user who wants it
@@ -81,11 +81,11 @@ def _one_pass(
                         first = 1.0 / (rank + 1)
                 rank += 1
             best = min(k, size[user])
-            found[at, 0, user] = gain / ideal[best - 1]
-            found[at, 1, user] = hits / size[user]
-            found[at, 2, user] = hits / best
-            found[at, 3, user] = hits / k
-            found[at, 4, user] = precision / best
-            found[at, 5, user] = first
-            found[at, 6, user] = 1.0 if hits else 0.0
-    return found
+            values[at, 0, user] = gain / ideal[best - 1]
+            values[at, 1, user] = hits / size[user]
+            values[at, 2, user] = hits / best
+            values[at, 3, user] = hits / k
+            values[at, 4, user] = precision / best
+            values[at, 5, user] = first
+            values[at, 6, user] = 1.0 if hits else 0.0
+    return values

@@ -44,7 +44,7 @@ def worth(
         c.AS_OF: span.start,
         c.LIVE_FROM: span.start,
     }
-    found = prequential(
+    scores = prequential(
         events,
         past,
         pl.DataFrame([row], schema=c.PUBLICATIONS),
@@ -53,4 +53,4 @@ def worth(
         k=k,
         policy=policy,
     )
-    return next((one for one in found.rows if one.slice == ALL), None)
+    return next((one for one in scores.rows if one.slice == ALL), None)

@@ -66,9 +66,9 @@ def _predicted(
             raise GateError("a model says that it predicts ratings and gives no factors")
         here = np.flatnonzero((row >= start) & (row < start + AT_ONCE))
         users = scores.users[row[here] - start].astype(np.float64)
-        told = users.any(axis=1)
-        product = np.einsum("nf,nf->n", users[told], scores.items[item[here[told]]])
-        predicted[here[told]] = product
+        known = users.any(axis=1)
+        product = np.einsum("nf,nf->n", users[known], scores.items[item[here[known]]])
+        predicted[here[known]] = product
     return predicted
 
 

@@ -57,28 +57,28 @@ class EarlierWindows:
 
     def better(self, recipe: Recipe, than: Recipe) -> bool:
         """Compare window by window, the newest first, and stop where it is not ahead."""
-        ours: list[float] = []
-        theirs: list[float] = []
+        values: list[float] = []
+        reference_values: list[float] = []
         for at in range(len(self.windows)):
-            theirs.append(self.worth(than, at))
+            reference_values.append(self.worth(than, at))
             try:
                 most = self.value(recipe, at)  # as if its lists stayed as they were
-                ahead = sum(ours) + most > sum(theirs)
-                ours.append(self.worth(recipe, at) if ahead else most)
+                ahead = sum(values) + most > sum(reference_values)
+                values.append(self.worth(recipe, at) if ahead else most)
             except NightjarError as error:
                 self.progress(f"left out: {error.sentence}")
                 self._forget(recipe)
                 return False
-            if sum(ours) <= sum(theirs):
+            if sum(values) <= sum(reference_values):
                 break
-        wins = sum(a > b for a, b in zip(ours, theirs, strict=True))
-        found = (
-            len(ours) == len(self.windows)
-            and sum(ours) > sum(theirs) * (1 + LEAST)
-            and wins * 2 > len(ours)
+        wins = sum(a > b for a, b in zip(values, reference_values, strict=True))
+        pairs = (
+            len(values) == len(self.windows)
+            and sum(values) > sum(reference_values) * (1 + LEAST)
+            and wins * 2 > len(values)
         )
-        self._forget(than if found else recipe)
-        return found
+        self._forget(than if pairs else recipe)
+        return pairs
 
     def value(self, recipe: Recipe, at: int) -> float:
         """Return the mean NDCG of a recipe's lists on one window."""

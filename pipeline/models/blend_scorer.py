@@ -63,9 +63,9 @@ class BlendScorer(Scorer):
     def _sum(self, history: History, scores: Sequence[Scores]) -> Scores:
         known = np.diff(history.indptr) > 0
         summed = []
-        for (name, part), found in zip(self.parts.items(), scores, strict=True):
+        for (name, part), part_scores in zip(self.parts.items(), scores, strict=True):
             can = part.capabilities
-            moved = found if can.repeats_only else trended(found, self.trend)
+            moved = part_scores if can.repeats_only else trended(part_scores, self.trend)
             # What is said to everybody is no list for somebody of whom nothing is known.
             to = known if can.repeats_only or can.baseline is not None else None
             summed.append(scaled(moved, self.weights[name], to))

@@ -105,31 +105,31 @@ def choose(
     top = max(book.seen, key=_ndcg).ndcg
     floor = top - SPENT * (top - alone.ndcg)
 
-    def near(found: _Found) -> bool:
-        return found.ndcg >= floor
+    def near(result: _Found) -> bool:
+        return result.ndcg >= floor
 
     best = max(filter(near, book.seen), key=_worth)
     best = _climb(best, book, tries, _worth, near)
     if not wide:
         return best.mixture
 
-    def as_calm(found: _Found) -> bool:
-        return near(found) and found.calm >= best.calm
+    def as_calm(result: _Found) -> bool:
+        return near(result) and result.calm >= best.calm
 
     here = max(filter(as_calm, book.seen), key=lambda found: (found.coverage, found.worth))
     return _climb(here, book, tries, _coverage, as_calm).mixture
 
 
-def _ndcg(found: _Found) -> float:
-    return found.ndcg
+def _ndcg(result: _Found) -> float:
+    return result.ndcg
 
 
-def _worth(found: _Found) -> float:
-    return found.worth
+def _worth(result: _Found) -> float:
+    return result.worth
 
 
-def _coverage(found: _Found) -> float:
-    return found.coverage
+def _coverage(result: _Found) -> float:
+    return result.coverage
 
 
 def _alone(start: Mixture, tries: Mapping[str, Sequence[float]]) -> Iterator[Mixture]:

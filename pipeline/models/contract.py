@@ -164,11 +164,11 @@ class Scorer(ABC):
 
     def check(self, history: History) -> None:
         """Raise `ValueError` if `history` lies over another catalogue."""
-        ours, theirs = self.item_ids, history.item_ids
-        if ours is not theirs and not np.array_equal(ours, theirs):
+        own_items, other_items = self.item_ids, history.item_ids
+        if own_items is not other_items and not np.array_equal(own_items, other_items):
             raise ValueError(
-                f"the history lies over a catalogue of {len(theirs)} items, not over the "
-                f"{len(ours)} that the model was trained on"
+                f"the history lies over a catalogue of {len(other_items)} items, not over the "
+                f"{len(own_items)} that the model was trained on"
             )
 
     def header(self) -> dict[str, NDArray[Any]]:

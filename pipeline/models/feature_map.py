@@ -55,10 +55,10 @@ class FeatureMap:
         """``(n, f)`` float32; 0 for a row without features."""
         if not np.array_equal(known.names, self.names):
             raise ValueError("these are described by other features than those learnt from")
-        told: NDArray[np.float32] = known.cells @ self.weights
-        told += self.offset
-        told[np.diff(known.cells.indptr) == 0] = 0.0
-        return told
+        factors: NDArray[np.float32] = known.cells @ self.weights
+        factors += self.offset
+        factors[np.diff(known.cells.indptr) == 0] = 0.0
+        return factors
 
     def arrays(self, prefix: str) -> dict[str, NDArray[Any]]:
         """Return everything as arrays whose names begin with `prefix`; `read` turns it back."""

@@ -151,14 +151,14 @@ class LightFm(Recipe):
         users = user_parts @ np.pad(model.user_embeddings, ((0, 0), (0, 1)))
         users[:, -1] = 1.0
         # Of whoever took everything back, and is described by nothing, nothing is known.
-        nobody = np.diff(cells.indptr) == 0
+        empty_users = np.diff(cells.indptr) == 0
         of_users = None
         if history.of_users is not None:
-            nobody &= np.diff(history.of_users.cells.indptr) == 0
+            empty_users &= np.diff(history.of_users.cells.indptr) == 0
             weights = np.pad(model.user_embeddings[history.n_users :], ((0, 0), (0, 1)))
             alone = np.eye(1, self.factors + 1, self.factors, np.float32)[0]
             of_users = FeatureMap(history.of_users.names, weights, alone, 0.0)
-        users[nobody] = 0.0
+        users[empty_users] = 0.0
         order = np.argsort(item_ids)
         return LightFmScorer(
             item_factors=(item_parts @ vectors)[order],

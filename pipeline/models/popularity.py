@@ -157,8 +157,8 @@ def _newest_age_days(history: History, cells: sp.csr_matrix) -> NDArray[np.float
     event = history.user[gave].astype(np.int64) * width + history.item[gave]
     age = history.age_days[gave].astype(np.float64)
     place = np.searchsorted(cell, event)
-    found = place < len(cell)
-    found[found] = cell[place[found]] == event[found]
+    present = place < len(cell)
+    present[present] = cell[place[present]] == event[present]
     newest = np.full(len(cell), np.inf)
-    np.minimum.at(newest, place[found], age[found])
+    np.minimum.at(newest, place[present], age[present])
     return newest

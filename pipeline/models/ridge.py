@@ -245,12 +245,12 @@ class Ridge(Recipe):
         self, history: History, items: NDArray[np.float32], people: NDArray[np.int64]
     ) -> tuple[NDArray[np.str_], NDArray[np.float32]]:
         """Return the ids and the factors of the items that features answer for."""
-        nobody = history.item_ids[:0], items[:0]
+        nothing = history.item_ids[:0], items[:0]
         if history.of_items is None:
-            return nobody
+            return nothing
         learnt = self._map(history.of_items, items, people)
         if learnt is None:
-            return nobody
+            return nothing
         few = np.flatnonzero((people < self.min_users) & _has_features(history.of_items))
         ids, factors = [history.item_ids[few]], [learnt.factors(history.of_items.rows(few))]
         if history.other_items is not None:
@@ -273,8 +273,8 @@ class Ridge(Recipe):
 
 def _factors(dumped: Mapping[str, Any]) -> int:
     """Return the length of the vectors of a recipe and of its parts together."""
-    found = int(dumped.get("factors", 0))
-    return found + sum(_factors(part) for part in dumped.values() if isinstance(part, dict))
+    factors = int(dumped.get("factors", 0))
+    return factors + sum(_factors(part) for part in dumped.values() if isinstance(part, dict))
 
 
 def _has_features(known: Described) -> NDArray[np.bool_]:
@@ -297,8 +297,8 @@ def _spread(scores: Scores, rows: NDArray[np.intp], n: int) -> Scores:
     ones = np.ones(len(rows), np.float32)
     place = sp.csr_matrix((ones, (rows, np.arange(len(rows)))), shape=(n, len(rows)))
     parts = {name: getattr(scores, name) for name in ("users", "sparse", "profile")}
-    found = {name: place @ part for name, part in parts.items() if part is not None}
-    return replace(scores, **found)
+    spread = {name: place @ part for name, part in parts.items() if part is not None}
+    return replace(scores, **spread)
 
 
 @select_hyperparameters.register

@@ -73,10 +73,10 @@ def standing(recipe: Recipe, among: Mapping[str, Axis]) -> dict[str, float]:
     """
     dumped = recipe.model_dump(mode="json")
     there = among.keys() & axes(recipe).keys()
-    found = {name: _leaf(dumped, axis.path) for name, axis in among.items() if name in there}
+    values = {name: _leaf(dumped, axis.path) for name, axis in among.items() if name in there}
     return {
         name: value
-        for name, value in found.items()
+        for name, value in values.items()
         if isinstance(value, int | float) and among[name].low <= value <= among[name].high
     }
 

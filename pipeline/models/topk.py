@@ -127,8 +127,8 @@ def top_k(
 
     def work(part: slice) -> tuple[NDArray[np.int64], _Found]:
         gone = None if exclude is None else exclude[part]
-        found = _block(_rows(scores, part), k, gone, forbidden, longest)
-        return np.bincount(found[0], minlength=part.stop - part.start), found
+        pairs = _block(_rows(scores, part), k, gone, forbidden, longest)
+        return np.bincount(pairs[0], minlength=part.stop - part.start), pairs
 
     step = max(_BLOCK_USERS, _BLOCK_CELLS // max(1, n_items))
     parts = [slice(at, min(at + step, n_users)) for at in range(0, n_users, step)]
@@ -180,7 +180,7 @@ def pair_scores(
     `user` and `item` are ``(n,)`` rows and columns, users rising. A pair without a score has 0.
     """
     n_users, n_items = scores.shape
-    found: list[NDArray[np.float32]] = [np.zeros(0, np.float32)]
+    blocks: list[NDArray[np.float32]] = [np.zeros(0, np.float32)]
     step = max(1, _BLOCK_CELLS // max(1, n_items))
     for at in range(0, n_users, step):
         end = min(at + step, n_users)
@@ -189,8 +189,8 @@ def pair_scores(
         exact = _exact(block, rows, columns)
         if block.sparse is not None and len(rows):
             exact += np.asarray(block.sparse[rows, columns]).ravel()
-        found.append(exact.astype(np.float32))
-    return np.concatenate(found)
+        blocks.append(exact.astype(np.float32))
+    return np.concatenate(blocks)
 
 
 def _rows(scores: Scores, rows: slice) -> Scores:
@@ -260,8 +260,8 @@ def _best(
     """Sort pairs into lists; of those with equal scores, the lower item comes first in them."""
     order = np.lexsort((-score, user))  # stable
     user, item, score = user[order], item[order], score[order]
-    found = np.bincount(user, minlength=n)
-    first = np.arange(len(user)) - np.repeat(np.cumsum(found) - found, found) < k
+    counts = np.bincount(user, minlength=n)
+    first = np.arange(len(user)) - np.repeat(np.cumsum(counts) - counts, counts) < k
     return user[first], item[first], score[first]
 
 

@@ -209,32 +209,32 @@ def _answered(
     kind = pl.col(c.KIND)
     bought = kind.is_in(list(config.conversions))
     price = pl.col(c.PRICE)
-    worth = pl.when(bought & price.is_finite()).then(price * pl.col(c.VALUE).fill_null(1.0))
+    revenue = pl.when(bought & price.is_finite()).then(price * pl.col(c.VALUE).fill_null(1.0))
     back = returns.group_by(c.USER_ID, c.ITEM_ID).agg(pl.col(c.TIMESTAMP).max().alias(_BACK))
-    told = (
+    answers = (
         joined.join(prices.select(c.ITEM_ID, c.PRICE).unique(c.ITEM_ID), on=c.ITEM_ID, how="left")
         .join(back, on=[c.USER_ID, c.ITEM_ID], how="left")
         .sort(_ROW)
     )
-    return told.group_by([c.USER_ID, SHOWN, _DAY, c.ITEM_ID], maintain_order=True).agg(
+    return answers.group_by([c.USER_ID, SHOWN, _DAY, c.ITEM_ID], maintain_order=True).agg(
         pl.col(c.MODEL_VERSION, c.RECIPE, c.POSITION, c.SLOT).first(),
         pl.lit(1.0).alias(ANSWERED).first(),
         kind.is_in(list(config.clicks)).any().cast(pl.Float64).alias(CLICKED),
         bought.any().cast(pl.Float64).alias(PURCHASED),
         (kind == c.Kind.RATING.value).any().cast(pl.Float64).alias(RATED),
         (bought & (pl.col(c.TIMESTAMP) <= pl.col(_BACK))).any().cast(pl.Float64).alias(RETURNED),
-        worth.sum().alias(REVENUE),
-        (bought & worth.is_null()).sum().cast(pl.Float64).alias(UNPRICED),
+        revenue.sum().alias(REVENUE),
+        (bought & revenue.is_null()).sum().cast(pl.Float64).alias(UNPRICED),
     )
 
 
 def _claims(asked: pl.DataFrame, joined: pl.DataFrame) -> Claims:
     """Compare what events say they answer with what was joined."""
     claimed = int(asked[c.PUBLICATION_ID].is_not_null().sum())
-    found = joined.filter(pl.col(_CLAIMED).is_not_null())
+    claims = joined.filter(pl.col(_CLAIMED).is_not_null())
     place = pl.col(_AT).is_null() | (pl.col(_AT) == pl.col(c.POSITION))
-    agree = found.filter((pl.col(_CLAIMED) == pl.col(SHOWN)) & place).height
-    return Claims(agree, found.height - agree, claimed - found.height)
+    agree = claims.filter((pl.col(_CLAIMED) == pl.col(SHOWN)) & place).height
+    return Claims(agree, claims.height - agree, claimed - claims.height)
 
 
 def _rows(
@@ -287,5 +287,5 @@ def _rows(
 
 
 def _distinct(names: pl.Series) -> list[str]:
-    found: list[str] = names.unique(maintain_order=True).to_list()
-    return found
+    distinct: list[str] = names.unique(maintain_order=True).to_list()
+    return distinct

@@ -108,5 +108,5 @@ def _between_people(cells: Cells, chosen: NDArray[np.bool_]) -> tuple[float, flo
 def _relative(p: NDArray[np.float64], q: NDArray[np.float64]) -> NDArray[np.float64]:
     some = p > 0
     ratio = np.divide(p, q, out=np.ones_like(p), where=some & (q > 0))
-    found: NDArray[np.float64] = (p * np.log2(ratio, where=some, out=np.zeros_like(p))).sum(axis=-1)
-    return found
+    bits: NDArray[np.float64] = (p * np.log2(ratio, where=some, out=np.zeros_like(p))).sum(axis=-1)
+    return bits

@@ -97,28 +97,28 @@ def drift(
     """
     windows = windows_at(end, config)
     signals = Signals.of(events, items, known, restarts, windows, config)
-    found = list(signals.measured())
-    found += [_quality(one, windows, config) for one in qualities]
-    return summed(end, [judge(one, config) for one in found])
+    result = list(signals.measured())
+    result += [_quality(one, windows, config) for one in qualities]
+    return summed(end, [judge(one, config) for one in result])
 
 
-def _quality(found: Quality, windows: Windows, config: DriftConfig) -> Measured:
+def _quality(quality: Quality, windows: Windows, config: DriftConfig) -> Measured:
     """Measure how far recent days lie from nights, beside their errors and the nights' spread."""
-    name, starts = f"quality.{found.name}", tuple(map(windows.start, range(windows.recent)))
-    before = np.array([night.mean for night in found.nights])
+    name, starts = f"quality.{quality.name}", tuple(map(windows.start, range(windows.recent)))
+    before = np.array([night.mean for night in quality.nights])
     if len(before) < config.least_nights:
         return Measured(name, (), starts, len(before), config.least_nights, worse=-1)
     level, spread = robust(before)
-    floor, between = QUALITY_FLOOR * level, _between(found.nights)
+    floor, between = QUALITY_FLOOR * level, _between(quality.nights)
     days = [
         math.nan
         if day is None
         else (day.mean - level) / math.sqrt(spread**2 + _error(day, between) + floor**2 or 1.0)
-        for day in found.days
+        for day in quality.days
     ]
-    latest = found.days[0]
-    told = "" if latest is None else f" ({latest.mean:.4f} where {level:.4f} is usual)"
-    return Measured(name, days, starts, len(before), config.least_nights, told, worse=-1)
+    latest = quality.days[0]
+    note = "" if latest is None else f" ({latest.mean:.4f} where {level:.4f} is usual)"
+    return Measured(name, days, starts, len(before), config.least_nights, note, worse=-1)
 
 
 def _between(nights: Sequence[Worth]) -> float:

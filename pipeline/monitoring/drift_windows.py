@@ -123,7 +123,7 @@ def counted(rows: pl.DataFrame, cell: pl.Expr, weight: pl.Expr | None = None) ->
 
 
 def made_cells(
-    found: pl.DataFrame,
+    counts: pl.DataFrame,
     windows: Windows,
     reference: NDArray[np.bool_],
     make: Callable[[NDArray[np.float64]], NDArray[np.int64]] | None = None,
@@ -139,8 +139,8 @@ def made_cells(
         is asked once for each fold, with the totals of the others, and once for what is judged,
         with those of all.
     """
-    found = found.with_columns(pl.col(COUNT).sum().over(PERSON).alias(_ALL))
-    fine, squares, people = _grids(found, windows.count)
+    counts = counts.with_columns(pl.col(COUNT).sum().over(PERSON).alias(_ALL))
+    fine, squares, people = _grids(counts, windows.count)
     folds, n = windows.folds, fine.shape[1]
     cells, against = np.tile(np.arange(n), (windows.count, 1)), np.zeros(windows.count)
     expected = np.zeros_like(fine)
@@ -156,17 +156,17 @@ def made_cells(
         expected[here, : len(mean)] = mean
     if make is None:
         return Cells(fine, squares, people, expected, against)
-    made = cells[found[WINDOW].to_numpy(), found[CELL].to_numpy()]
-    coarse = found.with_columns(pl.Series(CELL, made)).group_by(WINDOW, PERSON, CELL)
+    made = cells[counts[WINDOW].to_numpy(), counts[CELL].to_numpy()]
+    coarse = counts.with_columns(pl.Series(CELL, made)).group_by(WINDOW, PERSON, CELL)
     sums, squares, _ = _grids(coarse.agg(pl.col(COUNT).sum(), pl.col(_ALL).first()), windows.count)
     width = int(cells.max()) + 1
     return Cells(_wide(sums, width), _wide(squares, width), people, _wide(expected, width), against)
 
 
-def _grids(found: pl.DataFrame, windows: int) -> tuple[NDArray[np.float64], ...]:
+def _grids(counts: pl.DataFrame, windows: int) -> tuple[NDArray[np.float64], ...]:
     """Return sums of shares and of their squares by window and cell, and people by window."""
     share = pl.col(COUNT) / pl.col(_ALL)
-    grouped = found.group_by(WINDOW, CELL).agg(
+    grouped = counts.group_by(WINDOW, CELL).agg(
         (share * _GRAIN).round().cast(pl.Int64).sum().alias(_SHARE),
         (share.pow(2) * _GRAIN).round().cast(pl.Int64).sum().alias(_SQUARE),
     )
@@ -175,7 +175,7 @@ def _grids(found: pl.DataFrame, windows: int) -> tuple[NDArray[np.float64], ...]
     for grid, name in zip(grids, (_SHARE, _SQUARE), strict=True):
         grid[at] = grouped[name].to_numpy() / _GRAIN
     people = np.zeros(windows)
-    heads = found.group_by(WINDOW).agg(pl.col(PERSON).n_unique().alias(COUNT))
+    heads = counts.group_by(WINDOW).agg(pl.col(PERSON).n_unique().alias(COUNT))
     people[heads[WINDOW].to_numpy()] = heads[COUNT].to_numpy()
     return (*grids, people)
 

@@ -172,10 +172,10 @@ def policy(
     if nights.judged is not None:
         since = f"since {to_the_second(nights.judged)}"
     count = "" if counted == events else f", of which {counted:,} count"
-    told = f"{events:,} new events{count} ({since}); {wanted:,} are enough"
+    text = f"{events:,} new events{count} ({since}); {wanted:,} are enough"
     causes = [(Cause.DRIFT, alarm.sentence) for alarm in (drift.alarms if drift else ())[:1]]
-    causes += [(Cause.EVENTS, told)] if counted >= wanted else []
-    cause, why = causes[0] if causes else (None, told)
+    causes += [(Cause.EVENTS, text)] if counted >= wanted else []
+    cause, why = causes[0] if causes else (None, text)
     hold = _hold(nights, at, config)
     verdict = Verdict.FOLD_IN if events else Verdict.SKIP
     if causes and hold is None:
@@ -183,7 +183,7 @@ def policy(
     elif hold is not None and (causes or (events and drift is None)):
         reason = f"no retrain yet: {why}, but {hold}"
     else:
-        reason = f"no retrain: {told}" + (f"; {drift.sentence}" if drift else "")
+        reason = f"no retrain: {text}" + (f"; {drift.sentence}" if drift else "")
     return Ruling(verdict, reason, events, counted, wanted, cause)
 
 

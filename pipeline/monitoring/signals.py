@@ -102,10 +102,10 @@ class Signals:
             fresh = ~pl.col(column).is_in(pl.lit(before).implode())
             rows = rows.join(first, on=column, how="left")
             rows = rows.with_columns((fresh & (pl.col(new) == pl.col(WINDOW))).alias(new))
-        told = items.select(c.ITEM_ID, c.PRICE, c.CATEGORIES).unique(c.ITEM_ID)
+        catalogue = items.select(c.ITEM_ID, c.PRICE, c.CATEGORIES).unique(c.ITEM_ID)
         since = whole[c.TIMESTAMP].min() if not len(known.users) else None
         return cls(
-            rows.join(told, on=c.ITEM_ID, how="left"),
+            rows.join(catalogue, on=c.ITEM_ID, how="left"),
             _volumes(whole, windows),
             since if isinstance(since, datetime) else None,
             restarts,
@@ -147,25 +147,25 @@ class Signals:
 
     def _part(self, name: str, holds: pl.Expr, *, asks: bool = True) -> Iterator[Measured]:
         """Measure the share for which something holds, where it is neither none nor all."""
-        found = counted(self.rows, holds)
-        if found[CELL].n_unique() > 1:
-            yield self._distribution(name, found, asks=asks, told=True)
+        part = counted(self.rows, holds)
+        if part[CELL].n_unique() > 1:
+            yield self._distribution(name, part, asks=asks, named=True)
 
     def _distribution(
         self,
         name: str,
-        found: pl.DataFrame,
+        counts: pl.DataFrame,
         make: _Make | None = None,
         *,
         asks: bool = True,
-        told: bool = False,
+        named: bool = False,
     ) -> Measured:
         reference = self._reference(name)
-        cells = made_cells(found, self.windows, reference, make)
+        cells = made_cells(counts, self.windows, reference, make)
         reference &= cells.people > 0
         days = int(reference.sum())
         z = scores(cells, reference)[: self.windows.recent] if days > 1 else np.zeros(0)
-        return self._measured(name, z, days, _told(cells) if told else "", asks=asks)
+        return self._measured(name, z, days, _told(cells) if named else "", asks=asks)
 
     def _volume(self) -> Measured:
         name, at, counts = "data.volume", np.arange(self.windows.count), self.events
@@ -183,23 +183,23 @@ class Signals:
         # Four values lie nearer to their own median than a fifth one does.
         spread = robust(rest[reference])[1] * math.sqrt(4 / 3)
         z = rest[: self.windows.recent] / math.hypot(spread, VOLUME_FLOOR)
-        told = f" ({counts[0]:,.0f} events where {math.exp(usual[0]):,.0f} are usual)"
+        note = f" ({counts[0]:,.0f} events where {math.exp(usual[0]):,.0f} are usual)"
         # Too few events want somebody who looks where the others are.
-        return self._measured(name, z, int(reference.sum()), told, asks=z[0] > 0, worse=0)
+        return self._measured(name, z, int(reference.sum()), note, asks=z[0] > 0, worse=0)
 
     def _measured(
         self,
         name: str,
         z: NDArray[np.float64],
         reference: int,
-        told: str = "",
+        note: str = "",
         *,
         asks: bool = True,
         worse: int = 1,
     ) -> Measured:
         starts = tuple(self.windows.start(at) for at in range(self.windows.recent))
         least = self.config.least_days
-        return Measured(name, z.tolist(), starts, reference, least, told, worse, bool(asks))
+        return Measured(name, z.tolist(), starts, reference, least, note, worse, bool(asks))
 
     def _tenths(self, column: str) -> pl.DataFrame:
         """Number each finite value by its tenth of the reference."""

@@ -145,28 +145,28 @@ class Measured:
     asks: bool = True
 
 
-def judge(found: Measured, config: DriftConfig) -> Signal:
+def judge(result: Measured, config: DriftConfig) -> Signal:
     """Apply n of m with the latest among them, or the latest alone where it is far enough."""
-    kind = "nights" if found.name.startswith("quality.") else "days"
-    if found.reference < found.least:
+    kind = "nights" if result.name.startswith("quality.") else "days"
+    if result.reference < result.least:
         sentence = (
-            f"{found.name}: {found.reference} {kind} to compare with, {found.least} are needed"
+            f"{result.name}: {result.reference} {kind} to compare with, {result.least} are needed"
         )
-        return Signal(found.name, None, config.bound, Verdict.TOO_SHORT, sentence, found.asks)
-    days = tuple(None if math.isnan(z) else round(float(z), 3) for z in found.days)
+        return Signal(result.name, None, config.bound, Verdict.TOO_SHORT, sentence, result.asks)
+    days = tuple(None if math.isnan(z) else round(float(z), 3) for z in result.days)
     latest = days[0]
     if latest is None:
-        sentence = f"{found.name}: nothing happened on the latest day"
+        sentence = f"{result.name}: nothing happened on the latest day"
         return Signal(
-            found.name, None, config.bound, Verdict.NO_EVENT, sentence, found.asks, days=days
+            result.name, None, config.bound, Verdict.NO_EVENT, sentence, result.asks, days=days
         )
-    over = [at for at, z in enumerate(days) if z is not None and _far(z, found) >= config.bound]
+    over = [at for at, z in enumerate(days) if z is not None and _far(z, result) >= config.bound]
     enough = len(over) >= config.needed_days
-    alone = _far(latest, found) >= config.alone
+    alone = _far(latest, result) >= config.alone
     drifts = 0 in over and (enough or alone)
     sentence = (
-        f"{found.name}: the latest day is {latest:.1f} spreads away from the {found.reference} "
-        f"{kind} before{found.told}, {config.bound:g} is far"
+        f"{result.name}: the latest day is {latest:.1f} spreads away from the {result.reference} "
+        f"{kind} before{result.told}, {config.bound:g} is far"
     )
     if drifts and enough:
         sentence += f", and {len(over)} of {len(days)} days are"
@@ -174,13 +174,13 @@ def judge(found: Measured, config: DriftConfig) -> Signal:
         sentence += f", and {config.alone:g} is enough for one day"
     first = max(over) if drifts and enough else 0
     return Signal(
-        found.name,
+        result.name,
         latest,
         config.bound,
         Verdict.DRIFT if drifts else Verdict.CALM,
         sentence,
-        found.asks,
-        found.starts[first] if drifts else None,
+        result.asks,
+        result.starts[first] if drifts else None,
         days,
     )
 
@@ -208,5 +208,5 @@ def _furthest(signals: Sequence[Signal]) -> list[Signal]:
     return sorted(drifting, key=lambda x: -abs(x.figure or 0.0))
 
 
-def _far(z: float, found: Measured) -> float:
-    return abs(z) if not found.worse else z * found.worse
+def _far(z: float, result: Measured) -> float:
+    return abs(z) if not result.worse else z * result.worse

@@ -1,18 +1,18 @@
-"""What people did with lists, as rows: a table for a terminal, a section for a page.
+"""Attribution by group: a table for a terminal, a section for a page.
 
-Promises: nothing here is computed; a group of too few people is named with their number alone.
+Guarantees: nothing here is computed; a group of too few people is named with their number alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+from pipeline.base import to_the_second
+from pipeline.monitoring.rates import EVERYBODY, AnswerRow, Answers
 from pipeline.report import titles, wording
 from pipeline.report.markup import cell, folded, lines, section, table
 from pipeline.report.table import grid
-from pipeline.report.watched import AnswerRow, AnswersTold
 
-EVERYBODY = "all"
 _INTERVAL = "95 % interval"
 _HEAD = ("By", "Group", "People", "Exposures", "Answered", "CTR", _INTERVAL, "Conversion",
          _INTERVAL, "Revenue", "An exposure", _INTERVAL, "Returned", _INTERVAL)  # fmt: skip
@@ -26,26 +26,50 @@ _ABOUT = (
 )
 
 
-def answers_table(told: AnswersTold) -> str:
-    """Return a line a group, then the notes."""
-    body = [_texts(row) for row in told.rows]
+def answers_table(attribution: Answers) -> str:
+    """Return a line for each group, then the notes."""
+    body = [_texts(row) for row in attribution.rows]
     shown = grid([name.lower() for name in _HEAD], body) if body else "nothing was shown to anybody"
-    return "\n".join((shown, "", *told.notes))
+    return "\n".join((shown, "", *_notes(attribution)))
 
 
-def answers_section(told: AnswersTold | None) -> str:
-    """Write the part of a page; nothing where a night counted nothing."""
-    if told is None or not told.rows:
+def answers_section(attribution: Answers | None) -> str:
+    """Write the section of a page; nothing where a run attributed nothing."""
+    if attribution is None or not attribution.rows:
         return ""
-    first = [row for row in told.rows if row.by in (EVERYBODY, "version", "slot", "segment")]
-    others = [row for row in told.rows if row not in first]
+    rows = attribution.rows
+    first = [row for row in rows if row.by in (EVERYBODY, "version", "slot", "segment")]
+    others = [row for row in rows if row not in first]
     return section(
         "What people did with what they were shown",
         _ABOUT,
-        lines(told.notes),
+        lines(_notes(attribution)),
         _table(first),
         folded("By publication, recipe and position", _table(others)),
     )
+
+
+def _notes(attribution: Answers) -> list[str]:
+    """Return sentences about what was joined and what events claim."""
+    start, end = to_the_second(attribution.span.start), to_the_second(attribution.span.end)
+    notes = [
+        f"{attribution.joined:,} of {attribution.events:,} events of {attribution.people:,} people "
+        f"from {start} to {end} answer a list shown within {attribution.window_days} days"
+    ]
+    if attribution.late:
+        notes.append(
+            f"{attribution.late:,} of these answer a list shown on an earlier day and replaced "
+            "since; they are in no rate"
+        )
+    if attribution.unshown:
+        notes.append(f"{attribution.unshown:,} events are of people to whom nothing was shown then")
+    claims = attribution.claims
+    if claims.agree + claims.contradict + claims.unmatched:
+        notes.append(
+            f"of the lists that events claim to answer, {claims.agree:,} are those we joined, "
+            f"{claims.contradict:,} are others, {claims.unmatched:,} were not shown"
+        )
+    return notes
 
 
 def _table(rows: Iterable[AnswerRow]) -> str:
@@ -55,13 +79,13 @@ def _table(rows: Iterable[AnswerRow]) -> str:
 
 
 def _cells(row: AnswerRow) -> Sequence[str]:
-    told: list[str] = []
+    texts: list[str] = []
     for name, text in zip(_HEAD, _texts(row), strict=True):
         if name != _INTERVAL:
-            told.append(text)
+            texts.append(text)
         elif text != _NONE:
-            told[-1] += f" ({text})"
-    whole = [text.replace(" %", "\xa0%") for text in told]  # a line may end between figures alone
+            texts[-1] += f" ({text})"
+    whole = [text.replace(" %", "\xa0%") for text in texts]  # a line may end between figures alone
     return [cell(text, "name" if at == 1 else "") for at, text in enumerate(whole)]
 
 

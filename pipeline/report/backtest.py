@@ -7,57 +7,15 @@ days on which nobody could be asked count for nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final, Self
+from typing import Final
 
-from pipeline.base import format_instant, parse_instant
 from pipeline.report.table import grid
+from pipeline.workspace.experiment_artifacts import DayFile
 
 NIGHTLY, ADAPTIVE, NEVER = "nightly", "adaptive", "never"
 _DAY: Final = timedelta(days=1)
-
-
-@dataclass(frozen=True)
-class Day:
-    """One as-of of one policy.
-
-    Attributes
-    ----------
-    retrained
-        Whether a night was run.
-    reason, cause
-        Why, or why not; what asked for it (`monitoring.policy.Cause`), where the policy did.
-    decision, sentence, promoted
-        Of the night; whether it put new lists before people.
-    user_days, ndcg, base_ndcg
-        Of the lists that were live on the day before: whom they are a mean over, their NDCG, and
-        that of the lists without what was folded in; ``None`` where nobody could be asked.
-    training_seconds, foldin_seconds
-        What the night's trainings took, refit included, and what folding in took.
-    """
-
-    as_of: datetime
-    retrained: bool
-    reason: str
-    cause: str | None = None
-    decision: str | None = None
-    sentence: str | None = None
-    promoted: bool = False
-    user_days: int = 0
-    ndcg: float | None = None
-    base_ndcg: float | None = None
-    training_seconds: float = 0.0
-    foldin_seconds: float = 0.0
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON."""
-        return {**asdict(self), "as_of": format_instant(self.as_of)}
-
-    @classmethod
-    def from_dict(cls, told: Mapping[str, Any]) -> Self:
-        """Rebuild what `to_dict` told."""
-        return cls(**{**told, "as_of": parse_instant(told["as_of"])})
 
 
 @dataclass(frozen=True)
@@ -97,31 +55,27 @@ class PolicyRow:
     answered_days: float | None
     answered_cause: str | None
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON."""
-        return asdict(self)
 
-
-def summary(days: Mapping[str, Sequence[Day]], plant: datetime | None) -> tuple[PolicyRow, ...]:
+def summary(days: Mapping[str, Sequence[DayFile]], plant: datetime | None) -> tuple[PolicyRow, ...]:
     """Return a row a policy."""
-    reached = {name: mean_of(lived, "ndcg") for name, lived in days.items()}
-    own = {name: _own(lived) for name, lived in days.items()}
-    seconds = {name: sum(day.training_seconds for day in lived) for name, lived in own.items()}
+    reached = {name: mean_of(series, "ndcg") for name, series in days.items()}
+    own = {name: _own(series) for name, series in days.items()}
+    seconds = {name: sum(day.training_seconds for day in series) for name, series in own.items()}
     most, spent = reached.get(NIGHTLY), seconds.get(NIGHTLY)
     rows = []
-    for name, lived in days.items():
+    for name, series in days.items():
         value, took = reached[name], seconds[name]
-        days_after, cause = _answer(lived, plant)
+        days_after, cause = _answer(series, plant)
         rows.append(
             PolicyRow(
                 policy=name,
-                days=len(lived),
+                days=len(series),
                 nights=sum(day.retrained for day in own[name]),
                 promoted=sum(day.promoted for day in own[name]),
                 training_seconds=took,
                 foldin_seconds=sum(day.foldin_seconds for day in own[name]),
                 ndcg=value,
-                base_ndcg=mean_of(lived, "base_ndcg"),
+                base_ndcg=mean_of(series, "base_ndcg"),
                 of_nightly=value / most if value is not None and most else None,
                 training_share=took / spent if spent else None,
                 ndcg_per_training_minute=60 * value / took if value is not None and took else None,
@@ -132,7 +86,7 @@ def summary(days: Mapping[str, Sequence[Day]], plant: datetime | None) -> tuple[
     return tuple(rows)
 
 
-def text(days: Mapping[str, Sequence[Day]], plant: datetime | None) -> str:
+def text(days: Mapping[str, Sequence[DayFile]], plant: datetime | None) -> str:
     """Return the finding, a row a policy, a row a day, and what is to be said of nights."""
     header = ["policy", "days", "nights", "promoted", "training s", "NDCG", "without fold-in"]
     header += ["of nightly", "NDCG/min"] + ([] if plant is None else ["answered"])
@@ -153,17 +107,17 @@ def text(days: Mapping[str, Sequence[Day]], plant: datetime | None) -> str:
             after = row.answered_days
             cells.append("never" if after is None else f"in {after:.2g} days")
         rows.append(cells)
-    told = [title(days), grid(header, rows), _by_day(days), "\n".join(_nights(days))]
-    return "\n\n".join(part for part in told if part)
+    parts = [title(days), grid(header, rows), _by_day(days), "\n".join(_nights(days))]
+    return "\n\n".join(part for part in parts if part)
 
 
-def _nights(days: Mapping[str, Sequence[Day]]) -> Iterator[str]:
+def _nights(days: Mapping[str, Sequence[DayFile]]) -> Iterator[str]:
     """Say what asked for a night, and what became of those that put nothing before people."""
-    for name, lived in days.items():
-        for day in lived:
+    for name, series in days.items():
+        for day in series:
             if day.retrained and day.cause is not None:
                 yield f"{name}, {day.as_of:%Y-%m-%d %H:%M}: {day.reason}"
-        idle = [day for day in lived if day.retrained and not day.promoted]
+        idle = [day for day in series if day.retrained and not day.promoted]
         for decision in dict.fromkeys(day.decision for day in idle):
             of = [day for day in idle if day.decision == decision]
             yield (
@@ -172,46 +126,46 @@ def _nights(days: Mapping[str, Sequence[Day]]) -> Iterator[str]:
             )
 
 
-def _by_day(days: Mapping[str, Sequence[Day]]) -> str:
+def _by_day(days: Mapping[str, Sequence[DayFile]]) -> str:
     """Return a row a day: what its lists were worth, and a star where it ended with a night."""
     rows = [
         [
-            f"{lived[0].as_of:%Y-%m-%d %H:%M}",
-            *(figure_of(d.ndcg, ".4f") + ("*" if d.retrained else "") for d in lived),
+            f"{series[0].as_of:%Y-%m-%d %H:%M}",
+            *(figure_of(d.ndcg, ".4f") + ("*" if d.retrained else "") for d in series),
         ]
-        for lived in zip(*days.values(), strict=True)
+        for series in zip(*days.values(), strict=True)
     ]
     return f"{grid(['NDCG until', *days], rows)}\n* then a night was run   – nobody was there"
 
 
-def title(days: Mapping[str, Sequence[Day]]) -> str:
+def title(days: Mapping[str, Sequence[DayFile]]) -> str:
     """State the finding."""
     rows = {row.policy: row for row in summary(days, None)}
-    asked = rows.get(ADAPTIVE) or next((r for n, r in rows.items() if n != NIGHTLY), None)
-    if asked is None or asked.of_nightly is None:
+    row = rows.get(ADAPTIVE) or next((r for n, r in rows.items() if n != NIGHTLY), None)
+    if row is None or row.of_nightly is None:
         ranked = sorted(rows.values(), key=lambda row: -(row.ndcg or 0.0))
         reached = figure_of(ranked[0].ndcg, ".4f")
         return f"{ranked[0].policy} reaches an NDCG of {reached}"
-    told = f"{asked.policy} keeps {asked.of_nightly:.1%} of what retraining every night reaches"
-    share = asked.training_share
-    return told if share is None else f"{told}, with {share:.0%} of its training"
+    finding = f"{row.policy} keeps {row.of_nightly:.1%} of what retraining every night reaches"
+    share = row.training_share
+    return finding if share is None else f"{finding}, with {share:.0%} of its training"
 
 
-def mean_of(days: Sequence[Day], name: str) -> float | None:
+def mean_of(days: Sequence[DayFile], name: str) -> float | None:
     """Return the mean of a figure over all user-days, ``None`` where there are none."""
-    told = [(getattr(day, name), day.user_days) for day in days if getattr(day, name) is not None]
-    weight = sum(count for _, count in told)
-    return sum(value * count for value, count in told) / weight if weight else None
+    values = [(getattr(day, name), day.user_days) for day in days if getattr(day, name) is not None]
+    weight = sum(count for _, count in values)
+    return sum(value * count for value, count in values) / weight if weight else None
 
 
-def _own(days: Sequence[Day]) -> Sequence[Day]:
+def _own(days: Sequence[DayFile]) -> Sequence[DayFile]:
     """Return the days after the first night that put lists before people, which all have."""
     first = next((at for at, day in enumerate(days) if day.promoted), len(days))
     return days[first + 1 :]
 
 
 def _answer(
-    days: Sequence[Day], plant: datetime | None
+    days: Sequence[DayFile], plant: datetime | None
 ) -> tuple[float, str | None] | tuple[None, None]:
     """Find the first night after a shift that put new lists before people."""
     if plant is not None:

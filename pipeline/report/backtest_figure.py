@@ -14,7 +14,6 @@ from pipeline.report.backtest import (
     ADAPTIVE,
     NEVER,
     NIGHTLY,
-    Day,
     PolicyRow,
     figure_of,
     mean_of,
@@ -23,6 +22,7 @@ from pipeline.report.backtest import (
 )
 from pipeline.report.figure import BLUE, GREY, INK, LIGHT, ORANGE, canvas, label, name_rows, spread
 from pipeline.report.svg_card import svg
+from pipeline.workspace.experiment_artifacts import DayFile
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,7 +47,7 @@ _APART: Final = 0.06
 """Least distance of two names at the right, as a share of the height."""
 
 
-def figure(days: Mapping[str, Sequence[Day]], plant: datetime | None) -> bytes:
+def figure(days: Mapping[str, Sequence[DayFile]], plant: datetime | None) -> bytes:
     """Draw as SVG the quality of each policy by day, a mark at each of its nights, and its cost."""
     rows = summary(days, plant)
     about = f"NDCG of the lists that were live, mean of the last {_SMOOTH} steps; marks: nights"
@@ -55,13 +55,13 @@ def figure(days: Mapping[str, Sequence[Day]], plant: datetime | None) -> bytes:
     drawn, axes = canvas(1, title(days), about, row=_TALL, left=_LEFT, width=_WIDE, foot=foot)
     axes.grid(visible=False)
     axes.grid(axis="y", color=LIGHT, linewidth=0.6)
-    start = min(lived[0].as_of for lived in days.values())
+    start = min(series[0].as_of for series in days.values())
     ends: list[tuple[float, str, str]] = []
-    for name, lived in days.items():
+    for name, series in days.items():
         colour, dash = _STROKES.get(name, (INK, "-"))
         points = [
             (_since(start, day.as_of), value, day.retrained and name != NIGHTLY)
-            for day, value in zip(lived, _smoothed(lived), strict=True)
+            for day, value in zip(series, _smoothed(series), strict=True)
             if value is not None
         ]
         if not points:
@@ -83,7 +83,7 @@ def figure(days: Mapping[str, Sequence[Day]], plant: datetime | None) -> bytes:
     for height, (_, name, colour) in zip(placed, ends, strict=True):
         axes.annotate(name, (1.015, height), xycoords=("axes fraction", "data"), fontsize=9,
                       color=colour, va="center")  # fmt: skip
-    _dates(axes, start, max(lived[-1].as_of for lived in days.values()))
+    _dates(axes, start, max(series[-1].as_of for series in days.values()))
     axes.set_ylabel("NDCG", fontsize=9, color=GREY)
     _costs(drawn, rows)
     words = "; ".join(f"{row.policy}: {figure_of(row.ndcg, '.4f')}, {_cost(row)}" for row in rows)
@@ -120,14 +120,14 @@ def _dates(axes: Axes, start: datetime, end: datetime) -> None:
     """Write some of the days below the axes."""
     whole = _since(start, end)
     at = sorted({round(whole * part / (_TICKS - 1)) for part in range(_TICKS)})
-    told = [start + timedelta(days=days) for days in at]
-    axes.set_xticks(at, [f"{day.day} {day:%b}" for day in told])
+    shown = [start + timedelta(days=days) for days in at]
+    axes.set_xticks(at, [f"{day.day} {day:%b}" for day in shown])
 
 
 def _since(start: datetime, instant: datetime) -> float:
     return (instant - start).total_seconds() / 86_400
 
 
-def _smoothed(days: Sequence[Day]) -> list[float | None]:
+def _smoothed(days: Sequence[DayFile]) -> list[float | None]:
     """Take the mean over user-days of each step and those before it."""
     return [mean_of(days[max(0, n - _SMOOTH + 1) : n + 1], "ndcg") for n in range(len(days))]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from pipeline.evaluation.calibration import Calibration, Replay
@@ -23,27 +24,27 @@ _FLOOR, _TOP = -2.0, math.log10(MOST_POINTS)
 _SHIFT = 0.012
 
 
-def sentence(found: Calibration) -> str:
+def sentence(result: Calibration) -> str:
     """Say how often the gate is wrong on these data, and what it finds."""
-    blocks = len(found.users)
+    blocks = len(result.users)
     power = (
-        f"a change of {change(found.planted)} is found within {blocks} blocks in "
-        f"{100 * found.power:.0f} % of replays"
+        f"a change of {change(result.planted)} is found within {blocks} blocks in "
+        f"{100 * result.power:.0f} % of replays"
     )
-    if not found.dice:
+    if not result.dice:
         return (
             "no dice move this recipe's lists, so an equal one gives equal ones; where a coin has "
             "shared lists out over two sides, one block takes one for better in "
-            f"{_tossed(found)}; {power}"
+            f"{_tossed(result)}; {power}"
         )
     return (
-        f"one block takes an equal recipe for a better one in {_share(found.rate)} of cases, at "
-        f"most {_limit(found.rate_upper)}; {found.switched} of {len(found.equal)} accounts of "
+        f"one block takes an equal recipe for a better one in {_share(result.rate)} of cases, at "
+        f"most {_limit(result.rate_upper)}; {result.switched} of {len(result.equal)} accounts of "
         f"equal recipes came to a switch; {power}"
     )
 
 
-def text(found: Calibration, recipe: str, k: int, begins: Sequence[str]) -> str:
+def text(result: Calibration, recipe: str, k: int, begins: Sequence[datetime]) -> str:
     """Tell a calibration line by line.
 
     Parameters
@@ -53,66 +54,66 @@ def text(found: Calibration, recipe: str, k: int, begins: Sequence[str]) -> str:
     k
         Length of the lists.
     begins
-        Where the holdouts begin, oldest first, as written in the ledger.
+        Starts of the holdouts, oldest first.
     """
-    users = ", ".join(f"{n:,}" for n in found.users)
-    fits = f"{found.salts} fits a cut-off" if found.dice else "all fits of a cut-off alike"
+    users = ", ".join(f"{n:,}" for n in result.users)
+    fits = f"{result.salts} fits a cut-off" if result.dice else "all fits of a cut-off alike"
     lines = [
-        ("recipe", f"{recipe}, NDCG@{k} {found.mean:.4f}, {fits}"),
-        ("cut-offs", f"{', '.join(day[:10] for day in begins)}; {users} users"),
+        ("recipe", f"{recipe}, NDCG@{k} {result.mean:.4f}, {fits}"),
+        ("cut-offs", f"{', '.join(f'{day:%Y-%m-%d}' for day in begins)}; {users} users"),
     ]
-    if found.dice:
+    if result.dice:
         lines += [
             (
                 "one block",
-                f"false switches {_share(found.rate)}, at most {_limit(found.rate_upper)} "
-                f"(95 %; v̂ {found.v_hat:.2f}, {found.df} degrees of freedom, standard error "
-                f"{100 * found.se:.1f} %)",
+                f"false switches {_share(result.rate)}, at most {_limit(result.rate_upper)} "
+                f"(95 %; v̂ {result.v_hat:.2f}, {result.df} degrees of freedom, standard error "
+                f"{100 * result.se:.1f} %)",
             ),
-            ("pairs", f"{found.passed} of {found.pairs} ordered pairs of fits passed"),
+            ("pairs", f"{result.passed} of {result.pairs} ordered pairs of fits passed"),
             (
                 "apart",
-                f"{found.disjoint_passed} of {found.disjoint_pairs} pairs that share no fit, at "
-                f"most {_limit(found.disjoint_upper)} (95 %)",
+                f"{result.disjoint_passed} of {result.disjoint_pairs} pairs that share no fit, at "
+                f"most {_limit(result.disjoint_upper)} (95 %)",
             ),
-            ("seeds", f"τ {_share(found.tau)}; sd of z {found.sd_z:.2f}, where 1 is right"),
+            ("seeds", f"τ {_share(result.tau)}; sd of z {result.sd_z:.2f}, where 1 is right"),
             (
                 "accounts",
-                f"{found.switched} of {len(found.equal)} of equal recipes reached "
-                f"{found.threshold:,.0f} points and {change(found.min_lift)} "
-                f"in {len(found.users)} blocks",
+                f"{result.switched} of {len(result.equal)} of equal recipes reached "
+                f"{result.threshold:,.0f} points and {change(result.min_lift)} "
+                f"in {len(result.users)} blocks",
             ),
         ]
     lines += [
         (
             "people",
-            f"false switches in {_tossed(found)}: a coin says whose list is upside down on which "
+            f"false switches in {_tossed(result)}: a coin says whose list is upside down on which "
             "of two sides",
         ),
         (
             "power",
-            f"{found.found} of {len(found.better)} found {change(found.planted)} within "
-            f"{len(found.users)} blocks ({_planted(found)})",
+            f"{result.found} of {len(result.better)} found {change(result.planted)} within "
+            f"{len(result.users)} blocks ({_planted(result)})",
         ),
     ]
-    return "\n".join(f"{name + ':':<11}{told}" for name, told in lines)
+    return "\n".join(f"{name + ':':<11}{line}" for name, line in lines)
 
 
-def _tossed(found: Calibration) -> str:
+def _tossed(result: Calibration) -> str:
     return (
-        f"{found.tossed_passed:,} of {found.tosses:,} tosses, at most "
-        f"{_limit(found.tossed_upper)} (95 %)"
+        f"{result.tossed_passed:,} of {result.tosses:,} tosses, at most "
+        f"{_limit(result.tossed_upper)} (95 %)"
     )
 
 
-def figure(found: Calibration) -> bytes:
+def figure(result: Calibration) -> bytes:
     """Draw the accounts of equal recipes and those of a better one, block by block, as SVG."""
-    blocks = len(found.users)
-    drawn, (axes,) = card(2.3, title(found), _about(found), left=0.78, right=1.05)
-    bound = math.log10(found.threshold)
-    highest = max(_height(r.log_points[-1]) for r in (*found.equal, *found.better))
-    _draw(axes, found.equal, ORANGE, "x", (0, (3, 2)), -_SHIFT * blocks)
-    _draw(axes, found.better, BLUE, "o", "-", _SHIFT * blocks)
+    blocks = len(result.users)
+    drawn, (axes,) = card(2.3, title(result), _about(result), left=0.78, right=1.05)
+    bound = math.log10(result.threshold)
+    highest = max(_height(r.log_points[-1]) for r in (*result.equal, *result.better))
+    _draw(axes, result.equal, ORANGE, "x", (0, (3, 2)), -_SHIFT * blocks)
+    _draw(axes, result.better, BLUE, "o", "-", _SHIFT * blocks)
     axes.axhline(bound, color=INK, linewidth=1.2, linestyle=(0, (4, 3)))
     axes.axhline(0, color=LIGHT, linewidth=1, zorder=0)
     axes.grid(visible=False)
@@ -123,42 +124,41 @@ def figure(found: Calibration) -> bytes:
     steps = range(int(_FLOOR), math.floor(max(bound, highest)) + 1, 2)
     axes.set_yticks(steps, [_power(power) for power in steps])
     right = 1.06 * blocks
-    write(axes, right, bound, f"{found.threshold:,.0f} points", INK, va="bottom")
+    write(axes, right, bound, f"{result.threshold:,.0f} points", INK, va="bottom")
     ends = {
-        BLUE: (found.better, f"● better by\n{change(found.planted).removeprefix('+')}"),
-        ORANGE: (found.equal, "× equal"),
+        BLUE: (result.better, f"● better by\n{change(result.planted).removeprefix('+')}"),
+        ORANGE: (result.equal, "× equal"),
     }
-    for colour, (replays, told) in ends.items():
+    for colour, (replays, label) in ends.items():
         at = sorted(_height(replay.log_points[-1]) for replay in replays)[len(replays) // 2]
         near = abs(at - bound) < 0.35
-        write(
-            axes, right, bound - 0.35 if near else at, told, colour, va="top" if near else "center"
-        )
-    return svg(drawn, "calibration", f"{title(found)}. {sentence(found)}")
+        height, side = (bound - 0.35, "top") if near else (at, "center")
+        write(axes, right, height, label, colour, va=side)
+    return svg(drawn, "calibration", f"{title(result)}. {sentence(result)}")
 
 
-def title(found: Calibration) -> str:
+def title(result: Calibration) -> str:
     """State the finding."""
-    gain = change(found.planted).removeprefix("+")
-    better = f"{found.found} of {len(found.better)} find a gain of {gain}"
-    if not found.dice:
+    gain = change(result.planted).removeprefix("+")
+    better = f"{result.found} of {len(result.better)} find a gain of {gain}"
+    if not result.dice:
         return f"{better}; no dice move the recipe's lists"
     wrong = {0: "No equal recipe comes", 1: "1 equal recipe comes"}.get(
-        found.switched, f"{found.switched} equal recipes come"
+        result.switched, f"{result.switched} equal recipes come"
     )
     return f"{wrong} to a switch, {better}"
 
 
-def _about(found: Calibration) -> str:
+def _about(result: Calibration) -> str:
     return (
-        f"points of {len(found.equal)} accounts each, on a log scale; {_power(int(_FLOOR))} stands "
-        f"for less, too, {MOST_POINTS:,.0f} for more. Planted: {_planted(found)}"
+        f"points of {len(result.equal)} accounts each, on a log scale; {_power(int(_FLOOR))} "
+        f"stands for less, too, {MOST_POINTS:,.0f} for more. Planted: {_planted(result)}"
     )
 
 
-def _planted(found: Calibration) -> str:
-    whose = "every list" if found.every == 1 else f"one list in {found.every}"
-    again = "" if found.every == 1 else ", other ones in each replay"
+def _planted(result: Calibration) -> str:
+    whose = "every list" if result.every == 1 else f"one list in {result.every}"
+    again = "" if result.every == 1 else ", other ones in each replay"
     return f"{whose} of the other side upside down{again}"
 
 

@@ -1,6 +1,6 @@
-"""What has moved, as rows: a table for a terminal, a section for a page.
+"""Drift by signal: a table for a terminal, a section for a page.
 
-Promises: nothing here is computed; what drifts stands first, what could not be judged is named.
+Guarantees: what drifts is first; what could not be judged is named.
 """
 
 from __future__ import annotations
@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
+from pipeline.monitoring.policy import Ruling
+from pipeline.monitoring.verdicts import Drift, Signal, Verdict
 from pipeline.report import wording
 from pipeline.report.markup import cell, folded, section, table
 from pipeline.report.table import grid
-from pipeline.report.watched import DriftRow
 
-CALM = "calm"
-DRIFT = "drift"
 _HEAD = ("Verdict", "Signal", "Spreads|n", "Bound|n", "")
 _ABOUT = (
     "Each signal's last days against the weeks before them, in spreads: how far these weeks' own "
@@ -23,28 +22,31 @@ _ABOUT = (
 )
 
 
-def drift_table(rows: Sequence[DriftRow]) -> str:
-    """Return a line a signal, what drifts first."""
-    body = [(row.verdict, row.name, _figure(row.figure), row.sentence) for row in _ordered(rows)]
+def drift_table(drift: Drift) -> str:
+    """Return a line for each signal, what drifts first."""
+    rows = _ordered(drift.signals)
+    body = [(row.verdict.value, row.name, _figure(row.figure), row.sentence) for row in rows]
     return grid(("verdict", "signal", "spreads", ""), body)
 
 
-def drift_section(rows: Sequence[DriftRow], policy: str) -> str:
-    """Write the part of a page about drift, and what the policy said of it."""
-    first = [row for row in _ordered(rows) if row.verdict != CALM]
-    calm = [row for row in _ordered(rows) if row.verdict == CALM]
-    head = f"{len(calm)} of {len(rows)} signals are calm"
+def drift_section(drift: Drift | None, policy: Ruling | None) -> str:
+    """Write the section of a page about drift, and what the policy said of it."""
+    signals = () if drift is None else drift.signals
+    first = [row for row in _ordered(signals) if row.verdict != Verdict.CALM]
+    stable = [row for row in _ordered(signals) if row.verdict == Verdict.CALM]
+    head = f"{len(stable)} of {len(signals)} signals are calm"
     return section(
         "Whether something has moved",
-        _ABOUT if rows else "",
-        f"<p>{escape(policy)}.</p>" if policy else "",
+        _ABOUT if signals else "",
+        "" if policy is None else f"<p>{escape(policy.reason)}.</p>",
         table(_HEAD, [("", _cells(row)) for row in first]),
-        folded(head, table(_HEAD, [("", _cells(row)) for row in calm])),
+        folded(head, table(_HEAD, [("", _cells(row)) for row in stable])),
     )
 
 
-def _cells(row: DriftRow) -> tuple[str, ...]:
-    sign, kind = {CALM: ("✓", "w ok"), DRIFT: ("▲", "w bad")}.get(row.verdict, ("○", "w other"))
+def _cells(row: Signal) -> tuple[str, ...]:
+    signs = {Verdict.CALM: ("✓", "w ok"), Verdict.DRIFT: ("▲", "w bad")}
+    sign, kind = signs.get(row.verdict, ("○", "w other"))
     return (
         cell(f"{sign} {wording.plain(row.verdict)}", kind),
         cell(wording.plain(row.name), "name"),
@@ -58,6 +60,8 @@ def _figure(value: float | None) -> str:
     return "–" if value is None else f"{value:.1f}".replace("-", "−")
 
 
-def _ordered(rows: Sequence[DriftRow]) -> list[DriftRow]:
-    order = {DRIFT: 0, CALM: 2}
-    return sorted(rows, key=lambda row: (order.get(row.verdict, 1), -(row.figure or 0.0), row.name))
+def _ordered(signals: Sequence[Signal]) -> list[Signal]:
+    order = {Verdict.DRIFT: 0, Verdict.CALM: 2}
+    return sorted(
+        signals, key=lambda row: (order.get(row.verdict, 1), -(row.figure or 0.0), row.name)
+    )

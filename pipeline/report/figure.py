@@ -1,6 +1,6 @@
 """The ground of all figures: canvas with a title that states the finding, colours, labels, bytes.
 
-Promises: equal calls give equal bytes; nothing of pyplot's global state is touched; colours are
+Guarantees: equal calls give equal bytes; nothing of pyplot's global state is touched; colours are
 Okabe and Ito's, and never the only sign.
 """
 

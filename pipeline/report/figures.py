@@ -1,40 +1,50 @@
 """Figures of tonight as SVG: a title that states the finding, direct labels, no legend.
 
-Promises: equal rows give equal bytes; nothing of pyplot's global state is touched; colours are
+Guarantees: equal rows give equal bytes; nothing of pyplot's global state is touched; colours are
 Okabe and Ito's, and never the only sign.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from pipeline.evaluation.beyond_accuracy import COVERAGE, GINI, NOVELTY
+from pipeline.evaluation.evaluate import NDCG
 from pipeline.report.figure import BLUE, GREY, INK, ORANGE, percent, short
-from pipeline.report.night import LiftRow, ReasonRow, RecipeRow, SliceRow
+from pipeline.report.night import LiftRow, NightPage, SliceRow
 from pipeline.report.svg_card import card, name_rows, svg, write
-from pipeline.report.titles import forest_title, reach_title, reasons_title, share
-from pipeline.report.wording import change, lifts_title, metric_label, plain, recipes_title
+from pipeline.report.titles import (
+    forest_title,
+    lifts_title,
+    reach_title,
+    reasons_title,
+    recipes_title,
+    share,
+)
+from pipeline.report.wording import change, metric_label, plain
+from pipeline.workspace.artifacts import RecipeEvaluation
 
 _MOST = 16
 _ROW = 0.34
 
 
-def recipes_figure(recipes: Sequence[RecipeRow], metric: str, winner: str | None) -> bytes:
+def recipes_figure(page: NightPage) -> bytes:
     """Draw the primary metric of each recipe with its 95 % interval, best on top."""
-    rows = _judged(recipes)
-    title = recipes_title(recipes, metric)
-    about = f"{metric_label(metric)}: mean over the people judged, 95 % interval"
-    figure, (axes,) = card(_ROW * len(rows), title, about, foot=0.35)
-    top = max((row.hi if row.hi is not None else row.mean or 0) for row in rows) if rows else 1.0
-    for at, row in enumerate(rows):
-        mean = row.mean or 0.0
-        won = row.name == winner
-        lo, hi = (mean if row.lo is None else row.lo), (mean if row.hi is None else row.hi)
+    names = page.ranked[:_MOST]
+    label = metric_label(page.metric)
+    title = recipes_title(page.values(NDCG), page.metric)
+    about = f"{label}: mean over the people judged, 95 % interval"
+    figure, (axes,) = card(_ROW * len(names), title, about, foot=0.35)
+    intervals = [_interval(page.evaluations[name], page.metric) for name in names]
+    top = max(hi for _, _, hi in intervals) if names else 1.0
+    for at, (name, (mean, lo, hi)) in enumerate(zip(names, intervals, strict=True)):
+        won = name == page.decision.recipe
         axes.barh(at, mean, height=0.56, color=BLUE if won else GREY, alpha=0.28, linewidth=0)
         axes.plot([lo, hi], [at, at], color=BLUE if won else GREY, linewidth=2)
         axes.plot([mean], [at], "o", color=BLUE if won else GREY, markersize=5)
         write(axes, hi + top * 0.02, at, f"{mean:.4f}", fontweight="bold" if won else "normal")
-    name_rows(axes, [_role(row) for row in rows])
+    name_rows(axes, [_label(page, name) for name in names])
     axes.set_xlim(0, top * 1.04 or 1)
     axes.locator_params(axis="x", nbins=4)
     return svg(figure, "recipes", title)
@@ -89,45 +99,47 @@ def slices_figure(slices: Sequence[SliceRow], challenger: str, against: str) -> 
     return _forest("slices", rows, title, about, f"lift over {short(against)}")
 
 
-def reach_figure(recipes: Sequence[RecipeRow], winner: str | None) -> bytes:
+def reach_figure(page: NightPage) -> bytes:
     """Draw how much of the catalogue each recipe recommends, how unevenly, and how novel it is."""
-    rows = [row for row in _judged(recipes) if row.coverage is not None]
-    panels = [("coverage", "coverage, %", [100 * (row.coverage or 0) for row in rows])]
-    for name, label in (("gini", "Gini, 0 to 1"), ("novelty", "novelty, bits")):
-        values = [getattr(row, name) for row in rows]
-        if all(value is not None for value in values):
-            panels.append((name, label, values))
-    title = reach_title(recipes, winner)
+    coverage = page.values(COVERAGE)
+    names = [name for name in page.ranked[:_MOST] if name in coverage]
+    panels = [("coverage, %", [100 * coverage[name] for name in names])]
+    for metric, label in ((GINI, "Gini, 0 to 1"), (NOVELTY, "novelty, bits")):
+        values = page.values(metric)
+        if values.keys() >= set(names):
+            panels.append((label, [values[name] for name in names]))
+    title = reach_title(coverage, page.decision.recipe)
     about = "who gets recommended: more coverage and novelty, less Gini = less of the same"
     figure, grounds = card(
-        _ROW * len(rows), title, about, panels=len(panels), foot=0.3, right=0.12, left=1.42
+        _ROW * len(names), title, about, panels=len(panels), foot=0.3, right=0.12, left=1.42
     )
-    for axes, (_, label, values) in zip(grounds, panels, strict=True):
-        top = max(values) or 1.0
-        for at, (row, value) in enumerate(zip(rows, values, strict=True)):
-            won = row.name == winner
+    for axes, (label, heights) in zip(grounds, panels, strict=True):
+        top = max(heights) or 1.0
+        for at, (name, value) in enumerate(zip(names, heights, strict=True)):
+            won = name == page.decision.recipe
             colour = BLUE if won else GREY
             axes.barh(at, value, height=0.56, color=colour, alpha=0.5 if won else 0.28, linewidth=0)
             weight = "bold" if won else "normal"
             write(axes, top * 0.03, at, f"{value:.3g}", fontweight=weight)
-        name_rows(axes, [_role(row) for row in rows] if axes is grounds[0] else [""] * len(rows))
+        first = axes is grounds[0]
+        name_rows(axes, [_label(page, name) if first else "" for name in names])
         axes.set_xlim(0, top)
         axes.set_xticks([])
         axes.set_xlabel(label)
     return svg(figure, "reach", title)
 
 
-def reasons_figure(reasons: Sequence[ReasonRow], rows: int) -> bytes:
+def reasons_figure(reasons: Mapping[str, int], rows: int) -> bytes:
     """Draw how many rows are in quarantine for each reason, most on top."""
-    shown = sorted(reasons, key=lambda row: (-row.rows, row.reason))[:_MOST]
+    shown = sorted(reasons.items(), key=lambda reason: (-reason[1], reason[0]))[:_MOST]
     title = reasons_title(reasons, rows)
     about = "rows in quarantine by reason; a row may have several"
     figure, (axes,) = card(_ROW * len(shown), title, about, foot=0.15, right=0.9)
-    top = shown[0].rows
-    for at, row in enumerate(shown):
-        axes.barh(at, row.rows, height=0.56, color=ORANGE, alpha=0.6, linewidth=0)
-        write(axes, row.rows + top * 0.02, at, f"{row.rows:,} ({share(row.rows / rows)})")
-    name_rows(axes, [plain(row.reason) for row in shown])
+    top = shown[0][1]
+    for at, (_, count) in enumerate(shown):
+        axes.barh(at, count, height=0.56, color=ORANGE, alpha=0.6, linewidth=0)
+        write(axes, count + top * 0.02, at, f"{count:,} ({share(count / rows)})")
+    name_rows(axes, [plain(reason) for reason, _ in shown])
     axes.set_xlim(0, top)
     axes.set_xticks([])
     return svg(figure, "reasons", title)
@@ -205,10 +217,13 @@ def _group(row: SliceRow) -> str:
     return f"{short(plain(row.name))} ({row.users:,})"
 
 
-def _judged(recipes: Sequence[RecipeRow]) -> list[RecipeRow]:
-    rows = (row for row in recipes if row.mean is not None)
-    return sorted(rows, key=lambda row: (-(row.mean or 0), row.name))[:_MOST]
+def _interval(evaluation: RecipeEvaluation, metric: str) -> tuple[float, float, float]:
+    """Return mean and bounds, which are the mean where there is no interval."""
+    mean, lo, hi = evaluation.interval(metric)
+    mean = mean or 0.0
+    return mean, mean if lo is None else lo, mean if hi is None else hi
 
 
-def _role(row: RecipeRow) -> str:
-    return row.name if row.role == "candidate" else f"{row.name}\n{row.role}"
+def _label(page: NightPage, name: str) -> str:
+    role = page.role(name)
+    return name if role == "candidate" else f"{name}\n{role}"

@@ -1,6 +1,6 @@
-"""How a page is written: one HTML file with its style, and the pieces that it is made of.
+"""HTML of a page: one file with its style, and the pieces that it is made of.
 
-Promises: every text that comes in is escaped; the page asks nothing from any address (its own
+Guarantees: every text that comes in is escaped; the page asks nothing from any address (its own
 policy forbids it); a sign never relies on colour alone.
 """
 
@@ -75,29 +75,29 @@ def document(title: str, tone: str, parts: Iterable[str]) -> str:
 
 def facts(named: Iterable[tuple[str, str]]) -> str:
     """Write names and values; nothing where there are none."""
-    told = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in named)
-    return f"<dl>{told}</dl>" if told else ""
+    pairs = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in named)
+    return f"<dl>{pairs}</dl>" if pairs else ""
 
 
 def cards(pictures: Mapping[str, bytes], *names: str, beside: str = "") -> str:
     """Lay those SVG files that were drawn into the page, side by side where there is room."""
-    told = [f"<figure>{_inner(pictures[name])}</figure>" for name in names if name in pictures]
-    told += [f"<div class=beside>{beside}</div>"] if beside else []
-    return f"<div class=cards>{''.join(told)}</div>" if told else ""
+    parts = [f"<figure>{_inner(pictures[name])}</figure>" for name in names if name in pictures]
+    parts += [f"<div class=beside>{beside}</div>"] if beside else []
+    return f"<div class=cards>{''.join(parts)}</div>" if parts else ""
 
 
 def section(title: str, about: str, *parts: str) -> str:
     """Write a part of the page; nothing where it has no content."""
     if not any(parts):
         return ""
-    told = f"<p class=about>{escape(about)}</p>" if about else ""
-    return f"<section><h2>{escape(title)}</h2>{told}{''.join(parts)}</section>"
+    intro = f"<p class=about>{escape(about)}</p>" if about else ""
+    return f"<section><h2>{escape(title)}</h2>{intro}{''.join(parts)}</section>"
 
 
 def lines(texts: Iterable[str]) -> str:
     """Write a list; nothing where it is empty."""
-    told = "".join(f"<li>{escape(text).replace(' %', '&nbsp;%')}</li>" for text in texts)
-    return f"<ul class=told>{told}</ul>" if told else ""
+    items = "".join(f"<li>{escape(text).replace(' %', '&nbsp;%')}</li>" for text in texts)
+    return f"<ul class=told>{items}</ul>" if items else ""
 
 
 def folded(summary: str, inside: str) -> str:
@@ -107,9 +107,9 @@ def folded(summary: str, inside: str) -> str:
 
 def verdict(name: str) -> str:
     """Write a verdict into a cell, with a sign that does not rely on its colour."""
-    if name == wording.PASSED:
+    if name in ("pass", "passed"):
         return '<td class="w ok">✓ passed</td>'
-    if name == wording.FAILED:
+    if name in ("fail", "failed"):
         return '<td class="w bad">✗ failed</td>'
     return f'<td class="w other">○ {escape(wording.plain(name))}</td>'
 

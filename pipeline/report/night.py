@@ -1,84 +1,40 @@
-"""What a night's page and figures are made of: frozen rows, filled by the one who read the files.
+"""Content of a night's page: artefacts of its run, and those of earlier runs beside them.
 
-Promises: nothing here is computed; equal rows give equal bytes.
+Guarantees: nothing here is computed but names and lookups; equal pages draw equal bytes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
-from pydantic import TypeAdapter
-
-from pipeline.report.past import AccountRow, ChurnRow, FoldRow, LiveRow, PastRow
-from pipeline.report.watched import AnswersTold, DriftRow
-
-
-@dataclass(frozen=True)
-class RecipeRow:
-    """One recipe that competed.
-
-    Attributes
-    ----------
-    role
-        ``champion``, ``candidate`` or ``baseline``.
-    mean, lo, hi
-        Primary metric and its 95 % interval; ``None`` where `failure` says why there is none.
-    coverage
-        Share of the catalogue in the lists, 0 to 1.
-    gini
-        How unevenly items are recommended: 0 all alike, 1 one item alone.
-    novelty
-        Mean self-information of what is recommended, in bits: 0 what everybody has.
-    diversity
-        Share of the pairs in a list that have no category in common; ``None`` without categories.
-    """
-
-    name: str
-    role: str
-    mean: float | None = None
-    lo: float | None = None
-    hi: float | None = None
-    coverage: float | None = None
-    failure: str | None = None
-    gini: float | None = None
-    novelty: float | None = None
-    diversity: float | None = None
-
-
-@dataclass(frozen=True)
-class CostRow:
-    """What training one recipe took.
-
-    Attributes
-    ----------
-    seconds, cpu_seconds
-        By the clock on the wall, and of all processors together.
-    peak_mb
-        Memory at most, beside what was in use before; in 2^20 bytes.
-    parameters
-        Numbers learnt.
-    events_per_second
-        Events of the window ÷ `seconds`.
-    trained_on
-        ``cpu`` or ``cuda``.
-    gain
-        Lift of its mean over the best baseline's; ``None`` for a baseline, or without a level.
-    """
-
-    name: str
-    seconds: float
-    cpu_seconds: float
-    peak_mb: float
-    parameters: int
-    events_per_second: float
-    trained_on: str
-    gain: float | None = None
+from pipeline.base import Instant
+from pipeline.data.validate.checks import Check
+from pipeline.evaluation.evaluate import NDCG, metric_name
+from pipeline.evaluation.gate.decision import Decision, RuleResult
+from pipeline.evaluation.prequential import LiveFigures
+from pipeline.monitoring.policy import Ruling
+from pipeline.monitoring.rates import Answers
+from pipeline.monitoring.verdicts import Drift
+from pipeline.report.past import Dated, PastParity, PastRun
+from pipeline.report.wording import advice
+from pipeline.stores.runs import Artifact
+from pipeline.workspace.artifacts import (
+    ChurnFile,
+    CleanFile,
+    CostFile,
+    RecipeEvaluation,
+    SplitFile,
+    TablesFile,
+    Versions,
+)
+from pipeline.workspace.ledger import CalibrationEntry
 
 
 @dataclass(frozen=True)
 class LiftRow:
-    """A recipe against the one it was held against, on the same people; relative, .02 is +2 %.
+    """A recipe compared with another one on the same people; relative, .02 is +2 %.
 
     Attributes
     ----------
@@ -124,157 +80,110 @@ class SliceRow:
     underpowered: str | None = None
 
 
-@dataclass(frozen=True)
-class RuleRow:
-    """One rule of the gate: what was measured, what is allowed, how it ended, in words.
-
-    `verdict` is ``passed``, ``failed``, or the word for why it was not judged.
-    """
-
-    name: str
-    subject: str
-    figure: float | None
-    bound: float | None
-    verdict: str
-    sentence: str
-
-
-@dataclass(frozen=True)
-class CheckRow:
-    """One check of the data; `status` is ``passed`` or the word for what happened instead."""
-
-    name: str
-    status: str
-    figure: float | None
-    bound: float | None
-    sentence: str
-
-
-@dataclass(frozen=True)
-class TableRow:
-    """A table of the lake as the night read it."""
-
-    name: str
-    version: int
-    rows: int
-
-
-@dataclass(frozen=True)
-class ReasonRow:
-    """Rows in quarantine that show one reason; a row may show several."""
-
-    reason: str
-    rows: int
-
-
-@dataclass(frozen=True)
-class ColumnRow:
-    """What cleaning found in one column of what the night read, and did.
-
-    Attributes
-    ----------
-    missing, filled
-        Rows without a value, and those of them that were filled.
-    outliers
-        Rows below or above what is allowed.
-    removed
-        Rows that this column took out.
-    rows
-        Rows of the table.
-    """
-
-    table: str
-    column: str
-    rows: int
-    missing: int
-    filled: int
-    outliers: int
-    removed: int
-
-
-@dataclass(frozen=True)
-class NightPage:
+class NightPage(Artifact):
     """Everything on the page of one night.
 
     Attributes
     ----------
-    kind
-        ``first``, ``switch``, ``refresh``, ``keep`` or ``block``.
-    metric
-        Primary metric by its name, such as ``ndcg_at_20``.
-    winner
-        The recipe that goes live or stays live; ``None`` if there is none.
+    k
+        List length of the metrics.
+    users
+        Users of the holdout.
+    champion, baselines
+        Names of the champion's recipe before the run, and of the baselines.
+    failures
+        Why recipes could not be trained, by recipe.
+    selected
+        What the data selected where a recipe left something open, by recipe.
     challenger, against
-        The two recipes of `slices`; also who `lifts` are held against.
+        The two recipes of `slices`; `lifts` are over the latter.
     needed_lift
         Lift that a switch needs; .01 is +1 %.
-    chosen
-        (recipe, words) pairs: what the data chose where a recipe left something open.
-    facts
-        (name, value) pairs about the data and the holdout, ready to read.
+    quarantined, quarantine_reasons
+        Rows in quarantine, ``None`` where that is not known; and rows by reason.
     advice
-        What a person can do now; empty where nothing is to be done (`words.advice` has defaults).
-    accounts
-        Candidates' points against the champion.
-    trust
-        What the last calibration found of the gate itself, and how old it is.
-    past
-        The champion night by night, oldest first, tonight last.
-    churn, folds, live
-        What publications changed, how near fold-in had come to them, and what people did with
-        them, oldest first.
-    answers
-        What they did with what they were shown since the last night, ``None`` before a second one.
-    drift, policy
-        Whether something has moved, and what the policy said of a retrain, in a sentence.
-    quarantined, reasons
-        Rows in quarantine as the night saw it, ``None`` where that is not known; and why.
-    cleaned
-        What cleaning found.
-    origin
-        (name, value) pairs for the foot: run, commit, config.
+        Sentences on what a person can do now.
+    calibration
+        The newest calibration of the gate.
+    e_process_paths
+        Logarithm of each e-process run by run, by the candidate's hash.
+    past, live, churn, parity
+        What this run and earlier ones had, oldest first.
+    attribution
+        Of the span since the run before; ``None`` in a first run.
     """
 
+    STEP: ClassVar[str] = "gate"
+    FILE: ClassVar[str] = "page"
+    VOLATILE: ClassVar[bool] = True  # it holds costs
+
     run_id: str
-    as_of: datetime
-    kind: str
-    sentence: str
-    metric: str
-    recipes: tuple[RecipeRow, ...]
-    winner: str | None = None
-    challenger: str | None = None
-    against: str | None = None
-    needed_lift: float | None = None
-    chosen: tuple[tuple[str, str], ...] = ()
-    costs: tuple[CostRow, ...] = ()
-    lifts: tuple[LiftRow, ...] = ()
-    slices: tuple[SliceRow, ...] = ()
-    rules: tuple[RuleRow, ...] = ()
-    checks: tuple[CheckRow, ...] = ()
-    tables: tuple[TableRow, ...] = ()
-    facts: tuple[tuple[str, str], ...] = ()
-    advice: tuple[str, ...] = ()
-    accounts: tuple[AccountRow, ...] = ()
-    trust: str = ""
-    past: tuple[PastRow, ...] = ()
-    churn: tuple[ChurnRow, ...] = ()
-    folds: tuple[FoldRow, ...] = ()
-    live: tuple[LiveRow, ...] = ()
-    answers: AnswersTold | None = None
-    drift: tuple[DriftRow, ...] = ()
-    policy: str = ""
-    quarantined: int | None = None
-    reasons: tuple[ReasonRow, ...] = ()
-    cleaned: tuple[ColumnRow, ...] = ()
-    origin: tuple[tuple[str, str], ...] = ()
+    as_of: Instant
+    commit: str
+    settings: str
+    decision: Decision
+    k: int
+    split: SplitFile
+    users: int
+    evaluations: Mapping[str, RecipeEvaluation]
+    champion: str | None
+    baselines: tuple[str, ...]
+    failures: Mapping[str, str]
+    selected: Mapping[str, str]
+    costs: Mapping[str, CostFile]
+    challenger: str | None
+    against: str | None
+    needed_lift: float
+    lifts: tuple[LiftRow, ...]
+    slices: tuple[SliceRow, ...]
+    checks: tuple[Check, ...]
+    versions: Versions
+    tables: TablesFile
+    cleaning: CleanFile
+    quarantined: int | None
+    quarantine_reasons: Mapping[str, int]
+    advice: tuple[str, ...]
+    calibration: CalibrationEntry | None
+    e_process_paths: Mapping[str, tuple[Dated[float], ...]]
+    past: tuple[PastRun, ...]
+    live: tuple[Dated[LiveFigures], ...]
+    churn: tuple[Dated[ChurnFile], ...]
+    parity: tuple[PastParity, ...]
+    attribution: Answers | None
+    drift: Drift | None
+    policy: Ruling | None
 
+    @property
+    def metric(self) -> str:
+        """Name of the primary metric."""
+        return metric_name(NDCG, self.k)
 
-def to_json(night: NightPage) -> bytes:
-    """Write every row as JSON, instants as ``2017-12-01T09:00:00Z``, no figure as null."""
-    told = TypeAdapter(NightPage).dump_json(night, indent=1)
-    return told + b"\n"
+    def values(self, metric: str) -> dict[str, float]:
+        """Return a metric of the recipes that have it, by recipe."""
+        name = metric_name(metric, self.k)
+        metrics = {recipe: result.metrics for recipe, result in self.evaluations.items()}
+        return {recipe: figures[name] for recipe, figures in metrics.items() if name in figures}
 
+    @property
+    def ranked(self) -> list[str]:
+        """Recipes that have the primary metric, best first."""
+        means = self.values(NDCG)
+        return sorted(means, key=lambda name: (-means[name], name))
 
-def from_json(written: bytes) -> NightPage:
-    """Rebuild the rows from `to_json`; raises pydantic's `ValidationError`."""
-    return TypeAdapter(NightPage).validate_json(written)
+    def role(self, recipe: str) -> str:
+        """Return ``champion``, ``baseline`` or ``candidate``."""
+        if recipe == self.champion:
+            return "champion"
+        return "baseline" if recipe in self.baselines else "candidate"
+
+    def blocked(self, rule: RuleResult) -> Self:
+        """Return the page of a promotion that a check stopped after the gate."""
+        decision = replace(
+            self.decision,
+            kind="block",
+            sentence=f"the gate let it pass, the cold check did not: {rule.sentence}",
+            rules=(*self.decision.rules, rule),
+        )
+        return self.model_copy(
+            update={"decision": decision, "advice": advice("block", (rule,))},
+        )

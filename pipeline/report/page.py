@@ -1,6 +1,6 @@
 """One night as one HTML page: the sentence first, then the evidence; no script, no other file.
 
-Promises: every text is escaped; what stopped the night stands above what passed; equal rows give
+Guarantees: every text is escaped; what stopped the night stands above what passed; equal rows give
 equal bytes.
 """
 
@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from pipeline.base import format_instant
+from pipeline.evaluation.beyond_accuracy import COVERAGE
 from pipeline.report import figures, trends, wording
 from pipeline.report.attribution import answers_section
 from pipeline.report.drift import drift_section
@@ -22,57 +23,60 @@ from pipeline.report.titles import EVERYBODY
 _TONE = {"first": "#0072B2", "switch": "#0072B2", "refresh": "#0b6b43", "block": "#a3260b"}
 
 
-def night_figures(night: NightPage) -> dict[str, bytes]:
+def night_figures(page: NightPage) -> dict[str, bytes]:
     """Draw the figures that the night has rows for: file name → SVG."""
     drawn: dict[str, bytes] = {}
-    if night.accounts:
-        drawn["accounts.svg"] = trends.accounts_figure(night.accounts)
-    if any(row.mean is not None for row in night.recipes):
-        drawn["recipes.svg"] = figures.recipes_figure(night.recipes, night.metric, night.winner)
-    if night.lifts and night.against:
-        drawn["lifts.svg"] = figures.lifts_figure(night.lifts, night.against, night.needed_lift)
-    if any(row.mean is not None for row in night.past):
-        drawn["metric.svg"] = trends.metric_figure(night.past, night.metric)
-    if any(row.lift is not None for row in night.past):
-        drawn["lift.svg"] = trends.lift_figure(night.past)
-    if night.slices and night.challenger and night.against:
-        drawn["slices.svg"] = figures.slices_figure(night.slices, night.challenger, night.against)
-    if any(row.mean is not None and row.coverage is not None for row in night.recipes):
-        drawn["reach.svg"] = figures.reach_figure(night.recipes, night.winner)
-    if any(row.overlap is not None for row in night.churn):
-        drawn["churn.svg"] = trends.churn_figure(night.churn, night.as_of)
-    if any(row.slice == EVERYBODY and row.ndcg is not None for row in night.live):
-        drawn["live.svg"] = trends.live_figure(night.live, night.metric)
-    if night.reasons and night.quarantined:
-        drawn["reasons.svg"] = figures.reasons_figure(night.reasons, night.quarantined)
+    coverage = page.values(COVERAGE)
+    if page.decision.accounts:
+        drawn["accounts.svg"] = trends.accounts_figure(page.decision.accounts, page.e_process_paths)
+    if page.ranked:
+        drawn["recipes.svg"] = figures.recipes_figure(page)
+    if page.lifts and page.against:
+        drawn["lifts.svg"] = figures.lifts_figure(page.lifts, page.against, page.needed_lift)
+    if any(row.mean is not None for row in page.past):
+        drawn["metric.svg"] = trends.metric_figure(page.past, page.metric)
+    if any(row.lift is not None for row in page.past):
+        drawn["lift.svg"] = trends.lift_figure(page.past)
+    if page.slices and page.challenger and page.against:
+        drawn["slices.svg"] = figures.slices_figure(page.slices, page.challenger, page.against)
+    if any(name in coverage for name in page.ranked):
+        drawn["reach.svg"] = figures.reach_figure(page)
+    if any(file.first.overlap is not None for _, file in page.churn):
+        drawn["churn.svg"] = trends.churn_figure(page.churn, page.as_of)
+    if any(row.slice == EVERYBODY and row.ndcg is not None for _, row in page.live):
+        drawn["live.svg"] = trends.live_figure(page.live, page.metric)
+    if page.quarantine_reasons and page.quarantined:
+        drawn["reasons.svg"] = figures.reasons_figure(page.quarantine_reasons, page.quarantined)
     return drawn
 
 
-def night_page(night: NightPage, pictures: Mapping[str, bytes]) -> str:
+def night_page(page: NightPage, pictures: Mapping[str, bytes]) -> str:
     """Write the page; `pictures` are those of `night_figures`, laid into it."""
-    day = f"{night.as_of:%A}, {night.as_of.day} {night.as_of:%B %Y}"
-    headline = wording.HEADLINE.get(night.kind, wording.plain(night.kind))
+    day = f"{page.as_of:%A}, {page.as_of.day} {page.as_of:%B %Y}"
+    decision = page.decision
+    headline = wording.HEADLINE[decision.kind]
+    origin = (("run", page.run_id), ("code", page.commit), ("settings", page.settings[:12]))
     parts = [
         f"<header><p class=eyebrow>Nightjar · night of {escape(day)} · as-of "
-        f"{escape(format_instant(night.as_of))}</p><h1>{escape(headline)}</h1>"
-        f"<p class=sentence>{escape(night.sentence)}</p></header>",
-        _advice(night.advice or wording.advice(night.kind, night.rules)),
-        rules(night),
-        accounts(night, pictures),
-        recipes(night, pictures),
-        groups(night, pictures),
-        reach(night, pictures),
-        churn(night, pictures),
-        folds(night),
-        live(night, pictures),
-        answers_section(night.answers),
-        drift_section(night.drift, night.policy),
-        data(night, pictures),
-        cost(night),
-        f"<footer>{facts((('run', night.run_id), *night.origin))}</footer>",
+        f"{escape(format_instant(page.as_of))}</p><h1>{escape(headline)}</h1>"
+        f"<p class=sentence>{escape(decision.sentence)}</p></header>",
+        _advice(page.advice),
+        rules(page),
+        accounts(page, pictures),
+        recipes(page, pictures),
+        groups(page, pictures),
+        reach(page, pictures),
+        churn(page, pictures),
+        folds(page),
+        live(page, pictures),
+        answers_section(page.attribution),
+        drift_section(page.drift, page.policy),
+        data(page, pictures),
+        cost(page),
+        f"<footer>{facts(origin)}</footer>",
     ]
-    title = f"Nightjar {format_instant(night.as_of)}: {headline}"
-    return document(title, _TONE.get(night.kind, "#59626c"), parts)
+    title = f"Nightjar {format_instant(page.as_of)}: {headline}"
+    return document(title, _TONE.get(decision.kind, "#59626c"), parts)
 
 
 def _advice(advice: Sequence[str]) -> str:

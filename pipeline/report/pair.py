@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pipeline.base import Instant
+
 
 @dataclass(frozen=True)
 class VersionRow:
@@ -22,7 +24,7 @@ class VersionRow:
 
     number: int
     recipe: str
-    as_of: str
+    as_of: Instant
     decision: str
     sentence: str
     trained_on: str

@@ -1,37 +1,46 @@
 """The parts of a page about lists, data and cost: what is shown to whom, from what, at what price.
 
-Promises: as `sections`; what was not measured is left out, not guessed.
+Guarantees: as `sections`; what was not measured is left out, not guessed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 
+from pipeline.base import format_instant
+from pipeline.data.validate.checks import Check, Status
+from pipeline.evaluation.beyond_accuracy import COVERAGE, DIVERSITY, GINI, NOVELTY
+from pipeline.evaluation.evaluate import NDCG
+from pipeline.evaluation.prequential import LiveFigures, PrequentialFigures
 from pipeline.report import titles, wording
 from pipeline.report.markup import cards, cell, facts, folded, section, table, verdict
-from pipeline.report.night import CheckRow, ColumnRow, CostRow, NightPage, ReasonRow
-from pipeline.report.past import ChurnRow, FoldRow, LiveRow
+from pipeline.report.night import NightPage
+from pipeline.report.past import Dated, PastParity
+from pipeline.workspace.artifacts import ChurnFile, CleanFile, CostFile
 
 _CHECKS = ("Result", "Check", "Figure|n", "Bound|n", "")
+_NONE = "–"
 
 
-def reach(night: NightPage, pictures: Mapping[str, bytes]) -> str:
+def reach(page: NightPage, pictures: Mapping[str, bytes]) -> str:
     """Write how much of the catalogue is recommended, and how unevenly."""
-    rows = [row for row in night.recipes if row.mean is not None and row.coverage is not None]
-    rows.sort(key=lambda row: (-(row.mean or 0), row.name))
+    coverage, diversity = page.values(COVERAGE), page.values(DIVERSITY)
+    gini, novelty = page.values(GINI), page.values(NOVELTY)
     head = ("Recipe", "Coverage|n", "Gini|n", "Novelty, bits|n", "Diversity|n")
     body = [
         (
-            "lead" if row.name == night.winner else "",
+            "lead" if name == page.decision.recipe else "",
             (
-                cell(row.name, "name"),
-                cell(titles.share(row.coverage or 0), "n"),
-                cell(wording.number(row.gini), "n"),
-                cell(wording.number(row.novelty), "n"),
-                cell("–" if row.diversity is None else titles.share(row.diversity), "n"),
+                cell(name, "name"),
+                cell(titles.share(coverage[name]), "n"),
+                cell(wording.number(gini.get(name)), "n"),
+                cell(wording.number(novelty.get(name)), "n"),
+                cell(_share(diversity.get(name)), "n"),
             ),
         )
-        for row in rows
+        for name in page.ranked
+        if name in coverage
     ]
     about = (
         "Coverage is the share of the catalogue that is recommended to anybody. Gini is 0 where "
@@ -48,25 +57,25 @@ def reach(night: NightPage, pictures: Mapping[str, bytes]) -> str:
     )
 
 
-def churn(night: NightPage, pictures: Mapping[str, bytes]) -> str:
+def churn(page: NightPage, pictures: Mapping[str, bytes]) -> str:
     """Write what changed for people who did nothing."""
     head = ("Night", "People|n", "Stayed|n", "Changed for", "By another salt|n", "")
-    body = [("", _churn_cells(row)) for row in reversed(night.churn)]
+    body = [("", _churn_cells(row)) for row in reversed(page.churn)]
     about = (
         "Lists of people who did nothing since the last publication should change only for a "
         "cause. By another salt: what would change for the luck of training alone."
     )
-    drawn, told = cards(pictures, "churn.svg"), table(head, body)
+    drawn, numbers = cards(pictures, "churn.svg"), table(head, body)
     if drawn:
-        told = folded("In numbers", told)
-    return section("What changed for people who did nothing", about, drawn, told)
+        numbers = folded("In numbers", numbers)
+    return section("What changed for people who did nothing", about, drawn, numbers)
 
 
-def folds(night: NightPage) -> str:
+def folds(page: NightPage) -> str:
     """Write how near lists that were folded in came to those of a new training."""
-    if not night.folds:
+    if not page.parity:
         return ""
-    label = wording.metric_label(night.metric)
+    label = wording.metric_label(page.metric)
     kinds = (f"{label}, folded in|n", f"{label}, trained again|n")
     head = ("Night", "People|n", "In common|n", *kinds, "")
     about = (
@@ -74,17 +83,17 @@ def folds(night: NightPage) -> str:
         "against the new model's. In common: of the first ten. The last two figures are of what "
         "they did afterwards."
     )
-    body = [("", _fold_cells(row)) for row in reversed(night.folds)]
+    body = [("", _parity_cells(row)) for row in reversed(page.parity)]
     return section("What folding in between nights is worth", about, table(head, body))
 
 
-def live(night: NightPage, pictures: Mapping[str, bytes]) -> str:
+def live(page: NightPage, pictures: Mapping[str, bytes]) -> str:
     """Write what people did with the lists that were live."""
-    if not night.live:
+    if not page.live:
         return ""
-    newest = max(row.as_of for row in night.live)
-    rows = [row for row in night.live if row.as_of == newest]
-    label = wording.metric_label(night.metric)
+    newest = max(as_of for as_of, _ in page.live)
+    rows = [row for as_of, row in page.live if as_of == newest]
+    label = wording.metric_label(page.metric)
     head = (
         "Group", "Version", "People|n", "Events|n", "Hit rate|n", f"{label}|n", "95 % interval|n",
         "Without patches|n",
@@ -101,126 +110,160 @@ def live(night: NightPage, pictures: Mapping[str, bytes]) -> str:
     )
 
 
-def data(night: NightPage, pictures: Mapping[str, bytes]) -> str:
+def data(page: NightPage, pictures: Mapping[str, bytes]) -> str:
     """Write what the night read, what was wrong with it, and what was done about it."""
+    rows, split = page.tables.rows, page.split
     tables = [
         (
             "",
             (
-                cell(row.name, "name"),
-                cell(wording.number(row.version), "n"),
-                cell(wording.number(row.rows), "n"),
+                cell(name, "name"),
+                cell(wording.number(version), "n"),
+                cell(wording.number(rows[name]), "n"),
             ),
         )
-        for row in night.tables
+        for name, version in page.versions.items()
+        if version is not None and name in rows
     ]
+    cutoff = format_instant(split.holdout.start)
+    about = (
+        ("learnt from", f"{format_instant(split.train.start)} to {cutoff}"),
+        ("judged on", f"the {split.block_days} days from {cutoff} on"),
+        ("people judged", f"{page.users:,}"),
+        ("task", split.task),
+        ("what counts", ", ".join(split.target_kinds)),
+    )
     return section(
         "Data",
         "",
-        facts(night.facts),
+        facts(about),
         table(("Table", "Lake version|n", "Rows read|n"), tables),
-        _quarantine(night.quarantined, night.reasons, pictures),
-        _cleaned(night.cleaned),
-        _checks(night.checks),
+        _quarantine(page.quarantined, page.quarantine_reasons, pictures),
+        _cleaned(page.cleaning),
+        _checks(page.checks),
     )
 
 
-def cost(night: NightPage) -> str:
+def cost(page: NightPage) -> str:
     """Write what training took, and what a point of gain costs."""
     head = (
         "What training took", "Seconds|n", "CPU seconds|n", "Memory, MB|n", "Parameters|n",
         "Events a second|n", "On", "CPU seconds for each +1 %|n",
     )  # fmt: skip
-    rows = sorted(night.costs, key=lambda row: (-row.seconds, row.name))
+    rows = sorted(page.costs.items(), key=lambda cost: (-cost[1].fit_seconds, cost[0]))
+    gains = _gains(page)
     about = "The last column: CPU seconds ÷ lift over the best baseline, in percent."
-    return section("Cost", about, table(head, [("", _cost_cells(row)) for row in rows]))
+    return section("Cost", about, table(head, [("", _cost_cells(*row, gains)) for row in rows]))
 
 
-def _churn_cells(row: ChurnRow) -> tuple[str, ...]:
-    causes = sorted(row.causes, key=lambda cause: (-cause[1], cause[0]))
-    told = ", ".join(f"{wording.plain(name)} {titles.share(part)}" for name, part in causes if part)
+def _churn_cells(row: Dated[ChurnFile]) -> tuple[str, ...]:
+    as_of, churn = row
+    lost = sorted(churn.first.lost.items(), key=lambda cause: (-cause[1], cause[0]))
+    causes = [f"{wording.plain(name)} {titles.share(part)}" for name, part in lost if part]
     return (
-        cell(f"{titles.day(row.as_of)} {row.as_of.year}", "name"),
-        cell(f"{row.idle:,}", "n"),
-        cell("–" if row.overlap is None else titles.share(row.overlap), "n"),
-        cell(told or "–"),
-        cell("–" if row.dice is None else titles.share(row.dice), "n"),
-        cell(row.note, "wholly"),
+        cell(_day(as_of), "name"),
+        cell(f"{churn.users:,}", "n"),
+        cell(_share(churn.first.overlap), "n"),
+        cell(", ".join(causes) or _NONE),
+        cell(_share(churn.seed_noise.rate), "n"),
+        cell(churn.seed_noise.reason or "", "wholly"),
     )
 
 
-def _fold_cells(row: FoldRow) -> tuple[str, ...]:
+def _parity_cells(row: PastParity) -> tuple[str, ...]:
+    as_of, parity, followed = row
     return (
-        cell(f"{titles.day(row.as_of)} {row.as_of.year}", "name"),
-        cell(f"{row.users:,}", "n"),
-        cell("–" if row.overlap is None else titles.share(row.overlap), "n"),
-        cell("–" if row.folded is None else f"{row.folded:.4f}", "n"),
-        cell("–" if row.retrained is None else f"{row.retrained:.4f}", "n"),
-        cell(row.note, "wholly"),
+        cell(_day(as_of), "name"),
+        cell(f"{parity.users:,}", "n"),
+        cell(_share(parity.overlap), "n"),
+        cell(_ndcg(None if followed is None else followed.folded), "n"),
+        cell(_ndcg(None if followed is None else followed.retrained), "n"),
+        cell(parity.reason or "", "wholly"),
     )
 
 
-def _live_cells(row: LiveRow) -> tuple[str, ...]:
-    interval = "–" if row.lo is None or row.hi is None else f"{row.lo:.4f} to {row.hi:.4f}"
+def _live_cells(row: LiveFigures) -> tuple[str, ...]:
+    lo, hi = row.ndcg_lo, row.ndcg_hi
     return (
         cell(wording.plain(row.slice), "name"),
         cell(row.model_version),
         cell(f"{row.users:,}", "n"),
         cell(f"{row.events:,}", "n"),
-        cell("–" if row.hit_rate is None else titles.share(row.hit_rate), "n"),
-        cell("–" if row.ndcg is None else f"{row.ndcg:.4f}", "n"),
-        cell(interval, "n"),
-        cell("–" if row.base_ndcg is None else f"{row.base_ndcg:.4f}", "n"),
+        cell(_share(row.hit_rate), "n"),
+        cell(_figure(row.ndcg), "n"),
+        cell(_NONE if lo is None or hi is None else f"{lo:.4f} to {hi:.4f}", "n"),
+        cell(_figure(row.base_only_ndcg), "n"),
     )
 
 
-def _quarantine(
-    rows: int | None, reasons: Sequence[ReasonRow], pictures: Mapping[str, bytes]
-) -> str:
+def _day(as_of: datetime) -> str:
+    return f"{titles.day(as_of)} {as_of.year}"
+
+
+def _share(value: float | None) -> str:
+    return _NONE if value is None else titles.share(value)
+
+
+def _figure(value: float | None) -> str:
+    return _NONE if value is None else f"{value:.4f}"
+
+
+def _ndcg(row: PrequentialFigures | None) -> str:
+    return _figure(None if row is None else row.ndcg)
+
+
+def _quarantine(rows: int | None, reasons: Mapping[str, int], pictures: Mapping[str, bytes]) -> str:
     if rows is None:
         return ""
     if not rows:
         return "<h3>Quarantine</h3><p class=about>✓ No row is in quarantine.</p>"
-    ordered = sorted(reasons, key=lambda row: (-row.rows, row.reason))
+    ordered = sorted(reasons.items(), key=lambda reason: (-reason[1], reason[0]))
     body = [
-        ("", (cell(wording.plain(r.reason), "name"), cell(f"{r.rows:,}", "n"))) for r in ordered
+        ("", (cell(wording.plain(reason), "name"), cell(f"{count:,}", "n")))
+        for reason, count in ordered
     ]
     drawn = cards(pictures, "reasons.svg")
     numbers = folded("In numbers", table(("Reason", "Rows|n"), body))
     return f"<h3>Quarantine</h3>{drawn}{numbers}"
 
 
-def _cleaned(rows: Sequence[ColumnRow]) -> str:
+def _cleaned(cleaning: CleanFile) -> str:
     head = ("Column", "Table", "Rows|n", "Missing|n", "Filled|n", "Outliers|n", "Taken out|n")
     body = [
         (
             "",
             (
-                cell(row.column, "name"),
-                cell(row.table),
-                cell(f"{row.rows:,}", "n"),
+                cell(column.column, "name"),
+                cell(name),
                 *(
-                    cell(f"{n:,}", "n")
-                    for n in (row.missing, row.filled, row.outliers, row.removed)
+                    cell(f"{count:,}", "n")
+                    for count in (
+                        report.rows_in,
+                        column.missing,
+                        column.filled,
+                        column.below + column.above,
+                        column.quarantined,
+                    )
                 ),
             ),
         )
-        for row in rows
+        for name, report in cleaning.tables.items()
+        for column in report.columns
     ]
     return f"<h3>Missing values and outliers</h3>{table(head, body)}" if body else ""
 
 
-def _checks(checks: Sequence[CheckRow]) -> str:
-    passed = [row for row in checks if row.status == wording.PASSED]
-    others = [row for row in checks if row.status != wording.PASSED]
-    told = table(_CHECKS, [("", _check_cells(row)) for row in others])
-    return (f"<h3>Checks to look at</h3>{told}" if told else "") + folded(
+def _checks(checks: Sequence[Check]) -> str:
+    passed = [row for row in checks if row.status == Status.PASSED]
+    others = [row for row in checks if row.status != Status.PASSED]
+    first = table(_CHECKS, [("", _check_cells(row)) for row in others])
+    return (f"<h3>Checks to look at</h3>{first}" if first else "") + folded(
         f"{len(passed)} of {len(checks)} checks of the data passed",
         table(_CHECKS, [("", _check_cells(row)) for row in passed]),
     )
 
 
-def _check_cells(row: CheckRow) -> tuple[str, ...]:
+def _check_cells(row: Check) -> tuple[str, ...]:
     return (
         verdict(row.status),
         cell(wording.plain(row.name)),
@@ -230,24 +273,33 @@ def _check_cells(row: CheckRow) -> tuple[str, ...]:
     )
 
 
-def _cost_cells(row: CostRow) -> tuple[str, ...]:
+def _cost_cells(name: str, cost: CostFile, gains: Mapping[str, float]) -> tuple[str, ...]:
     return (
-        cell(row.name, "name"),
-        cell(f"{row.seconds:,.2f}", "n"),
-        cell(f"{row.cpu_seconds:,.2f}", "n"),
-        cell(f"{row.peak_mb:,.1f}", "n"),
-        cell(wording.number(row.parameters), "n"),
-        cell(f"{row.events_per_second:,.0f}", "n"),
-        cell(row.trained_on),
-        cell(_price(row), "n"),
+        cell(name, "name"),
+        cell(f"{cost.fit_seconds:,.2f}", "n"),
+        cell(f"{cost.fit_cpu_seconds:,.2f}", "n"),
+        cell(f"{cost.peak_mb:,.1f}", "n"),
+        cell(wording.number(cost.parameters), "n"),
+        cell(f"{cost.examples_per_second:,.0f}", "n"),
+        cell(cost.trained_on),
+        cell(_price(cost, gains.get(name)), "n"),
     )
 
 
-def _price(row: CostRow) -> str:
+def _gains(page: NightPage) -> dict[str, float]:
+    """Return the lift of each recipe that is no baseline over the best baseline's mean."""
+    means = page.values(NDCG)
+    level = max((means[name] for name in page.baselines if name in means), default=0.0)
+    if level <= 0:
+        return {}
+    return {name: mean / level - 1 for name, mean in means.items() if name not in page.baselines}
+
+
+def _price(cost: CostFile, gain: float | None) -> str:
     """Return CPU seconds for each percent of lift over the best baseline."""
-    if row.gain is None:
-        return "–"
-    if row.gain <= 0:
+    if gain is None:
+        return _NONE
+    if gain <= 0:
         return "no gain"
-    price = row.cpu_seconds / (100 * row.gain)
+    price = cost.fit_cpu_seconds / (100 * gain)
     return f"{price:,.2f}" if price >= 0.005 else "under 0.01"

@@ -8,7 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pipeline.evaluation.evaluate import NDCG, metric_name
+from pipeline.models.search import Axis
 from pipeline.report.wording import change, metric_label, number
+from pipeline.workspace.experiment_artifacts import StudyFile, TrialRow
 
 _NAMED = 4
 _SHOWN = 8
@@ -23,30 +26,6 @@ class AxisRow:
     high: float
     log: bool
     importance: float | None = None
-
-
-@dataclass(frozen=True)
-class TrialRow:
-    """A trial.
-
-    Attributes
-    ----------
-    state
-        ``complete``, ``pruned`` or ``failed``.
-    value
-        Mean of the metric over the windows it was measured on; ``None`` without any.
-    lift
-        That ÷ the start's on the same windows − 1; ``None`` where the start's is 0.
-    fields
-        By axis; one that is no number or lies outside of its span is left out.
-    """
-
-    number: int
-    state: str
-    start: bool
-    value: float | None
-    lift: float | None
-    fields: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -69,6 +48,21 @@ class StudyRows:
     best: float
     axes: tuple[AxisRow, ...]
     trials: tuple[TrialRow, ...]
+
+    @classmethod
+    def of(cls, study: StudyFile, axes: Mapping[str, Axis]) -> StudyRows:
+        """Return the rows of a study that has measured its start."""
+        return cls(
+            name=study.name,
+            metric=metric_name(NDCG, study.task.k),
+            candidate=study.candidate,
+            best=study.best or 0.0,
+            axes=tuple(
+                AxisRow(name, axis.low, axis.high, axis.log, study.importance.get(name))
+                for name, axis in axes.items()
+            ),
+            trials=study.trials,
+        )
 
     @property
     def complete(self) -> tuple[TrialRow, ...]:
@@ -96,8 +90,8 @@ class StudyRows:
     @property
     def foremost(self) -> tuple[AxisRow, ...]:
         """The axes that explain most, in their own order; all of them where they are few."""
-        told = sorted(self.axes, key=lambda axis: -(axis.importance or 0.0))[:_SHOWN]
-        return tuple(axis for axis in self.axes if axis in told)
+        most = sorted(self.axes, key=lambda axis: -(axis.importance or 0.0))[:_SHOWN]
+        return tuple(axis for axis in self.axes if axis in most)
 
     @property
     def winner(self) -> TrialRow:
@@ -130,9 +124,9 @@ def coordinates_title(study: StudyRows) -> str:
     where = [
         f"{axis.name} {number(fields[axis.name])}" for axis in study.axes if axis.name in fields
     ]
-    who = "The start is the best trial" if study.winner is study.start else "The best trial"
+    best = "The start is the best trial" if study.winner is study.start else "The best trial"
     if len(study.axes) > _SHOWN:
-        return f"{who}, by the {_SHOWN} of {len(study.axes)} fields that matter most"
+        return f"{best}, by the {_SHOWN} of {len(study.axes)} fields that matter most"
     if len(where) > _NAMED:
-        return f"{who}, and where it stands"
-    return f"{who}: {', '.join(where)}"
+        return f"{best}, and where it stands"
+    return f"{best}: {', '.join(where)}"

@@ -14,12 +14,12 @@ from pipeline.report.figure import label as write
 from pipeline.report.study import (
     AxisRow,
     StudyRows,
-    TrialRow,
     coordinates_title,
     history_title,
     importance_title,
 )
 from pipeline.report.wording import metric_label, number
+from pipeline.workspace.experiment_artifacts import TrialRow
 
 _MOST = 16
 _LABEL = 12

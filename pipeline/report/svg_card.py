@@ -1,6 +1,6 @@
 """The ground of a night's figures: a card narrow enough for a phone, as SVG that a page can hold.
 
-Promises: equal calls give equal bytes; no id of one card is an id of another; text stays text, so
+Guarantees: equal calls give equal bytes; no id of one card is an id of another; text stays text, so
 that it is sharp, small and can be read aloud; nothing of pyplot's global state is touched.
 """
 
@@ -55,8 +55,8 @@ def card(
     from matplotlib.figure import Figure
 
     titles = textwrap.wrap(title, _TITLE_WRAP, break_on_hyphens=False) or [""]
-    told = textwrap.wrap(about, _ABOUT_WRAP, break_on_hyphens=False)
-    head = 0.3 + 0.2 * len(titles) + 0.15 * len(told)
+    lines = textwrap.wrap(about, _ABOUT_WRAP, break_on_hyphens=False)
+    head = 0.3 + 0.2 * len(titles) + 0.15 * len(lines)
     height = head + body + foot
     figure = Figure(figsize=(WIDTH, height), facecolor="white")
     figure.text(
@@ -64,7 +64,7 @@ def card(
         color=INK, va="top", linespacing=1.25, parse_math=False,
     )  # fmt: skip
     figure.text(
-        0.06 / WIDTH, 1 - (0.1 + 0.2 * len(titles)) / height, "\n".join(told), fontsize=SMALL,
+        0.06 / WIDTH, 1 - (0.1 + 0.2 * len(titles)) / height, "\n".join(lines), fontsize=SMALL,
         color=GREY, va="top", linespacing=1.3, parse_math=False,
     )  # fmt: skip
     gap = 0.22
@@ -145,21 +145,21 @@ def _folded(name: str) -> str:
 
 
 def _rename(root: Xml.Element, key: str) -> None:
-    """Drop namespaces and ids that nobody refers to; put the key before the others."""
+    """Drop namespaces and unused ids; put the key before the others."""
     used = {
-        found
-        for one in root.iter()
-        for name, value in one.attrib.items()
-        for found in ([value[1:]] if _local(name) == "href" else _REFERENCE.findall(value))
+        reference
+        for node in root.iter()
+        for name, value in node.attrib.items()
+        for reference in ([value[1:]] if _local(name) == "href" else _REFERENCE.findall(value))
     }
-    for one in root.iter():
-        one.tag = _local(one.tag)
-        kept = {_local(name): value for name, value in one.attrib.items()}
+    for node in root.iter():
+        node.tag = _local(node.tag)
+        kept = {_local(name): value for name, value in node.attrib.items()}
         if "href" in kept:
             kept["href"] = f"#{key}-{kept['href'][1:]}"
         if "id" in kept:
             kept["id"] = f"{key}-{kept['id']}" if kept["id"] in used else ""
-        one.attrib = {
+        node.attrib = {
             name: value if name == "aria-label" else _REFERENCE.sub(rf"{key}-\g<0>", value)
             for name, value in kept.items()
             if value

@@ -4,39 +4,82 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from pipeline import columns as c
+from pipeline.base import Instant, format_instant
+from pipeline.evaluation.gate.decision import Kind
+from pipeline.workspace.ledger import DecisionEntry, Entry, PatchEntry, PublicationEntry
 
 _WIDTH: Final = 100
 _TIED: Final = "\N{NO-BREAK SPACE}"
 
 
-def nights_table(told: Mapping[str, Any]) -> str:
-    """Return the demo's nights: decision, metrics of who competed, the sentence, where to look."""
-    metric = told["metric"]
-    header = ("as-of", "decision", "champion's recipe", "recipe", metric, "95 % interval", "lift")
+@dataclass(frozen=True)
+class NightRecipe:
+    """A recipe of a nightly run: its mean with the 95 % interval, and its lift."""
+
+    name: str
+    mean: float
+    lo: float
+    hi: float
+    lift: float | None
+
+
+@dataclass(frozen=True)
+class NightSummary:
+    """A nightly run of the demo.
+
+    Attributes
+    ----------
+    recipe
+        The champion's after the run.
+    against
+        Recipe that the lifts are over.
+    people
+        Users that were evaluated.
+    recipes
+        Best first.
+    """
+
+    as_of: Instant
+    run_id: str
+    decision: Kind
+    recipe: str | None
+    against: str
+    sentence: str
+    reasons: tuple[str, ...]
+    people: int
+    recipes: tuple[NightRecipe, ...]
+
+
+@dataclass(frozen=True)
+class DemoSummary:
+    """The nightly runs of the demo, and commands that show more."""
+
+    metric: str
+    nights: tuple[NightSummary, ...]
+    look: Mapping[str, str]
+
+
+def nights_table(summary: DemoSummary) -> str:
+    """Return the demo's runs: decision, metrics of all recipes, the sentence, where to look."""
+    header = ["as-of", "decision", "champion's recipe", "recipe", summary.metric]
+    header += ["95 % interval", "lift"]
     rows: list[Sequence[str]] = []
-    for night in told["nights"]:
-        for number, row in enumerate(night["recipes"]):
-            first = number == 0
-            rows.append(
-                (
-                    night["as_of"][:10] if first else "",
-                    night["decision"] if first else "",
-                    night["recipe"] if first else "",
-                    row["name"],
-                    f"{row['mean']:.4f}",
-                    f"{row['lo']:.4f} to {row['hi']:.4f}",
-                    "reference" if row["lift"] is None else f"{row['lift']:+.1%}",
-                )
-            )
+    for night in summary.nights:
+        head: tuple[str, ...] = (f"{night.as_of:%Y-%m-%d}", night.decision, str(night.recipe))
+        for row in night.recipes:
+            lift = "reference" if row.lift is None else f"{row.lift:+.1%}"
+            rows.append((*head, row.name, f"{row.mean:.4f}", f"{row.lo:.4f} to {row.hi:.4f}", lift))
+            head = ("", "", "")
     lines = [grid(header, rows), ""]
-    for night in told["nights"]:
-        reasons = night["reasons"] or [night["sentence"]]
-        lines.append(f"{night['as_of'][:10]}  {night['decision']}: {reasons[0]}")
-        lines += [f"{'':10}  {reason}" for reason in reasons[1:]]
-    lines += ["", *(f"{name:<9} {where}" for name, where in told["look"].items())]
+    for night in summary.nights:
+        first, *others = night.reasons or (night.sentence,)
+        lines.append(f"{night.as_of:%Y-%m-%d}  {night.decision}: {first}")
+        lines += [f"{'':10}  {reason}" for reason in others]
+    lines += ["", *(f"{name:<9} {where}" for name, where in summary.look.items())]
     return "\n".join(lines)
 
 
@@ -60,37 +103,41 @@ def lists_table(rows: Iterable[Mapping[str, Any]], titles: Mapping[str, str]) ->
     )
 
 
-def history_table(entries: Iterable[Mapping[str, Any]]) -> str:
-    """Return the ledger, an entry below the other, its words beside its instant and type.
+def history_table(entries: Sequence[Entry]) -> str:
+    """Return the ledger, an entry below the other, its text beside its as-of and type.
 
-    A publication names its night's run; a night without one names it in a line of its own, as
+    A publication names its run; a run without one is named in a line of its own, as
     `nightjar gate accept` wants it.
     """
-    lines, entries = [], list(entries)
-    shown = {entry["run_id"] for entry in entries if entry["type"] == "publication"}
+    lines = []
+    published = {entry.run_id for entry in entries if isinstance(entry, PublicationEntry)}
     for entry in entries:
-        if entry["type"] == "publication":
-            told = (
-                f"generation {entry['generation']}: {entry['name']}, version "
-                f"{entry['model_version']}, publication {entry['publication_id']}"
-            )
-        elif entry["type"] == "patch":
-            told = (
-                f"generation {entry['generation']}: lists folded into {entry['base']}, publication "
-                f"{entry['publication_id']}"
-            )
-        else:
-            told = str(entry["sentence"])
-        head = f"{entry['as_of']}  {entry['type']:<11}  "
-        lines.append(_beside(head, told))
-        if entry["type"] == "decision" and entry["run_id"] not in shown:
-            lines.append(f"{'':{len(head)}}run {entry['run_id']}")
+        head = f"{format_instant(entry.as_of)}  {entry.type:<11}  "
+        lines.append(_beside(head, _text(entry)))
+        if isinstance(entry, DecisionEntry) and entry.run_id not in published:
+            lines.append(f"{'':{len(head)}}run {entry.run_id}")
     return "\n".join(lines) or "nothing has been decided yet"
+
+
+def _text(entry: Entry) -> str:
+    match entry:
+        case PublicationEntry():
+            return (
+                f"generation {entry.generation}: {entry.name}, version {entry.model_version}, "
+                f"publication {entry.publication_id}"
+            )
+        case PatchEntry():
+            return (
+                f"generation {entry.generation}: lists folded into {entry.base}, publication "
+                f"{entry.publication_id}"
+            )
+        case _:
+            return entry.sentence
 
 
 def _beside(head: str, text: str) -> str:
     """Write a text beside its head, line below line; no figure is parted from its percent."""
-    told = textwrap.fill(
+    filled = textwrap.fill(
         text.replace(" %", f"{_TIED}%"),
         _WIDTH,
         initial_indent=head,
@@ -98,7 +145,7 @@ def _beside(head: str, text: str) -> str:
         break_long_words=False,
         break_on_hyphens=False,
     )
-    return told.replace(_TIED, " ")
+    return filled.replace(_TIED, " ")
 
 
 def grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

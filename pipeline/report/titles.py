@@ -1,17 +1,17 @@
-"""The finding of each figure over time and of each figure about lists and data, as its title.
-
-Promises: a title says what is to be seen; what was not measured is not claimed.
-"""
+"""Titles of figures: each states what is to be seen, and claims nothing that was not measured."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from pipeline.evaluation.gate.e_process import points_text
-from pipeline.report.night import ReasonRow, RecipeRow, SliceRow
-from pipeline.report.past import AccountRow, ChurnRow, LiveRow, PastRow
-from pipeline.report.wording import change, metric_label, number, plain
+from pipeline.evaluation.gate.e_process import Standing, points_text
+from pipeline.evaluation.intervals import normal_interval
+from pipeline.evaluation.prequential import LiveFigures
+from pipeline.report.night import LiftRow, SliceRow
+from pipeline.report.past import Dated, PastRun
+from pipeline.report.wording import NO_CHANGE, change, metric_label, number, plain
+from pipeline.workspace.artifacts import ChurnFile
 
 EVERYBODY = "all"
 
@@ -31,56 +31,86 @@ def share(value: float) -> str:
     return f"{percent:.1f} %" if percent < 9.95 or percent > 99 else f"{percent:.0f} %"
 
 
-def accounts_title(accounts: Sequence[AccountRow]) -> str:
-    """Say who has the points for a switch, or who is nearest to them."""
-    first = max(accounts, key=lambda row: row.points)
-    told = f"{first.recipe} has {points_text(first.points)} of {first.threshold:,.0f} points"
-    if first.points >= first.threshold:
-        return f"{told}: enough for a switch"
-    if first.points <= 1:
+def recipes_title(means: Mapping[str, float], metric: str) -> str:
+    """Say which recipe is best and how far ahead of the next one it is."""
+    if not means:
+        return "No recipe could be judged"
+    best, *others = sorted(means, key=lambda name: means[name], reverse=True)
+    if not others:
+        return f"{best} reaches {means[best]:.3f} {metric_label(metric)}"
+    second = others[0]
+    if means[second] <= 0:
+        return f"{best} has the best {metric_label(metric)}"
+    ahead = change(means[best] / means[second] - 1)
+    if ahead == NO_CHANGE:
+        return f"{best} and {second} are level at {means[best]:.3f} {metric_label(metric)}"
+    return f"{best} has the best {metric_label(metric)}, {ahead} on {second}"
+
+
+def lifts_title(lifts: Sequence[LiftRow], against: str) -> str:
+    """Say which recipe is proved better than `against`, or that none is."""
+    proved = [row for row in lifts if row.proved]
+    if proved:
+        best = max(proved, key=lambda row: row.lift)
+        return f"{best.name} beats {against} by {change(best.lift).removeprefix('+')}"
+    if all(row.underpowered is not None for row in lifts):
+        return f"Nobody could be held against {against}: too little evidence"
+    return f"No recipe is proved better than {against}"
+
+
+def accounts_title(accounts: Sequence[Standing]) -> str:
+    """Say which candidate has the points for a switch, or is nearest to them."""
+    first = max(accounts, key=lambda status: status.account.points)
+    points = first.account.points
+    text = f"{first.recipe} has {points_text(points)} of {first.threshold:,.0f} points"
+    if points >= first.threshold:
+        return f"{text}: enough for a switch"
+    if points <= 1:
         return "No candidate has gathered evidence that it is better"
-    return told if len(accounts) == 1 else f"{told}: the nearest to a switch"
+    return text if len(accounts) == 1 else f"{text}: the nearest to a switch"
 
 
-def account_line(row: AccountRow) -> str:
+def account_line(status: Standing) -> str:
     """Write an account: points, lift, what a block can show, how many more it may take."""
-    told = f"{row.recipe}: {points_text(row.points)} of {row.threshold:,.0f} points"
-    if row.lift is not None and row.lo is not None and row.hi is not None:
-        blocks = "1 block" if row.blocks == 1 else f"{row.blocks:,} blocks"
-        told += f"; {change(row.lift)} ({change(row.lo)} to {change(row.hi)}) over {blocks}"
-    if row.smallest_effect is not None:
-        told += f"; a block like tonight's can show {change(row.smallest_effect)}"
-    if row.more_blocks and row.points < row.threshold:
-        told += f"; a true +2 % needs about {row.more_blocks:,} more"
-    return f"{told}; {row.waiting}." if row.waiting else f"{told}."
+    account = status.account
+    text = f"{status.recipe}: {points_text(account.points)} of {status.threshold:,.0f} points"
+    if account.blocks:
+        blocks = "1 block" if account.blocks == 1 else f"{account.blocks:,} blocks"
+        lo, hi = normal_interval(account.lift, account.se)
+        text += f"; {change(account.lift)} ({change(lo)} to {change(hi)}) over {blocks}"
+    if status.smallest_effect is not None:
+        text += f"; a block like tonight's can show {change(status.smallest_effect)}"
+    if status.blocks_for_two_percent and account.points < status.threshold:
+        text += f"; a true +2 % needs about {status.blocks_for_two_percent:,} more"
+    return f"{text}; {status.waiting}." if status.waiting else f"{text}."
 
 
-def metric_title(past: Sequence[PastRow], metric: str) -> str:
+def metric_title(past: Sequence[PastRun], metric: str) -> str:
     """Say what the champion reaches tonight, beside the night before of an equally long block."""
     last = past[-1]
     if last.mean is None:
         return f"{metric_label(metric)} of the champion, night by night"
-    told = f"{last.recipe} reaches {last.mean:.4f} {metric_label(metric)}"
+    text = f"{last.recipe} reaches {last.mean:.4f} {metric_label(metric)}"
     before = [row for row in past[:-1] if row.block_days == last.block_days and row.mean]
     if not before:
-        return told
-    return f"{told}, {change(last.mean / (before[-1].mean or 1) - 1)} on {day(before[-1].as_of)}"
+        return text
+    return f"{text}, {change(last.mean / (before[-1].mean or 1) - 1)} on {day(before[-1].as_of)}"
 
 
-def lift_title(past: Sequence[PastRow]) -> str:
+def lift_title(past: Sequence[PastRun]) -> str:
     """Say how far the champion is ahead of the best baseline, tonight and before."""
     known = [row for row in past if row.lift is not None]
     last = known[-1]
     ahead = sum((row.lift or 0) > 0 for row in known)
-    told = f"{last.recipe} is {change(last.lift or 0).lstrip('+−')} "
-    told += "ahead of" if (last.lift or 0) >= 0 else "behind"
-    told += " the best baseline"
+    text = f"{last.recipe} is {change(last.lift or 0).lstrip('+−')} "
+    text += "ahead of" if (last.lift or 0) >= 0 else "behind"
+    text += " the best baseline"
     if last.lift == 0:
-        told = f"{last.recipe} is the best baseline, or level with it"
+        text = f"{last.recipe} is the best baseline, or level with it"
     if len(known) == 1:
-        return told
+        return text
     nights = "all" if ahead == len(known) else f"{ahead} of"
-    return f"{told}; ahead on {nights} {len(known)} nights"
+    return f"{text}; ahead on {nights} {len(known)} nights"
 
 
 def forest_title(slices: Sequence[SliceRow], challenger: str, against: str) -> str:
@@ -103,52 +133,49 @@ def forest_title(slices: Sequence[SliceRow], challenger: str, against: str) -> s
     )
 
 
-def reach_title(recipes: Sequence[RecipeRow], winner: str | None) -> str:
+def reach_title(coverage: Mapping[str, float], winner: str | None) -> str:
     """Say how much of the catalogue is recommended, by the winner and at most."""
-    known = [row for row in recipes if row.coverage is not None]
-    most = max(known, key=lambda row: (row.coverage or 0, row.name))
-    own = next((row for row in known if row.name == winner), most)
-    told = f"{own.name} recommends {share(own.coverage or 0)} of the catalogue"
-    if len(known) == 1:
-        return told
-    if share(own.coverage or 0) == share(most.coverage or 0):
-        return f"{told}, as much as any"
-    return f"{told}; {most.name} the most, {share(most.coverage or 0)}"
+    most = max(coverage, key=lambda name: (coverage[name], name))
+    own = winner if winner is not None and winner in coverage else most
+    text = f"{own} recommends {share(coverage[own])} of the catalogue"
+    if len(coverage) == 1:
+        return text
+    if share(coverage[own]) == share(coverage[most]):
+        return f"{text}, as much as any"
+    return f"{text}; {most} the most, {share(coverage[most])}"
 
 
-def churn_title(churn: Sequence[ChurnRow], tonight: datetime) -> str:
+def churn_title(churn: Sequence[Dated[ChurnFile]], tonight: datetime) -> str:
     """Say what part of the lists of people who did nothing changed, and for what.
 
     Another night's lists are named by its day.
     """
-    last = next((row for row in reversed(churn) if row.overlap is not None), None)
-    if last is None:
+    known = [(as_of, file.first) for as_of, file in churn if file.first.overlap is not None]
+    if not known:
         return "Nobody's lists could be compared with the ones before"
-    told = f"{share(last.overlap or 0)} of what idle people see stayed as it was"
-    if last.as_of != tonight:
-        told = f"When lists changed on {day(last.as_of)}, {told}"
-    causes = [cause for cause in last.causes if cause[1] > 0]
+    as_of, last = known[-1]
+    text = f"{share(last.overlap or 0)} of what idle people see stayed as it was"
+    if as_of != tonight:
+        text = f"When lists changed on {day(as_of)}, {text}"
+    causes = [(part, name) for name, part in sorted(last.lost.items()) if part > 0]
     if not causes:
-        return told
-    return f"{told}; what changed did so most for {plain(max(causes, key=lambda x: x[1])[0])}"
+        return text
+    most = max(causes, key=lambda cause: cause[0])
+    return f"{text}; what changed did so most for {plain(most[1])}"
 
 
-def live_title(live: Sequence[LiveRow], metric: str) -> str:
+def live_title(live: Sequence[Dated[LiveFigures]], metric: str) -> str:
     """Say what the newest lists were worth to people who came back."""
-    rows = [row for row in live if row.slice == EVERYBODY and row.ndcg is not None]
-    last = rows[-1]
-    label = metric_label(metric)
+    last = [row for _, row in live if row.slice == EVERYBODY and row.ndcg is not None][-1]
     return (
-        f"Live, version {last.model_version} reached {last.ndcg:.4f} {label} "
+        f"Live, version {last.model_version} reached {last.ndcg:.4f} {metric_label(metric)} "
         f"with {number(last.users)} people"
     )
 
 
-def reasons_title(reasons: Sequence[ReasonRow], rows: int) -> str:
+def reasons_title(reasons: Mapping[str, int], rows: int) -> str:
     """Say how many rows are in quarantine, and for what most of them."""
-    most = max(reasons, key=lambda row: (row.rows, row.reason))
+    most = max(reasons, key=lambda reason: (reasons[reason], reason))
     are = "row is" if rows == 1 else "rows are"
-    told = f"{rows:,} {are} in quarantine"
-    if len(reasons) == 1:
-        return f"{told}: {plain(most.reason)}"
-    return f"{told}, most for {plain(most.reason)}"
+    text = f"{rows:,} {are} in quarantine"
+    return f"{text}: {plain(most)}" if len(reasons) == 1 else f"{text}, most for {plain(most)}"

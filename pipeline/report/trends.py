@@ -1,18 +1,19 @@
 """Figures over nights as SVG: accounts that climb, the champion's level and lift, churn, live.
 
-Promises: as `figures`; nights of another length of holdout are drawn, and not joined with others.
+Guarantees: as `figures`; nights of another length of holdout are drawn, and not joined with others.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from pipeline.evaluation.gate.e_process import points_text
+from pipeline.evaluation.gate.e_process import Standing, points_text
+from pipeline.evaluation.prequential import LiveFigures
 from pipeline.report.figure import BLUE, GREY, INK, LIGHT, ORANGE, percent, spread
-from pipeline.report.past import AccountRow, ChurnRow, LiveRow, PastRow
+from pipeline.report.past import Dated, PastRun
 from pipeline.report.svg_card import card, name_rows, svg, write
 from pipeline.report.titles import (
     EVERYBODY,
@@ -25,6 +26,7 @@ from pipeline.report.titles import (
     share,
 )
 from pipeline.report.wording import metric_label, plain
+from pipeline.workspace.artifacts import ChurnFile
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,22 +46,31 @@ _STROKES = (
 _HATCHES = ("////", "----", "xxxx", "||||", "++++", "\\\\\\\\")
 
 
-def accounts_figure(accounts: Sequence[AccountRow]) -> bytes:
-    """Draw each candidate's points night by night, on a log scale, below the threshold."""
-    rows = sorted(accounts, key=lambda row: (-_now(row), row.recipe))
+def accounts_figure(
+    accounts: Sequence[Standing], paths: Mapping[str, Sequence[Dated[float]]]
+) -> bytes:
+    """Draw each candidate's points night by night, on a log scale, below the threshold.
+
+    Parameters
+    ----------
+    paths
+        Logarithm of the points night by night, by the candidate's hash.
+    """
+    rows = sorted(accounts, key=lambda status: (-status.account.log_points, status.recipe))
     shown, left = rows[:_LINES], len(rows[_LINES:])
+    tracks = [paths.get(status.account.key.candidate, ()) for status in rows]
     title = accounts_title(accounts)
     about = "points against the champion, on a log scale; 1 = nothing known either way"
-    if any(stand.log_points / math.log(10) < _FLOOR for row in shown for stand in row.path):
+    if any(log / math.log(10) < _FLOOR for track in tracks[:_LINES] for _, log in track):
         about += f"; {_power(int(_FLOOR))} stands for less, too"
     about += f"; {left} further candidates are below these" if left else ""
     figure, (axes,) = card(2.0, title, about, left=0.5, right=1.5)
-    threshold = max(row.threshold for row in rows)
+    threshold = max(status.threshold for status in rows)
     bound = math.log10(threshold)
     heights, low = [], -0.5
-    for row, (colour, mark, dash) in zip(shown, _STROKES, strict=False):
-        at = [_at(stand.as_of) for stand in row.path]
-        values = [max(stand.log_points / math.log(10), _FLOOR) for stand in row.path]
+    for track, (colour, mark, dash) in zip(tracks[:_LINES], _STROKES, strict=False):
+        at = [_at(as_of) for as_of, _ in track]
+        values = [max(log / math.log(10), _FLOOR) for _, log in track]
         axes.plot(at, values, color=colour, linestyle=dash, linewidth=1.6, marker=mark,
                   markersize=4, markevery=max(1, len(at) // 6), clip_on=False)  # fmt: skip
         heights.append(values[-1] if values else 0.0)
@@ -68,21 +79,20 @@ def accounts_figure(accounts: Sequence[AccountRow]) -> bytes:
     axes.axhline(bound, color=INK, linewidth=1.2, linestyle=(0, (4, 3)))
     axes.axhline(0, color=LIGHT, linewidth=1)
     axes.set_ylim(low - 0.15, high)
-    instants = [stand.as_of for row in rows for stand in row.path]
-    _days(axes, instants)
+    _days(axes, [as_of for track in tracks for as_of, _ in track])
     write(axes, 0.01, bound, f"a switch needs {threshold:,.0f}", va="bottom",
           transform=axes.get_yaxis_transform())  # fmt: skip
     placed = spread(heights, 0.16 * (high - low), low)
-    for row, (colour, _, _), height in zip(shown, _STROKES, placed, strict=False):
-        told = f"{_cut(row.recipe, 16)}\n{points_text(row.points)}"
-        write(axes, 1.06, height, told, colour, transform=axes.get_yaxis_transform())
+    for status, (colour, _, _), height in zip(shown, _STROKES, placed, strict=False):
+        text = f"{_cut(status.recipe, 16)}\n{points_text(status.account.points)}"
+        write(axes, 1.06, height, text, colour, transform=axes.get_yaxis_transform())
     ticks = list(range(math.ceil(low), math.floor(high) + 1))
     axes.set_yticks(ticks, [_power(at) for at in ticks])
     axes.grid(visible=False, axis="x")
     return svg(figure, "accounts", title)
 
 
-def metric_figure(past: Sequence[PastRow], metric: str) -> bytes:
+def metric_figure(past: Sequence[PastRun], metric: str) -> bytes:
     """Draw the champion's primary metric night by night, with 95 % intervals."""
     rows = [row for row in past if row.mean is not None]
     title = metric_title(past, metric)
@@ -94,7 +104,7 @@ def metric_figure(past: Sequence[PastRow], metric: str) -> bytes:
     return svg(figure, "metric", title)
 
 
-def lift_figure(past: Sequence[PastRow]) -> bytes:
+def lift_figure(past: Sequence[PastRun]) -> bytes:
     """Draw the champion's lift over the best baseline night by night, with 95 % intervals."""
     rows = [row for row in past if row.lift is not None]
     title = lift_title(past)
@@ -107,52 +117,55 @@ def lift_figure(past: Sequence[PastRow]) -> bytes:
     return svg(figure, "lift", title)
 
 
-def live_figure(live: Sequence[LiveRow], metric: str) -> bytes:
+def live_figure(live: Sequence[Dated[LiveFigures]], metric: str) -> bytes:
     """Draw what the live lists were worth night by night, with 95 % intervals."""
-    rows = [row for row in live if row.slice == EVERYBODY and row.ndcg is not None]
+    rows = [(at, row) for at, row in live if row.slice == EVERYBODY and row.ndcg is not None]
     title = live_title(live, metric)
     about = f"{metric_label(metric)} of new events against the lists that were live, 95 % intervals"
     figure, (axes,) = card(_TALL, title, about, left=0.62, right=0.35)
-    at = [_at(row.as_of) for row in rows]
-    for row in rows:
-        if row.lo is not None and row.hi is not None:
-            axes.plot([_at(row.as_of)] * 2, [row.lo, row.hi], color=BLUE, linewidth=1.6)
-    axes.plot(at, [row.ndcg or 0.0 for row in rows], "-o", color=BLUE, linewidth=1.2, markersize=5)
+    for as_of, row in rows:
+        if row.ndcg_lo is not None and row.ndcg_hi is not None:
+            axes.plot([_at(as_of)] * 2, [row.ndcg_lo, row.ndcg_hi], color=BLUE, linewidth=1.6)
+    axes.plot([_at(as_of) for as_of, _ in rows], [row.ndcg or 0.0 for _, row in rows], "-o",
+              color=BLUE, linewidth=1.2, markersize=5)  # fmt: skip
     before = None
-    for row in rows:
+    for as_of, row in rows:
         if row.model_version != before:
-            write(axes, _at(row.as_of), row.hi or row.ndcg or 0, f"v{_cut(row.model_version, 8)}",
+            write(axes, _at(as_of), row.ndcg_hi or row.ndcg or 0, f"v{_cut(row.model_version, 8)}",
                   GREY, ha="center", va="bottom")  # fmt: skip
         before = row.model_version
-    _days(axes, [row.as_of for row in rows])
+    _days(axes, [as_of for as_of, _ in rows])
     top = axes.get_ylim()[1]
     axes.set_ylim(0, top * 1.08 or 1)
     axes.locator_params(axis="y", nbins=5)
     return svg(figure, "live", title)
 
 
-def churn_figure(churn: Sequence[ChurnRow], tonight: datetime) -> bytes:
+def churn_figure(churn: Sequence[Dated[ChurnFile]], tonight: datetime) -> bytes:
     """Draw what part of idle people's lists each publication changed, by cause."""
-    rows = [row for row in churn if row.overlap is not None][-_BARS:][::-1]
-    names = sorted({name for row in rows for name, part in row.causes if part > 0})
+    rows = [
+        (as_of, 1 - file.first.overlap, sorted(file.first.lost.items()))
+        for as_of, file in churn
+        if file.first.overlap is not None
+    ][-_BARS:][::-1]
+    names = sorted({name for _, _, lost in rows for name, part in lost if part > 0})
     title = churn_title(churn, tonight)
     about = "share of the entries of people who did nothing, by why they changed, newest on top"
     lines = -(-max(len(names), 1) // 2)
     figure, (axes,) = card(
         0.32 * len(rows), title, about, left=0.72, right=0.9, foot=0.42 + 0.2 * lines
     )
-    top = max([*(1 - (row.overlap or 0) for row in rows), 0.02])
-    for at, row in enumerate(rows):
+    top = max([*(changed for _, changed, _ in rows), 0.02])
+    for at, (_, changed, lost) in enumerate(rows):
         begin = 0.0
-        for name, part in sorted(row.causes):
+        for name, part in lost:
             if part > 0:
                 _piece(axes, at, begin, part, names.index(name))
                 begin += part
-        if not begin and (row.overlap or 0) < 1:  # changed, and nobody can tell why
-            axes.barh(at, 1 - (row.overlap or 0), height=0.6, color="white", edgecolor=INK,
-                      linewidth=0.8)  # fmt: skip
-        write(axes, top * 1.03, at, f"{share(1 - (row.overlap or 0))} new")
-    name_rows(axes, [day(row.as_of) for row in rows])
+        if not begin and changed > 0:  # no cause is known
+            axes.barh(at, changed, height=0.6, color="white", edgecolor=INK, linewidth=0.8)
+        write(axes, top * 1.03, at, f"{share(changed)} new")
+    name_rows(axes, [day(as_of) for as_of, _, _ in rows])
     axes.set_xlim(0, top)
     axes.locator_params(axis="x", nbins=4)
     axes.xaxis.set_major_formatter(lambda value, _: share(value))
@@ -166,7 +179,7 @@ def churn_figure(churn: Sequence[ChurnRow], tonight: datetime) -> bytes:
 
 def _track(
     axes: Axes,
-    rows: Sequence[PastRow],
+    rows: Sequence[PastRun],
     values: Sequence[tuple[float, float | None, float | None]],
 ) -> None:
     """Draw a line over nights with their intervals; hollow where the block has another length."""
@@ -181,23 +194,23 @@ def _track(
             end = row is rows[-1] and len(rows) > 1
             write(axes, _at(row.as_of), hi if hi is not None else mean, _cut(row.recipe, 18), GREY,
                   ha="right" if end else "center", va="bottom")  # fmt: skip
-    for one, other, (mean, *_), (then, *_) in zip(rows, rows[1:], values, values[1:], strict=False):
-        if one.block_days == other.block_days:
+    for row, later, (mean, *_), (then, *_) in zip(rows, rows[1:], values, values[1:], strict=False):
+        if row.block_days == later.block_days:
             axes.plot(
-                [_at(one.as_of), _at(other.as_of)], [mean, then], color=BLUE, linewidth=1, zorder=1
+                [_at(row.as_of), _at(later.as_of)], [mean, then], color=BLUE, linewidth=1, zorder=1
             )
     _days(axes, [row.as_of for row in rows])
     axes.margins(y=0.18)
 
 
-def _others(rows: Sequence[PastRow]) -> str:
+def _others(rows: Sequence[PastRun]) -> str:
     """Name the lengths of holdouts that are not tonight's."""
     lengths = sorted({row.block_days for row in rows} - {rows[-1].block_days})
-    told = "; diamond: a new recipe" if any(row.kind in ("first", "switch") for row in rows) else ""
+    note = "; diamond: a new recipe" if any(row.kind in ("first", "switch") for row in rows) else ""
     if not lengths:
-        return told
+        return note
     named = " or ".join(str(length) for length in lengths)
-    return f"{told}; hollow: judged on {named} days, not {rows[-1].block_days}"
+    return f"{note}; hollow: judged on {named} days, not {rows[-1].block_days}"
 
 
 def _days(axes: Axes, instants: Sequence[datetime]) -> None:
@@ -212,10 +225,10 @@ def _days(axes: Axes, instants: Sequence[datetime]) -> None:
     pad = max((last - first) * 0.08, 1.0)
     axes.set_xlim(first - pad, last + pad)
     chosen = [nights[-1]]
-    for one in (nights[round(at * (len(nights) - 1) / 3)] for at in (0, 1, 2)):
-        if all(abs(_at(one) - _at(other)) > 0.2 * (last - first) for other in chosen):
-            chosen.append(one)
-    axes.set_xticks([_at(one) for one in chosen], [day(one) for one in chosen])
+    for night in (nights[round(at * (len(nights) - 1) / 3)] for at in (0, 1, 2)):
+        if all(abs(_at(night) - _at(other)) > 0.2 * (last - first) for other in chosen):
+            chosen.append(night)
+    axes.set_xticks([_at(night) for night in chosen], [day(night) for night in chosen])
 
 
 def _at(instant: datetime) -> float:
@@ -247,10 +260,6 @@ def _fill(number: int) -> dict[str, Any]:
         "edgecolor": _STROKES[number % len(_STROKES)][0],
         "linewidth": 0.8,
     }
-
-
-def _now(row: AccountRow) -> float:
-    return row.path[-1].log_points if row.path else math.log(max(row.points, 1e-300))
 
 
 def _power(exponent: int) -> str:

@@ -7,9 +7,11 @@ people by the same truth; every text is escaped; equal rows give equal bytes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from html import escape
 from itertools import zip_longest
 
+from pipeline.base import format_instant
 from pipeline.report import wording
 from pipeline.report.figure import BLUE, GREY, INK, ORANGE, percent
 from pipeline.report.markup import cards, cell, document, facts, folded, section, table
@@ -118,8 +120,13 @@ def _identity(left: VersionRow, right: VersionRow) -> tuple[Pair, ...]:
         "live": "shown to people", "judged": "judged on",
     }  # fmt: skip
     return tuple(
-        Pair(text, getattr(left, name), getattr(right, name)) for name, text in names.items()
+        Pair(text, *(_written(getattr(row, name)) for row in (left, right)))
+        for name, text in names.items()
     )
+
+
+def _written(value: str | datetime) -> str:
+    return format_instant(value) if isinstance(value, datetime) else value
 
 
 def _footing(page: VersionsPage, footing: Footing) -> str:
@@ -194,18 +201,18 @@ def _groups(page: VersionsPage, groups: Sequence[MetricRow]) -> str:
 
 
 def _lists(page: VersionsPage) -> str:
-    told = []
+    tables = []
     for sample in page.samples:
         body = [
             ("", (cell(str(at)), _entry(left), _entry(right)))
             for at, (left, right) in enumerate(zip_longest(sample.left, sample.right), start=1)
         ]
         about = f"<h3>{escape(sample.person)}</h3><p class=about>{escape(sample.about)}</p>"
-        told.append(about + table(("", *(x.label for x in _both(page))), body))
-    if not told:
-        told = [f"<p class=about>{escape(page.lists)}</p>"]
-        return section("Lists of the same people", "", *told)
-    return section("Lists of the same people", page.lists, *told)
+        tables.append(about + table(("", *(x.label for x in _both(page))), body))
+    if not tables:
+        tables = [f"<p class=about>{escape(page.lists)}</p>"]
+        return section("Lists of the same people", "", *tables)
+    return section("Lists of the same people", page.lists, *tables)
 
 
 def _settings(page: VersionsPage) -> str:
@@ -253,16 +260,16 @@ def _group(name: str) -> str:
     return wording.plain(where) if where else "everybody"
 
 
-def _estimate(found: Estimate | None) -> str:
-    if found is None:
+def _estimate(estimate: Estimate | None) -> str:
+    if estimate is None:
         return cell("–", "n")
-    if found.lo is None or found.hi is None:
-        return cell(wording.number(found.mean), "n")
-    return cell(f"{found.mean:.4f} ({found.lo:.4f} to {found.hi:.4f})", "n")
+    if estimate.lo is None or estimate.hi is None:
+        return cell(wording.number(estimate.mean), "n")
+    return cell(f"{estimate.mean:.4f} ({estimate.lo:.4f} to {estimate.hi:.4f})", "n")
 
 
-def _people(found: Estimate | None) -> str:
-    return "–" if found is None or found.people is None else f"{found.people:,}"
+def _people(estimate: Estimate | None) -> str:
+    return "–" if estimate is None or estimate.people is None else f"{estimate.people:,}"
 
 
 def _span(row: PairedRow) -> str:

@@ -1,6 +1,6 @@
-"""The words a person reads about a night: names of metrics, headlines, what to do next.
+"""Texts of a night's page: names of metrics, numbers, headlines, what a person can do next.
 
-Promises: no figure is computed here, none is dropped; a percentage always carries its sign where
+Guarantees: no figure is computed here, none is dropped; a percentage always carries its sign where
 it is a change.
 """
 
@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Sequence
 
-from pipeline.report.night import LiftRow, RecipeRow, RuleRow
+from pipeline.evaluation.gate.decision import RuleResult
 
 HEADLINE = {
     "first": "A first model goes live",
@@ -19,11 +19,8 @@ HEADLINE = {
     "keep": "The champion stays live",
     "block": "Blocked: the live lists stay as they were",
 }
-PASSED = "passed"
-FAILED = "failed"
-UNDERPOWERED = "underpowered"
 NO_CHANGE = "0 %"
-_STOPS = (FAILED, "missing")
+_STOPS = ("fail", "missing")
 _UPPER = {"ndcg", "map", "mrr"}
 
 
@@ -63,35 +60,7 @@ def number(value: float | None) -> str:
     return text.replace("-", "−")
 
 
-def recipes_title(recipes: Sequence[RecipeRow], metric: str) -> str:
-    """Say which recipe is best and how far ahead of the next one it is."""
-    judged = sorted((row for row in recipes if row.mean is not None), key=_mean, reverse=True)
-    if not judged:
-        return "No recipe could be judged"
-    best = judged[0]
-    if len(judged) == 1:
-        return f"{best.name} reaches {best.mean:.3f} {metric_label(metric)}"
-    second = judged[1]
-    if _mean(second) <= 0:
-        return f"{best.name} has the best {metric_label(metric)}"
-    ahead = change(_mean(best) / _mean(second) - 1)
-    if ahead == NO_CHANGE:
-        return f"{best.name} and {second.name} are level at {best.mean:.3f} {metric_label(metric)}"
-    return f"{best.name} has the best {metric_label(metric)}, {ahead} on {second.name}"
-
-
-def lifts_title(lifts: Sequence[LiftRow], against: str) -> str:
-    """Say who is proved better than `against`, or that nobody is."""
-    proved = [row for row in lifts if row.proved]
-    if proved:
-        best = max(proved, key=lambda row: row.lift)
-        return f"{best.name} beats {against} by {change(best.lift).removeprefix('+')}"
-    if all(row.underpowered is not None for row in lifts):
-        return f"Nobody could be held against {against}: too little evidence"
-    return f"No recipe is proved better than {against}"
-
-
-def stops(kind: str, rule: RuleRow) -> bool:
+def stops(kind: str, rule: RuleResult) -> bool:
     """Say whether a rule is a cause of the block; a candidate that loses is none."""
     lost = rule.name.startswith("switch.")
     return kind == "block" and rule.verdict in _STOPS and not lost
@@ -108,15 +77,15 @@ def acceptance(run_id: str, offered: Sequence[str]) -> tuple[str, ...]:
     if not offered:
         return ()
     first, *others = offered
-    told = (
+    command = (
         f"`nightjar gate accept {run_id} --by NAME --because TEXT` puts the {first} of tonight live"
     )
-    told += "".join(f", with `--recipe {name}` {name}" for name in others)
-    return (f"If you know better: {told}; then start the night again.",)
+    command += "".join(f", with `--recipe {name}` {name}" for name in others)
+    return (f"If you know better: {command}; then start the night again.",)
 
 
 def advice(
-    kind: str, rules: Sequence[RuleRow], run_id: str = "", offered: Sequence[str] = ()
+    kind: str, rules: Sequence[RuleResult], run_id: str = "", offered: Sequence[str] = ()
 ) -> tuple[str, ...]:
     """Return what a person can do after such a night, most useful first; often nothing.
 
@@ -135,13 +104,9 @@ def advice(
             *acceptance(run_id, offered),
             "Nothing needs to be undone: a blocked night publishes nothing.",
         )
-    if kind == "keep" and any(rule.verdict == UNDERPOWERED for rule in rules):
+    if kind == "keep" and any(rule.verdict == "underpowered" for rule in rules):
         return (
             "Nothing yet: too few people could be judged, so the gate waits for more days.",
             *acceptance(run_id, offered),
         )
     return ()
-
-
-def _mean(row: RecipeRow) -> float:
-    return float("-inf") if row.mean is None else row.mean

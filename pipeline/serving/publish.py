@@ -184,6 +184,11 @@ def of_publication(publication_id: str) -> pl.Expr:
     return pl.col(c.PUBLICATION_ID) == publication_id
 
 
+def first_entries(publication_id: str, length: int) -> pl.Expr:
+    """Select the first entries of the lists of one publication."""
+    return of_publication(publication_id) & (pl.col(c.POSITION) <= length)
+
+
 def of_users(lists: pl.DataFrame, wanted: Mapping[str, str | None]) -> pl.DataFrame:
     """Return the lists of people by their raw ids.
 

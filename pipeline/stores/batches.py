@@ -137,8 +137,8 @@ class Batches:
     def arrived_since(self, seq: int) -> dict[str, int]:
         """Return the files of events with a higher number: their keys, and that number."""
         later = (pl.col(c.SEQ) > seq) & (pl.col(c.TABLE) == "events")
-        found = self._lake.read("batches", columns=[c.BATCH_ID, c.SEQ], where=later)
-        return dict(found.sort(c.SEQ).iter_rows())
+        arrived = self._lake.read("batches", columns=[c.BATCH_ID, c.SEQ], where=later)
+        return dict(arrived.sort(c.SEQ).iter_rows())
 
     def _accepted(self, version: int | None) -> int:
         where = (pl.col(c.STATUS) == BatchStatus.DONE) & (pl.col(c.TABLE) == "events")

@@ -81,6 +81,10 @@ class JsonFile(BaseModel):
         """Return the content as plain JSON values."""
         return self.model_dump(mode="json", by_alias=True)
 
+    def to_bytes(self) -> bytes:
+        """Return the bytes of the file."""
+        return _json_bytes(self.plain())
+
     @classmethod
     def parse(cls, data: bytes, where: object) -> Self:
         """Read what `Draft.write` wrote; raises `StorageError` for a file of another shape."""
@@ -142,8 +146,7 @@ class Draft:
         What was `measured` on the way (seconds, memory) differs from one attempt to the next: its
         bytes are checked like all others, and the step's `Ref` says nothing of them.
         """
-        text = json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
-        self.bytes(f"{name}.json", text.encode(), measured=measured)
+        self.bytes(f"{name}.json", _json_bytes(value), measured=measured)
 
     def write(self, file: JsonFile) -> None:
         """Write a file under its own name; a volatile one is no part of the `Ref`."""
@@ -188,17 +191,17 @@ class Run:
     def ref(self, step: str) -> Ref:
         """Return the `Ref` of a step that must have been done."""
         self.manifest(step)
-        found = self.committed(step)
-        assert found is not None  # noqa: S101  (its manifest was just read)
-        return found
+        ref = self.committed(step)
+        assert ref is not None  # noqa: S101  (its manifest was just read)
+        return ref
 
     def steps(self, prefix: str = "") -> tuple[str, ...]:
         """Names of the committed steps below `prefix`, sorted."""
-        found = (self.folder / prefix).glob(f"**/{MANIFEST}")
+        manifests = (self.folder / prefix).glob(f"**/{MANIFEST}")
         return tuple(
             sorted(
                 path.parent.relative_to(self.folder).as_posix()
-                for path in found
+                for path in manifests
                 if not path.parent.name.startswith(".")
             )
         )
@@ -334,6 +337,11 @@ class Runs:
             return ()
         names = sorted(path.name for path in self.root.iterdir() if path.name.startswith(prefix))
         return tuple(Run(self.root, name) for name in names if not name.startswith("."))
+
+
+def _json_bytes(value: object) -> bytes:
+    text = json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+    return text.encode()
 
 
 def _manifest(step: str, draft: Draft) -> bytes:

@@ -97,13 +97,13 @@ class Vault:
 
     def reveal(self, pseudonyms: Sequence[str]) -> dict[str, str]:
         """Return pseudonym → raw id for those the vault knows."""
-        found: dict[str, str] = {}
+        raw: dict[str, str] = {}
         with self._connection() as connection:
             for marks, chunk in _chunks(dict.fromkeys(pseudonyms)):
                 query = f"SELECT pseudonym, sealed FROM people WHERE pseudonym IN ({marks})"  # noqa: S608
                 for pseudonym, sealed in connection.execute(query, chunk):
-                    found[pseudonym] = self._open_seal(pseudonym, sealed)
-        return found
+                    raw[pseudonym] = self._open_seal(pseudonym, sealed)
+        return raw
 
     def _keys(self, raw: Iterable[str]) -> dict[str, bytes]:
         return {
@@ -235,8 +235,8 @@ def _chunks(items: Iterable[T]) -> Iterator[tuple[str, list[T]]]:
 
 
 def _select(connection: sqlite3.Connection, keys: Iterable[bytes]) -> dict[bytes, str]:
-    found: dict[bytes, str] = {}
+    rows: dict[bytes, str] = {}
     for marks, chunk in _chunks(keys):
         query = f"SELECT lookup, pseudonym FROM people WHERE lookup IN ({marks})"  # noqa: S608
-        found.update(connection.execute(query, chunk).fetchall())
-    return found
+        rows.update(connection.execute(query, chunk).fetchall())
+    return rows

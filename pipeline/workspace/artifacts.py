@@ -36,7 +36,7 @@ from pipeline.models.families import AnyRecipe
 from pipeline.monitoring.policy import Ruling
 from pipeline.monitoring.rates import Answers
 from pipeline.monitoring.verdicts import Drift
-from pipeline.serving.churn import ChurnShares
+from pipeline.serving.churn import FIRST, ChurnShares
 from pipeline.serving.foldin import Seen
 from pipeline.stores.runs import Artifact, RootArtifact
 from pipeline.workspace.config import Config, dump, load
@@ -457,6 +457,11 @@ class ChurnFile(Artifact):
     users: int
     at: Mapping[int, ChurnShares]
     seed_noise: SeedNoise
+
+    @property
+    def first(self) -> ChurnShares:
+        """Shares among the first `FIRST` entries."""
+        return self.at[FIRST]
 
 
 class ParityFile(Artifact):

@@ -205,10 +205,10 @@ def _error(described: Mapping[str, Any]) -> NightjarError:
 
 
 def _kinds(root: type[NightjarError]) -> dict[str, type[NightjarError]]:
-    found = {root.__name__: root}
+    kinds = {root.__name__: root}
     for kind in root.__subclasses__():
-        found |= _kinds(kind)
-    return found
+        kinds |= _kinds(kind)
+    return kinds
 
 
 def _describe(error: BaseException) -> dict[str, Any]:

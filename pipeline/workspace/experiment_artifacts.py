@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from pydantic import Field, JsonValue
+import numpy as np
+from pydantic import ConfigDict, Field, JsonValue
 
 from pipeline.base import Frozen, Instant, Interval
 from pipeline.data.features import FeaturesConfig
@@ -42,6 +43,7 @@ class CalibrationFile(RootArtifact[Calibration]):
 class BacktestPlanFile(Artifact):
     """What a backtest pinned."""
 
+    model_config = ConfigDict(populate_by_name=True)
     STEP: ClassVar[str] = "plan"
     FILE: ClassVar[str] = "plan"
 
@@ -64,7 +66,22 @@ class ScheduleFile(Artifact):
 
 
 class DayFile(Artifact):
-    """One as-of of one schedule of a backtest; it is `report.backtest.Day` of today."""
+    """One as-of of one schedule of a backtest.
+
+    Attributes
+    ----------
+    retrained
+        Whether a nightly run took place.
+    reason, cause
+        Why, or why not; what requested it (`monitoring.policy.Cause`), where the policy did.
+    decision, sentence, promoted
+        Of the nightly run; whether it put new lists live.
+    user_days, ndcg, base_ndcg
+        Of the lists that were live on the day before: the number of user-days, their mean NDCG,
+        and that of the lists without fold-in; None where no user-day was scored.
+    training_seconds, foldin_seconds
+        Seconds of all trainings of the run, refit included, and of the fold-in.
+    """
 
     FILE: ClassVar[str] = "day"
     VOLATILE: ClassVar[bool] = True
@@ -86,7 +103,7 @@ class DayFile(Artifact):
 class StudyFacts(Frozen):
     """What a study was begun with, as Optuna keeps it beside the trials.
 
-    `stores.studies` stays without knowledge of it: it takes and returns plain JSON.
+    `stores.studies` knows nothing of it: it takes and returns plain JSON, and adds `axes`.
     """
 
     as_of: Instant
@@ -97,20 +114,37 @@ class StudyFacts(Frozen):
     task: ComparisonKey
     weights: FeaturesConfig
     start: AnyRecipe
-    axes: Mapping[str, JsonValue]
+    axes: Mapping[str, JsonValue] = {}
 
 
 class TrialRow(Frozen):
-    """A measured trial; it is `report.study.TrialRow` and the row of today in one."""
+    """A measured trial.
+
+    Attributes
+    ----------
+    state
+        ``complete``, ``pruned`` or ``failed``.
+    fields
+        By axis; one that is not a number or lies outside of its span is left out.
+    windows
+        The metric on each window, newest first.
+    lift
+        Mean of `windows` / the start's on the same windows - 1; None where the start's is 0.
+    """
 
     number: int
     state: str
     start: bool
-    fields: Mapping[str, float]
+    fields: Mapping[str, int | float]
     windows: tuple[float, ...]
     seconds: float | None
     failure: str | None
     lift: float | None
+
+    @property
+    def value(self) -> float | None:
+        """Mean of the metric over the windows it was measured on; None without any."""
+        return float(np.mean(self.windows)) if self.windows else None
 
 
 class StudyFile(Artifact):

@@ -104,8 +104,8 @@ class LedgerHistory:
 
     def version(self, number: int) -> PublicationEntry | None:
         """Return the newest publication of a model version."""
-        found = (e for e in reversed(self.publications) if int(e.model_version) == number)
-        return next(found, None)
+        publications = (e for e in reversed(self.publications) if int(e.model_version) == number)
+        return next(publications, None)
 
     # ------------------------------------------------------------ decisions
 
@@ -125,8 +125,8 @@ class LedgerHistory:
 
     def last_decision(self, until: datetime | None = None) -> DecisionEntry | None:
         """Return the newest decision up to an as-of, or of all."""
-        found = self.decisions if until is None else self.decisions_until(until)
-        return next(reversed(found), None)
+        decisions = self.decisions if until is None else self.decisions_until(until)
+        return next(reversed(decisions), None)
 
     def last_task(self, before: datetime) -> Policy | None:
         """Return the task of the newest decision before an as-of."""
@@ -138,13 +138,13 @@ class LedgerHistory:
 
         The first model's block does not count: it is as long as possible, not as long as needed.
         """
-        found = self._decided(before)
-        return max((entry.block_days for entry in found if entry.kind != "first"), default=None)
+        decisions = self._decided(before)
+        return max((entry.block_days for entry in decisions if entry.kind != "first"), default=None)
 
     def last_weights(self, before: datetime, configured: FeaturesConfig) -> FeaturesConfig | None:
         """Return the event weights that the newest run before an as-of chose for this config."""
-        found = [e for e in self._decided(before) if e.weights.configured == configured]
-        newest = max(found, key=lambda entry: entry.as_of, default=None)
+        decisions = [e for e in self._decided(before) if e.weights.configured == configured]
+        newest = max(decisions, key=lambda entry: entry.as_of, default=None)
         return None if newest is None else newest.weights.chosen
 
     def selected_recipes(
@@ -158,44 +158,44 @@ class LedgerHistory:
 
     def comparable(self, before: datetime, key: ComparisonKey) -> tuple[DecisionEntry, ...]:
         """Return all decisions before an as-of whose figures are comparable, oldest first."""
-        found = [entry for entry in self._decided(before) if entry.comparison_key == key]
-        return tuple(sorted(found, key=lambda entry: entry.as_of))
+        decisions = [entry for entry in self._decided(before) if entry.comparison_key == key]
+        return tuple(sorted(decisions, key=lambda entry: entry.as_of))
 
     # ------------------------------------------------------------ other types
 
     def anchors(self, before: datetime, key: ComparisonKey) -> tuple[AnchorEntry, ...]:
         """Return the anchors that a person set before an as-of, oldest first."""
-        found = [
+        anchors = [
             entry
             for entry in self._of(AnchorEntry)
             if entry.as_of < before and entry.comparison_key == key
         ]
-        return tuple(sorted(found, key=lambda entry: entry.as_of))
+        return tuple(sorted(anchors, key=lambda entry: entry.as_of))
 
     def last_calibration(self, until: datetime) -> CalibrationEntry | None:
         """Return the newest calibration up to an as-of."""
-        found = [entry for entry in self._of(CalibrationEntry) if entry.as_of <= until]
-        return max(found, key=lambda entry: entry.as_of, default=None)
+        calibrations = [entry for entry in self._of(CalibrationEntry) if entry.as_of <= until]
+        return max(calibrations, key=lambda entry: entry.as_of, default=None)
 
     def seed_sds(self, as_of: datetime, task: Policy | None, k: int) -> dict[str, float]:
         """Return the seed SD of each family that was calibrated in the 90 days before an as-of.
 
         Only calibrations of the same task and list length count.
         """
-        found = [
+        calibrations = [
             entry
             for entry in self._of(CalibrationEntry)
             if as_of - _SEED_SD_LASTS <= entry.as_of <= as_of and (entry.task, entry.k) == (task, k)
         ]
-        found.sort(key=lambda entry: entry.as_of)
-        return {entry.family: entry.seed_sd for entry in found}
+        calibrations.sort(key=lambda entry: entry.as_of)
+        return {entry.family: entry.seed_sd for entry in calibrations}
 
     def with_candidate(
         self, recipes: Mapping[str, Recipe], before: datetime, champion: Champion | None
     ) -> dict[str, Recipe]:
         """Add the newest tuned recipe found before an as-of, unless it competes already."""
-        found = [entry for entry in self._of(CandidateEntry) if entry.as_of < before]
-        newest = max(reversed(found), key=lambda entry: entry.as_of, default=None)
+        candidates = [entry for entry in self._of(CandidateEntry) if entry.as_of < before]
+        newest = max(reversed(candidates), key=lambda entry: entry.as_of, default=None)
         if newest is None:
             return dict(recipes)
         hashes = {recipe.hash for recipe in recipes.values()}
@@ -237,7 +237,7 @@ def references(
         return {}
     days = {champion.run_id: (as_of - champion.as_of) / timedelta(days=1) for champion in accepted}
     month = [c for c in accepted if 21 <= days[c.run_id] <= 45 and fits(c)]
-    found = {"last": last}
+    chosen = {"last": last}
     if month:
-        found["month"] = min(month, key=lambda champion: abs(days[champion.run_id] - 30))
-    return found
+        chosen["month"] = min(month, key=lambda champion: abs(days[champion.run_id] - 30))
+    return chosen

@@ -50,10 +50,10 @@ def refuse_too_large(name: str, recipe: Recipe, history: History, config: TrainC
     needed, limit = recipe.memory(history), limit_of(config)
     if needed <= limit:
         return
-    told = "are free" if config.memory_gb is None else "are allowed (train.memory_gb)"
+    which = "are free" if config.memory_gb is None else "are allowed (train.memory_gb)"
     way = "give the machine" if config.memory_gb is None else "allow it"
     raise ResourceError(
-        f"{name}: training needs about {size(needed)} of memory and {size(limit)} {told}; {way} "
+        f"{name}: training needs about {size(needed)} of memory and {size(limit)} {which}; {way} "
         "more, or make the recipe smaller"
     )
 

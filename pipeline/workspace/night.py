@@ -111,10 +111,7 @@ class Night:
         where: pl.Expr | None = None,
     ) -> pl.DataFrame:
         """Read a table at its pinned version; empty if it did not exist then."""
-        version = self.snapshot.versions[name]
-        if version is None:
-            return self.ws.lake.empty(name, columns)
-        return self.ws.lake.read(name, version=version, columns=columns, where=where)
+        return self.ws.read_pinned(self.snapshot.versions, name, columns, where)
 
     def events(self, *columns: str) -> pl.DataFrame:
         """Read the pinned events before the as-of."""

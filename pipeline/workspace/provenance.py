@@ -29,7 +29,7 @@ def commit() -> str:
     """Return the git commit of the code, or ``unknown`` outside a checkout."""
     folder = Path(__file__).parent
     try:
-        found = subprocess.run(
+        described = subprocess.run(
             ["git", "-C", str(folder), "rev-parse", "HEAD"],
             capture_output=True,
             text=True,
@@ -37,7 +37,7 @@ def commit() -> str:
         )
     except OSError:
         return UNKNOWN
-    return found.stdout.strip() or UNKNOWN
+    return described.stdout.strip() or UNKNOWN
 
 
 def libraries() -> dict[str, str]:
@@ -46,13 +46,13 @@ def libraries() -> dict[str, str]:
     ``blas`` names the processor's kernels, too: OpenBLAS picks others on another processor, and
     they add in another order.
     """
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return {**found, **_blas()}
+    return {**versions, **_blas()}
 
 
 def _blas() -> dict[str, str]:
@@ -62,6 +62,6 @@ def _blas() -> dict[str, str]:
     pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
     pools.sort(key=lambda pool: ("numpy" not in str(pool["filepath"]), str(pool["filepath"])))
     for pool in pools:
-        told = (pool.get(key) for key in ("internal_api", "version", "architecture"))
-        return {"blas": " ".join(str(word) for word in told if word)}
+        parts = (pool.get(key) for key in ("internal_api", "version", "architecture"))
+        return {"blas": " ".join(str(word) for word in parts if word)}
     return {}

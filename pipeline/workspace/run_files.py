@@ -38,8 +38,8 @@ def trained(night: Night) -> tuple[str, ...]:
 
 def absences(night: Night) -> dict[str, str]:
     """Return why recipes of the night have no scorer, by name."""
-    found = {name: _absence(night.run, name) for name in night.recipes}
-    return {name: why for name, why in found.items() if why is not None}
+    reasons = {name: _absence(night.run, name) for name in night.recipes}
+    return {name: why for name, why in reasons.items() if why is not None}
 
 
 def _absence(run: Run, name: str) -> str | None:

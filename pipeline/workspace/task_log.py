@@ -31,6 +31,8 @@ class TaskLog:
 
     Attributes
     ----------
+    run_id
+        The run; where the task finds it out, the first line has none.
     rows
         Rows of the task's main result.
     result
@@ -38,6 +40,7 @@ class TaskLog:
     """
 
     progress: Progress
+    run_id: str = ""
     rows: int = 0
     result: str = ""
 
@@ -58,13 +61,15 @@ def task_log(
     )
     log.info("task_started")
     start = time.perf_counter()
-    record = TaskLog(at_most_every(PROGRESS_SECONDS, progress))
+    record = TaskLog(at_most_every(PROGRESS_SECONDS, progress), run_id)
     try:
         yield record
     except NightjarError as error:
         log.error("task_failed", seconds=_since(start), error=error.sentence)
         raise
-    log.info("task_finished", seconds=_since(start), rows=record.rows, result=record.result)
+    log.bind(run_id=record.run_id).info(
+        "task_finished", seconds=_since(start), rows=record.rows, result=record.result
+    )
 
 
 def at_most_every(seconds: float, progress: Progress) -> Progress:
@@ -119,6 +124,7 @@ def task_step(
             with task_log(task, night.as_of, run_id=run_id, progress=progress) as log:
                 log.result = "committed before"
                 if night.run.committed(name) is None:
+                    log.progress(task)
                     log.result = write(night, log.progress)
                 if check is not None:
                     check(night)

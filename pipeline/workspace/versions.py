@@ -48,12 +48,12 @@ def known(ws: Workspace, history: LedgerHistory) -> dict[int, str]:
 
     Where a run's folder is gone, the ledger still names it.
     """
-    found = history.versions()
+    runs = history.versions()
     for run in ws.runs.starting_with(""):
         registered = run.find(MlflowFile, register_folder(run))
         if registered is not None and registered.version is not None:
-            found.setdefault(registered.version, run.run_id)
-    return dict(sorted(found.items()))
+            runs.setdefault(registered.version, run.run_id)
+    return dict(sorted(runs.items()))
 
 
 def find(ws: Workspace, number: int) -> Version:
@@ -99,11 +99,11 @@ def hyper_parameters(recipe: Recipe) -> dict[str, Any]:
 
 def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return the leaves of nested mappings by their dotted names."""
-    found: dict[str, Any] = {}
+    leaves: dict[str, Any] = {}
     for key, inner in value.items():
         name = f"{prefix}{key}"
         if isinstance(inner, Mapping) and inner:
-            found |= flat(inner, f"{name}.")
+            leaves |= flat(inner, f"{name}.")
         else:
-            found[name] = inner
-    return found
+            leaves[name] = inner
+    return leaves

@@ -8,10 +8,13 @@ are first used, so a command pays only for what it needs.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+
+import polars as pl
 
 from pipeline.errors import ConfigError, StorageError
 from pipeline.stores.lake import Lake
@@ -21,6 +24,8 @@ from pipeline.stores.vault import Vault, load_key, make_key, parse_key
 from pipeline.workspace.config import TEMPLATE, Composed, Config, compose
 
 CONFIG_FILE = "nightjar.toml"
+LEARNT_FROM = ("events", "items", "users")
+"""Tables that recipes learn from."""
 PINS = "pins"
 """The lock under which versions are pinned (shared), or those that nobody pinned go."""
 _KEY_VARIABLE = "NIGHTJAR_VAULT_KEY"
@@ -50,8 +55,8 @@ class Workspace:
         home = home.resolve()
         if (home / CONFIG_FILE).exists():
             return cls.open(home)
-        ours = {"landing", "secrets", "runs", f"{CONFIG_FILE}.new"}  # of an `init` that was killed
-        strangers = sorted({p.name for p in home.iterdir()} - ours) if home.is_dir() else []
+        own = {"landing", "secrets", "runs", f"{CONFIG_FILE}.new"}  # of an `init` that was killed
+        strangers = sorted({p.name for p in home.iterdir()} - own) if home.is_dir() else []
         if strangers:
             raise ConfigError(
                 f"{home} is not empty and no workspace (it holds {', '.join(strangers[:3])}); "
@@ -89,6 +94,23 @@ class Workspace:
         Who pins waits while upkeep takes versions away, which is soon over.
         """
         return self.lake.lock(PINS, wait=True, shared=True)
+
+    def current_versions(self, *tables: str) -> dict[str, int | None]:
+        """Return the newest version of each table, by default of those that runs learn from."""
+        return {table: self.lake.version(table) for table in tables or LEARNT_FROM}
+
+    def read_pinned(
+        self,
+        versions: Mapping[str, int | None],
+        table: str,
+        columns: Sequence[str] | None = None,
+        where: pl.Expr | None = None,
+    ) -> pl.DataFrame:
+        """Read a table at its pinned version; empty if it did not exist then."""
+        version = versions[table]
+        if version is None:
+            return self.lake.empty(table, columns)
+        return self.lake.read(table, version=version, columns=columns, where=where)
 
     @cached_property
     def runs(self) -> Runs:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dags import environment
+from dags.local import environment
 
 ROOT = Path(__file__).resolve().parents[2]
 Python = Callable[..., subprocess.CompletedProcess[str]]
@@ -16,7 +16,7 @@ Python = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def python(tmp_path: Path) -> Python:
-    """Run Python in a process of its own, with Airflow's settings over a workspace of its own.
+    """Run Python in a new process, with Airflow's settings for a new workspace.
 
     Airflow sets up logging, warnings and signals for the whole process that imports it.
     """

@@ -19,7 +19,7 @@ from typing import Any
 
 import polars as pl
 
-from dags import runner
+from dags.local import runner
 from pipeline.base import format_instant
 from pipeline.workspace.workspace import Workspace
 from tests.worlds import CONFIG, NIGHTS, catalogue, land, purchases
@@ -38,29 +38,30 @@ class Shop:
         land(self.home, events, until, since)
 
     def feedback(self, at: datetime) -> dict[str, Any]:
-        return _told(
-            self.airflow.run("feedback_ingest", {"at": format_instant(at)}, ask="ingest"), self.home
-        )
+        conf = {"at": format_instant(at)}
+        run = self.airflow.run("feedback_ingest", conf, result_task="ingest")
+        return _summary(run, self.home)
 
     def night(self, as_of: datetime | str, **params: Any) -> dict[str, Any]:
         instant = as_of if isinstance(as_of, str) else format_instant(as_of)
         conf = {"as_of": instant, **params}
-        return _told(self.airflow.run("nightly_retrain", conf, ask="verdict"), self.home)
+        run = self.airflow.run("nightly_retrain", conf, result_task="report_outcome")
+        return _summary(run, self.home)
 
     def copy(self, name: str) -> Shop:
         shutil.copytree(self.home, self.home.with_name(name))
         return Shop(self.airflow, self.home.with_name(name))
 
 
-def _told(finished: runner.Finished, home: Path) -> dict[str, Any]:
+def _summary(run: runner.FinishedRun, home: Path) -> dict[str, Any]:
     bases = Workspace.open(home).lake.read("publications")["base"]
     return {
-        "succeeded": finished.succeeded,
-        "states": finished.states,
-        "said": finished.handed_on,
+        "succeeded": run.succeeded,
+        "states": run.states,
+        "result": run.result,
         "publications": bases.null_count(),
         "patches": bases.count(),
-        "run_id": finished.run_id,
+        "run_id": run.run_id,
     }
 
 
@@ -146,10 +147,10 @@ def _retry_at_once() -> None:
     runner.load_dags = impatient
 
 
-def _one_night(root: Path, say: runner.Say) -> dict[str, Any]:
-    """Run the first night, or go on with it; `say` hears of each task as it ends."""
+def _one_night(root: Path, write: runner.ProgressWriter) -> dict[str, Any]:
+    """Start or resume the first night; `write` gets a line when a task ends."""
     Workspace.init(root / "home", CONFIG)
-    with runner.airflow(root / "home", say) as airflow:
+    with runner.airflow(root / "home", write) as airflow:
         shop = Shop(airflow, root / "home")
         shop.land(purchases(), FIRST)
         shop.feedback(FIRST)

@@ -22,7 +22,7 @@ from urllib.request import Request, urlopen
 
 import psutil
 
-from dags import environment
+from dags.local import environment
 from tests.dags.conftest import ROOT
 
 Found = TypeVar("Found")
@@ -37,13 +37,13 @@ def free_port() -> int:
 
 @dataclass
 class Served:
-    """The servers of `make ui`, and what they have said so far."""
+    """The servers of `make ui`, and their output so far."""
 
     home: Path
     port: int
     mlflow_port: int
     process: subprocess.Popen[str]
-    said: str = ""
+    output: str = ""
     token: str = ""
 
     @property
@@ -85,15 +85,15 @@ class Served:
         return list(self.get(f"{_run(dag_id, run_id)}/upstreamAssetEvents")["asset_events"])
 
     def question(self, dag_id: str, run_id: str) -> Any:
-        """Wait until the task `ask` of a run has put its question, and return the question."""
+        """Wait until the task `review` of a run has put its question, and return the question."""
 
         def put() -> bool | None:
             states = self.states(dag_id, run_id)
             assert "failed" not in states.values(), f"{states}; logs: {self.logs}"
-            return True if states.get("ask") == "awaiting_input" else None
+            return True if states.get("review") == "awaiting_input" else None
 
         self.wait(put, lambda: f"question; {self.states(dag_id, run_id)}")
-        return self.get(f"{_run(dag_id, run_id)}/taskInstances/ask/-1/hitlDetails")
+        return self.get(f"{_run(dag_id, run_id)}/taskInstances/review/-1/hitlDetails")
 
     def answer(self, dag_id: str, run_id: str, option: str) -> None:
         """Answer it, as Airflow's page *Required actions* does, as often as it is put.
@@ -104,13 +104,13 @@ class Served:
         """
 
         def heard() -> bool | None:
-            state = self.states(dag_id, run_id)["ask"]
+            state = self.states(dag_id, run_id)["review"]
             assert state != "failed", f"nobody was heard; logs: {self.logs}"
             if state == "awaiting_input":
                 self.call("PATCH", path, chosen_options=[option], params_input={})
             return True if state == "success" else None
 
-        path = f"/api/v2{_run(dag_id, run_id)}/taskInstances/ask/-1/hitlDetails"
+        path = f"/api/v2{_run(dag_id, run_id)}/taskInstances/review/-1/hitlDetails"
         time.sleep(2)
         self.wait(heard, lambda: f"word of the answer; {self.states(dag_id, run_id)}")
 
@@ -147,7 +147,7 @@ class Served:
         """Interrupt the servers, as Ctrl-C does; returns the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
-            self.said += self.process.communicate(timeout=60)[1]
+            self.output += self.process.communicate(timeout=60)[1]
         return self.process.returncode
 
 
@@ -163,7 +163,7 @@ def serve(home: Path, settings: dict[str, str]) -> Iterator[Served]:
     env = {name: value for name, value in os.environ.items() if not name.startswith(own)}
     options = ("--port", str(port), "--mlflow-port", str(mlflow_port), "--home", str(home))
     process = subprocess.Popen(
-        [sys.executable, "dags/ui.py", *options],
+        [sys.executable, "-m", "dags.local.ui", *options],
         cwd=ROOT,
         env={**env, "PYTHONPATH": str(ROOT), **settings},
         stderr=subprocess.PIPE,
@@ -176,10 +176,10 @@ def serve(home: Path, settings: dict[str, str]) -> Iterator[Served]:
     try:
         assert process.stderr is not None
         for line in process.stderr:
-            served.said += line
+            served.output += line
             if "Ctrl-C" in line:
                 break
-        assert process.poll() is None, served.said
+        assert process.poll() is None, served.output
         served.token = served.call("GET", "/auth/token")["access_token"]
         yield served
     finally:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dags import environment
+from dags.local import environment
 from pipeline.errors import StorageError
 from tests.dags.conftest import Python
 
@@ -34,7 +34,7 @@ def test_everything_airflow_writes_lies_in_the_workspace(tmp_path: Path) -> None
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "airflow").write_text("in the way")
 
-    with pytest.raises(StorageError, match=r"cannot make .*airflow: File exists"):
+    with pytest.raises(StorageError, match=r"cannot create .*airflow: File exists"):
         environment.apply(tmp_path, to={})
 
 
@@ -45,7 +45,7 @@ def test_a_database_whose_making_was_killed_is_made_anew(tmp_path: Path, python:
     with sqlite3.connect(path) as half:
         half.execute("CREATE TABLE slot_pool (id INTEGER)")
 
-    made = python("-m", "dags.environment")
+    made = python("-m", "dags.local.environment")
 
     assert made.returncode == 0, made.stderr
     assert _pools(path) == {"default_pool": 128, "nightjar_heavy": 1}
@@ -53,7 +53,7 @@ def test_a_database_whose_making_was_killed_is_made_anew(tmp_path: Path, python:
 
     with sqlite3.connect(path) as whole:
         whole.execute("UPDATE slot_pool SET description = 'mine' WHERE pool = 'default_pool'")
-    assert python("-m", "dags.environment").returncode == 0
+    assert python("-m", "dags.local.environment").returncode == 0
     with sqlite3.connect(path) as whole:
         kept = whole.execute("SELECT count(*) FROM slot_pool WHERE description = 'mine'")
         assert kept.fetchone()[0] == 1

@@ -18,9 +18,9 @@ from tests.dags.conftest import ROOT
 
 pytestmark = pytest.mark.slow
 
-ASKED = {"ask", "accept"}
-LATER = {*ASKED, "refit", "cold_check", "recommend", "publish"}
-Told = dict[str, Any]
+REVIEW = {"review", "accept"}
+LATER = {*REVIEW, "refit", "cold_check", "recommend", "publish"}
+Summary = dict[str, Any]
 
 
 def _start(what: str, root: Path) -> subprocess.Popen[str]:
@@ -41,36 +41,36 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def nights(root: Path) -> dict[str, Told]:
+def nights(root: Path) -> dict[str, Summary]:
     with _start("scenarios", root) as process:
-        said, complained = process.communicate(timeout=280)
-    assert process.returncode == 0, complained
-    assert complained == ""
-    told: dict[str, Told] = json.loads(said)
-    return told
+        output, errors = process.communicate(timeout=280)
+    assert process.returncode == 0, errors
+    assert errors == ""
+    summaries: dict[str, Summary] = json.loads(output)
+    return summaries
 
 
-def _with_state(night: Told, state: str) -> set[str]:
+def _with_state(night: Summary, state: str) -> set[str]:
     return {task for task, found in night["states"].items() if found == state}
 
 
-def test_a_pass_over_an_empty_folder_is_skipped_green(nights: dict[str, Told]) -> None:
+def test_a_pass_over_an_empty_folder_is_skipped_green(nights: dict[str, Summary]) -> None:
     ended = nights["empty landing"]
 
     assert ended["succeeded"]
     assert set(ended["states"].values()) == {"skipped"}
 
 
-def test_a_pass_that_took_events_in_announces_them(nights: dict[str, Told]) -> None:
+def test_a_pass_that_took_events_in_announces_them(nights: dict[str, Summary]) -> None:
     ended = nights["feedback"]
 
     assert ended["succeeded"]
-    assert ended["said"]["accepted"] > 5000
+    assert ended["result"]["accepted"] > 5000
     assert ended["states"]["announce_events"] == "success"
     assert ended["states"]["request_retrain"] == "skipped"
 
 
-def test_a_pass_over_a_live_model_folds_in_and_ends_in_a_list(nights: dict[str, Told]) -> None:
+def test_a_pass_over_a_live_model_folds_in_and_ends_in_a_list(nights: dict[str, Summary]) -> None:
     assert nights["feedback"]["states"]["foldin"] == "skipped"  # nothing is published yet
     ended = nights["folded"]
 
@@ -79,103 +79,103 @@ def test_a_pass_over_a_live_model_folds_in_and_ends_in_a_list(nights: dict[str, 
     assert (ended["publications"], ended["patches"]) == (1, 1)
 
 
-def test_a_pass_with_a_bad_file_is_red_and_names_it(nights: dict[str, Told]) -> None:
+def test_a_pass_with_a_bad_file_is_red_and_names_it(nights: dict[str, Summary]) -> None:
     ended = nights["bad file"]
 
     assert not ended["succeeded"]
     assert ended["states"]["ingest"] == "success"
-    assert ended["states"]["verdict"] == "failed"
-    assert "broken.csv" in ended["said"]["problems"][0]
+    assert ended["states"]["report_outcome"] == "failed"
+    assert "broken.csv" in ended["result"]["problems"][0]
 
 
-def test_a_first_night_publishes(nights: dict[str, Told]) -> None:
+def test_a_first_night_publishes(nights: dict[str, Summary]) -> None:
     ended = nights["first"]
 
     assert ended["succeeded"]
-    assert ended["said"]["status"] == "first"
+    assert ended["result"]["status"] == "first"
     assert set(ended["states"].values()) == {"success", "skipped"}
-    assert _with_state(ended, "skipped") == ASKED
-    assert {"train_0", "train_4", "verdict"} < set(ended["states"])
+    assert _with_state(ended, "skipped") == REVIEW
+    assert {"train_0", "train_4", "report_outcome"} < set(ended["states"])
     assert ended["publications"] == 1
 
 
-def test_a_second_start_is_already_done(nights: dict[str, Told]) -> None:
+def test_a_second_start_is_already_done(nights: dict[str, Summary]) -> None:
     ended = nights["again"]
 
     assert ended["succeeded"]
-    assert ended["said"]["status"] == "already_done"
-    assert ended["said"]["run_id"] == nights["first"]["said"]["run_id"]
-    assert _with_state(ended, "success") == {"snapshot", "verdict"}
+    assert ended["result"]["status"] == "already_done"
+    assert ended["result"]["run_id"] == nights["first"]["result"]["run_id"]
+    assert _with_state(ended, "success") == {"snapshot", "report_outcome"}
     assert ended["publications"] == 1
 
 
-def test_silence_is_green(nights: dict[str, Told]) -> None:
+def test_silence_is_green(nights: dict[str, Summary]) -> None:
     ended = nights["silence"]
 
     assert ended["succeeded"]
-    assert ended["said"]["status"] == "nothing_to_do"
-    assert _with_state(ended, "success") == {"snapshot", "verdict"}
+    assert ended["result"]["status"] == "nothing_to_do"
+    assert _with_state(ended, "success") == {"snapshot", "report_outcome"}
 
 
-def test_an_as_of_without_a_zone_is_red(nights: dict[str, Told]) -> None:
+def test_an_as_of_without_a_zone_is_red(nights: dict[str, Summary]) -> None:
     ended = nights["no zone"]
 
     assert not ended["succeeded"]
-    assert "has no time zone" in ended["said"]["sentence"]
-    assert ended["said"]["exit_code"] == 2
+    assert "has no time zone" in ended["result"]["sentence"]
+    assert ended["result"]["exit_code"] == 2
 
 
 @pytest.mark.parametrize("night", ["worse", "worse, again"])
-def test_a_block_is_red_and_registered(night: str, nights: dict[str, Told]) -> None:
+def test_a_block_is_red_and_registered(night: str, nights: dict[str, Summary]) -> None:
     ended = nights[night]
 
     assert not ended["succeeded"]
-    assert ended["said"]["status"] == "block"
-    assert ended["said"]["sentence"].startswith("block: ")
-    assert _with_state(ended, "failed") == {"verdict"}
+    assert ended["result"]["status"] == "block"
+    assert ended["result"]["sentence"].startswith("block: ")
+    assert _with_state(ended, "failed") == {"report_outcome"}
     assert _with_state(ended, "skipped") == LATER
     assert ended["states"]["register"] == "success"
     assert ended["publications"] == 1
 
 
-def test_a_keep_is_green_and_registered(nights: dict[str, Told]) -> None:
+def test_a_keep_is_green_and_registered(nights: dict[str, Summary]) -> None:
     ended = nights["few"]
 
     assert ended["succeeded"]
-    assert ended["said"]["status"] == "keep"
+    assert ended["result"]["status"] == "keep"
     assert _with_state(ended, "skipped") == LATER
     assert ended["states"]["register"] == "success"
     assert ended["publications"] == 1
 
 
-def test_a_store_that_is_away_is_tried_again_and_then_red(nights: dict[str, Told]) -> None:
+def test_a_store_that_is_away_is_tried_again_and_then_red(nights: dict[str, Summary]) -> None:
     ended = nights["away"]
-    tries = [line for line in nights["lines"] if line.split()[:2] == ["register", "again"]]
+    tries = [line for line in nights["lines"] if line.split()[:2] == ["register", "retry"]]
 
     assert not ended["succeeded"]
-    assert ended["said"]["sentence"].startswith("register: MLflow")
-    assert ended["said"]["exit_code"] == 6
+    assert ended["result"]["sentence"].startswith("register: MLflow")
+    assert ended["result"]["exit_code"] == 6
     assert len(tries) == 2
 
 
-def test_a_night_goes_on_once_the_store_is_back(nights: dict[str, Told]) -> None:
+def test_a_night_goes_on_once_the_store_is_back(nights: dict[str, Summary]) -> None:
     ended = nights["back"]
 
     assert ended["succeeded"]
-    assert ended["said"]["status"] == "refresh"
+    assert ended["result"]["status"] == "refresh"
     assert ended["publications"] == 2
 
 
-def test_the_webhook_heard_of_decisions_and_red_nights_alone(nights: dict[str, Told]) -> None:
+def test_the_webhook_heard_of_decisions_and_red_nights_alone(nights: dict[str, Summary]) -> None:
     expected = ["first", "no zone", "worse", "worse, again"]
 
     assert nights["heard"] == [
-        {key: value for key, value in nights[night]["said"].items() if key != "exit_code"}
+        {key: value for key, value in nights[night]["result"].items() if key != "exit_code"}
         for night in expected
     ]
 
 
-def test_the_pages_find_every_run_and_its_words(nights: dict[str, Told], root: Path) -> None:
+def test_the_pages_find_every_run_and_its_words(nights: dict[str, Summary], root: Path) -> None:
     folder = root / "airflow" / "airflow"
     run_id = nights["first"]["run_id"]
     with sqlite3.connect(folder / "airflow.db") as database:
@@ -187,12 +187,12 @@ def test_the_pages_find_every_run_and_its_words(nights: dict[str, Told], root: P
     assert (nights["worse"]["run_id"], "failed") in runs
     assert paused == 1
     gate = (words / "task_id=gate" / "attempt=1.log").read_text()
-    assert nights["first"]["said"]["sentence"] in gate
+    assert nights["first"]["result"]["sentence"] in gate
     assert (words / "task_id=train" / "map_index=0" / "attempt=1.log").stat().st_size > 0
 
 
 @pytest.fixture(scope="module")
-def resumed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Told]:
+def resumed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Summary]:
     """A night whose runner was killed, and how the next runner ended it."""
     root = tmp_path_factory.mktemp("killed")
     with _start("one-night", root) as killed:
@@ -202,10 +202,10 @@ def resumed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Told]:
                 os.kill(killed.pid, signal.SIGKILL)
     assert killed.returncode == -signal.SIGKILL
     with _start("one-night", root) as second:
-        said, complained = second.communicate(timeout=120)
-    assert second.returncode == 0, complained
-    told: Told = json.loads(said)
-    return root, told
+        output, errors = second.communicate(timeout=120)
+    assert second.returncode == 0, errors
+    summary: Summary = json.loads(output)
+    return root, summary
 
 
 def _database(root: Path) -> sqlite3.Connection:
@@ -213,11 +213,11 @@ def _database(root: Path) -> sqlite3.Connection:
 
 
 def test_a_killed_runner_is_followed_by_one_that_ends_the_night(
-    resumed: tuple[Path, Told],
+    resumed: tuple[Path, Summary],
 ) -> None:
     root, ended = resumed
 
-    assert ended["said"]["status"] == "first"
+    assert ended["result"]["status"] == "first"
     assert ended["publications"] == 1
     with _database(root) as database:
         found = database.execute(
@@ -228,7 +228,7 @@ def test_a_killed_runner_is_followed_by_one_that_ends_the_night(
     assert sorted(found) == [("failed", 1), ("success", 1)]
 
 
-def test_a_runner_does_not_cross_a_scheduler(resumed: tuple[Path, Told]) -> None:
+def test_a_runner_does_not_cross_a_scheduler(resumed: tuple[Path, Summary]) -> None:
     root, _ = resumed
     with _database(root) as database:
         database.execute("UPDATE dag SET is_paused = 0 WHERE dag_id = 'nightly_retrain'")
@@ -238,7 +238,7 @@ def test_a_runner_does_not_cross_a_scheduler(resumed: tuple[Path, Told]) -> None
         )
 
     with _start("one-night", root) as refused:
-        _, complained = refused.communicate(timeout=60)
+        _, errors = refused.communicate(timeout=60)
 
     assert refused.returncode != 0
-    assert "a scheduler is at work on nightly_retrain" in complained
+    assert "a scheduler is running nightly_retrain" in errors

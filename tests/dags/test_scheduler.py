@@ -109,14 +109,14 @@ def unanswered(shop: Shop, airflow: Served) -> Night:
     question = airflow.question(NIGHTLY, run_id)
     with airflow.database() as database:
         (until,) = database.execute(
-            "SELECT trigger_timeout FROM task_instance WHERE task_id = 'ask' AND run_id = ?",
+            "SELECT trigger_timeout FROM task_instance WHERE task_id = 'review' AND run_id = ?",
             (run_id,),
         ).fetchone()
         left = datetime.fromisoformat(until).replace(tzinfo=UTC) - datetime.now(UTC)
         assert timedelta(hours=3.9) < left < timedelta(hours=4)
         over = datetime.now(UTC) - timedelta(seconds=1)
         database.execute(
-            "UPDATE task_instance SET trigger_timeout = ? WHERE task_id = 'ask' AND run_id = ?",
+            "UPDATE task_instance SET trigger_timeout = ? WHERE task_id = 'review' AND run_id = ?",
             (over.strftime("%Y-%m-%d %H:%M:%S.%f"), run_id),
         )
     run = airflow.end(NIGHTLY, run_id)
@@ -128,7 +128,7 @@ def test_no_answer_in_time_keeps_the_champion(unanswered: Night, shop: Shop) -> 
     assert unanswered.question["defaults"] == ["keep the champion"]
     assert "als is in the grey zone" in unanswered.question["body"]
     assert unanswered.run["state"] == "success"
-    assert unanswered.states["ask"] == "success"
+    assert unanswered.states["review"] == "success"
     assert unanswered.states["accept"] == "skipped"
     of_that_night = [
         line for line in shop.lines(PUBLICATION) if parse_instant(line["as_of"]) <= shop.nights[1]
@@ -267,7 +267,7 @@ def test_the_lists_have_changed(answered: Night) -> None:
 
 def test_both_pages_open_on_loopback_alone(airflow: Served) -> None:
     for port in (airflow.port, airflow.mlflow_port):
-        assert f"http://127.0.0.1:{port}" in airflow.said
+        assert f"http://127.0.0.1:{port}" in airflow.output
         with urlopen(f"http://127.0.0.1:{port}/", timeout=30) as page:
             assert page.status == 200
     listening = {
@@ -283,6 +283,6 @@ def test_an_interrupt_stops_everything(airflow: Served) -> None:
     family = airflow.family()
     assert len(family) > 5
 
-    assert airflow.stop() == 0, airflow.said
+    assert airflow.stop() == 0, airflow.output
     _, alive = psutil.wait_procs(family, timeout=3)
     assert alive == []

@@ -34,18 +34,18 @@ def ended(root: Path) -> dict[str, Any]:
         timeout=280,
     )
     assert ran.returncode == 0, ran.stderr
-    told: dict[str, Any] = json.loads(ran.stdout)
-    return told
+    summaries: dict[str, Any] = json.loads(ran.stdout)
+    return summaries
 
 
 def test_what_is_found_is_a_candidate_and_shown(ended: dict[str, Any], root: Path) -> None:
     found = ended["found"]
 
     assert found["states"] == {"search": "success", "mirror": "success"}
-    assert found["said"]["status"] == "candidate"
-    assert found["said"]["best"] > found["said"]["start"]
+    assert found["result"]["status"] == "candidate"
+    assert found["result"]["best"] > found["result"]["start"]
     assert len(found["candidates"]) == 1
-    assert (root / "home" / "studies" / found["said"]["study"] / "study.json").is_file()
+    assert (root / "home" / "studies" / found["result"]["study"] / "study.json").is_file()
     assert (root / "home" / "mlflow" / "mlflow.db").is_file()
 
 
@@ -60,6 +60,6 @@ def test_upkeep_looks_after_every_store(ended: dict[str, Any]) -> None:
     upkeep = ended["upkeep"]
 
     assert upkeep["states"] == {"gc": "success"}
-    assert upkeep["said"]["left"] == {}
-    [batches] = [table for table in upkeep["said"]["tables"] if table["table"] == "batches"]
+    assert upkeep["result"]["left"] == {}
+    [batches] = [table for table in upkeep["result"]["tables"] if table["table"] == "batches"]
     assert (batches["before"], batches["after"]) == (2, 1)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from dags import ui
+from dags.local import ui
 from tests.dags.conftest import ROOT
 from tests.dags.served import free_port
 
@@ -19,7 +20,7 @@ def test_a_folder_that_is_no_workspace_is_refused(
 ) -> None:
     options = _options()
     assert ui.main([*options, "--home", str(tmp_path)]) == 2
-    assert "is no workspace" in capsys.readouterr().err
+    assert "is not a workspace" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -38,9 +39,9 @@ def test_a_port_that_is_taken_is_named_with_a_way_out(
         code = ui.main([*(x for pair in options.items() for x in pair), "--home", str(tmp_path)])
 
     assert code == 2
-    said = capsys.readouterr().err
-    assert f"port {port}, meant for {server}, is taken" in said
-    assert f'make ui ARGS="{option} {port + 1}"' in said
+    output = capsys.readouterr().err
+    assert f"port {port}, meant for {server}, is in use" in output
+    assert f'make ui ARGS="{option} {port + 1}"' in output
 
 
 def _options() -> list[str]:
@@ -50,7 +51,7 @@ def _options() -> list[str]:
 CLOSED = """
 import os, sys
 from pathlib import Path
-from dags import ui
+from dags.local import ui
 
 with ui._running([ui.Server("one", ("sleep", "600"))], os.environ, Path(sys.argv[1])) as started:
     print(*(process.pid for process in started.values()), flush=True)
@@ -66,6 +67,8 @@ def test_a_terminal_that_is_gone_keeps_nothing_alive(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # Set, it would hide that Python flushes stderr again when it exits.
+        env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
     ) as process:
         assert process.stdin and process.stdout and process.stderr
         server = psutil.Process(int(process.stdout.readline()))

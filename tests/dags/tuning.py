@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dags import runner
+from dags.local import runner
 from pipeline.base import format_instant
 from pipeline.steps.feedback.feedback import feedback
 from pipeline.workspace.history import CANDIDATE
@@ -16,12 +16,12 @@ from pipeline.workspace.workspace import Workspace
 from tests.worlds import CONFIG, NIGHTS, land, purchases
 
 
-def _told(finished: runner.Finished, home: Path) -> dict[str, Any]:
+def _summary(run: runner.FinishedRun, home: Path) -> dict[str, Any]:
     entries = Workspace.open(home).ledger.entries()
     return {
-        "succeeded": finished.succeeded,
-        "states": finished.states,
-        "said": finished.handed_on,
+        "succeeded": run.succeeded,
+        "states": run.states,
+        "result": run.result,
         "candidates": [e["recipe"] for e in entries if e["type"] == CANDIDATE],
     }
 
@@ -40,8 +40,8 @@ def main(root: Path) -> None:
             ("too long", {**conf, "budget": "2h"}),
             ("no such recipe", {**conf, "recipe": "nobody"}),
         ):
-            ended[name] = _told(airflow.run("tune", given, ask="search"), home)
-        ended["upkeep"] = _told(airflow.run("maintenance", {}, ask="gc"), home)
+            ended[name] = _summary(airflow.run("tune", given, result_task="search"), home)
+        ended["upkeep"] = _summary(airflow.run("maintenance", {}, result_task="gc"), home)
     print(json.dumps(ended))
 
 

@@ -22,6 +22,7 @@ from pipeline.steps.experiments.backtest.backtest import backtest, parse_every, 
 from pipeline.steps.experiments.backtest.days import Policy
 from pipeline.steps.feedback.feedback import feedback
 from pipeline.steps.nightly.nightly import nightly
+from pipeline.workspace.artifacts import DecisionFile
 from pipeline.workspace.config import Composed
 from pipeline.workspace.workspace import Workspace
 from tests import worlds
@@ -53,17 +54,19 @@ KILLED = """
 import os, signal, sys
 from datetime import timedelta
 from pathlib import Path
+import structlog
 from pipeline.steps.experiments.backtest.backtest import backtest
 from pipeline.steps.experiments.backtest.days import Policy
 from pipeline.workspace.workspace import Workspace
 from tests.integration.test_backtest import BEGIN, DAY, END
 
-def tell(text):
-    if text.startswith(sys.argv[2]):
+def stop(logger, name, event):
+    if (event["event"], event.get("task")) == ("task_started", sys.argv[2]):
         os.kill(os.getpid(), signal.SIGKILL)
+    raise structlog.DropEvent
 
-ws = Workspace.open(Path(sys.argv[1]))
-backtest(ws, BEGIN, END, every=DAY, policies=[Policy.ADAPTIVE], progress=tell)
+structlog.configure(processors=[stop])
+backtest(Workspace.open(Path(sys.argv[1])), BEGIN, END, every=DAY, policies=[Policy.ADAPTIVE])
 """
 
 
@@ -101,13 +104,13 @@ def test_days_are_scored_by_what_was_live_and_folding_in_is_told_apart(found):
 
 
 def test_the_table_says_nights_seconds_and_shares(found):
-    rows = {row["policy"]: row for row in found.to_dict()["rows"]}
+    rows = {row["policy"]: row for row in found.plain()["rows"]}
     assert rows["nightly"]["nights"] == 3
     assert rows["nightly"]["of_nightly"] == 1.0
     assert rows["never"]["training_seconds"] == 0
     assert rows["nightly"]["training_seconds"] > 0
     assert "of nightly" in found.text()
-    json.dumps(found.to_dict())
+    json.dumps(found.plain())
     assert (found.folder / "backtest.svg").stat().st_size > 0
 
 
@@ -119,7 +122,7 @@ def test_nothing_live_moves(shop):
 
 def test_the_night_of_a_sandbox_decides_as_the_live_one_did(shop, found):
     live = shop.runs.starting_with("")[0]
-    told = live.json("gate", "decision")["sentence"]
+    told = live.read(DecisionFile).root.sentence
     assert found.days["nightly"][0].sentence == told
 
 
@@ -145,7 +148,7 @@ def test_stopped_anywhere_it_goes_on_with_the_same_decisions(shop, found, monkey
         assert [decided(day) for day in again.days[policy]] == calm
 
 
-@pytest.mark.parametrize("at", ["gate", "fold in"])
+@pytest.mark.parametrize("at", ["gate", "foldin"])
 def test_killed_it_goes_on_with_the_same_decisions(shop, found, tmp_path, at):
     ws = Workspace.open(copy_of(shop.home, tmp_path / "copy"))
     shutil.rmtree(ws.home / "backtests", ignore_errors=True)
@@ -166,16 +169,16 @@ def test_a_second_call_trains_nothing_and_says_that_its_days_are_kept(shop, foun
     monkeypatch.setattr(days, "nightly", None)
     told = []
     again = backtest(shop, BEGIN, END, every=DAY, policies=tuple(Policy), progress=told.append)
-    assert again.to_dict() == found.to_dict()
-    assert told == [f"days lived before, and what they read, are kept in {found.folder}"]
+    assert again.plain() == found.plain()
+    assert told == [f"days replayed before, and what they read, are kept in {found.folder}"]
 
 
 def test_a_planted_shift_hurts_who_never_learns(shop, found):
     shifted = backtest(
         shop, BEGIN, END, every=DAY, policies=(Policy.NEVER,), plant=BEGIN + timedelta(hours=1)
     )
-    (row,) = shifted.to_dict()["rows"]
-    calm = {row["policy"]: row for row in found.to_dict()["rows"]}["never"]
+    (row,) = shifted.plain()["rows"]
+    calm = {row["policy"]: row for row in found.plain()["rows"]}["never"]
     assert row["ndcg"] < 0.9 * calm["ndcg"]
     assert row["answered_days"] is None
 
@@ -214,7 +217,7 @@ def test_where_a_night_puts_nothing_live_the_live_lists_learn_what_was_done(work
     same = [(day.user_days, day.ndcg, day.base_ndcg) for day in nightly[:6]]
     assert same == [(day.user_days, day.ndcg, day.base_ndcg) for day in never[:6]]
     assert nightly[5].ndcg != nightly[5].base_ndcg
-    (row,) = [row for row in found.to_dict()["rows"] if row["policy"] == "nightly"]
+    (row,) = [row for row in found.plain()["rows"] if row["policy"] == "nightly"]
     assert (row["nights"], row["promoted"]) == (6, 1)
 
 
@@ -227,7 +230,7 @@ def test_a_gap_before_the_first_as_of_is_waited_for(workspace, tmp_path):
         assert {day.reason for day in past[:4]} == {"nothing is live yet"}
         assert all(day.ndcg is None for day in past[:4])
         assert all(day.ndcg > 0 for day in past[4:])
-    rows = {row["policy"]: row for row in found.to_dict()["rows"]}
+    rows = {row["policy"]: row for row in found.plain()["rows"]}
     assert rows["never"]["training_seconds"] == rows["never"]["nights"] == 0
     assert rows["nightly"]["nights"] == 2
 

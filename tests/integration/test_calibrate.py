@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 import pytest
 
-from pipeline.base import format_instant, silent
+from pipeline.base import plain, silent
 from pipeline.cli import main
 from pipeline.errors import ConfigError, DataError
 from pipeline.models.item_knn import ItemKnn
@@ -20,7 +20,10 @@ from pipeline.steps.experiments.calibration.calibrate import gate_calibrate
 from pipeline.steps.feedback.feedback import feedback
 from pipeline.steps.lists import history
 from pipeline.steps.nightly.nightly import nightly, snapshot
-from pipeline.workspace.history import CALIBRATION, seed_spreads
+from pipeline.workspace import task_log
+from pipeline.workspace.artifacts import SnapshotFile
+from pipeline.workspace.history import LedgerHistory
+from pipeline.workspace.ledger import CalibrationEntry
 from pipeline.workspace.workspace import Workspace
 from tests.worlds import CONFIG, NIGHTS, START, land, purchases
 
@@ -29,6 +32,14 @@ pytestmark = pytest.mark.slow
 EVENTS = purchases()
 AS_OF = NIGHTS[2]
 DAY = timedelta(days=1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _every_line():
+    """Progress without a pause between two lines."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(task_log, "PROGRESS_SECONDS", 0.0)
+        yield
 
 
 class KilledError(Exception):
@@ -100,22 +111,21 @@ def test_it_says_how_often_the_gate_is_wrong_and_what_it_finds(whole):
 
 def test_the_ledger_keeps_it_and_later_nights_take_the_spread_from_there(whole):
     ws, told = whole
-    (line,) = [e for e in history(ws) if e["type"] == CALIBRATION]
-    assert line == told.line
-    assert line["key"] == f"calibration:{line['calibration']}"
-    assert (line["recipe"], line["family"], line["metric"], line["k"]) == ("als", "als", "ndcg", 20)
-    assert line["policy"] == "discovery"
-    ends = [format_instant(AS_OF - (7 + 28 * back) * DAY) for back in (3, 2, 1, 0)]
-    assert line["cutoffs"] == ends
-    assert line["tau"] == told.found.tau
-    entries = history(ws)
-    assert seed_spreads(entries, AS_OF + 90 * DAY, "discovery", 20) == {"als": line["tau"]}
-    assert seed_spreads(entries, AS_OF + 91 * DAY, "discovery", 20) == {}
+    (entry,) = [e for e in history(ws) if isinstance(e, CalibrationEntry)]
+    assert entry == told.line
+    assert entry.key == f"calibration:{entry.calibration}"
+    assert (entry.recipe, entry.family, entry.metric, entry.k) == ("als", "als", "ndcg", 20)
+    assert entry.task == "discovery"
+    assert entry.cutoffs == tuple(AS_OF - (7 + 28 * back) * DAY for back in (3, 2, 1, 0))
+    assert entry.seed_sd == told.found.tau
+    past = LedgerHistory.of(ws.ledger)
+    assert past.seed_sds(AS_OF + 90 * DAY, "discovery", 20) == {"als": entry.seed_sd}
+    assert past.seed_sds(AS_OF + 91 * DAY, "discovery", 20) == {}
     land(ws.home, EVENTS, AS_OF + DAY, AS_OF)
     feedback(ws, AS_OF + DAY)
     started = snapshot(ws, AS_OF + DAY)
-    facts = ws.runs.open(started.run_id).json("snapshot", "snapshot")
-    assert facts["taus"] == {"als": line["tau"]}
+    pinned = ws.runs.open(started.run_id).read(SnapshotFile)
+    assert pinned.seed_sds == {"als": entry.seed_sd}
 
 
 def test_the_same_call_fits_nothing_again(whole):
@@ -130,7 +140,7 @@ def test_the_same_call_fits_nothing_again(whole):
 def test_a_killed_one_goes_on_and_finds_the_same_though_the_lake_has_grown(whole, copy):
     with pytest.raises(KilledError):
         calibrated(copy, until=12)
-    assert [e for e in history(copy) if e["type"] == CALIBRATION] == []
+    assert [e for e in history(copy) if isinstance(e, CalibrationEntry)] == []
     land(copy.home, EVENTS.with_columns(EVENTS["event_id"] + "x"), AS_OF, START + 90 * DAY)
     assert feedback(copy, AS_OF).accepted > 0
     found, fits = calibrated(copy)
@@ -158,7 +168,7 @@ def test_holdouts_touch_where_there_are_no_weeks_between_them(copy):
     toml = copy.home / "nightjar.toml"
     toml.write_text(toml.read_text().replace("[split]", "[split]\nblock_days = 21"))
     told, _ = calibrated(Workspace.open(copy.home))
-    assert told.line["cutoffs"] == [format_instant(AS_OF - 21 * n * DAY) for n in (4, 3, 2, 1)]
+    assert told.line.cutoffs == tuple(AS_OF - 21 * n * DAY for n in (4, 3, 2, 1))
 
 
 def test_a_recipe_without_dice_is_said_to_have_none(tmp_path):
@@ -178,9 +188,9 @@ def test_a_recipe_without_dice_is_said_to_have_none(tmp_path):
         told, _ = calibrated(ws)
     assert salts == [*range(8), 0, 1, 0, 1, 0, 1]  # what cannot differ is not trained again
     line = told.line
-    assert (line["family"], line["tau"], line["rate"], line["v_hat"]) == ("item_knn", 0, 0, 0)
-    assert "no dice move this recipe's lists, so an equal one gives equal ones" in line["sentence"]
-    assert 0 < line["tossed_upper"] < 0.02
+    assert (line.family, line.seed_sd, line.rate, line.v_hat) == ("item_knn", 0, 0, 0)
+    assert "no dice move this recipe's lists, so an equal one gives equal ones" in line.sentence
+    assert 0 < line.tossed_upper < 0.02
     assert told.found.planted > 0.02
 
 
@@ -201,7 +211,7 @@ def test_the_command(whole, tmp_path):
     figure = tmp_path / "figure.svg"
     code, out, _ = nightjar("gate", "calibrate", "--home", ws.home, "--json", "--out", figure)
     assert code == 0
-    assert json.loads(out) == json.loads(json.dumps(told.to_dict()))
+    assert json.loads(out) == plain(told)
     assert figure.read_bytes() == told.svg
     code, out, _ = nightjar("gate", "calibrate", "--home", ws.home, "--out", figure)
     assert out.startswith("als: one block takes an equal recipe for a better one in ")

@@ -10,6 +10,7 @@ import pytest
 from pipeline.models.families import FAMILIES
 from pipeline.steps.feedback.feedback import feedback
 from pipeline.steps.nightly.nightly import nightly
+from pipeline.workspace.artifacts import DecisionFile, EvaluationFile
 from tests.worlds import NIGHTS, START, land, purchases, ratings
 
 USERS, ITEMS = 150, 60
@@ -105,19 +106,19 @@ def test_a_family_is_trained_measured_and_judged(night, family):
     ws, ended = night
     run = ws.run(ended.run_id)
     assert family not in ended.failures
-    metrics = run.json("evaluate", "evaluation")["recipes"][family]["metrics"]
+    metrics = run.read(EvaluationFile).recipes[family].metrics
     assert 0 < metrics["ndcg_at_20"] < 1
-    cost = ended.to_dict()["cost"][family]
-    assert cost["fit_seconds"] > 0
-    assert cost["peak_mb"] >= 0
-    assert cost["parameters"] > 0
-    assert cost["examples_per_second"] > 0 and math.isfinite(cost["examples_per_second"])
-    rules = run.json("gate", "decision")["rules"]
+    cost = ended.cost[family].fit
+    assert cost.fit_seconds > 0
+    assert cost.peak_mb >= 0
+    assert cost.parameters > 0
+    assert cost.examples_per_second > 0 and math.isfinite(cost.examples_per_second)
+    rules = run.read(DecisionFile).root.rules
     if family == LOWEST:
-        judged = [rule for rule in rules if rule["name"].endswith(f".{family}")]
+        judged = [rule for rule in rules if rule.name.endswith(f".{family}")]
     else:
-        judged = [rule for rule in rules if rule["subject"] == family]
-    assert judged and all(rule["sentence"] for rule in judged)
+        judged = [rule for rule in rules if rule.subject == family]
+    assert judged and all(rule.sentence for rule in judged)
 
 
 def test_the_night_ends_with_a_champion(night):

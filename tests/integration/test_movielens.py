@@ -1,6 +1,5 @@
 """A second real data set goes from files to lists by config alone: ratings, times in seconds."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +7,11 @@ import polars as pl
 import pytest
 
 from pipeline import columns as c
-from pipeline.base import parse_instant
+from pipeline.base import as_of
 from pipeline.steps.ingest.ingest import ingest
 from pipeline.steps.lists import lists
 from pipeline.steps.nightly.nightly import nightly
+from pipeline.workspace.artifacts import EvaluationFile, SplitFile
 
 FILES = Path(__file__).parents[2] / "build" / "movielens"
 CONFIG = """\
@@ -39,7 +39,7 @@ family = "rated"
 family = "rated"
 factors = 0
 """
-NIGHT = parse_instant("1998-04-01T00:00:00Z")
+NIGHT = as_of("1998-04-01T00:00:00Z")
 
 
 @pytest.mark.realdata
@@ -54,29 +54,29 @@ def test_ratings_become_lists_by_config_alone(workspace, tmp_path):
         told = ingest(ws, [FILES / f"{name}.parquet"], table=table, at=NIGHT.replace(year=2026))
         assert (told.accepted, told.failed) == (rows, False)
     ended = nightly(ws, NIGHT)
-    split = ws.run(ended.run_id).json("features", "split")
-    assert (split["policy"], split["target_kinds"]) == ("discovery", ["rating"])
+    split = ws.run(ended.run_id).read(SplitFile)
+    assert (split.task, split.target_kinds) == ("discovery", ("rating",))
     assert ended.decision == "first"
     assert "underpowered: 73 users" in ended.sentence
     people = lists(ws, None).filter(pl.col(c.USER_ID) != c.ANYONE)
     assert people[c.USER_ID].n_unique() == 943
     assert people.group_by(c.USER_ID).len()["len"].min() == 20
-    slices = json.dumps(ws.run(ended.run_id).json("evaluate", "evaluation"))
-    assert "slice.segment_student.ndcg_at_20" in slices
+    recipes = ws.run(ended.run_id).read(EvaluationFile).recipes
+    assert any("slice.segment_student.ndcg_at_20" in r.metrics for r in recipes.values())
     assert_ratings_are_predicted(ws, ended.run_id)
 
 
 def assert_ratings_are_predicted(ws, run_id):
     """On the newest four weeks: the mean of all ratings < biases < biases and factors."""
     run = ws.run(run_id)
-    found = run.json("evaluate", "evaluation")["recipes"]
+    found = run.read(EvaluationFile).recipes
     given = run.frame("features", "ratings")
     window = run.arrays("features", "train")
     known = given.filter(
         pl.col(c.USER_ID).is_in(window["user_ids"].tolist())
         & pl.col(c.ITEM_ID).is_in(window["item_ids"].tolist())
     )
-    assert known.height == found["rated"]["metrics"]["ratings"] > 1000
+    assert known.height == found["rated"].metrics["ratings"] > 1000
     mean = float(np.sqrt(np.mean((known[c.VALUE].to_numpy() - window["rating"].mean()) ** 2)))
-    biases, rated = (found[name]["metrics"]["rmse"] for name in ("biases", "rated"))
+    biases, rated = (found[name].metrics["rmse"] for name in ("biases", "rated"))
     assert rated < 0.99 * biases < 0.98 * 0.95 * mean

@@ -13,7 +13,7 @@ from pipeline.data.matrix import History
 from pipeline.steps.feedback.feedback import feedback
 from pipeline.steps.lists import lists
 from pipeline.steps.nightly.nightly import nightly
-from pipeline.steps.nightly.train import train_folder
+from pipeline.workspace.artifacts import train_step
 from pipeline.workspace.night import open_night
 from pipeline.workspace.run_files import read_history, read_scorer
 from tests.worlds import NIGHTS, START, land, purchases
@@ -97,7 +97,7 @@ def test_only_the_family_that_can_lists_them(shop):
     run = open_night(ws, first.run_id).run
     train = read_history(run, "train")
     catalogues = {
-        name: read_scorer(run, train_folder(name)).item_ids.tolist()
+        name: read_scorer(run, train_step(name)).item_ids.tolist()
         for name in ("known", "popularity", "decayed_popularity")
     }
     known = catalogues.pop("known")

@@ -9,21 +9,33 @@ import polars as pl
 import pytest
 
 from pipeline import columns as c
-from pipeline.base import format_instant, silent
+from pipeline.base import Interval, format_instant, plain, silent
 from pipeline.errors import ConfigError, DataError, GateError, RegistryError, ResourceError
-from pipeline.evaluation.gate import Decision
-from pipeline.report.night import from_json, to_json
+from pipeline.evaluation.prequential import PrequentialFigures
+from pipeline.report.night import NightPage
 from pipeline.steps.diagnostics import churn as churned
-from pipeline.steps.diagnostics.churn import churn_metrics, measure, read_churn
-from pipeline.steps.diagnostics.foldin_parity import parity_metrics, read_parity
-from pipeline.steps.diagnostics.live_quality import live_history, live_summary, read_live, score
+from pipeline.steps.diagnostics.churn import churn_metrics, measure
+from pipeline.steps.diagnostics.foldin_parity import parity_metrics
+from pipeline.steps.diagnostics.live_quality import live_history, live_summary, score
 from pipeline.steps.feedback.feedback import feedback
 from pipeline.steps.lists import history, lists
 from pipeline.steps.nightly import cold_check as cold_check_module
 from pipeline.steps.nightly.nightly import cold_check, gate, nightly, refit, snapshot
 from pipeline.steps.reporting.comparison_rows import lift_rows
-from pipeline.steps.reporting.night_page import gather
+from pipeline.steps.reporting.night_page import build_page
 from pipeline.steps.reporting.page_files import page_files
+from pipeline.workspace.artifacts import (
+    ChurnFile,
+    CleanFile,
+    DecisionFile,
+    FollowedParityFile,
+    LiveFile,
+    MlflowFile,
+    ParityFile,
+    SeedNoise,
+    SplitFile,
+    ValidationFile,
+)
 from pipeline.workspace.night import open_night
 from pipeline.workspace.registry import registry
 from pipeline.workspace.run_files import read_split
@@ -36,12 +48,16 @@ def outcome(ws):
     """Everything that must not depend on whether the process was killed on the way."""
     publications = ws.lake.read("publications").sort(c.GENERATION)
     shown = lists(ws, None).select(c.USER_ID, c.POSITION, c.ITEM_ID, c.SLOT)
-    told = [
-        {k: v for k, v in entry.items() if k not in ("previous", "sha256", "decision")}
-        for entry in history(ws)
+    entries = [
+        entry.model_dump(exclude={"previous", "sha256", "decision"}) for entry in history(ws)
     ]
     events = ws.lake.read("events").drop(c.USER_ID, c.BATCH_ID).sort(c.EVENT_ID)
-    return publications.drop(c.SUMS), shown, told, events
+    return publications.drop(c.SUMS), shown, entries, events
+
+
+def page_of(run):
+    """The content of a run's page, as it lies beside it."""
+    return NightPage.parse(page_files(run)["page.json"].read_bytes(), "page.json")
 
 
 @pytest.fixture
@@ -60,7 +76,7 @@ def test_the_first_night_promotes_what_learns_and_refuses_what_is_mad(shop):
     assert first.exit_code == 0
     assert first.model_version == "1"
     ndcg = first.metrics["ndcg_at_20"]
-    assert ndcg["candidate"] > 1.2 * ndcg["baseline"] > 0
+    assert ndcg.candidate > 1.2 * ndcg.baseline > 0
     assert "mad" in first.sentence
 
 
@@ -70,10 +86,10 @@ def test_the_page_calls_proved_what_the_gate_took_for_proved(shop):
     rows = {row.name: row for row in lift_rows(night, "decayed_popularity", ())}
     rules = [
         rule
-        for rule in night.run.json("gate", "decision")["rules"]
-        if rule["subject"] == "als" and rule["name"] == "first.lift.decayed_popularity"
+        for rule in night.run.read(DecisionFile).root.rules
+        if rule.subject == "als" and rule.name == "first.lift.decayed_popularity"
     ]
-    assert [rule["figure"] for rule in rules] == [rows["als"].lift]
+    assert [rule.figure for rule in rules] == [rows["als"].lift]
     assert {name for name, row in rows.items() if row.proved} == {"als"}
 
 
@@ -143,14 +159,14 @@ def test_a_night_that_must_not_publish_publishes_nothing(copy):
 
 def test_the_ledger_tells_both_nights(shop):
     entries = history(Workspace.open(shop[0]))
-    assert [(e["type"], e.get("kind")) for e in entries] == [
+    assert [(e.type, getattr(e, "kind", None)) for e in entries] == [
         ("decision", "first"),
         ("publication", None),
         ("patch", None),  # what was done since was folded in before the second night
         ("decision", "refresh"),
         ("publication", None),
     ]
-    text = json.dumps(entries)
+    text = json.dumps(plain(entries))
     vault = Workspace.open(shop[0]).vault.lookup(["u1", "u2"])
     assert not any(pseudonym in text for pseudonym in vault.values())
 
@@ -178,10 +194,10 @@ def test_cleaning_is_done_and_counted(workspace, tmp_path):
     run = ws.run(ended.run_id)
     prices = run.frame("features", "items").sort(c.ITEM_ID)[c.PRICE].to_list()
     assert prices == [10.0, 55.0, 100.0]
-    told = run.json("features", "clean")
-    assert told["items"]["columns"][0]["filled"] == told["items"]["columns"][0]["above"] == 1
-    assert told["users"]["columns"][0]["filled"] == 1
-    logged = mlflow_metrics(ws, run.json("register", "mlflow")["run"])
+    cleaning = run.read(CleanFile)
+    assert cleaning.items.columns[0].filled == cleaning.items.columns[0].above == 1
+    assert cleaning.users.columns[0].filled == 1
+    logged = mlflow_metrics(ws, run.read(MlflowFile).run)
     assert logged["clean.items.price.filled"] == 1.0
     assert logged["clean.events.rows_in"] > 5000
 
@@ -198,7 +214,7 @@ COST = ("fit_seconds", "fit_cpu_seconds", "peak_mb", "parameters", "examples_per
 def test_what_training_took_is_in_json_mlflow_and_on_the_page(shop):
     home, first, _ = shop
     ws = Workspace.open(home)
-    told = first.to_dict()["cost"]
+    told = plain(first)["cost"]
     assert set(told) == {"popularity", "decayed_popularity", "als", "mad"}  # nobody may repeat
     assert [name for name in told if "refit" in told[name]] == ["als"]
     run, als = ws.run(first.run_id), told["als"]
@@ -256,7 +272,7 @@ def mlflow_artifacts(ws, run_id):
     from mlflow import MlflowClient
 
     client = MlflowClient(ws.tracking_uri, ws.tracking_uri)
-    parent = ws.run(run_id).json("register", "mlflow")["run"]
+    parent = ws.run(run_id).read(MlflowFile).run
     return {file.path.rpartition("/")[2] for file in client.list_artifacts(parent)}
 
 
@@ -329,7 +345,7 @@ def test_the_task_is_inferred_once(copy):
     ws = Workspace.open(copy.home)
     feedback(ws, NIGHTS[2])
     run_id, decided = decide(ws, NIGHTS[2])
-    assert ws.run(run_id).json("features", "split")["policy"] == "discovery"
+    assert ws.run(run_id).read(SplitFile).task == "discovery"
     assert decided.kind == "refresh"
 
 
@@ -368,7 +384,7 @@ def test_mlflow_away_loses_nothing(copy, monkeypatch):
     away.write_text("in the way")
     with pytest.raises(RegistryError):
         nightly(copy, NIGHTS[2])
-    assert history(copy)[-1]["type"] == "decision"  # and not published
+    assert history(copy)[-1].type == "decision"  # and not published
     away.unlink()
     (copy.home / "elsewhere").rename(away)
     ended = nightly(copy, NIGHTS[2])
@@ -386,20 +402,18 @@ def test_a_night_has_one_page_which_knows_what_changes_for_people(shop):
         assert [path.parent for path in folder.rglob("page.html")] == [folder]
         assert page_files(ws.run(ended.run_id))["page.html"] == folder / "page.html"
     assert {"page.html", "page.json", "churn.svg", "live.svg", "metric.svg"} <= set(last)
-    told = from_json(last["page.json"].read_bytes())
+    told = page_of(ws.run(second.run_id))
     assert [(row.as_of, row.kind) for row in told.past] == [
         (NIGHTS[0], "first"),
         (NIGHTS[1], second.decision),
     ]
     assert all(row.mean and row.lift > 0 for row in told.past)
-    assert [row.as_of for row in told.churn] == [NIGHTS[1]]
-    churned = read_churn(ws.run(second.run_id))
-    assert told.churn[0].overlap == churned["at"]["10"]["overlap"]
+    churn = ws.run(second.run_id).read(ChurnFile)
+    assert [(row.as_of, row.content) for row in told.churn] == [(NIGHTS[1], churn)]
     assert {row.as_of for row in told.live} == {NIGHTS[1]}
-    assert "mad" in {row.recipe for row in told.accounts}
+    assert "mad" in {row.recipe for row in told.decision.accounts}
     assert {row.name for row in told.slices} >= {"cold", "warm", "hot"}
-    gains = {row.name: row.gain for row in told.costs}
-    assert gains["als"] > 0 and gains["popularity"] is None
+    assert {"als", "popularity"} <= set(told.costs)
     html = last["page.html"].read_text()
     assert html.count("<svg ") == sum(name.endswith(".svg") for name in last)
     assert "What changed for people who did nothing" in html
@@ -449,7 +463,7 @@ def test_a_promotion_that_the_cold_check_stops_is_told_as_blocked(copy, monkeypa
     monkeypatch.setattr(
         cold_check_module, "MIN_OVERLAP", 1.1
     )  # no list can be so like the live one
-    monkeypatch.setattr(cold_check_module, "_IDLE_USERS", 1)
+    monkeypatch.setattr(cold_check_module, "_MIN_IDLE_USERS", 1)
     for _ in range(2):  # asked again, it says the same
         with pytest.raises(GateError, match=r"at least 1\.1 is expected"):
             cold_check(copy, run_id)
@@ -464,28 +478,28 @@ def labels(html):
 
 def test_what_was_checked_of_the_data_stands_among_the_rules_with_its_figures(shop):
     run = Workspace.open(shop[0]).run(shop[2].run_id)
-    checks = run.json("validate", "validation")["checks"]
-    known = {f"check.{x['name']}": (x["figure"], x["bound"]) for x in checks}
-    rules = run.json("gate", "decision")["rules"]
-    told = {x["name"]: (x["figure"], x["bound"]) for x in rules if x["name"] in known}
+    checks = run.read(ValidationFile).checks
+    known = {f"check.{x.name}": (x.figure, x.bound) for x in checks}
+    rules = run.read(DecisionFile).root.rules
+    told = {x.name: (x.figure, x.bound) for x in rules if x.name in known}
     assert told == known
     assert sum(None not in pair for pair in told.values()) > 3
-    rows = from_json(page_files(run)["page.json"].read_bytes()).rules
+    rows = page_of(run).decision.rules
     assert {x.name: (x.figure, x.bound) for x in rows if x.name in known} == known
 
 
 def test_a_page_of_an_earlier_night_says_what_it_said(copy, shop):
     night = open_night(copy, shop[1].run_id)
-    decision = Decision.from_dict(night.run.json("gate", "decision"))
-    assert to_json(gather(copy, night, decision)) == night.run.bytes("gate", "page.json")
+    page = build_page(night, night.run.read(DecisionFile).root)
+    assert page.plain() == json.loads(night.run.bytes("gate", "page.json"))
 
 
 def test_the_second_night_scores_what_the_first_one_put_before_people(shop):
     home, first, second = shop
     ws = Workspace.open(home)
     night = open_night(ws, second.run_id)
-    told = read_live(night.run)
-    assert told["span"] == [format_instant(NIGHTS[0]), format_instant(NIGHTS[1])]
+    file = night.run.read(LiveFile)
+    assert file.span == Interval(*NIGHTS[:2])
     rows = ws.lake.read("recommendations", where=pl.col(c.PUBLICATION_ID) == first.publication_id)
     shown = {user: set(part[c.ITEM_ID]) for (user,), part in rows.group_by(c.USER_ID)}
     raw = ws.vault.lookup([f"u{n}" for n in range(320)])
@@ -494,40 +508,40 @@ def test_the_second_night_scores_what_the_first_one_put_before_people(shop):
     had = {row[:2] for row in events if row[2] < since}
     asked = [row for row in events if since <= row[2] < until and row[:2] not in had]
     hits = [item in shown.get(raw.get(user), shown[c.ANYONE]) for user, item, _ in asked]
-    everybody = next(row for row in told["rows"] if row["slice"] == "all")
-    assert (everybody["model_version"], everybody["events"]) == ("1", len(asked))
-    assert everybody["hit_rate"] == pytest.approx(sum(hits) / len(hits))
-    assert everybody["hit_rate"] > 0.05
-    assert everybody["base_only_ndcg"] == everybody["ndcg"] > 0
+    all_users = next(row for row in file.rows if row.slice == "all")
+    assert (all_users.model_version, all_users.events) == ("1", len(asked))
+    assert all_users.hit_rate == pytest.approx(sum(hits) / len(hits))
+    assert all_users.hit_rate > 0.05
+    assert all_users.base_only_ndcg == all_users.ndcg > 0
     repeated = sum(since <= row[2] < until for row in events) - len(asked)
-    assert (told["unlisted"], told["repeated"]) == (0, repeated)
+    assert (file.unlisted, file.repeated) == (0, repeated)
     summary = live_summary(night)[0]
-    assert (summary["slice"], summary["ndcg"]) == ("all", everybody["ndcg"])
-    logged = mlflow_metrics(ws, night.run.json("register", "mlflow")["run"])
-    assert logged["live.ndcg_at_20"] == pytest.approx(everybody["ndcg"])
+    assert (summary.slice, summary.ndcg) == ("all", all_users.ndcg)
+    logged = mlflow_metrics(ws, night.run.read(MlflowFile).run)
+    assert logged["live.ndcg_at_20"] == pytest.approx(all_users.ndcg)
     # Asked again, after the second publication went live, it says the same.
-    again = score(ws, night, read_split(night.run), silent)
-    assert json.loads(json.dumps(again.to_dict())) == told
+    again = score(night, read_split(night.run), silent)
+    assert tuple(map(PrequentialFigures.of, again.rows)) == file.rows
 
 
 def test_the_first_night_has_nothing_to_score_and_a_replay_is_no_history(copy, shop):
-    assert read_live(copy.run(shop[1].run_id)) is None
+    assert copy.run(shop[1].run_id).find(LiveFile) is None
     before = live_history(copy)
-    assert [entry["run_id"] for entry in before.entries] == [shop[2].run_id]
+    assert [entry.run_id for entry in before.entries] == [shop[2].run_id]
     assert before.text().splitlines()[2].startswith(f"{NIGHTS[1]:%Y-%m-%d}  1  ")
     replayed = nightly(copy, NIGHTS[1], recipes=["als"])
     assert replayed.status == "replay"
-    assert read_live(copy.run(replayed.run_id))["events"] == before.entries[0]["events"]
+    assert copy.run(replayed.run_id).read(LiveFile).events == before.entries[0].events
     assert live_history(copy) == before
 
 
 def test_a_refresh_says_how_much_it_changed_for_people_who_did_nothing_and_why(shop):
     home, first, second = shop
     ws = Workspace.open(home)
-    assert read_churn(ws.run(first.run_id)) is None
+    assert ws.run(first.run_id).find(ChurnFile) is None
     run = ws.run(second.run_id)
-    told = read_churn(run)
-    assert told["publication_id"] == first.publication_id
+    churn = run.read(ChurnFile)
+    assert churn.publication_id == first.publication_id
     busy = purchases().filter(
         pl.col("timestamp").is_between(
             *(pl.lit(format_instant(one)) for one in NIGHTS[:2]), closed="left"
@@ -535,7 +549,7 @@ def test_a_refresh_says_how_much_it_changed_for_people_who_did_nothing_and_why(s
     )
     people = set(ws.vault.lookup([f"u{n}" for n in range(320)]).values())
     people -= set(ws.vault.lookup(busy["user_id"].unique().to_list()).values())
-    assert told["users"] == len(people) > 0
+    assert churn.users == len(people) > 0
     live, after = (
         ws.lake.read("recommendations", where=pl.col(c.PUBLICATION_ID) == one.publication_id)
         for one in (first, second)
@@ -548,15 +562,15 @@ def test_a_refresh_says_how_much_it_changed_for_people_who_did_nothing_and_why(s
         )
         for frame in (live, after)
     )
-    assert told["at"]["10"]["overlap"] == pytest.approx(len(was & now) / len(was))
-    lost = told["at"]["10"]["lost"]
+    assert churn.at[10].overlap == pytest.approx(len(was & now) / len(was))
+    lost = churn.at[10].lost
     assert set(lost) == {"stock", "data"}
-    assert sum(lost.values()) == pytest.approx(1 - told["at"]["10"]["overlap"])
-    assert told["dice"]["why"] is None and 0 <= told["dice"]["rate"] < 1
-    logged = mlflow_metrics(ws, run.json("register", "mlflow")["run"])
+    assert sum(lost.values()) == pytest.approx(1 - churn.at[10].overlap)
+    assert churn.seed_noise.reason is None and 0 <= churn.seed_noise.rate < 1
+    logged = mlflow_metrics(ws, run.read(MlflowFile).run)
     for name in ("overlap_at_10", "stock", "data", "dice"):
         assert f"churn.{name}" in logged
-    assert logged["churn.overlap_at_10"] == told["at"]["10"]["overlap"]
+    assert logged["churn.overlap_at_10"] == churn.at[10].overlap
 
 
 def test_what_sold_out_since_is_the_cause_that_a_replay_tells(copy):
@@ -569,51 +583,51 @@ def test_what_sold_out_since_is_the_cause_that_a_replay_tells(copy):
     assert not feedback(copy, NIGHTS[2]).failed
     ended = nightly(copy, NIGHTS[2])
     assert ended.decision == "refresh"
-    lost = read_churn(copy.run(ended.run_id))["at"]["10"]["lost"]
-    assert lost["stock"] > 0.01
+    assert copy.run(ended.run_id).read(ChurnFile).at[10].lost["stock"] > 0.01
     # What the lists of the second night's refit, and those folded in until then, were worth since.
-    since = read_parity(copy.run(ended.run_id), "evaluate")
-    published = [line["run_id"] for line in history(copy) if line["type"] == "publication"]
-    assert (since["run_id"], since["k"]) == (published[1], 20)
-    rows = [since["folded"], since["retrained"]]
-    assert [row["users"] for row in rows] == [rows[0]["users"]] * 2
-    assert all(row["users"] > 100 and 0.02 < row["ndcg"] < 1 for row in rows)
-    assert rows[0]["ndcg"] != rows[1]["ndcg"]
+    since = copy.run(ended.run_id).read(FollowedParityFile)
+    published = [entry.run_id for entry in history(copy) if entry.type == "publication"]
+    assert (since.run_id, since.k) == (published[1], 20)
+    rows = [since.folded, since.retrained]
+    assert [row.users for row in rows] == [rows[0].users] * 2
+    assert all(row.users > 100 and 0.02 < row.ndcg < 1 for row in rows)
+    assert rows[0].ndcg != rows[1].ndcg
     named = parity_metrics(copy.run(ended.run_id))
-    assert named["foldin.ndcg_at_20"] == rows[0]["ndcg"]
-    assert named["foldin.retrained.ndcg_at_20"] == rows[1]["ndcg"]
-    page = from_json(page_files(copy.run(ended.run_id))["page.json"].read_bytes())
-    assert [(row.as_of, row.folded) for row in page.folds] == [
-        (NIGHTS[1], rows[0]["ndcg"]), (NIGHTS[2], None),
-    ]  # fmt: skip
+    assert named["foldin.ndcg_at_20"] == rows[0].ndcg
+    assert named["foldin.retrained.ndcg_at_20"] == rows[1].ndcg
+    parity = page_of(copy.run(ended.run_id)).parity
+    assert [(as_of, followed) for as_of, _, followed in parity] == [
+        (NIGHTS[1], since),
+        (NIGHTS[2], None),
+    ]
 
 
 def test_a_promotion_says_how_near_fold_in_had_come_to_it(shop):
     home, first, second = shop
     ws = Workspace.open(home)
-    assert read_parity(ws.run(first.run_id), "cold_check") is None  # nothing was live before
+    assert ws.run(first.run_id).find(ParityFile) is None  # nothing was live before
     run = ws.run(second.run_id)
-    told = read_parity(run, "cold_check")
-    assert told["users"] > 200 and told["why"] is None
-    assert 0.4 < told["overlap"] < 0.999
+    parity = run.read(ParityFile)
+    assert parity.users > 200 and parity.reason is None
+    assert 0.4 < parity.overlap < 0.999
     lists = {name: run.frame("cold_check", name) for name in ("folded", "retrained")}
-    assert [frame[c.USER_ID].n_unique() for frame in lists.values()] == [told["users"]] * 2
-    logged = mlflow_metrics(ws, run.json("register", "mlflow")["run"])
-    assert logged["foldin.overlap_at_10"] == told["overlap"]
+    assert [frame[c.USER_ID].n_unique() for frame in lists.values()] == [parity.users] * 2
+    logged = mlflow_metrics(ws, run.read(MlflowFile).run)
+    assert logged["foldin.overlap_at_10"] == parity.overlap
     files = page_files(run)
-    rows = from_json(files["page.json"].read_bytes()).folds
-    assert [(row.as_of, row.users) for row in rows] == [(NIGHTS[1], told["users"])]
+    assert page_of(run).parity == ((NIGHTS[1], parity, None),)
     assert "What folding in between nights is worth" in files["page.html"].read_text()
 
 
 def test_dice_that_were_not_thrown_are_said_in_words(shop, monkeypatch):
     ws = Workspace.open(shop[0])
     night = open_night(ws, shop[2].run_id)
-    stored = read_churn(night.run)
+    stored = night.run.read(ChurnFile)
     with monkeypatch.context() as patched:
-        patched.setattr(churned, "_SALT", 0)  # what a recipe without randomness does
-        assert measure(ws, night, silent) == {**stored, "dice": {"rate": 0.0, "why": "no dice"}}
+        patched.setattr(churned, "_SEED", 0)  # what a recipe without randomness does
+        noise = SeedNoise(rate=0.0, reason="no dice")
+        assert measure(night, silent) == stored.model_copy(update={"seed_noise": noise})
     monkeypatch.setattr(churned, "QUICK_SECONDS", 0.0)
-    dice = measure(ws, night, silent)["dice"]
-    assert dice["rate"] is None and dice["why"].startswith("not measured: the refit took 0 s")
+    noise = measure(night, silent).seed_noise
+    assert noise.rate is None and noise.reason.startswith("not measured: the refit took 0 s")
     assert "churn.dice" in churn_metrics(night.run)

@@ -1,7 +1,5 @@
 """A recipe that predicts ratings goes through the real night, judged by RMSE and MAE as well."""
 
-import json
-
 import polars as pl
 import pytest
 
@@ -9,6 +7,7 @@ from pipeline import columns as c
 from pipeline.steps.feedback.feedback import feedback
 from pipeline.steps.lists import lists
 from pipeline.steps.nightly.nightly import Failure, features, nightly, snapshot, train, validate
+from pipeline.workspace.artifacts import ColdCheckFile, EvaluationFile, MetaFile, RoleMetrics
 from pipeline.workspace.workspace import Workspace
 from tests.worlds import NIGHTS, land, purchases, ratings
 
@@ -48,17 +47,14 @@ def test_it_wins_where_tastes_differ_and_goes_live(night):
     people = lists(ws, None).filter(pl.col(c.USER_ID) != c.ANYONE)
     assert people[c.USER_ID].n_unique() == 320
     run = ws.run(ended.run_id)
-    assert run.json("cold_check", "cold")["fault"] is None
-    assert json.loads(run.bytes("refit", "meta.json"))["family"] == "rated"
+    assert run.read(ColdCheckFile).fault is None
+    assert run.read(MetaFile).family == "rated"
 
 
 def test_its_errors_are_measured_on_the_holdout_and_told(night):
     ws, ended = night
     run = ws.run(ended.run_id)
-    found = {
-        name: told["metrics"]
-        for name, told in run.json("evaluate", "evaluation")["recipes"].items()
-    }
+    found = {name: r.metrics for name, r in run.read(EvaluationFile).recipes.items()}
     assert {name for name, metrics in found.items() if "rmse" in metrics} == {"rated", "biases"}
     assert found["rated"]["rmse"] < 0.9 * found["biases"]["rmse"]
     assert found["rated"]["mae"] < found["rated"]["rmse"]
@@ -67,7 +63,7 @@ def test_its_errors_are_measured_on_the_holdout_and_told(night):
     assert 0.9 * holdout.height < known <= holdout.height
     assert found["rated"]["rmse"] < holdout[c.VALUE].std() * 0.8
     told = ended.metrics["rmse"]
-    assert told == {"candidate": found["rated"]["rmse"], "champion": None, "baseline": None}
+    assert told == RoleMetrics(candidate=found["rated"]["rmse"], champion=None, baseline=None)
 
 
 def test_mlflow_shows_its_errors(night):
@@ -77,7 +73,7 @@ def test_mlflow_shows_its_errors(night):
     client = MlflowClient(ws.tracking_uri, ws.tracking_uri)
     version = client.get_model_version("nightjar", ended.model_version)
     shown = client.get_run(version.run_id).data.metrics
-    assert shown["rmse"] == ended.metrics["rmse"]["candidate"]
+    assert shown["rmse"] == ended.metrics["rmse"].candidate
     assert {"mae", "ratings", "fit_seconds", "refit.parameters"} <= set(shown)
 
 

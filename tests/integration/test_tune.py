@@ -13,7 +13,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from pipeline.base import format_instant
+from pipeline.base import as_of, format_instant
 from pipeline.cli import main
 from pipeline.errors import ConfigError, DataError, RegistryError, ResourceError
 from pipeline.steps.experiments.tuning.report import mirror
@@ -22,7 +22,9 @@ from pipeline.steps.feedback.feedback import feedback
 from pipeline.steps.lists import history
 from pipeline.steps.nightly.nightly import nightly, snapshot
 from pipeline.stores.studies.files import StudyFiles
-from pipeline.workspace.history import CANDIDATE
+from pipeline.workspace import task_log
+from pipeline.workspace.experiment_artifacts import StudyFile
+from pipeline.workspace.ledger import CandidateEntry
 from pipeline.workspace.night import Night
 from pipeline.workspace.workspace import Workspace
 from tests.worlds import NIGHTS, START, land, purchases
@@ -69,6 +71,14 @@ AS_OF = NIGHTS[0]
 UNTIL = AS_OF - timedelta(days=28)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _every_line():
+    """Progress without a pause between two lines."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(task_log, "PROGRESS_SECONDS", 0.0)
+        yield
+
+
 def ticking():
     """A clock that is a second further each time it is looked at."""
     seconds = count()
@@ -76,7 +86,7 @@ def ticking():
 
 
 def told(ws, study):
-    return json.loads(StudyFiles(ws.home / "studies", study).read("study.json"))
+    return StudyFile.parse(StudyFiles(ws.home / "studies", study).read("study.json"), study)
 
 
 @pytest.fixture(scope="module")
@@ -108,13 +118,13 @@ def test_a_bad_start_is_found_out_and_becomes_a_candidate(tuned):
     ws, found, lines = tuned
     assert (found.status, found.candidate, found.name) == ("candidate", True, "als")
     assert found.best > 1.05 * found.start > 0
-    assert found.recipe["alpha"] < 100
+    assert found.recipe.alpha < 100
     assert found.trials["complete"] > 2
     assert found.trials["pruned"] > 2
-    (line,) = [e for e in history(ws) if e["type"] == CANDIDATE]
-    assert line["recipe"] == found.recipe
-    assert (line["as_of"], line["study"]) == (format_instant(AS_OF), found.study)
-    assert line["sentence"] == found.sentence
+    (entry,) = [e for e in history(ws) if isinstance(e, CandidateEntry)]
+    assert entry.recipe == found.recipe
+    assert (entry.as_of, entry.study) == (AS_OF, found.study)
+    assert entry.sentence == found.sentence
     assert "% better on 3 windows" in found.sentence
     first = next(line for line in lines if line.startswith("trial 0"))
     assert first.startswith(f"trial 0: {found.start:.4f}, best {found.start:.4f}, ")
@@ -125,8 +135,8 @@ def test_a_bad_start_is_found_out_and_becomes_a_candidate(tuned):
 def test_its_windows_end_before_the_longest_holdout_begins(tuned):
     ws, found, _ = tuned
     study = told(ws, found.study)
-    assert study["until"] == format_instant(UNTIL)
-    assert found.windows == tuple(format_instant(UNTIL - timedelta(days=7 * n)) for n in (1, 2, 3))
+    assert study.until == UNTIL
+    assert found.windows == tuple(UNTIL - timedelta(days=7 * n) for n in (1, 2, 3))
 
 
 def test_its_files_tell_every_trial(tuned):
@@ -134,11 +144,11 @@ def test_its_files_tell_every_trial(tuned):
     files = StudyFiles(ws.home / "studies", found.study)
     assert files.names == ("coordinates.png", "history.png", "importance.png", "study.json")
     study = told(ws, found.study)
-    assert len(study["trials"]) == sum(found.trials.values())
-    start = study["trials"][0]
-    assert start["fields"] == {"alpha": 100.0, "regularization": 300.0, "half_life_days": 90.0}
-    assert (start["start"], start["lift"], len(start["windows"])) == (True, 0.0, 3)
-    assert sum(study["importance"].values()) == pytest.approx(1.0)
+    assert len(study.trials) == sum(found.trials.values())
+    start = study.trials[0]
+    assert start.fields == {"alpha": 100.0, "regularization": 300.0, "half_life_days": 90.0}
+    assert (start.start, start.lift, len(start.windows)) == (True, 0.0, 3)
+    assert sum(study.importance.values()) == pytest.approx(1.0)
 
 
 def test_the_same_call_goes_on_and_measures_nothing_twice(tuned, tmp_path):
@@ -149,10 +159,10 @@ def test_the_same_call_goes_on_and_measures_nothing_twice(tuned, tmp_path):
     found = tune(ws, AS_OF, budget=12, elapsed=ticking(), recipe="als")
     assert found.study == before.study
     assert found.best >= before.best
-    was, now = told(tuned[0], found.study)["trials"], told(ws, found.study)["trials"]
+    was, now = told(tuned[0], found.study).trials, told(ws, found.study).trials
     assert now[: len(was)] == was
     assert len(now) > len(was)
-    fields = [tuple(trial["fields"].items()) for trial in now]
+    fields = [tuple(trial.fields.items()) for trial in now]
     assert len(set(fields)) == len(fields)
 
 
@@ -162,9 +172,9 @@ def test_the_next_study_begins_with_the_best_of_the_last(tuned, tmp_path):
     found = tune(ws, NIGHTS[1], budget=16, elapsed=ticking(), recipe="als", progress=lines.append)
     assert found.study != tuned[1].study
     assert f"begins with the best of {tuned[1].study}" in lines
-    trials = told(ws, found.study)["trials"]
-    best = {f: tuned[1].recipe[f] for f in ("alpha", "regularization", "half_life_days")}
-    assert trials[1]["fields"] == best
+    trials = told(ws, found.study).trials
+    best = {f: getattr(tuned[1].recipe, f) for f in ("alpha", "regularization", "half_life_days")}
+    assert trials[1].fields == best
 
 
 def test_what_only_the_holdout_knows_changes_nothing(tuned, copy):
@@ -175,11 +185,11 @@ def test_what_only_the_holdout_knows_changes_nothing(tuned, copy):
     land(copy.home, planted, NIGHTS[2])
     assert feedback(copy, NIGHTS[2]).accepted > 1000
     found = tune(copy, AS_OF, budget=25, elapsed=ticking(), recipe="als")
-    calm = told(tuned[0], tuned[1].study)["trials"]
-    trials = told(copy, found.study)["trials"]
+    calm = told(tuned[0], tuned[1].study).trials
+    trials = told(copy, found.study).trials
     assert len(trials) > 2
     for ours, theirs in zip(trials, calm, strict=False):
-        assert (ours["fields"], ours["windows"]) == (theirs["fields"], theirs["windows"])
+        assert (ours.fields, ours.windows) == (theirs.fields, theirs.windows)
 
 
 def test_a_good_start_is_left_alone(copy):
@@ -190,7 +200,7 @@ def test_a_good_start_is_left_alone(copy):
     found = tune(ws, AS_OF, budget=5, elapsed=ticking(), recipe="als")
     assert (found.status, found.candidate) == ("nothing_better", False)
     assert found.best == found.start
-    assert found.recipe["alpha"] == 4.0
+    assert found.recipe.alpha == 4.0
     assert "nothing is clearly better than als" in found.sentence
     assert history(ws) == ()
 
@@ -217,8 +227,8 @@ def test_a_blend_moves_its_parts_and_then_mixes_them_anew(copy):
     found = tune(copy, AS_OF, budget=80, elapsed=ticking(), recipe="mixed", progress=lines.append)
     assert found.status == "candidate"
     assert "mixture: chosen anew for the best parts" in lines
-    assert found.recipe["parts"]["als"]["alpha"] < 100
-    assert found.recipe["weights"] != {"als": 1.0, "popular": 4.0}
+    assert found.recipe.parts["als"].alpha < 100
+    assert found.recipe.weights != {"als": 1.0, "popular": 4.0}
     assert "a new mixture" in found.sentence
     again = []
     same = tune(copy, AS_OF, budget=1, elapsed=ticking(), recipe="mixed", progress=again.append)
@@ -264,9 +274,9 @@ def test_bad_questions_are_refused_in_one_sentence(copy):
     with pytest.raises(ConfigError, match="no time to search in"):
         asked(budget=0.0)
     with pytest.raises(DataError, match="no window that enough people judge lies before"):
-        asked(START + timedelta(days=20))
+        asked(as_of(START + timedelta(days=20)))
     with pytest.raises(DataError, match="no window that enough people judge lies before"):
-        asked(NIGHTS[2] + timedelta(days=400))
+        asked(as_of(NIGHTS[2] + timedelta(days=400)))
     empty = Workspace.init(copy.home.parent / "empty", CONFIG)
     with pytest.raises(DataError, match="no window"):
         tune(empty, AS_OF, budget=5, elapsed=ticking())
@@ -342,14 +352,14 @@ def test_a_study_is_shown_in_mlflow_once_however_often_it_is_told(judged):
     runs = client.search_runs([experiment], max_results=1000)
     trials = [run for run in runs if run.info.run_id != parent]
     study = told(ws, said["study"])
-    assert len(trials) == len(study["trials"])
+    assert len(trials) == len(study.trials)
     assert {run.data.tags["mlflow.parentRunId"] for run in trials} == {parent}
     assert {run.info.status for run in runs} == {"FINISHED"}
     start = next(run for run in trials if run.data.tags["nightjar.start"] == "true")
     assert float(start.data.params["alpha"]) == 100.0
     points = client.get_metric_history(start.info.run_id, "ndcg_at_20")
     assert [(p.step, p.value) for p in points] == [
-        (step, value) for step, value in enumerate(study["trials"][0]["windows"], start=1)
+        (step, value) for step, value in enumerate(study.trials[0].windows, start=1)
     ]
     whole = next(run for run in runs if run.info.run_id == parent)
     assert whole.data.tags["mlflow.note.content"] == said["sentence"]
@@ -379,11 +389,13 @@ def test_a_search_that_was_killed_goes_on(copy):
         "import os, signal, sys, time; from pathlib import Path; from datetime import datetime\n"
         "from pipeline.workspace.workspace import Workspace\n"
         "from pipeline.steps.experiments.tuning.tune import tune\n"
-        "from pipeline.base import parse_instant\n"
-        "def tell(line):\n"
+        "from pipeline.base import as_of\n"
+        "from pipeline.workspace import task_log\n"
+        "task_log.PROGRESS_SECONDS = 0.0\n"
+        "def report(line):\n"
         "    if line.startswith('trial 5:'): os.kill(os.getpid(), signal.SIGKILL)\n"
-        "tune(Workspace.open(Path(sys.argv[1])), parse_instant(sys.argv[2]), budget=600,\n"
-        "     elapsed=lambda: 0.0, recipe='als', progress=tell)\n"
+        "tune(Workspace.open(Path(sys.argv[1])), as_of(sys.argv[2]), budget=600,\n"
+        "     elapsed=lambda: 0.0, recipe='als', progress=report)\n"
     )
     died = subprocess.run(
         [sys.executable, "-c", code, str(copy.home), format_instant(AS_OF)],
@@ -394,6 +406,6 @@ def test_a_search_that_was_killed_goes_on(copy):
     )
     assert died.returncode == -signal.SIGKILL, died.stderr
     found = tune(copy, AS_OF, budget=8, elapsed=ticking(), recipe="als")
-    numbers = [trial["number"] for trial in told(copy, found.study)["trials"]]
+    numbers = [trial.number for trial in told(copy, found.study).trials]
     assert numbers[:6] == list(range(6))
     assert len(numbers) > 6

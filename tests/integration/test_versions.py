@@ -7,6 +7,7 @@ import shutil
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -17,6 +18,7 @@ import polars as pl
 import pytest
 
 from pipeline import columns as c
+from pipeline.base import Interval
 from pipeline.cli import main
 from pipeline.errors import ConfigError, StorageError
 from pipeline.evaluation.compare import difference, paired
@@ -28,6 +30,8 @@ from pipeline.steps.experiments.reproduction.reproduce import reproduce
 from pipeline.steps.feedback.feedback import feedback
 from pipeline.steps.feedback.policy import read_policy
 from pipeline.steps.nightly.nightly import nightly
+from pipeline.workspace.artifacts import EvaluationFile, SnapshotFile, SplitFile
+from pipeline.workspace.history import LedgerHistory
 from pipeline.workspace.run_files import read_history, read_scorer, read_split
 from pipeline.workspace.versions import find, known
 from pipeline.workspace.workspace import Workspace
@@ -91,8 +95,8 @@ def tamper(run, array):
 
 def forget(run, **facts):
     """Change what a run recorded of its own making."""
-    told = run.json("snapshot", "snapshot") | facts
-    rewrite(run, "snapshot", "snapshot.json", json.dumps(told, sort_keys=True, indent=1).encode())
+    snapshot = run.read(SnapshotFile).model_copy(update=facts)
+    rewrite(run, "snapshot", "snapshot.json", snapshot.to_bytes())
 
 
 def files(home):
@@ -109,9 +113,9 @@ def files(home):
 
 def test_versions_are_found_without_mlflow(copy):
     shutil.rmtree(copy.home / "mlflow")
-    assert list(known(copy)) == [1, 2]
+    assert list(known(copy, LedgerHistory.of(copy.ledger))) == [1, 2]
     assert find(copy, 2).name == "als"
-    assert find(copy, 2).publication["generation"] == 3  # between them lies a patch
+    assert find(copy, 2).publication.generation == 3  # between them lies a patch
 
 
 def test_an_unknown_version_is_answered_with_those_there_are(copy):
@@ -134,7 +138,7 @@ def test_a_version_whose_run_is_gone_says_so(copy):
 
 def test_a_version_that_nobody_saw_is_a_version(workspace, tmp_path):
     ws = workspace(tmp_path / "quiet", ALS)
-    assert known(ws) == {}
+    assert known(ws, LedgerHistory.of(ws.ledger)) == {}
     with pytest.raises(ConfigError, match="no version 1: no night has registered one yet"):
         find(ws, 1)
 
@@ -168,14 +172,14 @@ def test_figures_of_other_days_are_shown_and_not_subtracted(shop, compared):
     assert "must not be subtracted" in page.weeks
     ws = Workspace.open(shop)
     for number, side in ((1, "left"), (2, "right")):
-        found = find(ws, number).night.run.json("evaluate", "evaluation")["recipes"]["als"]
+        found = find(ws, number).night.run.read(EvaluationFile).recipes["als"]
         shown = {row.name: getattr(row, side) for row in page.metrics}
-        assert shown[METRIC].mean == found["metrics"][METRIC]
+        assert shown[METRIC].mean == found.metrics[METRIC]
         assert (shown[METRIC].lo, shown[METRIC].hi) == (
-            found["metrics"][f"{METRIC}_lo"],
-            found["metrics"][f"{METRIC}_hi"],
+            found.metrics[f"{METRIC}_lo"],
+            found.metrics[f"{METRIC}_hi"],
         )
-        assert shown[f"slice.hot.{METRIC}"].people == found["metrics"]["slice.hot.users"]
+        assert shown[f"slice.hot.{METRIC}"].people == found.metrics["slice.hot.users"]
 
 
 def test_the_other_way_round_the_lift_is_the_other_way_round(copy, compared):
@@ -190,7 +194,7 @@ def test_the_other_way_round_the_lift_is_the_other_way_round(copy, compared):
 def test_lists_are_what_people_saw_and_nobody_is_named(shop, compared):
     ws, samples = Workspace.open(shop), compared.page.samples
     assert [sample.person for sample in samples] == ["Person A", "Person B", "Person C"]
-    whole = [find(ws, number).publication["publication_id"] for number in (1, 2)]
+    whole = [find(ws, number).publication.publication_id for number in (1, 2)]
     lists = ws.lake.read("recommendations").filter(pl.col(c.PUBLICATION_ID).is_in(whole))
     seen = set()
     for user in lists[c.USER_ID].unique():
@@ -203,7 +207,7 @@ def test_lists_are_what_people_saw_and_nobody_is_named(shop, compared):
         assert [e.shared for e in sample.left] == [e.title in lists_of[1] for e in sample.left]
     shared = [sum(entry.shared for entry in sample.left) for sample in samples]
     assert shared == sorted(shared) and shared[0] < shared[-1]
-    text = compared.path.read_text() + json.dumps(compared.to_dict(), default=str)
+    text = compared.path.read_text() + json.dumps(compared.plain())
     people = set(lists[c.USER_ID]) - {c.ANYONE}
     raw = ws.vault.reveal(sorted(people)).values()
     assert len(people) == 320 and not any(user in text for user in people)
@@ -217,7 +221,7 @@ def test_the_page_is_whole_and_holds_the_figures(compared):
     for part in (compared.page.sentence, compared.page.weeks, "<svg", "Hyper-parameters", "alpha"):
         assert part in text
     assert "http://" not in text and "<script" not in text
-    told = compared.to_dict()
+    told = compared.plain()
     assert {row["name"] for row in told["rows"]} >= {METRIC, "coverage_at_20"}
     assert [v["number"] for v in told["versions"]] == [1, 2]
     json.dumps(told, allow_nan=False)
@@ -245,15 +249,15 @@ def test_mlflow_tells_the_sentence_and_lines_recipes_up(shop):
     client = MlflowClient(ws.tracking_uri, ws.tracking_uri)
     experiment = client.get_experiment_by_name(ws.config.registry.experiment).experiment_id
     runs = client.search_runs([experiment])
-    names, own = set(), ("refit.", "answers.")  # what the live version alone has
+    names, own = set(), ("refit.", "attribution.")  # what the live version alone has
     for number in (1, 2):
         version, made = client.get_model_version("nightjar", str(number)), find(ws, number)
         night = [r for r in runs if r.data.tags["nightjar.run_id"] == made.night.run.run_id]
         child = client.get_run(version.run_id)
         (parent,) = [r for r in night if r.info.run_id == child.data.tags["mlflow.parentRunId"]]
         whole, told = (r.data.tags["mlflow.note.content"] for r in (parent, child))
-        assert [told, version.description] == [made.decision["sentence"]] * 2
-        policy = read_policy(made.night.run)["reason"]
+        assert [told, version.description] == [made.decision.sentence] * 2
+        policy = read_policy(made.night.run).reason
         assert whole.startswith(f"{told}\n\n{policy}")
         assert (child.data.params["recipe"], child.data.params["alpha"]) == ("als", "4.0")
         for run in night:
@@ -284,9 +288,10 @@ def test_a_version_that_mlflow_has_lost_is_told(copy):
 def test_what_cannot_be_judged_on_one_footing_says_why(copy):
     """A newer holdout that reaches back into what the older version learnt."""
     run = find(copy, 2).night.run
-    split = run.json("features", "split")
-    split["holdout"][0] = "2024-01-15T09:00:00Z"
-    rewrite(run, "features", "split.json", json.dumps(split, sort_keys=True, indent=1).encode())
+    split = run.read(SplitFile)
+    holdout = Interval(datetime(2024, 1, 15, 9, tzinfo=UTC), split.holdout.end)
+    earlier = split.model_copy(update={"holdout": holdout})
+    rewrite(run, "features", "split.json", earlier.to_bytes())
     found = compare(copy, 1, 2).page
     (footing,) = found.footings
     assert footing.rows == () and "cannot be judged on one footing: " in footing.about
@@ -320,7 +325,7 @@ def test_a_number_that_was_altered_is_found_by_its_array(copy):
 def test_another_library_and_other_code_are_named(copy):
     run = find(copy, 2).night.run
     tamper(run, "item_factors")
-    libraries = run.json("snapshot", "snapshot")["libraries"]
+    libraries = run.read(SnapshotFile).libraries
     forget(run, libraries={**libraries, "implicit": "0.6.1"}, commit="f" * 40)
     done = nightjar("reproduce", 2, "--json", home=copy.home)
     told = json.loads(done.stdout)
@@ -352,7 +357,7 @@ def test_data_that_were_swept_away_are_named(copy):
     """A newer catalogue takes the place of the pinned one, whose files are then vacuumed."""
     from deltalake import DeltaTable
 
-    pinned = find(copy, 1).night.versions["items"]
+    pinned = find(copy, 1).night.snapshot.versions["items"]
     newest = copy.lake.replace("items", copy.lake.read("items").with_columns(price=pl.lit(1.0)))
     table = DeltaTable(copy.home / "lake" / "items")
     assert newest > pinned and table.vacuum(0, dry_run=False, enforce_retention_duration=False)

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from pipeline.base import plain
 from pipeline.cli.app import app
 from pipeline.errors import ConfigError, GateError
 from pipeline.steps.feedback.feedback import feedback
@@ -11,7 +12,8 @@ from pipeline.steps.maintenance.gc import gc
 from pipeline.steps.nightly.accept import accept_run, anchor_now
 from pipeline.steps.nightly.nightly import nightly, result
 from pipeline.steps.reporting.page_files import page_files
-from pipeline.workspace.history import ACCEPTANCE, ANCHOR, PUBLICATION
+from pipeline.workspace.artifacts import DecisionFile, EvaluationFile
+from pipeline.workspace.ledger import entries_of
 from pipeline.workspace.night import decision_of
 from pipeline.workspace.registry import registry
 from pipeline.workspace.workspace import Workspace
@@ -39,29 +41,29 @@ def copy(shop, tmp_path):
 
 
 def lines(ws, type_):
-    return [entry for entry in ws.ledger.entries() if entry["type"] == type_]
+    return [entry for entry in entries_of(ws.ledger) if entry.type == type_]
 
 
 def test_a_blocked_night_goes_live_when_somebody_accepts_it(copy):
     ws, _, run_id = copy
     line = accept_run(ws, run_id, **WORD)
-    assert (line["type"], line["kind"], line["by"]) == (ACCEPTANCE, "refresh", "Ada")
-    assert line["sentence"].startswith("refresh, accepted by Ada: the tastes have changed; ")
+    assert (line.key, line.kind, line.by) == (f"override:{run_id}", "refresh", "Ada")
+    assert line.sentence.startswith("refresh, accepted by Ada: the tastes have changed; ")
     # The same word twice is one line, and the night goes on where it stopped.
     assert accept_run(ws, run_id, **WORD) == line
-    assert len(lines(ws, ACCEPTANCE)) == 1
+    assert len(lines(ws, "override")) == 1
     ended = nightly(ws, NIGHTS[1])
     assert (ended.run_id, ended.status, ended.decision) == (run_id, "done", "refresh")
     assert ended.publication_id == f"p-{run_id}"
     assert ended.exit_code == 0
-    assert lines(ws, PUBLICATION)[-1]["run_id"] == run_id
+    assert lines(ws, "publication")[-1].run_id == run_id
     assert registry(ws).aliases()["champion"] == int(ended.model_version)
     assert nightly(ws, NIGHTS[1]).status == "already_done"
     [page] = ws.run(run_id).folder.rglob("page.html")
     assert "refresh, accepted by Ada: the tastes have changed" in page.read_text()
     # What the gate had said stays in the run.
-    assert ws.run(run_id).json("gate", "decision")["kind"] == "block"
-    assert decision_of(ws.run(run_id))["kind"] == "refresh"
+    assert ws.run(run_id).read(DecisionFile).root.kind == "block"
+    assert decision_of(ws.run(run_id)).kind == "refresh"
 
 
 def test_what_was_kept_back_names_the_command_while_it_works(copy):
@@ -72,7 +74,7 @@ def test_what_was_kept_back_names_the_command_while_it_works(copy):
 
     def told(one):
         ended = result(ws, one)
-        assert ended.to_dict()["may_accept"] == list(ended.may_accept)
+        assert plain(ended)["may_accept"] == list(ended.may_accept)
         return ended.may_accept, "gate accept" in ended.text()
 
     assert told(first) == ((), False)  # it is live
@@ -98,8 +100,8 @@ def test_the_next_night_builds_on_what_was_accepted_weeks_later(copy):
     land(ws.home, purchases(tastes=1, seed=7), NIGHTS[2], NIGHTS[1])
     feedback(ws, NIGHTS[2])
     third = nightly(ws, NIGHTS[2])
-    told = ws.run(third.run_id).json("evaluate", "evaluation")["references"]
-    assert told["last"]["run_id"] == run_id
+    last = ws.run(third.run_id).read(EvaluationFile).references.last
+    assert last.run_id == run_id
 
 
 def test_nobody_accepts_what_has_gone_on(copy):
@@ -130,29 +132,26 @@ def test_nobody_accepts_what_was_never_judged(copy, monkeypatch):
     monkeypatch.setattr(accept, "accept", spoilt)
     with pytest.raises(GateError, match="half of the catalogue"):
         accept_run(ws, run_id, **WORD)
-    assert lines(ws, ACCEPTANCE) == []
+    assert lines(ws, "override") == []
     assert ws.run(run_id).committed("accept") is None
 
 
 def test_an_anchor_is_set_by_hand_and_counts_from_then_on(copy):
     ws, _, run_id = copy
     line = anchor_now(ws, **WORD)
-    assert line["type"] == ANCHOR
+    assert line.type == "anchor"
     assert line == anchor_now(ws, **WORD)
     with pytest.raises(ConfigError, match="Ada has said so already"):
         anchor_now(ws, by="Bob", because="again")
-    decision = ws.run(run_id).json("gate", "decision")
-    champion = lines(ws, PUBLICATION)[-1]
-    ratios = {r["recipe_hash"]: r["ratio"] for r in decision["ratios"]}
-    own = line["anchor"]
-    assert own["recipe_hash"] in ratios
-    assert line["recipe"] == champion["name"]
+    decision = ws.run(run_id).read(DecisionFile).root
+    assert line.anchor.recipe_hash in {ratio.recipe_hash for ratio in decision.ratios}
+    assert line.recipe == lines(ws, "publication")[-1].name
     land(ws.home, purchases(tastes=1, seed=7), NIGHTS[2], NIGHTS[1])
     feedback(ws, NIGHTS[2])
     third = nightly(ws, NIGHTS[2])
-    anchor = ws.run(third.run_id).json("gate", "decision")["anchor"]
+    anchor = ws.run(third.run_id).read(DecisionFile).root.anchor
     if third.decision in ("refresh", "keep", "block"):
-        assert anchor == own
+        assert anchor == line.anchor
 
 
 GREY = CONFIG + "\n[gate]\nalpha = 1e-25\ncandidates = 1000000000000000000\n"
@@ -186,18 +185,18 @@ def grey(decided, tmp_path):
 def test_a_candidate_in_the_grey_zone_goes_live_by_a_persons_word(grey):
     ws, run_id = grey
     line = accept_run(ws, run_id, **WORD)
-    assert (line["kind"], line["recipe"]) == ("switch", "als")
+    assert (line.kind, line.recipe) == ("switch", "als")
     ended = nightly(ws, NIGHTS[1])
     assert (ended.run_id, ended.decision, ended.recipe) == (run_id, "switch", "als")
-    assert lines(ws, PUBLICATION)[-1]["name"] == "als"
+    assert lines(ws, "publication")[-1].name == "als"
     # It is the champion from then on: with its own anchor, and all accounts begin anew.
     land(ws.home, purchases(), NIGHTS[2], NIGHTS[1])
     feedback(ws, NIGHTS[2])
     third = nightly(ws, NIGHTS[2])
-    decision = ws.run(third.run_id).json("gate", "decision")
-    assert (third.recipe, decision["kind"]) == ("als", "refresh")
-    hashes = {account["champion_hash"] for account in decision["accounts"]}
-    assert hashes == {decision["recipe_hash"]} == {decision["anchor"]["recipe_hash"]}
+    decision = ws.run(third.run_id).read(DecisionFile).root
+    assert (third.recipe, decision.kind) == ("als", "refresh")
+    hashes = {status.account.key.champion_hash for status in decision.accounts}
+    assert hashes == {decision.recipe_hash} == {decision.anchor.recipe_hash}
 
 
 def test_nobody_accepts_what_the_night_does_not_offer(grey):

@@ -32,6 +32,7 @@ from pipeline.steps.lists import history, lists
 from pipeline.steps.nightly.nightly import nightly
 from pipeline.testing.chaos.invariants import taken
 from pipeline.testing.chaos.synthetic_shop import CONFIG, FIRST_NIGHT, NIGHT, Account, Shop
+from pipeline.workspace.artifacts import TablesFile
 from pipeline.workspace.child_process import Child
 from pipeline.workspace.workspace import Workspace
 from tests.dying import parsed_here
@@ -112,16 +113,16 @@ class Looping(RuleBasedStateMachine):
         self.pinned.add(ws.lake.read("events").height)
         night = nightly(ws, as_of, publish=publish)
         assert (night.status, night.failures) == ("done", {})
-        assert ws.runs.open(night.run_id).json("features", "tables")["events"] in self.pinned
+        assert ws.runs.open(night.run_id).read(TablesFile).events in self.pinned
         self.nights, self.told, self.pinned = self.nights + 1, None, set()
         if publish and night.decision in ("refresh", "switch"):
             self.published.add(as_of)
         bases = ws.lake.read("publications").filter(pl.col(c.BASE).is_null())
         assert sorted(bases[c.AS_OF]) == sorted(self.published)
         lines = history(ws)
-        told = [line[c.PUBLICATION_ID] for line in lines if line["type"] == "publication"]
-        assert sorted(told) == sorted(bases[c.PUBLICATION_ID])
-        decided = [line for line in lines if line["type"] == "decision"]
+        published = [line.publication_id for line in lines if line.type == "publication"]
+        assert sorted(published) == sorted(bases[c.PUBLICATION_ID])
+        decided = [line for line in lines if line.type == "decision"]
         assert len(decided) == 1 + self.nights
         if not self.landed:
             assert taken(self.home) == self.account.entries()

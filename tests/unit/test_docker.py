@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from dags import environment
+from dags.local import environment
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKER = ROOT / "docker"

@@ -173,8 +173,8 @@ def _learn_column(frame: pl.DataFrame, column: str, policy: ColumnPolicy, where:
         high = _quantile(known, policy.upper)
     fill = _learn_fill(known, policy, low, high)
     asked = policy.lower is not None, policy.upper is not None, policy.missing in _LEARNT
-    found = low is not None, high is not None, fill is not None
-    if any(want and not have for want, have in zip(asked, found, strict=True)):
+    learnt = low is not None, high is not None, fill is not None
+    if any(want and not have for want, have in zip(asked, learnt, strict=True)):
         raise DataError("no value to learn its policy from", where=f"{where}.{column}")
     return Figures(column, policy, fill, low, high)
 

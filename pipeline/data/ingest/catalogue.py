@@ -28,7 +28,7 @@ def judge_catalogue(text: pl.DataFrame, source: Source, *, name: str) -> Judged:
     A category is a JSON list, or one text; a missing `available` means that the item is.
     """
     key = KEYS[source.table]
-    typed, unread = _type(text, source, name)
+    typed, unparsed = _type(text, source, name)
     size = id_bytes(key)
     checks = {
         f"{key}_missing": pl.col(key).is_null(),
@@ -41,7 +41,7 @@ def judge_catalogue(text: pl.DataFrame, source: Source, *, name: str) -> Judged:
         checks[f"{c.PRICE}_too_large"] = pl.col(c.PRICE).abs() > LARGEST
     flags = typed.select(
         *(check.fill_null(False).alias(reason) for reason, check in checks.items()),
-        *(mask.alias(f"{column}_unparsable") for column, mask in unread.items()),
+        *(mask.alias(f"{column}_unparsable") for column, mask in unparsed.items()),
     )
     bad = flags.select(pl.any_horizontal(pl.all())).to_series()
     rejected = pl.DataFrame(
@@ -118,7 +118,7 @@ def _type(
         times = read_times(text[c.CREATED_AT], source)
         refuse_naive(times, text[AT_LINE], name, c.CREATED_AT)
         typed = typed.with_columns(times.instants.alias(c.CREATED_AT))
-    unread: dict[str, pl.Series] = {
+    unparsed: dict[str, pl.Series] = {
         column: typed[column].is_null() & text[column].is_not_null()
         for column in (c.PRICE, c.AVAILABLE, c.CREATED_AT)
         if column in text.columns
@@ -127,7 +127,7 @@ def _type(
         lists = [_categories(value) for value in text[c.CATEGORIES]]
         column = pl.Series(c.CATEGORIES, lists, dtype=pl.List(pl.String))
         typed = typed.with_columns(column)
-    return typed, unread
+    return typed, unparsed
 
 
 def _categories(value: str | None) -> list[str] | None:
@@ -135,9 +135,9 @@ def _categories(value: str | None) -> list[str] | None:
         return None
     if value.lstrip().startswith("["):
         try:
-            found = json.loads(value)
+            values = json.loads(value)
         except (ValueError, RecursionError):
             return [value]
-        if isinstance(found, list):
-            return [str(one) for one in found if one is not None]
+        if isinstance(values, list):
+            return [str(one) for one in values if one is not None]
     return [value]

@@ -91,18 +91,18 @@ def judge_events(
     typed = _type(text, source, config, name)
     judged = typed.with_columns(pl.col(c.EVENT_ID).fill_null(_TO_BE_DERIVED))
     reasons = row_reasons(judged, at=at, kinds=config.kinds)
-    unread = [typed[column].is_null() & text[column].is_not_null() for column in _TYPED]
+    unparsed = [typed[column].is_null() & text[column].is_not_null() for column in _TYPED]
     bad = reasons.list.len() > 0
-    for mask in unread:
+    for mask in unparsed:
         bad = bad | mask
-    lost = pl.DataFrame(dict(zip(_TYPED, unread, strict=True))).filter(bad)
+    lost = pl.DataFrame(dict(zip(_TYPED, unparsed, strict=True))).filter(bad)
     return Judged(typed.filter(~bad), _bad(text.filter(bad), _named(reasons.filter(bad), lost)))
 
 
 def with_pseudonyms(rows: pl.DataFrame, pseudonyms: Mapping[str, str]) -> pl.DataFrame:
     """Put pseudonyms in the place of raw user ids; one that is not there is an error."""
-    found = pl.col(c.USER_ID).replace_strict(pseudonyms, return_dtype=pl.String)
-    return rows.with_columns(found) if rows.height else rows
+    pseudonym = pl.col(c.USER_ID).replace_strict(pseudonyms, return_dtype=pl.String)
+    return rows.with_columns(pseudonym) if rows.height else rows
 
 
 def derive_ids(rows: pl.DataFrame) -> pl.DataFrame:
@@ -223,8 +223,8 @@ def _named(reasons: pl.Series, lost: pl.DataFrame) -> pl.Series:
     named = pl.col(c.REASONS)
     for column in lost.columns:
         others = named.list.filter(pl.element() != f"{column}_missing")
-        unread = pl.concat_list(others, pl.lit(f"{column}_unparsable"))
-        named = pl.when(pl.col(column)).then(unread).otherwise(named)
+        unparsed = pl.concat_list(others, pl.lit(f"{column}_unparsable"))
+        named = pl.when(pl.col(column)).then(unparsed).otherwise(named)
     return lost.with_columns(reasons).select(named).to_series()
 
 

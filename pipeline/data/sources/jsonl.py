@@ -120,10 +120,10 @@ def _load(text: bytes, **options: Any) -> Any:
 
 
 def _single(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    row = dict(pairs)
+    if len(row) != len(pairs):
         raise _Doubled
-    return found
+    return row
 
 
 def _finite(text: str) -> float:

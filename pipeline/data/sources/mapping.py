@@ -36,78 +36,78 @@ class Mapped:
 
 def map_block(block: Block, source: Source) -> Mapped:
     """Rename, fill constants and drop what is no event; a column that is absent becomes null."""
-    theirs = block.frame.columns
-    names = {**assigned(theirs, source), **features(theirs, source)}
+    columns = block.frame.columns
+    names = {**assigned(columns, source), **features(columns, source)}
     chosen = [
-        pl.when(pl.col(column) != "").then(pl.col(column)).alias(ours)
-        for ours, column in names.items()
+        pl.when(pl.col(column) != "").then(pl.col(column)).alias(target)
+        for target, column in names.items()
     ]
     constants = [
-        pl.lit(value if value else None, pl.String).alias(ours)
-        for ours, value in source.constants.items()
+        pl.lit(value if value else None, pl.String).alias(target)
+        for target, value in source.constants.items()
     ]
     absent = [
-        pl.lit(None, pl.String).alias(ours)
-        for ours in (() if source.table in FEATURE_TABLES else COLUMNS[source.table])
-        if ours not in names and ours not in source.constants
+        pl.lit(None, pl.String).alias(target)
+        for target in (() if source.table in FEATURE_TABLES else COLUMNS[source.table])
+        if target not in names and target not in source.constants
     ]
     frame = block.frame.select(
         block.lines.alias(AT_LINE),
         *chosen,
         *constants,
         *absent,
-        _skipped(theirs, source).alias(_SKIP),
+        _skipped(columns, source).alias(_SKIP),
     )
     kept = frame.filter(~pl.col(_SKIP)).drop(_SKIP)
     return Mapped(kept, frame.height - kept.height)
 
 
-def check_columns(theirs: Iterable[str], source: Source, name: str) -> None:
+def check_columns(columns: Iterable[str], source: Source, name: str) -> None:
     """Raise `MappingError` if a column that the source needs is not in the file."""
-    theirs = list(theirs)
+    columns = list(columns)
     wanted = {
-        **{ours: ours for ours in REQUIRED[source.table] if ours not in source.constants},
+        **{target: target for target in REQUIRED[source.table] if target not in source.constants},
         **source.columns,
     }
-    for ours, column in wanted.items():
-        if column not in theirs:
-            role = f" (for {ours})" if ours != column else ""
-            raise MappingError(f"has no column {column!r}{role}; {_has(theirs)}", where=name)
+    for target, column in wanted.items():
+        if column not in columns:
+            role = f" (for {target})" if target != column else ""
+            raise MappingError(f"has no column {column!r}{role}; {_has(columns)}", where=name)
     for column in source.skip_when:
-        if column not in theirs:
+        if column not in columns:
             raise MappingError(
-                f"has no column {column!r} (for skip_when); {_has(theirs)}", where=name
+                f"has no column {column!r} (for skip_when); {_has(columns)}", where=name
             )
 
 
-def assigned(theirs: Iterable[str], source: Source) -> dict[str, str]:
+def assigned(columns: Iterable[str], source: Source) -> dict[str, str]:
     """Return our column -> the file's, for those columns of the table that the file fills."""
-    present = set(theirs)
+    present = set(columns)
     names = {
-        ours: source.columns.get(ours, ours)
-        for ours in (*COLUMNS[source.table], *source.columns)
-        if ours not in source.constants
+        target: source.columns.get(target, target)
+        for target in (*COLUMNS[source.table], *source.columns)
+        if target not in source.constants
     }
-    return {ours: column for ours, column in names.items() if column in present}
+    return {target: column for target, column in names.items() if column in present}
 
 
-def features(theirs: Iterable[str], source: Source) -> dict[str, str]:
+def features(columns: Iterable[str], source: Source) -> dict[str, str]:
     """Return the name in the lake -> the file's, for further columns that are kept."""
     if source.table not in FEATURE_TABLES:
         return {}
-    used = set(assigned(theirs, source).values())
-    return {_plain(column): column for column in theirs if column not in used and column.strip()}
+    used = set(assigned(columns, source).values())
+    return {_plain(column): column for column in columns if column not in used and column.strip()}
 
 
-def ignored(theirs: Iterable[str], source: Source) -> tuple[str, ...]:
+def ignored(columns: Iterable[str], source: Source) -> tuple[str, ...]:
     """Return the file's columns that nobody asked for and that are not kept."""
-    theirs = list(theirs)
-    used = {*assigned(theirs, source).values(), *features(theirs, source).values()}
-    return tuple(column for column in theirs if column not in used | set(source.skip_when))
+    columns = list(columns)
+    used = {*assigned(columns, source).values(), *features(columns, source).values()}
+    return tuple(column for column in columns if column not in used | set(source.skip_when))
 
 
-def _skipped(theirs: Iterable[str], source: Source) -> pl.Expr:
-    present = set(theirs)
+def _skipped(columns: Iterable[str], source: Source) -> pl.Expr:
+    present = set(columns)
     skip = pl.lit(False)
     for column, values in source.skip_when.items():
         if column in present:
@@ -115,15 +115,15 @@ def _skipped(theirs: Iterable[str], source: Source) -> pl.Expr:
     return skip
 
 
-def check_features(theirs: Iterable[str], source: Source, name: str) -> None:
+def check_features(columns: Iterable[str], source: Source, name: str) -> None:
     """Raise `MappingError` for columns that the lake could not tell apart."""
     if source.table not in FEATURE_TABLES:
         return
-    used = set(assigned(theirs, source).values())
-    taken = {ours.casefold(): ours for ours in COLUMNS[source.table]}
-    for ours in (*source.columns, *source.constants):
-        taken[ours.casefold()] = ours
-    for column in theirs:
+    used = set(assigned(columns, source).values())
+    taken = {target.casefold(): target for target in COLUMNS[source.table]}
+    for target in (*source.columns, *source.constants):
+        taken[target.casefold()] = target
+    for column in columns:
         key = _plain(column).casefold()
         if column in used or not column.strip():
             continue
@@ -139,6 +139,6 @@ def _plain(column: str) -> str:
     return re.sub(r"\W+", "_", column.strip()).strip("_") or "column"
 
 
-def _has(theirs: list[str]) -> str:
-    shown = ", ".join(theirs[:20])
-    return f"it has {shown}{', …' if len(theirs) > 20 else ''}" if theirs else "it has none"
+def _has(columns: list[str]) -> str:
+    shown = ", ".join(columns[:20])
+    return f"it has {shown}{', …' if len(columns) > 20 else ''}" if columns else "it has none"

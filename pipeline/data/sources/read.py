@@ -102,19 +102,19 @@ def read(
         A limit is exceeded.
     """
     grows = format_of(name)[0] == "jsonl"  # the others tell all their columns first
-    theirs: dict[str, None] = {}
+    columns: dict[str, None] = {}
     size = 0
     for block in _blocks(stream, name, limits):
-        theirs.update(dict.fromkeys(block.frame.columns))
-        if theirs and not grows:
-            check_columns(theirs, source, name)
-        check_features(theirs, source, name)
+        columns.update(dict.fromkeys(block.frame.columns))
+        if columns and not grows:
+            check_columns(columns, source, name)
+        check_features(columns, source, name)
         mapped = map_block(block, source)
         summary.rows += block.lines.len() + len(block.broken)
         summary.skipped += mapped.skipped
         summary.broken.extend(block.broken)
         if len(summary.broken) > limits.max_bad_rows:
-            _refuse_unreadable(theirs, name, summary.broken[0].reason)
+            _refuse_unreadable(columns, name, summary.broken[0].reason)
             raise UnsafeInputError(
                 f"has more than {limits.max_bad_rows:,} rows that cannot be read", where=name
             )
@@ -125,12 +125,12 @@ def read(
                 f"holds rows of more than {limits.max_table_bytes:,} bytes; divide it", where=name
             )
         yield frame
-    if summary.rows == 0 and not theirs:
+    if summary.rows == 0 and not columns:
         raise DataError("is empty", where=name)
     if summary.rows == len(summary.broken) > 0:
-        _refuse_unreadable(theirs, name, summary.broken[0].reason)
-    check_columns(theirs, source, name)
-    summary.ignored_columns = ignored(theirs, source)
+        _refuse_unreadable(columns, name, summary.broken[0].reason)
+    check_columns(columns, source, name)
+    summary.ignored_columns = ignored(columns, source)
 
 
 def _refuse_unreadable(columns: Collection[str], name: str, reason: str) -> None:

@@ -15,7 +15,6 @@ from pipeline.evaluation.gate.decide import decide
 from pipeline.evaluation.gate.decision import Decision, RuleResult
 from pipeline.evaluation.gate.evidence import (
     Absent,
-    Check,
     Evidence,
     Judged,
     Past,
@@ -28,7 +27,6 @@ __all__ = [
     "Absent",
     "Anchor",
     "BlockRatio",
-    "Check",
     "Decision",
     "Evidence",
     "GateConfig",

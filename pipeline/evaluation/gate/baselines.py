@@ -56,20 +56,20 @@ def _over_each(
 ) -> list[RuleResult]:
     results = []
     for baseline in below:
-        found = compare(recipe, baseline, config)
+        paired = compare(recipe, baseline, config)
         text = (
-            f"{recipe.name} over {baseline.name}: {percent(found.x)} "
-            f"(p {chance(found.p_better)}, {found.n:,} users)"
+            f"{recipe.name} over {baseline.name}: {percent(paired.x)} "
+            f"(p {chance(paired.p_better)}, {paired.n:,} users)"
         )
         names = [f"first.{what}.{baseline.name}" for what in ("evidence", "lift")]
-        if found.underpowered:
-            text += f", {found.underpowered}"
+        if paired.underpowered:
+            text += f", {paired.underpowered}"
             results.append(
-                RuleResult(names[0], recipe.name, found.p_better, bound, "underpowered", text)
+                RuleResult(names[0], recipe.name, paired.p_better, bound, "underpowered", text)
             )
             continue
-        sure, enough = found.p_better <= bound, found.x >= config.min_lift
-        figures = ((found.p_better, bound, sure), (found.x, config.min_lift, enough))
+        sure, enough = paired.p_better <= bound, paired.x >= config.min_lift
+        figures = ((paired.p_better, bound, sure), (paired.x, config.min_lift, enough))
         for name, (figure, limit, held) in zip(names, figures, strict=True):
             results.append(RuleResult(name, recipe.name, figure, limit, verdict(held), text))
     return results

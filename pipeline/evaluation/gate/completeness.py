@@ -19,13 +19,13 @@ _Fault = tuple[str, str]
 
 def completeness(evidence: Evidence) -> tuple[RuleResult, ...]:
     """Name everything that is missing or cannot be read; an empty tuple when all is there."""
-    found = [*_recipes(evidence), *_users(evidence)]
+    faults = [*_recipes(evidence), *_users(evidence)]
     if not evidence.checks:
-        found.append(("", "the checks of the data are missing"))
+        faults.append(("", "the checks of the data are missing"))
     for label, reference in (("last", evidence.last), ("month", evidence.month)):
         if reference is not None:
-            found += [(label, text) for text in _pair_faults(reference)]
-    return tuple(RuleResult("complete", who, None, None, "missing", what) for who, what in found)
+            faults += [(label, text) for text in _pair_faults(reference)]
+    return tuple(RuleResult("complete", who, None, None, "missing", what) for who, what in faults)
 
 
 def check_rules(evidence: Evidence) -> tuple[RuleResult, ...]:
@@ -54,23 +54,23 @@ def absence_rules(evidence: Evidence) -> tuple[RuleResult, ...]:
 def _recipes(evidence: Evidence) -> list[_Fault]:
     names = [recipe.name for recipe in evidence.judged]
     absent = {gone.name for gone in evidence.absent}
-    found: list[_Fault] = []
+    faults: list[_Fault] = []
     if len(set(names)) < len(names):
-        found.append(("", "two evaluations bear the same name"))
+        faults.append(("", "two evaluations bear the same name"))
     for name in sorted(set(evidence.expected) - set(names) - absent):
-        found.append((name, f"the evaluation of {name} is missing"))
+        faults.append((name, f"the evaluation of {name} is missing"))
     for gone in sorted(evidence.absent, key=lambda a: a.name):
         if gone.rung is not None or gone.name == evidence.champion:
-            found.append((gone.name, f"{gone.name} is missing: {gone.sentence}"))
+            faults.append((gone.name, f"{gone.name} is missing: {gone.sentence}"))
     if evidence.champion is not None and evidence.champion not in {*names, *absent}:
-        found.append((evidence.champion, f"the champion's recipe {evidence.champion} is missing"))
+        faults.append((evidence.champion, f"the champion's recipe {evidence.champion} is missing"))
     if not baselines(evidence.judged):
-        found.append(("", "no baseline was judged"))
-    return found
+        faults.append(("", "no baseline was judged"))
+    return faults
 
 
 def _users(evidence: Evidence) -> list[_Fault]:
-    found: list[_Fault] = []
+    missing: list[_Fault] = []
     users = None
     for recipe in ordered(evidence.judged):
         faults = _frame_faults(recipe.users)
@@ -83,8 +83,8 @@ def _users(evidence: Evidence) -> list[_Fault]:
             users = own if users is None else users
             if not own.equals(users):
                 faults.append("was judged by other users than the rest")
-        found += [(recipe.name, f"{recipe.name}: {fault}") for fault in faults]
-    return found
+        missing += [(recipe.name, f"{recipe.name}: {fault}") for fault in faults]
+    return missing
 
 
 def _pair_faults(reference: Reference) -> list[str]:

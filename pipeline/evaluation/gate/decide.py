@@ -90,10 +90,10 @@ def _first(evidence: Evidence, config: GateConfig) -> Decision:
     figure = f"NDCG@{evidence.k} {mean(winner):.4f} on {n:,} users, {block_text(evidence)}"
     best = best_baseline([r for r in evidence.judged if r.name != winner.name] or [winner])
     if winner.rung is None:
-        found = compare(winner, best, config)
+        paired = compare(winner, best, config)
         reason = (
-            f"{winner.name} becomes the champion with {figure}: {percent(found.x)} over "
-            f"{best.name} (p {chance(found.p_better)})"
+            f"{winner.name} becomes the champion with {figure}: {percent(paired.x)} over "
+            f"{best.name} (p {chance(paired.p_better)})"
         )
     else:
         reason = (
@@ -120,13 +120,13 @@ def _first_unjudged(evidence: Evidence, config: GateConfig, n: int) -> Decision:
 def _later(evidence: Evidence, config: GateConfig) -> Decision:
     champion = next(r for r in evidence.judged if r.name == evidence.champion)
     candidacies = seek_switch(evidence, champion, config)
-    found = judge_refresh(evidence, champion, config)
-    decision = _switch_or_refresh(evidence, champion, candidacies, found, config)
+    refresh = judge_refresh(evidence, champion, config)
+    decision = _switch_or_refresh(evidence, champion, candidacies, refresh, config)
     grey = leader(tuple(one for one in candidacies if one.grey))
-    if grey is not None and decision.kind != "switch" and not found.harmed:
+    if grey is not None and decision.kind != "switch" and not refresh.harmed:
         decision = _with_grey(decision, grey)
     # Figures of a night whose data lost something are no evidence for anybody.
-    accounts = () if found.harmed else tuple(one.standing for one in candidacies)
+    accounts = () if refresh.harmed else tuple(one.standing for one in candidacies)
     return replace(decision, accounts=accounts)
 
 
@@ -134,22 +134,22 @@ def _switch_or_refresh(
     evidence: Evidence,
     champion: Judged,
     candidacies: tuple[Candidacy, ...],
-    found: Refresh,
+    refresh: Refresh,
     config: GateConfig,
 ) -> Decision:
     tried = tuple(rule for one in candidacies for rule in one.rules)
     winner = leader(tuple(one for one in candidacies if one.won))
     # A switch that learnt from the same damaged data is no way out.
-    if winner is not None and not found.harmed:
+    if winner is not None and not refresh.harmed:
         reasons = (switch_reason(evidence, champion, winner),)
         others = standings(one for one in candidacies if one is not winner)
         return _accepted("switch", evidence, winner.candidate, tried, (*reasons, *others))
-    rules = (*tried, *found.rules)
-    if found.outcome == "pass":
-        reason = refresh_reason(evidence, champion, found)
+    rules = (*tried, *refresh.rules)
+    if refresh.outcome == "pass":
+        reason = refresh_reason(evidence, champion, refresh)
         return _accepted("refresh", evidence, champion, rules, (reason, *standings(candidacies)))
-    if found.outcome == "underpowered":
-        return _waiting(evidence, champion, rules, found.rules[0].sentence, config)
+    if refresh.outcome == "underpowered":
+        return _waiting(evidence, champion, rules, refresh.rules[0].sentence, config)
     return replace(_blocked(evidence, rules), recipe_hash=champion.recipe_hash)
 
 
@@ -250,5 +250,5 @@ def _new_anchor(evidence: Evidence, winner: Judged) -> Anchor | None:
 
 
 def _ratios(evidence: Evidence) -> tuple[BlockRatio, ...]:
-    found = (block_ratio(r, evidence.judged, evidence.holdout) for r in ordered(evidence.judged))
-    return tuple(ratio for ratio in found if ratio is not None)
+    ratios = (block_ratio(r, evidence.judged, evidence.holdout) for r in ordered(evidence.judged))
+    return tuple(ratio for ratio in ratios if ratio is not None)

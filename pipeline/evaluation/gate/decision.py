@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from pipeline.base import Interval
 from pipeline.evaluation.gate.anchors import Anchor, BlockRatio
@@ -15,6 +15,9 @@ from pipeline.evaluation.gate.e_process import Standing
 
 Kind = Literal["first", "switch", "refresh", "keep", "block"]
 """`first`, `switch` and `refresh` put a new scorer live; `keep` and `block` leave the old one."""
+
+PROMOTIONS: Final = ("first", "switch", "refresh")
+"""Kinds that put a new scorer live."""
 
 Verdict = Literal["pass", "fail", "underpowered", "waiting", "missing", "reported"]
 """`underpowered`: too little to judge by. `waiting`: for days that were not counted yet.
@@ -94,4 +97,4 @@ class Decision:
     @property
     def promotes(self) -> bool:
         """A new scorer goes live."""
-        return self.kind in ("first", "switch", "refresh")
+        return self.kind in PROMOTIONS

@@ -165,20 +165,20 @@ class Standing:
     def sentence(self) -> str:
         """The account in words."""
         own = self.account
-        told = f"{self.recipe}: {points_text(own.points)} of {self.threshold:,.0f} points"
+        text = f"{self.recipe}: {points_text(own.points)} of {self.threshold:,.0f} points"
         if own.blocks:
             half = 1.96 * own.se
             plural = "block" if own.blocks == 1 else "blocks"
-            told += (
+            text += (
                 f", {signed(own.lift)} % (95 %: {signed(own.lift - half)} to "
                 f"{signed(own.lift + half)} %) over {own.blocks} {plural}"
             )
         if self.smallest_effect is not None:
-            told += f"; such a block shows {signed(self.smallest_effect)} %"
+            text += f"; such a block shows {signed(self.smallest_effect)} %"
         if self.blocks_for_two_percent:
             more = self.blocks_for_two_percent
-            told += f", a true +2 % needs about {more:,} more"
-        return told + (f"; {self.waiting}" if self.waiting else "")
+            text += f", a true +2 % needs about {more:,} more"
+        return text + (f"; {self.waiting}" if self.waiting else "")
 
     @classmethod
     def __get_pydantic_core_schema__(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from pipeline.base import Interval
+from pipeline.data.validate.checks import Check
 from pipeline.evaluation.gate.anchors import Anchor, BlockRatio
 from pipeline.evaluation.gate.e_process import Account, Key
 
@@ -63,23 +64,6 @@ class Reference:
     label: str
     tonight: pl.DataFrame
     stored: pl.DataFrame
-
-
-@dataclass(frozen=True)
-class Check:
-    """A check of volume or schema, as `validate` left it.
-
-    Attributes
-    ----------
-    figure, bound
-        What was found, and what it was held against; None where there is none.
-    """
-
-    name: str
-    passed: bool
-    sentence: str
-    figure: float | None = None
-    bound: float | None = None
 
 
 @dataclass(frozen=True)

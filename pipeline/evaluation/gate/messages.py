@@ -18,33 +18,33 @@ MOST_NAMED = 3
 
 def switch_reason(evidence: Evidence, champion: Judged, winner: Candidacy) -> str:
     """Say why another recipe goes live."""
-    found, name = winner.found, winner.candidate.name
+    paired, name = winner.found, winner.candidate.name
     return (
         f"{name} replaces {champion.name}: {winner.standing.sentence.removeprefix(f'{name}: ')}; "
-        f"NDCG@{evidence.k} {found.candidate:.4f} against {found.champion:.4f} on "
-        f"{found.n:,} users, {block_text(evidence)}"
+        f"NDCG@{evidence.k} {paired.candidate:.4f} against {paired.champion:.4f} on "
+        f"{paired.n:,} users, {block_text(evidence)}"
     )
 
 
-def refresh_reason(evidence: Evidence, champion: Judged, found: Refresh) -> str:
+def refresh_reason(evidence: Evidence, champion: Judged, refresh: Refresh) -> str:
     """Say what the champion's recipe is worth on newer data."""
     best = best_baseline(evidence.judged)
     ratio = mean(champion) / mean(best) - 1 if mean(best) > 0 else float("nan")
-    told = f"{champion.name} on newer data: NDCG@{evidence.k} {mean(champion):.4f}"
+    text = f"{champion.name} on newer data: NDCG@{evidence.k} {mean(champion):.4f}"
     if best.name != champion.name:
-        told += f", {percent(ratio)} over {best.name}"
-    if found.last is not None:
-        told += f", {found.rules[0].sentence}"
-    return f"{told}, {block_text(evidence)}"
+        text += f", {percent(ratio)} over {best.name}"
+    if refresh.last is not None:
+        text += f", {refresh.rules[0].sentence}"
+    return f"{text}, {block_text(evidence)}"
 
 
 def standings(candidacies: Iterable[Candidacy]) -> tuple[str, ...]:
     """Name the candidates that learn and are not there, the nearest ones first."""
     learned = [one for one in candidacies if one.candidate.rung is None]
     learned.sort(key=lambda one: (-one.standing.account.log_points, one.candidate.name))
-    told = tuple(_standing(one) for one in learned[:MOST_NAMED])
-    left = len(learned) - len(told)
-    return (*told, f"and {left} more candidates") if left else told
+    sentences = tuple(_standing(one) for one in learned[:MOST_NAMED])
+    left = len(learned) - len(sentences)
+    return (*sentences, f"and {left} more candidates") if left else sentences
 
 
 def left_behind(
@@ -75,7 +75,7 @@ def block_text(evidence: Evidence) -> str:
 
 def _standing(one: Candidacy) -> str:
     own, standing = one.standing.account, one.standing
-    told = f"{standing.recipe} has {points_text(own.points)} of {standing.threshold:,.0f} points"
+    text = f"{standing.recipe} has {points_text(own.points)} of {standing.threshold:,.0f} points"
     if own.blocks:
-        told += f" ({percent(own.lift)})"
-    return f"{told}, {standing.waiting}" if standing.waiting else told
+        text += f" ({percent(own.lift)})"
+    return f"{text}, {standing.waiting}" if standing.waiting else text

@@ -62,18 +62,18 @@ def judge_refresh(evidence: Evidence, champion: Judged, config: GateConfig) -> R
         text = "; ".join(("no scorer of an accepted night to compare with", *evidence.skipped))
         missing = RuleResult("refresh.last", champion.name, None, None, "missing", text)
         return Refresh("fail", (missing,), None)
-    found = _against(evidence.last, champion, config)
-    if found.underpowered == TOO_FEW_USERS:
+    paired = _against(evidence.last, champion, config)
+    if paired.underpowered == TOO_FEW_USERS:
         text = (
-            f"{found.n:,} users can be judged against the scorer of {evidence.last.label}, "
+            f"{paired.n:,} users can be judged against the scorer of {evidence.last.label}, "
             f"{config.min_users:,} are needed"
         )
         few = RuleResult(
-            "refresh.last", champion.name, found.n, config.min_users, "underpowered", text
+            "refresh.last", champion.name, paired.n, config.min_users, "underpowered", text
         )
-        return Refresh("underpowered", (few,), found)
+        return Refresh("underpowered", (few,), paired)
     rules = (
-        _last(found, evidence.last, champion, config),
+        _last(paired, evidence.last, champion, config),
         _month(evidence, champion, config),
         _anchor(evidence, champion, config),
         *slice_rules(
@@ -87,7 +87,7 @@ def judge_refresh(evidence: Evidence, champion: Judged, config: GateConfig) -> R
         *_best_baseline(evidence, champion, config),
     )
     failed = any(rule.verdict in ("fail", "missing") for rule in rules)
-    return Refresh("fail" if failed else "pass", rules, found)
+    return Refresh("fail" if failed else "pass", rules, paired)
 
 
 def _against(reference: Reference, champion: Judged, config: GateConfig) -> Difference:
@@ -100,20 +100,20 @@ def _against(reference: Reference, champion: Judged, config: GateConfig) -> Diff
     )
 
 
-def _compared(found: Difference, reference: Reference) -> str:
-    text = f"{percent(found.x)} against the scorer of {reference.label} ({found.n:,} users)"
-    return text if serves_differently(found) else f"{text}: no difference to speak of"
+def _compared(paired: Difference, reference: Reference) -> str:
+    text = f"{percent(paired.x)} against the scorer of {reference.label} ({paired.n:,} users)"
+    return text if serves_differently(paired) else f"{text}: no difference to speak of"
 
 
 def _last(
-    found: Difference, reference: Reference, champion: Judged, config: GateConfig
+    paired: Difference, reference: Reference, champion: Judged, config: GateConfig
 ) -> RuleResult:
     # Where the stored scorer hits nobody there is no level, and tonight's cannot be worse.
-    judged = found.underpowered is None
-    bound = -max(config.refresh_margin, config.refresh_errors * found.se) if judged else None
-    held = bound is None or found.x >= bound
-    text = _compared(found, reference)
-    return RuleResult("refresh.last", champion.name, found.x, bound, verdict(held), text)
+    judged = paired.underpowered is None
+    bound = -max(config.refresh_margin, config.refresh_errors * paired.se) if judged else None
+    held = bound is None or paired.x >= bound
+    text = _compared(paired, reference)
+    return RuleResult("refresh.last", champion.name, paired.x, bound, verdict(held), text)
 
 
 def _month(evidence: Evidence, champion: Judged, config: GateConfig) -> RuleResult:
@@ -121,12 +121,12 @@ def _month(evidence: Evidence, champion: Judged, config: GateConfig) -> RuleResu
     if reference is None:
         text = "; ".join(("no scorer accepted 21 to 45 days ago", *evidence.skipped))
         return RuleResult("refresh.month", champion.name, None, None, "reported", text)
-    found = _against(reference, champion, config)
-    text = _compared(found, reference)
-    if found.underpowered == TOO_FEW_USERS:
-        return RuleResult("refresh.month", champion.name, found.x, None, "underpowered", text)
-    held = found.underpowered is not None or found.x >= 0
-    return RuleResult("refresh.month", champion.name, found.x, 0.0, verdict(held), text)
+    paired = _against(reference, champion, config)
+    text = _compared(paired, reference)
+    if paired.underpowered == TOO_FEW_USERS:
+        return RuleResult("refresh.month", champion.name, paired.x, None, "underpowered", text)
+    held = paired.underpowered is not None or paired.x >= 0
+    return RuleResult("refresh.month", champion.name, paired.x, 0.0, verdict(held), text)
 
 
 def _anchor(evidence: Evidence, champion: Judged, config: GateConfig) -> RuleResult:

@@ -88,10 +88,10 @@ def points_needed(config: GateConfig, candidates: int) -> float:
     return 1.0 / threshold(config, candidates)
 
 
-def is_proved(found: Difference, bound: float, config: GateConfig) -> bool:
+def is_proved(paired: Difference, bound: float, config: GateConfig) -> bool:
     """Say whether a comparison shows a candidate to be better, and by enough."""
-    enough = found.x >= config.min_lift
-    return found.underpowered is None and found.p_better <= bound and enough
+    enough = paired.x >= config.min_lift
+    return paired.underpowered is None and paired.p_better <= bound and enough
 
 
 def slice_rules(
@@ -184,6 +184,6 @@ def block_ratio(recipe: Judged, judged: Sequence[Judged], holdout: Interval) -> 
     return BlockRatio(recipe.recipe_hash, holdout, ratio, se)
 
 
-def serves_differently(found: Difference) -> bool:
+def serves_differently(paired: Difference) -> bool:
     """Say whether enough users are served differently for a comparison to mean anything."""
-    return found.underpowered != NO_DIFFERENCE
+    return paired.underpowered != NO_DIFFERENCE

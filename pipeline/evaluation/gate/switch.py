@@ -68,56 +68,56 @@ def leader(candidacies: tuple[Candidacy, ...]) -> Candidacy | None:
 def _candidacy(
     evidence: Evidence, candidate: Judged, champion: Judged, threshold: float, config: GateConfig
 ) -> Candidacy:
-    found = compare(candidate, champion, config)
-    standing = _standing(evidence, candidate, champion, found, threshold)
-    results = _evidence(candidate, found, standing, config)
-    judged = found.underpowered is None and standing.account.blocks > 0
+    paired = compare(candidate, champion, config)
+    standing = _standing(evidence, candidate, champion, paired, threshold)
+    results = _evidence(candidate, paired, standing, config)
+    judged = paired.underpowered is None and standing.account.blocks > 0
     enough = judged and standing.account.lift >= config.min_lift
     alone = standing.account.log_points >= math.log(1 / config.alpha)
     if enough and (standing.reached or alone):
         results += _guards(evidence, candidate, champion, config)
-        results.append(_churn(candidate, found))
+        results.append(_churn(candidate, paired))
     others = [rule for rule in results if rule.name != "switch.points"]
     held = enough and all(rule.verdict in _HELD for rule in others)
     won = held and standing.reached
     grey = held and alone and not won
-    return Candidacy(candidate, found, standing, tuple(results), won, grey)
+    return Candidacy(candidate, paired, standing, tuple(results), won, grey)
 
 
 def _standing(
-    evidence: Evidence, candidate: Judged, champion: Judged, found: Difference, threshold: float
+    evidence: Evidence, candidate: Judged, champion: Judged, paired: Difference, threshold: float
 ) -> Standing:
     """Count tonight's block, if it is a new one and can be judged."""
     days = (evidence.holdout.end - evidence.holdout.start).days
     key = Key(champion.recipe_hash, candidate.recipe_hash, NDCG, evidence.k, days)
     account = evidence.past.account(key)
     # Two recipes that serve everybody alike give no evidence, and no variance to divide by.
-    judged = found.underpowered is None and found.v > 0
+    judged = paired.underpowered is None and paired.v > 0
     waiting = waiting_day(account, evidence.past.opened, evidence.holdout)
     if judged and waiting is None:
-        account = account.add(found.x, found.v, evidence.holdout)
+        account = account.add(paired.x, paired.v, evidence.holdout)
     return Standing(
         recipe=candidate.name,
         account=account,
         threshold=threshold,
-        smallest_effect=found.smallest_effect if judged else None,
-        blocks_for_two_percent=blocks_expected(account, found.v, threshold) if judged else None,
-        waiting=waiting if judged else found.underpowered or "nothing tells the two apart",
+        smallest_effect=paired.smallest_effect if judged else None,
+        blocks_for_two_percent=blocks_expected(account, paired.v, threshold) if judged else None,
+        waiting=waiting if judged else paired.underpowered or "nothing tells the two apart",
     )
 
 
 def _evidence(
-    candidate: Judged, found: Difference, standing: Standing, config: GateConfig
+    candidate: Judged, paired: Difference, standing: Standing, config: GateConfig
 ) -> list[RuleResult]:
     name, own, text = candidate.name, standing.account, standing.sentence
-    if found.underpowered:
+    if paired.underpowered:
         outcome: Verdict = "underpowered"
     elif standing.waiting and not standing.reached:
         outcome = "waiting"
     else:
         outcome = verdict(standing.reached)
     points = RuleResult("switch.points", name, own.points, standing.threshold, outcome, text)
-    if found.underpowered or not own.blocks:
+    if paired.underpowered or not own.blocks:
         return [points]
     enough = verdict(own.lift >= config.min_lift)
     return [points, RuleResult("switch.lift", name, own.lift, config.min_lift, enough, text)]
@@ -144,7 +144,7 @@ def _guards(
     ]
 
 
-def _churn(candidate: Judged, found: Difference) -> RuleResult:
-    share = found.nonzero / found.n if found.n else float("nan")
-    text = f"{candidate.name} would serve {found.nonzero:,} of {found.n:,} users differently well"
+def _churn(candidate: Judged, paired: Difference) -> RuleResult:
+    share = paired.nonzero / paired.n if paired.n else float("nan")
+    text = f"{candidate.name} would serve {paired.nonzero:,} of {paired.n:,} users differently well"
     return RuleResult("switch.churn", candidate.name, share, None, "reported", text)

@@ -64,8 +64,8 @@ class Trees:
         """Return ``(n,)`` float32 in (0, 1], one a row of features."""
         booster = _library().Booster(model_str=self.text)
         odds = booster.predict(rows, raw_score=True, num_threads=1)
-        found = expit(odds + self.line[0] + self.line[1] * _log_counts(rows))
-        chances: NDArray[np.float32] = np.maximum(found, _TINY).astype(np.float32)
+        probability = expit(odds + self.line[0] + self.line[1] * _log_counts(rows))
+        chances: NDArray[np.float32] = np.maximum(probability, _TINY).astype(np.float32)
         return chances
 
     @property

@@ -52,20 +52,20 @@ def item_table(pairs: Pairs, block_days: float) -> NDArray[np.float32]:
 
     several = pairs.days > 1
     users = total(np.ones(len(pairs.item)))
-    late, lately = (total(np.exp2(-pairs.last / days)) for days in (7.0, 30.0))
+    late, last_month = (total(np.exp2(-pairs.last / days)) for days in (7.0, 30.0))
     columns = (
         late,
-        lately,
+        last_month,
         users,
-        _ratio(lately, users),
-        _ratio(late, lately),
+        _ratio(last_month, users),
+        _ratio(late, last_month),
         _ratio(total(several), users),
         _ratio(total(np.where(several, pairs.first - pairs.last, 0)), total(pairs.days - 1)),
         _came_back(pairs, pairs.item, pairs.n_items, block_days),
     )
-    told: NDArray[np.float32] = np.column_stack(columns).astype(np.float32)
-    told[np.isnan(told)] = -1.0
-    return told
+    table: NDArray[np.float32] = np.column_stack(columns).astype(np.float32)
+    table[np.isnan(table)] = -1.0
+    return table
 
 
 def table(
@@ -113,11 +113,11 @@ def table(
         repeats[user],
         back[user],
     )
-    told = np.empty((len(user), len(FEATURES)), np.float32)
+    values = np.empty((len(user), len(FEATURES)), np.float32)
     for place, column in enumerate(columns):
-        told[:, place] = column
-    told[:, len(columns) :] = of_item
-    return told
+        values[:, place] = column
+    values[:, len(columns) :] = of_item
+    return values
 
 
 def _came_back(

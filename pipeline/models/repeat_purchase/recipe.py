@@ -228,15 +228,15 @@ class LearnedRepeat(Recipe):
         for back in range(1, min(self.blocks, length // (2 * block)) + 1):
             cut = end - back * block
             pairs = pairs_at(events, cut)
-            found = answers(events, pairs, cut, cut + block)
-            wanted = found.came[pairs.user]
+            labels = answers(events, pairs, cut, cut + block)
+            wanted = labels.came[pairs.user]
             if back == 1:  # the other blocks are alike
-                share = self._share(wanted, found.again)
+                share = self._share(wanted, labels.again)
             turn = (_phase(pairs, item_phase) - back * share) % 1.0  # in each block other pairs
-            wanted &= found.again | (turn < share)
+            wanted &= labels.again | (turn < share)
             items = item_table(pairs, self.block_days)
             rows.append(table(pairs, items, self.block_days, wanted))
-            again.append(found.again[wanted])
+            again.append(labels.again[wanted])
         return np.concatenate(rows), np.concatenate(again), share
 
     def _share(self, asked: NDArray[np.bool_], again: NDArray[np.bool_]) -> float:

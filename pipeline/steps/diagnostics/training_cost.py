@@ -1,9 +1,8 @@
-"""What a training costs: seconds, memory, parameters and events a second, measured as it runs.
+"""Measures what a training costs: seconds, memory, parameters and events per second.
 
-Promises: a measurement is told and decides nothing. The clocks read here say how long something
-took, never what time it is, so they are no input of a night; and no sum that must repeat covers
-them (`Draft.json(..., measured=True)`): a night that is run again is the same night at another
-speed.
+Guarantees: a measurement decides nothing. The clocks read here measure durations, never the time,
+so they are no input of a run; and no reproducible checksum covers what they measure
+(`CostFile.VOLATILE`): a repeated run is the same run at another speed.
 """
 
 from __future__ import annotations
@@ -12,77 +11,38 @@ import ctypes
 import resource
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final, Self
+
+from pydantic import JsonValue, model_serializer
 
 from pipeline.base import Progress
 from pipeline.data.matrix import History
 from pipeline.models.contract import Recipe, Scorer
-from pipeline.stores.runs import Draft, Run
+from pipeline.stores.runs import Run
+from pipeline.workspace.artifacts import REFIT, CostFile, train_step
 from pipeline.workspace.memory import TrainConfig, refuse_too_large
 
-FILE: Final = "cost"
-REFIT: Final = "refit"
 _MB: Final = 1 << 20
 _PAGE: Final = resource.getpagesize()
 _EVERY_SECONDS: Final = 0.005
-_MEASURED: Final = (
-    "fit_seconds",
-    "fit_cpu_seconds",
-    "peak_mb",
-    "parameters",
-    "examples_per_second",
-)
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What one training took.
+class TrainingCosts:
+    """What one recipe cost; in JSON the figures of `fit`, and those of the refit as ``refit``."""
 
-    Attributes
-    ----------
-    fit_seconds, fit_cpu_seconds
-        By the clock on the wall, and of all threads of this process together.
-    peak_mb
-        How much the process grew at most while training, in 2^20 bytes; a GPU's own memory is not
-        in it.
-    parameters
-        Numbers learnt (`Scorer.parameters`).
-    examples_per_second
-        Events of the window ÷ `fit_seconds`.
-    estimated_mb
-        What `Recipe.memory` had said, in 2^20 bytes.
-    trained_on
-        ``cpu`` or ``cuda``.
-    """
+    fit: CostFile
+    refit: CostFile | None = None
 
-    fit_seconds: float
-    fit_cpu_seconds: float
-    peak_mb: float
-    parameters: int
-    examples_per_second: float
-    estimated_mb: float
-    trained_on: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON."""
-        return asdict(self)
-
-    def metrics(self, prefix: str = "") -> dict[str, float]:
-        """As metrics for people who compare."""
-        told = self.to_dict()
-        return {f"{prefix}{name}": float(told[name]) for name in _MEASURED}
-
-    def text(self) -> str:
-        """In a few words for a person."""
-        return (
-            f"{self.fit_seconds:,.1f} s, {self.peak_mb:,.0f} MB, {self.parameters:,} parameters, "
-            f"{self.examples_per_second:,.0f} events a second"
-        )
+    @model_serializer
+    def _flat(self) -> dict[str, JsonValue]:
+        refit = {} if self.refit is None else {REFIT: self.refit.plain()}
+        return {**self.fit.plain(), **refit}
 
 
 class Meter:
@@ -123,9 +83,9 @@ class Meter:
         """How much the process grew at most."""
         return self._seen - self._start
 
-    def cost(self, scorer: Scorer, history: History, estimate: int) -> Cost:
-        """Return what training `scorer` on `history` took; `estimate` in bytes."""
-        return Cost(
+    def cost(self, scorer: Scorer, history: History, estimate: int) -> CostFile:
+        """Return what training `scorer` on `history` cost; `estimate` in bytes."""
+        return CostFile(
             fit_seconds=self._wall,
             fit_cpu_seconds=self._cpu,
             peak_mb=self.peak_bytes / _MB,
@@ -148,52 +108,35 @@ def _hand_back() -> None:
 
 def fit(
     name: str, recipe: Recipe, history: History, config: TrainConfig, progress: Progress
-) -> tuple[Scorer, Cost]:
-    """Train, unless memory is short, and tell what it took; `ResourceError` where it is."""
+) -> tuple[Scorer, CostFile]:
+    """Train, and measure what it costs; `ResourceError` where memory is short."""
     refuse_too_large(name, recipe, history, config)
     with Meter() as meter:
         scorer = recipe.train(history, progress=progress)
     return scorer, meter.cost(scorer, history, recipe.memory(history))
 
 
-def write_cost(draft: Draft, cost: Cost) -> None:
-    """Write a cost beside what it made; no sum that must repeat covers it."""
-    draft.json(FILE, cost.to_dict(), measured=True)
+def costs(run: Run, recipes: Iterable[str], winner: str | None) -> dict[str, TrainingCosts]:
+    """Return what each recipe cost; of the winner, what its refit cost as well."""
+    fits = {name: run.find(CostFile, train_step(name)) for name in recipes}
+    refit = run.find(CostFile, REFIT)
+    return {
+        name: TrainingCosts(fit, refit if name == winner else None)
+        for name, fit in fits.items()
+        if fit is not None
+    }
 
 
-def read_cost(run: Run, step: str) -> Cost | None:
-    """Read what `write_cost` wrote; ``None`` where the step trained nothing or was not done."""
-    if run.committed(step) is None or f"{FILE}.json" not in run.manifest(step)["files"]:
-        return None
-    told: Mapping[str, Any] = run.json(step, FILE)
-    return Cost(**told)
-
-
-def costs(run: Run, steps: Mapping[str, str], winner: str | None) -> dict[str, dict[str, Any]]:
-    """Return what each recipe took in its step, as plain JSON; of the winner, `REFIT` as well."""
-    taken = {name: read_cost(run, step) for name, step in steps.items()}
-    told = {name: cost.to_dict() for name, cost in taken.items() if cost is not None}
-    again = read_cost(run, REFIT)
-    if again is not None and winner in told:
-        told[winner][REFIT] = again.to_dict()
-    return told
-
-
-def cost_line(told: Mapping[str, Mapping[str, Any]]) -> str:
-    """Tell what the recipes took together, which of them took longest, and what the refit took."""
-    taken = {name: _cost(cost) for name, cost in told.items()}
-    seconds = sum(cost.fit_seconds for cost in taken.values())
-    longest = max(taken, key=lambda name: taken[name].fit_seconds)
-    count = f"{len(taken)} recipe{'' if len(taken) == 1 else 's'}"
-    line = f"{count} in {seconds:,.1f} s, {longest} longest: {taken[longest].text()}"
-    for cost in told.values():
-        if REFIT in cost:
-            line += f"; refit: {_cost(cost[REFIT]).text()}"
+def cost_line(costs: Mapping[str, TrainingCosts]) -> str:
+    """Return what all recipes cost together, the one that took longest, and the refit."""
+    seconds = sum(cost.fit.fit_seconds for cost in costs.values())
+    longest = max(costs, key=lambda name: costs[name].fit.fit_seconds)
+    count = f"{len(costs)} recipe{'' if len(costs) == 1 else 's'}"
+    line = f"{count} in {seconds:,.1f} s, {longest} longest: {costs[longest].fit.text()}"
+    for cost in costs.values():
+        if cost.refit is not None:
+            line += f"; refit: {cost.refit.text()}"
     return line
-
-
-def _cost(told: Mapping[str, Any]) -> Cost:
-    return Cost(**{name: value for name, value in told.items() if name != REFIT})
 
 
 def _resident() -> int:

@@ -1,121 +1,114 @@
-"""A person's word in the ledger: a decision that somebody changed, an anchor that somebody set.
+"""A person changes a decision, or sets an anchor; the ledger says who did it, and why.
 
-Promises: a line says who and why; the same word twice is one line, and another word after it is
-refused; a night can be accepted while nothing of it is live and its champion still reigns.
+Guarantees: asking for the same twice is one entry, and asking for something else after it is
+refused; a run can be accepted while nothing of it is live and its champion has not changed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from pipeline.base import format_instant, parse_instant
+from pipeline.base import format_instant
 from pipeline.errors import ConfigError, GateError
-from pipeline.evaluation.gate import Decision, accept, offers
+from pipeline.evaluation.gate import accept, offers
 from pipeline.evaluation.gate.accept import anchor_from
 from pipeline.steps.nightly.gate import past_of
-from pipeline.workspace.history import ACCEPTANCE, ANCHOR, DECISION, published
+from pipeline.workspace.artifacts import DecisionFile, OverrideFile
+from pipeline.workspace.history import LedgerHistory
+from pipeline.workspace.ledger import AnchorEntry, OverrideEntry, append_entry
 from pipeline.workspace.night import ACCEPT, Night, open_night
 from pipeline.workspace.workspace import Workspace
 
 
 def accept_run(
     ws: Workspace, run_id: str, *, by: str, because: str, recipe: str | None = None
-) -> dict[str, Any]:
-    """Accept what a night kept back, blocked, or left in the grey zone; returns the ledger's line.
+) -> OverrideEntry:
+    """Accept what a run kept back, blocked, or found inconclusive; returns the ledger's entry.
 
-    The night then goes on where it stopped: start it again.
+    The run then goes on where it stopped: start it again.
 
     Raises
     ------
     ConfigError
-        The run has not decided, is a replay, has gone on, another champion reigns, somebody has
-        said something else already; or nobody is named.
+        The run has not decided, is a replay, has gone on, another champion is live, another person
+        changed it before; or a name or a reason is missing.
     GateError
-        There is nothing to accept, or it was never judged.
+        There is nothing to accept, or it was never evaluated.
     """
-    _named(by, because)
+    _refuse_empty(by, because)
     night = open_night(ws, run_id)
     run = night.run
     if run.committed(ACCEPT) is None:
-        refuse_gone_on(ws, night)
-        found = Decision.from_dict(run.json("gate", "decision"))
-        changed = accept(found, past_of(ws, night), by=by, because=because, recipe=recipe)
+        refuse_gone_on(night)
+        decision = run.read(DecisionFile).root
+        changed = accept(decision, past_of(night), by=by, because=because, recipe=recipe)
         with run.draft(ACCEPT) as draft:
-            draft.json("decision", changed.to_dict())
-            draft.json("word", {"by": by, "because": because})
+            draft.write(DecisionFile(changed))
+            draft.write(OverrideFile(by=by, reason=because))
             draft.rows = len(changed.rules)
-    decision, word = run.json(ACCEPT, "decision"), run.json(ACCEPT, "word")
-    _same(word, by, because)
-    return ws.ledger.append(
-        f"{ACCEPTANCE}:{run_id}",
-        ACCEPTANCE,
-        {
-            "run_id": run_id,
-            "as_of": format_instant(night.as_of),
-            "kind": decision["kind"],
-            "recipe": decision["recipe"],
-            "sentence": decision["sentence"],
-            "decision": decision,
-            **word,
-        },
+    override = run.read(OverrideFile)
+    _refuse_other(override, by, because)
+    decision = run.read(DecisionFile, ACCEPT).root
+    entry = OverrideEntry(
+        key=f"override:{run_id}",
+        as_of=night.as_of,
+        run_id=run_id,
+        kind=decision.kind,
+        recipe=decision.recipe,
+        sentence=decision.sentence,
+        decision=decision,
+        by=override.by,
+        reason=override.reason,
     )
+    return append_entry(ws.ledger, entry)
 
 
-def offered(ws: Workspace, night: Night) -> tuple[str, ...]:
+def offered(night: Night) -> tuple[str, ...]:
     """Return the recipes that `accept_run` would put live if it were called now."""
     try:
-        refuse_gone_on(ws, night)
+        refuse_gone_on(night)
     except ConfigError:
         return ()
-    said = night.run.committed(ACCEPT) is not None
-    return () if said else offers(Decision.from_dict(night.run.json("gate", "decision")))
+    changed = night.run.committed(ACCEPT) is not None
+    return () if changed else offers(night.run.read(DecisionFile).root)
 
 
-def anchor_now(ws: Workspace, *, by: str, because: str) -> dict[str, Any]:
-    """Set the champion's anchor to the baseline ratio of its last blocks; returns the line.
+def anchor_now(ws: Workspace, *, by: str, because: str) -> AnchorEntry:
+    """Set the champion's anchor to the baseline ratio of its last blocks; returns the entry.
 
-    Raises `ConfigError` where there is no champion, and `GateError` where no block judged it.
+    Raises `ConfigError` where there is no champion, and `GateError` where no block evaluated it.
     """
-    _named(by, because)
-    entries = ws.ledger.entries()
-    nights = [entry for entry in entries if entry["type"] == DECISION]
-    if not nights:
+    _refuse_empty(by, because)
+    history = LedgerHistory.of(ws.ledger)
+    newest, live = history.last_decision(), history.live
+    if newest is None:
         raise ConfigError("no night has decided anything yet: there is no champion to anchor")
-    newest = max(nights, key=lambda entry: parse_instant(entry["as_of"]))
-    night = open_night(ws, newest["run_id"])
-    live = published(entries)
-    if not live:
+    if live is None:
         raise ConfigError("nothing is live yet: there is no champion to anchor")
-    recipe_hash = live[-1].recipe.hash
-    decision = Decision.from_dict(newest["decision"])
-    found = anchor_from(decision, past_of(ws, night), recipe_hash)
-    if found is None:
-        raise GateError(f"no block has judged {live[-1].name} against a baseline")
-    line = ws.ledger.append(
-        f"{ANCHOR}:{night.run.run_id}:{recipe_hash}",
-        ANCHOR,
-        {
-            "as_of": format_instant(night.as_of),
-            "task": newest["task"],
-            "recipe": live[-1].name,
-            "anchor": vars(found),
-            "by": by,
-            "because": because,
-            "sentence": f"anchor of {live[-1].name} set to {found.ratio:.3f} "
-            f"({found.blocks} blocks) by {by}: {because}",
-        },
+    night = open_night(ws, newest.run_id)
+    anchor = anchor_from(newest.decision, past_of(night), live.recipe.hash)
+    if anchor is None:
+        raise GateError(f"no block has judged {live.name} against a baseline")
+    entry = AnchorEntry(
+        key=f"anchor:{night.run_id}:{live.recipe.hash}",
+        as_of=night.as_of,
+        comparison_key=newest.comparison_key,
+        recipe=live.name,
+        anchor=anchor,
+        by=by,
+        reason=because,
+        sentence=f"anchor of {live.name} set to {anchor.ratio:.3f} "
+        f"({anchor.blocks} blocks) by {by}: {because}",
     )
-    _same(line, by, because)
-    return line
+    appended = append_entry(ws.ledger, entry)
+    _refuse_other(appended, by, because)
+    return appended
 
 
-def _same(word: Mapping[str, Any], by: str, because: str) -> None:
-    if (word["by"], word["because"]) != (by, because):
-        raise ConfigError(f"{word['by']} has said so already: {word['because']}")
+def _refuse_other(before: OverrideFile | AnchorEntry, by: str, because: str) -> None:
+    if (before.by, before.reason) != (by, because):
+        raise ConfigError(f"{before.by} has said so already: {before.reason}")
 
 
-def _named(by: str, because: str) -> None:
+def _refuse_empty(by: str, because: str) -> None:
     for name, text in (("--by", by), ("--because", because)):
         if not text.strip():
             raise ConfigError(f"{name} is empty: the ledger keeps who decided, and why")
@@ -123,8 +116,8 @@ def _named(by: str, because: str) -> None:
             raise ConfigError(f"{name} holds what cannot be printed; write one line of text")
 
 
-def refuse_gone_on(ws: Workspace, night: Night) -> None:
-    """Raise `ConfigError` where nobody can change what a night decided any more, and why."""
+def refuse_gone_on(night: Night) -> None:
+    """Raise `ConfigError` where the decision of a run cannot be changed any more, and why."""
     run = night.run
     if run.committed("gate") is None:
         raise ConfigError(f"run {run.run_id} has decided nothing yet")
@@ -132,10 +125,10 @@ def refuse_gone_on(ws: Workspace, night: Night) -> None:
         raise ConfigError(f"run {run.run_id} is a replay, which moves nothing")
     if run.committed("refit") is not None:
         raise ConfigError(f"run {run.run_id} has gone on: what it decided is trained already")
-    live = published(ws.ledger.entries())[-1:]
+    live = night.history.live
     before = night.champion.run_id if night.champion is not None else None
-    if live and live[-1].run_id != before:
+    if live is not None and live.run_id != before:
         raise ConfigError(
-            f"the night of {format_instant(live[-1].as_of)} is live by now: run {run.run_id} was "
+            f"the night of {format_instant(live.as_of)} is live by now: run {run.run_id} was "
             "judged against the champion before it"
         )

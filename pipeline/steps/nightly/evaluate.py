@@ -1,18 +1,20 @@
-"""The night's judgement: every recipe by the holdout, and the champion's by stored scorers.
+"""Evaluates every recipe on the holdout, and the champion's recipe against stored scorers.
 
-What the gate will look at is written down here, person by person; nothing is decided. So is what
-came back from people since the last night, each in a folder of its own.
+The gate reads what is written here, user by user; nothing is decided. Attribution, drift and the
+retrain policy of the run are written as well, each into a folder of its own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from pipeline import columns as c
-from pipeline.base import Progress, parse_instant, silent
+from pipeline.base import Progress
 from pipeline.data.matrix import History
 from pipeline.data.split import Split
 from pipeline.failpoints import failpoint
@@ -21,118 +23,149 @@ from pipeline.steps.diagnostics.live_quality import write_live
 from pipeline.steps.feedback.attribution import answers_of
 from pipeline.steps.feedback.drift import drift_of
 from pipeline.steps.feedback.policy import policy_of
-from pipeline.stores.runs import Draft, Ref, Run
-from pipeline.workspace.history import accepted_before, references
-from pipeline.workspace.night import Night, open_night, train_folder
+from pipeline.stores.runs import Draft, Run
+from pipeline.workspace.artifacts import (
+    EvaluationFile,
+    RecipeEvaluation,
+    ReferenceRun,
+    References,
+    SplitFile,
+    train_step,
+)
+from pipeline.workspace.history import references
+from pipeline.workspace.night import Night
 from pipeline.workspace.run_files import fit_names, read_history, read_scorer, read_split, trained
-from pipeline.workspace.workspace import Workspace
+from pipeline.workspace.task_log import task_step
+
+if TYPE_CHECKING:
+    from pipeline.evaluation.evaluate import Evaluation
+
+_SHOWN = 3
+"""Recipes in the log line."""
 
 
-def evaluate(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref:
-    """Judge every trained recipe on the holdout, and tonight's champion recipe on stored ones."""
-    from pipeline.evaluation.evaluate import evaluate as judge
-    from pipeline.evaluation.fits import averaged
+@dataclass(frozen=True)
+class _Holdout:
+    """What all scorers of a run are evaluated on.
 
-    night = open_night(ws, run_id)
-    if (ref := night.run.committed("evaluate")) is not None:
-        return ref
-    history, split = read_history(night.run, "train"), read_split(night.run)
-    segments, categories = _segments(night.run), _categories(night.run)
-    answers_of(ws, night, progress)
-    drift_of(ws, night, progress)
-    policy_of(ws, night, progress)
-    summary: dict[str, Any] = {}
+    Attributes
+    ----------
+    segments, categories
+        Of the cleaned users and items; None where there are none.
+    """
+
+    history: History
+    split: Split
+    segments: pl.DataFrame | None
+    categories: pl.DataFrame | None
+    k: int
+
+    @classmethod
+    def of(cls, night: Night) -> _Holdout:
+        run = night.run
+        users = run.frame("features", "users").select(c.USER_ID, c.SEGMENT)
+        items = run.frame("features", "items").select(c.ITEM_ID, c.CATEGORIES)
+        return cls(
+            read_history(run, "train"),
+            read_split(run),
+            users if users.height else None,
+            items if (items[c.CATEGORIES].list.len() > 0).any() else None,
+            night.config.recommend.length,
+        )
+
+
+@task_step("evaluate")
+def evaluate(night: Night, progress: Progress) -> str:
+    """Write the values of every user for every trained recipe, and the paired values."""
+    from pipeline.evaluation.evaluate import NDCG, metric_name
+
+    holdout = _Holdout.of(night)
+    answers_of(night, progress)
+    drift_of(night, progress)
+    policy_of(night, progress)
+    recipes = {}
     with night.run.draft("evaluate") as draft:
         for name in trained(night):
             progress(f"evaluate {name}")
-            names = fit_names(night.run, train_folder(name))
-            found = averaged(
-                [
-                    judge(
-                        read_scorer(night.run, train_folder(name), fit),
-                        history,
-                        split,
-                        k=night.config.recommend.length,
-                        segments=segments,
-                        categories=categories,
-                    )
-                    for fit in names
-                ]
+            names = fit_names(night.run, train_step(name))
+            evaluation = _evaluation(night, name, names, holdout)
+            draft.frame(f"users-{name}", evaluation.users)
+            recipes[name] = RecipeEvaluation(
+                metrics=evaluation.metrics, coverage=evaluation.coverage, fits=len(names)
             )
-            draft.frame(f"users-{name}", found.users)
-            summary[name] = {
-                "metrics": dict(found.metrics),
-                "coverage": found.coverage,
-                "fits": len(names),
-            }
-        references = _references(ws, night, draft, history, split, segments, progress)
-        draft.json("evaluation", {"recipes": summary, "references": references})
-        write_live(ws, night, split, draft, progress)
-        follow_parity(ws, night, split, draft, progress)
-        draft.rows = split.n_users
+        paired = _references(night, draft, holdout, progress)
+        draft.write(EvaluationFile(recipes=recipes, references=paired))
+        write_live(night, holdout.split, draft, progress)
+        follow_parity(night, holdout.split, draft, progress)
+        draft.rows = holdout.split.n_users
     failpoint("evaluated")
-    return night.run.ref("evaluate")
+    return _summary(recipes, metric_name(NDCG, holdout.k))
 
 
-def _references(
-    ws: Workspace,
-    night: Night,
-    draft: Draft,
-    history: History,
-    split: Split,
-    segments: pl.DataFrame | None,
-    progress: Progress,
-) -> dict[str, Any]:
-    """Judge tonight's champion recipe against the evaluation scorers of accepted nights."""
+def _evaluation(night: Night, name: str, fits: Sequence[str], holdout: _Holdout) -> Evaluation:
+    """Evaluate all fits of a recipe; returns their mean."""
+    from pipeline.evaluation.evaluate import evaluate as evaluate_scorer
+    from pipeline.evaluation.fits import averaged
+
+    return averaged(
+        [
+            evaluate_scorer(
+                read_scorer(night.run, train_step(name), fit),
+                holdout.history,
+                holdout.split,
+                k=holdout.k,
+                segments=holdout.segments,
+                categories=holdout.categories,
+            )
+            for fit in fits
+        ]
+    )
+
+
+def _references(night: Night, draft: Draft, holdout: _Holdout, progress: Progress) -> References:
+    """Pair the champion's recipe with the evaluation scorers of accepted runs."""
     from pipeline.evaluation.evaluate import evaluate_stored
 
-    told: dict[str, Any] = {}
-    if night.champion is None or night.champion_name not in trained(night):
-        return told
-    tonight = read_scorer(night.run, train_folder(str(night.champion_name)))
-    accepted = accepted_before(ws.ledger.entries(), night.as_of)
-    chosen = references(
-        accepted, night.as_of, lambda x: _cutoff(ws.runs.open(x.run_id)) <= split.cutoff
-    )
-    for label, found in chosen.items():
-        progress(f"evaluate against the scorer of {found.as_of:%Y-%m-%d}")
-        stored_run = ws.runs.open(found.run_id)
+    if night.champion_name is None or night.champion_name not in trained(night):
+        return References()
+    runs, cutoff = night.ws.runs, holdout.split.cutoff
+    accepted = night.history.accepted(night.as_of)
+    chosen = references(accepted, night.as_of, lambda x: _cutoff(runs.open(x.run_id)) <= cutoff)
+    scorer = read_scorer(night.run, train_step(night.champion_name))
+    paired = {}
+    for label, champion in chosen.items():
+        day, stored = f"{champion.as_of:%Y-%m-%d}", runs.open(champion.run_id)
+        progress(f"evaluate against the scorer of {day}")
         pair = evaluate_stored(
-            read_scorer(stored_run, train_folder(found.name)),
-            read_history(stored_run, "train"),
-            tonight,
-            history,
-            split,
-            k=night.config.recommend.length,
-            segments=segments,
+            read_scorer(stored, train_step(champion.name)),
+            read_history(stored, "train"),
+            scorer,
+            holdout.history,
+            holdout.split,
+            k=holdout.k,
+            segments=holdout.segments,
         )
         draft.frame(f"reference-{label}-tonight", pair.tonight)
         draft.frame(f"reference-{label}-stored", pair.stored)
-        told[label] = {
-            "run_id": found.run_id,
-            "recipe": found.name,
-            "day": f"{found.as_of:%Y-%m-%d}",
-        }
-    skipped = accepted[-1:] if accepted and chosen.get("last") != accepted[-1] else ()
-    for night_before in skipped:
-        told["skipped"] = (
-            f"the scorer of {night_before.as_of:%Y-%m-%d} was trained into tonight's holdout"
-        )
-    return told
+        paired[label] = ReferenceRun(run_id=champion.run_id, recipe=champion.name, day=day)
+    skipped = None
+    if accepted and chosen.get("last") != accepted[-1]:
+        day = f"{accepted[-1].as_of:%Y-%m-%d}"
+        skipped = f"the scorer of {day} was trained into tonight's holdout"
+    return References(last=paired.get("last"), month=paired.get("month"), skipped=skipped)
 
 
 def _cutoff(run: Run) -> datetime:
     """Return the instant until which a run's evaluation scorers were trained."""
-    return parse_instant(run.json("features", "split")["holdout"][0])
+    return run.read(SplitFile).holdout.start
 
 
-def _segments(run: Run) -> pl.DataFrame | None:
-    """Return the cleaned users' segments, ``None`` where nobody is known by more than events."""
-    users = run.frame("features", "users").select(c.USER_ID, c.SEGMENT)
-    return users if users.height else None
-
-
-def _categories(run: Run) -> pl.DataFrame | None:
-    """Return the cleaned items' categories, ``None`` where no item has one."""
-    items = run.frame("features", "items").select(c.ITEM_ID, c.CATEGORIES)
-    return items if (items[c.CATEGORIES].list.len() > 0).any() else None
+def _summary(recipes: Mapping[str, RecipeEvaluation], metric: str) -> str:
+    """Return the best recipes by a metric, the first one with its 95 % interval."""
+    ranked = sorted(recipes, key=lambda name: -recipes[name].metrics.get(metric, 0.0))
+    texts = [f"{name} {recipes[name].metrics.get(metric, 0.0):.4f}" for name in ranked[:_SHOWN]]
+    if ranked:
+        _, low, high = recipes[ranked[0]].interval(metric)
+        if low is not None and high is not None:
+            texts[0] += f" ({low:.4f} to {high:.4f})"
+    return ", ".join(texts)

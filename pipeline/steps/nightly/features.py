@@ -1,66 +1,66 @@
-"""The night's next steps: judge the pinned data, turn it into windows."""
+"""Cleans, splits and weighs the events: the training window, the holdout, the full window."""
 
 from __future__ import annotations
 
+import polars as pl
+
 from pipeline import columns as c
-from pipeline.base import (
-    Progress,
-    silent,
-)
+from pipeline.base import Progress
 from pipeline.data.features import FeaturesConfig
 from pipeline.data.windows import cleaned, parted, windows
 from pipeline.evaluation.earlier_windows import weighed
-from pipeline.stores.runs import Ref
-from pipeline.workspace.night import open_night, read_events, read_pinned
-from pipeline.workspace.workspace import Workspace
+from pipeline.workspace.artifacts import CleanFile, SplitFile, TablesFile, WeightsFile
+from pipeline.workspace.night import Night
+from pipeline.workspace.task_log import task_step
 
 
-def features(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref:
-    """Clean, split and weigh the events: the training window, the holdout, the full window."""
-    night = open_night(ws, run_id)
-    if (ref := night.run.committed("features")) is not None:
-        return ref
-    progress("features")
-    events = read_events(ws, night, c.USER_ID, c.ITEM_ID, c.KIND, c.VALUE, c.TIMESTAMP)
-    tables = {
-        "items": cleaned("items", read_pinned(ws, night, "items"), night.config.clean.items),
-        "users": cleaned("users", read_pinned(ws, night, "users"), night.config.clean.users),
-    }
-    task = {
-        "policy": night.facts["policy"],
-        "first": night.champion is None,
-        "block_days": night.facts["block_days"],
-    }
-    config = night.config
-    weights = night.facts["weights"]
-    if weights is None:
-        parts = parted(events, night.as_of, config.windows, **task)
-        weights = weighed(
-            events, parts, config.windows, config.recommend.length, progress
-        ).model_dump(mode="json")
-    config = config.model_copy(update={"features": FeaturesConfig.model_validate(weights)})
+@task_step("features")
+def features(night: Night, progress: Progress) -> str:
+    """Write both windows, the holdout, and the cleaned tables of items and users."""
+    events = night.events(c.USER_ID, c.ITEM_ID, c.KIND, c.VALUE, c.TIMESTAMP)
+    items, items_report = cleaned("items", night.table("items"), night.config.clean.items)
+    users, users_report = cleaned("users", night.table("users"), night.config.clean.users)
+    weights = _weights(night, events, progress)
     made = windows(
         events,
         night.as_of,
-        config.windows,
-        **task,
-        items=tables["items"][0],
-        users=tables["users"][0],
+        night.config.model_copy(update={"features": weights}).windows,
+        policy=night.snapshot.task,
+        first=night.champion is None,
+        block_days=night.snapshot.block_days,
+        items=items,
+        users=users,
     )
-    reports = {table: report for table, (_, report) in tables.items()}
     with night.run.draft("features") as draft:
         draft.arrays("train", made.train.arrays())
         draft.arrays("full", made.full.arrays())
         draft.frame("truth", made.split.truth)
         if made.split.ratings is not None:
             draft.frame("ratings", made.split.ratings)
-        draft.json("weights", weights)
-        draft.json("split", made.split.to_dict())
-        draft.json("clean", {**made.cleaning, **reports})
-        draft.json(
-            "tables", {"events": events.height, **{t: f.height for t, (f, _) in tables.items()}}
-        )
-        for table, (frame, _) in tables.items():
-            draft.frame(table, frame)
+        draft.frame("items", items)
+        draft.frame("users", users)
+        draft.write(WeightsFile(weights))
+        draft.write(SplitFile.of(made.split))
+        draft.write(CleanFile(**made.cleaning, items=items_report, users=users_report))
+        draft.write(TablesFile(events=events.height, items=items.height, users=users.height))
         draft.rows = len(made.train.item)
-    return night.run.ref("features")
+    return (
+        f"{events.height:,} events of {made.full.n_users:,} users, "
+        f"holdout of {made.split.block_days} days"
+    )
+
+
+def _weights(night: Night, events: pl.DataFrame, progress: Progress) -> FeaturesConfig:
+    """Return the event weights that an earlier run chose, else choose them on earlier windows."""
+    pinned, config = night.snapshot, night.config
+    if pinned.weights is not None:
+        return pinned.weights
+    split = parted(
+        events,
+        night.as_of,
+        config.windows,
+        policy=pinned.task,
+        first=night.champion is None,
+        block_days=pinned.block_days,
+    )
+    return weighed(events, split, config.windows, config.recommend.length, progress)

@@ -1,4 +1,4 @@
-"""Trains the promoted recipe again, on all events up to the as-of."""
+"""Trains the promoted recipe again, and the fallback, on all events up to the as-of."""
 
 from __future__ import annotations
 
@@ -6,54 +6,50 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import columns as c
-from pipeline.base import Progress, silent
+from pipeline.base import Progress
 from pipeline.data.matrix import History
 from pipeline.data.split import Split
 from pipeline.failpoints import failpoint
 from pipeline.models.contract import Scorer
 from pipeline.serving.recommend import fallback_list
-from pipeline.steps.diagnostics.training_cost import fit, write_cost
-from pipeline.stores.runs import Ref
-from pipeline.workspace.night import Night, open_night
+from pipeline.steps.diagnostics.training_cost import fit
+from pipeline.workspace.artifacts import REFIT, FallbackEntry, MetaFile
+from pipeline.workspace.night import Night
 from pipeline.workspace.run_files import FALLBACK, promoted, read_history, read_split, write_scorer
-from pipeline.workspace.workspace import Workspace
+from pipeline.workspace.task_log import task_step
 
 CANARIES = 100
 """Users whose lists a fresh process must repeat."""
 
 
-def refit(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref:
-    """Train the promoted recipe, and the fallback, on everything up to the as-of."""
-    night = open_night(ws, run_id)
-    if (ref := night.run.committed("refit")) is not None:
-        return ref
-    decision = promoted(night)
-    name = decision["recipe"]
+@task_step(REFIT)
+def refit(night: Night, progress: Progress) -> str:
+    """Write the scorer that goes live, its history, the fallback, and the canaries' lists."""
+    name = str(promoted(night).recipe)
     recipe = night.recipes[name]
     history, split = read_history(night.run, "full"), read_split(night.run)
-    scorer, cost = fit(name, recipe, history, night.config.train, lambda x: progress(f"refit: {x}"))
+    scorer, cost = fit(
+        name, recipe, history, night.config.train, lambda text: progress(f"refit: {text}")
+    )
     history = history.over(scorer.item_ids)  # from here on the catalogue is the champion's
     fallback = night.recipes[FALLBACK].train(history)
     canaries = np.linspace(0, history.n_users - 1, min(CANARIES, history.n_users)).astype(np.int64)
-    anyone = fallback_list(fallback, history, night.config.recommend.length)
-    with night.run.draft("refit") as draft:
+    entries = fallback_list(fallback, history, night.config.recommend.length)
+    meta = MetaFile(
+        family=recipe.family,
+        exclude_seen=split.policy == "discovery",
+        fallback=tuple(FallbackEntry(item_id=item, score=score) for item, score in entries),
+    )
+    with night.run.draft(REFIT) as draft:
         write_scorer(draft, name, recipe, scorer)
-        write_cost(draft, cost)
+        draft.write(cost)
         draft.arrays("fallback", fallback.arrays())
-        draft.json(
-            "meta",
-            {
-                "family": recipe.family,
-                "exclude_seen": split.policy == "discovery",
-                "fallback": [{c.ITEM_ID: item, c.SCORE: score} for item, score in anyone],
-            },
-        )
+        draft.write(meta)
         draft.arrays("history", history.arrays())
         draft.arrays("canaries", canary_lists(scorer, history, canaries, night, split))
         draft.rows = history.n_users
     failpoint("refit")
-    return night.run.ref("refit")
+    return f"{name} in {cost.text()}"
 
 
 def canary_lists(

@@ -1,6 +1,6 @@
-"""The night in MLflow: everything it committed, gathered as plain records and mirrored.
+"""Mirrors everything that a run committed into MLflow, as plain records.
 
-A kept or blocked night is shown like a promoted one; only a promotion becomes a version.
+A kept or blocked run is shown like a promoted one; only a promotion becomes a version.
 """
 
 from __future__ import annotations
@@ -9,75 +9,84 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from pipeline.base import Progress, compact_instant, format_instant, silent
+from pipeline.base import Progress, compact_instant, format_instant
 from pipeline.errors import StorageError
 from pipeline.steps.diagnostics.churn import churn_metrics
 from pipeline.steps.diagnostics.foldin_parity import parity_metrics
 from pipeline.steps.diagnostics.live_quality import live_metrics
-from pipeline.steps.diagnostics.training_cost import read_cost
 from pipeline.steps.feedback.attribution import show_answers
 from pipeline.steps.feedback.drift import drift_metrics
 from pipeline.steps.feedback.policy import read_policy
 from pipeline.steps.reporting.page_files import page_files
 from pipeline.stores.registry.records import ChildRecord, DatasetRecord, ModelRecord, NightRecord
-from pipeline.stores.runs import Ref, Run
-from pipeline.workspace.history import PROMOTIONS
-from pipeline.workspace.night import Night, decision_of, open_night, register_folder, train_folder
+from pipeline.stores.runs import Run
+from pipeline.workspace.artifacts import (
+    REFIT,
+    CleanFile,
+    CostFile,
+    DecisionFile,
+    EvaluationFile,
+    MlflowFile,
+    RecipeFile,
+    SplitFile,
+    TablesFile,
+    train_step,
+)
+from pipeline.workspace.night import Night, decision_of, register_folder
 from pipeline.workspace.registry import point_aliases, registry
 from pipeline.workspace.run_files import absences, trained
-from pipeline.workspace.versions import flat, hyper_parameters
-from pipeline.workspace.workspace import Workspace
+from pipeline.workspace.task_log import task_step
+from pipeline.workspace.versions import hyper_parameters
+
+_CONTEXTS = {"events": "training", "items": "catalogue", "users": "segments"}
+"""Tables that MLflow shows as datasets, and what each is for."""
 
 
-def register(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref:
-    """Mirror the night into MLflow, whatever it decided; a promotion becomes a version."""
-    night = open_night(ws, run_id)
-    folder = register_folder(night.run)
-    if (ref := night.run.committed(folder)) is not None:
-        return ref
-    progress("register")
+@task_step("register", folder=lambda night: register_folder(night.run))
+def register(night: Night, _: Progress) -> str:
+    """Mirror the run into MLflow, whatever it decided; a promotion becomes a version."""
     record = _night_record(night)
-    with ws.lake.lock("register"):
-        door = registry(ws)
-        door.prepare()
-        mirrored = door.mirror_night(record)
+    with night.ws.lake.lock("register"):
+        mlflow = registry(night.ws)
+        mlflow.prepare()
+        mirrored = mlflow.mirror_night(record)
         if record.model is not None and mirrored.version is not None:
-            door.verify(mirrored.version, _sums(night.run, record.model))
-        point_aliases(ws)
+            mlflow.verify(mirrored.version, _sums(night.run, record.model))
+        point_aliases(night.ws)
         if not night.replay:
-            show_answers(ws, night, door)
-    with night.run.draft(folder) as draft:
-        draft.json("mlflow", {"run": mirrored.parent_run_id, "version": mirrored.version})
+            show_answers(night, mlflow)
+    with night.run.draft(register_folder(night.run)) as draft:
+        draft.write(MlflowFile(run=mirrored.parent_run_id, version=mirrored.version))
         draft.rows = len(record.children)
-    return night.run.ref(folder)
+    return "no version" if mirrored.version is None else f"version {mirrored.version}"
 
 
 def _night_record(night: Night) -> NightRecord:
-    run, decision = night.run, decision_of(night.run)
-    winner = decision["recipe"] if decision["kind"] in PROMOTIONS else None
+    run, decision, policy = night.run, decision_of(night.run), read_policy(night.run)
+    winner = decision.recipe if decision.promotes else None
     tags = {
         "nightjar.as_of": format_instant(night.as_of),
-        "nightjar.decision": decision["kind"],
-        "nightjar.snapshot": json.dumps(night.versions, sort_keys=True),
-        "nightjar.git_commit": night.facts["commit"],
+        "nightjar.decision": decision.kind,
+        "nightjar.snapshot": json.dumps(dict(night.snapshot.versions), sort_keys=True),
+        "nightjar.git_commit": night.snapshot.commit,
         "nightjar.replay": str(night.replay).lower(),
     }
-    split, asked = run.json("features", "split"), read_policy(run)
-    if asked is not None:
-        tags["nightjar.policy"] = asked["reason"]
+    if policy is not None:
+        tags["nightjar.policy"] = policy.reason
+    split = run.read(SplitFile)
     return NightRecord(
         run_id=run.run_id,
         as_of=night.as_of,
-        sentence=decision["sentence"],
-        why="" if asked is None else asked["reason"],
-        children=_children(night, winner),
+        sentence=decision.sentence,
+        why="" if policy is None else policy.reason,
+        children=(*_trained(night, winner), *_failed(night)),
         datasets=_datasets(night),
         params={
-            "holdout_days": split["block_days"],
-            "policy": split["policy"],
-            "target_kinds": ",".join(split["target_kinds"]),
-            # What the gate said: MLflow lets no parameter change when a person decides otherwise.
-            "champion": run.json("gate", "decision")["recipe"],
+            "holdout_days": split.block_days,
+            "policy": split.task,
+            "target_kinds": ",".join(split.target_kinds),
+            # The gate's: MLflow lets no parameter change when a person decides otherwise.
+            "champion": run.read(DecisionFile).root.recipe,
         },
         metrics={
             **_cleaning(run),
@@ -94,41 +103,42 @@ def _night_record(night: Night) -> NightRecord:
             **page_files(run),
         },
         winner=winner,
-        model=None if winner is None else _model(night, winner, decision["sentence"], tags),
+        model=None if winner is None else _model(night, winner, decision.sentence, tags),
     )
 
 
-def _children(night: Night, winner: str | None) -> tuple[ChildRecord, ...]:
-    run, found = night.run, night.run.json("evaluate", "evaluation")["recipes"]
+def _trained(night: Night, winner: str | None) -> list[ChildRecord]:
+    run, evaluations = night.run, night.run.read(EvaluationFile).recipes
     children = []
     for name in trained(night):
-        made = run.json(train_folder(name), "recipe")
+        file = run.read(RecipeFile, train_step(name))
         children.append(
             ChildRecord(
                 recipe=name,
-                params={"recipe": name, **flat(made["recipe"])},
-                metrics={**found[name]["metrics"], **_costs(run, name, winner)},
-                tags={"nightjar.trained_on": made["trained_on"]},
+                params={"recipe": name, **hyper_parameters(file.recipe)},
+                metrics={**evaluations[name].metrics, **_costs(run, name, winner)},
+                tags={"nightjar.trained_on": file.trained_on},
             )
         )
-    failed = {
-        n: why for n, why in absences(night).items() if run.committed(train_folder(n)) is None
-    }
-    children += [
+    return children
+
+
+def _failed(night: Night) -> list[ChildRecord]:
+    return [
         ChildRecord(
             recipe=name,
             params={"recipe": name, **hyper_parameters(night.recipes[name])},
-            failure=why,
+            failure=reason,
         )
-        for name, why in failed.items()
+        for name, reason in absences(night).items()
+        if night.run.committed(train_step(name)) is None
     ]
-    return tuple(children)
 
 
 def _costs(run: Run, name: str, winner: str | None) -> dict[str, float]:
-    """Name what training took; of the winner, what the refit took as well."""
-    cost = read_cost(run, train_folder(name))
-    again = read_cost(run, "refit") if name == winner else None
+    """Return what training cost; of the winner, what the refit cost as well."""
+    cost = run.find(CostFile, train_step(name))
+    again = run.find(CostFile, REFIT) if name == winner else None
     return {
         **({} if cost is None else cost.metrics()),
         **({} if again is None else again.metrics("refit.")),
@@ -136,50 +146,48 @@ def _costs(run: Run, name: str, winner: str | None) -> dict[str, float]:
 
 
 def _datasets(night: Night) -> tuple[DatasetRecord, ...]:
-    rows = night.run.json("features", "tables")
-    contexts = {"events": "training", "items": "catalogue", "users": "segments"}
+    rows = night.run.read(TablesFile).rows
     return tuple(
         DatasetRecord(
             name=table,
             lake_version=version,
-            # The as-of, too: two nights may see different rows of one version.
+            # With the as-of: two runs may see different rows of one version.
             digest=f"{table}@{version}-{compact_instant(night.as_of)}",
             rows=rows[table],
             context=context,
         )
-        for table, context in contexts.items()
-        if (version := night.versions[table]) is not None
+        for table, context in _CONTEXTS.items()
+        if (version := night.snapshot.versions[table]) is not None
     )
 
 
 def _cleaning(run: Run) -> dict[str, float]:
-    """Name the counts of what cleaning did: to the training window, to items and users."""
-    told = run.json("features", "clean")
+    """Return the counts of cleaning: of the training window, of items and of users."""
     counts: dict[str, float] = {}
-    for table, report in (("events", told["train"]), *((t, told[t]) for t in ("items", "users"))):
-        for key in ("rows_in", "rows_out", "quarantined"):
-            counts[f"clean.{table}.{key}"] = float(report[key])
-        for column in report["columns"]:
-            for what in ("missing", "filled", "below", "above"):
-                counts[f"clean.{table}.{column['column']}.{what}"] = float(column[what])
+    for table, report in run.read(CleanFile).tables.items():
+        for name in ("rows_in", "rows_out", "quarantined"):
+            counts[f"clean.{table}.{name}"] = float(getattr(report, name))
+        for column in report.columns:
+            for name in ("missing", "filled", "below", "above"):
+                counts[f"clean.{table}.{column.column}.{name}"] = float(getattr(column, name))
     return counts
 
 
 def _model(night: Night, winner: str, sentence: str, tags: Mapping[str, str]) -> ModelRecord:
     files: tuple[Path, ...] = tuple(
-        night.run.path("refit", name) for name in ("scorer.npz", "history.npz", "meta.json")
+        night.run.path(REFIT, name) for name in ("scorer.npz", "history.npz", "meta.json")
     )
     recipe = json.dumps(night.recipes[winner].model_dump(mode="json"), sort_keys=True)
     made = {"nightjar.recipe_json": recipe}
-    if (cost := read_cost(night.run, "refit")) is not None:
+    if (cost := night.run.find(CostFile, REFIT)) is not None:
         made["nightjar.parameters"] = str(cost.parameters)
         made["nightjar.trained_on"] = cost.trained_on
     return ModelRecord(files=files, description=sentence, tags={**tags, **made})
 
 
 def _sums(run: Run, model: ModelRecord) -> dict[str, str]:
-    files = run.manifest("refit")["files"]
+    files = run.manifest(REFIT)["files"]
     missing = [path.name for path in model.files if path.name not in files]
     if missing:
-        raise StorageError(f"step refit of run {run.run_id} has no file {missing[0]}")
+        raise StorageError(f"step {REFIT} of run {run.run_id} has no file {missing[0]}")
     return {path.name: files[path.name]["sha256"] for path in model.files}

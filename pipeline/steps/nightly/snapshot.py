@@ -1,27 +1,19 @@
-"""The night's first step: pin what it sees, or find the night that pinned it before.
+"""Pins what a run reads, or finds the run that pinned it before.
 
-Promises: everything after `snapshot` reads only what was pinned here, and each file of that was
-compared with its sum; a night that has decided stays what it is, however much has been ingested
-since; one that has not goes on only while the lake is the one it pinned.
+Guarantees: every later task reads only what was pinned here, and each file of that was compared
+with its checksum; a run that has decided stays what it is, whatever is ingested since; one that
+has not goes on only while the lake is the one it pinned.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
 
 from pipeline import columns as c
-from pipeline.base import (
-    Progress,
-    compact_instant,
-    format_instant,
-    silent,
-    to_utc,
-)
+from pipeline.base import AsOf, Progress, compact_instant, format_instant, silent
 from pipeline.data.split import is_silent, last_event
 from pipeline.errors import ConfigError, DataError
 from pipeline.failpoints import failpoint
@@ -29,29 +21,23 @@ from pipeline.models.contract import Recipe
 from pipeline.serving.publish import live
 from pipeline.stores.runs import Run
 from pipeline.workspace import provenance
+from pipeline.workspace.artifacts import SnapshotFile, Trigger
 from pipeline.workspace.config import Config, dump
-from pipeline.workspace.history import (
-    Champion,
-    accepted_before,
-    last_block_days,
-    last_policy,
-    last_weights,
-    recalled,
-    seed_spreads,
-    with_candidate,
-)
+from pipeline.workspace.history import LedgerHistory
+from pipeline.workspace.ledger import Champion
 from pipeline.workspace.night import concluded, open_night
 from pipeline.workspace.publications import reconcile
+from pipeline.workspace.task_log import task_log
 from pipeline.workspace.workspace import Workspace
 
 _ASIDE = ("registry", "gc", "answers", "drift", "policy")
 TABLES = ("events", "items", "users", "quarantine", "batches")
-"""Tables whose version a night pins."""
+"""Tables whose version a run pins."""
 
 
 @dataclass(frozen=True)
 class Started:
-    """How a night begins.
+    """How a run begins.
 
     Attributes
     ----------
@@ -59,7 +45,7 @@ class Started:
         Empty when there is nothing to do.
     status
         ``new`` (also when an earlier attempt goes on), ``already_done``, ``nothing_to_do``; of a
-        night that was asked for also ``superseded``, see `wake`.
+        run that was requested also ``superseded``, see `requested`.
     recipes
         Names of the recipes to train, baselines first.
     """
@@ -72,28 +58,28 @@ class Started:
 
 def snapshot(
     ws: Workspace,
-    as_of: datetime,
+    as_of: AsOf,
     *,
     recipes: Sequence[str] | None = None,
     publish: bool = True,
-    asked: Mapping[str, Any] | None = None,
+    trigger: Trigger | None = None,
     progress: Progress = silent,
 ) -> Started:
-    """Pin what the night sees, or find the night that pinned it before.
+    """Pin what the run reads, or find the run that pinned it before.
 
-    First it makes good what a killed process left undone between a swap and its ledger line.
+    First it completes what a killed process left undone between a swap and its ledger entry.
 
     Parameters
     ----------
     as_of
-        The instant that decides everything, UTC.
+        The instant that bounds all data.
     recipes
         Names of configured recipes to train; ``None`` means all, and what tuning found. Baselines
-        always ride along.
+        are always added.
     publish
-        Whether a promotion goes before people.
-    asked
-        Why it was asked for: the ``policy``'s ruling and the ``drift`` it saw, as JSON.
+        Whether a promotion goes live.
+    trigger
+        Why the run was requested.
 
     Raises
     ------
@@ -102,108 +88,101 @@ def snapshot(
     ConfigError
         When a named recipe is not configured.
     """
-    as_of = to_utc(as_of)
-    reconcile(ws)
-    with ws.pinning():
-        return _snapshot(ws, as_of, recipes, publish, asked, progress)
+    with task_log("snapshot", as_of, progress=progress) as log:
+        reconcile(ws)
+        with ws.pinning():
+            started = _started(ws, as_of, recipes, publish, trigger)
+        log.run_id, log.rows, log.result = started.run_id, len(started.recipes), started.sentence
+    return started
 
 
-def _snapshot(
+def _started(
     ws: Workspace,
-    as_of: datetime,
-    recipes: Sequence[str] | None,
+    as_of: AsOf,
+    names: Sequence[str] | None,
     publish: bool,
-    asked: Mapping[str, Any] | None,
-    progress: Progress,
+    trigger: Trigger | None,
 ) -> Started:
-    chosen = _chosen(ws.config, recipes)
-    config = dump(ws.config)
-    digest = _settings_sum(config, chosen, publish)
+    configured = _configured(ws.config, names)
+    settings = _settings_sum(ws.config, configured, publish)
     versions = {table: ws.lake.version(table) for table in TABLES}
-    if (earlier := _earlier(ws, as_of, digest, versions)) is not None:
+    if (earlier := _earlier(ws, as_of, settings, versions)) is not None:
         return _started_before(ws, earlier)
     silence = _silence(ws, as_of)
     if silence:
         return Started("", "nothing_to_do", silence)
-    progress(f"snapshot of {format_instant(as_of)}")
     for table, version in versions.items():
         ws.lake.verify(table, version)
-    entries = ws.ledger.entries()
-    accepted = accepted_before(entries, as_of)
-    champion = accepted[-1] if accepted else None
-    competing = recalled(chosen, entries, as_of)
-    if recipes is None:
-        competing = with_candidate(competing, entries, as_of, champion)
-    trained, champion_name = _with_champion(competing, champion)
-    policy = last_policy(entries, as_of)
-    facts: dict[str, Any] = {
-        "as_of": format_instant(as_of),
-        "versions": versions,
-        "settings": digest,
-        "config": config,
-        "recipes": {name: recipe.model_dump(mode="json") for name, recipe in trained.items()},
-        "champion": champion.to_dict() if champion else None,
-        "champion_name": champion_name,
-        "publish": publish,
-        "block_days": last_block_days(entries, as_of),
-        "policy": policy,
-        "taus": seed_spreads(entries, as_of, policy, ws.config.recommend.length),
-        "weights": last_weights(entries, as_of, config["features"]),
-    }
-    run_id = f"{compact_instant(as_of)}-{_short_sum(facts)}"
-    now_live = live(ws.lake.read("publications"))
-    # Not part of the run's identity: why it was asked for, what the code and its libraries were,
-    # and whether it may move anything.
-    facts["asked"] = asked
-    facts["commit"] = provenance.commit()
-    facts["libraries"] = provenance.libraries()
-    facts["replay"] = now_live is not None and as_of <= now_live[c.AS_OF]
-    run = ws.runs.open(run_id)
-    with run.draft("snapshot") as draft:
-        draft.json("snapshot", facts)
+    history = LedgerHistory.of(ws.ledger)
+    champion, task = history.champion(as_of), history.last_task(as_of)
+    competing = history.selected_recipes(configured, as_of)
+    if names is None:
+        competing = history.with_candidate(competing, as_of, champion)
+    recipes, champion_name = _with_champion(competing, champion)
+    live_row = live(ws.lake.read("publications"))
+    file = SnapshotFile(
+        as_of=as_of,
+        versions=versions,
+        settings=settings,
+        config=ws.config,
+        recipes=recipes,
+        champion=champion,
+        champion_name=champion_name,
+        publish=publish,
+        block_days=history.last_block_days(as_of),
+        task=task,
+        seed_sds=history.seed_sds(as_of, task, ws.config.recommend.length),
+        weights=history.last_weights(as_of, ws.config.features),
+        trigger=trigger,
+        commit=provenance.commit(),
+        libraries=provenance.libraries(),
+        replay=live_row is not None and as_of <= live_row[c.AS_OF],
+    )
+    run_id = f"{compact_instant(as_of)}-{file.run_digest}"
+    with ws.runs.open(run_id).draft("snapshot") as draft:
+        draft.write(file)
     failpoint("snapshot_pinned")
-    return Started(run_id, "new", f"run {run_id} begins", tuple(trained))
+    return Started(run_id, "new", f"run {run_id} begins", tuple(recipes))
 
 
-def _settings_sum(config: dict[str, Any], chosen: dict[str, Recipe], publish: bool) -> str:
-    """Sum what a night's outcome depends on: not where it is shown, how long it is kept, or why."""
-    decisive = {name: part for name, part in config.items() if name not in _ASIDE}
-    settings = {"config": decisive, "chosen": sorted(chosen), "publish": publish}
+def _settings_sum(config: Config, recipes: Iterable[str], publish: bool) -> str:
+    """Return the sha256 of what the outcome depends on: not of display, retention or trigger."""
+    decisive = {name: part for name, part in dump(config).items() if name not in _ASIDE}
+    settings = {"config": decisive, "chosen": sorted(recipes), "publish": publish}
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def _earlier(
-    ws: Workspace, as_of: datetime, digest: str, versions: dict[str, int | None]
+    ws: Workspace, as_of: AsOf, settings: str, versions: Mapping[str, int | None]
 ) -> Run | None:
-    """Find the run that this start goes on with.
+    """Return the run that this start goes on with.
 
-    A night that has decided stays what it is. One that has not, because it was killed or its data
+    A run that has decided stays what it is. One that has not, because it was killed or its data
     did not pass, goes on only while the lake holds the rows that it pinned: with a missing file
-    delivered it is another night.
+    delivered it is another run.
     """
     data = ("events", "items", "users")
     for run in reversed(ws.runs.starting_with(compact_instant(as_of))):
         if run.committed("snapshot") is None:
             continue
-        facts = run.json("snapshot", "snapshot")
-        if facts["settings"] != digest or facts["as_of"] != format_instant(as_of):
+        pinned = run.read(SnapshotFile)
+        if pinned.settings != settings or pinned.as_of != as_of:
             continue
-        same = all(ws.lake.same_rows(t, facts["versions"][t], versions[t]) for t in data)
+        same = all(ws.lake.same_rows(t, pinned.versions[t], versions[t]) for t in data)
         if run.committed("gate") is not None or same:
             return run
     return None
 
 
 def _started_before(ws: Workspace, run: Run) -> Started:
-    night = open_night(ws, run.run_id)
-    if (how := concluded(run)) is not None:
-        return Started(run.run_id, "already_done", f"run {run.run_id} is done: {how}")
-    names = tuple(night.recipes)
+    names = tuple(open_night(ws, run.run_id).recipes)
+    if (sentence := concluded(run)) is not None:
+        return Started(run.run_id, "already_done", f"run {run.run_id} is done: {sentence}")
     return Started(run.run_id, "new", f"run {run.run_id} goes on where it stopped", names)
 
 
-def _chosen(config: Config, names: Sequence[str] | None) -> dict[str, Recipe]:
-    """Return the recipes of the night by name: baselines first, then in the order of the config."""
+def _configured(config: Config, names: Sequence[str] | None) -> dict[str, Recipe]:
+    """Return the recipes of the run by name: baselines first, then in the order of the config."""
     known: dict[str, Recipe] = dict(config.recipes)
     unknown = [name for name in names or () if name not in known]
     if unknown:
@@ -216,21 +195,21 @@ def _chosen(config: Config, names: Sequence[str] | None) -> dict[str, Recipe]:
 
 
 def _with_champion(
-    chosen: dict[str, Recipe], champion: Champion | None
+    recipes: dict[str, Recipe], champion: Champion | None
 ) -> tuple[dict[str, Recipe], str | None]:
-    """Add the champion's recipe, which may have left the config, and say what it is called."""
+    """Add the champion's recipe, which may have left the config, and return its name."""
     if champion is None:
-        return chosen, None
-    for name, recipe in chosen.items():
+        return recipes, None
+    for name, recipe in recipes.items():
         if recipe.hash == champion.recipe.hash:
-            return chosen, name
+            return recipes, name
     name = champion.name
-    if name in chosen:  # the name now means other hyper-parameters
+    if name in recipes:  # the name now means other hyper-parameters
         name = f"{champion.name}@{champion.recipe.hash[:6]}"
-    return {**chosen, name: champion.recipe}, name
+    return {**recipes, name: champion.recipe}, name
 
 
-def _silence(ws: Workspace, as_of: datetime) -> str | None:
+def _silence(ws: Workspace, as_of: AsOf) -> str | None:
     """Return a sentence when nothing has happened for too long; raise when nothing ever did."""
     events = ws.lake.read("events", columns=[c.TIMESTAMP])
     if events.is_empty():
@@ -242,7 +221,3 @@ def _silence(ws: Workspace, as_of: datetime) -> str | None:
         f"the last event before {format_instant(as_of)} is of {last:%Y-%m-%d}, "
         f"more than {ws.config.split.max_silence_days} days earlier"
     )
-
-
-def _short_sum(facts: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]

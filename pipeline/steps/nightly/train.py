@@ -1,12 +1,12 @@
-"""The night's learning: train every recipe on what lies before the holdout, refit the winner.
+"""Trains every recipe on the training window.
 
-A recipe that fails leaves the others compared; the champion's own recipe failing stops the night.
+A recipe that fails leaves the others compared; where the champion's own recipe fails, the run
+stops.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from pipeline import columns as c
 from pipeline.base import Progress, silent
@@ -18,12 +18,16 @@ from pipeline.evaluation.trials import EarlierWindows
 from pipeline.failpoints import failpoint
 from pipeline.models.contract import Recipe
 from pipeline.models.selection import select_hyperparameters
-from pipeline.steps.diagnostics.training_cost import fit, write_cost
-from pipeline.stores.runs import Ref, Run
+from pipeline.steps.diagnostics.training_cost import fit
+from pipeline.stores.runs import Ref
+from pipeline.workspace.artifacts import AbsentFile, train_step
 from pipeline.workspace.memory import refusal, refuse_too_large
-from pipeline.workspace.night import Night, open_night, read_events, train_folder
+from pipeline.workspace.night import Night, open_night
 from pipeline.workspace.run_files import read_history, read_split, write_fits, write_scorer
+from pipeline.workspace.task_log import TaskLog, task_log
 from pipeline.workspace.workspace import Workspace
+
+_ABSENT = "lists leave out what their user had before"
 
 
 @dataclass(frozen=True)
@@ -34,66 +38,72 @@ class Failure:
     sentence: str
     exit_code: int
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON."""
-        return asdict(self)
-
     def text(self) -> str:
-        """As a line for a person."""
+        """Return one line of text."""
         return f"{self.step} failed: {self.sentence}"
 
 
 def train(ws: Workspace, run_id: str, recipe: str, *, progress: Progress = silent) -> Ref | Failure:
-    """Train one recipe on the training window, or find out that it has no place in this task."""
+    """Train one recipe on the training window, or record that it does not apply to this task."""
     night = open_night(ws, run_id)
-    step = train_folder(recipe)
     if recipe not in night.recipes:
         raise ConfigError(f"run {run_id} has no recipe {recipe!r}: {', '.join(night.recipes)}")
-    if (ref := night.run.committed(step)) is not None:
-        return ref
-    chosen = night.recipes[recipe]
-    split = read_split(night.run)
-    if chosen.capabilities.repeats_only and split.policy == "discovery":
-        return _commit_absent(night.run, step, "lists leave out what their user had before")
+    step = train_step(recipe)
+    with task_log(step, night.as_of, run_id=run_id, progress=progress) as log:
+        log.result = "committed before"
+        if night.run.committed(step) is None:
+            failure = _train(night, recipe, log)
+            if failure is not None:
+                return failure
+        ref = night.run.ref(step)
+        log.rows = ref.rows
+    return ref
+
+
+def _train(night: Night, name: str, log: TaskLog) -> Failure | None:
+    """Write the folder of a recipe, or return why it could not be trained."""
+    recipe, split, config = night.recipes[name], read_split(night.run), night.config.train
+    step = train_step(name)
+    if recipe.capabilities.repeats_only and split.policy == "discovery":
+        with night.run.draft(step) as draft:
+            draft.write(AbsentFile(absent=_ABSENT))
+        log.result = f"left out: {_ABSENT}"
+        return None
     history = read_history(night.run, "train")
 
-    def tell(text: str) -> None:
-        progress(f"train {recipe}: {text}")
+    def report(text: str) -> None:
+        log.progress(f"train {name}: {text}")
         failpoint("mid_train")
 
     try:
-        refuse_too_large(recipe, chosen, history, night.config.train)  # before any of it is tried
-        chosen = settled(ws, night, chosen, split, tell)
-        scorer, cost = fit(recipe, chosen, history, night.config.train, tell)
+        refuse_too_large(name, recipe, history, config)  # before any of it is tried
+        recipe = settled(night, recipe, split, report)
+        scorer, cost = fit(name, recipe, history, config, report)
         seconds, users = cost.fit_seconds, split.n_users
-        more = fits.further(chosen, history, scorer, users=users, seconds=seconds, progress=tell)
+        more = fits.further(recipe, history, scorer, users=users, seconds=seconds, progress=report)
     except NightjarError as error:
-        if recipe == night.champion_name:
+        if name == night.champion_name:
             raise
+        log.result = f"failed: {error.sentence}"
         return Failure(step, error.sentence, error.exit_code)
     with night.run.draft(step) as draft:
-        write_scorer(draft, recipe, chosen, scorer)
+        write_scorer(draft, name, recipe, scorer)
         write_fits(draft, more)
-        write_cost(draft, cost)
+        draft.write(cost)
         draft.rows = history.n_users
-    return night.run.ref(step)
+    log.result = cost.text()
+    return None
 
 
-def _commit_absent(run: Run, step: str, why: str) -> Ref:
-    with run.draft(step) as draft:
-        draft.json("recipe", {"absent": why})
-    return run.ref(step)
-
-
-def settled(ws: Workspace, night: Night, recipe: Recipe, split: Split, tell: Progress) -> Recipe:
-    """Return a recipe that leaves nothing open, as `earlier` windows choose it."""
+def settled(night: Night, recipe: Recipe, split: Split, progress: Progress) -> Recipe:
+    """Return a recipe without free hyperparameters, selected on `earlier` windows."""
     if not recipe.open:
         return recipe
-    events = read_events(ws, night, c.USER_ID, c.ITEM_ID, c.KIND, c.VALUE, c.TIMESTAMP)
+    config = night.config
+    events = night.events(c.USER_ID, c.ITEM_ID, c.KIND, c.VALUE, c.TIMESTAMP)
     items, users = (night.run.frame("features", table) for table in ("items", "users"))
-    found = list(earlier(events, split.cutoff, night.config.windows, split.policy, items, users))
-    if not found:
-        tell("no window lies before the holdout: every open field keeps its default")
-    refuse = refusal(night.config.train)
-    trials = EarlierWindows(found, night.config.recommend.length, tell, refuse)
-    return select_hyperparameters(recipe, trials, tell)
+    windows = list(earlier(events, split.cutoff, config.windows, split.policy, items, users))
+    if not windows:
+        progress("no window lies before the holdout: every open field keeps its default")
+    trials = EarlierWindows(windows, config.recommend.length, progress, refusal(config.train))
+    return select_hyperparameters(recipe, trials, progress)

@@ -1,10 +1,9 @@
-"""The one page of a night: drawn from what a step committed last, in place of what it said before.
+"""The one page of a night: drawn from what a step committed last, in place of an earlier one.
 
-Promises: `runs/<run id>/page.html` is the only page of a night, and there since the gate; what it
-is drawn from, figures and rows as JSON, lies in the steps and never changes; asked again it is the
-same.
+Guarantees: `runs/<run id>/page.html` is the only page of a night, and exists since the gate; its
+content as JSON and its figures lie in the steps and never change; drawn again it is the same.
 
-The gate commits the rows of a page, and a promotion once more when its lists are made: the cold
+The gate commits the content of a page, and a promotion once more when its lists are made: the cold
 check knows what they change for people.
 """
 
@@ -15,37 +14,36 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.errors import StorageError
-from pipeline.report.night import NightPage, from_json, to_json
+from pipeline.report.night import NightPage
 from pipeline.report.page import night_figures, night_page
 from pipeline.stores.runs import Draft, Run
 
 PAGE: Final = "page.html"
 DATA: Final = "page.json"
 _STEPS: Final = ("cold_check", "gate")
-"""Who commits rows, the last one first."""
+"""Steps that commit the content of a page, the last one first."""
 
 
-def draft_rows(draft: Draft, told: NightPage, *, measured: bool) -> None:
-    """Write the rows of a page and its figures into a step's folder.
+def draft_page(draft: Draft, page: NightPage, *, volatile: bool) -> None:
+    """Write the content of a page and its figures into a step's folder.
 
     Parameters
     ----------
-    measured
-        Whether the figures, too, hang on how long something took.
+    volatile
+        Whether the figures, too, depend on how long something took.
     """
-    for name, data in night_figures(told).items():
-        draft.bytes(name, data, measured=measured)
-    # The rows tell how long training took, so their bytes need not repeat.
-    draft.bytes(DATA, to_json(told), measured=True)
+    for name, data in night_figures(page).items():
+        draft.bytes(name, data, measured=volatile)
+    draft.write(page)
 
 
 def draw_page(run: Run) -> Path:
-    """Draw the page of a night that has come to its gate; returns where it lies."""
+    """Draw the page of a night that has come to its gate; returns its path."""
     step = _newest(run)
-    rows, names = run.bytes(step, DATA), run.manifest(step)["files"]
+    names = run.manifest(step)["files"]
     pictures = {name: run.bytes(step, name) for name in names if name.endswith(".svg")}
-    put(run.folder / DATA, rows)
-    put(run.folder / PAGE, night_page(from_json(rows), pictures).encode())
+    put(run.folder / DATA, run.bytes(step, DATA))
+    put(run.folder / PAGE, night_page(run.read(NightPage, step), pictures).encode())
     return run.folder / PAGE
 
 
@@ -61,8 +59,7 @@ def page_files(run: Run) -> dict[str, Path]:
 
 
 def _newest(run: Run) -> str:
-    drawn = (step for step in _STEPS if run.committed(step) is not None)
-    return next((s for s in drawn if DATA in run.manifest(s)["files"]), "gate")
+    return next((step for step in _STEPS if run.has(NightPage, step)), "gate")
 
 
 def put(path: Path, data: bytes) -> None:

@@ -73,10 +73,10 @@ class Sums:
                 start = max(0, size - reach)
                 stream.seek(start)
                 lines = stream.read().split(b"\n")
-                found = list(filter(None, map(_parsed, lines if start == 0 else lines[1:])))
-                enough = found and (version is None or found[0].version <= version)
+                entries = list(filter(None, map(_parsed, lines if start == 0 else lines[1:])))
+                enough = entries and (version is None or entries[0].version <= version)
                 if enough or start == 0:
-                    return [line for line in found if line.version >= (version or 0)]
+                    return [line for line in entries if line.version >= (version or 0)]
                 reach *= 8
 
     def files(self) -> dict[str, str]:

@@ -135,10 +135,10 @@ class Tail:
         """Raise `LakeError` for the first file that is not what its sum says."""
         for file, expected in sums.items():
             try:
-                found = sha256(self._path / file)
+                actual = sha256(self._path / file)
             except OSError:
                 self._fail(f"a file of version {version} is lost ({file})")
-            if found != expected:
+            if actual != expected:
                 self._fail(f"a file of version {version} was altered ({file})")
 
     def sums(self) -> dict[str, str]:
@@ -159,13 +159,13 @@ class Tail:
     def base(self, before: datetime) -> int:
         """Return the newest checkpoint that was written before an instant; -1 for none."""
         sums = self.sums()
-        found = (
+        versions = (
             version
             for version in self._versions(_CHECKPOINT)
             if _checkpoint(version) in sums
             and (self._path / _checkpoint(version)).stat().st_mtime < before.timestamp()
         )
-        return max(found, default=-1)
+        return max(versions, default=-1)
 
     def holds(self, version: int) -> bool:
         """Whether the log still has a version."""

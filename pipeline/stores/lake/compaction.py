@@ -59,13 +59,13 @@ class Upkeep:
     def partitions(self) -> dict[str, datetime]:
         """Return the partitions of the newest version, and when each was last written."""
         prefix = f"{PARTITIONS[self._table]}="
-        found: dict[str, datetime] = {}
+        newest: dict[str, datetime] = {}
         with door(self._table):
             for file in self._lake.files(self._table):
                 value = file.partition("/")[0].removeprefix(prefix)
                 written = datetime.fromtimestamp((self._path / file).stat().st_mtime, UTC)
-                found[value] = max(written, found.get(value, written))
-        return found
+                newest[value] = max(written, newest.get(value, written))
+        return newest
 
     def drop_partitions(self, values: Collection[str]) -> int:
         """Take out whole partitions; return how many rows those were."""
@@ -130,9 +130,9 @@ class Upkeep:
         if handle is None:
             return 0
         with door(self._table):
-            told: dict[str, Any] = handle.delete(predicate, **options(retries=0))
+            report: dict[str, Any] = handle.delete(predicate, **options(retries=0))
             self._acknowledge(handle)
-        return int(told["num_deleted_rows"])
+        return int(report["num_deleted_rows"])
 
     def _crowded(self) -> list[str]:
         """Return the small files of partitions that have several."""

@@ -149,8 +149,8 @@ class Registry:
         """Return where the aliases point now."""
         client = self._client
         with door(self._uri):
-            found = client.get_registered_model(self._model_name).aliases
-        return {alias: int(version) for alias, version in found.items()}
+            by_alias = client.get_registered_model(self._model_name).aliases
+        return {alias: int(version) for alias, version in by_alias.items()}
 
     def shown(self) -> list[tuple[str, str]]:
         """Return each version, logged model and run with its tag or state, in no order."""
@@ -158,10 +158,10 @@ class Registry:
         with door(self._uri):
             place = [self._ensure_experiment(client)]
             versions = client.search_model_versions(f"name = '{self._model_name}'")
-            found = [(f"version {v.version}", str(v.tags.get(RUN_TAG))) for v in versions]
-            found += [(m.name, str(m.status)) for m in client.search_logged_models(place)]
-            found += [(str(r.info.run_name), r.info.status) for r in client.search_runs(place)]
-        return found
+            names = [(f"version {v.version}", str(v.tags.get(RUN_TAG))) for v in versions]
+            names += [(m.name, str(m.status)) for m in client.search_logged_models(place)]
+            names += [(str(r.info.run_name), r.info.status) for r in client.search_runs(place)]
+        return names
 
     def comparison(self, ui: str, versions: Sequence[int]) -> str:
         """Return the address of MLflow's comparison of some versions, on the server at `ui`."""
@@ -202,9 +202,9 @@ class Registry:
         return connect(self._uri)
 
     def _ensure_experiment(self, client: MlflowClient) -> str:
-        found = client.get_experiment_by_name(self._experiment)
-        if found is not None:
-            return str(found.experiment_id)
+        experiment = client.get_experiment_by_name(self._experiment)
+        if experiment is not None:
+            return str(experiment.experiment_id)
         place = artifacts_beside(self._file) if self._file is not None else None
         # The kind makes MLflow's pages open on training runs, not on chats.
         tags = {"mlflow.experimentKind": "custom_model_development"}
@@ -218,17 +218,17 @@ class Registry:
         """Return where a finished night is, `None` if anything of it is missing."""
         if parent.info.status != "FINISHED":
             return None
-        found = {child.recipe: runs.find(child.recipe) for child in night.children}
-        children = {recipe: run.info.run_id for recipe, run in found.items() if run is not None}
+        by_name = {child.recipe: runs.find(child.recipe) for child in night.children}
+        children = {recipe: run.info.run_id for recipe, run in by_name.items() if run is not None}
         version = self._find_version(night)
-        complete = len(children) == len(found) and (version is None) == (night.model is None)
+        complete = len(children) == len(by_name) and (version is None) == (night.model is None)
         return Mirrored(parent.info.run_id, children, version) if complete else None
 
     def _find_version(self, night: NightRecord) -> int | None:
-        found = self._client.search_model_versions(
+        versions = self._client.search_model_versions(
             f"name = '{self._model_name}' and tags.`{RUN_TAG}` = '{night.run_id}'"
         )
-        return int(found[0].version) if found else None
+        return int(versions[0].version) if versions else None
 
     def _version(
         self, runs: NightRuns, night: NightRecord, child: ChildRecord, model: ModelRecord, run: Run

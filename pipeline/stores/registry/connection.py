@@ -82,8 +82,8 @@ def come_home(database: Path) -> None:
         if not database.is_file():
             return
         with closing(_open(database)) as tables, tables:
-            found = tables.execute("SELECT DISTINCT artifact_location FROM experiments").fetchall()
-            for (old,) in found:
+            rows = tables.execute("SELECT DISTINCT artifact_location FROM experiments").fetchall()
+            for (old,) in rows:
                 if old != here and old.startswith("file:") and old.rsplit("/", 2)[1:] == folders:
                     for table, column in _PLACES:
                         tables.execute(

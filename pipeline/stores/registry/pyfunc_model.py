@@ -81,14 +81,14 @@ class Recommender(PythonModel):
         if not users:
             return {}
         history = self._history.rows(np.array([self._row[user] for user in users], np.int64))
-        found = top_k(
+        lists = top_k(
             self._scorer.score(history), k, exclude=history.seen if self._exclude_seen else None
         )
-        items = self._scorer.item_ids[found.item].tolist()
-        scores = found.score.tolist()
+        items = self._scorer.item_ids[lists.item].tolist()
+        scores = lists.score.tolist()
         return {
             user: list(zip(items[start:end], scores[start:end], strict=True))
-            for user, start, end in zip(users, found.indptr[:-1], found.indptr[1:], strict=True)
+            for user, start, end in zip(users, lists.indptr[:-1], lists.indptr[1:], strict=True)
             if end > start
         }
 

@@ -45,12 +45,12 @@ class NightRuns:
 
     def find(self, recipe: str) -> Run | None:
         """Return the run of a recipe (or `NIGHT`, `STUDY`), ``None`` if there is none."""
-        found = self._client.search_runs(
+        matches = self._client.search_runs(
             [self._experiment_id],
             f"tags.`{RUN_TAG}` = '{self._night.run_id}' and tags.`{RECIPE_TAG}` = '{recipe}'",
             order_by=["attributes.start_time ASC"],
         )
-        return found[0] if found else None
+        return matches[0] if matches else None
 
     def parent(self) -> Run:
         """Return the night's own run."""

@@ -42,10 +42,10 @@ def check_files(
             except (MlflowException, OSError) as fault:
                 raise RegistryError(f"{what}: {name} cannot be fetched") from fault
             with Path(file).open("rb") as stream:
-                found = hashlib.file_digest(stream, "sha256").hexdigest()
-            if found != expected:
+                actual = hashlib.file_digest(stream, "sha256").hexdigest()
+            if actual != expected:
                 raise RegistryError(
-                    f"{what}: {name} came back with sha256 {found[:12]}, written was "
+                    f"{what}: {name} came back with sha256 {actual[:12]}, written was "
                     f"{expected[:12]}"
                 )
 
@@ -64,6 +64,6 @@ def log_metrics(
     millis = round(at.timestamp() * 1000)
     # Equal name, value, step and instant: MLflow keeps one, however often it is told.
     points = [Metric(name, value, millis, step) for name, value in sorted(metrics.items())]
-    for found in client.search_model_versions(f"name = '{model_name}'"):
-        if int(found.version) == version and found.run_id is not None:
-            client.log_batch(found.run_id, metrics=points)
+    for model in client.search_model_versions(f"name = '{model_name}'"):
+        if int(model.version) == version and model.run_id is not None:
+            client.log_batch(model.run_id, metrics=points)

@@ -63,9 +63,9 @@ class StudyFiles:
     def _sums(self) -> dict[str, str]:
         path = self._folder / _MANIFEST
         try:
-            found: dict[str, str] = json.loads(path.read_bytes())
+            sums: dict[str, str] = json.loads(path.read_bytes())
         except FileNotFoundError:
             raise StorageError(f"{self._folder} holds no study that came to a result") from None
         except (OSError, ValueError) as error:
             raise StorageError(f"{path} cannot be read: {error}") from error
-        return found
+        return sums

@@ -100,8 +100,8 @@ class Studies:
 
     def _known(self) -> dict[str, dict[str, Any]]:
         """Return the facts of all studies by name, oldest first."""
-        found = sorted(self._storage.get_all_studies(), key=lambda one: one._study_id)
-        return {s.study_name: s.user_attrs[_FACTS] for s in found if _FACTS in s.user_attrs}
+        studies = sorted(self._storage.get_all_studies(), key=lambda one: one._study_id)
+        return {s.study_name: s.user_attrs[_FACTS] for s in studies if _FACTS in s.user_attrs}
 
     def _load(self, study_id: str) -> Any:
         return self._optuna.load_study(
@@ -122,5 +122,5 @@ class Studies:
         try:
             yield
         except (OSError, SQLAlchemyError, storage_error) as fault:
-            told = str(fault.__cause__ or fault).splitlines()[0]
-            raise StorageError(f"the studies in {self._folder} cannot be used: {told}") from fault
+            reason = str(fault.__cause__ or fault).splitlines()[0]
+            raise StorageError(f"the studies in {self._folder} cannot be used: {reason}") from fault

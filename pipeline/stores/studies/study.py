@@ -149,10 +149,10 @@ class Study:
                     params=trial.params, distributions=trial.distributions, value=value
                 )
             )
-        found = optuna.importance.get_param_importances(
+        importances = optuna.importance.get_param_importances(
             alike, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0)
         )
-        return {name: float(share) for name, share in found.items()}
+        return {name: float(share) for name, share in importances.items()}
 
     def recover(self) -> None:
         """Let what a dead process was measuring wait once more, or give it up."""

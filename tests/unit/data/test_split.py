@@ -189,14 +189,6 @@ def test_looking_before_buying_is_no_repeat() -> None:
     assert split(events, at(40), FEW, first=False).repeat_share == 0.0
 
 
-def test_a_split_is_written_and_read_back() -> None:
-    events, _, _, as_of = drawing()
-    found = split(events, at(as_of), FEW, first=True)
-    again = Split.from_dict(found.to_dict(), found.truth)
-    assert again.to_dict() == found.to_dict()
-    assert (again.train, again.holdout) == (found.train, found.holdout)
-
-
 def test_the_newest_rating_of_each_pair_is_kept_however_low() -> None:
     rows: list[Row] = [("u", "a", 1, "rating", 5.0), ("v", "b", 2, "rating", 4.0)]
     rows += [("u", "b", 8, "rating", 4.0), ("u", "b", 9, "rating", 1.5), ("u", "b", 7, "rating", 3)]
@@ -205,8 +197,6 @@ def test_the_newest_rating_of_each_pair_is_kept_however_low() -> None:
         found = split(events, at(14), FEW, first=False)
         assert found.ratings is not None
         assert found.ratings.rows() == [("new", "z", 2.0), ("u", "b", 1.5)]
-        again = Split.from_dict(found.to_dict(), found.truth, found.ratings)
-        assert again.ratings is found.ratings
     assert split(log(("u", "a", 0), ("u", "a", 9)), at(14), FEW, first=False).ratings is None
 
 

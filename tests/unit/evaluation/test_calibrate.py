@@ -11,10 +11,11 @@ from datetime import timedelta
 import numpy as np
 import polars as pl
 import pytest
+from pydantic import TypeAdapter
 from scipy import stats
 
 from pipeline import columns as c
-from pipeline.base import Interval
+from pipeline.base import Interval, plain
 from pipeline.data.matrix import WEIGHT, build_history
 from pipeline.data.split import SplitConfig, split
 from pipeline.errors import GateError
@@ -235,7 +236,7 @@ def test_neither_the_order_of_blocks_nor_that_of_users_counts():
         replace(block, upright=block.upright[:, order], turned=block.turned[:, order])
         for block in reversed(blocks)
     ]
-    ours, theirs = calibrate(blocks, CONFIG).to_dict(), calibrate(mixed, CONFIG).to_dict()
+    ours, theirs = plain(calibrate(blocks, CONFIG)), plain(calibrate(mixed, CONFIG))
     for one, other in zip(ours.pop("equal"), theirs.pop("equal"), strict=True):
         np.testing.assert_allclose(one["log_points"], other["log_points"], rtol=1e-6, atol=1e-9)
     for one, other in zip(ours.pop("better"), theirs.pop("better"), strict=True):
@@ -256,7 +257,7 @@ def test_too_few_users_or_hits_are_refused_in_words():
 
 def test_it_is_written_and_read_back():
     found = calibrate(shop(n=250), CONFIG)
-    assert Calibration.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+    assert TypeAdapter(Calibration).validate_json(json.dumps(plain(found))) == found
 
 
 # Values of lists ----------------------------------------------------------------------------------

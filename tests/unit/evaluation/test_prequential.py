@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from pipeline import columns as c
-from pipeline.base import Interval
+from pipeline.base import Interval, plain
 from pipeline.data.exposure import in_play, lists_for
-from pipeline.evaluation.prequential import prequential
+from pipeline.evaluation.prequential import PrequentialFigures, prequential
 from tests.published import DAY, at, lists, log, publications
 
 SPAN = Interval(DAY, DAY + timedelta(days=1))
@@ -202,22 +202,24 @@ def test_neither_pseudonyms_nor_the_order_of_rows_change_a_digit():
     def told(names, events):
         renamed = lists({("p1", names[u]): items for (_, u), items in shown.items()})
         events = [(names[u], item, when) for u, item, when in events]
-        return run(log(*events), shown=renamed, past=log(*events)).to_dict()
+        return plain(run(log(*events), shown=renamed, past=log(*events)))
 
     same = {name: name for name in people}
     assert told(same, rows) == told(other, [rows[n] for n in rng.permutation(400)])
 
 
 def test_it_is_plain_json():
-    told = run(log(("ann", "b", at(1)))).to_dict()
-    assert json.loads(json.dumps(told, allow_nan=False)) == told
-    assert told["span"] == ["2026-05-01T00:00:00Z", "2026-05-02T00:00:00Z"]
-    assert told["rows"][0]["ndcg_lo"] is None
+    scores = run(log(("ann", "b", at(1))))
+    row = plain(PrequentialFigures.of(scores.rows[0]))
+    assert json.loads(json.dumps(row, allow_nan=False)) == row
+    assert plain(scores.span) == ["2026-05-01T00:00:00Z", "2026-05-02T00:00:00Z"]
+    assert row["ndcg_lo"] is None
+    assert row.items() >= plain(PrequentialFigures.of(scores.rows[0]).summary).items()
 
 
 def test_of_fewer_than_ten_people_only_their_number_is_told():
     people = [(f"u{n}", "x", at(n)) for n in range(9)]
-    few = run(log(*people)).to_dict()["rows"]
+    few = [plain(PrequentialFigures.of(row)) for row in run(log(*people)).rows]
     assert {row["slice"] for row in few} == {"all", "fallback", "new"}
     for row in few:
         assert (row["users"], row["user_days"], row["events"]) == (9, 9, 9)
@@ -225,6 +227,7 @@ def test_of_fewer_than_ten_people_only_their_number_is_told():
             v for n, v in row.items() if n.removeprefix("base_only_")[:4] in ("hit_", "ndcg")
         }
         assert figures == {None}
-    enough = run(log(*people, ("u9", "q", at(9)))).to_dict()["rows"][0]
+    rows = run(log(*people, ("u9", "q", at(9)))).rows
+    enough = plain(PrequentialFigures.of(rows[0]))
     assert (enough["users"], enough["hit_rate"]) == (10, 0.9)
     assert enough["ndcg_lo"] < enough["ndcg"] < enough["ndcg_hi"]

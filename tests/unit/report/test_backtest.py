@@ -1,11 +1,11 @@
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from xml.etree import ElementTree
 
 import pytest
 
-from pipeline.report.backtest import Day, summary, text, title
+from pipeline.report.backtest import summary, text, title
 from pipeline.report.backtest_figure import figure
+from pipeline.workspace.experiment_artifacts import DayFile
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 PLANT = START + timedelta(days=4.5)
@@ -14,10 +14,10 @@ PLANT = START + timedelta(days=4.5)
 def lived(ndcg, nights, seconds=2.0):
     """Ten days: the first is a night, then those of `nights`."""
     return tuple(
-        Day(
-            START + timedelta(days=n),
-            n == 0 or n in nights,
-            "because",
+        DayFile(
+            as_of=START + timedelta(days=n),
+            retrained=n == 0 or n in nights,
+            reason="because",
             decision="refresh" if n in nights else None,
             cause="drift" if n in nights else None,
             promoted=n == 0 or n in nights,
@@ -69,15 +69,20 @@ def test_a_shift_is_answered_by_the_first_night_after_it(days):
 
 def test_a_night_that_put_nothing_live_is_run_and_answers_nothing(days):
     first, *others = days["adaptive"]
-    kept = [first, *(replace(day, decision="keep", promoted=False) for day in others)]
+    kept = [
+        first,
+        *(day.model_copy(update={"decision": "keep", "promoted": False}) for day in others),
+    ]
     (row,) = summary({"adaptive": kept}, PLANT)
     assert (row.nights, row.promoted, row.training_seconds) == (2, 0, 4.0)
     assert (row.answered_days, row.answered_cause) == (None, None)
 
 
 def test_what_it_takes_until_something_is_live_counts_against_nobody(days):
-    vain = replace(days["never"][0], decision="block", promoted=False)
-    late = replace(days["never"][1], retrained=True, promoted=True, training_seconds=9.0)
+    vain = days["never"][0].model_copy(update={"decision": "block", "promoted": False})
+    late = days["never"][1].model_copy(
+        update={"retrained": True, "promoted": True, "training_seconds": 9.0}
+    )
     (row,) = summary({"never": (vain, late, *days["never"][2:])}, START)
     assert (row.nights, row.promoted, row.training_seconds) == (0, 0, 0.0)
     assert row.answered_days is None
@@ -93,8 +98,12 @@ def test_every_day_is_told_with_a_star_for_a_night(days):
 
 
 def test_nights_that_came_to_nothing_are_told_with_the_first_reason(days):
-    blocked = replace(days["nightly"][4], promoted=False, decision="block", sentence="too few")
-    again = replace(days["nightly"][6], promoted=False, decision="block", sentence="too many")
+    blocked = days["nightly"][4].model_copy(
+        update={"promoted": False, "decision": "block", "sentence": "too few"}
+    )
+    again = days["nightly"][6].model_copy(
+        update={"promoted": False, "decision": "block", "sentence": "too many"}
+    )
     nightly = [*days["nightly"][:4], blocked, days["nightly"][5], again, *days["nightly"][7:]]
     told = text(days | {"nightly": tuple(nightly)}, None)
     assert "nightly: 2 nights ended as block, the first on 2024-01-05 00:00: too few" in told
@@ -108,7 +117,12 @@ def test_the_title_states_what_the_policy_is_worth(days):
 
 
 def test_days_without_anybody_count_for_nothing(days):
-    empty = {"adaptive": tuple(Day(START + timedelta(days=n), n == 0, "because") for n in range(3))}
+    empty = {
+        "adaptive": tuple(
+            DayFile(as_of=START + timedelta(days=n), retrained=n == 0, reason="because")
+            for n in range(3)
+        )
+    }
     (row,) = summary(empty, None)
     assert row.ndcg is None
     assert "–" in text(empty, None)
@@ -126,4 +140,4 @@ def test_a_figure_is_the_same_again_and_names_every_policy(days):
 
 def test_a_day_comes_back_as_it_was_written(days):
     for day in days["adaptive"]:
-        assert Day.from_dict(day.to_dict()) == day
+        assert DayFile.parse(day.to_bytes(), "") == day

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from datetime import UTC, datetime
 from xml.etree import ElementTree as Xml
 
 import pytest
@@ -34,7 +35,9 @@ def test_sentence_and_text_hold_every_figure(found):
     sure = sentence(replace(found, rate=1e-9, rate_upper=1e-7))
     assert "in under 0.01 % of cases, at most 0.01 %" in sure
     assert f"in {100 * found.power:.0f} % of replays" in told
-    lines = text(found, "blend", 20, [f"2024-0{month}-01T00:00:00Z" for month in (1, 2, 3, 4)])
+    lines = text(
+        found, "blend", 20, [datetime(2024, month, 1, tzinfo=UTC) for month in (1, 2, 3, 4)]
+    )
     for part in (
         "2024-04-01",
         "400, 400",

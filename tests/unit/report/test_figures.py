@@ -12,15 +12,23 @@ from xml.etree import ElementTree
 import pytest
 
 from pipeline.report import figures, trends
-from pipeline.report.night import LiftRow, ReasonRow, RecipeRow, SliceRow
-from pipeline.report.past import AccountRow, ChurnRow, LiveRow, PastRow, StandRow
+from pipeline.report.night import LiftRow, NightPage, SliceRow
+from pipeline.report.past import PastRun
+from tests.pages import BARE, churn, evaluation, live, status
 
 NIGHTS = [datetime(2017, 12, 1, 9, tzinfo=UTC) + timedelta(days=7 * at) for at in range(4)]
-RECIPES = (
-    RecipeRow("als", "candidate", 0.1212, 0.115, 0.1274, 0.31, None, 0.6, 9.0),
-    RecipeRow("popularity", "champion", 0.0866, 0.081, 0.0922, 0.012, None, 0.9, 4.0),
-    RecipeRow("broken", "candidate", failure="no GPU"),
-)
+
+
+def page(winner: str | None = None, **changes: object) -> NightPage:
+    decision = replace(BARE.decision, recipe=winner)
+    return BARE.model_copy(update={"decision": decision, **changes})
+
+
+EVALUATIONS = {
+    "als": evaluation(0.1212, 0.115, 0.1274, coverage=0.31, gini=0.6, novelty=9.0),
+    "popularity": evaluation(0.0866, 0.081, 0.0922, coverage=0.012, gini=0.9, novelty=4.0),
+}
+RECIPES = page("als", evaluations=EVALUATIONS, champion="popularity", failures={"broken": "no GPU"})
 LIFTS = (LiftRow("als", 0.4, 0.35, 0.45, True), LiftRow("other", -0.4, -0.5, -0.3))
 SLICES = (
     SliceRow("cold", 301, 0.09, 0.08, 0.1, 0.02, 0.18),
@@ -28,33 +36,30 @@ SLICES = (
     SliceRow("lapsed", 12, 0.2, 0.1, 0.5, -3.0, 4.0, "too few users"),
     SliceRow("new_items", 88, 0.0, 0.0, None, None, None, "no level"),
 )
-ACCOUNTS = (
-    AccountRow(
-        "als", 90.0, 500.0, path=tuple(StandRow(at, 1.5 * n) for n, at in enumerate(NIGHTS))
-    ),
-    AccountRow("mad", 0.001, 500.0, path=(StandRow(NIGHTS[-1], -6.9),)),
-)
+ACCOUNTS = (status("als", 90.0), status("mad", 0.001))
+PATHS = {
+    "als": [(at, 1.5 * n) for n, at in enumerate(NIGHTS)],
+    "mad": [(NIGHTS[-1], -6.9)],
+}
 PAST = tuple(
-    PastRow(at, "switch" if n == 1 else "refresh", "als", 28 if n == 0 else 7, 0.1, 0.09, 0.11,
+    PastRun(at, "switch" if n == 1 else "refresh", "als", 28 if n == 0 else 7, 0.1, 0.09, 0.11,
             0.2, 0.1, 0.3)
     for n, at in enumerate(NIGHTS)
 )  # fmt: skip
-CHURN = tuple(ChurnRow(at, 0.9, 100, (("data", 0.07), ("stock", 0.03))) for at in NIGHTS)
-LIVE = tuple(
-    LiveRow(at, str(n // 2), "all", 9, 9, 0.2, 0.1, 0.05, 0.2) for n, at in enumerate(NIGHTS)
-)
-REASONS = (ReasonRow("kind_unknown", 40), ReasonRow("user_id_missing", 3))
+CHURN = [(at, churn(0.9, 100, {"data": 0.07, "stock": 0.03})) for at in NIGHTS]
+LIVE = [(at, live(str(n // 2), "all", 9, 9, 0.2, 0.1, 0.05, 0.2)) for n, at in enumerate(NIGHTS)]
+REASONS = {"kind_unknown": 40, "user_id_missing": 3}
 
 DRAW: dict[str, Callable[[], bytes]] = {
-    "recipes": lambda: figures.recipes_figure(RECIPES, "ndcg_at_20", "als"),
+    "recipes": lambda: figures.recipes_figure(RECIPES),
     "lifts": lambda: figures.lifts_figure(LIFTS, "popularity", 0.01),
     "slices": lambda: figures.slices_figure(SLICES, "als", "popularity"),
-    "reach": lambda: figures.reach_figure(RECIPES, "als"),
+    "reach": lambda: figures.reach_figure(RECIPES),
     "reasons": lambda: figures.reasons_figure(REASONS, 42),
-    "accounts": lambda: trends.accounts_figure(ACCOUNTS),
+    "accounts": lambda: trends.accounts_figure(ACCOUNTS, PATHS),
     "metric": lambda: trends.metric_figure(PAST, "ndcg_at_20"),
     "lift": lambda: trends.lift_figure(PAST),
-    "churn": lambda: trends.churn_figure(CHURN, CHURN[-1].as_of),
+    "churn": lambda: trends.churn_figure(CHURN, NIGHTS[-1]),
     "live": lambda: trends.live_figure(LIVE, "ndcg_at_20"),
 }  # fmt: skip
 
@@ -92,9 +97,8 @@ def test_equal_rows_give_equal_bytes_on_a_card_that_says_what_it_shows(name: str
 
 
 def test_other_rows_give_another_figure() -> None:
-    assert figures.recipes_figure(RECIPES, "ndcg_at_20", "als") != figures.recipes_figure(
-        RECIPES, "ndcg_at_20", "popularity"
-    )
+    other = page("popularity", evaluations=EVALUATIONS, champion="popularity")
+    assert figures.recipes_figure(RECIPES) != figures.recipes_figure(other)
     second = LiftRow("second", 0.3, 0.25, 0.35)  # the title names the first either way
     unproved = figures.lifts_figure((*LIFTS, second), "popularity", 0.01)
     proved = figures.lifts_figure((*LIFTS, replace(second, proved=True)), "popularity", 0.01)
@@ -103,8 +107,8 @@ def test_other_rows_give_another_figure() -> None:
 
 def test_a_figure_grows_with_its_rows_up_to_a_limit() -> None:
     def height(n: int) -> float:
-        rows = tuple(RecipeRow(f"r{i}", "candidate", 0.1, 0.1, 0.1) for i in range(n))
-        return size(figures.recipes_figure(rows, "ndcg_at_20", None))[1]
+        found = {f"r{i}": evaluation(0.1, 0.1, 0.1) for i in range(n)}
+        return size(figures.recipes_figure(page(evaluations=found)))[1]
 
     assert height(1) < height(4) < height(16) == height(40)
 
@@ -122,8 +126,8 @@ def test_more_than_a_figure_holds_is_named() -> None:
     many = tuple(replace(SLICES[0], name=f"s{n}") for n in range(20))
     drawn = figures.slices_figure(many, "als", "popularity")
     assert "the first 16 of 20" in " ".join(texts(drawn))
-    accounts = tuple(replace(ACCOUNTS[0], recipe=f"r{n}") for n in range(8))
-    assert "2 further candidates" in " ".join(texts(trends.accounts_figure(accounts)))
+    accounts = tuple(status(f"r{n}", 90.0) for n in range(8))
+    assert "2 further candidates" in " ".join(texts(trends.accounts_figure(accounts, {})))
 
 
 def test_accounts_stand_below_a_threshold_with_their_names_and_points() -> None:
@@ -132,7 +136,7 @@ def test_accounts_stand_below_a_threshold_with_their_names_and_points() -> None:
 
 
 def test_nights_of_another_length_of_holdout_are_not_joined() -> None:
-    def lines(past: tuple[PastRow, ...]) -> int:
+    def lines(past: tuple[PastRun, ...]) -> int:
         thin = 'style="fill: none; stroke: #0072b2; stroke-linecap: square"'
         return trends.metric_figure(past, "ndcg_at_20").decode().count(thin)
 
@@ -143,7 +147,7 @@ def test_nights_of_another_length_of_holdout_are_not_joined() -> None:
 
 def test_days_below_an_axis_do_not_lie_on_each_other() -> None:
     at = (0, 7, 14, 26, 27, 28)
-    past = tuple(replace(PAST[2], as_of=NIGHTS[0] + timedelta(days=one)) for one in at)
+    past = tuple(replace(PAST[2], as_of=NIGHTS[0] + timedelta(days=day)) for day in at)
     told = texts(trends.metric_figure(past, "ndcg_at_20"))
     days = [text for text in told if re.fullmatch(r"\d+ Dec", text)]
     assert sorted(days) == ["1 Dec", "15 Dec", "29 Dec"]
@@ -154,24 +158,25 @@ def test_churn_names_each_cause_beside_its_hatch() -> None:
     assert {"data", "stock", "10 % new", "22 Dec"} <= set(told)
     drawn = DRAW["churn"]().decode()
     assert drawn.count("<pattern") == 2
-    unknown = trends.churn_figure((ChurnRow(NIGHTS[0], 0.9, 100),), NIGHTS[0])
+    unknown = trends.churn_figure([(NIGHTS[0], churn(0.9, 100))], NIGHTS[0])
     assert b"<pattern" not in unknown
 
 
 def test_odd_names_are_drawn_as_they_are() -> None:
     name = r"$\nope{$<&>" + "x" * 80
-    rows = (RecipeRow(name, "candidate", 0.1, 0.05, 0.15, 0.1),)
+    odd = page(name, evaluations={name: evaluation(0.1, 0.05, 0.15, coverage=0.1)})
     for drawn in (
-        figures.recipes_figure(rows, "ndcg_at_20", name),
-        figures.reach_figure(rows, name),
+        figures.recipes_figure(odd),
+        figures.reach_figure(odd),
         figures.lifts_figure((LiftRow(name, 0.1, 0.0, 0.2),), name, None),
         figures.slices_figure(SLICES, name, name),
-        trends.accounts_figure((replace(ACCOUNTS[0], recipe=name),)),
+        trends.accounts_figure((status(name, 90.0),), {name: PATHS["als"]}),
         trends.lift_figure((replace(PAST[0], recipe=name, kind="switch"),)),
-        trends.churn_figure((ChurnRow(NIGHTS[0], 0.9, 1, ((name, 0.1),)),), NIGHTS[0]),
+        trends.churn_figure([(NIGHTS[0], churn(0.9, 1, {name: 0.1}))], NIGHTS[0]),
     ):
         assert r"$\nope{$<&>" in " ".join(texts(drawn))
-    smile = figures.recipes_figure((replace(rows[0], name="☃ 日本 \x07"),), "ndcg_at_20", None)
+    snow = {"☃ 日本 \x07": evaluation(0.1, 0.05, 0.15)}
+    smile = figures.recipes_figure(page(evaluations=snow))
     assert any("日本" in text for text in texts(smile))
 
 
@@ -182,9 +187,9 @@ def test_nothing_of_pyplot_is_touched() -> None:
             "-c",
             "import sys\n"
             "from pipeline.report.figures import recipes_figure\n"
-            "from pipeline.report.night import RecipeRow\n"
+            "from tests.pages import FULL\n"
             "loaded = 'matplotlib' in sys.modules\n"
-            "recipes_figure((RecipeRow('a', 'candidate', .1),), 'ndcg_at_20', None)\n"
+            "recipes_figure(FULL)\n"
             "import matplotlib\n"
             "same = matplotlib.rcParams['svg.fonttype'] == 'path'\n"
             "print(loaded, 'matplotlib.pyplot' in sys.modules, same)",

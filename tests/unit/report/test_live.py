@@ -4,37 +4,41 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pipeline.report.live import LiveNight, LiveScore, live_chart, live_table
+from pipeline.base import Interval
+from pipeline.report.live import live_chart, live_table
+from pipeline.workspace.artifacts import LiveFile
+from tests.pages import scored
 
 FIRST = datetime(2026, 5, 1, 9, tzinfo=UTC)
 
 
 def score(version, ndcg, *, base=None, sure=True):
-    return LiveScore(
-        model_version=version,
-        users=1234,
-        user_days=1500,
-        events=4000,
-        hit_rate=0.25,
-        ndcg=ndcg,
-        ndcg_lo=ndcg - 0.01 if sure else None,
-        ndcg_hi=ndcg + 0.01 if sure else None,
-        base_only_hit_rate=0.25,
-        base_only_ndcg=ndcg if base is None else base,
+    return scored(
+        version,
+        "all",
+        1234,
+        4000,
+        0.25,
+        ndcg,
+        ndcg - 0.01 if sure else None,
+        ndcg + 0.01 if sure else None,
+        ndcg if base is None else base,
+    )
+
+
+def night(day, *rows, unlisted=0):
+    at = FIRST + timedelta(days=day)
+    span = Interval(at - timedelta(days=1), at)
+    return at, LiveFile(
+        k=20, task="discovery", span=span, events=9, unlisted=unlisted, repeated=0, rows=rows
     )
 
 
 def nights(n=3):
-    made = [
-        LiveNight(FIRST + timedelta(days=at), 20, 0, (score(str(at + 1), 0.1 + at / 100),))
-        for at in range(n)
-    ]
+    cold = scored("1", "cold", 12, 40, 0.5, 0.9)  # groups are not in the history
+    made = [night(at, score(str(at + 1), 0.1 + at / 100), cold) for at in range(n)]
     patched = (score("9", 0.2, base=0.15), score("10", 0.21, sure=False))
-    return (
-        *made,
-        LiveNight(FIRST + timedelta(days=n), 20, 5, ()),
-        LiveNight(FIRST + timedelta(days=n + 1), 20, 0, patched),
-    )
+    return (*made, night(n, unlisted=5), night(n + 1, *patched))
 
 
 def test_the_table_has_a_line_a_night_and_version():
@@ -70,8 +74,7 @@ def test_there_may_be_nothing_to_draw(kind):
 
 
 def test_a_version_that_too_few_people_met_is_named_without_figures():
-    few = LiveScore("7", 3, 3, 9, None, None, None, None, None, None)
-    told = (*nights(1), LiveNight(FIRST + timedelta(days=1), 20, 0, (few,)))
-    line = live_table(told).splitlines()[-1].split()
+    shown = (*nights(1), night(1, scored("7", "all", 3, 9)))
+    line = live_table(shown).splitlines()[-1].split()
     assert line == ["2026-05-02", "7", "3", "9", "–", "–", "–", "–", "0"]
-    assert b"version 7" not in live_chart(told, "svg")
+    assert b"version 7" not in live_chart(shown, "svg")

@@ -4,117 +4,24 @@ import json
 import re
 from collections import Counter
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import cache
 from html.parser import HTMLParser
 from typing import Any
 
-from pipeline.report.night import (
-    CheckRow,
-    ColumnRow,
-    CostRow,
-    LiftRow,
-    NightPage,
-    ReasonRow,
-    RecipeRow,
-    RuleRow,
-    SliceRow,
-    TableRow,
-    from_json,
-    to_json,
-)
+from pipeline.data.validate.checks import Check, Status
+from pipeline.evaluation.gate.decision import RuleResult
+from pipeline.monitoring.rates import AnswerRow
+from pipeline.monitoring.verdicts import Signal, Verdict
+from pipeline.report.night import LiftRow, NightPage, SliceRow
 from pipeline.report.page import night_figures, night_page
-from pipeline.report.past import AccountRow, ChurnRow, LiveRow, PastRow, StandRow
-from pipeline.report.watched import AnswerRow, AnswersTold, DriftRow
+from pipeline.report.past import PastRun
+from pipeline.report.wording import advice
+from pipeline.workspace.artifacts import CleanFile
+from tests import pages
+from tests.pages import AS_OF, ATTRIBUTION, BARE, CLEAN, DRIFT, RULES
+from tests.pages import FULL as NIGHT
 
-AS_OF = datetime(2017, 12, 1, 9, tzinfo=UTC)
-BEFORE = AS_OF - timedelta(days=7)
-EARLIER = BEFORE - timedelta(days=7)
-NIGHT = NightPage(
-    run_id="20171201T090000Z-1a2b3c4d",
-    as_of=AS_OF,
-    kind="switch",
-    sentence="switch: als replaces popularity: +40 %",
-    metric="ndcg_at_20",
-    recipes=(
-        RecipeRow("popularity", "champion", 0.0866, 0.081, 0.0922, 0.012, None, 0.9, 4.5),
-        RecipeRow("als", "candidate", 0.1212, 0.115, 0.1274, 0.31, None, 0.6, 9.25, 0.8),
-        RecipeRow("broken", "candidate", failure="no GPU is there"),
-    ),
-    winner="als",
-    challenger="als",
-    against="popularity",
-    needed_lift=0.01,
-    chosen=(("als", "alpha 3 <b>"),),
-    costs=(
-        CostRow("popularity", 0.01, 0.01, 0.4, 7_000, 5_000_000.0, "cpu"),
-        CostRow("als", 12.345, 23.4, 1_135.04, 2_000_000, 52_123.4, "cuda", 0.4),
-        CostRow("mad", 1.0, 1.0, 1.0, 9, 9.0, "cpu", -0.1),
-    ),
-    lifts=(LiftRow("als", 0.4, 0.35, 0.45, True),),
-    slices=(
-        SliceRow("cold", 301, 0.09, 0.085, 0.059, -0.02, 0.14),
-        SliceRow("new_items", 12, 0.0, 0.0, None, None, None, "too few users"),
-    ),
-    rules=(
-        RuleRow("switch.lift", "als", 0.4, 0.01, "passed", "als is better"),
-        RuleRow("switch.slice.lapsed", "als", -0.06, None, "underpowered", "32 people"),
-        RuleRow("switch.lift", "other", -0.4, 0.01, "failed", "other loses"),
-        RuleRow("check.schema", "", None, None, "passed", "as last night, too"),
-        RuleRow("check.volume", "", 0.4, 0.5, "failed", "too few events"),
-    ),
-    checks=(
-        CheckRow("schema", "passed", None, None, "as last night"),
-        CheckRow("volume", "no_history", None, None, "5 days; 7 are needed"),
-    ),
-    tables=(TableRow("events", 14, 1_352_210),),
-    facts=(("people judged", "1,212"),),
-    accounts=(
-        AccountRow(
-            "als", 512.0, 500.0, 0.04, 0.02, 0.06, 3, 0.05, 0, None,
-            (StandRow(BEFORE, 2.0), StandRow(AS_OF, 6.24)),
-        ),
-        AccountRow(
-            "mad", 0.01, 500.0, -0.4, -0.5, -0.3, 1, 0.05, 31, "waiting, day 3 of 7",
-            (StandRow(AS_OF, -4.6),),
-        ),
-        AccountRow("new", 1.0, 500.0),
-    ),
-    past=(
-        PastRow(EARLIER, "first", "popularity", 28, 0.3, 0.2, 0.4, 0.0, 0.0, 0.0),
-        PastRow(BEFORE, "refresh", "popularity", 7),
-        PastRow(AS_OF, "switch", "als", 7, 0.1212, 0.115, 0.1274, 0.4, 0.35, 0.45),
-    ),
-    churn=(
-        ChurnRow(BEFORE, None, 0, note="nobody was there before"),
-        ChurnRow(AS_OF, 0.93, 655, (("stock", 0.01), ("data", 0.06)), 0.019),
-    ),
-    live=(
-        LiveRow(BEFORE, "1", "all", 900, 3_000, 0.2, 0.025, 0.02, 0.03, 0.024),
-        LiveRow(AS_OF, "2", "all", 950, 3_100, 0.21, 0.026, 0.021, 0.031, 0.025),
-        LiveRow(AS_OF, "2", "cold", 3, 4),
-    ),
-    answers=AnswersTold(
-        (
-            AnswerRow("all", "all", 950, 61_000, 0.031, 0.02, 0.018, 0.022, 0.011, 0.01, 0.012,
-                      1234.5, 0.02, 0.015, 0.03, 0.04, 0.0, 0.09),
-            AnswerRow("segment", "new", 4),
-            AnswerRow("position", "1", 950, 3_000, 0.05),
-        ),
-        ("1,900 of 3,100 events answer a list", "of the lists that events claim 3 were not shown"),
-    ),
-    drift=(
-        DriftRow("data.volume", "calm", 0.4, 4.0, "as many as ever"),
-        DriftRow("taste.items", "drift", 9.25, 4.0, "people want other things"),
-        DriftRow("quality.ndcg", "too_short", None, 4.0, "2 nights"),
-    ),
-    policy="retrain wanted: people want other things",
-    quarantined=451,
-    reasons=(ReasonRow("user_id_missing", 39), ReasonRow("kind_unknown", 412)),
-    cleaned=(ColumnRow("items", "price", 92_331, 512, 500, 83, 1),),
-    origin=(("code", "abc1234"),),
-)  # fmt: skip
-BARE = NightPage("run", AS_OF, "keep", "keep: nothing is there", "ndcg_at_20", ())
 DRAWN = {
     "accounts.svg", "churn.svg", "lift.svg", "lifts.svg", "live.svg", "metric.svg", "reach.svg",
     "reasons.svg", "recipes.svg", "slices.svg",
@@ -126,6 +33,7 @@ SECTIONS = [
     "Groups of people",
     "What gets recommended",
     "What changed for people who did nothing",
+    "What folding in between nights is worth",
     "What people did with the live lists",
     "What people did with what they were shown",
     "Whether something has moved",
@@ -188,9 +96,17 @@ def pictures() -> dict[str, bytes]:
 
 
 def written(night: NightPage) -> tuple[str, Page]:
-    """A page of rows; its figures are those of `NIGHT`, for drawing takes its time."""
+    """Write a page with the figures of `NIGHT`, since drawing takes its time."""
     html = night_page(night, pictures())
     return html, Page(html)
+
+
+def changed(page: NightPage, **changes: Any) -> NightPage:
+    return page.model_copy(update=changes)
+
+
+def decided(page: NightPage, **changes: Any) -> NightPage:
+    return changed(page, decision=replace(page.decision, **changes))
 
 
 def drawn(night: NightPage) -> tuple[str, Page]:
@@ -200,7 +116,7 @@ def drawn(night: NightPage) -> tuple[str, Page]:
 
 def test_the_sentence_stands_above_the_evidence() -> None:
     html, page = written(NIGHT)
-    order = ["A new recipe goes live", NIGHT.sentence, *SECTIONS]
+    order = ["A new recipe goes live", NIGHT.decision.sentence, *SECTIONS]
     assert [text for text in page.texts if text in order] == order
     assert ["als (live now)", "candidate", "0.1212", "0.1150 to 0.1274"] in page.rows
     assert ["broken", "candidate", "no GPU is there"] in page.rows
@@ -241,27 +157,34 @@ def test_the_quality_of_the_data_is_told() -> None:
     at = page.rows.index(["kind unknown", "412"])
     assert page.rows[at + 1] == ["user id missing", "39"]
     assert ["price", "items", "92,331", "512", "500", "83", "1"] in page.rows
-    clean = written(replace(NIGHT, quarantined=0, reasons=()))[1]
+    clean = written(changed(NIGHT, quarantined=0, quarantine_reasons={}))[1]
     assert "✓ No row is in quarantine." in clean.texts
-    assert "Quarantine" not in written(replace(NIGHT, quarantined=None, reasons=()))[1].texts
+    unknown = changed(NIGHT, quarantined=None, quarantine_reasons={})
+    assert "Quarantine" not in written(unknown)[1].texts
 
 
 def test_what_training_took_is_told_longest_first() -> None:
-    _, page = written(NIGHT)
+    mad, slow = pages.evaluation(0.07), pages.cost(1.0, 1.0, 1.0, 9, 9.0)
+    night = changed(
+        NIGHT,
+        evaluations={**NIGHT.evaluations, "mad": mad},
+        costs={**NIGHT.costs, "mad": slow},
+    )
+    _, page = written(night)
     head = ["What training took", "Seconds", "CPU seconds", "Memory, MB", "Parameters"]
     head += ["Events a second", "On", "CPU seconds for each +1 %"]
     at = page.rows.index(head)
     assert page.rows[at + 1 : at + 4] == [
-        ["als", "12.35", "23.40", "1,135.0", "2,000,000", "52,123", "cuda", "0.58"],
+        ["als", "12.35", "23.40", "1,135.0", "2,000,000", "52,123", "cuda", "0.59"],
         ["mad", "1.00", "1.00", "1.0", "9", "9", "cpu", "no gain"],
         ["popularity", "0.01", "0.01", "0.4", "7,000", "5,000,000", "cpu", "–"],
     ]
-    assert "What training took" not in written(replace(NIGHT, costs=()))[0]
+    assert "What training took" not in written(changed(NIGHT, costs={}))[0]
 
 
 def test_what_the_data_chose_is_told() -> None:
     assert "als: alpha 3 <b>" in written(NIGHT)[1].texts
-    assert "What earlier weeks chose" not in written(replace(NIGHT, chosen=()))[0]
+    assert "What earlier weeks chose" not in written(changed(NIGHT, selected={}))[0]
 
 
 def test_every_rule_has_figure_bound_verdict_and_words() -> None:
@@ -302,46 +225,66 @@ def test_every_figure_says_what_it_shows_and_shares_no_id() -> None:
 
 def test_everything_is_escaped() -> None:
     evil = "<script>alert('x')</script>&\"'$\\nope{$]]>\x07"
-    rows: dict[str, Any] = {
-        "recipes": (
-            RecipeRow(evil, evil, 0.1, 0.05, 0.15, 0.1),
-            RecipeRow("b" + evil, evil, failure=evil),
+    rules = (RuleResult(evil, evil, None, None, "waiting", evil),)
+    night = changed(
+        NIGHT,
+        run_id=evil,
+        commit=evil,
+        settings=evil,
+        decision=replace(
+            NIGHT.decision,
+            sentence=evil,
+            recipe=evil,
+            rules=rules,
+            accounts=(pages.status(evil, 1.0, waiting=evil),),
         ),
-        "costs": (CostRow(evil, 1.0, 1.0, 1.0, 1, 1.0, evil),),
-        "lifts": (LiftRow(evil, 0.4, 0.35, 0.45, True, evil),),
-        "slices": (SliceRow(evil, 3, 0.1, 0.1, 0.0, -0.1, 0.1, evil),),
-        "rules": (RuleRow(evil, evil, None, None, evil, evil),),
-        "checks": (CheckRow(evil, evil, None, None, evil), CheckRow(evil, "passed", 1, 1, evil)),
-        "tables": (TableRow(evil, 1, 1),),
-        "facts": ((evil, evil),),
-        "advice": (evil,),
-        "origin": ((evil, evil),),
-        "accounts": (AccountRow(evil, 1.0, 9.0, waiting=evil, path=(StandRow(AS_OF, 0.0),)),),
-        "past": (PastRow(AS_OF, "switch", evil, 7, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1),),
-        "churn": (ChurnRow(AS_OF, 0.9, 1, ((evil, 0.1),), None, evil),),
-        "live": (LiveRow(AS_OF, evil, "all", 1, 1, 0.1, 0.1), LiveRow(AS_OF, evil, evil, 1, 1)),
-        "answers": AnswersTold((AnswerRow(evil, evil, 1), AnswerRow("all", evil, 1)), (evil,)),
-        "drift": (DriftRow(evil, evil, None, 1.0, evil), DriftRow(evil, "calm", 1.0, 1.0, evil)),
-        "policy": evil,
-        "reasons": (ReasonRow(evil, 1),),
-        "cleaned": (ColumnRow(evil, evil, 1, 1, 1, 1, 1),),
-    }
-    texts = {
-        "sentence": evil,
-        "run_id": evil,
-        "kind": evil,
-        "winner": evil,
-        "challenger": evil,
-        "against": evil,
-        "metric": evil,
-    }
-    night = replace(NIGHT, **rows, **texts)
+        evaluations={evil: pages.evaluation(0.1, 0.05, 0.15, coverage=0.1)},
+        failures={"b" + evil: evil},
+        selected={evil: evil},
+        challenger=evil,
+        against=evil,
+        costs={evil: pages.cost(1.0, 1.0, 1.0, 1, 1.0, evil)},
+        lifts=(LiftRow(evil, 0.4, 0.35, 0.45, True, evil),),
+        slices=(SliceRow(evil, 3, 0.1, 0.1, 0.0, -0.1, 0.1, evil),),
+        checks=(
+            Check(evil, Status.FAILED, None, None, evil),
+            Check(evil, Status.PASSED, 1, 1, evil),
+        ),
+        cleaning=CleanFile(
+            train=CLEAN, full=CLEAN, items=pages.clean_report(1, (evil, 1, 1, 1, 0, 1)), users=CLEAN
+        ),
+        advice=(evil,),
+        e_process_paths={evil: ((AS_OF, 0.0),)},
+        past=(PastRun(AS_OF, "switch", evil, 7, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1),),
+        churn=((AS_OF, pages.churn(0.9, 1, {evil: 0.1}, reason=evil)),),
+        live=(
+            (AS_OF, pages.live(evil, "all", 1, 1, 0.1, 0.1)),
+            (AS_OF, pages.live(evil, evil, 1, 1)),
+        ),
+        attribution=replace(
+            ATTRIBUTION, rows=(AnswerRow(evil, evil, 1), AnswerRow("all", evil, 1))
+        ),
+        drift=replace(
+            DRIFT,
+            signals=(
+                Signal(evil, None, 1.0, Verdict.NO_EVENT, evil),
+                Signal(evil, 1.0, 1.0, Verdict.CALM, evil),
+            ),
+        ),
+        policy=replace(NIGHT.policy, reason=evil),
+        calibration=pages.calibration(AS_OF, evil),
+        quarantine_reasons={evil: 1},
+    )
     html, page = drawn(night)
     assert "<script" not in html
     assert page.tags["script"] == 0
     assert page.tags["svg"] == len(DRAWN)
     assert evil in page.texts
-    assert from_json(to_json(night)) == night
+    assert NightPage.parse(stored(night), "page.json") == night
+
+
+def stored(page: NightPage) -> bytes:
+    return json.dumps(page.plain(), sort_keys=True, allow_nan=False).encode()
 
 
 def test_what_came_back_and_what_has_moved() -> None:
@@ -352,10 +295,10 @@ def test_what_came_back_and_what_has_moved() -> None:
     assert ["all", "all", "950", "61,000", *rates, *money] in told
     assert ["segment", "new", "4", *["–"] * 7] in told
     texts = " ".join(page.texts)
-    assert "of the lists that events claim 3 were not shown" in texts
+    assert "1 are those we joined, 2 are others, 3 were not shown" in texts
     assert "retrain wanted: people want other things." in texts
     rows = [row for row in page.rows if row and row[0][:1] in "▲○✓" and len(row) == 5]
-    mine = [row[:3] for row in rows if row[-1] in [x.sentence for x in NIGHT.drift]]
+    mine = [row[:3] for row in rows if row[-1] in [x.sentence for x in DRIFT.signals]]
     assert mine == [
         ["▲ drift", "taste items", "9.2"],
         ["○ too short", "quality ndcg", "–"],
@@ -365,7 +308,11 @@ def test_what_came_back_and_what_has_moved() -> None:
 
 
 def test_a_blocked_night_says_first_what_can_be_done() -> None:
-    blocked = replace(NIGHT, kind="block", sentence="block: volume", winner="popularity", lifts=())
+    blocked = changed(
+        decided(NIGHT, kind="block", sentence="block: volume", recipe="popularity"),
+        lifts=(),
+        advice=advice("block", RULES),
+    )
     html, page = written(blocked)
     order = ["What you can do", "What the gate asked", "How good the recipes are"]
     assert [text for text in page.texts if text in order] == order
@@ -376,30 +323,47 @@ def test_a_blocked_night_says_first_what_can_be_done() -> None:
     assert "what stopped the night stands first" in html
 
 
+def test_a_check_after_the_gate_blocks_a_promotion() -> None:
+    fault = RuleResult("cold_check", "", 0.2, 0.5, "fail", "other lists")
+    blocked = NIGHT.blocked(fault)
+    assert blocked.decision.kind == "block"
+    assert blocked.decision.recipe == "als"
+    assert blocked.decision.sentence == "the gate let it pass, the cold check did not: other lists"
+    assert blocked.decision.rules == (*RULES, fault)
+    assert blocked.advice == advice("block", (fault,))
+    assert blocked.advice[0].startswith("Look first at: cold check.")
+    assert NIGHT.decision.kind == "switch"
+
+
 def test_only_figures_with_rows_are_drawn() -> None:
     assert set(pictures()) == DRAWN
-    unjudged = replace(BARE, recipes=(NIGHT.recipes[2],))
+    unjudged = changed(BARE, failures=NIGHT.failures)
     assert night_figures(unjudged) == {}
     assert "no GPU is there" in drawn(unjudged)[0]
 
 
-def test_a_page_of_nothing_has_the_sentence_alone() -> None:
+def test_a_page_of_nothing_has_the_sentence_and_what_was_read() -> None:
     _, page = drawn(BARE)
-    assert BARE.sentence in page.texts
-    assert not set(SECTIONS) & set(page.texts)
+    assert BARE.decision.sentence in page.texts
+    assert set(SECTIONS) & set(page.texts) == {"Data"}
     assert page.tags["svg"] == page.tags["table"] == 0
+    about = ["2017-11-17T09:00:00Z to 2017-11-24T09:00:00Z"]
+    about += ["the 7 days from 2017-11-24T09:00:00Z on", "1,212", "discovery", "purchase"]
+    assert [text for text in page.texts if text in about] == about
+    assert {"run", "abc1234", "0123456789ab"} <= set(page.texts)
 
 
 def test_one_row_of_each_kind_stands_alone() -> None:
-    alone: dict[str, Any] = {
-        "accounts": (AccountRow("a", 0.0, 500.0),),
-        "past": (PastRow(AS_OF, "block", "a", 7, 0.0),),
-        "churn": (ChurnRow(AS_OF, 1.0, 3),),
-        "live": (LiveRow(AS_OF, "1", "all", 1, 1, 0.0, 0.0),),
-        "reasons": (ReasonRow("kind_unknown", 1),),
-        "recipes": (RecipeRow("a", "candidate", 0.0, 0.0, 0.0, 0.0),),
-    }
-    _, page = drawn(replace(BARE, quarantined=1, **alone))
+    alone = changed(
+        decided(BARE, accounts=(pages.status("a", 0.0),)),
+        past=(PastRun(AS_OF, "block", "a", 7, 0.0),),
+        churn=((AS_OF, pages.churn(1.0, 3)),),
+        live=((AS_OF, pages.live("1", "all", 1, 1, 0.0, 0.0)),),
+        quarantined=1,
+        quarantine_reasons={"kind_unknown": 1},
+        evaluations={"a": pages.evaluation(0.0, 0.0, 0.0, coverage=0.0)},
+    )
+    _, page = drawn(alone)
     told = {str(picture["aria-label"]) for picture in page.pictures}
     assert told == {
         "No candidate has gathered evidence that it is better",
@@ -412,20 +376,27 @@ def test_one_row_of_each_kind_stands_alone() -> None:
     }
 
 
-def test_the_rows_come_back_from_json() -> None:
-    text = to_json(NIGHT)
-    assert text == to_json(NIGHT)
-    assert from_json(text) == NIGHT
-    told = json.loads(text)
-    assert told["as_of"] == "2017-12-01T09:00:00Z"
-    assert told["accounts"][0]["path"][1] == {"as_of": "2017-12-01T09:00:00Z", "log_points": 6.24}
-    assert told["recipes"][2]["mean"] is None
-    assert from_json(to_json(BARE)) == BARE
+def test_a_page_comes_back_from_json() -> None:
+    text = stored(NIGHT)
+    assert NightPage.parse(text, "page.json") == NIGHT
+    assert NightPage.parse(stored(BARE), "page.json") == BARE
+    written = json.loads(text)
+    assert written["as_of"] == "2017-12-01T09:00:00Z"
+    assert written["e_process_paths"]["als"][1] == ["2017-12-01T09:00:00Z", 6.24]
+    assert written["calibration"] is None
 
 
 def test_the_page_says_how_far_the_gate_can_be_trusted() -> None:
-    measured = replace(NIGHT, trust="The gate itself, measured on <b>: 0.2 % of cases.")
-    page = night_page(measured, {})
-    assert "The gate itself, measured on &lt;b&gt;: 0.2 % of cases." in page
-    assert "was not measured yet" not in page
+    for days, age in ((0, "today"), (1, "1 day before"), (14, "14 days before")):
+        measured = pages.calibration(AS_OF - timedelta(days=days), "<b>: 0.2 % of cases")
+        page = night_page(changed(NIGHT, calibration=measured), {})
+        day = f"{measured.as_of:%Y-%m-%d}"
+        assert f"The gate itself, measured on {day} ({age}): &lt;b&gt;: 0.2 % of cases." in page
+        assert "was not measured yet" not in page
     assert "was not measured yet: `nightjar gate calibrate` does that" in night_page(NIGHT, {})
+
+
+def test_fold_in_is_shown_beside_the_refit() -> None:
+    row = ["1 Dec 2017", "12", "40 %", "–", "–"]
+    assert row in written(NIGHT)[1].rows
+    assert "What folding in" not in written(changed(NIGHT, parity=()))[0]

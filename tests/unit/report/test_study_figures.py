@@ -8,12 +8,12 @@ import pytest
 from pipeline.report.study import (
     AxisRow,
     StudyRows,
-    TrialRow,
     coordinates_title,
     history_title,
     importance_title,
 )
 from pipeline.report.study_figures import study_figures
+from pipeline.workspace.experiment_artifacts import TrialRow
 
 AXES = (
     AxisRow("alpha", 0.03, 1000.0, True, 0.7),
@@ -21,16 +21,34 @@ AXES = (
     AxisRow("depth", 2.0, 2.0, False, 0.1),
 )
 FIELDS = {"alpha": 4.0, "half_life_days": 90.0, "depth": 2.0}
+
+
+def trial(number, state, value, lift, fields=FIELDS):
+    return TrialRow(
+        number=number,
+        state=state,
+        start=number == 0,
+        fields=fields,
+        windows=() if value is None else (value,),
+        seconds=None,
+        failure=None,
+        lift=lift,
+    )
+
+
 TRIALS = (
-    TrialRow(0, "complete", True, 0.20, 0.0, {"alpha": 100.0, "depth": 2.0}),
-    TrialRow(1, "pruned", False, 0.11, -0.5, {**FIELDS, "alpha": 0.03}),
-    TrialRow(2, "failed", False, None, None, FIELDS),
-    TrialRow(5, "complete", False, 0.24, 0.2, FIELDS),
+    trial(0, "complete", 0.20, 0.0, {"alpha": 100.0, "depth": 2.0}),
+    trial(1, "pruned", 0.11, -0.5, {**FIELDS, "alpha": 0.03}),
+    trial(2, "failed", None, None),
+    trial(5, "complete", 0.24, 0.2),
 )
 STUDY = StudyRows("als", "ndcg_at_20", True, 0.24, AXES, TRIALS)
 NOTHING = replace(STUDY, candidate=False, best=0.20, trials=TRIALS[:2])
 FROM_ZERO = replace(
-    STUDY, trials=tuple(replace(t, lift=None, value=0.24 * (not t.start)) for t in TRIALS)
+    STUDY,
+    trials=tuple(
+        t.model_copy(update={"lift": None, "windows": (0.24 * (not t.start),)}) for t in TRIALS
+    ),
 )
 
 
@@ -65,7 +83,9 @@ def test_titles_state_the_finding():
 def test_of_many_fields_those_that_matter_are_drawn():
     many = tuple(AxisRow(f"als.a_long_name_{n}", 0.0, 1.0, False, n / 100) for n in range(12))
     assert [axis.name[-1] for axis in replace(STUDY, axes=many).foremost] == list("45678901")
-    study = replace(STUDY, axes=many, trials=tuple(replace(t, fields={}) for t in TRIALS))
+    study = replace(
+        STUDY, axes=many, trials=tuple(t.model_copy(update={"fields": {}}) for t in TRIALS)
+    )
     assert coordinates_title(study) == "The best trial, by the 8 of 12 fields that matter most"
     assert size_of(study_figures(study)["coordinates.png"])[0] == 8 * 144
 
@@ -79,7 +99,7 @@ def test_a_new_mixture_is_told_like_the_trials():
 
 
 def test_a_trial_that_moves_changes_the_picture():
-    moved = replace(TRIALS[3], fields={**FIELDS, "alpha": 40.0})
+    moved = TRIALS[3].model_copy(update={"fields": {**FIELDS, "alpha": 40.0}})
     other = study_figures(replace(STUDY, trials=(*TRIALS[:3], moved)))
     assert other["coordinates.png"] != study_figures(STUDY)["coordinates.png"]
     assert other["history.png"] == study_figures(STUDY)["history.png"]

@@ -6,11 +6,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from pipeline.report import titles
-from pipeline.report.night import ReasonRow, RecipeRow, SliceRow
-from pipeline.report.past import AccountRow, ChurnRow, PastRow
+from pipeline.report.night import LiftRow, SliceRow
+from pipeline.report.past import PastRun
+from tests.pages import churn, status
 
 DAY = datetime(2017, 12, 1, 9, tzinfo=UTC)
-ALS = AccountRow("als", 12.4, 500.0)
+ALS = status("als", 12.4)
 
 
 @pytest.mark.parametrize(
@@ -29,20 +30,20 @@ def test_a_share_never_looks_like_none_or_all(value: float, text: str) -> None:
 
 
 def test_accounts_name_the_nearest() -> None:
-    other = AccountRow("other", 3.0, 500.0)
+    other = status("other", 3.0)
     assert titles.accounts_title([ALS]) == "als has 12 of 500 points"
     near = "als has 12 of 500 points: the nearest to a switch"
     assert titles.accounts_title([other, ALS]) == near
-    there = replace(ALS, points=512.0)
+    there = status("als", 512.5)
     told = "als has 512 of 500 points: enough for a switch"
     assert titles.accounts_title([other, there]) == told
     none = "No candidate has gathered evidence that it is better"
-    assert titles.accounts_title([replace(ALS, points=1.0)]) == none
+    assert titles.accounts_title([status("als", 1.0)]) == none
 
 
 def test_the_metric_is_compared_with_an_equally_long_block_only() -> None:
-    first = PastRow(DAY, "first", "als", 28, 0.04)
-    second = PastRow(DAY + timedelta(days=7), "refresh", "als", 7, 0.02)
+    first = PastRun(DAY, "first", "als", 28, 0.04)
+    second = PastRun(DAY + timedelta(days=7), "refresh", "als", 7, 0.02)
     third = replace(second, as_of=DAY + timedelta(days=14), mean=0.022)
     assert titles.metric_title([first, second], "ndcg_at_20") == "als reaches 0.0200 NDCG@20"
     told = titles.metric_title([first, second, third], "ndcg_at_20")
@@ -53,7 +54,7 @@ def test_the_metric_is_compared_with_an_equally_long_block_only() -> None:
 
 
 def test_the_lift_counts_the_nights_ahead() -> None:
-    ahead = PastRow(DAY, "refresh", "als", 7, lift=0.171)
+    ahead = PastRun(DAY, "refresh", "als", 7, lift=0.171)
     behind = replace(ahead, lift=-0.05)
     level = replace(ahead, lift=0.0)
     assert titles.lift_title([ahead]) == "als is 17 % ahead of the best baseline"
@@ -82,28 +83,61 @@ def test_a_forest_counts_what_is_clear() -> None:
 
 
 def test_reach_names_the_winner_and_the_widest() -> None:
-    rows = [RecipeRow("als", "candidate", 0.1, coverage=0.0157), RecipeRow("mad", "", 0.1)]
-    wide = RecipeRow("wide", "candidate", 0.1, coverage=0.062)
+    rows = {"als": 0.0157}
+    wide = {**rows, "wide": 0.062}
     assert titles.reach_title(rows, "als") == "als recommends 1.6 % of the catalogue"
-    told = "als recommends 1.6 % of the catalogue; wide the most, 6.2 %"
-    assert titles.reach_title([*rows, wide], "als") == told
-    told = "wide recommends 6.2 % of the catalogue, as much as any"
-    assert titles.reach_title([*rows, wide], "mad") == told
+    text = "als recommends 1.6 % of the catalogue; wide the most, 6.2 %"
+    assert titles.reach_title(wide, "als") == text
+    text = "wide recommends 6.2 % of the catalogue, as much as any"
+    assert titles.reach_title(wide, "mad") == text
+
+
+def test_recipes_title_names_the_best_and_its_lead() -> None:
+    def title(**means: float) -> str:
+        return titles.recipes_title(means, "ndcg_at_20")
+
+    assert title(popularity=0.08, als=0.12) == "als has the best NDCG@20, +50 % on popularity"
+    assert title(popularity=0.08) == "popularity reaches 0.080 NDCG@20"
+    assert title(popularity=0.0, als=0.12) == "als has the best NDCG@20"
+    assert title(a=0.12, b=0.12001) == "b and a are level at 0.120 NDCG@20"
+    assert title() == "No recipe could be judged"
+
+
+def test_lifts_title_takes_the_gates_word_not_the_intervals() -> None:
+    clear = LiftRow("als", 0.4, 0.3, 0.5)
+    thin = LiftRow("als", 0.4, 0.3, 0.5, underpowered="too few users")
+    assert titles.lifts_title([clear, thin], "pop") == "No recipe is proved better than pop"
+    proved = [LiftRow("a", 0.1, 0.05, 0.15, True), LiftRow("b", 0.2, 0.1, 0.3, True), clear]
+    assert titles.lifts_title(proved, "pop") == "b beats pop by 20 %"
+    text = "Nobody could be held against pop: too little evidence"
+    assert titles.lifts_title([thin], "pop") == text
 
 
 def test_churn_names_the_largest_cause() -> None:
-    row = ChurnRow(DAY, 0.93, 9, (("stock", 0.01), ("data", 0.06)))
-    told = "93 % of what idle people see stayed as it was; what changed did so most for data"
-    assert titles.churn_title([row, ChurnRow(DAY, None, 0)], DAY) == told
-    # Before a night's lists are made, or where nobody can be compared, the title is not tonight's.
-    before = f"When lists changed on 1 Dec, {told}"
-    for rows in ([row], [row, ChurnRow(DAY + timedelta(days=7), None, 0)]):
-        assert titles.churn_title(rows, DAY + timedelta(days=7)) == before
+    row = (DAY, churn(0.93, 9, {"stock": 0.01, "data": 0.06}))
+    later = DAY + timedelta(days=7)
+    text = "93 % of what idle people see stayed as it was; what changed did so most for data"
+    assert titles.churn_title([row, (DAY, churn(None, 0))], DAY) == text
+    # Before a night's lists are made, or without a comparison, the title is of an earlier night.
+    before = f"When lists changed on 1 Dec, {text}"
+    for rows in ([row], [row, (later, churn(None, 0))]):
+        assert titles.churn_title(rows, later) == before
     none = "Nobody's lists could be compared with the ones before"
-    assert titles.churn_title([ChurnRow(DAY, None, 0)], DAY) == none
+    assert titles.churn_title([(DAY, churn(None, 0))], DAY) == none
 
 
 def test_reasons_say_how_many_rows() -> None:
-    rows = [ReasonRow("user_id_missing", 3), ReasonRow("kind_unknown", 40)]
+    rows = {"user_id_missing": 3, "kind_unknown": 40}
     assert titles.reasons_title(rows, 42) == "42 rows are in quarantine, most for kind unknown"
-    assert titles.reasons_title(rows[:1], 1) == "1 row is in quarantine: user id missing"
+    assert (
+        titles.reasons_title({"user_id_missing": 3}, 1) == "1 row is in quarantine: user id missing"
+    )
+
+
+def test_an_account_is_a_line() -> None:
+    lift = {"lift": 0.04, "se": 0.02 / 1.96, "blocks": 3, "effect": 0.05, "more": 0}
+    assert titles.account_line(status("als", 512.5, **lift)) == (
+        "als: 512 of 500 points; +4.0 % (+2.0 % to +6.0 %) over 3 blocks; a block like tonight's "
+        "can show +5.0 %."
+    )
+    assert titles.account_line(status("new", 1.0)) == "new: 1.0 of 500 points."

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 
 import pytest
@@ -41,8 +42,9 @@ FOOTING = Footing(
 
 def row(number: int) -> VersionRow:
     return VersionRow(
-        number, "blend", f"2017-12-0{number}", "first", f"first: <b>{number}</b>", "cpu",
-        "never", "2017-11-03 to 2017-12-01", f"run-{number}", "abc",
+        number, "blend", datetime(2017, 12, number, tzinfo=UTC), "first",
+        f"first: <b>{number}</b>", "cpu", "never", "2017-11-03 to 2017-12-01", f"run-{number}",
+        "abc",
     )  # fmt: skip
 
 

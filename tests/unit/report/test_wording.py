@@ -4,8 +4,8 @@ import math
 
 import pytest
 
+from pipeline.evaluation.gate.decision import RuleResult
 from pipeline.report import wording
-from pipeline.report.night import LiftRow, RecipeRow, RuleRow
 
 
 @pytest.mark.parametrize(
@@ -57,36 +57,12 @@ def test_number(value: float | None, text: str) -> None:
     assert wording.number(value) == text
 
 
-def test_recipes_title_names_the_best_and_its_lead() -> None:
-    rows = [RecipeRow("popularity", "baseline", 0.08), RecipeRow("als", "candidate", 0.12)]
-    assert (
-        wording.recipes_title(rows, "ndcg_at_20") == "als has the best NDCG@20, +50 % on popularity"
-    )
-    assert wording.recipes_title(rows[:1], "ndcg_at_20") == "popularity reaches 0.080 NDCG@20"
-    zero = [RecipeRow("popularity", "baseline", 0.0), rows[1]]
-    assert wording.recipes_title(zero, "ndcg_at_20") == "als has the best NDCG@20"
-    level = [RecipeRow("a", "candidate", 0.12), RecipeRow("b", "candidate", 0.12001)]
-    assert wording.recipes_title(level, "ndcg_at_20") == "b and a are level at 0.120 NDCG@20"
-    failed = [RecipeRow("als", "candidate", failure="no GPU")]
-    assert wording.recipes_title(failed, "ndcg_at_20") == "No recipe could be judged"
-
-
-def test_lifts_title_takes_the_gates_word_not_the_intervals() -> None:
-    clear = LiftRow("als", 0.4, 0.3, 0.5)
-    thin = LiftRow("als", 0.4, 0.3, 0.5, underpowered="too few users")
-    assert wording.lifts_title([clear, thin], "pop") == "No recipe is proved better than pop"
-    proved = [LiftRow("a", 0.1, 0.05, 0.15, True), LiftRow("b", 0.2, 0.1, 0.3, True), clear]
-    assert wording.lifts_title(proved, "pop") == "b beats pop by 20 %"
-    told = "Nobody could be held against pop: too little evidence"
-    assert wording.lifts_title([thin], "pop") == told
-
-
 def test_a_blocked_night_names_its_causes_and_no_candidate() -> None:
     rules = [
-        RuleRow("switch.lift", "als", -0.4, 0.01, wording.FAILED, "als loses"),
-        RuleRow("check.volume", "", 0.4, 0.5, wording.FAILED, "too few events"),
-        RuleRow("complete", "als", None, None, "missing", "the evaluation of als is missing"),
-        RuleRow("refresh.r1", "als", 0.0, -0.02, wording.PASSED, "as last time"),
+        RuleResult("switch.lift", "als", -0.4, 0.01, "fail", "als loses"),
+        RuleResult("check.volume", "", 0.4, 0.5, "fail", "too few events"),
+        RuleResult("complete", "als", None, None, "missing", "the evaluation of als is missing"),
+        RuleResult("refresh.r1", "als", 0.0, -0.02, "pass", "as last time"),
     ]
     first, *others = wording.advice("block", rules)
     assert first.startswith("Look first at: check volume, complete.")
@@ -95,7 +71,7 @@ def test_a_blocked_night_names_its_causes_and_no_candidate() -> None:
 
 
 def test_what_a_person_may_accept_is_named_as_a_command() -> None:
-    thin = RuleRow("refresh.last", "als", 120, 200, wording.UNDERPOWERED, "120 people")
+    thin = RuleResult("refresh.last", "als", 120, 200, "underpowered", "120 people")
     command = "`nightjar gate accept RUN --by NAME --because TEXT`"
     for kind in ("block", "keep"):
         [told] = [x for x in wording.advice(kind, [thin], "RUN", ("als",)) if "accept" in x]
@@ -109,7 +85,7 @@ def test_what_a_person_may_accept_is_named_as_a_command() -> None:
 
 
 def test_other_nights_ask_nothing_of_a_person() -> None:
-    thin = RuleRow("refresh.r1", "als", None, None, wording.UNDERPOWERED, "120 people")
+    thin = RuleResult("refresh.r1", "als", None, None, "underpowered", "120 people")
     assert wording.advice("refresh", [thin]) == ()
     assert wording.advice("keep", []) == ()
     assert "waits for more days" in wording.advice("keep", [thin])[0]

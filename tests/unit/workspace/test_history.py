@@ -1,42 +1,32 @@
-from datetime import UTC, datetime, timedelta
-
 import pytest
 
-from pipeline.base import format_instant
-from pipeline.errors import ConfigError
-from pipeline.models.families import default_recipes
-from pipeline.workspace.history import (
-    CALIBRATION,
-    PUBLICATION,
-    Champion,
-    accepted_before,
-    last_block_days,
-    references,
-    seed_spreads,
+from pipeline.data.features import FeaturesConfig
+from pipeline.errors import StorageError
+from pipeline.models.families import recipe_from
+from pipeline.workspace.history import references
+from pipeline.workspace.ledger import SelectedWeights, parse_entry
+from tests.entries import (
+    ALS,
+    KEY,
+    NIGHT,
+    calibration,
+    days_before,
+    decision,
+    history,
+    publication,
 )
-
-NIGHT = datetime(2024, 6, 1, 9, tzinfo=UTC)
 
 
 def accepted(*ages):
-    """Nights that were published so many days ago, oldest first."""
-    return tuple(
-        Champion(
-            name="als",
-            recipe=default_recipes()["als"],
-            run_id=f"r{age}",
-            as_of=NIGHT - timedelta(days=age),
-            publication_id=f"p-r{age}",
-            generation=n,
-            model_version=str(n),
-        )
-        for n, age in enumerate(ages, start=1)
-    )
+    """Champions that were published so many days ago, oldest first."""
+    lines = [publication(age, generation) for generation, age in enumerate(ages, start=1)]
+    return history(*lines).accepted(NIGHT)
 
 
 def chosen(ages, fits=lambda night: True):
-    found = references(accepted(*ages), NIGHT, fits)
-    return {label: night.run_id for label, night in found.items()}
+    return {
+        label: night.run_id for label, night in references(accepted(*ages), NIGHT, fits).items()
+    }
 
 
 def test_last_is_the_newest_and_month_the_nearest_to_thirty_days():
@@ -46,9 +36,8 @@ def test_last_is_the_newest_and_month_the_nearest_to_thirty_days():
 
 
 def test_a_scorer_that_knows_tonights_holdout_is_passed_over():
-    older = NIGHT - timedelta(days=14)
-    assert chosen([15, 3, 1], lambda night: night.as_of <= older) == {"last": "r15"}
-    assert chosen([3, 1], lambda night: night.as_of <= older) == {}
+    assert chosen([15, 3, 1], lambda night: night.as_of <= days_before(14)) == {"last": "r15"}
+    assert chosen([3, 1], lambda night: night.as_of <= days_before(14)) == {}
 
 
 def test_the_newest_that_fits_is_found_without_reading_all():
@@ -62,44 +51,92 @@ def test_the_newest_that_fits_is_found_without_reading_all():
     assert asked == ["r46"]
 
 
-def test_a_champion_survives_its_ledger_line_and_belongs_to_its_instant():
-    lines = [{"type": "publication", **night.to_dict()} for night in accepted(2, 1)]
-    assert accepted_before(lines, NIGHT) == accepted(2, 1)
-    assert accepted_before(lines, NIGHT - timedelta(days=1)) == accepted(2)
+def test_the_champion_of_an_instant_is_that_of_the_last_publication_before_it():
+    past = history(publication(1, 2), publication(2, 1))
+    assert [champion.run_id for champion in past.accepted(NIGHT)] == ["r2", "r1"]
+    assert past.champion(NIGHT).run_id == "r1"
+    assert past.champion(days_before(1)).run_id == "r2"
+    assert past.champion(days_before(2)) is None
+    assert past.live.run_id == "r1"
+    assert past.publication_of("r2").generation == 1
+    assert past.publication_of("r3") is None
+
+
+def test_a_version_belongs_to_its_newest_publication():
+    again = publication(1, 2, "r1").model_copy(update={"model_version": "1"})
+    past = history(publication(2, 1), again)
+    assert past.versions() == {1: "r1"}
+    assert past.version(1) == again
+    assert past.version(2) is None
+
+
+def test_of_two_decisions_for_one_as_of_the_later_line_counts():
+    lines = [decision(5, "keep", "a"), decision(3, "keep", "b"), decision(5, "switch", "c")]
+    past = history(*lines)
+    assert [entry.run_id for entry in past.decisions] == ["c", "b"]
+    assert past.decisions_before(days_before(3)) == (lines[2],)
+    assert past.decisions_until(days_before(3)) == (lines[2], lines[1])
+    assert past.last_decision().run_id == "b"
+    assert past.last_decision(days_before(4)).run_id == "c"
+    assert past.last_decision(days_before(6)) is None
 
 
 def test_the_first_night_says_nothing_of_how_long_a_holdout_must_be():
-    def line(kind, days, block):
-        as_of = (NIGHT - timedelta(days=days)).isoformat()
-        return {"type": "decision", "kind": kind, "as_of": as_of, "block_days": block}
-
-    nights = [line("first", 9, 28), line("keep", 5, 7), line("refresh", 3, 14)]
-    assert last_block_days(nights[:1], NIGHT) is None
-    assert last_block_days(nights, NIGHT) == 14
-    assert last_block_days(nights, NIGHT - timedelta(days=4)) == 7
-
-
-def test_a_champion_whose_recipe_no_longer_loads_is_named():
-    line = {**accepted(1)[0].to_dict(), "type": PUBLICATION}
-    for recipe, words in (
-        ({"family": "gone"}, "not a recipe: .*'gone'"),
-        ({**line["recipe"], "factors": 0}, "not a recipe: als.factors"),
-    ):
-        with pytest.raises(ConfigError, match=words):
-            accepted_before([{**line, "recipe": recipe}], NIGHT)
-
-
-def test_a_seed_spread_counts_for_ninety_days_and_the_same_task():
-    def line(age, tau, family="als", policy="repeat", k=20):
-        at = format_instant(NIGHT - timedelta(days=age))
-        told = {"family": family, "policy": policy, "k": k, "tau": tau}
-        return {"type": CALIBRATION, "as_of": at, **told}
-
-    lines = [line(10, 0.002), line(90, 0.009), line(1, 0.5, policy="discovery"), line(1, 0.6, k=10)]
-    lines += [
-        line(91, 0.1, family="svd"),
-        line(-1, 0.2, family="ease"),
-        line(90, 0.3, family="bpr"),
+    lines = [
+        decision(9, "first", block_days=28),
+        decision(5, "keep", block_days=7),
+        decision(3, "refresh", block_days=14),
     ]
-    assert seed_spreads(lines, NIGHT, "repeat", 20) == {"als": 0.002, "bpr": 0.3}
-    assert seed_spreads([], NIGHT, None, 20) == {}
+    assert history(lines[0]).last_block_days(NIGHT) is None
+    assert history(*lines).last_block_days(NIGHT) == 14
+    assert history(*lines).last_block_days(days_before(4)) == 7
+
+
+def test_the_task_is_that_of_the_newest_decision_before():
+    other = KEY.model_copy(update={"task": "discovery"})
+    past = history(decision(2, comparison_key=other), decision(1))
+    assert past.last_task(NIGHT) == "repeat"
+    assert past.last_task(days_before(1)) == "discovery"
+    assert past.last_task(days_before(2)) is None
+    assert [entry.run_id for entry in past.comparable(NIGHT, KEY)] == ["r1"]
+
+
+def test_event_weights_are_those_that_were_chosen_for_the_same_settings():
+    configured = FeaturesConfig()
+    newer = FeaturesConfig(value="log")
+    lines = [
+        decision(2, weights=SelectedWeights(configured=configured, chosen=newer)),
+        decision(1, weights=SelectedWeights(configured=newer, chosen=newer)),
+    ]
+    past = history(*lines)
+    assert past.last_weights(NIGHT, configured) == newer
+    assert past.last_weights(days_before(2), configured) is None
+
+
+def test_a_selected_recipe_replaces_the_configured_one_from_the_next_run_on():
+    selected = recipe_from({"family": "als", "alpha": 7.0})
+    past = history(decision(2, selected_recipes={ALS.hash: selected}))
+    assert past.selected_recipes({"als": ALS}, NIGHT) == {"als": selected}
+    assert past.selected_recipes({"als": ALS}, days_before(2)) == {"als": ALS}
+
+
+def test_a_line_whose_recipe_cannot_be_read_is_named():
+    line = publication(1).plain()
+    assert parse_entry(line) == publication(1)
+    with pytest.raises(StorageError, match=r"publication:p-r1.*factors"):
+        parse_entry({**line, "recipe": {**line["recipe"], "factors": 0}})
+
+
+def test_a_seed_sd_counts_for_ninety_days_and_the_same_task():
+    past = history(
+        calibration(10, 0.002),
+        calibration(90, 0.009),
+        calibration(1, 0.5, task="discovery"),
+        calibration(1, 0.6, k=10),
+        calibration(91, 0.1, family="svd"),
+        calibration(-1, 0.2, family="ease"),
+        calibration(90, 0.3, family="bpr"),
+    )
+    assert past.seed_sds(NIGHT, "repeat", 20) == {"als": 0.002, "bpr": 0.3}
+    assert history().seed_sds(NIGHT, None, 20) == {}
+    assert past.last_calibration(days_before(10)).seed_sd == 0.002

@@ -17,71 +17,60 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from pipeline.base import (
-    Progress,
-    compact_instant,
-    format_instant,
-    parse_instant,
-    silent,
-    to_utc,
-)
+from pipeline.base import AsOf, Progress, compact_instant, format_instant, plain, silent
 from pipeline.errors import ConfigError
-from pipeline.report.backtest import Day, summary, text
+from pipeline.report.backtest import summary, text, title
 from pipeline.report.backtest_figure import figure
 from pipeline.steps.experiments.backtest.days import Policy, days_of
 from pipeline.steps.experiments.backtest.sandbox import Sandbox, sandbox_config
 from pipeline.stores.runs import Run, Runs
 from pipeline.workspace.config import dump
+from pipeline.workspace.experiment_artifacts import BacktestPlanFile, DayFile
+from pipeline.workspace.task_log import task_log
 from pipeline.workspace.workspace import Workspace
 
 FOLDER: Final = "backtests"
 FIGURE: Final = "backtest.svg"
-PLAN: Final = "plan"
-_TABLES: Final = ("events", "items", "users")
 _LONGEST: Final = timedelta(days=28)
 _UNITS: Final = {"h": timedelta(hours=1), "d": timedelta(days=1)}
 
 
 @dataclass(frozen=True)
 class Backtested:
-    """What the policies came to.
+    """Result of a backtest.
 
     Attributes
     ----------
     folder
         Where the figure and the sandboxes lie.
-    facts
-        From when to when, how often, what was planted, as it was pinned.
+    plan
+        What was pinned.
     days
         Policy -> its days, in order.
     """
 
     folder: Path
-    facts: Mapping[str, Any]
-    days: Mapping[str, tuple[Day, ...]]
+    plan: BacktestPlanFile
+    days: Mapping[str, tuple[DayFile, ...]]
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON: a row a policy, and its days."""
+    def plain(self) -> dict[str, Any]:
+        """Return a row for each policy, and its days, as plain JSON."""
+        pinned = self.plan.plain()
         return {
             "backtest": self.folder.name,
-            **{name: self.facts[name] for name in ("from", "to", "every_hours", "plant_shift")},
-            "rows": [row.to_dict() for row in summary(self.days, self._plant)],
-            "days": {name: [day.to_dict() for day in days] for name, days in self.days.items()},
+            **{name: pinned[name] for name in ("from", "to", "every_hours", "plant_shift")},
+            "rows": [plain(row) for row in summary(self.days, self.plan.plant_shift)],
+            "days": {name: [day.plain() for day in days] for name, days in self.days.items()},
             "figure": str(self.folder / FIGURE),
         }
 
     def text(self) -> str:
-        """As a table, and where the figure is."""
-        return f"{text(self.days, self._plant)}\n\nfigure: {self.folder / FIGURE}"
-
-    @property
-    def _plant(self) -> datetime | None:
-        planted = self.facts["plant_shift"]
-        return None if planted is None else parse_instant(planted)
+        """Return the result as a table, and where the figure is."""
+        return f"{text(self.days, self.plan.plant_shift)}\n\nfigure: {self.folder / FIGURE}"
 
 
 def parse_every(words: str) -> timedelta:
@@ -98,27 +87,71 @@ def parse_policies(words: str) -> tuple[Policy, ...]:
     names = [name.strip() for name in words.split(",") if name.strip()]
     unknown = [name for name in names if name not in set(Policy)]
     if unknown or not names:
-        told = f"{unknown[0]!r} is no policy" if unknown else "no policy is named"
-        raise ConfigError(f"{told}; there are {', '.join(Policy)}")
+        fault = f"{unknown[0]!r} is no policy" if unknown else "no policy is named"
+        raise ConfigError(f"{fault}; there are {', '.join(Policy)}")
     return tuple(dict.fromkeys(Policy(name) for name in names))
+
+
+@dataclass(frozen=True)
+class _Course:
+    """The instants of a backtest, and from when on the planted shift applies."""
+
+    begin: AsOf
+    end: AsOf
+    every: timedelta
+    plant: AsOf | None
+
+    def __post_init__(self) -> None:
+        if self.end < self.begin + self.every:
+            raise ConfigError(
+                f"from {format_instant(self.begin)} to {format_instant(self.end)} there is no step "
+                f"of {self.hours:g} hours: a backtest needs two as-ofs at least"
+            )
+        if self.plant is not None and not self.begin < self.plant < self.end:
+            raise ConfigError(
+                f"a shift at {format_instant(self.plant)} is outside of the backtest: plant it "
+                f"between {format_instant(self.begin)} and {format_instant(self.end)}"
+            )
+
+    @property
+    def hours(self) -> float:
+        """Hours from one as-of to the next."""
+        return self.every / _UNITS["h"]
+
+    @property
+    def instants(self) -> list[AsOf]:
+        """All as-ofs, in order."""
+        count = (self.end - self.begin) // self.every
+        return [AsOf(self.begin + step * self.every) for step in range(count + 1)]
+
+    def folder(self, ws: Workspace) -> str:
+        """Name the backtest that the same call finds again, whatever is ingested meanwhile."""
+        facts = [
+            dump(sandbox_config(ws.config)),
+            format_instant(self.end),
+            self.every.total_seconds(),
+            None if self.plant is None else format_instant(self.plant),
+        ]
+        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
+        return f"{compact_instant(self.begin)}-{digest}"
 
 
 def backtest(
     ws: Workspace,
-    begin: datetime,
-    end: datetime,
+    begin: AsOf,
+    end: AsOf,
     *,
     every: timedelta,
     policies: Sequence[Policy],
-    plant: datetime | None = None,
+    plant: AsOf | None = None,
     progress: Progress = silent,
 ) -> Backtested:
-    """Live through past days once for each policy, or go on with it.
+    """Replay past days once for each policy, or go on with it.
 
     Parameters
     ----------
     begin, end
-        The first as-of, and the last one that may be; UTC.
+        The first as-of, and the last one that may be.
     plant
         From when on taste is another one (see `data.planted`).
 
@@ -129,71 +162,34 @@ def backtest(
     DataError
         No event lies before the first as-of.
     """
-    begin, end = to_utc(begin), to_utc(end)
-    plant = None if plant is None else to_utc(plant)
-    _check(begin, end, every, plant)
-    folder = ws.home / FOLDER / _name(ws, begin, end, every, plant)
-    with ws.lake.lock("backtest"):
-        run = Runs(folder).open(PLAN)
-        if run.committed(PLAN) is not None:
-            progress(f"days lived before, and what they read, are kept in {folder}")
-        plan = _plan(ws, run, begin, end, every, plant)
-        days: dict[str, tuple[Day, ...]] = {}
+    course = _Course(begin, end, every, plant)
+    folder = ws.home / FOLDER / course.folder(ws)
+    with ws.lake.lock("backtest"), task_log("backtest", end, progress=progress) as log:
+        run = Runs(folder).open(BacktestPlanFile.STEP)
+        if run.has(BacktestPlanFile):
+            progress(f"days replayed before, and what they read, are kept in {folder}")
+        plan = _plan(ws, run, course)
+        days: dict[str, tuple[DayFile, ...]] = {}
         for policy in policies:
-            box = Sandbox(ws, plan["versions"], folder / policy, plan["config"], plant)
-            days[policy] = tuple(days_of(box, policy, begin, end, every, progress))
+            box = Sandbox(ws, plan.versions, folder / policy, plan.config, plan.plant_shift)
+            days[policy] = tuple(days_of(box, policy, course.instants, log.progress))
         (folder / FIGURE).write_bytes(figure(days, plant))
+        log.rows, log.result = sum(map(len, days.values())), title(days)
     return Backtested(folder, plan, days)
 
 
-def _check(begin: datetime, end: datetime, every: timedelta, plant: datetime | None) -> None:
-    if end < begin + every:
-        raise ConfigError(
-            f"from {format_instant(begin)} to {format_instant(end)} there is no step of "
-            f"{every / _UNITS['h']:g} hours: a backtest needs two as-ofs at least"
-        )
-    if plant is not None and not begin < plant < end:
-        raise ConfigError(
-            f"a shift at {format_instant(plant)} is outside of the backtest: plant it between "
-            f"{format_instant(begin)} and {format_instant(end)}"
-        )
-
-
-def _name(
-    ws: Workspace, begin: datetime, end: datetime, every: timedelta, plant: datetime | None
-) -> str:
-    """Name the backtest that the same call finds again, whatever is taken in meanwhile."""
-    facts = [
-        dump(sandbox_config(ws.config)),
-        format_instant(end),
-        every.total_seconds(),
-        None if plant is None else format_instant(plant),
-    ]
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
-    return f"{compact_instant(begin)}-{digest}"
-
-
-def _plan(
-    ws: Workspace,
-    run: Run,
-    begin: datetime,
-    end: datetime,
-    every: timedelta,
-    plant: datetime | None,
-) -> dict[str, Any]:
-    """Pin, once, what all policies live through."""
-    if run.committed(PLAN) is None:
-        with ws.pinning(), run.draft(PLAN) as draft:
-            draft.json(
-                PLAN,
-                {
-                    "from": format_instant(begin),
-                    "to": format_instant(end),
-                    "every_hours": every / _UNITS["h"],
-                    "plant_shift": None if plant is None else format_instant(plant),
-                    "versions": {table: ws.lake.version(table) for table in _TABLES},
-                    "config": dump(sandbox_config(ws.config)),
-                },
+def _plan(ws: Workspace, run: Run, course: _Course) -> BacktestPlanFile:
+    """Pin, once, what all policies replay."""
+    if not run.has(BacktestPlanFile):
+        with ws.pinning(), run.draft(BacktestPlanFile.STEP) as draft:
+            draft.write(
+                BacktestPlanFile(
+                    start=course.begin,
+                    end=course.end,
+                    every_hours=course.hours,
+                    plant_shift=course.plant,
+                    versions=ws.current_versions(),
+                    config=sandbox_config(ws.config),
+                )
             )
-    plan: dict[str, Any] = run.json(PLAN, PLAN)
-    return plan
+    return run.read(BacktestPlanFile)

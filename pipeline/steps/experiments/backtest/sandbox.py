@@ -12,16 +12,17 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import polars as pl
 
 from pipeline import columns as c
 from pipeline.base import Interval, format_instant
+from pipeline.data.ingest.events import event_rows, with_origin
 from pipeline.data.split import between
 from pipeline.data.synthetic_shift import exchanged, plant_shift
 from pipeline.stores.batches import Batch, Batches
-from pipeline.workspace.config import Composed, Config, RegistryConfig, load
+from pipeline.workspace.config import Composed, Config, RegistryConfig
 from pipeline.workspace.workspace import Workspace
 
 SOURCE: Final = "backtest"
@@ -49,8 +50,8 @@ class Sandbox:
         Table -> the version that is read there.
     home
         The folder of the sandbox; made when it is first used.
-    settings
-        Its config as plain JSON.
+    config
+        Its settings.
     plant
         From when on taste is another one, ``None`` for never.
     """
@@ -58,14 +59,14 @@ class Sandbox:
     source: Workspace
     versions: Mapping[str, int | None]
     home: Path
-    settings: Mapping[str, Any] = field(repr=False)
+    config: Config = field(repr=False)
     plant: datetime | None = None
 
     @cached_property
     def ws(self) -> Workspace:
         """The workspace itself."""
         made = Workspace.init(self.home, _TEMPLATE)
-        return Workspace(made.home, Composed(load(self.settings), {}))
+        return Workspace(made.home, Composed(self.config, {}))
 
     def deliver(self, span: Interval, *, catalogue: bool) -> int:
         """Take in what happened in a span, as one batch that arrives at its end.
@@ -99,24 +100,17 @@ class Sandbox:
         if batches.seen(table, key):
             return 0
         if table == "events":
-            rows = rows.with_columns(
-                pl.lit(span.end, c.INSTANT).alias(c.INGESTED_AT),
-                pl.lit(key).alias(c.BATCH_ID),
-                pl.lit(SOURCE).alias(c.SOURCE),
-            )
+            rows = event_rows(with_origin(rows, source=SOURCE, batch_id=key), at=span.end)
         batch = Batch(key, table, SOURCE, name, rows.height, rows.height, 0, 0, 0, 0, span.end)
         batches.commit([batch], rows if rows.height else None, self.ws.lake.empty("quarantine"))
         return rows.height
 
     def _read(self, table: str, where: pl.Expr | None = None) -> pl.DataFrame:
-        version = self.versions[table]
-        if version is None:
-            return self.source.lake.empty(table)
-        return self.source.lake.read(table, version=version, where=where)
+        return self.source.read_pinned(self.versions, table, where=where)
 
     @cached_property
     def _pairs(self) -> dict[str, str]:
         assert self.plant is not None  # noqa: S101  (asked for from `deliver` alone)
-        version, columns = self.versions["events"], (c.ITEM_ID, c.TIMESTAMP)
-        events = self.source.lake.read("events", version=version, columns=columns)
+        columns = (c.ITEM_ID, c.TIMESTAMP)
+        events = self.source.read_pinned(self.versions, "events", columns)
         return exchanged(events, self.plant)

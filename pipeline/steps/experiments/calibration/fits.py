@@ -1,12 +1,12 @@
 """The fits of a calibration: what they stand on is pinned, and each is kept when it is done.
 
-Promises: windows are built as a night of the same as-of builds them; of a fit only values per user
-are kept.
+Promises: windows are built as a nightly run of the same as-of builds them; of a fit only values per
+user are kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -14,117 +14,105 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
-from pipeline import columns as c
-from pipeline.base import Interval, Progress, format_instant, parse_instant
-from pipeline.data.features import FeaturesConfig
+from pipeline.base import AsOf, Interval, Progress, format_instant
 from pipeline.data.matrix import History
 from pipeline.data.split import UNDERPOWERED, Split, before
-from pipeline.data.windows import cleaned, parted, window
+from pipeline.data.targets import Policy
+from pipeline.data.windows import WindowConfig, parted, window
 from pipeline.errors import DataError
 from pipeline.evaluation.calibrate import CUTOFFS, LEAST_CUTOFFS, SALTS
 from pipeline.evaluation.seed_variance import SaltedBlock, list_values
 from pipeline.models.contract import Recipe
+from pipeline.steps.experiments.learning_data import LearningData
 from pipeline.stores.runs import Run
-from pipeline.workspace.config import Config, dump
-from pipeline.workspace.history import last_block_days, last_policy, last_weights
+from pipeline.workspace.experiment_artifacts import CalibrationPlanFile
+from pipeline.workspace.history import JUST_AFTER, LedgerHistory
 from pipeline.workspace.memory import refuse_too_large
 from pipeline.workspace.workspace import Workspace
 
-PLAN: Final = "plan"
 _APART: Final = timedelta(days=28)
 """Between cut-offs, where the history is long enough: fits of a week later are much the same."""
-_TABLES: Final = ("events", "items", "users")
 
 
-def pinned(ws: Workspace, run: Run, as_of: datetime) -> dict[str, Any]:
-    """Pin versions, task, weights of events and holdouts, once."""
-    if run.committed(PLAN) is None:
-        _pin(ws, run, as_of)
-    found: dict[str, Any] = run.json(PLAN, PLAN)
-    return found
+def pinned(ws: Workspace, run: Run, as_of: AsOf, history: LedgerHistory) -> CalibrationPlanFile:
+    """Pin versions, task, event weights and holdouts, once."""
+    if not run.has(CalibrationPlanFile):
+        with ws.pinning():
+            plan = _plan(ws, as_of, history)
+            with run.draft(CalibrationPlanFile.STEP) as draft:
+                draft.write(plan)
+    return run.read(CalibrationPlanFile)
 
 
-def _pin(ws: Workspace, run: Run, as_of: datetime) -> None:
-    with ws.pinning():
-        entries, after = ws.ledger.entries(), as_of + timedelta(microseconds=1)
-        plan: dict[str, Any] = {
-            "as_of": format_instant(as_of),
-            "versions": {table: ws.lake.version(table) for table in _TABLES},
-            "policy": last_policy(entries, after),
-            "block_days": last_block_days(entries, after),
-            "weights": last_weights(entries, after, dump(ws.config)["features"]),
-            "k": ws.config.recommend.length,
-        }
-        parts = _holdouts(_events(ws, plan), as_of, ws.config, plan)
-        plan["policy"] = parts[-1].policy
-        plan["holdouts"] = [
-            [format_instant(part.holdout.start), format_instant(part.holdout.end)]
-            for part in reversed(parts)
-        ]
-        with run.draft(PLAN) as draft:
-            draft.json(PLAN, plan)
+def _plan(ws: Workspace, as_of: AsOf, history: LedgerHistory) -> CalibrationPlanFile:
+    config, after = ws.config, as_of + JUST_AFTER
+    versions = ws.current_versions()
+    block_days = history.last_block_days(after)
+    search = _HoldoutSearch(
+        LearningData(ws, versions).events(as_of),
+        config.windows,
+        history.last_task(after),
+        block_days,
+    )
+    parts = search.disjoint(as_of)
+    return CalibrationPlanFile(
+        as_of=as_of,
+        versions=versions,
+        task=parts[-1].policy,
+        block_days=block_days,
+        weights=history.last_weights(after, config.features),
+        k=config.recommend.length,
+        holdouts=tuple(part.holdout for part in reversed(parts)),
+    )
 
 
-def _events(ws: Workspace, plan: Mapping[str, Any]) -> pl.DataFrame:
-    columns = [c.USER_ID, c.ITEM_ID, c.KIND, c.VALUE, c.TIMESTAMP]
-    return _read(ws, plan, "events", columns, before(parse_instant(plan["as_of"])))
+@dataclass(frozen=True)
+class _HoldoutSearch:
+    """Sets holdouts aside, each as a nightly run of its end does."""
 
+    events: pl.DataFrame
+    config: WindowConfig
+    task: Policy | None
+    block_days: int | None
 
-def _read(
-    ws: Workspace,
-    plan: Mapping[str, Any],
-    table: str,
-    columns: Sequence[str] | None = None,
-    where: pl.Expr | None = None,
-) -> pl.DataFrame:
-    version = plan["versions"][table]
-    if version is None:
-        return ws.lake.empty(table, columns)
-    return ws.lake.read(table, version=version, columns=columns, where=where)
+    def disjoint(self, as_of: datetime) -> list[Split]:
+        """Return disjoint holdouts, newest first: 28 days apart, or touching if that gives more."""
+        parts: list[Split] = []
+        for apart in (_APART, timedelta(0)):
+            candidates = self._apart(as_of, apart)
+            parts = candidates if len(candidates) > len(parts) else parts
+        if len(parts) < LEAST_CUTOFFS:
+            raise DataError(
+                f"{len(parts)} holdout{'' if len(parts) == 1 else 's'} with users enough before "
+                f"as-of {format_instant(as_of)}; a calibration needs {LEAST_CUTOFFS}, so a longer "
+                "history or a later as-of",
+                where="events",
+            )
+        return parts
 
+    def _apart(self, as_of: datetime, apart: timedelta) -> list[Split]:
+        end, parts = as_of, list[Split]()
+        while len(parts) < CUTOFFS:
+            try:
+                part = self.split(end)
+            except DataError:  # nothing lies before its cutoff
+                break
+            if UNDERPOWERED in part.flags:
+                break
+            parts.append(part)
+            end -= max(apart, part.holdout.length)
+        return parts
 
-def _holdouts(
-    events: pl.DataFrame, as_of: datetime, config: Config, plan: Mapping[str, Any]
-) -> list[Split]:
-    """Return disjoint holdouts, newest first: 28 days apart, or touching where that gives more."""
-    found: list[Split] = []
-    for apart in (_APART, timedelta(0)):
-        parts = _apart(events, as_of, config, plan, apart)
-        found = parts if len(parts) > len(found) else found
-    if len(found) < LEAST_CUTOFFS:
-        raise DataError(
-            f"{len(found)} holdout{'' if len(found) == 1 else 's'} with users enough before "
-            f"as-of {format_instant(as_of)}; a calibration needs {LEAST_CUTOFFS}, so a longer "
-            "history or a later as-of",
-            where="events",
+    def split(self, end: datetime) -> Split:
+        """Set aside the holdout that ends at an instant."""
+        return parted(
+            self.events.filter(before(end)),
+            end,
+            self.config,
+            policy=self.task,
+            first=False,
+            block_days=self.block_days,
         )
-    return found
-
-
-def _apart(
-    events: pl.DataFrame,
-    as_of: datetime,
-    config: Config,
-    plan: Mapping[str, Any],
-    apart: timedelta,
-) -> list[Split]:
-    end, found = as_of, list[Split]()
-    while len(found) < CUTOFFS:
-        try:
-            part = _part(events, end, config, plan)
-        except DataError:  # nothing lies before its cutoff
-            break
-        if UNDERPOWERED in part.flags:
-            break
-        found.append(part)
-        end -= max(apart, part.holdout.length)
-    return found
-
-
-def _part(events: pl.DataFrame, end: datetime, config: Config, plan: Mapping[str, Any]) -> Split:
-    past = events.filter(before(end))
-    days = plan["block_days"]
-    return parted(past, end, config.windows, policy=plan["policy"], first=False, block_days=days)
 
 
 @dataclass(frozen=True)
@@ -133,44 +121,39 @@ class Fits:
 
     ws: Workspace
     run: Run
-    plan: Mapping[str, Any]
+    plan: CalibrationPlanFile
     name: str
     recipe: Recipe
 
     def all(self, elapsed: Callable[[], float], progress: Progress) -> list[SaltedBlock]:
         """Do what is not done yet, and return the values of all."""
-        holdouts = [Interval(*(parse_instant(x) for x in one)) for one in self.plan["holdouts"]]
-        total = len(holdouts) * SALTS
-        begun, done = elapsed(), 0
-        for number, holdout in enumerate(holdouts):
+        report = _Countdown(len(self.plan.holdouts) * SALTS, elapsed, progress)
+        for number, holdout in enumerate(self.plan.holdouts):
             missing = [salt for salt in range(SALTS) if not self._has(number, salt)]
             if not missing:
                 continue
             part, history = self._window(holdout)
             refuse_too_large(self.name, self.recipe, history, self.ws.config.train)
             for salt in missing:
-                count, left = number * SALTS + salt + 1, ""
-                if done:
-                    left = f", about {_time((elapsed() - begun) / done * (total - count + 1))} left"
-                progress(f"calibrate: fit {count} of {total}{left}")
+                report.before(number * SALTS + salt + 1)
                 if self._still(number, salt):
                     values = self._values(number, 0)
                 else:
                     scorer = self.recipe.train(history, salt=salt)
-                    upright, turned = list_values(scorer, history, part, self.plan["k"])
+                    upright, turned = list_values(scorer, history, part, self.plan.k)
                     values = {"upright": upright, "turned": turned}
                 with self.run.draft(_folder(number, salt)) as draft:
                     draft.arrays("values", values)
                     draft.rows = len(values["upright"])
-                done += 1
-        return [self._block(number, holdout) for number, holdout in enumerate(holdouts)]
+                report.done += 1
+        return [self._block(number, holdout) for number, holdout in enumerate(self.plan.holdouts)]
 
     def _has(self, number: int, salt: int) -> bool:
         return self.run.committed(_folder(number, salt)) is not None
 
     def _still(self, number: int, salt: int) -> bool:
-        """Say whether another fit would be the same once more: no salt of the oldest cut-off has
-        changed anybody's lists, and neither has the second one here.
+        """Return whether another fit would be the same once more: no seed of the oldest cut-off has
+        changed any list, and neither has the second one here.
         """
         if number == 0 or salt < 2:
             return False
@@ -178,8 +161,8 @@ class Fits:
         return all(self._same(at, other) for at, other in pairs)
 
     def _same(self, number: int, salt: int) -> bool:
-        ours, theirs = self._values(number, 0), self._values(number, salt)
-        return all(np.array_equal(ours[side], theirs[side]) for side in ours)
+        first, other = self._values(number, 0), self._values(number, salt)
+        return all(np.array_equal(first[side], other[side]) for side in first)
 
     def _values(self, number: int, salt: int) -> dict[str, np.ndarray[Any, Any]]:
         return self.run.arrays(_folder(number, salt), "values")
@@ -191,17 +174,38 @@ class Fits:
         )
 
     def _window(self, holdout: Interval) -> tuple[Split, History]:
-        """Build a training window as a night of the holdout's end would."""
+        """Build a training window as a nightly run of the holdout's end would."""
         config, plan = self.ws.config, self.plan
-        if plan["weights"] is not None:
-            weights = FeaturesConfig.model_validate(plan["weights"])
-            config = config.model_copy(update={"features": weights})
-        events = _events(self.ws, plan)
-        items, _ = cleaned("items", _read(self.ws, plan, "items"), config.clean.items)
-        users, _ = cleaned("users", _read(self.ws, plan, "users"), config.clean.users)
-        part = _part(events, holdout.end, config, plan)
+        if plan.weights is not None:
+            config = config.model_copy(update={"features": plan.weights})
+        data = LearningData(self.ws, plan.versions)
+        events = data.events(plan.as_of)
+        items, users = data.catalogue(config.clean)
+        search = _HoldoutSearch(events, config.windows, plan.task, plan.block_days)
+        part = search.split(holdout.end)
         history, _ = window(events, part.cutoff, config.windows, items, users)
         return part, history
+
+
+@dataclass
+class _Countdown:
+    """Reports which fit comes next, and about how long the rest takes."""
+
+    total: int
+    elapsed: Callable[[], float]
+    progress: Progress
+    done: int = 0
+
+    def __post_init__(self) -> None:
+        self._start = self.elapsed()
+
+    def before(self, count: int) -> None:
+        """Report the fit of this number."""
+        left = ""
+        if self.done:
+            each = (self.elapsed() - self._start) / self.done
+            left = f", about {_time(each * (self.total - count + 1))} left"
+        self.progress(f"calibrate: fit {count} of {self.total}{left}")
 
 
 def _folder(number: int, salt: int) -> str:

@@ -7,22 +7,29 @@ the page and its copies in MLflow, which are the same however often they are mad
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.base import Progress, format_instant, silent
+from pipeline.base import Progress, format_instant, plain, silent
 from pipeline.errors import ConfigError, RegistryError
 from pipeline.evaluation.evaluate import NDCG, metric_name
 from pipeline.report.pair import Pair, VersionRow, VersionsPage
 from pipeline.report.versions import footing_sentence, versions_page
-from pipeline.steps.diagnostics.training_cost import REFIT, read_cost
 from pipeline.steps.experiments.comparison.paired import footings, judged_on, metrics, same_holdout
 from pipeline.steps.experiments.comparison.samples import samples
 from pipeline.steps.reporting.page_files import put
+from pipeline.workspace.artifacts import (
+    REFIT,
+    CostFile,
+    RecipeFile,
+    SplitFile,
+    TablesFile,
+    train_step,
+)
 from pipeline.workspace.config import dump
-from pipeline.workspace.night import train_folder
 from pipeline.workspace.registry import registry
+from pipeline.workspace.task_log import task_log
 from pipeline.workspace.versions import Version, find, flat, hyper_parameters
 from pipeline.workspace.workspace import Workspace
 
@@ -50,24 +57,27 @@ class Comparison:
         """0, or the code of a registry that is away."""
         return 0 if self.fault is None else RegistryError.exit_code
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON: the figures of the page; `rows` are the metrics."""
-        told = asdict(self.page)
+    def plain(self) -> dict[str, Any]:
+        """Return the figures of the page as plain JSON; `rows` are the metrics."""
+        page = plain(self.page)
         return {
-            "versions": [told.pop("left"), told.pop("right")],
-            "rows": told.pop("metrics"),
-            **told,
+            "versions": [page.pop("left"), page.pop("right")],
+            "rows": page.pop("metrics"),
+            **page,
             "page": str(self.path),
             "fault": self.fault,
         }
 
     def text(self) -> str:
-        """As lines for a person."""
+        """Return the finding as lines."""
         page = self.page
-        told = [f"{row.label}: {row.recipe}, as-of {row.as_of}" for row in (page.left, page.right)]
-        told += [page.sentence, page.weeks]
-        told += [f"{f.title}: {f.about}" for f in page.footings if not f.rows]
-        return "\n".join([*told, f"page: {self.path}"])
+        lines = [
+            f"{row.label}: {row.recipe}, as-of {format_instant(row.as_of)}"
+            for row in (page.left, page.right)
+        ]
+        lines += [page.sentence, page.weeks]
+        lines += [f"{f.title}: {f.about}" for f in page.footings if not f.rows]
+        return "\n".join([*lines, f"page: {self.path}"])
 
 
 def compare(
@@ -94,25 +104,27 @@ def compare(
     """
     if left == right:
         raise ConfigError(f"version {left} is compared with itself; name two versions")
-    one, two = find(ws, left), find(ws, right)
-    page = gather(ws, one, two, progress)
-    name = f"compare-{left}-{right}.html"
-    path = out or ws.home / "reports" / name
-    text = versions_page(page).encode()
-    put(path, text)
-    fault = None
-    progress("MLflow: the page at both versions")
-    try:
-        registry(ws).add_page((left, right), name, text)
-    except RegistryError as error:
-        fault = error.sentence
+    first, second = find(ws, left), find(ws, right)
+    with task_log("compare", second.night.as_of, progress=progress) as log:
+        page = gather(ws, first, second, log.progress)
+        name = f"compare-{left}-{right}.html"
+        path = out or ws.home / "reports" / name
+        text = versions_page(page).encode()
+        put(path, text)
+        fault = None
+        log.progress("MLflow: the page at both versions")
+        try:
+            registry(ws).add_page((left, right), name, text)
+        except RegistryError as error:
+            fault = error.sentence
+        log.rows, log.result = len(page.metrics), page.sentence
     return Comparison(page, path, fault)
 
 
 def gather(ws: Workspace, left: Version, right: Version, progress: Progress) -> VersionsPage:
     """Gather the page of two versions."""
     metric = metric_name(NDCG, right.night.config.recommend.length)
-    found = footings(left, right, progress)
+    comparisons = footings(left, right, progress)
     progress("sample lists")
     about, people = samples(ws, left, right)
     page = VersionsPage(
@@ -121,7 +133,7 @@ def gather(ws: Workspace, left: Version, right: Version, progress: Progress) -> 
         metric=metric,
         sentence="",
         weeks=_weeks(left, right),
-        footings=found,
+        footings=comparisons,
         metrics=metrics(left, right),
         settings=_paired(_settings(left), _settings(right)),
         night_settings=tuple(
@@ -137,26 +149,28 @@ def gather(ws: Workspace, left: Version, right: Version, progress: Progress) -> 
 
 def _concluded(page: VersionsPage) -> VersionsPage:
     """Add the sentence: what the footings found, or that there is none to stand on."""
-    told = [text for footing in page.footings if (text := footing_sentence(page, footing))]
+    parts = [text for footing in page.footings if (text := footing_sentence(page, footing))]
     nothing = "the two were never judged on the same people by the same truth"
-    sentence = "; ".join(told or [nothing])
+    sentence = "; ".join(parts or [nothing])
     return replace(page, sentence=f"{sentence[0].upper()}{sentence[1:]}.")
 
 
 def _row(version: Version) -> VersionRow:
-    night = version.night
-    line = version.publication
+    night, live, publication = version.night, "never", version.publication
+    if publication is not None:
+        since = format_instant(publication.live_from)
+        live = f"from {since} on ({publication.publication_id})"
     return VersionRow(
         number=version.number,
         recipe=version.name,
-        as_of=format_instant(night.as_of),
-        decision=version.decision["kind"],
-        sentence=version.decision["sentence"],
-        trained_on=night.run.json("refit", "recipe")["trained_on"],
-        live="never" if line is None else f"from {line['live_from']} on ({line['publication_id']})",
+        as_of=night.as_of,
+        decision=version.decision.kind,
+        sentence=version.decision.sentence,
+        trained_on=night.run.read(RecipeFile, REFIT).trained_on,
+        live=live,
         judged=judged_on(version),
-        run_id=night.run.run_id,
-        commit=night.facts["commit"][:12],
+        run_id=night.run_id,
+        commit=night.snapshot.commit[:12],
     )
 
 
@@ -183,50 +197,53 @@ def _others(version: Version) -> dict[str, Any]:
 
 def _data(version: Version) -> dict[str, Any]:
     night = version.night
-    split, rows = night.run.json("features", "split"), night.run.json("features", "tables")
+    split = night.run.read(SplitFile)
     tables: dict[str, Any] = {}
-    for table, count in rows.items():
-        tables[f"{table}: lake version"] = night.versions[table]
+    for table, count in night.run.read(TablesFile).rows.items():
+        tables[f"{table}: lake version"] = night.snapshot.versions[table]
         tables[f"{table}: rows"] = f"{count:,}"
-    end = format_instant(night.as_of)
+    begin, cutoff, end, as_of = (
+        format_instant(instant)
+        for instant in (split.train.start, split.holdout.start, split.holdout.end, night.as_of)
+    )
     return {
         **tables,
-        "learnt from": f"{split['train'][0]} to {end}",
-        "judged after learning until": split["holdout"][0],
-        "holdout": f"{split['holdout'][0]} to {split['holdout'][1]}",
-        "holdout, days": split["block_days"],
+        "learnt from": f"{begin} to {as_of}",
+        "judged after learning until": cutoff,
+        "holdout": f"{cutoff} to {end}",
+        "holdout, days": split.block_days,
         "people judged": f"{night.run.manifest('evaluate')['rows']:,}",
-        "lists may hold what people had": "yes" if split["policy"] == "repeat" else "no",
-        "what counts": ", ".join(split["target_kinds"]),
+        "lists may hold what people had": "yes" if split.task == "repeat" else "no",
+        "what counts": ", ".join(split.target_kinds),
         "list length": night.config.recommend.length,
     }
 
 
 def _cost(version: Version) -> dict[str, Any]:
-    steps = {"to be judged": train_folder(version.name), "for people": REFIT}
-    told = {}
-    for what, step in steps.items():
-        cost = read_cost(version.night.run, step)
+    steps = {"to be judged": train_step(version.name), "for people": REFIT}
+    rows = {}
+    for purpose, step in steps.items():
+        cost = version.night.run.find(CostFile, step)
         if cost is not None:
-            told[f"trained {what}, seconds"] = f"{cost.fit_seconds:,.2f}"
-            told[f"trained {what}, CPU seconds"] = f"{cost.fit_cpu_seconds:,.2f}"
-            told[f"trained {what}, memory, MB"] = f"{cost.peak_mb:,.0f}"
-            told[f"trained {what}, parameters"] = f"{cost.parameters:,}"
-            told[f"trained {what}, events a second"] = f"{cost.examples_per_second:,.0f}"
-    return told
+            rows[f"trained {purpose}, seconds"] = f"{cost.fit_seconds:,.2f}"
+            rows[f"trained {purpose}, CPU seconds"] = f"{cost.fit_cpu_seconds:,.2f}"
+            rows[f"trained {purpose}, memory, MB"] = f"{cost.peak_mb:,.0f}"
+            rows[f"trained {purpose}, parameters"] = f"{cost.parameters:,}"
+            rows[f"trained {purpose}, events a second"] = f"{cost.examples_per_second:,.0f}"
+    return rows
 
 
 def _paired(left: dict[str, Any], right: dict[str, Any]) -> tuple[Pair, ...]:
     """Line up two sets of named values, in the order of the left one, then of the right one."""
     names = dict.fromkeys([*left, *right])
-    return tuple(Pair(n, _told(left.get(n)), _told(right.get(n))) for n in names)
+    return tuple(Pair(n, _text(left.get(n)), _text(right.get(n))) for n in names)
 
 
-def _told(value: Any) -> str:
+def _text(value: Any) -> str:
     if value is None:
         return NONE
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, list):
-        return ", ".join(_told(one) for one in value) or "none"
+        return ", ".join(_text(entry) for entry in value) or "none"
     return str(value)

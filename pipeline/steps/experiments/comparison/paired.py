@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import polars as pl
 
@@ -25,7 +25,8 @@ from pipeline.errors import GateError, NightjarError
 from pipeline.evaluation.compare import NO_LEVEL, difference, paired
 from pipeline.evaluation.evaluate import NDCG, SLICE, USERS, evaluate_stored, metric_name
 from pipeline.report.pair import Estimate, Footing, MetricRow, PairedRow
-from pipeline.workspace.night import Night, train_folder
+from pipeline.workspace.artifacts import EvaluationFile, train_step
+from pipeline.workspace.night import Night
 from pipeline.workspace.run_files import read_history, read_scorer, read_split, trained
 from pipeline.workspace.versions import Version
 
@@ -47,10 +48,10 @@ def footings(left: Version, right: Version, progress: Progress) -> tuple[Footing
 
 def same_holdout(left: Version, right: Version) -> bool:
     """Say whether both nights were judged by the same people and the same truth."""
-    one, two = _split(left), _split(right)
-    same = (one.holdout, one.policy) == (two.holdout, two.policy)
+    first, second = _split(left), _split(right)
+    same = (first.holdout, first.policy) == (second.holdout, second.policy)
     lengths = {x.night.config.recommend.length for x in (left, right)}
-    return same and len(lengths) == 1 and one.truth.equals(two.truth)
+    return same and len(lengths) == 1 and first.truth.equals(second.truth)
 
 
 def judged_on(version: Version) -> str:
@@ -61,13 +62,13 @@ def judged_on(version: Version) -> str:
 
 def metrics(left: Version, right: Version) -> tuple[MetricRow, ...]:
     """Line up what each was worth in its own night, metric by metric."""
-    ours, theirs = _found(left), _found(right)
+    first, second = _metrics(left), _metrics(right)
     names = [
         name
-        for name in dict.fromkeys([*ours, *theirs])
+        for name in dict.fromkeys([*first, *second])
         if not name.endswith((_LOW, _HIGH, f".{USERS}"))
     ]
-    return tuple(MetricRow(n, _estimate(ours, n), _estimate(theirs, n)) for n in names)
+    return tuple(MetricRow(n, _estimate(first, n), _estimate(second, n)) for n in names)
 
 
 def _same_days(left: Version, right: Version) -> Footing:
@@ -84,9 +85,9 @@ def _other_days(older: Version, newer: Version, left: Version) -> Footing:
     split, run = _split(newer), newer.night.run
     try:
         pair = evaluate_stored(
-            read_scorer(older.night.run, train_folder(older.name)),
+            read_scorer(older.night.run, train_step(older.name)),
             read_history(older.night.run, "train"),
-            read_scorer(run, train_folder(newer.name)),
+            read_scorer(run, train_step(newer.name)),
             read_history(run, "train"),
             split,
             k=newer.night.config.recommend.length,
@@ -141,9 +142,8 @@ class _Side:
 def _side(version: Version, recipe: str) -> _Side:
     """Return what a night found of a recipe."""
     run = version.night.run
-    found = run.json("evaluate", "evaluation")["recipes"][recipe]
     frame = run.frame("evaluate", f"users-{recipe}")
-    return _Side(frame, _tau(version, recipe), found["fits"])
+    return _Side(frame, _tau(version, recipe), run.read(EvaluationFile).recipes[recipe].fits)
 
 
 def _tau(version: Version, recipe: str) -> float:
@@ -151,7 +151,7 @@ def _tau(version: Version, recipe: str) -> float:
     night = version.night
     made = night.recipes[recipe]
     unknown = 0.0 if made.capabilities.baseline is not None else night.config.gate.unknown_tau
-    return night.taus.get(made.family, unknown)
+    return night.snapshot.seed_sds.get(made.family, unknown)
 
 
 def _rows(left: _Side, right: _Side, night: Night) -> tuple[PairedRow, ...]:
@@ -162,32 +162,32 @@ def _rows(left: _Side, right: _Side, night: Night) -> tuple[PairedRow, ...]:
         if column == c.USER_ID or column not in right.users.columns:
             continue
         try:
-            ours, theirs = paired(right.users, left.users, column)
+            candidate, champion = paired(right.users, left.users, column)
         except GateError:  # a metric that is defined for other people on each side
             continue
-        if not len(ours):
+        if not len(candidate):
             continue
-        found = difference(
-            ours,
-            theirs,
+        result = difference(
+            candidate,
+            champion,
             tau_candidate=right.tau,
             tau_champion=left.tau,
             fits=min(left.fits, right.fits),
             min_users=gate.slice_users if column.startswith(SLICE) else gate.min_users,
             min_nonzero=gate.min_nonzero,
         )
-        known = math.isfinite(found.v)
-        half = _95 * found.se if known else 0.0
+        known = math.isfinite(result.v)
+        half = _95 * result.se if known else 0.0
         rows.append(
             PairedRow(
                 name=_named(column, k),
-                people=found.n,
-                left=found.champion,
-                right=found.candidate,
-                lift=found.x if known else None,
-                lo=found.x - half if known else None,
-                hi=found.x + half if known else None,
-                underpowered=_WORDS.get(found.underpowered or "", found.underpowered),
+                people=result.n,
+                left=result.champion,
+                right=result.candidate,
+                lift=result.x if known else None,
+                lo=result.x - half if known else None,
+                hi=result.x + half if known else None,
+                underpowered=_WORDS.get(result.underpowered or "", result.underpowered),
             )
         )
     return tuple(rows)
@@ -203,20 +203,18 @@ def _split(version: Version) -> Split:
     return read_split(version.night.run)
 
 
-def _found(version: Version) -> Mapping[str, Any]:
-    recipes = version.night.run.json("evaluate", "evaluation")["recipes"]
-    found: Mapping[str, Any] = recipes[version.name]["metrics"]
-    return found
+def _metrics(version: Version) -> Mapping[str, float]:
+    return version.night.run.read(EvaluationFile).recipes[version.name].metrics
 
 
-def _estimate(found: Mapping[str, Any], name: str) -> Estimate | None:
-    if name not in found:
+def _estimate(metrics: Mapping[str, float], name: str) -> Estimate | None:
+    if name not in metrics:
         return None
-    people = found.get(f"{name.rpartition('.')[0]}.{USERS}") if "." in name else None
+    people = metrics.get(f"{name.rpartition('.')[0]}.{USERS}") if "." in name else None
     return Estimate(
-        float(found[name]),
-        found.get(f"{name}{_LOW}"),
-        found.get(f"{name}{_HIGH}"),
+        metrics[name],
+        metrics.get(f"{name}{_LOW}"),
+        metrics.get(f"{name}{_HIGH}"),
         None if people is None else int(people),
     )
 

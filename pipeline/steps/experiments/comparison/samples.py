@@ -16,7 +16,7 @@ from pipeline import columns as c
 from pipeline.data.matrix import History
 from pipeline.report.pair import Entry, Sample
 from pipeline.serving.churn import churn
-from pipeline.serving.publish import of_publication, unavailable
+from pipeline.serving.publish import first_entries, unavailable
 from pipeline.serving.recommend import model_lists
 from pipeline.workspace.run_files import read_scorer, read_split
 from pipeline.workspace.versions import Version
@@ -29,11 +29,11 @@ _WHERE: Final = (("least alike", 0.0), ("middling", 0.5), ("most alike", 1.0))
 
 def samples(ws: Workspace, left: Version, right: Version) -> tuple[str, tuple[Sample, ...]]:
     """Return what there is to say of all lists, and a few people's lists side by side."""
-    ours, theirs = _lists(ws, left), _lists(ws, right)
-    people = sorted(set(ours[c.USER_ID]) & set(theirs[c.USER_ID]))
+    first, second = _lists(ws, left), _lists(ws, right)
+    people = sorted(set(first[c.USER_ID]) & set(second[c.USER_ID]))
     if not people:
         return "Nobody has a list of both.", ()
-    share = churn(ours, theirs, people, k=FIRST).overlap or 0.0
+    share = churn(first, second, people, k=FIRST).overlap or 0.0
     about = (
         f"{len(people):,} people have a list of both; the first {FIRST} entries share "
         f"{100 * share:.0f} % on average. ● stands in both lists."
@@ -41,11 +41,16 @@ def samples(ws: Workspace, left: Version, right: Version) -> tuple[str, tuple[Sa
     names = {**_titles(left), **_titles(right)}
     counts = _events(right)
     shown = []
-    for letter, (word, user) in zip("ABC", _spread(ours, theirs, people), strict=False):
-        one, two = _first(ours, user), _first(theirs, user)
-        told = f"{word} of all; {counts.get(user, 0):,} events until {right.night.as_of:%Y-%m-%d}"
+    for letter, (word, user) in zip("ABC", _spread(first, second, people), strict=False):
+        before, after = _first(first, user), _first(second, user)
+        person = f"{word} of all; {counts.get(user, 0):,} events until {right.night.as_of:%Y-%m-%d}"
         shown.append(
-            Sample(f"Person {letter}", told, _named(one, two, names), _named(two, one, names))
+            Sample(
+                f"Person {letter}",
+                person,
+                _named(before, after, names),
+                _named(after, before, names),
+            )
         )
     return about, tuple(shown)
 
@@ -53,9 +58,9 @@ def samples(ws: Workspace, left: Version, right: Version) -> tuple[str, tuple[Sa
 def _lists(ws: Workspace, version: Version) -> pl.DataFrame:
     """Return `user_id`, `position`, `item_id` of the lists that a model made, the first entries."""
     if version.publication is not None:
-        mine = of_publication(version.publication["publication_id"])
-        rows = ws.lake.read("recommendations", where=mine & (pl.col(c.POSITION) <= FIRST))
-        rows = rows.filter(pl.col(c.SLOT) == c.Slot.MODEL.value)
+        where = first_entries(version.publication.publication_id, FIRST)
+        rows = ws.lake.read("recommendations", where=where)
+        rows = rows.filter(rows[c.SLOT] == c.Slot.MODEL.value)
         return rows.select(c.USER_ID, c.POSITION, c.ITEM_ID)
     run = version.night.run
     return model_lists(
@@ -77,7 +82,7 @@ def _spread(left: pl.DataFrame, right: pl.DataFrame, people: list[str]) -> list[
 
 
 def _first(lists: pl.DataFrame, user: str) -> list[str]:
-    return lists.filter(pl.col(c.USER_ID) == user).sort(c.POSITION)[c.ITEM_ID].to_list()
+    return lists.filter(lists[c.USER_ID] == user).sort(c.POSITION)[c.ITEM_ID].to_list()
 
 
 def _named(items: list[str], others: list[str], names: dict[str, str]) -> tuple[Entry, ...]:

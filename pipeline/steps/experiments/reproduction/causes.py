@@ -7,7 +7,7 @@ difference, nothing is invented.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
@@ -36,10 +36,6 @@ class Cause:
 
     kind: Why
     sentence: str
-
-    def to_dict(self) -> dict[str, str]:
-        """As plain JSON."""
-        return {name: str(value) for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True)
@@ -84,11 +80,11 @@ def causes(
 def _data(
     then: Origin, now: Origin, window: tuple[str, ...], damage: str | None
 ) -> tuple[Cause, ...]:
-    found = []
+    result = []
     for table, was in then.rows.items():
         rows = now.rows.get(table, 0)
         if rows < was:
-            found.append(
+            result.append(
                 Cause(
                     Why.ROWS,
                     f"the pinned {table} give {rows:,} rows, and gave {was:,} then: "
@@ -96,52 +92,54 @@ def _data(
                 )
             )
         elif rows > was:
-            found.append(
+            result.append(
                 Cause(Why.DATA, f"the pinned {table} give {rows:,} rows, and gave {was:,} then")
             )
-    if window and not found:
-        found.append(Cause(Why.DATA, f"the data make another window: {', '.join(window)} differ"))
+    if window and not result:
+        result.append(Cause(Why.DATA, f"the data make another window: {', '.join(window)} differ"))
     if damage is not None:
-        found.append(Cause(Why.DATA, damage))
-    return tuple(found)
+        result.append(Cause(Why.DATA, damage))
+    return tuple(result)
 
 
 def _training(then: Origin, now: Origin, deterministic: bool) -> tuple[Cause, ...]:
-    found = []
+    result = []
     if not deterministic:
-        found.append(
+        result.append(
             Cause(
                 Why.THREADS,
                 "the recipe's family trains with threads that race: equal data give other bytes",
             )
         )
     if then.trained_on != now.trained_on:
-        found.append(
+        result.append(
             Cause(Why.DEVICE, f"it was trained on {then.trained_on}, and on {now.trained_on} now")
         )
     elif now.trained_on != "cpu":
-        found.append(
+        result.append(
             Cause(Why.DEVICE, f"it is trained on {now.trained_on}, which adds in no fixed order")
         )
-    return tuple(found)
+    return tuple(result)
 
 
 def _surroundings(then: Origin, now: Origin) -> tuple[Cause, ...]:
-    found = []
+    result = []
     if not then.libraries:
-        found.append(Cause(Why.LIBRARY, "the run did not record its libraries; they may be others"))
+        result.append(
+            Cause(Why.LIBRARY, "the run did not record its libraries; they may be others")
+        )
     else:
         for name in dict.fromkeys([*then.libraries, *now.libraries]):
             was, version = then.libraries.get(name, ABSENT), now.libraries.get(name, ABSENT)
             if was != version:
-                found.append(Cause(Why.LIBRARY, f"{name} was {was}, and is {version} now"))
+                result.append(Cause(Why.LIBRARY, f"{name} was {was}, and is {version} now"))
     if then.commit != now.commit:
-        found.append(
+        result.append(
             Cause(
                 Why.CODE, f"the code was of commit {then.commit[:12]}, and is of {now.commit[:12]}"
             )
         )
-    return tuple(found)
+    return tuple(result)
 
 
 def differing(committed: Mapping[str, Any], rebuilt: Mapping[str, Any]) -> tuple[str, ...]:

@@ -9,28 +9,36 @@ measured.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from pipeline.base import Progress, format_instant, silent
+from pipeline.base import Instant, Progress, format_instant, silent
 from pipeline.errors import DataError, LakeError
 from pipeline.steps.experiments.reproduction.causes import Cause, Origin, Why, causes, differing
 from pipeline.steps.nightly.features import features
 from pipeline.steps.nightly.refit import refit
-from pipeline.stores.runs import Run, Runs
+from pipeline.stores.runs import JsonFile, Run, Runs
 from pipeline.workspace import provenance
-from pipeline.workspace.night import train_folder
+from pipeline.workspace.artifacts import (
+    REFIT,
+    AbsentFile,
+    DecisionFile,
+    RecipeFile,
+    TablesFile,
+    WeightsFile,
+    train_step,
+)
+from pipeline.workspace.task_log import task_log
 from pipeline.workspace.versions import Version, find
 from pipeline.workspace.workspace import Workspace
 
 SAME: Final = "same"
 DIFFERS: Final = "differs"
 GONE: Final = "gone"
-_REFIT: Final = "refit"
 _FEATURES: Final = "features"
 
 
@@ -57,7 +65,7 @@ class Reproduced:
 
     version: int
     recipe: str
-    as_of: str
+    as_of: Instant
     run_id: str
     outcome: str
     rows: tuple[FileRow, ...]
@@ -72,17 +80,9 @@ class Reproduced:
             return LakeError.exit_code
         return DataError.exit_code if self.causes else 1
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON."""
-        return {
-            **vars(self),
-            "rows": [asdict(row) for row in self.rows],
-            "causes": [cause.to_dict() for cause in self.causes],
-        }
-
     def text(self) -> str:
-        """As lines for a person."""
-        what = f"version {self.version} ({self.recipe}, as-of {self.as_of})"
+        """Return the result as lines."""
+        what = f"version {self.version} ({self.recipe}, as-of {format_instant(self.as_of)})"
         if self.outcome == SAME:
             sums = {row.file: row.committed for row in self.rows}
             return f"same bytes: {what}, {len(sums)} files, scorer {sums['scorer.npz'][:12]}"
@@ -114,30 +114,41 @@ def reproduce(ws: Workspace, number: int, *, progress: Progress = silent) -> Rep
         A device, an extra or memory that training needs is not here.
     """
     version = find(ws, number)
-    with _scratch(ws, version) as again:
-        run = again.runs.open(version.night.run.run_id)
+    night = version.night
+    with (
+        _scratch(ws, version) as again,
+        task_log("reproduce", night.as_of, run_id=night.run_id, progress=progress) as log,
+    ):
+        run = again.runs.open(night.run_id)
         try:
-            features(again, run.run_id, progress=progress)
+            features(again, run.run_id, progress=log.progress)
         except LakeError as error:
-            why = Cause(Why.SNAPSHOT, f"the data that it pinned are not there: {error.sentence}")
-            return _told(version, GONE, (), (why,))
-        refit(again, run.run_id, progress=progress)
-        rows = _rows(version.night.run, run)
+            gone = Cause(Why.SNAPSHOT, f"the data that it pinned are not there: {error.sentence}")
+            log.result = GONE
+            return _result(version, GONE, causes=(gone,))
+        refit(again, run.run_id, progress=log.progress)
+        rows = _rows(night.run, run)
+        log.rows, log.result = len(rows), SAME
         if all(row.same for row in rows):
-            return _told(version, SAME, rows, ())
-        return _told(version, DIFFERS, rows, _causes(again, version, run))
+            return _result(version, SAME, rows)
+        log.result = DIFFERS
+        return _result(version, DIFFERS, rows, _causes(again, version, run))
 
 
-def _told(
-    version: Version, outcome: str, rows: tuple[FileRow, ...], why: tuple[Cause, ...]
+def _result(
+    version: Version,
+    outcome: str,
+    rows: tuple[FileRow, ...] = (),
+    causes: tuple[Cause, ...] = (),
 ) -> Reproduced:
     night = version.night
-    as_of = format_instant(night.as_of)
-    return Reproduced(version.number, version.name, as_of, night.run.run_id, outcome, rows, why)
+    return Reproduced(
+        version.number, version.name, night.as_of, night.run_id, outcome, rows, causes
+    )
 
 
 def _rows(committed: Run, rebuilt: Run) -> tuple[FileRow, ...]:
-    was, now = committed.manifest(_REFIT), rebuilt.manifest(_REFIT)
+    was, now = committed.manifest(REFIT), rebuilt.manifest(REFIT)
     measured = {*was["measured"], *now["measured"]}
     rows = []
     for file in sorted({*was["files"], *now["files"]} - measured):
@@ -145,7 +156,7 @@ def _rows(committed: Run, rebuilt: Run) -> tuple[FileRow, ...]:
         arrays: tuple[str, ...] = ()
         if sums[0] != sums[1] and file.endswith(".npz") and all(sums):
             name = file.removesuffix(".npz")
-            arrays = differing(committed.arrays(_REFIT, name), rebuilt.arrays(_REFIT, name))
+            arrays = differing(committed.arrays(REFIT, name), rebuilt.arrays(REFIT, name))
         rows.append(FileRow(file, sums[0] == sums[1], sums[0], sums[1], arrays))
     return tuple(rows)
 
@@ -153,18 +164,8 @@ def _rows(committed: Run, rebuilt: Run) -> tuple[FileRow, ...]:
 def _causes(ws: Workspace, version: Version, rebuilt: Run) -> tuple[Cause, ...]:
     night, committed = version.night, version.night.run
     window = differing(committed.arrays(_FEATURES, "full"), rebuilt.arrays(_FEATURES, "full"))
-    then = Origin(
-        rows=committed.json(_FEATURES, "tables"),
-        trained_on=committed.json(_REFIT, "recipe")["trained_on"],
-        libraries=night.facts.get("libraries", {}),
-        commit=night.facts["commit"],
-    )
-    now = Origin(
-        rows=rebuilt.json(_FEATURES, "tables"),
-        trained_on=rebuilt.json(_REFIT, "recipe")["trained_on"],
-        libraries=provenance.libraries(),
-        commit=provenance.commit(),
-    )
+    then = _origin(committed, night.snapshot.libraries, night.snapshot.commit)
+    now = _origin(rebuilt, provenance.libraries(), provenance.commit())
     return causes(
         then,
         now,
@@ -174,10 +175,15 @@ def _causes(ws: Workspace, version: Version, rebuilt: Run) -> tuple[Cause, ...]:
     )
 
 
+def _origin(run: Run, libraries: Mapping[str, str], commit: str) -> Origin:
+    rows, trained_on = run.read(TablesFile).rows, run.read(RecipeFile, REFIT).trained_on
+    return Origin(rows, trained_on, libraries, commit)
+
+
 def _damage(ws: Workspace, version: Version) -> str | None:
     """Say which file of the pinned data is not what was written, ``None`` if all are."""
     for table in ("events", "items", "users"):
-        pinned = version.night.versions[table]
+        pinned = version.night.snapshot.versions[table]
         if pinned is not None:
             try:
                 ws.lake.verify(table, pinned)
@@ -204,15 +210,16 @@ def _scratch(ws: Workspace, version: Version) -> Iterator[Workspace]:
     with tempfile.TemporaryDirectory(prefix="nightjar-reproduce-") as folder:
         again = _Elsewhere(ws.home, ws.composed, Path(folder))
         copy = again.runs.open(run.run_id)
-        facts = {**night.facts, "weights": run.json(_FEATURES, "weights")}
-        _write(copy, "snapshot", "snapshot", facts)
-        _write(copy, "gate", "decision", version.decision)
-        for name in night.recipes:
-            if run.committed(train_folder(name)) is not None:
-                _write(copy, train_folder(name), "recipe", run.json(train_folder(name), "recipe"))
+        weights = run.read(WeightsFile).root
+        _write(copy, "snapshot", night.snapshot.model_copy(update={"weights": weights}))
+        _write(copy, "gate", DecisionFile(version.decision))
+        for step in map(train_step, night.recipes):
+            file = run.find(RecipeFile, step) or run.find(AbsentFile, step)
+            if file is not None:
+                _write(copy, step, file)
         yield again
 
 
-def _write(run: Run, step: str, name: str, value: Any) -> None:
+def _write(run: Run, step: str, file: JsonFile) -> None:
     with run.draft(step) as draft:
-        draft.json(name, value)
+        draft.write(file)

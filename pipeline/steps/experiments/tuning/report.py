@@ -6,58 +6,63 @@ the files hold, so it loses nothing by being away.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from typing import Any
+from typing import Final
 
-import numpy as np
-
-from pipeline.base import Progress, parse_instant, silent
+from pipeline.base import Progress, silent
 from pipeline.evaluation.evaluate import NDCG, metric_name
 from pipeline.models.search import standing
-from pipeline.report.study import AxisRow, StudyRows, TrialRow
+from pipeline.report.study import StudyRows
 from pipeline.report.study_figures import study_figures
-from pipeline.steps.experiments.tuning.study import Found, lift_over, measured, recipe_of
+from pipeline.steps.experiments.tuning.study import Found, facts_of, lift_over, measured, recipe_of
 from pipeline.stores.registry.records import ChildRecord, StudyRecord
 from pipeline.stores.studies.files import StudyFiles
 from pipeline.stores.studies.study import Study
 from pipeline.stores.studies.trial import COMPLETE, FAILED
+from pipeline.workspace.experiment_artifacts import StudyFile, TrialRow
 from pipeline.workspace.registry import study_registry
 from pipeline.workspace.workspace import Workspace
 
-FOLDER = "studies"
-_TOLD = "study.json"
+FOLDER: Final = "studies"
+_FILE: Final = f"{StudyFile.FILE}.json"
 
 
-def write_files(ws: Workspace, study: Study, found: Found) -> None:
+def write_files(ws: Workspace, study: Study, result: Found) -> None:
     """Write what a study has found so far."""
-    rows = [
-        {
-            "number": trial.number,
-            "state": trial.state,
-            "start": trial.start,
-            "fields": standing(recipe_of(study, trial), study.axes),
-            "windows": trial.notes.get("windows", []),
-            "seconds": trial.notes.get("seconds"),
-            "failure": trial.notes.get("failure"),
-        }
-        for trial in measured(study)
-    ]
-    begun = next(row["windows"] for row in rows if row["start"] and row["state"] == COMPLETE)
-    for row in rows:
-        row["lift"] = lift_over(row["windows"], begun)
+    facts = facts_of(study)
+    trials = _trials(study)
     # Every trial was measured on the first window; those that were given up there count, too.
-    first = {row["number"]: row["windows"][0] for row in rows if row["windows"]}
-    told = {
-        **found.to_dict(),
-        "trials": rows,
+    first = {trial.number: trial.windows[0] for trial in trials if trial.windows}
+    fields = {
+        **vars(result),
+        "candidate": result.candidate,
+        "trials": trials,
         "importance": study.importance(first),
-        **{name: study.facts[name] for name in ("until", "task", "versions")},
-        "start_recipe": study.facts["start"],
+        "until": facts.until,
+        "task": facts.task,
+        "versions": facts.versions,
+        "start_recipe": facts.start,
     }
-    text = json.dumps(told, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
-    figures = study_figures(_rows(told, study))
-    StudyFiles(ws.home / FOLDER, study.study_id).write({_TOLD: text.encode(), **figures})
+    file = StudyFile(**fields)
+    figures = study_figures(StudyRows.of(file, study.axes))
+    StudyFiles(ws.home / FOLDER, study.study_id).write({_FILE: file.to_bytes(), **figures})
+
+
+def _trials(study: Study) -> tuple[TrialRow, ...]:
+    trials = measured(study)
+    start = next(t.notes["windows"] for t in trials if t.start and t.state == COMPLETE)
+    return tuple(
+        TrialRow(
+            number=trial.number,
+            state=trial.state,
+            start=trial.start,
+            fields=standing(recipe_of(study, trial), study.axes),
+            windows=trial.notes.get("windows", ()),
+            seconds=trial.notes.get("seconds"),
+            failure=trial.notes.get("failure"),
+            lift=lift_over(trial.notes.get("windows", ()), start),
+        )
+        for trial in trials
+    )
 
 
 def mirror(ws: Workspace, study_id: str, *, progress: Progress = silent) -> str:
@@ -67,60 +72,36 @@ def mirror(ws: Workspace, study_id: str, *, progress: Progress = silent) -> str:
     """
     progress("register")
     files = StudyFiles(ws.home / FOLDER, study_id)
-    told = json.loads(files.read(_TOLD))
-    task = {**told["task"], "target_kinds": ",".join(told["task"]["target_kinds"])}
+    study = StudyFile.parse(files.read(_FILE), files.path(_FILE))
+    plain = study.plain()
+    task = {**plain["task"], "target_kinds": ",".join(study.task.target_kinds)}
+    metric = metric_name(NDCG, study.task.k)
     record = StudyRecord(
         run_id=study_id,
-        as_of=parse_instant(told["as_of"]),
-        sentence=told["sentence"],
-        children=tuple(_child(trial, metric_name(NDCG, task["k"])) for trial in told["trials"]),
-        params={"recipe": told["name"], "windows": len(told["windows"]), **task},
-        metrics={"start": told["start"], "value": told["best"], "trials": len(told["trials"])},
-        tags={"nightjar.until": told["until"]},
+        as_of=study.as_of,
+        sentence=study.sentence,
+        children=tuple(_child(trial, metric) for trial in study.trials),
+        params={"recipe": study.name, "windows": len(study.windows), **task},
+        metrics=_known(start=study.start, value=study.best, trials=len(study.trials)),
+        tags={"nightjar.until": plain["until"]},
         artifacts={name: files.path(name) for name in files.names},
     )
     with ws.lake.lock("register"):
-        door = study_registry(ws)
-        door.prepare()
-        return door.mirror_study(record)
+        client = study_registry(ws)
+        client.prepare()
+        return client.mirror_study(record)
 
 
-def _child(trial: Mapping[str, Any], metric: str) -> ChildRecord:
-    windows = trial["windows"]
-    figures = {"value": _mean(windows), **{name: trial[name] for name in ("lift", "seconds")}}
+def _child(trial: TrialRow, metric: str) -> ChildRecord:
     return ChildRecord(
-        recipe=f"trial {trial['number']:04d}",
-        params=trial["fields"],
-        metrics={name: figure for name, figure in figures.items() if figure is not None},
-        series={metric: tuple(windows)},
-        tags={"nightjar.state": trial["state"], "nightjar.start": str(trial["start"]).lower()},
-        failure=trial["failure"] if trial["state"] == FAILED else None,
+        recipe=f"trial {trial.number:04d}",
+        params=trial.fields,
+        metrics=_known(value=trial.value, lift=trial.lift, seconds=trial.seconds),
+        series={metric: trial.windows},
+        tags={"nightjar.state": trial.state, "nightjar.start": str(trial.start).lower()},
+        failure=trial.failure if trial.state == FAILED else None,
     )
 
 
-def _rows(told: Mapping[str, Any], study: Study) -> StudyRows:
-    return StudyRows(
-        name=told["name"],
-        metric=metric_name(NDCG, told["task"]["k"]),
-        candidate=told["candidate"],
-        best=told["best"],
-        axes=tuple(
-            AxisRow(name, axis.low, axis.high, axis.log, told["importance"].get(name))
-            for name, axis in study.axes.items()
-        ),
-        trials=tuple(
-            TrialRow(
-                number=row["number"],
-                state=row["state"],
-                start=row["start"],
-                value=_mean(row["windows"]),
-                lift=row["lift"],
-                fields=row["fields"],
-            )
-            for row in told["trials"]
-        ),
-    )
-
-
-def _mean(values: list[float]) -> float | None:
-    return float(np.mean(values)) if values else None
+def _known(**values: float | None) -> dict[str, float]:
+    return {name: value for name, value in values.items() if value is not None}

@@ -90,7 +90,7 @@ class Search:
             self._end(asked, recipe, FAILED, {"failure": error.sentence})
             return
         self._end(asked, recipe, state, {"windows": values, "seconds": self.elapsed() - began})
-        self._tell(asked, state, values)
+        self._report(asked, state, values)
 
     def _values(self, asked: Asked, recipe: Recipe) -> tuple[str, list[float]]:
         values: list[float] = []
@@ -115,21 +115,21 @@ class Search:
         ended = Trial(asked.number, state, asked.values, asked.start, notes)
         self._known[recipe.hash] = ended
 
-    def _tell(self, asked: Asked, state: str, values: Sequence[float]) -> None:
+    def _report(self, asked: Asked, state: str, values: Sequence[float]) -> None:
         done = [t for t in self._known.values() if t.state == COMPLETE]
         start: list[float] = next((t.notes["windows"] for t in done if t.start), [])
         best: list[float] = max((t.notes["windows"] for t in done), key=np.mean, default=[])
         given_up = f", given up after window {len(values)}" if state == PRUNED else ""
         left = max(0.0, self.budget - self.elapsed())
-        told = f"{left / 60:.0f} min" if left >= 120 else f"{left:.0f} s"
+        time = f"{left / 60:.0f} min" if left >= 120 else f"{left:.0f} s"
         self.progress(
-            f"trial {asked.number}: {_told(values, start)}{given_up}, "
-            f"best {_told(best, start)}, {told} left"
+            f"trial {asked.number}: {_values_text(values, start)}{given_up}, "
+            f"best {_values_text(best, start)}, {time} left"
         )
 
 
-def _told(values: Sequence[float], start: Sequence[float]) -> str:
-    """Tell values as a change from the start, where that was measured and is not 0."""
+def _values_text(values: Sequence[float], start: Sequence[float]) -> str:
+    """Write values as a change from the start, where that was measured and is not 0."""
     lift = lift_over(values, start)
     if lift is None or values is start:
         return f"{np.mean(values):.4f}" if values else "none yet"

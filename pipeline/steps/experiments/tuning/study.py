@@ -9,22 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from datetime import datetime
+from typing import Final
 
 import numpy as np
+from pydantic import computed_field
 
-from pipeline.base import Progress, format_instant, parse_instant, silent
+from pipeline.base import Instant, Progress, silent
 from pipeline.errors import NightjarError
 from pipeline.evaluation.trials import EarlierWindows
 from pipeline.evaluation.tuning_window import Window
 from pipeline.models.contract import Recipe
-from pipeline.models.families import recipe_from
+from pipeline.models.families import AnyRecipe, recipe_from
 from pipeline.models.search import moved, remixed, standing
 from pipeline.models.selection import select_hyperparameters
 from pipeline.report.wording import change
 from pipeline.stores.studies.study import Study
 from pipeline.stores.studies.trial import COMPLETE, FAILED, PRUNED, Asked, Trial
-from pipeline.workspace.history import CANDIDATE, Candidate
+from pipeline.workspace.experiment_artifacts import StudyFacts
+from pipeline.workspace.ledger import CandidateEntry, append_entry
 from pipeline.workspace.workspace import Workspace
 
 Measure = Callable[[str, Recipe, Window], float]
@@ -39,7 +42,7 @@ _MOVES: Final = 4
 
 @dataclass(frozen=True)
 class Found:
-    """How a call of `tune` ended, the shape of `tune --json`.
+    """Result of a call of `tune`, the shape of `tune --json`.
 
     Attributes
     ----------
@@ -56,27 +59,24 @@ class Found:
     """
 
     study: str
-    as_of: str
+    as_of: Instant
     status: str
     sentence: str
     name: str
     trials: Mapping[str, int]
-    windows: tuple[str, ...]
+    windows: tuple[Instant, ...]
     start: float | None = None
     best: float | None = None
-    recipe: Mapping[str, Any] | None = None
+    recipe: AnyRecipe | None = None
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def candidate(self) -> bool:
-        """Whether a night will judge it."""
+        """Whether a nightly run will evaluate it."""
         return self.status == "candidate"
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON."""
-        return {**vars(self), "candidate": self.candidate, "windows": list(self.windows)}
-
     def text(self) -> str:
-        """As lines for a person."""
+        """Return the result as lines."""
         counts = ", ".join(f"{count} {state}" for state, count in self.trials.items())
         return (
             f"{self.status.replace('_', ' ')}: {self.sentence}\n"
@@ -84,9 +84,14 @@ class Found:
         )
 
 
+def facts_of(study: Study) -> StudyFacts:
+    """Return what a study was begun with."""
+    return StudyFacts.model_validate(study.facts)
+
+
 def recipe_of(study: Study, trial: Trial | Asked) -> Recipe:
     """Return what a trial measured, or is to measure."""
-    start = recipe_from(study.facts["start"])
+    start = facts_of(study).start
     return start if trial.start else moved(start, trial.values, study.axes)
 
 
@@ -100,10 +105,10 @@ def value_of(trial: Trial) -> float:
     return float(np.mean(trial.notes["windows"]))
 
 
-def lift_over(ours: Sequence[float], start: Sequence[float]) -> float | None:
+def lift_over(values: Sequence[float], start: Sequence[float]) -> float | None:
     """Return how far values lie above the start's on the same windows; ``None`` if those are 0."""
-    base = sum(start[: len(ours)])
-    return sum(ours) / base - 1 if ours and base > 0 else None
+    base = sum(start[: len(values)])
+    return sum(values) / base - 1 if values and base > 0 else None
 
 
 def conclude(
@@ -117,50 +122,46 @@ def conclude(
 
     Of a blend whose parts were moved, the mixture is chosen anew first.
     """
-    trials = measured(study)
-    name = study.facts["name"]
-    found = Found(
+    trials, facts = measured(study), facts_of(study)
+    result = Found(
         study=study.study_id,
-        as_of=study.facts["as_of"],
+        as_of=facts.as_of,
         status="unfinished",
-        sentence=f"the budget was over before {name} itself was measured; run the same command "
-        "again to go on",
-        name=name,
+        sentence=f"the budget was over before {facts.name} itself was measured; run the same "
+        "command again to go on",
+        name=facts.name,
         trials={s: sum(t.state == s for t in trials) for s in (COMPLETE, PRUNED, FAILED)},
-        windows=tuple(format_instant(window.history.end) for window in windows),
+        windows=tuple(window.history.end for window in windows),
     )
     done = [trial for trial in trials if trial.state == COMPLETE]
     start = next((trial for trial in done if trial.start), None)
     if start is None:
-        return found
+        return result
     best = max(done, key=lambda trial: (value_of(trial), -trial.number))
     recipe, values, mixed = recipe_of(study, best), list(best.notes["windows"]), False
     if best is not start:
-        pools = EarlierWindows(windows, study.facts["task"]["k"], progress)
+        pools = EarlierWindows(windows, facts.task.k, progress)
         again = _mixed(study, recipe, pools, measure, progress)
         if again is not None and np.mean(again[1]) > np.mean(values):
             (recipe, values), mixed = again, True
-    found = replace(
-        found,
-        start=value_of(start),
-        best=float(np.mean(values)),
-        recipe=recipe.model_dump(mode="json"),
-    )
+    result = replace(result, start=value_of(start), best=float(np.mean(values)), recipe=recipe)
     if not ahead(values, start.notes["windows"]):
-        sentence = _none_sentence(found, study.facts["until"])
-        return replace(found, status="nothing_better", sentence=sentence)
+        sentence = _none_sentence(result, facts.until)
+        return replace(result, status="nothing_better", sentence=sentence)
     moves = [*_moves(study, recipe), *(["a new mixture"] if mixed else [])]
-    sentence = _sentence(found, study.facts["until"], moves)
-    line = Candidate(
+    sentence = _sentence(result, facts.until, moves)
+    entry = CandidateEntry(
+        key=f"candidate:{study.study_id}:{recipe.hash}",
+        name=facts.name,
         recipe=recipe,
-        as_of=parse_instant(found.as_of),
+        as_of=facts.as_of,
         study=study.study_id,
         sentence=sentence,
         start=value_of(start),
         value=float(np.mean(values)),
     )
-    ws.ledger.append(line.key, CANDIDATE, line.to_dict())
-    return replace(found, status="candidate", sentence=sentence)
+    append_entry(ws.ledger, entry)
+    return replace(result, status="candidate", sentence=sentence)
 
 
 def _mixed(
@@ -184,15 +185,15 @@ def _mixed(
     return recipe_from(kept["recipe"]), list(kept["windows"])
 
 
-def ahead(ours: Sequence[float], theirs: Sequence[float]) -> bool:
-    """Say whether values are clearly better than others, and so on most of the same windows."""
-    wins = sum(a > b for a, b in zip(ours, theirs, strict=True))
-    return float(np.mean(ours)) > float(np.mean(theirs)) * (1 + CLEAR) and wins * 2 > len(ours)
+def ahead(values: Sequence[float], start: Sequence[float]) -> bool:
+    """Return whether values are clearly better than the start's, and so on most of the windows."""
+    wins = sum(value > other for value, other in zip(values, start, strict=True))
+    return float(np.mean(values)) > float(np.mean(start)) * (1 + CLEAR) and wins * 2 > len(values)
 
 
 def _moves(study: Study, recipe: Recipe) -> list[str]:
     """Say what is different from where the search began."""
-    start = recipe_from(study.facts["start"])
+    start = facts_of(study).start
     was, now = standing(start, study.axes), standing(recipe, study.axes)
     moves = [
         f"{field} {was[field]:g} → {value:g}" if field in was else f"{field} {value:g}"
@@ -203,19 +204,21 @@ def _moves(study: Study, recipe: Recipe) -> list[str]:
     return moves if more < 2 else [*moves[:_MOVES], f"{more} more fields"]
 
 
-def _on(found: Found, until: str) -> str:
-    count = len(found.windows)
-    return f"on {count} window{'' if count == 1 else 's'} before {until[:10]}"
+def _on(result: Found, until: datetime) -> str:
+    count = len(result.windows)
+    return f"on {count} window{'' if count == 1 else 's'} before {until:%Y-%m-%d}"
 
 
-def _lift(found: Found) -> float:
-    return (found.best or 0.0) / found.start - 1 if found.start else float("inf")
+def _lift(result: Found) -> float:
+    return (result.best or 0.0) / result.start - 1 if result.start else float("inf")
 
 
-def _sentence(found: Found, until: str, moves: Sequence[str]) -> str:
-    lift = f"is {change(_lift(found)).removeprefix('+')} better" if found.start else "is no more 0"
+def _sentence(result: Found, until: datetime, moves: Sequence[str]) -> str:
+    lift = (
+        f"is {change(_lift(result)).removeprefix('+')} better" if result.start else "is no more 0"
+    )
     return (
-        f"{found.name} {lift} {_on(found, until)} with {_listed(moves)}; "
+        f"{result.name} {lift} {_on(result, until)} with {_listed(moves)}; "
         f"the next night judges it as a candidate"
     )
 
@@ -225,9 +228,9 @@ def _listed(moves: Sequence[str]) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
-def _none_sentence(found: Found, until: str) -> str:
-    told = f"it is the best of {sum(found.trials.values())} trials itself"
-    if found.best != found.start:
-        asked = change(CLEAR).removeprefix("+")
-        told = f"the best trial is ahead by {change(_lift(found))}, {asked} is asked for"
-    return f"nothing is clearly better than {found.name} {_on(found, until)}: {told}"
+def _none_sentence(result: Found, until: datetime) -> str:
+    best = f"it is the best of {sum(result.trials.values())} trials itself"
+    if result.best != result.start:
+        needed = change(CLEAR).removeprefix("+")
+        best = f"the best trial is ahead by {change(_lift(result))}, {needed} is asked for"
+    return f"nothing is clearly better than {result.name} {_on(result, until)}: {best}"

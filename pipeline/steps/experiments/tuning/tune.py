@@ -11,26 +11,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final
 
-import polars as pl
-
-from pipeline import columns as c
-from pipeline.base import (
-    Interval,
-    Progress,
-    compact_instant,
-    format_instant,
-    parse_instant,
-    silent,
-    to_utc,
-)
+from pipeline.base import AsOf, Interval, Progress, compact_instant, format_instant, silent
 from pipeline.data.features import FeaturesConfig
-from pipeline.data.split import before
-from pipeline.data.windows import cleaned, parted
+from pipeline.data.windows import parted
 from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation.earlier_windows import earlier, weighed
 from pipeline.evaluation.trials import EarlierWindows
@@ -38,29 +26,32 @@ from pipeline.evaluation.tuning_window import Window
 from pipeline.models.contract import Recipe
 from pipeline.models.search import Axis, axes, standing
 from pipeline.models.selection import select_hyperparameters
+from pipeline.steps.experiments.learning_data import LearningData
 from pipeline.steps.experiments.tuning.report import FOLDER, write_files
 from pipeline.steps.experiments.tuning.search import Search
-from pipeline.steps.experiments.tuning.study import Found, conclude, measured, recipe_of, value_of
+from pipeline.steps.experiments.tuning.study import (
+    Found,
+    conclude,
+    facts_of,
+    measured,
+    recipe_of,
+    value_of,
+)
 from pipeline.stores.studies.store import Studies
 from pipeline.stores.studies.study import Study
 from pipeline.stores.studies.trial import COMPLETE
 from pipeline.workspace.config import Config, dump
-from pipeline.workspace.history import (
-    accepted_before,
-    last_block_days,
-    last_judged,
-    last_policy,
-    last_weights,
-    recalled,
-)
+from pipeline.workspace.experiment_artifacts import StudyFacts
+from pipeline.workspace.history import JUST_AFTER, LedgerHistory
+from pipeline.workspace.ledger import ComparisonKey
 from pipeline.workspace.memory import refusal
+from pipeline.workspace.task_log import task_log
 from pipeline.workspace.workspace import Workspace
 
 LOCK = "tune"
 _SECONDS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _DECISIVE: Final = ("clean", "features", "split", "recommend")
 """Sections of the config that what a window says of a recipe depends on."""
-_TABLES: Final = ("events", "items", "users")
 _ELITE = 3
 """Trials of the last study that the next one tries first."""
 
@@ -74,15 +65,15 @@ def parse_budget(text: str) -> float:
     return seconds
 
 
-def default_as_of(ws: Workspace, now: datetime) -> datetime:
-    """Return the as-of of the newest night that came to a decision, `now` before the first one."""
-    last = last_judged(ws.ledger.entries(), now)
-    return now if last is None else last[0]
+def default_as_of(ws: Workspace, now: AsOf) -> AsOf:
+    """Return the as-of of the newest run that came to a decision, `now` before the first one."""
+    last = LedgerHistory.of(ws.ledger).last_decision(now)
+    return now if last is None else AsOf(last.as_of)
 
 
 def tune(
     ws: Workspace,
-    as_of: datetime,
+    as_of: AsOf,
     *,
     budget: float,
     elapsed: Callable[[], float],
@@ -114,34 +105,39 @@ def tune(
     """
     if not budget > 0:
         raise ConfigError(f"a budget of {budget:g} seconds is no time to search in")
-    as_of = to_utc(as_of)
-    with ws.lake.lock(LOCK), Studies(ws.home / FOLDER) as studies:
-        name, asked = _start(ws, as_of, recipe, progress)
-        study_id = _identity(ws.config, as_of, asked)
+    history = LedgerHistory.of(ws.ledger)
+    with (
+        ws.lake.lock(LOCK),
+        Studies(ws.home / FOLDER) as studies,
+        task_log("tune", as_of, progress=progress) as log,
+    ):
+        name, first = _start(ws.config, history, as_of, recipe, log.progress)
+        study_id = _identity(ws.config, as_of, first)
         study = studies.find(study_id)
         if study is None:
             with ws.pinning():
-                pinned = _pin(ws, as_of, name)
-                ground = _ground(ws, pinned, progress)
-                study = _begin(studies, study_id, pinned, asked, ground, progress)
+                pinned = _pin(ws, history, as_of, name)
+                ground = _ground(ws, history, pinned, log.progress)
+                study = _begin(studies, study_id, ground, first, log.progress)
         else:
-            ground = _ground(ws, study.facts, progress)
-        search = Search(study, ground.windows, ground.config, budget, elapsed, progress)
+            ground = _ground(ws, history, _Pinned.of(facts_of(study)), log.progress)
+        search = Search(study, ground.windows, ground.config, budget, elapsed, log.progress)
         search.run()
-        found = conclude(ws, study, ground.windows, search.measure, progress)
-        if found.status != "unfinished":
-            write_files(ws, study, found)
-    return found
+        result = conclude(ws, study, ground.windows, search.measure, log.progress)
+        if result.status != "unfinished":
+            write_files(ws, study, result)
+        log.rows, log.result = sum(result.trials.values()), result.sentence
+    return result
 
 
 def _start(
-    ws: Workspace, as_of: datetime, name: str | None, progress: Progress
+    config: Config, history: LedgerHistory, as_of: AsOf, name: str | None, progress: Progress
 ) -> tuple[str, Recipe]:
-    """Return the recipe to begin with, as a night right after `as_of` would find it."""
-    entries, after = ws.ledger.entries(), _after(as_of)
-    configured = recalled(ws.config.recipes, entries, after)
-    accepted = accepted_before(entries, after)
-    champion = {x.name: x.recipe for x in accepted[-1:]}
+    """Return the recipe to begin with, as a nightly run right after `as_of` would find it."""
+    after = as_of + JUST_AFTER
+    configured = history.selected_recipes(config.recipes, after)
+    live = history.champion(after)
+    champion: dict[str, Recipe] = {} if live is None else {live.name: live.recipe}
     if name is None:
         for name, recipe in [*champion.items(), *configured.items()]:
             if axes(recipe) and recipe.capabilities.baseline is None:
@@ -149,137 +145,137 @@ def _start(
                     progress(f"{other}, the champion, has nothing to tune: {name} is tuned instead")
                 return name, recipe
         raise ConfigError("no configured recipe has a field that can be tuned")
-    known = champion | configured
-    if name not in known:
-        raise ConfigError(f"no recipe is called {name!r}; there are {', '.join(known)}")
-    if not axes(known[name]):
+    recipes = champion | configured
+    if name not in recipes:
+        raise ConfigError(f"no recipe is called {name!r}; there are {', '.join(recipes)}")
+    if not axes(recipes[name]):
         raise ConfigError(f"{name} has no field that can be tuned")
-    return name, known[name]
+    return name, recipes[name]
 
 
-def _identity(config: Config, as_of: datetime, asked: Recipe) -> str:
-    """Name the study: the same call finds it again, whatever the lake has taken in since."""
+def _identity(config: Config, as_of: AsOf, recipe: Recipe) -> str:
+    """Name the study: the same call finds it again, whatever was ingested since."""
     sections = dump(config)
     decisive = {section: sections[section] for section in _DECISIVE}
-    return (
-        f"{compact_instant(as_of)}-{asked.model_dump()['family']}-"
-        f"{_sum({'as_of': format_instant(as_of), 'asked': asked.hash, 'config': decisive})}"
-    )
+    digest = _sum({"as_of": format_instant(as_of), "asked": recipe.hash, "config": decisive})
+    return f"{compact_instant(as_of)}-{recipe.family}-{digest}"
 
 
-def _pin(ws: Workspace, as_of: datetime, name: str) -> dict[str, Any]:
-    """Pin what the study sees: versions of the lake, and where its windows end."""
-    # The longest holdout that any night may take: one that grows must not meet a window.
+@dataclass(frozen=True)
+class _Pinned:
+    """What a study sees: versions of the lake, and where its windows end.
+
+    Attributes
+    ----------
+    task, weights
+        Of a study that was begun; None for a new one, which takes those of the nightly runs.
+    """
+
+    as_of: AsOf
+    until: AsOf
+    versions: Mapping[str, int | None]
+    name: str
+    task: ComparisonKey | None = None
+    weights: FeaturesConfig | None = None
+
+    @classmethod
+    def of(cls, facts: StudyFacts) -> _Pinned:
+        """Return what a study pinned when it was begun."""
+        return cls(
+            AsOf(facts.as_of),
+            AsOf(facts.until),
+            facts.versions,
+            facts.name,
+            facts.task,
+            facts.weights,
+        )
+
+    @property
+    def too_short(self) -> DataError:
+        """The error where no window lies before `until`."""
+        return DataError(
+            f"no window that enough people judge lies before {format_instant(self.until)}, where "
+            "the longest holdout may begin; tuning needs a longer history, or an as-of nearer to "
+            "it",
+            where="events",
+        )
+
+
+def _pin(ws: Workspace, history: LedgerHistory, as_of: AsOf, name: str) -> _Pinned:
+    # The longest holdout that any run may take: one that grows must not meet a window.
     longest = max(
         ws.config.split.block_days,
-        last_block_days(ws.ledger.entries(), _after(as_of)) or 0,
+        history.last_block_days(as_of + JUST_AFTER) or 0,
         *ws.config.split.block_choices,
     )
-    return {
-        "as_of": format_instant(as_of),
-        "until": format_instant(as_of - timedelta(days=longest)),
-        "versions": {table: ws.lake.version(table) for table in _TABLES},
-        "name": name,
-    }
+    until = AsOf(as_of - timedelta(days=longest))
+    return _Pinned(as_of, until, ws.current_versions(), name)
 
 
 @dataclass(frozen=True)
 class _Ground:
     """What trials stand on: the windows, newest first, and the config that made them."""
 
+    pinned: _Pinned
     windows: list[Window]
     config: Config
-    task: dict[str, Any]
+    task: ComparisonKey
 
 
-def _ground(ws: Workspace, pinned: Mapping[str, Any], progress: Progress) -> _Ground:
-    """Build the windows; task and weights of events are the nights', else chosen like theirs."""
-    config, entries = ws.config, ws.ledger.entries()
-    as_of, until = parse_instant(pinned["as_of"]), parse_instant(pinned["until"])
-    policy = pinned["task"]["policy"] if "task" in pinned else last_policy(entries, _after(as_of))
-    columns = [c.USER_ID, c.ITEM_ID, c.KIND, c.VALUE, c.TIMESTAMP]
-    events = _read(ws, pinned, "events", columns, before(until))
+def _ground(ws: Workspace, history: LedgerHistory, pinned: _Pinned, progress: Progress) -> _Ground:
+    """Build the windows; task and event weights are the runs', else chosen like theirs."""
+    config, until, after = ws.config, pinned.until, pinned.as_of + JUST_AFTER
+    policy = history.last_task(after) if pinned.task is None else pinned.task.task
+    data = LearningData(ws, pinned.versions)
+    events = data.events(until)
     try:
-        found = parted(events, until, config.windows, policy=policy, first=False, block_days=None)
+        part = parted(events, until, config.windows, policy=policy, first=False, block_days=None)
     except DataError:
-        raise _too_short(pinned) from None
-    tonight = replace(found, holdout=Interval(until, as_of))
-    weights = pinned.get("weights")
+        raise pinned.too_short from None
+    tonight = replace(part, holdout=Interval(until, pinned.as_of))
+    weights = pinned.weights or history.last_weights(after, config.features)
     if weights is None:
-        weights = last_weights(entries, _after(as_of), dump(config)["features"])
-    if weights is None:
-        weights = weighed(
-            events, tonight, config.windows, config.recommend.length, progress
-        ).model_dump(mode="json")
-    config = config.model_copy(update={"features": FeaturesConfig.model_validate(weights)})
-    items, _ = cleaned("items", _read(ws, pinned, "items"), config.clean.items)
-    users, _ = cleaned("users", _read(ws, pinned, "users"), config.clean.users)
+        weights = weighed(events, tonight, config.windows, config.recommend.length, progress)
+    config = config.model_copy(update={"features": weights})
+    items, users = data.catalogue(config.clean)
     windows = list(earlier(events, until, config.windows, tonight.policy, items, users))
     if not windows:
-        raise _too_short(pinned)
-    task = {
-        "policy": tonight.policy,
-        "target_kinds": list(tonight.target_kinds),
-        "k": config.recommend.length,
-    }
-    return _Ground(windows, config, task)
-
-
-def _read(
-    ws: Workspace,
-    pinned: Mapping[str, Any],
-    table: str,
-    columns: Sequence[str] | None = None,
-    where: pl.Expr | None = None,
-) -> pl.DataFrame:
-    version = pinned["versions"][table]
-    if version is None:
-        return ws.lake.empty(table, columns)
-    return ws.lake.read(table, version=version, columns=columns, where=where)
-
-
-def _after(as_of: datetime) -> datetime:
-    """Return the instant right after `as_of`: what a night of `as_of` decided is known there."""
-    return as_of + timedelta(microseconds=1)
-
-
-def _too_short(pinned: Mapping[str, Any]) -> DataError:
-    return DataError(
-        f"no window that enough people judge lies before {pinned['until']}, where the longest "
-        "holdout may begin; tuning needs a longer history, or an as-of nearer to it",
-        where="events",
+        raise pinned.too_short
+    task = ComparisonKey(
+        task=tonight.policy, target_kinds=tonight.target_kinds, k=config.recommend.length
     )
+    return _Ground(pinned, windows, config, task)
 
 
 def _begin(
-    studies: Studies,
-    study_id: str,
-    pinned: Mapping[str, Any],
-    asked: Recipe,
-    ground: _Ground,
-    progress: Progress,
+    studies: Studies, study_id: str, ground: _Ground, recipe: Recipe, progress: Progress
 ) -> Study:
+    pinned = ground.pinned
     refuse = refusal(ground.config.train)
-    refuse(asked, ground.windows[0].history)  # before any of it is tried
+    refuse(recipe, ground.windows[0].history)  # before any of it is tried
     start = select_hyperparameters(
-        asked, EarlierWindows(ground.windows, ground.task["k"], progress, refuse), progress
+        recipe, EarlierWindows(ground.windows, ground.task.k, progress, refuse), progress
     )
     movable = axes(start)
     if not movable:
-        raise ConfigError(f"{pinned['name']} has no field that can be tuned in this task")
-    family = start.family
-    facts = {
-        **pinned,
-        "key": _sum({"family": family, "fields": sorted(movable), "task": ground.task}),
-        "task": ground.task,
-        "weights": ground.config.features.model_dump(mode="json"),
-        "start": start.model_dump(mode="json"),
-    }
-    last = studies.last(facts["key"], study_id)
+        raise ConfigError(f"{pinned.name} has no field that can be tuned in this task")
+    task = ground.task.model_dump(mode="json")
+    facts = StudyFacts(
+        as_of=pinned.as_of,
+        until=pinned.until,
+        versions=pinned.versions,
+        name=pinned.name,
+        key=_sum({"family": start.family, "fields": sorted(movable), "task": task}),
+        task=ground.task,
+        weights=ground.config.features,
+        start=start,
+    )
+    last = studies.last(facts.key, study_id)
     elite = [] if last is None else _elite(last, movable)
     if last is not None and elite:
         progress(f"begins with the best of {last.study_id}")
-    return studies.begin(study_id, facts, movable, standing(start, movable), elite)
+    plain = facts.model_dump(mode="json", by_alias=True, exclude={"axes"})
+    return studies.begin(study_id, plain, movable, standing(start, movable), elite)
 
 
 def _elite(last: Study, among: Mapping[str, Axis]) -> list[dict[str, float]]:

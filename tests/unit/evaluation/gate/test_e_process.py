@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import TypeAdapter
 
-from pipeline.base import Interval
+from pipeline.base import Interval, plain
 from pipeline.evaluation.gate import Decision, Evidence, GateConfig, Past, decide, offers, remember
 from pipeline.evaluation.gate.e_process import (
     BETS,
@@ -25,7 +26,6 @@ from pipeline.evaluation.gate.e_process import (
     points_text,
     waiting_day,
 )
-from pipeline.report.past import AccountRow
 from pipeline.report.titles import account_line
 from tests.unit.evaluation.gate.test_gate import (
     AS_OF,
@@ -99,9 +99,8 @@ def test_points_read_alike_everywhere(points: float, text: str) -> None:
     log = math.log(points) if points else -900.0
     account = Account(KEY, log_bets=(log,) * len(BETS))
     standing = Standing("new", account, 500.0, None, None, None)
-    row = AccountRow("new", account.points, 500.0)
     assert standing.sentence == f"new: {text} of 500 points"
-    assert account_line(row) == f"{standing.sentence}."
+    assert account_line(standing) == f"{standing.sentence}."
 
 
 def test_an_account_that_has_not_moved_has_no_sign() -> None:
@@ -166,11 +165,11 @@ def test_how_many_blocks_two_percent_needs() -> None:
 def test_a_standing_is_written_as_json_and_read_back_equal() -> None:
     for account in (Account(KEY), filled([(0.01, 1e-4)]), filled([(0.9, 1e-7)] * 2)):
         standing = Standing("new", account, 500.0, 0.03, 4, "waiting, day 2 of 7")
-        text = json.dumps(standing.to_dict(), allow_nan=False)
-        assert Standing.from_dict(json.loads(text)) == standing
+        text = json.dumps(plain(standing), allow_nan=False)
+        assert TypeAdapter(Standing).validate_json(text) == standing
         # An account from before the bets changed begins anew, under the same key.
-        older = standing.to_dict() | {"log_bets": [9.0] * 4}
-        assert Standing.from_dict(older).account == Account(KEY)
+        older = plain(standing) | {"log_bets": [9.0] * 4}
+        assert TypeAdapter(Standing).validate_python(older).account == Account(KEY)
         assert standing.sentence.startswith("new: ")
         assert standing.sentence.endswith("; waiting, day 2 of 7")
 

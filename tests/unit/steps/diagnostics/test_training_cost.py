@@ -13,23 +13,26 @@ import polars as pl
 import pytest
 
 from pipeline import columns as c
+from pipeline.base import plain
 from pipeline.data.matrix import WEIGHT, build_history
 from pipeline.errors import ResourceError
 from pipeline.models.als import Als
-from pipeline.steps.diagnostics.training_cost import (
-    Cost,
-    Meter,
-    cost_line,
-    fit,
-    read_cost,
-    write_cost,
-)
+from pipeline.steps.diagnostics.training_cost import Meter, TrainingCosts, cost_line, costs, fit
 from pipeline.stores.runs import Runs
+from pipeline.workspace.artifacts import CostFile, train_step
 from pipeline.workspace.memory import TrainConfig
 
 MB = 1 << 20
 END = datetime(2026, 3, 1, tzinfo=UTC)
-COST = Cost(1.5, 2.5, 35.0, 12_345, 52_000.0, 40.0, "cpu")
+COST = CostFile(
+    fit_seconds=1.5,
+    fit_cpu_seconds=2.5,
+    peak_mb=35.0,
+    parameters=12_345,
+    examples_per_second=52_000.0,
+    estimated_mb=40.0,
+    trained_on="cpu",
+)
 
 
 def measured(code: str) -> Any:
@@ -149,26 +152,34 @@ def test_fit_tells_what_it_took():
 
 
 def test_a_cost_is_read_back_and_no_sum_that_must_repeat_covers_it(tmp_path):
-    refs = []
-    for name, cost in (("one", COST), ("two", Cost(9.0, 9.0, 9.0, 12_345, 9.0, 9.0, "cpu"))):
+    refs, step = [], train_step("als")
+    for name, cost in (("one", COST), ("two", COST.model_copy(update={"fit_seconds": 9.0}))):
         run = Runs(tmp_path / name).open("20260301T000000Z-0badcafe")
-        assert read_cost(run, "train/als") is None
-        with run.draft("train/als") as draft:
+        assert costs(run, ["als"], "als") == {}
+        with run.draft(step) as draft:
             draft.arrays("scorer", {"x": np.arange(3.0)})
-            write_cost(draft, cost)
+            draft.write(cost)
             draft.rows = 3
-        assert read_cost(run, "train/als") == cost
-        refs.append(run.ref("train/als"))
+        assert run.read(CostFile, step) == cost
+        assert costs(run, ["als", "mad"], "als") == {"als": TrainingCosts(cost)}
+        refs.append(run.ref(step))
     assert refs[0] == refs[1]
 
 
+def test_the_refit_is_below_its_recipe_in_json():
+    alone, refitted = TrainingCosts(COST), TrainingCosts(COST, COST)
+    figures = COST.plain()
+    assert figures["parameters"] == 12_345
+    assert plain(alone) == figures
+    assert plain(refitted) == {**figures, "refit": figures}
+
+
 def test_a_person_reads_it_in_one_line():
-    als, quick = COST.to_dict(), {**COST.to_dict(), "fit_seconds": 0.25}
+    als, quick = TrainingCosts(COST), COST.model_copy(update={"fit_seconds": 0.25})
     each = "35 MB, 12,345 parameters, 52,000 events a second"
-    assert cost_line({"quick": quick, "als": als}) == (
+    assert cost_line({"quick": TrainingCosts(quick), "als": als}) == (
         f"2 recipes in 1.8 s, als longest: 1.5 s, {each}"
     )
-    again = {**quick, "refit": als}
-    assert cost_line({"quick": again}) == (
+    assert cost_line({"quick": TrainingCosts(quick, COST)}) == (
         f"1 recipe in 0.2 s, quick longest: 0.2 s, {each}; refit: 1.5 s, {each}"
     )

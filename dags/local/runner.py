@@ -1,8 +1,11 @@
-"""Runs DAGs in this process, one task after the other, against the database that `make ui` opens.
+"""Runs DAGs in this process, one task after the other, on the database that `make ui` opens.
 
-Promises: what Airflow and the libraries below it say goes into files (a task's words into the file
-where Airflow's page looks for them), so that the terminal keeps one line a task; runs that a
-killed process left open are closed; an interrupt ends the process at once, which is always safe.
+Guarantees:
+
+* All output of Airflow and of libraries goes to files, that of a task to the file that Airflow's
+  page shows; the terminal gets one line per task.
+* Runs that a killed process left unfinished are marked as failed.
+* An interrupt ends the process at once, which is always safe.
 """
 
 from __future__ import annotations
@@ -20,33 +23,33 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, BinaryIO
 
-from dags import environment
+from dags.local import environment
 
-Say = Callable[[str], None]
-"""Shows one line of progress."""
+ProgressWriter = Callable[[str], None]
+"""Writes one line of progress."""
 
 
 @dataclass(frozen=True)
-class Finished:
-    """A DAG run that came to its end.
+class FinishedRun:
+    """DAG run that ended.
 
     Attributes
     ----------
     states
-        State of each task; a mapped one has its index behind it (``train_0``).
-    handed_on
-        What the DAG's last words are: the value of the task that was asked for, else ``None``.
+        State of each task; the name of a mapped one ends in its index (``train_0``).
+    result
+        Value of the result task, ``None`` if it has none.
     """
 
     dag_id: str
     run_id: str
     succeeded: bool
     states: dict[str, str]
-    handed_on: Any
+    result: Any
 
 
 class _Logs:
-    """The stream that all log lines go to: the file of the running task, else the runner's own."""
+    """Stream of all log lines: writes to the file of the running task, else to the runner's."""
 
     def __init__(self, own: Path) -> None:
         own.parent.mkdir(parents=True, exist_ok=True)
@@ -73,21 +76,21 @@ class _Logs:
 
 
 class _Progress:
-    """Airflow's listener: a task begins (its log file opens) and ends (its line is shown)."""
+    """Opens a task's log file when it starts, and writes its line when it ends."""
 
-    def __init__(self, logs: _Logs, say: Say) -> None:
+    def __init__(self, logs: _Logs, write: ProgressWriter) -> None:
         from airflow.utils.helpers import log_filename_template_renderer
 
-        self._logs, self._say = logs, say
+        self._logs, self._write = logs, write
         self._file_name = log_filename_template_renderer()
-        self._began = time.monotonic()
+        self._start = time.monotonic()
 
     def running(self, task_instance: Any) -> None:
         from airflow.sdk.log import init_log_file
 
-        for number in (signal.SIGINT, signal.SIGTERM):  # Airflow's own SIGTERM handler ends nothing
+        for number in (signal.SIGINT, signal.SIGTERM):  # Airflow's SIGTERM handler does not end it
             signal.signal(number, _stop)
-        self._began = time.monotonic()
+        self._start = time.monotonic()
         name = self._file_name(ti=task_instance, try_number=task_instance.try_number)
         self._logs.begin(init_log_file(name))
 
@@ -96,7 +99,7 @@ class _Progress:
         name = task_instance.task_id
         if task_instance.map_index >= 0:
             name += f" {task_instance.rendered_map_index or task_instance.map_index}"
-        self._say(f"  {name:<28} {outcome:<8} {time.monotonic() - self._began:5.1f} s")
+        self._write(f"  {name:<28} {outcome:<8} {time.monotonic() - self._start:5.1f} s")
 
 
 def _listener(progress: _Progress) -> object:
@@ -119,25 +122,25 @@ def _listener(progress: _Progress) -> object:
         def on_task_instance_failed(
             self, previous_state: Any, task_instance: Any, error: Any
         ) -> None:
-            retried = task_instance.state == "up_for_retry"
-            progress.ended(task_instance, "again" if retried else "FAILED")
+            is_retried = task_instance.state == "up_for_retry"
+            progress.ended(task_instance, "retry" if is_retried else "FAILED")
 
     return Listener()
 
 
 class Runner:
-    """Airflow in this process; made by `airflow`."""
+    """Airflow in this process; `airflow` returns it."""
 
-    def run(self, dag_id: str, conf: Mapping[str, Any], *, ask: str) -> Finished:
-        """Run a DAG to its end, and ask one of its tasks for what it handed on.
+    def run(self, dag_id: str, conf: Mapping[str, Any], *, result_task: str) -> FinishedRun:
+        """Run a DAG to its end, and return the states of its tasks and the value of one of them.
 
-        Failures of tasks do not raise: look at `Finished.succeeded`.
+        A failed task raises nothing: check `FinishedRun.succeeded`.
         """
         from airflow.models.xcom import XComModel
         from airflow.utils.session import create_session
 
-        # A freshly parsed DAG: its params remember what the run before was given. A logical date
-        # of its own: without one, `test` replaces the run before.
+        # The DAG is parsed again because its params keep the values of the last run. It gets a
+        # logical date because `test` without one replaces the last run.
         run = load_dags()[dag_id].test(run_conf=dict(conf), logical_date=datetime.now(UTC))
         with create_session() as session:
             states = {
@@ -146,43 +149,43 @@ class Runner:
             }
             value = session.scalars(
                 XComModel.get_many(
-                    run_id=run.run_id, key="return_value", task_ids=ask, dag_ids=dag_id
+                    run_id=run.run_id, key="return_value", task_ids=result_task, dag_ids=dag_id
                 )
             ).first()
-            handed_on = None if value is None else XComModel.deserialize_value(value)
-        return Finished(dag_id, run.run_id, run.state == "success", states, handed_on)
+            result = None if value is None else XComModel.deserialize_value(value)
+        return FinishedRun(dag_id, run.run_id, run.state == "success", states, result)
 
 
 @contextmanager
-def airflow(home: Path, say: Say) -> Iterator[Runner]:
-    """Open Airflow over the workspace `home`, quietly; `say` is handed one line a task.
+def airflow(home: Path, write: ProgressWriter) -> Iterator[Runner]:
+    """Start Airflow for the workspace `home`; `write` gets one line per task.
 
-    While it is open, the process's stdout and stderr go to `log_file`.
+    Until the end, stdout and stderr of the process go to `log_file`.
     """
     environment.apply(home)
     logs = _Logs(log_file(home))
-    with _only_one(home), _redirected(logs.fileno()):
+    with _runner_lock(home), _redirected(logs.fileno()):
         environment.set_up(home)
 
         from airflow.sdk.listener import get_listener_manager
         from airflow.sdk.log import configure_logging
 
         configure_logging(json_output=True, output=logs)
-        get_listener_manager().add_listener(_listener(_Progress(logs, say)))
-        sys.excepthook = sys.__excepthook__  # Airflow's would log what ends this process
+        get_listener_manager().add_listener(_listener(_Progress(logs, write)))
+        sys.excepthook = sys.__excepthook__  # Airflow's logs the exception that ends this process
         dags = load_dags()
-        _require_to_ourselves(dags)
-        _close_left_over(dags)
+        _require_no_scheduler(dags)
+        _fail_abandoned_runs(dags)
         yield Runner()
 
 
 def log_file(home: Path) -> Path:
-    """Return where everything goes that no task said."""
+    """Return the file of all output that does not belong to a task."""
     return environment.airflow_home(home) / "logs" / "runner.log"
 
 
 def load_dags() -> dict[str, Any]:
-    """Parse the DAGs of this folder; a file that cannot be parsed raises `RuntimeError`."""
+    """Parse the folder of the DAGs; a file that cannot be parsed raises `RuntimeError`."""
     from airflow.dag_processing.dagbag import DagBag
 
     bag = DagBag(environment.ROOT / "dags")
@@ -191,8 +194,8 @@ def load_dags() -> dict[str, Any]:
     return dict(bag.dags)
 
 
-def _require_to_ourselves(dags: Mapping[str, Any]) -> None:
-    """Refuse to run beside a scheduler that would run the same tasks."""
+def _require_no_scheduler(dags: Mapping[str, Any]) -> None:
+    """Raise `ConcurrencyError` if a scheduler that is running could start the same tasks."""
     from airflow.jobs.job import most_recent_job
     from airflow.models.dag import DagModel
     from airflow.utils.session import create_session
@@ -202,20 +205,20 @@ def _require_to_ourselves(dags: Mapping[str, Any]) -> None:
         scheduler = most_recent_job("SchedulerJob", session=session)
         if scheduler is None or not scheduler.is_alive():
             return
-        switched_on = session.scalars(
+        unpaused = session.scalars(
             select(DagModel.dag_id).where(DagModel.dag_id.in_(dags), DagModel.is_paused.is_(False))
         ).all()
-    if switched_on:
+    if unpaused:
         from pipeline.errors import ConcurrencyError
 
         raise ConcurrencyError(
-            f"a scheduler is at work on {' and '.join(sorted(switched_on))}: "
-            "pause it on Airflow's page, or stop `make ui`"
+            f"a scheduler is running {' and '.join(sorted(unpaused))}: "
+            "pause the DAG on Airflow's page, or stop `make ui`"
         )
 
 
-def _close_left_over(dags: Mapping[str, Any]) -> None:
-    """Fail the runs of killed runners: nobody would ever finish them."""
+def _fail_abandoned_runs(dags: Mapping[str, Any]) -> None:
+    """Mark the unfinished runs of killed runners as failed."""
     from airflow.api.common.mark_tasks import set_dag_run_state_to_failed
     from airflow.models.dagrun import DagRun
     from airflow.serialization.serialized_objects import DagSerialization
@@ -224,44 +227,44 @@ def _close_left_over(dags: Mapping[str, Any]) -> None:
     from sqlalchemy import select
 
     with create_session() as session:
-        left = session.scalars(
+        abandoned = session.scalars(
             select(DagRun).where(
                 DagRun.state == "running",
                 DagRun.triggered_by == DagRunTriggeredByType.TEST,
                 DagRun.dag_id.in_(dags),
             )
         ).all()
-        for run in left:
+        for run in abandoned:
             dag = DagSerialization.deserialize_dag(DagSerialization.serialize_dag(dags[run.dag_id]))
             set_dag_run_state_to_failed(dag=dag, run_id=run.run_id, commit=True, session=session)
 
 
 @contextmanager
-def _only_one(home: Path) -> Iterator[None]:
+def _runner_lock(home: Path) -> Iterator[None]:
     with (environment.airflow_home(home) / "runner.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             from pipeline.errors import ConcurrencyError
 
-            raise ConcurrencyError(f"another runner is at work in {home}") from None
+            raise ConcurrencyError(f"another runner is running in {home}") from None
         yield
 
 
 @contextmanager
 def _redirected(target: int) -> Iterator[None]:
-    """Send what this process and its children print to a file, below Python's own streams."""
-    kept = {number: os.dup(number) for number in (1, 2)}
+    """Redirect the output of this process and its children to a file, below Python's streams."""
+    copies = {number: os.dup(number) for number in (1, 2)}
     sys.stdout.flush()
     sys.stderr.flush()
-    for number in kept:
+    for number in copies:
         os.dup2(target, number)
     try:
         yield
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        for number, copy in kept.items():
+        for number, copy in copies.items():
             os.dup2(copy, number)
             os.close(copy)
 

@@ -1,8 +1,13 @@
-"""The settings of a single-machine Airflow over one workspace, and its database.
+"""Settings and database of an Airflow on one machine, for one workspace.
 
-Promises: the runner of `make run` and the servers of `make ui` see the same database, logs and
-DAGs, all below `<home>/airflow`; servers bind loopback; nothing is reported to anybody; a
-database whose making was killed is made anew. Everything here is set before Airflow is imported.
+Guarantees:
+
+* The runner of `make run` and the servers of `make ui` use the same database, logs and DAGs, all
+  of them in `<home>/airflow`.
+* Servers listen only on loopback, and no usage data are sent.
+* A database whose creation was killed is created again.
+
+`apply` must be called before Airflow is imported.
 """
 
 from __future__ import annotations
@@ -12,14 +17,14 @@ import sqlite3
 from collections.abc import MutableMapping
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 DEFAULT_HOME = ROOT / "var"
 
 
 def settings(home: Path, port: int = 8080) -> dict[str, str]:
-    """Return the environment of every Airflow process over the workspace `home`.
+    """Return the environment of every Airflow process of the workspace `home`.
 
-    `port` is where the API server of `make ui` listens; tasks report to it.
+    `port` is the port of the API server of `make ui`, to which tasks report.
     """
     folder = airflow_home(home)
     python_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
@@ -42,7 +47,7 @@ def settings(home: Path, port: int = 8080) -> dict[str, str]:
         "AIRFLOW__API__BASE_URL": f"http://127.0.0.1:{port}",
         "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "10",
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
-        # Tasks run side by side: threads that wait for each other must not take their cores.
+        # Tasks run in parallel: OpenMP threads that wait must not keep their cores busy.
         "OMP_WAIT_POLICY": "PASSIVE",
     }
 
@@ -58,41 +63,41 @@ def database(home: Path) -> Path:
 
 
 def apply(home: Path, port: int = 8080, *, to: MutableMapping[str, str] = os.environ) -> None:
-    """Put `settings` into the environment; Airflow must not have been imported yet.
+    """Write `settings` into the environment; Airflow must not have been imported yet.
 
-    Raises `StorageError` where Airflow's folder cannot be made.
+    Raises `StorageError` if Airflow's folder cannot be created.
     """
     try:
         airflow_home(home).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         from pipeline.errors import StorageError
 
-        raise StorageError(f"cannot make {airflow_home(home)}: {error.strerror}") from error
+        raise StorageError(f"cannot create {airflow_home(home)}: {error.strerror}") from error
     to.update(settings(home, port))
 
 
 def set_up(home: Path) -> None:
-    """Make or migrate the database and its pools; `apply` comes first. Imports Airflow."""
+    """Create or migrate the database and its pools; call `apply` first. Imports Airflow."""
     path = database(home)
-    if path.exists() and not _is_whole(path):
-        for left in path.parent.glob(f"{path.name}*"):
-            left.unlink()
+    if path.exists() and not _is_complete(path):
+        for file in path.parent.glob(f"{path.name}*"):
+            file.unlink()
 
     from airflow.configuration import write_default_airflow_configuration_if_needed
     from airflow.models.pool import Pool
     from airflow.utils.db import initdb
 
-    from dags.common import POOLS
+    from dags.common import pools
 
-    # Holds the key that Airflow seals connections with; servers that start at once must share it.
+    # It holds the key that encrypts connections, which servers that start together must share.
     write_default_airflow_configuration_if_needed()
     initdb()
-    for name, (slots, description) in POOLS.items():
+    for name, (slots, description) in pools().items():
         Pool.create_or_update_pool(name, slots, description, include_deferred=False)
 
 
-def _is_whole(path: Path) -> bool:
-    """Whether the making of a database came to its end: its version is stamped last."""
+def _is_complete(path: Path) -> bool:
+    """Return whether the creation of a database was finished: its version is written last."""
     connection = sqlite3.connect(path)
     try:
         return bool(connection.execute("SELECT count(*) FROM alembic_version").fetchone()[0])

@@ -1,8 +1,10 @@
-"""Airflow's and MLflow's pages over one workspace, on this machine alone: `make ui`.
+"""Serve Airflow's and MLflow's pages for one workspace on this machine: `make ui`.
 
-Promises: both servers listen on loopback; one that does not come up, or dies, is named with the
-end of its log; Ctrl-C or a closed terminal stops them all, and what they had running is found
-again by the next start.
+Guarantees:
+
+* Both servers listen only on loopback.
+* If a server does not start, or ends, the error has its name and the end of its log.
+* Ctrl-C or a closed terminal stops all servers; the next start resumes their runs.
 """
 
 from __future__ import annotations
@@ -24,20 +26,16 @@ from types import FrameType
 from typing import NoReturn
 from urllib.request import urlopen
 
-ROOT = Path(__file__).resolve().parents[1]
-if str(ROOT) not in sys.path:  # started as a script: Python put dags/ there instead
-    sys.path.insert(0, str(ROOT))
+from dags.local import environment
+from pipeline.errors import ConfigError, NightjarError, ResourceError
 
-from dags import environment  # noqa: E402
-from pipeline.errors import ConfigError, NightjarError, ResourceError  # noqa: E402
-
-_PATIENCE_S = 180
-_FAREWELL_S = 15
+_START_TIMEOUT_S = 180
+_STOP_TIMEOUT_S = 15
 
 
 @dataclass(frozen=True)
 class Server:
-    """A process to start, and the address that answers once it is up (none: it has no page)."""
+    """Process to start, and the address that responds once it is ready (``None``: no page)."""
 
     name: str
     command: tuple[str, ...]
@@ -52,14 +50,16 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 0
     except NightjarError as error:
-        _say(error.sentence)
+        _write(error.sentence)
         return error.exit_code
 
 
 def serve(home: Path, port: int, mlflow_port: int) -> NoReturn:
-    """Start everything over the workspace `home` and watch it; ends by an exception only."""
+    """Start all servers for the workspace `home` and watch them until an exception ends it."""
     if not (home / "nightjar.toml").is_file():
-        raise ConfigError(f"{home} is no workspace: `make run` makes one, so does `nightjar init`")
+        raise ConfigError(
+            f"{home} is not a workspace: create one with `make run` or `nightjar init`"
+        )
     _require_free(port, "Airflow", "--port")
     _require_free(mlflow_port, "MLflow", "--mlflow-port")
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -67,7 +67,7 @@ def serve(home: Path, port: int, mlflow_port: int) -> NoReturn:
     environment.apply(home, port)
     shared = {
         **os.environ,
-        # One key for all servers of this start; it is never written down.
+        # All servers of this start share one key, which is stored nowhere.
         "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_urlsafe(32),
         "AIRFLOW__API__SECRET_KEY": secrets.token_urlsafe(32),
         "MLFLOW_PORT": str(mlflow_port),
@@ -75,12 +75,12 @@ def serve(home: Path, port: int, mlflow_port: int) -> NoReturn:
     }
     logs = environment.airflow_home(home) / "logs"
     logs.mkdir(exist_ok=True)
-    _say(f"Starting Airflow and MLflow over {home} (half a minute) ...")
-    _run_to_end(Server("set-up", _python("dags.environment")), shared, logs)
+    _write(f"Starting Airflow and MLflow for {home} (half a minute) ...")
+    _run_to_end(Server("set-up", _python("dags.local.environment")), shared, logs)
     with _running(_servers(home, port, mlflow_port), shared, logs) as processes:
         _wait_until_up(processes, logs)
-        _say(f"\n  Airflow  http://127.0.0.1:{port}\n  MLflow   http://127.0.0.1:{mlflow_port}\n")
-        _say("Ctrl-C stops both.")
+        _write(f"\n  Airflow  http://127.0.0.1:{port}\n  MLflow   http://127.0.0.1:{mlflow_port}\n")
+        _write("Ctrl-C stops both.")
         while True:
             _require_alive(processes, logs)
             time.sleep(1)
@@ -90,13 +90,13 @@ def _servers(home: Path, port: int, mlflow_port: int) -> list[Server]:
     airflow = f"http://127.0.0.1:{port}/api/v2/monitor/health"
     return [
         Server("api-server", _python("airflow", "api-server"), airflow),
-        # Without its own log server, which would listen on all addresses: logs are files here.
+        # Its log server would listen on all addresses, and is not needed: logs are files here.
         Server("scheduler", _python("airflow", "scheduler", "--skip-serve-logs")),
         Server("dag-processor", _python("airflow", "dag-processor")),
         Server("triggerer", _python("airflow", "triggerer", "--skip-serve-logs")),
         Server(
             "mlflow",
-            ("bash", str(ROOT / "mlflow" / "serve"), str(home)),
+            ("bash", str(environment.ROOT / "mlflow" / "serve"), str(home)),
             f"http://127.0.0.1:{mlflow_port}/health",
         ),
     ]
@@ -113,17 +113,17 @@ def _require_free(port: int, server: str, option: str) -> None:
             probe.bind(("127.0.0.1", port))
         except OSError:
             raise ResourceError(
-                f"port {port}, meant for {server}, is taken on this machine; "
-                f'name another: make ui ARGS="{option} {port + 1}"'
+                f"port {port}, meant for {server}, is in use on this machine; "
+                f'choose another: make ui ARGS="{option} {port + 1}"'
             ) from None
 
 
 def _run_to_end(server: Server, env: Mapping[str, str], logs: Path) -> None:
     with (logs / f"{server.name}.log").open("ab") as log:
-        ended = subprocess.run(
-            server.command, env=env, cwd=ROOT, stdout=log, stderr=log, check=False
+        process = subprocess.run(
+            server.command, env=env, cwd=environment.ROOT, stdout=log, stderr=log, check=False
         )
-    if ended.returncode:
+    if process.returncode:
         raise _failure(server, logs)
 
 
@@ -132,7 +132,7 @@ Processes = Mapping[Server, subprocess.Popen[bytes]]
 
 @contextmanager
 def _running(servers: Sequence[Server], env: Mapping[str, str], logs: Path) -> Iterator[Processes]:
-    """Start servers, each with its children in a group of its own; stop all of them in the end."""
+    """Start servers, each in its own process group, and stop all of them in the end."""
     processes: dict[Server, subprocess.Popen[bytes]] = {}
     try:
         for server in servers:
@@ -140,7 +140,7 @@ def _running(servers: Sequence[Server], env: Mapping[str, str], logs: Path) -> I
                 processes[server] = subprocess.Popen(
                     server.command,
                     env=env,
-                    cwd=ROOT,
+                    cwd=environment.ROOT,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -148,18 +148,18 @@ def _running(servers: Sequence[Server], env: Mapping[str, str], logs: Path) -> I
                 )
         yield processes
     finally:
-        _say("\nStopping ...")
+        _write("\nStopping ...")
         _stop(list(processes.values()))
 
 
 def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
     for process in processes:
         _signal(process, signal.SIGTERM)
-    until = time.monotonic() + _FAREWELL_S
+    until = time.monotonic() + _STOP_TIMEOUT_S
     for process in processes:
         with suppress(subprocess.TimeoutExpired):
             process.wait(max(0.1, until - time.monotonic()))
-        _signal(process, signal.SIGKILL)  # and what it may have left of its group
+        _signal(process, signal.SIGKILL)  # also ends what is left of its group
         process.wait()
 
 
@@ -169,16 +169,16 @@ def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
 
 
 def _wait_until_up(processes: Processes, logs: Path) -> None:
-    until = time.monotonic() + _PATIENCE_S
+    until = time.monotonic() + _START_TIMEOUT_S
     for server in processes:
-        while server.health and not _answers(server.health):
+        while server.health and not _responds(server.health):
             _require_alive(processes, logs)
             if time.monotonic() > until:
                 raise _failure(server, logs)
             time.sleep(0.5)
 
 
-def _answers(address: str) -> bool:
+def _responds(address: str) -> bool:
     try:
         with urlopen(address, timeout=5):  # noqa: S310 - our own loopback address
             return True
@@ -195,28 +195,33 @@ def _require_alive(processes: Processes, logs: Path) -> None:
 def _failure(server: Server, logs: Path) -> ResourceError:
     log = logs / f"{server.name}.log"
     tail = log.read_text(errors="replace").splitlines()[-5:]
-    said = "".join(f"\n  {line}" for line in tail)
-    return ResourceError(f"{server.name} is not running; the end of {log}:{said}")
+    lines = "".join(f"\n  {line}" for line in tail)
+    return ResourceError(f"{server.name} is not running; the end of {log}:{lines}")
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make ui", description="Open Airflow and MLflow.")
     default = Path(os.environ.get("NIGHTJAR_HOME") or environment.DEFAULT_HOME)
     parser.add_argument("--home", type=Path, default=default, help="the workspace")
-    parser.add_argument("--port", type=int, default=8080, help="where Airflow listens")
-    parser.add_argument("--mlflow-port", type=int, default=5000, help="where MLflow listens")
+    parser.add_argument("--port", type=int, default=8080, help="port of Airflow")
+    parser.add_argument("--mlflow-port", type=int, default=5000, help="port of MLflow")
     return parser.parse_args(arguments)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(ignored, signal.SIG_IGN)  # one is enough; stopping takes its time
+        signal.signal(ignored, signal.SIG_IGN)  # stopping takes seconds and starts once
     raise KeyboardInterrupt
 
 
-def _say(line: str) -> None:
-    with suppress(OSError):  # of a closed terminal: what has to be stopped is stopped all the same
-        print(line, file=sys.stderr, flush=True)  # noqa: T201 - a command's words to its user
+def _write(line: str) -> None:
+    try:
+        print(line, file=sys.stderr, flush=True)  # noqa: T201 - output of a command
+    except OSError:
+        # The terminal is closed. Python would try to flush the line again when it exits, and
+        # return 120 if that fails.
+        with Path(os.devnull).open("w") as null:
+            os.dup2(null.fileno(), 2)
 
 
 if __name__ == "__main__":

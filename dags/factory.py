@@ -1,0 +1,206 @@
+"""Makes DAGs and their tasks for one workspace.
+
+Guarantees:
+
+* Each DAG starts paused, runs once at a time and does not catch up on missed runs.
+* Each task has an owner, retries, a time limit and its function's docstring as documentation.
+* XCom holds only scalars, lists and dicts; Airflow's logs hold no returned values.
+* An expected failure reaches Airflow as one sentence, and is retried only if a retry can help.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import DAG, CronTriggerTimetable, Param, get_current_context, task
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+from dags.common import AirflowWorkspace
+
+if TYPE_CHECKING:
+    from pipeline.workspace.workspace import Workspace
+
+DEFAULT_ARGS: dict[str, Any] = {
+    "owner": "nightjar",
+    "retries": 2,
+    "retry_delay": timedelta(minutes=1),
+    "execution_timeout": timedelta(minutes=30),
+}
+HEAVY_TASK_ARGS: dict[str, Any] = {"execution_timeout": timedelta(hours=2)}
+"""Added to `DEFAULT_ARGS` for a task that runs long."""
+
+PROBLEM = "problem"
+"""XCom key under which a failed task leaves ``{sentence, exit_code}``."""
+
+
+def nightjar_dag(
+    workspace: AirflowWorkspace,
+    name: str,
+    *,
+    tag: str,
+    description: str,
+    doc_md: str | None,
+    params: Mapping[str, Param],
+    schedule: Any = None,
+) -> DAG:
+    """Return an empty DAG of a workspace; tasks made inside a ``with`` of it belong to it.
+
+    Parameters
+    ----------
+    name
+        Id in the default workspace; elsewhere the workspace's name comes before it.
+    tag
+        Second tag; the first one is the workspace's name.
+    schedule
+        Airflow schedule; ``None`` for a DAG that only a user starts.
+    """
+    return DAG(
+        workspace.dag_id(name),
+        description=description,
+        doc_md=doc_md,
+        schedule=schedule,
+        catchup=False,
+        max_active_runs=1,
+        is_paused_upon_creation=True,
+        default_args=DEFAULT_ARGS,
+        params=dict(params),
+        tags=[workspace.name, tag],
+    )
+
+
+def cron(expression: str) -> CronTriggerTimetable:
+    """Return a schedule in UTC that starts no run of the past when its DAG is unpaused."""
+    return CronTriggerTimetable(expression, timezone="UTC", run_immediately=timedelta(0))
+
+
+@dataclass(frozen=True)
+class NightjarTask:
+    """Task that the DAG of any workspace can contain; `nightjar_task` makes it.
+
+    Attributes
+    ----------
+    function
+        Body of the task: its name is the task id, its docstring the documentation.
+    opens
+        Context manager whose value is the first argument of `function`; ``None`` for no such
+        argument.
+    heavy
+        Whether the task runs long and takes the one slot of the workspace's heavy pool.
+    emits
+        Attribute of `AirflowWorkspace` with the asset that the task updates.
+    arguments
+        Further arguments of Airflow's operator.
+    """
+
+    function: Callable[..., Any]
+    opens: Callable[[AirflowWorkspace], AbstractContextManager[Any]] | None
+    heavy: bool
+    emits: str | None
+    arguments: Mapping[str, Any]
+
+    def __call__(self, workspace: AirflowWorkspace, *values: Any) -> Any:
+        """Add the task to the current DAG; `values` are passed to the function."""
+        return self._decorated(workspace)(*values)
+
+    def expand(self, workspace: AirflowWorkspace, **values: Any) -> Any:
+        """Add the task to the current DAG, mapped over `values`."""
+        return self._decorated(workspace).expand(**values)
+
+    def _decorated(self, workspace: AirflowWorkspace) -> Any:
+        arguments = dict(self.arguments)
+        if self.heavy:
+            arguments |= {**HEAVY_TASK_ARGS, "pool": workspace.heavy_pool}
+        if self.emits:
+            arguments["outlets"] = [getattr(workspace, self.emits)]
+        return task(
+            task_id=self.function.__name__,
+            doc_md=self.function.__doc__,
+            multiple_outputs=False,
+            show_return_value_in_logs=False,
+            **arguments,
+        )(self._body(workspace))
+
+    def _body(self, workspace: AirflowWorkspace) -> Callable[..., Any]:
+        if (opens := self.opens) is None:
+            return self.function
+
+        @functools.wraps(self.function)
+        def body(*values: Any, **named: Any) -> Any:
+            with opens(workspace) as opened:
+                return _xcom_value(self.function(opened, *values, **named))
+
+        # Airflow reads here which values it must pass: all but the first.
+        signature = inspect.signature(self.function)
+        parameters = list(signature.parameters.values())[1:]
+        body.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        return body
+
+
+def nightjar_task(
+    *,
+    opens: Callable[[AirflowWorkspace], AbstractContextManager[Any]] | None = None,
+    heavy: bool = False,
+    emits: str | None = None,
+    **arguments: Any,
+) -> Callable[[Callable[..., Any]], NightjarTask]:
+    """Decorate a function as a task; `NightjarTask` describes the parameters."""
+
+    def decorate(function: Callable[..., Any]) -> NightjarTask:
+        return NightjarTask(function, opens, heavy, emits, arguments)
+
+    return decorate
+
+
+def workspace_task(**options: Any) -> Callable[[Callable[..., Any]], NightjarTask]:
+    """Decorate a function of the opened workspace as a task; `options` are of `nightjar_task`."""
+    return nightjar_task(opens=open_workspace, **options)
+
+
+@contextmanager
+def open_workspace(workspace: AirflowWorkspace) -> Iterator[Workspace]:
+    """Open a workspace; an expected failure becomes Airflow's failure with the same sentence.
+
+    Airflow retries after a `StorageError`: a store that is locked or cannot be reached may be
+    available a minute later. After any other expected error the task fails without a retry.
+    """
+    from pipeline.errors import NightjarError, StorageError
+    from pipeline.workspace.workspace import Workspace
+
+    try:
+        yield Workspace.open(workspace.home())
+    except NightjarError as error:
+        problem = {"sentence": error.sentence, "exit_code": error.exit_code}
+        get_current_context()["ti"].xcom_push(key=PROBLEM, value=problem)
+        if isinstance(error, StorageError):
+            raise AirflowException(error.sentence) from error
+        raise AirflowFailException(error.sentence) from error
+
+
+def task_problem(name: str) -> dict[str, Any] | None:
+    """Return what a failed task of this run left under `PROBLEM`, or ``None``.
+
+    `name` ends in ``_3`` for the fourth instance of a mapped task.
+    """
+    pull = get_current_context()["ti"].xcom_pull
+    task_id, _, index = name.rpartition("_")
+    problem: dict[str, Any] | None
+    if index.isdigit():
+        problem = pull(task_ids=task_id, map_indexes=int(index), key=PROBLEM)
+    else:
+        problem = pull(task_ids=name, key=PROBLEM)
+    return problem
+
+
+def _xcom_value(result: Any) -> Any:
+    """Return a result as plain JSON: scalars and dicts as they are, results of steps by `plain`."""
+    if result is None or isinstance(result, (bool, int, float, str, list, dict)):
+        return result
+    from pipeline.base import plain
+
+    return plain(result)

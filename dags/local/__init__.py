@@ -1,0 +1,11 @@
+"""Programs that run the DAGs on one machine, and the settings of its Airflow.
+
+Here: `environment` (Airflow's settings and database; Docker uses it too), `runner` (runs DAGs in
+one process), `demo` (`make run`), `ui` (`make ui`), `document` (writes docs/DAGS.md).
+
+Not here: DAGs and their tasks, which belong to `dags`; Airflow ignores this folder when it looks
+for DAGs.
+
+To add a program, write a module with `main(arguments)` that returns the exit code, and start it
+as `python -m dags.local.NAME`. Call `environment.apply` before anything imports Airflow.
+"""

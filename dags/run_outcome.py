@@ -1,0 +1,88 @@
+"""Outcome of a nightly run, as a pure function of what its tasks left behind.
+
+Guarantees:
+
+* A run is green only if it promoted a model, kept the champion, or had nothing to do.
+* A task that failed, or did not run although it should have, makes the run red with a reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+PROMOTIONS = ("first", "switch", "refresh")
+"""Decisions that put a model live."""
+DECISIONS = (*PROMOTIONS, "keep", "block")
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """End of a nightly run.
+
+    Attributes
+    ----------
+    status
+        The gate's decision (``first``, ``switch``, ``refresh``, ``keep``, ``block``), or
+        ``already_done``, ``nothing_to_do``, ``superseded``, ``failed``.
+    sentence
+        The reason, for a reader.
+    is_red
+        Whether the DAG run must fail.
+    exit_code
+        0, or the exit code that the command line would have returned.
+    """
+
+    status: str
+    sentence: str
+    is_red: bool
+    exit_code: int
+
+    @property
+    def is_posted(self) -> bool:
+        """True for decisions and red runs, which the webhook receives."""
+        return self.is_red or self.status in DECISIONS
+
+
+def determine_outcome(
+    states: Mapping[str, str | None],
+    started: Mapping[str, Any],
+    decision: Mapping[str, Any],
+    problems: Mapping[str, Mapping[str, Any]],
+) -> RunOutcome:
+    """Return the outcome of a run.
+
+    Parameters
+    ----------
+    states
+        State of each task (``train_0``, ``train_1``, … for mapped ones).
+    started
+        ``status`` and ``sentence`` of `snapshot`; empty if it failed.
+    decision
+        ``kind`` and ``sentence`` of the decision; empty if there is none.
+    problems
+        Task -> ``sentence`` and ``exit_code`` of an expected failure.
+    """
+    failed = sorted(task for task, state in states.items() if state == "failed")
+    if failed:
+        expected = [task for task in failed if task in problems]
+        if not expected:
+            return _failure(f"{', '.join(failed)} failed because of a bug: see the task's log")
+        problem = problems[expected[0]]
+        return _failure(f"{expected[0]}: {problem['sentence']}", problem["exit_code"])
+    if not started or "upstream_failed" in states.values():
+        return _failure("a task before this one did not run: see the graph")
+    if started["status"] != "new":
+        return RunOutcome(started["status"], started["sentence"], is_red=False, exit_code=0)
+    if not decision:
+        return _failure("the gate decided nothing: no recipe could be trained")
+    kind, sentence = decision["kind"], decision["sentence"]
+    if kind not in DECISIONS:
+        return _failure(f"unknown decision {kind!r} of the gate")
+    blocked = kind == "block"
+    return RunOutcome(kind, sentence, is_red=blocked, exit_code=5 if blocked else 0)
+
+
+def _failure(sentence: str, exit_code: int = 1) -> RunOutcome:
+    return RunOutcome("failed", sentence, is_red=True, exit_code=exit_code)

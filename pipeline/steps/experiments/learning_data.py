@@ -1,0 +1,39 @@
+"""Pinned data that experiments train on: events before an instant, and the cleaned tables.
+
+Guarantees: rows are read as a nightly run of that instant reads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+import polars as pl
+
+from pipeline import columns as c
+from pipeline.data.clean import CleanConfig
+from pipeline.data.split import before
+from pipeline.data.windows import cleaned
+from pipeline.workspace.workspace import Workspace
+
+_COLUMNS: Final = (c.USER_ID, c.ITEM_ID, c.KIND, c.VALUE, c.TIMESTAMP)
+
+
+@dataclass(frozen=True)
+class LearningData:
+    """Tables of a workspace at pinned versions."""
+
+    ws: Workspace
+    versions: Mapping[str, int | None]
+
+    def events(self, end: datetime) -> pl.DataFrame:
+        """Return the events before an instant, with the columns that recipes learn from."""
+        return self.ws.read_pinned(self.versions, "events", _COLUMNS, before(end))
+
+    def catalogue(self, config: CleanConfig) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Return the cleaned items and users."""
+        items, _ = cleaned("items", self.ws.read_pinned(self.versions, "items"), config.items)
+        users, _ = cleaned("users", self.ws.read_pinned(self.versions, "users"), config.users)
+        return items, users
