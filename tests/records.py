@@ -7,7 +7,6 @@ from typing import Any
 
 from pipeline.base import Interval
 from pipeline.evaluation.gate.decision import Decision
-from pipeline.stores.ledger import Ledger
 from pipeline.workspace.artifacts import SnapshotFile
 from pipeline.workspace.ledger import ComparisonKey, DecisionEntry, SelectedWeights, append_entry
 from pipeline.workspace.workspace import Workspace
@@ -55,11 +54,11 @@ def decision(**fields: Any) -> Decision:
     return Decision(**given | fields)
 
 
-def append_decision(ledger: Ledger, ws: Workspace, run_id: str) -> DecisionEntry:
+def append_decision(ws: Workspace, run_id: str) -> DecisionEntry:
     """Append the decision of a run."""
     found = decision()
     return append_entry(
-        ledger,
+        ws.ledger,
         DecisionEntry(
             key=f"decision:{run_id}",
             as_of=AS_OF,

@@ -24,6 +24,7 @@ from pipeline.workspace.child_process import Child
 from pipeline.workspace.workspace import Workspace
 from tests.dying import parsed_here
 from tests.ingesting import AT, CONFIG, land, orders, state, workspace
+from tests.records import append_decision
 
 ROOT = Path(__file__).resolve().parents[2]
 ROW = "1,anna,bread,1,2024-03-01 10:00:00"
@@ -355,7 +356,7 @@ def test_a_file_behind_a_link_in_the_landing_folder_stays_where_it_is(ws, tmp_pa
 def test_a_lake_that_is_gone_is_no_empty_one(ws):
     land(ws, "orders-1.csv", orders(ROW))
     feedback(ws, AT)
-    ws.ledger.append("k", "decision", {"recipe": "als"})
+    append_decision(ws, "a-run")
     shutil.rmtree(ws.home / "lake")
     land(ws, "orders-2.csv", orders(OTHER))
     with pytest.raises(ConfigError, match=r"there were nights, but the lake .* holds nothing"):

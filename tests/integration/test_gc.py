@@ -8,7 +8,7 @@ import pytest
 from pipeline import columns as c
 from pipeline.base import plain
 from pipeline.errors import LakeError
-from pipeline.report.night import from_json
+from pipeline.report.night import NightPage
 from pipeline.steps.experiments.comparison.compare import compare
 from pipeline.steps.experiments.reproduction.reproduce import reproduce
 from pipeline.steps.feedback.feedback import feedback
@@ -23,7 +23,6 @@ from pipeline.steps.nightly.nightly import (
     train,
     validate,
 )
-from pipeline.steps.reporting.page_files import DATA as PAGE
 from pipeline.stores.lake import Lake
 from pipeline.workspace.artifacts import SnapshotFile
 from pipeline.workspace.history import LedgerHistory
@@ -74,14 +73,14 @@ def arrays(ws):
 
 def test_versions_are_made_again_and_compared_as_before(shop, tmp_path):
     ws = copied(shop, tmp_path)
-    seen, page = pinned(ws), compare(ws, 1, 2).to_dict()
+    seen, page = pinned(ws), compare(ws, 1, 2).plain()
     result = gc(ws, WEEKS_LATER)
     assert result.taken["scorers and windows"].files > 4
     assert {kept.table for kept in result.tables if kept.cleared.files} >= {"batches"}
     assert sum(name.endswith("scorer.npz") for name in arrays(ws)) == 2 + 2
     ws = Workspace.open(ws.home)
     assert pinned(ws) == seen
-    assert compare(ws, 1, 2).to_dict() == page
+    assert compare(ws, 1, 2).plain() == page
     assert [reproduce(ws, number).outcome for number in (1, 2)] == ["same", "same"]
 
 
@@ -134,8 +133,9 @@ def test_a_night_that_has_decided_goes_on_when_quarantine_is_empty(shop, tmp_pat
         ws.lake.read("quarantine", version=0)
     ended, expected = nightly(ws, NIGHTS[2]), nightly(calm, NIGHTS[2])
     assert plain(ended) | {"cost": 0} == plain(expected) | {"cost": 0}
-    page, told = (from_json(x.run(ended.run_id).bytes("cold_check", PAGE)) for x in (ws, calm))
-    assert (page.quarantined, page.reasons) == (told.quarantined, told.reasons)
+    page, other = (x.run(ended.run_id).read(NightPage, "cold_check") for x in (ws, calm))
+    assert page.quarantined == other.quarantined
+    assert page.quarantine_reasons == other.quarantine_reasons
     assert page.quarantined == 1
 
 

@@ -25,7 +25,6 @@ from pipeline.steps.maintenance.gc import WRITERS, gc
 from pipeline.steps.nightly.snapshot import TABLES
 from pipeline.stores.lake import SCHEMAS, Lake
 from pipeline.stores.lake.commit_integrity import Tail
-from pipeline.stores.ledger import Ledger
 from pipeline.stores.runs import Run, Runs
 from pipeline.stores.studies.store import Studies
 from pipeline.workspace.artifacts import DecisionFile, SnapshotFile
@@ -192,7 +191,7 @@ def test_what_else_has_pinned_keeps_it(ws, what):
             publish(ws, run_id)
     elif what == "judged":
         night(ws, "kept", 500, decided=True)
-        append_decision(Ledger(ws.home / "ledger.jsonl"), ws, "kept")
+        append_decision(ws, "kept")
     elif what == "calibration":
         with Runs(ws.home / "calibrations").open("c").draft("plan") as draft:
             draft.write(calibration_plan(ws))
