@@ -81,7 +81,7 @@ def configure_logging() -> None:
     )
     structlog.configure(
         processors=[structlog.contextvars.merge_contextvars, *shown],
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),  # as it is then
         cache_logger_on_first_use=False,
     )
 
