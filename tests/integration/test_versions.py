@@ -139,7 +139,7 @@ def test_a_version_whose_run_is_gone_says_so(copy):
 def test_a_version_that_nobody_saw_is_a_version(workspace, tmp_path):
     ws = workspace(tmp_path / "quiet", ALS)
     assert known(ws, LedgerHistory.of(ws.ledger)) == {}
-    with pytest.raises(ConfigError, match="no version 1: no night has registered one yet"):
+    with pytest.raises(ConfigError, match="no version 1: no run has registered one yet"):
         find(ws, 1)
 
 
