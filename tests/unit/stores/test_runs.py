@@ -45,7 +45,7 @@ def visible(run):
 def test_two_writers_of_one_step(run):
     with run.draft("features"):
         other = Runs(run.folder.parent).open(run.run_id)
-        with pytest.raises(ConcurrencyError, match="another process"), other.draft("features"):
+        with pytest.raises(ConcurrencyError, match="held by process"), other.draft("features"):
             pass
         with other.draft("train/als") as draft:
             draft.rows = 1
