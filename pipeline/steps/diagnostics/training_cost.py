@@ -9,7 +9,6 @@ speed.
 from __future__ import annotations
 
 import ctypes
-import resource
 import threading
 import time
 from collections.abc import Mapping
@@ -18,6 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
+
+import psutil
 
 from pipeline.base import Progress
 from pipeline.data.matrix import History
@@ -28,7 +29,6 @@ from pipeline.workspace.memory import TrainConfig, refuse_too_large
 FILE: Final = "cost"
 REFIT: Final = "refit"
 _MB: Final = 1 << 20
-_PAGE: Final = resource.getpagesize()
 _EVERY_SECONDS: Final = 0.005
 _MEASURED: Final = (
     "fit_seconds",
@@ -95,7 +95,8 @@ class Meter:
 
     def __enter__(self) -> Self:
         _hand_back()
-        self._start = self._seen = _resident()
+        self._process = psutil.Process()
+        self._start = self._seen = self._process.memory_info().rss
         self._record = _highest()
         self._over = threading.Event()
         self._watch = threading.Thread(target=self._look, name="memory-meter", daemon=True)
@@ -113,7 +114,7 @@ class Meter:
         self._cpu = time.process_time() - self._cpu
         self._over.set()
         self._watch.join()
-        self._seen = max(self._seen, _resident())
+        self._look_once()
         highest = _highest()
         if highest > self._record:
             self._seen = max(self._seen, highest)
@@ -121,7 +122,7 @@ class Meter:
     @property
     def peak_bytes(self) -> int:
         """How much the process grew at most."""
-        return self._seen - self._start
+        return int(self._seen - self._start)
 
     def cost(self, scorer: Scorer, history: History, estimate: int) -> Cost:
         """Return what training `scorer` on `history` took; `estimate` in bytes."""
@@ -137,7 +138,10 @@ class Meter:
 
     def _look(self) -> None:
         while not self._over.wait(_EVERY_SECONDS):
-            self._seen = max(self._seen, _resident())
+            self._look_once()
+
+    def _look_once(self) -> None:
+        self._seen = max(self._seen, self._process.memory_info().rss)
 
 
 def _hand_back() -> None:
@@ -194,11 +198,6 @@ def cost_line(told: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _cost(told: Mapping[str, Any]) -> Cost:
     return Cost(**{name: value for name, value in told.items() if name != REFIT})
-
-
-def _resident() -> int:
-    """Bytes of this process in memory now."""
-    return int(Path("/proc/self/statm").read_bytes().split()[1]) * _PAGE
 
 
 def _highest() -> int:
