@@ -171,11 +171,6 @@ class Run:
         self.run_id = run_id
         self.folder = root / run_id
 
-    @property
-    def exists(self) -> bool:
-        """Whether any step of this run was committed."""
-        return any(self.folder.glob(f"**/{MANIFEST}"))
-
     def committed(self, step: str) -> Ref | None:
         """Return the `Ref` of a committed step, or ``None``."""
         path = self.folder / step / MANIFEST

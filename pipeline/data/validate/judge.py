@@ -106,11 +106,6 @@ class Validation:
         """Whether the night may go on."""
         return all(check.passed for check in self.checks)
 
-    @property
-    def reasons(self) -> tuple[str, ...]:
-        """Sentences of the checks that block."""
-        return tuple(check.sentence for check in self.checks if not check.passed)
-
     def to_dict(self) -> dict[str, Any]:
         """Return the record: plain values that `json.dumps` takes."""
         return {

@@ -101,7 +101,6 @@ with run.draft("features") as draft:
     assert left[0].startswith(".draft-features-")
     assert run.committed("features") is None
     assert run.steps() == ()
-    assert not run.exists or run.committed("features") is None
     write(run)
     assert visible(run) == ["features"]
 
