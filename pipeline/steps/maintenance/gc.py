@@ -17,8 +17,9 @@ from pipeline import columns as c
 from pipeline.base import Progress, format_instant, silent, to_utc
 from pipeline.errors import ConcurrencyError
 from pipeline.serving.retire import retired
+from pipeline.steps.experiments.calibration.calibrate import FOLDER as CALIBRATIONS
 from pipeline.steps.maintenance.prunable_files import unread
-from pipeline.steps.maintenance.retained_versions import CALIBRATIONS, pinned
+from pipeline.steps.maintenance.retained_versions import pinned
 from pipeline.stores.batches import Batches
 from pipeline.stores.lake import Cleared, Upkeep
 from pipeline.stores.pruning import NOTHING, Taken, forget, remove, remove_older, sweep, worked_on

@@ -25,8 +25,6 @@ from pipeline.stores.studies.store import FILE, Studies
 from pipeline.workspace.history import last_judged
 from pipeline.workspace.workspace import Workspace
 
-__all__ = ["CALIBRATIONS", "pinned"]
-
 _DATA: Final = ("events", "items", "users")
 _RETOLD: Final = (*_DATA, "batches")
 """Tables that something reads at their pinned version once a night has decided: quarantine is not
