@@ -13,15 +13,13 @@ from pipeline.steps.experiments.reproduction.reproduce import reproduce
 from pipeline.steps.feedback.feedback import feedback
 from pipeline.steps.lists import history, lists
 from pipeline.steps.maintenance.gc import gc
-from pipeline.steps.nightly.nightly import (
-    evaluate,
-    features,
-    gate,
-    nightly,
-    snapshot,
-    train,
-    validate,
-)
+from pipeline.steps.nightly.evaluate import evaluate
+from pipeline.steps.nightly.features import features
+from pipeline.steps.nightly.gate import gate
+from pipeline.steps.nightly.nightly import nightly
+from pipeline.steps.nightly.snapshot import snapshot
+from pipeline.steps.nightly.train import train
+from pipeline.steps.nightly.validate import validate
 from pipeline.steps.reporting.page_files import DATA as PAGE
 from pipeline.stores.lake import Lake
 from pipeline.workspace.workspace import Workspace
