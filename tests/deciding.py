@@ -2,17 +2,21 @@
 
 from datetime import datetime
 
-from pipeline.steps.nightly import nightly
-from pipeline.steps.nightly.gate import Decided
+from pipeline.steps.nightly.evaluate import evaluate
+from pipeline.steps.nightly.features import features
+from pipeline.steps.nightly.gate import Decided, gate
+from pipeline.steps.nightly.snapshot import snapshot
+from pipeline.steps.nightly.train import train
+from pipeline.steps.nightly.validate import validate
 from pipeline.workspace.workspace import Workspace
 
 
 def decide(ws: Workspace, as_of: datetime) -> tuple[str, Decided]:
     """Return the run's id, and what was decided."""
-    started = nightly.snapshot(ws, as_of)
-    nightly.validate(ws, started.run_id)
-    nightly.features(ws, started.run_id)
+    started = snapshot(ws, as_of)
+    validate(ws, started.run_id)
+    features(ws, started.run_id)
     for recipe in started.recipes:
-        nightly.train(ws, started.run_id, recipe)
-    nightly.evaluate(ws, started.run_id)
-    return started.run_id, nightly.gate(ws, started.run_id)
+        train(ws, started.run_id, recipe)
+    evaluate(ws, started.run_id)
+    return started.run_id, gate(ws, started.run_id)

@@ -10,7 +10,6 @@ Guarantees:
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import sys
@@ -162,9 +161,12 @@ def airflow(home: Path, write: ProgressWriter) -> Iterator[Runner]:
 
     Until the end, stdout and stderr of the process go to `log_file`.
     """
+    from pipeline.stores.locks import locked
+
     environment.apply(home)
     logs = _Logs(log_file(home))
-    with _runner_lock(home), _redirected(logs.fileno()):
+    lock = environment.airflow_home(home) / "runner.lock"
+    with locked(lock, f"the runner of {home}"), _redirected(logs.fileno()):
         environment.set_up(home)
 
         from airflow.sdk.listener import get_listener_manager
@@ -237,18 +239,6 @@ def _fail_abandoned_runs(dags: Mapping[str, Any]) -> None:
         for run in abandoned:
             dag = DagSerialization.deserialize_dag(DagSerialization.serialize_dag(dags[run.dag_id]))
             set_dag_run_state_to_failed(dag=dag, run_id=run.run_id, commit=True, session=session)
-
-
-@contextmanager
-def _runner_lock(home: Path) -> Iterator[None]:
-    with (environment.airflow_home(home) / "runner.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            from pipeline.errors import ConcurrencyError
-
-            raise ConcurrencyError(f"another runner is running in {home}") from None
-        yield
 
 
 @contextmanager

@@ -42,7 +42,7 @@ def gate(
         return
     if run is None:
         raise ConfigError("name the run to decide on: `nightjar gate --run ID`")
-    from pipeline.steps.nightly.nightly import gate as step
+    from pipeline.steps.nightly.gate import gate as step
 
     decided = step(open_workspace(home), run, progress=teller())
     show(decided, json, f"{decided.kind}: {decided.sentence}")

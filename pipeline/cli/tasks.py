@@ -4,6 +4,7 @@ its run.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Annotated
 
 import typer
@@ -33,7 +34,7 @@ def snapshot(
     json: Json = False,
 ) -> None:
     """Step 1 of a night: pin what it sees; prints the run id that the other steps take."""
-    from pipeline.steps.nightly.nightly import snapshot as step
+    from pipeline.steps.nightly.snapshot import snapshot as step
 
     started = step(
         open_workspace(home),
@@ -53,8 +54,8 @@ def train(
     json: Json = False,
 ) -> None:
     """Train one recipe on the run's training window."""
-    from pipeline.steps.nightly.nightly import train as step
     from pipeline.steps.nightly.train import Failure
+    from pipeline.steps.nightly.train import train as step
 
     result = step(open_workspace(home), run, recipe, progress=teller())
     if isinstance(result, Failure):
@@ -67,9 +68,8 @@ def _add(name: str, help_text: str) -> None:
     """Add the command of a step that takes a run and nothing else."""
 
     def command(run: RunId, home: Home = None, json: Json = False) -> None:
-        from pipeline.steps.nightly import nightly
-
-        ref = getattr(nightly, name)(open_workspace(home), run, progress=teller())
+        step = getattr(import_module(f"pipeline.steps.nightly.{name}"), name)
+        ref = step(open_workspace(home), run, progress=teller())
         show(ref, json, f"{ref.step}: {ref.rows:,} rows, sha256 {ref.sha256[:12]}")
 
     app.command(name, help=help_text)(command)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final
 
 import numpy as np
@@ -19,10 +18,8 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from pipeline import columns as c
-from pipeline.base import Interval, to_utc
 from pipeline.data.matrix import History
 from pipeline.data.split import Split
-from pipeline.data.targets import Policy
 from pipeline.evaluation.beyond_accuracy import (
     COVERAGE,
     DIVERSITY,
@@ -81,8 +78,6 @@ class Evaluation:
 
     Attributes
     ----------
-    k
-        Length of the lists judged.
     users
         One row a judged user, sorted by `user_id`: `ndcg`, `recall`, `hit_rate`, and a column
         ``slice.<name>`` each: the NDCG of the user in that slice, null for who is not in it.
@@ -96,10 +91,6 @@ class Evaluation:
         any: `rmse`, `mae`, and `ratings`, their number.
     """
 
-    k: int
-    policy: Policy
-    holdout: Interval
-    trained_until: datetime
     users: pl.DataFrame
     coverage: float
     metrics: Mapping[str, float]
@@ -158,9 +149,7 @@ def evaluate(
     )
     if scorer.capabilities.ratings and split.ratings is not None:
         metrics |= rating_errors(scorer, history, split.ratings)
-    return Evaluation(
-        k, split.policy, split.holdout, to_utc(scorer.trained_until), users, covered, metrics
-    )
+    return Evaluation(users, covered, metrics)
 
 
 def evaluate_stored(

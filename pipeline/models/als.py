@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import scipy.sparse as sp
@@ -26,7 +26,7 @@ from threadpoolctl import threadpool_limits
 from pipeline.base import Progress, silent
 from pipeline.data.matrix import History
 from pipeline.errors import ConfigError
-from pipeline.models.contract import Arrays, Capabilities, Recipe, Scorer, Scores, Span
+from pipeline.models.contract import Capabilities, Recipe, Scorer, Scores, Span
 from pipeline.models.device import (
     LeastSquares,
     choose_device,
@@ -74,26 +74,6 @@ class AlsScorer(StoredScorer):
         cells = replace(history, end=self.trained_until).confidence(self.half_life_days)
         cells.data *= np.float32(self.scale)
         return solve_users(self.item_factors, cells, self.regularization)
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Everything that a fresh process needs."""
-        no_decay = self.half_life_days is None
-        return {
-            **super().arrays(),
-            "scale": np.array(self.scale),
-            "half_life_days": np.array(np.inf if no_decay else self.half_life_days),
-            "regularization": np.array(self.regularization),
-        }
-
-    @classmethod
-    def fields_of(cls, arrays: Arrays) -> dict[str, Any]:
-        """Return what the scorer is rebuilt with."""
-        half_life = float(arrays["half_life_days"])
-        return super().fields_of(arrays) | {
-            "scale": float(arrays["scale"]),
-            "half_life_days": None if np.isinf(half_life) else half_life,
-            "regularization": float(arrays["regularization"]),
-        }
 
 
 class Als(Recipe):

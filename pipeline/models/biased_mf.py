@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import scipy.sparse as sp
@@ -29,13 +29,11 @@ from pipeline.base import Progress, silent
 from pipeline.data.matrix import History
 from pipeline.errors import DataError
 from pipeline.models.contract import (
-    Arrays,
     Capabilities,
     Recipe,
     Scorer,
     Scores,
     Span,
-    read_header,
 )
 from pipeline.models.keyed_random import keyed_normal
 
@@ -88,27 +86,6 @@ class RatedScorer(Scorer):
         ones = np.ones(len(self.item_ids), np.float32)
         items = np.column_stack([self.item_factors, ones, self.item_biases])
         return Scores(users.astype(np.float32), items)
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Everything that a fresh process needs."""
-        return {
-            **self.header(),
-            "mean": np.array(self.mean),
-            "item_factors": self.item_factors,
-            "item_biases": self.item_biases,
-            "regularization": np.array(self.regularization),
-        }
-
-    @classmethod
-    def from_arrays(cls, arrays: Arrays) -> Self:
-        """Rebuild the scorer."""
-        return cls(
-            mean=float(arrays["mean"]),
-            item_factors=arrays["item_factors"],
-            item_biases=arrays["item_biases"],
-            regularization=float(arrays["regularization"]),
-            **read_header(arrays),
-        )
 
 
 class Rated(Recipe):

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.matrix import History
-from pipeline.models.contract import Arrays, Capabilities, Scorer, Scores, load, read_header
+from pipeline.models.codec import Arrays
+from pipeline.models.contract import Capabilities, Scorer, Scores, load, read_header
 from pipeline.models.score_ops import joined, scaled, trended
 
 _PARTS, _WEIGHTS, _TREND = "parts", "weights", "trend"

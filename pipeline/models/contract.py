@@ -36,9 +36,10 @@ from pydantic_core import PydanticKnownError
 from pipeline.base import Frozen, Progress, format_instant, parse_instant, silent
 from pipeline.data.matrix import History
 from pipeline.errors import ConfigError
+from pipeline.models.codec import Arrays, pack, unpack
 
-Arrays = Mapping[str, NDArray[Any]]
-
+HEADER = ("item_ids", "trained_until", "trained_on")
+"""Fields of every scorer, which `Scorer.header` stores."""
 _ITEMS = "catalogue"
 _UNTIL = "trained_until"
 _ON = "trained_on"
@@ -153,14 +154,18 @@ class Scorer(ABC):
     def fold_in(self, history: History) -> Scores:
         """Score users from the events in `history` alone, as if they were new."""
 
-    @abstractmethod
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Everything that a fresh process needs, as plain arrays (strings, numbers; no objects)."""
+        """Return all that a fresh process needs, as plain arrays (strings, numbers; no objects).
+
+        These are the header and, by `codec`, the fields of the subclass, which is a dataclass.
+        """
+        return {**self.header(), **pack(self, skip=HEADER)}
 
     @classmethod
-    @abstractmethod
-    def from_arrays(cls, arrays: Arrays) -> Scorer:
+    def from_arrays(cls, arrays: Arrays) -> Self:
         """Rebuild the scorer from `arrays`."""
+        values: dict[str, Any] = {**unpack(cls, arrays, skip=HEADER), **read_header(arrays)}
+        return cls(**values)
 
     def check(self, history: History) -> None:
         """Raise `ValueError` if `history` lies over another catalogue."""

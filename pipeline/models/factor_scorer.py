@@ -9,13 +9,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Self, TypedDict
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.matrix import History
-from pipeline.models.contract import Arrays, Scorer, Scores, read_header
+from pipeline.models.contract import Scorer, Scores
 
 
 class Stored(TypedDict):
@@ -74,27 +74,3 @@ class StoredScorer(Scorer):
         KeyError
             The family has nothing to say of one of them.
         """
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Everything that a fresh process needs."""
-        return {
-            **self.header(),
-            "item_factors": self.item_factors,
-            "user_ids": self.user_ids,
-            "user_factors": self.user_factors,
-        }
-
-    @classmethod
-    def from_arrays(cls, arrays: Arrays) -> Self:
-        """Rebuild the scorer."""
-        return cls(**cls.fields_of(arrays))
-
-    @classmethod
-    def fields_of(cls, arrays: Arrays) -> dict[str, Any]:
-        """Return what the scorer is rebuilt with; a family with more of it adds that."""
-        return {
-            "item_factors": arrays["item_factors"],
-            "user_ids": arrays["user_ids"],
-            "user_factors": arrays["user_factors"],
-            **read_header(arrays),
-        }

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -24,12 +23,10 @@ from threadpoolctl import threadpool_limits
 
 from pipeline.data.feature_matrix import Described
 from pipeline.errors import ConfigError
-from pipeline.models.contract import Arrays
 
 WIDEST = 4096
 """Features that are learnt from, the most common ones: memory grows with their square."""
 _ROWS = 1 << 11
-_REGULARIZATION = "regularization"
 
 
 @dataclass(frozen=True)
@@ -59,23 +56,6 @@ class FeatureMap:
         factors += self.offset
         factors[np.diff(known.cells.indptr) == 0] = 0.0
         return factors
-
-    def arrays(self, prefix: str) -> dict[str, NDArray[Any]]:
-        """Return everything as arrays whose names begin with `prefix`; `read` turns it back."""
-        return {
-            f"{prefix}names": self.names,
-            f"{prefix}weights": self.weights,
-            f"{prefix}offset": self.offset,
-            f"{prefix}{_REGULARIZATION}": np.array(self.regularization),
-        }
-
-    @classmethod
-    def read(cls, arrays: Arrays, prefix: str) -> FeatureMap | None:
-        """Rebuild from `arrays`; ``None`` where they hold none."""
-        if f"{prefix}names" not in arrays:
-            return None
-        names, weights, offset = (arrays[f"{prefix}{n}"] for n in ("names", "weights", "offset"))
-        return cls(names, weights, offset, float(arrays[f"{prefix}{_REGULARIZATION}"]))
 
 
 def memory_of(known: Described, factors: int) -> int:

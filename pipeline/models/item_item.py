@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -24,13 +24,11 @@ from pydantic import Field
 from pipeline.base import Progress
 from pipeline.data.matrix import History
 from pipeline.models.contract import (
-    Arrays,
     Capabilities,
     Recipe,
     Scorer,
     Scores,
     Span,
-    read_header,
 )
 
 Rescale = Callable[[NDArray[np.int32], NDArray[np.int32], NDArray[np.float64]], NDArray[np.float64]]
@@ -76,29 +74,6 @@ class LinksScorer(Scorer):
         most[filled] = np.maximum.reduceat(profile.data, profile.indptr[filled])
         profile.data /= np.repeat(most, np.diff(profile.indptr))
         return Scores(profile=profile.astype(np.float32), links=self.links)
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Everything that a fresh process needs."""
-        no_decay = self.profile_half_life_days is None
-        return {
-            **self.header(),
-            "links_data": self.links.data,
-            "links_indices": self.links.indices,
-            "links_indptr": self.links.indptr,
-            "profile_half_life_days": np.array(np.inf if no_decay else self.profile_half_life_days),
-        }
-
-    @classmethod
-    def from_arrays(cls, arrays: Arrays) -> Self:
-        """Rebuild the scorer."""
-        header = read_header(arrays)
-        half_life = float(arrays["profile_half_life_days"])
-        cells = tuple(arrays[f"links_{name}"] for name in ("data", "indices", "indptr"))
-        return cls(
-            links=sp.csr_matrix(cells, shape=(len(header["item_ids"]),) * 2),
-            profile_half_life_days=None if np.isinf(half_life) else half_life,
-            **header,
-        )
 
 
 class LinksRecipe(Recipe):

@@ -28,12 +28,10 @@ from pipeline.base import Progress, silent
 from pipeline.data.feature_matrix import Described, Others
 from pipeline.data.matrix import History
 from pipeline.errors import ConfigError, ResourceError
-from pipeline.models.contract import Arrays, Capabilities, Recipe, Scorer, Scores, Span
+from pipeline.models.contract import Capabilities, Recipe, Scorer, Scores, Span
 from pipeline.models.factor_scorer import StoredScorer, stored
 from pipeline.models.feature_map import FeatureMap
 from pipeline.models.keyed_random import keyed_normal
-
-_OF_USERS = "of_users/"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -66,16 +64,6 @@ class LightFmScorer(StoredScorer):
         if unknown := int((~users.any(axis=1)).sum()):
             raise KeyError(f"{unknown:,} users not known from training, nor by any feature")
         return users
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Everything that a fresh process needs."""
-        features = {} if self.of_users is None else self.of_users.arrays(_OF_USERS)
-        return super().arrays() | features
-
-    @classmethod
-    def fields_of(cls, arrays: Arrays) -> dict[str, Any]:
-        """Return what the scorer is rebuilt with."""
-        return super().fields_of(arrays) | {"of_users": FeatureMap.read(arrays, _OF_USERS)}
 
 
 class LightFm(Recipe):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +17,10 @@ from pydantic import Field
 from pipeline.base import Progress, silent
 from pipeline.data.matrix import History
 from pipeline.models.contract import (
-    Arrays,
     Capabilities,
     Recipe,
     Scorer,
     Scores,
-    read_header,
 )
 from pipeline.models.popularity import item_popularity
 
@@ -68,23 +66,6 @@ class OwnCountsScorer(Scorer):
             users=(weakest * np.float32(_BEHIND))[:, None],
             items=self.popularity[:, None],
             sparse=own,
-        )
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Everything that a fresh process needs."""
-        return {
-            **self.header(),
-            "popularity": self.popularity,
-            "half_life_days": np.array(self.half_life_days),
-        }
-
-    @classmethod
-    def from_arrays(cls, arrays: Arrays) -> Self:
-        """Rebuild the scorer."""
-        return cls(
-            popularity=arrays["popularity"],
-            half_life_days=float(arrays["half_life_days"]),
-            **read_header(arrays),
         )
 
 

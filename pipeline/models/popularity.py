@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
 import numpy as np
 import scipy.sparse as sp
@@ -18,12 +18,10 @@ from pydantic import Field
 from pipeline.base import Progress, silent
 from pipeline.data.matrix import History
 from pipeline.models.contract import (
-    Arrays,
     Capabilities,
     Recipe,
     Scorer,
     Scores,
-    read_header,
 )
 
 
@@ -54,15 +52,6 @@ class PopularityScorer(Scorer):
         """Score everybody alike."""
         self.check(history)
         return Scores(np.ones((history.n_users, 1), np.float32), self.popularity[:, None])
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Everything that a fresh process needs."""
-        return {**self.header(), "popularity": self.popularity}
-
-    @classmethod
-    def from_arrays(cls, arrays: Arrays) -> Self:
-        """Rebuild the scorer."""
-        return cls(popularity=arrays["popularity"], **read_header(arrays))
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,9 +27,10 @@ from pipeline.data.feature_matrix import Described
 from pipeline.data.matrix import History
 from pipeline.errors import ConfigError
 from pipeline.models.als import Als
+from pipeline.models.codec import Arrays, pack, unpack
 from pipeline.models.contract import (
+    HEADER,
     AnyRecipe,
-    Arrays,
     Capabilities,
     Recipe,
     Scorer,
@@ -44,7 +45,7 @@ from pipeline.models.tuning import Trials
 
 TEACHES = 5
 """Events that make a teacher: with fewer, factors say more of the regularization than of taste."""
-_BASE, _OF_USERS = "base/", "of_users/"
+_BASE = "base/"
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,11 +128,7 @@ class RidgeScorer(Scorer):
         base = self.base.arrays()
         return {
             **header,
-            "base_family": np.array(self.base_family),
-            "told": self.told,
-            "told_factors": self.told_factors,
-            "user_ids": self.user_ids,
-            **({} if self.of_users is None else self.of_users.arrays(_OF_USERS)),
+            **pack(self, skip=(*HEADER, "base")),
             **{
                 f"{_BASE}{name}": array
                 for name, array in base.items()
@@ -142,18 +139,11 @@ class RidgeScorer(Scorer):
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> Self:
         """Rebuild the scorer and its base."""
-        family = str(arrays["base_family"])
+        values = unpack(cls, arrays, skip=(*HEADER, "base"))
         shared = {name: array for name, array in arrays.items() if "/" not in name}
         own = {n.removeprefix(_BASE): a for n, a in arrays.items() if n.startswith(_BASE)}
-        return cls(
-            base=load(family, shared | own),
-            base_family=family,
-            told=arrays["told"],
-            told_factors=arrays["told_factors"],
-            user_ids=arrays["user_ids"],
-            of_users=FeatureMap.read(arrays, _OF_USERS),
-            **read_header(arrays),
-        )
+        base = load(values["base_family"], shared | own)
+        return cls(base=base, **values, **read_header(arrays))
 
 
 class Ridge(Recipe):

@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
 import numpy as np
 import scipy.linalg
@@ -32,7 +32,7 @@ from threadpoolctl import threadpool_limits
 
 from pipeline.base import Progress, silent
 from pipeline.data.matrix import History
-from pipeline.models.contract import Arrays, Capabilities, Recipe, Scorer, Scores, Span, read_header
+from pipeline.models.contract import Capabilities, Recipe, Scorer, Scores, Span
 from pipeline.models.keyed_random import keyed_normal
 
 _NOTHING = 1e-6
@@ -73,27 +73,6 @@ class SvdScorer(Scorer):
         cells = history.confidence(self.half_life_days)
         cells.data /= self.degree[cells.indices]
         return Scores(cells @ self.item_factors, self.item_factors)
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Everything that a fresh process needs."""
-        no_decay = self.half_life_days is None
-        return {
-            **self.header(),
-            "item_factors": self.item_factors,
-            "degree": self.degree,
-            "half_life_days": np.array(np.inf if no_decay else self.half_life_days),
-        }
-
-    @classmethod
-    def from_arrays(cls, arrays: Arrays) -> Self:
-        """Rebuild the scorer."""
-        half_life = float(arrays["half_life_days"])
-        return cls(
-            item_factors=arrays["item_factors"],
-            degree=arrays["degree"],
-            half_life_days=None if np.isinf(half_life) else half_life,
-            **read_header(arrays),
-        )
 
 
 class Svd(Recipe):

@@ -125,11 +125,6 @@ class Batches:
         # Its own alone: whoever was overtaken must not take away what another one needs.
         self._sweep(str(number))
 
-    def accepted_since(self, version: int | None) -> int:
-        """Return how many events were taken in since a version of this table; None means ever."""
-        before = 0 if version is None else self._accepted(version)
-        return self._accepted(None) - before
-
     def last_at(self, version: int | None = None) -> int:
         """Return the number of the last file that is in a version of `events`, 0 before any."""
         return self._lake.last_txn("events", APP, version=version) or 0
@@ -139,10 +134,6 @@ class Batches:
         later = (pl.col(c.SEQ) > seq) & (pl.col(c.TABLE) == "events")
         arrived = self._lake.read("batches", columns=[c.BATCH_ID, c.SEQ], where=later)
         return dict(arrived.sort(c.SEQ).iter_rows())
-
-    def _accepted(self, version: int | None) -> int:
-        where = (pl.col(c.STATUS) == BatchStatus.DONE) & (pl.col(c.TABLE) == "events")
-        return int(self._lake.read("batches", version=version, where=where)[c.ACCEPTED].sum())
 
     def _done(self) -> pl.DataFrame:
         columns = [c.SEQ, c.BATCH_ID, c.TABLE]

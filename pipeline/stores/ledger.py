@@ -7,16 +7,15 @@ that was changed or taken out is found; no line holds a user id.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import StorageError
+from pipeline.stores.locks import locked
 
 _START = "0" * 64
 
@@ -47,7 +46,7 @@ class Ledger:
 
     def append(self, key: str, type_: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Add a line, or return the one that has this key already."""
-        with self._locked():
+        with locked(self._path.with_suffix(".lock"), "the ledger", wait=True):
             entries = self.entries()
             for entry in entries:
                 if entry["key"] == key:
@@ -78,18 +77,6 @@ class Ledger:
                 os.fsync(file.fileno())
         except OSError as error:
             raise StorageError(f"cannot write {self._path}: {error.strerror}") from error
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        try:
-            handle = os.open(self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise StorageError(f"cannot write {self._path}: {error.strerror}") from error
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(handle)
 
 
 def _sum(entry: Mapping[str, Any]) -> str:

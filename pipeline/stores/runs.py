@@ -8,14 +8,13 @@ left behind (`.draft-…`) is swept by the next draft of that step.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import io
 import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
@@ -25,8 +24,9 @@ import polars as pl
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
 
-from pipeline.errors import ConcurrencyError, StorageError
+from pipeline.errors import StorageError
 from pipeline.failpoints import failpoint
+from pipeline.stores.locks import locked
 
 MANIFEST = "manifest.json"
 
@@ -174,11 +174,6 @@ class Run:
         self.run_id = run_id
         self.folder = root / run_id
 
-    @property
-    def exists(self) -> bool:
-        """Whether any step of this run was committed."""
-        return any(self.folder.glob(f"**/{MANIFEST}"))
-
     def committed(self, step: str) -> Ref | None:
         """Return the `Ref` of a committed step, or ``None``."""
         path = self.folder / step / MANIFEST
@@ -225,7 +220,7 @@ class Run:
         try:
             for left in final.parent.glob(f".draft-{final.name}-*"):
                 shutil.rmtree(left)
-            work.mkdir()
+            work.mkdir(parents=True)
         except OSError as error:
             raise StorageError(f"cannot write {final.parent}: {error.strerror}") from error
         draft = Draft(work)
@@ -246,24 +241,10 @@ class Run:
             shutil.rmtree(work, ignore_errors=True)
         draft.ref = self.committed(step)
 
-    @contextmanager
-    def writing(self, step: str) -> Iterator[None]:
-        """Hold the one right to write a step; death frees it."""
+    def writing(self, step: str) -> AbstractContextManager[None]:
+        """Hold the exclusive right to write a step; the death of the process frees it."""
         name = f".lock-{step.replace('/', '-')}"
-        try:
-            (self.folder / step).parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self.folder / name, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise StorageError(f"cannot write {self.folder}: {error.strerror}") from error
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield
-        except BlockingIOError:
-            raise ConcurrencyError(
-                f"step {step} of run {self.run_id} is being written by another process"
-            ) from None
-        finally:
-            os.close(handle)
+        return locked(self.folder / name, f"step {step} of run {self.run_id}")
 
     def path(self, step: str, name: str) -> Path:
         """Return the path of a committed file after checking its sum."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
+import psutil
 from pydantic import Field
 
 from pipeline.base import Frozen
@@ -80,17 +81,9 @@ def size(count: int) -> str:
 
 
 def free_memory(system: Path = _SYSTEM) -> int:
-    """Return the bytes that this process could still take, as the files below `system` tell."""
-    left = [_available(system), *_left_in_groups(system)]
-    return max(0, min(left))
-
-
-def _available(system: Path) -> int:
-    for line in (system / "proc/meminfo").read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name == "MemAvailable":
-            return int(value.split()[0]) * 1024
-    raise ResourceError("the kernel does not tell how much memory is free; set train.memory_gb")
+    """Return the bytes that this process can still take; `system` holds its control groups."""
+    available = int(psutil.virtual_memory().available)
+    return max(0, min([available, *_left_in_groups(system)]))
 
 
 def _left_in_groups(system: Path) -> Iterator[int]:

@@ -19,7 +19,8 @@ from pipeline.models.item_knn import ItemKnn
 from pipeline.steps.experiments.calibration.calibrate import gate_calibrate
 from pipeline.steps.feedback.feedback import feedback
 from pipeline.steps.lists import history
-from pipeline.steps.nightly.nightly import nightly, snapshot
+from pipeline.steps.nightly.nightly import nightly
+from pipeline.steps.nightly.snapshot import snapshot
 from pipeline.workspace import task_log
 from pipeline.workspace.artifacts import SnapshotFile
 from pipeline.workspace.history import LedgerHistory

@@ -13,7 +13,8 @@ from pipeline.steps.feedback import foldin
 from pipeline.steps.feedback.feedback import feedback
 from pipeline.steps.lists import lists
 from pipeline.steps.nightly import publish
-from pipeline.steps.nightly.nightly import nightly, snapshot
+from pipeline.steps.nightly.nightly import nightly
+from pipeline.steps.nightly.snapshot import snapshot
 from pipeline.workspace.publications import stage
 from pipeline.workspace.workspace import Workspace
 from tests.worlds import NIGHTS, copy_of, land, purchases

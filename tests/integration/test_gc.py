@@ -14,15 +14,13 @@ from pipeline.steps.experiments.reproduction.reproduce import reproduce
 from pipeline.steps.feedback.feedback import feedback
 from pipeline.steps.lists import lists
 from pipeline.steps.maintenance.gc import gc
-from pipeline.steps.nightly.nightly import (
-    evaluate,
-    features,
-    gate,
-    nightly,
-    snapshot,
-    train,
-    validate,
-)
+from pipeline.steps.nightly.evaluate import evaluate
+from pipeline.steps.nightly.features import features
+from pipeline.steps.nightly.gate import gate
+from pipeline.steps.nightly.nightly import nightly
+from pipeline.steps.nightly.snapshot import snapshot
+from pipeline.steps.nightly.train import train
+from pipeline.steps.nightly.validate import validate
 from pipeline.stores.lake import Lake
 from pipeline.workspace.artifacts import SnapshotFile
 from pipeline.workspace.history import LedgerHistory

@@ -20,7 +20,11 @@ from pipeline.steps.diagnostics.live_quality import live_history, live_summary, 
 from pipeline.steps.feedback.feedback import feedback
 from pipeline.steps.lists import history, lists
 from pipeline.steps.nightly import cold_check as cold_check_module
-from pipeline.steps.nightly.nightly import cold_check, gate, nightly, refit, snapshot
+from pipeline.steps.nightly.cold_check import cold_check
+from pipeline.steps.nightly.gate import gate
+from pipeline.steps.nightly.nightly import nightly
+from pipeline.steps.nightly.refit import refit
+from pipeline.steps.nightly.snapshot import snapshot
 from pipeline.steps.reporting.comparison_rows import lift_rows
 from pipeline.steps.reporting.night_page import build_page
 from pipeline.steps.reporting.page_files import page_files

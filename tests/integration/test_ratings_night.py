@@ -6,7 +6,11 @@ import pytest
 from pipeline import columns as c
 from pipeline.steps.feedback.feedback import feedback
 from pipeline.steps.lists import lists
-from pipeline.steps.nightly.nightly import Failure, features, nightly, snapshot, train, validate
+from pipeline.steps.nightly.features import features
+from pipeline.steps.nightly.nightly import nightly
+from pipeline.steps.nightly.snapshot import snapshot
+from pipeline.steps.nightly.train import Failure, train
+from pipeline.steps.nightly.validate import validate
 from pipeline.workspace.artifacts import ColdCheckFile, EvaluationFile, MetaFile, RoleMetrics
 from pipeline.workspace.workspace import Workspace
 from tests.worlds import NIGHTS, land, purchases, ratings

@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs
 
 import numpy as np
 import polars as pl
@@ -410,21 +409,8 @@ def test_a_version_is_code_and_arrays(home: Path, shown: tuple[Mirrored, Mirrore
     assert not any(line.startswith("nightjar") for line in required)
 
 
-def test_the_pages_find_their_way(
-    registry: Registry, home: Path, shown: tuple[Mirrored, Mirrored]
-) -> None:
-    one, two = shown
-    assert one.version is not None
-    assert two.version is not None
-    address = registry.comparison("http://127.0.0.1:5000/", [one.version, two.version])
-    where, _, query = address.partition("?")
-    assert where == "http://127.0.0.1:5000/#/compare-model-versions"
-    asked = parse_qs(query)
-    assert json.loads(asked["name"][0]) == "nightjar"
-    assert json.loads(asked["runs"][0]) == {
-        str(one.version): one.child_run_ids["als"],
-        str(two.version): two.child_run_ids["als"],
-    }
+def test_the_pages_find_their_way(home: Path, shown: tuple[Mirrored, Mirrored]) -> None:
+    one, _ = shown
     logged = runs_of(uri_of(home), "one")["als"].outputs.model_outputs[0].model_id
     noted = client_of(uri_of(home)).get_logged_model(logged).tags["mlflow.modelVersions"]
     assert json.loads(noted) == [{"name": "nightjar", "version": str(one.version)}]
@@ -608,8 +594,6 @@ def test_nights_go_up_to_a_real_server(tmp_path: Path, home: Path, trained: Trai
         runs = [ask(address, f"runs/get?run_id={v['run_id']}")["run"] for v in versions]
         names = [{metric["key"] for metric in run["data"]["metrics"]} for run in runs]
         assert names == [{"ndcg_at_20", "ndcg_at_20_lo"}] * 2
-        compared = registry.comparison(address, [1, 2])
-        assert all(found.child_run_ids["als"] in compared for found in mirrored)
         with urllib.request.urlopen(address, timeout=30) as page:
             assert b"<html" in page.read()
         assert (place / "mlflow" / "mlflow.db").exists()

@@ -20,7 +20,8 @@ from pipeline.steps.experiments.tuning.report import mirror
 from pipeline.steps.experiments.tuning.tune import default_as_of, parse_budget, tune
 from pipeline.steps.feedback.feedback import feedback
 from pipeline.steps.lists import history
-from pipeline.steps.nightly.nightly import nightly, snapshot
+from pipeline.steps.nightly.nightly import nightly
+from pipeline.steps.nightly.snapshot import snapshot
 from pipeline.stores.studies.files import StudyFiles
 from pipeline.workspace import task_log
 from pipeline.workspace.experiment_artifacts import StudyFile

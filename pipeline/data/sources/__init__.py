@@ -8,13 +8,12 @@ Not here: opening paths and processes (`steps`), giving text a type or judging i
 
 from pipeline.data.sources.config import FEATURE_TABLES, Limits, MappingError, Source
 from pipeline.data.sources.mapping import AT_LINE
-from pipeline.data.sources.read import SUFFIXES, Summary, format_of, read
+from pipeline.data.sources.read import Summary, format_of, read
 from pipeline.data.sources.streams import Broken
 
 __all__ = [
     "AT_LINE",
     "FEATURE_TABLES",
-    "SUFFIXES",
     "Broken",
     "Limits",
     "MappingError",

@@ -26,7 +26,6 @@ _FORMATS: Final = {
     ".parquet": "parquet",
     ".pq": "parquet",
 }
-SUFFIXES: Final = tuple(_FORMATS)
 
 
 @dataclass

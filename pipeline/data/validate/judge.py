@@ -99,11 +99,6 @@ class Validation:
         """Whether the night may go on."""
         return all(check.passed for check in self.checks)
 
-    @property
-    def reasons(self) -> tuple[str, ...]:
-        """Sentences of the checks that block."""
-        return tuple(check.sentence for check in self.checks if not check.passed)
-
 
 def events_since(as_of: datetime, config: ValidateConfig) -> datetime:
     """Return the instant from which on `validate` needs the events."""

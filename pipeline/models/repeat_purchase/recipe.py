@@ -27,7 +27,8 @@ from scipy.special import ndtr
 
 from pipeline.base import Progress, silent
 from pipeline.data.matrix import History
-from pipeline.models.contract import Arrays, Capabilities, Recipe, Scorer, Scores, read_header
+from pipeline.models.codec import Arrays, pack, unpack
+from pipeline.models.contract import HEADER, Capabilities, Recipe, Scorer, Scores, read_header
 from pipeline.models.keyed_random import keyed_normal
 from pipeline.models.popularity import item_popularity
 from pipeline.models.repeat_purchase.booster import EXAMPLES_A_TREE, Trees, grow
@@ -119,21 +120,14 @@ class LearnedRepeatScorer(Scorer):
         return {
             **self.header(),
             **({} if self.trees is None else self.trees.arrays()),
-            "block_days": np.array(self.block_days),
-            "items": self.items,
-            "popularity": self.popularity,
+            **pack(self, skip=(*HEADER, "trees")),
         }
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> Self:
         """Rebuild the scorer."""
-        return cls(
-            trees=Trees.read(arrays),
-            block_days=int(arrays["block_days"]),
-            items=arrays["items"],
-            popularity=arrays["popularity"],
-            **read_header(arrays),
-        )
+        values = unpack(cls, arrays, skip=(*HEADER, "trees"))
+        return cls(trees=Trees.read(arrays), **values, **read_header(arrays))
 
 
 class LearnedRepeat(Recipe):

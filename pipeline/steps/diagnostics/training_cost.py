@@ -8,7 +8,6 @@ so they are no input of a run; and no reproducible checksum covers what they mea
 from __future__ import annotations
 
 import ctypes
-import resource
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -18,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+import psutil
 from pydantic import JsonValue, model_serializer
 
 from pipeline.base import Progress
@@ -28,7 +28,6 @@ from pipeline.workspace.artifacts import REFIT, CostFile, train_step
 from pipeline.workspace.memory import TrainConfig, refuse_too_large
 
 _MB: Final = 1 << 20
-_PAGE: Final = resource.getpagesize()
 _EVERY_SECONDS: Final = 0.005
 
 
@@ -55,7 +54,8 @@ class Meter:
 
     def __enter__(self) -> Self:
         _hand_back()
-        self._start = self._seen = _resident()
+        self._process = psutil.Process()
+        self._start = self._seen = self._process.memory_info().rss
         self._record = _highest()
         self._over = threading.Event()
         self._watch = threading.Thread(target=self._look, name="memory-meter", daemon=True)
@@ -73,7 +73,7 @@ class Meter:
         self._cpu = time.process_time() - self._cpu
         self._over.set()
         self._watch.join()
-        self._seen = max(self._seen, _resident())
+        self._look_once()
         highest = _highest()
         if highest > self._record:
             self._seen = max(self._seen, highest)
@@ -81,7 +81,7 @@ class Meter:
     @property
     def peak_bytes(self) -> int:
         """How much the process grew at most."""
-        return self._seen - self._start
+        return int(self._seen - self._start)
 
     def cost(self, scorer: Scorer, history: History, estimate: int) -> CostFile:
         """Return what training `scorer` on `history` cost; `estimate` in bytes."""
@@ -97,7 +97,10 @@ class Meter:
 
     def _look(self) -> None:
         while not self._over.wait(_EVERY_SECONDS):
-            self._seen = max(self._seen, _resident())
+            self._look_once()
+
+    def _look_once(self) -> None:
+        self._seen = max(self._seen, self._process.memory_info().rss)
 
 
 def _hand_back() -> None:
@@ -137,11 +140,6 @@ def cost_line(costs: Mapping[str, TrainingCosts]) -> str:
         if cost.refit is not None:
             line += f"; refit: {cost.refit.text()}"
     return line
-
-
-def _resident() -> int:
-    """Bytes of this process in memory now."""
-    return int(Path("/proc/self/statm").read_bytes().split()[1]) * _PAGE
 
 
 def _highest() -> int:

@@ -19,7 +19,7 @@ from pipeline.steps.nightly.accept import offered
 from pipeline.steps.nightly.cold_check import cold_check
 from pipeline.steps.nightly.evaluate import evaluate
 from pipeline.steps.nightly.features import features
-from pipeline.steps.nightly.gate import Decided, gate
+from pipeline.steps.nightly.gate import gate
 from pipeline.steps.nightly.publish import publication_id, publish
 from pipeline.steps.nightly.recommend import recommend
 from pipeline.steps.nightly.refit import refit
@@ -31,25 +31,6 @@ from pipeline.workspace.artifacts import MetricsFile, RoleMetrics
 from pipeline.workspace.ledger import Champion, PublicationEntry
 from pipeline.workspace.night import Night, decision_of
 from pipeline.workspace.workspace import Workspace
-
-__all__ = [
-    "Decided",
-    "Failure",
-    "NightResult",
-    "Started",
-    "cold_check",
-    "evaluate",
-    "features",
-    "gate",
-    "nightly",
-    "publish",
-    "recommend",
-    "refit",
-    "register",
-    "snapshot",
-    "train",
-    "validate",
-]
 
 EXIT_CODES: Final = {"keep": 4, "block": 5}
 """Exit codes of decisions; every other one is 0."""

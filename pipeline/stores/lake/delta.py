@@ -22,7 +22,6 @@ from pipeline.errors import ConcurrencyError, LakeError
 from pipeline.stores.lake.commit_integrity import Tail
 from pipeline.stores.lake.commits import acknowledge, options
 from pipeline.stores.lake.connection import door
-from pipeline.stores.lake.locks import locked
 from pipeline.stores.lake.tables import (
     OPEN_ENDED,
     PARTITIONS,
@@ -32,6 +31,7 @@ from pipeline.stores.lake.tables import (
     properties,
     schema_of,
 )
+from pipeline.stores.locks import locked
 
 
 class Lake:
@@ -149,7 +149,8 @@ class Lake:
         Where another process holds it: `ConcurrencyError` at once, or with `wait`, for what never
         takes long, its turn. Many may hold it `shared`, and nobody else meanwhile.
         """
-        return locked(self.root / ".locks", name, wait=wait, shared=shared)
+        path = self.root / ".locks" / f"{name}.lock"
+        return locked(path, f"the lock {name}", wait=wait, shared=shared)
 
     def check_tail(self) -> None:
         """Check the last commit of each table, by its sums where it was acknowledged.

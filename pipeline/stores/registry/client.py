@@ -16,7 +16,6 @@ from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlencode
 
 from pipeline.failpoints import failpoint
 from pipeline.stores.registry.connection import (
@@ -51,7 +50,6 @@ _ABOUT = (
     "version's description is the decision that made it; its run holds the figures, and under "
     "comparisons the pages of `nightjar compare`."
 )
-_TRAINING = {"workflowType": "machine_learning"}
 """Of MLflow's two faces, the one that shows trained models."""
 
 
@@ -162,17 +160,6 @@ class Registry:
             names += [(m.name, str(m.status)) for m in client.search_logged_models(place)]
             names += [(str(r.info.run_name), r.info.status) for r in client.search_runs(place)]
         return names
-
-    def comparison(self, ui: str, versions: Sequence[int]) -> str:
-        """Return the address of MLflow's comparison of some versions, on the server at `ui`."""
-        client = self._client
-        with door(self._uri):
-            runs = {
-                str(version): client.get_model_version(self._model_name, str(version)).run_id
-                for version in versions
-            }
-        query = {"name": json.dumps(self._model_name), "runs": json.dumps(runs)}
-        return f"{ui.rstrip('/')}/#/compare-model-versions?{urlencode({**query, **_TRAINING})}"
 
     def add_page(self, versions: Sequence[int], name: str, page: bytes) -> None:
         """Show a page at the runs of some versions, in the place of an earlier one of that name.

@@ -25,7 +25,6 @@ from pipeline.base import AsOf, as_of, format_instant
 from pipeline.errors import NightjarError, ResourceError
 from pipeline.failpoints import VARIABLE
 
-WORKS: Final = ("feedback", "nightly", "gc")
 _SECONDS: Final = 300
 """A child that takes longer is ended."""
 _WARM: Final = (
@@ -92,7 +91,7 @@ class Mortals:
             process.kill()
 
     def run(self, work: str, home: Path, at: datetime, failpoint: str = "") -> Ended:
-        """Do a work of `WORKS` at an instant; returns when it has ended, or died.
+        """Do ``feedback``, ``nightly`` or ``gc`` at an instant; returns when it has ended, or died.
 
         Raises `ResourceError` if the parent itself is gone.
         """

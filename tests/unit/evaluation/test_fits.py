@@ -1,11 +1,8 @@
-from datetime import UTC, datetime
-
 import numpy as np
 import polars as pl
 import pytest
 
 from pipeline import columns as c
-from pipeline.base import Interval
 from pipeline.errors import GateError
 from pipeline.evaluation.evaluate import Evaluation
 from pipeline.evaluation.fits import averaged, further, same
@@ -41,12 +38,8 @@ def test_more_fits_where_seeds_would_decide(recipe, users, seconds, fits):
 
 
 def evaluation(values, coverage=0.5, ids=("a", "b", "c")):
-    at = datetime(2024, 1, 1, tzinfo=UTC)
     users = pl.DataFrame({c.USER_ID: list(ids), "ndcg": values, "slice.cold": [None, *values[1:]]})
-    return Evaluation(
-        20, "repeat", Interval(at, at.replace(day=8)), at, users, coverage,
-        {"ndcg_at_20": float(np.mean(values)), "users": 3.0},
-    )  # fmt: skip
+    return Evaluation(users, coverage, {"ndcg_at_20": float(np.mean(values)), "users": 3.0})
 
 
 def test_several_fits_are_one_evaluation():

@@ -56,7 +56,7 @@ def test_a_removal_that_was_killed_is_ended_and_its_run_is_gone_at_once(run, mon
     monkeypatch.undo()
     runs = Runs(run.folder.parent)
     assert runs.starting_with("") == ()
-    assert not run.exists
+    assert not run.folder.exists()
     assert sweep(runs).files == 4
     assert list(runs.root.iterdir()) == []
 

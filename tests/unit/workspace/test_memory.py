@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import psutil
 import pytest
 from pydantic import ValidationError
 
@@ -11,19 +12,23 @@ from pipeline.workspace.memory import TrainConfig, free_memory, limit_of, refuse
 GB = 1 << 30
 
 
-def machine(tmp_path, *, available, groups, member=""):
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
     """Write the kernel's files: `groups` is path below /sys/fs/cgroup -> file -> text."""
-    (tmp_path / "proc/self").mkdir(parents=True)
-    (tmp_path / "proc/meminfo").write_text(
-        f"MemTotal:       99999999 kB\nMemAvailable:   {available // 1024} kB\n"
-    )
-    (tmp_path / "proc/self/cgroup").write_text(member)
-    for place, files in groups.items():
-        folder = tmp_path / "sys/fs/cgroup" / place
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in files.items():
-            (folder / name).write_text(f"{text}\n")
-    return tmp_path
+
+    def write(*, available, groups, member=""):
+        memory = SimpleNamespace(available=available)
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+        (tmp_path / "proc/self").mkdir(parents=True)
+        (tmp_path / "proc/self/cgroup").write_text(member)
+        for place, files in groups.items():
+            folder = tmp_path / "sys/fs/cgroup" / place
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, text in files.items():
+                (folder / name).write_text(f"{text}\n")
+        return tmp_path
+
+    return write
 
 
 def group(limit, used, cache):
@@ -39,45 +44,45 @@ def group_1(limit, used, cache):
     }
 
 
-def test_without_a_group_it_is_what_the_machine_has(tmp_path):
-    system = machine(tmp_path, available=6 * GB, groups={}, member="0::/\n")
+def test_without_a_group_it_is_what_the_machine_has(machine):
+    system = machine(available=6 * GB, groups={}, member="0::/\n")
     assert free_memory(system) == 6 * GB
 
 
-def test_a_container_has_what_its_limit_leaves(tmp_path):
+def test_a_container_has_what_its_limit_leaves(machine):
     files = group(4 * GB, 3 * GB, GB // 2)
-    system = machine(tmp_path, available=60 * GB, groups={"": files}, member="0::/\n")
+    system = machine(available=60 * GB, groups={"": files}, member="0::/\n")
     assert free_memory(system) == GB + GB // 2
 
 
-def test_the_tightest_of_the_groups_above_decides(tmp_path):
+def test_the_tightest_of_the_groups_above_decides(machine):
     groups = {
         "batch.slice": group(3 * GB, 2 * GB, 0),
         "batch.slice/night.service": group("max", GB, 0),
         "other.slice": group(1, 1, 0),
     }
     member = "0::/batch.slice/night.service\n"
-    system = machine(tmp_path, available=60 * GB, groups=groups, member=member)
+    system = machine(available=60 * GB, groups=groups, member=member)
     assert free_memory(system) == GB
 
 
-def test_the_first_version_of_groups(tmp_path):
+def test_the_first_version_of_groups(machine):
     groups = {"memory": group_1(9223372036854771712, 50 * GB, 0)}
     groups["memory/docker/abc"] = group_1(2 * GB, GB, GB // 4)
     member = "9:name=systemd:/\n4:cpu,memory:/docker/abc\n1:cpu:/docker/abc\n0::/\n"
-    system = machine(tmp_path, available=60 * GB, groups=groups, member=member)
+    system = machine(available=60 * GB, groups=groups, member=member)
     assert free_memory(system) == GB + GB // 4
 
 
-def test_a_container_sees_its_own_group_as_the_root(tmp_path):
+def test_a_container_sees_its_own_group_as_the_root(machine):
     groups = {"memory": group_1(2 * GB, GB, 0)}
     member = "4:memory:/docker/abc\n"
-    system = machine(tmp_path, available=60 * GB, groups=groups, member=member)
+    system = machine(available=60 * GB, groups=groups, member=member)
     assert free_memory(system) == GB
 
 
-def test_a_group_over_its_limit_leaves_nothing(tmp_path):
-    system = machine(tmp_path, available=GB, groups={"": group(5, 9, 1)}, member="0::/\n")
+def test_a_group_over_its_limit_leaves_nothing(machine):
+    system = machine(available=GB, groups={"": group(5, 9, 1)}, member="0::/\n")
     assert free_memory(system) == 0
 
 

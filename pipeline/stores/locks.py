@@ -1,0 +1,52 @@
+"""Locks on files. The kernel holds them, so the death of a process frees them."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from pipeline.errors import ConcurrencyError, StorageError
+
+
+@contextmanager
+def locked(path: Path, what: str, *, wait: bool = False, shared: bool = False) -> Iterator[None]:
+    """Hold the lock on a file, which is created if it is missing.
+
+    Parameters
+    ----------
+    path
+        The file; it holds the process that last took the lock.
+    what
+        Name of the lock in messages.
+    wait
+        Wait until the lock is free, for work that never takes long.
+    shared
+        Share the lock with others that share it.
+
+    Raises
+    ------
+    ConcurrencyError
+        Another process holds the lock, and `wait` is not set.
+    StorageError
+        The file cannot be written.
+    """
+    kind = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
+    with ExitStack() as stack:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(path.open("ab+", buffering=0))
+            fcntl.flock(file, kind)
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n".encode())
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read(32).decode(errors="replace").strip() or "unknown"
+            raise ConcurrencyError(
+                f"{what} is held by process {holder}; wait for it and start again"
+            ) from None
+        except OSError as error:
+            raise StorageError(f"cannot write {path}: {error.strerror}") from error
+        yield
