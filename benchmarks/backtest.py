@@ -32,7 +32,7 @@ from pipeline import columns as c
 from pipeline.base import as_of
 from pipeline.monitoring.policy import Cause
 from pipeline.steps.experiments.backtest.backtest import FIGURE, Backtested, backtest
-from pipeline.steps.experiments.backtest.days import Policy
+from pipeline.steps.experiments.backtest.days import RetrainSchedule
 from pipeline.steps.ingest.ingest import ingest
 from pipeline.workspace.experiment_artifacts import DayFile
 from pipeline.workspace.workspace import Workspace
@@ -119,7 +119,7 @@ def main() -> None:
         if options.plant:
             plant = as_of(begin + options.days // 2 * DAY + timedelta(hours=1))
         found = backtest(
-            ws, begin, end, every=DAY, policies=tuple(Policy), plant=plant, progress=tell
+            ws, begin, end, every=DAY, policies=tuple(RetrainSchedule), plant=plant, progress=tell
         )
         if options.out is not None:
             shutil.copy(found.folder / FIGURE, options.out)

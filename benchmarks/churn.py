@@ -41,7 +41,7 @@ from benchmarks.command import parser, tell
 from benchmarks.quality import completejourney, missing, online_retail
 from pipeline import columns as c
 from pipeline.data.matrix import WEIGHT, History, build_history
-from pipeline.evaluation.earlier_windows import earlier
+from pipeline.evaluation.earlier_windows import earlier_windows
 from pipeline.evaluation.holdout import truth_of
 from pipeline.evaluation.metrics import ndcg
 from pipeline.evaluation.trials import EarlierWindows
@@ -132,7 +132,7 @@ def library(recipe: Als) -> Fit:
 
 def keyed(recipe: Recipe) -> Fit:
     """Fit as a night does; another salt is another seed."""
-    return lambda history, seed: recipe.train(history, salt=seed).score(history)
+    return lambda history, seed: recipe.train(history, replicate=seed).score(history)
 
 
 def by_row(recipe: Recipe) -> Fit:
@@ -221,7 +221,7 @@ def settled(events: pl.DataFrame, until: datetime) -> Recipe:
     """Return the default blend as a night on `until` settles it."""
     columns = {c.KIND: pl.lit("purchase"), c.VALUE: pl.lit(1.0)}
     past = events.filter(pl.col(c.TIMESTAMP) < until).with_columns(**columns).drop(WEIGHT)
-    windows = list(earlier(past, until, Config(), "discovery"))
+    windows = list(earlier_windows(past, until, Config(), "discovery"))
     tell(f"settling the blend on {len(windows)} windows")
     recipe: Recipe = default_recipes()["blend"]
     return select_hyperparameters(recipe, EarlierWindows(windows, 20, tell), tell)
@@ -232,7 +232,7 @@ def starts(name: str, events: pl.DataFrame, data: Data) -> dict[str, Fit]:
         als = Als(device="cpu")
         return {"the library's": library(als), "keyed by id": keyed(als)}
     blend = settled(events, data.nights[0])
-    tell(f"settled: {blend.told}")
+    tell(f"settled: {blend.summary}")
     return {"row by row": by_row(blend), "keyed by id": keyed(blend)}
 
 

@@ -140,14 +140,14 @@ def hide(events: pl.DataFrame, items: pl.DataFrame) -> Trial:
         pl.when(arrived).then(pl.lit(end - timedelta(days=1))).cast(c.INSTANT).alias(c.CREATED_AT)
     )
     history = described(build_history(weighted.filter(~arrived), end), table)
-    assert history.other_items is not None
-    column = np.searchsorted(full.item_ids, history.other_items.ids)
+    assert history.cold_items is not None
+    column = np.searchsorted(full.item_ids, history.cold_items.ids)
     had = full.seen[np.searchsorted(full.user_ids, history.user_ids)][:, column].tocsr()
     asked = (np.diff(had.indptr) > 0) & (np.diff(history.seen.indptr) >= 3)
     rows = np.sort(random.permutation(np.flatnonzero(asked))[:USERS])
     truth = had[rows]
     sizes = np.diff(truth.indptr).astype(np.int64)
-    return Trial(history, history.rows(rows), Truth(truth, sizes), people[column])
+    return Trial(history, history.take(rows), Truth(truth, sizes), people[column])
 
 
 def value(scores: Scores, trial: Trial) -> float:
@@ -156,7 +156,7 @@ def value(scores: Scores, trial: Trial) -> float:
 
 def content(trial: Trial) -> Scores:
     """Features of what a user had, times features of the new item."""
-    of_items, others = trial.history.of_items, trial.history.other_items
+    of_items, others = trial.history.item_features, trial.history.cold_items
     assert of_items is not None and others is not None
     cells = sp.vstack([of_items.cells, others.known.cells], format="csr")
     rare = np.log(len(cells.indptr) / np.maximum(np.bincount(cells.indices), 1))
@@ -165,17 +165,17 @@ def content(trial: Trial) -> Scores:
     cells = (sp.diags((1 / np.maximum(length, 1e-9)).astype(np.float32)) @ cells).tocsr()
     n = trial.history.n_items
     profile = (trial.users.seen @ cells[:n]).tocsr()
-    return Scores(profile=profile, links=cells[n:].T.tocsr())
+    return Scores(user_history=profile, item_similarity=cells[n:].T.tocsr())
 
 
 def learnt(name: str, recipe: Recipe, trial: Trial, progress: Progress) -> Row:
     """Train on what is not hidden, and ask for what is."""
-    others = trial.history.other_items
+    others = trial.history.cold_items
     assert others is not None
     started = process_time()
     scorer = recipe.train(trial.history, progress=progress)
     seconds = process_time() - started
-    scores = scorer.score(trial.users.over(scorer.item_ids))
+    scores = scorer.score(trial.users.reindex_items(scorer.item_ids))
     assert scores.items is not None
     hidden = scores.items[np.searchsorted(scorer.item_ids, others.ids)]
     return Row(name, value(Scores(scores.users, hidden), trial), seconds)
@@ -201,7 +201,7 @@ def rows(trial: Trial, progress: Progress) -> Iterator[Row]:
 
 
 def table(name: str, trial: Trial, found: list[Row]) -> str:
-    features = trial.history.of_items.names if trial.history.of_items else ()
+    features = trial.history.item_features.names if trial.history.item_features else ()
     lines = [
         f"== {name}: {len(trial.popularity):,} hidden items, {trial.users.n_users:,} users, "
         f"{len(features):,} features",

@@ -38,7 +38,7 @@ from pipeline.monitoring.verdicts import Drift, DriftConfig
 
 CONFIG = DriftConfig()
 DAY = timedelta(days=1)
-BEGIN = CONFIG.reference_days + CONFIG.judged_days + 1
+BEGIN = CONFIG.reference_days + CONFIG.scored_days + 1
 """Days of history before the first night that is asked."""
 APART = 13
 """Days between two dates on which a shift is planted; all weekdays come by."""

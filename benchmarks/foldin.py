@@ -41,7 +41,7 @@ from benchmarks.quality import missing
 from pipeline import columns as c
 from pipeline.base import Interval, as_of
 from pipeline.data.matrix import WEIGHT, build_history
-from pipeline.evaluation.parity import worth
+from pipeline.evaluation.parity import list_quality
 from pipeline.models.als import Als
 from pipeline.models.contract import Recipe
 from pipeline.serving.churn import churn
@@ -186,7 +186,7 @@ def _near(
             like = churn(lists["retrained"], frame, who, k=K)
             common[kind] = [common[kind][0] + like.kept, common[kind][1] + like.entries]
             own = frame.filter(pl.col(c.USER_ID).is_in(who))
-            found = worth(own, mine, mine, span=span, k=K, policy="discovery")
+            found = list_quality(own, mine, mine, span=span, k=K, policy="discovery")
             if found is not None:
                 ndcg[kind].append((found.ndcg.mean, found.users))
         tell(f"  {night:%Y-%m-%d} + {gap.days} days: {len(who):,} people")
@@ -223,7 +223,7 @@ def _three(
     own = histories(theirs, before, end_of(newest, night))
     assert own is not None
     known, again = (
-        history.rows(np.flatnonzero(np.isin(history.user_ids, who))) for history in (before, after)
+        history.take(np.flatnonzero(np.isin(history.user_ids, who))) for history in (before, after)
     )
     made = {
         "left": (old.score, known),

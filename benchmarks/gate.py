@@ -37,7 +37,7 @@ def real(name: str) -> Callable[[Path], list[Figure]]:
     def run(data: Path) -> list[Figure]:
         shop = WORLDS[name](data)
         known = bank(shop, tell)
-        return equal_fits(shop, known, tell) + refreshes(shop, known.taus, tell)
+        return equal_fits(shop, known, tell) + refreshes(shop, known.seed_sds, tell)
 
     return run
 

@@ -33,23 +33,23 @@ def calibrated(data: Path) -> list[Figure]:
         tell(result.text())
         what = f"{name}, {result.line.recipe}: "
         found += [
-            shown(f"{what}task, τ", f"{result.line.task}, {result.found.tau:.2%}"),
+            shown(f"{what}task, τ", f"{result.line.task}, {result.calibration.seed_sd:.2%}"),
             at_most(
                 f"{what}one block's rate of false switches by seeds, upper limit",
-                result.found.rate_upper,
+                result.calibration.rate_upper,
                 MOST,
                 "{:.2%}",
             ),
             at_most(
-                f"{what}by people, upper limit of {result.found.tosses:,} tosses",
-                result.found.tossed_upper,
+                f"{what}by people, upper limit of {result.calibration.tosses:,} tosses",
+                result.calibration.tossed_upper,
                 MOST,
                 "{:.2%}",
             ),
             shown(
-                f"{what}power to find {result.found.planted:+.1%} within "
-                f"{len(result.found.users)} blocks",
-                f"{result.found.power:.0%}",
+                f"{what}power to find {result.calibration.planted:+.1%} within "
+                f"{len(result.calibration.users)} blocks",
+                f"{result.calibration.power:.0%}",
             ),
         ]
     return found

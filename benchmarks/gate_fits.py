@@ -27,19 +27,19 @@ from pipeline import columns as c
 from pipeline.base import Progress
 from pipeline.data.matrix import WEIGHT, History, build_history
 from pipeline.data.split import Split, SplitConfig, before, split
-from pipeline.evaluation.calibrate import CUTOFFS, SALTS, calibrate, replay
+from pipeline.evaluation.calibrate import CUTOFFS, REPLICATES, calibrate, replay
 from pipeline.evaluation.compare import difference
 from pipeline.evaluation.evaluate import NDCG, SLICE
 from pipeline.evaluation.gate import GateConfig
-from pipeline.evaluation.gate.rules import points_needed, slice_rules
+from pipeline.evaluation.gate.rules import e_value_needed, slice_rules
 from pipeline.evaluation.holdout import rows_of
-from pipeline.evaluation.seed_variance import SaltedBlock, list_values, seed_spread
+from pipeline.evaluation.seed_variance import ReplicateBlock, list_values, seed_spread
 from pipeline.evaluation.slices import COLD, HOT, LAPSED, RECENT, WARM, user_slices
 from pipeline.models.als import Als
 from pipeline.models.blend import Blend
 from pipeline.models.contract import Scorer
 from pipeline.models.keyed_random import keyed_normal
-from pipeline.models.personal_frequency import OwnCounts
+from pipeline.models.personal_frequency import PersonalFrequency
 
 Floats = NDArray[np.float64]
 
@@ -76,7 +76,7 @@ class World:
 
     def split(self, as_of: datetime, days: int) -> Split:
         """Set the last days before an instant aside."""
-        config = SplitConfig(block_days=days, block_choices=(days,), seen="repeat")
+        config = SplitConfig(holdout_days=days, holdout_days_options=(days,), task="repeat")
         return split(self.events.filter(before(as_of)), as_of, config, first=False)
 
 
@@ -114,13 +114,13 @@ def als(history: History) -> Als:
 
 def blended(history: History) -> Blend:
     """That recipe, and own counts at half its weight."""
-    own = OwnCounts(half_life_days=HALF_LIFE)
+    own = PersonalFrequency(half_life_days=HALF_LIFE)
     return Blend(parts={ALS: als(history), "own": own}, weights={ALS: 1.0, "own": 0.5})
 
 
-def fits_of(history: History, salt: int = 0) -> dict[str, Scorer]:
+def fits_of(history: History, replicate: int = 0) -> dict[str, Scorer]:
     """Train the blend, and take the ALS out of it."""
-    blend = blended(history).train(history, salt=salt)
+    blend = blended(history).train(history, replicate=replicate)
     return {ALS: blend.parts[ALS], BLEND: blend}
 
 
@@ -148,21 +148,21 @@ class Bank:
         ``(fits, n)`` values of the blend on `months`.
     """
 
-    months: list[SaltedBlock]
-    weeks: list[SaltedBlock]
+    months: list[ReplicateBlock]
+    weeks: list[ReplicateBlock]
     slices: list[Slices]
     blends: list[Floats]
 
     @property
-    def taus(self) -> dict[str, float]:
+    def seed_sds(self) -> dict[str, float]:
         """Spread over seeds of either recipe."""
-        return {ALS: seed_spread([m.upright for m in self.months]), BLEND: seed_spread(self.blends)}
+        return {ALS: seed_spread([m.ndcg for m in self.months]), BLEND: seed_spread(self.blends)}
 
 
 def bank(shop: World, progress: Progress) -> Bank:
     """Fit everything once, and keep what it is worth to every user."""
-    months: list[SaltedBlock] = []
-    weeks: list[SaltedBlock] = []
+    months: list[ReplicateBlock] = []
+    weeks: list[ReplicateBlock] = []
     slices: list[Slices] = []
     blends: list[Floats] = []
     for number, cut in enumerate(shop.cuts, start=1):
@@ -172,9 +172,9 @@ def bank(shop: World, progress: Progress) -> Bank:
         parts = [month, *(_known(shop.split(end, WEEK), history) for end in ends)]
         found: list[list[tuple[Floats, Floats]]] = [[] for _ in parts]
         of_blend = []
-        for salt in range(FITS):
-            progress(f"{shop.name}: cut {number} of {CUTS}, fit {salt + 1} of {FITS}")
-            scorers = fits_of(history, salt)
+        for replicate in range(FITS):
+            progress(f"{shop.name}: cut {number} of {CUTS}, fit {replicate + 1} of {FITS}")
+            scorers = fits_of(history, replicate)
             of_blend.append(list_values(scorers[BLEND], history, month, K)[0])
             for values, part in zip(found, parts, strict=True):
                 values.append(list_values(scorers[ALS], history, part, K))
@@ -186,9 +186,9 @@ def bank(shop: World, progress: Progress) -> Bank:
     return Bank(months, weeks, slices, blends)
 
 
-def _block(part: Split, values: Sequence[tuple[Floats, Floats]]) -> SaltedBlock:
+def _block(part: Split, values: Sequence[tuple[Floats, Floats]]) -> ReplicateBlock:
     upright, turned = (np.stack(side) for side in zip(*values, strict=True))
-    return SaltedBlock(part.holdout, upright, turned)
+    return ReplicateBlock(part.holdout, upright, turned)
 
 
 def _known(part: Split, history: History) -> Split:
@@ -199,7 +199,7 @@ def _known(part: Split, history: History) -> Split:
 
 def _slices(history: History, part: Split) -> Slices:
     ids = part.users.to_list()
-    judged = history.rows(rows_of(ids, history.user_ids))
+    judged = history.take(rows_of(ids, history.user_ids))
     inside = {n: user_slices(judged)[n] for n in (COLD, WARM, HOT, RECENT, LAPSED)}
     place = stats.norm.cdf(keyed_normal(judged.user_ids, 1, key="segment")[:, 0])
     inside |= {n: (place >= low) & (place < high) for n, (low, high) in SEGMENTS.items()}
@@ -221,11 +221,11 @@ def equal_fits(shop: World, known: Bank, progress: Progress) -> list[Figure]:
     found: list[Figure] = []
     for number, month in enumerate(known.months):
         told = f"cut {number + 1}: "
-        level = float(month.upright.mean())
+        level = float(month.ndcg.mean())
         found.append(near(f"{told}NDCG@{K}", level, LEVELS[shop.name][number]))
         users = float(month.n_users)
         found.append(near(f"{told}users", users, USERS[shop.name][number], "{:.0f}"))
-    tau = known.taus[ALS]
+    tau = known.seed_sds[ALS]
     found.append(near("τ", tau, TAU[shop.name], "{:.2%}"))
     progress(f"{shop.name}: accounts of equal recipes")
     found += _lineages(shop.name, known.weeks, tau)
@@ -236,20 +236,20 @@ def equal_fits(shop: World, known: Bank, progress: Progress) -> list[Figure]:
     return found + _calibrated(known)
 
 
-def _lineages(name: str, weeks: Sequence[SaltedBlock], tau: float) -> list[Figure]:
+def _lineages(name: str, weeks: Sequence[ReplicateBlock], tau: float) -> list[Figure]:
     """Replay an account for every ordered pair of fits, week after week."""
     paths = []
     for ours, theirs in permutations(range(FITS), 2):
         blocks = []
         for week in weeks:
             test = difference(
-                week.upright[ours], week.upright[theirs], tau_candidate=tau, tau_champion=tau
+                week.ndcg[ours], week.ndcg[theirs], tau_candidate=tau, tau_champion=tau
             )
             blocks.append((test.x, test.v, week.holdout) if test.underpowered is None else None)
         paths.append(blocks)
     judged = sum(block is not None for block in paths[0])
     found = []
-    for points, asked in ((1 / CONFIG.alpha, SWITCHED[name]), (points_needed(CONFIG, 1), 0)):
+    for points, asked in ((1 / CONFIG.alpha, SWITCHED[name]), (e_value_needed(CONFIG, 1), 0)):
         switched = sum(replay(p, points, CONFIG.min_lift).switched is not None for p in paths)
         what = f"of {len(paths)} lineages over {judged} weeks, switched at {points:.0f} points"
         found.append(at_most(what, switched, asked))
@@ -260,7 +260,7 @@ def _false_slices(known: Bank, tau: float) -> tuple[float, float]:
     """Return how often harm is seen in some slice of equal recipes, in %: corrected, and not."""
     harmed = plain = tests = 0
     for month, slices in zip(known.months, known.slices, strict=True):
-        frames = [_frame(values, slices) for values in month.upright]
+        frames = [_frame(values, slices) for values in month.ndcg]
         for ours, theirs in permutations(frames, 2):
             results = slice_rules(
                 "switch", "equal", (ours, theirs), (tau, tau), CONFIG.slice_alpha_switch, CONFIG
@@ -281,7 +281,8 @@ def _frame(values: Floats, slices: Slices) -> pl.DataFrame:
 def _calibrated(known: Bank) -> list[Figure]:
     """What `nightjar gate calibrate` would say: as many fits and cuts as it takes."""
     blocks = [
-        SaltedBlock(m.holdout, m.upright[:SALTS], m.turned[:SALTS]) for m in known.months[-CUTOFFS:]
+        ReplicateBlock(m.holdout, m.ndcg[:REPLICATES], m.ndcg_reversed[:REPLICATES])
+        for m in known.months[-CUTOFFS:]
     ]
     found = calibrate(blocks, CONFIG)
     what = f"calibration: one block's rate of false switches, upper limit (v̂ {found.v_hat:.2f})"

@@ -20,24 +20,24 @@ from pipeline import columns as c
 from pipeline.base import Progress
 from pipeline.data.matrix import History
 from pipeline.data.split import Split, SplitConfig, before, split
-from pipeline.data.validate.checks import Check, Status
+from pipeline.data.validate.checks import DataCheck, Status
 from pipeline.evaluation.evaluate import evaluate, evaluate_stored
 from pipeline.evaluation.gate import (
     Decision,
+    EvaluatedRecipe,
     Evidence,
     GateConfig,
-    Judged,
-    Past,
+    GateHistory,
     Reference,
+    build_gate_history,
     decide,
-    remember,
 )
 from pipeline.evaluation.gate.accept import anchor_from
 from pipeline.evaluation.gate.refresh import judge_refresh
 from pipeline.models.als import Als
 from pipeline.models.blend import Blend
 from pipeline.models.contract import Recipe, Scorer
-from pipeline.models.personal_frequency import OwnCounts
+from pipeline.models.personal_frequency import PersonalFrequency
 from pipeline.models.popularity import DecayedPopularity, Popularity
 from pipeline.models.svd import Svd
 
@@ -79,8 +79,10 @@ class Paired:
         """Return which of the paired rules keep a refresh back, and the change since the last."""
         newest = self._reference(tonight, last)
         judged = (
-            Judged(self.name, self.name, None, newest.tonight, 1.0, K, tau=self.tau),
-            Judged("baseline", "baseline", 0, newest.tonight, 1.0, K),  # nobody asks for its rules
+            EvaluatedRecipe(self.name, self.name, None, newest.tonight, 1.0, K, seed_sd=self.tau),
+            EvaluatedRecipe(
+                "baseline", "baseline", 0, newest.tonight, 1.0, K
+            ),  # nobody asks for its rules
         )
         evidence = Evidence(
             k=K,
@@ -180,15 +182,15 @@ CHAMPION = "blend"
 UNCHANGED: dict[str, Recipe] = {
     "popularity": Popularity(),
     "decayed_popularity": DecayedPopularity(),
-    "own_counts": OwnCounts(),
+    "own_counts": PersonalFrequency(),
     CHAMPION: Blend(
         parts={
             "als": Als(half_life_days=60.0, device="cpu"),
-            "own": OwnCounts(),
+            "own": PersonalFrequency(),
             "svd": Svd(factors=256, half_life_days=120.0),
         },
         weights={"als": 0.6, "own": 1.0, "svd": 1.0},
-        trend=0.5,
+        recency_boost=0.5,
     ),
 }
 """The ladder, and what a first night of Online Retail settles the default blend on."""
@@ -213,7 +215,7 @@ def nights(shop: World, progress: Progress) -> list[Figure]:
         as_of = shop.end - DAY * (NIGHTS - number)
         first = not accepted
         events = shop.events.filter(before(as_of))
-        part = split(events, as_of, SplitConfig(seen="repeat"), first=first, block_days=days)
+        part = split(events, as_of, SplitConfig(task="repeat"), first=first, holdout_days=days)
         history = shop.history(part.cutoff)
         scorers = {name: recipe.train(history) for name, recipe in UNCHANGED.items()}
         evidence = Evidence(
@@ -222,8 +224,8 @@ def nights(shop: World, progress: Progress) -> list[Figure]:
             judged=tuple(_judged(name, s, history, part) for name, s in scorers.items()),
             expected=tuple(scorers),
             champion=None if first else CHAMPION,
-            checks=(Check("volume", Status.PASSED, None, None, "as before"),),
-            past=remember(decisions),
+            checks=(DataCheck("volume", Status.PASSED, None, None, "as before"),),
+            past=build_gate_history(decisions),
             **_references(accepted, as_of, scorers[CHAMPION], history, part),
         )
         decision = decide(evidence, CONFIG)
@@ -231,7 +233,7 @@ def nights(shop: World, progress: Progress) -> list[Figure]:
         if first:  # whatever the ladder says of it that night
             decision = _by_hand(decision)
         decisions.append(decision)
-        days = None if first else part.block_days
+        days = None if first else part.holdout_days
         if decision.recipe == CHAMPION and decision.promotes:
             accepted.append(Accepted(as_of, part.cutoff, history, scorers[CHAMPION]))
     later = decisions[1:]
@@ -250,15 +252,15 @@ def _by_hand(decision: Decision) -> Decision:
         kind="first",
         recipe=CHAMPION,
         recipe_hash=champion,
-        anchor=anchor_from(decision, Past(), champion),
+        anchor=anchor_from(decision, GateHistory(), champion),
     )
 
 
-def _judged(name: str, scorer: Scorer, history: History, part: Split) -> Judged:
+def _judged(name: str, scorer: Scorer, history: History, part: Split) -> EvaluatedRecipe:
     found = evaluate(scorer, history, part, k=K)
     recipe = UNCHANGED[name]
     rung = recipe.capabilities.baseline
-    return Judged(name, recipe.hash, rung, found.users, found.coverage, K)
+    return EvaluatedRecipe(name, recipe.hash, rung, found.users, found.coverage, K)
 
 
 def _references(

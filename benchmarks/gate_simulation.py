@@ -21,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.gate_figures import Figure, at_least, days, near, rate
 from pipeline.evaluation.gate import GateConfig
-from pipeline.evaluation.gate.e_process import BETS, SHARES
-from pipeline.evaluation.gate.rules import points_needed
+from pipeline.evaluation.gate.e_process import EFFECTS, MIXTURE_WEIGHTS
+from pipeline.evaluation.gate.rules import e_value_needed
 
 Floats = NDArray[np.float64]
 
@@ -91,12 +91,12 @@ class Accounts:
     """Many `Account`s at once; a test holds them equal."""
 
     def __init__(self, runs: int) -> None:
-        self.log_bets = np.zeros((runs, len(BETS)))
+        self.log_bets = np.zeros((runs, len(EFFECTS)))
         self.sx, self.sw = np.zeros(runs), np.zeros(runs)
 
     def add(self, x: Floats, v: float) -> None:
         """Count a block of every account."""
-        bets = np.array(BETS)
+        bets = np.array(EFFECTS)
         self.log_bets += bets * x[:, None] / v - bets**2 / (2 * v)
         self.sx += x / v
         self.sw += 1 / v
@@ -108,13 +108,13 @@ class Accounts:
 
     @property
     def log_points(self) -> Floats:
-        """As `Account.log_points`."""
-        found: Floats = logsumexp(self.log_bets, axis=1, b=SHARES)
+        """As `EProcess.log_e`."""
+        found: Floats = logsumexp(self.log_bets, axis=1, b=MIXTURE_WEIGHTS)
         return found
 
     @property
     def lift(self) -> Floats:
-        """As `Account.lift`."""
+        """As `EProcess.lift`."""
         return np.divide(self.sx, self.sw, out=np.full(len(self.sx), np.nan), where=self.sw > 0)
 
 
@@ -131,7 +131,7 @@ def every_night(shop: Shop, margin: float) -> Callable[[int], Rule]:
 def account(shop: Shop, candidates: int) -> Callable[[int], Rule]:
     """The points account; as many candidates as the threshold pays for."""
     config = CONFIG.model_copy(update={"candidates": candidates})
-    points = np.log(points_needed(config, candidates))
+    points = np.log(e_value_needed(config, candidates))
 
     def begin(runs: int) -> Rule:
         kept = Accounts(runs)
@@ -241,7 +241,7 @@ def simulate(runs: int = RUNS, seed: int = 7) -> list[Figure]:
                 found.append(days(f"{told}: days to {lift:+.0%}", median, asked, line.step))
     for name, shop in SHOPS.items():
         told = f"{name}, 365 candidates that are 0.5 % worse: level after a year, "
-        for points in (1 / CONFIG.alpha, points_needed(CONFIG, 1)):
+        for points in (1 / CONFIG.alpha, e_value_needed(CONFIG, 1)):
             mean = creep(shop, points, runs, random)
             found.append(at_least(f"{told}{points:.0f} points", mean, CREEP[name], "{:+.3%}"))
     naive = ignoring_seeds(tau=0.0031, mean=0.124, spread=0.043, n=15_000)

@@ -243,10 +243,13 @@ def beside(scores: Scores, seen: sp.csr_matrix) -> list[Row]:
     own.data = rng.random(own.nnz, np.float32)
     users, items = scores.users, scores.items
     cases = {
-        f"{LINKS} links an item": (Scores(profile=seen, links=links), seen),
-        f"factors and {LINKS} links": (Scores(users, items, profile=seen, links=links), seen),
+        f"{LINKS} links an item": (Scores(user_history=seen, item_similarity=links), seen),
+        f"factors and {LINKS} links": (
+            Scores(users, items, user_history=seen, item_similarity=links),
+            seen,
+        ),
         "factors and own counts": (Scores(users, items, own), None),
-        "own counts": (Scores(sparse=own), None),
+        "own counts": (Scores(sparse_bonus=own), None),
     }
     return [
         _row(f"ours: {what}", [_taken(lambda case=case: ours(*case)) for _ in range(3)], n)

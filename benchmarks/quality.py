@@ -240,7 +240,7 @@ def asked(
     )
     wanted = wanted.filter(pl.col(c.USER_ID).is_not_null()).sort(c.USER_ID, c.ITEM_ID)
     who = np.unique(np.asarray(wanted[c.USER_ID].to_list(), dtype=np.str_))
-    users = known.rows(np.searchsorted(known.user_ids, who))
+    users = known.take(np.searchsorted(known.user_ids, who))
     return users, truth_of(wanted, users.user_ids, known.item_ids)
 
 
@@ -292,7 +292,7 @@ def retrained(
     others = {
         name: recipe.model_dump(mode="json")
         for name, recipe in night.recipes.items()
-        if name != winner and not recipe.open
+        if name != winner and not recipe.has_free_params
     }
     return Retrained(
         history=history,

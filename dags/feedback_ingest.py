@@ -87,9 +87,9 @@ def foldin(ws: Workspace) -> FoldinResult:
 def attribution(ws: Workspace) -> dict[str, Any]:
     """Join the events since the last nightly run to the lists that were shown."""
     from pipeline.base import plain
-    from pipeline.steps.feedback.attribution import lately_answered
+    from pipeline.steps.feedback.attribution import last_attribution
 
-    result = lately_answered(ws, resolve_at(get_current_context()), progress=log.info)
+    result = last_attribution(ws, resolve_at(get_current_context()), progress=log.info)
     if result is None:
         raise AirflowSkipException("no nightly run has decided yet")
     summary = {name: getattr(result, name) for name in ("people", "events", "joined", "unshown")}

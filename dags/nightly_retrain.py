@@ -94,12 +94,12 @@ PARAMS = {
 @workspace_task()
 def snapshot(ws: Workspace) -> list[str]:
     """Resolve the as-of, pin the versions that the run reads, and return the recipes to train."""
-    from pipeline.steps.nightly.requested import woken
+    from pipeline.steps.nightly.requested import start_requested
     from pipeline.steps.nightly.snapshot import snapshot
 
     context = get_current_context()
     params = context["params"]
-    start = woken if was_triggered_by_request(context) else snapshot
+    start = start_requested if was_triggered_by_request(context) else snapshot
     started = start(
         ws,
         resolve_as_of(context),
@@ -168,7 +168,7 @@ def accept(run: NightlyRun) -> dict[str, Any]:
     user = approved_by(get_current_context()["ti"].xcom_pull(task_ids="review"))
     if user is None:
         raise AirflowSkipException("no user chose to switch")
-    entry = accept_run(run.workspace, run.run_id, by=user, because="answered in Airflow")
+    entry = accept_run(run.workspace, run.run_id, by=user, reason="answered in Airflow")
     log.info(entry.sentence)
     return {"kind": entry.kind, "sentence": entry.sentence}
 

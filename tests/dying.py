@@ -14,7 +14,7 @@ from pipeline.steps.feedback import feedback as step
 from pipeline.steps.ingest import landing
 from pipeline.steps.ingest.read_file import parse
 from pipeline.stores.batches import Batches
-from pipeline.stores.lake.commit_integrity import Tail
+from pipeline.stores.lake.commit_integrity import CommitIntegrity
 from pipeline.stores.vault import Vault
 from pipeline.workspace.child_process import Child
 from pipeline.workspace.workspace import Workspace
@@ -23,7 +23,7 @@ from tests.ingesting import AT
 STEPS = (
     (Vault, "pseudonyms"),
     (Batches, "_spool_frames"),
-    (Tail, "acknowledge"),  # between a commit and its acknowledgement, and after it
+    (CommitIntegrity, "acknowledge"),  # between a commit and its acknowledgement, and after it
     (Batches, "_sweep"),
     (landing, "_move"),
 )

@@ -5,15 +5,15 @@ from datetime import UTC, datetime, timedelta
 
 from pipeline.base import Interval
 from pipeline.data.clean import CleanReport, ColumnReport
-from pipeline.data.validate.checks import Check, Status
+from pipeline.data.validate.checks import DataCheck, Status
 from pipeline.evaluation.gate import Decision
 from pipeline.evaluation.gate.decision import RuleResult
-from pipeline.evaluation.gate.e_process import BETS, Account, Key, Standing
+from pipeline.evaluation.gate.e_process import EFFECTS, EProcess, EProcessKey, EProcessStatus
 from pipeline.evaluation.prequential import LiveFigures, PrequentialFigures
-from pipeline.monitoring.policy import Ruling
-from pipeline.monitoring.policy import Verdict as Action
-from pipeline.monitoring.rates import AnswerRow, Answers, Claims
-from pipeline.monitoring.verdicts import Drift, Signal, Verdict
+from pipeline.monitoring.policy import RetrainAction as Action
+from pipeline.monitoring.policy import RetrainDecision
+from pipeline.monitoring.rates import Attribution, AttributionRow, Claims
+from pipeline.monitoring.verdicts import Drift, DriftStatus, Signal
 from pipeline.report.night import LiftRow, NightPage, SliceRow
 from pipeline.report.past import PastRun
 from pipeline.serving.churn import FIRST, ChurnShares
@@ -46,10 +46,10 @@ def status(recipe, points, *, lift=0.0, se=0.0, blocks=0, effect=None, more=None
     """Return where a candidate stands, with a threshold of 500; its hash is its name."""
     log = math.log(points) if points else -900.0
     sw = 1 / se**2 if se else 0.0
-    account = Account(
-        Key("champion", recipe, "ndcg", 20, 7), (log,) * len(BETS), lift * sw, sw, blocks
+    account = EProcess(
+        EProcessKey("champion", recipe, "ndcg", 20, 7), (log,) * len(EFFECTS), lift * sw, sw, blocks
     )
-    return Standing(recipe, account, 500.0, effect, more, waiting)
+    return EProcessStatus(recipe, account, 500.0, effect, more, waiting)
 
 
 def cost(seconds, cpu, peak, parameters, rate, device="cpu"):
@@ -176,7 +176,7 @@ RULES = (
     RuleResult("check.schema", "", None, None, "pass", "as last night, too"),
     RuleResult("check.volume", "", 0.4, 0.5, "fail", "too few events"),
 )
-ATTRIBUTION = Answers(
+ATTRIBUTION = Attribution(
     span=HOLDOUT,
     window_days=7,
     people=950,
@@ -186,7 +186,7 @@ ATTRIBUTION = Answers(
     unshown=0,
     claims=Claims(1, 2, 3),
     rows=(
-        AnswerRow(
+        AttributionRow(
             "all", "all", 950, 61_000,
             answer_rate=0.031, ctr=0.02, ctr_lo=0.018, ctr_hi=0.022,
             conversion=0.011, conversion_lo=0.01, conversion_hi=0.012,
@@ -194,18 +194,18 @@ ATTRIBUTION = Answers(
             revenue_per_exposure_hi=0.03, return_rate=0.04, return_rate_lo=0.0,
             return_rate_hi=0.09,
         ),
-        AnswerRow("segment", "new", 4),
-        AnswerRow("position", "1", 950, 3_000, answer_rate=0.05),
+        AttributionRow("segment", "new", 4),
+        AttributionRow("position", "1", 950, 3_000, answer_rate=0.05),
     ),
 )  # fmt: skip
 DRIFT = Drift(
     AS_OF,
-    Verdict.DRIFT,
+    DriftStatus.DRIFT,
     "people want other things",
     (
-        Signal("data.volume", 0.4, 4.0, Verdict.CALM, "as many as ever"),
-        Signal("taste.items", 9.25, 4.0, Verdict.DRIFT, "people want other things"),
-        Signal("quality.ndcg", None, 4.0, Verdict.TOO_SHORT, "2 nights"),
+        Signal("data.volume", 0.4, 4.0, DriftStatus.STABLE, "as many as ever"),
+        Signal("taste.items", 9.25, 4.0, DriftStatus.DRIFT, "people want other things"),
+        Signal("quality.ndcg", None, 4.0, DriftStatus.TOO_SHORT, "2 nights"),
     ),
 )
 FULL = BARE.model_copy(
@@ -213,7 +213,7 @@ FULL = BARE.model_copy(
         "run_id": "20171201T090000Z-1a2b3c4d",
         "decision": Decision(
             "switch", "als", "als", RULES, (), "switch: als replaces popularity: +40 %", HOLDOUT,
-            accounts=(
+            e_processes=(
                 status("als", 512.5, lift=0.04, se=0.02 / 1.96, blocks=3, effect=0.05, more=0),
                 status("mad", 0.01, lift=-0.4, se=0.1 / 1.96, blocks=1, effect=0.05, more=31,
                        waiting="waiting, day 3 of 7"),
@@ -241,8 +241,8 @@ FULL = BARE.model_copy(
             SliceRow("new_items", 12, 0.0, 0.0, None, None, None, "too few users"),
         ),
         "checks": (
-            Check("schema", Status.PASSED, None, None, "as last night"),
-            Check("volume", Status.NO_HISTORY, None, None, "5 days; 7 are needed"),
+            DataCheck("schema", Status.PASSED, None, None, "as last night"),
+            DataCheck("volume", Status.NO_HISTORY, None, None, "5 days; 7 are needed"),
         ),
         "versions": {"batches": None, "events": 14, "publications": 3},
         "tables": TablesFile(events=1_352_210, items=0, users=0),
@@ -272,7 +272,7 @@ FULL = BARE.model_copy(
         "parity": ((AS_OF, ParityFile(users=12, overlap=0.4, k=10, reason=None), None),),
         "attribution": ATTRIBUTION,
         "drift": DRIFT,
-        "policy": Ruling(
+        "policy": RetrainDecision(
             Action.RETRAIN, "retrain wanted: people want other things", 1, 1, 1, None
         ),
     }

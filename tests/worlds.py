@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from pipeline import columns as c
-from pipeline.stores.registry.connection import come_home
+from pipeline.stores.registry.connection import relocate_artifact_uris
 
 START = datetime(2024, 1, 1, 9, tzinfo=UTC)
 NIGHTS = tuple(START + timedelta(days=days) for days in (70, 84, 98))
@@ -153,7 +153,7 @@ def catalogue(home: Path, items=160) -> Path:
 def copy_of(home: Path, target: Path) -> Path:
     """Copy a workspace; what MLflow's database says of places is true of the copy."""
     shutil.copytree(home, target)
-    come_home(target / "mlflow" / "mlflow.db")
+    relocate_artifact_uris(target / "mlflow" / "mlflow.db")
     forget_places()
     return target
 

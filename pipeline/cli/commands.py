@@ -20,9 +20,9 @@ from pipeline.cli.terminal import (
     home_of,
     instant,
     open_workspace,
-    past,
+    parse_past_instant,
+    progress_printer,
     show,
-    teller,
     write_out,
 )
 
@@ -104,8 +104,8 @@ def ingest(
         table=table,
         source=source,
         replace=replace,
-        at=past(at),
-        progress=teller(),
+        at=parse_past_instant(at),
+        progress=progress_printer(),
     )
     show(result, json, result.text())
     if result.failed:
@@ -117,7 +117,7 @@ def feedback(at: At = None, home: Home = None, json: Json = False) -> None:
     """One pass over landing/: read it, refresh lists by it, and say whether a retrain is wanted."""
     from pipeline.steps.feedback.feedback import feedback as step
 
-    result = step(open_workspace(home), past(at), progress=teller())
+    result = step(open_workspace(home), parse_past_instant(at), progress=progress_printer())
     show(result, json, result.text())
     if result.failed:
         raise typer.Exit(3)
@@ -128,7 +128,7 @@ def foldin(at: At = None, home: Home = None, json: Json = False) -> None:
     """Step 2 of a feedback pass: refresh the lists of who did something since they were made."""
     from pipeline.steps.feedback.foldin import foldin as step
 
-    result = step(open_workspace(home), past(at), progress=teller())
+    result = step(open_workspace(home), parse_past_instant(at), progress=progress_printer())
     show(result, json, result.text())
 
 
@@ -145,10 +145,10 @@ def nightly(
 
     result = step(
         open_workspace(home),
-        past(as_of),
+        parse_past_instant(as_of),
         recipes=recipe or None,
         publish=publish,
-        progress=teller(),
+        progress=progress_printer(),
     )
     show(result, json, result.text())
     raise typer.Exit(result.exit_code)
@@ -170,7 +170,7 @@ def tune(
 
     start = time.monotonic()
     seconds = steps.parse_budget(budget)
-    ws, progress = open_workspace(home), teller()
+    ws, progress = open_workspace(home), progress_printer()
     result = steps.tune(
         ws,
         instant(as_of) if as_of else steps.default_as_of(ws, instant(None)),
@@ -196,7 +196,7 @@ def demo(
     from pipeline.steps.feedback.feedback import feedback as read
     from pipeline.steps.nightly.nightly import nightly as step
 
-    progress = teller()
+    progress = progress_printer()
     ws = story.prepare(home_of(home))
     blocked = 0
     for night in story.NIGHTS[:nights]:

@@ -13,10 +13,10 @@ from pipeline.cli.terminal import (
     fail,
     instant,
     open_workspace,
-    past,
+    parse_past_instant,
+    progress_printer,
     refuse_unwritable,
     show,
-    teller,
 )
 
 app = typer.Typer()
@@ -35,7 +35,7 @@ def compare(
     from pipeline.steps.experiments.comparison.compare import compare as step
 
     refuse_unwritable(out)
-    result = step(open_workspace(home), v1, v2, out=out, progress=teller())
+    result = step(open_workspace(home), v1, v2, out=out, progress=progress_printer())
     show(result, json, result.text())
     if result.fault is not None:
         fail(f"the page is written, but not shown in MLflow: {result.fault}", result.exit_code)
@@ -50,7 +50,7 @@ def reproduce(
     """Make a version again from its snapshot: the same bytes, or what differs and why."""
     from pipeline.steps.experiments.reproduction.reproduce import reproduce as step
 
-    result = step(open_workspace(home), version, progress=teller())
+    result = step(open_workspace(home), version, progress=progress_printer())
     show(result, json, result.text())
     raise typer.Exit(result.exit_code)
 
@@ -78,10 +78,10 @@ def backtest(
     result = step(
         open_workspace(home),
         instant(begin),
-        past(end),
+        parse_past_instant(end),
         every=parse_every(every),
         policies=parse_policies(policy),
         plant=instant(plant_shift) if plant_shift else None,
-        progress=teller(),
+        progress=progress_printer(),
     )
     show(result, json, result.text())

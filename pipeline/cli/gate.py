@@ -15,9 +15,9 @@ from pipeline.cli.terminal import (
     LastAsOf,
     instant,
     open_workspace,
+    progress_printer,
     refuse_unwritable,
     show,
-    teller,
     write_out,
 )
 
@@ -44,7 +44,7 @@ def gate(
         raise ConfigError("name the run to decide on: `nightjar gate --run ID`")
     from pipeline.steps.nightly.gate import gate as step
 
-    decided = step(open_workspace(home), run, progress=teller())
+    decided = step(open_workspace(home), run, progress=progress_printer())
     show(decided, json, f"{decided.kind}: {decided.sentence}")
     raise typer.Exit({"keep": 4, "block": 5}.get(decided.kind, 0))
 
@@ -69,7 +69,7 @@ def calibrate(
         ws,
         instant(as_of) if as_of else default_as_of(ws, instant(None)),
         elapsed=lambda: time.monotonic() - start,
-        progress=teller(),
+        progress=progress_printer(),
     )
     write_out(out, result.svg)
     show(result, json, result.text() + (f"\nfigure:    {out}" if out else ""))

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.terminal import Home, Json, instant, open_workspace, show, teller
+from pipeline.cli.terminal import Home, Json, instant, open_workspace, progress_printer, show
 
 app = typer.Typer()
 
@@ -20,7 +20,7 @@ def chaos(
     """Kill ingest, night and publish over and over, in a sandbox, and count what that cost."""
     from pipeline.testing.chaos.chaos import chaos as step
 
-    tally = step(kills, seed, progress=teller())
+    tally = step(kills, seed, progress=progress_printer())
     show(tally, json, tally.text())
     raise typer.Exit(0 if tally.sound else 1)
 
@@ -37,6 +37,6 @@ def gc(
     """Put small files of the lake together, and take away what nobody needs any more."""
     from pipeline.steps.maintenance.gc import gc as step
 
-    result = step(open_workspace(home), instant(at), progress=teller())
+    result = step(open_workspace(home), instant(at), progress=progress_printer())
     show(result, json, result.text())
     raise typer.Exit(result.exit_code)

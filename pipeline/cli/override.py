@@ -9,7 +9,7 @@ import typer
 from pipeline.cli.terminal import Home, Json, open_workspace, show
 
 By = Annotated[str, typer.Option(help="Who says so; the ledger keeps it.")]
-Because = Annotated[str, typer.Option(help="Why; the ledger keeps it.")]
+Reason = Annotated[str, typer.Option(help="Why; the ledger keeps it.")]
 
 
 def accept(
@@ -17,7 +17,7 @@ def accept(
         str, typer.Argument(help="The run to accept, as `history` and its page name it.")
     ],
     by: By,
-    because: Because,
+    reason: Reason,
     recipe: Annotated[
         str | None,
         typer.Option(
@@ -32,14 +32,14 @@ def accept(
     from pipeline.base import format_instant
     from pipeline.steps.nightly.accept import accept_run
 
-    entry = accept_run(open_workspace(home), run, by=by, because=because, recipe=recipe)
+    entry = accept_run(open_workspace(home), run, by=by, reason=reason, recipe=recipe)
     again = f"nightjar nightly --as-of {format_instant(entry.as_of)}"
     show(entry, json, f"{entry.sentence}\nnext: `{again}` puts it before people")
 
 
-def anchor(by: By, because: Because, home: Home = None, json: Json = False) -> None:
+def anchor(by: By, reason: Reason, home: Home = None, json: Json = False) -> None:
     """Set the champion's anchor to what it is worth now; later nights are held against that."""
-    from pipeline.steps.nightly.accept import anchor_now
+    from pipeline.steps.nightly.accept import set_anchor
 
-    entry = anchor_now(open_workspace(home), by=by, because=because)
+    entry = set_anchor(open_workspace(home), by=by, reason=reason)
     show(entry, json, entry.sentence)

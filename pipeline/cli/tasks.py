@@ -17,9 +17,9 @@ from pipeline.cli.terminal import (
     Recipes,
     RunId,
     open_workspace,
-    past,
+    parse_past_instant,
+    progress_printer,
     show,
-    teller,
 )
 
 app = typer.Typer()
@@ -38,10 +38,10 @@ def snapshot(
 
     started = step(
         open_workspace(home),
-        past(as_of),
+        parse_past_instant(as_of),
         recipes=recipe or None,
         publish=publish,
-        progress=teller(),
+        progress=progress_printer(),
     )
     show(started, json, f"{started.sentence}\n{started.run_id}".rstrip())
 
@@ -57,7 +57,7 @@ def train(
     from pipeline.steps.nightly.train import Failure
     from pipeline.steps.nightly.train import train as step
 
-    result = step(open_workspace(home), run, recipe, progress=teller())
+    result = step(open_workspace(home), run, recipe, progress=progress_printer())
     if isinstance(result, Failure):
         show(result, json, result.text())
         raise typer.Exit(result.exit_code)
@@ -69,7 +69,7 @@ def _add(name: str, help_text: str) -> None:
 
     def command(run: RunId, home: Home = None, json: Json = False) -> None:
         step = getattr(import_module(f"pipeline.steps.nightly.{name}"), name)
-        ref = step(open_workspace(home), run, progress=teller())
+        ref = step(open_workspace(home), run, progress=progress_printer())
         show(ref, json, f"{ref.step}: {ref.rows:,} rows, sha256 {ref.sha256[:12]}")
 
     app.command(name, help=help_text)(command)

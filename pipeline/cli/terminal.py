@@ -101,7 +101,7 @@ def _readable(_: object, __: str, event: MutableMapping[str, Any]) -> str:
     return f"{event['event']} {fields}".rstrip()
 
 
-def teller() -> Progress:
+def progress_printer() -> Progress:
     """Return a progress that logs at most one text per 10 seconds, with the seconds since now."""
     import structlog
 
@@ -122,7 +122,7 @@ def instant(text: str | None) -> AsOf:
     return as_of(text or datetime.now(UTC))
 
 
-def past(text: str | None) -> AsOf:
+def parse_past_instant(text: str | None) -> AsOf:
     """Read an instant that has come; without one it is now.
 
     A later one is refused, and so is one before `EARLIEST`.

@@ -17,7 +17,7 @@ from pipeline import columns as c
 _NAME, _EVENTS = "name", "events"
 
 
-def nameless(
+def canonicalise_user_ids(
     events: pl.DataFrame, users: pl.DataFrame | None = None
 ) -> tuple[pl.DataFrame, pl.DataFrame | None]:
     """Put names by rank in the place of user ids.

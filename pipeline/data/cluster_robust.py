@@ -14,13 +14,13 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-FEWEST: Final = 10
+MIN_GROUP_SIZE: Final = 10
 """People that a group needs before anything but their number is told of it, and before what they do
 is a sign: where events are counted as one, a person's are at most one in so many of what it takes.
 """
 
 
-def most_of_one(day: NDArray[np.int64], events: NDArray[np.int64]) -> int:
+def per_user_cap(day: NDArray[np.int64], events: NDArray[np.int64]) -> int:
     """Return how many events of one person and day tell how much is going on.
 
     It is the largest number that is at most one in `FEWEST` of a usual day's events, each person's
@@ -35,7 +35,7 @@ def most_of_one(day: NDArray[np.int64], events: NDArray[np.int64]) -> int:
     most = 1
     while len(day):
         totals = np.bincount(day, np.minimum(events, most))
-        wider = int(np.median(totals[totals > 0])) // FEWEST
+        wider = int(np.median(totals[totals > 0])) // MIN_GROUP_SIZE
         if wider <= most:
             break
         most = wider
@@ -52,7 +52,7 @@ class Mean:
     hi: float | None
 
 
-def mean_of(values: NDArray[np.float64], users: pl.Series) -> Mean:
+def mean_ci(values: NDArray[np.float64], users: pl.Series) -> Mean:
     """Return the mean of values in [0, 1] that belong to users.
 
     Parameters
@@ -64,10 +64,10 @@ def mean_of(values: NDArray[np.float64], users: pl.Series) -> Mean:
     """
     _, user = np.unique(users.to_numpy(), return_inverse=True)
     sums, counts = np.bincount(user, values), np.bincount(user)
-    return ratio_of(sums.astype(np.float64), counts.astype(np.float64))
+    return ratio_ci(sums.astype(np.float64), counts.astype(np.float64))
 
 
-def ratio_of(sums: NDArray[np.float64], counts: NDArray[np.float64], most: float = 1.0) -> Mean:
+def ratio_ci(sums: NDArray[np.float64], counts: NDArray[np.float64], most: float = 1.0) -> Mean:
     """Return the mean of things of which each user has a sum and a count.
 
     With n things of U users, the mean m and r_u = sum of user u − m · their count, the error of the
@@ -99,15 +99,15 @@ def ratio_of(sums: NDArray[np.float64], counts: NDArray[np.float64], most: float
     return Mean(mean, se, max(0.0, mean - reach), min(most, mean + reach))
 
 
-def share_of(sums: NDArray[np.float64], counts: NDArray[np.float64]) -> Mean:
-    """Return `ratio_of` things that were done or not, with an interval for small shares.
+def proportion_ci(sums: NDArray[np.float64], counts: NDArray[np.float64]) -> Mean:
+    """Return `ratio_ci` things that were done or not, with an interval for small shares.
 
     Wilson's interval (1927) with ``m (1 − m) / se²`` for the number of things: as many independent
     ones would have the same error (Franco, Little, Louis and Slud 2019 recommend it for clustered
     shares). It is never taken for more than there are, so that people who are all alike by chance
     are no certainty.
     """
-    ratio = ratio_of(sums, counts)
+    ratio = ratio_ci(sums, counts)
     inside = ratio.mean * (1.0 - ratio.mean)
     if ratio.se is None or inside <= 0:
         return ratio

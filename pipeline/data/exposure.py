@@ -30,7 +30,7 @@ _START: Final = "start"
 _NEVER: Final = datetime(9999, 1, 1, tzinfo=UTC)
 
 
-def in_play(publications: pl.DataFrame, span: Interval) -> list[str]:
+def active_publications(publications: pl.DataFrame, span: Interval) -> list[str]:
     """Return the ids of the publications that some event of the span can have been shown."""
     until = pl.col(c.LIVE_FROM).shift(-1)
     overlaps = (pl.col(c.LIVE_FROM) < span.end) & (until.is_null() | (until > span.start))
@@ -46,7 +46,7 @@ def lists_for(publication_ids: Collection[str], users: Collection[str]) -> pl.Ex
     return pl.col(c.PUBLICATION_ID).is_in(sorted(publication_ids)) & pl.col(c.USER_ID).is_in(people)
 
 
-def showings(publications: pl.DataFrame, lists: pl.DataFrame) -> pl.DataFrame:
+def exposure_intervals(publications: pl.DataFrame, lists: pl.DataFrame) -> pl.DataFrame:
     """Return when each list was its owner's; no two of one owner overlap.
 
     Parameters
@@ -100,7 +100,7 @@ def shown_at(rows: pl.DataFrame, shown: pl.DataFrame) -> pl.DataFrame:
     rows
         `user_id`, `timestamp` and whatever else; all of it is kept, in an order of its own.
     shown
-        `showings` of these users and of anyone.
+        `exposure_intervals` of these users and of anyone.
     """
     by_time = rows.sort(c.TIMESTAMP)
     own = _asof(by_time.with_columns(pl.col(c.USER_ID).alias(OWNER)), shown)

@@ -31,7 +31,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from pipeline import columns as c
-from pipeline.data.feature_matrix import Described, Others
+from pipeline.data.feature_matrix import ColdItems, FeatureMatrix
 from pipeline.data.matrix import History
 from pipeline.errors import DataError
 
@@ -61,7 +61,7 @@ def described(
     ----------
     items, users
         The tables as `columns.ITEMS` and `columns.USERS`, with further columns. An item that was
-        created before the window's end and has no event in it joins `History.other_items`.
+        created before the window's end and has no event in it joins `History.cold_items`.
 
     Raises
     ------
@@ -75,23 +75,23 @@ def described(
         history = replace(history, **_parted(_describe("items", items, c.ITEM_ID, ids, n), ids, n))
     if users is not None:
         user_matrix = _describe("users", users, c.USER_ID, history.user_ids, history.n_users)
-        history = replace(history, of_users=user_matrix)
+        history = replace(history, user_features=user_matrix)
     return history
 
 
-def _parted(matrix: Described | None, ids: NDArray[np.str_], n: int) -> dict[str, Any]:
+def _parted(matrix: FeatureMatrix | None, ids: NDArray[np.str_], n: int) -> dict[str, Any]:
     """Part the first `n` rows from those after them, of which only the described ones count."""
     if matrix is None:
         return {"of_items": None, "other_items": None}
     more = np.flatnonzero(np.diff(matrix.cells.indptr))
     more = more[more >= n]
-    others = Others(ids[more], matrix.rows(more)) if len(more) else None
+    others = ColdItems(ids[more], matrix.rows(more)) if len(more) else None
     return {"of_items": matrix.rows(np.arange(n)), "other_items": others}
 
 
 def _describe(
     name: str, table: pl.DataFrame, key: str, ids: NDArray[np.str_], n: int
-) -> Described | None:
+) -> FeatureMatrix | None:
     """Describe `ids` by what the first `n` of them teach; ``None`` where nothing is known."""
     _refuse(f"{name}.{key}", "an id stands more than once", table[key].is_duplicated())
     asked = pl.DataFrame({key: ids.tolist()}, schema={key: pl.String})
@@ -109,7 +109,7 @@ def _describe(
     matrix = sp.csr_matrix(
         (values, (cells[_ROW].to_numpy(), column_of)), shape=(len(ids), len(names))
     )
-    return Described(np.asarray(names.to_list(), np.str_), matrix)
+    return FeatureMatrix(np.asarray(names.to_list(), np.str_), matrix)
 
 
 @dataclass(frozen=True)

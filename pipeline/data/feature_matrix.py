@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
-class Described:
+class FeatureMatrix:
     """Features of users or items, one row each.
 
     Attributes
@@ -40,7 +40,7 @@ class Described:
         }
 
     @classmethod
-    def read(cls, arrays: Mapping[str, NDArray[Any]], prefix: str) -> Described | None:
+    def read(cls, arrays: Mapping[str, NDArray[Any]], prefix: str) -> FeatureMatrix | None:
         """Rebuild from `arrays`; ``None`` where they hold none."""
         if f"{prefix}names" not in arrays:
             return None
@@ -48,7 +48,7 @@ class Described:
         cells = (arrays[f"{prefix}data"], arrays[f"{prefix}indices"], indptr)
         return cls(names, sp.csr_matrix(cells, shape=(len(indptr) - 1, len(names))))
 
-    def rows(self, rows: NDArray[np.integer[Any]]) -> Described:
+    def rows(self, rows: NDArray[np.integer[Any]]) -> FeatureMatrix:
         """Return some rows, in the order given; a row below 0 is one of nothing known."""
         count = np.diff(self.cells.indptr)[rows]
         count[rows < 0] = 0
@@ -56,11 +56,11 @@ class Described:
         start = self.cells.indptr[:-1][rows]
         pick = np.arange(indptr[-1]) + np.repeat(start - indptr[:-1], count)
         cells = (self.cells.data[pick], self.cells.indices[pick], indptr)
-        return Described(self.names, sp.csr_matrix(cells, shape=(len(rows), len(self.names))))
+        return FeatureMatrix(self.names, sp.csr_matrix(cells, shape=(len(rows), len(self.names))))
 
 
 @dataclass(frozen=True)
-class Others:
+class ColdItems:
     """Items that have no event yet, and are known by their features alone.
 
     Attributes
@@ -72,14 +72,14 @@ class Others:
     """
 
     ids: NDArray[np.str_]
-    known: Described
+    known: FeatureMatrix
 
     def arrays(self, prefix: str) -> dict[str, NDArray[Any]]:
         """Return everything as arrays whose names begin with `prefix`; `read` turns it back."""
         return {f"{prefix}ids": self.ids, **self.known.arrays(prefix)}
 
     @classmethod
-    def read(cls, arrays: Mapping[str, NDArray[Any]], prefix: str) -> Others | None:
+    def read(cls, arrays: Mapping[str, NDArray[Any]], prefix: str) -> ColdItems | None:
         """Rebuild from `arrays`; ``None`` where they hold none."""
-        known = Described.read(arrays, prefix)
+        known = FeatureMatrix.read(arrays, prefix)
         return None if known is None else cls(arrays[f"{prefix}ids"], known)

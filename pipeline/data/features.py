@@ -1,7 +1,7 @@
 """What one event is worth, and what is known about a user or an item at an instant.
 
 Promises: a weight depends on the event alone (never on other rows or the clock), and of one person
-and day only so many events have one (`capped`); what describes a user or an item is computed from a
+and day only so many events have one (`cap_events`); what describes a user or an item is computed from a
 `History`, so nothing at or after its end can be inside.
 """
 
@@ -18,7 +18,7 @@ from pydantic import Field, field_validator, model_validator
 
 from pipeline import columns as c
 from pipeline.base import Frozen
-from pipeline.data.cluster_robust import most_of_one
+from pipeline.data.cluster_robust import per_user_cap
 from pipeline.data.matrix import RATING, WEIGHT, History
 from pipeline.errors import DataError
 
@@ -54,7 +54,7 @@ class FeaturesConfig(Frozen):
         description="Choose between a few ladders of weights, and between both f(value), in the "
         "first night, on windows before the holdout; off where `weights` are written down.",
     )
-    most_a_day: int = Field(
+    max_events_per_user_day: int = Field(
         default=1000,
         ge=1,
         description="Events of one person and UTC day that count, the first ones; the others are "
@@ -89,31 +89,34 @@ class FeaturesConfig(Frozen):
         return weights
 
 
-def capped(events: pl.DataFrame, config: FeaturesConfig) -> pl.DataFrame:
+def cap_events(events: pl.DataFrame, config: FeaturesConfig) -> pl.DataFrame:
     """Return the events without those by which a person went beyond `most_a_day`.
 
     Of one instant the first by item, kind and value count, so the order of rows changes nothing.
     """
-    many = events.group_by(c.USER_ID).len().filter(pl.col("len") > config.most_a_day)
+    many = events.group_by(c.USER_ID).len().filter(pl.col("len") > config.max_events_per_user_day)
     if many.is_empty():
         return events
     order = [name for name in (c.TIMESTAMP, c.ITEM_ID, c.KIND, c.VALUE) if name in events.columns]
     place = pl.int_range(pl.len()).over(c.USER_ID, pl.col(c.TIMESTAMP).dt.date())
     capped_events = events.join(many, on=c.USER_ID, how="semi").sort(order, maintain_order=True)
     others = events.join(many, on=c.USER_ID, how="anti")
-    return pl.concat([others, capped_events.filter(place < config.most_a_day)])
+    return pl.concat([others, capped_events.filter(place < config.max_events_per_user_day)])
 
 
 def volume(events: pl.DataFrame, config: FeaturesConfig) -> pl.DataFrame:
-    """Return the events that tell how much is going on: `capped`, and lower in a small shop.
+    """Return the events that tell how much is going on: `cap_events`, and lower in a small shop.
 
-    Of one person and day `most_of_one` count, so that no flood passes for a busy shop.
+    Of one person and day `per_user_cap` count, so that no flood passes for a busy shop.
     """
     day = pl.col(c.TIMESTAMP).dt.date()
     per_day = events.group_by(c.USER_ID, day).len()
     days = per_day[c.TIMESTAMP].rank("dense").to_numpy().astype(np.int64)
-    most = min(config.most_a_day, most_of_one(days, per_day["len"].to_numpy().astype(np.int64)))
-    return capped(events, config.model_copy(update={"most_a_day": most}))
+    most = min(
+        config.max_events_per_user_day,
+        per_user_cap(days, per_day["len"].to_numpy().astype(np.int64)),
+    )
+    return cap_events(events, config.model_copy(update={"max_events_per_user_day": most}))
 
 
 def weigh(events: pl.DataFrame, config: FeaturesConfig) -> pl.DataFrame:
@@ -172,7 +175,7 @@ def recency_days(history: History) -> NDArray[np.float64]:
     days = np.full(history.n_users, np.inf)
     filled = np.flatnonzero(np.diff(history.indptr))
     # Events stand in the order of time within a user: the last one is the newest.
-    last = history.at[history.indptr[1:][filled] - 1]
+    last = history.timestamp_us[history.indptr[1:][filled] - 1]
     days[filled] = (_end_us(history) - last) / _US_PER_DAY
     return days
 
@@ -180,7 +183,7 @@ def recency_days(history: History) -> NDArray[np.float64]:
 def item_age_days(history: History) -> NDArray[np.float64]:
     """``(n_items,)`` float64: days from an item's first event to the window's end; -inf without."""
     first = np.full(history.n_items, np.inf)
-    np.minimum.at(first, history.item, history.at.astype(np.float64))
+    np.minimum.at(first, history.item, history.timestamp_us.astype(np.float64))
     return (_end_us(history) - first) / _US_PER_DAY
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pipeline import columns as c
 from pipeline.base import to_utc
-from pipeline.data.feature_matrix import Described, Others
+from pipeline.data.feature_matrix import ColdItems, FeatureMatrix
 from pipeline.errors import DataError
 
 WEIGHT = "weight"
@@ -29,7 +29,7 @@ RATING = "rating"
 
 _US_PER_DAY = 86_400_000_000
 _EVENTS = ("user_ids", "item_ids", "indptr", "item", "at", "weight")
-_OF_ITEMS, _OF_USERS, _OTHER_ITEMS = "of_items/", "of_users/", "other_items/"
+_ITEM_FEATURES, _USER_FEATURES, _COLD_ITEMS = "of_items/", "of_users/", "other_items/"
 
 
 @dataclass(frozen=True)
@@ -66,13 +66,13 @@ class History:
     item_ids: NDArray[np.str_]
     indptr: NDArray[np.int64]
     item: NDArray[np.int32]
-    at: NDArray[np.int64]
+    timestamp_us: NDArray[np.int64]
     weight: NDArray[np.float32]
     end: datetime
     rating: NDArray[np.float32] | None = None
-    of_items: Described | None = None
-    of_users: Described | None = None
-    other_items: Others | None = None
+    item_features: FeatureMatrix | None = None
+    user_features: FeatureMatrix | None = None
+    cold_items: ColdItems | None = None
 
     @property
     def n_users(self) -> int:
@@ -92,7 +92,7 @@ class History:
     @property
     def age_days(self) -> NDArray[np.float32]:
         """``(n_events,)`` float32 days between the event and `end`; always > 0."""
-        return ((_micros(self.end) - self.at) / _US_PER_DAY).astype(np.float32)
+        return ((_micros(self.end) - self.timestamp_us) / _US_PER_DAY).astype(np.float32)
 
     @cached_property
     def seen(self) -> sp.csr_matrix:
@@ -123,7 +123,7 @@ class History:
         cells.sum_duplicates()
         return cells
 
-    def rows(self, rows: NDArray[np.integer[Any]]) -> History:
+    def take(self, rows: NDArray[np.integer[Any]]) -> History:
         """Return the histories of some rows, in the order given, over the same catalogue."""
         counts = np.diff(self.indptr)[rows]
         indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
@@ -134,16 +134,16 @@ class History:
             item_ids=self.item_ids,
             indptr=indptr,
             item=self.item[pick],
-            at=self.at[pick],
+            timestamp_us=self.timestamp_us[pick],
             weight=self.weight[pick],
             end=self.end,
             rating=None if self.rating is None else self.rating[pick],
-            of_items=self.of_items,
-            of_users=None if self.of_users is None else self.of_users.rows(rows),
-            other_items=self.other_items,
+            item_features=self.item_features,
+            user_features=None if self.user_features is None else self.user_features.rows(rows),
+            cold_items=self.cold_items,
         )
 
-    def over(self, item_ids: NDArray[np.str_]) -> History:
+    def reindex_items(self, item_ids: NDArray[np.str_]) -> History:
         """Return the same events over another sorted catalogue, such as a scorer's longer one.
 
         Events of items that it lacks are left out; what is known of its items comes along.
@@ -157,20 +157,20 @@ class History:
             item_ids=item_ids,
             indptr=np.concatenate([[0], np.cumsum(keep)])[self.indptr],
             item=column[self.item[keep]].astype(np.int32),
-            at=self.at[keep],
+            timestamp_us=self.timestamp_us[keep],
             weight=self.weight[keep],
             rating=None if self.rating is None else self.rating[keep],
-            of_items=self._described(item_ids),
-            other_items=None,
+            item_features=self._described(item_ids),
+            cold_items=None,
         )
 
-    def _described(self, item_ids: NDArray[np.str_]) -> Described | None:
-        if self.of_items is None:
+    def _described(self, item_ids: NDArray[np.str_]) -> FeatureMatrix | None:
+        if self.item_features is None:
             return None
         place, there = _places(self.item_ids, item_ids)
-        known, rows = self.of_items, np.where(there, place, -1)
-        if (others := self.other_items) is not None:
-            known = Described(known.names, sp.vstack([known.cells, others.known.cells], "csr"))
+        known, rows = self.item_features, np.where(there, place, -1)
+        if (others := self.cold_items) is not None:
+            known = FeatureMatrix(known.names, sp.vstack([known.cells, others.known.cells], "csr"))
             place, there = _places(others.ids, item_ids)
             rows[there] = place[there] + self.n_items
         return known.rows(rows)
@@ -182,13 +182,13 @@ class History:
             "item_ids": self.item_ids,
             "indptr": self.indptr,
             "item": self.item,
-            "at": self.at,
+            "at": self.timestamp_us,
             "weight": self.weight,
             "end": np.array([_micros(self.end)], np.int64),
             **({} if self.rating is None else {"rating": self.rating}),
-            **({} if self.of_items is None else self.of_items.arrays(_OF_ITEMS)),
-            **({} if self.of_users is None else self.of_users.arrays(_OF_USERS)),
-            **({} if self.other_items is None else self.other_items.arrays(_OTHER_ITEMS)),
+            **({} if self.item_features is None else self.item_features.arrays(_ITEM_FEATURES)),
+            **({} if self.user_features is None else self.user_features.arrays(_USER_FEATURES)),
+            **({} if self.cold_items is None else self.cold_items.arrays(_COLD_ITEMS)),
         }
 
     @classmethod
@@ -199,9 +199,9 @@ class History:
             **{name: arrays[name] for name in _EVENTS},
             end=end,
             rating=arrays.get("rating"),
-            of_items=Described.read(arrays, _OF_ITEMS),
-            of_users=Described.read(arrays, _OF_USERS),
-            other_items=Others.read(arrays, _OTHER_ITEMS),
+            item_features=FeatureMatrix.read(arrays, _ITEM_FEATURES),
+            user_features=FeatureMatrix.read(arrays, _USER_FEATURES),
+            cold_items=ColdItems.read(arrays, _COLD_ITEMS),
         )
 
 
@@ -242,7 +242,7 @@ def build_history(weighted: pl.DataFrame, end: datetime) -> History:
         item_ids=np.asarray(item_ids.to_list(), dtype=np.str_),
         indptr=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
         item=ordered["item"].to_numpy(),
-        at=ordered["at"].to_numpy(),
+        timestamp_us=ordered["at"].to_numpy(),
         weight=ordered["weight"].to_numpy(),
         end=end,
         rating=ordered["rating"].to_numpy() if "rating" in columns else None,

@@ -37,13 +37,13 @@ from pipeline.data.features import RATING_THRESHOLD
 from pipeline.data.targets import (
     LAST,
     REPEAT_SHARE,
-    Policy,
+    Task,
     is_target,
     ratings_since,
     repeat_share,
     target_kinds,
     target_pairs,
-    truth_of,
+    targets_of,
 )
 from pipeline.errors import DataError
 
@@ -54,8 +54,8 @@ EMPTY_HOLDOUT: Final = "empty_holdout"
 class SplitConfig(Frozen):
     """How the last days before as-of are set aside to judge models."""
 
-    block_days: int = Field(default=7, ge=1, description="Length of the holdout in days.")
-    block_choices: tuple[int, ...] = Field(
+    holdout_days: int = Field(default=7, ge=1, description="Length of the holdout in days.")
+    holdout_days_options: tuple[int, ...] = Field(
         default=(7, 14, 28),
         min_length=1,
         description="Lengths that the holdout may grow to, until enough users can be judged.",
@@ -66,7 +66,7 @@ class SplitConfig(Frozen):
     max_silence_days: int = Field(
         default=7, ge=1, description="Without an event for longer than this there is nothing to do."
     )
-    seen: Literal["auto", "repeat", "discovery"] = Field(
+    task: Literal["auto", "repeat", "discovery"] = Field(
         default="auto",
         description="May lists hold what a user already had? `auto` looks at how often people "
         "come back for the same item.",
@@ -77,7 +77,7 @@ class SplitConfig(Frozen):
         "that the data hold.",
     )
 
-    @field_validator("block_choices")
+    @field_validator("holdout_days_options")
     @classmethod
     def _rising(cls, choices: tuple[int, ...]) -> tuple[int, ...]:
         if list(choices) != sorted(set(choices)) or choices[0] < 1:
@@ -121,8 +121,8 @@ class Split:
 
     train: Interval
     holdout: Interval
-    block_days: int
-    policy: Policy
+    holdout_days: int
+    task: Task
     repeat_share: float | None
     target_kinds: tuple[str, ...]
     judged: tuple[tuple[int, int], ...]
@@ -175,7 +175,7 @@ def split(
     config: SplitConfig,
     *,
     first: bool,
-    block_days: int | None = None,
+    holdout_days: int | None = None,
     rating_threshold: float = RATING_THRESHOLD,
 ) -> Split:
     """Set the last days before `as_of` aside.
@@ -199,10 +199,12 @@ def split(
         No event before as-of, or none before the latest possible cutoff: nothing to learn from.
     """
     as_of = to_utc(as_of)
-    start_days = max(config.block_days, block_days or 0)
-    lengths = sorted({start_days, *(days for days in config.block_choices if days > start_days)})
+    start_days = max(config.holdout_days, holdout_days or 0)
+    lengths = sorted(
+        {start_days, *(days for days in config.holdout_days_options if days > start_days)}
+    )
     if first:
-        lengths = sorted({config.block_days, *config.block_choices})
+        lengths = sorted({config.holdout_days, *config.holdout_days_options})
     last_event(events, as_of)
     rows = events.filter(before(as_of))
     begin = to_utc(_instant(rows[c.TIMESTAMP].min()))
@@ -216,13 +218,13 @@ def split(
     kinds = target_kinds(rows, config.target_kinds, rating_threshold)
     wanted = is_target(kinds, rating_threshold)
     share = repeat_share(rows, wanted, as_of)
-    policy: Policy
-    if config.seen == "auto":
+    policy: Task
+    if config.task == "auto":
         policy = "repeat" if share is not None and share >= REPEAT_SHARE else "discovery"
     else:
-        policy = config.seen
+        policy = config.task
     pairs = target_pairs(rows, wanted, as_of - timedelta(days=usable[-1]))
-    truths = {days: truth_of(pairs, as_of - timedelta(days=days), policy) for days in usable}
+    truths = {days: targets_of(pairs, as_of - timedelta(days=days), policy) for days in usable}
     judged = {days: truth[c.USER_ID].n_unique() for days, truth in truths.items()}
     chosen = _choose(judged, config.min_users, longest=first)
     cutoff = as_of - timedelta(days=chosen)
@@ -234,8 +236,8 @@ def split(
     return Split(
         train=Interval(begin, cutoff),
         holdout=Interval(cutoff, as_of),
-        block_days=chosen,
-        policy=policy,
+        holdout_days=chosen,
+        task=policy,
         repeat_share=share,
         target_kinds=kinds,
         judged=tuple(judged.items()),

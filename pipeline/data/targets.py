@@ -14,7 +14,7 @@ import polars as pl
 from pipeline import columns as c
 from pipeline.errors import ConfigError
 
-Policy = Literal["repeat", "discovery"]
+Task = Literal["repeat", "discovery"]
 """May a list hold what the user already had? `repeat`: yes. `discovery`: no."""
 
 _STRONGEST_FIRST: Final = (
@@ -94,7 +94,7 @@ def target_pairs(rows: pl.DataFrame, wanted: pl.Expr, earliest: datetime) -> pl.
     return recent.join(had, on=[c.USER_ID, c.ITEM_ID]).join(joined, on=c.USER_ID)
 
 
-def truth_of(pairs: pl.DataFrame, cutoff: datetime, policy: Policy) -> pl.DataFrame:
+def targets_of(pairs: pl.DataFrame, cutoff: datetime, policy: Task) -> pl.DataFrame:
     """Keep the pairs after `cutoff` of users known before it; discovery: not had before it."""
     inside = (pl.col(LAST) >= cutoff) & (pl.col(_JOINED) < cutoff)
     if policy == "discovery":

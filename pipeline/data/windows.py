@@ -13,9 +13,9 @@ from datetime import datetime
 import polars as pl
 
 from pipeline import columns as c
-from pipeline.data.clean import CleanConfig, CleanReport, ColumnPolicy, apply, learn
+from pipeline.data.clean import CleanConfig, CleanReport, ColumnTreatment, apply, learn
 from pipeline.data.feature_encoding import described
-from pipeline.data.features import FeaturesConfig, capped, weigh
+from pipeline.data.features import FeaturesConfig, cap_events, weigh
 from pipeline.data.matrix import History, build_history
 from pipeline.data.split import Split, SplitConfig, before, split
 
@@ -32,7 +32,7 @@ class WindowConfig:
 
 
 def cleaned(
-    table: str, rows: pl.DataFrame, policies: Mapping[str, ColumnPolicy]
+    table: str, rows: pl.DataFrame, policies: Mapping[str, ColumnTreatment]
 ) -> tuple[pl.DataFrame, CleanReport]:
     """Clean a table of items or users by its policies; returns the rows and what was done."""
     done = apply(rows, learn(rows, policies, where=f"clean.{table}"))
@@ -54,9 +54,9 @@ def windows(
     as_of: datetime,
     config: WindowConfig,
     *,
-    policy: str | None,
+    task: str | None,
     first: bool,
-    block_days: int | None,
+    holdout_days: int | None,
     items: pl.DataFrame | None = None,
     users: pl.DataFrame | None = None,
 ) -> Windows:
@@ -76,7 +76,7 @@ def windows(
     items, users
         The cleaned tables, for what they tell of the windows' items and users.
     """
-    parts = parted(events, as_of, config, policy=policy, first=first, block_days=block_days)
+    parts = parted(events, as_of, config, task=task, first=first, holdout_days=holdout_days)
     train, cleaned_train = window(events, parts.cutoff, config, items, users)
     full, cleaned_full = window(events, as_of, config, items, users)
     return Windows(train, full, parts, {"train": cleaned_train, "full": cleaned_full})
@@ -87,20 +87,20 @@ def parted(
     as_of: datetime,
     config: WindowConfig,
     *,
-    policy: str | None,
+    task: str | None,
     first: bool,
-    block_days: int | None,
+    holdout_days: int | None,
 ) -> Split:
     """Set the holdout of one as-of aside; the parameters are those of `windows`."""
-    task = config.split
-    if task.seen == "auto" and policy is not None:
-        task = task.model_copy(update={"seen": policy})
+    split_config = config.split
+    if split_config.task == "auto" and task is not None:
+        split_config = split_config.model_copy(update={"task": task})
     return split(
         events,
         as_of,
-        task,
+        split_config,
         first=first,
-        block_days=block_days,
+        holdout_days=holdout_days,
         rating_threshold=config.features.rating_threshold,
     )
 
@@ -136,4 +136,4 @@ def of_people(events: pl.DataFrame, whole: pl.DataFrame, config: WindowConfig) -
 
 
 def _weighed(events: pl.DataFrame, config: WindowConfig) -> pl.DataFrame:
-    return weigh(capped(events, config.features), config.features)
+    return weigh(cap_events(events, config.features), config.features)

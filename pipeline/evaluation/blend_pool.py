@@ -14,16 +14,18 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from pipeline.evaluation.holdout import find
-from pipeline.evaluation.tuning_window import Eve, Window
+from pipeline.evaluation.tuning_window import PreviousDay, Window
 from pipeline.models.contract import Scorer, Scores
 from pipeline.models.topk import Lists, pair_scores, top_k
-from pipeline.models.tuning import Pool, Said, Stay
+from pipeline.models.tuning import CandidatePool, PartScores, StabilityCheck
 
 CANDIDATES: Final = 100
 """Items that each part of a blend proposes to a user."""
 
 
-def pooled(window: Window, parts: Mapping[str, Scorer], eve: Mapping[str, Scorer], k: int) -> Pool:
+def pooled(
+    window: Window, parts: Mapping[str, Scorer], previous_day: Mapping[str, Scorer], k: int
+) -> CandidatePool:
     """Let each part propose candidates, and ask all of them what they think of each.
 
     Parameters
@@ -36,29 +38,35 @@ def pooled(window: Window, parts: Mapping[str, Scorer], eve: Mapping[str, Scorer
         Length of the lists.
     """
     n_items = window.history.n_items
-    said = {name: scorer.score(window.judged) for name, scorer in parts.items()}
+    part_scores = {name: scorer.score(window.judged) for name, scorer in parts.items()}
     keys = [
         pairs(lists.row, lists.item, n_items)
-        for one in said.values()
+        for one in part_scores.values()
         for lists in _proposed(one, window.exclude)
     ]
     then = {}
-    if window.eve is not None:
-        then = {name: scorer.score(window.eve.judged) for name, scorer in eve.items()}
-        column, known = find(window.history.item_ids, window.eve.history.item_ids)
+    if window.previous_day is not None:
+        then = {
+            name: scorer.score(window.previous_day.judged) for name, scorer in previous_day.items()
+        }
+        column, known = find(window.history.item_ids, window.previous_day.history.item_ids)
         keys += [
-            pairs(window.eve.rows[lists.row], column[lists.item], n_items)[known[lists.item]]
+            pairs(window.previous_day.rows[lists.row], column[lists.item], n_items)[
+                known[lists.item]
+            ]
             for one in then.values()
-            for lists in _proposed(one, window.eve.exclude)
+            for lists in _proposed(one, window.previous_day.exclude)
         ]
     user, item = np.divmod(np.unique(np.concatenate(keys)), n_items)
-    scores = {name: pair_scores(one, user, item) for name, one in said.items()}
+    scores = {name: pair_scores(one, user, item) for name, one in part_scores.items()}
     board = _Board(user, item, window, k)
-    return Pool(
+    return CandidatePool(
         user=user,
-        said=Said(window.history, item, scores),
+        part_scores=PartScores(window.history, item, scores),
         value=board.value,
-        stay=None if window.eve is None else _stay(user, item, window, window.eve, then, board),
+        stability=None
+        if window.previous_day is None
+        else _stability_check(user, item, window, window.previous_day, then, board),
     )
 
 
@@ -69,17 +77,17 @@ def _proposed(scores: Scores, exclude: sp.csr_matrix | None) -> Iterator[Lists]:
         yield top_k(scores, CANDIDATES, exclude=exclude)
 
 
-def _stay(
+def _stability_check(
     user: NDArray[np.int64],
     item: NDArray[np.int64],
     window: Window,
-    eve: Eve,
+    previous_day: PreviousDay,
     then: Mapping[str, Scores],
     board: _Board,
-) -> Stay:
+) -> StabilityCheck:
     row = np.full(window.judged.n_users, -1)
-    row[eve.rows] = np.arange(len(eve.rows))
-    column, known = find(eve.history.item_ids, window.history.item_ids)
+    row[previous_day.rows] = np.arange(len(previous_day.rows))
+    column, known = find(previous_day.history.item_ids, window.history.item_ids)
     column = np.where(known, column, -1)[item]
     asked = (row[user] >= 0) & (column >= 0)
 
@@ -89,13 +97,13 @@ def _stay(
         return kept_scores
 
     def kept(scores: NDArray[np.float32], earlier: NDArray[np.float32]) -> float:
-        now = board.listed(scores)[eve.rows]
-        had = board.listed(np.where(asked, earlier, np.float32(-np.inf)))[eve.rows]
+        now = board.listed(scores)[previous_day.rows]
+        had = board.listed(np.where(asked, earlier, np.float32(-np.inf)))[previous_day.rows]
         entries = np.count_nonzero(had)
         return float(np.count_nonzero(now & had) / entries) if entries else 1.0
 
     scores = {name: scored(one) for name, one in then.items()}
-    return Stay(Said(eve.history, column, scores), kept)
+    return StabilityCheck(PartScores(previous_day.history, column, scores), kept)
 
 
 class _Board:

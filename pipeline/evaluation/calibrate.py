@@ -37,15 +37,15 @@ from pipeline.errors import GateError
 from pipeline.evaluation.calibration import Calibration, Replay
 from pipeline.evaluation.compare import Difference, difference
 from pipeline.evaluation.gate import GateConfig, is_proved, threshold
-from pipeline.evaluation.gate.e_process import Account, Key
-from pipeline.evaluation.gate.rules import points_needed
+from pipeline.evaluation.gate.e_process import EProcess, EProcessKey
+from pipeline.evaluation.gate.rules import e_value_needed
 from pipeline.evaluation.metrics import NDCG
-from pipeline.evaluation.seed_variance import SaltedBlock, salt_variance, seed_spread
+from pipeline.evaluation.seed_variance import ReplicateBlock, replicate_variance, seed_spread
 
 _Floats = NDArray[np.float64]
 _Sides = tuple[_Floats, _Floats]
 
-SALTS: Final = 8
+REPLICATES: Final = 8
 CUTOFFS: Final = 4
 LEAST_CUTOFFS: Final = 2
 PLANTED: Final = 0.03
@@ -72,19 +72,19 @@ def replay(
     points, min_lift
         What a switch needs.
     """
-    account = Account(Key("champion", "candidate", NDCG, 0, 0))
+    account = EProcess(EProcessKey("champion", "candidate", NDCG, 0, 0))
     path, switched = [], None
     for number, block in enumerate(blocks, start=1):
         if block is not None:
             account = account.add(*block)
-        path.append(account.log_points)
-        enough = account.log_points >= math.log(points) and account.lift >= min_lift
+        path.append(account.log_e)
+        enough = account.log_e >= math.log(points) and account.lift >= min_lift
         if switched is None and enough:
             switched = number
     return Replay(tuple(path), switched)
 
 
-def calibrate(blocks: Sequence[SaltedBlock], config: GateConfig) -> Calibration:
+def calibrate(blocks: Sequence[ReplicateBlock], config: GateConfig) -> Calibration:
     """Measure the gate's own error rate and power.
 
     Parameters
@@ -98,18 +98,18 @@ def calibrate(blocks: Sequence[SaltedBlock], config: GateConfig) -> Calibration:
         Fewer than two blocks have users enough, and a champion that hits somebody.
     """
     blocks = _usable(blocks, config)
-    salts = len(blocks[0].upright)
+    replicates = len(blocks[0].ndcg)
     every = _share(blocks)
-    taus = [_tau_of_others(blocks, block) for block in blocks]
-    pairs = [(a, b) for a in range(salts) for b in range(salts) if a != b]
+    taus = [_seed_sd_of_others(blocks, block) for block in blocks]
+    pairs = [(a, b) for a in range(replicates) for b in range(replicates) if a != b]
     plants = [_Plant.of(blocks, every, b, draw) for draw, (_, b) in enumerate(pairs)]
-    same = [_tests([(x.upright[a], x.upright[b]) for x in blocks], taus, config) for a, b in pairs]
+    same = [_tests([(x.ndcg[a], x.ndcg[b]) for x in blocks], taus, config) for a, b in pairs]
     more = [
-        _tests([(x.upright[a], w) for x, w in zip(blocks, plant.worse, strict=True)], taus, config)
+        _tests([(x.ndcg[a], w) for x, w in zip(blocks, plant.worse, strict=True)], taus, config)
         for (a, _), plant in zip(pairs, plants, strict=True)
     ]
     tossed = [_tests(sides, taus, config) for sides in _tossed(blocks)]
-    points, bound = points_needed(config, 1), threshold(config, 1)
+    points, bound = e_value_needed(config, 1), threshold(config, 1)
     whens = [block.holdout for block in blocks]
     tests = [test for pair in same for test in pair]
     apart = [
@@ -122,8 +122,8 @@ def calibrate(blocks: Sequence[SaltedBlock], config: GateConfig) -> Calibration:
     t = np.array([test.t for test in tests if test.underpowered is None])
     return Calibration(
         users=tuple(block.n_users for block in blocks),
-        salts=salts,
-        mean=float(np.mean([block.upright.mean() for block in blocks])),
+        replicates=replicates,
+        mean=float(np.mean([block.ndcg.mean() for block in blocks])),
         threshold=points,
         min_lift=config.min_lift,
         passed=passed,
@@ -139,7 +139,7 @@ def calibrate(blocks: Sequence[SaltedBlock], config: GateConfig) -> Calibration:
         every=every,
         equal=tuple(replay(_counted(pair, whens), points, config.min_lift) for pair in same),
         better=tuple(replay(_counted(pair, whens), points, config.min_lift) for pair in more),
-        **false_rate([block.upright for block in blocks], bound, config.min_lift),
+        **false_rate([block.ndcg for block in blocks], bound, config.min_lift),
     )
 
 
@@ -182,31 +182,35 @@ class _Plant:
     lift: float
 
     @classmethod
-    def of(cls, blocks: Sequence[SaltedBlock], every: int, salt: int, draw: int) -> _Plant:
+    def of(cls, blocks: Sequence[ReplicateBlock], every: int, replicate: int, draw: int) -> _Plant:
         """Turn one list in `every`, other ones in each draw."""
         worse = [
-            np.where(_picked(block, every, draw), block.turned[salt], block.upright[salt])
+            np.where(
+                _picked(block, every, draw), block.ndcg_reversed[replicate], block.ndcg[replicate]
+            )
             for block in blocks
         ]
-        lifts = [x.upright[salt].mean() / w.mean() - 1 for x, w in zip(blocks, worse, strict=True)]
+        lifts = [
+            x.ndcg[replicate].mean() / w.mean() - 1 for x, w in zip(blocks, worse, strict=True)
+        ]
         return cls(worse, float(np.mean(lifts)))
 
 
-def _tossed(blocks: Sequence[SaltedBlock]) -> Iterator[list[_Sides]]:
+def _tossed(blocks: Sequence[ReplicateBlock]) -> Iterator[list[_Sides]]:
     """Yield two equal sides for each block: of each person a coin says which is upright."""
     for toss in range(TOSSES):
         rng, lifts = np.random.default_rng(toss), []
         for block in blocks:
-            salt, order = toss % len(block.upright), block.by_worth
+            replicate, order = toss % len(block.ndcg), block.users_by_ndcg
             heads = rng.random(block.n_users) < 0.5
-            upright, turned = block.upright[salt][order], block.turned[salt][order]
+            upright, turned = block.ndcg[replicate][order], block.ndcg_reversed[replicate][order]
             lifts.append((np.where(heads, upright, turned), np.where(heads, turned, upright)))
         yield lifts
 
 
-def _usable(blocks: Sequence[SaltedBlock], config: GateConfig) -> list[SaltedBlock]:
+def _usable(blocks: Sequence[ReplicateBlock], config: GateConfig) -> list[ReplicateBlock]:
     usable = sorted(
-        (b for b in blocks if b.n_users >= config.min_users and (b.upright.mean(axis=1) > 0).all()),
+        (b for b in blocks if b.n_users >= config.min_users and (b.ndcg.mean(axis=1) > 0).all()),
         key=lambda block: block.holdout.start,
     )
     if len(usable) < LEAST_CUTOFFS:
@@ -217,22 +221,22 @@ def _usable(blocks: Sequence[SaltedBlock], config: GateConfig) -> list[SaltedBlo
     return usable
 
 
-def _tau_of_others(blocks: Sequence[SaltedBlock], block: SaltedBlock) -> float:
-    return seed_spread([other.upright for other in blocks if other is not block])
+def _seed_sd_of_others(blocks: Sequence[ReplicateBlock], block: ReplicateBlock) -> float:
+    return seed_spread([other.ndcg for other in blocks if other is not block])
 
 
-def _share(blocks: Sequence[SaltedBlock]) -> int:
+def _share(blocks: Sequence[ReplicateBlock]) -> int:
     """Return which n-th list must stand upside down for a loss of about `PLANTED`."""
-    losses = [1 - block.turned.mean() / block.upright.mean() for block in blocks]
+    losses = [1 - block.ndcg_reversed.mean() / block.ndcg.mean() for block in blocks]
     return max(1, round(float(np.mean(losses)) / PLANTED))
 
 
-def _picked(block: SaltedBlock, every: int, draw: int) -> NDArray[np.bool_]:
+def _picked(block: ReplicateBlock, every: int, draw: int) -> NDArray[np.bool_]:
     """``(n,)`` bool: of each `every` users who follow each other in worth, one."""
     starts = np.arange(0, block.n_users, every)
     places = starts + np.random.default_rng(draw).integers(0, every, len(starts))
     picked = np.zeros(block.n_users, np.bool_)
-    picked[block.by_worth[places[places < block.n_users]]] = True
+    picked[block.users_by_ndcg[places[places < block.n_users]]] = True
     return picked
 
 
@@ -254,7 +258,7 @@ def false_rate(
         `tau`, `z`, `se`, `v_hat`, `df`, `rate`, `rate_upper`.
     """
     tau = seed_spread(blocks)
-    parts = [salt_variance(values) for values in blocks]
+    parts = [replicate_variance(values) for values in blocks]
     spread = 2 * float(np.mean([total for total, _ in parts]))
     v = 2 * float(np.mean([users for _, users in parts])) + 2 * tau**2
     df = len(blocks) * (len(blocks[0]) - 1)

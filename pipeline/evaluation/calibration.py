@@ -20,7 +20,7 @@ class Replay:
         The block, counted from 1, that would have made the switch; None where none would.
     """
 
-    log_points: tuple[float, ...]
+    log_e: tuple[float, ...]
     switched: int | None
 
 
@@ -58,8 +58,8 @@ class Calibration:
     """
 
     users: tuple[int, ...]
-    salts: int
-    tau: float
+    replicates: int
+    seed_sd: float
     mean: float
     threshold: float
     min_lift: float
@@ -84,7 +84,7 @@ class Calibration:
     better: tuple[Replay, ...]
 
     @property
-    def dice(self) -> bool:
+    def seed_noise(self) -> bool:
         """Whether the recipe rolls any."""
         return self.v_hat > 0
 
@@ -94,11 +94,11 @@ class Calibration:
         return sum(replay.switched is not None for replay in self.equal)
 
     @property
-    def found(self) -> int:
+    def detections(self) -> int:
         """Replays that found the planted lift."""
         return sum(replay.switched is not None for replay in self.better)
 
     @property
     def power(self) -> float:
         """Share of the replays that found it."""
-        return self.found / len(self.better)
+        return self.detections / len(self.better)

@@ -24,7 +24,7 @@ from scipy.special import stdtr
 from pipeline import columns as c
 from pipeline.errors import GateError
 
-UNKNOWN_TAU: Final = 0.005
+UNKNOWN_SEED_SD: Final = 0.005
 """Spread of a recipe's mean over training seeds, relative to it, where it was never measured."""
 
 MIN_USERS: Final = 200
@@ -84,8 +84,8 @@ def difference(
     candidate: NDArray[np.float64],
     champion: NDArray[np.float64],
     *,
-    tau_candidate: float = UNKNOWN_TAU,
-    tau_champion: float = UNKNOWN_TAU,
+    tau_candidate: float = UNKNOWN_SEED_SD,
+    tau_champion: float = UNKNOWN_SEED_SD,
     fits: int = 1,
     min_users: int = MIN_USERS,
     min_nonzero: int = MIN_NONZERO,

@@ -11,7 +11,7 @@ import polars as pl
 
 from pipeline import columns as c
 from pipeline.base import Progress
-from pipeline.data.canonical_users import nameless
+from pipeline.data.canonical_users import canonicalise_user_ids
 from pipeline.data.features import FeaturesConfig
 from pipeline.data.matrix import History
 from pipeline.data.split import UNDERPOWERED, Split, before
@@ -25,14 +25,14 @@ WINDOWS: Final = 3
 """Disjoint windows before the holdout; a choice must pay on most of them."""
 
 
-PROBE: Final = Als(factors=32, iterations=5)
+TUNING_MODEL: Final = Als(factors=32, iterations=5)
 """The recipe whose lists judge weights of events."""
 
 
-_NIGHT: Final = timedelta(days=1)
+ONE_DAY: Final = timedelta(days=1)
 
 
-LADDERS: Final[Mapping[str, Mapping[str, float]]] = {
+WEIGHT_OPTIONS: Final[Mapping[str, Mapping[str, float]]] = {
     "all kinds alike": {
         c.Kind.VIEW: 1.0,
         c.Kind.CLICK: 1.0,
@@ -53,15 +53,15 @@ LADDERS: Final[Mapping[str, Mapping[str, float]]] = {
 """Weights of kinds that are tried beside the default ones."""
 
 
-def earlier(
+def earlier_windows(
     events: pl.DataFrame,
     until: datetime,
     config: WindowConfig,
-    policy: str,
+    task: str,
     items: pl.DataFrame | None = None,
     users: pl.DataFrame | None = None,
     *,
-    calm: bool = True,
+    with_stability: bool = True,
 ) -> Iterator[Window]:
     """Yield the windows before an instant, newest first, that enough people judge.
 
@@ -69,23 +69,27 @@ def earlier(
     differs by recipe, and hardly by window. Their people have no names but those that `nameless`
     gives: no choice hangs on pseudonyms.
     """
-    events, users = nameless(events, users)
+    events, users = canonicalise_user_ids(events, users)
     end = until
     for _ in range(WINDOWS):
         past = events.filter(before(end))
         try:
-            part = parted(past, end, config, policy=policy, first=False, block_days=None)
+            part = parted(past, end, config, task=task, first=False, holdout_days=None)
         except DataError:  # nothing lies before its cutoff
             return
         if UNDERPOWERED in part.flags:
             return
         history, _ = window(past, part.cutoff, config, items, users)
-        eve = _eve(past, part, config, items, users) if calm and end == until else None
-        yield Window.of(history, part, until, eve)
-        end -= timedelta(days=part.block_days)
+        previous = (
+            previous_day(past, part, config, items, users)
+            if with_stability and end == until
+            else None
+        )
+        yield Window.of(history, part, until, previous)
+        end -= timedelta(days=part.holdout_days)
 
 
-def _eve(
+def previous_day(
     past: pl.DataFrame,
     part: Split,
     config: WindowConfig,
@@ -94,13 +98,13 @@ def _eve(
 ) -> History | None:
     """Return what a window held a night earlier; ``None`` where that is nothing."""
     try:
-        return window(past, part.cutoff - _NIGHT, config, items, users)[0]
+        return window(past, part.cutoff - ONE_DAY, config, items, users)[0]
     except DataError:
         return None
 
 
-def weighed(
-    events: pl.DataFrame, tonight: Split, config: WindowConfig, k: int, tell: Progress
+def select_event_weights(
+    events: pl.DataFrame, tonight: Split, config: WindowConfig, k: int, progress: Progress
 ) -> FeaturesConfig:
     """Choose the weights of kinds, then f(value), by the lists of a probe on earlier windows.
 
@@ -112,22 +116,26 @@ def weighed(
     past = events.filter(before(tonight.cutoff) & (pl.col(c.KIND) != c.Kind.RETURN.value))
     options: list[tuple[str, dict[str, Any]]] = []
     if past[c.KIND].n_unique() > 1:
-        options += [(label, {"weights": {**best.weights, **one}}) for label, one in LADDERS.items()]
+        options += [
+            (label, {"weights": {**best.weights, **one}}) for label, one in WEIGHT_OPTIONS.items()
+        ]
     if past.filter(pl.col(c.KIND) != c.Kind.RATING.value)[c.VALUE].n_unique() > 1:
         options.append(("log2(1 + value)", {"value": "log"}))
     if not options:
         return best
 
-    def measured(features: FeaturesConfig) -> Iterator[float]:
+    def values_of(features: FeaturesConfig) -> Iterator[float]:
         chosen = replace(config, features=features)
-        for one in earlier(events, tonight.cutoff, chosen, tonight.policy, calm=False):
-            yield EarlierWindows([one], k, tell).value(PROBE, 0)
+        for one in earlier_windows(
+            events, tonight.cutoff, chosen, tonight.task, with_stability=False
+        ):
+            yield EarlierWindows([one], k, progress).value(TUNING_MODEL, 0)
 
-    reached = _Values(measured(best))
+    reached = _Values(values_of(best))
     for label, update in options:
-        tell(f"weights of events: {label}")
+        progress(f"weights of events: {label}")
         trial = best.model_copy(update=update)
-        values = _Values(measured(trial))
+        values = _Values(values_of(trial))
         if _clearly_ahead(values, reached):
             best, reached = trial, values
     return best

@@ -35,8 +35,8 @@ from pipeline.evaluation.beyond_accuracy import (
 from pipeline.evaluation.holdout import (
     SLICE,
     lists_of,
-    moved,
     refuse_leaks,
+    reindex_columns,
     rows_of,
     truth_of,
     values_of,
@@ -65,7 +65,7 @@ __all__ = [
     "SLICE",
     "USERS",
     "Evaluation",
-    "Pair",
+    "StoredComparison",
     "evaluate",
     "evaluate_stored",
     "metric_name",
@@ -97,7 +97,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Pair:
+class StoredComparison:
     """Two scorers on the same users and the same truth: frames as `Evaluation.users`."""
 
     tonight: pl.DataFrame
@@ -137,9 +137,9 @@ def evaluate(
         The scorer or the history knows something of the holdout, or they do not fit together.
     """
     refuse_leaks(scorer, history, split)
-    history = history.over(scorer.item_ids)
-    judged = history.rows(rows_of(split.users.to_list(), history.user_ids))
-    exclude = judged.seen if split.policy == "discovery" else None
+    history = history.reindex_items(scorer.item_ids)
+    judged = history.take(rows_of(split.users.to_list(), history.user_ids))
+    exclude = judged.seen if split.task == "discovery" else None
     lists = lists_of(scorer, judged, max(k, SHORT), exclude)
     truth = truth_of(split.truth, judged.user_ids, history.item_ids)
     users = values_of(lists, truth, k, judged, new_items(history), segments)
@@ -161,7 +161,7 @@ def evaluate_stored(
     *,
     k: int,
     segments: pl.DataFrame | None = None,
-) -> Pair:
+) -> StoredComparison:
     """Judge tonight's scorer against one that was stored on an earlier night.
 
     Both face the same users (those the stored scorer knows) and the same truth (items that
@@ -183,25 +183,30 @@ def evaluate_stored(
     """
     refuse_leaks(stored, stored_history, split)
     refuse_leaks(tonight, history, split)
-    stored_history, history = stored_history.over(stored.item_ids), history.over(tonight.item_ids)
+    stored_history, history = (
+        stored_history.reindex_items(stored.item_ids),
+        history.reindex_items(tonight.item_ids),
+    )
     known = split.truth.filter(
         pl.col(c.USER_ID).is_in(stored_history.user_ids.tolist())
         & pl.col(c.ITEM_ID).is_in(history.item_ids.tolist())
     )
     both = known[c.USER_ID].unique().sort().to_list()
-    new = history.rows(rows_of(both, history.user_ids))
-    old = stored_history.rows(rows_of(both, stored_history.user_ids))
+    new = history.take(rows_of(both, history.user_ids))
+    old = stored_history.take(rows_of(both, stored_history.user_ids))
     catalogue = np.union1d(new.item_ids, old.item_ids)
     truth = truth_of(known, new.user_ids, catalogue).items
     exclude_new = exclude_old = None
-    if split.policy == "discovery":
-        seen = moved(new.seen, new.item_ids, catalogue) + moved(old.seen, old.item_ids, catalogue)
+    if split.task == "discovery":
+        seen = reindex_columns(new.seen, new.item_ids, catalogue) + reindex_columns(
+            old.seen, old.item_ids, catalogue
+        )
         truth = truth - truth.multiply(seen.sign()).tocsr()
         truth.eliminate_zeros()
         left = np.flatnonzero(np.diff(truth.indptr))
-        truth, new, old = truth[left], new.rows(left), old.rows(left)
-        exclude_new = moved(seen[left], catalogue, new.item_ids)
-        exclude_old = moved(seen[left], catalogue, old.item_ids)
+        truth, new, old = truth[left], new.take(left), old.take(left)
+        exclude_new = reindex_columns(seen[left], catalogue, new.item_ids)
+        exclude_old = reindex_columns(seen[left], catalogue, old.item_ids)
     asked = Truth(truth, np.diff(truth.indptr).astype(np.int64))
     fresh = np.isin(catalogue, history.item_ids[new_items(history)])
 
@@ -211,7 +216,7 @@ def evaluate_stored(
         moved = Lists(lists.indptr, column[lists.item], lists.score)
         return values_of(moved, asked, k, new, fresh, segments)
 
-    return Pair(values(tonight, new, exclude_new), values(stored, old, exclude_old))
+    return StoredComparison(values(tonight, new, exclude_new), values(stored, old, exclude_old))
 
 
 def _depths(k: int) -> tuple[int, ...]:

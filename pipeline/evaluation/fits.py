@@ -85,10 +85,10 @@ def further(
     if users < _MANY_USERS or seconds > QUICK_SECONDS or recipe.capabilities.baseline is not None:
         return ()
     scorers: list[Scorer] = []
-    for salt in range(1, FITS):
-        progress(f"fit {salt + 1} of {FITS}")
-        scorers.append(recipe.train(history, salt=salt))
-        if salt == 1 and same(first, scorers[0]):
+    for replicate in range(1, FITS):
+        progress(f"fit {replicate + 1} of {FITS}")
+        scorers.append(recipe.train(history, replicate=replicate))
+        if replicate == 1 and same(first, scorers[0]):
             return ()
     return tuple(scorers)
 

@@ -63,7 +63,7 @@ def lists_of(scorer: Scorer, users: History, k: int, exclude: sp.csr_matrix | No
     for start in range(0, users.n_users, AT_ONCE):
         rows = np.arange(start, min(start + AT_ONCE, users.n_users))
         part = top_k(
-            scorer.score(users.rows(rows)),
+            scorer.score(users.take(rows)),
             k,
             exclude=None if exclude is None else exclude[rows],
         )
@@ -97,7 +97,7 @@ def find(
     return column, item_ids[column] == names
 
 
-def moved(
+def reindex_columns(
     cells: sp.csr_matrix, from_ids: NDArray[np.str_], to_ids: NDArray[np.str_]
 ) -> sp.csr_matrix:
     """Write users × items over another sorted catalogue; items that it lacks are dropped."""

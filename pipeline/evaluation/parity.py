@@ -9,21 +9,21 @@ import polars as pl
 
 from pipeline import columns as c
 from pipeline.base import Interval
-from pipeline.data.targets import Policy
-from pipeline.evaluation.prequential import ALL, LiveRow, prequential
+from pipeline.data.targets import Task
+from pipeline.evaluation.prequential import ALL, PrequentialRow, prequential
 
 _NAME = "lists"
 
 
-def worth(
+def list_quality(
     lists: pl.DataFrame,
     events: pl.DataFrame,
     past: pl.DataFrame,
     *,
     span: Interval,
     k: int,
-    policy: Policy,
-) -> LiveRow | None:
+    policy: Task,
+) -> PrequentialRow | None:
     """Score lists as if they had been live for a whole span; ``None`` where nobody came back.
 
     Parameters

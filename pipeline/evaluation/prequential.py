@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 
 from pipeline import columns as c
 from pipeline.base import Interval
-from pipeline.data.cluster_robust import FEWEST, Mean, mean_of
-from pipeline.data.exposure import OWNER, SHOWN, bases_alone, showings, shown_at
-from pipeline.data.targets import Policy
+from pipeline.data.cluster_robust import MIN_GROUP_SIZE, Mean, mean_ci
+from pipeline.data.exposure import OWNER, SHOWN, bases_alone, exposure_intervals, shown_at
+from pipeline.data.targets import Task
 
 ALL: Final = "all"
 NEW: Final = "new"
@@ -35,7 +35,7 @@ _RANK, _MODELLED, _BASE_OWNER, _BASE_RANK = "rank", "modelled", "base_owner", "b
 
 
 @dataclass(frozen=True)
-class LiveRow:
+class PrequentialRow:
     """What one model version reached with one group of people.
 
     Attributes
@@ -81,12 +81,12 @@ class Prequential:
     """
 
     k: int
-    policy: Policy
+    task: Task
     span: Interval
     events: int
     unlisted: int
     repeated: int
-    rows: tuple[LiveRow, ...]
+    rows: tuple[PrequentialRow, ...]
 
 
 @dataclass(frozen=True)
@@ -125,14 +125,14 @@ class PrequentialFigures(LiveFigures):
     base_only_ndcg_hi: float | None
 
     @classmethod
-    def of(cls, row: LiveRow) -> Self:
+    def of(cls, row: PrequentialRow) -> Self:
         """Flatten a row."""
         values: dict[str, Any] = {}
         for name, value in vars(row).items():
             if not isinstance(value, Mean):
                 values[name] = value
                 continue
-            known = value if row.users >= FEWEST else None
+            known = value if row.users >= MIN_GROUP_SIZE else None
             values[name] = None if known is None else known.mean
             for part in ("se", "lo", "hi"):
                 values[f"{name}_{part}"] = None if known is None else getattr(known, part)
@@ -158,7 +158,7 @@ def prequential(
     *,
     span: Interval,
     k: int,
-    policy: Policy,
+    policy: Task,
 ) -> Prequential:
     """Score the new target events of a span.
 
@@ -170,7 +170,7 @@ def prequential(
         `user_id`, `item_id`, `timestamp` of all events, of whatever kind, of these users before the
         span's end (`past_of`).
     publications, lists
-        Rows of `columns.PUBLICATIONS` and, of those `in_play`, of `columns.RECOMMENDATIONS`
+        Rows of `columns.PUBLICATIONS` and, of those `active_publications`, of `columns.RECOMMENDATIONS`
         (`lists_for`).
     k
         How many entries of a list count.
@@ -186,20 +186,21 @@ def prequential(
     ).sort(_ROW)
     return Prequential(
         k=k,
-        policy=policy,
+        task=policy,
         span=span,
         events=rows.height,
         unlisted=rows.height - listed.height,
         repeated=listed.height - scored.height,
-        rows=tuple(_live_rows(ranked, lists, k)),
+        rows=tuple(_prequential_rows(ranked, lists, k)),
     )
 
 
 def _listed(rows: pl.DataFrame, publications: pl.DataFrame, lists: pl.DataFrame) -> pl.DataFrame:
     """Add to each event whose list of which publication was shown, and whose of the base alone."""
-    shown = shown_at(rows, showings(publications, lists))
+    shown = shown_at(rows, exposure_intervals(publications, lists))
     alone = shown_at(
-        rows.select(_ROW, c.USER_ID, c.TIMESTAMP), showings(bases_alone(publications), lists)
+        rows.select(_ROW, c.USER_ID, c.TIMESTAMP),
+        exposure_intervals(bases_alone(publications), lists),
     )
     bare = alone.select(_ROW, pl.col(OWNER).alias(_BASE_OWNER))
     return shown.join(bare, on=_ROW, how="left")
@@ -231,7 +232,7 @@ def _before(past: pl.DataFrame, span: Interval) -> pl.DataFrame:
     return earlier.group_by(c.USER_ID).agg(pl.len().cast(pl.Int64).alias(_BEFORE))
 
 
-def _live_rows(rows: pl.DataFrame, lists: pl.DataFrame, k: int) -> Iterator[LiveRow]:
+def _prequential_rows(rows: pl.DataFrame, lists: pl.DataFrame, k: int) -> Iterator[PrequentialRow]:
     """Score every version on every slice that has an event."""
     model = lists.filter(pl.col(c.SLOT) == c.Slot.MODEL.value)
     model = model.select(
@@ -260,7 +261,7 @@ def _live_rows(rows: pl.DataFrame, lists: pl.DataFrame, k: int) -> Iterator[Live
                 yield _row(rows.filter(chosen), str(version), name, k)
 
 
-def _row(rows: pl.DataFrame, version: str, name: str, k: int) -> LiveRow:
+def _row(rows: pl.DataFrame, version: str, name: str, k: int) -> PrequentialRow:
     keys = [c.USER_ID, _DAY, c.BASE, SHOWN]
     items = rows.unique([*keys, c.ITEM_ID], keep="first", maintain_order=True)
     gains = (_gain(_RANK, k).alias(_RANK), _gain(_BASE_RANK, k).alias(_BASE_RANK))
@@ -274,7 +275,7 @@ def _row(rows: pl.DataFrame, version: str, name: str, k: int) -> LiveRow:
     hit_rate, ndcg = _means(rows, days, best, _RANK, k)
     bare_hit_rate, bare_ndcg = _means(rows, days, best, _BASE_RANK, k)
     counts = (rows[c.USER_ID].n_unique(), days.height, rows.height)
-    return LiveRow(version, name, *counts, hit_rate, ndcg, bare_hit_rate, bare_ndcg)
+    return PrequentialRow(version, name, *counts, hit_rate, ndcg, bare_hit_rate, bare_ndcg)
 
 
 def _gain(rank: str, k: int) -> pl.Expr:
@@ -287,4 +288,4 @@ def _means(
 ) -> tuple[Mean, Mean]:
     hit = (rows[rank] <= k).fill_null(value=False).cast(pl.Float64).to_numpy()
     gain = days[rank].to_numpy() / best
-    return mean_of(hit, rows[c.USER_ID]), mean_of(gain, days[c.USER_ID])
+    return mean_ci(hit, rows[c.USER_ID]), mean_ci(gain, days[c.USER_ID])

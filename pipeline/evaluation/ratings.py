@@ -61,7 +61,7 @@ def _predicted(
     predicted = np.full(len(user), np.nan)
     rows, row = np.unique(user, return_inverse=True)
     for start in range(0, len(rows), AT_ONCE):
-        scores = scorer.score(history.rows(rows[start : start + AT_ONCE]))
+        scores = scorer.score(history.take(rows[start : start + AT_ONCE]))
         if scores.users is None or scores.items is None:
             raise GateError("a model says that it predicts ratings and gives no factors")
         here = np.flatnonzero((row >= start) & (row < start + AT_ONCE))

@@ -24,7 +24,7 @@ from pipeline.models.topk import Lists
 
 
 @dataclass(frozen=True)
-class SaltedBlock:
+class ReplicateBlock:
     """What the lists of some fits of one recipe were worth to the users of one holdout.
 
     Attributes
@@ -36,21 +36,21 @@ class SaltedBlock:
     """
 
     holdout: Interval
-    upright: NDArray[np.float64]
-    turned: NDArray[np.float64]
+    ndcg: NDArray[np.float64]
+    ndcg_reversed: NDArray[np.float64]
 
     @property
     def n_users(self) -> int:
         """Number of users who judged."""
-        return int(self.upright.shape[1])
+        return int(self.ndcg.shape[1])
 
     @cached_property
-    def by_worth(self) -> NDArray[np.intp]:
+    def users_by_ndcg(self) -> NDArray[np.intp]:
         """``(n,)`` users in the order of what lists are worth to them.
 
         By value, not by id, so that it hangs on no pseudonym; who ties in all values is alike.
         """
-        return np.lexsort([*self.turned[::-1], *self.upright[::-1], self.upright.mean(axis=0)])
+        return np.lexsort([*self.ndcg_reversed[::-1], *self.ndcg[::-1], self.ndcg.mean(axis=0)])
 
 
 def list_values(
@@ -69,14 +69,14 @@ def list_values(
         As `evaluate`.
     """
     refuse_leaks(scorer, history, split)
-    history = history.over(scorer.item_ids)
-    judged = history.rows(rows_of(split.users.to_list(), history.user_ids))
-    lists = lists_of(scorer, judged, k, judged.seen if split.policy == "discovery" else None)
+    history = history.reindex_items(scorer.item_ids)
+    judged = history.take(rows_of(split.users.to_list(), history.user_ids))
+    lists = lists_of(scorer, judged, k, judged.seen if split.task == "discovery" else None)
     truth = truth_of(split.truth, judged.user_ids, history.item_ids)
-    return ndcg(lists, truth, k), ndcg(turned(lists), truth, k)
+    return ndcg(lists, truth, k), ndcg(reversed_lists(lists), truth, k)
 
 
-def turned(lists: Lists) -> Lists:
+def reversed_lists(lists: Lists) -> Lists:
     """Return the same lists with the last item first; the scores stand as they stood."""
     starts = np.repeat(lists.indptr[:-1], lists.counts)
     ends = np.repeat(lists.indptr[1:], lists.counts)
@@ -84,7 +84,7 @@ def turned(lists: Lists) -> Lists:
                  lists.score)  # fmt: skip
 
 
-def salt_variance(values: NDArray[np.float64]) -> tuple[float, float]:
+def replicate_variance(values: NDArray[np.float64]) -> tuple[float, float]:
     """Split what fits differ in: a two-way analysis of variance of salts × users, one block.
 
     Parameters
@@ -98,11 +98,11 @@ def salt_variance(values: NDArray[np.float64]) -> tuple[float, float]:
         MS_salt/n and MS_resid/n, both relative to the mean squared: the variance of a fit's mean,
         and the part of it that the luck of the users explains.
     """
-    salts, n = values.shape
+    replicates, n = values.shape
     means = values.mean(axis=1)
     level = float(values.mean())
     rest = values - means[:, None] - values.mean(axis=0) + level
-    by_users = float((rest**2).sum()) / ((salts - 1) * (n - 1)) / n
+    by_users = float((rest**2).sum()) / ((replicates - 1) * (n - 1)) / n
     return float(means.var(ddof=1)) / level**2, by_users / level**2
 
 
@@ -112,5 +112,5 @@ def seed_spread(blocks: Sequence[NDArray[np.float64]]) -> float:
     What is below 0 in one block does not make up for another, so it errs upwards: fits that differ
     in nothing but the luck of users still show about a third of the spread of a fit's mean.
     """
-    parts = [salt_variance(values) for values in blocks]
+    parts = [replicate_variance(values) for values in blocks]
     return math.sqrt(float(np.mean([max(0.0, total - users) for total, users in parts])))

@@ -18,9 +18,9 @@ from pipeline.errors import NightjarError
 from pipeline.evaluation.blend_pool import pairs, pooled
 from pipeline.evaluation.holdout import find, lists_of
 from pipeline.evaluation.metrics import ndcg
-from pipeline.evaluation.tuning_window import Eve, Window
+from pipeline.evaluation.tuning_window import PreviousDay, Window
 from pipeline.models.contract import Recipe, Scorer
-from pipeline.models.tuning import Pool, worth
+from pipeline.models.tuning import CandidatePool, utility
 
 POOLED: Final = 500
 """Users whose candidates weigh the parts: each mixture ranks all of them anew."""
@@ -47,7 +47,7 @@ class EarlierWindows:
     progress: Progress = silent
     refuse: Callable[[Recipe, History], None] = lambda recipe, history: None
     _values: dict[tuple[str, int], float] = field(default_factory=dict)
-    _calm: dict[str, float] = field(default_factory=dict)
+    _stability: dict[str, float] = field(default_factory=dict)
     _scorers: dict[tuple[str, int, bool], Scorer] = field(default_factory=dict)
 
     @property
@@ -60,14 +60,14 @@ class EarlierWindows:
         values: list[float] = []
         reference_values: list[float] = []
         for at in range(len(self.windows)):
-            reference_values.append(self.worth(than, at))
+            reference_values.append(self.utility(than, at))
             try:
                 most = self.value(recipe, at)  # as if its lists stayed as they were
                 ahead = sum(values) + most > sum(reference_values)
-                values.append(self.worth(recipe, at) if ahead else most)
+                values.append(self.utility(recipe, at) if ahead else most)
             except NightjarError as error:
                 self.progress(f"left out: {error.sentence}")
-                self._forget(recipe)
+                self._drop_scorers(recipe)
                 return False
             if sum(values) <= sum(reference_values):
                 break
@@ -77,7 +77,7 @@ class EarlierWindows:
             and sum(values) > sum(reference_values) * (1 + LEAST)
             and wins * 2 > len(values)
         )
-        self._forget(than if pairs else recipe)
+        self._drop_scorers(than if pairs else recipe)
         return pairs
 
     def value(self, recipe: Recipe, at: int) -> float:
@@ -89,38 +89,45 @@ class EarlierWindows:
             self._values[key] = float(np.nanmean(ndcg(lists, window.truth, self.k)))
         return self._values[key]
 
-    def worth(self, recipe: Recipe, at: int) -> float:
+    def utility(self, recipe: Recipe, at: int) -> float:
         """Return what a recipe's lists are worth on one window, see `models.tuning.worth`."""
-        return worth(self.value(recipe, at), self.calm(recipe))
+        return utility(self.value(recipe, at), self.stability(recipe))
 
-    def calm(self, recipe: Recipe) -> float:
+    def stability(self, recipe: Recipe) -> float:
         """Return how much of its lists stays overnight, 1 where no window has an eve."""
-        if recipe.hash not in self._calm:
+        if recipe.hash not in self._stability:
             kept = [
-                self._kept(recipe, at, window.eve)
+                self._kept(recipe, at, window.previous_day)
                 for at, window in enumerate(self.windows)
-                if window.eve is not None
+                if window.previous_day is not None
             ]
-            self._calm[recipe.hash] = float(np.mean(kept)) if kept else 1.0
-        return self._calm[recipe.hash]
+            self._stability[recipe.hash] = float(np.mean(kept)) if kept else 1.0
+        return self._stability[recipe.hash]
 
-    def _kept(self, recipe: Recipe, at: int, eve: Eve) -> float:
+    def _kept(self, recipe: Recipe, at: int, previous_day: PreviousDay) -> float:
         window = self.windows[at]
         now = lists_of(
             self._trained(recipe, at),
-            window.judged.rows(eve.rows),
+            window.judged.take(previous_day.rows),
             self.k,
-            None if window.exclude is None else window.exclude[eve.rows],
+            None if window.exclude is None else window.exclude[previous_day.rows],
         )
-        then = lists_of(self._trained(recipe, at, eve), eve.judged, self.k, eve.exclude)
-        column, known = find(window.history.item_ids, eve.history.item_ids)
+        then = lists_of(
+            self._trained(recipe, at, previous_day),
+            previous_day.judged,
+            self.k,
+            previous_day.exclude,
+        )
+        column, known = find(window.history.item_ids, previous_day.history.item_ids)
         n_items = window.history.n_items
         here = pairs(now.row, now.item, n_items)
         had = pairs(then.row, column[then.item], n_items)
         stays = known[then.item] & np.isin(had, here)
         return float(stays.mean()) if len(stays) else 1.0
 
-    def pools(self, recipes: Mapping[str, Recipe], newest: int | None = None) -> Sequence[Pool]:
+    def pools(
+        self, recipes: Mapping[str, Recipe], newest: int | None = None
+    ) -> Sequence[CandidatePool]:
         """Let each recipe propose candidates, and ask all of them what they think of each.
 
         Scorers are kept where only the newest windows are asked for: more will be asked of most.
@@ -133,25 +140,28 @@ class EarlierWindows:
         for at, whole in enumerate(self.windows[:newest]):
             window = whole.thinned(POOLED)
             parts = {name: self._trained(recipe, at) for name, recipe in recipes.items()}
-            eve = {}
-            if window.eve is not None:
-                eve = {name: self._trained(one, at, window.eve) for name, one in recipes.items()}
-            pools.append(pooled(window, parts, eve, self.k))
+            previous_day = {}
+            if window.previous_day is not None:
+                previous_day = {
+                    name: self._trained(one, at, window.previous_day)
+                    for name, one in recipes.items()
+                }
+            pools.append(pooled(window, parts, previous_day, self.k))
             if newest is None:
                 for recipe in recipes.values():
-                    self._forget(recipe, at)
+                    self._drop_scorers(recipe, at)
         return pools
 
-    def _trained(self, recipe: Recipe, at: int, eve: Eve | None = None) -> Scorer:
+    def _trained(self, recipe: Recipe, at: int, previous_day: PreviousDay | None = None) -> Scorer:
         """Return the scorer of a window, or of its eve."""
-        key = (recipe.hash, at, eve is not None)
+        key = (recipe.hash, at, previous_day is not None)
         if key not in self._scorers:
-            history = self.windows[at].history if eve is None else eve.history
+            history = self.windows[at].history if previous_day is None else previous_day.history
             self.refuse(recipe, history)
             self._scorers[key] = recipe.train(history)
         return self._scorers[key]
 
-    def _forget(self, recipe: Recipe, at: int | None = None) -> None:
+    def _drop_scorers(self, recipe: Recipe, at: int | None = None) -> None:
         """Let go of the scorers of a window, or of all."""
         for key in [key for key in self._scorers if key[0] == recipe.hash]:
             if at in (None, key[1]):

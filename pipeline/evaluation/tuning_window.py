@@ -22,15 +22,15 @@ from pipeline.errors import GateError
 from pipeline.evaluation.holdout import find, rows_of, truth_of
 from pipeline.evaluation.metrics import Truth
 
-USERS: Final = 1000
+TUNING_USERS: Final = 1000
 """Users that judge a window: enough to tell recipes apart, few enough to try many."""
-IDLE: Final = 30
+MIN_INACTIVE: Final = 30
 """Fewer who did nothing tell nothing of how much of a list stays."""
 _DAY: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True)
-class Eve:
+class PreviousDay:
     """A window that ends earlier, for the judged who did nothing since.
 
     Attributes
@@ -74,11 +74,11 @@ class Window:
     judged: History
     truth: Truth
     exclude: sp.csr_matrix | None
-    eve: Eve | None = None
+    previous_day: PreviousDay | None = None
 
     @classmethod
     def of(
-        cls, history: History, split: Split, before: datetime, eve: History | None = None
+        cls, history: History, split: Split, before: datetime, previous_day: History | None = None
     ) -> Window:
         """Take evenly spaced users of a split, by id; all of it must end by `before`.
 
@@ -97,28 +97,32 @@ class Window:
                 f"a window for tuning ends at {format_instant(split.holdout.end)} and learns until "
                 f"{format_instant(history.end)}: it must not reach past {format_instant(before)}"
             )
-        history = replace(history, other_items=None)  # every recipe over one catalogue
+        history = replace(history, cold_items=None)  # every recipe over one catalogue
         users = split.users.to_list()
-        chosen = [users[at] for at in _spaced(len(users), USERS)]
-        judged = history.rows(rows_of(chosen, history.user_ids))
+        chosen = [users[at] for at in _spaced(len(users), TUNING_USERS)]
+        judged = history.take(rows_of(chosen, history.user_ids))
         truth = truth_of(
             split.truth.filter(split.truth[c.USER_ID].is_in(chosen)),
             judged.user_ids,
             history.item_ids,
         )
-        exclude = judged.seen if split.policy == "discovery" else None
+        exclude = judged.seen if split.task == "discovery" else None
         window = cls(history, judged, truth, exclude)
-        return window if eve is None else replace(window, eve=_eve(window, eve))
+        return (
+            window
+            if previous_day is None
+            else replace(window, previous_day=_previous_day(window, previous_day))
+        )
 
     def thinned(self, users: int) -> Window:
         """Return the same window with at most so many evenly spaced users."""
         rows = _spaced(self.judged.n_users, users)
         return Window(
             self.history,
-            self.judged.rows(rows),
+            self.judged.take(rows),
             Truth(self.truth.items[rows], self.truth.size[rows]),
             None if self.exclude is None else self.exclude[rows],
-            None if self.eve is None else _among(self.eve, rows),
+            None if self.previous_day is None else _among(self.previous_day, rows),
         )
 
 
@@ -127,26 +131,26 @@ def _spaced(n: int, most: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, n - 1, min(most, n)).astype(np.int64))
 
 
-def _eve(window: Window, history: History) -> Eve | None:
-    history, judged = replace(history, other_items=None), window.judged
+def _previous_day(window: Window, history: History) -> PreviousDay | None:
+    history, judged = replace(history, cold_items=None), window.judged
     since = (judged.end - history.end) / _DAY
     busy = np.bincount(judged.user[judged.age_days <= since], minlength=judged.n_users)
     row, known = find(history.user_ids, judged.user_ids)
     idle = np.flatnonzero(known & (busy == 0))
-    if len(idle) < IDLE:
+    if len(idle) < MIN_INACTIVE:
         return None
-    then = history.rows(row[idle])
-    return Eve(history, then, None if window.exclude is None else then.seen, idle)
+    then = history.take(row[idle])
+    return PreviousDay(history, then, None if window.exclude is None else then.seen, idle)
 
 
-def _among(eve: Eve, rows: NDArray[np.int64]) -> Eve | None:
+def _among(previous_day: PreviousDay, rows: NDArray[np.int64]) -> PreviousDay | None:
     """Return an eve for some rows of its window's judged, rising, which become 0, 1, …"""
-    at = np.flatnonzero(np.isin(eve.rows, rows))
-    if len(at) < IDLE:
+    at = np.flatnonzero(np.isin(previous_day.rows, rows))
+    if len(at) < MIN_INACTIVE:
         return None
-    return Eve(
-        eve.history,
-        eve.judged.rows(at),
-        None if eve.exclude is None else eve.exclude[at],
-        np.searchsorted(rows, eve.rows[at]),
+    return PreviousDay(
+        previous_day.history,
+        previous_day.judged.take(at),
+        None if previous_day.exclude is None else previous_day.exclude[at],
+        np.searchsorted(rows, previous_day.rows[at]),
     )

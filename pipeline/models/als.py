@@ -81,7 +81,7 @@ class Als(Recipe):
 
     capabilities: ClassVar[Capabilities] = AlsScorer.capabilities
     scorer: ClassVar[type[Scorer]] = AlsScorer
-    not_hashed: ClassVar[frozenset[str]] = frozenset({"device"})
+    hash_excluded: ClassVar[frozenset[str]] = frozenset({"device"})
     space: ClassVar[Mapping[str, Span]] = {
         "alpha": Span((0.1, 0.3, 1.0, 3.0, 10.0, 100.0), 0.03, 1000.0),
         "regularization": Span((1.0, 3.0, 10.0, 20.0, 40.0, 100.0, 300.0), 0.1, 1000.0),
@@ -110,7 +110,7 @@ class Als(Recipe):
     )
     random_state: int = Field(default=0, ge=0, description="Seed of the start vectors.")
 
-    def memory(self, history: History) -> int:
+    def peak_bytes(self, history: History) -> int:
         """The events while they are summed; or cells in both directions, factors, and a part of
         the items' in float64.
         """
@@ -118,11 +118,13 @@ class Als(Recipe):
         factors = rows * self.factors * 8 + min(history.n_items, _GRAM_ROWS) * self.factors * 8
         return max(len(history.item) * 16, int(history.seen.nnz) * 16 + factors)
 
-    def kept(self, history: History) -> int:
+    def fitted_bytes(self, history: History) -> int:
         """The vectors."""
         return (history.n_users + history.n_items) * self.factors * 4
 
-    def train(self, history: History, *, salt: int = 0, progress: Progress = silent) -> AlsScorer:
+    def train(
+        self, history: History, *, replicate: int = 0, progress: Progress = silent
+    ) -> AlsScorer:
         """Fit the items, then each user exactly.
 
         Raises
@@ -136,7 +138,7 @@ class Als(Recipe):
         cells = history.confidence(self.half_life_days)
         scale = self.alpha / float(cells.data.mean(dtype=np.float64)) if cells.nnz else self.alpha
         cells.data *= np.float32(scale)
-        key = f"als|item|{self.random_state}|{salt}"
+        key = f"als|item|{self.random_state}|{replicate}"
         start = keyed_normal(history.item_ids, self.factors, key=key) * _START
         fit = fit_on_gpu if device == "cuda" else fit_on_cpu
         items = fit(self._how(progress), cells, start) if cells.nnz else np.zeros_like(start)
@@ -158,10 +160,10 @@ class Als(Recipe):
         )
 
     def _how(self, progress: Progress) -> LeastSquares:
-        def tell(done: int, *_: object) -> None:
+        def report_iteration(done: int, *_: object) -> None:
             progress(f"als: iteration {done + 1} of {self.iterations}")
 
-        return LeastSquares(self.regularization, self.iterations, tell)
+        return LeastSquares(self.regularization, self.iterations, report_iteration)
 
 
 def solve_users(

@@ -44,7 +44,7 @@ _START = np.float32(0.1)
 
 
 @dataclass(frozen=True, eq=False)
-class RatedScorer(Scorer):
+class BiasedMfScorer(Scorer):
     """What is known of the items; users come with their history.
 
     Attributes
@@ -88,11 +88,11 @@ class RatedScorer(Scorer):
         return Scores(users.astype(np.float32), items)
 
 
-class Rated(Recipe):
+class BiasedMf(Recipe):
     """Damped biases of users and items, and factors of what they do not tell."""
 
-    capabilities: ClassVar[Capabilities] = RatedScorer.capabilities
-    scorer: ClassVar[type[Scorer]] = RatedScorer
+    capabilities: ClassVar[Capabilities] = BiasedMfScorer.capabilities
+    scorer: ClassVar[type[Scorer]] = BiasedMfScorer
     space: ClassVar[Mapping[str, Span]] = {
         "regularization": Span((2.0, 5.0, 10.0, 20.0, 50.0), 0.1, 1000.0),
     }
@@ -110,7 +110,7 @@ class Rated(Recipe):
     iterations: int = Field(default=10, ge=1, le=1000, description="Rounds of training.")
     random_state: int = Field(default=0, ge=0, description="Seed of the start vectors.")
 
-    def memory(self, history: History) -> int:
+    def peak_bytes(self, history: History) -> int:
         """The ratings while they are sorted, or in both directions with the vectors of a turn."""
         given = 0 if history.rating is None else int(np.count_nonzero(~np.isnan(history.rating)))
         users, items = history.n_users, history.n_items
@@ -118,7 +118,9 @@ class Rated(Recipe):
         draws = 26 * self.factors * items
         return max(given * 48, given * 28 + max(turn, draws))
 
-    def train(self, history: History, *, salt: int = 0, progress: Progress = silent) -> RatedScorer:
+    def train(
+        self, history: History, *, replicate: int = 0, progress: Progress = silent
+    ) -> BiasedMfScorer:
         """Fit the items.
 
         Raises
@@ -136,14 +138,14 @@ class Rated(Recipe):
         mean = float(cells.data.mean())
         cells.data -= mean
         by_item = cells.T.tocsr()
-        key = f"rated|item|{self.random_state}|{salt}"
+        key = f"rated|item|{self.random_state}|{replicate}"
         start = keyed_normal(history.item_ids, self.factors, key=key) * _START
         items: _Side = (start, np.zeros(history.n_items))
         for done in range(self.iterations):
             users = _solve(cells, *items, self.regularization)
             items = _solve(by_item, *users, self.regularization)
             progress(f"rated: iteration {done + 1} of {self.iterations}")
-        return RatedScorer(
+        return BiasedMfScorer(
             mean=mean,
             item_factors=items[0].astype(np.float32),
             item_biases=items[1].astype(np.float32),

@@ -30,7 +30,7 @@ from pydantic import Field, model_validator
 from pipeline.base import Progress, silent
 from pipeline.data.matrix import History
 from pipeline.models.blend_scorer import BlendScorer, capabilities_of
-from pipeline.models.blend_weights import Mixture, Trends, choose
+from pipeline.models.blend_weights import Mixture, Trends, optimise_mixture
 from pipeline.models.contract import AnyRecipe, Capabilities, Recipe, Scorer, Span
 from pipeline.models.popularity import DecayedPopularity, item_popularity
 from pipeline.models.selection import select_hyperparameters
@@ -62,19 +62,19 @@ class Blend(Recipe):
     weights: dict[str, Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]] = Field(
         default={}, description="Weight of each part; a part left out counts 1."
     )
-    trend: float = Field(
+    recency_boost: float = Field(
         default=0.0,
         ge=0,
         le=1,
         description="Exponent of the trend that the parts' scores are multiplied by; 0 is none.",
     )
-    spread: float = Field(
+    popularity_penalty: float = Field(
         default=0.0,
         ge=0,
         le=1,
         description="Exponent by which items that many had are held back; 0 is not at all.",
     )
-    trend_half_life_days: float = Field(
+    recency_half_life_days: float = Field(
         default=14.0, gt=0, le=3650, description="Days after which somebody counts half in a trend."
     )
 
@@ -99,39 +99,44 @@ class Blend(Recipe):
         return capabilities_of([part.capabilities for part in self.parts.values()])
 
     @property
-    def open(self) -> bool:
+    def has_free_params(self) -> bool:
         """Whether it or one of its parts leaves something to the data."""
-        return bool(self.tune) or any(part.open for part in self.parts.values())
+        return bool(self.tune) or any(part.has_free_params for part in self.parts.values())
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """Each part by its weight, and what was set or chosen of it; then the trend."""
         parts = [
-            f"{name} × {self.weights.get(name, 1.0):g}" + (f" ({part.told})" if part.told else "")
+            f"{name} × {self.weights.get(name, 1.0):g}"
+            + (f" ({part.summary})" if part.summary else "")
             for name, part in self.parts.items()
         ]
-        return f"{' + '.join(parts)}, trend {self.trend:g}, spread {self.spread:g}"
+        return (
+            f"{' + '.join(parts)}, trend {self.recency_boost:g}, spread {self.popularity_penalty:g}"
+        )
 
-    def memory(self, history: History) -> int:
+    def peak_bytes(self, history: History) -> int:
         """The parts are trained one after the other, then the trend; what each learnt stays."""
         learnt, peak = 0, 0
         for part in self._heard():
-            peak = max(peak, learnt + part.memory(history))
-            learnt += part.kept(history)
-        return max(peak, learnt + DecayedPopularity().memory(history))
+            peak = max(peak, learnt + part.peak_bytes(history))
+            learnt += part.fitted_bytes(history)
+        return max(peak, learnt + DecayedPopularity().peak_bytes(history))
 
-    def kept(self, history: History) -> int:
+    def fitted_bytes(self, history: History) -> int:
         """What the parts keep."""
-        return sum(part.kept(history) for part in self._heard())
+        return sum(part.fitted_bytes(history) for part in self._heard())
 
     def _heard(self) -> list[Recipe]:
         return [part for name, part in self.parts.items() if self.weights.get(name, 1.0) > 0]
 
-    def train(self, history: History, *, salt: int = 0, progress: Progress = silent) -> BlendScorer:
+    def train(
+        self, history: History, *, replicate: int = 0, progress: Progress = silent
+    ) -> BlendScorer:
         """Train the parts one after the other, over the items that have an event."""
-        history = replace(history, other_items=None)
+        history = replace(history, cold_items=None)
         parts = {
-            name: part.train(history, salt=salt, progress=progress)
+            name: part.train(history, replicate=replicate, progress=progress)
             for name, part in self.parts.items()
             if self.weights.get(name, 1.0) > 0
         }
@@ -140,7 +145,7 @@ class Blend(Recipe):
             parts=parts,
             families={name: self.parts[name].family for name in parts},
             weights={name: self.weights.get(name, 1.0) for name in parts},
-            trend=self._trends(history)(self.trend, self.spread),
+            trend=self._trends(history)(self.recency_boost, self.popularity_penalty),
             item_ids=history.item_ids,
             trained_until=history.end,
             trained_on="cuda" if "cuda" in devices else "cpu",
@@ -149,14 +154,14 @@ class Blend(Recipe):
     def _trends(self, history: History) -> Trends:
         """Return what gives ``(n_items,)`` float32 for two exponents, see the formula above."""
         ever = item_popularity(history, None).astype(np.float64)
-        late = item_popularity(history, self.trend_half_life_days).astype(np.float64)
+        late = item_popularity(history, self.recency_half_life_days).astype(np.float64)
         usual = math.fsum(late) / max(math.fsum(ever), 1.0)
         share = np.maximum((late + _PRIOR * usual) / (ever + _PRIOR), _FLOOR)
         ever += _PRIOR
         return lambda trend, spread: (share**trend / ever**spread).astype(np.float32)
 
 
-def _told(progress: Progress, part: str, text: str) -> None:
+def _percent_text(progress: Progress, part: str, text: str) -> None:
     progress(f"{part}: {text}")
 
 
@@ -178,13 +183,13 @@ def _(recipe: Blend, trials: Trials, progress: Progress = silent) -> Blend:
     weights = {name: recipe.weights.get(name, 1.0) for name in kept}
     if not any(weights.values()):
         weights = dict.fromkeys(kept, 1.0)
-    mixture = Mixture(weights, recipe.trend, recipe.spread)
+    mixture = Mixture(weights, recipe.recency_boost, recipe.popularity_penalty)
     if recipe.tune:
         progress("which parts count")
         mixture = _optimised(recipe, mixture, kept, trials, 1, False)
         kept = {name: kept[name] for name, weight in mixture.weights.items() if weight > 0}
     kept = {
-        name: select_hyperparameters(part, trials, partial(_told, progress, name))
+        name: select_hyperparameters(part, trials, partial(_percent_text, progress, name))
         for name, part in kept.items()
     }
     if recipe.tune:
@@ -197,8 +202,8 @@ def _(recipe: Blend, trials: Trials, progress: Progress = silent) -> Blend:
         update={
             "parts": {name: kept[name] for name in weights},
             "weights": weights,
-            "trend": mixture.trend,
-            "spread": mixture.spread,
+            "recency_boost": mixture.recency_boost,
+            "popularity_penalty": mixture.popularity_penalty,
             "tune": (),
         }
     )
@@ -212,11 +217,11 @@ def _optimised(
     newest: int | None,
     wide: bool,
 ) -> Mixture:
-    return choose(
+    return optimise_mixture(
         start,
         trials.pools(parts, newest),
-        tries={name: recipe.space[name].tries for name in recipe.tune},
-        wide=wide,
-        still=[name for name, part in parts.items() if part.capabilities.repeats_only],
+        grid={name: recipe.space[name].grid for name in recipe.tune},
+        maximise_coverage=wide,
+        untrended_parts=[name for name, part in parts.items() if part.capabilities.repeats_only],
         trends=recipe._trends,
     )

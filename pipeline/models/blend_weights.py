@@ -1,10 +1,10 @@
 """How much each part of a blend counts, chosen on windows before the holdout.
 
-Promises: on these windows the choice is not behind the best part alone; it gives at most `SPENT` of
+Promises: on these windows the choice is not behind the best part alone; it gives at most `MAX_TRADED_GAIN` of
 what blending won for lists that stay overnight and, where lists leave out what people had, for ones
 that show more of the catalogue, which costs NDCG and no calm; the same pools give the same choice.
 
-The parts are trained once a window. What they say of the candidates (`tuning.Pool`) is then mixed
+The parts are trained once a window. What they say of the candidates (`tuning.CandidatePool`) is then mixed
 anew for every trial, which costs next to nothing: so all that is mixed is searched together.
 """
 
@@ -19,13 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.matrix import History
-from pipeline.models.tuning import Pool, Said, worth
+from pipeline.models.tuning import CandidatePool, PartScores, utility
 
-SPENT = 1 / 3
+MAX_TRADED_GAIN = 1 / 3
 """The share of what a blend wins over its best part (in log NDCG) that calm and a wider choice of
 items may cost. NDCG alone drifts towards what sells everywhere, which a list for discovery is not
 for, and it does not see lists that are others every morning."""
-_PRICES = (0.0, 0.1, 0.2, 0.3, 0.4)
+COVERAGE_WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4)
 """Per cent of worth for one per cent more of the catalogue: each leads to another mixture."""
 _LEAST = 0.002
 """A move that gains less than this share is not made."""
@@ -42,12 +42,12 @@ class Mixture:
     """Weights of the parts by name, and the exponents of the trend."""
 
     weights: Mapping[str, float]
-    trend: float
-    spread: float
+    recency_boost: float
+    popularity_penalty: float
 
 
 @dataclass(frozen=True)
-class _Found:
+class MixtureResult:
     """Mean log NDCG and mean log coverage over the windows: differences are shares.
 
     `calm` is the share of the lists that stays overnight, 1 where nobody asked.
@@ -56,23 +56,23 @@ class _Found:
     mixture: Mixture
     ndcg: float
     coverage: float
-    calm: float
+    stability: float
 
     @property
-    def worth(self) -> float:
-        return self.ndcg + math.log(max(worth(1.0, self.calm), _ZERO))
+    def utility(self) -> float:
+        return self.ndcg + math.log(max(utility(1.0, self.stability), _ZERO))
 
     def at(self, price: float) -> float:
-        return self.worth + price * self.coverage
+        return self.utility + price * self.coverage
 
 
-def choose(
+def optimise_mixture(
     start: Mixture,
-    pools: Sequence[Pool],
+    pools: Sequence[CandidatePool],
     *,
-    tries: Mapping[str, Sequence[float]],
-    wide: bool,
-    still: Sequence[str],
+    grid: Mapping[str, Sequence[float]],
+    maximise_coverage: bool,
+    untrended_parts: Sequence[str],
     trends: Callable[[History], Trends],
 ) -> Mixture:
     """Climb from `start`, and from the best part alone, one weight or exponent at a time.
@@ -94,67 +94,67 @@ def choose(
     """
     if not pools:
         return start
-    book = _Book([_Board(pool, still, trends) for pool in pools])
+    cache = MixtureCache([CandidateRanking(pool, untrended_parts, trends) for pool in pools])
     alone = (
-        max(map(book.of, _alone(start, tries)), key=_ndcg) if "weights" in tries else book.of(start)
+        max(map(cache.of, _alone(start, grid)), key=_ndcg) if "weights" in grid else cache.of(start)
     )
-    starts = (book.of(start), alone)
-    here = max((_climb(one, book, tries, _ndcg) for one in starts), key=_ndcg)
-    for price in _PRICES if wide else _PRICES[:1]:
-        here = _climb(here, book, tries, partial(_Found.at, price=price))
-    top = max(book.seen, key=_ndcg).ndcg
-    floor = top - SPENT * (top - alone.ndcg)
+    starts = (cache.of(start), alone)
+    here = max((_coordinate_search(one, cache, grid, _ndcg) for one in starts), key=_ndcg)
+    for price in COVERAGE_WEIGHTS if maximise_coverage else COVERAGE_WEIGHTS[:1]:
+        here = _coordinate_search(here, cache, grid, partial(MixtureResult.at, price=price))
+    top = max(cache.seen, key=_ndcg).ndcg
+    floor = top - MAX_TRADED_GAIN * (top - alone.ndcg)
 
-    def near(result: _Found) -> bool:
+    def near(result: MixtureResult) -> bool:
         return result.ndcg >= floor
 
-    best = max(filter(near, book.seen), key=_worth)
-    best = _climb(best, book, tries, _worth, near)
-    if not wide:
+    best = max(filter(near, cache.seen), key=_utility)
+    best = _coordinate_search(best, cache, grid, _utility, near)
+    if not maximise_coverage:
         return best.mixture
 
-    def as_calm(result: _Found) -> bool:
-        return near(result) and result.calm >= best.calm
+    def as_stable(result: MixtureResult) -> bool:
+        return near(result) and result.stability >= best.stability
 
-    here = max(filter(as_calm, book.seen), key=lambda found: (found.coverage, found.worth))
-    return _climb(here, book, tries, _coverage, as_calm).mixture
+    here = max(filter(as_stable, cache.seen), key=lambda found: (found.coverage, found.utility))
+    return _coordinate_search(here, cache, grid, _coverage, as_stable).mixture
 
 
-def _ndcg(result: _Found) -> float:
+def _ndcg(result: MixtureResult) -> float:
     return result.ndcg
 
 
-def _worth(result: _Found) -> float:
-    return result.worth
+def _utility(result: MixtureResult) -> float:
+    return result.utility
 
 
-def _coverage(result: _Found) -> float:
+def _coverage(result: MixtureResult) -> float:
     return result.coverage
 
 
-def _alone(start: Mixture, tries: Mapping[str, Sequence[float]]) -> Iterator[Mixture]:
+def _alone(start: Mixture, grid: Mapping[str, Sequence[float]]) -> Iterator[Mixture]:
     """Yield each part alone, as it would be without a blend."""
     bare = replace(
         start,
-        trend=0.0 if "trend" in tries else start.trend,
-        spread=0.0 if "spread" in tries else start.spread,
+        recency_boost=0.0 if "trend" in grid else start.recency_boost,
+        popularity_penalty=0.0 if "spread" in grid else start.popularity_penalty,
     )
     for name in start.weights:
         yield replace(bare, weights={other: float(other == name) for other in start.weights})
 
 
-def _climb(
-    here: _Found,
-    book: _Book,
-    tries: Mapping[str, Sequence[float]],
-    value: Callable[[_Found], float],
-    near: Callable[[_Found], bool] = lambda found: True,
-) -> _Found:
+def _coordinate_search(
+    here: MixtureResult,
+    cache: MixtureCache,
+    grid: Mapping[str, Sequence[float]],
+    value: Callable[[MixtureResult], float],
+    near: Callable[[MixtureResult], bool] = lambda found: True,
+) -> MixtureResult:
     """Move while that is worth more, and never to what is not near enough."""
     for _ in range(_SWEEPS):
         before = here
-        for moves in _moves(here.mixture, tries):
-            found = [book.of(one) for one in moves(here.mixture)]
+        for moves in _moves(here.mixture, grid):
+            found = [cache.of(one) for one in moves(here.mixture)]
             best = max(filter(near, found), key=value, default=here)
             if value(best) > value(here) + _LEAST:
                 here = best
@@ -164,71 +164,78 @@ def _climb(
 
 
 def _moves(
-    start: Mixture, tries: Mapping[str, Sequence[float]]
+    start: Mixture, grid: Mapping[str, Sequence[float]]
 ) -> Iterator[Callable[[Mixture], list[Mixture]]]:
     """Yield, for each thing that can be moved, what gives the mixtures that differ in it."""
 
-    def weighed(name: str) -> Callable[[Mixture], list[Mixture]]:
+    def weight_moves(name: str) -> Callable[[Mixture], list[Mixture]]:
         def moves(here: Mixture) -> list[Mixture]:
-            others = [dict(here.weights) | {name: value} for value in tries["weights"]]
+            others = [dict(here.weights) | {name: value} for value in grid["weights"]]
             return [replace(here, weights=w) for w in others if any(w.values())]
 
         return moves
 
-    if "weights" in tries:
+    if "weights" in grid:
         for name in start.weights:
-            yield weighed(name)
-    if "trend" in tries:
-        yield lambda here: [replace(here, trend=value) for value in tries["trend"]]
-    if "spread" in tries:
-        yield lambda here: [replace(here, spread=value) for value in tries["spread"]]
+            yield weight_moves(name)
+    if "trend" in grid:
+        yield lambda here: [replace(here, recency_boost=value) for value in grid["trend"]]
+    if "spread" in grid:
+        yield lambda here: [replace(here, popularity_penalty=value) for value in grid["spread"]]
 
 
-class _Book:
+class MixtureCache:
     """Every mixture that was measured, once."""
 
-    def __init__(self, boards: Sequence[_Board]) -> None:
-        self._boards = boards
-        self._found: dict[tuple[float, ...], _Found] = {}
+    def __init__(self, rankings: Sequence[CandidateRanking]) -> None:
+        self._rankings = rankings
+        self._results: dict[tuple[float, ...], MixtureResult] = {}
 
     @property
-    def seen(self) -> list[_Found]:
+    def seen(self) -> list[MixtureResult]:
         """All of them, in the order of trial."""
-        return list(self._found.values())
+        return list(self._results.values())
 
-    def of(self, mixture: Mixture) -> _Found:
+    def of(self, mixture: Mixture) -> MixtureResult:
         most = max(mixture.weights.values())  # lists know ratios alone
         ratios = (round(weight / most, 9) for weight in mixture.weights.values())
-        key = (mixture.trend, mixture.spread, *ratios)
-        if key not in self._found:
-            values = np.array([board.value(mixture) for board in self._boards])
+        key = (mixture.recency_boost, mixture.popularity_penalty, *ratios)
+        if key not in self._results:
+            values = np.array([board.value(mixture) for board in self._rankings])
             ndcg, coverage = np.log(np.maximum(values, _ZERO)).mean(axis=0)
-            kept = [calm for board in self._boards if (calm := board.kept(mixture)) is not None]
+            kept = [
+                calm for board in self._rankings if (calm := board.stability(mixture)) is not None
+            ]
             calm = float(np.mean(kept)) if kept else 1.0
-            self._found[key] = _Found(mixture, float(ndcg), float(coverage), calm)
-        return self._found[key]
+            self._results[key] = MixtureResult(mixture, float(ndcg), float(coverage), calm)
+        return self._results[key]
 
 
-class _Board:
+class CandidateRanking:
     """A pool with the parts' scores scaled for each trend that is asked for."""
 
     def __init__(
-        self, pool: Pool, still: Sequence[str], trends: Callable[[History], Trends]
+        self,
+        pool: CandidatePool,
+        untrended_parts: Sequence[str],
+        trends: Callable[[History], Trends],
     ) -> None:
-        self._pool, self._stay = pool, pool.stay
-        self._said = _Scaled(pool.user, pool.said, still, trends)
-        if pool.stay is not None:
-            self._before = _Scaled(pool.user, pool.stay.said, still, trends)
+        self._pool, self._stability = pool, pool.stability
+        self._part_scores = _Scaled(pool.user, pool.part_scores, untrended_parts, trends)
+        if pool.stability is not None:
+            self._before = _Scaled(pool.user, pool.stability.part_scores, untrended_parts, trends)
 
     def value(self, mixture: Mixture) -> tuple[float, float]:
         """Return NDCG and coverage of the lists that a mixture makes."""
-        return self._pool.value(self._said.mixed(mixture))
+        return self._pool.value(self._part_scores.mixed(mixture))
 
-    def kept(self, mixture: Mixture) -> float | None:
+    def stability(self, mixture: Mixture) -> float | None:
         """Return how much of its lists of a day earlier stays; ``None`` where nobody asked."""
-        if self._stay is None:
+        if self._stability is None:
             return None
-        return self._stay.kept(self._said.mixed(mixture), self._before.mixed(mixture))
+        return self._stability.kept_share(
+            self._part_scores.mixed(mixture), self._before.mixed(mixture)
+        )
 
 
 class _Scaled:
@@ -237,11 +244,15 @@ class _Scaled:
     def __init__(
         self,
         user: NDArray[np.int64],
-        said: Said,
-        still: Sequence[str],
+        part_scores: PartScores,
+        untrended_parts: Sequence[str],
         trends: Callable[[History], Trends],
     ) -> None:
-        self._said, self._still, self._trends = said, still, trends(said.history)
+        self._part_scores, self._untrended_parts, self._trends = (
+            part_scores,
+            untrended_parts,
+            trends(part_scores.history),
+        )
         self._scaled: dict[tuple[str, float, float], NDArray[np.float32]] = {}
         self._first = np.flatnonzero(np.diff(user, prepend=-1))
         self._each = np.diff(np.append(self._first, len(user)))
@@ -249,15 +260,19 @@ class _Scaled:
     def mixed(self, mixture: Mixture) -> NDArray[np.float32]:
         """``(n,)`` scores of the pairs."""
         parts = (np.float32(w) * self._part(n, mixture) for n, w in mixture.weights.items() if w)
-        return sum(parts, np.zeros(len(self._said.item), np.float32))
+        return sum(parts, np.zeros(len(self._part_scores.item), np.float32))
 
     def _part(self, name: str, mixture: Mixture) -> NDArray[np.float32]:
-        moves = name not in self._still
-        key = (name, mixture.trend if moves else 0.0, mixture.spread if moves else 0.0)
+        moves = name not in self._untrended_parts
+        key = (
+            name,
+            mixture.recency_boost if moves else 0.0,
+            mixture.popularity_penalty if moves else 0.0,
+        )
         if key not in self._scaled:
-            score = self._said.scores[name]
+            score = self._part_scores.scores[name]
             if moves:
-                score = score * self._trends(*key[1:])[self._said.item]
+                score = score * self._trends(*key[1:])[self._part_scores.item]
             most = np.repeat(np.maximum.reduceat(score, self._first), self._each)
             scaled = np.zeros_like(score)
             np.divide(score, most, out=scaled, where=most > 0)

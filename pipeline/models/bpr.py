@@ -32,7 +32,7 @@ from pipeline.models.keyed_random import keyed_normal
 
 _SPREAD = np.float32(1 / np.sqrt(12))
 """Times 1/f: standard deviation of a start vector's entries; implicit's own starts are as wide."""
-_NOBODY = 0.5
+_NO_USER = 0.5
 """How many people an item counts that everybody gave back: its log stands below that of one."""
 
 
@@ -62,7 +62,7 @@ class Bpr(Recipe):
 
     capabilities: ClassVar[Capabilities] = BprScorer.capabilities
     scorer: ClassVar[type[Scorer]] = BprScorer
-    not_hashed: ClassVar[frozenset[str]] = frozenset({"threads"})
+    hash_excluded: ClassVar[frozenset[str]] = frozenset({"threads"})
     space: ClassVar[Mapping[str, Span]] = {
         "iterations": Span((75, 150, 300), 10, 500),
         "learning_rate": Span((0.05, 0.1, 0.2), 0.005, 0.5),
@@ -86,17 +86,19 @@ class Bpr(Recipe):
     )
     random_state: int = Field(default=0, ge=0, description="Seed of the start and of the pairs.")
 
-    def memory(self, history: History) -> int:
+    def peak_bytes(self, history: History) -> int:
         """The events while they are summed; or cells with the user of each, and the vectors."""
         rows = history.n_users + history.n_items
         vectors = rows * (self.factors + 1) * 8
         return max(len(history.item) * 16, int(history.seen.nnz) * 16 + vectors)
 
-    def kept(self, history: History) -> int:
+    def fitted_bytes(self, history: History) -> int:
         """The vectors, a bias with each."""
         return (history.n_users + history.n_items) * (self.factors + 1) * 4
 
-    def train(self, history: History, *, salt: int = 0, progress: Progress = silent) -> BprScorer:
+    def train(
+        self, history: History, *, replicate: int = 0, progress: Progress = silent
+    ) -> BprScorer:
         """Fit, then give items their popularity back.
 
         Raises
@@ -105,14 +107,14 @@ class Bpr(Recipe):
             The fit did not stay finite.
         """
         cells = history.confidence(None)  # how much of it counts for nothing: a pair is a pair
-        items, users = self._fit(history, cells, salt, progress)
+        items, users = self._fit(history, cells, replicate, progress)
         if not (np.isfinite(items).all() and np.isfinite(users).all()):
             raise ConfigError(
                 f"bpr: the factors did not stay finite; lower learning_rate ({self.learning_rate})"
                 f" or raise regularization ({self.regularization})"
             )
         people = np.bincount(cells.indices, minlength=history.n_items)
-        items[:, -1] += np.log(np.maximum(people, _NOBODY))
+        items[:, -1] += np.log(np.maximum(people, _NO_USER))
         users[np.diff(cells.indptr) == 0] = 0.0
         return BprScorer(
             item_factors=items,
@@ -122,13 +124,13 @@ class Bpr(Recipe):
         )
 
     def _fit(
-        self, history: History, cells: sp.csr_matrix, salt: int, progress: Progress
+        self, history: History, cells: sp.csr_matrix, replicate: int, progress: Progress
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return items ``(n_items, f + 1)`` and users ``(n_users, f + 1)``, biases last."""
         from implicit.cpu.bpr import BayesianPersonalizedRanking
         from implicit.recommender_base import ModelFitError
 
-        key = f"bpr|item|{self.random_state}|{salt}"
+        key = f"bpr|item|{self.random_state}|{replicate}"
         items = keyed_normal(history.item_ids, self.factors + 1, key=key)
         items *= _SPREAD / np.float32(self.factors)
         items[:, -1] = 0.0
@@ -137,7 +139,7 @@ class Bpr(Recipe):
         if not cells.nnz:
             return items, users
 
-        def tell(done: int, *_: object) -> None:
+        def report_iteration(done: int, *_: object) -> None:
             progress(f"bpr: iteration {done + 1} of {self.iterations}")
 
         model = BayesianPersonalizedRanking(
@@ -151,5 +153,5 @@ class Bpr(Recipe):
         )
         model.item_factors, model.user_factors = items, users  # trained in place
         with contextlib.suppress(ModelFitError):  # `train` looks at the factors itself
-            model.fit(cells, show_progress=False, callback=tell)
+            model.fit(cells, show_progress=False, callback=report_iteration)
         return items, users

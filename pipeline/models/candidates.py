@@ -57,7 +57,7 @@ def candidates(
     n, n_items = scores.shape
     size = None if scores.users is None else norms(scores.users)
     error = _error_bound(scores, size, longest)
-    cells = None if scores.sparse is None else _cells(scores.sparse)
+    cells = None if scores.sparse_bonus is None else _cells(scores.sparse_bonus)
     if size is None and cells is not None and len(cells[0]) * _FEW < n * n_items:
         return _allowed_cells(cells, n_items, exclude, forbidden)
     block = _product(scores, size)
@@ -160,8 +160,8 @@ def _error_bound(
     factors = 0 if scores.users is None else scores.users.shape[1]
     largest = np.zeros(scores.shape[0]) if size is None else size * longest
     beside = np.float32(0)
-    if scores.sparse is not None and scores.sparse.nnz:
-        beside = np.abs(scores.sparse.data).max()
+    if scores.sparse_bonus is not None and scores.sparse_bonus.nnz:
+        beside = np.abs(scores.sparse_bonus.data).max()
     wild = ~(largest + beside < _LARGEST / 2)
     if wild.any():
         raise DataError(

@@ -94,22 +94,22 @@ class Scores:
 
     users: NDArray[np.float32] | None = None
     items: NDArray[np.float32] | None = None
-    sparse: sp.csr_matrix | None = None
-    profile: sp.csr_matrix | None = None
-    links: sp.csr_matrix | None = None
+    sparse_bonus: sp.csr_matrix | None = None
+    user_history: sp.csr_matrix | None = None
+    item_similarity: sp.csr_matrix | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
         """Number of users, number of items."""
-        pairs = ((self.users, self.items), (self.profile, self.links))
+        pairs = ((self.users, self.items), (self.user_history, self.item_similarity))
         if any((left is None) != (right is None) for left, right in pairs):
             raise ValueError("scores have half of a product: users and items, profile and links")
         if self.users is not None and self.items is not None:
             return len(self.users), len(self.items)
-        if self.profile is not None and self.links is not None:
-            return int(self.profile.shape[0]), int(self.links.shape[1])
-        if self.sparse is not None:
-            return int(self.sparse.shape[0]), int(self.sparse.shape[1])
+        if self.user_history is not None and self.item_similarity is not None:
+            return int(self.user_history.shape[0]), int(self.item_similarity.shape[1])
+        if self.sparse_bonus is not None:
+            return int(self.sparse_bonus.shape[0]), int(self.sparse_bonus.shape[1])
         raise ValueError("scores need factors of users and items, links, or a sparse term")
 
 
@@ -216,7 +216,7 @@ class Span:
         Whether steps are ratios.
     """
 
-    tries: tuple[float, ...]
+    grid: tuple[float, ...]
     low: float
     high: float
     log: bool = True
@@ -229,7 +229,7 @@ class Recipe(Frozen):
     """
 
     scorer: ClassVar[type[Scorer]]
-    not_hashed: ClassVar[frozenset[str]] = frozenset()
+    hash_excluded: ClassVar[frozenset[str]] = frozenset()
     """Fields that say where it trains, not what: another machine makes no other recipe."""
     space: ClassVar[Mapping[str, Span]] = {}
     """What can be chosen from the data, by field; see `tunable`."""
@@ -278,7 +278,7 @@ class Recipe(Frozen):
         return self.space
 
     @property
-    def open(self) -> bool:
+    def has_free_params(self) -> bool:
         """Whether something is still to be chosen from the data."""
         return bool(self.tune)
 
@@ -289,7 +289,7 @@ class Recipe(Frozen):
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """What was set or chosen that is no default of the family, in a few words for a person."""
         fields = type(self).model_fields
         return ", ".join(
@@ -299,8 +299,8 @@ class Recipe(Frozen):
         )
 
     def _hashed(self) -> dict[str, Any]:
-        """Return what the hash is of: all fields but `not_hashed`, of the parts as well."""
-        chosen = self.model_dump(mode="json", exclude=set(self.not_hashed))
+        """Return what the hash is of: all fields but `hash_excluded`, of the parts as well."""
+        chosen = self.model_dump(mode="json", exclude=set(self.hash_excluded))
         for name in chosen:
             value = getattr(self, name)
             if isinstance(value, Recipe):
@@ -311,19 +311,19 @@ class Recipe(Frozen):
         return chosen
 
     @abstractmethod
-    def memory(self, history: History) -> int:
+    def peak_bytes(self, history: History) -> int:
         """Estimate the bytes that `train` needs at its peak, beside what is there before it.
 
         Within 30 % on windows of a million events and more; `steps` refuse, before the start, what
         does not fit.
         """
 
-    def kept(self, history: History) -> int:
+    def fitted_bytes(self, history: History) -> int:
         """Estimate the bytes of the scorer that `train` returns; 0 where they are few."""
         return 0
 
     @abstractmethod
-    def train(self, history: History, *, salt: int = 0, progress: Progress = silent) -> Scorer:
+    def train(self, history: History, *, replicate: int = 0, progress: Progress = silent) -> Scorer:
         """Learn from a window.
 
         `salt` gives another draw of whatever is random; equal salts give equal scorers where the

@@ -116,7 +116,7 @@ def fit_on_gpu(
     model.user_factors = implicit.gpu.Matrix(np.zeros((cells.shape[0], factors), np.float32))
     model.fit(cells, show_progress=False, callback=how.callback)
     items = np.asarray(model.item_factors.to_numpy(), np.float32)[:, : start.shape[1]].copy()
-    return told_lost(items, cells)
+    return describe_lost(items, cells)
 
 
 def whole_warps(start: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -128,7 +128,7 @@ def whole_warps(start: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.pad(start, ((0, 0), (0, -start.shape[1] % _WARP)))
 
 
-def told_lost(items: NDArray[np.float32], cells: sp.csr_matrix) -> NDArray[np.float32]:
+def describe_lost(items: NDArray[np.float32], cells: sp.csr_matrix) -> NDArray[np.float32]:
     """Write NaN where the GPU lost a row: its kernel puts zeros there, and says so on stdout alone.
 
     An item that somebody has never ends at zero of itself.

@@ -5,7 +5,7 @@ a regression of that item on the few that matter; the result is the same to the 
 of threads. More items than the limit: the most popular take part, the others have no links, and a
 line of progress says so.
 
-With X what users had (`LinksRecipe.cells`; of mean weight, at the window's end, it counts 1)::
+With X what users had (`ItemItemRecipe.cells`; of mean weight, at the window's end, it counts 1)::
 
     B = argmin ‖X − X B‖² + λ ‖B‖²  with  diag(B) = 0
     P = (XᵀX + λI)⁻¹,   B(i, j) = −P(i, j) / P(j, j)
@@ -34,10 +34,10 @@ from pipeline.models.item_item import (
     HALF_LIVES,
     NEIGHBOURS,
     PROFILE_HALF_LIVES,
-    LinksRecipe,
-    LinksScorer,
-    cut,
-    presence_memory,
+    ItemItemRecipe,
+    ItemItemScorer,
+    decayed_presence_bytes,
+    keep_topk_per_row,
 )
 
 _ROWS = 128
@@ -46,7 +46,7 @@ _BLAS_BUFFER = 32 << 20
 """What OpenBLAS packs matrices into."""
 
 
-class Ease(LinksRecipe):
+class Ease(ItemItemRecipe):
     """Embarrassingly shallow autoencoder (Steck 2019)."""
 
     space: ClassVar[Mapping[str, Span]] = {
@@ -71,21 +71,23 @@ class Ease(LinksRecipe):
         "it (10,000 take 0.8 GB), time with the cube.",
     )
 
-    def memory(self, history: History) -> int:
+    def peak_bytes(self, history: History) -> int:
         """The events while they are sorted; or the dense matrix beside cells or links."""
         items = min(self.item_limit, history.n_items)
         links = items * min(self.neighbours, items)
         cells = int(history.seen.nnz)
         beside = cells * 12 + max(cells * 12, links * 20)
         dense = items**2 * 8 + items * _ROWS * 24 + _BLAS_BUFFER
-        return max(presence_memory(history), dense + beside)
+        return max(decayed_presence_bytes(history), dense + beside)
 
-    def kept(self, history: History) -> int:
+    def fitted_bytes(self, history: History) -> int:
         """The links of the items that take part."""
         items = min(self.item_limit, history.n_items)
         return items * min(self.neighbours, items) * 8
 
-    def train(self, history: History, *, salt: int = 0, progress: Progress = silent) -> LinksScorer:
+    def train(
+        self, history: History, *, replicate: int = 0, progress: Progress = silent
+    ) -> ItemItemScorer:
         """Invert once; nothing is random.
 
         Raises
@@ -98,7 +100,7 @@ class Ease(LinksRecipe):
         cells = cells[:, items]
         progress(f"ease: inverting {len(items)} × {len(items)}")
         inverse = _inverse(_gram(cells, self.regularization), self.regularization)
-        links = _strongest(inverse, self.neighbours).tocoo()
+        links = _topk_per_row(inverse, self.neighbours).tocoo()
         whole = (links.data, (items[links.row], items[links.col]))
         return self.linked(history, sp.csr_matrix(whole, shape=(history.n_items,) * 2))
 
@@ -141,7 +143,7 @@ def _inverse(gram: NDArray[np.float64], regularization: float) -> NDArray[np.flo
     return lower
 
 
-def _strongest(inverse: NDArray[np.float64], most: int) -> sp.csr_matrix:
+def _topk_per_row(inverse: NDArray[np.float64], most: int) -> sp.csr_matrix:
     """Return B, of each column its strongest cells, from the lower triangle of P."""
     n = len(inverse)
     diagonal = inverse.diagonal().copy()
@@ -154,5 +156,5 @@ def _strongest(inverse: NDArray[np.float64], most: int) -> sp.csr_matrix:
         square = np.tril(inverse[start:stop, start:stop], -1)
         block[:, start:stop] = square + square.T
         block /= -diagonal[start:stop, None]
-        parts.append(cut(sp.csr_matrix(block.astype(np.float32)), most))
+        parts.append(keep_topk_per_row(sp.csr_matrix(block.astype(np.float32)), most))
     return sp.vstack(parts, format="csr").T.tocsr()

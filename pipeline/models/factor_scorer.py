@@ -62,7 +62,7 @@ class StoredScorer(Scorer):
         users[known] = self.user_factors[place[known]]
         others = np.flatnonzero(~known)
         if len(others):
-            users[others] = self.factors_of_others(history.rows(others))
+            users[others] = self.factors_of_others(history.take(others))
         return Scores(users, self.item_factors)
 
     @abstractmethod

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy.linalg import lapack
 from threadpoolctl import threadpool_limits
 
-from pipeline.data.feature_matrix import Described
+from pipeline.data.feature_matrix import FeatureMatrix
 from pipeline.errors import ConfigError
 
 WIDEST = 4096
@@ -48,7 +48,7 @@ class FeatureMap:
     offset: NDArray[np.float32]
     regularization: float
 
-    def factors(self, known: Described) -> NDArray[np.float32]:
+    def factors(self, known: FeatureMatrix) -> NDArray[np.float32]:
         """``(n, f)`` float32; 0 for a row without features."""
         if not np.array_equal(known.names, self.names):
             raise ValueError("these are described by other features than those learnt from")
@@ -58,7 +58,7 @@ class FeatureMap:
         return factors
 
 
-def memory_of(known: Described, factors: int) -> int:
+def memory_of(known: FeatureMatrix, factors: int) -> int:
     """Bytes that `learn_map` needs at most: squares of features, a block, the factors."""
     rows, wide = len(known.cells.indptr) - 1, min(len(known.names), WIDEST)
     squares = 20 * wide**2 + 16 * wide * _ROWS
@@ -66,7 +66,7 @@ def memory_of(known: Described, factors: int) -> int:
 
 
 def learn_map(
-    known: Described, factors: NDArray[np.float32], regularizations: Sequence[float]
+    known: FeatureMatrix, factors: NDArray[np.float32], regularizations: Sequence[float]
 ) -> FeatureMap:
     """Learn factors from features, with the λ that predicts best who was left out.
 

@@ -41,7 +41,7 @@ NEIGHBOURS = Span((50.0, 100.0, 200.0, 400.0), 20.0, 1000.0)
 
 
 @dataclass(frozen=True, eq=False)
-class LinksScorer(Scorer):
+class ItemItemScorer(Scorer):
     """Where each item leads.
 
     Attributes
@@ -54,7 +54,7 @@ class LinksScorer(Scorer):
 
     capabilities: ClassVar[Capabilities] = Capabilities(fold_in=True, deterministic=True)
 
-    links: sp.csr_matrix
+    item_similarity: sp.csr_matrix
     profile_half_life_days: float | None
     item_ids: NDArray[np.str_]
     trained_until: datetime
@@ -67,20 +67,20 @@ class LinksScorer(Scorer):
     def fold_in(self, history: History) -> Scores:
         """Score each user by what they had, the strongest of it as 1; without any: no list."""
         self.check(history)
-        profile = presence(history, self.profile_half_life_days)
+        profile = decayed_presence(history, self.profile_half_life_days)
         # A factor a user changes no list; it keeps those who were long away above rounding to 0.
         most = np.ones(history.n_users)
         filled = np.flatnonzero(np.diff(profile.indptr))
         most[filled] = np.maximum.reduceat(profile.data, profile.indptr[filled])
         profile.data /= np.repeat(most, np.diff(profile.indptr))
-        return Scores(profile=profile.astype(np.float32), links=self.links)
+        return Scores(user_history=profile.astype(np.float32), item_similarity=self.item_similarity)
 
 
-class LinksRecipe(Recipe):
+class ItemItemRecipe(Recipe):
     """What all families of links have in common."""
 
-    capabilities: ClassVar[Capabilities] = LinksScorer.capabilities
-    scorer: ClassVar[type[Scorer]] = LinksScorer
+    capabilities: ClassVar[Capabilities] = ItemItemScorer.capabilities
+    scorer: ClassVar[type[Scorer]] = ItemItemScorer
 
     neighbours: int = Field(
         default=200, ge=1, le=10_000, description="Links that are kept of an item: the strongest."
@@ -100,13 +100,13 @@ class LinksRecipe(Recipe):
         "if ever.",
     )
 
-    def memory(self, history: History) -> int:
+    def peak_bytes(self, history: History) -> int:
         """The events while they are sorted; or cells in both directions, a block, and the links."""
         links = self._links(history)
         at_work = max(links * 20, links * 8 + _BLOCK_CELLS * 56)
-        return max(presence_memory(history), int(history.seen.nnz) * 24 + at_work)
+        return max(decayed_presence_bytes(history), int(history.seen.nnz) * 24 + at_work)
 
-    def kept(self, history: History) -> int:
+    def fitted_bytes(self, history: History) -> int:
         """The links: a number and where it leads."""
         return self._links(history) * 8
 
@@ -117,23 +117,26 @@ class LinksRecipe(Recipe):
         return int(np.minimum(reached, min(self.neighbours, history.n_items)).sum())
 
     def cells(self, history: History) -> sp.csr_matrix:
-        """Return what is learnt from: `presence`, in units of its mean without decay."""
-        cells, undecayed = presence(history, self.half_life_days), presence(history, None)
+        """Return what is learnt from: `decayed_presence`, in units of its mean without decay."""
+        cells, undecayed = (
+            decayed_presence(history, self.half_life_days),
+            decayed_presence(history, None),
+        )
         if cells.nnz:
             cells.data /= undecayed.data.mean()
         return cells
 
-    def linked(self, history: History, links: sp.csr_matrix) -> LinksScorer:
+    def linked(self, history: History, links: sp.csr_matrix) -> ItemItemScorer:
         """Return the scorer of some links that were learnt from `history`."""
-        return LinksScorer(
-            links=links,
+        return ItemItemScorer(
+            item_similarity=links,
             profile_half_life_days=self.profile_half_life_days,
             item_ids=history.item_ids,
             trained_until=history.end,
         )
 
 
-def presence(history: History, half_life_days: float | None) -> sp.csr_matrix:
+def decayed_presence(history: History, half_life_days: float | None) -> sp.csr_matrix:
     """Return what each user has had: the largest weight · 0.5^(age / half-life) of any event.
 
     Unlike `History.confidence` it does not add up: to have bought something ten times says little
@@ -164,12 +167,12 @@ def presence(history: History, half_life_days: float | None) -> sp.csr_matrix:
     return sp.csr_matrix((value[kept], column, indptr), shape=(history.n_users, history.n_items))
 
 
-def presence_memory(history: History) -> int:
-    """Estimate the bytes that `presence` needs at its peak."""
+def decayed_presence_bytes(history: History) -> int:
+    """Estimate the bytes that `decayed_presence` needs at its peak."""
     return len(history.item) * 52
 
 
-def strongest_products(
+def topk_rows_product(
     left: sp.csr_matrix,
     right: sp.csr_matrix,
     neighbours: int,
@@ -201,7 +204,7 @@ def strongest_products(
             block.data = rescale(row, block.indices, block.data)
         block.data = block.data.astype(np.float32)
         block.data[row == block.indices] = 0.0
-        parts.append(cut(block, neighbours))
+        parts.append(keep_topk_per_row(block, neighbours))
     return sp.vstack(parts, format="csr")
 
 
@@ -217,7 +220,7 @@ def _row_blocks(left: sp.csr_matrix, right: sp.csr_matrix) -> Iterator[slice]:
         start, done = stop, float(total[stop - 1])
 
 
-def cut(cells: sp.csr_matrix, most: int) -> sp.csr_matrix:
+def keep_topk_per_row(cells: sp.csr_matrix, most: int) -> sp.csr_matrix:
     """Return the `most` cells of each row that are largest by magnitude, none of them 0.
 
     Of equal ones at the cut the lower columns stay. Columns of the result are sorted.

@@ -5,7 +5,7 @@ implicit's `CosineRecommender`, and its `TFIDFRecommender` and `BM25Recommender`
 logarithm of items instead of 1 + items, which in a catalogue of two or three would silence all. An
 item's similarity to itself, which implicit keeps, is no link here.
 
-With x(u, i) what user u had of item i (`LinksRecipe.cells`) and idf(u) = ln(1 + items) − ln(1 +
+With x(u, i) what user u had of item i (`ItemItemRecipe.cells`) and idf(u) = ln(1 + items) − ln(1 +
 items of u), so that who has everything says nothing::
 
     cosine   Σ x(u,i) x(u,j) / (|x(i)| |x(j)| + shrinkage)
@@ -33,16 +33,16 @@ from pipeline.models.item_item import (
     HALF_LIVES,
     NEIGHBOURS,
     PROFILE_HALF_LIVES,
-    LinksRecipe,
-    LinksScorer,
-    strongest_products,
+    ItemItemRecipe,
+    ItemItemScorer,
+    topk_rows_product,
 )
 
 _K = 1.2
 """BM25's saturation, at the value of the literature (Robertson and Zaragoza 2009)."""
 
 
-class ItemKnn(LinksRecipe):
+class ItemKnn(ItemItemRecipe):
     """Nearest neighbours of items (Sarwar et al. 2001; Deshpande and Karypis 2004)."""
 
     space: ClassVar[Mapping[str, Span]] = {
@@ -76,7 +76,9 @@ class ItemKnn(LinksRecipe):
         ignored = "shrinkage" if self.similarity == "bm25" else "b"
         return {name: span for name, span in self.space.items() if name != ignored}
 
-    def train(self, history: History, *, salt: int = 0, progress: Progress = silent) -> LinksScorer:
+    def train(
+        self, history: History, *, replicate: int = 0, progress: Progress = silent
+    ) -> ItemItemScorer:
         """Link the items; nothing is random."""
         cells = self.cells(history)
         if self.similarity != "cosine":
@@ -87,7 +89,7 @@ class ItemKnn(LinksRecipe):
             cells.data *= np.repeat(idf, counts)
             cells.eliminate_zeros()
         if self.similarity == "bm25" or not cells.nnz:
-            links = strongest_products(cells.T.tocsr(), cells, self.neighbours, progress)
+            links = topk_rows_product(cells.T.tocsr(), cells, self.neighbours, progress)
             return self.linked(history, links)
         cells.data /= np.sqrt(np.mean(cells.data**2))
         length = np.sqrt(np.bincount(cells.indices, cells.data**2, history.n_items))
@@ -98,7 +100,7 @@ class ItemKnn(LinksRecipe):
             scaled: NDArray[np.float64] = value / (length[row] * length[column] + self.shrinkage)
             return scaled
 
-        links = strongest_products(cells.T.tocsr(), cells, self.neighbours, progress, cosine)
+        links = topk_rows_product(cells.T.tocsr(), cells, self.neighbours, progress, cosine)
         return self.linked(history, links)
 
 

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from pipeline.base import Progress, silent
-from pipeline.data.feature_matrix import Described, Others
+from pipeline.data.feature_matrix import ColdItems, FeatureMatrix
 from pipeline.data.matrix import History
 from pipeline.errors import ConfigError, ResourceError
 from pipeline.models.contract import Capabilities, Recipe, Scorer, Scores, Span
@@ -49,7 +49,7 @@ class LightFmScorer(StoredScorer):
 
     capabilities: ClassVar[Capabilities] = Capabilities(fold_in=False, deterministic=False)
 
-    of_users: FeatureMap | None
+    user_map: FeatureMap | None
 
     def fold_in(self, history: History) -> Scores:
         """Raise `KeyError`: a vector of one's own takes training."""
@@ -59,8 +59,8 @@ class LightFmScorer(StoredScorer):
     def factors_of_others(self, history: History) -> NDArray[np.float32]:
         """Add up each user's features; raise `KeyError` where one has none."""
         users = np.zeros((history.n_users, self.item_factors.shape[1]), np.float32)
-        if self.of_users is not None and history.of_users is not None:
-            users = self.of_users.factors(_evened(history.of_users))
+        if self.user_map is not None and history.user_features is not None:
+            users = self.user_map.factors(_evened(history.user_features))
         if unknown := int((~users.any(axis=1)).sum()):
             raise KeyError(f"{unknown:,} users not known from training, nor by any feature")
         return users
@@ -71,7 +71,7 @@ class LightFm(Recipe):
 
     capabilities: ClassVar[Capabilities] = LightFmScorer.capabilities
     scorer: ClassVar[type[Scorer]] = LightFmScorer
-    not_hashed: ClassVar[frozenset[str]] = frozenset({"threads"})
+    hash_excluded: ClassVar[frozenset[str]] = frozenset({"threads"})
     space: ClassVar[Mapping[str, Span]] = {
         "iterations": Span((5, 10, 20, 40), 1, 100),
         "learning_rate": Span((0.01, 0.02, 0.05, 0.1), 0.001, 0.5),
@@ -99,22 +99,22 @@ class LightFm(Recipe):
     threads: int = Field(default=1, ge=1, le=64, description="Threads that train; several race.")
     random_state: int = Field(default=0, ge=0, description="Seed of the start and of all samples.")
 
-    def memory(self, history: History) -> int:
+    def peak_bytes(self, history: History) -> int:
         """Vectors with their gradients and momenta, and the examples in every form."""
         rows = history.n_users + history.n_items
         features = 0
-        for known in (history.of_items, history.of_users):
+        for known in (history.item_features, history.user_features):
             if known is not None:
                 rows += len(known.names)
                 features += known.cells.nnz
         return rows * (self.factors + 1) * 16 + len(history.item) * 60 + features * 24
 
-    def kept(self, history: History) -> int:
+    def fitted_bytes(self, history: History) -> int:
         """The vectors, a bias with each."""
         return (history.n_users + history.n_items) * (self.factors + 1) * 4
 
     def train(
-        self, history: History, *, salt: int = 0, progress: Progress = silent
+        self, history: History, *, replicate: int = 0, progress: Progress = silent
     ) -> LightFmScorer:
         """Fit, then add up what each item and each user is made of.
 
@@ -126,10 +126,10 @@ class LightFm(Recipe):
             The fit did not stay finite.
         """
         cells = history.confidence(self.half_life_days)
-        others = history.other_items
-        item_parts = _parts(history.n_items, history.of_items, others)
-        user_parts = _parts(history.n_users, history.of_users)
-        model = self._started(history, item_parts.shape[1], user_parts.shape[1], salt)
+        others = history.cold_items
+        item_parts = _parts(history.n_items, history.item_features, others)
+        user_parts = _parts(history.n_users, history.user_features)
+        model = self._started(history, item_parts.shape[1], user_parts.shape[1], replicate)
         examples = _examples(history, cells, self.loss)
         self._fit(model, examples, item_parts[: history.n_items], user_parts, progress)
         vectors = np.hstack([model.item_embeddings, model.item_biases[:, None]])
@@ -141,24 +141,24 @@ class LightFm(Recipe):
         # Of whoever took everything back, and is described by nothing, nothing is known.
         empty_users = np.diff(cells.indptr) == 0
         of_users = None
-        if history.of_users is not None:
-            empty_users &= np.diff(history.of_users.cells.indptr) == 0
+        if history.user_features is not None:
+            empty_users &= np.diff(history.user_features.cells.indptr) == 0
             weights = np.pad(model.user_embeddings[history.n_users :], ((0, 0), (0, 1)))
             alone = np.eye(1, self.factors + 1, self.factors, np.float32)[0]
-            of_users = FeatureMap(history.of_users.names, weights, alone, 0.0)
+            of_users = FeatureMap(history.user_features.names, weights, alone, 0.0)
         users[empty_users] = 0.0
         order = np.argsort(item_ids)
         return LightFmScorer(
             item_factors=(item_parts @ vectors)[order],
             **stored(history.user_ids, users),
-            of_users=of_users,
+            user_map=of_users,
             item_ids=item_ids[order],
             trained_until=history.end,
         )
 
-    def _started(self, history: History, n_items: int, n_users: int, salt: int) -> Any:
+    def _started(self, history: History, n_items: int, n_users: int, replicate: int) -> Any:
         """Return a model whose vectors belong to ids and names; users start at 0."""
-        key = f"lightfm|{self.random_state}|{salt}"
+        key = f"lightfm|{self.random_state}|{replicate}"
         seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "little")
         model = library()(
             no_components=self.factors,
@@ -172,11 +172,14 @@ class LightFm(Recipe):
         model.random_state = np.random.RandomState(seed)  # as if it had drawn no start
         spread = np.float32(1 / (np.sqrt(12) * self.factors))  # of LightFM's own start
         model.user_embeddings[:] = 0.0
-        items = [history.item_ids, *(() if history.of_items is None else [history.of_items.names])]
+        items = [
+            history.item_ids,
+            *(() if history.item_features is None else [history.item_features.names]),
+        ]
         drawn = keyed_normal(np.concatenate(items), self.factors, key=f"{key}|item")
         model.item_embeddings[:] = drawn * spread
-        if history.of_users is not None:
-            drawn = keyed_normal(history.of_users.names, self.factors, key=f"{key}|user")
+        if history.user_features is not None:
+            drawn = keyed_normal(history.user_features.names, self.factors, key=f"{key}|user")
             model.user_embeddings[history.n_users :] = drawn * spread
         return model
 
@@ -240,7 +243,7 @@ def _examples(
     return interactions, sp.coo_matrix((weight.astype(np.float32), place), shape=cells.shape)
 
 
-def _parts(n: int, known: Described | None, others: Others | None = None) -> sp.csr_matrix:
+def _parts(n: int, known: FeatureMatrix | None, others: ColdItems | None = None) -> sp.csr_matrix:
     """Return what each row is made of: itself, and its features; of `others`, features alone."""
     parts = sp.identity(n, np.float32, format="csr")
     if known is not None:
@@ -252,9 +255,9 @@ def _parts(n: int, known: Described | None, others: Others | None = None) -> sp.
     return parts
 
 
-def _evened(known: Described) -> Described:
+def _evened(known: FeatureMatrix) -> FeatureMatrix:
     """Scale each row so that the sizes of its cells sum to 1: a row of many is not louder."""
     cells = known.cells.copy()
     size = np.asarray(np.abs(cells).sum(axis=1)).ravel()
     cells.data /= np.repeat(size, np.diff(cells.indptr))
-    return Described(known.names, cells)
+    return FeatureMatrix(known.names, cells)

@@ -30,7 +30,7 @@ own items that differ by less than a thousandth, and never brings a foreign one 
 
 
 @dataclass(frozen=True, eq=False)
-class OwnCountsScorer(Scorer):
+class PersonalFrequencyScorer(Scorer):
     """Own decayed counts before popularity.
 
     Attributes
@@ -65,15 +65,15 @@ class OwnCountsScorer(Scorer):
         return Scores(
             users=(weakest * np.float32(_BEHIND))[:, None],
             items=self.popularity[:, None],
-            sparse=own,
+            sparse_bonus=own,
         )
 
 
-class OwnCounts(Recipe):
+class PersonalFrequency(Recipe):
     """A user's own decayed counts, filled up by decayed popularity."""
 
-    capabilities: ClassVar[Capabilities] = OwnCountsScorer.capabilities
-    scorer: ClassVar[type[Scorer]] = OwnCountsScorer
+    capabilities: ClassVar[Capabilities] = PersonalFrequencyScorer.capabilities
+    scorer: ClassVar[type[Scorer]] = PersonalFrequencyScorer
 
     family: Literal["own_counts"] = Field(default="own_counts", description="Name of the family.")
     half_life_days: float = Field(
@@ -86,17 +86,17 @@ class OwnCounts(Recipe):
         description="Days after which a user counts half in what fills up a list.",
     )
 
-    def memory(self, history: History) -> int:
+    def peak_bytes(self, history: History) -> int:
         """The cells of the window, and as much again while they are summed."""
         return len(history.item) * 70
 
     def train(
-        self, history: History, *, salt: int = 0, progress: Progress = silent
-    ) -> OwnCountsScorer:
+        self, history: History, *, replicate: int = 0, progress: Progress = silent
+    ) -> PersonalFrequencyScorer:
         """Count; nothing is random."""
         popularity = item_popularity(history, self.popularity_half_life_days)
         most = popularity.max(initial=0.0)
-        return OwnCountsScorer(
+        return PersonalFrequencyScorer(
             popularity=popularity / most if most > 0 else popularity,
             half_life_days=self.half_life_days,
             item_ids=history.item_ids,

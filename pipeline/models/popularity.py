@@ -71,12 +71,12 @@ class Popularity(Recipe):
 
     family: Literal["popularity"] = Field(default="popularity", description="Name of the family.")
 
-    def memory(self, history: History) -> int:
+    def peak_bytes(self, history: History) -> int:
         """The events of the window and the cells that they add up to."""
         return len(history.item) * 18
 
     def train(
-        self, history: History, *, salt: int = 0, progress: Progress = silent
+        self, history: History, *, replicate: int = 0, progress: Progress = silent
     ) -> PopularityScorer:
         """Count; nothing is random."""
         return PopularityScorer(
@@ -99,12 +99,12 @@ class DecayedPopularity(Recipe):
         default=20.0, gt=0, le=3650, description="Days after which a user counts half."
     )
 
-    def memory(self, history: History) -> int:
+    def peak_bytes(self, history: History) -> int:
         """The cells of the window, and as much again while they are summed."""
         return len(history.item) * 70
 
     def train(
-        self, history: History, *, salt: int = 0, progress: Progress = silent
+        self, history: History, *, replicate: int = 0, progress: Progress = silent
     ) -> DecayedPopularityScorer:
         """Count; nothing is random."""
         return DecayedPopularityScorer(

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from pipeline.base import Progress, silent
-from pipeline.data.feature_matrix import Described
+from pipeline.data.feature_matrix import FeatureMatrix
 from pipeline.data.matrix import History
 from pipeline.errors import ConfigError
 from pipeline.models.als import Als
@@ -43,7 +43,7 @@ from pipeline.models.feature_map import FeatureMap, learn_map, memory_of
 from pipeline.models.selection import select_hyperparameters, select_in_order
 from pipeline.models.tuning import Trials
 
-TEACHES = 5
+MIN_EVENTS = 5
 """Events that make a teacher: with fewer, factors say more of the regularization than of taste."""
 _BASE = "base/"
 
@@ -70,10 +70,10 @@ class RidgeScorer(Scorer):
 
     base: Scorer
     base_family: str
-    told: NDArray[np.int32]
-    told_factors: NDArray[np.float32]
+    predicted_items: NDArray[np.int32]
+    predicted_factors: NDArray[np.float32]
     user_ids: NDArray[np.str_]
-    of_users: FeatureMap | None
+    user_map: FeatureMap | None
     item_ids: NDArray[np.str_]
     trained_until: datetime
     trained_on: str = "cpu"
@@ -86,40 +86,44 @@ class RidgeScorer(Scorer):
     def score(self, history: History) -> Scores:
         """Score by the base, and whoever has no factors there by their features."""
         self.check(history)
-        own = history.over(self.base.item_ids)
+        own = history.reindex_items(self.base.item_ids)
         asked = np.isin(history.user_ids, self.user_ids) | (np.diff(history.indptr) > 0)
         if asked.all() or self.base.capabilities.fold_in:
-            return self._told(history, self.base.score(own))
+            return self._predicted_scores(history, self.base.score(own))
         # A base that cannot fold in has no word for those who have no event either.
         rows = np.flatnonzero(asked)
-        return self._told(history, _spread(self.base.score(own.rows(rows)), rows, len(asked)))
+        return self._predicted_scores(
+            history, _spread(self.base.score(own.take(rows)), rows, len(asked))
+        )
 
     def fold_in(self, history: History) -> Scores:
         """Fold in by the base, and score whoever has no factors there by their features."""
         self.check(history)
-        return self._told(history, self.base.fold_in(history.over(self.base.item_ids)))
+        return self._predicted_scores(
+            history, self.base.fold_in(history.reindex_items(self.base.item_ids))
+        )
 
-    def _told(self, history: History, scores: Scores) -> Scores:
+    def _predicted_scores(self, history: History, scores: Scores) -> Scores:
         """Put in what features say, over the whole catalogue."""
         users, items = scores.users, scores.items
         if users is None or items is None:
             raise ValueError(f"the scores of {self.base_family} have no factors")
         unknown = np.flatnonzero(~users.any(axis=1))
-        if self.of_users is not None and history.of_users is not None and len(unknown):
+        if self.user_map is not None and history.user_features is not None and len(unknown):
             users = users.copy()
-            users[unknown] = self.of_users.factors(history.of_users.rows(unknown))
-        if not len(self.told):
+            users[unknown] = self.user_map.factors(history.user_features.rows(unknown))
+        if not len(self.predicted_items):
             return replace(scores, users=users)
         column = np.searchsorted(self.item_ids, self.base.item_ids)
         wide = np.zeros((len(self.item_ids), items.shape[1]), np.float32)
         wide[column] = items
-        wide[self.told] = self.told_factors
+        wide[self.predicted_items] = self.predicted_factors
         return Scores(
             users=users,
             items=wide,
-            sparse=_moved(scores.sparse, column, len(wide)),
-            profile=scores.profile,
-            links=_moved(scores.links, column, len(wide)),
+            sparse_bonus=_moved(scores.sparse_bonus, column, len(wide)),
+            user_history=scores.user_history,
+            item_similarity=_moved(scores.item_similarity, column, len(wide)),
         )
 
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -178,23 +182,27 @@ class Ridge(Recipe):
         return replace(self.factors_of.capabilities, baseline=None)
 
     @property
-    def open(self) -> bool:
+    def has_free_params(self) -> bool:
         """Whether it or its base leaves something to the data."""
-        return bool(self.tune) or self.factors_of.open
+        return bool(self.tune) or self.factors_of.has_free_params
 
-    def memory(self, history: History) -> int:
+    def peak_bytes(self, history: History) -> int:
         """The base; then its factors, and what learning them from features takes."""
         factors = _factors(self.factors_of.model_dump())
-        described = [known for known in (history.of_items, history.of_users) if known is not None]
+        described = [
+            known for known in (history.item_features, history.user_features) if known is not None
+        ]
         held = 4 * factors * (history.n_users + history.n_items)
         learning = max((memory_of(known, factors) for known in described), default=0)
-        return max(self.factors_of.memory(history), held + learning)
+        return max(self.factors_of.peak_bytes(history), held + learning)
 
-    def kept(self, history: History) -> int:
+    def fitted_bytes(self, history: History) -> int:
         """What the base keeps; what is learnt of features is little beside it."""
-        return self.factors_of.kept(history)
+        return self.factors_of.fitted_bytes(history)
 
-    def train(self, history: History, *, salt: int = 0, progress: Progress = silent) -> RidgeScorer:
+    def train(
+        self, history: History, *, replicate: int = 0, progress: Progress = silent
+    ) -> RidgeScorer:
         """Train the base, then learn its factors from features.
 
         Raises
@@ -202,9 +210,9 @@ class Ridge(Recipe):
         ConfigError
             The base has no factors.
         """
-        alone = replace(history, other_items=None)
-        base = self.factors_of.train(alone, salt=salt, progress=progress)
-        items = base.score(alone.rows(np.arange(1))).items
+        alone = replace(history, cold_items=None)
+        base = self.factors_of.train(alone, replicate=replicate, progress=progress)
+        items = base.score(alone.take(np.arange(1))).items
         if items is None:
             raise ConfigError(
                 f"ridge: factors_of is {self.factors_of.family!r}, a family without factors"
@@ -215,17 +223,17 @@ class Ridge(Recipe):
         names, factors = self._items(history, items, people)
         item_ids = np.union1d(history.item_ids, names)
         of_users = None
-        if history.of_users is not None:
+        if history.user_features is not None:
             progress("ridge: users")
             users = base.score(alone).users
-            of_users = self._map(history.of_users, users, np.diff(had.indptr))
+            of_users = self._map(history.user_features, users, np.diff(had.indptr))
         return RidgeScorer(
             base=base,
             base_family=self.factors_of.family,
-            told=np.searchsorted(item_ids, names).astype(np.int32),
-            told_factors=factors,
+            predicted_items=np.searchsorted(item_ids, names).astype(np.int32),
+            predicted_factors=factors,
             user_ids=np.sort(history.user_ids),
-            of_users=of_users,
+            user_map=of_users,
             item_ids=item_ids if len(item_ids) > history.n_items else history.item_ids,
             trained_until=history.end,
             trained_on=base.trained_on,
@@ -236,28 +244,28 @@ class Ridge(Recipe):
     ) -> tuple[NDArray[np.str_], NDArray[np.float32]]:
         """Return the ids and the factors of the items that features answer for."""
         nothing = history.item_ids[:0], items[:0]
-        if history.of_items is None:
+        if history.item_features is None:
             return nothing
-        learnt = self._map(history.of_items, items, people)
+        learnt = self._map(history.item_features, items, people)
         if learnt is None:
             return nothing
-        few = np.flatnonzero((people < self.min_users) & _has_features(history.of_items))
-        ids, factors = [history.item_ids[few]], [learnt.factors(history.of_items.rows(few))]
-        if history.other_items is not None:
-            ids.append(history.other_items.ids)
-            factors.append(learnt.factors(history.other_items.known))
+        few = np.flatnonzero((people < self.min_users) & _has_features(history.item_features))
+        ids, factors = [history.item_ids[few]], [learnt.factors(history.item_features.rows(few))]
+        if history.cold_items is not None:
+            ids.append(history.cold_items.ids)
+            factors.append(learnt.factors(history.cold_items.known))
         return np.concatenate(ids), np.concatenate(factors)
 
     def _map(
-        self, known: Described, factors: NDArray[np.float32] | None, events: NDArray[np.int64]
+        self, known: FeatureMatrix, factors: NDArray[np.float32] | None, events: NDArray[np.int64]
     ) -> FeatureMap | None:
         """Learn from those who have enough events and any feature; ``None`` if there are none."""
-        teachers = np.flatnonzero((events >= TEACHES) & _has_features(known))
-        if factors is None or len(teachers) < 2:
+        training_rows = np.flatnonzero((events >= MIN_EVENTS) & _has_features(known))
+        if factors is None or len(training_rows) < 2:
             return None
-        span, chosen = self.space["regularization"].tries, self.regularization
+        span, chosen = self.space["regularization"].grid, self.regularization
         return learn_map(
-            known.rows(teachers), factors[teachers], span if chosen is None else (chosen,)
+            known.rows(training_rows), factors[training_rows], span if chosen is None else (chosen,)
         )
 
 
@@ -267,7 +275,7 @@ def _factors(dumped: Mapping[str, Any]) -> int:
     return factors + sum(_factors(part) for part in dumped.values() if isinstance(part, dict))
 
 
-def _has_features(known: Described) -> NDArray[np.bool_]:
+def _has_features(known: FeatureMatrix) -> NDArray[np.bool_]:
     some: NDArray[np.bool_] = np.diff(known.cells.indptr) > 0
     return some
 

@@ -3,7 +3,7 @@
 Promises: with exponents 1, 1, 0 a link is the probability of walking from one item over one of its
 people to another, P³; a target exponent above 0 divides by how popular the end is, RP³β.
 
-With x(u, i) what user u had of item i (`LinksRecipe.cells`) and d the sums of rows and columns::
+With x(u, i) what user u had of item i (`ItemItemRecipe.cells`) and d the sums of rows and columns::
 
     link(i, j) = d(i)^−source · Σ over u of x(u,i) d(u)^−user x(u,j) · d(j)^−target
 
@@ -27,13 +27,13 @@ from pipeline.models.item_item import (
     HALF_LIVES,
     NEIGHBOURS,
     PROFILE_HALF_LIVES,
-    LinksRecipe,
-    LinksScorer,
-    strongest_products,
+    ItemItemRecipe,
+    ItemItemScorer,
+    topk_rows_product,
 )
 
 
-class Walks(LinksRecipe):
+class Rp3Beta(ItemItemRecipe):
     """The three-hop filter, each degree with an exponent of its own."""
 
     space: ClassVar[Mapping[str, Span]] = {
@@ -56,7 +56,9 @@ class Walks(LinksRecipe):
         default=0.3, ge=0, le=2, description="How much popularity is taken out of what is listed."
     )
 
-    def train(self, history: History, *, salt: int = 0, progress: Progress = silent) -> LinksScorer:
+    def train(
+        self, history: History, *, replicate: int = 0, progress: Progress = silent
+    ) -> ItemItemScorer:
         """Link the items; nothing is random."""
         cells = self.cells(history)
         users, items = np.asarray(cells.sum(axis=1)).ravel(), np.asarray(cells.sum(axis=0)).ravel()
@@ -64,7 +66,7 @@ class Walks(LinksRecipe):
         back.data *= np.repeat(_inverse(items, self.source_exponent), np.diff(back.indptr))
         forth.data *= np.repeat(_inverse(users, self.user_exponent), np.diff(forth.indptr))
         forth.data *= _inverse(items, self.target_exponent)[forth.indices]
-        links = strongest_products(back, forth, self.neighbours, progress)
+        links = topk_rows_product(back, forth, self.neighbours, progress)
         return self.linked(history, links)
 
 

@@ -21,9 +21,9 @@ def trended(scores: Scores, trend: NDArray[np.float32]) -> Scores:
     return Scores(
         users=scores.users,
         items=None if scores.items is None else scores.items * trend[:, None],
-        sparse=_columns_times(scores.sparse, trend),
-        profile=scores.profile,
-        links=_columns_times(scores.links, trend),
+        sparse_bonus=_columns_times(scores.sparse_bonus, trend),
+        user_history=scores.user_history,
+        item_similarity=_columns_times(scores.item_similarity, trend),
     )
 
 
@@ -40,9 +40,9 @@ def scaled(scores: Scores, weight: float, to: NDArray[np.bool_] | None = None) -
     return Scores(
         users=None if scores.users is None else scores.users * factor[:, None],
         items=scores.items,
-        sparse=_rows_times(scores.sparse, factor),
-        profile=_rows_times(scores.profile, factor),
-        links=scores.links,
+        sparse_bonus=_rows_times(scores.sparse_bonus, factor),
+        user_history=_rows_times(scores.user_history, factor),
+        item_similarity=scores.item_similarity,
     )
 
 
@@ -50,15 +50,15 @@ def joined(scores: Sequence[Scores]) -> Scores:
     """Return the sum of scores over the same users and items, part by part."""
     users = [one.users for one in scores if one.users is not None]
     items = [one.items for one in scores if one.items is not None]
-    profiles = [one.profile for one in scores if one.profile is not None]
-    links = [one.links for one in scores if one.links is not None]
-    sparse = [one.sparse for one in scores if one.sparse is not None]
+    profiles = [one.user_history for one in scores if one.user_history is not None]
+    links = [one.item_similarity for one in scores if one.item_similarity is not None]
+    sparse = [one.sparse_bonus for one in scores if one.sparse_bonus is not None]
     return Scores(
         users=np.hstack(users) if users else None,
         items=np.hstack(items) if items else None,
-        sparse=sum(sparse[1:], sparse[0]) if sparse else None,
-        profile=sp.hstack(profiles, format="csr") if profiles else None,
-        links=sp.vstack(links, format="csr") if links else None,
+        sparse_bonus=sum(sparse[1:], sparse[0]) if sparse else None,
+        user_history=sp.hstack(profiles, format="csr") if profiles else None,
+        item_similarity=sp.vstack(links, format="csr") if links else None,
     )
 
 

@@ -2,7 +2,7 @@
 
 Promises: a field is moved within its span only, to values of two significant digits, so that a span
 is a grid; what was moved is validated like any recipe. What mixes the parts of a blend is no field
-here: for given parts it is chosen as a whole, see `remixed`.
+here: for given parts it is chosen as a whole, see `reopened_mixture`.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def axes(recipe: Recipe) -> dict[str, Axis]:
     }
 
 
-def standing(recipe: Recipe, among: Mapping[str, Axis]) -> dict[str, float]:
+def current_values(recipe: Recipe, among: Mapping[str, Axis]) -> dict[str, float]:
     """Return where a recipe stands.
 
     A field that is no number or lies outside its span is left out, and so is one of a part that the
@@ -90,7 +90,7 @@ def moved(recipe: Recipe, values: Mapping[str, float], among: Mapping[str, Axis]
     return recipe_from(dumped)
 
 
-def remixed(recipe: Recipe) -> Recipe | None:
+def reopened_mixture(recipe: Recipe) -> Recipe | None:
     """Return a blend whose mixture is left open again; ``None`` where nothing is mixed."""
     if not isinstance(recipe, Blend) or len(recipe.parts) < 2:
         return None

@@ -26,11 +26,11 @@ def select_in_order(recipe: R, trials: Trials, progress: Progress) -> R:
     """Select the fields of `recipe.tune`, in that order."""
     best = recipe.model_copy(update={"tune": ()})
     for field in recipe.tune:
-        best = climb(best, field, recipe.space[field], trials, progress)
+        best = coordinate_search(best, field, recipe.space[field], trials, progress)
     return best
 
 
-def climb(recipe: R, field: str, span: Span, trials: Trials, progress: Progress) -> R:
+def coordinate_search(recipe: R, field: str, span: Span, trials: Trials, progress: Progress) -> R:
     """Move one field along the values of its span, upwards or else downwards, while that is better.
 
     Parameters
@@ -39,8 +39,8 @@ def climb(recipe: R, field: str, span: Span, trials: Trials, progress: Progress)
         Where it starts; a field that is ``None`` starts below all values.
     """
     here = getattr(recipe, field)
-    above = [value for value in span.tries if here is None or value > here]
-    below = [value for value in reversed(span.tries) if here is not None and value < here]
+    above = [value for value in span.grid if here is None or value > here]
+    below = [value for value in reversed(span.grid) if here is not None and value < here]
     best = recipe
     for way in (above, below):
         for value in way:

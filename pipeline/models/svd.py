@@ -115,7 +115,7 @@ class Svd(Recipe):
     iterations: int = Field(default=3, ge=1, le=100, description="Rounds of subspace iteration.")
     random_state: int = Field(default=0, ge=0, description="Seed of the projection.")
 
-    def memory(self, history: History) -> int:
+    def peak_bytes(self, history: History) -> int:
         """The events while they are summed; or cells in both directions, and the directions in the
         forms that a round holds.
         """
@@ -124,20 +124,22 @@ class Svd(Recipe):
         cells = int(history.seen.nnz) * 24
         return max(len(history.item) * 16, cells + block + width * width * 32)
 
-    def kept(self, history: History) -> int:
+    def fitted_bytes(self, history: History) -> int:
         """The items' vectors; users have none."""
         return history.n_items * self.factors * 4
 
-    def train(self, history: History, *, salt: int = 0, progress: Progress = silent) -> SvdScorer:
+    def train(
+        self, history: History, *, replicate: int = 0, progress: Progress = silent
+    ) -> SvdScorer:
         """Find the directions of the window."""
         cells = history.confidence(self.half_life_days)
         users, degree = (self._degrees(cells.sum(axis=axis)) for axis in (1, 0))
         cells.data /= np.repeat(np.sqrt(users), np.diff(cells.indptr))
         cells.data /= np.sqrt(degree)[cells.indices]
         width = min(self.factors + self.oversampling, history.n_items)
-        key = f"svd|item|{self.random_state}|{salt}"
+        key = f"svd|item|{self.random_state}|{replicate}"
         start = keyed_normal(history.item_ids, width, key=key)
-        values, vectors = directions(cells, start, self.iterations, progress)
+        values, vectors = right_singular_vectors(cells, start, self.iterations, progress)
         strength = values[: self.factors] ** (self.damping / 2)
         factors = np.zeros((history.n_items, self.factors), np.float32)
         factors[:, : len(strength)] = np.sqrt(degree)[:, None] * vectors[:, : self.factors]
@@ -157,7 +159,7 @@ class Svd(Recipe):
         return np.where(degree > 0, degree, 1.0)
 
 
-def directions(
+def right_singular_vectors(
     matrix: sp.csr_matrix, start: NDArray[np.float32], iterations: int, progress: Progress
 ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
     """Find the strongest right singular vectors by subspace iteration.

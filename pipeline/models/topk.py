@@ -29,7 +29,7 @@ from pipeline.models.candidates import candidates, norms
 from pipeline.models.contract import Scores
 
 _T = TypeVar("_T")
-_Found = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
+_TopPairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
 """Row in the block, column and score of each entry of some lists, in their order."""
 _BLOCK_CELLS = 1 << 23
 """Cells of one dense block of scores: 32 MiB of float32."""
@@ -115,17 +115,17 @@ def top_k(
     n_users, n_items = scores.shape
     if k < 1:
         raise ValueError(f"k must be at least 1, not {k}")
-    for name, part in (("sparse", scores.sparse), ("exclude", exclude)):
+    for name, part in (("sparse", scores.sparse_bonus), ("exclude", exclude)):
         if part is not None and part.shape != (n_users, n_items):
             raise ValueError(f"{name} is {part.shape}, the scores are {(n_users, n_items)}")
     if allowed is not None and allowed.shape != (n_items,):
         raise ValueError(f"allowed is {allowed.shape}, the catalogue holds {n_items}")
-    if scores.sparse is not None and not scores.sparse.has_canonical_format:
-        scores = replace(scores, sparse=_canonical(scores.sparse))
+    if scores.sparse_bonus is not None and not scores.sparse_bonus.has_canonical_format:
+        scores = replace(scores, sparse_bonus=_canonical(scores.sparse_bonus))
     longest = 0.0 if scores.items is None else norms(scores.items).max(initial=0.0)
     forbidden = None if allowed is None else ~allowed
 
-    def work(part: slice) -> tuple[NDArray[np.int64], _Found]:
+    def work(part: slice) -> tuple[NDArray[np.int64], _TopPairs]:
         gone = None if exclude is None else exclude[part]
         pairs = _block(_rows(scores, part), k, gone, forbidden, longest)
         return np.bincount(pairs[0], minlength=part.stop - part.start), pairs
@@ -148,11 +148,11 @@ def best_scores(scores: Scores) -> NDArray[np.float32]:
         lists = top_k(scores, 1)
         best[lists.row] = lists.score
         return best
-    if scores.sparse is not None and not scores.sparse.has_canonical_format:
-        scores = replace(scores, sparse=_canonical(scores.sparse))
+    if scores.sparse_bonus is not None and not scores.sparse_bonus.has_canonical_format:
+        scores = replace(scores, sparse_bonus=_canonical(scores.sparse_bonus))
 
     def work(part: slice) -> None:  # without factors only cells have scores: nothing to rank
-        cells = _rows(scores, part).sparse
+        cells = _rows(scores, part).sparse_bonus
         if cells is not None and cells.nnz:
             filled = np.flatnonzero(np.diff(cells.indptr))
             best[part][filled] = np.maximum.reduceat(cells.data, cells.indptr[filled])
@@ -187,8 +187,8 @@ def pair_scores(
         pairs = slice(*np.searchsorted(user, [at, end]))
         block, rows, columns = _rows(scores, slice(at, end)), user[pairs] - at, item[pairs]
         exact = _exact(block, rows, columns)
-        if block.sparse is not None and len(rows):
-            exact += np.asarray(block.sparse[rows, columns]).ravel()
+        if block.sparse_bonus is not None and len(rows):
+            exact += np.asarray(block.sparse_bonus[rows, columns]).ravel()
         blocks.append(exact.astype(np.float32))
     return np.concatenate(blocks)
 
@@ -196,9 +196,9 @@ def pair_scores(
 def _rows(scores: Scores, rows: slice) -> Scores:
     """Return the scores of some rows, with all that stands beside the factors in one term."""
     users = None if scores.users is None else scores.users[rows]
-    beside = None if scores.sparse is None else scores.sparse[rows]
-    if scores.profile is not None and scores.links is not None:
-        led = (scores.profile[rows] @ scores.links).tocsr()
+    beside = None if scores.sparse_bonus is None else scores.sparse_bonus[rows]
+    if scores.user_history is not None and scores.item_similarity is not None:
+        led = (scores.user_history[rows] @ scores.item_similarity).tocsr()
         beside = led if beside is None else led + beside
     return Scores(users, scores.items, beside)
 
@@ -209,7 +209,7 @@ def _block(
     exclude: sp.csr_matrix | None,
     forbidden: NDArray[np.bool_] | None,
     longest: float,
-) -> _Found:
+) -> _TopPairs:
     """Return the lists of one block of users: of each tile of the catalogue, then of all tiles."""
     n, n_items = scores.shape
     width = max(1, _BLOCK_CELLS // max(1, n))
@@ -222,7 +222,7 @@ def _block(
             Scores(
                 scores.users,
                 None if scores.items is None else scores.items[part],
-                None if scores.sparse is None else scores.sparse[:, part],
+                None if scores.sparse_bonus is None else scores.sparse_bonus[:, part],
             ),
             k,
             None if exclude is None else exclude[:, part],
@@ -240,7 +240,7 @@ def _tile(
     exclude: sp.csr_matrix | None,
     forbidden: NDArray[np.bool_] | None,
     longest: float,
-) -> _Found:
+) -> _TopPairs:
     """Return the lists of a block of users over some items."""
     n, n_items = scores.shape
     pair, beside = candidates(scores, k, exclude, forbidden, longest)
@@ -256,7 +256,7 @@ def _best(
     score: NDArray[np.float32],
     k: int,
     n: int,
-) -> _Found:
+) -> _TopPairs:
     """Sort pairs into lists; of those with equal scores, the lower item comes first in them."""
     order = np.lexsort((-score, user))  # stable
     user, item, score = user[order], item[order], score[order]

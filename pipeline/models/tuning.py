@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from pipeline.data.matrix import History
 from pipeline.models.contract import Recipe
 
-CALM: Final = 2.0
+STABILITY_WEIGHT: Final = 2.0
 """Per cent of NDCG that one per cent more of a list that stays overnight is worth. Settings that no
 window tells apart in NDCG differ by several per cent in what stays, night after night."""
 
 
-def worth(ndcg: float, calm: float) -> float:
+def utility(ndcg: float, stability: float) -> float:
     """Return what lists are worth that find so much and of which so much stays overnight."""
-    return float(ndcg * calm**CALM)
+    return float(ndcg * stability**STABILITY_WEIGHT)
 
 
 class Trials(Protocol):
@@ -38,7 +38,9 @@ class Trials(Protocol):
     def better(self, recipe: Recipe, than: Recipe) -> bool:
         """Say whether a recipe gives clearly better lists, on more windows than not."""
 
-    def pools(self, recipes: Mapping[str, Recipe], newest: int | None = None) -> Sequence[Pool]:
+    def pools(
+        self, recipes: Mapping[str, Recipe], newest: int | None = None
+    ) -> Sequence[CandidatePool]:
         """Return what the scorers of some recipes say of the best candidates.
 
         One pool a window, or for the `newest` so many windows.
@@ -46,7 +48,7 @@ class Trials(Protocol):
 
 
 @dataclass(frozen=True)
-class Said:
+class PartScores:
     """What some scorers say of the pairs of a pool.
 
     Attributes
@@ -65,7 +67,7 @@ class Said:
 
 
 @dataclass(frozen=True)
-class Pool:
+class CandidatePool:
     """Pairs of users and items that any of some scorers would list, and what each says of them.
 
     Attributes
@@ -82,13 +84,13 @@ class Pool:
     """
 
     user: NDArray[np.int64]
-    said: Said
+    part_scores: PartScores
     value: Callable[[NDArray[np.float32]], tuple[float, float]]
-    stay: Stay | None = None
+    stability: StabilityCheck | None = None
 
 
 @dataclass(frozen=True)
-class Stay:
+class StabilityCheck:
     """How much of lists stays from a day earlier.
 
     Attributes
@@ -100,5 +102,5 @@ class Stay:
         the entries of a day earlier that those who did nothing since would see again.
     """
 
-    said: Said
-    kept: Callable[[NDArray[np.float32], NDArray[np.float32]], float]
+    part_scores: PartScores
+    kept_share: Callable[[NDArray[np.float32], NDArray[np.float32]], float]

@@ -34,7 +34,7 @@ from pydantic import Field
 
 from pipeline import columns as c
 from pipeline.base import Frozen, Interval
-from pipeline.data.exposure import OWNER, SHOWN, showings, shown_at
+from pipeline.data.exposure import OWNER, SHOWN, exposure_intervals, shown_at
 from pipeline.monitoring.rates import (
     ANSWERED,
     CLICKED,
@@ -47,8 +47,8 @@ from pipeline.monitoring.rates import (
     REVENUE,
     UNPRICED,
     VERSION,
-    AnswerRow,
-    Answers,
+    Attribution,
+    AttributionRow,
     Claims,
     rows_of,
 )
@@ -59,7 +59,7 @@ NOWHERE: Final = "(none)"
 """Segment of people of whom none is known."""
 
 
-class AnswersConfig(Frozen):
+class AttributionConfig(Frozen):
     """Which events answer a list."""
 
     window_days: int = Field(
@@ -76,7 +76,7 @@ class AnswersConfig(Frozen):
 
 
 @dataclass(frozen=True)
-class Lists:
+class ShownLists:
     """What answers need of lists: how long each is, and the entries that may have been answered.
 
     Attributes
@@ -91,7 +91,7 @@ class Lists:
     entries: pl.DataFrame
 
     @classmethod
-    def of(cls, parts: Iterable[pl.DataFrame], events: pl.DataFrame) -> Lists:
+    def of(cls, parts: Iterable[pl.DataFrame], events: pl.DataFrame) -> ShownLists:
         """Reduce rows of `columns.RECOMMENDATIONS`, some publications at a time."""
         pairs = events.select(c.USER_ID, c.ITEM_ID).unique()
         keys = [c.PUBLICATION_ID, c.USER_ID]
@@ -113,21 +113,21 @@ def people_in(span: Interval) -> pl.Expr:
     return pl.col(c.TIMESTAMP).is_between(span.start, span.end, closed="left")
 
 
-def with_window(span: Interval, config: AnswersConfig) -> Interval:
+def with_window(span: Interval, config: AttributionConfig) -> Interval:
     """Return the span and the days before it in which a list may have been shown last."""
     return Interval(span.start - timedelta(days=config.window_days), span.end)
 
 
-def answers(
+def attribute_events(
     events: pl.DataFrame,
     publications: pl.DataFrame,
-    lists: Lists,
+    lists: ShownLists,
     prices: pl.DataFrame,
     segments: pl.DataFrame,
     *,
     span: Interval,
-    config: AnswersConfig,
-) -> Answers:
+    config: AttributionConfig,
+) -> Attribution:
     """Join the events of a span to the lists that their people were shown.
 
     Parameters
@@ -143,14 +143,14 @@ def answers(
         `item_id`, `price` and `user_id`, `segment`; either may lack some.
     """
     rows = events.sort(c.TIMESTAMP, c.ITEM_ID, c.USER_ID, c.KIND).with_row_index(_ROW)
-    touches = _touches(rows, showings(publications, lists.sizes), span)
+    touches = _touches(rows, exposure_intervals(publications, lists.sizes), span)
     asked = rows.filter(people_in(span) & (pl.col(c.KIND) != c.Kind.RETURN.value))
     joined = _last_touch(asked, touches, lists.entries, timedelta(days=config.window_days))
     returns = rows.filter(people_in(span) & (pl.col(c.KIND) == c.Kind.RETURN.value))
     prompt = joined.filter(pl.col(_DAY) == _day_of(span))
     answered = _answered(prompt, returns, prices, config)
     visits = touches.filter(people_in(span)).unique([c.USER_ID, SHOWN, _DAY]).drop(c.TIMESTAMP)
-    return Answers(
+    return Attribution(
         span=span,
         window_days=config.window_days,
         people=asked[c.USER_ID].n_unique(),
@@ -203,7 +203,7 @@ def _last_touch(
 
 
 def _answered(
-    joined: pl.DataFrame, returns: pl.DataFrame, prices: pl.DataFrame, config: AnswersConfig
+    joined: pl.DataFrame, returns: pl.DataFrame, prices: pl.DataFrame, config: AttributionConfig
 ) -> pl.DataFrame:
     """Return the exposures that were answered: one row each, and what was done there."""
     kind = pl.col(c.KIND)
@@ -243,7 +243,7 @@ def _rows(
     answered: pl.DataFrame,
     publications: pl.DataFrame,
     segments: pl.DataFrame,
-) -> Iterable[AnswerRow]:
+) -> Iterable[AttributionRow]:
     """Count exposures and answers of each group and person, and let `rows_of` take the rates."""
     slots = [slot.value for slot in c.Slot]
     held = sizes.rename({c.PUBLICATION_ID: SHOWN, c.USER_ID: OWNER})

@@ -39,7 +39,7 @@ _8_LN_2: Final = 8.0 * math.log(2.0)
 
 
 @dataclass(frozen=True)
-class Cells:
+class Histogram:
     """Sums over the people of each window, and what the reference makes expected there.
 
     Attributes
@@ -68,7 +68,7 @@ def divergence(p: NDArray[np.float64], q: NDArray[np.float64]) -> NDArray[np.flo
     return (_relative(p, middle) + _relative(q, middle)) / 2
 
 
-def scores(cells: Cells, reference: NDArray[np.bool_]) -> NDArray[np.float64]:
+def scores(cells: Histogram, reference: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Return z of each window that is no reference; NaN for one without people.
 
     Parameters
@@ -95,7 +95,7 @@ def robust(values: NDArray[np.float64]) -> tuple[float, float]:
     return middle, _NORMAL * float(np.median(np.abs(values - middle)))
 
 
-def _between_people(cells: Cells, chosen: NDArray[np.bool_]) -> tuple[float, float]:
+def _between_people(cells: Histogram, chosen: NDArray[np.bool_]) -> tuple[float, float]:
     """Return V and its degrees of freedom: (Σ λ)² / Σ λ² with λ = variance ÷ mean of each cell."""
     n = cells.people[chosen].sum()
     mean = cells.sums[chosen].sum(axis=0) / n

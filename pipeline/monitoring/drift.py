@@ -19,9 +19,9 @@ from typing import Final
 import numpy as np
 import polars as pl
 
-from pipeline.data.cluster_robust import FEWEST
+from pipeline.data.cluster_robust import MIN_GROUP_SIZE
 from pipeline.monitoring.distance import robust
-from pipeline.monitoring.drift_windows import Windows
+from pipeline.monitoring.drift_windows import DriftWindows
 from pipeline.monitoring.signals import Known, Signals
 from pipeline.monitoring.verdicts import Drift, DriftConfig, Measured, judge, summed
 
@@ -30,7 +30,7 @@ QUALITY_FLOOR: Final = 0.025
 
 
 @dataclass(frozen=True)
-class Worth:
+class QualityMean:
     """What live lists were worth to the people of one day or night.
 
     Attributes
@@ -64,13 +64,13 @@ class Quality:
     """
 
     name: str
-    days: tuple[Worth | None, ...]
-    nights: tuple[Worth, ...]
+    days: tuple[QualityMean | None, ...]
+    nights: tuple[QualityMean, ...]
 
 
-def windows_at(end: datetime, config: DriftConfig) -> Windows:
+def windows_at(end: datetime, config: DriftConfig) -> DriftWindows:
     """Return how time is cut before an instant."""
-    return Windows(end, config.judged_days, config.reference_days)
+    return DriftWindows(end, config.scored_days, config.reference_days)
 
 
 def drift(
@@ -102,7 +102,7 @@ def drift(
     return summed(end, [judge(one, config) for one in result])
 
 
-def _quality(quality: Quality, windows: Windows, config: DriftConfig) -> Measured:
+def _quality(quality: Quality, windows: DriftWindows, config: DriftConfig) -> Measured:
     """Measure how far recent days lie from nights, beside their errors and the nights' spread."""
     name, starts = f"quality.{quality.name}", tuple(map(windows.start, range(windows.recent)))
     before = np.array([night.mean for night in quality.nights])
@@ -121,17 +121,17 @@ def _quality(quality: Quality, windows: Windows, config: DriftConfig) -> Measure
     return Measured(name, days, starts, len(before), config.least_nights, note, worse=-1)
 
 
-def _between(nights: Sequence[Worth]) -> float:
+def _between(nights: Sequence[QualityMean]) -> float:
     """Return the variance of one thing, pooled over the nights that know theirs."""
     known = [(night.se, night.of) for night in nights if night.se is not None]
     total = sum(of for _, of in known)
     return sum((se * of) ** 2 for se, of in known) / total if total else 0.0
 
 
-def _error(day: Worth, between: float) -> float:
+def _error(day: QualityMean, between: float) -> float:
     """Return a day's squared error, as if `FEWEST` more people differed as those of nights do.
 
     The few people of a day may all be worth nothing by chance, and then have no error of their own.
     """
     own = 0.0 if day.se is None else day.people * day.se**2
-    return (own + FEWEST * between / day.of) / (day.people + FEWEST)
+    return (own + MIN_GROUP_SIZE * between / day.of) / (day.people + MIN_GROUP_SIZE)

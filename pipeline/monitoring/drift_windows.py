@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from pipeline import columns as c
 from pipeline.base import Interval
-from pipeline.monitoring.distance import Cells
+from pipeline.monitoring.distance import Histogram
 
 WINDOW: Final = "window"
 PERSON: Final = "person"
@@ -41,7 +41,7 @@ _GRAIN: Final = 1 << 32
 
 
 @dataclass(frozen=True)
-class Windows:
+class DriftWindows:
     """How time is cut: `recent` days that are judged, then `days` of reference."""
 
     end: datetime
@@ -78,7 +78,7 @@ class Windows:
         return np.where(at < self.recent, -1, (at - self.recent) // _WEEK)
 
 
-def cut(events: pl.DataFrame, windows: Windows, most: int) -> pl.DataFrame:
+def cut(events: pl.DataFrame, windows: DriftWindows, most: int) -> pl.DataFrame:
     """Keep what counts of the events, and say in which window it lies and of which person it is.
 
     Parameters
@@ -102,7 +102,7 @@ def cut(events: pl.DataFrame, windows: Windows, most: int) -> pl.DataFrame:
     return pl.concat([rows.join(busy, on=PERSON, how="anti"), few])
 
 
-def polled(rows: pl.DataFrame, most: int = MOST_PEOPLE) -> pl.DataFrame:
+def sample_users(rows: pl.DataFrame, most: int = MOST_PEOPLE) -> pl.DataFrame:
     """Keep all that a few people did, where a window has more than so many.
 
     They are chosen by when they came, as if by lot, so that neither names nor the order of rows
@@ -122,12 +122,12 @@ def counted(rows: pl.DataFrame, cell: pl.Expr, weight: pl.Expr | None = None) ->
     return cells.agg((pl.len() if weight is None else weight).cast(pl.Int64).alias(COUNT))
 
 
-def made_cells(
+def rebin(
     counts: pl.DataFrame,
-    windows: Windows,
+    windows: DriftWindows,
     reference: NDArray[np.bool_],
     make: Callable[[NDArray[np.float64]], NDArray[np.int64]] | None = None,
-) -> Cells:
+) -> Histogram:
     """Sum each person's shares of the cells.
 
     Parameters
@@ -155,12 +155,14 @@ def made_cells(
         expected = _wide(expected, max(expected.shape[1], len(mean)))
         expected[here, : len(mean)] = mean
     if make is None:
-        return Cells(fine, squares, people, expected, against)
+        return Histogram(fine, squares, people, expected, against)
     made = cells[counts[WINDOW].to_numpy(), counts[CELL].to_numpy()]
     coarse = counts.with_columns(pl.Series(CELL, made)).group_by(WINDOW, PERSON, CELL)
     sums, squares, _ = _grids(coarse.agg(pl.col(COUNT).sum(), pl.col(_ALL).first()), windows.count)
     width = int(cells.max()) + 1
-    return Cells(_wide(sums, width), _wide(squares, width), people, _wide(expected, width), against)
+    return Histogram(
+        _wide(sums, width), _wide(squares, width), people, _wide(expected, width), against
+    )
 
 
 def _grids(counts: pl.DataFrame, windows: int) -> tuple[NDArray[np.float64], ...]:

@@ -19,7 +19,7 @@ from pydantic import Field
 
 from pipeline import columns as c
 from pipeline.base import Frozen, to_the_second
-from pipeline.data.cluster_robust import FEWEST
+from pipeline.data.cluster_robust import MIN_GROUP_SIZE
 from pipeline.monitoring.verdicts import Drift
 
 _DAY: Final = timedelta(days=1)
@@ -29,12 +29,12 @@ _COUNT = "count"
 class PolicyConfig(Frozen):
     """When data ask for a night."""
 
-    after_events: int = Field(
+    min_new_events: int = Field(
         default=100_000,
         ge=1,
         description="New events since the last judged night that are enough in any case.",
     )
-    after_share: float = Field(
+    min_new_share: float = Field(
         default=0.05,
         gt=0,
         le=1,
@@ -57,7 +57,7 @@ class PolicyConfig(Frozen):
     )
 
 
-class Verdict(StrEnum):
+class RetrainAction(StrEnum):
     """What is to be done now."""
 
     SKIP = "skip"
@@ -95,7 +95,7 @@ class Nights:
 
 
 @dataclass(frozen=True)
-class Ruling:
+class RetrainDecision:
     """The policy's verdict.
 
     Attributes
@@ -108,7 +108,7 @@ class Ruling:
         What asks for a retrain, whether it has to wait or not; ``None`` for nothing.
     """
 
-    verdict: Verdict
+    action: RetrainAction
     reason: str
     events: int
     countable: int
@@ -118,14 +118,14 @@ class Ruling:
     @property
     def wanted(self) -> bool:
         """Whether a night is to be started."""
-        return self.verdict == Verdict.RETRAIN
+        return self.action == RetrainAction.RETRAIN
 
 
 def enough(nights: Nights, config: PolicyConfig) -> int:
     """Return how many countable events ask for a night."""
     if nights.judged is None:
-        return config.after_events
-    return min(config.after_events, max(1, int(config.after_share * nights.learnt)))
+        return config.min_new_events
+    return min(config.min_new_events, max(1, int(config.min_new_share * nights.learnt)))
 
 
 def countable(events: pl.DataFrame, nights: Nights, at: datetime, config: PolicyConfig) -> int:
@@ -143,7 +143,7 @@ def countable(events: pl.DataFrame, nights: Nights, at: datetime, config: Policy
     by_day = events.group_by(c.USER_ID, day).agg(pl.len().alias(_COUNT))
     most = config.user_day_events
     of_people = by_day.group_by(c.USER_ID).agg(pl.col(_COUNT).clip(upper_bound=most).sum())
-    share = max(1, enough(nights, config) // FEWEST)
+    share = max(1, enough(nights, config) // MIN_GROUP_SIZE)
     if nights.judged is not None:
         share = min(share, most * max(1, -((nights.judged - at) // _DAY)))
     return int(of_people[_COUNT].clip(upper_bound=share).sum())
@@ -157,7 +157,7 @@ def policy(
     *,
     at: datetime,
     config: PolicyConfig,
-) -> Ruling:
+) -> RetrainDecision:
     """Decide.
 
     Parameters
@@ -165,7 +165,7 @@ def policy(
     events, counted
         New events since the last judged night, and how many of these are `countable`.
     drift
-        ``None`` where nobody had to look, see `needless`.
+        ``None`` where nobody had to look, see `can_skip_drift`.
     """
     wanted = enough(nights, config)
     since = "no night was judged yet"
@@ -176,23 +176,23 @@ def policy(
     causes = [(Cause.DRIFT, alarm.sentence) for alarm in (drift.alarms if drift else ())[:1]]
     causes += [(Cause.EVENTS, text)] if counted >= wanted else []
     cause, why = causes[0] if causes else (None, text)
-    hold = _hold(nights, at, config)
-    verdict = Verdict.FOLD_IN if events else Verdict.SKIP
+    hold = cooldown_reason(nights, at, config)
+    verdict = RetrainAction.FOLD_IN if events else RetrainAction.SKIP
     if causes and hold is None:
-        verdict, reason = Verdict.RETRAIN, f"retrain wanted: {why}"
+        verdict, reason = RetrainAction.RETRAIN, f"retrain wanted: {why}"
     elif hold is not None and (causes or (events and drift is None)):
         reason = f"no retrain yet: {why}, but {hold}"
     else:
         reason = f"no retrain: {text}" + (f"; {drift.sentence}" if drift else "")
-    return Ruling(verdict, reason, events, counted, wanted, cause)
+    return RetrainDecision(verdict, reason, events, counted, wanted, cause)
 
 
-def needless(events: int, nights: Nights, at: datetime, config: PolicyConfig) -> bool:
+def can_skip_drift(events: int, nights: Nights, at: datetime, config: PolicyConfig) -> bool:
     """Whether a look at drift would change no verdict: nothing is new, or a retrain must wait."""
-    return not events or _hold(nights, at, config) is not None
+    return not events or cooldown_reason(nights, at, config) is not None
 
 
-def _hold(nights: Nights, at: datetime, config: PolicyConfig) -> str | None:
+def cooldown_reason(nights: Nights, at: datetime, config: PolicyConfig) -> str | None:
     """Say what a retrain has to wait for, ``None`` for nothing."""
     last = max((x for x in nights.started if x <= at), default=None)
     if last is not None and at - last < timedelta(hours=config.min_hours):

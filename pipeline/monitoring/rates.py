@@ -16,7 +16,7 @@ import polars as pl
 
 from pipeline import columns as c
 from pipeline.base import Interval
-from pipeline.data.cluster_robust import FEWEST, ratio_of, share_of
+from pipeline.data.cluster_robust import MIN_GROUP_SIZE, proportion_ci, ratio_ci
 
 EXPOSED: Final = "exposures"
 ANSWERED: Final = "answers"
@@ -35,7 +35,7 @@ RATES: Final = ("answer_rate", "ctr", "conversion", "revenue_per_exposure", "ret
 
 
 @dataclass(frozen=True)
-class AnswerRow:
+class AttributionRow:
     """One group, such as ``version`` (`by`) 7 (`name`); a small one has nothing but `people`.
 
     A rate has its mean under its name, and its standard error and 95 % interval under
@@ -110,7 +110,7 @@ class Claims:
 
 
 @dataclass(frozen=True)
-class Answers:
+class Attribution:
     """The answers of one span.
 
     Attributes
@@ -134,12 +134,12 @@ class Answers:
     late: int
     unshown: int
     claims: Claims
-    rows: tuple[AnswerRow, ...]
+    rows: tuple[AttributionRow, ...]
 
 
 def rows_of(
     by: str, names: Iterable[str], exposed: pl.DataFrame, answered: pl.DataFrame
-) -> Iterator[AnswerRow]:
+) -> Iterator[AttributionRow]:
     """Yield a row for each group that anything was shown to.
 
     Parameters
@@ -162,23 +162,23 @@ def rows_of(
     parts = there.partition_by(by, as_dict=True)
     for name in names:
         if (part := parts.get((name,))) is not None:
-            yield AnswerRow(by, name, part.height, **_figures(part))
+            yield AttributionRow(by, name, part.height, **_figures(part))
 
 
 def _figures(people: pl.DataFrame) -> dict[str, Any]:
     """Return the figures of a row; of a small group none."""
     shown = people[EXPOSED].to_numpy()
-    if people.height < FEWEST or not shown.any():
+    if people.height < MIN_GROUP_SIZE or not shown.any():
         return {}
     done = {name: people[name].to_numpy() for name in _COUNTED}
     total = {name: math.fsum(values.tolist()) for name, values in done.items()}
     bought = done[PURCHASED]
     rates = {
-        "answer_rate": share_of(done[ANSWERED], shown),
-        "ctr": share_of(done[CLICKED], shown),
-        "conversion": share_of(bought, shown),
-        "revenue_per_exposure": ratio_of(done[REVENUE], shown, most=np.inf),
-        "return_rate": share_of(done[RETURNED], bought) if bought.any() else None,
+        "answer_rate": proportion_ci(done[ANSWERED], shown),
+        "ctr": proportion_ci(done[CLICKED], shown),
+        "conversion": proportion_ci(bought, shown),
+        "revenue_per_exposure": ratio_ci(done[REVENUE], shown, most=np.inf),
+        "return_rate": proportion_ci(done[RETURNED], bought) if bought.any() else None,
     }
     counts = {name: round(value) for name, value in total.items() if name != REVENUE}
     row: dict[str, Any] = {

@@ -27,18 +27,18 @@ import polars as pl
 from numpy.typing import NDArray
 
 from pipeline import columns as c
-from pipeline.data.cluster_robust import most_of_one
-from pipeline.monitoring.distance import Cells, robust, scores
+from pipeline.data.cluster_robust import per_user_cap
+from pipeline.monitoring.distance import Histogram, robust, scores
 from pipeline.monitoring.drift_windows import (
     CELL,
     COUNT,
     PERSON,
     WINDOW,
-    Windows,
+    DriftWindows,
     counted,
     cut,
-    made_cells,
-    polled,
+    rebin,
+    sample_users,
 )
 from pipeline.monitoring.verdicts import DriftConfig, Measured
 
@@ -77,8 +77,8 @@ class Signals:
     rows: pl.DataFrame
     events: NDArray[np.float64]
     since: datetime | None
-    restarts: Mapping[str, datetime]
-    windows: Windows
+    reference_resets: Mapping[str, datetime]
+    windows: DriftWindows
     config: DriftConfig
 
     @classmethod
@@ -88,12 +88,12 @@ class Signals:
         items: pl.DataFrame,
         known: Known,
         restarts: Mapping[str, datetime],
-        windows: Windows,
+        windows: DriftWindows,
         config: DriftConfig,
     ) -> Signals:
         """Cut events into windows; the parameters are those of `drift.drift`."""
-        whole = cut(events, windows, config.most_events)
-        rows = polled(whole)
+        whole = cut(events, windows, config.max_events)
+        rows = sample_users(whole)
         for column, new, before in (
             (c.USER_ID, _NEW_PERSON, known.users),
             (c.ITEM_ID, _NEW_ITEM, known.items),
@@ -136,7 +136,7 @@ class Signals:
 
     def _reference(self, name: str) -> NDArray[np.bool_]:
         """Return the windows of the reference; days before the first event ever are none."""
-        known = [x for x in (self.restarts.get(name), self.since) if x is not None]
+        known = [x for x in (self.reference_resets.get(name), self.since) if x is not None]
         return self.windows.reference(max(known, default=None))
 
     def _mix(self, name: str, rows: pl.DataFrame, make: _Make | None = None) -> Iterator[Measured]:
@@ -161,11 +161,11 @@ class Signals:
         named: bool = False,
     ) -> Measured:
         reference = self._reference(name)
-        cells = made_cells(counts, self.windows, reference, make)
+        cells = rebin(counts, self.windows, reference, make)
         reference &= cells.people > 0
         days = int(reference.sum())
         z = scores(cells, reference)[: self.windows.recent] if days > 1 else np.zeros(0)
-        return self._measured(name, z, days, _told(cells) if named else "", asks=asks)
+        return self._measured(name, z, days, _detail(cells) if named else "", asks=asks)
 
     def _volume(self) -> Measured:
         name, at, counts = "data.volume", np.arange(self.windows.count), self.events
@@ -214,17 +214,17 @@ class Signals:
 
     def _leading(self, totals: NDArray[np.float64]) -> NDArray[np.int64]:
         """Give the largest cells one each, and all others one together."""
-        cells = np.full(len(totals), min(self.config.cells, len(totals)))
-        largest = np.argsort(-totals, kind="stable")[: self.config.cells]
+        cells = np.full(len(totals), min(self.config.top_categories, len(totals)))
+        largest = np.argsort(-totals, kind="stable")[: self.config.top_categories]
         cells[largest] = np.arange(len(largest))
         return cells
 
 
-def _volumes(rows: pl.DataFrame, windows: Windows) -> NDArray[np.float64]:
-    """Count ``(windows,)`` events, of one person and window `most_of_one`."""
+def _volumes(rows: pl.DataFrame, windows: DriftWindows) -> NDArray[np.float64]:
+    """Count ``(windows,)`` events, of one person and window `per_user_cap`."""
     of_people = rows.group_by(WINDOW, PERSON).len()
     window, events = (of_people[name].to_numpy().astype(np.int64) for name in (WINDOW, "len"))
-    most = most_of_one(window, events)
+    most = per_user_cap(window, events)
     by_day = of_people.group_by(WINDOW).agg(pl.col("len").clip(upper_bound=most).sum())
     counts = np.zeros(windows.count)
     counts[by_day[WINDOW].to_numpy()] = by_day["len"].to_numpy()
@@ -250,7 +250,7 @@ def _numbered(rows: pl.DataFrame, column: str) -> pl.DataFrame:
     return known.select(*kept, cell)
 
 
-def _told(cells: Cells) -> str:
+def _detail(cells: Histogram) -> str:
     """Say what the latest day's share is, and what was expected."""
     if not cells.people[0]:
         return ""

@@ -17,10 +17,10 @@ from pydantic import Field, model_validator
 from pipeline.base import Frozen, Instant, to_the_second
 
 
-class Verdict(StrEnum):
+class DriftStatus(StrEnum):
     """How a signal, or all of them, ended."""
 
-    CALM = "calm"
+    STABLE = "calm"
     DRIFT = "drift"
     TOO_SHORT = "too_short"
     NO_EVENT = "no_event"
@@ -38,30 +38,30 @@ class DriftConfig(Frozen):
     least_nights: int = Field(
         default=5, ge=3, description="Nights that measured live quality, at least."
     )
-    judged_days: int = Field(default=3, ge=1, description="Days that are judged, m.")
-    needed_days: int = Field(
+    scored_days: int = Field(default=3, ge=1, description="Days that are judged, m.")
+    min_days: int = Field(
         default=2, ge=1, description="Of these, how many must be over the bound, n; the latest is."
     )
-    bound: float = Field(
+    z_threshold: float = Field(
         default=4.0, gt=0, description="How many spreads of the reference are too far."
     )
-    alone: float = Field(
+    single_day_z: float = Field(
         default=6.0, gt=0, description="How many are so far that the latest day suffices alone."
     )
-    most_events: int = Field(
+    max_events: int = Field(
         default=100, ge=1, description="Events of one person and day that count."
     )
-    cells: int = Field(
+    top_categories: int = Field(
         default=50, ge=2, description="Items, and categories, that are followed one by one."
     )
 
     @model_validator(mode="after")
     def _ordered(self) -> DriftConfig:
-        if self.needed_days > self.judged_days:
+        if self.min_days > self.scored_days:
             raise ValueError("needed_days must not be above judged_days")
         if self.least_days > self.reference_days:
             raise ValueError("least_days must not be above reference_days")
-        if self.alone < self.bound:
+        if self.single_day_z < self.z_threshold:
             raise ValueError("alone must not be below bound")
         return self
 
@@ -87,9 +87,9 @@ class Signal:
     name: str
     figure: float | None
     bound: float
-    verdict: Verdict
+    verdict: DriftStatus
     sentence: str
-    asks: bool = True
+    retrain_helps: bool = True
     since: Instant | None = None
     days: tuple[float | None, ...] = ()
 
@@ -107,14 +107,14 @@ class Drift:
     """
 
     end: Instant
-    verdict: Verdict
+    verdict: DriftStatus
     sentence: str
     signals: tuple[Signal, ...]
 
     @property
     def alarms(self) -> tuple[Signal, ...]:
         """Signals that drift and ask for a retrain, the furthest first."""
-        return tuple(x for x in _furthest(self.signals) if x.asks)
+        return tuple(x for x in _furthest(self.signals) if x.retrain_helps)
 
 
 @dataclass(frozen=True)
@@ -140,9 +140,9 @@ class Measured:
     starts: Sequence[datetime]
     reference: int
     least: int
-    told: str = ""
+    detail: str = ""
     worse: int = 1
-    asks: bool = True
+    retrain_helps: bool = True
 
 
 def judge(result: Measured, config: DriftConfig) -> Signal:
@@ -152,34 +152,49 @@ def judge(result: Measured, config: DriftConfig) -> Signal:
         sentence = (
             f"{result.name}: {result.reference} {kind} to compare with, {result.least} are needed"
         )
-        return Signal(result.name, None, config.bound, Verdict.TOO_SHORT, sentence, result.asks)
+        return Signal(
+            result.name,
+            None,
+            config.z_threshold,
+            DriftStatus.TOO_SHORT,
+            sentence,
+            result.retrain_helps,
+        )
     days = tuple(None if math.isnan(z) else round(float(z), 3) for z in result.days)
     latest = days[0]
     if latest is None:
         sentence = f"{result.name}: nothing happened on the latest day"
         return Signal(
-            result.name, None, config.bound, Verdict.NO_EVENT, sentence, result.asks, days=days
+            result.name,
+            None,
+            config.z_threshold,
+            DriftStatus.NO_EVENT,
+            sentence,
+            result.retrain_helps,
+            days=days,
         )
-    over = [at for at, z in enumerate(days) if z is not None and _far(z, result) >= config.bound]
-    enough = len(over) >= config.needed_days
-    alone = _far(latest, result) >= config.alone
+    over = [
+        at for at, z in enumerate(days) if z is not None and _far(z, result) >= config.z_threshold
+    ]
+    enough = len(over) >= config.min_days
+    alone = _far(latest, result) >= config.single_day_z
     drifts = 0 in over and (enough or alone)
     sentence = (
         f"{result.name}: the latest day is {latest:.1f} spreads away from the {result.reference} "
-        f"{kind} before{result.told}, {config.bound:g} is far"
+        f"{kind} before{result.detail}, {config.z_threshold:g} is far"
     )
     if drifts and enough:
         sentence += f", and {len(over)} of {len(days)} days are"
     elif drifts:
-        sentence += f", and {config.alone:g} is enough for one day"
+        sentence += f", and {config.single_day_z:g} is enough for one day"
     first = max(over) if drifts and enough else 0
     return Signal(
         result.name,
         latest,
-        config.bound,
-        Verdict.DRIFT if drifts else Verdict.CALM,
+        config.z_threshold,
+        DriftStatus.DRIFT if drifts else DriftStatus.STABLE,
         sentence,
-        result.asks,
+        result.retrain_helps,
         result.starts[first] if drifts else None,
         days,
     )
@@ -188,23 +203,23 @@ def judge(result: Measured, config: DriftConfig) -> Signal:
 def summed(end: datetime, signals: Sequence[Signal]) -> Drift:
     """Say in one sentence what the signals come to."""
     drifting = _furthest(signals)
-    judged = [x for x in signals if x.verdict in (Verdict.CALM, Verdict.DRIFT)]
+    judged = [x for x in signals if x.verdict in (DriftStatus.STABLE, DriftStatus.DRIFT)]
     if drifting:
         more = len(drifting) - 1
         sentence = drifting[0].sentence + (f" (and {more} more)" if more else "")
-        return Drift(end, Verdict.DRIFT, sentence, tuple(signals))
+        return Drift(end, DriftStatus.DRIFT, sentence, tuple(signals))
     if judged:
         sentence = f"no drift in {len(judged)} signals up to {to_the_second(end)}"
-        return Drift(end, Verdict.CALM, sentence, tuple(signals))
-    empty = [x for x in signals if x.verdict == Verdict.NO_EVENT]
+        return Drift(end, DriftStatus.STABLE, sentence, tuple(signals))
+    empty = [x for x in signals if x.verdict == DriftStatus.NO_EVENT]
     if empty or not signals:
         sentence = f"nothing happened in the day up to {to_the_second(end)}"
-        return Drift(end, Verdict.NO_EVENT, sentence, tuple(signals))
-    return Drift(end, Verdict.TOO_SHORT, signals[0].sentence, tuple(signals))
+        return Drift(end, DriftStatus.NO_EVENT, sentence, tuple(signals))
+    return Drift(end, DriftStatus.TOO_SHORT, signals[0].sentence, tuple(signals))
 
 
 def _furthest(signals: Sequence[Signal]) -> list[Signal]:
-    drifting = [x for x in signals if x.verdict == Verdict.DRIFT]
+    drifting = [x for x in signals if x.verdict == DriftStatus.DRIFT]
     return sorted(drifting, key=lambda x: -abs(x.figure or 0.0))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from pipeline.base import to_the_second
-from pipeline.monitoring.rates import EVERYBODY, AnswerRow, Answers
+from pipeline.monitoring.rates import EVERYBODY, Attribution, AttributionRow
 from pipeline.report import titles, wording
 from pipeline.report.markup import cell, folded, lines, section, table
 from pipeline.report.table import grid
@@ -26,14 +26,14 @@ _ABOUT = (
 )
 
 
-def answers_table(attribution: Answers) -> str:
+def attribution_table(attribution: Attribution) -> str:
     """Return a line for each group, then the notes."""
     body = [_texts(row) for row in attribution.rows]
     shown = grid([name.lower() for name in _HEAD], body) if body else "nothing was shown to anybody"
     return "\n".join((shown, "", *_notes(attribution)))
 
 
-def answers_section(attribution: Answers | None) -> str:
+def attribution_section(attribution: Attribution | None) -> str:
     """Write the section of a page; nothing where a run attributed nothing."""
     if attribution is None or not attribution.rows:
         return ""
@@ -49,7 +49,7 @@ def answers_section(attribution: Answers | None) -> str:
     )
 
 
-def _notes(attribution: Answers) -> list[str]:
+def _notes(attribution: Attribution) -> list[str]:
     """Return sentences about what was joined and what events claim."""
     start, end = to_the_second(attribution.span.start), to_the_second(attribution.span.end)
     notes = [
@@ -72,13 +72,13 @@ def _notes(attribution: Answers) -> list[str]:
     return notes
 
 
-def _table(rows: Iterable[AnswerRow]) -> str:
+def _table(rows: Iterable[AttributionRow]) -> str:
     """An interval stands in brackets behind its figure: so many columns would fit no screen."""
     head = [name for name in _HEAD if name != _INTERVAL]
     return table(head, [("lead" if row.by == EVERYBODY else "", _cells(row)) for row in rows])
 
 
-def _cells(row: AnswerRow) -> Sequence[str]:
+def _cells(row: AttributionRow) -> Sequence[str]:
     texts: list[str] = []
     for name, text in zip(_HEAD, _texts(row), strict=True):
         if name != _INTERVAL:
@@ -89,7 +89,7 @@ def _cells(row: AnswerRow) -> Sequence[str]:
     return [cell(text, "name" if at == 1 else "") for at, text in enumerate(whole)]
 
 
-def _texts(row: AnswerRow) -> tuple[str, ...]:
+def _texts(row: AttributionRow) -> tuple[str, ...]:
     return (
         row.by,
         row.name,

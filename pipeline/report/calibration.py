@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from pipeline.evaluation.calibration import Calibration, Replay
-from pipeline.evaluation.gate.e_process import MOST_POINTS
+from pipeline.evaluation.gate.e_process import MAX_E_VALUE
 from pipeline.report.figure import BLUE, GREY, INK, LIGHT, ORANGE
 from pipeline.report.svg_card import card, svg, write
 from pipeline.report.wording import change
@@ -20,7 +20,7 @@ from pipeline.report.wording import change
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_FLOOR, _TOP = -2.0, math.log10(MOST_POINTS)
+_FLOOR, _TOP = -2.0, math.log10(MAX_E_VALUE)
 _SHIFT = 0.012
 
 
@@ -31,7 +31,7 @@ def sentence(result: Calibration) -> str:
         f"a change of {change(result.planted)} is found within {blocks} blocks in "
         f"{100 * result.power:.0f} % of replays"
     )
-    if not result.dice:
+    if not result.seed_noise:
         return (
             "no dice move this recipe's lists, so an equal one gives equal ones; where a coin has "
             "shared lists out over two sides, one block takes one for better in "
@@ -57,12 +57,16 @@ def text(result: Calibration, recipe: str, k: int, begins: Sequence[datetime]) -
         Starts of the holdouts, oldest first.
     """
     users = ", ".join(f"{n:,}" for n in result.users)
-    fits = f"{result.salts} fits a cut-off" if result.dice else "all fits of a cut-off alike"
+    fits = (
+        f"{result.replicates} fits a cut-off"
+        if result.seed_noise
+        else "all fits of a cut-off alike"
+    )
     lines = [
         ("recipe", f"{recipe}, NDCG@{k} {result.mean:.4f}, {fits}"),
         ("cut-offs", f"{', '.join(f'{day:%Y-%m-%d}' for day in begins)}; {users} users"),
     ]
-    if result.dice:
+    if result.seed_noise:
         lines += [
             (
                 "one block",
@@ -76,7 +80,7 @@ def text(result: Calibration, recipe: str, k: int, begins: Sequence[datetime]) -
                 f"{result.disjoint_passed} of {result.disjoint_pairs} pairs that share no fit, at "
                 f"most {_limit(result.disjoint_upper)} (95 %)",
             ),
-            ("seeds", f"τ {_share(result.tau)}; sd of z {result.sd_z:.2f}, where 1 is right"),
+            ("seeds", f"τ {_share(result.seed_sd)}; sd of z {result.sd_z:.2f}, where 1 is right"),
             (
                 "accounts",
                 f"{result.switched} of {len(result.equal)} of equal recipes reached "
@@ -92,7 +96,7 @@ def text(result: Calibration, recipe: str, k: int, begins: Sequence[datetime]) -
         ),
         (
             "power",
-            f"{result.found} of {len(result.better)} found {change(result.planted)} within "
+            f"{result.detections} of {len(result.better)} found {change(result.planted)} within "
             f"{len(result.users)} blocks ({_planted(result)})",
         ),
     ]
@@ -111,7 +115,7 @@ def figure(result: Calibration) -> bytes:
     blocks = len(result.users)
     drawn, (axes,) = card(2.3, title(result), _about(result), left=0.78, right=1.05)
     bound = math.log10(result.threshold)
-    highest = max(_height(r.log_points[-1]) for r in (*result.equal, *result.better))
+    highest = max(_height(r.log_e[-1]) for r in (*result.equal, *result.better))
     _draw(axes, result.equal, ORANGE, "x", (0, (3, 2)), -_SHIFT * blocks)
     _draw(axes, result.better, BLUE, "o", "-", _SHIFT * blocks)
     axes.axhline(bound, color=INK, linewidth=1.2, linestyle=(0, (4, 3)))
@@ -130,7 +134,7 @@ def figure(result: Calibration) -> bytes:
         ORANGE: (result.equal, "× equal"),
     }
     for colour, (replays, label) in ends.items():
-        at = sorted(_height(replay.log_points[-1]) for replay in replays)[len(replays) // 2]
+        at = sorted(_height(replay.log_e[-1]) for replay in replays)[len(replays) // 2]
         near = abs(at - bound) < 0.35
         height, side = (bound - 0.35, "top") if near else (at, "center")
         write(axes, right, height, label, colour, va=side)
@@ -140,8 +144,8 @@ def figure(result: Calibration) -> bytes:
 def title(result: Calibration) -> str:
     """State the finding."""
     gain = change(result.planted).removeprefix("+")
-    better = f"{result.found} of {len(result.better)} find a gain of {gain}"
-    if not result.dice:
+    better = f"{result.detections} of {len(result.better)} find a gain of {gain}"
+    if not result.seed_noise:
         return f"{better}; no dice move the recipe's lists"
     wrong = {0: "No equal recipe comes", 1: "1 equal recipe comes"}.get(
         result.switched, f"{result.switched} equal recipes come"
@@ -152,7 +156,7 @@ def title(result: Calibration) -> str:
 def _about(result: Calibration) -> str:
     return (
         f"points of {len(result.equal)} accounts each, on a log scale; {_power(int(_FLOOR))} "
-        f"stands for less, too, {MOST_POINTS:,.0f} for more. Planted: {_planted(result)}"
+        f"stands for less, too, {MAX_E_VALUE:,.0f} for more. Planted: {_planted(result)}"
     )
 
 
@@ -168,11 +172,11 @@ def _draw(
     at: list[float] = []
     heights: list[float] = []
     for replay in replays:  # one line with gaps: the file stays small
-        path = [0.0, *(_height(log) for log in replay.log_points)]
+        path = [0.0, *(_height(log) for log in replay.log_e)]
         at += [0.0, *(block + shift for block in range(1, len(path))), math.nan]
         heights += [*path, math.nan]
     axes.plot(at, heights, color=colour, linestyle=dash, linewidth=0.7, alpha=0.5, clip_on=False)
-    ends = [_height(replay.log_points[-1]) for replay in replays]
+    ends = [_height(replay.log_e[-1]) for replay in replays]
     axes.plot([at[-2]] * len(ends), ends, mark, color=colour, markersize=3.5, clip_on=False)
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from pipeline.monitoring.policy import Ruling
-from pipeline.monitoring.verdicts import Drift, Signal, Verdict
+from pipeline.monitoring.policy import RetrainDecision
+from pipeline.monitoring.verdicts import Drift, DriftStatus, Signal
 from pipeline.report import wording
 from pipeline.report.markup import cell, folded, section, table
 from pipeline.report.table import grid
@@ -29,11 +29,11 @@ def drift_table(drift: Drift) -> str:
     return grid(("verdict", "signal", "spreads", ""), body)
 
 
-def drift_section(drift: Drift | None, policy: Ruling | None) -> str:
+def drift_section(drift: Drift | None, policy: RetrainDecision | None) -> str:
     """Write the section of a page about drift, and what the policy said of it."""
     signals = () if drift is None else drift.signals
-    first = [row for row in _ordered(signals) if row.verdict != Verdict.CALM]
-    stable = [row for row in _ordered(signals) if row.verdict == Verdict.CALM]
+    first = [row for row in _ordered(signals) if row.verdict != DriftStatus.STABLE]
+    stable = [row for row in _ordered(signals) if row.verdict == DriftStatus.STABLE]
     head = f"{len(stable)} of {len(signals)} signals are calm"
     return section(
         "Whether something has moved",
@@ -45,7 +45,7 @@ def drift_section(drift: Drift | None, policy: Ruling | None) -> str:
 
 
 def _cells(row: Signal) -> tuple[str, ...]:
-    signs = {Verdict.CALM: ("✓", "w ok"), Verdict.DRIFT: ("▲", "w bad")}
+    signs = {DriftStatus.STABLE: ("✓", "w ok"), DriftStatus.DRIFT: ("▲", "w bad")}
     sign, kind = signs.get(row.verdict, ("○", "w other"))
     return (
         cell(f"{sign} {wording.plain(row.verdict)}", kind),
@@ -61,7 +61,7 @@ def _figure(value: float | None) -> str:
 
 
 def _ordered(signals: Sequence[Signal]) -> list[Signal]:
-    order = {Verdict.DRIFT: 0, Verdict.CALM: 2}
+    order = {DriftStatus.DRIFT: 0, DriftStatus.STABLE: 2}
     return sorted(
         signals, key=lambda row: (order.get(row.verdict, 1), -(row.figure or 0.0), row.name)
     )

@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 from pipeline.base import Instant
-from pipeline.data.validate.checks import Check
+from pipeline.data.validate.checks import DataCheck
 from pipeline.evaluation.evaluate import NDCG, metric_name
 from pipeline.evaluation.gate.decision import Decision, RuleResult
 from pipeline.evaluation.prequential import LiveFigures
-from pipeline.monitoring.policy import Ruling
-from pipeline.monitoring.rates import Answers
+from pipeline.monitoring.policy import RetrainDecision
+from pipeline.monitoring.rates import Attribution
 from pipeline.monitoring.verdicts import Drift
 from pipeline.report.past import Dated, PastParity, PastRun
 from pipeline.report.wording import advice
@@ -136,7 +136,7 @@ class NightPage(Artifact):
     needed_lift: float
     lifts: tuple[LiftRow, ...]
     slices: tuple[SliceRow, ...]
-    checks: tuple[Check, ...]
+    checks: tuple[DataCheck, ...]
     versions: Versions
     tables: TablesFile
     cleaning: CleanFile
@@ -149,9 +149,9 @@ class NightPage(Artifact):
     live: tuple[Dated[LiveFigures], ...]
     churn: tuple[Dated[ChurnFile], ...]
     parity: tuple[PastParity, ...]
-    attribution: Answers | None
+    attribution: Attribution | None
     drift: Drift | None
-    policy: Ruling | None
+    policy: RetrainDecision | None
 
     @property
     def metric(self) -> str:

@@ -12,11 +12,11 @@ from html import escape
 from pipeline.base import format_instant
 from pipeline.evaluation.beyond_accuracy import COVERAGE
 from pipeline.report import figures, trends, wording
-from pipeline.report.attribution import answers_section
+from pipeline.report.attribution import attribution_section
 from pipeline.report.drift import drift_section
 from pipeline.report.markup import document, facts, lines
 from pipeline.report.night import NightPage
-from pipeline.report.sections import accounts, groups, recipes, rules
+from pipeline.report.sections import e_processes, groups, recipes, rules
 from pipeline.report.sections_data import churn, cost, data, folds, live, reach
 from pipeline.report.titles import EVERYBODY
 
@@ -27,8 +27,10 @@ def night_figures(page: NightPage) -> dict[str, bytes]:
     """Draw the figures that the night has rows for: file name → SVG."""
     drawn: dict[str, bytes] = {}
     coverage = page.values(COVERAGE)
-    if page.decision.accounts:
-        drawn["accounts.svg"] = trends.accounts_figure(page.decision.accounts, page.e_process_paths)
+    if page.decision.e_processes:
+        drawn["accounts.svg"] = trends.e_processes_figure(
+            page.decision.e_processes, page.e_process_paths
+        )
     if page.ranked:
         drawn["recipes.svg"] = figures.recipes_figure(page)
     if page.lifts and page.against:
@@ -62,14 +64,14 @@ def night_page(page: NightPage, pictures: Mapping[str, bytes]) -> str:
         f"<p class=sentence>{escape(decision.sentence)}</p></header>",
         _advice(page.advice),
         rules(page),
-        accounts(page, pictures),
+        e_processes(page, pictures),
         recipes(page, pictures),
         groups(page, pictures),
         reach(page, pictures),
         churn(page, pictures),
         folds(page),
         live(page, pictures),
-        answers_section(page.attribution),
+        attribution_section(page.attribution),
         drift_section(page.drift, page.policy),
         data(page, pictures),
         cost(page),

@@ -81,7 +81,7 @@ class PairedRow:
 
 
 @dataclass(frozen=True)
-class Footing:
+class PairedComparison:
     """A comparison on one footing, or, without rows, why there is none.
 
     Attributes
@@ -149,7 +149,7 @@ class VersionsPage:
     metric: str
     sentence: str
     weeks: str
-    footings: tuple[Footing, ...]
+    footings: tuple[PairedComparison, ...]
     metrics: tuple[MetricRow, ...]
     settings: tuple[Pair, ...]
     night_settings: tuple[Pair, ...]

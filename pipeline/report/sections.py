@@ -45,11 +45,11 @@ def rules(page: NightPage) -> str:
     )
 
 
-def accounts(page: NightPage, pictures: Mapping[str, bytes]) -> str:
+def e_processes(page: NightPage, pictures: Mapping[str, bytes]) -> str:
     """Write where each candidate stands on its way to a switch, and what that can be trusted."""
-    if not (page.decision.accounts or page.calibration):
+    if not (page.decision.e_processes or page.calibration):
         return ""
-    rows = sorted(page.decision.accounts, key=lambda row: (-row.account.points, row.recipe))
+    rows = sorted(page.decision.e_processes, key=lambda row: (-row.e_process.e_value, row.recipe))
     about = (
         "A candidate gathers points on each fresh block of days against the champion. One that is "
         "not better reaches the threshold with a chance below the gate's alpha, however often "
@@ -58,7 +58,7 @@ def accounts(page: NightPage, pictures: Mapping[str, bytes]) -> str:
     return section(
         "Points on the way to a switch",
         about,
-        cards(pictures, "accounts.svg", beside=lines(map(titles.account_line, rows))),
+        cards(pictures, "accounts.svg", beside=lines(map(titles.e_process_line, rows))),
         f"<p>{escape(_trust(page.calibration, page.as_of))}</p>",
     )
 

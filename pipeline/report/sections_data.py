@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from pipeline.base import format_instant
-from pipeline.data.validate.checks import Check, Status
+from pipeline.data.validate.checks import DataCheck, Status
 from pipeline.evaluation.beyond_accuracy import COVERAGE, DIVERSITY, GINI, NOVELTY
 from pipeline.evaluation.evaluate import NDCG
 from pipeline.evaluation.prequential import LiveFigures, PrequentialFigures
@@ -253,7 +253,7 @@ def _cleaned(cleaning: CleanFile) -> str:
     return f"<h3>Missing values and outliers</h3>{table(head, body)}" if body else ""
 
 
-def _checks(checks: Sequence[Check]) -> str:
+def _checks(checks: Sequence[DataCheck]) -> str:
     passed = [row for row in checks if row.status == Status.PASSED]
     others = [row for row in checks if row.status != Status.PASSED]
     first = table(_CHECKS, [("", _check_cells(row)) for row in others])
@@ -263,7 +263,7 @@ def _checks(checks: Sequence[Check]) -> str:
     )
 
 
-def _check_cells(row: Check) -> tuple[str, ...]:
+def _check_cells(row: DataCheck) -> tuple[str, ...]:
     return (
         verdict(row.status),
         cell(wording.plain(row.name)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from pipeline.evaluation.gate.e_process import Standing, points_text
+from pipeline.evaluation.gate.e_process import EProcessStatus, e_value_text
 from pipeline.evaluation.intervals import normal_interval
 from pipeline.evaluation.prequential import LiveFigures
 from pipeline.report.night import LiftRow, SliceRow
@@ -58,11 +58,11 @@ def lifts_title(lifts: Sequence[LiftRow], against: str) -> str:
     return f"No recipe is proved better than {against}"
 
 
-def accounts_title(accounts: Sequence[Standing]) -> str:
+def e_processes_title(accounts: Sequence[EProcessStatus]) -> str:
     """Say which candidate has the points for a switch, or is nearest to them."""
-    first = max(accounts, key=lambda status: status.account.points)
-    points = first.account.points
-    text = f"{first.recipe} has {points_text(points)} of {first.threshold:,.0f} points"
+    first = max(accounts, key=lambda status: status.e_process.e_value)
+    points = first.e_process.e_value
+    text = f"{first.recipe} has {e_value_text(points)} of {first.threshold:,.0f} points"
     if points >= first.threshold:
         return f"{text}: enough for a switch"
     if points <= 1:
@@ -70,17 +70,17 @@ def accounts_title(accounts: Sequence[Standing]) -> str:
     return text if len(accounts) == 1 else f"{text}: the nearest to a switch"
 
 
-def account_line(status: Standing) -> str:
+def e_process_line(status: EProcessStatus) -> str:
     """Write an account: points, lift, what a block can show, how many more it may take."""
-    account = status.account
-    text = f"{status.recipe}: {points_text(account.points)} of {status.threshold:,.0f} points"
+    account = status.e_process
+    text = f"{status.recipe}: {e_value_text(account.e_value)} of {status.threshold:,.0f} points"
     if account.blocks:
         blocks = "1 block" if account.blocks == 1 else f"{account.blocks:,} blocks"
         lo, hi = normal_interval(account.lift, account.se)
         text += f"; {change(account.lift)} ({change(lo)} to {change(hi)}) over {blocks}"
     if status.smallest_effect is not None:
         text += f"; a block like tonight's can show {change(status.smallest_effect)}"
-    if status.blocks_for_two_percent and account.points < status.threshold:
+    if status.blocks_for_two_percent and account.e_value < status.threshold:
         text += f"; a true +2 % needs about {status.blocks_for_two_percent:,} more"
     return f"{text}; {status.waiting}." if status.waiting else f"{text}."
 

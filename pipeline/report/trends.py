@@ -10,16 +10,16 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from pipeline.evaluation.gate.e_process import Standing, points_text
+from pipeline.evaluation.gate.e_process import EProcessStatus, e_value_text
 from pipeline.evaluation.prequential import LiveFigures
 from pipeline.report.figure import BLUE, GREY, INK, LIGHT, ORANGE, percent, spread
 from pipeline.report.past import Dated, PastRun
 from pipeline.report.svg_card import card, name_rows, svg, write
 from pipeline.report.titles import (
     EVERYBODY,
-    accounts_title,
     churn_title,
     day,
+    e_processes_title,
     lift_title,
     live_title,
     metric_title,
@@ -46,8 +46,8 @@ _STROKES = (
 _HATCHES = ("////", "----", "xxxx", "||||", "++++", "\\\\\\\\")
 
 
-def accounts_figure(
-    accounts: Sequence[Standing], paths: Mapping[str, Sequence[Dated[float]]]
+def e_processes_figure(
+    accounts: Sequence[EProcessStatus], paths: Mapping[str, Sequence[Dated[float]]]
 ) -> bytes:
     """Draw each candidate's points night by night, on a log scale, below the threshold.
 
@@ -56,10 +56,10 @@ def accounts_figure(
     paths
         Logarithm of the points night by night, by the candidate's hash.
     """
-    rows = sorted(accounts, key=lambda status: (-status.account.log_points, status.recipe))
+    rows = sorted(accounts, key=lambda status: (-status.e_process.log_e, status.recipe))
     shown, left = rows[:_LINES], len(rows[_LINES:])
-    tracks = [paths.get(status.account.key.candidate, ()) for status in rows]
-    title = accounts_title(accounts)
+    tracks = [paths.get(status.e_process.key.candidate, ()) for status in rows]
+    title = e_processes_title(accounts)
     about = "points against the champion, on a log scale; 1 = nothing known either way"
     if any(log / math.log(10) < _FLOOR for track in tracks[:_LINES] for _, log in track):
         about += f"; {_power(int(_FLOOR))} stands for less, too"
@@ -84,7 +84,7 @@ def accounts_figure(
           transform=axes.get_yaxis_transform())  # fmt: skip
     placed = spread(heights, 0.16 * (high - low), low)
     for status, (colour, _, _), height in zip(shown, _STROKES, placed, strict=False):
-        text = f"{_cut(status.recipe, 16)}\n{points_text(status.account.points)}"
+        text = f"{_cut(status.recipe, 16)}\n{e_value_text(status.e_process.e_value)}"
         write(axes, 1.06, height, text, colour, transform=axes.get_yaxis_transform())
     ticks = list(range(math.ceil(low), math.floor(high) + 1))
     axes.set_yticks(ticks, [_power(at) for at in ticks])

@@ -18,9 +18,9 @@ from pipeline.report.markup import cards, cell, document, facts, folded, section
 from pipeline.report.pair import (
     Entry,
     Estimate,
-    Footing,
     MetricRow,
     Pair,
+    PairedComparison,
     PairedRow,
     VersionRow,
     VersionsPage,
@@ -42,7 +42,7 @@ def versions_page(page: VersionsPage) -> str:
         section(
             "What they are", "≠ marks what differs.", _side_by_side(page, _identity(left, right))
         ),
-        *(_footing(page, footing) for footing in page.footings),
+        *(_comparison(page, comparison) for comparison in page.footings),
         _metrics(page),
         _lists(page),
         _settings(page),
@@ -54,11 +54,11 @@ def versions_page(page: VersionsPage) -> str:
     return document(f"Nightjar: {headline}", _TONE, parts)
 
 
-def footing_figure(page: VersionsPage, footing: Footing) -> bytes | None:
+def comparison_figure(page: VersionsPage, comparison: PairedComparison) -> bytes | None:
     """Draw the lifts of the primary metric, everybody first, then groups; ``None`` without any."""
     drawn = [
         (row, row.lift, row.lo, row.hi)
-        for row in footing.rows
+        for row in comparison.rows
         if _primary(row.name, page.metric)
         and row.lift is not None
         and row.lo is not None
@@ -66,7 +66,7 @@ def footing_figure(page: VersionsPage, footing: Footing) -> bytes | None:
     ][:_MOST]
     if not drawn:
         return None
-    title = footing_title(page, footing)
+    title = comparison_title(page, comparison)
     about = "difference on the same people (their number), relative, with its 95 % interval"
     if any(row.underpowered for row, *_ in drawn):
         about += "; hollow: too little evidence"
@@ -88,12 +88,12 @@ def footing_figure(page: VersionsPage, footing: Footing) -> bytes | None:
     axes.locator_params(axis="x", nbins=4)
     axes.xaxis.set_major_formatter(percent)
     axes.set_xlabel(f"lift of {page.right.label} over {page.left.label}", parse_math=False)
-    return svg(figure, footing.key, title)
+    return svg(figure, comparison.key, title)
 
 
-def footing_title(page: VersionsPage, footing: Footing) -> str:
+def comparison_title(page: VersionsPage, comparison: PairedComparison) -> str:
     """Say in a few words what a comparison on one footing has found."""
-    row, right = _everybody(page, footing), page.right.label
+    row, right = _everybody(page, comparison), page.right.label
     if row is None or row.lift is None or row.lo is None or row.hi is None:
         return f"{right} cannot be held against {page.left.label}"
     if row.underpowered is not None or row.lo <= 0 <= row.hi:
@@ -102,14 +102,14 @@ def footing_title(page: VersionsPage, footing: Footing) -> str:
     return f"{right} is {word} by {wording.change(row.lift).removeprefix(sign)}"
 
 
-def footing_sentence(page: VersionsPage, footing: Footing) -> str | None:
+def comparison_sentence(page: VersionsPage, comparison: PairedComparison) -> str | None:
     """Say what was found with its figures; ``None`` where nobody could be judged."""
-    row = _everybody(page, footing)
+    row = _everybody(page, comparison)
     if row is None:
         return None
     span = "" if row.lift is None else f"{_span(row)}, "
     return (
-        f"{footing.title}, {footing_title(page, footing)} ({span}{row.people:,} people): "
+        f"{comparison.title}, {comparison_title(page, comparison)} ({span}{row.people:,} people): "
         f"{wording.metric_label(page.metric)} {row.right:.4f} against {row.left:.4f}"
     )
 
@@ -129,11 +129,11 @@ def _written(value: str | datetime) -> str:
     return format_instant(value) if isinstance(value, datetime) else value
 
 
-def _footing(page: VersionsPage, footing: Footing) -> str:
-    if not footing.rows:
-        return section(footing.title, "", f"<p class=about>{escape(footing.about)}</p>")
-    drawn = footing_figure(page, footing)
-    shown = "" if drawn is None else cards({footing.key: drawn}, footing.key)
+def _comparison(page: VersionsPage, comparison: PairedComparison) -> str:
+    if not comparison.rows:
+        return section(comparison.title, "", f"<p class=about>{escape(comparison.about)}</p>")
+    drawn = comparison_figure(page, comparison)
+    shown = "" if drawn is None else cards({comparison.key: drawn}, comparison.key)
     head = (
         "Metric",
         "People|n",
@@ -155,9 +155,9 @@ def _footing(page: VersionsPage, footing: Footing) -> str:
                 cell(row.underpowered or ""),
             ),
         )
-        for row in footing.rows
+        for row in comparison.rows
     ]
-    return section(footing.title, footing.about, shown, table(head, body))
+    return section(comparison.title, comparison.about, shown, table(head, body))
 
 
 def _metrics(page: VersionsPage) -> str:
@@ -246,8 +246,8 @@ def _both(page: VersionsPage) -> tuple[VersionRow, VersionRow]:
     return page.left, page.right
 
 
-def _everybody(page: VersionsPage, footing: Footing) -> PairedRow | None:
-    return next((row for row in footing.rows if row.name == page.metric), None)
+def _everybody(page: VersionsPage, comparison: PairedComparison) -> PairedRow | None:
+    return next((row for row in comparison.rows if row.name == page.metric), None)
 
 
 def _primary(name: str, metric: str) -> bool:

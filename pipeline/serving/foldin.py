@@ -87,13 +87,13 @@ def histories(weighed: pl.DataFrame, window: History, end: datetime) -> History 
     rows = weighed.filter(pl.col(c.TIMESTAMP) < end).join(known, on=c.ITEM_ID, how="semi")
     if rows.is_empty():
         return None
-    own = build_history(rows, end).over(window.item_ids)
-    of_users = window.of_users
+    own = build_history(rows, end).reindex_items(window.item_ids)
+    of_users = window.user_features
     if of_users is not None:
         place = np.minimum(np.searchsorted(window.user_ids, own.user_ids), window.n_users - 1)
         there = window.user_ids[place] == own.user_ids
         of_users = of_users.rows(np.where(there, place, -1))
-    return replace(own, of_items=window.of_items, of_users=of_users)
+    return replace(own, item_features=window.item_features, user_features=of_users)
 
 
 def patch_id(base: str, seq: int, catalogue: int | None, newest: datetime) -> str:

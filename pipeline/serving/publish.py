@@ -32,7 +32,7 @@ class PublishConfig(Frozen):
         description="When a publication counts as shown: from the swap on, by the clock, or from "
         "the night's as-of, where history is replayed.",
     )
-    reserve: int = Field(
+    spare_items: int = Field(
         default=10,
         ge=0,
         le=1000,

@@ -74,7 +74,7 @@ def recommend(
         length=length,
     )
     allowed = _allowed(history, unavailable)
-    anyone = top_k(fallback.fold_in(_nobody(history)), length, allowed=allowed)
+    anyone = top_k(fallback.fold_in(_without_history(history)), length, allowed=allowed)
     strangers = [c.ANYONE, *sorted(others)]
     model_rows = _rows(
         _repeated(anyone, len(strangers)),
@@ -136,7 +136,7 @@ def model_lists(
 
 def fallback_list(fallback: Scorer, history: History, length: int) -> list[tuple[str, float]]:
     """Return the list for anyone over the whole catalogue: (item id, score), best first."""
-    anyone = top_k(fallback.fold_in(_nobody(history)), length)
+    anyone = top_k(fallback.fold_in(_without_history(history)), length)
     items = history.item_ids[anyone.item].tolist()
     return list(zip(items, anyone.score.tolist(), strict=True))
 
@@ -150,7 +150,7 @@ def _lists(
     length: int,
 ) -> Lists:
     """Return the lists of the chosen rows of `history`, in its order."""
-    part = history.rows(np.flatnonzero(chosen))
+    part = history.take(np.flatnonzero(chosen))
     exclude = None if repeat else part.seen
     return top_k(score(part), length, exclude=exclude, allowed=allowed)
 
@@ -160,14 +160,14 @@ def _allowed(history: History, unavailable: Collection[str]) -> NDArray[np.bool_
     return ~np.isin(history.item_ids, np.asarray(sorted(unavailable), dtype=np.str_))
 
 
-def _nobody(history: History) -> History:
+def _without_history(history: History) -> History:
     """Return one user without any event, over the same catalogue."""
     return History(
         user_ids=np.array([c.ANYONE]),
         item_ids=history.item_ids,
         indptr=np.zeros(2, np.int64),
         item=np.zeros(0, np.int32),
-        at=np.zeros(0, np.int64),
+        timestamp_us=np.zeros(0, np.int64),
         weight=np.zeros(0, np.float32),
         end=history.end,
     )

@@ -16,7 +16,7 @@ from pipeline.workspace.workspace import LEARNT_FROM, Workspace
 
 
 @dataclass(frozen=True)
-class Check:
+class HealthCheck:
     """One thing that was tried."""
 
     name: str
@@ -24,10 +24,10 @@ class Check:
     sentence: str
 
 
-def examine(home: Path) -> tuple[Check, ...]:
+def examine(home: Path) -> tuple[HealthCheck, ...]:
     """Try everything that a night needs, and what it can use."""
     checks = [
-        Check("python", sys.version_info >= (3, 11), sys.version.split()[0]),
+        HealthCheck("python", sys.version_info >= (3, 11), sys.version.split()[0]),
         *(_installed(name) for name in ("polars", "deltalake", "implicit", "mlflow")),
         _installed("apache-airflow"),
         _gpu(),
@@ -36,11 +36,11 @@ def examine(home: Path) -> tuple[Check, ...]:
     try:
         ws = Workspace.open(home)
     except NightjarError as error:
-        return (*checks, Check("workspace", False, error.sentence))
-    return (*checks, Check("workspace", True, f"{ws.home}, settings valid"), *_stores(ws))
+        return (*checks, HealthCheck("workspace", False, error.sentence))
+    return (*checks, HealthCheck("workspace", True, f"{ws.home}, settings valid"), *_stores(ws))
 
 
-def _stores(ws: Workspace) -> Iterator[Check]:
+def _stores(ws: Workspace) -> Iterator[HealthCheck]:
     yield _try("writable", lambda: _write(ws.home))
     yield _try("lake", lambda: _lake(ws))
     yield _try("vault", lambda: f"opens with its key, {len(ws.vault):,} people")
@@ -49,13 +49,13 @@ def _stores(ws: Workspace) -> Iterator[Check]:
     yield _airflow_home(ws)
 
 
-def _try(name: str, attempt: Callable[[], str]) -> Check:
+def _try(name: str, attempt: Callable[[], str]) -> HealthCheck:
     try:
-        return Check(name, True, attempt())
+        return HealthCheck(name, True, attempt())
     except NightjarError as error:
-        return Check(name, False, error.sentence)
+        return HealthCheck(name, False, error.sentence)
     except OSError as error:
-        return Check(name, False, f"{error.strerror}: {error.filename}")
+        return HealthCheck(name, False, f"{error.strerror}: {error.filename}")
 
 
 def _write(home: Path) -> str:
@@ -75,40 +75,44 @@ def _registry(ws: Workspace) -> str:
     return "MLflow's store answers"
 
 
-def _airflow_home(ws: Workspace) -> Check:
+def _airflow_home(ws: Workspace) -> HealthCheck:
     """Jobs and pages must look into one database, or runs are there and not to be seen."""
     mine = ws.home / "airflow"
     given = os.environ.get("AIRFLOW_HOME")
     if given is None or Path(given).resolve() == mine:
-        return Check("airflow store", True, f"jobs and pages share {mine}")
-    return Check(
+        return HealthCheck("airflow store", True, f"jobs and pages share {mine}")
+    return HealthCheck(
         "airflow store", False, f"AIRFLOW_HOME is {given}, but this workspace's jobs use {mine}"
     )
 
 
-def _installed(name: str) -> Check:
+def _installed(name: str) -> HealthCheck:
     try:
-        return Check(name, True, importlib.metadata.version(name))
+        return HealthCheck(name, True, importlib.metadata.version(name))
     except importlib.metadata.PackageNotFoundError:
-        return Check(name, False, "not installed")
+        return HealthCheck(name, False, "not installed")
 
 
-def _gpu() -> Check:
+def _gpu() -> HealthCheck:
     """A machine without a GPU is no fault; a GPU that implicit cannot use is told."""
     from pipeline.models.device import cuda_usable
 
     usable = cuda_usable()
-    return Check("gpu", True, "implicit can use it" if usable else "none usable; training on cpu")
+    return HealthCheck(
+        "gpu", True, "implicit can use it" if usable else "none usable; training on cpu"
+    )
 
 
-def _lightfm() -> Check:
+def _lightfm() -> HealthCheck:
     """One family needs it, and nothing else: that it is not there is no fault."""
     from pipeline.models.lightfm import library
 
     try:
         library()
     except ResourceError:
-        return Check("lightfm", True, "not installed; `make lightfm` builds it (family lightfm)")
+        return HealthCheck(
+            "lightfm", True, "not installed; `make lightfm` builds it (family lightfm)"
+        )
     import lightfm
 
-    return Check("lightfm", True, f"installed {lightfm.__version__} (family lightfm)")
+    return HealthCheck("lightfm", True, f"installed {lightfm.__version__} (family lightfm)")

@@ -76,7 +76,7 @@ class Batches:
         if still_open.height:
             # Whoever goes on carries out first, so they are of one commit.
             self._carry_out(still_open)
-        self._sweep()
+        self._remove_orphans()
         return still_open.height
 
     def seen(self, table: str, batch_id: str) -> bool:
@@ -123,7 +123,7 @@ class Batches:
             )
         self._carry_out(intents)
         # Its own alone: whoever was overtaken must not take away what another one needs.
-        self._sweep(str(number))
+        self._remove_orphans(str(number))
 
     def last_at(self, version: int | None = None) -> int:
         """Return the number of the last file that is in a version of `events`, 0 before any."""
@@ -189,7 +189,7 @@ class Batches:
                 ) from None
             raise StorageError(f"cannot write {self._spool}: {error.strerror}") from error
 
-    def _sweep(self, names: str = "*") -> None:
+    def _remove_orphans(self, names: str = "*") -> None:
         for left in self._spool.glob(names):
             shutil.rmtree(left, ignore_errors=True)
 

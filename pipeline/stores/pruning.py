@@ -23,25 +23,25 @@ _DRAFT: Final = ".draft-"
 
 
 @dataclass(frozen=True)
-class Taken:
+class Removed:
     """How many files were taken away, and their bytes."""
 
     files: int = 0
     bytes: int = 0
 
-    def __add__(self, other: Taken) -> Taken:
-        return Taken(self.files + other.files, self.bytes + other.bytes)
+    def __add__(self, other: Removed) -> Removed:
+        return Removed(self.files + other.files, self.bytes + other.bytes)
 
 
-NOTHING: Final = Taken()
+NOTHING: Final = Removed()
 
 
-def worked_on(run: Run, step: str) -> datetime:
+def last_activity(run: Run, step: str) -> datetime:
     """Return when a committed step was written, or `renew` was last called for it."""
     return datetime.fromtimestamp((run.folder / step / MANIFEST).stat().st_mtime, UTC)
 
 
-def renew(run: Run, step: str) -> None:
+def touch(run: Run, step: str) -> None:
     """Say that a run is being worked on, now."""
     try:
         os.utime(run.folder / step / MANIFEST)
@@ -49,12 +49,12 @@ def renew(run: Run, step: str) -> None:
         raise StorageError(f"cannot write {run.folder}: {error.strerror}") from error
 
 
-def forget(run: Run, step: str, names: Iterable[str]) -> Taken:
+def drop_files(run: Run, step: str, names: Iterable[str]) -> Removed:
     """Take files of a committed step away; its manifest still names them, with their sums."""
     return _removed(run.folder / step / name for name in names)
 
 
-def remove(run: Run) -> Taken:
+def remove(run: Run) -> Removed:
     """Take a run away."""
     gone = run.folder.with_name(f"{_GONE}{run.run_id}")
     try:
@@ -65,7 +65,7 @@ def remove(run: Run) -> Taken:
     return _emptied(gone)
 
 
-def sweep(runs: Runs) -> Taken:
+def remove_orphans(runs: Runs) -> Removed:
     """Take away what processes left that died while they wrote a step, or removed a run."""
     taken = NOTHING
     for gone in runs.root.glob(f"{_GONE}*"):
@@ -82,7 +82,7 @@ def sweep(runs: Runs) -> Taken:
     return taken
 
 
-def remove_older(paths: Iterable[Path], before: datetime) -> Taken:
+def remove_older(paths: Iterable[Path], before: datetime) -> Removed:
     """Take away files, and links themselves, that were written and moved before an instant."""
     files = (path for path in paths if path.is_symlink() or not path.is_dir())
     return _removed(path for path in files if _since(path) < before)
@@ -94,7 +94,7 @@ def _since(path: Path) -> datetime:
     return datetime.fromtimestamp(max(about.st_mtime, about.st_ctime), UTC)
 
 
-def _removed(paths: Iterable[Path]) -> Taken:
+def _removed(paths: Iterable[Path]) -> Removed:
     taken = NOTHING
     for path in paths:
         try:
@@ -104,11 +104,11 @@ def _removed(paths: Iterable[Path]) -> Taken:
             continue
         except OSError as error:
             raise StorageError(f"cannot remove {path}: {error.strerror}") from error
-        taken += Taken(1, size)
+        taken += Removed(1, size)
     return taken
 
 
-def _emptied(folder: Path) -> Taken:
+def _emptied(folder: Path) -> Removed:
     """Remove a folder with all that is in it."""
     taken = _removed([path for path in folder.rglob("*") if path.is_symlink() or path.is_file()])
     shutil.rmtree(folder, ignore_errors=True)

@@ -125,11 +125,11 @@ class Draft:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.files: dict[str, dict[str, Any]] = {}
-        self.measured: set[str] = set()
+        self.volatile: set[str] = set()
         self.rows = 0
         self.ref: Ref | None = None
 
-    def bytes(self, name: str, data: bytes, *, measured: bool = False) -> None:
+    def bytes(self, name: str, data: bytes, *, volatile: bool = False) -> None:
         """Write a file and force it to disk; `measured` as in `json`."""
         path = self._folder / name
         with path.open("xb") as file:
@@ -137,20 +137,20 @@ class Draft:
             file.flush()
             os.fsync(file.fileno())
         self.files[name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-        if measured:
-            self.measured.add(name)
+        if volatile:
+            self.volatile.add(name)
 
-    def json(self, name: str, value: object, *, measured: bool = False) -> None:
+    def json(self, name: str, value: object, *, volatile: bool = False) -> None:
         """Write `<name>.json`, keys sorted.
 
         What was `measured` on the way (seconds, memory) differs from one attempt to the next: its
         bytes are checked like all others, and the step's `Ref` says nothing of them.
         """
-        self.bytes(f"{name}.json", _json_bytes(value), measured=measured)
+        self.bytes(f"{name}.json", _json_bytes(value), volatile=volatile)
 
     def write(self, file: JsonFile) -> None:
         """Write a file under its own name; a volatile one is no part of the `Ref`."""
-        self.json(file.FILE, file.plain(), measured=file.VOLATILE)
+        self.json(file.FILE, file.plain(), volatile=file.VOLATILE)
 
     def frame(self, name: str, frame: pl.DataFrame) -> None:
         """Write `<name>.parquet`."""
@@ -327,7 +327,7 @@ def _json_bytes(value: object) -> bytes:
 
 def _manifest(step: str, draft: Draft) -> bytes:
     lasting = {"step": step, "rows": draft.rows, "files": draft.files}
-    return _written({**lasting, "measured": sorted(draft.measured)})
+    return _written({**lasting, "measured": sorted(draft.volatile)})
 
 
 def _written(manifest: Mapping[str, Any]) -> bytes:

@@ -27,14 +27,14 @@ from pipeline.base import Frozen, Instant, Interval
 from pipeline.data.clean import CleanReport
 from pipeline.data.features import FeaturesConfig
 from pipeline.data.split import Split
-from pipeline.data.targets import Policy
+from pipeline.data.targets import Task
 from pipeline.data.validate import Baseline
-from pipeline.data.validate.checks import Check
+from pipeline.data.validate.checks import DataCheck
 from pipeline.evaluation.gate.decision import Decision
 from pipeline.evaluation.prequential import PrequentialFigures
 from pipeline.models.families import AnyRecipe
-from pipeline.monitoring.policy import Ruling
-from pipeline.monitoring.rates import Answers
+from pipeline.monitoring.policy import RetrainDecision
+from pipeline.monitoring.rates import Attribution
 from pipeline.monitoring.verdicts import Drift
 from pipeline.serving.churn import FIRST, ChurnShares
 from pipeline.serving.foldin import Seen
@@ -67,7 +67,7 @@ Versions = Mapping[str, int | None]
 class Trigger(Frozen):
     """Why a run was requested: the policy's decision, and the drift that it saw."""
 
-    policy: Ruling
+    policy: RetrainDecision
     drift: Drift
 
 
@@ -96,7 +96,7 @@ class SnapshotFile(Artifact):
     champion_name: str | None
     publish: bool
     block_days: int | None
-    task: Policy | None
+    task: Task | None
     seed_sds: Mapping[str, float]
     weights: FeaturesConfig | None
     trigger: Trigger | None
@@ -133,12 +133,12 @@ class ValidationFile(Artifact):
     passed: bool
     as_of: Instant
     rows: int
-    checks: tuple[Check, ...]
+    checks: tuple[DataCheck, ...]
     baseline: Baseline
     great_expectations: JsonValue
 
     @property
-    def failed(self) -> tuple[Check, ...]:
+    def failed(self) -> tuple[DataCheck, ...]:
         """Checks that stop the run."""
         return tuple(check for check in self.checks if not check.passed)
 
@@ -159,7 +159,7 @@ class SplitFile(Artifact):
     train: Interval
     holdout: Interval
     block_days: int
-    task: Policy
+    task: Task
     repeat_share: float | None
     target_kinds: tuple[str, ...]
     judged: tuple[tuple[int, int], ...]
@@ -169,12 +169,12 @@ class SplitFile(Artifact):
     def of(cls, split: Split) -> Self:
         """Return what a split keeps in JSON."""
         names = set(cls.model_fields) - {"task"}
-        return cls(task=split.policy, **{name: getattr(split, name) for name in names})
+        return cls(task=split.task, **{name: getattr(split, name) for name in names})
 
     def split(self, truth: pl.DataFrame, ratings: pl.DataFrame | None) -> Split:
         """Rebuild the split from its frames."""
         fields = dict(self)
-        return Split(policy=fields.pop("task"), **fields, truth=truth, ratings=ratings)
+        return Split(task=fields.pop("task"), **fields, truth=truth, ratings=ratings)
 
     def comparison_key(self, k: int) -> ComparisonKey:
         """Return what figures must have in common to be compared with this run's."""
@@ -362,7 +362,7 @@ class LiveFile(Artifact):
     FILE: ClassVar[str] = "live"
 
     k: int
-    task: Policy
+    task: Task
     span: Interval
     events: int
     unlisted: int
@@ -511,7 +511,7 @@ class PublicationFile(Artifact):
 # ---------------------------------------------------------------- feedback
 
 
-class AttributionFile(RootArtifact[Answers | None]):
+class AttributionFile(RootArtifact[Attribution | None]):
     """Attribution of the span since the run before; None without a run before."""
 
     STEP: ClassVar[str] = "attribution"
@@ -525,7 +525,7 @@ class DriftFile(RootArtifact[Drift]):
     FILE: ClassVar[str] = "drift"
 
 
-class PolicyFile(RootArtifact[Ruling]):
+class PolicyFile(RootArtifact[RetrainDecision]):
     """Why the run was started, or that nothing requested it."""
 
     STEP: ClassVar[str] = "policy"

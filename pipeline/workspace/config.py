@@ -27,7 +27,7 @@ from pipeline.errors import ConfigError
 from pipeline.evaluation.gate import GateConfig
 from pipeline.models.contract import Recipe
 from pipeline.models.families import FAMILIES, AnyRecipe, default_recipes
-from pipeline.monitoring.attribution import AnswersConfig
+from pipeline.monitoring.attribution import AttributionConfig
 from pipeline.monitoring.policy import PolicyConfig
 from pipeline.monitoring.verdicts import DriftConfig
 from pipeline.serving.publish import PublishConfig
@@ -104,7 +104,9 @@ class Config(Frozen):
     gate: GateConfig = Field(default=GateConfig(), description="What a promotion needs.")
     recommend: RecommendConfig = Field(default=RecommendConfig(), description="Lists.")
     publish: PublishConfig = Field(default=PublishConfig(), description="Putting lists live.")
-    answers: AnswersConfig = Field(default=AnswersConfig(), description="Answers to lists.")
+    attribution: AttributionConfig = Field(
+        default=AttributionConfig(), description="Answers to lists."
+    )
     drift: DriftConfig = Field(default=DriftConfig(), description="When data have moved.")
     policy: PolicyConfig = Field(default=PolicyConfig(), description="When a retrain is wanted.")
     registry: RegistryConfig = Field(default=RegistryConfig(), description="MLflow.")

@@ -13,12 +13,12 @@ from pydantic import BaseModel, ValidationError
 
 from pipeline.models.families import FAMILIES
 
-Blamed = Callable[[str], str]
+FieldOrigin = Callable[[str], str]
 Tree: TypeAlias = dict[str, Any]
 """Nested plain values of a config, as TOML and JSON have them."""
 
 
-def fault(error: ValidationError, given: Tree, root: type[BaseModel], blamed: Blamed) -> str:
+def fault(error: ValidationError, given: Tree, root: type[BaseModel], blamed: FieldOrigin) -> str:
     """Turn pydantic's list into one sentence: who is to blame, field, value, what is allowed.
 
     Parameters

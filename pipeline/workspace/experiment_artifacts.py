@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field, JsonValue
 
 from pipeline.base import Frozen, Instant, Interval
 from pipeline.data.features import FeaturesConfig
-from pipeline.data.targets import Policy
+from pipeline.data.targets import Task
 from pipeline.evaluation.calibration import Calibration
 from pipeline.models.families import AnyRecipe
 from pipeline.stores.runs import Artifact, RootArtifact
@@ -26,7 +26,7 @@ class CalibrationPlanFile(Artifact):
 
     as_of: Instant
     versions: Versions
-    task: Policy
+    task: Task
     block_days: int | None
     weights: FeaturesConfig | None
     k: int

@@ -20,7 +20,7 @@ from functools import cached_property
 from typing import Final, TypeVar
 
 from pipeline.data.features import FeaturesConfig
-from pipeline.data.targets import Policy
+from pipeline.data.targets import Task
 from pipeline.models.contract import Recipe
 from pipeline.stores.ledger import Ledger
 from pipeline.workspace.ledger import (
@@ -128,12 +128,12 @@ class LedgerHistory:
         decisions = self.decisions if until is None else self.decisions_until(until)
         return next(reversed(decisions), None)
 
-    def last_task(self, before: datetime) -> Policy | None:
+    def last_task(self, before: datetime) -> Task | None:
         """Return the task of the newest decision before an as-of."""
         last = next(reversed(self.decisions_before(before)), None)
         return None if last is None else last.comparison_key.task
 
-    def last_block_days(self, before: datetime) -> int | None:
+    def last_holdout_days(self, before: datetime) -> int | None:
         """Return the longest holdout block before an as-of: it never shrinks.
 
         The first model's block does not count: it is as long as possible, not as long as needed.
@@ -177,7 +177,7 @@ class LedgerHistory:
         calibrations = [entry for entry in self._of(CalibrationEntry) if entry.as_of <= until]
         return max(calibrations, key=lambda entry: entry.as_of, default=None)
 
-    def seed_sds(self, as_of: datetime, task: Policy | None, k: int) -> dict[str, float]:
+    def seed_sds(self, as_of: datetime, task: Task | None, k: int) -> dict[str, float]:
         """Return the seed SD of each family that was calibrated in the 90 days before an as-of.
 
         Only calibrations of the same task and list length count.

@@ -19,15 +19,15 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from pipeline.base import Frozen, Instant, Interval
 from pipeline.data.features import FeaturesConfig
-from pipeline.data.targets import Policy
+from pipeline.data.targets import Task
 from pipeline.errors import StorageError
 from pipeline.evaluation.gate.anchors import Anchor
 from pipeline.evaluation.gate.decision import Decision, Kind
 from pipeline.evaluation.prequential import LiveFigures
 from pipeline.models.families import AnyRecipe
-from pipeline.monitoring.policy import Ruling
+from pipeline.monitoring.policy import RetrainDecision
 from pipeline.monitoring.rates import Claims
-from pipeline.monitoring.verdicts import Verdict
+from pipeline.monitoring.verdicts import DriftStatus
 from pipeline.stores.ledger import Ledger
 
 
@@ -55,7 +55,7 @@ class LedgerEntry(Frozen):
 class ComparisonKey(Frozen):
     """What figures of two runs must have in common to be compared."""
 
-    task: Policy
+    task: Task
     target_kinds: tuple[str, ...]
     k: int
 
@@ -93,7 +93,7 @@ class AttributionSummary:
 class DriftSummary(Frozen):
     """Drift of a run: its status, and since when each drifting signal drifts."""
 
-    status: Verdict
+    status: DriftStatus
     sentence: str
     since: Mapping[str, Instant]
 
@@ -121,7 +121,7 @@ class DecisionEntry(LedgerEntry):
     live: tuple[LiveFigures, ...]
     attribution: AttributionSummary | None
     drift: DriftSummary | None
-    trigger: Ruling | None
+    trigger: RetrainDecision | None
     decision: Decision
 
 
@@ -215,7 +215,7 @@ class CalibrationEntry(LedgerEntry):
     recipe: str
     family: str
     recipe_hash: str
-    task: Policy
+    task: Task
     k: int
     metric: str
     seed_sd: float

@@ -48,7 +48,7 @@ class TrainConfig(Frozen):
 
 def refuse_too_large(name: str, recipe: Recipe, history: History, config: TrainConfig) -> None:
     """Raise `ResourceError` if `recipe` needs more memory for `history` than it may take."""
-    needed, limit = recipe.memory(history), limit_of(config)
+    needed, limit = recipe.peak_bytes(history), limit_of(config)
     if needed <= limit:
         return
     which = "are free" if config.memory_gb is None else "are allowed (train.memory_gb)"

@@ -17,7 +17,7 @@ from pipeline.base import AsOf
 from pipeline.data.split import before
 from pipeline.evaluation.gate import Decision
 from pipeline.models.contract import Recipe
-from pipeline.stores.pruning import renew
+from pipeline.stores.pruning import touch
 from pipeline.stores.runs import Run
 from pipeline.workspace.artifacts import (
     DecisionFile,
@@ -100,7 +100,7 @@ class Night:
         return {
             name: self.recipes[name]
             for name, configured in self.snapshot.recipes.items()
-            if configured.open and not self.recipes[name].open
+            if configured.has_free_params and not self.recipes[name].has_free_params
         }
 
     def table(
@@ -120,7 +120,7 @@ class Night:
 
 def _trained(run: Run, name: str, configured: Recipe) -> Recipe:
     """Return a recipe as it was trained, which leaves nothing open."""
-    if not configured.open:
+    if not configured.has_free_params:
         return configured
     trained = run.find(RecipeFile, train_step(name))
     return configured if trained is None else trained.recipe
@@ -130,7 +130,7 @@ def open_night(ws: Workspace, run_id: str) -> Night:
     """Read a run that was started; until it decides, this marks it as being worked on."""
     run = ws.run(run_id)
     if run.committed("gate") is None:
-        renew(run, "snapshot")
+        touch(run, "snapshot")
     return Night.read(ws, run)
 
 

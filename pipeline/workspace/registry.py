@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.stores.registry.client import Registry
-from pipeline.stores.registry.connection import come_home
+from pipeline.stores.registry.connection import relocate_artifact_uris
 from pipeline.workspace.history import LedgerHistory
 from pipeline.workspace.workspace import Workspace
 
@@ -20,7 +20,7 @@ def study_registry(ws: Workspace) -> Registry:
 
 def _registry(ws: Workspace, experiment: str) -> Registry:
     if ws.config.registry.tracking_uri is None:
-        come_home(ws.mlflow_database)
+        relocate_artifact_uris(ws.mlflow_database)
     return Registry(ws.tracking_uri, experiment, ws.config.registry.model_name)
 
 

@@ -6,7 +6,7 @@ from pipeline.data.matrix import History
 from pipeline.data.split import Split
 from pipeline.errors import GateError
 from pipeline.evaluation.fits import FITS
-from pipeline.evaluation.gate import Decision, Judged
+from pipeline.evaluation.gate import Decision, EvaluatedRecipe
 from pipeline.models.contract import Recipe, Scorer
 from pipeline.models.families import load
 from pipeline.stores.runs import Draft, Run
@@ -75,8 +75,8 @@ def read_split(run: Run) -> Split:
 
 def write_fits(draft: Draft, scorers: tuple[Scorer, ...]) -> None:
     """Write further fits beside the first one."""
-    for salt, scorer in enumerate(scorers, start=1):
-        draft.arrays(fit_name(salt), scorer.arrays())
+    for replicate, scorer in enumerate(scorers, start=1):
+        draft.arrays(fit_name(replicate), scorer.arrays())
 
 
 def fit_names(run: Run, step: str) -> tuple[str, ...]:
@@ -85,24 +85,24 @@ def fit_names(run: Run, step: str) -> tuple[str, ...]:
     return tuple(name for name in map(fit_name, range(FITS)) if f"{name}.npz" in written)
 
 
-def fit_name(salt: int) -> str:
+def fit_name(replicate: int) -> str:
     """Name the file of a fit."""
-    return f"scorer-{salt}" if salt else "scorer"
+    return f"scorer-{replicate}" if replicate else "scorer"
 
 
-def judged(night: Night) -> tuple[Judged, ...]:
+def judged(night: Night) -> tuple[EvaluatedRecipe, ...]:
     """Return what the evaluation found of each trained recipe, as the gate takes it."""
     recipes = night.run.read(EvaluationFile).recipes
     return tuple(
-        Judged(
+        EvaluatedRecipe(
             name=name,
             recipe_hash=night.recipes[name].hash,
-            rung=night.recipes[name].capabilities.baseline,
+            baseline_rank=night.recipes[name].capabilities.baseline,
             users=night.run.frame("evaluate", f"users-{name}"),
             coverage=recipes[name].coverage,
             k=night.config.recommend.length,
             fits=recipes[name].fits,
-            tau=night.snapshot.seed_sds.get(night.recipes[name].family),
+            seed_sd=night.snapshot.seed_sds.get(night.recipes[name].family),
         )
         for name in trained(night)
     )

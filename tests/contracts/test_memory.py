@@ -13,20 +13,20 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from pipeline.data.feature_matrix import Described
+from pipeline.data.feature_matrix import FeatureMatrix
 from pipeline.data.matrix import History
 from pipeline.models import families
 from pipeline.models.als import Als
-from pipeline.models.biased_mf import Rated
+from pipeline.models.biased_mf import BiasedMf
 from pipeline.models.bpr import Bpr
 from pipeline.models.contract import Recipe
 from pipeline.models.ease import Ease
 from pipeline.models.item_knn import ItemKnn
 from pipeline.models.lightfm import LightFm
-from pipeline.models.personal_frequency import OwnCounts
+from pipeline.models.personal_frequency import PersonalFrequency
 from pipeline.models.popularity import DecayedPopularity, Popularity
-from pipeline.models.repeat_purchase.recipe import LearnedRepeat
-from pipeline.models.rp3beta import Walks
+from pipeline.models.repeat_purchase.recipe import RepeatPurchase
+from pipeline.models.rp3beta import Rp3Beta
 from pipeline.models.svd import Svd
 
 ROOT = Path(__file__).parents[2]
@@ -36,15 +36,15 @@ EVENTS = 1_500_000
 RECIPES: dict[str, Recipe] = {
     "popularity": Popularity(),
     "decayed_popularity": DecayedPopularity(),
-    "own_counts": OwnCounts(),
-    "learned_repeat": LearnedRepeat(iterations=1),
+    "own_counts": PersonalFrequency(),
+    "learned_repeat": RepeatPurchase(iterations=1),
     "als": Als(iterations=1, device="cpu"),
     "svd": Svd(factors=256),
     "bpr": Bpr(iterations=1),
-    "rated": Rated(iterations=1),
+    "rated": BiasedMf(iterations=1),
     "item_knn": ItemKnn(),
     "ease": Ease(item_limit=6_000),
-    "walks": Walks(),
+    "walks": Rp3Beta(),
     "ridge": families.recipe_from(
         {"family": "ridge", "factors_of": {"family": "als", "iterations": 1, "device": "cpu"}}
     ),
@@ -90,14 +90,14 @@ print(json.dumps((kib("VmHWM") - before) * 1024))
 """
 
 
-def features(rng: np.random.Generator, rows: int, width: int, each: int) -> Described:
+def features(rng: np.random.Generator, rows: int, width: int, each: int) -> FeatureMatrix:
     """Rows with some features, a few of which many rows have."""
     column = (rng.beta(0.5, 3, rows * each) * width).astype(np.int32)
     cells = sp.csr_matrix(
         (np.ones(rows * each, np.float32), (np.repeat(np.arange(rows), each), column)),
         shape=(rows, width),
     )
-    return Described(np.array([f"f={at:05}" for at in range(width)]), cells)
+    return FeatureMatrix(np.array([f"f={at:05}" for at in range(width)]), cells)
 
 
 def synthetic(events: int, n_users: int, n_items: int) -> History:
@@ -120,12 +120,12 @@ def synthetic(events: int, n_users: int, n_items: int) -> History:
         item_ids=np.array([f"i{item:07}" for item in range(n_items)]),
         indptr=np.searchsorted(user, np.arange(n_users + 1)).astype(np.int64),
         item=item[order].astype(np.int32),
-        at=at[order].astype(np.int64),
+        timestamp_us=at[order].astype(np.int64),
         weight=np.ones(events, np.float32),
         end=END,
         rating=rng.integers(1, 6, events).astype(np.float32),
-        of_items=features(rng, n_items, n_items // 4, 6),
-        of_users=features(rng, n_users, 60, 3),
+        item_features=features(rng, n_items, n_items // 4, 6),
+        user_features=features(rng, n_users, 60, 3),
     )
 
 
@@ -153,5 +153,5 @@ def test_the_estimate_is_within_30_percent_of_the_peak(recipe, windows):
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
     peak = json.loads(child.stdout)
-    said = recipe.memory(History.from_arrays(dict(np.load(windows / "large.npz"))))
+    said = recipe.peak_bytes(History.from_arrays(dict(np.load(windows / "large.npz"))))
     assert 0.7 * peak <= said <= 1.3 * peak, f"{said / 2**20:.0f} of {peak / 2**20:.0f} MiB"

@@ -18,16 +18,16 @@ from pipeline.data.matrix import RATING, WEIGHT, History, build_history
 from pipeline.errors import ConfigError
 from pipeline.models import families
 from pipeline.models.als import Als
-from pipeline.models.biased_mf import Rated
+from pipeline.models.biased_mf import BiasedMf
 from pipeline.models.bpr import Bpr
 from pipeline.models.contract import Recipe
 from pipeline.models.ease import Ease
-from pipeline.models.item_item import LinksScorer
+from pipeline.models.item_item import ItemItemScorer
 from pipeline.models.item_knn import ItemKnn
 from pipeline.models.lightfm import LightFm
-from pipeline.models.repeat_purchase.recipe import LearnedRepeat
+from pipeline.models.repeat_purchase.recipe import RepeatPurchase
 from pipeline.models.ridge import Ridge
-from pipeline.models.rp3beta import Walks
+from pipeline.models.rp3beta import Rp3Beta
 from pipeline.models.svd import Svd
 from pipeline.models.topk import Lists, top_k
 
@@ -36,13 +36,13 @@ ROOT = Path(__file__).parents[2]
 RECIPES: dict[str, Recipe] = {
     **families.default_recipes(),
     "als": Als(factors=8, regularization=0.1, iterations=15, device="cpu"),
-    "learned_repeat": LearnedRepeat(block_days=30, iterations=5),
+    "learned_repeat": RepeatPurchase(block_days=30, iterations=5),
     "item_knn": ItemKnn(),
     "ease": Ease(regularization=3.0),
-    "walks": Walks(),
+    "walks": Rp3Beta(),
     "svd": Svd(factors=4, oversampling=2),
     "bpr": Bpr(factors=8, iterations=300, learning_rate=0.1),
-    "rated": Rated(factors=4, regularization=1.0),
+    "rated": BiasedMf(factors=4, regularization=1.0),
     "ridge": Ridge(
         factors_of=Als(factors=8, regularization=0.1, iterations=15, device="cpu"), min_users=3
     ),
@@ -158,7 +158,7 @@ def without_events(history: History, user_ids) -> History:
         item_ids=history.item_ids,
         indptr=np.zeros(len(user_ids) + 1, np.int64),
         item=np.zeros(0, np.int32),
-        at=np.zeros(0, np.int64),
+        timestamp_us=np.zeros(0, np.int64),
         weight=np.zeros(0, np.float32),
         end=history.end,
     )
@@ -292,7 +292,7 @@ def test_lists_name_the_items_that_were_learnt(recipe):
     scorer = recipe.train(history)
     order = np.random.default_rng(0).permutation(history.n_users)
     straight = top_k(scorer.score(history), 10, exclude=history.seen)
-    mixed = top_k(scorer.score(history.rows(order)), 10, exclude=history.seen[order])
+    mixed = top_k(scorer.score(history.take(order)), 10, exclude=history.seen[order])
     for place, row in enumerate(order):
         assert mixed.of(place).tolist() == straight.of(row).tolist()
     seen = {(u, i) for u, i in zip(*history.seen.nonzero(), strict=True)}
@@ -347,7 +347,7 @@ def test_one_item_one_user(recipe):
     history = window([("a", "x", 3, 1.0)])
     scorer = recipe.train(history)
     # Links lead to other items only: where there is no other, nothing is said.
-    alone = [] if issubclass(recipe.scorer, LinksScorer) else [0]
+    alone = [] if issubclass(recipe.scorer, ItemItemScorer) else [0]
     assert top_k(scorer.score(history), 7).item.tolist() == alone
     assert top_k(scorer.score(history), 7, exclude=history.seen).counts.tolist() == [0]
 
@@ -402,12 +402,12 @@ def test_scores_keep_the_contract_and_the_history(recipe):
     for factors in (scores.users, scores.items):
         assert factors is None or factors.dtype == np.float32
     if recipe.capabilities.ratings:  # on the scale of the data, and of factors alone
-        assert scores.sparse is scores.profile is None
+        assert scores.sparse_bonus is scores.user_history is None
         assert (scores.users @ scores.items.T).mean() == pytest.approx(3, abs=0.2)
-    if scores.sparse is not None:
-        assert scores.sparse.dtype == np.float32
-        assert scores.sparse.data.min() >= 0
-        assert scores.sparse.multiply(history.seen).nnz == scores.sparse.nnz
+    if scores.sparse_bonus is not None:
+        assert scores.sparse_bonus.dtype == np.float32
+        assert scores.sparse_bonus.data.min() >= 0
+        assert scores.sparse_bonus.multiply(history.seen).nnz == scores.sparse_bonus.nnz
     after = history.arrays()
     assert all(np.array_equal(before[name], after[name]) for name in before)
 
@@ -430,7 +430,7 @@ def test_quiet_nights(recipe):
     )
     old, new = recipe.train(today), recipe.train(tomorrow)
     dice = recipe.train(today, salt=1)
-    before, after, other = (scorer.score(today.rows([])).items for scorer in (old, new, dice))
+    before, after, other = (scorer.score(today.take([])).items for scorer in (old, new, dice))
     size = np.linalg.norm(before)
     assert np.linalg.norm(after - before) < 0.15 * size
     assert np.linalg.norm(other - before) > 0.5 * size

@@ -213,7 +213,7 @@ def test_a_full_disk_at_the_commit_is_one_sentence(landed, tmp_path, monkeypatch
 class Scenes:
     """States of a sandbox for a seed, made when they are first asked for."""
 
-    def __init__(self, box: chaos.Sandbox) -> None:
+    def __init__(self, box: chaos.ChaosSandbox) -> None:
         self.box = box
         self._shops: dict[tuple[str, int], Shop] = {}
         self._ends: dict[tuple[str, int, str], Counter] = {}
@@ -231,7 +231,7 @@ class Scenes:
         if (name, seed, work) not in self._ends:
             tally = Tally(seed)
             self.go_to(name, seed)
-            self._ends[name, seed, work] = self.box.calm_end(tally, work)
+            self._ends[name, seed, work] = self.box.faultless_end(tally, work)
             assert tally.sound, tally.text()
         return self._ends[name, seed, work]
 
@@ -244,7 +244,7 @@ class Scenes:
     def _taken(self, seed: int) -> Shop:
         shop = self.go_to("landed", seed)
         tally = Tally(seed)
-        chaos.calm(self.box, tally, "feedback")
+        chaos.run_without_faults(self.box, tally, "feedback")
         assert tally.sound, tally.text()
         return shop
 
@@ -259,7 +259,7 @@ class Scenes:
         assert kill(self.box, Tally(seed), "nightly", "tagged", 1).killed
         shop.batch(self.box.home)
         tally = Tally(seed)
-        chaos.calm(self.box, tally, "feedback")
+        chaos.run_without_faults(self.box, tally, "feedback")
         assert tally.sound, tally.text()
         return shop
 
@@ -271,7 +271,7 @@ class Scenes:
         shop = self.go_to("landed", seed)
         tally = Tally(seed)
         for work in ("gc", "feedback"):
-            chaos.calm(self.box, tally, work)
+            chaos.run_without_faults(self.box, tally, work)
         assert tally.sound, tally.text()
         assert kill(self.box, tally, "nightly", "evaluated", 1).killed
         runs = Workspace.open(self.box.home).runs
@@ -303,7 +303,7 @@ def test_killed_there_and_started_again(scenes, point, seed):
     with Reader(scenes.box.home) as reader:
         ended = kill(scenes.box, tally, work, point, draw_hit(point, random))
         assert ended.killed, f"{point} was never reached: {ended.words}"
-        chaos.calm(scenes.box, tally, work)
+        chaos.run_without_faults(scenes.box, tally, work)
     tally.hear(reader)
     tally.compare(shop.account.entries(), taken(scenes.box.home), "ingest")
     tally.compare(expected, live_of(scenes.box.home), work)
@@ -317,11 +317,11 @@ def test_a_night_that_was_half_done_ends_as_if_upkeep_had_never_been_killed(scen
     scenes.go_to("due", 0)
     tally = Tally(0)
     assert kill(scenes.box, tally, "gc", "log_cleared", 4).killed
-    chaos.calm(scenes.box, tally, "gc")
+    chaos.run_without_faults(scenes.box, tally, "gc")
     left = Workspace.open(scenes.box.home).lake
     with pytest.raises(LakeError, match="version 0 cannot be read"):
         left.read("batches", version=0)
-    chaos.calm(scenes.box, tally, "nightly")
+    chaos.run_without_faults(scenes.box, tally, "nightly")
     tally.compare(expected, live_of(scenes.box.home), "nightly")
     assert tally.sound, tally.text()
 

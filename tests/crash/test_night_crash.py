@@ -20,7 +20,7 @@ from pipeline import columns as c
 from pipeline.steps.feedback.feedback import feedback
 from pipeline.steps.lists import history, lists
 from pipeline.steps.nightly.nightly import nightly
-from pipeline.stores.registry.connection import door
+from pipeline.stores.registry.connection import registry_errors
 from pipeline.testing.chaos.fork_server import _WARM
 from pipeline.workspace.registry import registry
 from pipeline.workspace.workspace import Workspace
@@ -84,7 +84,7 @@ def test_killed_after_every_commit(tmp_path):
 
 def _die_after_one() -> None:
     """Let this process do one durable thing, and kill it at once behind it."""
-    from pipeline.stores.lake.commit_integrity import Tail
+    from pipeline.stores.lake.commit_integrity import CommitIntegrity
     from pipeline.stores.ledger import Ledger
     from pipeline.stores.registry.client import Registry
 
@@ -109,7 +109,7 @@ def _die_after_one() -> None:
         return result
 
     Path.rename = renamed
-    dying(Tail, "acknowledge", "commit")
+    dying(CommitIntegrity, "acknowledge", "commit")
     dying(Ledger, "_write", "append")
     for method in ("mirror_night", "move_aliases"):
         original = getattr(Registry, method)
@@ -148,7 +148,7 @@ def _forked(home: str, prepare: Callable[[], None] = lambda: None) -> int:
 
 
 def main(calm: str, killed: str) -> int:
-    with door("sqlite:///none"):
+    with registry_errors("sqlite:///none"):
         for name in _WARM:
             import_module(name)
     os.environ["NIGHTJAR_TEST_MARKS"] = killed

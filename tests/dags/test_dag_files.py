@@ -5,7 +5,7 @@ from pathlib import Path
 from tests.dags.conftest import ROOT, Python
 
 DAG_FILES = ("backtest.py", "feedback_ingest.py", "maintenance.py", "nightly_retrain.py", "tune.py")
-HEAVY = (
+HEAVY_TASK_ARGS = (
     "pipeline",
     "polars",
     "implicit",
@@ -34,7 +34,7 @@ for path in sys.argv[2:2 + count]:
 
 def test_dag_files_parse_without_what_their_tasks_need(python: Python) -> None:
     paths = [str(ROOT / "dags" / name) for name in DAG_FILES]
-    parsed = python("-c", PARSE, str(len(paths)), *paths, *HEAVY)
+    parsed = python("-c", PARSE, str(len(paths)), *paths, *HEAVY_TASK_ARGS)
 
     assert parsed.returncode == 0, parsed.stderr
     assert parsed.stdout.splitlines() == list(DAG_FILES)

@@ -24,7 +24,7 @@ from pipeline.steps.feedback.feedback import feedback
 from pipeline.steps.feedback.policy import read_policy
 from pipeline.steps.lists import lists, live_publication
 from pipeline.steps.nightly import nightly
-from pipeline.workspace.history import ACCEPTANCE, DECISION, PATCH, PUBLICATION
+from pipeline.workspace.history import DECISION, PATCH, PUBLICATION
 from pipeline.workspace.workspace import Workspace
 from tests.dags.served import Served, serve
 from tests.worlds import CONFIG, NIGHTS, catalogue, land, moved, purchases
@@ -225,7 +225,7 @@ def answered(shop: Shop, airflow: Served, announced: Any) -> Night:
     before = lists(shop.ws, None)
     run_id = announced["dag_run_id"]
     question = airflow.question(NIGHTLY, run_id)
-    assert shop.lines(ACCEPTANCE) == []
+    assert shop.lines(OVERRIDE) == []
     airflow.answer(NIGHTLY, run_id, SWITCH)
     run = airflow.end(NIGHTLY, run_id)
     states = airflow.states(NIGHTLY, run_id)
@@ -250,7 +250,7 @@ def test_a_persons_yes_switches_and_the_lists_go_live(answered: Night, shop: Sho
     assert answered.run["state"] == "success"
     assert set(answered.states.values()) == {"success"}
     assert answered.states["accept"] == "success"
-    (word,) = shop.lines(ACCEPTANCE)
+    (word,) = shop.lines(OVERRIDE)
     assert (word["kind"], word["recipe"]) == ("switch", "als")
     # Nobody signs in to the Airflow of `make ui`.
     assert (word["by"], word["because"]) == ("Anonymous", "answered in Airflow")

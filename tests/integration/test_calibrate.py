@@ -96,7 +96,7 @@ def copy(home, tmp_path):
 def test_it_says_how_often_the_gate_is_wrong_and_what_it_finds(whole):
     _, told = whole
     found = told.found
-    assert (found.salts, len(found.users), found.df) == (8, 4, 28)
+    assert (found.replicates, len(found.users), found.df) == (8, 4, 28)
     assert (found.pairs, found.disjoint_pairs, len(found.equal)) == (224, 16, 56)
     assert min(found.users) >= 200
     assert 0 < found.rate <= found.rate_upper < 0.02
@@ -134,7 +134,7 @@ def test_the_same_call_fits_nothing_again(whole):
     before = history(ws)
     again, fits = calibrated(ws)
     assert fits == []
-    assert (again.line, again.found, again.svg) == (told.line, told.found, told.svg)
+    assert (again.line, again.calibration, again.svg) == (told.line, told.found, told.svg)
     assert history(ws) == before
 
 
@@ -146,7 +146,7 @@ def test_a_killed_one_goes_on_and_finds_the_same_though_the_lake_has_grown(whole
     assert feedback(copy, AS_OF).accepted > 0
     found, fits = calibrated(copy)
     assert fits == list(range(12, 33))
-    assert found.found == whole[1].found
+    assert found.calibration == whole[1].found
     assert found.svg == whole[1].svg
 
 
@@ -183,7 +183,7 @@ def test_a_recipe_without_dice_is_said_to_have_none(tmp_path):
 
     def counted(self, history, *, salt=0, progress=silent):
         salts.append(salt)
-        return train(self, history, salt=salt, progress=progress)
+        return train(self, history, replicate=salt, progress=progress)
 
     with patch.object(ItemKnn, "train", counted):
         told, _ = calibrated(ws)
@@ -192,7 +192,7 @@ def test_a_recipe_without_dice_is_said_to_have_none(tmp_path):
     assert (line.family, line.seed_sd, line.rate, line.v_hat) == ("item_knn", 0, 0, 0)
     assert "no dice move this recipe's lists, so an equal one gives equal ones" in line.sentence
     assert 0 < line.tossed_upper < 0.02
-    assert told.found.planted > 0.02
+    assert told.calibration.planted > 0.02
 
 
 def nightjar(*arguments):

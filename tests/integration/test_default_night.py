@@ -29,8 +29,8 @@ def test_a_night_without_recipes_settles_the_default_and_decides(workspace, tmp_
     told = []
     ended = nightly(ws, NIGHTS[0], progress=told.append)
     night = Night.read(ws, ws.run(ended.run_id))
-    assert night.snapshot.recipes["blend"].open
-    assert not night.recipes["blend"].open
+    assert night.snapshot.recipes["blend"].has_free_params
+    assert not night.recipes["blend"].has_free_params
     assert any(text.startswith("train blend: ") for text in told)
     parts = night.recipes["blend"].parts
     assert all(f"{name} × " in ended.chosen["blend"] for name in parts)

@@ -14,7 +14,7 @@ from pipeline.steps.nightly.nightly import nightly
 from tests.worlds import CONFIG, NIGHTS, catalogue, land, purchases
 
 MILLION = 1_000_000
-MOST = FeaturesConfig().most_a_day
+MOST = FeaturesConfig().max_events_per_user_day
 NIGHT = NIGHTS[0]
 
 

@@ -12,7 +12,7 @@ from pipeline.errors import RegistryError
 from pipeline.steps.experiments.comparison.compare import compare
 from pipeline.steps.feedback.feedback import feedback
 from pipeline.steps.nightly.nightly import nightly
-from pipeline.stores.registry.connection import come_home
+from pipeline.stores.registry.connection import relocate_artifact_uris
 from pipeline.workspace.registry import registry
 from pipeline.workspace.workspace import Workspace
 from tests.worlds import NIGHTS, forget_places, land, purchases
@@ -104,13 +104,13 @@ def test_artifacts_that_lie_elsewhere_on_purpose_stay_there(two_nights, tmp_path
 
 
 def test_what_is_no_database_of_mlflow_says_so(tmp_path):
-    come_home(tmp_path / "missing.db")
+    relocate_artifact_uris(tmp_path / "missing.db")
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "empty.db").touch()
-    come_home(tmp_path / "empty.db")
+    relocate_artifact_uris(tmp_path / "empty.db")
     (tmp_path / "text.db").write_text("no database" * 200)
     with pytest.raises(RegistryError, match=r"text\.db cannot be used: file is not a database"):
-        come_home(tmp_path / "text.db")
+        relocate_artifact_uris(tmp_path / "text.db")
 
 
 def test_a_copy_that_cannot_be_written_says_so(two_nights, tmp_path, monkeypatch):

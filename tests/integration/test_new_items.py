@@ -87,9 +87,9 @@ def test_a_window_knows_what_was_there_before_its_end_and_nobody_had(shop):
     ws, first, _ = shop
     run = open_night(ws, first.run_id).run
     train, full = (read_history(run, name) for name in ("train", "full"))
-    assert train.of_items.names.tolist() == [f"categories=shelf {n}" for n in range(SHELVES)]
-    assert train.other_items.ids.tolist() == sorted([*OLD, "gone0"])
-    assert full.other_items.ids.tolist() == sorted([*OLD, "gone0", "fresh0"])
+    assert train.item_features.names.tolist() == [f"categories=shelf {n}" for n in range(SHELVES)]
+    assert train.cold_items.ids.tolist() == sorted([*OLD, "gone0"])
+    assert full.cold_items.ids.tolist() == sorted([*OLD, "gone0", "fresh0"])
 
 
 def test_only_the_family_that_can_lists_them(shop):

@@ -416,7 +416,7 @@ def test_a_night_has_one_page_which_knows_what_changes_for_people(shop):
     churn = ws.run(second.run_id).read(ChurnFile)
     assert told.churn == ((NIGHTS[1], churn),)
     assert {as_of for as_of, _ in told.live} == {NIGHTS[1]}
-    assert "mad" in {row.recipe for row in told.decision.accounts}
+    assert "mad" in {row.recipe for row in told.decision.e_processes}
     assert {row.name for row in told.slices} >= {"cold", "warm", "hot"}
     assert {"als", "popularity"} <= set(told.costs)
     html = last["page.html"].read_text()

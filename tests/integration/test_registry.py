@@ -29,7 +29,7 @@ from pipeline.models.als import Als
 from pipeline.models.contract import Scorer
 from pipeline.models.topk import top_k
 from pipeline.stores.registry.client import Registry
-from pipeline.stores.registry.connection import door
+from pipeline.stores.registry.connection import registry_errors
 from pipeline.stores.registry.records import (
     ChildRecord,
     DatasetRecord,
@@ -195,7 +195,7 @@ def assert_whole(uri: str, night: NightRecord) -> None:
         assert len(client.get_metric_history(runs[name].info.run_id, "ndcg_at_20")) == 1
         read = {i.dataset.name: i.dataset for i in runs[name].inputs.dataset_inputs}
         assert json.loads(read["events"].source)["delta_table_version"] == 12
-        assert json.loads(read["events"].profile)["num_rows"] == 320
+        assert json.loads(read["events"].user_history)["num_rows"] == 320
         figures = client.list_artifacts(runs[name].info.run_id, "figures")
         assert [file.path for file in figures] == ["figures/slices.png"]
     notes = {name: run.data.tags.get("mlflow.note.content") for name, run in runs.items()}
@@ -462,7 +462,7 @@ def test_no_failure_tells_the_password() -> None:
     from mlflow.exceptions import MlflowException
 
     uri = "https://user:secret@mlflow.example/"
-    with pytest.raises(RegistryError) as told, door(uri):
+    with pytest.raises(RegistryError) as told, registry_errors(uri):
         raise MlflowException("API request to https://user:secret@mlflow.example/api failed")
     assert told.value.sentence == (
         "MLflow at https://mlflow.example/ failed: API request to https://mlflow.example/api failed"

@@ -25,7 +25,7 @@ from pipeline.evaluation.compare import difference, paired
 from pipeline.evaluation.evaluate import NDCG, evaluate_stored
 from pipeline.models.als import Als
 from pipeline.steps.experiments.comparison.compare import compare
-from pipeline.steps.experiments.reproduction.causes import Why
+from pipeline.steps.experiments.reproduction.causes import CauseKind
 from pipeline.steps.experiments.reproduction.reproduce import reproduce
 from pipeline.steps.feedback.feedback import feedback
 from pipeline.steps.feedback.policy import read_policy
@@ -345,10 +345,12 @@ def test_a_family_that_declares_its_dice_explains_them(copy, monkeypatch):
     train = Als.train
     loose = replace(Als.capabilities, deterministic=False)
     monkeypatch.setattr(Als, "capabilities", loose)
-    monkeypatch.setattr(Als, "train", lambda self, history, **rest: train(self, history, salt=1))
+    monkeypatch.setattr(
+        Als, "train", lambda self, history, **rest: train(self, history, replicate=1)
+    )
     found = reproduce(copy, 2)
     assert (found.outcome, found.exit_code) == ("differs", 3)
-    assert [cause.kind for cause in found.causes] == [Why.THREADS]
+    assert [cause.kind for cause in found.causes] == [CauseKind.THREADS]
     scorer = next(row for row in found.rows if row.file == "scorer.npz")
     assert scorer.arrays == ("item_factors", "user_factors")
 
@@ -383,7 +385,7 @@ def test_rows_that_are_gone_are_counted(copy):
     assert gone > 5
     found = reproduce(copy, 1)
     assert (found.outcome, found.exit_code) == ("differs", 3)
-    assert found.causes[0].kind == Why.ROWS
+    assert found.causes[0].kind == CauseKind.ROWS
     assert f": {gone} are gone, as after a person's erasure" in found.causes[0].sentence
     scorer = next(row for row in found.rows if row.file == "scorer.npz")
     assert set(scorer.arrays) >= {"item_factors", "user_ids"}

@@ -11,12 +11,12 @@ import pytest
 
 from pipeline.base import Interval, plain
 from pipeline.errors import ConfigError
-from pipeline.report.attribution import answers_table
-from pipeline.steps.feedback.attribution import answers, read_answers, show_answers
+from pipeline.report.attribution import attribution_table
+from pipeline.steps.feedback.attribution import read_attribution, run_attribution, show_attribution
 from pipeline.steps.feedback.drift import drift, read_drift
 from pipeline.steps.feedback.feedback import feedback
 from pipeline.steps.feedback.policy import drift_if_needed, policy, read_policy
-from pipeline.steps.nightly.requested import woken
+from pipeline.steps.nightly.requested import start_requested
 from pipeline.workspace.artifacts import AttributionFile, MlflowFile, SnapshotFile
 from pipeline.workspace.history import LedgerHistory
 from pipeline.workspace.ledger import DriftSummary
@@ -48,7 +48,7 @@ def fed(ws: Workspace):
 
 def test_answers_are_joined_to_what_was_live(copy, one_night):
     fed(copy)
-    found = answers(copy, NIGHTS[0], NIGHTS[1])
+    found = run_attribution(copy, NIGHTS[0], NIGHTS[1])
     told = json.loads(json.dumps(plain(found), allow_nan=False))
     rows = {(row["by"], row["name"]): row for row in told["rows"]}
     everybody = rows["all", "all"]
@@ -68,21 +68,21 @@ def test_answers_are_joined_to_what_was_live(copy, one_night):
     assert ("recipe", one_night[1].recipe) in rows and ("position", "20") in rows
     # What a list puts first is taken more often than what it puts last.
     assert rows["position", "1"]["conversion"] > rows["position", "20"]["conversion"]
-    text = answers_table(found)
+    text = attribution_table(found)
     assert "by" in text.splitlines()[0] and "answer a list shown within 7 days" in text
 
 
 def test_before_anything_was_shown_nothing_is_answered(copy):
-    found = answers(copy, NIGHTS[0] - timedelta(days=9), NIGHTS[0])
+    found = run_attribution(copy, NIGHTS[0] - timedelta(days=9), NIGHTS[0])
     assert found.events == found.unshown > 0
     assert (found.joined, found.rows) == (0, ())
-    empty = answers(copy, NIGHTS[0] + 99 * HOUR, NIGHTS[0] + 100 * HOUR)
+    empty = run_attribution(copy, NIGHTS[0] + 99 * HOUR, NIGHTS[0] + 100 * HOUR)
     assert (empty.events, empty.people, empty.rows) == (0, 0, ())
 
 
 def test_an_end_before_its_start_is_refused(copy):
     with pytest.raises(ConfigError, match=r"ends .* before it starts"):
-        answers(copy, NIGHTS[1], NIGHTS[0])
+        run_attribution(copy, NIGHTS[1], NIGHTS[0])
 
 
 def test_drift_is_looked_for_on_whole_days_at_the_hour_of_the_last_night(copy):
@@ -99,12 +99,12 @@ def test_drift_is_looked_for_on_whole_days_at_the_hour_of_the_last_night(copy):
 
 def test_no_look_at_drift_where_it_could_change_nothing(copy):
     assert drift_if_needed(copy, NIGHTS[1]) is None  # nothing is new
-    assert policy(copy, NIGHTS[1]).verdict == "skip"
+    assert policy(copy, NIGHTS[1]).action == "skip"
     land(copy.home, purchases(), NIGHTS[0] + 19 * HOUR, NIGHTS[0])
     at = NIGHTS[0] + 19 * HOUR
     told = feedback(copy, at)
     assert drift_if_needed(copy, at) is None  # a night was just there
-    assert told.verdict == "fold_in" and "20 hours must pass" in told.reason
+    assert told.action == "fold_in" and "20 hours must pass" in told.reason
     assert drift_if_needed(copy, at + HOUR) is not None
 
 
@@ -125,10 +125,10 @@ def test_a_flood_from_one_person_buys_no_retrain(copy):
     land(copy.home, flood, day)
     told = feedback(copy, day)
     assert told.accepted == 20_000
-    assert told.verdict == "fold_in"
+    assert told.action == "fold_in"
     assert "20,000 new events, of which 100 count" in told.reason
     land(copy.home, purchases(), NIGHTS[1], NIGHTS[0])
-    assert feedback(copy, NIGHTS[1]).verdict == "retrain"
+    assert feedback(copy, NIGHTS[1]).action == "retrain"
 
 
 def runs(ws: Workspace) -> list[str]:
@@ -138,20 +138,20 @@ def runs(ws: Workspace) -> list[str]:
 def test_a_request_finds_its_night_and_a_second_one_finds_nothing_left(copy):
     """The asset's event comes twice: one night begins, and says why."""
     copy = with_settings(copy, "[policy]\nafter_events = 1000")
-    assert fed(copy).verdict == "retrain"
-    first = woken(copy, NIGHTS[1] + HOUR)
+    assert fed(copy).action == "retrain"
+    first = start_requested(copy, NIGHTS[1] + HOUR)
     assert first.status == "new"
     trigger = copy.run(first.run_id).read(SnapshotFile).trigger
     assert trigger.policy.reason.startswith("retrain wanted: ")
     assert trigger.drift.verdict == "calm"
     before = runs(copy)
     # The doubled one is due moments later, as Airflow has it, or for the same instant, or earlier.
-    again = woken(copy, NIGHTS[1] + HOUR + timedelta(seconds=2))
+    again = start_requested(copy, NIGHTS[1] + HOUR + timedelta(seconds=2))
     assert again.status == "nothing_to_do"
     assert "20 hours must pass after the night of 2024-03-25T10:00:00Z" in again.sentence
-    assert woken(copy, NIGHTS[1]).status == "superseded"
-    assert "2024-03-25T10:00:00Z is at work" in woken(copy, NIGHTS[1]).sentence
-    assert woken(copy, NIGHTS[1] + HOUR).run_id == first.run_id  # its own retry goes on
+    assert start_requested(copy, NIGHTS[1]).status == "superseded"
+    assert "2024-03-25T10:00:00Z is at work" in start_requested(copy, NIGHTS[1]).sentence
+    assert start_requested(copy, NIGHTS[1] + HOUR).run_id == first.run_id  # its own retry goes on
     assert runs(copy) == before
 
 
@@ -159,15 +159,15 @@ def test_a_request_for_a_night_that_is_done_is_superseded(two_nights, tmp_path):
     copy = Workspace.open(copy_of(two_nights[0], tmp_path / "home"))
     before = runs(copy)
     for at in (NIGHTS[1], NIGHTS[1] - HOUR):
-        found = woken(copy, at)
+        found = start_requested(copy, at)
         assert found.status == "superseded" and "has decided" in found.sentence
-    late = woken(copy, NIGHTS[1] + HOUR)
+    late = start_requested(copy, NIGHTS[1] + HOUR)
     assert late.status == "nothing_to_do" and late.sentence.startswith("no retrain")
     assert runs(copy) == before
 
 
 def test_a_request_for_nothing_begins_nothing(copy):
-    found = woken(copy, NIGHTS[1])
+    found = start_requested(copy, NIGHTS[1])
     assert found.status == "nothing_to_do"
     assert found.sentence.startswith("no retrain: 0 new events")
     assert found.run_id == ""
@@ -176,15 +176,15 @@ def test_a_request_for_nothing_begins_nothing(copy):
 def test_a_request_that_got_lost_is_made_again_by_the_next_pass(copy):
     """Nobody heard it: five minutes later, with nothing new landed, it is asked for once more."""
     copy = with_settings(copy, "[policy]\nafter_events = 1000")
-    assert fed(copy).verdict == "retrain"
+    assert fed(copy).action == "retrain"
     for minutes in (5, 10):
         told = feedback(copy, NIGHTS[1] + timedelta(minutes=minutes))
-        assert (told.files, told.verdict) == (0, "retrain")
+        assert (told.files, told.action) == (0, "retrain")
 
 
 def test_a_night_that_nobody_asked_for_leaves_nothing_to_ask_for(two_nights):
     """No pass was ever heard: the night that the schedule started took in what was missed."""
-    assert policy(Workspace.open(two_nights[0]), NIGHTS[1] + 30 * HOUR).verdict == "skip"
+    assert policy(Workspace.open(two_nights[0]), NIGHTS[1] + 30 * HOUR).action == "skip"
 
 
 def test_while_a_night_is_at_work_a_request_waits_for_it(copy):
@@ -201,12 +201,12 @@ def test_while_a_night_is_at_work_a_request_waits_for_it(copy):
     other.start()
     try:
         assert held.wait(60)
-        found = woken(copy, NIGHTS[1])
+        found = start_requested(copy, NIGHTS[1])
     finally:
         free.set()
         other.join()
     assert found.status == "nothing_to_do" and "a night is at work" in found.sentence
-    assert woken(copy, NIGHTS[1]).status == "new"
+    assert start_requested(copy, NIGHTS[1]).status == "new"
 
 
 def test_two_requests_at_once_begin_one_night(copy):
@@ -216,7 +216,7 @@ def test_two_requests_at_once_begin_one_night(copy):
 
     def ask(seconds):
         ws = Workspace.open(copy.home)
-        found.append(woken(ws, NIGHTS[1] + timedelta(seconds=seconds)))
+        found.append(start_requested(ws, NIGHTS[1] + timedelta(seconds=seconds)))
 
     both = [threading.Thread(target=ask, args=(seconds,)) for seconds in (0, 1)]
     for one in both:
@@ -235,10 +235,10 @@ def test_a_night_keeps_what_came_back_and_shows_it_at_the_version(two_nights):
     home, first, second = two_nights
     ws = Workspace.open(home)
     run = ws.run(second.run_id)
-    attribution = read_answers(run)
+    attribution = read_attribution(run)
     assert attribution.span == Interval(*NIGHTS[:2])
     # Computed again after the second publication it is the same.
-    assert answers(ws, *NIGHTS[:2]) == attribution
+    assert run_attribution(ws, *NIGHTS[:2]) == attribution
     everybody = next(row for row in attribution.rows if row.by == "all")
     entry = LedgerHistory.of(ws.ledger).last_decision()
     assert entry.run_id == second.run_id
@@ -246,7 +246,7 @@ def test_a_night_keeps_what_came_back_and_shows_it_at_the_version(two_nights):
     assert entry.attribution.joined == attribution.joined
     assert entry.drift == DriftSummary(status="calm", sentence=read_drift(run).sentence, since={})
     assert entry.trigger == read_policy(run)
-    assert entry.trigger.verdict == "retrain"  # by its size: the night ran by hand
+    assert entry.trigger.action == "retrain"  # by its size: the night ran by hand
     page = (run.folder / "page.html").read_text()
     for part in ("What people did with what they were shown", "Whether something has moved"):
         assert part in page
@@ -266,14 +266,14 @@ def test_a_night_keeps_what_came_back_and_shows_it_at_the_version(two_nights):
     assert metric.value == pytest.approx(everybody.conversion)
     assert (metric.step, metric.timestamp) == (14, round(NIGHTS[1].timestamp() * 1000))
     # Told again, it is there once.
-    show_answers(open_night(ws, second.run_id), registry(ws))
+    show_attribution(open_night(ws, second.run_id), registry(ws))
     assert len(client.get_metric_history(one.run_id, "attribution.conversion")) == 1
 
 
 def test_the_first_night_has_no_answers_and_a_reference_that_is_enough(one_night):
     home, first = one_night
     run = Workspace.open(home).run(first.run_id)
-    assert read_answers(run) is None and run.has(AttributionFile)
+    assert read_attribution(run) is None and run.has(AttributionFile)
     assert read_drift(run).verdict == "calm"
     assert read_policy(run).reason.startswith("no retrain: 9,754 new events")
 

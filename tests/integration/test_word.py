@@ -9,7 +9,7 @@ from pipeline.cli.app import app
 from pipeline.errors import ConfigError, GateError
 from pipeline.steps.feedback.feedback import feedback
 from pipeline.steps.maintenance.gc import gc
-from pipeline.steps.nightly.accept import accept_run, anchor_now
+from pipeline.steps.nightly.accept import accept_run, set_anchor
 from pipeline.steps.nightly.nightly import nightly, result
 from pipeline.steps.reporting.page_files import page_files
 from pipeline.workspace.artifacts import DecisionFile, EvaluationFile
@@ -74,8 +74,8 @@ def test_what_was_kept_back_names_the_command_while_it_works(copy):
 
     def told(one):
         ended = result(ws, one)
-        assert plain(ended)["may_accept"] == list(ended.may_accept)
-        return ended.may_accept, "gate accept" in ended.text()
+        assert plain(ended)["may_accept"] == list(ended.acceptable)
+        return ended.acceptable, "gate accept" in ended.text()
 
     assert told(first) == ((), False)  # it is live
     assert told(run_id) == (("als",), True)
@@ -116,7 +116,7 @@ def test_nobody_accepts_what_has_gone_on(copy):
     accept_run(ws, run_id, **WORD)
     nightly(ws, NIGHTS[1])
     with pytest.raises(ConfigError, match="Ada has said so already: the tastes have changed"):
-        accept_run(ws, run_id, by="Bob", because="late")
+        accept_run(ws, run_id, by="Bob", reason="late")
     for odd in ("two\nlines", "\x1b[31m", "a\udcff"):
         with pytest.raises(ConfigError, match="cannot be printed"):
             accept_run(ws, run_id, **WORD | {"because": odd})
@@ -138,11 +138,11 @@ def test_nobody_accepts_what_was_never_judged(copy, monkeypatch):
 
 def test_an_anchor_is_set_by_hand_and_counts_from_then_on(copy):
     ws, _, run_id = copy
-    line = anchor_now(ws, **WORD)
+    line = set_anchor(ws, **WORD)
     assert line.type == "anchor"
-    assert line == anchor_now(ws, **WORD)
+    assert line == set_anchor(ws, **WORD)
     with pytest.raises(ConfigError, match="Ada has said so already"):
-        anchor_now(ws, by="Bob", because="again")
+        set_anchor(ws, by="Bob", reason="again")
     decision = ws.run(run_id).read(DecisionFile).root
     assert line.anchor.recipe_hash in {ratio.recipe_hash for ratio in decision.ratios}
     assert line.recipe == lines(ws, "publication")[-1].name
@@ -195,7 +195,7 @@ def test_a_candidate_in_the_grey_zone_goes_live_by_a_persons_word(grey):
     third = nightly(ws, NIGHTS[2])
     decision = ws.run(third.run_id).read(DecisionFile).root
     assert (third.recipe, decision.kind) == ("als", "refresh")
-    hashes = {status.account.key.champion for status in decision.accounts}
+    hashes = {status.account.key.champion for status in decision.e_processes}
     assert hashes == {decision.recipe_hash} == {decision.anchor.recipe_hash}
 
 

@@ -17,9 +17,9 @@ from pipeline.data.ingest import (
     conflict_rows,
     conflicting,
     derive_ids,
-    judge_events,
     quarantine_rows,
     split_duplicates,
+    validate_events,
     with_pseudonyms,
 )
 from pipeline.data.sources import Limits, Source, Summary, read
@@ -64,7 +64,7 @@ class Taken:
     def __init__(self, data: bytes, known: pl.DataFrame = NOTHING, name: str = "a.csv") -> None:
         self.summary = Summary()
         text = pl.concat(read(BytesIO(data), name, SOURCE, Limits(), self.summary))
-        judged = judge_events(text, SOURCE, CONFIG, at=AT, name=name)
+        judged = validate_events(text, SOURCE, CONFIG, at=AT, name=name)
         people = {user: f"u{user}" for user in judged.good[c.USER_ID]}
         identified = derive_ids(with_pseudonyms(judged.good, people))
         self.fresh, repeats = split_duplicates(identified, known.select(IDENTITY))

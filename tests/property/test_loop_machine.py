@@ -31,7 +31,7 @@ from pipeline.steps.feedback.feedback import feedback
 from pipeline.steps.lists import history, lists
 from pipeline.steps.nightly.nightly import nightly
 from pipeline.testing.chaos.invariants import taken
-from pipeline.testing.chaos.synthetic_shop import CONFIG, FIRST_NIGHT, NIGHT, Account, Shop
+from pipeline.testing.chaos.synthetic_shop import CONFIG, FIRST_NIGHT, NIGHT, ExpectedState, Shop
 from pipeline.workspace.artifacts import TablesFile
 from pipeline.workspace.child_process import Child
 from pipeline.workspace.workspace import Workspace
@@ -45,7 +45,7 @@ AT_NIGHT = (*FAILPOINTS["night"], *FAILPOINTS["publish"])
 class Looping(RuleBasedStateMachine):
     """The real thing after its first night, and beside it what must come of what is done."""
 
-    start: ClassVar[tuple[Path, Account]]
+    start: ClassVar[tuple[Path, ExpectedState]]
 
     def __init__(self) -> None:
         super().__init__()

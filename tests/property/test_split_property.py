@@ -57,10 +57,13 @@ def test_a_split_agrees_with_a_loop_and_with_any_order(
 ) -> None:
     rows = [(0, 0, "purchase", 0), *rows]
     config = SplitConfig(
-        min_users=max(2, enough), block_choices=(7, 14, 28), seen=policy, target_kinds=("purchase",)
+        min_users=max(2, enough),
+        holdout_days_options=(7, 14, 28),
+        task=policy,
+        target_kinds=("purchase",),
     )
     found = split(frame(rows), AS_OF, config, first=False)
-    cutoff = 24 * (30 - found.block_days)
+    cutoff = 24 * (30 - found.holdout_days)
     expected = plain_truth(rows, cutoff, 24 * 30, policy == "discovery")
     assert set(found.truth.iter_rows()) == expected
     assert found.train.end == found.holdout.start == START + timedelta(hours=cutoff)

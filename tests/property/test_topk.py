@@ -37,12 +37,12 @@ def reference(scores, k, exclude=None, allowed=None):
 
 def _beside(scores, u):
     """What stands beside the factors, by item; links that add up to nothing are no score."""
-    cells = {} if scores.sparse is None else _row(scores.sparse, u)
-    if scores.profile is None:
+    cells = {} if scores.sparse_bonus is None else _row(scores.sparse_bonus, u)
+    if scores.user_history is None:
         return cells
     led = {}
-    for had, amount in _row(scores.profile, u).items():
-        for item, link in _row(scores.links, had).items():
+    for had, amount in _row(scores.user_history, u).items():
+        for item, link in _row(scores.item_similarity, had).items():
             led[item] = led.get(item, np.float32(0)) + amount * link
     summed = {i: led.get(i, np.float32(0)) + cells.get(i, np.float32(0)) for i in led | cells}
     return {item: value for item, value in summed.items() if value != 0}
@@ -85,9 +85,9 @@ def cases(draw):
     scores = Scores(
         users=_matrix(draw, (n_users, factors), LEVELS) if dense else None,
         items=_matrix(draw, (n_items, factors), LEVELS) if dense else None,
-        sparse=sp.csr_matrix(_matrix(draw, (n_users, n_items), CELLS)) if sparse else None,
-        profile=sp.csr_matrix(_matrix(draw, (n_users, inner), CELLS)) if linked else None,
-        links=sp.csr_matrix(_matrix(draw, (inner, n_items), LEVELS)) if linked else None,
+        sparse_bonus=sp.csr_matrix(_matrix(draw, (n_users, n_items), CELLS)) if sparse else None,
+        user_history=sp.csr_matrix(_matrix(draw, (n_users, inner), CELLS)) if linked else None,
+        item_similarity=sp.csr_matrix(_matrix(draw, (inner, n_items), LEVELS)) if linked else None,
     )
     exclude = allowed = None
     if draw(st.booleans()):
@@ -191,7 +191,7 @@ def test_a_crowd_of_ties_at_the_cut(levels):
     scores = Scores(users, items)
     assert_agrees(top_k(scores, 7, exclude=exclude), reference(scores, 7, exclude))
     cells = sp.csr_matrix((rng.random((3, 1200)) < 0.7).astype(np.float32))
-    assert_agrees(top_k(Scores(sparse=cells), 7), reference(Scores(sparse=cells), 7))
+    assert_agrees(top_k(Scores(sparse_bonus=cells), 7), reference(Scores(sparse_bonus=cells), 7))
 
 
 def test_large_cells_do_not_blur_small_scores(monkeypatch):
@@ -244,7 +244,7 @@ def test_an_excluded_cell_of_value_zero_is_excluded():
 
 def test_cells_written_twice_are_added():
     sparse = sp.csr_matrix((np.array([1, 1, 1.5], np.float32), [0, 0, 1], [0, 3]), shape=(1, 2))
-    lists = top_k(Scores(sparse=sparse), 2)
+    lists = top_k(Scores(sparse_bonus=sparse), 2)
     assert (lists.item.tolist(), lists.score.tolist()) == ([0, 1], [2.0, 1.5])
     assert sparse.nnz == 3
 
@@ -286,7 +286,7 @@ def test_shapes_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="half of a product"):
         top_k(Scores(users=scores.users), 1)
     with pytest.raises(ValueError, match="half of a product"):
-        top_k(Scores(links=sp.csr_matrix((3, 3), dtype=np.float32)), 1)
+        top_k(Scores(item_similarity=sp.csr_matrix((3, 3), dtype=np.float32)), 1)
     with pytest.raises(ValueError, match="scores need"):
         top_k(Scores(), 1)
 
@@ -306,9 +306,9 @@ def test_the_best_score_heads_the_list(factors, led, monkeypatch):
     scores = Scores(
         users=rng.normal(size=(40, 5)).astype(np.float32) if factors else None,
         items=rng.normal(size=(30, 5)).astype(np.float32) if factors else None,
-        sparse=cells(40, 30, 0.1),
-        profile=cells(40, 12, 0.2) if led else None,
-        links=cells(12, 30, 0.2) if led else None,
+        sparse_bonus=cells(40, 30, 0.1),
+        user_history=cells(40, 12, 0.2) if led else None,
+        item_similarity=cells(12, 30, 0.2) if led else None,
     )
     lists = top_k(scores, 1)
     wanted = np.zeros(40, np.float32)

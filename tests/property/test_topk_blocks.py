@@ -35,10 +35,10 @@ def dense(scores: Scores, exclude: sp.csr_matrix | None, allowed: np.ndarray | N
     """All scores in float64, −inf where there is none: no block, no candidate."""
     beside = sp.csr_matrix(scores.shape, dtype=np.float32)
     stored = np.zeros(scores.shape, bool)
-    if scores.profile is not None:
-        beside = beside + scores.profile @ scores.links
-    if scores.sparse is not None:
-        beside = beside + scores.sparse
+    if scores.user_history is not None:
+        beside = beside + scores.user_history @ scores.item_similarity
+    if scores.sparse_bonus is not None:
+        beside = beside + scores.sparse_bonus
     stored[beside.nonzero()] = True
     total = beside.toarray().astype(np.float64)
     if scores.users is not None:

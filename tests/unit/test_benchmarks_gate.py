@@ -12,7 +12,7 @@ import pytest
 from benchmarks import gate_simulation as simulation
 from benchmarks.gate_figures import at_least, at_most, between, days, near, rate, table
 from pipeline.base import Interval
-from pipeline.evaluation.gate.e_process import Account, Key
+from pipeline.evaluation.gate.e_process import EProcess, EProcessKey
 from tests.unit.evaluation.gate.test_gate import AS_OF
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,7 +22,7 @@ def test_many_accounts_at_once_are_accounts():
     random = np.random.default_rng(0)
     runs, v = 50, 4e-4
     many = simulation.Accounts(runs)
-    single = [Account(Key("a", "b", "ndcg", 20, 7))] * runs
+    single = [EProcess(EProcessKey("a", "b", "ndcg", 20, 7))] * runs
     for week in range(30):
         block = Interval(AS_OF + timedelta(weeks=week), AS_OF + timedelta(weeks=week + 1))
         x = random.normal(0.005, 0.02, runs)
@@ -32,8 +32,8 @@ def test_many_accounts_at_once_are_accounts():
             gone = x > 0.01
             many.close(gone)
             kept = zip(single, gone, strict=True)
-            single = [Account(one.key) if closed else one for one, closed in kept]
-    np.testing.assert_allclose(many.log_points, [one.log_points for one in single], atol=1e-12)
+            single = [EProcess(one.key) if closed else one for one, closed in kept]
+    np.testing.assert_allclose(many.log_points, [one.log_e for one in single], atol=1e-12)
     np.testing.assert_allclose(many.lift, [one.lift for one in single])
 
 

@@ -8,12 +8,12 @@ Here: `policies`, what may be declared; `treat`, learning the figures and applyi
 Not here: what makes a row bad (`data.validate`), what a value is worth (`data.features`).
 """
 
-from pipeline.data.clean.policies import CleanConfig, ColumnPolicy
+from pipeline.data.clean.policies import CleanConfig, ColumnTreatment
 from pipeline.data.clean.treat import (
     Cleaned,
+    CleaningStatistics,
     CleanReport,
     ColumnReport,
-    Figures,
     Learnt,
     apply,
     clean,
@@ -24,9 +24,9 @@ __all__ = [
     "CleanConfig",
     "CleanReport",
     "Cleaned",
-    "ColumnPolicy",
+    "CleaningStatistics",
     "ColumnReport",
-    "Figures",
+    "ColumnTreatment",
     "Learnt",
     "apply",
     "clean",

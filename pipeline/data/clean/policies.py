@@ -22,7 +22,7 @@ _ANY_DTYPE: Final = ("mode", "constant", "indicator", "none")
 """Policies for missing values that need no numbers."""
 
 
-class ColumnPolicy(Frozen):
+class ColumnTreatment(Frozen):
     """What to do with the missing values and the outliers of one column."""
 
     missing: Literal["none", "mean", "median", "mode", "constant", "indicator"] = Field(
@@ -90,18 +90,18 @@ class CleanConfig(Frozen):
     or purchases among many views down to the value of a view.
     """
 
-    events: dict[str, ColumnPolicy] = Field(
+    events: dict[str, ColumnTreatment] = Field(
         default={}, description="Policies for columns of the events, such as value."
     )
-    items: dict[str, ColumnPolicy] = Field(
+    items: dict[str, ColumnTreatment] = Field(
         default={}, description="Policies for columns of the items, such as price."
     )
-    users: dict[str, ColumnPolicy] = Field(
+    users: dict[str, ColumnTreatment] = Field(
         default={}, description="Policies for further columns of the users."
     )
 
 
-def check_column(frame: pl.DataFrame, column: str, policy: ColumnPolicy, where: str) -> None:
+def check_column(frame: pl.DataFrame, column: str, policy: ColumnTreatment, where: str) -> None:
     """Refuse a policy for a column that is not there, or not made of what the policy needs."""
     field = f"{where}.{column}"
     allowed = [name for name in frame.columns if name not in _IDENTITY]

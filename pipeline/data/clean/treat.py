@@ -13,7 +13,7 @@ from typing import Any, Final
 import polars as pl
 
 from pipeline import columns as c
-from pipeline.data.clean.policies import MISSING_SUFFIX, ColumnPolicy, Fill, check_column
+from pipeline.data.clean.policies import MISSING_SUFFIX, ColumnTreatment, Fill, check_column
 from pipeline.errors import DataError
 
 _LEARNT: Final = ("mean", "median", "mode")
@@ -22,7 +22,7 @@ _NEVER: Final = "never"
 
 
 @dataclass(frozen=True)
-class Figures:
+class CleaningStatistics:
     """What was learnt for one column.
 
     Attributes
@@ -34,7 +34,7 @@ class Figures:
     """
 
     column: str
-    policy: ColumnPolicy
+    treatment: ColumnTreatment
     fill: Fill | None
     low: float | None
     high: float | None
@@ -45,7 +45,7 @@ class Learnt:
     """Figures of all columns with a policy; `where` names their place in the config."""
 
     where: str
-    columns: tuple[Figures, ...]
+    columns: tuple[CleaningStatistics, ...]
 
 
 @dataclass(frozen=True)
@@ -95,14 +95,14 @@ class Cleaned:
 
 
 def clean(
-    frame: pl.DataFrame, policies: Mapping[str, ColumnPolicy], *, where: str = "clean"
+    frame: pl.DataFrame, policies: Mapping[str, ColumnTreatment], *, where: str = "clean"
 ) -> Cleaned:
     """Learn the figures of a frame and clean the same frame with them."""
     return apply(frame, learn(frame, policies, where=where))
 
 
 def learn(
-    frame: pl.DataFrame, policies: Mapping[str, ColumnPolicy], *, where: str = "clean"
+    frame: pl.DataFrame, policies: Mapping[str, ColumnTreatment], *, where: str = "clean"
 ) -> Learnt:
     """Learn from a training window what to fill in and where to cut.
 
@@ -139,7 +139,7 @@ def apply(frame: pl.DataFrame, learnt: Learnt) -> Cleaned:
     ``<column>_outlier`` for each column that took it out.
     """
     for figures in learnt.columns:
-        check_column(frame, figures.column, figures.policy, learnt.where)
+        check_column(frame, figures.column, figures.treatment, learnt.where)
     marks = frame.select(
         pl.repeat(False, pl.len()).alias(_NEVER),
         *(mark for figures in learnt.columns for mark in _marks(frame.schema, figures)),
@@ -163,7 +163,9 @@ def apply(frame: pl.DataFrame, learnt: Learnt) -> Cleaned:
     )
 
 
-def _learn_column(frame: pl.DataFrame, column: str, policy: ColumnPolicy, where: str) -> Figures:
+def _learn_column(
+    frame: pl.DataFrame, column: str, policy: ColumnTreatment, where: str
+) -> CleaningStatistics:
     check_column(frame, column, policy, where)
     known = frame.select(_known(frame.schema, column)).to_series().drop_nulls()
     low, high = policy.minimum, policy.maximum
@@ -176,7 +178,7 @@ def _learn_column(frame: pl.DataFrame, column: str, policy: ColumnPolicy, where:
     learnt = low is not None, high is not None, fill is not None
     if any(want and not have for want, have in zip(asked, learnt, strict=True)):
         raise DataError("no value to learn its policy from", where=f"{where}.{column}")
-    return Figures(column, policy, fill, low, high)
+    return CleaningStatistics(column, policy, fill, low, high)
 
 
 def _quantile(known: pl.Series, share: float) -> float | None:
@@ -185,7 +187,7 @@ def _quantile(known: pl.Series, share: float) -> float | None:
 
 
 def _learn_fill(
-    known: pl.Series, policy: ColumnPolicy, low: float | None, high: float | None
+    known: pl.Series, policy: ColumnTreatment, low: float | None, high: float | None
 ) -> Fill | None:
     if policy.outliers == "quarantine":
         known = known.filter(~_beyond(known, low, high))
@@ -217,7 +219,7 @@ def _known(schema: pl.Schema, column: str) -> pl.Expr:
     return pl.when(number.is_finite()).then(number).otherwise(None).alias(column)
 
 
-def _marks(schema: pl.Schema, figures: Figures) -> list[pl.Expr]:
+def _marks(schema: pl.Schema, figures: CleaningStatistics) -> list[pl.Expr]:
     """Three columns of booleans: a value is missing, below `low`, above `high`."""
     known, never = _known(schema, figures.column), pl.lit(False)
     tests = {
@@ -228,7 +230,7 @@ def _marks(schema: pl.Schema, figures: Figures) -> list[pl.Expr]:
     return [test.alias(_mark(figures, name)) for name, test in tests.items()]
 
 
-def _mark(figures: Figures, name: str) -> str:
+def _mark(figures: CleaningStatistics, name: str) -> str:
     return f"{figures.column}/{name}"
 
 
@@ -240,7 +242,7 @@ def _quarantining(learnt: Learnt) -> list[tuple[str, pl.Expr]]:
             pl.col(_mark(figures, "below")) | pl.col(_mark(figures, "above")),
         )
         for figures in learnt.columns
-        if figures.policy.outliers == "quarantine"
+        if figures.treatment.outliers == "quarantine"
     ]
 
 
@@ -253,8 +255,8 @@ def _reasons(marks: pl.DataFrame, learnt: Learnt) -> pl.Series:
     ).to_series()
 
 
-def _treat(schema: pl.Schema, figures: Figures) -> list[pl.Expr]:
-    column, policy = figures.column, figures.policy
+def _treat(schema: pl.Schema, figures: CleaningStatistics) -> list[pl.Expr]:
+    column, policy = figures.column, figures.treatment
     treated = _known(schema, column)
     if policy.outliers in ("clip", "winsorise"):
         treated = treated.clip(figures.low, figures.high)
@@ -267,19 +269,19 @@ def _treat(schema: pl.Schema, figures: Figures) -> list[pl.Expr]:
     return expressions
 
 
-def _report(figures: Figures, marks: pl.DataFrame, stays: pl.Series) -> ColumnReport:
+def _report(figures: CleaningStatistics, marks: pl.DataFrame, stays: pl.Series) -> ColumnReport:
     missing = marks[_mark(figures, "missing")]
     below, above = (int(marks[_mark(figures, side)].sum()) for side in ("below", "above"))
     return ColumnReport(
         column=figures.column,
-        missing_policy=figures.policy.missing,
+        missing_policy=figures.treatment.missing,
         missing=int(missing.sum()),
         filled=int((missing & stays).sum()) if figures.fill is not None else 0,
         fill=figures.fill,
-        outliers_policy=figures.policy.outliers,
+        outliers_policy=figures.treatment.outliers,
         low=figures.low,
         high=figures.high,
         below=below,
         above=above,
-        quarantined=below + above if figures.policy.outliers == "quarantine" else 0,
+        quarantined=below + above if figures.treatment.outliers == "quarantine" else 0,
     )

@@ -7,20 +7,20 @@ Not here: reading files (`sources`), pseudonyms, locks and commits (`stores`), r
 what new rows ask for (`monitoring.policy`).
 """
 
-from pipeline.data.ingest.catalogue import judge_catalogue, upsert
+from pipeline.data.ingest.catalogue import upsert, validate_catalogue
 from pipeline.data.ingest.config import IngestConfig
 from pipeline.data.ingest.events import (
     CONTENT,
     IDENTITY,
-    Judged,
+    ValidatedRows,
     by_file,
     conflict_rows,
     conflicting,
     derive_ids,
     event_rows,
-    judge_events,
     on_days,
     split_duplicates,
+    validate_events,
     with_origin,
     with_pseudonyms,
 )
@@ -30,18 +30,18 @@ __all__ = [
     "CONTENT",
     "IDENTITY",
     "IngestConfig",
-    "Judged",
+    "ValidatedRows",
     "by_file",
     "conflict_rows",
     "conflicting",
     "derive_ids",
     "event_rows",
-    "judge_catalogue",
-    "judge_events",
     "on_days",
     "quarantine_rows",
     "split_duplicates",
     "upsert",
+    "validate_catalogue",
+    "validate_events",
     "with_origin",
     "with_pseudonyms",
 ]

@@ -8,7 +8,7 @@ from typing import Final
 import polars as pl
 
 from pipeline import columns as c
-from pipeline.data.ingest.events import Judged, normalised
+from pipeline.data.ingest.events import ValidatedRows, normalised
 from pipeline.data.ingest.quarantine import masked_json
 from pipeline.data.ingest.times import read_times, refuse_naive
 from pipeline.data.sources import AT_LINE, Source
@@ -21,7 +21,7 @@ _FALSE: Final = ("false", "f", "0", "no", "n")
 _OLD: Final = "#old"
 
 
-def judge_catalogue(text: pl.DataFrame, source: Source, *, name: str) -> Judged:
+def validate_catalogue(text: pl.DataFrame, source: Source, *, name: str) -> ValidatedRows:
     """Type and judge rows of items or users.
 
     `good` has the columns that the file has: those of the table in its dtypes, features as text.
@@ -51,7 +51,7 @@ def judge_catalogue(text: pl.DataFrame, source: Source, *, name: str) -> Judged:
             names_of(flags.filter(bad)),
         ]
     )
-    return Judged(typed.filter(~bad), rejected)
+    return ValidatedRows(typed.filter(~bad), rejected)
 
 
 def upsert(

@@ -38,7 +38,7 @@ _CONTENT: Final = "#content"
 
 
 @dataclass(frozen=True)
-class Judged:
+class ValidatedRows:
     """Rows after judgement.
 
     Attributes
@@ -53,13 +53,15 @@ class Judged:
     bad: pl.DataFrame
 
     @classmethod
-    def joined(cls, parts: Iterable[Judged], *, name: str, broken: int, most: int) -> Judged:
+    def joined(
+        cls, parts: Iterable[ValidatedRows], *, name: str, broken: int, most: int
+    ) -> ValidatedRows:
         """Join the parts of one file, of which there is at least one.
 
         Raises `UnsafeInputError` if more than `most` rows are bad, those counted that are `broken`
         and in no part.
         """
-        judged: list[Judged] = []
+        judged: list[ValidatedRows] = []
         for part in parts:
             judged.append(part)
             broken += part.bad.height
@@ -71,9 +73,9 @@ class Judged:
         )
 
 
-def judge_events(
+def validate_events(
     text: pl.DataFrame, source: Source, config: IngestConfig, *, at: datetime, name: str
-) -> Judged:
+) -> ValidatedRows:
     """Type and judge rows of events.
 
     Parameters
@@ -96,7 +98,9 @@ def judge_events(
     for mask in unparsed:
         bad = bad | mask
     lost = pl.DataFrame(dict(zip(_TYPED, unparsed, strict=True))).filter(bad)
-    return Judged(typed.filter(~bad), _bad(text.filter(bad), _named(reasons.filter(bad), lost)))
+    return ValidatedRows(
+        typed.filter(~bad), _bad(text.filter(bad), _named(reasons.filter(bad), lost))
+    )
 
 
 def with_pseudonyms(rows: pl.DataFrame, pseudonyms: Mapping[str, str]) -> pl.DataFrame:
@@ -159,7 +163,7 @@ def conflicting(repeats: pl.DataFrame, firsts: pl.DataFrame) -> pl.DataFrame:
 
 
 def conflict_rows(conflicts: pl.DataFrame) -> pl.DataFrame:
-    """Return events that conflict as `Judged.bad` has its rows."""
+    """Return events that conflict as `ValidatedRows.bad` has its rows."""
     text = conflicts.select(AT_LINE, *(pl.col(name).cast(pl.String) for name in EVENT_COLUMNS))
     reason = pl.Series([[CONFLICT]], dtype=pl.List(pl.String))
     return _bad(text, reason.new_from_index(0, conflicts.height))

@@ -5,7 +5,7 @@ Great Expectations; `judge`, the night's judgement; `volume` and `checks`, its p
 Not here: what to do with a bad row (`data.ingest`), changing values (`data.clean`).
 """
 
-from pipeline.data.validate.checks import Check, Status
+from pipeline.data.validate.checks import DataCheck, Status
 from pipeline.data.validate.judge import (
     Baseline,
     ValidateConfig,
@@ -19,7 +19,7 @@ from pipeline.data.validate.volume import VolumeConfig
 __all__ = [
     "JUDGED",
     "Baseline",
-    "Check",
+    "DataCheck",
     "Rule",
     "Status",
     "ValidateConfig",

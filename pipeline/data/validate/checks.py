@@ -20,7 +20,7 @@ class Status(StrEnum):
 
 
 @dataclass(frozen=True)
-class Check:
+class DataCheck:
     """One question to the data, and its answer.
 
     Attributes

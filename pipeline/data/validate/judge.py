@@ -17,7 +17,7 @@ from pydantic import Field
 
 from pipeline import columns as c
 from pipeline.base import Frozen, Progress, silent, to_utc
-from pipeline.data.validate.checks import Check, Status, verdict
+from pipeline.data.validate.checks import DataCheck, Status, verdict
 from pipeline.data.validate.rules import JUDGED, Rule, declare
 from pipeline.data.validate.suite import SuiteResult, run_suite
 from pipeline.data.validate.volume import DAYS, VolumeConfig, judge_volume
@@ -90,7 +90,7 @@ class Validation:
 
     as_of: datetime
     rows: int
-    checks: tuple[Check, ...]
+    checks: tuple[DataCheck, ...]
     baseline: Baseline
     suite: str
 
@@ -164,7 +164,7 @@ def validate(
             _judge_schema(schema, baseline),
         ),
         baseline=Baseline(available or 0, schema),
-        suite=suite.record,
+        suite=suite.append_ledger_entry,
     )
 
 
@@ -188,14 +188,14 @@ def _recent(events: pl.DataFrame, as_of: datetime, config: ValidateConfig) -> pl
     return recent.sort(c.TIMESTAMP, nulls_last=True).tail(config.suite_max_rows)
 
 
-def _judge_completeness(suite: SuiteResult, rules: Sequence[Rule], rows: int) -> Check:
+def _judge_completeness(suite: SuiteResult, rules: Sequence[Rule], rows: int) -> DataCheck:
     declared = {rule.name for rule in rules}
     missing = sorted(declared - {name for name, _ in suite.broken})
     complete = bool(declared) and not missing and len(suite.broken) == len(rules) and rows > 0
     sentence = f"{len(suite.broken)} of {len(rules)} rules ran over {rows:,} events"
     if missing:
         sentence += f", without {', '.join(missing)}"
-    return Check(
+    return DataCheck(
         "rules_run",
         Status.PASSED if complete else Status.RULES_INCOMPLETE,
         len(suite.broken),
@@ -204,22 +204,24 @@ def _judge_completeness(suite: SuiteResult, rules: Sequence[Rule], rows: int) ->
     )
 
 
-def _judge_rule(name: str, broken: int, rows: int) -> Check:
+def _judge_rule(name: str, broken: int, rows: int) -> DataCheck:
     sentence = f"{broken:,} of {rows:,} events break the rule {name}"
-    return Check(name, verdict(broken == 0), broken, 0, sentence)
+    return DataCheck(name, verdict(broken == 0), broken, 0, sentence)
 
 
 def _judge_quarantine(
     accepted: int | None, quarantined: int | None, config: ValidateConfig
-) -> Check:
+) -> DataCheck:
     name, bound = "quarantine_budget", config.quarantine_budget
     if accepted is None or quarantined is None:
-        return Check(name, Status.MISSING, None, bound, "nobody knows how many rows were taken in")
+        return DataCheck(
+            name, Status.MISSING, None, bound, "nobody knows how many rows were taken in"
+        )
     rows = accepted + quarantined
     if rows == 0:
-        return Check(name, Status.NO_HISTORY, None, bound, "no rows were taken in")
+        return DataCheck(name, Status.NO_HISTORY, None, bound, "no rows were taken in")
     share = quarantined / rows
-    return Check(
+    return DataCheck(
         name,
         verdict(share <= bound),
         share,
@@ -229,25 +231,27 @@ def _judge_quarantine(
     )
 
 
-def _unknown_volume() -> tuple[Check, Check]:
+def _unknown_volume() -> tuple[DataCheck, DataCheck]:
     sentence = "the events have not the columns by which days could be counted"
     return (
-        Check("volume", Status.MISSING, None, None, sentence),
-        Check("volume_week", Status.MISSING, None, None, sentence),
+        DataCheck("volume", Status.MISSING, None, None, sentence),
+        DataCheck("volume_week", Status.MISSING, None, None, sentence),
     )
 
 
 def _judge_catalogue(
     available: int | None, baseline: Baseline | None, config: ValidateConfig
-) -> Check:
+) -> DataCheck:
     name, bound = "catalogue", config.catalogue_shrink
     if available is None:
-        return Check(name, Status.MISSING, None, bound, "nobody knows which items are available")
+        return DataCheck(
+            name, Status.MISSING, None, bound, "nobody knows which items are available"
+        )
     if baseline is None or baseline.available_items == 0:
         sentence = f"{available:,} items are available; no night before tells how many are usual"
-        return Check(name, Status.NO_HISTORY, None, bound, sentence)
+        return DataCheck(name, Status.NO_HISTORY, None, bound, sentence)
     lost = (baseline.available_items - available) / baseline.available_items
-    return Check(
+    return DataCheck(
         name,
         verdict(lost <= bound),
         lost,
@@ -257,7 +261,7 @@ def _judge_catalogue(
     )
 
 
-def _judge_schema(schema: Sequence[tuple[str, str, str]], baseline: Baseline | None) -> Check:
+def _judge_schema(schema: Sequence[tuple[str, str, str]], baseline: Baseline | None) -> DataCheck:
     """Columns may be added; one that is gone or has another dtype blocks."""
     expected = dict.fromkeys((*_NEEDED_EVENTS, *_NEEDED_ITEMS))
     expected |= dict.fromkeys(baseline.schema if baseline else ())
@@ -268,4 +272,4 @@ def _judge_schema(schema: Sequence[tuple[str, str, str]], baseline: Baseline | N
         if now.get((table, name)) != dtype
     ]
     sentence = "; ".join(changed) or f"all {len(expected)} columns are as they were"
-    return Check("schema", verdict(not changed), len(changed), 0, sentence)
+    return DataCheck("schema", verdict(not changed), len(changed), 0, sentence)

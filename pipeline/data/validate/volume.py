@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from pipeline.base import Frozen
-from pipeline.data.validate.checks import Check, Status, verdict
+from pipeline.data.validate.checks import DataCheck, Status, verdict
 
 DAYS: Final = 29
 """Days that are counted: the last one and the 28 before."""
@@ -59,7 +59,7 @@ class VolumeConfig(Frozen):
 
 def judge_volume(
     timestamps: pl.Series, as_of: datetime, config: VolumeConfig
-) -> tuple[Check, Check]:
+) -> tuple[DataCheck, DataCheck]:
     """Compare the last day (`volume`) and the last seven days (`volume_week`) with the past.
 
     Parameters
@@ -75,8 +75,8 @@ def judge_volume(
     if history < config.min_history_days:
         sentence = f"{max(history, 0)} whole days lie before the last one, too few to judge volume"
         return (
-            Check("volume", Status.NO_HISTORY, None, None, sentence),
-            Check("volume_week", Status.NO_HISTORY, None, None, sentence),
+            DataCheck("volume", Status.NO_HISTORY, None, None, sentence),
+            DataCheck("volume_week", Status.NO_HISTORY, None, None, sentence),
         )
     scatter = math.exp(config.spreads * _spread(counts[1:]))
     day = _compare(
@@ -88,7 +88,7 @@ def judge_volume(
     ]
     if len(weeks) < 2:
         sentence = f"{history} whole days lie before the last one, too few to judge a week"
-        return day, Check("volume_week", Status.NO_HISTORY, None, None, sentence)
+        return day, DataCheck("volume_week", Status.NO_HISTORY, None, None, sentence)
     week = _compare(
         "volume_week", "seven days", weeks[0], weeks[1:], max(config.week_factor, scatter)
     )
@@ -122,10 +122,10 @@ def _spread(past: NDArray[np.int64]) -> float:
 
 def _compare(
     name: str, span: str, now: int, before: Sequence[int] | NDArray[np.int64], factor: float
-) -> Check:
+) -> DataCheck:
     usual = float(np.median(before))
     ratio = (now + 1) / (usual + 1)  # the 1 keeps a day without events comparable
-    return Check(
+    return DataCheck(
         name,
         verdict(1 / factor <= ratio <= factor),
         ratio,

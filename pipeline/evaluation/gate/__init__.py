@@ -15,11 +15,11 @@ from pipeline.evaluation.gate.decide import decide
 from pipeline.evaluation.gate.decision import Decision, RuleResult
 from pipeline.evaluation.gate.evidence import (
     Absent,
+    EvaluatedRecipe,
     Evidence,
-    Judged,
-    Past,
+    GateHistory,
     Reference,
-    remember,
+    build_gate_history,
 )
 from pipeline.evaluation.gate.rules import compare, is_proved, threshold
 
@@ -28,17 +28,17 @@ __all__ = [
     "Anchor",
     "BlockRatio",
     "Decision",
+    "EvaluatedRecipe",
     "Evidence",
     "GateConfig",
-    "Judged",
-    "Past",
+    "GateHistory",
     "Reference",
     "RuleResult",
     "accept",
+    "build_gate_history",
     "compare",
     "decide",
     "is_proved",
     "offers",
-    "remember",
     "threshold",
 ]

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pipeline.errors import GateError
 from pipeline.evaluation.gate.anchors import ANCHOR_BLOCKS, Anchor, BlockRatio
 from pipeline.evaluation.gate.decision import Decision, RuleResult
-from pipeline.evaluation.gate.evidence import Past, disjoint
+from pipeline.evaluation.gate.evidence import GateHistory, disjoint
 
 
 def offers(decision: Decision) -> tuple[str, ...]:
@@ -21,7 +21,7 @@ def offers(decision: Decision) -> tuple[str, ...]:
 
 
 def accept(
-    decision: Decision, past: Past, *, by: str, because: str, recipe: str | None = None
+    decision: Decision, past: GateHistory, *, by: str, reason: str, recipe: str | None = None
 ) -> Decision:
     """Return the decision as somebody changed it.
 
@@ -46,8 +46,8 @@ def accept(
     if barred or decision.recipe is None or decision.recipe_hash is None:
         causes = "; ".join(rule.sentence for rule in barred[:3]) or "no champion was judged"
         raise GateError(f"nobody can accept what was not judged: {causes}")
-    word = f"accepted by {by}: {because}"
-    if decision.grey is None or recipe == decision.recipe:
+    word = f"accepted by {by}: {reason}"
+    if decision.inconclusive is None or recipe == decision.recipe:
         return replace(
             decision,
             kind="refresh",
@@ -55,25 +55,25 @@ def accept(
             reasons=(word, *decision.reasons),
             sentence=f"refresh, {word}; without that, {decision.sentence}",
             ratios=_marked(decision, decision.recipe_hash),
-            grey=None,
+            inconclusive=None,
         )
-    standing = next(s for s in decision.accounts if s.recipe == decision.grey)
-    recipe_hash = standing.account.key.candidate
+    standing = next(s for s in decision.e_processes if s.recipe == decision.inconclusive)
+    recipe_hash = standing.e_process.key.candidate
     return replace(
         decision,
         kind="switch",
-        recipe=decision.grey,
+        recipe=decision.inconclusive,
         recipe_hash=recipe_hash,
         waiting=False,
         reasons=(word, standing.sentence, *decision.reasons),
         sentence=f"switch, {word}; {standing.sentence}",
         anchor=anchor_from(decision, past, recipe_hash),
         ratios=_marked(decision, recipe_hash),
-        grey=None,
+        inconclusive=None,
     )
 
 
-def anchor_from(decision: Decision, past: Past, recipe_hash: str) -> Anchor | None:
+def anchor_from(decision: Decision, past: GateHistory, recipe_hash: str) -> Anchor | None:
     """Return the mean baseline ratio of a recipe's last blocks, this decision's the newest."""
     known = [r for r in (*past.ratios, *decision.ratios) if r.block.end <= decision.block.end]
     used = disjoint(known, recipe_hash)[:ANCHOR_BLOCKS]
@@ -82,7 +82,7 @@ def anchor_from(decision: Decision, past: Past, recipe_hash: str) -> Anchor | No
 
 def _offered(decision: Decision) -> tuple[str, ...]:
     kept = decision.recipe if not decision.promotes else None
-    return tuple(name for name in (decision.grey, kept) if name is not None)
+    return tuple(name for name in (decision.inconclusive, kept) if name is not None)
 
 
 def _barred(decision: Decision) -> tuple[RuleResult, ...]:

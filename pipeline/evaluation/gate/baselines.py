@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from pipeline.evaluation.gate.config import GateConfig
 from pipeline.evaluation.gate.decision import RuleResult
-from pipeline.evaluation.gate.evidence import Evidence, Judged
+from pipeline.evaluation.gate.evidence import EvaluatedRecipe, Evidence
 from pipeline.evaluation.gate.rules import (
     baselines,
     chance,
@@ -22,19 +22,25 @@ from pipeline.evaluation.gate.rules import (
 )
 
 
-def climb(evidence: Evidence, config: GateConfig) -> tuple[Judged, tuple[RuleResult, ...]]:
+def choose_first(
+    evidence: Evidence, config: GateConfig
+) -> tuple[EvaluatedRecipe, tuple[RuleResult, ...]]:
     """Return the first champion, and every comparison on the way.
 
     Each recipe is tested against each rung below it at α/M, with a lift of at least the minimum;
     of several recipes that learn and beat all baselines, the one with the highest mean leads.
     """
     rungs = baselines(evidence.judged)
-    learned = [r for r in ordered(evidence.judged) if r.rung is None]
+    learned = [r for r in ordered(evidence.judged) if r.baseline_rank is None]
     bound = threshold(config, len(evidence.judged) - 1)
     rules: list[RuleResult] = []
-    winners: list[Judged] = []
+    winners: list[EvaluatedRecipe] = []
     for recipe in [*rungs, *learned]:
-        below = [b for b in rungs if recipe.rung is None or (b.rung or 0) < recipe.rung]
+        below = [
+            b
+            for b in rungs
+            if recipe.baseline_rank is None or (b.baseline_rank or 0) < recipe.baseline_rank
+        ]
         results = _over_each(recipe, below, bound, config)
         rules += results
         if all(rule.verdict == "pass" for rule in results):
@@ -42,17 +48,17 @@ def climb(evidence: Evidence, config: GateConfig) -> tuple[Judged, tuple[RuleRes
     return max(winners, key=_height), tuple(rules)
 
 
-def _height(recipe: Judged) -> tuple[bool, float, str]:
+def _height(recipe: EvaluatedRecipe) -> tuple[bool, float, str]:
     """Order winners: what learns above every rung, then by rung, or by mean among learners."""
     return (
-        recipe.rung is None,
-        float(recipe.rung) if recipe.rung is not None else mean(recipe),
+        recipe.baseline_rank is None,
+        float(recipe.baseline_rank) if recipe.baseline_rank is not None else mean(recipe),
         recipe.recipe_hash,
     )
 
 
 def _over_each(
-    recipe: Judged, below: Sequence[Judged], bound: float, config: GateConfig
+    recipe: EvaluatedRecipe, below: Sequence[EvaluatedRecipe], bound: float, config: GateConfig
 ) -> list[RuleResult]:
     results = []
     for baseline in below:

@@ -60,7 +60,7 @@ def _recipes(evidence: Evidence) -> list[_Fault]:
     for name in sorted(set(evidence.expected) - set(names) - absent):
         faults.append((name, f"the evaluation of {name} is missing"))
     for gone in sorted(evidence.absent, key=lambda a: a.name):
-        if gone.rung is not None or gone.name == evidence.champion:
+        if gone.baseline_rank is not None or gone.name == evidence.champion:
             faults.append((gone.name, f"{gone.name} is missing: {gone.sentence}"))
     if evidence.champion is not None and evidence.champion not in {*names, *absent}:
         faults.append((evidence.champion, f"the champion's recipe {evidence.champion} is missing"))

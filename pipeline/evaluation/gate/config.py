@@ -7,7 +7,7 @@ from typing import Self
 from pydantic import ConfigDict, Field, model_validator
 
 from pipeline.base import Frozen
-from pipeline.evaluation.compare import MIN_NONZERO, MIN_USERS, UNKNOWN_TAU
+from pipeline.evaluation.compare import MIN_NONZERO, MIN_USERS, UNKNOWN_SEED_SD
 
 
 class GateConfig(Frozen):
@@ -39,8 +39,8 @@ class GateConfig(Frozen):
         ge=1,
         description="Users that two recipes must serve differently to be told apart.",
     )
-    unknown_tau: float = Field(
-        default=UNKNOWN_TAU,
+    default_seed_sd: float = Field(
+        default=UNKNOWN_SEED_SD,
         ge=0,
         description="Spread over training seeds of a learned recipe that was never measured.",
     )
@@ -86,7 +86,7 @@ class GateConfig(Frozen):
         min_length=1,
         description="Baseline that goes live first where nothing can be judged.",
     )
-    ask: bool = Field(
+    human_review: bool = Field(
         default=False,
         description="Whether the scheduler asks a person about a candidate that has 1 / alpha "
         "points and not yet enough; no answer in time means no switch.",

@@ -9,17 +9,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pipeline.evaluation.gate.anchors import ANCHOR_BLOCKS, Anchor, BlockRatio
-from pipeline.evaluation.gate.baselines import climb
+from pipeline.evaluation.gate.baselines import choose_first
 from pipeline.evaluation.gate.completeness import absence_rules, check_rules, completeness
 from pipeline.evaluation.gate.config import GateConfig
 from pipeline.evaluation.gate.decision import Decision, Kind, RuleResult
-from pipeline.evaluation.gate.evidence import Evidence, Judged, disjoint
+from pipeline.evaluation.gate.evidence import EvaluatedRecipe, Evidence, disjoint
 from pipeline.evaluation.gate.messages import (
     MOST_NAMED,
     block_text,
     left_behind,
     refresh_reason,
-    standings,
+    statuses_text,
     switch_reason,
 )
 from pipeline.evaluation.gate.refresh import Refresh, judge_refresh
@@ -86,10 +86,10 @@ def _first(evidence: Evidence, config: GateConfig) -> Decision:
     n = evidence.judged[0].users.height
     if n < config.min_users:
         return _first_unjudged(evidence, config, n)
-    winner, rules = climb(evidence, config)
+    winner, rules = choose_first(evidence, config)
     figure = f"NDCG@{evidence.k} {mean(winner):.4f} on {n:,} users, {block_text(evidence)}"
     best = best_baseline([r for r in evidence.judged if r.name != winner.name] or [winner])
-    if winner.rung is None:
+    if winner.baseline_rank is None:
         paired = compare(winner, best, config)
         reason = (
             f"{winner.name} becomes the champion with {figure}: {percent(paired.x)} over "
@@ -100,7 +100,7 @@ def _first(evidence: Evidence, config: GateConfig) -> Decision:
             f"{winner.name} becomes the champion with {figure}: nothing that learns beats "
             "every baseline here yet"
         )
-    against = best if winner.rung is None else winner
+    against = best if winner.baseline_rank is None else winner
     losers = left_behind(evidence, against, winner, rules, config)
     return _accepted("first", evidence, winner, rules, (reason, *losers))
 
@@ -122,17 +122,17 @@ def _later(evidence: Evidence, config: GateConfig) -> Decision:
     candidacies = seek_switch(evidence, champion, config)
     refresh = judge_refresh(evidence, champion, config)
     decision = _switch_or_refresh(evidence, champion, candidacies, refresh, config)
-    grey = leader(tuple(one for one in candidacies if one.grey))
-    if grey is not None and decision.kind != "switch" and not refresh.harmed:
-        decision = _with_grey(decision, grey)
+    grey = leader(tuple(one for one in candidacies if one.inconclusive))
+    if grey is not None and decision.kind != "switch" and not refresh.regressed:
+        decision = _with_inconclusive(decision, grey)
     # Figures of a night whose data lost something are no evidence for anybody.
-    accounts = () if refresh.harmed else tuple(one.standing for one in candidacies)
-    return replace(decision, accounts=accounts)
+    accounts = () if refresh.regressed else tuple(one.status for one in candidacies)
+    return replace(decision, e_processes=accounts)
 
 
 def _switch_or_refresh(
     evidence: Evidence,
-    champion: Judged,
+    champion: EvaluatedRecipe,
     candidacies: tuple[Candidacy, ...],
     refresh: Refresh,
     config: GateConfig,
@@ -140,33 +140,35 @@ def _switch_or_refresh(
     tried = tuple(rule for one in candidacies for rule in one.rules)
     winner = leader(tuple(one for one in candidacies if one.won))
     # A switch that learnt from the same damaged data is no way out.
-    if winner is not None and not refresh.harmed:
+    if winner is not None and not refresh.regressed:
         reasons = (switch_reason(evidence, champion, winner),)
-        others = standings(one for one in candidacies if one is not winner)
+        others = statuses_text(one for one in candidacies if one is not winner)
         return _accepted("switch", evidence, winner.candidate, tried, (*reasons, *others))
     rules = (*tried, *refresh.rules)
     if refresh.outcome == "pass":
         reason = refresh_reason(evidence, champion, refresh)
-        return _accepted("refresh", evidence, champion, rules, (reason, *standings(candidacies)))
+        return _accepted(
+            "refresh", evidence, champion, rules, (reason, *statuses_text(candidacies))
+        )
     if refresh.outcome == "underpowered":
         return _waiting(evidence, champion, rules, refresh.rules[0].sentence, config)
     return replace(_blocked(evidence, rules), recipe_hash=champion.recipe_hash)
 
 
-def _with_grey(decision: Decision, grey: Candidacy) -> Decision:
+def _with_inconclusive(decision: Decision, grey: Candidacy) -> Decision:
     name = grey.candidate.name
     reason = f"{name} is in the grey zone: all rules hold, and a person may switch to it"
     return replace(
         decision,
         reasons=(*decision.reasons, reason),
         sentence=f"{decision.sentence}; {reason}",
-        grey=name,
+        inconclusive=name,
     )
 
 
 def _waiting(
     evidence: Evidence,
-    champion: Judged,
+    champion: EvaluatedRecipe,
     rules: tuple[RuleResult, ...],
     text: str,
     config: GateConfig,
@@ -193,7 +195,7 @@ def _waiting(
 def _accepted(
     kind: Kind,
     evidence: Evidence,
-    winner: Judged,
+    winner: EvaluatedRecipe,
     rules: tuple[RuleResult, ...],
     reasons: tuple[str, ...],
 ) -> Decision:
@@ -240,7 +242,7 @@ def _blocked(evidence: Evidence, rules: tuple[RuleResult, ...]) -> Decision:
     )
 
 
-def _new_anchor(evidence: Evidence, winner: Judged) -> Anchor | None:
+def _new_anchor(evidence: Evidence, winner: EvaluatedRecipe) -> Anchor | None:
     tonight = block_ratio(winner, evidence.judged, evidence.holdout)
     if tonight is None:
         return None

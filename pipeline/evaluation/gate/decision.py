@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from pipeline.base import Interval
 from pipeline.evaluation.gate.anchors import Anchor, BlockRatio
-from pipeline.evaluation.gate.e_process import Standing
+from pipeline.evaluation.gate.e_process import EProcessStatus
 
 Kind = Literal["first", "switch", "refresh", "keep", "block"]
 """`first`, `switch` and `refresh` put a new scorer live; `keep` and `block` leave the old one."""
@@ -19,7 +19,7 @@ Kind = Literal["first", "switch", "refresh", "keep", "block"]
 PROMOTIONS: Final = ("first", "switch", "refresh")
 """Kinds that put a new scorer live."""
 
-Verdict = Literal["pass", "fail", "underpowered", "waiting", "missing", "reported"]
+RuleOutcome = Literal["pass", "fail", "underpowered", "waiting", "missing", "reported"]
 """`underpowered`: too little to judge by. `waiting`: for days that were not counted yet.
 `missing`: not there to judge. `reported`: no rule."""
 
@@ -42,7 +42,7 @@ class RuleResult:
     subject: str
     figure: float | None
     bound: float | None
-    verdict: Verdict
+    verdict: RuleOutcome
     sentence: str
 
     def __post_init__(self) -> None:
@@ -91,8 +91,8 @@ class Decision:
     waiting: bool = False
     anchor: Anchor | None = None
     ratios: tuple[BlockRatio, ...] = ()
-    accounts: tuple[Standing, ...] = ()
-    grey: str | None = None
+    e_processes: tuple[EProcessStatus, ...] = ()
+    inconclusive: str | None = None
 
     @property
     def promotes(self) -> bool:

@@ -23,17 +23,17 @@ from scipy.special import logsumexp
 
 from pipeline.base import Interval, format_instant, parse_instant
 
-BETS = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28)
+EFFECTS = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28)
 """Lifts that the points bet on."""
-SHARES = (*[15 / 64] * 4, *[1 / 80] * 5)
+MIXTURE_WEIGHTS = (*[15 / 64] * 4, *[1 / 80] * 5)
 """Part of the stake on each bet: nearly all on lifts that recipes differ by in daily life. The rest
 finds what is several times better on a block or two, where 4 % would gather little from it."""
-MOST_POINTS = 1e6
+MAX_E_VALUE = 1e6
 """Points beyond which nobody tells them apart; an account keeps their logarithm."""
 
 
 @dataclass(frozen=True)
-class Key:
+class EProcessKey:
     """What an account is about: another recipe on either side, or another block, is another one.
 
     Attributes
@@ -54,13 +54,13 @@ class Key:
 
 
 @dataclass(frozen=True)
-class Account:
+class EProcess:
     """What a candidate has gathered against a champion.
 
     Attributes
     ----------
     log_bets
-        Logarithm of the likelihood ratio of each of `BETS`.
+        Logarithm of the likelihood ratio of each of `EFFECTS`.
     sx, sw
         Σ x/v and Σ 1/v over the blocks.
     blocks
@@ -69,8 +69,8 @@ class Account:
         The newest of them.
     """
 
-    key: Key
-    log_bets: tuple[float, ...] = (0.0,) * len(BETS)
+    key: EProcessKey
+    log_likelihood_ratios: tuple[float, ...] = (0.0,) * len(EFFECTS)
     sx: float = 0.0
     sw: float = 0.0
     blocks: int = 0
@@ -80,7 +80,7 @@ class Account:
         """Whether a block begins where the newest one has ended, or later."""
         return self.last is None or block.start >= self.last.end
 
-    def add(self, x: float, v: float, block: Interval) -> Account:
+    def add(self, x: float, v: float, block: Interval) -> EProcess:
         """Count a block.
 
         Parameters
@@ -99,9 +99,9 @@ class Account:
             raise ValueError(f"a lift of {x} with a variance of {v} is no evidence")
         return replace(
             self,
-            log_bets=tuple(
+            log_likelihood_ratios=tuple(
                 log + g * x / v - g * g / (2 * v)
-                for log, g in zip(self.log_bets, BETS, strict=True)
+                for log, g in zip(self.log_likelihood_ratios, EFFECTS, strict=True)
             ),
             sx=self.sx + x / v,
             sw=self.sw + 1 / v,
@@ -110,15 +110,15 @@ class Account:
         )
 
     @property
-    def log_points(self) -> float:
+    def log_e(self) -> float:
         """Natural logarithm of the points; 0 for an account that has counted nothing."""
-        return float(logsumexp(self.log_bets, b=SHARES))
+        return float(logsumexp(self.log_likelihood_ratios, b=MIXTURE_WEIGHTS))
 
     @property
-    def points(self) -> float:
-        """The points, at most `MOST_POINTS`."""
-        log = self.log_points
-        return MOST_POINTS if log >= math.log(MOST_POINTS) else math.exp(log)
+    def e_value(self) -> float:
+        """The points, at most `MAX_E_VALUE`."""
+        log = self.log_e
+        return MAX_E_VALUE if log >= math.log(MAX_E_VALUE) else math.exp(log)
 
     @property
     def lift(self) -> float:
@@ -132,7 +132,7 @@ class Account:
 
 
 @dataclass(frozen=True)
-class Standing:
+class EProcessStatus:
     """Where a candidate's account stood when the night was over.
 
     Attributes
@@ -150,7 +150,7 @@ class Standing:
     """
 
     recipe: str
-    account: Account
+    e_process: EProcess
     threshold: float
     smallest_effect: float | None
     blocks_for_two_percent: int | None
@@ -159,13 +159,13 @@ class Standing:
     @property
     def reached(self) -> bool:
         """Whether the points suffice."""
-        return self.account.log_points >= math.log(self.threshold)
+        return self.e_process.log_e >= math.log(self.threshold)
 
     @property
     def sentence(self) -> str:
         """The account in words."""
-        own = self.account
-        text = f"{self.recipe}: {points_text(own.points)} of {self.threshold:,.0f} points"
+        own = self.e_process
+        text = f"{self.recipe}: {e_value_text(own.e_value)} of {self.threshold:,.0f} points"
         if own.blocks:
             half = 1.96 * own.se
             plural = "block" if own.blocks == 1 else "blocks"
@@ -182,7 +182,7 @@ class Standing:
 
     @classmethod
     def __get_pydantic_core_schema__(
-        cls, source: type[Standing], handler: GetCoreSchemaHandler
+        cls, source: type[EProcessStatus], handler: GetCoreSchemaHandler
     ) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(
             lambda value: value if isinstance(value, cls) else cls._read(value),
@@ -191,7 +191,7 @@ class Standing:
 
     def _written(self) -> dict[str, Any]:
         """Return flat JSON: the account's figures beside what it is rebuilt from."""
-        own, key = self.account, self.account.key
+        own, key = self.e_process, self.e_process.key
         last = own.last
         return {
             "recipe": self.recipe,
@@ -200,8 +200,8 @@ class Standing:
             "metric": key.metric,
             "k": key.k,
             "days": key.days,
-            "points": own.points,
-            "log_points": own.log_points,
+            "points": own.e_value,
+            "log_points": own.log_e,
             "threshold": self.threshold,
             "lift": own.lift if own.blocks else None,
             "se": own.se if own.blocks else None,
@@ -209,15 +209,15 @@ class Standing:
             "blocks": own.blocks,
             "blocks_for_two_percent": self.blocks_for_two_percent,
             "waiting": self.waiting,
-            "log_bets": list(own.log_bets),
+            "log_bets": list(own.log_likelihood_ratios),
             "sx": own.sx,
             "sw": own.sw,
             "last": [format_instant(last.start), format_instant(last.end)] if last else None,
         }
 
     @classmethod
-    def _read(cls, written: Mapping[str, Any]) -> Standing:
-        key = Key(
+    def _read(cls, written: Mapping[str, Any]) -> EProcessStatus:
+        key = EProcessKey(
             written["champion_hash"],
             written["recipe_hash"],
             written["metric"],
@@ -225,9 +225,9 @@ class Standing:
             written["days"],
         )
         last, bets = written["last"], tuple(written["log_bets"])
-        account = Account(key)
-        if len(bets) == len(BETS):  # one that bet on other lifts begins anew
-            account = Account(
+        account = EProcess(key)
+        if len(bets) == len(EFFECTS):  # one that bet on other lifts begins anew
+            account = EProcess(
                 key,
                 bets,
                 written["sx"],
@@ -236,10 +236,10 @@ class Standing:
                 Interval(*(parse_instant(text) for text in last)) if last else None,
             )
         names = ("recipe", "threshold", "smallest_effect", "blocks_for_two_percent", "waiting")
-        return cls(account=account, **{name: written[name] for name in names})
+        return cls(e_process=account, **{name: written[name] for name in names})
 
 
-def waiting_day(account: Account, opened: datetime | None, block: Interval) -> str | None:
+def waiting_day(account: EProcess, opened: datetime | None, block: Interval) -> str | None:
     """Say that a block overlaps what was counted before, or was chosen by; None where it may count.
 
     Parameters
@@ -254,26 +254,26 @@ def waiting_day(account: Account, opened: datetime | None, block: Interval) -> s
     return f"waiting, day {max(day, 0)} of {account.key.days}"
 
 
-def blocks_expected(account: Account, v: float, threshold: float, lift: float = 0.02) -> int:
+def blocks_expected(account: EProcess, v: float, threshold: float, lift: float = 0.02) -> int:
     """Say how many more blocks of variance `v` a true lift would need to reach the threshold.
 
     For an account that has counted nothing, ⌈2·ln(threshold/share)·v/lift²⌉.
     """
-    if account.log_points >= math.log(threshold):
+    if account.log_e >= math.log(threshold):
         return 0
-    at = BETS.index(lift)
-    missing = math.log(threshold / SHARES[at]) - account.log_bets[at]
+    at = EFFECTS.index(lift)
+    missing = math.log(threshold / MIXTURE_WEIGHTS[at]) - account.log_likelihood_ratios[at]
     return max(1, math.ceil(2 * missing * v / lift**2))
 
 
-def points_text(points: float) -> str:
+def e_value_text(points: float) -> str:
     """Write points, in sentences and figures alike: few with a decimal, many whole.
 
     Whole ones are cut, so that nobody seems to have what a switch needs before they have it; nobody
     counts below a tenth, or beyond a million.
     """
-    if points >= MOST_POINTS:
-        return f"over {MOST_POINTS:,.0f}"
+    if points >= MAX_E_VALUE:
+        return f"over {MAX_E_VALUE:,.0f}"
     if points < 0.1:
         return "under 0.1"
     return f"{math.floor(points):,}" if points >= 10 else f"{points:.1f}"

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from pipeline.base import Interval
-from pipeline.data.validate.checks import Check
+from pipeline.data.validate.checks import DataCheck
 from pipeline.evaluation.gate.anchors import Anchor, BlockRatio
-from pipeline.evaluation.gate.e_process import Account, Key
+from pipeline.evaluation.gate.e_process import EProcess, EProcessKey
 
 if TYPE_CHECKING:
     from pipeline.evaluation.gate.decision import Decision
 
 
 @dataclass(frozen=True)
-class Judged:
+class EvaluatedRecipe:
     """A recipe and what its evaluation scorer was worth tonight.
 
     Attributes
@@ -40,11 +40,11 @@ class Judged:
 
     name: str
     recipe_hash: str
-    rung: int | None
+    baseline_rank: int | None
     users: pl.DataFrame
     coverage: float | None
     k: int
-    tau: float | None = None
+    seed_sd: float | None = None
     fits: int = 1
 
 
@@ -53,7 +53,7 @@ class Absent:
     """A recipe of the night that has no evaluation, and why."""
 
     name: str
-    rung: int | None
+    baseline_rank: int | None
     sentence: str
 
 
@@ -67,8 +67,8 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class Past:
-    """What earlier decisions left behind; `remember` gathers it.
+class GateHistory:
+    """What earlier decisions left behind; `build_gate_history` gathers it.
 
     Attributes
     ----------
@@ -85,12 +85,12 @@ class Past:
     ratios: tuple[BlockRatio, ...] = ()
     anchors: tuple[Anchor, ...] = ()
     underpowered_nights: int = 0
-    accounts: tuple[Account, ...] = ()
+    e_processes: tuple[EProcess, ...] = ()
     opened: datetime | None = None
 
-    def account(self, key: Key) -> Account:
+    def e_process(self, key: EProcessKey) -> EProcess:
         """Return the account of a key, an empty one where nothing was counted yet."""
-        return next((a for a in self.accounts if a.key == key), Account(key))
+        return next((a for a in self.e_processes if a.key == key), EProcess(key))
 
     def anchor_of(self, recipe_hash: str) -> Anchor | None:
         """Return a recipe's anchor: a promotion that never went live moves nobody else's."""
@@ -121,15 +121,15 @@ class Evidence:
 
     k: int
     holdout: Interval
-    judged: tuple[Judged, ...]
+    judged: tuple[EvaluatedRecipe, ...]
     expected: tuple[str, ...]
     champion: str | None
-    checks: tuple[Check, ...]
+    checks: tuple[DataCheck, ...]
     absent: tuple[Absent, ...] = ()
     last: Reference | None = None
     month: Reference | None = None
     skipped: tuple[str, ...] = ()
-    past: Past = Past()
+    past: GateHistory = GateHistory()
 
 
 def disjoint(ratios: Sequence[BlockRatio], recipe_hash: str) -> tuple[BlockRatio, ...]:
@@ -145,7 +145,9 @@ def disjoint(ratios: Sequence[BlockRatio], recipe_hash: str) -> tuple[BlockRatio
     return tuple(kept)
 
 
-def remember(decisions: Sequence[Decision], live: Sequence[bool] | None = None) -> Past:
+def build_gate_history(
+    decisions: Sequence[Decision], live: Sequence[bool] | None = None
+) -> GateHistory:
     """Gather what the decisions of earlier nights, oldest first, leave to the next one.
 
     Parameters
@@ -155,20 +157,20 @@ def remember(decisions: Sequence[Decision], live: Sequence[bool] | None = None) 
         closes no account.
     """
     anchors: dict[str, Anchor] = {}
-    accounts: dict[Key, Account] = {}
+    accounts: dict[EProcessKey, EProcess] = {}
     opened = None
     waiting = 0
     for decision, went in zip(decisions, live or [True] * len(decisions), strict=True):
         if decision.anchor is not None:
             anchors[decision.anchor.recipe_hash] = decision.anchor
         waiting = waiting + 1 if decision.waiting else 0
-        accounts |= {s.account.key: s.account for s in decision.accounts}
+        accounts |= {s.e_process.key: s.e_process for s in decision.e_processes}
         if went and decision.kind in ("first", "switch"):
             accounts, opened = {}, decision.block.end
-    return Past(
+    return GateHistory(
         ratios=tuple(r for decision in decisions for r in decision.ratios),
         anchors=tuple(anchors.values()),
         underpowered_nights=waiting,
-        accounts=tuple(accounts.values()),
+        e_processes=tuple(accounts.values()),
         opened=opened,
     )

@@ -18,16 +18,16 @@ from pipeline.evaluation.evaluate import NDCG
 from pipeline.evaluation.gate.anchors import BlockRatio
 from pipeline.evaluation.gate.config import GateConfig
 from pipeline.evaluation.gate.decision import RuleResult
-from pipeline.evaluation.gate.evidence import Evidence, Judged, Reference, disjoint
+from pipeline.evaluation.gate.evidence import EvaluatedRecipe, Evidence, Reference, disjoint
 from pipeline.evaluation.gate.rules import (
     baseline_rules,
     best_baseline,
     block_ratio,
     mean,
     percent,
+    seed_sd_of,
     serves_differently,
     slice_rules,
-    tau_of,
     verdict,
 )
 
@@ -48,12 +48,12 @@ class Refresh:
     last: Difference | None
 
     @property
-    def harmed(self) -> bool:
+    def regressed(self) -> bool:
         """Whether tonight's fit is clearly worse than the one accepted last."""
         return any(r.name == "refresh.last" and r.verdict == "fail" for r in self.rules)
 
 
-def judge_refresh(evidence: Evidence, champion: Judged, config: GateConfig) -> Refresh:
+def judge_refresh(evidence: Evidence, champion: EvaluatedRecipe, config: GateConfig) -> Refresh:
     """Hold tonight's fit of the champion's recipe against the past.
 
     Anything missing fails. With fewer users than a comparison needs nothing is judged.
@@ -80,7 +80,7 @@ def judge_refresh(evidence: Evidence, champion: Judged, config: GateConfig) -> R
             "refresh",
             champion.name,
             (evidence.last.tonight, evidence.last.stored),
-            (tau_of(champion, config), tau_of(champion, config)),
+            (seed_sd_of(champion, config), seed_sd_of(champion, config)),
             config.slice_alpha_refresh,
             config,
         ),
@@ -90,11 +90,11 @@ def judge_refresh(evidence: Evidence, champion: Judged, config: GateConfig) -> R
     return Refresh("fail" if failed else "pass", rules, paired)
 
 
-def _against(reference: Reference, champion: Judged, config: GateConfig) -> Difference:
+def _against(reference: Reference, champion: EvaluatedRecipe, config: GateConfig) -> Difference:
     return difference(
         *paired(reference.tonight, reference.stored, NDCG),
-        tau_candidate=tau_of(champion, config),
-        tau_champion=tau_of(champion, config),
+        tau_candidate=seed_sd_of(champion, config),
+        tau_champion=seed_sd_of(champion, config),
         min_users=config.min_users,
         min_nonzero=config.min_nonzero,
     )
@@ -106,7 +106,7 @@ def _compared(paired: Difference, reference: Reference) -> str:
 
 
 def _last(
-    paired: Difference, reference: Reference, champion: Judged, config: GateConfig
+    paired: Difference, reference: Reference, champion: EvaluatedRecipe, config: GateConfig
 ) -> RuleResult:
     # Where the stored scorer hits nobody there is no level, and tonight's cannot be worse.
     judged = paired.underpowered is None
@@ -116,7 +116,7 @@ def _last(
     return RuleResult("refresh.last", champion.name, paired.x, bound, verdict(held), text)
 
 
-def _month(evidence: Evidence, champion: Judged, config: GateConfig) -> RuleResult:
+def _month(evidence: Evidence, champion: EvaluatedRecipe, config: GateConfig) -> RuleResult:
     reference = evidence.month
     if reference is None:
         text = "; ".join(("no scorer accepted 21 to 45 days ago", *evidence.skipped))
@@ -129,7 +129,7 @@ def _month(evidence: Evidence, champion: Judged, config: GateConfig) -> RuleResu
     return RuleResult("refresh.month", champion.name, paired.x, 0.0, verdict(held), text)
 
 
-def _anchor(evidence: Evidence, champion: Judged, config: GateConfig) -> RuleResult:
+def _anchor(evidence: Evidence, champion: EvaluatedRecipe, config: GateConfig) -> RuleResult:
     """Block on proved harm alone: the ratio moves with the seasons."""
     anchor = evidence.past.anchor_of(champion.recipe_hash)
     name = "refresh.baseline_ratio"
@@ -166,7 +166,7 @@ def _healthy_spread(earlier: list[BlockRatio], recipe_hash: str) -> float:
 
 
 def _best_baseline(
-    evidence: Evidence, champion: Judged, config: GateConfig
+    evidence: Evidence, champion: EvaluatedRecipe, config: GateConfig
 ) -> tuple[RuleResult, ...]:
     best = best_baseline(evidence.judged)
     if best.name == champion.name:

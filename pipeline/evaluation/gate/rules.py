@@ -15,13 +15,13 @@ from pipeline.evaluation.compare import NO_DIFFERENCE, Difference, difference, h
 from pipeline.evaluation.evaluate import NDCG, SLICE
 from pipeline.evaluation.gate.anchors import BlockRatio
 from pipeline.evaluation.gate.config import GateConfig
-from pipeline.evaluation.gate.decision import RuleResult, Verdict
+from pipeline.evaluation.gate.decision import RuleOutcome, RuleResult
 from pipeline.evaluation.gate.e_process import signed
-from pipeline.evaluation.gate.evidence import Judged
+from pipeline.evaluation.gate.evidence import EvaluatedRecipe
 from pipeline.evaluation.slices import SLICES
 
 
-def verdict(held: bool) -> Verdict:
+def verdict(held: bool) -> RuleOutcome:
     """Say `pass` or `fail`."""
     return "pass" if held else "fail"
 
@@ -38,40 +38,44 @@ def chance(p: float) -> str:
     return f"{p:.3f}" if p >= 0.001 else f"{p:.0e}"
 
 
-def ordered(judged: Sequence[Judged]) -> tuple[Judged, ...]:
+def ordered(judged: Sequence[EvaluatedRecipe]) -> tuple[EvaluatedRecipe, ...]:
     """Sort recipes: the ladder from below, then what learns, by name."""
-    return tuple(sorted(judged, key=lambda r: (r.rung is None, r.rung or 0, r.name)))
+    return tuple(
+        sorted(judged, key=lambda r: (r.baseline_rank is None, r.baseline_rank or 0, r.name))
+    )
 
 
-def mean(recipe: Judged) -> float:
+def mean(recipe: EvaluatedRecipe) -> float:
     """Mean NDCG over the judged users, in the order of their ids; NaN without users."""
     values = recipe.users.sort(c.USER_ID)[NDCG].to_numpy()
     return float(values.mean()) if len(values) else math.nan
 
 
-def baselines(judged: Sequence[Judged]) -> tuple[Judged, ...]:
+def baselines(judged: Sequence[EvaluatedRecipe]) -> tuple[EvaluatedRecipe, ...]:
     """Return the rungs of the ladder, lowest first."""
-    return tuple(r for r in ordered(judged) if r.rung is not None)
+    return tuple(r for r in ordered(judged) if r.baseline_rank is not None)
 
 
-def best_baseline(judged: Sequence[Judged]) -> Judged:
+def best_baseline(judged: Sequence[EvaluatedRecipe]) -> EvaluatedRecipe:
     """Return the baseline with the highest mean; of equal ones the lowest rung."""
-    return max(baselines(judged), key=lambda r: (mean(r), -(r.rung or 0)))
+    return max(baselines(judged), key=lambda r: (mean(r), -(r.baseline_rank or 0)))
 
 
-def tau_of(recipe: Judged, config: GateConfig) -> float:
+def seed_sd_of(recipe: EvaluatedRecipe, config: GateConfig) -> float:
     """Return a recipe's relative spread over training seeds; a baseline rolls no dice."""
-    if recipe.tau is not None:
-        return recipe.tau
-    return config.unknown_tau if recipe.rung is None else 0.0
+    if recipe.seed_sd is not None:
+        return recipe.seed_sd
+    return config.default_seed_sd if recipe.baseline_rank is None else 0.0
 
 
-def compare(candidate: Judged, champion: Judged, config: GateConfig) -> Difference:
+def compare(
+    candidate: EvaluatedRecipe, champion: EvaluatedRecipe, config: GateConfig
+) -> Difference:
     """Compare two recipes on tonight's users."""
     return difference(
         *paired(candidate.users, champion.users, NDCG),
-        tau_candidate=tau_of(candidate, config),
-        tau_champion=tau_of(champion, config),
+        tau_candidate=seed_sd_of(candidate, config),
+        tau_champion=seed_sd_of(champion, config),
         fits=min(candidate.fits, champion.fits),
         min_users=config.min_users,
         min_nonzero=config.min_nonzero,
@@ -83,7 +87,7 @@ def threshold(config: GateConfig, candidates: int) -> float:
     return config.alpha / max(config.candidates, candidates)
 
 
-def points_needed(config: GateConfig, candidates: int) -> float:
+def e_value_needed(config: GateConfig, candidates: int) -> float:
     """Return the points that a switch needs: M/α for M candidates that may be looked at."""
     return 1.0 / threshold(config, candidates)
 
@@ -151,7 +155,7 @@ def _slices(*frames: pl.DataFrame) -> set[str]:
 
 
 def baseline_rules(
-    prefix: str, candidate: Judged, judged: Sequence[Judged], floor: float
+    prefix: str, candidate: EvaluatedRecipe, judged: Sequence[EvaluatedRecipe], floor: float
 ) -> tuple[RuleResult, ...]:
     """Hold a recipe's mean against each baseline's: at least `floor` times as high."""
     own = mean(candidate)
@@ -167,7 +171,9 @@ def baseline_rules(
     return tuple(results)
 
 
-def block_ratio(recipe: Judged, judged: Sequence[Judged], holdout: Interval) -> BlockRatio | None:
+def block_ratio(
+    recipe: EvaluatedRecipe, judged: Sequence[EvaluatedRecipe], holdout: Interval
+) -> BlockRatio | None:
     """Return mean(recipe) ÷ mean(best baseline), with its standard error; None without a level.
 
     ``se = sd(c − L·b)/(√n·mean(b))``. The best baseline itself has 1 by definition.

@@ -13,16 +13,21 @@ from dataclasses import dataclass
 from pipeline.evaluation.compare import Difference
 from pipeline.evaluation.evaluate import NDCG
 from pipeline.evaluation.gate.config import GateConfig
-from pipeline.evaluation.gate.decision import RuleResult, Verdict
-from pipeline.evaluation.gate.e_process import Key, Standing, blocks_expected, waiting_day
-from pipeline.evaluation.gate.evidence import Evidence, Judged
+from pipeline.evaluation.gate.decision import RuleOutcome, RuleResult
+from pipeline.evaluation.gate.e_process import (
+    EProcessKey,
+    EProcessStatus,
+    blocks_expected,
+    waiting_day,
+)
+from pipeline.evaluation.gate.evidence import EvaluatedRecipe, Evidence
 from pipeline.evaluation.gate.rules import (
     baseline_rules,
     compare,
+    e_value_needed,
     ordered,
-    points_needed,
+    seed_sd_of,
     slice_rules,
-    tau_of,
     verdict,
 )
 
@@ -41,18 +46,20 @@ class Candidacy:
         All but the points, of which it has what one candidate alone would need.
     """
 
-    candidate: Judged
-    found: Difference
-    standing: Standing
+    candidate: EvaluatedRecipe
+    comparison: Difference
+    status: EProcessStatus
     rules: tuple[RuleResult, ...]
     won: bool
-    grey: bool
+    inconclusive: bool
 
 
-def seek_switch(evidence: Evidence, champion: Judged, config: GateConfig) -> tuple[Candidacy, ...]:
+def seek_switch(
+    evidence: Evidence, champion: EvaluatedRecipe, config: GateConfig
+) -> tuple[Candidacy, ...]:
     """Return how every other recipe of the night stands, in the order of the ladder."""
     candidates = [r for r in ordered(evidence.judged) if r.name != champion.name]
-    threshold = points_needed(config, len(candidates))
+    threshold = e_value_needed(config, len(candidates))
     return tuple(_candidacy(evidence, r, champion, threshold, config) for r in candidates)
 
 
@@ -60,20 +67,24 @@ def leader(candidacies: tuple[Candidacy, ...]) -> Candidacy | None:
     """Return the one with the most points, of equal ones the first by the recipe's hash."""
 
     def height(one: Candidacy) -> tuple[float, str]:
-        return -one.standing.account.log_points, one.candidate.recipe_hash
+        return -one.status.e_process.log_e, one.candidate.recipe_hash
 
     return min(candidacies, key=height, default=None)
 
 
 def _candidacy(
-    evidence: Evidence, candidate: Judged, champion: Judged, threshold: float, config: GateConfig
+    evidence: Evidence,
+    candidate: EvaluatedRecipe,
+    champion: EvaluatedRecipe,
+    threshold: float,
+    config: GateConfig,
 ) -> Candidacy:
     paired = compare(candidate, champion, config)
-    standing = _standing(evidence, candidate, champion, paired, threshold)
+    standing = _status(evidence, candidate, champion, paired, threshold)
     results = _evidence(candidate, paired, standing, config)
-    judged = paired.underpowered is None and standing.account.blocks > 0
-    enough = judged and standing.account.lift >= config.min_lift
-    alone = standing.account.log_points >= math.log(1 / config.alpha)
+    judged = paired.underpowered is None and standing.e_process.blocks > 0
+    enough = judged and standing.e_process.lift >= config.min_lift
+    alone = standing.e_process.log_e >= math.log(1 / config.alpha)
     if enough and (standing.reached or alone):
         results += _guards(evidence, candidate, champion, config)
         results.append(_churn(candidate, paired))
@@ -84,21 +95,25 @@ def _candidacy(
     return Candidacy(candidate, paired, standing, tuple(results), won, grey)
 
 
-def _standing(
-    evidence: Evidence, candidate: Judged, champion: Judged, paired: Difference, threshold: float
-) -> Standing:
+def _status(
+    evidence: Evidence,
+    candidate: EvaluatedRecipe,
+    champion: EvaluatedRecipe,
+    paired: Difference,
+    threshold: float,
+) -> EProcessStatus:
     """Count tonight's block, if it is a new one and can be judged."""
     days = (evidence.holdout.end - evidence.holdout.start).days
-    key = Key(champion.recipe_hash, candidate.recipe_hash, NDCG, evidence.k, days)
-    account = evidence.past.account(key)
+    key = EProcessKey(champion.recipe_hash, candidate.recipe_hash, NDCG, evidence.k, days)
+    account = evidence.past.e_process(key)
     # Two recipes that serve everybody alike give no evidence, and no variance to divide by.
     judged = paired.underpowered is None and paired.v > 0
     waiting = waiting_day(account, evidence.past.opened, evidence.holdout)
     if judged and waiting is None:
         account = account.add(paired.x, paired.v, evidence.holdout)
-    return Standing(
+    return EProcessStatus(
         recipe=candidate.name,
-        account=account,
+        e_process=account,
         threshold=threshold,
         smallest_effect=paired.smallest_effect if judged else None,
         blocks_for_two_percent=blocks_expected(account, paired.v, threshold) if judged else None,
@@ -107,16 +122,16 @@ def _standing(
 
 
 def _evidence(
-    candidate: Judged, paired: Difference, standing: Standing, config: GateConfig
+    candidate: EvaluatedRecipe, paired: Difference, standing: EProcessStatus, config: GateConfig
 ) -> list[RuleResult]:
-    name, own, text = candidate.name, standing.account, standing.sentence
+    name, own, text = candidate.name, standing.e_process, standing.sentence
     if paired.underpowered:
-        outcome: Verdict = "underpowered"
+        outcome: RuleOutcome = "underpowered"
     elif standing.waiting and not standing.reached:
         outcome = "waiting"
     else:
         outcome = verdict(standing.reached)
-    points = RuleResult("switch.points", name, own.points, standing.threshold, outcome, text)
+    points = RuleResult("switch.points", name, own.e_value, standing.threshold, outcome, text)
     if paired.underpowered or not own.blocks:
         return [points]
     enough = verdict(own.lift >= config.min_lift)
@@ -124,7 +139,7 @@ def _evidence(
 
 
 def _guards(
-    evidence: Evidence, candidate: Judged, champion: Judged, config: GateConfig
+    evidence: Evidence, candidate: EvaluatedRecipe, champion: EvaluatedRecipe, config: GateConfig
 ) -> list[RuleResult]:
     own, other = candidate.coverage or 0.0, champion.coverage or 0.0
     limit = config.coverage_ratio * other
@@ -136,7 +151,7 @@ def _guards(
             "switch",
             candidate.name,
             (candidate.users, champion.users),
-            (tau_of(candidate, config) / calmed, tau_of(champion, config) / calmed),
+            (seed_sd_of(candidate, config) / calmed, seed_sd_of(champion, config) / calmed),
             config.slice_alpha_switch,
             config,
         ),
@@ -144,7 +159,7 @@ def _guards(
     ]
 
 
-def _churn(candidate: Judged, paired: Difference) -> RuleResult:
+def _churn(candidate: EvaluatedRecipe, paired: Difference) -> RuleResult:
     share = paired.nonzero / paired.n if paired.n else float("nan")
     text = f"{candidate.name} would serve {paired.nonzero:,} of {paired.n:,} users differently well"
     return RuleResult("switch.churn", candidate.name, share, None, "reported", text)

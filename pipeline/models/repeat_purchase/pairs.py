@@ -53,7 +53,7 @@ class Events:
         order = np.argsort(pair, kind="stable")  # the events of a user are in the order of time
         return cls(
             pair[order],
-            history.at[order],
+            history.timestamp_us[order],
             history.weight[order],
             history.n_users,
             history.n_items,

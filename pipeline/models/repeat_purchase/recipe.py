@@ -53,7 +53,7 @@ _KEY = "learned_repeat|thinning"
 
 
 @dataclass(frozen=True, eq=False)
-class LearnedRepeatScorer(Scorer):
+class RepeatPurchaseScorer(Scorer):
     """Chances of own items before popularity.
 
     Attributes
@@ -104,7 +104,7 @@ class LearnedRepeatScorer(Scorer):
         return Scores(
             users=(weakest * np.float32(_BEHIND))[:, None],
             items=self.popularity[:, None],
-            sparse=own,
+            sparse_bonus=own,
         )
 
     def _chances(self, pairs: Pairs) -> NDArray[np.float32]:
@@ -130,11 +130,11 @@ class LearnedRepeatScorer(Scorer):
         return cls(trees=Trees.read(arrays), **values, **read_header(arrays))
 
 
-class LearnedRepeat(Recipe):
+class RepeatPurchase(Recipe):
     """Chances of own items by boosted trees (Friedman 2001; Ke et al. 2017), then popularity."""
 
-    capabilities: ClassVar[Capabilities] = LearnedRepeatScorer.capabilities
-    scorer: ClassVar[type[Scorer]] = LearnedRepeatScorer
+    capabilities: ClassVar[Capabilities] = RepeatPurchaseScorer.capabilities
+    scorer: ClassVar[type[Scorer]] = RepeatPurchaseScorer
 
     family: Literal["learned_repeat"] = Field(
         default="learned_repeat", description="Name of the family."
@@ -165,13 +165,13 @@ class LearnedRepeat(Recipe):
         description="Days after which a user counts half in what fills up a list.",
     )
 
-    def memory(self, history: History) -> int:
+    def peak_bytes(self, history: History) -> int:
         """The events sorted by pair, and what is told of the pairs of one instant."""
         return len(history.item) * 240
 
     def train(
-        self, history: History, *, salt: int = 0, progress: Progress = silent
-    ) -> LearnedRepeatScorer:
+        self, history: History, *, replicate: int = 0, progress: Progress = silent
+    ) -> RepeatPurchaseScorer:
         """Learn from the window's last blocks; nothing is random.
 
         Raises
@@ -201,7 +201,7 @@ class LearnedRepeat(Recipe):
             )
         popularity = item_popularity(history, self.popularity_half_life_days)
         most = popularity.max(initial=0.0)
-        return LearnedRepeatScorer(
+        return RepeatPurchaseScorer(
             trees=trees,
             block_days=self.block_days,
             items=item_table(pairs_at(events, end), self.block_days),

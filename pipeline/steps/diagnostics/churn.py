@@ -50,8 +50,8 @@ def measure(night: Night, progress: Progress) -> ChurnFile | None:
     people = idle(live, events, champion.as_of, history.user_ids.tolist())
     length = night.config.recommend.length
     gone = unavailable(night.table("items"))
-    repeat = read_split(night.run).policy == "repeat"
-    rows = history.rows(np.flatnonzero(np.isin(history.user_ids, people)))
+    repeat = read_split(night.run).task == "repeat"
+    rows = history.take(np.flatnonzero(np.isin(history.user_ids, people)))
 
     def lists(scorer: Scorer) -> pl.DataFrame:
         return model_lists(scorer.score, rows, gone, repeat=repeat, length=length)
@@ -123,7 +123,7 @@ def _replicate(night: Night, scorer: Scorer, progress: Progress) -> Scorer | str
     history, recipe = read_history(night.run, "full"), night.recipes[name]
     try:
         refuse_too_large(name, recipe, history, night.config.train)
-        other = recipe.train(history, salt=_SEED, progress=lambda x: progress(f"dice: {x}"))
+        other = recipe.train(history, replicate=_SEED, progress=lambda x: progress(f"dice: {x}"))
     except NightjarError as error:
         return f"not measured: {error.sentence}"
     return scorer if same(scorer, other) else other

@@ -18,7 +18,7 @@ import polars as pl
 
 from pipeline import columns as c
 from pipeline.base import Interval, Progress
-from pipeline.data.cluster_robust import FEWEST
+from pipeline.data.cluster_robust import MIN_GROUP_SIZE
 from pipeline.data.features import WEIGHED
 from pipeline.data.matrix import History
 from pipeline.data.split import Split, between, last_event
@@ -26,7 +26,7 @@ from pipeline.data.targets import is_target
 from pipeline.data.windows import of_people as weighed
 from pipeline.errors import NightjarError
 from pipeline.evaluation.evaluate import NDCG, metric_name
-from pipeline.evaluation.parity import worth
+from pipeline.evaluation.parity import list_quality
 from pipeline.evaluation.prequential import PrequentialFigures, past_of
 from pipeline.serving.churn import FIRST, churn, of_people
 from pipeline.serving.foldin import end_of, histories
@@ -65,10 +65,10 @@ def measure_parity(night: Night, draft: Draft, progress: Progress) -> ParityFile
         folded, retrained = lists
         people = set(folded[c.USER_ID]) & set(retrained[c.USER_ID])
         users = len(people)
-        if users >= FEWEST:
+        if users >= MIN_GROUP_SIZE:
             overlap = churn(retrained, folded, people, k=FIRST).overlap
         else:
-            reason = f"not told: fewer than {FEWEST} people did something since"
+            reason = f"not told: fewer than {MIN_GROUP_SIZE} people did something since"
         draft.frame(FOLDED, of_people(folded, people))
         draft.frame(RETRAINED, of_people(retrained, people))
     parity = ParityFile(users=users, overlap=overlap, k=FIRST, reason=reason)
@@ -100,7 +100,7 @@ def follow_parity(night: Night, split: Split, draft: Draft, progress: Progress) 
     k = night.config.recommend.length
     figures: dict[str, PrequentialFigures | None] = {}
     for name, shown in lists.items():
-        row = worth(shown, events, past, span=span, k=k, policy=split.policy)
+        row = list_quality(shown, events, past, span=span, k=k, policy=split.task)
         figures[name] = None if row is None else PrequentialFigures.of(row)
     draft.write(FollowedParityFile(run_id=champion.run_id, k=k, **figures))
 
@@ -138,13 +138,13 @@ def _both(night: Night, champion: Champion) -> tuple[pl.DataFrame, pl.DataFrame]
     if own is None:
         return "not measured: what was done is all with items that are new"
     gone = unavailable(night.table("items"))
-    repeat, length = read_split(night.run).policy == "repeat", night.config.recommend.length
+    repeat, length = read_split(night.run).task == "repeat", night.config.recommend.length
     rows = np.flatnonzero(np.isin(history.user_ids, people))
     folded, retrained = (
         model_lists(score, users, gone, repeat=repeat, length=length)
         for score, users in (
             (read_scorer(before.run, REFIT).fold_in, own),
-            (read_scorer(night.run, REFIT).score, history.rows(rows)),
+            (read_scorer(night.run, REFIT).score, history.take(rows)),
         )
     )
     return folded, retrained

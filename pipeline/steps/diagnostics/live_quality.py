@@ -15,7 +15,7 @@ import polars as pl
 
 from pipeline import columns as c
 from pipeline.base import Instant, Interval, Progress
-from pipeline.data.exposure import in_play, lists_for
+from pipeline.data.exposure import active_publications, lists_for
 from pipeline.data.split import Split, between
 from pipeline.data.targets import is_target
 from pipeline.evaluation.evaluate import metric_name
@@ -69,7 +69,7 @@ def write_live(night: Night, split: Split, draft: Draft, progress: Progress) -> 
         draft.write(
             LiveFile(
                 k=scores.k,
-                task=scores.policy,
+                task=scores.task,
                 span=scores.span,
                 events=scores.events,
                 unlisted=scores.unlisted,
@@ -106,10 +106,12 @@ def score_span(
         events,
         read(columns, past_of(people, span)),
         publications,
-        ws.lake.read("recommendations", where=lists_for(in_play(publications, span), people)),
+        ws.lake.read(
+            "recommendations", where=lists_for(active_publications(publications, span), people)
+        ),
         span=span,
         k=config.recommend.length,
-        policy=split.policy,
+        policy=split.task,
     )
 
 

@@ -116,7 +116,7 @@ def fit(
     refuse_too_large(name, recipe, history, config)
     with Meter() as meter:
         scorer = recipe.train(history, progress=progress)
-    return scorer, meter.cost(scorer, history, recipe.memory(history))
+    return scorer, meter.cost(scorer, history, recipe.peak_bytes(history))
 
 
 def costs(run: Run, recipes: Iterable[str], winner: str | None) -> dict[str, TrainingCosts]:

@@ -12,12 +12,12 @@ from typing import Final
 
 from pipeline import columns as c
 from pipeline.base import AsOf, Interval, Progress, silent
-from pipeline.data.exposure import in_play, lists_for
+from pipeline.data.exposure import active_publications, lists_for
 from pipeline.data.split import between
 from pipeline.evaluation.prequential import past_of
-from pipeline.monitoring.attribution import Lists, with_window
-from pipeline.monitoring.attribution import answers as join
-from pipeline.monitoring.rates import EVERYBODY, RATES, VERSION, AnswerRow, Answers
+from pipeline.monitoring.attribution import ShownLists, with_window
+from pipeline.monitoring.attribution import attribute_events as join
+from pipeline.monitoring.rates import EVERYBODY, RATES, VERSION, Attribution, AttributionRow
 from pipeline.stores.registry.client import Registry
 from pipeline.stores.runs import Run
 from pipeline.workspace.artifacts import AttributionFile
@@ -41,13 +41,15 @@ _OF_SPAN: Final = ("span", "events", "joined", "late", "claims")
 _OF_ALL_USERS: Final = ("people", "exposures", *RATES, *(f"{rate}_se" for rate in RATES))
 
 
-def answers(ws: Workspace, start: datetime, end: AsOf, *, progress: Progress = silent) -> Answers:
+def run_attribution(
+    ws: Workspace, start: datetime, end: AsOf, *, progress: Progress = silent
+) -> Attribution:
     """Attribute the events in ``[start, end)``, as the lake holds them now."""
     with task_log("attribution", end, progress=progress) as log:
         return _logged(AsOfView.now(ws, end), Interval(start, end), log)
 
 
-def lately_answered(ws: Workspace, at: AsOf, *, progress: Progress = silent) -> Answers | None:
+def last_attribution(ws: Workspace, at: AsOf, *, progress: Progress = silent) -> Attribution | None:
     """Attribute the events since the last decision; ``None`` before the first one."""
     view = AsOfView.now(ws, at)
     with task_log("attribution", at, progress=progress) as log:
@@ -58,7 +60,7 @@ def lately_answered(ws: Workspace, at: AsOf, *, progress: Progress = silent) -> 
         return _logged(view, span, log)
 
 
-def _logged(view: AsOfView, span: Interval, log: TaskLog) -> Answers:
+def _logged(view: AsOfView, span: Interval, log: TaskLog) -> Attribution:
     attribution = joined(view, span, log.progress)
     log.rows = attribution.joined
     log.result = f"{attribution.joined:,} of {attribution.events:,} events are attributed"
@@ -70,21 +72,21 @@ def _since_last_decision(view: AsOfView) -> Interval | None:
     return Interval(decisions[-1].as_of, view.at) if decisions else None
 
 
-def joined(view: AsOfView, span: Interval, progress: Progress = silent) -> Answers:
+def joined(view: AsOfView, span: Interval, progress: Progress = silent) -> Attribution:
     """Join the events of a span to the lists that were live; one publication's lists at a time."""
     progress("join answers to lists")
-    config, window = view.config.answers, with_window(span, view.config.answers)
+    config, window = view.config.attribution, with_window(span, view.config.attribution)
     people = view.events([c.USER_ID], between(span))[c.USER_ID].unique().to_list()
     events = view.events(_EVENTS, between(window) & past_of(people, span))
     publications = view.publications()
     parts = (
         view.ws.lake.read("recommendations", where=lists_for([name], people))
-        for name in in_play(publications, window)
+        for name in active_publications(publications, window)
     )
     return join(
         events,
         publications,
-        Lists.of(parts, events),
+        ShownLists.of(parts, events),
         view.table("items", [c.ITEM_ID, c.PRICE]),
         view.table("users", [c.USER_ID, c.SEGMENT]),
         span=span,
@@ -92,7 +94,7 @@ def joined(view: AsOfView, span: Interval, progress: Progress = silent) -> Answe
     )
 
 
-def answers_of(night: Night, progress: Progress = silent) -> Answers | None:
+def attribution_of(night: Night, progress: Progress = silent) -> Attribution | None:
     """Return a run's attribution, stored on the first call; ``None`` without a decision before."""
     if not night.run.has(AttributionFile):
         view = AsOfView.of(night)
@@ -101,18 +103,18 @@ def answers_of(night: Night, progress: Progress = silent) -> Answers | None:
         with night.run.draft(AttributionFile.STEP) as draft:
             draft.write(AttributionFile(attribution))
             draft.rows = 0 if attribution is None else attribution.joined
-    return read_answers(night.run)
+    return read_attribution(night.run)
 
 
-def read_answers(run: Run) -> Answers | None:
+def read_attribution(run: Run) -> Attribution | None:
     """Return the attribution that a run stored."""
     file = run.find(AttributionFile)
     return None if file is None else file.root
 
 
-def answers_summary(run: Run) -> AttributionSummary | None:
+def attribution_summary(run: Run) -> AttributionSummary | None:
     """Return what the ledger keeps: the rates of all users, and the claims."""
-    attribution = read_answers(run)
+    attribution = read_attribution(run)
     if attribution is None:
         return None
     kept = {name: getattr(attribution, name) for name in _OF_SPAN}
@@ -122,9 +124,9 @@ def answers_summary(run: Run) -> AttributionSummary | None:
     return AttributionSummary(**kept)
 
 
-def show_answers(night: Night, registry: Registry) -> None:
+def show_attribution(night: Night, registry: Registry) -> None:
     """Store the figures of each version at that version, by the days since it went live."""
-    attribution = read_answers(night.run)
+    attribution = read_attribution(night.run)
     publications = night.ws.lake.read("publications")
     first = publications.group_by(c.MODEL_VERSION).min()
     live_from: dict[str, datetime] = dict(first.select(c.MODEL_VERSION, c.LIVE_FROM).iter_rows())
@@ -134,7 +136,7 @@ def show_answers(night: Night, registry: Registry) -> None:
             registry.add_metrics(int(row.name), _metrics(row), at=night.as_of, step=days)
 
 
-def _metrics(row: AnswerRow) -> dict[str, float]:
+def _metrics(row: AttributionRow) -> dict[str, float]:
     rates = (f"{rate}{end}" for rate in RATES for end in ("", "_lo", "_hi"))
     values = {name: getattr(row, name) for name in ("people", *_COUNTS, *rates)}
     return {f"attribution.{name}": float(x) for name, x in values.items() if x is not None}

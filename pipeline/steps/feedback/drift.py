@@ -14,15 +14,15 @@ from typing import Final
 
 from pipeline import columns as c
 from pipeline.base import AsOf, Interval, Progress, silent
-from pipeline.data.cluster_robust import FEWEST
+from pipeline.data.cluster_robust import MIN_GROUP_SIZE
 from pipeline.data.split import before, between
 from pipeline.evaluation.prequential import ALL, Prequential
-from pipeline.monitoring.drift import Quality, Worth, windows_at
+from pipeline.monitoring.drift import Quality, QualityMean, windows_at
 from pipeline.monitoring.drift import drift as judge
-from pipeline.monitoring.drift_windows import Windows
-from pipeline.monitoring.rates import EVERYBODY, AnswerRow
+from pipeline.monitoring.drift_windows import DriftWindows
+from pipeline.monitoring.rates import EVERYBODY, AttributionRow
 from pipeline.monitoring.signals import Known
-from pipeline.monitoring.verdicts import Drift, Verdict
+from pipeline.monitoring.verdicts import Drift, DriftStatus
 from pipeline.steps.diagnostics.live_quality import score_span
 from pipeline.steps.feedback.attribution import joined
 from pipeline.stores.runs import Run
@@ -70,7 +70,7 @@ def drift_summary(run: Run) -> DriftSummary | None:
     result = read_drift(run)
     if result is None:
         return None
-    since = {x.name: x.since for x in result.signals if x.verdict == Verdict.DRIFT and x.since}
+    since = {x.name: x.since for x in result.signals if x.verdict == DriftStatus.DRIFT and x.since}
     return DriftSummary(status=result.verdict, sentence=result.sentence, since=since)
 
 
@@ -97,7 +97,7 @@ def seen(view: AsOfView, progress: Progress = silent) -> Drift:
             view.events([c.ITEM_ID], past)[c.ITEM_ID].unique(),
         ),
         tuple(_qualities(view, windows, decisions)),
-        _restarts(decisions),
+        _reference_resets(decisions),
         end=end,
         config=config,
     )
@@ -112,7 +112,7 @@ def _end(view: AsOfView, decisions: Sequence[DecisionEntry]) -> datetime:
     return last + (at - last) // _DAY * _DAY
 
 
-def _restarts(decisions: Iterable[DecisionEntry]) -> dict[str, datetime]:
+def _reference_resets(decisions: Iterable[DecisionEntry]) -> dict[str, datetime]:
     """Return since when each signal has been known to drift."""
     since: dict[str, datetime] = {}
     for entry in decisions:
@@ -122,7 +122,7 @@ def _restarts(decisions: Iterable[DecisionEntry]) -> dict[str, datetime]:
 
 
 def _qualities(
-    view: AsOfView, windows: Windows, decisions: Sequence[DecisionEntry]
+    view: AsOfView, windows: DriftWindows, decisions: Sequence[DecisionEntry]
 ) -> Iterator[Quality]:
     """Yield the quality of live lists: their NDCG, and the share of entries with a response."""
     if not decisions:
@@ -135,7 +135,7 @@ def _qualities(
     ]
     days = [Interval(windows.start(at), windows.start(at) + _DAY) for at in range(windows.recent)]
     enough = view.config.drift.least_nights
-    recent: list[Worth | None] = [None for _ in days]
+    recent: list[QualityMean | None] = [None for _ in days]
     reference = _present(_past_ndcg(entry) for entry in past)
     if len(reference) >= enough:
         split = read_split(view.ws.runs.open(last.run_id))
@@ -147,36 +147,40 @@ def _qualities(
     yield Quality("answers", tuple(recent), reference)
 
 
-def _ndcg(scores: Prequential) -> Worth | None:
+def _ndcg(scores: Prequential) -> QualityMean | None:
     """Return the mean over all versions of a day, ``None`` of too few users."""
     rows = [row for row in scores.rows if row.slice == ALL and row.ndcg.se is not None]
-    if sum(row.users for row in rows) < FEWEST:
+    if sum(row.users for row in rows) < MIN_GROUP_SIZE:
         return None
-    return _pooled([Worth(x.ndcg.mean, x.ndcg.se, x.user_days, x.users) for x in rows])
+    return _pooled_quality(
+        [QualityMean(x.ndcg.mean, x.ndcg.se, x.user_days, x.users) for x in rows]
+    )
 
 
-def _past_ndcg(entry: DecisionEntry) -> Worth | None:
-    return _pooled(
+def _past_ndcg(entry: DecisionEntry) -> QualityMean | None:
+    return _pooled_quality(
         [
-            Worth(row.ndcg, row.ndcg_se, row.user_days, row.users)
+            QualityMean(row.ndcg, row.ndcg_se, row.user_days, row.users)
             for row in entry.live
             if row.slice == ALL and row.ndcg is not None
         ]
     )
 
 
-def _all_users(rows: Iterable[AnswerRow]) -> AnswerRow | None:
+def _all_users(rows: Iterable[AttributionRow]) -> AttributionRow | None:
     return next((row for row in rows if row.by == EVERYBODY), None)
 
 
-def _rate(group: AnswerRow | AttributionSummary | None) -> Worth | None:
+def _rate(group: AttributionRow | AttributionSummary | None) -> QualityMean | None:
     """Return the share of exposures with a response, ``None`` of too few users."""
     if group is None or group.answer_rate is None:
         return None
-    return Worth(group.answer_rate, group.answer_rate_se, group.exposures or 0, group.people or 0)
+    return QualityMean(
+        group.answer_rate, group.answer_rate_se, group.exposures or 0, group.people or 0
+    )
 
 
-def _pooled(parts: Sequence[Worth]) -> Worth | None:
+def _pooled_quality(parts: Sequence[QualityMean]) -> QualityMean | None:
     """Pool versions, weighed by the user-days of each."""
     total = sum(part.of for part in parts)
     if not total:
@@ -184,8 +188,8 @@ def _pooled(parts: Sequence[Worth]) -> Worth | None:
     mean = sum(part.mean * part.of for part in parts) / total
     errors = [part.se * part.of for part in parts if part.se is not None]
     se = math.hypot(*errors) / total if len(errors) == len(parts) else None
-    return Worth(mean, se, total, sum(part.people for part in parts))
+    return QualityMean(mean, se, total, sum(part.people for part in parts))
 
 
-def _present(values: Iterable[Worth | None]) -> tuple[Worth, ...]:
+def _present(values: Iterable[QualityMean | None]) -> tuple[QualityMean, ...]:
     return tuple(value for value in values if value is not None)

@@ -186,7 +186,7 @@ def _lists(night: Night, recipe: str, own: History, catalogue: int | None) -> pl
         load(family, night.run.arrays(REFIT, "fallback")),
         own,
         unavailable(items),
-        repeat=read_split(night.run).policy == "repeat",
+        repeat=read_split(night.run).task == "repeat",
         reasons=(recipe, FALLBACK),
         length=night.config.recommend.length,
     )

@@ -17,7 +17,7 @@ from pipeline import columns as c
 from pipeline.base import AsOf, Progress, silent
 from pipeline.data.split import before
 from pipeline.failpoints import failpoint
-from pipeline.monitoring.policy import Nights, Ruling, countable, needless
+from pipeline.monitoring.policy import Nights, RetrainDecision, can_skip_drift, countable
 from pipeline.monitoring.policy import policy as decide
 from pipeline.monitoring.verdicts import Drift
 from pipeline.serving.foldin import new_since
@@ -37,7 +37,7 @@ _NEWEST: Final = 50
 
 def policy(
     ws: Workspace, at: AsOf, *, drift: Drift | None = None, progress: Progress = silent
-) -> Ruling:
+) -> RetrainDecision:
     """Return what an instant requires: nothing, folding in, or a retrain; and why.
 
     Parameters
@@ -48,7 +48,7 @@ def policy(
     failpoint("before_asset")
     with task_log("policy", at, progress=progress) as log:
         ruling = ruled(AsOfView.now(ws, at), drift, log.progress)
-        log.rows, log.result = ruling.events, f"{ruling.verdict.value}: {ruling.reason}"
+        log.rows, log.result = ruling.events, f"{ruling.action.value}: {ruling.reason}"
     return ruling
 
 
@@ -57,7 +57,7 @@ def drift_if_needed(ws: Workspace, at: AsOf, *, progress: Progress = silent) -> 
     view = AsOfView.now(ws, at)
     with task_log("drift", at, progress=progress) as log:
         nights, new = _state(view)
-        if needless(new.height, nights, at, view.config.policy):
+        if can_skip_drift(new.height, nights, at, view.config.policy):
             log.result = "nothing is new, or a retrain has to wait"
             return None
         drift = seen(view, log.progress)
@@ -65,7 +65,7 @@ def drift_if_needed(ws: Workspace, at: AsOf, *, progress: Progress = silent) -> 
     return drift
 
 
-def policy_of(night: Night, progress: Progress = silent) -> Ruling:
+def policy_of(night: Night, progress: Progress = silent) -> RetrainDecision:
     """Return the policy's decision for a run, stored on the first call."""
     if not night.run.has(PolicyFile):
         trigger = night.snapshot.trigger  # what requested this run is why it ran
@@ -78,16 +78,18 @@ def policy_of(night: Night, progress: Progress = silent) -> Ruling:
     return night.run.read(PolicyFile).root
 
 
-def read_policy(run: Run) -> Ruling | None:
+def read_policy(run: Run) -> RetrainDecision | None:
     """Return the decision of the policy that a run stored."""
     file = run.find(PolicyFile)
     return None if file is None else file.root
 
 
-def ruled(view: AsOfView, drift: Drift | None = None, progress: Progress = silent) -> Ruling:
+def ruled(
+    view: AsOfView, drift: Drift | None = None, progress: Progress = silent
+) -> RetrainDecision:
     """Apply the policy to what is known at an instant, after computing drift where it matters."""
     config, (nights, new) = view.config.policy, _state(view)
-    if drift is None and not needless(new.height, nights, view.at, config):
+    if drift is None and not can_skip_drift(new.height, nights, view.at, config):
         drift = seen(view, progress)
     counted = countable(new, nights, view.at, config)
     return decide(new.height, counted, nights, drift, at=view.at, config=config)

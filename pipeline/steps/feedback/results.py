@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.monitoring.policy import Ruling
+from pipeline.monitoring.policy import RetrainDecision
 from pipeline.steps.ingest.results import IngestResult
 
 
@@ -59,11 +59,13 @@ class FeedbackResult(IngestResult):
     users_refreshed: int
     publication_id: str | None
     foldin: FoldinResult
-    verdict: str
+    action: str
     reason: str
 
     @classmethod
-    def of(cls, ingested: IngestResult, folded: FoldinResult, ruling: Ruling) -> FeedbackResult:
+    def of(
+        cls, ingested: IngestResult, folded: FoldinResult, ruling: RetrainDecision
+    ) -> FeedbackResult:
         """Join the results of the three tasks."""
         return cls(
             **vars(ingested),
@@ -71,7 +73,7 @@ class FeedbackResult(IngestResult):
             users_refreshed=folded.users_refreshed,
             publication_id=folded.publication_id,
             foldin=folded,
-            verdict=ruling.verdict.value,
+            action=ruling.action.value,
             reason=ruling.reason,
         )
 

@@ -17,7 +17,7 @@ from pipeline import columns as c
 from pipeline.data.ingest import (
     CONTENT,
     IDENTITY,
-    Judged,
+    ValidatedRows,
     by_file,
     conflict_rows,
     conflicting,
@@ -30,7 +30,7 @@ from pipeline.data.ingest import (
     with_origin,
     with_pseudonyms,
 )
-from pipeline.steps.ingest.discovery import Found
+from pipeline.steps.ingest.discovery import DiscoveredFile
 from pipeline.steps.ingest.landing import Mark
 from pipeline.steps.ingest.read_file import Text
 from pipeline.steps.ingest.results import FileResult
@@ -42,11 +42,11 @@ from pipeline.workspace.workspace import Workspace
 class FileRead:
     """A file that was read and judged, and not yet committed."""
 
-    found: Found
+    discovered: DiscoveredFile
     seen: Mark
     digest: str
     text: Text
-    judged: Judged
+    judged: ValidatedRows
 
 
 @dataclass(frozen=True)
@@ -70,21 +70,21 @@ class _Ends:
 
 def bundled(ws: Workspace, files: Sequence[FileRead], *, at: datetime, replace: bool) -> Bundle:
     """Put files of one table together; `replace` as in `ingest`."""
-    if files[0].found.source.table == "events":
+    if files[0].discovered.source.table == "events":
         rows, ends = _events(ws, files, at)
     else:
         rows, ends = _catalogue(ws, files, replace=replace)
     batches, results, bad = [], [], []
     for file, end in zip(files, ends, strict=True):
-        source = file.found.name
+        source = file.discovered.name
         quarantine = quarantine_rows(
             end.bad, file.text.broken, at=at, source=source, batch_id=file.digest
         )
         batch = Batch(
             batch_id=file.digest,
-            table=file.found.source.table,
+            table=file.discovered.source.table,
             source=source,
-            file=file.found.file,
+            file=file.discovered.file,
             rows=file.text.rows,
             accepted=end.accepted,
             quarantined=quarantine.height,
@@ -111,7 +111,7 @@ def _events(
         (
             with_origin(
                 derive_ids(with_pseudonyms(file.judged.good, people)),
-                source=file.found.name,
+                source=file.discovered.name,
                 batch_id=file.digest,
             )
             for file in files
@@ -138,7 +138,7 @@ def _events(
 def _catalogue(
     ws: Workspace, files: Sequence[FileRead], *, replace: bool
 ) -> tuple[pl.DataFrame | None, list[_Ends]]:
-    table = files[0].found.source.table
+    table = files[0].discovered.source.table
     before = ws.lake.read(table)
     now, ends = before, []
     for file in files:

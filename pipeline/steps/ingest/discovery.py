@@ -23,7 +23,7 @@ _UNFINISHED: Final = (".tmp", ".part", ".crdownload")
 
 
 @dataclass(frozen=True)
-class Found:
+class DiscoveredFile:
     """A file and the source that reads it.
 
     Attributes
@@ -78,7 +78,7 @@ def expand(paths: Sequence[Path]) -> list[Path]:
 
 def source_for(
     sources: Mapping[str, Source], path: Path, table: str, wanted: str | None, name: str = ""
-) -> Found:
+) -> DiscoveredFile:
     """Match a file to the source that it is read by.
 
     Of several whose pattern fits, that which spells out most of the name wins.
@@ -89,16 +89,16 @@ def source_for(
         if wanted not in sources or sources[wanted].table != table:
             known = ", ".join(sorted(n for n, s in sources.items() if s.table == table))
             raise ConfigError(f"{table} have no source {wanted}; configured are {known}")
-        return Found(path, wanted, sources[wanted])
+        return DiscoveredFile(path, wanted, sources[wanted])
     fitting = [
         (len(source.path.replace("*", "").replace("?", "")), key)
         for key, source in sources.items()
         if source.table == table and fnmatchcase(name or path.name, source.path)
     ]
     if not fitting:
-        return Found(path, table, Source.model_validate({"table": table}), matched=False)
+        return DiscoveredFile(path, table, Source.model_validate({"table": table}), matched=False)
     most = max(fitting, key=lambda pair: pair[0])[1]
-    return Found(path, most, sources[most])
+    return DiscoveredFile(path, most, sources[most])
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,12 @@ from functools import partial
 from pathlib import Path
 
 from pipeline.base import AsOf, Progress, silent
-from pipeline.data.ingest import Judged, judge_catalogue, judge_events
+from pipeline.data.ingest import ValidatedRows, validate_catalogue, validate_events
 from pipeline.data.sources import MappingError
 from pipeline.errors import ConfigError, DataError, StorageError
 from pipeline.failpoints import failpoint
 from pipeline.steps.ingest.bundle import FileRead, bundled
-from pipeline.steps.ingest.discovery import Found, expand, landed, source_for
+from pipeline.steps.ingest.discovery import DiscoveredFile, expand, landed, source_for
 from pipeline.steps.ingest.landing import Mark, archive, mark, printable, reject
 from pipeline.steps.ingest.read_file import CannotOpen, read_text, sum_of
 from pipeline.steps.ingest.results import FileResult, FileStatus, IngestResult
@@ -165,7 +165,7 @@ class _Taking:
     outcomes: list[FileResult | None] = field(default_factory=list)
     waiting: list[tuple[int, FileRead]] = field(default_factory=list)
 
-    def take(self, file: Found) -> bool:
+    def take(self, file: DiscoveredFile) -> bool:
         """Take in one file, at once or with those that follow; False for one that has to wait."""
         if self.waiting and self._full(file):
             self._commit()
@@ -192,15 +192,15 @@ class _Taking:
         self._commit()
         return tuple(outcome for outcome in self.outcomes if outcome is not None)
 
-    def _full(self, file: Found) -> bool:
+    def _full(self, file: DiscoveredFile) -> bool:
         config, files = self.ws.config.ingest, [read for _, read in self.waiting]
         return (
-            files[0].found.source.table != file.source.table
+            files[0].discovered.source.table != file.source.table
             or len(files) >= config.files_per_pass
             or sum(read.text.rows for read in files) >= config.rows_per_commit
         )
 
-    def _read(self, file: Found) -> FileRead | FileResult:
+    def _read(self, file: DiscoveredFile) -> FileRead | FileResult:
         """Read and judge a file, or say why there is nothing to commit of it."""
         digest, name, home = None, file.file, self.ws.home
         seen = mark(file.path)
@@ -227,19 +227,19 @@ class _Taking:
             return FileResult(name, file.name, status, digest, sentence)
 
     def _seen(self, table: str, digest: str) -> bool:
-        keys = [read.digest for _, read in self.waiting if read.found.source.table == table]
+        keys = [read.digest for _, read in self.waiting if read.discovered.source.table == table]
         if keys and table in MERGED:
             return keys[-1] == digest  # as the lake's own: the latest wins
         return digest in keys or self.batches.seen(table, digest)
 
-    def _judged(self, file: Found, seen: Mark, digest: str) -> FileRead:
+    def _judged(self, file: DiscoveredFile, seen: Mark, digest: str) -> FileRead:
         config, source = self.ws.config.ingest, file.source
-        judge: Callable[..., Judged] = partial(judge_catalogue, source=source)
+        judge: Callable[..., ValidatedRows] = partial(validate_catalogue, source=source)
         if source.table == "events":
-            judge = partial(judge_events, source=source, config=config, at=self.at)
+            judge = partial(validate_events, source=source, config=config, at=self.at)
         with read_text(self.child, file, digest, config.limits, self.scratch) as text:
             failpoint("parsed")
-            judged = Judged.joined(
+            judged = ValidatedRows.joined(
                 (judge(part, name=file.file) for part in text.parts),
                 name=file.file,
                 broken=len(text.broken),
@@ -256,6 +256,6 @@ class _Taking:
         bundle = bundled(self.ws, files, at=self.at, replace=self.replace)
         self.batches.commit(bundle.batches, bundle.rows, bundle.quarantine)
         for (place, read), result in zip(waiting, bundle.results, strict=True):
-            archive(self.ws.home, read.found.path, read.digest, read.seen)
+            archive(self.ws.home, read.discovered.path, read.digest, read.seen)
             self.outcomes[place] = result
             failpoint("archived")

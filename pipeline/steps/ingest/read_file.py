@@ -21,7 +21,7 @@ import polars as pl
 
 from pipeline.data.sources import Broken, Limits, MappingError, Source, Summary, read
 from pipeline.errors import DataError, StorageError, UnsafeInputError
-from pipeline.steps.ingest.discovery import Found
+from pipeline.steps.ingest.discovery import DiscoveredFile
 from pipeline.steps.ingest.landing import printable
 from pipeline.workspace.child_process import Child, ChildFailed
 
@@ -150,7 +150,7 @@ class Text:
 
 @contextmanager
 def read_text(
-    child: Child, file: Found, digest: str, limits: Limits, scratch: Path
+    child: Child, file: DiscoveredFile, digest: str, limits: Limits, scratch: Path
 ) -> Iterator[Text]:
     """Have a file read; `scratch` is the folder that its text lies in meanwhile.
 

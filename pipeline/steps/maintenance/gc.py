@@ -18,11 +18,19 @@ from pipeline.base import AsOf, Instant, Progress, silent
 from pipeline.errors import ConcurrencyError
 from pipeline.serving.retire import retired
 from pipeline.steps.experiments.calibration.calibrate import FOLDER as CALIBRATIONS
-from pipeline.steps.maintenance.prunable_files import unread
+from pipeline.steps.maintenance.prunable_files import prunable_files
 from pipeline.steps.maintenance.retained_versions import pinned
 from pipeline.stores.batches import Batches
-from pipeline.stores.lake import Cleared, Upkeep
-from pipeline.stores.pruning import NOTHING, Taken, forget, remove, remove_older, sweep, worked_on
+from pipeline.stores.lake import Cleared, Compaction
+from pipeline.stores.pruning import (
+    NOTHING,
+    Removed,
+    drop_files,
+    last_activity,
+    remove,
+    remove_older,
+    remove_orphans,
+)
 from pipeline.stores.runs import Runs
 from pipeline.workspace.task_log import task_log
 from pipeline.workspace.workspace import PINS, Workspace
@@ -92,7 +100,7 @@ class GcResult:
 
     at: Instant
     tables: tuple[TableKept, ...]
-    taken: Mapping[str, Taken]
+    taken: Mapping[str, Removed]
     left: Mapping[str, str]
     bytes: int
 
@@ -147,7 +155,7 @@ class _Upkeep:
         self._at = at
         self._progress = progress
         self._left: dict[str, str] = {}
-        self._taken: dict[str, Taken] = {}
+        self._taken: dict[str, Removed] = {}
 
     def all(self) -> GcResult:
         """Look after the stores, one after the other; each lock is held no longer than needed."""
@@ -170,7 +178,7 @@ class _Upkeep:
         except ConcurrencyError as error:
             self._left[what] = error.sentence
 
-    def _take(self, what: str, taken: Taken) -> None:
+    def _take(self, what: str, taken: Removed) -> None:
         self._taken[what] = self._taken.get(what, NOTHING) + taken
 
     def _landed(self) -> None:
@@ -189,14 +197,14 @@ class _Upkeep:
         before = self._before(self._ws.config.gc.abandoned_days)
         for run in self._ws.runs.starting_with(""):
             begun, decided = run.committed("snapshot"), run.committed("gate")
-            if begun is not None and decided is None and worked_on(run, "snapshot") < before:
+            if begun is not None and decided is None and last_activity(run, "snapshot") < before:
                 self._progress(f"run {run.run_id} was abandoned")
                 self._take("abandoned nights", remove(run))
 
     def _table(self, table: str) -> TableKept:
         """Look after a table of the lake."""
         lake, kept = self._ws.lake, TableKept(table)
-        upkeep = Upkeep(lake, table)
+        upkeep = Compaction(lake, table)
         self._progress(table)
         try:
             with lake.lock(WRITERS[table]):
@@ -211,7 +219,7 @@ class _Upkeep:
             self._left[table] = error.sentence
         return kept
 
-    def _retire(self, table: str, upkeep: Upkeep) -> int:
+    def _retire(self, table: str, upkeep: Compaction) -> int:
         """Take out rows that are older than their table keeps them."""
         config = self._ws.config.gc
         if table == "quarantine":
@@ -229,10 +237,10 @@ class _Upkeep:
         """Look after the files of runs, and what dead processes left beside them."""
         home, before = self._ws.home, self._before(self._ws.config.gc.scorers_days)
         for runs in (self._ws.runs, Runs(home / CALIBRATIONS)):
-            self._take("unfinished files", sweep(runs))
+            self._take("unfinished files", remove_orphans(runs))
         places = ("reports/.*", "studies/*/*.new", "runs/*/.page.*")
         drafts = [path for place in places for path in home.glob(place)]
         self._take("unfinished files", remove_older(drafts, before))
         for run in self._ws.runs.starting_with(""):
-            for step, names in unread(self._ws, run, before):
-                self._take("scorers and windows", forget(run, step, names))
+            for step, names in prunable_files(self._ws, run, before):
+                self._take("scorers and windows", drop_files(run, step, names))

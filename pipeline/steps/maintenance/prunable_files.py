@@ -13,7 +13,7 @@ from typing import Final
 
 from pipeline.errors import ConfigError
 from pipeline.steps.nightly.accept import refuse_gone_on
-from pipeline.stores.pruning import worked_on
+from pipeline.stores.pruning import last_activity
 from pipeline.stores.runs import Run
 from pipeline.workspace.artifacts import train_step
 from pipeline.workspace.night import Night, decision_of
@@ -25,9 +25,9 @@ _FIRST: Final = f"{fit_name(0)}{_ARRAYS}"
 _TRAIN: Final = train_step("")
 
 
-def unread(ws: Workspace, run: Run, before: datetime) -> Iterator[tuple[str, list[str]]]:
+def prunable_files(ws: Workspace, run: Run, before: datetime) -> Iterator[tuple[str, list[str]]]:
     """Yield the folders of a run that decided before an instant, with the files that may go."""
-    if run.committed("gate") is None or worked_on(run, "gate") >= before:
+    if run.committed("gate") is None or last_activity(run, "gate") >= before:
         return
     wanted = _wanted(ws, run)
     for step in run.steps(_TRAIN):
@@ -48,4 +48,4 @@ def _wanted(ws: Workspace, run: Run) -> set[str]:
         refuse_gone_on(Night.read(ws, run))
     except ConfigError:
         return set()
-    return {name for name in (decision.recipe, decision.grey) if name is not None}
+    return {name for name in (decision.recipe, decision.inconclusive) if name is not None}

@@ -17,7 +17,7 @@ from pipeline.steps.experiments.backtest.backtest import FOLDER as BACKTESTS
 from pipeline.steps.experiments.calibration.calibrate import FOLDER as CALIBRATIONS
 from pipeline.steps.experiments.tuning.report import FOLDER as STUDIES
 from pipeline.steps.nightly.snapshot import TABLES
-from pipeline.stores.pruning import worked_on
+from pipeline.stores.pruning import last_activity
 from pipeline.stores.runs import Runs
 from pipeline.stores.studies.store import FILE, Studies
 from pipeline.workspace.artifacts import PinFile, SnapshotFile, Versions
@@ -57,7 +57,7 @@ def _nights(ws: Workspace, at: datetime) -> Iterator[_Pins]:
             continue
         tables: tuple[str, ...] = TABLES
         if run.committed("gate") is not None:
-            stays = run.run_id in lasting or worked_on(run, "snapshot") >= since
+            stays = run.run_id in lasting or last_activity(run, "snapshot") >= since
             tables = _REREAD if stays else ()
         yield _of(snapshot.versions, tables)
         if tables and (pin := run.find(PinFile)) is not None:
@@ -82,12 +82,12 @@ def _plans(ws: Workspace, at: datetime) -> Iterator[_Pins]:
     since = at - timedelta(days=ws.config.gc.nights_days)
     for run in Runs(ws.home / CALIBRATIONS).starting_with(""):
         plan = run.find(CalibrationPlanFile)
-        if plan and not run.has(CalibrationFile) and worked_on(run, plan.STEP) >= since:
+        if plan and not run.has(CalibrationFile) and last_activity(run, plan.STEP) >= since:
             yield _of(plan.versions, _DATA)
     for folder in ws.home.glob(f"{BACKTESTS}/*"):
         run = Runs(folder).open(BacktestPlanFile.STEP)
         course = run.find(BacktestPlanFile)
-        if course and worked_on(run, course.STEP) >= since:
+        if course and last_activity(run, course.STEP) >= since:
             yield _of(course.versions, _DATA)
 
 

@@ -10,7 +10,7 @@ from pipeline.base import format_instant
 from pipeline.errors import ConfigError, GateError
 from pipeline.evaluation.gate import accept, offers
 from pipeline.evaluation.gate.accept import anchor_from
-from pipeline.steps.nightly.gate import past_of
+from pipeline.steps.nightly.gate import gate_history_of
 from pipeline.workspace.artifacts import DecisionFile, OverrideFile
 from pipeline.workspace.history import LedgerHistory
 from pipeline.workspace.ledger import AnchorEntry, OverrideEntry, append_entry
@@ -19,7 +19,7 @@ from pipeline.workspace.workspace import Workspace
 
 
 def accept_run(
-    ws: Workspace, run_id: str, *, by: str, because: str, recipe: str | None = None
+    ws: Workspace, run_id: str, *, by: str, reason: str, recipe: str | None = None
 ) -> OverrideEntry:
     """Accept what a run kept back, blocked, or found inconclusive; returns the ledger's entry.
 
@@ -33,19 +33,19 @@ def accept_run(
     GateError
         There is nothing to accept, or it was never evaluated.
     """
-    _refuse_empty(by, because)
+    _refuse_empty(by, reason)
     night = open_night(ws, run_id)
     run = night.run
     if run.committed(ACCEPT) is None:
         refuse_gone_on(night)
         decision = run.read(DecisionFile).root
-        changed = accept(decision, past_of(night), by=by, because=because, recipe=recipe)
+        changed = accept(decision, gate_history_of(night), by=by, reason=reason, recipe=recipe)
         with run.draft(ACCEPT) as draft:
             draft.write(DecisionFile(changed))
-            draft.write(OverrideFile(by=by, reason=because))
+            draft.write(OverrideFile(by=by, reason=reason))
             draft.rows = len(changed.rules)
     override = run.read(OverrideFile)
-    _refuse_other(override, by, because)
+    _refuse_other(override, by, reason)
     decision = run.read(DecisionFile, ACCEPT).root
     entry = OverrideEntry(
         key=f"override:{run_id}",
@@ -71,12 +71,12 @@ def offered(night: Night) -> tuple[str, ...]:
     return () if changed else offers(night.run.read(DecisionFile).root)
 
 
-def anchor_now(ws: Workspace, *, by: str, because: str) -> AnchorEntry:
+def set_anchor(ws: Workspace, *, by: str, reason: str) -> AnchorEntry:
     """Set the champion's anchor to the baseline ratio of its last blocks; returns the entry.
 
     Raises `ConfigError` where there is no champion, and `GateError` where no block evaluated it.
     """
-    _refuse_empty(by, because)
+    _refuse_empty(by, reason)
     history = LedgerHistory.of(ws.ledger)
     newest, live = history.last_decision(), history.live
     if newest is None:
@@ -84,7 +84,7 @@ def anchor_now(ws: Workspace, *, by: str, because: str) -> AnchorEntry:
     if live is None:
         raise ConfigError("nothing is live yet: there is no champion to anchor")
     night = open_night(ws, newest.run_id)
-    anchor = anchor_from(newest.decision, past_of(night), live.recipe.hash)
+    anchor = anchor_from(newest.decision, gate_history_of(night), live.recipe.hash)
     if anchor is None:
         raise GateError(f"no block has judged {live.name} against a baseline")
     entry = AnchorEntry(
@@ -94,22 +94,22 @@ def anchor_now(ws: Workspace, *, by: str, because: str) -> AnchorEntry:
         recipe=live.name,
         anchor=anchor,
         by=by,
-        reason=because,
+        reason=reason,
         sentence=f"anchor of {live.name} set to {anchor.ratio:.3f} "
-        f"({anchor.blocks} blocks) by {by}: {because}",
+        f"({anchor.blocks} blocks) by {by}: {reason}",
     )
     appended = append_entry(ws.ledger, entry)
-    _refuse_other(appended, by, because)
+    _refuse_other(appended, by, reason)
     return appended
 
 
-def _refuse_other(before: OverrideFile | AnchorEntry, by: str, because: str) -> None:
-    if (before.by, before.reason) != (by, because):
+def _refuse_other(before: OverrideFile | AnchorEntry, by: str, reason: str) -> None:
+    if (before.by, before.reason) != (by, reason):
         raise ConfigError(f"{before.by} has said so already: {before.reason}")
 
 
-def _refuse_empty(by: str, because: str) -> None:
-    for name, text in (("--by", by), ("--because", because)):
+def _refuse_empty(by: str, reason: str) -> None:
+    for name, text in (("--by", by), ("--because", reason)):
         if not text.strip():
             raise ConfigError(f"{name} is empty: the ledger keeps who decided, and why")
         if not text.isprintable():  # nothing may pose as a line of its own

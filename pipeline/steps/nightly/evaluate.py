@@ -20,7 +20,7 @@ from pipeline.data.split import Split
 from pipeline.failpoints import failpoint
 from pipeline.steps.diagnostics.foldin_parity import follow_parity
 from pipeline.steps.diagnostics.live_quality import write_live
-from pipeline.steps.feedback.attribution import answers_of
+from pipeline.steps.feedback.attribution import attribution_of
 from pipeline.steps.feedback.drift import drift_of
 from pipeline.steps.feedback.policy import policy_of
 from pipeline.stores.runs import Draft, Run
@@ -80,7 +80,7 @@ def evaluate(night: Night, progress: Progress) -> str:
     from pipeline.evaluation.evaluate import NDCG, metric_name
 
     holdout = _Holdout.of(night)
-    answers_of(night, progress)
+    attribution_of(night, progress)
     drift_of(night, progress)
     policy_of(night, progress)
     recipes = {}

@@ -8,7 +8,7 @@ from pipeline import columns as c
 from pipeline.base import Progress
 from pipeline.data.features import FeaturesConfig
 from pipeline.data.windows import cleaned, parted, windows
-from pipeline.evaluation.earlier_windows import weighed
+from pipeline.evaluation.earlier_windows import select_event_weights
 from pipeline.workspace.artifacts import CleanFile, SplitFile, TablesFile, WeightsFile
 from pipeline.workspace.night import Night
 from pipeline.workspace.task_log import task_step
@@ -25,9 +25,9 @@ def features(night: Night, progress: Progress) -> str:
         events,
         night.as_of,
         night.config.model_copy(update={"features": weights}).windows,
-        policy=night.snapshot.task,
+        task=night.snapshot.task,
         first=night.champion is None,
-        block_days=night.snapshot.block_days,
+        holdout_days=night.snapshot.block_days,
         items=items,
         users=users,
     )
@@ -46,7 +46,7 @@ def features(night: Night, progress: Progress) -> str:
         draft.rows = len(made.train.item)
     return (
         f"{events.height:,} events of {made.full.n_users:,} users, "
-        f"holdout of {made.split.block_days} days"
+        f"holdout of {made.split.holdout_days} days"
     )
 
 
@@ -59,8 +59,8 @@ def _weights(night: Night, events: pl.DataFrame, progress: Progress) -> Features
         events,
         night.as_of,
         config.windows,
-        policy=pinned.task,
+        task=pinned.task,
         first=night.champion is None,
-        block_days=pinned.block_days,
+        holdout_days=pinned.block_days,
     )
-    return weighed(events, split, config.windows, config.recommend.length, progress)
+    return select_event_weights(events, split, config.windows, config.recommend.length, progress)

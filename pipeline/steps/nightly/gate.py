@@ -17,14 +17,14 @@ from pipeline.evaluation.gate import (
     Anchor,
     Decision,
     Evidence,
-    Past,
+    GateHistory,
     Reference,
+    build_gate_history,
     decide,
-    remember,
 )
 from pipeline.failpoints import failpoint
 from pipeline.steps.diagnostics.live_quality import live_summary
-from pipeline.steps.feedback.attribution import answers_summary
+from pipeline.steps.feedback.attribution import attribution_summary
 from pipeline.steps.feedback.drift import drift_summary
 from pipeline.steps.feedback.policy import read_policy
 from pipeline.steps.reporting.night_page import build_page
@@ -74,7 +74,7 @@ def gate(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Decided:
     ref = _gate(ws, run_id, progress=progress)
     night = open_night(ws, run_id)
     decision = night.run.read(DecisionFile).root
-    ask = night.config.gate.ask and decision.grey is not None and not night.replay
+    ask = night.config.gate.human_review and decision.inconclusive is not None and not night.replay
     return Decided(decision.kind, decision.sentence, ask, ref)
 
 
@@ -100,7 +100,7 @@ def _record(night: Night) -> None:
         ),
         comparison_key=_comparison_key(night),
         live=live_summary(night),
-        attribution=answers_summary(night.run),
+        attribution=attribution_summary(night.run),
         drift=drift_summary(night.run),
         trigger=read_policy(night.run),
         decision=decision,
@@ -111,7 +111,9 @@ def _record(night: Night) -> None:
 @task_step("gate", check=_record)
 def _gate(night: Night, _: Progress) -> str:
     """Write the decision, the metrics of its roles, and the rows of the page."""
-    decision = decide(_evidence(night, read_split(night.run), past_of(night)), night.config.gate)
+    decision = decide(
+        _evidence(night, read_split(night.run), gate_history_of(night)), night.config.gate
+    )
     with night.run.draft("gate") as draft:
         draft.write(DecisionFile(decision))
         draft.write(_metrics(night, decision))
@@ -121,7 +123,7 @@ def _gate(night: Night, _: Progress) -> str:
     return decision.sentence
 
 
-def _evidence(night: Night, split: Split, past: Past) -> Evidence:
+def _evidence(night: Night, split: Split, past: GateHistory) -> Evidence:
     run = night.run
     missing, names = absences(night), trained(night)
     references = run.read(EvaluationFile).references
@@ -159,7 +161,7 @@ def _reference(night: Night, references: References, label: str) -> Reference | 
     )
 
 
-def past_of(night: Night) -> Past:
+def gate_history_of(night: Night) -> GateHistory:
     """Gather what runs before this one's as-of, and people, left to it.
 
     Figures of another task (policy, kinds, length of a list) cannot be compared with this run's.
@@ -168,14 +170,14 @@ def past_of(night: Night) -> Past:
     entries = history.comparable(night.as_of, key)
     published = {entry.run_id for entry in history.publications}
     decisions = [history.overrides.get(entry.run_id, entry).decision for entry in entries]
-    past = remember(decisions, [entry.run_id in published for entry in entries])
+    past = build_gate_history(decisions, [entry.run_id in published for entry in entries])
     anchors = {anchor.recipe_hash: anchor for anchor in past.anchors}
     for entry in history.anchors(night.as_of, key):
-        _set_anchor(anchors, entry, entries, decisions)
+        _anchor_set_by(anchors, entry, entries, decisions)
     return replace(past, anchors=tuple(anchors.values()))
 
 
-def _set_anchor(
+def _anchor_set_by(
     anchors: dict[str, Anchor],
     by_hand: AnchorEntry,
     entries: Sequence[DecisionEntry],

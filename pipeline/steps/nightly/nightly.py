@@ -12,7 +12,7 @@ from typing import Final
 
 from pipeline.base import AsOf, Instant, Progress, silent
 from pipeline.evaluation.gate.decision import Kind
-from pipeline.evaluation.gate.e_process import Standing
+from pipeline.evaluation.gate.e_process import EProcessStatus
 from pipeline.report.wording import acceptance
 from pipeline.steps.diagnostics.training_cost import TrainingCosts, cost_line, costs
 from pipeline.steps.nightly.accept import offered
@@ -116,11 +116,11 @@ class NightResult:
     recipe: str | None = None
     model_version: str | None = None
     publication_id: str | None = None
-    accounts: tuple[Standing, ...] = ()
+    e_processes: tuple[EProcessStatus, ...] = ()
     metrics: Mapping[str, RoleMetrics] = field(default_factory=dict)
     failures: Mapping[str, str] = field(default_factory=dict)
     chosen: Mapping[str, str] = field(default_factory=dict)
-    may_accept: tuple[str, ...] = ()
+    acceptable: tuple[str, ...] = ()
     cost: Mapping[str, TrainingCosts] = field(default_factory=dict)
 
     @property
@@ -143,7 +143,7 @@ class NightResult:
             lines.append(f"live: {self.recipe}, version {self.model_version}")
         if self.run_id:
             lines.append(f"run:  {self.run_id}")
-        lines += acceptance(self.run_id, self.may_accept)
+        lines += acceptance(self.run_id, self.acceptable)
         return "\n".join(lines)
 
 
@@ -166,11 +166,11 @@ def result(
         recipe=None if champion is None else champion.name,
         model_version=None if champion is None else champion.model_version,
         publication_id=None if champion is None else champion.publication_id,
-        accounts=decision.accounts,
+        e_processes=decision.e_processes,
         metrics=night.run.read(MetricsFile).root,
         failures=dict(failures or {}),
-        chosen={name: recipe.told for name, recipe in night.selected.items()},
-        may_accept=offered(night),
+        chosen={name: recipe.summary for name, recipe in night.selected.items()},
+        acceptable=offered(night),
         cost=costs(night.run, night.recipes, decision.recipe),
     )
 

@@ -27,9 +27,9 @@ def recommend(night: Night, progress: Progress) -> str:
         history,
         set(users) - set(history.user_ids.tolist()),
         swap.unavailable(night.table("items")),
-        repeat=read_split(run).policy == "repeat",
+        repeat=read_split(run).task == "repeat",
         reasons=(name, FALLBACK),
-        length=config.recommend.length + config.publish.reserve,
+        length=config.recommend.length + config.publish.spare_items,
     )
     with run.draft("recommend") as draft:
         draft.frame("lists", lists)

@@ -31,13 +31,13 @@ def refit(night: Night, progress: Progress) -> str:
     scorer, cost = fit(
         name, recipe, history, night.config.train, lambda text: progress(f"refit: {text}")
     )
-    history = history.over(scorer.item_ids)  # from here on the catalogue is the champion's
+    history = history.reindex_items(scorer.item_ids)  # from here on the catalogue is the champion's
     fallback = night.recipes[FALLBACK].train(history)
     canaries = np.linspace(0, history.n_users - 1, min(CANARIES, history.n_users)).astype(np.int64)
     entries = fallback_list(fallback, history, night.config.recommend.length)
     meta = MetaFile(
         family=recipe.family,
-        exclude_seen=split.policy == "discovery",
+        exclude_seen=split.task == "discovery",
         fallback=tuple(FallbackEntry(item_id=item, score=score) for item, score in entries),
     )
     with night.run.draft(REFIT) as draft:
@@ -58,7 +58,7 @@ def canary_lists(
     """Return the lists of a few users as arrays: rows, indptr, item, score."""
     from pipeline.models.topk import top_k
 
-    part = history.rows(rows)
-    exclude = part.seen if split.policy == "discovery" else None
+    part = history.take(rows)
+    exclude = part.seen if split.task == "discovery" else None
     lists = top_k(scorer.score(part), night.config.recommend.length, exclude=exclude)
     return {"rows": rows, "indptr": lists.indptr, "item": lists.item, "score": lists.score}

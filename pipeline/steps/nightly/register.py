@@ -14,7 +14,7 @@ from pipeline.errors import StorageError
 from pipeline.steps.diagnostics.churn import churn_metrics
 from pipeline.steps.diagnostics.foldin_parity import parity_metrics
 from pipeline.steps.diagnostics.live_quality import live_metrics
-from pipeline.steps.feedback.attribution import show_answers
+from pipeline.steps.feedback.attribution import show_attribution
 from pipeline.steps.feedback.drift import drift_metrics
 from pipeline.steps.feedback.policy import read_policy
 from pipeline.steps.reporting.page_files import page_files
@@ -54,7 +54,7 @@ def register(night: Night, _: Progress) -> str:
             mlflow.verify(mirrored.version, _sums(night.run, record.model))
         point_aliases(night.ws)
         if not night.replay:
-            show_answers(night, mlflow)
+            show_attribution(night, mlflow)
     with night.run.draft(register_folder(night.run)) as draft:
         draft.write(MlflowFile(run=mirrored.parent_run_id, version=mirrored.version))
         draft.rows = len(record.children)

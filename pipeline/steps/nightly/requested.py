@@ -22,7 +22,7 @@ from pipeline.workspace.history import LedgerHistory
 from pipeline.workspace.workspace import Workspace
 
 
-def woken(
+def start_requested(
     ws: Workspace,
     as_of: AsOf,
     *,

@@ -129,7 +129,7 @@ def _started(
         champion=champion,
         champion_name=champion_name,
         publish=publish,
-        block_days=history.last_block_days(as_of),
+        block_days=history.last_holdout_days(as_of),
         task=task,
         seed_sds=history.seed_sds(as_of, task, ws.config.recommend.length),
         weights=history.last_weights(as_of, ws.config.features),

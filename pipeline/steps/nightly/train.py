@@ -13,7 +13,7 @@ from pipeline.base import Progress, silent
 from pipeline.data.split import Split
 from pipeline.errors import ConfigError, NightjarError
 from pipeline.evaluation import fits
-from pipeline.evaluation.earlier_windows import earlier
+from pipeline.evaluation.earlier_windows import earlier_windows
 from pipeline.evaluation.trials import EarlierWindows
 from pipeline.failpoints import failpoint
 from pipeline.models.contract import Recipe
@@ -64,7 +64,7 @@ def _train(night: Night, name: str, log: TaskLog) -> Failure | None:
     """Write the folder of a recipe, or return why it could not be trained."""
     recipe, split, config = night.recipes[name], read_split(night.run), night.config.train
     step = train_step(name)
-    if recipe.capabilities.repeats_only and split.policy == "discovery":
+    if recipe.capabilities.repeats_only and split.task == "discovery":
         with night.run.draft(step) as draft:
             draft.write(AbsentFile(absent=_ABSENT))
         log.result = f"left out: {_ABSENT}"
@@ -77,7 +77,7 @@ def _train(night: Night, name: str, log: TaskLog) -> Failure | None:
 
     try:
         refuse_too_large(name, recipe, history, config)  # before any of it is tried
-        recipe = settled(night, recipe, split, report)
+        recipe = _select_hyperparameters(night, recipe, split, report)
         scorer, cost = fit(name, recipe, history, config, report)
         seconds, users = cost.fit_seconds, split.n_users
         more = fits.further(recipe, history, scorer, users=users, seconds=seconds, progress=report)
@@ -95,14 +95,16 @@ def _train(night: Night, name: str, log: TaskLog) -> Failure | None:
     return None
 
 
-def settled(night: Night, recipe: Recipe, split: Split, progress: Progress) -> Recipe:
+def _select_hyperparameters(
+    night: Night, recipe: Recipe, split: Split, progress: Progress
+) -> Recipe:
     """Return a recipe without free hyperparameters, selected on `earlier` windows."""
-    if not recipe.open:
+    if not recipe.has_free_params:
         return recipe
     config = night.config
     events = night.events(c.USER_ID, c.ITEM_ID, c.KIND, c.VALUE, c.TIMESTAMP)
     items, users = (night.run.frame("features", table) for table in ("items", "users"))
-    windows = list(earlier(events, split.cutoff, config.windows, split.policy, items, users))
+    windows = list(earlier_windows(events, split.cutoff, config.windows, split.task, items, users))
     if not windows:
         progress("no window lies before the holdout: every open field keeps its default")
     trials = EarlierWindows(windows, config.recommend.length, progress, refusal(config.train))

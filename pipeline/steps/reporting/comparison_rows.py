@@ -12,8 +12,8 @@ from pipeline.errors import GateError
 from pipeline.evaluation.compare import difference, paired
 from pipeline.evaluation.evaluate import SLICE
 from pipeline.evaluation.gate import compare, is_proved, threshold
-from pipeline.evaluation.gate.e_process import Standing
-from pipeline.evaluation.gate.rules import tau_of
+from pipeline.evaluation.gate.e_process import EProcessStatus
+from pipeline.evaluation.gate.rules import seed_sd_of
 from pipeline.evaluation.intervals import normal_interval
 from pipeline.report.night import LiftRow, SliceRow
 from pipeline.workspace.night import Night
@@ -21,7 +21,7 @@ from pipeline.workspace.run_files import judged
 
 
 def lift_rows(
-    night: Night, against: str | None, e_processes: Sequence[Standing] = ()
+    night: Night, against: str | None, e_processes: Sequence[EProcessStatus] = ()
 ) -> tuple[LiftRow, ...]:
     """Compare every recipe with `against` on the same people, as the gate compares them.
 
@@ -67,8 +67,8 @@ def slice_rows(night: Night, challenger: str | None, against: str | None) -> tup
             continue
         comparison = difference(
             *values,
-            tau_candidate=tau_of(candidate, config),
-            tau_champion=tau_of(champion, config),
+            tau_candidate=seed_sd_of(candidate, config),
+            tau_champion=seed_sd_of(champion, config),
             min_users=config.slice_users,
             min_nonzero=config.min_nonzero,
         )

@@ -33,7 +33,7 @@ def draft_page(draft: Draft, page: NightPage, *, volatile: bool) -> None:
         Whether the figures, too, depend on how long something took.
     """
     for name, data in night_figures(page).items():
-        draft.bytes(name, data, measured=volatile)
+        draft.bytes(name, data, volatile=volatile)
     draft.write(page)
 
 
@@ -42,8 +42,8 @@ def draw_page(run: Run) -> Path:
     step = _newest(run)
     names = run.manifest(step)["files"]
     pictures = {name: run.bytes(step, name) for name in names if name.endswith(".svg")}
-    put(run.folder / DATA, run.bytes(step, DATA))
-    put(run.folder / PAGE, night_page(run.read(NightPage, step), pictures).encode())
+    write_atomically(run.folder / DATA, run.bytes(step, DATA))
+    write_atomically(run.folder / PAGE, night_page(run.read(NightPage, step), pictures).encode())
     return run.folder / PAGE
 
 
@@ -62,7 +62,7 @@ def _newest(run: Run) -> str:
     return next((step for step in _STEPS if run.has(NightPage, step)), "gate")
 
 
-def put(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes) -> None:
     """Write a file under its name at once, so that a reader sees a whole one."""
     work = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -16,7 +16,7 @@ from typing import TypeVar
 from pipeline.errors import StorageError
 from pipeline.evaluation.evaluate import NDCG, metric_name
 from pipeline.evaluation.gate import Decision
-from pipeline.evaluation.gate.e_process import Standing
+from pipeline.evaluation.gate.e_process import EProcessStatus
 from pipeline.evaluation.intervals import normal_interval
 from pipeline.evaluation.prequential import LiveFigures
 from pipeline.report.past import Dated, PastParity, PastRun
@@ -52,19 +52,19 @@ def past_runs(
 
 
 def e_process_paths(
-    before: Sequence[DecisionEntry], as_of: datetime, e_processes: Sequence[Standing]
+    before: Sequence[DecisionEntry], as_of: datetime, e_processes: Sequence[EProcessStatus]
 ) -> dict[str, tuple[Dated[float], ...]]:
     """Follow this run's e-processes back to where they began, by the candidate's hash."""
     paths: dict[tuple[str, str], list[Dated[float]]] = {}
-    runs = [(entry.as_of, entry.decision.accounts) for entry in before]
+    runs = [(entry.as_of, entry.decision.e_processes) for entry in before]
     for instant, known in (*runs, (as_of, tuple(e_processes))):
-        champions = {status.account.key.champion for status in known}
+        champions = {status.e_process.key.champion for status in known}
         # Another champion closed what was open; a recipe that returns begins anew.
         paths = {key: path for key, path in paths.items() if not known or key[0] in champions}
         for status in known:
-            point = Dated(instant, status.account.log_points)
+            point = Dated(instant, status.e_process.log_e)
             paths.setdefault(_key(status), []).append(point)
-    return {status.account.key.candidate: tuple(paths[_key(status)]) for status in e_processes}
+    return {status.e_process.key.candidate: tuple(paths[_key(status)]) for status in e_processes}
 
 
 def past_live(night: Night, before: Sequence[DecisionEntry]) -> tuple[Dated[LiveFigures], ...]:
@@ -100,12 +100,12 @@ def past_parity(
     )
 
 
-def _key(status: Standing) -> tuple[str, str]:
-    return status.account.key.champion, status.account.key.candidate
+def _key(status: EProcessStatus) -> tuple[str, str]:
+    return status.e_process.key.champion, status.e_process.key.candidate
 
 
 def _past_run(
-    night: Night, as_of: datetime, run_id: str, block_days: int, decision: Decision
+    night: Night, as_of: datetime, run_id: str, holdout_days: int, decision: Decision
 ) -> PastRun | None:
     if decision.recipe is None:
         return None
@@ -121,7 +121,7 @@ def _past_run(
         ),
         None,
     )
-    row = PastRun(as_of, decision.kind, decision.recipe, block_days, mean, lo, hi)
+    row = PastRun(as_of, decision.kind, decision.recipe, holdout_days, mean, lo, hi)
     if ratio is None:
         return row
     lift = ratio.ratio - 1

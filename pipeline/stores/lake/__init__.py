@@ -5,8 +5,8 @@ commit safe on the disk and finds one that is not; `upkeep`, what keeps tables q
 Not here: what a batch, a publication or a list means.
 """
 
-from pipeline.stores.lake.compaction import Cleared, Upkeep
+from pipeline.stores.lake.compaction import Cleared, Compaction
 from pipeline.stores.lake.delta import Lake
 from pipeline.stores.lake.tables import SCHEMAS
 
-__all__ = ["SCHEMAS", "Cleared", "Lake", "Upkeep"]
+__all__ = ["SCHEMAS", "Cleared", "Compaction", "Lake"]

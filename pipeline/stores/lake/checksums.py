@@ -31,7 +31,7 @@ class Line:
         return json.dumps({_VERSION: self.version, _FILES: dict(self.files)}).encode() + b"\n"
 
 
-class Sums:
+class Checksums:
     """The file of sums at `path`; made with its folder by the first line."""
 
     def __init__(self, path: Path) -> None:

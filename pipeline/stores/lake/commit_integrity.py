@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from pipeline.errors import LakeError
-from pipeline.stores.lake.checksums import Line, Sums, sha256, sync
+from pipeline.stores.lake.checksums import Checksums, Line, sha256, sync
 
 _COMMIT: Final = re.compile(r"(\d{20})\.json")
 _CHECKPOINT: Final = re.compile(r"(\d{20})\.checkpoint\.parquet")
 _LOG: Final = "_delta_log"
 
 
-class Tail:
+class CommitIntegrity:
     """The commits of one table and their sums.
 
     Parameters
@@ -39,7 +39,7 @@ class Tail:
         self._table = table
         self._path = root / table
         self._log = self._path / _LOG
-        self._sums = Sums(root / "_sums" / f"{table}.jsonl")
+        self._sums = Checksums(root / "_sums" / f"{table}.jsonl")
 
     @property
     def exists(self) -> bool:
@@ -66,7 +66,7 @@ class Tail:
         sums = {file: sha256(self._path / file) for file in files}
         self._sums.append(Line(version, sums))
 
-    def settle(self, version: int) -> None:
+    def acknowledge_last_commit(self, version: int) -> None:
         """Acknowledge the commit up to a version whose writer was killed before it could.
 
         It is one at most, for the next writer begins with this; where more have no sums these were
@@ -115,7 +115,7 @@ class Tail:
         Only those of the last commit may have none, where its writer was killed before it could
         acknowledge them.
         """
-        wanted, sums = set(files), self.sums()
+        wanted, sums = set(files), self.checksums()
         last = max(self._versions(), default=-1)
         new = {} if self.acknowledged() >= last else self._added(last)
         self._check_sizes(last, {file: new[file] for file in new.keys() & wanted - sums.keys()})
@@ -141,14 +141,14 @@ class Tail:
             if actual != expected:
                 self._fail(f"a file of version {version} was altered ({file})")
 
-    def sums(self) -> dict[str, str]:
+    def checksums(self) -> dict[str, str]:
         """Return file -> sha256 over all acknowledged commits."""
         return self._sums.files()
 
     def is_checkpoint(self, version: int) -> bool:
         """Whether a version has a checkpoint that was acknowledged."""
         name = _checkpoint(version)
-        return (self._path / name).exists() and name in self.sums()
+        return (self._path / name).exists() and name in self.checksums()
 
     def note_checkpoint(self, version: int) -> None:
         """Fsync a checkpoint that was made after its version was acknowledged, and note its sum."""
@@ -158,7 +158,7 @@ class Tail:
 
     def base(self, before: datetime) -> int:
         """Return the newest checkpoint that was written before an instant; -1 for none."""
-        sums = self.sums()
+        sums = self.checksums()
         versions = (
             version
             for version in self._versions(_CHECKPOINT)
@@ -181,7 +181,7 @@ class Tail:
             if "remove" in action
         }
 
-    def only_moved(self, version: int, until: int) -> bool:
+    def is_compaction_only(self, version: int, until: int) -> bool:
         """Whether the commits after one version until another say that they change no rows."""
         try:
             actions = [a for v in range(version + 1, until + 1) for a in self._actions(v)]

@@ -7,7 +7,7 @@ from typing import Any
 from deltalake import CommitProperties, PostCommitHookProperties, Transaction
 
 from pipeline.failpoints import failpoint
-from pipeline.stores.lake.commit_integrity import Tail
+from pipeline.stores.lake.commit_integrity import CommitIntegrity
 
 
 def options(txn: tuple[str, int] | None = None, *, retries: int | None = None) -> dict[str, Any]:
@@ -22,7 +22,7 @@ def options(txn: tuple[str, int] | None = None, *, retries: int | None = None) -
     }
 
 
-def acknowledge(tail: Tail, version: int) -> None:
+def acknowledge(tail: CommitIntegrity, version: int) -> None:
     """Make a commit safe that was just made, and note so."""
     failpoint("committed")
     tail.acknowledge(version)

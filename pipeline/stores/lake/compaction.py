@@ -22,9 +22,9 @@ from deltalake import DeltaTable
 
 from pipeline.base import format_instant
 from pipeline.failpoints import failpoint
-from pipeline.stores.lake.commit_integrity import Tail
+from pipeline.stores.lake.commit_integrity import CommitIntegrity
 from pipeline.stores.lake.commits import acknowledge, options
-from pipeline.stores.lake.connection import door
+from pipeline.stores.lake.connection import lake_errors
 from pipeline.stores.lake.delta import Lake
 from pipeline.stores.lake.tables import PARTITIONS, check_partition
 
@@ -42,14 +42,14 @@ class Cleared:
     bytes: int = 0
 
 
-class Upkeep:
+class Compaction:
     """One table of a lake; whoever calls holds the lock of its writers."""
 
     def __init__(self, lake: Lake, table: str) -> None:
         self._lake = lake
         self._table = table
         self._path = lake.root / table
-        self._tail = Tail(lake.root, table)
+        self._tail = CommitIntegrity(lake.root, table)
 
     def drop_before(self, column: str, instant: datetime) -> int:
         """Take out the rows whose `column` lies before an instant; return how many those were."""
@@ -60,7 +60,7 @@ class Upkeep:
         """Return the partitions of the newest version, and when each was last written."""
         prefix = f"{PARTITIONS[self._table]}="
         newest: dict[str, datetime] = {}
-        with door(self._table):
+        with lake_errors(self._table):
             for file in self._lake.files(self._table):
                 value = file.partition("/")[0].removeprefix(prefix)
                 written = datetime.fromtimestamp((self._path / file).stat().st_mtime, UTC)
@@ -78,10 +78,10 @@ class Upkeep:
 
     def compact(self) -> tuple[int, int]:
         """Put small files of a partition together; return how many files there were, and are."""
-        handle = self._lake.settled(self._table)
+        handle = self._lake.acknowledge_last_commit(self._table)
         if handle is None:
             return 0, 0
-        with door(self._table):
+        with lake_errors(self._table):
             before = len(self._lake.files(self._table))
             self._verify(self._crowded())
             handle.optimize.compact(target_size=_SMALL, **options(retries=0))
@@ -102,10 +102,10 @@ class Upkeep:
         LakeError
             The log of a pinned version, or of the newest one, is damaged; nothing is taken away.
         """
-        handle = self._lake.settled(self._table)
+        handle = self._lake.acknowledge_last_commit(self._table)
         if handle is None:
             return Cleared()
-        with door(self._table):
+        with lake_errors(self._table):
             self._checkpoint(int(handle.version()))
             base = self._tail.base(before)
             kept = sorted(v for v in pinned if v < base and self._tail.holds(v))
@@ -122,14 +122,14 @@ class Upkeep:
             freed = sum(self._remove(name) for name in log)
             failpoint("log_cleared")
             freed += sum(self._remove(name) for name in data)
-            self._sweep()
+            self._remove_orphans()
         return Cleared(len(data), len(log), freed)
 
     def _drop(self, predicate: str) -> int:
-        handle = self._lake.settled(self._table)
+        handle = self._lake.acknowledge_last_commit(self._table)
         if handle is None:
             return 0
-        with door(self._table):
+        with lake_errors(self._table):
             report: dict[str, Any] = handle.delete(predicate, **options(retries=0))
             self._acknowledge(handle)
         return int(report["num_deleted_rows"])
@@ -143,13 +143,13 @@ class Upkeep:
 
     def _verify(self, files: Iterable[str]) -> None:
         """Compare files with their sums: damage that was written anew would have one that holds."""
-        sums = self._tail.sums()
+        sums = self._tail.checksums()
         self._tail.compare(self._tail.acknowledged(), {n: sums[n] for n in files if n in sums})
 
     def _acknowledge(self, handle: DeltaTable) -> None:
         version = int(handle.version())
         if version > self._tail.acknowledged():
-            self._tail.settle(version - 1)  # of a writer who came in between
+            self._tail.acknowledge_last_commit(version - 1)  # of a writer who came in between
             acknowledge(self._tail, version)
 
     def _checkpoint(self, version: int) -> None:
@@ -178,7 +178,7 @@ class Upkeep:
         path.unlink()
         return size
 
-    def _sweep(self) -> None:
+    def _remove_orphans(self) -> None:
         """Remove the folders of partitions that are empty now."""
         for folder in self._path.iterdir():
             if folder.is_dir() and not any(folder.iterdir()):

@@ -12,7 +12,7 @@ from pipeline.errors import ConcurrencyError, LakeError
 
 
 @contextmanager
-def door(table: str) -> Iterator[None]:
+def lake_errors(table: str) -> Iterator[None]:
     """Turn what the libraries raise, panics included, into a `LakeError`."""
     try:
         yield
@@ -20,18 +20,18 @@ def door(table: str) -> Iterator[None]:
         raise
     except CommitFailedError as error:
         raise ConcurrencyError(
-            f"lake table {table}: another writer came first: {words(error)}"
+            f"lake table {table}: another writer came first: {error_text(error)}"
         ) from error
     except (OSError, DeltaError, pl.exceptions.PolarsError, ValueError) as error:
-        raise LakeError(f"lake table {table}: {words(error)}") from error
+        raise LakeError(f"lake table {table}: {error_text(error)}") from error
     except BaseException as error:
         # Rust panics are no `Exception`, and their class cannot be imported.
         if type(error).__name__ != "PanicException":
             raise
-        raise LakeError(f"lake table {table}: a file is broken: {words(error)}") from None
+        raise LakeError(f"lake table {table}: a file is broken: {error_text(error)}") from None
 
 
-def words(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """Return the first line of what an error says."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()

@@ -19,9 +19,9 @@ from deltalake import DeltaTable
 from deltalake import write_deltalake as write_delta
 
 from pipeline.errors import ConcurrencyError, LakeError
-from pipeline.stores.lake.commit_integrity import Tail
+from pipeline.stores.lake.commit_integrity import CommitIntegrity
 from pipeline.stores.lake.commits import acknowledge, options
-from pipeline.stores.lake.connection import door
+from pipeline.stores.lake.connection import lake_errors
 from pipeline.stores.lake.tables import (
     OPEN_ENDED,
     PARTITIONS,
@@ -93,7 +93,7 @@ class Lake:
             frame = frame.filter(where)
         if columns is not None:
             frame = frame.select(columns)
-        with door(table):
+        with lake_errors(table):
             return frame.collect()
 
     def empty(self, table: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
@@ -162,14 +162,14 @@ class Lake:
             table and version.
         """
         for table in SCHEMAS:
-            Tail(self.root, table).check()
+            CommitIntegrity(self.root, table).check()
 
     def verify(self, table: str, version: int | None = None) -> None:
         """Compare every data file of one version with its sum; reads the whole table's bytes."""
         handle = self._open(table, version)
         if handle is not None:
             live = self._files_of(table, handle)
-            Tail(self.root, table).verify(int(handle.version()), live)
+            CommitIntegrity(self.root, table).verify(int(handle.version()), live)
 
     def files(self, table: str, version: int | None = None) -> set[str]:
         """Return the data files of a version, relative to the table."""
@@ -183,19 +183,19 @@ class Lake:
         """
         if one is None or other is None:
             return one == other
-        return Tail(self.root, table).only_moved(*sorted((one, other)))
+        return CommitIntegrity(self.root, table).is_compaction_only(*sorted((one, other)))
 
-    def settled(self, table: str) -> DeltaTable | None:
+    def acknowledge_last_commit(self, table: str) -> DeltaTable | None:
         """Open a table to write it, once the commits of killed writers are acknowledged."""
         handle = self._open(table)
         if handle is not None:
-            with door(table):
-                Tail(self.root, table).settle(int(handle.version()))
+            with lake_errors(table):
+                CommitIntegrity(self.root, table).acknowledge_last_commit(int(handle.version()))
         return handle
 
     def _open(self, table: str, version: int | None = None) -> DeltaTable | None:
         schema_of(table)
-        if not Tail(self.root, table).exists:
+        if not CommitIntegrity(self.root, table).exists:
             if version is not None:
                 raise LakeError(f"lake table {table}: version {version} is not there")
             return None
@@ -207,7 +207,7 @@ class Lake:
 
     def _open_once(self, table: str, version: int | None) -> DeltaTable:
         try:
-            with door(table):
+            with lake_errors(table):
                 return DeltaTable(self.root / table, version=version)
         except LakeError:
             if version is None:
@@ -219,13 +219,13 @@ class Lake:
 
     def _files_of(self, table: str, handle: DeltaTable) -> list[str]:
         """List the data files of a version, relative to the table."""
-        with door(table):
+        with lake_errors(table):
             paths = pl.DataFrame(handle.get_add_actions())["path"].to_list()
         return sorted(urllib.parse.unquote(path) for path in paths)
 
     def _scan(self, table: str, handle: DeltaTable) -> pl.LazyFrame:
         # `pl.scan_delta` loses a root with a space or an accent in its name.
-        with door(table):
+        with lake_errors(table):
             schema = pl.Schema(handle.schema().to_arrow())
         files = self._files_of(table, handle)
         if not files:
@@ -252,7 +252,7 @@ class Lake:
         after: int | None = None,
     ) -> int:
         frame = conform(table, frame)
-        tail = Tail(self.root, table)
+        tail = CommitIntegrity(self.root, table)
         handle = self._open(table)
         now = -1 if handle is None else int(handle.version())
         if after is not None and now != after:
@@ -261,8 +261,8 @@ class Lake:
                 "written since"
             )
         if handle is not None:
-            with door(table):
-                tail.settle(now)
+            with lake_errors(table):
+                tail.acknowledge_last_commit(now)
             last = None if txn is None else _last_txn(handle, txn[0])
             if txn is not None and last is not None and txn[1] <= last:
                 return int(handle.version())
@@ -280,7 +280,7 @@ class Lake:
         }
         if predicate is not None:
             how["predicate"] = predicate
-        with door(table):
+        with lake_errors(table):
             path.mkdir(parents=True, exist_ok=True)
             write_delta(handle if handle is not None else str(path), frame, **how)
             version = int((handle if handle is not None else DeltaTable(path)).version())

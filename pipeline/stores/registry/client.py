@@ -22,7 +22,7 @@ from pipeline.stores.registry.connection import (
     artifacts_beside,
     connect,
     create,
-    door,
+    registry_errors,
     sqlite_path,
     without_password,
 )
@@ -74,7 +74,7 @@ class Registry:
         if self._file is not None:
             self._client = create(self._uri, self._file)
         client = self._client
-        with door(self._uri):
+        with registry_errors(self._uri):
             self._ensure_experiment(client)
             self._ensure_registered(client)
 
@@ -88,7 +88,7 @@ class Registry:
         Raises `RegistryError`; what was shown until then is found again by the next call.
         """
         client = self._client
-        with door(self._uri):
+        with registry_errors(self._uri):
             runs = NightRuns(client, self._ensure_experiment(client), night)
             parent = runs.parent()
             done = self._done(runs, night, parent)
@@ -112,7 +112,7 @@ class Registry:
         Raises `RegistryError`; trials that were shown until then are left as they are.
         """
         client = self._client
-        with door(self._uri):
+        with registry_errors(self._uri):
             runs = NightRuns(client, self._ensure_experiment(client), study)
             parent = runs.parent()
             runs.fill_parent(parent)
@@ -130,13 +130,13 @@ class Registry:
         Raises `RegistryError` that names the first file which is missing or differs.
         """
         where = without_password(self._uri)
-        with door(self._uri):
+        with registry_errors(self._uri):
             check_files(self._client, self._uri, self._model_name, version, sums, where=where)
 
     def move_aliases(self, champion: int, previous: int | None) -> None:
         """Point the aliases; MLflow keeps the last write, so the caller says what is true."""
         client = self._client
-        with door(self._uri):
+        with registry_errors(self._uri):
             client.set_registered_model_alias(self._model_name, CHAMPION, str(champion))
             if previous is None:
                 client.delete_registered_model_alias(self._model_name, PREVIOUS)
@@ -146,14 +146,14 @@ class Registry:
     def aliases(self) -> dict[str, int]:
         """Return where the aliases point now."""
         client = self._client
-        with door(self._uri):
+        with registry_errors(self._uri):
             by_alias = client.get_registered_model(self._model_name).aliases
         return {alias: int(version) for alias, version in by_alias.items()}
 
     def shown(self) -> list[tuple[str, str]]:
         """Return each version, logged model and run with its tag or state, in no order."""
         client = self._client
-        with door(self._uri):
+        with registry_errors(self._uri):
             place = [self._ensure_experiment(client)]
             versions = client.search_model_versions(f"name = '{self._model_name}'")
             names = [(f"version {v.version}", str(v.tags.get(RUN_TAG))) for v in versions]
@@ -167,7 +167,7 @@ class Registry:
         Raises `RegistryError`; pages that were shown until then stay.
         """
         client = self._client
-        with door(self._uri), tempfile.TemporaryDirectory() as scratch:
+        with registry_errors(self._uri), tempfile.TemporaryDirectory() as scratch:
             file = Path(scratch, name)
             file.write_bytes(page)
             for version in versions:
@@ -181,7 +181,7 @@ class Registry:
 
         A version that somebody deleted has none.
         """
-        with door(self._uri):
+        with registry_errors(self._uri):
             log_metrics(self._client, self._model_name, version, metrics, at, step)
 
     @cached_property

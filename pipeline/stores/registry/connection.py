@@ -69,7 +69,7 @@ def artifacts_beside(database: Path) -> str:
     return (database.parent / "artifacts").absolute().as_uri()
 
 
-def come_home(database: Path) -> None:
+def relocate_artifact_uris(database: Path) -> None:
     """Let a database that was copied or moved with its artifacts name those beside it.
 
     MLflow keeps the place of each file as it was, and has no word to change it: a copy would go on
@@ -109,7 +109,7 @@ def connect(uri: str) -> MlflowClient:
     file = sqlite_path(uri)
     if file is not None:
         _probe_file(file)
-    with door(uri):
+    with registry_errors(uri):
         if file is None:
             _probe_server(uri)
         from mlflow import MlflowClient
@@ -119,7 +119,7 @@ def connect(uri: str) -> MlflowClient:
 
 def create(uri: str, file: Path) -> MlflowClient:
     """Return a client of the database in `file`; its tables are made once, in 2 to 6 s."""
-    with door(uri):
+    with registry_errors(uri):
         file.parent.mkdir(parents=True, exist_ok=True)
         if not os.access(file if file.exists() else file.parent, os.W_OK):
             raise PermissionError(f"{file} cannot be written")
@@ -132,9 +132,9 @@ def create(uri: str, file: Path) -> MlflowClient:
 
 
 @contextmanager
-def door(uri: str) -> Iterator[None]:
+def registry_errors(uri: str) -> Iterator[None]:
     """Turn any failure of MLflow into a `RegistryError` of one sentence that names the registry."""
-    _settle()
+    _apply_settings()
     with warnings.catch_warnings():
         # MLflow's use of SQLAlchemy, protobuf and pydantic is MLflow's to mend.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -152,7 +152,7 @@ def door(uri: str) -> Iterator[None]:
             ) from fault
 
 
-def _settle() -> None:
+def _apply_settings() -> None:
     os.environ.update(_ALWAYS)
     for name, value in _UNLESS_SET.items():
         os.environ.setdefault(name, value)

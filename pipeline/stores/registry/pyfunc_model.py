@@ -80,7 +80,7 @@ class Recommender(PythonModel):
 
         if not users:
             return {}
-        history = self._history.rows(np.array([self._row[user] for user in users], np.int64))
+        history = self._history.take(np.array([self._row[user] for user in users], np.int64))
         lists = top_k(
             self._scorer.score(history), k, exclude=history.seen if self._exclude_seen else None
         )

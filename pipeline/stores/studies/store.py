@@ -29,7 +29,7 @@ class Studies:
         self._optuna = import_optuna()
 
     def __enter__(self) -> Self:
-        with self._door():
+        with self._errors():
             self._folder.mkdir(parents=True, exist_ok=True)
             file = (self._folder / FILE).absolute()
             try:
@@ -44,11 +44,11 @@ class Studies:
 
     def find(self, study_id: str) -> Study | None:
         """Return a study that was begun, what a killed process left behind made good."""
-        with self._door():
+        with self._errors():
             known = self._known().get(study_id)
             if known is None:
                 return None
-            study = Study(self._load(study_id), known, self._door)
+            study = Study(self._load(study_id), known, self._errors)
             study.recover()
         return study
 
@@ -70,7 +70,7 @@ class Studies:
             Values by axis that are tried before anything else; those of `start` need not be all.
         """
         facts = {**facts, "axes": {name: vars(axis) for name, axis in axes.items()}}
-        with self._door():
+        with self._errors():
             made = self._optuna.create_study(
                 storage=self._storage,
                 study_name=study_id,
@@ -83,19 +83,19 @@ class Studies:
             for values in others:
                 made.enqueue_trial(dict(values), skip_if_exists=True)
             made.set_user_attr(_FACTS, facts)
-            return Study(made, self._known()[study_id], self._door)
+            return Study(made, self._known()[study_id], self._errors)
 
     def last(self, key: str, but: str) -> Study | None:
         """Return the newest study whose facts have this ``key``, other than `but`."""
-        with self._door():
+        with self._errors():
             names = [n for n, facts in self._known().items() if facts["key"] == key and n != but]
             if not names:
                 return None
-            return Study(self._load(names[-1]), self._known()[names[-1]], self._door)
+            return Study(self._load(names[-1]), self._known()[names[-1]], self._errors)
 
     def facts(self) -> tuple[Mapping[str, Any], ...]:
         """Return what all studies were begun with, oldest first."""
-        with self._door():
+        with self._errors():
             return tuple(self._known().values())
 
     def _known(self) -> dict[str, dict[str, Any]]:
@@ -114,7 +114,7 @@ class Studies:
         )
 
     @contextmanager
-    def _door(self) -> Iterator[None]:
+    def _errors(self) -> Iterator[None]:
         """Turn failures of the file into one sentence."""
         from sqlalchemy.exc import SQLAlchemyError
 

@@ -73,7 +73,7 @@ class Study:
             hopeless = bool(asked._trial.should_prune())
         return asked.start or not hopeless
 
-    def tell(
+    def finish(
         self, asked: Asked, state: str, notes: Mapping[str, Any], value: float | None = None
     ) -> None:
         """End a trial; `value` belongs to a complete one."""

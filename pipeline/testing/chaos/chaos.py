@@ -29,9 +29,16 @@ from pipeline.base import Progress, silent
 from pipeline.errors import NightjarError, StorageError
 from pipeline.failpoints import FAILPOINTS
 from pipeline.stores.lake import Lake
-from pipeline.testing.chaos.fork_server import Ended, Mortals
+from pipeline.testing.chaos.fork_server import ExitStatus, ForkServer
 from pipeline.testing.chaos.invariants import Reader, live_of, taken
-from pipeline.testing.chaos.synthetic_shop import CONFIG, FIRST_NIGHT, NIGHT, Account, Entry, Shop
+from pipeline.testing.chaos.synthetic_shop import (
+    CONFIG,
+    FIRST_NIGHT,
+    NIGHT,
+    Entry,
+    ExpectedState,
+    Shop,
+)
 from pipeline.workspace.workspace import CONFIG_FILE, Workspace
 
 HITS: Final = {
@@ -140,7 +147,7 @@ def chaos(kills: int, seed: int, *, progress: Progress = silent) -> Tally:
     return tally
 
 
-def episode(box: Sandbox, tally: Tally, kills: int) -> None:
+def episode(box: ChaosSandbox, tally: Tally, kills: int) -> None:
     """Run the next episode of a tally, with no kill beyond `kills`."""
     random = np.random.default_rng([tally.seed, tally.episodes])
     tally.episodes += 1
@@ -149,20 +156,20 @@ def episode(box: Sandbox, tally: Tally, kills: int) -> None:
     passed = (*FAILPOINTS["ingest"], *FAILPOINTS["foldin"])
     for _ in range(int(random.integers(1, 4))):
         shop.batch(box.home)
-        expected = box.calm_end(tally, "feedback")
+        expected = box.faultless_end(tally, "feedback")
         for point in due(passed, int(random.integers(1, 4)), tally, random):
             if tally.kills < kills:
                 kill(box, tally, "feedback", point, draw_hit(point, random))
-        calm(box, tally, "feedback")
+        run_without_faults(box, tally, "feedback")
         tally.compare(expected, live_of(box.home), "fold-in")
     tally.compare(shop.account.entries(), taken(box.home), "ingest")
-    expected = box.calm_end(tally, "nightly")
+    expected = box.faultless_end(tally, "nightly")
     places = (*FAILPOINTS["night"], *FAILPOINTS["publish"])
     with Reader(box.home) as reader:
         for point in sorted(due(places, 6, tally, random), key=places.index):
             if tally.kills < kills:
                 kill(box, tally, "nightly", point, draw_hit(point, random))
-        calm(box, tally, "nightly")
+        run_without_faults(box, tally, "nightly")
     tally.hear(reader)
     tally.compare(expected, live_of(box.home), "night")
 
@@ -178,7 +185,7 @@ def draw_hit(point: str, random: np.random.Generator) -> int:
     return int(random.integers(1, HITS.get(point, 1) + 1))
 
 
-def kill(box: Sandbox, tally: Tally, work: str, point: str, hit: int) -> Ended:
+def kill(box: ChaosSandbox, tally: Tally, work: str, point: str, hit: int) -> ExitStatus:
     """Do a work that is killed at a place; what an earlier kill left behind may not come by it."""
     ended = box.mortals.run(work, box.home, NIGHT, f"{point}:kill:{hit}")
     if ended.killed:
@@ -188,27 +195,27 @@ def kill(box: Sandbox, tally: Tally, work: str, point: str, hit: int) -> Ended:
     return ended
 
 
-def calm(box: Sandbox, tally: Tally, work: str) -> None:
+def run_without_faults(box: ChaosSandbox, tally: Tally, work: str) -> None:
     """Do a work to its end."""
     _fault(box.mortals.run(work, box.home, NIGHT), tally, work)
 
 
-def _fault(ended: Ended, tally: Tally, what: str) -> None:
+def _fault(ended: ExitStatus, tally: Tally, what: str) -> None:
     if ended.signal or ended.code:
         tally.note([f"{what} failed: {ended.words.strip()}"])
 
 
-class Sandbox:
+class ChaosSandbox:
     """One place for a workspace, states of it that were put aside, and processes that may die.
 
     The workspace always lies at the same path: MLflow's database holds absolute ones.
     """
 
-    def __init__(self, root: Path, mortals: Mortals) -> None:
+    def __init__(self, root: Path, mortals: ForkServer) -> None:
         self.home = root / "ws"
         self.mortals = mortals
         self._root = root
-        self._account = Account()
+        self._account = ExpectedState()
 
     def start(self, progress: Progress) -> None:
         """Make the workspace with its first night, and put that aside as ``started``."""
@@ -241,10 +248,10 @@ class Sandbox:
         shutil.rmtree(self.home, ignore_errors=True)
         shutil.copytree(self._root / name, self.home)
 
-    def calm_end(self, tally: Tally, work: str) -> Counter[Entry]:
+    def faultless_end(self, tally: Tally, work: str) -> Counter[Entry]:
         """Return how a work without faults ends; the workspace stays before it."""
         self.put_aside("before")
-        calm(self, tally, work)
+        run_without_faults(self, tally, work)
         expected = live_of(self.home)
         self.restore("before")
         return expected
@@ -259,12 +266,12 @@ def remove_left_over() -> None:
 
 
 @contextmanager
-def sandbox(progress: Progress = silent) -> Iterator[Sandbox]:
+def sandbox(progress: Progress = silent) -> Iterator[ChaosSandbox]:
     """Make a sandbox, and remove it at the end, with those whose process was killed."""
     remove_left_over()
     with tempfile.TemporaryDirectory(prefix=_PREFIX) as folder:
         root = Path(folder).resolve()
-        with Lake(root).lock(_ALIVE), Mortals(root / "log") as mortals:
-            box = Sandbox(root, mortals)
+        with Lake(root).lock(_ALIVE), ForkServer(root / "log") as mortals:
+            box = ChaosSandbox(root, mortals)
             box.start(progress)
             yield box

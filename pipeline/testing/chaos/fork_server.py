@@ -41,7 +41,7 @@ _WARM: Final = (
 
 
 @dataclass(frozen=True)
-class Ended:
+class ExitStatus:
     """How a child ended.
 
     Attributes
@@ -64,13 +64,13 @@ class Ended:
         return self.signal == signal.SIGKILL
 
 
-class Mortals:
+class ForkServer:
     """The parent; it forks when asked. Imports take it some seconds, which `run` waits for."""
 
     def __init__(self, log: Path) -> None:
         self._log = log
 
-    def __enter__(self) -> Mortals:
+    def __enter__(self) -> ForkServer:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "pipeline.testing.chaos.fork_server"],
             stdin=subprocess.PIPE,
@@ -90,7 +90,7 @@ class Mortals:
         with self._process as process:
             process.kill()
 
-    def run(self, work: str, home: Path, at: datetime, failpoint: str = "") -> Ended:
+    def run(self, work: str, home: Path, at: datetime, failpoint: str = "") -> ExitStatus:
         """Do ``feedback``, ``nightly`` or ``gc`` at an instant; returns when it has ended, or died.
 
         Raises `ResourceError` if the parent itself is gone.
@@ -116,8 +116,8 @@ class Mortals:
         status = int(answer)
         output = self._log.read_text("utf-8", "replace") if self._log.exists() else ""
         if os.WIFSIGNALED(status):
-            return Ended(os.WTERMSIG(status), 0, output[-2000:])
-        return Ended(0, os.WEXITSTATUS(status), output[-2000:])
+            return ExitStatus(os.WTERMSIG(status), 0, output[-2000:])
+        return ExitStatus(0, os.WEXITSTATUS(status), output[-2000:])
 
 
 def _environment() -> dict[str, str]:
@@ -128,10 +128,10 @@ def _environment() -> dict[str, str]:
 
 def _serve() -> None:
     """Fork a child for each request, and answer with its wait status."""
-    from pipeline.stores.registry.connection import door
+    from pipeline.stores.registry.connection import registry_errors
 
     answers = os.fdopen(os.dup(1), "wb")
-    with door("sqlite:///none"):  # its settings come before MLflow's first import
+    with registry_errors("sqlite:///none"):  # its settings come before MLflow's first import
         for name in _WARM:
             import_module(name)
     for line in sys.stdin.buffer:

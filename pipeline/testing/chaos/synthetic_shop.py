@@ -80,11 +80,11 @@ class Row:
 
 
 @dataclass
-class Account:
+class ExpectedState:
     """Expected content of the lake, kept by hand."""
 
     named: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
-    nameless: Counter[tuple[str, ...]] = field(default_factory=Counter)
+    without_derived_ids: Counter[tuple[str, ...]] = field(default_factory=Counter)
     batches: dict[str, tuple[int, int, int, int, int]] = field(default_factory=dict)
 
     def take(self, data: bytes, rows: Sequence[Row]) -> None:
@@ -104,9 +104,9 @@ class Account:
             return row.fate
         if not row.fields[0]:
             equal[row.content] += 1
-            if equal[row.content] <= self.nameless[row.content]:
+            if equal[row.content] <= self.without_derived_ids[row.content]:
                 return "duplicate"
-            self.nameless[row.content] += 1
+            self.without_derived_ids[row.content] += 1
             return "accepted"
         key = (row.fields[0], row.content[-1][:10])
         if key in self.named:
@@ -119,7 +119,7 @@ class Account:
         entries: Counter[Entry] = Counter()
         for (name, _), content in self.named.items():
             entries["event", name, *content] += 1
-        for content, times in self.nameless.items():
+        for content, times in self.without_derived_ids.items():
             entries["event", "", *content] += times
         for digest, counts in self.batches.items():
             entries["quarantined", digest] += counts[2]
@@ -138,11 +138,11 @@ class Shop:
         What is in the lake already.
     """
 
-    def __init__(self, seed: int, account: Account | None = None) -> None:
+    def __init__(self, seed: int, account: ExpectedState | None = None) -> None:
         self._random = np.random.default_rng(seed)
         self._files = 0
         self._past: list[list[Row]] = []
-        self.account = Account() if account is None else account
+        self.account = ExpectedState() if account is None else account
 
     def first(self, home: Path) -> None:
         """Land the catalogue and everything before the first night."""

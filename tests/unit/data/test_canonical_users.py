@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from pipeline import columns as c
-from pipeline.data.canonical_users import nameless
+from pipeline.data.canonical_users import canonicalise_user_ids
 from tests.worlds import purchases
 
 
@@ -27,7 +27,10 @@ def test_names_hang_on_what_people_did_alone(events):
     users = pl.DataFrame({c.USER_ID: [*others, "idle"], c.SEGMENT: [*others, "none"]})
     called = pl.col(c.USER_ID).replace(others)
     shuffled = events.with_columns(called)[dice.permutation(events.height)]
-    ours, theirs = nameless(events, users), nameless(shuffled, users.with_columns(called))
+    ours, theirs = (
+        canonicalise_user_ids(events, users),
+        canonicalise_user_ids(shuffled, users.with_columns(called)),
+    )
     order = [c.USER_ID, c.TIMESTAMP, c.ITEM_ID]
     assert ours[0].sort(order).equals(theirs[0].sort(order))
     assert ours[1] is not None
@@ -51,14 +54,14 @@ def test_one_event_in_the_middle_tells_two_people_apart():
     dice = np.random.default_rng(4)
     others = {f"u{n:02}": f"p{m:02}" for n, m in enumerate(dice.permutation(40))}
     order = [c.USER_ID, c.TIMESTAMP]
-    ours, _ = nameless(rows)
+    ours, _ = canonicalise_user_ids(rows)
     for _ in range(3):
         called = rows.with_columns(pl.col(c.USER_ID).replace(others))
-        theirs, _ = nameless(called[dice.permutation(120)])
+        theirs, _ = canonicalise_user_ids(called[dice.permutation(120)])
         assert ours.sort(order).equals(theirs.sort(order))
 
 
 def test_without_a_table_of_users_there_is_none(events):
-    named, users = nameless(events)
+    named, users = canonicalise_user_ids(events)
     assert users is None
     assert named.columns == events.columns

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from pipeline import columns as c
 from pipeline.base import plain
-from pipeline.data.clean import CleanConfig, ColumnPolicy, apply, clean, learn
+from pipeline.data.clean import CleanConfig, ColumnTreatment, apply, clean, learn
 from pipeline.errors import ConfigError, DataError
 
 NAN, INF = float("nan"), float("inf")
@@ -24,7 +24,7 @@ def values(*given: float | None) -> pl.DataFrame:
 
 
 def cleaned(frame: pl.DataFrame, column: str = c.VALUE, **policy: Any) -> list[Any]:
-    return clean(frame, {column: ColumnPolicy(**policy)}).frame[column].to_list()
+    return clean(frame, {column: ColumnTreatment(**policy)}).frame[column].to_list()
 
 
 # --- missing values
@@ -48,7 +48,7 @@ def test_what_is_missing_or_not_finite_is_filled(policy: dict[str, Any], fill: f
 
 def test_the_fill_is_counted() -> None:
     (report,) = clean(
-        values(1.0, None, NAN, 4.0), {c.VALUE: ColumnPolicy(missing="mean")}
+        values(1.0, None, NAN, 4.0), {c.VALUE: ColumnTreatment(missing="mean")}
     ).report.columns
     assert (report.column, report.missing_policy) == (c.VALUE, "mean")
     assert (report.missing, report.filled, report.fill) == (2, 2, 2.5)
@@ -63,7 +63,7 @@ def test_the_mode_of_equals_is_the_smallest_and_texts_have_one_too() -> None:
 
 
 def test_an_indicator_marks_what_was_missing() -> None:
-    policy = ColumnPolicy(missing="indicator", constant=0.0)
+    policy = ColumnTreatment(missing="indicator", constant=0.0)
     result = clean(values(1.0, None, NAN), {c.VALUE: policy}).frame
     assert result.columns == [c.VALUE, f"{c.VALUE}_missing"]
     assert result[f"{c.VALUE}_missing"].to_list() == [False, True, True]
@@ -99,7 +99,7 @@ TEN = values(*range(1, 11))
 def test_outliers_are_cut_and_counted(
     policy: dict[str, Any], expected: list[float], below: int, above: int
 ) -> None:
-    result = clean(TEN, {c.VALUE: ColumnPolicy(**policy)})
+    result = clean(TEN, {c.VALUE: ColumnTreatment(**policy)})
     assert result.frame[c.VALUE].to_list() == expected
     (report,) = result.report.columns
     assert (report.below, report.above, report.quarantined) == (below, above, 0)
@@ -115,8 +115,8 @@ def test_quarantine_takes_rows_out_as_they_came_with_the_columns_to_blame() -> N
         }
     )
     policies = {
-        "a": ColumnPolicy(outliers="quarantine", maximum=10, missing="constant", constant=7),
-        "b": ColumnPolicy(outliers="quarantine", minimum=0, missing="constant", constant=9),
+        "a": ColumnTreatment(outliers="quarantine", maximum=10, missing="constant", constant=7),
+        "b": ColumnTreatment(outliers="quarantine", minimum=0, missing="constant", constant=9),
     }
     result = clean(frame, policies)
     assert result.frame["row"].to_list() == [0, 4]
@@ -135,7 +135,7 @@ def test_quarantine_takes_rows_out_as_they_came_with_the_columns_to_blame() -> N
 
 def test_a_quantile_may_quarantine_and_a_missing_value_is_no_outlier() -> None:
     frame = values(*range(1, 11), None, INF)
-    result = clean(frame, {c.VALUE: ColumnPolicy(outliers="quarantine", upper=0.9)})
+    result = clean(frame, {c.VALUE: ColumnTreatment(outliers="quarantine", upper=0.9)})
     assert result.frame[c.VALUE].to_list() == [*range(1, 10), None, None]
     assert result.quarantined[c.VALUE].to_list() == [10.0]
     assert result.quarantined[c.REASONS].to_list() == [[f"{c.VALUE}_outlier"]]
@@ -147,7 +147,7 @@ def test_a_quantile_may_quarantine_and_a_missing_value_is_no_outlier() -> None:
 )
 def test_an_outlier_does_not_leak_into_what_is_filled_in(outliers: str, mean: float) -> None:
     bound = {"maximum": 3} if outliers != "none" else {}
-    policy = ColumnPolicy(missing="mean", outliers=outliers, **bound)  # type: ignore[arg-type]
+    policy = ColumnTreatment(missing="mean", outliers=outliers, **bound)  # type: ignore[arg-type]
     (figures,) = learn(values(1.0, 2.0, 3.0, 1002.0, None), {c.VALUE: policy}).columns
     assert figures.fill == pytest.approx(mean)
 
@@ -161,7 +161,7 @@ def test_what_is_filled_in_is_not_cut() -> None:
 
 
 def test_the_holdout_is_cleaned_with_the_figures_of_the_training_window() -> None:
-    policy = ColumnPolicy(missing="mean", outliers="winsorise", lower=0.1, upper=0.9)
+    policy = ColumnTreatment(missing="mean", outliers="winsorise", lower=0.1, upper=0.9)
     learnt = learn(TEN, {c.VALUE: policy})
     holdout = values(-1000.0, None, 1000.0, 5.0)
     result = apply(holdout, learnt)
@@ -178,7 +178,7 @@ def test_the_holdout_is_cleaned_with_the_figures_of_the_training_window() -> Non
 def test_without_a_policy_nothing_is_touched() -> None:
     frame = pl.DataFrame({c.VALUE: [1.0, None, NAN, INF], "n": [1, 2, None, 4]})
     assert CleanConfig() == CleanConfig(events={}, items={}, users={})
-    for policies in (CleanConfig().events, {c.VALUE: ColumnPolicy()}):
+    for policies in (CleanConfig().events, {c.VALUE: ColumnTreatment()}):
         result = clean(frame, policies)
         assert_frame_equal(result.frame, frame)
         assert result.quarantined.is_empty()
@@ -189,7 +189,7 @@ def test_without_a_policy_nothing_is_touched() -> None:
 
 
 def test_the_report_is_json() -> None:
-    policies = {c.VALUE: ColumnPolicy(missing="median", outliers="winsorise", upper=0.5)}
+    policies = {c.VALUE: ColumnTreatment(missing="median", outliers="winsorise", upper=0.5)}
     record = json.loads(json.dumps(plain(clean(TEN, policies).report), allow_nan=False))
     assert record["rows_in"] == record["rows_out"] == 10
     assert record["columns"][0]["above"] > 0
@@ -216,7 +216,7 @@ def test_rows_add_up_and_all_that_stays_is_finite_and_inside(
         "quarantine": {"lower": 0.05, "upper": 0.95},
     }[outliers]
     constant = {"constant": 0} if missing == "constant" else {}
-    policy = ColumnPolicy(missing=missing, outliers=outliers, **constant, **bounds)
+    policy = ColumnTreatment(missing=missing, outliers=outliers, **constant, **bounds)
     learnt = learn(values(*train), {c.VALUE: policy})
     result = apply(values(*later), learnt)
     report, (column,) = result.report, result.report.columns
@@ -286,11 +286,11 @@ def test_a_policy_that_does_not_fit_its_column(
     column: str, policy: dict[str, Any], sentence: str
 ) -> None:
     with pytest.raises(ConfigError, match=sentence):
-        learn(FRAME, {column: ColumnPolicy(**policy)}, where="clean.items")
+        learn(FRAME, {column: ColumnTreatment(**policy)}, where="clean.items")
 
 
 def test_a_frame_without_the_learnt_column() -> None:
-    learnt = learn(FRAME, {"price": ColumnPolicy(missing="mean")}, where="clean.items")
+    learnt = learn(FRAME, {"price": ColumnTreatment(missing="mean")}, where="clean.items")
     with pytest.raises(ConfigError, match=r"clean.items.price"):
         apply(FRAME.drop("price"), learnt)
 
@@ -307,7 +307,7 @@ def test_a_frame_without_the_learnt_column() -> None:
 def test_nothing_can_be_learnt_from_no_values(policy: dict[str, Any]) -> None:
     for frame in (values(), values(None, NAN, INF)):
         with pytest.raises(DataError, match="no value to learn"):
-            learn(frame, {c.VALUE: ColumnPolicy(**policy)})
+            learn(frame, {c.VALUE: ColumnTreatment(**policy)})
 
 
 @pytest.mark.parametrize(
@@ -332,7 +332,7 @@ def test_nothing_can_be_learnt_from_no_values(policy: dict[str, Any]) -> None:
 )
 def test_a_policy_that_makes_no_sense(policy: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValidationError, match=sentence):
-        ColumnPolicy(**policy)
+        ColumnTreatment(**policy)
 
 
 def test_the_config_reads_as_it_is_written_in_toml() -> None:
@@ -344,7 +344,7 @@ def test_the_config_reads_as_it_is_written_in_toml() -> None:
     upper = 0.99
     """
     config = CleanConfig.model_validate(tomllib.loads(text)["clean"])
-    assert config.events[c.VALUE] == ColumnPolicy(
+    assert config.events[c.VALUE] == ColumnTreatment(
         missing="constant", constant=1.0, outliers="winsorise", upper=0.99
     )
     assert CleanConfig.model_validate_json(config.model_dump_json()) == config

@@ -6,12 +6,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pipeline.data.cluster_robust import mean_of, most_of_one, ratio_of, share_of
+from pipeline.data.cluster_robust import mean_ci, per_user_cap, proportion_ci, ratio_ci
 
 
 def test_one_value_a_person_is_the_textbook_error():
     values = np.random.default_rng(0).random(50)
-    found = mean_of(values, pl.Series([f"u{n}" for n in range(50)]))
+    found = mean_ci(values, pl.Series([f"u{n}" for n in range(50)]))
     assert found.mean == pytest.approx(values.mean())
     assert found.se == pytest.approx(values.std(ddof=1) / np.sqrt(50))
 
@@ -19,8 +19,8 @@ def test_one_value_a_person_is_the_textbook_error():
 def test_saying_a_thing_twice_proves_no_more():
     values = np.random.default_rng(1).random(40)
     users = pl.Series([f"u{n}" for n in range(40)])
-    once = mean_of(values, users)
-    twice = mean_of(np.tile(values, 2), pl.concat([users, users]))
+    once = mean_ci(values, users)
+    twice = mean_ci(np.tile(values, 2), pl.concat([users, users]))
     assert twice.mean == pytest.approx(once.mean)
     assert twice.se == pytest.approx(once.se)
 
@@ -32,30 +32,30 @@ def test_its_interval_holds_the_truth_as_often_as_it_says():
         level = rng.beta(2, 2, 30)  # people differ, and each has three to nine values
         counts = rng.integers(3, 10, 30)
         values = (rng.random(counts.sum()) < np.repeat(level, counts)).astype(float)
-        found = mean_of(values, pl.Series(np.repeat(np.arange(30), counts)))
+        found = mean_ci(values, pl.Series(np.repeat(np.arange(30), counts)))
         held += found.lo <= 0.5 <= found.hi
     assert 0.92 < held / 400 < 0.98
 
 
 def test_one_person_has_a_mean_and_no_error():
-    found = mean_of(np.array([0.0, 1.0]), pl.Series(["u", "u"]))
+    found = mean_ci(np.array([0.0, 1.0]), pl.Series(["u", "u"]))
     assert (found.mean, found.se, found.lo, found.hi) == (0.5, None, None, None)
 
 
 def test_nobody_is_no_proof_of_never_and_everybody_none_of_always():
     counts = np.array([40.0, 2.0, 0.0, 1.0])
-    none = ratio_of(np.zeros(4), counts)
+    none = ratio_ci(np.zeros(4), counts)
     assert (none.mean, none.lo) == (0.0, 0.0)
     assert none.hi == pytest.approx(1 - 0.025 ** (1 / 3))  # three people could have had any
-    every = ratio_of(counts, counts)
+    every = ratio_ci(counts, counts)
     assert (every.mean, every.hi) == (1.0, 1.0)
     assert every.lo == pytest.approx(0.025 ** (1 / 3))
-    assert ratio_of(np.zeros(4), counts, most=math.inf).hi is None
+    assert ratio_ci(np.zeros(4), counts, most=math.inf).hi is None
 
 
 def test_people_who_are_all_alike_are_no_certainty():
     shown = np.full(12, 20.0)
-    alike = share_of(np.ones(12), shown)  # each of them answered one entry of twenty
+    alike = proportion_ci(np.ones(12), shown)  # each of them answered one entry of twenty
     assert alike.se == pytest.approx(0.0, abs=1e-12)
     assert alike.lo < 0.03 and alike.hi > 0.09
 
@@ -66,7 +66,7 @@ def test_a_share_of_rare_answers_is_held_as_often_as_it_says():
     for _ in range(600):
         level = rng.beta(0.5, 24.5, 60)  # two in a hundred, and people differ
         sums = rng.binomial(20, level).astype(float)
-        found, other = (of(sums, np.full(60, 20.0)) for of in (share_of, ratio_of))
+        found, other = (of(sums, np.full(60, 20.0)) for of in (proportion_ci, ratio_ci))
         assert 0 <= found.lo <= found.mean <= found.hi <= 1
         held += found.lo <= 0.02 <= found.hi
         plain += other.lo <= 0.02 <= other.hi
@@ -76,8 +76,8 @@ def test_a_share_of_rare_answers_is_held_as_often_as_it_says():
 def test_of_one_persons_day_a_tenth_of_a_usual_days_events_count():
     day = np.repeat(np.arange(28), 75)
     calm = np.full(len(day), 2)
-    assert most_of_one(day, calm) == 15
+    assert per_user_cap(day, calm) == 15
     flooded = np.arange(28)  # one person, every day of all, a thousand times
-    assert most_of_one(np.append(day, flooded), np.append(calm, [1_000] * 28)) <= 16
-    assert most_of_one(np.repeat([0, 1], 3), np.array([9, 9, 9, 1, 1, 1])) == 1
-    assert most_of_one(np.array([], np.int64), np.array([], np.int64)) == 1
+    assert per_user_cap(np.append(day, flooded), np.append(calm, [1_000] * 28)) <= 16
+    assert per_user_cap(np.repeat([0, 1], 3), np.array([9, 9, 9, 1, 1, 1])) == 1
+    assert per_user_cap(np.array([], np.int64), np.array([], np.int64)) == 1

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from pipeline import columns as c
-from pipeline.data.exposure import OWNER, SHOWN, bases_alone, showings, shown_at
+from pipeline.data.exposure import OWNER, SHOWN, bases_alone, exposure_intervals, shown_at
 from tests.published import at, lists, log, publications
 
 
@@ -29,7 +29,7 @@ def by_the_rule(user, instant, table, held):
 
 def told(events, table, shown):
     rows = events.with_row_index("row")
-    found = shown_at(rows, showings(table, shown))
+    found = shown_at(rows, exposure_intervals(table, shown))
     assert found["row"].n_unique() == found.height
     return {row["row"]: (row[SHOWN], row[OWNER]) for row in found.iter_rows(named=True)}
 
@@ -64,7 +64,9 @@ def test_lists_of_one_owner_touch_and_never_overlap():
         ("p1a", 2, "p1", "7", at(3), at(4)),
         ("p2", 3, None, "8", at(9), at(9)),
     )
-    found = showings(table, lists({("p1", "ann"): "ab", ("p1a", "ann"): "ab", ("p2", "ann"): "a"}))
+    found = exposure_intervals(
+        table, lists({("p1", "ann"): "ab", ("p1a", "ann"): "ab", ("p2", "ann"): "a"})
+    )
     spans = found.select(SHOWN, "since", "until", c.MODEL_VERSION, c.BASE).rows()
     assert spans[0] == ("p1", at(0), at(4), "7", "p1")
     assert spans[1] == ("p1a", at(4), at(9), "7", "p1")
@@ -73,14 +75,16 @@ def test_lists_of_one_owner_touch_and_never_overlap():
 
 def test_nothing_published_shows_nothing():
     assert told(log(("ann", "x", at(1))), publications(), lists({})) == {}
-    assert showings(publications(), lists({})).is_empty()
-    assert shown_at(log(), showings(publications(), lists({}))).is_empty()
+    assert exposure_intervals(publications(), lists({})).is_empty()
+    assert shown_at(log(), exposure_intervals(publications(), lists({}))).is_empty()
 
 
 def test_whatever_else_an_event_holds_stays():
     table = publications(("p1", 1, None, "7", at(-9), at(0)))
     rows = log(("ann", "x", at(1)), ("bob", "x", at(1))).with_columns(kind=pl.lit("view"))
-    found = shown_at(rows, showings(table, lists({("p1", "ann"): "ab", ("p1", c.ANYONE): "x"})))
+    found = shown_at(
+        rows, exposure_intervals(table, lists({("p1", "ann"): "ab", ("p1", c.ANYONE): "x"}))
+    )
     assert found.select(c.USER_ID, "kind", OWNER).sort(c.USER_ID).rows() == [
         ("ann", "view", "ann"),
         ("bob", "view", c.ANYONE),

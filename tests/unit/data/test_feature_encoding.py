@@ -8,7 +8,7 @@ import pytest
 
 from pipeline import columns as c
 from pipeline.data import feature_encoding
-from pipeline.data.clean import ColumnPolicy, clean
+from pipeline.data.clean import ColumnTreatment, clean
 from pipeline.data.feature_encoding import described
 from pipeline.data.matrix import WEIGHT, History, build_history
 from pipeline.errors import DataError
@@ -39,7 +39,7 @@ def items(ids=ITEMS, **columns) -> pl.DataFrame:
 
 def features(**columns) -> dict[str, list[float]]:
     """Feature -> its cell in each item's row."""
-    known = described(window(), items(**columns)).of_items
+    known = described(window(), items(**columns)).item_features
     if known is None:
         return {}
     cells = known.cells.toarray().astype(float)
@@ -120,9 +120,9 @@ def test_the_kind_of_a_further_column_is_read_off_its_values(values, names):
 def test_what_says_nothing_of_taste_is_no_feature():
     days = [END - timedelta(days=n % 2) for n in range(8)]
     assert features(available=[True, False] * 4, created_at=days) == {}
-    assert described(window()).of_items is None
-    assert described(window(), items()).of_items is None
-    assert described(window(), items([])).of_items is None
+    assert described(window()).item_features is None
+    assert described(window(), items()).item_features is None
+    assert described(window(), items([])).item_features is None
 
 
 def test_only_the_most_common_values_are_kept(monkeypatch):
@@ -140,7 +140,7 @@ def test_a_persons_name_is_no_feature_but_a_segment_is():
             "age": ["20-29", "30-39", "20-29", "30-39", "30-39"],
         }
     )
-    known = described(window(users=("ann", "bob", "eve", "zoe")), users=users).of_users
+    known = described(window(users=("ann", "bob", "eve", "zoe")), users=users).user_features
     assert known.names.tolist() == ["age=20-29", "age=30-39", "segment=new"]
     assert known.cells.toarray().tolist() == [[0, 1, 1], [1, 0, 0], [1, 0, 1], [0, 1, 0]]
 
@@ -149,7 +149,9 @@ def test_a_persons_name_is_no_feature_but_a_segment_is():
 
 
 def test_an_item_without_a_row_has_no_features():
-    known = described(window(), items(ITEMS[:4], categories=[["a"], ["a"], ["b"], ["b"]])).of_items
+    known = described(
+        window(), items(ITEMS[:4], categories=[["a"], ["a"], ["b"], ["b"]])
+    ).item_features
     assert known.cells.shape == (8, 2)
     assert np.diff(known.cells.indptr).tolist() == [1, 1, 1, 1, 0, 0, 0, 0]
 
@@ -172,10 +174,10 @@ def test_items_without_an_event_join_once_they_were_created():
     lists = [["a"], ["b"]] * 4 + [["a", "only new"], ["a"], ["a"], ["unheard of"]]
     history = described(window(), items(ids, categories=lists, created_at=created))
     assert history.item_ids.tolist() == list(ITEMS)
-    assert history.other_items.ids.tolist() == ["new"]
-    assert history.other_items.known.names.tolist() == history.of_items.names.tolist()
-    assert history.of_items.names.tolist() == ["categories=a", "categories=b"]
-    assert history.other_items.known.cells.toarray().tolist() == [[1, 0]]
+    assert history.cold_items.ids.tolist() == ["new"]
+    assert history.cold_items.known.names.tolist() == history.item_features.names.tolist()
+    assert history.item_features.names.tolist() == ["categories=a", "categories=b"]
+    assert history.cold_items.known.cells.toarray().tolist() == [[1, 0]]
 
 
 def test_what_a_table_holds_beside_the_window_teaches_nothing():
@@ -191,12 +193,12 @@ def test_what_a_table_holds_beside_the_window_teaches_nothing():
         created_at=[None] * 8 + [END - timedelta(days=1)] * 20,
     )
     alone, crowded = described(window(), table[:8]), described(window(), table)
-    assert len(crowded.other_items.ids) == 20
-    one, other = (history.of_items.arrays("") for history in (alone, crowded))
+    assert len(crowded.cold_items.ids) == 20
+    one, other = (history.item_features.arrays("") for history in (alone, crowded))
     assert len(one["names"]) == 2 + 4 + 4 + 2
     assert all(one[name].tobytes() == other[name].tobytes() for name in one)
     # The others are read as the window's items say.
-    known = crowded.other_items.known
+    known = crowded.cold_items.known
     cells = dict(zip(known.names.tolist(), known.cells.toarray()[0].tolist(), strict=True))
     assert cells["title=red"] == cells["categories=a"] == cells["price=4.0.."] == 1
     assert cells["embedding=0"] > 10
@@ -210,21 +212,21 @@ def test_a_window_with_features_survives_its_arrays_and_a_longer_catalogue():
     history = described(window(), items(ids, categories=lists, created_at=created), users)
     again = History.from_arrays(history.arrays())
     assert all(np.array_equal(a, again.arrays()[name]) for name, a in history.arrays().items())
-    longer = again.over(np.sort(np.concatenate([history.item_ids, again.other_items.ids])))
+    longer = again.reindex_items(np.sort(np.concatenate([history.item_ids, again.cold_items.ids])))
     assert longer.item_ids.tolist() == ["h", *ITEMS, "new"]
-    assert longer.other_items is None
-    assert longer.of_items.cells.toarray()[[0, 9]].tolist() == [[0, 1], [1, 0]]
+    assert longer.cold_items is None
+    assert longer.item_features.cells.toarray()[[0, 9]].tolist() == [[0, 1], [1, 0]]
     assert (longer.seen[:, 1:9] != history.seen).nnz == 0
     assert longer.seen[:, [0, 9]].nnz == 0
-    back = longer.over(history.item_ids)
+    back = longer.reindex_items(history.item_ids)
     assert (back.seen != history.seen).nnz == 0
-    assert (back.of_items.cells != history.of_items.cells).nnz == 0
-    some = longer.over(np.array(["a", "h", "i1", "i3"]))
+    assert (back.item_features.cells != history.item_features.cells).nnz == 0
+    some = longer.reindex_items(np.array(["a", "h", "i1", "i3"]))
     assert some.confidence(None).toarray().tolist() == [[0, 0, 1, 1]] * 3
-    assert some.of_items.cells.toarray().tolist() == [[0, 0], [0, 1], [0, 1], [0, 1]]
-    assert (np.diff(some.indptr), len(some.at)) == (pytest.approx([2, 2, 2]), 6)
-    assert some.rows(np.array([1])).of_users.cells.toarray().tolist() == [[1]]
-    assert history.over(history.item_ids) is history
+    assert some.item_features.cells.toarray().tolist() == [[0, 0], [0, 1], [0, 1], [0, 1]]
+    assert (np.diff(some.indptr), len(some.timestamp_us)) == (pytest.approx([2, 2, 2]), 6)
+    assert some.take(np.array([1])).user_features.cells.toarray().tolist() == [[1]]
+    assert history.reindex_items(history.item_ids) is history
 
 
 # --- bad input ----------------------------------------------------------------------------------
@@ -256,8 +258,8 @@ def test_nan_is_missing_and_a_policy_fills_it():
     assert features(weight=[str(p) for p in prices[:7]] + [None]).keys() == {
         name.replace("price", "weight") for name in found
     }
-    policy = {c.PRICE: ColumnPolicy(missing="median")}
-    filled = described(window(), clean(items(price=prices), policy).frame).of_items
+    policy = {c.PRICE: ColumnTreatment(missing="median")}
+    filled = described(window(), clean(items(price=prices), policy).frame).item_features
     assert np.diff(filled.cells.indptr).tolist() == [1] * 8
     vectors = features(f=["[NaN, 1]", "[0.5, 2]", "[0.25, 3]", "[1.0, 4]", *["[0.5, 1]"] * 4])
     assert vectors["f=0"][0] == vectors["f=1"][0] == 0

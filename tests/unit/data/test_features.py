@@ -11,7 +11,7 @@ from pipeline import columns as c
 from pipeline.data.features import (
     FeaturesConfig,
     activity,
-    capped,
+    cap_events,
     item_age_days,
     recency_days,
     volume,
@@ -141,7 +141,7 @@ def test_what_is_known_of_users_and_items_ends_with_the_window() -> None:
     assert activity(history).tolist() == [2, 1]
     assert recency_days(history).tolist() == [6.0, 9.0]
     assert item_age_days(history).tolist() == [10.0, 9.0]
-    nobody = history.rows(np.array([], np.int64))
+    nobody = history.take(np.array([], np.int64))
     assert recency_days(nobody).tolist() == []
     assert item_age_days(nobody).tolist() == [-np.inf, -np.inf]
 
@@ -153,7 +153,7 @@ def test_a_matrix_leaves_the_events_as_they_were() -> None:
         ("u", "b", "purchase", 1.0, 2),
     )
     history = build_history(weigh(log, FeaturesConfig()), START + timedelta(days=3))
-    writable = history.rows(np.array([0]))
+    writable = history.take(np.array([0]))
     before = {name: array.copy() for name, array in writable.arrays().items()}
     assert writable.seen.nnz == writable.confidence(None).nnz == 2
     for name, array in writable.arrays().items():
@@ -165,16 +165,18 @@ def test_of_a_flood_the_first_events_of_each_day_count():
     others = [("ann", "i001", "view", None, 1.0 + n) for n in range(9)]
     again = [("bot", "late", "view", None, 2.5)]
     rows = events(*flood, *others, *again)
-    kept = capped(rows, FeaturesConfig(most_a_day=7))
+    kept = cap_events(rows, FeaturesConfig(max_events_per_user_day=7))
     items = kept.filter(pl.col(c.USER_ID) == "bot").sort(c.TIMESTAMP)[c.ITEM_ID].to_list()
     assert items == [*(f"i{n:03}" for n in range(7)), "late"]
     assert kept.filter(pl.col(c.USER_ID) == "ann").height == 9
     assert kept.schema == rows.schema
-    shuffled = capped(rows.sample(fraction=1.0, shuffle=True, seed=3), FeaturesConfig(most_a_day=7))
+    shuffled = cap_events(
+        rows.sample(fraction=1.0, shuffle=True, seed=3), FeaturesConfig(max_events_per_user_day=7)
+    )
     assert shuffled.sort(c.USER_ID, c.TIMESTAMP).equals(kept.sort(c.USER_ID, c.TIMESTAMP))
-    assert capped(rows, FeaturesConfig(most_a_day=101)).equals(rows)
-    assert capped(rows, FeaturesConfig(most_a_day=100)).height == rows.height
-    assert capped(rows.clear(), FeaturesConfig()).is_empty()
+    assert cap_events(rows, FeaturesConfig(max_events_per_user_day=101)).equals(rows)
+    assert cap_events(rows, FeaturesConfig(max_events_per_user_day=100)).height == rows.height
+    assert cap_events(rows.clear(), FeaturesConfig()).is_empty()
 
 
 def test_in_a_small_shop_one_person_is_a_tenth_of_a_usual_days_volume():
@@ -188,11 +190,13 @@ def test_in_a_small_shop_one_person_is_a_tenth_of_a_usual_days_volume():
     counted = volume(rows, FeaturesConfig())
     assert counted.filter(pl.col(c.USER_ID) == "bot").height == 10
     assert counted.filter(pl.col(c.USER_ID) != "bot").height == len(calm)
-    assert volume(rows, FeaturesConfig(most_a_day=2)).filter(user_id="bot").height == 2
+    assert volume(rows, FeaturesConfig(max_events_per_user_day=2)).filter(user_id="bot").height == 2
     assert volume(rows.clear(), FeaturesConfig()).is_empty()
 
 
 def test_of_one_instant_the_first_by_name_count():
     rows = events(*[("bot", item, "view", None, 1.0) for item in "dbca"])
     for turned in (rows, rows.reverse()):
-        assert capped(turned, FeaturesConfig(most_a_day=2))[c.ITEM_ID].to_list() == ["a", "b"]
+        assert cap_events(turned, FeaturesConfig(max_events_per_user_day=2))[
+            c.ITEM_ID
+        ].to_list() == ["a", "b"]

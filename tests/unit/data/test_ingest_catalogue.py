@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from pipeline import columns as c
-from pipeline.data.ingest import judge_catalogue, upsert
+from pipeline.data.ingest import upsert, validate_catalogue
 from pipeline.data.sources import AT_LINE, MappingError, Source
 
 ITEMS = Source(table="items", timezone="UTC")
@@ -17,7 +17,7 @@ def text(*rows: dict[str, str | None]) -> pl.DataFrame:
 
 
 def judge(*rows: dict[str, str | None], source: Source = ITEMS):
-    return judge_catalogue(text(*rows), source, name="a.csv")
+    return validate_catalogue(text(*rows), source, name="a.csv")
 
 
 def merged(current: pl.DataFrame, *rows: dict[str, str | None], replace: bool = False):
@@ -80,7 +80,7 @@ def test_a_naive_time_of_an_item_refuses_the_file():
 
 
 def test_a_bad_user_shows_no_person():
-    judged = judge_catalogue(
+    judged = validate_catalogue(
         text({c.USER_ID: "anna" * 99, "age": "30"}), Source(table="users"), name="a.csv"
     )
     assert judged.bad[c.REASONS].to_list() == [["user_id_too_long"]]
@@ -133,7 +133,7 @@ def test_a_full_catalogue_makes_the_missing_unavailable_and_the_returning_availa
 
 def test_users_keep_their_features():
     source = Source(table="users")
-    good = judge_catalogue(
+    good = validate_catalogue(
         text({c.USER_ID: "u1", c.SEGMENT: "s", "age": "30"}), source, name="a.csv"
     ).good
     table, _ = upsert("users", pl.DataFrame(schema=c.USERS), good, replace=False)

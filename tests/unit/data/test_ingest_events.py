@@ -13,10 +13,10 @@ from pipeline.data.ingest import (
     conflicting,
     derive_ids,
     event_rows,
-    judge_events,
     on_days,
     quarantine_rows,
     split_duplicates,
+    validate_events,
     with_origin,
     with_pseudonyms,
 )
@@ -43,7 +43,7 @@ def text(*rows: dict[str, str | None]) -> pl.DataFrame:
 
 
 def judge(*rows: dict[str, str | None], config: IngestConfig = CONFIG):
-    return judge_events(text(*rows), Source(), config, at=AT, name="a.csv")
+    return validate_events(text(*rows), Source(), config, at=AT, name="a.csv")
 
 
 def reasons(**row: str | None) -> list[str]:

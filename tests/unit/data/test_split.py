@@ -17,7 +17,7 @@ from pipeline.data.split import Split, SplitConfig, is_silent, last_event, split
 from pipeline.errors import ConfigError, DataError
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
-FEW = SplitConfig(min_users=2, block_choices=(7,))
+FEW = SplitConfig(min_users=2, holdout_days_options=(7,))
 
 Row = tuple[str, str, float] | tuple[str, str, float, str] | tuple[str, str, float, str, float]
 
@@ -71,7 +71,7 @@ def items_of(found: Split) -> dict[str, str]:
 def test_the_drawing_is_what_happens(policy: str, column: int) -> None:
     events, truths, cutoff, as_of = drawing()
     assert (len(truths), cutoff, as_of) == (5, 21, 28)
-    found = split(events, at(as_of), FEW.model_copy(update={"seen": policy}), first=False)
+    found = split(events, at(as_of), FEW.model_copy(update={"task": policy}), first=False)
     assert found.train == Interval(at(0), at(cutoff))
     assert found.holdout == Interval(at(cutoff), at(as_of))
     assert items_of(found) == {u: t[column] for u, t in truths.items() if t[column]}
@@ -118,15 +118,15 @@ def test_the_block_is_as_long_as_it_must_be(
     enough: int, first: bool, before: int | None, days: int, flags: tuple[str, ...]
 ) -> None:
     config = SplitConfig(min_users=enough)
-    found = split(crowd(40), at(40), config, first=first, block_days=before)
-    assert (found.block_days, found.flags) == (days, flags)
+    found = split(crowd(40), at(40), config, first=first, holdout_days=before)
+    assert (found.holdout_days, found.flags) == (days, flags)
     assert dict(found.judged)[days] == found.n_users == days * 10
     assert found.holdout.length == timedelta(days=days)
 
 
 def test_a_first_block_is_the_longest_that_leaves_something_to_learn() -> None:
     found = split(crowd(20), at(20), SplitConfig(min_users=50), first=True)
-    assert found.block_days == 14
+    assert found.holdout_days == 14
     assert [days for days, _ in found.judged] == [7, 14]
 
 
@@ -135,7 +135,7 @@ def test_an_empty_holdout_is_named() -> None:
     assert found.flags == ("underpowered", "empty_holdout")
     assert found.truth.is_empty()
     only_seen = split(
-        log(("u", "a", 0), ("u", "a", 39)), at(40), SplitConfig(seen="discovery"), first=False
+        log(("u", "a", 0), ("u", "a", 39)), at(40), SplitConfig(task="discovery"), first=False
     )
     assert only_seen.flags == ("underpowered",)
 
@@ -170,7 +170,7 @@ def test_kinds_of_one_s_own_need_a_target() -> None:
 
 def test_discovery_leaves_out_what_was_only_looked_at() -> None:
     events = log(("u", "a", 0, "view"), ("u", "a", 8), ("u", "b", 8, "view"), ("u", "b", 9))
-    found = split(events, at(14), FEW.model_copy(update={"seen": "discovery"}), first=False)
+    found = split(events, at(14), FEW.model_copy(update={"task": "discovery"}), first=False)
     assert items_of(found) == {"u": "b"}
 
 
@@ -179,9 +179,9 @@ def test_the_policy_follows_from_who_comes_back(again: int, policy: str) -> None
     rows: list[Row] = [("u", f"i{n}", 0) for n in range(again)]
     rows += [("u", f"i{n}", 35) for n in range(10)]
     found = split(log(*rows), at(40), FEW, first=False)
-    assert (found.policy, found.repeat_share) == (policy, again / 10)
-    set_by_hand = FEW.model_copy(update={"seen": "discovery"})
-    assert split(log(*rows), at(40), set_by_hand, first=False).policy == "discovery"
+    assert (found.task, found.repeat_share) == (policy, again / 10)
+    set_by_hand = FEW.model_copy(update={"task": "discovery"})
+    assert split(log(*rows), at(40), set_by_hand, first=False).task == "discovery"
 
 
 def test_looking_before_buying_is_no_repeat() -> None:
@@ -232,6 +232,6 @@ def test_groceries_are_a_repeat_task() -> None:
         instant.dt.replace_time_zone("UTC").alias(c.TIMESTAMP),
     )
     found = split(events, datetime(2017, 12, 15, 9, tzinfo=UTC), SplitConfig(), first=False)
-    assert found.policy == "repeat"
+    assert found.task == "repeat"
     assert found.repeat_share == pytest.approx(0.42, abs=0.03)
-    assert (found.block_days, found.flags) == (7, ())
+    assert (found.holdout_days, found.flags) == (7, ())

@@ -23,7 +23,7 @@ from pipeline.evaluation import calibrate as calibration_of
 from pipeline.evaluation.calibrate import (
     CUTOFFS,
     PLANTED,
-    SALTS,
+    REPLICATES,
     calibrate,
     clopper_pearson_upper,
     false_rate,
@@ -33,13 +33,13 @@ from pipeline.evaluation.calibration import Calibration
 from pipeline.evaluation.compare import difference
 from pipeline.evaluation.evaluate import NDCG, evaluate
 from pipeline.evaluation.gate import GateConfig
-from pipeline.evaluation.gate.e_process import Account, Key
+from pipeline.evaluation.gate.e_process import EProcess, EProcessKey
 from pipeline.evaluation.seed_variance import (
-    SaltedBlock,
+    ReplicateBlock,
     list_values,
-    salt_variance,
+    replicate_variance,
+    reversed_lists,
     seed_spread,
-    turned,
 )
 from pipeline.models.als import Als
 from pipeline.models.topk import Lists
@@ -56,17 +56,17 @@ def whens(count: int) -> list[Interval]:
     return [Interval(AS_OF - 28 * (n + 1) * DAY, AS_OF - 28 * n * DAY) for n in range(count)]
 
 
-def values(rng, n: int, tau: float, salts: int = SALTS, noise: float = 0.05):
+def values(rng, n: int, tau: float, salts: int = REPLICATES, noise: float = 0.05):
     """Users of one taste; each fit has luck with single users, and with all of them (τ)."""
     taste = rng.uniform(0.1, 0.5, n)
     luck = tau * 0.3 * rng.standard_normal((salts, 1))
     return taste + luck + noise * rng.standard_normal((salts, n))
 
 
-def shop(seed=0, n=1000, tau=0.002, cutoffs=CUTOFFS, worth=0.6) -> list[SaltedBlock]:
+def shop(seed=0, n=1000, tau=0.002, cutoffs=CUTOFFS, worth=0.6) -> list[ReplicateBlock]:
     rng = np.random.default_rng(seed)
     found = [(when, values(rng, n, tau)) for when in whens(cutoffs)]
-    return [SaltedBlock(when, upright, worth * upright) for when, upright in found]
+    return [ReplicateBlock(when, upright, worth * upright) for when, upright in found]
 
 
 # τ and the rate -----------------------------------------------------------------------------------
@@ -81,7 +81,7 @@ def test_tau_is_the_seeds_spread_and_not_the_users_luck():
 
 def test_the_analysis_of_variance_is_the_textbook_one():
     found = values(np.random.default_rng(1), 50, 0.05)
-    total, users = salt_variance(found)
+    total, users = replicate_variance(found)
     salts, n = found.shape
     fit = found.mean(1, keepdims=True) + found.mean(0) - found.mean()
     ms_salt = n * ((found.mean(1) - found.mean()) ** 2).sum() / (salts - 1)
@@ -109,8 +109,8 @@ def test_the_limit_covers_the_true_rate(tau):
     truth = 2 * (noise**2 / n / 0.3**2 + tau**2)
     for _ in range(tries):
         blocks = [
-            0.3 * (1 + tau * rng.standard_normal((SALTS, 1)))
-            + noise * rng.standard_normal((SALTS, n))
+            0.3 * (1 + tau * rng.standard_normal((REPLICATES, 1)))
+            + noise * rng.standard_normal((REPLICATES, n))
             for _ in range(CUTOFFS)
         ]
         found = false_rate(blocks, BOUND, 0.0)
@@ -138,12 +138,12 @@ def test_clopper_and_pearson():
 def test_a_replay_is_an_account_that_switches_with_points_and_lift():
     blocks = [(0.03, 1e-4, when) for when in reversed(whens(6))]
     found = replay(blocks, 500.0, MARGIN)
-    account = Account(Key("a", "b", NDCG, 20, 28))
+    account = EProcess(EProcessKey("a", "b", NDCG, 20, 28))
     for number, block in enumerate(blocks, start=1):
         account = account.add(*block)
-        assert found.log_points[number - 1] == account.log_points
+        assert found.log_e[number - 1] == account.log_e
         if found.switched == number:
-            assert account.points >= 500
+            assert account.e_value >= 500
             assert replay(blocks[: number - 1], 500.0, MARGIN).switched is None
             break
     else:
@@ -160,7 +160,7 @@ def test_equal_fits_do_not_switch_and_a_planted_change_is_found():
     assert found.sd_z == pytest.approx(1.0, abs=0.25)
     assert found.threshold == 500
     assert found.power == 1.0
-    assert found.dice
+    assert found.seed_noise
 
 
 def test_what_is_planted_has_about_the_size_that_was_wanted_and_is_measured():
@@ -178,7 +178,7 @@ def test_a_smaller_block_finds_less():
 
 def test_more_seed_luck_is_seen_and_does_not_switch():
     calm, wild = calibrate(shop(), CONFIG), calibrate(shop(tau=0.02), CONFIG)
-    assert wild.tau == pytest.approx(0.02, rel=0.4)
+    assert wild.seed_sd == pytest.approx(0.02, rel=0.4)
     assert wild.power < calm.power
     assert wild.switched == 0
     assert wild.rate_upper < 0.02
@@ -187,7 +187,7 @@ def test_more_seed_luck_is_seen_and_does_not_switch():
 def test_a_cutoff_is_tested_with_the_seeds_of_the_others():
     wild = values(np.random.default_rng(8), 1000, 0.05)
     blocks = shop(tau=0.0)
-    odd = [*blocks[:3], replace(blocks[3], upright=wild, turned=0.6 * wild)]
+    odd = [*blocks[:3], replace(blocks[3], ndcg=wild, ndcg_reversed=0.6 * wild)]
     assert calibrate(odd, CONFIG).sd_z > 2  # with its own seeds it would be 1
 
 
@@ -196,15 +196,15 @@ def test_a_cutoff_is_tested_with_the_seeds_of_the_others():
 
 def test_a_recipe_without_dice_has_no_rate_and_still_a_power():
     same = [
-        replace(block, upright=np.tile(block.upright[0], (SALTS, 1)),
-                turned=np.tile(block.turned[0], (SALTS, 1)))
+        replace(block, ndcg=np.tile(block.ndcg[0], (REPLICATES, 1)),
+                ndcg_reversed=np.tile(block.ndcg_reversed[0], (REPLICATES, 1)))
         for block in shop()
     ]  # fmt: skip
     found = calibrate(same, CONFIG)
-    assert (found.tau, found.v_hat, found.rate, found.rate_upper) == (0.0, 0.0, 0.0, 0.0)
-    assert (found.passed, found.switched, found.dice) == (0, 0, False)
+    assert (found.seed_sd, found.v_hat, found.rate, found.rate_upper) == (0.0, 0.0, 0.0, 0.0)
+    assert (found.passed, found.switched, found.seed_noise) == (0, 0, False)
     assert found.power == 1.0
-    assert len({replay.log_points for replay in found.better}) == 56  # other lists in each
+    assert len({replay.log_e for replay in found.better}) == 56  # other lists in each
     assert 0 < found.tossed_upper < 0.006
 
 
@@ -233,7 +233,7 @@ def test_neither_the_order_of_blocks_nor_that_of_users_counts():
     blocks = shop(n=300)
     order = np.random.default_rng(5).permutation(300)
     mixed = [
-        replace(block, upright=block.upright[:, order], turned=block.turned[:, order])
+        replace(block, ndcg=block.ndcg[:, order], ndcg_reversed=block.ndcg_reversed[:, order])
         for block in reversed(blocks)
     ]
     ours, theirs = plain(calibrate(blocks, CONFIG)), plain(calibrate(mixed, CONFIG))
@@ -249,7 +249,7 @@ def test_too_few_users_or_hits_are_refused_in_words():
     with pytest.raises(GateError, match="0 of 4 cut-offs have 200 users"):
         calibrate(shop(n=150), CONFIG)
     blocks = shop()
-    dead = [replace(b, upright=0 * b.upright, turned=0 * b.turned) for b in blocks[:3]]
+    dead = [replace(b, ndcg=0 * b.ndcg, ndcg_reversed=0 * b.ndcg_reversed) for b in blocks[:3]]
     with pytest.raises(GateError, match=r"1 of 4 cut-offs .* needs 2"):
         calibrate([*dead, blocks[3]], CONFIG)
     assert calibrate([*dead[:2], *blocks[2:]], CONFIG).users == (1000, 1000)
@@ -269,7 +269,7 @@ def test_lists_stand_upside_down():
         np.array([4, 2, 7, 1, 0], np.int32),
         np.array([3, 2, 1, 2, 1], np.float32),
     )
-    found = turned(lists)
+    found = reversed_lists(lists)
     assert [found.of(row).tolist() for row in range(3)] == [[7, 2, 4], [], [0, 1]]
 
 
@@ -287,11 +287,11 @@ def test_values_are_those_of_an_evaluation(seen):
         },
         schema_overrides={c.TIMESTAMP: c.INSTANT},
     )
-    parts = split(events, END, SplitConfig(seen=seen, min_users=20), first=False)
+    parts = split(events, END, SplitConfig(task=seen, min_users=20), first=False)
     past = events.filter(pl.col(c.TIMESTAMP) < parts.cutoff)
     weighed = past.with_columns(pl.lit(1.0, pl.Float32).alias(WEIGHT))
     history = build_history(weighed, parts.cutoff)
-    scorer = Als(factors=4, iterations=2).train(history, salt=3)
+    scorer = Als(factors=4, iterations=2).train(history, replicate=3)
     upright, upside_down = list_values(scorer, history, parts, 10)
     expected = evaluate(scorer, history, parts, k=10).users
     assert upright.tolist() == expected.sort(c.USER_ID)[NDCG].to_list()

@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 
 from pipeline import columns as c
-from pipeline.evaluation.earlier_windows import earlier
+from pipeline.evaluation.earlier_windows import earlier_windows
 from pipeline.workspace.config import Config
 from tests import worlds
 from tests.worlds import START
@@ -19,16 +19,16 @@ def test_the_windows_that_choose_know_nobody_by_name():
     other = events.with_columns(pl.col(c.USER_ID).replace(names))[dice.permutation(events.height)]
     until = START + timedelta(days=60)
     config = Config(split={"min_users": 50})
-    ours = list(earlier(events, until, config.windows, "discovery"))
-    theirs = list(earlier(other, until, config.windows, "discovery"))
+    ours = list(earlier_windows(events, until, config.windows, "discovery"))
+    theirs = list(earlier_windows(other, until, config.windows, "discovery"))
     assert len(ours) == len(theirs) > 1
     for a, b in zip(ours, theirs, strict=True):
         same(a.history, b.history)
-    assert ours[0].eve.history.end == ours[0].history.end - timedelta(days=1)
-    same(ours[0].eve.judged, theirs[0].eve.judged)
-    assert [window.eve for window in ours[1:]] == [None] * (len(ours) - 1)
-    blind = next(earlier(events, until, config.windows, "discovery", calm=False))
-    assert blind.eve is None
+    assert ours[0].previous_day.history.end == ours[0].history.end - timedelta(days=1)
+    same(ours[0].previous_day.judged, theirs[0].previous_day.judged)
+    assert [window.previous_day for window in ours[1:]] == [None] * (len(ours) - 1)
+    blind = next(earlier_windows(events, until, config.windows, "discovery", with_stability=False))
+    assert blind.previous_day is None
     same(blind.history, ours[0].history)
 
 
@@ -43,5 +43,5 @@ def test_a_window_of_less_than_a_day_has_no_eve():
     events = worlds.events(days=60).filter(
         pl.col(c.TIMESTAMP) >= until - timedelta(days=7, hours=23)
     )
-    first, *_ = earlier(events, until, Config(split={"min_users": 20}).windows, "discovery")
-    assert first.eve is None
+    first, *_ = earlier_windows(events, until, Config(split={"min_users": 20}).windows, "discovery")
+    assert first.previous_day is None

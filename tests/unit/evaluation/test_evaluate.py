@@ -98,7 +98,7 @@ def window(*rows: tuple[str, str, float], end: datetime = CUTOFF) -> History:
 
 def night(seen: str = "repeat") -> tuple[History, Split]:
     events = log(*PAST, *HOLDOUT)
-    config = SplitConfig(seen=seen, min_users=2, block_choices=(7,))  # type: ignore[arg-type]
+    config = SplitConfig(task=seen, min_users=2, holdout_days_options=(7,))  # type: ignore[arg-type]
     return build_history(weigh(events, FeaturesConfig()), CUTOFF), split(
         events, AS_OF, config, first=False
     )
@@ -274,7 +274,7 @@ def test_judged_users_must_have_a_row() -> None:
 
 def test_an_empty_holdout_is_an_evaluation_of_nobody() -> None:
     events = log(*PAST)
-    holdout = split(events, AS_OF, SplitConfig(block_choices=(7,)), first=False)
+    holdout = split(events, AS_OF, SplitConfig(holdout_days_options=(7,)), first=False)
     history = window(*PAST)
     found = evaluate(ranked(history, "a"), history, holdout, k=2)
     assert found.users.is_empty()
@@ -319,7 +319,7 @@ def test_in_discovery_what_tonight_forgot_is_no_discovery() -> None:
     full = log(*PAST, *HOLDOUT)
     damaged = full.filter((pl.col(c.USER_ID) != "dan") | (pl.col(c.TIMESTAMP) >= CUTOFF))
     damaged = pl.concat([damaged, log(("dan", "a", 5), ("bob", "d", 5))])
-    config = SplitConfig(seen="discovery", min_users=2, block_choices=(7,))
+    config = SplitConfig(task="discovery", min_users=2, holdout_days_options=(7,))
     holdout = split(damaged, AS_OF, config, first=False)
     history = build_history(weigh(damaged, FeaturesConfig()), CUTOFF)
     assert "dan" in holdout.users.to_list()  # his d looks new, because the damage lost it

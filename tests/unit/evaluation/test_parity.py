@@ -5,7 +5,7 @@ import pytest
 
 from pipeline import columns as c
 from pipeline.base import Interval
-from pipeline.evaluation.parity import worth
+from pipeline.evaluation.parity import list_quality
 
 START = datetime(2024, 3, 1, tzinfo=UTC)
 SPAN = Interval(START, START + timedelta(days=2))
@@ -28,7 +28,7 @@ def lists(**items):
 def scored(rows, did, past=(), policy="discovery"):
     events = log(*did)
     past = log(*past, *did)
-    return worth(rows, events, past, span=SPAN, k=2, policy=policy)
+    return list_quality(rows, events, past, span=SPAN, k=2, policy=policy)
 
 
 def test_lists_are_scored_as_if_they_had_been_live():

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline import columns as c
 from pipeline.base import Interval, plain
-from pipeline.data.exposure import in_play, lists_for
+from pipeline.data.exposure import active_publications, lists_for
 from pipeline.evaluation.prequential import PrequentialFigures, prequential
 from tests.published import DAY, at, lists, log, publications
 
@@ -91,7 +91,7 @@ def test_the_generation_decides_where_clocks_disagree():
     shown = lists({("p1", "ann"): "a", ("p2", "ann"): "b", ("p1", "*"): "x", ("p2", "*"): "x"})
     found = run(log(("ann", "b", at(5))), table, shown)
     assert found.rows[0].model_version == "8"
-    assert in_play(table, SPAN) == ["p2"]
+    assert active_publications(table, SPAN) == ["p2"]
 
 
 def test_a_user_with_a_patch_is_judged_by_it_and_the_base_stands_beside():
@@ -130,7 +130,7 @@ def test_a_user_with_a_patch_is_judged_by_it_and_the_base_stands_beside():
     assert row.ndcg.mean == pytest.approx((2 + half) / 4)
     assert row.base_only_ndcg.mean == pytest.approx((1 + half) / 4)
     assert the(found, "8").hit_rate.mean == 1.0
-    assert in_play(table, SPAN) == ["p1", "p1a", "p1b", "p2"]
+    assert active_publications(table, SPAN) == ["p1", "p1a", "p1b", "p2"]
 
 
 def test_who_has_no_list_is_shown_the_one_for_anyone():
@@ -173,7 +173,7 @@ def test_no_publication_and_no_event():
     assert (quiet.events, quiet.unlisted, quiet.rows) == (0, 0, ())
     outside = run(log(("ann", "a", at(-1)), ("ann", "a", at(24))))
     assert outside.events == 0
-    assert in_play(publications(), SPAN) == []
+    assert active_publications(publications(), SPAN) == []
 
 
 def test_only_what_can_have_been_shown_is_read():
@@ -183,7 +183,7 @@ def test_only_what_can_have_been_shown_is_read():
         ("p1", 3, None, "7", at(-9), at(-9)),
         ("p2", 4, None, "8", at(24), at(24)),
     )
-    assert in_play(table, SPAN) == ["p1"]
+    assert active_publications(table, SPAN) == ["p1"]
     rows = lists({("p1", "ann"): "a", ("p1", "bob"): "b", ("p1", "*"): "c", ("p2", "*"): "d"})
     read = rows.filter(lists_for(["p1"], ["ann"]))
     assert read[c.ITEM_ID].to_list() == ["a", "c"]

@@ -16,7 +16,7 @@ from pipeline.errors import GateError
 from pipeline.evaluation import ratings
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.ratings import rating_errors
-from pipeline.models.biased_mf import Rated
+from pipeline.models.biased_mf import BiasedMf
 from pipeline.models.contract import Capabilities, Scorer, Scores
 from pipeline.models.popularity import DecayedPopularity
 
@@ -43,7 +43,7 @@ def log(seed=0, n_users=40, n_items=30, events=1500):
 
 
 def split_of(events):
-    return split(events, AS_OF, SplitConfig(min_users=2, block_choices=(7,)), first=False)
+    return split(events, AS_OF, SplitConfig(min_users=2, holdout_days_options=(7,)), first=False)
 
 
 def slow(scorer, history, events, cutoff):
@@ -66,7 +66,7 @@ def test_both_equal_a_plain_loop_whatever_the_block(monkeypatch, at_once):
     events = log()
     parts = split_of(events)
     history = build_history(weigh(events, FeaturesConfig()), parts.cutoff)
-    scorer = Rated(factors=3).train(history)
+    scorer = BiasedMf(factors=3).train(history)
     found = rating_errors(scorer, history, parts.ratings)
     rmse, mae, count = slow(scorer, history, events, parts.cutoff)
     assert found == {
@@ -81,7 +81,7 @@ def test_strangers_and_new_items_are_left_out_and_the_count_says_so():
     events = log()
     parts = split_of(events)
     history = build_history(weigh(events, FeaturesConfig()), parts.cutoff)
-    scorer = Rated().train(history)
+    scorer = BiasedMf().train(history)
     before = rating_errors(scorer, history, parts.ratings)
     strange = pl.DataFrame(
         {c.USER_ID: ["zz", "u1", "a"], c.ITEM_ID: ["i1", "zz", "a"], c.VALUE: [1.0, 1.0, 1.0]}
@@ -98,7 +98,7 @@ def test_of_whom_nothing_is_known_nothing_is_judged():
         pl.when(pl.col(c.USER_ID) == "u3").then(pl.lit("view")).otherwise(c.KIND).alias(c.KIND)
     )
     history = build_history(weigh(looked, FeaturesConfig()), parts.cutoff)
-    scorer = Rated().train(history)
+    scorer = BiasedMf().train(history)
     found = rating_errors(scorer, history, parts.ratings)
     others = parts.ratings.filter(pl.col(c.USER_ID) != "u3")
     assert found == rating_errors(scorer, history, others)
@@ -109,7 +109,7 @@ def test_only_who_predicts_ratings_is_judged_by_them():
     events = log()
     parts = split_of(events)
     history = build_history(weigh(events, FeaturesConfig()), parts.cutoff)
-    rated = evaluate(Rated().train(history), history, parts, k=5).metrics
+    rated = evaluate(BiasedMf().train(history), history, parts, k=5).metrics
     assert {"rmse", "mae", "ratings", "ndcg_at_5"} <= set(rated)
     popular = evaluate(DecayedPopularity().train(history), history, parts, k=5).metrics
     assert not {"rmse", "mae", "ratings"} & set(popular)
@@ -126,7 +126,7 @@ class Empty(Scorer):
     trained_until: datetime
 
     def score(self, history: History) -> Scores:
-        return Scores(sparse=history.seen)
+        return Scores(sparse_bonus=history.seen)
 
     def fold_in(self, history: History) -> Scores:
         return self.score(history)

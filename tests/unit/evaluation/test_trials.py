@@ -15,7 +15,7 @@ from pipeline.evaluation.trials import EarlierWindows
 from pipeline.evaluation.tuning_window import Window
 from pipeline.models.contract import Span
 from pipeline.models.families import recipe_from
-from pipeline.models.selection import climb, select_hyperparameters
+from pipeline.models.selection import coordinate_search, select_hyperparameters
 from tests import worlds
 
 CUTOFF = worlds.START + timedelta(days=84)
@@ -31,7 +31,7 @@ def events() -> pl.DataFrame:
 
 
 def window(events, end, policy="discovery", before=CUTOFF) -> Window:
-    found = split(events, end, SplitConfig(seen=policy, min_users=50), first=False)
+    found = split(events, end, SplitConfig(task=policy, min_users=50), first=False)
     past = events.filter(pl.col(c.TIMESTAMP) < found.cutoff)
     return Window.of(build_history(weigh(past, FeaturesConfig()), found.cutoff), found, before)
 
@@ -45,7 +45,7 @@ def test_a_window_that_reaches_too_far_is_refused(events):
     window(events, CUTOFF)
     with pytest.raises(GateError, match="must not reach past"):
         window(events, CUTOFF + timedelta(days=1))
-    found = split(events, CUTOFF, SplitConfig(seen="discovery", min_users=50), first=False)
+    found = split(events, CUTOFF, SplitConfig(task="discovery", min_users=50), first=False)
     whole = build_history(weigh(events, FeaturesConfig()), CUTOFF)
     with pytest.raises(GateError, match="learns until"):
         Window.of(whole, found, CUTOFF)
@@ -86,7 +86,7 @@ def test_a_pool_values_lists_as_the_holdout_does(windows):
     assert len(pools) == len(windows)
     for at, pool in enumerate(pools):
         for name, recipe in (("good", GOOD), ("bad", BAD)):
-            ndcg, coverage = pool.value(pool.said.scores[name])
+            ndcg, coverage = pool.value(pool.part_scores.scores[name])
             assert ndcg == pytest.approx(trials.value(recipe, at), abs=1e-9)
             assert 0 < coverage <= 1
 
@@ -96,9 +96,11 @@ def test_lists_that_may_repeat_are_pooled_with_what_was_had(events):
     trials = EarlierWindows([repeating], 20)
     assert not trials.discovery
     (pool,) = trials.pools({"good": GOOD})
-    had = repeating.judged.seen[pool.user, pool.said.item]
+    had = repeating.judged.seen[pool.user, pool.part_scores.item]
     assert np.asarray(had).sum() > 0
-    assert pool.value(pool.said.scores["good"])[0] == pytest.approx(trials.value(GOOD, 0), abs=1e-9)
+    assert pool.value(pool.part_scores.scores["good"])[0] == pytest.approx(
+        trials.value(GOOD, 0), abs=1e-9
+    )
 
 
 def test_a_family_climbs_to_what_is_better(windows):
@@ -109,7 +111,7 @@ def test_a_family_climbs_to_what_is_better(windows):
     assert found.alpha < 100
     assert told[0] == "alpha 100"
     span = Span((1.0, 2.0, 4.0), 1.0, 4.0)
-    assert climb(GOOD, "alpha", span, EarlierWindows([], 20), told.append) == GOOD
+    assert coordinate_search(GOOD, "alpha", span, EarlierWindows([], 20), told.append) == GOOD
 
 
 def test_a_blend_settles_its_parts_and_drops_what_adds_nothing(windows):
@@ -124,9 +126,9 @@ def test_a_blend_settles_its_parts_and_drops_what_adds_nothing(windows):
             },
         }
     )
-    assert recipe.open
+    assert recipe.has_free_params
     found = select_hyperparameters(recipe, EarlierWindows(windows, 20))
-    assert not found.open
+    assert not found.has_free_params
     assert "good" in found.parts
     assert "own" not in found.parts  # lists leave out what people had
     assert set(found.weights) == set(found.parts)
@@ -154,7 +156,11 @@ def test_a_blend_whose_only_weight_is_on_what_has_nothing_to_say_here_counts_the
         }
     )
     found = select_hyperparameters(recipe, EarlierWindows(windows, 20))
-    assert (found.open, list(found.parts), found.weights) == (False, ["good"], {"good": 1.0})
+    assert (found.has_free_params, list(found.parts), found.weights) == (
+        False,
+        ["good"],
+        {"good": 1.0},
+    )
 
 
 def test_a_blend_that_has_nothing_to_say_here_stays_as_it_is(windows):

@@ -20,10 +20,10 @@ from pipeline.data.matrix import build_history
 from pipeline.data.split import SplitConfig, split
 from pipeline.evaluation import blend_pool
 from pipeline.evaluation.trials import LEAST, EarlierWindows
-from pipeline.evaluation.tuning_window import IDLE, Window
+from pipeline.evaluation.tuning_window import MIN_INACTIVE, Window
 from pipeline.models.families import recipe_from
 from pipeline.models.topk import pair_scores
-from pipeline.models.tuning import CALM, worth
+from pipeline.models.tuning import STABILITY_WEIGHT, utility
 from tests import worlds
 
 CUTOFF = worlds.START + timedelta(days=84)
@@ -44,7 +44,7 @@ def history(events, end):
 
 
 def window(events, policy="discovery") -> Window:
-    found = split(events, CUTOFF, SplitConfig(seen=policy, min_users=50), first=False)
+    found = split(events, CUTOFF, SplitConfig(task=policy, min_users=50), first=False)
     past = events.filter(pl.col(c.TIMESTAMP) < found.cutoff)
     eve = history(past, found.cutoff - DAY)
     return Window.of(history(past, found.cutoff), found, CUTOFF, eve)
@@ -63,42 +63,44 @@ def with_a_new_item(events) -> pl.DataFrame:
 @pytest.mark.parametrize("policy", ["discovery", "repeat"])
 def test_an_eve_is_of_those_who_did_nothing_since(events, policy):
     found = window(events, policy)
-    assert found.eve is not None
+    assert found.previous_day is not None
     since = found.history.end - DAY
-    assert found.eve.history.end == since
+    assert found.previous_day.history.end == since
     acted = events.filter(
         (pl.col(c.TIMESTAMP) >= since) & (pl.col(c.TIMESTAMP) < found.history.end)
     )[c.USER_ID]
     judged = found.judged.user_ids
     idle = sorted(set(judged) - set(acted))
     assert 0 < len(idle) < len(judged)
-    assert sorted(judged[found.eve.rows]) == idle
-    assert np.array_equal(found.eve.judged.user_ids, judged[found.eve.rows])
-    assert (found.eve.exclude is None) == (policy == "repeat")
+    assert sorted(judged[found.previous_day.rows]) == idle
+    assert np.array_equal(found.previous_day.judged.user_ids, judged[found.previous_day.rows])
+    assert (found.previous_day.exclude is None) == (policy == "repeat")
 
 
 def test_an_event_at_the_very_end_of_the_eve_is_of_the_day_after(events):
     whole = window(events)
-    assert whole.eve is not None
-    one = whole.eve.judged.user_ids[0]
-    at = pl.lit(whole.eve.history.end).cast(pl.Datetime("us", "UTC")).alias(c.TIMESTAMP)
+    assert whole.previous_day is not None
+    one = whole.previous_day.judged.user_ids[0]
+    at = pl.lit(whole.previous_day.history.end).cast(pl.Datetime("us", "UTC")).alias(c.TIMESTAMP)
     more = events.filter(pl.col(c.USER_ID) == one).head(1).with_columns(at)
     again = window(pl.concat([events, more]))
-    assert again.eve is not None
+    assert again.previous_day is not None
     assert one in again.judged.user_ids
-    assert one not in again.eve.judged.user_ids
+    assert one not in again.previous_day.judged.user_ids
 
 
 def test_fewer_people_take_their_eve_along(events):
     whole = window(events)
     thin = whole.thinned(60)
-    assert whole.eve is not None
-    assert thin.eve is not None
-    assert np.array_equal(thin.eve.judged.user_ids, thin.judged.user_ids[thin.eve.rows])
-    assert set(thin.eve.judged.user_ids) == set(thin.judged.user_ids) & set(
-        whole.eve.judged.user_ids
+    assert whole.previous_day is not None
+    assert thin.previous_day is not None
+    assert np.array_equal(
+        thin.previous_day.judged.user_ids, thin.judged.user_ids[thin.previous_day.rows]
     )
-    assert whole.thinned(IDLE - 1).eve is None
+    assert set(thin.previous_day.judged.user_ids) == set(thin.judged.user_ids) & set(
+        whole.previous_day.judged.user_ids
+    )
+    assert whole.thinned(MIN_INACTIVE - 1).previous_day is None
 
 
 def dense(scores):
@@ -109,7 +111,7 @@ def dense(scores):
 def overlap(recipe, found, k):
     """The plain reference: train twice, list twice, compare entry by entry."""
     kept = had = 0
-    eve = found.eve
+    eve = found.previous_day
     now, then = recipe.train(found.history), recipe.train(eve.history)
     scores = [dense(now.score(found.judged)), dense(then.score(eve.judged))]
     for n, row in enumerate(eve.rows):
@@ -130,42 +132,44 @@ def overlap(recipe, found, k):
 def test_calm_is_the_overlap_of_two_nights_in_a_pool_too(events, recipe, policy, monkeypatch):
     monkeypatch.setattr(blend_pool, "CANDIDATES", 10)  # nobody proposes what only the other lists
     found = window(with_a_new_item(events), policy)
-    assert found.history.n_items == found.eve.history.n_items + 1
+    assert found.history.n_items == found.previous_day.history.n_items + 1
     trials = EarlierWindows([found], 10)
     wanted = overlap(recipe, found, 10)
     assert 0.05 < wanted < 1
-    assert trials.calm(recipe) == pytest.approx(wanted, abs=1e-9)
+    assert trials.stability(recipe) == pytest.approx(wanted, abs=1e-9)
     (pool,) = trials.pools({"one": recipe})
-    kept = pool.stay.kept(pool.said.scores["one"], pool.stay.said.scores["one"])
+    kept = pool.stability.kept_share(
+        pool.part_scores.scores["one"], pool.stability.part_scores.scores["one"]
+    )
     assert kept == pytest.approx(wanted, abs=1e-9)
 
 
 def test_what_was_not_there_on_the_eve_is_not_in_its_lists(events):
     found = window(with_a_new_item(events))
     (pool,) = EarlierWindows([found], 10).pools({"one": TREND})
-    new = pool.stay.said.item < 0
+    new = pool.stability.part_scores.item < 0
     assert new.any()
     first = np.where(new, 1, -np.arange(len(new)) / len(new)).astype(np.float32)
-    offered = np.isin(found.eve.rows, pool.user[new]).sum()
-    kept = pool.stay.kept(first, first)
-    assert kept == pytest.approx(1 - offered / (10 * len(found.eve.rows)))
+    offered = np.isin(found.previous_day.rows, pool.user[new]).sum()
+    kept = pool.stability.kept_share(first, first)
+    assert kept == pytest.approx(1 - offered / (10 * len(found.previous_day.rows)))
 
 
 def test_nobody_asks_where_no_window_has_an_eve(events):
-    found = replace(window(events), eve=None)
+    found = replace(window(events), previous_day=None)
     trials = EarlierWindows([found], 10)
-    assert trials.calm(TREND) == 1.0
-    assert trials.pools({"one": TREND})[0].stay is None
+    assert trials.stability(TREND) == 1.0
+    assert trials.pools({"one": TREND})[0].stability is None
 
 
 def test_of_two_that_find_as_much_the_calmer_one_is_better(events):
     trials = EarlierWindows([window(events)], 20)
     calm, restless = ALS, TREND
     trials._values |= {(calm.hash, 0): 0.2, (restless.hash, 0): 0.2}
-    trials._calm |= {calm.hash: 0.95, restless.hash: 0.80}
+    trials._stability |= {calm.hash: 0.95, restless.hash: 0.80}
     assert trials.better(calm, restless)
     assert not trials.better(restless, calm)
-    needed = 0.2 * (0.95 / 0.80) ** CALM
+    needed = 0.2 * (0.95 / 0.80) ** STABILITY_WEIGHT
     trials._values[restless.hash, 0] = needed * (1 + LEAST / 2)
     assert not trials.better(restless, calm)
     trials._values[restless.hash, 0] = needed * (1 + 2 * LEAST)
@@ -173,13 +177,13 @@ def test_of_two_that_find_as_much_the_calmer_one_is_better(events):
 
 
 def test_what_finds_nothing_is_worth_nothing_however_calm():
-    assert worth(0.0, 1.0) == 0.0
-    assert worth(0.1, 1.0) == 0.1
-    assert worth(0.1, 0.81) == pytest.approx(0.1 * 0.81**CALM)
+    assert utility(0.0, 1.0) == 0.0
+    assert utility(0.1, 1.0) == 0.1
+    assert utility(0.1, 0.81) == pytest.approx(0.1 * 0.81**STABILITY_WEIGHT)
 
 
 def test_what_could_not_win_with_lists_that_stay_is_not_trained_twice(events):
     trials = EarlierWindows([window(events)], 20)
     assert not trials.better(TREND, ALS)
-    assert TREND.hash not in trials._calm
-    assert ALS.hash in trials._calm
+    assert TREND.hash not in trials._stability
+    assert ALS.hash in trials._stability

@@ -70,7 +70,7 @@ def test_what_scales_all_cells_changes_nothing(same_but):
 def test_recent_events_weigh_more_and_no_half_life_is_no_decay():
     history = random_history()
     forever = SMALL.model_copy(update={"half_life_days": None}).train(history)
-    later = History(**(history.arrays() | {"at": history.at // 2, "end": history.end}))
+    later = History(**(history.arrays() | {"at": history.timestamp_us // 2, "end": history.end}))
     unmoved = SMALL.model_copy(update={"half_life_days": None}).train(later)
     assert np.array_equal(forever.item_factors, unmoved.item_factors)
     assert not np.allclose(forever.item_factors, SMALL.train(history).item_factors, atol=1e-3)
@@ -100,14 +100,14 @@ def test_order_of_rows_and_pseudonyms_are_no_cause():
 
 def test_known_users_are_scored_as_trained_beside_strangers():
     history = random_history()
-    scorer = SMALL.train(history.rows(np.arange(0, history.n_users, 2)))
+    scorer = SMALL.train(history.take(np.arange(0, history.n_users, 2)))
     mixed = scorer.score(history)
     known = np.arange(history.n_users) % 2 == 0
     assert mixed.users is not None
     assert np.array_equal(mixed.users[known], scorer.user_factors)
     folded = scorer.fold_in(history).users
     assert np.array_equal(mixed.users, folded)
-    newer = history.rows(np.arange(history.n_users)[::-1])
+    newer = history.take(np.arange(history.n_users)[::-1])
     newer = History(**(newer.arrays() | {"user_ids": history.user_ids, "end": history.end}))
     stays = scorer.score(newer).users
     assert np.array_equal(stays[known], scorer.user_factors)

@@ -9,7 +9,7 @@ import pytest
 from pipeline import columns as c
 from pipeline.data.matrix import RATING, WEIGHT, History, build_history
 from pipeline.errors import DataError
-from pipeline.models.biased_mf import Rated, ratings_of
+from pipeline.models.biased_mf import BiasedMf, ratings_of
 from pipeline.models.topk import top_k
 
 END = datetime(2026, 3, 1, tzinfo=UTC)
@@ -60,7 +60,7 @@ def least_squares(history, regularization):
 @pytest.mark.parametrize("regularization", [0.5, 5.0, 50.0])
 def test_biases_are_the_least_squares_of_all_ratings_at_once(regularization):
     history = window(random_ratings())
-    recipe = Rated(factors=0, regularization=regularization, iterations=100)
+    recipe = BiasedMf(factors=0, regularization=regularization, iterations=100)
     expected = least_squares(history, regularization)
     np.testing.assert_allclose(predicted(recipe.train(history), history), expected, atol=1e-5)
 
@@ -75,7 +75,7 @@ def test_factors_find_a_taste_that_no_bias_can_tell():
     hidden = ~given
     off = {
         factors: np.sqrt(
-            np.mean((predicted(Rated(factors=factors, regularization=0.1).train(history), history)
+            np.mean((predicted(BiasedMf(factors=factors, regularization=0.1).train(history), history)
                      - truth)[hidden] ** 2)
         )
         for factors in (0, 1, 4)
@@ -90,14 +90,14 @@ def test_the_newest_rating_of_a_pair_counts_and_zero_is_a_rating():
         cells = ratings_of(window(order))
         assert cells.nnz == 2
         assert cells.toarray().tolist() == [[0.0, 0.0], [0.0, 3.0]]
-    twice = Rated().train(window([("a", "x", 9, 5.0), ("b", "x", 2, 4.0), ("a", "x", 1, 1.0)]))
+    twice = BiasedMf().train(window([("a", "x", 9, 5.0), ("b", "x", 2, 4.0), ("a", "x", 1, 1.0)]))
     assert twice.mean == 2.5
 
 
 def test_a_user_without_a_rating_gets_no_list_and_an_unrated_item_the_mean():
     rows = [("a", "x", 3, 5.0), ("a", "z", 3, 4.0), ("b", "x", 3, 2.0), ("b", "y", 2, None)]
     history = window([*rows, ("silent", "x", 1, None)])
-    scorer = Rated(factors=2).train(history)
+    scorer = BiasedMf(factors=2).train(history)
     lists = top_k(scorer.score(history), 3)
     assert lists.counts.tolist() == [3, 3, 0]
     scores = predicted(scorer, history)
@@ -108,7 +108,7 @@ def test_a_user_without_a_rating_gets_no_list_and_an_unrated_item_the_mean():
 def test_more_damping_brings_everybody_nearer_to_the_mean():
     history = window(random_ratings())
     spread = [
-        predicted(Rated(factors=0, regularization=damping).train(history), history).std()
+        predicted(BiasedMf(factors=0, regularization=damping).train(history), history).std()
         for damping in (0.1, 3.0, 30.0, 1000.0)
     ]
     assert spread == sorted(spread, reverse=True)
@@ -119,10 +119,10 @@ def test_more_damping_brings_everybody_nearer_to_the_mean():
 def test_without_a_rating_it_says_so_in_one_sentence(rating):
     history = window([("a", "x", 3, rating), ("b", "x", 3, rating)])
     with pytest.raises(DataError, match=r"^rated: the recipe predicts ratings and no event of"):
-        Rated().train(history)
+        BiasedMf().train(history)
 
 
 def test_progress_is_told_round_by_round():
     told = []
-    Rated(factors=2, iterations=3).train(window(random_ratings()), progress=told.append)
+    BiasedMf(factors=2, iterations=3).train(window(random_ratings()), progress=told.append)
     assert told == [f"rated: iteration {n} of 3" for n in (1, 2, 3)]

@@ -114,7 +114,7 @@ def test_nobody_is_told_what_everybody_is_told():
         item_ids=history.item_ids,
         indptr=np.zeros(2, np.int64),
         item=np.zeros(0, np.int32),
-        at=np.zeros(0, np.int64),
+        timestamp_us=np.zeros(0, np.int64),
         weight=np.zeros(0, np.float32),
         end=END,
     )

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from pipeline.data.matrix import History
-from pipeline.models.blend_weights import SPENT, Mixture, choose
-from pipeline.models.tuning import Pool, Said, Stay
+from pipeline.models.blend_weights import MAX_TRADED_GAIN, Mixture, optimise_mixture
+from pipeline.models.tuning import CandidatePool, PartScores, StabilityCheck
 
 WEIGHTS = (0.0, 0.3, 1.0, 3.0)
 TRENDS = (0.0, 0.25, 0.5)
@@ -19,7 +19,7 @@ def history(n_items) -> History:
         item_ids=np.array([f"i{n:03}" for n in range(n_items)]),
         indptr=np.zeros(2, np.int64),
         item=np.zeros(0, np.int32),
-        at=np.zeros(0, np.int64),
+        timestamp_us=np.zeros(0, np.int64),
         weight=np.zeros(0, np.float32),
         end=None,
     )
@@ -36,7 +36,7 @@ def pool(scores, wanted, n_users=30, n_items=40, wide=None):
         return ndcg, 1.0 if wide is None else wide(board)
 
     flat = {name: s.astype(np.float32).ravel() for name, s in scores.items()}
-    return Pool(user, Said(history(n_items), item, flat), value)
+    return CandidatePool(user, PartScores(history(n_items), item, flat), value)
 
 
 def no_trend(window):
@@ -53,7 +53,7 @@ def boards(seed=0, n=3):
 def choose_(pools, start, **more):
     tries = {"weights": WEIGHTS, "trend": TRENDS}
     options = {"tries": tries, "wide": True, "still": (), "trends": no_trend} | more
-    return choose(start, pools, **options)
+    return optimise_mixture(start, pools, **options)
 
 
 def test_noise_gets_no_weight_and_two_halves_both_do():
@@ -88,8 +88,8 @@ def test_the_trend_is_found_and_spares_what_stands_still():
         wanted = (rng.random((30, 40)) < 0.1) * fresh
         pools.append(pool({"a": wanted + 3 * rng.random((30, 40))}, wanted.astype(float)))
     start = Mixture({"a": 1.0}, 0.0, 0.0)
-    assert choose_(pools, start, trends=lambda _: trends).trend == 0.5
-    assert choose_(pools, start, trends=lambda _: trends, still=("a",)).trend == 0.0
+    assert choose_(pools, start, trends=lambda _: trends).recency_boost == 0.5
+    assert choose_(pools, start, trends=lambda _: trends, still=("a",)).recency_boost == 0.0
 
 
 def test_it_is_never_behind_the_best_part_alone():
@@ -105,7 +105,7 @@ def test_it_is_never_behind_the_best_part_alone():
         pools.append(pool({"a": a, "b": rng.random((30, 40))}, wanted))
     start = Mixture({"a": 0.0, "b": 1.0}, 0.25, 0.0)
     found = choose_(pools, start, trends=lambda _: trends)
-    assert found.trend == 0
+    assert found.recency_boost == 0
     alone = Mixture({"a": 1.0}, 0.0, 0.0)
     assert mixed_value(pools, found)[0] >= mixed_value(pools, alone)[0]
 
@@ -131,7 +131,7 @@ def test_a_wider_choice_costs_at_most_what_is_said():
         alone = max(mixed_value(pools, Mixture({n: 1.0}, 0.0, 0.0))[0] for n in "ab")
         won = np.log(narrow[0] / alone)
         assert won > 0.01
-        assert np.log(narrow[0] / wider[0]) <= SPENT * won + 1e-9
+        assert np.log(narrow[0] / wider[0]) <= MAX_TRADED_GAIN * won + 1e-9
         assert wider[1] >= narrow[1]
 
 
@@ -139,9 +139,10 @@ def mixed_value(pools, mixture):
     """Geometric means of NDCG and coverage over the windows."""
     values = []
     for one in pools:
-        parts = [one.said.scores[n].reshape(30, 40) * w for n, w in mixture.weights.items()]
+        parts = [one.part_scores.scores[n].reshape(30, 40) * w for n, w in mixture.weights.items()]
         scale = [
-            one.said.scores[n].reshape(30, 40).max(axis=1, keepdims=True) for n in mixture.weights
+            one.part_scores.scores[n].reshape(30, 40).max(axis=1, keepdims=True)
+            for n in mixture.weights
         ]
         values.append(one.value(sum(p / s for p, s in zip(parts, scale, strict=True)).ravel()))
     return np.exp(np.log(values).mean(axis=0))
@@ -217,7 +218,7 @@ def test_calm_and_width_cost_at_most_what_is_said_and_width_no_calm(still):
         top = mixed_value(pools, best)[0]
         for found in (calm, wider):
             cost = np.log(top / mixed_value(pools, found)[0])
-            assert cost <= SPENT * np.log(top / alone) + 1e-9
+            assert cost <= MAX_TRADED_GAIN * np.log(top / alone) + 1e-9
         assert stays(pools, calm) >= stays(pools, best) - 1e-9
         assert stays(pools, wider) >= stays(pools, best) - 1e-9
 
@@ -230,7 +231,12 @@ def stays(pools, mixture):
         most = [said.scores[n].reshape(30, 40).max(axis=1, keepdims=True) for n in mixture.weights]
         return sum(p / m for p, m in zip(parts, most, strict=True)).ravel()
 
-    return np.mean([one.stay.kept(mixed(one.said), mixed(one.stay.said)) for one in pools])
+    return np.mean(
+        [
+            one.stability.kept(mixed(one.part_scores), mixed(one.stability.part_scores))
+            for one in pools
+        ]
+    )
 
 
 def test_the_trend_of_then_is_taken_from_then():
@@ -257,8 +263,10 @@ def with_a_stay(one, scores):
         return float((first(now) & first(then)).sum() / first(then).sum())
 
     flat = {name: s.astype(np.float32).ravel() for name, s in scores.items()}
-    then = replace(one.said.history, item_ids=np.array([f"then{n:03}" for n in range(40)]))
-    return replace(one, stay=Stay(Said(then, one.said.item, flat), kept))
+    then = replace(one.part_scores.history, item_ids=np.array([f"then{n:03}" for n in range(40)]))
+    return replace(
+        one, stability=StabilityCheck(PartScores(then, one.part_scores.item, flat), kept)
+    )
 
 
 def test_equal_pools_give_equal_choices():

@@ -53,12 +53,12 @@ def test_one_thread_repeats_itself_and_threads_are_no_other_recipe():
 
 def test_who_was_not_there_is_refused_by_number():
     history = random_history()
-    scorer = SMALL.train(history.rows(np.arange(0, history.n_users, 2)))
+    scorer = SMALL.train(history.take(np.arange(0, history.n_users, 2)))
     with pytest.raises(KeyError, match=f"{history.n_users // 2} users"):
         scorer.score(history)
     with pytest.raises(KeyError, match=f"{history.n_users} users"):
         scorer.fold_in(history)
-    assert scorer.score(history.rows(np.array([4, 2]))).users.tolist() == (
+    assert scorer.score(history.take(np.array([4, 2]))).users.tolist() == (
         scorer.user_factors[[2, 1]].tolist()
     )
 

@@ -13,8 +13,8 @@ from pipeline.models.device import (
     LeastSquares,
     choose_device,
     cuda_usable,
+    describe_lost,
     fit_on_cpu,
-    told_lost,
     whole_warps,
 )
 from pipeline.models.topk import top_k
@@ -80,7 +80,7 @@ def test_columns_of_zeros_stay_zero_and_change_nothing():
 def test_a_row_that_the_gpu_lost_is_told():
     cells = sp.csr_matrix(np.array([[1, 1, 0, 0], [0, 1, 1, 0]], np.float32))
     items = np.array([[1, 2], [0, 0], [0, 3], [0, 0]], np.float32)  # nobody has the last
-    told = told_lost(items.copy(), cells)
+    told = describe_lost(items.copy(), cells)
     assert np.isnan(told[1]).all()
     assert np.array_equal(told[[0, 2, 3]], items[[0, 2, 3]])
 

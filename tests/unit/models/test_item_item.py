@@ -12,9 +12,9 @@ from pipeline.base import silent
 from pipeline.errors import ConfigError
 from pipeline.models import item_item
 from pipeline.models.ease import Ease, _inverse
-from pipeline.models.item_item import cut, presence, strongest_products
+from pipeline.models.item_item import decayed_presence, keep_topk_per_row, topk_rows_product
 from pipeline.models.item_knn import ItemKnn
-from pipeline.models.rp3beta import Walks
+from pipeline.models.rp3beta import Rp3Beta
 from pipeline.models.topk import top_k
 from tests.windows import pairs, random_history, shuffled
 
@@ -23,7 +23,7 @@ RECIPES = [
     ItemKnn(neighbours=5),
     ItemKnn(similarity="cosine", neighbours=5),
     ItemKnn(similarity="bm25", neighbours=5),
-    Walks(neighbours=5),
+    Rp3Beta(neighbours=5),
     Ease(neighbours=5),
 ]
 every = pytest.mark.parametrize("recipe", RECIPES, ids=lambda r: getattr(r, "similarity", r.family))
@@ -57,7 +57,7 @@ def same(one, other):
 @pytest.mark.parametrize("half_life", [None, 10.0])
 def test_presence_is_a_loop_over_events(half_life):
     history = random_history(n_users=40, n_items=20, events=1500)
-    cells = presence(history, half_life)
+    cells = decayed_presence(history, half_life)
     expected = dense(history, half_life)
     assert 0 < np.count_nonzero(expected) < history.seen.nnz  # some took everything back
     np.testing.assert_allclose(cells.toarray(), expected, rtol=1e-12)
@@ -66,10 +66,10 @@ def test_presence_is_a_loop_over_events(half_life):
 
 
 def test_a_long_absence_leaves_a_list():
-    recipe = Walks(half_life_days=None, profile_half_life_days=1.0)
+    recipe = Rp3Beta(half_life_days=None, profile_half_life_days=1.0)
     old = pairs([("a", "x"), ("a", "y"), ("b", "x"), ("b", "y"), ("b", "z")])
     scorer = recipe.train(old)
-    away = replace(old, at=old.at - 300 * 86_400_000_000)
+    away = replace(old, timestamp_us=old.timestamp_us - 300 * 86_400_000_000)
     assert np.float32(0.5**301) == 0  # the decay itself rounds to nothing
     lists = [top_k(scorer.score(history), 3, exclude=old.seen) for history in (old, away)]
     assert lists[0].of(0).tolist() == lists[1].of(0).tolist() == [2]
@@ -87,11 +87,11 @@ def test_the_cut_is_exact_and_ties_fall_to_lower_columns(seed, most):
         order = rng.permutation(own.stop - own.start)
         cells.indices[own], cells.data[own] = cells.indices[own][order], cells.data[own][order]
     cells = sp.csr_matrix((cells.data, cells.indices, cells.indptr), shape=(30, 30))
-    found = cut(cells, most)
+    found = keep_topk_per_row(cells, most)
     no_diagonal = matrix.copy()
     np.fill_diagonal(no_diagonal, 0)
     off = sp.csr_matrix(no_diagonal)
-    assert np.array_equal(cut(off, most).toarray(), kept(matrix, most))
+    assert np.array_equal(keep_topk_per_row(off, most).toarray(), kept(matrix, most))
     assert found.has_sorted_indices
     assert np.diff(found.indptr).max() <= most
     assert (found.data != 0).all()
@@ -107,7 +107,7 @@ def test_products_do_not_depend_on_their_blocks(block, monkeypatch):
     left = sp.random(60, 90, density=0.1, format="csr", random_state=0)
     right = sp.random(90, 60, density=0.1, format="csr", random_state=1)
     told = []
-    found = strongest_products(left, right, 4, told.append)
+    found = topk_rows_product(left, right, 4, told.append)
     assert len(told) == {1: 60, 200: 18, 1 << 20: 1}[block]
     np.testing.assert_array_equal(found.toarray(), kept((left @ right).toarray(), 4))
 
@@ -156,7 +156,7 @@ def test_cosines_are_those_of_a_dense_matrix(half_life, shrinkage):
         recipe = ItemKnn(
             similarity=similarity, shrinkage=shrinkage, neighbours=6, half_life_days=half_life
         )
-        found = recipe.train(history).links.toarray()
+        found = recipe.train(history).item_similarity.toarray()
         np.testing.assert_allclose(found, expected, rtol=2e-6)
 
 
@@ -169,7 +169,9 @@ def test_bm25_is_that_of_a_dense_matrix(b):
     total = x.sum(axis=0)
     y = idf * x * 2.2 / (x + 1.2 * (1 - b + b * total / total.mean()))
     recipe = ItemKnn(similarity="bm25", b=b, neighbours=6, half_life_days=20.0)
-    np.testing.assert_allclose(recipe.train(history).links.toarray(), kept(y.T @ y, 6), rtol=2e-6)
+    np.testing.assert_allclose(
+        recipe.train(history).item_similarity.toarray(), kept(y.T @ y, 6), rtol=2e-6
+    )
 
 
 @pytest.mark.filterwarnings("ignore:Method expects CSR input")  # it hands itself another
@@ -193,7 +195,7 @@ def test_similarities_are_those_of_implicit(similarity, library):
     library.fit(padded.astype(np.float64), show_progress=False)
     expected = library.similarity.toarray()[:40, :40]
     assert (expected.diagonal() > 0).all()
-    found = recipe.train(history).links
+    found = recipe.train(history).item_similarity
     assert found.nnz > 500
     np.testing.assert_allclose(found.toarray(), kept(expected, ALL), rtol=2e-6)
 
@@ -210,14 +212,16 @@ def test_walks_are_those_of_dense_matrices(exponents):
     expected = (x[known] / of_items**source).T @ forth
     if exponents == (1.0, 1.0, 0.0):
         np.testing.assert_allclose(expected.sum(axis=1), 1.0)  # a walk ends somewhere
-    recipe = Walks(
+    recipe = Rp3Beta(
         user_exponent=user,
         source_exponent=source,
         target_exponent=target,
         neighbours=6,
         half_life_days=20.0,
     )
-    np.testing.assert_allclose(recipe.train(history).links.toarray(), kept(expected, 6), rtol=2e-6)
+    np.testing.assert_allclose(
+        recipe.train(history).item_similarity.toarray(), kept(expected, 6), rtol=2e-6
+    )
 
 
 def test_ease_is_the_closed_form():
@@ -227,10 +231,10 @@ def test_ease_is_the_closed_form():
     inverse = np.linalg.inv(x.T @ x + 5.0 * np.eye(x.shape[1]))
     weights = -inverse / np.diag(inverse)
     recipe = Ease(regularization=5.0, half_life_days=20.0, neighbours=ALL)
-    found = recipe.train(history).links.toarray()
+    found = recipe.train(history).item_similarity.toarray()
     np.fill_diagonal(weights, 0)
     np.testing.assert_allclose(found, weights, rtol=1e-4, atol=1e-7)
-    few = recipe.model_copy(update={"neighbours": 9}).train(history).links.toarray()
+    few = recipe.model_copy(update={"neighbours": 9}).train(history).item_similarity.toarray()
     np.testing.assert_array_equal(few, kept(found.T, 9).T)  # the few that say most of each item
 
 
@@ -239,7 +243,7 @@ def test_ease_leaves_out_unpopular_items_and_says_so():
     history = replace(history, weight=np.ones_like(history.weight))
     told = []
     recipe = Ease(item_limit=30, half_life_days=None)
-    found = recipe.train(history, progress=told.append).links
+    found = recipe.train(history, progress=told.append).item_similarity
     popular = np.sort(np.argsort(-dense(history, None).sum(axis=0), kind="stable")[:30])
     assert np.flatnonzero(np.diff(found.indptr)).tolist() == popular.tolist()
     assert np.unique(found.indices).tolist() == popular.tolist()
@@ -247,8 +251,8 @@ def test_ease_leaves_out_unpopular_items_and_says_so():
     told.clear()
     Ease(item_limit=80).train(history, progress=told.append)
     assert told and not any("popular" in line for line in told)
-    only = history.over(history.item_ids[popular])
-    alone = Ease(half_life_days=None).train(only).links
+    only = history.reindex_items(history.item_ids[popular])
+    alone = Ease(half_life_days=None).train(only).item_similarity
     np.testing.assert_allclose(
         found[popular][:, popular].toarray(), alone.toarray(), rtol=1e-5, atol=1e-7
     )
@@ -272,6 +276,6 @@ def test_what_cannot_be_inverted_is_one_sentence():
 
 def test_progress_names_how_far_it_is():
     told = []
-    Walks().train(random_history(), progress=told.append)
+    Rp3Beta().train(random_history(), progress=told.append)
     assert told == ["links of items 1 to 80 of 80"]
-    Walks().train(random_history(), progress=silent)
+    Rp3Beta().train(random_history(), progress=silent)

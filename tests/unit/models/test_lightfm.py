@@ -10,7 +10,7 @@ import pytest
 import scipy.sparse as sp
 
 from pipeline import columns as c
-from pipeline.data.feature_matrix import Described, Others
+from pipeline.data.feature_matrix import ColdItems, FeatureMatrix
 from pipeline.data.matrix import WEIGHT, History, build_history
 from pipeline.errors import ConfigError, ResourceError
 from pipeline.models import families
@@ -29,11 +29,11 @@ def _library(request):
         pytest.importorskip("lightfm")
 
 
-def described(rows, width: int = GROUPS) -> Described:
+def described(rows, width: int = GROUPS) -> FeatureMatrix:
     indptr = np.cumsum([0, *(len(row) for row in rows)])
     indices = np.array([column for row in rows for column in row], np.int32)
     cells = sp.csr_matrix((np.ones(len(indices), np.float32), indices, indptr), (len(rows), width))
-    return Described(np.array([f"f={n}" for n in range(width)]), cells)
+    return FeatureMatrix(np.array([f"f={n}" for n in range(width)]), cells)
 
 
 def window(dislikes: bool = False) -> History:
@@ -65,9 +65,9 @@ def known(history: History) -> History:
     """The window with the groups of items and users as features, and a new item of each group."""
     return replace(
         history,
-        of_items=described([[int(item[1])] for item in history.item_ids.tolist()]),
-        of_users=described([[int(user[1])] for user in history.user_ids.tolist()]),
-        other_items=Others(np.array(["a0", "i1new", "z2"]), described([[0], [1], [2]])),
+        item_features=described([[int(item[1])] for item in history.item_ids.tolist()]),
+        user_features=described([[int(user[1])] for user in history.user_ids.tolist()]),
+        cold_items=ColdItems(np.array(["a0", "i1new", "z2"]), described([[0], [1], [2]])),
     )
 
 
@@ -77,10 +77,10 @@ def strangers(history: History, tastes) -> History:
         item_ids=history.item_ids,
         indptr=np.zeros(len(tastes) + 1, np.int64),
         item=np.zeros(0, np.int32),
-        at=np.zeros(0, np.int64),
+        timestamp_us=np.zeros(0, np.int64),
         weight=np.zeros(0, np.float32),
         end=history.end,
-        of_users=described(tastes),
+        user_features=described(tastes),
     )
 
 
@@ -115,7 +115,7 @@ def test_the_scores_are_those_of_the_library(monkeypatch):
         return fit(self, *arguments, **named)
 
     monkeypatch.setattr(LightFM, "fit_partial", kept)
-    history = replace(known(window()), other_items=None)
+    history = replace(known(window()), cold_items=None)
     scores = RECIPE.train(history).score(history)
     model, (_, of_users, of_items, _) = made[-1]
     assert len(made) == RECIPE.iterations
@@ -134,7 +134,7 @@ def test_a_new_item_and_a_new_user_are_answered_for_by_features():
     history = known(window())
     scorer = RECIPE.train(history)
     assert scorer.item_ids.tolist() == sorted([*history.item_ids.tolist(), "a0", "i1new", "z2"])
-    longer = history.over(scorer.item_ids)
+    longer = history.reindex_items(scorer.item_ids)
     new = np.isin(scorer.item_ids, ["a0", "i1new", "z2"])
     lists = top_k(scorer.score(longer), 1, allowed=new)
     firsts = scorer.item_ids[lists.item].tolist()
@@ -148,7 +148,7 @@ def test_a_new_item_and_a_new_user_are_answered_for_by_features():
 def test_who_is_neither_known_nor_described_is_refused():
     history = known(window())
     scorer = RECIPE.train(history)
-    longer = history.over(scorer.item_ids)
+    longer = history.reindex_items(scorer.item_ids)
     with pytest.raises(KeyError, match="1 users not known"):
         scorer.score(strangers(longer, [[0], []]))
     with pytest.raises(KeyError, match="cannot"):
@@ -159,8 +159,8 @@ def test_features_of_no_items_and_no_users_change_nothing():
     history = window()
     blank = replace(
         history,
-        of_items=described([[]] * history.n_items),
-        of_users=described([[]] * history.n_users),
+        item_features=described([[]] * history.n_items),
+        user_features=described([[]] * history.n_users),
     )
     one, other = RECIPE.train(history), RECIPE.train(blank)
     np.testing.assert_array_equal(one.user_factors, other.user_factors)
@@ -170,7 +170,7 @@ def test_an_item_of_which_nothing_is_known_is_learnt_from_its_events():
     history = known(window())
     rows = [[int(item[1])] for item in history.item_ids.tolist()]
     rows[0] = []
-    scorer = RECIPE.train(replace(history, of_items=described(rows), other_items=None))
+    scorer = RECIPE.train(replace(history, item_features=described(rows), cold_items=None))
     assert own_group(scorer, history) > 0.9
     scores = scorer.score(history)
     liked = scores.users @ scores.items[:2].T
@@ -183,21 +183,25 @@ def test_a_row_of_features_weighs_the_same_however_large_its_cells():
     def louder(known):
         return None if known is None else replace(known, cells=known.cells * np.float32(4))
 
-    history = replace(known(window()), other_items=None)
-    loud = replace(history, of_items=louder(history.of_items), of_users=louder(history.of_users))
+    history = replace(known(window()), cold_items=None)
+    loud = replace(
+        history,
+        item_features=louder(history.item_features),
+        user_features=louder(history.user_features),
+    )
     one, other = RECIPE.train(history), RECIPE.train(loud)
     assert one.item_factors.tobytes() == other.item_factors.tobytes()
     people = strangers(history, [[0, 1]])
     scores = [
         one.score(some).users.tobytes()
-        for some in (people, replace(people, of_users=louder(people.of_users)))
+        for some in (people, replace(people, user_features=louder(people.user_features)))
     ]
     assert scores[0] == scores[1]
 
 
 def test_one_thread_gives_the_same_bytes_and_the_salt_others():
     history = known(window())
-    one, other, salted = (RECIPE.train(history, salt=salt).arrays() for salt in (0, 0, 1))
+    one, other, salted = (RECIPE.train(history, replicate=salt).arrays() for salt in (0, 0, 1))
     assert all(one[name].tobytes() == other[name].tobytes() for name in one)
     assert one["item_factors"].tobytes() != salted["item_factors"].tobytes()
     assert not RECIPE.capabilities.deterministic
@@ -220,7 +224,7 @@ def test_whoever_took_everything_back_gets_no_list():
     bare = replace(history, weight=weight)
     lists = top_k(RECIPE.train(bare).score(bare), 5)
     assert lists.counts.tolist() == [0] + [5] * (history.n_users - 1)
-    described_ = replace(known(bare), other_items=None)
+    described_ = replace(known(bare), cold_items=None)
     lists = top_k(RECIPE.train(described_).score(described_), 5)
     assert lists.counts.tolist() == [5] * history.n_users
 
@@ -231,7 +235,7 @@ def test_its_arrays_bring_back_the_same_lists():
     arrays = scorer.arrays()
     assert all(array.dtype != object for array in arrays.values())
     again = families.load("lightfm", arrays)
-    longer = history.over(scorer.item_ids)
+    longer = history.reindex_items(scorer.item_ids)
     for some in (longer, strangers(longer, [[1]])):
         one, other = (top_k(each.score(some), 10) for each in (scorer, again))
         assert (one.item.tobytes(), one.score.tobytes()) == (
@@ -243,14 +247,14 @@ def test_its_arrays_bring_back_the_same_lists():
 def test_it_can_be_the_base_of_ridge():
     history = known(window())
     scorer = Ridge(factors_of=RECIPE).train(history)
-    longer = history.over(scorer.item_ids)
-    some, new = longer.rows(np.array([25, 3])), strangers(longer, [[2], []])
+    longer = history.reindex_items(scorer.item_ids)
+    some, new = longer.take(np.array([25, 3])), strangers(longer, [[2], []])
     assert top_k(scorer.score(some), 3).counts.tolist() == [3, 3]
     both = replace(
         some,
         user_ids=np.concatenate([some.user_ids, new.user_ids]),
         indptr=np.concatenate([some.indptr, some.indptr[-1:], some.indptr[-1:]]),
-        of_users=described([[2], [0], [2], []]),
+        user_features=described([[2], [0], [2], []]),
     )
     # LightFM refuses the last two; one of them is answered for by features.
     lists = top_k(scorer.score(both), 5)
@@ -258,7 +262,7 @@ def test_it_can_be_the_base_of_ridge():
     assert lists.of(0).tolist() == top_k(scorer.score(some), 5).of(0).tolist()
     assert {item[1] for item in scorer.item_ids[lists.of(2)].tolist()} <= {"2"}
     with pytest.raises(KeyError):
-        scorer.score(replace(some, user_ids=np.array(["x", "y"]), of_users=None))
+        scorer.score(replace(some, user_ids=np.array(["x", "y"]), user_features=None))
 
 
 def test_a_step_too_long_is_told():

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline import columns as c
 from pipeline.data.matrix import WEIGHT, build_history
-from pipeline.models.personal_frequency import OwnCounts
+from pipeline.models.personal_frequency import PersonalFrequency
 from pipeline.models.popularity import DecayedPopularity, Popularity, item_popularity
 from pipeline.models.topk import top_k
 
@@ -75,7 +75,7 @@ def test_people_count_once_and_the_newest_counts_most():
 @pytest.mark.parametrize("seed", range(4))
 def test_own_items_come_first_in_the_order_of_decayed_counts(seed):
     history = window(random_rows(seed))
-    scorer = OwnCounts(half_life_days=90, popularity_half_life_days=20).train(history)
+    scorer = PersonalFrequency(half_life_days=90, popularity_half_life_days=20).train(history)
     lists = top_k(scorer.score(history), history.n_items)
     own = history.confidence(90).toarray()
     popularity = item_popularity(history, 20)
@@ -92,7 +92,7 @@ def test_own_items_come_first_in_the_order_of_decayed_counts(seed):
 def test_a_faint_own_item_stands_before_the_most_popular():
     rows = [(f"u{n}", "hit", 1, 1.0) for n in range(3000)] + [("me", "old", 2000, 1.0)]
     history = window([*rows, ("me", "loved", 100, 4.0)])
-    scores = OwnCounts(half_life_days=30).train(history).score(history)
+    scores = PersonalFrequency(half_life_days=30).train(history).score(history)
     me = history.user_ids.tolist().index("me")
     assert history.item_ids[top_k(scores, 3).of(me)].tolist() == ["loved", "old", "hit"]
 
@@ -100,17 +100,17 @@ def test_a_faint_own_item_stands_before_the_most_popular():
 def test_equal_own_counts_are_told_apart_by_popularity():
     rows = [("me", "a", 10, 1.0), ("me", "b", 10, 1.0), ("you", "b", 1, 1.0)]
     history = window(rows)
-    scores = OwnCounts().train(history).score(history)
+    scores = PersonalFrequency().train(history).score(history)
     assert history.item_ids[top_k(scores, 2).of(0)].tolist() == ["b", "a"]
 
 
 def test_who_has_nothing_gets_what_is_popular():
     history = window([("a", "x", 10, 1.0), ("b", "x", 10, 1.0), ("b", "y", 5, 1.0)])
-    scorer = OwnCounts().train(history)
+    scorer = PersonalFrequency().train(history)
     lists = top_k(scorer.score(history), 2)
     assert history.item_ids[lists.of(0)].tolist() == ["x", "y"]
     gone = window(
         [*[("a", "x", 9, 1.0), ("a", "x", 8, -1.0)], ("b", "x", 9, 1.0), ("b", "y", 5, 1)]
     )
-    lists = top_k(OwnCounts().train(gone).score(gone), 2)
+    lists = top_k(PersonalFrequency().train(gone).score(gone), 2)
     assert gone.item_ids[lists.of(0)].tolist() == ["y", "x"]

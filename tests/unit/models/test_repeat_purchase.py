@@ -11,12 +11,12 @@ from threadpoolctl import threadpool_limits
 from pipeline import columns as c
 from pipeline.data.matrix import WEIGHT, build_history
 from pipeline.errors import ResourceError
-from pipeline.models.personal_frequency import OwnCounts
+from pipeline.models.personal_frequency import PersonalFrequency
 from pipeline.models.repeat_purchase import recipe as recipes
 from pipeline.models.repeat_purchase.booster import EXAMPLES_A_TREE, Trees, grow
 from pipeline.models.repeat_purchase.features import FEATURES, ITEM_FEATURES, item_table, table
 from pipeline.models.repeat_purchase.pairs import HALF_LIVES, US_PER_DAY, Events, answers, pairs_at
-from pipeline.models.repeat_purchase.recipe import LearnedRepeat
+from pipeline.models.repeat_purchase.recipe import RepeatPurchase
 from pipeline.models.topk import top_k
 
 END = datetime(2026, 3, 1, tzinfo=UTC)
@@ -216,7 +216,7 @@ def test_coins_cannot_be_foretold(leak, monkeypatch):
     history = window(rows)
     seen = pairs_at
     monkeypatch.setattr(recipes, "pairs_at", lambda e, now: seen(e, now + leak * US_PER_DAY))
-    recipe = LearnedRepeat(block_days=BLOCK, blocks=3)
+    recipe = RepeatPurchase(block_days=BLOCK, blocks=3)
     told, again, share = recipe._examples(Events.of(history), NOW, recipes._item_phase(history))
     assert share == 1.0
     assert len(again) == 3 * 2400
@@ -229,7 +229,7 @@ def test_trees_rank_better_than_counts_in_the_block_that_follows():
     before, taken = later(shop(), BLOCK)
     history = window(before)
     wins = []
-    for recipe in (LearnedRepeat(), OwnCounts()):
+    for recipe in (RepeatPurchase(), PersonalFrequency()):
         lists = top_k(recipe.train(history).score(history), 4)
         users, items = history.user_ids[lists.row], history.item_ids[lists.item]
         hits = [pair in taken for pair in zip(users.tolist(), items.tolist(), strict=True)]
@@ -243,9 +243,9 @@ def test_chances_are_those_of_all_pairs_however_few_were_learnt_from(room, pairs
     before, taken = later(shop(), 3)
     history = window(before)
     said = []
-    scorer = LearnedRepeat(block_days=3).train(history, progress=said.append)
+    scorer = RepeatPurchase(block_days=3).train(history, progress=said.append)
     assert f"on {pairs}" in said[0]
-    own = scorer.score(history).sparse.tocoo()
+    own = scorer.score(history).sparse_bonus.tocoo()
     here = list(
         zip(history.user_ids[own.row].tolist(), history.item_ids[own.col].tolist(), strict=True)
     )
@@ -260,7 +260,7 @@ def test_pairs_taken_again_all_count_and_others_are_thinned_alike_every_night(mo
         monkeypatch.setattr(recipes, "_ROWS", room)
         history = window(rows)
         events = Events.of(history)
-        return LearnedRepeat(block_days=3)._examples(events, NOW, recipes._item_phase(history))
+        return RepeatPurchase(block_days=3)._examples(events, NOW, recipes._item_phase(history))
 
     (_, every, whole), (_, thin, share) = examples(rows, 450_000), examples(rows, 2_000)
     assert (whole, thin.sum()) == (1.0, every.sum())
@@ -281,10 +281,10 @@ def test_neither_names_nor_threads_change_a_byte():
     rows = shop(n_users=60)
     names = [f"u{u:03}" for u in range(60)]
     mixed = dict(zip(names, np.random.default_rng(1).permutation(names).tolist(), strict=True))
-    first = LearnedRepeat(iterations=20).train(window(rows))
+    first = RepeatPurchase(iterations=20).train(window(rows))
     with threadpool_limits(4):
-        again = LearnedRepeat(iterations=20).train(window(rows))
-    other = LearnedRepeat(iterations=20).train(window([(mixed[u], *rest) for u, *rest in rows]))
+        again = RepeatPurchase(iterations=20).train(window(rows))
+    other = RepeatPurchase(iterations=20).train(window([(mixed[u], *rest) for u, *rest in rows]))
     assert first.trees.text.count("Tree=") == 20
     for arrays in (again.arrays(), other.arrays()):
         assert all(
@@ -308,7 +308,7 @@ def test_rows_in_any_order_grow_the_same_trees():
 
 def test_text_turns_back_to_the_bit():
     history = window(shop(n_users=60))
-    trees = LearnedRepeat(iterations=15).train(history).trees
+    trees = RepeatPurchase(iterations=15).train(history).trees
     again = Trees.read(trees.arrays())
     pairs = pairs_at(Events.of(history), NOW)
     rows = table(pairs, item_table(pairs, BLOCK), BLOCK, np.ones(len(pairs.user), bool))
@@ -328,7 +328,7 @@ def test_one_more_day_changes_little():
     lists = {}
     for name, seen in (("old", yesterday), ("new", today)):
         history = window(seen)
-        found = top_k(LearnedRepeat().train(history).score(history), 5)
+        found = top_k(RepeatPurchase().train(history).score(history), 5)
         lists[name] = {
             user: set(history.item_ids[found.of(row)].tolist())
             for row, user in enumerate(history.user_ids.tolist())
@@ -342,19 +342,19 @@ def test_one_more_day_changes_little():
 def test_in_a_short_window_own_counts_take_over_and_it_says_so(days):
     history = window([row for row in shop() if row[2] < days])
     said = []
-    scorer = LearnedRepeat().train(history, progress=said.append)
+    scorer = RepeatPurchase().train(history, progress=said.append)
     assert scorer.trees is None
     assert any("own counts take over" in line for line in said)
     assert not any("trees on" in line for line in said)
-    counts = OwnCounts().train(history).score(history).sparse
-    assert np.allclose(scorer.score(history).sparse.toarray(), counts.toarray(), rtol=1e-5)
+    counts = PersonalFrequency().train(history).score(history).sparse_bonus
+    assert np.allclose(scorer.score(history).sparse_bonus.toarray(), counts.toarray(), rtol=1e-5)
 
 
 def test_few_examples_grow_few_trees():
     said = []
     history = window(shop(n_users=12))
-    scorer = LearnedRepeat().train(history, progress=said.append)
-    _, again, _ = LearnedRepeat()._examples(Events.of(history), NOW, recipes._item_phase(history))
+    scorer = RepeatPurchase().train(history, progress=said.append)
+    _, again, _ = RepeatPurchase()._examples(Events.of(history), NOW, recipes._item_phase(history))
     assert scorer.trees.text.count("Tree=") == again.sum() // EXAMPLES_A_TREE < 20
     assert "trees on" in said[0]
 
@@ -365,7 +365,7 @@ def test_only_users_who_came_are_learnt_from():
     counts = []
     for seen in (rows, rows + gone):
         history = window(seen)
-        _, again, _ = LearnedRepeat(blocks=4)._examples(
+        _, again, _ = RepeatPurchase(blocks=4)._examples(
             Events.of(history), NOW, recipes._item_phase(history)
         )
         counts.append(len(again))
@@ -375,9 +375,12 @@ def test_only_users_who_came_are_learnt_from():
 def test_a_new_night_folds_in_from_a_part_of_the_people():
     rows = shop(n_users=60)
     history = window(rows)
-    scorer = LearnedRepeat(iterations=10).train(history)
+    scorer = RepeatPurchase(iterations=10).train(history)
     some = np.arange(0, history.n_users, 7)
-    part, whole = scorer.fold_in(history.rows(some)).sparse, scorer.score(history).sparse
+    part, whole = (
+        scorer.fold_in(history.take(some)).sparse_bonus,
+        scorer.score(history).sparse_bonus,
+    )
     assert part.nnz > 0
     assert (part != whole[some]).nnz == 0
     assert scorer.items.shape == (history.n_items, len(ITEM_FEATURES))
@@ -397,4 +400,4 @@ def test_without_the_library_one_sentence_says_what_to_do(missing, monkeypatch):
         monkeypatch.delitem(sys.modules, "lightgbm", raising=False)
         monkeypatch.setattr(sys, "meta_path", [Unloadable(), *sys.meta_path])
     with pytest.raises(ResourceError, match=f"{missing}.*make setup"):
-        LearnedRepeat().train(window(shop(n_users=40)))
+        RepeatPurchase().train(window(shop(n_users=40)))

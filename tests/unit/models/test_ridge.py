@@ -10,13 +10,13 @@ import scipy.sparse as sp
 from threadpoolctl import threadpool_limits
 
 from pipeline import columns as c
-from pipeline.data.feature_matrix import Described, Others
+from pipeline.data.feature_matrix import ColdItems, FeatureMatrix
 from pipeline.data.matrix import WEIGHT, History, build_history
 from pipeline.errors import ConfigError
 from pipeline.models import families, feature_map
 from pipeline.models.als import Als
 from pipeline.models.feature_map import learn_map
-from pipeline.models.personal_frequency import OwnCounts
+from pipeline.models.personal_frequency import PersonalFrequency
 from pipeline.models.ridge import Ridge
 from pipeline.models.selection import select_hyperparameters
 from pipeline.models.topk import top_k
@@ -26,12 +26,12 @@ BASE = Als(factors=4, regularization=0.1, iterations=10, half_life_days=None, de
 GROUPS, SIZE = 3, 10
 
 
-def described(rows, width: int) -> Described:
+def described(rows, width: int) -> FeatureMatrix:
     """Rows of feature numbers."""
     indptr = np.cumsum([0, *(len(row) for row in rows)])
     indices = np.array([column for row in rows for column in row], np.int32)
     cells = sp.csr_matrix((np.ones(len(indices), np.float32), indices, indptr), (len(rows), width))
-    return Described(np.array([f"f={n}" for n in range(width)]), cells)
+    return FeatureMatrix(np.array([f"f={n}" for n in range(width)]), cells)
 
 
 def window(others: bool = True, users: bool = False) -> History:
@@ -54,13 +54,13 @@ def window(others: bool = True, users: bool = False) -> History:
     groups = [[int(item[1])] for item in history.item_ids.tolist()]
     # New items sort before, among and after the others; one for each group.
     ids = np.array(["a0", "i1new", "z2"])
-    more = Others(ids, described([[0], [1], [2]], GROUPS)) if others else None
+    more = ColdItems(ids, described([[0], [1], [2]], GROUPS)) if others else None
     tastes = described([[int(user[1])] for user in history.user_ids.tolist()], GROUPS)
     return replace(
         history,
-        of_items=described(groups, GROUPS),
-        other_items=more,
-        of_users=tastes if users else None,
+        item_features=described(groups, GROUPS),
+        cold_items=more,
+        user_features=tastes if users else None,
     )
 
 
@@ -71,21 +71,21 @@ def strangers(history: History, tastes) -> History:
         item_ids=history.item_ids,
         indptr=np.zeros(len(tastes) + 1, np.int64),
         item=np.zeros(0, np.int32),
-        at=np.zeros(0, np.int64),
+        timestamp_us=np.zeros(0, np.int64),
         weight=np.zeros(0, np.float32),
         end=history.end,
-        of_users=described(tastes, GROUPS),
+        user_features=described(tastes, GROUPS),
     )
 
 
 # --- the regression -----------------------------------------------------------------------------
 
 
-def problem(n=40, p=6, f=3, noise=0.3) -> tuple[Described, np.ndarray]:
+def problem(n=40, p=6, f=3, noise=0.3) -> tuple[FeatureMatrix, np.ndarray]:
     rng = np.random.default_rng(1)
     x = sp.random(n, p, 0.5, format="csr", dtype=np.float32, random_state=rng)
     v = x @ rng.normal(size=(p, f)) + 2.0 + noise * rng.normal(size=(n, f))
-    return Described(np.array([f"f={n}" for n in range(p)]), x), v.astype(np.float32)
+    return FeatureMatrix(np.array([f"f={n}" for n in range(p)]), x), v.astype(np.float32)
 
 
 def plainly(x: np.ndarray, v: np.ndarray, regularization: float):
@@ -149,7 +149,7 @@ def test_two_features_that_always_go_together_are_no_obstacle():
 def test_the_bytes_do_not_hang_on_threads():
     rng = np.random.default_rng(0)
     x = sp.random(700, 500, 0.05, format="csr", dtype=np.float32, random_state=rng)
-    known = Described(np.array([f"f={n:03}" for n in range(500)]), x)
+    known = FeatureMatrix(np.array([f"f={n:03}" for n in range(500)]), x)
     factors = rng.normal(size=(700, 16)).astype(np.float32)
     found = []
     for threads in (1, 2):
@@ -172,7 +172,7 @@ def test_a_new_item_is_listed_for_those_who_like_its_kind():
     history = window()
     scorer = Ridge(factors_of=BASE).train(history)
     assert scorer.item_ids.tolist() == sorted([*history.item_ids.tolist(), "a0", "i1new", "z2"])
-    longer = history.over(scorer.item_ids)
+    longer = history.reindex_items(scorer.item_ids)
     new = np.isin(scorer.item_ids, ["a0", "i1new", "z2"])
     lists = top_k(scorer.score(longer), 3, allowed=new)
     assert lists.counts.tolist() == [3] * history.n_users
@@ -186,7 +186,7 @@ def test_a_new_item_is_listed_for_those_who_like_its_kind():
 def test_items_that_people_have_keep_the_scores_of_the_base():
     history = window()
     base, scorer = BASE.train(history), Ridge(factors_of=BASE).train(history)
-    theirs, ours = base.score(history), scorer.score(history.over(scorer.item_ids))
+    theirs, ours = base.score(history), scorer.score(history.reindex_items(scorer.item_ids))
     kept = np.isin(scorer.item_ids, history.item_ids)
     assert scorer.base.item_ids is history.item_ids
     assert ours.users.tobytes() == theirs.users.tobytes()
@@ -197,12 +197,12 @@ def test_items_that_people_have_keep_the_scores_of_the_base():
 def test_without_a_table_or_a_feature_it_is_its_base(lacking):
     history = window()
     if lacking == "of_items":
-        history = replace(history, of_items=None, other_items=None)
+        history = replace(history, item_features=None, cold_items=None)
     elif lacking == "other_items":
-        history = replace(history, other_items=None)
+        history = replace(history, cold_items=None)
     else:
         history = replace(
-            history, of_items=described([[]] * history.n_items, GROUPS), other_items=None
+            history, item_features=described([[]] * history.n_items, GROUPS), cold_items=None
         )
     base, scorer = BASE.train(history), Ridge(factors_of=BASE).train(history)
     assert scorer.item_ids is history.item_ids
@@ -215,7 +215,7 @@ def test_without_a_table_or_a_feature_it_is_its_base(lacking):
 
 
 def test_too_few_events_of_an_item_are_outweighed_by_its_features():
-    history = replace(window(), other_items=None)
+    history = replace(window(), cold_items=None)
     few = np.flatnonzero(history.item_ids == "i03")
     # Item i03 is left to one user, of another group, who has it by mistake.
     keep = history.item != few[0]
@@ -228,7 +228,7 @@ def test_too_few_events_of_an_item_are_outweighed_by_its_features():
         history,
         indptr=indptr,
         item=item[keep],
-        at=history.at[keep],
+        timestamp_us=history.timestamp_us[keep],
         weight=history.weight[keep],
     )
     fans = np.char.startswith(history.user_ids, "u0")
@@ -237,10 +237,10 @@ def test_too_few_events_of_an_item_are_outweighed_by_its_features():
         found = Ridge(factors_of=BASE, min_users=min_users).train(history).score(history)
         scores[min_users] = float((found.users[fans] @ found.items[few].T).mean())
     assert abs(scores[1]) < 0.1 < 0.5 < scores[2]
-    nameless = replace(history.of_items, cells=history.of_items.cells.copy())
-    nameless.cells.data[history.of_items.cells.indptr[few[0]]] = 0
+    nameless = replace(history.item_features, cells=history.item_features.cells.copy())
+    nameless.cells.data[history.item_features.cells.indptr[few[0]]] = 0
     nameless.cells.eliminate_zeros()
-    bare = replace(history, of_items=nameless)
+    bare = replace(history, item_features=nameless)
     found = Ridge(factors_of=BASE, min_users=2).train(bare).score(bare)
     theirs = BASE.train(bare).score(bare)
     assert found.items.tobytes() == theirs.items.tobytes()  # nothing is known of it: no guess
@@ -248,13 +248,13 @@ def test_too_few_events_of_an_item_are_outweighed_by_its_features():
 
 def test_a_base_with_a_term_of_own_items_keeps_it_in_place():
     history = window()
-    scorer = Ridge(factors_of=OwnCounts()).train(history)
-    longer = history.over(scorer.item_ids)
-    scores, theirs = scorer.score(longer), OwnCounts().train(history).score(history)
+    scorer = Ridge(factors_of=PersonalFrequency()).train(history)
+    longer = history.reindex_items(scorer.item_ids)
+    scores, theirs = scorer.score(longer), PersonalFrequency().train(history).score(history)
     kept = np.isin(scorer.item_ids, history.item_ids)
     assert scores.shape == (history.n_users, len(scorer.item_ids))
-    assert (scores.sparse[:, kept] != theirs.sparse).nnz == 0
-    assert scores.sparse[:, ~kept].nnz == 0
+    assert (scores.sparse_bonus[:, kept] != theirs.sparse_bonus).nnz == 0
+    assert scores.sparse_bonus[:, ~kept].nnz == 0
     assert scores.items[~kept].min() > 0  # as popular as its like
     assert scorer.capabilities.baseline is None
     assert scorer.capabilities.repeats_only
@@ -277,7 +277,7 @@ def test_a_base_without_factors_is_refused():
 
 
 def test_a_new_user_is_answered_for_by_features_and_an_unknown_one_is_not():
-    history = replace(window(users=True), other_items=None)
+    history = replace(window(users=True), cold_items=None)
     scorer = Ridge(factors_of=BASE).train(history)
     lists = top_k(scorer.score(strangers(history, [[0], [2], []])), 5)
     assert lists.counts.tolist() == [5, 5, 0]
@@ -298,7 +298,7 @@ def test_its_arrays_are_plain_and_bring_back_the_same_lists():
     arrays = scorer.arrays()
     assert all(array.dtype != object for array in arrays.values())
     again = families.load("ridge", arrays)
-    longer = history.over(scorer.item_ids)
+    longer = history.reindex_items(scorer.item_ids)
     people = strangers(longer, [[1], []])
     for some in (longer, people):
         one, other = (top_k(each.score(some), 10) for each in (scorer, again))
@@ -308,7 +308,7 @@ def test_its_arrays_are_plain_and_bring_back_the_same_lists():
     rebuilt = again.arrays()
     assert rebuilt.keys() == arrays.keys()
     # Where base and scorer share their catalogue it is stored once.
-    alone = Ridge(factors_of=BASE).train(replace(history, other_items=None)).arrays()
+    alone = Ridge(factors_of=BASE).train(replace(history, cold_items=None)).arrays()
     assert sum(array.tolist() == history.item_ids.tolist() for array in alone.values()) == 1
 
 
@@ -332,10 +332,10 @@ def test_it_settles_its_base_and_then_itself():
     recipe = Ridge(
         factors_of=BASE.model_copy(update={"tune": ("alpha",)}), tune=("regularization",)
     )
-    assert recipe.open
+    assert recipe.has_free_params
     settled = select_hyperparameters(recipe, Higher())
-    assert not settled.open
-    assert settled.factors_of.alpha == Als.space["alpha"].tries[-1]
+    assert not settled.has_free_params
+    assert settled.factors_of.alpha == Als.space["alpha"].grid[-1]
     assert settled.regularization == 1.0
     assert settled.tune == settled.factors_of.tune == ()
     assert Ridge(factors_of=BASE).hash != Ridge(factors_of=Als()).hash
@@ -357,20 +357,20 @@ def test_another_device_of_a_part_is_the_same_recipe():
 
 def test_memory_knows_of_features_and_of_the_vectors_of_its_base():
     history = window(users=True)
-    bare = replace(history, of_items=None, other_items=None, of_users=None)
-    assert Ridge(factors_of=BASE).memory(bare) == BASE.memory(bare)
+    bare = replace(history, item_features=None, cold_items=None, user_features=None)
+    assert Ridge(factors_of=BASE).peak_bytes(bare) == BASE.peak_bytes(bare)
     two = families.recipe_from(
         {"family": "blend", "parts": {"a": BASE.model_dump(), "b": BASE.model_dump()}}
     )
-    short, long = (Ridge(factors_of=base).memory(history) for base in (BASE, two))
-    assert BASE.memory(bare) < short < long
+    short, long = (Ridge(factors_of=base).peak_bytes(history) for base in (BASE, two))
+    assert BASE.peak_bytes(bare) < short < long
 
 
 def test_an_item_of_which_nothing_is_known_is_answered_for_by_its_events():
     history = window(others=False)
     rows = [[int(item[1])] for item in history.item_ids.tolist()]
     rows[0] = []
-    history = replace(history, of_items=described(rows, GROUPS))
+    history = replace(history, item_features=described(rows, GROUPS))
     ours = Ridge(factors_of=BASE, min_users=1000).train(history).score(history).items
     theirs = BASE.train(history).score(history).items
     assert np.isfinite(ours).all()

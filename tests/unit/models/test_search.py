@@ -4,7 +4,7 @@ import pytest
 
 from pipeline.errors import ConfigError
 from pipeline.models.families import FAMILIES, recipe_from
-from pipeline.models.search import Axis, axes, moved, remixed, standing
+from pipeline.models.search import Axis, axes, current_values, moved, reopened_mixture
 
 ALS = recipe_from({"family": "als", "alpha": 40.0, "regularization": 3.0})
 BLEND = recipe_from(
@@ -72,13 +72,13 @@ def test_a_recipe_that_builds_on_another_moves_its_fields_too():
     assert {"regularization", "factors_of.alpha"} < set(found)
     there = moved(ridge, {"regularization": 30.0, "factors_of.alpha": 2.0}, found)
     assert (there.regularization, there.factors_of.alpha) == (30.0, 2.0)
-    assert "regularization" not in standing(ridge, found)  # it is chosen in training
+    assert "regularization" not in current_values(ridge, found)  # it is chosen in training
 
 
 def test_a_recipe_is_found_where_it_was_moved_to():
     among = axes(ALS)
     there = moved(ALS, {"alpha": 2.0, "half_life_days": 33.0}, among)
-    assert standing(there, among) == {
+    assert current_values(there, among) == {
         "alpha": 2.0,
         "regularization": 3.0,
         "half_life_days": 33.0,
@@ -88,19 +88,21 @@ def test_a_recipe_is_found_where_it_was_moved_to():
 def test_what_is_no_number_or_outside_its_span_stands_nowhere():
     among = axes(ALS)
     odd = ALS.model_copy(update={"half_life_days": None, "alpha": 5000.0})
-    assert standing(odd, among) == {"regularization": 3.0}
+    assert current_values(odd, among) == {"regularization": 3.0}
     parts = {"quick": BLEND.parts["quick"], "own": BLEND.parts["own"]}
     fewer = BLEND.model_copy(update={"parts": parts, "weights": {}})
-    assert set(standing(fewer, axes(BLEND))) == {name for name in axes(BLEND) if "quick" in name}
+    assert set(current_values(fewer, axes(BLEND))) == {
+        name for name in axes(BLEND) if "quick" in name
+    }
 
 
 def test_only_a_blend_of_several_parts_is_mixed_anew():
-    assert remixed(ALS) is None
-    again = remixed(BLEND)
+    assert reopened_mixture(ALS) is None
+    again = reopened_mixture(BLEND)
     assert again is not None
     assert set(again.tune) == {"weights", "trend", "spread"}
     one = BLEND.model_copy(update={"parts": {"als": ALS}, "weights": {}})
-    assert remixed(one) is None
+    assert reopened_mixture(one) is None
 
 
 ALONE = sorted(set(FAMILIES) - {"blend"})
@@ -114,4 +116,4 @@ def test_both_ends_of_every_span_are_allowed(family):
         assert axis.low > 0 or not axis.log
         for end in (axis.low, axis.high):
             there = moved(recipe, {name: end}, {name: axis})
-            assert standing(there, {name: axis}) == {name: axis.snap(end)}
+            assert current_values(there, {name: axis}) == {name: axis.snap(end)}

@@ -90,7 +90,7 @@ def test_who_else_joined_hardly_moves_a_list_and_dice_do():
     tomorrow.weight[:20] += 1.0
     old = top_k(SMALL.train(today).score(today), 10, exclude=today.seen)
     new = top_k(SMALL.train(tomorrow).score(tomorrow), 10, exclude=today.seen)
-    dice = top_k(SMALL.train(today, salt=1).score(today), 10, exclude=today.seen)
+    dice = top_k(SMALL.train(today, replicate=1).score(today), 10, exclude=today.seen)
     assert overlap(old, new) > 0.93
     assert overlap(old, dice) < 0.8
 
@@ -158,7 +158,7 @@ def test_old_events_weigh_less_in_the_window_and_in_a_profile():
     assert not np.allclose(forever.item_factors, scorer.item_factors, rtol=0.05)
     again = type(forever).from_arrays(forever.arrays())
     assert again.half_life_days is None
-    long_ago = replace(history, at=history.at - 10 * 60 * 86_400_000_000)
+    long_ago = replace(history, timestamp_us=history.timestamp_us - 10 * 60 * 86_400_000_000)
     assert np.abs(scorer.score(long_ago).users).max() < np.abs(scorer.score(history).users).max()
     assert np.array_equal(forever.score(long_ago).users, forever.score(history).users)
 
@@ -166,11 +166,13 @@ def test_old_events_weigh_less_in_the_window_and_in_a_profile():
 def test_ancient_events_stay_finite():
     # 0.5^(3,650 days / 7) is far below what float32 can write.
     history = random_history()
-    at = history.at.copy()
+    at = history.timestamp_us.copy()
     at[history.item == 3] -= 3650 * 86_400_000_000
     at[history.item == 4] -= 1000 * 86_400_000_000
-    scorer = Svd(factors=6, half_life_days=7.0, smoothing=0.0).train(replace(history, at=at))
-    assert np.isfinite(scored(scorer, replace(history, at=at))).all()
+    scorer = Svd(factors=6, half_life_days=7.0, smoothing=0.0).train(
+        replace(history, timestamp_us=at)
+    )
+    assert np.isfinite(scored(scorer, replace(history, timestamp_us=at))).all()
 
 
 def test_progress_tells_the_rounds():

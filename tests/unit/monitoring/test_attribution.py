@@ -11,11 +11,16 @@ import pytest
 from pipeline import columns as c
 from pipeline.base import Interval
 from pipeline.base import plain as plain_json
-from pipeline.monitoring.attribution import Answers, AnswersConfig, Lists, answers
+from pipeline.monitoring.attribution import (
+    Attribution,
+    AttributionConfig,
+    ShownLists,
+    attribute_events,
+)
 from tests.published import DAY, at, lists, publications
 
 SPAN = Interval(DAY, DAY + timedelta(days=1))
-CONFIG = AnswersConfig(window_days=2)
+CONFIG = AttributionConfig(window_days=2)
 ONE = publications(("p1", 1, None, "7", at(-9), at(-1))).with_columns(recipe=pl.lit("als"))
 PEOPLE = [f"u{n:02}" for n in range(12)]
 SHOWN = {("p1", user): "abc" for user in PEOPLE} | {("p1", c.ANYONE): "xyz"}
@@ -44,11 +49,11 @@ def did(*rows):
     return frame.drop("hours").with_columns(pl.Series(c.TIMESTAMP, instants, dtype=c.INSTANT))
 
 
-def run(events, table=ONE, shown=SHOWN, span=SPAN, config=CONFIG) -> Answers:
+def run(events, table=ONE, shown=SHOWN, span=SPAN, config=CONFIG) -> Attribution:
     rows = lists(shown)
     parts = [part for _, part in rows.group_by(c.PUBLICATION_ID)]
-    held = Lists.of(parts, events)
-    return answers(events, table, held, PRICES, SEGMENTS, span=span, config=config)
+    held = ShownLists.of(parts, events)
+    return attribute_events(events, table, held, PRICES, SEGMENTS, span=span, config=config)
 
 
 def the(found, by="all", name="all"):
@@ -182,7 +187,7 @@ def test_the_window_ends_after_its_days():
     assert run(did(early, ("ann", "a", 18)), table, shown).joined == 1
     late = did(early, ("ann", "a", 18 + 1e-6))
     assert run(late, table, shown).joined == 0
-    assert run(late, table, shown, config=AnswersConfig(window_days=3)).joined == 1
+    assert run(late, table, shown, config=AttributionConfig(window_days=3)).joined == 1
 
 
 def test_who_has_no_list_answers_the_one_for_anyone():
@@ -321,9 +326,9 @@ def test_neither_pseudonyms_nor_the_order_of_rows_change_a_digit():
     def told(name, order):
         events = did(*((name(row[0]), *row[1:]) for row in (rows[n] for n in order)))
         shown = {(p, name(u)): items for (p, u), items in SHOWN.items()}
-        held = Lists.of([lists(shown)], events)
+        held = ShownLists.of([lists(shown)], events)
         segments = SEGMENTS.with_columns(pl.col(c.USER_ID).replace(names)) if order[0] else SEGMENTS
-        found = answers(events, ONE, held, PRICES, segments, span=SPAN, config=CONFIG)
+        found = attribute_events(events, ONE, held, PRICES, segments, span=SPAN, config=CONFIG)
         return plain_json(found)
 
     once = told(lambda user: user, range(len(rows)))

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from pipeline.monitoring.distance import FLOOR, Cells, divergence, scores
+from pipeline.monitoring.distance import FLOOR, Histogram, divergence, scores
 
 REFERENCE = np.arange(31) >= 3
 
@@ -21,7 +21,7 @@ def cells(days):
         against[at] = ref[1] - own[1]
         expected[at] = (ref[0] - own[0]) / against[at]
     squares = np.array([(day**2).sum(axis=0) for day in days])
-    return Cells(sums, squares, people, expected, against)
+    return Histogram(sums, squares, people, expected, against)
 
 
 def people(rng, law, n, takes=5):

@@ -11,18 +11,18 @@ from pipeline.monitoring.policy import (
     Cause,
     Nights,
     PolicyConfig,
-    Verdict,
+    RetrainAction,
+    can_skip_drift,
     countable,
-    needless,
     policy,
 )
 from pipeline.monitoring.verdicts import Drift, Signal
-from pipeline.monitoring.verdicts import Verdict as Of
+from pipeline.monitoring.verdicts import DriftStatus as Of
 
 AT = datetime(2026, 6, 1, 12, tzinfo=UTC)
 JUDGED = AT - timedelta(hours=33)
 CONFIG = PolicyConfig()
-CALM = Drift(AT, Of.CALM, "no drift in 9 signals", ())
+CALM = Drift(AT, Of.STABLE, "no drift in 9 signals", ())
 
 
 def nights(**changed):
@@ -42,7 +42,7 @@ def ask(events=0, counted=None, past=None, drift=CALM, config=CONFIG, at=AT):
 
 def test_nothing_new_is_nothing_to_do():
     found = ask(0)
-    assert (found.verdict, found.wanted) == (Verdict.SKIP, False)
+    assert (found.action, found.wanted) == (RetrainAction.SKIP, False)
     assert found.reason == (
         "no retrain: 0 new events (since 2026-05-31T03:00:00Z); 2,000 are enough; "
         "no drift in 9 signals"
@@ -50,7 +50,7 @@ def test_nothing_new_is_nothing_to_do():
 
 
 def test_a_little_is_folded_in_and_enough_asks_for_a_retrain():
-    assert ask(1_999).verdict == Verdict.FOLD_IN
+    assert ask(1_999).action == RetrainAction.FOLD_IN
     found = ask(2_000)
     assert found.wanted and found.reason == (
         "retrain wanted: 2,000 new events (since 2026-05-31T03:00:00Z); 2,000 are enough"
@@ -58,13 +58,13 @@ def test_a_little_is_folded_in_and_enough_asks_for_a_retrain():
     assert found.cause == Cause.EVENTS
     assert ask(1_999).cause is None
     large = nights(learnt=80_000_000)
-    assert ask(99_999, past=large).verdict == Verdict.FOLD_IN
+    assert ask(99_999, past=large).action == RetrainAction.FOLD_IN
     assert ask(100_000, past=large).wanted
 
 
 def test_before_the_first_night_only_the_absolute_number_counts():
     first = nights(judged=None, changed=False, learnt=0, started=[])
-    assert ask(99_999, past=first).verdict == Verdict.FOLD_IN
+    assert ask(99_999, past=first).action == RetrainAction.FOLD_IN
     assert "no night was judged yet" in ask(99_999, past=first).reason
     assert ask(100_000, past=first).wanted
 
@@ -80,7 +80,7 @@ def test_drift_asks_for_a_retrain_and_is_the_reason():
 
 def test_drift_that_a_person_must_look_at_asks_for_no_retrain():
     found = ask(5, drift=drifting("data.missing.price", asks=False))
-    assert found.verdict == Verdict.FOLD_IN
+    assert found.action == RetrainAction.FOLD_IN
     assert "data.missing.price: far" in found.reason
 
 
@@ -94,9 +94,9 @@ def test_drift_that_a_person_must_look_at_asks_for_no_retrain():
 )
 def test_a_retrain_waits(past, hold):
     for found in (ask(50_000, past=nights(**past)), ask(9, past=nights(**past), drift=drifting())):
-        assert found.verdict == Verdict.FOLD_IN
+        assert found.action == RetrainAction.FOLD_IN
         assert found.reason.startswith("no retrain yet: ") and hold in found.reason
-    assert ask(0, past=nights(**past), drift=drifting()).verdict == Verdict.SKIP
+    assert ask(0, past=nights(**past), drift=drifting()).action == RetrainAction.SKIP
 
 
 def test_so_many_nights_a_day():
@@ -116,9 +116,9 @@ def test_after_the_cool_down_it_may_try_again():
 
 def test_drift_is_not_looked_for_where_it_could_change_nothing():
     waiting = nights(started=[AT - timedelta(hours=1)])
-    assert needless(0, nights(), AT, CONFIG)
-    assert needless(9, waiting, AT, CONFIG)
-    assert not needless(9, nights(), AT, CONFIG)
+    assert can_skip_drift(0, nights(), AT, CONFIG)
+    assert can_skip_drift(9, waiting, AT, CONFIG)
+    assert not can_skip_drift(9, nights(), AT, CONFIG)
     told = policy(9, 9, waiting, None, at=AT, config=CONFIG).reason
     assert told.startswith("no retrain yet: 9 new events") and "20 hours must pass" in told
     nothing = policy(0, 0, waiting, None, at=AT, config=CONFIG).reason
@@ -164,7 +164,7 @@ def test_a_flood_from_one_person_buys_no_retrain():
     crowd = events(*[(f"u{n % 500}", 1) for n in range(2_000)])
     bought = countable(flood, since(JUDGED), AT, CONFIG)
     found = ask(200_000, bought)
-    assert found.verdict == Verdict.FOLD_IN
+    assert found.action == RetrainAction.FOLD_IN
     assert f"200,000 new events, of which {bought:,} count" in found.reason
     assert bought == 200
     assert ask(2_000, countable(crowd, since(JUDGED), AT, CONFIG)).wanted

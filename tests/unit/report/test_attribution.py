@@ -3,16 +3,16 @@
 import re
 from dataclasses import replace
 
-from pipeline.monitoring.rates import AnswerRow, Claims
-from pipeline.monitoring.verdicts import Signal, Verdict
-from pipeline.report.attribution import answers_section, answers_table
+from pipeline.monitoring.rates import AttributionRow, Claims
+from pipeline.monitoring.verdicts import DriftStatus, Signal
+from pipeline.report.attribution import attribution_section, attribution_table
 from pipeline.report.drift import drift_table
 from tests.pages import ATTRIBUTION, DRIFT
 
 FOUND = replace(
     ATTRIBUTION,
     rows=(
-        AnswerRow(
+        AttributionRow(
             "all",
             "all",
             1_200,
@@ -29,13 +29,13 @@ FOUND = replace(
             revenue_per_exposure_lo=0.1,
             revenue_per_exposure_hi=1.4,
         ),
-        AnswerRow("segment", "few", 3),
+        AttributionRow("segment", "few", 3),
     ),
 )
 
 
 def test_answers_are_a_line_a_group_and_notes_below():
-    lines = answers_table(FOUND).splitlines()
+    lines = attribution_table(FOUND).splitlines()
     assert " ".join(lines[0].split()) == (
         "by group people exposures answered ctr 95 % interval conversion 95 % interval revenue "
         "an exposure 95 % interval returned 95 % interval"
@@ -52,11 +52,13 @@ def test_answers_are_a_line_a_group_and_notes_below():
         "of the lists that events claim to answer, 1 are those we joined, 2 are others, 3 were not "
         "shown",
     ]
-    assert answers_table(replace(FOUND, rows=())).startswith("nothing was shown to anybody")
+    assert attribution_table(replace(FOUND, rows=())).startswith("nothing was shown to anybody")
 
 
 def test_notes_name_only_what_there_was():
-    notes = answers_table(replace(FOUND, late=4, unshown=5, claims=Claims(0, 0, 0))).splitlines()
+    notes = attribution_table(
+        replace(FOUND, late=4, unshown=5, claims=Claims(0, 0, 0))
+    ).splitlines()
     assert notes[6:] == [
         "4 of these answer a list shown on an earlier day and replaced since; they are in no rate",
         "5 events are of people to whom nothing was shown then",
@@ -64,7 +66,7 @@ def test_notes_name_only_what_there_was():
 
 
 def test_on_a_page_intervals_stand_behind_their_figures():
-    told = answers_section(FOUND).replace("\xa0", " ")
+    told = attribution_section(FOUND).replace("\xa0", " ")
     first, few = (re.findall(r"<td[^>]*>([^<]*)</td>", row) for row in told.split("<tr")[2:])
     assert first == [
         "all",
@@ -84,10 +86,10 @@ def test_on_a_page_intervals_stand_behind_their_figures():
 
 def test_what_drifts_stands_first_and_what_is_calm_last():
     signals = (
-        Signal("data.volume", -0.4, 4.0, Verdict.CALM, "fine"),
-        Signal("quality.ndcg", None, 4.0, Verdict.TOO_SHORT, "2 nights"),
-        Signal("taste.items", 7.0, 4.0, Verdict.DRIFT, "far"),
-        Signal("taste.categories", 9.0, 4.0, Verdict.DRIFT, "further"),
+        Signal("data.volume", -0.4, 4.0, DriftStatus.STABLE, "fine"),
+        Signal("quality.ndcg", None, 4.0, DriftStatus.TOO_SHORT, "2 nights"),
+        Signal("taste.items", 7.0, 4.0, DriftStatus.DRIFT, "far"),
+        Signal("taste.categories", 9.0, 4.0, DriftStatus.DRIFT, "further"),
     )
     found = replace(DRIFT, signals=signals)
     lines = [line.split() for line in drift_table(found).splitlines()[2:]]

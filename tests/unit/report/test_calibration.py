@@ -50,7 +50,7 @@ def test_sentence_and_text_hold_every_figure(found):
         "tosses",
     ):
         assert part in lines
-    dull = replace(found, v_hat=0.0, rate=0.0, rate_upper=0.0, tau=0.0)
+    dull = replace(found, v_hat=0.0, rate=0.0, rate_upper=0.0, seed_sd=0.0)
     assert "no dice move" in sentence(dull)
     assert f"{found.tossed_passed} of 4,000 tosses, at most 0." in sentence(dull)
     lines = text(dull, "blend", 20, [])

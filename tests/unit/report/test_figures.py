@@ -56,7 +56,7 @@ DRAW: dict[str, Callable[[], bytes]] = {
     "slices": lambda: figures.slices_figure(SLICES, "als", "popularity"),
     "reach": lambda: figures.reach_figure(RECIPES),
     "reasons": lambda: figures.reasons_figure(REASONS, 42),
-    "accounts": lambda: trends.accounts_figure(ACCOUNTS, PATHS),
+    "accounts": lambda: trends.e_processes_figure(ACCOUNTS, PATHS),
     "metric": lambda: trends.metric_figure(PAST, "ndcg_at_20"),
     "lift": lambda: trends.lift_figure(PAST),
     "churn": lambda: trends.churn_figure(CHURN, NIGHTS[-1]),
@@ -127,7 +127,7 @@ def test_more_than_a_figure_holds_is_named() -> None:
     drawn = figures.slices_figure(many, "als", "popularity")
     assert "the first 16 of 20" in " ".join(texts(drawn))
     accounts = tuple(status(f"r{n}", 90.0) for n in range(8))
-    assert "2 further candidates" in " ".join(texts(trends.accounts_figure(accounts, {})))
+    assert "2 further candidates" in " ".join(texts(trends.e_processes_figure(accounts, {})))
 
 
 def test_accounts_stand_below_a_threshold_with_their_names_and_points() -> None:
@@ -170,7 +170,7 @@ def test_odd_names_are_drawn_as_they_are() -> None:
         figures.reach_figure(odd),
         figures.lifts_figure((LiftRow(name, 0.1, 0.0, 0.2),), name, None),
         figures.slices_figure(SLICES, name, name),
-        trends.accounts_figure((status(name, 90.0),), {name: PATHS["als"]}),
+        trends.e_processes_figure((status(name, 90.0),), {name: PATHS["als"]}),
         trends.lift_figure((replace(PAST[0], recipe=name, kind="switch"),)),
         trends.churn_figure([(NIGHTS[0], churn(0.9, 1, {name: 0.1}))], NIGHTS[0]),
     ):

@@ -9,10 +9,10 @@ from functools import cache
 from html.parser import HTMLParser
 from typing import Any
 
-from pipeline.data.validate.checks import Check, Status
+from pipeline.data.validate.checks import DataCheck, Status
 from pipeline.evaluation.gate.decision import RuleResult
-from pipeline.monitoring.rates import AnswerRow
-from pipeline.monitoring.verdicts import Signal, Verdict
+from pipeline.monitoring.rates import AttributionRow
+from pipeline.monitoring.verdicts import DriftStatus, Signal
 from pipeline.report.night import LiftRow, NightPage, SliceRow
 from pipeline.report.page import night_figures, night_page
 from pipeline.report.past import PastRun
@@ -236,7 +236,7 @@ def test_everything_is_escaped() -> None:
             sentence=evil,
             recipe=evil,
             rules=rules,
-            accounts=(pages.status(evil, 1.0, waiting=evil),),
+            e_processes=(pages.status(evil, 1.0, waiting=evil),),
         ),
         evaluations={evil: pages.evaluation(0.1, 0.05, 0.15, coverage=0.1)},
         failures={"b" + evil: evil},
@@ -247,8 +247,8 @@ def test_everything_is_escaped() -> None:
         lifts=(LiftRow(evil, 0.4, 0.35, 0.45, True, evil),),
         slices=(SliceRow(evil, 3, 0.1, 0.1, 0.0, -0.1, 0.1, evil),),
         checks=(
-            Check(evil, Status.FAILED, None, None, evil),
-            Check(evil, Status.PASSED, 1, 1, evil),
+            DataCheck(evil, Status.FAILED, None, None, evil),
+            DataCheck(evil, Status.PASSED, 1, 1, evil),
         ),
         cleaning=CleanFile(
             train=CLEAN, full=CLEAN, items=pages.clean_report(1, (evil, 1, 1, 1, 0, 1)), users=CLEAN
@@ -262,13 +262,13 @@ def test_everything_is_escaped() -> None:
             (AS_OF, pages.live(evil, evil, 1, 1)),
         ),
         attribution=replace(
-            ATTRIBUTION, rows=(AnswerRow(evil, evil, 1), AnswerRow("all", evil, 1))
+            ATTRIBUTION, rows=(AttributionRow(evil, evil, 1), AttributionRow("all", evil, 1))
         ),
         drift=replace(
             DRIFT,
             signals=(
-                Signal(evil, None, 1.0, Verdict.NO_EVENT, evil),
-                Signal(evil, 1.0, 1.0, Verdict.CALM, evil),
+                Signal(evil, None, 1.0, DriftStatus.NO_EVENT, evil),
+                Signal(evil, 1.0, 1.0, DriftStatus.STABLE, evil),
             ),
         ),
         policy=replace(NIGHT.policy, reason=evil),

@@ -31,14 +31,14 @@ def test_a_share_never_looks_like_none_or_all(value: float, text: str) -> None:
 
 def test_accounts_name_the_nearest() -> None:
     other = status("other", 3.0)
-    assert titles.accounts_title([ALS]) == "als has 12 of 500 points"
+    assert titles.e_processes_title([ALS]) == "als has 12 of 500 points"
     near = "als has 12 of 500 points: the nearest to a switch"
-    assert titles.accounts_title([other, ALS]) == near
+    assert titles.e_processes_title([other, ALS]) == near
     there = status("als", 512.5)
     told = "als has 512 of 500 points: enough for a switch"
-    assert titles.accounts_title([other, there]) == told
+    assert titles.e_processes_title([other, there]) == told
     none = "No candidate has gathered evidence that it is better"
-    assert titles.accounts_title([status("als", 1.0)]) == none
+    assert titles.e_processes_title([status("als", 1.0)]) == none
 
 
 def test_the_metric_is_compared_with_an_equally_long_block_only() -> None:
@@ -136,8 +136,8 @@ def test_reasons_say_how_many_rows() -> None:
 
 def test_an_account_is_a_line() -> None:
     lift = {"lift": 0.04, "se": 0.02 / 1.96, "blocks": 3, "effect": 0.05, "more": 0}
-    assert titles.account_line(status("als", 512.5, **lift)) == (
+    assert titles.e_process_line(status("als", 512.5, **lift)) == (
         "als: 512 of 500 points; +4.0 % (+2.0 % to +6.0 %) over 3 blocks; a block like tonight's "
         "can show +5.0 %."
     )
-    assert titles.account_line(status("new", 1.0)) == "new: 1.0 of 500 points."
+    assert titles.e_process_line(status("new", 1.0)) == "new: 1.0 of 500 points."

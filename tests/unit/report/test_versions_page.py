@@ -10,24 +10,24 @@ import pytest
 from pipeline.report.pair import (
     Entry,
     Estimate,
-    Footing,
     MetricRow,
     Pair,
+    PairedComparison,
     PairedRow,
     Sample,
     VersionRow,
     VersionsPage,
 )
 from pipeline.report.versions import (
-    footing_figure,
-    footing_sentence,
-    footing_title,
+    comparison_figure,
+    comparison_sentence,
+    comparison_title,
     versions_page,
 )
 
 METRIC = "ndcg_at_20"
 ALL = PairedRow(METRIC, 1211, 0.0229, 0.0309, 0.35, 0.22, 0.48, None)
-FOOTING = Footing(
+FOOTING = PairedComparison(
     "holdout",
     "On the days that judged version 3",
     "The recipe is the same.",
@@ -130,7 +130,7 @@ def test_what_differs_stands_first_and_everything_below() -> None:
 
 
 def test_a_lift_is_told_with_its_figures() -> None:
-    assert footing_sentence(PAGE, FOOTING) == (
+    assert comparison_sentence(PAGE, FOOTING) == (
         "On the days that judged version 3, version 3 is ahead by 35 % (+22 % to +48 %, "
         "1,211 people): NDCG@20 0.0309 against 0.0229"
     )
@@ -150,19 +150,19 @@ def test_the_title_claims_no_more_than_the_interval(
     changed: dict[str, float | None], title: str
 ) -> None:
     footing = replace(FOOTING, rows=(replace(ALL, **changed),))
-    assert footing_title(PAGE, footing) == title
+    assert comparison_title(PAGE, footing) == title
 
 
 def test_a_footing_that_is_none_says_why_and_draws_nothing() -> None:
-    none = Footing("holdout", "On the days that judged version 3", "It would leak.")
-    assert footing_sentence(PAGE, none) is None and footing_figure(PAGE, none) is None
+    none = PairedComparison("holdout", "On the days that judged version 3", "It would leak.")
+    assert comparison_sentence(PAGE, none) is None and comparison_figure(PAGE, none) is None
     text = versions_page(replace(PAGE, footings=(none,)))
     assert "It would leak." in text and "<svg" not in text
 
 
 def test_the_figure_shows_everybody_and_groups_of_the_primary_metric() -> None:
-    drawn = footing_figure(PAGE, FOOTING)
-    assert drawn is not None and drawn == footing_figure(PAGE, FOOTING)
+    drawn = comparison_figure(PAGE, FOOTING)
+    assert drawn is not None and drawn == comparison_figure(PAGE, FOOTING)
     text = drawn.decode()
     assert "everybody (1,211)" in text and "cold (62)" in text
     assert "recall" not in text and "new items" not in text

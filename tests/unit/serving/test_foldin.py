@@ -6,7 +6,7 @@ import pytest
 import scipy.sparse as sp
 
 from pipeline import columns as c
-from pipeline.data.feature_matrix import Described
+from pipeline.data.feature_matrix import FeatureMatrix
 from pipeline.data.matrix import WEIGHT, build_history
 from pipeline.models.als import Als
 from pipeline.models.families import recipe_from
@@ -118,15 +118,15 @@ def test_items_that_are_new_since_the_training_are_left_out():
 def test_what_is_known_of_people_is_what_the_window_knew():
     window = build_history(before_the_night(), NIGHT)
     cells = sp.csr_matrix(np.arange(1, window.n_users + 1, dtype=np.float32)[:, None])
-    known = Described(np.array(["segment=x"]), cells)
+    known = FeatureMatrix(np.array(["segment=x"]), cells)
     described = type(window)(
         **{**vars(window), "of_users": known, "of_items": known.rows(np.arange(window.n_items))}
     )
     did = weighed([("zoe", "i03", 0.2), ("u07", "i03", 0.2), ("abe", "i03", 0.2)])
     own = histories(did, described, NIGHT + timedelta(days=1))
     assert own.user_ids.tolist() == ["abe", "u07", "zoe"]
-    assert own.of_users.cells.toarray().ravel().tolist() == [0.0, 8.0, 0.0]
-    assert own.of_items is described.of_items
+    assert own.user_features.cells.toarray().ravel().tolist() == [0.0, 8.0, 0.0]
+    assert own.item_features is described.item_features
 
 
 def test_what_arrived_since_or_happened_since_is_new():

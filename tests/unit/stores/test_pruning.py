@@ -11,13 +11,13 @@ import pytest
 from pipeline.errors import StorageError
 from pipeline.stores.pruning import (
     NOTHING,
-    Taken,
-    forget,
+    Removed,
+    drop_files,
+    last_activity,
     remove,
     remove_older,
-    renew,
-    sweep,
-    worked_on,
+    remove_orphans,
+    touch,
 )
 from pipeline.stores.runs import Runs
 
@@ -35,8 +35,8 @@ def run(tmp_path):
 
 
 def test_a_file_is_forgotten_and_the_rest_of_its_step_stays(run):
-    assert forget(run, "train/als", ["scorer.npz"]) == Taken(1, 5)
-    assert forget(run, "train/als", ["scorer.npz"]) == NOTHING
+    assert drop_files(run, "train/als", ["scorer.npz"]) == Removed(1, 5)
+    assert drop_files(run, "train/als", ["scorer.npz"]) == NOTHING
     assert run.json("train/als", "recipe") == {"name": "als"}
     assert run.committed("train/als") is not None
     with pytest.raises(StorageError, match=r"cannot read .*scorer\.npz"):
@@ -57,7 +57,7 @@ def test_a_removal_that_was_killed_is_ended_and_its_run_is_gone_at_once(run, mon
     runs = Runs(run.folder.parent)
     assert runs.starting_with("") == ()
     assert not run.folder.exists()
-    assert sweep(runs).files == 4
+    assert remove_orphans(runs).files == 4
     assert list(runs.root.iterdir()) == []
 
 
@@ -72,11 +72,11 @@ def test_the_draft_of_a_dead_process_goes_and_that_of_a_living_one_stays(run):
     runs = Runs(run.folder.parent)
     with run.draft("features") as draft, run.writing("train/mad-7"):
         draft.bytes("x", b"1")
-        assert sweep(runs) == NOTHING
-    assert sweep(runs) == Taken(1, 3)
+        assert remove_orphans(runs) == NOTHING
+    assert remove_orphans(runs) == Removed(1, 3)
     assert not left.exists()
     assert run.committed("features") is not None
-    assert sweep(runs) == NOTHING
+    assert remove_orphans(runs) == NOTHING
 
 
 def test_a_draft_of_a_killed_process_is_found(tmp_path):
@@ -87,12 +87,12 @@ def test_a_draft_of_a_killed_process_is_found(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, check=False)
     assert done.returncode == 9
-    assert sweep(Runs(tmp_path)) == Taken(1, 4)
+    assert remove_orphans(Runs(tmp_path)) == Removed(1, 4)
     assert Runs(tmp_path).open("r").steps() == ()
 
 
 def test_no_runs_leave_nothing(tmp_path):
-    assert sweep(Runs(tmp_path / "calibrations")) == NOTHING
+    assert remove_orphans(Runs(tmp_path / "calibrations")) == NOTHING
 
 
 def test_age_is_since_a_file_was_written_and_put_where_it_is(tmp_path):
@@ -118,8 +118,8 @@ def test_age_is_since_a_file_was_written_and_put_where_it_is(tmp_path):
 def test_a_run_that_is_worked_on_says_so(run):
     manifest = run.folder / "train" / "als" / "manifest.json"
     os.utime(manifest, (1_000_000_000, 1_000_000_000))
-    assert worked_on(run, "train/als").year == 2001
-    renew(run, "train/als")
-    assert worked_on(run, "train/als") > NOW - timedelta(minutes=1)
+    assert last_activity(run, "train/als").year == 2001
+    touch(run, "train/als")
+    assert last_activity(run, "train/als") > NOW - timedelta(minutes=1)
     with pytest.raises(StorageError, match="cannot write"):
-        renew(run, "features")
+        touch(run, "features")

@@ -181,7 +181,7 @@ def test_what_was_measured_is_kept_and_checked_but_names_no_output(tmp_path):
         run = Runs(tmp_path / name).open("20171201T090000Z-0badcafe")
         with run.draft("train/als") as draft:
             draft.json("facts", facts)
-            draft.json("cost", {"seconds": seconds}, measured=True)
+            draft.json("cost", {"seconds": seconds}, volatile=True)
         return run
 
     slow, fast, other = written("slow", 9.5), written("fast", 0.5), written("other", 9.5, facts=2)

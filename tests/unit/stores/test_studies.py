@@ -35,15 +35,15 @@ def go_on(study, trials, *, halve=False):
         asked = study.ask()
         asked_for.append(dict(asked.values))
         if not halve:
-            study.tell(asked, COMPLETE, {"windows": [worth(asked.values)]}, worth(asked.values))
+            study.finish(asked, COMPLETE, {"windows": [worth(asked.values)]}, worth(asked.values))
             continue
         for step in range(1, WINDOWS + 1):
             if not study.report(asked, step, worth(asked.values)) and step < WINDOWS:
-                study.tell(asked, PRUNED, {"windows": [worth(asked.values)] * step})
+                study.finish(asked, PRUNED, {"windows": [worth(asked.values)] * step})
                 break
         else:
             notes = {"windows": [worth(asked.values)] * WINDOWS}
-            study.tell(asked, COMPLETE, notes, worth(asked.values))
+            study.finish(asked, COMPLETE, notes, worth(asked.values))
     return asked_for
 
 
@@ -59,7 +59,7 @@ def test_the_start_is_tried_first_then_the_others_then_what_is_proposed(studies)
     first = study.ask()
     assert (first.start, first.values) == (True, {"alpha": 500.0})
     assert study.report(first, 1, 0.0)
-    study.tell(first, COMPLETE, {"windows": [0.0]}, 0.0)
+    study.finish(first, COMPLETE, {"windows": [0.0]}, 0.0)
     asked = go_on(study, 3)
     assert asked[0] == other
     assert all(values.keys() == AXES.keys() for values in asked)
@@ -145,7 +145,7 @@ def test_a_failed_trial_is_not_proposed_again(studies):
     for _ in range(3):
         trial = study.ask()
         asked.append(dict(trial.values))
-        study.tell(trial, FAILED, {"failure": "too large"})
+        study.finish(trial, FAILED, {"failure": "too large"})
     assert len({tuple(values.items()) for values in asked}) == 3
     assert [t.notes.get("failure") for t in study.trials()][1:] == ["too large"] * 3
 

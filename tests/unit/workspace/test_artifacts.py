@@ -21,8 +21,8 @@ def test_a_split_is_written_and_read_back(tmp_path):
     split = Split(
         train=Interval(day(1), day(8)),
         holdout=Interval(day(8), day(15)),
-        block_days=7,
-        policy="repeat",
+        holdout_days=7,
+        task="repeat",
         repeat_share=0.5,
         target_kinds=("purchase",),
         judged=((7, 200), (14, 300)),

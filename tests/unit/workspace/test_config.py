@@ -147,7 +147,7 @@ def test_the_environment_wins_and_says_so(file):
 
 
 def test_text_from_the_environment_needs_no_quotes(file):
-    assert compose(file, {"NIGHTJAR__SPLIT__SEEN": "repeat"}).config.split.seen == "repeat"
+    assert compose(file, {"NIGHTJAR__SPLIT__SEEN": "repeat"}).config.split.task == "repeat"
 
 
 @pytest.mark.parametrize("name", ["NIGHTJAR__GATE", "NIGHTJAR____ALPHA"])

@@ -87,9 +87,9 @@ def test_the_first_night_says_nothing_of_how_long_a_holdout_must_be():
         decision(5, "keep", block_days=7),
         decision(3, "refresh", block_days=14),
     ]
-    assert history(lines[0]).last_block_days(NIGHT) is None
-    assert history(*lines).last_block_days(NIGHT) == 14
-    assert history(*lines).last_block_days(days_before(4)) == 7
+    assert history(lines[0]).last_holdout_days(NIGHT) is None
+    assert history(*lines).last_holdout_days(NIGHT) == 14
+    assert history(*lines).last_holdout_days(days_before(4)) == 7
 
 
 def test_the_task_is_that_of_the_newest_decision_before():

@@ -25,8 +25,8 @@ from pipeline.base import AsOf, Progress, compact_instant, format_instant, plain
 from pipeline.errors import ConfigError
 from pipeline.report.backtest import summary, text, title
 from pipeline.report.backtest_figure import figure
-from pipeline.steps.experiments.backtest.days import Policy, days_of
-from pipeline.steps.experiments.backtest.sandbox import Sandbox, sandbox_config
+from pipeline.steps.experiments.backtest.days import RetrainSchedule, days_of
+from pipeline.steps.experiments.backtest.sandbox import BacktestSandbox, sandbox_config
 from pipeline.stores.runs import Run, Runs
 from pipeline.workspace.config import dump
 from pipeline.workspace.experiment_artifacts import BacktestPlanFile, DayFile
@@ -82,14 +82,14 @@ def parse_every(words: str) -> timedelta:
     return every
 
 
-def parse_policies(words: str) -> tuple[Policy, ...]:
+def parse_policies(words: str) -> tuple[RetrainSchedule, ...]:
     """Read names that commas part; `ConfigError` for one that is none, or for none at all."""
     names = [name.strip() for name in words.split(",") if name.strip()]
-    unknown = [name for name in names if name not in set(Policy)]
+    unknown = [name for name in names if name not in set(RetrainSchedule)]
     if unknown or not names:
         fault = f"{unknown[0]!r} is no policy" if unknown else "no policy is named"
-        raise ConfigError(f"{fault}; there are {', '.join(Policy)}")
-    return tuple(dict.fromkeys(Policy(name) for name in names))
+        raise ConfigError(f"{fault}; there are {', '.join(RetrainSchedule)}")
+    return tuple(dict.fromkeys(RetrainSchedule(name) for name in names))
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def backtest(
     end: AsOf,
     *,
     every: timedelta,
-    policies: Sequence[Policy],
+    policies: Sequence[RetrainSchedule],
     plant: AsOf | None = None,
     progress: Progress = silent,
 ) -> Backtested:
@@ -171,7 +171,7 @@ def backtest(
         plan = _plan(ws, run, course)
         days: dict[str, tuple[DayFile, ...]] = {}
         for policy in policies:
-            box = Sandbox(ws, plan.versions, folder / policy, plan.config, plan.plant_shift)
+            box = BacktestSandbox(ws, plan.versions, folder / policy, plan.config, plan.plant_shift)
             days[policy] = tuple(days_of(box, policy, course.instants, log.progress))
         (folder / FIGURE).write_bytes(figure(days, plant))
         log.rows, log.result = sum(map(len, days.values())), title(days)

@@ -18,7 +18,7 @@ from pipeline.errors import DataError, GateError
 from pipeline.evaluation.gate.decision import PROMOTIONS
 from pipeline.evaluation.prequential import ALL
 from pipeline.steps.diagnostics.live_quality import score_span
-from pipeline.steps.experiments.backtest.sandbox import Sandbox
+from pipeline.steps.experiments.backtest.sandbox import BacktestSandbox
 from pipeline.steps.feedback.foldin import foldin
 from pipeline.steps.feedback.policy import policy as evaluate_policy
 from pipeline.steps.nightly.nightly import nightly
@@ -33,7 +33,7 @@ _WEEK: Final = timedelta(days=7)
 _BEGINNING: Final = datetime(1, 1, 1, tzinfo=UTC)
 
 
-class Policy(StrEnum):
+class RetrainSchedule(StrEnum):
     """When a nightly run takes place."""
 
     NIGHTLY = "nightly"
@@ -43,7 +43,7 @@ class Policy(StrEnum):
 
 
 def days_of(
-    box: Sandbox, policy: Policy, instants: Sequence[AsOf], progress: Progress
+    box: BacktestSandbox, policy: RetrainSchedule, instants: Sequence[AsOf], progress: Progress
 ) -> Iterator[DayFile]:
     """Replay the days that are left, and yield all of them.
 
@@ -76,8 +76,8 @@ def days_of(
 class _Replay:
     """One policy in its sandbox, and the files of its days."""
 
-    box: Sandbox
-    policy: Policy
+    box: BacktestSandbox
+    policy: RetrainSchedule
     steps: Run
     progress: Progress
 
@@ -115,15 +115,15 @@ class _Replay:
         if LedgerHistory.of(self.ws.ledger).live is None:
             return True, "nothing is live yet", None
         match self.policy:
-            case Policy.NIGHTLY:
+            case RetrainSchedule.NIGHTLY:
                 return True, "every night", None
-            case Policy.WEEKLY:
+            case RetrainSchedule.WEEKLY:
                 due = at - last_night >= _WEEK
                 return due, "a week is over" if due else "the week is not over", None
-            case Policy.ADAPTIVE:
+            case RetrainSchedule.ADAPTIVE:
                 ruling = evaluate_policy(self.ws, at)
                 return ruling.wanted, ruling.reason, ruling.cause
-            case Policy.NEVER:
+            case RetrainSchedule.NEVER:
                 return False, "never again", None
 
 

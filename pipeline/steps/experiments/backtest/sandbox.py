@@ -39,7 +39,7 @@ def sandbox_config(config: Config) -> Config:
 
 
 @dataclass(frozen=True)
-class Sandbox:
+class BacktestSandbox:
     """One policy's world.
 
     Attributes

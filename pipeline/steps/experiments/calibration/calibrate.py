@@ -20,7 +20,7 @@ from pipeline.evaluation.calibration import Calibration
 from pipeline.evaluation.evaluate import NDCG
 from pipeline.models.contract import Recipe
 from pipeline.report.calibration import figure, sentence, text
-from pipeline.steps.experiments.calibration.fits import Fits, pinned
+from pipeline.steps.experiments.calibration.fits import ReplicateFits, pinned
 from pipeline.stores.runs import Run, Runs
 from pipeline.workspace.config import dump
 from pipeline.workspace.experiment_artifacts import CalibrationFile, CalibrationPlanFile
@@ -51,17 +51,17 @@ class Calibrated:
     """
 
     line: CalibrationEntry
-    found: Calibration
+    calibration: Calibration
     svg: bytes
 
     def plain(self) -> dict[str, Any]:
         """Return the entry and the result as plain JSON."""
-        return {**self.line.plain(), "found": plain(self.found)}
+        return {**self.line.plain(), "found": plain(self.calibration)}
 
     def text(self) -> str:
         """Return the result as lines."""
         line = self.line
-        return f"{line.sentence}\n{text(self.found, line.recipe, line.k, line.cutoffs)}"
+        return f"{line.sentence}\n{text(self.calibration, line.recipe, line.k, line.cutoffs)}"
 
 
 def gate_calibrate(
@@ -103,7 +103,7 @@ def gate_calibrate(
     ):
         if not run.has(CalibrationFile):
             plan = pinned(ws, run, as_of, history)
-            fits = Fits(ws, run, plan, champion.name, champion.recipe)
+            fits = ReplicateFits(ws, run, plan, champion.name, champion.recipe)
             result = calibrate(fits.all(elapsed, log.progress), ws.config.gate)
             with run.draft(_RESULT) as draft:
                 draft.write(CalibrationFile(result))
@@ -135,7 +135,7 @@ def _entry(run: Run, as_of: AsOf, champion: Champion, result: Calibration) -> Ca
         task=plan.task,
         k=plan.k,
         metric=NDCG,
-        seed_sd=result.tau,
+        seed_sd=result.seed_sd,
         rate=result.rate,
         rate_upper=result.rate_upper,
         tossed_upper=result.tossed_upper,
@@ -143,7 +143,7 @@ def _entry(run: Run, as_of: AsOf, champion: Champion, result: Calibration) -> Ca
         df=result.df,
         planted=result.planted,
         users=result.users,
-        replicates=result.salts,
+        replicates=result.replicates,
         power=result.power,
         switched=result.switched,
         lineages=len(result.equal),

@@ -17,11 +17,11 @@ import polars as pl
 from pipeline.base import AsOf, Interval, Progress, format_instant
 from pipeline.data.matrix import History
 from pipeline.data.split import UNDERPOWERED, Split, before
-from pipeline.data.targets import Policy
+from pipeline.data.targets import Task
 from pipeline.data.windows import WindowConfig, parted, window
 from pipeline.errors import DataError
-from pipeline.evaluation.calibrate import CUTOFFS, LEAST_CUTOFFS, SALTS
-from pipeline.evaluation.seed_variance import SaltedBlock, list_values
+from pipeline.evaluation.calibrate import CUTOFFS, LEAST_CUTOFFS, REPLICATES
+from pipeline.evaluation.seed_variance import ReplicateBlock, list_values
 from pipeline.models.contract import Recipe
 from pipeline.steps.experiments.learning_data import LearningData
 from pipeline.stores.runs import Run
@@ -47,19 +47,19 @@ def pinned(ws: Workspace, run: Run, as_of: AsOf, history: LedgerHistory) -> Cali
 def _plan(ws: Workspace, as_of: AsOf, history: LedgerHistory) -> CalibrationPlanFile:
     config, after = ws.config, as_of + JUST_AFTER
     versions = ws.current_versions()
-    block_days = history.last_block_days(after)
+    holdout_days = history.last_holdout_days(after)
     search = _HoldoutSearch(
         LearningData(ws, versions).events(as_of),
         config.windows,
         history.last_task(after),
-        block_days,
+        holdout_days,
     )
     parts = search.disjoint(as_of)
     return CalibrationPlanFile(
         as_of=as_of,
         versions=versions,
-        task=parts[-1].policy,
-        block_days=block_days,
+        task=parts[-1].task,
+        block_days=holdout_days,
         weights=history.last_weights(after, config.features),
         k=config.recommend.length,
         holdouts=tuple(part.holdout for part in reversed(parts)),
@@ -72,7 +72,7 @@ class _HoldoutSearch:
 
     events: pl.DataFrame
     config: WindowConfig
-    task: Policy | None
+    task: Task | None
     block_days: int | None
 
     def disjoint(self, as_of: datetime) -> list[Split]:
@@ -109,14 +109,14 @@ class _HoldoutSearch:
             self.events.filter(before(end)),
             end,
             self.config,
-            policy=self.task,
+            task=self.task,
             first=False,
-            block_days=self.block_days,
+            holdout_days=self.block_days,
         )
 
 
 @dataclass(frozen=True)
-class Fits:
+class ReplicateFits:
     """The fits of one calibration: each salt on each cut-off, the oldest first."""
 
     ws: Workspace
@@ -125,51 +125,53 @@ class Fits:
     name: str
     recipe: Recipe
 
-    def all(self, elapsed: Callable[[], float], progress: Progress) -> list[SaltedBlock]:
+    def all(self, elapsed: Callable[[], float], progress: Progress) -> list[ReplicateBlock]:
         """Do what is not done yet, and return the values of all."""
-        report = _Countdown(len(self.plan.holdouts) * SALTS, elapsed, progress)
+        report = _Countdown(len(self.plan.holdouts) * REPLICATES, elapsed, progress)
         for number, holdout in enumerate(self.plan.holdouts):
-            missing = [salt for salt in range(SALTS) if not self._has(number, salt)]
+            missing = [
+                replicate for replicate in range(REPLICATES) if not self._has(number, replicate)
+            ]
             if not missing:
                 continue
             part, history = self._window(holdout)
             refuse_too_large(self.name, self.recipe, history, self.ws.config.train)
-            for salt in missing:
-                report.before(number * SALTS + salt + 1)
-                if self._still(number, salt):
+            for replicate in missing:
+                report.before(number * REPLICATES + replicate + 1)
+                if self._still(number, replicate):
                     values = self._values(number, 0)
                 else:
-                    scorer = self.recipe.train(history, salt=salt)
+                    scorer = self.recipe.train(history, replicate=replicate)
                     upright, turned = list_values(scorer, history, part, self.plan.k)
                     values = {"upright": upright, "turned": turned}
-                with self.run.draft(_folder(number, salt)) as draft:
+                with self.run.draft(_folder(number, replicate)) as draft:
                     draft.arrays("values", values)
                     draft.rows = len(values["upright"])
                 report.done += 1
         return [self._block(number, holdout) for number, holdout in enumerate(self.plan.holdouts)]
 
-    def _has(self, number: int, salt: int) -> bool:
-        return self.run.committed(_folder(number, salt)) is not None
+    def _has(self, number: int, replicate: int) -> bool:
+        return self.run.committed(_folder(number, replicate)) is not None
 
-    def _still(self, number: int, salt: int) -> bool:
+    def _still(self, number: int, replicate: int) -> bool:
         """Return whether another fit would be the same once more: no seed of the oldest cut-off has
         changed any list, and neither has the second one here.
         """
-        if number == 0 or salt < 2:
+        if number == 0 or replicate < 2:
             return False
-        pairs = [(0, other) for other in range(1, SALTS)] + [(number, 1)]
+        pairs = [(0, other) for other in range(1, REPLICATES)] + [(number, 1)]
         return all(self._same(at, other) for at, other in pairs)
 
-    def _same(self, number: int, salt: int) -> bool:
-        first, other = self._values(number, 0), self._values(number, salt)
+    def _same(self, number: int, replicate: int) -> bool:
+        first, other = self._values(number, 0), self._values(number, replicate)
         return all(np.array_equal(first[side], other[side]) for side in first)
 
-    def _values(self, number: int, salt: int) -> dict[str, np.ndarray[Any, Any]]:
-        return self.run.arrays(_folder(number, salt), "values")
+    def _values(self, number: int, replicate: int) -> dict[str, np.ndarray[Any, Any]]:
+        return self.run.arrays(_folder(number, replicate), "values")
 
-    def _block(self, number: int, holdout: Interval) -> SaltedBlock:
-        values = [self._values(number, salt) for salt in range(SALTS)]
-        return SaltedBlock(
+    def _block(self, number: int, holdout: Interval) -> ReplicateBlock:
+        values = [self._values(number, replicate) for replicate in range(REPLICATES)]
+        return ReplicateBlock(
             holdout, *(np.stack([v[side] for v in values]) for side in ("upright", "turned"))
         )
 
@@ -208,8 +210,8 @@ class _Countdown:
         self.progress(f"calibrate: fit {count} of {self.total}{left}")
 
 
-def _folder(number: int, salt: int) -> str:
-    return f"fits/{number}-{salt}"
+def _folder(number: int, replicate: int) -> str:
+    return f"fits/{number}-{replicate}"
 
 
 def _time(seconds: float) -> str:

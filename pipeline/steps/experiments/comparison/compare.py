@@ -15,10 +15,15 @@ from pipeline.base import Progress, format_instant, plain, silent
 from pipeline.errors import ConfigError, RegistryError
 from pipeline.evaluation.evaluate import NDCG, metric_name
 from pipeline.report.pair import Pair, VersionRow, VersionsPage
-from pipeline.report.versions import footing_sentence, versions_page
-from pipeline.steps.experiments.comparison.paired import footings, judged_on, metrics, same_holdout
+from pipeline.report.versions import comparison_sentence, versions_page
+from pipeline.steps.experiments.comparison.paired import (
+    judged_on,
+    metrics,
+    paired_comparisons,
+    same_holdout,
+)
 from pipeline.steps.experiments.comparison.samples import samples
-from pipeline.steps.reporting.page_files import put
+from pipeline.steps.reporting.page_files import write_atomically
 from pipeline.workspace.artifacts import (
     REFIT,
     CostFile,
@@ -106,11 +111,11 @@ def compare(
         raise ConfigError(f"version {left} is compared with itself; name two versions")
     first, second = find(ws, left), find(ws, right)
     with task_log("compare", second.night.as_of, progress=progress) as log:
-        page = gather(ws, first, second, log.progress)
+        page = build(ws, first, second, log.progress)
         name = f"compare-{left}-{right}.html"
         path = out or ws.home / "reports" / name
         text = versions_page(page).encode()
-        put(path, text)
+        write_atomically(path, text)
         fault = None
         log.progress("MLflow: the page at both versions")
         try:
@@ -121,10 +126,10 @@ def compare(
     return Comparison(page, path, fault)
 
 
-def gather(ws: Workspace, left: Version, right: Version, progress: Progress) -> VersionsPage:
+def build(ws: Workspace, left: Version, right: Version, progress: Progress) -> VersionsPage:
     """Gather the page of two versions."""
     metric = metric_name(NDCG, right.night.config.recommend.length)
-    comparisons = footings(left, right, progress)
+    comparisons = paired_comparisons(left, right, progress)
     progress("sample lists")
     about, people = samples(ws, left, right)
     page = VersionsPage(
@@ -149,7 +154,9 @@ def gather(ws: Workspace, left: Version, right: Version, progress: Progress) -> 
 
 def _concluded(page: VersionsPage) -> VersionsPage:
     """Add the sentence: what the footings found, or that there is none to stand on."""
-    parts = [text for footing in page.footings if (text := footing_sentence(page, footing))]
+    parts = [
+        text for comparison in page.footings if (text := comparison_sentence(page, comparison))
+    ]
     nothing = "the two were never judged on the same people by the same truth"
     sentence = "; ".join(parts or [nothing])
     return replace(page, sentence=f"{sentence[0].upper()}{sentence[1:]}.")

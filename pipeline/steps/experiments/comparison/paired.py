@@ -24,7 +24,7 @@ from pipeline.data.split import Split
 from pipeline.errors import GateError, NightjarError
 from pipeline.evaluation.compare import NO_LEVEL, difference, paired
 from pipeline.evaluation.evaluate import NDCG, SLICE, USERS, evaluate_stored, metric_name
-from pipeline.report.pair import Estimate, Footing, MetricRow, PairedRow
+from pipeline.report.pair import Estimate, MetricRow, PairedComparison, PairedRow
 from pipeline.workspace.artifacts import EvaluationFile, train_step
 from pipeline.workspace.night import Night
 from pipeline.workspace.run_files import read_history, read_scorer, read_split, trained
@@ -37,7 +37,9 @@ _95: Final = 1.96
 _LOW, _HIGH = "_lo", "_hi"
 
 
-def footings(left: Version, right: Version, progress: Progress) -> tuple[Footing, ...]:
+def paired_comparisons(
+    left: Version, right: Version, progress: Progress
+) -> tuple[PairedComparison, ...]:
     """Compare two versions on every footing there is; one without rows says why there is none."""
     if same_holdout(left, right):
         return (_same_days(left, right),)
@@ -49,7 +51,7 @@ def footings(left: Version, right: Version, progress: Progress) -> tuple[Footing
 def same_holdout(left: Version, right: Version) -> bool:
     """Say whether both nights were judged by the same people and the same truth."""
     first, second = _split(left), _split(right)
-    same = (first.holdout, first.policy) == (second.holdout, second.policy)
+    same = (first.holdout, first.task) == (second.holdout, second.task)
     lengths = {x.night.config.recommend.length for x in (left, right)}
     return same and len(lengths) == 1 and first.truth.equals(second.truth)
 
@@ -71,8 +73,8 @@ def metrics(left: Version, right: Version) -> tuple[MetricRow, ...]:
     return tuple(MetricRow(n, _estimate(first, n), _estimate(second, n)) for n in names)
 
 
-def _same_days(left: Version, right: Version) -> Footing:
-    return Footing(
+def _same_days(left: Version, right: Version) -> PairedComparison:
+    return PairedComparison(
         HOLDOUT,
         "On the same days",
         f"Both nights were judged by {judged_on(left)}: person by person.",
@@ -80,7 +82,7 @@ def _same_days(left: Version, right: Version) -> Footing:
     )
 
 
-def _other_days(older: Version, newer: Version, left: Version) -> Footing:
+def _other_days(older: Version, newer: Version, left: Version) -> PairedComparison:
     title = f"On the days that judged version {newer.number}"
     split, run = _split(newer), newer.night.run
     try:
@@ -94,10 +96,12 @@ def _other_days(older: Version, newer: Version, left: Version) -> Footing:
             segments=_segments(newer),
         )
     except NightjarError as error:
-        return Footing(HOLDOUT, title, f"They cannot be judged on one footing: {error.sentence}.")
+        return PairedComparison(
+            HOLDOUT, title, f"They cannot be judged on one footing: {error.sentence}."
+        )
     old, new = (
-        _Side(pair.stored, _tau(older, older.name)),
-        _Side(pair.tonight, _tau(newer, newer.name)),
+        _Side(pair.stored, _seed_sd(older, older.name)),
+        _Side(pair.tonight, _seed_sd(newer, newer.name)),
     )
     rows = _rows(old, new, newer.night) if left is older else _rows(new, old, newer.night)
     about = (
@@ -111,10 +115,10 @@ def _other_days(older: Version, newer: Version, left: Version) -> Footing:
         if alike
         else ("Recipe and data both differ: the lift is of the two together.")
     )
-    return Footing(HOLDOUT, title, about, rows)
+    return PairedComparison(HOLDOUT, title, about, rows)
 
 
-def _recipes(older: Version, newer: Version, left: Version) -> tuple[Footing, ...]:
+def _recipes(older: Version, newer: Version, left: Version) -> tuple[PairedComparison, ...]:
     """Compare the two recipes on the newer night's data, where that night trained both."""
     wanted = older.night.recipes[older.name].hash
     night = newer.night
@@ -127,7 +131,7 @@ def _recipes(older: Version, newer: Version, left: Version) -> tuple[Footing, ..
         f"({names[0]}) on its own data, too: recipe against recipe, person by person."
     )
     rows = _rows(old, new, night) if left is older else _rows(new, old, night)
-    return (Footing(RECIPES, "Recipe against recipe on the same data", about, rows),)
+    return (PairedComparison(RECIPES, "Recipe against recipe on the same data", about, rows),)
 
 
 @dataclass(frozen=True)
@@ -135,7 +139,7 @@ class _Side:
     """Values per person, the spread of their mean over training seeds, and of how many fits."""
 
     users: pl.DataFrame
-    tau: float
+    seed_sd: float
     fits: int = 1
 
 
@@ -143,14 +147,14 @@ def _side(version: Version, recipe: str) -> _Side:
     """Return what a night found of a recipe."""
     run = version.night.run
     frame = run.frame("evaluate", f"users-{recipe}")
-    return _Side(frame, _tau(version, recipe), run.read(EvaluationFile).recipes[recipe].fits)
+    return _Side(frame, _seed_sd(version, recipe), run.read(EvaluationFile).recipes[recipe].fits)
 
 
-def _tau(version: Version, recipe: str) -> float:
+def _seed_sd(version: Version, recipe: str) -> float:
     """Return a recipe's spread as the gate takes it; a baseline rolls no dice."""
     night = version.night
     made = night.recipes[recipe]
-    unknown = 0.0 if made.capabilities.baseline is not None else night.config.gate.unknown_tau
+    unknown = 0.0 if made.capabilities.baseline is not None else night.config.gate.default_seed_sd
     return night.snapshot.seed_sds.get(made.family, unknown)
 
 
@@ -170,8 +174,8 @@ def _rows(left: _Side, right: _Side, night: Night) -> tuple[PairedRow, ...]:
         result = difference(
             candidate,
             champion,
-            tau_candidate=right.tau,
-            tau_champion=left.tau,
+            tau_candidate=right.seed_sd,
+            tau_champion=left.seed_sd,
             fits=min(left.fits, right.fits),
             min_users=gate.slice_users if column.startswith(SLICE) else gate.min_users,
             min_nonzero=gate.min_nonzero,

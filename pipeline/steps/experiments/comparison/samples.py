@@ -67,7 +67,7 @@ def _lists(ws: Workspace, version: Version) -> pl.DataFrame:
         read_scorer(run, "refit").score,
         History.from_arrays(run.arrays("refit", "history")),
         unavailable(run.frame("features", "items")),
-        repeat=read_split(run).policy == "repeat",
+        repeat=read_split(run).task == "repeat",
         length=FIRST,
     )
 

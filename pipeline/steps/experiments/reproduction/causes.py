@@ -14,7 +14,7 @@ from typing import Any, Final
 ABSENT: Final = "not installed"
 
 
-class Why(StrEnum):
+class CauseKind(StrEnum):
     """Kinds of causes."""
 
     SNAPSHOT = "snapshot"
@@ -34,12 +34,12 @@ class Why(StrEnum):
 class Cause:
     """A cause, in one sentence for a person."""
 
-    kind: Why
+    kind: CauseKind
     sentence: str
 
 
 @dataclass(frozen=True)
-class Origin:
+class Provenance:
     """Where bytes came from: then or now.
 
     Attributes
@@ -57,7 +57,12 @@ class Origin:
 
 
 def causes(
-    then: Origin, now: Origin, *, deterministic: bool, window: tuple[str, ...], damage: str | None
+    then: Provenance,
+    now: Provenance,
+    *,
+    deterministic: bool,
+    window: tuple[str, ...],
+    damage: str | None,
 ) -> tuple[Cause, ...]:
     """Name what explains that bytes differ, the surest first.
 
@@ -78,7 +83,7 @@ def causes(
 
 
 def _data(
-    then: Origin, now: Origin, window: tuple[str, ...], damage: str | None
+    then: Provenance, now: Provenance, window: tuple[str, ...], damage: str | None
 ) -> tuple[Cause, ...]:
     result = []
     for table, was in then.rows.items():
@@ -86,57 +91,67 @@ def _data(
         if rows < was:
             result.append(
                 Cause(
-                    Why.ROWS,
+                    CauseKind.ROWS,
                     f"the pinned {table} give {rows:,} rows, and gave {was:,} then: "
                     f"{was - rows:,} are gone, as after a person's erasure",
                 )
             )
         elif rows > was:
             result.append(
-                Cause(Why.DATA, f"the pinned {table} give {rows:,} rows, and gave {was:,} then")
+                Cause(
+                    CauseKind.DATA, f"the pinned {table} give {rows:,} rows, and gave {was:,} then"
+                )
             )
     if window and not result:
-        result.append(Cause(Why.DATA, f"the data make another window: {', '.join(window)} differ"))
+        result.append(
+            Cause(CauseKind.DATA, f"the data make another window: {', '.join(window)} differ")
+        )
     if damage is not None:
-        result.append(Cause(Why.DATA, damage))
+        result.append(Cause(CauseKind.DATA, damage))
     return tuple(result)
 
 
-def _training(then: Origin, now: Origin, deterministic: bool) -> tuple[Cause, ...]:
+def _training(then: Provenance, now: Provenance, deterministic: bool) -> tuple[Cause, ...]:
     result = []
     if not deterministic:
         result.append(
             Cause(
-                Why.THREADS,
+                CauseKind.THREADS,
                 "the recipe's family trains with threads that race: equal data give other bytes",
             )
         )
     if then.trained_on != now.trained_on:
         result.append(
-            Cause(Why.DEVICE, f"it was trained on {then.trained_on}, and on {now.trained_on} now")
+            Cause(
+                CauseKind.DEVICE,
+                f"it was trained on {then.trained_on}, and on {now.trained_on} now",
+            )
         )
     elif now.trained_on != "cpu":
         result.append(
-            Cause(Why.DEVICE, f"it is trained on {now.trained_on}, which adds in no fixed order")
+            Cause(
+                CauseKind.DEVICE, f"it is trained on {now.trained_on}, which adds in no fixed order"
+            )
         )
     return tuple(result)
 
 
-def _surroundings(then: Origin, now: Origin) -> tuple[Cause, ...]:
+def _surroundings(then: Provenance, now: Provenance) -> tuple[Cause, ...]:
     result = []
     if not then.libraries:
         result.append(
-            Cause(Why.LIBRARY, "the run did not record its libraries; they may be others")
+            Cause(CauseKind.LIBRARY, "the run did not record its libraries; they may be others")
         )
     else:
         for name in dict.fromkeys([*then.libraries, *now.libraries]):
             was, version = then.libraries.get(name, ABSENT), now.libraries.get(name, ABSENT)
             if was != version:
-                result.append(Cause(Why.LIBRARY, f"{name} was {was}, and is {version} now"))
+                result.append(Cause(CauseKind.LIBRARY, f"{name} was {was}, and is {version} now"))
     if then.commit != now.commit:
         result.append(
             Cause(
-                Why.CODE, f"the code was of commit {then.commit[:12]}, and is of {now.commit[:12]}"
+                CauseKind.CODE,
+                f"the code was of commit {then.commit[:12]}, and is of {now.commit[:12]}",
             )
         )
     return tuple(result)

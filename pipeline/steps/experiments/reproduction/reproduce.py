@@ -18,7 +18,13 @@ from typing import Final
 
 from pipeline.base import Instant, Progress, format_instant, silent
 from pipeline.errors import DataError, LakeError
-from pipeline.steps.experiments.reproduction.causes import Cause, Origin, Why, causes, differing
+from pipeline.steps.experiments.reproduction.causes import (
+    Cause,
+    CauseKind,
+    Provenance,
+    causes,
+    differing,
+)
 from pipeline.steps.nightly.features import features
 from pipeline.steps.nightly.refit import refit
 from pipeline.stores.runs import JsonFile, Run, Runs
@@ -123,7 +129,9 @@ def reproduce(ws: Workspace, number: int, *, progress: Progress = silent) -> Rep
         try:
             features(again, run.run_id, progress=log.progress)
         except LakeError as error:
-            gone = Cause(Why.SNAPSHOT, f"the data that it pinned are not there: {error.sentence}")
+            gone = Cause(
+                CauseKind.SNAPSHOT, f"the data that it pinned are not there: {error.sentence}"
+            )
             log.result = GONE
             return _result(version, GONE, causes=(gone,))
         refit(again, run.run_id, progress=log.progress)
@@ -175,9 +183,9 @@ def _causes(ws: Workspace, version: Version, rebuilt: Run) -> tuple[Cause, ...]:
     )
 
 
-def _origin(run: Run, libraries: Mapping[str, str], commit: str) -> Origin:
+def _origin(run: Run, libraries: Mapping[str, str], commit: str) -> Provenance:
     rows, trained_on = run.read(TablesFile).rows, run.read(RecipeFile, REFIT).trained_on
-    return Origin(rows, trained_on, libraries, commit)
+    return Provenance(rows, trained_on, libraries, commit)
 
 
 def _damage(ws: Workspace, version: Version) -> str | None:

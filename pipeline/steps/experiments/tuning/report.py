@@ -10,10 +10,16 @@ from typing import Final
 
 from pipeline.base import Progress, silent
 from pipeline.evaluation.evaluate import NDCG, metric_name
-from pipeline.models.search import standing
+from pipeline.models.search import current_values
 from pipeline.report.study import StudyRows
 from pipeline.report.study_figures import study_figures
-from pipeline.steps.experiments.tuning.study import Found, facts_of, lift_over, measured, recipe_of
+from pipeline.steps.experiments.tuning.study import (
+    TuningResult,
+    facts_of,
+    lift_over,
+    measured,
+    recipe_of,
+)
 from pipeline.stores.registry.records import ChildRecord, StudyRecord
 from pipeline.stores.studies.files import StudyFiles
 from pipeline.stores.studies.study import Study
@@ -26,7 +32,7 @@ FOLDER: Final = "studies"
 _FILE: Final = f"{StudyFile.FILE}.json"
 
 
-def write_files(ws: Workspace, study: Study, result: Found) -> None:
+def write_files(ws: Workspace, study: Study, result: TuningResult) -> None:
     """Write what a study has found so far."""
     facts = facts_of(study)
     trials = _trials(study)
@@ -55,7 +61,7 @@ def _trials(study: Study) -> tuple[TrialRow, ...]:
             number=trial.number,
             state=trial.state,
             start=trial.start,
-            fields=standing(recipe_of(study, trial), study.axes),
+            fields=current_values(recipe_of(study, trial), study.axes),
             windows=trial.notes.get("windows", ()),
             seconds=trial.notes.get("seconds"),
             failure=trial.notes.get("failure"),

@@ -108,10 +108,10 @@ class Search:
         notes = {"same_as": same.number, "windows": same.notes.get("windows", [])}
         for step in range(1, len(notes["windows"]) + 1):
             self.study.report(asked, step, float(np.mean(notes["windows"][:step])))
-        self.study.tell(asked, same.state, notes, _value(same.state, notes))
+        self.study.finish(asked, same.state, notes, _value(same.state, notes))
 
     def _end(self, asked: Asked, recipe: Recipe, state: str, notes: Mapping[str, Any]) -> None:
-        self.study.tell(asked, state, notes, _value(state, notes))
+        self.study.finish(asked, state, notes, _value(state, notes))
         ended = Trial(asked.number, state, asked.values, asked.start, notes)
         self._known[recipe.hash] = ended
 

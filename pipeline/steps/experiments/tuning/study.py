@@ -21,7 +21,7 @@ from pipeline.evaluation.trials import EarlierWindows
 from pipeline.evaluation.tuning_window import Window
 from pipeline.models.contract import Recipe
 from pipeline.models.families import AnyRecipe, recipe_from
-from pipeline.models.search import moved, remixed, standing
+from pipeline.models.search import current_values, moved, reopened_mixture
 from pipeline.models.selection import select_hyperparameters
 from pipeline.report.wording import change
 from pipeline.stores.studies.study import Study
@@ -41,7 +41,7 @@ _MOVES: Final = 4
 
 
 @dataclass(frozen=True)
-class Found:
+class TuningResult:
     """Result of a call of `tune`, the shape of `tune --json`.
 
     Attributes
@@ -117,13 +117,13 @@ def conclude(
     windows: Sequence[Window],
     measure: Measure,
     progress: Progress = silent,
-) -> Found:
+) -> TuningResult:
     """Say what was found; a recipe that is clearly better becomes a line of the ledger.
 
     Of a blend whose parts were moved, the mixture is chosen anew first.
     """
     trials, facts = measured(study), facts_of(study)
-    result = Found(
+    result = TuningResult(
         study=study.study_id,
         as_of=facts.as_of,
         status="unfinished",
@@ -168,7 +168,7 @@ def _mixed(
     study: Study, recipe: Recipe, pools: EarlierWindows, measure: Measure, progress: Progress
 ) -> tuple[Recipe, list[float]] | None:
     """Choose the mixture of a blend for its new parts; what was chosen once is remembered."""
-    opened = remixed(recipe)
+    opened = reopened_mixture(recipe)
     if opened is None:
         return None
     kept = study.noted(_MIXTURE)
@@ -194,7 +194,7 @@ def ahead(values: Sequence[float], start: Sequence[float]) -> bool:
 def _moves(study: Study, recipe: Recipe) -> list[str]:
     """Say what is different from where the search began."""
     start = facts_of(study).start
-    was, now = standing(start, study.axes), standing(recipe, study.axes)
+    was, now = current_values(start, study.axes), current_values(recipe, study.axes)
     moves = [
         f"{field} {was[field]:g} → {value:g}" if field in was else f"{field} {value:g}"
         for field, value in now.items()
@@ -204,16 +204,16 @@ def _moves(study: Study, recipe: Recipe) -> list[str]:
     return moves if more < 2 else [*moves[:_MOVES], f"{more} more fields"]
 
 
-def _on(result: Found, until: datetime) -> str:
+def _on(result: TuningResult, until: datetime) -> str:
     count = len(result.windows)
     return f"on {count} window{'' if count == 1 else 's'} before {until:%Y-%m-%d}"
 
 
-def _lift(result: Found) -> float:
+def _lift(result: TuningResult) -> float:
     return (result.best or 0.0) / result.start - 1 if result.start else float("inf")
 
 
-def _sentence(result: Found, until: datetime, moves: Sequence[str]) -> str:
+def _sentence(result: TuningResult, until: datetime, moves: Sequence[str]) -> str:
     lift = (
         f"is {change(_lift(result)).removeprefix('+')} better" if result.start else "is no more 0"
     )
@@ -228,7 +228,7 @@ def _listed(moves: Sequence[str]) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
-def _none_sentence(result: Found, until: datetime) -> str:
+def _none_sentence(result: TuningResult, until: datetime) -> str:
     best = f"it is the best of {sum(result.trials.values())} trials itself"
     if result.best != result.start:
         needed = change(CLEAR).removeprefix("+")

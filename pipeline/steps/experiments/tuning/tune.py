@@ -20,17 +20,17 @@ from pipeline.base import AsOf, Interval, Progress, compact_instant, format_inst
 from pipeline.data.features import FeaturesConfig
 from pipeline.data.windows import parted
 from pipeline.errors import ConfigError, DataError
-from pipeline.evaluation.earlier_windows import earlier, weighed
+from pipeline.evaluation.earlier_windows import earlier_windows, select_event_weights
 from pipeline.evaluation.trials import EarlierWindows
 from pipeline.evaluation.tuning_window import Window
 from pipeline.models.contract import Recipe
-from pipeline.models.search import Axis, axes, standing
+from pipeline.models.search import Axis, axes, current_values
 from pipeline.models.selection import select_hyperparameters
 from pipeline.steps.experiments.learning_data import LearningData
 from pipeline.steps.experiments.tuning.report import FOLDER, write_files
 from pipeline.steps.experiments.tuning.search import Search
 from pipeline.steps.experiments.tuning.study import (
-    Found,
+    TuningResult,
     conclude,
     facts_of,
     measured,
@@ -79,7 +79,7 @@ def tune(
     elapsed: Callable[[], float],
     recipe: str | None = None,
     progress: Progress = silent,
-) -> Found:
+) -> TuningResult:
     """Search for better hyper-parameters, or go on with it.
 
     Parameters
@@ -204,9 +204,9 @@ class _Pinned:
 def _pin(ws: Workspace, history: LedgerHistory, as_of: AsOf, name: str) -> _Pinned:
     # The longest holdout that any run may take: one that grows must not meet a window.
     longest = max(
-        ws.config.split.block_days,
-        history.last_block_days(as_of + JUST_AFTER) or 0,
-        *ws.config.split.block_choices,
+        ws.config.split.holdout_days,
+        history.last_holdout_days(as_of + JUST_AFTER) or 0,
+        *ws.config.split.holdout_days_options,
     )
     until = AsOf(as_of - timedelta(days=longest))
     return _Pinned(as_of, until, ws.current_versions(), name)
@@ -229,20 +229,22 @@ def _ground(ws: Workspace, history: LedgerHistory, pinned: _Pinned, progress: Pr
     data = LearningData(ws, pinned.versions)
     events = data.events(until)
     try:
-        part = parted(events, until, config.windows, policy=policy, first=False, block_days=None)
+        part = parted(events, until, config.windows, task=policy, first=False, holdout_days=None)
     except DataError:
         raise pinned.too_short from None
     tonight = replace(part, holdout=Interval(until, pinned.as_of))
     weights = pinned.weights or history.last_weights(after, config.features)
     if weights is None:
-        weights = weighed(events, tonight, config.windows, config.recommend.length, progress)
+        weights = select_event_weights(
+            events, tonight, config.windows, config.recommend.length, progress
+        )
     config = config.model_copy(update={"features": weights})
     items, users = data.catalogue(config.clean)
-    windows = list(earlier(events, until, config.windows, tonight.policy, items, users))
+    windows = list(earlier_windows(events, until, config.windows, tonight.task, items, users))
     if not windows:
         raise pinned.too_short
     task = ComparisonKey(
-        task=tonight.policy, target_kinds=tonight.target_kinds, k=config.recommend.length
+        task=tonight.task, target_kinds=tonight.target_kinds, k=config.recommend.length
     )
     return _Ground(pinned, windows, config, task)
 
@@ -275,13 +277,13 @@ def _begin(
     if last is not None and elite:
         progress(f"begins with the best of {last.study_id}")
     plain = facts.model_dump(mode="json", by_alias=True, exclude={"axes"})
-    return studies.begin(study_id, plain, movable, standing(start, movable), elite)
+    return studies.begin(study_id, plain, movable, current_values(start, movable), elite)
 
 
 def _elite(last: Study, among: Mapping[str, Axis]) -> list[dict[str, float]]:
     """Return where the best trials of a study stand, as far as they lie in today's spans."""
     done = sorted((t for t in measured(last) if t.state == COMPLETE), key=value_of, reverse=True)
-    stand = [standing(recipe_of(last, trial), among) for trial in done]
+    stand = [current_values(recipe_of(last, trial), among) for trial in done]
     return [values for values in stand if values.keys() == among.keys()][:_ELITE]
 
 

@@ -15,18 +15,26 @@ import pytest
 from pydantic import TypeAdapter
 
 from pipeline.base import Interval, plain
-from pipeline.evaluation.gate import Decision, Evidence, GateConfig, Past, decide, offers, remember
+from pipeline.evaluation.gate import (
+    Decision,
+    Evidence,
+    GateConfig,
+    GateHistory,
+    build_gate_history,
+    decide,
+    offers,
+)
 from pipeline.evaluation.gate.e_process import (
-    BETS,
-    SHARES,
-    Account,
-    Key,
-    Standing,
+    EFFECTS,
+    MIXTURE_WEIGHTS,
+    EProcess,
+    EProcessKey,
+    EProcessStatus,
     blocks_expected,
-    points_text,
+    e_value_text,
     waiting_day,
 )
-from pipeline.report.titles import account_line
+from pipeline.report.titles import e_process_line
 from tests.unit.evaluation.gate.test_gate import (
     AS_OF,
     BLOCK,
@@ -39,8 +47,8 @@ from tests.unit.evaluation.gate.test_gate import (
     rule,
 )
 
-KEY = Key("champion", "candidate", "ndcg", 20, 7)
-QUIET = GateConfig(unknown_tau=0.0)
+KEY = EProcessKey("champion", "candidate", "ndcg", 20, 7)
+QUIET = GateConfig(default_seed_sd=0.0)
 
 
 def plain_points(blocks: list[tuple[float, float]]) -> float:
@@ -54,8 +62,8 @@ def plain_points(blocks: list[tuple[float, float]]) -> float:
     return total
 
 
-def filled(blocks: list[tuple[float, float]]) -> Account:
-    account = Account(KEY)
+def filled(blocks: list[tuple[float, float]]) -> EProcess:
+    account = EProcess(KEY)
     for at, (x, v) in enumerate(blocks):
         account = account.add(x, v, block(len(blocks) - at))
     return account
@@ -65,20 +73,20 @@ def test_points_are_the_mixture_of_likelihood_ratios() -> None:
     random = Random(1)
     blocks = [(random.gauss(0.01, 0.02), random.uniform(1e-4, 9e-4)) for _ in range(6)]
     found = filled(blocks)
-    assert found.points == pytest.approx(plain_points(blocks), rel=1e-9)
+    assert found.e_value == pytest.approx(plain_points(blocks), rel=1e-9)
     weights = np.array([1 / v for _, v in blocks])
     lifts = np.array([x for x, _ in blocks])
     assert found.lift == pytest.approx(float((lifts * weights).sum() / weights.sum()))
     assert found.se == pytest.approx(float(weights.sum() ** -0.5))
-    assert Account(KEY).points == 1.0
-    assert math.isnan(Account(KEY).lift)
+    assert EProcess(KEY).e_value == 1.0
+    assert math.isnan(EProcess(KEY).lift)
 
 
 def test_a_sure_winner_does_not_overflow() -> None:
     found = filled([(0.5, 1e-7)] * 3)
-    assert found.log_points > 1e5
-    assert found.points == 1e6
-    assert points_text(found.points) == "over 1,000,000"
+    assert found.log_e > 1e5
+    assert found.e_value == 1e6
+    assert e_value_text(found.e_value) == "over 1,000,000"
 
 
 @pytest.mark.parametrize(
@@ -95,27 +103,27 @@ def test_a_sure_winner_does_not_overflow() -> None:
     ],
 )
 def test_points_read_alike_everywhere(points: float, text: str) -> None:
-    assert points_text(points) == text
+    assert e_value_text(points) == text
     log = math.log(points) if points else -900.0
-    account = Account(KEY, log_bets=(log,) * len(BETS))
-    standing = Standing("new", account, 500.0, None, None, None)
+    account = EProcess(KEY, log_likelihood_ratios=(log,) * len(EFFECTS))
+    standing = EProcessStatus("new", account, 500.0, None, None, None)
     assert standing.sentence == f"new: {text} of 500 points"
-    assert account_line(standing) == f"{standing.sentence}."
+    assert e_process_line(standing) == f"{standing.sentence}."
 
 
 def test_an_account_that_has_not_moved_has_no_sign() -> None:
-    standing = Standing("new", filled([(-0.0001, 1e-12)]), 500.0, None, None, None)
+    standing = EProcessStatus("new", filled([(-0.0001, 1e-12)]), 500.0, None, None, None)
     assert "points, 0.0 % (95 %: 0.0 to 0.0 %) over 1 block" in standing.sentence
 
 
 @pytest.mark.parametrize("bad", [(0.1, 0.0), (math.nan, 1.0), (0.1, math.inf), (0.1, -1.0)])
 def test_what_is_no_evidence_is_refused(bad: tuple[float, float]) -> None:
     with pytest.raises(ValueError, match="no evidence"):
-        Account(KEY).add(*bad, BLOCK)
+        EProcess(KEY).add(*bad, BLOCK)
 
 
 def test_people_are_not_counted_twice() -> None:
-    account = Account(KEY).add(0.01, 1e-4, BLOCK)
+    account = EProcess(KEY).add(0.01, 1e-4, BLOCK)
     for days in (0, 1, 6):
         later = Interval(BLOCK.start + days * DAY, BLOCK.end + days * DAY)
         assert not account.fresh(later)
@@ -133,43 +141,45 @@ def test_a_year_of_looking_passes_a_hundred_points_in_less_than_one_case_in_a_hu
     random = np.random.default_rng(7)
     v = 0.013**2
     x = random.normal(0, math.sqrt(v), (2000, 52))
-    bets, shares = np.array(BETS)[:, None, None], np.array(SHARES)[:, None, None]
+    bets, shares = np.array(EFFECTS)[:, None, None], np.array(MIXTURE_WEIGHTS)[:, None, None]
     points = (shares * np.exp(np.cumsum(bets * x / v - bets**2 / (2 * v), axis=2))).sum(axis=0)
     reached = (points >= 100).any(axis=1).mean()
     assert 0.0 < reached < 0.01
     one = filled([(float(value), v) for value in x[0]])
-    assert one.points == pytest.approx(points[0, -1])
+    assert one.e_value == pytest.approx(points[0, -1])
 
 
 def test_what_is_several_times_better_needs_no_months() -> None:
     # Where lists hit few people a block tells ±30 %. Four times as good is plain at once.
-    assert sum(SHARES) == pytest.approx(1.0)
-    assert filled([(2.87, 0.3**2)]).points == 1e6
-    assert filled([(0.6, 0.1**2)]).points > 500
+    assert sum(MIXTURE_WEIGHTS) == pytest.approx(1.0)
+    assert filled([(2.87, 0.3**2)]).e_value == 1e6
+    assert filled([(0.6, 0.1**2)]).e_value > 500
     # And a bet on that costs the small ones hardly anything.
     small = [(0.02, 0.013**2)] * 8
-    four = sum(math.exp(sum(g * x / v - g * g / (2 * v) for x, v in small)) for g in BETS[:4]) / 4
-    assert filled(small).points > 0.93 * four
+    four = (
+        sum(math.exp(sum(g * x / v - g * g / (2 * v) for x, v in small)) for g in EFFECTS[:4]) / 4
+    )
+    assert filled(small).e_value > 0.93 * four
 
 
 def test_how_many_blocks_two_percent_needs() -> None:
     v = 0.013**2
-    assert blocks_expected(Account(KEY), v, 500) == math.ceil(
+    assert blocks_expected(EProcess(KEY), v, 500) == math.ceil(
         2 * math.log(64 / 15 * 5 / 0.01) * v / 0.02**2
     )
     half = filled([(0.02, v)] * 3)
-    assert blocks_expected(half, v, 500) == blocks_expected(Account(KEY), v, 500) - 3
+    assert blocks_expected(half, v, 500) == blocks_expected(EProcess(KEY), v, 500) - 3
     assert blocks_expected(filled([(0.5, v)]), v, 500) == 0
 
 
 def test_a_standing_is_written_as_json_and_read_back_equal() -> None:
-    for account in (Account(KEY), filled([(0.01, 1e-4)]), filled([(0.9, 1e-7)] * 2)):
-        standing = Standing("new", account, 500.0, 0.03, 4, "waiting, day 2 of 7")
+    for account in (EProcess(KEY), filled([(0.01, 1e-4)]), filled([(0.9, 1e-7)] * 2)):
+        standing = EProcessStatus("new", account, 500.0, 0.03, 4, "waiting, day 2 of 7")
         text = json.dumps(plain(standing), allow_nan=False)
-        assert TypeAdapter(Standing).validate_json(text) == standing
+        assert TypeAdapter(EProcessStatus).validate_json(text) == standing
         # An account from before the bets changed begins anew, under the same key.
         older = plain(standing) | {"log_bets": [9.0] * 4}
-        assert TypeAdapter(Standing).validate_python(older).account == Account(KEY)
+        assert TypeAdapter(EProcessStatus).validate_python(older).e_process == EProcess(KEY)
         assert standing.sentence.startswith("new: ")
         assert standing.sentence.endswith("; waiting, day 2 of 7")
 
@@ -177,7 +187,7 @@ def test_a_standing_is_written_as_json_and_read_back_equal() -> None:
 # In the gate -------------------------------------------------------------------------------------
 
 
-def night(week: int, past: Past, *recipes: Any, days: int = 0, **changes: Any) -> Evidence:
+def night(week: int, past: GateHistory, *recipes: Any, days: int = 0, **changes: Any) -> Evidence:
     """`week` weeks after `BLOCK`, and some days."""
     shift = timedelta(days=7 * week + days)
     held = Interval(BLOCK.start + shift, BLOCK.end + shift)
@@ -190,15 +200,15 @@ def night(week: int, past: Past, *recipes: Any, days: int = 0, **changes: Any) -
     )
 
 
-def account_of(decision: Decision, name: str = "new") -> Account:
-    return next(s.account for s in decision.accounts if s.recipe == name)
+def account_of(decision: Decision, name: str = "new") -> EProcess:
+    return next(s.e_process for s in decision.e_processes if s.recipe == name)
 
 
 def test_points_grow_over_blocks_and_switch_when_they_suffice() -> None:
     # At seven nights a week a week counts once.
     decisions: list[Decision] = []
     for days in range(40):
-        found = decide(night(0, remember(decisions), days=days), QUIET)
+        found = decide(night(0, build_gate_history(decisions), days=days), QUIET)
         decisions.append(found)
         assert account_of(found).blocks == days // 7 + 1
         if found.kind == "switch":
@@ -210,12 +220,12 @@ def test_points_grow_over_blocks_and_switch_when_they_suffice() -> None:
     assert (before.kind, rule(before, "switch.points", "new").verdict) == ("refresh", "waiting")
     assert "points (+1." in before.sentence
     assert ", waiting, day 6 of 7" in before.sentence
-    counted = [account_of(d).log_points for d in decisions[::7]]
+    counted = [account_of(d).log_e for d in decisions[::7]]
     assert counted == sorted(counted)
-    assert account_of(decisions[-2]).points < 500 <= account_of(decisions[-1]).points
+    assert account_of(decisions[-2]).e_value < 500 <= account_of(decisions[-1]).e_value
     # The switch closes all accounts, and the next ones begin after the block that decided it.
-    past = remember(decisions)
-    assert (past.accounts, past.opened) == ((), decisions[-1].block.end)
+    past = build_gate_history(decisions)
+    assert (past.e_processes, past.opened) == ((), decisions[-1].block.end)
     back = (judged("new"), judged("als", 0.3, seed=2))
     after = {"champion": "new", "days": len(decisions)}
     found = decide(night(0, past, *back, **after), QUIET)
@@ -225,9 +235,9 @@ def test_points_grow_over_blocks_and_switch_when_they_suffice() -> None:
 
 
 def test_a_switch_that_never_went_live_closes_nothing() -> None:
-    switched = decide(night(0, Past(), judged("als"), judged("new", 0.2, seed=2)), CONFIG)
+    switched = decide(night(0, GateHistory(), judged("als"), judged("new", 0.2, seed=2)), CONFIG)
     assert switched.kind == "switch"
-    past = remember([switched], [False])
+    past = build_gate_history([switched], [False])
     assert past.opened is None
     # Its points are there on the next night, though no further block has passed.
     again = decide(night(0, past, judged("als"), judged("new", 0.2, seed=2), days=1), CONFIG)
@@ -235,47 +245,47 @@ def test_a_switch_that_never_went_live_closes_nothing() -> None:
 
 
 def test_a_night_that_is_run_twice_counts_once() -> None:
-    first = decide(night(0, Past()), QUIET)
-    again = decide(night(0, Past()), QUIET)  # the past of the same instant is the same
+    first = decide(night(0, GateHistory()), QUIET)
+    again = decide(night(0, GateHistory()), QUIET)  # the past of the same instant is the same
     assert again == first
-    assert account_of(decide(night(1, remember([first, again])), QUIET)).blocks == 2
+    assert account_of(decide(night(1, build_gate_history([first, again])), QUIET)).blocks == 2
 
 
 def test_a_night_before_the_accounts_last_block_is_judged_by_its_own_past() -> None:
-    first = decide(night(0, Past()), QUIET)
-    later = decide(night(2, remember([first])), QUIET)
+    first = decide(night(0, GateHistory()), QUIET)
+    later = decide(night(2, build_gate_history([first])), QUIET)
     # Run afterwards: the account as it stood then, and the later one stays what it is.
-    between = decide(night(1, remember([first])), QUIET)
+    between = decide(night(1, build_gate_history([first])), QUIET)
     assert account_of(between).blocks == 2
     assert account_of(between).last == between.block
-    past = remember([first, between, later])
-    assert account_of(later) in past.accounts
-    assert account_of(between) not in past.accounts
+    past = build_gate_history([first, between, later])
+    assert account_of(later) in past.e_processes
+    assert account_of(between) not in past.e_processes
 
 
 def test_another_length_of_block_or_of_lists_is_another_account() -> None:
-    first = decide(night(0, Past()), QUIET)
+    first = decide(night(0, GateHistory()), QUIET)
     longer = Interval(BLOCK.end, BLOCK.end + timedelta(days=14))
-    found = decide(replace(night(2, remember([first])), holdout=longer), QUIET)
+    found = decide(replace(night(2, build_gate_history([first])), holdout=longer), QUIET)
     assert account_of(found).blocks == 1
-    tens = tuple(replace(r, k=10) for r in night(1, Past()).judged)
-    found = decide(replace(night(1, remember([first])), judged=tens, k=10), QUIET)
+    tens = tuple(replace(r, k=10) for r in night(1, GateHistory()).judged)
+    found = decide(replace(night(1, build_gate_history([first])), judged=tens, k=10), QUIET)
     assert account_of(found).blocks == 1
 
 
 def test_an_equal_candidate_gathers_nothing() -> None:
     als = judged("als")
     twin = replace(als, name="twin", recipe_hash="hash-twin")
-    found = decide(night(0, Past(), als, twin), QUIET)
+    found = decide(night(0, GateHistory(), als, twin), QUIET)
     points = rule(found, "switch.points", "twin")
     assert (found.kind, points.verdict) == ("refresh", "underpowered")
     assert "too few differences" in points.sentence
-    assert account_of(found, "twin") == Account(account_of(found, "twin").key)
+    assert account_of(found, "twin") == EProcess(account_of(found, "twin").key)
 
 
 def test_too_few_users_count_no_block() -> None:
     few = (judged("als", n=150), judged("new", 0.5, n=150, seed=2))
-    found = decide(night(0, Past(), *few), QUIET)
+    found = decide(night(0, GateHistory(), *few), QUIET)
     assert account_of(found).blocks == 0
     assert rule(found, "switch.points", "new").verdict == "underpowered"
     assert (found.kind, found.waiting) == ("keep", True)
@@ -283,21 +293,21 @@ def test_too_few_users_count_no_block() -> None:
 
 def test_damaged_data_switch_nothing_and_move_no_account() -> None:
     better = (judged("als"), judged("new", 0.2, seed=2))
-    found = decide(night(0, Past(), *better, last=reference("last", -0.2)), CONFIG)
-    assert (found.kind, found.recipe, found.accounts) == ("block", "als", ())
+    found = decide(night(0, GateHistory(), *better, last=reference("last", -0.2)), CONFIG)
+    assert (found.kind, found.recipe, found.e_processes) == ("block", "als", ())
     assert "refresh.last" in found.sentence
-    assert remember([found]).accounts == ()
+    assert build_gate_history([found]).e_processes == ()
     slow = (judged("als", noise=0.001), judged("new", 0.04, noise=0.05, seed=2))
-    healthy = decide(night(0, Past(), *slow), QUIET.model_copy(update={"candidates": 10**9}))
-    assert healthy.grey == "new"
+    healthy = decide(night(0, GateHistory(), *slow), QUIET.model_copy(update={"candidates": 10**9}))
+    assert healthy.inconclusive == "new"
     damaged = decide(
-        night(0, Past(), *slow, last=reference("last", -0.2)),
+        night(0, GateHistory(), *slow, last=reference("last", -0.2)),
         QUIET.model_copy(update={"candidates": 10**9}),
     )
-    assert (damaged.kind, damaged.grey) == ("block", None)
+    assert (damaged.kind, damaged.inconclusive) == ("block", None)
     assert "grey" not in damaged.sentence
     # A champion that merely ages is no reason to keep it.
-    aged = decide(night(0, Past(), *better, month=reference("month", -0.01)), CONFIG)
+    aged = decide(night(0, GateHistory(), *better, month=reference("month", -0.01)), CONFIG)
     assert aged.kind == "switch"
 
 
@@ -305,25 +315,27 @@ def test_the_grey_zone_names_who_a_person_may_switch_to() -> None:
     decisions: list[Decision] = []
     while len(decisions) < 12 and (not decisions or decisions[-1].kind != "switch"):
         slow = (judged("als", noise=0.001), judged("new", 0.02, noise=0.05, seed=2))
-        decisions.append(decide(night(len(decisions), remember(decisions), *slow), QUIET))
-    grey = [d for d in decisions if d.grey]
+        decisions.append(decide(night(len(decisions), build_gate_history(decisions), *slow), QUIET))
+    grey = [d for d in decisions if d.inconclusive]
     assert grey
     for decision in grey:
-        assert (decision.kind, decision.grey) == ("refresh", "new")
+        assert (decision.kind, decision.inconclusive) == ("refresh", "new")
         assert offers(decision) == ("new",)
         assert offers(replace(decision, kind="block")) == ("new", "als")
-        assert 100 <= account_of(decision).points < 500
+        assert 100 <= account_of(decision).e_value < 500
         assert "new is in the grey zone" in decision.sentence
         assert rule(decision, "switch.coverage", "new").verdict == "pass"
-    assert all(account_of(d).points < 100 for d in decisions if not d.grey and not d.promotes)
+    assert all(
+        account_of(d).e_value < 100 for d in decisions if not d.inconclusive and not d.promotes
+    )
     # What hurts a slice is no matter of taste.
     harmful = (judged("als", noise=0.001), judged("new", 0.05, harm={"hot": 0.5}, seed=2))
-    assert decide(night(0, Past(), *harmful), QUIET).grey is None
+    assert decide(night(0, GateHistory(), *harmful), QUIET).inconclusive is None
 
 
 def test_accounts_stay_when_nothing_could_be_judged() -> None:
-    first = decide(night(0, Past()), QUIET)
-    blocked = decide(night(1, remember([first]), checks=()), QUIET)
-    assert (blocked.kind, blocked.accounts) == ("block", ())
-    assert account_of(decide(night(2, remember([first, blocked])), QUIET)).blocks == 2
+    first = decide(night(0, GateHistory()), QUIET)
+    blocked = decide(night(1, build_gate_history([first]), checks=()), QUIET)
+    assert (blocked.kind, blocked.e_processes) == ("block", ())
+    assert account_of(decide(night(2, build_gate_history([first, blocked])), QUIET)).blocks == 2
     assert BLOCK.end == AS_OF

@@ -25,16 +25,16 @@ from pipeline.evaluation.gate import (
     BlockRatio,
     Check,
     Decision,
+    EvaluatedRecipe,
     Evidence,
     GateConfig,
-    Judged,
-    Past,
+    GateHistory,
     Reference,
     RuleResult,
     accept,
+    build_gate_history,
     decide,
     offers,
-    remember,
 )
 from pipeline.evaluation.gate.rules import percent, verdict
 from pipeline.evaluation.slices import SLICES
@@ -83,14 +83,14 @@ def judged(
     seed: int = 1,
     coverage: float | None = 0.5,
     harm: Mapping[str, float] | None = None,
-) -> Judged:
+) -> EvaluatedRecipe:
     random = np.random.default_rng(seed)
     base = level(n)
     values = base * (1 + lift) + random.normal(0, noise, n)
-    return Judged(name, f"hash-{name}", rung, users(values, harm), coverage, k=20)
+    return EvaluatedRecipe(name, f"hash-{name}", rung, users(values, harm), coverage, k=20)
 
 
-def ladder(n: int = 1200) -> tuple[Judged, ...]:
+def ladder(n: int = 1200) -> tuple[EvaluatedRecipe, ...]:
     return (
         judged("popularity", -0.5, n=n, rung=0, coverage=0.02, seed=11),
         judged("decayed_popularity", -0.3, n=n, rung=1, coverage=0.02, seed=12),
@@ -103,7 +103,7 @@ def reference(label: str, lift: float, n: int = 1200, seed: int = 5, **kwargs: A
     return Reference(label, tonight, judged("s", n=n, seed=seed + 1).users)
 
 
-def evidence(*recipes: Judged, **changes: Any) -> Evidence:
+def evidence(*recipes: EvaluatedRecipe, **changes: Any) -> Evidence:
     n = recipes[0].users.height
     everything = (*ladder(n), *recipes)
     base = Evidence(
@@ -115,7 +115,7 @@ def evidence(*recipes: Judged, **changes: Any) -> Evidence:
         checks=CHECKS,
         last=reference("the night before", 0.01, n),
         month=reference("a month ago", 0.02, n),
-        past=Past(anchors=(Anchor("hash-als", 1.4, 3),)),
+        past=GateHistory(anchors=(Anchor("hash-als", 1.4, 3),)),
     )
     return replace(base, **changes)
 
@@ -132,7 +132,7 @@ def rule(decision: Decision, name: str, subject: str | None = None) -> RuleResul
 def test_without_a_champion_the_best_that_learns_is_first() -> None:
     night = evidence(judged("als"), judged("wild", -0.4, seed=2), judged("als2", 0.1, seed=3))
     # als would have been the first, had als2 not been there: no rule refuses it.
-    found = decide(replace(night, champion=None, last=None, month=None, past=Past()), CONFIG)
+    found = decide(replace(night, champion=None, last=None, month=None, past=GateHistory()), CONFIG)
     assert (found.kind, found.recipe, found.recipe_hash) == ("first", "als2", "hash-als2")
     assert found.promotes
     assert rule(found, "first.lift.decayed_popularity", "als2").verdict == "pass"
@@ -187,7 +187,7 @@ def test_nobody_to_judge_is_underpowered_and_no_error() -> None:
 
 
 def test_a_candidate_that_is_clearly_better_is_switched_to() -> None:
-    past = Past(
+    past = GateHistory(
         anchors=(Anchor("hash-als", 1.4, 3),),
         ratios=(
             BlockRatio("hash-new", block(1), 1.5, 0.01),
@@ -232,7 +232,7 @@ def test_the_one_with_most_points_of_several_winners_leads() -> None:
 )
 def test_each_rule_can_stop_a_switch(candidate: dict[str, Any], rule_name: str) -> None:
     # Spread over seeds is known to be nothing here: the lift alone is too small.
-    config = GateConfig(unknown_tau=0.0)
+    config = GateConfig(default_seed_sd=0.0)
     night = evidence(judged("als", noise=0.001), judged("new", **candidate, seed=2))
     found = decide(night, config)
     assert found.kind == "refresh"
@@ -245,9 +245,9 @@ def test_each_rule_can_stop_a_switch(candidate: dict[str, Any], rule_name: str) 
 
 def test_the_luck_of_the_seed_alone_stops_a_lift_that_users_would_prove() -> None:
     night = evidence(judged("als", noise=0.001), judged("new", 0.015, noise=0.001, seed=2))
-    assert decide(night, GateConfig(unknown_tau=0.0)).kind == "switch"
+    assert decide(night, GateConfig(default_seed_sd=0.0)).kind == "switch"
     assert decide(night, CONFIG).kind == "refresh"
-    measured = replace(night.judged[3], tau=0.0), replace(night.judged[2], tau=0.0)
+    measured = replace(night.judged[3], seed_sd=0.0), replace(night.judged[2], seed_sd=0.0)
     assert decide(replace(night, judged=(*night.judged[:2], *measured)), CONFIG).kind == "switch"
 
 
@@ -291,9 +291,9 @@ def test_a_healthy_night_refreshes_and_says_with_what() -> None:
         ({"last": reference("last", -0.05)}, "refresh.last"),
         ({"month": reference("month", -0.02)}, "refresh.month"),
         ({"last": reference("last", 0.06, harm={"hot": 0.7})}, "refresh.slice.hot"),
-        ({"past": Past(anchors=(Anchor("hash-als", 1.7, 3),))}, "refresh.baseline_ratio"),
-        ({"past": Past()}, "refresh.baseline_ratio"),
-        ({"past": Past(anchors=(Anchor("hash-other", 1.0, 3),))}, "refresh.baseline_ratio"),
+        ({"past": GateHistory(anchors=(Anchor("hash-als", 1.7, 3),))}, "refresh.baseline_ratio"),
+        ({"past": GateHistory()}, "refresh.baseline_ratio"),
+        ({"past": GateHistory(anchors=(Anchor("hash-other", 1.0, 3),))}, "refresh.baseline_ratio"),
         ({"last": None, "skipped": ("one reaches into the holdout",)}, "refresh.last"),
     ],
 )
@@ -303,7 +303,7 @@ def test_each_rule_can_block_a_refresh(changes: dict[str, Any], rule_name: str) 
     assert rule(found, rule_name).verdict in ("fail", "missing")
     assert rule_name in found.sentence
     assert found.sentence.endswith("; the live lists stay")
-    past = changes.get("past", Past(anchors=(Anchor("hash-als", 1.4, 3),)))
+    past = changes.get("past", GateHistory(anchors=(Anchor("hash-als", 1.4, 3),)))
     assert found.anchor == past.anchor_of("hash-als")
     failed = {r.name for r in found.rules if r.verdict in ("fail", "missing")}
     assert len(failed) >= 1
@@ -323,7 +323,9 @@ def test_a_loss_within_three_standard_errors_passes() -> None:
 
 def test_a_ratio_that_fell_within_its_error_is_no_proved_harm() -> None:
     for se, kind in ((0.0, "block"), (0.2, "refresh")):
-        past = Past((BlockRatio("hash-als", block(1), 1.43, se),), (Anchor("hash-als", 1.7, 3),))
+        past = GateHistory(
+            (BlockRatio("hash-als", block(1), 1.43, se),), (Anchor("hash-als", 1.7, 3),)
+        )
         found = decide(evidence(judged("als"), past=past), CONFIG)
         ratio = rule(found, "refresh.baseline_ratio")
         assert ratio.figure is not None
@@ -364,7 +366,7 @@ def test_a_stored_scorer_that_hits_nobody_is_no_hurdle() -> None:
 def test_too_few_users_keep_for_three_nights_and_then_ask() -> None:
     decisions: list[Decision] = []
     for _ in range(5):
-        past = replace(remember(decisions), anchors=(Anchor("hash-als", 1.4, 3),))
+        past = replace(build_gate_history(decisions), anchors=(Anchor("hash-als", 1.4, 3),))
         few = reference("last", -0.5, n=150)
         decisions.append(decide(evidence(judged("als"), last=few, past=past), CONFIG))
     assert [d.kind for d in decisions] == ["keep", "keep", "keep", "block", "block"]
@@ -376,12 +378,12 @@ def test_too_few_users_keep_for_three_nights_and_then_ask() -> None:
     assert "for 4 nights now: a person is asked" in decisions[3].sentence
     assert all(d.recipe == "als" and not d.promotes for d in decisions)
     healthy = decide(evidence(judged("als")), CONFIG)
-    assert remember([*decisions, healthy]).underpowered_nights == 0
+    assert build_gate_history([*decisions, healthy]).underpowered_nights == 0
 
 
 def test_the_ratio_is_a_mean_over_two_blocks_that_do_not_overlap() -> None:
     overlapping = Interval(BLOCK.start - timedelta(days=1), BLOCK.end - timedelta(days=1))
-    past = Past(
+    past = GateHistory(
         anchors=(Anchor("hash-als", 2.0, 3),),
         ratios=(
             BlockRatio("hash-als", overlapping, 99.0, 0.0, True),
@@ -400,7 +402,7 @@ def test_the_ratio_is_a_mean_over_two_blocks_that_do_not_overlap() -> None:
 
 @pytest.mark.parametrize(("blocks", "widened"), [(7, False), (8, True)])
 def test_eight_healthy_blocks_say_how_much_the_ratio_moves(blocks: int, widened: bool) -> None:
-    past = Past(
+    past = GateHistory(
         anchors=(Anchor("hash-als", 1.4, 3),),
         ratios=tuple(
             BlockRatio("hash-als", block(w), 1.2 + 0.4 * (w % 4 > 1), 0.0, True)
@@ -415,11 +417,11 @@ def test_eight_healthy_blocks_say_how_much_the_ratio_moves(blocks: int, widened:
 # Failing closed ----------------------------------------------------------------------------------
 
 
-def _without(recipe: Judged, column: str) -> Judged:
+def _without(recipe: EvaluatedRecipe, column: str) -> EvaluatedRecipe:
     return replace(recipe, users=recipe.users.drop(column))
 
 
-def _spoilt(recipe: Judged, value: float | None) -> Judged:
+def _spoilt(recipe: EvaluatedRecipe, value: float | None) -> EvaluatedRecipe:
     first = pl.int_range(pl.len()) == 0
     spoilt = recipe.users.with_columns(pl.when(first).then(value).otherwise(NDCG).alias(NDCG))
     return replace(recipe, users=spoilt)
@@ -530,7 +532,7 @@ NIGHTS = (
     evidence(ALS, last=reference("last", -0.1), skipped=("s",)),
     evidence(
         ALS,
-        past=Past(
+        past=GateHistory(
             tuple(BlockRatio("hash-als", block(w), 1.3 + w / 50, 0.01, True) for w in range(1, 12)),
             (Anchor("hash-als", 1.4, 2), Anchor("hash-b", 1.1, 3)),
         ),
@@ -559,7 +561,7 @@ def test_what_is_offered_is_what_can_be_accepted(night: Evidence) -> None:
         taken = set()
         for name in names:
             try:
-                accept(found, one.past, by="Ada", because="so", recipe=name)
+                accept(found, one.past, by="Ada", reason="so", recipe=name)
             except GateError:
                 continue
             taken.add(name)
@@ -597,19 +599,22 @@ def test_equal_evidence_in_any_order_gives_one_decision(night: Evidence, seed: i
 
 def test_the_past_is_what_decisions_leave() -> None:
     first = decide(evidence(ALS, champion=None), CONFIG)
-    assert remember([first]).anchors == (first.anchor,)
-    assert remember([first]).ratios == first.ratios
+    assert build_gate_history([first]).anchors == (first.anchor,)
+    assert build_gate_history([first]).ratios == first.ratios
     later = decide(
-        evidence(ALS, holdout=block(-1), past=remember([first]), last=reference("l", -0.2)), CONFIG
+        evidence(
+            ALS, holdout=block(-1), past=build_gate_history([first]), last=reference("l", -0.2)
+        ),
+        CONFIG,
     )
-    past = remember([first, later])
+    past = build_gate_history([first, later])
     assert later.kind == "block"
     assert past.anchors == (first.anchor,)
     assert [r.accepted for r in past.ratios if r.recipe_hash == "hash-als"] == [True, False]
-    assert remember([]) == Past()
+    assert build_gate_history([]) == GateHistory()
     # A switch that never went live leaves the champion's anchor where it was.
     switch = decide(evidence(ALS, judged("new", 0.2, seed=2)), CONFIG)
-    both = remember([first, switch])
+    both = build_gate_history([first, switch])
     assert both.anchor_of("hash-als") == first.anchor
     assert both.anchor_of("hash-new") == switch.anchor
     assert both.anchor_of("hash-wild") is None
@@ -647,11 +652,11 @@ def _switches(lift: float, nights: int, seed: int, tau: float = 0.005) -> int:
         dice = random.normal(0, tau, 2)
         als = base * (1 + dice[0]) + random.normal(0, 0.05, n)
         new = base * (1 + lift + dice[1]) + random.normal(0, 0.05, n)
-        pop = Judged("popularity", "p", 0, users(base * 0.5), 0.1, 20)
+        pop = EvaluatedRecipe("popularity", "p", 0, users(base * 0.5), 0.1, 20)
         recipes = (
             pop,
-            Judged("als", "a", None, users(als), 0.5, 20),
-            Judged("new", "n", None, users(new), 0.5, 20),
+            EvaluatedRecipe("als", "a", None, users(als), 0.5, 20),
+            EvaluatedRecipe("new", "n", None, users(new), 0.5, 20),
         )
         night = Evidence(
             20,
@@ -660,7 +665,7 @@ def _switches(lift: float, nights: int, seed: int, tau: float = 0.005) -> int:
             ("als", "new"),
             "als",
             CHECKS,
-            past=Past(anchors=(Anchor("a", 2.0, 3),)),
+            past=GateHistory(anchors=(Anchor("a", 2.0, 3),)),
         )
         found += decide(night, CONFIG).kind == "switch"
     return found

@@ -138,7 +138,7 @@ def test_fit_tells_what_it_took():
     scorer, cost = fit("als", Als(factors=2, iterations=3), history, TrainConfig(), lambda _: None)
     assert cost.parameters == scorer.parameters > 2 * (30 + 17)
     assert cost.examples_per_second == pytest.approx(400 / cost.fit_seconds)
-    assert cost.estimated_mb == Als(factors=2).memory(history) / MB
+    assert cost.estimated_mb == Als(factors=2).peak_bytes(history) / MB
     assert cost.trained_on == "cpu"
     assert set(cost.metrics("refit.")) == {
         "refit.fit_seconds",

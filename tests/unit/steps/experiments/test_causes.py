@@ -3,9 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.steps.experiments.reproduction.causes import Origin, Why, causes, differing
+from pipeline.steps.experiments.reproduction.causes import CauseKind, Provenance, causes, differing
 
-THEN = Origin(
+THEN = Provenance(
     rows={"events": 100, "items": 10, "users": 0},
     trained_on="cpu",
     libraries={"numpy": "2.4", "blas": "openblas 0.3 Haswell"},
@@ -25,17 +25,21 @@ def test_nothing_that_is_the_same_is_a_cause():
 @pytest.mark.parametrize(
     ("changed", "kind", "part"),
     [
-        ({"rows": {"events": 97, "items": 10, "users": 0}}, Why.ROWS, ": 3 are gone, as after"),
-        ({"rows": {"items": 10, "users": 0}}, Why.ROWS, "give 0 rows, and gave 100"),
-        ({"rows": {"events": 101, "items": 10, "users": 0}}, Why.DATA, "give 101 rows"),
-        ({"trained_on": "cuda"}, Why.DEVICE, "trained on cpu, and on cuda now"),
-        ({"commit": "b" * 40}, Why.CODE, "of commit aaaaaaaaaaaa, and is of bbbbbbbbbbbb"),
+        (
+            {"rows": {"events": 97, "items": 10, "users": 0}},
+            CauseKind.ROWS,
+            ": 3 are gone, as after",
+        ),
+        ({"rows": {"items": 10, "users": 0}}, CauseKind.ROWS, "give 0 rows, and gave 100"),
+        ({"rows": {"events": 101, "items": 10, "users": 0}}, CauseKind.DATA, "give 101 rows"),
+        ({"trained_on": "cuda"}, CauseKind.DEVICE, "trained on cpu, and on cuda now"),
+        ({"commit": "b" * 40}, CauseKind.CODE, "of commit aaaaaaaaaaaa, and is of bbbbbbbbbbbb"),
         (
             {"libraries": {"numpy": "2.5", "blas": "openblas 0.3 Haswell"}},
-            Why.LIBRARY,
+            CauseKind.LIBRARY,
             "numpy was 2.4, and is 2.5 now",
         ),
-        ({"libraries": {"numpy": "2.4"}}, Why.LIBRARY, "Haswell, and is not installed now"),
+        ({"libraries": {"numpy": "2.4"}}, CauseKind.LIBRARY, "Haswell, and is not installed now"),
     ],
 )
 def test_each_change_is_named_alone(changed, kind, part):
@@ -45,39 +49,39 @@ def test_each_change_is_named_alone(changed, kind, part):
 
 def test_a_window_of_as_many_rows_that_differs_is_named_by_its_arrays():
     ((kind, sentence),) = found(THEN, window=("at", "weight"))
-    assert kind == Why.DATA and "at, weight differ" in sentence
+    assert kind == CauseKind.DATA and "at, weight differ" in sentence
 
 
 def test_fewer_rows_explain_the_window_by_themselves():
     fewer = replace(THEN, rows={**THEN.rows, "events": 99})
-    assert [kind for kind, _ in found(fewer, window=("at",))] == [Why.ROWS]
+    assert [kind for kind, _ in found(fewer, window=("at",))] == [CauseKind.ROWS]
 
 
 def test_what_the_lake_says_of_its_files_is_passed_on():
     assert found(THEN, damage="lake table events: x differs") == [
-        (Why.DATA, "lake table events: x differs")
+        (CauseKind.DATA, "lake table events: x differs")
     ]
 
 
 def test_threads_that_race_are_a_cause_by_declaration():
-    assert [kind for kind, _ in found(THEN, deterministic=False)] == [Why.THREADS]
+    assert [kind for kind, _ in found(THEN, deterministic=False)] == [CauseKind.THREADS]
 
 
 def test_a_gpu_then_and_now_is_a_cause_by_itself():
     gpu = replace(THEN, trained_on="cuda")
-    assert [kind for kind, _ in found(gpu, then=gpu)] == [Why.DEVICE]
+    assert [kind for kind, _ in found(gpu, then=gpu)] == [CauseKind.DEVICE]
 
 
 def test_libraries_that_were_not_recorded_cannot_be_ruled_out():
     silent = replace(THEN, libraries={})
     ((kind, sentence),) = found(THEN, then=silent)
-    assert kind == Why.LIBRARY and "did not record" in sentence
+    assert kind == CauseKind.LIBRARY and "did not record" in sentence
 
 
 def test_the_surest_cause_stands_first():
     now = replace(THEN, rows={**THEN.rows, "events": 1}, commit="b" * 40, trained_on="cuda")
     kinds = [kind for kind, _ in found(now, deterministic=False)]
-    assert kinds == [Why.ROWS, Why.THREADS, Why.DEVICE, Why.CODE]
+    assert kinds == [CauseKind.ROWS, CauseKind.THREADS, CauseKind.DEVICE, CauseKind.CODE]
 
 
 def test_arrays_differ_by_value_type_shape_or_absence():

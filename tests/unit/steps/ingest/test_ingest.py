@@ -296,11 +296,11 @@ def test_enough_events_ask_for_a_retrain(tmp_path, here):
     ws = workspace(tmp_path / "ws", eager)
     land(ws, "orders-1.csv", orders(ROW))
     first = feedback(ws, AT)
-    assert first.verdict == "fold_in"
+    assert first.action == "fold_in"
     assert "1 new events" in first.reason
     land(ws, "orders-2.csv", orders("2,bert,milk,1,2024-03-02"))
     second = feedback(ws, AT)
-    assert second.verdict == plain(second)["verdict"] == "retrain"
+    assert second.action == plain(second)["verdict"] == "retrain"
 
 
 def test_a_file_that_changes_while_it_is_read_waits(ws, monkeypatch):

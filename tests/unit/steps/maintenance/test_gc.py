@@ -24,7 +24,7 @@ from pipeline.steps.ingest.ingest import ingest_landed
 from pipeline.steps.maintenance.gc import WRITERS, gc
 from pipeline.steps.nightly.snapshot import TABLES
 from pipeline.stores.lake import SCHEMAS, Lake
-from pipeline.stores.lake.commit_integrity import Tail
+from pipeline.stores.lake.commit_integrity import CommitIntegrity
 from pipeline.stores.runs import Run, Runs
 from pipeline.stores.studies.store import Studies
 from pipeline.workspace.artifacts import DecisionFile, SnapshotFile
@@ -458,7 +458,7 @@ def commit(lake: Lake, number: int) -> None:
     txn = {"appId": "ingest", "version": number + 1}
     lines = [json.dumps({name: told}) for name, told in (("add", add), ("txn", txn))]
     (log / f"{number:020}.json").write_text("\n".join(lines) + "\n")
-    Tail(lake.root, "events").acknowledge(number)
+    CommitIntegrity(lake.root, "events").acknowledge(number)
 
 
 def ids(lake: Lake, version: int | None = None) -> list[str]:

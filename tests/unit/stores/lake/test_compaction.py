@@ -17,9 +17,9 @@ from pipeline import columns as c
 from pipeline import failpoints
 from pipeline.errors import LakeError
 from pipeline.failpoints import FailpointReached
-from pipeline.stores.lake import Lake, Upkeep
-from pipeline.stores.lake.checksums import Sums
-from pipeline.stores.lake.commit_integrity import Tail
+from pipeline.stores.lake import Compaction, Lake
+from pipeline.stores.lake.checksums import Checksums
+from pipeline.stores.lake.commit_integrity import CommitIntegrity
 from tests.unit.stores.lake.test_lake import START, data_of, events, ids, items, lists, log_of
 
 NOW = datetime.now(UTC)
@@ -47,12 +47,12 @@ def lake(request, tmp_path):
 
 def test_small_files_become_one_a_partition_and_no_row_changes(lake):
     before = lake.read("events").sort(c.EVENT_ID)
-    assert Upkeep(lake, "events").compact() == (6, 2)
+    assert Compaction(lake, "events").compact() == (6, 2)
     assert lake.version("events") == 6
     assert lake.read("events").sort(c.EVENT_ID).equals(before)
     assert len(lake.files("events")) == 2
     lake.check_tail()
-    assert Upkeep(lake, "events").compact() == (2, 2)
+    assert Compaction(lake, "events").compact() == (2, 2)
     assert lake.version("events") == 6
 
 
@@ -62,7 +62,7 @@ def test_damage_is_not_written_anew(lake):
     data = bytearray(path.read_bytes())
     data[len(data) // 3] ^= 1
     path.write_bytes(data)
-    upkeep = Upkeep(lake, "events")
+    upkeep = Compaction(lake, "events")
     with pytest.raises(LakeError, match="was altered"):
         upkeep.compact()
     with pytest.raises(LakeError, match="was altered"):
@@ -71,7 +71,7 @@ def test_damage_is_not_written_anew(lake):
 
 
 def test_a_table_that_was_never_written_needs_nothing(lake):
-    upkeep = Upkeep(lake, "items")
+    upkeep = Compaction(lake, "items")
     assert upkeep.compact() == (0, 0)
     assert upkeep.drop_before(c.CREATED_AT, NOW) == 0
     assert upkeep.clear([], LATER).files == 0
@@ -83,7 +83,7 @@ def test_no_id_enters_the_log(lake):
     lake.append("recommendations", lists("p1", "i-bread"))
     lake.append("recommendations", lists("p1", "i-milk"))
     for table in ("events", "recommendations"):
-        upkeep = Upkeep(lake, table)
+        upkeep = Compaction(lake, table)
         assert upkeep.compact()[1] in (1, 2)
         upkeep.clear([], LATER)
         [checkpoint] = (lake.root / table / "_delta_log").glob("*.checkpoint.parquet")
@@ -102,7 +102,7 @@ def stats_of(lake: Lake, table: str) -> str:
 
 
 def test_nobody_pinned_it_so_it_goes_and_reading_it_says_so(lake):
-    upkeep = Upkeep(lake, "events")
+    upkeep = Compaction(lake, "events")
     upkeep.compact()
     cleared = upkeep.clear([], LATER)
     assert (cleared.files, cleared.log) == (6, 6)
@@ -123,7 +123,7 @@ def test_nobody_pinned_it_so_it_goes_and_reading_it_says_so(lake):
 
 def test_a_pinned_version_reads_as_it_did(lake):
     was = {version: lake.read("events", version=version) for version in (1, 3)}
-    upkeep = Upkeep(lake, "events")
+    upkeep = Compaction(lake, "events")
     for _ in range(2):
         upkeep.compact()
         upkeep.clear([1, 3], LATER)
@@ -141,7 +141,7 @@ def test_a_pinned_version_reads_as_it_did(lake):
 
 def test_young_versions_stay_whoever_pinned_them(lake):
     was = {version: lake.read("events", version=version) for version in range(6)}
-    upkeep = Upkeep(lake, "events")
+    upkeep = Compaction(lake, "events")
     upkeep.compact()
     assert upkeep.clear([], EARLIER) == upkeep.clear([], EARLIER)
     for version, rows in was.items():
@@ -164,22 +164,22 @@ def age(lake: Lake) -> None:
 
 def test_a_file_that_was_just_written_stays(lake):
     """It may be one of a writer who slept while its lock was taken away."""
-    Upkeep(lake, "events").clear([], EARLIER)
+    Compaction(lake, "events").clear([], EARLIER)
     age(lake)
     stray = lake.root / "events" / "event_day=2024-03-01" / "part-stray.parquet"
     half = log_of(lake, "events", 6).with_suffix(".json#1")
     for path in (stray, half):
         path.write_bytes(b"x")
-    Upkeep(lake, "events").clear([], EARLIER)
+    Compaction(lake, "events").clear([], EARLIER)
     assert stray.exists() and half.exists()
     age(lake)
-    Upkeep(lake, "events").clear([], EARLIER)
+    Compaction(lake, "events").clear([], EARLIER)
     assert not stray.exists() and not half.exists()
     assert lake.read("events").height == 6
 
 
 def test_transactions_outlive_compaction_checkpoint_and_log(lake):
-    upkeep = Upkeep(lake, "events")
+    upkeep = Compaction(lake, "events")
     upkeep.compact()
     upkeep.clear([], LATER)
     lake = Lake(lake.root)
@@ -207,7 +207,7 @@ def test_rows_leave_by_age(lake):
 
     for days in range(5):
         lake.append("quarantine", bad(f"r{days}", days))
-    upkeep = Upkeep(lake, "quarantine")
+    upkeep = Compaction(lake, "quarantine")
     upkeep.compact()
     assert upkeep.drop_before(c.INGESTED_AT, START) == 0
     assert lake.version("quarantine") == 5
@@ -223,7 +223,7 @@ def test_rows_leave_by_age(lake):
 def test_partitions_leave_as_a_whole(lake):
     lake.append("recommendations", pl.concat([lists("p1", "a"), lists("p2", "b", "c")]))
     lake.append("recommendations", lists("p3", "d"))
-    upkeep = Upkeep(lake, "recommendations")
+    upkeep = Compaction(lake, "recommendations")
     written = upkeep.partitions()
     assert sorted(written) == ["p1", "p2", "p3"]
     assert all(EARLIER < instant < LATER for instant in written.values())
@@ -242,7 +242,7 @@ def test_columns_that_came_later_outlive_compaction(tmp_path):
     lake.append("items", items("bread"))
     lake.append("items", items("milk", brand="x"))
     before = lake.read("items").sort(c.ITEM_ID)
-    upkeep = Upkeep(lake, "items")
+    upkeep = Compaction(lake, "items")
     upkeep.compact()
     upkeep.clear([0], LATER)
     assert lake.read("items").sort(c.ITEM_ID).equals(before)
@@ -250,7 +250,7 @@ def test_columns_that_came_later_outlive_compaction(tmp_path):
 
 
 def test_a_compaction_moves_rows_and_changes_none(lake):
-    upkeep = Upkeep(lake, "events")
+    upkeep = Compaction(lake, "events")
     upkeep.compact()
     assert lake.same_rows("events", 5, 6)
     assert lake.same_rows("events", 6, 5)
@@ -263,13 +263,13 @@ def test_a_compaction_moves_rows_and_changes_none(lake):
 
 
 def test_the_sums_of_what_is_left_hold_and_no_others_are_kept(lake):
-    upkeep = Upkeep(lake, "events")
+    upkeep = Compaction(lake, "events")
     upkeep.compact()
     upkeep.clear([2], LATER)
-    named = Tail(lake.root, "events").sums()
+    named = CommitIntegrity(lake.root, "events").checksums()
     there = {p.relative_to(lake.root / "events").as_posix() for p in data_of(lake, "events")}
     assert set(named) == {*there, f"_delta_log/{6:020}.json"}
-    assert Tail(lake.root, "events").acknowledged() == 6
+    assert CommitIntegrity(lake.root, "events").acknowledged() == 6
     [path] = [lake.root / "events" / p for p in sorted(lake.files("events"))][:1]
     data = bytearray(path.read_bytes())
     data[len(data) // 3] ^= 1
@@ -279,18 +279,18 @@ def test_the_sums_of_what_is_left_hold_and_no_others_are_kept(lake):
 
 
 def test_a_pinned_version_whose_log_is_damaged_stops_everything(lake):
-    Upkeep(lake, "events").compact()
+    Compaction(lake, "events").compact()
     log_of(lake, "events", 1).write_bytes(b"")
     before = data_of(lake, "events")
     assert lake.read("events", version=3).height == 3  # the library says nothing
     with pytest.raises(LakeError, match="a file of version 1 was altered"):
-        Upkeep(lake, "events").clear([3], LATER)
+        Compaction(lake, "events").clear([3], LATER)
     assert set(before) <= set(data_of(lake, "events"))
     assert log_of(lake, "events", 3).exists()
 
 
 def test_a_pin_on_what_is_gone_already_stops_nothing(lake):
-    upkeep = Upkeep(lake, "events")
+    upkeep = Compaction(lake, "events")
     upkeep.compact()
     upkeep.clear([], LATER)
     assert upkeep.clear([0, 3, 99], LATER).files == 0
@@ -299,7 +299,7 @@ def test_a_pin_on_what_is_gone_already_stops_nothing(lake):
 def test_a_writer_who_comes_in_between_is_not_undone(lake, monkeypatch):
     """Its lock was taken away while it slept; it wakes while files are put together."""
     other = Lake(lake.root)
-    settled = Lake.settled
+    settled = Lake.acknowledge_last_commit
 
     def meanwhile(self: Lake, table: str) -> object:
         handle = settled(self, table)
@@ -307,25 +307,25 @@ def test_a_writer_who_comes_in_between_is_not_undone(lake, monkeypatch):
         other.append("events", events("late"))
         return handle
 
-    monkeypatch.setattr(Lake, "settled", meanwhile)
-    assert Upkeep(lake, "events").compact() == (7, 3)
+    monkeypatch.setattr(Lake, "acknowledge_last_commit", meanwhile)
+    assert Compaction(lake, "events").compact() == (7, 3)
     assert ids(lake.read("events")) == [*(f"e{n}" for n in range(6)), "late"]
-    assert Upkeep(lake, "events").compact() == (3, 2)
-    Upkeep(lake, "events").clear([], LATER)
+    assert Compaction(lake, "events").compact() == (3, 2)
+    Compaction(lake, "events").clear([], LATER)
     lake.check_tail()
     lake.verify("events")
 
 
 def test_a_commit_while_somebody_starts_is_no_loss(lake, monkeypatch):
-    last = Sums.last
+    last = Checksums.last
 
-    def meanwhile(self: Sums) -> object:
+    def meanwhile(self: Checksums) -> object:
         monkeypatch.undo()
         Lake(lake.root).append("events", events("late"))
         return last(self)
 
-    monkeypatch.setattr(Sums, "last", meanwhile)
-    Tail(lake.root, "events").check()
+    monkeypatch.setattr(Checksums, "last", meanwhile)
+    CommitIntegrity(lake.root, "events").check()
     assert lake.version("events") == 6
 
 
@@ -334,7 +334,7 @@ def test_who_looks_into_a_log_that_is_being_shortened_looks_again(lake, monkeypa
 
     def shortened(self: Lake, table: str, version: int | None) -> object:
         monkeypatch.undo()
-        upkeep = Upkeep(lake, "events")
+        upkeep = Compaction(lake, "events")
         upkeep.compact()
         upkeep.clear([3], LATER)
         raise LakeError("a file of the log is not there any more")
@@ -376,7 +376,7 @@ def test_ended_anywhere_the_next_call_goes_on(lake, armed, point):
 
 
 def keep(lake: Lake) -> None:
-    upkeep = Upkeep(lake, "events")
+    upkeep = Compaction(lake, "events")
     upkeep.compact()
     upkeep.clear([2], LATER)
 
@@ -407,7 +407,7 @@ def test_a_reader_is_never_told_of_damage_that_is_none(tmp_path):
     try:
         for turn in range(12):
             small(lake, 4, start=6 + 4 * turn)
-            upkeep = Upkeep(lake, "events")
+            upkeep = Compaction(lake, "events")
             upkeep.compact()
             upkeep.clear([2], EARLIER)
             age(lake)

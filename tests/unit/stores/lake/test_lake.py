@@ -11,7 +11,7 @@ import pytest
 from pipeline import columns as c
 from pipeline.errors import ConcurrencyError, LakeError, StorageError
 from pipeline.stores.lake import SCHEMAS, Lake
-from pipeline.stores.lake.commit_integrity import Tail
+from pipeline.stores.lake.commit_integrity import CommitIntegrity
 
 START = datetime(2024, 3, 1, 12, tzinfo=UTC)
 
@@ -287,8 +287,8 @@ def test_lost_sums_are_not_made_anew(lake):
 def test_who_slept_before_he_could_acknowledge_finds_it_done(lake):
     for day in range(3):
         lake.append("events", events(f"e{day}", day=day))
-    Tail(lake.root, "events").acknowledge(1)
-    assert Tail(lake.root, "events").acknowledged() == 2
+    CommitIntegrity(lake.root, "events").acknowledge(1)
+    assert CommitIntegrity(lake.root, "events").acknowledged() == 2
     lake.check_tail()
     assert lake.append("events", events("e3", day=3)) == 3
 
