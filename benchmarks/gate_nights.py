@@ -182,7 +182,7 @@ CHAMPION = "blend"
 UNCHANGED: dict[str, Recipe] = {
     "popularity": Popularity(),
     "decayed_popularity": DecayedPopularity(),
-    "own_counts": PersonalFrequency(),
+    "personal_frequency": PersonalFrequency(),
     CHAMPION: Blend(
         parts={
             "als": Als(half_life_days=60.0, device="cpu"),

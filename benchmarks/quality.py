@@ -221,8 +221,8 @@ def timed(load: Callable[[Path], pl.DataFrame], policy: str) -> Callable[[Path, 
 
 def _beside(policy: str) -> dict[str, dict[str, Any]]:
     """Return the families that learn from events alone, with their defaults."""
-    names = ["svd", "bpr", "item_knn", "ease", "walks"]
-    names += ["learned_repeat"] if policy == "repeat" else []
+    names = ["svd", "bpr", "item_knn", "ease", "rp3beta"]
+    names += ["repeat_purchase"] if policy == "repeat" else []
     return {name: {"family": name} for name in names}
 
 
@@ -268,7 +268,7 @@ def retrained(
     from pipeline.workspace.run_files import promoted, read_history, read_scorer
     from pipeline.workspace.workspace import Workspace
 
-    ws = Workspace.init(home, f'[split]\nseen = "{policy}"\n\n[publish]\nlive_from = "as_of"\n')
+    ws = Workspace.init(home, f'[split]\ntask = "{policy}"\n\n[publish]\nlive_from = "as_of"\n')
     file = home / "events.parquet"
     events.select(
         pl.int_range(pl.len()).cast(pl.String).alias(c.EVENT_ID),

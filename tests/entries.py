@@ -36,7 +36,7 @@ def decision(age, kind="keep", run_id=None, sentence="", **fields):
     as_of, run_id, sentence = days_before(age), run_id or f"r{age}", sentence or f"{kind}: so"
     block = Interval(as_of - timedelta(days=7), as_of)
     values = {
-        "block_days": 7,
+        "holdout_days": 7,
         "selected_recipes": {},
         "weights": SelectedWeights(configured=FeaturesConfig(), chosen=FeaturesConfig()),
         "comparison_key": KEY,

@@ -241,7 +241,7 @@ GUARDS: Final = (
     Guard(
         "a flood is capped before weights",
         "pipeline/data/features.py",
-        "theirs.filter(place < config.most_a_day)",
+        "theirs.filter(place < config.max_events_per_user_day)",
         "theirs",
         "tests/integration/test_flood.py",
     ),

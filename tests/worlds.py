@@ -23,7 +23,7 @@ path = "*.csv"
 constants = { kind = "purchase" }
 
 [split]
-seen = "discovery"
+task = "discovery"
 
 [publish]
 live_from = "as_of"

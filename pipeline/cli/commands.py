@@ -123,7 +123,7 @@ def feedback(at: At = None, home: Home = None, json: Json = False) -> None:
         raise typer.Exit(3)
 
 
-@app.command()
+@app.command("fold-in")
 def foldin(at: At = None, home: Home = None, json: Json = False) -> None:
     """Step 2 of a feedback pass: refresh the lists of who did something since they were made."""
     from pipeline.steps.feedback.foldin import foldin as step

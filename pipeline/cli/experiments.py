@@ -62,8 +62,8 @@ def backtest(
     every: Annotated[
         str, typer.Option(help="From one as-of to the next: 12h, 1d, at most 28d.")
     ] = "1d",
-    policy: Annotated[
-        str, typer.Option(help="When a night is run, names that commas part.")
+    schedule: Annotated[
+        str, typer.Option(help="When a nightly run is started: names separated by commas.")
     ] = "nightly,weekly,adaptive,never",
     plant_shift: Annotated[
         str | None, typer.Option(help="From here on half of all events are about other items.")
@@ -80,7 +80,7 @@ def backtest(
         instant(begin),
         parse_past_instant(end),
         every=parse_every(every),
-        policies=parse_policies(policy),
+        policies=parse_policies(schedule),
         plant=instant(plant_shift) if plant_shift else None,
         progress=progress_printer(),
     )

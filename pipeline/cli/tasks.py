@@ -72,7 +72,7 @@ def _add(name: str, help_text: str) -> None:
         ref = step(open_workspace(home), run, progress=progress_printer())
         show(ref, json, f"{ref.step}: {ref.rows:,} rows, sha256 {ref.sha256[:12]}")
 
-    app.command(name, help=help_text)(command)
+    app.command(name.replace("_", "-"), help=help_text)(command)
 
 
 for _name, _help in (

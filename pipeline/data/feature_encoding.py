@@ -82,11 +82,11 @@ def described(
 def _parted(matrix: FeatureMatrix | None, ids: NDArray[np.str_], n: int) -> dict[str, Any]:
     """Part the first `n` rows from those after them, of which only the described ones count."""
     if matrix is None:
-        return {"of_items": None, "other_items": None}
+        return {"item_features": None, "cold_items": None}
     more = np.flatnonzero(np.diff(matrix.cells.indptr))
     more = more[more >= n]
     others = ColdItems(ids[more], matrix.rows(more)) if len(more) else None
-    return {"of_items": matrix.rows(np.arange(n)), "other_items": others}
+    return {"item_features": matrix.rows(np.arange(n)), "cold_items": others}
 
 
 def _describe(

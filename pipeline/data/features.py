@@ -1,8 +1,8 @@
 """What one event is worth, and what is known about a user or an item at an instant.
 
 Promises: a weight depends on the event alone (never on other rows or the clock), and of one person
-and day only so many events have one (`cap_events`); what describes a user or an item is computed from a
-`History`, so nothing at or after its end can be inside.
+and day only so many events have one (`cap_events`); what describes a user or an item is computed
+from a `History`, so nothing at or after its end can be inside.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class FeaturesConfig(Frozen):
 
 
 def cap_events(events: pl.DataFrame, config: FeaturesConfig) -> pl.DataFrame:
-    """Return the events without those by which a person went beyond `most_a_day`.
+    """Return the events without those by which a person went beyond `max_events_per_user_day`.
 
     Of one instant the first by item, kind and value count, so the order of rows changes nothing.
     """

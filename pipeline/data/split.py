@@ -100,7 +100,7 @@ class Split:
     ----------
     train, holdout
         Touching half-open intervals; `train.end` is the cutoff.
-    block_days
+    holdout_days
         Length of the holdout.
     policy
         Whether the truth (and every list) may hold what a user already had.
@@ -187,8 +187,8 @@ def split(
         left out here, whatever the caller did before.
     first
         There is no champion: take the longest length that judges `min_users`. Otherwise the
-        shortest one, beginning with `block_days`.
-    block_days
+        shortest one, beginning with `holdout_days`.
+    holdout_days
         Length of the night before; the length only grows. None: the config's.
     rating_threshold
         A rating below it is no truth.

@@ -71,7 +71,7 @@ def windows(
         change under a champion. A policy that is set wins.
     first
         There is no champion yet: the longest block judges.
-    block_days
+    holdout_days
         Length of the block of the night before, which never shrinks.
     items, users
         The cleaned tables, for what they tell of the windows' items and users.

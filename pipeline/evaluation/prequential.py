@@ -170,8 +170,8 @@ def prequential(
         `user_id`, `item_id`, `timestamp` of all events, of whatever kind, of these users before the
         span's end (`past_of`).
     publications, lists
-        Rows of `columns.PUBLICATIONS` and, of those `active_publications`, of `columns.RECOMMENDATIONS`
-        (`lists_for`).
+        Rows of `columns.PUBLICATIONS` and, of those `active_publications`, of
+        `columns.RECOMMENDATIONS` (`lists_for`).
     k
         How many entries of a list count.
     """

@@ -78,8 +78,8 @@ def slug(text: str) -> str:
 def _segment_slices(users: History, segments: pl.DataFrame) -> dict[str, NDArray[np.bool_]]:
     asked = pl.DataFrame({c.USER_ID: users.user_ids.tolist()}, schema={c.USER_ID: pl.String})
     known = segments.select(c.USER_ID, c.SEGMENT).unique(c.USER_ID, keep="first")
-    found = asked.join(known, on=c.USER_ID, how="left", maintain_order="left")[c.SEGMENT]
-    slugs = np.array([slug(text) if text is not None else "" for text in found.to_list()], np.str_)
+    joined = asked.join(known, on=c.USER_ID, how="left", maintain_order="left")[c.SEGMENT]
+    slugs = np.array([slug(text) if text is not None else "" for text in joined.to_list()], np.str_)
     names, counts = np.unique(slugs[slugs != ""], return_counts=True)
     largest = names[np.argsort(-counts, kind="stable")[:_MOST_SEGMENTS]]
     return {f"segment_{name}": slugs == name for name in sorted(largest.tolist())}

@@ -97,7 +97,7 @@ class BiasedMf(Recipe):
         "regularization": Span((2.0, 5.0, 10.0, 20.0, 50.0), 0.1, 1000.0),
     }
 
-    family: Literal["rated"] = Field(default="rated", description="Name of the family.")
+    family: Literal["biased_mf"] = Field(default="biased_mf", description="Name of the family.")
     factors: int = Field(
         default=8, ge=0, le=256, description="Length of a vector; 0 leaves biases alone."
     )
@@ -133,7 +133,7 @@ class BiasedMf(Recipe):
             raise DataError(
                 "the recipe predicts ratings and no event of the window is one; take it out of the "
                 "recipes, or deliver events of kind 'rating' with a value",
-                where="rated",
+                where="biased_mf",
             )
         mean = float(cells.data.mean())
         cells.data -= mean

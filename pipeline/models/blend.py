@@ -51,8 +51,8 @@ class Blend(Recipe):
     scorer: ClassVar[type[Scorer]] = BlendScorer
     space: ClassVar[Mapping[str, Span]] = {
         "weights": Span((0.0, 0.1, 0.3, 0.6, 1.0, 2.0, 4.0), 0.0, 10.0, log=False),
-        "trend": Span((0.0, 0.15, 0.25, 0.35, 0.5, 0.7), 0.0, 1.0, log=False),
-        "spread": Span((0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3), 0.0, 1.0, log=False),
+        "recency_boost": Span((0.0, 0.15, 0.25, 0.35, 0.5, 0.7), 0.0, 1.0, log=False),
+        "popularity_penalty": Span((0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3), 0.0, 1.0, log=False),
     }
 
     family: Literal["blend"] = Field(default="blend", description="Name of the family.")

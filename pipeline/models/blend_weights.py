@@ -1,11 +1,11 @@
 """How much each part of a blend counts, chosen on windows before the holdout.
 
-Promises: on these windows the choice is not behind the best part alone; it gives at most `MAX_TRADED_GAIN` of
-what blending won for lists that stay overnight and, where lists leave out what people had, for ones
-that show more of the catalogue, which costs NDCG and no calm; the same pools give the same choice.
+Guarantees: on these windows the mixture is not worse than the best part alone; it trades at most
+`MAX_TRADED_GAIN` of the gain of blending for list stability and, where lists exclude items that the
+user had, for coverage, which costs NDCG but no stability; equal pools give the same mixture.
 
-The parts are trained once a window. What they say of the candidates (`tuning.CandidatePool`) is then mixed
-anew for every trial, which costs next to nothing: so all that is mixed is searched together.
+The parts are trained once per window. Their scores of the candidates (`tuning.CandidatePool`) are
+mixed again for every trial, which is cheap: so weights and exponents are searched together.
 """
 
 from __future__ import annotations
@@ -60,9 +60,11 @@ class MixtureResult:
 
     @property
     def utility(self) -> float:
+        """Mean log NDCG, and what the share of lists that stays overnight is worth."""
         return self.ndcg + math.log(max(utility(1.0, self.stability), _ZERO))
 
     def at(self, price: float) -> float:
+        """Return the utility with coverage at a price."""
         return self.utility + price * self.coverage
 
 
@@ -136,8 +138,8 @@ def _alone(start: Mixture, grid: Mapping[str, Sequence[float]]) -> Iterator[Mixt
     """Yield each part alone, as it would be without a blend."""
     bare = replace(
         start,
-        recency_boost=0.0 if "trend" in grid else start.recency_boost,
-        popularity_penalty=0.0 if "spread" in grid else start.popularity_penalty,
+        recency_boost=0.0 if "recency_boost" in grid else start.recency_boost,
+        popularity_penalty=0.0 if "popularity_penalty" in grid else start.popularity_penalty,
     )
     for name in start.weights:
         yield replace(bare, weights={other: float(other == name) for other in start.weights})
@@ -148,14 +150,14 @@ def _coordinate_search(
     cache: MixtureCache,
     grid: Mapping[str, Sequence[float]],
     value: Callable[[MixtureResult], float],
-    near: Callable[[MixtureResult], bool] = lambda found: True,
+    near: Callable[[MixtureResult], bool] = lambda _: True,
 ) -> MixtureResult:
     """Move while that is worth more, and never to what is not near enough."""
     for _ in range(_SWEEPS):
         before = here
         for moves in _moves(here.mixture, grid):
-            found = [cache.of(one) for one in moves(here.mixture)]
-            best = max(filter(near, found), key=value, default=here)
+            results = [cache.of(mixture) for mixture in moves(here.mixture)]
+            best = max(filter(near, results), key=value, default=here)
             if value(best) > value(here) + _LEAST:
                 here = best
         if here is before:
@@ -178,10 +180,12 @@ def _moves(
     if "weights" in grid:
         for name in start.weights:
             yield weight_moves(name)
-    if "trend" in grid:
-        yield lambda here: [replace(here, recency_boost=value) for value in grid["trend"]]
-    if "spread" in grid:
-        yield lambda here: [replace(here, popularity_penalty=value) for value in grid["spread"]]
+    if "recency_boost" in grid:
+        yield lambda here: [replace(here, recency_boost=value) for value in grid["recency_boost"]]
+    if "popularity_penalty" in grid:
+        yield lambda here: [
+            replace(here, popularity_penalty=value) for value in grid["popularity_penalty"]
+        ]
 
 
 class MixtureCache:
@@ -197,6 +201,7 @@ class MixtureCache:
         return list(self._results.values())
 
     def of(self, mixture: Mixture) -> MixtureResult:
+        """Measure a mixture, once."""
         most = max(mixture.weights.values())  # lists know ratios alone
         ratios = (round(weight / most, 9) for weight in mixture.weights.values())
         key = (mixture.recency_boost, mixture.popularity_penalty, *ratios)
@@ -204,10 +209,10 @@ class MixtureCache:
             values = np.array([board.value(mixture) for board in self._rankings])
             ndcg, coverage = np.log(np.maximum(values, _ZERO)).mean(axis=0)
             kept = [
-                calm for board in self._rankings if (calm := board.stability(mixture)) is not None
+                share for board in self._rankings if (share := board.stability(mixture)) is not None
             ]
-            calm = float(np.mean(kept)) if kept else 1.0
-            self._results[key] = MixtureResult(mixture, float(ndcg), float(coverage), calm)
+            stability = float(np.mean(kept)) if kept else 1.0
+            self._results[key] = MixtureResult(mixture, float(ndcg), float(coverage), stability)
         return self._results[key]
 
 

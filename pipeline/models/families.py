@@ -32,8 +32,8 @@ _BLEND: Mapping[str, Any] = {
     "parts": {
         "als": {"family": "als", "tune": ["half_life_days", "alpha", "regularization"]},
         "svd": {"family": "svd", "factors": 256, "tune": ["half_life_days"]},
-        "walks": {
-            "family": "walks",
+        "rp3beta": {
+            "family": "rp3beta",
             "user_exponent": 1.0,
             "source_exponent": 0.9,
             "target_exponent": 0.15,
@@ -43,10 +43,10 @@ _BLEND: Mapping[str, Any] = {
             "item_limit": 4000,
             "tune": ["regularization", "half_life_days"],
         },
-        "again": {"family": "learned_repeat"},
+        "repeat_purchase": {"family": "repeat_purchase"},
     },
-    "trend": 0.25,
-    "tune": ["weights", "trend", "spread"],
+    "recency_boost": 0.25,
+    "tune": ["weights", "recency_boost", "popularity_penalty"],
 }
 """What a night proves first on data that nobody has looked at: different ideas, in the weights that
 the data ask for. What adds nothing is dropped when it settles. The exponents of the walks are those
@@ -55,6 +55,6 @@ that did best on a quarter of Gowalla's users; all else is a default of its fami
 
 def default_recipes() -> dict[str, Recipe]:
     """Return what competes where nobody said otherwise: the baselines, ALS and a blend."""
-    names = ("popularity", "decayed_popularity", "own_counts", "als")
+    names = ("popularity", "decayed_popularity", "personal_frequency", "als")
     plain: dict[str, Mapping[str, Any]] = {name: {"family": name} for name in names}
     return {n: recipe_from(d) for n, d in {**plain, "blend": _BLEND}.items()}

@@ -75,7 +75,9 @@ class PersonalFrequency(Recipe):
     capabilities: ClassVar[Capabilities] = PersonalFrequencyScorer.capabilities
     scorer: ClassVar[type[Scorer]] = PersonalFrequencyScorer
 
-    family: Literal["own_counts"] = Field(default="own_counts", description="Name of the family.")
+    family: Literal["personal_frequency"] = Field(
+        default="personal_frequency", description="Name of the family."
+    )
     half_life_days: float = Field(
         default=90.0, gt=0, le=3650, description="Days after which an own event counts half."
     )

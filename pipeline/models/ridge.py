@@ -294,7 +294,7 @@ def _spread(scores: Scores, rows: NDArray[np.intp], n: int) -> Scores:
     """Return the scores of `n` users, of whom `rows` have some."""
     ones = np.ones(len(rows), np.float32)
     place = sp.csr_matrix((ones, (rows, np.arange(len(rows)))), shape=(n, len(rows)))
-    parts = {name: getattr(scores, name) for name in ("users", "sparse", "profile")}
+    parts = {name: getattr(scores, name) for name in ("users", "sparse_bonus", "user_history")}
     spread = {name: place @ part for name, part in parts.items() if part is not None}
     return replace(scores, **spread)
 

@@ -45,7 +45,7 @@ class Rp3Beta(ItemItemRecipe):
         "profile_half_life_days": PROFILE_HALF_LIVES,
     }
 
-    family: Literal["walks"] = Field(default="walks", description="Name of the family.")
+    family: Literal["rp3beta"] = Field(default="rp3beta", description="Name of the family.")
     user_exponent: float = Field(
         default=0.8, ge=0, le=2, description="How much less those say who had many items."
     )

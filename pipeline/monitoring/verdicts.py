@@ -20,7 +20,7 @@ from pipeline.base import Frozen, Instant, to_the_second
 class DriftStatus(StrEnum):
     """How a signal, or all of them, ended."""
 
-    STABLE = "calm"
+    STABLE = "stable"
     DRIFT = "drift"
     TOO_SHORT = "too_short"
     NO_EVENT = "no_event"

@@ -36,7 +36,7 @@ class PastRun:
         What that run decided.
     recipe
         Champion after it.
-    block_days
+    holdout_days
         Length of its holdout; only figures of equal lengths are comparable.
     mean, lo, hi
         Primary metric with its 95 % interval.
@@ -47,7 +47,7 @@ class PastRun:
     as_of: Instant
     kind: str
     recipe: str
-    block_days: int
+    holdout_days: int
     mean: float | None = None
     lo: float | None = None
     hi: float | None = None

@@ -128,7 +128,7 @@ def data(page: NightPage, pictures: Mapping[str, bytes]) -> str:
     cutoff = format_instant(split.holdout.start)
     about = (
         ("learnt from", f"{format_instant(split.train.start)} to {cutoff}"),
-        ("judged on", f"the {split.block_days} days from {cutoff} on"),
+        ("judged on", f"the {split.holdout_days} days from {cutoff} on"),
         ("people judged", f"{page.users:,}"),
         ("task", split.task),
         ("what counts", ", ".join(split.target_kinds)),

@@ -161,8 +161,8 @@ def _reached(study: StudyRows, row: TrialRow) -> float | None:
 def _heights(row: TrialRow, fields: Sequence[AxisRow], metric: AxisRow) -> list[float]:
     """Return where a trial crosses each axis, 0 to 1; a gap where it has no value."""
     ends = row.value if row.state == "complete" else None
-    found = [*((axis, row.fields.get(axis.name)) for axis in fields), (metric, ends)]
-    return [math.nan if value is None else _height(axis, value) for axis, value in found]
+    values = [*((axis, row.fields.get(axis.name)) for axis in fields), (metric, ends)]
+    return [math.nan if value is None else _height(axis, value) for axis, value in values]
 
 
 def _height(axis: AxisRow, value: float) -> float:

@@ -91,7 +91,7 @@ def metric_title(past: Sequence[PastRun], metric: str) -> str:
     if last.mean is None:
         return f"{metric_label(metric)} of the champion, night by night"
     text = f"{last.recipe} reaches {last.mean:.4f} {metric_label(metric)}"
-    before = [row for row in past[:-1] if row.block_days == last.block_days and row.mean]
+    before = [row for row in past[:-1] if row.holdout_days == last.holdout_days and row.mean]
     if not before:
         return text
     return f"{text}, {change(last.mean / (before[-1].mean or 1) - 1)} on {day(before[-1].as_of)}"

@@ -187,7 +187,7 @@ def _track(
         if lo is not None and hi is not None:
             axes.plot([_at(row.as_of)] * 2, [lo, hi], color=BLUE, linewidth=1.6, zorder=2)
         switched = row.kind in ("first", "switch")
-        face = BLUE if row.block_days == rows[-1].block_days else "white"
+        face = BLUE if row.holdout_days == rows[-1].holdout_days else "white"
         axes.plot([_at(row.as_of)], [mean], "D" if switched else "o", color=BLUE, markersize=5.5,
                   markerfacecolor=face, zorder=3)  # fmt: skip
         if switched:
@@ -195,7 +195,7 @@ def _track(
             write(axes, _at(row.as_of), hi if hi is not None else mean, _cut(row.recipe, 18), GREY,
                   ha="right" if end else "center", va="bottom")  # fmt: skip
     for row, later, (mean, *_), (then, *_) in zip(rows, rows[1:], values, values[1:], strict=False):
-        if row.block_days == later.block_days:
+        if row.holdout_days == later.holdout_days:
             axes.plot(
                 [_at(row.as_of), _at(later.as_of)], [mean, then], color=BLUE, linewidth=1, zorder=1
             )
@@ -205,12 +205,12 @@ def _track(
 
 def _others(rows: Sequence[PastRun]) -> str:
     """Name the lengths of holdouts that are not tonight's."""
-    lengths = sorted({row.block_days for row in rows} - {rows[-1].block_days})
+    lengths = sorted({row.holdout_days for row in rows} - {rows[-1].holdout_days})
     note = "; diamond: a new recipe" if any(row.kind in ("first", "switch") for row in rows) else ""
     if not lengths:
         return note
     named = " or ".join(str(length) for length in lengths)
-    return f"{note}; hollow: judged on {named} days, not {rows[-1].block_days}"
+    return f"{note}; hollow: judged on {named} days, not {rows[-1].holdout_days}"
 
 
 def _days(axes: Axes, instants: Sequence[datetime]) -> None:

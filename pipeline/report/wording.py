@@ -78,7 +78,7 @@ def acceptance(run_id: str, offered: Sequence[str]) -> tuple[str, ...]:
         return ()
     first, *others = offered
     command = (
-        f"`nightjar gate accept {run_id} --by NAME --because TEXT` puts the {first} of tonight live"
+        f"`nightjar gate accept {run_id} --by NAME --reason TEXT` puts the {first} of tonight live"
     )
     command += "".join(f", with `--recipe {name}` {name}" for name in others)
     return (f"If you know better: {command}; then start the night again.",)

@@ -65,7 +65,7 @@ path = "households.csv"
 columns = { user_id = "household" }
 
 [split]
-seen = "discovery"    # things a household has not bought yet
+task = "discovery"    # things a household has not bought yet
 
 [publish]
 live_from = "as_of"    # these nights are long past

@@ -327,7 +327,7 @@ def _json_bytes(value: object) -> bytes:
 
 def _manifest(step: str, draft: Draft) -> bytes:
     lasting = {"step": step, "rows": draft.rows, "files": draft.files}
-    return _written({**lasting, "measured": sorted(draft.volatile)})
+    return _written({**lasting, "volatile": sorted(draft.volatile)})
 
 
 def _written(manifest: Mapping[str, Any]) -> bytes:
@@ -335,7 +335,7 @@ def _written(manifest: Mapping[str, Any]) -> bytes:
 
 
 def _repeatable_sum(step: str, manifest: Mapping[str, Any]) -> str:
-    files = {n: f for n, f in manifest["files"].items() if n not in manifest["measured"]}
+    files = {n: f for n, f in manifest["files"].items() if n not in manifest["volatile"]}
     lasting = {"step": step, "rows": manifest["rows"], "files": files}
     return hashlib.sha256(_written(lasting)).hexdigest()
 
@@ -346,7 +346,7 @@ def _parse(data: bytes, path: Path) -> dict[str, Any]:
         return {
             "rows": manifest["rows"],
             "files": dict(manifest["files"]),
-            "measured": list(manifest.get("measured", ())),
+            "volatile": list(manifest.get("volatile", ())),
         }
     except (ValueError, KeyError, TypeError) as error:
         raise StorageError(f"{path} is damaged: it is no manifest") from error

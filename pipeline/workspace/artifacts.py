@@ -78,7 +78,7 @@ class SnapshotFile(Artifact):
     ----------
     settings
         Checksum of what the outcome depends on; a second start compares it.
-    block_days, task, weights, seed_sds
+    holdout_days, task, weights, seed_sds
         What earlier runs left: see `LedgerHistory`.
     trigger, commit, libraries, replay
         Recorded, and no part of the run id.
@@ -95,7 +95,7 @@ class SnapshotFile(Artifact):
     champion: Champion | None
     champion_name: str | None
     publish: bool
-    block_days: int | None
+    holdout_days: int | None
     task: Task | None
     seed_sds: Mapping[str, float]
     weights: FeaturesConfig | None
@@ -158,7 +158,7 @@ class SplitFile(Artifact):
 
     train: Interval
     holdout: Interval
-    block_days: int
+    holdout_days: int
     task: Task
     repeat_share: float | None
     target_kinds: tuple[str, ...]

@@ -58,7 +58,7 @@ TEMPLATE = """\
 # timezone = "Europe/Berlin"
 
 [split]
-seen = "auto"    # "repeat" lets lists hold what a user had before, "discovery" does not
+task = "auto"    # "repeat" lets lists hold what a user had before, "discovery" does not
 """
 
 

@@ -27,7 +27,7 @@ class CalibrationPlanFile(Artifact):
     as_of: Instant
     versions: Versions
     task: Task
-    block_days: int | None
+    holdout_days: int | None
     weights: FeaturesConfig | None
     k: int
     holdouts: tuple[Interval, ...]
@@ -58,7 +58,7 @@ class BacktestPlanFile(Artifact):
 class ScheduleFile(Artifact):
     """Whether a backtest runs a nightly at an instant; in ``<instant>-verdict``."""
 
-    FILE: ClassVar[str] = "verdict"
+    FILE: ClassVar[str] = "schedule"
 
     wanted: bool
     reason: str

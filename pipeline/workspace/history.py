@@ -139,7 +139,9 @@ class LedgerHistory:
         The first model's block does not count: it is as long as possible, not as long as needed.
         """
         decisions = self._decided(before)
-        return max((entry.block_days for entry in decisions if entry.kind != "first"), default=None)
+        return max(
+            (entry.holdout_days for entry in decisions if entry.kind != "first"), default=None
+        )
 
     def last_weights(self, before: datetime, configured: FeaturesConfig) -> FeaturesConfig | None:
         """Return the event weights that the newest run before an as-of chose for this config."""

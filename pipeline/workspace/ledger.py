@@ -114,7 +114,7 @@ class DecisionEntry(LedgerEntry):
     kind: Kind
     recipe: str | None
     sentence: str
-    block_days: int
+    holdout_days: int
     selected_recipes: Mapping[str, AnyRecipe]
     weights: SelectedWeights
     comparison_key: ComparisonKey

@@ -36,15 +36,15 @@ EVENTS = 1_500_000
 RECIPES: dict[str, Recipe] = {
     "popularity": Popularity(),
     "decayed_popularity": DecayedPopularity(),
-    "own_counts": PersonalFrequency(),
-    "learned_repeat": RepeatPurchase(iterations=1),
+    "personal_frequency": PersonalFrequency(),
+    "repeat_purchase": RepeatPurchase(iterations=1),
     "als": Als(iterations=1, device="cpu"),
     "svd": Svd(factors=256),
     "bpr": Bpr(iterations=1),
-    "rated": BiasedMf(iterations=1),
+    "biased_mf": BiasedMf(iterations=1),
     "item_knn": ItemKnn(),
     "ease": Ease(item_limit=6_000),
-    "walks": Rp3Beta(),
+    "rp3beta": Rp3Beta(),
     "ridge": families.recipe_from(
         {"family": "ridge", "factors_of": {"family": "als", "iterations": 1, "device": "cpu"}}
     ),
@@ -56,9 +56,9 @@ RECIPES: dict[str, Recipe] = {
                 "als": {"family": "als", "factors": 256, "iterations": 1, "device": "cpu"},
                 "svd": {"family": "svd", "factors": 256},
                 "knn": {"family": "item_knn", "neighbours": 400},
-                "walks": {"family": "walks", "neighbours": 400},
+                "rp3beta": {"family": "rp3beta", "neighbours": 400},
             },
-            "trend": 0.25,
+            "recency_boost": 0.25,
         }
     ),
 }

@@ -36,13 +36,13 @@ ROOT = Path(__file__).parents[2]
 RECIPES: dict[str, Recipe] = {
     **families.default_recipes(),
     "als": Als(factors=8, regularization=0.1, iterations=15, device="cpu"),
-    "learned_repeat": RepeatPurchase(block_days=30, iterations=5),
+    "repeat_purchase": RepeatPurchase(holdout_days=30, iterations=5),
     "item_knn": ItemKnn(),
     "ease": Ease(regularization=3.0),
-    "walks": Rp3Beta(),
+    "rp3beta": Rp3Beta(),
     "svd": Svd(factors=4, oversampling=2),
     "bpr": Bpr(factors=8, iterations=300, learning_rate=0.1),
-    "rated": BiasedMf(factors=4, regularization=1.0),
+    "biased_mf": BiasedMf(factors=4, regularization=1.0),
     "ridge": Ridge(
         factors_of=Als(factors=8, regularization=0.1, iterations=15, device="cpu"), min_users=3
     ),
@@ -59,14 +59,14 @@ RECIPES: dict[str, Recipe] = {
                     "device": "cpu",
                 },
                 "svd": {"family": "svd", "factors": 4, "oversampling": 2},
-                "walks": {"family": "walks"},
-                "own": {"family": "own_counts"},
+                "rp3beta": {"family": "rp3beta"},
+                "own": {"family": "personal_frequency"},
             },
-            "trend": 0.25,
+            "recency_boost": 0.25,
         }
     ),
 }
-GENERALISES = {"als", "svd", "bpr", "item_knn", "ease", "walks", "ridge", "lightfm", "blend"}
+GENERALISES = {"als", "svd", "bpr", "item_knn", "ease", "rp3beta", "ridge", "lightfm", "blend"}
 """Families that find the one item that all who are alike have, where all are equally popular."""
 
 
@@ -314,7 +314,7 @@ def test_unknown_users_are_folded_in_or_refused(recipe):
 
 
 # How long ago somebody last took an item is what learned repeats are learnt from.
-@those(lambda recipe: recipe.capabilities.fold_in and recipe.family != "learned_repeat")
+@those(lambda recipe: recipe.capabilities.fold_in and recipe.family != "repeat_purchase")
 def test_time_that_passes_alone_moves_nobodys_list(recipe):
     history = random_window()
     scorer = recipe.train(history)
@@ -464,7 +464,7 @@ def test_baselines_form_a_ladder():
     assert rungs == {
         "popularity": 0,
         "decayed_popularity": 1,
-        "own_counts": 2,
+        "personal_frequency": 2,
         "als": None,
         "blend": None,
     }
@@ -492,7 +492,7 @@ def test_what_is_no_recipe_is_refused_by_name(dumped, says):
 
 
 def test_an_unknown_family_cannot_be_loaded():
-    with pytest.raises(ConfigError, match=r"'deep'.*own_counts"):
+    with pytest.raises(ConfigError, match=r"'deep'.*personal_frequency"):
         families.load("deep", {})
 
 

@@ -24,7 +24,6 @@ from pipeline.steps.feedback.feedback import feedback
 from pipeline.steps.feedback.policy import read_policy
 from pipeline.steps.lists import lists, live_publication
 from pipeline.steps.nightly import nightly
-from pipeline.workspace.history import DECISION, PATCH, PUBLICATION
 from pipeline.workspace.workspace import Workspace
 from tests.dags.served import Served, serve
 from tests.worlds import CONFIG, NIGHTS, catalogue, land, moved, purchases
@@ -33,12 +32,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 GREY = f"""{CONFIG}
 [gate]
-ask = true
+human_review = true
 alpha = 1e-25
 candidates = {10**60}
 
 [policy]
-after_events = 1000
+min_new_events = 1000
 """
 """Four times as good is enough for one candidate alone, and for so many not even in two blocks."""
 NIGHTLY, FEEDBACK, UPKEEP = "nightly_retrain", "feedback_ingest", "maintenance"
@@ -131,7 +130,7 @@ def test_no_answer_in_time_keeps_the_champion(unanswered: Night, shop: Shop) -> 
     assert unanswered.states["review"] == "success"
     assert unanswered.states["accept"] == "skipped"
     of_that_night = [
-        line for line in shop.lines(PUBLICATION) if parse_instant(line["as_of"]) <= shop.nights[1]
+        line for line in shop.lines("publication") if parse_instant(line["as_of"]) <= shop.nights[1]
     ]
     assert {line["name"] for line in of_that_night} == {"popularity"}
 
@@ -154,7 +153,7 @@ class Calm:
 def calm(shop: Shop, airflow: Served, unanswered: Night) -> Calm:
     """Six people do something, and a pass takes it in; nobody does, and another; then upkeep."""
     assert unanswered.run["state"] == "success"
-    before, known = lists(shop.ws, None), len(shop.lines(PATCH))
+    before, known = lists(shop.ws, None), len(shop.lines("patch"))
     text = shop.nights[1].strftime("%Y-%m-%dT%H:%M:%SZ")
     did = sorted(
         shop.events.filter(pl.col("timestamp") >= text)["user_id"].unique(maintain_order=True)[:6]
@@ -170,7 +169,7 @@ def calm(shop: Shop, airflow: Served, unanswered: Night) -> Calm:
         runs.append(airflow.states(FEEDBACK, run_id))
     return Calm(
         did=set(did),
-        patches=shop.lines(PATCH)[known:],
+        patches=shop.lines("patch")[known:],
         busy=runs[0],
         idle=runs[1],
         upkeep=airflow.end(UPKEEP, airflow.trigger(UPKEEP)),
@@ -193,7 +192,7 @@ def test_a_calm_pass_moves_the_lists_of_who_did_something_and_asks_for_no_night(
     calm: Calm, shop: Shop
 ) -> None:
     (patch,) = calm.patches
-    assert patch["base"] == shop.lines(PUBLICATION)[-1]["publication_id"]
+    assert patch["base"] == shop.lines("publication")[-1]["publication_id"]
     rows = [pl.col(c.USER_ID).is_in(calm.did), ~pl.col(c.USER_ID).is_in(calm.did)]
     for others, before, after in zip(
         (False, True), map(calm.before.filter, rows), map(calm.after.filter, rows), strict=True
@@ -225,7 +224,7 @@ def answered(shop: Shop, airflow: Served, announced: Any) -> Night:
     before = lists(shop.ws, None)
     run_id = announced["dag_run_id"]
     question = airflow.question(NIGHTLY, run_id)
-    assert shop.lines(OVERRIDE) == []
+    assert shop.lines("override") == []
     airflow.answer(NIGHTLY, run_id, SWITCH)
     run = airflow.end(NIGHTLY, run_id)
     states = airflow.states(NIGHTLY, run_id)
@@ -240,7 +239,7 @@ def test_what_lands_asks_for_a_night_through_the_asset(
     assert [begun["run_id"] for begun in event["created_dagruns"]] == [announced["dag_run_id"]]
     assert answered.run["run_type"] == "asset_triggered"
     assert answered.run["logical_date"] is None
-    newest = shop.lines(DECISION)[-1]
+    newest = shop.lines("decision")[-1]
     assert newest["as_of"] == format_instant(parse_instant(answered.run["run_after"]))
     asked = read_policy(shop.ws.run(newest["run_id"]))
     assert asked is not None and asked["reason"].startswith("retrain wanted: ")
@@ -250,11 +249,11 @@ def test_a_persons_yes_switches_and_the_lists_go_live(answered: Night, shop: Sho
     assert answered.run["state"] == "success"
     assert set(answered.states.values()) == {"success"}
     assert answered.states["accept"] == "success"
-    (word,) = shop.lines(OVERRIDE)
+    (word,) = shop.lines("override")
     assert (word["kind"], word["recipe"]) == ("switch", "als")
     # Nobody signs in to the Airflow of `make ui`.
-    assert (word["by"], word["because"]) == ("Anonymous", "answered in Airflow")
-    published = shop.lines(PUBLICATION)[-1]
+    assert (word["by"], word["reason"]) == ("Anonymous", "answered in Airflow")
+    published = shop.lines("publication")[-1]
     assert (published["name"], published["run_id"]) == ("als", word["run_id"])
     assert live_publication(shop.ws)["publication_id"] == published["publication_id"]
 

@@ -245,7 +245,7 @@ def test_a_gap_before_the_first_as_of_is_waited_for(workspace, tmp_path):
 
 
 def test_a_policy_says_what_asked_for_a_night(shop):
-    config = shop.config.policy.model_copy(update={"after_share": 1e-4, "min_hours": 0})
+    config = shop.config.policy.model_copy(update={"min_new_share": 1e-4, "min_hours": 0})
     eager = Workspace(shop.home, Composed(shop.config.model_copy(update={"policy": config}), {}))
     found = backtest(eager, BEGIN, BEGIN + DAY, every=DAY, policies=(RetrainSchedule.ADAPTIVE,))
     first, second = found.days["adaptive"]

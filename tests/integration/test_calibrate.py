@@ -160,7 +160,7 @@ def test_too_little_history_is_refused_in_words(copy):
     toml.write_text(toml.read_text().replace("[split]", "[split]\nmin_users = 400"))
     with pytest.raises(DataError, match=r"0 holdouts with users enough .* needs 2"):
         calibrated(Workspace.open(copy.home))
-    toml.write_text(toml.read_text().replace("min_users = 400", "block_days = 50"))
+    toml.write_text(toml.read_text().replace("min_users = 400", "holdout_days = 50"))
     with pytest.raises(DataError, match="1 holdout with users enough"):
         calibrated(Workspace.open(copy.home))
 

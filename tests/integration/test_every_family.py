@@ -20,7 +20,7 @@ table = "events"
 path = "*.csv"
 
 [split]
-seen = "repeat"    # families that list what people had take part
+task = "repeat"    # families that list what people had take part
 min_users = 60
 
 [gate]
@@ -32,18 +32,19 @@ live_from = "as_of"
 RECIPES = {
     "popularity": "",
     "decayed_popularity": "",
-    "own_counts": "",
-    "learned_repeat": "iterations = 10",
+    "personal_frequency": "",
+    "repeat_purchase": "iterations = 10",
     "als": "factors = 8\niterations = 5",
     "svd": "factors = 8",
     "bpr": "factors = 8\niterations = 50",
     "item_knn": "",
     "ease": "",
-    "walks": "",
-    "rated": "factors = 4",
+    "rp3beta": "",
+    "biased_mf": "factors = 4",
     "ridge": 'factors_of = { family = "als", factors = 8, iterations = 5 }',
     "lightfm": "factors = 8\niterations = 5",
-    "blend": 'parts = { als = { family = "als", factors = 8 }, own = { family = "own_counts" } }',
+    "blend": 'parts = { als = { family = "als", factors = 8 }, '
+    'own = { family = "personal_frequency" } }',
 }
 """Fields of one small recipe of each family."""
 LOWEST = "popularity"

@@ -37,7 +37,7 @@ LATER = FIRST + timedelta(hours=5)
 def shop(tmp_path_factory, workspace):
     """A workspace after its first night, whose lists go live by the clock."""
     home = tmp_path_factory.mktemp("foldin") / "home"
-    toml = CONFIG.replace('seen = "discovery"', 'seen = "discovery"\nmin_users = 60')
+    toml = CONFIG.replace('task = "discovery"', 'task = "discovery"\nmin_users = 60')
     toml = toml.replace('[publish]\nlive_from = "as_of"', "[gate]\nmin_users = 60")
     toml += "[features]\nmost_a_day = 30\n"
     ws = workspace(home, toml)

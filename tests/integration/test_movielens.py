@@ -32,11 +32,11 @@ table = "users"
 path = "people*.parquet"
 columns = { segment = "occupation" }
 
-[recipes.rated]
-family = "rated"
+[recipes.biased_mf]
+family = "biased_mf"
 
 [recipes.biases]
-family = "rated"
+family = "biased_mf"
 factors = 0
 """
 NIGHT = as_of("1998-04-01T00:00:00Z")
@@ -76,7 +76,7 @@ def assert_ratings_are_predicted(ws, run_id):
         pl.col(c.USER_ID).is_in(window["user_ids"].tolist())
         & pl.col(c.ITEM_ID).is_in(window["item_ids"].tolist())
     )
-    assert known.height == found["rated"].metrics["ratings"] > 1000
+    assert known.height == found["biased_mf"].metrics["ratings"] > 1000
     mean = float(np.sqrt(np.mean((known[c.VALUE].to_numpy() - window["rating"].mean()) ** 2)))
-    biases, rated = (found[name].metrics["rmse"] for name in ("biases", "rated"))
+    biases, rated = (found[name].metrics["rmse"] for name in ("biases", "biased_mf"))
     assert rated < 0.99 * biases < 0.98 * 0.95 * mean

@@ -336,7 +336,7 @@ def test_a_device_makes_no_other_recipe(copy):
     assert set(started.recipes) == {
         "popularity",
         "decayed_popularity",
-        "own_counts",
+        "personal_frequency",
         "als",
         "mad",
     }
@@ -345,7 +345,7 @@ def test_a_device_makes_no_other_recipe(copy):
 def test_the_task_is_inferred_once(copy):
     """What `auto` found for the champion stays, and another task's figures are no measure."""
     toml = copy.home / "nightjar.toml"
-    toml.write_text(toml.read_text().replace('seen = "discovery"', 'seen = "auto"'))
+    toml.write_text(toml.read_text().replace('task = "discovery"', 'task = "auto"'))
     land(copy.home, purchases(), NIGHTS[2], NIGHTS[1])
     ws = Workspace.open(copy.home)
     feedback(ws, NIGHTS[2])
@@ -635,4 +635,4 @@ def test_dice_that_were_not_thrown_are_said_in_words(shop, monkeypatch):
     monkeypatch.setattr(churned, "QUICK_SECONDS", 0.0)
     noise = measure(night, silent).seed_noise
     assert noise.rate is None and noise.reason.startswith("not measured: the refit took 0 s")
-    assert "churn.dice" in churn_metrics(night.run)
+    assert "churn.seed_noise" in churn_metrics(night.run)

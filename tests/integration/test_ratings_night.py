@@ -22,17 +22,17 @@ path = "*.csv"
 constants = { kind = "rating" }
 
 [split]
-seen = "discovery"
+task = "discovery"
 
 [publish]
 live_from = "as_of"
 
-[recipes.rated]
-family = "rated"
+[recipes.biased_mf]
+family = "biased_mf"
 regularization = 3.0
 
 [recipes.biases]
-family = "rated"
+family = "biased_mf"
 factors = 0
 """
 
@@ -47,27 +47,27 @@ def night(tmp_path_factory, workspace):
 
 def test_it_wins_where_tastes_differ_and_goes_live(night):
     ws, ended = night
-    assert (ended.status, ended.decision, ended.recipe) == ("done", "first", "rated")
+    assert (ended.status, ended.decision, ended.recipe) == ("done", "first", "biased_mf")
     people = lists(ws, None).filter(pl.col(c.USER_ID) != c.ANYONE)
     assert people[c.USER_ID].n_unique() == 320
     run = ws.run(ended.run_id)
     assert run.read(ColdCheckFile).fault is None
-    assert run.read(MetaFile).family == "rated"
+    assert run.read(MetaFile).family == "biased_mf"
 
 
 def test_its_errors_are_measured_on_the_holdout_and_told(night):
     ws, ended = night
     run = ws.run(ended.run_id)
     found = {name: r.metrics for name, r in run.read(EvaluationFile).recipes.items()}
-    assert {name for name, metrics in found.items() if "rmse" in metrics} == {"rated", "biases"}
-    assert found["rated"]["rmse"] < 0.9 * found["biases"]["rmse"]
-    assert found["rated"]["mae"] < found["rated"]["rmse"]
+    assert {name for name, metrics in found.items() if "rmse" in metrics} == {"biased_mf", "biases"}
+    assert found["biased_mf"]["rmse"] < 0.9 * found["biases"]["rmse"]
+    assert found["biased_mf"]["mae"] < found["biased_mf"]["rmse"]
     holdout = run.frame("features", "ratings")
-    known = found["rated"]["ratings"]
+    known = found["biased_mf"]["ratings"]
     assert 0.9 * holdout.height < known <= holdout.height
-    assert found["rated"]["rmse"] < holdout[c.VALUE].std() * 0.8
+    assert found["biased_mf"]["rmse"] < holdout[c.VALUE].std() * 0.8
     told = ended.metrics["rmse"]
-    assert told == RoleMetrics(candidate=found["rated"]["rmse"], champion=None, baseline=None)
+    assert told == RoleMetrics(candidate=found["biased_mf"]["rmse"], champion=None, baseline=None)
 
 
 def test_mlflow_shows_its_errors(night):
@@ -88,7 +88,7 @@ def test_where_nobody_rates_it_is_left_out_in_one_sentence(tmp_path):
     started = snapshot(ws, NIGHTS[0])
     validate(ws, started.run_id)
     features(ws, started.run_id)
-    left_out = train(ws, started.run_id, "rated")
+    left_out = train(ws, started.run_id, "biased_mf")
     assert isinstance(left_out, Failure)
     assert left_out.sentence.startswith("rated: the recipe predicts ratings and no event of the ")
     assert left_out.exit_code == 3

@@ -400,7 +400,7 @@ def test_the_version_answers_with_the_lists_of_the_scorer(
 def test_a_version_is_code_and_arrays(home: Path, shown: tuple[Mirrored, Mirrored]) -> None:
     folder = folder_of(home, shown[0].version)
     names = {file.name for file in folder.rglob("*") if file.is_file()}
-    assert {"served.py", "MLmodel", "scorer.npz", "history.npz", "meta.json"} <= names
+    assert {"pyfunc_model.py", "MLmodel", "scorer.npz", "history.npz", "meta.json"} <= names
     assert not [name for name in names if name.endswith((".pkl", ".pickle", ".joblib"))]
     example = json.loads((folder / "serving_input_example.json").read_text())
     assert example["dataframe_split"]["data"] == [[c.ANYONE]]

@@ -37,7 +37,7 @@ path = "*.csv"
 constants = { kind = "purchase" }
 
 [split]
-seen = "discovery"
+task = "discovery"
 min_users = 60
 
 [gate]

@@ -92,7 +92,7 @@ def test_drift_is_looked_for_on_whole_days_at_the_hour_of_the_last_night(copy):
     names = {signal.name for signal in late.signals}
     assert {"data.volume", "taste.items", "taste.popularity", "quality.ndcg"} <= names
     assert late == drift(copy, NIGHTS[1] + 8 * HOUR)
-    assert late.verdict == "calm", late.sentence
+    assert late.status == "stable", late.sentence
     quality = next(x for x in late.signals if x.name == "quality.ndcg")
     assert quality.verdict == "too_short" and "0 nights" in quality.sentence
 
@@ -143,7 +143,7 @@ def test_a_request_finds_its_night_and_a_second_one_finds_nothing_left(copy):
     assert first.status == "new"
     trigger = copy.run(first.run_id).read(SnapshotFile).trigger
     assert trigger.policy.reason.startswith("retrain wanted: ")
-    assert trigger.drift.verdict == "calm"
+    assert trigger.drift.status == "stable"
     before = runs(copy)
     # The doubled one is due moments later, as Airflow has it, or for the same instant, or earlier.
     again = start_requested(copy, NIGHTS[1] + HOUR + timedelta(seconds=2))
@@ -244,7 +244,7 @@ def test_a_night_keeps_what_came_back_and_shows_it_at_the_version(two_nights):
     assert entry.run_id == second.run_id
     assert entry.attribution.answer_rate == everybody.answer_rate > 0
     assert entry.attribution.joined == attribution.joined
-    assert entry.drift == DriftSummary(status="calm", sentence=read_drift(run).sentence, since={})
+    assert entry.drift == DriftSummary(status="stable", sentence=read_drift(run).sentence, since={})
     assert entry.trigger == read_policy(run)
     assert entry.trigger.action == "retrain"  # by its size: the night ran by hand
     page = (run.folder / "page.html").read_text()
@@ -274,7 +274,7 @@ def test_the_first_night_has_no_answers_and_a_reference_that_is_enough(one_night
     home, first = one_night
     run = Workspace.open(home).run(first.run_id)
     assert read_attribution(run) is None and run.has(AttributionFile)
-    assert read_drift(run).verdict == "calm"
+    assert read_drift(run).status == "stable"
     assert read_policy(run).reason.startswith("no retrain: 9,754 new events")
 
 

@@ -69,12 +69,12 @@ def test_a_blocked_night_goes_live_when_somebody_accepts_it(copy):
 def test_what_was_kept_back_names_the_command_while_it_works(copy):
     ws, first, run_id = copy
     command = (
-        f"`nightjar gate accept {run_id} --by NAME --because TEXT` puts the als of tonight live"
+        f"`nightjar gate accept {run_id} --by NAME --reason TEXT` puts the als of tonight live"
     )
 
     def told(one):
         ended = result(ws, one)
-        assert plain(ended)["may_accept"] == list(ended.acceptable)
+        assert plain(ended)["acceptable"] == list(ended.acceptable)
         return ended.acceptable, "gate accept" in ended.text()
 
     assert told(first) == ((), False)  # it is live

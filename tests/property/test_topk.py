@@ -13,6 +13,12 @@ from pipeline.models.contract import Scores
 from pipeline.models.topk import Lists, top_k
 
 
+def sparse_matrix(rows: int, columns: int, density: float, seed: int) -> sp.csr_matrix:
+    return sp.random(
+        rows, columns, density=density, format="csr", dtype=np.float32, random_state=seed
+    )
+
+
 def reference(scores, k, exclude=None, allowed=None):
     n_users, n_items = scores.shape
     lists = []
@@ -141,26 +147,32 @@ def test_lists_do_not_depend_on_who_stands_beside_a_user():
     assert (np.diff(together.item.reshape(64, 20)[:, :3]) == 1).all()
 
 
-@pytest.mark.parametrize("beside", ["links", "factors", "own", "all"])
+@pytest.mark.parametrize("beside", ["item_similarity", "factors", "own", "all"])
 def test_lists_do_not_depend_on_the_block(beside, monkeypatch):
     # Sums of many links, none of which float32 holds exactly: another order would be another score.
     rng = np.random.default_rng(9)
     parts = {
-        "profile": sp.random(90, 70, density=0.4, format="csr", dtype=np.float32, random_state=1),
-        "links": sp.random(70, 300, density=0.3, format="csr", dtype=np.float32, random_state=2),
+        "user_history": sp.random(
+            90, 70, density=0.4, format="csr", dtype=np.float32, random_state=1
+        ),
+        "item_similarity": sp.random(
+            70, 300, density=0.3, format="csr", dtype=np.float32, random_state=2
+        ),
     }
-    parts["links"].data -= np.float32(0.4)
+    parts["item_similarity"].data -= np.float32(0.4)
     if beside in ("factors", "all"):
         parts["users"] = rng.standard_normal((90, 16)).astype(np.float32)
         parts["items"] = rng.standard_normal((300, 16)).astype(np.float32)
     if beside in ("own", "all"):
         own = sp.random(90, 300, density=0.1, format="csr", dtype=np.float32, random_state=3)
-        parts["sparse"] = own
+        parts["sparse_bonus"] = own
     scores = Scores(**parts)
     exclude = sp.random(90, 300, density=0.2, format="csr", random_state=4)
     together = top_k(scores, 15, exclude=exclude)
     assert together.counts.min() == 15
-    per_user = {name: part for name, part in parts.items() if name not in ("items", "links")}
+    per_user = {
+        name: part for name, part in parts.items() if name not in ("items", "item_similarity")
+    }
     for cells, users in ((1 << 13, 1), (40 * 90, 90), (2000, 7), (300, 1)):
         monkeypatch.setattr(topk, "_BLOCK_CELLS", cells)
         monkeypatch.setattr(topk, "_BLOCK_USERS", users)
@@ -260,15 +272,15 @@ def test_rows_and_ranks():
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 3e38])
-@pytest.mark.parametrize("where", ["users", "items", "sparse"])
+@pytest.mark.parametrize("where", ["users", "items", "sparse_bonus"])
 def test_scores_that_are_no_numbers_are_refused(bad, where):
     parts = {
         "users": np.ones((3, 2), np.float32),
         "items": np.ones((4, 2), np.float32),
-        "sparse": np.ones((3, 4), np.float32),
+        "sparse_bonus": np.ones((3, 4), np.float32),
     }
     parts[where][-1, -1] = bad
-    scores = Scores(parts["users"], parts["items"], sp.csr_matrix(parts["sparse"]))
+    scores = Scores(parts["users"], parts["items"], sp.csr_matrix(parts["sparse_bonus"]))
     with pytest.raises(DataError, match="no finite numbers"):
         top_k(scores, 2)
 

@@ -200,8 +200,8 @@ class EProcessStatus:
             "metric": key.metric,
             "k": key.k,
             "days": key.days,
-            "points": own.e_value,
-            "log_points": own.log_e,
+            "e_value": own.e_value,
+            "log_e": own.log_e,
             "threshold": self.threshold,
             "lift": own.lift if own.blocks else None,
             "se": own.se if own.blocks else None,
@@ -209,7 +209,7 @@ class EProcessStatus:
             "blocks": own.blocks,
             "blocks_for_two_percent": self.blocks_for_two_percent,
             "waiting": self.waiting,
-            "log_bets": list(own.log_likelihood_ratios),
+            "log_likelihood_ratios": list(own.log_likelihood_ratios),
             "sx": own.sx,
             "sw": own.sw,
             "last": [format_instant(last.start), format_instant(last.end)] if last else None,
@@ -224,7 +224,7 @@ class EProcessStatus:
             written["k"],
             written["days"],
         )
-        last, bets = written["last"], tuple(written["log_bets"])
+        last, bets = written["last"], tuple(written["log_likelihood_ratios"])
         account = EProcess(key)
         if len(bets) == len(EFFECTS):  # one that bet on other lifts begins anew
             account = EProcess(

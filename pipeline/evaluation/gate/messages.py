@@ -57,12 +57,12 @@ def left_behind(
     """Name the candidates that learn and did not make it: refused by a rule, or only behind."""
     refused = {rule.subject for rule in rules if rule.verdict != "pass"}
 
-    def told(r: EvaluatedRecipe) -> str:
+    def refusal(r: EvaluatedRecipe) -> str:
         what = "is refused" if r.name in refused else f"is behind {winner.name}"
         return f"{r.name} {what} ({percent(compare(r, against, config).x)} against {against.name})"
 
     return tuple(
-        told(r)
+        refusal(r)
         for r in ordered(evidence.judged)
         if r.baseline_rank is None and r.name not in (winner.name, against.name)
     )

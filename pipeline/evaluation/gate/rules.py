@@ -128,25 +128,23 @@ def slice_rules(
         except GateError as error:
             results.append(RuleResult(name, subject, None, None, "missing", error.sentence))
             continue
-        found = difference(
+        result = difference(
             *values,
             tau_candidate=taus[0],
             tau_champion=taus[1],
             min_users=config.slice_users,
             min_nonzero=config.min_nonzero,
         )
-        if found.underpowered:
-            text = f"{column}: {found.underpowered} ({found.n:,}, {found.nonzero:,} differ)"
-            results.append(RuleResult(name, subject, found.p_worse, None, "underpowered", text))
+        if result.underpowered:
+            text = f"{column}: {result.underpowered} ({result.n:,}, {result.nonzero:,} differ)"
+            results.append(RuleResult(name, subject, result.p_worse, None, "underpowered", text))
         else:
-            judged.append((name, found))
-    harmed = holm([found.p_worse for _, found in judged], alpha)
-    for (name, found), harm in zip(judged, harmed, strict=True):
+            judged.append((name, result))
+    harmed = holm([result.p_worse for _, result in judged], alpha)
+    for (name, result), harm in zip(judged, harmed, strict=True):
         column = name.removeprefix(f"{prefix}.")
-        text = (
-            f"{column}: {percent(found.x)} (p of harm {chance(found.p_worse)}, {found.n:,} users)"
-        )
-        results.append(RuleResult(name, subject, found.p_worse, alpha, verdict(not harm), text))
+        text = f"{column}: {percent(result.x)} (p of harm {chance(result.p_worse)}, {result.n:,} users)"
+        results.append(RuleResult(name, subject, result.p_worse, alpha, verdict(not harm), text))
     return tuple(sorted(results, key=lambda r: r.name))
 
 

@@ -88,7 +88,7 @@ def _candidacy(
     if enough and (standing.reached or alone):
         results += _guards(evidence, candidate, champion, config)
         results.append(_churn(candidate, paired))
-    others = [rule for rule in results if rule.name != "switch.points"]
+    others = [rule for rule in results if rule.name != "switch.e_value"]
     held = enough and all(rule.verdict in _HELD for rule in others)
     won = held and standing.reached
     grey = held and alone and not won
@@ -131,7 +131,7 @@ def _evidence(
         outcome = "waiting"
     else:
         outcome = verdict(standing.reached)
-    points = RuleResult("switch.points", name, own.e_value, standing.threshold, outcome, text)
+    points = RuleResult("switch.e_value", name, own.e_value, standing.threshold, outcome, text)
     if paired.underpowered or not own.blocks:
         return [points]
     enough = verdict(own.lift >= config.min_lift)

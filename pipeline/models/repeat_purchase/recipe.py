@@ -5,7 +5,7 @@ window; nothing is drawn that another night would draw otherwise, so the scores 
 alone. Where the window is too short for an earlier block with answers, own decayed counts take the
 trees' place, and it says so. Behind a user's own items comes decayed popularity, as in `repeats`.
 
-The window's last blocks of `block_days` are held against what users had before each::
+The window's last blocks of `holdout_days` are held against what users had before each::
 
     |------------------------------[-- 3 --)[-- 2 --)[-- 1 --) end
      at least as long as the blocks
@@ -60,7 +60,7 @@ class RepeatPurchaseScorer(Scorer):
     ----------
     trees
         ``None`` where own decayed counts take their place.
-    block_days
+    holdout_days
         As in the recipe.
     items
         ``(n_items, f)`` float32, what is told of items, see `features`.
@@ -73,7 +73,7 @@ class RepeatPurchaseScorer(Scorer):
     )
 
     trees: Trees | None
-    block_days: int
+    holdout_days: int
     items: NDArray[np.float32]
     popularity: NDArray[np.float32]
     item_ids: NDArray[np.str_]
@@ -113,7 +113,7 @@ class RepeatPurchaseScorer(Scorer):
             counts: NDArray[np.float32] = np.maximum(pairs.own[_COUNTS], _TINY)
             return counts
         everything = np.ones(len(pairs.user), bool)
-        return self.trees.chances(table(pairs, self.items, self.block_days, everything))
+        return self.trees.chances(table(pairs, self.items, self.holdout_days, everything))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Everything that a fresh process needs; the trees as UTF-8."""
@@ -136,10 +136,10 @@ class RepeatPurchase(Recipe):
     capabilities: ClassVar[Capabilities] = RepeatPurchaseScorer.capabilities
     scorer: ClassVar[type[Scorer]] = RepeatPurchaseScorer
 
-    family: Literal["learned_repeat"] = Field(
-        default="learned_repeat", description="Name of the family."
+    family: Literal["repeat_purchase"] = Field(
+        default="repeat_purchase", description="Name of the family."
     )
-    block_days: int = Field(
+    holdout_days: int = Field(
         default=14,
         ge=1,
         le=365,
@@ -185,7 +185,7 @@ class RepeatPurchase(Recipe):
         count = min(self.iterations, taken // EXAMPLES_A_TREE)
         trees = None
         if count and not again.all():
-            progress(f"learned_repeat: {count} trees on {len(again):,} pairs")
+            progress(f"repeat_purchase: {count} trees on {len(again):,} pairs")
             trees = grow(
                 rows,
                 again,
@@ -196,15 +196,15 @@ class RepeatPurchase(Recipe):
             )
         else:
             progress(
-                f"learned_repeat: {taken} of {len(again):,} pairs were taken again in earlier "
-                f"blocks of {self.block_days} days, too few to learn from: own counts take over"
+                f"repeat_purchase: {taken} of {len(again):,} pairs were taken again in earlier "
+                f"blocks of {self.holdout_days} days, too few to learn from: own counts take over"
             )
         popularity = item_popularity(history, self.popularity_half_life_days)
         most = popularity.max(initial=0.0)
         return RepeatPurchaseScorer(
             trees=trees,
-            block_days=self.block_days,
-            items=item_table(pairs_at(events, end), self.block_days),
+            holdout_days=self.holdout_days,
+            items=item_table(pairs_at(events, end), self.holdout_days),
             popularity=popularity / most if most > 0 else popularity,
             item_ids=history.item_ids,
             trained_until=history.end,
@@ -217,7 +217,7 @@ class RepeatPurchase(Recipe):
         rows = [np.zeros((0, len(FEATURES)), np.float32)]
         again = [np.zeros(0, bool)]
         share = 1.0
-        block = self.block_days * US_PER_DAY
+        block = self.holdout_days * US_PER_DAY
         length = end - int(events.at.min(initial=end))
         for back in range(1, min(self.blocks, length // (2 * block)) + 1):
             cut = end - back * block
@@ -228,8 +228,8 @@ class RepeatPurchase(Recipe):
                 share = self._share(wanted, labels.again)
             turn = (_phase(pairs, item_phase) - back * share) % 1.0  # in each block other pairs
             wanted &= labels.again | (turn < share)
-            items = item_table(pairs, self.block_days)
-            rows.append(table(pairs, items, self.block_days, wanted))
+            items = item_table(pairs, self.holdout_days)
+            rows.append(table(pairs, items, self.holdout_days, wanted))
             again.append(labels.again[wanted])
         return np.concatenate(rows), np.concatenate(again), share
 

@@ -85,7 +85,7 @@ def churn_metrics(run: Run) -> dict[str, float]:
         return {}
     values = {f"churn.overlap_at_{k}": shares.overlap for k, shares in file.at.items()}
     values |= {f"churn.{cause}": share for cause, share in file.at[FIRST].lost.items()}
-    values |= {"churn.users": float(file.users), "churn.dice": file.seed_noise.rate}
+    values |= {"churn.users": float(file.users), "churn.seed_noise": file.seed_noise.rate}
     return {name: float(value) for name, value in values.items() if value is not None}
 
 

@@ -109,7 +109,7 @@ def _refuse_other(before: OverrideFile | AnchorEntry, by: str, reason: str) -> N
 
 
 def _refuse_empty(by: str, reason: str) -> None:
-    for name, text in (("--by", by), ("--because", reason)):
+    for name, text in (("--by", by), ("--reason", reason)):
         if not text.strip():
             raise ConfigError(f"{name} is empty: the ledger keeps who decided, and why")
         if not text.isprintable():  # nothing may pose as a line of its own

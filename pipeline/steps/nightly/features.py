@@ -27,7 +27,7 @@ def features(night: Night, progress: Progress) -> str:
         night.config.model_copy(update={"features": weights}).windows,
         task=night.snapshot.task,
         first=night.champion is None,
-        holdout_days=night.snapshot.block_days,
+        holdout_days=night.snapshot.holdout_days,
         items=items,
         users=users,
     )
@@ -61,6 +61,6 @@ def _weights(night: Night, events: pl.DataFrame, progress: Progress) -> Features
         config.windows,
         task=pinned.task,
         first=night.champion is None,
-        holdout_days=pinned.block_days,
+        holdout_days=pinned.holdout_days,
     )
     return select_event_weights(events, split, config.windows, config.recommend.length, progress)

@@ -91,7 +91,7 @@ def _record(night: Night) -> None:
         kind=decision.kind,
         recipe=decision.recipe,
         sentence=decision.sentence,
-        block_days=split.block_days,
+        holdout_days=split.holdout_days,
         selected_recipes={
             night.snapshot.recipes[name].hash: recipe for name, recipe in night.selected.items()
         },

@@ -82,7 +82,7 @@ def _night_record(night: Night) -> NightRecord:
         children=(*_trained(night, winner), *_failed(night)),
         datasets=_datasets(night),
         params={
-            "holdout_days": split.block_days,
+            "holdout_days": split.holdout_days,
             "policy": split.task,
             "target_kinds": ",".join(split.target_kinds),
             # The gate's: MLflow lets no parameter change when a person decides otherwise.

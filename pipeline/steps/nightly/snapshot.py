@@ -30,7 +30,7 @@ from pipeline.workspace.publications import reconcile
 from pipeline.workspace.task_log import task_log
 from pipeline.workspace.workspace import Workspace
 
-_ASIDE = ("registry", "gc", "answers", "drift", "policy")
+_ASIDE = ("registry", "gc", "attribution", "drift", "policy")
 TABLES = ("events", "items", "users", "quarantine", "batches")
 """Tables whose version a run pins."""
 
@@ -129,7 +129,7 @@ def _started(
         champion=champion,
         champion_name=champion_name,
         publish=publish,
-        block_days=history.last_holdout_days(as_of),
+        holdout_days=history.last_holdout_days(as_of),
         task=task,
         seed_sds=history.seed_sds(as_of, task, ws.config.recommend.length),
         weights=history.last_weights(as_of, ws.config.features),

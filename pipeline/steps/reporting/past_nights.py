@@ -42,11 +42,11 @@ def past_runs(
     split = night.run.read(SplitFile)
     key = split.comparison_key(night.config.recommend.length)
     runs = [
-        (entry.as_of, entry.run_id, entry.block_days, entry.decision)
+        (entry.as_of, entry.run_id, entry.holdout_days, entry.decision)
         for entry in before
         if entry.comparison_key == key
     ]
-    runs.append((night.as_of, night.run_id, split.block_days, decision))
+    runs.append((night.as_of, night.run_id, split.holdout_days, decision))
     rows = (_past_run(night, *run) for run in runs)
     return tuple(row for row in rows if row is not None)
 

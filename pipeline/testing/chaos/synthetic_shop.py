@@ -31,7 +31,7 @@ path = "*"
 skip_when = { note = ["test"] }
 
 [split]
-seen = "discovery"
+task = "discovery"
 
 [publish]
 live_from = "as_of"

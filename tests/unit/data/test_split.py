@@ -210,7 +210,7 @@ def test_silence_is_counted_from_the_newest_event_before_as_of() -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", [{"block_choices": (14, 7)}, {"block_choices": (0,)}, {"target_kinds": ()}]
+    "bad", [{"holdout_days_options": (14, 7)}, {"holdout_days_options": (0,)}, {"target_kinds": ()}]
 )
 def test_a_config_that_makes_no_sense_is_refused(bad: dict[str, tuple[int, ...]]) -> None:
     with pytest.raises(ValidationError):

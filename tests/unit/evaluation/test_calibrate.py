@@ -238,9 +238,9 @@ def test_neither_the_order_of_blocks_nor_that_of_users_counts():
     ]
     ours, theirs = plain(calibrate(blocks, CONFIG)), plain(calibrate(mixed, CONFIG))
     for one, other in zip(ours.pop("equal"), theirs.pop("equal"), strict=True):
-        np.testing.assert_allclose(one["log_points"], other["log_points"], rtol=1e-6, atol=1e-9)
+        np.testing.assert_allclose(one["log_e"], other["log_e"], rtol=1e-6, atol=1e-9)
     for one, other in zip(ours.pop("better"), theirs.pop("better"), strict=True):
-        np.testing.assert_allclose(one["log_points"], other["log_points"], rtol=1e-6, atol=1e-9)
+        np.testing.assert_allclose(one["log_e"], other["log_e"], rtol=1e-6, atol=1e-9)
     assert ours.pop("users") == theirs.pop("users")
     assert ours == pytest.approx(theirs)
 

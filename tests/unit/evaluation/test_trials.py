@@ -118,11 +118,11 @@ def test_a_blend_settles_its_parts_and_drops_what_adds_nothing(windows):
     recipe = recipe_from(
         {
             "family": "blend",
-            "tune": ["weights", "trend"],
+            "tune": ["weights", "recency_boost"],
             "parts": {
                 "good": GOOD.model_dump() | {"tune": ["regularization"]},
                 "mad": BAD.model_dump(),
-                "own": {"family": "own_counts"},
+                "own": {"family": "personal_frequency"},
             },
         }
     )
@@ -140,7 +140,9 @@ def test_a_blend_settles_its_parts_and_drops_what_adds_nothing(windows):
     )
 
 
-@pytest.mark.parametrize("tune", [[], ["weights"], ["trend"], ["weights", "trend", "spread"]])
+@pytest.mark.parametrize(
+    "tune", [[], ["weights"], ["recency_boost"], ["weights", "recency_boost", "popularity_penalty"]]
+)
 def test_a_blend_whose_only_weight_is_on_what_has_nothing_to_say_here_counts_the_others(
     windows, tune
 ):
@@ -151,7 +153,7 @@ def test_a_blend_whose_only_weight_is_on_what_has_nothing_to_say_here_counts_the
             "weights": {"good": 0.0},
             "parts": {
                 "good": GOOD.model_dump() | {"tune": ["regularization"]},
-                "own": {"family": "own_counts"},
+                "own": {"family": "personal_frequency"},
             },
         }
     )
@@ -164,7 +166,11 @@ def test_a_blend_whose_only_weight_is_on_what_has_nothing_to_say_here_counts_the
 
 
 def test_a_blend_that_has_nothing_to_say_here_stays_as_it_is(windows):
-    own = {"family": "blend", "tune": ["weights"], "parts": {"own": {"family": "own_counts"}}}
+    own = {
+        "family": "blend",
+        "tune": ["weights"],
+        "parts": {"own": {"family": "personal_frequency"}},
+    }
     recipe = recipe_from(own)
     found = select_hyperparameters(recipe, EarlierWindows(windows, 20))
     assert found == recipe.model_copy(update={"tune": ()})

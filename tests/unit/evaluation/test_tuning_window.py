@@ -128,7 +128,7 @@ def overlap(recipe, found, k):
 
 
 @pytest.mark.parametrize("policy", ["discovery", "repeat"])
-@pytest.mark.parametrize("recipe", [ALS, TREND], ids=["als", "trend"])
+@pytest.mark.parametrize("recipe", [ALS, TREND], ids=["als", "recency_boost"])
 def test_calm_is_the_overlap_of_two_nights_in_a_pool_too(events, recipe, policy, monkeypatch):
     monkeypatch.setattr(blend_pool, "CANDIDATES", 10)  # nobody proposes what only the other lists
     found = window(with_a_new_item(events), policy)

@@ -75,8 +75,12 @@ def test_factors_find_a_taste_that_no_bias_can_tell():
     hidden = ~given
     off = {
         factors: np.sqrt(
-            np.mean((predicted(BiasedMf(factors=factors, regularization=0.1).train(history), history)
-                     - truth)[hidden] ** 2)
+            np.mean(
+                (
+                    predicted(BiasedMf(factors=factors, regularization=0.1).train(history), history)
+                    - truth
+                )[hidden] ** 2
+            )
         )
         for factors in (0, 1, 4)
     }  # fmt: skip

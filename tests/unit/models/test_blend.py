@@ -17,7 +17,7 @@ from pipeline.models.topk import pair_scores, top_k
 
 END = datetime(2026, 3, 1, tzinfo=UTC)
 ALS = {"family": "als", "factors": 4, "regularization": 0.1, "device": "cpu"}
-OWN = {"family": "own_counts"}
+OWN = {"family": "personal_frequency"}
 POP = {"family": "decayed_popularity", "half_life_days": 50.0}
 
 

@@ -51,8 +51,13 @@ def boards(seed=0, n=3):
 
 
 def choose_(pools, start, **more):
-    tries = {"weights": WEIGHTS, "trend": TRENDS}
-    options = {"tries": tries, "wide": True, "still": (), "trends": no_trend} | more
+    tries = {"weights": WEIGHTS, "recency_boost": TRENDS}
+    options = {
+        "grid": tries,
+        "maximise_coverage": True,
+        "untrended_parts": (),
+        "trends": no_trend,
+    } | more
     return optimise_mixture(start, pools, **options)
 
 

@@ -193,12 +193,12 @@ def test_items_that_people_have_keep_the_scores_of_the_base():
     assert ours.items[kept].tobytes() == theirs.items.tobytes()
 
 
-@pytest.mark.parametrize("lacking", ["of_items", "other_items", "features"])
+@pytest.mark.parametrize("lacking", ["item_features", "cold_items", "features"])
 def test_without_a_table_or_a_feature_it_is_its_base(lacking):
     history = window()
-    if lacking == "of_items":
+    if lacking == "item_features":
         history = replace(history, item_features=None, cold_items=None)
-    elif lacking == "other_items":
+    elif lacking == "cold_items":
         history = replace(history, cold_items=None)
     else:
         history = replace(

@@ -13,7 +13,7 @@ BLEND = recipe_from(
         "parts": {
             "als": ALS.model_dump(),
             "quick": {"family": "als", "iterations": 2},
-            "own": {"family": "own_counts"},
+            "own": {"family": "personal_frequency"},
             "mute": {"family": "als"},
         },
         "weights": {"mute": 0.0},
@@ -58,7 +58,7 @@ def test_what_a_similarity_ignores_is_neither_searched_nor_tuned(similarity, rea
 def test_a_blend_moves_the_fields_of_its_parts_but_not_of_a_part_that_does_not_count():
     found = axes(BLEND)
     assert {"als.alpha", "quick.alpha"} < set(found)
-    assert not any(name.startswith(("mute.", "weights", "trend")) for name in found)
+    assert not any(name.startswith(("mute.", "weights", "recency_boost")) for name in found)
     there = moved(BLEND, {"als.alpha": 5.04, "quick.regularization": 17.0}, found)
     assert there.parts["als"].alpha == 5.0
     assert there.parts["quick"].regularization == 17.0
@@ -100,7 +100,7 @@ def test_only_a_blend_of_several_parts_is_mixed_anew():
     assert reopened_mixture(ALS) is None
     again = reopened_mixture(BLEND)
     assert again is not None
-    assert set(again.tune) == {"weights", "trend", "spread"}
+    assert set(again.tune) == {"weights", "recency_boost", "popularity_penalty"}
     one = BLEND.model_copy(update={"parts": {"als": ALS}, "weights": {}})
     assert reopened_mixture(one) is None
 

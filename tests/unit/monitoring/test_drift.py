@@ -298,7 +298,7 @@ def test_it_is_plain_json_and_comes_back():
 
 
 @pytest.mark.parametrize(
-    "fields", [{"needed_days": 4}, {"least_days": 29}, {"alone": 3.0}, {"judged_days": 0}]
+    "fields", [{"min_days": 4}, {"least_days": 29}, {"single_day_z": 3.0}, {"scored_days": 0}]
 )
 def test_settings_that_contradict_each_other_are_refused(fields):
     with pytest.raises(ValueError, match=r"must not|greater than"):

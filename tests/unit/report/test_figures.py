@@ -140,7 +140,7 @@ def test_nights_of_another_length_of_holdout_are_not_joined() -> None:
         thin = 'style="fill: none; stroke: #0072b2; stroke-linecap: square"'
         return trends.metric_figure(past, "ndcg_at_20").decode().count(thin)
 
-    assert lines(tuple(replace(row, block_days=7) for row in PAST)) == 3
+    assert lines(tuple(replace(row, holdout_days=7) for row in PAST)) == 3
     assert lines(PAST) == 2
     assert "hollow: judged on 28 days, not 7" in " ".join(texts(DRAW["metric"]()))
 

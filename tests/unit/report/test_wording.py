@@ -72,7 +72,7 @@ def test_a_blocked_night_names_its_causes_and_no_candidate() -> None:
 
 def test_what_a_person_may_accept_is_named_as_a_command() -> None:
     thin = RuleResult("refresh.last", "als", 120, 200, "underpowered", "120 people")
-    command = "`nightjar gate accept RUN --by NAME --because TEXT`"
+    command = "`nightjar gate accept RUN --by NAME --reason TEXT`"
     for kind in ("block", "keep"):
         [told] = [x for x in wording.advice(kind, [thin], "RUN", ("als",)) if "accept" in x]
         assert told == (

@@ -22,9 +22,9 @@ BLEND = recipe_from(
             "als": {"family": "als", "factors": 4, "iterations": 5, "device": "cpu"},
             "svd": {"family": "svd", "factors": 4, "oversampling": 2},
             "knn": {"family": "item_knn"},
-            "own": {"family": "own_counts"},
+            "own": {"family": "personal_frequency"},
         },
-        "trend": 0.25,
+        "recency_boost": 0.25,
     }
 )
 
@@ -120,7 +120,11 @@ def test_what_is_known_of_people_is_what_the_window_knew():
     cells = sp.csr_matrix(np.arange(1, window.n_users + 1, dtype=np.float32)[:, None])
     known = FeatureMatrix(np.array(["segment=x"]), cells)
     described = type(window)(
-        **{**vars(window), "of_users": known, "of_items": known.rows(np.arange(window.n_items))}
+        **{
+            **vars(window),
+            "user_features": known,
+            "item_features": known.rows(np.arange(window.n_items)),
+        }
     )
     did = weighed([("zoe", "i03", 0.2), ("u07", "i03", 0.2), ("abe", "i03", 0.2)])
     own = histories(did, described, NIGHT + timedelta(days=1))

@@ -49,8 +49,8 @@ def test_a_wrong_section_names_the_sections(file):
 def test_a_wrong_value_names_field_value_and_bound(file):
     sentence = refused(file, "[gate]\nalpha = 2.0\n")
     assert sentence == "nightjar.toml: gate.alpha = 2.0: input should be less than 0.5"
-    sentence = refused(file, '[split]\nseen = "sometimes"\n')
-    assert "split.seen = 'sometimes'" in sentence
+    sentence = refused(file, '[split]\ntask = "sometimes"\n')
+    assert "split.task = 'sometimes'" in sentence
     assert "'auto', 'repeat' or 'discovery'" in sentence
 
 
@@ -147,7 +147,7 @@ def test_the_environment_wins_and_says_so(file):
 
 
 def test_text_from_the_environment_needs_no_quotes(file):
-    assert compose(file, {"NIGHTJAR__SPLIT__SEEN": "repeat"}).config.split.task == "repeat"
+    assert compose(file, {"NIGHTJAR__SPLIT__TASK": "repeat"}).config.split.task == "repeat"
 
 
 @pytest.mark.parametrize("name", ["NIGHTJAR__GATE", "NIGHTJAR____ALPHA"])
@@ -168,7 +168,7 @@ def test_naming_recipes_keeps_the_baselines(file):
     assert set(compose(file, {}).config.recipes) == {
         "popularity",
         "decayed_popularity",
-        "own_counts",
+        "personal_frequency",
         "mine",
     }
 

@@ -83,9 +83,9 @@ def test_of_two_decisions_for_one_as_of_the_later_line_counts():
 
 def test_the_first_night_says_nothing_of_how_long_a_holdout_must_be():
     lines = [
-        decision(9, "first", block_days=28),
-        decision(5, "keep", block_days=7),
-        decision(3, "refresh", block_days=14),
+        decision(9, "first", holdout_days=28),
+        decision(5, "keep", holdout_days=7),
+        decision(3, "refresh", holdout_days=14),
     ]
     assert history(lines[0]).last_holdout_days(NIGHT) is None
     assert history(*lines).last_holdout_days(NIGHT) == 14

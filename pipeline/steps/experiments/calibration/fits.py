@@ -59,7 +59,7 @@ def _plan(ws: Workspace, as_of: AsOf, history: LedgerHistory) -> CalibrationPlan
         as_of=as_of,
         versions=versions,
         task=parts[-1].task,
-        block_days=holdout_days,
+        holdout_days=holdout_days,
         weights=history.last_weights(after, config.features),
         k=config.recommend.length,
         holdouts=tuple(part.holdout for part in reversed(parts)),
@@ -73,7 +73,7 @@ class _HoldoutSearch:
     events: pl.DataFrame
     config: WindowConfig
     task: Task | None
-    block_days: int | None
+    holdout_days: int | None
 
     def disjoint(self, as_of: datetime) -> list[Split]:
         """Return disjoint holdouts, newest first: 28 days apart, or touching if that gives more."""
@@ -111,7 +111,7 @@ class _HoldoutSearch:
             self.config,
             task=self.task,
             first=False,
-            holdout_days=self.block_days,
+            holdout_days=self.holdout_days,
         )
 
 
@@ -143,10 +143,10 @@ class ReplicateFits:
                 else:
                     scorer = self.recipe.train(history, replicate=replicate)
                     upright, turned = list_values(scorer, history, part, self.plan.k)
-                    values = {"upright": upright, "turned": turned}
+                    values = {"ndcg": upright, "ndcg_reversed": turned}
                 with self.run.draft(_folder(number, replicate)) as draft:
                     draft.arrays("values", values)
-                    draft.rows = len(values["upright"])
+                    draft.rows = len(values["ndcg"])
                 report.done += 1
         return [self._block(number, holdout) for number, holdout in enumerate(self.plan.holdouts)]
 
@@ -172,7 +172,7 @@ class ReplicateFits:
     def _block(self, number: int, holdout: Interval) -> ReplicateBlock:
         values = [self._values(number, replicate) for replicate in range(REPLICATES)]
         return ReplicateBlock(
-            holdout, *(np.stack([v[side] for v in values]) for side in ("upright", "turned"))
+            holdout, *(np.stack([v[side] for v in values]) for side in ("ndcg", "ndcg_reversed"))
         )
 
     def _window(self, holdout: Interval) -> tuple[Split, History]:
@@ -183,7 +183,7 @@ class ReplicateFits:
         data = LearningData(self.ws, plan.versions)
         events = data.events(plan.as_of)
         items, users = data.catalogue(config.clean)
-        search = _HoldoutSearch(events, config.windows, plan.task, plan.block_days)
+        search = _HoldoutSearch(events, config.windows, plan.task, plan.holdout_days)
         part = search.split(holdout.end)
         history, _ = window(events, part.cutoff, config.windows, items, users)
         return part, history

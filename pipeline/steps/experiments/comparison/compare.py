@@ -218,7 +218,7 @@ def _data(version: Version) -> dict[str, Any]:
         "learnt from": f"{begin} to {as_of}",
         "judged after learning until": cutoff,
         "holdout": f"{cutoff} to {end}",
-        "holdout, days": split.block_days,
+        "holdout, days": split.holdout_days,
         "people judged": f"{night.run.manifest('evaluate')['rows']:,}",
         "lists may hold what people had": "yes" if split.task == "repeat" else "no",
         "what counts": ", ".join(split.target_kinds),

@@ -157,7 +157,7 @@ def _result(
 
 def _rows(committed: Run, rebuilt: Run) -> tuple[FileRow, ...]:
     was, now = committed.manifest(REFIT), rebuilt.manifest(REFIT)
-    measured = {*was["measured"], *now["measured"]}
+    measured = {*was["volatile"], *now["volatile"]}
     rows = []
     for file in sorted({*was["files"], *now["files"]} - measured):
         sums = [str(side["files"].get(file, {}).get("sha256", "")) for side in (was, now)]

@@ -178,7 +178,7 @@ def test_a_standing_is_written_as_json_and_read_back_equal() -> None:
         text = json.dumps(plain(standing), allow_nan=False)
         assert TypeAdapter(EProcessStatus).validate_json(text) == standing
         # An account from before the bets changed begins anew, under the same key.
-        older = plain(standing) | {"log_bets": [9.0] * 4}
+        older = plain(standing) | {"log_likelihood_ratios": [9.0] * 4}
         assert TypeAdapter(EProcessStatus).validate_python(older).e_process == EProcess(KEY)
         assert standing.sentence.startswith("new: ")
         assert standing.sentence.endswith("; waiting, day 2 of 7")
@@ -217,7 +217,7 @@ def test_points_grow_over_blocks_and_switch_when_they_suffice() -> None:
     assert len(decisions) % 7 == 1
     assert len(decisions) > 7
     before = decisions[-2]
-    assert (before.kind, rule(before, "switch.points", "new").verdict) == ("refresh", "waiting")
+    assert (before.kind, rule(before, "switch.e_value", "new").verdict) == ("refresh", "waiting")
     assert "points (+1." in before.sentence
     assert ", waiting, day 6 of 7" in before.sentence
     counted = [account_of(d).log_e for d in decisions[::7]]
@@ -231,7 +231,7 @@ def test_points_grow_over_blocks_and_switch_when_they_suffice() -> None:
     found = decide(night(0, past, *back, **after), QUIET)
     assert account_of(found, "als").blocks == 0
     assert found.kind != "switch"
-    assert rule(found, "switch.points", "als").verdict == "waiting"
+    assert rule(found, "switch.e_value", "als").verdict == "waiting"
 
 
 def test_a_switch_that_never_went_live_closes_nothing() -> None:
@@ -277,7 +277,7 @@ def test_an_equal_candidate_gathers_nothing() -> None:
     als = judged("als")
     twin = replace(als, name="twin", recipe_hash="hash-twin")
     found = decide(night(0, GateHistory(), als, twin), QUIET)
-    points = rule(found, "switch.points", "twin")
+    points = rule(found, "switch.e_value", "twin")
     assert (found.kind, points.verdict) == ("refresh", "underpowered")
     assert "too few differences" in points.sentence
     assert account_of(found, "twin") == EProcess(account_of(found, "twin").key)
@@ -287,7 +287,7 @@ def test_too_few_users_count_no_block() -> None:
     few = (judged("als", n=150), judged("new", 0.5, n=150, seed=2))
     found = decide(night(0, GateHistory(), *few), QUIET)
     assert account_of(found).blocks == 0
-    assert rule(found, "switch.points", "new").verdict == "underpowered"
+    assert rule(found, "switch.e_value", "new").verdict == "underpowered"
     assert (found.kind, found.waiting) == ("keep", True)
 
 

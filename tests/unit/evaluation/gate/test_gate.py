@@ -156,10 +156,12 @@ def test_when_learning_does_not_pay_the_best_baseline_is_first() -> None:
 
 def test_a_rung_must_beat_each_below_it() -> None:
     # als is above decayed popularity, but not above own counts, which are above everything.
-    own = judged("own_counts", 0.1, rung=2, seed=4)
-    assert decide(evidence(judged("als"), own, champion=None), CONFIG).recipe == "own_counts"
+    own = judged("personal_frequency", 0.1, rung=2, seed=4)
+    assert (
+        decide(evidence(judged("als"), own, champion=None), CONFIG).recipe == "personal_frequency"
+    )
     # Own counts that do not beat decayed popularity are no hurdle that was passed either.
-    weak = judged("own_counts", -0.29, rung=2, seed=4)
+    weak = judged("personal_frequency", -0.29, rung=2, seed=4)
     tie = decide(evidence(judged("als", -0.29), weak, champion=None), CONFIG)
     assert tie.recipe == "decayed_popularity"
 
@@ -200,7 +202,7 @@ def test_a_candidate_that_is_clearly_better_is_switched_to() -> None:
     assert (found.kind, found.recipe, found.recipe_hash) == ("switch", "new", "hash-new")
     assert found.sentence.startswith("switch: new replaces als: over 1,000,000 of 500 points, +")
     assert rule(found, "switch.churn", "new").verdict == "reported"
-    points = rule(found, "switch.points", "new")
+    points = rule(found, "switch.e_value", "new")
     assert (points.verdict, points.bound) == ("pass", 500)
     assert found.anchor is not None
     tonight = next(r.ratio for r in found.ratios if r.recipe_hash == "hash-new")
@@ -211,7 +213,7 @@ def test_a_candidate_that_is_clearly_better_is_switched_to() -> None:
 def test_more_candidates_than_allowed_make_the_threshold_stricter() -> None:
     many = [judged(f"c{n}", -0.1, seed=20 + n) for n in range(6)]
     found = decide(evidence(judged("als"), *many), CONFIG)
-    assert rule(found, "switch.points", "c0").bound == pytest.approx(800)
+    assert rule(found, "switch.e_value", "c0").bound == pytest.approx(800)
 
 
 def test_the_one_with_most_points_of_several_winners_leads() -> None:
@@ -225,7 +227,7 @@ def test_the_one_with_most_points_of_several_winners_leads() -> None:
     ("candidate", "rule_name"),
     [
         ({"lift": 0.009, "noise": 0.001}, "switch.lift"),
-        ({"lift": 0.02, "noise": 0.3}, "switch.points"),
+        ({"lift": 0.02, "noise": 0.3}, "switch.e_value"),
         ({"lift": 0.2, "coverage": 0.39}, "switch.coverage"),
         ({"lift": 0.2, "harm": {"cold": 0.5}}, "switch.slice.cold"),
     ],
@@ -252,10 +254,10 @@ def test_the_luck_of_the_seed_alone_stops_a_lift_that_users_would_prove() -> Non
 
 
 def test_a_candidate_below_a_baseline_is_not_switched_to() -> None:
-    own = judged("own_counts", 0.4, rung=2, seed=4, coverage=0.1)
+    own = judged("personal_frequency", 0.4, rung=2, seed=4, coverage=0.1)
     found = decide(evidence(judged("als"), judged("new", 0.2, seed=2), own), CONFIG)
-    assert rule(found, "switch.baseline.own_counts", "new").verdict == "fail"
-    assert rule(found, "switch.coverage", "own_counts").verdict == "fail"
+    assert rule(found, "switch.baseline.personal_frequency", "new").verdict == "fail"
+    assert rule(found, "switch.coverage", "personal_frequency").verdict == "fail"
     assert found.kind == "block"  # the champion itself is under .98 of it
     assert "refresh.baseline" in found.sentence
 
@@ -280,7 +282,7 @@ def test_a_healthy_night_refreshes_and_says_with_what() -> None:
     assert found.sentence.startswith("refresh: als on newer data: NDCG@20 ")
     assert "against the scorer of the night before (1,200 users)" in found.sentence
     assert "wild has under 0.1 of 500 points (-4" in found.sentence
-    assert rule(found, "switch.points", "wild").verdict == "fail"
+    assert rule(found, "switch.e_value", "wild").verdict == "fail"
     assert rule(found, "refresh.month").verdict == "pass"
     assert rule(found, "refresh.baseline_ratio").verdict == "pass"
 
@@ -452,8 +454,8 @@ HALVED = Reference("last", ALS.users, ALS.users.head(600))
         (evidence(ALS, expected=("als", "gone")), "the evaluation of gone is missing"),
         (evidence(ALS, champion="gone"), "the champion's recipe gone is missing"),
         (
-            evidence(ALS, absent=(Absent("own_counts", 2, "out of memory"),)),
-            "own_counts is missing: out of memory",
+            evidence(ALS, absent=(Absent("personal_frequency", 2, "out of memory"),)),
+            "personal_frequency is missing: out of memory",
         ),
         (
             evidence(ALS, champion="x", absent=(Absent("x", None, "no GPU"),)),
@@ -632,7 +634,7 @@ def test_the_past_is_what_decisions_leave() -> None:
         {"min_users": 20},
         {"min_lift": math.inf},
         {"refresh_margin": math.inf},
-        {"unknown_tau": math.nan},
+        {"default_seed_sd": math.nan},
     ],
 )
 def test_thresholds_have_bounds(bad: dict[str, Any]) -> None:

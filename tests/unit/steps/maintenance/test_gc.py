@@ -220,7 +220,7 @@ def calibration_plan(ws: Workspace) -> CalibrationPlanFile:
         as_of=NOW,
         versions=versions(ws, *SCHEMAS),
         task="discovery",
-        block_days=None,
+        holdout_days=None,
         weights=None,
         k=20,
         holdouts=(),
