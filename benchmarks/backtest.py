@@ -119,7 +119,7 @@ def main() -> None:
         if options.plant:
             plant = as_of(begin + options.days // 2 * DAY + timedelta(hours=1))
         found = backtest(
-            ws, begin, end, every=DAY, policies=tuple(RetrainSchedule), plant=plant, progress=tell
+            ws, begin, end, every=DAY, schedules=tuple(RetrainSchedule), plant=plant, progress=tell
         )
         if options.out is not None:
             shutil.copy(found.folder / FIGURE, options.out)

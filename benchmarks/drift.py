@@ -171,7 +171,7 @@ def nights(looks: Looks, progress: Progress) -> list[Figure]:
     judged, verdicts = Counter[str](), Counter[str]()
     for night in looks.shop.nights:
         found = looks.look(looks.part(night), night, restarts)
-        verdicts[found.verdict.value] += 1
+        verdicts[found.status.value] += 1
         drifting = [x for x in found.signals if x.since is not None]
         restarts |= {x.name: x.since for x in drifting if x.since is not None}
         inside = night in looks.shop.calm

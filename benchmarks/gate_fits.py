@@ -265,8 +265,8 @@ def _false_slices(known: Bank, tau: float) -> tuple[float, float]:
             results = slice_rules(
                 "switch", "equal", (ours, theirs), (tau, tau), CONFIG.slice_alpha_switch, CONFIG
             )
-            judged = [rule for rule in results if rule.verdict in ("pass", "fail")]
-            harmed += any(rule.verdict == "fail" for rule in judged)
+            judged = [rule for rule in results if rule.outcome in ("pass", "fail")]
+            harmed += any(rule.outcome == "fail" for rule in judged)
             plain += any((rule.figure or 0.0) <= CONFIG.slice_alpha_switch for rule in judged)
             tests += 1
     return 100 * harmed / tests, 100 * plain / tests

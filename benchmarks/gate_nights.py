@@ -96,7 +96,7 @@ class Paired:
         )
         refresh = judge_refresh(evidence, judged[0], CONFIG)
         assert refresh.last is not None
-        failed = {rule.name.split(".")[1] for rule in refresh.rules if rule.verdict == "fail"}
+        failed = {rule.name.split(".")[1] for rule in refresh.rules if rule.outcome == "fail"}
         return failed & {"last", "month", "slice"}, refresh.last.x
 
     def _reference(self, tonight: Fit, stored: Fit) -> Reference:
@@ -238,7 +238,7 @@ def nights(shop: World, progress: Progress) -> list[Figure]:
             accepted.append(Accepted(as_of, part.cutoff, history, scorers[CHAMPION]))
     later = decisions[1:]
     kept = [d for d in later if d.kind != "refresh"]
-    rules = Counter(r.name for d in kept for r in d.rules if r.verdict in ("fail", "missing"))
+    rules = Counter(r.name for d in kept for r in d.rules if r.outcome in ("fail", "missing"))
     named = ", ".join(f"{name} {count}" for name, count in rules.most_common(3)) or "none"
     what = f"unchanged recipe over {len(later)} nights, share kept back (by {named})"
     return [at_most(what, len(kept) / len(later), 0.05, "{:.1%}")]

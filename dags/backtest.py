@@ -66,7 +66,7 @@ def replay_days(ws: Workspace) -> dict[str, Any]:
         as_of(params["begin"]),
         as_of(params["end"]),
         every=steps.parse_every(params["every"]),
-        policies=steps.parse_policies(",".join(params["schedules"])),
+        schedules=steps.parse_schedules(",".join(params["schedules"])),
         plant=as_of(planted) if planted else None,
         progress=log.info,
     )

@@ -11,9 +11,9 @@ because a request can arrive twice or late. If none is needed, the run ends gree
 If the as-of is not later than that of the live publication, the run is a replay and changes
 nothing.
 
-**Human review.** With `human_review = true` under `[gate]`, the task `review` waits up to four hours
-for an answer on Airflow's page *Required actions*, if a candidate meets all rules but its evidence is
-inconclusive. Without an answer the champion stays.
+**Human review.** With `human_review = true` under `[gate]`, the task `review` waits up to four
+hours for an answer on Airflow's page *Required actions*, if a candidate meets all rules but its
+evidence is inconclusive. Without an answer the champion stays.
 
 **Outcome.** Green: a model was promoted (`first`, `switch`, `refresh`); the champion stays (`keep`,
 and publishing is skipped); an earlier run already decided (`already_done`); a request found nothing

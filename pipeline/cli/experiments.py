@@ -73,14 +73,14 @@ def backtest(
 ) -> None:
     """Live through past days once for each policy: what is a retrain worth on these data?"""
     from pipeline.steps.experiments.backtest.backtest import backtest as step
-    from pipeline.steps.experiments.backtest.backtest import parse_every, parse_policies
+    from pipeline.steps.experiments.backtest.backtest import parse_every, parse_schedules
 
     result = step(
         open_workspace(home),
         instant(begin),
         parse_past_instant(end),
         every=parse_every(every),
-        policies=parse_policies(schedule),
+        schedules=parse_schedules(schedule),
         plant=instant(plant_shift) if plant_shift else None,
         progress=progress_printer(),
     )

@@ -87,7 +87,7 @@ class Signal:
     name: str
     figure: float | None
     bound: float
-    verdict: DriftStatus
+    status: DriftStatus
     sentence: str
     retrain_helps: bool = True
     since: Instant | None = None
@@ -107,7 +107,7 @@ class Drift:
     """
 
     end: Instant
-    verdict: DriftStatus
+    status: DriftStatus
     sentence: str
     signals: tuple[Signal, ...]
 
@@ -203,7 +203,7 @@ def judge(result: Measured, config: DriftConfig) -> Signal:
 def summed(end: datetime, signals: Sequence[Signal]) -> Drift:
     """Say in one sentence what the signals come to."""
     drifting = _furthest(signals)
-    judged = [x for x in signals if x.verdict in (DriftStatus.STABLE, DriftStatus.DRIFT)]
+    judged = [x for x in signals if x.status in (DriftStatus.STABLE, DriftStatus.DRIFT)]
     if drifting:
         more = len(drifting) - 1
         sentence = drifting[0].sentence + (f" (and {more} more)" if more else "")
@@ -211,7 +211,7 @@ def summed(end: datetime, signals: Sequence[Signal]) -> Drift:
     if judged:
         sentence = f"no drift in {len(judged)} signals up to {to_the_second(end)}"
         return Drift(end, DriftStatus.STABLE, sentence, tuple(signals))
-    empty = [x for x in signals if x.verdict == DriftStatus.NO_EVENT]
+    empty = [x for x in signals if x.status == DriftStatus.NO_EVENT]
     if empty or not signals:
         sentence = f"nothing happened in the day up to {to_the_second(end)}"
         return Drift(end, DriftStatus.NO_EVENT, sentence, tuple(signals))
@@ -219,7 +219,7 @@ def summed(end: datetime, signals: Sequence[Signal]) -> Drift:
 
 
 def _furthest(signals: Sequence[Signal]) -> list[Signal]:
-    drifting = [x for x in signals if x.verdict == DriftStatus.DRIFT]
+    drifting = [x for x in signals if x.status == DriftStatus.DRIFT]
     return sorted(drifting, key=lambda x: -abs(x.figure or 0.0))
 
 

@@ -19,7 +19,7 @@ _DAY: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True)
-class PolicyRow:
+class ScheduleRow:
     """What a policy came to; what it did until something was live counts for nothing.
 
     Attributes
@@ -41,7 +41,7 @@ class PolicyRow:
         What asked for that night, where the policy did.
     """
 
-    policy: str
+    schedule: str
     days: int
     nights: int
     promoted: int
@@ -56,7 +56,9 @@ class PolicyRow:
     answered_cause: str | None
 
 
-def summary(days: Mapping[str, Sequence[DayFile]], plant: datetime | None) -> tuple[PolicyRow, ...]:
+def summary(
+    days: Mapping[str, Sequence[DayFile]], plant: datetime | None
+) -> tuple[ScheduleRow, ...]:
     """Return a row a policy."""
     reached = {name: mean_of(series, "ndcg") for name, series in days.items()}
     own = {name: _own(series) for name, series in days.items()}
@@ -67,8 +69,8 @@ def summary(days: Mapping[str, Sequence[DayFile]], plant: datetime | None) -> tu
         value, took = reached[name], seconds[name]
         days_after, cause = _answer(series, plant)
         rows.append(
-            PolicyRow(
-                policy=name,
+            ScheduleRow(
+                schedule=name,
                 days=len(series),
                 nights=sum(day.retrained for day in own[name]),
                 promoted=sum(day.promoted for day in own[name]),
@@ -93,7 +95,7 @@ def text(days: Mapping[str, Sequence[DayFile]], plant: datetime | None) -> str:
     rows = []
     for row in summary(days, plant):
         cells = [
-            row.policy,
+            row.schedule,
             f"{row.days}",
             f"{row.nights}",
             f"{row.promoted}",
@@ -140,13 +142,13 @@ def _by_day(days: Mapping[str, Sequence[DayFile]]) -> str:
 
 def title(days: Mapping[str, Sequence[DayFile]]) -> str:
     """State the finding."""
-    rows = {row.policy: row for row in summary(days, None)}
+    rows = {row.schedule: row for row in summary(days, None)}
     row = rows.get(ADAPTIVE) or next((r for n, r in rows.items() if n != NIGHTLY), None)
     if row is None or row.of_nightly is None:
         ranked = sorted(rows.values(), key=lambda row: -(row.ndcg or 0.0))
         reached = figure_of(ranked[0].ndcg, ".4f")
-        return f"{ranked[0].policy} reaches an NDCG of {reached}"
-    finding = f"{row.policy} keeps {row.of_nightly:.1%} of what retraining every night reaches"
+        return f"{ranked[0].schedule} reaches an NDCG of {reached}"
+    finding = f"{row.schedule} keeps {row.of_nightly:.1%} of what retraining every night reaches"
     share = row.training_share
     return finding if share is None else f"{finding}, with {share:.0%} of its training"
 

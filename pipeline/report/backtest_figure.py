@@ -14,7 +14,7 @@ from pipeline.report.backtest import (
     ADAPTIVE,
     NEVER,
     NIGHTLY,
-    PolicyRow,
+    ScheduleRow,
     figure_of,
     mean_of,
     summary,
@@ -86,11 +86,11 @@ def figure(days: Mapping[str, Sequence[DayFile]], plant: datetime | None) -> byt
     _dates(axes, start, max(series[-1].as_of for series in days.values()))
     axes.set_ylabel("NDCG", fontsize=9, color=GREY)
     _costs(drawn, rows)
-    words = "; ".join(f"{row.policy}: {figure_of(row.ndcg, '.4f')}, {_cost(row)}" for row in rows)
+    words = "; ".join(f"{row.schedule}: {figure_of(row.ndcg, '.4f')}, {_cost(row)}" for row in rows)
     return svg(drawn, "backtest", f"{title(days)}. {words}")
 
 
-def _costs(drawn: Figure, rows: Sequence[PolicyRow]) -> None:
+def _costs(drawn: Figure, rows: Sequence[ScheduleRow]) -> None:
     """Draw below it a bar a policy: what its trainings took, and what that bought."""
     height = drawn.get_figheight()
     axes = drawn.add_axes((_LEFT, 0.1 / height, _WIDE, _BAR * len(rows) / height))
@@ -98,18 +98,18 @@ def _costs(drawn: Figure, rows: Sequence[PolicyRow]) -> None:
         side.set_visible(False)
     axes.tick_params(length=0, labelsize=9, labelcolor=INK)
     axes.set_xticks([])
-    name_rows(axes, [row.policy for row in rows])
+    name_rows(axes, [row.schedule for row in rows])
     most = max(row.training_seconds for row in rows) or 1.0
     axes.set_xlim(0, most / _LONGEST_BAR)
     axes.set_title("seconds of training after the first night, and NDCG for a minute of it",
                    fontsize=9, color=GREY, loc="left")  # fmt: skip
     for at, row in enumerate(rows):
-        colour, _ = _STROKES.get(row.policy, (INK, "-"))
+        colour, _ = _STROKES.get(row.schedule, (INK, "-"))
         axes.barh(at, row.training_seconds, height=0.5, color=colour)
         label(axes, row.training_seconds + 0.01 * most, at, _cost(row), INK)
 
 
-def _cost(row: PolicyRow) -> str:
+def _cost(row: ScheduleRow) -> str:
     nights = "1 night" if row.nights == 1 else f"{row.nights} nights"
     bought = row.ndcg_per_training_minute
     spent = f"{row.training_seconds:,.1f} s in {nights}"

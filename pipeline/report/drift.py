@@ -25,15 +25,15 @@ _ABOUT = (
 def drift_table(drift: Drift) -> str:
     """Return a line for each signal, what drifts first."""
     rows = _ordered(drift.signals)
-    body = [(row.verdict.value, row.name, _figure(row.figure), row.sentence) for row in rows]
+    body = [(row.status.value, row.name, _figure(row.figure), row.sentence) for row in rows]
     return grid(("verdict", "signal", "spreads", ""), body)
 
 
 def drift_section(drift: Drift | None, policy: RetrainDecision | None) -> str:
     """Write the section of a page about drift, and what the policy said of it."""
     signals = () if drift is None else drift.signals
-    first = [row for row in _ordered(signals) if row.verdict != DriftStatus.STABLE]
-    stable = [row for row in _ordered(signals) if row.verdict == DriftStatus.STABLE]
+    first = [row for row in _ordered(signals) if row.status != DriftStatus.STABLE]
+    stable = [row for row in _ordered(signals) if row.status == DriftStatus.STABLE]
     head = f"{len(stable)} of {len(signals)} signals are calm"
     return section(
         "Whether something has moved",
@@ -46,9 +46,9 @@ def drift_section(drift: Drift | None, policy: RetrainDecision | None) -> str:
 
 def _cells(row: Signal) -> tuple[str, ...]:
     signs = {DriftStatus.STABLE: ("✓", "w ok"), DriftStatus.DRIFT: ("▲", "w bad")}
-    sign, kind = signs.get(row.verdict, ("○", "w other"))
+    sign, kind = signs.get(row.status, ("○", "w other"))
     return (
-        cell(f"{sign} {wording.plain(row.verdict)}", kind),
+        cell(f"{sign} {wording.plain(row.status)}", kind),
         cell(wording.plain(row.name), "name"),
         cell(_figure(row.figure), "n"),
         cell(wording.number(row.bound), "n"),
@@ -63,5 +63,5 @@ def _figure(value: float | None) -> str:
 def _ordered(signals: Sequence[Signal]) -> list[Signal]:
     order = {DriftStatus.DRIFT: 0, DriftStatus.STABLE: 2}
     return sorted(
-        signals, key=lambda row: (order.get(row.verdict, 1), -(row.figure or 0.0), row.name)
+        signals, key=lambda row: (order.get(row.status, 1), -(row.figure or 0.0), row.name)
     )

@@ -28,9 +28,9 @@ def rules(page: NightPage) -> str:
     click. Checks of the data have a part of their own; one that did not pass stands here too.
     """
     kind, results = page.decision.kind, page.decision.rules
-    rows = [row for row in results if not (row.name.startswith(_CHECK) and row.verdict == "pass")]
+    rows = [row for row in results if not (row.name.startswith(_CHECK) and row.outcome == "pass")]
     rows.sort(key=lambda row: not wording.stops(kind, row))
-    small = [row for row in rows if _SLICE in row.name and row.verdict != "fail"]
+    small = [row for row in rows if _SLICE in row.name and row.outcome != "fail"]
     others = [row for row in rows if row not in small and _aside(page, row)]
     first = [row for row in rows if row not in small and row not in others]
     about = "Every rule, with what was measured and what is allowed" + (
@@ -127,16 +127,16 @@ def _aside(page: NightPage, row: RuleResult) -> bool:
 
 def _count(rows: Sequence[RuleResult]) -> str:
     """Count rules by how they ended."""
-    passed = sum(row.verdict == "pass" for row in rows)
-    failed = sum(row.verdict == "fail" for row in rows)
+    passed = sum(row.outcome == "pass" for row in rows)
+    failed = sum(row.outcome == "fail" for row in rows)
     parts = ((passed, "passed"), (failed, "not met"), (len(rows) - passed - failed, "not judged"))
     return ", ".join(f"{n} {word}" for n, word in parts if n)
 
 
 def _rule_cells(kind: str, row: RuleResult) -> tuple[str, ...]:
-    refused = row.verdict == "fail" and not wording.stops(kind, row)
+    refused = row.outcome == "fail" and not wording.stops(kind, row)
     return (
-        verdict("not met" if refused else row.verdict),
+        verdict("not met" if refused else row.outcome),
         cell(wording.plain(row.name)),
         cell(row.subject, "w"),
         cell(wording.number(row.figure), "n"),

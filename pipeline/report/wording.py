@@ -63,7 +63,7 @@ def number(value: float | None) -> str:
 def stops(kind: str, rule: RuleResult) -> bool:
     """Say whether a rule is a cause of the block; a candidate that loses is none."""
     lost = rule.name.startswith("switch.")
-    return kind == "block" and rule.verdict in _STOPS and not lost
+    return kind == "block" and rule.outcome in _STOPS and not lost
 
 
 def acceptance(run_id: str, offered: Sequence[str]) -> tuple[str, ...]:
@@ -104,7 +104,7 @@ def advice(
             *acceptance(run_id, offered),
             "Nothing needs to be undone: a blocked night publishes nothing.",
         )
-    if kind == "keep" and any(rule.verdict == "underpowered" for rule in rules):
+    if kind == "keep" and any(rule.outcome == "underpowered" for rule in rules):
         return (
             "Nothing yet: too few people could be judged, so the gate waits for more days.",
             *acceptance(run_id, offered),

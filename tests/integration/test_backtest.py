@@ -18,7 +18,7 @@ from pipeline import columns as c
 from pipeline.errors import ConfigError, DataError
 from pipeline.monitoring.policy import Cause
 from pipeline.steps.experiments.backtest import days
-from pipeline.steps.experiments.backtest.backtest import backtest, parse_every, parse_policies
+from pipeline.steps.experiments.backtest.backtest import backtest, parse_every, parse_schedules
 from pipeline.steps.experiments.backtest.days import RetrainSchedule
 from pipeline.steps.feedback.feedback import feedback
 from pipeline.steps.nightly.nightly import nightly
@@ -47,7 +47,7 @@ def shop(tmp_path_factory, workspace):
 
 @pytest.fixture(scope="module")
 def found(shop):
-    return backtest(shop, BEGIN, END, every=DAY, policies=tuple(RetrainSchedule))
+    return backtest(shop, BEGIN, END, every=DAY, schedules=tuple(RetrainSchedule))
 
 
 KILLED = """
@@ -116,7 +116,7 @@ def test_the_table_says_nights_seconds_and_shares(found):
 
 def test_nothing_live_moves(shop):
     before = live_state(shop)
-    backtest(shop, BEGIN, BEGIN + DAY, every=DAY, policies=(RetrainSchedule.NEVER,))
+    backtest(shop, BEGIN, BEGIN + DAY, every=DAY, schedules=(RetrainSchedule.NEVER,))
     assert live_state(shop) == before
 
 
@@ -160,7 +160,7 @@ def test_killed_it_goes_on_with_the_same_decisions(shop, found, tmp_path, at):
         check=False,
     )
     assert died.returncode == -signal.SIGKILL, died.stderr
-    again = backtest(ws, BEGIN, END, every=DAY, policies=[RetrainSchedule.ADAPTIVE])
+    again = backtest(ws, BEGIN, END, every=DAY, schedules=[RetrainSchedule.ADAPTIVE])
     days = found.days["adaptive"]
     assert [decided(day) for day in again.days["adaptive"]] == [decided(day) for day in days]
 
@@ -169,7 +169,7 @@ def test_a_second_call_trains_nothing_and_says_that_its_days_are_kept(shop, foun
     monkeypatch.setattr(days, "nightly", None)
     told = []
     again = backtest(
-        shop, BEGIN, END, every=DAY, policies=tuple(RetrainSchedule), progress=told.append
+        shop, BEGIN, END, every=DAY, schedules=tuple(RetrainSchedule), progress=told.append
     )
     assert again.plain() == found.plain()
     assert told == [f"days replayed before, and what they read, are kept in {found.folder}"]
@@ -181,7 +181,7 @@ def test_a_planted_shift_hurts_who_never_learns(shop, found):
         BEGIN,
         END,
         every=DAY,
-        policies=(RetrainSchedule.NEVER,),
+        schedules=(RetrainSchedule.NEVER,),
         plant=BEGIN + timedelta(hours=1),
     )
     (row,) = shifted.plain()["rows"]
@@ -193,7 +193,7 @@ def test_a_planted_shift_hurts_who_never_learns(shop, found):
 def test_a_gap_in_the_data_is_lived_through(shop):
     end = worlds.NIGHTS[2] + 10 * DAY
     found = backtest(
-        shop, worlds.NIGHTS[2], end, every=5 * DAY, policies=(RetrainSchedule.NIGHTLY,)
+        shop, worlds.NIGHTS[2], end, every=5 * DAY, schedules=(RetrainSchedule.NIGHTLY,)
     )
     last = found.days["nightly"][-1]
     assert last.decision == "nothing_to_do"
@@ -216,7 +216,7 @@ def gapped(workspace, home, since, until):
 def test_where_a_night_puts_nothing_live_the_live_lists_learn_what_was_done(workspace, tmp_path):
     ws = gapped(workspace, tmp_path / "home", BEGIN + DAY, BEGIN + 12 * DAY)
     asked = (RetrainSchedule.NIGHTLY, RetrainSchedule.NEVER)
-    found = backtest(ws, BEGIN, BEGIN + 18 * DAY, every=3 * DAY, policies=asked)
+    found = backtest(ws, BEGIN, BEGIN + 18 * DAY, every=3 * DAY, schedules=asked)
     nightly, never = found.days["nightly"], found.days["never"]
     ended = [day.decision for day in nightly]
     assert ended == ["first", *["block"] * 2, *["nothing_to_do"] * 2, "refresh", "block"]
@@ -232,7 +232,7 @@ def test_where_a_night_puts_nothing_live_the_live_lists_learn_what_was_done(work
 
 def test_a_gap_before_the_first_as_of_is_waited_for(workspace, tmp_path):
     ws = gapped(workspace, tmp_path / "home", BEGIN - 9 * DAY, BEGIN + DAY)
-    found = backtest(ws, BEGIN, BEGIN + 5 * DAY, every=DAY, policies=tuple(RetrainSchedule))
+    found = backtest(ws, BEGIN, BEGIN + 5 * DAY, every=DAY, schedules=tuple(RetrainSchedule))
     for past in found.days.values():
         ended = [day.decision for day in past[:4]]
         assert ended == ["nothing_to_do", "nothing_to_do", "block", "first"]
@@ -247,7 +247,7 @@ def test_a_gap_before_the_first_as_of_is_waited_for(workspace, tmp_path):
 def test_a_policy_says_what_asked_for_a_night(shop):
     config = shop.config.policy.model_copy(update={"min_new_share": 1e-4, "min_hours": 0})
     eager = Workspace(shop.home, Composed(shop.config.model_copy(update={"policy": config}), {}))
-    found = backtest(eager, BEGIN, BEGIN + DAY, every=DAY, policies=(RetrainSchedule.ADAPTIVE,))
+    found = backtest(eager, BEGIN, BEGIN + DAY, every=DAY, schedules=(RetrainSchedule.ADAPTIVE,))
     first, second = found.days["adaptive"]
     assert (first.cause, second.cause) == (None, Cause.EVENTS)
     assert second.retrained and second.promoted
@@ -255,21 +255,21 @@ def test_a_policy_says_what_asked_for_a_night(shop):
 
 def test_wrong_spans_and_names_are_refused_in_words(shop):
     with pytest.raises(ConfigError, match="there is no step"):
-        backtest(shop, BEGIN, BEGIN, every=DAY, policies=tuple(RetrainSchedule))
+        backtest(shop, BEGIN, BEGIN, every=DAY, schedules=tuple(RetrainSchedule))
     with pytest.raises(ConfigError, match="outside of the backtest"):
-        backtest(shop, BEGIN, END, every=DAY, policies=tuple(RetrainSchedule), plant=END + DAY)
+        backtest(shop, BEGIN, END, every=DAY, schedules=tuple(RetrainSchedule), plant=END + DAY)
     with pytest.raises(DataError, match="no event lies before"):
         early = worlds.START - 30 * DAY
-        backtest(shop, early, early + DAY, every=DAY, policies=(RetrainSchedule.NEVER,))
+        backtest(shop, early, early + DAY, every=DAY, schedules=(RetrainSchedule.NEVER,))
     for words in ("1w", "0d", "29d", "day", "\u0661d"):
         with pytest.raises(ConfigError, match="no step of a backtest"):
             parse_every(words)
     assert parse_every("12h") == timedelta(hours=12)
     with pytest.raises(ConfigError, match="'daily' is no policy; there are nightly"):
-        parse_policies("nightly,daily")
+        parse_schedules("nightly,daily")
     with pytest.raises(ConfigError, match="no policy is named"):
-        parse_policies(" , ")
-    assert parse_policies("never, nightly,never") == (
+        parse_schedules(" , ")
+    assert parse_schedules("never, nightly,never") == (
         RetrainSchedule.NEVER,
         RetrainSchedule.NIGHTLY,
     )

@@ -52,7 +52,7 @@ def test_a_change_is_told_by_one_night_whatever_it_decides(moved_on, tmp_path, k
     again = drift(ws, NIGHTS[1] + 2 * timedelta(hours=1))
 
     assert again.alarms == ()
-    verdicts = {x.name: x.verdict for x in again.signals}
+    verdicts = {x.name: x.status for x in again.signals}
     assert {verdicts[name] for name in since} == {"too_short"}
 
 

@@ -321,7 +321,7 @@ def test_the_next_night_judges_what_was_found_and_the_gate_decides(judged):
     assert (first.decision, first.recipe) == ("first", "als")
     assert (said["status"], said["candidate"], said["name"]) == ("candidate", True, "als")
     assert said["as_of"] == format_instant(NIGHTS[0])
-    night = Night.read(ws.run(second.run_id))
+    night = Night.read(ws, ws.run(second.run_id))
     assert night.recipes["tuned"].model_dump(mode="json") == said["recipe"]
     assert (second.decision, second.recipe) == ("switch", "tuned")
     assert "tuned replaces als" in second.sentence
@@ -333,7 +333,7 @@ def test_a_champion_that_was_tuned_competes_under_one_name(judged, tmp_path):
     ws = Workspace.open(tmp_path / "home")
     begun = snapshot(ws, NIGHTS[2])
     assert [name for name in begun.recipes if name.startswith("tuned")] == ["tuned"]
-    assert Night.read(ws.run(begun.run_id)).champion_name == "tuned"
+    assert Night.read(ws, ws.run(begun.run_id)).champion_name == "tuned"
     only = snapshot(ws, NIGHTS[2], recipes=["mixed"])
     assert set(only.recipes) - set(begun.recipes) == set()
     assert {"mixed", "tuned"} < set(only.recipes)

@@ -94,7 +94,7 @@ def test_drift_is_looked_for_on_whole_days_at_the_hour_of_the_last_night(copy):
     assert late == drift(copy, NIGHTS[1] + 8 * HOUR)
     assert late.status == "stable", late.sentence
     quality = next(x for x in late.signals if x.name == "quality.ndcg")
-    assert quality.verdict == "too_short" and "0 nights" in quality.sentence
+    assert quality.status == "too_short" and "0 nights" in quality.sentence
 
 
 def test_no_look_at_drift_where_it_could_change_nothing(copy):

@@ -90,7 +90,7 @@ def _barred(decision: Decision) -> tuple[RuleResult, ...]:
     return tuple(
         rule
         for rule in decision.rules
-        if rule.name == "complete" or (rule.name.startswith("check.") and rule.verdict == "fail")
+        if rule.name == "complete" or (rule.name.startswith("check.") and rule.outcome == "fail")
     )
 
 

@@ -43,7 +43,7 @@ def choose_first(
         ]
         results = _over_each(recipe, below, bound, config)
         rules += results
-        if all(rule.verdict == "pass" for rule in results):
+        if all(rule.outcome == "pass" for rule in results):
             winners.append(recipe)
     return max(winners, key=_height), tuple(rules)
 

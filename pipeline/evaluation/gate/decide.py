@@ -55,7 +55,7 @@ def decide(evidence: Evidence, config: GateConfig) -> Decision:
     missing = completeness(evidence)
     checks = check_rules(evidence)
     reports = absence_rules(evidence)
-    if missing or any(rule.verdict == "fail" for rule in checks):
+    if missing or any(rule.outcome == "fail" for rule in checks):
         return _blocked(evidence, (*missing, *checks, *reports))
     ratios = _ratios(evidence)
     if evidence.champion is None:
@@ -222,7 +222,7 @@ def _blocked(evidence: Evidence, rules: tuple[RuleResult, ...]) -> Decision:
     causes = [
         rule
         for rule in rules
-        if rule.verdict in ("fail", "missing") and not rule.name.startswith("switch.")
+        if rule.outcome in ("fail", "missing") and not rule.name.startswith("switch.")
     ]
     reasons = tuple(f"{rule.name}: {rule.sentence}" for rule in causes)
     named = "; ".join(reasons[:MOST_NAMED])

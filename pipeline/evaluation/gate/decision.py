@@ -42,7 +42,7 @@ class RuleResult:
     subject: str
     figure: float | None
     bound: float | None
-    verdict: RuleOutcome
+    outcome: RuleOutcome
     sentence: str
 
     def __post_init__(self) -> None:

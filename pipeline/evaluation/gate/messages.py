@@ -55,7 +55,7 @@ def left_behind(
     config: GateConfig,
 ) -> tuple[str, ...]:
     """Name the candidates that learn and did not make it: refused by a rule, or only behind."""
-    refused = {rule.subject for rule in rules if rule.verdict != "pass"}
+    refused = {rule.subject for rule in rules if rule.outcome != "pass"}
 
     def refusal(r: EvaluatedRecipe) -> str:
         what = "is refused" if r.name in refused else f"is behind {winner.name}"

@@ -50,7 +50,7 @@ class Refresh:
     @property
     def regressed(self) -> bool:
         """Whether tonight's fit is clearly worse than the one accepted last."""
-        return any(r.name == "refresh.last" and r.verdict == "fail" for r in self.rules)
+        return any(r.name == "refresh.last" and r.outcome == "fail" for r in self.rules)
 
 
 def judge_refresh(evidence: Evidence, champion: EvaluatedRecipe, config: GateConfig) -> Refresh:
@@ -86,7 +86,7 @@ def judge_refresh(evidence: Evidence, champion: EvaluatedRecipe, config: GateCon
         ),
         *_best_baseline(evidence, champion, config),
     )
-    failed = any(rule.verdict in ("fail", "missing") for rule in rules)
+    failed = any(rule.outcome in ("fail", "missing") for rule in rules)
     return Refresh("fail" if failed else "pass", rules, paired)
 
 

@@ -89,7 +89,7 @@ def _candidacy(
         results += _guards(evidence, candidate, champion, config)
         results.append(_churn(candidate, paired))
     others = [rule for rule in results if rule.name != "switch.e_value"]
-    held = enough and all(rule.verdict in _HELD for rule in others)
+    held = enough and all(rule.outcome in _HELD for rule in others)
     won = held and standing.reached
     grey = held and alone and not won
     return Candidacy(candidate, paired, standing, tuple(results), won, grey)

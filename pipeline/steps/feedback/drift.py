@@ -70,8 +70,8 @@ def drift_summary(run: Run) -> DriftSummary | None:
     result = read_drift(run)
     if result is None:
         return None
-    since = {x.name: x.since for x in result.signals if x.verdict == DriftStatus.DRIFT and x.since}
-    return DriftSummary(status=result.verdict, sentence=result.sentence, since=since)
+    since = {x.name: x.since for x in result.signals if x.status == DriftStatus.DRIFT and x.since}
+    return DriftSummary(status=result.status, sentence=result.sentence, since=since)
 
 
 def drift_metrics(run: Run) -> dict[str, float]:

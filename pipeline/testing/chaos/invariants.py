@@ -92,7 +92,7 @@ def _look(home: Path) -> tuple[int, bool]:
 
 
 def taken(home: Path) -> Counter[Entry]:
-    """Return the rows of the lake in the form of `ExpectedState.entries`, and files that are left."""
+    """Return the rows of the lake in the form of `ExpectedState.entries`, and files left."""
     ws = Workspace.open(home)
     events = ws.lake.read("events")
     raw = ws.vault.reveal(events[c.USER_ID].unique().to_list())

@@ -64,4 +64,4 @@ def named(found):
 
 
 def drifting(found):
-    return {signal.name for signal in found.signals if signal.verdict == "drift"}
+    return {signal.name for signal in found.signals if signal.status == "drift"}

@@ -31,7 +31,7 @@ def another_item(row, rng):
 
 def test_a_calm_shop_is_calm(calm):
     found = judged(calm)
-    assert found.verdict == DriftStatus.STABLE
+    assert found.status == DriftStatus.STABLE
     assert found.alarms == ()
     assert set(named(found)) == {
         "data.volume", "data.kinds", "data.values", "data.prices",
@@ -39,7 +39,7 @@ def test_a_calm_shop_is_calm(calm):
     }  # fmt: skip
     assert "no drift in 7 signals up to 2026-06-01T03:00:00Z" in found.sentence
     for signal in found.signals:
-        assert signal.verdict == DriftStatus.STABLE and abs(signal.figure) < 3
+        assert signal.status == DriftStatus.STABLE and abs(signal.figure) < 3
         assert len(signal.days) == CONFIG.scored_days
 
 
@@ -51,7 +51,7 @@ def test_thirty_calm_nights_raise_one_alarm_at_most():
 
 def test_another_taste_is_found_in_its_first_night():
     found = judged(shop(change=another_item, since=1))
-    assert found.verdict == DriftStatus.DRIFT
+    assert found.status == DriftStatus.DRIFT
     assert {"taste.popularity", "taste.items"} <= drifting(found)
     first = found.alarms[0]
     assert first.name.startswith("taste.") and first.figure > CONFIG.single_day_z
@@ -96,18 +96,18 @@ def test_one_persons_flood_is_no_volume(calm):
     latest = calm.filter(pl.col(c.TIMESTAMP) >= END - DAY)
     flood = latest.with_columns(pl.lit("eve").alias(c.USER_ID))
     found = named(judged(pl.concat([few, flood])))["data.volume"]
-    assert found.verdict == DriftStatus.STABLE
+    assert found.status == DriftStatus.STABLE
 
 
 def test_volume_up_asks_for_a_retrain_and_volume_down_for_a_person(calm):
     latest = pl.col(c.TIMESTAMP) >= END - DAY
     up = calm.filter(latest).with_columns(pl.format("x{}", c.USER_ID).alias(c.USER_ID))
     twice = named(judged(pl.concat([calm, up, up.with_columns(user_id=c.ITEM_ID)])))
-    assert twice["data.volume"].verdict == DriftStatus.DRIFT and twice["data.volume"].retrain_helps
+    assert twice["data.volume"].status == DriftStatus.DRIFT and twice["data.volume"].retrain_helps
     assert twice["data.volume"].figure > 6
     few = judged(calm.filter(~latest | (pl.col(c.USER_ID) < "u010")))
     down = named(few)["data.volume"]
-    assert down.verdict == DriftStatus.DRIFT and not down.retrain_helps and down.figure < -6
+    assert down.status == DriftStatus.DRIFT and not down.retrain_helps and down.figure < -6
     assert "events where" in down.sentence
     assert "data.volume" not in {alarm.name for alarm in few.alarms}
 
@@ -120,7 +120,7 @@ def test_a_flood_from_one_person_is_no_drift(calm):
         pl.Series(c.TIMESTAMP, [END - DAY + timedelta(seconds=n) for n in range(5000)]),
     )
     found = judged(pl.concat([calm, flood.cast({c.TIMESTAMP: c.INSTANT})]))
-    assert found.verdict == DriftStatus.STABLE
+    assert found.status == DriftStatus.STABLE
     crowd = flood.head(60).with_columns(pl.Series(c.USER_ID, [f"u{n:03}" for n in range(60)]))
     many = pl.concat([calm, *[crowd.cast({c.TIMESTAMP: c.INSTANT})] * 4])
     assert "taste.items" in drifting(judged(many))
@@ -134,8 +134,8 @@ def test_n_of_m_with_the_latest_among_them():
     only = "taste.items"
     one = named(judged(shop(change=mild, since=1), config=config))[only]
     two = named(judged(shop(change=mild, since=2), config=config))[only]
-    assert one.figure >= config.z_threshold and one.verdict == DriftStatus.STABLE
-    assert two.verdict == DriftStatus.DRIFT and "2 of 3 days are" in two.sentence
+    assert one.figure >= config.z_threshold and one.status == DriftStatus.STABLE
+    assert two.status == DriftStatus.DRIFT and "2 of 3 days are" in two.sentence
     assert two.since == END - 2 * DAY
     # It was there and is over: the latest day is no part of it.
     three = shop(change=mild, since=3)
@@ -143,28 +143,28 @@ def test_n_of_m_with_the_latest_among_them():
     over = pl.concat([three.filter(~latest), shop().filter(latest)])
     back = named(judged(over, config=config))[only]
     assert min(back.days[1:]) >= config.z_threshold > back.days[0]
-    assert back.verdict == DriftStatus.STABLE
+    assert back.status == DriftStatus.STABLE
 
 
 def test_a_reference_that_is_too_short_alarms_nobody_and_says_so():
     # Three days are judged; the first day of all began in the middle, and is not one.
     found = judged(shop(days=17, change=another_item, since=1))
-    assert found.verdict == DriftStatus.TOO_SHORT
+    assert found.status == DriftStatus.TOO_SHORT
     assert found.sentence == "data.volume: 13 days to compare with, 14 are needed"
-    assert {signal.verdict for signal in found.signals} == {DriftStatus.TOO_SHORT}
+    assert {signal.status for signal in found.signals} == {DriftStatus.TOO_SHORT}
     assert found.alarms == () and all(signal.figure is None for signal in found.signals)
     enough = judged(shop(days=18, change=another_item, since=1))
-    assert enough.verdict == DriftStatus.DRIFT
+    assert enough.status == DriftStatus.DRIFT
 
 
 def test_a_window_with_no_event(calm):
     latest = pl.col(c.TIMESTAMP) >= END - DAY
     found = judged(calm.filter(~latest))
-    assert found.verdict == DriftStatus.NO_EVENT
+    assert found.status == DriftStatus.NO_EVENT
     assert found.sentence == "nothing happened in the day up to 2026-06-01T03:00:00Z"
-    assert {signal.verdict for signal in found.signals} == {DriftStatus.NO_EVENT}
+    assert {signal.status for signal in found.signals} == {DriftStatus.NO_EVENT}
     nothing = judged(calm.clear())
-    assert nothing.verdict == DriftStatus.TOO_SHORT and nothing.alarms == ()
+    assert nothing.status == DriftStatus.TOO_SHORT and nothing.alarms == ()
 
 
 def test_days_on_which_a_shop_is_closed_are_no_reference():
@@ -172,7 +172,7 @@ def test_days_on_which_a_shop_is_closed_are_no_reference():
     open_days = shop().filter(pl.col(c.TIMESTAMP).dt.offset_by("-3h").dt.weekday() != 6)
     for back in range(7):
         found = judged(open_days, end=END - back * DAY)
-        assert found.verdict in (DriftStatus.STABLE, DriftStatus.NO_EVENT), found.sentence
+        assert found.status in (DriftStatus.STABLE, DriftStatus.NO_EVENT), found.sentence
 
 
 def test_what_was_told_begins_its_reference_anew():
@@ -181,13 +181,13 @@ def test_what_was_told_begins_its_reference_anew():
     told = {signal.name: signal.since for signal in found.signals if signal.since}
     assert told and set(told.values()) == {END - 3 * DAY}
     again = judged(changed, restarts=told)
-    assert named(again)["taste.items"].verdict == DriftStatus.TOO_SHORT
-    assert named(again)["data.kinds"].verdict == DriftStatus.STABLE
-    assert again.verdict == DriftStatus.STABLE
+    assert named(again)["taste.items"].status == DriftStatus.TOO_SHORT
+    assert named(again)["data.kinds"].status == DriftStatus.STABLE
+    assert again.status == DriftStatus.STABLE
     # Weeks later the new taste is the usual one, and the old one would be news.
     later = shop(change=another_item, since=20)
     settled = judged(later, restarts=dict.fromkeys(told, END - 20 * DAY))
-    assert named(settled)["taste.items"].verdict == DriftStatus.STABLE
+    assert named(settled)["taste.items"].status == DriftStatus.STABLE
 
 
 def test_nothing_after_the_end_is_looked_at(calm):
@@ -211,8 +211,8 @@ def test_a_shop_of_two_items_has_fewer_of_them_than_tenths():
     few = shop().with_columns(pl.when(first).then(c.ITEM_ID).otherwise(pl.lit("i01")))
     assert few[c.ITEM_ID].n_unique() == 2
     signals = named(judged(few))
-    assert signals["taste.popularity"].verdict is DriftStatus.STABLE
-    assert signals["taste.items"].verdict is DriftStatus.STABLE
+    assert signals["taste.popularity"].status is DriftStatus.STABLE
+    assert signals["taste.items"].status is DriftStatus.STABLE
 
 
 def mean(value, se=0.002):
@@ -239,7 +239,7 @@ def quality(*days, nights=None):
 )
 def test_live_quality_alarms_when_it_is_clearly_worse(calm, found, verdict):
     signal = named(judged(calm, qualities=[found]))["quality.ndcg"]
-    assert signal.verdict == verdict
+    assert signal.status == verdict
     assert signal.retrain_helps
     if verdict == DriftStatus.DRIFT:
         assert "nights before (0.0" in signal.sentence and "0.1000 is usual" in signal.sentence
@@ -266,7 +266,7 @@ def quality_alarms(calm, people, hit=0.15, looks=200):
     signals = named(
         judged(nothing, qualities=[replace(x, name=f"{n}") for n, x in enumerate(told)])
     )
-    return sum(signals[f"quality.{n}"].verdict == DriftStatus.DRIFT for n in range(looks))
+    return sum(signals[f"quality.{n}"].status == DriftStatus.DRIFT for n in range(looks))
 
 
 @pytest.mark.parametrize("people", [10, 15])
@@ -281,7 +281,7 @@ def test_lists_that_are_worth_nothing_are_found_with_fifty_people_a_day(calm):
 def test_nights_that_know_no_error_leave_a_day_its_own(calm):
     nights = tuple(QualityMean(0.1, None, 400, 400) for _ in range(6))
     alike = Quality("ndcg", (mean(0.08), mean(0.08), mean(0.1)), nights)
-    assert named(judged(calm, qualities=[alike]))["quality.ndcg"].verdict == DriftStatus.DRIFT
+    assert named(judged(calm, qualities=[alike]))["quality.ndcg"].status == DriftStatus.DRIFT
 
 
 def test_neither_pseudonyms_nor_the_order_of_rows_change_a_digit(calm):

@@ -82,7 +82,7 @@ def parse_every(words: str) -> timedelta:
     return every
 
 
-def parse_policies(words: str) -> tuple[RetrainSchedule, ...]:
+def parse_schedules(words: str) -> tuple[RetrainSchedule, ...]:
     """Read names that commas part; `ConfigError` for one that is none, or for none at all."""
     names = [name.strip() for name in words.split(",") if name.strip()]
     unknown = [name for name in names if name not in set(RetrainSchedule)]
@@ -142,7 +142,7 @@ def backtest(
     end: AsOf,
     *,
     every: timedelta,
-    policies: Sequence[RetrainSchedule],
+    schedules: Sequence[RetrainSchedule],
     plant: AsOf | None = None,
     progress: Progress = silent,
 ) -> Backtested:
@@ -170,7 +170,7 @@ def backtest(
             progress(f"days replayed before, and what they read, are kept in {folder}")
         plan = _plan(ws, run, course)
         days: dict[str, tuple[DayFile, ...]] = {}
-        for policy in policies:
+        for policy in schedules:
             box = BacktestSandbox(ws, plan.versions, folder / policy, plan.config, plan.plant_shift)
             days[policy] = tuple(days_of(box, policy, course.instants, log.progress))
         (folder / FIGURE).write_bytes(figure(days, plant))

@@ -217,7 +217,7 @@ def test_points_grow_over_blocks_and_switch_when_they_suffice() -> None:
     assert len(decisions) % 7 == 1
     assert len(decisions) > 7
     before = decisions[-2]
-    assert (before.kind, rule(before, "switch.e_value", "new").verdict) == ("refresh", "waiting")
+    assert (before.kind, rule(before, "switch.e_value", "new").outcome) == ("refresh", "waiting")
     assert "points (+1." in before.sentence
     assert ", waiting, day 6 of 7" in before.sentence
     counted = [account_of(d).log_e for d in decisions[::7]]
@@ -231,7 +231,7 @@ def test_points_grow_over_blocks_and_switch_when_they_suffice() -> None:
     found = decide(night(0, past, *back, **after), QUIET)
     assert account_of(found, "als").blocks == 0
     assert found.kind != "switch"
-    assert rule(found, "switch.e_value", "als").verdict == "waiting"
+    assert rule(found, "switch.e_value", "als").outcome == "waiting"
 
 
 def test_a_switch_that_never_went_live_closes_nothing() -> None:
@@ -278,7 +278,7 @@ def test_an_equal_candidate_gathers_nothing() -> None:
     twin = replace(als, name="twin", recipe_hash="hash-twin")
     found = decide(night(0, GateHistory(), als, twin), QUIET)
     points = rule(found, "switch.e_value", "twin")
-    assert (found.kind, points.verdict) == ("refresh", "underpowered")
+    assert (found.kind, points.outcome) == ("refresh", "underpowered")
     assert "too few differences" in points.sentence
     assert account_of(found, "twin") == EProcess(account_of(found, "twin").key)
 
@@ -287,7 +287,7 @@ def test_too_few_users_count_no_block() -> None:
     few = (judged("als", n=150), judged("new", 0.5, n=150, seed=2))
     found = decide(night(0, GateHistory(), *few), QUIET)
     assert account_of(found).blocks == 0
-    assert rule(found, "switch.e_value", "new").verdict == "underpowered"
+    assert rule(found, "switch.e_value", "new").outcome == "underpowered"
     assert (found.kind, found.waiting) == ("keep", True)
 
 
@@ -324,7 +324,7 @@ def test_the_grey_zone_names_who_a_person_may_switch_to() -> None:
         assert offers(replace(decision, kind="block")) == ("new", "als")
         assert 100 <= account_of(decision).e_value < 500
         assert "new is in the grey zone" in decision.sentence
-        assert rule(decision, "switch.coverage", "new").verdict == "pass"
+        assert rule(decision, "switch.coverage", "new").outcome == "pass"
     assert all(
         account_of(d).e_value < 100 for d in decisions if not d.inconclusive and not d.promotes
     )

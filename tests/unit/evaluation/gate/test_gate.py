@@ -135,8 +135,8 @@ def test_without_a_champion_the_best_that_learns_is_first() -> None:
     found = decide(replace(night, champion=None, last=None, month=None, past=GateHistory()), CONFIG)
     assert (found.kind, found.recipe, found.recipe_hash) == ("first", "als2", "hash-als2")
     assert found.promotes
-    assert rule(found, "first.lift.decayed_popularity", "als2").verdict == "pass"
-    assert rule(found, "first.lift.decayed_popularity", "wild").verdict == "fail"
+    assert rule(found, "first.lift.decayed_popularity", "als2").outcome == "pass"
+    assert rule(found, "first.lift.decayed_popularity", "wild").outcome == "fail"
     assert "wild is refused (-" in found.sentence
     assert "als is behind als2 (+" in found.sentence
     assert "over decayed_popularity" in found.sentence
@@ -201,9 +201,9 @@ def test_a_candidate_that_is_clearly_better_is_switched_to() -> None:
     found = decide(evidence(judged("als"), judged("new", 0.2, seed=2), past=past), CONFIG)
     assert (found.kind, found.recipe, found.recipe_hash) == ("switch", "new", "hash-new")
     assert found.sentence.startswith("switch: new replaces als: over 1,000,000 of 500 points, +")
-    assert rule(found, "switch.churn", "new").verdict == "reported"
+    assert rule(found, "switch.churn", "new").outcome == "reported"
     points = rule(found, "switch.e_value", "new")
-    assert (points.verdict, points.bound) == ("pass", 500)
+    assert (points.outcome, points.bound) == ("pass", 500)
     assert found.anchor is not None
     tonight = next(r.ratio for r in found.ratios if r.recipe_hash == "hash-new")
     assert found.anchor.ratio == pytest.approx((tonight + 1.5 + 1.7) / 3)
@@ -238,11 +238,11 @@ def test_each_rule_can_stop_a_switch(candidate: dict[str, Any], rule_name: str) 
     night = evidence(judged("als", noise=0.001), judged("new", **candidate, seed=2))
     found = decide(night, config)
     assert found.kind == "refresh"
-    assert rule(found, rule_name, "new").verdict == "fail"
+    assert rule(found, rule_name, "new").outcome == "fail"
     assert "; new has " in found.sentence
     others = [r for r in found.rules if r.name.startswith("switch.") and r.subject == "new"]
     if rule_name in ("switch.coverage", "switch.slice.cold"):
-        assert [r.name for r in others if r.verdict == "fail"] == [rule_name]
+        assert [r.name for r in others if r.outcome == "fail"] == [rule_name]
 
 
 def test_the_luck_of_the_seed_alone_stops_a_lift_that_users_would_prove() -> None:
@@ -256,8 +256,8 @@ def test_the_luck_of_the_seed_alone_stops_a_lift_that_users_would_prove() -> Non
 def test_a_candidate_below_a_baseline_is_not_switched_to() -> None:
     own = judged("personal_frequency", 0.4, rung=2, seed=4, coverage=0.1)
     found = decide(evidence(judged("als"), judged("new", 0.2, seed=2), own), CONFIG)
-    assert rule(found, "switch.baseline.personal_frequency", "new").verdict == "fail"
-    assert rule(found, "switch.coverage", "personal_frequency").verdict == "fail"
+    assert rule(found, "switch.baseline.personal_frequency", "new").outcome == "fail"
+    assert rule(found, "switch.coverage", "personal_frequency").outcome == "fail"
     assert found.kind == "block"  # the champion itself is under .98 of it
     assert "refresh.baseline" in found.sentence
 
@@ -266,7 +266,7 @@ def test_small_slices_are_reported_and_not_judged() -> None:
     night = evidence(judged("als", n=350), judged("new", 0.5, n=350, harm={"hot": 0.1}, seed=2))
     found = decide(night, CONFIG)
     assert found.kind == "switch"
-    assert rule(found, "switch.slice.hot", "new").verdict == "underpowered"
+    assert rule(found, "switch.slice.hot", "new").outcome == "underpowered"
 
 
 # A refresh ---------------------------------------------------------------------------------------
@@ -282,9 +282,9 @@ def test_a_healthy_night_refreshes_and_says_with_what() -> None:
     assert found.sentence.startswith("refresh: als on newer data: NDCG@20 ")
     assert "against the scorer of the night before (1,200 users)" in found.sentence
     assert "wild has under 0.1 of 500 points (-4" in found.sentence
-    assert rule(found, "switch.e_value", "wild").verdict == "fail"
-    assert rule(found, "refresh.month").verdict == "pass"
-    assert rule(found, "refresh.baseline_ratio").verdict == "pass"
+    assert rule(found, "switch.e_value", "wild").outcome == "fail"
+    assert rule(found, "refresh.month").outcome == "pass"
+    assert rule(found, "refresh.baseline_ratio").outcome == "pass"
 
 
 @pytest.mark.parametrize(
@@ -302,12 +302,12 @@ def test_a_healthy_night_refreshes_and_says_with_what() -> None:
 def test_each_rule_can_block_a_refresh(changes: dict[str, Any], rule_name: str) -> None:
     found = decide(evidence(judged("als"), **changes), CONFIG)
     assert (found.kind, found.recipe, found.recipe_hash) == ("block", "als", "hash-als")
-    assert rule(found, rule_name).verdict in ("fail", "missing")
+    assert rule(found, rule_name).outcome in ("fail", "missing")
     assert rule_name in found.sentence
     assert found.sentence.endswith("; the live lists stay")
     past = changes.get("past", GateHistory(anchors=(Anchor("hash-als", 1.4, 3),)))
     assert found.anchor == past.anchor_of("hash-als")
-    failed = {r.name for r in found.rules if r.verdict in ("fail", "missing")}
+    failed = {r.name for r in found.rules if r.outcome in ("fail", "missing")}
     assert len(failed) >= 1
     if rule_name != "refresh.last":  # a loss everywhere is one in each slice, too
         assert {name for name in failed if name.startswith("refresh.")} == {rule_name}
@@ -340,9 +340,9 @@ def test_no_scorer_of_a_month_ago_is_reported() -> None:
     found = decide(evidence(judged("als"), month=None, skipped=("x is too new",)), CONFIG)
     assert found.kind == "refresh"
     month = rule(found, "refresh.month")
-    assert (month.verdict, "x is too new" in month.sentence) == ("reported", True)
+    assert (month.outcome, "x is too new" in month.sentence) == ("reported", True)
     few = decide(evidence(judged("als"), month=reference("month", -0.5, n=150)), CONFIG)
-    assert (few.kind, rule(few, "refresh.month").verdict) == ("refresh", "underpowered")
+    assert (few.kind, rule(few, "refresh.month").outcome) == ("refresh", "underpowered")
 
 
 def test_no_difference_passes() -> None:
@@ -491,7 +491,7 @@ def test_a_check_of_the_data_keeps_its_figure_and_bound() -> None:
     for passed in (False, True):
         found = decide(evidence(ALS, checks=(replace(failed, passed=passed), schema)), CONFIG)
         told = rule(found, "check.volume")
-        assert (told.verdict, told.figure, told.bound) == (verdict(passed), 400.0, 500.0)
+        assert (told.outcome, told.figure, told.bound) == (verdict(passed), 400.0, 500.0)
         told = rule(found, "check.schema")
         assert (told.figure, told.bound) == (None, None)
 
@@ -514,7 +514,7 @@ def test_slices_that_one_side_lacks_block_a_switch() -> None:
     extra = new.users.with_columns(pl.col(NDCG).alias(SLICE + "segment_x"))
     found = decide(evidence(ALS, replace(new, users=extra)), CONFIG)
     assert found.kind == "refresh"
-    assert rule(found, "switch.slice.segment_x", "new").verdict == "missing"
+    assert rule(found, "switch.slice.segment_x", "new").outcome == "missing"
 
 
 def test_many_faults_are_counted_and_all_are_kept() -> None:
