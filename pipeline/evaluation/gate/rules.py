@@ -143,8 +143,8 @@ def slice_rules(
     harmed = holm([result.p_worse for _, result in judged], alpha)
     for (name, result), harm in zip(judged, harmed, strict=True):
         column = name.removeprefix(f"{prefix}.")
-        text = f"{column}: {percent(result.x)} "
-            f"(p of harm {chance(result.p_worse)}, {result.n:,} users)"
+        harm_text = f"p of harm {chance(result.p_worse)}, {result.n:,} users"
+        text = f"{column}: {percent(result.x)} ({harm_text})"
         results.append(RuleResult(name, subject, result.p_worse, alpha, verdict(not harm), text))
     return tuple(sorted(results, key=lambda r: r.name))
 
