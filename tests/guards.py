@@ -106,8 +106,8 @@ GUARDS: Final = (
     Guard(
         "a file that grows waits",
         "pipeline/steps/ingest/ingest.py",
-        "listed = landed(ws.home, to_utc(at) - _STILL_WRITTEN)",
-        "listed = landed(ws.home, to_utc(at))",
+        "listed = landed(ws.home, taking.at - _STILL_WRITTEN)",
+        "listed = landed(ws.home, taking.at)",
         f"{_RACES}::test_a_file_that_still_grows_is_taken_when_it_is_whole",
     ),
     Guard(
@@ -155,7 +155,7 @@ GUARDS: Final = (
     Guard(
         "a flipped bit is seen",
         "pipeline/stores/lake/commit_integrity.py",
-        "if found != expected:",
+        "if actual != expected:",
         "if False:",
         "tests/integration/test_damage.py::test_a_flipped_bit_of_an_older_data_file_ends_the_night",
     ),
@@ -183,7 +183,7 @@ GUARDS: Final = (
     Guard(
         "a lake that is gone is no empty one",
         "pipeline/steps/ingest/ingest.py",
-        'if ws.lake.version("batches") is None and ws.ledger.entries():',
+        'if ws.lake.version("batches") is None and LedgerHistory.of(ws.ledger).entries:',
         "if False:",
         f"{_RACES}::test_a_lake_that_is_gone_is_no_empty_one",
     ),
@@ -211,7 +211,7 @@ GUARDS: Final = (
     Guard(
         "lists are read back before the swap",
         "pipeline/workspace/publications.py",
-        "if swap.lists_sum(_there(ws, name)) != expected:",
+        "if swap.lists_sum(_staged(ws, name)) != expected:",
         "if False:",
         "tests/integration/test_damage.py"
         "::test_no_night_sends_people_to_lists_that_did_not_come_back",
@@ -241,8 +241,8 @@ GUARDS: Final = (
     Guard(
         "a flood is capped before weights",
         "pipeline/data/features.py",
-        "theirs.filter(place < config.max_events_per_user_day)",
-        "theirs",
+        "capped_events.filter(place < config.max_events_per_user_day)",
+        "capped_events",
         "tests/integration/test_flood.py",
     ),
 )

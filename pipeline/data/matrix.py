@@ -28,8 +28,8 @@ RATING = "rating"
 """What a user thought of an item, on the scale of the data; null where the event says nothing."""
 
 _US_PER_DAY = 86_400_000_000
-_EVENTS = ("user_ids", "item_ids", "indptr", "item", "at", "weight")
-_ITEM_FEATURES, _USER_FEATURES, _COLD_ITEMS = "of_items/", "of_users/", "other_items/"
+_EVENTS = ("user_ids", "item_ids", "indptr", "item", "timestamp_us", "weight")
+_ITEM_FEATURES, _USER_FEATURES, _COLD_ITEMS = "item_features/", "user_features/", "cold_items/"
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,9 @@ class History:
     rating
         ``(n_events,)`` float32, the rating that an event gave, NaN where it gave none; ``None``
         where no event is a rating.
-    of_items, of_users
+    item_features, user_features
         What is known about the items and the users, a row each, as far as anything is.
-    other_items
+    cold_items
         Items of the catalogue that were there before `end` and have no event: no columns of this
         window. A family that can list them has them in its scorer's catalogue.
     """
@@ -182,7 +182,7 @@ class History:
             "item_ids": self.item_ids,
             "indptr": self.indptr,
             "item": self.item,
-            "at": self.timestamp_us,
+            "timestamp_us": self.timestamp_us,
             "weight": self.weight,
             "end": np.array([_micros(self.end)], np.int64),
             **({} if self.rating is None else {"rating": self.rating}),
@@ -228,13 +228,15 @@ def build_history(weighted: pl.DataFrame, end: datetime) -> History:
     columns = {
         "user": user,
         "item": item,
-        "at": rows[c.TIMESTAMP].dt.epoch("us"),
+        "timestamp_us": rows[c.TIMESTAMP].dt.epoch("us"),
         "weight": rows[WEIGHT].cast(pl.Float32),
     }
     if RATING in rows.columns and rows[RATING].null_count() < rows.height:
         columns["rating"] = rows[RATING].cast(pl.Float32).fill_null(np.nan)
     # The item breaks ties of time, so that the order of rows in the lake changes nothing.
-    order = [name for name in ("user", "at", "item", "weight", "rating") if name in columns]
+    order = [
+        name for name in ("user", "timestamp_us", "item", "weight", "rating") if name in columns
+    ]
     ordered = pl.DataFrame(columns).sort(order)
     counts = np.bincount(ordered["user"].to_numpy(), minlength=len(user_ids))
     return History(
@@ -242,7 +244,7 @@ def build_history(weighted: pl.DataFrame, end: datetime) -> History:
         item_ids=np.asarray(item_ids.to_list(), dtype=np.str_),
         indptr=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
         item=ordered["item"].to_numpy(),
-        timestamp_us=ordered["at"].to_numpy(),
+        timestamp_us=ordered["timestamp_us"].to_numpy(),
         weight=ordered["weight"].to_numpy(),
         end=end,
         rating=ordered["rating"].to_numpy() if "rating" in columns else None,

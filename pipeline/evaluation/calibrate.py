@@ -263,7 +263,7 @@ def false_rate(
     v = 2 * float(np.mean([users for _, users in parts])) + 2 * tau**2
     df = len(blocks) * (len(blocks[0]) - 1)
     z = -float(ndtri(bound))
-    inputs = {"tau": tau, "z": z, "se": math.sqrt(v), "df": df}
+    inputs = {"seed_sd": tau, "z": z, "se": math.sqrt(v), "df": df}
     if spread == 0:
         return inputs | {"v_hat": 0.0, "rate": 0.0, "rate_upper": 0.0}
     height, v_hat = max(z, margin / math.sqrt(v)), spread / v

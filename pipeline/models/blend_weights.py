@@ -118,7 +118,7 @@ def optimise_mixture(
     def as_stable(result: MixtureResult) -> bool:
         return near(result) and result.stability >= best.stability
 
-    here = max(filter(as_stable, cache.seen), key=lambda found: (found.coverage, found.utility))
+    here = max(filter(as_stable, cache.seen), key=lambda result: (result.coverage, result.utility))
     return _coordinate_search(here, cache, grid, _coverage, as_stable).mixture
 
 

@@ -269,7 +269,7 @@ def test_another_salt_and_another_seed_are_other_draws(recipe):
     history = random_window()
     draws = [
         recipe.train(history),
-        recipe.train(history, salt=1),
+        recipe.train(history, replicate=1),
         reseeded(recipe).train(history),
     ]
     lists = [top_k(scorer.score(history), 10, exclude=history.seen) for scorer in draws]
@@ -429,7 +429,7 @@ def test_quiet_nights(recipe):
         + [("p999", f"i{b:02}", 1.0, 1.0) for b in range(6)]
     )
     old, new = recipe.train(today), recipe.train(tomorrow)
-    dice = recipe.train(today, salt=1)
+    dice = recipe.train(today, replicate=1)
     before, after, other = (scorer.score(today.take([])).items for scorer in (old, new, dice))
     size = np.linalg.norm(before)
     assert np.linalg.norm(after - before) < 0.15 * size

@@ -167,7 +167,7 @@ def test_too_little_history_is_refused_in_words(copy):
 
 def test_holdouts_touch_where_there_are_no_weeks_between_them(copy):
     toml = copy.home / "nightjar.toml"
-    toml.write_text(toml.read_text().replace("[split]", "[split]\nblock_days = 21"))
+    toml.write_text(toml.read_text().replace("[split]", "[split]\nholdout_days = 21"))
     told, _ = calibrated(Workspace.open(copy.home))
     assert told.line.cutoffs == tuple(AS_OF - 21 * n * DAY for n in (4, 3, 2, 1))
 
@@ -181,9 +181,9 @@ def test_a_recipe_without_dice_is_said_to_have_none(tmp_path):
     salts = []
     train = ItemKnn.train
 
-    def counted(self, history, *, salt=0, progress=silent):
-        salts.append(salt)
-        return train(self, history, replicate=salt, progress=progress)
+    def counted(self, history, *, replicate=0, progress=silent):
+        salts.append(replicate)
+        return train(self, history, replicate=replicate, progress=progress)
 
     with patch.object(ItemKnn, "train", counted):
         told, _ = calibrated(ws)

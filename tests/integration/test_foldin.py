@@ -39,7 +39,7 @@ def shop(tmp_path_factory, workspace):
     home = tmp_path_factory.mktemp("foldin") / "home"
     toml = CONFIG.replace('task = "discovery"', 'task = "discovery"\nmin_users = 60')
     toml = toml.replace('[publish]\nlive_from = "as_of"', "[gate]\nmin_users = 60")
-    toml += "[features]\nmost_a_day = 30\n"
+    toml += "[features]\nmax_events_per_user_day = 30\n"
     ws = workspace(home, toml)
     catalogue(home, items=80)
     land(home, purchases(**SMALL), FIRST)

@@ -90,5 +90,7 @@ def test_where_nobody_rates_it_is_left_out_in_one_sentence(tmp_path):
     features(ws, started.run_id)
     left_out = train(ws, started.run_id, "biased_mf")
     assert isinstance(left_out, Failure)
-    assert left_out.sentence.startswith("rated: the recipe predicts ratings and no event of the ")
+    assert left_out.sentence.startswith(
+        "biased_mf: the recipe predicts ratings and no event of the "
+    )
     assert left_out.exit_code == 3

@@ -109,7 +109,7 @@ def test_no_look_at_drift_where_it_could_change_nothing(copy):
 
 
 def test_a_flood_from_one_person_buys_no_retrain(copy):
-    copy = with_settings(copy, "[policy]\nafter_events = 1000\nafter_share = 1.0")
+    copy = with_settings(copy, "[policy]\nmin_new_events = 1000\nmin_new_share = 1.0")
     day = NIGHTS[0] + 30 * HOUR
     rows = {
         "event_id": [f"flood{n}" for n in range(20_000)],
@@ -137,7 +137,7 @@ def runs(ws: Workspace) -> list[str]:
 
 def test_a_request_finds_its_night_and_a_second_one_finds_nothing_left(copy):
     """The asset's event comes twice: one night begins, and says why."""
-    copy = with_settings(copy, "[policy]\nafter_events = 1000")
+    copy = with_settings(copy, "[policy]\nmin_new_events = 1000")
     assert fed(copy).action == "retrain"
     first = start_requested(copy, NIGHTS[1] + HOUR)
     assert first.status == "new"
@@ -175,7 +175,7 @@ def test_a_request_for_nothing_begins_nothing(copy):
 
 def test_a_request_that_got_lost_is_made_again_by_the_next_pass(copy):
     """Nobody heard it: five minutes later, with nothing new landed, it is asked for once more."""
-    copy = with_settings(copy, "[policy]\nafter_events = 1000")
+    copy = with_settings(copy, "[policy]\nmin_new_events = 1000")
     assert fed(copy).action == "retrain"
     for minutes in (5, 10):
         told = feedback(copy, NIGHTS[1] + timedelta(minutes=minutes))
@@ -188,7 +188,7 @@ def test_a_night_that_nobody_asked_for_leaves_nothing_to_ask_for(two_nights):
 
 
 def test_while_a_night_is_at_work_a_request_waits_for_it(copy):
-    copy = with_settings(copy, "[policy]\nafter_events = 1000")
+    copy = with_settings(copy, "[policy]\nmin_new_events = 1000")
     fed(copy)
     held, free = threading.Event(), threading.Event()
 
@@ -210,7 +210,7 @@ def test_while_a_night_is_at_work_a_request_waits_for_it(copy):
 
 
 def test_two_requests_at_once_begin_one_night(copy):
-    copy = with_settings(copy, "[policy]\nafter_events = 1000")
+    copy = with_settings(copy, "[policy]\nmin_new_events = 1000")
     fed(copy)
     before, found = runs(copy), []
 

@@ -33,7 +33,7 @@ def test_more_fits_where_seeds_would_decide(recipe, users, seconds, fits):
     if found:
         assert not same(first, found[0])
         assert not same(found[0], found[1])
-        assert same(found[1], recipe.train(history, salt=2))
+        assert same(found[1], recipe.train(history, replicate=2))
     assert [fit_name(salt) for salt in range(3)] == ["scorer", "scorer-1", "scorer-2"]
 
 

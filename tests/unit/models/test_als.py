@@ -70,7 +70,9 @@ def test_what_scales_all_cells_changes_nothing(same_but):
 def test_recent_events_weigh_more_and_no_half_life_is_no_decay():
     history = random_history()
     forever = SMALL.model_copy(update={"half_life_days": None}).train(history)
-    later = History(**(history.arrays() | {"at": history.timestamp_us // 2, "end": history.end}))
+    later = History(
+        **(history.arrays() | {"timestamp_us": history.timestamp_us // 2, "end": history.end})
+    )
     unmoved = SMALL.model_copy(update={"half_life_days": None}).train(later)
     assert np.array_equal(forever.item_factors, unmoved.item_factors)
     assert not np.allclose(forever.item_factors, SMALL.train(history).item_factors, atol=1e-3)

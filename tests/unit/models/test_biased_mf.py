@@ -122,7 +122,7 @@ def test_more_damping_brings_everybody_nearer_to_the_mean():
 @pytest.mark.parametrize("rating", [None, float("nan")])
 def test_without_a_rating_it_says_so_in_one_sentence(rating):
     history = window([("a", "x", 3, rating), ("b", "x", 3, rating)])
-    with pytest.raises(DataError, match=r"^rated: the recipe predicts ratings and no event of"):
+    with pytest.raises(DataError, match=r"^biased_mf: the recipe predicts ratings and no event of"):
         BiasedMf().train(history)
 
 

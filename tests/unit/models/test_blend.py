@@ -59,9 +59,9 @@ def test_the_sum_is_the_one_of_the_docstring():
     recipe = blend(
         parts={"als": ALS, "own": OWN, "pop": POP},
         weights={"als": 0.5, "own": 2.0},
-        trend=0.5,
-        spread=0.2,
-        trend_half_life_days=9.0,
+        recency_boost=0.5,
+        popularity_penalty=0.2,
+        recency_half_life_days=9.0,
     )
     ever = item_popularity(history, None)
     late = item_popularity(history, 9.0)
@@ -92,7 +92,7 @@ def test_one_person_is_no_trend():
         },
         schema_overrides={c.TIMESTAMP: c.INSTANT},
     )
-    scorer = blend(parts={"pop": POP}, trend=0.5).train(build_history(events, end))
+    scorer = blend(parts={"pop": POP}, recency_boost=0.5).train(build_history(events, end))
     found = dict(zip(scorer.item_ids.tolist(), scorer.trend.tolist(), strict=True))
     assert found["old"] < found["rare"] < found["crowd"]
 
@@ -124,7 +124,7 @@ def test_nobody_is_told_what_everybody_is_told():
 def test_blends_of_blends_go_to_disk_and_back():
     history = random_window()
     inner = {"family": "blend", "parts": {"pop": POP, "own": OWN}}
-    recipe = blend(parts={"als": ALS, "both": inner}, trend=0.25)
+    recipe = blend(parts={"als": ALS, "both": inner}, recency_boost=0.25)
     scorer = recipe.train(history)
     arrays = scorer.arrays()
     assert not any(array.dtype == object for array in arrays.values())

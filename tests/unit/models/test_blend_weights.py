@@ -25,7 +25,7 @@ def history(n_items) -> History:
     )
 
 
-def pool(scores, wanted, n_users=30, n_items=40, wide=None):
+def pool(scores, wanted, n_users=30, n_items=40, maximise_coverage=None):
     """`scores` and `wanted` are (n_users, n_items); NDCG is how high `wanted` is scored."""
     user, item = np.divmod(np.arange(n_users * n_items), n_items)
 
@@ -79,7 +79,7 @@ def test_without_pools_or_anything_to_try_the_start_stays():
     assert choose_([], start) == start
     rng, wanted = next(boards())
     one = pool({"a": wanted, "b": rng.random((30, 40))}, wanted)
-    assert choose_([one], start, tries={}) == start
+    assert choose_([one], start, grid={}) == start
 
 
 def test_the_trend_is_found_and_spares_what_stands_still():
@@ -94,7 +94,9 @@ def test_the_trend_is_found_and_spares_what_stands_still():
         pools.append(pool({"a": wanted + 3 * rng.random((30, 40))}, wanted.astype(float)))
     start = Mixture({"a": 1.0}, 0.0, 0.0)
     assert choose_(pools, start, trends=lambda _: trends).recency_boost == 0.5
-    assert choose_(pools, start, trends=lambda _: trends, still=("a",)).recency_boost == 0.0
+    assert (
+        choose_(pools, start, trends=lambda _: trends, untrended_parts=("a",)).recency_boost == 0.0
+    )
 
 
 def test_it_is_never_behind_the_best_part_alone():
@@ -127,11 +129,12 @@ def test_a_wider_choice_costs_at_most_what_is_said():
             a = wanted * rng.random((30, 40)) + 0.2 * rng.random((30, 40))
             b = wanted * rng.random((30, 40)) + 0.2 * rng.random((30, 40))
             dull = np.roll(np.eye(40)[:30], 3, axis=1)
-            pools.append(pool({"a": a, "b": b, "dull": dull}, wanted, wide=wide))
+            pools.append(pool({"a": a, "b": b, "dull": dull}, wanted, maximise_coverage=wide))
         start = Mixture({"a": 1.0, "b": 1.0, "dull": 1.0}, 0.0, 0.0)
         tries = {"weights": WEIGHTS}
         narrow, wider = (
-            mixed_value(pools, choose_(pools, start, tries=tries, wide=w)) for w in (False, True)
+            mixed_value(pools, choose_(pools, start, grid=tries, maximise_coverage=w))
+            for w in (False, True)
         )
         alone = max(mixed_value(pools, Mixture({n: 1.0}, 0.0, 0.0))[0] for n in "ab")
         won = np.log(narrow[0] / alone)
@@ -163,10 +166,10 @@ def test_of_equals_the_wider_one_wins():
         return 0.2 if only_a else 0.4
 
     board_of_a = a / a.max(axis=1, keepdims=True)
-    one = pool({"a": a, "b": b}, wanted, wide=wide)
+    one = pool({"a": a, "b": b}, wanted, maximise_coverage=wide)
     start = Mixture({"a": 1.0, "b": 0.0}, 0.0, 0.0)
     assert choose_([one], start).weights["b"] > 0
-    assert choose_([one], start, wide=False).weights["b"] == 0
+    assert choose_([one], start, maximise_coverage=False).weights["b"] == 0
 
 
 def test_of_equals_the_calmer_one_wins():
@@ -178,7 +181,7 @@ def test_of_equals_the_calmer_one_wins():
     )
     for start in ({"a": 0.0, "b": 1.0}, {"a": 1.0, "b": 1.0}, {"a": 1.0, "b": 0.0}):
         for wide in (False, True):
-            found = choose_([one], Mixture(start, 0.0, 0.0), wide=wide)
+            found = choose_([one], Mixture(start, 0.0, 0.0), maximise_coverage=wide)
             assert found.weights["a"] > 0
             assert found.weights["b"] == 0
 
@@ -211,12 +214,12 @@ def test_calm_and_width_cost_at_most_what_is_said_and_width_no_calm(still):
             }
             moves = {"a": 0.2, "b": 0.2, "dull": 0.0 if still else 2.0}
             then = {n: s + moves[n] * rng.random(s.shape) for n, s in scores.items()}
-            pools.append(with_a_stay(pool(scores, wanted, wide=wide), then))
+            pools.append(with_a_stay(pool(scores, wanted, maximise_coverage=wide), then))
         start = Mixture(dict.fromkeys("ab", 1.0) | {"dull": 1.0}, 0.0, 0.0)
         tries = {"weights": WEIGHTS}
-        blind = [replace(one, stay=None) for one in pools]
+        blind = [replace(one, stability=None) for one in pools]
         best, calm, wider = (
-            choose_(seen, start, tries=tries, wide=w)
+            choose_(seen, start, grid=tries, maximise_coverage=w)
             for seen, w in ((blind, False), (pools, False), (pools, True))
         )
         alone = max(mixed_value(pools, Mixture({n: 1.0}, 0.0, 0.0))[0] for n in "ab")

@@ -126,11 +126,11 @@ def test_a_block_holds_no_more_than_its_cells(monkeypatch):
 @every
 def test_links_do_not_depend_on_names_order_or_blocks(recipe, monkeypatch):
     history = random_history(n_users=200, n_items=60)
-    once = recipe.train(history).links
+    once = recipe.train(history).item_similarity
     other, _ = shuffled(history)
-    assert same(once, recipe.train(other).links)
+    assert same(once, recipe.train(other).item_similarity)
     monkeypatch.setattr(item_item, "_BLOCK_CELLS", 77)
-    assert same(once, recipe.train(history).links)
+    assert same(once, recipe.train(history).item_similarity)
     assert np.diff(once.indptr).max() > 0
     assert once.diagonal().tolist() == [0] * 60
 
@@ -139,7 +139,9 @@ def test_links_do_not_depend_on_names_order_or_blocks(recipe, monkeypatch):
 def test_the_unit_of_weights_changes_nothing(recipe):
     one, ten = (random_history(n_users=200, n_items=60, scale=scale) for scale in (1.0, 16.0))
     np.testing.assert_allclose(
-        recipe.train(ten).links.toarray(), recipe.train(one).links.toarray(), rtol=1e-5
+        recipe.train(ten).item_similarity.toarray(),
+        recipe.train(one).item_similarity.toarray(),
+        rtol=1e-5,
     )
 
 

@@ -46,7 +46,7 @@ def test_a_calm_shop_is_calm(calm):
 def test_thirty_calm_nights_raise_one_alarm_at_most():
     long = shop(seed=1, days=62)
     nights = [judged(long, end=END - back * DAY) for back in range(30)]
-    assert sum(night.verdict == DriftStatus.DRIFT for night in nights) <= 1
+    assert sum(night.status == DriftStatus.DRIFT for night in nights) <= 1
 
 
 def test_another_taste_is_found_in_its_first_night():

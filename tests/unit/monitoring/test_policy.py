@@ -182,7 +182,7 @@ def test_in_a_small_shop_it_takes_ten_people():
 
 def test_it_is_plain_json():
     assert plain(ask(7)) == {
-        "verdict": "fold_in",
+        "action": "fold_in",
         "reason": ask(7).reason,
         "events": 7,
         "countable": 7,

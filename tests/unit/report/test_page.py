@@ -302,7 +302,7 @@ def test_what_came_back_and_what_has_moved() -> None:
     assert mine == [
         ["▲ drift", "taste items", "9.2"],
         ["○ too short", "quality ndcg", "–"],
-        ["✓ calm", "data volume", "0.4"],
+        ["✓ stable", "data volume", "0.4"],
     ]
     assert "1 of 3 signals are calm" in texts
 
@@ -355,7 +355,7 @@ def test_a_page_of_nothing_has_the_sentence_and_what_was_read() -> None:
 
 def test_one_row_of_each_kind_stands_alone() -> None:
     alone = changed(
-        decided(BARE, accounts=(pages.status("a", 0.0),)),
+        decided(BARE, e_processes=(pages.status("a", 0.0),)),
         past=(PastRun(AS_OF, "block", "a", 7, 0.0),),
         churn=((AS_OF, pages.churn(1.0, 3)),),
         live=((AS_OF, pages.live("1", "all", 1, 1, 0.0, 0.0)),),

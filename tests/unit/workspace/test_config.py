@@ -34,7 +34,7 @@ def test_our_own_templates_are_valid_and_survive_a_round_trip(file, text):
 def test_the_template_is_short():
     lines = [line for line in TEMPLATE.splitlines() if line and not line.startswith("#")]
     assert len(lines) <= 5
-    assert tomllib.loads(TEMPLATE)["split"]["seen"] == "auto"
+    assert tomllib.loads(TEMPLATE)["split"]["task"] == "auto"
 
 
 def test_a_wrong_field_names_itself_and_what_is_allowed(file):
@@ -195,6 +195,6 @@ def test_a_fallback_is_a_baseline(file):
 def test_settings_of_another_version_are_named(file):
     file.write_text("")
     kept = dump(compose(file, {}).config)
-    kept["ingest"]["retrain_after_events"] = 1000
-    with pytest.raises(ConfigError, match=r"of Nightjar: ingest\.retrain_after_events"):
+    kept["ingest"]["retrain_min_new_events"] = 1000
+    with pytest.raises(ConfigError, match=r"of Nightjar: ingest\.retrain_min_new_events"):
         load(kept)

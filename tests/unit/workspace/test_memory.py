@@ -99,7 +99,7 @@ def test_a_setting_is_taken_at_its_word():
 
 
 def test_the_refusal_names_estimate_limit_and_way_out():
-    recipe = SimpleNamespace(memory=lambda history: 300 * GB)
+    recipe = SimpleNamespace(peak_bytes=lambda history: 300 * GB)
     with pytest.raises(ResourceError) as caught:
         refuse_too_large("als", recipe, None, TrainConfig(memory_gb=0.001))
     assert caught.value.sentence == (
@@ -107,7 +107,7 @@ def test_the_refusal_names_estimate_limit_and_way_out():
         "allow it more, or make the recipe smaller"
     )
     with pytest.raises(ResourceError, match=r"are free; give the machine more"):
-        refuse_too_large("als", SimpleNamespace(memory=lambda _: 1 << 60), None, TrainConfig())
+        refuse_too_large("als", SimpleNamespace(peak_bytes=lambda _: 1 << 60), None, TrainConfig())
     refuse_too_large("als", recipe, None, TrainConfig(memory_gb=300))
 
 

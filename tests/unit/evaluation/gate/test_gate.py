@@ -17,13 +17,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from pipeline import columns as c
 from pipeline.base import Interval, plain
+from pipeline.data.validate.checks import DataCheck, Status
 from pipeline.errors import GateError
 from pipeline.evaluation.evaluate import NDCG, SLICE
 from pipeline.evaluation.gate import (
     Absent,
     Anchor,
     BlockRatio,
-    Check,
     Decision,
     EvaluatedRecipe,
     Evidence,
@@ -43,7 +43,13 @@ CONFIG = GateConfig()
 AS_OF = datetime(2024, 6, 30, tzinfo=UTC)
 DAY = timedelta(days=1)
 BLOCK = Interval(AS_OF - timedelta(days=7), AS_OF)
-CHECKS = (Check("volume", True, "1,000 events"), Check("schema", True, "as before"))
+
+
+def data_check(name, passed, sentence, figure=None, bound=None):
+    return DataCheck(name, Status.PASSED if passed else Status.FAILED, figure, bound, sentence)
+
+
+CHECKS = (data_check("volume", True, "1,000 events"), data_check("schema", True, "as before"))
 
 
 def block(weeks_ago: int) -> Interval:
@@ -464,7 +470,7 @@ HALVED = Reference("last", ALS.users, ALS.users.head(600))
         (evidence(ALS, judged=(ALS,), expected=("als",)), "no baseline was judged"),
         (evidence(ALS, checks=()), "the checks of the data are missing"),
         (
-            evidence(ALS, checks=(*CHECKS, Check("catalogue", False, "half of it is gone"))),
+            evidence(ALS, checks=(*CHECKS, data_check("catalogue", False, "half of it is gone"))),
             "check.catalogue: half of it is gone",
         ),
         (
@@ -486,10 +492,16 @@ def test_what_is_missing_blocks_by_its_name(night: Evidence, words: str) -> None
 
 
 def test_a_check_of_the_data_keeps_its_figure_and_bound() -> None:
-    failed = Check("volume", False, "400 events, 500 at least", 400.0, 500.0)
-    schema = Check("schema", True, "as before")
+    failed = data_check("volume", False, "400 events, 500 at least", 400.0, 500.0)
+    schema = data_check("schema", True, "as before")
     for passed in (False, True):
-        found = decide(evidence(ALS, checks=(replace(failed, passed=passed), schema)), CONFIG)
+        found = decide(
+            evidence(
+                ALS,
+                checks=(replace(failed, status=Status.PASSED if passed else Status.FAILED), schema),
+            ),
+            CONFIG,
+        )
         told = rule(found, "check.volume")
         assert (told.outcome, told.figure, told.bound) == (verdict(passed), 400.0, 500.0)
         told = rule(found, "check.schema")
@@ -555,7 +567,7 @@ def test_a_decision_is_written_as_plain_json_and_read_back_equal(night: Evidence
 
 @pytest.mark.parametrize("night", NIGHTS)
 def test_what_is_offered_is_what_can_be_accepted(night: Evidence) -> None:
-    gone = (*CHECKS, Check("catalogue", False, "half of it is gone"))
+    gone = (*CHECKS, data_check("catalogue", False, "half of it is gone"))
     late = replace(night, last=None, skipped=("s",))
     for one in (night, late, replace(night, checks=gone), replace(night, checks=())):
         found = decide(one, CONFIG)

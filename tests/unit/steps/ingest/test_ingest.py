@@ -292,7 +292,7 @@ def test_a_full_catalogue_withdraws_the_rest(ws, tmp_path):
 
 
 def test_enough_events_ask_for_a_retrain(tmp_path, here):
-    eager = CONFIG + "\n[policy]\nafter_events = 2\n"
+    eager = CONFIG + "\n[policy]\nmin_new_events = 2\n"
     ws = workspace(tmp_path / "ws", eager)
     land(ws, "orders-1.csv", orders(ROW))
     first = feedback(ws, AT)
@@ -300,7 +300,7 @@ def test_enough_events_ask_for_a_retrain(tmp_path, here):
     assert "1 new events" in first.reason
     land(ws, "orders-2.csv", orders("2,bert,milk,1,2024-03-02"))
     second = feedback(ws, AT)
-    assert second.action == plain(second)["verdict"] == "retrain"
+    assert second.action == plain(second)["action"] == "retrain"
 
 
 def test_a_file_that_changes_while_it_is_read_waits(ws, monkeypatch):

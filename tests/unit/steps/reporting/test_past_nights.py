@@ -23,7 +23,7 @@ def standing(champion, recipe, log):
 
 def entry(as_of, *e_processes):
     return SimpleNamespace(
-        as_of=as_of, run_id=f"{as_of:%d}", decision=SimpleNamespace(accounts=e_processes)
+        as_of=as_of, run_id=f"{as_of:%d}", decision=SimpleNamespace(e_processes=e_processes)
     )
 
 
