@@ -24,7 +24,7 @@ STEPS = (
     (Vault, "pseudonyms"),
     (Batches, "_spool_frames"),
     (CommitIntegrity, "acknowledge"),  # between a commit and its acknowledgement, and after it
-    (Batches, "_sweep"),
+    (Batches, "_remove_orphans"),
     (landing, "_move"),
 )
 

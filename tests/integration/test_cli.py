@@ -259,7 +259,7 @@ def test_a_night_step_by_step_is_a_night(home):
     decided = nightjar("gate", "--run", run, "--json", home=home)
     assert decided.returncode == 0
     assert json.loads(decided.stdout)["kind"] == "first"
-    for step in ("refit", "cold_check", "register", "recommend", "publish"):
+    for step in ("refit", "cold-check", "register", "recommend", "publish"):
         done = nightjar(step, "--run", run, home=home)
         assert done.returncode == 0, done.stderr
 

@@ -347,7 +347,7 @@ def test_a_champion_that_cannot_fold_in_leaves_lists_as_they_are(workspace, tmp_
 def test_the_command_line_folds_in_and_tells_one_object(ws):
     did(ws, ("u1", "i3", LATER))
     ingest_landed(ws, now())
-    command = [sys.executable, "-m", "pipeline.cli", "foldin", "--home", str(ws.home), "--json"]
+    command = [sys.executable, "-m", "pipeline.cli", "fold-in", "--home", str(ws.home), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     told = json.loads(done.stdout)
     assert (told["users_refreshed"], told["generation"]) == (1, 2)

@@ -573,7 +573,7 @@ def test_a_refresh_says_how_much_it_changed_for_people_who_did_nothing_and_why(s
     assert sum(lost.values()) == pytest.approx(1 - churn.at[10].overlap)
     assert churn.seed_noise.reason is None and 0 <= churn.seed_noise.rate < 1
     logged = mlflow_metrics(ws, run.read(MlflowFile).run)
-    for name in ("overlap_at_10", "stock", "data", "dice"):
+    for name in ("overlap_at_10", "stock", "data", "seed_noise"):
         assert f"churn.{name}" in logged
     assert logged["churn.overlap_at_10"] == churn.at[10].overlap
 

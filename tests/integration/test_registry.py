@@ -195,7 +195,7 @@ def assert_whole(uri: str, night: NightRecord) -> None:
         assert len(client.get_metric_history(runs[name].info.run_id, "ndcg_at_20")) == 1
         read = {i.dataset.name: i.dataset for i in runs[name].inputs.dataset_inputs}
         assert json.loads(read["events"].source)["delta_table_version"] == 12
-        assert json.loads(read["events"].user_history)["num_rows"] == 320
+        assert json.loads(read["events"].profile)["num_rows"] == 320
         figures = client.list_artifacts(runs[name].info.run_id, "figures")
         assert [file.path for file in figures] == ["figures/slices.png"]
     notes = {name: run.data.tags.get("mlflow.note.content") for name, run in runs.items()}

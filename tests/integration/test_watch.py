@@ -281,7 +281,7 @@ def test_the_first_night_has_no_answers_and_a_reference_that_is_enough(one_night
 @pytest.mark.parametrize(
     "command",
     [
-        ["answers", "--to", "2999-01-01T00:00:00Z"],
+        ["attribution", "--to", "2999-01-01T00:00:00Z"],
         ["drift", "--at", "2999-01-01T00:00:00Z"],
         ["policy", "--at", "2999-01-01T00:00:00Z"],
         ["backtest", "--from", "2024-01-01T00:00:00Z", "--to", "2999-01-01T00:00:00Z"],
@@ -296,7 +296,9 @@ def test_an_instant_in_the_future_is_refused(command, one_night, capsys):
         app([*command, "--home", str(one_night[0])], standalone_mode=False)
 
 
-@pytest.mark.parametrize("command", [["drift", "--at"], ["policy", "--at"], ["answers", "--to"]])
+@pytest.mark.parametrize(
+    "command", [["drift", "--at"], ["policy", "--at"], ["attribution", "--to"]]
+)
 def test_an_instant_before_all_events_is_refused(command, one_night):
     from pipeline.cli.app import app
 
@@ -310,7 +312,7 @@ def test_the_commands_print_one_json_object(one_night, capsys):
 
     at = f"{NIGHTS[0]:%FT%TZ}"
     for command, key in (
-        (["answers", "--to", at], "rows"),
+        (["attribution", "--to", at], "rows"),
         (["drift", "--at", at], "signals"),
         (["policy", "--at", at], "verdict"),
     ):

@@ -20,7 +20,7 @@ from pipeline.workspace.workspace import Workspace
 from tests.deciding import decide
 from tests.worlds import CONFIG, NIGHTS, catalogue, copy_of, land, purchases
 
-WORD = {"by": "Ada", "because": "the tastes have changed"}
+WORD = {"by": "Ada", "reason": "the tastes have changed"}
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ def test_nobody_accepts_what_has_gone_on(copy):
         accept_run(ws, first, **WORD)
     with pytest.raises(ConfigError, match="there is no run"):
         accept_run(ws, "20240101T000000Z-00000000", **WORD)
-    for missing in ({"by": " "}, {"because": ""}):
+    for missing in ({"by": " "}, {"reason": ""}):
         with pytest.raises(ConfigError, match="is empty"):
             accept_run(ws, run_id, **WORD | missing)
     accept_run(ws, run_id, **WORD)
@@ -119,7 +119,7 @@ def test_nobody_accepts_what_has_gone_on(copy):
         accept_run(ws, run_id, by="Bob", reason="late")
     for odd in ("two\nlines", "\x1b[31m", "a\udcff"):
         with pytest.raises(ConfigError, match="cannot be printed"):
-            accept_run(ws, run_id, **WORD | {"because": odd})
+            accept_run(ws, run_id, **WORD | {"reason": odd})
 
 
 def test_nobody_accepts_what_was_never_judged(copy, monkeypatch):

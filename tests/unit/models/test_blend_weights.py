@@ -25,7 +25,7 @@ def history(n_items) -> History:
     )
 
 
-def pool(scores, wanted, n_users=30, n_items=40, maximise_coverage=None):
+def pool(scores, wanted, n_users=30, n_items=40, coverage=None):
     """`scores` and `wanted` are (n_users, n_items); NDCG is how high `wanted` is scored."""
     user, item = np.divmod(np.arange(n_users * n_items), n_items)
 
@@ -33,7 +33,7 @@ def pool(scores, wanted, n_users=30, n_items=40, maximise_coverage=None):
         board = mixed.reshape(n_users, n_items)
         rank = np.argsort(np.argsort(-board, axis=1), axis=1)
         ndcg = float((wanted / np.log2(2 + rank)).sum() / wanted.sum())
-        return ndcg, 1.0 if wide is None else wide(board)
+        return ndcg, 1.0 if coverage is None else coverage(board)
 
     flat = {name: s.astype(np.float32).ravel() for name, s in scores.items()}
     return CandidatePool(user, PartScores(history(n_items), item, flat), value)
@@ -129,7 +129,7 @@ def test_a_wider_choice_costs_at_most_what_is_said():
             a = wanted * rng.random((30, 40)) + 0.2 * rng.random((30, 40))
             b = wanted * rng.random((30, 40)) + 0.2 * rng.random((30, 40))
             dull = np.roll(np.eye(40)[:30], 3, axis=1)
-            pools.append(pool({"a": a, "b": b, "dull": dull}, wanted, maximise_coverage=wide))
+            pools.append(pool({"a": a, "b": b, "dull": dull}, wanted, coverage=wide))
         start = Mixture({"a": 1.0, "b": 1.0, "dull": 1.0}, 0.0, 0.0)
         tries = {"weights": WEIGHTS}
         narrow, wider = (
@@ -166,7 +166,7 @@ def test_of_equals_the_wider_one_wins():
         return 0.2 if only_a else 0.4
 
     board_of_a = a / a.max(axis=1, keepdims=True)
-    one = pool({"a": a, "b": b}, wanted, maximise_coverage=wide)
+    one = pool({"a": a, "b": b}, wanted, coverage=wide)
     start = Mixture({"a": 1.0, "b": 0.0}, 0.0, 0.0)
     assert choose_([one], start).weights["b"] > 0
     assert choose_([one], start, maximise_coverage=False).weights["b"] == 0
@@ -214,7 +214,7 @@ def test_calm_and_width_cost_at_most_what_is_said_and_width_no_calm(still):
             }
             moves = {"a": 0.2, "b": 0.2, "dull": 0.0 if still else 2.0}
             then = {n: s + moves[n] * rng.random(s.shape) for n, s in scores.items()}
-            pools.append(with_a_stay(pool(scores, wanted, maximise_coverage=wide), then))
+            pools.append(with_a_stay(pool(scores, wanted, coverage=wide), then))
         start = Mixture(dict.fromkeys("ab", 1.0) | {"dull": 1.0}, 0.0, 0.0)
         tries = {"weights": WEIGHTS}
         blind = [replace(one, stability=None) for one in pools]
