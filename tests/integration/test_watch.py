@@ -314,7 +314,7 @@ def test_the_commands_print_one_json_object(one_night, capsys):
     for command, key in (
         (["attribution", "--to", at], "rows"),
         (["drift", "--at", at], "signals"),
-        (["policy", "--at", at], "verdict"),
+        (["policy", "--at", at], "action"),
     ):
         app([*command, "--home", str(one_night[0]), "--json"], standalone_mode=False)
         assert key in json.loads(capsys.readouterr().out)

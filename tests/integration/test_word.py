@@ -195,7 +195,7 @@ def test_a_candidate_in_the_grey_zone_goes_live_by_a_persons_word(grey):
     third = nightly(ws, NIGHTS[2])
     decision = ws.run(third.run_id).read(DecisionFile).root
     assert (third.recipe, decision.kind) == ("als", "refresh")
-    hashes = {status.account.key.champion for status in decision.e_processes}
+    hashes = {status.e_process.key.champion for status in decision.e_processes}
     assert hashes == {decision.recipe_hash} == {decision.anchor.recipe_hash}
 
 

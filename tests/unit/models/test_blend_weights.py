@@ -241,7 +241,7 @@ def stays(pools, mixture):
 
     return np.mean(
         [
-            one.stability.kept(mixed(one.part_scores), mixed(one.stability.part_scores))
+            one.stability.kept_share(mixed(one.part_scores), mixed(one.stability.part_scores))
             for one in pools
         ]
     )
