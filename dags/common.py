@@ -94,7 +94,8 @@ class AirflowWorkspace:
         from pipeline.errors import ConfigError
 
         raise ConfigError(
-            f"{self.home_variable} is not set; it must name the folder of the workspace {self.name}"
+            "workspace.variable_missing",
+            f"{self.home_variable} is not set; it must name the folder of workspace {self.name}",
         )
 
     def _asset(self, name: str, path: str) -> Asset:
@@ -150,8 +151,9 @@ def param_instant(context: Context, param: str) -> AsOf | None:
     instant, due = parse_param(context, param), _as_of(context["dag_run"].run_after)
     if instant is not None and instant > due:
         raise ConfigError(
+            "instant.future",
             f"{param} = {format_instant(instant)} lies in the future: the run is due at "
-            f"{format_instant(due)}"
+            f"{format_instant(due)}",
         )
     return instant
 

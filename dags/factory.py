@@ -36,7 +36,7 @@ HEAVY_TASK_ARGS: dict[str, Any] = {"execution_timeout": timedelta(hours=2)}
 """Added to `DEFAULT_ARGS` for a task that runs long."""
 
 PROBLEM = "problem"
-"""XCom key under which a failed task leaves ``{sentence, exit_code}``."""
+"""XCom key under which a failed task leaves ``{id, sentence, exit_code}``."""
 
 
 def nightjar_dag(
@@ -175,7 +175,7 @@ def open_workspace(workspace: AirflowWorkspace) -> Iterator[Workspace]:
     try:
         yield Workspace.open(workspace.home())
     except NightjarError as error:
-        problem = {"sentence": error.sentence, "exit_code": error.exit_code}
+        problem = {"id": error.id, "sentence": error.sentence, "exit_code": error.exit_code}
         get_current_context()["ti"].xcom_push(key=PROBLEM, value=problem)
         if isinstance(error, StorageError):
             raise AirflowException(error.sentence) from error

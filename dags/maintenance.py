@@ -50,7 +50,7 @@ def gc(ws: Workspace) -> GcResult:
     result = gc(ws, resolve_at(get_current_context()), progress=log.info)
     log.info(result.text())
     if result.left:
-        raise ConcurrencyError(result.sentence)
+        raise ConcurrencyError("lock.held", result.sentence)
     return result
 
 

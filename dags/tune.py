@@ -67,8 +67,9 @@ def search(ws: Workspace) -> dict[str, Any]:
     budget = steps.parse_budget(params["budget"])
     if budget > MAX_BUDGET_S:
         raise ConfigError(
+            "tuning.budget_too_long",
             f"a budget of {params['budget']} is too long for a task; give at most 90m, and "
-            "trigger the DAG again to continue"
+            "trigger the DAG again to continue",
         )
     result = steps.tune(
         ws,

@@ -37,7 +37,8 @@ def to_utc(instant: datetime) -> datetime:
     """Return `instant` in UTC; a naive one raises `ConfigError`."""
     if instant.tzinfo is None:
         raise ConfigError(
-            f"{instant.isoformat()} has no time zone; write it as {instant.isoformat()}Z"
+            "instant.naive",
+            f"{instant.isoformat()} has no time zone; write it as {instant.isoformat()}Z",
         )
     return instant.astimezone(UTC)
 
@@ -47,7 +48,9 @@ def parse_instant(text: str) -> datetime:
     try:
         instant = datetime.fromisoformat(text)
     except ValueError:
-        raise ConfigError(f"{text!r} is no instant; write it as 2017-12-01T09:00:00Z") from None
+        raise ConfigError(
+            "instant.invalid", f"{text!r} is no instant; write it as 2017-12-01T09:00:00Z"
+        ) from None
     return to_utc(instant)
 
 
@@ -106,8 +109,9 @@ class Interval:
         object.__setattr__(self, "end", to_utc(self.end))
         if self.end < self.start:
             raise ConfigError(
+                "interval.reversed",
                 f"an interval ends ({format_instant(self.end)}) before it starts "
-                f"({format_instant(self.start)})"
+                f"({format_instant(self.start)})",
             )
 
     @classmethod

@@ -1,4 +1,4 @@
-"""What can go wrong, as data: an error carries the sentence a user reads, and an exit code."""
+"""Expected failures as data: an id, the sentence that a user reads, and an exit code."""
 
 from __future__ import annotations
 
@@ -7,16 +7,24 @@ from typing import ClassVar
 
 
 class NightjarError(Exception):
-    """An expected failure: one sentence for a person, one exit code for a script.
+    """An expected failure: an id, one sentence, and an exit code.
 
     Codes: 2 config, usage or too little resource; 3 bad or unsafe data; 5 gate blocked or cold
     check failed; 6 a store is unavailable or locked; 1 is a bug. (0 and 4 are outcomes, no errors.)
+
+    Parameters
+    ----------
+    id
+        ``area.problem``; the same for every failure of this kind, whatever its sentence.
+    sentence
+        The field or file, the value, and what to do next.
     """
 
     exit_code: ClassVar[int] = 1
 
-    def __init__(self, sentence: str) -> None:
+    def __init__(self, id: str, sentence: str) -> None:
         super().__init__(sentence)
+        self.id = id
         self.sentence = sentence
 
 
@@ -37,6 +45,8 @@ class DataError(NightjarError):
 
     Parameters
     ----------
+    id
+        ``area.problem``.
     what
         The fault in words, without a raw id.
     where
@@ -50,7 +60,13 @@ class DataError(NightjarError):
     exit_code = 3
 
     def __init__(
-        self, what: str, *, where: str, count: int | None = None, positions: Sequence[int] = ()
+        self,
+        id: str,
+        what: str,
+        *,
+        where: str,
+        count: int | None = None,
+        positions: Sequence[int] = (),
     ) -> None:
         self.what = what
         self.where = where
@@ -62,7 +78,7 @@ class DataError(NightjarError):
             if self.positions:
                 sentence += f", first at line {', '.join(str(p) for p in self.positions)}"
             sentence += ")"
-        super().__init__(sentence)
+        super().__init__(id, sentence)
 
 
 class UnsafeInputError(DataError):

@@ -123,7 +123,7 @@ def _armed() -> _Armed | None:
 
 
 def _wrong(text: str, why: str) -> ConfigError:
-    return ConfigError(f"{VARIABLE}={text} makes no sense: {why}")
+    return ConfigError("failpoint.invalid", f"{VARIABLE}={text} makes no sense: {why}")
 
 
 def _act(armed: _Armed) -> None:

@@ -72,7 +72,9 @@ def apply(home: Path, port: int = 8080, *, to: MutableMapping[str, str] = os.env
     except OSError as error:
         from pipeline.errors import StorageError
 
-        raise StorageError(f"cannot create {airflow_home(home)}: {error.strerror}") from error
+        raise StorageError(
+            "storage.cannot_write", f"cannot create {airflow_home(home)}: {error.strerror}"
+        ) from error
     to.update(settings(home, port))
 
 

@@ -214,8 +214,9 @@ def _require_no_scheduler(dags: Mapping[str, Any]) -> None:
         from pipeline.errors import ConcurrencyError
 
         raise ConcurrencyError(
+            "dags.scheduler_running",
             f"a scheduler is running {' and '.join(sorted(unpaused))}: "
-            "pause the DAG on Airflow's page, or stop `make ui`"
+            "pause the DAG on Airflow's page, or stop `make ui`",
         )
 
 

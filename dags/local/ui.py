@@ -58,7 +58,8 @@ def serve(home: Path, port: int, mlflow_port: int) -> NoReturn:
     """Start all servers for the workspace `home` and watch them until an exception ends it."""
     if not (home / "nightjar.toml").is_file():
         raise ConfigError(
-            f"{home} is not a workspace: create one with `make run` or `nightjar init`"
+            "workspace.not_found",
+            f"{home} is not a workspace: create one with `make run` or `nightjar init`",
         )
     _require_free(port, "Airflow", "--port")
     _require_free(mlflow_port, "MLflow", "--mlflow-port")
@@ -113,8 +114,9 @@ def _require_free(port: int, server: str, option: str) -> None:
             probe.bind(("127.0.0.1", port))
         except OSError:
             raise ResourceError(
+                "ui.port_in_use",
                 f"port {port}, meant for {server}, is in use on this machine; "
-                f'choose another: make ui ARGS="{option} {port + 1}"'
+                f'choose another: make ui ARGS="{option} {port + 1}"',
             ) from None
 
 
@@ -196,7 +198,9 @@ def _failure(server: Server, logs: Path) -> ResourceError:
     log = logs / f"{server.name}.log"
     tail = log.read_text(errors="replace").splitlines()[-5:]
     lines = "".join(f"\n  {line}" for line in tail)
-    return ResourceError(f"{server.name} is not running; the end of {log}:{lines}")
+    return ResourceError(
+        "ui.server_died", f"{server.name} is not running; the end of {log}:{lines}"
+    )
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:

@@ -225,14 +225,14 @@ def lists(
     from pipeline.steps.lists import titles
 
     if bool(users) == everybody:
-        raise ConfigError("name users or say --all, one of the two")
+        raise ConfigError("usage.users_or_all", "name users or say --all, one of the two")
     ws = open_workspace(home)
     rows = step(ws, None if everybody else users)
     if out is not None:
         try:
             rows.write_parquet(out)
         except OSError as error:
-            raise StorageError(f"cannot write {out}: {error}") from error
+            raise StorageError("storage.cannot_write", f"cannot write {out}: {error}") from error
         show({"out": str(out), "rows": rows.height}, json, f"{rows.height:,} rows in {out}")
         return
     entries = plain_rows(rows)
@@ -259,7 +259,7 @@ def history(
         _quality(home, out, json)
         return
     if out is not None:
-        raise ConfigError("--out draws what --quality tells; say both")
+        raise ConfigError("usage.out_without_quality", "--out draws what --quality tells; say both")
     entries = step(open_workspace(home))
     show({"entries": [entry.plain() for entry in entries]}, json, history_table(entries))
 
@@ -272,7 +272,7 @@ def _quality(home: Path | None, out: Path | None, json: bool) -> None:
 
     kind = "" if out is None else out.suffix.removeprefix(".").lower()
     if out is not None and kind not in FORMATS:
-        raise ConfigError(f"{out} is neither a .png nor a .svg file")
+        raise ConfigError("usage.picture_format", f"{out} is neither a .png nor a .svg file")
     quality = live_history(open_workspace(home))
     if out is None:
         show(quality, json, quality.text())

@@ -38,10 +38,15 @@ def gate(
 
     if context.invoked_subcommand is not None:
         if run is not None or home is not None or json:
-            raise ConfigError(f"options stand behind the command {context.invoked_subcommand}")
+            raise ConfigError(
+                "usage.option_order",
+                f"options stand behind the command {context.invoked_subcommand}",
+            )
         return
     if run is None:
-        raise ConfigError("name the run to decide on: `nightjar gate --run ID`")
+        raise ConfigError(
+            "usage.run_missing", "name the run to decide on: `nightjar gate --run ID`"
+        )
     from pipeline.steps.nightly.gate import gate as step
 
     decided = step(open_workspace(home), run, progress=progress_printer())

@@ -134,11 +134,13 @@ def parse_past_instant(text: str | None) -> AsOf:
     at = instant(text)
     if at > datetime.now(UTC):
         raise ConfigError(
-            f"{format_instant(at)} lies in the future: nobody has done anything then yet"
+            "instant.future",
+            f"{format_instant(at)} lies in the future: nobody has done anything then yet",
         )
     if at < EARLIEST:
         raise ConfigError(
-            f"{format_instant(at)} lies before {EARLIEST:%Y}, from when on events are taken"
+            "instant.too_early",
+            f"{format_instant(at)} lies before {EARLIEST:%Y}, from when on events are taken",
         )
     return at
 
@@ -153,7 +155,9 @@ def refuse_unwritable(out: Path | None) -> None:
     try:
         out.open("ab").close()
     except OSError as error:
-        raise StorageError(f"cannot write {out}: {error.strerror}") from error
+        raise StorageError(
+            "storage.cannot_write", f"cannot write {out}: {error.strerror}"
+        ) from error
     if not there:
         out.unlink()
 
@@ -167,7 +171,9 @@ def write_out(out: Path | None, data: bytes) -> None:
     try:
         out.write_bytes(data)
     except OSError as error:
-        raise StorageError(f"cannot write {out}: {error.strerror}") from error
+        raise StorageError(
+            "storage.cannot_write", f"cannot write {out}: {error.strerror}"
+        ) from error
 
 
 def show(result: object, as_json: bool, text: str) -> None:

@@ -142,7 +142,13 @@ def _refuse(where: str, what: str, bad: pl.Series, line: pl.Series | None = None
     rows = bad.fill_null(False).arg_true()
     if len(rows):
         lines = (rows if line is None else line.gather(rows)).sort()
-        raise DataError(what, where=where, count=len(rows), positions=(lines + 1).to_list())
+        raise DataError(
+            "features.not_a_list",
+            what,
+            where=where,
+            count=len(rows),
+            positions=(lines + 1).to_list(),
+        )
 
 
 def _features(values: pl.Series, at: _Place) -> pl.DataFrame:

@@ -158,6 +158,7 @@ def weigh(events: pl.DataFrame, config: FeaturesConfig) -> pl.DataFrame:
     if not unknown.is_empty():
         kinds = ", ".join(repr(kind) for kind in unknown[c.KIND].unique().sort().to_list()[:5])
         raise DataError(
+            "features.unknown_kind",
             f"no weight for events of kind {kinds}; add it to features.weights",
             where="events",
             count=unknown.height,

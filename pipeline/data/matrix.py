@@ -220,7 +220,7 @@ def build_history(weighted: pl.DataFrame, end: datetime) -> History:
     end = to_utc(end)
     rows = weighted.filter(pl.col(c.TIMESTAMP) < end)
     if rows.is_empty():
-        raise DataError(f"no event lies before {end.isoformat()}", where="events")
+        raise DataError("data.no_event", f"no event lies before {end.isoformat()}", where="events")
     user_ids = rows[c.USER_ID].unique().sort()
     item_ids = rows[c.ITEM_ID].unique().sort()
     user = rows[c.USER_ID].cast(pl.Enum(user_ids)).to_physical().cast(pl.Int32)

@@ -160,7 +160,9 @@ def last_event(events: pl.DataFrame, as_of: datetime) -> datetime:
     """Return the instant of the newest event before `as_of`; `DataError` where there is none."""
     newest = events.filter(before(as_of))[c.TIMESTAMP].max()
     if not isinstance(newest, datetime):
-        raise DataError(f"no event lies before as-of {format_instant(as_of)}", where="events")
+        raise DataError(
+            "split.no_event", f"no event lies before as-of {format_instant(as_of)}", where="events"
+        )
     return to_utc(newest)
 
 
@@ -211,6 +213,7 @@ def split(
     usable = [days for days in lengths if begin < as_of - timedelta(days=days)]
     if not usable:
         raise DataError(
+            "split.history_too_short",
             f"the first event is of {format_instant(begin)}: a holdout of {lengths[0]} days "
             f"before as-of {format_instant(as_of)} leaves nothing to learn from",
             where="events",
@@ -257,5 +260,5 @@ def _choose(judged: Mapping[int, int], enough: int, *, longest: bool) -> int:
 
 def _instant(value: object) -> datetime:
     if not isinstance(value, datetime):
-        raise DataError("timestamps are missing", where=c.TIMESTAMP)
+        raise DataError("split.no_timestamps", "timestamps are missing", where=c.TIMESTAMP)
     return value

@@ -48,7 +48,8 @@ def target_kinds(
         if kind.value in present:
             return (kind.value,)
     raise ConfigError(
-        f"the events hold none of the kinds {', '.join(_STRONGEST_FIRST)}; name split.target_kinds"
+        "split.no_target_kind",
+        f"the events hold none of the kinds {', '.join(_STRONGEST_FIRST)}; name split.target_kinds",
     )
 
 

@@ -215,8 +215,9 @@ def _usable(blocks: Sequence[ReplicateBlock], config: GateConfig) -> list[Replic
     )
     if len(usable) < LEAST_CUTOFFS:
         raise GateError(
+            "calibration.too_few_cutoffs",
             f"{len(usable)} of {len(blocks)} cut-offs have {config.min_users:,} users and a "
-            f"champion that hits any of them; a calibration needs {LEAST_CUTOFFS}"
+            f"champion that hits any of them; a calibration needs {LEAST_CUTOFFS}",
         )
     return usable
 

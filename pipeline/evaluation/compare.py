@@ -172,13 +172,13 @@ def paired(
     sides = []
     for frame in (candidate, champion):
         if column not in frame.columns:
-            raise GateError(f"the values of {column} are missing")
+            raise GateError("compare.missing_values", f"the values of {column} are missing")
         sides.append(frame.select(c.USER_ID, column).drop_nulls(column).sort(c.USER_ID))
     left, right = sides
     if left[c.USER_ID].n_unique() != left.height:
-        raise GateError(f"a user appears twice in the values of {column}")
+        raise GateError("compare.duplicate_user", f"a user appears twice in the values of {column}")
     if not left[c.USER_ID].equals(right[c.USER_ID]):
-        raise GateError(f"the values of {column} are not of the same users")
+        raise GateError("compare.other_users", f"the values of {column} are not of the same users")
     return (
         left[column].cast(pl.Float64).to_numpy(),
         right[column].cast(pl.Float64).to_numpy(),

@@ -34,7 +34,9 @@ def averaged(evaluations: Sequence[Evaluation]) -> Evaluation:
     if len(evaluations) == 1:
         return first
     if any(not one.users[c.USER_ID].equals(first.users[c.USER_ID]) for one in evaluations):
-        raise GateError("fits of one recipe were judged by different people")
+        raise GateError(
+            "evaluate.fits_differ", "fits of one recipe were judged by different people"
+        )
     columns = [name for name in first.users.columns if name != c.USER_ID]
     users = first.users.select(
         c.USER_ID,

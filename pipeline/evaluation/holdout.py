@@ -38,11 +38,15 @@ def refuse_leaks(scorer: Scorer, history: History, split: Split) -> None:
     for what, until in (("scorer", scorer.trained_until), ("history", history.end)):
         if to_utc(until) > split.cutoff:
             raise GateError(
+                "evaluate.leak",
                 f"the {what} reaches until {format_instant(until)}, into the holdout that starts "
-                f"at {format_instant(split.cutoff)}: it must not be judged on it"
+                f"at {format_instant(split.cutoff)}: it must not be judged on it",
             )
     if not find(scorer.item_ids, history.item_ids)[1].all():
-        raise GateError("the scorer and the history do not lie over the same catalogue")
+        raise GateError(
+            "evaluate.other_catalogue",
+            "the scorer and the history do not lie over the same catalogue",
+        )
 
 
 def rows_of(wanted: list[str], user_ids: NDArray[np.str_]) -> NDArray[np.int64]:
@@ -53,7 +57,10 @@ def rows_of(wanted: list[str], user_ids: NDArray[np.str_]) -> NDArray[np.int64]:
     rows: NDArray[np.int64] = order[np.minimum(at, len(order) - 1)].astype(np.int64)
     missing = int(np.sum(user_ids[rows] != asked))
     if missing:
-        raise GateError(f"{missing:,} judged users have no row in the training window")
+        raise GateError(
+            "evaluate.users_without_history",
+            f"{missing:,} judged users have no row in the training window",
+        )
     return rows
 
 

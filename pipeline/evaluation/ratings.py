@@ -63,7 +63,10 @@ def _predicted(
     for start in range(0, len(rows), AT_ONCE):
         scores = scorer.score(history.take(rows[start : start + AT_ONCE]))
         if scores.users is None or scores.items is None:
-            raise GateError("a model says that it predicts ratings and gives no factors")
+            raise GateError(
+                "evaluate.ratings_without_factors",
+                "a model says that it predicts ratings and gives no factors",
+            )
         here = np.flatnonzero((row >= start) & (row < start + AT_ONCE))
         users = scores.users[row[here] - start].astype(np.float64)
         known = users.any(axis=1)

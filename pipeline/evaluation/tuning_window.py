@@ -94,8 +94,9 @@ class Window:
         """
         if split.holdout.end > to_utc(before) or to_utc(history.end) > split.cutoff:
             raise GateError(
+                "tuning.window_overlaps",
                 f"a window for tuning ends at {format_instant(split.holdout.end)} and learns until "
-                f"{format_instant(history.end)}: it must not reach past {format_instant(before)}"
+                f"{format_instant(history.end)}: it must not reach past {format_instant(before)}",
             )
         history = replace(history, cold_items=None)  # every recipe over one catalogue
         users = split.users.to_list()

@@ -144,8 +144,9 @@ class Als(Recipe):
         items = fit(self._how(progress), cells, start) if cells.nnz else np.zeros_like(start)
         if not np.isfinite(items).all():
             raise ConfigError(
+                "model.diverged",
                 f"als: the factors did not stay finite; raise regularization ({self.regularization}"
-                f") or lower alpha ({self.alpha})"
+                f") or lower alpha ({self.alpha})",
             )
         users = solve_users(items, cells, self.regularization)
         return AlsScorer(

@@ -131,6 +131,7 @@ class BiasedMf(Recipe):
         cells = ratings_of(history)
         if not cells.nnz:
             raise DataError(
+                "model.no_ratings",
                 "the recipe predicts ratings and no event of the window is one; take it out of the "
                 "recipes, or deliver events of kind 'rating' with a value",
                 where="biased_mf",

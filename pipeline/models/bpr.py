@@ -110,8 +110,9 @@ class Bpr(Recipe):
         items, users = self._fit(history, cells, replicate, progress)
         if not (np.isfinite(items).all() and np.isfinite(users).all()):
             raise ConfigError(
+                "model.diverged",
                 f"bpr: the factors did not stay finite; lower learning_rate ({self.learning_rate})"
-                f" or raise regularization ({self.regularization})"
+                f" or raise regularization ({self.regularization})",
             )
         people = np.bincount(cells.indices, minlength=history.n_items)
         items[:, -1] += np.log(np.maximum(people, _NO_USER))

@@ -165,6 +165,7 @@ def _error_bound(
     wild = ~(largest + beside < _LARGEST / 2)
     if wild.any():
         raise DataError(
+            "model.scores_not_finite",
             "the model gives scores that are no finite numbers",
             where="scores",
             count=int(wild.sum()),

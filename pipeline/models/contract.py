@@ -370,14 +370,16 @@ def recipe_from(dumped: Mapping[str, Any]) -> Recipe:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in (dumped["family"], *first["loc"]))
-        raise ConfigError(f"not a recipe: {where}: {first['msg']}") from error
+        raise ConfigError("recipe.invalid", f"not a recipe: {where}: {first['msg']}") from error
     except PydanticKnownError as error:
-        raise ConfigError(f"not a recipe: {error.message()}") from error
+        raise ConfigError("recipe.invalid", f"not a recipe: {error.message()}") from error
     return recipe
 
 
 def load(family: str, arrays: Arrays) -> Scorer:
     """Rebuild a scorer of `family` from its arrays."""
     if family not in FAMILIES:
-        raise ConfigError(f"no model family {family!r}; there are {', '.join(FAMILIES)}")
+        raise ConfigError(
+            "recipe.unknown_family", f"no model family {family!r}; there are {', '.join(FAMILIES)}"
+        )
     return FAMILIES[family].scorer.from_arrays(arrays)

@@ -48,8 +48,9 @@ def choose_device(wanted: str, usable: Callable[[], bool]) -> Literal["cpu", "cu
         return "cuda"
     if wanted == "cuda":
         raise ResourceError(
+            "device.no_gpu",
             "als: device is 'cuda' and no usable GPU was found; implicit needs a CUDA driver and "
-            "the extra 'gpu' (RMM), or set device to 'auto' or 'cpu'"
+            "the extra 'gpu' (RMM), or set device to 'auto' or 'cpu'",
         )
     return "cpu"
 

@@ -137,7 +137,8 @@ def _inverse(gram: NDArray[np.float64], regularization: float) -> NDArray[np.flo
             inverse, failed = lapack.dpotri(factor, lower=1, overwrite_c=1)
     if failed:
         raise ConfigError(
-            f"ease: the items cannot be told apart; raise regularization ({regularization})"
+            "model.singular",
+            f"ease: the items cannot be told apart; raise regularization ({regularization})",
         )
     lower: NDArray[np.float64] = inverse
     return lower

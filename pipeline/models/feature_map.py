@@ -110,7 +110,9 @@ def _inverse(gram: NDArray[np.float64], regularization: float) -> NDArray[np.flo
     if not failed:
         lower, failed = lapack.dpotri(lower, lower=1, overwrite_c=1)
     if failed:
-        raise ConfigError(f"regularization {regularization:g} is too small for the features")
+        raise ConfigError(
+            "model.singular", f"regularization {regularization:g} is too small for the features"
+        )
     for row in range(len(lower) - 1):  # what LAPACK leaves above the diagonal is not the inverse
         lower[row, row + 1 :] = lower[row + 1 :, row]
     inverse: NDArray[np.float64] = lower

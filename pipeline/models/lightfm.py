@@ -205,8 +205,9 @@ class LightFm(Recipe):
                 if "finite" not in str(error):
                     raise
                 raise ConfigError(
+                    "model.diverged",
                     "lightfm: the vectors did not stay finite; lower learning_rate "
-                    f"({self.learning_rate:g})"
+                    f"({self.learning_rate:g})",
                 ) from error
 
 
@@ -218,8 +219,9 @@ def library() -> Any:
             from lightfm import LightFM
     except ImportError as error:
         raise ResourceError(
+            "extra.lightfm_missing",
             "lightfm is not installed; `make lightfm` builds the extra 'lightfm' from its source, "
-            "with a C compiler and Python's headers"
+            "with a C compiler and Python's headers",
         ) from error
     return LightFM
 

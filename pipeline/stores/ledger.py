@@ -37,9 +37,13 @@ class Ledger:
                 entry = json.loads(line)
                 claimed = entry.pop("sha256")
             except (ValueError, KeyError, AttributeError, TypeError) as error:
-                raise StorageError(f"{self._path} line {number} is no ledger line") from error
+                raise StorageError(
+                    "ledger.damaged", f"{self._path} line {number} is no ledger line"
+                ) from error
             if entry["previous"] != previous or _sum(entry) != claimed:
-                raise StorageError(f"{self._path} line {number} breaks the chain of sums")
+                raise StorageError(
+                    "ledger.chain_broken", f"{self._path} line {number} breaks the chain of sums"
+                )
             previous = claimed
             entries.append({**entry, "sha256": claimed})
         return tuple(entries)
@@ -76,7 +80,9 @@ class Ledger:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise StorageError(f"cannot write {self._path}: {error.strerror}") from error
+            raise StorageError(
+                "storage.cannot_write", f"cannot write {self._path}: {error.strerror}"
+            ) from error
 
 
 def _sum(entry: Mapping[str, Any]) -> str:

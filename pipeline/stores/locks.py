@@ -45,8 +45,10 @@ def locked(path: Path, what: str, *, wait: bool = False, shared: bool = False) -
             file.seek(0)
             holder = file.read(32).decode(errors="replace").strip() or "unknown"
             raise ConcurrencyError(
-                f"{what} is held by process {holder}; wait for it and start again"
+                "lock.held", f"{what} is held by process {holder}; wait for it and start again"
             ) from None
         except OSError as error:
-            raise StorageError(f"cannot write {path}: {error.strerror}") from error
+            raise StorageError(
+                "storage.cannot_write", f"cannot write {path}: {error.strerror}"
+            ) from error
         yield

@@ -46,7 +46,9 @@ def touch(run: Run, step: str) -> None:
     try:
         os.utime(run.folder / step / MANIFEST)
     except OSError as error:
-        raise StorageError(f"cannot write {run.folder}: {error.strerror}") from error
+        raise StorageError(
+            "storage.cannot_write", f"cannot write {run.folder}: {error.strerror}"
+        ) from error
 
 
 def drop_files(run: Run, step: str, names: Iterable[str]) -> Removed:
@@ -60,7 +62,9 @@ def remove(run: Run) -> Removed:
     try:
         run.folder.rename(gone)
     except OSError as error:
-        raise StorageError(f"cannot remove {run.folder}: {error.strerror}") from error
+        raise StorageError(
+            "storage.cannot_remove", f"cannot remove {run.folder}: {error.strerror}"
+        ) from error
     failpoint("run_renamed")
     return _emptied(gone)
 
@@ -103,7 +107,9 @@ def _removed(paths: Iterable[Path]) -> Removed:
         except FileNotFoundError:
             continue
         except OSError as error:
-            raise StorageError(f"cannot remove {path}: {error.strerror}") from error
+            raise StorageError(
+                "storage.cannot_remove", f"cannot remove {path}: {error.strerror}"
+            ) from error
         taken += Removed(1, size)
     return taken
 

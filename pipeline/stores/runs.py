@@ -94,7 +94,7 @@ class JsonFile(BaseModel):
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"])
             raise StorageError(
-                f"{where} is not a {cls.__name__}: {field}: {first['msg']}"
+                "artifact.invalid", f"{where} is not a {cls.__name__}: {field}: {first['msg']}"
             ) from error
 
 
@@ -170,7 +170,7 @@ class Run:
 
     def __init__(self, root: Path, run_id: str) -> None:
         if not is_run_id(run_id):
-            raise StorageError(f"{run_id!r} is no run id")
+            raise StorageError("run.invalid_id", f"{run_id!r} is no run id")
         self.run_id = run_id
         self.folder = root / run_id
 
@@ -208,11 +208,13 @@ class Run:
         Raises `StorageError` if the step is committed already: ask `committed` first.
         """
         if any(part in ("", ".", "..") for part in step.split("/")):
-            raise StorageError(f"{step!r} is no step")
+            raise StorageError("run.invalid_step", f"{step!r} is no step")
         final = self.folder / step
         with self.writing(step):
             if (final / MANIFEST).exists():
-                raise StorageError(f"step {step} of run {self.run_id} is committed already")
+                raise StorageError(
+                    "run.step_committed", f"step {step} of run {self.run_id} is committed already"
+                )
             yield from self._draft(step, final)
 
     def _draft(self, step: str, final: Path) -> Iterator[Draft]:
@@ -222,7 +224,9 @@ class Run:
                 shutil.rmtree(left)
             work.mkdir(parents=True)
         except OSError as error:
-            raise StorageError(f"cannot write {final.parent}: {error.strerror}") from error
+            raise StorageError(
+                "storage.cannot_write", f"cannot write {final.parent}: {error.strerror}"
+            ) from error
         draft = Draft(work)
         try:
             yield draft
@@ -236,7 +240,9 @@ class Run:
             failpoint("step_renamed")
             _sync_folder(final.parent)
         except OSError as error:
-            raise StorageError(f"cannot write step {step}: {error.strerror}") from error
+            raise StorageError(
+                "storage.cannot_write", f"cannot write step {step}: {error.strerror}"
+            ) from error
         finally:
             shutil.rmtree(work, ignore_errors=True)
         draft.ref = self.committed(step)
@@ -255,21 +261,29 @@ class Run:
         """Return a committed file's bytes after checking their sum."""
         manifest = self.manifest(step)
         if name not in manifest["files"]:
-            raise StorageError(f"step {step} of run {self.run_id} has no file {name}")
+            raise StorageError(
+                "run.no_file", f"step {step} of run {self.run_id} has no file {name}"
+            )
         path = self.folder / step / name
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise StorageError(f"cannot read {path}: {error.strerror}") from error
+            raise StorageError(
+                "storage.cannot_read", f"cannot read {path}: {error.strerror}"
+            ) from error
         if hashlib.sha256(data).hexdigest() != manifest["files"][name]["sha256"]:
-            raise StorageError(f"{path} is not what step {step} wrote: its sha256 differs")
+            raise StorageError(
+                "run.checksum", f"{path} is not what step {step} wrote: its sha256 differs"
+            )
         return data
 
     def manifest(self, step: str) -> dict[str, Any]:
         """Return a step's manifest: ``rows``, the sums of its ``files``, which are ``measured``."""
         path = self.folder / step / MANIFEST
         if not path.is_file():
-            raise StorageError(f"step {step} of run {self.run_id} has not been done")
+            raise StorageError(
+                "run.step_missing", f"step {step} of run {self.run_id} has not been done"
+            )
         return _parse(path.read_bytes(), path)
 
     def json(self, step: str, name: str) -> Any:
@@ -349,7 +363,9 @@ def _parse(data: bytes, path: Path) -> dict[str, Any]:
             "volatile": list(manifest.get("volatile", ())),
         }
     except (ValueError, KeyError, TypeError) as error:
-        raise StorageError(f"{path} is damaged: it is no manifest") from error
+        raise StorageError(
+            "run.manifest_damaged", f"{path} is damaged: it is no manifest"
+        ) from error
 
 
 def _sync_folder(folder: Path) -> None:

@@ -57,7 +57,9 @@ class Vault:
 
     def __init__(self, path: Path, key: bytes) -> None:
         if len(key) != KEY_BYTES:
-            raise VaultKeyError(f"the vault's key must have {KEY_BYTES} bytes, not {len(key)}")
+            raise VaultKeyError(
+                "vault.key_length", f"the vault's key must have {KEY_BYTES} bytes, not {len(key)}"
+            )
         self.path = path
         # One secret, three uses: none of them may stand in for another.
         self._lookup_key = hmac.digest(key, b"nightjar/lookup", "sha256")
@@ -124,7 +126,9 @@ class Vault:
                 sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], pseudonym.encode()
             )
         except InvalidTag:
-            raise StorageError(f"the vault: the entry of {pseudonym} was altered") from None
+            raise StorageError(
+                "vault.entry_altered", f"the vault: the entry of {pseudonym} was altered"
+            ) from None
         return plain.decode()
 
     def _prepare(self) -> None:
@@ -133,7 +137,9 @@ class Vault:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
         except OSError as error:
-            raise StorageError(f"the vault cannot be made: {error.strerror}") from error
+            raise StorageError(
+                "vault.cannot_create", f"the vault cannot be made: {error.strerror}"
+            ) from error
         with self._connection() as connection:
             check = _stored_check(connection)
             if check is None:
@@ -145,8 +151,9 @@ class Vault:
                 check = _stored_check(connection)
         if check is None or not hmac.compare_digest(check, self._check):
             raise VaultKeyError(
+                "vault.wrong_key",
                 "the key does not belong to this vault; use the one it was made with "
-                "(secrets/vault.key or NIGHTJAR_VAULT_KEY)"
+                "(secrets/vault.key or NIGHTJAR_VAULT_KEY)",
             )
 
     @contextmanager
@@ -163,7 +170,7 @@ class Vault:
             finally:
                 connection.close()
         except sqlite3.Error as error:
-            raise StorageError(f"the vault cannot be used: {error}") from error
+            raise StorageError("vault.unusable", f"the vault cannot be used: {error}") from error
 
 
 def make_key(path: Path) -> bytes:
@@ -182,9 +189,13 @@ def make_key(path: Path) -> bytes:
         finally:
             os.close(folder)
     except FileExistsError:
-        raise VaultKeyError(f"{path} is there already; a key is never overwritten") from None
+        raise VaultKeyError(
+            "vault.key_exists", f"{path} is there already; a key is never overwritten"
+        ) from None
     except OSError as error:
-        raise VaultKeyError(f"{path} cannot be made: {error.strerror}") from error
+        raise VaultKeyError(
+            "vault.key_cannot_create", f"{path} cannot be made: {error.strerror}"
+        ) from error
     return key
 
 
@@ -194,16 +205,20 @@ def load_key(path: Path) -> bytes:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     except FileNotFoundError:
         raise VaultKeyError(
+            "ingest.not_found",
             f"the vault's key is missing: {path} is not there; restore it, or make a new "
-            "workspace with `nightjar init`"
+            "workspace with `nightjar init`",
         ) from None
     except OSError as error:
-        raise VaultKeyError(f"the vault's key {path} cannot be read: {error.strerror}") from error
+        raise VaultKeyError(
+            "vault.key_unreadable", f"the vault's key {path} cannot be read: {error.strerror}"
+        ) from error
     with os.fdopen(handle, "rb") as stream:
         mode = os.fstat(stream.fileno()).st_mode
         if not stat.S_ISREG(mode) or mode & 0o077:
             raise VaultKeyError(
-                f"the vault's key {path} can be read by others; run `chmod 600` on it"
+                "vault.key_permissions",
+                f"the vault's key {path} can be read by others; run `chmod 600` on it",
             )
         text = stream.read(1024)
     return parse_key(text.decode("ascii", errors="replace"))
@@ -216,7 +231,9 @@ def parse_key(text: str) -> bytes:
     except (binascii.Error, ValueError):
         key = b""
     if len(key) != KEY_BYTES:
-        raise VaultKeyError("the vault's key is not the url-safe base64 of 32 bytes")
+        raise VaultKeyError(
+            "vault.key_encoding", "the vault's key is not the url-safe base64 of 32 bytes"
+        )
     return key
 
 

@@ -88,7 +88,7 @@ class Child:
         except (BrokenPipeError, ValueError):
             code = process.wait()
             self._end()
-            raise ChildFailed(f"its process died ({_death(code)})") from None
+            raise ChildFailed("child.died", f"its process died ({_death(code)})") from None
         except BaseException:
             self._end()
             raise
@@ -106,7 +106,7 @@ class Child:
         while not read.endswith(b"\n"):
             left = deadline - time.monotonic()
             if left <= 0 or not select.select([stream], [], [], left)[0]:
-                raise ChildFailed(f"took longer than {self._seconds} seconds")
+                raise ChildFailed("child.timeout", f"took longer than {self._seconds} seconds")
             some = os.read(stream.fileno(), 1 << 16)
             if not some:
                 raise BrokenPipeError
@@ -157,11 +157,15 @@ def run_child(
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise ChildFailed(f"{module} took longer than {max_seconds} seconds") from None
+        raise ChildFailed(
+            "child.timeout", f"{module} took longer than {max_seconds} seconds"
+        ) from None
     if done.returncode:
         last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
         words = f": {last[0][:300]}" if last else ""
-        raise ChildFailed(f"{module} failed in a fresh process ({_death(done.returncode)}){words}")
+        raise ChildFailed(
+            "child.failed", f"{module} failed in a fresh process ({_death(done.returncode)}){words}"
+        )
     return done.stdout.decode()
 
 
@@ -192,19 +196,20 @@ def _death(code: int) -> str:
 
 
 def _error(described: Answer) -> NightjarError:
-    """Rebuild what the child raised; a class that nobody knows is a failure of the child."""
+    """Rebuild what the child raised; an unknown class is a failure of the child."""
     kinds = _kinds(NightjarError)
     kind = kinds.get(described["kind"])
     if kind is not None and issubclass(kind, DataError):
         return kind(
+            described["id"],
             described["what"],
             where=described["where"],
             count=described["count"],
             positions=described["positions"],
         )
     if kind is not None:
-        return kind(described["sentence"])
-    return ChildFailed(f"its process failed ({described['kind']})")
+        return kind(described["id"], described["sentence"])
+    return ChildFailed("child.failed", f"its process failed ({described['kind']})")
 
 
 def _kinds(root: type[NightjarError]) -> dict[str, type[NightjarError]]:
@@ -218,13 +223,14 @@ def _describe(error: BaseException) -> Answer:
     described: Answer = {"kind": type(error).__name__}
     if isinstance(error, DataError):
         described |= {
+            "id": error.id,
             "what": error.what,
             "where": error.where,
             "count": error.count,
             "positions": error.positions,
         }
     elif isinstance(error, NightjarError):
-        described["sentence"] = error.sentence
+        described |= {"id": error.id, "sentence": error.sentence}
     return described
 
 

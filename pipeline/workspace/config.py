@@ -33,7 +33,7 @@ from pipeline.monitoring.verdicts import DriftConfig
 from pipeline.serving.publish import PublishConfig
 from pipeline.serving.recommend import RecommendConfig
 from pipeline.stores.retention import GcConfig
-from pipeline.workspace.config_errors import Tree, fault
+from pipeline.workspace.config_errors import Tree, config_error
 from pipeline.workspace.memory import TrainConfig
 
 PREFIX = "NIGHTJAR__"
@@ -131,9 +131,9 @@ def compose(file: Path, environment: Mapping[str, str]) -> Composed:
     try:
         written = tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file.name} is not valid TOML: {error}") from error
+        raise ConfigError("config.not_toml", f"{file.name} is not valid TOML: {error}") from error
     except OSError as error:
-        raise ConfigError(f"cannot read {file}: {error.strerror}") from error
+        raise ConfigError("storage.cannot_read", f"cannot read {file}: {error.strerror}") from error
     origins = dict.fromkeys(_paths(written), file.name)
     for name, text in sorted(environment.items()):
         if name.startswith(PREFIX):
@@ -164,8 +164,9 @@ def config_from(written: Tree, where: str, origins: Mapping[str, str] | None = N
             family = own.get("family") if isinstance(own, dict) else baseline.family
             if family != baseline.family:
                 raise ConfigError(
+                    "config.baseline_family",
                     f"{where}: recipes.{name}.family = {family!r}: {name} is a baseline, which "
-                    "others are judged by; give this recipe another name"
+                    "others are judged by; give this recipe another name",
                 )
         given["recipes"] = {**baselines, **named}
     if "sources" in given and isinstance(given["sources"], dict):
@@ -180,16 +181,18 @@ def config_from(written: Tree, where: str, origins: Mapping[str, str] | None = N
     try:
         config = Config.model_validate(given)
     except ValidationError as error:
-        raise ConfigError(fault(error, given, Config, blamed)) from error
+        raise config_error(error, given, Config, blamed) from error
     if config.gate.min_users > config.split.min_users:
         raise ConfigError(
+            "config.gate_min_users",
             f"{where}: gate.min_users = {config.gate.min_users}: the holdout only grows until "
-            f"split.min_users = {config.split.min_users} people can be judged; raise that, too"
+            f"split.min_users = {config.split.min_users} people can be judged; raise that, too",
         )
     if config.gate.fallback not in _baselines():
         raise ConfigError(
+            "config.gate_fallback",
             f"{blamed('gate.fallback')}: gate.fallback = {config.gate.fallback!r}: is no baseline; "
-            f"these are {', '.join(_baselines())}"
+            f"these are {', '.join(_baselines())}",
         )
     return config
 
@@ -205,7 +208,7 @@ def load(dumped: Tree) -> Config:
         return Config.model_validate(dumped)
     except ValidationError as error:
         where = "the settings kept with it, by another version of Nightjar"
-        raise ConfigError(fault(error, dumped, Config, lambda _: where)) from error
+        raise config_error(error, dumped, Config, lambda _: where) from error
 
 
 @dataclass(frozen=True)
@@ -265,11 +268,15 @@ def _paths(value: Tree, prefix: str = "") -> Iterator[str]:
 def _put(values: Tree, keys: list[str], value: Any, name: str) -> None:
     *path, last = keys
     if not path or not all(keys):
-        raise ConfigError(f"{name} names no field; write {PREFIX}SECTION__FIELD")
+        raise ConfigError(
+            "config.environment_name", f"{name} names no field; write {PREFIX}SECTION__FIELD"
+        )
     for key in path:
         values = values.setdefault(key, {})
         if not isinstance(values, dict):
-            raise ConfigError(f"{name} names a field below {key}, which has none")
+            raise ConfigError(
+                "config.environment_name", f"{name} names a field below {key}, which has none"
+            )
     values[last] = value
 
 

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 from pydantic import BaseModel, ValidationError
 
+from pipeline.errors import ConfigError
 from pipeline.models.families import FAMILIES
 
 FieldOrigin = Callable[[str], str]
@@ -18,8 +19,10 @@ Tree: TypeAlias = dict[str, Any]
 """Nested plain values of a config, as TOML and JSON have them."""
 
 
-def fault(error: ValidationError, given: Tree, root: type[BaseModel], blamed: FieldOrigin) -> str:
-    """Turn pydantic's list into one sentence: who is to blame, field, value, what is allowed.
+def config_error(
+    error: ValidationError, given: Tree, root: type[BaseModel], origin: FieldOrigin
+) -> ConfigError:
+    """Return pydantic's first problem as one sentence: origin, field, value, what is allowed.
 
     Parameters
     ----------
@@ -27,23 +30,27 @@ def fault(error: ValidationError, given: Tree, root: type[BaseModel], blamed: Fi
         The values that were refused, nested as they were written.
     root
         The model of the whole config.
-    blamed
+    origin
         Dotted field -> where its value came from.
     """
     problems = error.errors(include_url=False)
     first = problems[0]
     place, holder = _place(first["loc"], given, root)
     field = ".".join(str(part) for part in place)
-    where = blamed(field)
+    where = origin(field)
+    id = "config.invalid_value"
     if first["type"] == "union_tag_not_found":
+        id = "config.unknown_family"
         sentence = f"{where}: {field} names no family; allowed are {_families()}"
     elif first["type"] == "string_pattern_mismatch" and place[-1] == "[key]":
+        id = "config.recipe_name"
         allowed = "letters, digits, _ . @ and -"
         sentence = f"{where}: {place[1]!r} is no name of a recipe; it may hold {allowed}"
     elif first["type"] == "extra_forbidden":
+        id = "config.unknown_setting"
         sentence = f"{where}: {field} is no setting; {_allowed(holder)}"
     elif first["type"] == "union_tag_invalid":
-        context = first["ctx"]
+        id, context = "config.unknown_family", first["ctx"]
         sentence = (
             f"{where}: {field}.family = {context['tag']!r}: allowed are {context['expected_tags']}"
         )
@@ -57,7 +64,7 @@ def fault(error: ValidationError, given: Tree, root: type[BaseModel], blamed: Fi
         table = isinstance(first["input"], Mapping)  # it is about several fields of it
         sentence = f"{where}: {field}{'' if table else f' = {shown}'}: {message}"
     more = len(problems) - 1
-    return sentence + (f" (and {more} more)" if more else "")
+    return ConfigError(id, sentence + (f" (and {more} more)" if more else ""))
 
 
 def _families() -> str:

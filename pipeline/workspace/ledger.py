@@ -277,7 +277,8 @@ def parse_entry(line: Mapping[str, object]) -> Entry:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise StorageError(
-            f"the ledger entry {line.get('key')!r} cannot be read: {field}: {first['msg']}"
+            "ledger.invalid_entry",
+            f"the ledger entry {line.get('key')!r} cannot be read: {field}: {first['msg']}",
         ) from error
 
 

@@ -54,8 +54,9 @@ def refuse_too_large(name: str, recipe: Recipe, history: History, config: TrainC
     which = "are free" if config.memory_gb is None else "are allowed (train.memory_gb)"
     way = "give the machine" if config.memory_gb is None else "allow it"
     raise ResourceError(
+        "memory.recipe_too_large",
         f"{name}: training needs about {size(needed)} of memory and {size(limit)} {which}; {way} "
-        "more, or make the recipe smaller"
+        "more, or make the recipe smaller",
     )
 
 

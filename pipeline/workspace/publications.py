@@ -27,7 +27,10 @@ def stage(ws: Workspace, name: str, lists: pl.DataFrame) -> None:
 def verify_staged(ws: Workspace, name: str, expected: str) -> None:
     """Read the lists back before they go live; raises `LakeError` if they differ."""
     if swap.lists_sum(_staged(ws, name)) != expected:
-        raise LakeError(f"the lists of publication {name} did not come back as they were written")
+        raise LakeError(
+            "publish.lists_damaged",
+            f"the lists of publication {name} did not come back as they were written",
+        )
 
 
 def _staged(ws: Workspace, name: str) -> pl.DataFrame:

@@ -27,7 +27,9 @@ def promoted(night: Night) -> Decision:
     """Return the decision; raises `GateError` where it promotes nothing."""
     decision = decision_of(night.run)
     if not decision.promotes:
-        raise GateError(f"run {night.run_id} promotes nothing: {decision.sentence}")
+        raise GateError(
+            "gate.no_promotion", f"run {night.run_id} promotes nothing: {decision.sentence}"
+        )
     return decision
 
 

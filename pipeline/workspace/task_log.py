@@ -65,7 +65,7 @@ def task_log(
     try:
         yield record
     except NightjarError as error:
-        log.error("task_failed", seconds=_since(start), error=error.sentence)
+        log.error("task_failed", seconds=_since(start), error=error.sentence, error_id=error.id)
         raise
     log.bind(run_id=record.run_id).info(
         "task_finished", seconds=_since(start), rows=record.rows, result=record.result

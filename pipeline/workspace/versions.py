@@ -72,12 +72,13 @@ def find(ws: Workspace, number: int) -> Version:
     history = LedgerHistory.of(ws.ledger)
     runs = known(ws, history)
     if number not in runs:
-        raise ConfigError(f"there is no version {number}{_hint(list(runs))}")
+        raise ConfigError("version.unknown", f"there is no version {number}{_hint(list(runs))}")
     run = ws.runs.open(runs[number])
     if run.committed("refit") is None:
         raise StorageError(
+            "version.files_gone",
             f"version {number} was made by run {run.run_id}, whose files are gone: "
-            f"{run.folder} holds no refit"
+            f"{run.folder} holds no refit",
         )
     decision = decision_of(run)
     return Version(

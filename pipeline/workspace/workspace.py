@@ -44,8 +44,9 @@ class Workspace:
         home = home.resolve()
         if not (home / CONFIG_FILE).is_file():
             raise ConfigError(
+                "workspace.not_found",
                 f"{home} is no Nightjar workspace: it has no {CONFIG_FILE}; "
-                f"make one with `nightjar init {home}`"
+                f"make one with `nightjar init {home}`",
             )
         return cls(home, compose(home / CONFIG_FILE, os.environ))
 
@@ -59,8 +60,9 @@ class Workspace:
         strangers = sorted({p.name for p in home.iterdir()} - own) if home.is_dir() else []
         if strangers:
             raise ConfigError(
+                "workspace.not_empty",
                 f"{home} is not empty and no workspace (it holds {', '.join(strangers[:3])}); "
-                "name an empty or a new folder"
+                "name an empty or a new folder",
             )
         try:
             for table in ("events", "items", "users"):
@@ -73,7 +75,9 @@ class Workspace:
             new.write_text(config, encoding="utf-8")
             new.rename(home / CONFIG_FILE)
         except OSError as error:
-            raise StorageError(f"cannot write the workspace {home}: {error.strerror}") from error
+            raise StorageError(
+                "workspace.cannot_write", f"cannot write the workspace {home}: {error.strerror}"
+            ) from error
         return cls.open(home)
 
     @property
@@ -135,7 +139,7 @@ class Workspace:
         if run is None or run.committed("snapshot") is None:
             known = [r.run_id for r in self.runs.starting_with("")][-3:]
             hint = f"; the newest are {', '.join(known)}" if known else ""
-            raise ConfigError(f"there is no run {run_id} in {self.home}{hint}")
+            raise ConfigError("run.unknown", f"there is no run {run_id} in {self.home}{hint}")
         return run
 
     @property

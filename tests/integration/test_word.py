@@ -127,7 +127,10 @@ def test_nobody_accepts_what_was_never_judged(copy, monkeypatch):
     from pipeline.steps.nightly import accept
 
     def spoilt(run, *_, **__):
-        raise GateError("nobody can accept what was not judged: half of the catalogue is gone")
+        raise GateError(
+            "accept.not_evaluated",
+            "nobody can accept what was not judged: half of the catalogue is gone",
+        )
 
     monkeypatch.setattr(accept, "accept", spoilt)
     with pytest.raises(GateError, match="half of the catalogue"):

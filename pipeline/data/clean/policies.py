@@ -107,30 +107,35 @@ def check_column(frame: pl.DataFrame, column: str, policy: ColumnTreatment, wher
     allowed = [name for name in frame.columns if name not in _IDENTITY]
     if column not in allowed:
         raise ConfigError(
+            "clean.unknown_column",
             f"{field}: {column!r} is no column that can be cleaned; "
-            f"allowed are {', '.join(allowed)}"
+            f"allowed are {', '.join(allowed)}",
         )
     dtype = frame.schema[column]
     if policy.outliers != "none" and not dtype.is_numeric():
         raise ConfigError(
+            "clean.outliers_need_numbers",
             f"{field}.outliers = {policy.outliers!r} needs numbers and the column is {dtype}; "
-            "allowed is none"
+            "allowed is none",
         )
     if policy.missing in ("mean", "median") and not dtype.is_numeric():
         raise ConfigError(
+            "clean.missing_needs_numbers",
             f"{field}.missing = {policy.missing!r} needs numbers and the column is {dtype}; "
-            f"allowed are {', '.join(_ANY_DTYPE)}"
+            f"allowed are {', '.join(_ANY_DTYPE)}",
         )
     if dtype.is_nested() and policy.missing not in ("indicator", "none"):
         raise ConfigError(
+            "clean.fill_dtype",
             f"{field}.missing = {policy.missing!r} cannot fill a {dtype}; "
-            "allowed are indicator, none"
+            "allowed are indicator, none",
         )
     _check_constant(field, policy.constant, dtype)
     if policy.missing == "indicator" and f"{column}{MISSING_SUFFIX}" in frame.columns:
         raise ConfigError(
+            "clean.indicator_exists",
             f"{field}.missing = 'indicator' would overwrite the column {column}{MISSING_SUFFIX}; "
-            "allowed are the other policies"
+            "allowed are the other policies",
         )
 
 
@@ -145,6 +150,7 @@ def _check_constant(field: str, constant: Fill | None, dtype: pl.DataType) -> No
         fits, allowed = False, "none"
     if constant is not None and not fits:
         raise ConfigError(
+            "clean.constant_dtype",
             f"{field}.constant = {constant!r} does not fit a column of {dtype}; "
-            f"allowed is {allowed}"
+            f"allowed is {allowed}",
         )

@@ -177,7 +177,9 @@ def _learn_column(
     asked = policy.lower is not None, policy.upper is not None, policy.missing in _LEARNT
     learnt = low is not None, high is not None, fill is not None
     if any(want and not have for want, have in zip(asked, learnt, strict=True)):
-        raise DataError("no value to learn its policy from", where=f"{where}.{column}")
+        raise DataError(
+            "clean.no_values", "no value to learn its policy from", where=f"{where}.{column}"
+        )
     return CleaningStatistics(column, policy, fill, low, high)
 
 

@@ -66,7 +66,9 @@ class ValidatedRows:
             judged.append(part)
             broken += part.bad.height
             if broken > most:
-                raise UnsafeInputError(f"has more than {most:,} bad rows", where=name)
+                raise UnsafeInputError(
+                    "ingest.too_many_bad_rows", f"has more than {most:,} bad rows", where=name
+                )
         return cls(
             pl.concat((one.good for one in judged), how="diagonal"),
             pl.concat(one.bad for one in judged),

@@ -68,6 +68,7 @@ def refuse_naive(read: Read, lines: pl.Series, name: str, column: str) -> None:
     count = int(read.naive.sum())
     if count:
         raise MappingError(
+            "ingest.naive_times",
             f"{column} holds times without a zone; declare the source's timezone "
             "(or its timestamp_unit, if they are numbers)",
             where=name,

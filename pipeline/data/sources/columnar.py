@@ -30,7 +30,7 @@ def parse_parquet(stream: BinaryIO, name: str, limits: Limits) -> Iterator[Block
     import pyarrow.parquet as pq
 
     if not stream.read(1):
-        raise DataError("is empty", where=name)
+        raise DataError("source.empty", "is empty", where=name)
     stream.seek(0)
     try:
         file = pq.ParquetFile(stream, page_checksum_verification=True, buffer_size=_BUFFER)
@@ -51,7 +51,9 @@ def parse_parquet(stream: BinaryIO, name: str, limits: Limits) -> Iterator[Block
     except MemoryError:
         raise  # one of the library's own is of both families
     except (pa.ArrowException, OSError, UnicodeDecodeError):
-        raise DataError("is no Parquet file, or it is cut or damaged", where=name) from None
+        raise DataError(
+            "source.not_parquet", "is no Parquet file, or it is cut or damaged", where=name
+        ) from None
 
 
 def _check(file: object, name: str, limits: Limits) -> list[str]:
@@ -60,16 +62,18 @@ def _check(file: object, name: str, limits: Limits) -> list[str]:
     count = max(len(columns), metadata.num_columns)
     if count > limits.max_columns:
         raise UnsafeInputError(
-            f"has {count:,} columns; {limits.max_columns} are allowed", where=name
+            "source.too_many_columns",
+            f"has {count:,} columns; {limits.max_columns} are allowed",
+            where=name,
         )
     twice = sorted({column for column in columns if columns.count(column) > 1})
     if twice:
-        raise DataError(f"names column {twice[0]!r} twice", where=name)
+        raise DataError("source.duplicate_column", f"names column {twice[0]!r} twice", where=name)
     sizes = [metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups)]
     # A run of equal values costs nothing in the file, but a pointer a row once it is read.
     claimed = max(sum(sizes), metadata.num_rows * 8)
     if claimed > limits.max_text_bytes:
-        raise UnsafeInputError(f"unfolds to {claimed:,} bytes", where=name)
+        raise UnsafeInputError("source.too_large", f"unfolds to {claimed:,} bytes", where=name)
     return columns
 
 
@@ -104,7 +108,9 @@ def _text(column: pl.Series, name: str) -> pl.Series:
     try:
         return column.cast(pl.String)
     except pl.exceptions.PolarsError:
-        raise DataError(f"column {column.name!r} cannot be read as text", where=name) from None
+        raise DataError(
+            "source.not_text_column", f"column {column.name!r} cannot be read as text", where=name
+        ) from None
 
 
 def _plain(value: object) -> object:

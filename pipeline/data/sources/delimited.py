@@ -55,21 +55,27 @@ def parse_csv(blocks: Iterator[bytes], name: str, limits: Limits) -> Iterator[Bl
 
 def _header(line: bytes, name: str, limits: Limits) -> list[str]:
     if b"\r" in line.rstrip():
-        raise DataError("its lines must end with a line feed", where=name)
+        raise DataError("source.line_ends", "its lines must end with a line feed", where=name)
     try:
         columns = next(csv.reader([line.decode()], strict=True), [])
     except csv.Error:
-        raise DataError("the header's quotes are broken", where=name) from None
+        raise DataError(
+            "source.header_quotes", "the header's quotes are broken", where=name
+        ) from None
     columns = [column.strip() for column in columns]
     if not any(columns):
-        raise DataError("has no header: its first line is blank", where=name)
+        raise DataError("source.no_header", "has no header: its first line is blank", where=name)
     if len(columns) > limits.max_columns:
         raise UnsafeInputError(
-            f"has {len(columns):,} columns; {limits.max_columns} are allowed", where=name
+            "source.too_many_columns",
+            f"has {len(columns):,} columns; {limits.max_columns} are allowed",
+            where=name,
         )
     twice = sorted({column for column in columns if columns.count(column) > 1})
     if twice:
-        raise DataError(f"the header names column {twice[0]!r} twice", where=name)
+        raise DataError(
+            "source.duplicate_column", f"the header names column {twice[0]!r} twice", where=name
+        )
     return columns
 
 
@@ -138,7 +144,9 @@ def _quick(data: Bytes, quotes: Positions, columns: list[str], line: int, limits
         quote_char='"' if len(quotes) else None,
     )
     if frame.height != len(good):
-        raise DataError(f"cannot be split into rows near line {line}", where="CSV")
+        raise DataError(
+            "source.broken_row", f"cannot be split into rows near line {line}", where="CSV"
+        )
     return Block(frame, pl.Series(good + line, dtype=pl.Int64), broken)
 
 

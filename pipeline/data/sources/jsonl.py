@@ -37,7 +37,11 @@ def parse_jsonl(blocks: Iterator[bytes], name: str, limits: Limits) -> Iterator[
         rows = _quick(block, line, limits) or _careful(block, line, limits)
         seen.update(rows.frame.columns)
         if len(seen) > limits.max_columns:
-            raise UnsafeInputError(f"has more than {limits.max_columns} different keys", where=name)
+            raise UnsafeInputError(
+                "source.too_many_columns",
+                f"has more than {limits.max_columns} different keys",
+                where=name,
+            )
         yield rows
         line += block.count(b"\n")
 

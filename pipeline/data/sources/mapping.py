@@ -72,11 +72,15 @@ def check_columns(columns: Iterable[str], source: Source, name: str) -> None:
     for target, column in wanted.items():
         if column not in columns:
             role = f" (for {target})" if target != column else ""
-            raise MappingError(f"has no column {column!r}{role}; {_has(columns)}", where=name)
+            raise MappingError(
+                "mapping.no_column", f"has no column {column!r}{role}; {_has(columns)}", where=name
+            )
     for column in source.skip_when:
         if column not in columns:
             raise MappingError(
-                f"has no column {column!r} (for skip_when); {_has(columns)}", where=name
+                "mapping.no_skip_column",
+                f"has no column {column!r} (for skip_when); {_has(columns)}",
+                where=name,
             )
 
 
@@ -129,6 +133,7 @@ def check_features(columns: Iterable[str], source: Source, name: str) -> None:
             continue
         if key in taken:
             raise MappingError(
+                "mapping.ambiguous_column",
                 f"column {column!r} cannot be told from {taken[key]!r}; map one of them",
                 where=name,
             )

@@ -60,6 +60,7 @@ def format_of(name: str) -> tuple[str, str | None]:
         if stem.endswith(suffix) and not (form == "parquet" and codec):
             return form, codec
     raise DataError(
+        "source.unknown_format",
         f"has a suffix that says no format; known are {', '.join(_FORMATS)}, "
         "and .gz or .zst after those of text",
         where=name,
@@ -115,17 +116,21 @@ def read(
         if len(summary.broken) > limits.max_bad_rows:
             _refuse_unreadable(columns, name, summary.broken[0].reason)
             raise UnsafeInputError(
-                f"has more than {limits.max_bad_rows:,} rows that cannot be read", where=name
+                "source.too_many_bad_rows",
+                f"has more than {limits.max_bad_rows:,} rows that cannot be read",
+                where=name,
             )
         frame = mapped.frame
         size += frame.height * frame.width * _CELL_BYTES + int(frame.estimated_size())
         if size > limits.max_table_bytes:
             raise UnsafeInputError(
-                f"holds rows of more than {limits.max_table_bytes:,} bytes; divide it", where=name
+                "source.too_large",
+                f"holds rows of more than {limits.max_table_bytes:,} bytes; divide it",
+                where=name,
             )
         yield frame
     if summary.rows == 0 and not columns:
-        raise DataError("is empty", where=name)
+        raise DataError("source.empty", "is empty", where=name)
     if summary.rows == len(summary.broken) > 0:
         _refuse_unreadable(columns, name, summary.broken[0].reason)
     check_columns(columns, source, name)
@@ -135,7 +140,7 @@ def read(
 def _refuse_unreadable(columns: Collection[str], name: str, reason: str) -> None:
     if not columns:
         what = f"is not what its name says: no line of it can be read (the first: {reason})"
-        raise DataError(what, where=name)
+        raise DataError("source.wrong_format", what, where=name)
 
 
 def _blocks(stream: BinaryIO, name: str, limits: Limits) -> Iterator[Block]:

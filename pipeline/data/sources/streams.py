@@ -90,7 +90,7 @@ class Expanding:
             # Both libraries behind this speak through OSError, in words of their own.
             cut = "truncated" in str(error).lower()
             what = f"the {self._codec} data are " + ("cut short" if cut else "damaged")
-            raise DataError(what, where=self._name) from None
+            raise DataError("source.damaged_stream", what, where=self._name) from None
         self._out += len(data)
         self._check()
         return data
@@ -98,14 +98,18 @@ class Expanding:
     def _check(self) -> None:
         if self._out > self._limits.max_text_bytes:
             raise UnsafeInputError(
-                f"holds more than {self._limits.max_text_bytes:,} bytes of text", where=self._name
+                "source.too_large",
+                f"holds more than {self._limits.max_text_bytes:,} bytes of text",
+                where=self._name,
             )
         if self._codec is None or self._out <= _SMALL:
             return
         # What the decompressor has taken so far is at least what it turned into text.
         if self._out > self._limits.max_expansion * max(self._raw.tell(), 1):
             raise UnsafeInputError(
-                f"expands more than {self._limits.max_expansion}-fold", where=self._name
+                "source.expands",
+                f"expands more than {self._limits.max_expansion}-fold",
+                where=self._name,
             )
 
 
@@ -129,7 +133,9 @@ def blocks(stream: Expanding, name: str) -> Iterator[bytes]:
         cut = data.rfind(b"\n") + 1
         if cut == 0 and len(data) > BLOCK:
             raise UnsafeInputError(
-                f"a row at line {line} is longer than any row may be", where=name
+                "source.row_too_long",
+                f"a row at line {line} is longer than any row may be",
+                where=name,
             )
         block, carry = data[:cut], data[cut:]
         if block:
@@ -137,7 +143,7 @@ def blocks(stream: Expanding, name: str) -> Iterator[bytes]:
             yield block
             line += block.count(b"\n")
     if first or (line == 1 and not data.strip()):
-        raise DataError("is empty", where=name)
+        raise DataError("source.empty", "is empty", where=name)
     if data:
         _check_text(data, line, name)
         yield data + b"\n"
@@ -168,18 +174,26 @@ def _decompressor(stream: BinaryIO, codec: str) -> BinaryIO:
 def _refuse_other_formats(data: bytes, name: str) -> None:
     for magic, what in _MAGIC.items():
         if data.startswith(magic):
-            raise DataError(f"is not what its name says: it holds {what}", where=name)
+            raise DataError(
+                "source.wrong_format", f"is not what its name says: it holds {what}", where=name
+            )
 
 
 def _check_text(block: bytes, line: int, name: str) -> None:
     if b"\0" in block:
         at = line + block.count(b"\n", 0, block.index(b"\0"))
         perhaps = " (UTF-16, perhaps)" if at == 1 else ""
-        raise DataError(f"is no UTF-8 text{perhaps}: it holds a NUL byte at line {at}", where=name)
+        raise DataError(
+            "source.not_utf8",
+            f"is no UTF-8 text{perhaps}: it holds a NUL byte at line {at}",
+            where=name,
+        )
     if block.isascii():
         return
     try:
         block.decode("utf-8")
     except UnicodeDecodeError as error:
         at = line + block.count(b"\n", 0, error.start)
-        raise DataError(f"is not UTF-8: invalid bytes at line {at}", where=name) from None
+        raise DataError(
+            "source.not_utf8", f"is not UTF-8: invalid bytes at line {at}", where=name
+        ) from None

@@ -136,7 +136,11 @@ def failures(frame: pl.DataFrame, rules: Sequence[Rule]) -> pl.DataFrame:
     """
     absent = [name for name in JUDGED if name not in frame.columns]
     if absent:
-        raise DataError(f"cannot be judged without {', '.join(absent)}", where="events")
+        raise DataError(
+            "validate.missing_columns",
+            f"cannot be judged without {', '.join(absent)}",
+            where="events",
+        )
     return frame.select((~predicate(rule)).alias(rule.name) for rule in rules)
 
 

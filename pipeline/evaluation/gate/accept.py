@@ -39,13 +39,15 @@ def accept(
     offered = _offered(decision)
     if recipe is not None and recipe not in offered:
         named = " or ".join(offered) or "nobody"
-        raise GateError(f"{recipe} cannot be accepted; this night offers {named}")
+        raise GateError(
+            "accept.unknown_recipe", f"{recipe} cannot be accepted; this night offers {named}"
+        )
     if not offered and decision.promotes:
-        raise GateError(f"nothing is left to accept: {decision.sentence}")
+        raise GateError("accept.nothing_offered", f"nothing is left to accept: {decision.sentence}")
     barred = _barred(decision)
     if barred or decision.recipe is None or decision.recipe_hash is None:
         causes = "; ".join(rule.sentence for rule in barred[:3]) or "no champion was judged"
-        raise GateError(f"nobody can accept what was not judged: {causes}")
+        raise GateError("accept.not_evaluated", f"nobody can accept what was not judged: {causes}")
     word = f"accepted by {by}: {reason}"
     if decision.inconclusive is None or recipe == decision.recipe:
         return replace(

@@ -173,7 +173,11 @@ def _library() -> Any:
     try:
         import lightgbm
     except ModuleNotFoundError as error:
-        raise ResourceError("lightgbm is not installed; run make setup") from error
+        raise ResourceError(
+            "extra.lightgbm_missing", "lightgbm is not installed; run make setup"
+        ) from error
     except OSError as error:  # the loader's: a library that LightGBM is linked against
-        raise ResourceError(f"lightgbm cannot be loaded ({error}); run make setup") from error
+        raise ResourceError(
+            "extra.lightgbm_broken", f"lightgbm cannot be loaded ({error}); run make setup"
+        ) from error
     return lightgbm

@@ -85,8 +85,9 @@ class _Pass:
         by_clock = night.config.publish.live_from == "clock"
         if by_clock and self.at > self.began:
             raise ConfigError(
+                "instant.future",
                 f"{format_instant(self.at)} lies in the future: lists go live by the clock, and "
-                "nobody has done anything then yet"
+                "nobody has done anything then yet",
             )
         if self.at < behind[c.AS_OF]:
             until = format_instant(behind[c.AS_OF])

@@ -65,14 +65,14 @@ def expand(paths: Sequence[Path]) -> list[Path]:
         if path.is_dir():
             inside, troubles = _listed(path)
             for folder, trouble in troubles:
-                raise DataError(trouble, where=printable(str(folder)))
+                raise DataError("ingest.folder_unreadable", trouble, where=printable(str(folder)))
             if not inside:
-                raise DataError("is a folder without files", where=str(path))
+                raise DataError("ingest.empty_folder", "is a folder without files", where=str(path))
             files.extend(map(Path, _by_age(inside)))
         elif path.exists() or path.is_symlink():
             files.append(path)
         else:
-            raise DataError("is not there", where=str(path))
+            raise DataError("ingest.not_found", "is not there", where=str(path))
     return files
 
 
@@ -84,11 +84,16 @@ def source_for(
     Of several whose pattern fits, that which spells out most of the name wins.
     """
     if table not in TABLES:
-        raise ConfigError(f"there is no table {table} to fill; it is one of {', '.join(TABLES)}")
+        raise ConfigError(
+            "ingest.unknown_table",
+            f"there is no table {table} to fill; it is one of {', '.join(TABLES)}",
+        )
     if wanted is not None:
         if wanted not in sources or sources[wanted].table != table:
             known = ", ".join(sorted(n for n, s in sources.items() if s.table == table))
-            raise ConfigError(f"{table} have no source {wanted}; configured are {known}")
+            raise ConfigError(
+                "ingest.unknown_source", f"{table} have no source {wanted}; configured are {known}"
+            )
         return DiscoveredFile(path, wanted, sources[wanted])
     fitting = [
         (len(source.path.replace("*", "").replace("?", "")), key)
@@ -136,7 +141,9 @@ def landed(home: Path, until: datetime) -> list[Landed]:
         folder = home / "landing" / table
         for place in (folder.parent, folder):
             if place.is_symlink():
-                raise StorageError(f"the folder {place} is a link; links are not followed")
+                raise StorageError(
+                    "ingest.link", f"the folder {place} is a link; links are not followed"
+                )
         files, troubles = _listed(folder)
         whole = {p: m for p, m in files.items() if m.written_ns <= until.timestamp() * 1e9}
         named = [(Path(path), path[len(f"{folder}/") :]) for path in _by_age(whole)]
@@ -166,7 +173,7 @@ def _listed(top: Path) -> tuple[dict[str, Mark], list[tuple[Path, str]]]:
         except OSError as error:
             why = f"cannot be listed: {(error.strerror or str(error)).lower()}"
             if folder == str(top):
-                raise StorageError(f"the folder {top} {why}") from error
+                raise StorageError("ingest.folder_unreadable", f"the folder {top} {why}") from error
             troubles.append((Path(folder), why))
     return files, troubles
 

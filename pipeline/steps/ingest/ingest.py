@@ -69,7 +69,9 @@ def ingest(
         Another ingest is running.
     """
     if replace and table != "items":
-        raise ConfigError("only items can be replaced by a full catalogue")
+        raise ConfigError(
+            "ingest.replace_only_items", "only items can be replaced by a full catalogue"
+        )
     files = [source_for(ws.config.sources, path, table, source) for path in expand(paths)]
     with task_log("ingest", at, progress=progress) as log:
         with _taking(ws, at, replace=replace) as taking:
@@ -133,18 +135,22 @@ def _taking(ws: Workspace, at: AsOf, *, replace: bool = False) -> Iterator[_Taki
         try:
             scratch.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
-            raise StorageError(f"cannot write the workspace {ws.home}: {error.strerror}") from error
+            raise StorageError(
+                "workspace.cannot_write", f"cannot write the workspace {ws.home}: {error.strerror}"
+            ) from error
         if ws.lake.version("batches") is None and LedgerHistory.of(ws.ledger).entries:
             raise ConfigError(
+                "workspace.lake_lost",
                 f"there were nights, but the lake {ws.lake.root} holds nothing that was ever taken "
-                "in; restore it"
+                "in; restore it",
             )
         batches = Batches(ws.lake)
         batches.recover()
         if ws.lake.version("events") is not None and not len(ws.vault):
             raise ConfigError(
+                "workspace.vault_lost",
                 f"the lake holds events, but its vault {ws.vault.path} is gone; restore it: with a "
-                "new one every person would count as another"
+                "new one every person would count as another",
             )
         try:
             yield _Taking(ws, at, child, batches, scratch, replace)

@@ -89,7 +89,9 @@ def reject(home: Path, path: Path, sentence: str, seen: Mark) -> None:
         folder.mkdir(exist_ok=True)
         target.with_name(f"{target.name}.reason.txt").write_text(sentence + "\n", "utf-8")
     except OSError as error:
-        raise StorageError(f"cannot write {folder}: {error.strerror}") from error
+        raise StorageError(
+            "storage.cannot_write", f"cannot write {folder}: {error.strerror}"
+        ) from error
     _move(path, target)
 
 
@@ -110,4 +112,4 @@ def _move(path: Path, target: Path) -> None:
                 os.close(handle)
     except OSError as error:
         what = f"cannot move {printable(str(path))} to {printable(str(target))}"
-        raise StorageError(f"{what}: {error.strerror}") from error
+        raise StorageError("storage.cannot_move", f"{what}: {error.strerror}") from error

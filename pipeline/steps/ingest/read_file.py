@@ -51,18 +51,22 @@ def open_regular(path: Path, limits: Limits) -> Iterator[BinaryIO]:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         if path.is_symlink():
-            raise UnsafeInputError("is a link; links are not followed", where=name) from None
+            raise UnsafeInputError(
+                "ingest.link", "is a link; links are not followed", where=name
+            ) from None
         if path.is_socket():
-            raise UnsafeInputError("is no regular file", where=name) from None
+            raise UnsafeInputError("ingest.not_regular", "is no regular file", where=name) from None
         what = f"cannot be opened: {(error.strerror or str(error)).lower()}"
-        raise CannotOpen(what, where=name) from None
+        raise CannotOpen("ingest.cannot_open", what, where=name) from None
     with os.fdopen(handle, "rb") as stream:
         about = os.fstat(stream.fileno())
         if not stat.S_ISREG(about.st_mode):
-            raise UnsafeInputError("is no regular file", where=name)
+            raise UnsafeInputError("ingest.not_regular", "is no regular file", where=name)
         if about.st_size > limits.max_file_bytes:
             raise UnsafeInputError(
-                f"has {about.st_size:,} bytes; {limits.max_file_bytes:,} are allowed", where=name
+                "ingest.file_too_large",
+                f"has {about.st_size:,} bytes; {limits.max_file_bytes:,} are allowed",
+                where=name,
             )
         yield stream
 
@@ -93,7 +97,7 @@ def parse(path: str, source: dict[str, Any], limits: dict[str, Any], out: str) -
             _keep(frame, folder / f"{count}.parquet")
             count += 1
         if _digest(stream) != digest:
-            raise DataError("changed while it was read", where=name)
+            raise DataError("ingest.file_changed", "changed while it was read", where=name)
     broken = pl.DataFrame([asdict(row) for row in summary.broken], schema=BROKEN)
     _keep(broken, folder / BROKEN_FILE)
     return {
@@ -110,14 +114,18 @@ def _keep(frame: pl.DataFrame, path: Path) -> None:
     try:
         frame.write_parquet(path, compression="lz4", statistics=False)
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise StorageError(f"cannot write {path.parent}: {error}") from error
+        raise StorageError(
+            "storage.cannot_write", f"cannot write {path.parent}: {error}"
+        ) from error
 
 
 def _kept(path: Path) -> pl.DataFrame:
     try:
         return pl.read_parquet(path, glob=False)
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise StorageError(f"cannot read {path}, which was written just now") from error
+        raise StorageError(
+            "storage.cannot_read", f"cannot read {path}, which was written just now"
+        ) from error
 
 
 def frames(out: Path, count: int) -> Iterator[pl.DataFrame]:
@@ -164,7 +172,9 @@ def read_text(
     try:
         place = tempfile.TemporaryDirectory(dir=scratch)
     except OSError as error:
-        raise StorageError(f"cannot write {scratch}: {error.strerror}") from error
+        raise StorageError(
+            "storage.cannot_write", f"cannot write {scratch}: {error.strerror}"
+        ) from error
     with place as folder:
         try:
             answer = child.call(
@@ -176,10 +186,12 @@ def read_text(
             )
         except ChildFailed as error:
             raise UnsafeInputError(
-                f"cannot be read within the limits: {error.sentence}", where=file.file
+                "ingest.read_limits",
+                f"cannot be read within the limits: {error.sentence}",
+                where=file.file,
             ) from None
         if answer["sha256"] != digest:
-            raise MappingError("changed while it was read", where=file.file)
+            raise MappingError("ingest.file_changed", "changed while it was read", where=file.file)
         out = Path(folder)
         yield Text(
             frames(out, answer["parts"]),

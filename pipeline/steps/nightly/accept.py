@@ -80,13 +80,18 @@ def set_anchor(ws: Workspace, *, by: str, reason: str) -> AnchorEntry:
     history = LedgerHistory.of(ws.ledger)
     newest, live = history.last_decision(), history.live
     if newest is None:
-        raise ConfigError("no night has decided anything yet: there is no champion to anchor")
+        raise ConfigError(
+            "anchor.no_decision",
+            "no night has decided anything yet: there is no champion to anchor",
+        )
     if live is None:
-        raise ConfigError("nothing is live yet: there is no champion to anchor")
+        raise ConfigError(
+            "anchor.no_champion", "nothing is live yet: there is no champion to anchor"
+        )
     night = open_night(ws, newest.run_id)
     anchor = anchor_from(newest.decision, gate_history_of(night), live.recipe.hash)
     if anchor is None:
-        raise GateError(f"no block has judged {live.name} against a baseline")
+        raise GateError("anchor.no_block", f"no block has judged {live.name} against a baseline")
     entry = AnchorEntry(
         key=f"anchor:{night.run_id}:{live.recipe.hash}",
         as_of=night.as_of,
@@ -105,30 +110,41 @@ def set_anchor(ws: Workspace, *, by: str, reason: str) -> AnchorEntry:
 
 def _refuse_other(before: OverrideFile | AnchorEntry, by: str, reason: str) -> None:
     if (before.by, before.reason) != (by, reason):
-        raise ConfigError(f"{before.by} has said so already: {before.reason}")
+        raise ConfigError(
+            "override.contradicts", f"{before.by} has said so already: {before.reason}"
+        )
 
 
 def _refuse_empty(by: str, reason: str) -> None:
     for name, text in (("--by", by), ("--reason", reason)):
         if not text.strip():
-            raise ConfigError(f"{name} is empty: the ledger keeps who decided, and why")
+            raise ConfigError(
+                "source.empty", f"{name} is empty: the ledger keeps who decided, and why"
+            )
         if not text.isprintable():  # nothing may pose as a line of its own
-            raise ConfigError(f"{name} holds what cannot be printed; write one line of text")
+            raise ConfigError(
+                "override.not_printable",
+                f"{name} holds what cannot be printed; write one line of text",
+            )
 
 
 def refuse_gone_on(night: Night) -> None:
     """Raise `ConfigError` where the decision of a run cannot be changed any more, and why."""
     run = night.run
     if run.committed("gate") is None:
-        raise ConfigError(f"run {run.run_id} has decided nothing yet")
+        raise ConfigError("override.not_decided", f"run {run.run_id} has decided nothing yet")
     if night.replay:
-        raise ConfigError(f"run {run.run_id} is a replay, which moves nothing")
+        raise ConfigError("override.replay", f"run {run.run_id} is a replay, which moves nothing")
     if run.committed("refit") is not None:
-        raise ConfigError(f"run {run.run_id} has gone on: what it decided is trained already")
+        raise ConfigError(
+            "override.already_trained",
+            f"run {run.run_id} has gone on: what it decided is trained already",
+        )
     live = night.history.live
     before = night.champion.run_id if night.champion is not None else None
     if live is not None and live.run_id != before:
         raise ConfigError(
+            "override.champion_changed",
             f"the night of {format_instant(live.as_of)} is live by now: run {run.run_id} was "
-            "judged against the champion before it"
+            "judged against the champion before it",
         )

@@ -46,7 +46,7 @@ def _refuse_fault(night: Night) -> None:
     draw_page(night.run)
     fault = night.run.read(ColdCheckFile).fault
     if fault is not None:
-        raise GateError(f"cold check of run {night.run_id}: {fault}")
+        raise GateError("cold_check.failed", f"cold check of run {night.run_id}: {fault}")
 
 
 @task_step("cold_check", check=_refuse_fault)

@@ -189,5 +189,7 @@ def _sums(run: Run, model: ModelRecord) -> dict[str, str]:
     files = run.manifest(REFIT)["files"]
     missing = [path.name for path in model.files if path.name not in files]
     if missing:
-        raise StorageError(f"step {REFIT} of run {run.run_id} has no file {missing[0]}")
+        raise StorageError(
+            "run.no_file", f"step {REFIT} of run {run.run_id} has no file {missing[0]}"
+        )
     return {path.name: files[path.name]["sha256"] for path in model.files}

@@ -186,7 +186,10 @@ def _configured(config: Config, names: Sequence[str] | None) -> dict[str, Recipe
     known: dict[str, Recipe] = dict(config.recipes)
     unknown = [name for name in names or () if name not in known]
     if unknown:
-        raise ConfigError(f"no recipe is called {unknown[0]!r}; configured are {', '.join(known)}")
+        raise ConfigError(
+            "recipe.unknown",
+            f"no recipe is called {unknown[0]!r}; configured are {', '.join(known)}",
+        )
     baselines = {n: r for n, r in known.items() if r.capabilities.baseline is not None}
     learned = {n: r for n, r in known.items() if n not in baselines}
     if names is not None:
@@ -213,7 +216,9 @@ def _silence(ws: Workspace, as_of: AsOf) -> str | None:
     """Return a sentence when nothing has happened for too long; raise when nothing ever did."""
     events = ws.lake.read("events", columns=[c.TIMESTAMP])
     if events.is_empty():
-        raise DataError("it holds no event; run `nightjar ingest` first", where="the lake")
+        raise DataError(
+            "data.no_event", "it holds no event; run `nightjar ingest` first", where="the lake"
+        )
     last = last_event(events, as_of)
     if not is_silent(last, as_of, ws.config.split):
         return None

@@ -47,7 +47,9 @@ def train(ws: Workspace, run_id: str, recipe: str, *, progress: Progress = silen
     """Train one recipe on the training window, or record that it does not apply to this task."""
     night = open_night(ws, run_id)
     if recipe not in night.recipes:
-        raise ConfigError(f"run {run_id} has no recipe {recipe!r}: {', '.join(night.recipes)}")
+        raise ConfigError(
+            "recipe.unknown", f"run {run_id} has no recipe {recipe!r}: {', '.join(night.recipes)}"
+        )
     step = train_step(recipe)
     with task_log(step, night.as_of, run_id=run_id, progress=progress) as log:
         log.result = "committed before"

@@ -23,6 +23,7 @@ def _refuse_failed(night: Night) -> None:
     failed = night.run.read(ValidationFile).failed
     if failed:
         raise DataError(
+            "validate.failed",
             "; ".join(f"{check.name}: {check.sentence}" for check in failed),
             where=f"the data of {format_instant(night.as_of)}",
         )

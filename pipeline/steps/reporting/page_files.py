@@ -71,4 +71,6 @@ def write_atomically(path: Path, data: bytes) -> None:
         work.replace(path)
     except OSError as error:
         work.unlink(missing_ok=True)
-        raise StorageError(f"cannot write {path}: {error.strerror}") from error
+        raise StorageError(
+            "storage.cannot_write", f"cannot write {path}: {error.strerror}"
+        ) from error

@@ -65,7 +65,7 @@ class Checksums:
         if not self._path.exists():
             return []
         if not self._path.is_file():
-            raise LakeError(f"{self._path} is no file")
+            raise LakeError("lake.checksums_not_a_file", f"{self._path} is no file")
         size = self._path.stat().st_size
         reach = 1 << 16
         with self._path.open("rb") as stream:

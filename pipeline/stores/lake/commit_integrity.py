@@ -235,7 +235,7 @@ class CommitIntegrity:
         return [name for name in names if (self._path / name).exists()]
 
     def _fail(self, what: str) -> NoReturn:
-        raise LakeError(f"lake table {self._table}: {what}")
+        raise LakeError("lake.commit_damaged", f"lake table {self._table}: {what}")
 
 
 def _commit(version: int) -> str:

@@ -20,15 +20,17 @@ def lake_errors(table: str) -> Iterator[None]:
         raise
     except CommitFailedError as error:
         raise ConcurrencyError(
-            f"lake table {table}: another writer came first: {error_text(error)}"
+            "lake.conflict", f"lake table {table}: another writer came first: {error_text(error)}"
         ) from error
     except (OSError, DeltaError, pl.exceptions.PolarsError, ValueError) as error:
-        raise LakeError(f"lake table {table}: {error_text(error)}") from error
+        raise LakeError("lake.unavailable", f"lake table {table}: {error_text(error)}") from error
     except BaseException as error:
         # Rust panics are no `Exception`, and their class cannot be imported.
         if type(error).__name__ != "PanicException":
             raise
-        raise LakeError(f"lake table {table}: a file is broken: {error_text(error)}") from None
+        raise LakeError(
+            "lake.file_broken", f"lake table {table}: a file is broken: {error_text(error)}"
+        ) from None
 
 
 def error_text(error: BaseException) -> str:

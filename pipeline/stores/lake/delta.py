@@ -134,9 +134,14 @@ class Lake:
     def replace_where(self, table: str, frame: pl.DataFrame, column: str, value: str) -> int:
         """Put `frame` in the place of one partition; doing it twice changes nothing more."""
         if PARTITIONS.get(table) != column:
-            raise LakeError(f"lake table {table}: is not partitioned by {column}")
+            raise LakeError(
+                "lake.not_partitioned", f"lake table {table}: is not partitioned by {column}"
+            )
         if frame.filter(pl.col(column).ne_missing(pl.lit(value))).height:
-            raise LakeError(f"lake table {table}: rows of another {column} than the one replaced")
+            raise LakeError(
+                "lake.other_partition",
+                f"lake table {table}: rows of another {column} than the one replaced",
+            )
         check_partition(table, column, pl.Series([value]))
         predicate = f"{column} = '{value}'"
         return self._write(table, frame, None, mode="overwrite", predicate=predicate)
@@ -197,7 +202,9 @@ class Lake:
         schema_of(table)
         if not CommitIntegrity(self.root, table).exists:
             if version is not None:
-                raise LakeError(f"lake table {table}: version {version} is not there")
+                raise LakeError(
+                    "ingest.not_found", f"lake table {table}: version {version} is not there"
+                )
             return None
         try:
             return self._open_once(table, version)
@@ -213,8 +220,9 @@ class Lake:
             if version is None:
                 raise
             raise LakeError(
+                "lake.version_vacuumed",
                 f"lake table {table}: version {version} cannot be read: it was vacuumed, or its "
-                "log is lost"
+                "log is lost",
             ) from None
 
     def _files_of(self, table: str, handle: DeltaTable) -> list[str]:
@@ -257,8 +265,9 @@ class Lake:
         now = -1 if handle is None else int(handle.version())
         if after is not None and now != after:
             raise ConcurrencyError(
+                "lake.conflict",
                 f"lake table {table}: is at version {now}, not at {after}: somebody else has "
-                "written since"
+                "written since",
             )
         if handle is not None:
             with lake_errors(table):

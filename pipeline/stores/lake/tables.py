@@ -34,7 +34,9 @@ def schema_of(table: str) -> pl.Schema:
     try:
         return SCHEMAS[table]
     except KeyError:
-        raise LakeError(f"the lake has no table {table}; it has {', '.join(SCHEMAS)}") from None
+        raise LakeError(
+            "lake.unknown_table", f"the lake has no table {table}; it has {', '.join(SCHEMAS)}"
+        ) from None
 
 
 def conform(table: str, frame: pl.DataFrame) -> pl.DataFrame:
@@ -44,16 +46,21 @@ def conform(table: str, frame: pl.DataFrame) -> pl.DataFrame:
     extra = [name for name in frame.columns if name not in schema]
     if wrong or (extra and table not in OPEN_ENDED):
         named = ", ".join(wrong + extra)
-        raise LakeError(f"lake table {table}: columns that do not fit its schema: {named}")
+        raise LakeError(
+            "lake.schema", f"lake table {table}: columns that do not fit its schema: {named}"
+        )
     return frame.select([*schema.names(), *extra])
 
 
 def check_partition(table: str, column: str, values: pl.Series) -> None:
     """Refuse partition values that would need escaping: they become names of folders."""
     if values.null_count():
-        raise LakeError(f"lake table {table}: rows without {column}")
+        raise LakeError("lake.null_partition", f"lake table {table}: rows without {column}")
     if values.dtype == pl.String and not values.str.contains(r"^[A-Za-z0-9][A-Za-z0-9._-]*$").all():
-        raise LakeError(f"lake table {table}: a {column} with characters that no folder name has")
+        raise LakeError(
+            "lake.partition_name",
+            f"lake table {table}: a {column} with characters that no folder name has",
+        )
 
 
 def properties(table: str) -> dict[str, str]:

@@ -60,7 +60,8 @@ def sqlite_path(uri: str) -> Path | None:
     if urlsplit(uri).scheme in ("http", "https") and urlsplit(uri).hostname:
         return None
     raise ConfigError(
-        f"the tracking URI {without_password(uri)} is neither sqlite:///FILE nor http(s)://HOST"
+        "registry.invalid_uri",
+        f"the tracking URI {without_password(uri)} is neither sqlite:///FILE nor http(s)://HOST",
     )
 
 
@@ -93,7 +94,10 @@ def relocate_artifact_uris(database: Path) -> None:
                         )
     except (sqlite3.Error, OSError) as fault:
         if "no such table" not in str(fault):  # what has no tables yet knows no place
-            raise RegistryError(f"MLflow's database {database} cannot be used: {fault}") from None
+            raise RegistryError(
+                "registry.database_unusable",
+                f"MLflow's database {database} cannot be used: {fault}",
+            ) from None
 
 
 def without_password(uri: str) -> str:
@@ -148,7 +152,8 @@ def registry_errors(uri: str) -> Iterator[None]:
             yield
         except (MlflowException, SQLAlchemyError, OSError) as fault:
             raise RegistryError(
-                f"MLflow at {without_password(uri)} failed: {_first_line(fault, uri)}"
+                "registry.failed",
+                f"MLflow at {without_password(uri)} failed: {_first_line(fault, uri)}",
             ) from fault
 
 
@@ -166,9 +171,14 @@ def _probe_file(file: Path) -> None:
             tables = database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
             database.execute("ROLLBACK")
     except sqlite3.Error as fault:
-        raise RegistryError(f"MLflow's database {file} cannot be used: {fault}") from None
+        raise RegistryError(
+            "registry.database_unusable", f"MLflow's database {file} cannot be used: {fault}"
+        ) from None
     if not tables:
-        raise RegistryError(f"MLflow's database {file} is empty; `nightjar init` prepares it")
+        raise RegistryError(
+            "registry.database_empty",
+            f"MLflow's database {file} is empty; `nightjar init` prepares it",
+        )
 
 
 def _open(file: Path) -> sqlite3.Connection:
@@ -188,7 +198,9 @@ def _probe_server(uri: str) -> None:
         )
     except MlflowException as fault:
         raise RegistryError(
-            f"MLflow at {without_password(uri)} does not answer; start it, then run this step again"
+            "registry.unavailable",
+            f"MLflow at {without_password(uri)} does not answer; start it, then run this step "
+            "again",
         ) from fault
     if answer.status_code != 200:
         raise OSError(f"it answers {answer.status_code} to a health check")

@@ -40,13 +40,16 @@ def check_files(
                     artifact_uri=f"{source}/artifacts/{name}", dst_path=scratch, tracking_uri=uri
                 )
             except (MlflowException, OSError) as fault:
-                raise RegistryError(f"{what}: {name} cannot be fetched") from fault
+                raise RegistryError(
+                    "registry.file_missing", f"{what}: {name} cannot be fetched"
+                ) from fault
             with Path(file).open("rb") as stream:
                 actual = hashlib.file_digest(stream, "sha256").hexdigest()
             if actual != expected:
                 raise RegistryError(
+                    "registry.checksum",
                     f"{what}: {name} came back with sha256 {actual[:12]}, written was "
-                    f"{expected[:12]}"
+                    f"{expected[:12]}",
                 )
 
 

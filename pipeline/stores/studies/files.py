@@ -37,7 +37,9 @@ class StudyFiles:
                     os.fsync(file.fileno())
                 new.rename(self._folder / name)
         except OSError as error:
-            raise StorageError(f"cannot write {self._folder}: {error.strerror}") from error
+            raise StorageError(
+                "storage.cannot_write", f"cannot write {self._folder}: {error.strerror}"
+            ) from error
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -55,9 +57,13 @@ class StudyFiles:
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise StorageError(f"cannot read {path}: {error.strerror}") from error
+            raise StorageError(
+                "storage.cannot_read", f"cannot read {path}: {error.strerror}"
+            ) from error
         if hashlib.sha256(data).hexdigest() != sums.get(name):
-            raise StorageError(f"{path} is not what was written: its sha256 differs")
+            raise StorageError(
+                "study.checksum", f"{path} is not what was written: its sha256 differs"
+            )
         return data
 
     def _sums(self) -> dict[str, str]:
@@ -65,7 +71,9 @@ class StudyFiles:
         try:
             sums: dict[str, str] = json.loads(path.read_bytes())
         except FileNotFoundError:
-            raise StorageError(f"{self._folder} holds no study that came to a result") from None
+            raise StorageError(
+                "study.no_result", f"{self._folder} holds no study that came to a result"
+            ) from None
         except (OSError, ValueError) as error:
-            raise StorageError(f"{path} cannot be read: {error}") from error
+            raise StorageError("study.unreadable", f"{path} cannot be read: {error}") from error
         return sums

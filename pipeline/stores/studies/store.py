@@ -35,7 +35,7 @@ class Studies:
             try:
                 self._storage = self._optuna.storages.RDBStorage(f"sqlite:///{file}")
             except RuntimeError as fault:  # written by another version of Optuna
-                raise StorageError(f"{file}: {fault}") from fault
+                raise StorageError("study.unusable", f"{file}: {fault}") from fault
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -123,4 +123,6 @@ class Studies:
             yield
         except (OSError, SQLAlchemyError, storage_error) as fault:
             reason = str(fault.__cause__ or fault).splitlines()[0]
-            raise StorageError(f"the studies in {self._folder} cannot be used: {reason}") from fault
+            raise StorageError(
+                "study.unusable", f"the studies in {self._folder} cannot be used: {reason}"
+            ) from fault

@@ -188,7 +188,8 @@ def import_optuna() -> Any:
         import optuna
     except ImportError:
         raise ResourceError(
-            "optuna is not installed; `make setup` installs what tuning needs"
+            "extra.optuna_missing",
+            "optuna is not installed; `make setup` installs what tuning needs",
         ) from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # what fails is raised, as one sentence
     return optuna

@@ -227,7 +227,7 @@ class ChaosSandbox:
         for work in ("feedback", "nightly"):
             _fault(self.mortals.run(work, self.home, FIRST_NIGHT), tally, work)
         if tally.sentences:
-            raise NightjarError(tally.sentences[0])
+            raise NightjarError("chaos.invariant", tally.sentences[0])
         self._account = shop.account
         self.put_aside("started")
 

@@ -109,10 +109,14 @@ class ForkServer:
             process.stdin.write(json.dumps(request).encode() + b"\n")
             process.stdin.flush()
         except BrokenPipeError:
-            raise ResourceError("the process that forks the others is gone") from None
+            raise ResourceError(
+                "chaos.fork_server_died", "the process that forks the others is gone"
+            ) from None
         answer = process.stdout.readline()
         if not answer:
-            raise ResourceError("the process that forks the others is gone")
+            raise ResourceError(
+                "chaos.fork_server_died", "the process that forks the others is gone"
+            )
         status = int(answer)
         output = self._log.read_text("utf-8", "replace") if self._log.exists() else ""
         if os.WIFSIGNALED(status):

@@ -34,11 +34,11 @@ def environment():
 
 def fail(kind):
     if kind == "mapping":
-        raise MappingError("is odd", where="a.csv", count=3, positions=(1, 2))
+        raise MappingError("mapping.odd", "is odd", where="a.csv", count=3, positions=(1, 2))
     if kind == "data":
-        raise DataError("is odd", where="a.csv")
+        raise DataError("data.odd", "is odd", where="a.csv")
     if kind == "config":
-        raise ConfigError("no good")
+        raise ConfigError("config.odd", "no good")
     raise ZeroDivisionError("anna")
 
 

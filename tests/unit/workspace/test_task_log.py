@@ -37,7 +37,7 @@ def test_a_run_that_the_task_makes_is_in_the_last_line():
 
 def test_a_failure_is_logged_with_its_sentence():
     with capture_logs() as lines, pytest.raises(GateError), task_log("cold_check", AS_OF):
-        raise GateError("other lists")
+        raise GateError("gate.other_lists", "other lists")
     assert [line["event"] for line in lines] == ["task_started", "task_failed"]
     assert lines[1]["error"] == "other lists"
 

@@ -78,7 +78,10 @@ def parse_every(words: str) -> timedelta:
     match = re.fullmatch(r"([0-9]{1,3})([hd])", words.strip())
     every = int(match[1]) * _UNITS[match[2]] if match else timedelta(0)
     if not timedelta(0) < every <= _LONGEST:
-        raise ConfigError(f"{words!r} is no step of a backtest; write it as 12h or 1d, at most 28d")
+        raise ConfigError(
+            "backtest.invalid_step",
+            f"{words!r} is no step of a backtest; write it as 12h or 1d, at most 28d",
+        )
     return every
 
 
@@ -88,7 +91,9 @@ def parse_schedules(words: str) -> tuple[RetrainSchedule, ...]:
     unknown = [name for name in names if name not in set(RetrainSchedule)]
     if unknown or not names:
         fault = f"{unknown[0]!r} is no policy" if unknown else "no policy is named"
-        raise ConfigError(f"{fault}; there are {', '.join(RetrainSchedule)}")
+        raise ConfigError(
+            "backtest.unknown_schedule", f"{fault}; there are {', '.join(RetrainSchedule)}"
+        )
     return tuple(dict.fromkeys(RetrainSchedule(name) for name in names))
 
 
@@ -104,13 +109,15 @@ class _Course:
     def __post_init__(self) -> None:
         if self.end < self.begin + self.every:
             raise ConfigError(
+                "backtest.span_too_short",
                 f"from {format_instant(self.begin)} to {format_instant(self.end)} there is no step "
-                f"of {self.hours:g} hours: a backtest needs two as-ofs at least"
+                f"of {self.hours:g} hours: a backtest needs two as-ofs at least",
             )
         if self.plant is not None and not self.begin < self.plant < self.end:
             raise ConfigError(
+                "backtest.shift_outside",
                 f"a shift at {format_instant(self.plant)} is outside of the backtest: plant it "
-                f"between {format_instant(self.begin)} and {format_instant(self.end)}"
+                f"between {format_instant(self.begin)} and {format_instant(self.end)}",
             )
 
     @property

@@ -90,7 +90,9 @@ class _Replay:
         at, first = AsOf(span.end), span.start == _BEGINNING
         self.box.deliver(span, catalogue=first)
         if first and self.ws.lake.read("events", columns=[c.EVENT_ID]).is_empty():
-            raise DataError(f"no event lies before {format_instant(at)}", where="the backtest")
+            raise DataError(
+                "data.no_event", f"no event lies before {format_instant(at)}", where="the backtest"
+            )
         plan = self._schedule(at, last_night)
         day = DayFile(as_of=at, retrained=plan.wanted, reason=plan.reason, cause=plan.cause)
         if not first:

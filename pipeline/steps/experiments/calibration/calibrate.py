@@ -93,8 +93,9 @@ def gate_calibrate(
     champion = history.champion(as_of + JUST_AFTER)
     if champion is None:
         raise ConfigError(
+            "calibration.no_champion",
             f"nothing is live as of {format_instant(as_of)}: a calibration measures the "
-            "champion's recipe; run `nightjar nightly --as-of T` first"
+            "champion's recipe; run `nightjar nightly --as-of T` first",
         )
     run = _run(ws, as_of, champion.recipe)  # other settings are another calibration
     with (

@@ -83,6 +83,7 @@ class _HoldoutSearch:
             parts = candidates if len(candidates) > len(parts) else parts
         if len(parts) < LEAST_CUTOFFS:
             raise DataError(
+                "calibration.too_few_holdouts",
                 f"{len(parts)} holdout{'' if len(parts) == 1 else 's'} with users enough before "
                 f"as-of {format_instant(as_of)}; a calibration needs {LEAST_CUTOFFS}, so a longer "
                 "history or a later as-of",

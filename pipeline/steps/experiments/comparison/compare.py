@@ -108,7 +108,9 @@ def compare(
         The files of one are gone or damaged, or the page cannot be written.
     """
     if left == right:
-        raise ConfigError(f"version {left} is compared with itself; name two versions")
+        raise ConfigError(
+            "compare.same_version", f"version {left} is compared with itself; name two versions"
+        )
     first, second = find(ws, left), find(ws, right)
     with task_log("compare", second.night.as_of, progress=progress) as log:
         page = build(ws, first, second, log.progress)

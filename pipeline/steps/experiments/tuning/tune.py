@@ -61,7 +61,10 @@ def parse_budget(text: str) -> float:
     match = re.fullmatch(r"(\d{1,6}(?:\.\d+)?)([smh])", text.strip())
     seconds = float(match[1]) * _SECONDS[match[2]] if match else 0.0
     if seconds <= 0:
-        raise ConfigError(f"the budget {text!r} is no time to search in; write it as 90s, 20m, 1h")
+        raise ConfigError(
+            "tuning.invalid_budget",
+            f"the budget {text!r} is no time to search in; write it as 90s, 20m, 1h",
+        )
     return seconds
 
 
@@ -104,7 +107,9 @@ def tune(
         Optuna is not installed, or the recipe as it stands cannot be trained here.
     """
     if not budget > 0:
-        raise ConfigError(f"a budget of {budget:g} seconds is no time to search in")
+        raise ConfigError(
+            "tuning.invalid_budget", f"a budget of {budget:g} seconds is no time to search in"
+        )
     history = LedgerHistory.of(ws.ledger)
     with (
         ws.lake.lock(LOCK),
@@ -144,12 +149,16 @@ def _start(
                 for other in champion.keys() - {name}:
                     progress(f"{other}, the champion, has nothing to tune: {name} is tuned instead")
                 return name, recipe
-        raise ConfigError("no configured recipe has a field that can be tuned")
+        raise ConfigError(
+            "tuning.nothing_to_tune", "no configured recipe has a field that can be tuned"
+        )
     recipes = champion | configured
     if name not in recipes:
-        raise ConfigError(f"no recipe is called {name!r}; there are {', '.join(recipes)}")
+        raise ConfigError(
+            "recipe.unknown", f"no recipe is called {name!r}; there are {', '.join(recipes)}"
+        )
     if not axes(recipes[name]):
-        raise ConfigError(f"{name} has no field that can be tuned")
+        raise ConfigError("tuning.nothing_to_tune", f"{name} has no field that can be tuned")
     return name, recipes[name]
 
 
@@ -194,6 +203,7 @@ class _Pinned:
     def too_short(self) -> DataError:
         """The error where no window lies before `until`."""
         return DataError(
+            "tuning.history_too_short",
             f"no window that enough people judge lies before {format_instant(self.until)}, where "
             "the longest holdout may begin; tuning needs a longer history, or an as-of nearer to "
             "it",
@@ -260,7 +270,9 @@ def _begin(
     )
     movable = axes(start)
     if not movable:
-        raise ConfigError(f"{pinned.name} has no field that can be tuned in this task")
+        raise ConfigError(
+            "tuning.nothing_to_tune", f"{pinned.name} has no field that can be tuned in this task"
+        )
     task = ground.task.model_dump(mode="json")
     facts = StudyFacts(
         as_of=pinned.as_of,

@@ -53,7 +53,7 @@ class Runs:
     def open(self, run_id):
         def find(kind):
             if run_id not in self.files:
-                raise StorageError("gone")
+                raise StorageError("run.no_file", "gone")
             return self.files[run_id].get(kind)
 
         return SimpleNamespace(find=find)

@@ -337,7 +337,7 @@ def test_who_looks_into_a_log_that_is_being_shortened_looks_again(lake, monkeypa
         upkeep = Compaction(lake, "events")
         upkeep.compact()
         upkeep.clear([3], LATER)
-        raise LakeError("a file of the log is not there any more")
+        raise LakeError("lake.file_broken", "a file of the log is not there any more")
 
     monkeypatch.setattr(Lake, "_open_once", shortened)
     assert lake.read("events", version=3).height == 4
