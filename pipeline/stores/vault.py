@@ -205,7 +205,7 @@ def load_key(path: Path) -> bytes:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     except FileNotFoundError:
         raise VaultKeyError(
-            "ingest.not_found",
+            "vault.key_missing",
             f"the vault's key is missing: {path} is not there; restore it, or make a new "
             "workspace with `nightjar init`",
         ) from None

@@ -15,7 +15,6 @@ import pytest
 
 from pipeline import columns as c
 from pipeline.data.matrix import RATING, WEIGHT, History, build_history
-from pipeline.errors import ConfigError
 from pipeline.models import families
 from pipeline.models.als import Als
 from pipeline.models.biased_mf import BiasedMf
@@ -30,6 +29,7 @@ from pipeline.models.ridge import Ridge
 from pipeline.models.rp3beta import Rp3Beta
 from pipeline.models.svd import Svd
 from pipeline.models.topk import Lists, top_k
+from tests.raising import raises
 
 END = datetime(2026, 3, 1, tzinfo=UTC)
 ROOT = Path(__file__).parents[2]
@@ -486,13 +486,13 @@ def test_baselines_form_a_ladder():
     ],
 )
 def test_what_is_no_recipe_is_refused_by_name(dumped, says):
-    with pytest.raises(ConfigError, match="not a recipe") as caught:
+    with raises("recipe.invalid") as caught:
         families.recipe_from(dumped)
     assert says in caught.value.sentence
 
 
 def test_an_unknown_family_cannot_be_loaded():
-    with pytest.raises(ConfigError, match=r"'deep'.*personal_frequency"):
+    with raises("recipe.unknown_family"):
         families.load("deep", {})
 
 

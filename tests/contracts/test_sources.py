@@ -12,8 +12,9 @@ import pytest
 
 from pipeline import columns as c
 from pipeline.data.ingest import IngestConfig, validate_events
-from pipeline.data.sources import AT_LINE, Limits, MappingError, Source, Summary, read
+from pipeline.data.sources import AT_LINE, Limits, Source, Summary, read
 from pipeline.errors import DataError, UnsafeInputError
+from tests.raising import raises
 
 AT = datetime(2024, 3, 10, tzinfo=UTC)
 packed = partial(gzip.compress, mtime=0)
@@ -170,7 +171,7 @@ def test_parquet_text_that_is_no_utf8_is_an_error():
         data, compression="uncompressed", statistics=False
     )
     assert data.getvalue().count(b"ABCDEFGH") == 1
-    with pytest.raises(DataError, match="cut or damaged"):
+    with raises("source.not_parquet"):
         take(
             data.getvalue().replace(b"ABCDEFGH", b"ABC\xffEFGH"),
             "a.parquet",
@@ -181,7 +182,7 @@ def test_parquet_text_that_is_no_utf8_is_an_error():
 def test_a_damaged_gzip_is_an_error():
     data = bytearray(gzip.compress(CSV * 999 + b"".join(b"%d" % n for n in range(999))))
     data[len(data) // 2] ^= 0xFF
-    with pytest.raises(DataError, match="gzip data are"):
+    with raises("source.damaged_stream"):
         take(bytes(data), "a.csv.gz", PLAIN)
 
 
@@ -257,7 +258,7 @@ def test_a_few_broken_rows_are_allowed_and_no_more():
         source = PLAIN if name == "a.csv" else Source(table="items")
         _, summary = take(good + row * 2, name, source, max_bad_rows=2)
         assert len(summary.broken) == 2
-    with pytest.raises(DataError, match="not what its name says"):
+    with raises("source.wrong_format"):
         take(b"x\n" * 9, "a.jsonl", PLAIN, max_bad_rows=2)
 
 
@@ -279,11 +280,11 @@ def test_a_row_of_parquet_that_is_too_long_leaves_the_others():
 
 
 def test_a_missing_column_names_itself_and_what_there_is():
-    with pytest.raises(MappingError, match=r"'sku' \(for item_id\); it has user_id, item_id"):
+    with raises("mapping.no_column"):
         take(CSV, "a.csv", Source(columns={c.ITEM_ID: "sku"}))
-    with pytest.raises(MappingError, match=r"a\.csv: has no column 'kind'; it has user_id"):
+    with raises("mapping.no_column"):
         take(CSV.replace(b"kind", b"sort"), "a.csv", PLAIN)
-    with pytest.raises(MappingError, match=r"'n' \(for skip_when\)"):
+    with raises("mapping.no_skip_column"):
         take(CSV, "a.csv", Source(skip_when={"n": ("0",)}))
     text, _ = take(CSV.replace(b"kind", b"sort"), "a.csv", Source(constants={c.KIND: "view"}))
     assert text[c.KIND].to_list() == ["view"]
@@ -293,7 +294,7 @@ def test_a_json_key_may_be_absent_from_rows_but_not_from_all():
     rows = b'{"user_id": 1, "item_id": 2, "kind": "view", "timestamp": "x"}\n{"user_id": 2}\n'
     text, _ = take(rows, "a.jsonl", PLAIN)
     assert text[c.ITEM_ID].to_list() == ["2", None]
-    with pytest.raises(MappingError, match="'timestamp'"):
+    with raises("mapping.no_column"):
         take(rows.replace(b"timestamp", b"time"), "a.jsonl", PLAIN)
 
 
@@ -339,7 +340,7 @@ def test_further_columns_of_items_are_features_under_safe_names():
     assert text.columns == [AT_LINE, c.ITEM_ID, c.TITLE, "List_Price_EUR", "line"]
     assert summary.ignored_columns == ("",)
     for clash in (b"item_id,Title,title\n", b"item_id,a b,a_b\n"):
-        with pytest.raises(MappingError, match="cannot be told from"):
+        with raises("mapping.ambiguous_column"):
             take(clash, "a.csv", Source(table="items"))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import columns as c
-from pipeline.errors import ConcurrencyError, ConfigError, StorageError
+from pipeline.errors import StorageError
 from pipeline.failpoints import VARIABLE
 from pipeline.steps.feedback.feedback import feedback
 from pipeline.steps.ingest import discovery, landing
@@ -24,6 +24,7 @@ from pipeline.workspace.child_process import Child
 from pipeline.workspace.workspace import Workspace
 from tests.dying import parsed_here
 from tests.ingesting import AT, CONFIG, land, orders, state, workspace
+from tests.raising import raises
 from tests.records import append_decision
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -146,7 +147,7 @@ def test_an_attempt_that_was_overtaken_with_its_rows_in_hand_writes_nothing(
         return original(self, *args, **kwargs)
 
     monkeypatch.setattr(Batches, method, overtaken)
-    with pytest.raises(ConcurrencyError, match="somebody else has written since"):
+    with raises("lake.conflict"):
         feedback(ws, AT)
     assert everything(ws) == others[1]
     assert len(others[1][0]["events"]) == 1
@@ -161,7 +162,7 @@ def test_rows_of_an_ingest_at_work_are_not_taken_from_it(ws, monkeypatch, method
 
     def at_work(self, *args):
         if not refused:
-            with pytest.raises(ConcurrencyError, match="another ingest writes") as late:
+            with raises("ingest.overtaken") as late:
                 Batches(ws.lake)._spool_frames(1, {})
             refused.append(str(late.value))
         return original(self, *args)
@@ -359,7 +360,7 @@ def test_a_lake_that_is_gone_is_no_empty_one(ws):
     append_decision(ws, "a-run")
     shutil.rmtree(ws.home / "lake")
     land(ws, "orders-2.csv", orders(OTHER))
-    with pytest.raises(ConfigError, match=r"there were nights, but the lake .* holds nothing"):
+    with raises("workspace.lake_lost"):
         feedback(Workspace.open(ws.home), AT)
     assert names(ws, "landing/events") == ["orders-2.csv"]
 

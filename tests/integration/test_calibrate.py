@@ -14,7 +14,6 @@ import pytest
 
 from pipeline.base import plain, silent
 from pipeline.cli import main
-from pipeline.errors import ConfigError, DataError
 from pipeline.models.item_knn import ItemKnn
 from pipeline.steps.experiments.calibration.calibrate import gate_calibrate
 from pipeline.steps.feedback.feedback import feedback
@@ -26,6 +25,7 @@ from pipeline.workspace.artifacts import SnapshotFile
 from pipeline.workspace.history import LedgerHistory
 from pipeline.workspace.ledger import CalibrationEntry
 from pipeline.workspace.workspace import Workspace
+from tests.raising import raises
 from tests.worlds import CONFIG, NIGHTS, START, land, purchases
 
 pytestmark = pytest.mark.slow
@@ -151,17 +151,17 @@ def test_a_killed_one_goes_on_and_finds_the_same_though_the_lake_has_grown(whole
 
 
 def test_an_earlier_as_of_without_a_champion_is_refused(copy):
-    with pytest.raises(ConfigError, match="nothing is live as of 2024-03-25"):
+    with raises("calibration.no_champion"):
         calibrated(copy, NIGHTS[1])
 
 
 def test_too_little_history_is_refused_in_words(copy):
     toml = copy.home / "nightjar.toml"
     toml.write_text(toml.read_text().replace("[split]", "[split]\nmin_users = 400"))
-    with pytest.raises(DataError, match=r"0 holdouts with users enough .* needs 2"):
+    with raises("calibration.too_few_holdouts"):
         calibrated(Workspace.open(copy.home))
     toml.write_text(toml.read_text().replace("min_users = 400", "holdout_days = 50"))
-    with pytest.raises(DataError, match="1 holdout with users enough"):
+    with raises("calibration.too_few_holdouts"):
         calibrated(Workspace.open(copy.home))
 
 

@@ -12,7 +12,6 @@ import pytest
 
 from pipeline import columns as c
 from pipeline.base import plain
-from pipeline.errors import ConcurrencyError, ConfigError
 from pipeline.serving.foldin import Seen
 from pipeline.serving.publish import chain
 from pipeline.steps.feedback import foldin as module
@@ -26,6 +25,7 @@ from pipeline.workspace import task_log
 from pipeline.workspace.artifacts import ChurnFile, PatchFile
 from pipeline.workspace.history import LedgerHistory
 from pipeline.workspace.workspace import Workspace
+from tests.raising import raises
 from tests.worlds import CONFIG, NIGHTS, START, catalogue, land, purchases
 
 SMALL = {"users": 150, "items": 80, "days": 90}
@@ -210,7 +210,7 @@ def test_before_the_first_night_nothing_is_folded_in(workspace, tmp_path):
 
 
 def test_an_instant_in_the_future_is_refused(ws):
-    with pytest.raises(ConfigError, match="lies in the future: lists go live by the clock"):
+    with raises("instant.future"):
         foldin(ws, now() + timedelta(days=1))
     assert ws.lake.read("publications").height == 1
 
@@ -223,7 +223,7 @@ def test_a_pass_in_the_future_takes_nothing_in(ws, command):
     landed, known = sorted((ws.home / "landing" / "events").iterdir()), ws.lake.read("events")
     paths = [str(path) for path in landed] if command == "ingest" else []
     future = [command, *paths, "--at", "2999-01-01T00:00:00Z", "--home", str(ws.home)]
-    with pytest.raises(ConfigError, match="2999-01-01T00:00:00Z lies in the future"):
+    with raises("instant.future"):
         app(future, standalone_mode=False)
     assert landed and sorted((ws.home / "landing" / "events").iterdir()) == landed
     assert ws.lake.read("events").equals(known)
@@ -275,7 +275,7 @@ def test_what_moves_again_and_again_ends_with_a_sentence(ws, monkeypatch):
         return patch
 
     monkeypatch.setattr(module, "make_patch", overtaken)
-    with pytest.raises(ConcurrencyError, match="but p-other-3 went live first"):
+    with raises("publish.overtaken"):
         foldin(ws, now())
     assert len(made) == 3
 

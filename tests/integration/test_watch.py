@@ -10,7 +10,6 @@ import polars as pl
 import pytest
 
 from pipeline.base import Interval, plain
-from pipeline.errors import ConfigError
 from pipeline.report.attribution import attribution_table
 from pipeline.steps.feedback.attribution import read_attribution, run_attribution, show_attribution
 from pipeline.steps.feedback.drift import drift, read_drift
@@ -23,6 +22,7 @@ from pipeline.workspace.ledger import DriftSummary
 from pipeline.workspace.night import open_night
 from pipeline.workspace.registry import registry
 from pipeline.workspace.workspace import Workspace
+from tests.raising import raises
 from tests.worlds import NIGHTS, copy_of, land, purchases
 
 HOUR = timedelta(hours=1)
@@ -81,7 +81,7 @@ def test_before_anything_was_shown_nothing_is_answered(copy):
 
 
 def test_an_end_before_its_start_is_refused(copy):
-    with pytest.raises(ConfigError, match=r"ends .* before it starts"):
+    with raises("interval.reversed"):
         run_attribution(copy, NIGHTS[1], NIGHTS[0])
 
 
@@ -292,7 +292,7 @@ def test_the_first_night_has_no_answers_and_a_reference_that_is_enough(one_night
 def test_an_instant_in_the_future_is_refused(command, one_night, capsys):
     from pipeline.cli.app import app
 
-    with pytest.raises(ConfigError, match="2999-01-01T00:00:00Z lies in the future"):
+    with raises("instant.future"):
         app([*command, "--home", str(one_night[0])], standalone_mode=False)
 
 
@@ -302,7 +302,7 @@ def test_an_instant_in_the_future_is_refused(command, one_night, capsys):
 def test_an_instant_before_all_events_is_refused(command, one_night):
     from pipeline.cli.app import app
 
-    with pytest.raises(ConfigError, match="0001-01-01T00:00:00Z lies before 1990"):
+    with raises("instant.too_early"):
         home = str(one_night[0])
         app([*command, "0001-01-01T00:00:00Z", "--home", home], standalone_mode=False)
 

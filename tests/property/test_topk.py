@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pipeline.errors import DataError
 from pipeline.models import topk
 from pipeline.models.contract import Scores
 from pipeline.models.topk import Lists, top_k
+from tests.raising import raises
 
 
 def sparse_matrix(rows: int, columns: int, density: float, seed: int) -> sp.csr_matrix:
@@ -281,7 +281,7 @@ def test_scores_that_are_no_numbers_are_refused(bad, where):
     }
     parts[where][-1, -1] = bad
     scores = Scores(parts["users"], parts["items"], sp.csr_matrix(parts["sparse_bonus"]))
-    with pytest.raises(DataError, match="no finite numbers"):
+    with raises("model.scores_not_finite"):
         top_k(scores, 2)
 
 

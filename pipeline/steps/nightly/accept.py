@@ -119,7 +119,7 @@ def _refuse_empty(by: str, reason: str) -> None:
     for name, text in (("--by", by), ("--reason", reason)):
         if not text.strip():
             raise ConfigError(
-                "source.empty", f"{name} is empty: the ledger keeps who decided, and why"
+                "override.empty", f"{name} is empty: the ledger keeps who decided, and why"
             )
         if not text.isprintable():  # nothing may pose as a line of its own
             raise ConfigError(

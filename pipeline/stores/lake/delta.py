@@ -203,7 +203,7 @@ class Lake:
         if not CommitIntegrity(self.root, table).exists:
             if version is not None:
                 raise LakeError(
-                    "ingest.not_found", f"lake table {table}: version {version} is not there"
+                    "lake.no_version", f"lake table {table}: version {version} is not there"
                 )
             return None
         try:

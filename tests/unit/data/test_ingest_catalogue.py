@@ -5,7 +5,8 @@ import pytest
 
 from pipeline import columns as c
 from pipeline.data.ingest import upsert, validate_catalogue
-from pipeline.data.sources import AT_LINE, MappingError, Source
+from pipeline.data.sources import AT_LINE, Source
+from tests.raising import raises
 
 ITEMS = Source(table="items", timezone="UTC")
 EMPTY = pl.DataFrame(schema=c.ITEMS)
@@ -75,7 +76,7 @@ def test_a_bad_item_names_its_reasons(row, reasons):
 
 
 def test_a_naive_time_of_an_item_refuses_the_file():
-    with pytest.raises(MappingError, match="created_at holds times without a zone"):
+    with raises("ingest.naive_times"):
         judge({c.ITEM_ID: "i", c.CREATED_AT: "2024-03-01"}, source=Source(table="items"))
 
 

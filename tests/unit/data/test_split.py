@@ -14,7 +14,8 @@ from pipeline.data import split as module
 from pipeline.data.features import FeaturesConfig, weigh
 from pipeline.data.matrix import build_history
 from pipeline.data.split import Split, SplitConfig, is_silent, last_event, split
-from pipeline.errors import ConfigError, DataError
+from pipeline.errors import DataError
+from tests.raising import raises
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 FEW = SplitConfig(min_users=2, holdout_days_options=(7,))
@@ -162,7 +163,7 @@ def test_the_strongest_kind_present_is_the_target() -> None:
 
 def test_kinds_of_one_s_own_need_a_target() -> None:
     events = log(("u", "a", 0, "wishlist"), ("u", "b", 8, "wishlist"))
-    with pytest.raises(ConfigError, match=r"split\.target_kinds"):
+    with raises("split.no_target_kind"):
         split(events, at(14), FEW, first=False)
     named = FEW.model_copy(update={"target_kinds": ("wishlist",)})
     assert items_of(split(events, at(14), named, first=False)) == {"u": "b"}
@@ -205,7 +206,7 @@ def test_silence_is_counted_from_the_newest_event_before_as_of() -> None:
     assert last_event(events, at(20)) == at(0)
     assert not is_silent(at(0), at(7), SplitConfig())
     assert is_silent(at(0), at(7.01), SplitConfig())
-    with pytest.raises(DataError, match="no event lies before as-of"):
+    with raises("split.no_event"):
         last_event(events, at(0))
 
 

@@ -5,7 +5,8 @@ import pytest
 
 from pipeline import columns as c
 from pipeline.data.ingest.times import read_times, refuse_naive
-from pipeline.data.sources import MappingError, Source
+from pipeline.data.sources import Source
+from tests.raising import raises
 
 MOMENT = datetime(2024, 3, 1, 10, 0, 0, tzinfo=UTC)
 
@@ -128,7 +129,7 @@ def test_a_declared_form_may_be_a_day():
 )
 def test_times_that_only_the_config_can_tell_refuse_the_file(texts, source, count, lines):
     read = read_times(pl.Series(texts), Source(**source))
-    with pytest.raises(MappingError, match=r"a\.csv: timestamp holds times without") as caught:
+    with raises("ingest.naive_times") as caught:
         refuse_naive(read, pl.Series(range(2, 2 + len(texts))), "a.csv", "timestamp")
     assert caught.value.count == count
     assert caught.value.positions == lines

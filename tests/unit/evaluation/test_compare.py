@@ -8,9 +8,9 @@ import pytest
 from scipy import stats
 
 from pipeline import columns as c
-from pipeline.errors import GateError
 from pipeline.evaluation import compare
 from pipeline.evaluation.compare import difference, holm, paired
+from tests.raising import raises
 
 
 def moments(n: int, mean: float, sd: float) -> np.ndarray:
@@ -94,12 +94,12 @@ def test_users_are_lined_up_by_id_and_not_by_row() -> None:
 
 
 def test_different_people_are_no_comparison() -> None:
-    with pytest.raises(GateError, match="not of the same users"):
+    with raises("compare.other_users"):
         paired(frame(a=0.1, b=0.2), frame(a=0.1), "ndcg")
-    with pytest.raises(GateError, match="recall are missing"):
+    with raises("compare.missing_values"):
         paired(frame(a=0.1), frame(a=0.1), "recall")
     twice = pl.concat([frame(a=0.1), frame(a=0.1)])
-    with pytest.raises(GateError, match="twice"):
+    with raises("compare.duplicate_user"):
         paired(twice, twice, "ndcg")
 
 

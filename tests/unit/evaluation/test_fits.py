@@ -3,13 +3,13 @@ import polars as pl
 import pytest
 
 from pipeline import columns as c
-from pipeline.errors import GateError
 from pipeline.evaluation.evaluate import Evaluation
 from pipeline.evaluation.fits import averaged, further, same
 from pipeline.models.als import Als
 from pipeline.models.item_knn import ItemKnn
 from pipeline.models.popularity import Popularity
 from pipeline.workspace.run_files import fit_name
+from tests.raising import raises
 from tests.windows import random_history
 
 ALS = Als(factors=4, iterations=2)
@@ -50,5 +50,5 @@ def test_several_fits_are_one_evaluation():
     assert found.coverage == pytest.approx(0.4)
     one = evaluation([0.1, 0.2, 0.3])
     assert averaged([one]) is one
-    with pytest.raises(GateError, match="different people"):
+    with raises("evaluate.fits_differ"):
         averaged([one, evaluation([0.1, 0.2, 0.3], ids=("a", "b", "x"))])

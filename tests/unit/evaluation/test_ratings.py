@@ -12,13 +12,13 @@ from pipeline import columns as c
 from pipeline.data.features import FeaturesConfig, weigh
 from pipeline.data.matrix import History, build_history
 from pipeline.data.split import SplitConfig, split
-from pipeline.errors import GateError
 from pipeline.evaluation import ratings
 from pipeline.evaluation.evaluate import evaluate
 from pipeline.evaluation.ratings import rating_errors
 from pipeline.models.biased_mf import BiasedMf
 from pipeline.models.contract import Capabilities, Scorer, Scores
 from pipeline.models.popularity import DecayedPopularity
+from tests.raising import raises
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 AS_OF = START + timedelta(days=40)
@@ -143,5 +143,5 @@ def test_who_says_ratings_and_gives_none_is_refused():
     events = log()
     parts = split_of(events)
     history = build_history(weigh(events, FeaturesConfig()), parts.cutoff)
-    with pytest.raises(GateError, match="gives no factors"):
+    with raises("evaluate.ratings_without_factors"):
         rating_errors(Empty(history.item_ids, history.end), history, parts.ratings)

@@ -10,13 +10,13 @@ from pipeline import columns as c
 from pipeline.data.features import FeaturesConfig, weigh
 from pipeline.data.matrix import build_history
 from pipeline.data.split import SplitConfig, split
-from pipeline.errors import GateError
 from pipeline.evaluation.trials import EarlierWindows
 from pipeline.evaluation.tuning_window import Window
 from pipeline.models.contract import Span
 from pipeline.models.families import recipe_from
 from pipeline.models.selection import coordinate_search, select_hyperparameters
 from tests import worlds
+from tests.raising import raises
 
 CUTOFF = worlds.START + timedelta(days=84)
 GOOD = recipe_from(
@@ -43,11 +43,11 @@ def windows(events) -> list[Window]:
 
 def test_a_window_that_reaches_too_far_is_refused(events):
     window(events, CUTOFF)
-    with pytest.raises(GateError, match="must not reach past"):
+    with raises("tuning.window_overlaps"):
         window(events, CUTOFF + timedelta(days=1))
     found = split(events, CUTOFF, SplitConfig(task="discovery", min_users=50), first=False)
     whole = build_history(weigh(events, FeaturesConfig()), CUTOFF)
-    with pytest.raises(GateError, match="learns until"):
+    with raises("tuning.window_overlaps"):
         Window.of(whole, found, CUTOFF)
 
 

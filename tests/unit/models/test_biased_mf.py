@@ -8,9 +8,9 @@ import pytest
 
 from pipeline import columns as c
 from pipeline.data.matrix import RATING, WEIGHT, History, build_history
-from pipeline.errors import DataError
 from pipeline.models.biased_mf import BiasedMf, ratings_of
 from pipeline.models.topk import top_k
+from tests.raising import raises
 
 END = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -122,7 +122,7 @@ def test_more_damping_brings_everybody_nearer_to_the_mean():
 @pytest.mark.parametrize("rating", [None, float("nan")])
 def test_without_a_rating_it_says_so_in_one_sentence(rating):
     history = window([("a", "x", 3, rating), ("b", "x", 3, rating)])
-    with pytest.raises(DataError, match=r"^biased_mf: the recipe predicts ratings and no event of"):
+    with raises("model.no_ratings"):
         BiasedMf().train(history)
 
 

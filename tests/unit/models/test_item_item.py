@@ -9,13 +9,13 @@ from implicit.nearest_neighbours import BM25Recommender, CosineRecommender, TFID
 from threadpoolctl import threadpool_limits
 
 from pipeline.base import silent
-from pipeline.errors import ConfigError
 from pipeline.models import item_item
 from pipeline.models.ease import Ease, _inverse
 from pipeline.models.item_item import decayed_presence, keep_topk_per_row, topk_rows_product
 from pipeline.models.item_knn import ItemKnn
 from pipeline.models.rp3beta import Rp3Beta
 from pipeline.models.topk import top_k
+from tests.raising import raises
 from tests.windows import pairs, random_history, shuffled
 
 ALL = 1000
@@ -272,7 +272,7 @@ def test_the_inverse_is_the_same_for_any_number_of_threads():
 
 
 def test_what_cannot_be_inverted_is_one_sentence():
-    with pytest.raises(ConfigError, match=r"raise regularization \(0\.5\)"):
+    with raises("model.singular"):
         _inverse(np.asfortranarray([[1.0, 2.0], [2.0, 1.0]]), 0.5)
 
 

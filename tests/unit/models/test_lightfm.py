@@ -12,11 +12,12 @@ import scipy.sparse as sp
 from pipeline import columns as c
 from pipeline.data.feature_matrix import ColdItems, FeatureMatrix
 from pipeline.data.matrix import WEIGHT, History, build_history
-from pipeline.errors import ConfigError, ResourceError
+from pipeline.errors import ConfigError
 from pipeline.models import families
 from pipeline.models.lightfm import LightFm
 from pipeline.models.ridge import Ridge
 from pipeline.models.topk import top_k
+from tests.raising import raises
 
 END = datetime(2024, 3, 1, tzinfo=UTC)
 GROUPS, SIZE = 3, 10
@@ -273,7 +274,7 @@ def test_a_step_too_long_is_told():
 
 def test_without_the_library_it_says_what_to_do(monkeypatch):
     monkeypatch.setitem(sys.modules, "lightfm", None)
-    with pytest.raises(ResourceError, match=r"lightfm is not installed; `make lightfm`.*compiler"):
+    with raises("extra.lightfm_missing"):
         RECIPE.train(window())
 
 

@@ -12,7 +12,6 @@ from threadpoolctl import threadpool_limits
 from pipeline import columns as c
 from pipeline.data.feature_matrix import ColdItems, FeatureMatrix
 from pipeline.data.matrix import WEIGHT, History, build_history
-from pipeline.errors import ConfigError
 from pipeline.models import families, feature_map
 from pipeline.models.als import Als
 from pipeline.models.feature_map import learn_map
@@ -20,6 +19,7 @@ from pipeline.models.personal_frequency import PersonalFrequency
 from pipeline.models.ridge import Ridge
 from pipeline.models.selection import select_hyperparameters
 from pipeline.models.topk import top_k
+from tests.raising import raises
 
 END = datetime(2024, 3, 1, tzinfo=UTC)
 BASE = Als(factors=4, regularization=0.1, iterations=10, half_life_days=None, device="cpu")
@@ -269,7 +269,7 @@ def test_a_base_that_lists_new_items_itself_is_asked_for_the_old_ones_alone():
 
 def test_a_base_without_factors_is_refused():
     knn = families.recipe_from({"family": "ridge", "factors_of": {"family": "item_knn"}})
-    with pytest.raises(ConfigError, match="ridge: factors_of is 'item_knn'"):
+    with raises("recipe.base_without_factors"):
         knn.train(window())
 
 

@@ -4,7 +4,6 @@ import polars as pl
 import pytest
 
 from pipeline import columns as c
-from pipeline.errors import ConcurrencyError
 from pipeline.serving.publish import (
     chain,
     check_patch,
@@ -21,6 +20,7 @@ from pipeline.serving.publish import (
     unpatched,
     with_raw_ids,
 )
+from tests.raising import raises
 
 NIGHT = datetime(2017, 12, 1, 9, tzinfo=UTC)
 LATER = datetime(2017, 12, 2, 9, tzinfo=UTC)
@@ -91,7 +91,7 @@ def test_generations_rise_and_a_retry_adds_none():
 def test_an_older_night_never_overtakes_a_newer_one(as_of):
     empty = pl.DataFrame(schema=c.PUBLICATIONS)
     first = next_row(empty, facts("p-1"), as_of=NIGHT, live_from=NIGHT)
-    with pytest.raises(ConcurrencyError, match="went live with as-of"):
+    with raises("publish.superseded"):
         next_row(first, facts("p-2"), as_of=as_of, live_from=LATER)
 
 
@@ -164,9 +164,9 @@ def test_a_list_is_the_newest_of_the_chain_that_is_the_persons_own():
 def test_a_patch_for_what_is_no_longer_live_is_refused():
     table = published()
     late = patch(table, "p-1", "f1").row(0, named=True)
-    with pytest.raises(ConcurrencyError, match="for publication p-1, which is no longer live: p-2"):
+    with raises("publish.base_replaced"):
         check_patch(table, late)
-    with pytest.raises(ConcurrencyError, match="no longer live: nothing is"):
+    with raises("publish.base_replaced"):
         check_patch(table.clear(), late)
     check_patch(table, patch(table, "p-2", "f1").row(0, named=True))
 
@@ -174,5 +174,5 @@ def test_a_patch_for_what_is_no_longer_live_is_refused():
 def test_of_two_patches_against_the_same_lists_one_is_refused():
     table = published()
     one, other = (patch(table, "p-2", name) for name in ("f1", "f2"))
-    with pytest.raises(ConcurrencyError, match=r"f2 would be generation 3 .* but f1 went live"):
+    with raises("publish.overtaken"):
         check_patch(pl.concat([table, one]), other.row(0, named=True))

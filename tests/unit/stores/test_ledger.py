@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import StorageError
 from pipeline.stores.ledger import Ledger
+from tests.raising import raises
 
 
 @pytest.fixture
@@ -77,13 +77,13 @@ def test_tampering_is_found(ledger, tmp_path, tamper):
     else:
         lines[0], lines[1] = lines[1], lines[0]
     path.write_text("\n".join(lines) + "\n")
-    with pytest.raises(StorageError, match=r"line [12] breaks the chain"):
+    with raises("ledger.chain_broken"):
         ledger.entries()
 
 
 def test_a_line_that_is_no_line(ledger, tmp_path):
     (tmp_path / "ledger.jsonl").write_text("[]\n")
-    with pytest.raises(StorageError, match="line 1 is no ledger line"):
+    with raises("ledger.damaged"):
         ledger.entries()
 
 

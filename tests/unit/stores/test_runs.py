@@ -19,8 +19,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pipeline.errors import ConcurrencyError, StorageError
+from pipeline.errors import StorageError
 from pipeline.stores.runs import Runs
+from tests.raising import raises
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def visible(run):
 def test_two_writers_of_one_step(run):
     with run.draft("features"):
         other = Runs(run.folder.parent).open(run.run_id)
-        with pytest.raises(ConcurrencyError, match="held by process"), other.draft("features"):
+        with raises("lock.held"), other.draft("features"):
             pass
         with other.draft("train/als") as draft:
             draft.rows = 1
@@ -107,7 +108,7 @@ with run.draft("features") as draft:
 
 def test_a_committed_step_is_not_written_again(run):
     ref = write(run)
-    with pytest.raises(StorageError, match="committed already"), run.draft("features"):
+    with raises("run.step_committed"), run.draft("features"):
         pass
     assert run.committed("features") == ref
 
@@ -116,16 +117,16 @@ def test_a_changed_file_is_refused(run):
     write(run)
     path = run.folder / "features" / "facts.json"
     path.write_bytes(path.read_bytes().replace(b"1.5", b"2.5"))
-    with pytest.raises(StorageError, match="sha256 differs"):
+    with raises("run.checksum"):
         run.json("features", "facts")
 
 
 def test_a_missing_file_is_named(run):
     write(run)
     (run.folder / "features" / "facts.json").unlink()
-    with pytest.raises(StorageError, match=r"facts\.json"):
+    with raises("storage.cannot_read"):
         run.json("features", "facts")
-    with pytest.raises(StorageError, match=r"has no file other\.json"):
+    with raises("run.no_file"):
         run.json("features", "other")
 
 
@@ -133,12 +134,12 @@ def test_a_missing_file_is_named(run):
 def test_a_damaged_manifest_is_named(run, damage):
     write(run)
     (run.folder / "features" / "manifest.json").write_bytes(damage)
-    with pytest.raises(StorageError, match="no manifest"):
+    with raises("run.manifest_damaged"):
         run.json("features", "facts")
 
 
 def test_a_step_that_was_not_done_is_named(run):
-    with pytest.raises(StorageError, match=r"step gate of run .* has not been done"):
+    with raises("run.step_missing"):
         run.json("gate", "decision")
 
 
@@ -155,7 +156,7 @@ def test_not_a_number_is_no_json(run):
 
 @pytest.mark.parametrize("bad", ["", "../x", "a/b", ".hidden"])
 def test_a_run_id_stays_in_its_folder(tmp_path, bad):
-    with pytest.raises(StorageError, match="no run id"):
+    with raises("run.invalid_id"):
         Runs(tmp_path).open(bad)
 
 
@@ -188,5 +189,5 @@ def test_what_was_measured_is_kept_and_checked_but_names_no_output(tmp_path):
     assert slow.ref("train/als") == fast.ref("train/als") != other.ref("train/als")
     assert slow.json("train/als", "cost") == {"seconds": 9.5}
     (slow.folder / "train/als/cost.json").write_text('{"seconds": 0.1}')
-    with pytest.raises(StorageError, match="sha256 differs"):
+    with raises("run.checksum"):
         slow.json("train/als", "cost")

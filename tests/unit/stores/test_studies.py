@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import ResourceError, StorageError
 from pipeline.models.search import Axis
 from pipeline.stores.studies.files import StudyFiles
 from pipeline.stores.studies.store import Studies
 from pipeline.stores.studies.trial import COMPLETE, FAILED, PRUNED
+from tests.raising import raises
 
 AXES = {
     "alpha": Axis(("alpha",), 0.03, 1000.0, True, False),
@@ -214,19 +214,19 @@ def test_what_killed_two_processes_is_given_up(tmp_path):
 
 def test_a_file_that_is_no_database_is_one_sentence(tmp_path):
     (tmp_path / "studies.db").write_bytes(b"no database" * 200)
-    with pytest.raises(StorageError, match=r"cannot be used: .*not a database"):
+    with raises("study.unusable"):
         Studies(tmp_path).__enter__()
 
 
 def test_without_optuna_it_is_said_in_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(ResourceError, match=r"optuna is not installed; .*make setup"):
+    with raises("extra.optuna_missing"):
         Studies(tmp_path)
 
 
 def test_files_are_checked_when_they_are_read(tmp_path):
     files = StudyFiles(tmp_path, "one")
-    with pytest.raises(StorageError, match="no study that came to a result"):
+    with raises("study.no_result"):
         files.read("study.json")
     files.write({"study.json": b"{}", "history.png": b"\x89PNG"})
     files.write({"study.json": b"[]", "history.png": b"\x89PNG"})
@@ -234,10 +234,10 @@ def test_files_are_checked_when_they_are_read(tmp_path):
     assert files.read("study.json") == b"[]"
     assert files.path("history.png").read_bytes() == b"\x89PNG"
     (tmp_path / "one" / "study.json").write_bytes(b"{}")
-    with pytest.raises(StorageError, match="its sha256 differs"):
+    with raises("study.checksum"):
         files.path("study.json")
     (tmp_path / "one" / "history.png").unlink()
-    with pytest.raises(StorageError, match="cannot read"):
+    with raises("storage.cannot_read"):
         files.read("history.png")
 
 

@@ -5,8 +5,9 @@ import unicodedata
 
 import pytest
 
-from pipeline.errors import ConfigError, StorageError
+from pipeline.errors import ConfigError
 from pipeline.stores.vault import Vault, VaultKeyError, load_key, make_key, parse_key
+from tests.raising import raises
 
 KEY = bytes(range(32))
 
@@ -65,7 +66,7 @@ def test_no_raw_id_lies_in_the_file(vault):
 def test_another_key_is_refused_before_anything_is_written(vault):
     given = vault.pseudonyms(["anna"])
     before = vault.path.read_bytes()
-    with pytest.raises(VaultKeyError, match="does not belong to this vault"):
+    with raises("vault.wrong_key"):
         Vault(vault.path, bytes(32))
     assert vault.path.read_bytes() == before
     assert Vault(vault.path, KEY).lookup(["anna"]) == given
@@ -81,20 +82,20 @@ def test_an_altered_entry_is_not_revealed(vault):
             (sealed[given["bert"]], given["anna"]),
         )
     connection.close()
-    with pytest.raises(StorageError, match="was altered"):
+    with raises("vault.entry_altered"):
         vault.reveal([given["anna"]])
 
 
 def test_a_file_that_is_no_vault_is_an_error(tmp_path):
     path = tmp_path / "vault.db"
     path.write_bytes(b"no database at all, but long enough to be looked at" * 40)
-    with pytest.raises(StorageError, match="vault cannot be used"):
+    with raises("vault.unusable"):
         Vault(path, KEY)
 
 
 def test_a_vault_that_cannot_be_made_says_so(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="vault cannot be made"):
+    with raises("vault.cannot_create"):
         Vault(tmp_path / "file" / "vault.db", KEY)
 
 
@@ -120,7 +121,7 @@ def test_a_key_is_made_once_and_kept_from_others(tmp_path):
     assert parse_key(path.read_text()) == key
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-    with pytest.raises(VaultKeyError, match="never overwritten"):
+    with raises("vault.key_exists"):
         make_key(path)
     assert load_key(path) == key
 
@@ -144,6 +145,6 @@ def test_a_bad_key_file_is_one_named_error(tmp_path, fault):
 
 
 def test_a_key_of_another_length_is_refused(tmp_path):
-    with pytest.raises(VaultKeyError, match="32 bytes"):
+    with raises("vault.key_length"):
         Vault(tmp_path / "vault.db", b"short")
     assert not (tmp_path / "vault.db").exists()

@@ -1,14 +1,13 @@
 from datetime import UTC, datetime
 
 import polars as pl
-import pytest
 
 from pipeline import columns as c
 from pipeline.base import Interval
 from pipeline.data.split import Split
-from pipeline.errors import StorageError
 from pipeline.stores.runs import Runs
 from pipeline.workspace.artifacts import MlflowFile, SplitFile
+from tests.raising import raises
 
 TRUTH = pl.DataFrame({c.USER_ID: ["u"], c.ITEM_ID: ["a"]})
 
@@ -44,5 +43,5 @@ def test_a_file_of_another_shape_is_named_with_its_field(tmp_path):
     assert run.find(MlflowFile) is None
     with run.draft("register") as draft:
         draft.json("mlflow", {"run": "r", "version": "none"})
-    with pytest.raises(StorageError, match=r"mlflow\.json is not a MlflowFile: version"):
+    with raises("artifact.invalid"):
         run.read(MlflowFile)

@@ -1,7 +1,4 @@
-import pytest
-
 from pipeline.data.features import FeaturesConfig
-from pipeline.errors import StorageError
 from pipeline.models.families import recipe_from
 from pipeline.workspace.history import references
 from pipeline.workspace.ledger import SelectedWeights, parse_entry
@@ -15,6 +12,7 @@ from tests.entries import (
     history,
     publication,
 )
+from tests.raising import raises
 
 
 def accepted(*ages):
@@ -123,7 +121,7 @@ def test_a_selected_recipe_replaces_the_configured_one_from_the_next_run_on():
 def test_a_line_whose_recipe_cannot_be_read_is_named():
     line = publication(1).plain()
     assert parse_entry(line) == publication(1)
-    with pytest.raises(StorageError, match=r"publication:p-r1.*factors"):
+    with raises("ledger.invalid_entry"):
         parse_entry({**line, "recipe": {**line["recipe"], "factors": 0}})
 
 

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from pipeline.errors import ResourceError
 from pipeline.workspace.memory import TrainConfig, free_memory, limit_of, refuse_too_large, size
+from tests.raising import raises
 
 GB = 1 << 30
 
@@ -106,7 +107,7 @@ def test_the_refusal_names_estimate_limit_and_way_out():
         "als: training needs about 300.0 GB of memory and 1 MB are allowed (train.memory_gb); "
         "allow it more, or make the recipe smaller"
     )
-    with pytest.raises(ResourceError, match=r"are free; give the machine more"):
+    with raises("memory.recipe_too_large"):
         refuse_too_large("als", SimpleNamespace(peak_bytes=lambda _: 1 << 60), None, TrainConfig())
     refuse_too_large("als", recipe, None, TrainConfig(memory_gb=300))
 

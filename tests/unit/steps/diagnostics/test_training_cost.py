@@ -15,12 +15,12 @@ import pytest
 from pipeline import columns as c
 from pipeline.base import plain
 from pipeline.data.matrix import WEIGHT, build_history
-from pipeline.errors import ResourceError
 from pipeline.models.als import Als
 from pipeline.steps.diagnostics.training_cost import Meter, TrainingCosts, cost_line, costs, fit
 from pipeline.stores.runs import Runs
 from pipeline.workspace.artifacts import CostFile, train_step
 from pipeline.workspace.memory import TrainConfig
+from tests.raising import raises
 
 MB = 1 << 20
 END = datetime(2026, 3, 1, tzinfo=UTC)
@@ -147,7 +147,7 @@ def test_fit_tells_what_it_took():
         "refit.parameters",
         "refit.examples_per_second",
     }
-    with pytest.raises(ResourceError, match="wide: training needs about"):
+    with raises("memory.recipe_too_large"):
         fit("wide", Als(factors=1024), history, TrainConfig(memory_gb=1e-4), lambda _: None)
 
 

@@ -34,6 +34,7 @@ from pipeline.workspace.night import open_night
 from pipeline.workspace.workspace import PINS, Workspace
 from tests.dying import parsed_here
 from tests.ingesting import AT, land, orders, state, workspace
+from tests.raising import raises
 from tests.records import append_decision, decision, snapshot, versions
 from tests.unit.stores.lake.test_lake import START, events
 
@@ -344,7 +345,7 @@ def test_an_abandoned_night_goes_and_one_that_is_worked_on_stays(ws, monkeypatch
 
 
 def test_two_at_once_are_one_too_many(ws):
-    with ws.lake.lock("gc"), pytest.raises(ConcurrencyError, match="lock gc is held"):
+    with ws.lake.lock("gc"), raises("lock.held"):
         gc(ws, NOW)
 
 
@@ -367,7 +368,7 @@ def test_losers_go_and_the_winner_stays(ws):
 def test_damage_is_named_and_stops_it(ws):
     path = next(iter(sorted(ws.lake.files("events"))))
     (ws.home / "lake" / "events" / path).write_bytes(b"")
-    with pytest.raises(LakeError, match="events: a file of version 3 was altered"):
+    with raises("lake.commit_damaged"):
         gc(Workspace(ws.home, ws.composed), NOW)
 
 
