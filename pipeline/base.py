@@ -61,7 +61,7 @@ def format_instant(instant: datetime) -> str:
 
 def to_the_second(instant: datetime) -> str:
     """Write an instant for a sentence: ``2017-12-01T09:00:00Z``, what is below a second cut off."""
-    return format_instant(to_utc(instant).replace(microsecond=0))
+    return format_instant(instant.replace(microsecond=0))
 
 
 def compact_instant(instant: datetime) -> str:
@@ -110,8 +110,7 @@ class Interval:
         if self.end < self.start:
             raise ConfigError(
                 "interval.reversed",
-                f"an interval ends ({format_instant(self.end)}) before it starts "
-                f"({format_instant(self.start)})",
+                f"the interval {self} ends before it starts",
             )
 
     @classmethod
@@ -123,8 +122,7 @@ class Interval:
             lambda value, read: value if isinstance(value, cls) else cls(*read(value)),
             pair,
             serialization=core_schema.plain_serializer_function_ser_schema(
-                lambda span: [format_instant(span.start), format_instant(span.end)],
-                when_used="json",
+                lambda span: (span.start, span.end), return_schema=pair, when_used="json"
             ),
         )
 
@@ -132,6 +130,9 @@ class Interval:
     def length(self) -> timedelta:
         """Time between start and end."""
         return self.end - self.start
+
+    def __str__(self) -> str:
+        return f"{format_instant(self.start)} to {format_instant(self.end)}"
 
     def __contains__(self, instant: datetime) -> bool:
         return self.start <= to_utc(instant) < self.end

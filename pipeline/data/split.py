@@ -168,7 +168,7 @@ def last_event(events: pl.DataFrame, as_of: datetime) -> datetime:
 
 def is_silent(last: datetime, as_of: datetime, config: SplitConfig) -> bool:
     """Say whether the newest event is so old that a night has nothing to do."""
-    return to_utc(as_of) - to_utc(last) > timedelta(days=config.max_silence_days)
+    return as_of - last > timedelta(days=config.max_silence_days)
 
 
 def split(
@@ -209,7 +209,7 @@ def split(
         lengths = sorted({config.holdout_days, *config.holdout_days_options})
     last_event(events, as_of)
     rows = events.filter(before(as_of))
-    begin = to_utc(_instant(rows[c.TIMESTAMP].min()))
+    begin = _instant(rows[c.TIMESTAMP].min())
     usable = [days for days in lengths if begin < as_of - timedelta(days=days)]
     if not usable:
         raise DataError(

@@ -127,7 +127,7 @@ def data(page: NightPage, pictures: Mapping[str, bytes]) -> str:
     ]
     cutoff = format_instant(split.holdout.start)
     about = (
-        ("learnt from", f"{format_instant(split.train.start)} to {cutoff}"),
+        ("learnt from", str(split.train)),
         ("judged on", f"the {split.holdout_days} days from {cutoff} on"),
         ("people judged", f"{page.users:,}"),
         ("task", split.task),

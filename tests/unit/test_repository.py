@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import columns as c
+from tests.code_lines import docstring_lines
 
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = (
@@ -136,6 +137,19 @@ def test_only_the_command_line_prints() -> None:
     assert not printing
 
 
+def test_steps_leave_expressions_on_columns_to_the_layers_below() -> None:
+    expressions = [
+        f"{name(path)}:{node.lineno} pl.{node.attr}"
+        for path in modules("pipeline/steps")
+        for node in ast.walk(parse(path))
+        if isinstance(node, ast.Attribute)
+        and node.attr in ("col", "lit", "when")
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "pl"
+    ]
+    assert not expressions
+
+
 def test_only_the_command_line_and_the_swaps_read_the_clock() -> None:
     swaps = {"pipeline/steps/nightly/publish.py", "pipeline/steps/feedback/foldin.py"}
     edges = {"pipeline/cli/terminal.py", *swaps}
@@ -154,6 +168,20 @@ def test_only_the_command_line_and_the_swaps_read_the_clock() -> None:
     assert not reading
 
 
+def test_the_type_of_a_ledger_entry_is_its_class() -> None:
+    compared = [
+        f"{name(path)}:{node.lineno}"
+        for path in modules("pipeline")
+        if name(path) != "pipeline/workspace/config_errors.py"  # pydantic's errors have a type, too
+        for node in ast.walk(parse(path))
+        if isinstance(node, ast.Subscript)
+        and isinstance(node.value, ast.Name)
+        and isinstance(node.slice, ast.Constant)
+        and node.slice.value == "type"
+    ]
+    assert not compared
+
+
 def test_modules_say_what_they_promise() -> None:
     silent = [name(p) for p in modules("pipeline", "dags") if not ast.get_docstring(parse(p))]
     assert not silent
@@ -166,6 +194,16 @@ STEPS = sorted(path.parent.name for path in (ROOT / "pipeline/steps").glob("*/__
 def test_rooms_have_a_charter(room: str) -> None:
     charter = ast.get_docstring(parse(ROOT / "pipeline" / room / "__init__.py"))
     assert charter and "\nHere:" in charter and "\nNot here:" in charter
+
+
+def test_artefacts_have_types() -> None:
+    untyped = [
+        f"{name(path)}:{number}"
+        for path in modules("pipeline/steps", "pipeline/workspace")
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        for _ in re.findall(r"(?:dict|Mapping)\[str, Any\]", line)
+    ]
+    assert len(untyped) < 20, untyped
 
 
 def test_every_folder_of_the_pipeline_is_a_known_room() -> None:
@@ -183,12 +221,38 @@ def test_modules_stay_small() -> None:
     assert {file: lines for file, lines in lengths.items() if lines > 600} == {}
 
 
+def test_functions_stay_small() -> None:
+    """From `def` to the end, without the docstring: documentation costs nothing."""
+    lengths = {
+        f"{name(path)}:{node.lineno} {node.name}": node.end_lineno
+        - node.lineno
+        + 1
+        - len(docstring_lines(node))
+        for path in modules("pipeline", "dags", "benchmarks")
+        for node in ast.walk(parse(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    assert {function: lines for function, lines in lengths.items() if lines > 60} == {}
+
+
 @pytest.mark.parametrize("library", ["mlflow", "docker"])
 def test_our_folders_do_not_shadow_a_library(library: str) -> None:
     assert not (ROOT / library / "__init__.py").exists()
     spec = importlib.util.find_spec(library)
     assert spec is not None and spec.origin is not None
     assert Path(spec.origin).parent != ROOT / library
+
+
+def test_instants_are_converted_at_the_edges() -> None:
+    conversions = [
+        f"{name(path)}:{node.lineno}"
+        for path in modules("pipeline")
+        for node in ast.walk(parse(path))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id in ("format_instant", "to_utc", "parse_instant")
+    ]
+    assert len(conversions) < 70, conversions
 
 
 # --- dependencies -------------------------------------------------------------------------------

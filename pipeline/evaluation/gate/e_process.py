@@ -17,11 +17,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from pydantic import GetCoreSchemaHandler
+from pydantic import GetCoreSchemaHandler, TypeAdapter
 from pydantic_core import CoreSchema, core_schema
 from scipy.special import logsumexp
 
-from pipeline.base import Interval, format_instant, parse_instant
+from pipeline.base import Interval, plain
 
 EFFECTS = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28)
 """Lifts that the points bet on."""
@@ -192,7 +192,6 @@ class EProcessStatus:
     def _written(self) -> dict[str, Any]:
         """Return flat JSON: the account's figures beside what it is rebuilt from."""
         own, key = self.e_process, self.e_process.key
-        last = own.last
         return {
             "recipe": self.recipe,
             "recipe_hash": key.candidate,
@@ -212,7 +211,7 @@ class EProcessStatus:
             "log_likelihood_ratios": list(own.log_likelihood_ratios),
             "sx": own.sx,
             "sw": own.sw,
-            "last": [format_instant(last.start), format_instant(last.end)] if last else None,
+            "last": None if own.last is None else plain(own.last),
         }
 
     @classmethod
@@ -233,7 +232,7 @@ class EProcessStatus:
                 written["sx"],
                 written["sw"],
                 written["blocks"],
-                Interval(*(parse_instant(text) for text in last)) if last else None,
+                None if last is None else TypeAdapter(Interval).validate_python(last),
             )
         names = ("recipe", "threshold", "smallest_effect", "blocks_for_two_percent", "waiting")
         return cls(e_process=account, **{name: written[name] for name in names})

@@ -9,16 +9,16 @@ event at or after the pass's instant is used.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 from pipeline import columns as c
 from pipeline.base import AsOf, Progress, format_instant, silent
 from pipeline.errors import ConcurrencyError, ConfigError
 from pipeline.failpoints import failpoint
 from pipeline.serving import publish as swap
+from pipeline.serving.publish import PublicationRow
 from pipeline.steps.feedback.patch import NoPatch, Patch, counted, make_patch
 from pipeline.steps.feedback.results import FoldinResult
 from pipeline.steps.ingest.landing import landed_at
@@ -99,7 +99,7 @@ class _Pass:
         row = self._swap(made, behind, by_clock=by_clock)
         return self._refreshed(made, row, by_clock=by_clock)
 
-    def _swap(self, made: Patch, behind: Mapping[str, Any], *, by_clock: bool) -> dict[str, Any]:
+    def _swap(self, made: Patch, behind: PublicationRow, *, by_clock: bool) -> PublicationRow:
         """Publish a patch; `ConcurrencyError` if its base is not live any more."""
         with self.ws.lake.lock("publish", wait=True):
             live_from = self.began + timedelta(seconds=self._seconds) if by_clock else made.at
@@ -114,7 +114,7 @@ class _Pass:
             append_ledger_entry(self.ws, row)
         return row
 
-    def _refreshed(self, made: Patch, row: Mapping[str, Any], *, by_clock: bool) -> FoldinResult:
+    def _refreshed(self, made: Patch, row: PublicationRow, *, by_clock: bool) -> FoldinResult:
         landed = landed_at(self.ws.home, made.files) if by_clock else None
         waited = None if landed is None else (row[c.LIVE_FROM] - landed).total_seconds()
         sentence = f"new lists for {counted(made.users)}"

@@ -6,10 +6,9 @@ was read, so an attempt that died is found again by its name; nothing here chang
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 import polars as pl
 
@@ -21,7 +20,7 @@ from pipeline.data.split import before, last_event
 from pipeline.data.windows import of_people as weighed
 from pipeline.models.families import load
 from pipeline.serving.foldin import Seen, end_of, histories, new_since, of_people, patch_id
-from pipeline.serving.publish import patch_row, unavailable
+from pipeline.serving.publish import PublicationRow, patch_row, unavailable
 from pipeline.serving.recommend import people_lists
 from pipeline.stores.batches import Batches
 from pipeline.workspace.artifacts import REFIT, PatchFile
@@ -58,7 +57,7 @@ class Patch:
     outside: int
     files: tuple[str, ...]
 
-    def row(self, behind: Mapping[str, Any], *, live_from: datetime) -> pl.DataFrame:
+    def row(self, behind: PublicationRow, *, live_from: datetime) -> pl.DataFrame:
         """Return its row of `publications`, behind the newest one of the chain."""
         return patch_row(
             behind,
@@ -79,7 +78,7 @@ class NoPatch:
 
 def make_patch(
     night: Night,
-    behind: Mapping[str, Any],
+    behind: PublicationRow,
     at: datetime,
     *,
     catalogue: int | None,
@@ -144,7 +143,7 @@ def counted(people: int) -> str:
     return "1 person" if people == 1 else f"{people:,} people"
 
 
-def seen_by(night: Night, row: Mapping[str, Any]) -> Seen:
+def seen_by(night: Night, row: PublicationRow) -> Seen:
     """Return what the lists of a publication know: of a base or of a patch of it."""
     if row[c.BASE] is None:
         version = night.snapshot.versions["events"]

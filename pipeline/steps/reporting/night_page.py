@@ -69,6 +69,7 @@ def build_page(
     costs = {name: run.find(CostFile, train_step(name)) for name in night.recipes}
     before = night.history.decisions_before(night.as_of)[-MAX_PAST_NIGHTS:]
     quarantined, reasons = _quarantine(night)
+    offered = () if night.replay else offers(decision)
     return NightPage(
         run_id=night.run_id,
         as_of=night.as_of,
@@ -95,12 +96,7 @@ def build_page(
         cleaning=run.read(CleanFile),
         quarantined=quarantined,
         quarantine_reasons=reasons,
-        advice=advice(
-            decision.kind,
-            decision.rules,
-            night.run_id,
-            () if night.replay else offers(decision),
-        ),
+        advice=advice(decision.kind, decision.rules, night.run_id, offered),
         calibration=night.history.last_calibration(night.as_of),
         e_process_paths=e_process_paths(before, night.as_of, decision.e_processes),
         past=past_runs(night, before, decision),

@@ -70,7 +70,7 @@ class NightRuns:
         note = child.failure or self._sentence_for(child)
         if note:
             tags[_NOTE] = note
-        name = f"{child.recipe} {format_instant(self._night.as_of)[:10]}"
+        name = f"{child.recipe} {self._night.as_of:%Y-%m-%d}"
         run = self.find(child.recipe) or self._make(child.recipe, name, tags)
         self._fill(run, child.params, child.metrics, tags, child.artifacts)
         for name, values in sorted(child.series.items()):
@@ -90,7 +90,7 @@ class NightRuns:
         if not isinstance(night, NightRecord):
             return night.run_id
         decided = night.tags.get(DECISION_TAG)
-        day = format_instant(night.as_of)[:10]
+        day = f"{night.as_of:%Y-%m-%d}"
         return f"{day} {decided}" if decided else day
 
     def _sentence_for(self, child: ChildRecord) -> str | None:

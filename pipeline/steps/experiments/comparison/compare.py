@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from pipeline.base import Progress, format_instant, plain, silent
+from pipeline.base import Interval, Progress, format_instant, plain, silent
 from pipeline.errors import ConfigError, RegistryError
 from pipeline.evaluation.evaluate import NDCG, metric_name
 from pipeline.report.pair import Pair, VersionRow, VersionsPage
@@ -39,6 +39,10 @@ from pipeline.workspace.versions import Version, find, flat, hyper_parameters
 from pipeline.workspace.workspace import Workspace
 
 NONE = "–"
+
+
+Facts: TypeAlias = dict[str, Any]
+"""What a page shows of one version, by label."""
 
 
 @dataclass(frozen=True)
@@ -192,11 +196,11 @@ def _weeks(left: Version, right: Version) -> str:
     )
 
 
-def _settings(version: Version) -> dict[str, Any]:
+def _settings(version: Version) -> Facts:
     return {"recipe": version.name, **hyper_parameters(version.night.recipes[version.name])}
 
 
-def _others(version: Version) -> dict[str, Any]:
+def _others(version: Version) -> Facts:
     """Name what the night's config says beside recipes: weights of events as they were chosen."""
     config = dump(version.night.config)
     return flat(
@@ -204,22 +208,18 @@ def _others(version: Version) -> dict[str, Any]:
     )
 
 
-def _data(version: Version) -> dict[str, Any]:
+def _data(version: Version) -> Facts:
     night = version.night
     split = night.run.read(SplitFile)
-    tables: dict[str, Any] = {}
+    tables: Facts = {}
     for table, count in night.run.read(TablesFile).rows.items():
         tables[f"{table}: lake version"] = night.snapshot.versions[table]
         tables[f"{table}: rows"] = f"{count:,}"
-    begin, cutoff, end, as_of = (
-        format_instant(instant)
-        for instant in (split.train.start, split.holdout.start, split.holdout.end, night.as_of)
-    )
     return {
         **tables,
-        "learnt from": f"{begin} to {as_of}",
-        "judged after learning until": cutoff,
-        "holdout": f"{cutoff} to {end}",
+        "learnt from": str(Interval(split.train.start, night.as_of)),
+        "judged after learning until": format_instant(split.holdout.start),
+        "holdout": str(split.holdout),
         "holdout, days": split.holdout_days,
         "people judged": f"{night.run.manifest('evaluate')['rows']:,}",
         "lists may hold what people had": "yes" if split.task == "repeat" else "no",
@@ -228,7 +228,7 @@ def _data(version: Version) -> dict[str, Any]:
     }
 
 
-def _cost(version: Version) -> dict[str, Any]:
+def _cost(version: Version) -> Facts:
     steps = {"to be judged": train_step(version.name), "for people": REFIT}
     rows = {}
     for purpose, step in steps.items():
@@ -242,7 +242,7 @@ def _cost(version: Version) -> dict[str, Any]:
     return rows
 
 
-def _paired(left: dict[str, Any], right: dict[str, Any]) -> tuple[Pair, ...]:
+def _paired(left: Facts, right: Facts) -> tuple[Pair, ...]:
     """Line up two sets of named values, in the order of the left one, then of the right one."""
     names = dict.fromkeys([*left, *right])
     return tuple(Pair(n, _text(left.get(n)), _text(right.get(n))) for n in names)
