@@ -55,12 +55,12 @@ def night_figures(page: NightPage) -> dict[str, bytes]:
 def night_page(page: NightPage, pictures: Mapping[str, bytes]) -> str:
     """Write the page; `pictures` are those of `night_figures`, laid into it."""
     day = f"{page.as_of:%A}, {page.as_of.day} {page.as_of:%B %Y}"
-    decision = page.decision
+    as_of, decision = format_instant(page.as_of), page.decision
     headline = wording.HEADLINE[decision.kind]
     origin = (("run", page.run_id), ("code", page.commit), ("settings", page.settings[:12]))
     parts = [
         f"<header><p class=eyebrow>Nightjar · night of {escape(day)} · as-of "
-        f"{escape(format_instant(page.as_of))}</p><h1>{escape(headline)}</h1>"
+        f"{escape(as_of)}</p><h1>{escape(headline)}</h1>"
         f"<p class=sentence>{escape(decision.sentence)}</p></header>",
         _advice(page.advice),
         rules(page),
@@ -77,7 +77,7 @@ def night_page(page: NightPage, pictures: Mapping[str, bytes]) -> str:
         cost(page),
         f"<footer>{facts(origin)}</footer>",
     ]
-    title = f"Nightjar {format_instant(page.as_of)}: {headline}"
+    title = f"Nightjar {as_of}: {headline}"
     return document(title, _TONE.get(decision.kind, "#59626c"), parts)
 
 
