@@ -8,6 +8,7 @@ lengths and codes; equal batches give equal records (random ids and clock times 
 from __future__ import annotations
 
 import json
+import logging
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -101,6 +102,8 @@ def _library() -> ModuleType:
         # The library still imports modules of the standard library that 3.11 deprecated.
         warnings.filterwarnings("ignore", r"module 'sre_\w+' is deprecated", DeprecationWarning)
         import great_expectations
+    # At INFO it logs its temporary folders and empty configurations for every run.
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)
     return great_expectations
 
 
