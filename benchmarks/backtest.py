@@ -75,7 +75,7 @@ def made(name: str, home: Path, data: Path, config: str = CONFIG) -> Workspace:
 
 def goals(found: Backtested, plant: datetime | None) -> list[tuple[bool, str]]:
     """Hold what was found against the goals."""
-    rows = {row["policy"]: row for row in found.plain()["rows"]}
+    rows = {row["schedule"]: row for row in found.plain()["rows"]}
     adaptive = rows["adaptive"]
     if plant is not None:
         after, cause = adaptive["answered_days"], adaptive["answered_cause"]

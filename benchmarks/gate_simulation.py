@@ -88,7 +88,7 @@ def _lasting(spread: float, kept: float, runs: int, random: np.random.Generator)
 
 
 class Accounts:
-    """Many `Account`s at once; a test holds them equal."""
+    """Many `EProcess`es at once; a test holds them equal."""
 
     def __init__(self, runs: int) -> None:
         self.log_bets = np.zeros((runs, len(EFFECTS)))

@@ -23,9 +23,9 @@ is a sign: where events are counted as one, a person's are at most one in so man
 def per_user_cap(day: NDArray[np.int64], events: NDArray[np.int64]) -> int:
     """Return how many events of one person and day tell how much is going on.
 
-    It is the largest number that is at most one in `FEWEST` of a usual day's events, each person's
-    counted so; at least 1. A day is usual by the median of the days that have any. Sought from 1
-    upwards, so that a flood cannot raise it, however many days it lasts.
+    It is the largest number that is at most one in `MIN_GROUP_SIZE` of a usual day's events, each
+    person's counted so; at least 1. A day is usual by the median of the days that have any. Sought
+    from 1 upwards, so that a flood cannot raise it, however many days it lasts.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """What is known about users or items beside their events, as a sparse matrix.
 
 Promises: a row an id, a column a feature; what is stored is finite; an id of which nothing is known
-has an empty row. (`data.describe` makes these from the tables.)
+has an empty row. (`data.feature_encoding` makes these from the tables.)
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Promises: half-open intervals in UTC that touch and never overlap; nothing at or
 looked at; the truth follows the seen policy of serving; the order of rows changes nothing.
 
 One letter is a purchase of that item on that day, ``|`` is the cutoff, the line ends at as-of.
-`truth` names what the holdout asks for under each policy; ``-`` is nobody to judge. (The drawing
+`truth` names what the holdout asks for under each task; ``-`` is nobody to judge. (The drawing
 is read by the tests.)
 ::
 
@@ -102,7 +102,7 @@ class Split:
         Touching half-open intervals; `train.end` is the cutoff.
     holdout_days
         Length of the holdout.
-    policy
+    task
         Whether the truth (and every list) may hold what a user already had.
     repeat_share
         Share of the target pairs of the last 28 days that the user had before; None without any.

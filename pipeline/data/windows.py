@@ -66,7 +66,7 @@ def windows(
     ----------
     events
         user_id, item_id, kind, value, timestamp: all before `as_of`.
-    policy
+    task
         Seen policy of the night before; what is inferred once is kept, so that the task does not
         change under a champion. A policy that is set wins.
     first

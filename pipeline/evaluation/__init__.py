@@ -2,5 +2,5 @@
 
 Here: metrics per user, the comparison of two recipes on the same people, and the gate: pure
 functions over frozen inputs that fail closed.
-Not here: training (`models`), doors (`stores`), pictures (`report`).
+Not here: training (`models`), storage (`stores`), figures (`report`).
 """

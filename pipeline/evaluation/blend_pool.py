@@ -32,7 +32,7 @@ def pooled(
     ----------
     parts
         Scorers trained on the window, by name.
-    eve
+    previous_day
         Of the same recipes, trained on its eve; not looked at where it has none.
     k
         Length of the lists.

@@ -2,7 +2,7 @@
 
 Promises: the truth is known, for the sides are fits of one recipe that differ in their dice alone,
 or lists that a coin has shared out, or one of them has a change of known size planted in it; the
-tests are those of a night (`difference`, `is_proved`, `Account`); a cut-off is tested with the
+tests are those of a night (`difference`, `is_proved`, `EProcess`); a cut-off is tested with the
 spread over seeds (τ) of the others, as a night is with one that was measured before it; neither
 pseudonyms nor the order of anything count.
 
@@ -10,9 +10,9 @@ What one block's test lets pass, at h = max(z_{α/M}, margin/se), margin the lea
 
     rate = Φ̄(h/√v̂),  v̂ = var(D)/se²,  its upper limit with v̂·df/χ²_{.05,df},  df = C·(K − 1)
 
-D is the lift of one salt over another, its variance twice that over the K salts, pooled over the C
-cut-offs; se is what a night would use there, with the τ measured here. As that τ comes from the
-same fits, v̂ cannot exceed 1, and what counts is the limit: so far may the true spread lie above
+D is the lift of one replicate over another, its variance twice that over the K of them, pooled over
+the C cut-offs; se is what a night would use there, with the τ measured here. As that τ comes from
+the same fits, v̂ cannot exceed 1, and what counts is the limit: so far may the true spread lie above
 the measured one, in 95 of 100 calibrations.
 
 That is the luck of the seeds. The luck of the people is a coin: each person's list stands upright
@@ -249,14 +249,14 @@ def false_rate(
     Parameters
     ----------
     blocks
-        ``(salts, n)`` values each.
+        ``(replicates, n)`` values each.
     bound, margin
         The test's level α/M, and the lift that it asks for.
 
     Returns
     -------
     dict
-        `tau`, `z`, `se`, `v_hat`, `df`, `rate`, `rate_upper`.
+        `seed_sd`, `z`, `se`, `v_hat`, `df`, `rate`, `rate_upper`.
     """
     tau = seed_spread(blocks)
     parts = [replicate_variance(values) for values in blocks]

@@ -14,7 +14,7 @@ class Replay:
 
     Attributes
     ----------
-    log_points
+    log_e
         After each block, one that could not be judged included.
     switched
         The block, counted from 1, that would have made the switch; None where none would.
@@ -32,9 +32,9 @@ class Calibration:
     ----------
     users
         Users a block, oldest block first.
-    salts
+    replicates
         Fits a block.
-    tau
+    seed_sd
         Spread of the recipe's mean over seeds.
     mean
         NDCG over blocks, fits and users.

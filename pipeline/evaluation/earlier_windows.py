@@ -66,8 +66,8 @@ def earlier_windows(
     """Yield the windows before an instant, newest first, that enough people judge.
 
     Where calm is asked for, the newest knows what it held a night earlier: how much of a list stays
-    differs by recipe, and hardly by window. Their people have no names but those that `nameless`
-    gives: no choice hangs on pseudonyms.
+    differs by recipe, and hardly by window. Their users have the ids of `canonicalise_user_ids`:
+    no choice hangs on pseudonyms.
     """
     events, users = canonicalise_user_ids(events, users)
     end = until

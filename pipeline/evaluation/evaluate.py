@@ -2,7 +2,7 @@
 
 Promises: a scorer, or a history, that reaches into the holdout is refused; lists are the best k of
 the whole catalogue under the holdout's seen policy, never a sample; equal inputs give equal values.
-What each metric is: `evaluation.metrics` (right or wrong) and `evaluation.catalogue` (what else).
+What each metric is: `evaluation.metrics` (right or wrong), `evaluation.beyond_accuracy` (the rest).
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ Promises: a list is judged by what happened while it was live, never by what it 
 event from before the first publication is counted and not scored; equal inputs give equal numbers
 whatever the order of rows and whatever the pseudonyms.
 
-Which list that was, `data.shown` says. Beside it stands what the base alone would have reached
-(`base_only`). Of fewer than `FEWEST` people nothing is told but how many there were.
+Which list that was, `data.exposure` says. Beside it stands what the base alone would have reached
+(`base_only_ndcg`). Of fewer than `MIN_GROUP_SIZE` people nothing is told but how many there were.
 
 Whoever reads a shop's events a night late does not get a second score: an event that arrives after
 the night of its timestamp is learnt from and never scored here.
@@ -111,7 +111,7 @@ class LiveFigures:
 class PrequentialFigures(LiveFigures):
     """A row in a file: every mean with its error and interval.
 
-    Figures of fewer than `FEWEST` users are None.
+    Figures of fewer than `MIN_GROUP_SIZE` users are None.
     """
 
     hit_rate_se: float | None

@@ -29,9 +29,9 @@ class ReplicateBlock:
 
     Attributes
     ----------
-    upright
-        ``(salts, n)`` float64 NDCG, a row a fit, a column a user.
-    turned
+    ndcg
+        ``(replicates, n)`` float64 NDCG, a row a fit, a column a user.
+    ndcg_reversed
         The same of the same lists turned upside down.
     """
 
@@ -90,7 +90,7 @@ def replicate_variance(values: NDArray[np.float64]) -> tuple[float, float]:
     Parameters
     ----------
     values
-        ``(salts, n)``; salts and n ≥ 2, of a mean above 0.
+        ``(replicates, n)``; replicates and n ≥ 2, of a mean above 0.
 
     Returns
     -------

@@ -90,7 +90,7 @@ class EarlierWindows:
         return self._values[key]
 
     def utility(self, recipe: Recipe, at: int) -> float:
-        """Return what a recipe's lists are worth on one window, see `models.tuning.worth`."""
+        """Return what a recipe's lists are worth on one window, see `models.tuning.utility`."""
         return utility(self.value(recipe, at), self.stability(recipe))
 
     def stability(self, recipe: Recipe) -> float:

@@ -65,7 +65,7 @@ class Window:
         What they went for.
     exclude
         What their lists leave out, ``None`` where they may repeat.
-    eve
+    previous_day
         The same window a night earlier; ``None`` where nobody asks how much of a list stays, or
         too few did nothing since.
     """
@@ -84,7 +84,7 @@ class Window:
 
         Parameters
         ----------
-        eve
+        previous_day
             The history as it was earlier.
 
         Raises

@@ -34,7 +34,7 @@ _ZERO = 1e-9
 """Stands for 0 in logarithms."""
 
 Trends = Callable[[float, float], NDArray[np.float32]]
-"""Takes the exponents `trend` and `spread`, returns ``(n_items,)`` float32 > 0."""
+"""Takes `recency_boost` and `popularity_penalty`, returns ``(n_items,)`` float32 > 0."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Mixture:
 class MixtureResult:
     """Mean log NDCG and mean log coverage over the windows: differences are shares.
 
-    `calm` is the share of the lists that stays overnight, 1 where nobody asked.
+    `stability` is the share of the lists that stays overnight, 1 where nobody asked.
     """
 
     mixture: Mixture
@@ -83,13 +83,14 @@ def optimise_mixture(
     ----------
     pools
         One a window; without any, `start` is returned.
-    tries
-        Values to try for ``weights``, ``trend`` and ``spread``; what is absent stays as it is. If
-        the weights do, `start` is what the choice is held against, not the best part alone.
-    wide
+    grid
+        Values to try for ``weights``, ``recency_boost`` and ``popularity_penalty``; what is absent
+        stays as it is. If the weights do, `start` is what the choice is held against, not the best
+        part alone.
+    maximise_coverage
         Of the mixtures seen that find enough, take the widest that is as calm as the one that is
         worth most; without, that one.
-    still
+    untrended_parts
         Parts that the trend does not multiply.
     trends
         What a window's items are multiplied by.

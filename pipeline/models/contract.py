@@ -208,7 +208,7 @@ class Span:
 
     Attributes
     ----------
-    tries
+    grid
         A few values that cover the range, rising: what a night chooses from.
     low, high
         The range, both ends included, that a longer search may use.
@@ -326,9 +326,9 @@ class Recipe(Frozen):
     def train(self, history: History, *, replicate: int = 0, progress: Progress = silent) -> Scorer:
         """Learn from a window.
 
-        `salt` gives another draw of whatever is random; equal salts give equal scorers where the
-        family is deterministic. Raises `ResourceError` when the device, the memory or an extra is
-        not there.
+        `replicate` gives another draw of whatever is random; equal ones give equal scorers where
+        the family is deterministic. Raises `ResourceError` when the device, the memory or an extra
+        is not there.
         """
 
 

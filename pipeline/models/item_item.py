@@ -6,7 +6,7 @@ sums are taken in float64 and rounded to float32 before the cut, so that what is
 rounding is a tie. Nothing is kept of anybody: a user's scores are their own history times links.
 
 An item has no link to itself. What having had it says of having it again is a question of its own,
-with a family of its own (`repeats`).
+with a family of its own (`personal_frequency`).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class ItemItemScorer(Scorer):
 
     Attributes
     ----------
-    links
+    item_similarity
         Items × items CSR float32: what having the row's item adds to the column's score.
     profile_half_life_days
         Days after which something that a user had counts half; ``None`` for never.

@@ -43,7 +43,7 @@ class LightFmScorer(StoredScorer):
 
     Attributes
     ----------
-    of_users
+    user_map
         What features say of a user, ``None`` where training had none.
     """
 

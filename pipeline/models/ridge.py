@@ -58,13 +58,13 @@ class RidgeScorer(Scorer):
         Trained on the items that have an event: some of `item_ids`.
     base_family
         Its family.
-    told
+    predicted_items
         ``(m,)`` int32 columns whose factors are read off their features.
-    told_factors
+    predicted_factors
         ``(m, f)`` float32.
     user_ids
         ``(n_known,)`` str, sorted: the users of the training window.
-    of_users
+    user_map
         What features say of a user, ``None`` where nothing was known of them.
     """
 

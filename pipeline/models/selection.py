@@ -18,7 +18,7 @@ R = TypeVar("R", bound=Recipe)
 
 @singledispatch
 def select_hyperparameters(recipe: Recipe, trials: Trials, progress: Progress = silent) -> Recipe:
-    """Select the fields of `recipe.tune`, one after the other, see `climb`."""
+    """Select the fields of `recipe.tune`, one after the other, see `coordinate_search`."""
     return select_in_order(recipe, trials, progress)
 
 

@@ -3,7 +3,7 @@
 Promises: a family decides what is tried, and in which order; how good it is, is measured elsewhere
 (`Trials`), on windows that end before the holdout begins. A default gives way only to what is
 clearly better, so that equal choices do not flicker between nights. Better is what finds more, and
-what leaves the lists of those who did nothing as they were (`worth`).
+what leaves the lists of those who did nothing as they were (`utility`).
 """
 
 from __future__ import annotations
@@ -74,12 +74,12 @@ class CandidatePool:
     ----------
     user
         ``(n,)`` int64 rows of the pairs, rising.
-    said
+    part_scores
         What the scorers say.
     value
         Takes ``(n,)`` scores of the pairs and returns the mean NDCG of the lists they make, and
         the share of the catalogue in these lists.
-    stay
+    stability
         How much of the lists stays overnight; ``None`` where nobody asked.
     """
 
@@ -95,9 +95,9 @@ class StabilityCheck:
 
     Attributes
     ----------
-    said
+    part_scores
         What the same recipes' scorers of that day say of the pairs.
-    kept
+    kept_share
         Takes ``(n,)`` scores of the pairs, then those of a day earlier, and returns the share of
         the entries of a day earlier that those who did nothing since would see again.
     """

@@ -1,7 +1,8 @@
-"""What came back -> retrain or not.
+"""Responses -> retrain decision.
 
-Here: answers of people to the lists that they were shown (`answers`), whether data, taste or live
-quality have moved (`drift`), and what that asks for (`policy`): pure functions of frames.
-Not here: which list a person could see (`data.shown`), the score of live lists (`evaluation`),
-reading the lake and asking for a night (`steps`).
+Here: the attribution of events to the lists that users were shown (`attribution`, `rates`), drift
+of data, taste or live quality (`drift`), and the decision to retrain (`policy`): pure functions of
+frames.
+Not here: the list that a user could see (`data.exposure`), the score of live lists
+(`evaluation.prequential`), reading the lake and requesting a retrain (`steps.feedback`).
 """

@@ -4,7 +4,8 @@ Promises: an event is joined to what *we* published, never to what it claims; a 
 and counted; each event answers one list at most; nothing hangs on pseudonyms or the order of rows.
 
 Nobody reports what a screen showed, so that is taken from events: whoever does anything is there,
-and can see the list that is live for them (`data.shown`). Such a list on such a day is a *showing*.
+and can see the list that is live for them (`data.exposure`). Such a list on such a day is a
+*showing*.
 ::
 
     ann    [---- list p1: a b ----)[---- list p2: b c ----)      an event of ann's

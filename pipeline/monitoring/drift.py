@@ -129,7 +129,7 @@ def _between(nights: Sequence[QualityMean]) -> float:
 
 
 def _error(day: QualityMean, between: float) -> float:
-    """Return a day's squared error, as if `FEWEST` more people differed as those of nights do.
+    """Return a day's squared error, as if `MIN_GROUP_SIZE` more differed as nights' people do.
 
     The few people of a day may all be worth nothing by chance, and then have no error of their own.
     """

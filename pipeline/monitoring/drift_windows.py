@@ -132,8 +132,8 @@ def rebin(
 
     Parameters
     ----------
-    found
-        `counted`; cells are numbered from 0 on.
+    counts
+        Result of `counted`; cells are numbered from 0 on.
     make
         Makes coarser cells: totals of the given ones in the reference -> the new cell of each. It
         is asked once for each fold, with the totals of the others, and once for what is judged,

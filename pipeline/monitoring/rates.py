@@ -1,7 +1,7 @@
 """Rates of answers: what was counted of each group, and its intervals, clustered by person.
 
-Promises: of a group of fewer than `FEWEST` people only their number is told; an interval takes one
-person's exposures for what they are, no independent proofs.
+Promises: of a group of fewer than `MIN_GROUP_SIZE` people only their number is told; an interval
+takes one person's exposures for what they are, no independent proofs.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ class Signal:
         ``data.…``, ``taste.…`` or ``quality.…``.
     figure
         z of the latest day, signed where up and down differ; ``None`` where it cannot be judged.
-    asks
+    retrain_helps
         Whether training again answers a drift of it; data that are missing want a person.
     since
         Of a drift: the start of its first day.
@@ -102,7 +102,7 @@ class Drift:
     ----------
     end
         Where the latest judged day ends.
-    verdict
+    status
         ``drift`` if a signal drifts; else ``too_short`` or ``no_event`` if none could be judged.
     """
 
@@ -131,7 +131,7 @@ class Measured:
         Days, or nights, of the reference; `least` are needed.
     starts
         Where each judged day begins.
-    told
+    detail
         What the latest day has, beside what was expected; empty, or with a leading colon.
     """
 

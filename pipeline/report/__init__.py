@@ -1,5 +1,5 @@
 """Frozen results -> figures, page, JSON.
 
-Here: the one user of matplotlib, and the words a person reads about a night.
+Here: the one user of matplotlib, and the wording of pages and tables.
 Not here: computing a result (`evaluation`), storing it (`stores`).
 """

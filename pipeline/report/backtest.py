@@ -59,7 +59,7 @@ class ScheduleRow:
 def summary(
     days: Mapping[str, Sequence[DayFile]], plant: datetime | None
 ) -> tuple[ScheduleRow, ...]:
-    """Return a row a policy."""
+    """Return a row a schedule."""
     reached = {name: mean_of(series, "ndcg") for name, series in days.items()}
     own = {name: _own(series) for name, series in days.items()}
     seconds = {name: sum(day.training_seconds for day in series) for name, series in own.items()}
@@ -89,7 +89,7 @@ def summary(
 
 
 def text(days: Mapping[str, Sequence[DayFile]], plant: datetime | None) -> str:
-    """Return the finding, a row a policy, a row a day, and what is to be said of nights."""
+    """Return the finding, a row a schedule, a row a day, and what is to be said of nights."""
     header = ["policy", "days", "nights", "promoted", "training s", "NDCG", "without fold-in"]
     header += ["of nightly", "NDCG/min"] + ([] if plant is None else ["answered"])
     rows = []

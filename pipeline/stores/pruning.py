@@ -37,7 +37,7 @@ NOTHING: Final = Removed()
 
 
 def last_activity(run: Run, step: str) -> datetime:
-    """Return when a committed step was written, or `renew` was last called for it."""
+    """Return when a committed step was written, or `touch` was last called for it."""
     return datetime.fromtimestamp((run.folder / step / MANIFEST).stat().st_mtime, UTC)
 
 

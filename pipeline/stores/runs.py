@@ -130,7 +130,7 @@ class Draft:
         self.ref: Ref | None = None
 
     def bytes(self, name: str, data: bytes, *, volatile: bool = False) -> None:
-        """Write a file and force it to disk; `measured` as in `json`."""
+        """Write a file and force it to disk; `volatile` as in `json`."""
         path = self._folder / name
         with path.open("xb") as file:
             file.write(data)
@@ -143,7 +143,7 @@ class Draft:
     def json(self, name: str, value: object, *, volatile: bool = False) -> None:
         """Write `<name>.json`, keys sorted.
 
-        What was `measured` on the way (seconds, memory) differs from one attempt to the next: its
+        A `volatile` file (measured seconds, memory) differs from one attempt to the next: its
         bytes are checked like all others, and the step's `Ref` says nothing of them.
         """
         self.bytes(f"{name}.json", _json_bytes(value), volatile=volatile)
@@ -278,7 +278,7 @@ class Run:
         return data
 
     def manifest(self, step: str) -> dict[str, Any]:
-        """Return a step's manifest: ``rows``, the sums of its ``files``, which are ``measured``."""
+        """Return a step's manifest: ``rows``, the sums of its ``files``, which are ``volatile``."""
         path = self.folder / step / MANIFEST
         if not path.is_file():
             raise StorageError(

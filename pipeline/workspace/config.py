@@ -105,7 +105,7 @@ class Config(Frozen):
     recommend: RecommendConfig = Field(default=RecommendConfig(), description="Lists.")
     publish: PublishConfig = Field(default=PublishConfig(), description="Putting lists live.")
     attribution: AttributionConfig = Field(
-        default=AttributionConfig(), description="Answers to lists."
+        default=AttributionConfig(), description="Responses to lists."
     )
     drift: DriftConfig = Field(default=DriftConfig(), description="When data have moved.")
     policy: PolicyConfig = Field(default=PolicyConfig(), description="When a retrain is wanted.")

@@ -56,7 +56,7 @@ class BacktestPlanFile(Artifact):
 
 
 class ScheduleFile(Artifact):
-    """Whether a backtest runs a nightly at an instant; in ``<instant>-verdict``."""
+    """Whether a backtest runs a nightly at an instant; in ``<instant>-schedule``."""
 
     FILE: ClassVar[str] = "schedule"
 

@@ -2,7 +2,7 @@
 
 Each process does one durable thing (a step's folder, a commit of the lake, a line of the ledger, a
 call that changes MLflow) and dies; the next one goes on. The last one finds nothing left to do. All
-are forked from one that has imported the libraries and done nothing, as `mortal` does.
+are forked from one that has imported the libraries and done nothing, as `fork_server` does.
 """
 
 import os
@@ -134,7 +134,7 @@ def _once(original, name):
 def _forked(home: str, prepare: Callable[[], None] = lambda: None) -> int:
     """Go on with the night in a process of its own; returns its exit code."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # see `mortal`
+        warnings.simplefilter("ignore", DeprecationWarning)  # see `fork_server`
         child = os.fork()
     if child == 0:
         try:

@@ -3,7 +3,8 @@
 Here: `config`, what a source and its limits are; `streams`, bounded and whole bytes; `delimited`
 (CSV), `jsonl` and `columnar` (Parquet), each turning blocks of a stream into text columns;
 `mapping`, from a file's column names to ours; `read`, all of it in one call.
-Not here: opening paths and processes (`steps`), giving text a type or judging it (`ingest`).
+Not here: opening paths and processes (`steps.ingest`, `workspace.child_process`), giving
+text a type or judging it (`ingest`).
 """
 
 from pipeline.data.sources.config import FEATURE_TABLES, Limits, MappingError, Source

@@ -164,7 +164,7 @@ def validate(
             _judge_schema(schema, baseline),
         ),
         baseline=Baseline(available or 0, schema),
-        suite=suite.append_ledger_entry,
+        suite=suite.record,
     )
 
 

@@ -47,7 +47,7 @@ class SuiteResult:
     """
 
     broken: tuple[tuple[str, int], ...]
-    append_ledger_entry: str
+    record: str
 
 
 def run_suite(batch: pl.DataFrame, rules: Sequence[Rule]) -> SuiteResult:

@@ -1,11 +1,12 @@
 """The gate: a pure function from frozen evidence to a frozen decision.
 
 Here: what is laid before it (`evidence`), what it answers (`decision`), the order of the questions
-(`decide`), and one module a question: a first model (`ladder`), another recipe (`switch`), the same
-recipe on newer data (`refresh`). What is missing blocks, by its name (`complete`); what the
-questions share stands in `rules`.
-Not here: how good a scorer is (`evaluate`), the statistic (`compare`), where decisions lie
-(`steps`, `stores`).
+(`decide`), and one module a question: a first model (`baselines`), another recipe (`switch`, by its
+`e_process`), the same recipe on newer data (`refresh`, held to the champion's `anchors`). What is
+missing blocks, by its name (`completeness`); what the questions share stands in `rules`, the
+sentences in `messages`.
+Not here: how good a scorer is (`evaluation.evaluate`), the statistic (`evaluation.compare`), where
+decisions lie (`workspace.ledger`, `stores.ledger`).
 """
 
 from pipeline.evaluation.gate.accept import accept, offers

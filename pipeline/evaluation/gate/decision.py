@@ -74,9 +74,9 @@ class Decision:
         The anchor after this night.
     ratios
         Baseline ratio of each recipe on this block.
-    accounts
+    e_processes
         Where each candidate stands; empty where its figures must not count.
-    grey
+    inconclusive
         A candidate that a person may switch to: it has the points that one candidate alone would
         need, and all rules hold.
     """

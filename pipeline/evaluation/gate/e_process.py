@@ -59,7 +59,7 @@ class EProcess:
 
     Attributes
     ----------
-    log_bets
+    log_likelihood_ratios
         Logarithm of the likelihood ratio of each of `EFFECTS`.
     sx, sw
         Σ x/v and Σ 1/v over the blocks.

@@ -24,7 +24,7 @@ class EvaluatedRecipe:
 
     Attributes
     ----------
-    rung
+    baseline_rank
         Place on the ladder of a baseline, lowest first; None for what learns.
     users
         `Evaluation.users`.
@@ -32,7 +32,7 @@ class EvaluatedRecipe:
         Share of the catalogue in its lists.
     k
         Length of the lists that were judged.
-    tau
+    seed_sd
         Spread of its mean over training seeds, relative; None: never measured. A baseline has none.
     fits
         Fits of different salts that the values are the mean of.
@@ -76,7 +76,7 @@ class GateHistory:
         The newest of each recipe.
     underpowered_nights
         Nights in a row, up to last night, that could not judge a refresh.
-    accounts
+    e_processes
         Of every candidate against every champion since the last switch.
     opened
         End of the block that chose the champion: accounts begin after it.

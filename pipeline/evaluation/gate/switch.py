@@ -42,7 +42,7 @@ class Candidacy:
     ----------
     won
         Points, lift and every rule hold.
-    grey
+    inconclusive
         All but the points, of which it has what one candidate alone would need.
     """
 

@@ -3,7 +3,8 @@
 Promises: what is learnt comes from pairs as of earlier instants and what followed, all inside the
 window; nothing is drawn that another night would draw otherwise, so the scores depend on the data
 alone. Where the window is too short for an earlier block with answers, own decayed counts take the
-trees' place, and it says so. Behind a user's own items comes decayed popularity, as in `repeats`.
+trees' place, and it says so. Behind a user's own items comes decayed popularity, as in
+`personal_frequency`.
 
 The window's last blocks of `holdout_days` are held against what users had before each::
 
@@ -43,7 +44,7 @@ from pipeline.models.repeat_purchase.pairs import (
 )
 
 _BEHIND = 2.0**-10
-"""The most popular item as a share of the user's weakest own one, as in `repeats`."""
+"""The most popular item as a share of the user's weakest own one, as in `personal_frequency`."""
 _ROWS = 450_000
 """Pairs to learn from: pairs not taken again are thinned to stay near it; those taken all count."""
 _TINY = np.finfo(np.float32).tiny

@@ -51,7 +51,7 @@ class FeedbackResult(IngestResult):
         New rows of events.
     users_refreshed, publication_id
         Those of `foldin`.
-    verdict
+    action
         The policy's: ``skip``, ``fold_in`` or ``retrain``.
     """
 

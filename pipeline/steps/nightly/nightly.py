@@ -101,7 +101,7 @@ class NightResult:
         Recipes that could not be trained, with the sentence.
     chosen
         Hyperparameters selected for recipes that left something open, in words.
-    may_accept
+    acceptable
         Recipes that `nightjar gate accept` would put live now.
     cost
         What training cost, by recipe.

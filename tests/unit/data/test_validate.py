@@ -161,9 +161,7 @@ def test_an_expectation_that_raises_does_not_count_as_run() -> None:
     )
     result = run_suite(events_on([3]), rules)
     assert result.broken == (("kind_missing", 0),)
-    (raised,) = [
-        one for one in json.loads(result.append_ledger_entry)["results"] if one["exception"]
-    ]
+    (raised,) = [one for one in json.loads(result.record)["results"] if one["exception"]]
     assert raised["rule"] == "kind_at_least_one"
 
 
@@ -179,12 +177,12 @@ def test_the_record_shows_no_id_and_is_strict_json_and_no_bars_are_made(
     result = run_suite(events, rules)
     assert dict(result.broken)["user_id_too_long"] == 1
     assert dict(result.broken)["event_repeated"] > 0
-    assert "SECRET" not in result.append_ledger_entry
-    assert "Infinity" not in result.append_ledger_entry
-    json.loads(result.append_ledger_entry, parse_constant=pytest.fail)
+    assert "SECRET" not in result.record
+    assert "Infinity" not in result.record
+    json.loads(result.record, parse_constant=pytest.fail)
     captured = capfd.readouterr()
     assert captured.out == captured.err == ""
-    assert run_suite(events, rules).append_ledger_entry == result.append_ledger_entry
+    assert run_suite(events, rules).record == result.record
 
 
 # --- the night's judgement

@@ -58,7 +58,7 @@ class Backtested:
     days: Mapping[str, tuple[DayFile, ...]]
 
     def plain(self) -> dict[str, Any]:
-        """Return a row for each policy, and its days, as plain JSON."""
+        """Return a row for each schedule, and its days, as plain JSON."""
         pinned = self.plan.plain()
         return {
             "backtest": self.folder.name,
@@ -160,7 +160,7 @@ def backtest(
     begin, end
         The first as-of, and the last one that may be.
     plant
-        From when on taste is another one (see `data.planted`).
+        From when on taste is another one (see `data.synthetic_shift`).
 
     Raises
     ------
