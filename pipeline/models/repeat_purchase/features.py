@@ -44,7 +44,7 @@ _DOUBT = 20.0
 """Users, or items, without an answer that a share of those who came back starts with."""
 
 
-def item_table(pairs: Pairs, holdout_days: float) -> NDArray[np.float32]:
+def item_table(pairs: Pairs, block_days: float) -> NDArray[np.float32]:
     """Return ``(n_items, len(ITEM_FEATURES))`` float32; −1 where there is nothing to tell."""
 
     def total(value: NDArray[Any]) -> NDArray[Any]:
@@ -61,7 +61,7 @@ def item_table(pairs: Pairs, holdout_days: float) -> NDArray[np.float32]:
         _ratio(late, last_month),
         _ratio(total(several), users),
         _ratio(total(np.where(several, pairs.first - pairs.last, 0)), total(pairs.days - 1)),
-        _came_back(pairs, pairs.item, pairs.n_items, holdout_days),
+        _came_back(pairs, pairs.item, pairs.n_items, block_days),
     )
     table: NDArray[np.float32] = np.column_stack(columns).astype(np.float32)
     table[np.isnan(table)] = -1.0
@@ -69,7 +69,7 @@ def item_table(pairs: Pairs, holdout_days: float) -> NDArray[np.float32]:
 
 
 def table(
-    pairs: Pairs, items: NDArray[np.float32], holdout_days: float, keep: NDArray[np.bool_]
+    pairs: Pairs, items: NDArray[np.float32], block_days: float, keep: NDArray[np.bool_]
 ) -> NDArray[np.float32]:
     """Return ``(n_kept, len(FEATURES))`` float32; NaN where there is nothing to tell.
 
@@ -79,7 +79,7 @@ def table(
         All pairs of the users asked for.
     items
         ``(n_items, len(ITEM_FEATURES))`` float32, as `item_table` gives it.
-    holdout_days
+    block_days
         Days of a block.
     keep
         ``(n,)`` bool: the pairs wanted.
@@ -92,7 +92,7 @@ def table(
     np.minimum.at(newest, pairs.user, pairs.last)
     owned = of_user(np.ones(len(pairs.user)))
     repeats = _ratio(of_user(pairs.days > 1), owned)
-    back = _came_back(pairs, pairs.user, pairs.n_users, holdout_days)
+    back = _came_back(pairs, pairs.user, pairs.n_users, block_days)
     user, days, last, first = (
         part[keep] for part in (pairs.user, pairs.days, pairs.last, pairs.first)
     )
@@ -121,11 +121,11 @@ def table(
 
 
 def _came_back(
-    pairs: Pairs, group: NDArray[np.int32], n: int, holdout_days: float
+    pairs: Pairs, group: NDArray[np.int32], n: int, block_days: float
 ) -> NDArray[np.float64]:
     """Of the pairs older than a block, the share that was there again within it, by group."""
-    older = pairs.first > holdout_days
-    again = older & (pairs.last <= holdout_days)
+    older = pairs.first > block_days
+    again = older & (pairs.last <= block_days)
     held = np.bincount(group, weights=older, minlength=n)
     return np.bincount(group, weights=again, minlength=n) / (held + _DOUBT)
 

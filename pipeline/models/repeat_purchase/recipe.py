@@ -6,7 +6,7 @@ alone. Where the window is too short for an earlier block with answers, own deca
 trees' place, and it says so. Behind a user's own items comes decayed popularity, as in
 `personal_frequency`.
 
-The window's last blocks of `holdout_days` are held against what users had before each::
+The window's last blocks of `block_days` are held against what users had before each::
 
     |------------------------------[-- 3 --)[-- 2 --)[-- 1 --) end
      at least as long as the blocks
@@ -61,7 +61,7 @@ class RepeatPurchaseScorer(Scorer):
     ----------
     trees
         ``None`` where own decayed counts take their place.
-    holdout_days
+    block_days
         As in the recipe.
     items
         ``(n_items, f)`` float32, what is told of items, see `features`.
@@ -74,7 +74,7 @@ class RepeatPurchaseScorer(Scorer):
     )
 
     trees: Trees | None
-    holdout_days: int
+    block_days: int
     items: NDArray[np.float32]
     popularity: NDArray[np.float32]
     item_ids: NDArray[np.str_]
@@ -114,7 +114,7 @@ class RepeatPurchaseScorer(Scorer):
             counts: NDArray[np.float32] = np.maximum(pairs.own[_COUNTS], _TINY)
             return counts
         everything = np.ones(len(pairs.user), bool)
-        return self.trees.chances(table(pairs, self.items, self.holdout_days, everything))
+        return self.trees.chances(table(pairs, self.items, self.block_days, everything))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Everything that a fresh process needs; the trees as UTF-8."""
@@ -140,7 +140,7 @@ class RepeatPurchase(Recipe):
     family: Literal["repeat_purchase"] = Field(
         default="repeat_purchase", description="Name of the family."
     )
-    holdout_days: int = Field(
+    block_days: int = Field(
         default=14,
         ge=1,
         le=365,
@@ -198,14 +198,14 @@ class RepeatPurchase(Recipe):
         else:
             progress(
                 f"repeat_purchase: {taken} of {len(again):,} pairs were taken again in earlier "
-                f"blocks of {self.holdout_days} days, too few to learn from: own counts take over"
+                f"blocks of {self.block_days} days, too few to learn from: own counts take over"
             )
         popularity = item_popularity(history, self.popularity_half_life_days)
         most = popularity.max(initial=0.0)
         return RepeatPurchaseScorer(
             trees=trees,
-            holdout_days=self.holdout_days,
-            items=item_table(pairs_at(events, end), self.holdout_days),
+            block_days=self.block_days,
+            items=item_table(pairs_at(events, end), self.block_days),
             popularity=popularity / most if most > 0 else popularity,
             item_ids=history.item_ids,
             trained_until=history.end,
@@ -218,7 +218,7 @@ class RepeatPurchase(Recipe):
         rows = [np.zeros((0, len(FEATURES)), np.float32)]
         again = [np.zeros(0, bool)]
         share = 1.0
-        block = self.holdout_days * US_PER_DAY
+        block = self.block_days * US_PER_DAY
         length = end - int(events.at.min(initial=end))
         for back in range(1, min(self.blocks, length // (2 * block)) + 1):
             cut = end - back * block
@@ -229,8 +229,8 @@ class RepeatPurchase(Recipe):
                 share = self._share(wanted, labels.again)
             turn = (_phase(pairs, item_phase) - back * share) % 1.0  # in each block other pairs
             wanted &= labels.again | (turn < share)
-            items = item_table(pairs, self.holdout_days)
-            rows.append(table(pairs, items, self.holdout_days, wanted))
+            items = item_table(pairs, self.block_days)
+            rows.append(table(pairs, items, self.block_days, wanted))
             again.append(labels.again[wanted])
         return np.concatenate(rows), np.concatenate(again), share
 

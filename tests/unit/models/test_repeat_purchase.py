@@ -216,7 +216,7 @@ def test_coins_cannot_be_foretold(leak, monkeypatch):
     history = window(rows)
     seen = pairs_at
     monkeypatch.setattr(recipes, "pairs_at", lambda e, now: seen(e, now + leak * US_PER_DAY))
-    recipe = RepeatPurchase(holdout_days=BLOCK, blocks=3)
+    recipe = RepeatPurchase(block_days=BLOCK, blocks=3)
     told, again, share = recipe._examples(Events.of(history), NOW, recipes._item_phase(history))
     assert share == 1.0
     assert len(again) == 3 * 2400
@@ -243,7 +243,7 @@ def test_chances_are_those_of_all_pairs_however_few_were_learnt_from(room, pairs
     before, taken = later(shop(), 3)
     history = window(before)
     said = []
-    scorer = RepeatPurchase(holdout_days=3).train(history, progress=said.append)
+    scorer = RepeatPurchase(block_days=3).train(history, progress=said.append)
     assert f"on {pairs}" in said[0]
     own = scorer.score(history).sparse_bonus.tocoo()
     here = list(
@@ -260,7 +260,7 @@ def test_pairs_taken_again_all_count_and_others_are_thinned_alike_every_night(mo
         monkeypatch.setattr(recipes, "_ROWS", room)
         history = window(rows)
         events = Events.of(history)
-        return RepeatPurchase(holdout_days=3)._examples(events, NOW, recipes._item_phase(history))
+        return RepeatPurchase(block_days=3)._examples(events, NOW, recipes._item_phase(history))
 
     (_, every, whole), (_, thin, share) = examples(rows, 450_000), examples(rows, 2_000)
     assert (whole, thin.sum()) == (1.0, every.sum())
