@@ -90,7 +90,7 @@ def summary(
 
 def text(days: Mapping[str, Sequence[DayFile]], plant: datetime | None) -> str:
     """Return the finding, a row a schedule, a row a day, and what is to be said of nights."""
-    header = ["policy", "days", "nights", "promoted", "training s", "NDCG", "without fold-in"]
+    header = ["schedule", "days", "nights", "promoted", "training s", "NDCG", "without fold-in"]
     header += ["of nightly", "NDCG/min"] + ([] if plant is None else ["answered"])
     rows = []
     for row in summary(days, plant):
