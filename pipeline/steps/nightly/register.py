@@ -83,7 +83,7 @@ def _night_record(night: Night) -> NightRecord:
         datasets=_datasets(night),
         params={
             "holdout_days": split.holdout_days,
-            "policy": split.task,
+            "task": split.task,
             "target_kinds": ",".join(split.target_kinds),
             # The gate's: MLflow lets no parameter change when a person decides otherwise.
             "champion": run.read(DecisionFile).root.recipe,
