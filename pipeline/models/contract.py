@@ -104,7 +104,9 @@ class Scores:
         """Number of users, number of items."""
         pairs = ((self.users, self.items), (self.user_history, self.item_similarity))
         if any((left is None) != (right is None) for left, right in pairs):
-            raise ValueError("scores have half of a product: users and items, profile and links")
+            raise ValueError(
+                "scores have half of a product: users and items, history and similarity"
+            )
         if self.users is not None and self.items is not None:
             return len(self.users), len(self.items)
         if self.user_history is not None and self.item_similarity is not None:
