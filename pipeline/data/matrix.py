@@ -46,7 +46,7 @@ class History:
         ``(n_users + 1,)`` int64: events of row ``u`` are ``indptr[u]:indptr[u + 1]``.
     item
         ``(n_events,)`` int32 column of each event.
-    at
+    timestamp_us
         ``(n_events,)`` int64, microseconds since 1970 in UTC, rising within a user.
     weight
         ``(n_events,)`` float32, see `WEIGHT`.

@@ -76,7 +76,8 @@ class Scores:
 
     The score of (user, item) is the sum of the parts that are there::
 
-        users[user] @ items[item]  +  (profile @ links)[user, item]  +  sparse[user, item]
+        users[user] @ items[item]  +  (user_history @ item_similarity)[user, item]
+                                   +  sparse_bonus[user, item]
 
     Without factors, only stored cells of the other parts have a score at all; neither has a user
     whose factors are all zero (nothing is known of them) any score outside those cells.
@@ -85,10 +86,10 @@ class Scores:
     ----------
     users, items
         ``(n_users, f)`` and ``(n_items, f)`` float32, or both ``None``.
-    profile, links
+    user_history, item_similarity
         Users × anything and anything × items CSR float32, or both ``None``: what a user had, and
         where each of it leads. `topk` multiplies a block of users at a time.
-    sparse
+    sparse_bonus
         Users × items CSR float32, ≥ 0, over items the user already had, or ``None``.
     """
 
@@ -103,7 +104,9 @@ class Scores:
         """Number of users, number of items."""
         pairs = ((self.users, self.items), (self.user_history, self.item_similarity))
         if any((left is None) != (right is None) for left, right in pairs):
-            raise ValueError("scores have half of a product: users and items, profile and links")
+            raise ValueError(
+                "scores have half of a product: users and items, history and similarity"
+            )
         if self.users is not None and self.items is not None:
             return len(self.users), len(self.items)
         if self.user_history is not None and self.item_similarity is not None:

@@ -26,7 +26,7 @@ def drift_table(drift: Drift) -> str:
     """Return a line for each signal, what drifts first."""
     rows = _ordered(drift.signals)
     body = [(row.status.value, row.name, _figure(row.figure), row.sentence) for row in rows]
-    return grid(("verdict", "signal", "spreads", ""), body)
+    return grid(("status", "signal", "spreads", ""), body)
 
 
 def drift_section(drift: Drift | None, policy: RetrainDecision | None) -> str:

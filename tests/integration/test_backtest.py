@@ -104,7 +104,7 @@ def test_days_are_scored_by_what_was_live_and_folding_in_is_told_apart(found):
 
 
 def test_the_table_says_nights_seconds_and_shares(found):
-    rows = {row["policy"]: row for row in found.plain()["rows"]}
+    rows = {row["schedule"]: row for row in found.plain()["rows"]}
     assert rows["nightly"]["nights"] == 3
     assert rows["nightly"]["of_nightly"] == 1.0
     assert rows["never"]["training_seconds"] == 0
@@ -127,7 +127,7 @@ def test_the_night_of_a_sandbox_decides_as_the_live_one_did(shop, found):
 
 
 def test_stopped_anywhere_it_goes_on_with_the_same_decisions(shop, found, monkeypatch):
-    span = {"every": DAY, "policies": (RetrainSchedule.ADAPTIVE, RetrainSchedule.NIGHTLY)}
+    span = {"every": DAY, "schedules": (RetrainSchedule.ADAPTIVE, RetrainSchedule.NIGHTLY)}
     end = BEGIN + 2 * DAY
     for name in ("nightly", "score_span", "foldin"):
         real, left = getattr(days, name), [2]
@@ -185,7 +185,7 @@ def test_a_planted_shift_hurts_who_never_learns(shop, found):
         plant=BEGIN + timedelta(hours=1),
     )
     (row,) = shifted.plain()["rows"]
-    calm = {row["policy"]: row for row in found.plain()["rows"]}["never"]
+    calm = {row["schedule"]: row for row in found.plain()["rows"]}["never"]
     assert row["ndcg"] < 0.9 * calm["ndcg"]
     assert row["answered_days"] is None
 
@@ -226,7 +226,7 @@ def test_where_a_night_puts_nothing_live_the_live_lists_learn_what_was_done(work
     same = [(day.user_days, day.ndcg, day.base_ndcg) for day in nightly[:6]]
     assert same == [(day.user_days, day.ndcg, day.base_ndcg) for day in never[:6]]
     assert nightly[5].ndcg != nightly[5].base_ndcg
-    (row,) = [row for row in found.plain()["rows"] if row["policy"] == "nightly"]
+    (row,) = [row for row in found.plain()["rows"] if row["schedule"] == "nightly"]
     assert (row["nights"], row["promoted"]) == (6, 1)
 
 
@@ -239,7 +239,7 @@ def test_a_gap_before_the_first_as_of_is_waited_for(workspace, tmp_path):
         assert {day.reason for day in past[:4]} == {"nothing is live yet"}
         assert all(day.ndcg is None for day in past[:4])
         assert all(day.ndcg > 0 for day in past[4:])
-    rows = {row["policy"]: row for row in found.plain()["rows"]}
+    rows = {row["schedule"]: row for row in found.plain()["rows"]}
     assert rows["never"]["training_seconds"] == rows["never"]["nights"] == 0
     assert rows["nightly"]["nights"] == 2
 

@@ -44,7 +44,7 @@ class Calibrated:
     ----------
     line
         Entry of the ledger.
-    found
+    calibration
         All figures, with the paths of all e-processes.
     svg
         The figure.

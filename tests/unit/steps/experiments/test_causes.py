@@ -48,13 +48,13 @@ def test_each_change_is_named_alone(changed, kind, part):
 
 
 def test_a_window_of_as_many_rows_that_differs_is_named_by_its_arrays():
-    ((kind, sentence),) = found(THEN, window=("at", "weight"))
-    assert kind == CauseKind.DATA and "at, weight differ" in sentence
+    ((kind, sentence),) = found(THEN, window=("timestamp_us", "weight"))
+    assert kind == CauseKind.DATA and "timestamp_us, weight differ" in sentence
 
 
 def test_fewer_rows_explain_the_window_by_themselves():
     fewer = replace(THEN, rows={**THEN.rows, "events": 99})
-    assert [kind for kind, _ in found(fewer, window=("at",))] == [CauseKind.ROWS]
+    assert [kind for kind, _ in found(fewer, window=("timestamp_us",))] == [CauseKind.ROWS]
 
 
 def test_what_the_lake_says_of_its_files_is_passed_on():
