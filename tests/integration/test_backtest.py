@@ -56,7 +56,7 @@ from datetime import timedelta
 from pathlib import Path
 import structlog
 from pipeline.steps.experiments.backtest.backtest import backtest
-from pipeline.steps.experiments.backtest.days import Policy
+from pipeline.steps.experiments.backtest.days import RetrainSchedule
 from pipeline.workspace.workspace import Workspace
 from tests.integration.test_backtest import BEGIN, DAY, END
 
@@ -66,7 +66,7 @@ def stop(logger, name, event):
     raise structlog.DropEvent
 
 structlog.configure(processors=[stop])
-backtest(Workspace.open(Path(sys.argv[1])), BEGIN, END, every=DAY, policies=[Policy.ADAPTIVE])
+backtest(Workspace.open(Path(sys.argv[1])), BEGIN, END, every=DAY, schedules=[RetrainSchedule.ADAPTIVE])
 """
 
 

@@ -95,12 +95,12 @@ def copy(home, tmp_path):
 
 def test_it_says_how_often_the_gate_is_wrong_and_what_it_finds(whole):
     _, told = whole
-    found = told.found
+    found = told.calibration
     assert (found.replicates, len(found.users), found.df) == (8, 4, 28)
     assert (found.pairs, found.disjoint_pairs, len(found.equal)) == (224, 16, 56)
     assert min(found.users) >= 200
     assert 0 < found.rate <= found.rate_upper < 0.02
-    assert 0 < found.tau < 0.05
+    assert 0 < found.seed_sd < 0.05
     assert found.switched == 0
     assert found.planted == pytest.approx(0.03, abs=0.01)
     assert 0 <= found.power <= 1
@@ -118,7 +118,7 @@ def test_the_ledger_keeps_it_and_later_nights_take_the_spread_from_there(whole):
     assert (entry.recipe, entry.family, entry.metric, entry.k) == ("als", "als", "ndcg", 20)
     assert entry.task == "discovery"
     assert entry.cutoffs == tuple(AS_OF - (7 + 28 * back) * DAY for back in (3, 2, 1, 0))
-    assert entry.seed_sd == told.found.tau
+    assert entry.seed_sd == told.calibration.seed_sd
     past = LedgerHistory.of(ws.ledger)
     assert past.seed_sds(AS_OF + 90 * DAY, "discovery", 20) == {"als": entry.seed_sd}
     assert past.seed_sds(AS_OF + 91 * DAY, "discovery", 20) == {}
@@ -134,7 +134,7 @@ def test_the_same_call_fits_nothing_again(whole):
     before = history(ws)
     again, fits = calibrated(ws)
     assert fits == []
-    assert (again.line, again.calibration, again.svg) == (told.line, told.found, told.svg)
+    assert (again.line, again.calibration, again.svg) == (told.line, told.calibration, told.svg)
     assert history(ws) == before
 
 
@@ -146,7 +146,7 @@ def test_a_killed_one_goes_on_and_finds_the_same_though_the_lake_has_grown(whole
     assert feedback(copy, AS_OF).accepted > 0
     found, fits = calibrated(copy)
     assert fits == list(range(12, 33))
-    assert found.calibration == whole[1].found
+    assert found.calibration == whole[1].calibration
     assert found.svg == whole[1].svg
 
 
