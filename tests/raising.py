@@ -5,6 +5,6 @@ import pytest
 from pipeline.errors import NightjarError
 
 
-def raises(id: str) -> "pytest.RaisesExc[NightjarError]":
-    """Expect a `NightjarError` with this id."""
-    return pytest.raises(NightjarError, check=lambda error: error.id == id)
+def raises(*ids: str) -> "pytest.RaisesExc[NightjarError]":
+    """Expect a `NightjarError` with one of these ids."""
+    return pytest.raises(NightjarError, check=lambda error: error.id in ids)

@@ -6,13 +6,14 @@ the result in one sentence; progress is at most one line per 10 seconds; no line
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import wraps
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import structlog
 
@@ -56,9 +57,7 @@ def task_log(
     progress
         Where progress goes, at most one text per `PROGRESS_SECONDS`.
     """
-    log = structlog.get_logger("nightjar").bind(
-        task=task, run_id=run_id, as_of=format_instant(as_of)
-    )
+    log = _logger().bind(task=task, run_id=run_id, as_of=format_instant(as_of))
     log.info("task_started")
     start = time.perf_counter()
     record = TaskLog(at_most_every(PROGRESS_SECONDS, progress), run_id)
@@ -70,6 +69,13 @@ def task_log(
     log.bind(run_id=record.run_id).info(
         "task_finished", seconds=_since(start), rows=record.rows, result=record.result
     )
+
+
+def _logger() -> Any:
+    """Return the logger; without a configuration structlog would print to stdout."""
+    if structlog.is_configured():
+        return structlog.get_logger("nightjar")
+    return structlog.wrap_logger(structlog.PrintLogger(sys.stderr))
 
 
 def at_most_every(seconds: float, progress: Progress) -> Progress:

@@ -95,7 +95,7 @@ def _scenarios(airflow: runner.Runner, root: Path, heard: list[Any]) -> dict[str
     quiet = Shop(airflow, shop.home).copy("few people")
     few = [f"u{n}" for n in range(0, 320, 3)]
     toml = quiet.home / "nightjar.toml"
-    toml.write_text(toml.read_text().replace("[split]", "[split]\nblock_choices = [7]"))
+    toml.write_text(toml.read_text().replace("[split]", "[split]\nholdout_days_options = [7]"))
     quiet.land(events.filter(pl.col("user_id").is_in(few)), SECOND, FIRST)
     quiet.feedback(SECOND)
     ended["few"] = quiet.night(SECOND)

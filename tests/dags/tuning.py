@@ -11,7 +11,6 @@ from typing import Any
 from dags.local import runner
 from pipeline.base import format_instant
 from pipeline.steps.feedback.feedback import feedback
-from pipeline.workspace.history import CANDIDATE
 from pipeline.workspace.workspace import Workspace
 from tests.worlds import CONFIG, NIGHTS, land, purchases
 
@@ -22,7 +21,7 @@ def _summary(run: runner.FinishedRun, home: Path) -> dict[str, Any]:
         "succeeded": run.succeeded,
         "states": run.states,
         "result": run.result,
-        "candidates": [e["recipe"] for e in entries if e["type"] == CANDIDATE],
+        "candidates": [e["recipe"] for e in entries if e["type"] == "candidate"],
     }
 
 

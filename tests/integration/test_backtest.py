@@ -66,7 +66,8 @@ def stop(logger, name, event):
     raise structlog.DropEvent
 
 structlog.configure(processors=[stop])
-backtest(Workspace.open(Path(sys.argv[1])), BEGIN, END, every=DAY, schedules=[RetrainSchedule.ADAPTIVE])
+ws = Workspace.open(Path(sys.argv[1]))
+backtest(ws, BEGIN, END, every=DAY, schedules=[RetrainSchedule.ADAPTIVE])
 """
 
 

@@ -368,7 +368,7 @@ def test_losers_go_and_the_winner_stays(ws):
 def test_damage_is_named_and_stops_it(ws):
     path = next(iter(sorted(ws.lake.files("events"))))
     (ws.home / "lake" / "events" / path).write_bytes(b"")
-    with raises("lake.commit_damaged"):
+    with raises("lake.file_altered"):
         gc(Workspace(ws.home, ws.composed), NOW)
 
 
