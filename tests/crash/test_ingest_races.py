@@ -63,8 +63,10 @@ class Paused:
 
     def __enter__(self) -> "Paused":
         assert self._process.stderr is not None
-        line = self._process.stderr.readline()
-        assert line.startswith("failpoint "), line
+        lines = []
+        while not (line := self._process.stderr.readline()).startswith("failpoint "):
+            assert line, lines
+            lines.append(line)
         self._process.send_signal(signal.SIGSTOP)
         return self
 
