@@ -36,7 +36,7 @@ ROOT = Path(__file__).parents[2]
 RECIPES: dict[str, Recipe] = {
     **families.default_recipes(),
     "als": Als(factors=8, regularization=0.1, iterations=15, device="cpu"),
-    "repeat_purchase": RepeatPurchase(holdout_days=30, iterations=5),
+    "repeat_purchase": RepeatPurchase(block_days=30, iterations=5),
     "item_knn": ItemKnn(),
     "ease": Ease(regularization=3.0),
     "rp3beta": Rp3Beta(),
