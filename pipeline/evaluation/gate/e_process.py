@@ -22,6 +22,7 @@ from pydantic_core import CoreSchema, core_schema
 from scipy.special import logsumexp
 
 from pipeline.base import Interval, plain
+from pipeline.evaluation.intervals import NORMAL_95
 
 EFFECTS = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28)
 """Lifts that the points bet on."""
@@ -167,7 +168,7 @@ class EProcessStatus:
         own = self.e_process
         text = f"{self.recipe}: {e_value_text(own.e_value)} of {self.threshold:,.0f} points"
         if own.blocks:
-            half = 1.96 * own.se
+            half = NORMAL_95 * own.se
             plural = "block" if own.blocks == 1 else "blocks"
             text += (
                 f", {signed(own.lift)} % (95 %: {signed(own.lift - half)} to "

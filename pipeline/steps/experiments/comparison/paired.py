@@ -24,6 +24,7 @@ from pipeline.data.split import Split
 from pipeline.errors import GateError, NightjarError
 from pipeline.evaluation.compare import NO_LEVEL, difference, paired
 from pipeline.evaluation.evaluate import NDCG, SLICE, USERS, evaluate_stored, metric_name
+from pipeline.evaluation.intervals import NORMAL_95
 from pipeline.report.pair import Estimate, MetricRow, PairedComparison, PairedRow
 from pipeline.workspace.artifacts import EvaluationFile, train_step
 from pipeline.workspace.night import Night
@@ -33,7 +34,6 @@ from pipeline.workspace.versions import Version
 HOLDOUT: Final = "holdout"
 RECIPES: Final = "recipes"
 _WORDS: Final = {NO_LEVEL: "the first of the two is at 0"}
-_95: Final = 1.96
 _LOW, _HIGH = "_lo", "_hi"
 
 
@@ -181,7 +181,7 @@ def _rows(left: _Side, right: _Side, night: Night) -> tuple[PairedRow, ...]:
             min_nonzero=gate.min_nonzero,
         )
         known = math.isfinite(result.v)
-        half = _95 * result.se if known else 0.0
+        half = NORMAL_95 * result.se if known else 0.0
         rows.append(
             PairedRow(
                 name=_named(column, k),
