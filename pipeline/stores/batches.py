@@ -12,7 +12,6 @@ nothing more.
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -27,6 +26,7 @@ from pipeline import columns as c
 from pipeline.columns import BatchStatus
 from pipeline.errors import ConcurrencyError, StorageError
 from pipeline.failpoints import failpoint
+from pipeline.stores.disk import sync
 from pipeline.stores.lake import Lake
 
 APP: Final = "ingest"
@@ -36,7 +36,7 @@ MERGED: Final = ("items", "users")
 
 @dataclass(frozen=True)
 class Batch:
-    """One file's outcome, as the ledger keeps it.
+    """One file's outcome, as the ledger keeps it; its fields are columns of `batches`.
 
     Attributes
     ----------
@@ -65,8 +65,9 @@ class Batches:
     def __init__(self, lake: Lake) -> None:
         self._lake = lake
         self._spool = lake.root / "_spool"
-        self._at = self._version()
-        self._known: tuple[int, pl.DataFrame] | None = None
+        version = lake.version("batches")
+        self._at = -1 if version is None else version
+        self._done: tuple[int, pl.DataFrame] | None = None
 
     def recover(self) -> int:
         """Carry out what a crash left open; return how many files that were."""
@@ -85,12 +86,14 @@ class Batches:
         For items and users only if nothing was merged since: the latest file wins, so an older one
         that comes again has something to say.
         """
-        if self._known is None or self._known[0] != self._at:
-            self._known = (self._at, self._done())
-        done = self._known[1].filter(pl.col(c.TABLE) == table)
+        if self._done is None or self._done[0] != self._at:
+            done = pl.col(c.STATUS) == BatchStatus.DONE
+            columns = [c.SEQ, c.BATCH_ID, c.TABLE]
+            self._done = self._at, self._lake.read("batches", where=done, columns=columns)
+        files = self._done[1].filter(pl.col(c.TABLE) == table)
         if table in MERGED:
-            done = done.filter(pl.col(c.SEQ) == pl.col(c.SEQ).max())
-        return batch_id in done[c.BATCH_ID]
+            files = files.filter(pl.col(c.SEQ) == pl.col(c.SEQ).max())
+        return batch_id in files[c.BATCH_ID]
 
     def commit(
         self, files: Sequence[Batch], rows: pl.DataFrame | None, quarantine: pl.DataFrame
@@ -113,7 +116,8 @@ class Batches:
         number = first + len(files) - 1
         self._spool_frames(number, {name: f for name, f in frames.items() if f is not None})
         intents = pl.DataFrame(
-            [_row(seq, batch) for seq, batch in enumerate(files, start=first)], schema=c.BATCHES
+            [{c.SEQ: seq, **vars(batch)} for seq, batch in enumerate(files, start=first)],
+            schema=c.BATCHES,
         )
         self._note(intents, BatchStatus.INTENT)
         if not (self._spool / str(number)).is_dir():
@@ -136,12 +140,6 @@ class Batches:
         arrived = self._lake.read("batches", columns=[c.BATCH_ID, c.SEQ], where=later)
         return dict(arrived.sort(c.SEQ).iter_rows())
 
-    def _done(self) -> pl.DataFrame:
-        columns = [c.SEQ, c.BATCH_ID, c.TABLE]
-        return self._lake.read(
-            "batches", where=pl.col(c.STATUS) == BatchStatus.DONE, columns=columns
-        )
-
     def _carry_out(self, intents: pl.DataFrame) -> None:
         seq, table = _number(intents), intents[c.TABLE][0]
         spool = self._spool / str(seq)
@@ -156,9 +154,16 @@ class Batches:
     def _unspool(self, spool: Path, table: str, seq: int) -> None:
         """Write what the spool holds for a table; the number lets the lake write it once."""
         path = spool / f"{table}.parquet"
-        if path.exists():
-            write = self._lake.replace if table in MERGED else self._lake.append
-            write(table, _read(path), txn=(APP, seq))
+        if not path.exists():
+            return
+        try:
+            frame = pl.read_parquet(path, glob=False, hive_partitioning=False)
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise StorageError(
+                "ingest.spool_damaged", f"{path} is damaged: an open ingest cannot be finished"
+            ) from error
+        write = self._lake.replace if table in MERGED else self._lake.append
+        write(table, frame, txn=(APP, seq))
 
     def _note(self, rows: pl.DataFrame, status: BatchStatus) -> None:
         """Add rows with a status right behind those that this attempt knows."""
@@ -166,10 +171,6 @@ class Batches:
         # The number makes two writers who start from one version conflict.
         number = 2 * _number(rows) + (status is not BatchStatus.INTENT)
         self._at = self._lake.append("batches", frame, txn=(APP, number), after=self._at)
-
-    def _version(self) -> int:
-        version = self._lake.version("batches")
-        return -1 if version is None else version
 
     def _spool_frames(self, seq: int, frames: dict[str, pl.DataFrame]) -> None:
         target = self._spool / str(seq)
@@ -179,10 +180,10 @@ class Batches:
             for name, frame in frames.items():
                 path = draft / f"{name}.parquet"
                 frame.write_parquet(path, compression="lz4", statistics=False)
-                _sync(path)
-            _sync(draft)
+                sync(path)
+            sync(draft)
             draft.rename(target)
-            _sync(self._spool)
+            sync(self._spool)
         except OSError as error:
             if target.is_dir():  # each start sweeps, so it is of somebody who is at work
                 raise ConcurrencyError(
@@ -198,41 +199,6 @@ class Batches:
             shutil.rmtree(left, ignore_errors=True)
 
 
-def _row(seq: int, batch: Batch) -> dict[str, object]:
-    return {
-        c.SEQ: seq,
-        c.BATCH_ID: batch.batch_id,
-        c.STATUS: BatchStatus.INTENT.value,
-        c.TABLE: batch.table,
-        c.SOURCE: batch.source,
-        c.FILE: batch.file,
-        c.ROWS: batch.rows,
-        c.ACCEPTED: batch.accepted,
-        c.QUARANTINED: batch.quarantined,
-        c.DUPLICATES: batch.duplicates,
-        c.TOMBSTONED: batch.tombstoned,
-        c.SKIPPED: batch.skipped,
-        c.INGESTED_AT: batch.ingested_at,
-    }
-
-
 def _number(rows: pl.DataFrame) -> int:
     """Return the number of a commit: that of its last file."""
     return int(rows[c.SEQ].to_numpy().max())
-
-
-def _read(path: Path) -> pl.DataFrame:
-    try:
-        return pl.read_parquet(path, glob=False, hive_partitioning=False)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise StorageError(
-            "ingest.spool_damaged", f"{path} is damaged: an open ingest cannot be finished"
-        ) from error
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

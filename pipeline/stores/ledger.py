@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import StorageError
+from pipeline.stores.disk import storage_errors, write_synced
 from pipeline.stores.locks import locked
 
 _START = "0" * 64
@@ -32,7 +33,8 @@ class Ledger:
             return ()
         entries: list[dict[str, Any]] = []
         previous = _START
-        for number, line in enumerate(self._lines(), start=1):
+        # Whole lines only: a last line without its newline was never acknowledged.
+        for number, line in enumerate(self._path.read_bytes().split(b"\n")[:-1], start=1):
             try:
                 entry = json.loads(line)
                 claimed = entry.pop("sha256")
@@ -55,37 +57,25 @@ class Ledger:
             for entry in entries:
                 if entry["key"] == key:
                     return entry
-            entry = {
-                **fields,
-                "key": key,
-                "type": type_,
-                "previous": entries[-1]["sha256"] if entries else _START,
-            }
+            previous = entries[-1]["sha256"] if entries else _START
+            entry = {**fields, "key": key, "type": type_, "previous": previous}
             entry["sha256"] = _sum(entry)
-            self._write(json.dumps(entry, sort_keys=True, ensure_ascii=False))
+            self._write(_line(entry))
             return entry
 
-    def _lines(self) -> list[bytes]:
-        """Whole lines only: a last line without its newline was never acknowledged."""
-        return self._path.read_bytes().split(b"\n")[:-1]
-
-    def _write(self, line: str) -> None:
-        try:
+    def _write(self, line: bytes) -> None:
+        with storage_errors("cannot_write", self._path):
             handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
             with os.fdopen(handle, "rb+") as file:
                 # What follows the last newline is the rest of a line that died while written.
                 file.truncate(file.read().rfind(b"\n") + 1)
                 file.seek(0, os.SEEK_END)
-                file.write(line.encode() + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise StorageError(
-                "storage.cannot_write", f"cannot write {self._path}: {error.strerror}"
-            ) from error
+                write_synced(file, line + b"\n")
+
+
+def _line(entry: Mapping[str, Any]) -> bytes:
+    return json.dumps(entry, sort_keys=True, ensure_ascii=False).encode()
 
 
 def _sum(entry: Mapping[str, Any]) -> str:
-    return hashlib.sha256(
-        json.dumps(entry, sort_keys=True, ensure_ascii=False).encode()
-    ).hexdigest()
+    return hashlib.sha256(_line(entry)).hexdigest()

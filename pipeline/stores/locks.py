@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from pipeline.errors import ConcurrencyError, StorageError
+from pipeline.errors import ConcurrencyError
+from pipeline.stores.disk import storage_errors
 
 
 @contextmanager
@@ -35,20 +36,17 @@ def locked(path: Path, what: str, *, wait: bool = False, shared: bool = False) -
     """
     kind = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
     with ExitStack() as stack:
-        try:
+        with storage_errors("cannot_write", path):
             path.parent.mkdir(parents=True, exist_ok=True)
             file = stack.enter_context(path.open("ab+", buffering=0))
-            fcntl.flock(file, kind)
+            try:
+                fcntl.flock(file, kind)
+            except BlockingIOError:
+                file.seek(0)
+                holder = file.read(32).decode(errors="replace").strip() or "unknown"
+                raise ConcurrencyError(
+                    "lock.held", f"{what} is held by process {holder}; wait for it and start again"
+                ) from None
             file.truncate(0)
             file.write(f"{os.getpid()}\n".encode())
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read(32).decode(errors="replace").strip() or "unknown"
-            raise ConcurrencyError(
-                "lock.held", f"{what} is held by process {holder}; wait for it and start again"
-            ) from None
-        except OSError as error:
-            raise StorageError(
-                "storage.cannot_write", f"cannot write {path}: {error.strerror}"
-            ) from error
         yield

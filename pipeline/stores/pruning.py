@@ -9,13 +9,15 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from pipeline.errors import ConcurrencyError, StorageError
+from pipeline.errors import ConcurrencyError
 from pipeline.failpoints import failpoint
+from pipeline.stores.disk import storage_errors
 from pipeline.stores.runs import MANIFEST, Run, Runs
 
 _GONE: Final = ".gone-"
@@ -33,9 +35,6 @@ class Removed:
         return Removed(self.files + other.files, self.bytes + other.bytes)
 
 
-NOTHING: Final = Removed()
-
-
 def last_activity(run: Run, step: str) -> datetime:
     """Return when a committed step was written, or `touch` was last called for it."""
     return datetime.fromtimestamp((run.folder / step / MANIFEST).stat().st_mtime, UTC)
@@ -43,12 +42,8 @@ def last_activity(run: Run, step: str) -> datetime:
 
 def touch(run: Run, step: str) -> None:
     """Say that a run is being worked on, now."""
-    try:
+    with storage_errors("cannot_write", run.folder):
         os.utime(run.folder / step / MANIFEST)
-    except OSError as error:
-        raise StorageError(
-            "storage.cannot_write", f"cannot write {run.folder}: {error.strerror}"
-        ) from error
 
 
 def drop_files(run: Run, step: str, names: Iterable[str]) -> Removed:
@@ -59,19 +54,15 @@ def drop_files(run: Run, step: str, names: Iterable[str]) -> Removed:
 def remove(run: Run) -> Removed:
     """Take a run away."""
     gone = run.folder.with_name(f"{_GONE}{run.run_id}")
-    try:
+    with storage_errors("cannot_remove", run.folder):
         run.folder.rename(gone)
-    except OSError as error:
-        raise StorageError(
-            "storage.cannot_remove", f"cannot remove {run.folder}: {error.strerror}"
-        ) from error
     failpoint("run_renamed")
     return _emptied(gone)
 
 
 def remove_orphans(runs: Runs) -> Removed:
     """Take away what processes left that died while they wrote a step, or removed a run."""
-    taken = NOTHING
+    taken = Removed()
     for gone in runs.root.glob(f"{_GONE}*"):
         taken += _emptied(gone)
     for run in runs.starting_with(""):
@@ -99,18 +90,12 @@ def _since(path: Path) -> datetime:
 
 
 def _removed(paths: Iterable[Path]) -> Removed:
-    taken = NOTHING
+    taken = Removed()
     for path in paths:
-        try:
+        with storage_errors("cannot_remove", path), suppress(FileNotFoundError):
             size = path.lstat().st_size
             path.unlink()
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            raise StorageError(
-                "storage.cannot_remove", f"cannot remove {path}: {error.strerror}"
-            ) from error
-        taken += Removed(1, size)
+            taken += Removed(1, size)
     return taken
 
 

@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
 
 from pipeline.errors import StorageError
 from pipeline.failpoints import failpoint
+from pipeline.stores.disk import storage_errors, sync, write_synced
 from pipeline.stores.locks import locked
 
 MANIFEST = "manifest.json"
@@ -42,7 +43,7 @@ class Ref:
     name
         File that was summed: the step's manifest.
     sha256
-        Sum of that file without what was merely measured (`Draft.json`); it names the sums of all
+        Sum of that file without what was merely measured (`Draft.bytes`); it names the sums of all
         the others, so equal inputs give an equal one.
     rows
         Rows of the step's main result, for people.
@@ -78,8 +79,11 @@ class JsonFile(BaseModel):
         return self.model_dump(mode="json", by_alias=True)
 
     def to_bytes(self) -> bytes:
-        """Return the bytes of the file."""
-        return _json_bytes(self.plain())
+        """Return the bytes of the file, keys sorted."""
+        plain = self.plain()
+        return json.dumps(
+            plain, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False
+        ).encode()
 
     @classmethod
     def parse(cls, data: bytes, where: object) -> Self:
@@ -126,27 +130,21 @@ class Draft:
         self.ref: Ref | None = None
 
     def bytes(self, name: str, data: bytes, *, volatile: bool = False) -> None:
-        """Write a file and force it to disk; `volatile` as in `json`."""
-        path = self._folder / name
-        with path.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        self.files[name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-        if volatile:
-            self.volatile.add(name)
-
-    def json(self, name: str, value: object, *, volatile: bool = False) -> None:
-        """Write `<name>.json`, keys sorted.
+        """Write a file and force it to disk.
 
         A `volatile` file (measured seconds, memory) differs from one attempt to the next: its
         bytes are checked like all others, and the step's `Ref` says nothing of them.
         """
-        self.bytes(f"{name}.json", _json_bytes(value), volatile=volatile)
+        path = self._folder / name
+        with path.open("xb") as file:
+            write_synced(file, data)
+        self.files[name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+        if volatile:
+            self.volatile.add(name)
 
     def write(self, file: JsonFile) -> None:
         """Write a file under its own name; a volatile one is no part of the `Ref`."""
-        self.json(file.FILE, file.plain(), volatile=file.VOLATILE)
+        self.bytes(f"{file.FILE}.json", file.to_bytes(), volatile=file.VOLATILE)
 
     def frame(self, name: str, frame: pl.DataFrame) -> None:
         """Write `<name>.parquet`."""
@@ -172,30 +170,21 @@ class Run:
 
     def committed(self, step: str) -> Ref | None:
         """Return the `Ref` of a committed step, or ``None``."""
-        path = self.folder / step / MANIFEST
-        if not path.is_file():
-            return None
-        data = path.read_bytes()
-        manifest = _parse(data, path)
-        return Ref(step, MANIFEST, _repeatable_sum(step, manifest), int(manifest["rows"]))
+        return self.ref(step) if (self.folder / step / MANIFEST).is_file() else None
 
     def ref(self, step: str) -> Ref:
         """Return the `Ref` of a step that must have been done."""
-        self.manifest(step)
-        ref = self.committed(step)
-        assert ref is not None  # noqa: S101  (its manifest was just read)
-        return ref
+        manifest = self.manifest(step)
+        files = {n: f for n, f in manifest["files"].items() if n not in manifest["volatile"]}
+        lasting = {"step": step, "rows": manifest["rows"], "files": files}
+        total = hashlib.sha256(_manifest_bytes(lasting)).hexdigest()
+        return Ref(step, MANIFEST, total, int(manifest["rows"]))
 
     def steps(self, prefix: str = "") -> tuple[str, ...]:
         """Names of the committed steps below `prefix`, sorted."""
-        manifests = (self.folder / prefix).glob(f"**/{MANIFEST}")
-        return tuple(
-            sorted(
-                path.parent.relative_to(self.folder).as_posix()
-                for path in manifests
-                if not path.parent.name.startswith(".")
-            )
-        )
+        folders = (path.parent for path in (self.folder / prefix).glob(f"**/{MANIFEST}"))
+        names = [f.relative_to(self.folder) for f in folders if not f.name.startswith(".")]
+        return tuple(sorted(name.as_posix() for name in names))
 
     @contextmanager
     def draft(self, step: str) -> Iterator[Draft]:
@@ -215,30 +204,25 @@ class Run:
 
     def _draft(self, step: str, final: Path) -> Iterator[Draft]:
         work = final.parent / f".draft-{final.name}-{os.getpid()}"
-        try:
+        with storage_errors("cannot_write", final.parent):
             for left in final.parent.glob(f".draft-{final.name}-*"):
                 shutil.rmtree(left)
             work.mkdir(parents=True)
-        except OSError as error:
-            raise StorageError(
-                "storage.cannot_write", f"cannot write {final.parent}: {error.strerror}"
-            ) from error
         draft = Draft(work)
         try:
-            yield draft
-            failpoint("manifest")
-            draft.bytes(MANIFEST, _manifest(step, draft))
-            _sync_folder(work)
-            if final.exists():  # a folder without a manifest: no commit of ours
-                shutil.rmtree(final)
-            failpoint("step_tmp")
-            work.rename(final)
-            failpoint("step_renamed")
-            _sync_folder(final.parent)
-        except OSError as error:
-            raise StorageError(
-                "storage.cannot_write", f"cannot write step {step}: {error.strerror}"
-            ) from error
+            with storage_errors("cannot_write", f"step {step}"):
+                yield draft
+                failpoint("manifest")
+                lasting = {"step": step, "rows": draft.rows, "files": draft.files}
+                manifest = _manifest_bytes({**lasting, "volatile": sorted(draft.volatile)})
+                draft.bytes(MANIFEST, manifest)
+                sync(work)
+                if final.exists():  # a folder without a manifest: no commit of ours
+                    shutil.rmtree(final)
+                failpoint("step_tmp")
+                work.rename(final)
+                failpoint("step_renamed")
+                sync(final.parent)
         finally:
             shutil.rmtree(work, ignore_errors=True)
         draft.ref = self.committed(step)
@@ -261,12 +245,8 @@ class Run:
                 "run.no_file", f"step {step} of run {self.run_id} has no file {name}"
             )
         path = self.folder / step / name
-        try:
+        with storage_errors("cannot_read", path):
             data = path.read_bytes()
-        except OSError as error:
-            raise StorageError(
-                "storage.cannot_read", f"cannot read {path}: {error.strerror}"
-            ) from error
         if hashlib.sha256(data).hexdigest() != manifest["files"][name]["sha256"]:
             raise StorageError(
                 "run.checksum", f"{path} is not what step {step} wrote: its sha256 differs"
@@ -280,11 +260,17 @@ class Run:
             raise StorageError(
                 "run.step_missing", f"step {step} of run {self.run_id} has not been done"
             )
-        return _parse(path.read_bytes(), path)
-
-    def json(self, step: str, name: str) -> Any:
-        """Read `<name>.json`."""
-        return json.loads(self.bytes(step, f"{name}.json"))
+        try:
+            manifest = json.loads(path.read_bytes())
+            return {
+                "rows": manifest["rows"],
+                "files": dict(manifest["files"]),
+                "volatile": list(manifest.get("volatile", ())),
+            }
+        except (ValueError, KeyError, TypeError) as error:
+            raise StorageError(
+                "run.manifest_damaged", f"{path} is damaged: it is no manifest"
+            ) from error
 
     def read(self, kind: type[A], step: str = "") -> A:
         """Read a committed file after checking its sum; `step` where the kind names none."""
@@ -324,49 +310,9 @@ class Runs:
 
     def starting_with(self, prefix: str) -> tuple[Run, ...]:
         """Return the runs whose id starts so, sorted by id."""
-        if not self.root.is_dir():
-            return ()
-        names = sorted(path.name for path in self.root.iterdir() if path.name.startswith(prefix))
+        names = sorted(path.name for path in self.root.glob(f"{prefix}*"))
         return tuple(Run(self.root, name) for name in names if not name.startswith("."))
 
 
-def _json_bytes(value: object) -> bytes:
-    text = json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
-    return text.encode()
-
-
-def _manifest(step: str, draft: Draft) -> bytes:
-    lasting = {"step": step, "rows": draft.rows, "files": draft.files}
-    return _written({**lasting, "volatile": sorted(draft.volatile)})
-
-
-def _written(manifest: Mapping[str, Any]) -> bytes:
+def _manifest_bytes(manifest: Mapping[str, Any]) -> bytes:
     return json.dumps(manifest, sort_keys=True, indent=1).encode()
-
-
-def _repeatable_sum(step: str, manifest: Mapping[str, Any]) -> str:
-    files = {n: f for n, f in manifest["files"].items() if n not in manifest["volatile"]}
-    lasting = {"step": step, "rows": manifest["rows"], "files": files}
-    return hashlib.sha256(_written(lasting)).hexdigest()
-
-
-def _parse(data: bytes, path: Path) -> dict[str, Any]:
-    try:
-        manifest = json.loads(data)
-        return {
-            "rows": manifest["rows"],
-            "files": dict(manifest["files"]),
-            "volatile": list(manifest.get("volatile", ())),
-        }
-    except (ValueError, KeyError, TypeError) as error:
-        raise StorageError(
-            "run.manifest_damaged", f"{path} is damaged: it is no manifest"
-        ) from error
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

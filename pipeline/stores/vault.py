@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+import itertools
 import os
 import secrets
 import sqlite3
@@ -19,12 +20,13 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from pipeline.errors import ConfigError, StorageError
+from pipeline.stores.disk import sync, write_synced
 
 T = TypeVar("T")
 
@@ -80,56 +82,50 @@ class Vault:
         keys = self._keys(raw)
         with self._connection() as connection:
             connection.execute("BEGIN IMMEDIATE")
-            known = _select(connection, keys.values())
-            fresh = {key: one for one, key in keys.items() if key not in known}
+            pseudonyms = _select(connection, "lookup", "pseudonym", keys.values())
+            new = {key: user for user, key in keys.items() if key not in pseudonyms}
             connection.executemany(
                 "INSERT OR IGNORE INTO people VALUES (?, ?, ?)",
-                [self._entry(key, one) for key, one in fresh.items()],
+                itertools.starmap(self._entry, new.items()),
             )
-            known |= _select(connection, fresh)
+            pseudonyms |= _select(connection, "lookup", "pseudonym", new)
             connection.execute("COMMIT")
-        return {one: known[key] for one, key in keys.items()}
+        return {user: pseudonyms[key] for user, key in keys.items()}
 
     def lookup(self, raw: Sequence[str]) -> dict[str, str]:
         """Return raw id → pseudonym for those the vault knows."""
         keys = self._keys(raw)
         with self._connection() as connection:
-            known = _select(connection, keys.values())
-        return {one: known[key] for one, key in keys.items() if key in known}
+            pseudonyms = _select(connection, "lookup", "pseudonym", keys.values())
+        return {user: pseudonyms[key] for user, key in keys.items() if key in pseudonyms}
 
     def reveal(self, pseudonyms: Sequence[str]) -> dict[str, str]:
         """Return pseudonym → raw id for those the vault knows."""
-        raw: dict[str, str] = {}
         with self._connection() as connection:
-            for marks, chunk in _chunks(dict.fromkeys(pseudonyms)):
-                query = f"SELECT pseudonym, sealed FROM people WHERE pseudonym IN ({marks})"  # noqa: S608
-                for pseudonym, sealed in connection.execute(query, chunk):
-                    raw[pseudonym] = self._open_seal(pseudonym, sealed)
-        return raw
+            sealed = _select(connection, "pseudonym", "sealed", dict.fromkeys(pseudonyms))
+        return {pseudonym: self._open_seal(pseudonym, seal) for pseudonym, seal in sealed.items()}
 
     def _keys(self, raw: Iterable[str]) -> dict[str, bytes]:
         return {
-            one: hmac.digest(self._lookup_key, unicodedata.normalize("NFC", one).encode(), "sha256")
-            for one in dict.fromkeys(raw)
+            user: hmac.digest(self._lookup_key, _normalized(user), "sha256")
+            for user in dict.fromkeys(raw)
         }
 
     def _entry(self, key: bytes, raw: str) -> tuple[bytes, str, bytes]:
         text = base64.b32encode(secrets.token_bytes(16)).decode().rstrip("=").lower()
         pseudonym = f"u{text}"
         nonce = secrets.token_bytes(_NONCE_BYTES)
-        plain = unicodedata.normalize("NFC", raw).encode()
-        return key, pseudonym, nonce + self._seal.encrypt(nonce, plain, pseudonym.encode())
+        sealed = self._seal.encrypt(nonce, _normalized(raw), pseudonym.encode())
+        return key, pseudonym, nonce + sealed
 
     def _open_seal(self, pseudonym: str, sealed: bytes) -> str:
+        nonce, text = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
         try:
-            plain = self._seal.decrypt(
-                sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], pseudonym.encode()
-            )
+            return self._seal.decrypt(nonce, text, pseudonym.encode()).decode()
         except InvalidTag:
             raise StorageError(
                 "vault.entry_altered", f"the vault: the entry of {pseudonym} was altered"
             ) from None
-        return plain.decode()
 
     def _prepare(self) -> None:
         try:
@@ -179,15 +175,9 @@ def make_key(path: Path) -> bytes:
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(base64.urlsafe_b64encode(key) + b"\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        with os.fdopen(handle, "wb") as file:
+            write_synced(file, base64.urlsafe_b64encode(key) + b"\n")
+        sync(path.parent)
     except FileExistsError:
         raise VaultKeyError(
             "vault.key_exists", f"{path} is there already; a key is never overwritten"
@@ -213,14 +203,14 @@ def load_key(path: Path) -> bytes:
         raise VaultKeyError(
             "vault.key_unreadable", f"the vault's key {path} cannot be read: {error.strerror}"
         ) from error
-    with os.fdopen(handle, "rb") as stream:
-        mode = os.fstat(stream.fileno()).st_mode
+    with os.fdopen(handle, "rb") as file:
+        mode = os.fstat(handle).st_mode
         if not stat.S_ISREG(mode) or mode & 0o077:
             raise VaultKeyError(
                 "vault.key_permissions",
                 f"the vault's key {path} can be read by others; run `chmod 600` on it",
             )
-        text = stream.read(1024)
+        text = file.read(1024)
     return parse_key(text.decode("ascii", errors="replace"))
 
 
@@ -244,16 +234,18 @@ def _stored_check(connection: sqlite3.Connection) -> bytes | None:
     return None if row is None else bytes(row[0])
 
 
-def _chunks(items: Iterable[T]) -> Iterator[tuple[str, list[T]]]:
-    every = list(items)
-    for start in range(0, len(every), _CHUNK):
-        chunk = every[start : start + _CHUNK]
-        yield ",".join("?" * len(chunk)), chunk
+def _normalized(raw: str) -> bytes:
+    return unicodedata.normalize("NFC", raw).encode()
 
 
-def _select(connection: sqlite3.Connection, keys: Iterable[bytes]) -> dict[bytes, str]:
-    rows: dict[bytes, str] = {}
-    for marks, chunk in _chunks(keys):
-        query = f"SELECT lookup, pseudonym FROM people WHERE lookup IN ({marks})"  # noqa: S608
+def _select(
+    connection: sqlite3.Connection, key: str, value: str, keys: Iterable[T]
+) -> dict[T, Any]:
+    """Return a column of the entries whose other column is among the keys."""
+    rows: dict[T, Any] = {}
+    remaining = iter(keys)
+    while chunk := list(itertools.islice(remaining, _CHUNK)):
+        marks = ",".join("?" * len(chunk))
+        query = f"SELECT {key}, {value} FROM people WHERE {key} IN ({marks})"  # noqa: S608
         rows.update(connection.execute(query, chunk).fetchall())
     return rows

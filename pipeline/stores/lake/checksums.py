@@ -5,7 +5,6 @@ Promises: a line is there whole or does not count; a rewrite replaces all lines 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.errors import LakeError
+from pipeline.stores.disk import sync, write_synced
 
 _VERSION: Final = "version"
 _FILES: Final = "files"
@@ -47,11 +47,9 @@ class Checksums:
                 stream.seek(-1, os.SEEK_END)
                 if stream.read(1) != b"\n":
                     stream.write(b"\n")
-            stream.write(line.bytes())
-            stream.flush()
-            os.fsync(stream.fileno())
+            write_synced(stream, line.bytes())
         if is_new:
-            sync([self._path.parent, self._path.parent.parent])
+            sync(self._path.parent, self._path.parent.parent)
 
     def last(self) -> Line | None:
         """Return the last whole line."""
@@ -87,32 +85,15 @@ class Checksums:
         """Replace all lines: some files have gone, or a version has got one more."""
         gone = set(without)
         kept: dict[int, dict[str, str]] = {}
-        for line in [*self.since(0), *([extra] if extra is not None else [])]:
+        for line in [*self.since(0), *filter(None, [extra])]:
             files = {file: total for file, total in line.files.items() if file not in gone}
             kept.setdefault(line.version, {}).update(files)
         new = self._path.with_suffix(".new")
         with new.open("wb") as stream:
-            stream.writelines(Line(v, kept[v]).bytes() for v in sorted(kept) if kept[v])
-            stream.flush()
-            os.fsync(stream.fileno())
+            lines = (Line(v, kept[v]).bytes() for v in sorted(kept) if kept[v])
+            write_synced(stream, b"".join(lines))
         new.replace(self._path)
-        sync([self._path.parent])
-
-
-def sync(paths: Iterable[Path]) -> None:
-    """Force files and folders to the disk."""
-    for path in paths:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def sha256(path: Path) -> str:
-    """Sum a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        sync(self._path.parent)
 
 
 def _parsed(text: bytes) -> Line | None:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from pipeline.errors import StorageError
+from pipeline.stores.disk import storage_errors, write_synced
 
 _MANIFEST: Final = "manifest.json"
 
@@ -27,19 +27,13 @@ class StudyFiles:
         """Write files, and after them the sums by which they are checked."""
         sums = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
         manifest = json.dumps(sums, sort_keys=True, indent=1).encode()
-        try:
+        with storage_errors("cannot_write", self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
             for name, data in {**files, _MANIFEST: manifest}.items():
                 new = self._folder / f"{name}.new"
                 with new.open("wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
+                    write_synced(file, data)
                 new.rename(self._folder / name)
-        except OSError as error:
-            raise StorageError(
-                "storage.cannot_write", f"cannot write {self._folder}: {error.strerror}"
-            ) from error
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -54,12 +48,8 @@ class StudyFiles:
     def read(self, name: str) -> bytes:
         """Return a file's bytes after checking their sum."""
         sums, path = self._sums(), self._folder / name
-        try:
+        with storage_errors("cannot_read", path):
             data = path.read_bytes()
-        except OSError as error:
-            raise StorageError(
-                "storage.cannot_read", f"cannot read {path}: {error.strerror}"
-            ) from error
         if hashlib.sha256(data).hexdigest() != sums.get(name):
             raise StorageError(
                 "study.checksum", f"{path} is not what was written: its sha256 differs"
