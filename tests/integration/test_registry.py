@@ -239,7 +239,7 @@ def test_a_night_without_a_winner_makes_no_version(
     night = replace(night_of(home, trained, "kept"), winner=None, model=None)
     mirrored = registry.mirror_night(night)
     assert mirrored.version is None
-    assert set(mirrored.child_run_ids) == {"als", "popularity", "broken"}
+    assert set(runs_of(uri_of(home), "kept")) == {"(night)", "als", "popularity", "broken"}
     assert versions_of(uri_of(home), "kept") == []
     assert registry.mirror_night(night) == mirrored
 
@@ -263,10 +263,11 @@ def test_what_a_person_deleted_is_shown_again(
 ) -> None:
     night = night_of(home, trained, "deleted")
     mirrored = registry.mirror_night(night)
-    client_of(uri_of(home)).delete_run(mirrored.child_run_ids["popularity"])
+    deleted = runs_of(uri_of(home), "deleted")["popularity"].info.run_id
+    client_of(uri_of(home)).delete_run(deleted)
     again = registry.mirror_night(night)
     assert again.version == mirrored.version
-    assert again.child_run_ids["popularity"] != mirrored.child_run_ids["popularity"]
+    assert runs_of(uri_of(home), "deleted")["popularity"].info.run_id != deleted
     assert_whole(uri_of(home), night)
 
 
@@ -432,7 +433,7 @@ def test_a_registry_that_is_away_says_so_within_seconds(tmp_path: Path) -> None:
             (f"http://user:secret@127.0.0.1:{port}", rf"MLflow at http://127\.0\.0\.1:{port} does"),
         ):
             with pytest.raises(RegistryError, match=words) as told:
-                Registry(uri, "nights", "nightjar").check()
+                Registry(uri, "nights", "nightjar").aliases()
             assert "secret" not in told.value.sentence
             assert told.value.exit_code == 6
         assert time.monotonic() - started < 10
@@ -606,9 +607,9 @@ def test_nights_go_up_to_a_real_server(tmp_path: Path, home: Path, trained: Trai
 
 @pytest.mark.slow
 def test_the_server_shows_what_the_steps_wrote(home: Path, trained: Trained) -> None:
-    mirrored = registry_at(home).mirror_night(night_of(home, trained, "shown"))
+    registry_at(home).mirror_night(night_of(home, trained, "shown"))
     with server(home) as address:
-        run_id = mirrored.child_run_ids["als"]
+        run_id = runs_of(uri_of(home), "shown")["als"].info.run_id
         listed = ask(address, f"artifacts/list?run_id={run_id}&path=figures")
         assert [file["path"] for file in listed["files"]] == ["figures/slices.png"]
         picture = f"{address}/get-artifact?run_uuid={run_id}&path=figures%2Fslices.png"

@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.errors import RegistryError
 from pipeline.failpoints import failpoint
+from pipeline.stores.disk import sha256
 from pipeline.stores.registry.connection import (
     artifacts_beside,
     connect,
@@ -34,8 +37,7 @@ from pipeline.stores.registry.records import (
     NightRecord,
     StudyRecord,
 )
-from pipeline.stores.registry.runs import RECIPE_TAG, RUN_TAG, NightRuns
-from pipeline.stores.registry.versions import check_files, log_metrics
+from pipeline.stores.registry.runs import RECIPE_TAG, RUN_TAG, NightRuns, log_metrics
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -73,54 +75,44 @@ class Registry:
         """Make the database, the experiment and the registered model, whichever are missing."""
         if self._file is not None:
             self._client = create(self._uri, self._file)
-        client = self._client
-        with registry_errors(self._uri):
+        with self._reached() as client:
             self._ensure_experiment(client)
             self._ensure_registered(client)
-
-    def check(self) -> None:
-        """Raise `RegistryError` within seconds unless the registry answers now."""
-        connect(self._uri)
 
     def mirror_night(self, night: NightRecord) -> Mirrored:
         """Show a night; call it again after any failure, or after success: the result is the same.
 
         Raises `RegistryError`; what was shown until then is found again by the next call.
         """
-        client = self._client
-        with registry_errors(self._uri):
+        with self._reached() as client:
             runs = NightRuns(client, self._ensure_experiment(client), night)
             parent = runs.parent()
             done = self._done(runs, night, parent)
             if done is not None:
                 return done
             runs.fill_parent(parent)
-            children: dict[str, str] = {}
             version = None
             for child in night.children:
                 run = runs.child(child, parent.info.run_id)
-                children[child.recipe] = run.info.run_id
                 if night.model is not None and child.recipe == night.winner:
-                    version = self._version(runs, night, child, night.model, run)
-                runs.finish(run, "FAILED" if child.failure else "FINISHED")
+                    version = self._version(night, child, night.model, run)
+                runs.finish(run, child.status)
             runs.finish(parent, "FINISHED")
-        return Mirrored(parent.info.run_id, children, version)
+        return Mirrored(parent.info.run_id, version)
 
     def mirror_study(self, study: StudyRecord) -> str:
         """Show a study, again after any failure and whenever it has grown; returns its run's id.
 
         Raises `RegistryError`; trials that were shown until then are left as they are.
         """
-        client = self._client
-        with registry_errors(self._uri):
+        with self._reached() as client:
             runs = NightRuns(client, self._ensure_experiment(client), study)
             parent = runs.parent()
             runs.fill_parent(parent)
             for child in study.children:
-                known = runs.find(child.recipe)
-                if known is None or known.info.status == "RUNNING":
-                    run = runs.child(child, parent.info.run_id)
-                    runs.finish(run, "FAILED" if child.failure else "FINISHED")
+                shown = runs.find(child.recipe)
+                if shown is None or shown.info.status == "RUNNING":
+                    runs.finish(runs.child(child, parent.info.run_id), child.status)
             runs.finish(parent, "FINISHED")
         return str(parent.info.run_id)
 
@@ -129,14 +121,32 @@ class Registry:
 
         Raises `RegistryError` that names the first file which is missing or differs.
         """
-        where = without_password(self._uri)
-        with registry_errors(self._uri):
-            check_files(self._client, self._uri, self._model_name, version, sums, where=where)
+        from mlflow.artifacts import download_artifacts
+        from mlflow.exceptions import MlflowException
+
+        what = f"version {version} of {self._model_name} at {without_password(self._uri)}"
+        with self._reached() as client, tempfile.TemporaryDirectory() as scratch:
+            source = client.get_model_version_download_uri(self._model_name, str(version))
+            for name, expected in sorted(sums.items()):
+                uri = f"{source}/artifacts/{name}"
+                try:
+                    file = download_artifacts(
+                        artifact_uri=uri, dst_path=scratch, tracking_uri=self._uri
+                    )
+                except (MlflowException, OSError) as fault:
+                    raise RegistryError(
+                        "registry.file_missing", f"{what}: {name} cannot be fetched"
+                    ) from fault
+                if (actual := sha256(Path(file))) != expected:
+                    raise RegistryError(
+                        "registry.checksum",
+                        f"{what}: {name} came back with sha256 {actual[:12]}, written was "
+                        f"{expected[:12]}",
+                    )
 
     def move_aliases(self, champion: int, previous: int | None) -> None:
         """Point the aliases; MLflow keeps the last write, so the caller says what is true."""
-        client = self._client
-        with registry_errors(self._uri):
+        with self._reached() as client:
             client.set_registered_model_alias(self._model_name, CHAMPION, str(champion))
             if previous is None:
                 client.delete_registered_model_alias(self._model_name, PREVIOUS)
@@ -145,15 +155,13 @@ class Registry:
 
     def aliases(self) -> dict[str, int]:
         """Return where the aliases point now."""
-        client = self._client
-        with registry_errors(self._uri):
+        with self._reached() as client:
             by_alias = client.get_registered_model(self._model_name).aliases
         return {alias: int(version) for alias, version in by_alias.items()}
 
     def shown(self) -> list[tuple[str, str]]:
         """Return each version, logged model and run with its tag or state, in no order."""
-        client = self._client
-        with registry_errors(self._uri):
+        with self._reached() as client:
             place = [self._ensure_experiment(client)]
             versions = client.search_model_versions(f"name = '{self._model_name}'")
             names = [(f"version {v.version}", str(v.tags.get(RUN_TAG))) for v in versions]
@@ -166,8 +174,7 @@ class Registry:
 
         Raises `RegistryError`; pages that were shown until then stay.
         """
-        client = self._client
-        with registry_errors(self._uri), tempfile.TemporaryDirectory() as scratch:
+        with self._reached() as client, tempfile.TemporaryDirectory() as scratch:
             file = Path(scratch, name)
             file.write_bytes(page)
             for version in versions:
@@ -181,8 +188,17 @@ class Registry:
 
         A version that somebody deleted has none.
         """
+        with self._reached() as client:
+            for model in client.search_model_versions(f"name = '{self._model_name}'"):
+                if int(model.version) == version and model.run_id is not None:
+                    log_metrics(client, model.run_id, metrics, at, step=step)
+
+    @contextmanager
+    def _reached(self) -> Iterator[MlflowClient]:
+        """Connect, and turn failures into a `RegistryError`."""
+        client = self._client
         with registry_errors(self._uri):
-            log_metrics(self._client, self._model_name, version, metrics, at, step)
+            yield client
 
     @cached_property
     def _client(self) -> MlflowClient:
@@ -205,11 +221,11 @@ class Registry:
         """Return where a finished night is, `None` if anything of it is missing."""
         if parent.info.status != "FINISHED":
             return None
-        by_name = {child.recipe: runs.find(child.recipe) for child in night.children}
-        children = {recipe: run.info.run_id for recipe, run in by_name.items() if run is not None}
         version = self._find_version(night)
-        complete = len(children) == len(by_name) and (version is None) == (night.model is None)
-        return Mirrored(parent.info.run_id, children, version) if complete else None
+        complete = all(runs.find(child.recipe) is not None for child in night.children)
+        if not complete or (version is None) != (night.model is None):
+            return None
+        return Mirrored(parent.info.run_id, version)
 
     def _find_version(self, night: NightRecord) -> int | None:
         versions = self._client.search_model_versions(
@@ -217,18 +233,15 @@ class Registry:
         )
         return int(versions[0].version) if versions else None
 
-    def _version(
-        self, runs: NightRuns, night: NightRecord, child: ChildRecord, model: ModelRecord, run: Run
-    ) -> int:
-        client = self._client
+    def _version(self, night: NightRecord, child: ChildRecord, model: ModelRecord, run: Run) -> int:
         logged = self._logged_model(night, child, run)
         if str(logged.status) != "READY":
-            self._upload(runs, child, model, run, logged.model_id)
+            self._upload(child, model, run, logged.model_id, night.as_of)
             failpoint("artifact_logged")
         version = self._find_version(night)
         if version is None:
-            self._ensure_registered(client)
-            made = client.create_model_version(
+            self._ensure_registered(self._client)
+            made = self._client.create_model_version(
                 self._model_name,
                 # The location itself: MLflow resolves `models:/ID` by a process-wide setting.
                 source=logged.artifact_location,
@@ -242,7 +255,7 @@ class Registry:
         if self._file is not None:
             # A server notes this by itself; from it the run's page links to the version.
             noted = json.dumps([{"name": self._model_name, "version": str(version)}])
-            client.set_logged_model_tags(logged.model_id, {"mlflow.modelVersions": noted})
+            self._client.set_logged_model_tags(logged.model_id, {"mlflow.modelVersions": noted})
         failpoint("tagged")
         return version
 
@@ -262,7 +275,7 @@ class Registry:
         )
 
     def _upload(
-        self, runs: NightRuns, child: ChildRecord, model: ModelRecord, run: Run, model_id: str
+        self, child: ChildRecord, model: ModelRecord, run: Run, model_id: str, at: datetime
     ) -> None:
         from mlflow.entities import LoggedModelOutput
 
@@ -270,7 +283,7 @@ class Registry:
         outputs = self._client.get_run(run_id).outputs
         if not (outputs and outputs.model_outputs):  # MLflow would note it a second time
             self._client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
-        runs.log_metrics(run_id, child.metrics, model_id)
+        log_metrics(self._client, run_id, child.metrics, at, model_id=model_id)
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch, _MODEL)
             save(folder, model, model_id=model_id, run_id=run_id)

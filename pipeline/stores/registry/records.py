@@ -9,6 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import ClassVar
+
+DECISION_TAG = "nightjar.decision"
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,24 @@ class DatasetRecord:
     context: str
 
 
-@dataclass(frozen=True)
-class ChildRecord:
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """What a run of MLflow shows.
+
+    Attributes
+    ----------
+    artifacts
+        Path in MLflow, with slashes, such as ``figures/slices.png`` → local file.
+    """
+
+    params: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    artifacts: Mapping[str, Path] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChildRecord(RunRecord):
     """One recipe of the night: the metrics have the same names for every recipe of every night.
 
     Attributes
@@ -48,17 +67,16 @@ class ChildRecord:
         Metrics that have a value a step, at steps 1, 2, ...
     failure
         The sentence of a recipe that could not be trained; its run is marked as failed.
-    artifacts
-        Path in MLflow, with slashes, such as ``figures/slices.png`` → local file.
     """
 
     recipe: str
-    params: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
-    metrics: Mapping[str, float] = field(default_factory=dict)
     series: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    tags: Mapping[str, str] = field(default_factory=dict)
-    artifacts: Mapping[str, Path] = field(default_factory=dict)
     failure: str | None = None
+
+    @property
+    def status(self) -> str:
+        """MLflow's status of the run once it has ended."""
+        return "FAILED" if self.failure else "FINISHED"
 
 
 @dataclass(frozen=True)
@@ -81,31 +99,55 @@ class ModelRecord:
     tags: Mapping[str, str]
 
 
-@dataclass(frozen=True)
-class NightRecord:
+@dataclass(frozen=True, kw_only=True)
+class ParentRecord(RunRecord):
+    """A night or a study: a parent run with children.
+
+    Attributes
+    ----------
+    MARK
+        `RECIPE_TAG` of the parent run; no recipe has brackets in its name.
+    run_id
+        Nightjar's own; by it the night or study is found again.
+    as_of
+        Its instant in UTC; it stamps every metric.
+    """
+
+    MARK: ClassVar[str]
+    run_id: str
+    as_of: datetime
+    sentence: str
+    children: tuple[ChildRecord, ...]
+    datasets: tuple[DatasetRecord, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """Name of the parent run."""
+        return self.run_id
+
+    @property
+    def note(self) -> str:
+        """Description of the parent run."""
+        return self.sentence
+
+    def note_of(self, child: ChildRecord) -> str | None:
+        """Return the description of a child's run."""
+        return child.failure
+
+
+@dataclass(frozen=True, kw_only=True)
+class NightRecord(ParentRecord):
     """Everything about one night that MLflow is to show.
 
     Attributes
     ----------
-    run_id
-        Nightjar's own; by it the night is found again.
-    as_of
-        The night's instant in UTC; it stamps every metric.
     why
         What the policy said of a retrain, in a sentence; stands below `sentence`.
     winner
         Name of the recipe that `model` belongs to, or ``None`` if the night made no version.
     """
 
-    run_id: str
-    as_of: datetime
-    sentence: str
-    children: tuple[ChildRecord, ...]
-    datasets: tuple[DatasetRecord, ...] = ()
-    params: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    tags: Mapping[str, str] = field(default_factory=dict)
-    artifacts: Mapping[str, Path] = field(default_factory=dict)
+    MARK = "(night)"
     why: str = ""
     winner: str | None = None
     model: ModelRecord | None = None
@@ -119,30 +161,29 @@ class NightRecord:
         if self.winner is not None and self.winner not in names:
             raise ValueError(f"the winner {self.winner!r} is none of {names}")
 
+    @property
+    def title(self) -> str:
+        """The day, and the decision."""
+        return f"{self.as_of:%Y-%m-%d} {self.tags.get(DECISION_TAG, '')}".rstrip()
 
-@dataclass(frozen=True)
-class StudyRecord:
+    @property
+    def note(self) -> str:
+        """The decision, and below it the policy's reason for the run."""
+        return f"{self.sentence}\n\n{self.why}".rstrip()
+
+    def note_of(self, child: ChildRecord) -> str | None:
+        """Return a failure, or of the winner the decision."""
+        return child.failure or (self.sentence if child.recipe == self.winner else None)
+
+
+class StudyRecord(ParentRecord):
     """Everything about one study that MLflow is to show; it may be told again when it has grown.
 
-    Attributes
-    ----------
-    run_id
-        Nightjar's own name of the study.
-    children
-        Its trials; one that was shown stays as it is.
-    params
-        What stays the same as the study goes on.
+    Its children are its trials; one that was shown stays as it is. Its params are what stays the
+    same as the study goes on.
     """
 
-    run_id: str
-    as_of: datetime
-    sentence: str
-    children: tuple[ChildRecord, ...]
-    params: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    tags: Mapping[str, str] = field(default_factory=dict)
-    artifacts: Mapping[str, Path] = field(default_factory=dict)
-    datasets: tuple[DatasetRecord, ...] = ()
+    MARK = "(study)"
 
 
 @dataclass(frozen=True)
@@ -151,12 +192,11 @@ class Mirrored:
 
     Attributes
     ----------
-    parent_run_id, child_run_ids
-        MLflow's own ids; children by recipe.
+    parent_run_id
+        MLflow's own id.
     version
         Number of the registered version, or ``None`` if the night made none.
     """
 
     parent_run_id: str
-    child_run_ids: Mapping[str, str]
     version: int | None
