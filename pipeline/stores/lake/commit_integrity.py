@@ -10,13 +10,14 @@ import json
 import os
 import re
 import urllib.parse
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from pipeline.errors import LakeError
-from pipeline.stores.lake.checksums import Checksums, Line, sha256, sync
+from pipeline.stores.disk import sha256, sync
+from pipeline.stores.lake.checksums import Checksums, Line
 
 _COMMIT: Final = re.compile(r"(\d{20})\.json")
 _CHECKPOINT: Final = re.compile(r"(\d{20})\.checkpoint\.parquet")
@@ -39,16 +40,16 @@ class CommitIntegrity:
         self._table = table
         self._path = root / table
         self._log = self._path / _LOG
-        self._sums = Checksums(root / "_sums" / f"{table}.jsonl")
+        self.sums = Checksums(root / "_sums" / f"{table}.jsonl")
 
     @property
     def exists(self) -> bool:
         """Whether the table has a commit; a folder alone may be what a killed writer left."""
-        return next(self._versions(), None) is not None
+        return bool(self._versions())
 
     def acknowledged(self) -> int:
         """Return the last version whose writer was told that it is safe; -1 for none."""
-        line = self._sums.last()
+        line = self.sums.last()
         return -1 if line is None else line.version
 
     def acknowledge(self, version: int) -> None:
@@ -58,13 +59,14 @@ class CommitIntegrity:
         """
         if version <= self.acknowledged():
             return
-        files = [*self._added(version), *self._log_files(version)]
+        log = (_commit(version), _checkpoint(version))
+        files = [*self._added(version), *(name for name in log if (self._path / name).exists())]
         paths = [self._path / file for file in files]
         pointer = self._log / "_last_checkpoint"
-        sync([*paths, *([pointer] if pointer.exists() else [])])
-        sync(sorted({path.parent for path in paths} | {self._path, self._root}))
+        sync(*paths, *([pointer] if pointer.exists() else []))
+        sync(*sorted({path.parent for path in paths} | {self._path, self._root}))
         sums = {file: sha256(self._path / file) for file in files}
-        self._sums.append(Line(version, sums))
+        self.sums.append(Line(version, sums))
 
     def acknowledge_last_commit(self, version: int) -> None:
         """Acknowledge the commit up to a version whose writer was killed before it could.
@@ -87,7 +89,7 @@ class CommitIntegrity:
         Looked at are the last commit with its files, and of the log all that a reader needs: the
         last checkpoint and the commits since.
         """
-        line = self._sums.last()  # before the log, which may grow meanwhile
+        line = self.sums.last()  # before the log, which may grow meanwhile
         last = max(self._versions(), default=-1)
         if line is not None and line.version > last:
             self._fail("log_lost", f"the log of version {line.version} is lost")
@@ -104,7 +106,7 @@ class CommitIntegrity:
     def check_log(self, version: int) -> None:
         """Raise `LakeError` for damage of the log that a reader of a version needs."""
         checkpoint = max((v for v in self._versions(_CHECKPOINT) if v <= version), default=-1)
-        for summed in self._sums.since(checkpoint):
+        for summed in self.sums.since(checkpoint):
             if summed.version <= version:
                 log = {f: s for f, s in summed.files.items() if f.startswith(f"{_LOG}/")}
                 self.compare(summed.version, log)
@@ -115,7 +117,7 @@ class CommitIntegrity:
         Only those of the last commit may have none, where its writer was killed before it could
         acknowledge them.
         """
-        wanted, sums = set(files), self.checksums()
+        wanted, sums = set(files), self.sums.files()
         last = max(self._versions(), default=-1)
         new = {} if self.acknowledged() >= last else self._added(last)
         self._check_sizes(last, {file: new[file] for file in new.keys() & wanted - sums.keys()})
@@ -142,24 +144,20 @@ class CommitIntegrity:
             if actual != expected:
                 self._fail("file_altered", f"a file of version {version} was altered ({file})")
 
-    def checksums(self) -> dict[str, str]:
-        """Return file -> sha256 over all acknowledged commits."""
-        return self._sums.files()
-
     def is_checkpoint(self, version: int) -> bool:
         """Whether a version has a checkpoint that was acknowledged."""
         name = _checkpoint(version)
-        return (self._path / name).exists() and name in self.checksums()
+        return (self._path / name).exists() and name in self.sums.files()
 
     def note_checkpoint(self, version: int) -> None:
         """Fsync a checkpoint that was made after its version was acknowledged, and note its sum."""
         name = _checkpoint(version)
-        sync([self._path / name, self._log])
-        self._sums.rewrite(extra=Line(version, {name: sha256(self._path / name)}))
+        sync(self._path / name, self._log)
+        self.sums.rewrite(extra=Line(version, {name: sha256(self._path / name)}))
 
     def base(self, before: datetime) -> int:
         """Return the newest checkpoint that was written before an instant; -1 for none."""
-        sums = self.checksums()
+        sums = self.sums.files()
         versions = (
             version
             for version in self._versions(_CHECKPOINT)
@@ -195,23 +193,14 @@ class CommitIntegrity:
     def log_before(self, base: int, kept: Collection[int]) -> list[str]:
         """List, the newest first, the entries that no version needs since `base` or of `kept`."""
         last = max(self._versions(), default=-1)
-        commits = {v: _commit(v) for v in self._versions() if v <= base and v != last}
-        checkpoints = {
-            v: _checkpoint(v) for v in self._versions(_CHECKPOINT) if v < base and v not in kept
-        }
-        pairs = [*commits.items(), *checkpoints.items()]
-        return [name for _, name in sorted(pairs, reverse=True)]
+        entries = [(v, _commit(v)) for v in self._versions() if v <= base and v != last]
+        checkpoints = (v for v in self._versions(_CHECKPOINT) if v < base and v not in kept)
+        entries += [(v, _checkpoint(v)) for v in checkpoints]
+        return [name for _, name in sorted(entries, reverse=True)]
 
-    def forget(self, files: Collection[str]) -> None:
-        """Write the sums anew without those of files that are about to go."""
-        self._sums.rewrite(without=files)
-
-    def _versions(self, pattern: re.Pattern[str] = _COMMIT) -> Iterator[int]:
-        if self._log.is_dir():
-            # Listed at once: a generator left half way would leave the folder open.
-            for name in os.listdir(self._log):  # noqa: PTH208
-                if match := pattern.fullmatch(name):
-                    yield int(match[1])
+    def _versions(self, pattern: re.Pattern[str] = _COMMIT) -> list[int]:
+        names = os.listdir(self._log) if self._log.is_dir() else []  # noqa: PTH208
+        return [int(match[1]) for name in names if (match := pattern.fullmatch(name))]
 
     def _actions(self, version: int) -> list[dict[str, Any]]:
         """Return what a commit says."""
@@ -230,10 +219,6 @@ class CommitIntegrity:
         """Return the data files of a commit, relative to the table, with their sizes."""
         added = [action["add"] for action in self._actions(version) if "add" in action]
         return {urllib.parse.unquote(add["path"]): int(add["size"]) for add in added}
-
-    def _log_files(self, version: int) -> list[str]:
-        names = (_commit(version), _checkpoint(version))
-        return [name for name in names if (self._path / name).exists()]
 
     def _fail(self, problem: str, what: str) -> NoReturn:
         raise LakeError(f"lake.{problem}", f"lake table {self._table}: {what}")

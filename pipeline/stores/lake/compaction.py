@@ -106,7 +106,7 @@ class Compaction:
         if handle is None:
             return Cleared()
         with lake_errors(self._table):
-            self._checkpoint(int(handle.version()))
+            self._checkpoint(handle.version())
             base = self._tail.base(before)
             kept = sorted(v for v in pinned if v < base and self._tail.holds(v))
             needed = self._lake.files(self._table) | self._tail.removed_after(base)
@@ -116,13 +116,15 @@ class Compaction:
             failpoint("checkpointed")
             log = self._tail.log_before(base, kept)
             data = sorted(self._old(before) - needed) if base >= 0 else []
-            self._tail.forget({*log, *data})
+            self._tail.sums.rewrite(without={*log, *data})
             failpoint("sums_written")
             # The log goes first, from the newest version back: what it still names can be read.
             freed = sum(self._remove(name) for name in log)
             failpoint("log_cleared")
             freed += sum(self._remove(name) for name in data)
-            self._remove_orphans()
+            for folder in self._path.iterdir():  # of partitions that are empty now
+                if folder.is_dir() and not any(folder.iterdir()):
+                    folder.rmdir()
         return Cleared(len(data), len(log), freed)
 
     def _drop(self, predicate: str) -> int:
@@ -143,11 +145,11 @@ class Compaction:
 
     def _verify(self, files: Iterable[str]) -> None:
         """Compare files with their sums: damage that was written anew would have one that holds."""
-        sums = self._tail.checksums()
+        sums = self._tail.sums.files()
         self._tail.compare(self._tail.acknowledged(), {n: sums[n] for n in files if n in sums})
 
     def _acknowledge(self, handle: DeltaTable) -> None:
-        version = int(handle.version())
+        version = handle.version()
         if version > self._tail.acknowledged():
             self._tail.acknowledge_last_commit(version - 1)  # of a writer who came in between
             acknowledge(self._tail, version)
@@ -177,9 +179,3 @@ class Compaction:
         size = path.stat().st_size
         path.unlink()
         return size
-
-    def _remove_orphans(self) -> None:
-        """Remove the folders of partitions that are empty now."""
-        for folder in self._path.iterdir():
-            if folder.is_dir() and not any(folder.iterdir()):
-                folder.rmdir()

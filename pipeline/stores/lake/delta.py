@@ -50,7 +50,7 @@ class Lake:
     def version(self, table: str) -> int | None:
         """Return the number of the newest commit; None where the table was never written."""
         handle = self._open(table)
-        return None if handle is None else int(handle.version())
+        return None if handle is None else handle.version()
 
     def last_txn(self, table: str, app: str, *, version: int | None = None) -> int | None:
         """Return the highest number that `app` had committed to the table, None for never.
@@ -58,7 +58,7 @@ class Lake:
         Of an older `version` too, whose data files may be gone by now.
         """
         handle = self._open(table, version)
-        return None if handle is None else _last_txn(handle, app)
+        return None if handle is None else handle.transaction_version(app)
 
     def read(
         self,
@@ -85,10 +85,7 @@ class Lake:
             With the dtypes of `pipeline.columns`; empty where the table was never written.
         """
         handle = self._open(table, version)
-        if handle is None:
-            frame = pl.DataFrame(schema=schema_of(table)).lazy()
-        else:
-            frame = self._scan(table, handle)
+        frame = self.empty(table).lazy() if handle is None else self._scan(table, handle)
         if where is not None:
             frame = frame.filter(where)
         if columns is not None:
@@ -123,28 +120,24 @@ class Lake:
             another one `ConcurrencyError` says that somebody else has written since.
         """
         schema = "merge" if table in OPEN_ENDED else None
-        return self._write(table, frame, txn, mode="append", schema=schema, after=after)
+        return self._write(table, frame, txn, mode="append", schema_mode=schema, after=after)
 
     def replace(
         self, table: str, frame: pl.DataFrame, *, txn: tuple[str, int] | None = None
     ) -> int:
         """Put `frame` in the place of the whole table; `txn` as in `append`."""
-        return self._write(table, frame, txn, mode="overwrite", schema="overwrite")
+        return self._write(table, frame, txn, mode="overwrite", schema_mode="overwrite")
 
-    def replace_where(self, table: str, frame: pl.DataFrame, column: str, value: str) -> int:
+    def replace_where(self, table: str, frame: pl.DataFrame, value: str) -> int:
         """Put `frame` in the place of one partition; doing it twice changes nothing more."""
-        if PARTITIONS.get(table) != column:
-            raise LakeError(
-                "lake.not_partitioned", f"lake table {table}: is not partitioned by {column}"
-            )
+        column = PARTITIONS[table]
         if frame.filter(pl.col(column).ne_missing(pl.lit(value))).height:
             raise LakeError(
                 "lake.other_partition",
                 f"lake table {table}: rows of another {column} than the one replaced",
             )
         check_partition(table, column, pl.Series([value]))
-        predicate = f"{column} = '{value}'"
-        return self._write(table, frame, None, mode="overwrite", predicate=predicate)
+        return self._write(table, frame, None, mode="overwrite", predicate=f"{column} = '{value}'")
 
     def lock(
         self, name: str, *, wait: bool = False, shared: bool = False
@@ -174,7 +167,7 @@ class Lake:
         handle = self._open(table, version)
         if handle is not None:
             live = self._files_of(table, handle)
-            CommitIntegrity(self.root, table).verify(int(handle.version()), live)
+            CommitIntegrity(self.root, table).verify(handle.version(), live)
 
     def files(self, table: str, version: int | None = None) -> set[str]:
         """Return the data files of a version, relative to the table."""
@@ -195,7 +188,7 @@ class Lake:
         handle = self._open(table)
         if handle is not None:
             with lake_errors(table):
-                CommitIntegrity(self.root, table).acknowledge_last_commit(int(handle.version()))
+                CommitIntegrity(self.root, table).acknowledge_last_commit(handle.version())
         return handle
 
     def _open(self, table: str, version: int | None = None) -> DeltaTable | None:
@@ -254,15 +247,14 @@ class Lake:
         frame: pl.DataFrame,
         txn: tuple[str, int] | None,
         *,
-        mode: str,
-        schema: str | None = None,
-        predicate: str | None = None,
         after: int | None = None,
+        **how: Any,
     ) -> int:
+        """Commit a frame; `how` are further arguments of `write_deltalake`."""
         frame = conform(table, frame)
         tail = CommitIntegrity(self.root, table)
         handle = self._open(table)
-        now = -1 if handle is None else int(handle.version())
+        now = -1 if handle is None else handle.version()
         if after is not None and now != after:
             raise ConcurrencyError(
                 "lake.conflict",
@@ -272,31 +264,24 @@ class Lake:
         if handle is not None:
             with lake_errors(table):
                 tail.acknowledge_last_commit(now)
-            last = None if txn is None else _last_txn(handle, txn[0])
+            last = None if txn is None else handle.transaction_version(txn[0])
             if txn is not None and last is not None and txn[1] <= last:
-                return int(handle.version())
+                return now
         partition = PARTITIONS.get(table)
         if partition is not None:
             check_partition(table, partition, frame[partition])
             frame = frame.sort(partition, maintain_order=True)
         path = self.root / table
-        how: dict[str, Any] = {
-            "mode": mode,
-            "partition_by": partition,
-            "schema_mode": schema,
-            "configuration": properties(table) if handle is None else None,
-            **options(txn),
-        }
-        if predicate is not None:
-            how["predicate"] = predicate
         with lake_errors(table):
             path.mkdir(parents=True, exist_ok=True)
-            write_delta(handle if handle is not None else str(path), frame, **how)
-            version = int((handle if handle is not None else DeltaTable(path)).version())
+            write_delta(
+                str(path) if handle is None else handle,
+                frame,
+                partition_by=partition,
+                configuration=properties(table) if handle is None else None,
+                **how,
+                **options(txn),
+            )
+            version = (DeltaTable(path) if handle is None else handle).version()
             acknowledge(tail, version)
         return version
-
-
-def _last_txn(handle: DeltaTable, app: str) -> int | None:
-    last = handle.transaction_version(app)
-    return None if last is None else int(last)
