@@ -27,6 +27,9 @@ class Studies:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._optuna = import_optuna()
+        self._pruner = self._optuna.pruners.SuccessiveHalvingPruner(
+            min_resource=1, reduction_factor=_HALVING
+        )
 
     def __enter__(self) -> Self:
         with self._errors():
@@ -45,10 +48,10 @@ class Studies:
     def find(self, study_id: str) -> Study | None:
         """Return a study that was begun, what a killed process left behind made good."""
         with self._errors():
-            known = self._known().get(study_id)
-            if known is None:
+            facts = self._known().get(study_id)
+            if facts is None:
                 return None
-            study = Study(self._load(study_id), known, self._errors)
+            study = self._study(study_id, facts)
             study.recover()
         return study
 
@@ -76,7 +79,7 @@ class Studies:
                 study_name=study_id,
                 direction="maximize",
                 load_if_exists=True,  # of a process that died before it wrote the facts
-                pruner=self._pruner(),
+                pruner=self._pruner,
             )
             if not made.get_trials(deepcopy=False):
                 made.enqueue_trial(dict(start), user_attrs={START: True})
@@ -88,10 +91,9 @@ class Studies:
     def last(self, key: str, but: str) -> Study | None:
         """Return the newest study whose facts have this ``key``, other than `but`."""
         with self._errors():
-            names = [n for n, facts in self._known().items() if facts["key"] == key and n != but]
-            if not names:
-                return None
-            return Study(self._load(names[-1]), self._known()[names[-1]], self._errors)
+            known = self._known()
+            names = [name for name in known if known[name]["key"] == key and name != but]
+            return self._study(names[-1], known[names[-1]]) if names else None
 
     def facts(self) -> tuple[Mapping[str, Any], ...]:
         """Return what all studies were begun with, oldest first."""
@@ -103,15 +105,10 @@ class Studies:
         studies = sorted(self._storage.get_all_studies(), key=lambda one: one._study_id)
         return {s.study_name: s.user_attrs[_FACTS] for s in studies if _FACTS in s.user_attrs}
 
-    def _load(self, study_id: str) -> Any:
-        return self._optuna.load_study(
-            study_name=study_id, storage=self._storage, pruner=self._pruner()
-        )
-
-    def _pruner(self) -> Any:
-        return self._optuna.pruners.SuccessiveHalvingPruner(
-            min_resource=1, reduction_factor=_HALVING
-        )
+    def _study(self, study_id: str, facts: Mapping[str, Any]) -> Study:
+        load = self._optuna.load_study
+        study = load(study_name=study_id, storage=self._storage, pruner=self._pruner)
+        return Study(study, facts, self._errors)
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

@@ -38,7 +38,8 @@ class Study:
         self.facts = facts
         self._study = study
         self._door = door
-        self._states = optuna.trial.TrialState
+        states = self._states = optuna.trial.TrialState
+        self._ends = {COMPLETE: states.COMPLETE, PRUNED: states.PRUNED, FAILED: states.FAIL}
         self._spans = {name: _distribution(optuna, axis) for name, axis in facts["axes"].items()}
 
     @property
@@ -77,14 +78,9 @@ class Study:
         self, asked: Asked, state: str, notes: Mapping[str, Any], value: float | None = None
     ) -> None:
         """End a trial; `value` belongs to a complete one."""
-        ends = {
-            COMPLETE: self._states.COMPLETE,
-            PRUNED: self._states.PRUNED,
-            FAILED: self._states.FAIL,
-        }
         with self._door():
             asked._trial.set_user_attr(_NOTES, dict(notes))
-            self._study.tell(asked._trial, value, state=ends[state])
+            self._study.tell(asked._trial, value, state=self._ends[state])
 
     def set_aside(self, asked: Asked) -> None:
         """Give a trial back unmeasured: it waits for the next process."""
@@ -104,11 +100,7 @@ class Study:
 
     def trials(self) -> tuple[Trial, ...]:
         """Return those that came to their end, in order; not those that were set aside."""
-        names = {
-            self._states.COMPLETE: COMPLETE,
-            self._states.PRUNED: PRUNED,
-            self._states.FAIL: FAILED,
-        }
+        names = {state: name for name, state in self._ends.items()}
         with self._door():
             return tuple(
                 Trial(
@@ -135,20 +127,16 @@ class Study:
         optuna = import_optuna()
         with self._door():
             frozen = self._study.get_trials(deepcopy=False)
-        known = [
-            (frozen[number], value)
-            for number, value in sorted(values.items())
-            if frozen[number].params.keys() == self._spans.keys()
+        create = optuna.trial.create_trial
+        trials = [
+            create(params=frozen[n].params, distributions=frozen[n].distributions, value=value)
+            for n, value in sorted(values.items())
+            if frozen[n].params.keys() == self._spans.keys()
         ]
-        if len(known) < _ENOUGH or len({value for _, value in known}) < 2:
+        if len(trials) < _ENOUGH or len({trial.value for trial in trials}) < 2:
             return {}
         alike = optuna.create_study(direction="maximize")
-        for trial, value in known:
-            alike.add_trial(
-                optuna.trial.create_trial(
-                    params=trial.params, distributions=trial.distributions, value=value
-                )
-            )
+        alike.add_trials(trials)
         importances = optuna.importance.get_param_importances(
             alike, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0)
         )
@@ -160,10 +148,9 @@ class Study:
             tries = int(trial.user_attrs.get(_TRIES, 1))
             if tries == 1:
                 self._again(trial, tries + 1)
-                continue
-            why = {"failure": "the process died twice while it was measured"}
-            self._study._storage.set_trial_user_attr(trial._trial_id, _NOTES, why)
-            self._study.tell(trial.number, state=self._states.FAIL)
+            else:
+                why = {"failure": "the process died twice while it was measured"}
+                self._fail(trial, _NOTES, why)
 
     def _again(self, trial: Any, tries: int) -> None:
         """Let a trial that is running wait once more, before it ends: so none is lost."""
@@ -171,7 +158,10 @@ class Study:
         begins = {START: True} if START in trial.user_attrs else {}
         if values or begins:
             self._study.enqueue_trial(values, user_attrs={_TRIES: tries, **begins})
-        self._study._storage.set_trial_user_attr(trial._trial_id, _AGAIN, True)
+        self._fail(trial, _AGAIN, True)
+
+    def _fail(self, trial: Any, name: str, why: Any) -> None:
+        self._study._storage.set_trial_user_attr(trial._trial_id, name, why)
         self._study.tell(trial.number, state=self._states.FAIL)
 
 
