@@ -8,8 +8,10 @@ measured from the instant of the call.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -23,7 +25,6 @@ from pipeline.steps.maintenance.retained_versions import pinned
 from pipeline.stores.batches import Batches
 from pipeline.stores.lake import Cleared, Compaction
 from pipeline.stores.pruning import (
-    NOTHING,
     Removed,
     drop_files,
     last_activity,
@@ -37,13 +38,8 @@ from pipeline.workspace.workspace import PINS, Workspace
 
 LOCK: Final = "gc"
 WRITERS: Final[Mapping[str, str]] = {
-    "events": "ingest",
-    "items": "ingest",
-    "users": "ingest",
-    "quarantine": "ingest",
-    "batches": "ingest",
-    "publications": "publish",
-    "recommendations": "publish",
+    **dict.fromkeys(("events", "items", "users", "quarantine", "batches"), "ingest"),
+    **dict.fromkeys(("publications", "recommendations"), "publish"),
 }
 """Table -> the lock of those who write it."""
 
@@ -75,12 +71,11 @@ class TableKept:
 
     def text(self) -> str:
         """As a line for a person."""
+        gone = self.cleared
         parts = [f"{self.before:,} files are {self.after:,} now"] * (self.before != self.after)
         parts += [f"{self.rows:,} rows taken out"] * (self.rows > 0)
-        gone = self.cleared
-        parts += [f"{gone.files:,} files and {gone.log:,} log entries removed"] * (
-            gone.files + gone.log > 0
-        )
+        removed = f"{gone.files:,} files and {gone.log:,} log entries removed"
+        parts += [removed] * (gone.files + gone.log > 0)
         return f"{self.table}: {', '.join(parts)}"
 
 
@@ -120,7 +115,7 @@ class GcResult:
         lines = [table.text() for table in self.tables if not table.idle]
         lines += [f"{what}: {x.files:,} files removed" for what, x in self.taken.items() if x.files]
         lines.append(f"{self.bytes / 1e6:,.1f} MB are free" if lines else "there was nothing to do")
-        return "\n".join([*lines, *([self.sentence] if self.left else [])])
+        return "\n".join([*lines, self.sentence]).rstrip()
 
 
 def gc(ws: Workspace, at: AsOf, *, progress: Progress = silent) -> GcResult:
@@ -155,31 +150,30 @@ class _Upkeep:
         self._at = at
         self._progress = progress
         self._left: dict[str, str] = {}
-        self._taken: dict[str, Removed] = {}
+        self._taken: defaultdict[str, Removed] = defaultdict(Removed)
 
     def all(self) -> GcResult:
         """Look after the stores, one after the other; each lock is held no longer than needed."""
-        self._unless_held("landed files", "ingest", self._landed)
-        self._unless_held("abandoned nights", PINS, self._abandoned)
+        with self._left_if_held("landed files"), self._ws.lake.lock("ingest"):
+            self._landed()
+        with self._left_if_held("abandoned nights"), self._ws.lake.lock(PINS):
+            self._abandoned()
         tables = tuple(self._table(table) for table in WRITERS)
         self._progress("runs")
         self._runs()
         freed = sum(t.cleared.bytes for t in tables) + sum(t.bytes for t in self._taken.values())
-        return GcResult(self._at, tables, self._taken, self._left, freed)
+        return GcResult(self._at, tables, dict(self._taken), self._left, freed)
 
     def _before(self, days: int) -> datetime:
         return self._at - timedelta(days=days)
 
-    def _unless_held(self, what: str, lock: str, do: Callable[[], None]) -> None:
-        """Do something under a lock, or leave it for the next time."""
+    @contextmanager
+    def _left_if_held(self, what: str) -> Iterator[None]:
+        """Leave something for the next time if another process holds its lock."""
         try:
-            with self._ws.lake.lock(lock):
-                do()
+            yield
         except ConcurrencyError as error:
             self._left[what] = error.sentence
-
-    def _take(self, what: str, taken: Removed) -> None:
-        self._taken[what] = self._taken.get(what, NOTHING) + taken
 
     def _landed(self) -> None:
         """Look after what passes over landed files leave: a killed one is carried out first."""
@@ -188,9 +182,7 @@ class _Upkeep:
         shutil.rmtree(home / "scratch", ignore_errors=True)
         for name in ("archive", "rejected"):
             self._progress(name)
-            folder = home / name
-            files = sorted(folder.iterdir()) if folder.is_dir() else []
-            self._take(name, remove_older(files, before))
+            self._taken[name] += remove_older(sorted((home / name).glob("*")), before)
 
     def _abandoned(self) -> None:
         """Remove runs that never came to a decision, and on which nothing works any more."""
@@ -199,25 +191,21 @@ class _Upkeep:
             begun, decided = run.committed("snapshot"), run.committed("gate")
             if begun is not None and decided is None and last_activity(run, "snapshot") < before:
                 self._progress(f"run {run.run_id} was abandoned")
-                self._take("abandoned nights", remove(run))
+                self._taken["abandoned nights"] += remove(run)
 
     def _table(self, table: str) -> TableKept:
         """Look after a table of the lake."""
-        lake, kept = self._ws.lake, TableKept(table)
-        upkeep = Compaction(lake, table)
+        lake, upkeep = self._ws.lake, Compaction(self._ws.lake, table)
+        rows = before = after = 0
+        cleared = Cleared()
         self._progress(table)
-        try:
-            with lake.lock(WRITERS[table]):
-                kept = replace(kept, rows=self._retire(table, upkeep))
-                before, after = upkeep.compact()
-                kept = replace(kept, before=before, after=after)
-                with lake.lock(PINS):
-                    pins = pinned(self._ws, self._at).get(table, ())
-                    since = self._before(self._ws.config.gc.versions_days)
-                    kept = replace(kept, cleared=upkeep.clear(pins, since))
-        except ConcurrencyError as error:
-            self._left[table] = error.sentence
-        return kept
+        with self._left_if_held(table), lake.lock(WRITERS[table]):
+            rows = self._retire(table, upkeep)
+            before, after = upkeep.compact()
+            with lake.lock(PINS):
+                pins = pinned(self._ws, self._at).get(table, ())
+                cleared = upkeep.clear(pins, self._before(self._ws.config.gc.versions_days))
+        return TableKept(table, rows, before, after, cleared)
 
     def _retire(self, table: str, upkeep: Compaction) -> int:
         """Take out rows that are older than their table keeps them."""
@@ -225,22 +213,18 @@ class _Upkeep:
         if table == "quarantine":
             return upkeep.drop_before(c.INGESTED_AT, self._before(config.quarantine_days))
         if table == "recommendations":
-            gone = retired(
-                self._ws.lake.read("publications"),
-                upkeep.partitions(),
-                self._before(config.lists_days),
-            )
-            return upkeep.drop_partitions(gone)
+            rows, before = self._ws.lake.read("publications"), self._before(config.lists_days)
+            return upkeep.drop_partitions(retired(rows, upkeep.partitions(), before))
         return 0
 
     def _runs(self) -> None:
         """Look after the files of runs, and what dead processes left beside them."""
         home, before = self._ws.home, self._before(self._ws.config.gc.scorers_days)
         for runs in (self._ws.runs, Runs(home / CALIBRATIONS)):
-            self._take("unfinished files", remove_orphans(runs))
+            self._taken["unfinished files"] += remove_orphans(runs)
         places = ("reports/.*", "studies/*/*.new", "runs/*/.page.*")
         drafts = [path for place in places for path in home.glob(place)]
-        self._take("unfinished files", remove_older(drafts, before))
+        self._taken["unfinished files"] += remove_older(drafts, before)
         for run in self._ws.runs.starting_with(""):
             for step, names in prunable_files(self._ws, run, before):
-                self._take("scorers and windows", drop_files(run, step, names))
+                self._taken["scorers and windows"] += drop_files(run, step, names)

@@ -38,19 +38,22 @@ among them, and its rows leave after some days."""
 def pinned(ws: Workspace, at: datetime) -> Mapping[str, frozenset[int]]:
     """Return the versions of each table that must stay readable."""
     pins: defaultdict[str, set[int]] = defaultdict(set)
-    for versions in (*_nights(ws, at), *_plans(ws, at), *_studies(ws), *_catalogues(ws)):
-        for table, version in versions:
-            if version is not None:
+    for versions, tables in (*_nights(ws, at), *_plans(ws, at), *_studies(ws), *_catalogues(ws)):
+        for table in tables:
+            if (version := versions[table]) is not None:
                 pins[table].add(version)
     return {table: frozenset(versions) for table, versions in pins.items()}
 
 
-_Pins = Iterable[tuple[str, int | None]]
+_Pins = Iterator[tuple[Versions, Iterable[str]]]
 
 
-def _nights(ws: Workspace, at: datetime) -> Iterator[_Pins]:
+def _nights(ws: Workspace, at: datetime) -> _Pins:
     since = at - timedelta(days=ws.config.gc.nights_days)
-    lasting = _lasting(ws, at)
+    # Runs that keep what they pinned, whatever their age.
+    lasting = set(last_bases(ws.lake.read("publications"))[c.RUN_ID])
+    if (last := LedgerHistory.of(ws.ledger).last_decision(at)) is not None:
+        lasting.add(last.run_id)
     for run in ws.runs.starting_with(""):
         snapshot = run.find(SnapshotFile)
         if snapshot is None:
@@ -59,45 +62,34 @@ def _nights(ws: Workspace, at: datetime) -> Iterator[_Pins]:
         if run.committed("gate") is not None:
             stays = run.run_id in lasting or last_activity(run, "snapshot") >= since
             tables = _REREAD if stays else ()
-        yield _of(snapshot.versions, tables)
+        yield snapshot.versions, tables
         if tables and (pin := run.find(PinFile)) is not None:
-            yield [("items", pin.catalogue_version)]
+            yield {"items": pin.catalogue_version}, ["items"]
 
 
-def _lasting(ws: Workspace, at: datetime) -> set[str]:
-    """Return the runs that keep what they pinned, whatever their age."""
-    run_ids = set(last_bases(ws.lake.read("publications"))[c.RUN_ID])
-    last = LedgerHistory.of(ws.ledger).last_decision(at)
-    return run_ids if last is None else run_ids | {last.run_id}
-
-
-def _catalogues(ws: Workspace) -> Iterator[_Pins]:
+def _catalogues(ws: Workspace) -> _Pins:
     """Yield the catalogues of the live lists, and of those before them."""
-    for row in last_bases(ws.lake.read("publications")).iter_rows(named=True):
-        yield [("items", row[c.CATALOGUE_VERSION])]
+    for version in last_bases(ws.lake.read("publications"))[c.CATALOGUE_VERSION]:
+        yield {"items": version}, ["items"]
 
 
-def _plans(ws: Workspace, at: datetime) -> Iterator[_Pins]:
+def _plans(ws: Workspace, at: datetime) -> _Pins:
     """Yield what calibrations and backtests have pinned that may still go on."""
     since = at - timedelta(days=ws.config.gc.nights_days)
     for run in Runs(ws.home / CALIBRATIONS).starting_with(""):
         plan = run.find(CalibrationPlanFile)
         if plan and not run.has(CalibrationFile) and last_activity(run, plan.STEP) >= since:
-            yield _of(plan.versions, _DATA)
+            yield plan.versions, _DATA
     for folder in ws.home.glob(f"{BACKTESTS}/*"):
         run = Runs(folder).open(BacktestPlanFile.STEP)
         course = run.find(BacktestPlanFile)
         if course and last_activity(run, course.STEP) >= since:
-            yield _of(course.versions, _DATA)
+            yield course.versions, _DATA
 
 
-def _studies(ws: Workspace) -> Iterator[_Pins]:
+def _studies(ws: Workspace) -> _Pins:
     """Yield what studies have pinned: each may be continued at any time."""
     if (ws.home / STUDIES / FILE).exists():
         with Studies(ws.home / STUDIES) as studies:
             for facts in studies.facts():
-                yield _of(facts["versions"], _DATA)
-
-
-def _of(versions: Versions, tables: Iterable[str]) -> _Pins:
-    return [(table, versions[table]) for table in tables]
+                yield facts["versions"], _DATA
