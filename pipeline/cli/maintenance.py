@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.terminal import Home, Json, instant, open_workspace, progress_printer, show
+from pipeline.cli.terminal import Console, Json, command, instant
 
 app = typer.Typer()
 
@@ -20,23 +20,21 @@ def chaos(
     """Kill ingest, night and publish over and over, in a sandbox, and count what that cost."""
     from pipeline.testing.chaos.chaos import chaos as step
 
-    tally = step(kills, seed, progress=progress_printer())
-    show(tally, json, tally.text())
-    raise typer.Exit(0 if tally.sound else 1)
+    console = Console(None, json)
+    tally = step(kills, seed, progress=console.progress)
+    console.show(tally, tally.text(), 0 if tally.sound else 1)
 
 
-@app.command()
+@command(app)
 def gc(
+    console: Console,
     at: Annotated[
         str | None,
         typer.Option("--at", help="The instant that ages are measured from; default: now."),
     ] = None,
-    home: Home = None,
-    json: Json = False,
 ) -> None:
     """Put small files of the lake together, and take away what nobody needs any more."""
     from pipeline.steps.maintenance.gc import gc as step
 
-    result = step(open_workspace(home), instant(at), progress=progress_printer())
-    show(result, json, result.text())
-    raise typer.Exit(result.exit_code)
+    result = step(console.workspace, instant(at), progress=console.progress)
+    console.show(result, result.text(), result.exit_code)

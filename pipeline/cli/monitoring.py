@@ -7,28 +7,19 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.terminal import (
-    Home,
-    Json,
-    KnownAt,
-    open_workspace,
-    parse_past_instant,
-    progress_printer,
-    show,
-)
+from pipeline.cli.terminal import Console, KnownAt, command, parse_past_instant
 
 app = typer.Typer()
 _DAYS = 7
 
 
-@app.command()
+@command(app)
 def attribution(
+    console: Console,
     since: Annotated[
         str | None, typer.Option("--from", help=f"Default: {_DAYS} days before the end.")
     ] = None,
     until: Annotated[str | None, typer.Option("--to", help="Exclusive end; default: now.")] = None,
-    home: Home = None,
-    json: Json = False,
 ) -> None:
     """Show what people did with the lists that they were shown, by version, slot and position."""
     from pipeline.report.attribution import attribution_table
@@ -36,24 +27,24 @@ def attribution(
 
     end = parse_past_instant(until)
     start = parse_past_instant(since) if since else end - timedelta(days=_DAYS)
-    result = step(open_workspace(home), start, end, progress=progress_printer())
-    show(result, json, attribution_table(result))
+    result = step(console.workspace, start, end, progress=console.progress)
+    console.show(result, attribution_table(result))
 
 
-@app.command()
-def drift(at: KnownAt = None, home: Home = None, json: Json = False) -> None:
+@command(app)
+def drift(console: Console, at: KnownAt = None) -> None:
     """Hold the last days against those before them: data, taste, live quality."""
     from pipeline.report.drift import drift_table
     from pipeline.steps.feedback.drift import drift as step
 
-    result = step(open_workspace(home), parse_past_instant(at), progress=progress_printer())
-    show(result, json, f"{drift_table(result)}\n\n{result.sentence}")
+    result = step(console.workspace, parse_past_instant(at), progress=console.progress)
+    console.show(result, f"{drift_table(result)}\n\n{result.sentence}")
 
 
-@app.command()
-def policy(at: KnownAt = None, home: Home = None, json: Json = False) -> None:
+@command(app)
+def policy(console: Console, at: KnownAt = None) -> None:
     """Say whether new data ask for a retrain, and why; nothing is started."""
     from pipeline.steps.feedback.policy import policy as step
 
-    result = step(open_workspace(home), parse_past_instant(at), progress=progress_printer())
-    show(result, json, f"{result.action.value}: {result.reason}")
+    result = step(console.workspace, parse_past_instant(at), progress=console.progress)
+    console.show(result, f"{result.action.value}: {result.reason}")

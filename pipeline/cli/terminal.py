@@ -8,19 +8,24 @@ live); nowhere else.
 
 from __future__ import annotations
 
+import inspect
 import json as json_module
 import os
 import sys
 import time
+from collections.abc import Callable, MutableMapping
 from datetime import UTC, datetime
+from functools import cached_property, wraps
+from inspect import Parameter, Signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Concatenate, NoReturn
 
 import typer
 
-if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+from pipeline.errors import ConfigError
+from pipeline.stores.disk import storage_errors
 
+if TYPE_CHECKING:
     from pipeline.base import AsOf, Progress
     from pipeline.workspace.workspace import Workspace
 
@@ -29,7 +34,9 @@ Home = Annotated[
     typer.Option(help="The workspace; else the environment's NIGHTJAR_HOME, else ./var."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-RunId = Annotated[str, typer.Option("--run", help="The run, as `nightly` or `snapshot` named it.")]
+_RUN = typer.Option("--run", help="The run, as `nightly` or `snapshot` named it.")
+RunId = Annotated[str, _RUN]
+RunIdIfAny = Annotated[str | None, _RUN]
 AsOfText = Annotated[
     str, typer.Option("--as-of", help="The instant that decides everything: 2017-12-29T09:00:00Z.")
 ]
@@ -54,16 +61,84 @@ def fail(sentence: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def home_of(home: Path | None) -> Path:
-    """Return where the workspace is, or would be."""
-    return home or Path(os.environ.get("NIGHTJAR_HOME") or "var")
+class Console:
+    """The options that all commands share, and their output.
+
+    Attributes
+    ----------
+    home
+        The workspace's folder, if the option names one.
+    json
+        Whether stdout gets one JSON object.
+    """
+
+    def __init__(self, home: Path | None, json: bool) -> None:
+        self.home = home
+        self.json = json
+
+    @property
+    def folder(self) -> Path:
+        """Where the workspace is, or would be."""
+        return self.home or Path(os.environ.get("NIGHTJAR_HOME") or "var")
+
+    @property
+    def workspace(self) -> Workspace:
+        """The workspace, opened."""
+        from pipeline.workspace.workspace import Workspace
+
+        return Workspace.open(self.folder)
+
+    @cached_property
+    def progress(self) -> Progress:
+        """A progress that logs at most one text per 10 seconds, with the seconds since now."""
+        import structlog
+
+        from pipeline.workspace.task_log import PROGRESS_SECONDS, at_most_every
+
+        elapsed, log = stopwatch(), structlog.get_logger("nightjar")
+
+        def show_progress(text: str) -> None:
+            log.info("progress", seconds=round(elapsed(), 1), text=text)
+
+        return at_most_every(PROGRESS_SECONDS, show_progress)
+
+    def show(self, result: object, text: str, exit_code: int = 0) -> None:
+        """Print the result of a command, as JSON or as text; end with a code other than 0."""
+        from pipeline.base import plain
+
+        print(json_module.dumps(plain(result), ensure_ascii=False) if self.json else text)
+        if exit_code:
+            raise typer.Exit(exit_code)
 
 
-def open_workspace(home: Path | None) -> Workspace:
-    """Open the workspace."""
-    from pipeline.workspace.workspace import Workspace
+def with_console(run: Callable[Concatenate[Console, ...], None]) -> Callable[..., None]:
+    """Return a command whose options ``--home`` and ``--json`` become the first argument."""
 
-    return Workspace.open(home_of(home))
+    @wraps(run)
+    def adapted(*, home: Home = None, json: Json = False, **options: Any) -> None:
+        run(Console(home, json), **options)
+
+    own = list(inspect.signature(run, eval_str=True).parameters.values())
+    shared = [
+        Parameter("home", Parameter.KEYWORD_ONLY, default=None, annotation=Home),
+        Parameter("json", Parameter.KEYWORD_ONLY, default=False, annotation=Json),
+    ]
+    # Typer reads the options off the signature.
+    adapted.__signature__ = Signature([*own[1:], *shared])  # type: ignore[attr-defined]
+    return adapted
+
+
+def command(
+    app: typer.Typer, name: str | None = None, **settings: Any
+) -> Callable[[Callable[Concatenate[Console, ...], None]], Callable[..., None]]:
+    """Return a decorator that adds a command, its shared options included, to an app."""
+    return lambda run: app.command(name, **settings)(with_console(run))
+
+
+def stopwatch() -> Callable[[], float]:
+    """Return a function of the seconds since now."""
+    start = time.monotonic()
+    return lambda: time.monotonic() - start
 
 
 def configure_logging() -> None:
@@ -101,20 +176,6 @@ def _readable(_: object, __: str, event: MutableMapping[str, Any]) -> str:
     return f"{event['event']} {fields}".rstrip()
 
 
-def progress_printer() -> Progress:
-    """Return a progress that logs at most one text per 10 seconds, with the seconds since now."""
-    import structlog
-
-    from pipeline.workspace.task_log import PROGRESS_SECONDS, at_most_every
-
-    start, log = time.monotonic(), structlog.get_logger("nightjar")
-
-    def show_progress(text: str) -> None:
-        log.info("progress", seconds=round(time.monotonic() - start, 1), text=text)
-
-    return at_most_every(PROGRESS_SECONDS, show_progress)
-
-
 def instant(text: str | None) -> AsOf:
     """Read an instant; without one it is now."""
     from pipeline.base import as_of
@@ -129,7 +190,6 @@ def parse_past_instant(text: str | None) -> AsOf:
     """
     from pipeline.base import format_instant
     from pipeline.data.validate.rules import EARLIEST
-    from pipeline.errors import ConfigError
 
     at = instant(text)
     if at > datetime.now(UTC):
@@ -147,37 +207,17 @@ def parse_past_instant(text: str | None) -> AsOf:
 
 def refuse_unwritable(out: Path | None) -> None:
     """Refuse a file that cannot be written, before minutes of work end there."""
-    from pipeline.errors import StorageError
-
     if out is None:
         return
-    there = out.exists()
-    try:
+    is_new = not out.exists()
+    with storage_errors("cannot_write", out):
         out.open("ab").close()
-    except OSError as error:
-        raise StorageError(
-            "storage.cannot_write", f"cannot write {out}: {error.strerror}"
-        ) from error
-    if not there:
+    if is_new:
         out.unlink()
 
 
 def write_out(out: Path | None, data: bytes) -> None:
     """Write a file that a command was asked for; raises `StorageError`."""
-    from pipeline.errors import StorageError
-
-    if out is None:
-        return
-    try:
-        out.write_bytes(data)
-    except OSError as error:
-        raise StorageError(
-            "storage.cannot_write", f"cannot write {out}: {error.strerror}"
-        ) from error
-
-
-def show(result: object, as_json: bool, text: str) -> None:
-    """Print the result of a command, as JSON or as text."""
-    from pipeline.base import plain
-
-    print(json_module.dumps(plain(result), ensure_ascii=False) if as_json else text)
+    if out is not None:
+        with storage_errors("cannot_write", out):
+            out.write_bytes(data)
