@@ -15,8 +15,7 @@ import sys
 import time
 from collections.abc import Callable, MutableMapping
 from datetime import UTC, datetime
-from functools import cached_property, wraps
-from inspect import Parameter, Signature
+from functools import cached_property, update_wrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Concatenate, NoReturn
 
@@ -114,18 +113,16 @@ class Console:
 def with_console(run: Callable[Concatenate[Console, ...], None]) -> Callable[..., None]:
     """Return a command whose options ``--home`` and ``--json`` become the first argument."""
 
-    @wraps(run)
     def adapted(*, home: Home = None, json: Json = False, **options: Any) -> None:
         run(Console(home, json), **options)
 
-    own = list(inspect.signature(run, eval_str=True).parameters.values())
-    shared = [
-        Parameter("home", Parameter.KEYWORD_ONLY, default=None, annotation=Home),
-        Parameter("json", Parameter.KEYWORD_ONLY, default=False, annotation=Json),
-    ]
+    own, shared = (
+        list(inspect.signature(function, eval_str=True).parameters.values())
+        for function in (run, adapted)
+    )
     # Typer reads the options off the signature.
-    adapted.__signature__ = Signature([*own[1:], *shared])  # type: ignore[attr-defined]
-    return adapted
+    adapted.__signature__ = inspect.Signature([*own[1:], *shared[:-1]])  # type: ignore[attr-defined]
+    return update_wrapper(adapted, run)
 
 
 def command(

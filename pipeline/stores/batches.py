@@ -26,7 +26,7 @@ from pipeline import columns as c
 from pipeline.columns import BatchStatus
 from pipeline.errors import ConcurrencyError, StorageError
 from pipeline.failpoints import failpoint
-from pipeline.stores.disk import sync
+from pipeline.stores.disk import storage_errors, sync
 from pipeline.stores.lake import Lake
 
 APP: Final = "ingest"
@@ -174,25 +174,25 @@ class Batches:
 
     def _spool_frames(self, seq: int, frames: dict[str, pl.DataFrame]) -> None:
         target = self._spool / str(seq)
-        try:
-            self._spool.mkdir(parents=True, exist_ok=True)
-            draft = Path(tempfile.mkdtemp(prefix=".", dir=self._spool))
-            for name, frame in frames.items():
-                path = draft / f"{name}.parquet"
-                frame.write_parquet(path, compression="lz4", statistics=False)
-                sync(path)
-            sync(draft)
-            draft.rename(target)
-            sync(self._spool)
-        except OSError as error:
-            if target.is_dir():  # each start sweeps, so it is of somebody who is at work
+        with storage_errors("cannot_write", self._spool):
+            try:
+                self._spool.mkdir(parents=True, exist_ok=True)
+                draft = Path(tempfile.mkdtemp(prefix=".", dir=self._spool))
+                for name, frame in frames.items():
+                    path = draft / f"{name}.parquet"
+                    frame.write_parquet(path, compression="lz4", statistics=False)
+                    sync(path)
+                sync(draft)
+                draft.rename(target)
+                sync(self._spool)
+            except OSError:
+                if not target.is_dir():
+                    raise
+                # Each start sweeps, so it is of somebody who is at work.
                 raise ConcurrencyError(
                     "ingest.overtaken",
                     f"another ingest writes {target}, so this one writes nothing; start again",
                 ) from None
-            raise StorageError(
-                "storage.cannot_write", f"cannot write {self._spool}: {error.strerror}"
-            ) from error
 
     def _remove_orphans(self, names: str = "*") -> None:
         for left in self._spool.glob(names):

@@ -1,4 +1,7 @@
-"""Forced writes, checksums, and failures of the file system as `StorageError`."""
+"""Forced writes, checksums, and errors of the file system.
+
+Guarantees: when `write_synced` or `sync` returns, the data are on the disk.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,20 @@ from pipeline.errors import StorageError
 def storage_errors(
     problem: Literal["cannot_read", "cannot_write", "cannot_remove"], place: object
 ) -> Iterator[None]:
-    """Turn an `OSError` into a `StorageError` that names the place."""
+    """Turn an `OSError` into a `StorageError`.
+
+    Parameters
+    ----------
+    problem
+        Second part of the error's id, and verb of its message.
+    place
+        File, folder or step that the message names.
+
+    Raises
+    ------
+    StorageError
+        ``storage.<problem>``
+    """
     try:
         yield
     except OSError as error:
@@ -26,14 +42,24 @@ def storage_errors(
 
 
 def write_synced(file: IO[bytes], data: bytes) -> None:
-    """Write bytes to an open file and force them to the disk."""
+    """Write bytes and force them to the disk.
+
+    Parameters
+    ----------
+    file
+        Open for writing; it stays open.
+    """
     file.write(data)
+    # fsync writes what the kernel holds; Python's own buffer must reach the kernel first.
     file.flush()
     os.fsync(file.fileno())
 
 
 def sync(*paths: Path) -> None:
-    """Force files and folders to the disk, one after the other."""
+    """Force files and folders to the disk, one after the other.
+
+    A new or renamed file survives a crash only once its folder is synced as well.
+    """
     for path in paths:
         handle = os.open(path, os.O_RDONLY)
         try:
@@ -43,6 +69,6 @@ def sync(*paths: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """Return the sum of a file."""
+    """Return the SHA-256 of a file in hex, without reading it into memory as a whole."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -131,7 +131,7 @@ class Vault:
         try:
             if not self.path.exists():
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
+                self.path.touch(0o600)
         except OSError as error:
             raise StorageError(
                 "vault.cannot_create", f"the vault cannot be made: {error.strerror}"

@@ -10,13 +10,9 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from pipeline.errors import LakeError
 from pipeline.stores.disk import sync, write_synced
-
-_VERSION: Final = "version"
-_FILES: Final = "files"
 
 
 @dataclass(frozen=True)
@@ -28,7 +24,7 @@ class Line:
 
     def bytes(self) -> bytes:
         """As a line."""
-        return json.dumps({_VERSION: self.version, _FILES: dict(self.files)}).encode() + b"\n"
+        return json.dumps(vars(self)).encode() + b"\n"
 
 
 class Checksums:
@@ -100,6 +96,6 @@ def _parsed(text: bytes) -> Line | None:
     """Return a line; None for one that a crash cut, which was never acknowledged."""
     try:
         line = json.loads(text)
-        return Line(int(line[_VERSION]), dict(line[_FILES]))
+        return Line(int(line["version"]), dict(line["files"]))
     except (ValueError, TypeError, LookupError):
         return None

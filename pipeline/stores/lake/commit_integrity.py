@@ -15,7 +15,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+from deltalake import DeltaTable
+
 from pipeline.errors import LakeError
+from pipeline.failpoints import failpoint
 from pipeline.stores.disk import sha256, sync
 from pipeline.stores.lake.checksums import Checksums, Line
 
@@ -51,6 +54,12 @@ class CommitIntegrity:
         """Return the last version whose writer was told that it is safe; -1 for none."""
         line = self.sums.last()
         return -1 if line is None else line.version
+
+    def end_commit(self, version: int) -> None:
+        """Acknowledge a commit that was just made."""
+        failpoint("committed")
+        self.acknowledge(version)
+        failpoint("fsynced")
 
     def acknowledge(self, version: int) -> None:
         """Fsync all that a commit wrote, then write its sums; only then it counts.
@@ -144,16 +153,14 @@ class CommitIntegrity:
             if actual != expected:
                 self._fail("file_altered", f"a file of version {version} was altered ({file})")
 
-    def is_checkpoint(self, version: int) -> bool:
-        """Whether a version has a checkpoint that was acknowledged."""
+    def checkpoint(self, version: int) -> None:
+        """Make a version readable without the log before it, which must be sound until then."""
+        self.check_log(version)
         name = _checkpoint(version)
-        return (self._path / name).exists() and name in self.sums.files()
-
-    def note_checkpoint(self, version: int) -> None:
-        """Fsync a checkpoint that was made after its version was acknowledged, and note its sum."""
-        name = _checkpoint(version)
-        sync(self._path / name, self._log)
-        self.sums.rewrite(extra=Line(version, {name: sha256(self._path / name)}))
+        if not (self._path / name).exists() or name not in self.sums.files():
+            DeltaTable(self._path, version=version).create_checkpoint()
+            sync(self._path / name, self._log)
+            self.sums.rewrite(extra=Line(version, {name: sha256(self._path / name)}))
 
     def base(self, before: datetime) -> int:
         """Return the newest checkpoint that was written before an instant; -1 for none."""

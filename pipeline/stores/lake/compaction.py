@@ -23,8 +23,7 @@ from deltalake import DeltaTable
 from pipeline.base import format_instant
 from pipeline.failpoints import failpoint
 from pipeline.stores.lake.commit_integrity import CommitIntegrity
-from pipeline.stores.lake.commits import acknowledge, options
-from pipeline.stores.lake.connection import lake_errors
+from pipeline.stores.lake.connection import lake_errors, options
 from pipeline.stores.lake.delta import Lake
 from pipeline.stores.lake.tables import PARTITIONS, check_partition
 
@@ -106,12 +105,12 @@ class Compaction:
         if handle is None:
             return Cleared()
         with lake_errors(self._table):
-            self._checkpoint(handle.version())
+            self._tail.checkpoint(handle.version())
             base = self._tail.base(before)
             kept = sorted(v for v in pinned if v < base and self._tail.holds(v))
             needed = self._lake.files(self._table) | self._tail.removed_after(base)
             for version in kept:
-                self._checkpoint(version)
+                self._tail.checkpoint(version)
                 needed |= self._lake.files(self._table, version)
             failpoint("checkpointed")
             log = self._tail.log_before(base, kept)
@@ -152,14 +151,7 @@ class Compaction:
         version = handle.version()
         if version > self._tail.acknowledged():
             self._tail.acknowledge_last_commit(version - 1)  # of a writer who came in between
-            acknowledge(self._tail, version)
-
-    def _checkpoint(self, version: int) -> None:
-        """Make a version readable without the log before it, which must be sound until then."""
-        self._tail.check_log(version)
-        if not self._tail.is_checkpoint(version):
-            DeltaTable(self._path, version=version).create_checkpoint()
-            self._tail.note_checkpoint(version)
+            self._tail.end_commit(version)
 
     def _old(self, before: datetime) -> set[str]:
         """Return the files, relative to the table, that were written before an instant.

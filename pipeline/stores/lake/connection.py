@@ -1,14 +1,28 @@
-"""What the lake's libraries raise, panics included, as errors with a sentence."""
+"""The options of every commit; what the lake's libraries raise as errors with a sentence."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import polars as pl
+from deltalake import CommitProperties, PostCommitHookProperties, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError
 
 from pipeline.errors import ConcurrencyError, LakeError
+
+
+def options(txn: tuple[str, int] | None = None, *, retries: int | None = None) -> dict[str, Any]:
+    """Return the options of a commit; `retries` after a conflict, None as the library does."""
+    return {
+        "commit_properties": CommitProperties(
+            app_transactions=None if txn is None else [Transaction(*txn)],
+            max_commit_retries=retries,
+        ),
+        # Old versions are what replays and audits read: the library must not expire them.
+        "post_commithook_properties": PostCommitHookProperties(cleanup_expired_logs=False),
+    }
 
 
 @contextmanager

@@ -20,8 +20,7 @@ from deltalake import write_deltalake as write_delta
 
 from pipeline.errors import ConcurrencyError, LakeError
 from pipeline.stores.lake.commit_integrity import CommitIntegrity
-from pipeline.stores.lake.commits import acknowledge, options
-from pipeline.stores.lake.connection import lake_errors
+from pipeline.stores.lake.connection import lake_errors, options
 from pipeline.stores.lake.tables import (
     OPEN_ENDED,
     PARTITIONS,
@@ -166,8 +165,8 @@ class Lake:
         """Compare every data file of one version with its sum; reads the whole table's bytes."""
         handle = self._open(table, version)
         if handle is not None:
-            live = self._files_of(table, handle)
-            CommitIntegrity(self.root, table).verify(handle.version(), live)
+            files = self._files_of(table, handle)
+            CommitIntegrity(self.root, table).verify(handle.version(), files)
 
     def files(self, table: str, version: int | None = None) -> set[str]:
         """Return the data files of a version, relative to the table."""
@@ -283,5 +282,5 @@ class Lake:
                 **options(txn),
             )
             version = (DeltaTable(path) if handle is None else handle).version()
-            acknowledge(tail, version)
+            tail.end_commit(version)
         return version

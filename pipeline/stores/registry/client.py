@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -75,17 +74,17 @@ class Registry:
         """Make the database, the experiment and the registered model, whichever are missing."""
         if self._file is not None:
             self._client = create(self._uri, self._file)
-        with self._reached() as client:
-            self._ensure_experiment(client)
-            self._ensure_registered(client)
+        with registry_errors(self._uri):
+            self._ensure_experiment()
+            self._ensure_registered()
 
     def mirror_night(self, night: NightRecord) -> Mirrored:
         """Show a night; call it again after any failure, or after success: the result is the same.
 
         Raises `RegistryError`; what was shown until then is found again by the next call.
         """
-        with self._reached() as client:
-            runs = NightRuns(client, self._ensure_experiment(client), night)
+        with registry_errors(self._uri):
+            runs = NightRuns(self._client, self._ensure_experiment(), night)
             parent = runs.parent()
             done = self._done(runs, night, parent)
             if done is not None:
@@ -105,8 +104,8 @@ class Registry:
 
         Raises `RegistryError`; trials that were shown until then are left as they are.
         """
-        with self._reached() as client:
-            runs = NightRuns(client, self._ensure_experiment(client), study)
+        with registry_errors(self._uri):
+            runs = NightRuns(self._client, self._ensure_experiment(), study)
             parent = runs.parent()
             runs.fill_parent(parent)
             for child in study.children:
@@ -121,12 +120,12 @@ class Registry:
 
         Raises `RegistryError` that names the first file which is missing or differs.
         """
-        from mlflow.artifacts import download_artifacts
-        from mlflow.exceptions import MlflowException
-
         what = f"version {version} of {self._model_name} at {without_password(self._uri)}"
-        with self._reached() as client, tempfile.TemporaryDirectory() as scratch:
-            source = client.get_model_version_download_uri(self._model_name, str(version))
+        with registry_errors(self._uri), tempfile.TemporaryDirectory() as scratch:
+            from mlflow.artifacts import download_artifacts
+            from mlflow.exceptions import MlflowException
+
+            source = self._client.get_model_version_download_uri(self._model_name, str(version))
             for name, expected in sorted(sums.items()):
                 uri = f"{source}/artifacts/{name}"
                 try:
@@ -146,27 +145,29 @@ class Registry:
 
     def move_aliases(self, champion: int, previous: int | None) -> None:
         """Point the aliases; MLflow keeps the last write, so the caller says what is true."""
-        with self._reached() as client:
-            client.set_registered_model_alias(self._model_name, CHAMPION, str(champion))
+        with registry_errors(self._uri):
+            self._client.set_registered_model_alias(self._model_name, CHAMPION, str(champion))
             if previous is None:
-                client.delete_registered_model_alias(self._model_name, PREVIOUS)
+                self._client.delete_registered_model_alias(self._model_name, PREVIOUS)
             else:
-                client.set_registered_model_alias(self._model_name, PREVIOUS, str(previous))
+                self._client.set_registered_model_alias(self._model_name, PREVIOUS, str(previous))
 
     def aliases(self) -> dict[str, int]:
         """Return where the aliases point now."""
-        with self._reached() as client:
-            by_alias = client.get_registered_model(self._model_name).aliases
+        with registry_errors(self._uri):
+            by_alias = self._client.get_registered_model(self._model_name).aliases
         return {alias: int(version) for alias, version in by_alias.items()}
 
     def shown(self) -> list[tuple[str, str]]:
         """Return each version, logged model and run with its tag or state, in no order."""
-        with self._reached() as client:
-            place = [self._ensure_experiment(client)]
-            versions = client.search_model_versions(f"name = '{self._model_name}'")
+        with registry_errors(self._uri):
+            place = [self._ensure_experiment()]
+            versions = self._client.search_model_versions(f"name = '{self._model_name}'")
             names = [(f"version {v.version}", str(v.tags.get(RUN_TAG))) for v in versions]
-            names += [(m.name, str(m.status)) for m in client.search_logged_models(place)]
-            names += [(str(r.info.run_name), r.info.status) for r in client.search_runs(place)]
+            names += [(m.name, str(m.status)) for m in self._client.search_logged_models(place)]
+            names += [
+                (str(r.info.run_name), r.info.status) for r in self._client.search_runs(place)
+            ]
         return names
 
     def add_page(self, versions: Sequence[int], name: str, page: bytes) -> None:
@@ -174,12 +175,12 @@ class Registry:
 
         Raises `RegistryError`; pages that were shown until then stay.
         """
-        with self._reached() as client, tempfile.TemporaryDirectory() as scratch:
+        with registry_errors(self._uri), tempfile.TemporaryDirectory() as scratch:
             file = Path(scratch, name)
             file.write_bytes(page)
             for version in versions:
-                run_id = client.get_model_version(self._model_name, str(version)).run_id
-                client.log_artifact(run_id, str(file), _PAGES)
+                run_id = self._client.get_model_version(self._model_name, str(version)).run_id
+                self._client.log_artifact(run_id, str(file), _PAGES)
 
     def add_metrics(
         self, version: int, metrics: Mapping[str, float], *, at: datetime, step: int
@@ -188,34 +189,29 @@ class Registry:
 
         A version that somebody deleted has none.
         """
-        with self._reached() as client:
-            for model in client.search_model_versions(f"name = '{self._model_name}'"):
-                if int(model.version) == version and model.run_id is not None:
-                    log_metrics(client, model.run_id, metrics, at, step=step)
-
-    @contextmanager
-    def _reached(self) -> Iterator[MlflowClient]:
-        """Connect, and turn failures into a `RegistryError`."""
-        client = self._client
         with registry_errors(self._uri):
-            yield client
+            for model in self._client.search_model_versions(f"name = '{self._model_name}'"):
+                if int(model.version) == version and model.run_id is not None:
+                    log_metrics(self._client, model.run_id, metrics, at, step=step)
 
     @cached_property
     def _client(self) -> MlflowClient:
         return connect(self._uri)
 
-    def _ensure_experiment(self, client: MlflowClient) -> str:
-        experiment = client.get_experiment_by_name(self._experiment)
+    def _ensure_experiment(self) -> str:
+        experiment = self._client.get_experiment_by_name(self._experiment)
         if experiment is not None:
             return str(experiment.experiment_id)
         place = artifacts_beside(self._file) if self._file is not None else None
         # The kind makes MLflow's pages open on training runs, not on chats.
         tags = {"mlflow.experimentKind": "custom_model_development"}
-        return str(client.create_experiment(self._experiment, artifact_location=place, tags=tags))
+        return str(
+            self._client.create_experiment(self._experiment, artifact_location=place, tags=tags)
+        )
 
-    def _ensure_registered(self, client: MlflowClient) -> None:
-        if not client.search_registered_models(f"name = '{self._model_name}'"):
-            client.create_registered_model(self._model_name, description=_ABOUT)
+    def _ensure_registered(self) -> None:
+        if not self._client.search_registered_models(f"name = '{self._model_name}'"):
+            self._client.create_registered_model(self._model_name, description=_ABOUT)
 
     def _done(self, runs: NightRuns, night: NightRecord, parent: Run) -> Mirrored | None:
         """Return where a finished night is, `None` if anything of it is missing."""
@@ -240,7 +236,7 @@ class Registry:
             failpoint("artifact_logged")
         version = self._find_version(night)
         if version is None:
-            self._ensure_registered(self._client)
+            self._ensure_registered()
             made = self._client.create_model_version(
                 self._model_name,
                 # The location itself: MLflow resolves `models:/ID` by a process-wide setting.

@@ -138,7 +138,9 @@ def create(uri: str, file: Path) -> MlflowClient:
 @contextmanager
 def registry_errors(uri: str) -> Iterator[None]:
     """Turn any failure of MLflow into a `RegistryError` of one sentence that names the registry."""
-    _apply_settings()
+    os.environ.update(_ALWAYS)
+    for name, value in _UNLESS_SET.items():
+        os.environ.setdefault(name, value)
     with warnings.catch_warnings():
         # MLflow's use of SQLAlchemy, protobuf and pydantic is MLflow's to mend.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -155,12 +157,6 @@ def registry_errors(uri: str) -> Iterator[None]:
                 "registry.failed",
                 f"MLflow at {without_password(uri)} failed: {_first_line(fault, uri)}",
             ) from fault
-
-
-def _apply_settings() -> None:
-    os.environ.update(_ALWAYS)
-    for name, value in _UNLESS_SET.items():
-        os.environ.setdefault(name, value)
 
 
 def _probe_file(file: Path) -> None:
