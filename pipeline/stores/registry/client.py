@@ -1,10 +1,14 @@
-"""A night in MLflow: one parent run, one child run a recipe, one version of the winner.
+"""Nightly runs in MLflow: one parent run, one child run per recipe, one version of the winner.
 
-Promises: everything shown is copied from files already written, so a registry that was away loses
-nothing; runs, the logged model and the version are found again by their tags, so a retry after a
-death at any point finishes the night and doubles nothing; the version belongs to the winner's child
-run, so that MLflow's comparison of two versions shows their metrics. One writer a night at a time:
-the caller holds the run's lock.
+Guarantees:
+
+* All content is copied from written files, so an unavailable registry loses nothing.
+* Runs, the logged model and the version are found again by their tags, so a retry after a crash
+  completes the mirror without duplicates.
+* The version belongs to the winner's child run, so MLflow's comparison of two versions shows their
+  metrics.
+
+The caller holds the run's lock: one process at a time mirrors a run.
 """
 
 from __future__ import annotations
@@ -47,21 +51,24 @@ PREVIOUS = "previous"
 _MODEL = "model"
 _PAGES = "comparisons"
 _ABOUT = (
-    "Retrained every night. Alias champion is what people see, previous what they saw before it. A "
-    "version's description is the decision that made it; its run holds the figures, and under "
-    "comparisons the pages of `nightjar compare`."
+    "Retrained every night. Alias champion is the live version, previous the one before it. A "
+    "version's description is the decision that created it. Its run contains the metrics and, in "
+    "the folder comparisons, the pages of `nightjar compare`."
 )
-"""Of MLflow's two faces, the one that shows trained models."""
 
 
 class Registry:
-    """One experiment and one registered model of one MLflow.
+    """One experiment and one registered model of an MLflow.
 
     Parameters
     ----------
     tracking_uri
-        ``http(s)://HOST[:PORT]``, or ``sqlite:///FILE`` for the database that `make ui` shows;
-        then files lie in ``artifacts`` beside it, while a server decides for itself.
+        ``http(s)://HOST[:PORT]``, or ``sqlite:///FILE`` for the database of `make ui`. Artifacts
+        are in the folder ``artifacts`` beside that database; a server chooses their place itself.
+    experiment
+        Name of the experiment.
+    model_name
+        Name of the registered model.
     """
 
     def __init__(self, tracking_uri: str, experiment: str, model_name: str) -> None:
@@ -71,7 +78,7 @@ class Registry:
         self._model_name = model_name
 
     def prepare(self) -> None:
-        """Make the database, the experiment and the registered model, whichever are missing."""
+        """Create the database, the experiment and the registered model if they are missing."""
         if self._file is not None:
             self._client = create(self._uri, self._file)
         with registry_errors(self._uri):
@@ -79,9 +86,12 @@ class Registry:
             self._ensure_registered()
 
     def mirror_night(self, night: NightRecord) -> Mirrored:
-        """Show a night; call it again after any failure, or after success: the result is the same.
+        """Mirror a nightly run. A repetition, also after a failure, has the same result.
 
-        Raises `RegistryError`; what was shown until then is found again by the next call.
+        Raises
+        ------
+        RegistryError
+            The next call continues from the runs that exist.
         """
         with registry_errors(self._uri):
             runs = NightRuns(self._client, self._ensure_experiment(), night)
@@ -100,9 +110,12 @@ class Registry:
         return Mirrored(parent.info.run_id, version)
 
     def mirror_study(self, study: StudyRecord) -> str:
-        """Show a study, again after any failure and whenever it has grown; returns its run's id.
+        """Mirror a study, and return MLflow's id of its run. Call it again once it has grown.
 
-        Raises `RegistryError`; trials that were shown until then are left as they are.
+        Raises
+        ------
+        RegistryError
+            The next call continues; mirrored trials stay as they are.
         """
         with registry_errors(self._uri):
             runs = NightRuns(self._client, self._ensure_experiment(), study)
@@ -116,9 +129,19 @@ class Registry:
         return str(parent.info.run_id)
 
     def verify(self, version: int, sums: Mapping[str, str]) -> None:
-        """Fetch the files of a version and compare their sha256 with `sums` (file name → hex).
+        """Download files of a version and compare their checksums.
 
-        Raises `RegistryError` that names the first file which is missing or differs.
+        Parameters
+        ----------
+        version
+            Number of the registered version.
+        sums
+            SHA-256 in hex by file name.
+
+        Raises
+        ------
+        RegistryError
+            ``registry.file_missing``, ``registry.checksum``: the first such file.
         """
         what = f"version {version} of {self._model_name} at {without_password(self._uri)}"
         with registry_errors(self._uri), tempfile.TemporaryDirectory() as scratch:
@@ -134,17 +157,24 @@ class Registry:
                     )
                 except (MlflowException, OSError) as fault:
                     raise RegistryError(
-                        "registry.file_missing", f"{what}: {name} cannot be fetched"
+                        "registry.file_missing", f"{what}: cannot download {name}"
                     ) from fault
                 if (actual := sha256(Path(file))) != expected:
                     raise RegistryError(
                         "registry.checksum",
-                        f"{what}: {name} came back with sha256 {actual[:12]}, written was "
-                        f"{expected[:12]}",
+                        f"{what}: {name} has sha256 {actual[:12]}, not {expected[:12]}",
                     )
 
     def move_aliases(self, champion: int, previous: int | None) -> None:
-        """Point the aliases; MLflow keeps the last write, so the caller says what is true."""
+        """Set the aliases. MLflow keeps the last write, so the versions must be current.
+
+        Parameters
+        ----------
+        champion
+            The live version.
+        previous
+            The version before it; None removes the alias.
+        """
         with registry_errors(self._uri):
             self._client.set_registered_model_alias(self._model_name, CHAMPION, str(champion))
             if previous is None:
@@ -153,13 +183,13 @@ class Registry:
                 self._client.set_registered_model_alias(self._model_name, PREVIOUS, str(previous))
 
     def aliases(self) -> dict[str, int]:
-        """Return where the aliases point now."""
+        """Return the current version of each alias."""
         with registry_errors(self._uri):
             by_alias = self._client.get_registered_model(self._model_name).aliases
         return {alias: int(version) for alias, version in by_alias.items()}
 
     def shown(self) -> list[tuple[str, str]]:
-        """Return each version, logged model and run with its tag or state, in no order."""
+        """Return each version, logged model and run with its tag or status, unordered."""
         with registry_errors(self._uri):
             place = [self._ensure_experiment()]
             versions = self._client.search_model_versions(f"name = '{self._model_name}'")
@@ -171,9 +201,21 @@ class Registry:
         return names
 
     def add_page(self, versions: Sequence[int], name: str, page: bytes) -> None:
-        """Show a page at the runs of some versions, in the place of an earlier one of that name.
+        """Attach a page to the runs of versions.
 
-        Raises `RegistryError`; pages that were shown until then stay.
+        Parameters
+        ----------
+        versions
+            Numbers of registered versions.
+        name
+            File name; an existing page with this name is replaced.
+        page
+            Content of the page.
+
+        Raises
+        ------
+        RegistryError
+            Pages that were attached until then stay.
         """
         with registry_errors(self._uri), tempfile.TemporaryDirectory() as scratch:
             file = Path(scratch, name)
@@ -185,9 +227,18 @@ class Registry:
     def add_metrics(
         self, version: int, metrics: Mapping[str, float], *, at: datetime, step: int
     ) -> None:
-        """Add to the metrics of a version's run; told again they stay as they are.
+        """Add metrics to a version's run. A repetition changes nothing.
 
-        A version that somebody deleted has none.
+        Parameters
+        ----------
+        version
+            Number of the registered version; nothing happens if it was deleted.
+        metrics
+            Values by name; those that are not finite are skipped.
+        at
+            Instant of the metrics, with a time zone.
+        step
+            MLflow's step.
         """
         with registry_errors(self._uri):
             for model in self._client.search_model_versions(f"name = '{self._model_name}'"):
@@ -203,7 +254,7 @@ class Registry:
         if experiment is not None:
             return str(experiment.experiment_id)
         place = artifacts_beside(self._file) if self._file is not None else None
-        # The kind makes MLflow's pages open on training runs, not on chats.
+        # MLflow's pages show either training runs or chats; this tag selects training runs.
         tags = {"mlflow.experimentKind": "custom_model_development"}
         return str(
             self._client.create_experiment(self._experiment, artifact_location=place, tags=tags)
@@ -214,7 +265,7 @@ class Registry:
             self._client.create_registered_model(self._model_name, description=_ABOUT)
 
     def _done(self, runs: NightRuns, night: NightRecord, parent: Run) -> Mirrored | None:
-        """Return where a finished night is, `None` if anything of it is missing."""
+        """Return the mirror of a finished run; None if a part of it is missing."""
         if parent.info.status != "FINISHED":
             return None
         version = self._find_version(night)
@@ -237,31 +288,31 @@ class Registry:
         version = self._find_version(night)
         if version is None:
             self._ensure_registered()
-            made = self._client.create_model_version(
+            created = self._client.create_model_version(
                 self._model_name,
-                # The location itself: MLflow resolves `models:/ID` by a process-wide setting.
+                # The location, not `models:/ID`, which MLflow resolves by a process-wide setting.
                 source=logged.artifact_location,
                 run_id=run.info.run_id,
                 tags={**model.tags, RUN_TAG: night.run_id, RECIPE_TAG: child.recipe},
                 description=model.description,
                 model_id=logged.model_id,
             )
-            version = int(made.version)
+            version = int(created.version)
             failpoint("version_created")
         if self._file is not None:
-            # A server notes this by itself; from it the run's page links to the version.
-            noted = json.dumps([{"name": self._model_name, "version": str(version)}])
-            self._client.set_logged_model_tags(logged.model_id, {"mlflow.modelVersions": noted})
+            # The run's page links to the version by this tag, which only a server sets itself.
+            links = json.dumps([{"name": self._model_name, "version": str(version)}])
+            self._client.set_logged_model_tags(logged.model_id, {"mlflow.modelVersions": links})
         failpoint("tagged")
         return version
 
     def _logged_model(self, night: NightRecord, child: ChildRecord, run: Run) -> LoggedModel:
-        """Find MLflow's entry of the winner's files, or make it, still without files."""
-        known = self._client.search_logged_models(
+        """Return MLflow's entry of the winner's files; a new one has no files yet."""
+        models = self._client.search_logged_models(
             [run.info.experiment_id], f"tags.`{RUN_TAG}` = '{night.run_id}'"
         )
-        if known:
-            return known[0]
+        if models:
+            return models[0]
         return self._client.create_logged_model(
             run.info.experiment_id,
             name=_MODEL,
@@ -277,7 +328,8 @@ class Registry:
 
         run_id = run.info.run_id
         outputs = self._client.get_run(run_id).outputs
-        if not (outputs and outputs.model_outputs):  # MLflow would note it a second time
+        # MLflow would list the model twice if an earlier attempt has logged it.
+        if not (outputs and outputs.model_outputs):
             self._client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
         log_metrics(self._client, run_id, child.metrics, at, model_id=model_id)
         with tempfile.TemporaryDirectory() as scratch:

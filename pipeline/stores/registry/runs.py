@@ -1,7 +1,7 @@
-"""The runs of one night or study in MLflow: found by their tags, made if missing, filled, ended.
+"""The runs of one nightly run or study in MLflow: found by their tags, or created; filled, ended.
 
-Promises: each call leaves the same runs however often it is made; a run is made together with the
-tags by which it is found, so a death right after leaves nothing that cannot be found.
+Guarantees: repeated calls leave the same runs; a run is created together with the tags by which it
+is found, so a crash leaves no run that cannot be found.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ AS_OF_TAG = "nightjar.as_of"
 _NOTE = "mlflow.note.content"
 _NAME = "mlflow.runName"
 _A_BATCH = 100
+"""Entities per request: MLflow's limit for params and tags."""
 
 
 class NightRuns:
-    """Parent and children of one night, or of one study, in one experiment."""
+    """Parent and children of one record in one experiment."""
 
     def __init__(self, client: MlflowClient, experiment_id: str, record: ParentRecord) -> None:
         self._client = client
@@ -38,7 +39,7 @@ class NightRuns:
         self._record = record
 
     def find(self, recipe: str) -> Run | None:
-        """Return the run of a recipe (or `NIGHT`, `STUDY`), ``None`` if there is none."""
+        """Return the run of a recipe or of a parent's `MARK`; None if there is none."""
         matches = self._client.search_runs(
             [self._experiment_id],
             f"tags.`{RUN_TAG}` = '{self._record.run_id}' and tags.`{RECIPE_TAG}` = '{recipe}'",
@@ -47,18 +48,26 @@ class NightRuns:
         return matches[0] if matches else None
 
     def parent(self) -> Run:
-        """Return the night's own run."""
+        """Return the parent run; a new one is empty."""
         record = self._record
         return self.find(record.MARK) or self._make(record.MARK, record.title, {_NOTE: record.note})
 
     def fill_parent(self, run: Run) -> None:
-        """Log what the night as a whole has to show."""
+        """Log the content of the parent run."""
         record = self._record
-        # A study that went on says something new; so does a night that a person decided.
+        # Title and note change when a study grows, or when a user overrides a decision.
         self._fill(run, record, {**record.tags, _NOTE: record.note, _NAME: record.title})
 
     def child(self, child: ChildRecord, parent_id: str) -> Run:
-        """Return the run of a recipe, filled."""
+        """Return the run of a recipe with its content.
+
+        Parameters
+        ----------
+        child
+            The recipe or trial.
+        parent_id
+            MLflow's id of the parent run.
+        """
         tags = {**child.tags, "mlflow.parentRunId": parent_id}
         if note := self._record.note_of(child):
             tags[_NOTE] = note
@@ -72,7 +81,15 @@ class NightRuns:
         return run
 
     def finish(self, run: Run, status: str) -> None:
-        """End a run that has not ended yet."""
+        """End a run.
+
+        Parameters
+        ----------
+        run
+            A run that may have ended already.
+        status
+            MLflow's status, such as ``FINISHED``.
+        """
         if run.info.status != status:
             self._client.set_terminated(run.info.run_id, status)
 
@@ -94,10 +111,10 @@ class NightRuns:
 
         run_id = run.info.run_id
         params = [Param(name, str(value)) for name, value in sorted(record.params.items())]
-        for few in _batches(params):
-            self._client.log_batch(run_id, params=few)
-        for few in _batches([RunTag(name, value) for name, value in sorted(tags.items())]):
-            self._client.log_batch(run_id, tags=few)
+        for batch in _batches(params):
+            self._client.log_batch(run_id, params=batch)
+        for batch in _batches([RunTag(name, value) for name, value in sorted(tags.items())]):
+            self._client.log_batch(run_id, tags=batch)
         log_metrics(self._client, run_id, record.metrics, self._record.as_of)
         if self._record.datasets:
             self._client.log_inputs(run_id, [_dataset(table) for table in self._record.datasets])
@@ -109,6 +126,7 @@ class NightRuns:
         if file.name == place.name:
             self._client.log_artifact(run_id, str(file), folder)
             return
+        # MLflow has no argument for the name of an uploaded file.
         with tempfile.TemporaryDirectory() as scratch:
             renamed = Path(scratch, place.name)
             renamed.write_bytes(file.read_bytes())
@@ -141,19 +159,35 @@ def log_metrics(
     step: int = 0,
     model_id: str | None = None,
 ) -> None:
-    """Log metrics of a run, or of a logged model of that run, at an instant."""
+    """Log metrics of a run; a repetition changes nothing.
+
+    Parameters
+    ----------
+    client
+        Client of the registry.
+    run_id
+        MLflow's id of the run.
+    metrics
+        Values by name; those that are not finite are skipped.
+    at
+        Instant of the metrics, with a time zone.
+    step
+        MLflow's step.
+    model_id
+        A logged model of the run; the metrics are its metrics.
+    """
     from mlflow.entities import Metric
 
-    # Equal name, value, step and instant: MLflow keeps one, however often it is told. What is
-    # no number (nobody could be judged) stays away: it empties MLflow's charts.
+    # MLflow keeps one metric of equal name, value, step and instant, so a retry adds nothing. A
+    # value that is not finite (no user was evaluated) makes MLflow's charts empty.
     millis = round(at.timestamp() * 1000)
     points = [
         Metric(name, value, millis, step, model_id=model_id)
         for name, value in sorted(metrics.items())
         if math.isfinite(value)
     ]
-    for few in _batches(points):
-        client.log_batch(run_id, metrics=few)
+    for batch in _batches(points):
+        client.log_batch(run_id, metrics=batch)
 
 
 def _batches(rows: list[Any]) -> list[list[Any]]:
