@@ -1,6 +1,6 @@
-"""The sums of one table: a line of JSON a commit, in the order of versions.
+"""Checksums of one table: one JSON line per commit, in the order of versions.
 
-Promises: a line is there whole or does not count; a rewrite replaces all lines at once.
+Guarantees: a line that a crash cut does not count; a rewrite replaces all lines at once.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from pipeline.stores.disk import sync, write_synced
 
 @dataclass(frozen=True)
 class Line:
-    """A version, and the sha256 of its files, relative to the table."""
+    """A version and the SHA-256 of its files, by path relative to the table."""
 
     version: int
     files: Mapping[str, str]
 
     def bytes(self) -> bytes:
-        """As a line."""
+        """Return the line, with its newline."""
         return json.dumps(vars(self)).encode() + b"\n"
 
 
 class Checksums:
-    """The file of sums at `path`; made with its folder by the first line."""
+    """The checksum file at `path`; the first line creates it and its folder."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def append(self, line: Line) -> None:
-        """Add a line, and force it to the disk."""
+        """Append a line and force it to the disk."""
         self._path.parent.mkdir(exist_ok=True)
         is_new = not self._path.exists()
         with self._path.open("ab+") as stream:
             if stream.tell() > 0:
-                # A line that a crash cut must not swallow this one.
+                # Without a newline the rest of a cut line would make this one unreadable, too.
                 stream.seek(-1, os.SEEK_END)
                 if stream.read(1) != b"\n":
                     stream.write(b"\n")
@@ -48,18 +48,25 @@ class Checksums:
             sync(self._path.parent, self._path.parent.parent)
 
     def last(self) -> Line | None:
-        """Return the last whole line."""
+        """Return the last complete line."""
         return next(reversed(self.since(None)), None)
 
     def since(self, version: int | None) -> list[Line]:
-        """Return the whole lines from a version on, or at least the last one for None.
+        """Return the complete lines from a version on; for None at least the last one.
 
-        The file is read backwards: it grows with every commit.
+        The file is read backwards, because it grows with every commit.
+
+        Raises
+        ------
+        LakeError
+            ``lake.checksums_not_a_file``
         """
         if not self._path.exists():
             return []
         if not self._path.is_file():
-            raise LakeError("lake.checksums_not_a_file", f"{self._path} is no file")
+            raise LakeError(
+                "lake.checksums_not_a_file", f"{self._path} is not a file; move it away"
+            )
         size = self._path.stat().st_size
         reach = 1 << 16
         with self._path.open("rb") as stream:
@@ -67,6 +74,7 @@ class Checksums:
                 start = max(0, size - reach)
                 stream.seek(start)
                 lines = stream.read().split(b"\n")
+                # The first line of a window may be cut, except at the start of the file.
                 entries = list(filter(None, map(_parsed, lines if start == 0 else lines[1:])))
                 enough = entries and (version is None or entries[0].version <= version)
                 if enough or start == 0:
@@ -74,11 +82,19 @@ class Checksums:
                 reach *= 8
 
     def files(self) -> dict[str, str]:
-        """Return file -> sha256 over all lines."""
+        """Return ``{file: SHA-256 in hex}`` over all lines."""
         return {file: total for line in self.since(0) for file, total in line.files.items()}
 
     def rewrite(self, *, without: Iterable[str] = (), extra: Line | None = None) -> None:
-        """Replace all lines: some files have gone, or a version has got one more."""
+        """Replace all lines at once.
+
+        Parameters
+        ----------
+        without
+            Files whose checksums are dropped.
+        extra
+            Further files of a version.
+        """
         gone = set(without)
         kept: dict[int, dict[str, str]] = {}
         for line in [*self.since(0), *filter(None, [extra])]:
@@ -93,7 +109,7 @@ class Checksums:
 
 
 def _parsed(text: bytes) -> Line | None:
-    """Return a line; None for one that a crash cut, which was never acknowledged."""
+    """Return a line; None for one that a crash cut: its commit was never acknowledged."""
     try:
         line = json.loads(text)
         return Line(int(line["version"]), dict(line["files"]))
