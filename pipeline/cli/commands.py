@@ -205,7 +205,7 @@ def lists(
     ws = console.workspace
     rows = step(ws, None if everybody else users)
     if out is not None:
-        with storage_errors("cannot_write", out), out.open("wb") as file:
+        with storage_errors("storage.cannot_write", f"cannot write {out}"), out.open("wb") as file:
             rows.write_parquet(file)
         console.show({"out": str(out), "rows": rows.height}, f"{rows.height:,} rows in {out}")
         return

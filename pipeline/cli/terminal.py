@@ -207,7 +207,7 @@ def refuse_unwritable(out: Path | None) -> None:
     if out is None:
         return
     is_new = not out.exists()
-    with storage_errors("cannot_write", out):
+    with storage_errors("storage.cannot_write", f"cannot write {out}"):
         out.open("ab").close()
     if is_new:
         out.unlink()
@@ -216,5 +216,5 @@ def refuse_unwritable(out: Path | None) -> None:
 def write_out(out: Path | None, data: bytes) -> None:
     """Write a file that a command was asked for; raises `StorageError`."""
     if out is not None:
-        with storage_errors("cannot_write", out):
+        with storage_errors("storage.cannot_write", f"cannot write {out}"):
             out.write_bytes(data)

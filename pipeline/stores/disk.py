@@ -10,35 +10,31 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO
 
 from pipeline.errors import StorageError
 
 
 @contextmanager
-def storage_errors(
-    problem: Literal["cannot_read", "cannot_write", "cannot_remove"], place: object
-) -> Iterator[None]:
+def storage_errors(id: str, sentence: str) -> Iterator[None]:
     """Turn an `OSError` into a `StorageError`.
 
     Parameters
     ----------
-    problem
-        Second part of the error's id, and verb of its message.
-    place
-        File, folder or step that the message names.
+    id
+        Id of the error, such as ``storage.cannot_write``.
+    sentence
+        Message, which names the file; the system's reason is appended.
 
     Raises
     ------
     StorageError
-        ``storage.<problem>``
+        With this id.
     """
     try:
         yield
     except OSError as error:
-        raise StorageError(
-            f"storage.{problem}", f"{problem.replace('_', ' ')} {place}: {error.strerror}"
-        ) from error
+        raise StorageError(id, f"{sentence}: {error.strerror}") from error
 
 
 def write_synced(file: IO[bytes], data: bytes) -> None:

@@ -1,9 +1,13 @@
-"""The vault: which pseudonym stands for which raw user id; a SQLite file beside the lake.
+"""The vault: pseudonyms of raw user ids, in a SQLite file beside the lake.
 
-Promises: a person has one pseudonym, random, so that it tells nothing without the vault; raw ids
-lie in it only sealed (AES-GCM) and are found by a keyed hash; a wrong key is an error before
-anything is written, so that no second universe of pseudonyms can begin; what was handed out is on
-the disk. Ids are compared in Unicode's NFC.
+Guarantees:
+
+* A user has one pseudonym. It is random, so it reveals nothing without the vault.
+* Raw ids are stored encrypted (AES-GCM) and are looked up by a keyed hash.
+* A wrong key raises before anything is written: a second set of pseudonyms for the same users
+  cannot come about.
+* Pseudonyms are on the disk before they are returned.
+* Ids are compared in Unicode normalisation form C (NFC).
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from pipeline.errors import ConfigError, StorageError
-from pipeline.stores.disk import sync, write_synced
+from pipeline.stores.disk import storage_errors, sync, write_synced
 
 T = TypeVar("T")
 
@@ -43,7 +47,7 @@ CREATE TABLE IF NOT EXISTS people (
 
 
 class VaultKeyError(ConfigError):
-    """The vault's key is missing, badly kept, or belongs to another vault."""
+    """The vault's key is missing, readable by others, or belongs to another vault."""
 
 
 class Vault:
@@ -52,35 +56,46 @@ class Vault:
     Parameters
     ----------
     path
-        The SQLite file; made (mode 0600) where it is absent.
+        The SQLite file; created with mode 0600 if it is missing.
     key
-        32 bytes; another key than the file was made with raises `VaultKeyError`.
+        32 bytes.
+
+    Raises
+    ------
+    VaultKeyError
+        ``vault.key_length``; ``vault.wrong_key``: the file was created with another key.
+    StorageError
+        ``vault.cannot_create``, ``vault.unusable``
     """
 
     def __init__(self, path: Path, key: bytes) -> None:
         if len(key) != KEY_BYTES:
             raise VaultKeyError(
-                "vault.key_length", f"the vault's key must have {KEY_BYTES} bytes, not {len(key)}"
+                "vault.key_length",
+                f"the vault's key has {len(key)} bytes; it must have {KEY_BYTES}",
             )
         self.path = path
-        # One secret, three uses: none of them may stand in for another.
+        # One derived key per use, so that none can stand in for another.
         self._lookup_key = hmac.digest(key, b"nightjar/lookup", "sha256")
         self._seal = AESGCM(hmac.digest(key, b"nightjar/seal", "sha256"))
         self._check = hmac.digest(key, b"nightjar/check", "sha256")
         self._prepare()
 
     def __len__(self) -> int:
-        """Return how many people the vault knows."""
+        """Return the number of users in the vault."""
         with self._connection() as connection:
             return int(connection.execute("SELECT count(*) FROM people").fetchone()[0])
 
     def pseudonyms(self, raw: Sequence[str]) -> dict[str, str]:
-        """Return raw id → pseudonym for all of `raw`, making those that are new.
+        """Return ``{raw id: pseudonym}`` for all of `raw`; new users get a new pseudonym.
 
-        They are on the disk when this returns, so a row that names one can always be revealed.
+        The pseudonyms are on the disk when this returns, so every row that uses one can be
+        translated back.
         """
         keys = self._keys(raw)
         with self._connection() as connection:
+            # Locks the file for writing before the read, so that two processes cannot give one
+            # user two pseudonyms.
             connection.execute("BEGIN IMMEDIATE")
             pseudonyms = _select(connection, "lookup", "pseudonym", keys.values())
             new = {key: user for user, key in keys.items() if key not in pseudonyms}
@@ -93,14 +108,20 @@ class Vault:
         return {user: pseudonyms[key] for user, key in keys.items()}
 
     def lookup(self, raw: Sequence[str]) -> dict[str, str]:
-        """Return raw id → pseudonym for those the vault knows."""
+        """Return ``{raw id: pseudonym}`` for the users in the vault."""
         keys = self._keys(raw)
         with self._connection() as connection:
             pseudonyms = _select(connection, "lookup", "pseudonym", keys.values())
         return {user: pseudonyms[key] for user, key in keys.items() if key in pseudonyms}
 
     def reveal(self, pseudonyms: Sequence[str]) -> dict[str, str]:
-        """Return pseudonym → raw id for those the vault knows."""
+        """Return ``{pseudonym: raw id}`` for the pseudonyms in the vault.
+
+        Raises
+        ------
+        StorageError
+            ``vault.entry_altered``
+        """
         with self._connection() as connection:
             sealed = _select(connection, "pseudonym", "sealed", dict.fromkeys(pseudonyms))
         return {pseudonym: self._open_seal(pseudonym, seal) for pseudonym, seal in sealed.items()}
@@ -124,18 +145,15 @@ class Vault:
             return self._seal.decrypt(nonce, text, pseudonym.encode()).decode()
         except InvalidTag:
             raise StorageError(
-                "vault.entry_altered", f"the vault: the entry of {pseudonym} was altered"
+                "vault.entry_altered",
+                f"the entry of {pseudonym} in {self.path} was altered; restore the vault",
             ) from None
 
     def _prepare(self) -> None:
-        try:
+        with storage_errors("vault.cannot_create", f"cannot create the vault {self.path}"):
             if not self.path.exists():
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 self.path.touch(0o600)
-        except OSError as error:
-            raise StorageError(
-                "vault.cannot_create", f"the vault cannot be made: {error.strerror}"
-            ) from error
         with self._connection() as connection:
             check = _stored_check(connection)
             if check is None:
@@ -148,17 +166,17 @@ class Vault:
         if check is None or not hmac.compare_digest(check, self._check):
             raise VaultKeyError(
                 "vault.wrong_key",
-                "the key does not belong to this vault; use the one it was made with "
-                "(secrets/vault.key or NIGHTJAR_VAULT_KEY)",
+                f"the key does not belong to the vault {self.path}; use the key that it was "
+                "created with (secrets/vault.key or NIGHTJAR_VAULT_KEY)",
             )
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
-        """Open, and close again: a connection must not be carried over threads or forks."""
+        """Open a connection for one operation: SQLite forbids its use across threads and forks."""
         try:
             connection = sqlite3.connect(self.path, timeout=60, isolation_level=None)
             try:
-                # A rollback journal leaves one file and no old pages; EXTRA also syncs its folder.
+                # A rollback journal leaves one file without old pages; EXTRA also syncs the folder.
                 connection.execute("PRAGMA journal_mode = DELETE")
                 connection.execute("PRAGMA synchronous = EXTRA")
                 connection.execute("PRAGMA secure_delete = ON")
@@ -166,11 +184,13 @@ class Vault:
             finally:
                 connection.close()
         except sqlite3.Error as error:
-            raise StorageError("vault.unusable", f"the vault cannot be used: {error}") from error
+            raise StorageError(
+                "vault.unusable", f"cannot use the vault {self.path}: {error}"
+            ) from error
 
 
 def make_key(path: Path) -> bytes:
-    """Make a new key file (mode 0600, its folder 0700) and return the key; never overwrites."""
+    """Create a key file (mode 0600, folder 0700) and return the key; never overwrites a file."""
     key = secrets.token_bytes(KEY_BYTES)
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -180,49 +200,56 @@ def make_key(path: Path) -> bytes:
         sync(path.parent)
     except FileExistsError:
         raise VaultKeyError(
-            "vault.key_exists", f"{path} is there already; a key is never overwritten"
+            "vault.key_exists", f"the key {path} exists; keys are never overwritten"
         ) from None
     except OSError as error:
         raise VaultKeyError(
-            "vault.key_cannot_create", f"{path} cannot be made: {error.strerror}"
+            "vault.key_cannot_create", f"cannot create the key {path}: {error.strerror}"
         ) from error
     return key
 
 
 def load_key(path: Path) -> bytes:
-    """Read a key file; missing, a link, or readable by others raises `VaultKeyError`."""
+    """Read a key file.
+
+    Raises
+    ------
+    VaultKeyError
+        ``vault.key_missing``, ``vault.key_unreadable`` (also for a link),
+        ``vault.key_permissions`` (readable by other users), ``vault.key_encoding``
+    """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     except FileNotFoundError:
         raise VaultKeyError(
             "vault.key_missing",
-            f"the vault's key is missing: {path} is not there; restore it, or make a new "
-            "workspace with `nightjar init`",
+            f"the vault's key {path} is missing; restore it, or create a new workspace with "
+            "`nightjar init`",
         ) from None
     except OSError as error:
         raise VaultKeyError(
-            "vault.key_unreadable", f"the vault's key {path} cannot be read: {error.strerror}"
+            "vault.key_unreadable", f"cannot read the vault's key {path}: {error.strerror}"
         ) from error
     with os.fdopen(handle, "rb") as file:
         mode = os.fstat(handle).st_mode
         if not stat.S_ISREG(mode) or mode & 0o077:
             raise VaultKeyError(
                 "vault.key_permissions",
-                f"the vault's key {path} can be read by others; run `chmod 600` on it",
+                f"other users can read the vault's key {path}; run `chmod 600 {path}`",
             )
         text = file.read(1024)
     return parse_key(text.decode("ascii", errors="replace"))
 
 
 def parse_key(text: str) -> bytes:
-    """Return the key written in `text` (url-safe base64 of 32 bytes), as in a key file."""
+    """Decode a key: URL-safe base64 of 32 bytes, as in a key file."""
     try:
         key = base64.b64decode(text.strip(), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
         key = b""
     if len(key) != KEY_BYTES:
         raise VaultKeyError(
-            "vault.key_encoding", "the vault's key is not the url-safe base64 of 32 bytes"
+            "vault.key_encoding", "the vault's key is not the URL-safe base64 of 32 bytes"
         )
     return key
 

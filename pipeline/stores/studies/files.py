@@ -27,7 +27,7 @@ class StudyFiles:
         """Write files, and after them the sums by which they are checked."""
         sums = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
         manifest = json.dumps(sums, sort_keys=True, indent=1).encode()
-        with storage_errors("cannot_write", self._folder):
+        with storage_errors("storage.cannot_write", f"cannot write {self._folder}"):
             self._folder.mkdir(parents=True, exist_ok=True)
             for name, data in {**files, _MANIFEST: manifest}.items():
                 new = self._folder / f"{name}.new"
@@ -48,7 +48,7 @@ class StudyFiles:
     def read(self, name: str) -> bytes:
         """Return a file's bytes after checking their sum."""
         sums, path = self._sums(), self._folder / name
-        with storage_errors("cannot_read", path):
+        with storage_errors("storage.cannot_read", f"cannot read {path}"):
             data = path.read_bytes()
         if hashlib.sha256(data).hexdigest() != sums.get(name):
             raise StorageError(
