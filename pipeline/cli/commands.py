@@ -1,4 +1,4 @@
-"""What a person asks for: a workspace, its data, whole nights, a search, what is live."""
+"""Commands of daily use: workspace, data, nightly runs, tuning, lists and history."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ from pipeline.errors import ConfigError
 from pipeline.stores.disk import storage_errors
 
 app = typer.Typer()
-config_app = typer.Typer(help="The settings of a workspace.", no_args_is_help=True)
+config_app = typer.Typer(help="Settings of a workspace.", no_args_is_help=True)
 
 
 @command(app)
 def init(
     console: Console,
-    directory: Annotated[Path | None, typer.Argument(help="Where; default ./var.")] = None,
+    directory: Annotated[Path | None, typer.Argument(help="Its folder; default: ./var.")] = None,
 ) -> None:
-    """Make a workspace with a short, valid nightjar.toml."""
+    """Create a workspace with a short, valid nightjar.toml."""
     from pipeline.workspace.workspace import CONFIG_FILE, Workspace
 
     folder = directory or console.folder
-    there = (folder / CONFIG_FILE).exists()
+    is_new = not (folder / CONFIG_FILE).exists()
     ws = Workspace.init(folder)
-    word = "is a workspace already; nothing was changed" if there else "is a workspace now"
+    word = "is a new workspace" if is_new else "is a workspace already; nothing was changed"
     console.show(
-        {"home": str(ws.home), "created": not there},
+        {"home": str(ws.home), "created": is_new},
         f"{ws.home} {word}\nsettings: {ws.home / CONFIG_FILE}\n"
         f"next: put files into {ws.home / 'landing'}/events/ and run `nightjar feedback`",
     )
@@ -49,7 +49,7 @@ def init(
 
 @command(app)
 def doctor(console: Console) -> None:
-    """Say what works here: Python, GPU, Airflow, MLflow, the workspace's stores."""
+    """Check Python, GPU, Airflow, MLflow and the stores of the workspace."""
     from pipeline.steps.doctor import examine
 
     checks = examine(console.folder)
@@ -60,9 +60,9 @@ def doctor(console: Console) -> None:
 @command(config_app, "show")
 def config_show(
     console: Console,
-    origin: Annotated[bool, typer.Option(help="Say where each value came from.")] = False,
+    origin: Annotated[bool, typer.Option(help="Also print the source of each value.")] = False,
 ) -> None:
-    """Print every setting: its value, what it means, and with --origin where it comes from."""
+    """Print all settings with their values and meanings."""
     from pipeline.workspace.config import settings
 
     composed = list(settings(console.workspace.composed))
@@ -78,16 +78,23 @@ def config_show(
 def ingest(
     console: Console,
     paths: Annotated[list[Path], typer.Argument(help="Files, or folders of files.")],
-    table: Annotated[str, typer.Option(help="events, items or users.")] = "events",
+    table: Annotated[str, typer.Option(help="Table: events, items or users.")] = "events",
     source: Annotated[
-        str | None, typer.Option(help="Which configured source reads them; default: by name.")
+        str | None,
+        typer.Option(
+            help="Configured source that reads the files; default: chosen by their names."
+        ),
     ] = None,
     replace: Annotated[
-        bool, typer.Option(help="Items only: the full catalogue; what is missing is unavailable.")
+        bool,
+        typer.Option(
+            help="Only for items: the files are the full catalogue, and missing items become "
+            "unavailable."
+        ),
     ] = False,
     at: At = None,
 ) -> None:
-    """Read files of events (or items, users) into the lake, each exactly once."""
+    """Read files of events, items or users into the lake, each exactly once."""
     from pipeline.steps.ingest.ingest import ingest as step
 
     result = step(
@@ -104,7 +111,7 @@ def ingest(
 
 @command(app)
 def feedback(console: Console, at: At = None) -> None:
-    """One pass over landing/: read it, refresh lists by it, and say whether a retrain is wanted."""
+    """Run one feedback pass: ingest landing/, refresh lists, and check whether to retrain."""
     from pipeline.steps.feedback.feedback import feedback as step
 
     result = step(console.workspace, parse_past_instant(at), progress=console.progress)
@@ -113,7 +120,7 @@ def feedback(console: Console, at: At = None) -> None:
 
 @command(app, "fold-in")
 def foldin(console: Console, at: At = None) -> None:
-    """Step 2 of a feedback pass: refresh the lists of who did something since they were made."""
+    """Refresh the lists of users with new events (step 2 of a feedback pass)."""
     from pipeline.steps.feedback.foldin import foldin as step
 
     result = step(console.workspace, parse_past_instant(at), progress=console.progress)
@@ -124,7 +131,7 @@ def foldin(console: Console, at: At = None) -> None:
 def nightly(
     console: Console, as_of: AsOfText, recipe: Recipes = None, publish: Publish = True
 ) -> None:
-    """Run a whole night: snapshot, validate, features, train ... publish."""
+    """Run all steps of a nightly run: snapshot, validate, features, train ... publish."""
     from pipeline.steps.nightly.nightly import nightly as step
 
     result = step(
@@ -140,13 +147,13 @@ def nightly(
 @command(app)
 def tune(
     console: Console,
-    budget: Annotated[str, typer.Option(help="How long to search: 90s, 20m, 1h.")],
+    budget: Annotated[str, typer.Option(help="Duration of the search: 90s, 20m, 1h.")],
     as_of: LastAsOf = None,
     recipe: Annotated[
-        str | None, typer.Option(help="The recipe to begin with; default: the champion's.")
+        str | None, typer.Option(help="Recipe to start from; default: the champion's.")
     ] = None,
 ) -> None:
-    """Search for better hyper-parameters; a later night's gate decides on what is found."""
+    """Search for better hyperparameters; the gate of a later nightly run decides on the result."""
     from pipeline.steps.experiments.tuning import tune as steps
     from pipeline.steps.experiments.tuning.report import mirror
 
@@ -168,9 +175,9 @@ def tune(
 @command(app)
 def demo(
     console: Console,
-    nights: Annotated[int, typer.Option(min=1, max=3, help="How many of the nights.")] = 3,
+    nights: Annotated[int, typer.Option(min=1, max=3, help="Number of nightly runs.")] = 3,
 ) -> None:
-    """Run the loop on real purchases, night after night."""
+    """Run the nightly loop on real purchases."""
     from pipeline.report.table import nights_table
     from pipeline.steps import demo as story
     from pipeline.steps.feedback.feedback import feedback as read
@@ -191,17 +198,17 @@ def demo(
 def lists(
     console: Console,
     users: Annotated[list[str] | None, typer.Argument(help="Raw user ids.")] = None,
-    everybody: Annotated[bool, typer.Option("--all", help="Everybody's lists.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Write Parquet to this file instead.")] = None,
+    everybody: Annotated[bool, typer.Option("--all", help="Show the lists of all users.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write the lists to this Parquet file.")] = None,
 ) -> None:
-    """Show the lists that are live."""
+    """Show the live recommendation lists."""
     from pipeline.report.table import lists_table
     from pipeline.serving.publish import plain_rows
     from pipeline.steps.lists import lists as step
     from pipeline.steps.lists import titles
 
     if bool(users) == everybody:
-        raise ConfigError("usage.users_or_all", "name users or say --all, one of the two")
+        raise ConfigError("usage.users_or_all", "give either user ids or --all")
     ws = console.workspace
     rows = step(ws, None if everybody else users)
     if out is not None:
@@ -217,20 +224,20 @@ def lists(
 def history(
     console: Console,
     quality: Annotated[
-        bool, typer.Option("--quality", help="What the live lists were worth, night by night.")
+        bool, typer.Option("--quality", help="Show the quality of the live lists per nightly run.")
     ] = False,
     out: Annotated[
-        Path | None, typer.Option(help="With --quality: draw it into this .png or .svg file.")
+        Path | None, typer.Option(help="With --quality: draw a chart into this .png or .svg file.")
     ] = None,
 ) -> None:
-    """Show what was decided and published, oldest first; or how good the live lists were."""
+    """Show decisions and publications, oldest first, or the quality of the live lists."""
     from pipeline.report.table import history_table
     from pipeline.steps.lists import history as step
 
     if quality:
         return _quality(console, out)
     if out is not None:
-        raise ConfigError("usage.out_without_quality", "--out draws what --quality tells; say both")
+        raise ConfigError("usage.out_without_quality", "--out needs --quality")
     entries = step(console.workspace)
     console.show({"entries": [entry.plain() for entry in entries]}, history_table(entries))
 
@@ -245,7 +252,7 @@ def _quality(console: Console, out: Path | None) -> None:
         return console.show(quality, quality.text())
     kind = out.suffix.removeprefix(".").lower()
     if kind not in FORMATS:
-        raise ConfigError("usage.picture_format", f"{out} is neither a .png nor a .svg file")
+        raise ConfigError("usage.picture_format", f"--out must be a .png or .svg file: {out}")
     quality = live_history(console.workspace)
     write_out(out, live_chart(quality.nights, kind))
-    console.show({**plain(quality), "out": str(out)}, f"{quality.text()}\n\ndrawn in {out}")
+    console.show({**plain(quality), "out": str(out)}, f"{quality.text()}\n\nchart: {out}")

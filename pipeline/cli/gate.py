@@ -1,4 +1,4 @@
-"""The gate: its step of a night, how far it can be trusted, and a person's word to it."""
+"""Commands of the gate: its step of a nightly run, its calibration, and overrides by a user."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from pipeline.cli.terminal import (
 from pipeline.errors import ConfigError
 
 app = typer.Typer(invoke_without_command=True)
-By = Annotated[str, typer.Option(help="Who says so; the ledger keeps it.")]
-Reason = Annotated[str, typer.Option(help="Why; the ledger keeps it.")]
+By = Annotated[str, typer.Option(help="Name of the user who decides, for the ledger.")]
+Reason = Annotated[str, typer.Option(help="Reason of the decision, for the ledger.")]
 
 
 @app.callback()
@@ -32,18 +32,16 @@ def gate(
     context: typer.Context,
     run: RunIdIfAny = None,
 ) -> None:
-    """Decide: first, switch, refresh, keep or block; the exit code says which."""
+    """Decide: first, switch, refresh (exit code 0), keep (4) or block (5)."""
     if context.invoked_subcommand is not None:
         if run is not None or console.home is not None or console.json:
             raise ConfigError(
                 "usage.option_order",
-                f"options stand behind the command {context.invoked_subcommand}",
+                f"write options after the command {context.invoked_subcommand}",
             )
         return
     if run is None:
-        raise ConfigError(
-            "usage.run_missing", "name the run to decide on: `nightjar gate --run ID`"
-        )
+        raise ConfigError("usage.run_missing", "--run is missing; write `nightjar gate --run ID`")
     from pipeline.steps.nightly.gate import gate as step
 
     decided = step(console.workspace, run, progress=console.progress)
@@ -57,10 +55,10 @@ def calibrate(
     console: Console,
     as_of: LastAsOf = None,
     out: Annotated[
-        Path | None, typer.Option(help="Also write the figure to this file, as SVG.")
+        Path | None, typer.Option(help="Also write the figure to this SVG file.")
     ] = None,
 ) -> None:
-    """Measure how often the gate is wrong on these data, and what it finds; takes 32 trainings."""
+    """Measure the error rates of the gate on these data; this takes 32 trainings."""
     from pipeline.steps.experiments.calibration.calibrate import gate_calibrate
     from pipeline.steps.experiments.tuning.tune import default_as_of
 
@@ -79,31 +77,29 @@ def calibrate(
 @command(app)
 def accept(
     console: Console,
-    run: Annotated[
-        str, typer.Argument(help="The run to accept, as `history` and its page name it.")
-    ],
+    run: Annotated[str, typer.Argument(help="Run to accept, as in `history` and on its page.")],
     by: By,
     reason: Reason,
     recipe: Annotated[
         str | None,
         typer.Option(
-            help="Who goes live: the candidate in the grey zone (default, if there is one) or the "
-            "champion's recipe."
+            help="Recipe that goes live: the candidate in the grey zone (default, if there is "
+            "one) or the champion's recipe."
         ),
     ] = None,
 ) -> None:
-    """Accept what a night kept back, blocked, or left in the grey zone; then start it again."""
+    """Accept a run that kept the champion, was blocked, or ended in the grey zone."""
     from pipeline.base import format_instant
     from pipeline.steps.nightly.accept import accept_run
 
     entry = accept_run(console.workspace, run, by=by, reason=reason, recipe=recipe)
     again = f"nightjar nightly --as-of {format_instant(entry.as_of)}"
-    console.show(entry, f"{entry.sentence}\nnext: `{again}` puts it before people")
+    console.show(entry, f"{entry.sentence}\nnext: `{again}` publishes it")
 
 
 @command(app)
 def anchor(console: Console, by: By, reason: Reason) -> None:
-    """Set the champion's anchor to what it is worth now; later nights are held against that."""
+    """Set the champion's anchor to its current baseline ratio, for later nightly runs."""
     from pipeline.steps.nightly.accept import set_anchor
 
     entry = set_anchor(console.workspace, by=by, reason=reason)

@@ -1,4 +1,4 @@
-"""What came back from people, and what that asks for: answers, drift, the policy."""
+"""Commands of monitoring: attribution, drift and the retrain policy."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _DAYS = 7
 def attribution(
     console: Console,
     since: Annotated[
-        str | None, typer.Option("--from", help=f"Default: {_DAYS} days before the end.")
+        str | None, typer.Option("--from", help=f"Start; default: {_DAYS} days before the end.")
     ] = None,
-    until: Annotated[str | None, typer.Option("--to", help="Exclusive end; default: now.")] = None,
+    until: Annotated[str | None, typer.Option("--to", help="End, exclusive; default: now.")] = None,
 ) -> None:
-    """Show what people did with the lists that they were shown, by version, slot and position."""
+    """Show the responses of users to their lists, by version, slot and position."""
     from pipeline.report.attribution import attribution_table
     from pipeline.steps.feedback.attribution import run_attribution as step
 
@@ -33,7 +33,7 @@ def attribution(
 
 @command(app)
 def drift(console: Console, at: KnownAt = None) -> None:
-    """Hold the last days against those before them: data, taste, live quality."""
+    """Compare the last days with the reference period: data, taste, live quality."""
     from pipeline.report.drift import drift_table
     from pipeline.steps.feedback.drift import drift as step
 
@@ -43,7 +43,7 @@ def drift(console: Console, at: KnownAt = None) -> None:
 
 @command(app)
 def policy(console: Console, at: KnownAt = None) -> None:
-    """Say whether new data ask for a retrain, and why; nothing is started."""
+    """Show whether new data require a retrain, and the reason; nothing is started."""
     from pipeline.steps.feedback.policy import policy as step
 
     result = step(console.workspace, parse_past_instant(at), progress=console.progress)

@@ -1,6 +1,4 @@
-"""The steps of a night, one by one, as a scheduler asks for them: `snapshot`, then those that take
-its run.
-"""
+"""The steps of a nightly run as single commands: `snapshot`, then those that take its run id."""
 
 from __future__ import annotations
 
@@ -26,7 +24,7 @@ app = typer.Typer()
 def snapshot(
     console: Console, as_of: AsOfText, recipe: Recipes = None, publish: Publish = True
 ) -> None:
-    """Step 1 of a night: pin what it sees; prints the run id that the other steps take."""
+    """Pin the data of a nightly run, and print the run id for its other steps."""
     from pipeline.steps.nightly.snapshot import snapshot as step
 
     started = step(
@@ -57,7 +55,7 @@ def train(
 
 
 def _add(name: str, help_text: str) -> None:
-    """Add the command of a step that takes a run and nothing else."""
+    """Add the command of a step whose only argument is a run."""
 
     @command(app, name.replace("_", "-"), help=help_text)
     def run_step(console: Console, run: RunId) -> None:
@@ -67,13 +65,13 @@ def _add(name: str, help_text: str) -> None:
 
 
 for _name, _help in (
-    ("validate", "Judge the run's data; a failed check stops the night."),
+    ("validate", "Check the run's data; a failed check stops the run."),
     ("features", "Build the run's training window, holdout and full window."),
-    ("evaluate", "Judge every recipe of the run on its holdout."),
-    ("refit", "Train the promoted recipe on everything up to the as-of."),
-    ("cold_check", "Load the refit in a fresh process and compare its lists."),
-    ("register", "Mirror the night into MLflow."),
-    ("recommend", "Build everybody's lists."),
-    ("publish", "Put the lists before people, all at once."),
+    ("evaluate", "Evaluate every recipe of the run on its holdout."),
+    ("refit", "Train the promoted recipe on all events up to the as-of."),
+    ("cold_check", "Load the refit in a new process and compare its lists."),
+    ("register", "Mirror the run into MLflow."),
+    ("recommend", "Compute the lists of all users."),
+    ("publish", "Make all lists live at once."),
 ):
     _add(_name, _help)

@@ -1,8 +1,11 @@
-"""Maintenance of all stores: small files are compacted, and files that nothing needs are removed.
+"""Maintenance of all stores: compaction of small files, removal of data past their retention time.
 
-Guarantees: rows, live lists and every pinned version stay as they are; what another process holds
-is left for the next time, and named in the result; killed anywhere, the next call goes on. Ages are
-measured from the instant of the call.
+Guarantees:
+
+* Live lists and pinned versions stay readable; compaction changes no rows.
+* A store that another process holds is skipped, and named in the result.
+* After a crash the next call continues.
+* Ages are measured from a given instant.
 """
 
 from __future__ import annotations
@@ -41,21 +44,21 @@ WRITERS: Final[Mapping[str, str]] = {
     **dict.fromkeys(("events", "items", "users", "quarantine", "batches"), "ingest"),
     **dict.fromkeys(("publications", "recommendations"), "publish"),
 }
-"""Table -> the lock of those who write it."""
+"""Lock of the writers, by table."""
 
 
 @dataclass(frozen=True)
 class TableKept:
-    """What was done to a table of the lake.
+    """Result for one table of the lake.
 
     Attributes
     ----------
     rows
-        Rows that were taken out for their age.
+        Deleted rows past their retention time.
     before, after
-        Data files that the newest version needed, and needs.
+        Number of data files of the newest version.
     cleared
-        Files and entries of the log that nobody needs any more.
+        Removed data files and log entries.
     """
 
     table: str
@@ -66,14 +69,14 @@ class TableKept:
 
     @property
     def idle(self) -> bool:
-        """Whether there was nothing to do."""
+        """True if nothing was done."""
         return self.rows == 0 and self.before == self.after and self.cleared == Cleared()
 
     def text(self) -> str:
-        """As a line for a person."""
+        """Return the result as one line."""
         gone = self.cleared
-        parts = [f"{self.before:,} files are {self.after:,} now"] * (self.before != self.after)
-        parts += [f"{self.rows:,} rows taken out"] * (self.rows > 0)
+        parts = [f"{self.before:,} files merged to {self.after:,}"] * (self.before != self.after)
+        parts += [f"{self.rows:,} rows deleted"] * (self.rows > 0)
         removed = f"{gone.files:,} files and {gone.log:,} log entries removed"
         parts += [removed] * (gone.files + gone.log > 0)
         return f"{self.table}: {', '.join(parts)}"
@@ -81,16 +84,16 @@ class TableKept:
 
 @dataclass(frozen=True)
 class GcResult:
-    """What was done, and what was left.
+    """Result of all stores.
 
     Attributes
     ----------
     taken
-        What -> how many files of it were removed.
+        Removed files, by kind.
     left
-        What is left for the next time -> the process that holds it.
+        Message of the lock, by skipped store.
     bytes
-        Bytes that are free now.
+        Freed bytes.
     """
 
     at: Instant
@@ -101,48 +104,51 @@ class GcResult:
 
     @property
     def exit_code(self) -> int:
-        """0, or the code of a store that another process held."""
+        """0, or the code of a held lock."""
         return ConcurrencyError.exit_code if self.left else 0
 
     @property
     def sentence(self) -> str:
-        """What was left, in one sentence; empty for nothing."""
+        """Skipped stores in one sentence; empty for none."""
         left = "; ".join(f"{what}: {reason}" for what, reason in self.left.items())
-        return f"left for the next time: {left}" if left else ""
+        return f"skipped, run `nightjar gc` again: {left}" if left else ""
 
     def text(self) -> str:
-        """As lines for a person."""
+        """Return the result as lines."""
         lines = [table.text() for table in self.tables if not table.idle]
         lines += [f"{what}: {x.files:,} files removed" for what, x in self.taken.items() if x.files]
-        lines.append(f"{self.bytes / 1e6:,.1f} MB are free" if lines else "there was nothing to do")
+        lines.append(f"{self.bytes / 1e6:,.1f} MB freed" if lines else "nothing to do")
         return "\n".join([*lines, self.sentence]).rstrip()
 
 
 def gc(ws: Workspace, at: AsOf, *, progress: Progress = silent) -> GcResult:
-    """Look after every store of a workspace.
+    """Compact the lake and remove data past their retention time.
 
     Parameters
     ----------
+    ws
+        The workspace; `config.gc` has the retention times.
     at
-        The instant that ages are measured from; what `config.gc` keeps for days is kept for so
-        many days before it.
+        Instant from which ages are measured.
+    progress
+        Receives the name of each store.
 
     Raises
     ------
     ConcurrencyError
-        Another call is at work.
+        ``lock.held``: another `gc` is running.
     LakeError
-        The lake is damaged: nothing of that table was compacted or removed.
+        The lake is damaged; nothing of that table was compacted or removed.
     """
     with task_log("maintenance", at, progress=progress) as log:
         with ws.lake.lock(LOCK):
-            result = _Upkeep(ws, at, log.progress).all()
+            result = _Maintenance(ws, at, log.progress).run()
         log.rows = sum(table.rows for table in result.tables)
-        log.result = f"{result.bytes / 1e6:,.1f} MB are free"
+        log.result = f"{result.bytes / 1e6:,.1f} MB freed"
     return result
 
 
-class _Upkeep:
+class _Maintenance:
     """One pass over all stores."""
 
     def __init__(self, ws: Workspace, at: AsOf, progress: Progress) -> None:
@@ -152,8 +158,8 @@ class _Upkeep:
         self._left: dict[str, str] = {}
         self._taken: defaultdict[str, Removed] = defaultdict(Removed)
 
-    def all(self) -> GcResult:
-        """Look after the stores, one after the other; each lock is held no longer than needed."""
+    def run(self) -> GcResult:
+        """Process the stores one after the other; each lock is held only meanwhile."""
         with self._left_if_held("landed files"), self._ws.lake.lock("ingest"):
             self._landed()
         with self._left_if_held("abandoned nights"), self._ws.lake.lock(PINS):
@@ -169,14 +175,14 @@ class _Upkeep:
 
     @contextmanager
     def _left_if_held(self, what: str) -> Iterator[None]:
-        """Leave something for the next time if another process holds its lock."""
+        """Skip a store whose lock another process holds."""
         try:
             yield
         except ConcurrencyError as error:
             self._left[what] = error.sentence
 
     def _landed(self) -> None:
-        """Look after what passes over landed files leave: a killed one is carried out first."""
+        """Remove landed files past their retention time, after recovering an open ingest."""
         home, before = self._ws.home, self._before(self._ws.config.gc.files_days)
         Batches(self._ws.lake).recover()
         shutil.rmtree(home / "scratch", ignore_errors=True)
@@ -185,40 +191,41 @@ class _Upkeep:
             self._taken[name] += remove_older(sorted((home / name).glob("*")), before)
 
     def _abandoned(self) -> None:
-        """Remove runs that never came to a decision, and on which nothing works any more."""
+        """Remove runs without a decision and without recent activity."""
         before = self._before(self._ws.config.gc.abandoned_days)
         for run in self._ws.runs.starting_with(""):
             begun, decided = run.committed("snapshot"), run.committed("gate")
             if begun is not None and decided is None and last_activity(run, "snapshot") < before:
-                self._progress(f"run {run.run_id} was abandoned")
+                self._progress(f"abandoned run {run.run_id}")
                 self._taken["abandoned nights"] += remove(run)
 
     def _table(self, table: str) -> TableKept:
-        """Look after a table of the lake."""
-        lake, upkeep = self._ws.lake, Compaction(self._ws.lake, table)
+        """Compact a table of the lake, and remove what only old versions need."""
+        lake, compaction = self._ws.lake, Compaction(self._ws.lake, table)
         rows = before = after = 0
         cleared = Cleared()
         self._progress(table)
         with self._left_if_held(table), lake.lock(WRITERS[table]):
-            rows = self._retire(table, upkeep)
-            before, after = upkeep.compact()
+            rows = self._delete_rows(table, compaction)
+            before, after = compaction.compact()
+            # A starting run waits for this lock before it pins a version (`Workspace.pinning`).
             with lake.lock(PINS):
                 pins = pinned(self._ws, self._at).get(table, ())
-                cleared = upkeep.clear(pins, self._before(self._ws.config.gc.versions_days))
+                cleared = compaction.clear(pins, self._before(self._ws.config.gc.versions_days))
         return TableKept(table, rows, before, after, cleared)
 
-    def _retire(self, table: str, upkeep: Compaction) -> int:
-        """Take out rows that are older than their table keeps them."""
+    def _delete_rows(self, table: str, compaction: Compaction) -> int:
+        """Delete rows past the retention time of their table."""
         config = self._ws.config.gc
         if table == "quarantine":
-            return upkeep.drop_before(c.INGESTED_AT, self._before(config.quarantine_days))
+            return compaction.drop_before(c.INGESTED_AT, self._before(config.quarantine_days))
         if table == "recommendations":
             rows, before = self._ws.lake.read("publications"), self._before(config.lists_days)
-            return upkeep.drop_partitions(retired(rows, upkeep.partitions(), before))
+            return compaction.drop_partitions(retired(rows, compaction.partitions(), before))
         return 0
 
     def _runs(self) -> None:
-        """Look after the files of runs, and what dead processes left beside them."""
+        """Remove files of runs that no step reads, and files of crashed processes."""
         home, before = self._ws.home, self._before(self._ws.config.gc.scorers_days)
         for runs in (self._ws.runs, Runs(home / CALIBRATIONS)):
             self._taken["unfinished files"] += remove_orphans(runs)

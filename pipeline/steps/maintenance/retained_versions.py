@@ -1,7 +1,7 @@
 """Versions of the lake that runs, experiments and live lists pin.
 
-Guarantees: the pins of a run at work are always among them; a file that cannot be read is an error,
-so that nothing is removed.
+Guarantees: the pins of a running run are always included; an unreadable file raises, so that
+nothing is removed.
 """
 
 from __future__ import annotations
@@ -31,14 +31,27 @@ from pipeline.workspace.workspace import Workspace
 
 _DATA: Final = ("events", "items", "users")
 _REREAD: Final = (*_DATA, "batches")
-"""Tables that something reads at their pinned version once a night has decided: quarantine is not
-among them, and its rows leave after some days."""
+"""Tables that are read at their pinned version after the decision of a run; not quarantine, whose
+rows are deleted after some days."""
 
 
 def pinned(ws: Workspace, at: datetime) -> Mapping[str, frozenset[int]]:
-    """Return the versions of each table that must stay readable."""
+    """Return the versions that must stay readable.
+
+    Parameters
+    ----------
+    ws
+        The workspace; the caller holds the lock `PINS`, so no run pins a version meanwhile.
+    at
+        Instant from which ages are measured, in UTC.
+
+    Returns
+    -------
+    Mapping
+        Versions by table; tables without pins are missing.
+    """
     pins: defaultdict[str, set[int]] = defaultdict(set)
-    for versions, tables in (*_nights(ws, at), *_plans(ws, at), *_studies(ws), *_catalogues(ws)):
+    for versions, tables in (*_runs(ws, at), *_plans(ws, at), *_studies(ws), *_catalogues(ws)):
         for table in tables:
             if (version := versions[table]) is not None:
                 pins[table].add(version)
@@ -48,19 +61,19 @@ def pinned(ws: Workspace, at: datetime) -> Mapping[str, frozenset[int]]:
 _Pins = Iterator[tuple[Versions, Iterable[str]]]
 
 
-def _nights(ws: Workspace, at: datetime) -> _Pins:
+def _runs(ws: Workspace, at: datetime) -> _Pins:
     since = at - timedelta(days=ws.config.gc.nights_days)
-    # Runs that keep what they pinned, whatever their age.
-    lasting = set(last_bases(ws.lake.read("publications"))[c.RUN_ID])
+    # The runs of the last two bases and of the last decision keep their pins at any age.
+    kept = set(last_bases(ws.lake.read("publications"))[c.RUN_ID])
     if (last := LedgerHistory.of(ws.ledger).last_decision(at)) is not None:
-        lasting.add(last.run_id)
+        kept.add(last.run_id)
     for run in ws.runs.starting_with(""):
         snapshot = run.find(SnapshotFile)
         if snapshot is None:
             continue
         tables: tuple[str, ...] = TABLES
         if run.committed("gate") is not None:
-            stays = run.run_id in lasting or last_activity(run, "snapshot") >= since
+            stays = run.run_id in kept or last_activity(run, "snapshot") >= since
             tables = _REREAD if stays else ()
         yield snapshot.versions, tables
         if tables and (pin := run.find(PinFile)) is not None:
@@ -68,13 +81,13 @@ def _nights(ws: Workspace, at: datetime) -> _Pins:
 
 
 def _catalogues(ws: Workspace) -> _Pins:
-    """Yield the catalogues of the live lists, and of those before them."""
+    """Yield the catalogues of the live lists and of the previous ones."""
     for version in last_bases(ws.lake.read("publications"))[c.CATALOGUE_VERSION]:
         yield {"items": version}, ["items"]
 
 
 def _plans(ws: Workspace, at: datetime) -> _Pins:
-    """Yield what calibrations and backtests have pinned that may still go on."""
+    """Yield the pins of calibrations and backtests that may continue."""
     since = at - timedelta(days=ws.config.gc.nights_days)
     for run in Runs(ws.home / CALIBRATIONS).starting_with(""):
         plan = run.find(CalibrationPlanFile)
@@ -82,13 +95,13 @@ def _plans(ws: Workspace, at: datetime) -> _Pins:
             yield plan.versions, _DATA
     for folder in ws.home.glob(f"{BACKTESTS}/*"):
         run = Runs(folder).open(BacktestPlanFile.STEP)
-        course = run.find(BacktestPlanFile)
-        if course and last_activity(run, course.STEP) >= since:
-            yield course.versions, _DATA
+        backtest = run.find(BacktestPlanFile)
+        if backtest and last_activity(run, backtest.STEP) >= since:
+            yield backtest.versions, _DATA
 
 
 def _studies(ws: Workspace) -> _Pins:
-    """Yield what studies have pinned: each may be continued at any time."""
+    """Yield the pins of studies: each may be continued at any time."""
     if (ws.home / STUDIES / FILE).exists():
         with Studies(ws.home / STUDIES) as studies:
             for facts in studies.facts():
