@@ -78,7 +78,7 @@ GUARDS: Final = (
     Guard(
         "what a crash left open is carried out",
         "pipeline/stores/batches.py",
-        "if still_open.height:",
+        "if open_intents.height:",
         "if False:",
         f"{_POINTS}::test_killed_there_and_started_again[committed-0]",
     ),

@@ -214,8 +214,10 @@ def lists(
     if out is not None:
         with storage_errors("storage.cannot_write", f"cannot write {out}"), out.open("wb") as file:
             rows.write_parquet(file)
-        console.show({"out": str(out), "rows": rows.height}, f"{rows.height:,} rows in {out}")
-        return
+        return console.show(
+            {"out": str(out), "rows": rows.height}, f"{rows.height:,} rows in {out}"
+        )
+    # JSON has no titles, so the items are read only for the table.
     entries = plain_rows(rows)
     console.show({"rows": entries}, "" if console.json else lists_table(entries, titles(ws)))
 

@@ -33,6 +33,7 @@ def gate(
     run: RunIdIfAny = None,
 ) -> None:
     """Decide: first, switch, refresh (exit code 0), keep (4) or block (5)."""
+    # Typer runs this callback before every subcommand, too.
     if context.invoked_subcommand is not None:
         if run is not None or console.home is not None or console.json:
             raise ConfigError(

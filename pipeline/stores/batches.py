@@ -81,12 +81,12 @@ class Batches:
         """Complete the intents that a crash left open, and return the number of their files."""
         ledger = self._lake.read("batches")
         ended = ledger.filter(pl.col(c.STATUS) != BatchStatus.INTENT)
-        still_open = ledger.join(ended, on=c.SEQ, how="anti").sort(c.SEQ)
-        if still_open.height:
+        open_intents = ledger.join(ended, on=c.SEQ, how="anti").sort(c.SEQ)
+        if open_intents.height:
             # Every ingest starts with `recover`, so all open intents belong to one commit.
-            self._carry_out(still_open)
+            self._carry_out(open_intents)
         self._remove_orphans()
-        return still_open.height
+        return open_intents.height
 
     def seen(self, table: str, batch_id: str) -> bool:
         """Return whether a file with the same bytes was ingested before.

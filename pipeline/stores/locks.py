@@ -16,14 +16,14 @@ from pipeline.stores.disk import storage_errors
 
 
 @contextmanager
-def locked(path: Path, what: str, *, wait: bool = False, shared: bool = False) -> Iterator[None]:
+def locked(path: Path, name: str, *, wait: bool = False, shared: bool = False) -> Iterator[None]:
     """Hold the lock on a file, which is created if it is missing.
 
     Parameters
     ----------
     path
         The file; it contains the id of the process that last took the lock.
-    what
+    name
         Name of the lock in messages.
     wait
         Wait until the lock is free; only for work that takes seconds.
@@ -49,7 +49,7 @@ def locked(path: Path, what: str, *, wait: bool = False, shared: bool = False) -
                 file.seek(0)
                 holder = file.read(32).decode(errors="replace").strip() or "unknown"
                 raise ConcurrencyError(
-                    "lock.held", f"{what} is held by process {holder}; wait for it and start again"
+                    "lock.held", f"{name} is held by process {holder}; wait for it and start again"
                 ) from None
             file.truncate(0)
             file.write(f"{os.getpid()}\n".encode())

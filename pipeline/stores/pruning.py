@@ -84,19 +84,19 @@ def drop_files(run: Run, step: str, names: Iterable[str]) -> Removed:
 
 def remove(run: Run) -> Removed:
     """Remove a run."""
-    gone = run.folder.with_name(f"{_GONE}{run.run_id}")
+    target = run.folder.with_name(f"{_GONE}{run.run_id}")
     # After the rename no reader sees a run with only some of its files.
     with storage_errors("storage.cannot_remove", f"cannot remove {run.folder}"):
-        run.folder.rename(gone)
+        run.folder.rename(target)
     failpoint("run_renamed")
-    return _emptied(gone)
+    return _emptied(target)
 
 
 def remove_orphans(runs: Runs) -> Removed:
     """Remove the files of processes that ended while they wrote a step or removed a run."""
     removed = Removed()
-    for gone in runs.root.glob(f"{_GONE}*"):
-        removed += _emptied(gone)
+    for folder in runs.root.glob(f"{_GONE}*"):
+        removed += _emptied(folder)
     for run in runs.starting_with(""):
         for draft in sorted(run.folder.rglob(f"{_DRAFT}*")):
             name = draft.name.removeprefix(_DRAFT).rpartition("-")[0]

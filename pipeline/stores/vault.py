@@ -272,7 +272,7 @@ def _select(
     rows: dict[T, Any] = {}
     remaining = iter(keys)
     while chunk := list(itertools.islice(remaining, _CHUNK)):
-        marks = ",".join("?" * len(chunk))
-        query = f"SELECT {key}, {value} FROM people WHERE {key} IN ({marks})"  # noqa: S608
+        placeholders = ",".join("?" * len(chunk))
+        query = f"SELECT {key}, {value} FROM people WHERE {key} IN ({placeholders})"  # noqa: S608
         rows.update(connection.execute(query, chunk).fetchall())
     return rows

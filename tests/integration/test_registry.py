@@ -211,7 +211,7 @@ def assert_whole(uri: str, night: NightRecord) -> None:
         "report",
     }
     assert (
-        "Alias champion is what people see" in client.get_registered_model("nightjar").description
+        "Alias champion is the live version" in client.get_registered_model("nightjar").description
     )
     (version,) = versions_of(uri, night.run_id)
     assert version.run_id == runs["als"].info.run_id
@@ -350,7 +350,7 @@ def test_verify_compares_what_comes_back(
     stored = folder_of(home, version) / "artifacts" / "scorer.npz"
     whole = stored.read_bytes()
     stored.write_bytes(whole[:100] + b"!" + whole[101:])
-    with pytest.raises(RegistryError, match=rf"version {version} .*scorer\.npz came back with"):
+    with pytest.raises(RegistryError, match=rf"version {version} .*scorer\.npz has sha256"):
         registry.verify(version, trained.sums)
     stored.write_bytes(whole)
     registry.verify(version, trained.sums)
@@ -427,8 +427,8 @@ def test_a_registry_that_is_away_says_so_within_seconds(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         started = time.monotonic()
         for uri, words in (
-            (f"sqlite:///{missing}", r"no\.db cannot be used: unable to open"),
-            (f"sqlite:///{text}", r"text\.db cannot be used: file is not a database"),
+            (f"sqlite:///{missing}", r"cannot use .*no\.db: unable to open"),
+            (f"sqlite:///{text}", r"cannot use .*text\.db: file is not a database"),
             (f"sqlite:///{empty}", r"empty\.db is empty"),
             (f"http://user:secret@127.0.0.1:{port}", rf"MLflow at http://127\.0\.0\.1:{port} does"),
         ):
@@ -480,7 +480,7 @@ def test_a_place_that_cannot_be_written_says_so(tmp_path: Path) -> None:
         return  # root may write anywhere
     locked = tmp_path / "locked"
     locked.mkdir(mode=0o500)
-    with pytest.raises(RegistryError, match="cannot be written"):
+    with pytest.raises(RegistryError, match="cannot write"):
         Registry(f"sqlite:///{locked}/mlflow.db", "nights", "nightjar").prepare()
 
 
@@ -493,11 +493,11 @@ def test_only_sqlite_and_servers_are_registries(uri: str) -> None:
 
 def test_a_night_must_make_sense(home: Path, trained: Trained) -> None:
     night = night_of(home, trained, "senseless")
-    with pytest.raises(ValueError, match="share a name"):
+    with pytest.raises(ValueError, match="different names"):
         replace(night, children=(*night.children, night.children[0]))
-    with pytest.raises(ValueError, match="a model a winner"):
+    with pytest.raises(ValueError, match="given together"):
         replace(night, winner=None)
-    with pytest.raises(ValueError, match="is none of"):
+    with pytest.raises(ValueError, match="is not one of"):
         replace(night, winner="stranger")
 
 

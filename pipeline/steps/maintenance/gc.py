@@ -67,19 +67,13 @@ class TableKept:
     after: int = 0
     cleared: Cleared = field(default=Cleared())
 
-    @property
-    def idle(self) -> bool:
-        """True if nothing was done."""
-        return self.rows == 0 and self.before == self.after and self.cleared == Cleared()
-
     def text(self) -> str:
-        """Return the result as one line."""
-        gone = self.cleared
+        """Return the result as one line; empty if nothing was done."""
+        files, log = self.cleared.files, self.cleared.log
         parts = [f"{self.before:,} files merged to {self.after:,}"] * (self.before != self.after)
         parts += [f"{self.rows:,} rows deleted"] * (self.rows > 0)
-        removed = f"{gone.files:,} files and {gone.log:,} log entries removed"
-        parts += [removed] * (gone.files + gone.log > 0)
-        return f"{self.table}: {', '.join(parts)}"
+        parts += [f"{files:,} files and {log:,} log entries removed"] * (files + log > 0)
+        return f"{self.table}: {', '.join(parts)}" if parts else ""
 
 
 @dataclass(frozen=True)
@@ -110,13 +104,13 @@ class GcResult:
     @property
     def sentence(self) -> str:
         """Skipped stores in one sentence; empty for none."""
-        left = "; ".join(f"{what}: {reason}" for what, reason in self.left.items())
-        return f"skipped, run `nightjar gc` again: {left}" if left else ""
+        skipped = "; ".join(f"{store}: {reason}" for store, reason in self.left.items())
+        return f"skipped, run `nightjar gc` again: {skipped}" if skipped else ""
 
     def text(self) -> str:
         """Return the result as lines."""
-        lines = [table.text() for table in self.tables if not table.idle]
-        lines += [f"{what}: {x.files:,} files removed" for what, x in self.taken.items() if x.files]
+        lines = [line for table in self.tables if (line := table.text())]
+        lines += [f"{kind}: {x.files:,} files removed" for kind, x in self.taken.items() if x.files]
         lines.append(f"{self.bytes / 1e6:,.1f} MB freed" if lines else "nothing to do")
         return "\n".join([*lines, self.sentence]).rstrip()
 
@@ -160,10 +154,11 @@ class _Maintenance:
 
     def run(self) -> GcResult:
         """Process the stores one after the other; each lock is held only meanwhile."""
-        with self._left_if_held("landed files"), self._ws.lake.lock("ingest"):
+        with self._skip_if_held("landed files"), self._ws.lake.lock("ingest"):
             self._landed()
-        with self._left_if_held("abandoned nights"), self._ws.lake.lock(PINS):
+        with self._skip_if_held("abandoned nights"), self._ws.lake.lock(PINS):
             self._abandoned()
+        # After the abandoned runs: the versions that only they pinned can go in the same call.
         tables = tuple(self._table(table) for table in WRITERS)
         self._progress("runs")
         self._runs()
@@ -174,17 +169,18 @@ class _Maintenance:
         return self._at - timedelta(days=days)
 
     @contextmanager
-    def _left_if_held(self, what: str) -> Iterator[None]:
+    def _skip_if_held(self, store: str) -> Iterator[None]:
         """Skip a store whose lock another process holds."""
         try:
             yield
         except ConcurrencyError as error:
-            self._left[what] = error.sentence
+            self._left[store] = error.sentence
 
     def _landed(self) -> None:
         """Remove landed files past their retention time, after recovering an open ingest."""
         home, before = self._ws.home, self._before(self._ws.config.gc.files_days)
         Batches(self._ws.lake).recover()
+        # The caller holds the ingest lock, so no process uses the scratch folder.
         shutil.rmtree(home / "scratch", ignore_errors=True)
         for name in ("archive", "rejected"):
             self._progress(name)
@@ -205,7 +201,7 @@ class _Maintenance:
         rows = before = after = 0
         cleared = Cleared()
         self._progress(table)
-        with self._left_if_held(table), lake.lock(WRITERS[table]):
+        with self._skip_if_held(table), lake.lock(WRITERS[table]):
             rows = self._delete_rows(table, compaction)
             before, after = compaction.compact()
             # A starting run waits for this lock before it pins a version (`Workspace.pinning`).
@@ -229,6 +225,7 @@ class _Maintenance:
         home, before = self._ws.home, self._before(self._ws.config.gc.scorers_days)
         for runs in (self._ws.runs, Runs(home / CALIBRATIONS)):
             self._taken["unfinished files"] += remove_orphans(runs)
+        # Temporary names of files that are written and then renamed.
         places = ("reports/.*", "studies/*/*.new", "runs/*/.page.*")
         drafts = [path for place in places for path in home.glob(place)]
         self._taken["unfinished files"] += remove_older(drafts, before)

@@ -49,6 +49,7 @@ def prunable_files(ws: Workspace, run: Run, before: datetime) -> Iterator[tuple[
     if run.committed("gate") is None or last_activity(run, "gate") >= before:
         return
     wanted = _wanted(ws, run)
+    # Of several fits of a recipe only the first is read after the gate.
     for step in run.steps(_TRAIN):
         arrays = [name for name in run.manifest(step)["files"] if name.endswith(_ARRAYS)]
         kept = _FIRST if step.removeprefix(_TRAIN) in wanted else None
@@ -63,6 +64,7 @@ def _wanted(ws: Workspace, run: Run) -> set[str]:
     decision = decision_of(run)
     if decision.promotes:
         return {str(decision.recipe)}
+    # The checks of `accept`: a run that it refuses cannot promote a recipe any more.
     try:
         refuse_gone_on(Night.read(ws, run))
     except ConfigError:

@@ -71,6 +71,7 @@ def _runs(ws: Workspace, at: datetime) -> _Pins:
         snapshot = run.find(SnapshotFile)
         if snapshot is None:
             continue
+        # Before its decision a run may still read any table.
         tables: tuple[str, ...] = TABLES
         if run.committed("gate") is not None:
             stays = run.run_id in kept or last_activity(run, "snapshot") >= since
@@ -89,6 +90,7 @@ def _catalogues(ws: Workspace) -> _Pins:
 def _plans(ws: Workspace, at: datetime) -> _Pins:
     """Yield the pins of calibrations and backtests that may continue."""
     since = at - timedelta(days=ws.config.gc.nights_days)
+    # Both continue from their plan after a crash; a finished calibration reads nothing more.
     for run in Runs(ws.home / CALIBRATIONS).starting_with(""):
         plan = run.find(CalibrationPlanFile)
         if plan and not run.has(CalibrationFile) and last_activity(run, plan.STEP) >= since:

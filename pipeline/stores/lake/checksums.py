@@ -95,10 +95,10 @@ class Checksums:
         extra
             Further files of a version.
         """
-        gone = set(without)
+        dropped = set(without)
         kept: dict[int, dict[str, str]] = {}
         for line in [*self.since(0), *filter(None, [extra])]:
-            files = {file: total for file, total in line.files.items() if file not in gone}
+            files = {file: total for file, total in line.files.items() if file not in dropped}
             kept.setdefault(line.version, {}).update(files)
         new = self._path.with_suffix(".new")
         with new.open("wb") as stream:

@@ -293,8 +293,8 @@ class CommitIntegrity:
         added = [action["add"] for action in self._actions(version) if "add" in action]
         return {urllib.parse.unquote(add["path"]): int(add["size"]) for add in added}
 
-    def _fail(self, id: str, what: str) -> NoReturn:
-        raise LakeError(id, f"lake table {self._table}: {what}; restore the lake from a backup")
+    def _fail(self, id: str, problem: str) -> NoReturn:
+        raise LakeError(id, f"lake table {self._table}: {problem}; restore the lake from a backup")
 
 
 def _commit(version: int) -> str:

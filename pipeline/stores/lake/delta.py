@@ -285,14 +285,14 @@ class Lake:
         handle = self._open(table, version)
         return set() if handle is None else set(self._files_of(table, handle))
 
-    def same_rows(self, table: str, one: int | None, other: int | None) -> bool:
+    def same_rows(self, table: str, first: int | None, second: int | None) -> bool:
         """Return whether two versions have the same rows, judged by the commits between them.
 
         Parameters
         ----------
         table
             Name of the table.
-        one, other
+        first, second
             Versions; None for a table that did not exist.
 
         Returns
@@ -300,9 +300,9 @@ class Lake:
         bool
             False as well if the log no longer contains the commits between them.
         """
-        if one is None or other is None:
-            return one == other
-        return CommitIntegrity(self.root, table).is_compaction_only(*sorted((one, other)))
+        if first is None or second is None:
+            return first == second
+        return CommitIntegrity(self.root, table).is_compaction_only(*sorted((first, second)))
 
     def acknowledge_last_commit(self, table: str) -> DeltaTable | None:
         """Open a table for writing, after acknowledging the last commit of a crashed writer."""
@@ -356,9 +356,11 @@ class Lake:
         return pl.scan_parquet(
             [self.root / table / file for file in files],
             glob=False,
+            # Delta keeps the partition column in the names of folders, not in the files.
             hive_partitioning=partition is not None,
             hive_schema=None if partition is None else {partition: schema[partition]},
             schema={name: dtype for name, dtype in schema.items() if name != partition},
+            # Older files lack columns that a later write has added.
             missing_columns="insert",
         ).select(schema.names())
 

@@ -143,7 +143,7 @@ class Registry:
         RegistryError
             ``registry.file_missing``, ``registry.checksum``: the first such file.
         """
-        what = f"version {version} of {self._model_name} at {without_password(self._uri)}"
+        subject = f"version {version} of {self._model_name} at {without_password(self._uri)}"
         with registry_errors(self._uri), tempfile.TemporaryDirectory() as scratch:
             from mlflow.artifacts import download_artifacts
             from mlflow.exceptions import MlflowException
@@ -157,12 +157,12 @@ class Registry:
                     )
                 except (MlflowException, OSError) as fault:
                     raise RegistryError(
-                        "registry.file_missing", f"{what}: cannot download {name}"
+                        "registry.file_missing", f"{subject}: cannot download {name}"
                     ) from fault
                 if (actual := sha256(Path(file))) != expected:
                     raise RegistryError(
                         "registry.checksum",
-                        f"{what}: {name} has sha256 {actual[:12]}, not {expected[:12]}",
+                        f"{subject}: {name} has sha256 {actual[:12]}, not {expected[:12]}",
                     )
 
     def move_aliases(self, champion: int, previous: int | None) -> None:

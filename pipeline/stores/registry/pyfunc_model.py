@@ -75,10 +75,14 @@ class Recommender(PythonModel):
             for user in users
             for position, (item, score) in enumerate(lists.get(user, fallback), start=1)
         ]
-        frame = pd.DataFrame(rows, columns=[c.USER_ID, c.POSITION, c.ITEM_ID, c.SCORE, c.SLOT])
-        return frame.astype(
-            {c.USER_ID: str, c.POSITION: "int32", c.ITEM_ID: str, c.SCORE: "float32", c.SLOT: str}
-        )
+        kinds = {
+            c.USER_ID: str,
+            c.POSITION: "int32",
+            c.ITEM_ID: str,
+            c.SCORE: "float32",
+            c.SLOT: str,
+        }
+        return pd.DataFrame(rows, columns=list(kinds)).astype(kinds)
 
     def _lists(self, users: list[str], k: int) -> dict[str, list[tuple[str, float]]]:
         from pipeline.models.topk import top_k

@@ -94,7 +94,7 @@ class NightRuns:
             self._client.set_terminated(run.info.run_id, status)
 
     def _make(self, recipe: str, name: str, tags: Mapping[str, str]) -> Run:
-        marks = {
+        identity = {
             RUN_TAG: self._record.run_id,
             RECIPE_TAG: recipe,
             AS_OF_TAG: format_instant(self._record.as_of),
@@ -103,7 +103,7 @@ class NightRuns:
             "mlflow.user": "nightjar",
         }
         return self._client.create_run(
-            self._experiment_id, run_name=name, tags={**self._record.tags, **tags, **marks}
+            self._experiment_id, run_name=name, tags={**self._record.tags, **tags, **identity}
         )
 
     def _fill(self, run: Run, record: RunRecord, tags: Mapping[str, str]) -> None:
