@@ -214,9 +214,8 @@ def lists(
     if out is not None:
         with storage_errors("storage.cannot_write", f"cannot write {out}"), out.open("wb") as file:
             rows.write_parquet(file)
-        return console.show(
-            {"out": str(out), "rows": rows.height}, f"{rows.height:,} rows in {out}"
-        )
+        result = {"out": str(out), "rows": rows.height}
+        return console.show(result, f"{rows.height:,} rows in {out}")
     # JSON has no titles, so the items are read only for the table.
     entries = plain_rows(rows)
     console.show({"rows": entries}, "" if console.json else lists_table(entries, titles(ws)))

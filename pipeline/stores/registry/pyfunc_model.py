@@ -75,14 +75,9 @@ class Recommender(PythonModel):
             for user in users
             for position, (item, score) in enumerate(lists.get(user, fallback), start=1)
         ]
-        kinds = {
-            c.USER_ID: str,
-            c.POSITION: "int32",
-            c.ITEM_ID: str,
-            c.SCORE: "float32",
-            c.SLOT: str,
-        }
-        return pd.DataFrame(rows, columns=list(kinds)).astype(kinds)
+        kinds = (str, "int32", str, "float32", str)
+        columns = [c.USER_ID, c.POSITION, c.ITEM_ID, c.SCORE, c.SLOT]
+        return pd.DataFrame(rows, columns=columns).astype(dict(zip(columns, kinds, strict=True)))
 
     def _lists(self, users: list[str], k: int) -> dict[str, list[tuple[str, float]]]:
         from pipeline.models.topk import top_k
