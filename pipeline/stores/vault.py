@@ -38,9 +38,10 @@ KEY_BYTES: Final = 32
 _NONCE_BYTES: Final = 12
 _CHUNK: Final = 500  # placeholders in one statement; SQLite's oldest limit is 999
 
-_SCHEMA: Final = """
+_USERS: Final = "people"  # name of the table in existing files
+_SCHEMA: Final = f"""
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS people (
+CREATE TABLE IF NOT EXISTS {_USERS} (
     lookup BLOB PRIMARY KEY, pseudonym TEXT NOT NULL UNIQUE, sealed BLOB NOT NULL
 ) WITHOUT ROWID;
 """
@@ -84,7 +85,8 @@ class Vault:
     def __len__(self) -> int:
         """Return the number of users in the vault."""
         with self._connection() as connection:
-            return int(connection.execute("SELECT count(*) FROM people").fetchone()[0])
+            query = f"SELECT count(*) FROM {_USERS}"  # noqa: S608
+            return int(connection.execute(query).fetchone()[0])
 
     def pseudonyms(self, raw: Sequence[str]) -> dict[str, str]:
         """Return ``{raw id: pseudonym}`` for all of `raw`; new users get a new pseudonym.
@@ -100,7 +102,7 @@ class Vault:
             pseudonyms = _select(connection, "lookup", "pseudonym", keys.values())
             new = {key: user for user, key in keys.items() if key not in pseudonyms}
             connection.executemany(
-                "INSERT OR IGNORE INTO people VALUES (?, ?, ?)",
+                f"INSERT OR IGNORE INTO {_USERS} VALUES (?, ?, ?)",  # noqa: S608
                 itertools.starmap(self._entry, new.items()),
             )
             pseudonyms |= _select(connection, "lookup", "pseudonym", new)
@@ -273,6 +275,6 @@ def _select(
     remaining = iter(keys)
     while chunk := list(itertools.islice(remaining, _CHUNK)):
         placeholders = ",".join("?" * len(chunk))
-        query = f"SELECT {key}, {value} FROM people WHERE {key} IN ({placeholders})"  # noqa: S608
+        query = f"SELECT {key}, {value} FROM {_USERS} WHERE {key} IN ({placeholders})"  # noqa: S608
         rows.update(connection.execute(query, chunk).fetchall())
     return rows
