@@ -78,7 +78,7 @@ GUARDS: Final = (
     Guard(
         "what a crash left open is carried out",
         "pipeline/stores/batches.py",
-        "if still_open.height:",
+        "if open_intents.height:",
         "if False:",
         f"{_POINTS}::test_killed_there_and_started_again[committed-0]",
     ),
@@ -92,8 +92,9 @@ GUARDS: Final = (
     Guard(
         "the rows of one at work stay",
         "pipeline/stores/batches.py",
-        "            draft.rename(target)\n",
-        "            shutil.rmtree(target, ignore_errors=True)\n            draft.rename(target)\n",
+        "                draft.rename(target)\n",
+        "                shutil.rmtree(target, ignore_errors=True)\n"
+        "                draft.rename(target)\n",
         f"{_RACES}::test_rows_of_an_ingest_at_work_are_not_taken_from_it",
     ),
     Guard(
@@ -197,14 +198,14 @@ GUARDS: Final = (
     Guard(
         "commits are forced to the disk",
         "pipeline/stores/lake/commit_integrity.py",
-        "        sync(sorted({path.parent for path in paths} | {self._path, self._root}))\n",
+        "        sync(*sorted({path.parent for path in paths} | {self._path, self._root}))\n",
         "",
         "tests/crash/test_fsync.py",
     ),
     Guard(
         "the spool is forced to the disk",
         "pipeline/stores/batches.py",
-        "                _sync(path)\n",
+        "                    sync(path)\n",
         "",
         "tests/crash/test_fsync.py",
     ),
@@ -226,7 +227,7 @@ GUARDS: Final = (
     Guard(
         "pinned versions stay",
         "pipeline/stores/lake/compaction.py",
-        "            for version in kept:\n                self._checkpoint(version)\n"
+        "            for version in kept:\n                self._tail.checkpoint(version)\n"
         "                needed |= self._lake.files(self._table, version)\n",
         "",
         f"{_UPKEEP}::test_a_pinned_version_reads_as_it_did",

@@ -1,9 +1,10 @@
-"""`nightjar COMMAND ... [--home DIR] [--json]`: one command a step, one sentence an error.
+"""`nightjar COMMAND ... [--home DIR] [--json]`: one command per step, one sentence per error.
 
-Here: the commands (`commands`; `tasks` for the steps of a nightly run one by one; `monitoring`,
-`gate`, `override`, `experiments` and `maintenance` for theirs), the output for a user or a program
-(`terminal`), and the console script (`app`).
-Not here: doing any of it (`steps`), how a table or a page looks (`report`).
+Here: the commands of daily use (`commands`), the single steps of a nightly run (`tasks`), and those
+of the gate (`gate`), `monitoring`, `experiments` and `maintenance`; shared options and output
+(`terminal`); the console script (`app`).
+Not here: the work itself (`steps`); tables and pages (`report`).
+One more command is a function with `@command(app)` that imports its step when it runs.
 """
 
 from pipeline.cli.app import main

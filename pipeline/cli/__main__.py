@@ -1,4 +1,4 @@
-"""`python -m pipeline.cli` is `nightjar`."""
+"""Entry point of `python -m pipeline.cli`, the same as `nightjar`."""
 
 from pipeline.cli.app import main
 

@@ -1,7 +1,7 @@
-"""The console script: every command in one place, and what becomes of an error.
+"""The console script: all commands, and the output of errors.
 
-Promises: an expected failure is one sentence and an exit code, never a traceback. Heavy imports
-wait until a command runs, so ``--help`` answers at once.
+Guarantees: an expected failure prints one sentence and sets an exit code, without a traceback.
+Commands import their steps when they run, so ``--help`` does not wait for them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pipeline.cli.terminal import configure_logging, fail
 
 app = typer.Typer(
     name="nightjar",
-    help="Retrain a recommender every night, prove that it is better, publish its lists.",
+    help="Retrain a recommender every night, test that it is better, and publish its lists.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -35,20 +35,21 @@ app.callback()(configure_logging)
 
 
 def main() -> None:
-    """Run the command line; the console script."""
+    """Run the command line and exit."""
     from pipeline.errors import NightjarError
 
-    # Before any library brings OpenMP in: its threads spin while they wait, on cores that others
-    # on the machine could use.
+    # Before a library loads OpenMP: by default its threads spin while they wait, on cores that
+    # other processes could use.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
     except NightjarError as error:
         fail(error.sentence, error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        fail("stopped; run the same command again to go on", 130)
+        fail("stopped; run the same command again to continue", 130)
     except Exception as error:
         if not hasattr(error, "format_message"):
             raise
-        fail(error.format_message(), 2)  # a usage error, whose class typer keeps to itself
+        # A usage error: Typer raises a class of its own that it does not export.
+        fail(error.format_message(), 2)
     sys.exit(code if isinstance(code, int) else 0)

@@ -1,9 +1,8 @@
-"""What a person asks for: a workspace, its data, whole nights, a search, what is live."""
+"""Commands of daily use: workspace, data, nightly runs, tuning, lists and history."""
 
 from __future__ import annotations
 
 import json as json_module
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -12,270 +11,249 @@ import typer
 from pipeline.cli.terminal import (
     AsOfText,
     At,
-    Home,
-    Json,
+    Console,
     LastAsOf,
     Publish,
     Recipes,
-    home_of,
+    command,
     instant,
-    open_workspace,
     parse_past_instant,
-    progress_printer,
-    show,
+    stopwatch,
     write_out,
 )
+from pipeline.errors import ConfigError
+from pipeline.stores.disk import storage_errors
 
 app = typer.Typer()
-config_app = typer.Typer(help="The settings of a workspace.", no_args_is_help=True)
+config_app = typer.Typer(help="Settings of a workspace.", no_args_is_help=True)
 
 
-@app.command()
+@command(app)
 def init(
-    directory: Annotated[Path | None, typer.Argument(help="Where; default ./var.")] = None,
-    home: Home = None,
-    json: Json = False,
+    console: Console,
+    directory: Annotated[Path | None, typer.Argument(help="Its folder; default: ./var.")] = None,
 ) -> None:
-    """Make a workspace with a short, valid nightjar.toml."""
+    """Create a workspace with a short, valid nightjar.toml."""
     from pipeline.workspace.workspace import CONFIG_FILE, Workspace
 
-    folder = home_of(directory or home)
-    there = (folder / CONFIG_FILE).exists()
+    folder = directory or console.folder
+    is_new = not (folder / CONFIG_FILE).exists()
     ws = Workspace.init(folder)
-    word = "is a workspace already; nothing was changed" if there else "is a workspace now"
-    show(
-        {"home": str(ws.home), "created": not there},
-        json,
+    word = "is a new workspace" if is_new else "is a workspace already; nothing was changed"
+    console.show(
+        {"home": str(ws.home), "created": is_new},
         f"{ws.home} {word}\nsettings: {ws.home / CONFIG_FILE}\n"
         f"next: put files into {ws.home / 'landing'}/events/ and run `nightjar feedback`",
     )
 
 
-@app.command()
-def doctor(home: Home = None, json: Json = False) -> None:
-    """Say what works here: Python, GPU, Airflow, MLflow, the workspace's stores."""
+@command(app)
+def doctor(console: Console) -> None:
+    """Check Python, GPU, Airflow, MLflow and the stores of the workspace."""
     from pipeline.steps.doctor import examine
 
-    checks = examine(home_of(home))
+    checks = examine(console.folder)
     lines = [f"{'ok  ' if x.ok else 'FAIL'}  {x.name:<12} {x.sentence}" for x in checks]
-    show({"checks": checks}, json, "\n".join(lines))
-    if not all(check.ok for check in checks):
-        raise typer.Exit(2)
+    console.show({"checks": checks}, "\n".join(lines), 0 if all(x.ok for x in checks) else 2)
 
 
-@config_app.command("show")
+@command(config_app, "show")
 def config_show(
-    origin: Annotated[bool, typer.Option(help="Say where each value came from.")] = False,
-    home: Home = None,
-    json: Json = False,
+    console: Console,
+    origin: Annotated[bool, typer.Option(help="Also print the source of each value.")] = False,
 ) -> None:
-    """Print every setting: its value, what it means, and with --origin where it comes from."""
+    """Print all settings with their values and meanings."""
     from pipeline.workspace.config import settings
 
-    composed = list(settings(open_workspace(home).composed))
+    composed = list(settings(console.workspace.composed))
     lines = []
     for setting in composed:
         value = json_module.dumps(setting.value, ensure_ascii=False, default=str)
         where = f"  [{setting.origin}]" if origin else ""
         lines.append(f"{setting.path} = {value}{where}\n    {setting.description}")
-    show({"settings": list(map(vars, composed))}, json, "\n".join(lines))
+    console.show({"settings": list(map(vars, composed))}, "\n".join(lines))
 
 
-@app.command()
+@command(app)
 def ingest(
+    console: Console,
     paths: Annotated[list[Path], typer.Argument(help="Files, or folders of files.")],
-    table: Annotated[str, typer.Option(help="events, items or users.")] = "events",
+    table: Annotated[str, typer.Option(help="Table: events, items or users.")] = "events",
     source: Annotated[
-        str | None, typer.Option(help="Which configured source reads them; default: by name.")
+        str | None,
+        typer.Option(
+            help="Configured source that reads the files; default: chosen by their names."
+        ),
     ] = None,
     replace: Annotated[
-        bool, typer.Option(help="Items only: the full catalogue; what is missing is unavailable.")
+        bool,
+        typer.Option(
+            help="Only for items: the files are the full catalogue, and missing items become "
+            "unavailable."
+        ),
     ] = False,
     at: At = None,
-    home: Home = None,
-    json: Json = False,
 ) -> None:
-    """Read files of events (or items, users) into the lake, each exactly once."""
+    """Read files of events, items or users into the lake, each exactly once."""
     from pipeline.steps.ingest.ingest import ingest as step
 
     result = step(
-        open_workspace(home),
+        console.workspace,
         paths,
         table=table,
         source=source,
         replace=replace,
         at=parse_past_instant(at),
-        progress=progress_printer(),
+        progress=console.progress,
     )
-    show(result, json, result.text())
-    if result.failed:
-        raise typer.Exit(3)
+    console.show(result, result.text(), 3 if result.failed else 0)
 
 
-@app.command()
-def feedback(at: At = None, home: Home = None, json: Json = False) -> None:
-    """One pass over landing/: read it, refresh lists by it, and say whether a retrain is wanted."""
+@command(app)
+def feedback(console: Console, at: At = None) -> None:
+    """Run one feedback pass: ingest landing/, refresh lists, and check whether to retrain."""
     from pipeline.steps.feedback.feedback import feedback as step
 
-    result = step(open_workspace(home), parse_past_instant(at), progress=progress_printer())
-    show(result, json, result.text())
-    if result.failed:
-        raise typer.Exit(3)
+    result = step(console.workspace, parse_past_instant(at), progress=console.progress)
+    console.show(result, result.text(), 3 if result.failed else 0)
 
 
-@app.command("fold-in")
-def foldin(at: At = None, home: Home = None, json: Json = False) -> None:
-    """Step 2 of a feedback pass: refresh the lists of who did something since they were made."""
+@command(app, "fold-in")
+def foldin(console: Console, at: At = None) -> None:
+    """Refresh the lists of users with new events (step 2 of a feedback pass)."""
     from pipeline.steps.feedback.foldin import foldin as step
 
-    result = step(open_workspace(home), parse_past_instant(at), progress=progress_printer())
-    show(result, json, result.text())
+    result = step(console.workspace, parse_past_instant(at), progress=console.progress)
+    console.show(result, result.text())
 
 
-@app.command()
+@command(app)
 def nightly(
-    as_of: AsOfText,
-    recipe: Recipes = None,
-    publish: Publish = True,
-    home: Home = None,
-    json: Json = False,
+    console: Console, as_of: AsOfText, recipe: Recipes = None, publish: Publish = True
 ) -> None:
-    """Run a whole night: snapshot, validate, features, train ... publish."""
+    """Run all steps of a nightly run: snapshot, validate, features, train ... publish."""
     from pipeline.steps.nightly.nightly import nightly as step
 
     result = step(
-        open_workspace(home),
+        console.workspace,
         parse_past_instant(as_of),
         recipes=recipe or None,
         publish=publish,
-        progress=progress_printer(),
+        progress=console.progress,
     )
-    show(result, json, result.text())
-    raise typer.Exit(result.exit_code)
+    console.show(result, result.text(), result.exit_code)
 
 
-@app.command()
+@command(app)
 def tune(
-    budget: Annotated[str, typer.Option(help="How long to search: 90s, 20m, 1h.")],
+    console: Console,
+    budget: Annotated[str, typer.Option(help="Duration of the search: 90s, 20m, 1h.")],
     as_of: LastAsOf = None,
     recipe: Annotated[
-        str | None, typer.Option(help="The recipe to begin with; default: the champion's.")
+        str | None, typer.Option(help="Recipe to start from; default: the champion's.")
     ] = None,
-    home: Home = None,
-    json: Json = False,
 ) -> None:
-    """Search for better hyper-parameters; a later night's gate decides on what is found."""
+    """Search for better hyperparameters; the gate of a later nightly run decides on the result."""
     from pipeline.steps.experiments.tuning import tune as steps
     from pipeline.steps.experiments.tuning.report import mirror
 
-    start = time.monotonic()
-    seconds = steps.parse_budget(budget)
-    ws, progress = open_workspace(home), progress_printer()
+    elapsed, seconds = stopwatch(), steps.parse_budget(budget)
+    ws = console.workspace
     result = steps.tune(
         ws,
         instant(as_of) if as_of else steps.default_as_of(ws, instant(None)),
         budget=seconds,
-        elapsed=lambda: time.monotonic() - start,
+        elapsed=elapsed,
         recipe=recipe,
-        progress=progress,
+        progress=console.progress,
     )
     if result.start is not None:
-        mirror(ws, result.study, progress=progress)
-    show(result, json, result.text())
+        mirror(ws, result.study, progress=console.progress)
+    console.show(result, result.text())
 
 
-@app.command()
+@command(app)
 def demo(
-    nights: Annotated[int, typer.Option(min=1, max=3, help="How many of the nights.")] = 3,
-    home: Home = None,
-    json: Json = False,
+    console: Console,
+    nights: Annotated[int, typer.Option(min=1, max=3, help="Number of nightly runs.")] = 3,
 ) -> None:
-    """Run the loop on real purchases, night after night."""
+    """Run the nightly loop on real purchases."""
     from pipeline.report.table import nights_table
     from pipeline.steps import demo as story
     from pipeline.steps.feedback.feedback import feedback as read
     from pipeline.steps.nightly.nightly import nightly as step
 
-    progress = progress_printer()
-    ws = story.prepare(home_of(home))
-    blocked = 0
+    progress, blocked = console.progress, 0
+    ws = story.prepare(console.folder)
     for night in story.NIGHTS[:nights]:
         story.land_until(ws, night, progress=progress)
         read(ws, night, progress=progress)
         ended = step(ws, night, progress=progress)
         blocked = ended.exit_code if ended.decision == "block" else blocked
     summary = story.summary(ws)
-    show(summary, json, nights_table(summary))
-    raise typer.Exit(blocked)
+    console.show(summary, nights_table(summary), blocked)
 
 
-@app.command()
+@command(app)
 def lists(
+    console: Console,
     users: Annotated[list[str] | None, typer.Argument(help="Raw user ids.")] = None,
-    everybody: Annotated[bool, typer.Option("--all", help="Everybody's lists.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Write Parquet to this file instead.")] = None,
-    home: Home = None,
-    json: Json = False,
+    everybody: Annotated[bool, typer.Option("--all", help="Show the lists of all users.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write the lists to this Parquet file.")] = None,
 ) -> None:
-    """Show the lists that are live."""
-    from pipeline.errors import ConfigError, StorageError
+    """Show the live recommendation lists."""
     from pipeline.report.table import lists_table
     from pipeline.serving.publish import plain_rows
     from pipeline.steps.lists import lists as step
     from pipeline.steps.lists import titles
 
     if bool(users) == everybody:
-        raise ConfigError("usage.users_or_all", "name users or say --all, one of the two")
-    ws = open_workspace(home)
+        raise ConfigError("usage.users_or_all", "give either user ids or --all")
+    ws = console.workspace
     rows = step(ws, None if everybody else users)
     if out is not None:
-        try:
-            rows.write_parquet(out)
-        except OSError as error:
-            raise StorageError("storage.cannot_write", f"cannot write {out}: {error}") from error
-        show({"out": str(out), "rows": rows.height}, json, f"{rows.height:,} rows in {out}")
-        return
+        with storage_errors("storage.cannot_write", f"cannot write {out}"), out.open("wb") as file:
+            rows.write_parquet(file)
+        result = {"out": str(out), "rows": rows.height}
+        return console.show(result, f"{rows.height:,} rows in {out}")
+    # JSON has no titles, so the items are read only for the table.
     entries = plain_rows(rows)
-    show({"rows": entries}, json, "" if json else lists_table(entries, titles(ws)))
+    console.show({"rows": entries}, "" if console.json else lists_table(entries, titles(ws)))
 
 
-@app.command()
+@command(app)
 def history(
+    console: Console,
     quality: Annotated[
-        bool, typer.Option("--quality", help="What the live lists were worth, night by night.")
+        bool, typer.Option("--quality", help="Show the quality of the live lists per nightly run.")
     ] = False,
     out: Annotated[
-        Path | None, typer.Option(help="With --quality: draw it into this .png or .svg file.")
+        Path | None, typer.Option(help="With --quality: draw a chart into this .png or .svg file.")
     ] = None,
-    home: Home = None,
-    json: Json = False,
 ) -> None:
-    """Show what was decided and published, oldest first; or how good the live lists were."""
-    from pipeline.errors import ConfigError
+    """Show decisions and publications, oldest first, or the quality of the live lists."""
     from pipeline.report.table import history_table
     from pipeline.steps.lists import history as step
 
     if quality:
-        _quality(home, out, json)
-        return
+        return _quality(console, out)
     if out is not None:
-        raise ConfigError("usage.out_without_quality", "--out draws what --quality tells; say both")
-    entries = step(open_workspace(home))
-    show({"entries": [entry.plain() for entry in entries]}, json, history_table(entries))
+        raise ConfigError("usage.out_without_quality", "--out needs --quality")
+    entries = step(console.workspace)
+    console.show({"entries": [entry.plain() for entry in entries]}, history_table(entries))
 
 
-def _quality(home: Path | None, out: Path | None, json: bool) -> None:
+def _quality(console: Console, out: Path | None) -> None:
     from pipeline.base import plain
-    from pipeline.errors import ConfigError
     from pipeline.report.live import FORMATS, live_chart
     from pipeline.steps.diagnostics.live_quality import live_history
 
-    kind = "" if out is None else out.suffix.removeprefix(".").lower()
-    if out is not None and kind not in FORMATS:
-        raise ConfigError("usage.picture_format", f"{out} is neither a .png nor a .svg file")
-    quality = live_history(open_workspace(home))
     if out is None:
-        show(quality, json, quality.text())
-        return
+        quality = live_history(console.workspace)
+        return console.show(quality, quality.text())
+    kind = out.suffix.removeprefix(".").lower()
+    if kind not in FORMATS:
+        raise ConfigError("usage.picture_format", f"--out must be a .png or .svg file: {out}")
+    quality = live_history(console.workspace)
     write_out(out, live_chart(quality.nights, kind))
-    show({**plain(quality), "out": str(out)}, json, f"{quality.text()}\n\ndrawn in {out}")
+    console.show({**plain(quality), "out": str(out)}, f"{quality.text()}\n\nchart: {out}")

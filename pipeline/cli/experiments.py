@@ -1,4 +1,4 @@
-"""What a person tries out: compare two versions, make one again, live through past days."""
+"""Commands of experiments: compare two versions, reproduce one, replay past days."""
 
 from __future__ import annotations
 
@@ -8,80 +8,76 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.terminal import (
-    Home,
-    Json,
+    Console,
+    command,
     fail,
     instant,
-    open_workspace,
     parse_past_instant,
-    progress_printer,
     refuse_unwritable,
-    show,
 )
 
 app = typer.Typer()
-_OUT = "The page's file; default: reports/ in the workspace."
+_OUT = "File of the page; default: in reports/ of the workspace."
 
 
-@app.command()
+@command(app)
 def compare(
-    v1: Annotated[int, typer.Argument(help="A version's number, as MLflow and `history` say.")],
-    v2: Annotated[int, typer.Argument(help="Another one.")],
+    console: Console,
+    v1: Annotated[int, typer.Argument(help="Version number, as in `history` and MLflow.")],
+    v2: Annotated[int, typer.Argument(help="Number of the other version.")],
     out: Annotated[Path | None, typer.Option(help=_OUT)] = None,
-    home: Home = None,
-    json: Json = False,
 ) -> None:
-    """Lay two versions side by side: one page, also shown at both versions in MLflow."""
+    """Compare two versions on one page, which is also attached to both versions in MLflow."""
     from pipeline.steps.experiments.comparison.compare import compare as step
 
     refuse_unwritable(out)
-    result = step(open_workspace(home), v1, v2, out=out, progress=progress_printer())
-    show(result, json, result.text())
+    result = step(console.workspace, v1, v2, out=out, progress=console.progress)
+    console.show(result, result.text())
     if result.fault is not None:
-        fail(f"the page is written, but not shown in MLflow: {result.fault}", result.exit_code)
+        fail(f"the page is written, but not attached in MLflow: {result.fault}", result.exit_code)
 
 
-@app.command()
+@command(app)
 def reproduce(
-    version: Annotated[int, typer.Argument(help="A version's number.")],
-    home: Home = None,
-    json: Json = False,
+    console: Console,
+    version: Annotated[int, typer.Argument(help="Version number.")],
 ) -> None:
-    """Make a version again from its snapshot: the same bytes, or what differs and why."""
+    """Train a version again from its snapshot, and list differences with their causes."""
     from pipeline.steps.experiments.reproduction.reproduce import reproduce as step
 
-    result = step(open_workspace(home), version, progress=progress_printer())
-    show(result, json, result.text())
-    raise typer.Exit(result.exit_code)
+    result = step(console.workspace, version, progress=console.progress)
+    console.show(result, result.text(), result.exit_code)
 
 
-@app.command()
+@command(app)
 def backtest(
-    begin: Annotated[str, typer.Option("--from", help="The first as-of: 2011-09-01T00:00:00Z.")],
-    end: Annotated[str, typer.Option("--to", help="The last as-of that may be.")],
+    console: Console,
+    begin: Annotated[str, typer.Option("--from", help="First as-of: 2011-09-01T00:00:00Z.")],
+    end: Annotated[str, typer.Option("--to", help="Latest possible as-of.")],
     every: Annotated[
-        str, typer.Option(help="From one as-of to the next: 12h, 1d, at most 28d.")
+        str, typer.Option(help="Time between two as-ofs: 12h, 1d, at most 28d.")
     ] = "1d",
     schedule: Annotated[
-        str, typer.Option(help="When a nightly run is started: names separated by commas.")
+        str, typer.Option(help="Policies for starting a nightly run, separated by commas.")
     ] = "nightly,weekly,adaptive,never",
     plant_shift: Annotated[
-        str | None, typer.Option(help="From here on half of all events are about other items.")
+        str | None,
+        typer.Option(
+            help="Instant from which half of all events get other items, as planted drift."
+        ),
     ] = None,
-    home: Home = None,
-    json: Json = False,
 ) -> None:
-    """Live through past days once for each policy: what is a retrain worth on these data?"""
+    """Replay past days once per policy, to measure the benefit of retraining on these data."""
     from pipeline.steps.experiments.backtest.backtest import backtest as step
     from pipeline.steps.experiments.backtest.backtest import parse_every, parse_schedules
 
     result = step(
-        open_workspace(home),
+        console.workspace,
         instant(begin),
         parse_past_instant(end),
         every=parse_every(every),
         schedules=parse_schedules(schedule),
         plant=instant(plant_shift) if plant_shift else None,
-        progress=progress_printer(),
+        progress=console.progress,
     )
-    show(result, json, result.text())
+    console.show(result, result.text())

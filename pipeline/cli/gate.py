@@ -1,84 +1,107 @@
-"""The gate: its step of a night, how far it can be trusted, and a person's word to it."""
+"""Commands of the gate: its step of a nightly run, its calibration, and overrides by a user."""
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pipeline.cli import override
 from pipeline.cli.terminal import (
-    Home,
-    Json,
+    Console,
     LastAsOf,
+    RunIdIfAny,
+    command,
     instant,
-    open_workspace,
-    progress_printer,
     refuse_unwritable,
-    show,
+    stopwatch,
+    with_console,
     write_out,
 )
+from pipeline.errors import ConfigError
 
 app = typer.Typer(invoke_without_command=True)
+By = Annotated[str, typer.Option(help="Name of the user who decides, for the ledger.")]
+Reason = Annotated[str, typer.Option(help="Reason of the decision, for the ledger.")]
 
 
 @app.callback()
+@with_console
 def gate(
+    console: Console,
     context: typer.Context,
-    run: Annotated[
-        str | None, typer.Option("--run", help="The run, as `nightly` or `snapshot` named it.")
-    ] = None,
-    home: Home = None,
-    json: Json = False,
+    run: RunIdIfAny = None,
 ) -> None:
-    """Decide: first, switch, refresh, keep or block; the exit code says which."""
-    from pipeline.errors import ConfigError
-
+    """Decide: first, switch, refresh (exit code 0), keep (4) or block (5)."""
+    # Typer runs this callback before every subcommand, too.
     if context.invoked_subcommand is not None:
-        if run is not None or home is not None or json:
+        if run is not None or console.home is not None or console.json:
             raise ConfigError(
                 "usage.option_order",
-                f"options stand behind the command {context.invoked_subcommand}",
+                f"write options after the command {context.invoked_subcommand}",
             )
         return
     if run is None:
-        raise ConfigError(
-            "usage.run_missing", "name the run to decide on: `nightjar gate --run ID`"
-        )
+        raise ConfigError("usage.run_missing", "--run is missing; write `nightjar gate --run ID`")
     from pipeline.steps.nightly.gate import gate as step
 
-    decided = step(open_workspace(home), run, progress=progress_printer())
-    show(decided, json, f"{decided.kind}: {decided.sentence}")
-    raise typer.Exit({"keep": 4, "block": 5}.get(decided.kind, 0))
+    decided = step(console.workspace, run, progress=console.progress)
+    console.show(
+        decided, f"{decided.kind}: {decided.sentence}", {"keep": 4, "block": 5}.get(decided.kind, 0)
+    )
 
 
-@app.command()
+@command(app)
 def calibrate(
+    console: Console,
     as_of: LastAsOf = None,
     out: Annotated[
-        Path | None, typer.Option(help="Also write the figure to this file, as SVG.")
+        Path | None, typer.Option(help="Also write the figure to this SVG file.")
     ] = None,
-    home: Home = None,
-    json: Json = False,
 ) -> None:
-    """Measure how often the gate is wrong on these data, and what it finds; takes 32 trainings."""
+    """Measure the error rates of the gate on these data; this takes 32 trainings."""
     from pipeline.steps.experiments.calibration.calibrate import gate_calibrate
     from pipeline.steps.experiments.tuning.tune import default_as_of
 
     refuse_unwritable(out)
-    start = time.monotonic()
-    ws = open_workspace(home)
+    elapsed, ws = stopwatch(), console.workspace
     result = gate_calibrate(
         ws,
         instant(as_of) if as_of else default_as_of(ws, instant(None)),
-        elapsed=lambda: time.monotonic() - start,
-        progress=progress_printer(),
+        elapsed=elapsed,
+        progress=console.progress,
     )
     write_out(out, result.svg)
-    show(result, json, result.text() + (f"\nfigure:    {out}" if out else ""))
+    console.show(result, result.text() + (f"\nfigure:    {out}" if out else ""))
 
 
-app.command()(override.accept)
-app.command()(override.anchor)
+@command(app)
+def accept(
+    console: Console,
+    run: Annotated[str, typer.Argument(help="Run to accept, as in `history` and on its page.")],
+    by: By,
+    reason: Reason,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="Recipe that goes live: the candidate in the grey zone (default, if there is "
+            "one) or the champion's recipe."
+        ),
+    ] = None,
+) -> None:
+    """Accept a run that kept the champion, was blocked, or ended in the grey zone."""
+    from pipeline.base import format_instant
+    from pipeline.steps.nightly.accept import accept_run
+
+    entry = accept_run(console.workspace, run, by=by, reason=reason, recipe=recipe)
+    again = f"nightjar nightly --as-of {format_instant(entry.as_of)}"
+    console.show(entry, f"{entry.sentence}\nnext: `{again}` publishes it")
+
+
+@command(app)
+def anchor(console: Console, by: By, reason: Reason) -> None:
+    """Set the champion's anchor to its current baseline ratio, for later nightly runs."""
+    from pipeline.steps.nightly.accept import set_anchor
+
+    entry = set_anchor(console.workspace, by=by, reason=reason)
+    console.show(entry, entry.sentence)

@@ -1,4 +1,4 @@
-"""Commands that look after the pipeline itself."""
+"""Commands of operation: fault injection, and removal of old data."""
 
 from __future__ import annotations
 
@@ -6,37 +6,35 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.terminal import Home, Json, instant, open_workspace, progress_printer, show
+from pipeline.cli.terminal import Console, Json, command, instant
 
 app = typer.Typer()
 
 
 @app.command()
 def chaos(
-    kills: Annotated[int, typer.Option(min=1, help="How many processes are killed.")] = 27,
-    seed: Annotated[int, typer.Option(min=0, help="What everything drawn follows from.")] = 0,
+    kills: Annotated[int, typer.Option(min=1, help="Number of killed processes.")] = 27,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all random choices.")] = 0,
     json: Json = False,
 ) -> None:
-    """Kill ingest, night and publish over and over, in a sandbox, and count what that cost."""
+    """Kill ingest, nightly run and publication repeatedly in a sandbox, and count the damage."""
     from pipeline.testing.chaos.chaos import chaos as step
 
-    tally = step(kills, seed, progress=progress_printer())
-    show(tally, json, tally.text())
-    raise typer.Exit(0 if tally.sound else 1)
+    console = Console(None, json)
+    tally = step(kills, seed, progress=console.progress)
+    console.show(tally, tally.text(), 0 if tally.sound else 1)
 
 
-@app.command()
+@command(app)
 def gc(
+    console: Console,
     at: Annotated[
         str | None,
-        typer.Option("--at", help="The instant that ages are measured from; default: now."),
+        typer.Option("--at", help="Instant from which ages are measured; default: now."),
     ] = None,
-    home: Home = None,
-    json: Json = False,
 ) -> None:
-    """Put small files of the lake together, and take away what nobody needs any more."""
+    """Merge small files of the lake, and remove data past their retention time."""
     from pipeline.steps.maintenance.gc import gc as step
 
-    result = step(open_workspace(home), instant(at), progress=progress_printer())
-    show(result, json, result.text())
-    raise typer.Exit(result.exit_code)
+    result = step(console.workspace, instant(at), progress=console.progress)
+    console.show(result, result.text(), result.exit_code)

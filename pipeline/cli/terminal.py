@@ -1,73 +1,175 @@
-"""Options that all commands share, and how commands print.
+"""Shared options of commands, and their output.
 
-Guarantees: with ``--json`` stdout holds one JSON object and nothing else; progress and the log
-lines of tasks go to stderr: a readable line each at a terminal, else one JSON object a line. The
-clock is read here, and in `steps` once for a publication or a pass that may make one (when it went
-live); nowhere else.
+Guarantees:
+
+* With ``--json`` stdout contains one JSON object and nothing else.
+* Progress and log lines go to stderr: text at a terminal, otherwise one JSON object per line.
+* The clock is read here and, for the instant of a publication, in `steps`; nowhere else.
 """
 
 from __future__ import annotations
 
+import inspect
 import json as json_module
 import os
 import sys
 import time
+from collections.abc import Callable, MutableMapping
 from datetime import UTC, datetime
+from functools import cached_property, update_wrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Concatenate, NoReturn
 
 import typer
 
-if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+from pipeline.errors import ConfigError
+from pipeline.stores.disk import storage_errors
 
+if TYPE_CHECKING:
     from pipeline.base import AsOf, Progress
     from pipeline.workspace.workspace import Workspace
 
 Home = Annotated[
     Path | None,
-    typer.Option(help="The workspace; else the environment's NIGHTJAR_HOME, else ./var."),
+    typer.Option(help="Workspace; default: the environment variable NIGHTJAR_HOME, then ./var."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-RunId = Annotated[str, typer.Option("--run", help="The run, as `nightly` or `snapshot` named it.")]
+_RUN = typer.Option("--run", help="Run id, as printed by `nightly` or `snapshot`.")
+RunId = Annotated[str, _RUN]
+RunIdIfAny = Annotated[str | None, _RUN]
 AsOfText = Annotated[
-    str, typer.Option("--as-of", help="The instant that decides everything: 2017-12-29T09:00:00Z.")
+    str, typer.Option("--as-of", help="Instant that bounds all data: 2017-12-29T09:00:00Z.")
 ]
 LastAsOf = Annotated[
-    str | None, typer.Option("--as-of", help="As for `nightly`; default: the last night's.")
+    str | None, typer.Option("--as-of", help="As for `nightly`; default: that of the last run.")
 ]
 Recipes = Annotated[
-    list[str] | None, typer.Option("--recipe", help="Only these recipes; again for each.")
+    list[str] | None,
+    typer.Option("--recipe", help="Train only this recipe; repeat the option for several."),
 ]
-Publish = Annotated[bool, typer.Option(help="Put a promotion before people.")]
+Publish = Annotated[bool, typer.Option(help="Publish the lists of a promoted recipe.")]
 At = Annotated[
-    str | None, typer.Option("--at", help="The instant of arrival; default: now, by the clock.")
+    str | None, typer.Option("--at", help="Instant at which the data arrived; default: now.")
 ]
 KnownAt = Annotated[
-    str | None, typer.Option("--at", help="As what was known at this instant; default: now.")
+    str | None, typer.Option("--at", help="Instant that bounds the data; default: now.")
 ]
 
 
 def fail(sentence: str, code: int) -> NoReturn:
-    """Say on stderr why it ends, and end."""
+    """Print an error and exit.
+
+    Parameters
+    ----------
+    sentence
+        Message for stderr.
+    code
+        Exit code.
+    """
     print(f"nightjar: {sentence}", file=sys.stderr)
     sys.exit(code)
 
 
-def home_of(home: Path | None) -> Path:
-    """Return where the workspace is, or would be."""
-    return home or Path(os.environ.get("NIGHTJAR_HOME") or "var")
+class Console:
+    """Shared options of a command, and its output.
+
+    Attributes
+    ----------
+    home
+        Value of ``--home``.
+    json
+        Value of ``--json``.
+    """
+
+    def __init__(self, home: Path | None, json: bool) -> None:
+        self.home = home
+        self.json = json
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the workspace, which may not exist yet."""
+        return self.home or Path(os.environ.get("NIGHTJAR_HOME") or "var")
+
+    @property
+    def workspace(self) -> Workspace:
+        """The workspace, opened."""
+        from pipeline.workspace.workspace import Workspace
+
+        return Workspace.open(self.folder)
+
+    @cached_property
+    def progress(self) -> Progress:
+        """Progress that logs at most one text per 10 seconds, with the seconds since first use."""
+        import structlog
+
+        from pipeline.workspace.task_log import PROGRESS_SECONDS, at_most_every
+
+        elapsed, log = stopwatch(), structlog.get_logger("nightjar")
+
+        def show_progress(text: str) -> None:
+            log.info("progress", seconds=round(elapsed(), 1), text=text)
+
+        return at_most_every(PROGRESS_SECONDS, show_progress)
+
+    def show(self, result: object, text: str, exit_code: int = 0) -> None:
+        """Print the result of a command, and exit unless the code is 0.
+
+        Parameters
+        ----------
+        result
+            Printed as JSON with ``--json``.
+        text
+            Printed without ``--json``.
+        exit_code
+            Code of the process.
+        """
+        from pipeline.base import plain
+
+        print(json_module.dumps(plain(result), ensure_ascii=False) if self.json else text)
+        if exit_code:
+            raise typer.Exit(exit_code)
 
 
-def open_workspace(home: Path | None) -> Workspace:
-    """Open the workspace."""
-    from pipeline.workspace.workspace import Workspace
+def with_console(run: Callable[Concatenate[Console, ...], None]) -> Callable[..., None]:
+    """Return a command with the options ``--home`` and ``--json`` for a function of a console."""
 
-    return Workspace.open(home_of(home))
+    def adapted(*, home: Home = None, json: Json = False, **options: Any) -> None:
+        run(Console(home, json), **options)
+
+    own, shared = (
+        list(inspect.signature(function, eval_str=True).parameters.values())
+        for function in (run, adapted)
+    )
+    # Typer reads options from the signature, so this one has those of both functions.
+    adapted.__signature__ = inspect.Signature([*own[1:], *shared[:-1]])  # type: ignore[attr-defined]
+    return update_wrapper(adapted, run)
+
+
+def command(
+    app: typer.Typer, name: str | None = None, **settings: Any
+) -> Callable[[Callable[Concatenate[Console, ...], None]], Callable[..., None]]:
+    """Return a decorator that adds a command with the shared options to an app.
+
+    Parameters
+    ----------
+    app
+        App of the command.
+    name
+        Name of the command; default: that of the function.
+    settings
+        Further arguments of Typer's `command`.
+    """
+    return lambda run: app.command(name, **settings)(with_console(run))
+
+
+def stopwatch() -> Callable[[], float]:
+    """Return a function that returns the seconds since this call."""
+    start = time.monotonic()
+    return lambda: time.monotonic() - start
 
 
 def configure_logging() -> None:
-    """Send the log of the process to stderr, readable at a terminal and else as JSON lines."""
+    """Send log lines to stderr, as text at a terminal and otherwise as JSON."""
     import structlog
 
     shown = (
@@ -81,13 +183,13 @@ def configure_logging() -> None:
     )
     structlog.configure(
         processors=[structlog.contextvars.merge_contextvars, *shown],
-        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),  # the stream of the moment
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),  # stderr may be replaced later
         cache_logger_on_first_use=False,
     )
 
 
 def _readable(_: object, __: str, event: MutableMapping[str, Any]) -> str:
-    """Return the line of an event: ``12.3s  text`` of progress, else of a task."""
+    """Return the text of an event: ``12.3s  text`` for progress."""
     match event:
         case {"event": "progress", "seconds": seconds, "text": text}:
             return f"{seconds:7.1f}s  {text}"
@@ -101,83 +203,64 @@ def _readable(_: object, __: str, event: MutableMapping[str, Any]) -> str:
     return f"{event['event']} {fields}".rstrip()
 
 
-def progress_printer() -> Progress:
-    """Return a progress that logs at most one text per 10 seconds, with the seconds since now."""
-    import structlog
-
-    from pipeline.workspace.task_log import PROGRESS_SECONDS, at_most_every
-
-    start, log = time.monotonic(), structlog.get_logger("nightjar")
-
-    def show_progress(text: str) -> None:
-        log.info("progress", seconds=round(time.monotonic() - start, 1), text=text)
-
-    return at_most_every(PROGRESS_SECONDS, show_progress)
-
-
 def instant(text: str | None) -> AsOf:
-    """Read an instant; without one it is now."""
+    """Parse an instant; the default is now."""
     from pipeline.base import as_of
 
     return as_of(text or datetime.now(UTC))
 
 
 def parse_past_instant(text: str | None) -> AsOf:
-    """Read an instant that has come; without one it is now.
+    """Parse an instant between `EARLIEST` and now; the default is now.
 
-    A later one is refused, and so is one before `EARLIEST`.
+    Raises
+    ------
+    ConfigError
+        ``instant.future``, ``instant.too_early``
     """
     from pipeline.base import format_instant
     from pipeline.data.validate.rules import EARLIEST
-    from pipeline.errors import ConfigError
 
     at = instant(text)
     if at > datetime.now(UTC):
         raise ConfigError(
             "instant.future",
-            f"{format_instant(at)} lies in the future: nobody has done anything then yet",
+            f"the instant must not be in the future: {format_instant(at)}",
         )
     if at < EARLIEST:
         raise ConfigError(
             "instant.too_early",
-            f"{format_instant(at)} lies before {EARLIEST:%Y}, from when on events are taken",
+            f"the instant must not be before {EARLIEST:%Y}: {format_instant(at)}",
         )
     return at
 
 
 def refuse_unwritable(out: Path | None) -> None:
-    """Refuse a file that cannot be written, before minutes of work end there."""
-    from pipeline.errors import StorageError
-
+    """Raise ``storage.cannot_write`` for an unusable file, before minutes of work."""
     if out is None:
         return
-    there = out.exists()
-    try:
+    is_new = not out.exists()
+    with storage_errors("storage.cannot_write", f"cannot write {out}"):
         out.open("ab").close()
-    except OSError as error:
-        raise StorageError(
-            "storage.cannot_write", f"cannot write {out}: {error.strerror}"
-        ) from error
-    if not there:
+    if is_new:
         out.unlink()
 
 
 def write_out(out: Path | None, data: bytes) -> None:
-    """Write a file that a command was asked for; raises `StorageError`."""
-    from pipeline.errors import StorageError
+    """Write the file of an option.
 
-    if out is None:
-        return
-    try:
-        out.write_bytes(data)
-    except OSError as error:
-        raise StorageError(
-            "storage.cannot_write", f"cannot write {out}: {error.strerror}"
-        ) from error
+    Parameters
+    ----------
+    out
+        File; nothing happens for None.
+    data
+        Its content.
 
-
-def show(result: object, as_json: bool, text: str) -> None:
-    """Print the result of a command, as JSON or as text."""
-    from pipeline.base import plain
-
-    print(json_module.dumps(plain(result), ensure_ascii=False) if as_json else text)
+    Raises
+    ------
+    StorageError
+        ``storage.cannot_write``
+    """
+    if out is not None:
+        with storage_errors("storage.cannot_write", f"cannot write {out}"):
+            out.write_bytes(data)

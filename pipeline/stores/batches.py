@@ -1,18 +1,25 @@
-"""The batch ledger: each file's rows reach the lake exactly once, whatever is killed when.
+"""The batch ledger: rows of ingested files reach the lake exactly once.
 
-The protocol, under the lake's lock ``ingest``: the rows of one or several files of a table are
-spooled (fsynced, then renamed into place) → an `intent` row a file in `batches`, in one commit →
-quarantine → the table, each with the transaction ("ingest", seq of the last of the files), which
-the lake writes once → a `done` row a file, in one commit → the spool goes. Intents that a crash
-left open are carried out from their spool, so the outcome is that of a calm run, versions included.
-Without an intent nothing has happened, and the files are simply taken in again. An attempt that was
-overtaken (it slept while its lock was taken away) finds rows that are not its own, and writes
-nothing more.
+Protocol, under the lake's lock ``ingest``:
+
+1. The rows of one or several files of a table are spooled: written, fsynced, renamed into place.
+2. One commit to `batches` adds an `intent` row per file.
+3. The rows are written to quarantine, then to the table. Both commits carry the transaction
+   ("ingest", seq of the last file), so the lake writes them once.
+4. One commit to `batches` adds a `done` row per file.
+5. The spool is removed.
+
+Guarantees:
+
+* A crash after step 2 is completed from the spool by `recover`. The lake is then the same as
+  without the crash, versions included.
+* A crash before step 2 changes nothing; the files are ingested again.
+* A process that was overtaken (suspended while another one took its lock) finds foreign rows in
+  `batches` and writes nothing more.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -27,21 +34,22 @@ from pipeline import columns as c
 from pipeline.columns import BatchStatus
 from pipeline.errors import ConcurrencyError, StorageError
 from pipeline.failpoints import failpoint
+from pipeline.stores.disk import storage_errors, sync
 from pipeline.stores.lake import Lake
 
 APP: Final = "ingest"
 MERGED: Final = ("items", "users")
-"""Tables that a file replaces as a whole; events are appended."""
+"""Tables that each file replaces as a whole; rows of `events` are appended."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One file's outcome, as the ledger keeps it.
+    """The outcome of one file; its fields are columns of `batches`.
 
     Attributes
     ----------
     batch_id
-        sha256 of the file's bytes.
+        SHA-256 of the file's bytes.
     rows
         ``accepted + quarantined + duplicates + tombstoned + skipped``.
     """
@@ -60,52 +68,67 @@ class Batch:
 
 
 class Batches:
-    """The table `batches` and the spool of a lake; every method wants the lock ``ingest`` held."""
+    """The table `batches` and the spool of a lake; the caller holds the lock ``ingest``."""
 
     def __init__(self, lake: Lake) -> None:
         self._lake = lake
         self._spool = lake.root / "_spool"
-        self._at = self._version()
-        self._known: tuple[int, pl.DataFrame] | None = None
+        version = lake.version("batches")
+        self._at = -1 if version is None else version
+        self._done: tuple[int, pl.DataFrame] | None = None
 
     def recover(self) -> int:
-        """Carry out what a crash left open; return how many files that were."""
+        """Complete the intents that a crash left open, and return the number of their files."""
         ledger = self._lake.read("batches")
         ended = ledger.filter(pl.col(c.STATUS) != BatchStatus.INTENT)
-        still_open = ledger.join(ended, on=c.SEQ, how="anti").sort(c.SEQ)
-        if still_open.height:
-            # Whoever goes on carries out first, so they are of one commit.
-            self._carry_out(still_open)
+        open_intents = ledger.join(ended, on=c.SEQ, how="anti").sort(c.SEQ)
+        if open_intents.height:
+            # Every ingest starts with `recover`, so all open intents belong to one commit.
+            self._carry_out(open_intents)
         self._remove_orphans()
-        return still_open.height
+        return open_intents.height
 
     def seen(self, table: str, batch_id: str) -> bool:
-        """Tell whether the file's bytes were taken in before.
+        """Return whether a file with the same bytes was ingested before.
 
-        For items and users only if nothing was merged since: the latest file wins, so an older one
-        that comes again has something to say.
+        Parameters
+        ----------
+        table
+            Of items and users only the latest file counts: an older file that arrives again
+            replaces the table again.
+        batch_id
+            SHA-256 of the file's bytes.
         """
-        if self._known is None or self._known[0] != self._at:
-            self._known = (self._at, self._done())
-        done = self._known[1].filter(pl.col(c.TABLE) == table)
+        if self._done is None or self._done[0] != self._at:
+            done = pl.col(c.STATUS) == BatchStatus.DONE
+            columns = [c.SEQ, c.BATCH_ID, c.TABLE]
+            self._done = self._at, self._lake.read("batches", where=done, columns=columns)
+        files = self._done[1].filter(pl.col(c.TABLE) == table)
         if table in MERGED:
-            done = done.filter(pl.col(c.SEQ) == pl.col(c.SEQ).max())
-        return batch_id in done[c.BATCH_ID]
+            files = files.filter(pl.col(c.SEQ) == pl.col(c.SEQ).max())
+        return batch_id in files[c.BATCH_ID]
 
     def commit(
         self, files: Sequence[Batch], rows: pl.DataFrame | None, quarantine: pl.DataFrame
     ) -> None:
-        """Take files of one table in, all of them or none.
+        """Ingest files of one table, all or none.
 
         Parameters
         ----------
         files
-            In their order; of `items` and `users` the last one wins.
+            In order of arrival; of `items` and `users` the last one wins.
         rows
-            New rows of `events`; for `items` and `users` the whole table; None where nothing
-            changes.
+            New rows of `events`; for `items` and `users` the whole table; None if the table
+            does not change.
         quarantine
-            Rows of `columns.QUARANTINE`.
+            Rows with the schema `columns.QUARANTINE`.
+
+        Raises
+        ------
+        ConcurrencyError
+            ``ingest.overtaken``: another ingest has replaced this one.
+        StorageError
+            ``storage.cannot_write``, ``ingest.spool_damaged``
         """
         last = self._lake.read("batches", columns=[c.SEQ])[c.SEQ].max()
         first = (last if isinstance(last, int) else 0) + 1
@@ -113,34 +136,29 @@ class Batches:
         number = first + len(files) - 1
         self._spool_frames(number, {name: f for name, f in frames.items() if f is not None})
         intents = pl.DataFrame(
-            [_row(seq, batch) for seq, batch in enumerate(files, start=first)], schema=c.BATCHES
+            [{c.SEQ: seq, **vars(batch)} for seq, batch in enumerate(files, start=first)],
+            schema=c.BATCHES,
         )
         self._note(intents, BatchStatus.INTENT)
         if not (self._spool / str(number)).is_dir():
-            # Its files must not be archived; the next start finds an intent that nobody can keep.
+            # The files must not be archived: their rows are gone. `recover` voids the intent.
             raise ConcurrencyError(
                 "ingest.overtaken",
-                f"another ingest has gone on and emptied {self._spool}; start again",
+                f"another ingest has emptied {self._spool}; start this one again",
             )
         self._carry_out(intents)
-        # Its own alone: whoever was overtaken must not take away what another one needs.
+        # Only its own folder: an overtaken process must not remove the spool of another one.
         self._remove_orphans(str(number))
 
     def last_at(self, version: int | None = None) -> int:
-        """Return the number of the last file that is in a version of `events`, 0 before any."""
+        """Return the `seq` of the last file in a version of `events`; 0 if there is none."""
         return self._lake.last_txn("events", APP, version=version) or 0
 
     def arrived_since(self, seq: int) -> dict[str, int]:
-        """Return the files of events with a higher number: their keys, and that number."""
+        """Return ``{batch_id: seq}`` of the files of events with a higher `seq`."""
         later = (pl.col(c.SEQ) > seq) & (pl.col(c.TABLE) == "events")
         arrived = self._lake.read("batches", columns=[c.BATCH_ID, c.SEQ], where=later)
         return dict(arrived.sort(c.SEQ).iter_rows())
-
-    def _done(self) -> pl.DataFrame:
-        columns = [c.SEQ, c.BATCH_ID, c.TABLE]
-        return self._lake.read(
-            "batches", where=pl.col(c.STATUS) == BatchStatus.DONE, columns=columns
-        )
 
     def _carry_out(self, intents: pl.DataFrame) -> None:
         seq, table = _number(intents), intents[c.TABLE][0]
@@ -154,85 +172,54 @@ class Batches:
         self._note(intents, status)
 
     def _unspool(self, spool: Path, table: str, seq: int) -> None:
-        """Write what the spool holds for a table; the number lets the lake write it once."""
+        """Write the spooled rows of a table; `seq` lets the lake write them once."""
         path = spool / f"{table}.parquet"
-        if path.exists():
-            write = self._lake.replace if table in MERGED else self._lake.append
-            write(table, _read(path), txn=(APP, seq))
+        if not path.exists():
+            return
+        try:
+            frame = pl.read_parquet(path, glob=False, hive_partitioning=False)
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise StorageError(
+                "ingest.spool_damaged",
+                f"{path} is damaged, so an open ingest cannot be completed; restore the file",
+            ) from error
+        write = self._lake.replace if table in MERGED else self._lake.append
+        write(table, frame, txn=(APP, seq))
 
     def _note(self, rows: pl.DataFrame, status: BatchStatus) -> None:
-        """Add rows with a status right behind those that this attempt knows."""
+        """Append rows with a status to the version of `batches` that this process has read."""
         frame = rows.with_columns(pl.lit(status.value).alias(c.STATUS))
-        # The number makes two writers who start from one version conflict.
+        # With a transaction number two writers that start from one version conflict. It is even
+        # for an intent and odd for its end, so that each is written once.
         number = 2 * _number(rows) + (status is not BatchStatus.INTENT)
         self._at = self._lake.append("batches", frame, txn=(APP, number), after=self._at)
 
-    def _version(self) -> int:
-        version = self._lake.version("batches")
-        return -1 if version is None else version
-
     def _spool_frames(self, seq: int, frames: dict[str, pl.DataFrame]) -> None:
         target = self._spool / str(seq)
-        try:
-            self._spool.mkdir(parents=True, exist_ok=True)
-            draft = Path(tempfile.mkdtemp(prefix=".", dir=self._spool))
-            for name, frame in frames.items():
-                path = draft / f"{name}.parquet"
-                frame.write_parquet(path, compression="lz4", statistics=False)
-                _sync(path)
-            _sync(draft)
-            draft.rename(target)
-            _sync(self._spool)
-        except OSError as error:
-            if target.is_dir():  # each start sweeps, so it is of somebody who is at work
+        with storage_errors("storage.cannot_write", f"cannot write {self._spool}"):
+            try:
+                self._spool.mkdir(parents=True, exist_ok=True)
+                draft = Path(tempfile.mkdtemp(prefix=".", dir=self._spool))
+                for name, frame in frames.items():
+                    path = draft / f"{name}.parquet"
+                    frame.write_parquet(path, compression="lz4", statistics=False)
+                    sync(path)
+                sync(draft)
+                draft.rename(target)
+                sync(self._spool)
+            except OSError:
+                if not target.is_dir():
+                    raise
+                # Every ingest empties the spool first, so another one at work wrote this folder.
                 raise ConcurrencyError(
-                    "ingest.overtaken",
-                    f"another ingest writes {target}, so this one writes nothing; start again",
+                    "ingest.overtaken", f"another ingest is writing {target}; start this one again"
                 ) from None
-            raise StorageError(
-                "storage.cannot_write", f"cannot write {self._spool}: {error.strerror}"
-            ) from error
 
     def _remove_orphans(self, names: str = "*") -> None:
-        for left in self._spool.glob(names):
-            shutil.rmtree(left, ignore_errors=True)
-
-
-def _row(seq: int, batch: Batch) -> dict[str, object]:
-    return {
-        c.SEQ: seq,
-        c.BATCH_ID: batch.batch_id,
-        c.STATUS: BatchStatus.INTENT.value,
-        c.TABLE: batch.table,
-        c.SOURCE: batch.source,
-        c.FILE: batch.file,
-        c.ROWS: batch.rows,
-        c.ACCEPTED: batch.accepted,
-        c.QUARANTINED: batch.quarantined,
-        c.DUPLICATES: batch.duplicates,
-        c.TOMBSTONED: batch.tombstoned,
-        c.SKIPPED: batch.skipped,
-        c.INGESTED_AT: batch.ingested_at,
-    }
+        for folder in self._spool.glob(names):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _number(rows: pl.DataFrame) -> int:
-    """Return the number of a commit: that of its last file."""
+    """Return the number of a commit: the `seq` of its last file."""
     return int(rows[c.SEQ].to_numpy().max())
-
-
-def _read(path: Path) -> pl.DataFrame:
-    try:
-        return pl.read_parquet(path, glob=False, hive_partitioning=False)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise StorageError(
-            "ingest.spool_damaged", f"{path} is damaged: an open ingest cannot be finished"
-        ) from error
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -1,8 +1,11 @@
-"""The promotion ledger: every decision and every swap, append-only and hash-chained.
+"""The promotion ledger: one JSON line per decision and publication, append-only and hash-chained.
 
-Promises: a line is there whole or not at all; a line with a key that is there already is not
-written again, so a retry adds nothing; each line carries the sha256 of the one before, so a line
-that was changed or taken out is found; no line holds a user id.
+Guarantees:
+
+* A line is written completely or not at all.
+* A key is written once, so a retry adds nothing.
+* Each line carries the SHA-256 of the previous one, so a changed or removed line is detected.
+* No line contains a user id.
 """
 
 from __future__ import annotations
@@ -15,77 +18,90 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import StorageError
+from pipeline.stores.disk import storage_errors, write_synced
 from pipeline.stores.locks import locked
 
 _START = "0" * 64
 
 
 class Ledger:
-    """One JSON object a line: ``key``, ``type``, the caller's fields, ``previous``, ``sha256``."""
+    """One JSON object per line: ``key``, ``type``, further fields, ``previous``, ``sha256``."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def entries(self) -> tuple[dict[str, Any], ...]:
-        """Return all lines, oldest first, after checking the chain."""
+        """Return all lines, oldest first, after checking the chain.
+
+        Raises
+        ------
+        StorageError
+            ``ledger.damaged``, ``ledger.chain_broken``
+        """
         if not self._path.exists():
             return ()
         entries: list[dict[str, Any]] = []
         previous = _START
-        for number, line in enumerate(self._lines(), start=1):
+        # A last line without a newline was cut by a crash and never acknowledged.
+        for number, line in enumerate(self._path.read_bytes().split(b"\n")[:-1], start=1):
             try:
                 entry = json.loads(line)
                 claimed = entry.pop("sha256")
             except (ValueError, KeyError, AttributeError, TypeError) as error:
                 raise StorageError(
-                    "ledger.damaged", f"{self._path} line {number} is no ledger line"
+                    "ledger.damaged",
+                    f"{self._path} line {number} is not a ledger entry; restore the file",
                 ) from error
             if entry["previous"] != previous or _sum(entry) != claimed:
                 raise StorageError(
-                    "ledger.chain_broken", f"{self._path} line {number} breaks the chain of sums"
+                    "ledger.chain_broken",
+                    f"{self._path} line {number} breaks the checksum chain; restore the file",
                 )
             previous = claimed
             entries.append({**entry, "sha256": claimed})
         return tuple(entries)
 
     def append(self, key: str, type_: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """Add a line, or return the one that has this key already."""
+        """Append a line unless its key exists.
+
+        Parameters
+        ----------
+        key
+            Unique name of the entry.
+        type_
+            Discriminator of the entry's fields.
+        fields
+            JSON values.
+
+        Returns
+        -------
+        dict
+            The new line, or the existing line with this key.
+        """
         with locked(self._path.with_suffix(".lock"), "the ledger", wait=True):
             entries = self.entries()
             for entry in entries:
                 if entry["key"] == key:
                     return entry
-            entry = {
-                **fields,
-                "key": key,
-                "type": type_,
-                "previous": entries[-1]["sha256"] if entries else _START,
-            }
+            previous = entries[-1]["sha256"] if entries else _START
+            entry = {**fields, "key": key, "type": type_, "previous": previous}
             entry["sha256"] = _sum(entry)
-            self._write(json.dumps(entry, sort_keys=True, ensure_ascii=False))
+            self._write(_line(entry))
             return entry
 
-    def _lines(self) -> list[bytes]:
-        """Whole lines only: a last line without its newline was never acknowledged."""
-        return self._path.read_bytes().split(b"\n")[:-1]
-
-    def _write(self, line: str) -> None:
-        try:
+    def _write(self, line: bytes) -> None:
+        with storage_errors("storage.cannot_write", f"cannot write {self._path}"):
             handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
             with os.fdopen(handle, "rb+") as file:
-                # What follows the last newline is the rest of a line that died while written.
+                # Text after the last newline is a line that a crash cut; it is overwritten.
                 file.truncate(file.read().rfind(b"\n") + 1)
                 file.seek(0, os.SEEK_END)
-                file.write(line.encode() + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise StorageError(
-                "storage.cannot_write", f"cannot write {self._path}: {error.strerror}"
-            ) from error
+                write_synced(file, line + b"\n")
+
+
+def _line(entry: Mapping[str, Any]) -> bytes:
+    return json.dumps(entry, sort_keys=True, ensure_ascii=False).encode()
 
 
 def _sum(entry: Mapping[str, Any]) -> str:
-    return hashlib.sha256(
-        json.dumps(entry, sort_keys=True, ensure_ascii=False).encode()
-    ).hexdigest()
+    return hashlib.sha256(_line(entry)).hexdigest()

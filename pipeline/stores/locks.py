@@ -1,4 +1,7 @@
-"""Locks on files. The kernel holds them, so the death of a process frees them."""
+"""Locks on files.
+
+Guarantees: the kernel holds the lock, so it is free as soon as its process has ended.
+"""
 
 from __future__ import annotations
 
@@ -8,47 +11,46 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from pipeline.errors import ConcurrencyError, StorageError
+from pipeline.errors import ConcurrencyError
+from pipeline.stores.disk import storage_errors
 
 
 @contextmanager
-def locked(path: Path, what: str, *, wait: bool = False, shared: bool = False) -> Iterator[None]:
+def locked(path: Path, name: str, *, wait: bool = False, shared: bool = False) -> Iterator[None]:
     """Hold the lock on a file, which is created if it is missing.
 
     Parameters
     ----------
     path
-        The file; it holds the process that last took the lock.
-    what
+        The file; it contains the id of the process that last took the lock.
+    name
         Name of the lock in messages.
     wait
-        Wait until the lock is free, for work that never takes long.
+        Wait until the lock is free; only for work that takes seconds.
     shared
-        Share the lock with others that share it.
+        Hold the lock together with other processes that share it.
 
     Raises
     ------
     ConcurrencyError
-        Another process holds the lock, and `wait` is not set.
+        ``lock.held``: another process holds the lock, and `wait` is not set.
     StorageError
-        The file cannot be written.
+        ``storage.cannot_write``
     """
     kind = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
     with ExitStack() as stack:
-        try:
+        with storage_errors("storage.cannot_write", f"cannot write {path}"):
             path.parent.mkdir(parents=True, exist_ok=True)
             file = stack.enter_context(path.open("ab+", buffering=0))
-            fcntl.flock(file, kind)
+            try:
+                fcntl.flock(file, kind)
+            except BlockingIOError:
+                # Opened for appending: reading starts at the end without this.
+                file.seek(0)
+                holder = file.read(32).decode(errors="replace").strip() or "unknown"
+                raise ConcurrencyError(
+                    "lock.held", f"{name} is held by process {holder}; wait for it and start again"
+                ) from None
             file.truncate(0)
             file.write(f"{os.getpid()}\n".encode())
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read(32).decode(errors="replace").strip() or "unknown"
-            raise ConcurrencyError(
-                "lock.held", f"{what} is held by process {holder}; wait for it and start again"
-            ) from None
-        except OSError as error:
-            raise StorageError(
-                "storage.cannot_write", f"cannot write {path}: {error.strerror}"
-            ) from error
         yield

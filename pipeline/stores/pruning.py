@@ -1,7 +1,7 @@
-"""Taking files away: what nobody reads any more, and what dead processes left behind.
+"""Removal of old runs and files, and of drafts that ended processes left.
 
-Promises: the folder of a run goes as a whole or not at all; a draft that a process is writing
-stays; whatever is killed on the way, the next call ends what it began.
+Guarantees: a run's folder is removed as a whole or not at all; a draft that a process is writing
+stays; after a crash the next call completes the removal.
 """
 
 from __future__ import annotations
@@ -9,13 +9,15 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from pipeline.errors import ConcurrencyError, StorageError
+from pipeline.errors import ConcurrencyError
 from pipeline.failpoints import failpoint
+from pipeline.stores.disk import storage_errors
 from pipeline.stores.runs import MANIFEST, Run, Runs
 
 _GONE: Final = ".gone-"
@@ -24,7 +26,7 @@ _DRAFT: Final = ".draft-"
 
 @dataclass(frozen=True)
 class Removed:
-    """How many files were taken away, and their bytes."""
+    """Number of removed files, and their bytes."""
 
     files: int = 0
     bytes: int = 0
@@ -33,89 +35,113 @@ class Removed:
         return Removed(self.files + other.files, self.bytes + other.bytes)
 
 
-NOTHING: Final = Removed()
-
-
 def last_activity(run: Run, step: str) -> datetime:
-    """Return when a committed step was written, or `touch` was last called for it."""
+    """Return the instant of a committed step's last sign of activity.
+
+    Parameters
+    ----------
+    run
+        Run with the step.
+    step
+        Folder of a committed step.
+
+    Returns
+    -------
+    datetime
+        In UTC: when the step was written, or `touch` was last called for it.
+    """
     return datetime.fromtimestamp((run.folder / step / MANIFEST).stat().st_mtime, UTC)
 
 
 def touch(run: Run, step: str) -> None:
-    """Say that a run is being worked on, now."""
-    try:
+    """Mark a run as active now.
+
+    Parameters
+    ----------
+    run
+        Run with the step.
+    step
+        Folder of a committed step; its manifest gets a new modification time.
+    """
+    with storage_errors("storage.cannot_write", f"cannot write {run.folder}"):
         os.utime(run.folder / step / MANIFEST)
-    except OSError as error:
-        raise StorageError(
-            "storage.cannot_write", f"cannot write {run.folder}: {error.strerror}"
-        ) from error
 
 
 def drop_files(run: Run, step: str, names: Iterable[str]) -> Removed:
-    """Take files of a committed step away; its manifest still names them, with their sums."""
+    """Remove files of a committed step.
+
+    Parameters
+    ----------
+    run
+        Run with the step.
+    step
+        Folder of a committed step; its manifest still lists the files with their checksums.
+    names
+        Files in that folder; missing ones are skipped.
+    """
     return _removed(run.folder / step / name for name in names)
 
 
 def remove(run: Run) -> Removed:
-    """Take a run away."""
-    gone = run.folder.with_name(f"{_GONE}{run.run_id}")
-    try:
-        run.folder.rename(gone)
-    except OSError as error:
-        raise StorageError(
-            "storage.cannot_remove", f"cannot remove {run.folder}: {error.strerror}"
-        ) from error
+    """Remove a run."""
+    target = run.folder.with_name(f"{_GONE}{run.run_id}")
+    # After the rename no reader sees a run with only some of its files.
+    with storage_errors("storage.cannot_remove", f"cannot remove {run.folder}"):
+        run.folder.rename(target)
     failpoint("run_renamed")
-    return _emptied(gone)
+    return _emptied(target)
 
 
 def remove_orphans(runs: Runs) -> Removed:
-    """Take away what processes left that died while they wrote a step, or removed a run."""
-    taken = NOTHING
-    for gone in runs.root.glob(f"{_GONE}*"):
-        taken += _emptied(gone)
+    """Remove the files of processes that ended while they wrote a step or removed a run."""
+    removed = Removed()
+    for folder in runs.root.glob(f"{_GONE}*"):
+        removed += _emptied(folder)
     for run in runs.starting_with(""):
         for draft in sorted(run.folder.rglob(f"{_DRAFT}*")):
             name = draft.name.removeprefix(_DRAFT).rpartition("-")[0]
             step = draft.with_name(name).relative_to(run.folder).as_posix()
-            try:
-                with run.writing(step):
-                    taken += _emptied(draft)
-            except ConcurrencyError:  # it is being written
-                continue
-    return taken
+            # A process that is writing the step holds its lock, and its draft stays.
+            with suppress(ConcurrencyError), run.writing(step):
+                removed += _emptied(draft)
+    return removed
 
 
 def remove_older(paths: Iterable[Path], before: datetime) -> Removed:
-    """Take away files, and links themselves, that were written and moved before an instant."""
+    """Remove old files and links.
+
+    Parameters
+    ----------
+    paths
+        Files and links; folders are skipped. A link is removed, not its target.
+    before
+        In UTC; a file stays if it was written or moved later.
+    """
     files = (path for path in paths if path.is_symlink() or not path.is_dir())
     return _removed(path for path in files if _since(path) < before)
 
 
 def _since(path: Path) -> datetime:
-    """Return when a file was written, or put where it is, whichever is later."""
+    """Return when a file was written or moved to its place, whichever is later."""
     about = path.lstat()
     return datetime.fromtimestamp(max(about.st_mtime, about.st_ctime), UTC)
 
 
 def _removed(paths: Iterable[Path]) -> Removed:
-    taken = NOTHING
+    removed = Removed()
     for path in paths:
-        try:
+        with (
+            storage_errors("storage.cannot_remove", f"cannot remove {path}"),
+            suppress(FileNotFoundError),
+        ):
             size = path.lstat().st_size
             path.unlink()
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            raise StorageError(
-                "storage.cannot_remove", f"cannot remove {path}: {error.strerror}"
-            ) from error
-        taken += Removed(1, size)
-    return taken
+            removed += Removed(1, size)
+    return removed
 
 
 def _emptied(folder: Path) -> Removed:
-    """Remove a folder with all that is in it."""
-    taken = _removed([path for path in folder.rglob("*") if path.is_symlink() or path.is_file()])
+    """Remove a folder with its contents."""
+    removed = _removed([path for path in folder.rglob("*") if path.is_symlink() or path.is_file()])
     shutil.rmtree(folder, ignore_errors=True)
-    return taken
+    return removed

@@ -1,49 +1,47 @@
-"""How long stores keep what nobody needs any more; `docs/STORES.md` tells it store by store."""
+"""Retention times of the stores; `docs/STORES.md` lists them store by store."""
 
 from __future__ import annotations
+
+from typing import Annotated
 
 from pydantic import Field
 
 from pipeline.base import Frozen
 
+_Days = Annotated[int, Field(ge=1)]
+
 
 class GcConfig(Frozen):
-    """What `nightjar gc` takes away, in days before the instant that it is given."""
+    """Ages at which `nightjar gc` removes data, in days before its instant `--at`."""
 
-    versions_days: int = Field(
+    versions_days: _Days = Field(
         default=7,
-        ge=1,
-        description="Days for which every version of the lake's tables can be read, whether "
-        "anything has pinned it or not.",
+        description="Days for which every version of the lake's tables stays readable, pinned or "
+        "not.",
     )
-    nights_days: int = Field(
+    nights_days: _Days = Field(
         default=90,
-        ge=1,
-        description="Days for which a night keeps the versions that it pinned, so that it can be "
-        "made again; the live night and the one before it always keep theirs.",
+        description="Days for which the versions that a nightly run pinned stay readable, so that "
+        "the run can be reproduced. The versions of the live run and the previous one always stay.",
     )
-    abandoned_days: int = Field(
+    abandoned_days: _Days = Field(
         default=14,
-        ge=1,
-        description="Days without a step after which a night that never came to a decision is "
-        "removed.",
+        description="Days without a step after which a nightly run without a decision is removed.",
     )
-    scorers_days: int = Field(
+    scorers_days: _Days = Field(
         default=14,
-        ge=1,
-        description="Days after the decision for which scorers stay that no step reads any more.",
+        description="Days after a run's decision for which scorers stay that no step reads.",
     )
-    quarantine_days: int = Field(
-        default=14, ge=1, description="Days for which rows stay in quarantine."
+    quarantine_days: _Days = Field(
+        default=14, description="Days for which rows stay in the quarantine table."
     )
-    files_days: int = Field(
+    files_days: _Days = Field(
         default=14,
-        ge=1,
-        description="Days for which files stay in archive and rejected, raw ids included.",
+        description="Days for which files stay in the folders archive and rejected. They contain "
+        "raw user ids.",
     )
-    lists_days: int = Field(
+    lists_days: _Days = Field(
         default=365,
-        ge=1,
-        description="Days for which lists stay after others took their place; the live ones and "
-        "those before them always do.",
+        description="Days for which recommendation lists stay after they were replaced. The live "
+        "lists and the previous ones always stay.",
     )

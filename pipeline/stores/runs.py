@@ -1,9 +1,11 @@
-"""The files of a run: `runs/<run_id>/<step>/`, written once, whole, and never changed.
+"""The files of a run: `runs/<run_id>/<step>/`, written once and never changed.
 
-Promises: a step's folder is there with everything that its manifest names, or it is not there at
-all, whatever is killed when; a second attempt at a committed step gets what the first one
-committed; a reader gets the bytes that were written or `StorageError`. What a writer that died
-left behind (`.draft-…`) is swept by the next draft of that step.
+Guarantees:
+
+* A step's folder contains all files of its manifest, or it does not exist, even after a crash.
+* A second attempt at a committed step gets the output of the first one.
+* A reader gets the bytes that were written, or a `StorageError`.
+* The draft of a crashed writer (`.draft-…`) is removed by the next draft of that step.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
 
 from pipeline.errors import StorageError
 from pipeline.failpoints import failpoint
+from pipeline.stores.disk import storage_errors, sync, write_synced
 from pipeline.stores.locks import locked
 
 MANIFEST = "manifest.json"
@@ -33,19 +36,19 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class Ref:
-    """What a step hands on: small enough for a message, exact enough to check.
+    """Reference to the output of a step, small enough to be passed between tasks.
 
     Attributes
     ----------
     step
         Folder below the run, such as ``features`` or ``train/als``.
     name
-        File that was summed: the step's manifest.
+        The step's manifest.
     sha256
-        Sum of that file without what was merely measured (`Draft.json`); it names the sums of all
-        the others, so equal inputs give an equal one.
+        SHA-256 of the manifest without volatile files (see `Draft.bytes`). The manifest lists the
+        checksums of all files, so equal inputs give an equal value.
     rows
-        Rows of the step's main result, for people.
+        Rows of the step's main result, for display.
     """
 
     step: str
@@ -55,16 +58,16 @@ class Ref:
 
 
 class JsonFile(BaseModel):
-    """A JSON file of a step: frozen, and it knows where it lies.
+    """A JSON file of a step, frozen.
 
     Attributes
     ----------
     STEP
-        Folder below the run; empty where the caller names it (``train/als``).
+        Folder below the run; empty if the caller names it (``train/als``).
     FILE
         Name in that folder, without ``.json``.
     VOLATILE
-        Measured on the way: checked, but no part of the step's reproducible checksum.
+        Whether the file contains measurements and is therefore left out of the `Ref`.
     """
 
     # `json.dumps` refuses NaN; pydantic's default would write null.
@@ -78,12 +81,28 @@ class JsonFile(BaseModel):
         return self.model_dump(mode="json", by_alias=True)
 
     def to_bytes(self) -> bytes:
-        """Return the bytes of the file."""
-        return _json_bytes(self.plain())
+        """Return the bytes of the file, keys sorted."""
+        plain = self.plain()
+        return json.dumps(
+            plain, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False
+        ).encode()
 
     @classmethod
     def parse(cls, data: bytes, where: object) -> Self:
-        """Read what `Draft.write` wrote; raises `StorageError` for a file of another shape."""
+        """Read the bytes of `to_bytes`.
+
+        Parameters
+        ----------
+        data
+            Content of the file.
+        where
+            Name of the file in the error.
+
+        Raises
+        ------
+        StorageError
+            ``artifact.invalid``: the content does not fit the fields of the class.
+        """
         try:
             return cls.model_validate_json(data)
         except ValidationError as error:
@@ -104,19 +123,31 @@ T = TypeVar("T")
 
 
 class RootArtifact(JsonFile, RootModel[T], Generic[T]):
-    """A JSON file that holds one object of a stage, as `root`."""
+    """A JSON file that contains one object of a stage, as `root`."""
 
 
 A = TypeVar("A", bound=JsonFile)
 
 
 def is_run_id(text: str) -> bool:
-    """Tell whether `text` can name a run's folder and nothing outside it."""
+    """Return whether `text` is the name of a folder directly below the runs."""
     return bool(text) and "/" not in text and not text.startswith(".")
 
 
 class Draft:
-    """A step's output while it is written; becomes visible all at once."""
+    """A step's output while it is written; the commit makes it visible all at once.
+
+    Attributes
+    ----------
+    files
+        Size and SHA-256 of each file, by name.
+    volatile
+        Names of the volatile files.
+    rows
+        Rows of the step's main result; the step sets it.
+    ref
+        Set by the commit.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -126,85 +157,98 @@ class Draft:
         self.ref: Ref | None = None
 
     def bytes(self, name: str, data: bytes, *, volatile: bool = False) -> None:
-        """Write a file and force it to disk; `volatile` as in `json`."""
+        """Write a file and force it to the disk.
+
+        Parameters
+        ----------
+        name
+            A new file.
+        data
+            Its content.
+        volatile
+            The content differs between attempts (measured seconds, memory). The file is checked
+            on reading like all others, but is not part of the step's `Ref`.
+        """
         path = self._folder / name
         with path.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            write_synced(file, data)
         self.files[name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
         if volatile:
             self.volatile.add(name)
 
-    def json(self, name: str, value: object, *, volatile: bool = False) -> None:
-        """Write `<name>.json`, keys sorted.
-
-        A `volatile` file (measured seconds, memory) differs from one attempt to the next: its
-        bytes are checked like all others, and the step's `Ref` says nothing of them.
-        """
-        self.bytes(f"{name}.json", _json_bytes(value), volatile=volatile)
-
     def write(self, file: JsonFile) -> None:
-        """Write a file under its own name; a volatile one is no part of the `Ref`."""
-        self.json(file.FILE, file.plain(), volatile=file.VOLATILE)
+        """Write a JSON file under its own name."""
+        self.bytes(f"{file.FILE}.json", file.to_bytes(), volatile=file.VOLATILE)
 
     def frame(self, name: str, frame: pl.DataFrame) -> None:
-        """Write `<name>.parquet`."""
+        """Write a frame as Parquet.
+
+        Parameters
+        ----------
+        name
+            File name without ``.parquet``.
+        frame
+            Any schema.
+        """
         buffer = io.BytesIO()
         frame.write_parquet(buffer, compression="zstd", statistics=False)
         self.bytes(f"{name}.parquet", buffer.getvalue())
 
     def arrays(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Write `<name>.npz`; arrays of objects are refused, since they would need pickle."""
+        """Write arrays as one NumPy archive.
+
+        Parameters
+        ----------
+        name
+            File name without ``.npz``.
+        arrays
+            Arrays by name. Object arrays raise `ValueError`: they would need pickle.
+        """
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, **arrays)
         self.bytes(f"{name}.npz", buffer.getvalue())
 
 
 class Run:
-    """One run's folder."""
+    """The folder of one run."""
 
     def __init__(self, root: Path, run_id: str) -> None:
         if not is_run_id(run_id):
-            raise StorageError("run.invalid_id", f"{run_id!r} is no run id")
+            raise StorageError(
+                "run.invalid_id", f"{run_id!r} is not a run id; see `nightjar history`"
+            )
         self.run_id = run_id
         self.folder = root / run_id
 
     def committed(self, step: str) -> Ref | None:
         """Return the `Ref` of a committed step, or ``None``."""
-        path = self.folder / step / MANIFEST
-        if not path.is_file():
-            return None
-        data = path.read_bytes()
-        manifest = _parse(data, path)
-        return Ref(step, MANIFEST, _repeatable_sum(step, manifest), int(manifest["rows"]))
+        return self.ref(step) if (self.folder / step / MANIFEST).is_file() else None
 
     def ref(self, step: str) -> Ref:
-        """Return the `Ref` of a step that must have been done."""
-        self.manifest(step)
-        ref = self.committed(step)
-        assert ref is not None  # noqa: S101  (its manifest was just read)
-        return ref
+        """Return the `Ref` of a committed step; ``run.step_missing`` for another one."""
+        manifest = self.manifest(step)
+        files = {n: f for n, f in manifest["files"].items() if n not in manifest["volatile"]}
+        lasting = {"step": step, "rows": manifest["rows"], "files": files}
+        total = hashlib.sha256(_manifest_bytes(lasting)).hexdigest()
+        return Ref(step, MANIFEST, total, int(manifest["rows"]))
 
     def steps(self, prefix: str = "") -> tuple[str, ...]:
-        """Names of the committed steps below `prefix`, sorted."""
-        manifests = (self.folder / prefix).glob(f"**/{MANIFEST}")
-        return tuple(
-            sorted(
-                path.parent.relative_to(self.folder).as_posix()
-                for path in manifests
-                if not path.parent.name.startswith(".")
-            )
-        )
+        """Return the names of the committed steps below `prefix`, sorted."""
+        folders = (path.parent for path in (self.folder / prefix).glob(f"**/{MANIFEST}"))
+        names = [f.relative_to(self.folder) for f in folders if not f.name.startswith(".")]
+        return tuple(sorted(name.as_posix() for name in names))
 
     @contextmanager
     def draft(self, step: str) -> Iterator[Draft]:
         """Write a step's output; it is committed when the block ends without an error.
 
-        Raises `StorageError` if the step is committed already: ask `committed` first.
+        Raises
+        ------
+        StorageError
+            ``run.step_committed``: check `committed` first.
         """
         if any(part in ("", ".", "..") for part in step.split("/")):
-            raise StorageError("run.invalid_step", f"{step!r} is no step")
+            raise StorageError("run.invalid_step", f"{step!r} is not the name of a step")
         final = self.folder / step
         with self.writing(step):
             if (final / MANIFEST).exists():
@@ -215,99 +259,182 @@ class Run:
 
     def _draft(self, step: str, final: Path) -> Iterator[Draft]:
         work = final.parent / f".draft-{final.name}-{os.getpid()}"
-        try:
-            for left in final.parent.glob(f".draft-{final.name}-*"):
-                shutil.rmtree(left)
+        with storage_errors("storage.cannot_write", f"cannot write {final.parent}"):
+            # Drafts of crashed writers; the lock excludes a writer at work.
+            for draft_folder in final.parent.glob(f".draft-{final.name}-*"):
+                shutil.rmtree(draft_folder)
             work.mkdir(parents=True)
-        except OSError as error:
-            raise StorageError(
-                "storage.cannot_write", f"cannot write {final.parent}: {error.strerror}"
-            ) from error
         draft = Draft(work)
         try:
-            yield draft
-            failpoint("manifest")
-            draft.bytes(MANIFEST, _manifest(step, draft))
-            _sync_folder(work)
-            if final.exists():  # a folder without a manifest: no commit of ours
-                shutil.rmtree(final)
-            failpoint("step_tmp")
-            work.rename(final)
-            failpoint("step_renamed")
-            _sync_folder(final.parent)
-        except OSError as error:
-            raise StorageError(
-                "storage.cannot_write", f"cannot write step {step}: {error.strerror}"
-            ) from error
+            with storage_errors("storage.cannot_write", f"cannot write step {step}"):
+                yield draft
+                failpoint("manifest")
+                lasting = {"step": step, "rows": draft.rows, "files": draft.files}
+                manifest = _manifest_bytes({**lasting, "volatile": sorted(draft.volatile)})
+                draft.bytes(MANIFEST, manifest)
+                sync(work)
+                # Still without a manifest, so it is not a commit; rename needs an empty target.
+                if final.exists():
+                    shutil.rmtree(final)
+                failpoint("step_tmp")
+                work.rename(final)
+                failpoint("step_renamed")
+                # The rename survives a power failure only once the parent folder is synced.
+                sync(final.parent)
         finally:
             shutil.rmtree(work, ignore_errors=True)
         draft.ref = self.committed(step)
 
     def writing(self, step: str) -> AbstractContextManager[None]:
-        """Hold the exclusive right to write a step; the death of the process frees it."""
+        """Hold the lock for writing a step; it is free once the process has ended."""
         name = f".lock-{step.replace('/', '-')}"
         return locked(self.folder / name, f"step {step} of run {self.run_id}")
 
     def path(self, step: str, name: str) -> Path:
-        """Return the path of a committed file after checking its sum."""
+        """Return the path of a committed file after checking its checksum.
+
+        Parameters
+        ----------
+        step
+            Folder of a committed step.
+        name
+            A file of its manifest.
+
+        Raises
+        ------
+        StorageError
+            As `bytes`.
+        """
         self.bytes(step, name)
         return self.folder / step / name
 
     def bytes(self, step: str, name: str) -> bytes:
-        """Return a committed file's bytes after checking their sum."""
+        """Return the content of a committed file after checking its checksum.
+
+        Parameters
+        ----------
+        step
+            Folder of a committed step.
+        name
+            A file of its manifest.
+
+        Raises
+        ------
+        StorageError
+            ``run.step_missing``, ``run.no_file``, ``storage.cannot_read``, ``run.checksum``
+        """
         manifest = self.manifest(step)
         if name not in manifest["files"]:
             raise StorageError(
                 "run.no_file", f"step {step} of run {self.run_id} has no file {name}"
             )
         path = self.folder / step / name
-        try:
+        with storage_errors("storage.cannot_read", f"cannot read {path}"):
             data = path.read_bytes()
-        except OSError as error:
-            raise StorageError(
-                "storage.cannot_read", f"cannot read {path}: {error.strerror}"
-            ) from error
         if hashlib.sha256(data).hexdigest() != manifest["files"][name]["sha256"]:
             raise StorageError(
-                "run.checksum", f"{path} is not what step {step} wrote: its sha256 differs"
+                "run.checksum",
+                f"{path} was changed after step {step} wrote it: its sha256 differs; restore it",
             )
         return data
 
     def manifest(self, step: str) -> dict[str, Any]:
-        """Return a step's manifest: ``rows``, the sums of its ``files``, which are ``volatile``."""
+        """Return ``rows``, ``files`` (size and SHA-256 by name) and ``volatile`` of a step."""
         path = self.folder / step / MANIFEST
         if not path.is_file():
             raise StorageError(
-                "run.step_missing", f"step {step} of run {self.run_id} has not been done"
+                "run.step_missing", f"step {step} of run {self.run_id} is missing; run it first"
             )
-        return _parse(path.read_bytes(), path)
-
-    def json(self, step: str, name: str) -> Any:
-        """Read `<name>.json`."""
-        return json.loads(self.bytes(step, f"{name}.json"))
+        try:
+            manifest = json.loads(path.read_bytes())
+            return {
+                "rows": manifest["rows"],
+                "files": dict(manifest["files"]),
+                "volatile": list(manifest.get("volatile", ())),
+            }
+        except (ValueError, KeyError, TypeError) as error:
+            raise StorageError(
+                "run.manifest_damaged", f"{path} is damaged: it is not a manifest; restore it"
+            ) from error
 
     def read(self, kind: type[A], step: str = "") -> A:
-        """Read a committed file after checking its sum; `step` where the kind names none."""
+        """Read a JSON file after checking its checksum.
+
+        Parameters
+        ----------
+        kind
+            Class of the file.
+        step
+            Folder of the step, if the class names none.
+
+        Raises
+        ------
+        StorageError
+            As `bytes`, and ``artifact.invalid``.
+        """
         folder, name = step or kind.STEP, f"{kind.FILE}.json"
         return kind.parse(self.bytes(folder, name), self.folder / folder / name)
 
     def find(self, kind: type[A], step: str = "") -> A | None:
-        """Read a file, ``None`` where the step was not done or wrote none."""
+        """Read a JSON file if it exists.
+
+        Parameters
+        ----------
+        kind
+            Class of the file.
+        step
+            Folder of the step, if the class names none.
+
+        Returns
+        -------
+        A or None
+            None if the step is not committed or has not written the file.
+        """
         return self.read(kind, step) if self.has(kind, step) else None
 
     def has(self, kind: type[JsonFile], step: str = "") -> bool:
-        """Return whether a step has written a file of this kind."""
+        """Return whether a committed step has written a JSON file.
+
+        Parameters
+        ----------
+        kind
+            Class of the file.
+        step
+            Folder of the step, if the class names none.
+        """
         folder = step or kind.STEP
         return self.committed(folder) is not None and (
             f"{kind.FILE}.json" in self.manifest(folder)["files"]
         )
 
     def frame(self, step: str, name: str) -> pl.DataFrame:
-        """Read `<name>.parquet`."""
+        """Read the Parquet file `name` of a step, without its suffix.
+
+        Returns
+        -------
+        pl.DataFrame
+            With the schema that was written.
+
+        Raises
+        ------
+        StorageError
+            As `bytes`.
+        """
         return pl.read_parquet(io.BytesIO(self.bytes(step, f"{name}.parquet")))
 
     def arrays(self, step: str, name: str) -> dict[str, NDArray[Any]]:
-        """Read `<name>.npz`."""
+        """Read the NumPy archive `name` of a step, without its suffix.
+
+        Returns
+        -------
+        dict
+            Arrays by name, shapes and dtypes as written.
+
+        Raises
+        ------
+        StorageError
+            As `bytes`.
+        """
         with np.load(io.BytesIO(self.bytes(step, f"{name}.npz")), allow_pickle=False) as stored:
             return {key: stored[key] for key in stored.files}
 
@@ -319,54 +446,14 @@ class Runs:
         self.root = root
 
     def open(self, run_id: str) -> Run:
-        """Return a run that need not have written anything yet."""
+        """Return a run, which may be new; ``run.invalid_id`` for an unusable id."""
         return Run(self.root, run_id)
 
     def starting_with(self, prefix: str) -> tuple[Run, ...]:
-        """Return the runs whose id starts so, sorted by id."""
-        if not self.root.is_dir():
-            return ()
-        names = sorted(path.name for path in self.root.iterdir() if path.name.startswith(prefix))
+        """Return the runs whose id starts with `prefix`, sorted by id."""
+        names = sorted(path.name for path in self.root.glob(f"{prefix}*"))
         return tuple(Run(self.root, name) for name in names if not name.startswith("."))
 
 
-def _json_bytes(value: object) -> bytes:
-    text = json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
-    return text.encode()
-
-
-def _manifest(step: str, draft: Draft) -> bytes:
-    lasting = {"step": step, "rows": draft.rows, "files": draft.files}
-    return _written({**lasting, "volatile": sorted(draft.volatile)})
-
-
-def _written(manifest: Mapping[str, Any]) -> bytes:
+def _manifest_bytes(manifest: Mapping[str, Any]) -> bytes:
     return json.dumps(manifest, sort_keys=True, indent=1).encode()
-
-
-def _repeatable_sum(step: str, manifest: Mapping[str, Any]) -> str:
-    files = {n: f for n, f in manifest["files"].items() if n not in manifest["volatile"]}
-    lasting = {"step": step, "rows": manifest["rows"], "files": files}
-    return hashlib.sha256(_written(lasting)).hexdigest()
-
-
-def _parse(data: bytes, path: Path) -> dict[str, Any]:
-    try:
-        manifest = json.loads(data)
-        return {
-            "rows": manifest["rows"],
-            "files": dict(manifest["files"]),
-            "volatile": list(manifest.get("volatile", ())),
-        }
-    except (ValueError, KeyError, TypeError) as error:
-        raise StorageError(
-            "run.manifest_damaged", f"{path} is damaged: it is no manifest"
-        ) from error
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -1,9 +1,13 @@
-"""The vault: which pseudonym stands for which raw user id; a SQLite file beside the lake.
+"""The vault: pseudonyms of raw user ids, in a SQLite file beside the lake.
 
-Promises: a person has one pseudonym, random, so that it tells nothing without the vault; raw ids
-lie in it only sealed (AES-GCM) and are found by a keyed hash; a wrong key is an error before
-anything is written, so that no second universe of pseudonyms can begin; what was handed out is on
-the disk. Ids are compared in Unicode's NFC.
+Guarantees:
+
+* A user has one pseudonym. It is random, so it reveals nothing without the vault.
+* Raw ids are stored encrypted (AES-GCM) and are looked up by a keyed hash.
+* A wrong key raises before anything is written: a second set of pseudonyms for the same users
+  cannot come about.
+* Pseudonyms are on the disk before they are returned.
+* Ids are compared in Unicode normalisation form C (NFC).
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+import itertools
 import os
 import secrets
 import sqlite3
@@ -19,12 +24,13 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from pipeline.errors import ConfigError, StorageError
+from pipeline.stores.disk import storage_errors, sync, write_synced
 
 T = TypeVar("T")
 
@@ -32,16 +38,17 @@ KEY_BYTES: Final = 32
 _NONCE_BYTES: Final = 12
 _CHUNK: Final = 500  # placeholders in one statement; SQLite's oldest limit is 999
 
-_SCHEMA: Final = """
+_USERS: Final = "people"  # name of the table in existing files
+_SCHEMA: Final = f"""
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS people (
+CREATE TABLE IF NOT EXISTS {_USERS} (
     lookup BLOB PRIMARY KEY, pseudonym TEXT NOT NULL UNIQUE, sealed BLOB NOT NULL
 ) WITHOUT ROWID;
 """
 
 
 class VaultKeyError(ConfigError):
-    """The vault's key is missing, badly kept, or belongs to another vault."""
+    """The vault's key is missing, readable by others, or belongs to another vault."""
 
 
 class Vault:
@@ -50,96 +57,105 @@ class Vault:
     Parameters
     ----------
     path
-        The SQLite file; made (mode 0600) where it is absent.
+        The SQLite file; created with mode 0600 if it is missing.
     key
-        32 bytes; another key than the file was made with raises `VaultKeyError`.
+        32 bytes.
+
+    Raises
+    ------
+    VaultKeyError
+        ``vault.key_length``; ``vault.wrong_key``: the file was created with another key.
+    StorageError
+        ``vault.cannot_create``, ``vault.unusable``
     """
 
     def __init__(self, path: Path, key: bytes) -> None:
         if len(key) != KEY_BYTES:
             raise VaultKeyError(
-                "vault.key_length", f"the vault's key must have {KEY_BYTES} bytes, not {len(key)}"
+                "vault.key_length",
+                f"the vault's key has {len(key)} bytes; it must have {KEY_BYTES}",
             )
         self.path = path
-        # One secret, three uses: none of them may stand in for another.
+        # One derived key per use, so that none can stand in for another.
         self._lookup_key = hmac.digest(key, b"nightjar/lookup", "sha256")
         self._seal = AESGCM(hmac.digest(key, b"nightjar/seal", "sha256"))
         self._check = hmac.digest(key, b"nightjar/check", "sha256")
         self._prepare()
 
     def __len__(self) -> int:
-        """Return how many people the vault knows."""
+        """Return the number of users in the vault."""
         with self._connection() as connection:
-            return int(connection.execute("SELECT count(*) FROM people").fetchone()[0])
+            query = f"SELECT count(*) FROM {_USERS}"  # noqa: S608
+            return int(connection.execute(query).fetchone()[0])
 
     def pseudonyms(self, raw: Sequence[str]) -> dict[str, str]:
-        """Return raw id → pseudonym for all of `raw`, making those that are new.
+        """Return ``{raw id: pseudonym}`` for all of `raw`; new users get a new pseudonym.
 
-        They are on the disk when this returns, so a row that names one can always be revealed.
+        The pseudonyms are on the disk when this returns, so every row that uses one can be
+        translated back.
         """
         keys = self._keys(raw)
         with self._connection() as connection:
+            # Locks the file for writing before the read, so that two processes cannot give one
+            # user two pseudonyms.
             connection.execute("BEGIN IMMEDIATE")
-            known = _select(connection, keys.values())
-            fresh = {key: one for one, key in keys.items() if key not in known}
+            pseudonyms = _select(connection, "lookup", "pseudonym", keys.values())
+            new = {key: user for user, key in keys.items() if key not in pseudonyms}
             connection.executemany(
-                "INSERT OR IGNORE INTO people VALUES (?, ?, ?)",
-                [self._entry(key, one) for key, one in fresh.items()],
+                f"INSERT OR IGNORE INTO {_USERS} VALUES (?, ?, ?)",  # noqa: S608
+                itertools.starmap(self._entry, new.items()),
             )
-            known |= _select(connection, fresh)
+            pseudonyms |= _select(connection, "lookup", "pseudonym", new)
             connection.execute("COMMIT")
-        return {one: known[key] for one, key in keys.items()}
+        return {user: pseudonyms[key] for user, key in keys.items()}
 
     def lookup(self, raw: Sequence[str]) -> dict[str, str]:
-        """Return raw id → pseudonym for those the vault knows."""
+        """Return ``{raw id: pseudonym}`` for the users in the vault."""
         keys = self._keys(raw)
         with self._connection() as connection:
-            known = _select(connection, keys.values())
-        return {one: known[key] for one, key in keys.items() if key in known}
+            pseudonyms = _select(connection, "lookup", "pseudonym", keys.values())
+        return {user: pseudonyms[key] for user, key in keys.items() if key in pseudonyms}
 
     def reveal(self, pseudonyms: Sequence[str]) -> dict[str, str]:
-        """Return pseudonym → raw id for those the vault knows."""
-        raw: dict[str, str] = {}
+        """Return ``{pseudonym: raw id}`` for the pseudonyms in the vault.
+
+        Raises
+        ------
+        StorageError
+            ``vault.entry_altered``
+        """
         with self._connection() as connection:
-            for marks, chunk in _chunks(dict.fromkeys(pseudonyms)):
-                query = f"SELECT pseudonym, sealed FROM people WHERE pseudonym IN ({marks})"  # noqa: S608
-                for pseudonym, sealed in connection.execute(query, chunk):
-                    raw[pseudonym] = self._open_seal(pseudonym, sealed)
-        return raw
+            sealed = _select(connection, "pseudonym", "sealed", dict.fromkeys(pseudonyms))
+        return {pseudonym: self._open_seal(pseudonym, seal) for pseudonym, seal in sealed.items()}
 
     def _keys(self, raw: Iterable[str]) -> dict[str, bytes]:
         return {
-            one: hmac.digest(self._lookup_key, unicodedata.normalize("NFC", one).encode(), "sha256")
-            for one in dict.fromkeys(raw)
+            user: hmac.digest(self._lookup_key, _normalized(user), "sha256")
+            for user in dict.fromkeys(raw)
         }
 
     def _entry(self, key: bytes, raw: str) -> tuple[bytes, str, bytes]:
         text = base64.b32encode(secrets.token_bytes(16)).decode().rstrip("=").lower()
         pseudonym = f"u{text}"
         nonce = secrets.token_bytes(_NONCE_BYTES)
-        plain = unicodedata.normalize("NFC", raw).encode()
-        return key, pseudonym, nonce + self._seal.encrypt(nonce, plain, pseudonym.encode())
+        sealed = self._seal.encrypt(nonce, _normalized(raw), pseudonym.encode())
+        return key, pseudonym, nonce + sealed
 
     def _open_seal(self, pseudonym: str, sealed: bytes) -> str:
+        nonce, text = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
         try:
-            plain = self._seal.decrypt(
-                sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], pseudonym.encode()
-            )
+            return self._seal.decrypt(nonce, text, pseudonym.encode()).decode()
         except InvalidTag:
             raise StorageError(
-                "vault.entry_altered", f"the vault: the entry of {pseudonym} was altered"
+                "vault.entry_altered",
+                f"the entry of {pseudonym} in {self.path} was altered; restore the vault",
             ) from None
-        return plain.decode()
 
     def _prepare(self) -> None:
-        try:
+        with storage_errors("vault.cannot_create", f"cannot create the vault {self.path}"):
             if not self.path.exists():
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
-        except OSError as error:
-            raise StorageError(
-                "vault.cannot_create", f"the vault cannot be made: {error.strerror}"
-            ) from error
+                self.path.touch(0o600)
         with self._connection() as connection:
             check = _stored_check(connection)
             if check is None:
@@ -152,17 +168,17 @@ class Vault:
         if check is None or not hmac.compare_digest(check, self._check):
             raise VaultKeyError(
                 "vault.wrong_key",
-                "the key does not belong to this vault; use the one it was made with "
-                "(secrets/vault.key or NIGHTJAR_VAULT_KEY)",
+                f"the key does not belong to the vault {self.path}; use the key that it was "
+                "created with (secrets/vault.key or NIGHTJAR_VAULT_KEY)",
             )
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
-        """Open, and close again: a connection must not be carried over threads or forks."""
+        """Open a connection for one operation: SQLite forbids its use across threads and forks."""
         try:
             connection = sqlite3.connect(self.path, timeout=60, isolation_level=None)
             try:
-                # A rollback journal leaves one file and no old pages; EXTRA also syncs its folder.
+                # A rollback journal leaves one file without old pages; EXTRA also syncs the folder.
                 connection.execute("PRAGMA journal_mode = DELETE")
                 connection.execute("PRAGMA synchronous = EXTRA")
                 connection.execute("PRAGMA secure_delete = ON")
@@ -170,69 +186,72 @@ class Vault:
             finally:
                 connection.close()
         except sqlite3.Error as error:
-            raise StorageError("vault.unusable", f"the vault cannot be used: {error}") from error
+            raise StorageError(
+                "vault.unusable", f"cannot use the vault {self.path}: {error}"
+            ) from error
 
 
 def make_key(path: Path) -> bytes:
-    """Make a new key file (mode 0600, its folder 0700) and return the key; never overwrites."""
+    """Create a key file (mode 0600, folder 0700) and return the key; never overwrites a file."""
     key = secrets.token_bytes(KEY_BYTES)
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(base64.urlsafe_b64encode(key) + b"\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        with os.fdopen(handle, "wb") as file:
+            write_synced(file, base64.urlsafe_b64encode(key) + b"\n")
+        sync(path.parent)
     except FileExistsError:
         raise VaultKeyError(
-            "vault.key_exists", f"{path} is there already; a key is never overwritten"
+            "vault.key_exists", f"the key {path} exists; keys are never overwritten"
         ) from None
     except OSError as error:
         raise VaultKeyError(
-            "vault.key_cannot_create", f"{path} cannot be made: {error.strerror}"
+            "vault.key_cannot_create", f"cannot create the key {path}: {error.strerror}"
         ) from error
     return key
 
 
 def load_key(path: Path) -> bytes:
-    """Read a key file; missing, a link, or readable by others raises `VaultKeyError`."""
+    """Read a key file.
+
+    Raises
+    ------
+    VaultKeyError
+        ``vault.key_missing``, ``vault.key_unreadable`` (also for a link),
+        ``vault.key_permissions`` (readable by other users), ``vault.key_encoding``
+    """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     except FileNotFoundError:
         raise VaultKeyError(
             "vault.key_missing",
-            f"the vault's key is missing: {path} is not there; restore it, or make a new "
-            "workspace with `nightjar init`",
+            f"the vault's key {path} is missing; restore it, or create a new workspace with "
+            "`nightjar init`",
         ) from None
     except OSError as error:
         raise VaultKeyError(
-            "vault.key_unreadable", f"the vault's key {path} cannot be read: {error.strerror}"
+            "vault.key_unreadable", f"cannot read the vault's key {path}: {error.strerror}"
         ) from error
-    with os.fdopen(handle, "rb") as stream:
-        mode = os.fstat(stream.fileno()).st_mode
+    with os.fdopen(handle, "rb") as file:
+        mode = os.fstat(handle).st_mode
         if not stat.S_ISREG(mode) or mode & 0o077:
             raise VaultKeyError(
                 "vault.key_permissions",
-                f"the vault's key {path} can be read by others; run `chmod 600` on it",
+                f"other users can read the vault's key {path}; run `chmod 600 {path}`",
             )
-        text = stream.read(1024)
+        text = file.read(1024)
     return parse_key(text.decode("ascii", errors="replace"))
 
 
 def parse_key(text: str) -> bytes:
-    """Return the key written in `text` (url-safe base64 of 32 bytes), as in a key file."""
+    """Decode a key: URL-safe base64 of 32 bytes, as in a key file."""
     try:
         key = base64.b64decode(text.strip(), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
         key = b""
     if len(key) != KEY_BYTES:
         raise VaultKeyError(
-            "vault.key_encoding", "the vault's key is not the url-safe base64 of 32 bytes"
+            "vault.key_encoding", "the vault's key is not the URL-safe base64 of 32 bytes"
         )
     return key
 
@@ -244,16 +263,18 @@ def _stored_check(connection: sqlite3.Connection) -> bytes | None:
     return None if row is None else bytes(row[0])
 
 
-def _chunks(items: Iterable[T]) -> Iterator[tuple[str, list[T]]]:
-    every = list(items)
-    for start in range(0, len(every), _CHUNK):
-        chunk = every[start : start + _CHUNK]
-        yield ",".join("?" * len(chunk)), chunk
+def _normalized(raw: str) -> bytes:
+    return unicodedata.normalize("NFC", raw).encode()
 
 
-def _select(connection: sqlite3.Connection, keys: Iterable[bytes]) -> dict[bytes, str]:
-    rows: dict[bytes, str] = {}
-    for marks, chunk in _chunks(keys):
-        query = f"SELECT lookup, pseudonym FROM people WHERE lookup IN ({marks})"  # noqa: S608
+def _select(
+    connection: sqlite3.Connection, key: str, value: str, keys: Iterable[T]
+) -> dict[T, Any]:
+    """Return a column of the entries whose other column is among the keys."""
+    rows: dict[T, Any] = {}
+    remaining = iter(keys)
+    while chunk := list(itertools.islice(remaining, _CHUNK)):
+        placeholders = ",".join("?" * len(chunk))
+        query = f"SELECT {key}, {value} FROM {_USERS} WHERE {key} IN ({placeholders})"  # noqa: S608
         rows.update(connection.execute(query, chunk).fetchall())
     return rows

@@ -21,7 +21,7 @@ def stage(ws: Workspace, name: str, lists: pl.DataFrame) -> None:
     """Write the lists of a publication that is not live, unless they are there."""
     if swap.lists_sum(_staged(ws, name)) != swap.lists_sum(lists):
         rows = swap.publication_rows(lists, name)
-        ws.lake.replace_where("recommendations", rows, c.PUBLICATION_ID, name)
+        ws.lake.replace_where("recommendations", rows, name)
 
 
 def verify_staged(ws: Workspace, name: str, expected: str) -> None:

@@ -124,7 +124,7 @@ def test_an_attempt_that_was_overtaken_in_its_sleep_writes_nothing(tmp_path, poi
         assert expected[2]["landing/events"] == []
         code, words = first.wake()
     assert everything(ws) == expected
-    overtaken = "another ingest has gone on" in words or "somebody else has written since" in words
+    overtaken = "another ingest" in words or "another process has written" in words
     gone = "is gone again" in words or "taken away while it was read" in words
     lost = "which was written just now" in words
     gone_too = "scratch: No such file" in words

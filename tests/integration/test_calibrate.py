@@ -222,4 +222,4 @@ def test_the_command(whole, tmp_path):
     assert "name the run to decide on" in err
     code, _, err = nightjar("gate", "--home", ws.home, "calibrate")
     assert code == 2
-    assert "options stand behind the command calibrate" in err
+    assert "write options after the command calibrate" in err

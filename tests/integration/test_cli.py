@@ -252,7 +252,7 @@ def test_a_night_step_by_step_is_a_night(home):
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["step"] == step
     refused(nightjar("evaluate", "--run", "x" + run, home=home), 2, "there is no run")
-    refused(nightjar("gate", "--run", run, home=home), 6, "step evaluate", "has not been done")
+    refused(nightjar("gate", "--run", run, home=home), 6, "step evaluate", "is missing")
     for recipe in told["recipes"]:
         assert nightjar("train", "--run", run, "--recipe", recipe, home=home).returncode == 0
     assert nightjar("evaluate", "--run", run, home=home).returncode == 0
@@ -283,7 +283,7 @@ def test_the_history_of_live_quality(home, tmp_path):
     done = nightjar(*asked, "--json", "--out", drawn, home=home)
     assert json.loads(done.stdout) == {"entries": [], "out": str(drawn)}
     assert drawn.read_bytes().startswith(b"<svg")
-    refused(nightjar(*asked, "--out", "live.pdf", home=home), 2, "neither a .png nor a .svg")
+    refused(nightjar(*asked, "--out", "live.pdf", home=home), 2, "must be a .png or .svg file")
     refused(nightjar("history", "--out", drawn, home=home), 2, "--quality")
     refused(nightjar(*asked, "--out", tmp_path / "no" / "l.png", home=home), 6, "cannot write")
 

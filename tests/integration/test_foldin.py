@@ -354,4 +354,4 @@ def test_the_command_line_folds_in_and_tells_one_object(ws):
     future = [*command, "--at", "2999-01-01T00:00:00Z"]
     refused = subprocess.run(future, capture_output=True, text=True, check=False)
     assert (refused.returncode, refused.stdout) == (2, "")
-    assert "2999-01-01T00:00:00Z lies in the future" in refused.stderr
+    assert "must not be in the future: 2999-01-01T00:00:00Z" in refused.stderr

@@ -211,7 +211,7 @@ def assert_whole(uri: str, night: NightRecord) -> None:
         "report",
     }
     assert (
-        "Alias champion is what people see" in client.get_registered_model("nightjar").description
+        "Alias champion is the live version" in client.get_registered_model("nightjar").description
     )
     (version,) = versions_of(uri, night.run_id)
     assert version.run_id == runs["als"].info.run_id
@@ -239,7 +239,7 @@ def test_a_night_without_a_winner_makes_no_version(
     night = replace(night_of(home, trained, "kept"), winner=None, model=None)
     mirrored = registry.mirror_night(night)
     assert mirrored.version is None
-    assert set(mirrored.child_run_ids) == {"als", "popularity", "broken"}
+    assert set(runs_of(uri_of(home), "kept")) == {"(night)", "als", "popularity", "broken"}
     assert versions_of(uri_of(home), "kept") == []
     assert registry.mirror_night(night) == mirrored
 
@@ -263,10 +263,11 @@ def test_what_a_person_deleted_is_shown_again(
 ) -> None:
     night = night_of(home, trained, "deleted")
     mirrored = registry.mirror_night(night)
-    client_of(uri_of(home)).delete_run(mirrored.child_run_ids["popularity"])
+    deleted = runs_of(uri_of(home), "deleted")["popularity"].info.run_id
+    client_of(uri_of(home)).delete_run(deleted)
     again = registry.mirror_night(night)
     assert again.version == mirrored.version
-    assert again.child_run_ids["popularity"] != mirrored.child_run_ids["popularity"]
+    assert runs_of(uri_of(home), "deleted")["popularity"].info.run_id != deleted
     assert_whole(uri_of(home), night)
 
 
@@ -349,7 +350,7 @@ def test_verify_compares_what_comes_back(
     stored = folder_of(home, version) / "artifacts" / "scorer.npz"
     whole = stored.read_bytes()
     stored.write_bytes(whole[:100] + b"!" + whole[101:])
-    with pytest.raises(RegistryError, match=rf"version {version} .*scorer\.npz came back with"):
+    with pytest.raises(RegistryError, match=rf"version {version} .*scorer\.npz has sha256"):
         registry.verify(version, trained.sums)
     stored.write_bytes(whole)
     registry.verify(version, trained.sums)
@@ -426,13 +427,13 @@ def test_a_registry_that_is_away_says_so_within_seconds(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         started = time.monotonic()
         for uri, words in (
-            (f"sqlite:///{missing}", r"no\.db cannot be used: unable to open"),
-            (f"sqlite:///{text}", r"text\.db cannot be used: file is not a database"),
+            (f"sqlite:///{missing}", r"cannot use .*no\.db: unable to open"),
+            (f"sqlite:///{text}", r"cannot use .*text\.db: file is not a database"),
             (f"sqlite:///{empty}", r"empty\.db is empty"),
             (f"http://user:secret@127.0.0.1:{port}", rf"MLflow at http://127\.0\.0\.1:{port} does"),
         ):
             with pytest.raises(RegistryError, match=words) as told:
-                Registry(uri, "nights", "nightjar").check()
+                Registry(uri, "nights", "nightjar").aliases()
             assert "secret" not in told.value.sentence
             assert told.value.exit_code == 6
         assert time.monotonic() - started < 10
@@ -479,7 +480,7 @@ def test_a_place_that_cannot_be_written_says_so(tmp_path: Path) -> None:
         return  # root may write anywhere
     locked = tmp_path / "locked"
     locked.mkdir(mode=0o500)
-    with pytest.raises(RegistryError, match="cannot be written"):
+    with pytest.raises(RegistryError, match="cannot write"):
         Registry(f"sqlite:///{locked}/mlflow.db", "nights", "nightjar").prepare()
 
 
@@ -492,11 +493,11 @@ def test_only_sqlite_and_servers_are_registries(uri: str) -> None:
 
 def test_a_night_must_make_sense(home: Path, trained: Trained) -> None:
     night = night_of(home, trained, "senseless")
-    with pytest.raises(ValueError, match="share a name"):
+    with pytest.raises(ValueError, match="different names"):
         replace(night, children=(*night.children, night.children[0]))
-    with pytest.raises(ValueError, match="a model a winner"):
+    with pytest.raises(ValueError, match="given together"):
         replace(night, winner=None)
-    with pytest.raises(ValueError, match="is none of"):
+    with pytest.raises(ValueError, match="is not one of"):
         replace(night, winner="stranger")
 
 
@@ -606,9 +607,9 @@ def test_nights_go_up_to_a_real_server(tmp_path: Path, home: Path, trained: Trai
 
 @pytest.mark.slow
 def test_the_server_shows_what_the_steps_wrote(home: Path, trained: Trained) -> None:
-    mirrored = registry_at(home).mirror_night(night_of(home, trained, "shown"))
+    registry_at(home).mirror_night(night_of(home, trained, "shown"))
     with server(home) as address:
-        run_id = mirrored.child_run_ids["als"]
+        run_id = runs_of(uri_of(home), "shown")["als"].info.run_id
         listed = ask(address, f"artifacts/list?run_id={run_id}&path=figures")
         assert [file["path"] for file in listed["files"]] == ["figures/slices.png"]
         picture = f"{address}/get-artifact?run_uuid={run_id}&path=figures%2Fslices.png"

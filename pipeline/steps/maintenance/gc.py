@@ -1,15 +1,20 @@
-"""Maintenance of all stores: small files are compacted, and files that nothing needs are removed.
+"""Maintenance of all stores: compaction of small files, removal of data past their retention time.
 
-Guarantees: rows, live lists and every pinned version stay as they are; what another process holds
-is left for the next time, and named in the result; killed anywhere, the next call goes on. Ages are
-measured from the instant of the call.
+Guarantees:
+
+* Live lists and pinned versions stay readable; compaction changes no rows.
+* A store that another process holds is skipped, and named in the result.
+* After a crash the next call continues.
+* Ages are measured from a given instant.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -23,7 +28,6 @@ from pipeline.steps.maintenance.retained_versions import pinned
 from pipeline.stores.batches import Batches
 from pipeline.stores.lake import Cleared, Compaction
 from pipeline.stores.pruning import (
-    NOTHING,
     Removed,
     drop_files,
     last_activity,
@@ -37,29 +41,24 @@ from pipeline.workspace.workspace import PINS, Workspace
 
 LOCK: Final = "gc"
 WRITERS: Final[Mapping[str, str]] = {
-    "events": "ingest",
-    "items": "ingest",
-    "users": "ingest",
-    "quarantine": "ingest",
-    "batches": "ingest",
-    "publications": "publish",
-    "recommendations": "publish",
+    **dict.fromkeys(("events", "items", "users", "quarantine", "batches"), "ingest"),
+    **dict.fromkeys(("publications", "recommendations"), "publish"),
 }
-"""Table -> the lock of those who write it."""
+"""Lock of the writers, by table."""
 
 
 @dataclass(frozen=True)
 class TableKept:
-    """What was done to a table of the lake.
+    """Result for one table of the lake.
 
     Attributes
     ----------
     rows
-        Rows that were taken out for their age.
+        Deleted rows past their retention time.
     before, after
-        Data files that the newest version needed, and needs.
+        Number of data files of the newest version.
     cleared
-        Files and entries of the log that nobody needs any more.
+        Removed data files and log entries.
     """
 
     table: str
@@ -68,34 +67,27 @@ class TableKept:
     after: int = 0
     cleared: Cleared = field(default=Cleared())
 
-    @property
-    def idle(self) -> bool:
-        """Whether there was nothing to do."""
-        return self.rows == 0 and self.before == self.after and self.cleared == Cleared()
-
     def text(self) -> str:
-        """As a line for a person."""
-        parts = [f"{self.before:,} files are {self.after:,} now"] * (self.before != self.after)
-        parts += [f"{self.rows:,} rows taken out"] * (self.rows > 0)
-        gone = self.cleared
-        parts += [f"{gone.files:,} files and {gone.log:,} log entries removed"] * (
-            gone.files + gone.log > 0
-        )
-        return f"{self.table}: {', '.join(parts)}"
+        """Return the result as one line; empty if nothing was done."""
+        files, log = self.cleared.files, self.cleared.log
+        parts = [f"{self.before:,} files merged to {self.after:,}"] * (self.before != self.after)
+        parts += [f"{self.rows:,} rows deleted"] * (self.rows > 0)
+        parts += [f"{files:,} files and {log:,} log entries removed"] * (files + log > 0)
+        return f"{self.table}: {', '.join(parts)}" if parts else ""
 
 
 @dataclass(frozen=True)
 class GcResult:
-    """What was done, and what was left.
+    """Result of all stores.
 
     Attributes
     ----------
     taken
-        What -> how many files of it were removed.
+        Removed files, by kind.
     left
-        What is left for the next time -> the process that holds it.
+        Message of the lock, by skipped store.
     bytes
-        Bytes that are free now.
+        Freed bytes.
     """
 
     at: Instant
@@ -106,48 +98,51 @@ class GcResult:
 
     @property
     def exit_code(self) -> int:
-        """0, or the code of a store that another process held."""
+        """0, or the code of a held lock."""
         return ConcurrencyError.exit_code if self.left else 0
 
     @property
     def sentence(self) -> str:
-        """What was left, in one sentence; empty for nothing."""
-        left = "; ".join(f"{what}: {reason}" for what, reason in self.left.items())
-        return f"left for the next time: {left}" if left else ""
+        """Skipped stores in one sentence; empty for none."""
+        skipped = "; ".join(f"{store}: {reason}" for store, reason in self.left.items())
+        return f"skipped, run `nightjar gc` again: {skipped}" if skipped else ""
 
     def text(self) -> str:
-        """As lines for a person."""
-        lines = [table.text() for table in self.tables if not table.idle]
-        lines += [f"{what}: {x.files:,} files removed" for what, x in self.taken.items() if x.files]
-        lines.append(f"{self.bytes / 1e6:,.1f} MB are free" if lines else "there was nothing to do")
-        return "\n".join([*lines, *([self.sentence] if self.left else [])])
+        """Return the result as lines."""
+        lines = [line for table in self.tables if (line := table.text())]
+        lines += [f"{kind}: {x.files:,} files removed" for kind, x in self.taken.items() if x.files]
+        lines.append(f"{self.bytes / 1e6:,.1f} MB freed" if lines else "nothing to do")
+        return "\n".join([*lines, self.sentence]).rstrip()
 
 
 def gc(ws: Workspace, at: AsOf, *, progress: Progress = silent) -> GcResult:
-    """Look after every store of a workspace.
+    """Compact the lake and remove data past their retention time.
 
     Parameters
     ----------
+    ws
+        The workspace; `config.gc` has the retention times.
     at
-        The instant that ages are measured from; what `config.gc` keeps for days is kept for so
-        many days before it.
+        Instant from which ages are measured.
+    progress
+        Receives the name of each store.
 
     Raises
     ------
     ConcurrencyError
-        Another call is at work.
+        ``lock.held``: another `gc` is running.
     LakeError
-        The lake is damaged: nothing of that table was compacted or removed.
+        The lake is damaged; nothing of that table was compacted or removed.
     """
     with task_log("maintenance", at, progress=progress) as log:
         with ws.lake.lock(LOCK):
-            result = _Upkeep(ws, at, log.progress).all()
+            result = _Maintenance(ws, at, log.progress).run()
         log.rows = sum(table.rows for table in result.tables)
-        log.result = f"{result.bytes / 1e6:,.1f} MB are free"
+        log.result = f"{result.bytes / 1e6:,.1f} MB freed"
     return result
 
 
-class _Upkeep:
+class _Maintenance:
     """One pass over all stores."""
 
     def __init__(self, ws: Workspace, at: AsOf, progress: Progress) -> None:
@@ -155,92 +150,85 @@ class _Upkeep:
         self._at = at
         self._progress = progress
         self._left: dict[str, str] = {}
-        self._taken: dict[str, Removed] = {}
+        self._taken: defaultdict[str, Removed] = defaultdict(Removed)
 
-    def all(self) -> GcResult:
-        """Look after the stores, one after the other; each lock is held no longer than needed."""
-        self._unless_held("landed files", "ingest", self._landed)
-        self._unless_held("abandoned nights", PINS, self._abandoned)
+    def run(self) -> GcResult:
+        """Process the stores one after the other; each lock is held only meanwhile."""
+        with self._skip_if_held("landed files"), self._ws.lake.lock("ingest"):
+            self._landed()
+        with self._skip_if_held("abandoned nights"), self._ws.lake.lock(PINS):
+            self._abandoned()
+        # After the abandoned runs: the versions that only they pinned can go in the same call.
         tables = tuple(self._table(table) for table in WRITERS)
         self._progress("runs")
         self._runs()
         freed = sum(t.cleared.bytes for t in tables) + sum(t.bytes for t in self._taken.values())
-        return GcResult(self._at, tables, self._taken, self._left, freed)
+        return GcResult(self._at, tables, dict(self._taken), self._left, freed)
 
     def _before(self, days: int) -> datetime:
         return self._at - timedelta(days=days)
 
-    def _unless_held(self, what: str, lock: str, do: Callable[[], None]) -> None:
-        """Do something under a lock, or leave it for the next time."""
+    @contextmanager
+    def _skip_if_held(self, store: str) -> Iterator[None]:
+        """Skip a store whose lock another process holds."""
         try:
-            with self._ws.lake.lock(lock):
-                do()
+            yield
         except ConcurrencyError as error:
-            self._left[what] = error.sentence
-
-    def _take(self, what: str, taken: Removed) -> None:
-        self._taken[what] = self._taken.get(what, NOTHING) + taken
+            self._left[store] = error.sentence
 
     def _landed(self) -> None:
-        """Look after what passes over landed files leave: a killed one is carried out first."""
+        """Remove landed files past their retention time, after recovering an open ingest."""
         home, before = self._ws.home, self._before(self._ws.config.gc.files_days)
         Batches(self._ws.lake).recover()
+        # The caller holds the ingest lock, so no process uses the scratch folder.
         shutil.rmtree(home / "scratch", ignore_errors=True)
         for name in ("archive", "rejected"):
             self._progress(name)
-            folder = home / name
-            files = sorted(folder.iterdir()) if folder.is_dir() else []
-            self._take(name, remove_older(files, before))
+            self._taken[name] += remove_older(sorted((home / name).glob("*")), before)
 
     def _abandoned(self) -> None:
-        """Remove runs that never came to a decision, and on which nothing works any more."""
+        """Remove runs without a decision and without recent activity."""
         before = self._before(self._ws.config.gc.abandoned_days)
         for run in self._ws.runs.starting_with(""):
             begun, decided = run.committed("snapshot"), run.committed("gate")
             if begun is not None and decided is None and last_activity(run, "snapshot") < before:
-                self._progress(f"run {run.run_id} was abandoned")
-                self._take("abandoned nights", remove(run))
+                self._progress(f"abandoned run {run.run_id}")
+                self._taken["abandoned nights"] += remove(run)
 
     def _table(self, table: str) -> TableKept:
-        """Look after a table of the lake."""
-        lake, kept = self._ws.lake, TableKept(table)
-        upkeep = Compaction(lake, table)
+        """Compact a table of the lake, and remove what only old versions need."""
+        lake, compaction = self._ws.lake, Compaction(self._ws.lake, table)
+        rows = before = after = 0
+        cleared = Cleared()
         self._progress(table)
-        try:
-            with lake.lock(WRITERS[table]):
-                kept = replace(kept, rows=self._retire(table, upkeep))
-                before, after = upkeep.compact()
-                kept = replace(kept, before=before, after=after)
-                with lake.lock(PINS):
-                    pins = pinned(self._ws, self._at).get(table, ())
-                    since = self._before(self._ws.config.gc.versions_days)
-                    kept = replace(kept, cleared=upkeep.clear(pins, since))
-        except ConcurrencyError as error:
-            self._left[table] = error.sentence
-        return kept
+        with self._skip_if_held(table), lake.lock(WRITERS[table]):
+            rows = self._delete_rows(table, compaction)
+            before, after = compaction.compact()
+            # A starting run waits for this lock before it pins a version (`Workspace.pinning`).
+            with lake.lock(PINS):
+                pins = pinned(self._ws, self._at).get(table, ())
+                cleared = compaction.clear(pins, self._before(self._ws.config.gc.versions_days))
+        return TableKept(table, rows, before, after, cleared)
 
-    def _retire(self, table: str, upkeep: Compaction) -> int:
-        """Take out rows that are older than their table keeps them."""
+    def _delete_rows(self, table: str, compaction: Compaction) -> int:
+        """Delete rows past the retention time of their table."""
         config = self._ws.config.gc
         if table == "quarantine":
-            return upkeep.drop_before(c.INGESTED_AT, self._before(config.quarantine_days))
+            return compaction.drop_before(c.INGESTED_AT, self._before(config.quarantine_days))
         if table == "recommendations":
-            gone = retired(
-                self._ws.lake.read("publications"),
-                upkeep.partitions(),
-                self._before(config.lists_days),
-            )
-            return upkeep.drop_partitions(gone)
+            rows, before = self._ws.lake.read("publications"), self._before(config.lists_days)
+            return compaction.drop_partitions(retired(rows, compaction.partitions(), before))
         return 0
 
     def _runs(self) -> None:
-        """Look after the files of runs, and what dead processes left beside them."""
+        """Remove files of runs that no step reads, and files of crashed processes."""
         home, before = self._ws.home, self._before(self._ws.config.gc.scorers_days)
         for runs in (self._ws.runs, Runs(home / CALIBRATIONS)):
-            self._take("unfinished files", remove_orphans(runs))
+            self._taken["unfinished files"] += remove_orphans(runs)
+        # Temporary names of files that are written and then renamed.
         places = ("reports/.*", "studies/*/*.new", "runs/*/.page.*")
         drafts = [path for place in places for path in home.glob(place)]
-        self._take("unfinished files", remove_older(drafts, before))
+        self._taken["unfinished files"] += remove_older(drafts, before)
         for run in self._ws.runs.starting_with(""):
             for step, names in prunable_files(self._ws, run, before):
-                self._take("scorers and windows", drop_files(run, step, names))
+                self._taken["scorers and windows"] += drop_files(run, step, names)

@@ -1,8 +1,12 @@
-"""Files of a run that no step reads any more: scorers that lost, windows of runs that kept.
+"""Files of a run that no step will read: scorers that were not promoted, windows of kept runs.
 
-Of a decided run, the promoted recipe's evaluation scorer and the windows are read by later runs'
-refreshes, by `compare` and by `reproduce`; of a run that promoted nothing, the same by `accept`,
-while it is possible. All other large files are read by the run itself, before its gate.
+Later steps read these large files of a decided run:
+
+* of a promoted recipe, the evaluation scorer and the windows: refreshes of later runs, `compare`
+  and `reproduce`;
+* of a run that kept the champion, the same of each recipe that `accept` may still promote.
+
+All other large files are read by the run itself, before its gate.
 """
 
 from __future__ import annotations
@@ -26,10 +30,26 @@ _TRAIN: Final = train_step("")
 
 
 def prunable_files(ws: Workspace, run: Run, before: datetime) -> Iterator[tuple[str, list[str]]]:
-    """Yield the folders of a run that decided before an instant, with the files that may go."""
+    """Yield the folders of a decided run with their removable files.
+
+    Parameters
+    ----------
+    ws
+        The workspace.
+    run
+        Any run; without a decision it has no removable files.
+    before
+        In UTC; a run with a later decision has no removable files.
+
+    Yields
+    ------
+    tuple
+        Step and names of its files; the list may be empty.
+    """
     if run.committed("gate") is None or last_activity(run, "gate") >= before:
         return
     wanted = _wanted(ws, run)
+    # Of several fits of a recipe only the first is read after the gate.
     for step in run.steps(_TRAIN):
         arrays = [name for name in run.manifest(step)["files"] if name.endswith(_ARRAYS)]
         kept = _FIRST if step.removeprefix(_TRAIN) in wanted else None
@@ -40,10 +60,11 @@ def prunable_files(ws: Workspace, run: Run, before: datetime) -> Iterator[tuple[
 
 
 def _wanted(ws: Workspace, run: Run) -> set[str]:
-    """Return the recipes whose scorers may still be read."""
+    """Return the recipes whose scorers a later step may read."""
     decision = decision_of(run)
     if decision.promotes:
         return {str(decision.recipe)}
+    # The checks of `accept`: a run that it refuses cannot promote a recipe any more.
     try:
         refuse_gone_on(Night.read(ws, run))
     except ConfigError:

@@ -1,7 +1,7 @@
 """Versions of the lake that runs, experiments and live lists pin.
 
-Guarantees: the pins of a run at work are always among them; a file that cannot be read is an error,
-so that nothing is removed.
+Guarantees: the pins of a running run are always included; an unreadable file raises, so that
+nothing is removed.
 """
 
 from __future__ import annotations
@@ -31,73 +31,80 @@ from pipeline.workspace.workspace import Workspace
 
 _DATA: Final = ("events", "items", "users")
 _REREAD: Final = (*_DATA, "batches")
-"""Tables that something reads at their pinned version once a night has decided: quarantine is not
-among them, and its rows leave after some days."""
+"""Tables that are read at their pinned version after the decision of a run; not quarantine, whose
+rows are deleted after some days."""
 
 
 def pinned(ws: Workspace, at: datetime) -> Mapping[str, frozenset[int]]:
-    """Return the versions of each table that must stay readable."""
+    """Return the versions that must stay readable.
+
+    Parameters
+    ----------
+    ws
+        The workspace; the caller holds the lock `PINS`, so no run pins a version meanwhile.
+    at
+        Instant from which ages are measured, in UTC.
+
+    Returns
+    -------
+    Mapping
+        Versions by table; tables without pins are missing.
+    """
     pins: defaultdict[str, set[int]] = defaultdict(set)
-    for versions in (*_nights(ws, at), *_plans(ws, at), *_studies(ws), *_catalogues(ws)):
-        for table, version in versions:
-            if version is not None:
+    for versions, tables in (*_runs(ws, at), *_plans(ws, at), *_studies(ws), *_catalogues(ws)):
+        for table in tables:
+            if (version := versions[table]) is not None:
                 pins[table].add(version)
     return {table: frozenset(versions) for table, versions in pins.items()}
 
 
-_Pins = Iterable[tuple[str, int | None]]
+_Pins = Iterator[tuple[Versions, Iterable[str]]]
 
 
-def _nights(ws: Workspace, at: datetime) -> Iterator[_Pins]:
+def _runs(ws: Workspace, at: datetime) -> _Pins:
     since = at - timedelta(days=ws.config.gc.nights_days)
-    lasting = _lasting(ws, at)
+    # The runs of the last two bases and of the last decision keep their pins at any age.
+    kept = set(last_bases(ws.lake.read("publications"))[c.RUN_ID])
+    if (last := LedgerHistory.of(ws.ledger).last_decision(at)) is not None:
+        kept.add(last.run_id)
     for run in ws.runs.starting_with(""):
         snapshot = run.find(SnapshotFile)
         if snapshot is None:
             continue
+        # Before its decision a run may still read any table.
         tables: tuple[str, ...] = TABLES
         if run.committed("gate") is not None:
-            stays = run.run_id in lasting or last_activity(run, "snapshot") >= since
+            stays = run.run_id in kept or last_activity(run, "snapshot") >= since
             tables = _REREAD if stays else ()
-        yield _of(snapshot.versions, tables)
+        yield snapshot.versions, tables
         if tables and (pin := run.find(PinFile)) is not None:
-            yield [("items", pin.catalogue_version)]
+            yield {"items": pin.catalogue_version}, ["items"]
 
 
-def _lasting(ws: Workspace, at: datetime) -> set[str]:
-    """Return the runs that keep what they pinned, whatever their age."""
-    run_ids = set(last_bases(ws.lake.read("publications"))[c.RUN_ID])
-    last = LedgerHistory.of(ws.ledger).last_decision(at)
-    return run_ids if last is None else run_ids | {last.run_id}
+def _catalogues(ws: Workspace) -> _Pins:
+    """Yield the catalogues of the live lists and of the previous ones."""
+    for version in last_bases(ws.lake.read("publications"))[c.CATALOGUE_VERSION]:
+        yield {"items": version}, ["items"]
 
 
-def _catalogues(ws: Workspace) -> Iterator[_Pins]:
-    """Yield the catalogues of the live lists, and of those before them."""
-    for row in last_bases(ws.lake.read("publications")).iter_rows(named=True):
-        yield [("items", row[c.CATALOGUE_VERSION])]
-
-
-def _plans(ws: Workspace, at: datetime) -> Iterator[_Pins]:
-    """Yield what calibrations and backtests have pinned that may still go on."""
+def _plans(ws: Workspace, at: datetime) -> _Pins:
+    """Yield the pins of calibrations and backtests that may continue."""
     since = at - timedelta(days=ws.config.gc.nights_days)
+    # Both continue from their plan after a crash; a finished calibration reads nothing more.
     for run in Runs(ws.home / CALIBRATIONS).starting_with(""):
         plan = run.find(CalibrationPlanFile)
         if plan and not run.has(CalibrationFile) and last_activity(run, plan.STEP) >= since:
-            yield _of(plan.versions, _DATA)
+            yield plan.versions, _DATA
     for folder in ws.home.glob(f"{BACKTESTS}/*"):
         run = Runs(folder).open(BacktestPlanFile.STEP)
-        course = run.find(BacktestPlanFile)
-        if course and last_activity(run, course.STEP) >= since:
-            yield _of(course.versions, _DATA)
+        backtest = run.find(BacktestPlanFile)
+        if backtest and last_activity(run, backtest.STEP) >= since:
+            yield backtest.versions, _DATA
 
 
-def _studies(ws: Workspace) -> Iterator[_Pins]:
-    """Yield what studies have pinned: each may be continued at any time."""
+def _studies(ws: Workspace) -> _Pins:
+    """Yield the pins of studies: each may be continued at any time."""
     if (ws.home / STUDIES / FILE).exists():
         with Studies(ws.home / STUDIES) as studies:
             for facts in studies.facts():
-                yield _of(facts["versions"], _DATA)
-
-
-def _of(versions: Versions, tables: Iterable[str]) -> _Pins:
-    return [(table, versions[table]) for table in tables]
+                yield facts["versions"], _DATA

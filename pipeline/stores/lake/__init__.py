@@ -1,9 +1,10 @@
-"""The lake: the Delta tables of a workspace, the one user of deltalake.
+"""The lake: the Delta tables of a workspace, the only user of deltalake.
 
-Here: `delta`, reading and committing; `tables`, their schemas and partitions; `commit_integrity`,
-which makes a commit safe on the disk and finds one that is not, by `checksums`; `compaction`, which
-keeps tables quick and small; `connection`, how deltalake is opened and fails.
-Not here: what a batch, a publication or a list means.
+Here: reading and committing (`delta`); schemas and partitions (`tables`); commits that are safe on
+the disk, and the detection of damaged ones (`commit_integrity`, `checksums`); fewer files and a
+short log (`compaction`); options and errors of deltalake (`connection`).
+Not here: the meaning of a batch, a publication or a list (`workspace`, `serving`).
+One more table is one more schema in `pipeline.columns` and one more entry of `tables.SCHEMAS`.
 """
 
 from pipeline.stores.lake.compaction import Cleared, Compaction

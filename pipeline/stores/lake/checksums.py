@@ -1,71 +1,72 @@
-"""The sums of one table: a line of JSON a commit, in the order of versions.
+"""Checksums of one table: one JSON line per commit, in the order of versions.
 
-Promises: a line is there whole or does not count; a rewrite replaces all lines at once.
+Guarantees: a line that a crash cut does not count; a rewrite replaces all lines at once.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from pipeline.errors import LakeError
-
-_VERSION: Final = "version"
-_FILES: Final = "files"
+from pipeline.stores.disk import sync, write_synced
 
 
 @dataclass(frozen=True)
 class Line:
-    """A version, and the sha256 of its files, relative to the table."""
+    """A version and the SHA-256 of its files, by path relative to the table."""
 
     version: int
     files: Mapping[str, str]
 
     def bytes(self) -> bytes:
-        """As a line."""
-        return json.dumps({_VERSION: self.version, _FILES: dict(self.files)}).encode() + b"\n"
+        """Return the line, with its newline."""
+        return json.dumps(vars(self)).encode() + b"\n"
 
 
 class Checksums:
-    """The file of sums at `path`; made with its folder by the first line."""
+    """The checksum file at `path`; the first line creates it and its folder."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def append(self, line: Line) -> None:
-        """Add a line, and force it to the disk."""
+        """Append a line and force it to the disk."""
         self._path.parent.mkdir(exist_ok=True)
         is_new = not self._path.exists()
         with self._path.open("ab+") as stream:
             if stream.tell() > 0:
-                # A line that a crash cut must not swallow this one.
+                # Without a newline the rest of a cut line would make this one unreadable, too.
                 stream.seek(-1, os.SEEK_END)
                 if stream.read(1) != b"\n":
                     stream.write(b"\n")
-            stream.write(line.bytes())
-            stream.flush()
-            os.fsync(stream.fileno())
+            write_synced(stream, line.bytes())
         if is_new:
-            sync([self._path.parent, self._path.parent.parent])
+            sync(self._path.parent, self._path.parent.parent)
 
     def last(self) -> Line | None:
-        """Return the last whole line."""
+        """Return the last complete line."""
         return next(reversed(self.since(None)), None)
 
     def since(self, version: int | None) -> list[Line]:
-        """Return the whole lines from a version on, or at least the last one for None.
+        """Return the complete lines from a version on; for None at least the last one.
 
-        The file is read backwards: it grows with every commit.
+        The file is read backwards, because it grows with every commit.
+
+        Raises
+        ------
+        LakeError
+            ``lake.checksums_not_a_file``
         """
         if not self._path.exists():
             return []
         if not self._path.is_file():
-            raise LakeError("lake.checksums_not_a_file", f"{self._path} is no file")
+            raise LakeError(
+                "lake.checksums_not_a_file", f"{self._path} is not a file; move it away"
+            )
         size = self._path.stat().st_size
         reach = 1 << 16
         with self._path.open("rb") as stream:
@@ -73,6 +74,7 @@ class Checksums:
                 start = max(0, size - reach)
                 stream.seek(start)
                 lines = stream.read().split(b"\n")
+                # The first line of a window may be cut, except at the start of the file.
                 entries = list(filter(None, map(_parsed, lines if start == 0 else lines[1:])))
                 enough = entries and (version is None or entries[0].version <= version)
                 if enough or start == 0:
@@ -80,45 +82,36 @@ class Checksums:
                 reach *= 8
 
     def files(self) -> dict[str, str]:
-        """Return file -> sha256 over all lines."""
+        """Return ``{file: SHA-256 in hex}`` over all lines."""
         return {file: total for line in self.since(0) for file, total in line.files.items()}
 
     def rewrite(self, *, without: Iterable[str] = (), extra: Line | None = None) -> None:
-        """Replace all lines: some files have gone, or a version has got one more."""
-        gone = set(without)
+        """Replace all lines at once.
+
+        Parameters
+        ----------
+        without
+            Files whose checksums are dropped.
+        extra
+            Further files of a version.
+        """
+        dropped = set(without)
         kept: dict[int, dict[str, str]] = {}
-        for line in [*self.since(0), *([extra] if extra is not None else [])]:
-            files = {file: total for file, total in line.files.items() if file not in gone}
+        for line in [*self.since(0), *filter(None, [extra])]:
+            files = {file: total for file, total in line.files.items() if file not in dropped}
             kept.setdefault(line.version, {}).update(files)
         new = self._path.with_suffix(".new")
         with new.open("wb") as stream:
-            stream.writelines(Line(v, kept[v]).bytes() for v in sorted(kept) if kept[v])
-            stream.flush()
-            os.fsync(stream.fileno())
+            lines = (Line(v, kept[v]).bytes() for v in sorted(kept) if kept[v])
+            write_synced(stream, b"".join(lines))
         new.replace(self._path)
-        sync([self._path.parent])
-
-
-def sync(paths: Iterable[Path]) -> None:
-    """Force files and folders to the disk."""
-    for path in paths:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def sha256(path: Path) -> str:
-    """Sum a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        sync(self._path.parent)
 
 
 def _parsed(text: bytes) -> Line | None:
-    """Return a line; None for one that a crash cut, which was never acknowledged."""
+    """Return a line; None for one that a crash cut: its commit was never acknowledged."""
     try:
         line = json.loads(text)
-        return Line(int(line[_VERSION]), dict(line[_FILES]))
+        return Line(int(line["version"]), dict(line["files"]))
     except (ValueError, TypeError, LookupError):
         return None

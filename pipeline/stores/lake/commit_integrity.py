@@ -1,7 +1,10 @@
-"""What one table's log holds on the disk: fsynced, summed, and checked when it is opened again.
+"""Integrity of one table's commits: fsynced, checksummed, and checked when opened again.
 
-Delta itself does none of this: a commit is not fsynced, and a commit of 0 bytes, the last one or
-any since the last checkpoint, reads as a shorter table without a word.
+deltalake does none of this. It does not fsync a commit, and if a crash leaves a commit of 0 bytes
+(the last one or any since the last checkpoint), it reads a shorter table without an error.
+
+Guarantees: a commit is acknowledged only once its files are on the disk and their checksums are
+written; lost, cut or altered files of an acknowledged commit raise `LakeError`.
 """
 
 from __future__ import annotations
@@ -10,13 +13,17 @@ import json
 import os
 import re
 import urllib.parse
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+from deltalake import DeltaTable
+
 from pipeline.errors import LakeError
-from pipeline.stores.lake.checksums import Checksums, Line, sha256, sync
+from pipeline.failpoints import failpoint
+from pipeline.stores.disk import sha256, sync
+from pipeline.stores.lake.checksums import Checksums, Line
 
 _COMMIT: Final = re.compile(r"(\d{20})\.json")
 _CHECKPOINT: Final = re.compile(r"(\d{20})\.checkpoint\.parquet")
@@ -24,14 +31,19 @@ _LOG: Final = "_delta_log"
 
 
 class CommitIntegrity:
-    """The commits of one table and their sums.
+    """The commits of one table and their checksums.
 
     Parameters
     ----------
     root
         The lake's folder.
     table
-        The table's name; the sums stand in ``_sums/<table>.jsonl``, a line a version.
+        Name of the table.
+
+    Attributes
+    ----------
+    sums
+        The file ``_sums/<table>.jsonl``, one line per version.
     """
 
     def __init__(self, root: Path, table: str) -> None:
@@ -39,38 +51,50 @@ class CommitIntegrity:
         self._table = table
         self._path = root / table
         self._log = self._path / _LOG
-        self._sums = Checksums(root / "_sums" / f"{table}.jsonl")
+        self.sums = Checksums(root / "_sums" / f"{table}.jsonl")
 
     @property
     def exists(self) -> bool:
-        """Whether the table has a commit; a folder alone may be what a killed writer left."""
-        return next(self._versions(), None) is not None
+        """True if the table has a commit; a crashed writer may leave a folder without one."""
+        return bool(self._versions())
 
     def acknowledged(self) -> int:
-        """Return the last version whose writer was told that it is safe; -1 for none."""
-        line = self._sums.last()
+        """Return the last acknowledged version; -1 if there is none."""
+        line = self.sums.last()
         return -1 if line is None else line.version
 
-    def acknowledge(self, version: int) -> None:
-        """Fsync all that a commit wrote, then write its sums; only then it counts.
+    def end_commit(self, version: int) -> None:
+        """Acknowledge a commit that this process has just made."""
+        failpoint("committed")
+        self.acknowledge(version)
+        failpoint("fsynced")
 
-        Where a later writer has done that for one who slept, there is nothing to do.
+    def acknowledge(self, version: int) -> None:
+        """Fsync the files of a commit, then write their checksums.
+
+        Does nothing if a later writer has acknowledged the version already.
         """
         if version <= self.acknowledged():
             return
-        files = [*self._added(version), *self._log_files(version)]
+        log = (_commit(version), _checkpoint(version))
+        files = [*self._added(version), *(name for name in log if (self._path / name).exists())]
         paths = [self._path / file for file in files]
+        # Files first, then their folders: an entry of a folder must not point to unwritten data.
         pointer = self._log / "_last_checkpoint"
-        sync([*paths, *([pointer] if pointer.exists() else [])])
-        sync(sorted({path.parent for path in paths} | {self._path, self._root}))
+        sync(*paths, *([pointer] if pointer.exists() else []))
+        sync(*sorted({path.parent for path in paths} | {self._path, self._root}))
         sums = {file: sha256(self._path / file) for file in files}
-        self._sums.append(Line(version, sums))
+        self.sums.append(Line(version, sums))
 
     def acknowledge_last_commit(self, version: int) -> None:
-        """Acknowledge the commit up to a version whose writer was killed before it could.
+        """Acknowledge the last commit if its writer crashed before it could.
 
-        It is one at most, for the next writer begins with this; where more have no sums these were
-        lost, and new ones would vouch for whatever the files hold by now.
+        Raises
+        ------
+        LakeError
+            ``lake.sums_lost``: several versions have no checksums. Each writer starts with this
+            method, so one version at most can lack them; new checksums of older versions would
+            certify files that may have changed.
         """
         for missing in self._unacknowledged(version):
             self.acknowledge(missing)
@@ -78,16 +102,22 @@ class CommitIntegrity:
     def _unacknowledged(self, version: int) -> list[int]:
         missing = list(range(self.acknowledged() + 1, version + 1))
         if len(missing) > 1:
-            self._fail("lake.sums_lost", f"the sums of versions {missing[0]} to {missing[-1]} are lost")
+            versions = f"{missing[0]} to {missing[-1]}"
+            self._fail("lake.sums_lost", f"the checksums of versions {versions} are lost")
         return missing
 
     def check(self) -> None:
-        """Raise `LakeError` for what is lost, cut or altered.
+        """Check the last commit with its files, and the log that a reader of it needs.
 
-        Looked at are the last commit with its files, and of the log all that a reader needs: the
-        last checkpoint and the commits since.
+        That log is the last checkpoint and the commits since.
+
+        Raises
+        ------
+        LakeError
+            A file is lost, cut or altered; the message names table and version.
         """
-        line = self._sums.last()  # before the log, which may grow meanwhile
+        # Before the log: another process may commit between the two reads.
+        line = self.sums.last()
         last = max(self._versions(), default=-1)
         if line is not None and line.version > last:
             self._fail("lake.log_lost", f"the log of version {line.version} is lost")
@@ -102,38 +132,64 @@ class CommitIntegrity:
             self._check_sizes(last, added)
 
     def check_log(self, version: int) -> None:
-        """Raise `LakeError` for damage of the log that a reader of a version needs."""
+        """Check the log that a reader of a version needs; raises `LakeError` for damage."""
         checkpoint = max((v for v in self._versions(_CHECKPOINT) if v <= version), default=-1)
-        for summed in self._sums.since(checkpoint):
+        for summed in self.sums.since(checkpoint):
             if summed.version <= version:
                 log = {f: s for f, s in summed.files.items() if f.startswith(f"{_LOG}/")}
                 self.compare(summed.version, log)
 
     def verify(self, version: int, files: Collection[str]) -> None:
-        """Raise `LakeError` for a data file of a version that is lost, altered, or has no sum.
+        """Check all data files of a version against their checksums.
 
-        Only those of the last commit may have none, where its writer was killed before it could
-        acknowledge them.
+        Parameters
+        ----------
+        version
+            Version that the messages name.
+        files
+            Its data files, relative to the table.
+
+        Raises
+        ------
+        LakeError
+            ``lake.file_lost``, ``lake.file_altered``, ``lake.file_cut``; ``lake.file_unsummed``
+            for a file without a checksum, unless it belongs to the last commit and its writer
+            crashed before the acknowledgement.
         """
-        wanted, sums = set(files), self.checksums()
+        wanted, sums = set(files), self.sums.files()
         last = max(self._versions(), default=-1)
         new = {} if self.acknowledged() >= last else self._added(last)
         self._check_sizes(last, {file: new[file] for file in new.keys() & wanted - sums.keys()})
         for file in sorted(wanted - sums.keys() - new.keys()):
             if (self._path / file).exists():
-                self._fail("lake.file_unsummed", f"a file of version {version} has no sum ({file})")
+                self._fail(
+                    "lake.file_unsummed", f"a file of version {version} has no checksum ({file})"
+                )
             self._fail("lake.file_lost", f"a file of version {version} is lost ({file})")
         self.compare(version, {file: sums[file] for file in sorted(wanted & sums.keys())})
 
     def _check_sizes(self, version: int, files: Mapping[str, int]) -> None:
-        """Where nobody acknowledged a commit each of its files is whole, or it is an error."""
+        """Check the sizes of files that have no checksum yet."""
         for file, size in files.items():
             path = self._path / file
             if not path.is_file() or path.stat().st_size != size:
                 self._fail("lake.file_cut", f"a file of version {version} is lost or cut ({file})")
 
     def compare(self, version: int, sums: Mapping[str, str]) -> None:
-        """Raise `LakeError` for the first file that is not what its sum says."""
+        """Compare files with their checksums.
+
+        Parameters
+        ----------
+        version
+            Version that the messages name.
+        sums
+            SHA-256 in hex by file, relative to the table.
+
+        Raises
+        ------
+        LakeError
+            ``lake.file_lost``, ``lake.file_altered``: the first such file.
+        """
         for file, expected in sums.items():
             try:
                 actual = sha256(self._path / file)
@@ -142,24 +198,18 @@ class CommitIntegrity:
             if actual != expected:
                 self._fail("lake.file_altered", f"a file of version {version} was altered ({file})")
 
-    def checksums(self) -> dict[str, str]:
-        """Return file -> sha256 over all acknowledged commits."""
-        return self._sums.files()
-
-    def is_checkpoint(self, version: int) -> bool:
-        """Whether a version has a checkpoint that was acknowledged."""
+    def checkpoint(self, version: int) -> None:
+        """Make a version readable without the log before it, after checking that log."""
+        self.check_log(version)
         name = _checkpoint(version)
-        return (self._path / name).exists() and name in self.checksums()
-
-    def note_checkpoint(self, version: int) -> None:
-        """Fsync a checkpoint that was made after its version was acknowledged, and note its sum."""
-        name = _checkpoint(version)
-        sync([self._path / name, self._log])
-        self._sums.rewrite(extra=Line(version, {name: sha256(self._path / name)}))
+        if not (self._path / name).exists() or name not in self.sums.files():
+            DeltaTable(self._path, version=version).create_checkpoint()
+            sync(self._path / name, self._log)
+            self.sums.rewrite(extra=Line(version, {name: sha256(self._path / name)}))
 
     def base(self, before: datetime) -> int:
-        """Return the newest checkpoint that was written before an instant; -1 for none."""
-        sums = self.checksums()
+        """Return the newest acknowledged checkpoint older than an instant (UTC); -1 for none."""
+        sums = self.sums.files()
         versions = (
             version
             for version in self._versions(_CHECKPOINT)
@@ -169,11 +219,11 @@ class CommitIntegrity:
         return max(versions, default=-1)
 
     def holds(self, version: int) -> bool:
-        """Whether the log still has a version."""
+        """Return whether the log still contains a version."""
         return (self._path / _checkpoint(version)).exists() or version in self._versions()
 
     def removed_after(self, version: int) -> set[str]:
-        """Return the data files that commits after a version took out."""
+        """Return the data files that commits after a version removed from the table."""
         return {
             urllib.parse.unquote(action["remove"]["path"])
             for commit in self._versions()
@@ -183,7 +233,18 @@ class CommitIntegrity:
         }
 
     def is_compaction_only(self, version: int, until: int) -> bool:
-        """Whether the commits after one version until another say that they change no rows."""
+        """Return whether the commits in ``(version, until]`` change no rows.
+
+        Parameters
+        ----------
+        version, until
+            The older and the newer version.
+
+        Returns
+        -------
+        bool
+            False as well if the log does not contain all of these commits.
+        """
         try:
             actions = [a for v in range(version + 1, until + 1) for a in self._actions(v)]
         except LakeError:
@@ -193,28 +254,27 @@ class CommitIntegrity:
         return named and all(not file["dataChange"] for file in moved if file is not None)
 
     def log_before(self, base: int, kept: Collection[int]) -> list[str]:
-        """List, the newest first, the entries that no version needs since `base` or of `kept`."""
+        """List the log entries that no remaining version needs, the newest first.
+
+        Parameters
+        ----------
+        base
+            All versions from this checkpoint on stay readable.
+        kept
+            Older versions that stay readable; each has a checkpoint.
+        """
         last = max(self._versions(), default=-1)
-        commits = {v: _commit(v) for v in self._versions() if v <= base and v != last}
-        checkpoints = {
-            v: _checkpoint(v) for v in self._versions(_CHECKPOINT) if v < base and v not in kept
-        }
-        pairs = [*commits.items(), *checkpoints.items()]
-        return [name for _, name in sorted(pairs, reverse=True)]
+        entries = [(v, _commit(v)) for v in self._versions() if v <= base and v != last]
+        checkpoints = (v for v in self._versions(_CHECKPOINT) if v < base and v not in kept)
+        entries += [(v, _checkpoint(v)) for v in checkpoints]
+        return [name for _, name in sorted(entries, reverse=True)]
 
-    def forget(self, files: Collection[str]) -> None:
-        """Write the sums anew without those of files that are about to go."""
-        self._sums.rewrite(without=files)
-
-    def _versions(self, pattern: re.Pattern[str] = _COMMIT) -> Iterator[int]:
-        if self._log.is_dir():
-            # Listed at once: a generator left half way would leave the folder open.
-            for name in os.listdir(self._log):  # noqa: PTH208
-                if match := pattern.fullmatch(name):
-                    yield int(match[1])
+    def _versions(self, pattern: re.Pattern[str] = _COMMIT) -> list[int]:
+        names = os.listdir(self._log) if self._log.is_dir() else []  # noqa: PTH208
+        return [int(match[1]) for name in names if (match := pattern.fullmatch(name))]
 
     def _actions(self, version: int) -> list[dict[str, Any]]:
-        """Return what a commit says."""
+        """Return the actions of a commit."""
         path = self._path / _commit(version)
         try:
             actions = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
@@ -223,7 +283,9 @@ class CommitIntegrity:
         except ValueError:
             actions = []
         if not actions:
-            self._fail("lake.log_cut", f"the log of version {version} is cut or empty ({path.name})")
+            self._fail(
+                "lake.log_cut", f"the log of version {version} is cut or empty ({path.name})"
+            )
         return actions
 
     def _added(self, version: int) -> dict[str, int]:
@@ -231,12 +293,8 @@ class CommitIntegrity:
         added = [action["add"] for action in self._actions(version) if "add" in action]
         return {urllib.parse.unquote(add["path"]): int(add["size"]) for add in added}
 
-    def _log_files(self, version: int) -> list[str]:
-        names = (_commit(version), _checkpoint(version))
-        return [name for name in names if (self._path / name).exists()]
-
-    def _fail(self, id: str, what: str) -> NoReturn:
-        raise LakeError(id, f"lake table {self._table}: {what}")
+    def _fail(self, id: str, problem: str) -> NoReturn:
+        raise LakeError(id, f"lake table {self._table}: {problem}; restore the lake from a backup")
 
 
 def _commit(version: int) -> str:

@@ -1,11 +1,14 @@
-"""What keeps a table quick and small: fewer files, a short log, nothing that no version needs.
+"""Compaction of a table: fewer files, a short log, and no files that no version needs.
 
-Promises: a version that is pinned reads as it always did, and so does every one since the newest
-checkpoint that is older than a given instant; reading another one is an error. Transactions and
-sums hold. Killed anywhere, the table holds the same rows, and the next call goes on.
+Guarantees:
 
-Delta's own `vacuum` is not used: it asks the clock, writes commits of its own, and knows nothing of
-the sums.
+* Pinned versions stay readable, and so do all versions since the newest checkpoint that is older
+  than a given instant. Reading another one raises.
+* Transaction numbers and checksums stay valid.
+* After a crash the table has the same rows, and the next call continues.
+
+deltalake's `vacuum` is not used: it reads the clock, writes commits of its own, and does not
+maintain the checksums.
 """
 
 from __future__ import annotations
@@ -23,19 +26,18 @@ from deltalake import DeltaTable
 from pipeline.base import format_instant
 from pipeline.failpoints import failpoint
 from pipeline.stores.lake.commit_integrity import CommitIntegrity
-from pipeline.stores.lake.commits import acknowledge, options
-from pipeline.stores.lake.connection import lake_errors
+from pipeline.stores.lake.connection import lake_errors, options
 from pipeline.stores.lake.delta import Lake
 from pipeline.stores.lake.tables import PARTITIONS, check_partition
 
 _SMALL: Final = 32 << 20
-"""Bytes up to which the files of a partition are put together."""
+"""Size in bytes below which files of a partition are merged."""
 _TEMPORARY: Final = re.compile(r"#\d+$|\.tmp$")
 
 
 @dataclass(frozen=True)
 class Cleared:
-    """What was taken away: data files, entries of the log, and the bytes of both."""
+    """Removed data files, removed entries of the log, and the bytes of both."""
 
     files: int = 0
     log: int = 0
@@ -43,7 +45,7 @@ class Cleared:
 
 
 class Compaction:
-    """One table of a lake; whoever calls holds the lock of its writers."""
+    """Compaction of one table; the caller holds the lock of its writers."""
 
     def __init__(self, lake: Lake, table: str) -> None:
         self._lake = lake
@@ -52,12 +54,25 @@ class Compaction:
         self._tail = CommitIntegrity(lake.root, table)
 
     def drop_before(self, column: str, instant: datetime) -> int:
-        """Take out the rows whose `column` lies before an instant; return how many those were."""
+        """Delete the rows that are older than an instant.
+
+        Parameters
+        ----------
+        column
+            Column of the rows' instants.
+        instant
+            In UTC; rows at this instant stay.
+
+        Returns
+        -------
+        int
+            Number of deleted rows.
+        """
         self._verify(self._lake.files(self._table))
         return self._drop(f"{column} < '{format_instant(instant)}'")
 
     def partitions(self) -> dict[str, datetime]:
-        """Return the partitions of the newest version, and when each was last written."""
+        """Return the partitions of the newest version, and when each was last written (UTC)."""
         prefix = f"{PARTITIONS[self._table]}="
         newest: dict[str, datetime] = {}
         with lake_errors(self._table):
@@ -68,7 +83,7 @@ class Compaction:
         return newest
 
     def drop_partitions(self, values: Collection[str]) -> int:
-        """Take out whole partitions; return how many rows those were."""
+        """Delete whole partitions, and return the number of their rows."""
         if not values:
             return 0
         column = PARTITIONS[self._table]
@@ -77,7 +92,7 @@ class Compaction:
         return self._drop(f"{column} IN ({named})")
 
     def compact(self) -> tuple[int, int]:
-        """Put small files of a partition together; return how many files there were, and are."""
+        """Merge small files of each partition; return the number of files before and after."""
         handle = self._lake.acknowledge_last_commit(self._table)
         if handle is None:
             return 0, 0
@@ -90,39 +105,45 @@ class Compaction:
         return before, len(self._lake.files(self._table))
 
     def clear(self, pinned: Collection[int], before: datetime) -> Cleared:
-        """Take away what nobody needs of versions that are not `pinned`.
+        """Remove the files and log entries that only old versions need.
 
         Parameters
         ----------
+        pinned
+            Versions that stay readable.
         before
-            Of these, all stay from the newest checkpoint on that was written before this instant.
+            In UTC; all versions from the newest checkpoint on that is older than this instant
+            stay readable, too.
 
         Raises
         ------
         LakeError
-            The log of a pinned version, or of the newest one, is damaged; nothing is taken away.
+            The log of a pinned version, or of the newest one, is damaged; nothing is removed.
         """
         handle = self._lake.acknowledge_last_commit(self._table)
         if handle is None:
             return Cleared()
         with lake_errors(self._table):
-            self._checkpoint(int(handle.version()))
+            self._tail.checkpoint(handle.version())
             base = self._tail.base(before)
             kept = sorted(v for v in pinned if v < base and self._tail.holds(v))
             needed = self._lake.files(self._table) | self._tail.removed_after(base)
             for version in kept:
-                self._checkpoint(version)
+                self._tail.checkpoint(version)
                 needed |= self._lake.files(self._table, version)
             failpoint("checkpointed")
             log = self._tail.log_before(base, kept)
             data = sorted(self._old(before) - needed) if base >= 0 else []
-            self._tail.forget({*log, *data})
+            self._tail.sums.rewrite(without={*log, *data})
             failpoint("sums_written")
-            # The log goes first, from the newest version back: what it still names can be read.
+            # The log first, from the newest version back: all files that the rest of the log
+            # names still exist.
             freed = sum(self._remove(name) for name in log)
             failpoint("log_cleared")
             freed += sum(self._remove(name) for name in data)
-            self._remove_orphans()
+            for folder in self._path.iterdir():  # empty folders of deleted partitions
+                if folder.is_dir() and not any(folder.iterdir()):
+                    folder.rmdir()
         return Cleared(len(data), len(log), freed)
 
     def _drop(self, predicate: str) -> int:
@@ -135,34 +156,28 @@ class Compaction:
         return int(report["num_deleted_rows"])
 
     def _crowded(self) -> list[str]:
-        """Return the small files of partitions that have several."""
+        """Return the small files of partitions with several of them."""
         files = self._lake.files(self._table)
         small = [name for name in files if (self._path / name).stat().st_size < _SMALL]
         count = Counter(name.rpartition("/")[0] for name in small)
         return [name for name in small if count[name.rpartition("/")[0]] > 1]
 
     def _verify(self, files: Iterable[str]) -> None:
-        """Compare files with their sums: damage that was written anew would have one that holds."""
-        sums = self._tail.checksums()
+        """Compare files with their checksums: a rewritten damaged file would get a valid one."""
+        sums = self._tail.sums.files()
         self._tail.compare(self._tail.acknowledged(), {n: sums[n] for n in files if n in sums})
 
     def _acknowledge(self, handle: DeltaTable) -> None:
-        version = int(handle.version())
+        version = handle.version()
         if version > self._tail.acknowledged():
-            self._tail.acknowledge_last_commit(version - 1)  # of a writer who came in between
-            acknowledge(self._tail, version)
-
-    def _checkpoint(self, version: int) -> None:
-        """Make a version readable without the log before it, which must be sound until then."""
-        self._tail.check_log(version)
-        if not self._tail.is_checkpoint(version):
-            DeltaTable(self._path, version=version).create_checkpoint()
-            self._tail.note_checkpoint(version)
+            # Commits of writers that came between the start of this call and its commit.
+            self._tail.acknowledge_last_commit(version - 1)
+            self._tail.end_commit(version)
 
     def _old(self, before: datetime) -> set[str]:
-        """Return the files, relative to the table, that were written before an instant.
+        """List the files, relative to the table, that were written before an instant.
 
-        Of the log those alone that a killed writer left under a temporary name.
+        Of the log only temporary files of crashed writers.
         """
         return {
             path.relative_to(self._path).as_posix()
@@ -177,9 +192,3 @@ class Compaction:
         size = path.stat().st_size
         path.unlink()
         return size
-
-    def _remove_orphans(self) -> None:
-        """Remove the folders of partitions that are empty now."""
-        for folder in self._path.iterdir():
-            if folder.is_dir() and not any(folder.iterdir()):
-                folder.rmdir()

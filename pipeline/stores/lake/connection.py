@@ -1,40 +1,71 @@
-"""What the lake's libraries raise, panics included, as errors with a sentence."""
+"""Options of commits, and errors of the lake's libraries."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import polars as pl
+from deltalake import CommitProperties, PostCommitHookProperties, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError
 
 from pipeline.errors import ConcurrencyError, LakeError
 
 
+def options(txn: tuple[str, int] | None = None, *, retries: int | None = None) -> dict[str, Any]:
+    """Return the options of a commit for deltalake.
+
+    Parameters
+    ----------
+    txn
+        (application, number), written with the commit.
+    retries
+        Attempts after a conflict; None for the library's default.
+    """
+    return {
+        "commit_properties": CommitProperties(
+            app_transactions=None if txn is None else [Transaction(*txn)],
+            max_commit_retries=retries,
+        ),
+        # Replays and audits read old versions, so the library must not expire their log.
+        "post_commithook_properties": PostCommitHookProperties(cleanup_expired_logs=False),
+    }
+
+
 @contextmanager
 def lake_errors(table: str) -> Iterator[None]:
-    """Turn what the libraries raise, panics included, into a `LakeError`."""
+    """Turn errors of the libraries, panics included, into a `LakeError`.
+
+    Raises
+    ------
+    ConcurrencyError
+        ``lake.conflict``: another writer has committed.
+    LakeError
+        ``lake.unavailable``; ``lake.file_broken``: a library panicked on a damaged file.
+    """
     try:
         yield
     except LakeError:
         raise
     except CommitFailedError as error:
         raise ConcurrencyError(
-            "lake.conflict", f"lake table {table}: another writer came first: {error_text(error)}"
+            "lake.conflict",
+            f"lake table {table}: another process has committed: {error_text(error)}",
         ) from error
     except (OSError, DeltaError, pl.exceptions.PolarsError, ValueError) as error:
         raise LakeError("lake.unavailable", f"lake table {table}: {error_text(error)}") from error
     except BaseException as error:
-        # Rust panics are no `Exception`, and their class cannot be imported.
+        # A Rust panic is not an `Exception`, and its class cannot be imported.
         if type(error).__name__ != "PanicException":
             raise
         raise LakeError(
-            "lake.file_broken", f"lake table {table}: a file is broken: {error_text(error)}"
+            "lake.file_broken", f"lake table {table}: a file is damaged: {error_text(error)}"
         ) from None
 
 
 def error_text(error: BaseException) -> str:
-    """Return the first line of what an error says."""
+    """Return the first line of an error's message, at most 300 characters."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -1,9 +1,12 @@
 """Reading and committing Delta tables.
 
-Promises: a commit that was acknowledged is on the disk (data, log and folders are fsynced) and has
-its sha256 sums beside the log; a replayed transaction writes nothing; a broken last commit is an
-error with a sentence, never a shorter table; no statistics of id columns enter the log. A panic of
-the library leaves here as a `LakeError`.
+Guarantees:
+
+* An acknowledged commit is on the disk (data, log and folders are fsynced) with its checksums.
+* A repeated transaction writes nothing.
+* A damaged last commit raises `LakeError`; it never reads as a shorter table.
+* The log contains no statistics of id columns.
+* A panic of the library is raised as a `LakeError`.
 """
 
 from __future__ import annotations
@@ -20,8 +23,7 @@ from deltalake import write_deltalake as write_delta
 
 from pipeline.errors import ConcurrencyError, LakeError
 from pipeline.stores.lake.commit_integrity import CommitIntegrity
-from pipeline.stores.lake.commits import acknowledge, options
-from pipeline.stores.lake.connection import lake_errors
+from pipeline.stores.lake.connection import lake_errors, options
 from pipeline.stores.lake.tables import (
     OPEN_ENDED,
     PARTITIONS,
@@ -40,7 +42,7 @@ class Lake:
     Parameters
     ----------
     root
-        The folder; made at the first write. Call `check_tail` once before trusting a lake that
+        The folder; created by the first write. Call `check_tail` once before reading a lake that
         another process wrote.
     """
 
@@ -48,17 +50,29 @@ class Lake:
         self.root = root.absolute()
 
     def version(self, table: str) -> int | None:
-        """Return the number of the newest commit; None where the table was never written."""
+        """Return the newest version of a table; None if it was never written."""
         handle = self._open(table)
-        return None if handle is None else int(handle.version())
+        return None if handle is None else handle.version()
 
     def last_txn(self, table: str, app: str, *, version: int | None = None) -> int | None:
-        """Return the highest number that `app` had committed to the table, None for never.
+        """Return the highest transaction number of an application.
 
-        Of an older `version` too, whose data files may be gone by now.
+        Parameters
+        ----------
+        table
+            Name of the table.
+        app
+            The application of `append`'s `txn`.
+        version
+            Version to look at, by default the newest; its data files may be gone.
+
+        Returns
+        -------
+        int or None
+            None if the application has not committed.
         """
         handle = self._open(table, version)
-        return None if handle is None else _last_txn(handle, app)
+        return None if handle is None else handle.transaction_version(app)
 
     def read(
         self,
@@ -68,27 +82,32 @@ class Lake:
         columns: Sequence[str] | None = None,
         where: pl.Expr | None = None,
     ) -> pl.DataFrame:
-        """Return the rows, in no promised order (sort before anything that depends on it).
+        """Read a table. The order of rows is undefined: sort where it matters.
 
         Parameters
         ----------
+        table
+            Name of the table.
         version
-            The commit to read; None is the newest. A commit that is not there raises `LakeError`.
+            Version to read, by default the newest.
         columns
-            Only these, in this order.
+            Columns to read, in this order; by default all.
         where
             Rows to keep; a condition on the partition column skips whole files.
 
         Returns
         -------
         pl.DataFrame
-            With the dtypes of `pipeline.columns`; empty where the table was never written.
+            With the dtypes of `pipeline.columns`; empty if the table was never written.
+
+        Raises
+        ------
+        LakeError
+            ``lake.no_version``, ``lake.version_vacuumed``, ``lake.unavailable``,
+            ``lake.file_broken``
         """
         handle = self._open(table, version)
-        if handle is None:
-            frame = pl.DataFrame(schema=schema_of(table)).lazy()
-        else:
-            frame = self._scan(table, handle)
+        frame = self.empty(table).lazy() if handle is None else self._scan(table, handle)
         if where is not None:
             frame = frame.filter(where)
         if columns is not None:
@@ -97,7 +116,15 @@ class Lake:
             return frame.collect()
 
     def empty(self, table: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
-        """Return no rows, in the shape of `read`."""
+        """Return an empty frame with the columns of `read`.
+
+        Parameters
+        ----------
+        table
+            Name of the table.
+        columns
+            Columns, in this order; by default all.
+        """
         frame = pl.DataFrame(schema=schema_of(table))
         return frame if columns is None else frame.select(columns)
 
@@ -109,93 +136,180 @@ class Lake:
         txn: tuple[str, int] | None = None,
         after: int | None = None,
     ) -> int:
-        """Add rows and return the version that holds them.
+        """Append rows.
 
         Parameters
         ----------
+        table
+            Name of the table.
         frame
             Rows with exactly the columns of the table (`items` and `users` may have more).
         txn
-            (application, number): a number that is not above the application's last one was
-            committed before, so nothing is written.
+            (application, number). A number up to the application's last one was committed before,
+            so nothing is written.
         after
-            The version that the table must still be at, -1 where it was never written; with
-            another one `ConcurrencyError` says that somebody else has written since.
+            Version that the table must still have; -1 if it was never written.
+
+        Returns
+        -------
+        int
+            Version with the rows.
+
+        Raises
+        ------
+        ConcurrencyError
+            ``lake.conflict``: another process has written since.
+        LakeError
+            ``lake.schema``, ``lake.null_partition``, ``lake.partition_name``
         """
         schema = "merge" if table in OPEN_ENDED else None
-        return self._write(table, frame, txn, mode="append", schema=schema, after=after)
+        return self._write(table, frame, txn, mode="append", schema_mode=schema, after=after)
 
     def replace(
         self, table: str, frame: pl.DataFrame, *, txn: tuple[str, int] | None = None
     ) -> int:
-        """Put `frame` in the place of the whole table; `txn` as in `append`."""
-        return self._write(table, frame, txn, mode="overwrite", schema="overwrite")
+        """Replace all rows of a table.
 
-    def replace_where(self, table: str, frame: pl.DataFrame, column: str, value: str) -> int:
-        """Put `frame` in the place of one partition; doing it twice changes nothing more."""
-        if PARTITIONS.get(table) != column:
-            raise LakeError(
-                "lake.not_partitioned", f"lake table {table}: is not partitioned by {column}"
-            )
+        Parameters
+        ----------
+        table
+            Name of the table.
+        frame, txn
+            As in `append`.
+
+        Returns
+        -------
+        int
+            Version with the rows.
+        """
+        return self._write(table, frame, txn, mode="overwrite", schema_mode="overwrite")
+
+    def replace_where(self, table: str, frame: pl.DataFrame, value: str) -> int:
+        """Replace the rows of one partition. A repetition leaves the same rows.
+
+        Parameters
+        ----------
+        table
+            A partitioned table.
+        frame
+            Rows of this partition only.
+        value
+            Value of the partition column.
+
+        Returns
+        -------
+        int
+            Version with the rows.
+
+        Raises
+        ------
+        LakeError
+            ``lake.other_partition``, ``lake.partition_name``
+        """
+        column = PARTITIONS[table]
         if frame.filter(pl.col(column).ne_missing(pl.lit(value))).height:
             raise LakeError(
                 "lake.other_partition",
-                f"lake table {table}: rows of another {column} than the one replaced",
+                f"lake table {table}: the rows have another {column} than {value}",
             )
         check_partition(table, column, pl.Series([value]))
-        predicate = f"{column} = '{value}'"
-        return self._write(table, frame, None, mode="overwrite", predicate=predicate)
+        return self._write(table, frame, None, mode="overwrite", predicate=f"{column} = '{value}'")
 
     def lock(
         self, name: str, *, wait: bool = False, shared: bool = False
     ) -> AbstractContextManager[None]:
-        """Hold the lock `name`; death frees it.
+        """Hold a lock of the lake; it is free once the process has ended.
 
-        Where another process holds it: `ConcurrencyError` at once, or with `wait`, for what never
-        takes long, its turn. Many may hold it `shared`, and nobody else meanwhile.
+        Parameters
+        ----------
+        name
+            Name of the lock.
+        wait, shared
+            As in `locks.locked`.
+
+        Raises
+        ------
+        ConcurrencyError
+            ``lock.held``
         """
         path = self.root / ".locks" / f"{name}.lock"
         return locked(path, f"the lock {name}", wait=wait, shared=shared)
 
     def check_tail(self) -> None:
-        """Check the last commit of each table, by its sums where it was acknowledged.
+        """Check the last commit of each table, against its checksums if it was acknowledged.
 
         Raises
         ------
         LakeError
-            A last commit that is missing, cut or altered, or whose files are; the sentence names
-            table and version.
+            The last commit or one of its files is lost, cut or altered; the message names table
+            and version.
         """
         for table in SCHEMAS:
             CommitIntegrity(self.root, table).check()
 
     def verify(self, table: str, version: int | None = None) -> None:
-        """Compare every data file of one version with its sum; reads the whole table's bytes."""
+        """Compare every data file of a version with its checksum; reads the whole table.
+
+        Parameters
+        ----------
+        table
+            Name of the table.
+        version
+            Version to check, by default the newest.
+
+        Raises
+        ------
+        LakeError
+            As `CommitIntegrity.verify`.
+        """
         handle = self._open(table, version)
         if handle is not None:
-            live = self._files_of(table, handle)
-            CommitIntegrity(self.root, table).verify(int(handle.version()), live)
+            files = self._files_of(table, handle)
+            CommitIntegrity(self.root, table).verify(handle.version(), files)
 
     def files(self, table: str, version: int | None = None) -> set[str]:
-        """Return the data files of a version, relative to the table."""
+        """Return the data files of a version.
+
+        Parameters
+        ----------
+        table
+            Name of the table.
+        version
+            Version to list, by default the newest.
+
+        Returns
+        -------
+        set of str
+            Paths relative to the table.
+        """
         handle = self._open(table, version)
         return set() if handle is None else set(self._files_of(table, handle))
 
-    def same_rows(self, table: str, one: int | None, other: int | None) -> bool:
-        """Tell whether two versions are equal, or what lies between them only moved rows.
+    def same_rows(self, table: str, first: int | None, second: int | None) -> bool:
+        """Return whether two versions have the same rows, judged by the commits between them.
 
-        False as well where that cannot be seen any more.
+        Parameters
+        ----------
+        table
+            Name of the table.
+        first, second
+            Versions; None for a table that did not exist.
+
+        Returns
+        -------
+        bool
+            False as well if the log no longer contains the commits between them.
         """
-        if one is None or other is None:
-            return one == other
-        return CommitIntegrity(self.root, table).is_compaction_only(*sorted((one, other)))
+        if first is None or second is None:
+            return first == second
+        return CommitIntegrity(self.root, table).is_compaction_only(*sorted((first, second)))
 
     def acknowledge_last_commit(self, table: str) -> DeltaTable | None:
-        """Open a table to write it, once the commits of killed writers are acknowledged."""
+        """Open a table for writing, after acknowledging the last commit of a crashed writer."""
         handle = self._open(table)
         if handle is not None:
             with lake_errors(table):
-                CommitIntegrity(self.root, table).acknowledge_last_commit(int(handle.version()))
+                CommitIntegrity(self.root, table).acknowledge_last_commit(handle.version())
         return handle
 
     def _open(self, table: str, version: int | None = None) -> DeltaTable | None:
@@ -203,13 +317,13 @@ class Lake:
         if not CommitIntegrity(self.root, table).exists:
             if version is not None:
                 raise LakeError(
-                    "lake.no_version", f"lake table {table}: version {version} is not there"
+                    "lake.no_version", f"lake table {table}: version {version} does not exist"
                 )
             return None
         try:
             return self._open_once(table, version)
         except LakeError:
-            # Upkeep may have put a checkpoint in the place of the log that was being read.
+            # `gc` may have replaced the log by a checkpoint while this process was reading it.
             return self._open_once(table, version)
 
     def _open_once(self, table: str, version: int | None) -> DeltaTable:
@@ -221,8 +335,8 @@ class Lake:
                 raise
             raise LakeError(
                 "lake.version_vacuumed",
-                f"lake table {table}: version {version} cannot be read: it was vacuumed, or its "
-                "log is lost",
+                f"lake table {table}: version {version} cannot be read: `nightjar gc` has removed "
+                "it, or its log is lost",
             ) from None
 
     def _files_of(self, table: str, handle: DeltaTable) -> list[str]:
@@ -242,9 +356,11 @@ class Lake:
         return pl.scan_parquet(
             [self.root / table / file for file in files],
             glob=False,
+            # Delta keeps the partition column in the names of folders, not in the files.
             hive_partitioning=partition is not None,
             hive_schema=None if partition is None else {partition: schema[partition]},
             schema={name: dtype for name, dtype in schema.items() if name != partition},
+            # Older files lack columns that a later write has added.
             missing_columns="insert",
         ).select(schema.names())
 
@@ -254,49 +370,41 @@ class Lake:
         frame: pl.DataFrame,
         txn: tuple[str, int] | None,
         *,
-        mode: str,
-        schema: str | None = None,
-        predicate: str | None = None,
         after: int | None = None,
+        **how: Any,
     ) -> int:
+        """Commit a frame; `how` has further arguments of `write_deltalake`."""
         frame = conform(table, frame)
         tail = CommitIntegrity(self.root, table)
         handle = self._open(table)
-        now = -1 if handle is None else int(handle.version())
+        now = -1 if handle is None else handle.version()
         if after is not None and now != after:
             raise ConcurrencyError(
                 "lake.conflict",
-                f"lake table {table}: is at version {now}, not at {after}: somebody else has "
-                "written since",
+                f"lake table {table} is at version {now}, not at {after}: another process has "
+                "written; start again",
             )
         if handle is not None:
             with lake_errors(table):
                 tail.acknowledge_last_commit(now)
-            last = None if txn is None else _last_txn(handle, txn[0])
+            last = None if txn is None else handle.transaction_version(txn[0])
             if txn is not None and last is not None and txn[1] <= last:
-                return int(handle.version())
+                return now
         partition = PARTITIONS.get(table)
         if partition is not None:
             check_partition(table, partition, frame[partition])
             frame = frame.sort(partition, maintain_order=True)
         path = self.root / table
-        how: dict[str, Any] = {
-            "mode": mode,
-            "partition_by": partition,
-            "schema_mode": schema,
-            "configuration": properties(table) if handle is None else None,
-            **options(txn),
-        }
-        if predicate is not None:
-            how["predicate"] = predicate
         with lake_errors(table):
             path.mkdir(parents=True, exist_ok=True)
-            write_delta(handle if handle is not None else str(path), frame, **how)
-            version = int((handle if handle is not None else DeltaTable(path)).version())
-            acknowledge(tail, version)
+            write_delta(
+                str(path) if handle is None else handle,
+                frame,
+                partition_by=partition,
+                configuration=properties(table) if handle is None else None,
+                **how,
+                **options(txn),
+            )
+            version = (DeltaTable(path) if handle is None else handle).version()
+            tail.end_commit(version)
         return version
-
-
-def _last_txn(handle: DeltaTable, app: str) -> int | None:
-    last = handle.transaction_version(app)
-    return None if last is None else int(last)

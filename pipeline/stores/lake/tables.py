@@ -1,4 +1,4 @@
-"""The lake's tables: schemas, partitions, and which columns may leave a trace in the log."""
+"""The lake's tables: schemas, partition columns, and columns with statistics in the log."""
 
 from __future__ import annotations
 
@@ -24,48 +24,77 @@ PARTITIONS: Final[Mapping[str, str]] = {
     "recommendations": c.PUBLICATION_ID,
 }
 OPEN_ENDED: Final = ("items", "users")
-"""Tables that keep further columns beside those of their schema."""
+"""Tables that may have further columns than those of their schema."""
 STATISTICS: Final = (c.TIMESTAMP, c.INGESTED_AT, c.SEQ, c.GENERATION, c.AS_OF)
-"""Columns whose bounds may stand in the log; an id never does."""
+"""Columns whose minimum and maximum the log may contain; never those of an id."""
 
 
 def schema_of(table: str) -> pl.Schema:
-    """Return a table's schema; a table that the lake does not have is a `LakeError`."""
+    """Return a table's schema; ``lake.unknown_table`` for another name."""
     try:
         return SCHEMAS[table]
     except KeyError:
         raise LakeError(
-            "lake.unknown_table", f"the lake has no table {table}; it has {', '.join(SCHEMAS)}"
+            "lake.unknown_table", f"unknown lake table {table}. Allowed: {', '.join(SCHEMAS)}"
         ) from None
 
 
 def conform(table: str, frame: pl.DataFrame) -> pl.DataFrame:
-    """Return the frame in the table's column order; another shape is a `LakeError`."""
+    """Return the frame with the table's column order.
+
+    Parameters
+    ----------
+    table
+        Name of the table.
+    frame
+        Rows with its columns, in any order.
+
+    Raises
+    ------
+    LakeError
+        ``lake.schema``: a column is missing, has another dtype or is unknown.
+    """
     schema = schema_of(table)
     wrong = [name for name, dtype in schema.items() if frame.schema.get(name) != dtype]
     extra = [name for name in frame.columns if name not in schema]
     if wrong or (extra and table not in OPEN_ENDED):
         named = ", ".join(wrong + extra)
         raise LakeError(
-            "lake.schema", f"lake table {table}: columns that do not fit its schema: {named}"
+            "lake.schema", f"lake table {table}: columns do not fit its schema: {named}"
         )
     return frame.select([*schema.names(), *extra])
 
 
 def check_partition(table: str, column: str, values: pl.Series) -> None:
-    """Refuse partition values that would need escaping: they become names of folders."""
+    """Refuse values that cannot be folder names without escaping.
+
+    Parameters
+    ----------
+    table
+        Name of the table.
+    column
+        Its partition column.
+    values
+        Values of that column.
+
+    Raises
+    ------
+    LakeError
+        ``lake.null_partition``, ``lake.partition_name``
+    """
     if values.null_count():
-        raise LakeError("lake.null_partition", f"lake table {table}: rows without {column}")
+        raise LakeError("lake.null_partition", f"lake table {table}: rows have no {column}")
     if values.dtype == pl.String and not values.str.contains(r"^[A-Za-z0-9][A-Za-z0-9._-]*$").all():
         raise LakeError(
             "lake.partition_name",
-            f"lake table {table}: a {column} with characters that no folder name has",
+            f"lake table {table}: a {column} has other characters than letters, digits, . _ -",
         )
 
 
 def properties(table: str) -> dict[str, str]:
-    """Return Delta's properties of a new table: which columns' bounds the log may hold."""
+    """Return Delta's properties of a new table: the columns with statistics in the log."""
     schema = schema_of(table)
+    # Delta collects statistics of the first columns by default, and ids are among them.
     allowed = [name for name in STATISTICS if name in schema]
     if not allowed:
         return {"delta.dataSkippingNumIndexedCols": "0"}

@@ -1,8 +1,8 @@
-"""MLflow, a mirror for people: what a night found, side by side with other nights.
+"""MLflow as a mirror: results of nightly runs for display and comparison.
 
-Here: the client that copies files already written (`client`), the records it is given (`records`),
-the runs of a night (`runs`), the winner as an MLflow model (`package`) and the code that
-`mlflow models serve` runs for it (`pyfunc_model`), how MLflow is reached and fails (`connection`).
-Not here: what a metric means (`evaluation`), the truth about what is live (`stores.lake`); only
-version numbers and aliases are born in MLflow, and a night can be mirrored again from its files.
+Here: the client that copies written files to MLflow (`client`), its input (`records`), the runs of
+a nightly run (`runs`), the winner as an MLflow model (`package`), the code that
+`mlflow models serve` runs (`pyfunc_model`), connection and errors (`connection`).
+Not here: the meaning of a metric (`evaluation`), the live version (`stores.lake`). Only version
+numbers and aliases originate in MLflow; all else can be mirrored again from the run's files.
 """

@@ -1,10 +1,14 @@
-"""A night in MLflow: one parent run, one child run a recipe, one version of the winner.
+"""Nightly runs in MLflow: one parent run, one child run per recipe, one version of the winner.
 
-Promises: everything shown is copied from files already written, so a registry that was away loses
-nothing; runs, the logged model and the version are found again by their tags, so a retry after a
-death at any point finishes the night and doubles nothing; the version belongs to the winner's child
-run, so that MLflow's comparison of two versions shows their metrics. One writer a night at a time:
-the caller holds the run's lock.
+Guarantees:
+
+* All content is copied from written files, so an unavailable registry loses nothing.
+* Runs, the logged model and the version are found again by their tags, so a retry after a crash
+  completes the mirror without duplicates.
+* The version belongs to the winner's child run, so MLflow's comparison of two versions shows their
+  metrics.
+
+The caller holds the run's lock: one process at a time mirrors a run.
 """
 
 from __future__ import annotations
@@ -17,7 +21,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.errors import RegistryError
 from pipeline.failpoints import failpoint
+from pipeline.stores.disk import sha256
 from pipeline.stores.registry.connection import (
     artifacts_beside,
     connect,
@@ -34,8 +40,7 @@ from pipeline.stores.registry.records import (
     NightRecord,
     StudyRecord,
 )
-from pipeline.stores.registry.runs import RECIPE_TAG, RUN_TAG, NightRuns
-from pipeline.stores.registry.versions import check_files, log_metrics
+from pipeline.stores.registry.runs import RECIPE_TAG, RUN_TAG, NightRuns, log_metrics
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -46,21 +51,24 @@ PREVIOUS = "previous"
 _MODEL = "model"
 _PAGES = "comparisons"
 _ABOUT = (
-    "Retrained every night. Alias champion is what people see, previous what they saw before it. A "
-    "version's description is the decision that made it; its run holds the figures, and under "
-    "comparisons the pages of `nightjar compare`."
+    "Retrained every night. Alias champion is the live version, previous the one before it. A "
+    "version's description is the decision that created it. Its run contains the metrics and, in "
+    "the folder comparisons, the pages of `nightjar compare`."
 )
-"""Of MLflow's two faces, the one that shows trained models."""
 
 
 class Registry:
-    """One experiment and one registered model of one MLflow.
+    """One experiment and one registered model of an MLflow.
 
     Parameters
     ----------
     tracking_uri
-        ``http(s)://HOST[:PORT]``, or ``sqlite:///FILE`` for the database that `make ui` shows;
-        then files lie in ``artifacts`` beside it, while a server decides for itself.
+        ``http(s)://HOST[:PORT]``, or ``sqlite:///FILE`` for the database of `make ui`. Artifacts
+        are in the folder ``artifacts`` beside that database; a server chooses their place itself.
+    experiment
+        Name of the experiment.
+    model_name
+        Name of the registered model.
     """
 
     def __init__(self, tracking_uri: str, experiment: str, model_name: str) -> None:
@@ -70,146 +78,201 @@ class Registry:
         self._model_name = model_name
 
     def prepare(self) -> None:
-        """Make the database, the experiment and the registered model, whichever are missing."""
+        """Create the database, the experiment and the registered model if they are missing."""
         if self._file is not None:
             self._client = create(self._uri, self._file)
-        client = self._client
         with registry_errors(self._uri):
-            self._ensure_experiment(client)
-            self._ensure_registered(client)
-
-    def check(self) -> None:
-        """Raise `RegistryError` within seconds unless the registry answers now."""
-        connect(self._uri)
+            self._ensure_experiment()
+            self._ensure_registered()
 
     def mirror_night(self, night: NightRecord) -> Mirrored:
-        """Show a night; call it again after any failure, or after success: the result is the same.
+        """Mirror a nightly run. A repetition, also after a failure, has the same result.
 
-        Raises `RegistryError`; what was shown until then is found again by the next call.
+        Raises
+        ------
+        RegistryError
+            The next call continues from the runs that exist.
         """
-        client = self._client
         with registry_errors(self._uri):
-            runs = NightRuns(client, self._ensure_experiment(client), night)
+            runs = NightRuns(self._client, self._ensure_experiment(), night)
             parent = runs.parent()
             done = self._done(runs, night, parent)
             if done is not None:
                 return done
             runs.fill_parent(parent)
-            children: dict[str, str] = {}
             version = None
             for child in night.children:
                 run = runs.child(child, parent.info.run_id)
-                children[child.recipe] = run.info.run_id
                 if night.model is not None and child.recipe == night.winner:
-                    version = self._version(runs, night, child, night.model, run)
-                runs.finish(run, "FAILED" if child.failure else "FINISHED")
+                    version = self._version(night, child, night.model, run)
+                runs.finish(run, child.status)
             runs.finish(parent, "FINISHED")
-        return Mirrored(parent.info.run_id, children, version)
+        return Mirrored(parent.info.run_id, version)
 
     def mirror_study(self, study: StudyRecord) -> str:
-        """Show a study, again after any failure and whenever it has grown; returns its run's id.
+        """Mirror a study, and return MLflow's id of its run. Call it again once it has grown.
 
-        Raises `RegistryError`; trials that were shown until then are left as they are.
+        Raises
+        ------
+        RegistryError
+            The next call continues; mirrored trials stay as they are.
         """
-        client = self._client
         with registry_errors(self._uri):
-            runs = NightRuns(client, self._ensure_experiment(client), study)
+            runs = NightRuns(self._client, self._ensure_experiment(), study)
             parent = runs.parent()
             runs.fill_parent(parent)
             for child in study.children:
-                known = runs.find(child.recipe)
-                if known is None or known.info.status == "RUNNING":
-                    run = runs.child(child, parent.info.run_id)
-                    runs.finish(run, "FAILED" if child.failure else "FINISHED")
+                shown = runs.find(child.recipe)
+                if shown is None or shown.info.status == "RUNNING":
+                    runs.finish(runs.child(child, parent.info.run_id), child.status)
             runs.finish(parent, "FINISHED")
         return str(parent.info.run_id)
 
     def verify(self, version: int, sums: Mapping[str, str]) -> None:
-        """Fetch the files of a version and compare their sha256 with `sums` (file name → hex).
+        """Download files of a version and compare their checksums.
 
-        Raises `RegistryError` that names the first file which is missing or differs.
+        Parameters
+        ----------
+        version
+            Number of the registered version.
+        sums
+            SHA-256 in hex by file name.
+
+        Raises
+        ------
+        RegistryError
+            ``registry.file_missing``, ``registry.checksum``: the first such file.
         """
-        where = without_password(self._uri)
-        with registry_errors(self._uri):
-            check_files(self._client, self._uri, self._model_name, version, sums, where=where)
+        subject = f"version {version} of {self._model_name} at {without_password(self._uri)}"
+        with registry_errors(self._uri), tempfile.TemporaryDirectory() as scratch:
+            from mlflow.artifacts import download_artifacts
+            from mlflow.exceptions import MlflowException
+
+            source = self._client.get_model_version_download_uri(self._model_name, str(version))
+            for name, expected in sorted(sums.items()):
+                uri = f"{source}/artifacts/{name}"
+                try:
+                    file = download_artifacts(
+                        artifact_uri=uri, dst_path=scratch, tracking_uri=self._uri
+                    )
+                except (MlflowException, OSError) as fault:
+                    raise RegistryError(
+                        "registry.file_missing", f"{subject}: cannot download {name}"
+                    ) from fault
+                if (actual := sha256(Path(file))) != expected:
+                    raise RegistryError(
+                        "registry.checksum",
+                        f"{subject}: {name} has sha256 {actual[:12]}, not {expected[:12]}",
+                    )
 
     def move_aliases(self, champion: int, previous: int | None) -> None:
-        """Point the aliases; MLflow keeps the last write, so the caller says what is true."""
-        client = self._client
+        """Set the aliases. MLflow keeps the last write, so the versions must be current.
+
+        Parameters
+        ----------
+        champion
+            The live version.
+        previous
+            The version before it; None removes the alias.
+        """
         with registry_errors(self._uri):
-            client.set_registered_model_alias(self._model_name, CHAMPION, str(champion))
+            self._client.set_registered_model_alias(self._model_name, CHAMPION, str(champion))
             if previous is None:
-                client.delete_registered_model_alias(self._model_name, PREVIOUS)
+                self._client.delete_registered_model_alias(self._model_name, PREVIOUS)
             else:
-                client.set_registered_model_alias(self._model_name, PREVIOUS, str(previous))
+                self._client.set_registered_model_alias(self._model_name, PREVIOUS, str(previous))
 
     def aliases(self) -> dict[str, int]:
-        """Return where the aliases point now."""
-        client = self._client
+        """Return the current version of each alias."""
         with registry_errors(self._uri):
-            by_alias = client.get_registered_model(self._model_name).aliases
+            by_alias = self._client.get_registered_model(self._model_name).aliases
         return {alias: int(version) for alias, version in by_alias.items()}
 
     def shown(self) -> list[tuple[str, str]]:
-        """Return each version, logged model and run with its tag or state, in no order."""
-        client = self._client
+        """Return each version, logged model and run with its tag or status, unordered."""
         with registry_errors(self._uri):
-            place = [self._ensure_experiment(client)]
-            versions = client.search_model_versions(f"name = '{self._model_name}'")
+            place = [self._ensure_experiment()]
+            versions = self._client.search_model_versions(f"name = '{self._model_name}'")
             names = [(f"version {v.version}", str(v.tags.get(RUN_TAG))) for v in versions]
-            names += [(m.name, str(m.status)) for m in client.search_logged_models(place)]
-            names += [(str(r.info.run_name), r.info.status) for r in client.search_runs(place)]
+            names += [(m.name, str(m.status)) for m in self._client.search_logged_models(place)]
+            names += [
+                (str(r.info.run_name), r.info.status) for r in self._client.search_runs(place)
+            ]
         return names
 
     def add_page(self, versions: Sequence[int], name: str, page: bytes) -> None:
-        """Show a page at the runs of some versions, in the place of an earlier one of that name.
+        """Attach a page to the runs of versions.
 
-        Raises `RegistryError`; pages that were shown until then stay.
+        Parameters
+        ----------
+        versions
+            Numbers of registered versions.
+        name
+            File name; an existing page with this name is replaced.
+        page
+            Content of the page.
+
+        Raises
+        ------
+        RegistryError
+            Pages that were attached until then stay.
         """
-        client = self._client
         with registry_errors(self._uri), tempfile.TemporaryDirectory() as scratch:
             file = Path(scratch, name)
             file.write_bytes(page)
             for version in versions:
-                run_id = client.get_model_version(self._model_name, str(version)).run_id
-                client.log_artifact(run_id, str(file), _PAGES)
+                run_id = self._client.get_model_version(self._model_name, str(version)).run_id
+                self._client.log_artifact(run_id, str(file), _PAGES)
 
     def add_metrics(
         self, version: int, metrics: Mapping[str, float], *, at: datetime, step: int
     ) -> None:
-        """Add to the metrics of a version's run; told again they stay as they are.
+        """Add metrics to a version's run. A repetition changes nothing.
 
-        A version that somebody deleted has none.
+        Parameters
+        ----------
+        version
+            Number of the registered version; nothing happens if it was deleted.
+        metrics
+            Values by name; those that are not finite are skipped.
+        at
+            Instant of the metrics, with a time zone.
+        step
+            MLflow's step.
         """
         with registry_errors(self._uri):
-            log_metrics(self._client, self._model_name, version, metrics, at, step)
+            for model in self._client.search_model_versions(f"name = '{self._model_name}'"):
+                if int(model.version) == version and model.run_id is not None:
+                    log_metrics(self._client, model.run_id, metrics, at, step=step)
 
     @cached_property
     def _client(self) -> MlflowClient:
         return connect(self._uri)
 
-    def _ensure_experiment(self, client: MlflowClient) -> str:
-        experiment = client.get_experiment_by_name(self._experiment)
+    def _ensure_experiment(self) -> str:
+        experiment = self._client.get_experiment_by_name(self._experiment)
         if experiment is not None:
             return str(experiment.experiment_id)
         place = artifacts_beside(self._file) if self._file is not None else None
-        # The kind makes MLflow's pages open on training runs, not on chats.
+        # MLflow's pages show either training runs or chats; this tag selects training runs.
         tags = {"mlflow.experimentKind": "custom_model_development"}
-        return str(client.create_experiment(self._experiment, artifact_location=place, tags=tags))
+        return str(
+            self._client.create_experiment(self._experiment, artifact_location=place, tags=tags)
+        )
 
-    def _ensure_registered(self, client: MlflowClient) -> None:
-        if not client.search_registered_models(f"name = '{self._model_name}'"):
-            client.create_registered_model(self._model_name, description=_ABOUT)
+    def _ensure_registered(self) -> None:
+        if not self._client.search_registered_models(f"name = '{self._model_name}'"):
+            self._client.create_registered_model(self._model_name, description=_ABOUT)
 
     def _done(self, runs: NightRuns, night: NightRecord, parent: Run) -> Mirrored | None:
-        """Return where a finished night is, `None` if anything of it is missing."""
+        """Return the mirror of a finished run; None if a part of it is missing."""
         if parent.info.status != "FINISHED":
             return None
-        by_name = {child.recipe: runs.find(child.recipe) for child in night.children}
-        children = {recipe: run.info.run_id for recipe, run in by_name.items() if run is not None}
         version = self._find_version(night)
-        complete = len(children) == len(by_name) and (version is None) == (night.model is None)
-        return Mirrored(parent.info.run_id, children, version) if complete else None
+        complete = all(runs.find(child.recipe) is not None for child in night.children)
+        if not complete or (version is None) != (night.model is None):
+            return None
+        return Mirrored(parent.info.run_id, version)
 
     def _find_version(self, night: NightRecord) -> int | None:
         versions = self._client.search_model_versions(
@@ -217,42 +280,39 @@ class Registry:
         )
         return int(versions[0].version) if versions else None
 
-    def _version(
-        self, runs: NightRuns, night: NightRecord, child: ChildRecord, model: ModelRecord, run: Run
-    ) -> int:
-        client = self._client
+    def _version(self, night: NightRecord, child: ChildRecord, model: ModelRecord, run: Run) -> int:
         logged = self._logged_model(night, child, run)
         if str(logged.status) != "READY":
-            self._upload(runs, child, model, run, logged.model_id)
+            self._upload(child, model, run, logged.model_id, night.as_of)
             failpoint("artifact_logged")
         version = self._find_version(night)
         if version is None:
-            self._ensure_registered(client)
-            made = client.create_model_version(
+            self._ensure_registered()
+            created = self._client.create_model_version(
                 self._model_name,
-                # The location itself: MLflow resolves `models:/ID` by a process-wide setting.
+                # The location, not `models:/ID`, which MLflow resolves by a process-wide setting.
                 source=logged.artifact_location,
                 run_id=run.info.run_id,
                 tags={**model.tags, RUN_TAG: night.run_id, RECIPE_TAG: child.recipe},
                 description=model.description,
                 model_id=logged.model_id,
             )
-            version = int(made.version)
+            version = int(created.version)
             failpoint("version_created")
         if self._file is not None:
-            # A server notes this by itself; from it the run's page links to the version.
-            noted = json.dumps([{"name": self._model_name, "version": str(version)}])
-            client.set_logged_model_tags(logged.model_id, {"mlflow.modelVersions": noted})
+            # The run's page links to the version by this tag, which only a server sets itself.
+            links = json.dumps([{"name": self._model_name, "version": str(version)}])
+            self._client.set_logged_model_tags(logged.model_id, {"mlflow.modelVersions": links})
         failpoint("tagged")
         return version
 
     def _logged_model(self, night: NightRecord, child: ChildRecord, run: Run) -> LoggedModel:
-        """Find MLflow's entry of the winner's files, or make it, still without files."""
-        known = self._client.search_logged_models(
+        """Return MLflow's entry of the winner's files; a new one has no files yet."""
+        models = self._client.search_logged_models(
             [run.info.experiment_id], f"tags.`{RUN_TAG}` = '{night.run_id}'"
         )
-        if known:
-            return known[0]
+        if models:
+            return models[0]
         return self._client.create_logged_model(
             run.info.experiment_id,
             name=_MODEL,
@@ -262,15 +322,16 @@ class Registry:
         )
 
     def _upload(
-        self, runs: NightRuns, child: ChildRecord, model: ModelRecord, run: Run, model_id: str
+        self, child: ChildRecord, model: ModelRecord, run: Run, model_id: str, at: datetime
     ) -> None:
         from mlflow.entities import LoggedModelOutput
 
         run_id = run.info.run_id
         outputs = self._client.get_run(run_id).outputs
-        if not (outputs and outputs.model_outputs):  # MLflow would note it a second time
+        # MLflow would list the model twice if an earlier attempt has logged it.
+        if not (outputs and outputs.model_outputs):
             self._client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
-        runs.log_metrics(run_id, child.metrics, model_id)
+        log_metrics(self._client, run_id, child.metrics, at, model_id=model_id)
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch, _MODEL)
             save(folder, model, model_id=model_id, run_id=run_id)

@@ -1,7 +1,7 @@
-"""How MLflow is reached: its settings, one connection, its failures as one sentence.
+"""Connection to MLflow: its settings, and its failures as `RegistryError`.
 
-Promises: importing this module does not import MLflow (2 s); nothing is sent to MLflow's makers; no
-pickle is ever loaded; a registry that is not there is told within seconds; no password is shown.
+Guarantees: importing this module does not import MLflow (2 s); MLflow sends no telemetry and loads
+no pickle; an unavailable registry raises within seconds; no message contains a password.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _ALWAYS = {
-    # A shop's nights are its own business.
+    # The figures of a shop are confidential.
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    # A pickle runs whatever its author wants; our models are code and arrays.
+    # A pickle can run any code; these models are code and arrays.
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
-    # When a call returns, what it logged is stored: a retry relies on it.
+    # A retry relies on it: data are stored when a logging call returns.
     "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
-    # Standard output belongs to the answer of a command.
+    # Standard output is for the result of a command.
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    # A version's requirements are written by us; neither a stray lock file nor variables join.
+    # `package` writes a version's requirements; lock files and variables found nearby stay out.
     "MLFLOW_UV_AUTO_DETECT": "false",
     "MLFLOW_RECORD_ENV_VARS_IN_MODEL_LOGGING": "false",
 }
 _UNLESS_SET = {
-    # By default a dead server is waited for during minutes (7 retries that back off).
+    # With MLflow's defaults (7 retries that back off) a call to a dead server takes minutes.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
@@ -48,13 +48,19 @@ _PLACES = (
     ("model_versions", "source"),
     ("model_versions", "storage_location"),
 )
-"""Where MLflow's database says where files lie: always an absolute place."""
+"""Columns of MLflow's database with the absolute places of files."""
 _PROBE_SECONDS = 5
 _SQLITE = "sqlite:///"
 
 
 def sqlite_path(uri: str) -> Path | None:
-    """Return the file of a ``sqlite:///`` URI, ``None`` for a server; others are refused."""
+    """Return the file of a ``sqlite:///`` URI, or None for a server.
+
+    Raises
+    ------
+    ConfigError
+        ``registry.invalid_uri``
+    """
     if uri.startswith(_SQLITE) and len(uri) > len(_SQLITE):
         return Path(uri.removeprefix(_SQLITE))
     if urlsplit(uri).scheme in ("http", "https") and urlsplit(uri).hostname:
@@ -66,16 +72,21 @@ def sqlite_path(uri: str) -> Path | None:
 
 
 def artifacts_beside(database: Path) -> str:
-    """Return the URI of the folder that holds the artifacts of a local registry."""
+    """Return the URI of the artifact folder of a local registry."""
     return (database.parent / "artifacts").absolute().as_uri()
 
 
 def relocate_artifact_uris(database: Path) -> None:
-    """Let a database that was copied or moved with its artifacts name those beside it.
+    """Correct the artifact places of a database that was copied or moved with its artifacts.
 
-    MLflow keeps the place of each file as it was, and has no word to change it: a copy would go on
-    writing into what it is a copy of. For a database that is ours alone, whose experiments lie in
-    ``artifacts`` beside it; one that lies elsewhere on purpose stays there. Raises `RegistryError`.
+    MLflow stores absolute places and has no function to change them, so a copied workspace would
+    write into the original one. Only places in a folder ``artifacts`` beside the old database are
+    changed; an experiment with another place keeps it.
+
+    Raises
+    ------
+    RegistryError
+        ``registry.database_unusable``
     """
     here = artifacts_beside(database)
     folders = here.rsplit("/", 2)[1:]
@@ -93,10 +104,10 @@ def relocate_artifact_uris(database: Path) -> None:
                             (here, len(old) + 1, old, len(old) + 1, f"{old}/"),
                         )
     except (sqlite3.Error, OSError) as fault:
-        if "no such table" not in str(fault):  # what has no tables yet knows no place
+        if "no such table" not in str(fault):  # a database without tables has no places
             raise RegistryError(
                 "registry.database_unusable",
-                f"MLflow's database {database} cannot be used: {fault}",
+                f"cannot use MLflow's database {database}: {fault}",
             ) from None
 
 
@@ -109,7 +120,13 @@ def without_password(uri: str) -> str:
 
 
 def connect(uri: str) -> MlflowClient:
-    """Return a client of a registry that answered just now; `RegistryError` otherwise."""
+    """Return a client of a registry that has just answered.
+
+    Raises
+    ------
+    RegistryError
+        ``registry.unavailable``, ``registry.database_unusable``, ``registry.database_empty``
+    """
     file = sqlite_path(uri)
     if file is not None:
         _probe_file(file)
@@ -122,31 +139,52 @@ def connect(uri: str) -> MlflowClient:
 
 
 def create(uri: str, file: Path) -> MlflowClient:
-    """Return a client of the database in `file`; its tables are made once, in 2 to 6 s."""
+    """Return a client of a local database; the first call creates its tables, in 2 to 6 s.
+
+    Parameters
+    ----------
+    uri
+        ``sqlite:///FILE``
+    file
+        The same file.
+
+    Raises
+    ------
+    RegistryError
+        ``registry.failed``
+    """
     with registry_errors(uri):
         file.parent.mkdir(parents=True, exist_ok=True)
         if not os.access(file if file.exists() else file.parent, os.W_OK):
-            raise PermissionError(f"{file} cannot be written")
+            raise PermissionError(f"cannot write {file}")
         from mlflow import MlflowClient
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-        # The client alone would give MLflow's own first experiment a folder under the current one.
+        # The client alone would place MLflow's default experiment below the current folder.
         SqlAlchemyStore(uri, artifacts_beside(file))  # type: ignore[no-untyped-call]
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
 @contextmanager
 def registry_errors(uri: str) -> Iterator[None]:
-    """Turn any failure of MLflow into a `RegistryError` of one sentence that names the registry."""
-    _apply_settings()
+    """Turn failures of MLflow into a `RegistryError` that names the registry.
+
+    Raises
+    ------
+    RegistryError
+        ``registry.failed``
+    """
+    os.environ.update(_ALWAYS)
+    for name, value in _UNLESS_SET.items():
+        os.environ.setdefault(name, value)
     with warnings.catch_warnings():
-        # MLflow's use of SQLAlchemy, protobuf and pydantic is MLflow's to mend.
+        # Deprecations in MLflow's use of SQLAlchemy, protobuf and pydantic are MLflow's to fix.
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.filterwarnings("ignore", "(?s).*Any type hint is inferred as AnyType")
         from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError
 
-        # What fails is raised, as one sentence; MLflow would log a traceback beside it.
+        # MLflow logs a traceback beside the error that is raised here.
         logging.getLogger("mlflow").setLevel(logging.CRITICAL)
         try:
             yield
@@ -157,14 +195,8 @@ def registry_errors(uri: str) -> Iterator[None]:
             ) from fault
 
 
-def _apply_settings() -> None:
-    os.environ.update(_ALWAYS)
-    for name, value in _UNLESS_SET.items():
-        os.environ.setdefault(name, value)
-
-
 def _probe_file(file: Path) -> None:
-    # MLflow would create a missing file, and retry an unusable one for an hour.
+    # MLflow creates a missing file, and retries an unusable one for an hour.
     try:
         with closing(_open(file)) as database:
             database.execute("BEGIN IMMEDIATE")
@@ -172,12 +204,12 @@ def _probe_file(file: Path) -> None:
             database.execute("ROLLBACK")
     except sqlite3.Error as fault:
         raise RegistryError(
-            "registry.database_unusable", f"MLflow's database {file} cannot be used: {fault}"
+            "registry.database_unusable", f"cannot use MLflow's database {file}: {fault}"
         ) from None
     if not tables:
         raise RegistryError(
             "registry.database_empty",
-            f"MLflow's database {file} is empty; `nightjar init` prepares it",
+            f"MLflow's database {file} is empty; run `nightjar init`",
         )
 
 
@@ -193,20 +225,19 @@ def _probe_server(uri: str) -> None:
 
     try:
         credentials = get_default_host_creds(uri)  # type: ignore[no-untyped-call]
-        answer = http_request(  # type: ignore[no-untyped-call]
+        response = http_request(  # type: ignore[no-untyped-call]
             credentials, "/health", "GET", timeout=_PROBE_SECONDS, max_retries=0
         )
     except MlflowException as fault:
         raise RegistryError(
             "registry.unavailable",
-            f"MLflow at {without_password(uri)} does not answer; start it, then run this step "
-            "again",
+            f"MLflow at {without_password(uri)} does not answer; start it and repeat this step",
         ) from fault
-    if answer.status_code != 200:
-        raise OSError(f"it answers {answer.status_code} to a health check")
+    if response.status_code != 200:
+        raise OSError(f"the health check returned status {response.status_code}")
 
 
 def _first_line(fault: Exception, uri: str) -> str:
-    who = urlsplit(uri).netloc.rpartition("@")[0]
-    text = str(fault).replace(f"{who}@", "").strip() if who else str(fault).strip()
+    login = urlsplit(uri).netloc.rpartition("@")[0]
+    text = str(fault).replace(f"{login}@", "").strip() if login else str(fault).strip()
     return text.splitlines()[0][:300] if text else type(fault).__name__

@@ -1,7 +1,7 @@
-"""The winner's files as an MLflow model: code, arrays, a signature, an example; no pickle.
+"""The winner's files as an MLflow model: code, arrays, a signature and an example; no pickle.
 
-Promises: nothing is inferred by running the model, nothing is fetched, and the process-wide state
-of MLflow stays as it was.
+Guarantees: the model is not run to infer its signature or requirements; nothing is downloaded; the
+process-wide state of MLflow does not change.
 """
 
 from __future__ import annotations
@@ -22,7 +22,17 @@ _NEEDED = ("mlflow", "implicit", "numpy", "pandas", "polars", "pydantic", "scipy
 
 
 def save(folder: Path, model: ModelRecord, *, model_id: str, run_id: str) -> None:
-    """Write the model as code and arrays into `folder`, without touching MLflow's global state."""
+    """Write a model as code and arrays.
+
+    Parameters
+    ----------
+    folder
+        A new folder.
+    model
+        Files of the model.
+    model_id, run_id
+        MLflow's ids of the logged model and of its run.
+    """
     import mlflow.pyfunc
     import pandas as pd  # type: ignore[import-untyped]
     from mlflow.models import Model
@@ -32,9 +42,9 @@ def save(folder: Path, model: ModelRecord, *, model_id: str, run_id: str) -> Non
         python_model=str(_SERVED),
         artifacts={file.name: str(file) for file in model.files},
         signature=_signature(),
-        # The example asks for nobody in particular: a pseudonym here would outlive its person.
+        # A pseudonym in the example would stay after its user was deleted.
         input_example=(pd.DataFrame({c.USER_ID: [c.ANYONE]}), {"k": DEFAULT_K}),
-        # Nightjar itself is in no package index: naming it here could fetch a stranger's package.
+        # Nightjar is not in a package index: its name here could install a foreign package.
         pip_requirements=[f"{name}=={installed(name)}" for name in _NEEDED],
         mlflow_model=Model(run_id=run_id, model_id=model_id, model_uuid=model_id),
     )

@@ -1,14 +1,18 @@
-"""The model that `mlflow models serve` runs, logged as code: arrays in, lists out, no pickle.
+"""The model that `mlflow models serve` runs: recommendation lists from arrays, without pickle.
 
-Promises: a user of the training window gets exactly the list that `models.topk` gives; any other,
-and one for whom nothing is left to recommend, gets the fallback list, and `slot` says so; lists are
-never padded. It speaks pseudonyms, as the model does, and knows neither rules nor stock: what
-people see is a publication, not this.
+Guarantees:
+
+* A user of the training window gets exactly the list of `models.topk`.
+* Other users, and users without remaining items, get the fallback list; `slot` marks it.
+* Lists are never padded.
+
+Users are pseudonyms. Rules and stock are not applied: the lists that users see are those of a
+publication.
 
 Files of a model, all read without pickle:
 
     scorer.npz    arrays of the scorer
-    history.npz   arrays of the window's `History`: the users it knows and what they had
+    history.npz   arrays of the window's `History`: its users and their items
     meta.json     {"family": str, "exclude_seen": bool,
                    "fallback": [{"item_id": str, "score": float}, ...]}  best first
 """
@@ -29,10 +33,11 @@ from pipeline.stores.registry.package import DEFAULT_K
 
 
 class Recommender(PythonModel):
-    """Lists of k for each row's user, in the order of the request."""
+    """Lists of at most k items for the user of each row, in the order of the request."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Load arrays and scorer; the model libraries are imported here, not when it is logged."""
+        """Load the arrays and the scorer."""
+        # Imported here: this module is also run when the model is logged, and needs no model then.
         from pipeline.data.matrix import History
         from pipeline.models.families import load
 
@@ -57,11 +62,11 @@ class Recommender(PythonModel):
         model_input
             Column `user_id`: pseudonyms.
         params
-            ``k``: the longest list wanted, at least 1; 20 if absent.
+            ``k``: maximum length of a list, at least 1; default 20.
         """
         k = int((params or {}).get("k", DEFAULT_K))
         if k < 1:
-            raise ValueError(f"k is {k}; it must be at least 1")
+            raise ValueError(f"k must be at least 1, not {k}")
         users = [str(user) for user in model_input[c.USER_ID]]
         lists = self._lists(sorted({user for user in users if user in self._row}), k)
         fallback = self._fallback[:k]
@@ -70,10 +75,9 @@ class Recommender(PythonModel):
             for user in users
             for position, (item, score) in enumerate(lists.get(user, fallback), start=1)
         ]
-        answer = pd.DataFrame(rows, columns=[c.USER_ID, c.POSITION, c.ITEM_ID, c.SCORE, c.SLOT])
-        return answer.astype(
-            {c.USER_ID: str, c.POSITION: "int32", c.ITEM_ID: str, c.SCORE: "float32", c.SLOT: str}
-        )
+        kinds = (str, "int32", str, "float32", str)
+        columns = [c.USER_ID, c.POSITION, c.ITEM_ID, c.SCORE, c.SLOT]
+        return pd.DataFrame(rows, columns=columns).astype(dict(zip(columns, kinds, strict=True)))
 
     def _lists(self, users: list[str], k: int) -> dict[str, list[tuple[str, float]]]:
         from pipeline.models.topk import top_k

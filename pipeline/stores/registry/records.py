@@ -1,6 +1,6 @@
-"""What the registry is told about a night or a study: plain data, frozen, without a word of MLflow.
+"""Input of the registry: plain, frozen data about a nightly run or a study, without MLflow types.
 
-Promises: nothing here is computed; equal records give an equal mirror.
+Guarantees: equal records produce equal mirrors.
 """
 
 from __future__ import annotations
@@ -9,11 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import ClassVar
+
+DECISION_TAG = "nightjar.decision"
 
 
 @dataclass(frozen=True)
 class DatasetRecord:
-    """A table as the night read it.
+    """A table of the lake as a run read it.
 
     Attributes
     ----------
@@ -22,11 +25,11 @@ class DatasetRecord:
     lake_version
         Version of that table.
     digest
-        What tells two contents apart; up to 36 characters are kept.
+        Name of this content; MLflow keeps up to 36 characters.
     rows
-        Rows that the night saw.
+        Number of rows that the run read.
     context
-        What they were for: ``training``, ``catalogue``.
+        Use of the rows: ``training``, ``catalogue``.
     """
 
     name: str
@@ -36,40 +39,54 @@ class DatasetRecord:
     context: str
 
 
-@dataclass(frozen=True)
-class ChildRecord:
-    """One recipe of the night: the metrics have the same names for every recipe of every night.
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """Content of a run in MLflow.
+
+    Attributes
+    ----------
+    artifacts
+        Local file by path in MLflow, such as ``figures/slices.png``.
+    """
+
+    params: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    artifacts: Mapping[str, Path] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChildRecord(RunRecord):
+    """One recipe of a nightly run, or one trial of a study.
 
     Attributes
     ----------
     recipe
-        Its name, one of a kind within the night; of a study, the name of a trial.
+        Name of the recipe or trial, unique among its siblings.
     series
-        Metrics that have a value a step, at steps 1, 2, ...
+        Metrics with one value per step, at steps 1, 2, ...
     failure
-        The sentence of a recipe that could not be trained; its run is marked as failed.
-    artifacts
-        Path in MLflow, with slashes, such as ``figures/slices.png`` → local file.
+        Message of a recipe that could not be trained; its run is marked as failed.
     """
 
     recipe: str
-    params: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
-    metrics: Mapping[str, float] = field(default_factory=dict)
     series: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    tags: Mapping[str, str] = field(default_factory=dict)
-    artifacts: Mapping[str, Path] = field(default_factory=dict)
     failure: str | None = None
+
+    @property
+    def status(self) -> str:
+        """MLflow's final status of the run."""
+        return "FAILED" if self.failure else "FINISHED"
 
 
 @dataclass(frozen=True)
 class ModelRecord:
-    """The refit of the winning recipe, as files that a fresh process can load.
+    """The refit of the winning recipe, as files that a new process can load.
 
     Attributes
     ----------
     files
-        Local files, kept under their own names: ``scorer.npz``, ``history.npz``, ``meta.json``
-        (see `pyfunc_model`).
+        Local files ``scorer.npz``, ``history.npz`` and ``meta.json`` (see `pyfunc_model`).
     description
         The decision in one sentence.
     tags
@@ -81,31 +98,57 @@ class ModelRecord:
     tags: Mapping[str, str]
 
 
-@dataclass(frozen=True)
-class NightRecord:
-    """Everything about one night that MLflow is to show.
+@dataclass(frozen=True, kw_only=True)
+class ParentRecord(RunRecord):
+    """A parent run with children.
 
     Attributes
     ----------
+    MARK
+        Value of `RECIPE_TAG` of the parent run; names of recipes have no brackets.
     run_id
-        Nightjar's own; by it the night is found again.
+        Nightjar's id; the runs are found again by it.
     as_of
-        The night's instant in UTC; it stamps every metric.
-    why
-        What the policy said of a retrain, in a sentence; stands below `sentence`.
-    winner
-        Name of the recipe that `model` belongs to, or ``None`` if the night made no version.
+        In UTC; timestamp of all metrics.
+    sentence
+        Description of the parent run.
     """
 
+    MARK: ClassVar[str]
     run_id: str
     as_of: datetime
     sentence: str
     children: tuple[ChildRecord, ...]
     datasets: tuple[DatasetRecord, ...] = ()
-    params: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    tags: Mapping[str, str] = field(default_factory=dict)
-    artifacts: Mapping[str, Path] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """Name of the parent run."""
+        return self.run_id
+
+    @property
+    def note(self) -> str:
+        """Description of the parent run."""
+        return self.sentence
+
+    def note_of(self, child: ChildRecord) -> str | None:
+        """Return the description of a child's run; None for none."""
+        return child.failure
+
+
+@dataclass(frozen=True, kw_only=True)
+class NightRecord(ParentRecord):
+    """A nightly run.
+
+    Attributes
+    ----------
+    why
+        The policy's reason for the run, in a sentence; shown below `sentence`.
+    winner
+        Recipe of `model`; None if the run creates no version.
+    """
+
+    MARK = "(night)"
     why: str = ""
     winner: str | None = None
     model: ModelRecord | None = None
@@ -113,50 +156,48 @@ class NightRecord:
     def __post_init__(self) -> None:
         names = [child.recipe for child in self.children]
         if len(set(names)) < len(names):
-            raise ValueError(f"two recipes of one night share a name: {sorted(names)}")
+            raise ValueError(f"children must have different names: {sorted(names)}")
         if (self.winner is None) != (self.model is None):
-            raise ValueError("a winner needs a model, and a model a winner")
+            raise ValueError("winner and model must be given together")
         if self.winner is not None and self.winner not in names:
-            raise ValueError(f"the winner {self.winner!r} is none of {names}")
+            raise ValueError(f"winner {self.winner!r} is not one of {names}")
+
+    @property
+    def title(self) -> str:
+        """The day, and the decision."""
+        return f"{self.as_of:%Y-%m-%d} {self.tags.get(DECISION_TAG, '')}".rstrip()
+
+    @property
+    def note(self) -> str:
+        """The decision, and below it the policy's reason for the run."""
+        return f"{self.sentence}\n\n{self.why}".rstrip()
+
+    def note_of(self, child: ChildRecord) -> str | None:
+        """Return the failure of a recipe, or the decision for the winner."""
+        return child.failure or (self.sentence if child.recipe == self.winner else None)
 
 
-@dataclass(frozen=True)
-class StudyRecord:
-    """Everything about one study that MLflow is to show; it may be told again when it has grown.
+class StudyRecord(ParentRecord):
+    """A study; it may be mirrored again once it has grown.
 
-    Attributes
-    ----------
-    run_id
-        Nightjar's own name of the study.
-    children
-        Its trials; one that was shown stays as it is.
-    params
-        What stays the same as the study goes on.
+    The children are its trials; mirrored ones stay as they are. MLflow does not allow changed
+    params, so `params` contains only values that stay the same while the study grows.
     """
 
-    run_id: str
-    as_of: datetime
-    sentence: str
-    children: tuple[ChildRecord, ...]
-    params: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    tags: Mapping[str, str] = field(default_factory=dict)
-    artifacts: Mapping[str, Path] = field(default_factory=dict)
-    datasets: tuple[DatasetRecord, ...] = ()
+    MARK = "(study)"
 
 
 @dataclass(frozen=True)
 class Mirrored:
-    """Where the night is now.
+    """A mirrored nightly run.
 
     Attributes
     ----------
-    parent_run_id, child_run_ids
-        MLflow's own ids; children by recipe.
+    parent_run_id
+        MLflow's id of the parent run.
     version
-        Number of the registered version, or ``None`` if the night made none.
+        Number of the registered version; None if the run created none.
     """
 
     parent_run_id: str
-    child_run_ids: Mapping[str, str]
     version: int | None

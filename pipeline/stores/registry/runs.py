@@ -1,7 +1,7 @@
-"""The runs of one night or study in MLflow: found by their tags, made if missing, filled, ended.
+"""The runs of one nightly run or study in MLflow: found by their tags, or created; filled, ended.
 
-Promises: each call leaves the same runs however often it is made; a run is made together with the
-tags by which it is found, so a death right after leaves nothing that cannot be found.
+Guarantees: repeated calls leave the same runs; a run is created together with the tags by which it
+is found, so a crash leaves no run that cannot be found.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import json
 import math
 import tempfile
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from pipeline.base import format_instant
-from pipeline.stores.registry.records import ChildRecord, DatasetRecord, NightRecord, StudyRecord
+from pipeline.stores.registry.records import ChildRecord, DatasetRecord, ParentRecord, RunRecord
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -23,135 +24,101 @@ if TYPE_CHECKING:
 RUN_TAG = "nightjar.run_id"
 RECIPE_TAG = "nightjar.recipe"
 AS_OF_TAG = "nightjar.as_of"
-DECISION_TAG = "nightjar.decision"
-NIGHT, STUDY = "(night)", "(study)"
-"""`RECIPE_TAG` of a parent run; no recipe has brackets in its name."""
 _NOTE = "mlflow.note.content"
 _NAME = "mlflow.runName"
 _A_BATCH = 100
+"""Entities per request: MLflow's limit for params and tags."""
 
 
 class NightRuns:
-    """Parent and children of one night, or of one study, in one experiment."""
+    """Parent and children of one record in one experiment."""
 
-    def __init__(
-        self, client: MlflowClient, experiment_id: str, night: NightRecord | StudyRecord
-    ) -> None:
+    def __init__(self, client: MlflowClient, experiment_id: str, record: ParentRecord) -> None:
         self._client = client
         self._experiment_id = experiment_id
-        self._night = night
-        self._whole = NIGHT if isinstance(night, NightRecord) else STUDY
-        self._millis = round(night.as_of.timestamp() * 1000)
+        self._record = record
 
     def find(self, recipe: str) -> Run | None:
-        """Return the run of a recipe (or `NIGHT`, `STUDY`), ``None`` if there is none."""
+        """Return the run of a recipe or of a parent's `MARK`; None if there is none."""
         matches = self._client.search_runs(
             [self._experiment_id],
-            f"tags.`{RUN_TAG}` = '{self._night.run_id}' and tags.`{RECIPE_TAG}` = '{recipe}'",
+            f"tags.`{RUN_TAG}` = '{self._record.run_id}' and tags.`{RECIPE_TAG}` = '{recipe}'",
             order_by=["attributes.start_time ASC"],
         )
         return matches[0] if matches else None
 
     def parent(self) -> Run:
-        """Return the night's own run."""
-        note = {_NOTE: self._note()}
-        return self.find(self._whole) or self._make(self._whole, self._title(), note)
+        """Return the parent run; a new one is empty."""
+        record = self._record
+        return self.find(record.MARK) or self._make(record.MARK, record.title, {_NOTE: record.note})
 
     def fill_parent(self, run: Run) -> None:
-        """Log what the night as a whole has to show."""
-        night = self._night
-        # A study that went on says something new; so does a night that a person decided.
-        tags = {**night.tags, _NOTE: self._note(), _NAME: self._title()}
-        self._fill(run, night.params, night.metrics, tags, night.artifacts)
+        """Log the content of the parent run."""
+        record = self._record
+        # Title and note change when a study grows, or when a user overrides a decision.
+        self._fill(run, record, {**record.tags, _NOTE: record.note, _NAME: record.title})
 
     def child(self, child: ChildRecord, parent_id: str) -> Run:
-        """Return the run of a recipe, filled."""
+        """Return the run of a recipe with its content.
+
+        Parameters
+        ----------
+        child
+            The recipe or trial.
+        parent_id
+            MLflow's id of the parent run.
+        """
         tags = {**child.tags, "mlflow.parentRunId": parent_id}
-        note = child.failure or self._sentence_for(child)
-        if note:
+        if note := self._record.note_of(child):
             tags[_NOTE] = note
-        name = f"{child.recipe} {self._night.as_of:%Y-%m-%d}"
+        name = f"{child.recipe} {self._record.as_of:%Y-%m-%d}"
         run = self.find(child.recipe) or self._make(child.recipe, name, tags)
-        self._fill(run, child.params, child.metrics, tags, child.artifacts)
+        self._fill(run, child, tags)
         for name, values in sorted(child.series.items()):
             for step, value in enumerate(values, start=1):
-                self.log_metrics(run.info.run_id, {name: value}, None, step)
+                point, at = {name: value}, self._record.as_of
+                log_metrics(self._client, run.info.run_id, point, at, step=step)
         return run
 
-    def _note(self) -> str:
-        """Say what was decided, and of a night below it what asked for it."""
-        night = self._night
-        why = night.why if isinstance(night, NightRecord) else ""
-        return f"{night.sentence}\n\n{why}" if why else night.sentence
-
-    def _title(self) -> str:
-        """Name the parent as a person looks for it: the day of a night, and what was decided."""
-        night = self._night
-        if not isinstance(night, NightRecord):
-            return night.run_id
-        decided = night.tags.get(DECISION_TAG)
-        day = f"{night.as_of:%Y-%m-%d}"
-        return f"{day} {decided}" if decided else day
-
-    def _sentence_for(self, child: ChildRecord) -> str | None:
-        """Return what the night says of the recipe that it put before people."""
-        night = self._night
-        won = isinstance(night, NightRecord) and child.recipe == night.winner
-        return night.sentence if won else None
-
-    def log_metrics(
-        self, run_id: str, metrics: Mapping[str, float], model_id: str | None, step: int = 0
-    ) -> None:
-        """Log metrics of a run, or of a logged model of that run, at the night's instant."""
-        from mlflow.entities import Metric
-
-        # Equal name, value, step and instant: MLflow keeps one, however often it is told. What is
-        # no number (nobody could be judged) stays away: it empties MLflow's charts.
-        points = [
-            Metric(name, value, self._millis, step, model_id=model_id)
-            for name, value in sorted(metrics.items())
-            if math.isfinite(value)
-        ]
-        for few in _batches(points):
-            self._client.log_batch(run_id, metrics=few)
-
     def finish(self, run: Run, status: str) -> None:
-        """End a run that has not ended yet."""
+        """End a run.
+
+        Parameters
+        ----------
+        run
+            A run that may have ended already.
+        status
+            MLflow's status, such as ``FINISHED``.
+        """
         if run.info.status != status:
             self._client.set_terminated(run.info.run_id, status)
 
     def _make(self, recipe: str, name: str, tags: Mapping[str, str]) -> Run:
-        marks = {
-            RUN_TAG: self._night.run_id,
+        identity = {
+            RUN_TAG: self._record.run_id,
             RECIPE_TAG: recipe,
-            AS_OF_TAG: format_instant(self._night.as_of),
+            AS_OF_TAG: format_instant(self._record.as_of),
             "mlflow.source.name": "nightjar",
             "mlflow.source.type": "JOB",
             "mlflow.user": "nightjar",
         }
         return self._client.create_run(
-            self._experiment_id, run_name=name, tags={**self._night.tags, **tags, **marks}
+            self._experiment_id, run_name=name, tags={**self._record.tags, **tags, **identity}
         )
 
-    def _fill(
-        self,
-        run: Run,
-        params: Mapping[str, Any],
-        metrics: Mapping[str, float],
-        tags: Mapping[str, str],
-        artifacts: Mapping[str, Path],
-    ) -> None:
+    def _fill(self, run: Run, record: RunRecord, tags: Mapping[str, str]) -> None:
         from mlflow.entities import Param, RunTag
 
         run_id = run.info.run_id
-        for few in _batches([Param(name, str(value)) for name, value in sorted(params.items())]):
-            self._client.log_batch(run_id, params=few)
-        for few in _batches([RunTag(name, value) for name, value in sorted(tags.items())]):
-            self._client.log_batch(run_id, tags=few)
-        self.log_metrics(run_id, metrics, None)
-        if self._night.datasets:
-            self._client.log_inputs(run_id, [_dataset(record) for record in self._night.datasets])
-        for place, file in sorted(artifacts.items()):
+        params = [Param(name, str(value)) for name, value in sorted(record.params.items())]
+        for batch in _batches(params):
+            self._client.log_batch(run_id, params=batch)
+        for batch in _batches([RunTag(name, value) for name, value in sorted(tags.items())]):
+            self._client.log_batch(run_id, tags=batch)
+        log_metrics(self._client, run_id, record.metrics, self._record.as_of)
+        if self._record.datasets:
+            self._client.log_inputs(run_id, [_dataset(table) for table in self._record.datasets])
+        for place, file in sorted(record.artifacts.items()):
             self._upload(run_id, PurePosixPath(place), file)
 
     def _upload(self, run_id: str, place: PurePosixPath, file: Path) -> None:
@@ -159,6 +126,7 @@ class NightRuns:
         if file.name == place.name:
             self._client.log_artifact(run_id, str(file), folder)
             return
+        # MLflow has no argument for the name of an uploaded file.
         with tempfile.TemporaryDirectory() as scratch:
             renamed = Path(scratch, place.name)
             renamed.write_bytes(file.read_bytes())
@@ -180,6 +148,46 @@ def _dataset(record: DatasetRecord) -> DatasetInput:
         ),
         [InputTag("mlflow.data.context", record.context)],
     )
+
+
+def log_metrics(
+    client: MlflowClient,
+    run_id: str,
+    metrics: Mapping[str, float],
+    at: datetime,
+    *,
+    step: int = 0,
+    model_id: str | None = None,
+) -> None:
+    """Log metrics of a run; a repetition changes nothing.
+
+    Parameters
+    ----------
+    client
+        Client of the registry.
+    run_id
+        MLflow's id of the run.
+    metrics
+        Values by name; those that are not finite are skipped.
+    at
+        Instant of the metrics, with a time zone.
+    step
+        MLflow's step.
+    model_id
+        A logged model of the run; the metrics are its metrics.
+    """
+    from mlflow.entities import Metric
+
+    # MLflow keeps one metric of equal name, value, step and instant, so a retry adds nothing. A
+    # value that is not finite (no user was evaluated) makes MLflow's charts empty.
+    millis = round(at.timestamp() * 1000)
+    points = [
+        Metric(name, value, millis, step, model_id=model_id)
+        for name, value in sorted(metrics.items())
+        if math.isfinite(value)
+    ]
+    for batch in _batches(points):
+        client.log_batch(run_id, metrics=batch)
 
 
 def _batches(rows: list[Any]) -> list[list[Any]]:

@@ -1,9 +1,10 @@
-"""Searches for hyper-parameters that outlive their process: Optuna's studies, in one SQLite file.
+"""Hyperparameter searches that continue after a restart: Optuna's studies, in one SQLite file.
 
-Here: the file (`store`), one study in it (`study`), what a trial is (`trial`), the pictures and
-figures made of a study (`files`). Not here: what is measured, and whether it is better (`steps`).
+Here: the file (`store`), one study (`study`), trials as plain data (`trial`), the result files of a
+study (`files`).
+Not here: the measured value of a trial, and the decision on it (`steps`).
 
-SQLite, not Optuna's journal: a kill in the middle of a write leaves the journal with half a line,
-and the next line written behind it makes the file unreadable for good; its lock file outlives its
-process, too. SQLite rolls back, and its locks are the kernel's.
+SQLite instead of Optuna's journal: a crash during a write leaves a partial line in the journal, and
+the next line makes the file unreadable; its lock file also stays after its process has ended.
+SQLite rolls back, and the kernel frees its locks.
 """

@@ -1,45 +1,40 @@
-"""What was made of a study: a folder of a few files, written again as the study goes on.
+"""Result files of a study: one folder, written again as the study grows.
 
-Promises: a file is there whole or not at all, and is checked when it is read; it needs no Optuna.
+Guarantees: a file exists completely or not at all; reading checks it; Optuna is not needed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from pipeline.errors import StorageError
+from pipeline.stores.disk import storage_errors, write_synced
 
 _MANIFEST: Final = "manifest.json"
 
 
 class StudyFiles:
-    """The files of one study below `folder`."""
+    """The result files of one study, in ``<folder>/<study_id>/``."""
 
     def __init__(self, folder: Path, study_id: str) -> None:
         self._folder = folder / study_id
 
     def write(self, files: Mapping[str, bytes]) -> None:
-        """Write files, and after them the sums by which they are checked."""
+        """Write files by name, and then their checksums."""
         sums = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
         manifest = json.dumps(sums, sort_keys=True, indent=1).encode()
-        try:
+        with storage_errors("storage.cannot_write", f"cannot write {self._folder}"):
             self._folder.mkdir(parents=True, exist_ok=True)
             for name, data in {**files, _MANIFEST: manifest}.items():
                 new = self._folder / f"{name}.new"
                 with new.open("wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
+                    write_synced(file, data)
+                # A rename replaces the file of an earlier state in one step.
                 new.rename(self._folder / name)
-        except OSError as error:
-            raise StorageError(
-                "storage.cannot_write", f"cannot write {self._folder}: {error.strerror}"
-            ) from error
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -47,22 +42,25 @@ class StudyFiles:
         return tuple(sorted(self._sums()))
 
     def path(self, name: str) -> Path:
-        """Return the path of a file after checking its sum."""
+        """Return the path of a file after checking its checksum."""
         self.read(name)
         return self._folder / name
 
     def read(self, name: str) -> bytes:
-        """Return a file's bytes after checking their sum."""
+        """Return the content of a file after checking its checksum.
+
+        Raises
+        ------
+        StorageError
+            ``storage.cannot_read``, ``study.checksum``, ``study.no_result``, ``study.unreadable``
+        """
         sums, path = self._sums(), self._folder / name
-        try:
+        with storage_errors("storage.cannot_read", f"cannot read {path}"):
             data = path.read_bytes()
-        except OSError as error:
-            raise StorageError(
-                "storage.cannot_read", f"cannot read {path}: {error.strerror}"
-            ) from error
         if hashlib.sha256(data).hexdigest() != sums.get(name):
             raise StorageError(
-                "study.checksum", f"{path} is not what was written: its sha256 differs"
+                "study.checksum",
+                f"{path} was changed: its sha256 differs; run `nightjar tune` again",
             )
         return data
 
@@ -72,8 +70,8 @@ class StudyFiles:
             sums: dict[str, str] = json.loads(path.read_bytes())
         except FileNotFoundError:
             raise StorageError(
-                "study.no_result", f"{self._folder} holds no study that came to a result"
+                "study.no_result", f"{self._folder} has no result of a study; run `nightjar tune`"
             ) from None
         except (OSError, ValueError) as error:
-            raise StorageError("study.unreadable", f"{path} cannot be read: {error}") from error
+            raise StorageError("study.unreadable", f"cannot read {path}: {error}") from error
         return sums

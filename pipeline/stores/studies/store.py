@@ -1,7 +1,7 @@
-"""The file that holds all studies of a workspace.
+"""The file of all studies of a workspace.
 
-Promises: a study is begun as a whole or begun again; a failure of the file is one sentence. One
-writer at a time: the caller holds the lock.
+Guarantees: a study that a crash left without its facts is begun again; failures of the file raise
+`StorageError`. The caller holds the lock: one process at a time writes.
 """
 
 from __future__ import annotations
@@ -17,16 +17,19 @@ from pipeline.stores.studies.study import START, Study, import_optuna
 
 FILE: Final = "studies.db"
 _HALVING: Final = 2
-"""Of the trials that were measured on a window, one in this many goes on to the next one."""
+"""Reduction factor of successive halving: one trial in this many continues after a window."""
 _FACTS: Final = "facts"
 
 
 class Studies:
-    """All studies of a workspace; a context manager, which closes the file."""
+    """All studies of a workspace. A context manager: leaving it closes the file."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._optuna = import_optuna()
+        self._pruner = self._optuna.pruners.SuccessiveHalvingPruner(
+            min_resource=1, reduction_factor=_HALVING
+        )
 
     def __enter__(self) -> Self:
         with self._errors():
@@ -34,7 +37,7 @@ class Studies:
             file = (self._folder / FILE).absolute()
             try:
                 self._storage = self._optuna.storages.RDBStorage(f"sqlite:///{file}")
-            except RuntimeError as fault:  # written by another version of Optuna
+            except RuntimeError as fault:  # the file is of another version of Optuna
                 raise StorageError("study.unusable", f"{file}: {fault}") from fault
         return self
 
@@ -43,12 +46,12 @@ class Studies:
         self._storage.engine.dispose()
 
     def find(self, study_id: str) -> Study | None:
-        """Return a study that was begun, what a killed process left behind made good."""
+        """Return a study after recovering the trials of a crashed process; None if it is new."""
         with self._errors():
-            known = self._known().get(study_id)
-            if known is None:
+            facts = self._facts().get(study_id)
+            if facts is None:
                 return None
-            study = Study(self._load(study_id), known, self._errors)
+            study = self._study(study_id, facts)
             study.recover()
         return study
 
@@ -64,58 +67,67 @@ class Studies:
 
         Parameters
         ----------
+        study_id
+            Name of the study.
         facts
-            Plain JSON that is kept with it.
-        start, others
-            Values by axis that are tried before anything else; those of `start` need not be all.
+            JSON values that are stored with the study.
+        axes
+            Searched hyperparameters by name.
+        start
+            Values by axis of the first trial; axes may be missing.
+        others
+            Values by axis of the next trials.
         """
         facts = {**facts, "axes": {name: vars(axis) for name, axis in axes.items()}}
         with self._errors():
-            made = self._optuna.create_study(
+            study = self._optuna.create_study(
                 storage=self._storage,
                 study_name=study_id,
                 direction="maximize",
-                load_if_exists=True,  # of a process that died before it wrote the facts
-                pruner=self._pruner(),
+                load_if_exists=True,  # a process may have crashed before it wrote the facts
+                pruner=self._pruner,
             )
-            if not made.get_trials(deepcopy=False):
-                made.enqueue_trial(dict(start), user_attrs={START: True})
+            if not study.get_trials(deepcopy=False):
+                study.enqueue_trial(dict(start), user_attrs={START: True})
             for values in others:
-                made.enqueue_trial(dict(values), skip_if_exists=True)
-            made.set_user_attr(_FACTS, facts)
-            return Study(made, self._known()[study_id], self._errors)
+                study.enqueue_trial(dict(values), skip_if_exists=True)
+            # Last: `find` ignores a study without facts, so a crash before this begins it again.
+            study.set_user_attr(_FACTS, facts)
+            return Study(study, self._facts()[study_id], self._errors)
 
     def last(self, key: str, but: str) -> Study | None:
-        """Return the newest study whose facts have this ``key``, other than `but`."""
+        """Return the newest other study with the same key.
+
+        Parameters
+        ----------
+        key
+            Value of ``key`` in the facts.
+        but
+            Study that is not returned.
+        """
         with self._errors():
-            names = [n for n, facts in self._known().items() if facts["key"] == key and n != but]
-            if not names:
-                return None
-            return Study(self._load(names[-1]), self._known()[names[-1]], self._errors)
+            facts = self._facts()
+            names = [name for name in facts if facts[name]["key"] == key and name != but]
+            return self._study(names[-1], facts[names[-1]]) if names else None
 
     def facts(self) -> tuple[Mapping[str, Any], ...]:
-        """Return what all studies were begun with, oldest first."""
+        """Return the facts of all studies, oldest first."""
         with self._errors():
-            return tuple(self._known().values())
+            return tuple(self._facts().values())
 
-    def _known(self) -> dict[str, dict[str, Any]]:
+    def _facts(self) -> dict[str, dict[str, Any]]:
         """Return the facts of all studies by name, oldest first."""
-        studies = sorted(self._storage.get_all_studies(), key=lambda one: one._study_id)
+        studies = sorted(self._storage.get_all_studies(), key=lambda study: study._study_id)
         return {s.study_name: s.user_attrs[_FACTS] for s in studies if _FACTS in s.user_attrs}
 
-    def _load(self, study_id: str) -> Any:
-        return self._optuna.load_study(
-            study_name=study_id, storage=self._storage, pruner=self._pruner()
-        )
-
-    def _pruner(self) -> Any:
-        return self._optuna.pruners.SuccessiveHalvingPruner(
-            min_resource=1, reduction_factor=_HALVING
-        )
+    def _study(self, study_id: str, facts: Mapping[str, Any]) -> Study:
+        load = self._optuna.load_study
+        study = load(study_name=study_id, storage=self._storage, pruner=self._pruner)
+        return Study(study, facts, self._errors)
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
-        """Turn failures of the file into one sentence."""
+        """Turn failures of the file into a `StorageError`."""
         from sqlalchemy.exc import SQLAlchemyError
 
         storage_error = self._optuna.exceptions.StorageInternalError
@@ -124,5 +136,5 @@ class Studies:
         except (OSError, SQLAlchemyError, storage_error) as fault:
             reason = str(fault.__cause__ or fault).splitlines()[0]
             raise StorageError(
-                "study.unusable", f"the studies in {self._folder} cannot be used: {reason}"
+                "study.unusable", f"cannot use the studies in {self._folder}: {reason}"
             ) from fault

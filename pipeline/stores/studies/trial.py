@@ -1,4 +1,4 @@
-"""What a trial is, without a word of Optuna."""
+"""Trials as plain data, without Optuna's types."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ FAILED: Final = "failed"
 
 @dataclass(frozen=True)
 class Trial:
-    """One that came to its end.
+    """A finished trial.
 
     Attributes
     ----------
     state
-        ``complete``, ``pruned`` (hopeless after some window) or ``failed``.
+        ``complete``, ``pruned`` (stopped after some tuning window) or ``failed``.
     values
-        By axis, as proposed; where a recipe begins, only those that it has.
+        Values by axis; the start has only those of its recipe.
     start
-        Whether it is where the search began.
+        True for the start of the search.
     notes
-        What the caller told of it.
+        JSON values of the caller.
     """
 
     number: int
@@ -36,7 +36,15 @@ class Trial:
 
 @dataclass(frozen=True)
 class Asked:
-    """One that is to be measured now."""
+    """A trial to be measured now.
+
+    Attributes
+    ----------
+    values
+        Values by axis; the start has only those of its recipe.
+    start
+        True for the start of the search.
+    """
 
     number: int
     values: Mapping[str, float]

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from pipeline.stores.pruning import (
-    NOTHING,
     Removed,
     drop_files,
     last_activity,
@@ -30,14 +29,14 @@ def run(tmp_path):
     run = Runs(tmp_path / "runs").open("r-1")
     with run.draft("train/als") as draft:
         draft.bytes("scorer.npz", b"12345")
-        draft.json("recipe", {"name": "als"})
+        draft.bytes("recipe.json", b"{}")
     return run
 
 
 def test_a_file_is_forgotten_and_the_rest_of_its_step_stays(run):
     assert drop_files(run, "train/als", ["scorer.npz"]) == Removed(1, 5)
-    assert drop_files(run, "train/als", ["scorer.npz"]) == NOTHING
-    assert run.json("train/als", "recipe") == {"name": "als"}
+    assert drop_files(run, "train/als", ["scorer.npz"]) == Removed()
+    assert run.bytes("train/als", "recipe.json") == b"{}"
     assert run.committed("train/als") is not None
     with raises("storage.cannot_read"):
         run.bytes("train/als", "scorer.npz")
@@ -72,11 +71,11 @@ def test_the_draft_of_a_dead_process_goes_and_that_of_a_living_one_stays(run):
     runs = Runs(run.folder.parent)
     with run.draft("features") as draft, run.writing("train/mad-7"):
         draft.bytes("x", b"1")
-        assert remove_orphans(runs) == NOTHING
+        assert remove_orphans(runs) == Removed()
     assert remove_orphans(runs) == Removed(1, 3)
     assert not left.exists()
     assert run.committed("features") is not None
-    assert remove_orphans(runs) == NOTHING
+    assert remove_orphans(runs) == Removed()
 
 
 def test_a_draft_of_a_killed_process_is_found(tmp_path):
@@ -92,7 +91,7 @@ def test_a_draft_of_a_killed_process_is_found(tmp_path):
 
 
 def test_no_runs_leave_nothing(tmp_path):
-    assert remove_orphans(Runs(tmp_path / "calibrations")) == NOTHING
+    assert remove_orphans(Runs(tmp_path / "calibrations")) == Removed()
 
 
 def test_age_is_since_a_file_was_written_and_put_where_it_is(tmp_path):
@@ -104,7 +103,7 @@ def test_age_is_since_a_file_was_written_and_put_where_it_is(tmp_path):
     link = tmp_path / "link"
     link.symlink_to(folder)
     paths = [old, young, folder, link, tmp_path / "gone"]
-    assert remove_older(paths[:4], NOW - timedelta(minutes=1)) == NOTHING
+    assert remove_older(paths[:4], NOW - timedelta(minutes=1)) == Removed()
     taken = remove_older(paths[:4], NOW + timedelta(days=1))
     assert (taken.files, old.exists(), young.exists(), link.is_symlink()) == (
         3,

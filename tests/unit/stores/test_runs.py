@@ -14,14 +14,24 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 
 from pipeline.errors import StorageError
-from pipeline.stores.runs import Runs
+from pipeline.stores.runs import RootArtifact, Runs
 from tests.raising import raises
+
+
+class Facts(RootArtifact[Any]):
+    FILE = "facts"
+
+
+class Cost(RootArtifact[dict[str, float]]):
+    FILE = "cost"
+    VOLATILE = True
 
 
 @pytest.fixture
@@ -31,7 +41,7 @@ def run(tmp_path):
 
 def write(run, step="features"):
     with run.draft(step) as draft:
-        draft.json("facts", {"b": 1, "a": [1.5, None]})
+        draft.write(Facts({"b": 1, "a": [1.5, None]}))
         draft.frame("rows", pl.DataFrame({"x": [1, 2, 3]}))
         draft.arrays("arrays", {"ids": np.array(["é", "b"]), "n": np.arange(3)})
         draft.rows = 3
@@ -57,7 +67,7 @@ def test_reads_back_what_was_written(run):
     ref = write(run)
     assert (ref.step, ref.rows) == ("features", 3)
     assert run.committed("features") == ref
-    assert run.json("features", "facts") == {"a": [1.5, None], "b": 1}
+    assert run.read(Facts, "features").root == {"a": [1.5, None], "b": 1}
     assert run.frame("features", "rows")["x"].to_list() == [1, 2, 3]
     arrays = run.arrays("features", "arrays")
     assert arrays["ids"].tolist() == ["é", "b"]
@@ -72,7 +82,7 @@ def test_the_same_content_has_the_same_sum(tmp_path):
 
 def test_an_error_while_writing_commits_nothing(run):
     with pytest.raises(ZeroDivisionError), run.draft("features") as draft:
-        draft.json("facts", {})
+        draft.bytes("facts.json", b"{}")
         raise ZeroDivisionError
     assert run.committed("features") is None
     assert visible(run) == []
@@ -85,12 +95,12 @@ import os, pathlib
 from pipeline.stores import runs
 def die(*a, **k): os._exit(9)
 if {before!r} == "manifest":
-    runs._manifest = die
+    runs._manifest_bytes = die
 else:
     pathlib.Path.rename = die
 run = runs.Runs(pathlib.Path({str(tmp_path / "runs")!r})).open("r")
 with run.draft("features") as draft:
-    draft.json("facts", {{}})
+    draft.bytes("facts.json", b"{{}}")
 """
     done = subprocess.run(
         [sys.executable, "-c", code], check=False, env={**os.environ, "PYTHONPATH": str(Path.cwd())}
@@ -118,16 +128,16 @@ def test_a_changed_file_is_refused(run):
     path = run.folder / "features" / "facts.json"
     path.write_bytes(path.read_bytes().replace(b"1.5", b"2.5"))
     with raises("run.checksum"):
-        run.json("features", "facts")
+        run.bytes("features", "facts.json")
 
 
 def test_a_missing_file_is_named(run):
     write(run)
     (run.folder / "features" / "facts.json").unlink()
     with raises("storage.cannot_read"):
-        run.json("features", "facts")
+        run.bytes("features", "facts.json")
     with raises("run.no_file"):
-        run.json("features", "other")
+        run.bytes("features", "other.json")
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"rows": 1}'])
@@ -135,12 +145,12 @@ def test_a_damaged_manifest_is_named(run, damage):
     write(run)
     (run.folder / "features" / "manifest.json").write_bytes(damage)
     with raises("run.manifest_damaged"):
-        run.json("features", "facts")
+        run.bytes("features", "facts.json")
 
 
 def test_a_step_that_was_not_done_is_named(run):
     with raises("run.step_missing"):
-        run.json("gate", "decision")
+        run.bytes("gate", "decision.json")
 
 
 def test_objects_are_refused(run):
@@ -151,7 +161,7 @@ def test_objects_are_refused(run):
 
 def test_not_a_number_is_no_json(run):
     with pytest.raises(ValueError, match="JSON"), run.draft("gate") as draft:
-        draft.json("decision", {"x": float("nan")})
+        draft.write(Facts({"x": float("nan")}))
 
 
 @pytest.mark.parametrize("bad", ["", "../x", "a/b", ".hidden"])
@@ -181,13 +191,13 @@ def test_what_was_measured_is_kept_and_checked_but_names_no_output(tmp_path):
     def written(name, seconds, facts=1):
         run = Runs(tmp_path / name).open("20171201T090000Z-0badcafe")
         with run.draft("train/als") as draft:
-            draft.json("facts", facts)
-            draft.json("cost", {"seconds": seconds}, volatile=True)
+            draft.write(Facts(facts))
+            draft.write(Cost({"seconds": seconds}))
         return run
 
     slow, fast, other = written("slow", 9.5), written("fast", 0.5), written("other", 9.5, facts=2)
     assert slow.ref("train/als") == fast.ref("train/als") != other.ref("train/als")
-    assert slow.json("train/als", "cost") == {"seconds": 9.5}
+    assert slow.read(Cost, "train/als").root == {"seconds": 9.5}
     (slow.folder / "train/als/cost.json").write_text('{"seconds": 0.1}')
     with raises("run.checksum"):
-        slow.json("train/als", "cost")
+        slow.read(Cost, "train/als")

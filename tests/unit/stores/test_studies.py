@@ -208,7 +208,7 @@ def test_what_killed_two_processes_is_given_up(tmp_path):
         study = studies.find("one")
         assert study is not None
         (given_up,) = [t for t in study.trials() if t.state == FAILED]
-        assert "died twice" in given_up.notes["failure"]
+        assert "ended twice" in given_up.notes["failure"]
         assert [dict(given_up.values)] != go_on(study, 1)
 
 

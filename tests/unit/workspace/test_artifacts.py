@@ -1,3 +1,4 @@
+import json
 from datetime import UTC, datetime
 
 import polars as pl
@@ -32,7 +33,7 @@ def test_a_split_is_written_and_read_back(tmp_path):
     with run.draft("features") as draft:
         draft.write(SplitFile.of(split))
     assert run.read(SplitFile).split(TRUTH, None) == split
-    assert run.json("features", "split")["holdout"] == [
+    assert json.loads(run.bytes("features", "split.json"))["holdout"] == [
         "2024-01-08T00:00:00Z",
         "2024-01-15T00:00:00Z",
     ]
@@ -42,6 +43,6 @@ def test_a_file_of_another_shape_is_named_with_its_field(tmp_path):
     run = Runs(tmp_path).open("one")
     assert run.find(MlflowFile) is None
     with run.draft("register") as draft:
-        draft.json("mlflow", {"run": "r", "version": "none"})
+        draft.bytes("mlflow.json", b'{"run": "r", "version": "none"}')
     with raises("artifact.invalid"):
         run.read(MlflowFile)

@@ -267,7 +267,7 @@ def test_the_sums_of_what_is_left_hold_and_no_others_are_kept(lake):
     upkeep = Compaction(lake, "events")
     upkeep.compact()
     upkeep.clear([2], LATER)
-    named = CommitIntegrity(lake.root, "events").checksums()
+    named = CommitIntegrity(lake.root, "events").sums.files()
     there = {p.relative_to(lake.root / "events").as_posix() for p in data_of(lake, "events")}
     assert set(named) == {*there, f"_delta_log/{6:020}.json"}
     assert CommitIntegrity(lake.root, "events").acknowledged() == 6

@@ -1,0 +1,37 @@
+"""Failures of the file system keep their id and reason; bytes and folders reach the disk."""
+
+import hashlib
+import os
+
+import pytest
+
+from pipeline.errors import StorageError
+from pipeline.stores.disk import sha256, storage_errors, sync, write_synced
+from tests.raising import raises
+
+
+def test_a_failure_has_the_id_the_sentence_and_the_reason_of_the_system(tmp_path):
+    with pytest.raises(StorageError) as error, storage_errors("storage.cannot_read", "no x"):
+        (tmp_path / "x").read_bytes()
+    assert (error.value.id, error.value.sentence) == (
+        "storage.cannot_read",
+        "no x: No such file or directory",
+    )
+
+
+def test_other_errors_pass_unchanged():
+    with raises("run.no_file"), storage_errors("storage.cannot_read", "no x"):
+        raise StorageError("run.no_file", "no file")
+    with pytest.raises(ValueError, match="other"), storage_errors("storage.cannot_read", "no x"):
+        raise ValueError("other")
+
+
+def test_bytes_are_on_the_disk_before_the_file_is_closed(tmp_path, monkeypatch):
+    path, written = tmp_path / "x", []
+    monkeypatch.setattr(os, "fsync", lambda _: written.append(path.read_bytes()))
+    with path.open("wb") as file:
+        write_synced(file, b"abc")
+        assert written == [b"abc"]
+    sync(path, tmp_path)
+    assert len(written) == 3
+    assert sha256(path) == hashlib.sha256(b"abc").hexdigest()
