@@ -24,50 +24,27 @@ DATA: Final = "data"
 
 
 @dataclass(frozen=True)
-class Churn:
-    """What became of the first `k` entries of some people's lists.
+class ChurnShares:
+    """What became of the first `k` entries of some users' lists.
 
     Attributes
     ----------
     users
-        People compared.
+        Users compared.
     entries, kept
         How many entries they had, and how many of these stand among the first `k` again.
+    overlap
+        Share of the entries kept; ``None`` without entries.
     lost
-        The others by cause; a cause that can be told and took nothing is 0.
+        Shares of the others by cause; with `overlap` they add up to 1. A cause that can be
+        measured and took nothing is 0.
     """
-
-    k: int
-    users: int
-    entries: int
-    kept: int
-    lost: Mapping[str, int]
-
-    @property
-    def overlap(self) -> float | None:
-        """Share of the entries kept; ``None`` where nobody could be compared."""
-        return self.kept / self.entries if self.entries else None
-
-    @property
-    def shares(self) -> dict[str, float]:
-        """Share of the entries lost to each cause: with `overlap` they add up to 1."""
-        return {name: n / self.entries for name, n in self.lost.items() if self.entries}
-
-
-@dataclass(frozen=True)
-class ChurnShares:
-    """A `Churn` in a file: lost entries by cause are shares; with `overlap` they add up to 1."""
 
     users: int
     entries: int
     kept: int
     overlap: float | None
     lost: Mapping[str, float]
-
-    @classmethod
-    def of(cls, churn: Churn) -> ChurnShares:
-        """Return the shares of a comparison."""
-        return cls(churn.users, churn.entries, churn.kept, churn.overlap, churn.shares)
 
 
 def idle(
@@ -106,7 +83,7 @@ def churn(
     k: int,
     replays: Iterable[tuple[str, pl.DataFrame]] = (),
     rest: str = DATA,
-) -> Churn:
+) -> ChurnShares:
     """Compare two publications for some users.
 
     Parameters
@@ -120,15 +97,23 @@ def churn(
     rest
         What everything else is put down to.
     """
-    mine = _first(before, users, k)
-    kept = mine.join(_first(after, users, k), on=[c.USER_ID, c.ITEM_ID], how="semi").height
-    left = mine.join(_first(after, users, k), on=[c.USER_ID, c.ITEM_ID], how="anti")
+
+    def first(lists: pl.DataFrame) -> pl.DataFrame:
+        entries = of_people(lists.filter(pl.col(c.POSITION) <= k), users)
+        return entries.select(c.USER_ID, c.ITEM_ID)
+
+    mine, now = first(before), first(after)
+    left = mine.join(now, on=mine.columns, how="anti")
+    entries, kept = mine.height, mine.height - left.height
     lost = {}
     for cause, lists in replays:
-        stays = left.join(_first(lists, users, k), on=[c.USER_ID, c.ITEM_ID], how="semi")
+        stays = left.join(first(lists), on=mine.columns, how="semi")
         lost[cause], left = left.height - stays.height, stays
-    return Churn(k, len(set(users)), mine.height, kept, {**lost, rest: left.height})
-
-
-def _first(lists: pl.DataFrame, users: Collection[str], k: int) -> pl.DataFrame:
-    return of_people(lists.filter(pl.col(c.POSITION) <= k), users).select(c.USER_ID, c.ITEM_ID)
+    lost[rest] = left.height
+    return ChurnShares(
+        users=len(set(users)),
+        entries=entries,
+        kept=kept,
+        overlap=kept / entries if entries else None,
+        lost={cause: n / entries for cause, n in lost.items() if entries},
+    )
