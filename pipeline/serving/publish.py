@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, TypeAlias
 
@@ -116,37 +117,46 @@ def chain(publications: pl.DataFrame, base: str) -> pl.DataFrame:
     return publications.filter(mine).sort(c.GENERATION)
 
 
-def patch_row(
-    behind: Mapping[str, Any],
-    publication_id: str,
-    lists: pl.DataFrame,
-    *,
-    as_of: datetime,
-    live_from: datetime,
-    catalogue_version: int | None,
-) -> pl.DataFrame:
-    """Return the row of a patch.
+@dataclass(frozen=True)
+class Patch:
+    """Lists that can go live behind the newest publication of a chain.
 
-    Parameters
+    Attributes
     ----------
-    behind
-        The newest row of the chain that it was made against.
+    at
+        Exclusive end of the events that the lists know.
     lists
-        Its lists, as `trim` returns them.
-    as_of
-        Exclusive end of what the lists know.
+        Rows of `columns.RECOMMENDATIONS` without the publication, as `trim` returns them.
+    users
+        Users with a list in it.
+    outside
+        Users whose new events are all with items that the model does not know; they keep their
+        lists.
+    files
+        Keys of the files whose events are new in it.
     """
-    row = {
-        **behind,
-        c.PUBLICATION_ID: publication_id,
-        c.GENERATION: behind[c.GENERATION] + 1,
-        c.BASE: behind[c.BASE] or behind[c.PUBLICATION_ID],
-        c.AS_OF: as_of,
-        c.LIVE_FROM: live_from,
-        c.CATALOGUE_VERSION: catalogue_version,
-        c.SUMS: lists_sum(lists),
-    }
-    return pl.DataFrame([row], schema=c.PUBLICATIONS)
+
+    publication_id: str
+    at: datetime
+    catalogue_version: int | None
+    lists: pl.DataFrame
+    users: int
+    outside: int
+    files: tuple[str, ...]
+
+    def row(self, behind: PublicationRow, *, live_from: datetime) -> pl.DataFrame:
+        """Return its row of `publications`, behind the newest one of the chain."""
+        row = {
+            **behind,
+            c.PUBLICATION_ID: self.publication_id,
+            c.GENERATION: behind[c.GENERATION] + 1,
+            c.BASE: behind[c.BASE] or behind[c.PUBLICATION_ID],
+            c.AS_OF: self.at,
+            c.LIVE_FROM: live_from,
+            c.CATALOGUE_VERSION: self.catalogue_version,
+            c.SUMS: lists_sum(self.lists),
+        }
+        return pl.DataFrame([row], schema=c.PUBLICATIONS)
 
 
 def check_patch(publications: pl.DataFrame, patch: Mapping[str, Any]) -> None:

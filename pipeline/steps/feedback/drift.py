@@ -89,6 +89,9 @@ def seen(view: AsOfView, progress: Progress = silent) -> Drift:
     windows = windows_at(end, config)
     past = before(windows.span.start)
     items = view.table("items", [c.ITEM_ID, c.PRICE, c.CATEGORIES])
+    resets: dict[str, datetime] = {}
+    for entry in decisions:
+        resets |= {} if entry.drift is None else entry.drift.since
     return judge(
         view.events(_EVENTS, between(windows.span)),
         items,
@@ -97,7 +100,7 @@ def seen(view: AsOfView, progress: Progress = silent) -> Drift:
             view.events([c.ITEM_ID], past)[c.ITEM_ID].unique(),
         ),
         tuple(_qualities(view, windows, decisions)),
-        _reference_resets(decisions),
+        resets,
         end=end,
         config=config,
     )
@@ -110,15 +113,6 @@ def _end(view: AsOfView, decisions: Sequence[DecisionEntry]) -> datetime:
         return at
     last = decisions[-1].as_of
     return last + (at - last) // _DAY * _DAY
-
-
-def _reference_resets(decisions: Iterable[DecisionEntry]) -> dict[str, datetime]:
-    """Return since when each signal has been known to drift."""
-    since: dict[str, datetime] = {}
-    for entry in decisions:
-        if entry.drift is not None:
-            since |= entry.drift.since
-    return since
 
 
 def _qualities(
@@ -143,7 +137,8 @@ def _qualities(
     yield Quality("ndcg", tuple(recent), reference)
     reference = _present(_rate(entry.attribution) for entry in past)
     if len(reference) >= enough:
-        recent = [_rate(_all_users(joined(view, day).rows)) for day in days]
+        spans = (joined(view, day).rows for day in days)
+        recent = [_rate(next((x for x in rows if x.by == EVERYBODY), None)) for rows in spans]
     yield Quality("answers", tuple(recent), reference)
 
 
@@ -152,23 +147,15 @@ def _ndcg(scores: Prequential) -> QualityMean | None:
     rows = [row for row in scores.rows if row.slice == ALL and row.ndcg.se is not None]
     if sum(row.users for row in rows) < MIN_GROUP_SIZE:
         return None
-    return _pooled_quality(
-        [QualityMean(x.ndcg.mean, x.ndcg.se, x.user_days, x.users) for x in rows]
-    )
+    return _pooled(QualityMean(x.ndcg.mean, x.ndcg.se, x.user_days, x.users) for x in rows)
 
 
 def _past_ndcg(entry: DecisionEntry) -> QualityMean | None:
-    return _pooled_quality(
-        [
-            QualityMean(row.ndcg, row.ndcg_se, row.user_days, row.users)
-            for row in entry.live
-            if row.slice == ALL and row.ndcg is not None
-        ]
+    return _pooled(
+        QualityMean(row.ndcg, row.ndcg_se, row.user_days, row.users)
+        for row in entry.live
+        if row.slice == ALL and row.ndcg is not None
     )
-
-
-def _all_users(rows: Iterable[AttributionRow]) -> AttributionRow | None:
-    return next((row for row in rows if row.by == EVERYBODY), None)
 
 
 def _rate(group: AttributionRow | AttributionSummary | None) -> QualityMean | None:
@@ -180,8 +167,9 @@ def _rate(group: AttributionRow | AttributionSummary | None) -> QualityMean | No
     )
 
 
-def _pooled_quality(parts: Sequence[QualityMean]) -> QualityMean | None:
+def _pooled(versions: Iterable[QualityMean]) -> QualityMean | None:
     """Pool versions, weighed by the user-days of each."""
+    parts = list(versions)
     total = sum(part.of for part in parts)
     if not total:
         return None

@@ -18,17 +18,12 @@ from pipeline.base import AsOf, Progress, format_instant, silent
 from pipeline.errors import ConcurrencyError, ConfigError
 from pipeline.failpoints import failpoint
 from pipeline.serving import publish as swap
-from pipeline.serving.publish import PublicationRow
-from pipeline.steps.feedback.patch import NoPatch, Patch, counted, make_patch
+from pipeline.serving.publish import Patch, PublicationRow
+from pipeline.steps.feedback.patch import counted, make_patch
 from pipeline.steps.feedback.results import FoldinResult
 from pipeline.steps.ingest.landing import landed_at
 from pipeline.workspace.night import Night
-from pipeline.workspace.publications import (
-    append_ledger_entry,
-    reconcile,
-    stage,
-    verify_staged,
-)
+from pipeline.workspace.publications import append_ledger_entry, reconcile, stage, verify_staged
 from pipeline.workspace.task_log import task_log
 from pipeline.workspace.workspace import Workspace
 
@@ -48,20 +43,19 @@ def foldin(ws: Workspace, at: AsOf, *, progress: Progress = silent) -> FoldinRes
     """
     began, start = datetime.now(UTC), time.perf_counter()
     with task_log("foldin", at, progress=progress) as log:
-        result = _attempts(_Pass(ws, at, began, start, log.progress))
+        attempt = _Pass(ws, at, began, start, log.progress)
+        failpoint("before_foldin")
+        reconcile(ws)
+        for attempts_left in reversed(range(TRIES)):
+            try:
+                result = attempt.once()
+                break
+            except ConcurrencyError as error:
+                if not attempts_left:
+                    raise
+                log.progress(f"fold in: once more, for {error.sentence}")
         log.rows, log.result = result.users_refreshed, result.sentence
     return result
-
-
-def _attempts(attempt: _Pass) -> FoldinResult:
-    failpoint("before_foldin")
-    reconcile(attempt.ws)
-    for _ in range(TRIES - 1):
-        try:
-            return attempt.once()
-        except ConcurrencyError as error:
-            attempt.progress(f"fold in: once more, for {error.sentence}")
-    return attempt.once()
 
 
 @dataclass(frozen=True)
@@ -94,10 +88,25 @@ class _Pass:
             return self._nothing(f"the live lists know what was done until {until}, and later")
         items = self.ws.lake.version("items")
         made = make_patch(night, behind, self.at, catalogue=items, progress=self.progress)
-        if isinstance(made, NoPatch):
-            return self._nothing(made.reason)
+        if isinstance(made, str):
+            return self._nothing(made)
         row = self._swap(made, behind, by_clock=by_clock)
-        return self._refreshed(made, row, by_clock=by_clock)
+        landed = landed_at(self.ws.home, made.files) if by_clock else None
+        waited = None if landed is None else (row[c.LIVE_FROM] - landed).total_seconds()
+        sentence = f"new lists for {counted(made.users)}"
+        if made.outside:
+            sentence += (
+                f"; {counted(made.outside)} did something with items alone that the live model "
+                "does not know: their lists stay until the next night"
+            )
+        return FoldinResult(
+            users_refreshed=made.users,
+            publication_id=made.publication_id,
+            generation=row[c.GENERATION],
+            sentence=sentence,
+            seconds=self._seconds,
+            fresh_after_seconds=waited,
+        )
 
     def _swap(self, made: Patch, behind: PublicationRow, *, by_clock: bool) -> PublicationRow:
         """Publish a patch; `ConcurrencyError` if its base is not live any more."""
@@ -113,24 +122,6 @@ class _Pass:
             failpoint("patch_swapped")
             append_ledger_entry(self.ws, row)
         return row
-
-    def _refreshed(self, made: Patch, row: PublicationRow, *, by_clock: bool) -> FoldinResult:
-        landed = landed_at(self.ws.home, made.files) if by_clock else None
-        waited = None if landed is None else (row[c.LIVE_FROM] - landed).total_seconds()
-        sentence = f"new lists for {counted(made.users)}"
-        if made.outside:
-            sentence += (
-                f"; {counted(made.outside)} did something with items alone that the live model "
-                "does not know: their lists stay until the next night"
-            )
-        return FoldinResult(
-            made.users,
-            made.publication_id,
-            row[c.GENERATION],
-            sentence,
-            self._seconds,
-            waited,
-        )
 
     def _nothing(self, reason: str) -> FoldinResult:
         return FoldinResult(0, None, None, f"no list was refreshed: {reason}", self._seconds)

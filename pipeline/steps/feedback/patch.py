@@ -6,7 +6,6 @@ was read, so an attempt that died is found again by its name; nothing here chang
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -20,7 +19,7 @@ from pipeline.data.split import before, last_event
 from pipeline.data.windows import of_people as weighed
 from pipeline.models.families import load
 from pipeline.serving.foldin import Seen, end_of, histories, new_since, of_people, patch_id
-from pipeline.serving.publish import PublicationRow, patch_row, unavailable
+from pipeline.serving.publish import Patch, PublicationRow, unavailable
 from pipeline.serving.recommend import people_lists
 from pipeline.stores.batches import Batches
 from pipeline.workspace.artifacts import REFIT, PatchFile
@@ -30,52 +29,6 @@ from pipeline.workspace.run_files import FALLBACK, read_scorer, read_split
 STEP: Final = "foldin"
 
 
-@dataclass(frozen=True)
-class Patch:
-    """Lists that can go live behind the newest publication of a chain.
-
-    Attributes
-    ----------
-    at
-        Exclusive end of the events that the lists know.
-    lists
-        Rows of `columns.RECOMMENDATIONS` without the publication, as they are shown.
-    users
-        Users with a list in it.
-    outside
-        Users whose new events are all with items that the model does not know; they keep their
-        lists.
-    files
-        Keys of the files whose events are new in it.
-    """
-
-    publication_id: str
-    at: datetime
-    catalogue_version: int | None
-    lists: pl.DataFrame
-    users: int
-    outside: int
-    files: tuple[str, ...]
-
-    def row(self, behind: PublicationRow, *, live_from: datetime) -> pl.DataFrame:
-        """Return its row of `publications`, behind the newest one of the chain."""
-        return patch_row(
-            behind,
-            self.publication_id,
-            self.lists,
-            as_of=self.at,
-            live_from=live_from,
-            catalogue_version=self.catalogue_version,
-        )
-
-
-@dataclass(frozen=True)
-class NoPatch:
-    """The reason why there is no patch, in a sentence."""
-
-    reason: str
-
-
 def make_patch(
     night: Night,
     behind: PublicationRow,
@@ -83,7 +36,7 @@ def make_patch(
     *,
     catalogue: int | None,
     progress: Progress,
-) -> Patch | NoPatch:
+) -> Patch | str:
     """Fold in the users with events before `at` that the lists of a chain do not know.
 
     Parameters
@@ -97,7 +50,7 @@ def make_patch(
     """
     name, lake = behind[c.RECIPE], night.ws.lake
     if not night.recipes[name].capabilities.fold_in:
-        return NoPatch(
+        return (
             f"the live model ({name}, version {behind[c.MODEL_VERSION]}) cannot fold in: people "
             "keep their lists until the next night"
         )
@@ -110,7 +63,7 @@ def make_patch(
         where=before(at) & new_since(arrived, seen.until),
     )
     if fresh.is_empty():
-        return NoPatch("nobody did anything that their list does not know")
+        return "nobody did anything that their list does not know"
     people = fresh[c.USER_ID].unique().to_list()
     progress(f"fold in: {counted(len(people))}")
     newest = last_event(fresh, at)
@@ -119,7 +72,7 @@ def make_patch(
     )
     own = _histories(night, events, newest)
     if own is None:
-        return NoPatch(
+        return (
             f"{counted(len(people))} did something, with items alone that the live model does not "
             "know: lists stay until the next night"
         )
@@ -176,9 +129,7 @@ def _read(night: Night, patch: str) -> Seen:
 
 
 def _lists(night: Night, recipe: str, own: History, catalogue: int | None) -> pl.DataFrame:
-    items = night.ws.lake.empty("items")
-    if catalogue is not None:
-        items = night.ws.lake.read("items", version=catalogue)
+    items = night.ws.read_pinned({"items": catalogue}, "items")
     family = night.recipes[FALLBACK].family
     return people_lists(
         read_scorer(night.run, REFIT).fold_in,

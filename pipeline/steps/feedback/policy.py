@@ -69,10 +69,7 @@ def policy_of(night: Night, progress: Progress = silent) -> RetrainDecision:
     """Return the policy's decision for a run, stored on the first call."""
     if not night.run.has(PolicyFile):
         trigger = night.snapshot.trigger  # what requested this run is why it ran
-        if trigger is not None:
-            ruling = trigger.policy
-        else:
-            ruling = ruled(AsOfView.of(night), drift_of(night, progress))
+        ruling = trigger.policy if trigger else ruled(AsOfView.of(night), drift_of(night, progress))
         with night.run.draft(PolicyFile.STEP) as draft:
             draft.write(PolicyFile(ruling))
     return night.run.read(PolicyFile).root
@@ -109,12 +106,8 @@ def _state(view: AsOfView) -> tuple[Nights, pl.DataFrame]:
 
 def begun(ws: Workspace) -> dict[str, datetime]:
     """Return the as-ofs of the newest runs that are no replays, by run id, unfinished included."""
-    as_ofs = {}
-    for run in ws.runs.starting_with("")[-_NEWEST:]:
-        snapshot = run.find(SnapshotFile)
-        if snapshot is not None and not snapshot.replay:
-            as_ofs[run.run_id] = snapshot.as_of
-    return as_ofs
+    newest = {run.run_id: run.find(SnapshotFile) for run in ws.runs.starting_with("")[-_NEWEST:]}
+    return {name: file.as_of for name, file in newest.items() if file and not file.replay}
 
 
 def _nights(view: AsOfView, decisions: Sequence[DecisionEntry]) -> Nights:

@@ -17,7 +17,7 @@ from pipeline.base import Progress
 from pipeline.failpoints import failpoint
 from pipeline.serving import publish as swap
 from pipeline.serving.churn import FIRST
-from pipeline.steps.feedback.patch import NoPatch, make_patch
+from pipeline.steps.feedback.patch import make_patch
 from pipeline.workspace.artifacts import ChurnFile, MlflowFile, PinFile, PublicationFile
 from pipeline.workspace.night import Night, register_folder
 from pipeline.workspace.publications import append_ledger_entry, stage, verify_staged
@@ -33,24 +33,23 @@ def publish(night: Night, progress: Progress) -> str:
     reason = None if night.snapshot.publish else "the night was told not to publish"
     if night.replay:
         reason = "the night is a replay"
-    result = PublicationFile(moved=False, reason=reason, publication_id=None, generation=None)
+    row: swap.PublicationRow = {c.PUBLICATION_ID: None, c.GENERATION: None}
     if reason is None:
         row = _swap(night, progress)
         point_aliases(night.ws)
         failpoint("alias")
-        result = PublicationFile(
-            moved=True,
-            reason=None,
-            publication_id=row[c.PUBLICATION_ID],
-            generation=row[c.GENERATION],
-        )
-    lists = night.run.ref("recommend").rows if result.moved else 0
+    result = PublicationFile(
+        moved=reason is None,
+        reason=reason,
+        publication_id=row[c.PUBLICATION_ID],
+        generation=row[c.GENERATION],
+    )
     with night.run.draft("publish") as draft:
         draft.write(result)
-        draft.rows = lists
+        draft.rows = night.run.ref("recommend").rows if result.moved else 0
     if not result.moved:
         return f"nothing: {reason}"
-    return f"generation {result.generation}, {lists:,} lists{_new_entries(night)}"
+    return f"generation {result.generation}, {draft.rows:,} lists{_new_entries(night)}"
 
 
 def _new_entries(night: Night) -> str:
@@ -69,12 +68,8 @@ def _swap(night: Night, progress: Progress) -> swap.PublicationRow:
     """Make the lists live, or find that they are; returns the row of `publications`."""
     ws, run, name = night.ws, night.run, publication_id(night.run_id)
     pin = _pin(night)
-    items = ws.lake.empty("items")
-    if pin.catalogue_version is not None:
-        items = ws.lake.read("items", version=pin.catalogue_version)
-    lists = swap.trim(
-        run.frame("recommend", "lists"), swap.unavailable(items), night.config.recommend.length
-    )
+    gone = swap.unavailable(ws.read_pinned({"items": pin.catalogue_version}, "items"))
+    lists = swap.trim(run.frame("recommend", "lists"), gone, night.config.recommend.length)
     facts = {
         c.PUBLICATION_ID: name,
         c.MODEL_VERSION: str(run.read(MlflowFile, register_folder(run)).version),
@@ -114,13 +109,12 @@ def _with_patch(
     what it knew, these users are folded into the new champion first.
     """
     base = row.row(0, named=True)
-    before = swap.live(publications)
-    at: datetime = base[c.LIVE_FROM]
+    before, at = swap.live(publications), base[c.LIVE_FROM]
     if before is not None:
         at = max(at, *swap.chain(publications, before[c.PUBLICATION_ID])[c.AS_OF])
     made = make_patch(night, base, at, catalogue=base[c.CATALOGUE_VERSION], progress=progress)
-    if isinstance(made, NoPatch):
-        progress(f"fold in: {made.reason}")
+    if isinstance(made, str):
+        progress(f"fold in: {made}")
         return row
     stage(night.ws, made.publication_id, made.lists)
     return pl.concat([row, made.row(base, live_from=made.at)])
