@@ -79,12 +79,7 @@ def set_anchor(ws: Workspace, *, by: str, reason: str) -> AnchorEntry:
     _refuse_empty(by, reason)
     history = LedgerHistory.of(ws.ledger)
     newest, live = history.last_decision(), history.live
-    if newest is None:
-        raise ConfigError(
-            "anchor.no_decision",
-            "no night has decided anything yet: there is no champion to anchor",
-        )
-    if live is None:
+    if newest is None or live is None:
         raise ConfigError(
             "anchor.no_champion", "nothing is live yet: there is no champion to anchor"
         )
@@ -118,14 +113,10 @@ def _refuse_other(before: OverrideFile | AnchorEntry, by: str, reason: str) -> N
 def _refuse_empty(by: str, reason: str) -> None:
     for name, text in (("--by", by), ("--reason", reason)):
         if not text.strip():
-            raise ConfigError(
-                "override.empty", f"{name} is empty: the ledger keeps who decided, and why"
-            )
+            raise ConfigError("override.empty", f"{name} is empty; the ledger records it")
         if not text.isprintable():  # nothing may pose as a line of its own
-            raise ConfigError(
-                "override.not_printable",
-                f"{name} holds what cannot be printed; write one line of text",
-            )
+            sentence = f"{name} has characters that cannot be printed; write one line of text"
+            raise ConfigError("override.not_printable", sentence)
 
 
 def refuse_gone_on(night: Night) -> None:

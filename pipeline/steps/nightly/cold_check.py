@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.base import Frozen, Progress
+from pipeline.base import Progress
 from pipeline.data.matrix import History
 from pipeline.errors import GateError
 from pipeline.evaluation.gate import RuleResult
@@ -35,13 +35,6 @@ _MIN_IDLE_USERS = 20
 """With fewer of them the overlap is recorded and not judged."""
 
 
-class CanaryResult(Frozen):
-    """What the child process answers."""
-
-    canaries: int
-    fault: str | None
-
-
 def _refuse_fault(night: Night) -> None:
     draw_page(night.run)
     fault = night.run.read(ColdCheckFile).fault
@@ -55,12 +48,12 @@ def cold_check(night: Night, progress: Progress) -> str:
     decision = promoted(night)
     arguments = [str(night.ws.home), night.run_id]
     answer = run_child("pipeline.steps.nightly.cold_check", arguments)
-    canaries = CanaryResult.model_validate_json(answer)
-    churn = None if canaries.fault is not None else measure(night, progress)
-    result = _result(canaries, churn, judged=decision.kind == "refresh")
+    result, parity = ColdCheckFile.model_validate_json(answer), None
+    churn = None if result.fault is not None else measure(night, progress)
+    if churn is not None:
+        result = _with_overlap(result, churn, judged=decision.kind == "refresh")
     with night.run.draft("cold_check") as draft:
         draft.write(result)
-        parity = None
         if churn is not None:
             draft.write(churn)
             parity = measure_parity(night, draft, progress)
@@ -76,33 +69,29 @@ def cold_check(night: Night, progress: Progress) -> str:
     return result.fault or f"the lists of {result.canaries} canaries are the same"
 
 
-def _result(canaries: CanaryResult, churn: ChurnFile | None, *, judged: bool) -> ColdCheckFile:
+def _with_overlap(result: ColdCheckFile, churn: ChurnFile, *, judged: bool) -> ColdCheckFile:
     """Add how much the lists of users without new events resemble the live ones."""
-    if churn is None:
-        return ColdCheckFile(canaries=canaries.canaries, idle=0, overlap=None, fault=canaries.fault)
     overlap, idle, fault = churn.at[FIRST].overlap, churn.users, None
     if judged and overlap is not None and idle >= _MIN_IDLE_USERS and overlap < MIN_OVERLAP:
         fault = (
             f"{idle:,} people did nothing, and their lists share {overlap:.2f} of the first "
             f"{FIRST} entries with the live ones; at least {MIN_OVERLAP} is expected"
         )
-    return ColdCheckFile(canaries=canaries.canaries, idle=idle, overlap=overlap, fault=fault)
+    return result.model_copy(update={"idle": idle, "overlap": overlap, "fault": fault})
 
 
-def compare(night: Night) -> CanaryResult:
+def compare(night: Night) -> ColdCheckFile:
     """Rebuild the canaries' lists from files and compare them with what training wrote."""
     run = night.run
     history = History.from_arrays(run.arrays(REFIT, "history"))
     expected = run.arrays(REFIT, "canaries")
+    canaries, fault = len(expected["rows"]), None
     scorer = read_scorer(run, REFIT)
     lists = canary_lists(scorer, history, expected["rows"], night, read_split(run))
     same = all(np.array_equal(lists[name], expected[name]) for name in ("indptr", "item"))
-    close = same and np.allclose(lists["score"], expected["score"], rtol=1e-5, atol=1e-7)
-    canaries = len(expected["rows"])
-    fault = None
-    if not close:
+    if not same or not np.allclose(lists["score"], expected["score"], rtol=1e-5, atol=1e-7):
         fault = f"a fresh process gives other lists than the one that trained ({canaries} canaries)"
-    return CanaryResult(canaries=canaries, fault=fault)
+    return ColdCheckFile(canaries=canaries, idle=0, overlap=None, fault=fault)
 
 
 if __name__ == "__main__":

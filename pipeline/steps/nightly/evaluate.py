@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -23,7 +22,7 @@ from pipeline.steps.diagnostics.live_quality import write_live
 from pipeline.steps.feedback.attribution import attribution_of
 from pipeline.steps.feedback.drift import drift_of
 from pipeline.steps.feedback.policy import policy_of
-from pipeline.stores.runs import Draft, Run
+from pipeline.stores.runs import Draft
 from pipeline.workspace.artifacts import (
     EvaluationFile,
     RecipeEvaluation,
@@ -33,6 +32,7 @@ from pipeline.workspace.artifacts import (
     train_step,
 )
 from pipeline.workspace.history import references
+from pipeline.workspace.ledger import Champion
 from pipeline.workspace.night import Night
 from pipeline.workspace.run_files import fit_names, read_history, read_scorer, read_split, trained
 from pipeline.workspace.task_log import task_step
@@ -107,19 +107,8 @@ def _evaluation(night: Night, name: str, fits: Sequence[str], holdout: _Holdout)
     from pipeline.evaluation.evaluate import evaluate as evaluate_scorer
     from pipeline.evaluation.fits import averaged
 
-    return averaged(
-        [
-            evaluate_scorer(
-                read_scorer(night.run, train_step(name), fit),
-                holdout.history,
-                holdout.split,
-                k=holdout.k,
-                segments=holdout.segments,
-                categories=holdout.categories,
-            )
-            for fit in fits
-        ]
-    )
+    scorers = (read_scorer(night.run, train_step(name), fit) for fit in fits)
+    return averaged([evaluate_scorer(scorer, **vars(holdout)) for scorer in scorers])
 
 
 def _references(night: Night, draft: Draft, holdout: _Holdout, progress: Progress) -> References:
@@ -130,7 +119,12 @@ def _references(night: Night, draft: Draft, holdout: _Holdout, progress: Progres
         return References()
     runs, cutoff = night.ws.runs, holdout.split.cutoff
     accepted = night.history.accepted(night.as_of)
-    chosen = references(accepted, night.as_of, lambda x: _cutoff(runs.open(x.run_id)) <= cutoff)
+
+    def fits(champion: Champion) -> bool:
+        """Return whether its evaluation scorers have seen nothing of tonight's holdout."""
+        return runs.open(champion.run_id).read(SplitFile).holdout.start <= cutoff
+
+    chosen = references(accepted, night.as_of, fits)
     scorer = read_scorer(night.run, train_step(night.champion_name))
     paired = {}
     for label, champion in chosen.items():
@@ -152,12 +146,7 @@ def _references(night: Night, draft: Draft, holdout: _Holdout, progress: Progres
     if accepted and chosen.get("last") != accepted[-1]:
         day = f"{accepted[-1].as_of:%Y-%m-%d}"
         skipped = f"the scorer of {day} was trained into tonight's holdout"
-    return References(last=paired.get("last"), month=paired.get("month"), skipped=skipped)
-
-
-def _cutoff(run: Run) -> datetime:
-    """Return the instant until which a run's evaluation scorers were trained."""
-    return run.read(SplitFile).holdout.start
+    return References(**paired, skipped=skipped)
 
 
 def _summary(recipes: Mapping[str, RecipeEvaluation], metric: str) -> str:

@@ -6,15 +6,13 @@ so a retry decides the same.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from pipeline.base import Progress, silent
-from pipeline.data.split import Split
 from pipeline.evaluation.evaluate import NDCG, metric_name
 from pipeline.evaluation.gate import (
     Absent,
-    Anchor,
     Decision,
     Evidence,
     GateHistory,
@@ -34,21 +32,15 @@ from pipeline.workspace.artifacts import (
     DecisionFile,
     EvaluationFile,
     MetricsFile,
-    References,
+    ReferenceRun,
     RoleMetrics,
     SplitFile,
     ValidationFile,
     train_step,
 )
-from pipeline.workspace.ledger import (
-    AnchorEntry,
-    ComparisonKey,
-    DecisionEntry,
-    SelectedWeights,
-    append_entry,
-)
+from pipeline.workspace.ledger import ComparisonKey, DecisionEntry, SelectedWeights, append_entry
 from pipeline.workspace.night import Night, open_night
-from pipeline.workspace.run_files import absences, judged, read_split, trained
+from pipeline.workspace.run_files import absences, judged, trained
 from pipeline.workspace.task_log import task_step
 from pipeline.workspace.workspace import Workspace
 
@@ -111,9 +103,7 @@ def _record(night: Night) -> None:
 @task_step("gate", check=_record)
 def _gate(night: Night, _: Progress) -> str:
     """Write the decision, the metrics of its roles, and the rows of the page."""
-    decision = decide(
-        _evidence(night, read_split(night.run), gate_history_of(night)), night.config.gate
-    )
+    decision = decide(_evidence(night), night.config.gate)
     with night.run.draft("gate") as draft:
         draft.write(DecisionFile(decision))
         draft.write(_metrics(night, decision))
@@ -123,7 +113,7 @@ def _gate(night: Night, _: Progress) -> str:
     return decision.sentence
 
 
-def _evidence(night: Night, split: Split, past: GateHistory) -> Evidence:
+def _evidence(night: Night) -> Evidence:
     run = night.run
     missing, names = absences(night), trained(night)
     references = run.read(EvaluationFile).references
@@ -133,7 +123,7 @@ def _evidence(night: Night, split: Split, past: GateHistory) -> Evidence:
     )
     return Evidence(
         k=night.config.recommend.length,
-        holdout=split.holdout,
+        holdout=run.read(SplitFile).holdout,
         judged=judged(night),
         expected=expected,
         champion=night.champion_name,
@@ -143,22 +133,21 @@ def _evidence(night: Night, split: Split, past: GateHistory) -> Evidence:
             for name in expected
             if name in missing
         ),
-        last=_reference(night, references, "last"),
-        month=_reference(night, references, "month"),
+        last=_reference(night, references.last, "last"),
+        month=_reference(night, references.month, "month"),
         skipped=() if references.skipped is None else (references.skipped,),
-        past=past,
+        past=gate_history_of(night),
     )
 
 
-def _reference(night: Night, references: References, label: str) -> Reference | None:
-    reference = references.last if label == "last" else references.month
-    if reference is None:
+def _reference(night: Night, run: ReferenceRun | None, label: str) -> Reference | None:
+    if run is None:
         return None
-    return Reference(
-        label=reference.day,
-        tonight=night.run.frame("evaluate", f"reference-{label}-tonight"),
-        stored=night.run.frame("evaluate", f"reference-{label}-stored"),
+    tonight, stored = (
+        night.run.frame("evaluate", f"reference-{label}-{scorer}")
+        for scorer in ("tonight", "stored")
     )
+    return Reference(label=run.day, tonight=tonight, stored=stored)
 
 
 def gate_history_of(night: Night) -> GateHistory:
@@ -172,27 +161,17 @@ def gate_history_of(night: Night) -> GateHistory:
     decisions = [history.overrides.get(entry.run_id, entry).decision for entry in entries]
     past = build_gate_history(decisions, [entry.run_id in published for entry in entries])
     anchors = {anchor.recipe_hash: anchor for anchor in past.anchors}
-    for entry in history.anchors(night.as_of, key):
-        _anchor_set_by(anchors, entry, entries, decisions)
+    for by_hand in history.anchors(night.as_of, key):
+        recipe_hash = by_hand.anchor.recipe_hash
+        later = (
+            decision.anchor
+            for entry, decision in zip(entries, decisions, strict=True)
+            if entry.as_of > by_hand.as_of and decision.anchor is not None
+        )
+        # A later run carries this anchor on, or has a newer one.
+        if all(anchor.recipe_hash != recipe_hash for anchor in later):
+            anchors[recipe_hash] = by_hand.anchor
     return replace(past, anchors=tuple(anchors.values()))
-
-
-def _anchor_set_by(
-    anchors: dict[str, Anchor],
-    by_hand: AnchorEntry,
-    entries: Sequence[DecisionEntry],
-    decisions: Sequence[Decision],
-) -> None:
-    """Put a person's anchor over what earlier runs left; later ones carry it on, or a newer."""
-    recipe_hash = by_hand.anchor.recipe_hash
-    carried_on = any(
-        entry.as_of > by_hand.as_of
-        and decision.anchor is not None
-        and decision.anchor.recipe_hash == recipe_hash
-        for entry, decision in zip(entries, decisions, strict=True)
-    )
-    if not carried_on:
-        anchors[recipe_hash] = by_hand.anchor
 
 
 def _comparison_key(night: Night) -> ComparisonKey:
@@ -209,21 +188,16 @@ def _metrics(night: Night, decision: Decision) -> MetricsFile:
     def best(names: list[str]) -> str | None:
         return max(names, key=lambda name: metrics[name].get(primary, 0.0), default=None)
 
-    def value(name: str | None, metric: str) -> float | None:
-        return None if name is None or name not in metrics else metrics[name].get(metric)
-
     baselines = [n for n in metrics if night.recipes[n].capabilities.baseline is not None]
     others = [n for n in metrics if n not in baselines and n != night.champion_name]
     candidate = decision.recipe if decision.recipe != night.champion_name else None
-    candidate, baseline = candidate or best(others), best(baselines)
-    shown = sorted({name for values in metrics.values() for name in values if name.count(".") == 0})
+    roles = {
+        "candidate": candidate or best(others),
+        "champion": night.champion_name,
+        "baseline": best(baselines),
+    }
+    shown = sorted({name for values in metrics.values() for name in values if "." not in name})
+    values = {role: metrics.get(recipe or "", {}) for role, recipe in roles.items()}
     return MetricsFile(
-        {
-            name: RoleMetrics(
-                candidate=value(candidate, name),
-                champion=value(night.champion_name, name),
-                baseline=value(baseline, name),
-            )
-            for name in shown
-        }
+        {name: RoleMetrics(**{role: values[role].get(name) for role in roles}) for name in shown}
     )

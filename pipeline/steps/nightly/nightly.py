@@ -28,7 +28,6 @@ from pipeline.steps.nightly.snapshot import Started, snapshot
 from pipeline.steps.nightly.train import Failure, train
 from pipeline.steps.nightly.validate import validate
 from pipeline.workspace.artifacts import MetricsFile, RoleMetrics
-from pipeline.workspace.ledger import Champion, PublicationEntry
 from pipeline.workspace.night import Night, decision_of
 from pipeline.workspace.workspace import Workspace
 
@@ -155,7 +154,8 @@ def result(
     decision = decision_of(night.run)
     if status == "new":
         status = "replay" if night.replay else "done"
-    champion = _champion_after(night)
+    # The champion after this run: its own, or the one that it found.
+    champion = night.history.publication_of(run_id) or night.history.champion(night.as_of)
     return NightResult(
         run_id=run_id,
         as_of=night.as_of,
@@ -173,8 +173,3 @@ def result(
         acceptable=offered(night),
         cost=costs(night.run, night.recipes, decision.recipe),
     )
-
-
-def _champion_after(night: Night) -> PublicationEntry | Champion | None:
-    """Return the champion after this run: its own, or the one that it found."""
-    return night.history.publication_of(night.run_id) or night.history.champion(night.as_of)

@@ -191,10 +191,8 @@ def _configured(config: Config, names: Sequence[str] | None) -> dict[str, Recipe
             f"no recipe is called {unknown[0]!r}; configured are {', '.join(known)}",
         )
     baselines = {n: r for n, r in known.items() if r.capabilities.baseline is not None}
-    learned = {n: r for n, r in known.items() if n not in baselines}
-    if names is not None:
-        learned = {n: r for n, r in learned.items() if n in names}
-    return {**baselines, **learned}
+    # A union keeps the place of its first operand's keys: baselines come first.
+    return baselines | {n: r for n, r in known.items() if names is None or n in names}
 
 
 def _with_champion(
