@@ -31,14 +31,7 @@ from pipeline.failpoints import FAILPOINTS
 from pipeline.stores.lake import Lake
 from pipeline.testing.chaos.fork_server import ExitStatus, ForkServer
 from pipeline.testing.chaos.invariants import Reader, live_of, taken
-from pipeline.testing.chaos.synthetic_shop import (
-    CONFIG,
-    FIRST_NIGHT,
-    NIGHT,
-    Entry,
-    ExpectedState,
-    Shop,
-)
+from pipeline.testing.chaos.synthetic_shop import CONFIG, FIRST_NIGHT, NIGHT, Entry, Shop
 from pipeline.workspace.workspace import CONFIG_FILE, Workspace
 
 HITS: Final = {
@@ -187,7 +180,7 @@ def draw_hit(point: str, random: np.random.Generator) -> int:
 
 def kill(box: ChaosSandbox, tally: Tally, work: str, point: str, hit: int) -> ExitStatus:
     """Do a work that is killed at a place; what an earlier kill left behind may not come by it."""
-    ended = box.mortals.run(work, box.home, NIGHT, f"{point}:kill:{hit}")
+    ended = box.server.run(work, box.home, NIGHT, f"{point}:kill:{hit}")
     if ended.killed:
         tally.places[point] += 1
     else:
@@ -197,11 +190,11 @@ def kill(box: ChaosSandbox, tally: Tally, work: str, point: str, hit: int) -> Ex
 
 def run_without_faults(box: ChaosSandbox, tally: Tally, work: str) -> None:
     """Do a work to its end."""
-    _fault(box.mortals.run(work, box.home, NIGHT), tally, work)
+    _fault(box.server.run(work, box.home, NIGHT), tally, work)
 
 
 def _fault(ended: ExitStatus, tally: Tally, what: str) -> None:
-    if ended.signal or ended.code:
+    if ended.code:
         tally.note([f"{what} failed: {ended.words.strip()}"])
 
 
@@ -211,11 +204,10 @@ class ChaosSandbox:
     The workspace always lies at the same path: MLflow's database holds absolute ones.
     """
 
-    def __init__(self, root: Path, mortals: ForkServer) -> None:
+    def __init__(self, root: Path, server: ForkServer) -> None:
         self.home = root / "ws"
-        self.mortals = mortals
+        self.server = server
         self._root = root
-        self._account = ExpectedState()
 
     def start(self, progress: Progress) -> None:
         """Make the workspace with its first night, and put that aside as ``started``."""
@@ -225,10 +217,10 @@ class ChaosSandbox:
         shop.first(ws.home)
         progress("a workspace and its first night")
         for work in ("feedback", "nightly"):
-            _fault(self.mortals.run(work, self.home, FIRST_NIGHT), tally, work)
+            _fault(self.server.run(work, self.home, FIRST_NIGHT), tally, work)
         if tally.sentences:
             raise NightjarError("chaos.invariant", tally.sentences[0])
-        self._account = shop.account
+        self._account = shop.account  # the expected state after the first night
         self.put_aside("started")
 
     def shop(self, seed: int) -> Shop:
@@ -271,7 +263,7 @@ def sandbox(progress: Progress = silent) -> Iterator[ChaosSandbox]:
     remove_left_over()
     with tempfile.TemporaryDirectory(prefix=_PREFIX) as folder:
         root = Path(folder).resolve()
-        with Lake(root).lock(_ALIVE), ForkServer(root / "log") as mortals:
-            box = ChaosSandbox(root, mortals)
+        with Lake(root).lock(_ALIVE), ForkServer(root / "log") as server:
+            box = ChaosSandbox(root, server)
             box.start(progress)
             yield box

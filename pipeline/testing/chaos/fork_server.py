@@ -14,12 +14,12 @@ import subprocess
 import sys
 import traceback
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import import_module
 from pathlib import Path
-from types import TracebackType
-from typing import Final
+from typing import Any, Final
 
 from pipeline.base import AsOf, as_of, format_instant
 from pipeline.errors import NightjarError, ResourceError
@@ -46,22 +46,19 @@ class ExitStatus:
 
     Attributes
     ----------
-    signal
-        What killed it; 0 for none.
     code
-        Its exit code otherwise.
+        Its exit code, or minus the signal that killed it.
     words
         End of its output.
     """
 
-    signal: int
     code: int
     words: str
 
     @property
     def killed(self) -> bool:
         """Whether a failpoint killed it."""
-        return self.signal == signal.SIGKILL
+        return self.code == -signal.SIGKILL
 
 
 class ForkServer:
@@ -81,12 +78,7 @@ class ForkServer:
         )
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with self._process as process:
             process.kill()
 
@@ -96,32 +88,20 @@ class ForkServer:
         Raises `ResourceError` if the parent itself is gone.
         """
         self._log.unlink(missing_ok=True)
-        request = {
-            "work": work,
-            "home": str(home),
-            "at": format_instant(at),
-            "failpoint": failpoint,
-            "log": str(self._log),
-        }
+        request = {"work": work, "home": str(home), "at": format_instant(at)}
+        request |= {"failpoint": failpoint, "log": str(self._log)}
         process = self._process
         assert process.stdin is not None and process.stdout is not None  # noqa: S101
         try:
             process.stdin.write(json.dumps(request).encode() + b"\n")
             process.stdin.flush()
-        except BrokenPipeError:
+            code = int(process.stdout.readline())
+        except (BrokenPipeError, ValueError):  # the end of the stream is no number
             raise ResourceError(
                 "chaos.fork_server_died", "the process that forks the others is gone"
             ) from None
-        answer = process.stdout.readline()
-        if not answer:
-            raise ResourceError(
-                "chaos.fork_server_died", "the process that forks the others is gone"
-            )
-        status = int(answer)
         output = self._log.read_text("utf-8", "replace") if self._log.exists() else ""
-        if os.WIFSIGNALED(status):
-            return ExitStatus(os.WTERMSIG(status), 0, output[-2000:])
-        return ExitStatus(0, os.WEXITSTATUS(status), output[-2000:])
+        return ExitStatus(code, output[-2000:])
 
 
 def _environment() -> dict[str, str]:
@@ -131,7 +111,7 @@ def _environment() -> dict[str, str]:
 
 
 def _serve() -> None:
-    """Fork a child for each request, and answer with its wait status."""
+    """Fork a child for each request, and answer with its exit code."""
     from pipeline.stores.registry.connection import registry_errors
 
     answers = os.fdopen(os.dup(1), "wb")
@@ -146,7 +126,7 @@ def _serve() -> None:
         if child == 0:
             _run_child(json.loads(line))
         _, status = os.waitpid(child, 0)
-        answers.write(f"{status}\n".encode())
+        answers.write(f"{os.waitstatus_to_exitcode(status)}\n".encode())
         answers.flush()
 
 
@@ -179,14 +159,8 @@ def _work(work: str, home: Path, at: AsOf) -> None:
     from pipeline.steps.nightly.nightly import nightly
     from pipeline.workspace.workspace import Workspace
 
-    ws = Workspace.open(home)
-    if work == "feedback":
-        text = feedback(ws, at).text()
-    elif work == "nightly":
-        text = nightly(ws, at).text()
-    else:
-        text = gc(ws, at).text()
-    sys.stderr.write(f"{text}\n")
+    works: dict[str, Callable[..., Any]] = {"feedback": feedback, "nightly": nightly, "gc": gc}
+    sys.stderr.write(f"{works[work](Workspace.open(home), at).text()}\n")
 
 
 if __name__ == "__main__":

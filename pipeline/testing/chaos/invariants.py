@@ -9,7 +9,6 @@ import json
 import threading
 from collections import Counter
 from pathlib import Path
-from types import TracebackType
 from typing import Final
 
 import polars as pl
@@ -50,12 +49,7 @@ class Reader:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join()
 

@@ -117,10 +117,8 @@ class ExpectedState:
     def entries(self) -> Counter[Entry]:
         """Return events, quarantined rows by file, and files with their counts."""
         entries: Counter[Entry] = Counter()
-        for (name, _), content in self.named.items():
-            entries["event", name, *content] += 1
-        for content, times in self.without_derived_ids.items():
-            entries["event", "", *content] += times
+        entries.update(("event", name, *content) for (name, _), content in self.named.items())
+        entries.update(("event", "", *content) for content in self.without_derived_ids.elements())
         for digest, counts in self.batches.items():
             entries["quarantined", digest] += counts[2]
             entries["file", digest, *counts] += 1
@@ -140,9 +138,8 @@ class Shop:
 
     def __init__(self, seed: int, account: ExpectedState | None = None) -> None:
         self._random = np.random.default_rng(seed)
-        self._files = 0
         self._past: list[list[Row]] = []
-        self.account = ExpectedState() if account is None else account
+        self.account = account or ExpectedState()
 
     def first(self, home: Path) -> None:
         """Land the catalogue and everything before the first night."""
@@ -159,11 +156,11 @@ class Shop:
             # Each file at least has a row of its own: equal files would count as one.
             rows = [week[n] for n in part[: int(self._random.integers(1, 15))]]
             rows += [self._nasty(rows) for _ in range(int(self._random.integers(1, 4)))]
-            self._land(home, f"shop-{self._files}", rows, self._suffix())
+            self._land(home, f"shop-{len(self._past)}", rows, self._suffix())
         for _ in range(int(self._random.integers(0, 3))):
             again = list(self._past[int(self._random.integers(len(self._past)))])
             self._random.shuffle(again)
-            self._land(home, f"again-{self._files}", again, self._suffix())
+            self._land(home, f"again-{len(self._past)}", again, self._suffix())
         return fresh
 
     def _days(self, start: datetime, end: datetime) -> list[Row]:
@@ -200,7 +197,6 @@ class Shop:
         return (".csv", ".csv.gz", ".jsonl", ".jsonl.gz")[int(self._random.integers(4))]
 
     def _land(self, home: Path, name: str, rows: list[Row], suffix: str) -> None:
-        self._files += 1
         if ".csv" in suffix:
             text = "\n".join([",".join(_FIELDS), *(",".join(r.fields) for r in rows), ""])
         else:
@@ -208,8 +204,8 @@ class Shop:
                 json.dumps(dict(zip(_FIELDS, row.fields, strict=True))) + "\n" for row in rows
             )
         data = gzip.compress(text.encode(), mtime=0) if suffix.endswith(".gz") else text.encode()
-        _put(home / "landing" / "events" / (name + suffix), data, self._files)
         self._past.append(rows)
+        _put(home / "landing" / "events" / (name + suffix), data, len(self._past))
         self.account.take(data, rows)
 
 
