@@ -13,6 +13,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise, starmap
 from pathlib import Path
 
 import polars as pl
@@ -125,12 +126,12 @@ def land_until(ws: Workspace, night: AsOf, *, progress: Progress = silent) -> tu
 
 
 def _spans(night: AsOf) -> Iterator[Interval]:
+    """Yield a span for each file: everything before the first night, later a day each."""
     last = max((n for n in NIGHTS if n < night), default=None)
     if last is None:
-        yield Interval(_FIRST_DAY, night)
-        return
-    for day in range((night - last).days):
-        yield Interval(last + timedelta(days=day), last + timedelta(days=day + 1))
+        return iter([Interval(_FIRST_DAY, night)])
+    ends = (last + timedelta(days=day) for day in range((night - last).days + 1))
+    return starmap(Interval, pairwise(ends))
 
 
 def _write(ws: Workspace, table: str, name: str, frame: pl.DataFrame) -> Path:
@@ -146,7 +147,9 @@ def _write(ws: Workspace, table: str, name: str, frame: pl.DataFrame) -> Path:
 
 def summary(ws: Workspace) -> DemoSummary:
     """Return what the runs decided, on which figures, and where to look further."""
-    runs = [run for night in NIGHTS if (run := _run_of(ws, night)) is not None]
+    started = (ws.runs.starting_with(compact_instant(night)) for night in NIGHTS)
+    decided = (next((run for run in runs if run.committed("gate")), None) for runs in started)
+    runs = [run for run in decided if run is not None]
     return DemoSummary(
         metric=metric_label(metric_name(NDCG, ws.config.recommend.length)),
         nights=tuple(_night_summary(ws, run) for run in runs),
@@ -162,12 +165,7 @@ def summary(ws: Workspace) -> DemoSummary:
 def _command(words: str, home: Path) -> str:
     """Write a command that can be pasted into a shell."""
     program = Path(sys.executable).with_name("nightjar")
-    return f"{shlex.quote(str(program))} {words} --home {shlex.quote(str(home))}"
-
-
-def _run_of(ws: Workspace, night: AsOf) -> Run | None:
-    runs = ws.runs.starting_with(compact_instant(night))
-    return next((run for run in runs if run.committed("gate")), None)
+    return shlex.join([str(program), *words.split(), "--home", str(home)])
 
 
 def _night_summary(ws: Workspace, run: Run) -> NightSummary:

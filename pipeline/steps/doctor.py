@@ -8,11 +8,15 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from pipeline.errors import NightjarError, ResourceError
 from pipeline.workspace.workspace import LEARNT_FROM, Workspace
+
+_LIBRARIES: Final = ("polars", "deltalake", "implicit", "mlflow", "apache-airflow")
 
 
 @dataclass(frozen=True)
@@ -28,8 +32,7 @@ def examine(home: Path) -> tuple[HealthCheck, ...]:
     """Try everything that a night needs, and what it can use."""
     checks = [
         HealthCheck("python", sys.version_info >= (3, 11), sys.version.split()[0]),
-        *(_installed(name) for name in ("polars", "deltalake", "implicit", "mlflow")),
-        _installed("apache-airflow"),
+        *(_installed(name) for name in _LIBRARIES),
         _gpu(),
         _lightfm(),
     ]
@@ -97,22 +100,18 @@ def _gpu() -> HealthCheck:
     """A machine without a GPU is no fault; a GPU that implicit cannot use is told."""
     from pipeline.models.device import cuda_usable
 
-    usable = cuda_usable()
-    return HealthCheck(
-        "gpu", True, "implicit can use it" if usable else "none usable; training on cpu"
-    )
+    sentence = "implicit can use it" if cuda_usable() else "none usable; training on cpu"
+    return HealthCheck("gpu", True, sentence)
 
 
 def _lightfm() -> HealthCheck:
     """One family needs it, and nothing else: that it is not there is no fault."""
     from pipeline.models.lightfm import library
 
-    try:
+    sentence = "not installed; `make lightfm` builds it (family lightfm)"
+    with suppress(ResourceError):
         library()
-    except ResourceError:
-        return HealthCheck(
-            "lightfm", True, "not installed; `make lightfm` builds it (family lightfm)"
-        )
-    import lightfm
+        import lightfm
 
-    return HealthCheck("lightfm", True, f"installed {lightfm.__version__} (family lightfm)")
+        sentence = f"installed {lightfm.__version__} (family lightfm)"
+    return HealthCheck("lightfm", True, sentence)

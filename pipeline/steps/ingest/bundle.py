@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeAlias
 
 import polars as pl
 
@@ -59,13 +60,8 @@ class Bundle:
     quarantine: pl.DataFrame
 
 
-@dataclass(frozen=True)
-class _Ends:
-    """Where the rows of one file end: good ones, repeated ones, and all bad ones."""
-
-    accepted: int
-    duplicates: int
-    bad: pl.DataFrame
+_Ends: TypeAlias = tuple[int, int, pl.DataFrame]
+"""Of one file: how many rows are accepted and how many duplicates, and the bad rows."""
 
 
 def bundled(ws: Workspace, files: Sequence[FileRead], *, at: datetime, replace: bool) -> Bundle:
@@ -75,10 +71,10 @@ def bundled(ws: Workspace, files: Sequence[FileRead], *, at: datetime, replace: 
     else:
         rows, ends = _catalogue(ws, files, replace=replace)
     batches, results, bad = [], [], []
-    for file, end in zip(files, ends, strict=True):
+    for file, (accepted, duplicates, bad_rows) in zip(files, ends, strict=True):
         source = file.discovered.name
         quarantine = quarantine_rows(
-            end.bad, file.text.broken, at=at, source=source, batch_id=file.digest
+            bad_rows, file.text.broken, at=at, source=source, batch_id=file.digest
         )
         batch = Batch(
             batch_id=file.digest,
@@ -86,18 +82,16 @@ def bundled(ws: Workspace, files: Sequence[FileRead], *, at: datetime, replace: 
             source=source,
             file=file.discovered.file,
             rows=file.text.rows,
-            accepted=end.accepted,
+            accepted=accepted,
             quarantined=quarantine.height,
-            duplicates=end.duplicates,
+            duplicates=duplicates,
             tombstoned=0,
             skipped=file.text.skipped,
             ingested_at=at,
         )
-        reasons = Counter(quarantine[c.REASONS].explode(empty_as_null=False).to_list())
+        reasons = Counter(sorted(quarantine[c.REASONS].explode(empty_as_null=False)))
         batches.append(batch)
-        results.append(
-            FileResult.taken(batch, dict(sorted(reasons.items())), file.text.ignored_columns)
-        )
+        results.append(FileResult.taken(batch, reasons, file.text.ignored_columns))
         bad.append(quarantine)
     return Bundle(batches, results, rows, pl.concat(bad))
 
@@ -107,17 +101,11 @@ def _events(
 ) -> tuple[pl.DataFrame | None, list[_Ends]]:
     users = pl.concat([file.judged.good[c.USER_ID] for file in files])
     people = ws.vault.pseudonyms(users.unique().to_list())
-    identified = pl.concat(
-        (
-            with_origin(
-                derive_ids(with_pseudonyms(file.judged.good, people)),
-                source=file.discovered.name,
-                batch_id=file.digest,
-            )
-            for file in files
-        ),
-        how="diagonal",  # each file has its own order of columns
-    )
+    parts = []
+    for file in files:
+        events = derive_ids(with_pseudonyms(file.judged.good, people))
+        parts.append(with_origin(events, source=file.discovered.name, batch_id=file.digest))
+    identified = pl.concat(parts, how="diagonal")  # each file has its own order of columns
     known = ws.lake.read("events", columns=IDENTITY, where=on_days(identified))
     fresh, repeats = split_duplicates(identified, known)
     conflicts = repeats.clear()
@@ -131,7 +119,7 @@ def _events(
         repeated = again.get(file.digest, repeats.clear()).height
         bad = pl.concat([file.judged.bad, conflict_rows(conflict)])
         accepted = new.get(file.digest, fresh.clear()).height
-        ends.append(_Ends(accepted, repeated - conflict.height, bad))
+        ends.append((accepted, repeated - conflict.height, bad))
     return (event_rows(fresh, at=at) if fresh.height else None), ends
 
 
@@ -147,5 +135,5 @@ def _catalogue(
             people = ws.vault.pseudonyms(good[c.USER_ID].unique().to_list())
             good = with_pseudonyms(good, people)
         now, duplicates = upsert(table, now, good, replace=replace)
-        ends.append(_Ends(good.height - duplicates, duplicates, file.judged.bad))
+        ends.append((good.height - duplicates, duplicates, file.judged.bad))
     return (None if now.equals(before.sort(now.columns[0])) else now), ends

@@ -95,15 +95,15 @@ def source_for(
                 "ingest.unknown_source", f"{table} have no source {wanted}; configured are {known}"
             )
         return DiscoveredFile(path, wanted, sources[wanted])
-    fitting = [
-        (len(source.path.replace("*", "").replace("?", "")), key)
+    fitting = {
+        key: len(source.path.replace("*", "").replace("?", ""))
         for key, source in sources.items()
         if source.table == table and fnmatchcase(name or path.name, source.path)
-    ]
+    }
     if not fitting:
         return DiscoveredFile(path, table, Source.model_validate({"table": table}), matched=False)
-    most = max(fitting, key=lambda pair: pair[0])[1]
-    return DiscoveredFile(path, most, sources[most])
+    longest = max(fitting, key=fitting.__getitem__)
+    return DiscoveredFile(path, longest, sources[longest])
 
 
 @dataclass(frozen=True)

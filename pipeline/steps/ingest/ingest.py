@@ -223,13 +223,11 @@ class _Taking:
             sentence, status = error.sentence, FileStatus.WAITS
             if mark(file.path) != seen:
                 sentence = f"{name}: was replaced or taken away while it was read"
-            elif isinstance(error, CannotOpen):
-                pass
-            elif isinstance(error, MappingError):
-                sentence = file.hint(sentence)
-            else:
+            elif not isinstance(error, MappingError):
                 status = FileStatus.SET_ASIDE
                 reject(home, file.path, sentence, seen)
+            elif not isinstance(error, CannotOpen):
+                sentence = file.hint(sentence)
             return FileResult(name, file.name, status, digest, sentence)
 
     def _seen(self, table: str, digest: str) -> bool:

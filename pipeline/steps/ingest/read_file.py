@@ -13,7 +13,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
@@ -93,20 +93,14 @@ def parse(path: str, source: dict[str, Any], limits: dict[str, Any], out: str) -
     with open_regular(file, bounds) as stream:
         digest = _digest(stream)
         count = 0
-        for frame in read(stream, name, Source.model_validate(source), bounds, summary):
+        parts = read(stream, name, Source.model_validate(source), bounds, summary)
+        for count, frame in enumerate(parts, start=1):
             _keep(frame, folder / f"{count}.parquet")
-            count += 1
         if _digest(stream) != digest:
             raise DataError("ingest.file_changed", "changed while it was read", where=name)
-    broken = pl.DataFrame([asdict(row) for row in summary.broken], schema=BROKEN)
-    _keep(broken, folder / BROKEN_FILE)
-    return {
-        "sha256": digest,
-        "parts": count,
-        "rows": summary.rows,
-        "skipped": summary.skipped,
-        "ignored_columns": summary.ignored_columns,
-    }
+    _keep(pl.DataFrame(summary.broken, schema=BROKEN), folder / BROKEN_FILE)
+    counts = {"rows": summary.rows, "skipped": summary.skipped, "parts": count}
+    return {"sha256": digest, **counts, "ignored_columns": summary.ignored_columns}
 
 
 def _keep(frame: pl.DataFrame, path: Path) -> None:
@@ -130,7 +124,7 @@ def _kept(path: Path) -> pl.DataFrame:
 
 def frames(out: Path, count: int) -> Iterator[pl.DataFrame]:
     """Yield the text rows that `parse` wrote, part by part, none of many rows."""
-    for number in range(count):
+    for number in range(1, count + 1):
         part = _kept(out / f"{number}.parquet")
         yield part.head(_ROWS)
         yield from part.slice(_ROWS).iter_slices(_ROWS)
@@ -175,15 +169,11 @@ def read_text(
         raise StorageError(
             "storage.cannot_write", f"cannot write {scratch}: {error.strerror}"
         ) from error
+    path, source = str(file.path.absolute()), file.source.model_dump(mode="json")
     with place as folder:
+        bounds = limits.model_dump(mode="json")
         try:
-            answer = child.call(
-                _PARSE,
-                path=str(file.path.absolute()),
-                source=file.source.model_dump(mode="json"),
-                limits=limits.model_dump(mode="json"),
-                out=folder,
-            )
+            answer = child.call(_PARSE, path=path, source=source, limits=bounds, out=folder)
         except ChildFailed as error:
             raise UnsafeInputError(
                 "ingest.read_limits",
