@@ -9,6 +9,7 @@ fallback, and `slot` says so.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -30,16 +31,39 @@ class RecommendConfig(Frozen):
     )
 
 
+@dataclass(frozen=True)
+class ListRules:
+    """Rules that all lists of a publication follow.
+
+    Attributes
+    ----------
+    unavailable
+        Items that must not appear.
+    repeat
+        Whether a list may hold items that its user had before.
+    length
+        Entries of a list, at most.
+    reasons
+        Values of `reason` for entries of the champion and of the fallback: the recipes' names.
+    """
+
+    unavailable: Collection[str]
+    repeat: bool
+    length: int
+    reasons: tuple[str, str] = ("", "")
+
+    def allowed(self, history: History) -> NDArray[np.bool_]:
+        """``(n_items,)`` bool: items that may be shown."""
+        gone = np.asarray(sorted(self.unavailable), dtype=np.str_)
+        return ~np.isin(history.item_ids, gone)
+
+
 def recommend(
     champion: Scorer,
     fallback: Scorer,
     history: History,
     others: Collection[str],
-    unavailable: Collection[str],
-    *,
-    repeat: bool,
-    reasons: tuple[str, str],
-    length: int,
+    rules: ListRules,
 ) -> pl.DataFrame:
     """Build the lists of everybody.
 
@@ -51,12 +75,6 @@ def recommend(
         The full window: all users with an event.
     others
         Users without an event; they get the fallback list under their own id.
-    unavailable
-        Items that must not appear.
-    repeat
-        Whether a list may hold what its user had before.
-    reasons
-        What `reason` says of entries of the champion and of the fallback: the recipes' names.
 
     Returns
     -------
@@ -64,37 +82,20 @@ def recommend(
     score f32, slot, propensity (1.0: nothing is left to chance), reason; sorted by user and
     position. `columns.ANYONE` stands for whoever has no list.
     """
-    own = people_lists(
-        champion.score,
-        fallback,
-        history,
-        unavailable,
-        repeat=repeat,
-        reasons=reasons,
-        length=length,
-    )
-    allowed = _allowed(history, unavailable)
-    anyone = top_k(fallback.fold_in(_without_history(history)), length, allowed=allowed)
-    strangers = [c.ANYONE, *sorted(others)]
-    model_rows = _rows(
-        _repeated(anyone, len(strangers)),
-        np.asarray(strangers),
-        history.item_ids,
-        c.Slot.FALLBACK,
-        reasons[1],
-    )
-    return pl.concat([own, model_rows]).sort(c.USER_ID, c.POSITION)
+    own = people_lists(champion.score, fallback, history, rules)
+    nothing = _without_history(history)
+    anyone = top_k(fallback.fold_in(nothing), rules.length, allowed=rules.allowed(history))
+    rows = _rows(anyone, nothing.user_ids, history.item_ids, c.Slot.FALLBACK, rules.reasons[1])
+    users = pl.DataFrame({c.USER_ID: [c.ANYONE, *sorted(others)]})
+    everyone = users.join(rows.drop(c.USER_ID), how="cross")
+    return pl.concat([own, everyone]).sort(c.USER_ID, c.POSITION)
 
 
 def people_lists(
     score: Callable[[History], Scores],
     fallback: Scorer,
     history: History,
-    unavailable: Collection[str],
-    *,
-    repeat: bool,
-    reasons: tuple[str, str],
-    length: int,
+    rules: ListRules,
 ) -> pl.DataFrame:
     """Build the lists of the users of `history`, by a way of scoring them; rest as in `recommend`.
 
@@ -103,18 +104,21 @@ def people_lists(
     score
         A champion's `score`, or its `fold_in` for what it was not trained on.
     """
-    allowed = _allowed(history, unavailable)
     # Whoever took everything back has events and no taste: a model would score them all 0.
     cold = np.diff(history.confidence(None).indptr) == 0
-    own = _lists(score, history, ~cold, allowed, repeat, length)
+    own = _lists(score, history, ~cold, rules)
     own_rows = np.flatnonzero(~cold)
     empty = np.diff(own.indptr) == 0
     cold[own_rows[empty]] = True
-    known = _lists(fallback.score, history, cold, allowed, repeat, length)
+    known = _lists(fallback.score, history, cold, rules)
     return pl.concat(
         [
-            _rows(own, history.user_ids[own_rows], history.item_ids, c.Slot.MODEL, reasons[0]),
-            _rows(known, history.user_ids[cold], history.item_ids, c.Slot.FALLBACK, reasons[1]),
+            _rows(
+                own, history.user_ids[own_rows], history.item_ids, c.Slot.MODEL, rules.reasons[0]
+            ),
+            _rows(
+                known, history.user_ids[cold], history.item_ids, c.Slot.FALLBACK, rules.reasons[1]
+            ),
         ]
     ).sort(c.USER_ID, c.POSITION)
 
@@ -128,8 +132,8 @@ def model_lists(
     length: int,
 ) -> pl.DataFrame:
     """Return user, position and item of a model's lists for the users of `history`, no fallback."""
-    everybody = np.ones(history.n_users, np.bool_)
-    lists = _lists(score, history, everybody, _allowed(history, unavailable), repeat, length)
+    rules = ListRules(unavailable, repeat, length)
+    lists = _lists(score, history, np.ones(history.n_users, np.bool_), rules)
     rows = _rows(lists, history.user_ids, history.item_ids, c.Slot.MODEL, "")
     return rows.select(c.USER_ID, c.POSITION, c.ITEM_ID)
 
@@ -145,19 +149,12 @@ def _lists(
     score: Callable[[History], Scores],
     history: History,
     chosen: NDArray[np.bool_],
-    allowed: NDArray[np.bool_],
-    repeat: bool,
-    length: int,
+    rules: ListRules,
 ) -> Lists:
     """Return the lists of the chosen rows of `history`, in its order."""
     part = history.take(np.flatnonzero(chosen))
-    exclude = None if repeat else part.seen
-    return top_k(score(part), length, exclude=exclude, allowed=allowed)
-
-
-def _allowed(history: History, unavailable: Collection[str]) -> NDArray[np.bool_]:
-    """``(n_items,)`` bool: what may be shown."""
-    return ~np.isin(history.item_ids, np.asarray(sorted(unavailable), dtype=np.str_))
+    exclude = None if rules.repeat else part.seen
+    return top_k(score(part), rules.length, exclude=exclude, allowed=rules.allowed(history))
 
 
 def _without_history(history: History) -> History:
@@ -170,15 +167,6 @@ def _without_history(history: History) -> History:
         timestamp_us=np.zeros(0, np.int64),
         weight=np.zeros(0, np.float32),
         end=history.end,
-    )
-
-
-def _repeated(one: Lists, n: int) -> Lists:
-    """Return the same single list for `n` rows."""
-    return Lists(
-        indptr=np.arange(n + 1, dtype=np.int64) * len(one.item),
-        item=np.tile(one.item, n),
-        score=np.tile(one.score, n),
     )
 
 

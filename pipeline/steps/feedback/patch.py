@@ -20,7 +20,7 @@ from pipeline.data.windows import of_people as weighed
 from pipeline.models.families import load
 from pipeline.serving.foldin import Seen, end_of, histories, new_since, of_people, patch_id
 from pipeline.serving.publish import Patch, PublicationRow, unavailable
-from pipeline.serving.recommend import people_lists
+from pipeline.serving.recommend import ListRules, people_lists
 from pipeline.stores.batches import Batches
 from pipeline.workspace.artifacts import REFIT, PatchFile
 from pipeline.workspace.night import Night
@@ -129,14 +129,11 @@ def _read(night: Night, patch: str) -> Seen:
 
 
 def _lists(night: Night, recipe: str, own: History, catalogue: int | None) -> pl.DataFrame:
-    items = night.ws.read_pinned({"items": catalogue}, "items")
-    family = night.recipes[FALLBACK].family
-    return people_lists(
-        read_scorer(night.run, REFIT).fold_in,
-        load(family, night.run.arrays(REFIT, "fallback")),
-        own,
-        unavailable(items),
+    rules = ListRules(
+        unavailable=unavailable(night.ws.read_pinned({"items": catalogue}, "items")),
         repeat=read_split(night.run).task == "repeat",
-        reasons=(recipe, FALLBACK),
         length=night.config.recommend.length,
+        reasons=(recipe, FALLBACK),
     )
+    fallback = load(night.recipes[FALLBACK].family, night.run.arrays(REFIT, "fallback"))
+    return people_lists(read_scorer(night.run, REFIT).fold_in, fallback, own, rules)

@@ -8,6 +8,7 @@ from pipeline.data.matrix import History
 from pipeline.failpoints import failpoint
 from pipeline.models.families import load
 from pipeline.serving import publish as swap
+from pipeline.serving.recommend import ListRules
 from pipeline.serving.recommend import recommend as build_lists
 from pipeline.workspace.artifacts import REFIT
 from pipeline.workspace.night import Night
@@ -21,16 +22,15 @@ def recommend(night: Night, progress: Progress) -> str:
     name, run, config = str(promoted(night).recipe), night.run, night.config
     history = History.from_arrays(run.arrays(REFIT, "history"))
     users = night.table("users", columns=[c.USER_ID])[c.USER_ID]
-    lists = build_lists(
-        read_scorer(run, REFIT),
-        load(night.recipes[FALLBACK].family, run.arrays(REFIT, "fallback")),
-        history,
-        set(users) - set(history.user_ids.tolist()),
-        swap.unavailable(night.table("items")),
+    rules = ListRules(
+        unavailable=swap.unavailable(night.table("items")),
         repeat=read_split(run).task == "repeat",
-        reasons=(name, FALLBACK),
         length=config.recommend.length + config.publish.spare_items,
+        reasons=(name, FALLBACK),
     )
+    fallback = load(night.recipes[FALLBACK].family, run.arrays(REFIT, "fallback"))
+    others = set(users) - set(history.user_ids.tolist())
+    lists = build_lists(read_scorer(run, REFIT), fallback, history, others, rules)
     with run.draft("recommend") as draft:
         draft.frame("lists", lists)
         draft.rows = lists[c.USER_ID].n_unique()
