@@ -15,7 +15,7 @@ import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import polars as pl
 from pydantic import Field
@@ -41,6 +41,8 @@ class PublishConfig(Frozen):
         "goes live.",
     )
 
+
+_RAW: Final = "raw"
 
 PublicationRow: TypeAlias = Mapping[str, Any]
 """A row of `columns.PUBLICATIONS` as the lake returns it."""
@@ -77,10 +79,15 @@ def lists_sum(lists: pl.DataFrame) -> str:
     return hashlib.sha256("\n".join(text.to_series()).encode()).hexdigest()
 
 
+def bases(publications: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows of base publications, oldest generation first."""
+    return publications.filter(pl.col(c.BASE).is_null()).sort(c.GENERATION)
+
+
 def live(publications: pl.DataFrame) -> dict[str, Any] | None:
     """Return the row of the live base publication, or ``None`` before the first."""
-    bases = publications.filter(pl.col(c.BASE).is_null()).sort(c.GENERATION)
-    return bases.row(-1, named=True) if bases.height else None
+    rows = bases(publications)
+    return rows.row(-1, named=True) if rows.height else None
 
 
 def next_row(
@@ -90,8 +97,7 @@ def next_row(
 
     Raises `ConcurrencyError` when a publication with the same or a later as-of went live first.
     """
-    mine = publications.filter(pl.col(c.PUBLICATION_ID) == facts[c.PUBLICATION_ID])
-    if mine.height:
+    if facts[c.PUBLICATION_ID] in publications[c.PUBLICATION_ID]:
         return None
     now_live = live(publications)
     if now_live is not None and now_live[c.AS_OF] >= as_of:
@@ -113,8 +119,7 @@ def next_row(
 
 def chain(publications: pl.DataFrame, base: str) -> pl.DataFrame:
     """Return the rows of a base and of its patches, oldest first."""
-    mine = (pl.col(c.PUBLICATION_ID) == base) | (pl.col(c.BASE) == base)
-    return publications.filter(mine).sort(c.GENERATION)
+    return publications.filter(of_publication(base) | (pl.col(c.BASE) == base)).sort(c.GENERATION)
 
 
 @dataclass(frozen=True)
@@ -192,7 +197,7 @@ def newest(lists: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
 
 def unpatched(lists: pl.DataFrame, base: str) -> pl.DataFrame:
     """Return a base's lists of those people who have no list in its patches."""
-    mine = pl.col(c.PUBLICATION_ID) == base
+    mine = of_publication(base)
     return lists.filter(mine).join(lists.filter(~mine), on=c.USER_ID, how="anti")
 
 
@@ -220,20 +225,12 @@ def of_users(lists: pl.DataFrame, wanted: Mapping[str, str | None]) -> pl.DataFr
     gets the one for anyone.
     """
     have = set(lists[c.USER_ID].unique())
-    asked = pl.DataFrame(
-        {
-            "raw": list(wanted),
-            c.USER_ID: [p if p in have else c.ANYONE for p in wanted.values()],
-            "order": range(len(wanted)),
-        },
-        schema={"raw": pl.String, c.USER_ID: pl.String, "order": pl.Int64},
-    )
-    return (
-        asked.join(lists, on=c.USER_ID)
-        .sort("order", c.POSITION)
-        .with_columns(pl.col("raw").alias(c.USER_ID))
-        .drop("raw", "order")
-    )
+    owners = [name if name in have else c.ANYONE for name in wanted.values()]
+    schema = {_RAW: pl.String, c.USER_ID: pl.String}
+    users = pl.DataFrame({_RAW: list(wanted), c.USER_ID: owners}, schema=schema)
+    # The order of the join is part of the result: users as wanted, then positions.
+    rows = users.join(lists.sort(c.POSITION), on=c.USER_ID, maintain_order="left_right")
+    return rows.with_columns(pl.col(_RAW).alias(c.USER_ID)).drop(_RAW)
 
 
 def with_raw_ids(lists: pl.DataFrame, raw: Mapping[str, str]) -> pl.DataFrame:

@@ -13,6 +13,7 @@ from typing import Final
 import polars as pl
 
 from pipeline import columns as c
+from pipeline.serving.publish import bases
 
 _LAST: Final = 2
 _UNTIL: Final = "until"
@@ -20,7 +21,7 @@ _UNTIL: Final = "until"
 
 def last_bases(publications: pl.DataFrame) -> pl.DataFrame:
     """Return the rows of the live base and of the one before it."""
-    return publications.filter(pl.col(c.BASE).is_null()).sort(c.GENERATION).tail(_LAST)
+    return bases(publications).tail(_LAST)
 
 
 def retired(
@@ -37,8 +38,7 @@ def retired(
         Lists go that were written, and whose place others took, before this instant.
     """
     until = pl.col(c.LIVE_FROM).shift(-1).alias(_UNTIL)
-    bases = publications.filter(pl.col(c.BASE).is_null()).sort(c.GENERATION)
-    old = bases.with_columns(until).head(-_LAST).filter(pl.col(_UNTIL) < before)
+    old = bases(publications).with_columns(until).head(-_LAST).filter(pl.col(_UNTIL) < before)
     chain = pl.col(c.BASE).fill_null(pl.col(c.PUBLICATION_ID))
     gone = set(publications.filter(chain.is_in(old[c.PUBLICATION_ID].to_list()))[c.PUBLICATION_ID])
     never = set(listed) - set(publications[c.PUBLICATION_ID])
