@@ -13,6 +13,7 @@ from typing import Final
 from pipeline import columns as c
 from pipeline.base import AsOf, Interval, Progress, silent
 from pipeline.data.exposure import active_publications, lists_for
+from pipeline.data.features import WEIGHED
 from pipeline.data.split import between
 from pipeline.evaluation.prequential import past_of
 from pipeline.monitoring.attribution import ShownLists, with_window
@@ -27,15 +28,7 @@ from pipeline.workspace.night import Night
 from pipeline.workspace.task_log import TaskLog, task_log
 from pipeline.workspace.workspace import Workspace
 
-_EVENTS: Final = (
-    c.USER_ID,
-    c.ITEM_ID,
-    c.KIND,
-    c.VALUE,
-    c.TIMESTAMP,
-    c.PUBLICATION_ID,
-    c.POSITION,
-)
+_EVENTS: Final = (*WEIGHED, c.PUBLICATION_ID, c.POSITION)
 _COUNTS: Final = ("exposures", "answers", "clicks", "purchases", "ratings", "returned", "revenue")
 _OF_SPAN: Final = ("span", "events", "joined", "late", "claims")
 _OF_ALL_USERS: Final = ("people", "exposures", *RATES, *(f"{rate}_se" for rate in RATES))

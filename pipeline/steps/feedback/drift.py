@@ -15,6 +15,7 @@ from typing import Final
 from pipeline import columns as c
 from pipeline.base import AsOf, Interval, Progress, silent
 from pipeline.data.cluster_robust import MIN_GROUP_SIZE
+from pipeline.data.features import WEIGHED
 from pipeline.data.split import before, between
 from pipeline.evaluation.prequential import ALL, Prequential
 from pipeline.monitoring.drift import Quality, QualityMean, windows_at
@@ -37,7 +38,6 @@ from pipeline.workspace.workspace import Workspace
 NIGHTS: Final = timedelta(days=90)
 """How long the live quality of a run stays a reference."""
 _DAY: Final = timedelta(days=1)
-_EVENTS: Final = (c.USER_ID, c.ITEM_ID, c.KIND, c.VALUE, c.TIMESTAMP)
 
 
 def drift(ws: Workspace, at: AsOf, *, progress: Progress = silent) -> Drift:
@@ -93,7 +93,7 @@ def seen(view: AsOfView, progress: Progress = silent) -> Drift:
     for entry in decisions:
         resets |= {} if entry.drift is None else entry.drift.since
     return judge(
-        view.events(_EVENTS, between(windows.span)),
+        view.events(WEIGHED, between(windows.span)),
         items,
         Known(
             view.events([c.USER_ID], past)[c.USER_ID].unique(),

@@ -7,7 +7,6 @@ twice finds the run that the first one started.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
@@ -26,7 +25,6 @@ from pipeline.stores.batches import Batches
 from pipeline.stores.runs import Run
 from pipeline.workspace.artifacts import PolicyFile, SnapshotFile, TablesFile
 from pipeline.workspace.as_of_view import AsOfView
-from pipeline.workspace.ledger import DecisionEntry
 from pipeline.workspace.night import Night
 from pipeline.workspace.task_log import task_log
 from pipeline.workspace.workspace import Workspace
@@ -94,13 +92,18 @@ def ruled(
 
 def _state(view: AsOfView) -> tuple[Nights, pl.DataFrame]:
     """Return what was done before, and the events that the last decided run did not see."""
-    decisions = view.decisions()
-    nights, where = _nights(view, decisions), before(view.at)
-    if nights.judged is not None:
-        version = view.ws.runs.open(decisions[-1].run_id).read(SnapshotFile).versions["events"]
-        batches = Batches(view.ws.lake)
+    own = None if view.night is None else view.night.run_id
+    started = tuple(as_of for run_id, as_of in begun(view.ws).items() if run_id != own)
+    nights = Nights(judged=None, changed=False, learnt=0, started=started)
+    where = before(view.at)
+    if decisions := view.decisions():
+        last = decisions[-1]
+        run, batches = view.ws.runs.open(last.run_id), Batches(view.ws.lake)
+        changed = last.decision.promotes or last.run_id in view.history.overrides
+        nights = Nights(last.as_of, changed, run.read(TablesFile).events, started)
+        version = run.read(SnapshotFile).versions["events"]
         arrived = batches.arrived_since(0 if version is None else batches.last_at(version))
-        where = where & new_since(arrived, nights.judged)
+        where = where & new_since(arrived, last.as_of)
     return nights, view.events([c.USER_ID, c.TIMESTAMP], where)
 
 
@@ -108,18 +111,3 @@ def begun(ws: Workspace) -> dict[str, datetime]:
     """Return the as-ofs of the newest runs that are no replays, by run id, unfinished included."""
     newest = {run.run_id: run.find(SnapshotFile) for run in ws.runs.starting_with("")[-_NEWEST:]}
     return {name: file.as_of for name, file in newest.items() if file and not file.replay}
-
-
-def _nights(view: AsOfView, decisions: Sequence[DecisionEntry]) -> Nights:
-    """Return the last decided run, and when runs were started."""
-    own = None if view.night is None else view.night.run_id
-    started = tuple(as_of for run_id, as_of in begun(view.ws).items() if run_id != own)
-    if not decisions:
-        return Nights(judged=None, changed=False, learnt=0, started=started)
-    last = decisions[-1]
-    return Nights(
-        judged=last.as_of,
-        changed=last.decision.promotes or last.run_id in view.history.overrides,
-        learnt=view.ws.runs.open(last.run_id).read(TablesFile).events,
-        started=started,
-    )

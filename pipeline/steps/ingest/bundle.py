@@ -112,14 +112,12 @@ def _events(
     if repeats.height:
         stored = ws.lake.read("events", columns=CONTENT, where=on_days(repeats))
         conflicts = conflicting(repeats, pl.concat([stored, fresh.select(CONTENT)]))
-    new, again, other = by_file(fresh), by_file(repeats), by_file(conflicts)
-    ends = []
+    accepted, repeated = Counter(fresh[c.BATCH_ID]), Counter(repeats[c.BATCH_ID])
+    conflicts_of, ends = by_file(conflicts), []
     for file in files:
-        conflict = other.get(file.digest, conflicts.clear())
-        repeated = again.get(file.digest, repeats.clear()).height
+        conflict = conflicts_of.get(file.digest, conflicts.clear())
         bad = pl.concat([file.judged.bad, conflict_rows(conflict)])
-        accepted = new.get(file.digest, fresh.clear()).height
-        ends.append((accepted, repeated - conflict.height, bad))
+        ends.append((accepted[file.digest], repeated[file.digest] - conflict.height, bad))
     return (event_rows(fresh, at=at) if fresh.height else None), ends
 
 

@@ -115,8 +115,9 @@ def _refuse_empty(by: str, reason: str) -> None:
         if not text.strip():
             raise ConfigError("override.empty", f"{name} is empty; the ledger records it")
         if not text.isprintable():  # nothing may pose as a line of its own
-            sentence = f"{name} has characters that cannot be printed; write one line of text"
-            raise ConfigError("override.not_printable", sentence)
+            raise ConfigError(
+                "override.not_printable", f"{name} is not printable; write one line of text"
+            )
 
 
 def refuse_gone_on(night: Night) -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import polars as pl
 
-from pipeline import columns as c
 from pipeline.base import Progress
-from pipeline.data.features import FeaturesConfig
+from pipeline.data.features import WEIGHED, FeaturesConfig
 from pipeline.data.windows import cleaned, parted, windows
 from pipeline.evaluation.earlier_windows import select_event_weights
 from pipeline.workspace.artifacts import CleanFile, SplitFile, TablesFile, WeightsFile
@@ -17,7 +16,7 @@ from pipeline.workspace.task_log import task_step
 @task_step("features")
 def features(night: Night, progress: Progress) -> str:
     """Write both windows, the holdout, and the cleaned tables of items and users."""
-    events = night.events(c.USER_ID, c.ITEM_ID, c.KIND, c.VALUE, c.TIMESTAMP)
+    events = night.events(*WEIGHED)
     items, items_report = cleaned("items", night.table("items"), night.config.clean.items)
     users, users_report = cleaned("users", night.table("users"), night.config.clean.users)
     weights = _weights(night, events, progress)

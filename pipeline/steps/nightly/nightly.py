@@ -6,7 +6,7 @@ committed, so a run that was killed goes on where it stopped.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -60,25 +60,23 @@ def nightly(
 
 def _run_tasks(ws: Workspace, started: Started, progress: Progress) -> dict[str, str]:
     """Run the tasks after `snapshot` in their order; returns the recipes that failed, and why."""
-    run = (ws, started.run_id)
-    validate(*run, progress=progress)
-    features(*run, progress=progress)
+
+    def run(*tasks: Callable[..., object]) -> None:
+        for task in tasks:
+            task(ws, started.run_id, progress=progress)
+
+    run(validate, features)
     failures = {}
     for recipe in started.recipes:
-        trained = train(*run, recipe, progress=progress)
+        trained = train(ws, started.run_id, recipe, progress=progress)
         if isinstance(trained, Failure):
             failures[recipe] = trained.sentence
-    evaluate(*run, progress=progress)
-    gate(*run, progress=progress)
+    run(evaluate, gate)
     # accept: a person changes the decision (`accept_run`); in Airflow the run waits here.
-    promotes = decision_of(ws.run(started.run_id)).promotes
-    if promotes:
-        refit(*run, progress=progress)
-        cold_check(*run, progress=progress)
-    register(*run, progress=progress)
-    if promotes:
-        recommend(*run, progress=progress)
-        publish(*run, progress=progress)
+    if decision_of(ws.run(started.run_id)).promotes:
+        run(refit, cold_check, register, recommend, publish)
+    else:
+        run(register)
     return failures
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline import columns as c
 from pipeline.base import Progress, silent
+from pipeline.data.features import WEIGHED
 from pipeline.data.split import Split
 from pipeline.errors import ConfigError, NightjarError
 from pipeline.evaluation import fits
@@ -53,10 +53,8 @@ def train(ws: Workspace, run_id: str, recipe: str, *, progress: Progress = silen
     step = train_step(recipe)
     with task_log(step, night.as_of, run_id=run_id, progress=progress) as log:
         log.result = "committed before"
-        if night.run.committed(step) is None:
-            failure = _train(night, recipe, log)
-            if failure is not None:
-                return failure
+        if night.run.committed(step) is None and (failure := _train(night, recipe, log)):
+            return failure
         ref = night.run.ref(step)
         log.rows = ref.rows
     return ref
@@ -104,7 +102,7 @@ def _select_hyperparameters(
     if not recipe.has_free_params:
         return recipe
     config = night.config
-    events = night.events(c.USER_ID, c.ITEM_ID, c.KIND, c.VALUE, c.TIMESTAMP)
+    events = night.events(*WEIGHED)
     items, users = (night.run.frame("features", table) for table in ("items", "users"))
     windows = list(earlier_windows(events, split.cutoff, config.windows, split.task, items, users))
     if not windows:

@@ -35,19 +35,9 @@ from pipeline.testing.chaos.synthetic_shop import CONFIG, FIRST_NIGHT, NIGHT, En
 from pipeline.workspace.workspace import CONFIG_FILE, Workspace
 
 HITS: Final = {
-    "claimed": 3,
-    "parsed": 3,
-    "committed": 3,
-    "fsynced": 3,
-    "archived": 3,
-    "step_tmp": 12,
-    "step_renamed": 12,
-    "manifest": 12,
-    "mid_train": 3,
-    "compacted": 5,
-    "checkpointed": 5,
-    "sums_written": 5,
-    "log_cleared": 5,
+    **dict.fromkeys(("claimed", "parsed", "committed", "fsynced", "archived", "mid_train"), 3),
+    **dict.fromkeys(("step_tmp", "step_renamed", "manifest"), 12),
+    **dict.fromkeys(("compacted", "checkpointed", "sums_written", "log_cleared"), 5),
 }
 """How often a pass over three new files, or a night, is sure to come by; once at all others."""
 _ROWS_PER_COMMIT: Final = (1, 25, 200_000)
