@@ -108,19 +108,13 @@ def people_lists(
     cold = np.diff(history.confidence(None).indptr) == 0
     own = _lists(score, history, ~cold, rules)
     own_rows = np.flatnonzero(~cold)
-    empty = np.diff(own.indptr) == 0
-    cold[own_rows[empty]] = True
+    cold[own_rows[np.diff(own.indptr) == 0]] = True
     known = _lists(fallback.score, history, cold, rules)
-    return pl.concat(
-        [
-            _rows(
-                own, history.user_ids[own_rows], history.item_ids, c.Slot.MODEL, rules.reasons[0]
-            ),
-            _rows(
-                known, history.user_ids[cold], history.item_ids, c.Slot.FALLBACK, rules.reasons[1]
-            ),
-        ]
-    ).sort(c.USER_ID, c.POSITION)
+    model, popular = rules.reasons
+    own_ids, cold_ids = history.user_ids[own_rows], history.user_ids[cold]
+    rows = _rows(own, own_ids, history.item_ids, c.Slot.MODEL, model)
+    others = _rows(known, cold_ids, history.item_ids, c.Slot.FALLBACK, popular)
+    return pl.concat([rows, others]).sort(c.USER_ID, c.POSITION)
 
 
 def model_lists(

@@ -21,4 +21,13 @@ def feedback(ws: Workspace, at: AsOf, *, progress: Progress = silent) -> Feedbac
     """
     ingested = ingest_landed(ws, at, progress=progress)
     folded = foldin(ws, at, progress=progress)
-    return FeedbackResult.of(ingested, folded, policy(ws, at, progress=progress))
+    ruling = policy(ws, at, progress=progress)
+    return FeedbackResult(
+        **vars(ingested),
+        events=ingested.new_events,
+        users_refreshed=folded.users_refreshed,
+        publication_id=folded.publication_id,
+        foldin=folded,
+        action=ruling.action.value,
+        reason=ruling.reason,
+    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.monitoring.policy import RetrainDecision
 from pipeline.steps.ingest.results import IngestResult
 
 
@@ -61,21 +60,6 @@ class FeedbackResult(IngestResult):
     foldin: FoldinResult
     action: str
     reason: str
-
-    @classmethod
-    def of(
-        cls, ingested: IngestResult, folded: FoldinResult, ruling: RetrainDecision
-    ) -> FeedbackResult:
-        """Join the results of the three tasks."""
-        return cls(
-            **vars(ingested),
-            events=ingested.new_events,
-            users_refreshed=folded.users_refreshed,
-            publication_id=folded.publication_id,
-            foldin=folded,
-            action=ruling.action.value,
-            reason=ruling.reason,
-        )
 
     def text(self) -> str:
         """Lines for a person: the files, the fold-in, the reason."""

@@ -44,15 +44,6 @@ class DiscoveredFile:
         """Its name, fit to be printed."""
         return printable(self.path.name)
 
-    def hint(self, sentence: str) -> str:
-        """Say so where the trouble may be that no source claims the file."""
-        if self.matched:
-            return sentence
-        return (
-            f"{sentence}; no source's path matches this name, so its columns were taken by their "
-            "own names"
-        )
-
 
 def expand(paths: Sequence[Path]) -> list[Path]:
     """Return the files, and those in folders from the oldest to the newest.

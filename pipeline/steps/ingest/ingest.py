@@ -226,8 +226,8 @@ class _Taking:
             elif not isinstance(error, MappingError):
                 status = FileStatus.SET_ASIDE
                 reject(home, file.path, sentence, seen)
-            elif not isinstance(error, CannotOpen):
-                sentence = file.hint(sentence)
+            elif not file.matched and not isinstance(error, CannotOpen):
+                sentence += "; no source's path matches this name: columns were read by their names"
             return FileResult(name, file.name, status, digest, sentence)
 
     def _seen(self, table: str, digest: str) -> bool:

@@ -71,7 +71,7 @@ def cold_check(night: Night, progress: Progress) -> str:
 
 def _with_overlap(result: ColdCheckFile, churn: ChurnFile, *, judged: bool) -> ColdCheckFile:
     """Add how much the lists of users without new events resemble the live ones."""
-    overlap, idle, fault = churn.at[FIRST].overlap, churn.users, None
+    overlap, idle, fault = churn.first.overlap, churn.users, None
     if judged and overlap is not None and idle >= _MIN_IDLE_USERS and overlap < MIN_OVERLAP:
         fault = (
             f"{idle:,} people did nothing, and their lists share {overlap:.2f} of the first "

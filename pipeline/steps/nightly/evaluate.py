@@ -6,9 +6,8 @@ retrain policy of the run are written as well, each into a folder of its own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -16,6 +15,9 @@ from pipeline import columns as c
 from pipeline.base import Progress
 from pipeline.data.matrix import History
 from pipeline.data.split import Split
+from pipeline.evaluation.evaluate import NDCG, evaluate_stored, metric_name
+from pipeline.evaluation.evaluate import evaluate as evaluate_scorer
+from pipeline.evaluation.fits import averaged
 from pipeline.failpoints import failpoint
 from pipeline.steps.diagnostics.foldin_parity import follow_parity
 from pipeline.steps.diagnostics.live_quality import write_live
@@ -36,9 +38,6 @@ from pipeline.workspace.ledger import Champion
 from pipeline.workspace.night import Night
 from pipeline.workspace.run_files import fit_names, read_history, read_scorer, read_split, trained
 from pipeline.workspace.task_log import task_step
-
-if TYPE_CHECKING:
-    from pipeline.evaluation.evaluate import Evaluation
 
 _SHOWN = 3
 """Recipes in the log line."""
@@ -77,8 +76,6 @@ class _Holdout:
 @task_step("evaluate")
 def evaluate(night: Night, progress: Progress) -> str:
     """Write the values of every user for every trained recipe, and the paired values."""
-    from pipeline.evaluation.evaluate import NDCG, metric_name
-
     holdout = _Holdout.of(night)
     attribution_of(night, progress)
     drift_of(night, progress)
@@ -87,8 +84,10 @@ def evaluate(night: Night, progress: Progress) -> str:
     with night.run.draft("evaluate") as draft:
         for name in trained(night):
             progress(f"evaluate {name}")
-            names = fit_names(night.run, train_step(name))
-            evaluation = _evaluation(night, name, names, holdout)
+            step = train_step(name)
+            names = fit_names(night.run, step)
+            scorers = (read_scorer(night.run, step, fit) for fit in names)
+            evaluation = averaged([evaluate_scorer(scorer, **vars(holdout)) for scorer in scorers])
             draft.frame(f"users-{name}", evaluation.users)
             recipes[name] = RecipeEvaluation(
                 metrics=evaluation.metrics, coverage=evaluation.coverage, fits=len(names)
@@ -102,19 +101,8 @@ def evaluate(night: Night, progress: Progress) -> str:
     return _summary(recipes, metric_name(NDCG, holdout.k))
 
 
-def _evaluation(night: Night, name: str, fits: Sequence[str], holdout: _Holdout) -> Evaluation:
-    """Evaluate all fits of a recipe; returns their mean."""
-    from pipeline.evaluation.evaluate import evaluate as evaluate_scorer
-    from pipeline.evaluation.fits import averaged
-
-    scorers = (read_scorer(night.run, train_step(name), fit) for fit in fits)
-    return averaged([evaluate_scorer(scorer, **vars(holdout)) for scorer in scorers])
-
-
 def _references(night: Night, draft: Draft, holdout: _Holdout, progress: Progress) -> References:
     """Pair the champion's recipe with the evaluation scorers of accepted runs."""
-    from pipeline.evaluation.evaluate import evaluate_stored
-
     if night.champion_name is None or night.champion_name not in trained(night):
         return References()
     runs, cutoff = night.ws.runs, holdout.split.cutoff

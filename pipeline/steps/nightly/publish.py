@@ -16,7 +16,6 @@ from pipeline import columns as c
 from pipeline.base import Progress
 from pipeline.failpoints import failpoint
 from pipeline.serving import publish as swap
-from pipeline.serving.churn import FIRST
 from pipeline.steps.feedback.patch import make_patch
 from pipeline.workspace.artifacts import ChurnFile, MlflowFile, PinFile, PublicationFile
 from pipeline.workspace.night import Night, register_folder
@@ -49,14 +48,11 @@ def publish(night: Night, progress: Progress) -> str:
         draft.rows = night.run.ref("recommend").rows if result.moved else 0
     if not result.moved:
         return f"nothing: {reason}"
-    return f"generation {result.generation}, {draft.rows:,} lists{_new_entries(night)}"
-
-
-def _new_entries(night: Night) -> str:
-    """Return the share of entries that are new, where the cold check measured it."""
+    sentence = f"generation {result.generation}, {draft.rows:,} lists"
     churn = night.run.find(ChurnFile)
-    overlap = None if churn is None else churn.at[FIRST].overlap
-    return "" if overlap is None else f", {100 * (1 - overlap):.0f} % new entries"
+    if churn is not None and churn.first.overlap is not None:
+        sentence += f", {100 * (1 - churn.first.overlap):.0f} % new entries"
+    return sentence
 
 
 def publication_id(run_id: str) -> str:

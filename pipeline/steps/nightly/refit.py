@@ -11,6 +11,7 @@ from pipeline.data.matrix import History
 from pipeline.data.split import Split
 from pipeline.failpoints import failpoint
 from pipeline.models.contract import Scorer
+from pipeline.models.topk import top_k
 from pipeline.serving.recommend import fallback_list
 from pipeline.steps.diagnostics.training_cost import fit
 from pipeline.workspace.artifacts import REFIT, FallbackEntry, MetaFile
@@ -56,8 +57,6 @@ def canary_lists(
     scorer: Scorer, history: History, rows: np.ndarray[Any, Any], night: Night, split: Split
 ) -> dict[str, np.ndarray[Any, Any]]:
     """Return the lists of a few users as arrays: rows, indptr, item, score."""
-    from pipeline.models.topk import top_k
-
     part = history.take(rows)
     exclude = part.seen if split.task == "discovery" else None
     lists = top_k(scorer.score(part), night.config.recommend.length, exclude=exclude)
