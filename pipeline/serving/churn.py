@@ -1,8 +1,10 @@
-"""Quiet nights, measured: how much of what idle people see stays from one publication to the next.
+"""Churn: the share of list entries that stays from one publication to the next, and causes.
 
-Promises: every entry that went has one cause, so what was kept and what was lost to each cause add
-up to what was there, entry by entry; a cause is told by a replay (the lists as they would be had
-that alone happened), never guessed.
+Measured for users without new events, whose lists should stay.
+
+Guarantees: every entry that left has one cause, so the kept entries and the entries lost to each
+cause add up to all entries. A cause is measured by a replay (the lists as they would be if only
+that cause had acted), never guessed.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import polars as pl
 from pipeline import columns as c
 
 FIRST: Final = 10
-"""Entries of a list that are always compared, whatever its length."""
+"""Number of entries that are always compared, whatever the length of the lists."""
 STOCK: Final = "stock"
 RECIPE: Final = "recipe"
 DATA: Final = "data"
@@ -25,19 +27,19 @@ DATA: Final = "data"
 
 @dataclass(frozen=True)
 class ChurnShares:
-    """What became of the first `k` entries of some users' lists.
+    """Comparison of the first `k` entries of some users' lists.
 
     Attributes
     ----------
     users
         Users compared.
     entries, kept
-        How many entries they had, and how many of these stand among the first `k` again.
+        Entries that they had, and how many of these are among the first `k` again.
     overlap
         Share of the entries kept; ``None`` without entries.
     lost
-        Shares of the others by cause; with `overlap` they add up to 1. A cause that can be
-        measured and took nothing is 0.
+        Share of the entries lost to each cause; with `overlap` they add up to 1. A cause that was
+        measured and took no entry is 0.
     """
 
     users: int
@@ -50,19 +52,23 @@ class ChurnShares:
 def idle(
     live: pl.DataFrame, events: pl.DataFrame, since: datetime, known: Collection[str]
 ) -> list[str]:
-    """Return who did nothing since an instant and has a list of the model, sorted.
+    """Return the users without events since an instant who have a list of the model.
 
     Parameters
     ----------
     live
-        The live lists, rows of `columns.RECOMMENDATIONS`. The fallback is one list for many, which
-        follows what everybody does; whoever is shown it is left out.
+        The live lists, rows of `columns.RECOMMENDATIONS`. Users with the fallback list are left
+        out: it is one list for many users and follows the events of all of them.
     events
         `user_id`, `timestamp`.
     since
         As-of of the live publication.
     known
         Users that a new model has lists for.
+
+    Returns
+    -------
+    User ids, sorted.
     """
     busy = set(events.filter(pl.col(c.TIMESTAMP) >= since)[c.USER_ID])
     modelled = set(live.filter(pl.col(c.SLOT) == c.Slot.MODEL.value)[c.USER_ID])
@@ -70,7 +76,19 @@ def idle(
 
 
 def of_people(lists: pl.DataFrame, users: Collection[str]) -> pl.DataFrame:
-    """Return the rows of `lists` that belong to `users`."""
+    """Select the lists of some users.
+
+    Parameters
+    ----------
+    lists
+        Any columns with `user_id`.
+    users
+        User ids, in any order.
+
+    Returns
+    -------
+    The rows of `lists` that belong to `users`, in their order.
+    """
     wanted = pl.DataFrame({c.USER_ID: sorted(users)}, schema={c.USER_ID: pl.String})
     return lists.join(wanted, on=c.USER_ID, how="semi")
 
@@ -90,12 +108,18 @@ def churn(
     ----------
     before, after
         `user_id`, `position`, `item_id`.
+    k
+        Number of entries of each list that are compared.
     replays
-        Cause and the lists as they would be had it alone happened to `before`. An entry that a
-        replay has not among its first `k` either was lost to that cause; the first one that says so
+        Pairs of a cause and the lists as they would be if it alone had acted on `before`. An entry
+        that is not among the first `k` of a replay was lost to that cause; the first such replay
         counts.
     rest
-        What everything else is put down to.
+        Cause of all other lost entries.
+
+    Returns
+    -------
+    Counts, overlap, and the shares lost by cause.
     """
 
     def first(lists: pl.DataFrame) -> pl.DataFrame:
@@ -107,6 +131,7 @@ def churn(
     entries, kept = mine.height, mine.height - left.height
     lost = {}
     for cause, lists in replays:
+        # Entries that the replay keeps go on to the next cause, so each entry has one cause.
         stays = left.join(first(lists), on=mine.columns, how="semi")
         lost[cause], left = left.height - stays.height, stays
     lost[rest] = left.height

@@ -1,9 +1,11 @@
-"""Champion -> lists of K for everybody, and one list for people we know nothing of.
+"""Champion -> lists of K for all users, and a fallback list for users without events.
 
-Promises: every user of the snapshot gets at most one list; positions start at 1 and have no gaps;
-no entry is unavailable, or seen where the policy is *discovery*; a list is shorter than K only
-when the catalogue has no more to offer, and never padded; who has no list of a model gets the
-fallback, and `slot` says so.
+Guarantees:
+
+* Every user of the snapshot gets at most one list; positions start at 1 and have no gaps.
+* No entry is unavailable, or seen before where the task is *discovery*.
+* A list is shorter than K only if the catalogue has no more items for it; it is never padded.
+* Users without a list of the model get the fallback list, and `slot` records it.
 """
 
 from __future__ import annotations
@@ -24,10 +26,13 @@ from pipeline.models.topk import Lists, top_k
 
 
 class RecommendConfig(Frozen):
-    """The shape of a list."""
+    """Settings of the recommendation lists."""
 
     length: int = Field(
-        default=20, ge=1, le=1000, description="Entries of a list; also the k of every metric."
+        default=20,
+        ge=1,
+        le=1000,
+        description="Number of entries of a list; it is also the k of every metric.",
     )
 
 
@@ -65,22 +70,24 @@ def recommend(
     others: Collection[str],
     rules: ListRules,
 ) -> pl.DataFrame:
-    """Build the lists of everybody.
+    """Build the lists of all users.
 
     Parameters
     ----------
     champion, fallback
-        Trained on `history`. The fallback must give anyone the same list (popularity).
+        Trained on `history`. The fallback must give all users the same list (popularity).
     history
         The full window: all users with an event.
     others
         Users without an event; they get the fallback list under their own id.
+    rules
+        Rules of the lists.
 
     Returns
     -------
     Rows of `columns.RECOMMENDATIONS` without the publication: user_id, position (1-based), item_id,
-    score f32, slot, propensity (1.0: nothing is left to chance), reason; sorted by user and
-    position. `columns.ANYONE` stands for whoever has no list.
+    score f32, slot, propensity (1.0: no randomness), reason; sorted by user and position. The list
+    under `columns.ANYONE` is for all other users.
     """
     own = people_lists(champion.score, fallback, history, rules)
     nothing = _without_history(history)
@@ -97,17 +104,29 @@ def people_lists(
     history: History,
     rules: ListRules,
 ) -> pl.DataFrame:
-    """Build the lists of the users of `history`, by a way of scoring them; rest as in `recommend`.
+    """Build the lists of the users of a history.
 
     Parameters
     ----------
     score
-        A champion's `score`, or its `fold_in` for what it was not trained on.
+        A champion's `score`, or its `fold_in` for users that it was not trained on.
+    fallback
+        Scorer for users whom the champion gives no list.
+    history
+        Users and their events, over the catalogue of the champion.
+    rules
+        Rules of the lists.
+
+    Returns
+    -------
+    Rows as in `recommend`.
     """
-    # Whoever took everything back has events and no taste: a model would score them all 0.
+    # Users who returned all their items have events and no positive weight: a model would score
+    # every item 0 for them.
     cold = np.diff(history.confidence(None).indptr) == 0
     own = _lists(score, history, ~cold, rules)
     own_rows = np.flatnonzero(~cold)
+    # A list can still be empty, for example if the user had all allowed items.
     cold[own_rows[np.diff(own.indptr) == 0]] = True
     known = _lists(fallback.score, history, cold, rules)
     model, popular = rules.reasons
@@ -125,7 +144,21 @@ def model_lists(
     repeat: bool,
     length: int,
 ) -> pl.DataFrame:
-    """Return user, position and item of a model's lists for the users of `history`, no fallback."""
+    """Return the lists of a model for the users of a history, without a fallback.
+
+    Parameters
+    ----------
+    score
+        A scorer's `score` or `fold_in`.
+    history
+        Users and their events.
+    unavailable, repeat, length
+        As in `ListRules`.
+
+    Returns
+    -------
+    `user_id`, `position` (1-based), `item_id`.
+    """
     rules = ListRules(unavailable, repeat, length)
     lists = _lists(score, history, np.ones(history.n_users, np.bool_), rules)
     rows = _rows(lists, history.user_ids, history.item_ids, c.Slot.MODEL, "")
@@ -133,7 +166,21 @@ def model_lists(
 
 
 def fallback_list(fallback: Scorer, history: History, length: int) -> list[tuple[str, float]]:
-    """Return the list for anyone over the whole catalogue: (item id, score), best first."""
+    """Return the fallback list over the whole catalogue.
+
+    Parameters
+    ----------
+    fallback
+        Scorer that gives all users the same list.
+    history
+        Window whose catalogue is used.
+    length
+        Entries of the list, at most.
+
+    Returns
+    -------
+    Pairs of item id and score, best first.
+    """
     anyone = top_k(fallback.fold_in(_without_history(history)), length)
     items = history.item_ids[anyone.item].tolist()
     return list(zip(items, anyone.score.tolist(), strict=True))
@@ -152,7 +199,7 @@ def _lists(
 
 
 def _without_history(history: History) -> History:
-    """Return one user without any event, over the same catalogue."""
+    """Return a history of one user without events, over the same catalogue."""
     return History(
         user_ids=np.array([c.ANYONE]),
         item_ids=history.item_ids,
