@@ -1,6 +1,6 @@
-"""Files of one table that are taken in together: from judged rows to what one commit holds.
+"""Bundles of files that are committed together: from validated rows to the rows of one commit.
 
-Promises: each file comes to the same counts as if it had been taken in by itself, after those
+Guarantees: each file gets the same counts as if it had been ingested by itself, after the files
 before it.
 """
 
@@ -41,7 +41,7 @@ from pipeline.workspace.workspace import Workspace
 
 @dataclass(frozen=True)
 class FileRead:
-    """A file that was read and judged, and not yet committed."""
+    """A file that was read and validated, but not committed yet."""
 
     discovered: DiscoveredFile
     seen: Mark
@@ -52,7 +52,17 @@ class FileRead:
 
 @dataclass(frozen=True)
 class Bundle:
-    """What a commit holds: a line a file, the table's rows (None: no change), the bad ones."""
+    """Content of a commit.
+
+    Attributes
+    ----------
+    batches, results
+        One per file.
+    rows
+        Rows of the table; None if nothing changes.
+    quarantine
+        Rows of `columns.QUARANTINE`.
+    """
 
     batches: list[Batch]
     results: list[FileResult]
@@ -61,11 +71,27 @@ class Bundle:
 
 
 _Ends: TypeAlias = tuple[int, int, pl.DataFrame]
-"""Of one file: how many rows are accepted and how many duplicates, and the bad rows."""
+"""Of one file: the number of accepted rows, the number of duplicates, and the bad rows."""
 
 
-def bundled(ws: Workspace, files: Sequence[FileRead], *, at: datetime, replace: bool) -> Bundle:
-    """Put files of one table together; `replace` as in `ingest`."""
+def combine(ws: Workspace, files: Sequence[FileRead], *, at: datetime, replace: bool) -> Bundle:
+    """Combine files of one table into one commit.
+
+    Parameters
+    ----------
+    ws
+        Workspace.
+    files
+        Validated files of one table, at least one, in the order of their ingest.
+    at
+        Instant of the ingest, UTC.
+    replace
+        Items only: each file is the full catalogue.
+
+    Returns
+    -------
+    Rows of the table and of the quarantine, and the counts of each file.
+    """
     if files[0].discovered.source.table == "events":
         rows, ends = _events(ws, files, at)
     else:
@@ -100,21 +126,25 @@ def _events(
     ws: Workspace, files: Sequence[FileRead], at: datetime
 ) -> tuple[pl.DataFrame | None, list[_Ends]]:
     users = pl.concat([file.judged.good[c.USER_ID] for file in files])
-    people = ws.vault.pseudonyms(users.unique().to_list())
+    # The vault commits pseudonyms before the lake commits the rows that use them, so that a crash
+    # leaves no row with an unassigned pseudonym.
+    pseudonyms = ws.vault.pseudonyms(users.unique().to_list())
     parts = []
     for file in files:
-        events = derive_ids(with_pseudonyms(file.judged.good, people))
+        events = derive_ids(with_pseudonyms(file.judged.good, pseudonyms))
         parts.append(with_origin(events, source=file.discovered.name, batch_id=file.digest))
     identified = pl.concat(parts, how="diagonal")  # each file has its own order of columns
+    # Identity is (event_id, event_day): only the partitions of these days can hold duplicates.
     known = ws.lake.read("events", columns=IDENTITY, where=on_days(identified))
     fresh, repeats = split_duplicates(identified, known)
-    conflicts = repeats.clear()
+    conflicts = repeats.clear()  # the content of stored events is read only if ids are repeated
     if repeats.height:
         stored = ws.lake.read("events", columns=CONTENT, where=on_days(repeats))
         conflicts = conflicting(repeats, pl.concat([stored, fresh.select(CONTENT)]))
     accepted, repeated = Counter(fresh[c.BATCH_ID]), Counter(repeats[c.BATCH_ID])
     conflicts_of, ends = by_file(conflicts), []
     for file in files:
+        # A conflict is a repeated id with other content: it is counted as bad, not as a duplicate.
         conflict = conflicts_of.get(file.digest, conflicts.clear())
         bad = pl.concat([file.judged.bad, conflict_rows(conflict)])
         ends.append((accepted[file.digest], repeated[file.digest] - conflict.height, bad))
@@ -130,8 +160,9 @@ def _catalogue(
     for file in files:
         good = file.judged.good
         if table == "users":
-            people = ws.vault.pseudonyms(good[c.USER_ID].unique().to_list())
-            good = with_pseudonyms(good, people)
+            pseudonyms = ws.vault.pseudonyms(good[c.USER_ID].unique().to_list())
+            good = with_pseudonyms(good, pseudonyms)
         now, duplicates = upsert(table, now, good, replace=replace)
         ends.append((good.height - duplicates, duplicates, file.judged.bad))
+    # The lake returns rows in any order. Equal tables are not written: a version is a change.
     return (None if now.equals(before.sort(now.columns[0])) else now), ends
