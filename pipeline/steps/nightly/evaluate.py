@@ -1,7 +1,7 @@
-"""Evaluates every recipe on the holdout, and the champion's recipe against stored scorers.
+"""Evaluates all recipes on the holdout, and the champion's recipe against stored scorers.
 
-The gate reads what is written here, user by user; nothing is decided. Attribution, drift and the
-retrain policy of the run are written as well, each into a folder of its own.
+The gate reads the values of each user that are written here; nothing is decided. Attribution, drift
+and retrain policy of the run are written as well, each into a folder of its own.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ from pipeline.workspace.run_files import fit_names, read_history, read_scorer, r
 from pipeline.workspace.task_log import task_step
 
 _SHOWN = 3
-"""Recipes in the log line."""
+"""Number of recipes in the log line."""
 
 
 @dataclass(frozen=True)
 class _Holdout:
-    """What all scorers of a run are evaluated on.
+    """Data on which all scorers of a run are evaluated.
 
     Attributes
     ----------
     segments, categories
-        Of the cleaned users and items; None where there are none.
+        Of the cleaned users and items; None if no user or item has one.
     """
 
     history: History
@@ -75,8 +75,19 @@ class _Holdout:
 
 @task_step("evaluate")
 def evaluate(night: Night, progress: Progress) -> str:
-    """Write the values of every user for every trained recipe, and the paired values."""
+    """Write the values of each user for each trained recipe, and the paired values.
+
+    Parameters
+    ----------
+    night, progress
+        The run, and a receiver of short texts; `task_step` passes both.
+
+    Returns
+    -------
+    The result in one sentence.
+    """
     holdout = _Holdout.of(night)
+    # In this order: the policy reads the drift of the run.
     attribution_of(night, progress)
     drift_of(night, progress)
     policy_of(night, progress)
@@ -86,6 +97,7 @@ def evaluate(night: Night, progress: Progress) -> str:
             progress(f"evaluate {name}")
             step = train_step(name)
             names = fit_names(night.run, step)
+            # Scorers are read one by one, so that only one is in memory.
             scorers = (read_scorer(night.run, step, fit) for fit in names)
             evaluation = averaged([evaluate_scorer(scorer, **vars(holdout)) for scorer in scorers])
             draft.frame(f"users-{name}", evaluation.users)
@@ -103,13 +115,14 @@ def evaluate(night: Night, progress: Progress) -> str:
 
 def _references(night: Night, draft: Draft, holdout: _Holdout, progress: Progress) -> References:
     """Pair the champion's recipe with the evaluation scorers of accepted runs."""
+    # The champion's recipe is compared with itself on older data: other recipes have no reference.
     if night.champion_name is None or night.champion_name not in trained(night):
         return References()
     runs, cutoff = night.ws.runs, holdout.split.cutoff
     accepted = night.history.accepted(night.as_of)
 
     def fits(champion: Champion) -> bool:
-        """Return whether its evaluation scorers have seen nothing of tonight's holdout."""
+        """Return True if its evaluation scorers were trained on events before this holdout."""
         return runs.open(champion.run_id).read(SplitFile).holdout.start <= cutoff
 
     chosen = references(accepted, night.as_of, fits)
@@ -130,10 +143,10 @@ def _references(night: Night, draft: Draft, holdout: _Holdout, progress: Progres
         draft.frame(f"reference-{label}-tonight", pair.tonight)
         draft.frame(f"reference-{label}-stored", pair.stored)
         paired[label] = ReferenceRun(run_id=champion.run_id, recipe=champion.name, day=day)
-    skipped = None
+    skipped = None  # the page names a newest scorer that is not the reference
     if accepted and chosen.get("last") != accepted[-1]:
         day = f"{accepted[-1].as_of:%Y-%m-%d}"
-        skipped = f"the scorer of {day} was trained into tonight's holdout"
+        skipped = f"the scorer of {day} was trained on events of this holdout"
     return References(**paired, skipped=skipped)
 
 

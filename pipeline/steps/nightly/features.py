@@ -1,4 +1,4 @@
-"""Cleans, splits and weighs the events: the training window, the holdout, the full window."""
+"""Cleans, splits and weights the events: training window, holdout and full window."""
 
 from __future__ import annotations
 
@@ -15,7 +15,17 @@ from pipeline.workspace.task_log import task_step
 
 @task_step("features")
 def features(night: Night, progress: Progress) -> str:
-    """Write both windows, the holdout, and the cleaned tables of items and users."""
+    """Write both windows, the holdout, and the cleaned tables of items and users.
+
+    Parameters
+    ----------
+    night, progress
+        The run, and a receiver of short texts; `task_step` passes both.
+
+    Returns
+    -------
+    The result in one sentence.
+    """
     events = night.events(*WEIGHED)
     items, items_report = cleaned("items", night.table("items"), night.config.clean.items)
     users, users_report = cleaned("users", night.table("users"), night.config.clean.users)
@@ -50,8 +60,9 @@ def features(night: Night, progress: Progress) -> str:
 
 
 def _weights(night: Night, events: pl.DataFrame, progress: Progress) -> FeaturesConfig:
-    """Return the event weights that an earlier run chose, else choose them on earlier windows."""
+    """Return the event weights of an earlier run, else select them on earlier windows."""
     pinned, config = night.snapshot, night.config
+    # Selected once per config: other weights each night would change all lists.
     if pinned.weights is not None:
         return pinned.weights
     split = parted(

@@ -1,7 +1,7 @@
-"""The gate as a task: gather the evidence, decide, write the decision, its page and the ledger.
+"""The gate as a task: gathers the evidence, decides, and writes decision, page and ledger entry.
 
-The decision follows from files that were committed before and from ledger entries of earlier runs,
-so a retry decides the same.
+Guarantees: the decision follows from committed files and from ledger entries of earlier runs, so a
+second attempt decides the same.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ from pipeline.workspace.workspace import Workspace
 
 @dataclass(frozen=True)
 class Decided:
-    """What the gate decided, and its `Ref`.
+    """Decision of the gate, and its `Ref`.
 
     Attributes
     ----------
     ask
-        Whether a person is to be asked about an inconclusive candidate.
+        True if a user is to decide on an inconclusive candidate.
     """
 
     kind: str
@@ -62,7 +62,19 @@ class Decided:
 
 
 def gate(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Decided:
-    """Decide on the run; a replay's decision stays out of the ledger."""
+    """Decide on a run; the decision of a replay is not part of the ledger.
+
+    Parameters
+    ----------
+    ws, run_id
+        Workspace and run; it must have been evaluated.
+    progress
+        Receives short texts.
+
+    Returns
+    -------
+    Kind and sentence of the decision.
+    """
     ref = _gate(ws, run_id, progress=progress)
     night = open_night(ws, run_id)
     decision = night.run.read(DecisionFile).root
@@ -71,9 +83,9 @@ def gate(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Decided:
 
 
 def _record(night: Night) -> None:
-    """Draw the page, and append the decision to the ledger."""
+    """Draw the page, and append the decision to the ledger; safe to repeat."""
     draw_page(night.run)
-    if night.replay:
+    if night.replay:  # a replay changes nothing, so its decision stays in its folder
         return
     decision, split = night.run.read(DecisionFile).root, night.run.read(SplitFile)
     entry = DecisionEntry(
@@ -117,7 +129,7 @@ def _evidence(night: Night) -> Evidence:
     run = night.run
     missing, names = absences(night), trained(night)
     references = run.read(EvaluationFile).references
-    # What has no place in this task is no gap in the evidence; what failed is.
+    # A recipe that does not apply to this task is not missing evidence; a failed training is.
     expected = tuple(
         name for name in night.recipes if name in names or run.committed(train_step(name)) is None
     )
@@ -151,13 +163,15 @@ def _reference(night: Night, run: ReferenceRun | None, label: str) -> Reference 
 
 
 def gate_history_of(night: Night) -> GateHistory:
-    """Gather what runs before this one's as-of, and people, left to it.
+    """Return the decisions and anchors of runs with an earlier as-of, and those set by users.
 
-    Figures of another task (policy, kinds, length of a list) cannot be compared with this run's.
+    Only runs of the same task, target kinds and list length count: other figures are not
+    comparable.
     """
     history, key = night.history, _comparison_key(night)
     entries = history.comparable(night.as_of, key)
     published = {entry.run_id for entry in history.publications}
+    # A decision that a user changed counts as changed.
     decisions = [history.overrides.get(entry.run_id, entry).decision for entry in entries]
     past = build_gate_history(decisions, [entry.run_id in published for entry in entries])
     anchors = {anchor.recipe_hash: anchor for anchor in past.anchors}
@@ -168,7 +182,7 @@ def gate_history_of(night: Night) -> GateHistory:
             for entry, decision in zip(entries, decisions, strict=True)
             if entry.as_of > by_hand.as_of and decision.anchor is not None
         )
-        # A later run carries this anchor on, or has a newer one.
+        # Runs store the anchor that they use, so a later one has this anchor or a newer one.
         if all(anchor.recipe_hash != recipe_hash for anchor in later):
             anchors[recipe_hash] = by_hand.anchor
     return replace(past, anchors=tuple(anchors.values()))
@@ -179,7 +193,7 @@ def _comparison_key(night: Night) -> ComparisonKey:
 
 
 def _metrics(night: Night, decision: Decision) -> MetricsFile:
-    """Line up the metrics of the best candidate, the champion's recipe and the best baseline."""
+    """Return the metrics of the best candidate, the champion's recipe and the best baseline."""
     metrics: Mapping[str, Mapping[str, float]] = {
         name: recipe.metrics for name, recipe in night.run.read(EvaluationFile).recipes.items()
     }
@@ -190,12 +204,14 @@ def _metrics(night: Night, decision: Decision) -> MetricsFile:
 
     baselines = [n for n in metrics if night.recipes[n].capabilities.baseline is not None]
     others = [n for n in metrics if n not in baselines and n != night.champion_name]
+    # The recipe of a kept or refreshed champion is not a candidate; the best other one is shown.
     candidate = decision.recipe if decision.recipe != night.champion_name else None
     roles = {
         "candidate": candidate or best(others),
         "champion": night.champion_name,
         "baseline": best(baselines),
     }
+    # Metrics of slices have a dot in their name.
     shown = sorted({name for values in metrics.values() for name in values if "." not in name})
     values = {role: metrics.get(recipe or "", {}) for role, recipe in roles.items()}
     return MetricsFile(

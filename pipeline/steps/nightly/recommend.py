@@ -18,13 +18,25 @@ from pipeline.workspace.task_log import task_step
 
 @task_step("recommend")
 def recommend(night: Night, progress: Progress) -> str:
-    """Write the lists of all users, a few entries longer than they are shown."""
+    """Write the lists of all users, with spare entries behind those that are shown.
+
+    Parameters
+    ----------
+    night, progress
+        The run, and a receiver of short texts; `task_step` passes both.
+
+    Returns
+    -------
+    The result in one sentence.
+    """
     name, run, config = str(promoted(night).recipe), night.run, night.config
     history = History.from_arrays(run.arrays(REFIT, "history"))
+    # Users of the catalogue without events get the fallback list under their own id.
     users = night.table("users", columns=[c.USER_ID])[c.USER_ID]
     rules = ListRules(
         unavailable=swap.unavailable(night.table("items")),
         repeat=read_split(run).task == "repeat",
+        # Spare entries replace items that become unavailable until the lists go live.
         length=config.recommend.length + config.publish.spare_items,
         reasons=(name, FALLBACK),
     )

@@ -1,6 +1,6 @@
-"""Mirrors everything that a run committed into MLflow, as plain records.
+"""Copies the committed results of a run to MLflow, as plain records.
 
-A kept or blocked run is shown like a promoted one; only a promotion becomes a version.
+A run that kept or blocked is copied like a promoted one; only a promotion becomes a version.
 """
 
 from __future__ import annotations
@@ -37,12 +37,22 @@ from pipeline.workspace.task_log import task_step
 from pipeline.workspace.versions import hyper_parameters
 
 _CONTEXTS = {"events": "training", "items": "catalogue", "users": "segments"}
-"""Tables that MLflow shows as datasets, and what each is for."""
+"""Tables that MLflow shows as datasets -> their contexts."""
 
 
 @task_step("register", folder=lambda night: register_folder(night.run))
 def register(night: Night, _: Progress) -> str:
-    """Mirror the run into MLflow, whatever it decided; a promotion becomes a version."""
+    """Copy the run to MLflow, whatever it decided; a promotion becomes a version.
+
+    Parameters
+    ----------
+    night
+        The run; `task_step` passes it.
+
+    Returns
+    -------
+    The result in one sentence.
+    """
     record = _night_record(night)
     with night.ws.lake.lock("register"):
         mlflow = registry(night.ws)
@@ -51,9 +61,10 @@ def register(night: Night, _: Progress) -> str:
         if record.model is not None and mirrored.version is not None:
             files = night.run.manifest(REFIT)["files"]
             sums = {path.name: files[path.name]["sha256"] for path in record.model.files}
+            # Before the aliases point to the version: its upload may have been cut off.
             mlflow.verify(mirrored.version, sums)
         point_aliases(night.ws)
-        if not night.replay:
+        if not night.replay:  # its events were counted by the run that it repeats
             show_attribution(night, mlflow)
     with night.run.draft(register_folder(night.run)) as draft:
         draft.write(MlflowFile(run=mirrored.parent_run_id, version=mirrored.version))
@@ -85,7 +96,7 @@ def _night_record(night: Night) -> NightRecord:
             "holdout_days": split.holdout_days,
             "task": split.task,
             "target_kinds": ",".join(split.target_kinds),
-            # The gate's: MLflow lets no parameter change when a person decides otherwise.
+            # That of the gate: MLflow rejects a changed parameter after an override.
             "champion": run.read(DecisionFile).root.recipe,
         },
         metrics={
@@ -133,7 +144,7 @@ def _datasets(night: Night) -> tuple[DatasetRecord, ...]:
         DatasetRecord(
             name=table,
             lake_version=version,
-            # With the as-of: two runs may see different rows of one version.
+            # With the as-of: two runs may read different rows of one version.
             digest=f"{table}@{version}-{compact_instant(night.as_of)}",
             rows=rows[table],
             context=context,
@@ -144,7 +155,7 @@ def _datasets(night: Night) -> tuple[DatasetRecord, ...]:
 
 
 def _cleaning(run: Run) -> dict[str, float]:
-    """Return the counts of cleaning: of the training window, of items and of users."""
+    """Return the counts of cleaning, by table and column."""
     counts: dict[str, float] = {}
     for table, report in run.read(CleanFile).tables.items():
         for name in ("rows_in", "rows_out", "quarantined"):
