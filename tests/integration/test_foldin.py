@@ -98,7 +98,7 @@ def test_a_pass_refreshes_the_lists_of_those_who_did_something_and_no_other(ws):
     told = plain(result)
     assert (told["users_refreshed"], told["publication_id"]) == (2, patch[c.PUBLICATION_ID])
     assert 58 < told["foldin"]["fresh_after_seconds"] < 120
-    assert "new lists for 2 people; what landed is in lists after" in result.text()
+    assert f"{result.foldin.fresh_after_seconds:,.0f} s after" in result.text()
     [entry] = LedgerHistory.of(ws.ledger).patches
     assert (entry.base, entry.generation) == (base[c.PUBLICATION_ID], 2)
 
@@ -111,9 +111,7 @@ def test_a_second_pass_finds_nothing_new(ws):
     again = feedback(ws, now())
     assert again.foldin.users_refreshed == 0
     assert again.foldin.publication_id is None
-    assert again.foldin.sentence == (
-        "no list was refreshed: nobody did anything that their list does not know"
-    )
+    assert again.foldin.sentence == ("no list was refreshed: no user has new events")
     assert versions == {t: ws.lake.version(t) for t in versions}
     assert history(ws) == lines
 
@@ -139,7 +137,7 @@ def test_what_lies_after_the_instant_waits_for_its_own_pass(ws):
     assert foldin(ws, LATER + timedelta(hours=3)).users_refreshed == 1
     back = foldin(ws, LATER)
     assert back.users_refreshed == 0
-    assert "know what was done until 2024-03-11T17:00:00Z, and later" in back.sentence
+    assert "contain events up to 2024-03-11T17:00:00Z" in back.sentence
 
 
 def test_late_events_are_new_whatever_their_day(ws):
@@ -156,9 +154,7 @@ def test_new_people_get_a_list_of_their_own_unless_the_model_knows_none_of_it(ws
     result = feedback(ws, now())
     # `u1` has a history beside what is unheard-of; the pioneer has nothing else.
     assert result.foldin.users_refreshed == 2
-    assert (
-        "1 person did something with items alone that the live model does not know" in result.text()
-    )
+    assert "1 user are for items unknown to the live model" in result.text()
     rows = lists(ws, ["newcomer", "pioneer"])
     slots = dict(rows.select(c.USER_ID, c.SLOT).unique().rows())
     assert slots == {"newcomer": "model", "pioneer": "fallback"}
@@ -169,7 +165,7 @@ def test_new_people_get_a_list_of_their_own_unless_the_model_knows_none_of_it(ws
     did(ws, ("pioneer", "unheard-of", LATER), ("pioneer", "novel", LATER), name="alone")
     alone = feedback(ws, now()).foldin
     assert alone.users_refreshed == 0
-    assert "1 person did something, with items alone that the live model does not" in alone.sentence
+    assert "1 user are for items unknown to the live model" in alone.sentence
 
 
 def test_whoever_takes_everything_back_gets_the_fallback(ws):
@@ -252,7 +248,7 @@ def test_a_patch_for_what_is_no_longer_live_is_made_again(ws, monkeypatch):
     assert made[0].users > 140
     assert [patch.users for patch in made[1:]] == [1]
     assert result.users_refreshed == 1
-    assert any("which is no longer live" in text for text in told)
+    assert any("but the live publication is" in text for text in told)
     rows = ws.lake.read("publications").sort(c.GENERATION)
     assert rows[c.BASE].to_list() == [None, None, rows[c.PUBLICATION_ID][1]]
 
@@ -338,8 +334,8 @@ def test_a_champion_that_cannot_fold_in_leaves_lists_as_they_are(workspace, tmp_
     result = feedback(ws, LATER + timedelta(hours=1))
     assert result.accepted == 1
     assert result.foldin.sentence == (
-        "no list was refreshed: the live model (bpr, version 1) cannot fold in: people keep their "
-        "lists until the next night"
+        "no list was refreshed: the live model (bpr, version 1) cannot fold in: lists stay until "
+        "the next nightly run"
     )
     assert shown(ws) == before
 

@@ -150,7 +150,7 @@ def test_a_request_finds_its_night_and_a_second_one_finds_nothing_left(copy):
     assert again.status == "nothing_to_do"
     assert "20 hours must pass after the night of 2024-03-25T10:00:00Z" in again.sentence
     assert start_requested(copy, NIGHTS[1]).status == "superseded"
-    assert "2024-03-25T10:00:00Z is at work" in start_requested(copy, NIGHTS[1]).sentence
+    assert "2024-03-25T10:00:00Z is in progress" in start_requested(copy, NIGHTS[1]).sentence
     assert start_requested(copy, NIGHTS[1] + HOUR).run_id == first.run_id  # its own retry goes on
     assert runs(copy) == before
 
@@ -205,7 +205,7 @@ def test_while_a_night_is_at_work_a_request_waits_for_it(copy):
     finally:
         free.set()
         other.join()
-    assert found.status == "nothing_to_do" and "a night is at work" in found.sentence
+    assert found.status == "nothing_to_do" and "another run is in progress" in found.sentence
     assert start_requested(copy, NIGHTS[1]).status == "new"
 
 

@@ -21,7 +21,7 @@ from pipeline.data.matrix import History
 from pipeline.errors import NightjarError
 from pipeline.evaluation.fits import QUICK_SECONDS, same
 from pipeline.models.contract import Scorer
-from pipeline.serving.churn import DATA, FIRST, RECIPE, STOCK, ChurnShares, churn, idle, of_people
+from pipeline.serving.churn import DATA, FIRST, RECIPE, STOCK, churn, idle, of_people
 from pipeline.serving.publish import chain, of_chain, trim, unavailable, unpatched
 from pipeline.serving.recommend import model_lists
 from pipeline.stores.runs import Run
@@ -66,14 +66,13 @@ def measure(night: Night, progress: Progress) -> ChurnFile | None:
     noise = SeedNoise(rate=None, reason="not measured: nobody did nothing")
     if people:
         noise = _seed_noise(night, scorer, overlap, progress)
-    compared = [
-        churn(live, fresh, people, k=k, replays=[(STOCK, stock)], rest=rest)
-        for k in sorted({FIRST, length})
-    ]
     return ChurnFile(
         publication_id=champion.publication_id,
         users=len(people),
-        at={churned.k: ChurnShares.of(churned) for churned in compared},
+        at={
+            k: churn(live, fresh, people, k=k, replays=[(STOCK, stock)], rest=rest)
+            for k in sorted({FIRST, length})
+        },
         seed_noise=noise,
     )
 

@@ -1,8 +1,8 @@
-"""Attribution of users' actions to the lists that were shown to them.
+"""Attribution of events to the lists that were shown to their users.
 
-Guarantees: a run counts the events between the as-of of the last decision and its own, as it pinned
-them, so that each event is counted by one run; the figures of a version are stored in MLflow at
-that version. Attribution of a replay stays in its run and is no part of the ledger.
+Guarantees: a run attributes the events between the as-of of the last decision and its own, as it
+pinned them, so each event is counted by one run. Figures of a model version are stored in MLflow at
+that version. Attribution of a replay stays in its run and is not part of the ledger.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Final
 from pipeline import columns as c
 from pipeline.base import AsOf, Interval, Progress, silent
 from pipeline.data.exposure import active_publications, lists_for
+from pipeline.data.features import WEIGHED
 from pipeline.data.split import between
 from pipeline.evaluation.prequential import past_of
 from pipeline.monitoring.attribution import ShownLists, with_window
@@ -27,15 +28,7 @@ from pipeline.workspace.night import Night
 from pipeline.workspace.task_log import TaskLog, task_log
 from pipeline.workspace.workspace import Workspace
 
-_EVENTS: Final = (
-    c.USER_ID,
-    c.ITEM_ID,
-    c.KIND,
-    c.VALUE,
-    c.TIMESTAMP,
-    c.PUBLICATION_ID,
-    c.POSITION,
-)
+_EVENTS: Final = (*WEIGHED, c.PUBLICATION_ID, c.POSITION)
 _COUNTS: Final = ("exposures", "answers", "clicks", "purchases", "ratings", "returned", "revenue")
 _OF_SPAN: Final = ("span", "events", "joined", "late", "claims")
 _OF_ALL_USERS: Final = ("people", "exposures", *RATES, *(f"{rate}_se" for rate in RATES))
@@ -44,13 +37,46 @@ _OF_ALL_USERS: Final = ("people", "exposures", *RATES, *(f"{rate}_se" for rate i
 def run_attribution(
     ws: Workspace, start: datetime, end: AsOf, *, progress: Progress = silent
 ) -> Attribution:
-    """Attribute the events in ``[start, end)``, as the lake holds them now."""
+    """Attribute the events of a span, as the lake holds them now.
+
+    Parameters
+    ----------
+    ws
+        Workspace.
+    start, end
+        Half-open span, UTC.
+    progress
+        Receives short texts.
+
+    Returns
+    -------
+    Rates of all users and by group.
+
+    Raises
+    ------
+    ConfigError
+        `interval.reversed`: `end` lies before `start`.
+    """
     with task_log("attribution", end, progress=progress) as log:
         return _logged(AsOfView.now(ws, end), Interval(start, end), log)
 
 
 def last_attribution(ws: Workspace, at: AsOf, *, progress: Progress = silent) -> Attribution | None:
-    """Attribute the events since the last decision; ``None`` before the first one."""
+    """Attribute the events since the last decision, as the lake holds them now.
+
+    Parameters
+    ----------
+    ws
+        Workspace.
+    at
+        Exclusive end of the events.
+    progress
+        Receives short texts.
+
+    Returns
+    -------
+    Rates of all users and by group; ``None`` before the first decision.
+    """
     view = AsOfView.now(ws, at)
     with task_log("attribution", at, progress=progress) as log:
         span = _since_last_decision(view)
@@ -61,7 +87,7 @@ def last_attribution(ws: Workspace, at: AsOf, *, progress: Progress = silent) ->
 
 
 def _logged(view: AsOfView, span: Interval, log: TaskLog) -> Attribution:
-    attribution = joined(view, span, log.progress)
+    attribution = attribute_span(view, span, log.progress)
     log.rows = attribution.joined
     log.result = f"{attribution.joined:,} of {attribution.events:,} events are attributed"
     return attribution
@@ -72,15 +98,30 @@ def _since_last_decision(view: AsOfView) -> Interval | None:
     return Interval(decisions[-1].as_of, view.at) if decisions else None
 
 
-def joined(view: AsOfView, span: Interval, progress: Progress = silent) -> Attribution:
-    """Join the events of a span to the lists that were live; one publication's lists at a time."""
-    progress("join answers to lists")
+def attribute_span(view: AsOfView, span: Interval, progress: Progress = silent) -> Attribution:
+    """Join the events of a span to the lists that were live.
+
+    Parameters
+    ----------
+    view
+        As-of view of the workspace.
+    span
+        Half-open span of the events, UTC.
+    progress
+        Receives short texts.
+
+    Returns
+    -------
+    Rates of all users and by group.
+    """
+    progress("join events to lists")
     config, window = view.config.attribution, with_window(span, view.config.attribution)
-    people = view.events([c.USER_ID], between(span))[c.USER_ID].unique().to_list()
-    events = view.events(_EVENTS, between(window) & past_of(people, span))
+    users = view.events([c.USER_ID], between(span))[c.USER_ID].unique().to_list()
+    events = view.events(_EVENTS, between(window) & past_of(users, span))
     publications = view.publications()
+    # A generator: only the lists of one publication are in memory at a time.
     parts = (
-        view.ws.lake.read("recommendations", where=lists_for([name], people))
+        view.ws.lake.read("recommendations", where=lists_for([name], users))
         for name in active_publications(publications, window)
     )
     return join(
@@ -95,11 +136,23 @@ def joined(view: AsOfView, span: Interval, progress: Progress = silent) -> Attri
 
 
 def attribution_of(night: Night, progress: Progress = silent) -> Attribution | None:
-    """Return a run's attribution, stored on the first call; ``None`` without a decision before."""
+    """Return the attribution of a run.
+
+    Parameters
+    ----------
+    night
+        The run; the first call computes its attribution and stores it.
+    progress
+        Receives short texts.
+
+    Returns
+    -------
+    Rates of all users and by group; ``None`` without an earlier decision.
+    """
     if not night.run.has(AttributionFile):
         view = AsOfView.of(night)
         span = _since_last_decision(view)
-        attribution = None if span is None else joined(view, span, progress)
+        attribution = None if span is None else attribute_span(view, span, progress)
         with night.run.draft(AttributionFile.STEP) as draft:
             draft.write(AttributionFile(attribution))
             draft.rows = 0 if attribution is None else attribution.joined
@@ -113,7 +166,7 @@ def read_attribution(run: Run) -> Attribution | None:
 
 
 def attribution_summary(run: Run) -> AttributionSummary | None:
-    """Return what the ledger keeps: the rates of all users, and the claims."""
+    """Return the figures for the ledger: rates of all users, and claims; None without any."""
     attribution = read_attribution(run)
     if attribution is None:
         return None
@@ -125,9 +178,19 @@ def attribution_summary(run: Run) -> AttributionSummary | None:
 
 
 def show_attribution(night: Night, registry: Registry) -> None:
-    """Store the figures of each version at that version, by the days since it went live."""
+    """Store the figures of each model version at that version in MLflow.
+
+    Parameters
+    ----------
+    night
+        Run whose attribution is stored; the step of a metric is the days since the version went
+        live.
+    registry
+        Client of MLflow.
+    """
     attribution = read_attribution(night.run)
     publications = night.ws.lake.read("publications")
+    # A version goes live again with each patch; its age counts from the first row.
     first = publications.group_by(c.MODEL_VERSION).min()
     live_from: dict[str, datetime] = dict(first.select(c.MODEL_VERSION, c.LIVE_FROM).iter_rows())
     for row in () if attribution is None else attribution.rows:

@@ -1,8 +1,8 @@
 """Drift in the days before an instant.
 
-Guarantees: a pass between two runs reads whole days that end at the hour of the last run's as-of,
-so its result is the same all day, and the run that it requests computes the same; a drift that the
-ledger records once resets the reference of its signal.
+Guarantees: a feedback pass evaluates whole days that end at the hour of the last run's as-of, so
+its result is the same all day, and the run that it requests computes the same. A drift in the
+ledger resets the reference period of its signal.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from typing import Final
 from pipeline import columns as c
 from pipeline.base import AsOf, Interval, Progress, silent
 from pipeline.data.cluster_robust import MIN_GROUP_SIZE
+from pipeline.data.features import WEIGHED
 from pipeline.data.split import before, between
 from pipeline.evaluation.prequential import ALL, Prequential
 from pipeline.monitoring.drift import Quality, QualityMean, windows_at
-from pipeline.monitoring.drift import drift as judge
+from pipeline.monitoring.drift import drift as measure
 from pipeline.monitoring.drift_windows import DriftWindows
 from pipeline.monitoring.rates import EVERYBODY, AttributionRow
 from pipeline.monitoring.signals import Known
 from pipeline.monitoring.verdicts import Drift, DriftStatus
 from pipeline.steps.diagnostics.live_quality import score_span
-from pipeline.steps.feedback.attribution import joined
+from pipeline.steps.feedback.attribution import attribute_span
 from pipeline.stores.runs import Run
 from pipeline.workspace.artifacts import DriftFile
 from pipeline.workspace.as_of_view import AsOfView
@@ -35,24 +36,50 @@ from pipeline.workspace.task_log import task_log
 from pipeline.workspace.workspace import Workspace
 
 NIGHTS: Final = timedelta(days=90)
-"""How long the live quality of a run stays a reference."""
+"""Time for which the live quality of a run serves as a reference."""
 _DAY: Final = timedelta(days=1)
-_EVENTS: Final = (c.USER_ID, c.ITEM_ID, c.KIND, c.VALUE, c.TIMESTAMP)
 
 
 def drift(ws: Workspace, at: AsOf, *, progress: Progress = silent) -> Drift:
-    """Judge the days before an instant, as the lake holds them now."""
+    """Measure drift in the days before an instant, as the lake holds them now.
+
+    Parameters
+    ----------
+    ws
+        Workspace.
+    at
+        Exclusive end of the events.
+    progress
+        Receives short texts.
+
+    Returns
+    -------
+    Status of each signal, and of all together.
+    """
     with task_log("drift", at, progress=progress) as log:
-        result = seen(AsOfView.now(ws, at), log.progress)
+        result = measure_drift(AsOfView.now(ws, at), log.progress)
         log.rows, log.result = len(result.signals), result.sentence
     return result
 
 
 def drift_of(night: Night, progress: Progress = silent) -> Drift:
-    """Return the drift in the days before a run, stored on the first call."""
+    """Return the drift in the days before a run.
+
+    Parameters
+    ----------
+    night
+        The run; the first call computes its drift and stores it.
+    progress
+        Receives short texts.
+
+    Returns
+    -------
+    Status of each signal, and of all together.
+    """
     if not night.run.has(DriftFile):
-        trigger = night.snapshot.trigger  # the drift that requested this run is its drift
-        result = trigger.drift if trigger else seen(AsOfView.of(night), progress)
+        # The drift that requested this run is its drift: it is pinned with the snapshot.
+        trigger = night.snapshot.trigger
+        result = trigger.drift if trigger else measure_drift(AsOfView.of(night), progress)
         with night.run.draft(DriftFile.STEP) as draft:
             draft.write(DriftFile(result))
             draft.rows = len(result.signals)
@@ -66,7 +93,7 @@ def read_drift(run: Run) -> Drift | None:
 
 
 def drift_summary(run: Run) -> DriftSummary | None:
-    """Return what the ledger keeps: the status, and since when each signal drifts."""
+    """Return the drift for the ledger: the status, and the start of each signal's drift."""
     result = read_drift(run)
     if result is None:
         return None
@@ -81,44 +108,50 @@ def drift_metrics(run: Run) -> dict[str, float]:
     return {f"drift.{x.name}": x.figure for x in signals if x.figure is not None}
 
 
-def seen(view: AsOfView, progress: Progress = silent) -> Drift:
-    """Judge the whole days before an instant."""
-    progress("look for drift")
+def measure_drift(view: AsOfView, progress: Progress = silent) -> Drift:
+    """Measure drift in the whole days before the instant of a view.
+
+    Parameters
+    ----------
+    view
+        As-of view of the workspace.
+    progress
+        Receives short texts.
+
+    Returns
+    -------
+    Status of each signal, and of all together.
+    """
+    progress("measure drift")
     config, decisions = view.config.drift, view.decisions()
     end = _end(view, decisions)
     windows = windows_at(end, config)
     past = before(windows.span.start)
     items = view.table("items", [c.ITEM_ID, c.PRICE, c.CATEGORIES])
-    return judge(
-        view.events(_EVENTS, between(windows.span)),
+    resets: dict[str, datetime] = {}
+    for entry in decisions:
+        resets |= {} if entry.drift is None else entry.drift.since
+    return measure(
+        view.events(WEIGHED, between(windows.span)),
         items,
         Known(
             view.events([c.USER_ID], past)[c.USER_ID].unique(),
             view.events([c.ITEM_ID], past)[c.ITEM_ID].unique(),
         ),
         tuple(_qualities(view, windows, decisions)),
-        _reference_resets(decisions),
+        resets,
         end=end,
         config=config,
     )
 
 
 def _end(view: AsOfView, decisions: Sequence[DecisionEntry]) -> datetime:
-    """Return where the latest day ends: a run's as-of, or the hour of the last one."""
+    """Return the end of the latest day: the as-of of a run, or for a pass the last one's hour."""
     at: datetime = view.at
     if view.night is not None or not decisions:
         return at
     last = decisions[-1].as_of
     return last + (at - last) // _DAY * _DAY
-
-
-def _reference_resets(decisions: Iterable[DecisionEntry]) -> dict[str, datetime]:
-    """Return since when each signal has been known to drift."""
-    since: dict[str, datetime] = {}
-    for entry in decisions:
-        if entry.drift is not None:
-            since |= entry.drift.since
-    return since
 
 
 def _qualities(
@@ -135,6 +168,7 @@ def _qualities(
     ]
     days = [Interval(windows.start(at), windows.start(at) + _DAY) for at in range(windows.recent)]
     enough = view.config.drift.least_nights
+    # Without enough reference runs the signal has no result, so its days are not scored.
     recent: list[QualityMean | None] = [None for _ in days]
     reference = _present(_past_ndcg(entry) for entry in past)
     if len(reference) >= enough:
@@ -143,36 +177,29 @@ def _qualities(
     yield Quality("ndcg", tuple(recent), reference)
     reference = _present(_rate(entry.attribution) for entry in past)
     if len(reference) >= enough:
-        recent = [_rate(_all_users(joined(view, day).rows)) for day in days]
+        spans = (attribute_span(view, day).rows for day in days)
+        recent = [_rate(next((x for x in rows if x.by == EVERYBODY), None)) for rows in spans]
     yield Quality("answers", tuple(recent), reference)
 
 
 def _ndcg(scores: Prequential) -> QualityMean | None:
-    """Return the mean over all versions of a day, ``None`` of too few users."""
+    """Return the mean over all versions of a day; ``None`` for too few users."""
     rows = [row for row in scores.rows if row.slice == ALL and row.ndcg.se is not None]
     if sum(row.users for row in rows) < MIN_GROUP_SIZE:
         return None
-    return _pooled_quality(
-        [QualityMean(x.ndcg.mean, x.ndcg.se, x.user_days, x.users) for x in rows]
-    )
+    return _pooled(QualityMean(x.ndcg.mean, x.ndcg.se, x.user_days, x.users) for x in rows)
 
 
 def _past_ndcg(entry: DecisionEntry) -> QualityMean | None:
-    return _pooled_quality(
-        [
-            QualityMean(row.ndcg, row.ndcg_se, row.user_days, row.users)
-            for row in entry.live
-            if row.slice == ALL and row.ndcg is not None
-        ]
+    return _pooled(
+        QualityMean(row.ndcg, row.ndcg_se, row.user_days, row.users)
+        for row in entry.live
+        if row.slice == ALL and row.ndcg is not None
     )
 
 
-def _all_users(rows: Iterable[AttributionRow]) -> AttributionRow | None:
-    return next((row for row in rows if row.by == EVERYBODY), None)
-
-
 def _rate(group: AttributionRow | AttributionSummary | None) -> QualityMean | None:
-    """Return the share of exposures with a response, ``None`` of too few users."""
+    """Return the share of exposures with a response; ``None`` for too few users."""
     if group is None or group.answer_rate is None:
         return None
     return QualityMean(
@@ -180,12 +207,14 @@ def _rate(group: AttributionRow | AttributionSummary | None) -> QualityMean | No
     )
 
 
-def _pooled_quality(parts: Sequence[QualityMean]) -> QualityMean | None:
-    """Pool versions, weighed by the user-days of each."""
+def _pooled(versions: Iterable[QualityMean]) -> QualityMean | None:
+    """Return the mean over versions, weighted by the user-days of each."""
+    parts = list(versions)
     total = sum(part.of for part in parts)
     if not total:
         return None
     mean = sum(part.mean * part.of for part in parts) / total
+    # The root of the summed squares treats the versions as independent.
     errors = [part.se * part.of for part in parts if part.se is not None]
     se = math.hypot(*errors) / total if len(errors) == len(parts) else None
     return QualityMean(mean, se, total, sum(part.people for part in parts))

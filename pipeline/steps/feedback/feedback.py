@@ -1,7 +1,7 @@
-"""One pass between two runs: ingest what has landed, fold it in, apply the retrain policy.
+"""One pass between two nightly runs: ingest new files, fold them in, apply the retrain policy.
 
-Guarantees: what is left to do is read from the lake, never from what the pass itself has just done,
-so the next pass completes one that was killed anywhere.
+Guarantees: each part reads its work from the lake, never from the results of the part before, so
+the next pass completes one that was killed at any point.
 """
 
 from __future__ import annotations
@@ -15,10 +15,36 @@ from pipeline.workspace.workspace import Workspace
 
 
 def feedback(ws: Workspace, at: AsOf, *, progress: Progress = silent) -> FeedbackResult:
-    """Ingest what has landed, refresh the lists of its users, decide whether to retrain.
+    """Ingest new files, refresh the lists of users with new events, and apply the policy.
 
-    Files that were written within two seconds of `at`, or after it, wait for the next pass.
+    Parameters
+    ----------
+    ws
+        Workspace.
+    at
+        Instant of the pass. Files written after it, or less than two seconds before it, wait for
+        the next pass.
+    progress
+        Receives short texts.
+
+    Returns
+    -------
+    Results of the three parts.
+
+    Raises
+    ------
+    NightjarError
+        As raised by `ingest_landed` and `foldin`.
     """
     ingested = ingest_landed(ws, at, progress=progress)
     folded = foldin(ws, at, progress=progress)
-    return FeedbackResult.of(ingested, folded, policy(ws, at, progress=progress))
+    ruling = policy(ws, at, progress=progress)
+    return FeedbackResult(
+        **vars(ingested),
+        events=ingested.new_events,
+        users_refreshed=folded.users_refreshed,
+        publication_id=folded.publication_id,
+        foldin=folded,
+        action=ruling.action.value,
+        reason=ruling.reason,
+    )

@@ -1,9 +1,12 @@
-"""Fold-in: new lists between two runs for the users with new events, and for no other user.
+"""Fold-in: new lists between two nightly runs for the users with new events.
 
-Guarantees: the users are read from the lake, so the next pass completes one that was killed
-anywhere, and a pass that finds nothing new changes nothing. A patch goes live only right behind
-the lists that it was made against: where a run or another pass came first, it is made again. No
-event at or after the pass's instant is used.
+Guarantees:
+
+* The users are selected from the lake, so the next pass completes one that was killed at any point,
+  and a pass without new events changes nothing.
+* A patch goes live only directly behind the publication that it was made against; if a run or
+  another pass published first, the patch is made again.
+* Events at or after the instant of the pass are not used.
 """
 
 from __future__ import annotations
@@ -18,55 +21,62 @@ from pipeline.base import AsOf, Progress, format_instant, silent
 from pipeline.errors import ConcurrencyError, ConfigError
 from pipeline.failpoints import failpoint
 from pipeline.serving import publish as swap
-from pipeline.serving.publish import PublicationRow
-from pipeline.steps.feedback.patch import NoPatch, Patch, counted, make_patch
+from pipeline.serving.publish import Patch, PublicationRow
+from pipeline.steps.feedback.patch import count_users, make_patch
 from pipeline.steps.feedback.results import FoldinResult
 from pipeline.steps.ingest.landing import landed_at
 from pipeline.workspace.night import Night
-from pipeline.workspace.publications import (
-    append_ledger_entry,
-    reconcile,
-    stage,
-    verify_staged,
-)
+from pipeline.workspace.publications import append_ledger_entry, reconcile, stage, verify_staged
 from pipeline.workspace.task_log import task_log
 from pipeline.workspace.workspace import Workspace
 
 TRIES: Final = 3
-"""How often a patch is made, at most, while the live publication changes meanwhile."""
+"""Number of attempts while other processes change the live publication."""
 
 
 def foldin(ws: Workspace, at: AsOf, *, progress: Progress = silent) -> FoldinResult:
-    """Refresh the lists of all users with events before `at` that their lists do not know.
+    """Refresh the lists of all users with events that their lists do not contain.
+
+    Parameters
+    ----------
+    ws
+        Workspace.
+    at
+        Exclusive end of the events.
+    progress
+        Receives short texts.
+
+    Returns
+    -------
+    Number of users and publication, or the reason why no list was refreshed.
 
     Raises
     ------
     ConfigError
-        `at` lies in the future, where lists go live by the clock.
+        `instant.future`: `at` lies in the future while lists go live by the clock.
     ConcurrencyError
-        The live publication changed each time while the lists were made.
+        `publish.base_replaced`, `publish.overtaken`: another process published during each attempt.
     """
     began, start = datetime.now(UTC), time.perf_counter()
     with task_log("foldin", at, progress=progress) as log:
-        result = _attempts(_Pass(ws, at, began, start, log.progress))
+        attempt = _Pass(ws, at, began, start, log.progress)
+        failpoint("before_foldin")
+        reconcile(ws)  # ledger entries that a killed process did not write
+        for attempts_left in reversed(range(TRIES)):
+            try:
+                result = attempt.once()
+                break
+            except ConcurrencyError as error:
+                if not attempts_left:
+                    raise
+                log.progress(f"fold in again: {error.sentence}")
         log.rows, log.result = result.users_refreshed, result.sentence
     return result
 
 
-def _attempts(attempt: _Pass) -> FoldinResult:
-    failpoint("before_foldin")
-    reconcile(attempt.ws)
-    for _ in range(TRIES - 1):
-        try:
-            return attempt.once()
-        except ConcurrencyError as error:
-            attempt.progress(f"fold in: once more, for {error.sentence}")
-    return attempt.once()
-
-
 @dataclass(frozen=True)
 class _Pass:
-    """One pass: the end of the events that it reads, and when it began by the clock."""
+    """One pass: the end of the events that it reads, and its start by the clock."""
 
     ws: Workspace
     at: AsOf
@@ -75,64 +85,64 @@ class _Pass:
     progress: Progress
 
     def once(self) -> FoldinResult:
-        """Make a patch against the live publication and publish it, or return why there is none."""
+        """Make a patch against the live publication and publish it."""
         publications = self.ws.lake.read("publications")
         base = swap.live(publications)
         if base is None:
-            return self._nothing("nothing is published yet")
+            return self._unchanged("nothing is published yet")
         behind = swap.chain(publications, base[c.PUBLICATION_ID]).row(-1, named=True)
         night = Night.read(self.ws, self.ws.run(base[c.RUN_ID]))
         by_clock = night.config.publish.live_from == "clock"
         if by_clock and self.at > self.began:
             raise ConfigError(
                 "instant.future",
-                f"{format_instant(self.at)} lies in the future: lists go live by the clock, and "
-                "nobody has done anything then yet",
+                f"{format_instant(self.at)} lies in the future; lists go live by the clock, so use "
+                "an instant that has passed",
             )
         if self.at < behind[c.AS_OF]:
             until = format_instant(behind[c.AS_OF])
-            return self._nothing(f"the live lists know what was done until {until}, and later")
+            return self._unchanged(f"the live lists contain events up to {until}")
         items = self.ws.lake.version("items")
-        made = make_patch(night, behind, self.at, catalogue=items, progress=self.progress)
-        if isinstance(made, NoPatch):
-            return self._nothing(made.reason)
-        row = self._swap(made, behind, by_clock=by_clock)
-        return self._refreshed(made, row, by_clock=by_clock)
+        patch = make_patch(night, behind, self.at, catalogue=items, progress=self.progress)
+        if isinstance(patch, str):
+            return self._unchanged(patch)
+        row = self._swap(patch, behind, by_clock=by_clock)
+        landed = landed_at(self.ws.home, patch.files) if by_clock else None
+        waited = None if landed is None else (row[c.LIVE_FROM] - landed).total_seconds()
+        sentence = f"new lists for {count_users(patch.users)}"
+        if patch.outside:
+            sentence += (
+                f"; all new events of {count_users(patch.outside)} are for items unknown to the "
+                "live model: their lists stay until the next nightly run"
+            )
+        return FoldinResult(
+            users_refreshed=patch.users,
+            publication_id=patch.publication_id,
+            generation=row[c.GENERATION],
+            sentence=sentence,
+            seconds=self._seconds,
+            fresh_after_seconds=waited,
+        )
 
-    def _swap(self, made: Patch, behind: PublicationRow, *, by_clock: bool) -> PublicationRow:
-        """Publish a patch; `ConcurrencyError` if its base is not live any more."""
+    def _swap(self, patch: Patch, behind: PublicationRow, *, by_clock: bool) -> PublicationRow:
+        """Publish a patch; raises `ConcurrencyError` if its base is not live any more."""
         with self.ws.lake.lock("publish", wait=True):
-            live_from = self.began + timedelta(seconds=self._seconds) if by_clock else made.at
-            frame = made.row(behind, live_from=live_from)
+            # A monotonic clock measures the duration: the wall clock may be set back meanwhile.
+            live_from = self.began + timedelta(seconds=self._seconds) if by_clock else patch.at
+            frame = patch.row(behind, live_from=live_from)
             row = frame.row(0, named=True)
             swap.check_patch(self.ws.lake.read("publications"), row)
-            stage(self.ws, made.publication_id, made.lists)
-            verify_staged(self.ws, made.publication_id, row[c.SUMS])
+            stage(self.ws, patch.publication_id, patch.lists)
+            verify_staged(self.ws, patch.publication_id, row[c.SUMS])
             failpoint("patch_staged")
+            # The lists are complete before this commit, which makes them live; a crash after it is
+            # repaired by `reconcile`.
             self.ws.lake.append("publications", frame)
             failpoint("patch_swapped")
             append_ledger_entry(self.ws, row)
         return row
 
-    def _refreshed(self, made: Patch, row: PublicationRow, *, by_clock: bool) -> FoldinResult:
-        landed = landed_at(self.ws.home, made.files) if by_clock else None
-        waited = None if landed is None else (row[c.LIVE_FROM] - landed).total_seconds()
-        sentence = f"new lists for {counted(made.users)}"
-        if made.outside:
-            sentence += (
-                f"; {counted(made.outside)} did something with items alone that the live model "
-                "does not know: their lists stay until the next night"
-            )
-        return FoldinResult(
-            made.users,
-            made.publication_id,
-            row[c.GENERATION],
-            sentence,
-            self._seconds,
-            waited,
-        )
-
-    def _nothing(self, reason: str) -> FoldinResult:
+    def _unchanged(self, reason: str) -> FoldinResult:
         return FoldinResult(0, None, None, f"no list was refreshed: {reason}", self._seconds)
 
     @property

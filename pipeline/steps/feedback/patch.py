@@ -1,12 +1,11 @@
-"""Patches: new lists for the users with events that their lists do not know.
+"""Patches: new lists for the users with events that their lists do not contain.
 
-Guarantees: a patch follows from its base, the files that the lake holds and the newest event that
-was read, so an attempt that died is found again by its name; nothing here changes live lists.
+Guarantees: the id of a patch follows from its base, the files in the lake and the newest event that
+was read, so a second attempt finds the files of one that died. Nothing here changes live lists.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -20,60 +19,14 @@ from pipeline.data.split import before, last_event
 from pipeline.data.windows import of_people as weighed
 from pipeline.models.families import load
 from pipeline.serving.foldin import Seen, end_of, histories, new_since, of_people, patch_id
-from pipeline.serving.publish import PublicationRow, patch_row, unavailable
-from pipeline.serving.recommend import people_lists
+from pipeline.serving.publish import Patch, PublicationRow, unavailable
+from pipeline.serving.recommend import ListRules, people_lists
 from pipeline.stores.batches import Batches
 from pipeline.workspace.artifacts import REFIT, PatchFile
 from pipeline.workspace.night import Night
 from pipeline.workspace.run_files import FALLBACK, read_scorer, read_split
 
 STEP: Final = "foldin"
-
-
-@dataclass(frozen=True)
-class Patch:
-    """Lists that can go live behind the newest publication of a chain.
-
-    Attributes
-    ----------
-    at
-        Exclusive end of the events that the lists know.
-    lists
-        Rows of `columns.RECOMMENDATIONS` without the publication, as they are shown.
-    users
-        Users with a list in it.
-    outside
-        Users whose new events are all with items that the model does not know; they keep their
-        lists.
-    files
-        Keys of the files whose events are new in it.
-    """
-
-    publication_id: str
-    at: datetime
-    catalogue_version: int | None
-    lists: pl.DataFrame
-    users: int
-    outside: int
-    files: tuple[str, ...]
-
-    def row(self, behind: PublicationRow, *, live_from: datetime) -> pl.DataFrame:
-        """Return its row of `publications`, behind the newest one of the chain."""
-        return patch_row(
-            behind,
-            self.publication_id,
-            self.lists,
-            as_of=self.at,
-            live_from=live_from,
-            catalogue_version=self.catalogue_version,
-        )
-
-
-@dataclass(frozen=True)
-class NoPatch:
-    """The reason why there is no patch, in a sentence."""
-
-    reason: str
 
 
 def make_patch(
@@ -83,25 +36,33 @@ def make_patch(
     *,
     catalogue: int | None,
     progress: Progress,
-) -> Patch | NoPatch:
-    """Fold in the users with events before `at` that the lists of a chain do not know.
+) -> Patch | str:
+    """Make new lists for the users with events that the lists of a chain do not contain.
 
     Parameters
     ----------
     night
-        Run that made the chain's base.
+        Run that made the base of the chain.
     behind
-        The newest row of the chain.
+        Newest row of the chain.
+    at
+        Exclusive end of the events, UTC.
     catalogue
         Version of the items whose availability the lists obey.
+    progress
+        Receives short texts.
+
+    Returns
+    -------
+    The patch, or the reason why there is none.
     """
     name, lake = behind[c.RECIPE], night.ws.lake
     if not night.recipes[name].capabilities.fold_in:
-        return NoPatch(
-            f"the live model ({name}, version {behind[c.MODEL_VERSION]}) cannot fold in: people "
-            "keep their lists until the next night"
+        return (
+            f"the live model ({name}, version {behind[c.MODEL_VERSION]}) cannot fold in: lists "
+            "stay until the next nightly run"
         )
-    seen, version = seen_by(night, behind), lake.version("events")
+    seen, version = events_in(night, behind), lake.version("events")
     arrived = Batches(lake).arrived_since(seen.seq)
     fresh = lake.read(
         "events",
@@ -110,19 +71,21 @@ def make_patch(
         where=before(at) & new_since(arrived, seen.until),
     )
     if fresh.is_empty():
-        return NoPatch("nobody did anything that their list does not know")
-    people = fresh[c.USER_ID].unique().to_list()
-    progress(f"fold in: {counted(len(people))}")
+        return "no user has new events"
+    users = fresh[c.USER_ID].unique().to_list()
+    progress(f"fold in: {count_users(len(users))}")
     newest = last_event(fresh, at)
+    # Folding in needs the full history of a user, not only the new events.
     events = lake.read(
-        "events", version=version, columns=WEIGHED, where=before(at) & of_people(people)
+        "events", version=version, columns=WEIGHED, where=before(at) & of_people(users)
     )
     own = _histories(night, events, newest)
     if own is None:
-        return NoPatch(
-            f"{counted(len(people))} did something, with items alone that the live model does not "
-            "know: lists stay until the next night"
+        return (
+            f"all new events of {count_users(len(users))} are for items unknown to the live model: "
+            "lists stay until the next nightly run"
         )
+    # The newest file with a new event, not the newest file of the lake: equal data, equal id.
     files = fresh[c.BATCH_ID].unique().sort().to_list()
     seq = max((arrived[name] for name in files if name in arrived), default=seen.seq)
     base = behind[c.BASE] or behind[c.PUBLICATION_ID]
@@ -133,18 +96,30 @@ def make_patch(
         catalogue_version=catalogue,
         lists=_lists(night, name, own, catalogue),
         users=own.n_users,
-        outside=len(people) - own.n_users,
+        outside=len(users) - own.n_users,
         files=tuple(files),
     )
 
 
-def counted(people: int) -> str:
-    """Count people in words."""
-    return "1 person" if people == 1 else f"{people:,} people"
+def count_users(users: int) -> str:
+    """Return a number of users in words."""
+    return "1 user" if users == 1 else f"{users:,} users"
 
 
-def seen_by(night: Night, row: PublicationRow) -> Seen:
-    """Return what the lists of a publication know: of a base or of a patch of it."""
+def events_in(night: Night, row: PublicationRow) -> Seen:
+    """Return the events that the lists of a publication contain.
+
+    Parameters
+    ----------
+    night
+        Run that made the base.
+    row
+        Row of the base, or of a patch of it.
+
+    Returns
+    -------
+    Last file and exclusive end.
+    """
     if row[c.BASE] is None:
         version = night.snapshot.versions["events"]
         return Seen(Batches(night.ws.lake).last_at(version), night.as_of)
@@ -152,7 +127,8 @@ def seen_by(night: Night, row: PublicationRow) -> Seen:
 
 
 def _histories(night: Night, events: pl.DataFrame, newest: datetime) -> History | None:
-    """Return the users' events as the run's model reads them, ``None`` if it knows no item."""
+    """Return the histories of the users; ``None`` if all their items are unknown to the model."""
+    # Cleaning takes its bounds from the run's own window; without cleaning it is not read.
     pinned = night.events(*WEIGHED) if night.config.clean.events else events
     return histories(
         weighed(events, pinned, night.config.windows),
@@ -162,7 +138,7 @@ def _histories(night: Night, events: pl.DataFrame, newest: datetime) -> History 
 
 
 def _written(night: Night, patch: str, seen: Seen, users: int) -> Seen:
-    """Store what a patch knows, or return what an earlier attempt stored."""
+    """Store the events that a patch contains, or return those that an earlier attempt stored."""
     step = f"{STEP}/{patch}"
     if night.run.committed(step) is None:
         with night.run.draft(step) as draft:
@@ -176,16 +152,11 @@ def _read(night: Night, patch: str) -> Seen:
 
 
 def _lists(night: Night, recipe: str, own: History, catalogue: int | None) -> pl.DataFrame:
-    items = night.ws.lake.empty("items")
-    if catalogue is not None:
-        items = night.ws.lake.read("items", version=catalogue)
-    family = night.recipes[FALLBACK].family
-    return people_lists(
-        read_scorer(night.run, REFIT).fold_in,
-        load(family, night.run.arrays(REFIT, "fallback")),
-        own,
-        unavailable(items),
+    rules = ListRules(
+        unavailable=unavailable(night.ws.read_pinned({"items": catalogue}, "items")),
         repeat=read_split(night.run).task == "repeat",
-        reasons=(recipe, FALLBACK),
         length=night.config.recommend.length,
+        reasons=(recipe, FALLBACK),
     )
+    fallback = load(night.recipes[FALLBACK].family, night.run.arrays(REFIT, "fallback"))
+    return people_lists(read_scorer(night.run, REFIT).fold_in, fallback, own, rules)

@@ -1,13 +1,12 @@
 """The retrain policy, applied to the lake, the ledger and the runs.
 
-Guarantees: the decision is read from what is stored, never from what a pass has just done or from
-an event of an asset; so the next pass repeats a request that was lost, and a request that arrives
-twice finds the run that the first one started.
+Guarantees: the decision follows from stored data, never from the results of a pass or from an
+asset event. So the next pass repeats a request that was lost, and a request that arrives twice
+finds the run that the first one started.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
@@ -21,112 +20,147 @@ from pipeline.monitoring.policy import Nights, RetrainDecision, can_skip_drift, 
 from pipeline.monitoring.policy import policy as decide
 from pipeline.monitoring.verdicts import Drift
 from pipeline.serving.foldin import new_since
-from pipeline.steps.feedback.drift import drift_of, seen
+from pipeline.steps.feedback.drift import drift_of, measure_drift
 from pipeline.stores.batches import Batches
 from pipeline.stores.runs import Run
 from pipeline.workspace.artifacts import PolicyFile, SnapshotFile, TablesFile
 from pipeline.workspace.as_of_view import AsOfView
-from pipeline.workspace.ledger import DecisionEntry
 from pipeline.workspace.night import Night
 from pipeline.workspace.task_log import task_log
 from pipeline.workspace.workspace import Workspace
 
 _NEWEST: Final = 50
-"""Runs whose as-of is read."""
+"""Number of newest runs whose as-of is read."""
 
 
 def policy(
     ws: Workspace, at: AsOf, *, drift: Drift | None = None, progress: Progress = silent
 ) -> RetrainDecision:
-    """Return what an instant requires: nothing, folding in, or a retrain; and why.
+    """Decide whether an instant requires nothing, folding in, or a retrain.
 
     Parameters
     ----------
+    ws
+        Workspace.
+    at
+        Exclusive end of the events.
     drift
-        Result of `drift_if_needed` at this instant; computed here where it is ``None``.
+        Result of `drift_if_needed` at this instant; computed here if it is ``None``.
+    progress
+        Receives short texts.
+
+    Returns
+    -------
+    The action with its reason.
     """
     failpoint("before_asset")
     with task_log("policy", at, progress=progress) as log:
-        ruling = ruled(AsOfView.now(ws, at), drift, log.progress)
+        ruling = apply_policy(AsOfView.now(ws, at), drift, log.progress)
         log.rows, log.result = ruling.events, f"{ruling.action.value}: {ruling.reason}"
     return ruling
 
 
 def drift_if_needed(ws: Workspace, at: AsOf, *, progress: Progress = silent) -> Drift | None:
-    """Compute drift, ``None`` where it could not change the policy's decision."""
+    """Measure drift, if it can change the decision of the policy.
+
+    Parameters
+    ----------
+    ws
+        Workspace.
+    at
+        Exclusive end of the events.
+    progress
+        Receives short texts.
+
+    Returns
+    -------
+    The drift; ``None`` without new events, or if a retrain must wait anyway.
+    """
     view = AsOfView.now(ws, at)
     with task_log("drift", at, progress=progress) as log:
         nights, new = _state(view)
         if can_skip_drift(new.height, nights, at, view.config.policy):
-            log.result = "nothing is new, or a retrain has to wait"
+            log.result = "no new events, or a retrain must wait"
             return None
-        drift = seen(view, log.progress)
+        drift = measure_drift(view, log.progress)
         log.rows, log.result = len(drift.signals), drift.sentence
     return drift
 
 
 def policy_of(night: Night, progress: Progress = silent) -> RetrainDecision:
-    """Return the policy's decision for a run, stored on the first call."""
+    """Return the decision of the policy for a run.
+
+    Parameters
+    ----------
+    night
+        The run; the first call computes the decision and stores it.
+    progress
+        Receives short texts.
+
+    Returns
+    -------
+    The action with its reason.
+    """
     if not night.run.has(PolicyFile):
-        trigger = night.snapshot.trigger  # what requested this run is why it ran
-        if trigger is not None:
-            ruling = trigger.policy
-        else:
-            ruling = ruled(AsOfView.of(night), drift_of(night, progress))
+        trigger = night.snapshot.trigger  # the decision that requested this run is its reason
+        view = AsOfView.of(night)
+        ruling = trigger.policy if trigger else apply_policy(view, drift_of(night, progress))
         with night.run.draft(PolicyFile.STEP) as draft:
             draft.write(PolicyFile(ruling))
     return night.run.read(PolicyFile).root
 
 
 def read_policy(run: Run) -> RetrainDecision | None:
-    """Return the decision of the policy that a run stored."""
+    """Return the policy's decision that a run stored; ``None`` before it did."""
     file = run.find(PolicyFile)
     return None if file is None else file.root
 
 
-def ruled(
+def apply_policy(
     view: AsOfView, drift: Drift | None = None, progress: Progress = silent
 ) -> RetrainDecision:
-    """Apply the policy to what is known at an instant, after computing drift where it matters."""
+    """Apply the policy to the data of a view.
+
+    Parameters
+    ----------
+    view
+        As-of view of the workspace.
+    drift
+        Drift at its instant; measured here if it is ``None`` and can change the decision.
+    progress
+        Receives short texts.
+
+    Returns
+    -------
+    The action with its reason.
+    """
     config, (nights, new) = view.config.policy, _state(view)
     if drift is None and not can_skip_drift(new.height, nights, view.at, config):
-        drift = seen(view, progress)
+        drift = measure_drift(view, progress)
     counted = countable(new, nights, view.at, config)
     return decide(new.height, counted, nights, drift, at=view.at, config=config)
 
 
 def _state(view: AsOfView) -> tuple[Nights, pl.DataFrame]:
-    """Return what was done before, and the events that the last decided run did not see."""
-    decisions = view.decisions()
-    nights, where = _nights(view, decisions), before(view.at)
-    if nights.judged is not None:
-        version = view.ws.runs.open(decisions[-1].run_id).read(SnapshotFile).versions["events"]
-        batches = Batches(view.ws.lake)
+    """Return the earlier runs, and the events that the last decided run did not contain."""
+    # A run is already started when it evaluates the policy; it must not wait for itself.
+    own = None if view.night is None else view.night.run_id
+    started = tuple(as_of for run_id, as_of in started_runs(view.ws).items() if run_id != own)
+    nights = Nights(judged=None, changed=False, learnt=0, started=started)
+    where = before(view.at)
+    if decisions := view.decisions():
+        last = decisions[-1]
+        run, batches = view.ws.runs.open(last.run_id), Batches(view.ws.lake)
+        changed = last.decision.promotes or last.run_id in view.history.overrides
+        nights = Nights(last.as_of, changed, run.read(TablesFile).events, started)
+        version = run.read(SnapshotFile).versions["events"]
         arrived = batches.arrived_since(0 if version is None else batches.last_at(version))
-        where = where & new_since(arrived, nights.judged)
+        # Late events have old timestamps: they are new by the number of their file.
+        where = where & new_since(arrived, last.as_of)
     return nights, view.events([c.USER_ID, c.TIMESTAMP], where)
 
 
-def begun(ws: Workspace) -> dict[str, datetime]:
-    """Return the as-ofs of the newest runs that are no replays, by run id, unfinished included."""
-    as_ofs = {}
-    for run in ws.runs.starting_with("")[-_NEWEST:]:
-        snapshot = run.find(SnapshotFile)
-        if snapshot is not None and not snapshot.replay:
-            as_ofs[run.run_id] = snapshot.as_of
-    return as_ofs
-
-
-def _nights(view: AsOfView, decisions: Sequence[DecisionEntry]) -> Nights:
-    """Return the last decided run, and when runs were started."""
-    own = None if view.night is None else view.night.run_id
-    started = tuple(as_of for run_id, as_of in begun(view.ws).items() if run_id != own)
-    if not decisions:
-        return Nights(judged=None, changed=False, learnt=0, started=started)
-    last = decisions[-1]
-    return Nights(
-        judged=last.as_of,
-        changed=last.decision.promotes or last.run_id in view.history.overrides,
-        learnt=view.ws.runs.open(last.run_id).read(TablesFile).events,
-        started=started,
-    )
+def started_runs(ws: Workspace) -> dict[str, datetime]:
+    """Return the as-ofs of the newest runs by run id: unfinished runs too, replays not."""
+    newest = {run.run_id: run.find(SnapshotFile) for run in ws.runs.starting_with("")[-_NEWEST:]}
+    return {name: file.as_of for name, file in newest.items() if file and not file.replay}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.monitoring.policy import RetrainDecision
 from pipeline.steps.ingest.results import IngestResult
 
 
@@ -19,12 +18,12 @@ class FoldinResult:
     publication_id, generation
         Of the patch; ``None`` where nothing was refreshed.
     sentence
-        What was done, or why nothing was.
+        The result, or the reason why no list was refreshed.
     seconds
-        Duration of the pass.
+        Duration of the fold-in.
     fresh_after_seconds
-        From the writing of the oldest file that is new in the patch to the lists; ``None`` where
-        none landed here, or where lists do not go live by the clock.
+        Time from the writing of the oldest file that is new in the patch until its lists are live;
+        ``None`` if no file is in the archive, or lists do not go live by the clock.
     """
 
     users_refreshed: int
@@ -35,15 +34,15 @@ class FoldinResult:
     fresh_after_seconds: float | None = None
 
     def text(self) -> str:
-        """One line for a person."""
+        """Return one line for a terminal."""
         if self.fresh_after_seconds is None:
             return self.sentence
-        return f"{self.sentence}; what landed is in lists after {self.fresh_after_seconds:,.0f} s"
+        return f"{self.sentence}, {self.fresh_after_seconds:,.0f} s after the oldest file landed"
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeedbackResult(IngestResult):
-    """Result of a pass over the landing folder: the files, the fold-in, the policy's decision.
+    """Result of a pass: the files, the fold-in, and the decision of the policy.
 
     Attributes
     ----------
@@ -52,7 +51,7 @@ class FeedbackResult(IngestResult):
     users_refreshed, publication_id
         Those of `foldin`.
     action
-        The policy's: ``skip``, ``fold_in`` or ``retrain``.
+        ``skip``, ``fold_in`` or ``retrain``.
     """
 
     events: int
@@ -62,21 +61,6 @@ class FeedbackResult(IngestResult):
     action: str
     reason: str
 
-    @classmethod
-    def of(
-        cls, ingested: IngestResult, folded: FoldinResult, ruling: RetrainDecision
-    ) -> FeedbackResult:
-        """Join the results of the three tasks."""
-        return cls(
-            **vars(ingested),
-            events=ingested.new_events,
-            users_refreshed=folded.users_refreshed,
-            publication_id=folded.publication_id,
-            foldin=folded,
-            action=ruling.action.value,
-            reason=ruling.reason,
-        )
-
     def text(self) -> str:
-        """Lines for a person: the files, the fold-in, the reason."""
+        """Return lines for a terminal: the files, the fold-in, the reason of the policy."""
         return f"{super().text()}\n{self.foldin.text()}\n{self.reason}"

@@ -1,6 +1,6 @@
-"""Files of one table that are taken in together: from judged rows to what one commit holds.
+"""Bundles of files that are committed together: from validated rows to the rows of one commit.
 
-Promises: each file comes to the same counts as if it had been taken in by itself, after those
+Guarantees: each file gets the same counts as if it had been ingested by itself, after the files
 before it.
 """
 
@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeAlias
 
 import polars as pl
 
@@ -40,7 +41,7 @@ from pipeline.workspace.workspace import Workspace
 
 @dataclass(frozen=True)
 class FileRead:
-    """A file that was read and judged, and not yet committed."""
+    """A file that was read and validated, but not committed yet."""
 
     discovered: DiscoveredFile
     seen: Mark
@@ -51,7 +52,17 @@ class FileRead:
 
 @dataclass(frozen=True)
 class Bundle:
-    """What a commit holds: a line a file, the table's rows (None: no change), the bad ones."""
+    """Content of a commit.
+
+    Attributes
+    ----------
+    batches, results
+        One per file.
+    rows
+        Rows of the table; None if nothing changes.
+    quarantine
+        Rows of `columns.QUARANTINE`.
+    """
 
     batches: list[Batch]
     results: list[FileResult]
@@ -59,26 +70,37 @@ class Bundle:
     quarantine: pl.DataFrame
 
 
-@dataclass(frozen=True)
-class _Ends:
-    """Where the rows of one file end: good ones, repeated ones, and all bad ones."""
-
-    accepted: int
-    duplicates: int
-    bad: pl.DataFrame
+_Ends: TypeAlias = tuple[int, int, pl.DataFrame]
+"""Of one file: the number of accepted rows, the number of duplicates, and the bad rows."""
 
 
-def bundled(ws: Workspace, files: Sequence[FileRead], *, at: datetime, replace: bool) -> Bundle:
-    """Put files of one table together; `replace` as in `ingest`."""
+def combine(ws: Workspace, files: Sequence[FileRead], *, at: datetime, replace: bool) -> Bundle:
+    """Combine files of one table into one commit.
+
+    Parameters
+    ----------
+    ws
+        Workspace.
+    files
+        Validated files of one table, at least one, in the order of their ingest.
+    at
+        Instant of the ingest, UTC.
+    replace
+        Items only: each file is the full catalogue.
+
+    Returns
+    -------
+    Rows of the table and of the quarantine, and the counts of each file.
+    """
     if files[0].discovered.source.table == "events":
         rows, ends = _events(ws, files, at)
     else:
         rows, ends = _catalogue(ws, files, replace=replace)
     batches, results, bad = [], [], []
-    for file, end in zip(files, ends, strict=True):
+    for file, (accepted, duplicates, bad_rows) in zip(files, ends, strict=True):
         source = file.discovered.name
         quarantine = quarantine_rows(
-            end.bad, file.text.broken, at=at, source=source, batch_id=file.digest
+            bad_rows, file.text.broken, at=at, source=source, batch_id=file.digest
         )
         batch = Batch(
             batch_id=file.digest,
@@ -86,18 +108,16 @@ def bundled(ws: Workspace, files: Sequence[FileRead], *, at: datetime, replace: 
             source=source,
             file=file.discovered.file,
             rows=file.text.rows,
-            accepted=end.accepted,
+            accepted=accepted,
             quarantined=quarantine.height,
-            duplicates=end.duplicates,
+            duplicates=duplicates,
             tombstoned=0,
             skipped=file.text.skipped,
             ingested_at=at,
         )
-        reasons = Counter(quarantine[c.REASONS].explode(empty_as_null=False).to_list())
+        reasons = Counter(sorted(quarantine[c.REASONS].explode(empty_as_null=False)))
         batches.append(batch)
-        results.append(
-            FileResult.taken(batch, dict(sorted(reasons.items())), file.text.ignored_columns)
-        )
+        results.append(FileResult.taken(batch, reasons, file.text.ignored_columns))
         bad.append(quarantine)
     return Bundle(batches, results, rows, pl.concat(bad))
 
@@ -106,32 +126,28 @@ def _events(
     ws: Workspace, files: Sequence[FileRead], at: datetime
 ) -> tuple[pl.DataFrame | None, list[_Ends]]:
     users = pl.concat([file.judged.good[c.USER_ID] for file in files])
-    people = ws.vault.pseudonyms(users.unique().to_list())
-    identified = pl.concat(
-        (
-            with_origin(
-                derive_ids(with_pseudonyms(file.judged.good, people)),
-                source=file.discovered.name,
-                batch_id=file.digest,
-            )
-            for file in files
-        ),
-        how="diagonal",  # each file has its own order of columns
-    )
+    # The vault commits pseudonyms before the lake commits the rows that use them, so that a crash
+    # leaves no row with an unassigned pseudonym.
+    pseudonyms = ws.vault.pseudonyms(users.unique().to_list())
+    parts = []
+    for file in files:
+        events = derive_ids(with_pseudonyms(file.judged.good, pseudonyms))
+        parts.append(with_origin(events, source=file.discovered.name, batch_id=file.digest))
+    identified = pl.concat(parts, how="diagonal")  # each file has its own order of columns
+    # Identity is (event_id, event_day): only the partitions of these days can hold duplicates.
     known = ws.lake.read("events", columns=IDENTITY, where=on_days(identified))
     fresh, repeats = split_duplicates(identified, known)
-    conflicts = repeats.clear()
+    conflicts = repeats.clear()  # the content of stored events is read only if ids are repeated
     if repeats.height:
         stored = ws.lake.read("events", columns=CONTENT, where=on_days(repeats))
         conflicts = conflicting(repeats, pl.concat([stored, fresh.select(CONTENT)]))
-    new, again, other = by_file(fresh), by_file(repeats), by_file(conflicts)
-    ends = []
+    accepted, repeated = Counter(fresh[c.BATCH_ID]), Counter(repeats[c.BATCH_ID])
+    conflicts_of, ends = by_file(conflicts), []
     for file in files:
-        conflict = other.get(file.digest, conflicts.clear())
-        repeated = again.get(file.digest, repeats.clear()).height
+        # A conflict is a repeated id with other content: it is counted as bad, not as a duplicate.
+        conflict = conflicts_of.get(file.digest, conflicts.clear())
         bad = pl.concat([file.judged.bad, conflict_rows(conflict)])
-        accepted = new.get(file.digest, fresh.clear()).height
-        ends.append(_Ends(accepted, repeated - conflict.height, bad))
+        ends.append((accepted[file.digest], repeated[file.digest] - conflict.height, bad))
     return (event_rows(fresh, at=at) if fresh.height else None), ends
 
 
@@ -144,8 +160,9 @@ def _catalogue(
     for file in files:
         good = file.judged.good
         if table == "users":
-            people = ws.vault.pseudonyms(good[c.USER_ID].unique().to_list())
-            good = with_pseudonyms(good, people)
+            pseudonyms = ws.vault.pseudonyms(good[c.USER_ID].unique().to_list())
+            good = with_pseudonyms(good, pseudonyms)
         now, duplicates = upsert(table, now, good, replace=replace)
-        ends.append(_Ends(good.height - duplicates, duplicates, file.judged.bad))
+        ends.append((good.height - duplicates, duplicates, file.judged.bad))
+    # The lake returns rows in any order. Equal tables are not written: a version is a change.
     return (None if now.equals(before.sort(now.columns[0])) else now), ends

@@ -1,7 +1,7 @@
-"""Files that wait: finding them, and the source that reads each.
+"""Discovery of new files, and of the source that reads each.
 
-Promises: no link is followed; a folder inside landing/ that cannot be listed is named and hides no
-other file; the landing folder itself must be there.
+Guarantees: links are not followed. A folder inside `landing/` that cannot be listed is reported and
+hides no other file; a missing landing folder is an error.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class DiscoveredFile:
     Attributes
     ----------
     name
-        The source's name in the config; the table's where none matches.
+        Name of the source in the config; that of the table if no source matches.
     matched
-        Whether a configured source claims the file.
+        True if a configured source matches the file.
     """
 
     path: Path
@@ -41,24 +41,17 @@ class DiscoveredFile:
 
     @property
     def file(self) -> str:
-        """Its name, fit to be printed."""
+        """Name of the file for messages."""
         return printable(self.path.name)
-
-    def hint(self, sentence: str) -> str:
-        """Say so where the trouble may be that no source claims the file."""
-        if self.matched:
-            return sentence
-        return (
-            f"{sentence}; no source's path matches this name, so its columns were taken by their "
-            "own names"
-        )
 
 
 def expand(paths: Sequence[Path]) -> list[Path]:
-    """Return the files, and those in folders from the oldest to the newest.
+    """Replace folders by the files in them, oldest first.
 
-    Raises `DataError` for a path that is not there and a folder without files, or with one inside
-    that cannot be listed.
+    Raises
+    ------
+    DataError
+        `ingest.not_found`, `ingest.empty_folder`, `ingest.folder_unreadable`.
     """
     files: list[Path] = []
     for path in paths:
@@ -72,52 +65,74 @@ def expand(paths: Sequence[Path]) -> list[Path]:
         elif path.exists() or path.is_symlink():
             files.append(path)
         else:
-            raise DataError("ingest.not_found", "is not there", where=str(path))
+            raise DataError("ingest.not_found", "does not exist", where=str(path))
     return files
 
 
 def source_for(
     sources: Mapping[str, Source], path: Path, table: str, wanted: str | None, name: str = ""
 ) -> DiscoveredFile:
-    """Match a file to the source that it is read by.
+    """Select the source that reads a file.
 
-    Of several whose pattern fits, that which spells out most of the name wins.
+    Parameters
+    ----------
+    sources
+        Configured sources by name.
+    path
+        Path of the file.
+    table
+        Table that it fills.
+    wanted
+        Name of the source; None selects by pattern: of several that match, the one with the most
+        characters besides wildcards.
+    name
+        Name that is matched, by default that of the file.
+
+    Returns
+    -------
+    The file with its source; without a match one that maps columns by their own names.
+
+    Raises
+    ------
+    ConfigError
+        `ingest.unknown_table`, `ingest.unknown_source`.
     """
     if table not in TABLES:
         raise ConfigError(
             "ingest.unknown_table",
-            f"there is no table {table} to fill; it is one of {', '.join(TABLES)}",
+            f"unknown table {table}. Allowed: {', '.join(TABLES)}",
         )
     if wanted is not None:
         if wanted not in sources or sources[wanted].table != table:
             known = ", ".join(sorted(n for n, s in sources.items() if s.table == table))
             raise ConfigError(
-                "ingest.unknown_source", f"{table} have no source {wanted}; configured are {known}"
+                "ingest.unknown_source",
+                f"unknown source {wanted} of table {table}. Configured: {known}",
             )
         return DiscoveredFile(path, wanted, sources[wanted])
-    fitting = [
-        (len(source.path.replace("*", "").replace("?", "")), key)
+    fitting = {
+        key: len(source.path.replace("*", "").replace("?", ""))
         for key, source in sources.items()
         if source.table == table and fnmatchcase(name or path.name, source.path)
-    ]
+    }
     if not fitting:
         return DiscoveredFile(path, table, Source.model_validate({"table": table}), matched=False)
-    most = max(fitting, key=lambda pair: pair[0])[1]
-    return DiscoveredFile(path, most, sources[most])
+    longest = max(fitting, key=fitting.__getitem__)
+    return DiscoveredFile(path, longest, sources[longest])
 
 
 @dataclass(frozen=True)
 class Landed:
-    """What lies below landing/<table>/.
+    """Content of ``landing/<table>/``.
 
     Attributes
     ----------
     files
-        The oldest first, the path of each in the folder beside it.
+        Path of each file, and its path relative to the folder; oldest first.
     troubles
-        Folders inside that cannot be listed, and why.
+        Folders inside that cannot be listed, and the reasons.
     younger
-        How many files were written later, and wait.
+        Number of files that were written later, and wait.
     """
 
     table: str
@@ -127,14 +142,27 @@ class Landed:
 
 
 def landed(home: Path, until: datetime) -> list[Landed]:
-    """List what was last written until `until`: items and users come before events.
+    """List the landed files of all tables.
 
-    Files whose name starts with a dot, or says that they are unfinished, are not looked at.
+    Hidden files, and names that mark unfinished ones (``.tmp``, ``.part``, ``.crdownload``), are
+    ignored.
+
+    Parameters
+    ----------
+    home
+        Folder of the workspace.
+    until
+        Latest modification time, UTC; later files wait.
+
+    Returns
+    -------
+    Items, users, then events.
 
     Raises
     ------
     StorageError
-        A landing folder is gone, is a link or cannot be read.
+        `ingest.link`: a landing folder is a link; `ingest.folder_unreadable`: it is missing or
+        cannot be listed.
     """
     tables = []
     for table in TABLES:
@@ -142,7 +170,7 @@ def landed(home: Path, until: datetime) -> list[Landed]:
         for place in (folder.parent, folder):
             if place.is_symlink():
                 raise StorageError(
-                    "ingest.link", f"the folder {place} is a link; links are not followed"
+                    "ingest.link", f"the folder {place} is a link; make it a real folder"
                 )
         files, troubles = _listed(folder)
         whole = {p: m for p, m in files.items() if m.written_ns <= until.timestamp() * 1e9}
@@ -152,10 +180,7 @@ def landed(home: Path, until: datetime) -> list[Landed]:
 
 
 def _listed(top: Path) -> tuple[dict[str, Mark], list[tuple[Path, str]]]:
-    """Return the files in a folder and in those inside it, and what of these cannot be listed.
-
-    A file that is gone meanwhile is left out.
-    """
+    """Return the files below a folder, and the inner folders that cannot be listed."""
     files: dict[str, Mark] = {}
     troubles: list[tuple[Path, str]] = []
     waiting = [str(top)]
@@ -168,6 +193,7 @@ def _listed(top: Path) -> tuple[dict[str, Mark], list[tuple[Path, str]]]:
                         continue
                     if entry.is_dir(follow_symlinks=False):
                         waiting.append(entry.path)
+                    # A file that is removed meanwhile has no mark.
                     elif not entry.name.endswith(_UNFINISHED) and (written := mark(entry.path)):
                         files[entry.path] = written
         except OSError as error:
@@ -179,4 +205,5 @@ def _listed(top: Path) -> tuple[dict[str, Mark], list[tuple[Path, str]]]:
 
 
 def _by_age(marks: Mapping[str, Mark]) -> list[str]:
+    # Names break ties as bytes, so that the order does not depend on the locale.
     return sorted(marks, key=lambda path: (marks[path].written_ns, os.fsencode(path)))

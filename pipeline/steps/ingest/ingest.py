@@ -1,10 +1,14 @@
-"""Taking files in: each one exactly once, a bad one set aside, the others unharmed.
+"""Ingest of files: each exactly once; an invalid file is set aside and does not stop the others.
 
-Guarantees: killed anywhere and run again, the lake is that of an undisturbed run; the same bytes
-add nothing, whatever their name; rows = accepted + quarantined + duplicates + tombstoned + skipped.
-Small files are put together and taken in with one commit, so that many of them are quick.
-Files that lie in the workspace's landing folder move to `archive/` (or `rejected/`, with the reason
-beside them) at the very end; files anywhere else are left where they are.
+Guarantees:
+
+* After a crash at any point and a rerun, the lake equals that of an undisturbed run.
+* Equal bytes add nothing, whatever the name of the file.
+* rows = accepted + quarantined + duplicates + tombstoned + skipped.
+
+Small files share a commit, which makes many of them fast. Files in the landing folder of the
+workspace move to `archive/` (or `rejected/`, with the reason beside them) after their commit; files
+anywhere else are not moved.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from pipeline.data.ingest import ValidatedRows, validate_catalogue, validate_eve
 from pipeline.data.sources import MappingError
 from pipeline.errors import ConfigError, DataError, StorageError
 from pipeline.failpoints import failpoint
-from pipeline.steps.ingest.bundle import FileRead, bundled
+from pipeline.steps.ingest.bundle import FileRead, combine
 from pipeline.steps.ingest.discovery import DiscoveredFile, expand, landed, source_for
 from pipeline.steps.ingest.landing import Mark, archive, mark, printable, reject
 from pipeline.steps.ingest.read_file import CannotOpen, read_text, sum_of
@@ -34,6 +38,7 @@ from pipeline.workspace.task_log import task_log
 from pipeline.workspace.workspace import Workspace
 
 _STILL_WRITTEN = timedelta(seconds=2)
+"""Age below which a file may still be written."""
 
 
 def ingest(
@@ -46,53 +51,86 @@ def ingest(
     replace: bool = False,
     progress: Progress = silent,
 ) -> IngestResult:
-    """Take in files, and those in folders, oldest first.
+    """Ingest files, and the files in folders, oldest first.
+
+    An invalid file raises no error: the result names it, and `failed` is true.
 
     Parameters
     ----------
+    ws
+        Workspace.
+    paths
+        Files and folders.
     table
         ``events``, ``items`` or ``users``.
     at
         Becomes `ingested_at`; events after it are quarantined.
     source
-        Name of the source that reads them all; None picks, for each file, the table's source
-        whose `path` matches its name, and reads it by its own column names where none does.
+        Name of the source that reads all files; None selects per file the source of the table
+        whose `path` matches its name, or reads it by its own column names.
     replace
         Items only: each file is the full catalogue.
+    progress
+        Receives short texts.
+
+    Returns
+    -------
+    Counts, and the result of each file.
 
     Raises
     ------
+    ConfigError
+        `ingest.replace_only_items`, `ingest.unknown_table`, `ingest.unknown_source`;
+        `workspace.lake_lost`, `workspace.vault_lost`.
     DataError
-        A path that does not exist, or a folder without files. (A file that is bad raises nothing:
-        the result names it, and `failed` is true.)
+        `ingest.not_found`, `ingest.empty_folder`, `ingest.folder_unreadable`.
     ConcurrencyError
         Another ingest is running.
     """
     if replace and table != "items":
         raise ConfigError(
-            "ingest.replace_only_items", "only items can be replaced by a full catalogue"
+            "ingest.replace_only_items", f"--replace needs --table items, not {table}"
         )
     files = [source_for(ws.config.sources, path, table, source) for path in expand(paths)]
     with task_log("ingest", at, progress=progress) as log:
-        with _taking(ws, at, replace=replace) as taking:
+        with _open_pass(ws, at, replace=replace) as current:
             for number, file in enumerate(files, start=1):
                 log.progress(f"reading {file.file} ({number} of {len(files)})")
-                taking.take(file)
-            outcomes = taking.finish()
+                current.take(file)
+            outcomes = current.finish()
         result = IngestResult.of_files(outcomes, ws.lake.version(table))
         log.rows, log.result = result.rows, result.sentence
     return result
 
 
 def ingest_landed(ws: Workspace, at: AsOf, *, progress: Progress = silent) -> IngestResult:
-    """Take in what has landed, of each table no more than `ingest.files_per_pass` files.
+    """Ingest landed files, per table at most `ingest.files_per_pass` of them.
 
-    Files that were written within two seconds of `at`, or after it, wait for the next pass.
+    Parameters
+    ----------
+    ws
+        Workspace.
+    at
+        Instant of the pass. Files written after it, or less than two seconds before it, wait for
+        the next pass.
+    progress
+        Receives short texts.
+
+    Returns
+    -------
+    Counts, and the result of each file.
+
+    Raises
+    ------
+    StorageError
+        `ingest.link`, `ingest.folder_unreadable`: a landing folder cannot be listed.
+    ConcurrencyError
+        Another ingest is running.
     """
     with task_log("ingest", at, progress=progress) as log:
-        with _taking(ws, at) as taking:
-            backlog, younger = _take_landed(taking, log.progress)
-            outcomes = taking.finish()
+        with _open_pass(ws, at) as current:
+            backlog, younger = _ingest_landed(current, log.progress)
+            outcomes = current.finish()
         result = IngestResult.of_files(
             outcomes, ws.lake.version("events"), backlog=backlog, younger=younger
         )
@@ -100,14 +138,14 @@ def ingest_landed(ws: Workspace, at: AsOf, *, progress: Progress = silent) -> In
     return result
 
 
-def _take_landed(taking: _Taking, progress: Progress) -> tuple[int, int]:
-    """Take in landed files; returns how many are left, and how many are too young."""
-    ws, backlog, younger = taking.ws, 0, 0
-    listed = landed(ws.home, taking.at - _STILL_WRITTEN)
+def _ingest_landed(current: _Pass, progress: Progress) -> tuple[int, int]:
+    """Ingest landed files; return how many are left, and how many are too young."""
+    ws, backlog, younger = current.ws, 0, 0
+    listed = landed(ws.home, current.at - _STILL_WRITTEN)
     failpoint("listed")
     for inside in listed:
         for folder, trouble in inside.troubles:
-            taking.hold(inside.table, folder, trouble)
+            current.add_unreadable(inside.table, folder, trouble)
         younger += inside.younger
         done = 0
         for number, (path, name) in enumerate(inside.files, start=1):
@@ -116,21 +154,21 @@ def _take_landed(taking: _Taking, progress: Progress) -> tuple[int, int]:
                 break
             file = source_for(ws.config.sources, path, inside.table, None, name)
             progress(f"reading {file.file} ({number} of {len(inside.files)})")
-            # One that waits for a better config must not keep the others waiting.
-            done += taking.take(file)
+            # Files that wait for a better config do not count, or they would block the others.
+            done += current.take(file)
     return backlog, younger
 
 
 @contextmanager
-def _taking(ws: Workspace, at: AsOf, *, replace: bool = False) -> Iterator[_Taking]:
-    """Hold the lock, finish what a crash left, and start the reader with the first file."""
+def _open_pass(ws: Workspace, at: AsOf, *, replace: bool = False) -> Iterator[_Pass]:
+    """Hold the lock, complete the commits of a killed ingest, and provide the child process."""
     limits = ws.config.ingest.limits
     with (
         ws.lake.lock("ingest"),
         Child(max_memory_bytes=limits.max_memory_bytes, max_seconds=limits.max_seconds) as child,
     ):
         scratch = ws.home / "scratch"
-        # Text of files lies here while it is judged, raw ids included: no crash may leave it.
+        # The text of files, raw ids included, is here during validation: a killed ingest leaves it.
         shutil.rmtree(scratch, ignore_errors=True)
         try:
             scratch.mkdir(mode=0o700, exist_ok=True)
@@ -141,26 +179,34 @@ def _taking(ws: Workspace, at: AsOf, *, replace: bool = False) -> Iterator[_Taki
         if ws.lake.version("batches") is None and LedgerHistory.of(ws.ledger).entries:
             raise ConfigError(
                 "workspace.lake_lost",
-                f"there were nights, but the lake {ws.lake.root} holds nothing that was ever taken "
-                "in; restore it",
+                f"the ledger has entries, but the lake {ws.lake.root} has no batches; restore the "
+                "lake from a backup",
             )
         batches = Batches(ws.lake)
         batches.recover()
         if ws.lake.version("events") is not None and not len(ws.vault):
             raise ConfigError(
                 "workspace.vault_lost",
-                f"the lake holds events, but its vault {ws.vault.path} is gone; restore it: with a "
-                "new one every person would count as another",
+                f"the lake has events, but the vault {ws.vault.path} is empty; restore it from a "
+                "backup, because a new vault would assign new pseudonyms to all users",
             )
         try:
-            yield _Taking(ws, at, child, batches, scratch, replace)
+            yield _Pass(ws, at, child, batches, scratch, replace)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
 
 @dataclass
-class _Taking:
-    """One pass: what taking in files needs, and those that were read and wait for their commit."""
+class _Pass:
+    """State of one pass.
+
+    Attributes
+    ----------
+    outcomes
+        Results in the order of the files; None for a file that waits for its commit.
+    waiting
+        Files that were read, with their places in `outcomes`.
+    """
 
     ws: Workspace
     at: AsOf
@@ -172,7 +218,7 @@ class _Taking:
     waiting: list[tuple[int, FileRead]] = field(default_factory=list)
 
     def take(self, file: DiscoveredFile) -> bool:
-        """Take in one file, at once or with those that follow; False for one that has to wait."""
+        """Read one file and commit it now or with later ones; False for a file that waits."""
         if self.waiting and self._full(file):
             self._commit()
         place = len(self.outcomes)
@@ -180,7 +226,7 @@ class _Taking:
         try:
             read = self._read(file)
         except Exception:
-            self._commit()  # those before it are not to blame
+            self._commit()  # the files before it are valid
             raise
         if isinstance(read, FileRead):
             self.waiting.append((place, read))
@@ -188,13 +234,23 @@ class _Taking:
         self.outcomes[place] = read
         return read.status is not FileStatus.WAITS
 
-    def hold(self, table: str, folder: Path, trouble: str) -> None:
-        """Name a folder that cannot be listed."""
+    def add_unreadable(self, table: str, folder: Path, trouble: str) -> None:
+        """Add the result of a folder that cannot be listed.
+
+        Parameters
+        ----------
+        table
+            Table of the folder.
+        folder
+            Path of the folder.
+        trouble
+            The reason.
+        """
         name = printable(folder.name)
         self.outcomes.append(FileResult(name, table, FileStatus.WAITS, None, f"{name}: {trouble}"))
 
     def finish(self) -> tuple[FileResult, ...]:
-        """Commit what still waits; returns what became of each file, in order."""
+        """Commit the files that wait; return the result of each file, in order."""
         self._commit()
         return tuple(outcome for outcome in self.outcomes if outcome is not None)
 
@@ -207,11 +263,11 @@ class _Taking:
         )
 
     def _read(self, file: DiscoveredFile) -> FileRead | FileResult:
-        """Read and judge a file, or say why there is nothing to commit of it."""
+        """Read and validate a file; return its result if there is nothing to commit."""
         digest, name, home = None, file.file, self.ws.home
         seen = mark(file.path)
         if seen is None:
-            return FileResult(name, file.name, FileStatus.WAITS, None, f"{name}: is gone again")
+            return FileResult(name, file.name, FileStatus.WAITS, None, f"{name}: was removed")
         try:
             digest = sum_of(file.path, self.ws.config.ingest.limits)
             if self._seen(file.source.table, digest):
@@ -221,25 +277,25 @@ class _Taking:
             return self._judged(file, seen, digest)
         except DataError as error:
             sentence, status = error.sentence, FileStatus.WAITS
+            # The error may belong to another file that replaced this one.
             if mark(file.path) != seen:
-                sentence = f"{name}: was replaced or taken away while it was read"
-            elif isinstance(error, CannotOpen):
-                pass
-            elif isinstance(error, MappingError):
-                sentence = file.hint(sentence)
-            else:
+                sentence = f"{name}: was replaced or removed while it was read"
+            elif not isinstance(error, MappingError):
                 status = FileStatus.SET_ASIDE
                 reject(home, file.path, sentence, seen)
+            elif not file.matched and not isinstance(error, CannotOpen):
+                sentence += "; no source's path matches this name: columns were read by their names"
             return FileResult(name, file.name, status, digest, sentence)
 
     def _seen(self, table: str, digest: str) -> bool:
         keys = [read.digest for _, read in self.waiting if read.discovered.source.table == table]
         if keys and table in MERGED:
-            return keys[-1] == digest  # as the lake's own: the latest wins
+            return keys[-1] == digest  # as in `Batches.seen`: the latest file wins
         return digest in keys or self.batches.seen(table, digest)
 
     def _judged(self, file: DiscoveredFile, seen: Mark, digest: str) -> FileRead:
         config, source = self.ws.config.ingest, file.source
+        # Parts are validated as they are read, so that only valid and bad rows stay in memory.
         judge: Callable[..., ValidatedRows] = partial(validate_catalogue, source=source)
         if source.table == "events":
             judge = partial(validate_events, source=source, config=config, at=self.at)
@@ -254,14 +310,15 @@ class _Taking:
         return FileRead(file, seen, digest, text, judged)
 
     def _commit(self) -> None:
-        """Take in what waits, with one commit; then its files go."""
+        """Commit the waiting files together, then archive them."""
         waiting, self.waiting = self.waiting, []
         if not waiting:
             return
         files = [read for _, read in waiting]
-        bundle = bundled(self.ws, files, at=self.at, replace=self.replace)
+        bundle = combine(self.ws, files, at=self.at, replace=self.replace)
         self.batches.commit(bundle.batches, bundle.rows, bundle.quarantine)
         for (place, read), result in zip(waiting, bundle.results, strict=True):
+            # After the commit: a crash before it leaves the file in the landing folder.
             archive(self.ws.home, read.discovered.path, read.digest, read.seen)
             self.outcomes[place] = result
             failpoint("archived")

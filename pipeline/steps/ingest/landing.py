@@ -1,6 +1,6 @@
-"""Where files go that were read: into the archive, or set aside with the reason beside them.
+"""Moves of files that were read: to the archive, or to `rejected/` with the reason beside them.
 
-Promises: only files inside the workspace's landing folder are moved, and only by renaming.
+Guarantees: only files inside the landing folder of the workspace are moved, and only by renaming.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Final
 from pipeline.errors import StorageError
 
 _LONGEST: Final = 200
-"""Bytes of a name that leave room for what is put before and behind it."""
+"""Bytes of a file name that leave room for a prefix and a suffix (Linux allows 255)."""
 
 
 @dataclass(frozen=True)
 class Mark:
-    """What tells a file from another one that took its name."""
+    """Properties that differ between a file and another one that replaced it."""
 
     device: int
     inode: int
@@ -30,14 +30,14 @@ class Mark:
 
 
 def printable(text: str) -> str:
-    """Write what cannot be printed, such as line feeds or bytes that are no UTF-8, as escapes."""
+    """Escape characters that are not printable, such as line feeds or bytes outside UTF-8."""
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )
 
 
 def mark(path: Path | str) -> Mark | None:
-    """Return what tells this file from another one of its name; None where it is gone."""
+    """Return the mark of a file; None if it is gone."""
     try:
         about = os.lstat(path)
     except OSError:
@@ -46,9 +46,18 @@ def mark(path: Path | str) -> Mark | None:
 
 
 def landed_at(home: Path, digests: Collection[str]) -> datetime | None:
-    """Return when the oldest of some files that were taken in was written.
+    """Return the time at which the oldest of some ingested files was written.
 
-    ``None`` where none of them lies in the archive any more, or ever did.
+    Parameters
+    ----------
+    home
+        Folder of the workspace.
+    digests
+        sha256 of the files.
+
+    Returns
+    -------
+    Modification time in UTC; ``None`` if none of the files is in the archive.
     """
     folder = home / "archive"
     paths = folder.iterdir() if folder.is_dir() else ()
@@ -58,31 +67,56 @@ def landed_at(home: Path, digests: Collection[str]) -> datetime | None:
 
 
 def archive(home: Path, path: Path, digest: str, seen: Mark) -> None:
-    """Move a file that was taken in out of the landing folder, under the sum of its bytes.
+    """Move an ingested file from the landing folder to the archive, named by its sha256.
 
-    One that took its place since it was `seen` stays, for the next pass.
+    A file that replaced it in the meantime stays for the next pass.
+
+    Parameters
+    ----------
+    home
+        Folder of the workspace.
+    path
+        Path of the file.
+    digest
+        sha256 of its bytes.
+    seen
+        Its mark before it was read.
     """
     if not _is_landed(home, path) or mark(path) != seen:
         return
     suffixes = path.suffixes[-2:] if path.suffix in (".gz", ".zst") else path.suffixes[-1:]
     target = home / "archive" / (digest + "".join(suffixes))
     _move(path, target)
-    if mark(target) != seen:  # replaced between the look and the move
+    if mark(target) != seen:  # replaced between the check and the move: it goes back
         stem = path.name.removesuffix("".join(suffixes))[: _LONGEST // 4]
         _move(target, path.with_name(f"{stem}-{digest[:8]}{''.join(suffixes)}"))
 
 
 def reject(home: Path, path: Path, sentence: str, seen: Mark) -> None:
-    """Move a bad file, if it is still the one `seen`, out of the landing folder.
+    """Move an invalid file from the landing folder to `rejected/`, the reason beside it.
 
-    The reason is written beside it.
+    Parameters
+    ----------
+    home
+        Folder of the workspace.
+    path
+        Path of the file.
+    sentence
+        The reason.
+    seen
+        Mark of the file before it was read; a file that replaced it stays.
+
+    Raises
+    ------
+    StorageError
+        `storage.cannot_write`: the reason cannot be written.
     """
     if not _is_landed(home, path) or mark(path) != seen:
         return
     folder = home / "rejected"
     target = folder / path.name
     if os.path.lexists(target) or len(os.fsencode(path.name)) > _LONGEST:
-        # The same name again: the moment of its writing tells the two apart.
+        # A file of this name was rejected before: the hash covers the modification time.
         moment = hashlib.sha256(f"{seen.written_ns} ".encode() + os.fsencode(path)).hexdigest()[:8]
         target = folder / f"{moment}-{path.name[-_LONGEST // 4 :]}"
     try:
@@ -96,7 +130,7 @@ def reject(home: Path, path: Path, sentence: str, seen: Mark) -> None:
 
 
 def _is_landed(home: Path, path: Path) -> bool:
-    """Whether a file really lies there: a folder on the way may be a link to somewhere else."""
+    """Return True if a file lies in the landing folder once links on its path are resolved."""
     return (home.resolve() / "landing") in (path.parent.resolve() / path.name).parents
 
 
@@ -104,6 +138,7 @@ def _move(path: Path, target: Path) -> None:
     try:
         target.parent.mkdir(exist_ok=True)
         path.replace(target)
+        # A rename is durable once both folders are synced.
         for folder in (target.parent, path.parent):
             handle = os.open(folder, os.O_RDONLY)
             try:
@@ -111,5 +146,7 @@ def _move(path: Path, target: Path) -> None:
             finally:
                 os.close(handle)
     except OSError as error:
-        what = f"cannot move {printable(str(path))} to {printable(str(target))}"
-        raise StorageError("storage.cannot_move", f"{what}: {error.strerror}") from error
+        move = f"{printable(str(path))} to {printable(str(target))}"
+        raise StorageError(
+            "storage.cannot_move", f"cannot move {move}: {error.strerror}"
+        ) from error

@@ -1,7 +1,9 @@
-"""Reading one file, inside a bounded child: from a path to parts of text on the disk.
+"""Reading of one file in a bounded child process: from a path to text rows on disk.
 
-Light to import: a child starts for it. The path is opened without following links, summed and
-read through one handle, so that what is parsed is what was summed.
+Guarantees: the path is opened without following links. The checksum and the rows are read through
+one file handle, so the rows are those of the checksum.
+
+A child process imports this module, so it imports little.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
@@ -36,43 +38,77 @@ BROKEN: Final = {
 
 
 class CannotOpen(MappingError):
-    """The file may be right, but this process may not read it, or not now: it waits."""
+    """This process cannot read the file now; it may be valid, so it waits."""
 
 
 @contextmanager
 def open_regular(path: Path, limits: Limits) -> Iterator[BinaryIO]:
-    """Open a file that is no link, no device and not too big.
+    """Open a regular file of bounded size.
 
-    One that may not be read, or not now, is a `CannotOpen`: it may be right.
+    Parameters
+    ----------
+    path
+        Path of the file; a link is not followed.
+    limits
+        Bounds of the size.
+
+    Yields
+    ------
+    Binary stream, closed at the end of the block.
+
+    Raises
+    ------
+    CannotOpen
+        `ingest.cannot_open`: this process cannot read the file now.
+    UnsafeInputError
+        `ingest.link`, `ingest.not_regular`, `ingest.file_too_large`.
     """
     name = printable(path.name)
     try:
-        # Without O_NONBLOCK a named pipe would wait for a writer for ever.
+        # Without O_NONBLOCK the open of a named pipe would wait for a writer forever.
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
+        # O_NOFOLLOW fails with ELOOP, whose text would not name the link.
         if path.is_symlink():
             raise UnsafeInputError(
-                "ingest.link", "is a link; links are not followed", where=name
+                "ingest.link", "is a link; land the file itself", where=name
             ) from None
+        # Unlike pipes and devices, a socket cannot be opened at all.
         if path.is_socket():
-            raise UnsafeInputError("ingest.not_regular", "is no regular file", where=name) from None
-        what = f"cannot be opened: {(error.strerror or str(error)).lower()}"
-        raise CannotOpen("ingest.cannot_open", what, where=name) from None
+            raise UnsafeInputError(
+                "ingest.not_regular", "is not a regular file", where=name
+            ) from None
+        why = (error.strerror or str(error)).lower()
+        raise CannotOpen("ingest.cannot_open", f"cannot be opened: {why}", where=name) from None
     with os.fdopen(handle, "rb") as stream:
+        # Of the open handle, not of the path, which may name another file by now.
         about = os.fstat(stream.fileno())
         if not stat.S_ISREG(about.st_mode):
-            raise UnsafeInputError("ingest.not_regular", "is no regular file", where=name)
+            raise UnsafeInputError("ingest.not_regular", "is not a regular file", where=name)
         if about.st_size > limits.max_file_bytes:
             raise UnsafeInputError(
                 "ingest.file_too_large",
-                f"has {about.st_size:,} bytes; {limits.max_file_bytes:,} are allowed",
+                f"has {about.st_size:,} bytes; ingest.limits.max_file_bytes allows "
+                f"{limits.max_file_bytes:,}",
                 where=name,
             )
         yield stream
 
 
 def sum_of(path: Path, limits: Limits) -> str:
-    """Return the sha256 of a file's bytes: its batch key."""
+    """Return the sha256 of the bytes of a file, which is its batch key.
+
+    Parameters
+    ----------
+    path
+        Path of the file.
+    limits
+        Bounds of its size.
+
+    Returns
+    -------
+    64 hex digits.
+    """
     with open_regular(path, limits) as stream:
         return _digest(stream)
 
@@ -85,7 +121,26 @@ def _digest(stream: BinaryIO) -> str:
 
 
 def parse(path: str, source: dict[str, Any], limits: dict[str, Any], out: str) -> dict[str, Any]:
-    """Read a file into ``<out>/<n>.parquet`` and return its sum and `Summary` as plain JSON."""
+    """Read a file into ``<out>/<n>.parquet``; called in the child process.
+
+    Parameters
+    ----------
+    path
+        Path of the file.
+    source, limits
+        Fields of `Source` and `Limits` as plain JSON.
+    out
+        Folder that receives the rows.
+
+    Returns
+    -------
+    ``sha256``, ``parts`` (number of Parquet files), ``rows``, ``skipped``, ``ignored_columns``.
+
+    Raises
+    ------
+    DataError
+        `ingest.file_changed`: the bytes changed during the reading.
+    """
     bounds = Limits.model_validate(limits)
     summary = Summary()
     file, folder = Path(path), Path(out)
@@ -93,24 +148,19 @@ def parse(path: str, source: dict[str, Any], limits: dict[str, Any], out: str) -
     with open_regular(file, bounds) as stream:
         digest = _digest(stream)
         count = 0
-        for frame in read(stream, name, Source.model_validate(source), bounds, summary):
+        parts = read(stream, name, Source.model_validate(source), bounds, summary)
+        for count, frame in enumerate(parts, start=1):
             _keep(frame, folder / f"{count}.parquet")
-            count += 1
+        # A writer may have changed the bytes behind the handle.
         if _digest(stream) != digest:
             raise DataError("ingest.file_changed", "changed while it was read", where=name)
-    broken = pl.DataFrame([asdict(row) for row in summary.broken], schema=BROKEN)
-    _keep(broken, folder / BROKEN_FILE)
-    return {
-        "sha256": digest,
-        "parts": count,
-        "rows": summary.rows,
-        "skipped": summary.skipped,
-        "ignored_columns": summary.ignored_columns,
-    }
+    _keep(pl.DataFrame(summary.broken, schema=BROKEN), folder / BROKEN_FILE)
+    counts = {"rows": summary.rows, "skipped": summary.skipped, "parts": count}
+    return {"sha256": digest, **counts, "ignored_columns": summary.ignored_columns}
 
 
 def _keep(frame: pl.DataFrame, path: Path) -> None:
-    """Write what was read; that there is no room for it is no fault of the file."""
+    """Write rows; a failure, such as a full disk, is not an error of the file."""
     try:
         frame.write_parquet(path, compression="lz4", statistics=False)
     except (OSError, pl.exceptions.PolarsError) as error:
@@ -124,20 +174,32 @@ def _kept(path: Path) -> pl.DataFrame:
         return pl.read_parquet(path, glob=False)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise StorageError(
-            "storage.cannot_read", f"cannot read {path}, which was written just now"
+            "storage.cannot_read", f"cannot read {path}, which this ingest wrote; start again"
         ) from error
 
 
 def frames(out: Path, count: int) -> Iterator[pl.DataFrame]:
-    """Yield the text rows that `parse` wrote, part by part, none of many rows."""
-    for number in range(count):
+    """Yield the text rows that `parse` wrote.
+
+    Parameters
+    ----------
+    out
+        Folder of the parts.
+    count
+        Number of parts.
+
+    Yields
+    ------
+    Frames of at most 50,000 rows, in the order of the file.
+    """
+    for number in range(1, count + 1):
         part = _kept(out / f"{number}.parquet")
-        yield part.head(_ROWS)
+        yield part.head(_ROWS)  # also of an empty part: its columns are needed
         yield from part.slice(_ROWS).iter_slices(_ROWS)
 
 
 def broken_rows(out: Path) -> list[Broken]:
-    """Return the rows that could not be split."""
+    """Return the rows that could not be split into fields."""
     broken = _kept(out / BROKEN_FILE)
     return [Broken(**row) for row in broken.iter_rows(named=True)]
 
@@ -147,7 +209,17 @@ _PARSE: Final = "pipeline.steps.ingest.read_file:parse"
 
 @dataclass(frozen=True)
 class Text:
-    """What a child read: the rows part by part, so that a big file is never text as a whole."""
+    """Rows that a child process read.
+
+    Attributes
+    ----------
+    parts
+        Text rows part by part, so that a large file is never in memory as text at once.
+    broken
+        Rows that could not be split into fields.
+    rows, skipped
+        Rows of the file, and those that the source skips.
+    """
 
     parts: Iterator[pl.DataFrame]
     broken: list[Broken]
@@ -160,14 +232,33 @@ class Text:
 def read_text(
     child: Child, file: DiscoveredFile, digest: str, limits: Limits, scratch: Path
 ) -> Iterator[Text]:
-    """Have a file read; `scratch` is the folder that its text lies in meanwhile.
+    """Read a file in a child process.
+
+    Parameters
+    ----------
+    child
+        Bounded child process.
+    file
+        File and its source.
+    digest
+        Expected sha256.
+    limits
+        Bounds of the reading.
+    scratch
+        Folder for the text of the file, which is removed at the end of the block.
+
+    Yields
+    ------
+    Rows of the file.
 
     Raises
     ------
     DataError
-        What is wrong with the file; `MappingError` where it is not the one with this sum.
+        The file is invalid; `ingest.read_limits`: it exceeds memory or time.
+    MappingError
+        `ingest.file_changed`: its sha256 is not `digest`.
     StorageError
-        The scratch folder is gone or full.
+        `storage.cannot_write`: the scratch folder is missing or full.
     """
     try:
         place = tempfile.TemporaryDirectory(dir=scratch)
@@ -175,19 +266,15 @@ def read_text(
         raise StorageError(
             "storage.cannot_write", f"cannot write {scratch}: {error.strerror}"
         ) from error
+    path, source = str(file.path.absolute()), file.source.model_dump(mode="json")
     with place as folder:
+        bounds = limits.model_dump(mode="json")
         try:
-            answer = child.call(
-                _PARSE,
-                path=str(file.path.absolute()),
-                source=file.source.model_dump(mode="json"),
-                limits=limits.model_dump(mode="json"),
-                out=folder,
-            )
+            answer = child.call(_PARSE, path=path, source=source, limits=bounds, out=folder)
         except ChildFailed as error:
             raise UnsafeInputError(
                 "ingest.read_limits",
-                f"cannot be read within the limits: {error.sentence}",
+                f"cannot be read within ingest.limits: {error.sentence}",
                 where=file.file,
             ) from None
         if answer["sha256"] != digest:

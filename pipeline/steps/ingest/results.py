@@ -1,4 +1,4 @@
-"""Results of ingest: status, counts and one sentence of each file; ``--json`` writes them."""
+"""Results of ingest: status, counts and one sentence per file; ``--json`` writes them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ COUNTS: Final = ("rows", "accepted", "quarantined", "duplicates", "tombstoned", 
 
 
 class FileStatus(StrEnum):
-    """How a file ended."""
+    """Status of a file after a pass."""
 
     TAKEN = "taken"
     SEEN = "seen before"
@@ -24,12 +24,12 @@ class FileStatus(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class RowCounts:
-    """Rows of a file, or of all files of a call.
+    """Counts of rows, of a file or of all files of a call.
 
     Attributes
     ----------
     reasons
-        Reason -> rows in quarantine that show it; a row may show several.
+        Reason -> quarantined rows with it; a row may have several.
     """
 
     rows: int = 0
@@ -42,7 +42,7 @@ class RowCounts:
 
     @property
     def counts(self) -> str:
-        """The counts as an equation, those that are zero left out."""
+        """The counts as an equation without zeros."""
         shown = {name: getattr(self, name) for name in COUNTS}
         total = shown.pop("rows")
         parts = [f"{n:,} {name}" for name, n in shown.items() if n or name == "accepted"]
@@ -51,16 +51,17 @@ class RowCounts:
 
 @dataclass(frozen=True)
 class FileResult(RowCounts):
-    """One file.
+    """Result of one file.
 
     Attributes
     ----------
     status
-        ``waits``: the file may be right, the config or the moment is not; nothing was recorded.
+        ``waits``: the file may be valid, but not with this config or at this moment; nothing was
+        recorded.
     batch_id
-        sha256 of its bytes; None where they could not be read.
+        sha256 of its bytes; None if they could not be read.
     sentence
-        What is wrong; empty for a file that was taken.
+        The problem; empty for an ingested file.
     """
 
     file: str
@@ -75,7 +76,21 @@ class FileResult(RowCounts):
     def taken(
         cls, batch: Batch, reasons: Mapping[str, int], ignored: tuple[str, ...]
     ) -> FileResult:
-        """Build the result of a file whose rows were committed."""
+        """Build the result of a file whose rows were committed.
+
+        Parameters
+        ----------
+        batch
+            Counts and origin of the file.
+        reasons
+            Reason -> quarantined rows with it.
+        ignored
+            Columns of the file that its source does not map.
+
+        Returns
+        -------
+        Result with status `TAKEN`.
+        """
         return cls(
             file=batch.file,
             source=batch.source,
@@ -88,7 +103,7 @@ class FileResult(RowCounts):
         )
 
     def text(self) -> str:
-        """One line for a person."""
+        """Return one line for a terminal."""
         if self.status is not FileStatus.TAKEN:
             reason = self.sentence.removeprefix(f"{self.file}: ")
             return f"{self.file}: {self.status}" + (f": {reason}" if reason else "")
@@ -103,20 +118,20 @@ class FileResult(RowCounts):
 
 @dataclass(frozen=True, kw_only=True)
 class IngestResult(RowCounts):
-    """All files of one call.
+    """Results of all files of one call.
 
     Attributes
     ----------
     files
-        How many files were looked at.
+        Number of files that were examined.
     lake_version
-        Version of the table after it.
+        Version of the table after the call.
     backlog
-        Files that have landed and were left for the next pass.
+        Landed files that are left for the next pass.
     younger
-        Files that were written after the call's instant or just before it, and are left as well.
+        Files written after the instant of the call or just before it, which are left as well.
     problems
-        What is wrong with files that were set aside, or wait for a better config.
+        One sentence per file that was set aside or waits.
     """
 
     files: int
@@ -135,7 +150,19 @@ class IngestResult(RowCounts):
         backlog: int = 0,
         younger: int = 0,
     ) -> IngestResult:
-        """Sum up what became of files."""
+        """Sum the results of files.
+
+        Parameters
+        ----------
+        outcomes
+            Results in the order of the files.
+        lake_version, backlog, younger
+            As in the class.
+
+        Returns
+        -------
+        Results with their sums and problems.
+        """
         reasons: Counter[str] = Counter()
         for file in outcomes:
             reasons.update(file.reasons)
@@ -153,23 +180,23 @@ class IngestResult(RowCounts):
 
     @property
     def new_events(self) -> int:
-        """New rows of events alone."""
+        """Accepted rows of the table `events`."""
         return sum(file.accepted for file in self.outcomes if file.table == "events")
 
     @property
     def failed(self) -> bool:
-        """Whether any file has a problem."""
+        """True if a file has a problem."""
         return bool(self.problems)
 
     @property
     def sentence(self) -> str:
         """The sum of all files."""
         if not self.files:
-            return "nothing is taken in" if self.younger else "nothing has landed"
+            return "no file was ingested" if self.younger else "no file has landed"
         return f"{self.files:,} {'file' if self.files == 1 else 'files'}: {self.counts}"
 
     def text(self) -> str:
-        """A line a file, and their sum where there are several."""
+        """Return one line per file, and their sum if there are several."""
         lines = [file.text() for file in self.outcomes]
         if self.files != 1:
             lines.append(self.sentence)

@@ -1,7 +1,7 @@
-"""A person changes a decision, or sets an anchor; the ledger says who did it, and why.
+"""Changes of a decision and of an anchor by a user; the ledger records the user and the reason.
 
-Guarantees: asking for the same twice is one entry, and asking for something else after it is
-refused; a run can be accepted while nothing of it is live and its champion has not changed.
+Guarantees: equal requests give one ledger entry, and a different request after it is an error. A
+run can be accepted until it is trained further or its champion changes.
 """
 
 from __future__ import annotations
@@ -21,21 +21,37 @@ from pipeline.workspace.workspace import Workspace
 def accept_run(
     ws: Workspace, run_id: str, *, by: str, reason: str, recipe: str | None = None
 ) -> OverrideEntry:
-    """Accept what a run kept back, blocked, or found inconclusive; returns the ledger's entry.
+    """Accept a candidate that the gate kept back, blocked, or found inconclusive.
 
-    The run then goes on where it stopped: start it again.
+    Start the run again to complete it with the changed decision.
+
+    Parameters
+    ----------
+    ws, run_id
+        Workspace and run.
+    by, reason
+        User and reason, one line each.
+    recipe
+        Recipe to accept; by default the one that the gate's decision names.
+
+    Returns
+    -------
+    The entry of the ledger.
 
     Raises
     ------
     ConfigError
-        The run has not decided, is a replay, has gone on, another champion is live, another person
-        changed it before; or a name or a reason is missing.
+        `override.empty`, `override.not_printable`: invalid user or reason;
+        `override.contradicts`: the decision was changed before, for another reason;
+        `override.not_decided`, `override.replay`, `override.already_trained`,
+        `override.champion_changed`: the decision cannot be changed.
     GateError
-        There is nothing to accept, or it was never evaluated.
+        The run has no such candidate.
     """
     _refuse_empty(by, reason)
     night = open_night(ws, run_id)
     run = night.run
+    # The folder comes first: a crash before the ledger entry is completed by the next call.
     if run.committed(ACCEPT) is None:
         refuse_gone_on(night)
         decision = run.read(DecisionFile).root
@@ -47,6 +63,7 @@ def accept_run(
     override = run.read(OverrideFile)
     _refuse_other(override, by, reason)
     decision = run.read(DecisionFile, ACCEPT).root
+    # The entry takes user and reason from the folder: an earlier call may have written it.
     entry = OverrideEntry(
         key=f"override:{run_id}",
         as_of=night.as_of,
@@ -61,8 +78,8 @@ def accept_run(
     return append_entry(ws.ledger, entry)
 
 
-def offered(night: Night) -> tuple[str, ...]:
-    """Return the recipes that `accept_run` would put live if it were called now."""
+def offered_recipes(night: Night) -> tuple[str, ...]:
+    """Return the recipes that `accept_run` would accept now."""
     try:
         refuse_gone_on(night)
     except ConfigError:
@@ -72,26 +89,39 @@ def offered(night: Night) -> tuple[str, ...]:
 
 
 def set_anchor(ws: Workspace, *, by: str, reason: str) -> AnchorEntry:
-    """Set the champion's anchor to the baseline ratio of its last blocks; returns the entry.
+    """Set the champion's anchor to the baseline ratio of its last blocks.
 
-    Raises `ConfigError` where there is no champion, and `GateError` where no block evaluated it.
+    Parameters
+    ----------
+    ws
+        Workspace.
+    by, reason
+        User and reason, one line each.
+
+    Returns
+    -------
+    The entry of the ledger.
+
+    Raises
+    ------
+    ConfigError
+        `anchor.no_champion`, `override.empty`, `override.not_printable`, `override.contradicts`.
+    GateError
+        `anchor.no_block`: the champion was not evaluated yet.
     """
     _refuse_empty(by, reason)
     history = LedgerHistory.of(ws.ledger)
     newest, live = history.last_decision(), history.live
-    if newest is None:
+    if newest is None or live is None:
         raise ConfigError(
-            "anchor.no_decision",
-            "no night has decided anything yet: there is no champion to anchor",
-        )
-    if live is None:
-        raise ConfigError(
-            "anchor.no_champion", "nothing is live yet: there is no champion to anchor"
+            "anchor.no_champion", "nothing is live yet; run `nightjar nightly --as-of T` first"
         )
     night = open_night(ws, newest.run_id)
     anchor = anchor_from(newest.decision, gate_history_of(night), live.recipe.hash)
     if anchor is None:
-        raise GateError("anchor.no_block", f"no block has judged {live.name} against a baseline")
+        raise GateError(
+            "anchor.no_block", f"no holdout block compares {live.name} with a baseline yet"
+        )
     entry = AnchorEntry(
         key=f"anchor:{night.run_id}:{live.recipe.hash}",
         as_of=night.as_of,
@@ -111,40 +141,38 @@ def set_anchor(ws: Workspace, *, by: str, reason: str) -> AnchorEntry:
 def _refuse_other(before: OverrideFile | AnchorEntry, by: str, reason: str) -> None:
     if (before.by, before.reason) != (by, reason):
         raise ConfigError(
-            "override.contradicts", f"{before.by} has said so already: {before.reason}"
+            "override.contradicts", f"{before.by} already set it, with the reason: {before.reason}"
         )
 
 
 def _refuse_empty(by: str, reason: str) -> None:
     for name, text in (("--by", by), ("--reason", reason)):
         if not text.strip():
+            raise ConfigError("override.empty", f"{name} is empty; the ledger records it")
+        if not text.isprintable():  # a line feed would look like another line of the ledger
             raise ConfigError(
-                "override.empty", f"{name} is empty: the ledger keeps who decided, and why"
-            )
-        if not text.isprintable():  # nothing may pose as a line of its own
-            raise ConfigError(
-                "override.not_printable",
-                f"{name} holds what cannot be printed; write one line of text",
+                "override.not_printable", f"{name} is not printable; write one line of text"
             )
 
 
 def refuse_gone_on(night: Night) -> None:
-    """Raise `ConfigError` where the decision of a run cannot be changed any more, and why."""
+    """Raise `ConfigError` with the reason if the decision of a run cannot be changed."""
     run = night.run
     if run.committed("gate") is None:
-        raise ConfigError("override.not_decided", f"run {run.run_id} has decided nothing yet")
+        raise ConfigError("override.not_decided", f"run {run.run_id} has not decided yet")
     if night.replay:
-        raise ConfigError("override.replay", f"run {run.run_id} is a replay, which moves nothing")
+        raise ConfigError("override.replay", f"run {run.run_id} is a replay and publishes nothing")
     if run.committed("refit") is not None:
         raise ConfigError(
             "override.already_trained",
-            f"run {run.run_id} has gone on: what it decided is trained already",
+            f"run {run.run_id} has already trained the recipe of its decision",
         )
+    # The decision compares with the champion of its instant; against another one it is not valid.
     live = night.history.live
     before = night.champion.run_id if night.champion is not None else None
     if live is not None and live.run_id != before:
         raise ConfigError(
             "override.champion_changed",
-            f"the night of {format_instant(live.as_of)} is live by now: run {run.run_id} was "
-            "judged against the champion before it",
+            f"run {run.run_id} was compared with an earlier champion; the run of "
+            f"{format_instant(live.as_of)} is live now",
         )

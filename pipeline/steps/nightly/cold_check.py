@@ -1,8 +1,8 @@
-"""Compares a fresh process's lists with those that training wrote.
+"""Check that a new process computes the same lists as the training process.
 
-Guarantees: the child process reads the refit as a server would, checks every checksum, and
-compares the lists of the canaries item by item; on a refresh the lists of users without new events
-must resemble what is live.
+Guarantees: the child process loads the refit as a server would, verifies every checksum, and
+compares the lists of the canaries item by item. On a refresh, the lists of users without new events
+must resemble the live ones.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.base import Frozen, Progress
+from pipeline.base import Progress
 from pipeline.data.matrix import History
 from pipeline.errors import GateError
 from pipeline.evaluation.gate import RuleResult
@@ -30,16 +30,9 @@ from pipeline.workspace.task_log import task_step
 from pipeline.workspace.workspace import Workspace
 
 MIN_OVERLAP = 0.5
-"""Least mean overlap at 10 with the live lists, for users without a new event."""
+"""Least mean overlap at 10 with the live lists, for users without new events."""
 _MIN_IDLE_USERS = 20
-"""With fewer of them the overlap is recorded and not judged."""
-
-
-class CanaryResult(Frozen):
-    """What the child process answers."""
-
-    canaries: int
-    fault: str | None
+"""Number of such users below which the overlap is recorded but not checked."""
 
 
 def _refuse_fault(night: Night) -> None:
@@ -51,19 +44,36 @@ def _refuse_fault(night: Night) -> None:
 
 @task_step("cold_check", check=_refuse_fault)
 def cold_check(night: Night, progress: Progress) -> str:
-    """Load the refit in a fresh process and compare; raises `GateError` when lists differ."""
+    """Load the refit in a new process and compare its lists; writes the churn and the page.
+
+    Parameters
+    ----------
+    night, progress
+        The run, and a receiver of short texts; `task_step` passes both.
+
+    Returns
+    -------
+    The result in one sentence.
+
+    Raises
+    ------
+    GateError
+        `cold_check.failed`: lists differ, or resemble the live ones too little.
+    """
     decision = promoted(night)
     arguments = [str(night.ws.home), night.run_id]
     answer = run_child("pipeline.steps.nightly.cold_check", arguments)
-    canaries = CanaryResult.model_validate_json(answer)
-    churn = None if canaries.fault is not None else measure(night, progress)
-    result = _result(canaries, churn, judged=decision.kind == "refresh")
+    result, parity = ColdCheckFile.model_validate_json(answer), None
+    # Churn is only measured for lists that could go live.
+    churn = None if result.fault is not None else measure(night, progress)
+    if churn is not None:
+        result = _with_overlap(result, churn, judged=decision.kind == "refresh")
     with night.run.draft("cold_check") as draft:
         draft.write(result)
-        parity = None
         if churn is not None:
             draft.write(churn)
             parity = measure_parity(night, draft, progress)
+        # Without churn and fault the page of the gate has all there is to show.
         if churn is not None or result.fault is not None:
             page = build_page(night, decision, churn=churn, parity=parity)
             if result.fault is not None:
@@ -71,38 +81,37 @@ def cold_check(night: Night, progress: Progress) -> str:
                 page = page.blocked(
                     RuleResult("cold_check", "", result.overlap, bound, "fail", result.fault)
                 )
+            # Volatile: whether seed noise is measured depends on the seconds of the refit.
             draft_page(draft, page, volatile=True)
         draft.rows = result.canaries
-    return result.fault or f"the lists of {result.canaries} canaries are the same"
+    return result.fault or f"the lists of {result.canaries} users are the same in a new process"
 
 
-def _result(canaries: CanaryResult, churn: ChurnFile | None, *, judged: bool) -> ColdCheckFile:
-    """Add how much the lists of users without new events resemble the live ones."""
-    if churn is None:
-        return ColdCheckFile(canaries=canaries.canaries, idle=0, overlap=None, fault=canaries.fault)
-    overlap, idle, fault = churn.at[FIRST].overlap, churn.users, None
+def _with_overlap(result: ColdCheckFile, churn: ChurnFile, *, judged: bool) -> ColdCheckFile:
+    """Add the overlap with the live lists; `judged`: too little of it is a fault."""
+    overlap, idle, fault = churn.first.overlap, churn.users, None
+    # Only a refresh: another recipe is expected to give other lists.
     if judged and overlap is not None and idle >= _MIN_IDLE_USERS and overlap < MIN_OVERLAP:
         fault = (
-            f"{idle:,} people did nothing, and their lists share {overlap:.2f} of the first "
-            f"{FIRST} entries with the live ones; at least {MIN_OVERLAP} is expected"
+            f"the lists of {idle:,} users without new events share {overlap:.2f} of the first "
+            f"{FIRST} entries with the live ones; at least {MIN_OVERLAP} is required"
         )
-    return ColdCheckFile(canaries=canaries.canaries, idle=idle, overlap=overlap, fault=fault)
+    return result.model_copy(update={"idle": idle, "overlap": overlap, "fault": fault})
 
 
-def compare(night: Night) -> CanaryResult:
-    """Rebuild the canaries' lists from files and compare them with what training wrote."""
+def compare(night: Night) -> ColdCheckFile:
+    """Compute the canaries' lists from files and compare them with those of the training."""
     run = night.run
     history = History.from_arrays(run.arrays(REFIT, "history"))
     expected = run.arrays(REFIT, "canaries")
+    canaries, fault = len(expected["rows"]), None
     scorer = read_scorer(run, REFIT)
     lists = canary_lists(scorer, history, expected["rows"], night, read_split(run))
+    # Items must be equal, scores up to rounding.
     same = all(np.array_equal(lists[name], expected[name]) for name in ("indptr", "item"))
-    close = same and np.allclose(lists["score"], expected["score"], rtol=1e-5, atol=1e-7)
-    canaries = len(expected["rows"])
-    fault = None
-    if not close:
-        fault = f"a fresh process gives other lists than the one that trained ({canaries} canaries)"
-    return CanaryResult(canaries=canaries, fault=fault)
+    if not same or not np.allclose(lists["score"], expected["score"], rtol=1e-5, atol=1e-7):
+        fault = f"a new process computes other lists than the training ({canaries} users compared)"
+    return ColdCheckFile(canaries=canaries, idle=0, overlap=None, fault=fault)
 
 
 if __name__ == "__main__":

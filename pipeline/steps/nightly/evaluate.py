@@ -1,15 +1,13 @@
-"""Evaluates every recipe on the holdout, and the champion's recipe against stored scorers.
+"""Evaluates all recipes on the holdout, and the champion's recipe against stored scorers.
 
-The gate reads what is written here, user by user; nothing is decided. Attribution, drift and the
-retrain policy of the run are written as well, each into a folder of its own.
+The gate reads the values of each user that are written here; nothing is decided. Attribution, drift
+and retrain policy of the run are written as well, each into a folder of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -17,13 +15,16 @@ from pipeline import columns as c
 from pipeline.base import Progress
 from pipeline.data.matrix import History
 from pipeline.data.split import Split
+from pipeline.evaluation.evaluate import NDCG, evaluate_stored, metric_name
+from pipeline.evaluation.evaluate import evaluate as evaluate_scorer
+from pipeline.evaluation.fits import averaged
 from pipeline.failpoints import failpoint
 from pipeline.steps.diagnostics.foldin_parity import follow_parity
 from pipeline.steps.diagnostics.live_quality import write_live
 from pipeline.steps.feedback.attribution import attribution_of
 from pipeline.steps.feedback.drift import drift_of
 from pipeline.steps.feedback.policy import policy_of
-from pipeline.stores.runs import Draft, Run
+from pipeline.stores.runs import Draft
 from pipeline.workspace.artifacts import (
     EvaluationFile,
     RecipeEvaluation,
@@ -33,25 +34,23 @@ from pipeline.workspace.artifacts import (
     train_step,
 )
 from pipeline.workspace.history import references
+from pipeline.workspace.ledger import Champion
 from pipeline.workspace.night import Night
 from pipeline.workspace.run_files import fit_names, read_history, read_scorer, read_split, trained
 from pipeline.workspace.task_log import task_step
 
-if TYPE_CHECKING:
-    from pipeline.evaluation.evaluate import Evaluation
-
 _SHOWN = 3
-"""Recipes in the log line."""
+"""Number of recipes in the log line."""
 
 
 @dataclass(frozen=True)
 class _Holdout:
-    """What all scorers of a run are evaluated on.
+    """Data on which all scorers of a run are evaluated.
 
     Attributes
     ----------
     segments, categories
-        Of the cleaned users and items; None where there are none.
+        Of the cleaned users and items; None if no user or item has one.
     """
 
     history: History
@@ -76,10 +75,19 @@ class _Holdout:
 
 @task_step("evaluate")
 def evaluate(night: Night, progress: Progress) -> str:
-    """Write the values of every user for every trained recipe, and the paired values."""
-    from pipeline.evaluation.evaluate import NDCG, metric_name
+    """Write the values of each user for each trained recipe, and the paired values.
 
+    Parameters
+    ----------
+    night, progress
+        The run, and a receiver of short texts; `task_step` passes both.
+
+    Returns
+    -------
+    The result in one sentence.
+    """
     holdout = _Holdout.of(night)
+    # In this order: the policy reads the drift of the run.
     attribution_of(night, progress)
     drift_of(night, progress)
     policy_of(night, progress)
@@ -87,8 +95,11 @@ def evaluate(night: Night, progress: Progress) -> str:
     with night.run.draft("evaluate") as draft:
         for name in trained(night):
             progress(f"evaluate {name}")
-            names = fit_names(night.run, train_step(name))
-            evaluation = _evaluation(night, name, names, holdout)
+            step = train_step(name)
+            names = fit_names(night.run, step)
+            # Scorers are read one by one, so that only one is in memory.
+            scorers = (read_scorer(night.run, step, fit) for fit in names)
+            evaluation = averaged([evaluate_scorer(scorer, **vars(holdout)) for scorer in scorers])
             draft.frame(f"users-{name}", evaluation.users)
             recipes[name] = RecipeEvaluation(
                 metrics=evaluation.metrics, coverage=evaluation.coverage, fits=len(names)
@@ -102,35 +113,19 @@ def evaluate(night: Night, progress: Progress) -> str:
     return _summary(recipes, metric_name(NDCG, holdout.k))
 
 
-def _evaluation(night: Night, name: str, fits: Sequence[str], holdout: _Holdout) -> Evaluation:
-    """Evaluate all fits of a recipe; returns their mean."""
-    from pipeline.evaluation.evaluate import evaluate as evaluate_scorer
-    from pipeline.evaluation.fits import averaged
-
-    return averaged(
-        [
-            evaluate_scorer(
-                read_scorer(night.run, train_step(name), fit),
-                holdout.history,
-                holdout.split,
-                k=holdout.k,
-                segments=holdout.segments,
-                categories=holdout.categories,
-            )
-            for fit in fits
-        ]
-    )
-
-
 def _references(night: Night, draft: Draft, holdout: _Holdout, progress: Progress) -> References:
     """Pair the champion's recipe with the evaluation scorers of accepted runs."""
-    from pipeline.evaluation.evaluate import evaluate_stored
-
+    # The champion's recipe is compared with itself on older data: other recipes have no reference.
     if night.champion_name is None or night.champion_name not in trained(night):
         return References()
     runs, cutoff = night.ws.runs, holdout.split.cutoff
     accepted = night.history.accepted(night.as_of)
-    chosen = references(accepted, night.as_of, lambda x: _cutoff(runs.open(x.run_id)) <= cutoff)
+
+    def fits(champion: Champion) -> bool:
+        """Return True if its evaluation scorers were trained on events before this holdout."""
+        return runs.open(champion.run_id).read(SplitFile).holdout.start <= cutoff
+
+    chosen = references(accepted, night.as_of, fits)
     scorer = read_scorer(night.run, train_step(night.champion_name))
     paired = {}
     for label, champion in chosen.items():
@@ -148,16 +143,11 @@ def _references(night: Night, draft: Draft, holdout: _Holdout, progress: Progres
         draft.frame(f"reference-{label}-tonight", pair.tonight)
         draft.frame(f"reference-{label}-stored", pair.stored)
         paired[label] = ReferenceRun(run_id=champion.run_id, recipe=champion.name, day=day)
-    skipped = None
+    skipped = None  # the page names a newest scorer that is not the reference
     if accepted and chosen.get("last") != accepted[-1]:
         day = f"{accepted[-1].as_of:%Y-%m-%d}"
-        skipped = f"the scorer of {day} was trained into tonight's holdout"
-    return References(last=paired.get("last"), month=paired.get("month"), skipped=skipped)
-
-
-def _cutoff(run: Run) -> datetime:
-    """Return the instant until which a run's evaluation scorers were trained."""
-    return run.read(SplitFile).holdout.start
+        skipped = f"the scorer of {day} was trained on events of this holdout"
+    return References(**paired, skipped=skipped)
 
 
 def _summary(recipes: Mapping[str, RecipeEvaluation], metric: str) -> str:

@@ -1,12 +1,11 @@
-"""Cleans, splits and weighs the events: the training window, the holdout, the full window."""
+"""Cleans, splits and weights the events: training window, holdout and full window."""
 
 from __future__ import annotations
 
 import polars as pl
 
-from pipeline import columns as c
 from pipeline.base import Progress
-from pipeline.data.features import FeaturesConfig
+from pipeline.data.features import WEIGHED, FeaturesConfig
 from pipeline.data.windows import cleaned, parted, windows
 from pipeline.evaluation.earlier_windows import select_event_weights
 from pipeline.workspace.artifacts import CleanFile, SplitFile, TablesFile, WeightsFile
@@ -16,8 +15,18 @@ from pipeline.workspace.task_log import task_step
 
 @task_step("features")
 def features(night: Night, progress: Progress) -> str:
-    """Write both windows, the holdout, and the cleaned tables of items and users."""
-    events = night.events(c.USER_ID, c.ITEM_ID, c.KIND, c.VALUE, c.TIMESTAMP)
+    """Write both windows, the holdout, and the cleaned tables of items and users.
+
+    Parameters
+    ----------
+    night, progress
+        The run, and a receiver of short texts; `task_step` passes both.
+
+    Returns
+    -------
+    The result in one sentence.
+    """
+    events = night.events(*WEIGHED)
     items, items_report = cleaned("items", night.table("items"), night.config.clean.items)
     users, users_report = cleaned("users", night.table("users"), night.config.clean.users)
     weights = _weights(night, events, progress)
@@ -51,8 +60,9 @@ def features(night: Night, progress: Progress) -> str:
 
 
 def _weights(night: Night, events: pl.DataFrame, progress: Progress) -> FeaturesConfig:
-    """Return the event weights that an earlier run chose, else choose them on earlier windows."""
+    """Return the event weights of an earlier run, else select them on earlier windows."""
     pinned, config = night.snapshot, night.config
+    # Selected once per config: other weights each night would change all lists.
     if pinned.weights is not None:
         return pinned.weights
     split = parted(

@@ -1,20 +1,18 @@
-"""The gate as a task: gather the evidence, decide, write the decision, its page and the ledger.
+"""The gate as a task: gathers the evidence, decides, and writes decision, page and ledger entry.
 
-The decision follows from files that were committed before and from ledger entries of earlier runs,
-so a retry decides the same.
+Guarantees: the decision follows from committed files and from ledger entries of earlier runs, so a
+second attempt decides the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from pipeline.base import Progress, silent
-from pipeline.data.split import Split
 from pipeline.evaluation.evaluate import NDCG, metric_name
 from pipeline.evaluation.gate import (
     Absent,
-    Anchor,
     Decision,
     Evidence,
     GateHistory,
@@ -34,33 +32,27 @@ from pipeline.workspace.artifacts import (
     DecisionFile,
     EvaluationFile,
     MetricsFile,
-    References,
+    ReferenceRun,
     RoleMetrics,
     SplitFile,
     ValidationFile,
     train_step,
 )
-from pipeline.workspace.ledger import (
-    AnchorEntry,
-    ComparisonKey,
-    DecisionEntry,
-    SelectedWeights,
-    append_entry,
-)
+from pipeline.workspace.ledger import ComparisonKey, DecisionEntry, SelectedWeights, append_entry
 from pipeline.workspace.night import Night, open_night
-from pipeline.workspace.run_files import absences, judged, read_split, trained
+from pipeline.workspace.run_files import absences, judged, trained
 from pipeline.workspace.task_log import task_step
 from pipeline.workspace.workspace import Workspace
 
 
 @dataclass(frozen=True)
 class Decided:
-    """What the gate decided, and its `Ref`.
+    """Decision of the gate, and its `Ref`.
 
     Attributes
     ----------
     ask
-        Whether a person is to be asked about an inconclusive candidate.
+        True if a user is to decide on an inconclusive candidate.
     """
 
     kind: str
@@ -70,7 +62,19 @@ class Decided:
 
 
 def gate(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Decided:
-    """Decide on the run; a replay's decision stays out of the ledger."""
+    """Decide on a run; the decision of a replay is not part of the ledger.
+
+    Parameters
+    ----------
+    ws, run_id
+        Workspace and run; it must have been evaluated.
+    progress
+        Receives short texts.
+
+    Returns
+    -------
+    Kind and sentence of the decision.
+    """
     ref = _gate(ws, run_id, progress=progress)
     night = open_night(ws, run_id)
     decision = night.run.read(DecisionFile).root
@@ -79,9 +83,9 @@ def gate(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Decided:
 
 
 def _record(night: Night) -> None:
-    """Draw the page, and append the decision to the ledger."""
+    """Draw the page, and append the decision to the ledger; safe to repeat."""
     draw_page(night.run)
-    if night.replay:
+    if night.replay:  # a replay changes nothing, so its decision stays in its folder
         return
     decision, split = night.run.read(DecisionFile).root, night.run.read(SplitFile)
     entry = DecisionEntry(
@@ -111,9 +115,7 @@ def _record(night: Night) -> None:
 @task_step("gate", check=_record)
 def _gate(night: Night, _: Progress) -> str:
     """Write the decision, the metrics of its roles, and the rows of the page."""
-    decision = decide(
-        _evidence(night, read_split(night.run), gate_history_of(night)), night.config.gate
-    )
+    decision = decide(_evidence(night), night.config.gate)
     with night.run.draft("gate") as draft:
         draft.write(DecisionFile(decision))
         draft.write(_metrics(night, decision))
@@ -123,17 +125,17 @@ def _gate(night: Night, _: Progress) -> str:
     return decision.sentence
 
 
-def _evidence(night: Night, split: Split, past: GateHistory) -> Evidence:
+def _evidence(night: Night) -> Evidence:
     run = night.run
     missing, names = absences(night), trained(night)
     references = run.read(EvaluationFile).references
-    # What has no place in this task is no gap in the evidence; what failed is.
+    # A recipe that does not apply to this task is not missing evidence; a failed training is.
     expected = tuple(
         name for name in night.recipes if name in names or run.committed(train_step(name)) is None
     )
     return Evidence(
         k=night.config.recommend.length,
-        holdout=split.holdout,
+        holdout=run.read(SplitFile).holdout,
         judged=judged(night),
         expected=expected,
         champion=night.champion_name,
@@ -143,56 +145,47 @@ def _evidence(night: Night, split: Split, past: GateHistory) -> Evidence:
             for name in expected
             if name in missing
         ),
-        last=_reference(night, references, "last"),
-        month=_reference(night, references, "month"),
+        last=_reference(night, references.last, "last"),
+        month=_reference(night, references.month, "month"),
         skipped=() if references.skipped is None else (references.skipped,),
-        past=past,
+        past=gate_history_of(night),
     )
 
 
-def _reference(night: Night, references: References, label: str) -> Reference | None:
-    reference = references.last if label == "last" else references.month
-    if reference is None:
+def _reference(night: Night, run: ReferenceRun | None, label: str) -> Reference | None:
+    if run is None:
         return None
-    return Reference(
-        label=reference.day,
-        tonight=night.run.frame("evaluate", f"reference-{label}-tonight"),
-        stored=night.run.frame("evaluate", f"reference-{label}-stored"),
+    tonight, stored = (
+        night.run.frame("evaluate", f"reference-{label}-{scorer}")
+        for scorer in ("tonight", "stored")
     )
+    return Reference(label=run.day, tonight=tonight, stored=stored)
 
 
 def gate_history_of(night: Night) -> GateHistory:
-    """Gather what runs before this one's as-of, and people, left to it.
+    """Return the decisions and anchors of runs with an earlier as-of, and those set by users.
 
-    Figures of another task (policy, kinds, length of a list) cannot be compared with this run's.
+    Only runs of the same task, target kinds and list length count: other figures are not
+    comparable.
     """
     history, key = night.history, _comparison_key(night)
     entries = history.comparable(night.as_of, key)
     published = {entry.run_id for entry in history.publications}
+    # A decision that a user changed counts as changed.
     decisions = [history.overrides.get(entry.run_id, entry).decision for entry in entries]
     past = build_gate_history(decisions, [entry.run_id in published for entry in entries])
     anchors = {anchor.recipe_hash: anchor for anchor in past.anchors}
-    for entry in history.anchors(night.as_of, key):
-        _anchor_set_by(anchors, entry, entries, decisions)
+    for by_hand in history.anchors(night.as_of, key):
+        recipe_hash = by_hand.anchor.recipe_hash
+        later = (
+            decision.anchor
+            for entry, decision in zip(entries, decisions, strict=True)
+            if entry.as_of > by_hand.as_of and decision.anchor is not None
+        )
+        # Runs store the anchor that they use, so a later one has this anchor or a newer one.
+        if all(anchor.recipe_hash != recipe_hash for anchor in later):
+            anchors[recipe_hash] = by_hand.anchor
     return replace(past, anchors=tuple(anchors.values()))
-
-
-def _anchor_set_by(
-    anchors: dict[str, Anchor],
-    by_hand: AnchorEntry,
-    entries: Sequence[DecisionEntry],
-    decisions: Sequence[Decision],
-) -> None:
-    """Put a person's anchor over what earlier runs left; later ones carry it on, or a newer."""
-    recipe_hash = by_hand.anchor.recipe_hash
-    carried_on = any(
-        entry.as_of > by_hand.as_of
-        and decision.anchor is not None
-        and decision.anchor.recipe_hash == recipe_hash
-        for entry, decision in zip(entries, decisions, strict=True)
-    )
-    if not carried_on:
-        anchors[recipe_hash] = by_hand.anchor
 
 
 def _comparison_key(night: Night) -> ComparisonKey:
@@ -200,7 +193,7 @@ def _comparison_key(night: Night) -> ComparisonKey:
 
 
 def _metrics(night: Night, decision: Decision) -> MetricsFile:
-    """Line up the metrics of the best candidate, the champion's recipe and the best baseline."""
+    """Return the metrics of the best candidate, the champion's recipe and the best baseline."""
     metrics: Mapping[str, Mapping[str, float]] = {
         name: recipe.metrics for name, recipe in night.run.read(EvaluationFile).recipes.items()
     }
@@ -209,21 +202,18 @@ def _metrics(night: Night, decision: Decision) -> MetricsFile:
     def best(names: list[str]) -> str | None:
         return max(names, key=lambda name: metrics[name].get(primary, 0.0), default=None)
 
-    def value(name: str | None, metric: str) -> float | None:
-        return None if name is None or name not in metrics else metrics[name].get(metric)
-
     baselines = [n for n in metrics if night.recipes[n].capabilities.baseline is not None]
     others = [n for n in metrics if n not in baselines and n != night.champion_name]
+    # The recipe of a kept or refreshed champion is not a candidate; the best other one is shown.
     candidate = decision.recipe if decision.recipe != night.champion_name else None
-    candidate, baseline = candidate or best(others), best(baselines)
-    shown = sorted({name for values in metrics.values() for name in values if name.count(".") == 0})
+    roles = {
+        "candidate": candidate or best(others),
+        "champion": night.champion_name,
+        "baseline": best(baselines),
+    }
+    # Metrics of slices have a dot in their name.
+    shown = sorted({name for values in metrics.values() for name in values if "." not in name})
+    values = {role: metrics.get(recipe or "", {}) for role, recipe in roles.items()}
     return MetricsFile(
-        {
-            name: RoleMetrics(
-                candidate=value(candidate, name),
-                champion=value(night.champion_name, name),
-                baseline=value(baseline, name),
-            )
-            for name in shown
-        }
+        {name: RoleMetrics(**{role: values[role].get(name) for role in roles}) for name in shown}
     )

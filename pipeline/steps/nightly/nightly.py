@@ -1,12 +1,12 @@
 """The nightly run: its tasks in their order, and its result.
 
-Airflow, the command line and the tests call these functions. Each returns what an earlier attempt
-committed, so a run that was killed goes on where it stopped.
+Airflow, the command line and the tests call these functions. Each task returns the result that an
+earlier attempt committed, so a run that was killed continues where it stopped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -15,7 +15,7 @@ from pipeline.evaluation.gate.decision import Kind
 from pipeline.evaluation.gate.e_process import EProcessStatus
 from pipeline.report.wording import acceptance
 from pipeline.steps.diagnostics.training_cost import TrainingCosts, cost_line, costs
-from pipeline.steps.nightly.accept import offered
+from pipeline.steps.nightly.accept import offered_recipes
 from pipeline.steps.nightly.cold_check import cold_check
 from pipeline.steps.nightly.evaluate import evaluate
 from pipeline.steps.nightly.features import features
@@ -28,7 +28,6 @@ from pipeline.steps.nightly.snapshot import Started, snapshot
 from pipeline.steps.nightly.train import Failure, train
 from pipeline.steps.nightly.validate import validate
 from pipeline.workspace.artifacts import MetricsFile, RoleMetrics
-from pipeline.workspace.ledger import Champion, PublicationEntry
 from pipeline.workspace.night import Night, decision_of
 from pipeline.workspace.workspace import Workspace
 
@@ -44,13 +43,31 @@ def nightly(
     publish: bool = True,
     progress: Progress = silent,
 ) -> NightResult:
-    """Run all tasks of a night, or those that are left of it.
+    """Run all tasks of a nightly run, or the remaining ones.
+
+    Parameters
+    ----------
+    ws
+        Workspace.
+    as_of
+        Instant that bounds all data of the run.
+    recipes
+        Names of configured recipes to train; None means all. Baselines are always included.
+    publish
+        Whether a promotion goes live.
+    progress
+        Receives short texts.
+
+    Returns
+    -------
+    Decision, metrics and champion after the run.
 
     Raises
     ------
     NightjarError
-        Any task's; the same call goes on from there once its cause is gone.
+        A task failed; once the cause is removed, the same call continues from there.
     """
+    # The kernel frees the lock of a killed process.
     with ws.lake.lock("night"):
         started = snapshot(ws, as_of, recipes=recipes, publish=publish, progress=progress)
         if started.status == "nothing_to_do":
@@ -60,51 +77,49 @@ def nightly(
 
 
 def _run_tasks(ws: Workspace, started: Started, progress: Progress) -> dict[str, str]:
-    """Run the tasks after `snapshot` in their order; returns the recipes that failed, and why."""
-    run = (ws, started.run_id)
-    validate(*run, progress=progress)
-    features(*run, progress=progress)
+    """Run the tasks after `snapshot` in their order; return the failed recipes with reasons."""
+
+    def run(*tasks: Callable[..., object]) -> None:
+        for task in tasks:
+            task(ws, started.run_id, progress=progress)
+
+    run(validate, features)
     failures = {}
     for recipe in started.recipes:
-        trained = train(*run, recipe, progress=progress)
+        trained = train(ws, started.run_id, recipe, progress=progress)
         if isinstance(trained, Failure):
             failures[recipe] = trained.sentence
-    evaluate(*run, progress=progress)
-    gate(*run, progress=progress)
-    # accept: a person changes the decision (`accept_run`); in Airflow the run waits here.
-    promotes = decision_of(ws.run(started.run_id)).promotes
-    if promotes:
-        refit(*run, progress=progress)
-        cold_check(*run, progress=progress)
-    register(*run, progress=progress)
-    if promotes:
-        recommend(*run, progress=progress)
-        publish(*run, progress=progress)
+    run(evaluate, gate)
+    # Task `accept`: a user changes the decision (`accept_run`); in Airflow the run waits here.
+    if decision_of(ws.run(started.run_id)).promotes:
+        run(refit, cold_check, register, recommend, publish)
+    else:
+        run(register)
     return failures
 
 
 @dataclass(frozen=True)
 class NightResult:
-    """How a run ended, the shape of `nightly --json`.
+    """Result of a run, and the shape of `nightly --json`.
 
     Attributes
     ----------
     status
         ``done``, ``already_done``, ``nothing_to_do`` or ``replay``.
     decision
-        The gate's kind, ``None`` where there was nothing to do.
+        Kind of the decision; ``None`` if there was nothing to do.
     recipe, model_version, publication_id
         Of the champion after the run.
     metrics
-        By name: of the best candidate, the champion and the best baseline.
+        Name -> values of the best candidate, the champion and the best baseline.
     failures
-        Recipes that could not be trained, with the sentence.
+        Recipes that could not be trained, with the reasons.
     chosen
-        Hyperparameters selected for recipes that left something open, in words.
+        Recipe -> its selected hyperparameters, in words.
     acceptable
-        Recipes that `nightjar gate accept` would put live now.
+        Recipes that `nightjar gate accept` would accept now.
     cost
-        What training cost, by recipe.
+        Recipe -> cost of its training.
     """
 
     run_id: str
@@ -125,13 +140,13 @@ class NightResult:
 
     @property
     def exit_code(self) -> int:
-        """4 for keep, 5 for block; 0 for a promotion, and where nothing was (left) to do."""
+        """4 for keep, 5 for block; 0 for a promotion, and if there was nothing (left) to do."""
         if self.status == "already_done":
             return 0
         return EXIT_CODES.get(self.decision or "", 0)
 
     def text(self) -> str:
-        """Return lines of text."""
+        """Return lines for a terminal."""
         first = f"{self.decision}: {self.reasons[0]}" if self.reasons else self.sentence
         lines = [f"{self.status.replace('_', ' ')}: {first}"]
         lines += [f"  {reason}" for reason in self.reasons[1:]]
@@ -150,12 +165,27 @@ class NightResult:
 def result(
     ws: Workspace, run_id: str, *, status: str = "new", failures: Mapping[str, str] | None = None
 ) -> NightResult:
-    """Read how a run ended from what it committed."""
+    """Read the result of a run from its committed files.
+
+    Parameters
+    ----------
+    ws, run_id
+        Workspace and run; it must have decided.
+    status
+        Status of `Started`.
+    failures
+        Recipes that could not be trained, with the reasons.
+
+    Returns
+    -------
+    Result with status ``done`` or ``replay`` for a new run, else with `status`.
+    """
     night = Night.read(ws, ws.run(run_id))
     decision = decision_of(night.run)
     if status == "new":
         status = "replay" if night.replay else "done"
-    champion = _champion_after(night)
+    # The champion after this run: its own, or the one that it found.
+    champion = night.history.publication_of(run_id) or night.history.champion(night.as_of)
     return NightResult(
         run_id=run_id,
         as_of=night.as_of,
@@ -170,11 +200,6 @@ def result(
         metrics=night.run.read(MetricsFile).root,
         failures=dict(failures or {}),
         chosen={name: recipe.summary for name, recipe in night.selected.items()},
-        acceptable=offered(night),
+        acceptable=offered_recipes(night),
         cost=costs(night.run, night.recipes, decision.recipe),
     )
-
-
-def _champion_after(night: Night) -> PublicationEntry | Champion | None:
-    """Return the champion after this run: its own, or the one that it found."""
-    return night.history.publication_of(night.run_id) or night.history.champion(night.as_of)

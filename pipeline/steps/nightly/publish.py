@@ -1,8 +1,7 @@
-"""Publishes the lists: one commit of `publications` makes them live.
+"""Publishes the lists: one commit of the table `publications` makes them live.
 
-The commit holds a patch as well, for users who did something while the run was at work. The
-ledger's entries and MLflow's aliases follow from it; where a process dies in between, the next
-command completes them.
+The same commit holds a patch for users with events after the as-of. Ledger entries and MLflow
+aliases follow from it; if a process dies in between, the next command completes them.
 """
 
 from __future__ import annotations
@@ -16,8 +15,7 @@ from pipeline import columns as c
 from pipeline.base import Progress
 from pipeline.failpoints import failpoint
 from pipeline.serving import publish as swap
-from pipeline.serving.churn import FIRST
-from pipeline.steps.feedback.patch import NoPatch, make_patch
+from pipeline.steps.feedback.patch import make_patch
 from pipeline.workspace.artifacts import ChurnFile, MlflowFile, PinFile, PublicationFile
 from pipeline.workspace.night import Night, register_folder
 from pipeline.workspace.publications import append_ledger_entry, stage, verify_staged
@@ -28,62 +26,65 @@ from pipeline.workspace.task_log import task_step
 
 @task_step("publish")
 def publish(night: Night, progress: Progress) -> str:
-    """Make the lists live; a replay, or a run that was not to publish, changes nothing."""
+    """Make the lists live; a replay, or a run without `publish`, changes nothing.
+
+    Parameters
+    ----------
+    night, progress
+        The run, and a receiver of short texts; `task_step` passes both.
+
+    Returns
+    -------
+    The result in one sentence.
+    """
     promoted(night)
-    reason = None if night.snapshot.publish else "the night was told not to publish"
+    reason = None if night.snapshot.publish else "the run was started without publishing"
     if night.replay:
-        reason = "the night is a replay"
-    result = PublicationFile(moved=False, reason=reason, publication_id=None, generation=None)
+        reason = "the run is a replay"
+    row: swap.PublicationRow = {c.PUBLICATION_ID: None, c.GENERATION: None}
     if reason is None:
         row = _swap(night, progress)
         point_aliases(night.ws)
         failpoint("alias")
-        result = PublicationFile(
-            moved=True,
-            reason=None,
-            publication_id=row[c.PUBLICATION_ID],
-            generation=row[c.GENERATION],
-        )
-    lists = night.run.ref("recommend").rows if result.moved else 0
+    result = PublicationFile(
+        moved=reason is None,
+        reason=reason,
+        publication_id=row[c.PUBLICATION_ID],
+        generation=row[c.GENERATION],
+    )
     with night.run.draft("publish") as draft:
         draft.write(result)
-        draft.rows = lists
+        draft.rows = night.run.ref("recommend").rows if result.moved else 0
     if not result.moved:
         return f"nothing: {reason}"
-    return f"generation {result.generation}, {lists:,} lists{_new_entries(night)}"
-
-
-def _new_entries(night: Night) -> str:
-    """Return the share of entries that are new, where the cold check measured it."""
+    sentence = f"generation {result.generation}, {draft.rows:,} lists"
     churn = night.run.find(ChurnFile)
-    overlap = None if churn is None else churn.at[FIRST].overlap
-    return "" if overlap is None else f", {100 * (1 - overlap):.0f} % new entries"
+    if churn is not None and churn.first.overlap is not None:
+        sentence += f", {100 * (1 - churn.first.overlap):.0f} % new entries"
+    return sentence
 
 
 def publication_id(run_id: str) -> str:
-    """Name the publication of a run."""
+    """Return the id of the publication of a run."""
     return f"p-{run_id}"
 
 
 def _swap(night: Night, progress: Progress) -> swap.PublicationRow:
-    """Make the lists live, or find that they are; returns the row of `publications`."""
+    """Make the lists live unless they are; return the row of `publications`."""
     ws, run, name = night.ws, night.run, publication_id(night.run_id)
     pin = _pin(night)
-    items = ws.lake.empty("items")
-    if pin.catalogue_version is not None:
-        items = ws.lake.read("items", version=pin.catalogue_version)
-    lists = swap.trim(
-        run.frame("recommend", "lists"), swap.unavailable(items), night.config.recommend.length
-    )
+    gone = swap.unavailable(ws.read_pinned({"items": pin.catalogue_version}, "items"))
+    lists = swap.trim(run.frame("recommend", "lists"), gone, night.config.recommend.length)
     facts = {
         c.PUBLICATION_ID: name,
         c.MODEL_VERSION: str(run.read(MlflowFile, register_folder(run)).version),
         c.RUN_ID: run.run_id,
         c.RECIPE: promoted(night).recipe,
         c.CATALOGUE_VERSION: pin.catalogue_version,
-        c.RULES_HASH: hashlib.sha256(b"").hexdigest()[:12],  # no rules are declared yet
+        c.RULES_HASH: hashlib.sha256(b"").hexdigest()[:12],  # rules are not implemented yet
         c.SUMS: swap.lists_sum(lists),
     }
+    # A feedback pass publishes patches under the same lock.
     with ws.lake.lock("publish", wait=True):
         publications = ws.lake.read("publications")
         row = swap.next_row(publications, facts, as_of=night.as_of, live_from=pin.live_from)
@@ -92,6 +93,7 @@ def _swap(night: Night, progress: Progress) -> swap.PublicationRow:
             stage(ws, name, lists)
             rows = _with_patch(night, publications, row, progress)
             failpoint("staged")
+            # Read back before the commit: readers must never get lists that differ from their sums.
             for staged in rows.iter_rows(named=True):
                 verify_staged(ws, staged[c.PUBLICATION_ID], staged[c.SUMS])
             failpoint("before_swap")
@@ -99,6 +101,7 @@ def _swap(night: Night, progress: Progress) -> swap.PublicationRow:
             failpoint("swapped")
             publications = pl.concat([publications, rows])
         chain = swap.chain(publications, name)
+        # An earlier attempt may have died before this: an entry with the same key is written once.
         for published in chain.iter_rows(named=True):
             append_ledger_entry(ws, published)
         failpoint("ledger")
@@ -108,29 +111,30 @@ def _swap(night: Night, progress: Progress) -> swap.PublicationRow:
 def _with_patch(
     night: Night, publications: pl.DataFrame, row: pl.DataFrame, progress: Progress
 ) -> pl.DataFrame:
-    """Return what goes live in one commit: the run's row, and the patch that it needs at once.
+    """Return the rows of the commit: that of the run, and that of the patch.
 
-    Lists of users who did something after the as-of may know of it by now. So that no list loses
-    what it knew, these users are folded into the new champion first.
+    The live lists may contain events after the as-of. The patch folds these into the new champion,
+    so that no list loses events that it contained.
     """
     base = row.row(0, named=True)
-    before = swap.live(publications)
-    at: datetime = base[c.LIVE_FROM]
+    before, at = swap.live(publications), base[c.LIVE_FROM]
     if before is not None:
+        # At least as far as the live lists, which a pass may have refreshed up to a later instant.
         at = max(at, *swap.chain(publications, before[c.PUBLICATION_ID])[c.AS_OF])
-    made = make_patch(night, base, at, catalogue=base[c.CATALOGUE_VERSION], progress=progress)
-    if isinstance(made, NoPatch):
-        progress(f"fold in: {made.reason}")
+    patch = make_patch(night, base, at, catalogue=base[c.CATALOGUE_VERSION], progress=progress)
+    if isinstance(patch, str):
+        progress(f"fold in: {patch}")
         return row
-    stage(night.ws, made.publication_id, made.lists)
-    return pl.concat([row, made.row(base, live_from=made.at)])
+    stage(night.ws, patch.publication_id, patch.lists)
+    return pl.concat([row, patch.row(base, live_from=patch.at)])
 
 
 def _pin(night: Night) -> PinFile:
-    """Fix, once for all attempts, the catalogue that the lists obey and when they go live."""
+    """Fix for all attempts the catalogue that the lists obey and the instant they go live."""
     if night.run.committed(PinFile.STEP) is None:
         by_clock = night.config.publish.live_from == "clock"
         live_from = datetime.now(UTC) if by_clock else night.as_of
+        # `gc` must not remove the version between its look-up and the commit of this file.
         with night.ws.pinning(), night.run.draft(PinFile.STEP) as draft:
             version = night.ws.lake.version("items")
             draft.write(PinFile(catalogue_version=version, live_from=live_from))

@@ -8,6 +8,7 @@ from pipeline.data.matrix import History
 from pipeline.failpoints import failpoint
 from pipeline.models.families import load
 from pipeline.serving import publish as swap
+from pipeline.serving.recommend import ListRules
 from pipeline.serving.recommend import recommend as build_lists
 from pipeline.workspace.artifacts import REFIT
 from pipeline.workspace.night import Night
@@ -17,20 +18,31 @@ from pipeline.workspace.task_log import task_step
 
 @task_step("recommend")
 def recommend(night: Night, progress: Progress) -> str:
-    """Write the lists of all users, a few entries longer than they are shown."""
+    """Write the lists of all users, with spare entries behind those that are shown.
+
+    Parameters
+    ----------
+    night, progress
+        The run, and a receiver of short texts; `task_step` passes both.
+
+    Returns
+    -------
+    The result in one sentence.
+    """
     name, run, config = str(promoted(night).recipe), night.run, night.config
     history = History.from_arrays(run.arrays(REFIT, "history"))
+    # Users of the catalogue without events get the fallback list under their own id.
     users = night.table("users", columns=[c.USER_ID])[c.USER_ID]
-    lists = build_lists(
-        read_scorer(run, REFIT),
-        load(night.recipes[FALLBACK].family, run.arrays(REFIT, "fallback")),
-        history,
-        set(users) - set(history.user_ids.tolist()),
-        swap.unavailable(night.table("items")),
+    rules = ListRules(
+        unavailable=swap.unavailable(night.table("items")),
         repeat=read_split(run).task == "repeat",
-        reasons=(name, FALLBACK),
+        # Spare entries replace items that become unavailable until the lists go live.
         length=config.recommend.length + config.publish.spare_items,
+        reasons=(name, FALLBACK),
     )
+    fallback = load(night.recipes[FALLBACK].family, run.arrays(REFIT, "fallback"))
+    others = set(users) - set(history.user_ids.tolist())
+    lists = build_lists(read_scorer(run, REFIT), fallback, history, others, rules)
     with run.draft("recommend") as draft:
         draft.frame("lists", lists)
         draft.rows = lists[c.USER_ID].n_unique()

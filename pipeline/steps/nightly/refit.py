@@ -1,4 +1,4 @@
-"""Trains the promoted recipe again, and the fallback, on all events up to the as-of."""
+"""Trains the promoted recipe and the fallback again, on all events before the as-of."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pipeline.data.matrix import History
 from pipeline.data.split import Split
 from pipeline.failpoints import failpoint
 from pipeline.models.contract import Scorer
+from pipeline.models.topk import top_k
 from pipeline.serving.recommend import fallback_list
 from pipeline.steps.diagnostics.training_cost import fit
 from pipeline.workspace.artifacts import REFIT, FallbackEntry, MetaFile
@@ -19,20 +20,32 @@ from pipeline.workspace.run_files import FALLBACK, promoted, read_history, read_
 from pipeline.workspace.task_log import task_step
 
 CANARIES = 100
-"""Users whose lists a fresh process must repeat."""
+"""Number of users whose lists a new process must reproduce."""
 
 
 @task_step(REFIT)
 def refit(night: Night, progress: Progress) -> str:
-    """Write the scorer that goes live, its history, the fallback, and the canaries' lists."""
+    """Write the scorer that goes live, its history, the fallback, and the canaries' lists.
+
+    Parameters
+    ----------
+    night, progress
+        The run, and a receiver of short texts; `task_step` passes both.
+
+    Returns
+    -------
+    The result in one sentence.
+    """
     name = str(promoted(night).recipe)
     recipe = night.recipes[name]
     history, split = read_history(night.run, "full"), read_split(night.run)
     scorer, cost = fit(
         name, recipe, history, night.config.train, lambda text: progress(f"refit: {text}")
     )
-    history = history.reindex_items(scorer.item_ids)  # from here on the catalogue is the champion's
+    # From here on the catalogue is that of the model, which may differ from the window's.
+    history = history.reindex_items(scorer.item_ids)
     fallback = night.recipes[FALLBACK].train(history)
+    # Canaries are spread evenly over the rows of the window.
     canaries = np.linspace(0, history.n_users - 1, min(CANARIES, history.n_users)).astype(np.int64)
     entries = fallback_list(fallback, history, night.config.recommend.length)
     meta = MetaFile(
@@ -55,9 +68,21 @@ def refit(night: Night, progress: Progress) -> str:
 def canary_lists(
     scorer: Scorer, history: History, rows: np.ndarray[Any, Any], night: Night, split: Split
 ) -> dict[str, np.ndarray[Any, Any]]:
-    """Return the lists of a few users as arrays: rows, indptr, item, score."""
-    from pipeline.models.topk import top_k
+    """Compute the lists of some users.
 
+    Parameters
+    ----------
+    scorer, history
+        The refit and its full window.
+    rows
+        (n,) int64 row numbers of the users in `history`.
+    night, split
+        Run, and its split with the task.
+
+    Returns
+    -------
+    ``rows``, and the lists as CSR arrays ``indptr``, ``item``, ``score``.
+    """
     part = history.take(rows)
     exclude = part.seen if split.task == "discovery" else None
     lists = top_k(scorer.score(part), night.config.recommend.length, exclude=exclude)

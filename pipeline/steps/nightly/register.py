@@ -1,16 +1,14 @@
-"""Mirrors everything that a run committed into MLflow, as plain records.
+"""Copies the committed results of a run to MLflow, as plain records.
 
-A kept or blocked run is shown like a promoted one; only a promotion becomes a version.
+A run that kept or blocked is copied like a promoted one; only a promotion becomes a version.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 
 from pipeline.base import Progress, compact_instant, format_instant
-from pipeline.errors import StorageError
 from pipeline.steps.diagnostics.churn import churn_metrics
 from pipeline.steps.diagnostics.foldin_parity import parity_metrics
 from pipeline.steps.diagnostics.live_quality import live_metrics
@@ -39,21 +37,34 @@ from pipeline.workspace.task_log import task_step
 from pipeline.workspace.versions import hyper_parameters
 
 _CONTEXTS = {"events": "training", "items": "catalogue", "users": "segments"}
-"""Tables that MLflow shows as datasets, and what each is for."""
+"""Tables that MLflow shows as datasets -> their contexts."""
 
 
 @task_step("register", folder=lambda night: register_folder(night.run))
 def register(night: Night, _: Progress) -> str:
-    """Mirror the run into MLflow, whatever it decided; a promotion becomes a version."""
+    """Copy the run to MLflow, whatever it decided; a promotion becomes a version.
+
+    Parameters
+    ----------
+    night
+        The run; `task_step` passes it.
+
+    Returns
+    -------
+    The result in one sentence.
+    """
     record = _night_record(night)
     with night.ws.lake.lock("register"):
         mlflow = registry(night.ws)
         mlflow.prepare()
         mirrored = mlflow.mirror_night(record)
         if record.model is not None and mirrored.version is not None:
-            mlflow.verify(mirrored.version, _sums(night.run, record.model))
+            files = night.run.manifest(REFIT)["files"]
+            sums = {path.name: files[path.name]["sha256"] for path in record.model.files}
+            # Before the aliases point to the version: its upload may have been cut off.
+            mlflow.verify(mirrored.version, sums)
         point_aliases(night.ws)
-        if not night.replay:
+        if not night.replay:  # its events were counted by the run that it repeats
             show_attribution(night, mlflow)
     with night.run.draft(register_folder(night.run)) as draft:
         draft.write(MlflowFile(run=mirrored.parent_run_id, version=mirrored.version))
@@ -79,13 +90,13 @@ def _night_record(night: Night) -> NightRecord:
         as_of=night.as_of,
         sentence=decision.sentence,
         why="" if policy is None else policy.reason,
-        children=(*_trained(night, winner), *_failed(night)),
+        children=tuple(_children(night, winner)),
         datasets=_datasets(night),
         params={
             "holdout_days": split.holdout_days,
             "task": split.task,
             "target_kinds": ",".join(split.target_kinds),
-            # The gate's: MLflow lets no parameter change when a person decides otherwise.
+            # That of the gate: MLflow rejects a changed parameter after an override.
             "champion": run.read(DecisionFile).root.recipe,
         },
         metrics={
@@ -107,42 +118,24 @@ def _night_record(night: Night) -> NightRecord:
     )
 
 
-def _trained(night: Night, winner: str | None) -> list[ChildRecord]:
+def _children(night: Night, winner: str | None) -> Iterator[ChildRecord]:
+    """Yield the recipes of the run: those that were trained, then those that failed."""
     run, evaluations = night.run, night.run.read(EvaluationFile).recipes
-    children = []
     for name in trained(night):
-        file = run.read(RecipeFile, train_step(name))
-        children.append(
-            ChildRecord(
-                recipe=name,
-                params={"recipe": name, **hyper_parameters(file.recipe)},
-                metrics={**evaluations[name].metrics, **_costs(run, name, winner)},
-                tags={"nightjar.trained_on": file.trained_on},
-            )
-        )
-    return children
-
-
-def _failed(night: Night) -> list[ChildRecord]:
-    return [
-        ChildRecord(
+        step = train_step(name)
+        file, cost = run.read(RecipeFile, step), run.read(CostFile, step).metrics()
+        if name == winner:
+            cost |= run.read(CostFile, REFIT).metrics("refit.")
+        yield ChildRecord(
             recipe=name,
-            params={"recipe": name, **hyper_parameters(night.recipes[name])},
-            failure=reason,
+            params={"recipe": name, **hyper_parameters(file.recipe)},
+            metrics={**evaluations[name].metrics, **cost},
+            tags={"nightjar.trained_on": file.trained_on},
         )
-        for name, reason in absences(night).items()
-        if night.run.committed(train_step(name)) is None
-    ]
-
-
-def _costs(run: Run, name: str, winner: str | None) -> dict[str, float]:
-    """Return what training cost; of the winner, what the refit cost as well."""
-    cost = run.find(CostFile, train_step(name))
-    again = run.find(CostFile, REFIT) if name == winner else None
-    return {
-        **({} if cost is None else cost.metrics()),
-        **({} if again is None else again.metrics("refit.")),
-    }
+    for name, reason in absences(night).items():
+        if run.committed(train_step(name)) is None:
+            parameters = {"recipe": name, **hyper_parameters(night.recipes[name])}
+            yield ChildRecord(recipe=name, params=parameters, failure=reason)
 
 
 def _datasets(night: Night) -> tuple[DatasetRecord, ...]:
@@ -151,7 +144,7 @@ def _datasets(night: Night) -> tuple[DatasetRecord, ...]:
         DatasetRecord(
             name=table,
             lake_version=version,
-            # With the as-of: two runs may see different rows of one version.
+            # With the as-of: two runs may read different rows of one version.
             digest=f"{table}@{version}-{compact_instant(night.as_of)}",
             rows=rows[table],
             context=context,
@@ -162,7 +155,7 @@ def _datasets(night: Night) -> tuple[DatasetRecord, ...]:
 
 
 def _cleaning(run: Run) -> dict[str, float]:
-    """Return the counts of cleaning: of the training window, of items and of users."""
+    """Return the counts of cleaning, by table and column."""
     counts: dict[str, float] = {}
     for table, report in run.read(CleanFile).tables.items():
         for name in ("rows_in", "rows_out", "quarantined"):
@@ -174,22 +167,16 @@ def _cleaning(run: Run) -> dict[str, float]:
 
 
 def _model(night: Night, winner: str, sentence: str, tags: Mapping[str, str]) -> ModelRecord:
-    files: tuple[Path, ...] = tuple(
-        night.run.path(REFIT, name) for name in ("scorer.npz", "history.npz", "meta.json")
+    files = ("scorer.npz", "history.npz", "meta.json")
+    cost = night.run.read(CostFile, REFIT)
+    recipe = night.recipes[winner].model_dump(mode="json")
+    return ModelRecord(
+        files=tuple(night.run.path(REFIT, name) for name in files),
+        description=sentence,
+        tags={
+            **tags,
+            "nightjar.recipe_json": json.dumps(recipe, sort_keys=True),
+            "nightjar.parameters": str(cost.parameters),
+            "nightjar.trained_on": cost.trained_on,
+        },
     )
-    recipe = json.dumps(night.recipes[winner].model_dump(mode="json"), sort_keys=True)
-    made = {"nightjar.recipe_json": recipe}
-    if (cost := night.run.find(CostFile, REFIT)) is not None:
-        made["nightjar.parameters"] = str(cost.parameters)
-        made["nightjar.trained_on"] = cost.trained_on
-    return ModelRecord(files=files, description=sentence, tags={**tags, **made})
-
-
-def _sums(run: Run, model: ModelRecord) -> dict[str, str]:
-    files = run.manifest(REFIT)["files"]
-    missing = [path.name for path in model.files if path.name not in files]
-    if missing:
-        raise StorageError(
-            "run.no_file", f"step {REFIT} of run {run.run_id} has no file {missing[0]}"
-        )
-    return {path.name: files[path.name]["sha256"] for path in model.files}

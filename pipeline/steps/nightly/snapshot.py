@@ -1,8 +1,8 @@
-"""Pins what a run reads, or finds the run that pinned it before.
+"""Pins the versions that a run reads, or finds the run that pinned them before.
 
-Guarantees: every later task reads only what was pinned here, and each file of that was compared
-with its checksum; a run that has decided stays what it is, whatever is ingested since; one that
-has not goes on only while the lake is the one it pinned.
+Guarantees: later tasks read only the pinned versions, and the checksums of their files are verified
+here. A run that has decided is never changed by later data; an undecided run continues only while
+the lake holds the rows that it pinned.
 """
 
 from __future__ import annotations
@@ -31,21 +31,22 @@ from pipeline.workspace.task_log import task_log
 from pipeline.workspace.workspace import Workspace
 
 _ASIDE = ("registry", "gc", "attribution", "drift", "policy")
+"""Sections of the config that do not change the outcome of a run."""
 TABLES = ("events", "items", "users", "quarantine", "batches")
-"""Tables whose version a run pins."""
+"""Tables whose versions a run pins."""
 
 
 @dataclass(frozen=True)
 class Started:
-    """How a run begins.
+    """Start of a run.
 
     Attributes
     ----------
     run_id
-        Empty when there is nothing to do.
+        Empty if there is nothing to do.
     status
-        ``new`` (also when an earlier attempt goes on), ``already_done``, ``nothing_to_do``; of a
-        run that was requested also ``superseded``, see `requested`.
+        ``new`` (also if an earlier attempt continues), ``already_done``, ``nothing_to_do``; for a
+        requested run also ``superseded``, see `requested`.
     recipes
         Names of the recipes to train, baselines first.
     """
@@ -65,31 +66,39 @@ def snapshot(
     trigger: Trigger | None = None,
     progress: Progress = silent,
 ) -> Started:
-    """Pin what the run reads, or find the run that pinned it before.
-
-    First it completes what a killed process left undone between a swap and its ledger entry.
+    """Start a run, or find the run that an earlier call started.
 
     Parameters
     ----------
+    ws
+        Workspace.
     as_of
-        The instant that bounds all data.
+        Instant that bounds all data of the run.
     recipes
-        Names of configured recipes to train; ``None`` means all, and what tuning found. Baselines
-        are always added.
+        Names of configured recipes to train; ``None`` means all and the newest tuned one. Baselines
+        and the champion's recipe are always added.
     publish
         Whether a promotion goes live.
     trigger
-        Why the run was requested.
+        Decision of the policy that requested the run.
+    progress
+        Receives short texts.
+
+    Returns
+    -------
+    Run id, status and recipes.
 
     Raises
     ------
     DataError
-        When no event lies before `as_of`.
+        `data.no_event`: the lake holds no event.
     ConfigError
-        When a named recipe is not configured.
+        `recipe.unknown`: a named recipe is not configured.
     """
     with task_log("snapshot", as_of, progress=progress) as log:
+        # A process that died between a publication and its ledger entry would hide the champion.
         reconcile(ws)
+        # `gc` must not remove a version between its look-up and the commit of the snapshot.
         with ws.pinning():
             started = _started(ws, as_of, recipes, publish, trigger)
         log.run_id, log.rows, log.result = started.run_id, len(started.recipes), started.sentence
@@ -111,11 +120,13 @@ def _started(
     silence = _silence(ws, as_of)
     if silence:
         return Started("", "nothing_to_do", silence)
+    # A flipped bit in a data file would read as another value, without any error.
     for table, version in versions.items():
         ws.lake.verify(table, version)
     history = LedgerHistory.of(ws.ledger)
     champion, task = history.champion(as_of), history.last_task(as_of)
     competing = history.selected_recipes(configured, as_of)
+    # Names select recipes for one run; only a full run evaluates the tuned candidate.
     if names is None:
         competing = history.with_candidate(competing, as_of, champion)
     recipes, champion_name = _with_champion(competing, champion)
@@ -142,11 +153,11 @@ def _started(
     with ws.runs.open(run_id).draft("snapshot") as draft:
         draft.write(file)
     failpoint("snapshot_pinned")
-    return Started(run_id, "new", f"run {run_id} begins", tuple(recipes))
+    return Started(run_id, "new", f"run {run_id} is started", tuple(recipes))
 
 
 def _settings_sum(config: Config, recipes: Iterable[str], publish: bool) -> str:
-    """Return the sha256 of what the outcome depends on: not of display, retention or trigger."""
+    """Return the sha256 of the settings that the outcome depends on."""
     decisive = {name: part for name, part in dump(config).items() if name not in _ASIDE}
     settings = {"config": decisive, "chosen": sorted(recipes), "publish": publish}
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
@@ -155,13 +166,13 @@ def _settings_sum(config: Config, recipes: Iterable[str], publish: bool) -> str:
 def _earlier(
     ws: Workspace, as_of: AsOf, settings: str, versions: Mapping[str, int | None]
 ) -> Run | None:
-    """Return the run that this start goes on with.
+    """Return the run that this start continues, or None.
 
-    A run that has decided stays what it is. One that has not, because it was killed or its data
-    did not pass, goes on only while the lake holds the rows that it pinned: with a missing file
-    delivered it is another run.
+    An undecided run, which was killed or whose data failed the checks, continues only while the
+    lake holds the rows that it pinned: a file that was delivered since makes another run.
     """
     data = ("events", "items", "users")
+    # The newest run of this instant first.
     for run in reversed(ws.runs.starting_with(compact_instant(as_of))):
         if run.committed("snapshot") is None:
             continue
@@ -178,7 +189,7 @@ def _started_before(ws: Workspace, run: Run) -> Started:
     names = tuple(open_night(ws, run.run_id).recipes)
     if (sentence := concluded(run)) is not None:
         return Started(run.run_id, "already_done", f"run {run.run_id} is done: {sentence}")
-    return Started(run.run_id, "new", f"run {run.run_id} goes on where it stopped", names)
+    return Started(run.run_id, "new", f"run {run.run_id} continues", names)
 
 
 def _configured(config: Config, names: Sequence[str] | None) -> dict[str, Recipe]:
@@ -188,13 +199,11 @@ def _configured(config: Config, names: Sequence[str] | None) -> dict[str, Recipe
     if unknown:
         raise ConfigError(
             "recipe.unknown",
-            f"no recipe is called {unknown[0]!r}; configured are {', '.join(known)}",
+            f"unknown recipe {unknown[0]!r}. Configured: {', '.join(known)}",
         )
     baselines = {n: r for n, r in known.items() if r.capabilities.baseline is not None}
-    learned = {n: r for n, r in known.items() if n not in baselines}
-    if names is not None:
-        learned = {n: r for n, r in learned.items() if n in names}
-    return {**baselines, **learned}
+    # The union of dicts keeps the order of the first one: baselines come first.
+    return baselines | {n: r for n, r in known.items() if names is None or n in names}
 
 
 def _with_champion(
@@ -207,22 +216,22 @@ def _with_champion(
         if recipe.hash == champion.recipe.hash:
             return recipes, name
     name = champion.name
-    if name in recipes:  # the name now means other hyper-parameters
+    if name in recipes:  # the config uses the name for other hyperparameters now
         name = f"{champion.name}@{champion.recipe.hash[:6]}"
     return {**recipes, name: champion.recipe}, name
 
 
 def _silence(ws: Workspace, as_of: AsOf) -> str | None:
-    """Return a sentence when nothing has happened for too long; raise when nothing ever did."""
+    """Return a sentence if the last event is too old; raises `DataError` without any event."""
     events = ws.lake.read("events", columns=[c.TIMESTAMP])
     if events.is_empty():
         raise DataError(
-            "data.no_event", "it holds no event; run `nightjar ingest` first", where="the lake"
+            "data.no_event", "has no events; run `nightjar ingest` first", where="the lake"
         )
     last = last_event(events, as_of)
     if not is_silent(last, as_of, ws.config.split):
         return None
     return (
-        f"the last event before {format_instant(as_of)} is of {last:%Y-%m-%d}, "
-        f"more than {ws.config.split.max_silence_days} days earlier"
+        f"the last event before {format_instant(as_of)} is of {last:%Y-%m-%d}, more than "
+        f"split.max_silence_days = {ws.config.split.max_silence_days} days earlier"
     )

@@ -1,15 +1,15 @@
-"""Trains every recipe on the training window.
+"""Trains each recipe on the training window.
 
-A recipe that fails leaves the others compared; where the champion's own recipe fails, the run
-stops.
+A recipe that fails is left out and the others are compared; a failure of the champion's own recipe
+stops the run.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline import columns as c
 from pipeline.base import Progress, silent
+from pipeline.data.features import WEIGHED
 from pipeline.data.split import Split
 from pipeline.errors import ConfigError, NightjarError
 from pipeline.evaluation import fits
@@ -27,45 +27,66 @@ from pipeline.workspace.run_files import read_history, read_split, write_fits, w
 from pipeline.workspace.task_log import TaskLog, task_log
 from pipeline.workspace.workspace import Workspace
 
-_ABSENT = "lists leave out what their user had before"
+_ABSENT = "lists exclude items that the user had before"
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A recipe that could not be trained; the others go on."""
+    """A recipe that could not be trained; the run continues without it."""
 
     step: str
     sentence: str
     exit_code: int
 
     def text(self) -> str:
-        """Return one line of text."""
+        """Return one line for a log."""
         return f"{self.step} failed: {self.sentence}"
 
 
 def train(ws: Workspace, run_id: str, recipe: str, *, progress: Progress = silent) -> Ref | Failure:
-    """Train one recipe on the training window, or record that it does not apply to this task."""
+    """Train one recipe on the training window, or record that it does not apply to this task.
+
+    Parameters
+    ----------
+    ws, run_id
+        Workspace and run.
+    recipe
+        Name of a recipe of the run.
+    progress
+        Receives short texts.
+
+    Returns
+    -------
+    The committed folder, or the failure of a recipe other than the champion's.
+
+    Raises
+    ------
+    ConfigError
+        `recipe.unknown`: the run has no such recipe.
+    NightjarError
+        The champion's recipe failed.
+    """
     night = open_night(ws, run_id)
     if recipe not in night.recipes:
         raise ConfigError(
-            "recipe.unknown", f"run {run_id} has no recipe {recipe!r}: {', '.join(night.recipes)}"
+            "recipe.unknown",
+            f"unknown recipe {recipe!r} of run {run_id}. Allowed: {', '.join(night.recipes)}",
         )
     step = train_step(recipe)
     with task_log(step, night.as_of, run_id=run_id, progress=progress) as log:
         log.result = "committed before"
-        if night.run.committed(step) is None:
-            failure = _train(night, recipe, log)
-            if failure is not None:
-                return failure
+        if night.run.committed(step) is None and (failure := _train(night, recipe, log)):
+            return failure
         ref = night.run.ref(step)
         log.rows = ref.rows
     return ref
 
 
 def _train(night: Night, name: str, log: TaskLog) -> Failure | None:
-    """Write the folder of a recipe, or return why it could not be trained."""
+    """Write the folder of a recipe; return the failure if it could not be trained."""
     recipe, split, config = night.recipes[name], read_split(night.run), night.config.train
     step = train_step(name)
+    # A recipe that only lists items of the user's past has nothing to list in this task.
     if recipe.capabilities.repeats_only and split.task == "discovery":
         with night.run.draft(step) as draft:
             draft.write(AbsentFile(absent=_ABSENT))
@@ -78,13 +99,14 @@ def _train(night: Night, name: str, log: TaskLog) -> Failure | None:
         failpoint("mid_train")
 
     try:
-        refuse_too_large(name, recipe, history, config)  # before any of it is tried
+        # Before the search for hyperparameters, which trains the recipe many times.
+        refuse_too_large(name, recipe, history, config)
         recipe = _select_hyperparameters(night, recipe, split, report)
         scorer, cost = fit(name, recipe, history, config, report)
         seconds, users = cost.fit_seconds, split.n_users
         more = fits.further(recipe, history, scorer, users=users, seconds=seconds, progress=report)
     except NightjarError as error:
-        if name == night.champion_name:
+        if name == night.champion_name:  # every comparison needs the champion's recipe
             raise
         log.result = f"failed: {error.sentence}"
         return Failure(step, error.sentence, error.exit_code)
@@ -100,14 +122,14 @@ def _train(night: Night, name: str, log: TaskLog) -> Failure | None:
 def _select_hyperparameters(
     night: Night, recipe: Recipe, split: Split, progress: Progress
 ) -> Recipe:
-    """Return a recipe without free hyperparameters, selected on `earlier` windows."""
+    """Return the recipe with hyperparameters selected on earlier windows."""
     if not recipe.has_free_params:
         return recipe
     config = night.config
-    events = night.events(c.USER_ID, c.ITEM_ID, c.KIND, c.VALUE, c.TIMESTAMP)
+    events = night.events(*WEIGHED)
     items, users = (night.run.frame("features", table) for table in ("items", "users"))
     windows = list(earlier_windows(events, split.cutoff, config.windows, split.task, items, users))
     if not windows:
-        progress("no window lies before the holdout: every open field keeps its default")
+        progress("no tuning window before the holdout: open hyperparameters keep their defaults")
     trials = EarlierWindows(windows, config.recommend.length, progress, refusal(config.train))
     return select_hyperparameters(recipe, trials, progress)

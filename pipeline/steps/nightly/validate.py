@@ -31,7 +31,22 @@ def _refuse_failed(night: Night) -> None:
 
 @task_step("validate", check=_refuse_failed)
 def validate(night: Night, progress: Progress) -> str:
-    """Check the pinned data; a failed check raises `DataError` and stops the run."""
+    """Check the pinned data; a failed check stops the run.
+
+    Parameters
+    ----------
+    night, progress
+        The run, and a receiver of short texts; `task_step` passes both.
+
+    Returns
+    -------
+    The result in one sentence.
+
+    Raises
+    ------
+    DataError
+        `validate.failed`: a check failed.
+    """
     result = _validation(night, progress)
     file = ValidationFile(
         passed=result.passed,
@@ -49,6 +64,7 @@ def validate(night: Night, progress: Progress) -> str:
 
 def _validation(night: Night, progress: Progress) -> Validation:
     config = night.config.validate_
+    # The checks read the events of the last days only (`validate.suite_days`).
     since = events_since(night.as_of, config)
     accepted, quarantined = _rows_ingested(night.table("batches"), since)
     events = night.table("events", columns=JUDGED, where=between(Interval(since, night.as_of)))
@@ -67,13 +83,13 @@ def _validation(night: Night, progress: Progress) -> Validation:
 
 
 def _baseline(night: Night) -> Baseline | None:
-    """Return what the last accepted run found, to compare with."""
+    """Return the baseline that the champion's run measured; None without a champion."""
     last = night.history.champion(night.as_of)
     return None if last is None else night.ws.runs.open(last.run_id).read(ValidationFile).baseline
 
 
 def _rows_ingested(batches: pl.DataFrame, since: datetime) -> tuple[int, int]:
-    """Sum the rows of event files since an instant: accepted, quarantined."""
+    """Return the accepted and the quarantined rows of event files since an instant."""
     done = batches.filter(
         (batches[c.STATUS] == c.BatchStatus.DONE.value)
         & (batches[c.TABLE] == "events")

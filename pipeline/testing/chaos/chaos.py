@@ -1,13 +1,13 @@
-"""Kills of the pipeline at random failpoints, in a sandbox, and the invariants that they broke.
+"""Kills the pipeline at random failpoints in a sandbox and counts violated invariants.
 
-An episode begins with a workspace that has one run behind it. Files land; passes over them are
-killed at failpoints drawn by chance and started again; what the lake then holds is compared with
-the expected state, which is kept by hand, and the lists with those of a pass without faults. Then
-the nightly run: once without faults, once killed and started again from the same state, while a
-reader polls the lists; both must end alike.
+An episode starts from a workspace with one nightly run. Files land; feedback passes over them are
+killed at random failpoints and started again. Then the lake is compared with the expected state,
+which is computed independently, and the lists with those of a pass without faults. The nightly run
+follows: once without faults, then killed and started again from the same state while a reader polls
+the lists. Both must end with the same content.
 
-Guarantees: nothing outside the sandbox is touched, and nothing of it is left (of one whose process
-was killed, the next start removes what is left); a seed repeats its episodes.
+Guarantees: nothing outside the sandbox is changed, and the sandbox is removed at the end (after a
+killed process, by the next start). Equal seeds give equal episodes.
 """
 
 from __future__ import annotations
@@ -31,34 +31,20 @@ from pipeline.failpoints import FAILPOINTS
 from pipeline.stores.lake import Lake
 from pipeline.testing.chaos.fork_server import ExitStatus, ForkServer
 from pipeline.testing.chaos.invariants import Reader, live_of, taken
-from pipeline.testing.chaos.synthetic_shop import (
-    CONFIG,
-    FIRST_NIGHT,
-    NIGHT,
-    Entry,
-    ExpectedState,
-    Shop,
-)
+from pipeline.testing.chaos.synthetic_shop import CONFIG, FIRST_NIGHT, NIGHT, Entry, Shop
 from pipeline.workspace.workspace import CONFIG_FILE, Workspace
 
 HITS: Final = {
-    "claimed": 3,
-    "parsed": 3,
-    "committed": 3,
-    "fsynced": 3,
-    "archived": 3,
-    "step_tmp": 12,
-    "step_renamed": 12,
-    "manifest": 12,
-    "mid_train": 3,
-    "compacted": 5,
-    "checkpointed": 5,
-    "sums_written": 5,
-    "log_cleared": 5,
+    **dict.fromkeys(("claimed", "parsed", "committed", "fsynced", "archived", "mid_train"), 3),
+    **dict.fromkeys(("step_tmp", "step_renamed", "manifest"), 12),
+    **dict.fromkeys(("compacted", "checkpointed", "sums_written", "log_cleared"), 5),
 }
-"""How often a pass over three new files, or a night, is sure to come by; once at all others."""
+"""Least number of times that a pass over three files, or a nightly run, reaches a failpoint.
+
+Failpoints that are not listed are reached at least once.
+"""
 _ROWS_PER_COMMIT: Final = (1, 25, 200_000)
-"""Each file by itself, two or three files together, or all of a pass."""
+"""Commits of one file each, of two or three files, and of all files of a pass."""
 _PREFIX: Final = "nightjar-chaos-"
 _ALIVE: Final = "chaos"
 """Name of the lock of a sandbox in use."""
@@ -66,21 +52,21 @@ _ALIVE: Final = "chaos"
 
 @dataclass
 class Tally:
-    """What was done, and what went wrong.
+    """Counts of kills and of violated invariants.
 
     Attributes
     ----------
     places
-        Processes that a failpoint killed, by its name.
+        Killed processes by the name of the failpoint.
     lost, duplicated
-        Things that were missing, or there too often: events, quarantined rows, files' counts,
-        lists, publications, ledger lines, versions.
+        Entries that were missing, or present too often: events, quarantined rows, counts of files,
+        lists, publications, ledger lines, model versions.
     mixed
-        Reads of the lists that returned no whole publication.
+        Reads of the lists that did not return one whole publication.
     looks
         Reads of the lists.
     sentences
-        The first 20 things that went wrong.
+        The first 20 violations.
     """
 
     seed: int
@@ -95,47 +81,72 @@ class Tally:
     @computed_field  # type: ignore[prop-decorator]
     @property
     def kills(self) -> int:
-        """Processes that were killed."""
+        """Number of killed processes."""
         return self.places.total()
 
     @property
     def sound(self) -> bool:
-        """Whether nothing went wrong."""
+        """True if no invariant was violated."""
         return not (self.lost or self.duplicated or self.mixed or self.sentences)
 
     def compare(self, expected: Counter[Entry], actual: Counter[Entry], where: str) -> None:
-        """Count what differs."""
+        """Count missing and surplus entries.
+
+        Parameters
+        ----------
+        expected, actual
+            Multisets of entries.
+        where
+            Part of the pipeline that wrote them, for the sentences.
+        """
         missing, more = expected - actual, actual - expected
         self.lost += missing.total()
         self.duplicated += more.total()
         for words, entries in (("is missing", missing), ("is too many", more)):
             self.note(f"{where}: {str(entry)[:200]} {words}" for entry in list(entries)[:3])
 
-    def hear(self, reader: Reader) -> None:
-        """Count what a reader saw."""
+    def add_reads(self, reader: Reader) -> None:
+        """Count the reads and the faults of a reader."""
         self.looks += reader.looks
         self.mixed += len(reader.faults)
         self.note(reader.faults[:3])
 
     def note(self, sentences: Iterable[str]) -> None:
-        """Keep what went wrong, up to 20 sentences."""
+        """Add sentences, up to 20 in all."""
         self.sentences = [*self.sentences, *sentences][:20]
 
     def text(self) -> str:
-        """As lines for a person."""
+        """Return lines for a terminal."""
         lines = [
             f"{self.kills} kills at {len(self.places)} places, "
             f"{min(self.places.values(), default=0)} or more at each: {self.lost} lost, "
-            f"{self.duplicated} duplicated, {self.mixed} mixed ({self.looks:,} looks)"
+            f"{self.duplicated} duplicated, {self.mixed} mixed ({self.looks:,} reads)"
         ]
         lines += [f"  {sentence}" for sentence in self.sentences]
         if not self.sound:
-            lines.append(f"repeat it with --seed {self.seed}")
+            lines.append(f"repeat the run with --seed {self.seed}")
         return "\n".join(lines)
 
 
 def chaos(kills: int, seed: int, *, progress: Progress = silent) -> Tally:
-    """Run episodes until so many processes were killed, or something went wrong."""
+    """Run episodes until enough processes were killed, or an invariant was violated.
+
+    Parameters
+    ----------
+    kills
+        Number of processes to kill.
+    seed
+        Seed of all random choices.
+
+    Returns
+    -------
+    The counts; `Tally.sound` is False if an invariant was violated.
+
+    Raises
+    ------
+    NightjarError
+        `chaos.invariant`: the first nightly run failed without any fault.
+    """
     tally = Tally(seed)
     with sandbox(progress) as box:
         while tally.kills < kills and tally.sound:
@@ -148,7 +159,18 @@ def chaos(kills: int, seed: int, *, progress: Progress = silent) -> Tally:
 
 
 def episode(box: ChaosSandbox, tally: Tally, kills: int) -> None:
-    """Run the next episode of a tally, with no kill beyond `kills`."""
+    """Run the next episode and add its counts.
+
+    Parameters
+    ----------
+    box
+        Sandbox with the state ``started``.
+    tally
+        Counts of the episodes before; they choose the failpoints.
+    kills
+        Number of kills in all episodes together, at most.
+    """
+    # Seeded by the number of the episode, so that one episode can be repeated by itself.
     random = np.random.default_rng([tally.seed, tally.episodes])
     tally.episodes += 1
     box.restore("started")
@@ -170,87 +192,154 @@ def episode(box: ChaosSandbox, tally: Tally, kills: int) -> None:
             if tally.kills < kills:
                 kill(box, tally, "nightly", point, draw_hit(point, random))
         run_without_faults(box, tally, "nightly")
-    tally.hear(reader)
+    tally.add_reads(reader)
     tally.compare(expected, live_of(box.home), "night")
 
 
 def due(places: Sequence[str], count: int, tally: Tally, random: np.random.Generator) -> list[str]:
-    """Draw places, those first that killed the fewest processes so far."""
+    """Draw failpoints, those with the fewest kills first.
+
+    Parameters
+    ----------
+    places
+        Names to draw from.
+    count
+        How many to draw.
+    tally
+        Kills so far.
+    random
+        Source of randomness.
+
+    Returns
+    -------
+    Names of failpoints.
+    """
+    # The sort is stable: failpoints with equally many kills stay in random order.
     drawn = [places[number] for number in random.permutation(len(places))]
     return sorted(drawn, key=lambda place: tally.places[place])[:count]
 
 
 def draw_hit(point: str, random: np.random.Generator) -> int:
-    """Draw at which of the sure passes of a place it kills."""
+    """Draw the hit of a failpoint that kills.
+
+    Parameters
+    ----------
+    point
+        Name of the failpoint.
+    random
+        Source of randomness.
+
+    Returns
+    -------
+    A number from 1 to `HITS` of the failpoint.
+    """
     return int(random.integers(1, HITS.get(point, 1) + 1))
 
 
 def kill(box: ChaosSandbox, tally: Tally, work: str, point: str, hit: int) -> ExitStatus:
-    """Do a work that is killed at a place; what an earlier kill left behind may not come by it."""
-    ended = box.mortals.run(work, box.home, NIGHT, f"{point}:kill:{hit}")
+    """Start a command that a failpoint is to kill.
+
+    Parameters
+    ----------
+    box
+        Sandbox in which it runs.
+    tally
+        Receives the kill, or the failure of the command.
+    work
+        ``feedback``, ``nightly`` or ``gc``.
+    point, hit
+        Failpoint, and the hit at which it kills.
+
+    Returns
+    -------
+    How the process ended. A command that only completes the work of a killed one may not reach the
+    failpoint; it then ends normally.
+    """
+    ended = box.server.run(work, box.home, NIGHT, f"{point}:kill:{hit}")
     if ended.killed:
         tally.places[point] += 1
     else:
-        _fault(ended, tally, f"{work} that was to die at {point}")
+        _fault(ended, tally, f"{work} with failpoint {point}")
     return ended
 
 
 def run_without_faults(box: ChaosSandbox, tally: Tally, work: str) -> None:
-    """Do a work to its end."""
-    _fault(box.mortals.run(work, box.home, NIGHT), tally, work)
+    """Run a command without a failpoint; a failure is added to the tally.
+
+    Parameters
+    ----------
+    box
+        Sandbox in which it runs.
+    tally
+        Receives the failure.
+    work
+        ``feedback``, ``nightly`` or ``gc``.
+    """
+    _fault(box.server.run(work, box.home, NIGHT), tally, work)
 
 
 def _fault(ended: ExitStatus, tally: Tally, what: str) -> None:
-    if ended.signal or ended.code:
+    if ended.code:
         tally.note([f"{what} failed: {ended.words.strip()}"])
 
 
 class ChaosSandbox:
-    """One place for a workspace, states of it that were put aside, and processes that may die.
+    """A workspace, saved states of it, and the processes that run on it.
 
-    The workspace always lies at the same path: MLflow's database holds absolute ones.
+    The workspace always has the same path, because MLflow's database holds absolute paths.
     """
 
-    def __init__(self, root: Path, mortals: ForkServer) -> None:
+    def __init__(self, root: Path, server: ForkServer) -> None:
         self.home = root / "ws"
-        self.mortals = mortals
+        self.server = server
         self._root = root
-        self._account = ExpectedState()
 
     def start(self, progress: Progress) -> None:
-        """Make the workspace with its first night, and put that aside as ``started``."""
+        """Make the workspace, run its first nightly run, and save this state as ``started``."""
         tally = Tally(0)
         ws = Workspace.init(self.home, CONFIG)
         shop = Shop(0)
         shop.first(ws.home)
-        progress("a workspace and its first night")
+        progress("workspace and first nightly run")
         for work in ("feedback", "nightly"):
-            _fault(self.mortals.run(work, self.home, FIRST_NIGHT), tally, work)
+            _fault(self.server.run(work, self.home, FIRST_NIGHT), tally, work)
         if tally.sentences:
             raise NightjarError("chaos.invariant", tally.sentences[0])
-        self._account = shop.account
-        self.put_aside("started")
+        self._account = shop.account  # the expected state after the first night
+        self.save("started")
 
     def shop(self, seed: int) -> Shop:
-        """Return a shop that goes on from ``started``; the seed says how much one commit holds."""
+        """Return a shop that continues from ``started``; the seed sets the rows per commit."""
         rows = _ROWS_PER_COMMIT[seed % len(_ROWS_PER_COMMIT)]
         text = f"{CONFIG}\n[ingest]\nrows_per_commit = {rows}\n"
         (self.home / CONFIG_FILE).write_text(text, "utf-8")
         return Shop(seed, deepcopy(self._account))
 
-    def put_aside(self, name: str) -> None:
-        """Keep the workspace as it is under a name."""
+    def save(self, name: str) -> None:
+        """Save the current state of the workspace under a name."""
         shutil.rmtree(self._root / name, ignore_errors=True)
         shutil.copytree(self.home, self._root / name)
 
     def restore(self, name: str) -> None:
-        """Bring the workspace back to what was put aside."""
+        """Restore a saved state of the workspace."""
         shutil.rmtree(self.home, ignore_errors=True)
         shutil.copytree(self._root / name, self.home)
 
     def faultless_end(self, tally: Tally, work: str) -> Counter[Entry]:
-        """Return how a work without faults ends; the workspace stays before it."""
-        self.put_aside("before")
+        """Run a command without faults, then restore the state before it.
+
+        Parameters
+        ----------
+        tally
+            Receives a failure.
+        work
+            ``feedback`` or ``nightly``.
+
+        Returns
+        -------
+        Content of the workspace after the command, see `live_of`.
+        """
+        self.save("before")
         run_without_faults(self, tally, work)
         expected = live_of(self.home)
         self.restore("before")
@@ -258,20 +347,21 @@ class ChaosSandbox:
 
 
 def remove_left_over() -> None:
-    """Remove the sandboxes of dead processes: death frees a lock, but leaves folders."""
+    """Remove the sandboxes of processes that were killed."""
     for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         if (left / ".locks" / f"{_ALIVE}.lock").exists():
+            # The kernel frees the lock of a killed process; a held lock is a sandbox in use.
             with suppress(StorageError), Lake(left).lock(_ALIVE):
                 shutil.rmtree(left, ignore_errors=True)
 
 
 @contextmanager
 def sandbox(progress: Progress = silent) -> Iterator[ChaosSandbox]:
-    """Make a sandbox, and remove it at the end, with those whose process was killed."""
+    """Make a sandbox and remove it at the end; remove those of killed processes before."""
     remove_left_over()
     with tempfile.TemporaryDirectory(prefix=_PREFIX) as folder:
         root = Path(folder).resolve()
-        with Lake(root).lock(_ALIVE), ForkServer(root / "log") as mortals:
-            box = ChaosSandbox(root, mortals)
+        with Lake(root).lock(_ALIVE), ForkServer(root / "log") as server:
+            box = ChaosSandbox(root, server)
             box.start(progress)
             yield box

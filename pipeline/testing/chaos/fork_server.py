@@ -1,8 +1,9 @@
-"""Processes that failpoints kill: a parent that has imported everything forks one for each work.
+"""A parent process that has imported all libraries and forks a child for each command.
 
-Guarantees: a child does what the command of its name does, with a failpoint armed or none; whatever
-kills it, the parent reports it and forks the next. Forking is sound because the parent has imported
-and done nothing else: no library has started its pool of threads yet.
+Failpoints kill the children; forking saves each of them seconds of imports.
+
+Guarantees: a child does the same work as the command of its name, with or without an armed
+failpoint. Whatever kills a child, the parent reports its exit code and can fork the next one.
 """
 
 from __future__ import annotations
@@ -14,19 +15,19 @@ import subprocess
 import sys
 import traceback
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import import_module
 from pathlib import Path
-from types import TracebackType
-from typing import Final
+from typing import Any, Final
 
 from pipeline.base import AsOf, as_of, format_instant
 from pipeline.errors import NightjarError, ResourceError
 from pipeline.failpoints import VARIABLE
 
 _SECONDS: Final = 300
-"""A child that takes longer is ended."""
+"""Time after which a child is killed."""
 _WARM: Final = (
     "great_expectations",
     "implicit.als",
@@ -37,35 +38,35 @@ _WARM: Final = (
     "pipeline.steps.maintenance.gc",
     "pipeline.steps.nightly.nightly",
 )
-"""Modules that a run imports on its way, by name: each library still has one user."""
+"""Modules that a run imports lazily.
+
+They are named as text, because import contracts allow each library in one folder only.
+"""
 
 
 @dataclass(frozen=True)
 class ExitStatus:
-    """How a child ended.
+    """End of a child process.
 
     Attributes
     ----------
-    signal
-        What killed it; 0 for none.
     code
-        Its exit code otherwise.
+        Its exit code, or minus the number of the signal that killed it.
     words
-        End of its output.
+        The last 2,000 characters of its output.
     """
 
-    signal: int
     code: int
     words: str
 
     @property
     def killed(self) -> bool:
-        """Whether a failpoint killed it."""
-        return self.signal == signal.SIGKILL
+        """True if a failpoint killed it."""
+        return self.code == -signal.SIGKILL
 
 
 class ForkServer:
-    """The parent; it forks when asked. Imports take it some seconds, which `run` waits for."""
+    """The parent process; its imports take some seconds, for which the first `run` waits."""
 
     def __init__(self, log: Path) -> None:
         self._log = log
@@ -76,52 +77,53 @@ class ForkServer:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            # Threads of linear algebra are the ones that an import alone would start.
+            # OpenBLAS starts its threads at import, and a fork copies only the calling one.
             env=_environment(),
         )
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with self._process as process:
             process.kill()
 
     def run(self, work: str, home: Path, at: datetime, failpoint: str = "") -> ExitStatus:
-        """Do ``feedback``, ``nightly`` or ``gc`` at an instant; returns when it has ended, or died.
+        """Run a command in a child process and wait for its end.
 
-        Raises `ResourceError` if the parent itself is gone.
+        Parameters
+        ----------
+        work
+            ``feedback``, ``nightly`` or ``gc``.
+        home
+            Folder of the workspace.
+        at
+            Instant of the command, UTC.
+        failpoint
+            Setting of `failpoints.VARIABLE`, such as ``committed:kill:1``; empty for none.
+
+        Returns
+        -------
+        How the child ended.
+
+        Raises
+        ------
+        ResourceError
+            `chaos.fork_server_died`: the parent process ended.
         """
         self._log.unlink(missing_ok=True)
-        request = {
-            "work": work,
-            "home": str(home),
-            "at": format_instant(at),
-            "failpoint": failpoint,
-            "log": str(self._log),
-        }
+        request = {"work": work, "home": str(home), "at": format_instant(at)}
+        request |= {"failpoint": failpoint, "log": str(self._log)}
         process = self._process
         assert process.stdin is not None and process.stdout is not None  # noqa: S101
         try:
             process.stdin.write(json.dumps(request).encode() + b"\n")
             process.stdin.flush()
-        except BrokenPipeError:
+            code = int(process.stdout.readline())
+        except (BrokenPipeError, ValueError):  # at the end of the stream the line is empty
             raise ResourceError(
-                "chaos.fork_server_died", "the process that forks the others is gone"
+                "chaos.fork_server_died", "the parent process of the children ended; start again"
             ) from None
-        answer = process.stdout.readline()
-        if not answer:
-            raise ResourceError(
-                "chaos.fork_server_died", "the process that forks the others is gone"
-            )
-        status = int(answer)
         output = self._log.read_text("utf-8", "replace") if self._log.exists() else ""
-        if os.WIFSIGNALED(status):
-            return ExitStatus(os.WTERMSIG(status), 0, output[-2000:])
-        return ExitStatus(0, os.WEXITSTATUS(status), output[-2000:])
+        return ExitStatus(code, output[-2000:])
 
 
 def _environment() -> dict[str, str]:
@@ -131,27 +133,27 @@ def _environment() -> dict[str, str]:
 
 
 def _serve() -> None:
-    """Fork a child for each request, and answer with its wait status."""
+    """Fork a child for each request, and answer with its exit code."""
     from pipeline.stores.registry.connection import registry_errors
 
     answers = os.fdopen(os.dup(1), "wb")
-    with registry_errors("sqlite:///none"):  # its settings come before MLflow's first import
+    with registry_errors("sqlite:///none"):  # MLflow reads its settings at its first import
         for name in _WARM:
             import_module(name)
     for line in sys.stdin.buffer:
         with warnings.catch_warnings():
-            # Python counts threads; those there are belong to allocators that know of forks.
+            # Python warns of threads; those of the allocators support forks.
             warnings.simplefilter("ignore", DeprecationWarning)
             child = os.fork()
         if child == 0:
             _run_child(json.loads(line))
         _, status = os.waitpid(child, 0)
-        answers.write(f"{status}\n".encode())
+        answers.write(f"{os.waitstatus_to_exitcode(status)}\n".encode())
         answers.flush()
 
 
 def _run_child(request: dict[str, str]) -> None:
-    """Do the work in the child, write what went wrong, end without the parent's exit handlers."""
+    """Run the command in the child, log a failure, and end."""
     signal.alarm(_SECONDS)
     log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -170,7 +172,7 @@ def _run_child(request: dict[str, str]) -> None:
         traceback.print_exc()
     finally:
         sys.stderr.flush()
-        os._exit(code)
+        os._exit(code)  # the exit handlers belong to the parent
 
 
 def _work(work: str, home: Path, at: AsOf) -> None:
@@ -179,14 +181,8 @@ def _work(work: str, home: Path, at: AsOf) -> None:
     from pipeline.steps.nightly.nightly import nightly
     from pipeline.workspace.workspace import Workspace
 
-    ws = Workspace.open(home)
-    if work == "feedback":
-        text = feedback(ws, at).text()
-    elif work == "nightly":
-        text = nightly(ws, at).text()
-    else:
-        text = gc(ws, at).text()
-    sys.stderr.write(f"{text}\n")
+    works: dict[str, Callable[..., Any]] = {"feedback": feedback, "nightly": nightly, "gc": gc}
+    sys.stderr.write(f"{works[work](Workspace.open(home), at).text()}\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Content of a workspace as a multiset that can be compared; and a reader that polls the lists.
+"""Content of a workspace as a multiset that can be compared, and a reader that polls the lists.
 
 Guarantees: nothing here writes.
 """
@@ -9,7 +9,6 @@ import json
 import threading
 from collections import Counter
 from pathlib import Path
-from types import TracebackType
 from typing import Final
 
 import polars as pl
@@ -29,14 +28,15 @@ _DERIVED: Final = r"^d[0-9a-f]{32}$"
 
 
 class Reader:
-    """A thread that reads the live lists all the time, inside a ``with`` block.
+    """A thread that reads the live lists repeatedly inside a ``with`` block.
 
     Attributes
     ----------
     looks
         Number of reads.
     faults
-        A sentence for each read of no whole publication, or of an earlier one than before.
+        One sentence per read that failed, that returned damaged lists, or that returned an earlier
+        generation than the read before.
     """
 
     def __init__(self, home: Path) -> None:
@@ -50,12 +50,7 @@ class Reader:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join()
 
@@ -69,15 +64,15 @@ class Reader:
                 self.faults.append(f"a reader failed: {error.sentence}")
                 continue
             if not whole:
-                self.faults.append(f"a reader saw lists that are not those of generation {seen}")
+                self.faults.append(f"a reader got damaged lists of generation {seen}")
             if seen < generation:
-                self.faults.append(f"a reader saw generation {seen} after {generation}")
+                self.faults.append(f"a reader got generation {seen} after {generation}")
             generation = seen
 
 
 def _look(home: Path) -> tuple[int, bool]:
-    """Return the live generation, and whether its chain's lists are those that were summed."""
-    lake = Lake(home / "lake")
+    """Return the live generation, and True if the lists of its chain match their checksums."""
+    lake = Lake(home / "lake")  # opened anew, as a reader in another process would
     publications = lake.read("publications")
     base = live(publications)
     if base is None:
@@ -92,10 +87,11 @@ def _look(home: Path) -> tuple[int, bool]:
 
 
 def taken(home: Path) -> Counter[Entry]:
-    """Return the rows of the lake in the form of `ExpectedState.entries`, and files left."""
+    """Return the rows of the lake in the form of `ExpectedState.entries`, and leftover files."""
     ws = Workspace.open(home)
     events = ws.lake.read("events")
     raw = ws.vault.reveal(events[c.USER_ID].unique().to_list())
+    # Derived ids hash the pseudonym, which is random per workspace: only their absence is compared.
     shown = events.select(
         pl.when(pl.col(c.EVENT_ID).str.contains(_DERIVED))
         .then(pl.lit(""))
@@ -119,7 +115,7 @@ def taken(home: Path) -> Counter[Entry]:
 
 
 def live_of(home: Path) -> Counter[Entry]:
-    """Return what nights and passes made: lists, publications, ledger lines, versions, runs."""
+    """Return the results of runs and passes: lists, publications, ledger, aliases, versions."""
     ws = Workspace.open(home)
     entries: Counter[Entry] = Counter(("list", *row) for row in lists(ws, None).iter_rows())
     entries.update(("publication", *row) for row in ws.lake.read("publications").iter_rows())
@@ -131,7 +127,7 @@ def live_of(home: Path) -> Counter[Entry]:
 
 
 def _left(home: Path) -> Counter[Entry]:
-    """Return what no pass and no night may leave behind."""
+    """Return files that no pass and no run may leave behind."""
     return Counter(
         ("left behind", path.relative_to(home).as_posix())
         for pattern in _TRACES

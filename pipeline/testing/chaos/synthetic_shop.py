@@ -1,7 +1,7 @@
-"""A synthetic shop: its files, some of them bad, and the expected state of the lake.
+"""A synthetic shop: its files, some of them invalid, and the expected state of the lake.
 
-Guarantees: everything follows from a seed; the expected state is kept with dicts and counters
-alone, independently of the lake, and has for each file the status of each of its rows.
+Guarantees: all content follows from a seed. The expected state is computed with dicts and counters,
+independently of the lake, and has the status of each row of each file.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ task = "discovery"
 [publish]
 live_from = "as_of"
 
-# Few files, many of their rows bad: no feed that a night would trust.
+# Few files with many invalid rows: the default limits would stop every run.
 [validate]
 quarantine_budget = 1.0
 volume = { day_factor = 1e6, week_factor = 1e6 }
 
-# So few people prove nothing, and what is tried here is no gate: whatever learns may go live.
+# The gate is not under test here: with so few users the default rules would never promote.
 [gate]
 min_users = 10
 min_nonzero = 2
@@ -63,32 +63,50 @@ _FIELDS: Final = (c.EVENT_ID, c.USER_ID, c.ITEM_ID, c.KIND, c.VALUE, c.TIMESTAMP
 _GOOD, _BAD, _SKIPPED = "good", "bad", "skipped"
 
 Entry = tuple[object, ...]
-"""An entry that must be there as often as it was written."""
+"""An entry of a multiset: its kind, then its values."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a file, and its status by itself."""
+    """A line of a file, and its status independent of other lines."""
 
     fields: tuple[str, ...]
     fate: str = _GOOD
 
     @property
     def content(self) -> tuple[str, ...]:
-        """Its fields without the id."""
+        """The fields without the event id and the note."""
         return self.fields[1:6]
 
 
 @dataclass
 class ExpectedState:
-    """Expected content of the lake, kept by hand."""
+    """Expected content of the lake.
+
+    Attributes
+    ----------
+    named
+        (event id, day) -> content of events with an id.
+    without_derived_ids
+        Number of events without an id, by content.
+    batches
+        sha256 of a file -> its rows, accepted, bad, duplicate and skipped ones.
+    """
 
     named: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
     without_derived_ids: Counter[tuple[str, ...]] = field(default_factory=Counter)
     batches: dict[str, tuple[int, int, int, int, int]] = field(default_factory=dict)
 
     def take(self, data: bytes, rows: Sequence[Row]) -> None:
-        """Write down what a file adds; the same bytes add nothing."""
+        """Add the rows of a file; equal bytes add nothing.
+
+        Parameters
+        ----------
+        data
+            Bytes of the file.
+        rows
+            Its rows, in their order.
+        """
         digest = hashlib.sha256(data).hexdigest()
         if digest in self.batches:
             return
@@ -103,6 +121,7 @@ class ExpectedState:
         if row.fate != _GOOD:
             return row.fate
         if not row.fields[0]:
+            # Equal rows of one file are counted: the lake derives their ids from this ordinal.
             equal[row.content] += 1
             if equal[row.content] <= self.without_derived_ids[row.content]:
                 return "duplicate"
@@ -117,53 +136,50 @@ class ExpectedState:
     def entries(self) -> Counter[Entry]:
         """Return events, quarantined rows by file, and files with their counts."""
         entries: Counter[Entry] = Counter()
-        for (name, _), content in self.named.items():
-            entries["event", name, *content] += 1
-        for content, times in self.without_derived_ids.items():
-            entries["event", "", *content] += times
+        entries.update(("event", name, *content) for (name, _), content in self.named.items())
+        entries.update(("event", "", *content) for content in self.without_derived_ids.elements())
         for digest, counts in self.batches.items():
             entries["quarantined", digest] += counts[2]
             entries["file", digest, *counts] += 1
-        return +entries
+        return +entries  # drops files without quarantined rows
 
 
 class Shop:
-    """Lands files and keeps the account of them.
+    """Writes files to the landing folder and updates the expected state.
 
     Parameters
     ----------
     seed
-        What everything follows from.
+        Seed of all content.
     account
-        What is in the lake already.
+        Expected state of the lake so far.
     """
 
     def __init__(self, seed: int, account: ExpectedState | None = None) -> None:
         self._random = np.random.default_rng(seed)
-        self._files = 0
         self._past: list[list[Row]] = []
-        self.account = ExpectedState() if account is None else account
+        self.account = account or ExpectedState()
 
     def first(self, home: Path) -> None:
-        """Land the catalogue and everything before the first night."""
+        """Land the catalogue and all events before the first nightly run."""
         lines = [f"i{n},Item {n},{'false' if n % 10 == 9 else 'true'}" for n in range(_ITEMS)]
         text = "\n".join([f"{c.ITEM_ID},{c.TITLE},{c.AVAILABLE}", *lines, ""])
         _put(home / "landing" / "items" / "items.csv", text.encode(), 0)
         self._land(home, "first", self._days(START, FIRST_NIGHT), ".csv")
 
     def batch(self, home: Path) -> int:
-        """Land some files of the week before the night; returns how many of them are new."""
+        """Land some files of the week before the second run; return the number of new ones."""
         fresh = int(self._random.integers(3, 6))
         week = self._days(FIRST_NIGHT, NIGHT)
         for part in np.array_split(self._random.permutation(len(week)), fresh):
-            # Each file at least has a row of its own: equal files would count as one.
+            # Each file has a row of its own: equal files would count as one.
             rows = [week[n] for n in part[: int(self._random.integers(1, 15))]]
             rows += [self._nasty(rows) for _ in range(int(self._random.integers(1, 4)))]
-            self._land(home, f"shop-{self._files}", rows, self._suffix())
+            self._land(home, f"shop-{len(self._past)}", rows, self._suffix())
         for _ in range(int(self._random.integers(0, 3))):
             again = list(self._past[int(self._random.integers(len(self._past)))])
             self._random.shuffle(again)
-            self._land(home, f"again-{self._files}", again, self._suffix())
+            self._land(home, f"again-{len(self._past)}", again, self._suffix())
         return fresh
 
     def _days(self, start: datetime, end: datetime) -> list[Row]:
@@ -171,7 +187,7 @@ class Shop:
         for day in range((end - start).days):
             for user in np.flatnonzero(self._random.random(_USERS) < 0.3):
                 at = start + timedelta(days=day, seconds=int(self._random.integers(0, 50_000)))
-                # One of two tastes: even shelves or odd ones.
+                # Users with an even number buy even items, the others odd ones: a model can learn.
                 item = 2 * int(self._random.integers(0, _ITEMS // 2)) + int(user % 2)
                 rows.append(self._row(f"u{user}", f"i{item}", at))
         return rows
@@ -181,7 +197,7 @@ class Shop:
         return Row((name, user, item, "purchase", "1", at.strftime("%Y-%m-%dT%H:%M:%SZ"), ""))
 
     def _nasty(self, rows: Sequence[Row]) -> Row:
-        """Return a row that is bad, late, repeated, or contradicts another one."""
+        """Return a row that is invalid, late, a duplicate, or in conflict with another one."""
         row = rows[int(self._random.integers(len(rows)))]
         name, user, item, kind, value, at, note = row.fields
         if row.fate != _GOOD:
@@ -200,7 +216,6 @@ class Shop:
         return (".csv", ".csv.gz", ".jsonl", ".jsonl.gz")[int(self._random.integers(4))]
 
     def _land(self, home: Path, name: str, rows: list[Row], suffix: str) -> None:
-        self._files += 1
         if ".csv" in suffix:
             text = "\n".join([",".join(_FIELDS), *(",".join(r.fields) for r in rows), ""])
         else:
@@ -208,13 +223,13 @@ class Shop:
                 json.dumps(dict(zip(_FIELDS, row.fields, strict=True))) + "\n" for row in rows
             )
         data = gzip.compress(text.encode(), mtime=0) if suffix.endswith(".gz") else text.encode()
-        _put(home / "landing" / "events" / (name + suffix), data, self._files)
         self._past.append(rows)
+        _put(home / "landing" / "events" / (name + suffix), data, len(self._past))
         self.account.take(data, rows)
 
 
 def _put(path: Path, data: bytes, order: int) -> None:
-    """Write a file long before any night, in an order that its age tells."""
+    """Write a file with a modification time long before any run, ordered by `order`."""
     path.write_bytes(data)
     moment = START.timestamp() + order
     os.utime(path, (moment, moment))

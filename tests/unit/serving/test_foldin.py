@@ -12,7 +12,7 @@ from pipeline.models.als import Als
 from pipeline.models.families import recipe_from
 from pipeline.models.popularity import DecayedPopularity
 from pipeline.serving.foldin import end_of, histories, new_since, of_people, patch_id
-from pipeline.serving.recommend import people_lists
+from pipeline.serving.recommend import ListRules, people_lists
 
 NIGHT = datetime(2024, 3, 1, 9, tzinfo=UTC)
 BLEND = recipe_from(
@@ -56,9 +56,7 @@ def before_the_night():
 
 def lists(score, history, *, repeat=False, gone=()):
     fallback = DecayedPopularity().train(build_history(before_the_night(), NIGHT))
-    return people_lists(
-        score, fallback, history, gone, repeat=repeat, reasons=("model", "popular"), length=5
-    )
+    return people_lists(score, fallback, history, ListRules(gone, repeat, 5, ("model", "popular")))
 
 
 @pytest.mark.parametrize("repeat", [False, True])

@@ -5,6 +5,7 @@ import pytest
 
 from pipeline import columns as c
 from pipeline.serving.publish import (
+    Patch,
     chain,
     check_patch,
     lists_sum,
@@ -13,7 +14,6 @@ from pipeline.serving.publish import (
     next_row,
     of_chain,
     of_users,
-    patch_row,
     publication_rows,
     trim,
     unavailable,
@@ -121,7 +121,7 @@ def published(*names):
 def patch(table, base, name):
     behind = chain(table, base).row(-1, named=True)
     rows = lists([("u", 1, name)])
-    return patch_row(behind, name, rows, as_of=LATER, live_from=LATER, catalogue_version=7)
+    return Patch(name, LATER, 7, rows, 1, 0, ()).row(behind, live_from=LATER)
 
 
 def test_a_patch_follows_its_base_and_moves_no_pointer():

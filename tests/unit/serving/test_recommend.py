@@ -7,7 +7,7 @@ from pipeline import columns as c
 from pipeline.data.matrix import WEIGHT, build_history
 from pipeline.models.families import default_recipes
 from pipeline.serving.churn import churn
-from pipeline.serving.recommend import fallback_list, model_lists, recommend
+from pipeline.serving.recommend import ListRules, fallback_list, model_lists, recommend
 
 END = datetime(2017, 12, 1, tzinfo=UTC)
 
@@ -31,16 +31,8 @@ def made():
 
 def build(made, *, repeat=False, others=("stranger",), gone=(), length=5):
     window, champion, fallback = made
-    return recommend(
-        champion,
-        fallback,
-        window,
-        others,
-        gone,
-        repeat=repeat,
-        reasons=("als", "decayed_popularity"),
-        length=length,
-    )
+    rules = ListRules(gone, repeat, length, ("als", "decayed_popularity"))
+    return recommend(champion, fallback, window, others, rules)
 
 
 def test_everybody_has_one_list_without_gaps(made):

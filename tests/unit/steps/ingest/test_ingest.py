@@ -94,7 +94,7 @@ def test_a_pass_takes_what_is_good_and_names_what_is_not(passed):
     assert "cut short" in sentences["orders-cut.csv.gz"]
     assert "is empty" in sentences["orders-empty.csv"]
     assert "is a link" in sentences["orders-link.csv"]
-    assert "no regular file" in sentences["orders-pipe.csv"]
+    assert "not a regular file" in sentences["orders-pipe.csv"]
     assert "not UTF-8" in sentences["orders-bytes.csv"]
     assert "no column 'customer'" in sentences["orders-strange.csv"]
     assert "no source's path matches" in sentences["visits.jsonl"]
@@ -335,7 +335,7 @@ def test_a_child_that_dies_sets_the_file_aside(ws, monkeypatch):
     result = feedback(ws, AT)
     found = {one.file: one for one in result.outcomes}
     assert found["orders.parquet"].status.value == "set aside"
-    assert "cannot be read within the limits" in found["orders.parquet"].sentence
+    assert "cannot be read within ingest.limits" in found["orders.parquet"].sentence
     assert found["orders-2.csv"].status.value == "taken"
     assert not small.exists()
 
