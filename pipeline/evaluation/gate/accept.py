@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pipeline.errors import GateError
-from pipeline.evaluation.gate.anchors import ANCHOR_BLOCKS, Anchor, BlockRatio
+from pipeline.evaluation.gate.anchors import Anchor
 from pipeline.evaluation.gate.decision import Decision, RuleResult
 from pipeline.evaluation.gate.evidence import GateHistory, disjoint
 
@@ -50,36 +50,34 @@ def accept(
         raise GateError("accept.not_evaluated", f"nobody can accept what was not judged: {causes}")
     word = f"accepted by {by}: {reason}"
     if decision.inconclusive is None or recipe == decision.recipe:
-        return replace(
+        recipe_hash = decision.recipe_hash
+        accepted = replace(
             decision,
             kind="refresh",
-            waiting=False,
             reasons=(word, *decision.reasons),
             sentence=f"refresh, {word}; without that, {decision.sentence}",
-            ratios=_marked(decision, decision.recipe_hash),
-            inconclusive=None,
         )
-    standing = next(s for s in decision.e_processes if s.recipe == decision.inconclusive)
-    recipe_hash = standing.e_process.key.candidate
-    return replace(
-        decision,
-        kind="switch",
-        recipe=decision.inconclusive,
-        recipe_hash=recipe_hash,
-        waiting=False,
-        reasons=(word, standing.sentence, *decision.reasons),
-        sentence=f"switch, {word}; {standing.sentence}",
-        anchor=anchor_from(decision, past, recipe_hash),
-        ratios=_marked(decision, recipe_hash),
-        inconclusive=None,
-    )
+    else:
+        status = next(s for s in decision.e_processes if s.recipe == decision.inconclusive)
+        recipe_hash = status.e_process.key.candidate
+        accepted = replace(
+            decision,
+            kind="switch",
+            recipe=decision.inconclusive,
+            recipe_hash=recipe_hash,
+            reasons=(word, status.sentence, *decision.reasons),
+            sentence=f"switch, {word}; {status.sentence}",
+            anchor=anchor_from(decision, past, recipe_hash),
+        )
+    ratios = tuple(replace(r, accepted=r.recipe_hash == recipe_hash) for r in decision.ratios)
+    return replace(accepted, waiting=False, ratios=ratios, inconclusive=None)
 
 
 def anchor_from(decision: Decision, past: GateHistory, recipe_hash: str) -> Anchor | None:
     """Return the mean baseline ratio of a recipe's last blocks, this decision's the newest."""
     known = [r for r in (*past.ratios, *decision.ratios) if r.block.end <= decision.block.end]
-    used = disjoint(known, recipe_hash)[:ANCHOR_BLOCKS]
-    return Anchor(recipe_hash, sum(r.ratio for r in used) / len(used), len(used)) if used else None
+    ratios = disjoint(known, recipe_hash)
+    return Anchor.over(ratios) if ratios else None
 
 
 def _offered(decision: Decision) -> tuple[str, ...]:
@@ -94,7 +92,3 @@ def _barred(decision: Decision) -> tuple[RuleResult, ...]:
         for rule in decision.rules
         if rule.name == "complete" or (rule.name.startswith("check.") and rule.outcome == "fail")
     )
-
-
-def _marked(decision: Decision, accepted: str) -> tuple[BlockRatio, ...]:
-    return tuple(replace(r, accepted=r.recipe_hash == accepted) for r in decision.ratios)

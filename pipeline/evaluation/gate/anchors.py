@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 from pipeline.base import Interval
 
@@ -36,6 +37,12 @@ class Anchor:
     recipe_hash: str
     ratio: float
     blocks: int
+
+    @classmethod
+    def over(cls, ratios: Sequence[BlockRatio]) -> Self:
+        """Return the mean of one recipe's newest ratios; `ratios` are disjoint, newest first."""
+        used = ratios[:ANCHOR_BLOCKS]
+        return cls(used[0].recipe_hash, sum(r.ratio for r in used) / len(used), len(used))
 
     @property
     def thin(self) -> bool:

@@ -23,24 +23,17 @@ def completeness(evidence: Evidence) -> tuple[RuleResult, ...]:
     if not evidence.checks:
         faults.append(("", "the checks of the data are missing"))
     for label, reference in (("last", evidence.last), ("month", evidence.month)):
-        if reference is not None:
-            faults += [(label, text) for text in _pair_faults(reference)]
-    return tuple(RuleResult("complete", who, None, None, "missing", what) for who, what in faults)
+        faults += [(label, text) for text in _pair_faults(reference)] if reference else []
+    return tuple(RuleResult("complete", name, None, None, "missing", x) for name, x in faults)
 
 
 def check_rules(evidence: Evidence) -> tuple[RuleResult, ...]:
     """Take over the checks of volume and schema."""
-    return tuple(
-        RuleResult(
-            f"check.{check.name}",
-            "",
-            check.figure,
-            check.bound,
-            verdict(check.passed),
-            check.sentence,
-        )
-        for check in sorted(evidence.checks, key=lambda check: check.name)
+    results = (
+        RuleResult(f"check.{x.name}", "", x.figure, x.bound, verdict(x.passed), x.sentence)
+        for x in evidence.checks
     )
+    return tuple(sorted(results, key=lambda result: result.name))
 
 
 def absence_rules(evidence: Evidence) -> tuple[RuleResult, ...]:
@@ -52,18 +45,18 @@ def absence_rules(evidence: Evidence) -> tuple[RuleResult, ...]:
 
 
 def _recipes(evidence: Evidence) -> list[_Fault]:
-    names = [recipe.name for recipe in evidence.judged]
-    absent = {gone.name for gone in evidence.absent}
+    names, champion = {recipe.name for recipe in evidence.judged}, evidence.champion
+    present = names | {absent.name for absent in evidence.absent}
     faults: list[_Fault] = []
-    if len(set(names)) < len(names):
+    if len(names) < len(evidence.judged):
         faults.append(("", "two evaluations bear the same name"))
-    for name in sorted(set(evidence.expected) - set(names) - absent):
+    for name in sorted(set(evidence.expected) - present):
         faults.append((name, f"the evaluation of {name} is missing"))
-    for gone in sorted(evidence.absent, key=lambda a: a.name):
-        if gone.baseline_rank is not None or gone.name == evidence.champion:
-            faults.append((gone.name, f"{gone.name} is missing: {gone.sentence}"))
-    if evidence.champion is not None and evidence.champion not in {*names, *absent}:
-        faults.append((evidence.champion, f"the champion's recipe {evidence.champion} is missing"))
+    for absent in sorted(evidence.absent, key=lambda a: a.name):
+        if absent.baseline_rank is not None or absent.name == champion:
+            faults.append((absent.name, f"{absent.name} is missing: {absent.sentence}"))
+    if champion is not None and champion not in present:
+        faults.append((champion, f"the champion's recipe {champion} is missing"))
     if not baselines(evidence.judged):
         faults.append(("", "no baseline was judged"))
     return faults

@@ -193,8 +193,9 @@ class EProcessStatus:
     def _written(self) -> dict[str, Any]:
         """Return flat JSON: the account's figures beside what it is rebuilt from."""
         own, key = self.e_process, self.e_process.key
-        return {
-            "recipe": self.recipe,
+        fields = vars(self) | vars(own)
+        del fields["e_process"], fields["key"]
+        return fields | {
             "recipe_hash": key.candidate,
             "champion_hash": key.champion,
             "metric": key.metric,
@@ -202,41 +203,22 @@ class EProcessStatus:
             "days": key.days,
             "e_value": own.e_value,
             "log_e": own.log_e,
-            "threshold": self.threshold,
             "lift": own.lift if own.blocks else None,
             "se": own.se if own.blocks else None,
-            "smallest_effect": self.smallest_effect,
-            "blocks": own.blocks,
-            "blocks_for_two_percent": self.blocks_for_two_percent,
-            "waiting": self.waiting,
-            "log_likelihood_ratios": list(own.log_likelihood_ratios),
-            "sx": own.sx,
-            "sw": own.sw,
             "last": None if own.last is None else plain(own.last),
         }
 
     @classmethod
     def _read(cls, written: Mapping[str, Any]) -> EProcessStatus:
-        key = EProcessKey(
-            written["champion_hash"],
-            written["recipe_hash"],
-            written["metric"],
-            written["k"],
-            written["days"],
-        )
-        last, bets = written["last"], tuple(written["log_likelihood_ratios"])
-        account = EProcess(key)
-        if len(bets) == len(EFFECTS):  # one that bet on other lifts begins anew
-            account = EProcess(
-                key,
-                bets,
-                written["sx"],
-                written["sw"],
-                written["blocks"],
-                None if last is None else TypeAdapter(Interval).validate_python(last),
-            )
+        names = ("champion_hash", "recipe_hash", "metric", "k", "days")
+        own = EProcess(EProcessKey(*(written[name] for name in names)))
+        ratios = tuple(written["log_likelihood_ratios"])
+        if len(ratios) == len(EFFECTS):  # an e-process over other effects starts anew
+            last = TypeAdapter(Interval | None).validate_python(written["last"])
+            own = replace(own, log_likelihood_ratios=ratios, last=last)
+            own = replace(own, **{name: written[name] for name in ("sx", "sw", "blocks")})
         names = ("recipe", "threshold", "smallest_effect", "blocks_for_two_percent", "waiting")
-        return cls(e_process=account, **{name: written[name] for name in names})
+        return cls(e_process=own, **{name: written[name] for name in names})
 
 
 def waiting_day(account: EProcess, opened: datetime | None, block: Interval) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -156,21 +157,18 @@ def build_gate_history(
         Whether each one's model went before people; all of them by default. A switch that did not
         closes no account.
     """
-    anchors: dict[str, Anchor] = {}
-    accounts: dict[EProcessKey, EProcess] = {}
+    e_processes: dict[EProcessKey, EProcess] = {}
     opened = None
-    waiting = 0
-    for decision, went in zip(decisions, live or [True] * len(decisions), strict=True):
-        if decision.anchor is not None:
-            anchors[decision.anchor.recipe_hash] = decision.anchor
-        waiting = waiting + 1 if decision.waiting else 0
-        accounts |= {s.e_process.key: s.e_process for s in decision.e_processes}
-        if went and decision.kind in ("first", "switch"):
-            accounts, opened = {}, decision.block.end
+    for decision, published in zip(decisions, live or [True] * len(decisions), strict=True):
+        e_processes |= {s.e_process.key: s.e_process for s in decision.e_processes}
+        if published and decision.kind in ("first", "switch"):
+            e_processes, opened = {}, decision.block.end
+    anchors = {d.anchor.recipe_hash: d.anchor for d in decisions if d.anchor is not None}
+    waiting = tuple(takewhile(lambda decision: decision.waiting, reversed(decisions)))
     return GateHistory(
         ratios=tuple(r for decision in decisions for r in decision.ratios),
         anchors=tuple(anchors.values()),
-        underpowered_nights=waiting,
-        e_processes=tuple(accounts.values()),
+        underpowered_nights=len(waiting),
+        e_processes=tuple(e_processes.values()),
         opened=opened,
     )

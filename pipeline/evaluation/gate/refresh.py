@@ -8,7 +8,7 @@ data falls with it, the baseline ratio is only the last of these tests, and bloc
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -20,7 +20,6 @@ from pipeline.evaluation.gate.config import GateConfig
 from pipeline.evaluation.gate.decision import RuleResult
 from pipeline.evaluation.gate.evidence import EvaluatedRecipe, Evidence, Reference, disjoint
 from pipeline.evaluation.gate.rules import (
-    baseline_rules,
     best_baseline,
     block_ratio,
     mean,
@@ -62,39 +61,39 @@ def judge_refresh(evidence: Evidence, champion: EvaluatedRecipe, config: GateCon
         text = "; ".join(("no scorer of an accepted night to compare with", *evidence.skipped))
         missing = RuleResult("refresh.last", champion.name, None, None, "missing", text)
         return Refresh("fail", (missing,), None)
-    paired = _against(evidence.last, champion, config)
+    name, paired = champion.name, _against(evidence.last, champion, config)
     if paired.underpowered == TOO_FEW_USERS:
         text = (
             f"{paired.n:,} users can be judged against the scorer of {evidence.last.label}, "
             f"{config.min_users:,} are needed"
         )
-        few = RuleResult(
-            "refresh.last", champion.name, paired.n, config.min_users, "underpowered", text
-        )
+        few = RuleResult("refresh.last", name, paired.n, config.min_users, "underpowered", text)
         return Refresh("underpowered", (few,), paired)
+    seed_sd = seed_sd_of(champion, config)
     rules = (
         _last(paired, evidence.last, champion, config),
         _month(evidence, champion, config),
         _anchor(evidence, champion, config),
         *slice_rules(
             "refresh",
-            champion.name,
+            name,
             (evidence.last.tonight, evidence.last.stored),
-            (seed_sd_of(champion, config), seed_sd_of(champion, config)),
+            (seed_sd, seed_sd),
             config.slice_alpha_refresh,
             config,
         ),
-        *_best_baseline(evidence, champion, config),
+        _best_baseline(evidence, champion, config),
     )
     failed = any(rule.outcome in ("fail", "missing") for rule in rules)
     return Refresh("fail" if failed else "pass", rules, paired)
 
 
 def _against(reference: Reference, champion: EvaluatedRecipe, config: GateConfig) -> Difference:
+    seed_sd = seed_sd_of(champion, config)
     return difference(
         *paired(reference.tonight, reference.stored, NDCG),
-        tau_candidate=seed_sd_of(champion, config),
-        tau_champion=seed_sd_of(champion, config),
+        tau_candidate=seed_sd,
+        tau_champion=seed_sd,
         min_users=config.min_users,
         min_nonzero=config.min_nonzero,
     )
@@ -133,12 +132,10 @@ def _anchor(evidence: Evidence, champion: EvaluatedRecipe, config: GateConfig) -
     """Block on proved harm alone: the ratio moves with the seasons."""
     anchor = evidence.past.anchor_of(champion.recipe_hash)
     name = "refresh.baseline_ratio"
-    if anchor is None:
-        text = "the champion's anchor is missing"
-        return RuleResult(name, champion.name, None, None, "missing", text)
     tonight = block_ratio(champion, evidence.judged, evidence.holdout)
-    if tonight is None:
+    if anchor is None or tonight is None:
         text = "the best baseline hits nobody: there is no baseline ratio"
+        text = "the champion's anchor is missing" if anchor is None else text
         return RuleResult(name, champion.name, None, None, "missing", text)
     earlier = [r for r in evidence.past.ratios if r.block.end <= evidence.holdout.start]
     used = (tonight, *disjoint(earlier, champion.recipe_hash))[:_RATIO_BLOCKS]
@@ -165,13 +162,12 @@ def _healthy_spread(earlier: list[BlockRatio], recipe_hash: str) -> float:
     return float(np.std(rolling, ddof=1) / np.mean(rolling))
 
 
-def _best_baseline(
-    evidence: Evidence, champion: EvaluatedRecipe, config: GateConfig
-) -> tuple[RuleResult, ...]:
-    best = best_baseline(evidence.judged)
+def _best_baseline(evidence: Evidence, champion: EvaluatedRecipe, config: GateConfig) -> RuleResult:
+    best, own, name = best_baseline(evidence.judged), mean(champion), "refresh.baseline"
+    text = f"{champion.name} {own:.4f}"
     if best.name == champion.name:
-        text = f"{champion.name} {mean(champion):.4f} is the best baseline itself"
-        rule = RuleResult("refresh.baseline", champion.name, mean(champion), None, "pass", text)
-        return (rule,)
-    rules = baseline_rules("refresh", champion, (best,), config.baseline_floor)
-    return tuple(replace(rule, name="refresh.baseline") for rule in rules)
+        text += " is the best baseline itself"
+        return RuleResult(name, champion.name, own, None, "pass", text)
+    bound = config.baseline_floor * mean(best)
+    text += f", {best.name} {mean(best):.4f}"
+    return RuleResult(name, champion.name, own, bound, verdict(own >= bound), text)

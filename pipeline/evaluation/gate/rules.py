@@ -121,7 +121,8 @@ def slice_rules(
     """
     results: list[RuleResult] = []
     judged: list[tuple[str, Difference]] = []
-    for column in sorted({SLICE + name for name in SLICES} | _slices(frames[0], frames[1])):
+    columns = {name for frame in frames for name in frame.columns if name.startswith(SLICE)}
+    for column in sorted(columns.union(SLICE + name for name in SLICES)):
         name = f"{prefix}.{column}"
         try:
             values = paired(*frames, column)
@@ -142,15 +143,10 @@ def slice_rules(
             judged.append((name, result))
     harmed = holm([result.p_worse for _, result in judged], alpha)
     for (name, result), harm in zip(judged, harmed, strict=True):
-        column = name.removeprefix(f"{prefix}.")
         harm_text = f"p of harm {chance(result.p_worse)}, {result.n:,} users"
-        text = f"{column}: {percent(result.x)} ({harm_text})"
+        text = f"{name.removeprefix(f'{prefix}.')}: {percent(result.x)} ({harm_text})"
         results.append(RuleResult(name, subject, result.p_worse, alpha, verdict(not harm), text))
     return tuple(sorted(results, key=lambda r: r.name))
-
-
-def _slices(*frames: pl.DataFrame) -> set[str]:
-    return {column for frame in frames for column in frame.columns if column.startswith(SLICE)}
 
 
 def baseline_rules(
@@ -159,14 +155,11 @@ def baseline_rules(
     """Hold a recipe's mean against each baseline's: at least `floor` times as high."""
     own = mean(candidate)
     results = []
-    for baseline in baselines(judged):
-        if baseline.name == candidate.name:
-            continue
+    for baseline in (b for b in baselines(judged) if b.name != candidate.name):
         bound = floor * mean(baseline)
         text = f"{candidate.name} {own:.4f}, {baseline.name} {mean(baseline):.4f}"
         name = f"{prefix}.baseline.{baseline.name}"
-        held = verdict(own >= bound)
-        results.append(RuleResult(name, candidate.name, own, bound, held, text))
+        results.append(RuleResult(name, candidate.name, own, bound, verdict(own >= bound), text))
     return tuple(results)
 
 

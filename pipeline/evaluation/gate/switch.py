@@ -8,6 +8,7 @@ slices and baselines.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pipeline.evaluation.compare import Difference
@@ -63,11 +64,11 @@ def seek_switch(
     return tuple(_candidacy(evidence, r, champion, threshold, config) for r in candidates)
 
 
-def leader(candidacies: tuple[Candidacy, ...]) -> Candidacy | None:
-    """Return the one with the most points, of equal ones the first by the recipe's hash."""
+def leader(candidacies: Iterable[Candidacy]) -> Candidacy | None:
+    """Return the one with the highest e-value, of equal ones the first by the recipe's hash."""
 
-    def height(one: Candidacy) -> tuple[float, str]:
-        return -one.status.e_process.log_e, one.candidate.recipe_hash
+    def height(candidacy: Candidacy) -> tuple[float, str]:
+        return -candidacy.status.e_process.log_e, candidacy.candidate.recipe_hash
 
     return min(candidacies, key=height, default=None)
 
@@ -86,13 +87,10 @@ def _candidacy(
     enough = judged and standing.e_process.lift >= config.min_lift
     alone = standing.e_process.log_e >= math.log(1 / config.alpha)
     if enough and (standing.reached or alone):
-        results += _guards(evidence, candidate, champion, config)
-        results.append(_churn(candidate, paired))
-    others = [rule for rule in results if rule.name != "switch.e_value"]
-    held = enough and all(rule.outcome in _HELD for rule in others)
+        results += _guards(evidence, candidate, champion, paired, config)
+    held = enough and all(r.outcome in _HELD for r in results if r.name != "switch.e_value")
     won = held and standing.reached
-    grey = held and alone and not won
-    return Candidacy(candidate, paired, standing, tuple(results), won, grey)
+    return Candidacy(candidate, paired, standing, tuple(results), won, held and alone and not won)
 
 
 def _status(
@@ -103,7 +101,7 @@ def _status(
     threshold: float,
 ) -> EProcessStatus:
     """Count tonight's block, if it is a new one and can be judged."""
-    days = (evidence.holdout.end - evidence.holdout.start).days
+    days = evidence.holdout.length.days
     key = EProcessKey(champion.recipe_hash, candidate.recipe_hash, NDCG, evidence.k, days)
     account = evidence.past.e_process(key)
     # Two recipes that serve everybody alike give no evidence, and no variance to divide by.
@@ -139,27 +137,28 @@ def _evidence(
 
 
 def _guards(
-    evidence: Evidence, candidate: EvaluatedRecipe, champion: EvaluatedRecipe, config: GateConfig
+    evidence: Evidence,
+    candidate: EvaluatedRecipe,
+    champion: EvaluatedRecipe,
+    paired: Difference,
+    config: GateConfig,
 ) -> list[RuleResult]:
+    name = candidate.name
     own, other = candidate.coverage or 0.0, champion.coverage or 0.0
     limit = config.coverage_ratio * other
-    text = f"coverage of {candidate.name} {own:.1%}, of {champion.name} {other:.1%}"
+    coverage = f"coverage of {name} {own:.1%}, of {champion.name} {other:.1%}"
+    churn = f"{name} would serve {paired.nonzero:,} of {paired.n:,} users differently well"
     calmed = math.sqrt(min(candidate.fits, champion.fits))
     return [
-        RuleResult("switch.coverage", candidate.name, own, limit, verdict(own >= limit), text),
+        RuleResult("switch.coverage", name, own, limit, verdict(own >= limit), coverage),
         *slice_rules(
             "switch",
-            candidate.name,
+            name,
             (candidate.users, champion.users),
             (seed_sd_of(candidate, config) / calmed, seed_sd_of(champion, config) / calmed),
             config.slice_alpha_switch,
             config,
         ),
         *baseline_rules("switch", candidate, evidence.judged, 1.0),
+        RuleResult("switch.churn", name, paired.nonzero / paired.n, None, "reported", churn),
     ]
-
-
-def _churn(candidate: EvaluatedRecipe, paired: Difference) -> RuleResult:
-    share = paired.nonzero / paired.n if paired.n else float("nan")
-    text = f"{candidate.name} would serve {paired.nonzero:,} of {paired.n:,} users differently well"
-    return RuleResult("switch.churn", candidate.name, share, None, "reported", text)
