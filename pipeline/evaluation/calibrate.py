@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -100,22 +99,24 @@ def calibrate(blocks: Sequence[ReplicateBlock], config: GateConfig) -> Calibrati
     blocks = _usable(blocks, config)
     replicates = len(blocks[0].ndcg)
     every = _share(blocks)
-    taus = [_seed_sd_of_others(blocks, block) for block in blocks]
+    taus = [seed_spread([x.ndcg for x in blocks if x is not block]) for block in blocks]
     pairs = [(a, b) for a in range(replicates) for b in range(replicates) if a != b]
-    plants = [_Plant.of(blocks, every, b, draw) for draw, (_, b) in enumerate(pairs)]
-    same = [_tests([(x.ndcg[a], x.ndcg[b]) for x in blocks], taus, config) for a, b in pairs]
-    more = [
-        _tests([(x.ndcg[a], w) for x, w in zip(blocks, plant.worse, strict=True)], taus, config)
-        for (a, _), plant in zip(pairs, plants, strict=True)
-    ]
-    tossed = [_tests(sides, taus, config) for sides in _tossed(blocks)]
+    same, more, lifts = [], [], []
+    for draw, (a, b) in enumerate(pairs):
+        worse = [_worse(block, every, b, draw) for block in blocks]
+        sides = [(x.ndcg[a], w) for x, w in zip(blocks, worse, strict=True)]
+        more.append(_tests(sides, taus, config))
+        same.append(_tests([(x.ndcg[a], x.ndcg[b]) for x in blocks], taus, config))
+        lifts.append(
+            np.mean([x.ndcg[b].mean() / w.mean() - 1 for x, w in zip(blocks, worse, strict=True)])
+        )
     points, bound = e_value_needed(config, 1), threshold(config, 1)
-    whens = [block.holdout for block in blocks]
+    holdouts = [block.holdout for block in blocks]
     tests = [test for pair in same for test in pair]
-    apart = [
-        test for p, pair in zip(pairs, same, strict=True) if _shares_no_fit(p) for test in pair
-    ]
-    coins = [test for toss in tossed for test in toss]
+    # Of the pairs (0, 1), (2, 3), ... no two have a fit in common.
+    disjoint = [(a, a + 1) for a in range(0, replicates - 1, 2)]
+    apart = [test for p, x in zip(pairs, same, strict=True) if p in disjoint for test in x]
+    coins = [test for sides in _tossed(blocks) for test in _tests(sides, taus, config)]
     passed, hits, by_coin = (
         sum(is_proved(t, bound, config) for t in some) for some in (tests, apart, coins)
     )
@@ -135,18 +136,12 @@ def calibrate(blocks: Sequence[ReplicateBlock], config: GateConfig) -> Calibrati
         tosses=len(coins),
         tossed_upper=clopper_pearson_upper(by_coin, len(coins)),
         sd_z=float(np.sqrt(np.mean(t**2))) if len(t) else 0.0,
-        planted=float(np.mean([plant.lift for plant in plants])),
+        planted=float(np.mean(lifts)),
         every=every,
-        equal=tuple(replay(_counted(pair, whens), points, config.min_lift) for pair in same),
-        better=tuple(replay(_counted(pair, whens), points, config.min_lift) for pair in more),
+        equal=tuple(replay(_counted(x, holdouts), points, config.min_lift) for x in same),
+        better=tuple(replay(_counted(x, holdouts), points, config.min_lift) for x in more),
         **false_rate([block.ndcg for block in blocks], bound, config.min_lift),
     )
-
-
-def _shares_no_fit(pair: tuple[int, int]) -> bool:
-    """Say whether a pair is one of (0, 1), (2, 3), ...: no two of these have a fit in common."""
-    candidate, champion = pair
-    return champion == candidate + 1 and candidate % 2 == 0
 
 
 def _tests(sides: Sequence[_Sides], taus: Sequence[float], config: GateConfig) -> list[Difference]:
@@ -174,26 +169,11 @@ def _counted(
     ]
 
 
-@dataclass(frozen=True)
-class _Plant:
-    """A fit with some of its lists upside down, and the lift of the sound one over it."""
-
-    worse: Sequence[_Floats]
-    lift: float
-
-    @classmethod
-    def of(cls, blocks: Sequence[ReplicateBlock], every: int, replicate: int, draw: int) -> _Plant:
-        """Turn one list in `every`, other ones in each draw."""
-        worse = [
-            np.where(
-                _picked(block, every, draw), block.ndcg_reversed[replicate], block.ndcg[replicate]
-            )
-            for block in blocks
-        ]
-        lifts = [
-            x.ndcg[replicate].mean() / w.mean() - 1 for x, w in zip(blocks, worse, strict=True)
-        ]
-        return cls(worse, float(np.mean(lifts)))
+def _worse(block: ReplicateBlock, every: int, replicate: int, draw: int) -> _Floats:
+    """Return a fit's values with one list in `every` reversed, other lists in each draw."""
+    picked = _picked(block, every, draw)
+    values: _Floats = np.where(picked, block.ndcg_reversed[replicate], block.ndcg[replicate])
+    return values
 
 
 def _tossed(blocks: Sequence[ReplicateBlock]) -> Iterator[list[_Sides]]:
@@ -220,10 +200,6 @@ def _usable(blocks: Sequence[ReplicateBlock], config: GateConfig) -> list[Replic
             f"champion that hits any of them; a calibration needs {LEAST_CUTOFFS}",
         )
     return usable
-
-
-def _seed_sd_of_others(blocks: Sequence[ReplicateBlock], block: ReplicateBlock) -> float:
-    return seed_spread([other.ndcg for other in blocks if other is not block])
 
 
 def _share(blocks: Sequence[ReplicateBlock]) -> int:

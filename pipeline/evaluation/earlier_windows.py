@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import tee
 from typing import Any, Final
 
 import polars as pl
@@ -29,18 +31,11 @@ TUNING_MODEL: Final = Als(factors=32, iterations=5)
 """The recipe whose lists judge weights of events."""
 
 
-ONE_DAY: Final = timedelta(days=1)
+_DAY: Final = timedelta(days=1)
 
 
 WEIGHT_OPTIONS: Final[Mapping[str, Mapping[str, float]]] = {
-    "all kinds alike": {
-        c.Kind.VIEW: 1.0,
-        c.Kind.CLICK: 1.0,
-        c.Kind.ADD_TO_CART: 1.0,
-        c.Kind.RATING: 1.0,
-        c.Kind.PURCHASE: 1.0,
-        c.Kind.RETURN: -1.0,
-    },
+    "all kinds alike": {**dict.fromkeys(c.Kind, 1.0), c.Kind.RETURN: -1.0},
     "a steep ladder": {
         c.Kind.VIEW: 1.0,
         c.Kind.CLICK: 2.0,
@@ -80,27 +75,12 @@ def earlier_windows(
         if UNDERPOWERED in part.flags:
             return
         history, _ = window(past, part.cutoff, config, items, users)
-        previous = (
-            previous_day(past, part, config, items, users)
-            if with_stability and end == until
-            else None
-        )
-        yield Window.of(history, part, until, previous)
-        end -= timedelta(days=part.holdout_days)
-
-
-def previous_day(
-    past: pl.DataFrame,
-    part: Split,
-    config: WindowConfig,
-    items: pl.DataFrame | None,
-    users: pl.DataFrame | None,
-) -> History | None:
-    """Return what a window held a night earlier; ``None`` where that is nothing."""
-    try:
-        return window(past, part.cutoff - ONE_DAY, config, items, users)[0]
-    except DataError:
-        return None
+        previous_day: History | None = None
+        if with_stability and end == until:
+            with suppress(DataError):  # no event lies before the previous day
+                previous_day, _ = window(past, part.cutoff - _DAY, config, items, users)
+        yield Window.of(history, part, until, previous_day)
+        end -= part.holdout_days * _DAY
 
 
 def select_event_weights(
@@ -131,27 +111,16 @@ def select_event_weights(
         ):
             yield EarlierWindows([one], k, progress).value(TUNING_MODEL, 0)
 
-    reached = _Values(values_of(best))
+    reached = values_of(best)
     for label, update in options:
         progress(f"weights of events: {label}")
         trial = best.model_copy(update=update)
-        values = _Values(values_of(trial))
-        if _clearly_ahead(values, reached):
+        # A window costs a training: `tee` measures one only if a comparison gets to it, and once.
+        old, reached = tee(reached)
+        new, values = tee(values_of(trial))
+        if _clearly_ahead(new, old):
             best, reached = trial, values
     return best
-
-
-class _Values:
-    """What windows gave, newest first, each measured when it is asked for, and once."""
-
-    def __init__(self, measured: Iterator[float]) -> None:
-        self._measured, self._known = measured, list[float]()
-
-    def __iter__(self) -> Iterator[float]:
-        yield from self._known
-        for value in self._measured:
-            self._known.append(value)
-            yield value
 
 
 def _clearly_ahead(new: Iterable[float], old: Iterable[float]) -> bool:

@@ -34,6 +34,7 @@ from pipeline.evaluation.beyond_accuracy import (
 )
 from pipeline.evaluation.holdout import (
     SLICE,
+    judged_lists,
     lists_of,
     refuse_leaks,
     reindex_columns,
@@ -42,7 +43,7 @@ from pipeline.evaluation.holdout import (
     values_of,
 )
 from pipeline.evaluation.intervals import means
-from pipeline.evaluation.metrics import HIT_RATE, NDCG, RECALL, Truth, measure
+from pipeline.evaluation.metrics import NDCG, Truth, measure
 from pipeline.evaluation.ratings import rating_errors
 from pipeline.evaluation.slices import new_items
 from pipeline.models.contract import Scorer
@@ -53,23 +54,7 @@ USERS: Final = "users"
 SHORT: Final = 10
 """Every metric is also taken at this depth, at which others tell theirs."""
 
-__all__ = [
-    "COVERAGE",
-    "DIVERSITY",
-    "GINI",
-    "HIT_RATE",
-    "NDCG",
-    "NOVELTY",
-    "RECALL",
-    "SHORT",
-    "SLICE",
-    "USERS",
-    "Evaluation",
-    "StoredComparison",
-    "evaluate",
-    "evaluate_stored",
-    "metric_name",
-]
+__all__ = ["NDCG", "SLICE", "USERS", "Evaluation", "evaluate", "evaluate_stored", "metric_name"]
 
 
 @dataclass(frozen=True)
@@ -136,12 +121,7 @@ def evaluate(
     GateError
         The scorer or the history knows something of the holdout, or they do not fit together.
     """
-    refuse_leaks(scorer, history, split)
-    history = history.reindex_items(scorer.item_ids)
-    judged = history.take(rows_of(split.users.to_list(), history.user_ids))
-    exclude = judged.seen if split.task == "discovery" else None
-    lists = lists_of(scorer, judged, max(k, SHORT), exclude)
-    truth = truth_of(split.truth, judged.user_ids, history.item_ids)
+    history, judged, lists, truth = judged_lists(scorer, history, split, max(k, SHORT))
     users = values_of(lists, truth, k, judged, new_items(history), segments)
     covered = coverage(lists, history.n_items, k)
     metrics = _of_catalogue(lists, history.n_items, k) | _of_users(
@@ -183,10 +163,8 @@ def evaluate_stored(
     """
     refuse_leaks(stored, stored_history, split)
     refuse_leaks(tonight, history, split)
-    stored_history, history = (
-        stored_history.reindex_items(stored.item_ids),
-        history.reindex_items(tonight.item_ids),
-    )
+    stored_history = stored_history.reindex_items(stored.item_ids)
+    history = history.reindex_items(tonight.item_ids)
     known = split.truth.filter(
         pl.col(c.USER_ID).is_in(stored_history.user_ids.tolist())
         & pl.col(c.ITEM_ID).is_in(history.item_ids.tolist())
@@ -198,9 +176,8 @@ def evaluate_stored(
     truth = truth_of(known, new.user_ids, catalogue).items
     exclude_new = exclude_old = None
     if split.task == "discovery":
-        seen = reindex_columns(new.seen, new.item_ids, catalogue) + reindex_columns(
-            old.seen, old.item_ids, catalogue
-        )
+        seen = reindex_columns(new.seen, new.item_ids, catalogue)
+        seen = seen + reindex_columns(old.seen, old.item_ids, catalogue)
         truth = truth - truth.multiply(seen.sign()).tocsr()
         truth.eliminate_zeros()
         left = np.flatnonzero(np.diff(truth.indptr))

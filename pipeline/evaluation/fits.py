@@ -34,21 +34,20 @@ def averaged(evaluations: Sequence[Evaluation]) -> Evaluation:
     if len(evaluations) == 1:
         return first
     if any(not one.users[c.USER_ID].equals(first.users[c.USER_ID]) for one in evaluations):
-        raise GateError(
-            "evaluate.fits_differ", "fits of one recipe were judged by different people"
-        )
-    columns = [name for name in first.users.columns if name != c.USER_ID]
-    users = first.users.select(
-        c.USER_ID,
-        *(sum((one.users[name] for one in evaluations[1:]), first.users[name]) / len(evaluations)
-          for name in columns),
-    )  # fmt: skip
+        raise GateError("evaluate.fits_differ", "fits of one recipe were judged by other users")
+    n = len(evaluations)
+    columns = {
+        name: sum((one.users[name] for one in evaluations[1:]), first.users[name]) / n
+        for name in first.users.columns
+        if name != c.USER_ID
+    }
     metrics = {
-        name: sum(one.metrics[name] for one in evaluations) / len(evaluations)
+        name: sum(one.metrics[name] for one in evaluations) / n
         for name in first.metrics
         if all(name in one.metrics for one in evaluations)
     }
-    coverage = sum(one.coverage for one in evaluations) / len(evaluations)
+    coverage = sum(one.coverage for one in evaluations) / n
+    users = first.users.with_columns(**columns)
     return replace(first, users=users, metrics=metrics, coverage=coverage)
 
 

@@ -69,11 +69,8 @@ def lists_of(scorer: Scorer, users: History, k: int, exclude: sp.csr_matrix | No
     indptr, items, scores = [np.zeros(1, np.int64)], [], []
     for start in range(0, users.n_users, AT_ONCE):
         rows = np.arange(start, min(start + AT_ONCE, users.n_users))
-        part = top_k(
-            scorer.score(users.take(rows)),
-            k,
-            exclude=None if exclude is None else exclude[rows],
-        )
+        excluded = None if exclude is None else exclude[rows]
+        part = top_k(scorer.score(users.take(rows)), k, exclude=excluded)
         indptr.append(part.indptr[1:] + indptr[-1][-1])
         items.append(part.item)
         scores.append(part.score)
@@ -82,6 +79,34 @@ def lists_of(scorer: Scorer, users: History, k: int, exclude: sp.csr_matrix | No
         np.concatenate(items) if items else np.zeros(0, np.int32),
         np.concatenate(scores) if scores else np.zeros(0, np.float32),
     )
+
+
+def judged_lists(
+    scorer: Scorer, history: History, split: Split, k: int
+) -> tuple[History, History, Lists, Truth]:
+    """Return a scorer's lists for the users of a holdout, and their ground truth.
+
+    Parameters
+    ----------
+    history
+        The training window; the scorer's catalogue may hold items without an event beside its own.
+
+    Returns
+    -------
+    tuple
+        The history over the scorer's catalogue, its part of the judged users, their best `k` items
+        and their ground truth over the same catalogue.
+
+    Raises
+    ------
+    GateError
+        As `refuse_leaks` and `rows_of`.
+    """
+    refuse_leaks(scorer, history, split)
+    history = history.reindex_items(scorer.item_ids)
+    judged = history.take(rows_of(split.users.to_list(), history.user_ids))
+    lists = lists_of(scorer, judged, k, judged.seen if split.task == "discovery" else None)
+    return history, judged, lists, truth_of(split.truth, judged.user_ids, history.item_ids)
 
 
 def truth_of(frame: pl.DataFrame, user_ids: NDArray[np.str_], item_ids: NDArray[np.str_]) -> Truth:
@@ -147,16 +172,10 @@ def values_of(
     of_old = np.diff(old_cells.indptr).astype(np.int64)
     # What no catalogue holds yet is newer than anything in it.
     of_new = truth.only(new, truth.size - of_old)
-    columns = {
-        **{name: overall[name, k] for name in (NDCG, RECALL, HIT_RATE)},
-        **{
-            SLICE + name: np.where(inside, overall[NDCG, k], np.nan)
-            for name, inside in user_slices(judged, segments).items()
-        },
-        SLICE + NEW_ITEMS: ndcg(lists, of_new, k),
-        SLICE + OLD_ITEMS: ndcg(lists, Truth(old_cells, of_old), k),
-    }
+    columns = {name: overall[name, k] for name in (NDCG, RECALL, HIT_RATE)}
+    for name, inside in user_slices(judged, segments).items():
+        columns[SLICE + name] = np.where(inside, overall[NDCG, k], np.nan)
+    columns[SLICE + NEW_ITEMS] = ndcg(lists, of_new, k)
+    columns[SLICE + OLD_ITEMS] = ndcg(lists, Truth(old_cells, of_old), k)
     ids = pl.Series(c.USER_ID, judged.user_ids.tolist(), dtype=pl.String)
-    return pl.DataFrame([ids, *(pl.Series(name, v) for name, v in columns.items())]).with_columns(
-        pl.exclude(c.USER_ID).fill_nan(None)
-    )
+    return pl.DataFrame({c.USER_ID: ids, **columns}, nan_to_null=True)

@@ -35,16 +35,31 @@ _RANK, _MODELLED, _BASE_OWNER, _BASE_RANK = "rank", "modelled", "base_owner", "b
 
 
 @dataclass(frozen=True)
-class PrequentialRow:
-    """What one model version reached with one group of people.
+class _Group:
+    """One model version and one group of users.
 
     Attributes
     ----------
     slice
-        ``all``; by what was shown ``model`` or ``fallback``; by the events that the user had before
+        ``all``; by the list shown ``model`` or ``fallback``; by the events that the user had before
         the span ``new`` (none), ``cold`` (≤ first quartile), ``hot`` (> third) or ``warm``.
     user_days
         UTC days of users, one more where a list was replaced during the day.
+    """
+
+    model_version: str
+    slice: str
+    users: int
+    user_days: int
+    events: int
+
+
+@dataclass(frozen=True)
+class PrequentialRow(_Group):
+    """Live quality of one model version for one group of users.
+
+    Attributes
+    ----------
     hit_rate
         Share of the events whose item was among the first `k`.
     ndcg
@@ -53,11 +68,6 @@ class PrequentialRow:
         The same events against the base's list alone.
     """
 
-    model_version: str
-    slice: str
-    users: int
-    user_days: int
-    events: int
     hit_rate: Mean
     ndcg: Mean
     base_only_hit_rate: Mean
@@ -90,14 +100,9 @@ class Prequential:
 
 
 @dataclass(frozen=True)
-class LiveFigures:
-    """What one version reached with one group, as the ledger keeps it; None for a small group."""
+class LiveFigures(_Group):
+    """Live quality of a version for a group, as the ledger keeps it; None for a small group."""
 
-    model_version: str
-    slice: str
-    users: int
-    user_days: int
-    events: int
     hit_rate: float | None
     ndcg: float | None
     ndcg_lo: float | None
@@ -129,13 +134,10 @@ class PrequentialFigures(LiveFigures):
         """Flatten a row."""
         values: dict[str, Any] = {}
         for name, value in vars(row).items():
-            if not isinstance(value, Mean):
-                values[name] = value
-                continue
-            known = value if row.users >= MIN_GROUP_SIZE else None
-            values[name] = None if known is None else known.mean
-            for part in ("se", "lo", "hi"):
-                values[f"{name}_{part}"] = None if known is None else getattr(known, part)
+            for part, figure in vars(value).items() if isinstance(value, Mean) else ():
+                key = name if part == "mean" else f"{name}_{part}"
+                values[key] = figure if row.users >= MIN_GROUP_SIZE else None
+            values.setdefault(name, value)
         return cls(**values)
 
     @property
@@ -180,7 +182,9 @@ def prequential(
     rows = rows.sort(c.TIMESTAMP, c.ITEM_ID, c.USER_ID).with_row_index(_ROW)
     listed = _listed(rows, publications, lists)
     scored = listed if policy == "repeat" else _unseen(listed, past)
-    ranked = _ranked(scored, lists).join(_before(past, span), on=c.USER_ID, how="left")
+    earlier = past.filter(pl.col(c.TIMESTAMP) < span.start)
+    before = earlier.group_by(c.USER_ID).agg(pl.len().cast(pl.Int64).alias(_BEFORE))
+    ranked = _ranked(scored, lists).join(before, on=c.USER_ID, how="left")
     ranked = ranked.with_columns(
         pl.col(c.TIMESTAMP).dt.date().alias(_DAY), pl.col(_BEFORE).fill_null(0)
     ).sort(_ROW)
@@ -198,12 +202,9 @@ def prequential(
 def _listed(rows: pl.DataFrame, publications: pl.DataFrame, lists: pl.DataFrame) -> pl.DataFrame:
     """Add to each event whose list of which publication was shown, and whose of the base alone."""
     shown = shown_at(rows, exposure_intervals(publications, lists))
-    alone = shown_at(
-        rows.select(_ROW, c.USER_ID, c.TIMESTAMP),
-        exposure_intervals(bases_alone(publications), lists),
-    )
-    bare = alone.select(_ROW, pl.col(OWNER).alias(_BASE_OWNER))
-    return shown.join(bare, on=_ROW, how="left")
+    bases = exposure_intervals(bases_alone(publications), lists)
+    alone = shown_at(rows.select(_ROW, c.USER_ID, c.TIMESTAMP), bases)
+    return shown.join(alone.select(_ROW, pl.col(OWNER).alias(_BASE_OWNER)), on=_ROW, how="left")
 
 
 def _unseen(rows: pl.DataFrame, past: pl.DataFrame) -> pl.DataFrame:
@@ -226,18 +227,10 @@ def _ranked(rows: pl.DataFrame, lists: pl.DataFrame) -> pl.DataFrame:
     return rows
 
 
-def _before(past: pl.DataFrame, span: Interval) -> pl.DataFrame:
-    """Count each user's events before the span."""
-    earlier = past.filter(pl.col(c.TIMESTAMP) < span.start)
-    return earlier.group_by(c.USER_ID).agg(pl.len().cast(pl.Int64).alias(_BEFORE))
-
-
 def _prequential_rows(rows: pl.DataFrame, lists: pl.DataFrame, k: int) -> Iterator[PrequentialRow]:
     """Score every version on every slice that has an event."""
-    model = lists.filter(pl.col(c.SLOT) == c.Slot.MODEL.value)
-    model = model.select(
-        pl.col(c.PUBLICATION_ID).alias(SHOWN), pl.col(c.USER_ID).alias(OWNER)
-    ).unique()
+    keys = pl.col(c.PUBLICATION_ID).alias(SHOWN), pl.col(c.USER_ID).alias(OWNER)
+    model = lists.filter(pl.col(c.SLOT) == c.Slot.MODEL.value).select(*keys).unique()
     model = model.with_columns(pl.lit(value=True).alias(_MODELLED))
     rows = rows.join(model, on=[SHOWN, OWNER], how="left").sort(_ROW)
     modelled = rows[_MODELLED].fill_null(value=False)

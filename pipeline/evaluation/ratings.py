@@ -70,8 +70,8 @@ def _predicted(
         here = np.flatnonzero((row >= start) & (row < start + AT_ONCE))
         users = scores.users[row[here] - start].astype(np.float64)
         known = users.any(axis=1)
-        product = np.einsum("nf,nf->n", users[known], scores.items[item[here[known]]])
-        predicted[here[known]] = product
+        here = here[known]
+        predicted[here] = np.einsum("nf,nf->n", users[known], scores.items[item[here]])
     return predicted
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pipeline.base import Interval
 from pipeline.data.matrix import History
 from pipeline.data.split import Split
-from pipeline.evaluation.holdout import lists_of, refuse_leaks, rows_of, truth_of
+from pipeline.evaluation.holdout import judged_lists
 from pipeline.evaluation.metrics import ndcg
 from pipeline.models.contract import Scorer
 from pipeline.models.topk import Lists
@@ -68,11 +68,7 @@ def list_values(
     GateError
         As `evaluate`.
     """
-    refuse_leaks(scorer, history, split)
-    history = history.reindex_items(scorer.item_ids)
-    judged = history.take(rows_of(split.users.to_list(), history.user_ids))
-    lists = lists_of(scorer, judged, k, judged.seen if split.task == "discovery" else None)
-    truth = truth_of(split.truth, judged.user_ids, history.item_ids)
+    _, _, lists, truth = judged_lists(scorer, history, split, k)
     return ndcg(lists, truth, k), ndcg(reversed_lists(lists), truth, k)
 
 

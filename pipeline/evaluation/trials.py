@@ -16,7 +16,7 @@ from pipeline.base import Progress, silent
 from pipeline.data.matrix import History
 from pipeline.errors import NightjarError
 from pipeline.evaluation.blend_pool import pairs, pooled
-from pipeline.evaluation.holdout import find, lists_of
+from pipeline.evaluation.holdout import find
 from pipeline.evaluation.metrics import ndcg
 from pipeline.evaluation.tuning_window import PreviousDay, Window
 from pipeline.models.contract import Recipe, Scorer
@@ -85,7 +85,7 @@ class EarlierWindows:
         key = (recipe.hash, at)
         if key not in self._values:
             window = self.windows[at]
-            lists = lists_of(self._trained(recipe, at), window.judged, self.k, window.exclude)
+            lists = window.lists(self._trained(recipe, at), self.k)
             self._values[key] = float(np.nanmean(ndcg(lists, window.truth, self.k)))
         return self._values[key]
 
@@ -106,23 +106,12 @@ class EarlierWindows:
 
     def _kept(self, recipe: Recipe, at: int, previous_day: PreviousDay) -> float:
         window = self.windows[at]
-        now = lists_of(
-            self._trained(recipe, at),
-            window.judged.take(previous_day.rows),
-            self.k,
-            None if window.exclude is None else window.exclude[previous_day.rows],
-        )
-        then = lists_of(
-            self._trained(recipe, at, previous_day),
-            previous_day.judged,
-            self.k,
-            previous_day.exclude,
-        )
+        now = window.take(previous_day.rows).lists(self._trained(recipe, at), self.k)
+        then = previous_day.lists(self._trained(recipe, at, previous_day), self.k)
         column, known = find(window.history.item_ids, previous_day.history.item_ids)
         n_items = window.history.n_items
-        here = pairs(now.row, now.item, n_items)
-        had = pairs(then.row, column[then.item], n_items)
-        stays = known[then.item] & np.isin(had, here)
+        entries = pairs(then.row, column[then.item], n_items)
+        stays = known[then.item] & np.isin(entries, pairs(now.row, now.item, n_items))
         return float(stays.mean()) if len(stays) else 1.0
 
     def pools(
@@ -140,16 +129,12 @@ class EarlierWindows:
         for at, whole in enumerate(self.windows[:newest]):
             window = whole.thinned(POOLED)
             parts = {name: self._trained(recipe, at) for name, recipe in recipes.items()}
-            previous_day = {}
-            if window.previous_day is not None:
-                previous_day = {
-                    name: self._trained(one, at, window.previous_day)
-                    for name, one in recipes.items()
-                }
-            pools.append(pooled(window, parts, previous_day, self.k))
-            if newest is None:
-                for recipe in recipes.values():
-                    self._drop_scorers(recipe, at)
+            earlier: dict[str, Scorer] = {}
+            if (day := window.previous_day) is not None:
+                earlier = {name: self._trained(x, at, day) for name, x in recipes.items()}
+            pools.append(pooled(window, parts, earlier, self.k))
+            for recipe in recipes.values() if newest is None else ():
+                self._drop_scorers(recipe, at)
         return pools
 
     def _trained(self, recipe: Recipe, at: int, previous_day: PreviousDay | None = None) -> Scorer:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 import scipy.sparse as sp
@@ -19,8 +19,10 @@ from pipeline.base import format_instant, to_utc
 from pipeline.data.matrix import History
 from pipeline.data.split import Split
 from pipeline.errors import GateError
-from pipeline.evaluation.holdout import find, rows_of, truth_of
+from pipeline.evaluation.holdout import find, lists_of, rows_of, truth_of
 from pipeline.evaluation.metrics import Truth
+from pipeline.models.contract import Scorer
+from pipeline.models.topk import Lists
 
 TUNING_USERS: Final = 1000
 """Users that judge a window: enough to tell recipes apart, few enough to try many."""
@@ -30,50 +32,67 @@ _DAY: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True)
-class PreviousDay:
-    """A window that ends earlier, for the judged who did nothing since.
+class TrainingWindow:
+    """A training window and the users whose lists it is judged by.
 
     Attributes
     ----------
     history
-        Ends before the window's.
+        Events that recipes train on.
     judged
-        Their part of it.
+        The judged users' part of `history`.
     exclude
-        What their lists leave out, ``None`` where they may repeat.
-    rows
-        ``(n,)`` int64 rows of the same people among the window's judged, rising.
+        Items that their lists leave out, ``(n_users, n_items)``; ``None`` if lists may repeat.
     """
 
     history: History
     judged: History
     exclude: sp.csr_matrix | None
-    rows: NDArray[np.int64]
+
+    def take(self, rows: NDArray[np.int64]) -> Self:
+        """Return the same window with some of the judged users, by rising row numbers."""
+        exclude = None if self.exclude is None else self.exclude[rows]
+        return replace(self, judged=self.judged.take(rows), exclude=exclude)
+
+    def lists(self, scorer: Scorer, k: int) -> Lists:
+        """Return the best `k` items of each judged user, in the order of `judged`."""
+        return lists_of(scorer, self.judged, k, self.exclude)
 
 
 @dataclass(frozen=True)
-class Window:
-    """A training window, and those who judge it.
+class PreviousDay(TrainingWindow):
+    """A window as it was a day earlier, for the judged users without events since.
 
     Attributes
     ----------
-    history
-        Ends where the truth begins.
-    judged
-        Their part of `history`.
-    truth
-        What they went for.
-    exclude
-        What their lists leave out, ``None`` where they may repeat.
-    previous_day
-        The same window a night earlier; ``None`` where nobody asks how much of a list stays, or
-        too few did nothing since.
+    rows
+        ``(n,)`` int64 rows of the same users among the window's judged, rising.
     """
 
-    history: History
-    judged: History
+    rows: NDArray[np.int64]
+
+    def among(self, rows: NDArray[np.int64]) -> PreviousDay | None:
+        """Return the previous day of some rows of its window; ``None`` if too few users remain."""
+        at = np.flatnonzero(np.isin(self.rows, rows))
+        if len(at) < MIN_INACTIVE:
+            return None
+        return replace(self.take(at), rows=np.searchsorted(rows, self.rows[at]))
+
+
+@dataclass(frozen=True)
+class Window(TrainingWindow):
+    """A training window whose lists are compared with the ground truth after it.
+
+    Attributes
+    ----------
+    truth
+        Target items of the judged users, from the end of `history` on.
+    previous_day
+        The same window a day earlier; ``None`` if stability is not measured on this window, or too
+        few users have no event since.
+    """
+
     truth: Truth
-    exclude: sp.csr_matrix | None
     previous_day: PreviousDay | None = None
 
     @classmethod
@@ -108,50 +127,36 @@ class Window:
             history.item_ids,
         )
         exclude = judged.seen if split.task == "discovery" else None
-        window = cls(history, judged, truth, exclude)
-        return (
-            window
-            if previous_day is None
-            else replace(window, previous_day=_previous_day(window, previous_day))
+        window = cls(history, judged, exclude, truth)
+        if previous_day is None:
+            return window
+        return replace(window, previous_day=_previous_day(window, previous_day))
+
+    def take(self, rows: NDArray[np.int64]) -> Self:
+        """Return the same window with some of the judged users, by rising row numbers."""
+        return replace(
+            super().take(rows),
+            truth=Truth(self.truth.items[rows], self.truth.size[rows]),
+            previous_day=None if self.previous_day is None else self.previous_day.among(rows),
         )
 
     def thinned(self, users: int) -> Window:
-        """Return the same window with at most so many evenly spaced users."""
-        rows = _spaced(self.judged.n_users, users)
-        return Window(
-            self.history,
-            self.judged.take(rows),
-            Truth(self.truth.items[rows], self.truth.size[rows]),
-            None if self.exclude is None else self.exclude[rows],
-            None if self.previous_day is None else _among(self.previous_day, rows),
-        )
+        """Return the same window with at most `users` evenly spaced users."""
+        return self.take(_spaced(self.judged.n_users, users))
 
 
 def _spaced(n: int, most: int) -> NDArray[np.int64]:
-    """Return at most so many of n places, evenly spaced."""
+    """Return at most `most` of n positions, evenly spaced."""
     return np.unique(np.linspace(0, n - 1, min(most, n)).astype(np.int64))
 
 
 def _previous_day(window: Window, history: History) -> PreviousDay | None:
     history, judged = replace(history, cold_items=None), window.judged
     since = (judged.end - history.end) / _DAY
-    busy = np.bincount(judged.user[judged.age_days <= since], minlength=judged.n_users)
-    row, known = find(history.user_ids, judged.user_ids)
-    idle = np.flatnonzero(known & (busy == 0))
-    if len(idle) < MIN_INACTIVE:
+    active = np.bincount(judged.user[judged.age_days <= since], minlength=judged.n_users)
+    row, present = find(history.user_ids, judged.user_ids)
+    inactive = np.flatnonzero(present & (active == 0))
+    if len(inactive) < MIN_INACTIVE:
         return None
-    then = history.take(row[idle])
-    return PreviousDay(history, then, None if window.exclude is None else then.seen, idle)
-
-
-def _among(previous_day: PreviousDay, rows: NDArray[np.int64]) -> PreviousDay | None:
-    """Return an eve for some rows of its window's judged, rising, which become 0, 1, …"""
-    at = np.flatnonzero(np.isin(previous_day.rows, rows))
-    if len(at) < MIN_INACTIVE:
-        return None
-    return PreviousDay(
-        previous_day.history,
-        previous_day.judged.take(at),
-        None if previous_day.exclude is None else previous_day.exclude[at],
-        np.searchsorted(rows, previous_day.rows[at]),
-    )
+    earlier = history.take(row[inactive])
+    return PreviousDay(history, earlier, None if window.exclude is None else earlier.seen, inactive)

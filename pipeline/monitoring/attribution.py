@@ -31,7 +31,7 @@ from datetime import timedelta
 from typing import Final
 
 import polars as pl
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from pipeline import columns as c
 from pipeline.base import Frozen, Interval
@@ -61,19 +61,16 @@ NOWHERE: Final = "(none)"
 
 
 class AttributionConfig(Frozen):
-    """Which events answer a list."""
+    """Selection of the events that are attributed to a list."""
 
-    window_days: int = Field(
-        default=7, ge=1, description="Days after a list was shown in which an event answers it."
-    )
-    clicks: tuple[str, ...] = Field(
-        default=(c.Kind.VIEW.value, c.Kind.CLICK.value),
-        description="Kinds of events that count as a click on an entry.",
-    )
-    conversions: tuple[str, ...] = Field(
-        default=(c.Kind.PURCHASE.value,),
-        description="Kinds of events that count as a purchase; their value is a quantity.",
-    )
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    window_days: int = Field(default=7, ge=1)
+    """Number of days after a list was shown in which an event is attributed to it."""
+    clicks: tuple[str, ...] = (c.Kind.VIEW.value, c.Kind.CLICK.value)
+    """Kinds of events that count as a click on a list entry."""
+    conversions: tuple[str, ...] = (c.Kind.PURCHASE.value,)
+    """Kinds of events that count as a purchase; their value is a quantity."""
 
 
 @dataclass(frozen=True)

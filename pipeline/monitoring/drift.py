@@ -97,17 +97,16 @@ def drift(
     """
     windows = windows_at(end, config)
     signals = Signals.of(events, items, known, restarts, windows, config)
-    result = list(signals.measured())
-    result += [_quality(one, windows, config) for one in qualities]
-    return summed(end, [judge(one, config) for one in result])
+    result = [*signals.measured(), *(_quality(quality, config) for quality in qualities)]
+    return summed(end, [judge(one, windows, config) for one in result])
 
 
-def _quality(quality: Quality, windows: DriftWindows, config: DriftConfig) -> Measured:
+def _quality(quality: Quality, config: DriftConfig) -> Measured:
     """Measure how far recent days lie from nights, beside their errors and the nights' spread."""
-    name, starts = f"quality.{quality.name}", tuple(map(windows.start, range(windows.recent)))
+    name = f"quality.{quality.name}"
     before = np.array([night.mean for night in quality.nights])
     if len(before) < config.least_nights:
-        return Measured(name, (), starts, len(before), config.least_nights, worse=-1)
+        return Measured(name, (), len(before), worse=-1)
     level, spread = robust(before)
     floor, between = QUALITY_FLOOR * level, _between(quality.nights)
     days = [
@@ -118,7 +117,7 @@ def _quality(quality: Quality, windows: DriftWindows, config: DriftConfig) -> Me
     ]
     latest = quality.days[0]
     note = "" if latest is None else f" ({latest.mean:.4f} where {level:.4f} is usual)"
-    return Measured(name, days, starts, len(before), config.least_nights, note, worse=-1)
+    return Measured(name, days, len(before), note, worse=-1)
 
 
 def _between(nights: Sequence[QualityMean]) -> float:

@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Final
 
 import polars as pl
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from pipeline import columns as c
 from pipeline.base import Frozen, to_the_second
@@ -27,34 +27,22 @@ _COUNT = "count"
 
 
 class PolicyConfig(Frozen):
-    """When data ask for a night."""
+    """Conditions of a retrain between two scheduled nightly runs."""
 
-    min_new_events: int = Field(
-        default=100_000,
-        ge=1,
-        description="New events since the last judged night that are enough in any case.",
-    )
-    min_new_share: float = Field(
-        default=0.05,
-        gt=0,
-        le=1,
-        description="Share of all the events before that night that is enough, too.",
-    )
-    user_day_events: int = Field(
-        default=100,
-        ge=1,
-        description="New events of one person and day that count; and for each day since that "
-        "night on average.",
-    )
-    min_hours: int = Field(
-        default=20, ge=0, description="Least hours between the as-of of a night and the next."
-    )
-    per_day: int = Field(
-        default=2, ge=1, description="Nights that may start within 24 hours, by whatever cause."
-    )
-    cool_down_hours: int = Field(
-        default=48, ge=0, description="Hours to wait after a night that changed nothing."
-    )
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    min_new_events: int = Field(default=100_000, ge=1)
+    """Number of new events since the last decided run that always requests a retrain."""
+    min_new_share: float = Field(default=0.05, gt=0, le=1)
+    """New events, as a share of all that the last decided run read, that request a retrain too."""
+    user_day_events: int = Field(default=100, ge=1)
+    """New events that count of one user and day, and of one user per day since that run."""
+    min_hours: int = Field(default=20, ge=0)
+    """Minimum number of hours between the as-of of a nightly run and that of the next one."""
+    per_day: int = Field(default=2, ge=1)
+    """Maximum number of nightly runs that start within 24 hours, whatever starts them."""
+    cool_down_hours: int = Field(default=48, ge=0)
+    """Number of hours to wait after a nightly run that changed nothing."""
 
 
 class RetrainAction(StrEnum):

@@ -181,17 +181,11 @@ def _figures(people: pl.DataFrame) -> dict[str, Any]:
         "return_rate": proportion_ci(done[RETURNED], bought) if bought.any() else None,
     }
     counts = {name: round(value) for name, value in total.items() if name != REVENUE}
-    row: dict[str, Any] = {
+    row: dict[str, Any] = counts | {
         EXPOSED: round(math.fsum(shown.tolist())),
-        **counts,
         REVENUE: total[REVENUE],
     }
     for name, rate in rates.items():
-        if rate is not None:
-            row |= {
-                name: rate.mean,
-                f"{name}_se": rate.se,
-                f"{name}_lo": rate.lo,
-                f"{name}_hi": rate.hi,
-            }
+        for part, value in (vars(rate) if rate else {}).items():
+            row[name if part == "mean" else f"{name}_{part}"] = value
     return row

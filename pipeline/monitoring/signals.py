@@ -165,13 +165,14 @@ class Signals:
         reference &= cells.people > 0
         days = int(reference.sum())
         z = scores(cells, reference)[: self.windows.recent] if days > 1 else np.zeros(0)
-        return self._measured(name, z, days, _detail(cells) if named else "", asks=asks)
+        detail = _detail(cells) if named else ""
+        return Measured(name, z.tolist(), days, detail, retrain_helps=asks)
 
     def _volume(self) -> Measured:
         name, at, counts = "data.volume", np.arange(self.windows.count), self.events
         reference = self._reference(name) & (counts > 0)
         if not reference.any():
-            return self._measured(name, np.zeros(0), 0)
+            return Measured(name, (), 0)
         with np.errstate(divide="ignore"):
             level = np.where(counts > 0, np.log(counts), np.nan)
         usual = np.full(len(at), np.median(level[reference]))
@@ -185,21 +186,7 @@ class Signals:
         z = rest[: self.windows.recent] / math.hypot(spread, VOLUME_FLOOR)
         note = f" ({counts[0]:,.0f} events where {math.exp(usual[0]):,.0f} are usual)"
         # Too few events want somebody who looks where the others are.
-        return self._measured(name, z, int(reference.sum()), note, asks=z[0] > 0, worse=0)
-
-    def _measured(
-        self,
-        name: str,
-        z: NDArray[np.float64],
-        reference: int,
-        note: str = "",
-        *,
-        asks: bool = True,
-        worse: int = 1,
-    ) -> Measured:
-        starts = tuple(self.windows.start(at) for at in range(self.windows.recent))
-        least = self.config.least_days
-        return Measured(name, z.tolist(), starts, reference, least, note, worse, bool(asks))
+        return Measured(name, z.tolist(), int(reference.sum()), note, 0, bool(z[0] > 0))
 
     def _tenths(self, column: str) -> pl.DataFrame:
         """Number each finite value by its tenth of the reference."""

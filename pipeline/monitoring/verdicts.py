@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from pipeline.base import Frozen, Instant, to_the_second
+from pipeline.monitoring.drift_windows import DriftWindows
 
 
 class DriftStatus(StrEnum):
@@ -27,33 +28,28 @@ class DriftStatus(StrEnum):
 
 
 class DriftConfig(Frozen):
-    """When days lie too far from those before them."""
+    """Thresholds of drift: the scored days against the reference period before them."""
 
-    reference_days: int = Field(
-        default=28, ge=14, description="Days before the judged ones that they are held against."
-    )
-    least_days: int = Field(
-        default=14, ge=7, description="Days of the reference with an event, at least."
-    )
-    least_nights: int = Field(
-        default=5, ge=3, description="Nights that measured live quality, at least."
-    )
-    scored_days: int = Field(default=3, ge=1, description="Days that are judged, m.")
-    min_days: int = Field(
-        default=2, ge=1, description="Of these, how many must be over the bound, n; the latest is."
-    )
-    z_threshold: float = Field(
-        default=4.0, gt=0, description="How many spreads of the reference are too far."
-    )
-    single_day_z: float = Field(
-        default=6.0, gt=0, description="How many are so far that the latest day suffices alone."
-    )
-    max_events: int = Field(
-        default=100, ge=1, description="Events of one person and day that count."
-    )
-    top_categories: int = Field(
-        default=50, ge=2, description="Items, and categories, that are followed one by one."
-    )
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    reference_days: int = Field(default=28, ge=14)
+    """Length in days of the reference period, which ends where the scored days start."""
+    least_days: int = Field(default=14, ge=7)
+    """Minimum number of reference days with events; with fewer a signal is not scored."""
+    least_nights: int = Field(default=5, ge=3)
+    """Minimum number of nightly runs that measured live quality; with fewer it is not scored."""
+    scored_days: int = Field(default=3, ge=1)
+    """Number of latest days that are scored."""
+    min_days: int = Field(default=2, ge=1)
+    """Number of scored days, the latest among them, that must reach the threshold for drift."""
+    z_threshold: float = Field(default=4.0, gt=0)
+    """z-score above which a day counts towards drift."""
+    single_day_z: float = Field(default=6.0, gt=0)
+    """z-score above which the latest day alone counts as drift."""
+    max_events: int = Field(default=100, ge=1)
+    """Number of events that count of one user and day, the earliest ones."""
+    top_categories: int = Field(default=50, ge=2)
+    """Number of most frequent items, and categories, that are compared one by one."""
 
     @model_validator(mode="after")
     def _ordered(self) -> DriftConfig:
@@ -128,100 +124,75 @@ class Measured:
     worse
         Which direction counts: 1 up, -1 down, 0 both.
     reference
-        Days, or nights, of the reference; `least` are needed.
-    starts
-        Where each judged day begins.
+        Days, or nights, of the reference.
     detail
         What the latest day has, beside what was expected; empty, or with a leading colon.
     """
 
     name: str
     days: Sequence[float]
-    starts: Sequence[datetime]
     reference: int
-    least: int
     detail: str = ""
     worse: int = 1
     retrain_helps: bool = True
 
 
-def judge(result: Measured, config: DriftConfig) -> Signal:
+def judge(result: Measured, windows: DriftWindows, config: DriftConfig) -> Signal:
     """Apply n of m with the latest among them, or the latest alone where it is far enough."""
-    kind = "nights" if result.name.startswith("quality.") else "days"
-    if result.reference < result.least:
-        sentence = (
-            f"{result.name}: {result.reference} {kind} to compare with, {result.least} are needed"
-        )
-        return Signal(
-            result.name,
-            None,
-            config.z_threshold,
-            DriftStatus.TOO_SHORT,
-            sentence,
-            result.retrain_helps,
-        )
+    nightly = result.name.startswith("quality.")
+    kind, least = ("nights", config.least_nights) if nightly else ("days", config.least_days)
+    signal = Signal(
+        result.name,
+        figure=None,
+        bound=config.z_threshold,
+        status=DriftStatus.TOO_SHORT,
+        sentence=f"{result.name}: {result.reference} {kind} to compare with, {least} are needed",
+        retrain_helps=result.retrain_helps,
+    )
+    if result.reference < least:
+        return signal
     days = tuple(None if math.isnan(z) else round(float(z), 3) for z in result.days)
-    latest = days[0]
+    signal, latest = replace(signal, days=days), days[0]
     if latest is None:
         sentence = f"{result.name}: nothing happened on the latest day"
-        return Signal(
-            result.name,
-            None,
-            config.z_threshold,
-            DriftStatus.NO_EVENT,
-            sentence,
-            result.retrain_helps,
-            days=days,
-        )
-    over = [
-        at for at, z in enumerate(days) if z is not None and _far(z, result) >= config.z_threshold
-    ]
+        return replace(signal, status=DriftStatus.NO_EVENT, sentence=sentence)
+    far = [math.nan if z is None else (z * result.worse if result.worse else abs(z)) for z in days]
+    over = [at for at, distance in enumerate(far) if distance >= config.z_threshold]
     enough = len(over) >= config.min_days
-    alone = _far(latest, result) >= config.single_day_z
-    drifts = 0 in over and (enough or alone)
+    drifts = 0 in over and (enough or far[0] >= config.single_day_z)
     sentence = (
         f"{result.name}: the latest day is {latest:.1f} spreads away from the {result.reference} "
         f"{kind} before{result.detail}, {config.z_threshold:g} is far"
     )
-    if drifts and enough:
+    if not drifts:
+        return replace(signal, figure=latest, status=DriftStatus.STABLE, sentence=sentence)
+    if enough:
         sentence += f", and {len(over)} of {len(days)} days are"
-    elif drifts:
+    else:
         sentence += f", and {config.single_day_z:g} is enough for one day"
-    first = max(over) if drifts and enough else 0
-    return Signal(
-        result.name,
-        latest,
-        config.z_threshold,
-        DriftStatus.DRIFT if drifts else DriftStatus.STABLE,
-        sentence,
-        result.retrain_helps,
-        result.starts[first] if drifts else None,
-        days,
-    )
+    since = windows.start(max(over) if enough else 0)
+    status = DriftStatus.DRIFT
+    return replace(signal, figure=latest, status=status, sentence=sentence, since=since)
 
 
 def summed(end: datetime, signals: Sequence[Signal]) -> Drift:
     """Say in one sentence what the signals come to."""
     drifting = _furthest(signals)
-    judged = [x for x in signals if x.status in (DriftStatus.STABLE, DriftStatus.DRIFT)]
+    statuses = [signal.status for signal in signals]
     if drifting:
-        more = len(drifting) - 1
-        sentence = drifting[0].sentence + (f" (and {more} more)" if more else "")
-        return Drift(end, DriftStatus.DRIFT, sentence, tuple(signals))
-    if judged:
-        sentence = f"no drift in {len(judged)} signals up to {to_the_second(end)}"
-        return Drift(end, DriftStatus.STABLE, sentence, tuple(signals))
-    empty = [x for x in signals if x.status == DriftStatus.NO_EVENT]
-    if empty or not signals:
+        status, more = DriftStatus.DRIFT, f" (and {len(drifting) - 1} more)"
+        sentence = drifting[0].sentence + (more if len(drifting) > 1 else "")
+    elif stable := statuses.count(DriftStatus.STABLE):
+        status = DriftStatus.STABLE
+        sentence = f"no drift in {stable} signals up to {to_the_second(end)}"
+    elif DriftStatus.NO_EVENT in statuses or not signals:
+        status = DriftStatus.NO_EVENT
         sentence = f"nothing happened in the day up to {to_the_second(end)}"
-        return Drift(end, DriftStatus.NO_EVENT, sentence, tuple(signals))
-    return Drift(end, DriftStatus.TOO_SHORT, signals[0].sentence, tuple(signals))
+    else:
+        status, sentence = DriftStatus.TOO_SHORT, signals[0].sentence
+    return Drift(end, status, sentence, tuple(signals))
 
 
 def _furthest(signals: Sequence[Signal]) -> list[Signal]:
-    drifting = [x for x in signals if x.status == DriftStatus.DRIFT]
-    return sorted(drifting, key=lambda x: -abs(x.figure or 0.0))
-
-
-def _far(z: float, result: Measured) -> float:
-    return abs(z) if not result.worse else z * result.worse
+    drifting = [signal for signal in signals if signal.status == DriftStatus.DRIFT]
+    return sorted(drifting, key=lambda signal: -abs(signal.figure or 0.0))

@@ -40,11 +40,10 @@ Outcome = Literal["pass", "fail", "underpowered"]
 
 @dataclass(frozen=True)
 class Refresh:
-    """Whether tonight's fit may go live, with every rule and the comparison with the last one."""
+    """Outcome of a refresh, and every rule that was applied; the first is about the last scorer."""
 
     outcome: Outcome
     rules: tuple[RuleResult, ...]
-    last: Difference | None
 
     @property
     def regressed(self) -> bool:
@@ -60,7 +59,7 @@ def judge_refresh(evidence: Evidence, champion: EvaluatedRecipe, config: GateCon
     if evidence.last is None:
         text = "; ".join(("no scorer of an accepted night to compare with", *evidence.skipped))
         missing = RuleResult("refresh.last", champion.name, None, None, "missing", text)
-        return Refresh("fail", (missing,), None)
+        return Refresh("fail", (missing,))
     name, paired = champion.name, _against(evidence.last, champion, config)
     if paired.underpowered == TOO_FEW_USERS:
         text = (
@@ -68,7 +67,7 @@ def judge_refresh(evidence: Evidence, champion: EvaluatedRecipe, config: GateCon
             f"{config.min_users:,} are needed"
         )
         few = RuleResult("refresh.last", name, paired.n, config.min_users, "underpowered", text)
-        return Refresh("underpowered", (few,), paired)
+        return Refresh("underpowered", (few,))
     seed_sd = seed_sd_of(champion, config)
     rules = (
         _last(paired, evidence.last, champion, config),
@@ -85,7 +84,7 @@ def judge_refresh(evidence: Evidence, champion: EvaluatedRecipe, config: GateCon
         _best_baseline(evidence, champion, config),
     )
     failed = any(rule.outcome in ("fail", "missing") for rule in rules)
-    return Refresh("fail" if failed else "pass", rules, paired)
+    return Refresh("fail" if failed else "pass", rules)
 
 
 def _against(reference: Reference, champion: EvaluatedRecipe, config: GateConfig) -> Difference:
