@@ -21,6 +21,8 @@ the distance is Hamming's.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
@@ -29,6 +31,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from pipeline import columns as c
+from pipeline.data.matrix import History
 from pipeline.models.topk import Lists
 
 COVERAGE: Final = "coverage"
@@ -39,6 +42,40 @@ DIVERSITY: Final = "diversity"
 _PAIRS: Final = 1 << 21
 """Pairs of listed items looked at together, about."""
 _COLUMN: Final = "column"
+
+
+def catalogue_values(
+    lists: Lists, n_items: int, depths: Iterable[int]
+) -> dict[tuple[str, int], float]:
+    """Return coverage and Gini index by metric and depth; a Gini index of no list is left out."""
+    values = {(COVERAGE, k): coverage(lists, n_items, k) for k in depths}
+    values |= {(GINI, k): gini(lists, n_items, k) for k in depths}
+    return {key: value for key, value in values.items() if not math.isnan(value)}
+
+
+def user_values(
+    lists: Lists, history: History, categories: pl.DataFrame | None, depths: Iterable[int]
+) -> dict[tuple[str, int], NDArray[np.float64]]:
+    """Return novelty, and diversity if there are categories, by metric and depth.
+
+    Parameters
+    ----------
+    history
+        The training window, over the catalogue of the lists.
+    categories
+        `item_id`, `categories` of the table of items.
+
+    Returns
+    -------
+    dict
+        (metric, k) to ``(n_users,)`` float64, NaN where it is undefined.
+    """
+    information = self_information(history.seen)
+    values = {(NOVELTY, k): novelty(lists, information, k) for k in depths}
+    if categories is not None:
+        kinds = categories_over(categories, history.item_ids)
+        values |= {(DIVERSITY, k): diversity(lists, kinds, k) for k in depths}
+    return values
 
 
 def coverage(lists: Lists, n_items: int, k: int) -> float:

@@ -157,8 +157,8 @@ class _Board:
 
 def _keys(cells: sp.csr_matrix) -> NDArray[np.int64]:
     """Return each stored cell as one number."""
-    rows = np.repeat(np.arange(cells.shape[0]), np.diff(cells.indptr))
-    return pairs(rows, cells.indices, cells.shape[1])
+    entries = cells.tocoo()
+    return pairs(entries.row, entries.col, cells.shape[1])
 
 
 def pairs(

@@ -98,7 +98,8 @@ def calibrate(blocks: Sequence[ReplicateBlock], config: GateConfig) -> Calibrati
     """
     blocks = _usable(blocks, config)
     replicates = len(blocks[0].ndcg)
-    every = _share(blocks)
+    losses = [1 - block.ndcg_reversed.mean() / block.ndcg.mean() for block in blocks]
+    every = max(1, round(float(np.mean(losses)) / PLANTED))
     taus = [seed_spread([x.ndcg for x in blocks if x is not block]) for block in blocks]
     pairs = [(a, b) for a in range(replicates) for b in range(replicates) if a != b]
     same, more, lifts = [], [], []
@@ -170,8 +171,14 @@ def _counted(
 
 
 def _worse(block: ReplicateBlock, every: int, replicate: int, draw: int) -> _Floats:
-    """Return a fit's values with one list in `every` reversed, other lists in each draw."""
-    picked = _picked(block, every, draw)
+    """Return a fit's values with the list of one user in `every` reversed, others in each draw.
+
+    The users are in the order of their NDCG, so that each draw is of users good and bad alike.
+    """
+    starts = np.arange(0, block.n_users, every)
+    places = starts + np.random.default_rng(draw).integers(0, every, len(starts))
+    picked = np.zeros(block.n_users, np.bool_)
+    picked[block.users_by_ndcg[places[places < block.n_users]]] = True
     values: _Floats = np.where(picked, block.ndcg_reversed[replicate], block.ndcg[replicate])
     return values
 
@@ -200,21 +207,6 @@ def _usable(blocks: Sequence[ReplicateBlock], config: GateConfig) -> list[Replic
             f"champion that hits any of them; a calibration needs {LEAST_CUTOFFS}",
         )
     return usable
-
-
-def _share(blocks: Sequence[ReplicateBlock]) -> int:
-    """Return which n-th list must stand upside down for a loss of about `PLANTED`."""
-    losses = [1 - block.ndcg_reversed.mean() / block.ndcg.mean() for block in blocks]
-    return max(1, round(float(np.mean(losses)) / PLANTED))
-
-
-def _picked(block: ReplicateBlock, every: int, draw: int) -> NDArray[np.bool_]:
-    """``(n,)`` bool: of each `every` users who follow each other in worth, one."""
-    starts = np.arange(0, block.n_users, every)
-    places = starts + np.random.default_rng(draw).integers(0, every, len(starts))
-    picked = np.zeros(block.n_users, np.bool_)
-    picked[block.users_by_ndcg[places[places < block.n_users]]] = True
-    return picked
 
 
 def false_rate(

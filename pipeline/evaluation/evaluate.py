@@ -7,7 +7,6 @@ What each metric is: `evaluation.metrics` (right or wrong), `evaluation.beyond_a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -20,18 +19,7 @@ from numpy.typing import NDArray
 from pipeline import columns as c
 from pipeline.data.matrix import History
 from pipeline.data.split import Split
-from pipeline.evaluation.beyond_accuracy import (
-    COVERAGE,
-    DIVERSITY,
-    GINI,
-    NOVELTY,
-    categories_over,
-    coverage,
-    diversity,
-    gini,
-    novelty,
-    self_information,
-)
+from pipeline.evaluation.beyond_accuracy import catalogue_values, coverage, user_values
 from pipeline.evaluation.holdout import (
     SLICE,
     judged_lists,
@@ -124,9 +112,14 @@ def evaluate(
     history, judged, lists, truth = judged_lists(scorer, history, split, max(k, SHORT))
     users = values_of(lists, truth, k, judged, new_items(history), segments)
     covered = coverage(lists, history.n_items, k)
-    metrics = _of_catalogue(lists, history.n_items, k) | _of_users(
-        users, _values(lists, truth, history, categories, k), k
-    )
+    # Keep this order: intervals are drawn over users sorted by the columns in their order.
+    depths = tuple(dict.fromkeys((k, SHORT)))
+    values = measure(lists, truth, *depths) | user_values(lists, history, categories, depths)
+    metrics = {
+        metric_name(*key): value
+        for key, value in catalogue_values(lists, history.n_items, depths).items()
+    }
+    metrics |= _of_users(users, {metric_name(*key): x for key, x in values.items()}, k)
     if scorer.capabilities.ratings and split.ratings is not None:
         metrics |= rating_errors(scorer, history, split.ratings)
     return Evaluation(users, covered, metrics)
@@ -194,34 +187,6 @@ def evaluate_stored(
         return values_of(moved, asked, k, new, fresh, segments)
 
     return StoredComparison(values(tonight, new, exclude_new), values(stored, old, exclude_old))
-
-
-def _depths(k: int) -> tuple[int, ...]:
-    return (k,) if k == SHORT else (k, SHORT)
-
-
-def _values(
-    lists: Lists, truth: Truth, history: History, categories: pl.DataFrame | None, k: int
-) -> dict[str, NDArray[np.float64]]:
-    """Name every metric of a user: ``(n_users,)`` each, NaN where there is none."""
-    depths = _depths(k)
-    result = measure(lists, truth, *depths)
-    information = self_information(history.seen)
-    result |= {(NOVELTY, depth): novelty(lists, information, depth) for depth in depths}
-    if categories is not None:
-        kinds = categories_over(categories, history.item_ids)
-        result |= {(DIVERSITY, depth): diversity(lists, kinds, depth) for depth in depths}
-    return {metric_name(*key): values for key, values in result.items()}
-
-
-def _of_catalogue(lists: Lists, n_items: int, k: int) -> dict[str, float]:
-    """Name what is said of all lists together; what nobody's list can tell is left out."""
-    metrics = {
-        metric_name(name, depth): metric(lists, n_items, depth)
-        for depth in _depths(k)
-        for name, metric in ((COVERAGE, coverage), (GINI, gini))
-    }
-    return {name: value for name, value in metrics.items() if not math.isnan(value)}
 
 
 def _of_users(

@@ -66,7 +66,8 @@ def rows_of(wanted: list[str], user_ids: NDArray[np.str_]) -> NDArray[np.int64]:
 
 def lists_of(scorer: Scorer, users: History, k: int, exclude: sp.csr_matrix | None) -> Lists:
     """Return the best `k` items of each user, in the order of `users`."""
-    indptr, items, scores = [np.zeros(1, np.int64)], [], []
+    indptr = [np.zeros(1, np.int64)]
+    items, scores = [np.zeros(0, np.int32)], [np.zeros(0, np.float32)]
     for start in range(0, users.n_users, AT_ONCE):
         rows = np.arange(start, min(start + AT_ONCE, users.n_users))
         excluded = None if exclude is None else exclude[rows]
@@ -74,11 +75,7 @@ def lists_of(scorer: Scorer, users: History, k: int, exclude: sp.csr_matrix | No
         indptr.append(part.indptr[1:] + indptr[-1][-1])
         items.append(part.item)
         scores.append(part.score)
-    return Lists(
-        np.concatenate(indptr),
-        np.concatenate(items) if items else np.zeros(0, np.int32),
-        np.concatenate(scores) if scores else np.zeros(0, np.float32),
-    )
+    return Lists(np.concatenate(indptr), np.concatenate(items), np.concatenate(scores))
 
 
 def judged_lists(

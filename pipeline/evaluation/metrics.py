@@ -108,8 +108,3 @@ def measure(lists: Lists, truth: Truth, *depths: int) -> dict[tuple[str, int], N
 def ndcg(lists: Lists, truth: Truth, k: int) -> NDArray[np.float64]:
     """``(n_users,)`` float64 in [0, 1], NaN where the truth is empty."""
     return measure(lists, truth, k)[NDCG, k]
-
-
-def recall(lists: Lists, truth: Truth, k: int) -> NDArray[np.float64]:
-    """``(n_users,)`` float64 in [0, 1], NaN where the truth is empty."""
-    return measure(lists, truth, k)[RECALL, k]

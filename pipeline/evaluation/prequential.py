@@ -25,10 +25,13 @@ from pipeline import columns as c
 from pipeline.base import Interval
 from pipeline.data.cluster_robust import MIN_GROUP_SIZE, Mean, mean_ci
 from pipeline.data.exposure import OWNER, SHOWN, bases_alone, exposure_intervals, shown_at
+from pipeline.data.split import between
 from pipeline.data.targets import Task
 
 ALL: Final = "all"
 NEW: Final = "new"
+_LISTS: Final = "lists"
+"""Publication of lists that were never published."""
 
 _ROW, _DAY, _FIRST, _BEFORE = "row", "day", "first", "before"
 _RANK, _MODELLED, _BASE_OWNER, _BASE_RANK = "rank", "modelled", "base_owner", "base_rank"
@@ -177,8 +180,7 @@ def prequential(
     k
         How many entries of a list count.
     """
-    inside = pl.col(c.TIMESTAMP).is_between(span.start, span.end, closed="left")
-    rows = events.filter(inside).select(c.USER_ID, c.ITEM_ID, c.TIMESTAMP)
+    rows = events.filter(between(span)).select(c.USER_ID, c.ITEM_ID, c.TIMESTAMP)
     rows = rows.sort(c.TIMESTAMP, c.ITEM_ID, c.USER_ID).with_row_index(_ROW)
     listed = _listed(rows, publications, lists)
     scored = listed if policy == "repeat" else _unseen(listed, past)
@@ -197,6 +199,47 @@ def prequential(
         repeated=listed.height - scored.height,
         rows=tuple(_prequential_rows(ranked, lists, k)),
     )
+
+
+def list_quality(
+    lists: pl.DataFrame,
+    events: pl.DataFrame,
+    past: pl.DataFrame,
+    *,
+    span: Interval,
+    k: int,
+    policy: Task,
+) -> PrequentialRow | None:
+    """Score lists as if they had been live for a whole span; ``None`` where nobody came back.
+
+    Parameters
+    ----------
+    lists
+        `user_id`, `position`, `item_id`, made by what was known at the start of the span.
+    events, past
+        As in `prequential`; whoever has no list counts for nothing.
+    """
+    rows = lists.with_columns(
+        pl.lit(_LISTS).alias(c.PUBLICATION_ID), pl.lit(c.Slot.MODEL.value).alias(c.SLOT)
+    )
+    publication = dict.fromkeys(c.PUBLICATIONS) | {
+        c.PUBLICATION_ID: _LISTS,
+        c.GENERATION: 1,
+        c.MODEL_VERSION: "",
+        c.RECIPE: "",
+        c.AS_OF: span.start,
+        c.LIVE_FROM: span.start,
+    }
+    scores = prequential(
+        events,
+        past,
+        pl.DataFrame([publication], schema=c.PUBLICATIONS),
+        rows,
+        span=span,
+        k=k,
+        policy=policy,
+    )
+    return next((row for row in scores.rows if row.slice == ALL), None)
 
 
 def _listed(rows: pl.DataFrame, publications: pl.DataFrame, lists: pl.DataFrame) -> pl.DataFrame:

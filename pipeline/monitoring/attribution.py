@@ -36,6 +36,7 @@ from pydantic import ConfigDict, Field
 from pipeline import columns as c
 from pipeline.base import Frozen, Interval
 from pipeline.data.exposure import OWNER, SHOWN, exposure_intervals, shown_at
+from pipeline.data.split import between
 from pipeline.monitoring.rates import (
     ANSWERED,
     CLICKED,
@@ -106,11 +107,6 @@ class ShownLists:
         return cls(pl.concat(sizes), pl.concat(entries))
 
 
-def people_in(span: Interval) -> pl.Expr:
-    """Select the events of a span: who did one of them was there."""
-    return pl.col(c.TIMESTAMP).is_between(span.start, span.end, closed="left")
-
-
 def with_window(span: Interval, config: AttributionConfig) -> Interval:
     """Return the span and the days before it in which a list may have been shown last."""
     return Interval(span.start - timedelta(days=config.window_days), span.end)
@@ -142,12 +138,12 @@ def attribute_events(
     """
     rows = events.sort(c.TIMESTAMP, c.ITEM_ID, c.USER_ID, c.KIND).with_row_index(_ROW)
     touches = _touches(rows, exposure_intervals(publications, lists.sizes), span)
-    asked = rows.filter(people_in(span) & (pl.col(c.KIND) != c.Kind.RETURN.value))
+    inside, is_return = rows.filter(between(span)), pl.col(c.KIND) == c.Kind.RETURN.value
+    asked, returns = inside.filter(~is_return), inside.filter(is_return)
     joined = _last_touch(asked, touches, lists.entries, timedelta(days=config.window_days))
-    returns = rows.filter(people_in(span) & (pl.col(c.KIND) == c.Kind.RETURN.value))
     prompt = joined.filter(pl.col(_DAY) == _day_of(span))
     answered = _answered(prompt, returns, prices, config)
-    visits = touches.filter(people_in(span)).unique([c.USER_ID, SHOWN, _DAY]).drop(c.TIMESTAMP)
+    visits = touches.filter(between(span)).unique([c.USER_ID, SHOWN, _DAY]).drop(c.TIMESTAMP)
     return Attribution(
         span=span,
         window_days=config.window_days,

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from pipeline import columns as c
 from pipeline.base import Interval
+from pipeline.data.split import between
 from pipeline.monitoring.distance import Histogram
 
 WINDOW: Final = "window"
@@ -88,9 +89,9 @@ def cut(events: pl.DataFrame, windows: DriftWindows, most: int) -> pl.DataFrame:
     most
         Events of one person in one window that count: the earliest.
     """
-    inside = pl.col(c.TIMESTAMP).is_between(windows.span.start, windows.end, closed="left")
     age = (windows.end - pl.col(c.TIMESTAMP)).dt.total_microseconds() - 1
-    rows = events.filter(inside).with_columns((age // _DAY_US).cast(pl.Int64).alias(WINDOW))
+    rows = events.filter(between(windows.span))
+    rows = rows.with_columns((age // _DAY_US).cast(pl.Int64).alias(WINDOW))
     user = pl.col(c.USER_ID).cast(pl.Categorical).to_physical().cast(pl.Int64)
     rows = rows.with_columns((user * windows.count + pl.col(WINDOW)).alias(PERSON))
     busy = rows.group_by(PERSON).len().filter(pl.col("len") > most)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
@@ -48,6 +48,7 @@ VOLUME_FLOOR: Final = 0.05
 _NEW_PERSON, _NEW_ITEM = "new_person", "new_item"
 _WHOLE: Final = 720_720
 """An event, where it is in several categories: what one to sixteen of them share evenly."""
+_CELL: Final = pl.col(CELL)
 _Make = Callable[[NDArray[np.float64]], NDArray[np.int64]]
 
 
@@ -117,56 +118,48 @@ class Signals:
         """Yield every signal that the data have."""
         rows = self.rows
         yield self._volume()
-        yield from self._mix("data.kinds", _numbered(rows, c.KIND))
-        yield from self._mix("data.values", self._tenths(c.VALUE))
-        yield from self._mix("data.prices", self._tenths(c.PRICE))
-        yield from self._part("data.new_people", pl.col(_NEW_PERSON))
-        yield from self._part("data.new_items", pl.col(_NEW_ITEM))
-        unsorted = pl.col(c.CATEGORIES).list.len().fill_null(0) == 0
-        yield from self._part(f"data.missing.{c.VALUE}", pl.col(c.VALUE).is_null(), asks=False)
-        yield from self._part(f"data.missing.{c.PRICE}", pl.col(c.PRICE).is_null(), asks=False)
-        yield from self._part(f"data.missing.{c.CATEGORIES}", unsorted, asks=False)
-        items = counted(_numbered(rows, c.ITEM_ID), pl.col(CELL))
+        yield from self._mix("data.kinds", counted(_numbered(rows, c.KIND), _CELL))
+        yield from self._mix("data.values", counted(self._tenths(c.VALUE), _CELL))
+        yield from self._mix("data.prices", counted(self._tenths(c.PRICE), _CELL))
+        yield from self._share("data.new_people", pl.col(_NEW_PERSON))
+        yield from self._share("data.new_items", pl.col(_NEW_ITEM))
+        uncategorised = pl.col(c.CATEGORIES).list.len().fill_null(0) == 0
+        missing = {name: pl.col(name).is_null() for name in (c.VALUE, c.PRICE)}
+        for name, holds in (missing | {c.CATEGORIES: uncategorised}).items():
+            yield from self._share(f"data.missing.{name}", holds, retrain_helps=False)
+        items = counted(_numbered(rows, c.ITEM_ID), _CELL)
         yield from self._mix("taste.popularity", items, popularity)
         yield from self._mix("taste.items", items, self._leading)
-        parts = rows.filter(~unsorted).select(WINDOW, PERSON, c.CATEGORIES)
+        parts = rows.filter(~uncategorised).select(WINDOW, PERSON, c.CATEGORIES)
         parts = parts.with_columns((_WHOLE // pl.col(c.CATEGORIES).list.len()).alias(COUNT))
-        named = _numbered(parts.explode(c.CATEGORIES), c.CATEGORIES)
-        yield from self._mix("taste.categories", named, self._leading)
+        parts = _numbered(parts.explode(c.CATEGORIES), c.CATEGORIES)
+        categories = counted(parts, _CELL, pl.col(COUNT).sum())
+        yield from self._mix("taste.categories", categories, self._leading)
 
     def _reference(self, name: str) -> NDArray[np.bool_]:
         """Return the windows of the reference; days before the first event ever are none."""
         known = [x for x in (self.reference_resets.get(name), self.since) if x is not None]
         return self.windows.reference(max(known, default=None))
 
-    def _mix(self, name: str, rows: pl.DataFrame, make: _Make | None = None) -> Iterator[Measured]:
-        """Measure a distribution over numbered cells, where there are two at least."""
-        if rows[CELL].n_unique() > 1:
-            weight = pl.col(COUNT).sum() if COUNT in rows.columns else None
-            yield self._distribution(name, counted(rows, pl.col(CELL), weight), make)
+    def _share(
+        self, name: str, holds: pl.Expr, *, retrain_helps: bool = True
+    ) -> Iterator[Measured]:
+        """Measure the share of events for which something holds, if it is neither none nor all."""
+        for measured in self._mix(name, counted(self.rows, holds), detailed=True):
+            yield replace(measured, retrain_helps=retrain_helps)
 
-    def _part(self, name: str, holds: pl.Expr, *, asks: bool = True) -> Iterator[Measured]:
-        """Measure the share for which something holds, where it is neither none nor all."""
-        part = counted(self.rows, holds)
-        if part[CELL].n_unique() > 1:
-            yield self._distribution(name, part, asks=asks, named=True)
-
-    def _distribution(
-        self,
-        name: str,
-        counts: pl.DataFrame,
-        make: _Make | None = None,
-        *,
-        asks: bool = True,
-        named: bool = False,
-    ) -> Measured:
+    def _mix(
+        self, name: str, counts: pl.DataFrame, make: _Make | None = None, *, detailed: bool = False
+    ) -> Iterator[Measured]:
+        """Measure a distribution over numbered cells, if there are at least two."""
+        if counts[CELL].n_unique() < 2:
+            return
         reference = self._reference(name)
         cells = rebin(counts, self.windows, reference, make)
         reference &= cells.people > 0
         days = int(reference.sum())
         z = scores(cells, reference)[: self.windows.recent] if days > 1 else np.zeros(0)
-        detail = _detail(cells) if named else ""
-        return Measured(name, z.tolist(), days, detail, retrain_helps=asks)
+        yield Measured(name, z.tolist(), days, _detail(cells) if detailed else "")
 
     def _volume(self) -> Measured:
         name, at, counts = "data.volume", np.arange(self.windows.count), self.events

@@ -68,19 +68,13 @@ def judge_refresh(evidence: Evidence, champion: EvaluatedRecipe, config: GateCon
         )
         few = RuleResult("refresh.last", name, paired.n, config.min_users, "underpowered", text)
         return Refresh("underpowered", (few,))
-    seed_sd = seed_sd_of(champion, config)
+    seed_sds = (seed_sd_of(champion, config),) * 2
+    frames = evidence.last.tonight, evidence.last.stored
     rules = (
         _last(paired, evidence.last, champion, config),
         _month(evidence, champion, config),
         _anchor(evidence, champion, config),
-        *slice_rules(
-            "refresh",
-            name,
-            (evidence.last.tonight, evidence.last.stored),
-            (seed_sd, seed_sd),
-            config.slice_alpha_refresh,
-            config,
-        ),
+        *slice_rules("refresh", name, frames, seed_sds, config.slice_alpha_refresh, config),
         _best_baseline(evidence, champion, config),
     )
     failed = any(rule.outcome in ("fail", "missing") for rule in rules)

@@ -80,17 +80,26 @@ def _candidacy(
     threshold: float,
     config: GateConfig,
 ) -> Candidacy:
-    paired = compare(candidate, champion, config)
-    standing = _status(evidence, candidate, champion, paired, threshold)
-    results = _evidence(candidate, paired, standing, config)
-    judged = paired.underpowered is None and standing.e_process.blocks > 0
-    enough = judged and standing.e_process.lift >= config.min_lift
-    alone = standing.e_process.log_e >= math.log(1 / config.alpha)
-    if enough and (standing.reached or alone):
-        results += _guards(evidence, candidate, champion, paired, config)
-    held = enough and all(r.outcome in _HELD for r in results if r.name != "switch.e_value")
-    won = held and standing.reached
-    return Candidacy(candidate, paired, standing, tuple(results), won, held and alone and not won)
+    name, paired = candidate.name, compare(candidate, champion, config)
+    status = _status(evidence, candidate, champion, paired, threshold)
+    own, text = status.e_process, status.sentence
+    judged = paired.underpowered is None
+    outcome: RuleOutcome = verdict(status.reached)
+    if not judged:
+        outcome = "underpowered"
+    elif status.waiting and not status.reached:
+        outcome = "waiting"
+    rules = [RuleResult("switch.e_value", name, own.e_value, threshold, outcome, text)]
+    enough = judged and own.blocks > 0 and own.lift >= config.min_lift
+    if judged and own.blocks:
+        rule = RuleResult("switch.lift", name, own.lift, config.min_lift, verdict(enough), text)
+        rules.append(rule)
+    alone = own.log_e >= math.log(1 / config.alpha)
+    if enough and (status.reached or alone):
+        rules += _guards(evidence, candidate, champion, paired, config)
+    held = enough and all(r.outcome in _HELD for r in rules if r.name != "switch.e_value")
+    won = held and status.reached
+    return Candidacy(candidate, paired, status, tuple(rules), won, held and alone and not won)
 
 
 def _status(
@@ -119,23 +128,6 @@ def _status(
     )
 
 
-def _evidence(
-    candidate: EvaluatedRecipe, paired: Difference, standing: EProcessStatus, config: GateConfig
-) -> list[RuleResult]:
-    name, own, text = candidate.name, standing.e_process, standing.sentence
-    if paired.underpowered:
-        outcome: RuleOutcome = "underpowered"
-    elif standing.waiting and not standing.reached:
-        outcome = "waiting"
-    else:
-        outcome = verdict(standing.reached)
-    points = RuleResult("switch.e_value", name, own.e_value, standing.threshold, outcome, text)
-    if paired.underpowered or not own.blocks:
-        return [points]
-    enough = verdict(own.lift >= config.min_lift)
-    return [points, RuleResult("switch.lift", name, own.lift, config.min_lift, enough, text)]
-
-
 def _guards(
     evidence: Evidence,
     candidate: EvaluatedRecipe,
@@ -148,17 +140,11 @@ def _guards(
     limit = config.coverage_ratio * other
     coverage = f"coverage of {name} {own:.1%}, of {champion.name} {other:.1%}"
     churn = f"{name} would serve {paired.nonzero:,} of {paired.n:,} users differently well"
-    calmed = math.sqrt(min(candidate.fits, champion.fits))
+    frames, root = (candidate.users, champion.users), math.sqrt(min(candidate.fits, champion.fits))
+    seed_sds = seed_sd_of(candidate, config) / root, seed_sd_of(champion, config) / root
     return [
         RuleResult("switch.coverage", name, own, limit, verdict(own >= limit), coverage),
-        *slice_rules(
-            "switch",
-            name,
-            (candidate.users, champion.users),
-            (seed_sd_of(candidate, config) / calmed, seed_sd_of(champion, config) / calmed),
-            config.slice_alpha_switch,
-            config,
-        ),
+        *slice_rules("switch", name, frames, seed_sds, config.slice_alpha_switch, config),
         *baseline_rules("switch", candidate, evidence.judged, 1.0),
         RuleResult("switch.churn", name, paired.nonzero / paired.n, None, "reported", churn),
     ]
