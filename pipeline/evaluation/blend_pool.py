@@ -14,7 +14,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from pipeline.evaluation.holdout import find
-from pipeline.evaluation.tuning_window import PreviousDay, Window
+from pipeline.evaluation.tuning_window import PreviousDay, TrainingWindow, Window
 from pipeline.models.contract import Scorer, Scores
 from pipeline.models.topk import Lists, pair_scores, top_k
 from pipeline.models.tuning import CandidatePool, PartScores, StabilityCheck
@@ -39,24 +39,14 @@ def pooled(
     """
     n_items = window.history.n_items
     part_scores = {name: scorer.score(window.judged) for name, scorer in parts.items()}
-    keys = [
-        pairs(lists.row, lists.item, n_items)
-        for one in part_scores.values()
-        for lists in _proposed(one, window.exclude)
-    ]
+    keys = [pairs(x.row, x.item, n_items) for x in _proposed(part_scores, window)]
     then = {}
-    if window.previous_day is not None:
-        then = {
-            name: scorer.score(window.previous_day.judged) for name, scorer in previous_day.items()
-        }
-        column, known = find(window.history.item_ids, window.previous_day.history.item_ids)
-        keys += [
-            pairs(window.previous_day.rows[lists.row], column[lists.item], n_items)[
-                known[lists.item]
-            ]
-            for one in then.values()
-            for lists in _proposed(one, window.previous_day.exclude)
-        ]
+    if (day := window.previous_day) is not None:
+        then = {name: scorer.score(day.judged) for name, scorer in previous_day.items()}
+        column, known = find(window.history.item_ids, day.history.item_ids)
+        for lists in _proposed(then, day):
+            key = pairs(day.rows[lists.row], column[lists.item], n_items)
+            keys.append(key[known[lists.item]])
     user, item = np.divmod(np.unique(np.concatenate(keys)), n_items)
     scores = {name: pair_scores(one, user, item) for name, one in part_scores.items()}
     board = _Board(user, item, window, k)
@@ -64,17 +54,16 @@ def pooled(
         user=user,
         part_scores=PartScores(window.history, item, scores),
         value=board.value,
-        stability=None
-        if window.previous_day is None
-        else _stability_check(user, item, window, window.previous_day, then, board),
+        stability=None if day is None else _stability_check(user, item, window, day, then, board),
     )
 
 
-def _proposed(scores: Scores, exclude: sp.csr_matrix | None) -> Iterator[Lists]:
-    """Yield what may be listed, and what is best of all: the parts are scaled by it."""
-    yield top_k(scores, CANDIDATES)
-    if exclude is not None:
-        yield top_k(scores, CANDIDATES, exclude=exclude)
+def _proposed(parts: Mapping[str, Scores], window: TrainingWindow) -> Iterator[Lists]:
+    """Yield each part's best items, which scale it, and the best ones that lists may hold."""
+    for scores in parts.values():
+        yield top_k(scores, CANDIDATES)
+        if window.exclude is not None:
+            yield top_k(scores, CANDIDATES, exclude=window.exclude)
 
 
 def _stability_check(

@@ -300,18 +300,16 @@ def _prequential_rows(rows: pl.DataFrame, lists: pl.DataFrame, k: int) -> Iterat
 def _row(rows: pl.DataFrame, version: str, name: str, k: int) -> PrequentialRow:
     keys = [c.USER_ID, _DAY, c.BASE, SHOWN]
     items = rows.unique([*keys, c.ITEM_ID], keep="first", maintain_order=True)
-    gains = (_gain(_RANK, k).alias(_RANK), _gain(_BASE_RANK, k).alias(_BASE_RANK))
     days = (
-        items.with_columns(*gains)
+        items.with_columns(_gain(rank, k).alias(rank) for rank in (_RANK, _BASE_RANK))
         .group_by(keys, maintain_order=True)
         .agg(pl.len().alias(_ROW), pl.col(_RANK, _BASE_RANK).sum())
     )
     ideal = np.concatenate([[0.0], np.cumsum(1.0 / np.log2(np.arange(2, k + 2)))])
     best = ideal[np.minimum(days[_ROW].to_numpy(), k)]
-    hit_rate, ndcg = _means(rows, days, best, _RANK, k)
-    bare_hit_rate, bare_ndcg = _means(rows, days, best, _BASE_RANK, k)
-    counts = (rows[c.USER_ID].n_unique(), days.height, rows.height)
-    return PrequentialRow(version, name, *counts, hit_rate, ndcg, bare_hit_rate, bare_ndcg)
+    means = [x for rank in (_RANK, _BASE_RANK) for x in _means(rows, days, best, rank, k)]
+    users = rows[c.USER_ID].n_unique()
+    return PrequentialRow(version, name, users, days.height, rows.height, *means)
 
 
 def _gain(rank: str, k: int) -> pl.Expr:

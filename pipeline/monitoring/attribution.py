@@ -37,23 +37,7 @@ from pipeline import columns as c
 from pipeline.base import Frozen, Interval
 from pipeline.data.exposure import OWNER, SHOWN, exposure_intervals, shown_at
 from pipeline.data.split import between
-from pipeline.monitoring.rates import (
-    ANSWERED,
-    CLICKED,
-    EVERYBODY,
-    EXPOSED,
-    PUBLICATION,
-    PURCHASED,
-    RATED,
-    RETURNED,
-    REVENUE,
-    UNPRICED,
-    VERSION,
-    Attribution,
-    AttributionRow,
-    Claims,
-    rows_of,
-)
+from pipeline.monitoring import rates
 
 _ROW, _TOUCH, _DAY, _LENGTH, _BACK = "row", "touch", "day", "length", "back"
 _CLAIMED, _AT = "claimed", "claimed_position"
@@ -121,7 +105,7 @@ def attribute_events(
     *,
     span: Interval,
     config: AttributionConfig,
-) -> Attribution:
+) -> rates.Attribution:
     """Join the events of a span to the lists that their people were shown.
 
     Parameters
@@ -144,7 +128,7 @@ def attribute_events(
     prompt = joined.filter(pl.col(_DAY) == _day_of(span))
     answered = _answered(prompt, returns, prices, config)
     visits = touches.filter(between(span)).unique([c.USER_ID, SHOWN, _DAY]).drop(c.TIMESTAMP)
-    return Attribution(
+    return rates.Attribution(
         span=span,
         window_days=config.window_days,
         people=asked[c.USER_ID].n_unique(),
@@ -202,7 +186,7 @@ def _answered(
     """Return the exposures that were answered: one row each, and what was done there."""
     kind = pl.col(c.KIND)
     bought = kind.is_in(list(config.conversions))
-    price = pl.col(c.PRICE)
+    returned, price = bought & (pl.col(c.TIMESTAMP) <= pl.col(_BACK)), pl.col(c.PRICE)
     revenue = pl.when(bought & price.is_finite()).then(price * pl.col(c.VALUE).fill_null(1.0))
     back = returns.group_by(c.USER_ID, c.ITEM_ID).agg(pl.col(c.TIMESTAMP).max().alias(_BACK))
     answers = (
@@ -212,23 +196,23 @@ def _answered(
     )
     return answers.group_by([c.USER_ID, SHOWN, _DAY, c.ITEM_ID], maintain_order=True).agg(
         pl.col(c.MODEL_VERSION, c.RECIPE, c.POSITION, c.SLOT).first(),
-        pl.lit(1.0).alias(ANSWERED).first(),
-        kind.is_in(list(config.clicks)).any().cast(pl.Float64).alias(CLICKED),
-        bought.any().cast(pl.Float64).alias(PURCHASED),
-        (kind == c.Kind.RATING.value).any().cast(pl.Float64).alias(RATED),
-        (bought & (pl.col(c.TIMESTAMP) <= pl.col(_BACK))).any().cast(pl.Float64).alias(RETURNED),
-        revenue.sum().alias(REVENUE),
-        (bought & revenue.is_null()).sum().cast(pl.Float64).alias(UNPRICED),
+        pl.lit(1.0).alias(rates.ANSWERED).first(),
+        kind.is_in(list(config.clicks)).any().cast(pl.Float64).alias(rates.CLICKED),
+        bought.any().cast(pl.Float64).alias(rates.PURCHASED),
+        (kind == c.Kind.RATING.value).any().cast(pl.Float64).alias(rates.RATED),
+        returned.any().cast(pl.Float64).alias(rates.RETURNED),
+        revenue.sum().alias(rates.REVENUE),
+        (bought & revenue.is_null()).sum().cast(pl.Float64).alias(rates.UNPRICED),
     )
 
 
-def _claims(asked: pl.DataFrame, joined: pl.DataFrame) -> Claims:
+def _claims(asked: pl.DataFrame, joined: pl.DataFrame) -> rates.Claims:
     """Compare what events say they answer with what was joined."""
     claimed = int(asked[c.PUBLICATION_ID].is_not_null().sum())
     claims = joined.filter(pl.col(_CLAIMED).is_not_null())
     place = pl.col(_AT).is_null() | (pl.col(_AT) == pl.col(c.POSITION))
     agree = claims.filter((pl.col(_CLAIMED) == pl.col(SHOWN)) & place).height
-    return Claims(agree, claims.height - agree, claimed - claims.height)
+    return rates.Claims(agree, claims.height - agree, claimed - claims.height)
 
 
 def _rows(
@@ -237,7 +221,7 @@ def _rows(
     answered: pl.DataFrame,
     publications: pl.DataFrame,
     segments: pl.DataFrame,
-) -> Iterable[AttributionRow]:
+) -> Iterable[rates.AttributionRow]:
     """Count exposures and answers of each group and person, and let `rows_of` take the rates."""
     slots = [slot.value for slot in c.Slot]
     held = sizes.rename({c.PUBLICATION_ID: SHOWN, c.USER_ID: OWNER})
@@ -252,32 +236,34 @@ def _rows(
     )
     order = publications.sort(c.GENERATION)
     named: dict[str, tuple[pl.Expr, list[str]]] = {
-        EVERYBODY: (pl.lit(EVERYBODY), [EVERYBODY]),
-        PUBLICATION: (pl.col(SHOWN), order[c.PUBLICATION_ID].to_list()),
-        VERSION: (pl.col(c.MODEL_VERSION), _distinct(order[c.MODEL_VERSION])),
+        rates.EVERYBODY: (pl.lit(rates.EVERYBODY), [rates.EVERYBODY]),
+        rates.PUBLICATION: (pl.col(SHOWN), order[c.PUBLICATION_ID].to_list()),
+        rates.VERSION: (pl.col(c.MODEL_VERSION), _distinct(order[c.MODEL_VERSION])),
         c.RECIPE: (pl.col(c.RECIPE), _distinct(order[c.RECIPE])),
         c.SEGMENT: (pl.col(c.SEGMENT), _distinct(shown[c.SEGMENT].sort())),
     }
     length = pl.col(_LENGTH)
     for by, (group, names) in named.items():
-        exposed = shown.group_by(group.alias(by), c.USER_ID).agg(length.sum().alias(EXPOSED))
-        yield from rows_of(by, names, exposed, answered.with_columns(group.alias(by)))
-    sizes_by_slot = shown.unpivot(slots, index=c.USER_ID, variable_name=c.SLOT, value_name=EXPOSED)
-    exposed = sizes_by_slot.group_by(c.SLOT, c.USER_ID).agg(pl.col(EXPOSED).sum())
-    yield from rows_of(c.SLOT, slots, exposed, answered)
+        exposed = shown.group_by(group.alias(by), c.USER_ID).agg(length.sum().alias(rates.EXPOSED))
+        yield from rates.rows_of(by, names, exposed, answered.with_columns(group.alias(by)))
+    sizes_by_slot = shown.unpivot(
+        slots, index=c.USER_ID, variable_name=c.SLOT, value_name=rates.EXPOSED
+    )
+    exposed = sizes_by_slot.group_by(c.SLOT, c.USER_ID).agg(pl.col(rates.EXPOSED).sum())
+    yield from rates.rows_of(c.SLOT, slots, exposed, answered)
     place = pl.col(c.POSITION).cast(pl.String)
     exposed = (
         shown.group_by(c.USER_ID, _LENGTH)
-        .agg(pl.len().alias(EXPOSED))
+        .agg(pl.len().alias(rates.EXPOSED))
         # A list of n entries has the positions 1 to n.
         .with_columns(pl.int_ranges(1, length + 1).alias(c.POSITION))
         .explode(c.POSITION)
         .group_by(place, c.USER_ID)
-        .agg(pl.col(EXPOSED).sum())
+        .agg(pl.col(rates.EXPOSED).sum())
     )
     longest = shown[_LENGTH].to_list()
     places = [str(at) for at in range(1, max(longest, default=0) + 1)]
-    yield from rows_of(c.POSITION, places, exposed, answered.with_columns(place))
+    yield from rates.rows_of(c.POSITION, places, exposed, answered.with_columns(place))
 
 
 def _distinct(names: pl.Series) -> list[str]:

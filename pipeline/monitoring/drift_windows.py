@@ -65,12 +65,9 @@ class DriftWindows:
 
     def reference(self, since: datetime | None) -> NDArray[np.bool_]:
         """``(count,)`` which windows are the reference: those that begin at `since` or later."""
-        return np.array(
-            [
-                at >= self.recent and (since is None or self.start(at) >= since)
-                for at in range(self.count)
-            ]
-        )
+        at = np.arange(self.count)
+        first = self.count if since is None else (self.end - since) // timedelta(days=1)
+        return (at >= self.recent) & (at < first)
 
     @property
     def folds(self) -> NDArray[np.int64]:

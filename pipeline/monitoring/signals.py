@@ -104,15 +104,10 @@ class Signals:
             rows = rows.join(first, on=column, how="left")
             rows = rows.with_columns((fresh & (pl.col(new) == pl.col(WINDOW))).alias(new))
         catalogue = items.select(c.ITEM_ID, c.PRICE, c.CATEGORIES).unique(c.ITEM_ID)
-        since = whole[c.TIMESTAMP].min() if not len(known.users) else None
-        return cls(
-            rows.join(catalogue, on=c.ITEM_ID, how="left"),
-            _volumes(whole, windows),
-            since if isinstance(since, datetime) else None,
-            restarts,
-            windows,
-            config,
-        )
+        rows = rows.join(catalogue, on=c.ITEM_ID, how="left")
+        first_event = None if len(known.users) else whole[c.TIMESTAMP].min()
+        since = first_event if isinstance(first_event, datetime) else None
+        return cls(rows, _volumes(whole, windows), since, restarts, windows, config)
 
     def measured(self) -> Iterator[Measured]:
         """Yield every signal that the data have."""

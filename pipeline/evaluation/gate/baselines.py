@@ -30,31 +30,17 @@ def choose_first(
     Each recipe is tested against each rung below it at α/M, with a lift of at least the minimum;
     of several recipes that learn and beat all baselines, the one with the highest mean leads.
     """
-    rungs = baselines(evidence.judged)
-    learned = [r for r in ordered(evidence.judged) if r.baseline_rank is None]
     bound = threshold(config, len(evidence.judged) - 1)
     rules: list[RuleResult] = []
     winners: list[EvaluatedRecipe] = []
-    for recipe in [*rungs, *learned]:
-        below = [
-            b
-            for b in rungs
-            if recipe.baseline_rank is None or (b.baseline_rank or 0) < recipe.baseline_rank
-        ]
+    for recipe in ordered(evidence.judged):
+        below = [b for b in baselines(evidence.judged) if b.level < recipe.level]
         results = _over_each(recipe, below, bound, config)
         rules += results
         if all(rule.outcome == "pass" for rule in results):
             winners.append(recipe)
-    return max(winners, key=_height), tuple(rules)
-
-
-def _height(recipe: EvaluatedRecipe) -> tuple[bool, float, str]:
-    """Order winners: what learns above every rung, then by rung, or by mean among learners."""
-    return (
-        recipe.baseline_rank is None,
-        float(recipe.baseline_rank) if recipe.baseline_rank is not None else mean(recipe),
-        recipe.recipe_hash,
-    )
+    first = max(winners, key=lambda r: (r.level, mean(r), r.recipe_hash))
+    return first, tuple(rules)
 
 
 def _over_each(

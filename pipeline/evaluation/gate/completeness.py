@@ -98,9 +98,7 @@ def _frame_faults(users: pl.DataFrame) -> list[str]:
     faults = [f"{name} is missing" for name in (c.USER_ID, *columns) if name not in users.columns]
     if c.USER_ID in users.columns and users[c.USER_ID].n_unique() != users.height:
         faults.append("a user was judged twice")
-    for name in columns:
-        if name not in users.columns:
-            continue
+    for name in (name for name in columns if name in users.columns):
         values = users[name].cast(pl.Float64).drop_nulls().to_numpy()
         if not np.isfinite(values).all() or (name == NDCG and len(values) < users.height):
             faults.append(f"{name} holds values that are no numbers")

@@ -77,10 +77,6 @@ class EProcess:
     blocks: int = 0
     last: Interval | None = None
 
-    def fresh(self, block: Interval) -> bool:
-        """Whether a block begins where the newest one has ended, or later."""
-        return self.last is None or block.start >= self.last.end
-
     def add(self, x: float, v: float, block: Interval) -> EProcess:
         """Count a block.
 
@@ -92,9 +88,9 @@ class EProcess:
         Raises
         ------
         ValueError
-            The block is not `fresh`, or a figure is not usable.
+            The block overlaps one that was counted, or a figure is not usable.
         """
-        if not self.fresh(block):
+        if self.last is not None and block.start < self.last.end:
             raise ValueError(f"{block} overlaps {self.last}")
         if not (math.isfinite(x) and math.isfinite(v) and v > 0):
             raise ValueError(f"a lift of {x} with a variance of {v} is no evidence")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -47,6 +48,11 @@ class EvaluatedRecipe:
     k: int
     seed_sd: float | None = None
     fits: int = 1
+
+    @property
+    def level(self) -> float:
+        """Baseline rank; infinite for a learned recipe, which ranks above all baselines."""
+        return math.inf if self.baseline_rank is None else self.baseline_rank
 
 
 @dataclass(frozen=True)

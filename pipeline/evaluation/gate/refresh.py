@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from pipeline.evaluation.compare import TOO_FEW_USERS, Difference, difference, paired
+from pipeline.evaluation.compare import NO_DIFFERENCE, TOO_FEW_USERS, Difference, difference, paired
 from pipeline.evaluation.evaluate import NDCG
 from pipeline.evaluation.gate.anchors import BlockRatio
 from pipeline.evaluation.gate.config import GateConfig
@@ -25,7 +25,6 @@ from pipeline.evaluation.gate.rules import (
     mean,
     percent,
     seed_sd_of,
-    serves_differently,
     slice_rules,
     verdict,
 )
@@ -94,7 +93,7 @@ def _against(reference: Reference, champion: EvaluatedRecipe, config: GateConfig
 
 def _compared(paired: Difference, reference: Reference) -> str:
     text = f"{percent(paired.x)} against the scorer of {reference.label} ({paired.n:,} users)"
-    return text if serves_differently(paired) else f"{text}: no difference to speak of"
+    return f"{text}: no difference to speak of" if paired.underpowered == NO_DIFFERENCE else text
 
 
 def _last(

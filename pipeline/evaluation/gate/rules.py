@@ -11,7 +11,7 @@ import polars as pl
 from pipeline import columns as c
 from pipeline.base import Interval
 from pipeline.errors import GateError
-from pipeline.evaluation.compare import NO_DIFFERENCE, Difference, difference, holm, paired
+from pipeline.evaluation.compare import Difference, difference, holm, paired
 from pipeline.evaluation.evaluate import NDCG, SLICE
 from pipeline.evaluation.gate.anchors import BlockRatio
 from pipeline.evaluation.gate.config import GateConfig
@@ -40,9 +40,7 @@ def chance(p: float) -> str:
 
 def ordered(judged: Sequence[EvaluatedRecipe]) -> tuple[EvaluatedRecipe, ...]:
     """Sort recipes: the ladder from below, then what learns, by name."""
-    return tuple(
-        sorted(judged, key=lambda r: (r.baseline_rank is None, r.baseline_rank or 0, r.name))
-    )
+    return tuple(sorted(judged, key=lambda r: (r.level, r.name)))
 
 
 def mean(recipe: EvaluatedRecipe) -> float:
@@ -58,7 +56,7 @@ def baselines(judged: Sequence[EvaluatedRecipe]) -> tuple[EvaluatedRecipe, ...]:
 
 def best_baseline(judged: Sequence[EvaluatedRecipe]) -> EvaluatedRecipe:
     """Return the baseline with the highest mean; of equal ones the lowest rung."""
-    return max(baselines(judged), key=lambda r: (mean(r), -(r.baseline_rank or 0)))
+    return max(baselines(judged), key=lambda r: (mean(r), -r.level))
 
 
 def seed_sd_of(recipe: EvaluatedRecipe, config: GateConfig) -> float:
@@ -180,8 +178,3 @@ def block_ratio(
     spread = float(np.std(own - ratio * base, ddof=1))
     se = spread / (math.sqrt(len(base)) * float(base.mean()))
     return BlockRatio(recipe.recipe_hash, holdout, ratio, se)
-
-
-def serves_differently(paired: Difference) -> bool:
-    """Say whether enough users are served differently for a comparison to mean anything."""
-    return paired.underpowered != NO_DIFFERENCE
