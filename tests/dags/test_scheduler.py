@@ -125,7 +125,7 @@ def unanswered(shop: Shop, airflow: Served) -> Night:
 def test_no_answer_in_time_keeps_the_champion(unanswered: Night, shop: Shop) -> None:
     assert unanswered.question["options"] == ["keep the champion", SWITCH]
     assert unanswered.question["defaults"] == ["keep the champion"]
-    assert "als is in the grey zone" in unanswered.question["body"]
+    assert "als is inconclusive" in unanswered.question["body"]
     assert unanswered.run["state"] == "success"
     assert unanswered.states["review"] == "success"
     assert unanswered.states["accept"] == "skipped"

@@ -177,7 +177,7 @@ def decided(tmp_path_factory, workspace):
     run_id, found = decide(ws, NIGHTS[1])
     assert found.kind == "refresh"
     assert not found.ask  # nobody said so in the settings
-    assert "als is in the grey zone" in found.sentence
+    assert "als is inconclusive" in found.sentence
     return home, run_id
 
 

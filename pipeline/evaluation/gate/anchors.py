@@ -1,4 +1,4 @@
-"""Baseline ratios per block, and the anchor that a champion was chosen with."""
+"""Baseline ratios per block, and the anchor of a champion: their mean when it was chosen."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from typing import Final, Self
 from pipeline.base import Interval
 
 ANCHOR_BLOCKS: Final = 3
+"""Number of disjoint blocks that an anchor is the mean of, at most."""
 
 
 @dataclass(frozen=True)
 class BlockRatio:
-    """A recipe's mean over the best baseline's on one block.
+    """Mean of a recipe over the mean of the best baseline on one block.
 
     Attributes
     ----------
     se
         Standard error of `ratio`.
     accepted
-        The recipe went live that night.
+        The decision of that run put the recipe live.
     """
 
     recipe_hash: str
@@ -32,7 +33,7 @@ class BlockRatio:
 
 @dataclass(frozen=True)
 class Anchor:
-    """Baseline ratio that the champion was chosen with; refreshes are held against it."""
+    """Baseline ratio of a champion when it was chosen, over `blocks` blocks; bound of a refresh."""
 
     recipe_hash: str
     ratio: float
@@ -46,5 +47,5 @@ class Anchor:
 
     @property
     def thin(self) -> bool:
-        """It rests on fewer blocks than it should."""
+        """True if it is the mean of fewer than `ANCHOR_BLOCKS` blocks."""
         return self.blocks < ANCHOR_BLOCKS

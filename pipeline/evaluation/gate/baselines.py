@@ -1,6 +1,7 @@
-"""No champion yet: the ladder popularity < decayed popularity < own counts < what learns.
+"""Choice of the first champion.
 
-The highest rung that beats every one below it, by the one-block test, becomes the first champion.
+Recipes are ranked popularity < decayed popularity < personal frequency < learned recipes. The
+highest one that beats every baseline below it, by the test of one block, becomes the champion.
 """
 
 from __future__ import annotations
@@ -25,10 +26,22 @@ from pipeline.evaluation.gate.rules import (
 def choose_first(
     evidence: Evidence, config: GateConfig
 ) -> tuple[EvaluatedRecipe, tuple[RuleResult, ...]]:
-    """Return the first champion, and every comparison on the way.
+    """Return the first champion, and the result of every comparison.
 
-    Each recipe is tested against each rung below it at α/M, with a lift of at least the minimum;
-    of several recipes that learn and beat all baselines, the one with the highest mean leads.
+    Each recipe is tested against each baseline below it at level α/M, with a lift of at least the
+    minimum. Of several learned recipes that beat all baselines, the one with the highest mean wins.
+
+    Parameters
+    ----------
+    evidence
+        Without a champion; at least one baseline is evaluated.
+    config
+        Levels and bounds.
+
+    Returns
+    -------
+    tuple
+        The recipe, and its rules in the order of the ranks.
     """
     bound = threshold(config, len(evidence.judged) - 1)
     rules: list[RuleResult] = []

@@ -1,7 +1,7 @@
-"""Order of the gate's rules, and the sentence of the decision.
+"""Order of the gate's rules, and the sentence of a decision.
 
 Without a champion, the first one is chosen among baselines and learned recipes. Otherwise a switch
-is sought first, then the champion's refresh is judged. Missing evidence blocks, by its name.
+is sought first, then the champion's refresh is evaluated. Missing evidence blocks, by its name.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ _MAX_NAMED: Final = 3
 
 
 def decide(evidence: Evidence, config: GateConfig) -> Decision:
-    """Decide what goes live: a pure function, whatever the order of its inputs.
+    """Decide which model goes live: a pure function, whatever the order of its inputs.
 
     Parameters
     ----------
     evidence
-        All figures of the nightly run that the gate may read.
+        All figures that the gate may read.
     config
-        Thresholds.
+        Levels and bounds.
 
     Returns
     -------
@@ -69,6 +69,7 @@ def decide(evidence: Evidence, config: GateConfig) -> Decision:
 
 def _first(evidence: Evidence, config: GateConfig) -> Decision:
     n = evidence.judged[0].users.height
+    # With so few users no test is valid: a baseline goes live without one.
     if n < config.min_users:
         return _first_unjudged(evidence, config, n)
     winner, rules = choose_first(evidence, config)
@@ -78,10 +79,10 @@ def _first(evidence: Evidence, config: GateConfig) -> Decision:
         paired = compare(winner, reference, config)
         lead = f"{percent(paired.x)} over {reference.name} (p {chance(paired.p_better)})"
     else:
-        reference, lead = winner, "nothing that learns beats every baseline here yet"
+        reference, lead = winner, "no learned recipe beats every baseline"
     refused = {rule.subject for rule in rules if rule.outcome != "pass"}
     others = [
-        f"{r.name} {'is refused' if r.name in refused else f'is behind {winner.name}'} "
+        f"{r.name} {'fails a rule' if r.name in refused else f'is behind {winner.name}'} "
         f"({percent(compare(r, reference, config).x)} against {reference.name})"
         for r in ordered(evidence.judged)
         if r.baseline_rank is None and r is not winner
@@ -91,15 +92,15 @@ def _first(evidence: Evidence, config: GateConfig) -> Decision:
 
 
 def _first_unjudged(evidence: Evidence, config: GateConfig, n: int) -> Decision:
-    text = f"{n:,} users can be judged"
+    text = f"{n:,} users can be evaluated"
     fallback = next((r for r in evidence.judged if r.name == config.fallback), None)
     if fallback is None:
         text += f", and the baseline {config.fallback} is missing"
         rule = RuleResult("complete", config.fallback, None, None, "missing", text)
         return _blocked(evidence, (rule,))
-    text += f", {config.min_users:,} are needed"
+    text += f" ({config.min_users:,} needed)"
     rule = RuleResult("first.users", fallback.name, n, config.min_users, "underpowered", text)
-    reason = f"underpowered: {text}, so {fallback.name} goes live until there are more"
+    reason = f"underpowered: {text}; {fallback.name} goes live until there are more"
     return _accepted("first", evidence, fallback, (rule,), (reason,))
 
 
@@ -110,7 +111,7 @@ def _later(evidence: Evidence, config: GateConfig) -> Decision:
     tried = tuple(rule for candidacy in candidacies for rule in candidacy.rules)
     rules = (*tried, *refresh.rules)
     if refresh.regressed:
-        # The candidates learnt from the same damaged data: no switch, and no evidence of tonight.
+        # The candidates trained on the same, probably damaged data: tonight is not evidence.
         return _blocked(evidence, rules)
     winner = leader(candidacy for candidacy in candidacies if candidacy.won)
     if winner is not None:
@@ -125,7 +126,7 @@ def _later(evidence: Evidence, config: GateConfig) -> Decision:
     inconclusive = leader(candidacy for candidacy in candidacies if candidacy.inconclusive)
     if inconclusive is not None and winner is None:
         name = inconclusive.candidate.name
-        reason = f"{name} is in the grey zone: all rules hold, and a person may switch to it"
+        reason = f"{name} is inconclusive: only its threshold is missing, and you may accept it"
         decision = replace(
             decision,
             reasons=(*decision.reasons, reason),
@@ -168,8 +169,10 @@ def _statuses(candidacies: Iterable[Candidacy]) -> tuple[str, ...]:
     sentences = []
     for status in (candidacy.status for candidacy in learned[:_MAX_NAMED]):
         own = status.e_process
-        text = f"{status.recipe} has {e_value_text(own.e_value)} of {status.threshold:,.0f} points"
-        text += f" ({percent(own.lift)})" if own.blocks else ""
+        text = (
+            f"{status.recipe}: e-value {e_value_text(own.e_value)} ({status.threshold:,.0f} needed)"
+        )
+        text += f", lift {percent(own.lift)}" if own.blocks else ""
         sentences.append(f"{text}, {status.waiting}" if status.waiting else text)
     left = len(learned) - len(sentences)
     return (*sentences, f"and {left} more candidates") if left else tuple(sentences)
@@ -182,12 +185,12 @@ def _waiting(
     text: str,
     config: GateConfig,
 ) -> Decision:
-    night = evidence.past.underpowered_nights + 1
+    run = evidence.past.underpowered_nights + 1
     kind: Kind
-    if night <= config.patience:
-        kind, reason = "keep", f"{text}: night {night} of {config.patience}"
+    if run <= config.patience:
+        kind, reason = "keep", f"{text}: run {run} of {config.patience}"
     else:
-        kind, reason = "block", f"{text}, for {night} nights now: a person is asked"
+        kind, reason = "block", f"{text} in {run} runs in a row: accept it, or wait for users"
     sentence = f"{kind}, underpowered: {reason}; {_LIVE_STAYS}"
     decision = _decision(kind, evidence, champion, rules, (reason,))
     return replace(decision, sentence=sentence, waiting=True)
@@ -209,12 +212,12 @@ def _accepted(
         anchor = Anchor.over((tonight, *disjoint(earlier, winner.recipe_hash)))
         if anchor.thin:
             plural = "block" if anchor.blocks == 1 else "blocks"
-            reasons = (*reasons, f"its anchor is thin ({anchor.blocks} {plural})")
+            reasons = (*reasons, f"its anchor covers only {anchor.blocks} {plural}")
     return replace(_decision(kind, evidence, winner, rules, reasons), anchor=anchor)
 
 
 def _blocked(evidence: Evidence, rules: tuple[RuleResult, ...]) -> Decision:
-    """Block, naming what failed; candidates that lose are no cause."""
+    """Block, and name each failed rule; a candidate that fails is not a cause."""
     reasons = tuple(
         f"{rule.name}: {rule.sentence}"
         for rule in rules

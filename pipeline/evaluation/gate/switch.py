@@ -1,8 +1,8 @@
-"""Another recipe? Each candidate has an account of points, and a switch needs M/α of them.
+"""Switch to another recipe: each candidate needs an e-value of M/α against the champion.
 
-M candidates are paid for in the threshold, so that looking at many does not find a lucky one; an
-account pays for looking every night. What is proved must also hurt nobody: the rules on coverage,
-slices and baselines.
+The threshold corrects for M candidates, so that testing many does not promote a lucky one; the
+e-process is valid at every block, so that testing every night does not either. A proven candidate
+must also pass the rules on coverage, slices and baselines.
 """
 
 from __future__ import annotations
@@ -33,18 +33,19 @@ from pipeline.evaluation.gate.rules import (
 )
 
 _HELD = ("pass", "underpowered", "reported")
+"""Outcomes that do not prevent a switch."""
 
 
 @dataclass(frozen=True)
 class Candidacy:
-    """A candidate, what tonight's block and its account say of it, and the rules it met.
+    """A candidate with its comparison on tonight's block, its e-process, and its rules.
 
     Attributes
     ----------
     won
-        Points, lift and every rule hold.
+        The threshold is reached, the lift suffices, and every rule holds.
     inconclusive
-        All but the points, of which it has what one candidate alone would need.
+        All of these hold but the threshold, and the e-value suffices for one candidate alone.
     """
 
     candidate: EvaluatedRecipe
@@ -58,14 +59,29 @@ class Candidacy:
 def seek_switch(
     evidence: Evidence, champion: EvaluatedRecipe, config: GateConfig
 ) -> tuple[Candidacy, ...]:
-    """Return how every other recipe of the night stands, in the order of the ladder."""
+    """Evaluate every other recipe of the run against the champion.
+
+    Parameters
+    ----------
+    evidence
+        Figures of the run.
+    champion
+        The champion's recipe.
+    config
+        Levels and bounds.
+
+    Returns
+    -------
+    tuple
+        Candidacies, baselines first, then learned recipes by name.
+    """
     candidates = [r for r in ordered(evidence.judged) if r.name != champion.name]
     threshold = e_value_needed(config, len(candidates))
     return tuple(_candidacy(evidence, r, champion, threshold, config) for r in candidates)
 
 
 def leader(candidacies: Iterable[Candidacy]) -> Candidacy | None:
-    """Return the one with the highest e-value, of equal ones the first by the recipe's hash."""
+    """Return the candidacy with the highest e-value; of equal ones the lowest recipe hash."""
 
     def height(candidacy: Candidacy) -> tuple[float, str]:
         return -candidacy.status.e_process.log_e, candidacy.candidate.recipe_hash
@@ -95,6 +111,7 @@ def _candidacy(
         rule = RuleResult("switch.lift", name, own.lift, config.min_lift, verdict(enough), text)
         rules.append(rule)
     alone = own.log_e >= math.log(1 / config.alpha)
+    # The other rules matter only to a candidate that can win or be inconclusive.
     if enough and (status.reached or alone):
         rules += _guards(evidence, candidate, champion, paired, config)
     held = enough and all(r.outcome in _HELD for r in rules if r.name != "switch.e_value")
@@ -109,11 +126,11 @@ def _status(
     paired: Difference,
     threshold: float,
 ) -> EProcessStatus:
-    """Count tonight's block, if it is a new one and can be judged."""
+    """Count tonight's block if it is disjoint and can be evaluated."""
     days = evidence.holdout.length.days
     key = EProcessKey(champion.recipe_hash, candidate.recipe_hash, NDCG, evidence.k, days)
     account = evidence.past.e_process(key)
-    # Two recipes that serve everybody alike give no evidence, and no variance to divide by.
+    # Two recipes with equal values for every user have a variance of 0, by which `add` divides.
     judged = paired.underpowered is None and paired.v > 0
     waiting = waiting_day(account, evidence.past.opened, evidence.holdout)
     if judged and waiting is None:
@@ -124,7 +141,7 @@ def _status(
         threshold=threshold,
         smallest_effect=paired.smallest_effect if judged else None,
         blocks_for_two_percent=blocks_expected(account, paired.v, threshold) if judged else None,
-        waiting=waiting if judged else paired.underpowered or "nothing tells the two apart",
+        waiting=waiting if judged else paired.underpowered or "the two recipes do not differ",
     )
 
 
@@ -139,7 +156,8 @@ def _guards(
     own, other = candidate.coverage or 0.0, champion.coverage or 0.0
     limit = config.coverage_ratio * other
     coverage = f"coverage of {name} {own:.1%}, of {champion.name} {other:.1%}"
-    churn = f"{name} would serve {paired.nonzero:,} of {paired.n:,} users differently well"
+    churn = f"{name} changes the NDCG of {paired.nonzero:,} of {paired.n:,} users"
+    # The mean over S fits has 1/S of the variance that one seed has.
     frames, root = (candidate.users, champion.users), math.sqrt(min(candidate.fits, champion.fits))
     seed_sds = seed_sd_of(candidate, config) / root, seed_sd_of(champion, config) / root
     return [
