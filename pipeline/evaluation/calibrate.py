@@ -13,8 +13,8 @@ with the minimum lift of a switch as margin:
 
 D is the lift of one replicate over another; its variance is twice that over the K replicates,
 pooled over the C cutoffs; se is the standard error of a nightly run with the τ measured here. As
-that τ comes from the same fits, v̂ cannot exceed 1; the limit counts, which bounds the true variance
-in 95 of 100 calibrations.
+that τ comes from the same fits, v̂ cannot exceed 1; the limit counts, which bounds the true
+variance in 95 of 100 calibrations.
 
 That is the effect of seeds. The effect of the sample of users is measured by a coin: each user's
 list is in order on one side and reversed on the other, and a coin decides on which. Neither side is
@@ -121,7 +121,8 @@ def calibrate(blocks: Sequence[ReplicateBlock], config: GateConfig) -> Calibrati
     Raises
     ------
     GateError
-        `calibration.too_few_cutoffs`: fewer than two blocks have enough users and a champion with hits.
+        `calibration.too_few_cutoffs`: fewer than two blocks have enough users and a champion with
+        hits.
     """
     blocks = _usable(blocks, config)
     replicates = len(blocks[0].ndcg)
@@ -200,7 +201,7 @@ def _counted(
 
 
 def _worse(block: ReplicateBlock, every: int, replicate: int, draw: int) -> _Floats:
-    """Return a fit's values with the list of one user in `every` reversed, other users in each draw.
+    """Return a fit's values with one list in `every` reversed, other lists in each draw.
 
     Users are drawn in the order of their NDCG, so that each draw has users of all levels.
     """
@@ -233,8 +234,8 @@ def _usable(blocks: Sequence[ReplicateBlock], config: GateConfig) -> list[Replic
     if len(usable) < LEAST_CUTOFFS:
         raise GateError(
             "calibration.too_few_cutoffs",
-            f"{len(usable)} of {len(blocks)} cutoffs have {config.min_users:,} users and a champion "
-            f"with hits; a calibration needs {LEAST_CUTOFFS}",
+            f"{len(usable)} of {len(blocks)} cutoffs have {config.min_users:,} users and a "
+            f"champion with hits; a calibration needs {LEAST_CUTOFFS}",
         )
     return usable
 

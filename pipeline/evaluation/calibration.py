@@ -41,8 +41,8 @@ class Calibration:
     threshold, min_lift
         E-value and lift that a switch needs.
     passed, pairs
-        Number of ordered pairs of fits that pass the test of one block, and of all. Pairs share fits,
-        so there is no interval.
+        Number of ordered pairs of fits that pass the test of one block, and of all. Pairs share
+        fits, so they have no interval.
     disjoint_passed, disjoint_pairs, disjoint_upper
         The same of pairs that share no fit, with the one-sided 95 % limit (Clopper and Pearson).
     tossed_passed, tosses, tossed_upper

@@ -123,7 +123,6 @@ def difference(
         raise ValueError("fits must be at least 1 and τ at least 0")
     n = len(candidate)
     delta = candidate - champion
-    # A t-test on few non-zero differences is far from normal, however many users there are.
     nonzero = int(np.count_nonzero(delta))
     level = float(champion.mean()) if n else 0.0
     reason = None
@@ -177,9 +176,9 @@ def paired(
     Raises
     ------
     GateError
-        `compare.missing_values`: the column is missing. `compare.duplicate_user`: a user appears twice.
-        `compare.other_users`: the frames have different users, so that a mean difference would compare
-        users, not recipes.
+        `compare.missing_values`: the column is missing. `compare.duplicate_user`: a user appears
+        twice. `compare.other_users`: the frames have different users, so that a mean difference
+        would compare users, not recipes.
     """
     sides = []
     for frame in (candidate, champion):
@@ -200,8 +199,8 @@ def paired(
 def holm(p: Sequence[float], alpha: float) -> tuple[bool, ...]:
     """Test several hypotheses at a family-wise level (Holm 1979).
 
-    Step down from the smallest p: the i-th (from 0) of m is rejected if all before it were and it is at
-    most ``alpha / (m − i)``.
+    Step down from the smallest p: the i-th (from 0) of m is rejected if all before it were and it
+    is at most ``alpha / (m − i)``.
 
     Parameters
     ----------

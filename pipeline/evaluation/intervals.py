@@ -66,8 +66,8 @@ def normal_interval(mean: float, se: float) -> tuple[float, float]:
 def means(values: NDArray[np.float64]) -> Means:
     """Return the means of columns, and their intervals by `DRAWS` draws of all users.
 
-    The draws are shared by the columns; a user's weights are Poisson counts, which for many users is
-    the bootstrap with replacement (Chamandy et al. 2012).
+    The draws are shared by the columns; a user's weights are Poisson counts, which for many users
+    is the bootstrap with replacement (Chamandy et al. 2012).
 
     Parameters
     ----------

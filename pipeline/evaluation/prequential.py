@@ -1,14 +1,13 @@
-"""The prequential track: each new event against the list that its user could see when it happened.
+"""Prequential scores: each new event against the list that was live for its user at its timestamp.
 
-Promises: a list is judged by what happened while it was live, never by what it was trained on; an
-event from before the first publication is counted and not scored; equal inputs give equal numbers
-whatever the order of rows and whatever the pseudonyms.
+Guarantees: a list is scored by events while it was live, never by events that it was trained on; an
+event before the first publication is counted and not scored; equal inputs give equal figures,
+whatever the order of rows and the pseudonyms.
 
-Which list that was, `data.exposure` says. Beside it stands what the base alone would have reached
-(`base_only_ndcg`). Of fewer than `MIN_GROUP_SIZE` people nothing is told but how many there were.
+`data.exposure` finds the live list. `base_only_ndcg` is the score of the base alone. A group of
+fewer than `MIN_GROUP_SIZE` users has no figure but its number.
 
-Whoever reads a shop's events a night late does not get a second score: an event that arrives after
-the night of its timestamp is learnt from and never scored here.
+An event that arrives after the nightly run of its day is trained on, but never scored here.
 """
 
 from __future__ import annotations
@@ -29,9 +28,11 @@ from pipeline.data.split import between
 from pipeline.data.targets import Task
 
 ALL: Final = "all"
+"""Slice of all users."""
 NEW: Final = "new"
+"""Slice of users without an earlier event."""
 _LISTS: Final = "lists"
-"""Publication of lists that were never published."""
+"""Name of the publication of lists that were never published."""
 
 _ROW, _DAY, _FIRST, _BEFORE = "row", "day", "first", "before"
 _RANK, _MODELLED, _BASE_OWNER, _BASE_RANK = "rank", "modelled", "base_owner", "base_rank"
@@ -39,15 +40,15 @@ _RANK, _MODELLED, _BASE_OWNER, _BASE_RANK = "rank", "modelled", "base_owner", "b
 
 @dataclass(frozen=True)
 class _Group:
-    """One model version and one group of users.
+    """A model version and a group of users.
 
     Attributes
     ----------
     slice
-        ``all``; by the list shown ``model`` or ``fallback``; by the events that the user had before
-        the span ``new`` (none), ``cold`` (≤ first quartile), ``hot`` (> third) or ``warm``.
+        ``all``; by the list shown ``model`` or ``fallback``; by the number of events of the user
+        before the span ``new`` (none), ``cold`` (≤ first quartile), ``hot`` (> third) or ``warm``.
     user_days
-        UTC days of users, one more where a list was replaced during the day.
+        UTC days of users; a day counts twice if the list was replaced during it.
     """
 
     model_version: str
@@ -59,14 +60,14 @@ class _Group:
 
 @dataclass(frozen=True)
 class PrequentialRow(_Group):
-    """Live quality of one model version for one group of users.
+    """Live quality of a model version for a group of users.
 
     Attributes
     ----------
     hit_rate
         Share of the events whose item was among the first `k`.
     ndcg
-        NDCG@k of each user-day (its distinct items against the list), then the mean.
+        NDCG@k of each user-day (its distinct items against the list), averaged.
     base_only_hit_rate, base_only_ndcg
         The same events against the base's list alone.
     """
@@ -79,16 +80,17 @@ class PrequentialRow(_Group):
 
 @dataclass(frozen=True)
 class Prequential:
-    """The live quality of one span.
+    """Live quality of a span.
 
     Attributes
     ----------
     events
         New target events; each is scored, `unlisted` or `repeated`.
     unlisted
-        Before the first publication: nothing was shown.
+        Events before the first publication.
     repeated
-        Under *discovery*: the user had the item before the list's as-of, so no list may hold it.
+        Under *discovery*: events on items that the user had before the list's as-of, which no list
+        contains.
     rows
         Versions in the order of their publication, ``all`` first.
     """
@@ -117,7 +119,7 @@ class LiveFigures(_Group):
 
 @dataclass(frozen=True)
 class PrequentialFigures(LiveFigures):
-    """A row in a file: every mean with its error and interval.
+    """A row in a file: every mean with its standard error and interval.
 
     Figures of fewer than `MIN_GROUP_SIZE` users are None.
     """
@@ -145,13 +147,26 @@ class PrequentialFigures(LiveFigures):
 
     @property
     def summary(self) -> LiveFigures:
-        """What the ledger keeps."""
+        """Figures for the ledger."""
         names = [field.name for field in fields(LiveFigures)]
         return LiveFigures(**{name: getattr(self, name) for name in names})
 
 
 def past_of(users: Collection[str], span: Interval) -> pl.Expr:
-    """Select all events of these users before the span's end."""
+    """Select all events of users before the end of a span.
+
+    Parameters
+    ----------
+    users
+        Users to select.
+    span
+        Only its end counts.
+
+    Returns
+    -------
+    polars.Expr
+        A filter on events.
+    """
     return pl.col(c.USER_ID).is_in(sorted(users)) & (pl.col(c.TIMESTAMP) < span.end)
 
 
@@ -172,15 +187,23 @@ def prequential(
     events
         `user_id`, `item_id`, `timestamp` of the target events; those outside the span are left out.
     past
-        `user_id`, `item_id`, `timestamp` of all events, of whatever kind, of these users before the
-        span's end (`past_of`).
+        `user_id`, `item_id`, `timestamp` of all events, of any kind, of these users before the end
+        of the span (`past_of`).
     publications, lists
         Rows of `columns.PUBLICATIONS` and, of those `active_publications`, of
         `columns.RECOMMENDATIONS` (`lists_for`).
-    k
-        How many entries of a list count.
+    span, k
+        Days to score, and number of entries of a list that count.
+    policy
+        Task of the lists.
+
+    Returns
+    -------
+    Prequential
+        Rows by version and slice.
     """
     rows = events.filter(between(span)).select(c.USER_ID, c.ITEM_ID, c.TIMESTAMP)
+    # Items before users: a tie in time must not be broken by a pseudonym.
     rows = rows.sort(c.TIMESTAMP, c.ITEM_ID, c.USER_ID).with_row_index(_ROW)
     listed = _listed(rows, publications, lists)
     scored = listed if policy == "repeat" else _unseen(listed, past)
@@ -210,14 +233,21 @@ def list_quality(
     k: int,
     policy: Task,
 ) -> PrequentialRow | None:
-    """Score lists as if they had been live for a whole span; ``None`` where nobody came back.
+    """Score lists as if they had been live for a whole span.
 
     Parameters
     ----------
     lists
-        `user_id`, `position`, `item_id`, made by what was known at the start of the span.
+        `user_id`, `position`, `item_id`, computed from events before the span.
     events, past
-        As in `prequential`; whoever has no list counts for nothing.
+        As in `prequential`; users without a list do not count.
+    span, k, policy
+        As in `prequential`.
+
+    Returns
+    -------
+    PrequentialRow or None
+        None without a scored event.
     """
     rows = lists.with_columns(
         pl.lit(_LISTS).alias(c.PUBLICATION_ID), pl.lit(c.Slot.MODEL.value).alias(c.SLOT)
@@ -243,7 +273,7 @@ def list_quality(
 
 
 def _listed(rows: pl.DataFrame, publications: pl.DataFrame, lists: pl.DataFrame) -> pl.DataFrame:
-    """Add to each event whose list of which publication was shown, and whose of the base alone."""
+    """Add to each event the list shown to its user, and the list of the base alone."""
     shown = shown_at(rows, exposure_intervals(publications, lists))
     bases = exposure_intervals(bases_alone(publications), lists)
     alone = shown_at(rows.select(_ROW, c.USER_ID, c.TIMESTAMP), bases)
@@ -251,14 +281,14 @@ def _listed(rows: pl.DataFrame, publications: pl.DataFrame, lists: pl.DataFrame)
 
 
 def _unseen(rows: pl.DataFrame, past: pl.DataFrame) -> pl.DataFrame:
-    """Keep the events whose item the user had not had when the list was made."""
+    """Keep the events whose item the user did not have when the list was computed."""
     first = past.group_by(c.USER_ID, c.ITEM_ID).agg(pl.col(c.TIMESTAMP).min().alias(_FIRST))
-    known = rows.join(first, on=[c.USER_ID, c.ITEM_ID], how="left")
-    return known.filter(pl.col(_FIRST).is_null() | (pl.col(_FIRST) >= pl.col(c.AS_OF))).drop(_FIRST)
+    rows = rows.join(first, on=[c.USER_ID, c.ITEM_ID], how="left")
+    return rows.filter(pl.col(_FIRST).is_null() | (pl.col(_FIRST) >= pl.col(c.AS_OF))).drop(_FIRST)
 
 
 def _ranked(rows: pl.DataFrame, lists: pl.DataFrame) -> pl.DataFrame:
-    """Add the position of each event's item in the list shown and in the base's; null for none."""
+    """Add the position of each event's item in the list shown and in the base's; null if absent."""
     for publication, owner, rank in ((SHOWN, OWNER, _RANK), (c.BASE, _BASE_OWNER, _BASE_RANK)):
         places = lists.select(
             pl.col(c.PUBLICATION_ID).alias(publication),
@@ -271,7 +301,7 @@ def _ranked(rows: pl.DataFrame, lists: pl.DataFrame) -> pl.DataFrame:
 
 
 def _prequential_rows(rows: pl.DataFrame, lists: pl.DataFrame, k: int) -> Iterator[PrequentialRow]:
-    """Score every version on every slice that has an event."""
+    """Score every version on every slice with an event."""
     keys = pl.col(c.PUBLICATION_ID).alias(SHOWN), pl.col(c.USER_ID).alias(OWNER)
     model = lists.filter(pl.col(c.SLOT) == c.Slot.MODEL.value).select(*keys).unique()
     model = model.with_columns(pl.lit(value=True).alias(_MODELLED))
@@ -282,15 +312,15 @@ def _prequential_rows(rows: pl.DataFrame, lists: pl.DataFrame, k: int) -> Iterat
         here = rows[c.MODEL_VERSION] == version
         count = rows.filter(here).unique(c.USER_ID).filter(pl.col(_BEFORE) > 0)[_BEFORE]
         low, high = (count.quantile(q, "linear") or 0.0 for q in (0.25, 0.75))
-        known = rows[_BEFORE]
+        earlier = rows[_BEFORE]
         slices: Mapping[str, pl.Series] = {
             ALL: here,
             c.Slot.MODEL.value: here & modelled,
             c.Slot.FALLBACK.value: here & ~modelled,
-            NEW: here & (known == 0),
-            "cold": here & (known > 0) & (known <= low),
-            "warm": here & (known > low) & (known <= high),
-            "hot": here & (known > high),
+            NEW: here & (earlier == 0),
+            "cold": here & (earlier > 0) & (earlier <= low),
+            "warm": here & (earlier > low) & (earlier <= high),
+            "hot": here & (earlier > high),
         }
         for name, chosen in slices.items():
             if chosen.any():

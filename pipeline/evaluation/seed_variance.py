@@ -1,6 +1,7 @@
 """Variance between fits of one recipe that differ only in their seed.
 
-Guarantees: lists are made and evaluated as by `evaluate`; of each fit only values per user are kept.
+Guarantees: lists are made and evaluated as by `evaluate`; of each fit only values per user are
+kept.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ def reversed_lists(lists: Lists) -> Lists:
 
 
 def replicate_variance(values: NDArray[np.float64]) -> tuple[float, float]:
-    """Split the variance between fits: a two-way analysis of variance, replicates × users, one block.
+    """Split the variance between fits by a two-way analysis of variance, replicates × users.
 
     Parameters
     ----------
@@ -114,8 +115,8 @@ def replicate_variance(values: NDArray[np.float64]) -> tuple[float, float]:
 def seed_spread(blocks: Sequence[NDArray[np.float64]]) -> float:
     """Return τ over blocks: the root of the mean of max(0, (MS_replicate − MS_residual)/n)/mean².
 
-    A negative block does not offset another, so τ errs upwards: fits that differ only by the sample of
-    users still show about a third of the SD of a fit's mean.
+    A negative block does not offset another, so τ errs upwards: fits that differ only by the sample
+    of users still show about a third of the SD of a fit's mean.
     """
     parts = [replicate_variance(values) for values in blocks]
     return math.sqrt(float(np.mean([max(0.0, total - users) for total, users in parts])))

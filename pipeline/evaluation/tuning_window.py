@@ -1,7 +1,7 @@
-"""A window before the holdout, and those who judge recipes on it.
+"""A window before the holdout, and the users by whose lists recipes are compared on it.
 
-Promises: no window holds anything of the holdout; a window of a day earlier holds nothing of that
-day, and stands for those alone who did nothing on it.
+Guarantees: no window reaches into the holdout; the previous day of a window has no event of the
+window's last day, and only users without events on that day.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from pipeline.models.contract import Scorer
 from pipeline.models.topk import Lists
 
 TUNING_USERS: Final = 1000
-"""Users that judge a window: enough to tell recipes apart, few enough to try many."""
+"""Number of users of a window: enough to distinguish recipes, few enough to try many."""
 MIN_INACTIVE: Final = 30
-"""Fewer who did nothing tell nothing of how much of a list stays."""
+"""Minimum number of users without events on the last day; with fewer, no stability."""
 _DAY: Final = timedelta(days=1)
 
 
@@ -50,12 +50,25 @@ class TrainingWindow:
     exclude: sp.csr_matrix | None
 
     def take(self, rows: NDArray[np.int64]) -> Self:
-        """Return the same window with some of the judged users, by rising row numbers."""
+        """Return the same window with some of the judged users, by ascending row numbers."""
         exclude = None if self.exclude is None else self.exclude[rows]
         return replace(self, judged=self.judged.take(rows), exclude=exclude)
 
     def lists(self, scorer: Scorer, k: int) -> Lists:
-        """Return the best `k` items of each judged user, in the order of `judged`."""
+        """Return the best items of each judged user.
+
+        Parameters
+        ----------
+        scorer
+            Over the catalogue of `history`.
+        k
+            Length of the lists.
+
+        Returns
+        -------
+        Lists
+            In the order of `judged`.
+        """
         return lists_of(scorer, self.judged, k, self.exclude)
 
 
@@ -99,25 +112,38 @@ class Window(TrainingWindow):
     def of(
         cls, history: History, split: Split, before: datetime, previous_day: History | None = None
     ) -> Window:
-        """Take evenly spaced users of a split, by id; all of it must end by `before`.
+        """Build a window from evenly spaced users of a split, by id.
 
         Parameters
         ----------
+        history
+            Training window of the split.
+        split
+            Users and ground truth.
+        before
+            Instant by which all of it must end.
         previous_day
-            The history as it was earlier.
+            The history as it was a day earlier.
+
+        Returns
+        -------
+        Window
+            Of at most `TUNING_USERS` users.
 
         Raises
         ------
         GateError
-            The truth reaches past `before`, or the history into the truth.
+            `tuning.window_overlaps`: the ground truth ends after `before`, or the history reaches
+            into it.
         """
         if split.holdout.end > to_utc(before) or to_utc(history.end) > split.cutoff:
             raise GateError(
                 "tuning.window_overlaps",
-                f"a window for tuning ends at {format_instant(split.holdout.end)} and learns until "
+                f"a tuning window ends at {format_instant(split.holdout.end)} and trains until "
                 f"{format_instant(history.end)}: it must not reach past {format_instant(before)}",
             )
-        history = replace(history, cold_items=None)  # every recipe over one catalogue
+        history = replace(history, cold_items=None)  # all recipes over one catalogue
+        # Evenly spaced by id instead of random: the same users for every recipe and every rerun.
         users = split.users.to_list()
         chosen = [users[at] for at in _spaced(len(users), TUNING_USERS)]
         judged = history.take(rows_of(chosen, history.user_ids))
@@ -133,7 +159,7 @@ class Window(TrainingWindow):
         return replace(window, previous_day=_previous_day(window, previous_day))
 
     def take(self, rows: NDArray[np.int64]) -> Self:
-        """Return the same window with some of the judged users, by rising row numbers."""
+        """Return the same window with some of the judged users, by ascending row numbers."""
         return replace(
             super().take(rows),
             truth=Truth(self.truth.items[rows], self.truth.size[rows]),
@@ -153,6 +179,7 @@ def _spaced(n: int, most: int) -> NDArray[np.int64]:
 def _previous_day(window: Window, history: History) -> PreviousDay | None:
     history, judged = replace(history, cold_items=None), window.judged
     since = (judged.end - history.end) / _DAY
+    # Lists of active users change because of their new events, which is not instability.
     active = np.bincount(judged.user[judged.age_days <= since], minlength=judged.n_users)
     row, present = find(history.user_ids, judged.user_ids)
     inactive = np.flatnonzero(present & (active == 0))

@@ -1,26 +1,25 @@
-"""Answers: what people did with the items of the lists that they were shown.
+"""Attribution of events to the lists that users were shown.
 
-Promises: an event is joined to what *we* published, never to what it claims; a claim is compared
-and counted; each event answers one list at most; nothing hangs on pseudonyms or the order of rows.
+Guarantees: an event is attributed by the system's own publications, never by its claim; claims are
+compared and counted; each event is attributed to one list at most; neither pseudonyms nor the
+order of rows have an effect.
 
-Nobody reports what a screen showed, so that is taken from events: whoever does anything is there,
-and can see the list that is live for them (`data.exposure`). Such a list on such a day is a
-*showing*.
+Sources do not report impressions, so these follow from events: a user with an event is active, and
+can see the list that is live then (`data.exposure`). Such a list on such a day is a *showing*.
 ::
 
     ann    [---- list p1: a b ----)[---- list p2: b c ----)      an event of ann's
-               x         a             b     a        q
-               |         |             |     |        `- in no list of hers: no answer
-               |         |             |     `- p2 lacks it: answers p1, her last showing with it
-               |         |             `- answers p2, position 1
-               |         `- answers p1, position 1
-               `- no answer, but ann is there: p1 is shown
+               x         a             b     a        q |         |             |     |        `- in
+               none of her lists: no response |         |             |     `- not in p2: attributed
+               to p1, her last showing with it |         |             `- attributed to p2, position
+               1 |         `- attributed to p1, position 1 `- no response, but ann is active: p1 is
+               shown
 
-*Last touch*: an event answers the last showing, at its instant or within the window before, whose
-list holds its item. An *exposure* is one entry of one list that was shown to one person, once for
-each 24 hours of the span; a rate is the share of exposures that were answered so in the same 24
-hours. An answer to a list that was shown last on an earlier day is *late*: it is counted and in no
-rate, for only such lists of that day would be looked at as were answered.
+*Last touch*: an event is attributed to the last showing, at its instant or within the window
+before, whose list contains its item. An *exposure* is one entry of one list that was shown to one
+user, once for each 24 hours of the span; a rate is the share of exposures with such a response in
+the same 24 hours. A response to a list that was last shown on an earlier day is *late*: it is
+counted, but in no rate, because of the lists of that day only those with a response would count.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ from pipeline.monitoring import rates
 _ROW, _TOUCH, _DAY, _LENGTH, _BACK = "row", "touch", "day", "length", "back"
 _CLAIMED, _AT = "claimed", "claimed_position"
 NOWHERE: Final = "(none)"
-"""Segment of people of whom none is known."""
+"""Segment of users without a segment."""
 
 
 class AttributionConfig(Frozen):
@@ -60,12 +59,12 @@ class AttributionConfig(Frozen):
 
 @dataclass(frozen=True)
 class ShownLists:
-    """What answers need of lists: how long each is, and the entries that may have been answered.
+    """Input of attribution from lists: their lengths, and entries that events may be attributed to.
 
     Attributes
     ----------
     sizes
-        `publication_id`, `user_id` and, for each slot, how many entries it has.
+        `publication_id`, `user_id` and, for each slot, the number of entries.
     entries
         `publication_id`, `user_id`, `item_id`, `position`, `slot`.
     """
@@ -75,7 +74,20 @@ class ShownLists:
 
     @classmethod
     def of(cls, parts: Iterable[pl.DataFrame], events: pl.DataFrame) -> ShownLists:
-        """Reduce rows of `columns.RECOMMENDATIONS`, some publications at a time."""
+        """Reduce lists to their lengths and to the entries with an event on their item.
+
+        Parameters
+        ----------
+        parts
+            Rows of `columns.RECOMMENDATIONS`, some publications at a time.
+        events
+            `user_id`, `item_id` of the events to attribute.
+
+        Returns
+        -------
+        ShownLists
+            Of all parts.
+        """
         pairs = events.select(c.USER_ID, c.ITEM_ID).unique()
         keys = [c.PUBLICATION_ID, c.USER_ID]
         counts = [(pl.col(c.SLOT) == slot.value).sum().alias(slot.value) for slot in c.Slot]
@@ -92,7 +104,18 @@ class ShownLists:
 
 
 def with_window(span: Interval, config: AttributionConfig) -> Interval:
-    """Return the span and the days before it in which a list may have been shown last."""
+    """Extend a span by the days before it in which a list may have been shown last.
+
+    Parameters
+    ----------
+    span, config
+        The span, and the attribution window.
+
+    Returns
+    -------
+    Interval
+        With the end of the span.
+    """
     return Interval(span.start - timedelta(days=config.window_days), span.end)
 
 
@@ -106,65 +129,74 @@ def attribute_events(
     span: Interval,
     config: AttributionConfig,
 ) -> rates.Attribution:
-    """Join the events of a span to the lists that their people were shown.
+    """Attribute the events of a span to the lists that their users were shown.
 
     Parameters
     ----------
     events
         `user_id`, `item_id`, `kind`, `value`, `timestamp`, `publication_id`, `position` of all
-        events `with_window` of the people who did something in the span.
+        events `with_window` of the users with an event in the span.
     publications
         Rows of `columns.PUBLICATIONS`.
     lists
-        Of the publications in play `with_window`, for these people and anyone.
+        Of the publications that were live `with_window`, for these users and the fallback.
     prices, segments
-        `item_id`, `price` and `user_id`, `segment`; either may lack some.
+        `item_id`, `price` and `user_id`, `segment`; rows may be missing.
+    span, config
+        Days of the events, and the attribution window.
+
+    Returns
+    -------
+    Attribution
+        Counts, and rates by group.
     """
     rows = events.sort(c.TIMESTAMP, c.ITEM_ID, c.USER_ID, c.KIND).with_row_index(_ROW)
     touches = _touches(rows, exposure_intervals(publications, lists.sizes), span)
     inside, is_return = rows.filter(between(span)), pl.col(c.KIND) == c.Kind.RETURN.value
-    asked, returns = inside.filter(~is_return), inside.filter(is_return)
-    joined = _last_touch(asked, touches, lists.entries, timedelta(days=config.window_days))
-    prompt = joined.filter(pl.col(_DAY) == _day_of(span))
-    answered = _answered(prompt, returns, prices, config)
+    actions, returns = inside.filter(~is_return), inside.filter(is_return)
+    joined = _last_touch(actions, touches, lists.entries, timedelta(days=config.window_days))
+    same_day = joined.filter(pl.col(_DAY) == _day_of(span))
+    answered = _answered(same_day, returns, prices, config)
     visits = touches.filter(between(span)).unique([c.USER_ID, SHOWN, _DAY]).drop(c.TIMESTAMP)
     return rates.Attribution(
         span=span,
         window_days=config.window_days,
-        people=asked[c.USER_ID].n_unique(),
-        events=asked.height,
+        people=actions[c.USER_ID].n_unique(),
+        events=actions.height,
         joined=joined.height,
-        late=joined.height - prompt.height,
-        unshown=asked.join(touches, on=[c.USER_ID, c.TIMESTAMP], how="anti").height,
-        claims=_claims(asked, joined),
+        late=joined.height - same_day.height,
+        unshown=actions.join(touches, on=[c.USER_ID, c.TIMESTAMP], how="anti").height,
+        claims=_claims(actions, joined),
         rows=tuple(_rows(visits, lists.sizes, answered, publications, segments)),
     )
 
 
 def _touches(rows: pl.DataFrame, shown: pl.DataFrame, span: Interval) -> pl.DataFrame:
-    """Return at which instants which list was shown to whom, and on which day of the span."""
+    """Return the instants at which lists were shown, by user, with the day of the span."""
     seen = shown_at(rows.select(c.USER_ID, c.TIMESTAMP).unique(), shown)
     day = _day_of(span).alias(_DAY)
     return seen.select(c.USER_ID, c.TIMESTAMP, SHOWN, OWNER, c.MODEL_VERSION, c.RECIPE, day)
 
 
 def _day_of(span: Interval) -> pl.Expr:
-    """Number the 24 hours of an event from the span's start; those before it are below 0."""
+    """Number the 24 hours of an event from the start of the span; earlier ones are negative."""
     return (pl.col(c.TIMESTAMP) - span.start).dt.total_microseconds().floordiv(86_400_000_000)
 
 
 def _last_touch(
-    asked: pl.DataFrame, touches: pl.DataFrame, entries: pl.DataFrame, window: timedelta
+    actions: pl.DataFrame, touches: pl.DataFrame, entries: pl.DataFrame, window: timedelta
 ) -> pl.DataFrame:
-    """Keep the events that answer a list, with that list, the entry and when it was shown last."""
-    pairs = asked.select(c.USER_ID, c.ITEM_ID).unique()
-    held = entries.rename({c.PUBLICATION_ID: SHOWN, c.USER_ID: OWNER})
+    """Keep the attributed events, with the list, the entry and the instant it was last shown."""
+    pairs = actions.select(c.USER_ID, c.ITEM_ID).unique()
+    entry = entries.rename({c.PUBLICATION_ID: SHOWN, c.USER_ID: OWNER})
     lists = touches.select(c.USER_ID, SHOWN, OWNER).unique()
-    may = lists.join(held, on=[SHOWN, OWNER]).join(pairs, on=[c.USER_ID, c.ITEM_ID], how="semi")
-    touched = may.join(touches, on=[c.USER_ID, SHOWN, OWNER]).rename({c.TIMESTAMP: _TOUCH})
+    candidates = lists.join(entry, on=[SHOWN, OWNER]).join(
+        pairs, on=[c.USER_ID, c.ITEM_ID], how="semi"
+    )
+    touched = candidates.join(touches, on=[c.USER_ID, SHOWN, OWNER]).rename({c.TIMESTAMP: _TOUCH})
     claims = {c.PUBLICATION_ID: _CLAIMED, c.POSITION: _AT}
     return (
-        asked.rename(claims)
+        actions.rename(claims)
         .sort(c.TIMESTAMP)
         .join_asof(
             touched.sort(_TOUCH),
@@ -173,7 +205,7 @@ def _last_touch(
             by=[c.USER_ID, c.ITEM_ID],
             strategy="backward",
             tolerance=window,
-            check_sortedness=False,  # both are sorted above; with groups the library cannot tell
+            check_sortedness=False,  # both are sorted above; with groups polars cannot check it
         )
         .filter(pl.col(SHOWN).is_not_null())
         .sort(_ROW)
@@ -183,7 +215,7 @@ def _last_touch(
 def _answered(
     joined: pl.DataFrame, returns: pl.DataFrame, prices: pl.DataFrame, config: AttributionConfig
 ) -> pl.DataFrame:
-    """Return the exposures that were answered: one row each, and what was done there."""
+    """Return the exposures with a response: one row each, with the kinds of responses."""
     kind = pl.col(c.KIND)
     bought = kind.is_in(list(config.conversions))
     returned, price = bought & (pl.col(c.TIMESTAMP) <= pl.col(_BACK)), pl.col(c.PRICE)
@@ -206,12 +238,12 @@ def _answered(
     )
 
 
-def _claims(asked: pl.DataFrame, joined: pl.DataFrame) -> rates.Claims:
-    """Compare what events say they answer with what was joined."""
-    claimed = int(asked[c.PUBLICATION_ID].is_not_null().sum())
+def _claims(actions: pl.DataFrame, joined: pl.DataFrame) -> rates.Claims:
+    """Compare the claims of events with their attribution."""
+    claimed = int(actions[c.PUBLICATION_ID].is_not_null().sum())
     claims = joined.filter(pl.col(_CLAIMED).is_not_null())
-    place = pl.col(_AT).is_null() | (pl.col(_AT) == pl.col(c.POSITION))
-    agree = claims.filter((pl.col(_CLAIMED) == pl.col(SHOWN)) & place).height
+    same_position = pl.col(_AT).is_null() | (pl.col(_AT) == pl.col(c.POSITION))
+    agree = claims.filter((pl.col(_CLAIMED) == pl.col(SHOWN)) & same_position).height
     return rates.Claims(agree, claims.height - agree, claimed - claims.height)
 
 
@@ -222,16 +254,16 @@ def _rows(
     publications: pl.DataFrame,
     segments: pl.DataFrame,
 ) -> Iterable[rates.AttributionRow]:
-    """Count exposures and answers of each group and person, and let `rows_of` take the rates."""
+    """Count exposures and responses by group and user, and return the rows with their rates."""
     slots = [slot.value for slot in c.Slot]
     held = sizes.rename({c.PUBLICATION_ID: SHOWN, c.USER_ID: OWNER})
     shown = visits.join(held, on=[SHOWN, OWNER]).with_columns(
         pl.sum_horizontal(slots).alias(_LENGTH)
     )
     segment = pl.col(c.SEGMENT).fill_null(NOWHERE)
-    of_people = segments.select(c.USER_ID, c.SEGMENT).unique(c.USER_ID)
+    by_user = segments.select(c.USER_ID, c.SEGMENT).unique(c.USER_ID)
     shown, answered = (
-        frame.join(of_people, on=c.USER_ID, how="left").with_columns(segment)
+        frame.join(by_user, on=c.USER_ID, how="left").with_columns(segment)
         for frame in (shown, answered)
     )
     order = publications.sort(c.GENERATION)

@@ -1,7 +1,8 @@
-"""What drift comes to: a verdict a signal, from the z of the days that are judged.
+"""Status of each drift signal, from the z-scores of its scored days.
 
-Promises: one day out of line is no drift unless it lies twice as far; the latest day is always
-among those that speak; what cannot be judged says so and alarms nobody.
+Guarantees: one day above the threshold is not drift, unless it exceeds the higher threshold for a
+single day; the latest day must be above it; a signal that cannot be scored has a status of its own
+and never alarms.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pipeline.monitoring.drift_windows import DriftWindows
 
 
 class DriftStatus(StrEnum):
-    """How a signal, or all of them, ended."""
+    """Status of a signal, or of all."""
 
     STABLE = "stable"
     DRIFT = "drift"
@@ -54,30 +55,40 @@ class DriftConfig(Frozen):
     @model_validator(mode="after")
     def _ordered(self) -> DriftConfig:
         if self.min_days > self.scored_days:
-            raise ValueError("needed_days must not be above judged_days")
+            raise ValueError(
+                f"min_days = {self.min_days} must not exceed scored_days = {self.scored_days}"
+            )
         if self.least_days > self.reference_days:
-            raise ValueError("least_days must not be above reference_days")
+            raise ValueError(
+                f"least_days = {self.least_days} must not exceed "
+                f"reference_days = {self.reference_days}"
+            )
         if self.single_day_z < self.z_threshold:
-            raise ValueError("alone must not be below bound")
+            raise ValueError(
+                f"single_day_z = {self.single_day_z} must not be below "
+                f"z_threshold = {self.z_threshold}"
+            )
         return self
 
 
 @dataclass(frozen=True)
 class Signal:
-    """One thing that may drift.
+    """One signal that may drift.
 
     Attributes
     ----------
     name
         ``data.…``, ``taste.…`` or ``quality.…``.
     figure
-        z of the latest day, signed where up and down differ; ``None`` where it cannot be judged.
+        z-score of the latest day, signed if both directions count; ``None`` if it cannot be scored.
+    bound
+        z-score above which a day counts.
     retrain_helps
-        Whether training again answers a drift of it; data that are missing want a person.
+        False if training cannot help: missing data need a user's attention.
     since
-        Of a drift: the start of its first day.
+        Start of the first day of a drift.
     days
-        z of the judged days, the latest first.
+        z-scores of the scored days, the latest first.
     """
 
     name: str
@@ -92,14 +103,14 @@ class Signal:
 
 @dataclass(frozen=True)
 class Drift:
-    """All signals at one end of time.
+    """All signals before one instant.
 
     Attributes
     ----------
     end
-        Where the latest judged day ends.
+        End of the latest scored day.
     status
-        ``drift`` if a signal drifts; else ``too_short`` or ``no_event`` if none could be judged.
+        ``drift`` if a signal drifts; else ``too_short`` or ``no_event`` if none could be scored.
     """
 
     end: Instant
@@ -109,24 +120,24 @@ class Drift:
 
     @property
     def alarms(self) -> tuple[Signal, ...]:
-        """Signals that drift and ask for a retrain, the furthest first."""
+        """Drifting signals that a retrain helps, the largest z-score first."""
         return tuple(x for x in _furthest(self.signals) if x.retrain_helps)
 
 
 @dataclass(frozen=True)
 class Measured:
-    """The z of the judged days, and what they were held against.
+    """z-scores of the scored days of a signal, before the thresholds are applied.
 
     Attributes
     ----------
     days
-        The latest first; NaN where nothing happened.
-    worse
-        Which direction counts: 1 up, -1 down, 0 both.
+        The latest first; NaN without events.
     reference
-        Days, or nights, of the reference.
+        Number of days, or nightly runs, of the reference.
     detail
-        What the latest day has, beside what was expected; empty, or with a leading colon.
+        Value of the latest day and its expectation; empty, or with a leading space.
+    worse
+        Direction that counts: 1 up, -1 down, 0 both.
     """
 
     name: str
@@ -138,45 +149,75 @@ class Measured:
 
 
 def judge(result: Measured, windows: DriftWindows, config: DriftConfig) -> Signal:
-    """Apply n of m with the latest among them, or the latest alone where it is far enough."""
+    """Apply the thresholds to a signal.
+
+    Drift is `min_days` of the scored days above the threshold, the latest among them, or the latest
+    alone above the threshold for a single day.
+
+    Parameters
+    ----------
+    result
+        z-scores of the scored days.
+    windows, config
+        Days, and thresholds.
+
+    Returns
+    -------
+    Signal
+        With a status and a sentence.
+    """
     nightly = result.name.startswith("quality.")
-    kind, least = ("nights", config.least_nights) if nightly else ("days", config.least_days)
+    kind, least = ("nightly runs", config.least_nights) if nightly else ("days", config.least_days)
     signal = Signal(
         result.name,
         figure=None,
         bound=config.z_threshold,
         status=DriftStatus.TOO_SHORT,
-        sentence=f"{result.name}: {result.reference} {kind} to compare with, {least} are needed",
+        sentence=f"{result.name}: {result.reference} {kind} of reference, {least} are needed",
         retrain_helps=result.retrain_helps,
     )
     if result.reference < least:
         return signal
+    # Rounded for the file; the thresholds apply to the rounded values, which a reader can check.
     days = tuple(None if math.isnan(z) else round(float(z), 3) for z in result.days)
     signal, latest = replace(signal, days=days), days[0]
     if latest is None:
-        sentence = f"{result.name}: nothing happened on the latest day"
+        sentence = f"{result.name}: no events on the latest day"
         return replace(signal, status=DriftStatus.NO_EVENT, sentence=sentence)
     far = [math.nan if z is None else (z * result.worse if result.worse else abs(z)) for z in days]
     over = [at for at, distance in enumerate(far) if distance >= config.z_threshold]
     enough = len(over) >= config.min_days
     drifts = 0 in over and (enough or far[0] >= config.single_day_z)
     sentence = (
-        f"{result.name}: the latest day is {latest:.1f} spreads away from the {result.reference} "
-        f"{kind} before{result.detail}, {config.z_threshold:g} is far"
+        f"{result.name}: z-score {latest:.1f} on the latest day against the {result.reference} "
+        f"{kind} before{result.detail}, threshold {config.z_threshold:g}"
     )
     if not drifts:
         return replace(signal, figure=latest, status=DriftStatus.STABLE, sentence=sentence)
     if enough:
-        sentence += f", and {len(over)} of {len(days)} days are"
+        sentence += f", exceeded on {len(over)} of {len(days)} days"
     else:
-        sentence += f", and {config.single_day_z:g} is enough for one day"
+        sentence += f", and {config.single_day_z:g} for a single day"
     since = windows.start(max(over) if enough else 0)
     status = DriftStatus.DRIFT
     return replace(signal, figure=latest, status=status, sentence=sentence, since=since)
 
 
 def summed(end: datetime, signals: Sequence[Signal]) -> Drift:
-    """Say in one sentence what the signals come to."""
+    """Combine the signals.
+
+    Parameters
+    ----------
+    end
+        End of the latest scored day.
+    signals
+        All signals.
+
+    Returns
+    -------
+    Drift
+        With the status and the sentence of the largest drift, if any.
+    """
     drifting = _furthest(signals)
     statuses = [signal.status for signal in signals]
     if drifting:
@@ -187,7 +228,7 @@ def summed(end: datetime, signals: Sequence[Signal]) -> Drift:
         sentence = f"no drift in {stable} signals up to {to_the_second(end)}"
     elif DriftStatus.NO_EVENT in statuses or not signals:
         status = DriftStatus.NO_EVENT
-        sentence = f"nothing happened in the day up to {to_the_second(end)}"
+        sentence = f"no events on the day up to {to_the_second(end)}"
     else:
         status, sentence = DriftStatus.TOO_SHORT, signals[0].sentence
     return Drift(end, status, sentence, tuple(signals))

@@ -242,7 +242,7 @@ def test_what_lands_asks_for_a_night_through_the_asset(
     newest = shop.lines("decision")[-1]
     assert newest["as_of"] == format_instant(parse_instant(answered.run["run_after"]))
     asked = read_policy(shop.ws.run(newest["run_id"]))
-    assert asked is not None and asked.reason.startswith("retrain wanted: ")
+    assert asked is not None and asked.reason.startswith("retrain requested: ")
 
 
 def test_a_persons_yes_switches_and_the_lists_go_live(answered: Night, shop: Shop) -> None:

@@ -206,13 +206,13 @@ def test_a_perfect_list_is_worth_one_and_a_missing_item_costs() -> None:
 
 def test_what_does_not_fit_is_refused() -> None:
     lists, truth = written([([3, 1], {1, 3}, 0)])
-    with pytest.raises(ValueError, match="2 lists, but the truth of 1 users"):
+    with pytest.raises(ValueError, match="2 lists do not match the ground truth of 1 users"):
         measure(ragged([[1], [2]]), truth, 5)
     for item in (-1, N_ITEMS):
         with pytest.raises(ValueError, match="outside the catalogue of 8"):
             measure(ragged([[item]]), truth, 5)
     for depths in ((), (0,), (5, -1)):
-        with pytest.raises(ValueError, match="depths of at least 1"):
+        with pytest.raises(ValueError, match="must be at least 1"):
             measure(lists, truth, *depths)
 
 

@@ -57,12 +57,15 @@ def accept(
         )
     if not offered and decision.promotes:
         raise GateError(
-            "accept.nothing_offered", f"There is nothing to accept: {decision.sentence}"
+            "accept.nothing_offered", f"there is nothing to accept: {decision.sentence}"
         )
     barred = _barred(decision)
     if barred or decision.recipe is None or decision.recipe_hash is None:
         causes = "; ".join(rule.sentence for rule in barred[:3]) or "the champion has no evaluation"
-        raise GateError("accept.not_evaluated", f"The evidence is not complete: {causes}")
+        raise GateError(
+            "accept.not_evaluated",
+            f"a run without evidence, or with data that failed a check, cannot be accepted: {causes}",
+        )
     note = f"accepted by {by}: {reason}"
     if decision.inconclusive is None or recipe == decision.recipe:
         recipe_hash = decision.recipe_hash

@@ -66,7 +66,7 @@ def _over_each(
             f"{recipe.name} over {baseline.name}: {percent(paired.x)} "
             f"(p {chance(paired.p_better)}, {paired.n:,} users)"
         )
-        names = [f"first.{what}.{baseline.name}" for what in ("evidence", "lift")]
+        names = [f"first.{rule}.{baseline.name}" for rule in ("evidence", "lift")]
         if paired.underpowered:
             text += f", {paired.underpowered}"
             results.append(
