@@ -41,7 +41,7 @@ from benchmarks.quality import missing
 from pipeline import columns as c
 from pipeline.base import Interval, as_of
 from pipeline.data.matrix import WEIGHT, build_history
-from pipeline.evaluation.parity import list_quality
+from pipeline.evaluation.prequential import list_quality
 from pipeline.models.als import Als
 from pipeline.models.contract import Recipe
 from pipeline.serving.churn import churn

@@ -95,9 +95,10 @@ class Paired:
             month=None if month is None else self._reference(tonight, month),
         )
         refresh = judge_refresh(evidence, judged[0], CONFIG)
-        assert refresh.last is not None
+        lift = refresh.rules[0].figure
+        assert lift is not None
         failed = {rule.name.split(".")[1] for rule in refresh.rules if rule.outcome == "fail"}
-        return failed & {"last", "month", "slice"}, refresh.last.x
+        return failed & {"last", "month", "slice"}, lift
 
     def _reference(self, tonight: Fit, stored: Fit) -> Reference:
         pair = evaluate_stored(

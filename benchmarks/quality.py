@@ -37,7 +37,7 @@ from pipeline.base import Progress, as_of
 from pipeline.data.matrix import WEIGHT, History, build_history
 from pipeline.evaluation.beyond_accuracy import coverage
 from pipeline.evaluation.holdout import lists_of, truth_of
-from pipeline.evaluation.metrics import Truth, ndcg, recall
+from pipeline.evaluation.metrics import RECALL, Truth, measure, ndcg
 from pipeline.models.contract import Scorer
 from pipeline.models.families import recipe_from
 from pipeline.steps.diagnostics.training_cost import fit
@@ -109,7 +109,7 @@ def judged(
     lists = lists_of(scorer, users, K, None if seen else users.seen)
     return Row(
         recipe=name,
-        recall_at_20=float(np.nanmean(recall(lists, truth, 20))),
+        recall_at_20=float(np.nanmean(measure(lists, truth, 20)[RECALL, 20])),
         ndcg_at_20=float(np.nanmean(ndcg(lists, truth, 20))),
         ndcg_at_10=float(np.nanmean(ndcg(lists, truth, 10))),
         coverage_at_10=coverage(lists, users.n_items, 10),

@@ -1,26 +1,28 @@
-"""What lists are like beside being right: how much of the catalogue they show, how new, how mixed.
+"""Metrics of lists beyond accuracy: coverage and inequality of exposure, novelty, diversity.
 
-Promises: the first k entries of each list count, shorter lists as they are; what is said of a user
-is NaN where there is nothing to say it of, and a mean leaves it out. The definitions:
+Guarantees: the first k entries of each list count, shorter lists as they are; an undefined value of
+a user is NaN and is left out of means. Definitions:
 
 * ``coverage``: distinct items among all first k ÷ items of the catalogue;
-* ``gini``: of the exposure x (how often an item stands among the first k of any list), over the n
-  items of the catalogue, those never shown included: Σᵢⱼ |xᵢ − xⱼ| ÷ (2n Σx); 0 where all items are
-  shown equally often, (n − 1)/n where one item is all that is shown;
-* ``novelty`` of a user: mean over the list of −log2(share of the training users who had the item),
-  in bits; an item that nobody had counts as if one user had had it;
-* ``diversity`` of a user: share of the pairs of listed items that have no category in common. Items
-  without a category are left out, and so is a list with fewer than two others.
+* ``gini``: of the exposure x (number of lists with an item among the first k), over the n items of
+  the catalogue, those never shown included: Σᵢⱼ |xᵢ − xⱼ| ÷ (2n Σx); 0 if all items are shown
+  equally often, (n − 1)/n if only one item is shown;
+* ``novelty`` of a user: mean over the list of −log2(share of the training users with the item), in
+  bits; an item without users counts as one with one user;
+* ``diversity`` of a user: share of the pairs of listed items without a common category. Items
+  without a category are left out, and so is a list with fewer than two other items.
 
-How far two publications agree is `serving.churn`'s.
+The overlap of two publications is in `serving.churn`.
 
 RecTools: coverage is its normalised ``CatalogCoverage``, novelty its ``MeanInvUserFreq``. Its
-``IntraListDiversity`` is a mean distance: twice ours where each item has one category, one-hot, and
-the distance is Hamming's.
+``IntraListDiversity`` is a mean distance: twice `diversity` if each item has one category, one-hot
+encoded, with the Hamming distance.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
@@ -29,6 +31,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from pipeline import columns as c
+from pipeline.data.matrix import History
 from pipeline.models.topk import Lists
 
 COVERAGE: Final = "coverage"
@@ -37,31 +40,104 @@ NOVELTY: Final = "novelty"
 DIVERSITY: Final = "diversity"
 
 _PAIRS: Final = 1 << 21
-"""Pairs of listed items looked at together, about."""
+"""Approximate number of pairs of listed items processed together."""
 _COLUMN: Final = "column"
 
 
+def catalogue_values(
+    lists: Lists, n_items: int, depths: Iterable[int]
+) -> dict[tuple[str, int], float]:
+    """Return coverage and Gini index by metric and depth.
+
+    Parameters
+    ----------
+    lists, n_items
+        Lists over a catalogue of `n_items`.
+    depths
+        Each k.
+
+    Returns
+    -------
+    dict
+        (metric, k) to value; the Gini index is left out if there are no lists.
+    """
+    values = {(COVERAGE, k): coverage(lists, n_items, k) for k in depths}
+    values |= {(GINI, k): gini(lists, n_items, k) for k in depths}
+    return {key: value for key, value in values.items() if not math.isnan(value)}
+
+
+def user_values(
+    lists: Lists, history: History, categories: pl.DataFrame | None, depths: Iterable[int]
+) -> dict[tuple[str, int], NDArray[np.float64]]:
+    """Return novelty, and diversity if there are categories, by metric and depth.
+
+    Parameters
+    ----------
+    lists
+        Over the catalogue of `history`.
+    history
+        The training window.
+    categories
+        `item_id`, `categories` of the table of items.
+    depths
+        Each k.
+
+    Returns
+    -------
+    dict
+        (metric, k) to ``(n_users,)`` float64, NaN if undefined.
+    """
+    information = self_information(history.seen)
+    values = {(NOVELTY, k): novelty(lists, information, k) for k in depths}
+    if categories is not None:
+        kinds = categories_over(categories, history.item_ids)
+        values |= {(DIVERSITY, k): diversity(lists, kinds, k) for k in depths}
+    return values
+
+
 def coverage(lists: Lists, n_items: int, k: int) -> float:
-    """Share of the catalogue that appears among the first `k` of any list; 0 without any list."""
+    """Return the share of the catalogue among the first `k` of any list.
+
+    Parameters
+    ----------
+    lists, n_items, k
+        Lists over a catalogue of `n_items`, and the depth.
+
+    Returns
+    -------
+    float
+        0 without any list.
+    """
     return len(np.unique(lists.item[lists.rank < k])) / n_items if n_items else 0.0
 
 
 def gini(lists: Lists, n_items: int, k: int) -> float:
-    """How unequally the catalogue is shown, in [0, 1); NaN where nothing is."""
+    """Return the inequality of the items' exposure.
+
+    Parameters
+    ----------
+    lists, n_items, k
+        Lists over a catalogue of `n_items`, and the depth.
+
+    Returns
+    -------
+    float
+        In [0, 1); NaN without any list.
+    """
     shown = np.sort(np.bincount(lists.item[lists.rank < k], minlength=n_items))
     total = int(shown.sum())
     if not total:
         return float("nan")
-    # Of sorted values, the i-th stands above i others and below n − 1 − i.
+    # Sorted, so that the i-th value is at least i others and at most n − 1 − i: n·log n, not n².
     above = 2 * np.arange(n_items, dtype=np.int64) - n_items + 1
     return int(above @ shown) / (n_items * total)
 
 
 def self_information(seen: sp.csr_matrix) -> NDArray[np.float64]:
-    """``(n_items,)`` float64 bits: −log2 of the share of users who had each item.
+    """Return −log2 of the share of users with each item, ``(n_items,)`` float64 in bits.
 
-    `seen` is users × items; its stored cells, whatever their value, are what users had. Users
-    without any are not counted. An item that nobody had counts as had by one.
+    Stored cells of `seen`, users × items, count whatever their value. Users without any cell are
+    not counted. An item without users counts as one with one user.
     """
     had = np.bincount(seen.indices, minlength=seen.shape[1])
     users = max(int(np.count_nonzero(np.diff(seen.indptr))), 1)
@@ -70,19 +146,31 @@ def self_information(seen: sp.csr_matrix) -> NDArray[np.float64]:
 
 
 def novelty(lists: Lists, information: NDArray[np.float64], k: int) -> NDArray[np.float64]:
-    """``(n_users,)`` float64 bits; NaN for an empty list. `information`: `self_information`."""
+    """Return the novelty of each user's list.
+
+    Parameters
+    ----------
+    lists, k
+        Lists, and the depth.
+    information
+        ``(n_items,)`` float64 from `self_information`.
+
+    Returns
+    -------
+    ``(n_users,)`` float64 in bits; NaN for an empty list.
+    """
     row, item = _first(lists, k)
     total = np.bincount(row, information[item], lists.n_rows).astype(np.float64)
     return _over(total, np.bincount(row, minlength=lists.n_rows).astype(np.float64))
 
 
 def categories_over(items: pl.DataFrame, item_ids: NDArray[np.str_]) -> sp.csr_matrix:
-    """Put `item_id` and `categories` of a table of items over a catalogue.
+    """Return the categories of a catalogue as a matrix.
 
     Parameters
     ----------
     items
-        One row an item; items outside the catalogue are left out.
+        `item_id`, `categories`; one row per item; items outside the catalogue are left out.
     item_ids
         ``(n_items,)`` str.
 
@@ -105,13 +193,22 @@ def categories_over(items: pl.DataFrame, item_ids: NDArray[np.str_]) -> sp.csr_m
 
 
 def diversity(lists: Lists, categories: sp.csr_matrix, k: int) -> NDArray[np.float64]:
-    """``(n_users,)`` float64 in [0, 1]; NaN for a list without two items that have a category.
+    """Return the diversity of each user's list.
 
-    `categories` is as from `categories_over`.
+    Parameters
+    ----------
+    lists, k
+        Lists, and the depth.
+    categories
+        From `categories_over`.
+
+    Returns
+    -------
+    ``(n_users,)`` float64 in [0, 1]; NaN for a list with fewer than two items that have a category.
     """
     row, item = _first(lists, k)
-    known = np.diff(categories.indptr)[item] > 0
-    row, item = row[known], item[known]
+    has_category = np.diff(categories.indptr)[item] > 0
+    row, item = row[has_category], item[has_category]
     count = np.bincount(row, minlength=lists.n_rows).astype(np.int64)
     end = np.cumsum(count)
     shared = np.zeros(lists.n_rows)
@@ -120,6 +217,7 @@ def diversity(lists: Lists, categories: sp.csr_matrix, k: int) -> NDArray[np.flo
         last = min(start + step, lists.n_rows)
         entries = slice(end[start] - count[start], end[last - 1])
         user = row[entries] - start
+        # In blocks of users, so that the entries × entries product stays within `_PAIRS` cells.
         alike = _alike(user, categories[item[entries]])
         shared[start:last] = np.bincount(user, alike, last - start) / 2
     pairs = count * (count - 1) / 2
@@ -127,27 +225,25 @@ def diversity(lists: Lists, categories: sp.csr_matrix, k: int) -> NDArray[np.flo
 
 
 def _first(lists: Lists, k: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows and items of the first `k` entries of each list."""
+    """Return rows and items of the first `k` entries of each list."""
     first = lists.rank < k
     return lists.row[first].astype(np.int64), lists.item[first].astype(np.int64)
 
 
 def _alike(user: NDArray[np.int64], of: sp.csr_matrix) -> NDArray[np.int64]:
-    """``(n,)``: with how many other entries of its user each entry shares a category.
-
-    `of` is entries × categories.
-    """
+    """Return with how many other entries of its user each entry shares a category, ``(n,)``."""
     # A column for each category of each user, so that only entries of one user can meet in it.
     column = np.repeat(user, np.diff(of.indptr)) * of.shape[1] + of.indices
     name, column = np.unique(column, return_inverse=True)
     own = sp.csr_matrix(
         (np.ones(len(column), np.int32), column, of.indptr), shape=(len(user), len(name))
     )
-    met: NDArray[np.int64] = np.diff((own @ own.T).indptr) - 1  # each meets itself
+    met: NDArray[np.int64] = np.diff((own @ own.T).indptr) - 1  # each entry shares with itself
     return met
 
 
 def _over(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Divide; NaN for a denominator of 0."""
     ratio = np.full(len(part), np.nan)
     np.divide(part, whole, out=ratio, where=whole > 0)
     return ratio

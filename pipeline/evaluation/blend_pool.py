@@ -1,7 +1,8 @@
-"""What the parts of a blend say of all that any of them would list, for one window.
+"""Candidates of a blend's parts on one window, with the score of every part for each.
 
-Promises: lists made of a pool find as much, and keep as much of those of the eve, as the same lists
-do on the window, where no scores tie; so what a part would have listed on the eve is in it too.
+Guarantees: if no scores tie, lists from a pool have the NDCG and the stability of the same lists
+over the whole catalogue; therefore the pool also holds the items that a part would have listed on
+the previous day.
 """
 
 from __future__ import annotations
@@ -14,67 +15,66 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from pipeline.evaluation.holdout import find
-from pipeline.evaluation.tuning_window import PreviousDay, Window
+from pipeline.evaluation.tuning_window import PreviousDay, TrainingWindow, Window
 from pipeline.models.contract import Scorer, Scores
 from pipeline.models.topk import Lists, pair_scores, top_k
 from pipeline.models.tuning import CandidatePool, PartScores, StabilityCheck
 
 CANDIDATES: Final = 100
-"""Items that each part of a blend proposes to a user."""
+"""Number of items that each part of a blend proposes to a user."""
 
 
 def pooled(
-    window: Window, parts: Mapping[str, Scorer], previous_day: Mapping[str, Scorer], k: int
+    window: Window, parts: Mapping[str, Scorer], earlier_parts: Mapping[str, Scorer], k: int
 ) -> CandidatePool:
-    """Let each part propose candidates, and ask all of them what they think of each.
+    """Collect the candidates of all parts, and score each one by every part.
 
     Parameters
     ----------
-    parts
-        Scorers trained on the window, by name.
-    previous_day
-        Of the same recipes, trained on its eve; not looked at where it has none.
+    window
+        Its judged users, and the previous day if it has one.
+    parts, earlier_parts
+        Scorers by name, trained on the window and on its previous day.
     k
         Length of the lists.
+
+    Returns
+    -------
+    CandidatePool
+        User and item of each candidate, its scores, and functions from scores to NDCG, coverage and
+        stability.
     """
     n_items = window.history.n_items
     part_scores = {name: scorer.score(window.judged) for name, scorer in parts.items()}
-    keys = [
-        pairs(lists.row, lists.item, n_items)
-        for one in part_scores.values()
-        for lists in _proposed(one, window.exclude)
-    ]
-    then = {}
-    if window.previous_day is not None:
-        then = {
-            name: scorer.score(window.previous_day.judged) for name, scorer in previous_day.items()
-        }
-        column, known = find(window.history.item_ids, window.previous_day.history.item_ids)
-        keys += [
-            pairs(window.previous_day.rows[lists.row], column[lists.item], n_items)[
-                known[lists.item]
-            ]
-            for one in then.values()
-            for lists in _proposed(one, window.previous_day.exclude)
-        ]
+    keys = [pairs(x.row, x.item, n_items) for x in _proposed(part_scores, window)]
+    earlier_scores = {}
+    if (previous := window.previous_day) is not None:
+        earlier_scores = {name: x.score(previous.judged) for name, x in earlier_parts.items()}
+        column, present = find(window.history.item_ids, previous.history.item_ids)
+        for lists in _proposed(earlier_scores, previous):
+            # The catalogues differ: items of the previous day that the window lacks are left out.
+            key = pairs(previous.rows[lists.row], column[lists.item], n_items)
+            keys.append(key[present[lists.item]])
     user, item = np.divmod(np.unique(np.concatenate(keys)), n_items)
-    scores = {name: pair_scores(one, user, item) for name, one in part_scores.items()}
+    scores = {name: pair_scores(part, user, item) for name, part in part_scores.items()}
     board = _Board(user, item, window, k)
+    stability = None
+    if previous is not None:
+        stability = _stability_check(user, item, window, previous, earlier_scores, board)
     return CandidatePool(
         user=user,
         part_scores=PartScores(window.history, item, scores),
         value=board.value,
-        stability=None
-        if window.previous_day is None
-        else _stability_check(user, item, window, window.previous_day, then, board),
+        stability=stability,
     )
 
 
-def _proposed(scores: Scores, exclude: sp.csr_matrix | None) -> Iterator[Lists]:
-    """Yield what may be listed, and what is best of all: the parts are scaled by it."""
-    yield top_k(scores, CANDIDATES)
-    if exclude is not None:
-        yield top_k(scores, CANDIDATES, exclude=exclude)
+def _proposed(parts: Mapping[str, Scores], window: TrainingWindow) -> Iterator[Lists]:
+    """Yield each part's best items, by which it is scaled, and the best that lists may hold."""
+    for scores in parts.values():
+        yield top_k(scores, CANDIDATES)
+        if window.exclude is not None:
+            yield top_k(scores, CANDIDATES, exclude=window.exclude)
 
 
 def _stability_check(
@@ -82,43 +82,46 @@ def _stability_check(
     item: NDArray[np.int64],
     window: Window,
     previous_day: PreviousDay,
-    then: Mapping[str, Scores],
+    earlier_scores: Mapping[str, Scores],
     board: _Board,
 ) -> StabilityCheck:
     row = np.full(window.judged.n_users, -1)
     row[previous_day.rows] = np.arange(len(previous_day.rows))
-    column, known = find(previous_day.history.item_ids, window.history.item_ids)
-    column = np.where(known, column, -1)[item]
-    asked = (row[user] >= 0) & (column >= 0)
+    column, present = find(previous_day.history.item_ids, window.history.item_ids)
+    column = np.where(present, column, -1)[item]
+    shared = (row[user] >= 0) & (column >= 0)
 
-    def scored(one: Scores) -> NDArray[np.float32]:
+    def scored(part: Scores) -> NDArray[np.float32]:
         kept_scores = np.zeros(len(user), np.float32)
-        kept_scores[asked] = pair_scores(one, row[user[asked]], column[asked])
+        kept_scores[shared] = pair_scores(part, row[user[shared]], column[shared])
         return kept_scores
 
     def kept(scores: NDArray[np.float32], earlier: NDArray[np.float32]) -> float:
+        # Items that the previous day did not have cannot have been listed on it.
         now = board.listed(scores)[previous_day.rows]
-        had = board.listed(np.where(asked, earlier, np.float32(-np.inf)))[previous_day.rows]
-        entries = np.count_nonzero(had)
-        return float(np.count_nonzero(now & had) / entries) if entries else 1.0
+        before = board.listed(np.where(shared, earlier, np.float32(-np.inf)))[previous_day.rows]
+        entries = np.count_nonzero(before)
+        return float(np.count_nonzero(now & before) / entries) if entries else 1.0
 
-    scores = {name: scored(one) for name, one in then.items()}
+    scores = {name: scored(part) for name, part in earlier_scores.items()}
     return StabilityCheck(PartScores(previous_day.history, column, scores), kept)
 
 
 class _Board:
-    """The pairs that lists may hold, a row a user: what scores of the pairs would list."""
+    """Candidates in rows of users: turns scores of the candidates into lists."""
 
     def __init__(
         self, user: NDArray[np.int64], item: NDArray[np.int64], window: Window, k: int
     ) -> None:
         n_users, n_items = window.truth.items.shape
         key = pairs(user, item, n_items)
+        # Excluded pairs stay in the pool, because they scale a part, but never in a list.
         self._open = np.ones(len(key), np.bool_)
         if window.exclude is not None:
             self._open = ~np.isin(key, _keys(window.exclude))
         user, item, key = (of[self._open] for of in (user, item, key))
         self._cell = (user, np.arange(len(user)) - np.searchsorted(user, user))
+        # Pairs are sorted by user: a pair's place is its distance from the first one of its user.
         shape = (n_users, int(self._cell[1].max(initial=0)) + 1)
         self._items = np.zeros(shape, np.int64)
         self._items[self._cell] = item
@@ -130,7 +133,7 @@ class _Board:
         self._ideal = ideal[np.minimum(window.truth.size, k)]
 
     def value(self, scores: NDArray[np.float32]) -> tuple[float, float]:
-        """Return mean NDCG and coverage of the lists that scores of the pairs make."""
+        """Return mean NDCG and coverage of the lists that the scores give."""
         best, there = self._best(scores)
         gain = np.take_along_axis(self._hit, best, axis=1) & there
         ndcg = float(np.nanmean((gain @ self._discount[: self._k]) / self._ideal))
@@ -138,16 +141,18 @@ class _Board:
         return ndcg, np.count_nonzero(np.bincount(shown, minlength=1)) / self._n_items
 
     def listed(self, scores: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Return which places of each row would be in its list; -inf never is."""
+        """Return the places of each row that its list holds; a score of -inf is never listed."""
         best, there = self._best(scores)
         chosen = np.zeros(self._items.shape, np.bool_)
         np.put_along_axis(chosen, best, there, axis=1)
         return chosen
 
     def _best(self, scores: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-        """``(n_users, k)`` places, best first, and whether there is anything."""
+        """Return ``(n_users, k)`` places, best first, and False where a row has too few."""
         board = np.full(self._items.shape, np.inf, np.float32)
         board[self._cell] = -scores[self._open]
+        # Partition before sorting: k is small against the number of candidates, and each trial of
+        # the mixture ranks all of them.
         best = np.argpartition(board, self._k - 1, axis=1)[:, : self._k]
         best = np.take_along_axis(
             best, np.argsort(np.take_along_axis(board, best, axis=1), axis=1), axis=1
@@ -157,12 +162,24 @@ class _Board:
 
 def _keys(cells: sp.csr_matrix) -> NDArray[np.int64]:
     """Return each stored cell as one number."""
-    rows = np.repeat(np.arange(cells.shape[0]), np.diff(cells.indptr))
-    return pairs(rows, cells.indices, cells.shape[1])
+    entries = cells.tocoo()
+    return pairs(entries.row, entries.col, cells.shape[1])
 
 
 def pairs(
     row: NDArray[np.integer[Any]], item: NDArray[np.integer[Any]], n_items: int
 ) -> NDArray[np.int64]:
-    """Return pairs as one number each: row · items + item, which may be beyond what int32 holds."""
+    """Return each pair of row and item as one number, row · n_items + item.
+
+    Parameters
+    ----------
+    row, item
+        ``(n,)`` integers.
+    n_items
+        Size of the catalogue.
+
+    Returns
+    -------
+    ``(n,)`` int64, because the product may exceed int32.
+    """
     return row.astype(np.int64) * n_items + item

@@ -1,31 +1,31 @@
-"""The gate held against the truth: how often it is wrong, and what it finds, on one's own data.
+"""Calibration of the gate on known truth: its error rate and its power on the data of a shop.
 
-Promises: the truth is known, for the sides are fits of one recipe that differ in their dice alone,
-or lists that a coin has shared out, or one of them has a change of known size planted in it; the
-tests are those of a night (`difference`, `is_proved`, `EProcess`); a cut-off is tested with the
-spread over seeds (τ) of the others, as a night is with one that was measured before it; neither
-pseudonyms nor the order of anything count.
+Guarantees: the truth is known, because the two sides are fits of one recipe that differ only in
+their seed, or lists that a coin assigned to them, or one side has a planted change of known size;
+the tests are those of a nightly run (`difference`, `is_proved`, `EProcess`); a cutoff is tested
+with the seed SD (τ) of the other cutoffs, as a nightly run uses a τ that was measured before it;
+neither pseudonyms nor the order of the input have an effect.
 
-What one block's test lets pass, at h = max(z_{α/M}, margin/se), margin the least lift of a switch:
+The share of equal candidates that the test of one block accepts, at h = max(z_{α/M}, margin/se),
+with the minimum lift of a switch as margin:
 
     rate = Φ̄(h/√v̂),  v̂ = var(D)/se²,  its upper limit with v̂·df/χ²_{.05,df},  df = C·(K − 1)
 
-D is the lift of one replicate over another, its variance twice that over the K of them, pooled over
-the C cut-offs; se is what a night would use there, with the τ measured here. As that τ comes from
-the same fits, v̂ cannot exceed 1, and what counts is the limit: so far may the true spread lie above
-the measured one, in 95 of 100 calibrations.
+D is the lift of one replicate over another; its variance is twice that over the K replicates,
+pooled over the C cutoffs; se is the standard error of a nightly run with the τ measured here. As
+that τ comes from the same fits, v̂ cannot exceed 1; the limit counts, which bounds the true
+variance in 95 of 100 calibrations.
 
-That is the luck of the seeds. The luck of the people is a coin: each person's list stands upright
-on one side and upside down on the other, and the coin says where. No side is better, and how far
-people part is their own; so the share of tosses that pass is the test's error, and a recipe without
-dice has one, too.
+That is the effect of seeds. The effect of the sample of users is measured by a coin: each user's
+list is in order on one side and reversed on the other, and a coin decides on which. Neither side is
+better, and users differ as they do in the data; so the share of tosses that pass is the error of
+the test, also for a deterministic recipe.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -46,31 +46,50 @@ _Floats = NDArray[np.float64]
 _Sides = tuple[_Floats, _Floats]
 
 REPLICATES: Final = 8
+"""Number of fits per cutoff."""
 CUTOFFS: Final = 4
+"""Number of cutoffs."""
 LEAST_CUTOFFS: Final = 2
+"""Minimum number of usable cutoffs."""
 PLANTED: Final = 0.03
-"""Loss that is planted, about; its true size is measured."""
+"""Approximate planted loss; its true size is measured."""
 TOSSES: Final = 1000
-"""Tosses of the coin a cut-off."""
+"""Number of coin tosses per cutoff."""
 _LEVEL: Final = 0.05
 
 
 def clopper_pearson_upper(passed: int, of: int) -> float:
-    """Return the one-sided 95 % upper limit of a share (Clopper and Pearson 1934)."""
+    """Return the one-sided 95 % upper limit of a share (Clopper and Pearson 1934).
+
+    Parameters
+    ----------
+    passed, of
+        Number of successes, and of trials.
+
+    Returns
+    -------
+    float
+        1 if all passed.
+    """
     return 1.0 if passed >= of else float(betaincinv(passed + 1, of - passed, 1 - _LEVEL))
 
 
 def replay(
     blocks: Sequence[tuple[float, float, Interval] | None], points: float, min_lift: float
 ) -> Replay:
-    """Run an account over blocks, oldest first.
+    """Run an e-process over blocks, oldest first.
 
     Parameters
     ----------
     blocks
-        Lift, its variance, and when; None for a block that could not be judged.
+        Lift, its variance, and the days; None for a block that could not be evaluated.
     points, min_lift
-        What a switch needs.
+        E-value and lift that a switch needs.
+
+    Returns
+    -------
+    Replay
+        Its path, and the block of the switch.
     """
     account = EProcess(EProcessKey("champion", "candidate", NDCG, 0, 0))
     path, switched = [], None
@@ -85,37 +104,50 @@ def replay(
 
 
 def calibrate(blocks: Sequence[ReplicateBlock], config: GateConfig) -> Calibration:
-    """Measure the gate's own error rate and power.
+    """Measure the gate's error rate and power.
 
     Parameters
     ----------
     blocks
-        Disjoint ones, of equally many salts, at least 2 of each, in any order.
+        Disjoint blocks with equally many replicates, at least 2 of each, in any order.
+    config
+        Config of the gate.
+
+    Returns
+    -------
+    Calibration
+        Rates, limits and replays.
 
     Raises
     ------
     GateError
-        Fewer than two blocks have users enough, and a champion that hits somebody.
+        `calibration.too_few_cutoffs`: fewer than two blocks have enough users and a champion with
+        hits.
     """
     blocks = _usable(blocks, config)
     replicates = len(blocks[0].ndcg)
-    every = _share(blocks)
-    taus = [_seed_sd_of_others(blocks, block) for block in blocks]
+    # Reversing every list loses more than planned, so only one list in `every` is reversed.
+    losses = [1 - block.ndcg_reversed.mean() / block.ndcg.mean() for block in blocks]
+    every = max(1, round(float(np.mean(losses)) / PLANTED))
+    # The τ of the other blocks, or each test would use a τ that its own fits determine.
+    taus = [seed_spread([x.ndcg for x in blocks if x is not block]) for block in blocks]
     pairs = [(a, b) for a in range(replicates) for b in range(replicates) if a != b]
-    plants = [_Plant.of(blocks, every, b, draw) for draw, (_, b) in enumerate(pairs)]
-    same = [_tests([(x.ndcg[a], x.ndcg[b]) for x in blocks], taus, config) for a, b in pairs]
-    more = [
-        _tests([(x.ndcg[a], w) for x, w in zip(blocks, plant.worse, strict=True)], taus, config)
-        for (a, _), plant in zip(pairs, plants, strict=True)
-    ]
-    tossed = [_tests(sides, taus, config) for sides in _tossed(blocks)]
+    same, more, lifts = [], [], []
+    for draw, (a, b) in enumerate(pairs):
+        worse = [_worse(block, every, b, draw) for block in blocks]
+        sides = [(x.ndcg[a], w) for x, w in zip(blocks, worse, strict=True)]
+        more.append(_tests(sides, taus, config))
+        same.append(_tests([(x.ndcg[a], x.ndcg[b]) for x in blocks], taus, config))
+        lifts.append(
+            np.mean([x.ndcg[b].mean() / w.mean() - 1 for x, w in zip(blocks, worse, strict=True)])
+        )
     points, bound = e_value_needed(config, 1), threshold(config, 1)
-    whens = [block.holdout for block in blocks]
+    holdouts = [block.holdout for block in blocks]
     tests = [test for pair in same for test in pair]
-    apart = [
-        test for p, pair in zip(pairs, same, strict=True) if _shares_no_fit(p) for test in pair
-    ]
-    coins = [test for toss in tossed for test in toss]
+    # No two of the pairs (0, 1), (2, 3), ... have a fit in common.
+    disjoint = [(a, a + 1) for a in range(0, replicates - 1, 2)]
+    apart = [test for p, x in zip(pairs, same, strict=True) if p in disjoint for test in x]
+    coins = [test for sides in _tossed(blocks) for test in _tests(sides, taus, config)]
     passed, hits, by_coin = (
         sum(is_proved(t, bound, config) for t in some) for some in (tests, apart, coins)
     )
@@ -135,18 +167,12 @@ def calibrate(blocks: Sequence[ReplicateBlock], config: GateConfig) -> Calibrati
         tosses=len(coins),
         tossed_upper=clopper_pearson_upper(by_coin, len(coins)),
         sd_z=float(np.sqrt(np.mean(t**2))) if len(t) else 0.0,
-        planted=float(np.mean([plant.lift for plant in plants])),
+        planted=float(np.mean(lifts)),
         every=every,
-        equal=tuple(replay(_counted(pair, whens), points, config.min_lift) for pair in same),
-        better=tuple(replay(_counted(pair, whens), points, config.min_lift) for pair in more),
+        equal=tuple(replay(_counted(x, holdouts), points, config.min_lift) for x in same),
+        better=tuple(replay(_counted(x, holdouts), points, config.min_lift) for x in more),
         **false_rate([block.ndcg for block in blocks], bound, config.min_lift),
     )
-
-
-def _shares_no_fit(pair: tuple[int, int]) -> bool:
-    """Say whether a pair is one of (0, 1), (2, 3), ...: no two of these have a fit in common."""
-    candidate, champion = pair
-    return champion == candidate + 1 and candidate % 2 == 0
 
 
 def _tests(sides: Sequence[_Sides], taus: Sequence[float], config: GateConfig) -> list[Difference]:
@@ -167,38 +193,30 @@ def _tests(sides: Sequence[_Sides], taus: Sequence[float], config: GateConfig) -
 def _counted(
     tests: Sequence[Difference], whens: Sequence[Interval]
 ) -> list[tuple[float, float, Interval] | None]:
-    """Return what an account takes of each block."""
+    """Return the input of an e-process for each block."""
     return [
         (test.x, test.v, when) if test.underpowered is None and test.v > 0 else None
         for test, when in zip(tests, whens, strict=True)
     ]
 
 
-@dataclass(frozen=True)
-class _Plant:
-    """A fit with some of its lists upside down, and the lift of the sound one over it."""
+def _worse(block: ReplicateBlock, every: int, replicate: int, draw: int) -> _Floats:
+    """Return a fit's values with one list in `every` reversed, other lists in each draw.
 
-    worse: Sequence[_Floats]
-    lift: float
-
-    @classmethod
-    def of(cls, blocks: Sequence[ReplicateBlock], every: int, replicate: int, draw: int) -> _Plant:
-        """Turn one list in `every`, other ones in each draw."""
-        worse = [
-            np.where(
-                _picked(block, every, draw), block.ndcg_reversed[replicate], block.ndcg[replicate]
-            )
-            for block in blocks
-        ]
-        lifts = [
-            x.ndcg[replicate].mean() / w.mean() - 1 for x, w in zip(blocks, worse, strict=True)
-        ]
-        return cls(worse, float(np.mean(lifts)))
+    Users are drawn in the order of their NDCG, so that each draw has users of all levels.
+    """
+    starts = np.arange(0, block.n_users, every)
+    places = starts + np.random.default_rng(draw).integers(0, every, len(starts))
+    picked = np.zeros(block.n_users, np.bool_)
+    picked[block.users_by_ndcg[places[places < block.n_users]]] = True
+    values: _Floats = np.where(picked, block.ndcg_reversed[replicate], block.ndcg[replicate])
+    return values
 
 
 def _tossed(blocks: Sequence[ReplicateBlock]) -> Iterator[list[_Sides]]:
-    """Yield two equal sides for each block: of each person a coin says which is upright."""
+    """Yield two equal sides for each block: a coin decides for each user which one is in order."""
     for toss in range(TOSSES):
+        # Users in the order of their values, not of their ids: a new vault must not change a toss.
         rng, lifts = np.random.default_rng(toss), []
         for block in blocks:
             replicate, order = toss % len(block.ndcg), block.users_by_ndcg
@@ -216,42 +234,23 @@ def _usable(blocks: Sequence[ReplicateBlock], config: GateConfig) -> list[Replic
     if len(usable) < LEAST_CUTOFFS:
         raise GateError(
             "calibration.too_few_cutoffs",
-            f"{len(usable)} of {len(blocks)} cut-offs have {config.min_users:,} users and a "
-            f"champion that hits any of them; a calibration needs {LEAST_CUTOFFS}",
+            f"{len(usable)} of {len(blocks)} cutoffs have {config.min_users:,} users and a "
+            f"champion with hits; a calibration needs {LEAST_CUTOFFS}",
         )
     return usable
-
-
-def _seed_sd_of_others(blocks: Sequence[ReplicateBlock], block: ReplicateBlock) -> float:
-    return seed_spread([other.ndcg for other in blocks if other is not block])
-
-
-def _share(blocks: Sequence[ReplicateBlock]) -> int:
-    """Return which n-th list must stand upside down for a loss of about `PLANTED`."""
-    losses = [1 - block.ndcg_reversed.mean() / block.ndcg.mean() for block in blocks]
-    return max(1, round(float(np.mean(losses)) / PLANTED))
-
-
-def _picked(block: ReplicateBlock, every: int, draw: int) -> NDArray[np.bool_]:
-    """``(n,)`` bool: of each `every` users who follow each other in worth, one."""
-    starts = np.arange(0, block.n_users, every)
-    places = starts + np.random.default_rng(draw).integers(0, every, len(starts))
-    picked = np.zeros(block.n_users, np.bool_)
-    picked[block.users_by_ndcg[places[places < block.n_users]]] = True
-    return picked
 
 
 def false_rate(
     blocks: Sequence[NDArray[np.float64]], bound: float, margin: float
 ) -> dict[str, Any]:
-    """Return how often one block's test would let an equal candidate pass, as the module says.
+    """Return the share of equal candidates that the test of one block accepts, see the module.
 
     Parameters
     ----------
     blocks
         ``(replicates, n)`` values each.
     bound, margin
-        The test's level α/M, and the lift that it asks for.
+        Level α/M of the test, and the minimum lift.
 
     Returns
     -------
@@ -265,6 +264,7 @@ def false_rate(
     df = len(blocks) * (len(blocks[0]) - 1)
     z = -float(ndtri(bound))
     inputs = {"seed_sd": tau, "z": z, "se": math.sqrt(v), "df": df}
+    # Without seed noise every fit has the same lists, and the quotients below are undefined.
     if spread == 0:
         return inputs | {"v_hat": 0.0, "rate": 0.0, "rate_upper": 0.0}
     height, v_hat = max(z, margin / math.sqrt(v)), spread / v

@@ -1,6 +1,6 @@
-"""What a calibration of the gate found: rates, limits, and the accounts that it replayed.
+"""Result of a calibration of the gate: rates, limits, and the replayed e-processes.
 
-Promises: frozen, tuples inside; written as plain JSON and read back equal.
+Guarantees: frozen, with tuples inside; written as plain JSON and read back equal.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Replay:
-    """An account of points as it went, block after block.
+    """Path of an e-process over blocks.
 
     Attributes
     ----------
     log_e
-        After each block, one that could not be judged included.
+        Logarithm of the e-value after each block, also after one that could not be evaluated.
     switched
-        The block, counted from 1, that would have made the switch; None where none would.
+        The block, counted from 1, that would have made the switch; None if none would.
     """
 
     log_e: tuple[float, ...]
@@ -26,35 +26,35 @@ class Replay:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What the gate does where the truth is known. Shares are of 1, spreads relative to the mean.
+    """Behaviour of the gate where the truth is known. Shares are of 1, SDs relative to the mean.
 
     Attributes
     ----------
     users
-        Users a block, oldest block first.
+        Number of users per block, oldest block first.
     replicates
-        Fits a block.
+        Number of fits per block.
     seed_sd
-        Spread of the recipe's mean over seeds.
+        SD of the recipe's mean over seeds.
     mean
         NDCG over blocks, fits and users.
     threshold, min_lift
-        Points and lift that a switch needs.
+        E-value and lift that a switch needs.
     passed, pairs
-        Of the ordered pairs of salts, how many the one-block test let pass. They share fits, so no
-        interval.
+        Number of ordered pairs of fits that pass the test of one block, and of all. Pairs share
+        fits, so they have no interval.
     disjoint_passed, disjoint_pairs, disjoint_upper
-        Of pairs that share no fit, with the upper limit of Clopper and Pearson (one-sided 95 %).
+        The same of pairs that share no fit, with the one-sided 95 % limit (Clopper and Pearson).
     tossed_passed, tosses, tossed_upper
-        The same of equal sides that a coin has shared out, person by person.
+        The same of two equal sides to which a coin assigns each user's list.
     z, se, v_hat, df, rate, rate_upper
-        The one-block test's rate of false switches and its upper limit, see `calibrate`.
+        False switches by the test of one block, and their upper limit, see `calibrate`.
     sd_z
-        Spread of x/√v over the ordered pairs: 1 where v is right.
+        SD of x/√v over the ordered pairs: 1 if v is right.
     planted, every
-        The lift that was planted, and which share of the lists bears it: one in so many.
+        The planted lift, and one in how many lists has it.
     equal, better
-        Replays of an equal candidate, and of one that has the planted lift.
+        Replays of an equal candidate, and of one with the planted lift.
     """
 
     users: tuple[int, ...]
@@ -85,20 +85,20 @@ class Calibration:
 
     @property
     def seed_noise(self) -> bool:
-        """Whether the recipe rolls any."""
+        """True if the recipe depends on its seed."""
         return self.v_hat > 0
 
     @property
     def switched(self) -> int:
-        """Replays of an equal candidate that came to a switch."""
+        """Number of replays of an equal candidate that end in a switch."""
         return sum(replay.switched is not None for replay in self.equal)
 
     @property
     def detections(self) -> int:
-        """Replays that found the planted lift."""
+        """Number of replays that detect the planted lift."""
         return sum(replay.switched is not None for replay in self.better)
 
     @property
     def power(self) -> float:
-        """Share of the replays that found it."""
+        """Share of replays that detect the planted lift."""
         return self.detections / len(self.better)

@@ -1,12 +1,12 @@
-"""Two recipes on the same people: how much better, and how sure can one block of days be.
+"""Comparison of two recipes on the same users: lift, variance and p-value on one block of days.
 
-Promises: everything is relative to the champion's mean; the luck of the training seed (τ) is in the
-variance beside the luck of the users, for a bootstrap over users alone would grow surer of nothing
-but its own dice as a shop grows; what cannot be judged says why instead of giving a number.
+Guarantees: all figures are relative to the champion's mean; the variance contains seed noise (τ)
+besides the sampling of users, because a bootstrap over users alone gets more certain of its own
+seed as the number of users grows; a comparison that must not be used states the reason.
 
     d = c − b per user,  x = mean(d)/mean(b),  v = var(d)/(n·mean(b)²) + (τ_c² + τ_b²)/S
 
-and x/√v is held against Student's t with n − 1 degrees of freedom.
+and x/√v is compared with Student's t with n − 1 degrees of freedom.
 """
 
 from __future__ import annotations
@@ -25,16 +25,18 @@ from pipeline import columns as c
 from pipeline.errors import GateError
 
 UNKNOWN_SEED_SD: Final = 0.005
-"""Spread of a recipe's mean over training seeds, relative to it, where it was never measured."""
+"""SD of a recipe's mean over training seeds, relative to it, if it was never measured."""
 
 MIN_USERS: Final = 200
+"""Minimum number of users of a comparison."""
 MIN_NONZERO: Final = 30
+"""Minimum number of users whose values differ."""
 
 TOO_FEW_USERS: Final = "too few users"
 NO_LEVEL: Final = "the champion's mean is not above 0"
 NO_DIFFERENCE: Final = "too few differences"
 
-# z at 1 % plus z at 80 %: an effect of that many standard errors is found four times in five.
+# z at 1 % plus z at 80 %: an effect of so many standard errors is detected with power .8.
 _FINDS: Final = 3.17
 
 
@@ -45,21 +47,21 @@ class Difference:
     Attributes
     ----------
     x
-        Lift: mean difference ÷ the champion's mean. NaN where `underpowered` says `NO_LEVEL`.
+        Lift: mean difference ÷ the champion's mean. NaN if `underpowered` is `NO_LEVEL`.
     v
-        Variance of `x`, the luck of the seeds included.
+        Variance of `x`, seed noise included.
     n, nonzero
-        Users judged, and how many of them the two served differently well.
+        Number of users, and of those with different values.
     t
         x ÷ √v.
     p_better, p_worse
-        One-sided probabilities of such a `t` if there were no difference.
+        One-sided p-values of `t` without a difference.
     smallest_effect
-        Lift that a block like this one finds four times in five (α 1 %): 3.17·√v.
+        Lift that such a block detects with power .8 at α = 1 %: 3.17·√v.
     candidate, champion
         The two means.
     underpowered
-        Why this must not be judged, or None.
+        Reason that the comparison must not be used, or None.
     """
 
     x: float
@@ -97,11 +99,16 @@ def difference(
     candidate, champion
         ``(n,)`` float64 of the same users in the same order; finite.
     tau_candidate, tau_champion
-        Standard deviation over training seeds of each recipe's mean, relative to it.
+        SD over training seeds of each recipe's mean, relative to it.
     fits
-        S: how many fits of different salts each value is the mean of.
+        S: number of fits with different seeds that each value is the mean of.
     min_users, min_nonzero
-        Under either, `underpowered` says so.
+        Below either, `underpowered` has the reason.
+
+    Returns
+    -------
+    Difference
+        Of the candidate, relative to the champion.
 
     Raises
     ------
@@ -130,6 +137,7 @@ def difference(
         x = float(delta.mean()) / level
         seeds = (tau_candidate**2 + tau_champion**2) / fits
         v = float(delta.var(ddof=1)) / (n * level**2) + seeds
+        # Equal values for all users and no seed noise: the sign of x is certain.
         t = x / math.sqrt(v) if v > 0 else math.copysign(math.inf, x) if x else 0.0
         p_better = float(stdtr(n - 1, -t))
         p_worse = float(stdtr(n - 1, t))
@@ -151,12 +159,14 @@ def difference(
 def paired(
     candidate: pl.DataFrame, champion: pl.DataFrame, column: str
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Line two recipes' values of one column up by user.
+    """Align two recipes' values of one column by user.
 
     Parameters
     ----------
     candidate, champion
         Frames as `Evaluation.users`, rows in any order; users without a value are left out.
+    column
+        Column of the values.
 
     Returns
     -------
@@ -166,8 +176,9 @@ def paired(
     Raises
     ------
     GateError
-        The column is missing, a user appears twice, or the two were judged by different users:
-        then a mean difference would compare people, not recipes.
+        `compare.missing_values`: the column is missing. `compare.duplicate_user`: a user appears
+        twice. `compare.other_users`: the frames have different users, so that a mean difference
+        would compare users, not recipes.
     """
     sides = []
     for frame in (candidate, champion):
@@ -178,7 +189,7 @@ def paired(
     if left[c.USER_ID].n_unique() != left.height:
         raise GateError("compare.duplicate_user", f"a user appears twice in the values of {column}")
     if not left[c.USER_ID].equals(right[c.USER_ID]):
-        raise GateError("compare.other_users", f"the values of {column} are not of the same users")
+        raise GateError("compare.other_users", f"the values of {column} belong to different users")
     return (
         left[column].cast(pl.Float64).to_numpy(),
         right[column].cast(pl.Float64).to_numpy(),
@@ -186,14 +197,27 @@ def paired(
 
 
 def holm(p: Sequence[float], alpha: float) -> tuple[bool, ...]:
-    """Say which of several hypotheses fall at a family-wise level `alpha` (Holm 1979).
+    """Test several hypotheses at a family-wise level (Holm 1979).
 
-    Step down from the smallest p: the i-th (from 0) of m falls if all before it fell and it is at
-    most ``alpha / (m − i)``.
+    Step down from the smallest p: the i-th (from 0) of m is rejected if all before it were and it
+    is at most ``alpha / (m − i)``.
+
+    Parameters
+    ----------
+    p
+        One p-value per hypothesis.
+    alpha
+        Family-wise level.
+
+    Returns
+    -------
+    tuple
+        True for each rejected hypothesis, in the order of `p`.
     """
     rejected = [False] * len(p)
     order = sorted(range(len(p)), key=lambda at: (p[at], at))
     for step, at in enumerate(order):
+        # A NaN is not rejected, and ends the procedure.
         if not p[at] <= alpha / (len(p) - step):
             break
         rejected[at] = True

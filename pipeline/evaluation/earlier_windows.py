@@ -1,10 +1,15 @@
-"""Windows before the holdout, on which hyperparameters and event weights are chosen."""
+"""Windows before the holdout, on which hyperparameters and event weights are selected.
+
+Guarantees: each window ends before the holdout starts, and so do its target items.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import tee
 from typing import Any, Final
 
 import polars as pl
@@ -22,25 +27,18 @@ from pipeline.evaluation.tuning_window import Window
 from pipeline.models.als import Als
 
 WINDOWS: Final = 3
-"""Disjoint windows before the holdout; a choice must pay on most of them."""
+"""Number of disjoint windows before the holdout; a choice must be better on most of them."""
 
 
 TUNING_MODEL: Final = Als(factors=32, iterations=5)
-"""The recipe whose lists judge weights of events."""
+"""Recipe whose lists decide between event weights."""
 
 
-ONE_DAY: Final = timedelta(days=1)
+_DAY: Final = timedelta(days=1)
 
 
 WEIGHT_OPTIONS: Final[Mapping[str, Mapping[str, float]]] = {
-    "all kinds alike": {
-        c.Kind.VIEW: 1.0,
-        c.Kind.CLICK: 1.0,
-        c.Kind.ADD_TO_CART: 1.0,
-        c.Kind.RATING: 1.0,
-        c.Kind.PURCHASE: 1.0,
-        c.Kind.RETURN: -1.0,
-    },
+    "all kinds alike": {**dict.fromkeys(c.Kind, 1.0), c.Kind.RETURN: -1.0},
     "a steep ladder": {
         c.Kind.VIEW: 1.0,
         c.Kind.CLICK: 2.0,
@@ -50,7 +48,7 @@ WEIGHT_OPTIONS: Final[Mapping[str, Mapping[str, float]]] = {
         c.Kind.RETURN: -15.0,
     },
 }
-"""Weights of kinds that are tried beside the default ones."""
+"""Weights of kinds that are tried besides the configured ones."""
 
 
 def earlier_windows(
@@ -63,11 +61,29 @@ def earlier_windows(
     *,
     with_stability: bool = True,
 ) -> Iterator[Window]:
-    """Yield the windows before an instant, newest first, that enough people judge.
+    """Yield the windows before an instant, newest first, while enough users can be evaluated.
 
-    Where calm is asked for, the newest knows what it held a night earlier: how much of a list stays
-    differs by recipe, and hardly by window. Their users have the ids of `canonicalise_user_ids`:
-    no choice hangs on pseudonyms.
+    Users have the ids of `canonicalise_user_ids`, so that no selection depends on pseudonyms.
+
+    Parameters
+    ----------
+    events
+        Rows of `columns.EVENTS`.
+    until
+        End of the newest window, UTC.
+    config
+        Split, features and cleaning.
+    task
+        Task of the lists.
+    items, users
+        Tables of items and users, for features.
+    with_stability
+        Give the newest window its previous day: stability differs by recipe, hardly by window.
+
+    Yields
+    ------
+    Window
+        Disjoint windows, at most `WINDOWS`.
     """
     events, users = canonicalise_user_ids(events, users)
     end = until
@@ -75,40 +91,43 @@ def earlier_windows(
         past = events.filter(before(end))
         try:
             part = parted(past, end, config, task=task, first=False, holdout_days=None)
-        except DataError:  # nothing lies before its cutoff
+        except DataError:  # no event before its cutoff
             return
         if UNDERPOWERED in part.flags:
             return
         history, _ = window(past, part.cutoff, config, items, users)
-        previous = (
-            previous_day(past, part, config, items, users)
-            if with_stability and end == until
-            else None
-        )
-        yield Window.of(history, part, until, previous)
-        end -= timedelta(days=part.holdout_days)
-
-
-def previous_day(
-    past: pl.DataFrame,
-    part: Split,
-    config: WindowConfig,
-    items: pl.DataFrame | None,
-    users: pl.DataFrame | None,
-) -> History | None:
-    """Return what a window held a night earlier; ``None`` where that is nothing."""
-    try:
-        return window(past, part.cutoff - ONE_DAY, config, items, users)[0]
-    except DataError:
-        return None
+        previous_day: History | None = None
+        if with_stability and end == until:
+            with suppress(DataError):  # no event lies before the previous day
+                previous_day, _ = window(past, part.cutoff - _DAY, config, items, users)
+        yield Window.of(history, part, until, previous_day)
+        end -= part.holdout_days * _DAY
 
 
 def select_event_weights(
     events: pl.DataFrame, tonight: Split, config: WindowConfig, k: int, progress: Progress
 ) -> FeaturesConfig:
-    """Choose the weights of kinds, then f(value), by the lists of a probe on earlier windows.
+    """Select the weights of kinds, then f(value), by the lists of `TUNING_MODEL`.
 
-    Where the events hold one kind, or one value, there is nothing to choose.
+    Without a second kind, or a second value, there is nothing to select.
+
+    Parameters
+    ----------
+    events
+        Rows of `columns.EVENTS`.
+    tonight
+        The split; only events before its cutoff count.
+    config
+        Its features are the starting point.
+    k
+        Length of the lists.
+    progress
+        Receives a line per option.
+
+    Returns
+    -------
+    FeaturesConfig
+        The configured one, or the best option that is clearly better on earlier windows.
     """
     best = config.features
     if not best.infer:
@@ -117,7 +136,8 @@ def select_event_weights(
     options: list[tuple[str, dict[str, Any]]] = []
     if past[c.KIND].n_unique() > 1:
         options += [
-            (label, {"weights": {**best.weights, **one}}) for label, one in WEIGHT_OPTIONS.items()
+            (label, {"weights": {**best.weights, **option}})
+            for label, option in WEIGHT_OPTIONS.items()
         ]
     if past.filter(pl.col(c.KIND) != c.Kind.RATING.value)[c.VALUE].n_unique() > 1:
         options.append(("log2(1 + value)", {"value": "log"}))
@@ -126,36 +146,25 @@ def select_event_weights(
 
     def values_of(features: FeaturesConfig) -> Iterator[float]:
         chosen = replace(config, features=features)
-        for one in earlier_windows(
+        for earlier in earlier_windows(
             events, tonight.cutoff, chosen, tonight.task, with_stability=False
         ):
-            yield EarlierWindows([one], k, progress).value(TUNING_MODEL, 0)
+            yield EarlierWindows([earlier], k, progress).value(TUNING_MODEL, 0)
 
-    reached = _Values(values_of(best))
+    reached = values_of(best)
     for label, update in options:
         progress(f"weights of events: {label}")
         trial = best.model_copy(update=update)
-        values = _Values(values_of(trial))
-        if _clearly_ahead(values, reached):
+        # A value costs a training: `tee` computes it once, when a comparison first needs it.
+        old, reached = tee(reached)
+        new, values = tee(values_of(trial))
+        if _clearly_ahead(new, old):
             best, reached = trial, values
     return best
 
 
-class _Values:
-    """What windows gave, newest first, each measured when it is asked for, and once."""
-
-    def __init__(self, measured: Iterator[float]) -> None:
-        self._measured, self._known = measured, list[float]()
-
-    def __iter__(self) -> Iterator[float]:
-        yield from self._known
-        for value in self._measured:
-            self._known.append(value)
-            yield value
-
-
 def _clearly_ahead(new: Iterable[float], old: Iterable[float]) -> bool:
-    """Compare window by window, and stop where the new one is not ahead."""
+    """Compare window by window, newest first, and stop if the new values are not ahead."""
     new_values: list[float] = []
     old_values: list[float] = []
     for new_value, old_value in zip(new, old, strict=True):

@@ -1,13 +1,12 @@
-"""A scorer on a holdout: values per user, means with intervals, slices.
+"""Evaluation of a scorer on a holdout: values per user, means with intervals, slices.
 
-Promises: a scorer, or a history, that reaches into the holdout is refused; lists are the best k of
-the whole catalogue under the holdout's seen policy, never a sample; equal inputs give equal values.
-What each metric is: `evaluation.metrics` (right or wrong), `evaluation.beyond_accuracy` (the rest).
+Guarantees: a scorer, or a history, that reaches into the holdout is rejected; lists are the best k
+of the whole catalogue under the task of the holdout, never a sample; equal inputs give equal
+values. Definitions of the metrics: `evaluation.metrics` (accuracy), `evaluation.beyond_accuracy`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -20,20 +19,10 @@ from numpy.typing import NDArray
 from pipeline import columns as c
 from pipeline.data.matrix import History
 from pipeline.data.split import Split
-from pipeline.evaluation.beyond_accuracy import (
-    COVERAGE,
-    DIVERSITY,
-    GINI,
-    NOVELTY,
-    categories_over,
-    coverage,
-    diversity,
-    gini,
-    novelty,
-    self_information,
-)
+from pipeline.evaluation.beyond_accuracy import catalogue_values, coverage, user_values
 from pipeline.evaluation.holdout import (
     SLICE,
+    judged_lists,
     lists_of,
     refuse_leaks,
     reindex_columns,
@@ -42,53 +31,38 @@ from pipeline.evaluation.holdout import (
     values_of,
 )
 from pipeline.evaluation.intervals import means
-from pipeline.evaluation.metrics import HIT_RATE, NDCG, RECALL, Truth, measure
+from pipeline.evaluation.metrics import NDCG, Truth, measure
 from pipeline.evaluation.ratings import rating_errors
 from pipeline.evaluation.slices import new_items
 from pipeline.models.contract import Scorer
 from pipeline.models.topk import Lists
 
 USERS: Final = "users"
+"""Name of the number of users, overall and per slice."""
 
 SHORT: Final = 10
-"""Every metric is also taken at this depth, at which others tell theirs."""
+"""Every metric is also reported at this depth, at which other systems are often reported."""
 
-__all__ = [
-    "COVERAGE",
-    "DIVERSITY",
-    "GINI",
-    "HIT_RATE",
-    "NDCG",
-    "NOVELTY",
-    "RECALL",
-    "SHORT",
-    "SLICE",
-    "USERS",
-    "Evaluation",
-    "StoredComparison",
-    "evaluate",
-    "evaluate_stored",
-    "metric_name",
-]
+__all__ = ["NDCG", "SLICE", "USERS", "Evaluation", "evaluate", "evaluate_stored", "metric_name"]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a scorer was worth on a holdout.
+    """Result of a scorer on a holdout.
 
     Attributes
     ----------
     users
-        One row a judged user, sorted by `user_id`: `ndcg`, `recall`, `hit_rate`, and a column
-        ``slice.<name>`` each: the NDCG of the user in that slice, null for who is not in it.
+        One row per evaluated user, sorted by `user_id`: `ndcg`, `recall`, `hit_rate`, and a column
+        ``slice.<name>`` each: the user's NDCG in that slice, null for users outside it.
     coverage
-        Share of the catalogue in the lists of the judged users.
+        Share of the catalogue in the lists of the evaluated users.
     metrics
-        By name (`metric_name`), at `k` and at `SHORT`: means of every metric of a user with
-        ``_lo`` and ``_hi`` of their 95 % bootstrap intervals, `coverage` and `gini`; at `k` the
-        NDCG of each slice, and its number of users. What has no user has no metric; without
-        categories there is no `diversity`. Of a scorer that predicts ratings, where the holdout has
-        any: `rmse`, `mae`, and `ratings`, their number.
+        By name (`metric_name`), at `k` and at `SHORT`: means of every metric of a user with ``_lo``
+        and ``_hi`` of their 95 % bootstrap intervals, `coverage` and `gini`; at `k` the NDCG of
+        each slice, and its number of users. A metric without any user is left out; without
+        categories `diversity` is left out. For a scorer that predicts ratings, if the holdout has
+        ratings: `rmse`, `mae`, and `ratings`, their number.
     """
 
     users: pl.DataFrame
@@ -98,14 +72,27 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class StoredComparison:
-    """Two scorers on the same users and the same truth: frames as `Evaluation.users`."""
+    """Two scorers on the same users and ground truth: frames as `Evaluation.users`."""
 
     tonight: pl.DataFrame
     stored: pl.DataFrame
 
 
 def metric_name(metric: str, k: int, slice_name: str | None = None) -> str:
-    """Name a metric the one way: ``ndcg_at_20``, ``slice.cold.ndcg_at_20``."""
+    """Return the name of a metric in files and in MLflow.
+
+    Parameters
+    ----------
+    metric, k
+        Metric and depth.
+    slice_name
+        Slice without its prefix.
+
+    Returns
+    -------
+    str
+        ``ndcg_at_20``, ``slice.cold.ndcg_at_20``.
+    """
     return f"{SLICE}{slice_name}.{metric}_at_{k}" if slice_name else f"{metric}_at_{k}"
 
 
@@ -118,35 +105,45 @@ def evaluate(
     segments: pl.DataFrame | None = None,
     categories: pl.DataFrame | None = None,
 ) -> Evaluation:
-    """Judge a scorer by the users of a holdout.
+    """Evaluate a scorer on the users of a holdout.
 
     Parameters
     ----------
+    scorer
+        Trained before the cutoff.
     history
-        The training window; the scorer's catalogue may hold items without an event beside its own.
+        The training window; the scorer's catalogue may have items without events besides its own.
+    split
+        The holdout with its users and ground truth.
     k
         Length of the lists, ≥ 1.
     segments
-        `user_id`, `segment` of the users' table, for further slices.
+        `user_id`, `segment` of the table of users, for further slices.
     categories
-        `item_id`, `categories` of the items' table, for `diversity`.
+        `item_id`, `categories` of the table of items, for `diversity`.
+
+    Returns
+    -------
+    Evaluation
+        Values per user, and metrics.
 
     Raises
     ------
     GateError
-        The scorer or the history knows something of the holdout, or they do not fit together.
+        `evaluate.leak`: the scorer or the history reaches into the holdout.
+        `evaluate.other_catalogue`, `evaluate.users_without_history`: they do not fit together.
     """
-    refuse_leaks(scorer, history, split)
-    history = history.reindex_items(scorer.item_ids)
-    judged = history.take(rows_of(split.users.to_list(), history.user_ids))
-    exclude = judged.seen if split.task == "discovery" else None
-    lists = lists_of(scorer, judged, max(k, SHORT), exclude)
-    truth = truth_of(split.truth, judged.user_ids, history.item_ids)
+    history, judged, lists, truth = judged_lists(scorer, history, split, max(k, SHORT))
     users = values_of(lists, truth, k, judged, new_items(history), segments)
     covered = coverage(lists, history.n_items, k)
-    metrics = _of_catalogue(lists, history.n_items, k) | _of_users(
-        users, _values(lists, truth, history, categories, k), k
-    )
+    # Keep this order: intervals are drawn over users sorted by the columns in their order.
+    depths = tuple(dict.fromkeys((k, SHORT)))
+    values = measure(lists, truth, *depths) | user_values(lists, history, categories, depths)
+    metrics = {
+        metric_name(*key): value
+        for key, value in catalogue_values(lists, history.n_items, depths).items()
+    }
+    metrics |= _of_users(users, {metric_name(*key): x for key, x in values.items()}, k)
     if scorer.capabilities.ratings and split.ratings is not None:
         metrics |= rating_errors(scorer, history, split.ratings)
     return Evaluation(users, covered, metrics)
@@ -162,19 +159,30 @@ def evaluate_stored(
     k: int,
     segments: pl.DataFrame | None = None,
 ) -> StoredComparison:
-    """Judge tonight's scorer against one that was stored on an earlier night.
+    """Evaluate tonight's scorer and one of an earlier run on the same users and ground truth.
 
-    Both face the same users (those the stored scorer knows) and the same truth (items that
-    tonight's window knows). The stored scorer answers from its own stored history: tonight's may
-    be what is damaged. For *discovery* both leave out, and the truth leaves out, what either
-    window has seen: otherwise the older scorer would spend its list on what was bought since.
+    Users are those known to the stored scorer, target items those known to tonight's window. Each
+    scorer uses its own history, because tonight's may be the damaged one. For *discovery* both
+    leave out, and so does the ground truth, all items in either window: otherwise the older scorer
+    would spend its list on items that users have had since.
 
     Parameters
     ----------
-    stored_history
-        The window that the stored scorer was trained on.
-    history
-        Tonight's training window; slices follow it.
+    stored, stored_history
+        The stored scorer, and the window that it was trained on.
+    tonight, history
+        Tonight's scorer, and its training window, which defines the slices.
+    split
+        The holdout with its users and ground truth.
+    k
+        Length of the lists, ≥ 1.
+    segments
+        `user_id`, `segment` of the table of users, for further slices.
+
+    Returns
+    -------
+    StoredComparison
+        Values per user of both scorers, in the same order of users.
 
     Raises
     ------
@@ -183,74 +191,46 @@ def evaluate_stored(
     """
     refuse_leaks(stored, stored_history, split)
     refuse_leaks(tonight, history, split)
-    stored_history, history = (
-        stored_history.reindex_items(stored.item_ids),
-        history.reindex_items(tonight.item_ids),
-    )
-    known = split.truth.filter(
+    stored_history = stored_history.reindex_items(stored.item_ids)
+    history = history.reindex_items(tonight.item_ids)
+    targets = split.truth.filter(
         pl.col(c.USER_ID).is_in(stored_history.user_ids.tolist())
         & pl.col(c.ITEM_ID).is_in(history.item_ids.tolist())
     )
-    both = known[c.USER_ID].unique().sort().to_list()
-    new = history.take(rows_of(both, history.user_ids))
-    old = stored_history.take(rows_of(both, stored_history.user_ids))
+    users = targets[c.USER_ID].unique().sort().to_list()
+    new = history.take(rows_of(users, history.user_ids))
+    old = stored_history.take(rows_of(users, stored_history.user_ids))
     catalogue = np.union1d(new.item_ids, old.item_ids)
-    truth = truth_of(known, new.user_ids, catalogue).items
+    truth = truth_of(targets, new.user_ids, catalogue).items
     exclude_new = exclude_old = None
     if split.task == "discovery":
-        seen = reindex_columns(new.seen, new.item_ids, catalogue) + reindex_columns(
-            old.seen, old.item_ids, catalogue
-        )
+        seen = reindex_columns(new.seen, new.item_ids, catalogue)
+        seen = seen + reindex_columns(old.seen, old.item_ids, catalogue)
+        # Remove the cells that are in both, whatever their value.
         truth = truth - truth.multiply(seen.sign()).tocsr()
         truth.eliminate_zeros()
-        left = np.flatnonzero(np.diff(truth.indptr))
-        truth, new, old = truth[left], new.take(left), old.take(left)
-        exclude_new = reindex_columns(seen[left], catalogue, new.item_ids)
-        exclude_old = reindex_columns(seen[left], catalogue, old.item_ids)
-    asked = Truth(truth, np.diff(truth.indptr).astype(np.int64))
-    fresh = np.isin(catalogue, history.item_ids[new_items(history)])
+        # Users without a remaining target item have no NDCG.
+        rows = np.flatnonzero(np.diff(truth.indptr))
+        truth, new, old = truth[rows], new.take(rows), old.take(rows)
+        exclude_new = reindex_columns(seen[rows], catalogue, new.item_ids)
+        exclude_old = reindex_columns(seen[rows], catalogue, old.item_ids)
+    remaining = Truth(truth, np.diff(truth.indptr).astype(np.int64))
+    recent_items = np.isin(catalogue, history.item_ids[new_items(history)])
 
     def values(scorer: Scorer, users: History, exclude: sp.csr_matrix | None) -> pl.DataFrame:
         lists = lists_of(scorer, users, k, exclude)
         column = np.searchsorted(catalogue, users.item_ids).astype(np.int32)
-        moved = Lists(lists.indptr, column[lists.item], lists.score)
-        return values_of(moved, asked, k, new, fresh, segments)
+        # Each scorer has a catalogue of its own; the ground truth is over both.
+        over_both = Lists(lists.indptr, column[lists.item], lists.score)
+        return values_of(over_both, remaining, k, new, recent_items, segments)
 
     return StoredComparison(values(tonight, new, exclude_new), values(stored, old, exclude_old))
-
-
-def _depths(k: int) -> tuple[int, ...]:
-    return (k,) if k == SHORT else (k, SHORT)
-
-
-def _values(
-    lists: Lists, truth: Truth, history: History, categories: pl.DataFrame | None, k: int
-) -> dict[str, NDArray[np.float64]]:
-    """Name every metric of a user: ``(n_users,)`` each, NaN where there is none."""
-    depths = _depths(k)
-    result = measure(lists, truth, *depths)
-    information = self_information(history.seen)
-    result |= {(NOVELTY, depth): novelty(lists, information, depth) for depth in depths}
-    if categories is not None:
-        kinds = categories_over(categories, history.item_ids)
-        result |= {(DIVERSITY, depth): diversity(lists, kinds, depth) for depth in depths}
-    return {metric_name(*key): values for key, values in result.items()}
-
-
-def _of_catalogue(lists: Lists, n_items: int, k: int) -> dict[str, float]:
-    """Name what is said of all lists together; what nobody's list can tell is left out."""
-    metrics = {
-        metric_name(name, depth): metric(lists, n_items, depth)
-        for depth in _depths(k)
-        for name, metric in ((COVERAGE, coverage), (GINI, gini))
-    }
-    return {name: value for name, value in metrics.items() if not math.isnan(value)}
 
 
 def _of_users(
     users: pl.DataFrame, values: dict[str, NDArray[np.float64]], k: int
 ) -> dict[str, float]:
-    """Name means, bounds of their intervals and numbers of users, of slices too."""
+    """Return means, bounds of their intervals and numbers of users, also of slices, by name."""
     slices = [column for column in users.columns if column.startswith(SLICE)]
     inside = {metric_name(NDCG, k, column.removeprefix(SLICE)): column for column in slices}
     values = values | {

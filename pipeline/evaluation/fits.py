@@ -1,7 +1,7 @@
-"""Several fits of one recipe as one evaluation.
+"""Combination of several fits of one recipe into one evaluation.
 
-Promises: each person's value is the mean over the fits, so the luck of one training seed counts
-1/S; people and columns are those of the first fit.
+Guarantees: each user's value is the mean over S fits, so the variance by seeds counts 1/S; users
+and columns are those of the first fit.
 """
 
 from __future__ import annotations
@@ -23,43 +23,56 @@ from pipeline.models.contract import Recipe, Scorer
 def averaged(evaluations: Sequence[Evaluation]) -> Evaluation:
     """Return the mean of evaluations of one recipe's fits on one holdout.
 
-    The ends of an interval are means of ends, too: they speak of people, not of seeds.
+    Bounds of intervals are averaged too: they describe the sample of users, not the seeds.
+
+    Parameters
+    ----------
+    evaluations
+        At least one, all of the same users.
+
+    Returns
+    -------
+    Evaluation
+        With the metrics that all fits have.
 
     Raises
     ------
     GateError
-        The fits were judged by different people.
+        `evaluate.fits_differ`: the fits were evaluated on different users.
     """
     first = evaluations[0]
     if len(evaluations) == 1:
         return first
-    if any(not one.users[c.USER_ID].equals(first.users[c.USER_ID]) for one in evaluations):
+    if any(not fit.users[c.USER_ID].equals(first.users[c.USER_ID]) for fit in evaluations):
         raise GateError(
-            "evaluate.fits_differ", "fits of one recipe were judged by different people"
+            "evaluate.fits_differ", "fits of one recipe were evaluated on different users"
         )
-    columns = [name for name in first.users.columns if name != c.USER_ID]
-    users = first.users.select(
-        c.USER_ID,
-        *(sum((one.users[name] for one in evaluations[1:]), first.users[name]) / len(evaluations)
-          for name in columns),
-    )  # fmt: skip
-    metrics = {
-        name: sum(one.metrics[name] for one in evaluations) / len(evaluations)
-        for name in first.metrics
-        if all(name in one.metrics for one in evaluations)
+    n = len(evaluations)
+    columns = {
+        name: sum((fit.users[name] for fit in evaluations[1:]), first.users[name]) / n
+        for name in first.users.columns
+        if name != c.USER_ID
     }
-    coverage = sum(one.coverage for one in evaluations) / len(evaluations)
+    metrics = {
+        name: sum(fit.metrics[name] for fit in evaluations) / n
+        for name in first.metrics
+        if all(name in fit.metrics for fit in evaluations)
+    }
+    coverage = sum(fit.coverage for fit in evaluations) / n
+    users = first.users.with_columns(**columns)
     return replace(first, users=users, metrics=metrics, coverage=coverage)
 
 
 FITS: Final = 3
+"""Number of fits of a recipe, the first included."""
 
 
 _MANY_USERS: Final = 4000
+"""Minimum number of evaluated users for further fits."""
 
 
 QUICK_SECONDS: Final = 60.0
-"""A fit that took longer is not made again for its dice."""
+"""A recipe whose fit takes longer is not fitted again."""
 
 
 def further(
@@ -71,18 +84,23 @@ def further(
     seconds: float,
     progress: Progress = silent,
 ) -> tuple[Scorer, ...]:
-    """Train a recipe again with other salts; nothing where that pays or says nothing.
+    """Train a recipe again with other seeds, if that is cheap and informative.
 
     Parameters
     ----------
+    recipe, history
+        A recipe, and the training window.
     first
-        Its fit with salt 0.
+        Its fit as replicate 0.
     users, seconds
-        How many people judge, and how long the first fit took.
+        Number of evaluated users, and duration of the first fit.
+    progress
+        Receives a line per fit.
 
     Returns
     -------
-    The fits with the salts 1, 2; none for a baseline, or where the dice change nothing.
+    tuple
+        Replicates 1 and 2; empty for a baseline, a deterministic recipe, few users or a slow fit.
     """
     if users < _MANY_USERS or seconds > QUICK_SECONDS or recipe.capabilities.baseline is not None:
         return ()
@@ -90,14 +108,26 @@ def further(
     for replicate in range(1, FITS):
         progress(f"fit {replicate + 1} of {FITS}")
         scorers.append(recipe.train(history, replicate=replicate))
+        # A recipe that ignores its seed would only repeat its first fit.
         if replicate == 1 and same(first, scorers[0]):
             return ()
     return tuple(scorers)
 
 
-def same(one: Scorer, other: Scorer) -> bool:
-    """Whether two scorers are equal, number by number."""
-    left, right = one.arrays(), other.arrays()
+def same(first: Scorer, second: Scorer) -> bool:
+    """Compare two scorers number by number.
+
+    Parameters
+    ----------
+    first, second
+        Scorers of one family.
+
+    Returns
+    -------
+    bool
+        True if all arrays are equal.
+    """
+    left, right = first.arrays(), second.arrays()
     return left.keys() == right.keys() and all(
         np.array_equal(left[name], right[name]) for name in left
     )

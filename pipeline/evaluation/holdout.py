@@ -1,7 +1,7 @@
-"""What evaluations share: the judged users' lists, what they went for, values per user.
+"""Shared steps of evaluations: lists and ground truth of a holdout's users, and values per user.
 
-Promises: whoever reaches into the holdout is refused; lists are the best k of the whole catalogue,
-never a sample; rows follow the judged users, sorted by id.
+Guarantees: a scorer or history that reaches into the holdout is rejected; lists are the best k of
+the whole catalogue, never a sample; rows follow the evaluated users, sorted by id.
 """
 
 from __future__ import annotations
@@ -24,73 +24,161 @@ from pipeline.models.contract import Scorer
 from pipeline.models.topk import Lists, top_k
 
 SLICE: Final = "slice."
-"""Prefix of the columns of a slice."""
+"""Prefix of the columns of slices."""
 
 AT_ONCE: Final = 8192
-"""Users looked at together: bounds the memory of factors and lists."""
+"""Number of users scored together: bounds the memory of factors and lists."""
 
 
 def refuse_leaks(scorer: Scorer, history: History, split: Split) -> None:
-    """Raise `GateError` when either knows something of the holdout, or they do not fit.
+    """Reject a scorer or history that reaches into the holdout, or that do not fit together.
 
-    A scorer may list items beside the history's: those that had no event yet.
+    Parameters
+    ----------
+    scorer
+        May have items besides the history's: those without events.
+    history
+        The training window.
+    split
+        Has the cutoff.
+
+    Raises
+    ------
+    GateError
+        `evaluate.leak`: training or history ends after the cutoff. `evaluate.other_catalogue`: the
+        scorer lacks items of the history.
     """
-    for what, until in (("scorer", scorer.trained_until), ("history", history.end)):
+    for name, until in (("scorer", scorer.trained_until), ("history", history.end)):
         if to_utc(until) > split.cutoff:
             raise GateError(
                 "evaluate.leak",
-                f"the {what} reaches until {format_instant(until)}, into the holdout that starts "
-                f"at {format_instant(split.cutoff)}: it must not be judged on it",
+                f"the {name} reaches until {format_instant(until)}, into the holdout that starts "
+                f"at {format_instant(split.cutoff)}, so it cannot be evaluated on it",
             )
     if not find(scorer.item_ids, history.item_ids)[1].all():
         raise GateError(
             "evaluate.other_catalogue",
-            "the scorer and the history do not lie over the same catalogue",
+            "the catalogue of the scorer lacks items of the history: retrain on this window",
         )
 
 
 def rows_of(wanted: list[str], user_ids: NDArray[np.str_]) -> NDArray[np.int64]:
-    """``(n,)`` int64 rows of users that must be there; `GateError` when one is not."""
+    """Return the rows of users in a history.
+
+    Parameters
+    ----------
+    wanted
+        Users, in the order of the result.
+    user_ids
+        ``(n_users,)`` str, in any order.
+
+    Returns
+    -------
+    ``(n,)`` int64
+
+    Raises
+    ------
+    GateError
+        `evaluate.users_without_history`: a user is missing.
+    """
     order = np.argsort(user_ids)
-    asked = np.asarray(wanted, dtype=np.str_)
-    at = np.searchsorted(user_ids, asked, sorter=order)
+    users = np.asarray(wanted, dtype=np.str_)
+    at = np.searchsorted(user_ids, users, sorter=order)
     rows: NDArray[np.int64] = order[np.minimum(at, len(order) - 1)].astype(np.int64)
-    missing = int(np.sum(user_ids[rows] != asked))
+    missing = int(np.sum(user_ids[rows] != users))
     if missing:
         raise GateError(
             "evaluate.users_without_history",
-            f"{missing:,} judged users have no row in the training window",
+            f"{missing:,} users of the holdout have no row in the training window",
         )
     return rows
 
 
 def lists_of(scorer: Scorer, users: History, k: int, exclude: sp.csr_matrix | None) -> Lists:
-    """Return the best `k` items of each user, in the order of `users`."""
-    indptr, items, scores = [np.zeros(1, np.int64)], [], []
+    """Return the best `k` items of each user.
+
+    Parameters
+    ----------
+    scorer
+        Over the catalogue of `users`.
+    users
+        Histories of the users.
+    k
+        Length of the lists.
+    exclude
+        ``(n_users, n_items)`` CSR of items that lists leave out; None if they may repeat items.
+
+    Returns
+    -------
+    Lists
+        In the order of `users`.
+    """
+    indptr = [np.zeros(1, np.int64)]
+    items, scores = [np.zeros(0, np.int32)], [np.zeros(0, np.float32)]
     for start in range(0, users.n_users, AT_ONCE):
         rows = np.arange(start, min(start + AT_ONCE, users.n_users))
-        part = top_k(
-            scorer.score(users.take(rows)),
-            k,
-            exclude=None if exclude is None else exclude[rows],
-        )
+        excluded = None if exclude is None else exclude[rows]
+        part = top_k(scorer.score(users.take(rows)), k, exclude=excluded)
         indptr.append(part.indptr[1:] + indptr[-1][-1])
         items.append(part.item)
         scores.append(part.score)
-    return Lists(
-        np.concatenate(indptr),
-        np.concatenate(items) if items else np.zeros(0, np.int32),
-        np.concatenate(scores) if scores else np.zeros(0, np.float32),
-    )
+    return Lists(np.concatenate(indptr), np.concatenate(items), np.concatenate(scores))
+
+
+def judged_lists(
+    scorer: Scorer, history: History, split: Split, k: int
+) -> tuple[History, History, Lists, Truth]:
+    """Return a scorer's lists for the users of a holdout, and their ground truth.
+
+    Parameters
+    ----------
+    scorer
+        Trained before the cutoff.
+    history
+        The training window; the scorer's catalogue may have items without events besides its own.
+    split
+        The holdout with its users and ground truth.
+    k
+        Length of the lists.
+
+    Returns
+    -------
+    tuple
+        The history over the scorer's catalogue, its part of the evaluated users, their lists, and
+        their ground truth over the same catalogue.
+
+    Raises
+    ------
+    GateError
+        As `refuse_leaks` and `rows_of`.
+    """
+    refuse_leaks(scorer, history, split)
+    history = history.reindex_items(scorer.item_ids)
+    judged = history.take(rows_of(split.users.to_list(), history.user_ids))
+    lists = lists_of(scorer, judged, k, judged.seen if split.task == "discovery" else None)
+    return history, judged, lists, truth_of(split.truth, judged.user_ids, history.item_ids)
 
 
 def truth_of(frame: pl.DataFrame, user_ids: NDArray[np.str_], item_ids: NDArray[np.str_]) -> Truth:
-    """Put the truth over a catalogue; `user_ids` are sorted, and so is the catalogue."""
+    """Return the ground truth of users over a catalogue.
+
+    Parameters
+    ----------
+    frame
+        `user_id`, `item_id` of the target items, without duplicates.
+    user_ids, item_ids
+        ``(n_users,)`` and ``(n_items,)`` str, sorted.
+
+    Returns
+    -------
+    Truth
+        Items outside the catalogue count in its sizes alone.
+    """
     row = np.searchsorted(user_ids, np.asarray(frame[c.USER_ID].to_list(), dtype=np.str_))
     names = np.asarray(frame[c.ITEM_ID].to_list(), dtype=np.str_)
-    column, known = find(item_ids, names)
+    column, present = find(item_ids, names)
     cells = sp.csr_matrix(
-        (np.ones(known.sum(), np.float32), (row[known], column[known])),
+        (np.ones(present.sum(), np.float32), (row[present], column[present])),
         shape=(len(user_ids), len(item_ids)),
     )
     return Truth(cells, np.bincount(row, minlength=len(user_ids)).astype(np.int64))
@@ -99,7 +187,20 @@ def truth_of(frame: pl.DataFrame, user_ids: NDArray[np.str_], item_ids: NDArray[
 def find(
     item_ids: NDArray[np.str_], names: NDArray[np.str_]
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Columns of some items in a sorted catalogue, and whether they are there at all."""
+    """Return the columns of items in a sorted catalogue.
+
+    Parameters
+    ----------
+    item_ids
+        ``(n_items,)`` str, sorted.
+    names
+        ``(n,)`` str, in any order.
+
+    Returns
+    -------
+    tuple
+        ``(n,)`` int64 columns, meaningless if absent, and ``(n,)`` bool, True if present.
+    """
     column = np.minimum(np.searchsorted(item_ids, names), len(item_ids) - 1)
     return column, item_ids[column] == names
 
@@ -107,11 +208,23 @@ def find(
 def reindex_columns(
     cells: sp.csr_matrix, from_ids: NDArray[np.str_], to_ids: NDArray[np.str_]
 ) -> sp.csr_matrix:
-    """Write users × items over another sorted catalogue; items that it lacks are dropped."""
-    column, known = find(to_ids, from_ids)
-    picked = cells[:, known].tocoo()
+    """Write users × items over another catalogue; items that it lacks are dropped.
+
+    Parameters
+    ----------
+    cells
+        ``(n_users, len(from_ids))`` CSR.
+    from_ids, to_ids
+        The present and the new catalogue, sorted.
+
+    Returns
+    -------
+    ``(n_users, len(to_ids))`` CSR
+    """
+    column, present = find(to_ids, from_ids)
+    picked = cells[:, present].tocoo()
     return sp.csr_matrix(
-        (picked.data, (picked.row, column[known][picked.col])),
+        (picked.data, (picked.row, column[present][picked.col])),
         shape=(cells.shape[0], len(to_ids)),
     )
 
@@ -124,14 +237,16 @@ def values_of(
     new: NDArray[np.bool_],
     segments: pl.DataFrame | None,
 ) -> pl.DataFrame:
-    """Write down what lists were worth, user by user and slice by slice.
+    """Return the values of lists per user and slice.
 
     Parameters
     ----------
     lists, truth
         Rows as `judged`, both over one catalogue of ``n_items``.
+    k
+        Depth of the metrics.
     judged
-        The judged users' part of the training window.
+        The evaluated users' part of the training window.
     new
         ``(n_items,)`` bool: items new to the catalogue.
     segments
@@ -140,23 +255,17 @@ def values_of(
     Returns
     -------
     polars.DataFrame
-        `user_id`, then float64 columns as `Evaluation.users` describes them.
+        `user_id`, then float64 columns as described at `Evaluation.users`.
     """
     overall = measure(lists, truth, k)
     old_cells = truth.only(~new, np.zeros_like(truth.size)).items
     of_old = np.diff(old_cells.indptr).astype(np.int64)
-    # What no catalogue holds yet is newer than anything in it.
+    # A target item outside the catalogue had no event before the cutoff, so it is a new item.
     of_new = truth.only(new, truth.size - of_old)
-    columns = {
-        **{name: overall[name, k] for name in (NDCG, RECALL, HIT_RATE)},
-        **{
-            SLICE + name: np.where(inside, overall[NDCG, k], np.nan)
-            for name, inside in user_slices(judged, segments).items()
-        },
-        SLICE + NEW_ITEMS: ndcg(lists, of_new, k),
-        SLICE + OLD_ITEMS: ndcg(lists, Truth(old_cells, of_old), k),
-    }
+    columns = {name: overall[name, k] for name in (NDCG, RECALL, HIT_RATE)}
+    for name, inside in user_slices(judged, segments).items():
+        columns[SLICE + name] = np.where(inside, overall[NDCG, k], np.nan)
+    columns[SLICE + NEW_ITEMS] = ndcg(lists, of_new, k)
+    columns[SLICE + OLD_ITEMS] = ndcg(lists, Truth(old_cells, of_old), k)
     ids = pl.Series(c.USER_ID, judged.user_ids.tolist(), dtype=pl.String)
-    return pl.DataFrame([ids, *(pl.Series(name, v) for name, v in columns.items())]).with_columns(
-        pl.exclude(c.USER_ID).fill_nan(None)
-    )
+    return pl.DataFrame({c.USER_ID: ids, **columns}, nan_to_null=True)

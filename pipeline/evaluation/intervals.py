@@ -1,7 +1,7 @@
 """Means over users with bootstrap intervals.
 
-Promises: equal values give equal intervals, whatever the order of the users and whatever they are
-called; a user without a value in a column is not counted there.
+Guarantees: equal values give equal intervals, whatever the order and the ids of the users; a user
+without a value in a column is not counted there.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from scipy.special import pdtr
 from threadpoolctl import threadpool_limits
 
 DRAWS: Final = 1000
+"""Number of bootstrap draws."""
 NORMAL_95: Final = 1.96
+"""Standard errors from the mean to the ends of a 95 % interval."""
 
 _LEVEL: Final = (0.025, 0.975)
 _AT_ONCE: Final = 64
-"""Users drawn together: their weights stay in the cache."""
-# How often one draw of n from n takes one user: a Poisson count of mean 1, read from its quantiles.
+"""Number of users drawn together: their weights stay in the cache."""
+# A user's weight in a draw of n from n is a Poisson count of mean 1, looked up by its quantiles.
 _POISSON: Final = np.searchsorted(
     pdtr(np.arange(32), 1.0), (np.arange(1 << 16) + 0.5) / (1 << 16)
 ).astype(np.uint8)
@@ -28,14 +30,14 @@ _POISSON: Final = np.searchsorted(
 
 @dataclass(frozen=True)
 class Means:
-    """Of each column, ``(n_columns,)`` each: NaN, and a count of 0, where no user has a value.
+    """Means of columns, ``(n_columns,)`` each: NaN, and a count of 0, if no user has a value.
 
     Attributes
     ----------
     mean, low, high
         float64, with the bounds of the 95 % interval.
     count
-        int64 users with a value.
+        int64 number of users with a value.
     """
 
     mean: NDArray[np.float64]
@@ -45,13 +47,24 @@ class Means:
 
 
 def normal_interval(mean: float, se: float) -> tuple[float, float]:
-    """Return the 95 % interval of an estimate whose error is about normal."""
+    """Return the 95 % interval of an estimate with a normal error.
+
+    Parameters
+    ----------
+    mean, se
+        The estimate, and its standard error.
+
+    Returns
+    -------
+    tuple
+        Lower and upper bound.
+    """
     half = NORMAL_95 * se
     return mean - half, mean + half
 
 
 def means(values: NDArray[np.float64]) -> Means:
-    """Take the means of columns, and the interval of each by `DRAWS` draws of all users.
+    """Return the means of columns, and their intervals by `DRAWS` draws of all users.
 
     The draws are shared by the columns; a user's weights are Poisson counts, which for many users
     is the bootstrap with replacement (Chamandy et al. 2012).
@@ -59,27 +72,34 @@ def means(values: NDArray[np.float64]) -> Means:
     Parameters
     ----------
     values
-        ``(n_users, n_columns)``, NaN where a user has no value.
+        ``(n_users, n_columns)``, NaN if a user has no value.
+
+    Returns
+    -------
+    Means
+        In the order of the columns.
     """
-    # By value, not by user: the dice of an interval must not hang on pseudonyms.
+    # Sorted by value, not by user: the draws of an interval must not depend on pseudonyms.
     values = values[np.lexsort(np.nan_to_num(values, nan=-1.0).T)] if values.size else values
     inside = ~np.isnan(values)
     count = inside.sum(axis=0)
     partial = count < len(values)
     n_columns = values.shape[1]
-    # Below the values: everybody, and who is inside of each column that lacks somebody.
+    # Below the values: a row of all users, and one of the users with a value per partial column.
     summed = np.vstack(
         [np.where(inside, values, 0.0).T, np.ones((1, len(values))), inside.T[partial]]
     )
     total = np.zeros((len(summed), DRAWS))
     random = np.random.default_rng(0)
     times = np.empty((_AT_ONCE, DRAWS))
-    with threadpool_limits(1, "blas"):  # products this small are not worth waking threads
+    with threadpool_limits(1, "blas"):  # starting threads takes longer than such a small product
         for start in range(0, len(values), _AT_ONCE):
             part = summed[:, start : start + _AT_ONCE]
             drawn = random.integers(0, len(_POISSON), (part.shape[1], DRAWS), np.uint16)
             taken = times[: len(drawn)]
-            np.copyto(taken, _POISSON.take(drawn))  # one byte each: the table stays near
+            np.copyto(
+                taken, _POISSON.take(drawn)
+            )  # the table has one byte per entry and stays cached
             total += part @ taken
     weight = np.repeat(total[[n_columns]], n_columns, axis=0)
     weight[partial] = total[n_columns + 1 :]

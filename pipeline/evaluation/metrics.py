@@ -1,20 +1,20 @@
-"""Metrics per user, from ragged lists and the items that each user went for.
+"""Accuracy metrics per user, from ragged lists and the ground truth of each user.
 
-Promises: binary relevance; a user with an empty truth has NaN in every metric, and a mean leaves it
-out; an item that the catalogue does not hold counts in `size` though no list can name it; a list
-that is shorter than k is judged as if its missing entries were wrong. With *hits* the entries among
-the first k that are in the truth, and ranks from 1, of one user:
+Guarantees: relevance is binary; a user without ground truth has NaN in every metric and is left out
+of means; an item outside the catalogue counts in `size` though no list can contain it; entries
+missing from a list shorter than k count as wrong. With *hits* the entries among the first k that
+are in the ground truth, and ranks from 1, per user:
 
 * ``ndcg``: Σ over hits of 1/log2(1 + rank) ÷ the same sum for the ranks 1..min(k, size);
 * ``recall``: hits ÷ size; ``recall_capped``: hits ÷ min(k, size); ``precision``: hits ÷ k;
 * ``map``: Σ over hits of (hits up to this rank ÷ rank) ÷ min(k, size);
 * ``mrr``: 1 ÷ the rank of the first hit, 0 without one; ``hit_rate``: 1 with a hit, else 0.
 
-Where others differ. NDCG: ranx, and RecTools with ``divide_by_achievable``, are equal to ours;
-RecTools by default divides by the sum for the ranks 1..k, whatever the size. MAP: ranx and RecTools
-divide by the size, so that no list of k can reach 1 when the size is larger; ours times
-min(k, size) ÷ size is theirs. RecTools names `recall_capped` "Precision with ``r_precision``". All
-others are equal (`tests/golden` holds their figures).
+Differences from other libraries. NDCG: equal to ranx, and to RecTools with
+``divide_by_achievable``; RecTools by default divides by the sum for the ranks 1..k, whatever the
+size. MAP: ranx and RecTools divide by the size, so that no list of k reaches 1 if the size is
+larger; times min(k, size) ÷ size, `map` equals their value. RecTools calls `recall_capped`
+"Precision with ``r_precision``". All others are equal (`tests/golden` has their figures).
 """
 
 from __future__ import annotations
@@ -37,26 +37,39 @@ MAP: Final = "map"
 MRR: Final = "mrr"
 HIT_RATE: Final = "hit_rate"
 PER_USER: Final = (NDCG, RECALL, RECALL_CAPPED, PRECISION, MAP, MRR, HIT_RATE)
-"""What `measure` measures."""
+"""Metrics that `measure` returns."""
 
 
 @dataclass(frozen=True)
 class Truth:
-    """What users went for in the holdout.
+    """Ground truth: target items of users in the holdout.
 
     Attributes
     ----------
     items
-        Users × catalogue CSR: a stored cell is a truth item, whatever its value; no duplicates.
+        Users × catalogue CSR: a stored cell is a target item, whatever its value; no duplicates.
     size
-        ``(n_users,)`` int64: distinct truth items, those outside the catalogue included.
+        ``(n_users,)`` int64: distinct target items, those outside the catalogue included.
     """
 
     items: sp.csr_matrix
     size: NDArray[np.int64]
 
     def only(self, columns: NDArray[np.bool_], size: NDArray[np.int64]) -> Truth:
-        """Return the truth within some columns ``(n_items,)``; `size` as in the attributes."""
+        """Return the ground truth within some columns.
+
+        Parameters
+        ----------
+        columns
+            ``(n_items,)`` bool.
+        size
+            As in the attributes.
+
+        Returns
+        -------
+        Truth
+            Over the same catalogue.
+        """
         rows = np.repeat(np.arange(self.items.shape[0]), np.diff(self.items.indptr))
         keep = columns[self.items.indices]
         kept = sp.csr_matrix(
@@ -79,15 +92,20 @@ def measure(lists: Lists, truth: Truth, *depths: int) -> dict[tuple[str, int], N
     Returns
     -------
     dict
-        (metric, k) to ``(n_users,)`` float64 in [0, 1], NaN where the truth is empty.
+        (metric, k) to ``(n_users,)`` float64 in [0, 1], NaN without ground truth.
+
+    Raises
+    ------
+    ValueError
+        A depth is below 1, or the lists and the ground truth do not match.
     """
     if not depths or min(depths) < 1:
-        raise ValueError(f"metrics are taken at depths of at least 1, not at {depths}")
+        raise ValueError(f"depths of metrics must be at least 1, not {depths}")
     n_users, n_items = truth.items.shape
     if lists.n_rows != n_users or len(truth.size) != n_users:
-        raise ValueError(f"{lists.n_rows} lists, but the truth of {n_users} users")
+        raise ValueError(f"{lists.n_rows} lists do not match the ground truth of {n_users} users")
     if lists.item.max(initial=-1) >= n_items or lists.item.min(initial=0) < 0:
-        raise ValueError(f"a list names an item outside the catalogue of {n_items}")
+        raise ValueError(f"a list has an item outside the catalogue of {n_items} items")
     ascending = np.unique(np.asarray(depths, np.int64))
     values = one_pass()(
         lists.item.astype(np.int32, copy=False),
@@ -106,10 +124,15 @@ def measure(lists: Lists, truth: Truth, *depths: int) -> dict[tuple[str, int], N
 
 
 def ndcg(lists: Lists, truth: Truth, k: int) -> NDArray[np.float64]:
-    """``(n_users,)`` float64 in [0, 1], NaN where the truth is empty."""
+    """Return the NDCG of each user.
+
+    Parameters
+    ----------
+    lists, truth, k
+        As in `measure`.
+
+    Returns
+    -------
+    ``(n_users,)`` float64 in [0, 1], NaN without ground truth.
+    """
     return measure(lists, truth, k)[NDCG, k]
-
-
-def recall(lists: Lists, truth: Truth, k: int) -> NDArray[np.float64]:
-    """``(n_users,)`` float64 in [0, 1], NaN where the truth is empty."""
-    return measure(lists, truth, k)[RECALL, k]

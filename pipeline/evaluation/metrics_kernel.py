@@ -1,8 +1,8 @@
-"""The pass over lists and truth that `evaluation.metrics` defines, compiled by numba.
+"""Compiled pass over lists and ground truth for `evaluation.metrics` (numba).
 
-Promises: each entry of a list and each item of a truth is looked at once; sums are taken in the
-order of ranks, so equal lists give equal bytes. What it compiles to is kept beside this file, or in
-the user's cache, for the next process.
+Guarantees: each entry of a list and each item of the ground truth is read once; sums are in the
+order of ranks, so equal lists give equal bytes. The compiled code is cached beside this file, or in
+the user's cache folder, for the next process.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ Pass = Callable[
 
 @cache
 def one_pass() -> Pass:
-    """Return the compiled pass; numba is loaded by the first process that judges, not by others."""
+    """Return the compiled pass; only a process that evaluates imports numba."""
     from numba import njit
 
     try:
         return cast("Pass", njit(cache=True, nogil=True)(_one_pass))
-    except RuntimeError:  # neither this folder nor a cache of the user's can be written
+    except RuntimeError:  # neither this folder nor the user's cache folder is writable
         return cast("Pass", njit(nogil=True)(_one_pass))
 
 
@@ -40,29 +40,32 @@ def _one_pass(
     n_items: int,
     depths: Ints,
 ) -> NDArray[np.float64]:
-    """Take every metric of every user.
+    """Return every metric of every user.
 
     Parameters
     ----------
     item, item_from
         Lists: entries of user u from ``item_from[u]`` to ``item_from[u + 1]``, best first.
     wanted, wanted_from
-        The truth within the catalogue, laid out alike, in any order.
+        The ground truth within the catalogue, laid out alike, in any order.
     size
-        ``(n_users,)``: items of the truth, those outside the catalogue included.
+        ``(n_users,)``: number of target items, those outside the catalogue included.
+    n_items
+        Size of the catalogue.
     depths
         Ascending, each once.
 
     Returns
     -------
-    ``(n_depths, 7, n_users)``: NDCG, recall, capped recall, precision, MAP, MRR, hit rate; NaN
-    where `size` is 0.
+    ``(n_depths, 7, n_users)``: NDCG, recall, capped recall, precision, MAP, MRR, hit rate; NaN if
+    `size` is 0.
     """
     n_users = len(size)
     values = np.full((len(depths), 7, n_users), np.nan)
     discount = 1.0 / np.log2(np.arange(2.0, depths[-1] + 2.0))
     ideal = np.cumsum(discount)
-    wanted_by = np.full(n_items, -1)  # the last user who wants it
+    # The last user with the item in the ground truth: nothing has to be reset between users.
+    wanted_by = np.full(n_items, -1)
     for user in range(n_users):
         if size[user] == 0:
             continue
@@ -70,6 +73,7 @@ def _one_pass(
             wanted_by[wanted[place]] = user
         begin, length = item_from[user], item_from[user + 1] - item_from[user]
         hits, gain, precision, first, rank = 0, 0.0, 0.0, 0.0, 0
+        # Depths ascend, so the sums go on from one to the next.
         for at in range(len(depths)):
             k = depths[at]
             while rank < min(k, length):

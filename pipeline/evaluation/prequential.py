@@ -1,14 +1,13 @@
-"""The prequential track: each new event against the list that its user could see when it happened.
+"""Prequential scores: each new event against the list that was live for its user at its timestamp.
 
-Promises: a list is judged by what happened while it was live, never by what it was trained on; an
-event from before the first publication is counted and not scored; equal inputs give equal numbers
-whatever the order of rows and whatever the pseudonyms.
+Guarantees: a list is scored by events while it was live, never by events that it was trained on; an
+event before the first publication is counted and not scored; equal inputs give equal figures,
+whatever the order of rows and the pseudonyms.
 
-Which list that was, `data.exposure` says. Beside it stands what the base alone would have reached
-(`base_only_ndcg`). Of fewer than `MIN_GROUP_SIZE` people nothing is told but how many there were.
+`data.exposure` finds the live list. `base_only_ndcg` is the score of the base alone. A group of
+fewer than `MIN_GROUP_SIZE` users has no figure but its number.
 
-Whoever reads a shop's events a night late does not get a second score: an event that arrives after
-the night of its timestamp is learnt from and never scored here.
+An event that arrives after the nightly run of its day is trained on, but never scored here.
 """
 
 from __future__ import annotations
@@ -25,32 +24,31 @@ from pipeline import columns as c
 from pipeline.base import Interval
 from pipeline.data.cluster_robust import MIN_GROUP_SIZE, Mean, mean_ci
 from pipeline.data.exposure import OWNER, SHOWN, bases_alone, exposure_intervals, shown_at
+from pipeline.data.split import between
 from pipeline.data.targets import Task
 
 ALL: Final = "all"
+"""Slice of all users."""
 NEW: Final = "new"
+"""Slice of users without an earlier event."""
+_LISTS: Final = "lists"
+"""Name of the publication of lists that were never published."""
 
 _ROW, _DAY, _FIRST, _BEFORE = "row", "day", "first", "before"
 _RANK, _MODELLED, _BASE_OWNER, _BASE_RANK = "rank", "modelled", "base_owner", "base_rank"
 
 
 @dataclass(frozen=True)
-class PrequentialRow:
-    """What one model version reached with one group of people.
+class _Group:
+    """A model version and a group of users.
 
     Attributes
     ----------
     slice
-        ``all``; by what was shown ``model`` or ``fallback``; by the events that the user had before
-        the span ``new`` (none), ``cold`` (≤ first quartile), ``hot`` (> third) or ``warm``.
+        ``all``; by the list shown ``model`` or ``fallback``; by the number of events of the user
+        before the span ``new`` (none), ``cold`` (≤ first quartile), ``hot`` (> third) or ``warm``.
     user_days
-        UTC days of users, one more where a list was replaced during the day.
-    hit_rate
-        Share of the events whose item was among the first `k`.
-    ndcg
-        NDCG@k of each user-day (its distinct items against the list), then the mean.
-    base_only_hit_rate, base_only_ndcg
-        The same events against the base's list alone.
+        UTC days of users; a day counts twice if the list was replaced during it.
     """
 
     model_version: str
@@ -58,6 +56,22 @@ class PrequentialRow:
     users: int
     user_days: int
     events: int
+
+
+@dataclass(frozen=True)
+class PrequentialRow(_Group):
+    """Live quality of a model version for a group of users.
+
+    Attributes
+    ----------
+    hit_rate
+        Share of the events whose item was among the first `k`.
+    ndcg
+        NDCG@k of each user-day (its distinct items against the list), averaged.
+    base_only_hit_rate, base_only_ndcg
+        The same events against the base's list alone.
+    """
+
     hit_rate: Mean
     ndcg: Mean
     base_only_hit_rate: Mean
@@ -66,16 +80,17 @@ class PrequentialRow:
 
 @dataclass(frozen=True)
 class Prequential:
-    """The live quality of one span.
+    """Live quality of a span.
 
     Attributes
     ----------
     events
         New target events; each is scored, `unlisted` or `repeated`.
     unlisted
-        Before the first publication: nothing was shown.
+        Events before the first publication.
     repeated
-        Under *discovery*: the user had the item before the list's as-of, so no list may hold it.
+        Under *discovery*: events on items that the user had before the list's as-of, which no list
+        contains.
     rows
         Versions in the order of their publication, ``all`` first.
     """
@@ -90,14 +105,9 @@ class Prequential:
 
 
 @dataclass(frozen=True)
-class LiveFigures:
-    """What one version reached with one group, as the ledger keeps it; None for a small group."""
+class LiveFigures(_Group):
+    """Live quality of a version for a group, as the ledger keeps it; None for a small group."""
 
-    model_version: str
-    slice: str
-    users: int
-    user_days: int
-    events: int
     hit_rate: float | None
     ndcg: float | None
     ndcg_lo: float | None
@@ -109,7 +119,7 @@ class LiveFigures:
 
 @dataclass(frozen=True)
 class PrequentialFigures(LiveFigures):
-    """A row in a file: every mean with its error and interval.
+    """A row in a file: every mean with its standard error and interval.
 
     Figures of fewer than `MIN_GROUP_SIZE` users are None.
     """
@@ -129,24 +139,34 @@ class PrequentialFigures(LiveFigures):
         """Flatten a row."""
         values: dict[str, Any] = {}
         for name, value in vars(row).items():
-            if not isinstance(value, Mean):
-                values[name] = value
-                continue
-            known = value if row.users >= MIN_GROUP_SIZE else None
-            values[name] = None if known is None else known.mean
-            for part in ("se", "lo", "hi"):
-                values[f"{name}_{part}"] = None if known is None else getattr(known, part)
+            for part, figure in vars(value).items() if isinstance(value, Mean) else ():
+                key = name if part == "mean" else f"{name}_{part}"
+                values[key] = figure if row.users >= MIN_GROUP_SIZE else None
+            values.setdefault(name, value)
         return cls(**values)
 
     @property
     def summary(self) -> LiveFigures:
-        """What the ledger keeps."""
+        """Figures for the ledger."""
         names = [field.name for field in fields(LiveFigures)]
         return LiveFigures(**{name: getattr(self, name) for name in names})
 
 
 def past_of(users: Collection[str], span: Interval) -> pl.Expr:
-    """Select all events of these users before the span's end."""
+    """Select all events of users before the end of a span.
+
+    Parameters
+    ----------
+    users
+        Users to select.
+    span
+        Only its end counts.
+
+    Returns
+    -------
+    polars.Expr
+        A filter on events.
+    """
     return pl.col(c.USER_ID).is_in(sorted(users)) & (pl.col(c.TIMESTAMP) < span.end)
 
 
@@ -167,20 +187,29 @@ def prequential(
     events
         `user_id`, `item_id`, `timestamp` of the target events; those outside the span are left out.
     past
-        `user_id`, `item_id`, `timestamp` of all events, of whatever kind, of these users before the
-        span's end (`past_of`).
+        `user_id`, `item_id`, `timestamp` of all events, of any kind, of these users before the end
+        of the span (`past_of`).
     publications, lists
         Rows of `columns.PUBLICATIONS` and, of those `active_publications`, of
         `columns.RECOMMENDATIONS` (`lists_for`).
-    k
-        How many entries of a list count.
+    span, k
+        Days to score, and number of entries of a list that count.
+    policy
+        Task of the lists.
+
+    Returns
+    -------
+    Prequential
+        Rows by version and slice.
     """
-    inside = pl.col(c.TIMESTAMP).is_between(span.start, span.end, closed="left")
-    rows = events.filter(inside).select(c.USER_ID, c.ITEM_ID, c.TIMESTAMP)
+    rows = events.filter(between(span)).select(c.USER_ID, c.ITEM_ID, c.TIMESTAMP)
+    # Items before users: a tie in time must not be broken by a pseudonym.
     rows = rows.sort(c.TIMESTAMP, c.ITEM_ID, c.USER_ID).with_row_index(_ROW)
     listed = _listed(rows, publications, lists)
     scored = listed if policy == "repeat" else _unseen(listed, past)
-    ranked = _ranked(scored, lists).join(_before(past, span), on=c.USER_ID, how="left")
+    earlier = past.filter(pl.col(c.TIMESTAMP) < span.start)
+    before = earlier.group_by(c.USER_ID).agg(pl.len().cast(pl.Int64).alias(_BEFORE))
+    ranked = _ranked(scored, lists).join(before, on=c.USER_ID, how="left")
     ranked = ranked.with_columns(
         pl.col(c.TIMESTAMP).dt.date().alias(_DAY), pl.col(_BEFORE).fill_null(0)
     ).sort(_ROW)
@@ -195,26 +224,71 @@ def prequential(
     )
 
 
-def _listed(rows: pl.DataFrame, publications: pl.DataFrame, lists: pl.DataFrame) -> pl.DataFrame:
-    """Add to each event whose list of which publication was shown, and whose of the base alone."""
-    shown = shown_at(rows, exposure_intervals(publications, lists))
-    alone = shown_at(
-        rows.select(_ROW, c.USER_ID, c.TIMESTAMP),
-        exposure_intervals(bases_alone(publications), lists),
+def list_quality(
+    lists: pl.DataFrame,
+    events: pl.DataFrame,
+    past: pl.DataFrame,
+    *,
+    span: Interval,
+    k: int,
+    policy: Task,
+) -> PrequentialRow | None:
+    """Score lists as if they had been live for a whole span.
+
+    Parameters
+    ----------
+    lists
+        `user_id`, `position`, `item_id`, computed from events before the span.
+    events, past
+        As in `prequential`; users without a list do not count.
+    span, k, policy
+        As in `prequential`.
+
+    Returns
+    -------
+    PrequentialRow or None
+        None without a scored event.
+    """
+    rows = lists.with_columns(
+        pl.lit(_LISTS).alias(c.PUBLICATION_ID), pl.lit(c.Slot.MODEL.value).alias(c.SLOT)
     )
-    bare = alone.select(_ROW, pl.col(OWNER).alias(_BASE_OWNER))
-    return shown.join(bare, on=_ROW, how="left")
+    publication = dict.fromkeys(c.PUBLICATIONS) | {
+        c.PUBLICATION_ID: _LISTS,
+        c.GENERATION: 1,
+        c.MODEL_VERSION: "",
+        c.RECIPE: "",
+        c.AS_OF: span.start,
+        c.LIVE_FROM: span.start,
+    }
+    scores = prequential(
+        events,
+        past,
+        pl.DataFrame([publication], schema=c.PUBLICATIONS),
+        rows,
+        span=span,
+        k=k,
+        policy=policy,
+    )
+    return next((row for row in scores.rows if row.slice == ALL), None)
+
+
+def _listed(rows: pl.DataFrame, publications: pl.DataFrame, lists: pl.DataFrame) -> pl.DataFrame:
+    """Add to each event the list shown to its user, and the list of the base alone."""
+    shown = shown_at(rows, exposure_intervals(publications, lists))
+    bases = exposure_intervals(bases_alone(publications), lists)
+    alone = shown_at(rows.select(_ROW, c.USER_ID, c.TIMESTAMP), bases)
+    return shown.join(alone.select(_ROW, pl.col(OWNER).alias(_BASE_OWNER)), on=_ROW, how="left")
 
 
 def _unseen(rows: pl.DataFrame, past: pl.DataFrame) -> pl.DataFrame:
-    """Keep the events whose item the user had not had when the list was made."""
+    """Keep the events whose item the user did not have when the list was computed."""
     first = past.group_by(c.USER_ID, c.ITEM_ID).agg(pl.col(c.TIMESTAMP).min().alias(_FIRST))
-    known = rows.join(first, on=[c.USER_ID, c.ITEM_ID], how="left")
-    return known.filter(pl.col(_FIRST).is_null() | (pl.col(_FIRST) >= pl.col(c.AS_OF))).drop(_FIRST)
+    rows = rows.join(first, on=[c.USER_ID, c.ITEM_ID], how="left")
+    return rows.filter(pl.col(_FIRST).is_null() | (pl.col(_FIRST) >= pl.col(c.AS_OF))).drop(_FIRST)
 
 
 def _ranked(rows: pl.DataFrame, lists: pl.DataFrame) -> pl.DataFrame:
-    """Add the position of each event's item in the list shown and in the base's; null for none."""
+    """Add the position of each event's item in the list shown and in the base's; null if absent."""
     for publication, owner, rank in ((SHOWN, OWNER, _RANK), (c.BASE, _BASE_OWNER, _BASE_RANK)):
         places = lists.select(
             pl.col(c.PUBLICATION_ID).alias(publication),
@@ -226,18 +300,10 @@ def _ranked(rows: pl.DataFrame, lists: pl.DataFrame) -> pl.DataFrame:
     return rows
 
 
-def _before(past: pl.DataFrame, span: Interval) -> pl.DataFrame:
-    """Count each user's events before the span."""
-    earlier = past.filter(pl.col(c.TIMESTAMP) < span.start)
-    return earlier.group_by(c.USER_ID).agg(pl.len().cast(pl.Int64).alias(_BEFORE))
-
-
 def _prequential_rows(rows: pl.DataFrame, lists: pl.DataFrame, k: int) -> Iterator[PrequentialRow]:
-    """Score every version on every slice that has an event."""
-    model = lists.filter(pl.col(c.SLOT) == c.Slot.MODEL.value)
-    model = model.select(
-        pl.col(c.PUBLICATION_ID).alias(SHOWN), pl.col(c.USER_ID).alias(OWNER)
-    ).unique()
+    """Score every version on every slice with an event."""
+    keys = pl.col(c.PUBLICATION_ID).alias(SHOWN), pl.col(c.USER_ID).alias(OWNER)
+    model = lists.filter(pl.col(c.SLOT) == c.Slot.MODEL.value).select(*keys).unique()
     model = model.with_columns(pl.lit(value=True).alias(_MODELLED))
     rows = rows.join(model, on=[SHOWN, OWNER], how="left").sort(_ROW)
     modelled = rows[_MODELLED].fill_null(value=False)
@@ -246,15 +312,15 @@ def _prequential_rows(rows: pl.DataFrame, lists: pl.DataFrame, k: int) -> Iterat
         here = rows[c.MODEL_VERSION] == version
         count = rows.filter(here).unique(c.USER_ID).filter(pl.col(_BEFORE) > 0)[_BEFORE]
         low, high = (count.quantile(q, "linear") or 0.0 for q in (0.25, 0.75))
-        known = rows[_BEFORE]
+        earlier = rows[_BEFORE]
         slices: Mapping[str, pl.Series] = {
             ALL: here,
             c.Slot.MODEL.value: here & modelled,
             c.Slot.FALLBACK.value: here & ~modelled,
-            NEW: here & (known == 0),
-            "cold": here & (known > 0) & (known <= low),
-            "warm": here & (known > low) & (known <= high),
-            "hot": here & (known > high),
+            NEW: here & (earlier == 0),
+            "cold": here & (earlier > 0) & (earlier <= low),
+            "warm": here & (earlier > low) & (earlier <= high),
+            "hot": here & (earlier > high),
         }
         for name, chosen in slices.items():
             if chosen.any():
@@ -264,18 +330,16 @@ def _prequential_rows(rows: pl.DataFrame, lists: pl.DataFrame, k: int) -> Iterat
 def _row(rows: pl.DataFrame, version: str, name: str, k: int) -> PrequentialRow:
     keys = [c.USER_ID, _DAY, c.BASE, SHOWN]
     items = rows.unique([*keys, c.ITEM_ID], keep="first", maintain_order=True)
-    gains = (_gain(_RANK, k).alias(_RANK), _gain(_BASE_RANK, k).alias(_BASE_RANK))
     days = (
-        items.with_columns(*gains)
+        items.with_columns(_gain(rank, k).alias(rank) for rank in (_RANK, _BASE_RANK))
         .group_by(keys, maintain_order=True)
         .agg(pl.len().alias(_ROW), pl.col(_RANK, _BASE_RANK).sum())
     )
     ideal = np.concatenate([[0.0], np.cumsum(1.0 / np.log2(np.arange(2, k + 2)))])
     best = ideal[np.minimum(days[_ROW].to_numpy(), k)]
-    hit_rate, ndcg = _means(rows, days, best, _RANK, k)
-    bare_hit_rate, bare_ndcg = _means(rows, days, best, _BASE_RANK, k)
-    counts = (rows[c.USER_ID].n_unique(), days.height, rows.height)
-    return PrequentialRow(version, name, *counts, hit_rate, ndcg, bare_hit_rate, bare_ndcg)
+    means = [x for rank in (_RANK, _BASE_RANK) for x in _means(rows, days, best, rank, k)]
+    users = rows[c.USER_ID].n_unique()
+    return PrequentialRow(version, name, users, days.height, rows.height, *means)
 
 
 def _gain(rank: str, k: int) -> pl.Expr:

@@ -1,7 +1,7 @@
-"""How far predicted ratings lie from those that people gave in the holdout.
+"""Errors of predicted ratings against the ratings of the holdout.
 
-Promises: only pairs whose user and item the scorer knows are judged, and their number is told;
-every rating counts alike; what a scorer does not call a rating is never read as one.
+Guarantees: only pairs whose user and item are known to the scorer count, and their number is
+reported; every rating counts alike; only a scorer that declares ratings is evaluated.
 
 * RMSE = √(mean of (predicted − given)²);
 * MAE = mean of |predicted − given|.
@@ -24,40 +24,51 @@ from pipeline.models.contract import Scorer
 RMSE: Final = "rmse"
 MAE: Final = "mae"
 RATINGS: Final = "ratings"
-"""Number of ratings judged."""
+"""Name of the number of evaluated ratings."""
 
 
 def rating_errors(scorer: Scorer, history: History, ratings: pl.DataFrame) -> dict[str, float]:
-    """Return RMSE, MAE and the number of ratings judged; without any, the number alone.
+    """Return RMSE, MAE and the number of evaluated ratings; without any, only the number.
 
     Parameters
     ----------
     scorer
-        Declares `ratings`; its scores are factors alone, all zero for a user it knows nothing of.
+        Declares `ratings`; its scores are products of factors alone, which are 0 for an unknown
+        user.
     history
         The training window, users sorted.
     ratings
         `user_id`, `item_id`, `value`; pairs of unknown users or items are left out.
+
+    Returns
+    -------
+    dict
+        `rmse`, `mae`, `ratings`.
+
+    Raises
+    ------
+    GateError
+        `evaluate.ratings_without_factors`: the scorer has no factors.
     """
-    user, known_user = find(history.user_ids, _texts(ratings[c.USER_ID]))
-    item, known_item = find(history.item_ids, _texts(ratings[c.ITEM_ID]))
-    known = known_user & known_item
-    given = ratings[c.VALUE].to_numpy()[known]
-    predicted = _predicted(scorer, history, user[known], item[known])
-    off = (predicted - given)[~np.isnan(predicted)]
-    if not len(off):
+    user, user_present = find(history.user_ids, _texts(ratings[c.USER_ID]))
+    item, item_present = find(history.item_ids, _texts(ratings[c.ITEM_ID]))
+    present = user_present & item_present
+    given = ratings[c.VALUE].to_numpy()[present]
+    predicted = _predicted(scorer, history, user[present], item[present])
+    errors = (predicted - given)[~np.isnan(predicted)]
+    if not len(errors):
         return {RATINGS: 0.0}
     return {
-        RMSE: float(np.sqrt(np.mean(off**2))),
-        MAE: float(np.mean(np.abs(off))),
-        RATINGS: float(len(off)),
+        RMSE: float(np.sqrt(np.mean(errors**2))),
+        MAE: float(np.mean(np.abs(errors))),
+        RATINGS: float(len(errors)),
     }
 
 
 def _predicted(
     scorer: Scorer, history: History, user: NDArray[np.int64], item: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """``(n,)`` float64, NaN where nothing is known of the user."""
+    """Return predictions, ``(n,)`` float64; NaN for a user without factors."""
     predicted = np.full(len(user), np.nan)
     rows, row = np.unique(user, return_inverse=True)
     for start in range(0, len(rows), AT_ONCE):
@@ -65,13 +76,13 @@ def _predicted(
         if scores.users is None or scores.items is None:
             raise GateError(
                 "evaluate.ratings_without_factors",
-                "a model says that it predicts ratings and gives no factors",
+                "the scorer declares ratings, but its scores have no factors",
             )
         here = np.flatnonzero((row >= start) & (row < start + AT_ONCE))
         users = scores.users[row[here] - start].astype(np.float64)
-        known = users.any(axis=1)
-        product = np.einsum("nf,nf->n", users[known], scores.items[item[here[known]]])
-        predicted[here[known]] = product
+        has_factors = users.any(axis=1)
+        here = here[has_factors]
+        predicted[here] = np.einsum("nf,nf->n", users[has_factors], scores.items[item[here]])
     return predicted
 
 

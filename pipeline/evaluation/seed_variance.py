@@ -1,6 +1,6 @@
-"""Fits of one recipe that differ in their dice alone: what lists are worth, how far they part.
+"""Variance between fits of one recipe that differ only in their seed.
 
-Promises: lists are made and judged as `evaluate` does it; of every fit only values per user are
+Guarantees: lists are made and evaluated as by `evaluate`; of each fit only values per user are
 kept.
 """
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pipeline.base import Interval
 from pipeline.data.matrix import History
 from pipeline.data.split import Split
-from pipeline.evaluation.holdout import lists_of, refuse_leaks, rows_of, truth_of
+from pipeline.evaluation.holdout import judged_lists
 from pipeline.evaluation.metrics import ndcg
 from pipeline.models.contract import Scorer
 from pipeline.models.topk import Lists
@@ -25,14 +25,16 @@ from pipeline.models.topk import Lists
 
 @dataclass(frozen=True)
 class ReplicateBlock:
-    """What the lists of some fits of one recipe were worth to the users of one holdout.
+    """Values of several fits of one recipe for the users of one holdout.
 
     Attributes
     ----------
+    holdout
+        Days of the block.
     ndcg
-        ``(replicates, n)`` float64 NDCG, a row a fit, a column a user.
+        ``(replicates, n)`` float64 NDCG, one row per fit, one column per user.
     ndcg_reversed
-        The same of the same lists turned upside down.
+        The same of the same lists in reverse order.
     """
 
     holdout: Interval
@@ -41,14 +43,14 @@ class ReplicateBlock:
 
     @property
     def n_users(self) -> int:
-        """Number of users who judged."""
+        """Number of evaluated users."""
         return int(self.ndcg.shape[1])
 
     @cached_property
     def users_by_ndcg(self) -> NDArray[np.intp]:
-        """``(n,)`` users in the order of what lists are worth to them.
+        """``(n,)`` users, ascending by their mean NDCG.
 
-        By value, not by id, so that it hangs on no pseudonym; who ties in all values is alike.
+        By value, not by id, so that pseudonyms have no effect; users with equal values are alike.
         """
         return np.lexsort([*self.ndcg_reversed[::-1], *self.ndcg[::-1], self.ndcg.mean(axis=0)])
 
@@ -56,7 +58,14 @@ class ReplicateBlock:
 def list_values(
     scorer: Scorer, history: History, split: Split, k: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Judge a scorer as `evaluate` does, and the same lists turned upside down.
+    """Return each user's NDCG of a fit's lists, in order and reversed.
+
+    Parameters
+    ----------
+    scorer, history, split
+        As in `evaluate`.
+    k
+        Length of the lists.
 
     Returns
     -------
@@ -68,35 +77,32 @@ def list_values(
     GateError
         As `evaluate`.
     """
-    refuse_leaks(scorer, history, split)
-    history = history.reindex_items(scorer.item_ids)
-    judged = history.take(rows_of(split.users.to_list(), history.user_ids))
-    lists = lists_of(scorer, judged, k, judged.seen if split.task == "discovery" else None)
-    truth = truth_of(split.truth, judged.user_ids, history.item_ids)
+    _, _, lists, truth = judged_lists(scorer, history, split, k)
     return ndcg(lists, truth, k), ndcg(reversed_lists(lists), truth, k)
 
 
 def reversed_lists(lists: Lists) -> Lists:
-    """Return the same lists with the last item first; the scores stand as they stood."""
+    """Return the same lists with the last item first; the order of the scores stays."""
     starts = np.repeat(lists.indptr[:-1], lists.counts)
     ends = np.repeat(lists.indptr[1:], lists.counts)
+    # Position p of a list from `starts` to `ends` takes the item at `ends` − 1 − (p − `starts`).
     return Lists(lists.indptr, lists.item[starts + ends - 1 - np.arange(len(lists.item))],
                  lists.score)  # fmt: skip
 
 
 def replicate_variance(values: NDArray[np.float64]) -> tuple[float, float]:
-    """Split what fits differ in: a two-way analysis of variance of salts × users, one block.
+    """Split the variance between fits by a two-way analysis of variance, replicates × users.
 
     Parameters
     ----------
     values
-        ``(replicates, n)``; replicates and n ≥ 2, of a mean above 0.
+        ``(replicates, n)``; replicates and n ≥ 2, with a mean above 0.
 
     Returns
     -------
     tuple
-        MS_salt/n and MS_resid/n, both relative to the mean squared: the variance of a fit's mean,
-        and the part of it that the luck of the users explains.
+        MS_replicate/n and MS_residual/n, both relative to the mean squared: the variance of a fit's
+        mean, and the part of it that the sample of users explains.
     """
     replicates, n = values.shape
     means = values.mean(axis=1)
@@ -107,10 +113,10 @@ def replicate_variance(values: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def seed_spread(blocks: Sequence[NDArray[np.float64]]) -> float:
-    """Return τ over blocks: the root of the mean of max(0, (MS_salt − MS_resid)/n)/mean².
+    """Return τ over blocks: the root of the mean of max(0, (MS_replicate − MS_residual)/n)/mean².
 
-    What is below 0 in one block does not make up for another, so it errs upwards: fits that differ
-    in nothing but the luck of users still show about a third of the spread of a fit's mean.
+    A negative block does not offset another, so τ errs upwards: fits that differ only by the sample
+    of users still show about a third of the SD of a fit's mean.
     """
     parts = [replicate_variance(values) for values in blocks]
     return math.sqrt(float(np.mean([max(0.0, total - users) for total, users in parts])))

@@ -1,7 +1,7 @@
-"""Groups that a mean would hide: users by what is known of them, truth items by their age.
+"""Slices of users, by activity, recency and segment, and of target items by their age.
 
-Promises: groups are computed from the training window alone, so that every recipe of a night is
-judged on the same ones.
+Guarantees: slices follow from the training window alone, so that every recipe of a nightly run is
+evaluated on the same ones.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ LAPSED: Final = "lapsed"
 NEW_ITEMS: Final = "new_items"
 OLD_ITEMS: Final = "old_items"
 SLICES: Final = (COLD, WARM, HOT, RECENT, LAPSED, NEW_ITEMS, OLD_ITEMS)
-"""Slices that every evaluation has; `segment_*` are added where users have segments."""
+"""Slices of every evaluation; `segment_*` are added if users have segments."""
 
 _DAYS: Final = 28.0
-# A segment of its own for every user would be no slice: the largest ones are named.
+# With a segment per user the slices would be too small to test: only the largest are used.
 _MOST_SEGMENTS: Final = 20
 
 
 def user_slices(
     users: History, segments: pl.DataFrame | None = None
 ) -> dict[str, NDArray[np.bool_]]:
-    """Say which judged users belong to which slice.
+    """Return the slices of the evaluated users.
 
     Parameters
     ----------
     users
-        The judged users' part of the training window.
+        The evaluated users' part of the training window.
     segments
         `user_id`, `segment`; further columns are ignored.
 
@@ -66,20 +66,21 @@ def user_slices(
 
 
 def new_items(history: History) -> NDArray[np.bool_]:
-    """``(n_items,)`` bool: items whose first event lies less than 28 days before the cutoff."""
+    """Return the items whose first event is less than 28 days before the cutoff, ``(n_items,)``."""
     return item_age_days(history) < _DAYS
 
 
 def slug(text: str) -> str:
-    """Write a segment as a part of a metric's name: lower case, digits, ``_``."""
+    """Format a segment as a part of a metric's name: lower case, digits, ``_``."""
     return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_") or "other"
 
 
 def _segment_slices(users: History, segments: pl.DataFrame) -> dict[str, NDArray[np.bool_]]:
-    asked = pl.DataFrame({c.USER_ID: users.user_ids.tolist()}, schema={c.USER_ID: pl.String})
-    known = segments.select(c.USER_ID, c.SEGMENT).unique(c.USER_ID, keep="first")
-    joined = asked.join(known, on=c.USER_ID, how="left", maintain_order="left")[c.SEGMENT]
+    ids = pl.DataFrame({c.USER_ID: users.user_ids.tolist()}, schema={c.USER_ID: pl.String})
+    by_user = segments.select(c.USER_ID, c.SEGMENT).unique(c.USER_ID, keep="first")
+    joined = ids.join(by_user, on=c.USER_ID, how="left", maintain_order="left")[c.SEGMENT]
     slugs = np.array([slug(text) if text is not None else "" for text in joined.to_list()], np.str_)
     names, counts = np.unique(slugs[slugs != ""], return_counts=True)
+    # Stable, so that of equally large segments the first by name is kept.
     largest = names[np.argsort(-counts, kind="stable")[:_MOST_SEGMENTS]]
     return {f"segment_{name}": slugs == name for name in sorted(largest.tolist())}

@@ -1,7 +1,7 @@
-"""Recipes measured on windows before the holdout: what tuning may look at, and nothing else.
+"""Recipes measured on windows before the holdout, for tuning (`models.tuning.Trials`).
 
-Promises: no window holds anything of the holdout; equal windows give equal answers; a recipe that
-cannot be trained is no better than any. (`models.tuning.Trials` says what is asked.)
+Guarantees: no window reaches into the holdout; equal windows give equal results; a recipe that
+cannot be trained is not better than any other.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from pipeline.base import Progress, silent
 from pipeline.data.matrix import History
 from pipeline.errors import NightjarError
 from pipeline.evaluation.blend_pool import pairs, pooled
-from pipeline.evaluation.holdout import find, lists_of
+from pipeline.evaluation.holdout import find
 from pipeline.evaluation.metrics import ndcg
 from pipeline.evaluation.tuning_window import PreviousDay, Window
 from pipeline.models.contract import Recipe, Scorer
 from pipeline.models.tuning import CandidatePool, utility
 
 POOLED: Final = 500
-"""Users whose candidates weigh the parts: each mixture ranks all of them anew."""
+"""Number of users whose candidates weigh the parts of a blend: each mixture ranks all of them."""
 LEAST: Final = 0.003
-"""A recipe must be better by this share."""
+"""Share by which a recipe must be better."""
 
 
 @dataclass
 class EarlierWindows:
-    """Measures recipes by the lists they give; see `models.tuning.Trials`.
+    """Measures recipes by their lists; see `models.tuning.Trials`.
 
     Attributes
     ----------
@@ -38,6 +38,8 @@ class EarlierWindows:
         Newest first.
     k
         Length of the lists.
+    progress
+        Receives a line for each recipe that is left out.
     refuse
         Raises `ResourceError` for a recipe that is too large for a window; it is not trained then.
     """
@@ -52,17 +54,28 @@ class EarlierWindows:
 
     @property
     def discovery(self) -> bool:
-        """Whether lists leave out what their user had before."""
+        """True if lists leave out items that their user had before."""
         return any(window.exclude is not None for window in self.windows)
 
     def better(self, recipe: Recipe, than: Recipe) -> bool:
-        """Compare window by window, the newest first, and stop where it is not ahead."""
+        """Compare two recipes window by window, newest first, and stop if `recipe` is not ahead.
+
+        Parameters
+        ----------
+        recipe, than
+            The new recipe, and the best one so far.
+
+        Returns
+        -------
+        bool
+            True if the utility of `recipe` is higher by `LEAST` in sum, and on most windows.
+        """
         values: list[float] = []
         reference_values: list[float] = []
         for at in range(len(self.windows)):
             reference_values.append(self.utility(than, at))
             try:
-                most = self.value(recipe, at)  # as if its lists stayed as they were
+                most = self.value(recipe, at)  # its utility if every list entry stayed
                 ahead = sum(values) + most > sum(reference_values)
                 values.append(self.utility(recipe, at) if ahead else most)
             except NightjarError as error:
@@ -81,20 +94,42 @@ class EarlierWindows:
         return pairs
 
     def value(self, recipe: Recipe, at: int) -> float:
-        """Return the mean NDCG of a recipe's lists on one window."""
+        """Return the mean NDCG of a recipe's lists on one window.
+
+        Parameters
+        ----------
+        recipe, at
+            A recipe, and the position of the window.
+
+        Returns
+        -------
+        float
+            In [0, 1]; computed once.
+        """
         key = (recipe.hash, at)
         if key not in self._values:
             window = self.windows[at]
-            lists = lists_of(self._trained(recipe, at), window.judged, self.k, window.exclude)
+            lists = window.lists(self._trained(recipe, at), self.k)
             self._values[key] = float(np.nanmean(ndcg(lists, window.truth, self.k)))
         return self._values[key]
 
     def utility(self, recipe: Recipe, at: int) -> float:
-        """Return what a recipe's lists are worth on one window, see `models.tuning.utility`."""
+        """Return the utility of a recipe on one window, see `models.tuning.utility`.
+
+        Parameters
+        ----------
+        recipe, at
+            A recipe, and the position of the window.
+
+        Returns
+        -------
+        float
+            NDCG combined with stability.
+        """
         return utility(self.value(recipe, at), self.stability(recipe))
 
     def stability(self, recipe: Recipe) -> float:
-        """Return how much of its lists stays overnight, 1 where no window has an eve."""
+        """Return the share of list entries kept overnight; 1 without a previous day."""
         if recipe.hash not in self._stability:
             kept = [
                 self._kept(recipe, at, window.previous_day)
@@ -106,54 +141,50 @@ class EarlierWindows:
 
     def _kept(self, recipe: Recipe, at: int, previous_day: PreviousDay) -> float:
         window = self.windows[at]
-        now = lists_of(
-            self._trained(recipe, at),
-            window.judged.take(previous_day.rows),
-            self.k,
-            None if window.exclude is None else window.exclude[previous_day.rows],
-        )
-        then = lists_of(
-            self._trained(recipe, at, previous_day),
-            previous_day.judged,
-            self.k,
-            previous_day.exclude,
-        )
-        column, known = find(window.history.item_ids, previous_day.history.item_ids)
+        now = window.take(previous_day.rows).lists(self._trained(recipe, at), self.k)
+        earlier = previous_day.lists(self._trained(recipe, at, previous_day), self.k)
+        column, present = find(window.history.item_ids, previous_day.history.item_ids)
         n_items = window.history.n_items
-        here = pairs(now.row, now.item, n_items)
-        had = pairs(then.row, column[then.item], n_items)
-        stays = known[then.item] & np.isin(had, here)
+        entries = pairs(earlier.row, column[earlier.item], n_items)
+        stays = present[earlier.item] & np.isin(entries, pairs(now.row, now.item, n_items))
         return float(stays.mean()) if len(stays) else 1.0
 
     def pools(
         self, recipes: Mapping[str, Recipe], newest: int | None = None
     ) -> Sequence[CandidatePool]:
-        """Let each recipe propose candidates, and ask all of them what they think of each.
+        """Collect the candidates of several recipes on each window, with all their scores.
 
-        Scorers are kept where only the newest windows are asked for: more will be asked of most.
-        Where all are, those of other recipes are let go first.
+        Parameters
+        ----------
+        recipes
+            Parts of a blend, by name.
+        newest
+            Number of windows, newest first; all by default.
+
+        Returns
+        -------
+        Sequence
+            A pool per window.
         """
+        # A call for the newest windows keeps its scorers, because most are used again; a call for
+        # all windows first releases those of other recipes.
         if newest is None:
-            asked = {recipe.hash for recipe in recipes.values()}
-            self._scorers = {key: one for key, one in self._scorers.items() if key[0] in asked}
+            needed = {recipe.hash for recipe in recipes.values()}
+            self._scorers = {key: x for key, x in self._scorers.items() if key[0] in needed}
         pools = []
-        for at, whole in enumerate(self.windows[:newest]):
-            window = whole.thinned(POOLED)
+        for at, full in enumerate(self.windows[:newest]):
+            window = full.thinned(POOLED)
             parts = {name: self._trained(recipe, at) for name, recipe in recipes.items()}
-            previous_day = {}
-            if window.previous_day is not None:
-                previous_day = {
-                    name: self._trained(one, at, window.previous_day)
-                    for name, one in recipes.items()
-                }
-            pools.append(pooled(window, parts, previous_day, self.k))
-            if newest is None:
-                for recipe in recipes.values():
-                    self._drop_scorers(recipe, at)
+            earlier: dict[str, Scorer] = {}
+            if (day := window.previous_day) is not None:
+                earlier = {name: self._trained(x, at, day) for name, x in recipes.items()}
+            pools.append(pooled(window, parts, earlier, self.k))
+            for recipe in recipes.values() if newest is None else ():
+                self._drop_scorers(recipe, at)
         return pools
 
     def _trained(self, recipe: Recipe, at: int, previous_day: PreviousDay | None = None) -> Scorer:
-        """Return the scorer of a window, or of its eve."""
+        """Return the scorer of a window, or of its previous day."""
         key = (recipe.hash, at, previous_day is not None)
         if key not in self._scorers:
             history = self.windows[at].history if previous_day is None else previous_day.history
@@ -162,7 +193,7 @@ class EarlierWindows:
         return self._scorers[key]
 
     def _drop_scorers(self, recipe: Recipe, at: int | None = None) -> None:
-        """Let go of the scorers of a window, or of all."""
+        """Release the scorers of a recipe on one window, or on all."""
         for key in [key for key in self._scorers if key[0] == recipe.hash]:
             if at in (None, key[1]):
                 del self._scorers[key]

@@ -1,14 +1,14 @@
-"""A window before the holdout, and those who judge recipes on it.
+"""A window before the holdout, and the users by whose lists recipes are compared on it.
 
-Promises: no window holds anything of the holdout; a window of a day earlier holds nothing of that
-day, and stands for those alone who did nothing on it.
+Guarantees: no window reaches into the holdout; the previous day of a window has no event of the
+window's last day, and only users without events on that day.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 import scipy.sparse as sp
@@ -19,86 +19,131 @@ from pipeline.base import format_instant, to_utc
 from pipeline.data.matrix import History
 from pipeline.data.split import Split
 from pipeline.errors import GateError
-from pipeline.evaluation.holdout import find, rows_of, truth_of
+from pipeline.evaluation.holdout import find, lists_of, rows_of, truth_of
 from pipeline.evaluation.metrics import Truth
+from pipeline.models.contract import Scorer
+from pipeline.models.topk import Lists
 
 TUNING_USERS: Final = 1000
-"""Users that judge a window: enough to tell recipes apart, few enough to try many."""
+"""Number of users of a window: enough to distinguish recipes, few enough to try many."""
 MIN_INACTIVE: Final = 30
-"""Fewer who did nothing tell nothing of how much of a list stays."""
+"""Minimum number of users without events on the last day; with fewer, no stability."""
 _DAY: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True)
-class PreviousDay:
-    """A window that ends earlier, for the judged who did nothing since.
+class TrainingWindow:
+    """A training window and the users whose lists it is judged by.
 
     Attributes
     ----------
     history
-        Ends before the window's.
+        Events that recipes train on.
     judged
-        Their part of it.
+        The judged users' part of `history`.
     exclude
-        What their lists leave out, ``None`` where they may repeat.
-    rows
-        ``(n,)`` int64 rows of the same people among the window's judged, rising.
+        Items that their lists leave out, ``(n_users, n_items)``; ``None`` if lists may repeat.
     """
 
     history: History
     judged: History
     exclude: sp.csr_matrix | None
-    rows: NDArray[np.int64]
+
+    def take(self, rows: NDArray[np.int64]) -> Self:
+        """Return the same window with some of the judged users, by ascending row numbers."""
+        exclude = None if self.exclude is None else self.exclude[rows]
+        return replace(self, judged=self.judged.take(rows), exclude=exclude)
+
+    def lists(self, scorer: Scorer, k: int) -> Lists:
+        """Return the best items of each judged user.
+
+        Parameters
+        ----------
+        scorer
+            Over the catalogue of `history`.
+        k
+            Length of the lists.
+
+        Returns
+        -------
+        Lists
+            In the order of `judged`.
+        """
+        return lists_of(scorer, self.judged, k, self.exclude)
 
 
 @dataclass(frozen=True)
-class Window:
-    """A training window, and those who judge it.
+class PreviousDay(TrainingWindow):
+    """A window as it was a day earlier, for the judged users without events since.
 
     Attributes
     ----------
-    history
-        Ends where the truth begins.
-    judged
-        Their part of `history`.
-    truth
-        What they went for.
-    exclude
-        What their lists leave out, ``None`` where they may repeat.
-    previous_day
-        The same window a night earlier; ``None`` where nobody asks how much of a list stays, or
-        too few did nothing since.
+    rows
+        ``(n,)`` int64 rows of the same users among the window's judged, rising.
     """
 
-    history: History
-    judged: History
+    rows: NDArray[np.int64]
+
+    def among(self, rows: NDArray[np.int64]) -> PreviousDay | None:
+        """Return the previous day of some rows of its window; ``None`` if too few users remain."""
+        at = np.flatnonzero(np.isin(self.rows, rows))
+        if len(at) < MIN_INACTIVE:
+            return None
+        return replace(self.take(at), rows=np.searchsorted(rows, self.rows[at]))
+
+
+@dataclass(frozen=True)
+class Window(TrainingWindow):
+    """A training window whose lists are compared with the ground truth after it.
+
+    Attributes
+    ----------
+    truth
+        Target items of the judged users, from the end of `history` on.
+    previous_day
+        The same window a day earlier; ``None`` if stability is not measured on this window, or too
+        few users have no event since.
+    """
+
     truth: Truth
-    exclude: sp.csr_matrix | None
     previous_day: PreviousDay | None = None
 
     @classmethod
     def of(
         cls, history: History, split: Split, before: datetime, previous_day: History | None = None
     ) -> Window:
-        """Take evenly spaced users of a split, by id; all of it must end by `before`.
+        """Build a window from evenly spaced users of a split, by id.
 
         Parameters
         ----------
+        history
+            Training window of the split.
+        split
+            Users and ground truth.
+        before
+            Instant by which all of it must end.
         previous_day
-            The history as it was earlier.
+            The history as it was a day earlier.
+
+        Returns
+        -------
+        Window
+            Of at most `TUNING_USERS` users.
 
         Raises
         ------
         GateError
-            The truth reaches past `before`, or the history into the truth.
+            `tuning.window_overlaps`: the ground truth ends after `before`, or the history reaches
+            into it.
         """
         if split.holdout.end > to_utc(before) or to_utc(history.end) > split.cutoff:
             raise GateError(
                 "tuning.window_overlaps",
-                f"a window for tuning ends at {format_instant(split.holdout.end)} and learns until "
+                f"a tuning window ends at {format_instant(split.holdout.end)} and trains until "
                 f"{format_instant(history.end)}: it must not reach past {format_instant(before)}",
             )
-        history = replace(history, cold_items=None)  # every recipe over one catalogue
+        history = replace(history, cold_items=None)  # all recipes over one catalogue
+        # Evenly spaced by id instead of random: the same users for every recipe and every rerun.
         users = split.users.to_list()
         chosen = [users[at] for at in _spaced(len(users), TUNING_USERS)]
         judged = history.take(rows_of(chosen, history.user_ids))
@@ -108,50 +153,37 @@ class Window:
             history.item_ids,
         )
         exclude = judged.seen if split.task == "discovery" else None
-        window = cls(history, judged, truth, exclude)
-        return (
-            window
-            if previous_day is None
-            else replace(window, previous_day=_previous_day(window, previous_day))
+        window = cls(history, judged, exclude, truth)
+        if previous_day is None:
+            return window
+        return replace(window, previous_day=_previous_day(window, previous_day))
+
+    def take(self, rows: NDArray[np.int64]) -> Self:
+        """Return the same window with some of the judged users, by ascending row numbers."""
+        return replace(
+            super().take(rows),
+            truth=Truth(self.truth.items[rows], self.truth.size[rows]),
+            previous_day=None if self.previous_day is None else self.previous_day.among(rows),
         )
 
     def thinned(self, users: int) -> Window:
-        """Return the same window with at most so many evenly spaced users."""
-        rows = _spaced(self.judged.n_users, users)
-        return Window(
-            self.history,
-            self.judged.take(rows),
-            Truth(self.truth.items[rows], self.truth.size[rows]),
-            None if self.exclude is None else self.exclude[rows],
-            None if self.previous_day is None else _among(self.previous_day, rows),
-        )
+        """Return the same window with at most `users` evenly spaced users."""
+        return self.take(_spaced(self.judged.n_users, users))
 
 
 def _spaced(n: int, most: int) -> NDArray[np.int64]:
-    """Return at most so many of n places, evenly spaced."""
+    """Return at most `most` of n positions, evenly spaced."""
     return np.unique(np.linspace(0, n - 1, min(most, n)).astype(np.int64))
 
 
 def _previous_day(window: Window, history: History) -> PreviousDay | None:
     history, judged = replace(history, cold_items=None), window.judged
     since = (judged.end - history.end) / _DAY
-    busy = np.bincount(judged.user[judged.age_days <= since], minlength=judged.n_users)
-    row, known = find(history.user_ids, judged.user_ids)
-    idle = np.flatnonzero(known & (busy == 0))
-    if len(idle) < MIN_INACTIVE:
+    # Lists of active users change because of their new events, which is not instability.
+    active = np.bincount(judged.user[judged.age_days <= since], minlength=judged.n_users)
+    row, present = find(history.user_ids, judged.user_ids)
+    inactive = np.flatnonzero(present & (active == 0))
+    if len(inactive) < MIN_INACTIVE:
         return None
-    then = history.take(row[idle])
-    return PreviousDay(history, then, None if window.exclude is None else then.seen, idle)
-
-
-def _among(previous_day: PreviousDay, rows: NDArray[np.int64]) -> PreviousDay | None:
-    """Return an eve for some rows of its window's judged, rising, which become 0, 1, …"""
-    at = np.flatnonzero(np.isin(previous_day.rows, rows))
-    if len(at) < MIN_INACTIVE:
-        return None
-    return PreviousDay(
-        previous_day.history,
-        previous_day.judged.take(at),
-        None if previous_day.exclude is None else previous_day.exclude[at],
-        np.searchsorted(rows, previous_day.rows[at]),
-    )
+    earlier = history.take(row[inactive])
+    return PreviousDay(history, earlier, None if window.exclude is None else earlier.seen, inactive)

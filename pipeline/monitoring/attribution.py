@@ -1,26 +1,25 @@
-"""Answers: what people did with the items of the lists that they were shown.
+"""Attribution of events to the lists that users were shown.
 
-Promises: an event is joined to what *we* published, never to what it claims; a claim is compared
-and counted; each event answers one list at most; nothing hangs on pseudonyms or the order of rows.
+Guarantees: an event is attributed by the system's own publications, never by its claim; claims are
+compared and counted; each event is attributed to one list at most; neither pseudonyms nor the
+order of rows have an effect.
 
-Nobody reports what a screen showed, so that is taken from events: whoever does anything is there,
-and can see the list that is live for them (`data.exposure`). Such a list on such a day is a
-*showing*.
+Sources do not report impressions, so these follow from events: a user with an event is active, and
+can see the list that is live then (`data.exposure`). Such a list on such a day is a *showing*.
 ::
 
     ann    [---- list p1: a b ----)[---- list p2: b c ----)      an event of ann's
-               x         a             b     a        q
-               |         |             |     |        `- in no list of hers: no answer
-               |         |             |     `- p2 lacks it: answers p1, her last showing with it
-               |         |             `- answers p2, position 1
-               |         `- answers p1, position 1
-               `- no answer, but ann is there: p1 is shown
+               x         a             b     a        q |         |             |     |        `- in
+               none of her lists: no response |         |             |     `- not in p2: attributed
+               to p1, her last showing with it |         |             `- attributed to p2, position
+               1 |         `- attributed to p1, position 1 `- no response, but ann is active: p1 is
+               shown
 
-*Last touch*: an event answers the last showing, at its instant or within the window before, whose
-list holds its item. An *exposure* is one entry of one list that was shown to one person, once for
-each 24 hours of the span; a rate is the share of exposures that were answered so in the same 24
-hours. An answer to a list that was shown last on an earlier day is *late*: it is counted and in no
-rate, for only such lists of that day would be looked at as were answered.
+*Last touch*: an event is attributed to the last showing, at its instant or within the window
+before, whose list contains its item. An *exposure* is one entry of one list that was shown to one
+user, once for each 24 hours of the span; a rate is the share of exposures with such a response in
+the same 24 hours. A response to a list that was last shown on an earlier day is *late*: it is
+counted, but in no rate, because of the lists of that day only those with a response would count.
 """
 
 from __future__ import annotations
@@ -31,59 +30,41 @@ from datetime import timedelta
 from typing import Final
 
 import polars as pl
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from pipeline import columns as c
 from pipeline.base import Frozen, Interval
 from pipeline.data.exposure import OWNER, SHOWN, exposure_intervals, shown_at
-from pipeline.monitoring.rates import (
-    ANSWERED,
-    CLICKED,
-    EVERYBODY,
-    EXPOSED,
-    PUBLICATION,
-    PURCHASED,
-    RATED,
-    RETURNED,
-    REVENUE,
-    UNPRICED,
-    VERSION,
-    Attribution,
-    AttributionRow,
-    Claims,
-    rows_of,
-)
+from pipeline.data.split import between
+from pipeline.monitoring import rates
 
 _ROW, _TOUCH, _DAY, _LENGTH, _BACK = "row", "touch", "day", "length", "back"
 _CLAIMED, _AT = "claimed", "claimed_position"
 NOWHERE: Final = "(none)"
-"""Segment of people of whom none is known."""
+"""Segment of users without a segment."""
 
 
 class AttributionConfig(Frozen):
-    """Which events answer a list."""
+    """Selection of the events that are attributed to a list."""
 
-    window_days: int = Field(
-        default=7, ge=1, description="Days after a list was shown in which an event answers it."
-    )
-    clicks: tuple[str, ...] = Field(
-        default=(c.Kind.VIEW.value, c.Kind.CLICK.value),
-        description="Kinds of events that count as a click on an entry.",
-    )
-    conversions: tuple[str, ...] = Field(
-        default=(c.Kind.PURCHASE.value,),
-        description="Kinds of events that count as a purchase; their value is a quantity.",
-    )
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    window_days: int = Field(default=7, ge=1)
+    """Number of days after a list was shown in which an event is attributed to it."""
+    clicks: tuple[str, ...] = (c.Kind.VIEW.value, c.Kind.CLICK.value)
+    """Kinds of events that count as a click on a list entry."""
+    conversions: tuple[str, ...] = (c.Kind.PURCHASE.value,)
+    """Kinds of events that count as a purchase; their value is a quantity."""
 
 
 @dataclass(frozen=True)
 class ShownLists:
-    """What answers need of lists: how long each is, and the entries that may have been answered.
+    """Input of attribution from lists: their lengths, and entries that events may be attributed to.
 
     Attributes
     ----------
     sizes
-        `publication_id`, `user_id` and, for each slot, how many entries it has.
+        `publication_id`, `user_id` and, for each slot, the number of entries.
     entries
         `publication_id`, `user_id`, `item_id`, `position`, `slot`.
     """
@@ -93,7 +74,20 @@ class ShownLists:
 
     @classmethod
     def of(cls, parts: Iterable[pl.DataFrame], events: pl.DataFrame) -> ShownLists:
-        """Reduce rows of `columns.RECOMMENDATIONS`, some publications at a time."""
+        """Reduce lists to their lengths and to the entries with an event on their item.
+
+        Parameters
+        ----------
+        parts
+            Rows of `columns.RECOMMENDATIONS`, some publications at a time.
+        events
+            `user_id`, `item_id` of the events to attribute.
+
+        Returns
+        -------
+        ShownLists
+            Of all parts.
+        """
         pairs = events.select(c.USER_ID, c.ITEM_ID).unique()
         keys = [c.PUBLICATION_ID, c.USER_ID]
         counts = [(pl.col(c.SLOT) == slot.value).sum().alias(slot.value) for slot in c.Slot]
@@ -109,13 +103,19 @@ class ShownLists:
         return cls(pl.concat(sizes), pl.concat(entries))
 
 
-def people_in(span: Interval) -> pl.Expr:
-    """Select the events of a span: who did one of them was there."""
-    return pl.col(c.TIMESTAMP).is_between(span.start, span.end, closed="left")
-
-
 def with_window(span: Interval, config: AttributionConfig) -> Interval:
-    """Return the span and the days before it in which a list may have been shown last."""
+    """Extend a span by the days before it in which a list may have been shown last.
+
+    Parameters
+    ----------
+    span, config
+        The span, and the attribution window.
+
+    Returns
+    -------
+    Interval
+        With the end of the span.
+    """
     return Interval(span.start - timedelta(days=config.window_days), span.end)
 
 
@@ -128,66 +128,75 @@ def attribute_events(
     *,
     span: Interval,
     config: AttributionConfig,
-) -> Attribution:
-    """Join the events of a span to the lists that their people were shown.
+) -> rates.Attribution:
+    """Attribute the events of a span to the lists that their users were shown.
 
     Parameters
     ----------
     events
         `user_id`, `item_id`, `kind`, `value`, `timestamp`, `publication_id`, `position` of all
-        events `with_window` of the people who did something in the span.
+        events `with_window` of the users with an event in the span.
     publications
         Rows of `columns.PUBLICATIONS`.
     lists
-        Of the publications in play `with_window`, for these people and anyone.
+        Of the publications that were live `with_window`, for these users and the fallback.
     prices, segments
-        `item_id`, `price` and `user_id`, `segment`; either may lack some.
+        `item_id`, `price` and `user_id`, `segment`; rows may be missing.
+    span, config
+        Days of the events, and the attribution window.
+
+    Returns
+    -------
+    Attribution
+        Counts, and rates by group.
     """
     rows = events.sort(c.TIMESTAMP, c.ITEM_ID, c.USER_ID, c.KIND).with_row_index(_ROW)
     touches = _touches(rows, exposure_intervals(publications, lists.sizes), span)
-    asked = rows.filter(people_in(span) & (pl.col(c.KIND) != c.Kind.RETURN.value))
-    joined = _last_touch(asked, touches, lists.entries, timedelta(days=config.window_days))
-    returns = rows.filter(people_in(span) & (pl.col(c.KIND) == c.Kind.RETURN.value))
-    prompt = joined.filter(pl.col(_DAY) == _day_of(span))
-    answered = _answered(prompt, returns, prices, config)
-    visits = touches.filter(people_in(span)).unique([c.USER_ID, SHOWN, _DAY]).drop(c.TIMESTAMP)
-    return Attribution(
+    inside, is_return = rows.filter(between(span)), pl.col(c.KIND) == c.Kind.RETURN.value
+    actions, returns = inside.filter(~is_return), inside.filter(is_return)
+    joined = _last_touch(actions, touches, lists.entries, timedelta(days=config.window_days))
+    same_day = joined.filter(pl.col(_DAY) == _day_of(span))
+    answered = _answered(same_day, returns, prices, config)
+    visits = touches.filter(between(span)).unique([c.USER_ID, SHOWN, _DAY]).drop(c.TIMESTAMP)
+    return rates.Attribution(
         span=span,
         window_days=config.window_days,
-        people=asked[c.USER_ID].n_unique(),
-        events=asked.height,
+        people=actions[c.USER_ID].n_unique(),
+        events=actions.height,
         joined=joined.height,
-        late=joined.height - prompt.height,
-        unshown=asked.join(touches, on=[c.USER_ID, c.TIMESTAMP], how="anti").height,
-        claims=_claims(asked, joined),
+        late=joined.height - same_day.height,
+        unshown=actions.join(touches, on=[c.USER_ID, c.TIMESTAMP], how="anti").height,
+        claims=_claims(actions, joined),
         rows=tuple(_rows(visits, lists.sizes, answered, publications, segments)),
     )
 
 
 def _touches(rows: pl.DataFrame, shown: pl.DataFrame, span: Interval) -> pl.DataFrame:
-    """Return at which instants which list was shown to whom, and on which day of the span."""
+    """Return the instants at which lists were shown, by user, with the day of the span."""
     seen = shown_at(rows.select(c.USER_ID, c.TIMESTAMP).unique(), shown)
     day = _day_of(span).alias(_DAY)
     return seen.select(c.USER_ID, c.TIMESTAMP, SHOWN, OWNER, c.MODEL_VERSION, c.RECIPE, day)
 
 
 def _day_of(span: Interval) -> pl.Expr:
-    """Number the 24 hours of an event from the span's start; those before it are below 0."""
+    """Number the 24 hours of an event from the start of the span; earlier ones are negative."""
     return (pl.col(c.TIMESTAMP) - span.start).dt.total_microseconds().floordiv(86_400_000_000)
 
 
 def _last_touch(
-    asked: pl.DataFrame, touches: pl.DataFrame, entries: pl.DataFrame, window: timedelta
+    actions: pl.DataFrame, touches: pl.DataFrame, entries: pl.DataFrame, window: timedelta
 ) -> pl.DataFrame:
-    """Keep the events that answer a list, with that list, the entry and when it was shown last."""
-    pairs = asked.select(c.USER_ID, c.ITEM_ID).unique()
-    held = entries.rename({c.PUBLICATION_ID: SHOWN, c.USER_ID: OWNER})
+    """Keep the attributed events, with the list, the entry and the instant it was last shown."""
+    pairs = actions.select(c.USER_ID, c.ITEM_ID).unique()
+    entry = entries.rename({c.PUBLICATION_ID: SHOWN, c.USER_ID: OWNER})
     lists = touches.select(c.USER_ID, SHOWN, OWNER).unique()
-    may = lists.join(held, on=[SHOWN, OWNER]).join(pairs, on=[c.USER_ID, c.ITEM_ID], how="semi")
-    touched = may.join(touches, on=[c.USER_ID, SHOWN, OWNER]).rename({c.TIMESTAMP: _TOUCH})
+    candidates = lists.join(entry, on=[SHOWN, OWNER]).join(
+        pairs, on=[c.USER_ID, c.ITEM_ID], how="semi"
+    )
+    touched = candidates.join(touches, on=[c.USER_ID, SHOWN, OWNER]).rename({c.TIMESTAMP: _TOUCH})
     claims = {c.PUBLICATION_ID: _CLAIMED, c.POSITION: _AT}
     return (
-        asked.rename(claims)
+        actions.rename(claims)
         .sort(c.TIMESTAMP)
         .join_asof(
             touched.sort(_TOUCH),
@@ -196,7 +205,7 @@ def _last_touch(
             by=[c.USER_ID, c.ITEM_ID],
             strategy="backward",
             tolerance=window,
-            check_sortedness=False,  # both are sorted above; with groups the library cannot tell
+            check_sortedness=False,  # both are sorted above; with groups polars cannot check it
         )
         .filter(pl.col(SHOWN).is_not_null())
         .sort(_ROW)
@@ -206,10 +215,10 @@ def _last_touch(
 def _answered(
     joined: pl.DataFrame, returns: pl.DataFrame, prices: pl.DataFrame, config: AttributionConfig
 ) -> pl.DataFrame:
-    """Return the exposures that were answered: one row each, and what was done there."""
+    """Return the exposures with a response: one row each, with the kinds of responses."""
     kind = pl.col(c.KIND)
     bought = kind.is_in(list(config.conversions))
-    price = pl.col(c.PRICE)
+    returned, price = bought & (pl.col(c.TIMESTAMP) <= pl.col(_BACK)), pl.col(c.PRICE)
     revenue = pl.when(bought & price.is_finite()).then(price * pl.col(c.VALUE).fill_null(1.0))
     back = returns.group_by(c.USER_ID, c.ITEM_ID).agg(pl.col(c.TIMESTAMP).max().alias(_BACK))
     answers = (
@@ -219,23 +228,23 @@ def _answered(
     )
     return answers.group_by([c.USER_ID, SHOWN, _DAY, c.ITEM_ID], maintain_order=True).agg(
         pl.col(c.MODEL_VERSION, c.RECIPE, c.POSITION, c.SLOT).first(),
-        pl.lit(1.0).alias(ANSWERED).first(),
-        kind.is_in(list(config.clicks)).any().cast(pl.Float64).alias(CLICKED),
-        bought.any().cast(pl.Float64).alias(PURCHASED),
-        (kind == c.Kind.RATING.value).any().cast(pl.Float64).alias(RATED),
-        (bought & (pl.col(c.TIMESTAMP) <= pl.col(_BACK))).any().cast(pl.Float64).alias(RETURNED),
-        revenue.sum().alias(REVENUE),
-        (bought & revenue.is_null()).sum().cast(pl.Float64).alias(UNPRICED),
+        pl.lit(1.0).alias(rates.ANSWERED).first(),
+        kind.is_in(list(config.clicks)).any().cast(pl.Float64).alias(rates.CLICKED),
+        bought.any().cast(pl.Float64).alias(rates.PURCHASED),
+        (kind == c.Kind.RATING.value).any().cast(pl.Float64).alias(rates.RATED),
+        returned.any().cast(pl.Float64).alias(rates.RETURNED),
+        revenue.sum().alias(rates.REVENUE),
+        (bought & revenue.is_null()).sum().cast(pl.Float64).alias(rates.UNPRICED),
     )
 
 
-def _claims(asked: pl.DataFrame, joined: pl.DataFrame) -> Claims:
-    """Compare what events say they answer with what was joined."""
-    claimed = int(asked[c.PUBLICATION_ID].is_not_null().sum())
+def _claims(actions: pl.DataFrame, joined: pl.DataFrame) -> rates.Claims:
+    """Compare the claims of events with their attribution."""
+    claimed = int(actions[c.PUBLICATION_ID].is_not_null().sum())
     claims = joined.filter(pl.col(_CLAIMED).is_not_null())
-    place = pl.col(_AT).is_null() | (pl.col(_AT) == pl.col(c.POSITION))
-    agree = claims.filter((pl.col(_CLAIMED) == pl.col(SHOWN)) & place).height
-    return Claims(agree, claims.height - agree, claimed - claims.height)
+    same_position = pl.col(_AT).is_null() | (pl.col(_AT) == pl.col(c.POSITION))
+    agree = claims.filter((pl.col(_CLAIMED) == pl.col(SHOWN)) & same_position).height
+    return rates.Claims(agree, claims.height - agree, claimed - claims.height)
 
 
 def _rows(
@@ -244,47 +253,49 @@ def _rows(
     answered: pl.DataFrame,
     publications: pl.DataFrame,
     segments: pl.DataFrame,
-) -> Iterable[AttributionRow]:
-    """Count exposures and answers of each group and person, and let `rows_of` take the rates."""
+) -> Iterable[rates.AttributionRow]:
+    """Count exposures and responses by group and user, and return the rows with their rates."""
     slots = [slot.value for slot in c.Slot]
     held = sizes.rename({c.PUBLICATION_ID: SHOWN, c.USER_ID: OWNER})
     shown = visits.join(held, on=[SHOWN, OWNER]).with_columns(
         pl.sum_horizontal(slots).alias(_LENGTH)
     )
     segment = pl.col(c.SEGMENT).fill_null(NOWHERE)
-    of_people = segments.select(c.USER_ID, c.SEGMENT).unique(c.USER_ID)
+    by_user = segments.select(c.USER_ID, c.SEGMENT).unique(c.USER_ID)
     shown, answered = (
-        frame.join(of_people, on=c.USER_ID, how="left").with_columns(segment)
+        frame.join(by_user, on=c.USER_ID, how="left").with_columns(segment)
         for frame in (shown, answered)
     )
     order = publications.sort(c.GENERATION)
     named: dict[str, tuple[pl.Expr, list[str]]] = {
-        EVERYBODY: (pl.lit(EVERYBODY), [EVERYBODY]),
-        PUBLICATION: (pl.col(SHOWN), order[c.PUBLICATION_ID].to_list()),
-        VERSION: (pl.col(c.MODEL_VERSION), _distinct(order[c.MODEL_VERSION])),
+        rates.EVERYBODY: (pl.lit(rates.EVERYBODY), [rates.EVERYBODY]),
+        rates.PUBLICATION: (pl.col(SHOWN), order[c.PUBLICATION_ID].to_list()),
+        rates.VERSION: (pl.col(c.MODEL_VERSION), _distinct(order[c.MODEL_VERSION])),
         c.RECIPE: (pl.col(c.RECIPE), _distinct(order[c.RECIPE])),
         c.SEGMENT: (pl.col(c.SEGMENT), _distinct(shown[c.SEGMENT].sort())),
     }
     length = pl.col(_LENGTH)
     for by, (group, names) in named.items():
-        exposed = shown.group_by(group.alias(by), c.USER_ID).agg(length.sum().alias(EXPOSED))
-        yield from rows_of(by, names, exposed, answered.with_columns(group.alias(by)))
-    sizes_by_slot = shown.unpivot(slots, index=c.USER_ID, variable_name=c.SLOT, value_name=EXPOSED)
-    exposed = sizes_by_slot.group_by(c.SLOT, c.USER_ID).agg(pl.col(EXPOSED).sum())
-    yield from rows_of(c.SLOT, slots, exposed, answered)
+        exposed = shown.group_by(group.alias(by), c.USER_ID).agg(length.sum().alias(rates.EXPOSED))
+        yield from rates.rows_of(by, names, exposed, answered.with_columns(group.alias(by)))
+    sizes_by_slot = shown.unpivot(
+        slots, index=c.USER_ID, variable_name=c.SLOT, value_name=rates.EXPOSED
+    )
+    exposed = sizes_by_slot.group_by(c.SLOT, c.USER_ID).agg(pl.col(rates.EXPOSED).sum())
+    yield from rates.rows_of(c.SLOT, slots, exposed, answered)
     place = pl.col(c.POSITION).cast(pl.String)
     exposed = (
         shown.group_by(c.USER_ID, _LENGTH)
-        .agg(pl.len().alias(EXPOSED))
+        .agg(pl.len().alias(rates.EXPOSED))
         # A list of n entries has the positions 1 to n.
         .with_columns(pl.int_ranges(1, length + 1).alias(c.POSITION))
         .explode(c.POSITION)
         .group_by(place, c.USER_ID)
-        .agg(pl.col(EXPOSED).sum())
+        .agg(pl.col(rates.EXPOSED).sum())
     )
     longest = shown[_LENGTH].to_list()
     places = [str(at) for at in range(1, max(longest, default=0) + 1)]
-    yield from rows_of(c.POSITION, places, exposed, answered.with_columns(place))
+    yield from rates.rows_of(c.POSITION, places, exposed, answered.with_columns(place))
 
 
 def _distinct(names: pl.Series) -> list[str]:

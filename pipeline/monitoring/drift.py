@@ -1,11 +1,11 @@
-"""Drift: have data, taste or live quality moved away from what they were?
+"""Drift of data, of taste, and of the quality of live lists.
 
-Promises: nothing before the latest days is judged, nothing after `end` is looked at; what was told
-of the events begins its reference anew, so that one change is one alarm.
+Guarantees: only the latest days are scored, and no event from `end` on is read; a drift that was
+reported resets the reference of its signal, so that one change is one alarm.
 
-`signals` says what is followed, `distance` how far is far, `verdicts` how often. To these comes
-``quality.…``: what live lists were worth, against earlier nights; only worse counts, and it is told
-until lists are better or the nights themselves are no better.
+`signals` lists the signals of events, `distance` has the z-score, `verdicts` the thresholds. The
+signals ``quality.…`` compare live lists with those of earlier runs; only a loss counts. They do not
+reset: the alarm stays until lists are better, or the reference runs are as low.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from pipeline.monitoring.signals import Known, Signals
 from pipeline.monitoring.verdicts import Drift, DriftConfig, Measured, judge, summed
 
 QUALITY_FLOOR: Final = 0.025
-"""Of the level before: with a bound of 4, a tenth less is never drift."""
+"""Share of the former level: with a threshold of 4, a loss of a tenth is never drift."""
 
 
 @dataclass(frozen=True)
 class QualityMean:
-    """What live lists were worth to the people of one day or night.
+    """Quality of live lists on one day or nightly run.
 
     Attributes
     ----------
     se
-        Standard error of `mean`, clustered by person; ``None`` where it is not known.
+        Standard error of `mean`, clustered by user; ``None`` if unknown.
     of
-        How many things `mean` is the mean of: days of people, or entries that they were shown.
+        Number of observations of `mean`: user-days, or list entries shown.
     people
-        How many people these belong to.
+        Number of users that these belong to.
     """
 
     mean: float
@@ -51,16 +51,16 @@ class QualityMean:
 
 @dataclass(frozen=True)
 class Quality:
-    """One measure of live lists: what recent days reached, and nights before them.
+    """One measure of live lists, on recent days and in earlier nightly runs.
 
     Attributes
     ----------
     name
         Such as ``ndcg``; the signal is called ``quality.ndcg``.
     days
-        The judged days, the latest first; ``None`` for one that too few people could judge.
+        The scored days, the latest first; ``None`` for a day with too few users.
     nights
-        Earlier nights that were judged by enough people, in any order.
+        Earlier runs with enough users, in any order.
     """
 
     name: str
@@ -69,7 +69,20 @@ class Quality:
 
 
 def windows_at(end: datetime, config: DriftConfig) -> DriftWindows:
-    """Return how time is cut before an instant."""
+    """Return the windows before an instant.
+
+    Parameters
+    ----------
+    end
+        End of the latest window, UTC.
+    config
+        Number of scored days, and of reference days.
+
+    Returns
+    -------
+    DriftWindows
+        Whole days of 24 hours.
+    """
     return DriftWindows(end, config.scored_days, config.reference_days)
 
 
@@ -83,7 +96,7 @@ def drift(
     end: datetime,
     config: DriftConfig,
 ) -> Drift:
-    """Judge every signal.
+    """Compute every signal.
 
     Parameters
     ----------
@@ -91,23 +104,35 @@ def drift(
         `user_id`, `item_id`, `kind`, `value`, `timestamp`; those outside the span of
         `windows_at(end, config)` are left out.
     items
-        `item_id`, `price`, `categories`; may lack some.
+        `item_id`, `price`, `categories`; items may be missing.
+    known
+        Users and items with events before the windows.
+    qualities
+        Measures of live lists.
     restarts
-        Signal → the start of a drift that was told before: its reference begins there.
+        Signal → start of a drift that was reported: its reference starts there.
+    end
+        End of the latest scored day, UTC.
+    config
+        Thresholds.
+
+    Returns
+    -------
+    Drift
+        All signals, and their combined status.
     """
     windows = windows_at(end, config)
     signals = Signals.of(events, items, known, restarts, windows, config)
-    result = list(signals.measured())
-    result += [_quality(one, windows, config) for one in qualities]
-    return summed(end, [judge(one, config) for one in result])
+    result = [*signals.measured(), *(_quality(quality, config) for quality in qualities)]
+    return summed(end, [judge(measured, windows, config) for measured in result])
 
 
-def _quality(quality: Quality, windows: DriftWindows, config: DriftConfig) -> Measured:
-    """Measure how far recent days lie from nights, beside their errors and the nights' spread."""
-    name, starts = f"quality.{quality.name}", tuple(map(windows.start, range(windows.recent)))
+def _quality(quality: Quality, config: DriftConfig) -> Measured:
+    """Return the distance of recent days from earlier runs, relative to their errors and spread."""
+    name = f"quality.{quality.name}"
     before = np.array([night.mean for night in quality.nights])
     if len(before) < config.least_nights:
-        return Measured(name, (), starts, len(before), config.least_nights, worse=-1)
+        return Measured(name, (), len(before), worse=-1)
     level, spread = robust(before)
     floor, between = QUALITY_FLOOR * level, _between(quality.nights)
     days = [
@@ -117,21 +142,21 @@ def _quality(quality: Quality, windows: DriftWindows, config: DriftConfig) -> Me
         for day in quality.days
     ]
     latest = quality.days[0]
-    note = "" if latest is None else f" ({latest.mean:.4f} where {level:.4f} is usual)"
-    return Measured(name, days, starts, len(before), config.least_nights, note, worse=-1)
+    note = "" if latest is None else f" ({latest.mean:.4f}, usually {level:.4f})"
+    return Measured(name, days, len(before), note, worse=-1)
 
 
 def _between(nights: Sequence[QualityMean]) -> float:
-    """Return the variance of one thing, pooled over the nights that know theirs."""
-    known = [(night.se, night.of) for night in nights if night.se is not None]
-    total = sum(of for _, of in known)
-    return sum((se * of) ** 2 for se, of in known) / total if total else 0.0
+    """Return the variance of one observation, pooled over the runs with a standard error."""
+    runs = [(night.se, night.of) for night in nights if night.se is not None]
+    total = sum(of for _, of in runs)
+    return sum((se * of) ** 2 for se, of in runs) / total if total else 0.0
 
 
 def _error(day: QualityMean, between: float) -> float:
-    """Return a day's squared error, as if `MIN_GROUP_SIZE` more differed as nights' people do.
+    """Return a day's squared error, with `MIN_GROUP_SIZE` users added that vary as in earlier runs.
 
-    The few people of a day may all be worth nothing by chance, and then have no error of their own.
+    The few users of a day may all have a value of 0 by chance, and then no variance of their own.
     """
     own = 0.0 if day.se is None else day.people * day.se**2
     return (own + MIN_GROUP_SIZE * between / day.of) / (day.people + MIN_GROUP_SIZE)

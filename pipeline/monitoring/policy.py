@@ -1,9 +1,9 @@
-"""What new data ask for between two nights: nothing, folding in, or a whole night; and why.
+"""Retrain policy: from new data, skip, fold-in or a nightly run, with the reason.
 
-Promises: the reason is one sentence; one person's flood buys no retrain, however many events it is,
-on however many days they are dated and however small the shop: it takes ten; a night that
-has just started is waited for, whether it lives or not. The verdict follows from what is given
-alone, so who asks again gets the same answer.
+Guarantees: the reason is one sentence; events of a single user never cause a retrain, however many
+they are, on however many days they are dated, and however small the shop is: it takes ten users; a
+run that has just started delays the next one, even if it failed. The decision follows from the
+arguments alone, so a second call returns the same.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Final
 
 import polars as pl
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from pipeline import columns as c
 from pipeline.base import Frozen, to_the_second
@@ -27,38 +27,26 @@ _COUNT = "count"
 
 
 class PolicyConfig(Frozen):
-    """When data ask for a night."""
+    """Conditions of a retrain between two scheduled nightly runs."""
 
-    min_new_events: int = Field(
-        default=100_000,
-        ge=1,
-        description="New events since the last judged night that are enough in any case.",
-    )
-    min_new_share: float = Field(
-        default=0.05,
-        gt=0,
-        le=1,
-        description="Share of all the events before that night that is enough, too.",
-    )
-    user_day_events: int = Field(
-        default=100,
-        ge=1,
-        description="New events of one person and day that count; and for each day since that "
-        "night on average.",
-    )
-    min_hours: int = Field(
-        default=20, ge=0, description="Least hours between the as-of of a night and the next."
-    )
-    per_day: int = Field(
-        default=2, ge=1, description="Nights that may start within 24 hours, by whatever cause."
-    )
-    cool_down_hours: int = Field(
-        default=48, ge=0, description="Hours to wait after a night that changed nothing."
-    )
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    min_new_events: int = Field(default=100_000, ge=1)
+    """Number of new events since the last decided run that always requests a retrain."""
+    min_new_share: float = Field(default=0.05, gt=0, le=1)
+    """New events, as a share of all that the last decided run read, that request a retrain too."""
+    user_day_events: int = Field(default=100, ge=1)
+    """New events that count of one user and day, and of one user per day since that run."""
+    min_hours: int = Field(default=20, ge=0)
+    """Minimum number of hours between the as-of of a nightly run and that of the next one."""
+    per_day: int = Field(default=2, ge=1)
+    """Maximum number of nightly runs that start within 24 hours, whatever starts them."""
+    cool_down_hours: int = Field(default=48, ge=0)
+    """Number of hours to wait after a nightly run that changed nothing."""
 
 
 class RetrainAction(StrEnum):
-    """What is to be done now."""
+    """Action to take now."""
 
     SKIP = "skip"
     FOLD_IN = "fold_in"
@@ -66,7 +54,7 @@ class RetrainAction(StrEnum):
 
 
 class Cause(StrEnum):
-    """What asks for a retrain."""
+    """Cause of a retrain."""
 
     DRIFT = "drift"
     EVENTS = "events"
@@ -74,18 +62,18 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True)
 class Nights:
-    """What was done before.
+    """State of earlier nightly runs.
 
     Attributes
     ----------
     judged
-        As-of of the last night that came to a decision; ``None`` before the first.
+        As-of of the last decided run; ``None`` before the first.
     changed
-        Whether that night put anything before people.
+        True if that run published anything.
     learnt
-        Events that it saw.
+        Number of events that it read.
     started
-        As-ofs of all nights that were started, those that died included.
+        As-ofs of all runs that were started, the failed ones included.
     """
 
     judged: datetime | None
@@ -96,16 +84,16 @@ class Nights:
 
 @dataclass(frozen=True)
 class RetrainDecision:
-    """The policy's verdict.
+    """Decision of the policy.
 
     Attributes
     ----------
     reason
         One sentence.
     events, countable, enough
-        New events; those that count; how many of these are enough.
+        Number of new events, of those that count, and of those needed.
     cause
-        What asks for a retrain, whether it has to wait or not; ``None`` for nothing.
+        Cause of a retrain, even if it has to wait; ``None`` without one.
     """
 
     action: RetrainAction
@@ -117,36 +105,59 @@ class RetrainDecision:
 
     @property
     def wanted(self) -> bool:
-        """Whether a night is to be started."""
+        """True if a nightly run is to be started."""
         return self.action == RetrainAction.RETRAIN
 
 
 def enough(nights: Nights, config: PolicyConfig) -> int:
-    """Return how many countable events ask for a night."""
+    """Return the number of countable events that requests a retrain.
+
+    Parameters
+    ----------
+    nights
+        Has the number of events of the last decided run.
+    config
+        Thresholds.
+
+    Returns
+    -------
+    int
+        At least 1.
+    """
     if nights.judged is None:
         return config.min_new_events
     return min(config.min_new_events, max(1, int(config.min_new_share * nights.learnt)))
 
 
 def countable(events: pl.DataFrame, nights: Nights, at: datetime, config: PolicyConfig) -> int:
-    """Count new events, of each person only so many.
+    """Count new events, with a limit per user.
+
+    Late events may be dated on any day, so a user counts for at most the days since the last
+    decided run, and for at most one tenth of `enough`.
 
     Parameters
     ----------
     events
-        `user_id`, `timestamp` of events that the last judged night did not see.
+        `user_id`, `timestamp` of events that the last decided run did not read.
     nights, at
-        What was done before, and now. Late events may be dated on any day, so no person counts for
-        more than all the days since that night allow; nor for more than their part of `enough`.
+        State of earlier runs, and now.
+    config
+        Limits.
+
+    Returns
+    -------
+    int
+        Number of events that count.
     """
     day = pl.col(c.TIMESTAMP).dt.date()
     by_day = events.group_by(c.USER_ID, day).agg(pl.len().alias(_COUNT))
     most = config.user_day_events
-    of_people = by_day.group_by(c.USER_ID).agg(pl.col(_COUNT).clip(upper_bound=most).sum())
+    by_user = by_day.group_by(c.USER_ID).agg(pl.col(_COUNT).clip(upper_bound=most).sum())
+    # No user may count for more than one of `MIN_GROUP_SIZE` that are needed.
     share = max(1, enough(nights, config) // MIN_GROUP_SIZE)
     if nights.judged is not None:
         share = min(share, most * max(1, -((nights.judged - at) // _DAY)))
-    return int(of_people[_COUNT].clip(upper_bound=share).sum())
+    return int(by_user[_COUNT].clip(upper_bound=share).sum())
 
 
 def policy(
@@ -158,52 +169,85 @@ def policy(
     at: datetime,
     config: PolicyConfig,
 ) -> RetrainDecision:
-    """Decide.
+    """Decide whether to skip, fold in or retrain.
 
     Parameters
     ----------
     events, counted
-        New events since the last judged night, and how many of these are `countable`.
+        Number of new events since the last decided run, and of those that are `countable`.
+    nights, at
+        State of earlier runs, and now.
     drift
-        ``None`` where nobody had to look, see `can_skip_drift`.
+        ``None`` if it was not computed, see `can_skip_drift`.
+    config
+        Thresholds.
+
+    Returns
+    -------
+    RetrainDecision
+        With the reason.
     """
     wanted = enough(nights, config)
-    since = "no night was judged yet"
+    since = "no run has decided yet"
     if nights.judged is not None:
         since = f"since {to_the_second(nights.judged)}"
     count = "" if counted == events else f", of which {counted:,} count"
-    text = f"{events:,} new events{count} ({since}); {wanted:,} are enough"
+    text = f"{events:,} new events{count} ({since}); {wanted:,} are needed"
     causes = [(Cause.DRIFT, alarm.sentence) for alarm in (drift.alarms if drift else ())[:1]]
     causes += [(Cause.EVENTS, text)] if counted >= wanted else []
-    cause, why = causes[0] if causes else (None, text)
-    hold = cooldown_reason(nights, at, config)
-    verdict = RetrainAction.FOLD_IN if events else RetrainAction.SKIP
-    if causes and hold is None:
-        verdict, reason = RetrainAction.RETRAIN, f"retrain wanted: {why}"
-    elif hold is not None and (causes or (events and drift is None)):
-        reason = f"no retrain yet: {why}, but {hold}"
+    cause, trigger = causes[0] if causes else (None, text)
+    delay = cooldown_reason(nights, at, config)
+    action = RetrainAction.FOLD_IN if events else RetrainAction.SKIP
+    if causes and delay is None:
+        action, reason = RetrainAction.RETRAIN, f"retrain requested: {trigger}"
+    elif delay is not None and (causes or (events and drift is None)):
+        reason = f"no retrain yet: {trigger}, but {delay}"
     else:
         reason = f"no retrain: {text}" + (f"; {drift.sentence}" if drift else "")
-    return RetrainDecision(verdict, reason, events, counted, wanted, cause)
+    return RetrainDecision(action, reason, events, counted, wanted, cause)
 
 
 def can_skip_drift(events: int, nights: Nights, at: datetime, config: PolicyConfig) -> bool:
-    """Whether a look at drift would change no verdict: nothing is new, or a retrain must wait."""
+    """Return True if drift cannot change the decision: no new event, or a retrain must wait.
+
+    Parameters
+    ----------
+    events
+        Number of new events.
+    nights, at, config
+        As in `policy`.
+
+    Returns
+    -------
+    bool
+        Drift need not be computed.
+    """
     return not events or cooldown_reason(nights, at, config) is not None
 
 
 def cooldown_reason(nights: Nights, at: datetime, config: PolicyConfig) -> str | None:
-    """Say what a retrain has to wait for, ``None`` for nothing."""
+    """Return the reason that a retrain has to wait.
+
+    Parameters
+    ----------
+    nights, at, config
+        As in `policy`.
+
+    Returns
+    -------
+    str or None
+        ``None`` if it need not wait.
+    """
     last = max((x for x in nights.started if x <= at), default=None)
     if last is not None and at - last < timedelta(hours=config.min_hours):
-        return f"{config.min_hours} hours must pass after the night of {to_the_second(last)}"
+        return f"{config.min_hours} hours must pass after the run of {to_the_second(last)}"
     today = [x for x in nights.started if at - _DAY < x <= at]
     if len(today) >= config.per_day:
-        return f"{len(today)} nights have started within 24 hours, as many as may"
+        return f"{len(today)} runs have started within 24 hours, the maximum"
     cool = timedelta(hours=config.cool_down_hours)
     if nights.judged is not None and not nights.changed and at - nights.judged < cool:
         return (
-            f"the night of {to_the_second(nights.judged)} changed nothing and "
+            f"the run of {to_the_second(nights.judged)} changed nothing and "
             f"{config.cool_down_hours} hours must pass"
         )
     return None

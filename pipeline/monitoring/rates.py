@@ -1,7 +1,7 @@
-"""Rates of answers: what was counted of each group, and its intervals, clustered by person.
+"""Response rates of groups: counts, and intervals clustered by user.
 
-Promises: of a group of fewer than `MIN_GROUP_SIZE` people only their number is told; an interval
-takes one person's exposures for what they are, no independent proofs.
+Guarantees: a group of fewer than `MIN_GROUP_SIZE` users has no figure but their number; an interval
+treats the exposures of one user as dependent.
 """
 
 from __future__ import annotations
@@ -36,25 +36,27 @@ RATES: Final = ("answer_rate", "ctr", "conversion", "revenue_per_exposure", "ret
 
 @dataclass(frozen=True)
 class AttributionRow:
-    """One group, such as ``version`` (`by`) 7 (`name`); a small one has nothing but `people`.
+    """One group, such as ``version`` (`by`) 7 (`name`); a small one has only `people`.
 
-    A rate has its mean under its name, and its standard error and 95 % interval under
-    ``_se``, ``_lo`` and ``_hi``.
+    A rate has its mean under its name, and its standard error and 95 % interval under ``_se``,
+    ``_lo`` and ``_hi``.
 
     Attributes
     ----------
+    people
+        Number of users.
     exposures
         Entries of lists shown to a user, once for each 24 hours of the span.
     answers, clicks, purchases, ratings
-        Exposures that were answered at all, and so; an exposure may be answered in several ways.
+        Exposures with any response, and by kind; an exposure may have several kinds of responses.
     returned
         Of `purchases`, those with a return of the item in the rest of the span.
     revenue
-        Sum of quantity · price of purchases whose price is known; `unpriced` counts the others.
+        Sum of quantity · price of purchases with a known price; `unpriced` counts the others.
     answer_rate, ctr, conversion, revenue_per_exposure
         `answers`, `clicks`, `purchases`, `revenue` ÷ `exposures`.
     return_rate
-        `returned` ÷ `purchases`, None without any.
+        `returned` ÷ `purchases`, None without purchases.
     """
 
     by: str
@@ -92,16 +94,16 @@ class AttributionRow:
 
 @dataclass(frozen=True)
 class Claims:
-    """What events say of the list they answer, beside what was joined.
+    """Comparison of the lists that events claim with those they were attributed to.
 
     Attributes
     ----------
     agree
-        The publication, and the position where one is named, are those that were joined.
+        The claimed publication, and the position if there is one, are the attributed ones.
     contradict
-        Another publication or position was joined.
+        The event was attributed to another publication or position.
     unmatched
-        Nothing was joined: that item was in no list that the person was shown in time.
+        The event was not attributed: no list shown to the user in time contains the item.
     """
 
     agree: int
@@ -111,17 +113,17 @@ class Claims:
 
 @dataclass(frozen=True)
 class Attribution:
-    """The answers of one span.
+    """Responses within one span.
 
     Attributes
     ----------
     people
-        Who did something in it.
+        Number of users with events in it.
     events
-        What they did, returns apart; `joined` of these answer a list, `late` of these one that was
-        shown last on an earlier day: they are in no row.
+        Their events without returns; `joined` of these were attributed to a list, `late` of these
+        to one that was last shown on an earlier day: they are in no row.
     unshown
-        Events of people to whom nothing was shown then: before the first publication.
+        Events of users without a list at that time: before the first publication.
     rows
         ``all`` first; then by publication, version, recipe, segment, slot and position.
     """
@@ -140,18 +142,23 @@ class Attribution:
 def rows_of(
     by: str, names: Iterable[str], exposed: pl.DataFrame, answered: pl.DataFrame
 ) -> Iterator[AttributionRow]:
-    """Yield a row for each group that anything was shown to.
+    """Yield a row for each group with exposures.
 
     Parameters
     ----------
     by
-        Column of both frames that holds the group's name.
+        Column of both frames with the group's name.
     names
         Groups, in the order of the rows.
     exposed
-        `by`, `user_id`, `exposures`: a row a group and person.
+        `by`, `user_id`, `exposures`: one row per group and user.
     answered
-        `by`, `user_id` and what was done: a row an exposure that was answered.
+        `by`, `user_id` and the responses: one row per exposure with a response.
+
+    Yields
+    ------
+    AttributionRow
+        In the order of `names`.
     """
     keys = [by, c.USER_ID]
     sums = answered.group_by(keys, maintain_order=True).agg(pl.col(_COUNTED).sum())
@@ -165,33 +172,28 @@ def rows_of(
             yield AttributionRow(by, name, part.height, **_figures(part))
 
 
-def _figures(people: pl.DataFrame) -> dict[str, Any]:
-    """Return the figures of a row; of a small group none."""
-    shown = people[EXPOSED].to_numpy()
-    if people.height < MIN_GROUP_SIZE or not shown.any():
+def _figures(users: pl.DataFrame) -> dict[str, Any]:
+    """Return the figures of a row; none for a small group."""
+    shown = users[EXPOSED].to_numpy()
+    if users.height < MIN_GROUP_SIZE or not shown.any():
         return {}
-    done = {name: people[name].to_numpy() for name in _COUNTED}
-    total = {name: math.fsum(values.tolist()) for name, values in done.items()}
-    bought = done[PURCHASED]
+    counted = {name: users[name].to_numpy() for name in _COUNTED}
+    # Exact sums do not depend on the order of users, and so not on pseudonyms.
+    totals = {name: math.fsum(values.tolist()) for name, values in counted.items()}
+    purchases = counted[PURCHASED]
     rates = {
-        "answer_rate": proportion_ci(done[ANSWERED], shown),
-        "ctr": proportion_ci(done[CLICKED], shown),
-        "conversion": proportion_ci(bought, shown),
-        "revenue_per_exposure": ratio_ci(done[REVENUE], shown, most=np.inf),
-        "return_rate": proportion_ci(done[RETURNED], bought) if bought.any() else None,
+        "answer_rate": proportion_ci(counted[ANSWERED], shown),
+        "ctr": proportion_ci(counted[CLICKED], shown),
+        "conversion": proportion_ci(purchases, shown),
+        "revenue_per_exposure": ratio_ci(counted[REVENUE], shown, most=np.inf),
+        "return_rate": proportion_ci(counted[RETURNED], purchases) if purchases.any() else None,
     }
-    counts = {name: round(value) for name, value in total.items() if name != REVENUE}
-    row: dict[str, Any] = {
+    counts = {name: round(value) for name, value in totals.items() if name != REVENUE}
+    row: dict[str, Any] = counts | {
         EXPOSED: round(math.fsum(shown.tolist())),
-        **counts,
-        REVENUE: total[REVENUE],
+        REVENUE: totals[REVENUE],
     }
     for name, rate in rates.items():
-        if rate is not None:
-            row |= {
-                name: rate.mean,
-                f"{name}_se": rate.se,
-                f"{name}_lo": rate.lo,
-                f"{name}_hi": rate.hi,
-            }
+        for part, value in (vars(rate) if rate else {}).items():
+            row[name if part == "mean" else f"{name}_{part}"] = value
     return row

@@ -1,24 +1,24 @@
-"""What is followed: events and catalogue -> the z of each signal's days.
+"""Signals of drift in events and catalogue: the z-score of each signal's days.
 
-Promises: neither the order of rows nor pseudonyms change a digit; what the data do not have (one
-kind only, no prices) is no signal, not a calm one.
+Guarantees: neither the order of rows nor pseudonyms change a digit; a property that the data lack
+(one kind only, no prices) gives no signal.
 
-* ``data.volume``: log of the events that count, against the same weekdays of the reference
-* ``data.kinds``, ``data.values``, ``data.prices``: mix of kinds; tenths of values and of prices
-* ``data.new_people``, ``data.new_items``: who was never seen before, what nobody had before
-* ``data.missing.…``: what lacks a value, a price, categories; asks for a person, not for training
-* ``taste.popularity``: tenths of popularity; ``taste.items``: the most popular items one by one
-* ``taste.categories``: categories one by one, an item of several in equal parts
+* ``data.volume``: log of the number of events, against the same weekdays of the reference
+* ``data.kinds``, ``data.values``, ``data.prices``: mix of kinds; deciles of values and of prices
+* ``data.new_people``, ``data.new_items``: events of users, or on items, without an earlier event
+* ``data.missing.…``: events without value, price, categories; a retrain does not help these
+* ``taste.popularity``: deciles of popularity; ``taste.items``: the most popular items one by one
+* ``taste.categories``: categories one by one; an item of several counts in equal parts
 
-Prices and categories are the catalogue's newest: what moves is what people choose, not the price
-of a thing.
+Prices and categories are the newest of the catalogue, so a signal is a change of the items that
+users choose, not of an item's price.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
@@ -32,7 +32,7 @@ from pipeline.monitoring.distance import Histogram, robust, scores
 from pipeline.monitoring.drift_windows import (
     CELL,
     COUNT,
-    PERSON,
+    USER_WINDOW,
     WINDOW,
     DriftWindows,
     counted,
@@ -43,17 +43,19 @@ from pipeline.monitoring.drift_windows import (
 from pipeline.monitoring.verdicts import DriftConfig, Measured
 
 BINS: Final = 10
+"""Number of bins of values, prices and popularity."""
 VOLUME_FLOOR: Final = 0.05
-"""Of the logarithm of a day's events: with a bound of 4, a fifth more or less is never drift."""
-_NEW_PERSON, _NEW_ITEM = "new_person", "new_item"
+"""In the logarithm of a day's events: with a threshold of 4, ± 20 % is never drift."""
+_NEW_USER, _NEW_ITEM = "new_user", "new_item"
 _WHOLE: Final = 720_720
-"""An event, where it is in several categories: what one to sixteen of them share evenly."""
+"""Weight of an event on an item with several categories: divisible by 1 to 16."""
+_CELL: Final = pl.col(CELL)
 _Make = Callable[[NDArray[np.float64]], NDArray[np.int64]]
 
 
 @dataclass(frozen=True)
 class Known:
-    """Who and what had an event before the oldest window: ids."""
+    """Ids of users and items with an event before the oldest window."""
 
     users: pl.Series
     items: pl.Series
@@ -66,12 +68,12 @@ class Signals:
     Attributes
     ----------
     rows
-        Those of the people who are looked at, with what the catalogue says of their items, and
-        whether person and item are new.
+        Events of the sampled users, with price and categories of their items, and with a column
+        each that is True for the first window of a new user or item.
     events
-        ``(windows,)`` how many events count, everybody's.
+        ``(windows,)`` float64 number of events, of all users.
     since
-        The first event ever, where none lies before the windows.
+        The first event ever, if none is before the windows.
     """
 
     rows: pl.DataFrame
@@ -91,11 +93,24 @@ class Signals:
         windows: DriftWindows,
         config: DriftConfig,
     ) -> Signals:
-        """Cut events into windows; the parameters are those of `drift.drift`."""
+        """Cut events into windows.
+
+        Parameters
+        ----------
+        events, items, known, restarts, config
+            As in `drift.drift`.
+        windows
+            Scored and reference days.
+
+        Returns
+        -------
+        Signals
+            Of the events within the windows.
+        """
         whole = cut(events, windows, config.max_events)
         rows = sample_users(whole)
         for column, new, before in (
-            (c.USER_ID, _NEW_PERSON, known.users),
+            (c.USER_ID, _NEW_USER, known.users),
             (c.ITEM_ID, _NEW_ITEM, known.items),
         ):
             first = whole.group_by(column).agg(pl.col(WINDOW).max().alias(new))
@@ -103,75 +118,63 @@ class Signals:
             rows = rows.join(first, on=column, how="left")
             rows = rows.with_columns((fresh & (pl.col(new) == pl.col(WINDOW))).alias(new))
         catalogue = items.select(c.ITEM_ID, c.PRICE, c.CATEGORIES).unique(c.ITEM_ID)
-        since = whole[c.TIMESTAMP].min() if not len(known.users) else None
-        return cls(
-            rows.join(catalogue, on=c.ITEM_ID, how="left"),
-            _volumes(whole, windows),
-            since if isinstance(since, datetime) else None,
-            restarts,
-            windows,
-            config,
-        )
+        rows = rows.join(catalogue, on=c.ITEM_ID, how="left")
+        first_event = None if len(known.users) else whole[c.TIMESTAMP].min()
+        since = first_event if isinstance(first_event, datetime) else None
+        return cls(rows, _volumes(whole, windows), since, restarts, windows, config)
 
     def measured(self) -> Iterator[Measured]:
         """Yield every signal that the data have."""
         rows = self.rows
         yield self._volume()
-        yield from self._mix("data.kinds", _numbered(rows, c.KIND))
-        yield from self._mix("data.values", self._tenths(c.VALUE))
-        yield from self._mix("data.prices", self._tenths(c.PRICE))
-        yield from self._part("data.new_people", pl.col(_NEW_PERSON))
-        yield from self._part("data.new_items", pl.col(_NEW_ITEM))
-        unsorted = pl.col(c.CATEGORIES).list.len().fill_null(0) == 0
-        yield from self._part(f"data.missing.{c.VALUE}", pl.col(c.VALUE).is_null(), asks=False)
-        yield from self._part(f"data.missing.{c.PRICE}", pl.col(c.PRICE).is_null(), asks=False)
-        yield from self._part(f"data.missing.{c.CATEGORIES}", unsorted, asks=False)
-        items = counted(_numbered(rows, c.ITEM_ID), pl.col(CELL))
+        yield from self._mix("data.kinds", counted(_numbered(rows, c.KIND), _CELL))
+        yield from self._mix("data.values", counted(self._tenths(c.VALUE), _CELL))
+        yield from self._mix("data.prices", counted(self._tenths(c.PRICE), _CELL))
+        yield from self._share("data.new_people", pl.col(_NEW_USER))
+        yield from self._share("data.new_items", pl.col(_NEW_ITEM))
+        uncategorised = pl.col(c.CATEGORIES).list.len().fill_null(0) == 0
+        missing = {name: pl.col(name).is_null() for name in (c.VALUE, c.PRICE)}
+        for name, holds in (missing | {c.CATEGORIES: uncategorised}).items():
+            yield from self._share(f"data.missing.{name}", holds, retrain_helps=False)
+        items = counted(_numbered(rows, c.ITEM_ID), _CELL)
         yield from self._mix("taste.popularity", items, popularity)
         yield from self._mix("taste.items", items, self._leading)
-        parts = rows.filter(~unsorted).select(WINDOW, PERSON, c.CATEGORIES)
+        parts = rows.filter(~uncategorised).select(WINDOW, USER_WINDOW, c.CATEGORIES)
         parts = parts.with_columns((_WHOLE // pl.col(c.CATEGORIES).list.len()).alias(COUNT))
-        named = _numbered(parts.explode(c.CATEGORIES), c.CATEGORIES)
-        yield from self._mix("taste.categories", named, self._leading)
+        parts = _numbered(parts.explode(c.CATEGORIES), c.CATEGORIES)
+        categories = counted(parts, _CELL, pl.col(COUNT).sum())
+        yield from self._mix("taste.categories", categories, self._leading)
 
     def _reference(self, name: str) -> NDArray[np.bool_]:
-        """Return the windows of the reference; days before the first event ever are none."""
-        known = [x for x in (self.reference_resets.get(name), self.since) if x is not None]
-        return self.windows.reference(max(known, default=None))
+        """Return the windows of the reference; days before the first event ever do not count."""
+        starts = [x for x in (self.reference_resets.get(name), self.since) if x is not None]
+        return self.windows.reference(max(starts, default=None))
 
-    def _mix(self, name: str, rows: pl.DataFrame, make: _Make | None = None) -> Iterator[Measured]:
-        """Measure a distribution over numbered cells, where there are two at least."""
-        if rows[CELL].n_unique() > 1:
-            weight = pl.col(COUNT).sum() if COUNT in rows.columns else None
-            yield self._distribution(name, counted(rows, pl.col(CELL), weight), make)
+    def _share(
+        self, name: str, holds: pl.Expr, *, retrain_helps: bool = True
+    ) -> Iterator[Measured]:
+        """Measure the share of events for which something holds, if it is neither none nor all."""
+        for measured in self._mix(name, counted(self.rows, holds), detailed=True):
+            yield replace(measured, retrain_helps=retrain_helps)
 
-    def _part(self, name: str, holds: pl.Expr, *, asks: bool = True) -> Iterator[Measured]:
-        """Measure the share for which something holds, where it is neither none nor all."""
-        part = counted(self.rows, holds)
-        if part[CELL].n_unique() > 1:
-            yield self._distribution(name, part, asks=asks, named=True)
-
-    def _distribution(
-        self,
-        name: str,
-        counts: pl.DataFrame,
-        make: _Make | None = None,
-        *,
-        asks: bool = True,
-        named: bool = False,
-    ) -> Measured:
+    def _mix(
+        self, name: str, counts: pl.DataFrame, make: _Make | None = None, *, detailed: bool = False
+    ) -> Iterator[Measured]:
+        """Measure a distribution over numbered cells, if there are at least two."""
+        if counts[CELL].n_unique() < 2:
+            return
         reference = self._reference(name)
         cells = rebin(counts, self.windows, reference, make)
-        reference &= cells.people > 0
+        reference &= cells.users > 0
         days = int(reference.sum())
         z = scores(cells, reference)[: self.windows.recent] if days > 1 else np.zeros(0)
-        return self._measured(name, z, days, _detail(cells) if named else "", asks=asks)
+        yield Measured(name, z.tolist(), days, _detail(cells) if detailed else "")
 
     def _volume(self) -> Measured:
         name, at, counts = "data.volume", np.arange(self.windows.count), self.events
         reference = self._reference(name) & (counts > 0)
         if not reference.any():
-            return self._measured(name, np.zeros(0), 0)
+            return Measured(name, (), 0)
         with np.errstate(divide="ignore"):
             level = np.where(counts > 0, np.log(counts), np.nan)
         usual = np.full(len(at), np.median(level[reference]))
@@ -180,40 +183,26 @@ class Signals:
             if same.any():
                 usual[at % 7 == day] = np.median(level[same])
         rest = level - usual
-        # Four values lie nearer to their own median than a fifth one does.
+        # About four days per weekday: they are closer to their own median than a new day is.
         spread = robust(rest[reference])[1] * math.sqrt(4 / 3)
         z = rest[: self.windows.recent] / math.hypot(spread, VOLUME_FLOOR)
-        note = f" ({counts[0]:,.0f} events where {math.exp(usual[0]):,.0f} are usual)"
-        # Too few events want somebody who looks where the others are.
-        return self._measured(name, z, int(reference.sum()), note, asks=z[0] > 0, worse=0)
-
-    def _measured(
-        self,
-        name: str,
-        z: NDArray[np.float64],
-        reference: int,
-        note: str = "",
-        *,
-        asks: bool = True,
-        worse: int = 1,
-    ) -> Measured:
-        starts = tuple(self.windows.start(at) for at in range(self.windows.recent))
-        least = self.config.least_days
-        return Measured(name, z.tolist(), starts, reference, least, note, worse, bool(asks))
+        note = f" ({counts[0]:,.0f} events, usually {math.exp(usual[0]):,.0f})"
+        # A retrain does not help against missing events.
+        return Measured(name, z.tolist(), int(reference.sum()), note, 0, bool(z[0] > 0))
 
     def _tenths(self, column: str) -> pl.DataFrame:
-        """Number each finite value by its tenth of the reference."""
-        known = self.rows.filter(pl.col(column).is_finite()).select(WINDOW, PERSON, column)
-        before = known.filter(pl.col(WINDOW) >= self.windows.recent)[column].to_numpy()
+        """Number each finite value by its decile in the reference."""
+        finite = self.rows.filter(pl.col(column).is_finite()).select(WINDOW, USER_WINDOW, column)
+        before = finite.filter(pl.col(WINDOW) >= self.windows.recent)[column].to_numpy()
         if not len(before):
-            return known.clear().with_columns(pl.lit(0).alias(CELL))
+            return finite.clear().with_columns(pl.lit(0).alias(CELL))
         edges = np.unique(np.quantile(before, np.arange(1, BINS) / BINS, method="lower"))
-        # "left": what equals an edge lies below it, so that a value most rows have is one cell.
-        cell = np.searchsorted(edges, known[column].to_numpy(), side="left")
-        return known.with_columns(pl.Series(CELL, cell))
+        # "left": a value equal to an edge is below it, so that a very common value has one cell.
+        cell = np.searchsorted(edges, finite[column].to_numpy(), side="left")
+        return finite.with_columns(pl.Series(CELL, cell))
 
     def _leading(self, totals: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Give the largest cells one each, and all others one together."""
+        """Give each of the largest cells a cell of its own, and one to all others together."""
         cells = np.full(len(totals), min(self.config.top_categories, len(totals)))
         largest = np.argsort(-totals, kind="stable")[: self.config.top_categories]
         cells[largest] = np.arange(len(largest))
@@ -221,18 +210,18 @@ class Signals:
 
 
 def _volumes(rows: pl.DataFrame, windows: DriftWindows) -> NDArray[np.float64]:
-    """Count ``(windows,)`` events, of one person and window `per_user_cap`."""
-    of_people = rows.group_by(WINDOW, PERSON).len()
-    window, events = (of_people[name].to_numpy().astype(np.int64) for name in (WINDOW, "len"))
+    """Count ``(windows,)`` events, at most `per_user_cap` of one user and window."""
+    by_user = rows.group_by(WINDOW, USER_WINDOW).len()
+    window, events = (by_user[name].to_numpy().astype(np.int64) for name in (WINDOW, "len"))
     most = per_user_cap(window, events)
-    by_day = of_people.group_by(WINDOW).agg(pl.col("len").clip(upper_bound=most).sum())
+    by_day = by_user.group_by(WINDOW).agg(pl.col("len").clip(upper_bound=most).sum())
     counts = np.zeros(windows.count)
     counts[by_day[WINDOW].to_numpy()] = by_day["len"].to_numpy()
     return counts
 
 
 def popularity(totals: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Give each tenth of all shares, from the most popular item down, a cell; unknown items one."""
+    """Assign items to deciles of all shares, most popular first; unseen items to a last cell."""
     order = np.argsort(-totals, kind="stable")
     above = np.cumsum(totals[order]) - totals[order]
     cells = np.empty(len(totals), np.int64)
@@ -242,17 +231,17 @@ def popularity(totals: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 def _numbered(rows: pl.DataFrame, column: str) -> pl.DataFrame:
-    """Number a column's names by the alphabet, from 0 on: of equal cells the first one leads."""
-    known = rows.filter(pl.col(column).is_not_null())
-    names = known[column].unique().sort()
-    kept = [x for x in (WINDOW, PERSON, COUNT) if x in rows.columns]
+    """Number a column's names alphabetically, so that of equally large cells the first leads."""
+    present = rows.filter(pl.col(column).is_not_null())
+    names = present[column].unique().sort()
+    kept = [x for x in (WINDOW, USER_WINDOW, COUNT) if x in rows.columns]
     cell = pl.col(column).cast(pl.Enum(names)).to_physical().alias(CELL)
-    return known.select(*kept, cell)
+    return present.select(*kept, cell)
 
 
 def _detail(cells: Histogram) -> str:
-    """Say what the latest day's share is, and what was expected."""
-    if not cells.people[0]:
+    """Return the latest day's share and its expectation as a text."""
+    if not cells.users[0]:
         return ""
-    now = cells.sums[0, 1] / cells.people[0]
-    return f" ({now:.1%} where {cells.expected[0, 1]:.1%} are usual)"
+    now = cells.sums[0, 1] / cells.users[0]
+    return f" ({now:.1%}, usually {cells.expected[0, 1]:.1%})"

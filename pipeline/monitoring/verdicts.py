@@ -1,24 +1,26 @@
-"""What drift comes to: a verdict a signal, from the z of the days that are judged.
+"""Status of each drift signal, from the z-scores of its scored days.
 
-Promises: one day out of line is no drift unless it lies twice as far; the latest day is always
-among those that speak; what cannot be judged says so and alarms nobody.
+Guarantees: one day above the threshold is not drift, unless it exceeds the higher threshold for a
+single day; the latest day must be above it; a signal that cannot be scored has a status of its own
+and never alarms.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from pipeline.base import Frozen, Instant, to_the_second
+from pipeline.monitoring.drift_windows import DriftWindows
 
 
 class DriftStatus(StrEnum):
-    """How a signal, or all of them, ended."""
+    """Status of a signal, or of all."""
 
     STABLE = "stable"
     DRIFT = "drift"
@@ -27,61 +29,66 @@ class DriftStatus(StrEnum):
 
 
 class DriftConfig(Frozen):
-    """When days lie too far from those before them."""
+    """Thresholds of drift: the scored days against the reference period before them."""
 
-    reference_days: int = Field(
-        default=28, ge=14, description="Days before the judged ones that they are held against."
-    )
-    least_days: int = Field(
-        default=14, ge=7, description="Days of the reference with an event, at least."
-    )
-    least_nights: int = Field(
-        default=5, ge=3, description="Nights that measured live quality, at least."
-    )
-    scored_days: int = Field(default=3, ge=1, description="Days that are judged, m.")
-    min_days: int = Field(
-        default=2, ge=1, description="Of these, how many must be over the bound, n; the latest is."
-    )
-    z_threshold: float = Field(
-        default=4.0, gt=0, description="How many spreads of the reference are too far."
-    )
-    single_day_z: float = Field(
-        default=6.0, gt=0, description="How many are so far that the latest day suffices alone."
-    )
-    max_events: int = Field(
-        default=100, ge=1, description="Events of one person and day that count."
-    )
-    top_categories: int = Field(
-        default=50, ge=2, description="Items, and categories, that are followed one by one."
-    )
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    reference_days: int = Field(default=28, ge=14)
+    """Length in days of the reference period, which ends where the scored days start."""
+    least_days: int = Field(default=14, ge=7)
+    """Minimum number of reference days with events; with fewer a signal is not scored."""
+    least_nights: int = Field(default=5, ge=3)
+    """Minimum number of nightly runs that measured live quality; with fewer it is not scored."""
+    scored_days: int = Field(default=3, ge=1)
+    """Number of latest days that are scored."""
+    min_days: int = Field(default=2, ge=1)
+    """Number of scored days, the latest among them, that must reach the threshold for drift."""
+    z_threshold: float = Field(default=4.0, gt=0)
+    """z-score above which a day counts towards drift."""
+    single_day_z: float = Field(default=6.0, gt=0)
+    """z-score above which the latest day alone counts as drift."""
+    max_events: int = Field(default=100, ge=1)
+    """Number of events that count of one user and day, the earliest ones."""
+    top_categories: int = Field(default=50, ge=2)
+    """Number of most frequent items, and categories, that are compared one by one."""
 
     @model_validator(mode="after")
     def _ordered(self) -> DriftConfig:
         if self.min_days > self.scored_days:
-            raise ValueError("needed_days must not be above judged_days")
+            raise ValueError(
+                f"min_days = {self.min_days} must not exceed scored_days = {self.scored_days}"
+            )
         if self.least_days > self.reference_days:
-            raise ValueError("least_days must not be above reference_days")
+            raise ValueError(
+                f"least_days = {self.least_days} must not exceed "
+                f"reference_days = {self.reference_days}"
+            )
         if self.single_day_z < self.z_threshold:
-            raise ValueError("alone must not be below bound")
+            raise ValueError(
+                f"single_day_z = {self.single_day_z} must not be below "
+                f"z_threshold = {self.z_threshold}"
+            )
         return self
 
 
 @dataclass(frozen=True)
 class Signal:
-    """One thing that may drift.
+    """One signal that may drift.
 
     Attributes
     ----------
     name
         ``data.…``, ``taste.…`` or ``quality.…``.
     figure
-        z of the latest day, signed where up and down differ; ``None`` where it cannot be judged.
+        z-score of the latest day, signed if both directions count; ``None`` if it cannot be scored.
+    bound
+        z-score above which a day counts.
     retrain_helps
-        Whether training again answers a drift of it; data that are missing want a person.
+        False if training cannot help: missing data need a user's attention.
     since
-        Of a drift: the start of its first day.
+        Start of the first day of a drift.
     days
-        z of the judged days, the latest first.
+        z-scores of the scored days, the latest first.
     """
 
     name: str
@@ -96,14 +103,14 @@ class Signal:
 
 @dataclass(frozen=True)
 class Drift:
-    """All signals at one end of time.
+    """All signals before one instant.
 
     Attributes
     ----------
     end
-        Where the latest judged day ends.
+        End of the latest scored day.
     status
-        ``drift`` if a signal drifts; else ``too_short`` or ``no_event`` if none could be judged.
+        ``drift`` if a signal drifts; else ``too_short`` or ``no_event`` if none could be scored.
     """
 
     end: Instant
@@ -113,115 +120,120 @@ class Drift:
 
     @property
     def alarms(self) -> tuple[Signal, ...]:
-        """Signals that drift and ask for a retrain, the furthest first."""
+        """Drifting signals that a retrain helps, the largest z-score first."""
         return tuple(x for x in _furthest(self.signals) if x.retrain_helps)
 
 
 @dataclass(frozen=True)
 class Measured:
-    """The z of the judged days, and what they were held against.
+    """z-scores of the scored days of a signal, before the thresholds are applied.
 
     Attributes
     ----------
     days
-        The latest first; NaN where nothing happened.
-    worse
-        Which direction counts: 1 up, -1 down, 0 both.
+        The latest first; NaN without events.
     reference
-        Days, or nights, of the reference; `least` are needed.
-    starts
-        Where each judged day begins.
+        Number of days, or nightly runs, of the reference.
     detail
-        What the latest day has, beside what was expected; empty, or with a leading colon.
+        Value of the latest day and its expectation; empty, or with a leading space.
+    worse
+        Direction that counts: 1 up, -1 down, 0 both.
     """
 
     name: str
     days: Sequence[float]
-    starts: Sequence[datetime]
     reference: int
-    least: int
     detail: str = ""
     worse: int = 1
     retrain_helps: bool = True
 
 
-def judge(result: Measured, config: DriftConfig) -> Signal:
-    """Apply n of m with the latest among them, or the latest alone where it is far enough."""
-    kind = "nights" if result.name.startswith("quality.") else "days"
-    if result.reference < result.least:
-        sentence = (
-            f"{result.name}: {result.reference} {kind} to compare with, {result.least} are needed"
-        )
-        return Signal(
-            result.name,
-            None,
-            config.z_threshold,
-            DriftStatus.TOO_SHORT,
-            sentence,
-            result.retrain_helps,
-        )
-    days = tuple(None if math.isnan(z) else round(float(z), 3) for z in result.days)
-    latest = days[0]
-    if latest is None:
-        sentence = f"{result.name}: nothing happened on the latest day"
-        return Signal(
-            result.name,
-            None,
-            config.z_threshold,
-            DriftStatus.NO_EVENT,
-            sentence,
-            result.retrain_helps,
-            days=days,
-        )
-    over = [
-        at for at, z in enumerate(days) if z is not None and _far(z, result) >= config.z_threshold
-    ]
-    enough = len(over) >= config.min_days
-    alone = _far(latest, result) >= config.single_day_z
-    drifts = 0 in over and (enough or alone)
-    sentence = (
-        f"{result.name}: the latest day is {latest:.1f} spreads away from the {result.reference} "
-        f"{kind} before{result.detail}, {config.z_threshold:g} is far"
-    )
-    if drifts and enough:
-        sentence += f", and {len(over)} of {len(days)} days are"
-    elif drifts:
-        sentence += f", and {config.single_day_z:g} is enough for one day"
-    first = max(over) if drifts and enough else 0
-    return Signal(
+def judge(result: Measured, windows: DriftWindows, config: DriftConfig) -> Signal:
+    """Apply the thresholds to a signal.
+
+    Drift is `min_days` of the scored days above the threshold, the latest among them, or the latest
+    alone above the threshold for a single day.
+
+    Parameters
+    ----------
+    result
+        z-scores of the scored days.
+    windows, config
+        Days, and thresholds.
+
+    Returns
+    -------
+    Signal
+        With a status and a sentence.
+    """
+    nightly = result.name.startswith("quality.")
+    kind, least = ("nightly runs", config.least_nights) if nightly else ("days", config.least_days)
+    signal = Signal(
         result.name,
-        latest,
-        config.z_threshold,
-        DriftStatus.DRIFT if drifts else DriftStatus.STABLE,
-        sentence,
-        result.retrain_helps,
-        result.starts[first] if drifts else None,
-        days,
+        figure=None,
+        bound=config.z_threshold,
+        status=DriftStatus.TOO_SHORT,
+        sentence=f"{result.name}: {result.reference} {kind} of reference, {least} are needed",
+        retrain_helps=result.retrain_helps,
     )
+    if result.reference < least:
+        return signal
+    # Rounded for the file; the thresholds apply to the rounded values, which a reader can check.
+    days = tuple(None if math.isnan(z) else round(float(z), 3) for z in result.days)
+    signal, latest = replace(signal, days=days), days[0]
+    if latest is None:
+        sentence = f"{result.name}: no events on the latest day"
+        return replace(signal, status=DriftStatus.NO_EVENT, sentence=sentence)
+    far = [math.nan if z is None else (z * result.worse if result.worse else abs(z)) for z in days]
+    over = [at for at, distance in enumerate(far) if distance >= config.z_threshold]
+    enough = len(over) >= config.min_days
+    drifts = 0 in over and (enough or far[0] >= config.single_day_z)
+    sentence = (
+        f"{result.name}: z-score {latest:.1f} on the latest day against the {result.reference} "
+        f"{kind} before{result.detail}, threshold {config.z_threshold:g}"
+    )
+    if not drifts:
+        return replace(signal, figure=latest, status=DriftStatus.STABLE, sentence=sentence)
+    if enough:
+        sentence += f", exceeded on {len(over)} of {len(days)} days"
+    else:
+        sentence += f", and {config.single_day_z:g} for a single day"
+    since = windows.start(max(over) if enough else 0)
+    status = DriftStatus.DRIFT
+    return replace(signal, figure=latest, status=status, sentence=sentence, since=since)
 
 
 def summed(end: datetime, signals: Sequence[Signal]) -> Drift:
-    """Say in one sentence what the signals come to."""
+    """Combine the signals.
+
+    Parameters
+    ----------
+    end
+        End of the latest scored day.
+    signals
+        All signals.
+
+    Returns
+    -------
+    Drift
+        With the status and the sentence of the largest drift, if any.
+    """
     drifting = _furthest(signals)
-    judged = [x for x in signals if x.status in (DriftStatus.STABLE, DriftStatus.DRIFT)]
+    statuses = [signal.status for signal in signals]
     if drifting:
-        more = len(drifting) - 1
-        sentence = drifting[0].sentence + (f" (and {more} more)" if more else "")
-        return Drift(end, DriftStatus.DRIFT, sentence, tuple(signals))
-    if judged:
-        sentence = f"no drift in {len(judged)} signals up to {to_the_second(end)}"
-        return Drift(end, DriftStatus.STABLE, sentence, tuple(signals))
-    empty = [x for x in signals if x.status == DriftStatus.NO_EVENT]
-    if empty or not signals:
-        sentence = f"nothing happened in the day up to {to_the_second(end)}"
-        return Drift(end, DriftStatus.NO_EVENT, sentence, tuple(signals))
-    return Drift(end, DriftStatus.TOO_SHORT, signals[0].sentence, tuple(signals))
+        status, more = DriftStatus.DRIFT, f" (and {len(drifting) - 1} more)"
+        sentence = drifting[0].sentence + (more if len(drifting) > 1 else "")
+    elif stable := statuses.count(DriftStatus.STABLE):
+        status = DriftStatus.STABLE
+        sentence = f"no drift in {stable} signals up to {to_the_second(end)}"
+    elif DriftStatus.NO_EVENT in statuses or not signals:
+        status = DriftStatus.NO_EVENT
+        sentence = f"no events on the day up to {to_the_second(end)}"
+    else:
+        status, sentence = DriftStatus.TOO_SHORT, signals[0].sentence
+    return Drift(end, status, sentence, tuple(signals))
 
 
 def _furthest(signals: Sequence[Signal]) -> list[Signal]:
-    drifting = [x for x in signals if x.status == DriftStatus.DRIFT]
-    return sorted(drifting, key=lambda x: -abs(x.figure or 0.0))
-
-
-def _far(z: float, result: Measured) -> float:
-    return abs(z) if not result.worse else z * result.worse
+    drifting = [signal for signal in signals if signal.status == DriftStatus.DRIFT]
+    return sorted(drifting, key=lambda signal: -abs(signal.figure or 0.0))

@@ -125,7 +125,7 @@ def unanswered(shop: Shop, airflow: Served) -> Night:
 def test_no_answer_in_time_keeps_the_champion(unanswered: Night, shop: Shop) -> None:
     assert unanswered.question["options"] == ["keep the champion", SWITCH]
     assert unanswered.question["defaults"] == ["keep the champion"]
-    assert "als is in the grey zone" in unanswered.question["body"]
+    assert "als is inconclusive" in unanswered.question["body"]
     assert unanswered.run["state"] == "success"
     assert unanswered.states["review"] == "success"
     assert unanswered.states["accept"] == "skipped"
@@ -242,7 +242,7 @@ def test_what_lands_asks_for_a_night_through_the_asset(
     newest = shop.lines("decision")[-1]
     assert newest["as_of"] == format_instant(parse_instant(answered.run["run_after"]))
     asked = read_policy(shop.ws.run(newest["run_id"]))
-    assert asked is not None and asked.reason.startswith("retrain wanted: ")
+    assert asked is not None and asked.reason.startswith("retrain requested: ")
 
 
 def test_a_persons_yes_switches_and_the_lists_go_live(answered: Night, shop: Shop) -> None:

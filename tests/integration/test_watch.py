@@ -142,13 +142,13 @@ def test_a_request_finds_its_night_and_a_second_one_finds_nothing_left(copy):
     first = start_requested(copy, NIGHTS[1] + HOUR)
     assert first.status == "new"
     trigger = copy.run(first.run_id).read(SnapshotFile).trigger
-    assert trigger.policy.reason.startswith("retrain wanted: ")
+    assert trigger.policy.reason.startswith("retrain requested: ")
     assert trigger.drift.status == "stable"
     before = runs(copy)
     # The doubled one is due moments later, as Airflow has it, or for the same instant, or earlier.
     again = start_requested(copy, NIGHTS[1] + HOUR + timedelta(seconds=2))
     assert again.status == "nothing_to_do"
-    assert "20 hours must pass after the night of 2024-03-25T10:00:00Z" in again.sentence
+    assert "20 hours must pass after the run of 2024-03-25T10:00:00Z" in again.sentence
     assert start_requested(copy, NIGHTS[1]).status == "superseded"
     assert "2024-03-25T10:00:00Z is in progress" in start_requested(copy, NIGHTS[1]).sentence
     assert start_requested(copy, NIGHTS[1] + HOUR).run_id == first.run_id  # its own retry goes on

@@ -130,7 +130,7 @@ def test_nobody_accepts_what_was_never_judged(copy, monkeypatch):
     def spoilt(run, *_, **__):
         raise GateError(
             "accept.not_evaluated",
-            "nobody can accept what was not judged: half of the catalogue is gone",
+            "a run without evidence, or with data that failed a check, cannot be accepted: half of the catalogue is gone",
         )
 
     monkeypatch.setattr(accept, "accept", spoilt)
@@ -177,7 +177,7 @@ def decided(tmp_path_factory, workspace):
     run_id, found = decide(ws, NIGHTS[1])
     assert found.kind == "refresh"
     assert not found.ask  # nobody said so in the settings
-    assert "als is in the grey zone" in found.sentence
+    assert "als is inconclusive" in found.sentence
     return home, run_id
 
 

@@ -23,7 +23,7 @@ from pipeline.evaluation.beyond_accuracy import (
     novelty,
     self_information,
 )
-from pipeline.evaluation.metrics import PER_USER, Truth, measure, ndcg, recall
+from pipeline.evaluation.metrics import PER_USER, RECALL, Truth, measure, ndcg
 from pipeline.evaluation.metrics_kernel import one_pass
 from pipeline.models.topk import Lists
 from pipeline.serving.churn import churn
@@ -196,7 +196,7 @@ def test_truth_within_some_items_is_truth_without_the_others(
 def test_a_perfect_list_is_worth_one_and_a_missing_item_costs() -> None:
     lists, truth = written([([3, 1], {1, 3}, 0), ([3, 1], {1, 3}, 1), ([], {1}, 0)])
     assert ndcg(lists, truth, 5).tolist() == pytest.approx([1.0, 0.7653606, 0.0])
-    assert recall(lists, truth, 5).tolist() == pytest.approx([1.0, 2 / 3, 0.0])
+    assert measure(lists, truth, 5)[RECALL, 5].tolist() == pytest.approx([1.0, 2 / 3, 0.0])
     perfect = measure(*written(ALL_RIGHT), 5)
     assert {name: perfect[name, 5][0] for name in PER_USER} == {
         **dict.fromkeys(PER_USER, 1.0),
@@ -206,13 +206,13 @@ def test_a_perfect_list_is_worth_one_and_a_missing_item_costs() -> None:
 
 def test_what_does_not_fit_is_refused() -> None:
     lists, truth = written([([3, 1], {1, 3}, 0)])
-    with pytest.raises(ValueError, match="2 lists, but the truth of 1 users"):
+    with pytest.raises(ValueError, match="2 lists do not match the ground truth of 1 users"):
         measure(ragged([[1], [2]]), truth, 5)
     for item in (-1, N_ITEMS):
         with pytest.raises(ValueError, match="outside the catalogue of 8"):
             measure(ragged([[item]]), truth, 5)
     for depths in ((), (0,), (5, -1)):
-        with pytest.raises(ValueError, match="depths of at least 1"):
+        with pytest.raises(ValueError, match="must be at least 1"):
             measure(lists, truth, *depths)
 
 

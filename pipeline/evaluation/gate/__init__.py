@@ -1,12 +1,12 @@
-"""The gate: a pure function from frozen evidence to a frozen decision.
+"""Pure function from frozen evidence to a frozen decision.
 
-Here: what is laid before it (`evidence`), what it answers (`decision`), the order of the questions
-(`decide`), and one module a question: a first model (`baselines`), another recipe (`switch`, by its
-`e_process`), the same recipe on newer data (`refresh`, held to the champion's `anchors`). What is
-missing blocks, by its name (`completeness`); what the questions share stands in `rules`, the
-sentences in `messages`.
-Not here: how good a scorer is (`evaluation.evaluate`), the statistic (`evaluation.compare`), where
-decisions lie (`workspace.ledger`, `stores.ledger`).
+Here: its input (`evidence`), its result (`decision`), the order of the rules (`decide`), and one
+module per question: the first champion (`baselines`), a switch to another recipe (`switch`, by its
+`e_process`), a refresh of the champion's recipe on newer data (`refresh`, bounded by `anchors`).
+Missing evidence blocks, by its name (`completeness`); rules of several questions are in `rules`.
+Not here: the quality of a scorer (`evaluation.evaluate`), the statistic (`evaluation.compare`), the
+storage of decisions (`workspace.ledger`, `stores.ledger`).
+To add a rule: return a `RuleResult` from the module of its question; `decide` needs no change.
 """
 
 from pipeline.evaluation.gate.accept import accept, offers

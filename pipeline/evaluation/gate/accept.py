@@ -1,7 +1,7 @@
-"""A person's word: what a night did not dare, somebody may, by name and with a reason.
+"""Override of a decision by a user, with a name and a reason.
 
-Promises: nobody can accept what was not judged, or data that failed a check; the figures of the
-decision stay as they were, only what becomes of them changes.
+Guarantees: a recipe without an evaluation, or data that failed a check, cannot be accepted; figures
+of the decision stay as they were.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pipeline.errors import GateError
-from pipeline.evaluation.gate.anchors import ANCHOR_BLOCKS, Anchor, BlockRatio
+from pipeline.evaluation.gate.anchors import Anchor
 from pipeline.evaluation.gate.decision import Decision, RuleResult
 from pipeline.evaluation.gate.evidence import GateHistory, disjoint
 
 
 def offers(decision: Decision) -> tuple[str, ...]:
-    """Return the recipes that `accept` would put live, the one that it takes unasked first."""
+    """Return the recipes that `accept` would put live, its default first."""
     judged = decision.recipe is not None and decision.recipe_hash is not None
     return _offered(decision) if judged and not _barred(decision) else ()
 
@@ -23,63 +23,95 @@ def offers(decision: Decision) -> tuple[str, ...]:
 def accept(
     decision: Decision, past: GateHistory, *, by: str, reason: str, recipe: str | None = None
 ) -> Decision:
-    """Return the decision as somebody changed it.
+    """Return a decision as changed by a user.
 
     Parameters
     ----------
+    decision
+        Decision of a run.
+    past
+        Decisions of earlier runs, for the anchor of a switch.
+    by, reason
+        Name of the user, and the reason; both become part of the sentence.
     recipe
-        Who shall go live: the candidate in the grey zone, or the champion's fit that was kept back
-        or blocked. None takes the former where there is one.
+        Recipe to put live: the inconclusive candidate, or the champion's recipe if the run kept or
+        blocked its refresh. None is the candidate, if there is one.
+
+    Returns
+    -------
+    Decision
+        Of kind `switch` or `refresh`.
 
     Raises
     ------
     GateError
-        There is nothing to accept, and why.
+        `accept.unknown_recipe`: the run does not offer this recipe. `accept.nothing_offered`: the
+        decision put a model live already. `accept.not_evaluated`: evidence is missing, or a data
+        check failed.
     """
     offered = _offered(decision)
     if recipe is not None and recipe not in offered:
-        named = " or ".join(offered) or "nobody"
+        named = " or ".join(offered) or "no recipe"
         raise GateError(
-            "accept.unknown_recipe", f"{recipe} cannot be accepted; this night offers {named}"
+            "accept.unknown_recipe", f"{recipe} cannot be accepted; this run offers {named}"
         )
     if not offered and decision.promotes:
-        raise GateError("accept.nothing_offered", f"nothing is left to accept: {decision.sentence}")
+        raise GateError(
+            "accept.nothing_offered", f"there is nothing to accept: {decision.sentence}"
+        )
     barred = _barred(decision)
     if barred or decision.recipe is None or decision.recipe_hash is None:
-        causes = "; ".join(rule.sentence for rule in barred[:3]) or "no champion was judged"
-        raise GateError("accept.not_evaluated", f"nobody can accept what was not judged: {causes}")
-    word = f"accepted by {by}: {reason}"
+        causes = "; ".join(rule.sentence for rule in barred[:3]) or "the champion has no evaluation"
+        raise GateError(
+            "accept.not_evaluated",
+            f"a run without evidence, or with data that failed a check, cannot be accepted: {causes}",
+        )
+    note = f"accepted by {by}: {reason}"
     if decision.inconclusive is None or recipe == decision.recipe:
-        return replace(
+        recipe_hash = decision.recipe_hash
+        accepted = replace(
             decision,
             kind="refresh",
-            waiting=False,
-            reasons=(word, *decision.reasons),
-            sentence=f"refresh, {word}; without that, {decision.sentence}",
-            ratios=_marked(decision, decision.recipe_hash),
-            inconclusive=None,
+            reasons=(note, *decision.reasons),
+            sentence=f"refresh, {note}; without that, {decision.sentence}",
         )
-    standing = next(s for s in decision.e_processes if s.recipe == decision.inconclusive)
-    recipe_hash = standing.e_process.key.candidate
-    return replace(
-        decision,
-        kind="switch",
-        recipe=decision.inconclusive,
-        recipe_hash=recipe_hash,
-        waiting=False,
-        reasons=(word, standing.sentence, *decision.reasons),
-        sentence=f"switch, {word}; {standing.sentence}",
-        anchor=anchor_from(decision, past, recipe_hash),
-        ratios=_marked(decision, recipe_hash),
-        inconclusive=None,
-    )
+    else:
+        status = next(s for s in decision.e_processes if s.recipe == decision.inconclusive)
+        recipe_hash = status.e_process.key.candidate
+        accepted = replace(
+            decision,
+            kind="switch",
+            recipe=decision.inconclusive,
+            recipe_hash=recipe_hash,
+            reasons=(note, status.sentence, *decision.reasons),
+            sentence=f"switch, {note}; {status.sentence}",
+            anchor=anchor_from(decision, past, recipe_hash),
+        )
+    # Refreshes are compared with accepted blocks, and this one now counts as accepted.
+    ratios = tuple(replace(r, accepted=r.recipe_hash == recipe_hash) for r in decision.ratios)
+    return replace(accepted, waiting=False, ratios=ratios, inconclusive=None)
 
 
 def anchor_from(decision: Decision, past: GateHistory, recipe_hash: str) -> Anchor | None:
-    """Return the mean baseline ratio of a recipe's last blocks, this decision's the newest."""
-    known = [r for r in (*past.ratios, *decision.ratios) if r.block.end <= decision.block.end]
-    used = disjoint(known, recipe_hash)[:ANCHOR_BLOCKS]
-    return Anchor(recipe_hash, sum(r.ratio for r in used) / len(used), len(used)) if used else None
+    """Return the mean baseline ratio of a recipe over its last disjoint blocks.
+
+    Parameters
+    ----------
+    decision
+        Its block is the newest that counts.
+    past
+        Baseline ratios of earlier blocks.
+    recipe_hash
+        Recipe of the anchor.
+
+    Returns
+    -------
+    Anchor or None
+        None for a recipe without a baseline ratio.
+    """
+    ratios = [r for r in (*past.ratios, *decision.ratios) if r.block.end <= decision.block.end]
+    used = disjoint(ratios, recipe_hash)
+    return Anchor.over(used) if used else None
 
 
 def _offered(decision: Decision) -> tuple[str, ...]:
@@ -88,13 +120,9 @@ def _offered(decision: Decision) -> tuple[str, ...]:
 
 
 def _barred(decision: Decision) -> tuple[RuleResult, ...]:
-    """Return the rules that nobody can overrule: on the data, and on what was never judged."""
+    """Return the failed rules that no user can override: on missing evidence and on the data."""
     return tuple(
         rule
         for rule in decision.rules
         if rule.name == "complete" or (rule.name.startswith("check.") and rule.outcome == "fail")
     )
-
-
-def _marked(decision: Decision, accepted: str) -> tuple[BlockRatio, ...]:
-    return tuple(replace(r, accepted=r.recipe_hash == accepted) for r in decision.ratios)

@@ -1,6 +1,7 @@
-"""No champion yet: the ladder popularity < decayed popularity < own counts < what learns.
+"""Choice of the first champion.
 
-The highest rung that beats every one below it, by the one-block test, becomes the first champion.
+Recipes are ranked popularity < decayed popularity < personal frequency < learned recipes. The
+highest one that beats every baseline below it, by the test of one block, becomes the champion.
 """
 
 from __future__ import annotations
@@ -25,36 +26,34 @@ from pipeline.evaluation.gate.rules import (
 def choose_first(
     evidence: Evidence, config: GateConfig
 ) -> tuple[EvaluatedRecipe, tuple[RuleResult, ...]]:
-    """Return the first champion, and every comparison on the way.
+    """Return the first champion, and the result of every comparison.
 
-    Each recipe is tested against each rung below it at α/M, with a lift of at least the minimum;
-    of several recipes that learn and beat all baselines, the one with the highest mean leads.
+    Each recipe is tested against each baseline below it at level α/M, with a lift of at least the
+    minimum. Of several learned recipes that beat all baselines, the one with the highest mean wins.
+
+    Parameters
+    ----------
+    evidence
+        Without a champion; at least one baseline is evaluated.
+    config
+        Levels and bounds.
+
+    Returns
+    -------
+    tuple
+        The recipe, and its rules in the order of the ranks.
     """
-    rungs = baselines(evidence.judged)
-    learned = [r for r in ordered(evidence.judged) if r.baseline_rank is None]
     bound = threshold(config, len(evidence.judged) - 1)
     rules: list[RuleResult] = []
     winners: list[EvaluatedRecipe] = []
-    for recipe in [*rungs, *learned]:
-        below = [
-            b
-            for b in rungs
-            if recipe.baseline_rank is None or (b.baseline_rank or 0) < recipe.baseline_rank
-        ]
+    for recipe in ordered(evidence.judged):
+        below = [b for b in baselines(evidence.judged) if b.level < recipe.level]
         results = _over_each(recipe, below, bound, config)
         rules += results
         if all(rule.outcome == "pass" for rule in results):
             winners.append(recipe)
-    return max(winners, key=_height), tuple(rules)
-
-
-def _height(recipe: EvaluatedRecipe) -> tuple[bool, float, str]:
-    """Order winners: what learns above every rung, then by rung, or by mean among learners."""
-    return (
-        recipe.baseline_rank is None,
-        float(recipe.baseline_rank) if recipe.baseline_rank is not None else mean(recipe),
-        recipe.recipe_hash,
-    )
+    first = max(winners, key=lambda r: (r.level, mean(r), r.recipe_hash))
+    return first, tuple(rules)
 
 
 def _over_each(
@@ -67,7 +66,7 @@ def _over_each(
             f"{recipe.name} over {baseline.name}: {percent(paired.x)} "
             f"(p {chance(paired.p_better)}, {paired.n:,} users)"
         )
-        names = [f"first.{what}.{baseline.name}" for what in ("evidence", "lift")]
+        names = [f"first.{rule}.{baseline.name}" for rule in ("evidence", "lift")]
         if paired.underpowered:
             text += f", {paired.underpowered}"
             results.append(

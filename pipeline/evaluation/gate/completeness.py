@@ -1,4 +1,4 @@
-"""Failing closed: whatever should be there and is not, by its name."""
+"""Check of the evidence for missing or unusable parts; each one blocks, by its name."""
 
 from __future__ import annotations
 
@@ -18,33 +18,26 @@ _Fault = tuple[str, str]
 
 
 def completeness(evidence: Evidence) -> tuple[RuleResult, ...]:
-    """Name everything that is missing or cannot be read; an empty tuple when all is there."""
+    """Return a rule for each part that is missing or unusable; none if the evidence is complete."""
     faults = [*_recipes(evidence), *_users(evidence)]
     if not evidence.checks:
-        faults.append(("", "the checks of the data are missing"))
+        faults.append(("", "the data checks are missing"))
     for label, reference in (("last", evidence.last), ("month", evidence.month)):
-        if reference is not None:
-            faults += [(label, text) for text in _pair_faults(reference)]
-    return tuple(RuleResult("complete", who, None, None, "missing", what) for who, what in faults)
+        faults += [(label, text) for text in _pair_faults(reference)] if reference else []
+    return tuple(RuleResult("complete", name, None, None, "missing", x) for name, x in faults)
 
 
 def check_rules(evidence: Evidence) -> tuple[RuleResult, ...]:
-    """Take over the checks of volume and schema."""
-    return tuple(
-        RuleResult(
-            f"check.{check.name}",
-            "",
-            check.figure,
-            check.bound,
-            verdict(check.passed),
-            check.sentence,
-        )
-        for check in sorted(evidence.checks, key=lambda check: check.name)
+    """Return the data checks of the run, such as volume and schema, as rules."""
+    results = (
+        RuleResult(f"check.{x.name}", "", x.figure, x.bound, verdict(x.passed), x.sentence)
+        for x in evidence.checks
     )
+    return tuple(sorted(results, key=lambda result: result.name))
 
 
 def absence_rules(evidence: Evidence) -> tuple[RuleResult, ...]:
-    """Report the recipes that could not be judged."""
+    """Report the recipes of the run that have no evaluation."""
     return tuple(
         RuleResult("absent", gone.name, None, None, "reported", f"{gone.name}: {gone.sentence}")
         for gone in sorted(evidence.absent, key=lambda a: a.name)
@@ -52,20 +45,21 @@ def absence_rules(evidence: Evidence) -> tuple[RuleResult, ...]:
 
 
 def _recipes(evidence: Evidence) -> list[_Fault]:
-    names = [recipe.name for recipe in evidence.judged]
-    absent = {gone.name for gone in evidence.absent}
+    names, champion = {recipe.name for recipe in evidence.judged}, evidence.champion
+    present = names | {absent.name for absent in evidence.absent}
     faults: list[_Fault] = []
-    if len(set(names)) < len(names):
-        faults.append(("", "two evaluations bear the same name"))
-    for name in sorted(set(evidence.expected) - set(names) - absent):
+    if len(names) < len(evidence.judged):
+        faults.append(("", "two evaluations have the same name"))
+    for name in sorted(set(evidence.expected) - present):
         faults.append((name, f"the evaluation of {name} is missing"))
-    for gone in sorted(evidence.absent, key=lambda a: a.name):
-        if gone.baseline_rank is not None or gone.name == evidence.champion:
-            faults.append((gone.name, f"{gone.name} is missing: {gone.sentence}"))
-    if evidence.champion is not None and evidence.champion not in {*names, *absent}:
-        faults.append((evidence.champion, f"the champion's recipe {evidence.champion} is missing"))
+    # A failed candidate is left out; the champion and the baselines are needed to decide.
+    for absent in sorted(evidence.absent, key=lambda a: a.name):
+        if absent.baseline_rank is not None or absent.name == champion:
+            faults.append((absent.name, f"{absent.name} is missing: {absent.sentence}"))
+    if champion is not None and champion not in present:
+        faults.append((champion, f"the champion's recipe {champion} is missing"))
     if not baselines(evidence.judged):
-        faults.append(("", "no baseline was judged"))
+        faults.append(("", "no baseline was evaluated"))
     return faults
 
 
@@ -77,12 +71,13 @@ def _users(evidence: Evidence) -> list[_Fault]:
         if recipe.coverage is None or not math.isfinite(recipe.coverage):
             faults.append("coverage is missing")
         if recipe.k != evidence.k:
-            faults.append(f"was judged by lists of {recipe.k}, not of {evidence.k}")
+            faults.append(f"was evaluated at k = {recipe.k}, not {evidence.k}")
         if not faults:
+            # Means are comparable only over the same users; the first usable recipe defines them.
             own = recipe.users[c.USER_ID].sort()
             users = own if users is None else users
             if not own.equals(users):
-                faults.append("was judged by other users than the rest")
+                faults.append("was evaluated on other users than the rest")
         missing += [(recipe.name, f"{recipe.name}: {fault}") for fault in faults]
     return missing
 
@@ -96,7 +91,7 @@ def _pair_faults(reference: Reference) -> list[str]:
     if not faults and not reference.tonight[c.USER_ID].sort().equals(
         reference.stored[c.USER_ID].sort()
     ):
-        faults.append(f"{reference.label}: the two were judged by different users")
+        faults.append(f"{reference.label}: the two scorers were evaluated on different users")
     return faults
 
 
@@ -104,11 +99,10 @@ def _frame_faults(users: pl.DataFrame) -> list[str]:
     columns = [NDCG, *(SLICE + name for name in SLICES)]
     faults = [f"{name} is missing" for name in (c.USER_ID, *columns) if name not in users.columns]
     if c.USER_ID in users.columns and users[c.USER_ID].n_unique() != users.height:
-        faults.append("a user was judged twice")
-    for name in columns:
-        if name not in users.columns:
-            continue
+        faults.append("a user appears twice")
+    for name in (name for name in columns if name in users.columns):
+        # Null marks users outside a slice; NDCG has a value for every user.
         values = users[name].cast(pl.Float64).drop_nulls().to_numpy()
         if not np.isfinite(values).all() or (name == NDCG and len(values) < users.height):
-            faults.append(f"{name} holds values that are no numbers")
+            faults.append(f"{name} has values that are missing or not finite")
     return faults

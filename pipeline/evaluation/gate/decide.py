@@ -1,27 +1,22 @@
-"""The order of the questions, and the sentence that answers them.
+"""Order of the gate's rules, and the sentence of a decision.
 
-No champion: the ladder. Otherwise a switch is sought first, then the champion's refresh is judged.
-Whatever is missing blocks, by its name.
+Without a champion, the first one is chosen among baselines and learned recipes. Otherwise a switch
+is sought first, then the champion's refresh is evaluated. Missing evidence blocks, by its name.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
+from typing import Final
 
-from pipeline.evaluation.gate.anchors import ANCHOR_BLOCKS, Anchor, BlockRatio
+from pipeline.evaluation.gate.anchors import Anchor
 from pipeline.evaluation.gate.baselines import choose_first
 from pipeline.evaluation.gate.completeness import absence_rules, check_rules, completeness
 from pipeline.evaluation.gate.config import GateConfig
 from pipeline.evaluation.gate.decision import Decision, Kind, RuleResult
+from pipeline.evaluation.gate.e_process import e_value_text
 from pipeline.evaluation.gate.evidence import EvaluatedRecipe, Evidence, disjoint
-from pipeline.evaluation.gate.messages import (
-    MOST_NAMED,
-    block_text,
-    left_behind,
-    refresh_reason,
-    statuses_text,
-    switch_reason,
-)
 from pipeline.evaluation.gate.refresh import Refresh, judge_refresh
 from pipeline.evaluation.gate.rules import (
     best_baseline,
@@ -34,86 +29,78 @@ from pipeline.evaluation.gate.rules import (
 )
 from pipeline.evaluation.gate.switch import Candidacy, leader, seek_switch
 
-_LIVE_STAYS = "the live lists stay"
+_LIVE_STAYS: Final = "the live lists stay"
+_MAX_NAMED: Final = 3
+"""Number of candidates, or causes, that a sentence names; the rules hold all of them."""
 
 
 def decide(evidence: Evidence, config: GateConfig) -> Decision:
-    """Decide what goes live: a pure function, whatever the order of its inputs.
+    """Decide which model goes live: a pure function, whatever the order of its inputs.
 
     Parameters
     ----------
     evidence
-        Everything that is looked at.
+        All figures that the gate may read.
     config
-        Thresholds.
+        Levels and bounds.
 
     Returns
     -------
     Decision
-        Of the five kinds; its rules hold every figure and bound.
+        Of one of the five kinds; its rules hold every figure and bound.
     """
     missing = completeness(evidence)
     checks = check_rules(evidence)
     reports = absence_rules(evidence)
     if missing or any(rule.outcome == "fail" for rule in checks):
         return _blocked(evidence, (*missing, *checks, *reports))
-    ratios = _ratios(evidence)
-    if evidence.champion is None:
-        decision = _first(evidence, config)
-    else:
-        decision = _later(evidence, config)
+    decision = (_first if evidence.champion is None else _later)(evidence, config)
     accepted = decision.recipe_hash if decision.promotes else None
-    decision = _degraded(decision, evidence)
+    ratios = (block_ratio(r, evidence.judged, evidence.holdout) for r in ordered(evidence.judged))
+    left_out = tuple(f"degraded: {rule.subject} was left out" for rule in reports)
     return replace(
         decision,
         rules=(*checks, *reports, *decision.rules),
-        ratios=tuple(replace(r, accepted=r.recipe_hash == accepted) for r in ratios),
-    )
-
-
-def _degraded(decision: Decision, evidence: Evidence) -> Decision:
-    """Say who was left out: the others were judged without them."""
-    names = sorted(gone.name for gone in evidence.absent)
-    reasons = tuple(f"degraded: {name} was left out" for name in names)
-    return replace(
-        decision,
-        reasons=(*decision.reasons, *reasons),
-        sentence="; ".join((decision.sentence, *reasons)),
+        reasons=(*decision.reasons, *left_out),
+        sentence="; ".join((decision.sentence, *left_out)),
+        ratios=tuple(replace(r, accepted=r.recipe_hash == accepted) for r in ratios if r),
     )
 
 
 def _first(evidence: Evidence, config: GateConfig) -> Decision:
     n = evidence.judged[0].users.height
+    # With so few users no test is valid: a baseline goes live without one.
     if n < config.min_users:
         return _first_unjudged(evidence, config, n)
     winner, rules = choose_first(evidence, config)
-    figure = f"NDCG@{evidence.k} {mean(winner):.4f} on {n:,} users, {block_text(evidence)}"
-    best = best_baseline([r for r in evidence.judged if r.name != winner.name] or [winner])
+    figure = f"NDCG@{evidence.k} {mean(winner):.4f} on {n:,} users, {_block_text(evidence)}"
     if winner.baseline_rank is None:
-        paired = compare(winner, best, config)
-        reason = (
-            f"{winner.name} becomes the champion with {figure}: {percent(paired.x)} over "
-            f"{best.name} (p {chance(paired.p_better)})"
-        )
+        reference = best_baseline(evidence.judged)
+        paired = compare(winner, reference, config)
+        lead = f"{percent(paired.x)} over {reference.name} (p {chance(paired.p_better)})"
     else:
-        reason = (
-            f"{winner.name} becomes the champion with {figure}: nothing that learns beats "
-            "every baseline here yet"
-        )
-    against = best if winner.baseline_rank is None else winner
-    losers = left_behind(evidence, against, winner, rules, config)
-    return _accepted("first", evidence, winner, rules, (reason, *losers))
+        reference, lead = winner, "no learned recipe beats every baseline"
+    refused = {rule.subject for rule in rules if rule.outcome != "pass"}
+    others = [
+        f"{r.name} {'fails a rule' if r.name in refused else f'is behind {winner.name}'} "
+        f"({percent(compare(r, reference, config).x)} against {reference.name})"
+        for r in ordered(evidence.judged)
+        if r.baseline_rank is None and r is not winner
+    ]
+    reason = f"{winner.name} becomes the champion with {figure}: {lead}"
+    return _accepted("first", evidence, winner, rules, (reason, *others))
 
 
 def _first_unjudged(evidence: Evidence, config: GateConfig, n: int) -> Decision:
+    text = f"{n:,} users can be evaluated"
     fallback = next((r for r in evidence.judged if r.name == config.fallback), None)
     if fallback is None:
-        text = f"{n:,} users can be judged, and the baseline {config.fallback} is missing"
+        text += f", and the baseline {config.fallback} is missing"
         rule = RuleResult("complete", config.fallback, None, None, "missing", text)
         return _blocked(evidence, (rule,))
-    text = f"{n:,} users can be judged, {config.min_users:,} are needed"
+    text += f" ({config.min_users:,} needed)"
     rule = RuleResult("first.users", fallback.name, n, config.min_users, "underpowered", text)
-    reason = f"underpowered: {text}, so {fallback.name} goes live until there are more"
+    reason = f"underpowered: {text}; {fallback.name} goes live until there are more"
     return _accepted("first", evidence, fallback, (rule,), (reason,))
 
 
@@ -121,49 +108,74 @@ def _later(evidence: Evidence, config: GateConfig) -> Decision:
     champion = next(r for r in evidence.judged if r.name == evidence.champion)
     candidacies = seek_switch(evidence, champion, config)
     refresh = judge_refresh(evidence, champion, config)
-    decision = _switch_or_refresh(evidence, champion, candidacies, refresh, config)
-    grey = leader(tuple(one for one in candidacies if one.inconclusive))
-    if grey is not None and decision.kind != "switch" and not refresh.regressed:
-        decision = _with_inconclusive(decision, grey)
-    # Figures of a night whose data lost something are no evidence for anybody.
-    accounts = () if refresh.regressed else tuple(one.status for one in candidacies)
-    return replace(decision, e_processes=accounts)
+    tried = tuple(rule for candidacy in candidacies for rule in candidacy.rules)
+    rules = (*tried, *refresh.rules)
+    if refresh.regressed:
+        # The candidates trained on the same, probably damaged data: tonight is not evidence.
+        return _blocked(evidence, rules)
+    winner = leader(candidacy for candidacy in candidacies if candidacy.won)
+    if winner is not None:
+        decision = _switched(evidence, champion, winner, candidacies)
+    elif refresh.outcome == "pass":
+        reasons = (_refresh_reason(evidence, champion, refresh), *_statuses(candidacies))
+        decision = _accepted("refresh", evidence, champion, rules, reasons)
+    elif refresh.outcome == "underpowered":
+        decision = _waiting(evidence, champion, rules, refresh.rules[0].sentence, config)
+    else:
+        decision = _blocked(evidence, rules)
+    inconclusive = leader(candidacy for candidacy in candidacies if candidacy.inconclusive)
+    if inconclusive is not None and winner is None:
+        name = inconclusive.candidate.name
+        reason = f"{name} is inconclusive: only its threshold is missing, and you may accept it"
+        decision = replace(
+            decision,
+            reasons=(*decision.reasons, reason),
+            sentence=f"{decision.sentence}; {reason}",
+            inconclusive=name,
+        )
+    return replace(decision, e_processes=tuple(candidacy.status for candidacy in candidacies))
 
 
-def _switch_or_refresh(
+def _switched(
     evidence: Evidence,
     champion: EvaluatedRecipe,
+    winner: Candidacy,
     candidacies: tuple[Candidacy, ...],
-    refresh: Refresh,
-    config: GateConfig,
 ) -> Decision:
-    tried = tuple(rule for one in candidacies for rule in one.rules)
-    winner = leader(tuple(one for one in candidacies if one.won))
-    # A switch that learnt from the same damaged data is no way out.
-    if winner is not None and not refresh.regressed:
-        reasons = (switch_reason(evidence, champion, winner),)
-        others = statuses_text(one for one in candidacies if one is not winner)
-        return _accepted("switch", evidence, winner.candidate, tried, (*reasons, *others))
-    rules = (*tried, *refresh.rules)
-    if refresh.outcome == "pass":
-        reason = refresh_reason(evidence, champion, refresh)
-        return _accepted(
-            "refresh", evidence, champion, rules, (reason, *statuses_text(candidacies))
-        )
-    if refresh.outcome == "underpowered":
-        return _waiting(evidence, champion, rules, refresh.rules[0].sentence, config)
-    return replace(_blocked(evidence, rules), recipe_hash=champion.recipe_hash)
-
-
-def _with_inconclusive(decision: Decision, grey: Candidacy) -> Decision:
-    name = grey.candidate.name
-    reason = f"{name} is in the grey zone: all rules hold, and a person may switch to it"
-    return replace(
-        decision,
-        reasons=(*decision.reasons, reason),
-        sentence=f"{decision.sentence}; {reason}",
-        inconclusive=name,
+    paired, name = winner.comparison, winner.candidate.name
+    reason = (
+        f"{name} replaces {champion.name}: {winner.status.sentence.removeprefix(f'{name}: ')}; "
+        f"NDCG@{evidence.k} {paired.candidate:.4f} against {paired.champion:.4f} on "
+        f"{paired.n:,} users, {_block_text(evidence)}"
     )
+    others = _statuses(candidacy for candidacy in candidacies if candidacy is not winner)
+    tried = tuple(rule for candidacy in candidacies for rule in candidacy.rules)
+    return _accepted("switch", evidence, winner.candidate, tried, (reason, *others))
+
+
+def _refresh_reason(evidence: Evidence, champion: EvaluatedRecipe, refresh: Refresh) -> str:
+    best = best_baseline(evidence.judged)
+    text = f"{champion.name} on newer data: NDCG@{evidence.k} {mean(champion):.4f}"
+    if best.name != champion.name:
+        ratio = mean(champion) / mean(best) - 1 if mean(best) > 0 else float("nan")
+        text += f", {percent(ratio)} over {best.name}"
+    return f"{text}, {refresh.rules[0].sentence}, {_block_text(evidence)}"
+
+
+def _statuses(candidacies: Iterable[Candidacy]) -> tuple[str, ...]:
+    """Describe the learned candidates that are not live, those with the most evidence first."""
+    learned = [c for c in candidacies if c.candidate.baseline_rank is None]
+    learned.sort(key=lambda c: (-c.status.e_process.log_e, c.candidate.name))
+    sentences = []
+    for status in (candidacy.status for candidacy in learned[:_MAX_NAMED]):
+        own = status.e_process
+        text = (
+            f"{status.recipe}: e-value {e_value_text(own.e_value)} ({status.threshold:,.0f} needed)"
+        )
+        text += f", lift {percent(own.lift)}" if own.blocks else ""
+        sentences.append(f"{text}, {status.waiting}" if status.waiting else text)
+    left = len(learned) - len(sentences)
+    return (*sentences, f"and {left} more candidates") if left else tuple(sentences)
 
 
 def _waiting(
@@ -173,23 +185,15 @@ def _waiting(
     text: str,
     config: GateConfig,
 ) -> Decision:
-    night = evidence.past.underpowered_nights + 1
+    run = evidence.past.underpowered_nights + 1
     kind: Kind
-    if night <= config.patience:
-        kind, reason = "keep", f"{text}: night {night} of {config.patience}"
+    if run <= config.patience:
+        kind, reason = "keep", f"{text}: run {run} of {config.patience}"
     else:
-        kind, reason = "block", f"{text}, for {night} nights now: a person is asked"
-    return Decision(
-        kind=kind,
-        recipe=champion.name,
-        recipe_hash=champion.recipe_hash,
-        rules=rules,
-        reasons=(reason,),
-        sentence=f"{kind}, underpowered: {reason}; {_LIVE_STAYS}",
-        block=evidence.holdout,
-        waiting=True,
-        anchor=evidence.past.anchor_of(champion.recipe_hash),
-    )
+        kind, reason = "block", f"{text} in {run} runs in a row: accept it, or wait for users"
+    sentence = f"{kind}, underpowered: {reason}; {_LIVE_STAYS}"
+    decision = _decision(kind, evidence, champion, rules, (reason,))
+    return replace(decision, sentence=sentence, waiting=True)
 
 
 def _accepted(
@@ -199,58 +203,53 @@ def _accepted(
     rules: tuple[RuleResult, ...],
     reasons: tuple[str, ...],
 ) -> Decision:
-    anchor = evidence.past.anchor_of(winner.recipe_hash)
-    if kind in ("first", "switch"):
-        anchor = _new_anchor(evidence, winner)
-        if anchor is not None and anchor.thin:
+    if kind == "refresh":
+        return _decision(kind, evidence, winner, rules, reasons)
+    tonight = block_ratio(winner, evidence.judged, evidence.holdout)
+    anchor = None
+    if tonight is not None:
+        earlier = [r for r in evidence.past.ratios if r.block.end <= evidence.holdout.start]
+        anchor = Anchor.over((tonight, *disjoint(earlier, winner.recipe_hash)))
+        if anchor.thin:
             plural = "block" if anchor.blocks == 1 else "blocks"
-            reasons = (*reasons, f"its anchor is thin ({anchor.blocks} {plural})")
+            reasons = (*reasons, f"its anchor covers only {anchor.blocks} {plural}")
+    return replace(_decision(kind, evidence, winner, rules, reasons), anchor=anchor)
+
+
+def _blocked(evidence: Evidence, rules: tuple[RuleResult, ...]) -> Decision:
+    """Block, and name each failed rule; a candidate that fails is not a cause."""
+    reasons = tuple(
+        f"{rule.name}: {rule.sentence}"
+        for rule in rules
+        if rule.outcome in ("fail", "missing") and not rule.name.startswith("switch.")
+    )
+    named = "; ".join(reasons[:_MAX_NAMED])
+    if len(reasons) > _MAX_NAMED:
+        named += f"; and {len(reasons) - _MAX_NAMED} more"
+    stays = _LIVE_STAYS if evidence.champion is not None else "nothing goes live"
+    champion = next((r for r in evidence.judged if r.name == evidence.champion), None)
+    decision = _decision("block", evidence, champion, rules, reasons)
+    return replace(decision, sentence=f"block: {named}; {stays}")
+
+
+def _decision(
+    kind: Kind,
+    evidence: Evidence,
+    recipe: EvaluatedRecipe | None,
+    rules: tuple[RuleResult, ...],
+    reasons: tuple[str, ...],
+) -> Decision:
     return Decision(
         kind=kind,
-        recipe=winner.name,
-        recipe_hash=winner.recipe_hash,
+        recipe=recipe.name if recipe else evidence.champion,
+        recipe_hash=recipe.recipe_hash if recipe else None,
         rules=rules,
         reasons=reasons,
         sentence=f"{kind}: {'; '.join(reasons)}",
         block=evidence.holdout,
-        anchor=anchor,
+        anchor=evidence.past.anchor_of(recipe.recipe_hash) if recipe else None,
     )
 
 
-def _blocked(evidence: Evidence, rules: tuple[RuleResult, ...]) -> Decision:
-    """Block, naming what failed; candidates that lose are no cause."""
-    causes = [
-        rule
-        for rule in rules
-        if rule.outcome in ("fail", "missing") and not rule.name.startswith("switch.")
-    ]
-    reasons = tuple(f"{rule.name}: {rule.sentence}" for rule in causes)
-    named = "; ".join(reasons[:MOST_NAMED])
-    if len(reasons) > MOST_NAMED:
-        named += f"; and {len(reasons) - MOST_NAMED} more"
-    stays = _LIVE_STAYS if evidence.champion is not None else "nothing goes live"
-    champion = next((r for r in evidence.judged if r.name == evidence.champion), None)
-    return Decision(
-        kind="block",
-        recipe=evidence.champion,
-        recipe_hash=champion.recipe_hash if champion else None,
-        rules=rules,
-        reasons=reasons,
-        sentence=f"block: {named}; {stays}",
-        block=evidence.holdout,
-        anchor=evidence.past.anchor_of(champion.recipe_hash) if champion else None,
-    )
-
-
-def _new_anchor(evidence: Evidence, winner: EvaluatedRecipe) -> Anchor | None:
-    tonight = block_ratio(winner, evidence.judged, evidence.holdout)
-    if tonight is None:
-        return None
-    earlier = [r for r in evidence.past.ratios if r.block.end <= evidence.holdout.start]
-    used = (tonight, *disjoint(earlier, winner.recipe_hash))[:ANCHOR_BLOCKS]
-    return Anchor(winner.recipe_hash, sum(r.ratio for r in used) / len(used), len(used))
-
-
-def _ratios(evidence: Evidence) -> tuple[BlockRatio, ...]:
-    ratios = (block_ratio(r, evidence.judged, evidence.holdout) for r in ordered(evidence.judged))
-    return tuple(ratio for ratio in ratios if ratio is not None)
+def _block_text(evidence: Evidence) -> str:
+    return f"{evidence.holdout.start:%Y-%m-%d} to {evidence.holdout.end:%Y-%m-%d}"

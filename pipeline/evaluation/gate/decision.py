@@ -1,6 +1,6 @@
-"""What the gate answers: a kind, every rule with its figure, and one sentence for a person.
+"""Result of the gate: its kind, every rule with figure and bound, and one sentence.
 
-Promises: frozen, tuples inside; written as plain JSON and read back equal.
+Guarantees: frozen, with tuples inside; written as plain JSON and read back equal.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from pipeline.evaluation.gate.anchors import Anchor, BlockRatio
 from pipeline.evaluation.gate.e_process import EProcessStatus
 
 Kind = Literal["first", "switch", "refresh", "keep", "block"]
-"""`first`, `switch` and `refresh` put a new scorer live; `keep` and `block` leave the old one."""
+"""`first`, `switch` and `refresh` put a new scorer live; `keep` and `block` leave the live one."""
 
 PROMOTIONS: Final = ("first", "switch", "refresh")
 """Kinds that put a new scorer live."""
 
 RuleOutcome = Literal["pass", "fail", "underpowered", "waiting", "missing", "reported"]
-"""`underpowered`: too little to judge by. `waiting`: for days that were not counted yet.
-`missing`: not there to judge. `reported`: no rule."""
+"""`underpowered`: too few users or differences. `waiting`: tonight's block overlaps a counted one.
+`missing`: a figure is not there. `reported`: information without a bound.
+"""
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,9 @@ class RuleResult:
     name
         Dotted: ``switch.lift``, ``refresh.slice.cold``.
     subject
-        Recipe that it was about, or empty.
+        Name of the recipe, or empty.
     figure, bound
-        What was found, and what it was held against; None where there is none.
+        Measured value and its limit; None if there is none.
     """
 
     name: str
@@ -48,37 +49,37 @@ class RuleResult:
     def __post_init__(self) -> None:
         for field in ("figure", "bound"):
             value = getattr(self, field)
-            if value is not None:  # JSON knows no NaN
+            if value is not None:  # JSON has no NaN
                 object.__setattr__(self, field, float(value) if math.isfinite(value) else None)
 
 
 @dataclass(frozen=True)
 class Decision:
-    """The outcome of a night.
+    """Outcome of a nightly run.
 
     Attributes
     ----------
     recipe, recipe_hash
-        The champion's recipe after this night; None where there is none.
+        The champion's recipe after this run; None if there is none.
     rules
         Every rule that was applied, passed or not.
     reasons
-        Sentences of what decided.
+        Sentences about the deciding figures.
     sentence
-        The decision and its reasons for a person.
+        The decision and its reasons in one sentence.
     block
-        The holdout that judged.
+        The holdout.
     waiting
-        A refresh was not judged for want of users.
+        The refresh was not evaluated because there were too few users.
     anchor
-        The anchor after this night.
+        The anchor after this run.
     ratios
         Baseline ratio of each recipe on this block.
     e_processes
-        Where each candidate stands; empty where its figures must not count.
+        Status of each candidate; empty if this block must not count as evidence.
     inconclusive
-        A candidate that a person may switch to: it has the points that one candidate alone would
-        need, and all rules hold.
+        A candidate that a user may accept: all rules hold except its threshold, and its e-value
+        suffices for one candidate alone.
     """
 
     kind: Kind
@@ -96,5 +97,5 @@ class Decision:
 
     @property
     def promotes(self) -> bool:
-        """A new scorer goes live."""
+        """True if a new scorer goes live."""
         return self.kind in PROMOTIONS

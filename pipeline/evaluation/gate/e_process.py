@@ -1,11 +1,11 @@
-"""A candidate's points: evidence gathered over blocks of days, however often one looks at it.
+"""E-process of a candidate against the champion: evidence over disjoint blocks of days.
 
-Promises: a candidate that is not better ever reaches ``M/α`` points with a chance below α, for the
-points are a mixture of likelihood ratios of normal means, which by Ville's inequality passes a
-bound c at any time with a chance of at most 1/c; a block that overlaps one before it adds nothing,
-so people are not counted twice; an account is a value, and adding to it gives another one.
+Guarantees: a candidate that is not better ever reaches an e-value of ``M/α`` with a probability of
+at most α/M, however often it is tested: the e-value is a mixture of likelihood ratios of normal
+means, a test martingale, so Ville's inequality bounds it at all times. A block that overlaps a
+counted one is not counted. An e-process is immutable; a further block returns a new one.
 
-    for each bet g:  logE[g] += g·x/v − g²/(2v)          points = Σ share[g]·E[g]
+    for each effect g:  logE[g] += g·x/v − g²/(2v)       e-value = Σ weight[g]·E[g]
     sx += x/v,  sw += 1/v                                lift = sx/sw,  se = 1/√sw
 """
 
@@ -25,24 +25,25 @@ from pipeline.base import Interval, plain
 from pipeline.evaluation.intervals import NORMAL_95
 
 EFFECTS = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28)
-"""Lifts that the points bet on."""
+"""Lifts of the alternatives in the mixture."""
 MIXTURE_WEIGHTS = (*[15 / 64] * 4, *[1 / 80] * 5)
-"""Part of the stake on each bet: nearly all on lifts that recipes differ by in daily life. The rest
-finds what is several times better on a block or two, where 4 % would gather little from it."""
+"""Weight of each effect: nearly all on lifts that are common between recipes. The rest detects a
+recipe that is several times better within a block or two, for which 4 % would gather little.
+"""
 MAX_E_VALUE = 1e6
-"""Points beyond which nobody tells them apart; an account keeps their logarithm."""
+"""Cap of a reported e-value; the e-process itself keeps the logarithm."""
 
 
 @dataclass(frozen=True)
 class EProcessKey:
-    """What an account is about: another recipe on either side, or another block, is another one.
+    """Identity of an e-process: another recipe, metric or length starts a new one.
 
     Attributes
     ----------
     champion, candidate
         Hashes of recipes.
     metric, k
-        What is compared: ``ndcg`` of lists of `k`.
+        Compared metric: ``ndcg`` of lists of `k`.
     days
         Length of a block.
     """
@@ -56,7 +57,7 @@ class EProcessKey:
 
 @dataclass(frozen=True)
 class EProcess:
-    """What a candidate has gathered against a champion.
+    """Evidence for a candidate against a champion.
 
     Attributes
     ----------
@@ -65,9 +66,9 @@ class EProcess:
     sx, sw
         Σ x/v and Σ 1/v over the blocks.
     blocks
-        How many were counted.
+        Number of counted blocks.
     last
-        The newest of them.
+        The newest counted block.
     """
 
     key: EProcessKey
@@ -77,10 +78,6 @@ class EProcess:
     blocks: int = 0
     last: Interval | None = None
 
-    def fresh(self, block: Interval) -> bool:
-        """Whether a block begins where the newest one has ended, or later."""
-        return self.last is None or block.start >= self.last.end
-
     def add(self, x: float, v: float, block: Interval) -> EProcess:
         """Count a block.
 
@@ -88,16 +85,23 @@ class EProcess:
         ----------
         x, v
             Lift on the block, and its variance; v > 0.
+        block
+            Days of the block; must start at the end of the last counted one, or later.
+
+        Returns
+        -------
+        EProcess
+            A new one with the block.
 
         Raises
         ------
         ValueError
-            The block is not `fresh`, or a figure is not usable.
+            The block overlaps one that was counted, or a figure is not usable.
         """
-        if not self.fresh(block):
-            raise ValueError(f"{block} overlaps {self.last}")
+        if self.last is not None and block.start < self.last.end:
+            raise ValueError(f"block {block} overlaps the counted block {self.last}")
         if not (math.isfinite(x) and math.isfinite(v) and v > 0):
-            raise ValueError(f"a lift of {x} with a variance of {v} is no evidence")
+            raise ValueError(f"lift {x} and variance {v} must be finite, and the variance above 0")
         return replace(
             self,
             log_likelihood_ratios=tuple(
@@ -112,42 +116,43 @@ class EProcess:
 
     @property
     def log_e(self) -> float:
-        """Natural logarithm of the points; 0 for an account that has counted nothing."""
+        """Natural logarithm of the e-value; 0 before the first block."""
+        # In logarithms: a likelihood ratio may overflow a float.
         return float(logsumexp(self.log_likelihood_ratios, b=MIXTURE_WEIGHTS))
 
     @property
     def e_value(self) -> float:
-        """The points, at most `MAX_E_VALUE`."""
+        """The e-value, at most `MAX_E_VALUE`."""
         log = self.log_e
         return MAX_E_VALUE if log >= math.log(MAX_E_VALUE) else math.exp(log)
 
     @property
     def lift(self) -> float:
-        """Mean lift of the blocks, the surer ones weighing more; NaN for none."""
+        """Mean lift of the blocks, weighted by 1/variance; NaN before the first block."""
         return self.sx / self.sw if self.sw else math.nan
 
     @property
     def se(self) -> float:
-        """Standard error of `lift`; NaN for no block."""
+        """Standard error of `lift`; NaN before the first block."""
         return 1 / math.sqrt(self.sw) if self.sw else math.nan
 
 
 @dataclass(frozen=True)
 class EProcessStatus:
-    """Where a candidate's account stood when the night was over.
+    """E-process of a candidate after a run.
 
     Attributes
     ----------
     recipe
         The candidate's name.
     threshold
-        Points that a switch needs, M/α.
+        E-value that a switch needs, M/α.
     smallest_effect
-        Lift that tonight's block finds four times in five; None where it could not be judged.
+        Lift that tonight's block detects with power .8; None if it could not be evaluated.
     blocks_for_two_percent
-        How many more blocks a true lift of 2 % would need, about; None where nobody can tell.
+        Approximate number of further blocks that a true lift of 2 % would need; None if unknown.
     waiting
-        Why tonight's block was not counted; None where it was.
+        Reason that tonight's block was not counted; None if it was.
     """
 
     recipe: str
@@ -159,26 +164,25 @@ class EProcessStatus:
 
     @property
     def reached(self) -> bool:
-        """Whether the points suffice."""
+        """True if the e-value reaches the threshold."""
         return self.e_process.log_e >= math.log(self.threshold)
 
     @property
     def sentence(self) -> str:
-        """The account in words."""
+        """E-value, lift and required blocks in one sentence."""
         own = self.e_process
-        text = f"{self.recipe}: {e_value_text(own.e_value)} of {self.threshold:,.0f} points"
+        text = f"{self.recipe}: e-value {e_value_text(own.e_value)} ({self.threshold:,.0f} needed)"
         if own.blocks:
             half = NORMAL_95 * own.se
             plural = "block" if own.blocks == 1 else "blocks"
             text += (
-                f", {signed(own.lift)} % (95 %: {signed(own.lift - half)} to "
+                f", lift {signed(own.lift)} % (95 %: {signed(own.lift - half)} to "
                 f"{signed(own.lift + half)} %) over {own.blocks} {plural}"
             )
         if self.smallest_effect is not None:
-            text += f"; such a block shows {signed(self.smallest_effect)} %"
+            text += f"; one block can detect {signed(self.smallest_effect)} %"
         if self.blocks_for_two_percent:
-            more = self.blocks_for_two_percent
-            text += f", a true +2 % needs about {more:,} more"
+            text += f", a true +2 % needs about {self.blocks_for_two_percent:,} more blocks"
         return text + (f"; {self.waiting}" if self.waiting else "")
 
     @classmethod
@@ -191,10 +195,11 @@ class EProcessStatus:
         )
 
     def _written(self) -> dict[str, Any]:
-        """Return flat JSON: the account's figures beside what it is rebuilt from."""
+        """Return flat JSON: derived figures beside the fields that `_read` restores from."""
         own, key = self.e_process, self.e_process.key
-        return {
-            "recipe": self.recipe,
+        fields = vars(self) | vars(own)
+        del fields["e_process"], fields["key"]
+        return fields | {
             "recipe_hash": key.candidate,
             "champion_hash": key.champion,
             "metric": key.metric,
@@ -202,50 +207,40 @@ class EProcessStatus:
             "days": key.days,
             "e_value": own.e_value,
             "log_e": own.log_e,
-            "threshold": self.threshold,
             "lift": own.lift if own.blocks else None,
             "se": own.se if own.blocks else None,
-            "smallest_effect": self.smallest_effect,
-            "blocks": own.blocks,
-            "blocks_for_two_percent": self.blocks_for_two_percent,
-            "waiting": self.waiting,
-            "log_likelihood_ratios": list(own.log_likelihood_ratios),
-            "sx": own.sx,
-            "sw": own.sw,
             "last": None if own.last is None else plain(own.last),
         }
 
     @classmethod
     def _read(cls, written: Mapping[str, Any]) -> EProcessStatus:
-        key = EProcessKey(
-            written["champion_hash"],
-            written["recipe_hash"],
-            written["metric"],
-            written["k"],
-            written["days"],
-        )
-        last, bets = written["last"], tuple(written["log_likelihood_ratios"])
-        account = EProcess(key)
-        if len(bets) == len(EFFECTS):  # one that bet on other lifts begins anew
-            account = EProcess(
-                key,
-                bets,
-                written["sx"],
-                written["sw"],
-                written["blocks"],
-                None if last is None else TypeAdapter(Interval).validate_python(last),
-            )
+        names = ("champion_hash", "recipe_hash", "metric", "k", "days")
+        own = EProcess(EProcessKey(*(written[name] for name in names)))
+        ratios = tuple(written["log_likelihood_ratios"])
+        if len(ratios) == len(EFFECTS):  # an e-process over other effects starts anew
+            last = TypeAdapter(Interval | None).validate_python(written["last"])
+            own = replace(own, log_likelihood_ratios=ratios, last=last)
+            own = replace(own, **{name: written[name] for name in ("sx", "sw", "blocks")})
         names = ("recipe", "threshold", "smallest_effect", "blocks_for_two_percent", "waiting")
-        return cls(e_process=account, **{name: written[name] for name in names})
+        return cls(e_process=own, **{name: written[name] for name in names})
 
 
 def waiting_day(account: EProcess, opened: datetime | None, block: Interval) -> str | None:
-    """Say that a block overlaps what was counted before, or was chosen by; None where it may count.
+    """Return a text if a block overlaps a counted one, or the one that chose the champion.
 
     Parameters
     ----------
+    account
+        The candidate's e-process.
     opened
-        End of the block that chose the champion: who won there has been lucky there.
+        End of the block that chose the champion: the winner of a block is biased upwards on it.
+    block
+        Tonight's holdout.
+
+    Returns
+    -------
+    str or None
+        ``waiting, day 3 of 7``; None if the block may count.
     """
     ends = [end for end in (opened, account.last.end if account.last else None) if end is not None]
     if not ends or block.start >= max(ends):
@@ -255,9 +250,25 @@ def waiting_day(account: EProcess, opened: datetime | None, block: Interval) -> 
 
 
 def blocks_expected(account: EProcess, v: float, threshold: float, lift: float = 0.02) -> int:
-    """Say how many more blocks of variance `v` a true lift would need to reach the threshold.
+    """Estimate the number of further blocks until a true lift reaches the threshold.
 
-    For an account that has counted nothing, ⌈2·ln(threshold/share)·v/lift²⌉.
+    Before the first block it is ⌈2·ln(threshold/weight)·v/lift²⌉.
+
+    Parameters
+    ----------
+    account
+        The candidate's e-process.
+    v
+        Variance of the lift on a block.
+    threshold
+        E-value that a switch needs.
+    lift
+        One of `EFFECTS`.
+
+    Returns
+    -------
+    int
+        0 if the threshold is reached, else at least 1.
     """
     if account.log_e >= math.log(threshold):
         return 0
@@ -267,10 +278,9 @@ def blocks_expected(account: EProcess, v: float, threshold: float, lift: float =
 
 
 def e_value_text(points: float) -> str:
-    """Write points, in sentences and figures alike: few with a decimal, many whole.
+    """Format an e-value: below 10 with one decimal, else as a whole number, rounded down.
 
-    Whole ones are cut, so that nobody seems to have what a switch needs before they have it; nobody
-    counts below a tenth, or beyond a million.
+    Rounded down, so that no text shows the threshold before it is reached.
     """
     if points >= MAX_E_VALUE:
         return f"over {MAX_E_VALUE:,.0f}"
@@ -280,6 +290,6 @@ def e_value_text(points: float) -> str:
 
 
 def signed(share: float) -> str:
-    """Write a share in percent with its sign: ``+4.1``; what rounds to nothing has none."""
+    """Format a share in percent with its sign: ``+4.1``; a rounded 0 has no sign."""
     text = f"{100 * share:+.1f}"
     return text[1:] if float(text) == 0 else text

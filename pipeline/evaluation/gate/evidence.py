@@ -1,10 +1,15 @@
-"""What a night lays before the gate: frozen, complete, and nothing else is looked at."""
+"""Frozen input of the gate: figures of tonight's run, and results of earlier decisions.
+
+Guarantees: the gate reads nothing else, so equal evidence gives an equal decision.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -20,22 +25,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EvaluatedRecipe:
-    """A recipe and what its evaluation scorer was worth tonight.
+    """A recipe with the values of its evaluation scorer on tonight's holdout.
 
     Attributes
     ----------
     baseline_rank
-        Place on the ladder of a baseline, lowest first; None for what learns.
+        Rank among the baselines, lowest first; None for a learned recipe.
     users
         `Evaluation.users`.
     coverage
         Share of the catalogue in its lists.
     k
-        Length of the lists that were judged.
+        Length of the evaluated lists.
     seed_sd
-        Spread of its mean over training seeds, relative; None: never measured. A baseline has none.
+        SD of its mean over training seeds, relative to the mean; None if never measured. A baseline
+        has none.
     fits
-        Fits of different salts that the values are the mean of.
+        Number of fits with different seeds that the values are the mean of.
     """
 
     name: str
@@ -47,10 +53,15 @@ class EvaluatedRecipe:
     seed_sd: float | None = None
     fits: int = 1
 
+    @property
+    def level(self) -> float:
+        """Baseline rank; infinite for a learned recipe, which ranks above all baselines."""
+        return math.inf if self.baseline_rank is None else self.baseline_rank
+
 
 @dataclass(frozen=True)
 class Absent:
-    """A recipe of the night that has no evaluation, and why."""
+    """A recipe of the run without an evaluation, and the reason as a sentence."""
 
     name: str
     baseline_rank: int | None
@@ -68,18 +79,18 @@ class Reference:
 
 @dataclass(frozen=True)
 class GateHistory:
-    """What earlier decisions left behind; `build_gate_history` gathers it.
+    """Results of earlier decisions, as `build_gate_history` collects them.
 
     Attributes
     ----------
     anchors
-        The newest of each recipe.
+        The newest anchor of each recipe.
     underpowered_nights
-        Nights in a row, up to last night, that could not judge a refresh.
+        Number of consecutive runs, up to the last one, with too few users for a refresh.
     e_processes
-        Of every candidate against every champion since the last switch.
+        One per candidate and champion, since the last switch.
     opened
-        End of the block that chose the champion: accounts begin after it.
+        End of the block by which the champion was chosen: e-processes start after it.
     """
 
     ratios: tuple[BlockRatio, ...] = ()
@@ -89,34 +100,37 @@ class GateHistory:
     opened: datetime | None = None
 
     def e_process(self, key: EProcessKey) -> EProcess:
-        """Return the account of a key, an empty one where nothing was counted yet."""
+        """Return the e-process of a key, an empty one before its first block."""
         return next((a for a in self.e_processes if a.key == key), EProcess(key))
 
     def anchor_of(self, recipe_hash: str) -> Anchor | None:
-        """Return a recipe's anchor: a promotion that never went live moves nobody else's."""
+        """Return a recipe's anchor.
+
+        By recipe, because an unpublished promotion must not move the anchor of another recipe.
+        """
         return next((a for a in self.anchors if a.recipe_hash == recipe_hash), None)
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that the gate looks at.
+    """Complete input of the gate.
 
     Attributes
     ----------
     k
-        Length of the lists judged.
+        Length of the evaluated lists.
     holdout
-        The block that judged.
+        Tonight's block.
     judged
         Every recipe with an evaluation, in any order.
     expected
         Names that must be among `judged` or `absent`.
     champion
-        Name of the champion's recipe among `judged`; None before the first.
+        Name of the champion's recipe among `judged`; None before the first one.
     last, month
-        The champion's recipe against the scorer accepted last, and 21 to 45 days ago.
+        The champion's recipe against the scorer accepted last, and one accepted 21 to 45 days ago.
     skipped
-        Sentences on stored scorers that could not be used.
+        Sentences about stored scorers that could not be used.
     """
 
     k: int
@@ -133,12 +147,25 @@ class Evidence:
 
 
 def disjoint(ratios: Sequence[BlockRatio], recipe_hash: str) -> tuple[BlockRatio, ...]:
-    """Return a recipe's blocks that do not overlap, newest first, beginning with the newest.
+    """Return a recipe's blocks that do not overlap, newest first, starting with the newest.
 
-    Nights a day apart share nearly all of their holdout: together they are one piece of evidence.
+    Runs a day apart share nearly all of their holdout: together they are one piece of evidence.
+
+    Parameters
+    ----------
+    ratios
+        Blocks of any recipes, in any order.
+    recipe_hash
+        Recipe to select.
+
+    Returns
+    -------
+    tuple
+        Ratios of disjoint blocks, newest first.
     """
     own = {r for r in ratios if r.recipe_hash == recipe_hash}
     kept: list[BlockRatio] = []
+    # Of equal blocks the accepted one comes first, since True sorts after False.
     for r in sorted(own, key=lambda r: (r.block.end, r.block.start, r.accepted), reverse=True):
         if not kept or r.block.end <= kept[-1].block.start:
             kept.append(r)
@@ -148,29 +175,34 @@ def disjoint(ratios: Sequence[BlockRatio], recipe_hash: str) -> tuple[BlockRatio
 def build_gate_history(
     decisions: Sequence[Decision], live: Sequence[bool] | None = None
 ) -> GateHistory:
-    """Gather what the decisions of earlier nights, oldest first, leave to the next one.
+    """Collect the results of earlier decisions for the next one.
 
     Parameters
     ----------
+    decisions
+        Decisions of earlier runs, oldest first.
     live
-        Whether each one's model went before people; all of them by default. A switch that did not
-        closes no account.
+        True for each decision whose model was published; all by default. A switch that was not
+        published resets no e-process.
+
+    Returns
+    -------
+    GateHistory
+        Input of the next decision.
     """
-    anchors: dict[str, Anchor] = {}
-    accounts: dict[EProcessKey, EProcess] = {}
+    e_processes: dict[EProcessKey, EProcess] = {}
     opened = None
-    waiting = 0
-    for decision, went in zip(decisions, live or [True] * len(decisions), strict=True):
-        if decision.anchor is not None:
-            anchors[decision.anchor.recipe_hash] = decision.anchor
-        waiting = waiting + 1 if decision.waiting else 0
-        accounts |= {s.e_process.key: s.e_process for s in decision.e_processes}
-        if went and decision.kind in ("first", "switch"):
-            accounts, opened = {}, decision.block.end
+    for decision, published in zip(decisions, live or [True] * len(decisions), strict=True):
+        e_processes |= {s.e_process.key: s.e_process for s in decision.e_processes}
+        # E-processes against the former champion do not count against the new one.
+        if published and decision.kind in ("first", "switch"):
+            e_processes, opened = {}, decision.block.end
+    anchors = {d.anchor.recipe_hash: d.anchor for d in decisions if d.anchor is not None}
+    waiting = tuple(takewhile(lambda decision: decision.waiting, reversed(decisions)))
     return GateHistory(
         ratios=tuple(r for decision in decisions for r in decision.ratios),
         anchors=tuple(anchors.values()),
-        underpowered_nights=waiting,
-        e_processes=tuple(accounts.values()),
+        underpowered_nights=len(waiting),
+        e_processes=tuple(e_processes.values()),
         opened=opened,
     )

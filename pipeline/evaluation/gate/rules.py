@@ -1,4 +1,4 @@
-"""What several questions share: comparisons, rules on slices and baselines, the baseline ratio."""
+"""Rules of several questions: slices, baselines, the baseline ratio, and thresholds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import polars as pl
 from pipeline import columns as c
 from pipeline.base import Interval
 from pipeline.errors import GateError
-from pipeline.evaluation.compare import NO_DIFFERENCE, Difference, difference, holm, paired
+from pipeline.evaluation.compare import Difference, difference, holm, paired
 from pipeline.evaluation.evaluate import NDCG, SLICE
 from pipeline.evaluation.gate.anchors import BlockRatio
 from pipeline.evaluation.gate.config import GateConfig
@@ -22,47 +22,59 @@ from pipeline.evaluation.slices import SLICES
 
 
 def verdict(held: bool) -> RuleOutcome:
-    """Say `pass` or `fail`."""
+    """Return `pass` or `fail`."""
     return "pass" if held else "fail"
 
 
 def percent(x: float) -> str:
-    """Write a share with its sign: ``+4.1 %``."""
+    """Format a share with its sign: ``+4.1 %``."""
     return f"{signed(x)} %" if math.isfinite(x) else "no figure"
 
 
 def chance(p: float) -> str:
-    """Write a probability so that a small one does not read as none."""
+    """Format a probability; one below .001 in scientific notation."""
     if math.isnan(p):
         return "unknown"
     return f"{p:.3f}" if p >= 0.001 else f"{p:.0e}"
 
 
 def ordered(judged: Sequence[EvaluatedRecipe]) -> tuple[EvaluatedRecipe, ...]:
-    """Sort recipes: the ladder from below, then what learns, by name."""
-    return tuple(
-        sorted(judged, key=lambda r: (r.baseline_rank is None, r.baseline_rank or 0, r.name))
-    )
+    """Sort recipes: baselines by rank, then learned recipes by name."""
+    return tuple(sorted(judged, key=lambda r: (r.level, r.name)))
 
 
 def mean(recipe: EvaluatedRecipe) -> float:
-    """Mean NDCG over the judged users, in the order of their ids; NaN without users."""
+    """Return the mean NDCG of the evaluated users; NaN without users."""
+    # Sums of floats depend on their order, and equal evidence must give an equal decision.
     values = recipe.users.sort(c.USER_ID)[NDCG].to_numpy()
     return float(values.mean()) if len(values) else math.nan
 
 
 def baselines(judged: Sequence[EvaluatedRecipe]) -> tuple[EvaluatedRecipe, ...]:
-    """Return the rungs of the ladder, lowest first."""
+    """Return the baselines, lowest rank first."""
     return tuple(r for r in ordered(judged) if r.baseline_rank is not None)
 
 
 def best_baseline(judged: Sequence[EvaluatedRecipe]) -> EvaluatedRecipe:
-    """Return the baseline with the highest mean; of equal ones the lowest rung."""
-    return max(baselines(judged), key=lambda r: (mean(r), -(r.baseline_rank or 0)))
+    """Return the baseline with the highest mean; of equal ones the lowest rank."""
+    return max(baselines(judged), key=lambda r: (mean(r), -r.level))
 
 
 def seed_sd_of(recipe: EvaluatedRecipe, config: GateConfig) -> float:
-    """Return a recipe's relative spread over training seeds; a baseline rolls no dice."""
+    """Return the SD of a recipe's mean over training seeds, relative to the mean.
+
+    Parameters
+    ----------
+    recipe
+        A baseline is deterministic.
+    config
+        `default_seed_sd` is for a learned recipe that was never measured.
+
+    Returns
+    -------
+    float
+        τ, 0 for a baseline.
+    """
     if recipe.seed_sd is not None:
         return recipe.seed_sd
     return config.default_seed_sd if recipe.baseline_rank is None else 0.0
@@ -71,7 +83,20 @@ def seed_sd_of(recipe: EvaluatedRecipe, config: GateConfig) -> float:
 def compare(
     candidate: EvaluatedRecipe, champion: EvaluatedRecipe, config: GateConfig
 ) -> Difference:
-    """Compare two recipes on tonight's users."""
+    """Compare two recipes on tonight's users.
+
+    Parameters
+    ----------
+    candidate, champion
+        Evaluated on the same users.
+    config
+        Minimum numbers of users and of differences.
+
+    Returns
+    -------
+    Difference
+        Of NDCG, relative to the champion's mean.
+    """
     return difference(
         *paired(candidate.users, champion.users, NDCG),
         tau_candidate=seed_sd_of(candidate, config),
@@ -83,17 +108,56 @@ def compare(
 
 
 def threshold(config: GateConfig, candidates: int) -> float:
-    """Return the p that a candidate must stay under: α, shared among all that may be looked at."""
+    """Return the level of one test: α, divided among all candidates (Bonferroni).
+
+    Parameters
+    ----------
+    config
+        Has α and the number of candidates that are always corrected for.
+    candidates
+        Number of candidates of this run; counts if it is larger.
+
+    Returns
+    -------
+    float
+        Largest p that passes.
+    """
     return config.alpha / max(config.candidates, candidates)
 
 
 def e_value_needed(config: GateConfig, candidates: int) -> float:
-    """Return the points that a switch needs: M/α for M candidates that may be looked at."""
+    """Return the e-value that a switch needs.
+
+    Parameters
+    ----------
+    config, candidates
+        As in `threshold`.
+
+    Returns
+    -------
+    float
+        M/α for M candidates.
+    """
     return 1.0 / threshold(config, candidates)
 
 
 def is_proved(paired: Difference, bound: float, config: GateConfig) -> bool:
-    """Say whether a comparison shows a candidate to be better, and by enough."""
+    """Return True if one block shows a candidate to be better, by at least the minimum lift.
+
+    Parameters
+    ----------
+    paired
+        Candidate against champion.
+    bound
+        Largest p that passes, from `threshold`.
+    config
+        Has the minimum lift.
+
+    Returns
+    -------
+    bool
+        False if the comparison is underpowered.
+    """
     enough = paired.x >= config.min_lift
     return paired.underpowered is None and paired.p_better <= bound and enough
 
@@ -106,22 +170,30 @@ def slice_rules(
     alpha: float,
     config: GateConfig,
 ) -> tuple[RuleResult, ...]:
-    """Look for harm in slices: Holm over one-sided t-tests on the users of each.
+    """Test each slice for harm: Holm's procedure over one-sided t-tests on its users.
 
     Parameters
     ----------
+    prefix, subject
+        Start of the rules' names, and the recipe they are about.
     frames, taus
-        Of the candidate and of what it is held against.
+        Values per user, and seed SDs, of the candidate and of its reference.
+    alpha
+        Family-wise level.
+    config
+        Minimum numbers of users and of differences.
 
     Returns
     -------
     tuple
-        A result a slice. One with too few users, or with too few whom the two serve differently,
-        is `underpowered` and leaves the family.
+        One result per slice, sorted by name. A slice with too few users or differences is
+        `underpowered` and leaves the family.
     """
     results: list[RuleResult] = []
     judged: list[tuple[str, Difference]] = []
-    for column in sorted({SLICE + name for name in SLICES} | _slices(frames[0], frames[1])):
+    # Segments differ by shop; a standard slice without a column is reported as missing.
+    columns = {name for frame in frames for name in frame.columns if name.startswith(SLICE)}
+    for column in sorted(columns.union(SLICE + name for name in SLICES)):
         name = f"{prefix}.{column}"
         try:
             values = paired(*frames, column)
@@ -136,46 +208,70 @@ def slice_rules(
             min_nonzero=config.min_nonzero,
         )
         if result.underpowered:
-            text = f"{column}: {result.underpowered} ({result.n:,}, {result.nonzero:,} differ)"
+            text = (
+                f"{column}: {result.underpowered} ({result.n:,} users, {result.nonzero:,} differ)"
+            )
             results.append(RuleResult(name, subject, result.p_worse, None, "underpowered", text))
         else:
             judged.append((name, result))
     harmed = holm([result.p_worse for _, result in judged], alpha)
     for (name, result), harm in zip(judged, harmed, strict=True):
-        column = name.removeprefix(f"{prefix}.")
         harm_text = f"p of harm {chance(result.p_worse)}, {result.n:,} users"
-        text = f"{column}: {percent(result.x)} ({harm_text})"
+        text = f"{name.removeprefix(f'{prefix}.')}: {percent(result.x)} ({harm_text})"
         results.append(RuleResult(name, subject, result.p_worse, alpha, verdict(not harm), text))
     return tuple(sorted(results, key=lambda r: r.name))
-
-
-def _slices(*frames: pl.DataFrame) -> set[str]:
-    return {column for frame in frames for column in frame.columns if column.startswith(SLICE)}
 
 
 def baseline_rules(
     prefix: str, candidate: EvaluatedRecipe, judged: Sequence[EvaluatedRecipe], floor: float
 ) -> tuple[RuleResult, ...]:
-    """Hold a recipe's mean against each baseline's: at least `floor` times as high."""
+    """Compare a recipe's mean with each baseline's.
+
+    Parameters
+    ----------
+    prefix
+        Start of the rules' names.
+    candidate
+        Is not compared with itself.
+    judged
+        Has the baselines.
+    floor
+        Share of a baseline's mean that the candidate must reach.
+
+    Returns
+    -------
+    tuple
+        One result per baseline.
+    """
     own = mean(candidate)
     results = []
-    for baseline in baselines(judged):
-        if baseline.name == candidate.name:
-            continue
+    for baseline in (b for b in baselines(judged) if b.name != candidate.name):
         bound = floor * mean(baseline)
         text = f"{candidate.name} {own:.4f}, {baseline.name} {mean(baseline):.4f}"
         name = f"{prefix}.baseline.{baseline.name}"
-        held = verdict(own >= bound)
-        results.append(RuleResult(name, candidate.name, own, bound, held, text))
+        results.append(RuleResult(name, candidate.name, own, bound, verdict(own >= bound), text))
     return tuple(results)
 
 
 def block_ratio(
     recipe: EvaluatedRecipe, judged: Sequence[EvaluatedRecipe], holdout: Interval
 ) -> BlockRatio | None:
-    """Return mean(recipe) ÷ mean(best baseline), with its standard error; None without a level.
+    """Return mean(recipe) ÷ mean(best baseline) on one block.
 
-    ``se = sd(c − L·b)/(√n·mean(b))``. The best baseline itself has 1 by definition.
+    The standard error is that of a ratio of paired means, ``sd(c − L·b)/(√n·mean(b))``. The best
+    baseline itself has a ratio of 1 without error.
+
+    Parameters
+    ----------
+    recipe, judged
+        A recipe of the block, and all of them.
+    holdout
+        The block.
+
+    Returns
+    -------
+    BlockRatio or None
+        None if the best baseline has fewer than two users or no hit.
     """
     best = best_baseline(judged)
     if best.name == recipe.name:
@@ -187,8 +283,3 @@ def block_ratio(
     spread = float(np.std(own - ratio * base, ddof=1))
     se = spread / (math.sqrt(len(base)) * float(base.mean()))
     return BlockRatio(recipe.recipe_hash, holdout, ratio, se)
-
-
-def serves_differently(paired: Difference) -> bool:
-    """Say whether enough users are served differently for a comparison to mean anything."""
-    return paired.underpowered != NO_DIFFERENCE

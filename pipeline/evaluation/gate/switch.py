@@ -1,13 +1,14 @@
-"""Another recipe? Each candidate has an account of points, and a switch needs M/α of them.
+"""Switch to another recipe: each candidate needs an e-value of M/α against the champion.
 
-M candidates are paid for in the threshold, so that looking at many does not find a lucky one; an
-account pays for looking every night. What is proved must also hurt nobody: the rules on coverage,
-slices and baselines.
+The threshold corrects for M candidates, so that testing many does not promote a lucky one; the
+e-process is valid at every block, so that testing every night does not either. A proven candidate
+must also pass the rules on coverage, slices and baselines.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pipeline.evaluation.compare import Difference
@@ -32,18 +33,19 @@ from pipeline.evaluation.gate.rules import (
 )
 
 _HELD = ("pass", "underpowered", "reported")
+"""Outcomes that do not prevent a switch."""
 
 
 @dataclass(frozen=True)
 class Candidacy:
-    """A candidate, what tonight's block and its account say of it, and the rules it met.
+    """A candidate with its comparison on tonight's block, its e-process, and its rules.
 
     Attributes
     ----------
     won
-        Points, lift and every rule hold.
+        The threshold is reached, the lift suffices, and every rule holds.
     inconclusive
-        All but the points, of which it has what one candidate alone would need.
+        All of these hold but the threshold, and the e-value suffices for one candidate alone.
     """
 
     candidate: EvaluatedRecipe
@@ -57,17 +59,32 @@ class Candidacy:
 def seek_switch(
     evidence: Evidence, champion: EvaluatedRecipe, config: GateConfig
 ) -> tuple[Candidacy, ...]:
-    """Return how every other recipe of the night stands, in the order of the ladder."""
+    """Evaluate every other recipe of the run against the champion.
+
+    Parameters
+    ----------
+    evidence
+        Figures of the run.
+    champion
+        The champion's recipe.
+    config
+        Levels and bounds.
+
+    Returns
+    -------
+    tuple
+        Candidacies, baselines first, then learned recipes by name.
+    """
     candidates = [r for r in ordered(evidence.judged) if r.name != champion.name]
     threshold = e_value_needed(config, len(candidates))
     return tuple(_candidacy(evidence, r, champion, threshold, config) for r in candidates)
 
 
-def leader(candidacies: tuple[Candidacy, ...]) -> Candidacy | None:
-    """Return the one with the most points, of equal ones the first by the recipe's hash."""
+def leader(candidacies: Iterable[Candidacy]) -> Candidacy | None:
+    """Return the candidacy with the highest e-value; of equal ones the lowest recipe hash."""
 
-    def height(one: Candidacy) -> tuple[float, str]:
-        return -one.status.e_process.log_e, one.candidate.recipe_hash
+    def height(candidacy: Candidacy) -> tuple[float, str]:
+        return -candidacy.status.e_process.log_e, candidacy.candidate.recipe_hash
 
     return min(candidacies, key=height, default=None)
 
@@ -79,20 +96,27 @@ def _candidacy(
     threshold: float,
     config: GateConfig,
 ) -> Candidacy:
-    paired = compare(candidate, champion, config)
-    standing = _status(evidence, candidate, champion, paired, threshold)
-    results = _evidence(candidate, paired, standing, config)
-    judged = paired.underpowered is None and standing.e_process.blocks > 0
-    enough = judged and standing.e_process.lift >= config.min_lift
-    alone = standing.e_process.log_e >= math.log(1 / config.alpha)
-    if enough and (standing.reached or alone):
-        results += _guards(evidence, candidate, champion, config)
-        results.append(_churn(candidate, paired))
-    others = [rule for rule in results if rule.name != "switch.e_value"]
-    held = enough and all(rule.outcome in _HELD for rule in others)
-    won = held and standing.reached
-    grey = held and alone and not won
-    return Candidacy(candidate, paired, standing, tuple(results), won, grey)
+    name, paired = candidate.name, compare(candidate, champion, config)
+    status = _status(evidence, candidate, champion, paired, threshold)
+    own, text = status.e_process, status.sentence
+    judged = paired.underpowered is None
+    outcome: RuleOutcome = verdict(status.reached)
+    if not judged:
+        outcome = "underpowered"
+    elif status.waiting and not status.reached:
+        outcome = "waiting"
+    rules = [RuleResult("switch.e_value", name, own.e_value, threshold, outcome, text)]
+    enough = judged and own.blocks > 0 and own.lift >= config.min_lift
+    if judged and own.blocks:
+        rule = RuleResult("switch.lift", name, own.lift, config.min_lift, verdict(enough), text)
+        rules.append(rule)
+    alone = own.log_e >= math.log(1 / config.alpha)
+    # The other rules matter only to a candidate that can win or be inconclusive.
+    if enough and (status.reached or alone):
+        rules += _guards(evidence, candidate, champion, paired, config)
+    held = enough and all(r.outcome in _HELD for r in rules if r.name != "switch.e_value")
+    won = held and status.reached
+    return Candidacy(candidate, paired, status, tuple(rules), won, held and alone and not won)
 
 
 def _status(
@@ -102,11 +126,11 @@ def _status(
     paired: Difference,
     threshold: float,
 ) -> EProcessStatus:
-    """Count tonight's block, if it is a new one and can be judged."""
-    days = (evidence.holdout.end - evidence.holdout.start).days
+    """Count tonight's block if it is disjoint and can be evaluated."""
+    days = evidence.holdout.length.days
     key = EProcessKey(champion.recipe_hash, candidate.recipe_hash, NDCG, evidence.k, days)
     account = evidence.past.e_process(key)
-    # Two recipes that serve everybody alike give no evidence, and no variance to divide by.
+    # Two recipes with equal values for every user have a variance of 0, by which `add` divides.
     judged = paired.underpowered is None and paired.v > 0
     waiting = waiting_day(account, evidence.past.opened, evidence.holdout)
     if judged and waiting is None:
@@ -117,49 +141,28 @@ def _status(
         threshold=threshold,
         smallest_effect=paired.smallest_effect if judged else None,
         blocks_for_two_percent=blocks_expected(account, paired.v, threshold) if judged else None,
-        waiting=waiting if judged else paired.underpowered or "nothing tells the two apart",
+        waiting=waiting if judged else paired.underpowered or "the two recipes do not differ",
     )
 
 
-def _evidence(
-    candidate: EvaluatedRecipe, paired: Difference, standing: EProcessStatus, config: GateConfig
-) -> list[RuleResult]:
-    name, own, text = candidate.name, standing.e_process, standing.sentence
-    if paired.underpowered:
-        outcome: RuleOutcome = "underpowered"
-    elif standing.waiting and not standing.reached:
-        outcome = "waiting"
-    else:
-        outcome = verdict(standing.reached)
-    points = RuleResult("switch.e_value", name, own.e_value, standing.threshold, outcome, text)
-    if paired.underpowered or not own.blocks:
-        return [points]
-    enough = verdict(own.lift >= config.min_lift)
-    return [points, RuleResult("switch.lift", name, own.lift, config.min_lift, enough, text)]
-
-
 def _guards(
-    evidence: Evidence, candidate: EvaluatedRecipe, champion: EvaluatedRecipe, config: GateConfig
+    evidence: Evidence,
+    candidate: EvaluatedRecipe,
+    champion: EvaluatedRecipe,
+    paired: Difference,
+    config: GateConfig,
 ) -> list[RuleResult]:
+    name = candidate.name
     own, other = candidate.coverage or 0.0, champion.coverage or 0.0
     limit = config.coverage_ratio * other
-    text = f"coverage of {candidate.name} {own:.1%}, of {champion.name} {other:.1%}"
-    calmed = math.sqrt(min(candidate.fits, champion.fits))
+    coverage = f"coverage of {name} {own:.1%}, of {champion.name} {other:.1%}"
+    churn = f"{name} changes the NDCG of {paired.nonzero:,} of {paired.n:,} users"
+    # The mean over S fits has 1/S of the variance that one seed has.
+    frames, root = (candidate.users, champion.users), math.sqrt(min(candidate.fits, champion.fits))
+    seed_sds = seed_sd_of(candidate, config) / root, seed_sd_of(champion, config) / root
     return [
-        RuleResult("switch.coverage", candidate.name, own, limit, verdict(own >= limit), text),
-        *slice_rules(
-            "switch",
-            candidate.name,
-            (candidate.users, champion.users),
-            (seed_sd_of(candidate, config) / calmed, seed_sd_of(champion, config) / calmed),
-            config.slice_alpha_switch,
-            config,
-        ),
+        RuleResult("switch.coverage", name, own, limit, verdict(own >= limit), coverage),
+        *slice_rules("switch", name, frames, seed_sds, config.slice_alpha_switch, config),
         *baseline_rules("switch", candidate, evidence.judged, 1.0),
+        RuleResult("switch.churn", name, paired.nonzero / paired.n, None, "reported", churn),
     ]
-
-
-def _churn(candidate: EvaluatedRecipe, paired: Difference) -> RuleResult:
-    share = paired.nonzero / paired.n if paired.n else float("nan")
-    text = f"{candidate.name} would serve {paired.nonzero:,} of {paired.n:,} users differently well"
-    return RuleResult("switch.churn", candidate.name, share, None, "reported", text)

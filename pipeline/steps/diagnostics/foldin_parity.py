@@ -26,8 +26,7 @@ from pipeline.data.targets import is_target
 from pipeline.data.windows import of_people as weighed
 from pipeline.errors import NightjarError
 from pipeline.evaluation.evaluate import NDCG, metric_name
-from pipeline.evaluation.parity import list_quality
-from pipeline.evaluation.prequential import PrequentialFigures, past_of
+from pipeline.evaluation.prequential import PrequentialFigures, list_quality, past_of
 from pipeline.serving.churn import FIRST, churn, of_people
 from pipeline.serving.foldin import end_of, histories
 from pipeline.serving.publish import unavailable

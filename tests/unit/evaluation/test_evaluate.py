@@ -14,14 +14,9 @@ from pipeline.data.features import FeaturesConfig, weigh
 from pipeline.data.matrix import History, build_history
 from pipeline.data.split import Split, SplitConfig, split
 from pipeline.errors import GateError
+from pipeline.evaluation.beyond_accuracy import COVERAGE, DIVERSITY, GINI, NOVELTY
 from pipeline.evaluation.evaluate import (
-    COVERAGE,
-    DIVERSITY,
-    GINI,
-    HIT_RATE,
     NDCG,
-    NOVELTY,
-    RECALL,
     SHORT,
     SLICE,
     USERS,
@@ -29,7 +24,7 @@ from pipeline.evaluation.evaluate import (
     evaluate_stored,
     metric_name,
 )
-from pipeline.evaluation.metrics import PER_USER
+from pipeline.evaluation.metrics import HIT_RATE, PER_USER, RECALL
 from pipeline.evaluation.slices import SLICES, slug
 from pipeline.models.contract import Arrays, Capabilities, Scorer, Scores
 from tests.raising import raises

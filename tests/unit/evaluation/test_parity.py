@@ -5,7 +5,7 @@ import pytest
 
 from pipeline import columns as c
 from pipeline.base import Interval
-from pipeline.evaluation.parity import list_quality
+from pipeline.evaluation.prequential import list_quality
 
 START = datetime(2024, 3, 1, tzinfo=UTC)
 SPAN = Interval(START, START + timedelta(days=2))

@@ -11,12 +11,8 @@ import pytest
 from pipeline import columns as c
 from pipeline.base import Interval
 from pipeline.base import plain as plain_json
-from pipeline.monitoring.attribution import (
-    Attribution,
-    AttributionConfig,
-    ShownLists,
-    attribute_events,
-)
+from pipeline.monitoring.attribution import AttributionConfig, ShownLists, attribute_events
+from pipeline.monitoring.rates import Attribution
 from tests.published import DAY, at, lists, publications
 
 SPAN = Interval(DAY, DAY + timedelta(days=1))

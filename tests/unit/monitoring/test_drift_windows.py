@@ -5,7 +5,7 @@ from datetime import timedelta
 import polars as pl
 
 from pipeline import columns as c
-from pipeline.monitoring.drift_windows import PERSON, WINDOW, DriftWindows, cut, sample_users
+from pipeline.monitoring.drift_windows import USER_WINDOW, WINDOW, DriftWindows, cut, sample_users
 from tests.unit.monitoring.shops import END, shop
 
 DAY = timedelta(days=1)
@@ -25,18 +25,18 @@ def test_windows_are_half_open_days_counted_back_from_the_end():
 
 def test_of_a_crowd_so_many_are_looked_at_by_no_choice_of_ours():
     rows = cut(shop(days=31), WINDOWS, most=100)
-    people = rows.group_by(WINDOW).agg(pl.col(PERSON).n_unique()).sort(WINDOW)
-    assert people[PERSON].min() > 20
+    people = rows.group_by(WINDOW).agg(pl.col(USER_WINDOW).n_unique()).sort(WINDOW)
+    assert people[USER_WINDOW].min() > 20
     assert sample_users(rows, 60).equals(rows)
     few = sample_users(rows, 20)
-    counted = few.group_by(WINDOW).agg(pl.col(PERSON).n_unique()).sort(WINDOW)
-    assert counted[PERSON].to_list() == [20] * 31
+    counted = few.group_by(WINDOW).agg(pl.col(USER_WINDOW).n_unique()).sort(WINDOW)
+    assert counted[USER_WINDOW].to_list() == [20] * 31
     # All that somebody did is there, or nothing.
-    whole = rows.join(few.select(PERSON).unique(), on=PERSON, how="semi")
+    whole = rows.join(few.select(USER_WINDOW).unique(), on=USER_WINDOW, how="semi")
     assert whole.height == few.height
     names = {f"u{n:03}": f"q{(n * 37) % 60:03}" for n in range(60)}
     other = rows.with_columns(pl.col(c.USER_ID).replace(names)).sample(fraction=1, shuffle=True)
-    again = sample_users(cut(other.drop(WINDOW, PERSON), WINDOWS, most=100), 20)
+    again = sample_users(cut(other.drop(WINDOW, USER_WINDOW), WINDOWS, most=100), 20)
     back = {new: old for old, new in names.items()}
     known = [WINDOW, c.USER_ID, c.ITEM_ID, c.TIMESTAMP]
     told = again.with_columns(pl.col(c.USER_ID).replace(back)).select(known).sort(known)

@@ -44,7 +44,7 @@ def test_nothing_new_is_nothing_to_do():
     found = ask(0)
     assert (found.action, found.wanted) == (RetrainAction.SKIP, False)
     assert found.reason == (
-        "no retrain: 0 new events (since 2026-05-31T03:00:00Z); 2,000 are enough; "
+        "no retrain: 0 new events (since 2026-05-31T03:00:00Z); 2,000 are needed; "
         "no drift in 9 signals"
     )
 
@@ -53,7 +53,7 @@ def test_a_little_is_folded_in_and_enough_asks_for_a_retrain():
     assert ask(1_999).action == RetrainAction.FOLD_IN
     found = ask(2_000)
     assert found.wanted and found.reason == (
-        "retrain wanted: 2,000 new events (since 2026-05-31T03:00:00Z); 2,000 are enough"
+        "retrain requested: 2,000 new events (since 2026-05-31T03:00:00Z); 2,000 are needed"
     )
     assert found.cause == Cause.EVENTS
     assert ask(1_999).cause is None
@@ -65,14 +65,14 @@ def test_a_little_is_folded_in_and_enough_asks_for_a_retrain():
 def test_before_the_first_night_only_the_absolute_number_counts():
     first = nights(judged=None, changed=False, learnt=0, started=[])
     assert ask(99_999, past=first).action == RetrainAction.FOLD_IN
-    assert "no night was judged yet" in ask(99_999, past=first).reason
+    assert "no run has decided yet" in ask(99_999, past=first).reason
     assert ask(100_000, past=first).wanted
 
 
 def test_drift_asks_for_a_retrain_and_is_the_reason():
     found = ask(5, drift=drifting())
     assert found.wanted
-    assert found.reason == "retrain wanted: taste.items: far"
+    assert found.reason == "retrain requested: taste.items: far"
     assert (found.cause, ask(9_999, drift=drifting()).cause) == (Cause.DRIFT, Cause.DRIFT)
     quality = ask(0, drift=drifting("quality.ndcg"))
     assert quality.wanted and "quality.ndcg" in quality.reason
@@ -87,9 +87,9 @@ def test_drift_that_a_person_must_look_at_asks_for_no_retrain():
 @pytest.mark.parametrize(
     ("past", "hold"),
     [
-        ({"started": [JUDGED, AT - timedelta(hours=19)]}, "20 hours must pass after the night of"),
-        ({"started": [AT]}, "20 hours must pass after the night of 2026-06-01T12:00:00Z"),
-        ({"changed": False}, "the night of 2026-05-31T03:00:00Z changed nothing and 48 hours"),
+        ({"started": [JUDGED, AT - timedelta(hours=19)]}, "20 hours must pass after the run of"),
+        ({"started": [AT]}, "20 hours must pass after the run of 2026-06-01T12:00:00Z"),
+        ({"changed": False}, "the run of 2026-05-31T03:00:00Z changed nothing and 48 hours"),
     ],
 )
 def test_a_retrain_waits(past, hold):
@@ -103,7 +103,7 @@ def test_so_many_nights_a_day():
     often = PolicyConfig(min_hours=1, per_day=3)
     started = [AT - timedelta(hours=hours) for hours in (2, 9, 16, 25)]
     found = ask(50_000, past=nights(started=started), config=often)
-    assert "3 nights have started within 24 hours, as many as may" in found.reason
+    assert "3 runs have started within 24 hours, the maximum" in found.reason
     assert ask(50_000, past=nights(started=started[1:]), config=often).wanted
     # What lies after the instant asked about is no night of its past.
     assert ask(50_000, past=nights(started=[AT + timedelta(hours=1)]), config=often).wanted

@@ -143,11 +143,11 @@ def test_without_a_champion_the_best_that_learns_is_first() -> None:
     assert found.promotes
     assert rule(found, "first.lift.decayed_popularity", "als2").outcome == "pass"
     assert rule(found, "first.lift.decayed_popularity", "wild").outcome == "fail"
-    assert "wild is refused (-" in found.sentence
+    assert "wild fails a rule (-" in found.sentence
     assert "als is behind als2 (+" in found.sentence
     assert "over decayed_popularity" in found.sentence
     assert found.anchor == Anchor("hash-als2", pytest.approx(1.1 / 0.7, rel=0.02), 1)
-    assert "anchor is thin" in found.sentence
+    assert "anchor covers only" in found.sentence
     assert [r.recipe_hash for r in found.ratios if r.accepted] == ["hash-als2"]
 
 
@@ -155,8 +155,8 @@ def test_when_learning_does_not_pay_the_best_baseline_is_first() -> None:
     night = evidence(judged("als", -0.4), champion=None)
     found = decide(night, CONFIG)
     assert (found.kind, found.recipe) == ("first", "decayed_popularity")
-    assert "nothing that learns beats every baseline here yet" in found.sentence
-    assert "als is refused" in found.sentence
+    assert "no learned recipe beats every baseline" in found.sentence
+    assert "als fails a rule" in found.sentence
     assert found.anchor == Anchor("hash-decayed_popularity", 1.0, 1)
 
 
@@ -175,7 +175,7 @@ def test_a_rung_must_beat_each_below_it() -> None:
 def test_too_few_users_for_a_first_model_is_decayed_popularity_and_said() -> None:
     found = decide(evidence(judged("als", 1.0, n=199), champion=None), CONFIG)
     assert (found.kind, found.recipe) == ("first", "decayed_popularity")
-    assert "underpowered: 199 users can be judged, 200 are needed" in found.sentence
+    assert "underpowered: 199 users can be evaluated (200 needed)" in found.sentence
     no_fallback = decide(
         evidence(judged("als", 1.0, n=199), champion=None),
         GateConfig(fallback="something_else"),
@@ -206,7 +206,9 @@ def test_a_candidate_that_is_clearly_better_is_switched_to() -> None:
     )
     found = decide(evidence(judged("als"), judged("new", 0.2, seed=2), past=past), CONFIG)
     assert (found.kind, found.recipe, found.recipe_hash) == ("switch", "new", "hash-new")
-    assert found.sentence.startswith("switch: new replaces als: over 1,000,000 of 500 points, +")
+    assert found.sentence.startswith(
+        "switch: new replaces als: e-value over 1,000,000 (500 needed), lift +"
+    )
     assert rule(found, "switch.churn", "new").outcome == "reported"
     points = rule(found, "switch.e_value", "new")
     assert (points.outcome, points.bound) == ("pass", 500)
@@ -226,7 +228,7 @@ def test_the_one_with_most_points_of_several_winners_leads() -> None:
     night = evidence(judged("als"), judged("a", 0.1, seed=2), judged("b", 0.2, seed=3))
     found = decide(night, CONFIG)
     assert found.recipe == "b"
-    assert "a has over 1,000,000 of 500 points" in found.sentence
+    assert "a: e-value over 1,000,000 (500 needed)" in found.sentence
 
 
 @pytest.mark.parametrize(
@@ -245,7 +247,7 @@ def test_each_rule_can_stop_a_switch(candidate: dict[str, Any], rule_name: str) 
     found = decide(night, config)
     assert found.kind == "refresh"
     assert rule(found, rule_name, "new").outcome == "fail"
-    assert "; new has " in found.sentence
+    assert "; new: e-value " in found.sentence
     others = [r for r in found.rules if r.name.startswith("switch.") and r.subject == "new"]
     if rule_name in ("switch.coverage", "switch.slice.cold"):
         assert [r.name for r in others if r.outcome == "fail"] == [rule_name]
@@ -287,7 +289,7 @@ def test_a_healthy_night_refreshes_and_says_with_what() -> None:
     )
     assert found.sentence.startswith("refresh: als on newer data: NDCG@20 ")
     assert "against the scorer of the night before (1,200 users)" in found.sentence
-    assert "wild has under 0.1 of 500 points (-4" in found.sentence
+    assert "wild: e-value under 0.1 (500 needed), lift -4" in found.sentence
     assert rule(found, "switch.e_value", "wild").outcome == "fail"
     assert rule(found, "refresh.month").outcome == "pass"
     assert rule(found, "refresh.baseline_ratio").outcome == "pass"
@@ -360,7 +362,7 @@ def test_no_difference_passes() -> None:
         CONFIG,
     )
     assert found.kind == "refresh"
-    assert "no difference to speak of" in rule(found, "refresh.last").sentence
+    assert "too few differences" in rule(found, "refresh.last").sentence
 
 
 def test_a_stored_scorer_that_hits_nobody_is_no_hurdle() -> None:
@@ -378,12 +380,12 @@ def test_too_few_users_keep_for_three_nights_and_then_ask() -> None:
         few = reference("last", -0.5, n=150)
         decisions.append(decide(evidence(judged("als"), last=few, past=past), CONFIG))
     assert [d.kind for d in decisions] == ["keep", "keep", "keep", "block", "block"]
-    assert "night 2 of 3" in decisions[1].sentence
+    assert "run 2 of 3" in decisions[1].sentence
     assert (
-        "150 users can be judged against the scorer of last, 200 are needed"
+        "150 users can be evaluated against the scorer of last (200 needed)"
         in decisions[1].sentence
     )
-    assert "for 4 nights now: a person is asked" in decisions[3].sentence
+    assert "in 4 runs in a row: accept it" in decisions[3].sentence
     assert all(d.recipe == "als" and not d.promotes for d in decisions)
     healthy = decide(evidence(judged("als")), CONFIG)
     assert build_gate_history([*decisions, healthy]).underpowered_nights == 0
@@ -446,16 +448,16 @@ HALVED = Reference("last", ALS.users, ALS.users.head(600))
         (evidence(_without(ALS, NDCG)), "als: ndcg is missing"),
         (evidence(_without(ALS, SLICE + "hot")), "als: slice.hot is missing"),
         (evidence(_without(ALS, c.USER_ID)), "als: user_id is missing"),
-        (evidence(_spoilt(ALS, None)), "als: ndcg holds values that are no numbers"),
-        (evidence(_spoilt(ALS, float("nan"))), "als: ndcg holds values that are no numbers"),
+        (evidence(_spoilt(ALS, None)), "als: ndcg has values that are missing"),
+        (evidence(_spoilt(ALS, float("nan"))), "als: ndcg has values that are missing"),
         (evidence(judged("als", coverage=None)), "als: coverage is missing"),
         (evidence(judged("als", coverage=float("nan"))), "als: coverage is missing"),
-        (evidence(replace(ALS, k=10)), "als: was judged by lists of 10, not of 20"),
-        (evidence(OTHERS), "als: was judged by other users than the rest"),
-        (evidence(ALS, ALS), "two evaluations bear the same name"),
+        (evidence(replace(ALS, k=10)), "als: was evaluated at k = 10, not 20"),
+        (evidence(OTHERS), "als: was evaluated on other users than the rest"),
+        (evidence(ALS, ALS), "two evaluations have the same name"),
         (
             evidence(replace(ALS, users=pl.concat([ALS.users, ALS.users.head(1)]))),
-            "als: a user was judged twice",
+            "als: a user appears twice",
         ),
         (evidence(ALS, expected=("als", "gone")), "the evaluation of gone is missing"),
         (evidence(ALS, champion="gone"), "the champion's recipe gone is missing"),
@@ -467,8 +469,8 @@ HALVED = Reference("last", ALS.users, ALS.users.head(600))
             evidence(ALS, champion="x", absent=(Absent("x", None, "no GPU"),)),
             "x is missing: no GPU",
         ),
-        (evidence(ALS, judged=(ALS,), expected=("als",)), "no baseline was judged"),
-        (evidence(ALS, checks=()), "the checks of the data are missing"),
+        (evidence(ALS, judged=(ALS,), expected=("als",)), "no baseline was evaluated"),
+        (evidence(ALS, checks=()), "the data checks are missing"),
         (
             evidence(ALS, checks=(*CHECKS, data_check("catalogue", False, "half of it is gone"))),
             "check.catalogue: half of it is gone",
@@ -477,7 +479,7 @@ HALVED = Reference("last", ALS.users, ALS.users.head(600))
             evidence(ALS, last=Reference("last", ALS.users.drop(NDCG), ALS.users)),
             "last, tonight: ndcg is missing",
         ),
-        (evidence(ALS, last=HALVED), "last: the two were judged by different users"),
+        (evidence(ALS, last=HALVED), "last: the two scorers were evaluated on different users"),
     ],
 )
 def test_what_is_missing_blocks_by_its_name(night: Evidence, words: str) -> None:
