@@ -38,22 +38,20 @@ def config_error(
     place, holder = _place(first["loc"], given, root)
     field = ".".join(str(part) for part in place)
     where = origin(field)
-    id = "config.invalid_value"
+    id, families = "config.invalid_value", ", ".join(map(repr, FAMILIES))
     if first["type"] == "union_tag_not_found":
         id = "config.unknown_family"
-        sentence = f"{where}: {field} names no family; allowed are {_families()}"
+        sentence = f"{where}: {field} needs a family; allowed: {families}"
+    elif first["type"] == "union_tag_invalid":
+        id, tag = "config.unknown_family", first["ctx"]["tag"]
+        sentence = f"{where}: {field}.family = {tag!r} is unknown; allowed: {families}"
     elif first["type"] == "string_pattern_mismatch" and place[-1] == "[key]":
-        id = "config.recipe_name"
-        allowed = "letters, digits, _ . @ and -"
-        sentence = f"{where}: {place[1]!r} is no name of a recipe; it may hold {allowed}"
+        id, allowed = "config.recipe_name", "letters, digits, _ . @ and -"
+        sentence = f"{where}: {place[1]!r} is not a recipe name; allowed: {allowed}"
     elif first["type"] == "extra_forbidden":
         id = "config.unknown_setting"
-        sentence = f"{where}: {field} is no setting; {_allowed(holder)}"
-    elif first["type"] == "union_tag_invalid":
-        id, context = "config.unknown_family", first["ctx"]
-        sentence = (
-            f"{where}: {field}.family = {context['tag']!r}: allowed are {context['expected_tags']}"
-        )
+        allowed = ", ".join(_fields(holder)) or "see `nightjar config show`"
+        sentence = f"{where}: unknown setting {field}; allowed: {allowed}"
     else:
         shown = repr(first["input"])
         shown = shown if len(shown) <= 60 else shown[:57] + "..."
@@ -65,10 +63,6 @@ def config_error(
         sentence = f"{where}: {field}{'' if table else f' = {shown}'}: {message}"
     more = len(problems) - 1
     return ConfigError(id, sentence + (f" (and {more} more)" if more else ""))
-
-
-def _families() -> str:
-    return ", ".join(repr(family) for family in FAMILIES)
 
 
 def _place(
@@ -95,9 +89,3 @@ def _place(
 
 def _fields(model: Any) -> Tree:
     return {f.alias or n: f for n, f in getattr(model, "model_fields", {}).items()}
-
-
-def _allowed(model: Any) -> str:
-    """Name the fields of the model in which an unknown one was written."""
-    names = ", ".join(_fields(model))
-    return f"allowed are {names}" if names else "see `nightjar config show`"
