@@ -1,4 +1,4 @@
-"""JSON files of a workspace: one frozen model per file, which knows its step and its name.
+"""JSON files of a workspace: one frozen model per file, with the file's step and name.
 
 `run.read(EvaluationFile)` reads one, `run.find(LiveFile)` returns None where a step wrote none,
 `draft.write(EvaluationFile(...))` writes one. A file whose content is one object of a stage has
@@ -10,15 +10,14 @@ Guarantees:
   `format_instant`), so equal content gives equal checksums and run ids.
 * A file of another shape is a `StorageError` that names the file and the field.
 
-To add one: a class here with `STEP` and `FILE`, `VOLATILE` where it was measured on the way.
+To add one: a class here with `step` and `file`, and `volatile` where the content is measured
+(seconds, memory) and therefore differs between attempts.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Final, Self
+from typing import Annotated, Final, Self
 
 import polars as pl
 from pydantic import JsonValue, PlainSerializer, PlainValidator
@@ -39,7 +38,7 @@ from pipeline.monitoring.verdicts import Drift
 from pipeline.serving.churn import FIRST, ChurnShares
 from pipeline.serving.foldin import Seen
 from pipeline.stores.runs import Artifact, RootArtifact
-from pipeline.workspace.config import Config, dump, load
+from pipeline.workspace.config import Config, dump, load, short_digest
 from pipeline.workspace.ledger import Champion, ComparisonKey
 
 REFIT: Final = "refit"
@@ -55,7 +54,7 @@ StoredConfig = Annotated[
     PlainValidator(lambda value: value if isinstance(value, Config) else load(value)),
     PlainSerializer(dump),
 ]
-"""A run's own copy of the settings; `ConfigError` for one of another version."""
+"""A run's copy of the settings; `ConfigError` for a copy that another version wrote."""
 
 Versions = Mapping[str, int | None]
 """Table -> its pinned version; None for a table that did not exist."""
@@ -65,27 +64,28 @@ Versions = Mapping[str, int | None]
 
 
 class Trigger(Frozen):
-    """Why a run was requested: the policy's decision, and the drift that it saw."""
+    """Request of a run: the policy's decision, and the drift that it is based on."""
 
     policy: RetrainDecision
     drift: Drift
 
 
-class SnapshotFile(Artifact):
-    """What a run pinned; `run_digest` is part of its id.
+class SnapshotFile(Artifact, step="snapshot", file="snapshot"):
+    """Inputs that a run pinned; `run_digest` is part of its id.
 
     Attributes
     ----------
+    versions
+        Table -> version of the lake that the run reads.
     settings
-        Checksum of what the outcome depends on; a second start compares it.
+        sha256 of the settings that the outcome depends on; a second start compares it.
+    champion_name
+        Name of the champion's recipe among `recipes`, which may differ from its old name.
     holdout_days, task, weights, seed_sds
-        What earlier runs left: see `LedgerHistory`.
+        Results of earlier runs: see `LedgerHistory`.
     trigger, commit, libraries, replay
-        Recorded, and no part of the run id.
+        Recorded, but not part of the run id.
     """
-
-    STEP: ClassVar[str] = "snapshot"
-    FILE: ClassVar[str] = "snapshot"
 
     as_of: Instant
     versions: Versions
@@ -106,29 +106,27 @@ class SnapshotFile(Artifact):
 
     @property
     def run_digest(self) -> str:
-        """First 8 hex digits of the sha256 of everything that decides the run's outcome."""
+        """First 8 hex digits of the sha256 of all fields that decide the run's outcome."""
+        # The id must not change with the commit or the machine: a repeated start finds its run.
         decisive = self.model_dump(
             mode="json", by_alias=True, exclude={"trigger", "commit", "libraries", "replay"}
         )
-        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:8]
+        return short_digest(decisive)
 
 
 # ---------------------------------------------------------------- nightly: validate, features
 
 
-class ValidationFile(Artifact):
-    """The checks of the pinned data.
+class ValidationFile(Artifact, step="validate", file="validation"):
+    """Checks of the pinned data.
 
     Attributes
     ----------
     rows
         Events that the rules read.
     great_expectations
-        Result of the suite as the library gives it.
+        Result of the suite, as the library returns it.
     """
-
-    STEP: ClassVar[str] = "validate"
-    FILE: ClassVar[str] = "validation"
 
     passed: bool
     as_of: Instant
@@ -143,18 +141,12 @@ class ValidationFile(Artifact):
         return tuple(check for check in self.checks if not check.passed)
 
 
-class WeightsFile(RootArtifact[FeaturesConfig]):
+class WeightsFile(RootArtifact[FeaturesConfig], step="features", file="weights"):
     """Event weights that the run uses: as configured, or chosen from the data."""
 
-    STEP: ClassVar[str] = "features"
-    FILE: ClassVar[str] = "weights"
 
-
-class SplitFile(Artifact):
+class SplitFile(Artifact, step="features", file="split"):
     """The split without its frames, which lie beside it as ``truth`` and ``ratings``."""
-
-    STEP: ClassVar[str] = "features"
-    FILE: ClassVar[str] = "split"
 
     train: Interval
     holdout: Interval
@@ -167,25 +159,28 @@ class SplitFile(Artifact):
 
     @classmethod
     def of(cls, split: Split) -> Self:
-        """Return what a split keeps in JSON."""
-        names = set(cls.model_fields) - {"task"}
-        return cls(task=split.task, **{name: getattr(split, name) for name in names})
+        """Return a split without its frames."""
+        return cls(**{name: getattr(split, name) for name in cls.model_fields})
 
     def split(self, truth: pl.DataFrame, ratings: pl.DataFrame | None) -> Split:
-        """Rebuild the split from its frames."""
-        fields = dict(self)
-        return Split(task=fields.pop("task"), **fields, truth=truth, ratings=ratings)
+        """Rebuild the split.
+
+        Parameters
+        ----------
+        truth
+            `user_id`, `item_id`: the ground truth.
+        ratings
+            `user_id`, `item_id`, `value`, or None for data without ratings.
+        """
+        return Split(**dict(self), truth=truth, ratings=ratings)
 
     def comparison_key(self, k: int) -> ComparisonKey:
-        """Return what figures must have in common to be compared with this run's."""
+        """Return the key that figures share if they can be compared with this run's."""
         return ComparisonKey(task=self.task, target_kinds=self.target_kinds, k=k)
 
 
-class CleanFile(Artifact):
-    """What cleaning did to both windows of events, and to the tables."""
-
-    STEP: ClassVar[str] = "features"
-    FILE: ClassVar[str] = "clean"
+class CleanFile(Artifact, step="features", file="clean"):
+    """Reports of cleaning: events of the training and the full window, items and users."""
 
     train: CleanReport
     full: CleanReport
@@ -194,15 +189,12 @@ class CleanFile(Artifact):
 
     @property
     def tables(self) -> Mapping[str, CleanReport]:
-        """Reports by table; of events the training window's."""
+        """Reports by table; for events that of the training window."""
         return {"events": self.train, "items": self.items, "users": self.users}
 
 
-class TablesFile(Artifact):
+class TablesFile(Artifact, step="features", file="tables"):
     """Rows of each table that the run read."""
-
-    STEP: ClassVar[str] = "features"
-    FILE: ClassVar[str] = "tables"
 
     events: int
     items: int
@@ -217,48 +209,36 @@ class TablesFile(Artifact):
 # ---------------------------------------------------------------- nightly: train, refit
 
 
-class RecipeFile(Artifact):
-    """How the scorer beside it was made; in `train_step` of its recipe, and in ``refit``."""
-
-    FILE: ClassVar[str] = "recipe"
+class RecipeFile(Artifact, file="recipe"):
+    """Recipe of the scorer in the same folder: `train_step` of the recipe, or ``refit``."""
 
     name: str
     recipe: AnyRecipe
     trained_on: str
 
-    @property
-    def family(self) -> str:
-        """Model family, by which the scorer is loaded."""
-        return self.recipe.family
 
-
-class AbsentFile(Artifact):
-    """Why a recipe has no scorer in this run; in place of `RecipeFile`."""
-
-    FILE: ClassVar[str] = "absent"
+class AbsentFile(Artifact, file="absent"):
+    """Reason why a recipe has no scorer in this run; in place of `RecipeFile`."""
 
     absent: str
 
 
-class CostFile(Artifact):
-    """What one training cost, measured; beside each scorer.
+class CostFile(Artifact, file="cost", volatile=True):
+    """Measured cost of one training; in the folder of each scorer.
 
     Attributes
     ----------
     fit_seconds, fit_cpu_seconds
-        Wall clock, and CPU time of all threads of the process.
+        Wall-clock time, and CPU time of all threads of the process.
     peak_mb, estimated_mb
-        Growth of the process while it trained, and the estimate before it; in 2^20 bytes.
+        Growth of the process during training, and the estimate before it; in 2^20 bytes.
     parameters
-        Learnt numbers (`Scorer.parameters`).
+        Number of trained parameters (`Scorer.parameters`).
     examples_per_second
         Events of the window / `fit_seconds`.
     trained_on
         ``cpu`` or ``cuda``.
     """
-
-    FILE: ClassVar[str] = "cost"
-    VOLATILE: ClassVar[bool] = True
 
     fit_seconds: float
     fit_cpu_seconds: float
@@ -270,37 +250,26 @@ class CostFile(Artifact):
 
     def metrics(self, prefix: str = "") -> dict[str, float]:
         """Return the measured figures as metrics."""
-        return {f"{prefix}{name}": float(getattr(self, name)) for name in _MEASURED}
+        measured = self.model_dump(exclude={"estimated_mb", "trained_on"})
+        return {f"{prefix}{name}": float(value) for name, value in measured.items()}
 
     def text(self) -> str:
-        """Return the figures in a few words."""
+        """Return the figures as one line."""
         return (
             f"{self.fit_seconds:,.1f} s, {self.peak_mb:,.0f} MB, {self.parameters:,} parameters, "
             f"{self.examples_per_second:,.0f} events a second"
         )
 
 
-_MEASURED: Final = (
-    "fit_seconds",
-    "fit_cpu_seconds",
-    "peak_mb",
-    "parameters",
-    "examples_per_second",
-)
-
-
 class FallbackEntry(Frozen):
-    """An entry of the list for users without a history."""
+    """An entry of the fallback list, which users without a history see."""
 
     item_id: str
     score: float
 
 
-class MetaFile(Artifact):
-    """What the MLflow model needs beside the arrays; read by `stores.registry.pyfunc_model`."""
-
-    STEP: ClassVar[str] = REFIT
-    FILE: ClassVar[str] = "meta"
+class MetaFile(Artifact, step=REFIT, file="meta"):
+    """Settings of the MLflow model beside its arrays; read by `stores.registry.pyfunc_model`."""
 
     family: str
     exclude_seen: bool
@@ -311,12 +280,16 @@ class MetaFile(Artifact):
 
 
 class RecipeEvaluation(Frozen):
-    """One recipe on the holdout; its values per user lie beside it as ``users-<name>``.
+    """One recipe on the holdout; its values per user are in the frame ``users-<name>``.
 
     Attributes
     ----------
+    metrics
+        Means by full name (``ndcg_at_20``), their 95 % bounds under ``_lo`` and ``_hi``.
+    coverage
+        Share of the catalogue in any list.
     fits
-        Replicates that the values are the mean of.
+        Number of replicates; the values are their means.
     """
 
     metrics: Mapping[str, float]
@@ -330,7 +303,7 @@ class RecipeEvaluation(Frozen):
 
 
 class ReferenceRun(Frozen):
-    """An accepted run whose scorer the champion's recipe was paired with."""
+    """An accepted run whose scorer was compared with tonight's fit of the same recipe."""
 
     run_id: str
     recipe: str
@@ -338,28 +311,22 @@ class ReferenceRun(Frozen):
 
 
 class References(Frozen):
-    """Stored scorers that the run was paired with, and why the newest was skipped."""
+    """Stored scorers of the comparison, and the reason why the newest was skipped."""
 
     last: ReferenceRun | None = None
     month: ReferenceRun | None = None
     skipped: str | None = None
 
 
-class EvaluationFile(Artifact):
+class EvaluationFile(Artifact, step="evaluate", file="evaluation"):
     """Evaluation of all trained recipes."""
-
-    STEP: ClassVar[str] = "evaluate"
-    FILE: ClassVar[str] = "evaluation"
 
     recipes: Mapping[str, RecipeEvaluation]
     references: References
 
 
-class LiveFile(Artifact):
+class LiveFile(Artifact, step="evaluate", file="live"):
     """Prequential scores since the run before; absent in the first run of a workspace."""
-
-    STEP: ClassVar[str] = "evaluate"
-    FILE: ClassVar[str] = "live"
 
     k: int
     task: Task
@@ -370,11 +337,8 @@ class LiveFile(Artifact):
     rows: tuple[PrequentialFigures, ...]
 
 
-class FollowedParityFile(Artifact):
-    """What lists of the last promotion were worth since: folded in, and retrained."""
-
-    STEP: ClassVar[str] = "evaluate"
-    FILE: ClassVar[str] = "parity"
+class FollowedParityFile(Artifact, step="evaluate", file="parity"):
+    """Prequential scores since the last promotion: its folded-in lists and retrained ones."""
 
     run_id: str
     k: int
@@ -382,11 +346,8 @@ class FollowedParityFile(Artifact):
     retrained: PrequentialFigures | None
 
 
-class DecisionFile(RootArtifact[Decision]):
-    """The decision; the gate's in ``gate``, the one that a person changed in ``accept``."""
-
-    STEP: ClassVar[str] = "gate"
-    FILE: ClassVar[str] = "decision"
+class DecisionFile(RootArtifact[Decision], step="gate", file="decision"):
+    """The decision; the gate's in ``gate``, one that a user changed in ``accept``."""
 
 
 class RoleMetrics(Frozen):
@@ -397,18 +358,12 @@ class RoleMetrics(Frozen):
     baseline: float | None
 
 
-class MetricsFile(RootArtifact[Mapping[str, RoleMetrics]]):
+class MetricsFile(RootArtifact[Mapping[str, RoleMetrics]], step="gate", file="metrics"):
     """Metrics by name, for `nightly --json`."""
 
-    STEP: ClassVar[str] = "gate"
-    FILE: ClassVar[str] = "metrics"
 
-
-class OverrideFile(Artifact):
-    """Who changed a decision, and why."""
-
-    STEP: ClassVar[str] = "accept"
-    FILE: ClassVar[str] = "override"
+class OverrideFile(Artifact, step="accept", file="override"):
+    """Name and reason of the user who changed a decision."""
 
     by: str
     reason: str
@@ -417,21 +372,18 @@ class OverrideFile(Artifact):
 # ---------------------------------------------------------------- nightly: cold_check to publish
 
 
-class ColdCheckFile(Artifact):
+class ColdCheckFile(Artifact, step="cold_check", file="cold"):
     """Result of the cold check.
 
     Attributes
     ----------
     canaries
-        Users whose lists a new process must reproduce.
+        Number of users whose lists a new process must reproduce.
     idle, overlap
-        Users without new events, and the share of their first entries that stayed.
+        Number of users without new events, and the share of their first entries that stayed.
     fault
-        Why the run publishes nothing, or None.
+        Reason why the run publishes nothing, or None.
     """
-
-    STEP: ClassVar[str] = "cold_check"
-    FILE: ClassVar[str] = "cold"
 
     canaries: int
     idle: int
@@ -440,18 +392,16 @@ class ColdCheckFile(Artifact):
 
 
 class SeedNoise(Frozen):
-    """Share of the first entries that another seed would change, or why it was not measured."""
+    """Share of the first entries that a seed changes, or the reason why it was not measured."""
 
     rate: float | None
     reason: str | None
 
 
-class ChurnFile(Artifact):
-    """What a promotion changes for users without new events, by list length."""
+class ChurnFile(Artifact, step="cold_check", file="churn", volatile=True):
+    """Changes that a promotion makes for users without new events, by list length."""
 
-    STEP: ClassVar[str] = "cold_check"
-    FILE: ClassVar[str] = "churn"
-    VOLATILE: ClassVar[bool] = True  # whether seed noise is measured depends on the refit's seconds
+    # Volatile: seed noise is measured or not, depending on the seconds that the refit took.
 
     publication_id: str
     users: int
@@ -464,11 +414,8 @@ class ChurnFile(Artifact):
         return self.at[FIRST]
 
 
-class ParityFile(Artifact):
-    """Overlap of fold-in and refit for users with new events, or why it was not measured."""
-
-    STEP: ClassVar[str] = "cold_check"
-    FILE: ClassVar[str] = "parity"
+class ParityFile(Artifact, step="cold_check", file="parity"):
+    """Overlap of fold-in and refit for users with new events, or the reason for its absence."""
 
     users: int
     overlap: float | None
@@ -476,31 +423,22 @@ class ParityFile(Artifact):
     reason: str | None
 
 
-class MlflowFile(Artifact):
-    """Where the run is in MLflow; in ``register``, or in ``accept/register``."""
-
-    STEP: ClassVar[str] = "register"
-    FILE: ClassVar[str] = "mlflow"
+class MlflowFile(Artifact, step="register", file="mlflow"):
+    """MLflow run id and model version; in ``register``, or in ``accept/register``."""
 
     run: str
     version: int | None
 
 
-class PinFile(Artifact):
-    """Catalogue that the lists obey and when they go live, fixed once for all attempts."""
-
-    STEP: ClassVar[str] = "publish-pin"
-    FILE: ClassVar[str] = "pin"
+class PinFile(Artifact, step="publish-pin", file="pin"):
+    """Catalogue version that the lists obey and their `live_from`, the same for all attempts."""
 
     catalogue_version: int | None
     live_from: Instant
 
 
-class PublicationFile(Artifact):
-    """What publishing came to."""
-
-    STEP: ClassVar[str] = "publish"
-    FILE: ClassVar[str] = "publication"
+class PublicationFile(Artifact, step="publish", file="publication"):
+    """Result of publishing: the publication, or the reason why none was made."""
 
     moved: bool
     reason: str | None
@@ -511,28 +449,17 @@ class PublicationFile(Artifact):
 # ---------------------------------------------------------------- feedback
 
 
-class AttributionFile(RootArtifact[Attribution | None]):
-    """Attribution of the span since the run before; None without a run before."""
-
-    STEP: ClassVar[str] = "attribution"
-    FILE: ClassVar[str] = "attribution"
+class AttributionFile(RootArtifact[Attribution | None], step="attribution", file="attribution"):
+    """Attribution of the span since the previous run; None without one."""
 
 
-class DriftFile(RootArtifact[Drift]):
+class DriftFile(RootArtifact[Drift], step="drift", file="drift"):
     """Drift in the days before the run."""
 
-    STEP: ClassVar[str] = "drift"
-    FILE: ClassVar[str] = "drift"
+
+class PolicyFile(RootArtifact[RetrainDecision], step="policy", file="policy"):
+    """The policy's decision at the as-of of the run."""
 
 
-class PolicyFile(RootArtifact[RetrainDecision]):
-    """Why the run was started, or that nothing requested it."""
-
-    STEP: ClassVar[str] = "policy"
-    FILE: ClassVar[str] = "policy"
-
-
-class PatchFile(RootArtifact[Seen]):
-    """What a patch of this run's lists knows; in ``foldin/<patch>``."""
-
-    FILE: ClassVar[str] = "patch"
+class PatchFile(RootArtifact[Seen], file="patch"):
+    """Data that a patch of this run's lists has read; in ``foldin/<patch>``."""

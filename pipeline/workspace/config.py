@@ -1,15 +1,23 @@
-"""The one composition of all settings: defaults -> `nightjar.toml` -> environment.
+"""Composition of all settings: defaults, then `nightjar.toml`, then the environment.
 
-Promises: a field that does not exist, or a value out of its bounds, is refused with the field, the
-value and what is allowed; nothing is half applied; where a value came from can be asked
-(`Composed.origins`). A run keeps its own copy, and later steps read that copy.
+A run stores a copy of its settings, and its later steps read that copy.
+
+Guarantees:
+
+* An unknown field or a value out of bounds raises an error with the field, the value and the
+  allowed ones; no setting takes effect then.
+* `Composed.origins` has the origin of every field that is set.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,18 +45,15 @@ from pipeline.workspace.config_errors import Tree, config_error
 from pipeline.workspace.memory import TrainConfig
 
 PREFIX = "NIGHTJAR__"
-DEFAULT = "default"
-"""The origin of what nobody set."""
-
 RecipeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}$")]
-"""A recipe's name is a folder of the run, a run in MLflow, a word in sentences."""
+"""A recipe's name, which is also a folder of the run and a run in MLflow."""
 
 TEMPLATE = """\
-# The settings of this workspace. `nightjar config show` prints every field, what it means and
-# where its value comes from; what is not written here keeps its default.
+# Settings of this workspace. `nightjar config show` prints every field with its description,
+# value and origin. Fields that are not set here keep their defaults.
 
-# Files that wait in landing/events/. A source names the columns of a file that are called
-# something else there, and the zone of times that carry none:
+# Sources describe the files in landing/events/, items/ and users/. A source maps columns that have
+# other names in the file, and sets the time zone of times without one:
 #
 # [sources.orders]
 # table = "events"
@@ -58,21 +63,26 @@ TEMPLATE = """\
 # timezone = "Europe/Berlin"
 
 [split]
-task = "auto"    # "repeat" lets lists hold what a user had before, "discovery" does not
+task = "auto"    # "repeat": lists may include items that a user had before; "discovery": not
 """
 
 
 class RegistryConfig(Frozen):
-    """Where versions are shown to people."""
+    """MLflow, which shows runs and model versions."""
 
     tracking_uri: str | None = Field(
         default=None,
         pattern=r"^(https?|sqlite)://.+",
-        description="MLflow's address; without one, a database inside the workspace.",
+        description="Address of the MLflow server or database. Without a value, MLflow uses a "
+        "database in the workspace.",
     )
-    experiment: str = Field(default="nightjar", min_length=1, description="MLflow experiment.")
+    experiment: str = Field(
+        default="nightjar",
+        min_length=1,
+        description="Name of the MLflow experiment of nightly runs; studies add '-tuning' to it.",
+    )
     model_name: str = Field(
-        default="nightjar", min_length=1, description="Name of the registered model."
+        default="nightjar", min_length=1, description="Name of the registered model in MLflow."
     )
 
 
@@ -87,133 +97,168 @@ class Config(Frozen):
     """All settings of a workspace."""
 
     sources: dict[str, Source] = Field(
-        default_factory=_default_sources, description="Files that wait to be read, by name."
+        default_factory=_default_sources, description="Sources of files to ingest, by name."
     )
-    ingest: IngestConfig = Field(default=IngestConfig(), description="Reading files.")
+    ingest: IngestConfig = Field(default=IngestConfig(), description="Ingest of files.")
     validate_: ValidateConfig = Field(
-        default=ValidateConfig(), alias="validate", description="Judging a night's data."
+        default=ValidateConfig(), alias="validate", description="Checks of a run's data."
     )
-    clean: CleanConfig = Field(default=CleanConfig(), description="Missing values, outliers.")
-    features: FeaturesConfig = Field(default=FeaturesConfig(), description="Weights of events.")
+    clean: CleanConfig = Field(default=CleanConfig(), description="Missing values and outliers.")
+    features: FeaturesConfig = Field(default=FeaturesConfig(), description="Event weights.")
     split: SplitConfig = Field(default=SplitConfig(), description="Training window and holdout.")
     recipes: dict[RecipeName, AnyRecipe] = Field(
         default_factory=default_recipes,
-        description="Recipes that compete, by name; the baselines always do.",
+        description="Recipes that are trained and compared, by name; the baselines always are.",
     )
-    train: TrainConfig = Field(default=TrainConfig(), description="What training may take.")
-    gate: GateConfig = Field(default=GateConfig(), description="What a promotion needs.")
-    recommend: RecommendConfig = Field(default=RecommendConfig(), description="Lists.")
-    publish: PublishConfig = Field(default=PublishConfig(), description="Putting lists live.")
+    train: TrainConfig = Field(default=TrainConfig(), description="Limits of a training.")
+    gate: GateConfig = Field(default=GateConfig(), description="Rules of a promotion.")
+    recommend: RecommendConfig = Field(
+        default=RecommendConfig(), description="Recommendation lists."
+    )
+    publish: PublishConfig = Field(default=PublishConfig(), description="Publication of lists.")
     attribution: AttributionConfig = Field(
-        default=AttributionConfig(), description="Responses to lists."
+        default=AttributionConfig(), description="Attribution of events to lists."
     )
-    drift: DriftConfig = Field(default=DriftConfig(), description="When data have moved.")
-    policy: PolicyConfig = Field(default=PolicyConfig(), description="When a retrain is wanted.")
+    drift: DriftConfig = Field(default=DriftConfig(), description="Detection of drift.")
+    policy: PolicyConfig = Field(default=PolicyConfig(), description="Requests for a retrain.")
     registry: RegistryConfig = Field(default=RegistryConfig(), description="MLflow.")
-    gc: GcConfig = Field(default=GcConfig(), description="How long stores keep things.")
+    gc: GcConfig = Field(default=GcConfig(), description="Retention of data, runs and files.")
 
     @property
     def windows(self) -> WindowConfig:
-        """The settings that decide what a window holds."""
+        """Settings that decide the content of a window."""
         return WindowConfig(clean=self.clean, features=self.features, split=self.split)
 
 
 @dataclass(frozen=True)
 class Composed:
-    """The config and, for each dotted field, where its value came from."""
+    """The config, and the origin of each set field by its dotted name."""
 
     config: Config
     origins: Mapping[str, str]
 
 
 def compose(file: Path, environment: Mapping[str, str]) -> Composed:
-    """Compose the config of a workspace; raises `ConfigError` in one sentence."""
+    """Compose the config of a workspace.
+
+    Parameters
+    ----------
+    file
+        ``nightjar.toml``.
+    environment
+        Variables ``NIGHTJAR__SECTION__FIELD`` override the file; values are TOML, else text.
+
+    Raises
+    ------
+    ConfigError
+        `config.*`, or `storage.cannot_read`.
+    """
     try:
         written = tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError("config.not_toml", f"{file.name} is not valid TOML: {error}") from error
     except OSError as error:
         raise ConfigError("storage.cannot_read", f"cannot read {file}: {error.strerror}") from error
-    origins = dict.fromkeys(_paths(written), file.name)
+    origins = dict.fromkeys(flat(written), file.name)
+    # Sorted, so that of two variables for one field the same one wins on every machine.
     for name, text in sorted(environment.items()):
         if name.startswith(PREFIX):
             keys = name.removeprefix(PREFIX).lower().split("__")
             _put(written, keys, _literal(text), name)
             origins[".".join(keys)] = f"environment {name}"
-    return Composed(config_from(written, file.name, origins), origins)
+    return Composed(_config_from(written, file.name, origins), origins)
 
 
-def config_from(written: Tree, where: str, origins: Mapping[str, str] | None = None) -> Config:
-    """Build the config from nested plain values, the defaults filled in.
-
-    `where` is blamed for what is wrong, unless `origins` knows better.
-    """
+def _config_from(written: Tree, where: str, origins: Mapping[str, str]) -> Config:
+    """Build the config; errors name the origin of a field, else the file `where`."""
     given = dict(written)
-    if "recipes" in given and isinstance(given["recipes"], dict):
-        known: dict[str, Tree] = {family: {"family": family} for family in FAMILIES}
-        known |= {n: r.model_dump(mode="json") for n, r in default_recipes().items()}
+    if isinstance(given.get("recipes"), dict):
+        # Families first: a default recipe of the same name also has fields of its own.
+        presets: dict[str, Tree] = {family: {"family": family} for family in FAMILIES}
+        presets |= {n: r.model_dump(mode="json") for n, r in default_recipes().items()}
+        # A recipe named like a default one or a family may leave its family out.
         named = {
-            name: {**known.get(name, {}), **recipe}
+            name: {**presets.get(name, {}), **recipe}
             if isinstance(recipe, dict) and "family" not in recipe
             else recipe
             for name, recipe in given["recipes"].items()
         }
-        baselines = _baselines()
-        for name, baseline in baselines.items():
-            own = named.get(name)
-            family = own.get("family") if isinstance(own, dict) else baseline.family
-            if family != baseline.family:
-                raise ConfigError(
-                    "config.baseline_family",
-                    f"{where}: recipes.{name}.family = {family!r}: {name} is a baseline, which "
-                    "others are judged by; give this recipe another name",
-                )
-        given["recipes"] = {**baselines, **named}
-    if "sources" in given and isinstance(given["sources"], dict):
+        # Every run compares with the baselines, so naming recipes does not remove them.
+        given["recipes"] = {**_baselines(), **named}
+    if isinstance(given.get("sources"), dict):
+        # A source of one table replaces the default source of that table only.
         tables = {s.get("table") for s in given["sources"].values() if isinstance(s, dict)}
         defaults = {n: s for n, s in _default_sources().items() if n not in tables}
         given["sources"] = {**defaults, **given["sources"]}
 
-    def blamed(field: str) -> str:
-        origin = _origin(field, origins or {})
-        return where if origin == DEFAULT else origin
-
+    origin = partial(_origin, origins=origins, default=where)
     try:
         config = Config.model_validate(given)
     except ValidationError as error:
-        raise config_error(error, given, Config, blamed) from error
+        raise config_error(error, given, Config, origin) from error
+    for name, baseline in _baselines().items():
+        family = config.recipes[name].family
+        if family != baseline.family:
+            raise ConfigError(
+                "config.baseline_family",
+                f"{where}: recipes.{name}.family = {family!r}: {name} is a baseline of family "
+                f"{baseline.family!r}; give this recipe another name",
+            )
+    # The gate would wait for users that the holdout never grows to.
     if config.gate.min_users > config.split.min_users:
         raise ConfigError(
             "config.gate_min_users",
-            f"{where}: gate.min_users = {config.gate.min_users}: the holdout only grows until "
-            f"split.min_users = {config.split.min_users} people can be judged; raise that, too",
+            f"{where}: gate.min_users = {config.gate.min_users} exceeds split.min_users = "
+            f"{config.split.min_users}, at which the holdout stops growing; raise split.min_users",
         )
     if config.gate.fallback not in _baselines():
         raise ConfigError(
             "config.gate_fallback",
-            f"{blamed('gate.fallback')}: gate.fallback = {config.gate.fallback!r}: is no baseline; "
-            f"these are {', '.join(_baselines())}",
+            f"{origin('gate.fallback')}: gate.fallback = {config.gate.fallback!r} is not a "
+            f"baseline; write one of {', '.join(_baselines())}",
         )
     return config
 
 
 def dump(config: Config) -> Tree:
-    """Return the config as plain JSON, which `load` takes back."""
+    """Return the config as plain JSON; `load` is the inverse."""
     return config.model_dump(mode="json", by_alias=True)
 
 
 def load(dumped: Tree) -> Config:
-    """Rebuild a config that `dump` wrote; raises `ConfigError` for one of another version."""
+    """Rebuild a config from `dump`; `config.*` for one that another version wrote."""
     try:
         return Config.model_validate(dumped)
     except ValidationError as error:
-        where = "the settings kept with it, by another version of Nightjar"
+        where = "stored settings of another version of Nightjar"
         raise config_error(error, dumped, Config, lambda _: where) from error
+
+
+def flat(tree: Mapping[str, object], prefix: str = "") -> Tree:
+    """Return the leaves of nested mappings by their dotted names: ``parts.als.alpha``.
+
+    Parameters
+    ----------
+    prefix
+        Begin of all names.
+    """
+    leaves: Tree = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            leaves |= flat(value, f"{prefix}{key}.")
+        else:
+            leaves[f"{prefix}{key}"] = value
+    return leaves
+
+
+def short_digest(facts: object) -> str:
+    """Return the first 8 hex digits of the sha256 of plain JSON, keys sorted."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One field as `config show` prints it."""
+    """One field, as `nightjar config show` prints it."""
 
     path: str
     value: Any
@@ -222,7 +267,7 @@ class Setting:
 
 
 def settings(composed: Composed) -> Iterator[Setting]:
-    """Walk every field of the config, in order."""
+    """Yield every field of the config in order."""
     yield from _walk(composed.config, "", composed.origins)
 
 
@@ -236,17 +281,18 @@ def _walk(model: BaseModel, prefix: str, origins: Mapping[str, str]) -> Iterator
             for key, entry in value.items():
                 yield from _walk(entry, f"{path}.{key}.", origins)
         else:
+            # As JSON: the value is shown as the file would write it.
             plain = model.model_dump(mode="json", by_alias=True)[field.alias or name]
             yield Setting(path, plain, field.description or "", _origin(path, origins))
 
 
-def _origin(path: str, origins: Mapping[str, str]) -> str:
-    below = [origin for key, origin in origins.items() if key.startswith(f"{path}.")]
-    while path:
-        if path in origins:
-            return origins[path]
-        path = path.rpartition(".")[0]
-    return below[0] if below else DEFAULT
+def _origin(path: str, origins: Mapping[str, str], default: str = "default") -> str:
+    """Return the origin of a field: its own, that of a part above it, of one below, `default`."""
+    parts = path.split(".")
+    # A file may set a table as a whole, and the environment one field below it.
+    above = (".".join(parts[:count]) for count in range(len(parts), 0, -1))
+    below = (key for key in origins if key.startswith(f"{path}."))
+    return next((origins[key] for key in chain(above, below) if key in origins), default)
 
 
 def _baselines() -> dict[str, Recipe]:
@@ -255,14 +301,6 @@ def _baselines() -> dict[str, Recipe]:
         for name, recipe in default_recipes().items()
         if recipe.capabilities.baseline is not None
     }
-
-
-def _paths(value: Tree, prefix: str = "") -> Iterator[str]:
-    for key, entry in value.items():
-        if isinstance(entry, dict) and entry:
-            yield from _paths(entry, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}"
 
 
 def _put(values: Tree, keys: list[str], value: Any, name: str) -> None:
@@ -275,13 +313,16 @@ def _put(values: Tree, keys: list[str], value: Any, name: str) -> None:
         values = values.setdefault(key, {})
         if not isinstance(values, dict):
             raise ConfigError(
-                "config.environment_name", f"{name} names a field below {key}, which has none"
+                "config.environment_name",
+                f"{name} names a field of {key}, which is a single value; write "
+                f"{PREFIX}SECTION__FIELD",
             )
     values[last] = value
 
 
 def _literal(text: str) -> Any:
     try:
+        # Numbers, lists and tables need TOML; a text that is not TOML is taken as it is, unquoted.
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
 
 import numpy as np
 from pydantic import ConfigDict, Field, JsonValue
@@ -18,11 +17,8 @@ from pipeline.workspace.artifacts import StoredConfig, Versions
 from pipeline.workspace.ledger import ComparisonKey
 
 
-class CalibrationPlanFile(Artifact):
-    """What a calibration pinned; `holdouts` oldest first."""
-
-    STEP: ClassVar[str] = "plan"
-    FILE: ClassVar[str] = "plan"
+class CalibrationPlanFile(Artifact, step="plan", file="plan"):
+    """Inputs that a calibration pinned; `holdouts` oldest first."""
 
     as_of: Instant
     versions: Versions
@@ -33,19 +29,14 @@ class CalibrationPlanFile(Artifact):
     holdouts: tuple[Interval, ...]
 
 
-class CalibrationFile(RootArtifact[Calibration]):
-    """What a calibration measured."""
-
-    STEP: ClassVar[str] = "result"
-    FILE: ClassVar[str] = "result"
+class CalibrationFile(RootArtifact[Calibration], step="result", file="result"):
+    """Result of a calibration."""
 
 
-class BacktestPlanFile(Artifact):
-    """What a backtest pinned."""
+class BacktestPlanFile(Artifact, step="plan", file="plan"):
+    """Inputs that a backtest pinned."""
 
     model_config = ConfigDict(populate_by_name=True)
-    STEP: ClassVar[str] = "plan"
-    FILE: ClassVar[str] = "plan"
 
     start: Instant = Field(alias="from")
     end: Instant = Field(alias="to")
@@ -55,36 +46,32 @@ class BacktestPlanFile(Artifact):
     config: StoredConfig
 
 
-class ScheduleFile(Artifact):
-    """Whether a backtest runs a nightly at an instant; in ``<instant>-schedule``."""
-
-    FILE: ClassVar[str] = "schedule"
+class ScheduleFile(Artifact, file="schedule"):
+    """Decision on a nightly run at one instant of a backtest; in ``<instant>-schedule``."""
 
     wanted: bool
     reason: str
     cause: str | None
 
 
-class DayFile(Artifact):
+class DayFile(Artifact, file="day", volatile=True):
     """One as-of of one schedule of a backtest.
 
     Attributes
     ----------
     retrained
-        Whether a nightly run took place.
+        True if a nightly run took place.
     reason, cause
-        Why, or why not; what requested it (`monitoring.policy.Cause`), where the policy did.
+        Reason for or against the run; the policy's cause (`monitoring.policy.Cause`) if it
+        requested the run.
     decision, sentence, promoted
-        Of the nightly run; whether it put new lists live.
+        Result of the nightly run; `promoted` is true if it put new lists live.
     user_days, ndcg, base_ndcg
-        Of the lists that were live on the day before: the number of user-days, their mean NDCG,
-        and that of the lists without fold-in; None where no user-day was scored.
+        Number of user-days on which the lists of the previous day were live, their mean NDCG, and
+        that of the lists without fold-in; None without a user-day.
     training_seconds, foldin_seconds
         Seconds of all trainings of the run, refit included, and of the fold-in.
     """
-
-    FILE: ClassVar[str] = "day"
-    VOLATILE: ClassVar[bool] = True
 
     as_of: Instant
     retrained: bool
@@ -101,9 +88,18 @@ class DayFile(Artifact):
 
 
 class StudyFacts(Frozen):
-    """What a study was begun with, as Optuna keeps it beside the trials.
+    """Facts of a study at its beginning, as Optuna stores them beside the trials.
 
-    `stores.studies` knows nothing of it: it takes and returns plain JSON, and adds `axes`.
+    `stores.studies` takes and returns plain JSON without this type, and adds `axes`.
+
+    Attributes
+    ----------
+    until
+        End of all windows.
+    key
+        Digest of family, fields and task: studies of one key search the same space.
+    start
+        The recipe that the search begins with.
     """
 
     as_of: Instant
@@ -125,11 +121,11 @@ class TrialRow(Frozen):
     state
         ``complete``, ``pruned`` or ``failed``.
     fields
-        By axis; one that is not a number or lies outside of its span is left out.
+        Value by axis, without fields that are not a number or lie outside their span.
     windows
         The metric on each window, newest first.
     lift
-        Mean of `windows` / the start's on the same windows - 1; None where the start's is 0.
+        Mean of `windows` / mean of the start on the same windows - 1; None where that is 0.
     """
 
     number: int
@@ -143,25 +139,40 @@ class TrialRow(Frozen):
 
     @property
     def value(self) -> float | None:
-        """Mean of the metric over the windows it was measured on; None without any."""
+        """Mean of the metric over the windows of the trial; None without any."""
         return float(np.mean(self.windows)) if self.windows else None
 
 
-class StudyFile(Artifact):
-    """``studies/<id>/study.json``: what a study has found so far (written by `StudyFiles`)."""
+class StudyResult(Frozen):
+    """Result of a study so far.
 
-    FILE: ClassVar[str] = "study"
+    Attributes
+    ----------
+    status
+        ``candidate``; ``nothing_better``; ``unfinished``: not even the start was measured.
+    name, start
+        The recipe that the search began with, and its mean NDCG on the windows.
+    windows
+        Starts of the windows' ground truth, newest first.
+    best, recipe
+        The best recipe so far, which may be the start, and its mean NDCG.
+    """
 
     study: str
     as_of: Instant
     status: str
     sentence: str
     name: str
-    candidate: bool
     windows: tuple[Instant, ...]
-    start: float | None
-    best: float | None
-    recipe: AnyRecipe | None
+    start: float | None = None
+    best: float | None = None
+    recipe: AnyRecipe | None = None
+
+
+class StudyFile(Artifact, StudyResult, file="study"):
+    """``studies/<id>/study.json``: result and trials of a study (written by `StudyFiles`)."""
+
+    candidate: bool
     trials: tuple[TrialRow, ...]
     importance: Mapping[str, float]
     until: Instant

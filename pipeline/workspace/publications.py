@@ -1,7 +1,10 @@
-"""What every publication needs, of a run or a patch: lists staged and read back, a ledger entry.
+"""Publication of a run or a patch: lists staged and read back, and an entry in the ledger.
 
-Guarantees: staging twice changes nothing; no user is sent to lists that were not read back as they
-were written; the entry of a publication whose process died is written by the next command.
+Guarantees:
+
+* Staging twice changes nothing.
+* Lists go live only after they were read back as they were written.
+* The entry of a publication whose process died is appended by the next command.
 """
 
 from __future__ import annotations
@@ -11,25 +14,47 @@ import polars as pl
 from pipeline import columns as c
 from pipeline.errors import LakeError
 from pipeline.serving import publish as swap
-from pipeline.workspace.history import LedgerHistory
-from pipeline.workspace.ledger import PatchEntry, PublicationEntry, append_entry
+from pipeline.workspace.ledger import PatchEntry, PublicationEntry, append_entry, entries_of
 from pipeline.workspace.night import Night
 from pipeline.workspace.workspace import Workspace
 
 
 def stage(ws: Workspace, name: str, lists: pl.DataFrame) -> None:
-    """Write the lists of a publication that is not live, unless they are there."""
+    """Write the lists of a publication that is not live yet, unless they are written.
+
+    Parameters
+    ----------
+    name
+        Id of the publication.
+    lists
+        `user_id`, `position`, `item_id`, `score`, `slot`, `propensity`, `reason`.
+    """
+    # Compared first: a repeated attempt would rewrite the same rows as a new version of the table.
     if swap.lists_sum(_staged(ws, name)) != swap.lists_sum(lists):
         rows = swap.publication_rows(lists, name)
         ws.lake.replace_where("recommendations", rows, name)
 
 
 def verify_staged(ws: Workspace, name: str, expected: str) -> None:
-    """Read the lists back before they go live; raises `LakeError` if they differ."""
+    """Read the lists back before they go live.
+
+    Parameters
+    ----------
+    name
+        Id of the publication.
+    expected
+        Checksum of the lists (`serving.publish.lists_sum`).
+
+    Raises
+    ------
+    LakeError
+        `publish.lists_damaged`.
+    """
     if swap.lists_sum(_staged(ws, name)) != expected:
         raise LakeError(
             "publish.lists_damaged",
-            f"the lists of publication {name} did not come back as they were written",
+            f"the lists of publication {name} differ from the lists that were written; start the "
+            "same command again",
         )
 
 
@@ -38,16 +63,24 @@ def _staged(ws: Workspace, name: str) -> pl.DataFrame:
 
 
 def reconcile(ws: Workspace) -> None:
-    """Append the entries of publications whose process died before it could."""
+    """Append the missing entries of publications whose process died after the row."""
     publications = ws.lake.read("publications").sort(c.GENERATION)
-    known = LedgerHistory.of(ws.ledger).keys
+    keys = {entry.key for entry in entries_of(ws.ledger)}
+    # The row makes the lists live; a process may die before it appends the entry.
     for row in publications.iter_rows(named=True):
-        if _key(row) not in known:
+        if _key(row) not in keys:
             append_ledger_entry(ws, row)
 
 
 def append_ledger_entry(ws: Workspace, row: swap.PublicationRow) -> None:
-    """Append the entry of a publication; the same whichever process appends it."""
+    """Append the entry of a publication.
+
+    Parameters
+    ----------
+    row
+        Its row in ``publications``: the entry follows from it and the run alone, so every process
+        appends the same one.
+    """
     fields = {
         "key": _key(row),
         "name": row[c.RECIPE],
@@ -61,6 +94,7 @@ def append_ledger_entry(ws: Workspace, row: swap.PublicationRow) -> None:
     if row[c.BASE] is not None:
         append_entry(ws.ledger, PatchEntry(**fields, base=row[c.BASE]))
         return
+    # The row has the name alone; the recipe is read from the run, so a retry appends the same.
     recipe = Night.read(ws, ws.runs.open(row[c.RUN_ID])).recipes[row[c.RECIPE]]
     append_entry(ws.ledger, PublicationEntry(**fields, recipe=recipe))
 

@@ -1,31 +1,35 @@
-"""Clients of the workspace's MLflow, and the aliases that follow the ledger."""
+"""Client of the workspace's MLflow, and the aliases that follow the ledger."""
 
 from __future__ import annotations
+
+from typing import Final
 
 from pipeline.stores.registry.client import Registry
 from pipeline.stores.registry.connection import relocate_artifact_uris
 from pipeline.workspace.history import LedgerHistory
 from pipeline.workspace.workspace import Workspace
 
-
-def registry(ws: Workspace) -> Registry:
-    """Return the door to this workspace's MLflow."""
-    return _registry(ws, ws.config.registry.experiment)
+STUDIES: Final = "-tuning"
+"""Suffix of the experiment of studies: their many runs would hide the nightly ones."""
 
 
-def study_registry(ws: Workspace) -> Registry:
-    """Return the door to the experiment of its studies, whose many runs would bury the nights."""
-    return _registry(ws, f"{ws.config.registry.experiment}-tuning")
+def registry(ws: Workspace, suffix: str = "") -> Registry:
+    """Return the client of an experiment of the workspace's MLflow.
 
-
-def _registry(ws: Workspace, experiment: str) -> Registry:
+    Parameters
+    ----------
+    suffix
+        ``""`` for the experiment of nightly runs, `STUDIES` for that of studies.
+    """
+    # MLflow stores absolute paths: those of a copied or moved workspace are corrected first.
     if ws.config.registry.tracking_uri is None:
         relocate_artifact_uris(ws.mlflow_database)
+    experiment = f"{ws.config.registry.experiment}{suffix}"
     return Registry(ws.tracking_uri, experiment, ws.config.registry.model_name)
 
 
 def point_aliases(ws: Workspace) -> None:
-    """Point MLflow's aliases at the live version and the one that was live before it."""
+    """Point the aliases ``champion`` and ``previous`` at the newest two publications."""
     versions = [int(e.model_version) for e in LedgerHistory.of(ws.ledger).publications[-2:]]
     if versions:
         registry(ws).move_aliases(versions[-1], versions[0] if len(versions) > 1 else None)

@@ -1,28 +1,28 @@
-"""A version of the model, found again by its number: the night that made it, and its files.
+"""Registered model versions: the run and the files of a version, by its number.
 
-Promises: the ledger and the runs are asked, never MLflow, so a registry that is away hides nothing;
-a number that is not there is answered with those that are; a version whose run is gone says so.
+Guarantees:
+
+* Versions are read from the ledger and the runs, never from MLflow, so they are complete while
+  MLflow is unavailable.
+* The error for an unknown number lists the newest ones; that for missing files names the run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
 
 from pipeline.errors import ConfigError, StorageError
 from pipeline.evaluation.gate import Decision
 from pipeline.models.contract import Recipe
 from pipeline.workspace.artifacts import MlflowFile
+from pipeline.workspace.config import flat
+from pipeline.workspace.config_errors import Tree
 from pipeline.workspace.history import LedgerHistory
 from pipeline.workspace.ledger import PublicationEntry
 from pipeline.workspace.night import Night, decision_of, register_folder
 from pipeline.workspace.workspace import Workspace
 
 _SHOWN = 12
-
-HyperParameters: TypeAlias = dict[str, Any]
-"""Plain JSON values by dotted names: ``parts.als.alpha``."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class Version:
     Attributes
     ----------
     night
-        The night whose refit it is.
+        The run whose refit it is.
     name
-        Its recipe in that night.
+        Name of its recipe in that run.
     publication
-        The ledger's line of the publication that showed it, ``None`` if none did.
+        Entry of its newest publication; ``None`` if it never was live.
     """
 
     number: int
@@ -46,15 +46,20 @@ class Version:
     publication: PublicationEntry | None
 
 
-def known(ws: Workspace, history: LedgerHistory) -> dict[int, str]:
-    """Return the runs of all versions, by number: published ones, and those that only registered.
+def runs_by_version(ws: Workspace, history: LedgerHistory) -> dict[int, str]:
+    """Return the run ids of all versions by number, in ascending order.
 
-    Where a run's folder is gone, the ledger still names it.
+    Parameters
+    ----------
+    history
+        Names the runs of published versions, whose folders may be gone. Versions that were only
+        registered come from the folders.
     """
-    runs = history.versions()
+    runs = {number: entry.run_id for number, entry in history.by_version.items()}
     for run in ws.runs.starting_with(""):
         registered = run.find(MlflowFile, register_folder(run))
         if registered is not None and registered.version is not None:
+            # The ledger has precedence; the folder of an unpublished version is its only record.
             runs.setdefault(registered.version, run.run_id)
     return dict(sorted(runs.items()))
 
@@ -62,52 +67,39 @@ def known(ws: Workspace, history: LedgerHistory) -> dict[int, str]:
 def find(ws: Workspace, number: int) -> Version:
     """Return a version.
 
+    Parameters
+    ----------
+    number
+        The version's number in MLflow.
+
     Raises
     ------
     ConfigError
-        There is no such version; the sentence names those there are.
+        `version.unknown`; the sentence lists the newest versions.
     StorageError
-        The folder of its run, or a part of it, is gone or damaged.
+        `version.files_gone`, or a file of its run that is damaged.
     """
     history = LedgerHistory.of(ws.ledger)
-    runs = known(ws, history)
+    runs = runs_by_version(ws, history)
     if number not in runs:
-        raise ConfigError("version.unknown", f"there is no version {number}{_hint(list(runs))}")
+        newest = ", ".join(map(str, list(runs)[-_SHOWN:])) or "none"
+        raise ConfigError(
+            "version.unknown", f"unknown version {number}; the newest registered are {newest}"
+        )
     run = ws.runs.open(runs[number])
     if run.committed("refit") is None:
         raise StorageError(
             "version.files_gone",
             f"version {number} was made by run {run.run_id}, whose files are gone: "
-            f"{run.folder} holds no refit",
+            f"{run.folder}/refit does not exist; choose a version of another run",
         )
-    decision = decision_of(run)
-    return Version(
-        number, Night.read(ws, run), str(decision.recipe), decision, history.version(number)
-    )
+    decision, publication = decision_of(run), history.by_version.get(number)
+    return Version(number, Night.read(ws, run), str(decision.recipe), decision, publication)
 
 
-def _hint(numbers: list[int]) -> str:
-    if not numbers:
-        return ": no run has registered one yet"
-    newest = ", ".join(str(number) for number in numbers[-_SHOWN:])
-    return f"; known are {'the newest, ' if len(numbers) > _SHOWN else ''}{newest}"
+def hyper_parameters(recipe: Recipe) -> Tree:
+    """Return a recipe's fields as plain JSON by dotted names: ``parts.als.alpha``.
 
-
-def hyper_parameters(recipe: Recipe) -> HyperParameters:
-    """Return what a recipe is made of, as plain JSON by dotted names: ``parts.als.alpha``.
-
-    Recipes of all families, blends of them included, line up under equal names.
+    Equal fields of all families and of parts of a blend have equal names.
     """
     return flat(recipe.model_dump(mode="json"))
-
-
-def flat(value: Mapping[str, object], prefix: str = "") -> HyperParameters:
-    """Return the leaves of nested mappings by their dotted names."""
-    leaves: HyperParameters = {}
-    for key, inner in value.items():
-        name = f"{prefix}{key}"
-        if isinstance(inner, Mapping) and inner:
-            leaves |= flat(inner, f"{name}.")
-        else:
-            leaves[name] = inner
-    return leaves

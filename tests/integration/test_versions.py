@@ -33,7 +33,7 @@ from pipeline.steps.nightly.nightly import nightly
 from pipeline.workspace.artifacts import EvaluationFile, SnapshotFile, SplitFile
 from pipeline.workspace.history import LedgerHistory
 from pipeline.workspace.run_files import read_history, read_scorer, read_split
-from pipeline.workspace.versions import find, known
+from pipeline.workspace.versions import find, runs_by_version
 from pipeline.workspace.workspace import Workspace
 from tests.raising import raises
 from tests.worlds import CONFIG, NIGHTS, catalogue, copy_of, land, purchases
@@ -114,7 +114,7 @@ def files(home):
 
 def test_versions_are_found_without_mlflow(copy):
     shutil.rmtree(copy.home / "mlflow")
-    assert list(known(copy, LedgerHistory.of(copy.ledger))) == [1, 2]
+    assert list(runs_by_version(copy, LedgerHistory.of(copy.ledger))) == [1, 2]
     assert find(copy, 2).name == "als"
     assert find(copy, 2).publication.generation == 3  # between them lies a patch
 
@@ -122,7 +122,8 @@ def test_versions_are_found_without_mlflow(copy):
 def test_an_unknown_version_is_answered_with_those_there_are(copy):
     done = nightjar("compare", 1, 7, home=copy.home)
     assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.splitlines()[-1] == "nightjar: there is no version 7; known are 1, 2"
+    last = done.stderr.splitlines()[-1]
+    assert last == "nightjar: unknown version 7; the newest registered are 1, 2"
     assert nightjar("reproduce", 7, home=copy.home).returncode == 2
     with raises("compare.same_version"):
         compare(copy, 2, 2)
@@ -139,7 +140,7 @@ def test_a_version_whose_run_is_gone_says_so(copy):
 
 def test_a_version_that_nobody_saw_is_a_version(workspace, tmp_path):
     ws = workspace(tmp_path / "quiet", ALS)
-    assert known(ws, LedgerHistory.of(ws.ledger)) == {}
+    assert runs_by_version(ws, LedgerHistory.of(ws.ledger)) == {}
     with raises("version.unknown"):
         find(ws, 1)
 
@@ -164,7 +165,7 @@ def test_both_are_judged_on_the_newer_holdout(shop, compared):
     assert (row.left, row.right, row.people) == (expected.champion, expected.candidate, expected.n)
     assert row.lift == pytest.approx(expected.x)
     assert row.hi - row.lift == pytest.approx(1.96 * expected.se)
-    assert "The recipe is the same" in footing.about
+    assert "Same recipe" in footing.about
     assert {r.name for r in footing.rows} >= {"recall_at_20", f"slice.cold.{METRIC}"}
 
 
@@ -194,7 +195,7 @@ def test_the_other_way_round_the_lift_is_the_other_way_round(copy, compared):
 
 def test_lists_are_what_people_saw_and_nobody_is_named(shop, compared):
     ws, samples = Workspace.open(shop), compared.page.samples
-    assert [sample.person for sample in samples] == ["Person A", "Person B", "Person C"]
+    assert [sample.person for sample in samples] == ["User A", "User B", "User C"]
     whole = [find(ws, number).publication.publication_id for number in (1, 2)]
     lists = ws.lake.read("recommendations").filter(pl.col(c.PUBLICATION_ID).is_in(whole))
     seen = set()
@@ -295,8 +296,8 @@ def test_what_cannot_be_judged_on_one_footing_says_why(copy):
     rewrite(run, "features", "split.json", earlier.to_bytes())
     found = compare(copy, 1, 2).page
     (footing,) = found.footings
-    assert footing.rows == () and "cannot be judged on one footing: " in footing.about
-    assert found.sentence.startswith("The two were never judged on the same people")
+    assert footing.rows == () and footing.about.startswith("No paired comparison: ")
+    assert found.sentence.startswith("No users and ground truth are common")
 
 
 # --- made again ----------------------------------------------------------------------------------
@@ -320,7 +321,7 @@ def test_a_number_that_was_altered_is_found_by_its_array(copy):
     assert (found.outcome, found.exit_code, found.causes) == ("differs", 1, ())
     bad = [row for row in found.rows if not row.same]
     assert [(row.file, row.arrays) for row in bad] == [("scorer.npz", ("item_factors",))]
-    assert "nothing that is known explains it" in found.text()
+    assert "no known cause" in found.text()
 
 
 def test_another_library_and_other_code_are_named(copy):
@@ -332,7 +333,7 @@ def test_another_library_and_other_code_are_named(copy):
     told = json.loads(done.stdout)
     assert done.returncode == 3
     assert [cause["kind"] for cause in told["causes"]] == ["library", "code"]
-    assert told["causes"][0]["sentence"].startswith("implicit was 0.6.1, and is ")
+    assert told["causes"][0]["sentence"].startswith("implicit was 0.6.1 and is now ")
     assert [row["file"] for row in told["rows"] if not row["same"]] == ["scorer.npz"]
 
 
@@ -369,7 +370,7 @@ def test_data_that_were_swept_away_are_named(copy):
     assert (done.returncode, told["outcome"], told["rows"]) == (6, "gone", [])
     assert [cause["kind"] for cause in told["causes"]] == ["snapshot"]
     sentence = told["causes"][0]["sentence"]
-    assert sentence.startswith("the data that it pinned are not there: lake table items: ")
+    assert sentence.startswith("the pinned data are gone: lake table items: ")
 
 
 def test_rows_that_are_gone_are_counted(copy):
@@ -387,7 +388,7 @@ def test_rows_that_are_gone_are_counted(copy):
     found = reproduce(copy, 1)
     assert (found.outcome, found.exit_code) == ("differs", 3)
     assert found.causes[0].kind == CauseKind.ROWS
-    assert f": {gone} are gone, as after a person's erasure" in found.causes[0].sentence
+    assert f": {gone} are gone, as after the erasure of a user" in found.causes[0].sentence
     scorer = next(row for row in found.rows if row.file == "scorer.npz")
     assert set(scorer.arrays) >= {"item_factors", "user_ids"}
 
@@ -420,7 +421,7 @@ def recipes(tmp_path_factory, workspace):
 def test_two_nights_of_the_same_days_are_compared_person_by_person(recipes):
     page = compare(recipes, 1, 2).page
     (footing,) = page.footings
-    assert page.weeks.startswith("Both were judged by the same days")
+    assert page.weeks.startswith("Both were evaluated on the same holdout")
     runs = [find(recipes, number).night.run for number in (1, 2)]
     users = [
         run.frame("evaluate", f"users-{name}")
@@ -440,7 +441,7 @@ def test_two_nights_of_the_same_days_are_compared_person_by_person(recipes):
 def test_a_recipe_that_the_newer_night_trained_too_is_compared_on_its_data(recipes):
     page = compare(recipes, 1, 3).page
     holdout, alike = page.footings
-    assert "Recipe and data both differ" in holdout.about
+    assert "Recipe and data differ" in holdout.about
     run = find(recipes, 3).night.run
     row = next(row for row in alike.rows if row.name == METRIC)
     assert row.left == pytest.approx(run.frame("evaluate", "users-narrow")[NDCG].mean())

@@ -16,9 +16,17 @@ from pipeline import columns as c
 from pipeline.data.clean import CleanConfig
 from pipeline.data.split import before
 from pipeline.data.windows import cleaned
+from pipeline.workspace.config import Config, dump
+from pipeline.workspace.config_errors import Tree
 from pipeline.workspace.workspace import Workspace
 
 _COLUMNS: Final = (c.USER_ID, c.ITEM_ID, c.KIND, c.VALUE, c.TIMESTAMP)
+
+
+def data_sections(config: Config) -> Tree:
+    """Return the sections of the config that decide the data and the metric of a window."""
+    sections = dump(config)
+    return {name: sections[name] for name in ("clean", "features", "split", "recommend")}
 
 
 @dataclass(frozen=True)
@@ -29,7 +37,7 @@ class LearningData:
     versions: Mapping[str, int | None]
 
     def events(self, end: datetime) -> pl.DataFrame:
-        """Return the events before an instant, with the columns that recipes learn from."""
+        """Return the events before an instant, with the columns that recipes are trained on."""
         return self.ws.read_pinned(self.versions, "events", _COLUMNS, before(end))
 
     def catalogue(self, config: CleanConfig) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -1,19 +1,20 @@
-"""What a retrain is worth on these data: past days lived through again, once for each policy.
+"""Backtest: past days replayed once for each retrain schedule, to compare the schedules.
 
-Promises: each policy lives in a sandbox of its own and nothing live moves; a day knows no event
-after its instant; days come in order, each is written down when it is over, so the same call goes
-on where an earlier one was stopped, with the same decisions; what is read is pinned when it begins.
+At each as-of the day before is delivered and scored against the lists that were live. Then the
+schedule decides: a nightly run, or the fold-in of the users with new events, which also follows a
+run that publishes nothing. Before the first publication every schedule runs nightly.
 
-On each as-of the day before is delivered, then scored against the lists that were live in it. Then
-the policy says what follows: a whole night, or the lists of who did something are folded in; they
-are as well where a night put nothing before people. Until something is live, all policies run
-nights.
+Guarantees:
+
+* Each schedule has a sandbox of its own; the workspace only gets the folder of the backtest.
+* A day reads no event at or after its as-of.
+* The data that all schedules read are pinned by the first call.
+* Each day is stored when it is complete, so the same call resumes an interrupted backtest with the
+  same decisions.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from pipeline.report.backtest_figure import figure
 from pipeline.steps.experiments.backtest.days import RetrainSchedule, days_of
 from pipeline.steps.experiments.backtest.sandbox import BacktestSandbox, sandbox_config
 from pipeline.stores.runs import Run, Runs
-from pipeline.workspace.config import dump
+from pipeline.workspace.config import dump, short_digest
 from pipeline.workspace.experiment_artifacts import BacktestPlanFile, DayFile
 from pipeline.workspace.task_log import task_log
 from pipeline.workspace.workspace import Workspace
@@ -46,11 +47,11 @@ class Backtested:
     Attributes
     ----------
     folder
-        Where the figure and the sandboxes lie.
+        Folder of the figure and the sandboxes.
     plan
-        What was pinned.
+        Pinned inputs.
     days
-        Policy -> its days, in order.
+        Schedule -> its days, in order.
     """
 
     folder: Path
@@ -69,37 +70,36 @@ class Backtested:
         }
 
     def text(self) -> str:
-        """Return the result as a table, and where the figure is."""
+        """Return the result as a table, and the path of the figure."""
         return f"{text(self.days, self.plan.plant_shift)}\n\nfigure: {self.folder / FIGURE}"
 
 
-def parse_every(words: str) -> timedelta:
+def parse_every(value: str) -> timedelta:
     """Read a step such as ``1d`` or ``12h``; `ConfigError` for any other."""
-    match = re.fullmatch(r"([0-9]{1,3})([hd])", words.strip())
+    match = re.fullmatch(r"([0-9]{1,3})([hd])", value.strip())
     every = int(match[1]) * _UNITS[match[2]] if match else timedelta(0)
     if not timedelta(0) < every <= _LONGEST:
         raise ConfigError(
             "backtest.invalid_step",
-            f"{words!r} is no step of a backtest; write it as 12h or 1d, at most 28d",
+            f"the step {value!r} is not a time up to 28d; write it as 12h or 1d",
         )
     return every
 
 
-def parse_schedules(words: str) -> tuple[RetrainSchedule, ...]:
-    """Read names that commas part; `ConfigError` for one that is none, or for none at all."""
-    names = [name.strip() for name in words.split(",") if name.strip()]
-    unknown = [name for name in names if name not in set(RetrainSchedule)]
-    if unknown or not names:
-        fault = f"{unknown[0]!r} is no policy" if unknown else "no policy is named"
+def parse_schedules(value: str) -> tuple[RetrainSchedule, ...]:
+    """Read comma-separated schedules; `ConfigError` for an unknown name or an empty list."""
+    names = [name.strip() for name in value.split(",") if name.strip()]
+    if not names or not set(names) <= set(RetrainSchedule):
+        allowed = ", ".join(RetrainSchedule)
         raise ConfigError(
-            "backtest.unknown_schedule", f"{fault}; there are {', '.join(RetrainSchedule)}"
+            "backtest.unknown_schedule", f"schedules {value!r}: name one or more of {allowed}"
         )
-    return tuple(dict.fromkeys(RetrainSchedule(name) for name in names))
+    return tuple(RetrainSchedule(name) for name in dict.fromkeys(names))
 
 
 @dataclass(frozen=True)
 class _Course:
-    """The instants of a backtest, and from when on the planted shift applies."""
+    """Instants of a backtest: first and last as-of, step, and the planted shift."""
 
     begin: AsOf
     end: AsOf
@@ -110,13 +110,13 @@ class _Course:
         if self.end < self.begin + self.every:
             raise ConfigError(
                 "backtest.span_too_short",
-                f"from {format_instant(self.begin)} to {format_instant(self.end)} there is no step "
-                f"of {self.hours:g} hours: a backtest needs two as-ofs at least",
+                f"no step of {self.hours:g} hours fits between {format_instant(self.begin)} and "
+                f"{format_instant(self.end)}: a backtest needs at least two as-ofs",
             )
         if self.plant is not None and not self.begin < self.plant < self.end:
             raise ConfigError(
                 "backtest.shift_outside",
-                f"a shift at {format_instant(self.plant)} is outside of the backtest: plant it "
+                f"the shift at {format_instant(self.plant)} is outside the backtest: choose one "
                 f"between {format_instant(self.begin)} and {format_instant(self.end)}",
             )
 
@@ -128,19 +128,20 @@ class _Course:
     @property
     def instants(self) -> list[AsOf]:
         """All as-ofs, in order."""
+        # `end` is an as-of only if it is a whole number of steps from `begin`.
         count = (self.end - self.begin) // self.every
         return [AsOf(self.begin + step * self.every) for step in range(count + 1)]
 
     def folder(self, ws: Workspace) -> str:
-        """Name the backtest that the same call finds again, whatever is ingested meanwhile."""
+        """Name the backtest; the same call finds it again, whatever was ingested since."""
+        # Schedules are not part of the name: a later call may add one to the same backtest.
         facts = [
             dump(sandbox_config(ws.config)),
             format_instant(self.end),
             self.every.total_seconds(),
             None if self.plant is None else format_instant(self.plant),
         ]
-        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
-        return f"{compact_instant(self.begin)}-{digest}"
+        return f"{compact_instant(self.begin)}-{short_digest(facts)}"
 
 
 def backtest(
@@ -153,28 +154,33 @@ def backtest(
     plant: AsOf | None = None,
     progress: Progress = silent,
 ) -> Backtested:
-    """Replay past days once for each policy, or go on with it.
+    """Replay past days once for each schedule, or resume the replay.
 
     Parameters
     ----------
     begin, end
-        The first as-of, and the last one that may be.
+        The first as-of, and the latest possible one.
+    every
+        Time from one as-of to the next.
+    schedules
+        Replayed in this order.
     plant
-        From when on taste is another one (see `data.synthetic_shift`).
+        Begin of a synthetic shift of taste (see `data.synthetic_shift`), or None.
 
     Raises
     ------
     ConfigError
-        The span holds no step, or the shift would be planted outside of it.
+        `backtest.span_too_short`, or `backtest.shift_outside`.
     DataError
-        No event lies before the first as-of.
+        `data.no_event`: no event lies before the first as-of.
     """
     course = _Course(begin, end, every, plant)
     folder = ws.home / FOLDER / course.folder(ws)
+    # Two calls would write the days of the same sandboxes.
     with ws.lake.lock("backtest"), task_log("backtest", end, progress=progress) as log:
         run = Runs(folder).open(BacktestPlanFile.STEP)
         if run.has(BacktestPlanFile):
-            progress(f"days replayed before, and what they read, are kept in {folder}")
+            progress(f"resuming the backtest in {folder}")
         plan = _plan(ws, run, course)
         days: dict[str, tuple[DayFile, ...]] = {}
         for policy in schedules:
@@ -186,8 +192,9 @@ def backtest(
 
 
 def _plan(ws: Workspace, run: Run, course: _Course) -> BacktestPlanFile:
-    """Pin, once, what all policies replay."""
+    """Return the plan; the first call pins the data of all schedules."""
     if not run.has(BacktestPlanFile):
+        # Looked up and stored under one lock: upkeep deletes no version in between.
         with ws.pinning(), run.draft(BacktestPlanFile.STEP) as draft:
             draft.write(
                 BacktestPlanFile(

@@ -1,7 +1,7 @@
-"""One policy's days, replayed in its sandbox.
+"""Days of one schedule, replayed in its sandbox.
 
-Promises: a day is written down when it is over, and the policy's decision before a nightly run
-begins; so a call that goes on finds the same decisions, runs and lists.
+Guarantees: a day is stored when it is complete, and the schedule's decision before its nightly run
+begins; a call that resumes finds the same decisions, runs and lists.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from pipeline.steps.feedback.policy import policy as evaluate_policy
 from pipeline.steps.nightly.nightly import nightly
 from pipeline.stores.runs import Run, Runs
 from pipeline.workspace.artifacts import SnapshotFile, SplitFile
+from pipeline.workspace.as_of_view import AsOfView
 from pipeline.workspace.experiment_artifacts import DayFile, ScheduleFile
 from pipeline.workspace.history import LedgerHistory
 from pipeline.workspace.run_files import read_split
 from pipeline.workspace.workspace import Workspace
 
-_WEEK: Final = timedelta(days=7)
 _BEGINNING: Final = datetime(1, 1, 1, tzinfo=UTC)
 
 
 class RetrainSchedule(StrEnum):
-    """When a nightly run takes place."""
+    """Schedules of nightly runs; an adaptive one follows the policy of the feedback pass."""
 
     NIGHTLY = "nightly"
     WEEKLY = "weekly"
@@ -45,19 +45,20 @@ class RetrainSchedule(StrEnum):
 def days_of(
     box: BacktestSandbox, policy: RetrainSchedule, instants: Sequence[AsOf], progress: Progress
 ) -> Iterator[DayFile]:
-    """Replay the days that are left, and yield all of them.
+    """Replay the missing days, and yield all days in order.
 
     Parameters
     ----------
     instants
-        The as-of of each day, in order.
+        As-of of each day, in order.
 
     Raises
     ------
     DataError
-        No event lies before the first as-of.
+        `data.no_event`: no event lies before the first as-of.
     """
     replay = _Replay(box, policy, Runs(box.home.parent).open(f"{policy}-days"), progress)
+    # The first day delivers the whole history before the first as-of.
     before, last_night = _BEGINNING, instants[0]
     for at in instants:
         step = compact_instant(at)
@@ -74,38 +75,36 @@ def days_of(
 
 @dataclass(frozen=True)
 class _Replay:
-    """One policy in its sandbox, and the files of its days."""
+    """A schedule in its sandbox, and the files of its days."""
 
     box: BacktestSandbox
     policy: RetrainSchedule
     steps: Run
     progress: Progress
 
-    @property
-    def ws(self) -> Workspace:
-        return self.box.ws
-
     def day(self, span: Interval, last_night: AsOf) -> DayFile:
         """Replay one day."""
-        at, first = AsOf(span.end), span.start == _BEGINNING
+        at, first, ws = AsOf(span.end), span.start == _BEGINNING, self.box.ws
         self.box.deliver(span, catalogue=first)
-        if first and self.ws.lake.read("events", columns=[c.EVENT_ID]).is_empty():
+        if first and ws.lake.read("events", columns=[c.EVENT_ID]).is_empty():
             raise DataError(
-                "data.no_event", f"no event lies before {format_instant(at)}", where="the backtest"
+                "data.no_event",
+                f"no event lies before the first as-of {format_instant(at)}; choose a later one",
+                where="backtest",
             )
         plan = self._schedule(at, last_night)
         day = DayFile(as_of=at, retrained=plan.wanted, reason=plan.reason, cause=plan.cause)
         if not first:
-            day = _with_quality(self.ws, day, span)
+            day = _with_quality(ws, day, span)
         if plan.wanted:
-            day = _with_night(self.ws, day, at, self.progress)
-        if not day.promoted:  # a pass would: the lists that stay live learn what was done
-            seconds = foldin(self.ws, at, progress=self.progress).seconds
+            day = _with_night(ws, day, at, self.progress)
+        if not day.promoted:  # as a feedback pass does for the lists that stay live
+            seconds = foldin(ws, at, progress=self.progress).seconds
             day = day.model_copy(update={"foldin_seconds": seconds})
         return day
 
     def _schedule(self, at: AsOf, last_night: AsOf) -> ScheduleFile:
-        """Decide on a nightly run; the decision is written before the run begins."""
+        """Decide on a nightly run; the decision is stored before the run begins."""
         step = f"{compact_instant(at)}-{ScheduleFile.FILE}"
         if not self.steps.has(ScheduleFile, step):
             wanted, reason, cause = self._decide(at, last_night)
@@ -114,27 +113,29 @@ class _Replay:
         return self.steps.read(ScheduleFile, step)
 
     def _decide(self, at: AsOf, last_night: AsOf) -> tuple[bool, str, str | None]:
-        if LedgerHistory.of(self.ws.ledger).live is None:
-            return True, "nothing is live yet", None
+        # Without live lists no schedule can be compared: all begin with nightly runs.
+        if LedgerHistory.of(self.box.ws.ledger).live is None:
+            return True, "no lists are live yet", None
         match self.policy:
             case RetrainSchedule.NIGHTLY:
-                return True, "every night", None
+                return True, "every as-of", None
             case RetrainSchedule.WEEKLY:
-                due = at - last_night >= _WEEK
-                return due, "a week is over" if due else "the week is not over", None
+                days = (at - last_night) / timedelta(days=1)
+                return days >= 7, f"{days:g} of 7 days since the last nightly run", None
             case RetrainSchedule.ADAPTIVE:
-                ruling = evaluate_policy(self.ws, at)
+                ruling = evaluate_policy(self.box.ws, at)
                 return ruling.wanted, ruling.reason, ruling.cause
             case RetrainSchedule.NEVER:
-                return False, "never again", None
+                return False, "no further runs", None
 
 
 def _with_night(ws: Workspace, day: DayFile, at: AsOf, progress: Progress) -> DayFile:
     """Start a nightly run, and add its result."""
     try:
         night = nightly(ws, at, progress=progress)
-    except (DataError, GateError) as error:  # the next run tries again, as it would live
+    except (DataError, GateError) as error:  # the next run tries again, as in production
         return day.model_copy(update={"decision": "block", "sentence": error.sentence})
+    # The refit is a training, too; a run that promotes nothing has none.
     trainings = [cost for costs in night.cost.values() for cost in (costs.fit, costs.refit)]
     return day.model_copy(
         update={
@@ -147,19 +148,16 @@ def _with_night(ws: Workspace, day: DayFile, at: AsOf, progress: Progress) -> Da
 
 
 def _with_quality(ws: Workspace, day: DayFile, span: Interval) -> DayFile:
-    """Add the NDCG that the live lists reached in a span."""
+    """Add the NDCG of the live lists on the target events of a span."""
     runs = ws.runs.starting_with("")
     first = next((run for run in runs if run.has(SplitFile)), None)
-    if first is None:  # no run has come to a task yet, so nothing was live
+    if first is None:  # no run has a split yet, so no lists were live
         return day
-    live = score_span(
-        ws,
-        lambda columns, where: ws.lake.read("events", columns=columns, where=where),
-        read_split(first),
-        first.read(SnapshotFile).config,
-        span,
-    )
+    # The task is inferred once and kept, so the split of the first run serves all days.
+    read, config = AsOfView.now(ws, AsOf(span.end)).events, first.read(SnapshotFile).config
+    live = score_span(ws, read, read_split(first), config, span)
     rows = [row for row in live.rows if row.slice == ALL]
+    # One row per version that was live in the span: means are weighted by their user-days.
     days = sum(row.user_days for row in rows)
     if not days:
         return day

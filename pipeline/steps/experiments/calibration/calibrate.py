@@ -1,14 +1,15 @@
-"""The gate's own error rate and power, measured with the champion's recipe on the data it sees.
+"""Calibration of the gate: its error rates and power, with the champion's recipe on its own data.
 
-Promises: nothing at or after the as-of is read; what it measures is pinned when it begins, and each
-fit is kept when it is done, so the same call goes on where an earlier one was stopped; an as-of and
-a recipe are calibrated once, and the entry in the ledger is what later runs take τ from.
+Guarantees:
+
+* No event at or after the as-of is read.
+* The first call pins the data, and each fit is stored when it is done, so the same call resumes an
+  interrupted calibration.
+* An as-of and a recipe are calibrated once; later runs take the seed SD (τ) from the ledger entry.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -21,8 +22,9 @@ from pipeline.evaluation.evaluate import NDCG
 from pipeline.models.contract import Recipe
 from pipeline.report.calibration import figure, sentence, text
 from pipeline.steps.experiments.calibration.fits import ReplicateFits, pinned
+from pipeline.steps.experiments.learning_data import data_sections
 from pipeline.stores.runs import Run, Runs
-from pipeline.workspace.config import dump
+from pipeline.workspace.config import short_digest
 from pipeline.workspace.experiment_artifacts import CalibrationFile, CalibrationPlanFile
 from pipeline.workspace.history import JUST_AFTER, LedgerHistory
 from pipeline.workspace.ledger import CalibrationEntry, Champion, append_entry
@@ -32,13 +34,12 @@ from pipeline.workspace.workspace import Workspace
 LOCK: Final = "calibrate"
 FOLDER: Final = "calibrations"
 FIGURE: Final = "calibration.svg"
-_DECISIVE: Final = ("clean", "features", "split", "recommend")
 _RESULT: Final = CalibrationFile.STEP
 
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A calibration as the ledger and its files hold it.
+    """Result of a calibration.
 
     Attributes
     ----------
@@ -47,7 +48,7 @@ class Calibrated:
     calibration
         All figures, with the paths of all e-processes.
     svg
-        The figure.
+        The figure as SVG.
     """
 
     line: CalibrationEntry
@@ -71,7 +72,7 @@ def gate_calibrate(
     elapsed: Callable[[], float],
     progress: Progress = silent,
 ) -> Calibrated:
-    """Calibrate the gate, go on with it, or return the result of an earlier call.
+    """Calibrate the gate, resume a calibration, or return the result of an earlier call.
 
     Parameters
     ----------
@@ -83,21 +84,22 @@ def gate_calibrate(
     Raises
     ------
     ConfigError
-        Nothing is live yet.
+        `calibration.no_champion`.
     DataError
-        Fewer than two holdouts with users enough lie before the as-of.
+        `calibration.too_few_holdouts`.
     GateError
-        Fewer than two of them are judged by as many as the gate asks for.
+        Fewer than two holdouts have `gate.min_users` users.
     """
     history = LedgerHistory.of(ws.ledger)
+    # Right after the run of this as-of, whose publication counts.
     champion = history.champion(as_of + JUST_AFTER)
     if champion is None:
         raise ConfigError(
             "calibration.no_champion",
-            f"nothing is live as of {format_instant(as_of)}: a calibration measures the "
-            "champion's recipe; run `nightjar nightly --as-of T` first",
+            f"no recipe is live as of {format_instant(as_of)}: a calibration needs the champion's "
+            "recipe; run `nightjar nightly --as-of T` first",
         )
-    run = _run(ws, as_of, champion.recipe)  # other settings are another calibration
+    run = _run(ws, as_of, champion.recipe)  # other settings make another calibration
     with (
         ws.lake.lock(LOCK),
         task_log("calibrate", as_of, run_id=run.run_id, progress=progress) as log,
@@ -111,16 +113,15 @@ def gate_calibrate(
                 draft.bytes(FIGURE, figure(result))
                 draft.rows = sum(result.users)
         result = run.read(CalibrationFile).root
+        # Appended in every call: one that died after its result left no entry, and a key is unique.
         line = append_entry(ws.ledger, _entry(run, as_of, champion, result))
         log.rows, log.result = run.ref(_RESULT).rows, line.sentence
     return Calibrated(line, result, run.bytes(_RESULT, FIGURE))
 
 
 def _run(ws: Workspace, as_of: AsOf, recipe: Recipe) -> Run:
-    """Open the calibration that the same call finds again, whatever is ingested meanwhile."""
-    sections = dump(ws.config)
-    facts = {"recipe": recipe.hash, **{section: sections[section] for section in _DECISIVE}}
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
+    """Open the calibration; the same call finds it again, whatever was ingested since."""
+    digest = short_digest({"recipe": recipe.hash, **data_sections(ws.config)})
     return Runs(ws.home / FOLDER).open(f"{compact_instant(as_of)}-{digest}")
 
 
@@ -136,17 +137,7 @@ def _entry(run: Run, as_of: AsOf, champion: Champion, result: Calibration) -> Ca
         task=plan.task,
         k=plan.k,
         metric=NDCG,
-        seed_sd=result.seed_sd,
-        rate=result.rate,
-        rate_upper=result.rate_upper,
-        tossed_upper=result.tossed_upper,
-        v_hat=result.v_hat,
-        df=result.df,
-        planted=result.planted,
-        users=result.users,
-        replicates=result.replicates,
-        power=result.power,
-        switched=result.switched,
+        **{n: getattr(result, n) for n in CalibrationEntry.model_fields if hasattr(result, n)},
         lineages=len(result.equal),
         cutoffs=tuple(span.start for span in plan.holdouts[-len(result.users) :]),
         sentence=f"{champion.name}: {sentence(result)}",

@@ -1,9 +1,11 @@
-"""A version made again from what its night pinned: the same bytes, or what differs and why.
+"""Reproduction of a version from its pinned data: the same bytes, or the differences and causes.
 
-Promises: the night's own steps run, `features` and `refit`, over the workspace's lake and in a
-scratch folder, so that nothing of the workspace changes; recipes and weights are those that the
-night had settled, and none is chosen anew; every file of the refit counts, but for what was merely
-measured.
+Guarantees:
+
+* The steps of the run are repeated, `features` and `refit`, over the workspace's lake and in a
+  scratch folder, so that nothing in the workspace changes.
+* Recipes and event weights are those of the run; none is selected again.
+* All files of the refit are compared, except measured ones (seconds, memory).
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ from pipeline.workspace.artifacts import (
 )
 from pipeline.workspace.task_log import task_log
 from pipeline.workspace.versions import Version, find
-from pipeline.workspace.workspace import Workspace
+from pipeline.workspace.workspace import LEARNT_FROM, Workspace
 
 SAME: Final = "same"
 DIFFERS: Final = "differs"
@@ -50,7 +52,7 @@ _FEATURES: Final = "features"
 
 @dataclass(frozen=True)
 class FileRow:
-    """A file of the refit: its sums then and now, and the arrays of it that differ."""
+    """A file of the refit: its checksums then and now, and its arrays that differ."""
 
     file: str
     same: bool
@@ -61,12 +63,14 @@ class FileRow:
 
 @dataclass(frozen=True)
 class Reproduced:
-    """What making a version again has shown.
+    """Result of a reproduction.
 
     Attributes
     ----------
     outcome
         ``same``, ``differs``, or ``gone`` where the pinned data cannot be read.
+    causes
+        The surest first.
     """
 
     version: int
@@ -79,45 +83,43 @@ class Reproduced:
 
     @property
     def exit_code(self) -> int:
-        """0 the same bytes, 3 others for a cause that is named, 6 no data, 1 others for none."""
-        if self.outcome == SAME:
-            return 0
-        if self.outcome == GONE:
-            return LakeError.exit_code
-        return DataError.exit_code if self.causes else 1
+        """0: the same bytes; 3: others with a cause; 1: others without a cause; 6: no data."""
+        differs = DataError.exit_code if self.causes else 1
+        return {SAME: 0, DIFFERS: differs, GONE: LakeError.exit_code}[self.outcome]
 
     def text(self) -> str:
         """Return the result as lines."""
-        what = f"version {self.version} ({self.recipe}, as-of {format_instant(self.as_of)})"
+        name = f"version {self.version} ({self.recipe}, as-of {format_instant(self.as_of)})"
         if self.outcome == SAME:
             sums = {row.file: row.committed for row in self.rows}
-            return f"same bytes: {what}, {len(sums)} files, scorer {sums['scorer.npz'][:12]}"
-        if self.outcome == GONE:
-            return "\n".join([f"{what} cannot be made again:", *self._why()])
-        lines = [f"{what} comes out differently:"]
-        for row in self.rows:
-            if not row.same:
-                arrays = f": {', '.join(row.arrays)}" if row.arrays else ""
-                lines.append(f"  {row.file} differs{arrays}")
-        return "\n".join([*lines, *self._why()])
-
-    def _why(self) -> list[str]:
-        if not self.causes:
-            return ["  nothing that is known explains it: a bug, or the files were altered"]
-        return [f"  {cause.kind}: {cause.sentence}" for cause in self.causes]
+            return f"same bytes: {name}, {len(sums)} files, scorer {sums['scorer.npz'][:12]}"
+        result = "cannot be reproduced" if self.outcome == GONE else "differs"
+        files = [
+            f"{row.file} differs{': ' if row.arrays else ''}{', '.join(row.arrays)}"
+            for row in self.rows
+            if not row.same
+        ]
+        reasons = [f"{cause.kind}: {cause.sentence}" for cause in self.causes]
+        unexplained = ["no known cause: a bug, or the files were altered"]
+        return "\n  ".join([f"{name} {result}:", *files, *(reasons or unexplained)])
 
 
 def reproduce(ws: Workspace, number: int, *, progress: Progress = silent) -> Reproduced:
-    """Make a version again, and compare it with what its night committed.
+    """Train a version again, and compare the files with those of its run.
+
+    Parameters
+    ----------
+    number
+        The version's number in MLflow.
 
     Raises
     ------
     ConfigError
-        There is no such version.
+        `version.unknown`.
     StorageError
-        The files of its run are gone or damaged.
+        `version.files_gone`, or a damaged file of its run.
     ResourceError
-        A device, an extra or memory that training needs is not here.
+        A device, an extra or memory of the training is missing.
     """
     version = find(ws, number)
     night = version.night
@@ -126,71 +128,59 @@ def reproduce(ws: Workspace, number: int, *, progress: Progress = silent) -> Rep
         task_log("reproduce", night.as_of, run_id=night.run_id, progress=progress) as log,
     ):
         run = again.runs.open(night.run_id)
+        rows: tuple[FileRow, ...] = ()
+        reasons: tuple[Cause, ...] = ()
         try:
             features(again, run.run_id, progress=log.progress)
         except LakeError as error:
-            gone = Cause(
-                CauseKind.SNAPSHOT, f"the data that it pinned are not there: {error.sentence}"
-            )
-            log.result = GONE
-            return _result(version, GONE, causes=(gone,))
-        refit(again, run.run_id, progress=log.progress)
-        rows = _rows(night.run, run)
-        log.rows, log.result = len(rows), SAME
-        if all(row.same for row in rows):
-            return _result(version, SAME, rows)
-        log.result = DIFFERS
-        return _result(version, DIFFERS, rows, _causes(again, version, run))
-
-
-def _result(
-    version: Version,
-    outcome: str,
-    rows: tuple[FileRow, ...] = (),
-    causes: tuple[Cause, ...] = (),
-) -> Reproduced:
-    night = version.night
-    return Reproduced(
-        version.number, version.name, night.as_of, night.run_id, outcome, rows, causes
-    )
+            sentence = f"the pinned data are gone: {error.sentence}"
+            outcome, reasons = GONE, (Cause(CauseKind.SNAPSHOT, sentence),)
+        else:
+            refit(again, run.run_id, progress=log.progress)
+            rows, outcome = _rows(night.run, run), SAME
+            if not all(row.same for row in rows):
+                outcome, reasons = DIFFERS, _causes(again, version, run)
+        log.rows, log.result = len(rows), outcome
+    return Reproduced(number, version.name, night.as_of, night.run_id, outcome, rows, reasons)
 
 
 def _rows(committed: Run, rebuilt: Run) -> tuple[FileRow, ...]:
     was, now = committed.manifest(REFIT), rebuilt.manifest(REFIT)
-    measured = {*was["volatile"], *now["volatile"]}
     rows = []
-    for file in sorted({*was["files"], *now["files"]} - measured):
-        sums = [str(side["files"].get(file, {}).get("sha256", "")) for side in (was, now)]
-        arrays: tuple[str, ...] = ()
-        if sums[0] != sums[1] and file.endswith(".npz") and all(sums):
-            name = file.removesuffix(".npz")
+    # Volatile files hold measured seconds and memory, which differ in every run.
+    for file in sorted({*was["files"], *now["files"]} - {*was["volatile"], *now["volatile"]}):
+        before, after = (str(x["files"].get(file, {}).get("sha256", "")) for x in (was, now))
+        name, arrays = file.removesuffix(".npz"), tuple[str, ...]()
+        if before and after and before != after and name != file:
             arrays = differing(committed.arrays(REFIT, name), rebuilt.arrays(REFIT, name))
-        rows.append(FileRow(file, sums[0] == sums[1], sums[0], sums[1], arrays))
+        rows.append(FileRow(file, before == after, before, after, arrays))
     return tuple(rows)
 
 
 def _causes(ws: Workspace, version: Version, rebuilt: Run) -> tuple[Cause, ...]:
     night, committed = version.night, version.night.run
+    # A window that differs points to the data, also where the numbers of rows are equal.
     window = differing(committed.arrays(_FEATURES, "full"), rebuilt.arrays(_FEATURES, "full"))
-    then = _origin(committed, night.snapshot.libraries, night.snapshot.commit)
-    now = _origin(rebuilt, provenance.libraries(), provenance.commit())
+    then = _provenance(committed, night.snapshot.libraries, night.snapshot.commit)
+    now = _provenance(rebuilt, provenance.libraries(), provenance.commit())
     return causes(
         then,
         now,
         deterministic=night.recipes[version.name].capabilities.deterministic,
         window=window,
+        # Only then: checking the files reads all pinned data.
         damage=_damage(ws, version) if window or then.rows != now.rows else None,
     )
 
 
-def _origin(run: Run, libraries: Mapping[str, str], commit: str) -> Provenance:
+def _provenance(run: Run, libraries: Mapping[str, str], commit: str) -> Provenance:
     rows, trained_on = run.read(TablesFile).rows, run.read(RecipeFile, REFIT).trained_on
     return Provenance(rows, trained_on, libraries, commit)
 
 
 def _damage(ws: Workspace, version: Version) -> str | None:
-    """Say which file of the pinned data is not what was written, ``None`` if all are."""
-    for table in ("events", "items", "users"):
+    """Return the error of the first pinned table whose files differ from their checksums."""
+    for table in LEARNT_FROM:
         pinned = version.night.snapshot.versions[table]
         if pinned is not None:
             try:
@@ -202,7 +192,7 @@ def _damage(ws: Workspace, version: Version) -> str | None:
 
 @dataclass(frozen=True)
 class _Elsewhere(Workspace):
-    """The lake of a workspace, with runs of its own in a scratch folder."""
+    """A workspace with runs in a scratch folder."""
 
     scratch: Path
 
@@ -213,13 +203,15 @@ class _Elsewhere(Workspace):
 
 @contextmanager
 def _scratch(ws: Workspace, version: Version) -> Iterator[Workspace]:
-    """Lay what the night had pinned, settled and decided into a scratch folder."""
+    """Copy the pins, recipes and the decision of the run into a scratch folder."""
     night, run = version.night, version.night.run
     with tempfile.TemporaryDirectory(prefix="nightjar-reproduce-") as folder:
         again = _Elsewhere(ws.home, ws.composed, Path(folder))
         copy = again.runs.open(run.run_id)
+        # Pinned weights: `features` would otherwise choose them again.
         weights = run.read(WeightsFile).root
         _write(copy, "snapshot", night.snapshot.model_copy(update={"weights": weights}))
+        # `refit` trains the promoted recipe, so it reads the decision.
         _write(copy, "gate", DecisionFile(version.decision))
         for step in map(train_step, night.recipes):
             file = run.find(RecipeFile, step) or run.find(AbsentFile, step)

@@ -1,7 +1,7 @@
-"""A study for people: `study.json`, its figures, and its runs in MLflow.
+"""Report of a study: `study.json`, its figures, and its runs in MLflow.
 
-Promises: the files follow from the study and are written anew as it goes on; MLflow is shown what
-the files hold, so it loses nothing by being away.
+Guarantees: the files follow from the study, and are replaced as it goes on; MLflow is written from
+the files alone, so it can be written later if it is unavailable.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pipeline.stores.studies.files import StudyFiles
 from pipeline.stores.studies.study import Study
 from pipeline.stores.studies.trial import COMPLETE, FAILED
 from pipeline.workspace.experiment_artifacts import StudyFile, TrialRow
-from pipeline.workspace.registry import study_registry
+from pipeline.workspace.registry import STUDIES, registry
 from pipeline.workspace.workspace import Workspace
 
 FOLDER: Final = "studies"
@@ -33,28 +33,35 @@ _FILE: Final = f"{StudyFile.FILE}.json"
 
 
 def write_files(ws: Workspace, study: Study, result: TuningResult) -> None:
-    """Write what a study has found so far."""
+    """Write the files of a study.
+
+    Parameters
+    ----------
+    study
+        Its start is measured.
+    result
+        Result of the latest call.
+    """
     facts = facts_of(study)
     trials = _trials(study)
-    # Every trial was measured on the first window; those that were given up there count, too.
+    # Every trial was measured on the first window, also those that were stopped after it.
     first = {trial.number: trial.windows[0] for trial in trials if trial.windows}
-    fields = {
-        **vars(result),
-        "candidate": result.candidate,
-        "trials": trials,
-        "importance": study.importance(first),
-        "until": facts.until,
-        "task": facts.task,
-        "versions": facts.versions,
-        "start_recipe": facts.start,
-    }
-    file = StudyFile(**fields)
+    fields = {**dict(result), "candidate": result.candidate, "trials": trials}
+    file = StudyFile(
+        **fields,
+        importance=study.importance(first),
+        until=facts.until,
+        task=facts.task,
+        versions=facts.versions,
+        start_recipe=facts.start,
+    )
     figures = study_figures(StudyRows.of(file, study.axes))
     StudyFiles(ws.home / FOLDER, study.study_id).write({_FILE: file.to_bytes(), **figures})
 
 
 def _trials(study: Study) -> tuple[TrialRow, ...]:
     trials = measured(study)
+    # A study without a measured start is `unfinished` and has no files.
     start = next(t.notes["windows"] for t in trials if t.start and t.state == COMPLETE)
     return tuple(
         TrialRow(
@@ -72,9 +79,21 @@ def _trials(study: Study) -> tuple[TrialRow, ...]:
 
 
 def mirror(ws: Workspace, study_id: str, *, progress: Progress = silent) -> str:
-    """Show a study in MLflow, from its files; returns the id of its run there.
+    """Write a study to MLflow, from its files; again after a failure or a resumed search.
 
-    Call it again after a failure, and when the study has gone on. Raises `RegistryError`.
+    Parameters
+    ----------
+    study_id
+        A study whose files are written.
+
+    Returns
+    -------
+    Id of its run in MLflow.
+
+    Raises
+    ------
+    RegistryError
+        MLflow is unavailable.
     """
     progress("register")
     files = StudyFiles(ws.home / FOLDER, study_id)
@@ -88,12 +107,13 @@ def mirror(ws: Workspace, study_id: str, *, progress: Progress = silent) -> str:
         sentence=study.sentence,
         children=tuple(_child(trial, metric) for trial in study.trials),
         params={"recipe": study.name, "windows": len(study.windows), **task},
-        metrics=_known(start=study.start, value=study.best, trials=len(study.trials)),
+        metrics=_without_none(start=study.start, value=study.best, trials=len(study.trials)),
         tags={"nightjar.until": plain["until"]},
+        # `path` checks each file against its checksum before the upload.
         artifacts={name: files.path(name) for name in files.names},
     )
     with ws.lake.lock("register"):
-        client = study_registry(ws)
+        client = registry(ws, STUDIES)
         client.prepare()
         return client.mirror_study(record)
 
@@ -102,12 +122,12 @@ def _child(trial: TrialRow, metric: str) -> ChildRecord:
     return ChildRecord(
         recipe=f"trial {trial.number:04d}",
         params=trial.fields,
-        metrics=_known(value=trial.value, lift=trial.lift, seconds=trial.seconds),
+        metrics=_without_none(value=trial.value, lift=trial.lift, seconds=trial.seconds),
         series={metric: trial.windows},
         tags={"nightjar.state": trial.state, "nightjar.start": str(trial.start).lower()},
         failure=trial.failure if trial.state == FAILED else None,
     )
 
 
-def _known(**values: float | None) -> dict[str, float]:
+def _without_none(**values: float | None) -> dict[str, float]:
     return {name: value for name, value in values.items() if value is not None}

@@ -1,13 +1,14 @@
-"""The trials of a study, one after the other, until the budget is over.
+"""Search: the trials of a study, one after the other, until the budget ends.
 
-Promises: a trial is trained, and refused for want of memory, as a night's recipe is; one that the
-end of the budget cut short waits for the next call; what was measured once is not measured again.
+Guarantees: a trial is trained, and refused for lack of memory, as in a nightly run; one that the
+end of the budget interrupts is repeated by the next call; no recipe is measured twice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -26,23 +27,19 @@ from pipeline.stores.studies.trial import COMPLETE, FAILED, PRUNED, Asked, Trial
 from pipeline.workspace.config import Config
 
 _STUCK = 25
-"""Proposals in a row that were measured before: then there is nothing new to try."""
-
-
-class _OutOfTimeError(Exception):
-    """The budget ended within a trial."""
+"""Number of measured proposals in a row after which the search ends: no new recipe is left."""
 
 
 @dataclass
 class Search:
-    """The trials of one call.
+    """Trials of one call.
 
     Attributes
     ----------
     windows
-        Newest first: the first one tells the hopeless from the others.
+        Newest first; a trial may be stopped after the first one.
     budget, elapsed
-        Seconds that the call may take, and those that have passed.
+        Seconds of the call, and a function that returns the seconds since its begin.
     """
 
     study: Study
@@ -51,16 +48,17 @@ class Search:
     budget: float
     elapsed: Callable[[], float]
     progress: Progress
-    _known: dict[str, Trial] = field(default_factory=dict)
+    _measured: dict[str, Trial] = field(default_factory=dict)
 
     def run(self) -> None:
-        """Try one recipe after the other until the budget is over, or nothing new comes up."""
-        self._known = {recipe_of(self.study, t).hash: t for t in measured(self.study)}
+        """Try recipes until the budget ends, or the proposals repeat."""
+        self._measured = {recipe_of(self.study, t).hash: t for t in measured(self.study)}
         stuck = 0
         while self.elapsed() < self.budget and stuck < _STUCK:
+            # The grid of the axes maps different proposals to one recipe.
             asked = self.study.ask()
             recipe = recipe_of(self.study, asked)
-            same = self._known.get(recipe.hash)
+            same = self._measured.get(recipe.hash)
             if same is None or asked.start:
                 stuck = 0
                 self._try(asked, recipe)
@@ -69,7 +67,17 @@ class Search:
                 self._repeat(asked, same)
 
     def measure(self, name: str, recipe: Recipe, window: Window) -> float:
-        """Return the mean NDCG of a recipe's lists on a window, trained as a night trains."""
+        """Train a recipe on a window, as a nightly run does, and evaluate its lists.
+
+        Parameters
+        ----------
+        name
+            Name in messages of the training.
+
+        Returns
+        -------
+        Mean NDCG over the users with a ground truth.
+        """
         k = self.config.recommend.length
         scorer, _ = fit(name, recipe, window.history, self.config.train, silent)
         lists = lists_of(scorer, window.judged, k, window.exclude)
@@ -79,52 +87,58 @@ class Search:
         began = self.elapsed()
         try:
             state, values = self._values(asked, recipe)
-        except _OutOfTimeError:
-            self.study.set_aside(asked)
-            return
         except NightjarError as error:
             if asked.start:
                 self.study.set_aside(asked)
+                # Without a measured start no trial can be compared, so the error ends the call.
                 raise
             self.progress(f"trial {asked.number}: left out: {error.sentence}")
             self._end(asked, recipe, FAILED, {"failure": error.sentence})
             return
+        if state is None:
+            self.study.set_aside(asked)
+            return
         self._end(asked, recipe, state, {"windows": values, "seconds": self.elapsed() - began})
         self._report(asked, state, values)
 
-    def _values(self, asked: Asked, recipe: Recipe) -> tuple[str, list[float]]:
+    def _values(self, asked: Asked, recipe: Recipe) -> tuple[str | None, list[float]]:
+        """Return a trial's state and values; the state is None where the budget ended within."""
         values: list[float] = []
         for step, window in enumerate(self.windows, start=1):
             if self.elapsed() >= self.budget:
-                raise _OutOfTimeError
+                return None, values
             values.append(self.measure(f"trial {asked.number}", recipe, window))
             goes_on = self.study.report(asked, step, float(np.mean(values)))
+            # After the last window there is nothing left to save.
             if not goes_on and step < len(self.windows):
                 return PRUNED, values
         return COMPLETE, values
 
     def _repeat(self, asked: Asked, same: Trial) -> None:
-        """End a proposal that rounds to a recipe which was measured before, as that one ended."""
-        notes = {"same_as": same.number, "windows": same.notes.get("windows", [])}
-        for step in range(1, len(notes["windows"]) + 1):
-            self.study.report(asked, step, float(np.mean(notes["windows"][:step])))
-        self.study.finish(asked, same.state, notes, _value(same.state, notes))
+        """End a proposal that rounds to a measured recipe, with the values of that one."""
+        values = same.notes.get("windows", [])
+        for step in range(1, len(values) + 1):
+            self.study.report(asked, step, float(np.mean(values[:step])))
+        self._finish(asked, same.state, {"same_as": same.number, "windows": values})
 
     def _end(self, asked: Asked, recipe: Recipe, state: str, notes: Mapping[str, Any]) -> None:
-        self.study.finish(asked, state, notes, _value(state, notes))
-        ended = Trial(asked.number, state, asked.values, asked.start, notes)
-        self._known[recipe.hash] = ended
+        self._finish(asked, state, notes)
+        self._measured[recipe.hash] = Trial(asked.number, state, asked.values, asked.start, notes)
+
+    def _finish(self, asked: Asked, state: str, notes: Mapping[str, Any]) -> None:
+        value = float(np.mean(notes["windows"])) if state == COMPLETE else None
+        self.study.finish(asked, state, notes, value)
 
     def _report(self, asked: Asked, state: str, values: Sequence[float]) -> None:
-        done = [t for t in self._known.values() if t.state == COMPLETE]
+        # Pruned trials have values on fewer windows, so their means are not comparable.
+        done = [trial for trial in self._measured.values() if trial.state == COMPLETE]
         start: list[float] = next((t.notes["windows"] for t in done if t.start), [])
         best: list[float] = max((t.notes["windows"] for t in done), key=np.mean, default=[])
-        given_up = f", given up after window {len(values)}" if state == PRUNED else ""
-        left = max(0.0, self.budget - self.elapsed())
-        time = f"{left / 60:.0f} min" if left >= 120 else f"{left:.0f} s"
+        stopped = f", stopped after window {len(values)}" if state == PRUNED else ""
+        left = timedelta(seconds=round(max(0.0, self.budget - self.elapsed())))
         self.progress(
-            f"trial {asked.number}: {_values_text(values, start)}{given_up}, "
-            f"best {_values_text(best, start)}, {time} left"
+            f"trial {asked.number}: {_values_text(values, start)}{stopped}, "
+            f"best {_values_text(best, start)}, {left} left"
         )
 
 
@@ -134,7 +148,3 @@ def _values_text(values: Sequence[float], start: Sequence[float]) -> str:
     if lift is None or values is start:
         return f"{np.mean(values):.4f}" if values else "none yet"
     return change(lift)
-
-
-def _value(state: str, notes: Mapping[str, Any]) -> float | None:
-    return float(np.mean(notes["windows"])) if state == COMPLETE else None
