@@ -14,8 +14,7 @@ from pipeline.monitoring.policy import RetrainAction as Action
 from pipeline.monitoring.policy import RetrainDecision
 from pipeline.monitoring.rates import Attribution, AttributionRow, Claims
 from pipeline.monitoring.verdicts import Drift, DriftStatus, Signal
-from pipeline.report.night import LiftRow, NightPage, SliceRow
-from pipeline.report.past import PastRun
+from pipeline.report.night import LiftRow, NightPage, PastRun, SliceRow
 from pipeline.serving.churn import FIRST, ChurnShares
 from pipeline.workspace.artifacts import (
     ChurnFile,

@@ -277,5 +277,5 @@ def _quality(home: Path | None, out: Path | None, json: bool) -> None:
     if out is None:
         show(quality, json, quality.text())
         return
-    write_out(out, live_chart(quality.nights, kind))
+    write_out(out, live_chart(quality.entries, kind))
     show({**plain(quality), "out": str(out)}, json, f"{quality.text()}\n\ndrawn in {out}")

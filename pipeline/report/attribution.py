@@ -5,18 +5,17 @@ Guarantees: nothing here is computed; a group of too few people is named with th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from pipeline.base import to_the_second
 from pipeline.monitoring.rates import EVERYBODY, Attribution, AttributionRow
-from pipeline.report import titles, wording
-from pipeline.report.markup import cell, folded, lines, section, table
+from pipeline.report import wording
+from pipeline.report.markup import folded, lines, section, table
 from pipeline.report.table import grid
 
 _INTERVAL = "95 % interval"
 _HEAD = ("By", "Group", "People", "Exposures", "Answered", "CTR", _INTERVAL, "Conversion",
          _INTERVAL, "Revenue", "An exposure", _INTERVAL, "Returned", _INTERVAL)  # fmt: skip
-_NONE = "–"
 _ABOUT = (
     "Events joined to what we published, whatever they claim: each answers the last list, shown "
     "within the days before, that holds its item. An exposure is one entry of one list, shown to "
@@ -75,7 +74,8 @@ def _notes(attribution: Attribution) -> list[str]:
 def _table(rows: Iterable[AttributionRow]) -> str:
     """An interval stands in brackets behind its figure: so many columns would fit no screen."""
     head = [name for name in _HEAD if name != _INTERVAL]
-    return table(head, [("lead" if row.by == EVERYBODY else "", _cells(row)) for row in rows])
+    head[1] += "|name"
+    return table(head, map(_cells, rows), lead=EVERYBODY)
 
 
 def _cells(row: AttributionRow) -> Sequence[str]:
@@ -83,10 +83,9 @@ def _cells(row: AttributionRow) -> Sequence[str]:
     for name, text in zip(_HEAD, _texts(row), strict=True):
         if name != _INTERVAL:
             texts.append(text)
-        elif text != _NONE:
+        elif text != wording.NONE:
             texts[-1] += f" ({text})"
-    whole = [text.replace(" %", "\xa0%") for text in texts]  # a line may end between figures alone
-    return [cell(text, "name" if at == 1 else "") for at, text in enumerate(whole)]
+    return [text.replace(" %", "\xa0%") for text in texts]  # a line may end between figures alone
 
 
 def _texts(row: AttributionRow) -> tuple[str, ...]:
@@ -97,28 +96,19 @@ def _texts(row: AttributionRow) -> tuple[str, ...]:
         wording.number(row.exposures),
         _share(row.answer_rate),
         _share(row.ctr),
-        _interval(row.ctr_lo, row.ctr_hi),
+        wording.span(row.ctr_lo, row.ctr_hi, _share),
         _share(row.conversion),
-        _interval(row.conversion_lo, row.conversion_hi),
-        _money(row.revenue),
-        _money(row.revenue_per_exposure),
-        _interval(row.revenue_per_exposure_lo, row.revenue_per_exposure_hi, _money),
+        wording.span(row.conversion_lo, row.conversion_hi, _share),
+        wording.figure(row.revenue, ",.2f"),
+        wording.figure(row.revenue_per_exposure, ",.2f"),
+        wording.span(row.revenue_per_exposure_lo, row.revenue_per_exposure_hi, "{:,.2f}".format),
         _share(row.return_rate),
-        _interval(row.return_rate_lo, row.return_rate_hi),
+        wording.span(row.return_rate_lo, row.return_rate_hi, _share),
     )
 
 
 def _share(value: float | None) -> str:
-    if value is None:
-        return _NONE
-    return titles.share(value) if value >= 0.01 or not value else f"{100 * value:.2g} %"
-
-
-def _money(value: float | None) -> str:
-    return _NONE if value is None else f"{value:,.2f}"
-
-
-def _interval(
-    lo: float | None, hi: float | None, form: Callable[[float | None], str] = _share
-) -> str:
-    return _NONE if lo is None or hi is None else f"{form(lo)} to {form(hi)}"
+    """Write a small share with two digits."""
+    if value is not None and 0 < value < 0.01:
+        return f"{100 * value:.2g} %"
+    return wording.share(value)

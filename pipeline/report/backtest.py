@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from pipeline.report.table import grid
+from pipeline.report.wording import figure
 from pipeline.workspace.experiment_artifacts import DayFile
 
 NIGHTLY, ADAPTIVE, NEVER = "nightly", "adaptive", "never"
@@ -60,29 +61,31 @@ def summary(
     days: Mapping[str, Sequence[DayFile]], plant: datetime | None
 ) -> tuple[ScheduleRow, ...]:
     """Return a row a schedule."""
-    reached = {name: mean_of(series, "ndcg") for name, series in days.items()}
-    own = {name: _own(series) for name, series in days.items()}
-    seconds = {name: sum(day.training_seconds for day in series) for name, series in own.items()}
-    most, spent = reached.get(NIGHTLY), seconds.get(NIGHTLY)
+
+    def training_seconds(series: Sequence[DayFile]) -> float:
+        return sum(day.training_seconds for day in _own(series))
+
+    nightly = days.get(NIGHTLY, ())
+    most, spent = mean_of(nightly, "ndcg"), training_seconds(nightly)
     rows = []
     for name, series in days.items():
-        value, took = reached[name], seconds[name]
-        days_after, cause = _answer(series, plant)
+        own, value, took = _own(series), mean_of(series, "ndcg"), training_seconds(series)
+        answer = _answer(own, plant)
         rows.append(
             ScheduleRow(
                 schedule=name,
                 days=len(series),
-                nights=sum(day.retrained for day in own[name]),
-                promoted=sum(day.promoted for day in own[name]),
+                nights=sum(day.retrained for day in own),
+                promoted=sum(day.promoted for day in own),
                 training_seconds=took,
-                foldin_seconds=sum(day.foldin_seconds for day in own[name]),
+                foldin_seconds=sum(day.foldin_seconds for day in own),
                 ndcg=value,
                 base_ndcg=mean_of(series, "base_ndcg"),
                 of_nightly=value / most if value is not None and most else None,
                 training_share=took / spent if spent else None,
                 ndcg_per_training_minute=60 * value / took if value is not None and took else None,
-                answered_days=days_after,
-                answered_cause=cause,
+                answered_days=(answer.as_of - plant) / _DAY if answer and plant else None,
+                answered_cause=answer.cause if answer else None,
             )
         )
     return tuple(rows)
@@ -92,23 +95,21 @@ def text(days: Mapping[str, Sequence[DayFile]], plant: datetime | None) -> str:
     """Return the finding, a row a schedule, a row a day, and what is to be said of nights."""
     header = ["schedule", "days", "nights", "promoted", "training s", "NDCG", "without fold-in"]
     header += ["of nightly", "NDCG/min"] + ([] if plant is None else ["answered"])
-    rows = []
-    for row in summary(days, plant):
-        cells = [
+    rows = [
+        (
             row.schedule,
             f"{row.days}",
             f"{row.nights}",
             f"{row.promoted}",
             f"{row.training_seconds:,.1f}",
-            figure_of(row.ndcg, ".4f"),
-            figure_of(row.base_ndcg, ".4f"),
-            figure_of(row.of_nightly, ".1%"),
-            figure_of(row.ndcg_per_training_minute, ".4f"),
-        ]
-        if plant is not None:
-            after = row.answered_days
-            cells.append("never" if after is None else f"in {after:.2g} days")
-        rows.append(cells)
+            figure(row.ndcg),
+            figure(row.base_ndcg),
+            figure(row.of_nightly, ".1%"),
+            figure(row.ndcg_per_training_minute),
+            "never" if row.answered_days is None else f"in {row.answered_days:.2g} days",
+        )[: len(header)]
+        for row in summary(days, plant)
+    ]
     parts = [title(days), grid(header, rows), _by_day(days), "\n".join(_nights(days))]
     return "\n\n".join(part for part in parts if part)
 
@@ -133,7 +134,7 @@ def _by_day(days: Mapping[str, Sequence[DayFile]]) -> str:
     rows = [
         [
             f"{series[0].as_of:%Y-%m-%d %H:%M}",
-            *(figure_of(d.ndcg, ".4f") + ("*" if d.retrained else "") for d in series),
+            *(figure(day.ndcg) + "*" * day.retrained for day in series),
         ]
         for series in zip(*days.values(), strict=True)
     ]
@@ -146,8 +147,7 @@ def title(days: Mapping[str, Sequence[DayFile]]) -> str:
     row = rows.get(ADAPTIVE) or next((r for n, r in rows.items() if n != NIGHTLY), None)
     if row is None or row.of_nightly is None:
         ranked = sorted(rows.values(), key=lambda row: -(row.ndcg or 0.0))
-        reached = figure_of(ranked[0].ndcg, ".4f")
-        return f"{ranked[0].schedule} reaches an NDCG of {reached}"
+        return f"{ranked[0].schedule} reaches an NDCG of {figure(ranked[0].ndcg)}"
     finding = f"{row.schedule} keeps {row.of_nightly:.1%} of what retraining every night reaches"
     share = row.training_share
     return finding if share is None else f"{finding}, with {share:.0%} of its training"
@@ -166,17 +166,6 @@ def _own(days: Sequence[DayFile]) -> Sequence[DayFile]:
     return days[first + 1 :]
 
 
-def _answer(
-    days: Sequence[DayFile], plant: datetime | None
-) -> tuple[float, str | None] | tuple[None, None]:
+def _answer(own: Sequence[DayFile], plant: datetime | None) -> DayFile | None:
     """Find the first night after a shift that put new lists before people."""
-    if plant is not None:
-        for day in _own(days):
-            if day.promoted and day.as_of > plant:
-                return (day.as_of - plant) / _DAY, day.cause
-    return None, None
-
-
-def figure_of(value: float | None, form: str) -> str:
-    """Write a figure, a dash for none."""
-    return "–" if value is None else format(value, form)
+    return next((x for x in own if plant is not None and x.promoted and x.as_of > plant), None)

@@ -10,17 +10,21 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from pipeline.report.backtest import (
-    ADAPTIVE,
-    NEVER,
-    NIGHTLY,
-    ScheduleRow,
-    figure_of,
-    mean_of,
-    summary,
-    title,
+from pipeline.report import wording
+from pipeline.report.backtest import ADAPTIVE, NEVER, NIGHTLY, ScheduleRow, mean_of, summary, title
+from pipeline.report.figure import (
+    BLUE,
+    GREY,
+    INK,
+    ORANGE,
+    canvas,
+    day_number,
+    horizontal_lines,
+    name_rows,
+    spread,
+    write,
+    write_right,
 )
-from pipeline.report.figure import BLUE, GREY, INK, LIGHT, ORANGE, canvas, label, name_rows, spread
 from pipeline.report.svg_card import svg
 from pipeline.workspace.experiment_artifacts import DayFile
 
@@ -53,40 +57,36 @@ def figure(days: Mapping[str, Sequence[DayFile]], plant: datetime | None) -> byt
     about = f"NDCG of the lists that were live, mean of the last {_SMOOTH} steps; marks: nights"
     foot = _BETWEEN + _BAR * len(rows)
     drawn, axes = canvas(1, title(days), about, row=_TALL, left=_LEFT, width=_WIDE, foot=foot)
-    axes.grid(visible=False)
-    axes.grid(axis="y", color=LIGHT, linewidth=0.6)
-    start = min(series[0].as_of for series in days.values())
+    horizontal_lines(axes)
     ends: list[tuple[float, str, str]] = []
     for name, series in days.items():
         colour, dash = _STROKES.get(name, (INK, "-"))
+        reached = [
+            mean_of(series[max(0, n - _SMOOTH) : n], "ndcg") for n in range(1, len(series) + 1)
+        ]
         points = [
-            (_since(start, day.as_of), value, day.retrained and name != NIGHTLY)
-            for day, value in zip(series, _smoothed(series), strict=True)
-            if value is not None
+            (day, ndcg) for day, ndcg in zip(series, reached, strict=True) if ndcg is not None
         ]
         if not points:
             continue
-        at, line, _ = zip(*points, strict=True)
-        axes.plot(at, line, color=colour, linestyle=dash, linewidth=1.8)
-        for x, y, night in points:
-            if night:
-                axes.plot([x], [y], "o", color=colour, markersize=4)
+        at, line = [day_number(day.as_of) for day, _ in points], [ndcg for _, ndcg in points]
+        nights = [n for n, (day, _) in enumerate(points) if day.retrained and name != NIGHTLY]
+        axes.plot(at, line, color=colour, linestyle=dash, linewidth=1.8, marker="o", markersize=4,
+                  markevery=nights)  # fmt: skip
         ends.append((line[-1], name, colour))
     if plant is not None:
-        at_plant = _since(start, plant)
-        axes.axvline(at_plant, color=INK, linewidth=1, linestyle=(0, (2, 2)))
-        axes.annotate("planted shift", (at_plant, 1.0), xycoords=("data", "axes fraction"),
+        axes.axvline(day_number(plant), color=INK, linewidth=1, linestyle=(0, (2, 2)))
+        axes.annotate("planted shift", (day_number(plant), 1.0), xycoords=("data", "axes fraction"),
                       fontsize=9, color=INK, ha="center", va="bottom")  # fmt: skip
     low, high = axes.get_ylim()
     ends.sort(reverse=True)
     placed = spread([value for value, _, _ in ends], _APART * (high - low), low)
     for height, (_, name, colour) in zip(placed, ends, strict=True):
-        axes.annotate(name, (1.015, height), xycoords=("axes fraction", "data"), fontsize=9,
-                      color=colour, va="center")  # fmt: skip
-    _dates(axes, start, max(series[-1].as_of for series in days.values()))
-    axes.set_ylabel("NDCG", fontsize=9, color=GREY)
+        write_right(axes, height, name, colour)
+    _dates(axes, [day.as_of for series in days.values() for day in series])
+    axes.set_ylabel("NDCG")
     _costs(drawn, rows)
-    words = "; ".join(f"{row.schedule}: {figure_of(row.ndcg, '.4f')}, {_cost(row)}" for row in rows)
+    words = "; ".join(f"{row.schedule}: {wording.figure(row.ndcg)}, {_cost(row)}" for row in rows)
     return svg(drawn, "backtest", f"{title(days)}. {words}")
 
 
@@ -106,7 +106,7 @@ def _costs(drawn: Figure, rows: Sequence[ScheduleRow]) -> None:
     for at, row in enumerate(rows):
         colour, _ = _STROKES.get(row.schedule, (INK, "-"))
         axes.barh(at, row.training_seconds, height=0.5, color=colour)
-        label(axes, row.training_seconds + 0.01 * most, at, _cost(row), INK)
+        write(axes, row.training_seconds + 0.01 * most, at, _cost(row), fontsize=9)
 
 
 def _cost(row: ScheduleRow) -> str:
@@ -116,18 +116,9 @@ def _cost(row: ScheduleRow) -> str:
     return spent if bought is None else f"{spent}, {bought:.3g} a minute"
 
 
-def _dates(axes: Axes, start: datetime, end: datetime) -> None:
+def _dates(axes: Axes, instants: Sequence[datetime]) -> None:
     """Write some of the days below the axes."""
-    whole = _since(start, end)
-    at = sorted({round(whole * part / (_TICKS - 1)) for part in range(_TICKS)})
-    shown = [start + timedelta(days=days) for days in at]
-    axes.set_xticks(at, [f"{day.day} {day:%b}" for day in shown])
-
-
-def _since(start: datetime, instant: datetime) -> float:
-    return (instant - start).total_seconds() / 86_400
-
-
-def _smoothed(days: Sequence[DayFile]) -> list[float | None]:
-    """Take the mean over user-days of each step and those before it."""
-    return [mean_of(days[max(0, n - _SMOOTH + 1) : n + 1], "ndcg") for n in range(len(days))]
+    start, whole = min(instants), (max(instants) - min(instants)) / timedelta(days=1)
+    days = sorted({round(whole * part / (_TICKS - 1)) for part in range(_TICKS)})
+    shown = [start + timedelta(days=days) for days in days]
+    axes.set_xticks([*map(day_number, shown)], [*map(wording.day, shown)])

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from pipeline.evaluation.calibration import Calibration, Replay
 from pipeline.evaluation.gate.e_process import MAX_E_VALUE
-from pipeline.report.figure import BLUE, GREY, INK, LIGHT, ORANGE
-from pipeline.report.svg_card import card, svg, write
-from pipeline.report.wording import change
+from pipeline.report.figure import BLUE, INK, LIGHT, ORANGE, write
+from pipeline.report.svg_card import card, svg
+from pipeline.report.wording import change, power
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,50 +57,31 @@ def text(result: Calibration, recipe: str, k: int, begins: Sequence[datetime]) -
         Starts of the holdouts, oldest first.
     """
     users = ", ".join(f"{n:,}" for n in result.users)
-    fits = (
-        f"{result.replicates} fits a cut-off"
-        if result.seed_noise
-        else "all fits of a cut-off alike"
-    )
-    lines = [
-        ("recipe", f"{recipe}, NDCG@{k} {result.mean:.4f}, {fits}"),
-        ("cut-offs", f"{', '.join(f'{day:%Y-%m-%d}' for day in begins)}; {users} users"),
-    ]
+    fits, blocks = "all fits of a cut-off alike", len(result.users)
+    noise: dict[str, str] = {}
     if result.seed_noise:
-        lines += [
-            (
-                "one block",
-                f"false switches {_share(result.rate)}, at most {_limit(result.rate_upper)} "
-                f"(95 %; v̂ {result.v_hat:.2f}, {result.df} degrees of freedom, standard error "
-                f"{100 * result.se:.1f} %)",
-            ),
-            ("pairs", f"{result.passed} of {result.pairs} ordered pairs of fits passed"),
-            (
-                "apart",
-                f"{result.disjoint_passed} of {result.disjoint_pairs} pairs that share no fit, at "
-                f"most {_limit(result.disjoint_upper)} (95 %)",
-            ),
-            ("seeds", f"τ {_share(result.seed_sd)}; sd of z {result.sd_z:.2f}, where 1 is right"),
-            (
-                "accounts",
-                f"{result.switched} of {len(result.equal)} of equal recipes reached "
-                f"{result.threshold:,.0f} points and {change(result.min_lift)} "
-                f"in {len(result.users)} blocks",
-            ),
-        ]
-    lines += [
-        (
-            "people",
-            f"false switches in {_tossed(result)}: a coin says whose list is upside down on which "
-            "of two sides",
-        ),
-        (
-            "power",
-            f"{result.detections} of {len(result.better)} found {change(result.planted)} within "
-            f"{len(result.users)} blocks ({_planted(result)})",
-        ),
-    ]
-    return "\n".join(f"{name + ':':<11}{line}" for name, line in lines)
+        fits = f"{result.replicates} fits a cut-off"
+        noise = {
+            "one block": f"false switches {_share(result.rate)}, at most "
+            f"{_limit(result.rate_upper)} (95 %; v̂ {result.v_hat:.2f}, {result.df} degrees of "
+            f"freedom, standard error {100 * result.se:.1f} %)",
+            "pairs": f"{result.passed} of {result.pairs} ordered pairs of fits passed",
+            "apart": f"{result.disjoint_passed} of {result.disjoint_pairs} pairs that share no "
+            f"fit, at most {_limit(result.disjoint_upper)} (95 %)",
+            "seeds": f"τ {_share(result.seed_sd)}; sd of z {result.sd_z:.2f}, where 1 is right",
+            "accounts": f"{result.switched} of {len(result.equal)} of equal recipes reached "
+            f"{result.threshold:,.0f} points and {change(result.min_lift)} in {blocks} blocks",
+        }
+    lines = {
+        "recipe": f"{recipe}, NDCG@{k} {result.mean:.4f}, {fits}",
+        "cut-offs": f"{', '.join(f'{day:%Y-%m-%d}' for day in begins)}; {users} users",
+        **noise,
+        "people": f"false switches in {_tossed(result)}: a coin says whose list is upside down on "
+        "which of two sides",
+        "power": f"{result.detections} of {len(result.better)} found {change(result.planted)} "
+        f"within {blocks} blocks ({_planted(result)})",
+    }
+    return "\n".join(f"{name + ':':<11}{line}" for name, line in lines.items())
 
 
 def _tossed(result: Calibration) -> str:
@@ -124,9 +105,9 @@ def figure(result: Calibration) -> bytes:
     axes.set_xlim(-0.05 * blocks, 1.03 * blocks)
     axes.set_ylim(_FLOOR - 0.15, max(bound, highest) + 0.3)
     axes.set_xticks(range(blocks + 1))
-    axes.set_xlabel("blocks of days counted", fontsize=8.5, color=GREY)
+    axes.set_xlabel("blocks of days counted")
     steps = range(int(_FLOOR), math.floor(max(bound, highest)) + 1, 2)
-    axes.set_yticks(steps, [_power(power) for power in steps])
+    axes.set_yticks(steps, [*map(power, steps)])
     right = 1.06 * blocks
     write(axes, right, bound, f"{result.threshold:,.0f} points", INK, va="bottom")
     ends = {
@@ -155,7 +136,7 @@ def title(result: Calibration) -> str:
 
 def _about(result: Calibration) -> str:
     return (
-        f"points of {len(result.equal)} accounts each, on a log scale; {_power(int(_FLOOR))} "
+        f"points of {len(result.equal)} accounts each, on a log scale; {power(int(_FLOOR))} "
         f"stands for less, too, {MAX_E_VALUE:,.0f} for more. Planted: {_planted(result)}"
     )
 
@@ -182,11 +163,6 @@ def _draw(
 
 def _height(log_points: float) -> float:
     return min(max(log_points / math.log(10), _FLOOR), _TOP)
-
-
-def _power(exponent: int) -> str:
-    """Write a power of ten as people count."""
-    return f"{10.0**exponent:g}" if exponent < 0 else f"{10**exponent:,}"
 
 
 def _share(value: float) -> str:

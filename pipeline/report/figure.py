@@ -9,7 +9,8 @@ from __future__ import annotations
 import io
 import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,11 +21,11 @@ ORANGE = "#D55E00"
 GREY = "#6B6B6B"
 LIGHT = "#D9D9D9"
 INK = "#222222"
+SMALL = 8.5
 _WIDTH = 8.0
 _ROW = 0.42
 _DPI = 144
 _WRAP = 68
-_LONGEST = 26
 
 
 def canvas(
@@ -63,21 +64,46 @@ def canvas(
         0.02, 1 - (0.2 + 0.24 * len(lines)) / height, about, fontsize=9, color=GREY, va="top",
         parse_math=False,
     )  # fmt: skip
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(LIGHT)
-    axes.tick_params(axis="both", length=0, labelsize=9, labelcolor=INK)
-    axes.grid(axis="x", color=LIGHT, linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.xaxis.label.set_fontsize(9)
-    axes.xaxis.label.set_color(GREY)
+    style_axes(axes, 9)
     return figure, axes
 
 
-def label(axes: Axes, x: float, y: float, text: str, colour: str, *, bold: bool = False) -> None:
-    """Write a direct label, its middle at `y`."""
-    weight = "bold" if bold else "normal"
-    axes.text(x, y, text, va="center", fontsize=9, color=colour, fontweight=weight)
+def style_axes(axes: Axes, size: float) -> None:
+    """Leave of the axes a line below, pale ticks and vertical lines; letters of `size` points."""
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(LIGHT)
+    axes.tick_params(axis="both", length=0, labelsize=size, labelcolor=INK)
+    axes.grid(axis="x", color=LIGHT, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.patch.set_visible(False)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.label.set_fontsize(size)
+        axis.label.set_color(GREY)
+
+
+def horizontal_lines(axes: Axes) -> None:
+    """Draw the lines of the grid across instead of upright."""
+    axes.grid(visible=False)
+    axes.grid(axis="y", color=LIGHT, linewidth=0.6)
+
+
+def write(axes: Axes, x: float, y: float, text: str, colour: str = INK, **style: Any) -> None:
+    """Write a direct label; its middle at `y` unless `style` says otherwise."""
+    axes.text(
+        x, y, text, **{"va": "center", "fontsize": SMALL, "color": colour, **style},
+        parse_math=False,
+    )  # fmt: skip
+
+
+def write_right(axes: Axes, y: float, text: str, colour: str, va: str = "center") -> None:
+    """Name a line at the right of the axes, at its last value `y`."""
+    write(axes, 1.015, y, text, colour, fontsize=9, va=va, transform=axes.get_yaxis_transform())
+
+
+def day_number(instant: datetime) -> float:
+    """Return days since 1970, the coordinate of an instant on an axis."""
+    return instant.timestamp() / 86_400
 
 
 def spread(heights: Sequence[float], gap: float, low: float) -> list[float]:
@@ -94,9 +120,8 @@ def spread(heights: Sequence[float], gap: float, low: float) -> list[float]:
 
 def name_rows(axes: Axes, names: Sequence[str]) -> None:
     """Write the names of the rows, the first on top."""
-    labels = ["\n".join(short(line) for line in name.split("\n")) for name in names]
-    axes.set_yticks(range(len(labels)), labels, parse_math=False)
-    axes.set_ylim(len(labels) - 0.4, -0.6)
+    axes.set_yticks(range(len(names)), map(short, names), parse_math=False)
+    axes.set_ylim(len(names) - 0.4, -0.6)
 
 
 def percent(value: float, _: float) -> str:
@@ -105,9 +130,9 @@ def percent(value: float, _: float) -> str:
     return f"{sign}{abs(100 * value):.4g} %"
 
 
-def short(text: str) -> str:
-    """Return a name, cut where it is too long for a figure."""
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+def short(text: str, most: int = 26) -> str:
+    """Return a name, cut where it is longer than a figure has room for."""
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def png(figure: Figure) -> bytes:

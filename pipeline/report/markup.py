@@ -60,6 +60,12 @@ td.wholly{flex-basis:100%}td.name{flex-basis:100%;font-weight:600}}
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
+class Markup(str):
+    """HTML of a cell, escaped already."""
+
+    __slots__ = ()
+
+
 def document(title: str, tone: str, parts: Iterable[str]) -> str:
     """Write a whole page of some parts; `tone` is the colour that it begins with."""
     return (
@@ -105,38 +111,37 @@ def folded(summary: str, inside: str) -> str:
     return f"<details><summary>{escape(summary)}</summary>{inside}</details>" if inside else ""
 
 
-def verdict(name: str) -> str:
+def verdict(name: str) -> Markup:
     """Write a verdict into a cell, with a sign that does not rely on its colour."""
     if name in ("pass", "passed"):
-        return '<td class="w ok">✓ passed</td>'
+        return mark("✓ passed", "w ok")
     if name in ("fail", "failed"):
-        return '<td class="w bad">✗ failed</td>'
-    return f'<td class="w other">○ {escape(wording.plain(name))}</td>'
+        return mark("✗ failed", "w bad")
+    return mark(f"○ {wording.plain(name)}", "w other")
 
 
-def cell(text: str, kind: str = "") -> str:
-    """Write a cell.
-
-    `kind` is ``n`` for a number, ``w`` for what shall not wrap, ``name`` for what a row is about,
-    ``wholly`` for a text that takes a phone's whole width.
-    """
-    return f'<td class="{kind}">{escape(text)}</td>' if kind else f"<td>{escape(text)}</td>"
+def mark(text: str, kind: str) -> Markup:
+    """Write a cell of a class of its own, such as ``w bad``."""
+    return Markup(f'<td class="{kind}">{escape(text)}</td>')
 
 
-def table(head: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]]) -> str:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], lead: str | None = None) -> str:
     """Write a table, nothing without rows.
 
-    A heading that ends in ``|n`` stands over numbers; rows are (class, cells). On a phone, where
-    each row is a small card, a cell shows its heading unless that is empty or the cell a ``name``.
+    A heading may end in the class of its column: ``|n`` for numbers, ``|w`` for what shall not
+    wrap, ``|name`` for what a row is about, ``|wholly`` for a text that takes a phone's whole
+    width. A row that begins with `lead` stands out. On a phone, where each row is a small card, a
+    cell shows its heading unless that is empty or the column a ``name``.
     """
-    names = [name.removesuffix("|n") for name in head]
+    columns = [_column(title) for title in head]
     titles = "".join(
-        f'<th scope="col"{" class=n" if full.endswith("|n") else ""}>{escape(name)}</th>'
-        for full, name in zip(head, names, strict=True)
+        f'<th scope="col"{" class=n" if kind == "n" else ""}>{escape(name)}</th>'
+        for name, kind in columns
     )
     body = "".join(
-        f"<tr{f' class={kind}' if kind else ''}>{''.join(map(_named, names, cells))}</tr>"
-        for kind, cells in rows
+        f"<tr{' class=lead' if row[0] == lead else ''}>"
+        f"{''.join(_cell(text, *column) for text, column in zip(row, columns, strict=False))}</tr>"
+        for row in rows
     )
     if not body:
         return ""
@@ -144,12 +149,19 @@ def table(head: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]]) -> str
     return f"<div class=wide>{whole}</div>"
 
 
-def _named(name: str, cell: str) -> str:
-    """Give a cell its heading, for where there is no head of the table."""
-    alone = not name or cell.startswith(('<td class="name', '<td class="w ok', '<td class="w bad'))
-    if alone or cell.startswith(('<td class="w other', '<td class="wholly', "<td colspan")):
-        return cell
-    return cell.replace("<td", f'<td data-h="{escape(name)}"', 1)
+def _column(title: str) -> tuple[str, str]:
+    """Split a heading from its class."""
+    name, bar, kind = title.rpartition("|")
+    return (name, kind) if bar else (title, "")
+
+
+def _cell(text: str, name: str, kind: str) -> str:
+    """Write a cell, with its heading for where there is no head of the table."""
+    if isinstance(text, Markup):
+        return text
+    heading = f' data-h="{escape(name)}"' if name and kind not in ("name", "wholly") else ""
+    css = f' class="{kind}"' if kind else ""
+    return f"<td{heading}{css}>{escape(text)}</td>"
 
 
 def _inner(svg: bytes) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import ClassVar, Generic, NamedTuple, Self, TypeVar
 
 from pipeline.base import Instant
 from pipeline.data.validate.checks import DataCheck
@@ -17,19 +17,22 @@ from pipeline.evaluation.prequential import LiveFigures
 from pipeline.monitoring.policy import RetrainDecision
 from pipeline.monitoring.rates import Attribution
 from pipeline.monitoring.verdicts import Drift
-from pipeline.report.past import Dated, PastParity, PastRun
 from pipeline.report.wording import advice
 from pipeline.stores.runs import Artifact
 from pipeline.workspace.artifacts import (
     ChurnFile,
     CleanFile,
     CostFile,
+    FollowedParityFile,
+    ParityFile,
     RecipeEvaluation,
     SplitFile,
     TablesFile,
     Versions,
 )
 from pipeline.workspace.ledger import CalibrationEntry
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,51 @@ class SliceRow:
     lo: float | None = None
     hi: float | None = None
     underpowered: str | None = None
+
+
+class Dated(NamedTuple, Generic[T]):
+    """What a run had, and its as-of."""
+
+    as_of: Instant
+    content: T
+
+
+class PastParity(NamedTuple):
+    """Parity of a promotion, and what its lists were worth until the next run."""
+
+    as_of: Instant
+    parity: ParityFile
+    followed: FollowedParityFile | None
+
+
+@dataclass(frozen=True)
+class PastRun:
+    """What the champion's recipe reached on one run's holdout.
+
+    Attributes
+    ----------
+    kind
+        What that run decided.
+    recipe
+        Champion after it.
+    holdout_days
+        Length of its holdout; only figures of equal lengths are comparable.
+    mean, lo, hi
+        Primary metric with its 95 % interval.
+    lift, lift_lo, lift_hi
+        Over that run's best baseline, with its 95 % interval.
+    """
+
+    as_of: Instant
+    kind: str
+    recipe: str
+    holdout_days: int
+    mean: float | None = None
+    lo: float | None = None
+    hi: float | None = None
+    lift: float | None = None
+    lift_lo: float | None = None
+    lift_hi: float | None = None
 
 
 class NightPage(Artifact):

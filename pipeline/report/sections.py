@@ -6,19 +6,21 @@ table that holds its numbers.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from html import escape
 
 from pipeline.evaluation.gate.decision import RuleResult
 from pipeline.report import titles, wording
-from pipeline.report.markup import cards, cell, folded, lines, section, table, verdict
+from pipeline.report.markup import Markup, cards, folded, lines, section, table, verdict
 from pipeline.report.night import NightPage, SliceRow
 from pipeline.workspace.ledger import CalibrationEntry
 
 _CHECK = "check."
 _SLICE = ".slice."
-_RULES = ("Verdict", "Rule", "About", "Figure|n", "Bound|n", "")
+_ENDED = {"pass": "passed", "fail": "not met"}
+_RULES = ("Verdict", "Rule", "About|w", "Figure|n", "Bound|n", "|wholly")
 
 
 def rules(page: NightPage) -> str:
@@ -66,11 +68,8 @@ def e_processes(page: NightPage, pictures: Mapping[str, bytes]) -> str:
 def recipes(page: NightPage, pictures: Mapping[str, bytes]) -> str:
     """Write what each recipe reached tonight, and the champion night by night."""
     label = wording.metric_label(page.metric)
-    winner, ranked = page.decision.recipe, page.ranked
+    ranked = page.ranked
     others = sorted({*page.evaluations, *page.failures} - set(ranked))
-    body = [
-        ("lead" if name == winner else "", _recipe_cells(page, name)) for name in ranked + others
-    ]
     about = (
         "Each recipe learnt from the days before the holdout and was judged by the holdout. "
         f"{label} is 1 if everything a person went for stood at the top of their list."
@@ -80,7 +79,11 @@ def recipes(page: NightPage, pictures: Mapping[str, bytes]) -> str:
         "How good the recipes are",
         about,
         cards(pictures, "recipes.svg", "lifts.svg", "metric.svg", "lift.svg"),
-        table(("Recipe", "Role", f"{label}|n", "95 % interval|n"), body),
+        table(
+            ("Recipe|name", "Role", f"{label}|n", "95 % interval|n"),
+            (_recipe_cells(page, name) for name in ranked + others),
+            lead=_recipe_name(page, page.decision.recipe or ""),
+        ),
         f"<h3>What earlier weeks chose</h3>{selected}" if selected else "",
     )
 
@@ -90,14 +93,14 @@ def groups(page: NightPage, pictures: Mapping[str, bytes]) -> str:
     if not (page.slices and page.challenger and page.against):
         return ""
     head = (
-        "Group", "People|n", f"{page.challenger}|n", f"{page.against}|n", "Lift|n",
-        "95 % interval|n", "",
+        "Group|name", "People|n", f"{page.challenger}|n", f"{page.against}|n", "Lift|n",
+        "95 % interval|n", "|wholly",
     )  # fmt: skip
     return section(
         "Groups of people",
         "A mean can hide a group that loses. Small groups are shown, not judged.",
         cards(pictures, "slices.svg"),
-        folded("In numbers", table(head, [("", _slice_cells(row)) for row in page.slices])),
+        folded("In numbers", table(head, map(_slice_cells, page.slices))),
     )
 
 
@@ -115,7 +118,7 @@ def _trust(calibration: CalibrationEntry | None, as_of: datetime) -> str:
 
 
 def _rules(kind: str, rows: Sequence[RuleResult]) -> str:
-    return table(_RULES, [("", _rule_cells(kind, row)) for row in rows])
+    return table(_RULES, (_rule_cells(kind, row) for row in rows))
 
 
 def _aside(page: NightPage, row: RuleResult) -> bool:
@@ -127,46 +130,45 @@ def _aside(page: NightPage, row: RuleResult) -> bool:
 
 def _count(rows: Sequence[RuleResult]) -> str:
     """Count rules by how they ended."""
-    passed = sum(row.outcome == "pass" for row in rows)
-    failed = sum(row.outcome == "fail" for row in rows)
-    parts = ((passed, "passed"), (failed, "not met"), (len(rows) - passed - failed, "not judged"))
-    return ", ".join(f"{n} {word}" for n, word in parts if n)
+    ended = Counter(_ENDED.get(row.outcome, "not judged") for row in rows)
+    order = ("passed", "not met", "not judged")
+    return ", ".join(f"{ended[word]} {word}" for word in order if ended[word])
 
 
 def _rule_cells(kind: str, row: RuleResult) -> tuple[str, ...]:
     refused = row.outcome == "fail" and not wording.stops(kind, row)
     return (
         verdict("not met" if refused else row.outcome),
-        cell(wording.plain(row.name)),
-        cell(row.subject, "w"),
-        cell(wording.number(row.figure), "n"),
-        cell(wording.number(row.bound), "n"),
-        cell(row.sentence, "wholly"),
+        wording.plain(row.name),
+        row.subject,
+        wording.number(row.figure),
+        wording.number(row.bound),
+        row.sentence,
     )
 
 
+def _recipe_name(page: NightPage, name: str) -> str:
+    return name + (" (live now)" if name == page.decision.recipe else "")
+
+
 def _recipe_cells(page: NightPage, name: str) -> tuple[str, ...]:
-    title = cell(name + (" (live now)" if name == page.decision.recipe else ""), "name")
-    role = cell(page.role(name))
-    evaluation = page.evaluations.get(name)
-    mean, lo, hi = (None,) * 3 if evaluation is None else evaluation.interval(page.metric)
+    first = (_recipe_name(page, name), page.role(name))
+    mean, lo, hi = (None,) * 3
+    if name in page.evaluations:
+        mean, lo, hi = page.evaluations[name].interval(page.metric)
     if mean is None:
-        failure = page.failures.get(name, "not judged")
-        return (title, role, cell(failure).replace("<td", "<td colspan=2", 1))
-    interval = "–" if lo is None or hi is None else f"{lo:.4f} to {hi:.4f}"
-    return (title, role, cell(f"{mean:.4f}", "n"), cell(interval, "n"))
+        failure = escape(page.failures.get(name, "not judged"))
+        return (*first, Markup(f"<td colspan=2>{failure}</td>"))
+    return (*first, f"{mean:.4f}", wording.span(lo, hi))
 
 
 def _slice_cells(row: SliceRow) -> tuple[str, ...]:
-    interval = "–"
-    if row.lo is not None and row.hi is not None:
-        interval = f"{wording.change(row.lo)} to {wording.change(row.hi)}"
     return (
-        cell(wording.plain(row.name), "name"),
-        cell(wording.number(row.users), "n"),
-        cell(f"{row.candidate:.4f}", "n"),
-        cell(f"{row.champion:.4f}", "n"),
-        cell("n/a" if row.lift is None else wording.change(row.lift), "n"),
-        cell(interval, "n"),
-        cell(f"○ {row.underpowered}" if row.underpowered else "", "wholly"),
+        wording.plain(row.name),
+        wording.number(row.users),
+        f"{row.candidate:.4f}",
+        f"{row.champion:.4f}",
+        "n/a" if row.lift is None else wording.change(row.lift),
+        wording.span(row.lo, row.hi, wording.change),
+        f"○ {row.underpowered}" if row.underpowered else "",
     )

@@ -18,56 +18,32 @@ _SHOWN = 8
 
 
 @dataclass(frozen=True)
-class AxisRow:
-    """A field that was searched, its span, and what share of the differences it explains."""
-
-    name: str
-    low: float
-    high: float
-    log: bool
-    importance: float | None = None
-
-
-@dataclass(frozen=True)
 class StudyRows:
-    """A study.
+    """A study that has measured its start, and the fields that it searches.
 
     Attributes
     ----------
-    name
-        The recipe it began with.
-    candidate
-        Whether something clearly better was found.
-    best
-        The metric of the best recipe, a new mixture included.
+    axes
+        The span of each field.
     """
 
-    name: str
-    metric: str
-    candidate: bool
-    best: float
-    axes: tuple[AxisRow, ...]
-    trials: tuple[TrialRow, ...]
+    file: StudyFile
+    axes: Mapping[str, Axis]
 
-    @classmethod
-    def of(cls, study: StudyFile, axes: Mapping[str, Axis]) -> StudyRows:
-        """Return the rows of a study that has measured its start."""
-        return cls(
-            name=study.name,
-            metric=metric_name(NDCG, study.task.k),
-            candidate=study.candidate,
-            best=study.best or 0.0,
-            axes=tuple(
-                AxisRow(name, axis.low, axis.high, axis.log, study.importance.get(name))
-                for name, axis in axes.items()
-            ),
-            trials=study.trials,
-        )
+    @property
+    def label(self) -> str:
+        """The metric as a reader knows it."""
+        return metric_label(metric_name(NDCG, self.file.task.k))
+
+    @property
+    def best(self) -> float:
+        """The metric of the best recipe, a new mixture included."""
+        return self.file.best or 0.0
 
     @property
     def complete(self) -> tuple[TrialRow, ...]:
         """The trials that were measured on every window."""
-        return tuple(row for row in self.trials if row.state == "complete")
+        return tuple(row for row in self.file.trials if row.state == "complete")
 
     @property
     def start(self) -> TrialRow:
@@ -88,42 +64,44 @@ class StudyRows:
         return self.best / begun - 1 if self.relative else self.best
 
     @property
-    def foremost(self) -> tuple[AxisRow, ...]:
-        """The axes that explain most, in their own order; all of them where they are few."""
-        most = sorted(self.axes, key=lambda axis: -(axis.importance or 0.0))[:_SHOWN]
-        return tuple(axis for axis in self.axes if axis in most)
-
-    @property
     def winner(self) -> TrialRow:
         """The best trial."""
         return max(self.complete, key=lambda row: (row.value or 0.0, -row.number))
+
+    @property
+    def importance(self) -> dict[str, float]:
+        """The share of the differences that each field explains; 0 where it is not known."""
+        return {name: self.file.importance.get(name, 0.0) for name in self.axes}
+
+    @property
+    def foremost(self) -> dict[str, Axis]:
+        """The axes that explain most, in their own order; all of them where they are few."""
+        importance = self.importance
+        most = sorted(self.axes, key=lambda name: -importance[name])[:_SHOWN]
+        return {name: axis for name, axis in self.axes.items() if name in most}
 
 
 def history_title(study: StudyRows) -> str:
     """Say what the search has brought."""
     begun = study.start.value or 0.0
-    label = metric_label(study.metric)
-    if not study.candidate:
-        return f"Nothing is clearly better than {study.name} as it stands"
-    if begun <= 0:
-        return f"Tuning lifts {label} of {study.name} from 0 to {study.best:.4f}"
-    lift = change(study.best / begun - 1).removeprefix("+")
-    return f"Tuning lifts {label} of {study.name} by {lift}"
+    if not study.file.candidate:
+        return f"Nothing is clearly better than {study.file.name} as it stands"
+    lift = f"from 0 to {study.best:.4f}"
+    if begun > 0:
+        lift = f"by {change(study.best / begun - 1).removeprefix('+')}"
+    return f"Tuning lifts {study.label} of {study.file.name} {lift}"
 
 
 def importance_title(study: StudyRows) -> str:
     """Say which field matters most."""
-    most = max(study.axes, key=lambda axis: axis.importance or 0.0)
-    share = f"{100 * (most.importance or 0.0):.0f} %"
-    return f"{most.name} explains {share} of what trials differ in"
+    name, share = max(study.importance.items(), key=lambda field: field[1])
+    return f"{name} explains {100 * share:.0f} % of what trials differ in"
 
 
 def coordinates_title(study: StudyRows) -> str:
     """Say where the best trial stands."""
     fields = study.winner.fields
-    where = [
-        f"{axis.name} {number(fields[axis.name])}" for axis in study.axes if axis.name in fields
-    ]
+    where = [f"{name} {number(fields[name])}" for name in study.axes if name in fields]
     best = "The start is the best trial" if study.winner is study.start else "The best trial"
     if len(study.axes) > _SHOWN:
         return f"{best}, by the {_SHOWN} of {len(study.axes)} fields that matter most"

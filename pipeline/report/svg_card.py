@@ -11,10 +11,10 @@ import re
 import textwrap
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree as Xml
 
-from pipeline.report.figure import GREY, INK, LIGHT
+from pipeline.report.figure import GREY, INK, SMALL, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 WIDTH = 4.2
 """Of a card, in inches: at a phone's width its small print is still 10 px high."""
-SMALL = 8.5
 _TITLE = 11
 _TITLE_WRAP = 38
 _ABOUT_WRAP = 56
@@ -73,7 +72,7 @@ def card(
     for at in range(panels):
         begin = (left + at * (width + gap)) / WIDTH
         axes = figure.add_axes((begin, foot / height, width / WIDTH, body / height))
-        _plain(axes)
+        style_axes(axes, SMALL)
         grounds.append(axes)
     return figure, tuple(grounds)
 
@@ -82,14 +81,6 @@ def name_rows(axes: Axes, names: Sequence[str]) -> None:
     """Write the names of the rows, the first on top; long ones on two lines."""
     axes.set_yticks(range(len(names)), [_folded(name) for name in names], parse_math=False)
     axes.set_ylim(len(names) - 0.4, -0.6)
-
-
-def write(axes: Axes, x: float, y: float, text: str, colour: str = INK, **style: Any) -> None:
-    """Write a direct label; its middle at `y` unless `style` says otherwise."""
-    axes.text(
-        x, y, text, **{"va": "center", "fontsize": SMALL, "color": colour, **style},
-        parse_math=False,
-    )  # fmt: skip
 
 
 def svg(figure: Figure, key: str, alt: str) -> bytes:
@@ -120,19 +111,6 @@ def svg(figure: Figure, key: str, alt: str) -> bytes:
     _take_out(root, "style")
     _rename(root, key)
     return Xml.tostring(root, encoding="unicode").encode() + b"\n"
-
-
-def _plain(axes: Axes) -> None:
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(LIGHT)
-    axes.tick_params(axis="both", length=0, labelsize=SMALL, labelcolor=INK)
-    axes.grid(axis="x", color=LIGHT, linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.patch.set_visible(False)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.label.set_fontsize(SMALL)
-        axis.label.set_color(GREY)
 
 
 def _folded(name: str) -> str:

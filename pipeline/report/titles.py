@@ -8,27 +8,11 @@ from datetime import datetime
 from pipeline.evaluation.gate.e_process import EProcessStatus, e_value_text
 from pipeline.evaluation.intervals import normal_interval
 from pipeline.evaluation.prequential import LiveFigures
-from pipeline.report.night import LiftRow, SliceRow
-from pipeline.report.past import Dated, PastRun
-from pipeline.report.wording import NO_CHANGE, change, metric_label, number, plain
+from pipeline.report.night import Dated, LiftRow, PastRun, SliceRow
+from pipeline.report.wording import NO_CHANGE, change, day, metric_label, number, plain, share
 from pipeline.workspace.artifacts import ChurnFile
 
 EVERYBODY = "all"
-
-
-def day(instant: datetime) -> str:
-    """Write a day as ``1 Dec``."""
-    return f"{instant.day} {instant:%b}"
-
-
-def share(value: float) -> str:
-    """Write a share of a whole: ``1.6 %``, ``93 %``, ``under 0.1 %``."""
-    percent = 100 * value
-    if 0 < percent < 0.05:
-        return "under 0.1 %"
-    if percent == 0 or percent == 100:
-        return f"{percent:.0f} %"
-    return f"{percent:.1f} %" if percent < 9.95 or percent > 99 else f"{percent:.0f} %"
 
 
 def recipes_title(means: Mapping[str, float], metric: str) -> str:

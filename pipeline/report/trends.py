@@ -8,29 +8,43 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pipeline.evaluation.gate.e_process import EProcessStatus, e_value_text
 from pipeline.evaluation.prequential import LiveFigures
-from pipeline.report.figure import BLUE, GREY, INK, LIGHT, ORANGE, percent, spread
-from pipeline.report.past import Dated, PastRun
-from pipeline.report.svg_card import card, name_rows, svg, write
+from pipeline.report.figure import (
+    BLUE,
+    GREY,
+    INK,
+    LIGHT,
+    ORANGE,
+    day_number,
+    horizontal_lines,
+    percent,
+    short,
+    spread,
+    write,
+)
+from pipeline.report.night import Dated, PastRun
+from pipeline.report.svg_card import card, name_rows, svg
 from pipeline.report.titles import (
     EVERYBODY,
     churn_title,
-    day,
     e_processes_title,
     lift_title,
     live_title,
     metric_title,
-    share,
 )
-from pipeline.report.wording import metric_label, plain
+from pipeline.report.wording import day, metric_label, plain, power, share
 from pipeline.workspace.artifacts import ChurnFile
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
+_Point: TypeAlias = tuple[PastRun, float, float | None, float | None]
+"""A run, a figure of its champion, and the ends of its interval."""
 _TALL = 1.75
 _LINES = 6
 _BARS = 8
@@ -62,14 +76,14 @@ def e_processes_figure(
     title = e_processes_title(accounts)
     about = "points against the champion, on a log scale; 1 = nothing known either way"
     if any(log / math.log(10) < _FLOOR for track in tracks[:_LINES] for _, log in track):
-        about += f"; {_power(int(_FLOOR))} stands for less, too"
+        about += f"; {power(int(_FLOOR))} stands for less, too"
     about += f"; {left} further candidates are below these" if left else ""
     figure, (axes,) = card(2.0, title, about, left=0.5, right=1.5)
     threshold = max(status.threshold for status in rows)
     bound = math.log10(threshold)
     heights, low = [], -0.5
     for track, (colour, mark, dash) in zip(tracks[:_LINES], _STROKES, strict=False):
-        at = [_at(as_of) for as_of, _ in track]
+        at = [day_number(as_of) for as_of, _ in track]
         values = [max(log / math.log(10), _FLOOR) for _, log in track]
         axes.plot(at, values, color=colour, linestyle=dash, linewidth=1.6, marker=mark,
                   markersize=4, markevery=max(1, len(at) // 6), clip_on=False)  # fmt: skip
@@ -84,35 +98,30 @@ def e_processes_figure(
           transform=axes.get_yaxis_transform())  # fmt: skip
     placed = spread(heights, 0.16 * (high - low), low)
     for status, (colour, _, _), height in zip(shown, _STROKES, placed, strict=False):
-        text = f"{_cut(status.recipe, 16)}\n{e_value_text(status.e_process.e_value)}"
+        text = f"{short(status.recipe, 16)}\n{e_value_text(status.e_process.e_value)}"
         write(axes, 1.06, height, text, colour, transform=axes.get_yaxis_transform())
     ticks = list(range(math.ceil(low), math.floor(high) + 1))
-    axes.set_yticks(ticks, [_power(at) for at in ticks])
+    axes.set_yticks(ticks, [power(at) for at in ticks])
     axes.grid(visible=False, axis="x")
     return svg(figure, "accounts", title)
 
 
 def metric_figure(past: Sequence[PastRun], metric: str) -> bytes:
     """Draw the champion's primary metric night by night, with 95 % intervals."""
-    rows = [row for row in past if row.mean is not None]
+    points = [(row, row.mean, row.lo, row.hi) for row in past if row.mean is not None]
+    about = f"{metric_label(metric)} of the champion's recipe"
     title = metric_title(past, metric)
-    about = f"{metric_label(metric)} of the champion's recipe, 95 % intervals{_others(rows)}"
-    figure, (axes,) = card(_TALL, title, about, left=0.62, right=0.35)
-    _track(axes, rows, [(row.mean or 0.0, row.lo, row.hi) for row in rows])
+    figure, axes = _champion(title, about, points)
     axes.set_ylim(bottom=0)
-    axes.locator_params(axis="y", nbins=5)
     return svg(figure, "metric", title)
 
 
 def lift_figure(past: Sequence[PastRun]) -> bytes:
     """Draw the champion's lift over the best baseline night by night, with 95 % intervals."""
-    rows = [row for row in past if row.lift is not None]
+    points = [(row, row.lift, row.lift_lo, row.lift_hi) for row in past if row.lift is not None]
     title = lift_title(past)
-    about = f"lift over the night's best baseline, 95 % intervals{_others(rows)}"
-    figure, (axes,) = card(_TALL, title, about, left=0.62, right=0.35)
-    _track(axes, rows, [(row.lift or 0.0, row.lift_lo, row.lift_hi) for row in rows])
+    figure, axes = _champion(title, "lift over the night's best baseline", points)
     axes.axhline(0, color=INK, linewidth=1, zorder=1)
-    axes.locator_params(axis="y", nbins=5)
     axes.yaxis.set_major_formatter(percent)
     return svg(figure, "lift", title)
 
@@ -123,18 +132,19 @@ def live_figure(live: Sequence[Dated[LiveFigures]], metric: str) -> bytes:
     title = live_title(live, metric)
     about = f"{metric_label(metric)} of new events against the lists that were live, 95 % intervals"
     figure, (axes,) = card(_TALL, title, about, left=0.62, right=0.35)
-    for as_of, row in rows:
-        if row.ndcg_lo is not None and row.ndcg_hi is not None:
-            axes.plot([_at(as_of)] * 2, [row.ndcg_lo, row.ndcg_hi], color=BLUE, linewidth=1.6)
-    axes.plot([_at(as_of) for as_of, _ in rows], [row.ndcg or 0.0 for _, row in rows], "-o",
-              color=BLUE, linewidth=1.2, markersize=5)  # fmt: skip
     before = None
     for as_of, row in rows:
+        at = day_number(as_of)
+        if row.ndcg_lo is not None and row.ndcg_hi is not None:
+            axes.plot([at] * 2, [row.ndcg_lo, row.ndcg_hi], color=BLUE, linewidth=1.6)
         if row.model_version != before:
-            write(axes, _at(as_of), row.ndcg_hi or row.ndcg or 0, f"v{_cut(row.model_version, 8)}",
-                  GREY, ha="center", va="bottom")  # fmt: skip
+            name = f"v{short(row.model_version, 8)}"
+            write(axes, at, row.ndcg_hi or row.ndcg or 0, name, GREY, ha="center", va="bottom")
         before = row.model_version
-    _days(axes, [as_of for as_of, _ in rows])
+    days = [as_of for as_of, _ in rows]
+    values = [row.ndcg or 0.0 for _, row in rows]
+    axes.plot([*map(day_number, days)], values, "-o", color=BLUE, linewidth=1.2, markersize=5)
+    _days(axes, days)
     top = axes.get_ylim()[1]
     axes.set_ylim(0, top * 1.08 or 1)
     axes.locator_params(axis="y", nbins=5)
@@ -160,7 +170,7 @@ def churn_figure(churn: Sequence[Dated[ChurnFile]], tonight: datetime) -> bytes:
         begin = 0.0
         for name, part in lost:
             if part > 0:
-                _piece(axes, at, begin, part, names.index(name))
+                axes.barh(at, part, left=begin, height=0.6, **_fill(names.index(name)))
                 begin += part
         if not begin and changed > 0:  # no cause is known
             axes.barh(at, changed, height=0.6, color="white", edgecolor=INK, linewidth=0.8)
@@ -177,30 +187,31 @@ def churn_figure(churn: Sequence[Dated[ChurnFile]], tonight: datetime) -> bytes:
     return svg(figure, "churn", title)
 
 
-def _track(
-    axes: Axes,
-    rows: Sequence[PastRun],
-    values: Sequence[tuple[float, float | None, float | None]],
-) -> None:
+def _champion(title: str, about: str, points: Sequence[_Point]) -> tuple[Figure, Axes]:
     """Draw a line over nights with their intervals; hollow where the block has another length."""
-    for row, (mean, lo, hi) in zip(rows, values, strict=True):
+    note = _others([row for row, *_ in points])
+    figure, (axes,) = card(_TALL, title, f"{about}, 95 % intervals{note}", left=0.62, right=0.35)
+    newest = points[-1][0]
+    for row, mean, lo, hi in points:
+        at = day_number(row.as_of)
         if lo is not None and hi is not None:
-            axes.plot([_at(row.as_of)] * 2, [lo, hi], color=BLUE, linewidth=1.6, zorder=2)
+            axes.plot([at] * 2, [lo, hi], color=BLUE, linewidth=1.6, zorder=2)
         switched = row.kind in ("first", "switch")
-        face = BLUE if row.holdout_days == rows[-1].holdout_days else "white"
-        axes.plot([_at(row.as_of)], [mean], "D" if switched else "o", color=BLUE, markersize=5.5,
+        face = BLUE if row.holdout_days == newest.holdout_days else "white"
+        axes.plot([at], [mean], "D" if switched else "o", color=BLUE, markersize=5.5,
                   markerfacecolor=face, zorder=3)  # fmt: skip
         if switched:
-            end = row is rows[-1] and len(rows) > 1
-            write(axes, _at(row.as_of), hi if hi is not None else mean, _cut(row.recipe, 18), GREY,
-                  ha="right" if end else "center", va="bottom")  # fmt: skip
-    for row, later, (mean, *_), (then, *_) in zip(rows, rows[1:], values, values[1:], strict=False):
+            side = "right" if row is newest and len(points) > 1 else "center"
+            top = mean if hi is None else hi
+            write(axes, at, top, short(row.recipe, 18), GREY, ha=side, va="bottom")
+    for (row, mean, *_), (later, then, *_) in pairwise(points):
         if row.holdout_days == later.holdout_days:
-            axes.plot(
-                [_at(row.as_of), _at(later.as_of)], [mean, then], color=BLUE, linewidth=1, zorder=1
-            )
-    _days(axes, [row.as_of for row in rows])
+            span = [day_number(row.as_of), day_number(later.as_of)]
+            axes.plot(span, [mean, then], color=BLUE, linewidth=1, zorder=1)
+    _days(axes, [row.as_of for row, *_ in points])
     axes.margins(y=0.18)
+    axes.locator_params(axis="y", nbins=5)
+    return figure, axes
 
 
 def _others(rows: Sequence[PastRun]) -> str:
@@ -215,29 +226,21 @@ def _others(rows: Sequence[PastRun]) -> str:
 
 def _days(axes: Axes, instants: Sequence[datetime]) -> None:
     """Write at most four of the days below the axis."""
-    axes.grid(visible=False, axis="x")
-    axes.grid(visible=True, axis="y", color=LIGHT, linewidth=0.6)
+    horizontal_lines(axes)
     nights = sorted(set(instants))
     if not nights:
         axes.set_xticks([])
         return
-    first, last = _at(nights[0]), _at(nights[-1])
+    first, last = day_number(nights[0]), day_number(nights[-1])
     pad = max((last - first) * 0.08, 1.0)
     axes.set_xlim(first - pad, last + pad)
     chosen = [nights[-1]]
     for night in (nights[round(at * (len(nights) - 1) / 3)] for at in (0, 1, 2)):
-        if all(abs(_at(night) - _at(other)) > 0.2 * (last - first) for other in chosen):
+        if all(
+            abs(day_number(night) - day_number(other)) > 0.2 * (last - first) for other in chosen
+        ):
             chosen.append(night)
-    axes.set_xticks([_at(night) for night in chosen], [day(night) for night in chosen])
-
-
-def _at(instant: datetime) -> float:
-    """Return days since 1970."""
-    return instant.timestamp() / 86_400
-
-
-def _piece(axes: Axes, at: float, begin: float, part: float, number: int) -> None:
-    axes.barh(at, part, left=begin, height=0.6, **_fill(number))
+    axes.set_xticks([day_number(night) for night in chosen], [day(night) for night in chosen])
 
 
 def _patch(axes: Axes, x: float, y: float, height: float, number: int) -> None:
@@ -260,11 +263,3 @@ def _fill(number: int) -> dict[str, Any]:
         "edgecolor": _STROKES[number % len(_STROKES)][0],
         "linewidth": 0.8,
     }
-
-
-def _power(exponent: int) -> str:
-    return f"{10**exponent:,}" if exponent >= 0 else f"{10.0**exponent:g}"
-
-
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"

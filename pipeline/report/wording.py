@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import datetime
 
 from pipeline.evaluation.gate.decision import RuleResult
 
@@ -19,6 +20,7 @@ HEADLINE = {
     "keep": "The champion stays live",
     "block": "Blocked: the live lists stay as they were",
 }
+NONE = "–"
 NO_CHANGE = "0 %"
 _STOPS = ("fail", "missing")
 _UPPER = {"ndcg", "map", "mrr"}
@@ -52,12 +54,44 @@ def change(value: float) -> str:
 def number(value: float | None) -> str:
     """Write a figure with four significant digits, large ones with thousands marks."""
     if value is None or not math.isfinite(value):
-        return "–"
+        return NONE
     if value == int(value) and abs(value) < 1e15:
         text = f"{int(value):,}"
     else:
         text = f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
     return text.replace("-", "−")
+
+
+def figure(value: float | None, form: str = ".4f") -> str:
+    """Write a figure by a format, a dash for none."""
+    return NONE if value is None else format(value, form)
+
+
+def span(lo: float | None, hi: float | None, form: Callable[[float], str] = "{:.4f}".format) -> str:
+    """Write an interval, a dash for none."""
+    return NONE if lo is None or hi is None else f"{form(lo)} to {form(hi)}"
+
+
+def share(value: float | None) -> str:
+    """Write a share of a whole: ``1.6 %``, ``93 %``, ``under 0.1 %``; a dash for none."""
+    if value is None:
+        return NONE
+    percent = 100 * value
+    if 0 < percent < 0.05:
+        return "under 0.1 %"
+    if percent == 0 or percent == 100:
+        return f"{percent:.0f} %"
+    return f"{percent:.1f} %" if percent < 9.95 or percent > 99 else f"{percent:.0f} %"
+
+
+def day(instant: datetime) -> str:
+    """Write a day as ``1 Dec``."""
+    return f"{instant.day} {instant:%b}"
+
+
+def power(exponent: int) -> str:
+    """Write a power of ten: ``0.01``, ``1,000``."""
+    return f"{10**exponent:,}" if exponent >= 0 else f"{10.0**exponent:g}"
 
 
 def stops(kind: str, rule: RuleResult) -> bool:

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 import polars as pl
 
 from pipeline import columns as c
-from pipeline.base import Instant, Interval, Progress
+from pipeline.base import Interval, Progress
 from pipeline.data.exposure import active_publications, lists_for
 from pipeline.data.split import Split, between
 from pipeline.data.targets import is_target
@@ -27,7 +26,7 @@ from pipeline.evaluation.prequential import (
     past_of,
     prequential,
 )
-from pipeline.report.live import live_table
+from pipeline.report.live import LiveRun, live_table
 from pipeline.stores.runs import Draft, Run
 from pipeline.workspace.artifacts import LiveFile
 from pipeline.workspace.as_of_view import AsOfView
@@ -39,44 +38,23 @@ from pipeline.workspace.workspace import Workspace
 ReadEvents = Callable[[Sequence[str], pl.Expr], pl.DataFrame]
 
 
-class LiveRun(LiveFile):
-    """Scores that a run stored."""
-
-    as_of: Instant
-    run_id: str
-
-
 @dataclass(frozen=True)
 class LiveHistory:
     """Scores of live lists, run by run."""
 
     entries: tuple[LiveRun, ...]
 
-    @property
-    def nights(self) -> tuple[tuple[datetime, LiveFile], ...]:
-        """The scores with their as-ofs."""
-        return tuple((entry.as_of, entry) for entry in self.entries)
-
     def text(self) -> str:
         """As a table for a person."""
-        return live_table(self.nights)
+        return live_table(self.entries)
 
 
 def write_live(night: Night, split: Split, draft: Draft, progress: Progress) -> None:
     """Score the new events; the first run of a workspace has none, for nothing was live."""
     scores = score(night, split, progress)
     if scores is not None:
-        draft.write(
-            LiveFile(
-                k=scores.k,
-                task=scores.task,
-                span=scores.span,
-                events=scores.events,
-                unlisted=scores.unlisted,
-                repeated=scores.repeated,
-                rows=tuple(PrequentialFigures.of(row) for row in scores.rows),
-            )
-        )
+        fields = {**vars(scores), "rows": tuple(PrequentialFigures.of(row) for row in scores.rows)}
+        draft.write(LiveFile(**fields))
 
 
 def score(night: Night, split: Split, progress: Progress) -> Prequential | None:
@@ -137,9 +115,12 @@ def live_metrics(run: Run) -> dict[str, float]:
 
 def live_history(ws: Workspace) -> LiveHistory:
     """Return the scores of all decided runs, oldest first; of two for one as-of the later one."""
-    entries = []
-    for decision in LedgerHistory.of(ws.ledger).decisions:
-        file = ws.runs.open(decision.run_id).find(LiveFile)
-        if file is not None:
-            entries.append(LiveRun(as_of=decision.as_of, run_id=decision.run_id, **dict(file)))
-    return LiveHistory(tuple(entries))
+    runs = ((entry, ws.runs.open(entry.run_id)) for entry in LedgerHistory.of(ws.ledger).decisions)
+    files = ((entry, run.find(LiveFile)) for entry, run in runs)
+    return LiveHistory(
+        tuple(
+            LiveRun(as_of=entry.as_of, run_id=entry.run_id, **dict(file))
+            for entry, file in files
+            if file is not None
+        )
+    )

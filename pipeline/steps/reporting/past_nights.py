@@ -19,7 +19,7 @@ from pipeline.evaluation.gate import Decision
 from pipeline.evaluation.gate.e_process import EProcessStatus
 from pipeline.evaluation.intervals import normal_interval
 from pipeline.evaluation.prequential import LiveFigures
-from pipeline.report.past import Dated, PastParity, PastRun
+from pipeline.report.night import Dated, PastParity, PastRun
 from pipeline.stores.runs import JsonFile
 from pipeline.workspace.artifacts import (
     ChurnFile,

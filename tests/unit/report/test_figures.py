@@ -12,8 +12,7 @@ from xml.etree import ElementTree
 import pytest
 
 from pipeline.report import figures, trends
-from pipeline.report.night import LiftRow, NightPage, SliceRow
-from pipeline.report.past import PastRun
+from pipeline.report.night import LiftRow, NightPage, PastRun, SliceRow
 from tests.pages import BARE, churn, evaluation, live, status
 
 NIGHTS = [datetime(2017, 12, 1, 9, tzinfo=UTC) + timedelta(days=7 * at) for at in range(4)]
@@ -115,7 +114,7 @@ def test_a_figure_grows_with_its_rows_up_to_a_limit() -> None:
 
 def test_a_forest_marks_thin_evidence_and_is_not_stretched_by_it() -> None:
     drawn = DRAW["slices"]()
-    assert "hollow: too few people to judge" in " ".join(texts(drawn))
+    assert "hollow: too little evidence" in " ".join(texts(drawn))
     assert {"+10 %", "−10 %", "+50 %", "n/a"} <= set(texts(drawn))
     assert not [text for text in texts(drawn) if text.endswith("00 %")]  # no tick beyond the rest
     bold = figures.slices_figure(SLICES[2:], "als", "popularity")

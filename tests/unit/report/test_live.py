@@ -5,8 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from pipeline.base import Interval
-from pipeline.report.live import live_chart, live_table
-from pipeline.workspace.artifacts import LiveFile
+from pipeline.report.live import LiveRun, live_chart, live_table
 from tests.pages import scored
 
 FIRST = datetime(2026, 5, 1, 9, tzinfo=UTC)
@@ -29,9 +28,10 @@ def score(version, ndcg, *, base=None, sure=True):
 def night(day, *rows, unlisted=0):
     at = FIRST + timedelta(days=day)
     span = Interval(at - timedelta(days=1), at)
-    return at, LiveFile(
-        k=20, task="discovery", span=span, events=9, unlisted=unlisted, repeated=0, rows=rows
-    )
+    return LiveRun(
+        as_of=at, run_id="r", k=20, task="discovery", span=span, events=9, unlisted=unlisted,
+        repeated=0, rows=rows,
+    )  # fmt: skip
 
 
 def nights(n=3):

@@ -13,9 +13,8 @@ from pipeline.data.validate.checks import DataCheck, Status
 from pipeline.evaluation.gate.decision import RuleResult
 from pipeline.monitoring.rates import AttributionRow
 from pipeline.monitoring.verdicts import DriftStatus, Signal
-from pipeline.report.night import LiftRow, NightPage, SliceRow
+from pipeline.report.night import LiftRow, NightPage, PastRun, SliceRow
 from pipeline.report.page import night_figures, night_page
-from pipeline.report.past import PastRun
 from pipeline.report.wording import advice
 from pipeline.workspace.artifacts import CleanFile
 from tests import pages

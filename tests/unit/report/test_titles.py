@@ -5,9 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pipeline.report import titles
-from pipeline.report.night import LiftRow, SliceRow
-from pipeline.report.past import PastRun
+from pipeline.report import titles, wording
+from pipeline.report.night import LiftRow, PastRun, SliceRow
 from tests.pages import churn, status
 
 DAY = datetime(2017, 12, 1, 9, tzinfo=UTC)
@@ -26,7 +25,7 @@ ALS = status("als", 12.4)
     ],
 )
 def test_a_share_never_looks_like_none_or_all(value: float, text: str) -> None:
-    assert titles.share(value) == text
+    assert wording.share(value) == text
 
 
 def test_accounts_name_the_nearest() -> None:

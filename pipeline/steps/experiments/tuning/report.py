@@ -49,7 +49,7 @@ def write_files(ws: Workspace, study: Study, result: TuningResult) -> None:
         "start_recipe": facts.start,
     }
     file = StudyFile(**fields)
-    figures = study_figures(StudyRows.of(file, study.axes))
+    figures = study_figures(StudyRows(file, study.axes))
     StudyFiles(ws.home / FOLDER, study.study_id).write({_FILE: file.to_bytes(), **figures})
 
 
