@@ -265,7 +265,7 @@ FULL = BARE.model_copy(
             (AS_OF, live("2", "cold", 3, 4)),
         ),
         "churn": (
-            (BEFORE, churn(None, 0, reason="nobody was there before")),
+            (BEFORE, churn(None, 0, reason="no user before")),
             (AS_OF, churn(0.93, 655, {"stock": 0.01, "data": 0.06}, noise=0.019)),
         ),
         "parity": ((AS_OF, ParityFile(users=12, overlap=0.4, k=10, reason=None), None),),

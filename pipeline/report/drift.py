@@ -1,47 +1,47 @@
 """Drift by signal: a table for a terminal, a section for a page.
 
-Guarantees: what drifts is first; what could not be judged is named.
+Guarantees: drifting signals come first; signals that could not be evaluated are listed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 
 from pipeline.monitoring.policy import RetrainDecision
 from pipeline.monitoring.verdicts import Drift, DriftStatus, Signal
 from pipeline.report import wording
-from pipeline.report.markup import folded, mark, section, table
+from pipeline.report.markup import folded, html_of, mark, section, table
 from pipeline.report.table import grid
 
-_HEAD = ("Verdict", "Signal|name", "Spreads|n", "Bound|n", "|wholly")
+_HEAD = ("Status", "Signal|name", "z|n", "Bound|n", "|wholly")
 _SIGNS = {DriftStatus.STABLE: ("✓", "w ok"), DriftStatus.DRIFT: ("▲", "w bad")}
 _ABOUT = (
-    "Each signal's last days against the weeks before them, in spreads: how far these weeks' own "
-    "days lie from each other, beside what a day of so few people shows by chance. A drift needs "
-    "several days, the latest among them, or one that is far out."
+    "Each signal compares its latest days with the reference days before them. z: distance from "
+    "the median of the reference in robust standard deviations, sampling noise included. A signal "
+    "drifts if several days including the latest exceed the bound, or if the latest day alone far "
+    "exceeds it."
 )
 
 
 def drift_table(drift: Drift) -> str:
-    """Return a line for each signal, what drifts first."""
+    """Return a line for each signal, drifting ones first."""
     rows = _ordered(drift.signals)
     body = [(row.status.value, row.name, _figure(row), row.sentence) for row in rows]
-    return grid(("status", "signal", "spreads", ""), body)
+    return grid(("status", "signal", "z", ""), body)
 
 
 def drift_section(drift: Drift | None, policy: RetrainDecision | None) -> str:
-    """Write the section of a page about drift, and what the policy said of it."""
+    """Return the section of a page about drift and the retrain decision."""
     signals = () if drift is None else drift.signals
     moved = [row for row in _ordered(signals) if row.status != DriftStatus.STABLE]
     stable = [row for row in _ordered(signals) if row.status == DriftStatus.STABLE]
     return section(
-        "Whether something has moved",
+        "Drift",
         _ABOUT if signals else "",
-        "" if policy is None else f"<p>{escape(policy.reason)}.</p>",
+        "" if policy is None else f"<p>{html_of(policy.reason)}.</p>",
         table(_HEAD, map(_cells, moved)),
         folded(
-            f"{len(stable)} of {len(signals)} signals are calm", table(_HEAD, map(_cells, stable))
+            f"{len(stable)} of {len(signals)} signals are stable", table(_HEAD, map(_cells, stable))
         ),
     )
 
@@ -53,7 +53,7 @@ def _cells(row: Signal) -> tuple[str, ...]:
         wording.plain(row.name),
         _figure(row),
         wording.number(row.bound),
-        row.sentence,
+        wording.without_id(row.sentence, row.name),
     )
 
 

@@ -36,7 +36,7 @@ def recipes_figure(page: NightPage) -> bytes:
     names = page.ranked[:_MOST]
     label = metric_label(page.metric)
     title = recipes_title(page.values(NDCG), page.metric)
-    about = f"{label}: mean over the people judged, 95 % interval"
+    about = f"{label}: mean over the evaluated users, 95 % interval"
     figure, (axes,) = card(_ROW * len(names), title, about, foot=0.35)
     intervals = [_interval(page.evaluations[name], page.metric) for name in names]
     top = max(hi for _, _, hi in intervals) if names else 1.0
@@ -55,7 +55,7 @@ def recipes_figure(page: NightPage) -> bytes:
 def lifts_figure(lifts: Sequence[LiftRow], against: str, needed: float | None) -> bytes:
     """Draw each recipe's lift over `against` with its 95 % interval and the lift a switch needs."""
     rows = [(row.name, row) for row in sorted(lifts, key=lambda row: (-row.lift, row.name))]
-    about = "difference on the same people, relative, with its 95 % interval"
+    about = "lift on the same users, with its 95 % interval"
     title, label = lifts_title(lifts, against), f"lift over {short(against)}"
     return forest("lifts", rows, title, about, label, needed)
 
@@ -63,7 +63,7 @@ def lifts_figure(lifts: Sequence[LiftRow], against: str, needed: float | None) -
 def slices_figure(slices: Sequence[SliceRow], challenger: str, against: str) -> bytes:
     """Draw the challenger's lift in each group of people, with its 95 % interval."""
     rows = [(f"{short(plain(row.name))} ({row.users:,})", row) for row in slices]
-    about = f"lift of {short(challenger)} over {short(against)}, 95 % intervals; (people judged)"
+    about = f"lift of {short(challenger)} over {short(against)}, 95 % intervals; (users)"
     title, label = forest_title(slices, challenger, against), f"lift over {short(against)}"
     return forest("slices", rows, title, about, label)
 
@@ -138,7 +138,7 @@ def reach_figure(page: NightPage) -> bytes:
         if values.keys() >= set(names):
             panels.append((label, [values[name] for name in names]))
     title = reach_title(coverage, page.decision.recipe)
-    about = "who gets recommended: more coverage and novelty, less Gini = less of the same"
+    about = "more coverage and novelty and a lower Gini index: more varied lists"
     figure, grounds = card(
         _ROW * len(names), title, about, panels=len(panels), foot=0.3, right=0.12, left=1.42
     )

@@ -12,19 +12,11 @@ from typing import TYPE_CHECKING
 
 from pipeline.base import Instant
 from pipeline.evaluation.prequential import ALL, LiveFigures
-from pipeline.report.figure import (
-    BLUE,
-    INK,
-    ORANGE,
-    canvas,
-    day_number,
-    horizontal_lines,
-    png,
-    short,
-)
+from pipeline.report import figure, wording
 from pipeline.report.svg_card import svg
 from pipeline.report.table import grid
-from pipeline.report.wording import NONE, figure, metric_label, number, span
+from pipeline.report.titles import live_title
+from pipeline.report.wording import NONE, metric_label, number, span
 from pipeline.workspace.artifacts import LiveFile
 
 if TYPE_CHECKING:
@@ -68,10 +60,10 @@ def _lines(run: LiveRun) -> Iterator[tuple[str, ...]]:
             score.model_version,
             number(score.users),
             number(score.events),
-            figure(score.hit_rate),
-            figure(score.ndcg),
+            wording.figure(score.hit_rate),
+            wording.figure(score.ndcg),
             span(score.ndcg_lo, score.ndcg_hi),
-            figure(score.base_only_ndcg),
+            wording.figure(score.base_only_ndcg),
             "" if at else unlisted,
         )
 
@@ -87,36 +79,38 @@ def live_chart(runs: Sequence[LiveRun], kind: str) -> bytes:
     ]
     title, label = "No live list has been scored yet", ""
     if scored:
-        newest, last, ndcg = scored[-1]
-        label = metric_label(f"ndcg_at_{newest.k}")
-        title = f"Live, version {short(last.model_version)} reached {ndcg:.4f} {label} with "
-        title += f"{number(last.users)} people"
+        newest, last, _ = scored[-1]
+        metric = f"ndcg_at_{newest.k}"
+        title, label = live_title(last, metric), metric_label(metric)
     about = "each new event against the list that was live when it happened · 95 % intervals"
-    drawn, axes = canvas(1, title, about, row=3.2, left=0.11, width=0.85, foot=0.6)
-    horizontal_lines(axes)
-    at = [day_number(run.as_of) for run, *_ in scored]
-    axes.plot(at, [ndcg for *_, ndcg in scored], color=BLUE, linewidth=1)
+    drawn, axes = figure.canvas(1, title, about, row=3.2, left=0.11, width=0.85, foot=0.6)
+    figure.horizontal_lines(axes)
+    at = [figure.day_number(run.as_of) for run, *_ in scored]
+    axes.plot(at, [ndcg for *_, ndcg in scored], color=figure.BLUE, linewidth=1)
     for x, (_, score, ndcg) in zip(at, scored, strict=True):
         _draw(axes, x, score, ndcg)
     points = zip(at, (score for _, score, _ in scored), strict=True)
     for version, same in groupby(points, lambda point: point[1].model_version):
         x, first = next(same)
         axes.annotate(
-            f"version {short(version)}", (x, first.ndcg_hi or first.ndcg or 0.0), (0, 4),
-            textcoords="offset points", ha="center", fontsize=8.5, color=INK, parse_math=False,
+            f"version {figure.short(version)}", (x, first.ndcg_hi or first.ndcg or 0.0), (0, 4),
+            textcoords="offset points", ha="center", fontsize=8.5, color=figure.INK,
+            parse_math=False,
         )  # fmt: skip
     if scored:
         _frame(axes, scored)
     axes.set_ylabel(label, parse_math=False)
-    return png(drawn) if kind == "png" else svg(drawn, "live-history", title)
+    return figure.png(drawn) if kind == "png" else svg(drawn, "live-history", title)
 
 
 def _draw(axes: Axes, at: float, score: LiveFigures, ndcg: float) -> None:
     if score.ndcg_lo is not None and score.ndcg_hi is not None:
-        axes.plot([at, at], [score.ndcg_lo, score.ndcg_hi], color=BLUE, linewidth=2)
-    axes.plot([at], [ndcg], "o", color=BLUE, markersize=6)
+        axes.plot([at, at], [score.ndcg_lo, score.ndcg_hi], color=figure.BLUE, linewidth=2)
+    axes.plot([at], [ndcg], "o", color=figure.BLUE, markersize=6)
     if score.base_only_ndcg not in (None, ndcg):
-        axes.plot([at], [score.base_only_ndcg], "D", color=ORANGE, markersize=5, fillstyle="none")
+        axes.plot(
+            [at], [score.base_only_ndcg], "D", color=figure.ORANGE, markersize=5, fillstyle="none"
+        )
 
 
 def _frame(axes: Axes, scored: Sequence[tuple[LiveRun, LiveFigures, float]]) -> None:
@@ -124,10 +118,10 @@ def _frame(axes: Axes, scored: Sequence[tuple[LiveRun, LiveFigures, float]]) -> 
     nights = sorted({run.as_of for run, *_ in scored})
     step = -(-len(nights) // 8)
     shown = nights[::-1][::step][::-1]
-    axes.set_xticks([*map(day_number, shown)], [f"{night:%Y-%m-%d}" for night in shown])
+    axes.set_xticks([*map(figure.day_number, shown)], [f"{night:%Y-%m-%d}" for night in shown])
     axes.margins(x=0.08)
     highest = max(ndcg if score.ndcg_hi is None else score.ndcg_hi for _, score, ndcg in scored)
     axes.set_ylim(0, highest * 1.15 or 1)
     if any(score.base_only_ndcg not in (None, ndcg) for _, score, ndcg in scored):
         axes.annotate("◇ without the day's patches", (0.99, 0.03), xycoords="axes fraction",
-                      ha="right", fontsize=8.5, color=ORANGE)  # fmt: skip
+                      ha="right", fontsize=8.5, color=figure.ORANGE)  # fmt: skip

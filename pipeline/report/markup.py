@@ -6,6 +6,7 @@ policy forbids it); a sign never relies on colour alone.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
@@ -27,7 +28,7 @@ h3{font-size:15px;margin:20px 0 4px}
 .about{color:var(--soft);margin:0 0 10px;max-width:72ch}
 .todo{background:var(--wash);border:1px solid var(--line);padding:12px 18px;margin:0 0 8px}
 .todo h2{margin:0 0 4px;padding:0;border:0;font-size:16px}.todo ul{margin:0;padding-left:20px}
-ul.told{margin:6px 0 14px;padding-left:20px;overflow-wrap:anywhere}
+ul.notes{margin:6px 0 14px;padding-left:20px;overflow-wrap:anywhere}
 .cards{display:flex;flex-wrap:wrap;gap:18px 32px;align-items:flex-start;margin:8px 0 14px}
 figure{margin:0;flex:1 1 300px;max-width:460px;min-width:0}
 .beside{flex:1 1 300px;min-width:0}
@@ -57,6 +58,7 @@ td[data-h]::before{content:attr(data-h) " ";color:var(--soft);font-weight:400}
 td.wholly{flex-basis:100%}td.name{flex-basis:100%;font-weight:600}}
 @media print{details>*{display:block}}
 """
+_COMMAND = re.compile(r"`([^`]+)`")
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
@@ -64,6 +66,11 @@ class Markup(str):
     """HTML of a cell, escaped already."""
 
     __slots__ = ()
+
+
+def html_of(text: str) -> str:
+    """Escape a text; a percent sign stays beside its number, and a command in backticks is code."""
+    return _COMMAND.sub(r"<code>\1</code>", escape(text).replace(" %", "\xa0%"))
 
 
 def document(title: str, tone: str, parts: Iterable[str]) -> str:
@@ -81,7 +88,7 @@ def document(title: str, tone: str, parts: Iterable[str]) -> str:
 
 def facts(named: Iterable[tuple[str, str]]) -> str:
     """Write names and values; nothing where there are none."""
-    pairs = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in named)
+    pairs = "".join(f"<dt>{escape(name)}</dt><dd>{html_of(value)}</dd>" for name, value in named)
     return f"<dl>{pairs}</dl>" if pairs else ""
 
 
@@ -96,14 +103,14 @@ def section(title: str, about: str, *parts: str) -> str:
     """Write a part of the page; nothing where it has no content."""
     if not any(parts):
         return ""
-    intro = f"<p class=about>{escape(about)}</p>" if about else ""
+    intro = f"<p class=about>{html_of(about)}</p>" if about else ""
     return f"<section><h2>{escape(title)}</h2>{intro}{''.join(parts)}</section>"
 
 
 def lines(texts: Iterable[str]) -> str:
     """Write a list; nothing where it is empty."""
-    items = "".join(f"<li>{escape(text).replace(' %', '&nbsp;%')}</li>" for text in texts)
-    return f"<ul class=told>{items}</ul>" if items else ""
+    items = "".join(f"<li>{html_of(text)}</li>" for text in texts)
+    return f"<ul class=notes>{items}</ul>" if items else ""
 
 
 def folded(summary: str, inside: str) -> str:
@@ -161,7 +168,7 @@ def _cell(text: str, name: str, kind: str) -> str:
         return text
     heading = f' data-h="{escape(name)}"' if name and kind not in ("name", "wholly") else ""
     css = f' class="{kind}"' if kind else ""
-    return f"<td{heading}{css}>{escape(text)}</td>"
+    return f"<td{heading}{css}>{html_of(text)}</td>"
 
 
 def _inner(svg: bytes) -> str:

@@ -229,7 +229,7 @@ class NightPage(Artifact):
         decision = replace(
             self.decision,
             kind="block",
-            sentence=f"the gate let it pass, the cold check did not: {rule.sentence}",
+            sentence=f"the gate passed the recipe, the cold check stopped it: {rule.sentence}",
             rules=(*self.decision.rules, rule),
         )
         return self.model_copy(

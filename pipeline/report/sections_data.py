@@ -1,6 +1,6 @@
-"""The parts of a page about lists, data and cost: what is shown to whom, from what, at what price.
+"""Sections of a page about lists, data and training cost.
 
-Guarantees: as `sections`; what was not measured is left out, not guessed.
+Guarantees: as `sections`; a figure that was not measured is left out.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _CHECKS = ("Result", "Check", "Figure|n", "Bound|n", "|wholly")
 
 
 def reach(page: NightPage, pictures: Mapping[str, bytes]) -> str:
-    """Write how much of the catalogue is recommended, and how unevenly."""
+    """Return coverage, Gini index, novelty and diversity of each recipe's lists."""
     coverage, diversity = page.values(COVERAGE), page.values(DIVERSITY)
     gini, novelty = page.values(GINI), page.values(NOVELTY)
     head = ("Recipe|name", "Coverage|n", "Gini|n", "Novelty, bits|n", "Diversity|n")
@@ -37,49 +37,49 @@ def reach(page: NightPage, pictures: Mapping[str, bytes]) -> str:
         if name in coverage
     ]
     about = (
-        "Coverage is the share of the catalogue that is recommended to anybody. Gini is 0 where "
-        "all items are recommended alike and 1 where one takes it all; novelty is low where "
-        "everybody is shown what everybody buys; diversity is the share of the pairs in a list "
-        "that have no category in common."
+        "Coverage: share of the catalogue in at least one list. Gini index: 0 if all items are "
+        "recommended equally often, 1 if one item fills all lists. Novelty: mean information "
+        "content of an entry, low for popular items. Diversity: share of the pairs of entries "
+        "without a common category."
     )
     drawn = cards(pictures, "reach.svg")
     numbers = folded("In numbers", table(head, body, lead=page.decision.recipe))
-    return section("What gets recommended", about, drawn, numbers if drawn else "")
+    return section("Coverage and diversity", about, drawn, numbers if drawn else "")
 
 
 def churn(page: NightPage, pictures: Mapping[str, bytes]) -> str:
-    """Write what changed for people who did nothing."""
-    head = ("Night|name", "People|n", "Stayed|n", "Changed for", "By another salt|n", "|wholly")
+    """Return the churn of each promotion for users without new events."""
+    head = ("Run|name", "Users|n", "Stability|n", "Causes of changes", "Seed noise|n", "|wholly")
     about = (
-        "Lists of people who did nothing since the last publication should change only for a "
-        "cause. By another salt: what would change for the luck of training alone."
+        "Stability: share of the first entries that stay for users without new events since the "
+        "last publication. Seed noise: share that a training with another seed changes."
     )
     drawn, numbers = cards(pictures, "churn.svg"), table(head, map(_churn_cells, page.churn[::-1]))
     if drawn:
         numbers = folded("In numbers", numbers)
-    return section("What changed for people who did nothing", about, drawn, numbers)
+    return section("List stability", about, drawn, numbers)
 
 
 def folds(page: NightPage) -> str:
-    """Write how near lists that were folded in came to those of a new training."""
+    """Return the overlap and the quality of folded-in and retrained lists."""
     label = wording.metric_label(page.metric)
-    kinds = (f"{label}, folded in|n", f"{label}, trained again|n")
-    head = ("Night|name", "People|n", "In common|n", *kinds, "|wholly")
+    kinds = (f"{label}, fold-in|n", f"{label}, retrained|n")
+    head = ("Run|name", "Users|n", "Overlap|n", *kinds, "|wholly")
     about = (
-        "People who did something between two trainings: the old model's lists for all they did, "
-        "against the new model's. In common: of the first ten. The last two figures are of what "
-        "they did afterwards."
+        "Users with events between two trainings: lists that the previous model made by fold-in, "
+        "compared with lists of the retrained model. Overlap: share of the first ten entries. "
+        f"{label}: prequential scores of both until the next run."
     )
-    title = "What folding in between nights is worth"
+    title = "Fold-in compared with retraining"
     return section(title, about, table(head, map(_parity_cells, page.parity[::-1])))
 
 
 def live(page: NightPage, pictures: Mapping[str, bytes]) -> str:
-    """Write what people did with the lists that were live."""
+    """Return the prequential scores of the newest run by user group."""
     newest = max((as_of for as_of, _ in page.live), default=None)
     label = wording.metric_label(page.metric)
     head = (
-        "Group|name", "Version", "People|n", "Events|n", "Hit rate|n", f"{label}|n",
+        "Group|name", "Version", "Users|n", "Events|n", "Hit rate|n", f"{label}|n",
         "95 % interval|n", "Without patches|n",
     )  # fmt: skip
     body = [
@@ -97,15 +97,15 @@ def live(page: NightPage, pictures: Mapping[str, bytes]) -> str:
         if as_of == newest
     ]
     about = (
-        "Each new event against the list that was live at its instant: what lists were worth to "
-        "those who saw them. Without patches: had nothing been refreshed during the day."
+        "Each new event is scored against the list that was live at its timestamp. Without "
+        "patches: score of the base lists, without the fold-in of the day."
     )
     drawn = cards(pictures, "live.svg") if body else ""
-    return section("What people did with the live lists", about, drawn, table(head, body))
+    return section("Live quality", about, drawn, table(head, body))
 
 
 def data(page: NightPage, pictures: Mapping[str, bytes]) -> str:
-    """Write what the night read, what was wrong with it, and what was done about it."""
+    """Return the tables that the run read, their quarantine, cleaning and checks."""
     rows, split = page.tables.rows, page.split
     tables = [
         (name, wording.number(version), wording.number(rows[name]))
@@ -114,11 +114,11 @@ def data(page: NightPage, pictures: Mapping[str, bytes]) -> str:
     ]
     cutoff = format_instant(split.holdout.start)
     about = (
-        ("learnt from", str(split.train)),
-        ("judged on", f"the {split.holdout_days} days from {cutoff} on"),
-        ("people judged", f"{page.users:,}"),
+        ("training window", str(split.train)),
+        ("holdout", f"{split.holdout_days} days from {cutoff}"),
+        ("evaluated users", f"{page.users:,}"),
         ("task", split.task),
-        ("what counts", ", ".join(split.target_kinds)),
+        ("target events", ", ".join(split.target_kinds)),
     )
     return section(
         "Data",
@@ -132,10 +132,10 @@ def data(page: NightPage, pictures: Mapping[str, bytes]) -> str:
 
 
 def cost(page: NightPage) -> str:
-    """Write what training took, and what a point of gain costs."""
+    """Return the cost of each training, and the CPU seconds per percent of lift."""
     head = (
-        "What training took|name", "Seconds|n", "CPU seconds|n", "Memory, MB|n", "Parameters|n",
-        "Events a second|n", "On", "CPU seconds for each +1 %|n",
+        "Recipe|name", "Seconds|n", "CPU seconds|n", "Memory, MB|n", "Parameters|n",
+        "Events per second|n", "Device", "CPU seconds per +1 %|n",
     )  # fmt: skip
     gains = _gains(page)
     body = [
@@ -151,8 +151,8 @@ def cost(page: NightPage) -> str:
         )
         for name, cost in sorted(page.costs.items(), key=lambda row: (-row[1].fit_seconds, row[0]))
     ]
-    about = "The last column: CPU seconds ÷ lift over the best baseline, in percent."
-    return section("Cost", about, table(head, body))
+    about = "Last column: CPU seconds ÷ lift over the best baseline in percent."
+    return section("Training cost", about, table(head, body))
 
 
 def _churn_cells(row: Dated[ChurnFile]) -> tuple[str, ...]:
@@ -190,7 +190,7 @@ def _quarantine(page: NightPage, pictures: Mapping[str, bytes]) -> str:
     if page.quarantined is None:
         return ""
     if not page.quarantined:
-        return "<h3>Quarantine</h3><p class=about>✓ No row is in quarantine.</p>"
+        return "<h3>Quarantine</h3><p class=about>✓ No rows in quarantine.</p>"
     ordered = sorted(page.quarantine_reasons.items(), key=lambda reason: (-reason[1], reason[0]))
     body = [(wording.plain(reason), f"{count:,}") for reason, count in ordered]
     numbers = folded("In numbers", table(("Reason|name", "Rows|n"), body))
@@ -198,7 +198,7 @@ def _quarantine(page: NightPage, pictures: Mapping[str, bytes]) -> str:
 
 
 def _cleaned(cleaning: CleanFile) -> str:
-    counts = ("Rows|n", "Missing|n", "Filled|n", "Outliers|n", "Taken out|n")
+    counts = ("Rows|n", "Missing|n", "Filled|n", "Outliers|n", "Removed|n")
     body = [
         (
             column.column,
@@ -219,7 +219,7 @@ def _cleaned(cleaning: CleanFile) -> str:
 def _checks(checks: Sequence[DataCheck]) -> str:
     passed = [row for row in checks if row.status == Status.PASSED]
     first = table(_CHECKS, (_check_cells(row) for row in checks if row.status != Status.PASSED))
-    return (f"<h3>Checks to look at</h3>{first}" if first else "") + folded(
+    return (f"<h3>Checks that did not pass</h3>{first}" if first else "") + folded(
         f"{len(passed)} of {len(checks)} checks of the data passed",
         table(_CHECKS, map(_check_cells, passed)),
     )
@@ -231,12 +231,12 @@ def _check_cells(row: DataCheck) -> tuple[str, ...]:
         wording.plain(row.name),
         wording.number(row.figure),
         wording.number(row.bound),
-        row.sentence,
+        wording.without_id(row.sentence, row.name),
     )
 
 
 def _gains(page: NightPage) -> dict[str, float]:
-    """Return the lift of each recipe that is no baseline over the best baseline's mean."""
+    """Return the lift of each learned recipe over the best baseline."""
     means = page.values(NDCG)
     level = max((means[name] for name in page.baselines if name in means), default=0.0)
     if level <= 0:

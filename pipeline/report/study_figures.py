@@ -11,19 +11,7 @@ from collections.abc import Mapping
 from itertools import accumulate
 
 from pipeline.models.search import Axis
-from pipeline.report.figure import (
-    BLUE,
-    GREY,
-    LIGHT,
-    ORANGE,
-    canvas,
-    horizontal_lines,
-    name_rows,
-    percent,
-    png,
-    write,
-    write_right,
-)
+from pipeline.report import figure
 from pipeline.report.study import StudyRows, coordinates_title, history_title, importance_title
 from pipeline.report.wording import number
 from pipeline.workspace.experiment_artifacts import TrialRow
@@ -51,48 +39,50 @@ def history_figure(study: StudyRows) -> bytes:
     about = (
         f"{study.label} · dots: measured on all windows · crosses: given up after the first ones"
     )
-    figure, axes = canvas(1, history_title(study), about, row=3.4, left=0.11, width=0.74)
-    horizontal_lines(axes)
+    drawing, axes = figure.canvas(1, history_title(study), about, row=3.4, left=0.11, width=0.74)
+    figure.horizontal_lines(axes)
     for row in study.file.trials if study.relative else study.complete:
         if (reached := _reached(study, row)) is not None:
-            mark, colour = ("o", BLUE) if row.state == "complete" else ("x", GREY)
+            mark, colour = ("o", figure.BLUE) if row.state == "complete" else ("x", figure.GREY)
             axes.plot([row.number], [reached], mark, color=colour, markersize=4, alpha=0.55)
     steps = [(row.number, _reached(study, row) or 0.0) for row in study.complete]
     at, reached_so_far = zip(*steps, strict=True)
     bests = [*accumulate(reached_so_far, max)]
     best, last = bests[-1], max(row.number for row in study.file.trials)
-    axes.step([*at, last], [*bests, best], where="post", color=BLUE, linewidth=2)
+    axes.step([*at, last], [*bests, best], where="post", color=figure.BLUE, linewidth=2)
     begun = _reached(study, study.start) or 0.0
-    axes.axhline(begun, color=ORANGE, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+    axes.axhline(begun, color=figure.ORANGE, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
     axes.set_xlim(-0.02 * last - 0.5, 1.01 * last + 0.5)
-    write_right(axes, begun, f"start {study.start.value:.4f}", ORANGE, "top")
+    figure.write_right(axes, begun, f"start {study.start.value:.4f}", figure.ORANGE, "top")
     if best > begun:
-        write_right(axes, best, f"best {study.winner.value:.4f}", BLUE, "bottom")
+        figure.write_right(axes, best, f"best {study.winner.value:.4f}", figure.BLUE, "bottom")
     if (mixed := study.mixed) is not None:
-        axes.plot([last], [mixed], "D", color=BLUE, markersize=7)
-        write_right(axes, mixed, f"mixed {study.best:.4f}", BLUE)
+        axes.plot([last], [mixed], "D", color=figure.BLUE, markersize=7)
+        figure.write_right(axes, mixed, f"mixed {study.best:.4f}", figure.BLUE)
     if study.relative:
-        axes.yaxis.set_major_formatter(percent)
+        axes.yaxis.set_major_formatter(figure.percent)
     axes.set_xlabel("trial")
     axes.set_ylabel("change from the start" if study.relative else study.label, parse_math=False)
-    return png(figure)
+    return figure.png(drawing)
 
 
 def importance_figure(study: StudyRows) -> bytes:
     """Draw the share of the differences that each field explains, most on top."""
     rows = sorted(study.importance.items(), key=lambda row: (-row[1], row[0]))[:_MOST]
     about = "share of the variance between trials, on the newest window, by fANOVA"
-    figure, axes = canvas(len(rows), importance_title(study), about)
+    drawing, axes = figure.canvas(len(rows), importance_title(study), about)
     most = rows[0][1]
     for at, (_, share) in enumerate(rows):
-        axes.barh(at, share, height=0.56, color=GREY if at else BLUE, alpha=0.6, linewidth=0)
+        axes.barh(
+            at, share, height=0.56, color=figure.GREY if at else figure.BLUE, alpha=0.6, linewidth=0
+        )
         weight = "normal" if at else "bold"
         text = f"{100 * share:.0f} %"
-        write(axes, share + 0.015 * most, at, text, fontsize=9, fontweight=weight)
-    name_rows(axes, [name for name, _ in rows])
+        figure.write(axes, share + 0.015 * most, at, text, fontsize=9, fontweight=weight)
+    figure.name_rows(axes, [name for name, _ in rows])
     axes.set_xlim(0, min(1.08, 1.25 * most) or 1)
     axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
-    return png(figure)
+    return figure.png(drawing)
 
 
 def coordinates_figure(study: StudyRows) -> bytes:
@@ -101,7 +91,7 @@ def coordinates_figure(study: StudyRows) -> bytes:
     Of many fields those that explain most.
     """
     about = "blue: the best · orange: the start · pale: measured on all windows · grey: given up"
-    figure, axes = canvas(
+    drawing, axes = figure.canvas(
         1, coordinates_title(study), about, row=3.6, left=0.06, width=0.89, foot=0.75
     )
     axes.grid(visible=False)
@@ -116,29 +106,29 @@ def coordinates_figure(study: StudyRows) -> bytes:
         axes.plot(range(len(heights)), heights, "-o", color=colour, linewidth=width,
                   markersize=2.5 * width, alpha=alpha)  # fmt: skip
     for at, axis in enumerate((*fields.values(), reached)):
-        axes.axvline(at, color=LIGHT, linewidth=1, zorder=0)
+        axes.axvline(at, color=figure.LIGHT, linewidth=1, zorder=0)
         for height, end, side in ((-0.03, axis.low, "top"), (1.03, axis.high, "bottom")):
-            axes.text(at, height, number(end), fontsize=8, color=GREY, ha="center", va=side)
+            axes.text(at, height, number(end), fontsize=8, color=figure.GREY, ha="center", va=side)
     for at, (name, axis) in enumerate(fields.items()):
         value = study.winner.fields.get(name)
         if value is not None:
             axes.text(at + 0.04, _height(axis, value) + 0.03, number(value), fontsize=8.5,
-                      color=BLUE, fontweight="bold", va="bottom", bbox=_PAPER)  # fmt: skip
+                      color=figure.BLUE, fontweight="bold", va="bottom", bbox=_PAPER)  # fmt: skip
     names = [_wrapped(name) for name in (*fields, study.label)]
     axes.set_xticks(range(len(names)), names, parse_math=False, fontsize=8)
     axes.set_yticks([])
     axes.set_ylim(-0.12, 1.12)
     axes.set_xlim(-0.4, len(names) - 0.6)
-    return png(figure)
+    return figure.png(drawing)
 
 
 def _stroke(study: StudyRows, row: TrialRow) -> tuple[str, float, float]:
     """Return colour, width and opacity of a trial's line."""
     if row is study.winner:
-        return BLUE, 2.4, 1.0
+        return figure.BLUE, 2.4, 1.0
     if row.start:
-        return ORANGE, 1.8, 1.0
-    return (BLUE, 0.8, 0.35) if row.state == "complete" else (GREY, 0.8, 0.22)
+        return figure.ORANGE, 1.8, 1.0
+    return (figure.BLUE, 0.8, 0.35) if row.state == "complete" else (figure.GREY, 0.8, 0.22)
 
 
 def _wrapped(name: str) -> str:

@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pipeline.evaluation.gate.e_process import EProcessStatus, e_value_text
-from pipeline.evaluation.prequential import LiveFigures
+from pipeline.evaluation.prequential import ALL, LiveFigures
 from pipeline.report.figure import (
     BLUE,
     GREY,
@@ -29,7 +29,6 @@ from pipeline.report.figure import (
 from pipeline.report.night import Dated, PastRun
 from pipeline.report.svg_card import card, name_rows, svg
 from pipeline.report.titles import (
-    EVERYBODY,
     churn_title,
     e_processes_title,
     lift_title,
@@ -74,11 +73,11 @@ def e_processes_figure(
     shown, left = rows[:_LINES], len(rows[_LINES:])
     tracks = [paths.get(status.e_process.key.candidate, ()) for status in rows]
     title = e_processes_title(accounts)
-    about = "points against the champion, on a log scale; 1 = nothing known either way"
+    about = "e-value against the champion, log scale; 1: no evidence for either"
     if any(log / math.log(10) < _FLOOR for track in tracks[:_LINES] for _, log in track):
-        about += f"; {power(int(_FLOOR))} stands for less, too"
-    about += f"; {left} further candidates are below these" if left else ""
-    figure, (axes,) = card(2.0, title, about, left=0.5, right=1.5)
+        about += f"; {power(int(_FLOOR))}: this or less"
+    about += f"; {left} more candidates have lower e-values" if left else ""
+    drawing, (axes,) = card(2.0, title, about, left=0.5, right=1.5)
     threshold = max(status.threshold for status in rows)
     bound = math.log10(threshold)
     heights, low = [], -0.5
@@ -103,7 +102,7 @@ def e_processes_figure(
     ticks = list(range(math.ceil(low), math.floor(high) + 1))
     axes.set_yticks(ticks, [power(at) for at in ticks])
     axes.grid(visible=False, axis="x")
-    return svg(figure, "accounts", title)
+    return svg(drawing, "accounts", title)
 
 
 def metric_figure(past: Sequence[PastRun], metric: str) -> bytes:
@@ -111,27 +110,27 @@ def metric_figure(past: Sequence[PastRun], metric: str) -> bytes:
     points = [(row, row.mean, row.lo, row.hi) for row in past if row.mean is not None]
     about = f"{metric_label(metric)} of the champion's recipe"
     title = metric_title(past, metric)
-    figure, axes = _champion(title, about, points)
+    drawing, axes = _champion(title, about, points)
     axes.set_ylim(bottom=0)
-    return svg(figure, "metric", title)
+    return svg(drawing, "metric", title)
 
 
 def lift_figure(past: Sequence[PastRun]) -> bytes:
     """Draw the champion's lift over the best baseline night by night, with 95 % intervals."""
     points = [(row, row.lift, row.lift_lo, row.lift_hi) for row in past if row.lift is not None]
     title = lift_title(past)
-    figure, axes = _champion(title, "lift over the night's best baseline", points)
+    drawing, axes = _champion(title, "lift over the best baseline of each run", points)
     axes.axhline(0, color=INK, linewidth=1, zorder=1)
     axes.yaxis.set_major_formatter(percent)
-    return svg(figure, "lift", title)
+    return svg(drawing, "lift", title)
 
 
 def live_figure(live: Sequence[Dated[LiveFigures]], metric: str) -> bytes:
     """Draw what the live lists were worth night by night, with 95 % intervals."""
-    rows = [(at, row) for at, row in live if row.slice == EVERYBODY and row.ndcg is not None]
-    title = live_title(live, metric)
-    about = f"{metric_label(metric)} of new events against the lists that were live, 95 % intervals"
-    figure, (axes,) = card(_TALL, title, about, left=0.62, right=0.35)
+    rows = [(at, row) for at, row in live if row.slice == ALL and row.ndcg is not None]
+    title = live_title(rows[-1][1], metric)
+    about = f"prequential {metric_label(metric)} of the live lists, 95 % intervals"
+    drawing, (axes,) = card(_TALL, title, about, left=0.62, right=0.35)
     before = None
     for as_of, row in rows:
         at = day_number(as_of)
@@ -143,12 +142,19 @@ def live_figure(live: Sequence[Dated[LiveFigures]], metric: str) -> bytes:
         before = row.model_version
     days = [as_of for as_of, _ in rows]
     values = [row.ndcg or 0.0 for _, row in rows]
-    axes.plot([*map(day_number, days)], values, "-o", color=BLUE, linewidth=1.2, markersize=5)
+    axes.plot(
+        [*map(day_number, days)],
+        values,
+        "-o",
+        color=BLUE,
+        linewidth=1.2,
+        markersize=5,
+    )
     _days(axes, days)
     top = axes.get_ylim()[1]
     axes.set_ylim(0, top * 1.08 or 1)
     axes.locator_params(axis="y", nbins=5)
-    return svg(figure, "live", title)
+    return svg(drawing, "live", title)
 
 
 def churn_figure(churn: Sequence[Dated[ChurnFile]], tonight: datetime) -> bytes:
@@ -160,9 +166,9 @@ def churn_figure(churn: Sequence[Dated[ChurnFile]], tonight: datetime) -> bytes:
     ][-_BARS:][::-1]
     names = sorted({name for _, _, lost in rows for name, part in lost if part > 0})
     title = churn_title(churn, tonight)
-    about = "share of the entries of people who did nothing, by why they changed, newest on top"
+    about = "share of the entries that changed for users without new events, by cause"
     lines = -(-max(len(names), 1) // 2)
-    figure, (axes,) = card(
+    drawing, (axes,) = card(
         0.32 * len(rows), title, about, left=0.72, right=0.9, foot=0.42 + 0.2 * lines
     )
     top = max([*(changed for _, changed, _ in rows), 0.02])
@@ -174,7 +180,7 @@ def churn_figure(churn: Sequence[Dated[ChurnFile]], tonight: datetime) -> bytes:
                 begin += part
         if not begin and changed > 0:  # no cause is known
             axes.barh(at, changed, height=0.6, color="white", edgecolor=INK, linewidth=0.8)
-        write(axes, top * 1.03, at, f"{share(changed)} new")
+        write(axes, top * 1.03, at, f"{share(changed)} changed")
     name_rows(axes, [day(as_of) for as_of, _, _ in rows])
     axes.set_xlim(0, top)
     axes.locator_params(axis="x", nbins=4)
@@ -184,13 +190,13 @@ def churn_figure(churn: Sequence[Dated[ChurnFile]], tonight: datetime) -> bytes:
         x, y = 0.52 * (number % 2), -(0.36 + 0.2 * (number // 2)) / height
         _patch(axes, x, y, height, number)
         write(axes, x + 0.09, y, plain(name), transform=axes.transAxes, clip_on=False)
-    return svg(figure, "churn", title)
+    return svg(drawing, "churn", title)
 
 
 def _champion(title: str, about: str, points: Sequence[_Point]) -> tuple[Figure, Axes]:
     """Draw a line over nights with their intervals; hollow where the block has another length."""
     note = _others([row for row, *_ in points])
-    figure, (axes,) = card(_TALL, title, f"{about}, 95 % intervals{note}", left=0.62, right=0.35)
+    drawing, (axes,) = card(_TALL, title, f"{about}, 95 % intervals{note}", left=0.62, right=0.35)
     newest = points[-1][0]
     for row, mean, lo, hi in points:
         at = day_number(row.as_of)
@@ -211,7 +217,7 @@ def _champion(title: str, about: str, points: Sequence[_Point]) -> tuple[Figure,
     _days(axes, [row.as_of for row, *_ in points])
     axes.margins(y=0.18)
     axes.locator_params(axis="y", nbins=5)
-    return figure, axes
+    return drawing, axes
 
 
 def _others(rows: Sequence[PastRun]) -> str:
@@ -221,7 +227,7 @@ def _others(rows: Sequence[PastRun]) -> str:
     if not lengths:
         return note
     named = " or ".join(str(length) for length in lengths)
-    return f"{note}; hollow: judged on {named} days, not {rows[-1].holdout_days}"
+    return f"{note}; hollow: holdout of {named} days, not {rows[-1].holdout_days}"
 
 
 def _days(axes: Axes, instants: Sequence[datetime]) -> None:

@@ -24,6 +24,17 @@ NONE = "–"
 NO_CHANGE = "0 %"
 _STOPS = ("fail", "missing")
 _UPPER = {"ndcg", "map", "mrr"}
+_AREAS = {"first": "first model", "check": "data check"}
+_RULES = {
+    "e_value": "e-value",
+    "churn": "users with other results",
+    "last": "newest accepted scorer",
+    "month": "scorer of 21 to 45 days ago",
+    "baseline": "lift",
+    "baseline_ratio": "baseline ratio",
+    "evidence": "evidence of lift",
+    "slice": "group",
+}
 
 
 def metric_label(name: str) -> str:
@@ -63,13 +74,48 @@ def number(value: float | None) -> str:
 
 
 def figure(value: float | None, form: str = ".4f") -> str:
-    """Write a figure by a format, a dash for none."""
+    """Format a figure; a dash for None.
+
+    Parameters
+    ----------
+    form
+        Format specification.
+    """
     return NONE if value is None else format(value, form)
 
 
 def span(lo: float | None, hi: float | None, form: Callable[[float], str] = "{:.4f}".format) -> str:
-    """Write an interval, a dash for none."""
+    """Write an interval; a dash if an end is None.
+
+    Parameters
+    ----------
+    form
+        Formats an end.
+    """
     return NONE if lo is None or hi is None else f"{form(lo)} to {form(hi)}"
+
+
+def estimate(
+    mean: float | None, lo: float | None, hi: float | None, *, least: int = 4, unit: str = ""
+) -> str:
+    """Write a mean with its 95 % interval, with decimals enough to tell its ends apart.
+
+    Parameters
+    ----------
+    mean, lo, hi
+        None where they were not measured; a dash without a mean.
+    least
+        Decimals at least.
+    unit
+        Text behind the mean and behind the interval, such as `` %``.
+    """
+    if mean is None:
+        return NONE
+    if lo is None or hi is None or hi <= lo:
+        return f"{mean:,.{least}f}{unit}"
+    # Two significant digits of the half-width.
+    digits = max(least, 1 - math.floor(math.log10((hi - lo) / 2)))
+    return f"{mean:,.{digits}f}{unit} ({lo:,.{digits}f} to {hi:,.{digits}f}{unit})"
 
 
 def share(value: float | None) -> str:
@@ -95,52 +141,87 @@ def power(exponent: int) -> str:
 
 
 def stops(kind: str, rule: RuleResult) -> bool:
-    """Say whether a rule is a cause of the block; a candidate that loses is none."""
+    """Return whether a rule is a cause of a block; the rules of a losing candidate are not.
+
+    Parameters
+    ----------
+    kind
+        Kind of the decision.
+    """
     lost = rule.name.startswith("switch.")
     return kind == "block" and rule.outcome in _STOPS and not lost
 
 
-def acceptance(run_id: str, offered: Sequence[str]) -> tuple[str, ...]:
-    """Name the command by which a person overrules the gate; nothing where nobody can.
+def rule_title(name: str) -> str:
+    """Name a rule of the gate for a reader: ``refresh.slice.cold`` as ``refresh: group cold``."""
+    area, _, rest = name.partition(".")
+    rule, _, subject = rest.partition(".")
+    if not rule:
+        return plain(name)
+    text = plain(rest) if area == "check" else _RULES.get(rule, plain(rule))
+    if subject and area != "check":
+        text += f" {plain(subject)}" if rule == "slice" else f" over {subject}"
+    return f"{_AREAS.get(area, plain(area))}: {text}"
+
+
+def without_id(sentence: str, name: str) -> str:
+    """Return a sentence without the id of its rule, check or signal, which its row names.
 
     Parameters
     ----------
+    name
+        The id, such as ``refresh.slice.cold``.
+    """
+    for part in (name, name.partition(".")[2] or name):
+        sentence = sentence.removeprefix(f"{part}: ").replace(f" the rule {part}", " this rule")
+    return sentence
+
+
+def acceptance(run_id: str, offered: Sequence[str]) -> tuple[str, ...]:
+    """Name the command that overrides the gate; empty if it has nothing to offer.
+
+    Parameters
+    ----------
+    run_id
+        Run whose decision it changes.
     offered
-        Recipes that it would put live, the one that it takes unasked first.
+        Recipes that the command can publish, the default first.
     """
     if not offered:
         return ()
     first, *others = offered
-    command = (
-        f"`nightjar gate accept {run_id} --by NAME --reason TEXT` puts the {first} of tonight live"
+    options = "".join(f", with `--recipe {name}` {name}" for name in others)
+    return (
+        f"To override the gate, run `nightjar gate accept {run_id} --by NAME --reason TEXT`, which "
+        f"publishes {first}{options}; then start the nightly run again.",
     )
-    command += "".join(f", with `--recipe {name}` {name}" for name in others)
-    return (f"If you know better: {command}; then start the night again.",)
 
 
 def advice(
     kind: str, rules: Sequence[RuleResult], run_id: str = "", offered: Sequence[str] = ()
 ) -> tuple[str, ...]:
-    """Return what a person can do after such a night, most useful first; often nothing.
+    """Return the possible next steps after a run, the most useful first; often none.
 
     Parameters
     ----------
+    kind, rules
+        Of the decision.
     run_id, offered
         As for `acceptance`.
     """
     if kind == "block":
-        causes = [plain(rule.name) for rule in rules if stops(kind, rule)]
+        causes = [rule_title(rule.name) for rule in rules if stops(kind, rule)]
         named = ", ".join(dict.fromkeys(causes)) or "the sentence above"
         return (
-            f"Look first at: {named}. The run's folder, named below, holds all evidence.",
-            "If data are missing or wrong, deliver them into landing/ and start the night again: "
-            "with other data it is a new run.",
+            f"Cause of the block: {named}. The folder of the run holds all evidence.",
+            "If data are missing or wrong, deliver them into landing/ and start the nightly run "
+            "again; with other data it is a new run.",
             *acceptance(run_id, offered),
-            "Nothing needs to be undone: a blocked night publishes nothing.",
+            "Nothing has to be undone: a blocked run publishes nothing.",
         )
     if kind == "keep" and any(rule.outcome == "underpowered" for rule in rules):
         return (
-            "Nothing yet: too few people could be judged, so the gate waits for more days.",
+            "No action needed: too few users could be evaluated, the gate waits for more days.",
             *acceptance(run_id, offered),
         )
     return ()

@@ -422,7 +422,7 @@ def test_a_night_has_one_page_which_knows_what_changes_for_people(shop):
     assert {"als", "popularity"} <= set(told.costs)
     html = last["page.html"].read_text()
     assert html.count("<svg ") == sum(name.endswith(".svg") for name in last)
-    assert "What changed for people who did nothing" in html
+    assert "List stability" in html
     names = mlflow_artifacts(ws, second.run_id)
     assert set(last) <= names
     # The first one changed nothing for anybody: its page is drawn from the gate's rows.
@@ -622,7 +622,7 @@ def test_a_promotion_says_how_near_fold_in_had_come_to_it(shop):
     assert logged["foldin.overlap_at_10"] == parity.overlap
     files = page_files(run)
     assert page_of(run).parity == ((NIGHTS[1], parity, None),)
-    assert "What folding in between nights is worth" in files["page.html"].read_text()
+    assert "Fold-in compared with retraining" in files["page.html"].read_text()
 
 
 def test_dice_that_were_not_thrown_are_said_in_words(shop, monkeypatch):

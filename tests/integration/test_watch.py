@@ -248,7 +248,7 @@ def test_a_night_keeps_what_came_back_and_shows_it_at_the_version(two_nights):
     assert entry.trigger == read_policy(run)
     assert entry.trigger.action == "retrain"  # by its size: the night ran by hand
     page = (run.folder / "page.html").read_text()
-    for part in ("What people did with what they were shown", "Whether something has moved"):
+    for part in ("<h2>Attribution of events to lists</h2>", "<h2>Drift</h2>"):
         assert part in page
     assert entry.trigger.reason in page
     client = MlflowClient(ws.tracking_uri, ws.tracking_uri)

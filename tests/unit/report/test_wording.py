@@ -65,7 +65,7 @@ def test_a_blocked_night_names_its_causes_and_no_candidate() -> None:
         RuleResult("refresh.r1", "als", 0.0, -0.02, "pass", "as last time"),
     ]
     first, *others = wording.advice("block", rules)
-    assert first.startswith("Look first at: check volume, complete.")
+    assert first.startswith("Cause of the block: data check: volume, complete.")
     assert len(others) == 2
     assert "the sentence above" in wording.advice("block", [])[0]
 
@@ -76,12 +76,12 @@ def test_what_a_person_may_accept_is_named_as_a_command() -> None:
     for kind in ("block", "keep"):
         [told] = [x for x in wording.advice(kind, [thin], "RUN", ("als",)) if "accept" in x]
         assert told == (
-            f"If you know better: {command} puts the als of tonight live; then start the night "
-            "again."
+            f"To override the gate, run {command}, which publishes als; then start the nightly "
+            "run again."
         )
         assert not [x for x in wording.advice(kind, [thin], "RUN") if "accept" in x]
     [told] = wording.acceptance("RUN", ("new", "als"))
-    assert f"{command} puts the new of tonight live, with `--recipe als` als; then start" in told
+    assert f"{command}, which publishes new, with `--recipe als` als; then start" in told
 
 
 def test_other_nights_ask_nothing_of_a_person() -> None:
