@@ -265,17 +265,17 @@ def history(
 
 
 def _quality(home: Path | None, out: Path | None, json: bool) -> None:
-    from pipeline.base import plain
     from pipeline.errors import ConfigError
-    from pipeline.report.live import FORMATS, live_chart
+    from pipeline.report.live import FORMATS, live_chart, live_table
     from pipeline.steps.diagnostics.live_quality import live_history
 
     kind = "" if out is None else out.suffix.removeprefix(".").lower()
     if out is not None and kind not in FORMATS:
         raise ConfigError("usage.picture_format", f"{out} is neither a .png nor a .svg file")
-    quality = live_history(open_workspace(home))
+    runs = live_history(open_workspace(home))
+    entries, table = {"entries": [run.plain() for run in runs]}, live_table(runs)
     if out is None:
-        show(quality, json, quality.text())
+        show(entries, json, table)
         return
-    write_out(out, live_chart(quality.entries, kind))
-    show({**plain(quality), "out": str(out)}, json, f"{quality.text()}\n\ndrawn in {out}")
+    write_out(out, live_chart(runs, kind))
+    show({**entries, "out": str(out)}, json, f"{table}\n\ndrawn in {out}")

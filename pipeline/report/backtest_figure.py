@@ -94,8 +94,7 @@ def _costs(drawn: Figure, rows: Sequence[ScheduleRow]) -> None:
     """Draw below it a bar a policy: what its trainings took, and what that bought."""
     height = drawn.get_figheight()
     axes = drawn.add_axes((_LEFT, 0.1 / height, _WIDE, _BAR * len(rows) / height))
-    for side in axes.spines.values():
-        side.set_visible(False)
+    axes.set_frame_on(False)
     axes.tick_params(length=0, labelsize=9, labelcolor=INK)
     axes.set_xticks([])
     name_rows(axes, [row.schedule for row in rows])

@@ -22,30 +22,30 @@ if TYPE_CHECKING:
 
 _FLOOR, _TOP = -2.0, math.log10(MAX_E_VALUE)
 _SHIFT = 0.012
+_SEED_LINES = ("one block", "pairs", "disjoint", "seeds", "e-values")
+"""Lines of `text` that need seed noise."""
 
 
 def sentence(result: Calibration) -> str:
-    """Say how often the gate is wrong on these data, and what it finds."""
-    blocks = len(result.users)
+    """Return the measured error rate and power of the gate."""
     power = (
-        f"a change of {change(result.planted)} is found within {blocks} blocks in "
+        f"a lift of {change(result.planted)} is detected within {len(result.users)} blocks in "
         f"{100 * result.power:.0f} % of replays"
     )
     if not result.seed_noise:
         return (
-            "no dice move this recipe's lists, so an equal one gives equal ones; where a coin has "
-            "shared lists out over two sides, one block takes one for better in "
-            f"{_tossed(result)}; {power}"
+            "the recipe has no seed noise; with its lists assigned at random to two sides, one "
+            f"block favours a side in {_tossed(result)}; {power}"
         )
     return (
-        f"one block takes an equal recipe for a better one in {_share(result.rate)} of cases, at "
-        f"most {_limit(result.rate_upper)}; {result.switched} of {len(result.equal)} accounts of "
-        f"equal recipes came to a switch; {power}"
+        f"one block favours an equal recipe in {_share(result.rate)} of cases, at most "
+        f"{_limit(result.rate_upper)}; {result.switched} of {len(result.equal)} e-processes of "
+        f"equal recipes reached a switch; {power}"
     )
 
 
 def text(result: Calibration, recipe: str, k: int, begins: Sequence[datetime]) -> str:
-    """Tell a calibration line by line.
+    """Return a calibration as lines.
 
     Parameters
     ----------
@@ -56,43 +56,41 @@ def text(result: Calibration, recipe: str, k: int, begins: Sequence[datetime]) -
     begins
         Starts of the holdouts, oldest first.
     """
+    blocks = len(result.users)
     users = ", ".join(f"{n:,}" for n in result.users)
-    fits, blocks = "all fits of a cut-off alike", len(result.users)
-    noise: dict[str, str] = {}
-    if result.seed_noise:
-        fits = f"{result.replicates} fits a cut-off"
-        noise = {
-            "one block": f"false switches {_share(result.rate)}, at most "
-            f"{_limit(result.rate_upper)} (95 %; v̂ {result.v_hat:.2f}, {result.df} degrees of "
-            f"freedom, standard error {100 * result.se:.1f} %)",
-            "pairs": f"{result.passed} of {result.pairs} ordered pairs of fits passed",
-            "apart": f"{result.disjoint_passed} of {result.disjoint_pairs} pairs that share no "
-            f"fit, at most {_limit(result.disjoint_upper)} (95 %)",
-            "seeds": f"τ {_share(result.seed_sd)}; sd of z {result.sd_z:.2f}, where 1 is right",
-            "accounts": f"{result.switched} of {len(result.equal)} of equal recipes reached "
-            f"{result.threshold:,.0f} points and {change(result.min_lift)} in {blocks} blocks",
-        }
+    days = ", ".join(f"{day:%Y-%m-%d}" for day in begins)
+    fits = f"{result.replicates} replicates" if result.seed_noise else "no seed noise"
     lines = {
         "recipe": f"{recipe}, NDCG@{k} {result.mean:.4f}, {fits}",
-        "cut-offs": f"{', '.join(f'{day:%Y-%m-%d}' for day in begins)}; {users} users",
-        **noise,
-        "people": f"false switches in {_tossed(result)}: a coin says whose list is upside down on "
-        "which of two sides",
-        "power": f"{result.detections} of {len(result.better)} found {change(result.planted)} "
-        f"within {blocks} blocks ({_planted(result)})",
+        "cutoffs": f"{days}; {users} users",
+        "one block": f"false switches {_share(result.rate)}, at most {_limit(result.rate_upper)} "
+        f"(95 %; v̂ {result.v_hat:.2f}, {result.df} degrees of freedom, standard error "
+        f"{100 * result.se:.1f} %)",
+        "pairs": f"{result.passed} of {result.pairs} ordered pairs of replicates passed",
+        "disjoint": f"{result.disjoint_passed} of {result.disjoint_pairs} pairs without a common "
+        f"replicate passed, at most {_limit(result.disjoint_upper)} (95 %)",
+        "seeds": f"seed SD {_share(result.seed_sd)}; SD of z {result.sd_z:.2f} (1 expected)",
+        "e-values": f"{result.switched} of {len(result.equal)} e-processes of equal recipes "
+        f"reached {result.threshold:,.0f} and {change(result.min_lift)} in {blocks} blocks",
+        "users": f"false switches in {_tossed(result)}: lists reversed on a random side",
+        "power": f"{result.detections} of {len(result.better)} replays detected "
+        f"{change(result.planted)} within {blocks} blocks ({_planted(result)})",
     }
+    if not result.seed_noise:
+        for name in _SEED_LINES:
+            del lines[name]
     return "\n".join(f"{name + ':':<11}{line}" for name, line in lines.items())
 
 
 def _tossed(result: Calibration) -> str:
     return (
-        f"{result.tossed_passed:,} of {result.tosses:,} tosses, at most "
+        f"{result.tossed_passed:,} of {result.tosses:,} random assignments, at most "
         f"{_limit(result.tossed_upper)} (95 %)"
     )
 
 
 def figure(result: Calibration) -> bytes:
-    """Draw the accounts of equal recipes and those of a better one, block by block, as SVG."""
+    """Draw the e-processes of equal recipes and of a better one by block, as SVG."""
     blocks = len(result.users)
     drawn, (axes,) = card(2.3, title(result), _about(result), left=0.78, right=1.05)
     bound = math.log10(result.threshold)
@@ -105,11 +103,11 @@ def figure(result: Calibration) -> bytes:
     axes.set_xlim(-0.05 * blocks, 1.03 * blocks)
     axes.set_ylim(_FLOOR - 0.15, max(bound, highest) + 0.3)
     axes.set_xticks(range(blocks + 1))
-    axes.set_xlabel("blocks of days counted")
+    axes.set_xlabel("blocks of days")
     steps = range(int(_FLOOR), math.floor(max(bound, highest)) + 1, 2)
     axes.set_yticks(steps, [*map(power, steps)])
     right = 1.06 * blocks
-    write(axes, right, bound, f"{result.threshold:,.0f} points", INK, va="bottom")
+    write(axes, right, bound, f"{result.threshold:,.0f} needed", va="bottom")
     ends = {
         BLUE: (result.better, f"● better by\n{change(result.planted).removeprefix('+')}"),
         ORANGE: (result.equal, "× equal"),
@@ -123,28 +121,25 @@ def figure(result: Calibration) -> bytes:
 
 
 def title(result: Calibration) -> str:
-    """State the finding."""
+    """State the number of false switches and of detected gains."""
     gain = change(result.planted).removeprefix("+")
-    better = f"{result.detections} of {len(result.better)} find a gain of {gain}"
-    if not result.seed_noise:
-        return f"{better}; no dice move the recipe's lists"
-    wrong = {0: "No equal recipe comes", 1: "1 equal recipe comes"}.get(
-        result.switched, f"{result.switched} equal recipes come"
-    )
-    return f"{wrong} to a switch, {better}"
+    wrong = "No seed noise"
+    if result.seed_noise:
+        wrong = f"{result.switched} of {len(result.equal)} equal recipes reach a switch"
+    return f"{wrong}; {result.detections} of {len(result.better)} replays detect a gain of {gain}"
 
 
 def _about(result: Calibration) -> str:
     return (
-        f"points of {len(result.equal)} accounts each, on a log scale; {power(int(_FLOOR))} "
-        f"stands for less, too, {MAX_E_VALUE:,.0f} for more. Planted: {_planted(result)}"
+        f"e-values of {len(result.equal)} replays each, log scale; {power(int(_FLOOR))}: this or "
+        f"less, {MAX_E_VALUE:,.0f}: this or more. Planted gain: {_planted(result)}"
     )
 
 
 def _planted(result: Calibration) -> str:
-    whose = "every list" if result.every == 1 else f"one list in {result.every}"
-    again = "" if result.every == 1 else ", other ones in each replay"
-    return f"{whose} of the other side upside down{again}"
+    if result.every == 1:
+        return "every list of the other side reversed"
+    return f"one list in {result.every} of the other side reversed, drawn anew in each replay"
 
 
 def _draw(

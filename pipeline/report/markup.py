@@ -9,55 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from importlib import resources
 
 from pipeline.report import wording
 from pipeline.report.svg_card import SVG
 
-_STYLE = """
-:root{color-scheme:light;--ink:#1f2328;--soft:#59626c;--line:#d8dde3;--wash:#f5f7f9}
-*{box-sizing:border-box}
-body{margin:0;background:#fff;color:var(--ink);line-height:1.5;
-font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
-main{max-width:1000px;margin:0 auto;padding:28px 24px 48px}
-header{border-left:6px solid var(--tone);padding:2px 0 4px 18px;margin-bottom:22px}
-.eyebrow{color:var(--soft);font-size:14px;margin:0}
-h1{font-size:26px;line-height:1.25;margin:4px 0 8px}
-.sentence{font-size:18px;margin:0;overflow-wrap:anywhere}
-h2{font-size:19px;margin:38px 0 4px;padding-top:12px;border-top:1px solid var(--line)}
-h3{font-size:15px;margin:20px 0 4px}
-.about{color:var(--soft);margin:0 0 10px;max-width:72ch}
-.todo{background:var(--wash);border:1px solid var(--line);padding:12px 18px;margin:0 0 8px}
-.todo h2{margin:0 0 4px;padding:0;border:0;font-size:16px}.todo ul{margin:0;padding-left:20px}
-ul.notes{margin:6px 0 14px;padding-left:20px;overflow-wrap:anywhere}
-.cards{display:flex;flex-wrap:wrap;gap:18px 32px;align-items:flex-start;margin:8px 0 14px}
-figure{margin:0;flex:1 1 300px;max-width:460px;min-width:0}
-.beside{flex:1 1 300px;min-width:0}
-figure svg{display:block;width:100%;height:auto}
-figure text{font-family:system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,
-sans-serif!important}
-.wide{overflow-x:auto}
-table{border-collapse:collapse;width:100%;font-size:14px;font-variant-numeric:tabular-nums}
-th,td{text-align:left;padding:7px 20px 7px 0;border-bottom:1px solid var(--line);
-vertical-align:top}
-th{color:var(--soft);font-weight:600}
-td.n,th.n{text-align:right}td.n{white-space:nowrap}td.w{white-space:nowrap}
-th:last-child,td:last-child{padding-right:0}
-tr.lead td{font-weight:600}
-.ok{color:#0b6b43}.bad{color:#a3260b;font-weight:600}.other{color:#7a4b00}
-dl{display:grid;grid-template-columns:max-content 1fr;gap:4px 20px;margin:0 0 14px}
-dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere}
-details{margin-top:10px}summary{cursor:pointer;color:var(--soft)}
-footer{margin-top:40px;padding-top:14px;border-top:1px solid var(--line);font-size:13px}
-@media(max-width:600px){main{padding:16px 14px}dl{grid-template-columns:1fr;gap:0}
-dd{margin-bottom:8px}
-thead{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
-table,tbody{display:block}
-tr{display:flex;flex-wrap:wrap;gap:2px 16px;padding:9px 0;border-bottom:1px solid var(--line)}
-td,td.n{display:block;border:0;padding:0;text-align:left;overflow-wrap:anywhere}
-td[data-h]::before{content:attr(data-h) " ";color:var(--soft);font-weight:400}
-td.wholly{flex-basis:100%}td.name{flex-basis:100%;font-weight:600}}
-@media print{details>*{display:block}}
-"""
+_STYLE = resources.files("pipeline.report").joinpath("page.css").read_text("utf-8")
 _COMMAND = re.compile(r"`([^`]+)`")
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
@@ -80,7 +37,7 @@ def document(title: str, tone: str, parts: Iterable[str]) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title>"
-        f"<style>{_STYLE}:root{{--tone:{tone}}}</style></head>\n<body><main>\n"
+        f"<style>\n{_STYLE}:root{{--tone:{tone}}}</style></head>\n<body><main>\n"
         + "\n".join(part for part in parts if part)
         + "\n</main></body></html>\n"
     )

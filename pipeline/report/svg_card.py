@@ -108,7 +108,9 @@ def svg(figure: Figure, key: str, alt: str) -> bytes:
         "height": root.attrib["height"], "role": "img", "aria-label": _NO_XML.sub("", alt),
         **_DEFAULTS,
     }  # fmt: skip
-    _take_out(root, "style")
+    for parent in list(root.iter()):
+        for style in parent.findall(f"{{{SVG}}}style"):
+            parent.remove(style)
     _rename(root, key)
     return Xml.tostring(root, encoding="unicode").encode() + b"\n"
 
@@ -124,12 +126,7 @@ def _folded(name: str) -> str:
 
 def _rename(root: Xml.Element, key: str) -> None:
     """Drop namespaces and unused ids; put the key before the others."""
-    used = {
-        reference
-        for node in root.iter()
-        for name, value in node.attrib.items()
-        for reference in ([value[1:]] if _local(name) == "href" else _REFERENCE.findall(value))
-    }
+    used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', Xml.tostring(root, encoding="unicode")))
     for node in root.iter():
         node.tag = _local(node.tag)
         kept = {_local(name): value for name, value in node.attrib.items()}
@@ -147,10 +144,3 @@ def _rename(root: Xml.Element, key: str) -> None:
 def _local(name: str) -> str:
     """Return a name without its namespace."""
     return name.rpartition("}")[2]
-
-
-def _take_out(root: Xml.Element, name: str) -> None:
-    for parent in list(root.iter()):
-        for child in list(parent):
-            if _local(child.tag) == name:
-                parent.remove(child)

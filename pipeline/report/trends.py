@@ -99,8 +99,8 @@ def e_processes_figure(
     for status, (colour, _, _), height in zip(shown, _STROKES, placed, strict=False):
         text = f"{short(status.recipe, 16)}\n{e_value_text(status.e_process.e_value)}"
         write(axes, 1.06, height, text, colour, transform=axes.get_yaxis_transform())
-    ticks = list(range(math.ceil(low), math.floor(high) + 1))
-    axes.set_yticks(ticks, [power(at) for at in ticks])
+    ticks = range(math.ceil(low), math.floor(high) + 1)
+    axes.set_yticks(ticks, [*map(power, ticks)])
     axes.grid(visible=False, axis="x")
     return svg(drawing, "accounts", title)
 
@@ -142,14 +142,7 @@ def live_figure(live: Sequence[Dated[LiveFigures]], metric: str) -> bytes:
         before = row.model_version
     days = [as_of for as_of, _ in rows]
     values = [row.ndcg or 0.0 for _, row in rows]
-    axes.plot(
-        [*map(day_number, days)],
-        values,
-        "-o",
-        color=BLUE,
-        linewidth=1.2,
-        markersize=5,
-    )
+    axes.plot([*map(day_number, days)], values, "-o", color=BLUE, linewidth=1.2, markersize=5)
     _days(axes, days)
     top = axes.get_ylim()[1]
     axes.set_ylim(0, top * 1.08 or 1)
@@ -159,6 +152,8 @@ def live_figure(live: Sequence[Dated[LiveFigures]], metric: str) -> bytes:
 
 def churn_figure(churn: Sequence[Dated[ChurnFile]], tonight: datetime) -> bytes:
     """Draw what part of idle people's lists each publication changed, by cause."""
+    from matplotlib.patches import Rectangle
+
     rows = [
         (as_of, 1 - file.first.overlap, sorted(file.first.lost.items()))
         for as_of, file in churn
@@ -188,7 +183,9 @@ def churn_figure(churn: Sequence[Dated[ChurnFile]], tonight: datetime) -> bytes:
     height = 0.32 * len(rows)
     for number, name in enumerate(names):
         x, y = 0.52 * (number % 2), -(0.36 + 0.2 * (number // 2)) / height
-        _patch(axes, x, y, height, number)
+        corner, size = (x, y - 0.055 / height), (0.07, 0.11 / height)
+        patch = Rectangle(corner, *size, transform=axes.transAxes, clip_on=False, **_fill(number))
+        axes.add_patch(patch)
         write(axes, x + 0.09, y, plain(name), transform=axes.transAxes, clip_on=False)
     return svg(drawing, "churn", title)
 
@@ -240,25 +237,11 @@ def _days(axes: Axes, instants: Sequence[datetime]) -> None:
     first, last = day_number(nights[0]), day_number(nights[-1])
     pad = max((last - first) * 0.08, 1.0)
     axes.set_xlim(first - pad, last + pad)
-    chosen = [nights[-1]]
+    chosen, gap = [nights[-1]], (nights[-1] - nights[0]) / 5
     for night in (nights[round(at * (len(nights) - 1) / 3)] for at in (0, 1, 2)):
-        if all(
-            abs(day_number(night) - day_number(other)) > 0.2 * (last - first) for other in chosen
-        ):
+        if all(abs(night - other) > gap for other in chosen):
             chosen.append(night)
-    axes.set_xticks([day_number(night) for night in chosen], [day(night) for night in chosen])
-
-
-def _patch(axes: Axes, x: float, y: float, height: float, number: int) -> None:
-    """Lay a patch of a cause's hatch below the axes, to name it."""
-    from matplotlib.patches import Rectangle
-
-    axes.add_patch(
-        Rectangle(
-            (x, y - 0.055 / height), 0.07, 0.11 / height, transform=axes.transAxes, clip_on=False,
-            **_fill(number),
-        )
-    )  # fmt: skip
+    axes.set_xticks([*map(day_number, chosen)], [*map(day, chosen)])
 
 
 def _fill(number: int) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def test_answers_are_joined_to_what_was_live(copy, one_night):
     # What a list puts first is taken more often than what it puts last.
     assert rows["position", "1"]["conversion"] > rows["position", "20"]["conversion"]
     text = attribution_table(found)
-    assert "by" in text.splitlines()[0] and "answer a list shown within 7 days" in text
+    assert "by" in text.splitlines()[0] and "answer a list that was live within 7 days" in text
 
 
 def test_before_anything_was_shown_nothing_is_answered(copy):

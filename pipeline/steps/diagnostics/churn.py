@@ -26,11 +26,9 @@ from pipeline.serving.publish import chain, of_chain, trim, unavailable, unpatch
 from pipeline.serving.recommend import model_lists
 from pipeline.stores.runs import Run
 from pipeline.workspace.artifacts import REFIT, ChurnFile, CostFile, SeedNoise
-from pipeline.workspace.ledger import Champion
 from pipeline.workspace.memory import refuse_too_large
 from pipeline.workspace.night import Night
 from pipeline.workspace.run_files import promoted, read_history, read_scorer, read_split
-from pipeline.workspace.workspace import Workspace
 
 _SEED: Final = 1
 
@@ -61,9 +59,12 @@ def measure(night: Night, progress: Progress) -> ChurnFile | None:
 
     scorer = read_scorer(night.run, REFIT)
     fresh = lists(scorer) if people else live.clear()
-    stock = trim(of_people(_longer(night.ws, champion, live), people), gone, length)
+    before = night.ws.runs.open(champion.run_id)
+    # The run keeps more entries than were published; its files may be gone.
+    made = live if before.committed("recommend") is None else before.frame("recommend", "lists")
+    stock = trim(of_people(made, people), gone, length)
     rest = RECIPE if promoted(night).kind == "switch" else DATA
-    noise = SeedNoise(rate=None, reason="not measured: nobody did nothing")
+    noise = SeedNoise(rate=None, reason="not measured: no user is without new events")
     if people:
         noise = _seed_noise(night, scorer, overlap, progress)
     compared = [
@@ -89,41 +90,25 @@ def churn_metrics(run: Run) -> dict[str, float]:
     return {name: float(value) for name, value in values.items() if value is not None}
 
 
-def _longer(ws: Workspace, champion: Champion, live: pl.DataFrame) -> pl.DataFrame:
-    """Return the live lists with what stood behind them, while that run still has them."""
-    run = ws.runs.open(champion.run_id)
-    if run.committed("recommend") is None:
-        return live
-    return run.frame("recommend", "lists")
-
-
 def _seed_noise(
     night: Night, scorer: Scorer, overlap: Callable[[Scorer], float | None], progress: Progress
 ) -> SeedNoise:
     """Return the share of the first entries that a refit with another seed changes."""
-    other = _replicate(night, scorer, progress)
-    if isinstance(other, str):
-        return SeedNoise(rate=None, reason=other)
-    if other is scorer:
-        return SeedNoise(rate=0.0, reason="no dice")
-    kept = overlap(other)
-    return SeedNoise(rate=None if kept is None else 1.0 - kept, reason=None)
-
-
-def _replicate(night: Night, scorer: Scorer, progress: Progress) -> Scorer | str:
-    """Train the refit's recipe with another seed; the scorer itself where that changes nothing.
-
-    A sentence where it was not done.
-    """
     name = str(promoted(night).recipe)
     cost = night.run.find(CostFile, REFIT)
     if cost is None or cost.fit_seconds > QUICK_SECONDS:
         took = "an unknown time" if cost is None else f"{cost.fit_seconds:,.0f} s"
-        return f"not measured: the refit took {took}, more than {QUICK_SECONDS:.0f} s"
+        reason = f"not measured: the refit took {took}, more than {QUICK_SECONDS:.0f} s"
+        return SeedNoise(rate=None, reason=reason)
     history, recipe = read_history(night.run, "full"), night.recipes[name]
     try:
         refuse_too_large(name, recipe, history, night.config.train)
-        other = recipe.train(history, replicate=_SEED, progress=lambda x: progress(f"dice: {x}"))
+        other = recipe.train(
+            history, replicate=_SEED, progress=lambda text: progress(f"seed noise: {text}")
+        )
     except NightjarError as error:
-        return f"not measured: {error.sentence}"
-    return scorer if same(scorer, other) else other
+        return SeedNoise(rate=None, reason=f"not measured: {error.sentence}")
+    if same(scorer, other):
+        return SeedNoise(rate=0.0, reason="no seed noise")
+    kept = overlap(other)
+    return SeedNoise(rate=None if kept is None else 1.0 - kept, reason=None)

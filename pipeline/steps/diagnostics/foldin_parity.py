@@ -10,7 +10,6 @@ next runs, on the events of these users since.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -58,9 +57,9 @@ def measure_parity(night: Night, draft: Draft, progress: Progress) -> ParityFile
     try:
         lists = _both(night, night.champion)
     except NightjarError as error:
-        lists = f"not measured: {error.sentence}"
+        lists = error.sentence
     if isinstance(lists, str):
-        reason = lists
+        reason = f"not measured: {lists}"
     else:
         folded, retrained = lists
         people = set(folded[c.USER_ID]) & set(retrained[c.USER_ID])
@@ -68,7 +67,7 @@ def measure_parity(night: Night, draft: Draft, progress: Progress) -> ParityFile
         if users >= MIN_GROUP_SIZE:
             overlap = churn(retrained, folded, people, k=FIRST).overlap
         else:
-            reason = f"not told: fewer than {MIN_GROUP_SIZE} people did something since"
+            reason = f"not reported: fewer than {MIN_GROUP_SIZE} users have events since"
         draft.frame(FOLDED, of_people(folded, people))
         draft.frame(RETRAINED, of_people(retrained, people))
     parity = ParityFile(users=users, overlap=overlap, k=FIRST, reason=reason)
@@ -124,34 +123,29 @@ def _both(night: Night, champion: Champion) -> tuple[pl.DataFrame, pl.DataFrame]
     """Return both kinds of lists, or why there are none."""
     before = open_night(night.ws, champion.run_id)
     if not before.recipes[champion.name].capabilities.fold_in:
-        return f"not measured: {champion.name} cannot fold in"
+        return f"{champion.name} cannot fold in"
     events = night.events(*WEIGHED)
     since = events.filter(between(Interval(champion.as_of, night.as_of)))
     history = History.from_arrays(night.run.arrays(REFIT, "history"))
-    people = _some(sorted(set(since[c.USER_ID]) & set(history.user_ids.tolist())))
-    if not people:
-        return "not measured: nobody did anything since"
+    active = sorted(set(since[c.USER_ID]) & set(history.user_ids.tolist()))
+    if not active:
+        return "no user has events since the last training"
+    # Evenly spread, which is a random sample: pseudonyms are drawn by chance.
+    sample = np.linspace(0, len(active) - 1, min(len(active), _MOST)).astype(np.int64)
+    people = [active[n] for n in sample]
     window = History.from_arrays(before.run.arrays(REFIT, "history"))
     recent = of_people(events, people)
     end = end_of(last_event(recent, night.as_of), champion.as_of)
     own = histories(weighed(recent, events, before.config.windows), window, end)
     if own is None:
-        return "not measured: what was done is all with items that are new"
-    gone = unavailable(night.table("items"))
+        return "all events since the last training are of new items"
+    gone, rows = unavailable(night.table("items")), np.isin(history.user_ids, people)
     repeat, length = read_split(night.run).task == "repeat", night.config.recommend.length
-    rows = np.flatnonzero(np.isin(history.user_ids, people))
     folded, retrained = (
         model_lists(score, users, gone, repeat=repeat, length=length)
         for score, users in (
             (read_scorer(before.run, REFIT).fold_in, own),
-            (read_scorer(night.run, REFIT).score, history.take(rows)),
+            (read_scorer(night.run, REFIT).score, history.take(np.flatnonzero(rows))),
         )
     )
     return folded, retrained
-
-
-def _some(people: Sequence[str]) -> list[str]:
-    """Return at most `_MOST`, spread evenly: pseudonyms are drawn by chance."""
-    if len(people) <= _MOST:
-        return list(people)
-    return [people[n] for n in np.linspace(0, len(people) - 1, _MOST).astype(np.int64)]

@@ -8,7 +8,6 @@ a replay stay in its run and are no part of the ledger.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import polars as pl
 
@@ -26,7 +25,7 @@ from pipeline.evaluation.prequential import (
     past_of,
     prequential,
 )
-from pipeline.report.live import LiveRun, live_table
+from pipeline.report.live import LiveRun
 from pipeline.stores.runs import Draft, Run
 from pipeline.workspace.artifacts import LiveFile
 from pipeline.workspace.as_of_view import AsOfView
@@ -36,17 +35,6 @@ from pipeline.workspace.night import Night
 from pipeline.workspace.workspace import Workspace
 
 ReadEvents = Callable[[Sequence[str], pl.Expr], pl.DataFrame]
-
-
-@dataclass(frozen=True)
-class LiveHistory:
-    """Scores of live lists, run by run."""
-
-    entries: tuple[LiveRun, ...]
-
-    def text(self) -> str:
-        """As a table for a person."""
-        return live_table(self.entries)
 
 
 def write_live(night: Night, split: Split, draft: Draft, progress: Progress) -> None:
@@ -113,14 +101,12 @@ def live_metrics(run: Run) -> dict[str, float]:
     return values
 
 
-def live_history(ws: Workspace) -> LiveHistory:
+def live_history(ws: Workspace) -> tuple[LiveRun, ...]:
     """Return the scores of all decided runs, oldest first; of two for one as-of the later one."""
     runs = ((entry, ws.runs.open(entry.run_id)) for entry in LedgerHistory.of(ws.ledger).decisions)
     files = ((entry, run.find(LiveFile)) for entry, run in runs)
-    return LiveHistory(
-        tuple(
-            LiveRun(as_of=entry.as_of, run_id=entry.run_id, **dict(file))
-            for entry, file in files
-            if file is not None
-        )
+    return tuple(
+        LiveRun(as_of=entry.as_of, run_id=entry.run_id, **dict(file))
+        for entry, file in files
+        if file is not None
     )

@@ -8,13 +8,13 @@ so they are no input of a run; and no reproducible checksum covers what they mea
 from __future__ import annotations
 
 import ctypes
+import re
 import threading
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
 import psutil
@@ -63,19 +63,13 @@ class Meter:
         self._wall, self._cpu = time.perf_counter(), time.process_time()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._wall = time.perf_counter() - self._wall
         self._cpu = time.process_time() - self._cpu
         self._over.set()
         self._watch.join()
         self._look_once()
-        highest = _highest()
-        if highest > self._record:
+        if (highest := _highest()) > self._record:
             self._seen = max(self._seen, highest)
 
     @property
@@ -121,12 +115,11 @@ def fit(
 
 def costs(run: Run, recipes: Iterable[str], winner: str | None) -> dict[str, TrainingCosts]:
     """Return what each recipe cost; of the winner, what its refit cost as well."""
-    fits = {name: run.find(CostFile, train_step(name)) for name in recipes}
     refit = run.find(CostFile, REFIT)
     return {
         name: TrainingCosts(fit, refit if name == winner else None)
-        for name, fit in fits.items()
-        if fit is not None
+        for name in recipes
+        if (fit := run.find(CostFile, train_step(name))) is not None
     }
 
 
@@ -136,15 +129,11 @@ def cost_line(costs: Mapping[str, TrainingCosts]) -> str:
     longest = max(costs, key=lambda name: costs[name].fit.fit_seconds)
     count = f"{len(costs)} recipe{'' if len(costs) == 1 else 's'}"
     line = f"{count} in {seconds:,.1f} s, {longest} longest: {costs[longest].fit.text()}"
-    for cost in costs.values():
-        if cost.refit is not None:
-            line += f"; refit: {cost.refit.text()}"
-    return line
+    refits = [f"; refit: {cost.refit.text()}" for cost in costs.values() if cost.refit is not None]
+    return line + "".join(refits)
 
 
 def _highest() -> int:
     """The most that it ever had; `ru_maxrss` would count what its parent had before it, too."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    return 0
+    found = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0

@@ -58,9 +58,7 @@ def slice_rows(night: Night, challenger: str | None, against: str | None) -> tup
         return ()
     candidate, champion = recipes[challenger], recipes[against]
     rows = []
-    for column in candidate.users.columns:
-        if not column.startswith(SLICE):
-            continue
+    for column in (name for name in candidate.users.columns if name.startswith(SLICE)):
         try:
             values = paired(candidate.users, champion.users, column)
         except GateError:  # the decision names what is missing
@@ -74,18 +72,9 @@ def slice_rows(night: Night, challenger: str | None, against: str | None) -> tup
         )
         if not comparison.n:
             continue
-        known = math.isfinite(comparison.v)
-        low, high = normal_interval(comparison.x, comparison.se)
-        rows.append(
-            SliceRow(
-                name=column.removeprefix(SLICE),
-                users=comparison.n,
-                candidate=comparison.candidate,
-                champion=comparison.champion,
-                lift=comparison.x if known else None,
-                lo=low if known else None,
-                hi=high if known else None,
-                underpowered=comparison.underpowered,
-            )
-        )
+        lift = lo = hi = None
+        if math.isfinite(comparison.v):
+            lift, (lo, hi) = comparison.x, normal_interval(comparison.x, comparison.se)
+        means, name = (comparison.candidate, comparison.champion), column.removeprefix(SLICE)
+        rows.append(SliceRow(name, comparison.n, *means, lift, lo, hi, comparison.underpowered))
     return tuple(rows)

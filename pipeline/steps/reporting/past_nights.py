@@ -9,7 +9,6 @@ built; an earlier run whose files are gone leaves a gap.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
 
@@ -113,20 +112,14 @@ def _past_run(
     recipe = None if evaluation is None else evaluation.recipes.get(decision.recipe)
     metric = metric_name(NDCG, night.config.recommend.length)
     mean, lo, hi = (None, None, None) if recipe is None else recipe.interval(metric)
-    ratio = next(
-        (
-            ratio
-            for ratio in decision.ratios
-            if ratio.recipe_hash == decision.recipe_hash and ratio.block == decision.block
-        ),
-        None,
-    )
-    row = PastRun(as_of, decision.kind, decision.recipe, holdout_days, mean, lo, hi)
-    if ratio is None:
-        return row
-    lift = ratio.ratio - 1
-    lift_lo, lift_hi = normal_interval(lift, ratio.se)
-    return replace(row, lift=lift, lift_lo=lift_lo, lift_hi=lift_hi)
+    lift = lift_lo = lift_hi = None
+    for ratio in decision.ratios:
+        if (ratio.recipe_hash, ratio.block) == (decision.recipe_hash, decision.block):
+            lift = ratio.ratio - 1
+            lift_lo, lift_hi = normal_interval(lift, ratio.se)
+            break
+    level = (mean, lo, hi, lift, lift_lo, lift_hi)
+    return PastRun(as_of, decision.kind, decision.recipe, holdout_days, *level)
 
 
 def _find(night: Night, run_id: str, kind: type[A]) -> A | None:
