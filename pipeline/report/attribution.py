@@ -1,6 +1,6 @@
 """Attribution by group: a table for a terminal, a section for a page.
 
-Guarantees: nothing here is computed; a group of too few people is named with their number alone.
+Guarantees: nothing is computed here; a group below the minimum size shows only its number of users.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def attribution_section(attribution: Attribution | None) -> str:
 
 
 def _notes(attribution: Attribution) -> list[str]:
-    """Return sentences about the join and about the lists that events claim."""
+    """Return sentences about joined events and claimed lists."""
     start, end = to_the_second(attribution.span.start), to_the_second(attribution.span.end)
     notes = [
         f"{attribution.joined:,} of {attribution.events:,} events of {attribution.people:,} users "

@@ -1,7 +1,7 @@
-"""A backtest as one figure: the quality of each policy by day, and what its trainings took.
+"""Figure of a backtest: the quality of each schedule by day, and its training cost.
 
-Promises: equal days give equal bytes; without colour the policies differ by their dashes and by the
-names at their ends.
+Guarantees: equal days give equal bytes; schedules differ by dashes and by the names at the ends of
+their lines, not only by colour.
 """
 
 from __future__ import annotations
@@ -42,19 +42,31 @@ _STROKES: Final = {
 _SMOOTH: Final = 7
 _TICKS: Final = 6
 _LEFT, _WIDE, _TALL = 0.1, 0.73, 3.4
-"""Where axes begin and how wide they are, in shares of the figure; the days, in inches."""
+"""Left edge and width of the axes as shares of the figure's width; height in inches."""
 _BETWEEN, _BAR = 0.95, 0.26
-"""Below the days, and of a policy's bar, in inches."""
+"""Space between both axes, and height of a schedule's bar, in inches."""
 _LONGEST_BAR: Final = 0.6
-"""The longest one, as a share of the width: what it says stands behind it."""
+"""Longest bar as a share of the width; the rest holds its label."""
 _APART: Final = 0.06
-"""Least distance of two names at the right, as a share of the height."""
+"""Minimum distance of two names at the right, as a share of the height."""
 
 
 def figure(days: Mapping[str, Sequence[DayFile]], plant: datetime | None) -> bytes:
-    """Draw as SVG the quality of each policy by day, a mark at each of its nights, and its cost."""
+    """Draw the quality of each schedule by day, a mark per nightly run, and the training cost.
+
+    Parameters
+    ----------
+    days
+        Days of each schedule, in order.
+    plant
+        Instant of the planted shift.
+
+    Returns
+    -------
+    An SVG file.
+    """
     rows = summary(days, plant)
-    about = f"NDCG of the lists that were live, mean of the last {_SMOOTH} steps; marks: nights"
+    about = f"NDCG of the live lists, mean of the last {_SMOOTH} steps; marks: nightly runs"
     foot = _BETWEEN + _BAR * len(rows)
     drawn, axes = canvas(1, title(days), about, row=_TALL, left=_LEFT, width=_WIDE, foot=foot)
     horizontal_lines(axes)
@@ -91,7 +103,7 @@ def figure(days: Mapping[str, Sequence[DayFile]], plant: datetime | None) -> byt
 
 
 def _costs(drawn: Figure, rows: Sequence[ScheduleRow]) -> None:
-    """Draw below it a bar a policy: what its trainings took, and what that bought."""
+    """Draw below a bar per schedule: its training seconds, and the NDCG per minute."""
     height = drawn.get_figheight()
     axes = drawn.add_axes((_LEFT, 0.1 / height, _WIDE, _BAR * len(rows) / height))
     axes.set_frame_on(False)
@@ -100,7 +112,7 @@ def _costs(drawn: Figure, rows: Sequence[ScheduleRow]) -> None:
     name_rows(axes, [row.schedule for row in rows])
     most = max(row.training_seconds for row in rows) or 1.0
     axes.set_xlim(0, most / _LONGEST_BAR)
-    axes.set_title("seconds of training after the first night, and NDCG for a minute of it",
+    axes.set_title("training seconds after the first promotion, and NDCG per training minute",
                    fontsize=9, color=GREY, loc="left")  # fmt: skip
     for at, row in enumerate(rows):
         colour, _ = _STROKES.get(row.schedule, (INK, "-"))
@@ -109,14 +121,14 @@ def _costs(drawn: Figure, rows: Sequence[ScheduleRow]) -> None:
 
 
 def _cost(row: ScheduleRow) -> str:
-    nights = "1 night" if row.nights == 1 else f"{row.nights} nights"
+    runs = "1 nightly run" if row.nights == 1 else f"{row.nights} nightly runs"
     bought = row.ndcg_per_training_minute
-    spent = f"{row.training_seconds:,.1f} s in {nights}"
-    return spent if bought is None else f"{spent}, {bought:.3g} a minute"
+    spent = f"{row.training_seconds:,.1f} s in {runs}"
+    return spent if bought is None else f"{spent}, {bought:.3g} per minute"
 
 
 def _dates(axes: Axes, instants: Sequence[datetime]) -> None:
-    """Write some of the days below the axes."""
+    """Write at most `_TICKS` evenly spaced days below the axes."""
     start, whole = min(instants), (max(instants) - min(instants)) / timedelta(days=1)
     days = sorted({round(whole * part / (_TICKS - 1)) for part in range(_TICKS)})
     shown = [start + timedelta(days=days) for days in days]

@@ -1,7 +1,7 @@
-"""A calibration of the gate for people: a sentence, a few lines, and one figure.
+"""Calibration of the gate: a sentence, a table for a terminal, and one figure.
 
-Promises: equal results give equal bytes; the title states the finding; without colour the two kinds
-of accounts differ by marks and dashes.
+Guarantees: equal results give equal bytes; the two kinds of replays differ by marks and dashes, not
+only by colour.
 """
 
 from __future__ import annotations
@@ -92,6 +92,7 @@ def _tossed(result: Calibration) -> str:
 def figure(result: Calibration) -> bytes:
     """Draw the e-processes of equal recipes and of a better one by block, as SVG."""
     blocks = len(result.users)
+    # Both kinds end at the same block: they are shifted apart so that marks do not hide marks.
     drawn, (axes,) = card(2.3, title(result), _about(result), left=0.78, right=1.05)
     bound = math.log10(result.threshold)
     highest = max(_height(r.log_e[-1]) for r in (*result.equal, *result.better))
@@ -114,7 +115,7 @@ def figure(result: Calibration) -> bytes:
     }
     for colour, (replays, label) in ends.items():
         at = sorted(_height(replay.log_e[-1]) for replay in replays)[len(replays) // 2]
-        near = abs(at - bound) < 0.35
+        near = abs(at - bound) < 0.35  # the label would lie on that of the threshold
         height, side = (bound - 0.35, "top") if near else (at, "center")
         write(axes, right, height, label, colour, va=side)
     return svg(drawn, "calibration", f"{title(result)}. {sentence(result)}")
@@ -147,7 +148,8 @@ def _draw(
 ) -> None:
     at: list[float] = []
     heights: list[float] = []
-    for replay in replays:  # one line with gaps: the file stays small
+    # One line with gaps instead of a line per replay: the file stays below 60 kB.
+    for replay in replays:
         path = [0.0, *(_height(log) for log in replay.log_e)]
         at += [0.0, *(block + shift for block in range(1, len(path))), math.nan]
         heights += [*path, math.nan]
@@ -156,12 +158,12 @@ def _draw(
     axes.plot([at[-2]] * len(ends), ends, mark, color=colour, markersize=3.5, clip_on=False)
 
 
-def _height(log_points: float) -> float:
-    return min(max(log_points / math.log(10), _FLOOR), _TOP)
+def _height(log_e: float) -> float:
+    return min(max(log_e / math.log(10), _FLOOR), _TOP)
 
 
 def _share(value: float) -> str:
-    """Write a small share with two figures: ``0.20 %``, ``17 %``."""
+    """Format a small share: ``0.20 %``, ``17 %``."""
     percent = 100 * value
     if percent == 0:
         return "0 %"
@@ -171,6 +173,6 @@ def _share(value: float) -> str:
 
 
 def _limit(value: float) -> str:
-    """Write an upper limit, which nobody may read as less than it is."""
+    """Format an upper limit, rounded up so that the text is never below the value."""
     steps = 10_000 if value < 0.0995 else 100
     return _share(max(math.ceil(steps * value), 1) / steps)

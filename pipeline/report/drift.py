@@ -31,7 +31,15 @@ def drift_table(drift: Drift) -> str:
 
 
 def drift_section(drift: Drift | None, policy: RetrainDecision | None) -> str:
-    """Return the section of a page about drift and the retrain decision."""
+    """Return the section of a page about drift.
+
+    Parameters
+    ----------
+    drift
+        None if it was not measured.
+    policy
+        Retrain decision of the run.
+    """
     signals = () if drift is None else drift.signals
     moved = [row for row in _ordered(signals) if row.status != DriftStatus.STABLE]
     stable = [row for row in _ordered(signals) if row.status == DriftStatus.STABLE]

@@ -1,7 +1,7 @@
-"""The ground of all figures: canvas with a title that states the finding, colours, labels, bytes.
+"""Base of all figures: a canvas with a title, axes style, colours, labels, PNG bytes.
 
-Guarantees: equal calls give equal bytes; nothing of pyplot's global state is touched; colours are
-Okabe and Ito's, and never the only sign.
+Guarantees: equal calls give equal bytes; pyplot and its global state are not used. Colours are from
+the palette of Okabe and Ito (2008), distinguishable with colour vision deficiency.
 """
 
 from __future__ import annotations
@@ -38,17 +38,22 @@ def canvas(
     width: float = 0.72,
     foot: float = 0.55,
 ) -> tuple[Figure, Axes]:
-    """Return a figure and its axes: room for `n_rows` rows, the title and a line about it above.
+    """Return a figure with a title, a line about it, and axes for `n_rows` rows.
 
     Parameters
     ----------
+    n_rows
+        Number of rows; 0 leaves room for one.
+    title, about
+        The title is wrapped, `about` is not.
     row
-        Height of a row, in inches.
+        Height of a row in inches.
     left, width
-        Where the axes begin and how wide they are, in shares of the figure.
+        Left edge and width of the axes as shares of the figure's width.
     foot
-        Room below the axes, in inches.
+        Space below the axes in inches.
     """
+    # Imported on first use: most commands draw nothing.
     from matplotlib.figure import Figure
 
     lines = textwrap.wrap(title, _WRAP) or [""]
@@ -69,7 +74,13 @@ def canvas(
 
 
 def style_axes(axes: Axes, size: float) -> None:
-    """Leave of the axes a line below, pale ticks and vertical lines; letters of `size` points."""
+    """Reduce axes to a baseline, labels without ticks, and a pale vertical grid.
+
+    Parameters
+    ----------
+    size
+        Font size of labels in points.
+    """
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(LIGHT)
@@ -83,13 +94,22 @@ def style_axes(axes: Axes, size: float) -> None:
 
 
 def horizontal_lines(axes: Axes) -> None:
-    """Draw the lines of the grid across instead of upright."""
+    """Replace the vertical grid by a horizontal one."""
     axes.grid(visible=False)
     axes.grid(axis="y", color=LIGHT, linewidth=0.6)
 
 
 def write(axes: Axes, x: float, y: float, text: str, colour: str = INK, **style: Any) -> None:
-    """Write a direct label; its middle at `y` unless `style` says otherwise."""
+    """Write a label, vertically centred at `y`.
+
+    Parameters
+    ----------
+    x, y
+        Data coordinates, unless `style` has another ``transform``.
+    style
+        Properties of a matplotlib ``Text``, which replace the defaults.
+    """
+    # A name may contain "$", which matplotlib would parse as mathematics.
     axes.text(
         x, y, text, **{"va": "center", "fontsize": SMALL, "color": colour, **style},
         parse_math=False,
@@ -97,17 +117,39 @@ def write(axes: Axes, x: float, y: float, text: str, colour: str = INK, **style:
 
 
 def write_right(axes: Axes, y: float, text: str, colour: str, va: str = "center") -> None:
-    """Name a line at the right of the axes, at its last value `y`."""
+    """Write a label right of the axes.
+
+    Parameters
+    ----------
+    y
+        Data coordinate, such as the last value of a line.
+    va
+        Vertical alignment.
+    """
     write(axes, 1.015, y, text, colour, fontsize=9, va=va, transform=axes.get_yaxis_transform())
 
 
 def day_number(instant: datetime) -> float:
-    """Return days since 1970, the coordinate of an instant on an axis."""
+    """Return days since 1970-01-01 UTC, the coordinate of an instant on an axis."""
     return instant.timestamp() / 86_400
 
 
 def spread(heights: Sequence[float], gap: float, low: float) -> list[float]:
-    """Move labels, the highest first, until none lies on another or, if it can be, below `low`."""
+    """Move labels apart so that they do not overlap.
+
+    Parameters
+    ----------
+    heights
+        Wanted positions, highest first.
+    gap
+        Minimum distance.
+    low
+        Lower end of the axes.
+
+    Returns
+    -------
+    Positions, moved down first, then up until all are at least `low`.
+    """
     placed: list[float] = []
     for height in heights:
         placed.append(min(height, placed[-1] - gap) if placed else height)
@@ -119,25 +161,45 @@ def spread(heights: Sequence[float], gap: float, low: float) -> list[float]:
 
 
 def name_rows(axes: Axes, names: Sequence[str]) -> None:
-    """Write the names of the rows, the first on top."""
+    """Label the rows of a figure, the first one on top.
+
+    Parameters
+    ----------
+    names
+        Cut by `short`.
+    """
     axes.set_yticks(range(len(names)), map(short, names), parse_math=False)
     axes.set_ylim(len(names) - 0.4, -0.6)
 
 
 def percent(value: float, _: float) -> str:
-    """Write a tick of an axis of changes."""
+    """Format a tick of an axis of relative changes.
+
+    Parameters
+    ----------
+    value
+        Relative change, .02 for ``+2 %``.
+    _
+        Position of the tick, which matplotlib passes.
+    """
     sign = "−" if value < 0 else "+" if value > 0 else ""
     return f"{sign}{abs(100 * value):.4g} %"
 
 
 def short(text: str, most: int = 26) -> str:
-    """Return a name, cut where it is longer than a figure has room for."""
+    """Return a name, cut to the space of a figure.
+
+    Parameters
+    ----------
+    most
+        Maximum number of characters, the ellipsis included.
+    """
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def png(figure: Figure) -> bytes:
-    """Return the figure's bytes."""
+    """Return a figure as a PNG file."""
     buffer = io.BytesIO()
-    # Without the library's own line of metadata, equal rows give equal bytes.
+    # matplotlib would write its version into the file: equal figures would differ after an update.
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()

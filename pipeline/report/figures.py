@@ -1,7 +1,6 @@
-"""Figures of tonight as SVG: a title that states the finding, direct labels, no legend.
+"""Figures of one nightly run as SVG: a title that states the finding, direct labels, no legend.
 
-Guarantees: equal rows give equal bytes; nothing of pyplot's global state is touched; colours are
-Okabe and Ito's, and never the only sign.
+Guarantees: as `svg_card`; a colour is never the only difference.
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ from pipeline.report.wording import change, metric_label, plain, share
 from pipeline.workspace.artifacts import RecipeEvaluation
 
 EffectRow: TypeAlias = LiftRow | SliceRow | PairedRow
-"""A lift with its interval, as a forest plot draws it."""
+"""Row of a forest plot: a lift with its interval."""
 _MOST = 16
 _ROW = 0.34
 
 
 def recipes_figure(page: NightPage) -> bytes:
-    """Draw the primary metric of each recipe with its 95 % interval, best on top."""
+    """Draw the primary metric of each recipe with its 95 % interval, the best on top."""
     names = page.ranked[:_MOST]
     label = metric_label(page.metric)
     title = recipes_title(page.values(NDCG), page.metric)
@@ -53,7 +52,17 @@ def recipes_figure(page: NightPage) -> bytes:
 
 
 def lifts_figure(lifts: Sequence[LiftRow], against: str, needed: float | None) -> bytes:
-    """Draw each recipe's lift over `against` with its 95 % interval and the lift a switch needs."""
+    """Draw the lift of each recipe with its 95 % interval, the highest on top.
+
+    Parameters
+    ----------
+    lifts
+        At least one row.
+    against
+        Recipe that the lifts are over.
+    needed
+        Lift that a switch needs; None for no line.
+    """
     rows = [(row.name, row) for row in sorted(lifts, key=lambda row: (-row.lift, row.name))]
     about = "lift on the same users, with its 95 % interval"
     title, label = lifts_title(lifts, against), f"lift over {short(against)}"
@@ -61,7 +70,15 @@ def lifts_figure(lifts: Sequence[LiftRow], against: str, needed: float | None) -
 
 
 def slices_figure(slices: Sequence[SliceRow], challenger: str, against: str) -> bytes:
-    """Draw the challenger's lift in each group of people, with its 95 % interval."""
+    """Draw the lift in each user group with its 95 % interval.
+
+    Parameters
+    ----------
+    slices
+        At least one row.
+    challenger, against
+        The two recipes that are compared.
+    """
     rows = [(f"{short(plain(row.name))} ({row.users:,})", row) for row in slices]
     about = f"lift of {short(challenger)} over {short(against)}, 95 % intervals; (users)"
     title, label = forest_title(slices, challenger, against), f"lift over {short(against)}"
@@ -76,7 +93,21 @@ def forest(
     label: str,
     needed: float | None = None,
 ) -> bytes:
-    """Draw lifts with their intervals, row by row, hollow where the evidence does not suffice."""
+    """Draw a forest plot: one lift with its 95 % interval per row.
+
+    Blue: better; orange: worse; grey: neither; a hollow mark: too little evidence.
+
+    Parameters
+    ----------
+    key
+        Name of the figure, see `svg`.
+    rows
+        Label and lift of each row, at least one; the first `_MOST` are drawn.
+    title, about, label
+        Title, line below it, and label of the axis.
+    needed
+        Lift of the dashed line; None for none.
+    """
     names, shown = zip(*rows[:_MOST], strict=True)
     if any(row.underpowered for row in shown):
         about += "; hollow: too little evidence"
@@ -98,7 +129,7 @@ def forest(
         if ends[0] <= ends[1]:
             axes.plot(ends, [at, at], color=colour, linewidth=1 if row.underpowered else 2)
         for end, inside, mark in ((low, row.lo >= low, "<"), (high, row.hi <= high, ">")):
-            if not inside:  # the interval goes on where the figure ends
+            if not inside:  # an arrow marks that the interval extends beyond the axis
                 axes.plot([end], [at], mark, color=colour, markersize=4)
         if low <= row.lift <= high:
             face = "white" if row.underpowered else colour
@@ -114,14 +145,14 @@ def forest(
 
 
 def _colour(row: EffectRow, lo: float, hi: float) -> str:
-    """Return the colour of a lift: better, worse, or neither for sure."""
+    """Return the colour of a lift; the gate decides which recipe is better, not the interval."""
     if row.proved if isinstance(row, LiftRow) else lo > 0 and not row.underpowered:
         return BLUE
     return ORANGE if hi < 0 and not row.underpowered else GREY
 
 
 def _span(rows: Sequence[EffectRow], needed: float | None) -> tuple[float, float]:
-    """Return the ends of the axis, which thin evidence stretches only where there is no other."""
+    """Return the ends of the axis; rows with too little evidence count only if all are such."""
     sure = [row for row in rows if not row.underpowered] or rows
     ends = [x for row in sure for x in (row.lift, row.lo, row.hi, needed, 0.0) if x is not None]
     low, high = min(ends), max(ends)
@@ -129,7 +160,7 @@ def _span(rows: Sequence[EffectRow], needed: float | None) -> tuple[float, float
 
 
 def reach_figure(page: NightPage) -> bytes:
-    """Draw how much of the catalogue each recipe recommends, how unevenly, and how novel it is."""
+    """Draw coverage, Gini index and novelty of each recipe's lists."""
     coverage = page.values(COVERAGE)
     names = [name for name in page.ranked[:_MOST] if name in coverage]
     panels = [("coverage, %", [100 * coverage[name] for name in names])]
@@ -158,7 +189,15 @@ def reach_figure(page: NightPage) -> bytes:
 
 
 def reasons_figure(reasons: Mapping[str, int], rows: int) -> bytes:
-    """Draw how many rows are in quarantine for each reason, most on top."""
+    """Draw the number of rows in quarantine by reason, the most frequent on top.
+
+    Parameters
+    ----------
+    reasons
+        Rows by reason; a row may have several.
+    rows
+        Rows in quarantine.
+    """
     shown = sorted(reasons.items(), key=lambda reason: (-reason[1], reason[0]))[:_MOST]
     title = reasons_title(reasons, rows)
     about = "rows in quarantine by reason; a row may have several"
@@ -174,12 +213,12 @@ def reasons_figure(reasons: Mapping[str, int], rows: int) -> bytes:
 
 
 def _stroke(page: NightPage, name: str) -> tuple[str, str]:
-    """Return colour and font weight of a recipe: the one that is live after the run stands out."""
+    """Return colour and font weight of a recipe; the champion after the run is highlighted."""
     return (BLUE, "bold") if name == page.decision.recipe else (GREY, "normal")
 
 
 def _interval(evaluation: RecipeEvaluation, metric: str) -> tuple[float, float, float]:
-    """Return mean and bounds, which are the mean where there is no interval."""
+    """Return mean and bounds; without an interval both bounds are the mean."""
     mean, lo, hi = evaluation.interval(metric)
     mean = mean or 0.0
     return mean, mean if lo is None else lo, mean if hi is None else hi

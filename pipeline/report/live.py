@@ -1,6 +1,6 @@
-"""Live quality run by run: a table and a figure.
+"""History of live quality: a table for a terminal, and a figure.
 
-Guarantees: equal rows give equal bytes; a run without a score is named and leaves a gap; nothing is
+Guarantees: equal runs give equal bytes; a run without scores stays visible as a gap; nothing is
 computed here.
 """
 
@@ -23,28 +23,28 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 FORMATS = ("png", "svg")
-_NOTHING = "no night has scored live lists yet: the second night is the first that can"
+_NOTHING = "no nightly run has scored live lists yet; the second run is the first that can"
 
 
 class LiveRun(LiveFile):
-    """Scores that a run stored."""
+    """Prequential scores of a nightly run."""
 
     as_of: Instant
     run_id: str
 
     @property
     def scores(self) -> list[LiveFigures]:
-        """What each version reached with all users."""
+        """Scores over all users, by version."""
         return [row for row in self.rows if row.slice == ALL]
 
 
 def live_table(runs: Sequence[LiveRun]) -> str:
-    """Return a line for each run and version."""
+    """Return a line per run and version, or a note without runs."""
     if not runs:
         return _NOTHING
     k = runs[-1].k
     header = (
-        "night", "version", "users", "events", f"hit rate@{k}", metric_label(f"ndcg_at_{k}"),
+        "run", "version", "users", "events", f"hit rate@{k}", metric_label(f"ndcg_at_{k}"),
         "95 % interval", "base only", "unlisted",
     )  # fmt: skip
     return grid(header, [row for run in runs for row in _lines(run)])
@@ -69,10 +69,17 @@ def _lines(run: LiveRun) -> Iterator[tuple[str, ...]]:
 
 
 def live_chart(runs: Sequence[LiveRun], kind: str) -> bytes:
-    """Draw the NDCG of live lists over the nights with 95 % intervals, as one of `FORMATS`.
+    """Draw the prequential NDCG by nightly run with 95 % intervals.
 
-    A version's name stands where it begins; where patches changed something, a diamond says what
-    the base alone would have reached.
+    The name of a version stands at its first run. A diamond is the score of the base lists alone,
+    where patches changed it.
+
+    Parameters
+    ----------
+    runs
+        Oldest first.
+    kind
+        One of `FORMATS`.
     """
     scored = [
         (run, score, score.ndcg) for run in runs for score in run.scores if score.ndcg is not None
@@ -82,7 +89,7 @@ def live_chart(runs: Sequence[LiveRun], kind: str) -> bytes:
         newest, last, _ = scored[-1]
         metric = f"ndcg_at_{newest.k}"
         title, label = live_title(last, metric), metric_label(metric)
-    about = "each new event against the list that was live when it happened · 95 % intervals"
+    about = "each new event scored against the list that was live at its timestamp · 95 % intervals"
     drawn, axes = figure.canvas(1, title, about, row=3.2, left=0.11, width=0.85, foot=0.6)
     figure.horizontal_lines(axes)
     at = [figure.day_number(run.as_of) for run, *_ in scored]
@@ -114,7 +121,7 @@ def _draw(axes: Axes, at: float, score: LiveFigures, ndcg: float) -> None:
 
 
 def _frame(axes: Axes, scored: Sequence[tuple[LiveRun, LiveFigures, float]]) -> None:
-    """Give the axes their range, and every night, or a few of many, its day."""
+    """Set the range of the axes, and label at most 8 runs with their day."""
     nights = sorted({run.as_of for run, *_ in scored})
     step = -(-len(nights) // 8)
     shown = nights[::-1][::step][::-1]

@@ -1,7 +1,10 @@
-"""HTML of a page: one file with its style, and the pieces that it is made of.
+"""HTML building blocks: document, sections, tables, lists.
 
-Guarantees: every text that comes in is escaped; the page asks nothing from any address (its own
-policy forbids it); a sign never relies on colour alone.
+Guarantees:
+
+* Every text is escaped.
+* The page is one file: its content security policy allows no script and no request.
+* A status has a sign as well as a colour.
 """
 
 from __future__ import annotations
@@ -20,18 +23,28 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 class Markup(str):
-    """HTML of a cell, escaped already."""
+    """HTML of a table cell; a `str` without this type is text."""
 
     __slots__ = ()
 
 
 def html_of(text: str) -> str:
-    """Escape a text; a percent sign stays beside its number, and a command in backticks is code."""
+    """Escape a text; "5 %" stays on one line, and a command in backticks becomes code."""
     return _COMMAND.sub(r"<code>\1</code>", escape(text).replace(" %", "\xa0%"))
 
 
 def document(title: str, tone: str, parts: Iterable[str]) -> str:
-    """Write a whole page of some parts; `tone` is the colour that it begins with."""
+    """Return a page.
+
+    Parameters
+    ----------
+    title
+        Title of the browser window.
+    tone
+        CSS colour of the bar beside the headline.
+    parts
+        HTML; empty parts are left out.
+    """
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
@@ -44,20 +57,38 @@ def document(title: str, tone: str, parts: Iterable[str]) -> str:
 
 
 def facts(named: Iterable[tuple[str, str]]) -> str:
-    """Write names and values; nothing where there are none."""
+    """Return a list of names and values; empty without any."""
     pairs = "".join(f"<dt>{escape(name)}</dt><dd>{html_of(value)}</dd>" for name, value in named)
     return f"<dl>{pairs}</dl>" if pairs else ""
 
 
 def cards(pictures: Mapping[str, bytes], *names: str, beside: str = "") -> str:
-    """Lay those SVG files that were drawn into the page, side by side where there is room."""
+    """Return figures side by side; empty without any.
+
+    Parameters
+    ----------
+    pictures
+        SVG files by name.
+    names
+        Figures to embed; those that were not drawn are left out.
+    beside
+        HTML beside the figures.
+    """
     parts = [f"<figure>{_inner(pictures[name])}</figure>" for name in names if name in pictures]
     parts += [f"<div class=beside>{beside}</div>"] if beside else []
     return f"<div class=cards>{''.join(parts)}</div>" if parts else ""
 
 
 def section(title: str, about: str, *parts: str) -> str:
-    """Write a part of the page; nothing where it has no content."""
+    """Return a section; empty if all parts are empty.
+
+    Parameters
+    ----------
+    title, about
+        Heading, and text below it or "".
+    parts
+        HTML.
+    """
     if not any(parts):
         return ""
     intro = f"<p class=about>{html_of(about)}</p>" if about else ""
@@ -65,18 +96,26 @@ def section(title: str, about: str, *parts: str) -> str:
 
 
 def lines(texts: Iterable[str]) -> str:
-    """Write a list; nothing where it is empty."""
+    """Return a list of texts; empty without any."""
     items = "".join(f"<li>{html_of(text)}</li>" for text in texts)
     return f"<ul class=notes>{items}</ul>" if items else ""
 
 
 def folded(summary: str, inside: str) -> str:
-    """Write what opens at a click; nothing where it is empty."""
+    """Return content that opens on a click; empty if the content is.
+
+    Parameters
+    ----------
+    summary
+        Text that is always visible.
+    inside
+        HTML.
+    """
     return f"<details><summary>{escape(summary)}</summary>{inside}</details>" if inside else ""
 
 
 def verdict(name: str) -> Markup:
-    """Write a verdict into a cell, with a sign that does not rely on its colour."""
+    """Return the cell of an outcome, with a sign and a colour."""
     if name in ("pass", "passed"):
         return mark("✓ passed", "w ok")
     if name in ("fail", "failed"):
@@ -85,17 +124,28 @@ def verdict(name: str) -> Markup:
 
 
 def mark(text: str, kind: str) -> Markup:
-    """Write a cell of a class of its own, such as ``w bad``."""
+    """Return a cell with its own class.
+
+    Parameters
+    ----------
+    kind
+        CSS classes, such as ``w bad``.
+    """
     return Markup(f'<td class="{kind}">{escape(text)}</td>')
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], lead: str | None = None) -> str:
-    """Write a table, nothing without rows.
+    """Return a table; empty without rows.
 
-    A heading may end in the class of its column: ``|n`` for numbers, ``|w`` for what shall not
-    wrap, ``|name`` for what a row is about, ``|wholly`` for a text that takes a phone's whole
-    width. A row that begins with `lead` stands out. On a phone, where each row is a small card, a
-    cell shows its heading unless that is empty or the column a ``name``.
+    Parameters
+    ----------
+    head
+        Headings. One may end in the class of its column: ``|n`` number, ``|w`` no line break,
+        ``|name`` subject of the row, ``|wholly`` full width on a phone.
+    rows
+        Cells of each row, text or `Markup`.
+    lead
+        First cell of the row that is highlighted.
     """
     columns = [_column(title) for title in head]
     titles = "".join(
@@ -114,13 +164,13 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], lead: str | None =
 
 
 def _column(title: str) -> tuple[str, str]:
-    """Split a heading from its class."""
+    """Split a heading into text and class."""
     name, bar, kind = title.rpartition("|")
     return (name, kind) if bar else (title, "")
 
 
 def _cell(text: str, name: str, kind: str) -> str:
-    """Write a cell, with its heading for where there is no head of the table."""
+    """Return a cell; on a phone, which shows no table head, it contains its heading."""
     if isinstance(text, Markup):
         return text
     heading = f' data-h="{escape(name)}"' if name and kind not in ("name", "wholly") else ""
@@ -129,5 +179,5 @@ def _cell(text: str, name: str, kind: str) -> str:
 
 
 def _inner(svg: bytes) -> str:
-    """Return an SVG file as HTML takes it, which needs no namespace."""
+    """Return an SVG file for HTML, which has no namespaces."""
     return svg.decode().strip().replace(f' xmlns="{SVG}"', "", 1)

@@ -1,6 +1,6 @@
-"""Content of a night's page: artefacts of its run, and those of earlier runs beside them.
+"""Content of the page of a nightly run: artefacts of the run and of earlier ones.
 
-Guarantees: nothing here is computed but names and lookups; equal pages draw equal bytes.
+Guarantees: nothing is computed here but names and lookups; equal pages give equal bytes.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class LiftRow:
-    """A recipe compared with another one on the same people; relative, .02 is +2 %.
+    """A recipe compared with another one on the same users.
 
     Attributes
     ----------
     lift, lo, hi
-        Mean difference ÷ the other's mean, and its 95 % interval.
+        Mean difference ÷ the other recipe's mean, and its 95 % interval; .02 is +2 %.
     proved
-        Whether the gate takes this recipe as better: by its own threshold, not by this interval.
+        True if the gate takes the recipe as better, by its own threshold and not by the interval.
     underpowered
-        Why it must not be judged, or ``None``.
+        Reason why the evidence is too small, or None.
     """
 
     name: str
@@ -59,18 +59,18 @@ class LiftRow:
 
 @dataclass(frozen=True)
 class SliceRow:
-    """One group of people under two recipes.
+    """One user group under two recipes.
 
     Attributes
     ----------
     users
-        People of the group who were judged.
+        Evaluated users of the group.
     candidate, champion
-        Means of the primary metric; `champion` stands for whatever the candidate is held against.
+        Means of the primary metric; `champion` is the recipe compared with, champion or not.
     lift, lo, hi
-        Mean difference ÷ the champion's mean, and its 95 % interval; ``None`` without a level.
+        Mean difference ÷ the champion's mean, and its 95 % interval; None if that mean is 0.
     underpowered
-        Why the group must not be judged, or ``None``.
+        Reason why the evidence is too small, or None.
     """
 
     name: str
@@ -84,14 +84,14 @@ class SliceRow:
 
 
 class Dated(NamedTuple, Generic[T]):
-    """What a run had, and its as-of."""
+    """Content of a run with its as-of."""
 
     as_of: Instant
     content: T
 
 
 class PastParity(NamedTuple):
-    """Parity of a promotion, and what its lists were worth until the next run."""
+    """Fold-in parity of a promotion, and the scores of its lists until the next run."""
 
     as_of: Instant
     parity: ParityFile
@@ -100,20 +100,20 @@ class PastParity(NamedTuple):
 
 @dataclass(frozen=True)
 class PastRun:
-    """What the champion's recipe reached on one run's holdout.
+    """Metrics of the champion's recipe on the holdout of one run; None if not measured.
 
     Attributes
     ----------
     kind
-        What that run decided.
+        Kind of the run's decision.
     recipe
-        Champion after it.
+        Champion after the run.
     holdout_days
-        Length of its holdout; only figures of equal lengths are comparable.
+        Length of the holdout; only metrics of equal lengths are comparable.
     mean, lo, hi
         Primary metric with its 95 % interval.
     lift, lift_lo, lift_hi
-        Over that run's best baseline, with its 95 % interval.
+        Lift over the best baseline of that run, with its 95 % interval.
     """
 
     as_of: Instant
@@ -129,41 +129,41 @@ class PastRun:
 
 
 class NightPage(Artifact):
-    """Everything on the page of one night.
+    """Content of the page of one nightly run.
 
     Attributes
     ----------
     k
-        List length of the metrics.
+        List length of all metrics.
     users
         Users of the holdout.
     champion, baselines
         Names of the champion's recipe before the run, and of the baselines.
     failures
-        Why recipes could not be trained, by recipe.
+        Reason why a recipe was not trained, by recipe.
     selected
-        What the data selected where a recipe left something open, by recipe.
+        Summary of the hyperparameters that were selected on earlier windows, by recipe.
     challenger, against
         The two recipes of `slices`; `lifts` are over the latter.
     needed_lift
         Lift that a switch needs; .01 is +1 %.
     quarantined, quarantine_reasons
-        Rows in quarantine, ``None`` where that is not known; and rows by reason.
+        Rows in quarantine (None if no table exists), and rows by reason.
     advice
-        Sentences on what a person can do now.
+        Possible next steps as sentences.
     calibration
-        The newest calibration of the gate.
+        Newest calibration of the gate.
     e_process_paths
-        Logarithm of each e-process run by run, by the candidate's hash.
+        Natural logarithm of the e-value by run, by the candidate's hash.
     past, live, churn, parity
-        What this run and earlier ones had, oldest first.
+        Results of this run and earlier ones, oldest first.
     attribution
-        Of the span since the run before; ``None`` in a first run.
+        Attribution since the run before; None in a first run.
     """
 
     STEP: ClassVar[str] = "gate"
     FILE: ClassVar[str] = "page"
-    VOLATILE: ClassVar[bool] = True  # it holds costs
+    VOLATILE: ClassVar[bool] = True  # costs differ from attempt to attempt
 
     run_id: str
     as_of: Instant
@@ -207,7 +207,7 @@ class NightPage(Artifact):
         return metric_name(NDCG, self.k)
 
     def values(self, metric: str) -> dict[str, float]:
-        """Return a metric of the recipes that have it, by recipe."""
+        """Return a metric at `k` by recipe, of the recipes that have it."""
         name = metric_name(metric, self.k)
         metrics = {recipe: result.metrics for recipe, result in self.evaluations.items()}
         return {recipe: figures[name] for recipe, figures in metrics.items() if name in figures}

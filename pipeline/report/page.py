@@ -1,7 +1,7 @@
-"""One night as one HTML page: the sentence first, then the evidence; no script, no other file.
+"""HTML page of a nightly run: the decision first, then the evidence.
 
-Guarantees: every text is escaped; what stopped the night stands above what passed; equal rows give
-equal bytes.
+Guarantees: causes of a block stand above passed rules; equal content gives equal bytes; otherwise
+as `markup`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _TONE = {"first": "#0072B2", "switch": "#0072B2", "refresh": "#0b6b43", "block":
 
 
 def night_figures(page: NightPage) -> dict[str, bytes]:
-    """Draw the figures that the night has rows for: file name → SVG."""
+    """Draw the figures for which the page has data; SVG files by name."""
     drawn: dict[str, bytes] = {}
     coverage = page.values(COVERAGE)
     if page.decision.e_processes:
@@ -53,7 +53,13 @@ def night_figures(page: NightPage) -> dict[str, bytes]:
 
 
 def night_page(page: NightPage, pictures: Mapping[str, bytes]) -> str:
-    """Write the page; `pictures` are those of `night_figures`, laid into it."""
+    """Return the page.
+
+    Parameters
+    ----------
+    pictures
+        SVG files of `night_figures`.
+    """
     day = f"{page.as_of:%A}, {page.as_of.day} {page.as_of:%B %Y}"
     as_of, decision = format_instant(page.as_of), page.decision
     headline = wording.HEADLINE[decision.kind]

@@ -48,7 +48,13 @@ def rules(page: NightPage) -> str:
 
 
 def e_processes(page: NightPage, pictures: Mapping[str, bytes]) -> str:
-    """Return the e-value of each candidate, and the measured error rate of the gate."""
+    """Return the e-value of each candidate, and the measured error rate of the gate.
+
+    Parameters
+    ----------
+    pictures
+        SVG files of `night_figures`.
+    """
     if not (page.decision.e_processes or page.calibration):
         return ""
     rows = sorted(page.decision.e_processes, key=lambda row: (-row.e_process.e_value, row.recipe))
@@ -66,7 +72,13 @@ def e_processes(page: NightPage, pictures: Mapping[str, bytes]) -> str:
 
 
 def recipes(page: NightPage, pictures: Mapping[str, bytes]) -> str:
-    """Return the metrics of each recipe in this run, and the champion's by nightly run."""
+    """Return the metrics of each recipe in this run, and the champion's by nightly run.
+
+    Parameters
+    ----------
+    pictures
+        SVG files of `night_figures`.
+    """
     label = wording.metric_label(page.metric)
     ranked = page.ranked
     others = sorted({*page.evaluations, *page.failures} - set(ranked))
@@ -89,7 +101,13 @@ def recipes(page: NightPage, pictures: Mapping[str, bytes]) -> str:
 
 
 def groups(page: NightPage, pictures: Mapping[str, bytes]) -> str:
-    """Return the challenger's lift in each user group."""
+    """Return the challenger's lift in each user group.
+
+    Parameters
+    ----------
+    pictures
+        SVG files of `night_figures`.
+    """
     if not (page.slices and page.challenger and page.against):
         return ""
     head = (

@@ -21,7 +21,13 @@ _CHECKS = ("Result", "Check", "Figure|n", "Bound|n", "|wholly")
 
 
 def reach(page: NightPage, pictures: Mapping[str, bytes]) -> str:
-    """Return coverage, Gini index, novelty and diversity of each recipe's lists."""
+    """Return coverage, Gini index, novelty and diversity of each recipe's lists.
+
+    Parameters
+    ----------
+    pictures
+        SVG files of `night_figures`.
+    """
     coverage, diversity = page.values(COVERAGE), page.values(DIVERSITY)
     gini, novelty = page.values(GINI), page.values(NOVELTY)
     head = ("Recipe|name", "Coverage|n", "Gini|n", "Novelty, bits|n", "Diversity|n")
@@ -48,7 +54,13 @@ def reach(page: NightPage, pictures: Mapping[str, bytes]) -> str:
 
 
 def churn(page: NightPage, pictures: Mapping[str, bytes]) -> str:
-    """Return the churn of each promotion for users without new events."""
+    """Return the churn of each promotion for users without new events.
+
+    Parameters
+    ----------
+    pictures
+        SVG files of `night_figures`.
+    """
     head = ("Run|name", "Users|n", "Stability|n", "Causes of changes", "Seed noise|n", "|wholly")
     about = (
         "Stability: share of the first entries that stay for users without new events since the "
@@ -75,7 +87,13 @@ def folds(page: NightPage) -> str:
 
 
 def live(page: NightPage, pictures: Mapping[str, bytes]) -> str:
-    """Return the prequential scores of the newest run by user group."""
+    """Return the prequential scores of the newest run by user group.
+
+    Parameters
+    ----------
+    pictures
+        SVG files of `night_figures`.
+    """
     newest = max((as_of for as_of, _ in page.live), default=None)
     label = wording.metric_label(page.metric)
     head = (
@@ -105,7 +123,13 @@ def live(page: NightPage, pictures: Mapping[str, bytes]) -> str:
 
 
 def data(page: NightPage, pictures: Mapping[str, bytes]) -> str:
-    """Return the tables that the run read, their quarantine, cleaning and checks."""
+    """Return the tables that the run read, their quarantine, cleaning and checks.
+
+    Parameters
+    ----------
+    pictures
+        SVG files of `night_figures`.
+    """
     rows, split = page.tables.rows, page.split
     tables = [
         (name, wording.number(version), wording.number(rows[name]))
@@ -245,7 +269,7 @@ def _gains(page: NightPage) -> dict[str, float]:
 
 
 def _price(cost: CostFile, gain: float | None) -> str:
-    """Return CPU seconds for each percent of lift over the best baseline."""
+    """Return CPU seconds per percent of lift over the best baseline."""
     if gain is None:
         return wording.NONE
     if gain <= 0:

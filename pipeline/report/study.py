@@ -1,6 +1,6 @@
-"""What the figures of a study are made of: frozen rows, and the titles that state the finding.
+"""View of a study for its figures, and their titles.
 
-Promises: nothing here is computed but who is best and how far ahead; equal rows give equal bytes.
+Guarantees: nothing is computed here but the best trial and its lead.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _SHOWN = 8
 
 @dataclass(frozen=True)
 class StudyRows:
-    """A study that has measured its start, and the fields that it searches.
+    """A study with at least the start measured on all windows.
 
     Attributes
     ----------
     axes
-        The span of each field.
+        Span of each searched field.
     """
 
     file: StudyFile
@@ -32,32 +32,32 @@ class StudyRows:
 
     @property
     def label(self) -> str:
-        """The metric as a reader knows it."""
+        """Label of the metric, such as ``NDCG@20``."""
         return metric_label(metric_name(NDCG, self.file.task.k))
 
     @property
     def best(self) -> float:
-        """The metric of the best recipe, a new mixture included."""
+        """Metric of the best recipe, including a reopened mixture."""
         return self.file.best or 0.0
 
     @property
     def complete(self) -> tuple[TrialRow, ...]:
-        """The trials that were measured on every window."""
+        """Trials that were measured on all windows."""
         return tuple(row for row in self.file.trials if row.state == "complete")
 
     @property
     def start(self) -> TrialRow:
-        """The recipe as it stood."""
+        """Trial of the recipe that the study began with."""
         return next(row for row in self.complete if row.start)
 
     @property
     def relative(self) -> bool:
-        """Whether trials can be told as changes from the start."""
+        """True if lifts over the start exist, that is, its metric is above 0."""
         return self.start.lift is not None
 
     @property
     def mixed(self) -> float | None:
-        """What a new mixture reaches, told like the trials; ``None`` where it brings nothing."""
+        """Lift (or value) of the reopened mixture; None if it is not better than the best trial."""
         begun, most = self.start.value or 0.0, self.winner.value or 0.0
         if self.best <= most:
             return None
@@ -65,27 +65,27 @@ class StudyRows:
 
     @property
     def winner(self) -> TrialRow:
-        """The best trial."""
+        """Best trial; of equal ones the first."""
         return max(self.complete, key=lambda row: (row.value or 0.0, -row.number))
 
     @property
     def importance(self) -> dict[str, float]:
-        """The share of the differences that each field explains; 0 where it is not known."""
+        """Share of the variance between trials that each field explains; 0 if not measured."""
         return {name: self.file.importance.get(name, 0.0) for name in self.axes}
 
     @property
     def foremost(self) -> dict[str, Axis]:
-        """The axes that explain most, in their own order; all of them where they are few."""
+        """Up to `_SHOWN` axes with the highest importance, in their own order."""
         importance = self.importance
         most = sorted(self.axes, key=lambda name: -importance[name])[:_SHOWN]
         return {name: axis for name, axis in self.axes.items() if name in most}
 
 
 def history_title(study: StudyRows) -> str:
-    """Say what the search has brought."""
+    """State the gain over the start."""
     begun = study.start.value or 0.0
     if not study.file.candidate:
-        return f"Nothing is clearly better than {study.file.name} as it stands"
+        return f"No trial is clearly better than {study.file.name} before tuning"
     lift = f"from 0 to {study.best:.4f}"
     if begun > 0:
         lift = f"by {change(study.best / begun - 1).removeprefix('+')}"
@@ -93,18 +93,18 @@ def history_title(study: StudyRows) -> str:
 
 
 def importance_title(study: StudyRows) -> str:
-    """Say which field matters most."""
+    """State the most important field."""
     name, share = max(study.importance.items(), key=lambda field: field[1])
-    return f"{name} explains {100 * share:.0f} % of what trials differ in"
+    return f"{name} explains {100 * share:.0f} % of the variance between trials"
 
 
 def coordinates_title(study: StudyRows) -> str:
-    """Say where the best trial stands."""
+    """State the fields of the best trial."""
     fields = study.winner.fields
     where = [f"{name} {number(fields[name])}" for name in study.axes if name in fields]
     best = "The start is the best trial" if study.winner is study.start else "The best trial"
     if len(study.axes) > _SHOWN:
-        return f"{best}, by the {_SHOWN} of {len(study.axes)} fields that matter most"
+        return f"{best}: the {_SHOWN} most important of {len(study.axes)} fields"
     if len(where) > _NAMED:
-        return f"{best}, and where it stands"
+        return f"{best} and its fields"
     return f"{best}: {', '.join(where)}"

@@ -1,6 +1,6 @@
-"""Figures of a study as PNG bytes: a title that states the finding, direct labels, no legend.
+"""Figures of a study as PNG: a title that states the finding, direct labels, no legend.
 
-Promises: equal rows give equal bytes.
+Guarantees: equal rows give equal bytes.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from pipeline.workspace.experiment_artifacts import TrialRow
 _MOST = 16
 _LABEL = 12
 _PAPER = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 0.6}
-"""Behind a label that lies on lines."""
+"""Background of a label that lies on lines."""
 
 
 def study_figures(study: StudyRows) -> dict[str, bytes]:
-    """Draw what a study has to show, by the names of the files."""
+    """Draw the figures of a study; PNG files by name."""
     drawn = {"history.png": history_figure(study), "coordinates.png": coordinates_figure(study)}
     if study.file.importance.keys() & study.axes.keys():
         drawn["importance.png"] = importance_figure(study)
@@ -31,14 +31,13 @@ def study_figures(study: StudyRows) -> dict[str, bytes]:
 
 
 def history_figure(study: StudyRows) -> bytes:
-    """Draw what each trial reached, and the best so far, over the trials.
+    """Draw the lift of each trial over the start, and the best one so far.
 
-    As a change from the start on the same windows: only so are those that were given up after
-    the first windows comparable. Where the start reaches nothing they are left out.
+    Lifts are over the start on the same windows, so that pruned trials, which were measured on the
+    first windows only, are comparable. If the start's metric is 0 the axis shows the metric,
+    without pruned trials.
     """
-    about = (
-        f"{study.label} · dots: measured on all windows · crosses: given up after the first ones"
-    )
+    about = f"{study.label} · dots: measured on all windows · crosses: pruned"
     drawing, axes = figure.canvas(1, history_title(study), about, row=3.4, left=0.11, width=0.74)
     figure.horizontal_lines(axes)
     for row in study.file.trials if study.relative else study.complete:
@@ -67,7 +66,7 @@ def history_figure(study: StudyRows) -> bytes:
 
 
 def importance_figure(study: StudyRows) -> bytes:
-    """Draw the share of the differences that each field explains, most on top."""
+    """Draw the importance of each field, the highest on top (fANOVA)."""
     rows = sorted(study.importance.items(), key=lambda row: (-row[1], row[0]))[:_MOST]
     about = "share of the variance between trials, on the newest window, by fANOVA"
     drawing, axes = figure.canvas(len(rows), importance_title(study), about)
@@ -86,16 +85,14 @@ def importance_figure(study: StudyRows) -> bytes:
 
 
 def coordinates_figure(study: StudyRows) -> bytes:
-    """Draw each trial as a line over the fields, to the metric it reached at the right.
-
-    Of many fields those that explain most.
-    """
-    about = "blue: the best · orange: the start · pale: measured on all windows · grey: given up"
+    """Draw each trial as a line over the most important fields, with the metric at the right."""
+    about = "blue: best · orange: start · pale: measured on all windows · grey: pruned"
     drawing, axes = figure.canvas(
         1, coordinates_title(study), about, row=3.6, left=0.06, width=0.89, foot=0.75
     )
     axes.grid(visible=False)
     axes.spines["bottom"].set_visible(False)
+    # A pruned trial has fewer windows: its metric would lie on another scale.
     values = [row.value or 0.0 for row in study.complete]
     fields, reached = study.foremost, Axis((), min(values), max(values), log=False, whole=False)
     for row in sorted(
@@ -132,7 +129,7 @@ def _stroke(study: StudyRows, row: TrialRow) -> tuple[str, float, float]:
 
 
 def _wrapped(name: str) -> str:
-    """Break a field's name behind dots and, where it is long, behind underscores."""
+    """Break a field's name after dots and, if it is long, after underscores."""
     lines = [""]
     for word in re.findall(r"[^._]+[._]?", name):
         if lines[-1].endswith(".") or len(lines[-1]) + len(word) > _LABEL:
@@ -146,7 +143,7 @@ def _reached(study: StudyRows, row: TrialRow) -> float | None:
 
 
 def _heights(row: TrialRow, fields: Mapping[str, Axis], reached: Axis) -> list[float]:
-    """Return where a trial crosses each axis, 0 to 1; a gap where it has no value."""
+    """Return the position of a trial on each axis, 0 to 1; NaN leaves a gap."""
     end = row.value if row.state == "complete" else None
     values = [*((axis, row.fields.get(name)) for name, axis in fields.items()), (reached, end)]
     return [math.nan if value is None else _height(axis, value) for axis, value in values]

@@ -1,6 +1,6 @@
-"""Figures over nights as SVG: accounts that climb, the champion's level and lift, churn, live.
+"""Figures over nightly runs as SVG: e-values, the champion's quality and lift, live quality, churn.
 
-Guarantees: as `figures`; nights of another length of holdout are drawn, and not joined with others.
+Guarantees: as `figures`; values of holdouts of different lengths are not joined by a line.
 """
 
 from __future__ import annotations
@@ -62,12 +62,14 @@ _HATCHES = ("////", "----", "xxxx", "||||", "++++", "\\\\\\\\")
 def e_processes_figure(
     accounts: Sequence[EProcessStatus], paths: Mapping[str, Sequence[Dated[float]]]
 ) -> bytes:
-    """Draw each candidate's points night by night, on a log scale, below the threshold.
+    """Draw the e-value of each candidate by nightly run, on a log scale, with the threshold.
 
     Parameters
     ----------
+    accounts
+        At least one status; the `_LINES` with the highest e-values are drawn.
     paths
-        Logarithm of the points night by night, by the candidate's hash.
+        Natural logarithm of the e-value by run, by the candidate's hash.
     """
     rows = sorted(accounts, key=lambda status: (-status.e_process.log_e, status.recipe))
     shown, left = rows[:_LINES], len(rows[_LINES:])
@@ -106,7 +108,15 @@ def e_processes_figure(
 
 
 def metric_figure(past: Sequence[PastRun], metric: str) -> bytes:
-    """Draw the champion's primary metric night by night, with 95 % intervals."""
+    """Draw the champion's primary metric by nightly run, with 95 % intervals.
+
+    Parameters
+    ----------
+    past
+        At least one run with a mean.
+    metric
+        Name of the primary metric.
+    """
     points = [(row, row.mean, row.lo, row.hi) for row in past if row.mean is not None]
     about = f"{metric_label(metric)} of the champion's recipe"
     title = metric_title(past, metric)
@@ -116,7 +126,7 @@ def metric_figure(past: Sequence[PastRun], metric: str) -> bytes:
 
 
 def lift_figure(past: Sequence[PastRun]) -> bytes:
-    """Draw the champion's lift over the best baseline night by night, with 95 % intervals."""
+    """Draw the champion's lift over the best baseline by nightly run, with 95 % intervals."""
     points = [(row, row.lift, row.lift_lo, row.lift_hi) for row in past if row.lift is not None]
     title = lift_title(past)
     drawing, axes = _champion(title, "lift over the best baseline of each run", points)
@@ -126,7 +136,15 @@ def lift_figure(past: Sequence[PastRun]) -> bytes:
 
 
 def live_figure(live: Sequence[Dated[LiveFigures]], metric: str) -> bytes:
-    """Draw what the live lists were worth night by night, with 95 % intervals."""
+    """Draw the prequential score of the live lists by nightly run, with 95 % intervals.
+
+    Parameters
+    ----------
+    live
+        At least one score of all users.
+    metric
+        Name of the primary metric.
+    """
     rows = [(at, row) for at, row in live if row.slice == ALL and row.ndcg is not None]
     title = live_title(rows[-1][1], metric)
     about = f"prequential {metric_label(metric)} of the live lists, 95 % intervals"
@@ -151,7 +169,15 @@ def live_figure(live: Sequence[Dated[LiveFigures]], metric: str) -> bytes:
 
 
 def churn_figure(churn: Sequence[Dated[ChurnFile]], tonight: datetime) -> bytes:
-    """Draw what part of idle people's lists each publication changed, by cause."""
+    """Draw the share of changed entries of each promotion by cause, the newest on top.
+
+    Parameters
+    ----------
+    churn
+        Promotions, oldest first; at least one with an overlap.
+    tonight
+        As-of of this run.
+    """
     from matplotlib.patches import Rectangle
 
     rows = [
@@ -173,7 +199,7 @@ def churn_figure(churn: Sequence[Dated[ChurnFile]], tonight: datetime) -> bytes:
             if part > 0:
                 axes.barh(at, part, left=begin, height=0.6, **_fill(names.index(name)))
                 begin += part
-        if not begin and changed > 0:  # no cause is known
+        if not begin and changed > 0:  # the causes were not measured
             axes.barh(at, changed, height=0.6, color="white", edgecolor=INK, linewidth=0.8)
         write(axes, top * 1.03, at, f"{share(changed)} changed")
     name_rows(axes, [day(as_of) for as_of, _, _ in rows])
@@ -191,7 +217,7 @@ def churn_figure(churn: Sequence[Dated[ChurnFile]], tonight: datetime) -> bytes:
 
 
 def _champion(title: str, about: str, points: Sequence[_Point]) -> tuple[Figure, Axes]:
-    """Draw a line over nights with their intervals; hollow where the block has another length."""
+    """Draw values by run with their intervals; hollow for another holdout length than the last."""
     note = _others([row for row, *_ in points])
     drawing, (axes,) = card(_TALL, title, f"{about}, 95 % intervals{note}", left=0.62, right=0.35)
     newest = points[-1][0]
@@ -218,7 +244,7 @@ def _champion(title: str, about: str, points: Sequence[_Point]) -> tuple[Figure,
 
 
 def _others(rows: Sequence[PastRun]) -> str:
-    """Name the lengths of holdouts that are not tonight's."""
+    """Explain the marks: new recipes, and other lengths of the holdout."""
     lengths = sorted({row.holdout_days for row in rows} - {rows[-1].holdout_days})
     note = "; diamond: a new recipe" if any(row.kind in ("first", "switch") for row in rows) else ""
     if not lengths:
@@ -228,7 +254,7 @@ def _others(rows: Sequence[PastRun]) -> str:
 
 
 def _days(axes: Axes, instants: Sequence[datetime]) -> None:
-    """Write at most four of the days below the axis."""
+    """Label at most four runs, at least a fifth of the axis apart."""
     horizontal_lines(axes)
     nights = sorted(set(instants))
     if not nights:
@@ -245,7 +271,7 @@ def _days(axes: Axes, instants: Sequence[datetime]) -> None:
 
 
 def _fill(number: int) -> dict[str, Any]:
-    """Return how a cause is filled: by its hatch, and by a colour beside it."""
+    """Return the fill of a cause: hatches differ, so causes differ without colour, too."""
     return {
         "hatch": _HATCHES[number % len(_HATCHES)],
         "facecolor": "white",

@@ -1,7 +1,7 @@
-"""Two versions side by side as one HTML page: what was found first, then the evidence.
+"""HTML page of two versions side by side: the finding first, then the evidence.
 
-Promises: figures of different weeks are never subtracted; what is subtracted was judged on the same
-people by the same truth; every text is escaped; equal rows give equal bytes.
+Guarantees: figures of different days are never subtracted; differences are of the same users and
+the same ground truth; equal content gives equal bytes; otherwise as `markup`.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ _TONE: Final = "#0072B2"
 
 
 def versions_page(page: VersionsPage) -> str:
-    """Write the page."""
+    """Return the page."""
     left, right = page.left, page.right
     headline = f"Version {left.number} beside version {right.number}"
     parts = [
         f"<header><p class=eyebrow>Nightjar · two versions</p><h1>{escape(headline)}</h1>"
         f"<p class=sentence>{escape(page.sentence)}</p></header>",
-        section("What they are", "≠ marks what differs.", _side_by_side(page, _identity(page))),
+        section("Versions", "≠ marks a difference.", _side_by_side(page, _identity(page))),
         *(_comparison(page, comparison) for comparison in page.footings),
         _metrics(page),
         _lists(page),
         _settings(page),
-        section("Data", "What each was trained and judged on.", _side_by_side(page, page.data)),
-        section("Cost", "What training took, by the clock.", _side_by_side(page, page.cost)),
+        section("Data", "Training and evaluation data of each.", _side_by_side(page, page.data)),
+        section("Training cost", "", _side_by_side(page, page.cost)),
         f"<footer>{facts((x.label, f'run {x.run_id}, code {x.commit}') for x in (left, right))}"
         "</footer>",
     ]
@@ -48,7 +48,17 @@ def versions_page(page: VersionsPage) -> str:
 
 
 def comparison_figure(page: VersionsPage, comparison: PairedComparison) -> bytes | None:
-    """Draw the lifts of the primary metric, everybody first, then groups; ``None`` without any."""
+    """Draw the lifts of the primary metric over all users and by user group.
+
+    Parameters
+    ----------
+    comparison
+        One of `page.footings`.
+
+    Returns
+    -------
+    An SVG file; None without a lift.
+    """
     rows = [
         (f"{_group(row.name)} ({row.people:,})", row)
         for row in comparison.rows
@@ -57,16 +67,22 @@ def comparison_figure(page: VersionsPage, comparison: PairedComparison) -> bytes
     ]
     if not rows:
         return None
-    about = "difference on the same people (their number), relative, with its 95 % interval"
+    about = "lift on the same users (their number), with its 95 % interval"
     label = f"lift of {page.right.label} over {page.left.label}"
     return forest(comparison.key, rows, comparison_title(page, comparison), about, label)
 
 
 def comparison_title(page: VersionsPage, comparison: PairedComparison) -> str:
-    """Say in a few words what a comparison on one footing has found."""
+    """Return the finding of a comparison in a few words.
+
+    Parameters
+    ----------
+    comparison
+        One of `page.footings`.
+    """
     row, right = _everybody(page, comparison), page.right.label
     if row is None or row.lift is None or row.lo is None or row.hi is None:
-        return f"{right} cannot be held against {page.left.label}"
+        return f"{right} cannot be compared with {page.left.label}"
     if row.underpowered is not None or row.lo <= 0 <= row.hi:
         return f"{right} is not clearly different"
     word, sign = ("ahead", "+") if row.lift > 0 else ("behind", "−")
@@ -74,14 +90,24 @@ def comparison_title(page: VersionsPage, comparison: PairedComparison) -> str:
 
 
 def comparison_sentence(page: VersionsPage, comparison: PairedComparison) -> str | None:
-    """Say what was found with its figures; ``None`` where nobody could be judged."""
+    """Return the finding of a comparison with its figures.
+
+    Parameters
+    ----------
+    comparison
+        One of `page.footings`.
+
+    Returns
+    -------
+    A sentence without its full stop; None without a row of all users.
+    """
     row = _everybody(page, comparison)
     if row is None:
         return None
     span = "" if row.lift is None else f"{wording.span(row.lo, row.hi, wording.change)}, "
     return (
-        f"{comparison.title}, {comparison_title(page, comparison)} ({span}{row.people:,} people): "
-        f"{wording.metric_label(page.metric)} {row.right:.4f} against {row.left:.4f}"
+        f"{comparison.title}, {comparison_title(page, comparison)} ({span}{row.people:,} users): "
+        f"{wording.metric_label(page.metric)} {row.right:.4f} and {row.left:.4f}"
     )
 
 
@@ -92,8 +118,8 @@ def _identity(page: VersionsPage) -> tuple[Pair, ...]:
             "as-of": format_instant(row.as_of),
             "decision": row.sentence,
             "trained on": row.trained_on,
-            "shown to people": row.live,
-            "judged on": row.judged,
+            "live": row.live,
+            "holdout": row.judged,
         }
         for row in (page.left, page.right)
     ]
@@ -105,7 +131,7 @@ def _comparison(page: VersionsPage, comparison: PairedComparison) -> str:
         return section(comparison.title, "", f"<p class=about>{escape(comparison.about)}</p>")
     drawn = comparison_figure(page, comparison)
     shown = "" if drawn is None else cards({comparison.key: drawn}, comparison.key)
-    head = ("Metric|name", "People|n", *_titles(page), "Lift|n", "95 % interval|n", "")
+    head = ("Metric|name", "Users|n", *_titles(page), "Lift|n", "95 % interval|n", "")
     body = [
         (
             wording.metric_label(row.name),
@@ -138,18 +164,18 @@ def _metrics(page: VersionsPage) -> str:
     ]
     left, right = _titles(page)
     return section(
-        "Each in its own night, with 95 % intervals",
+        "Metrics of each nightly run, with 95 % intervals",
         page.weeks,
         table(("Metric|name", left, right), body, lead=wording.metric_label(page.metric)),
         folded(
-            f"{len(groups)} figures of groups of people",
-            table(("Group|name", left, "People|n", right, "People|n"), groups),
+            f"{len(groups)} metrics of user groups",
+            table(("Group|name", left, "Users|n", right, "Users|n"), groups),
         ),
     )
 
 
 def _lists(page: VersionsPage) -> str:
-    title, head = "Lists of the same people", ("", page.left.label, page.right.label)
+    title, head = "Lists of the same users", ("", page.left.label, page.right.label)
     if not page.samples:
         return section(title, "", f"<p class=about>{escape(page.lists)}</p>")
     tables = [
@@ -168,11 +194,11 @@ def _lists(page: VersionsPage) -> str:
 
 def _settings(page: VersionsPage) -> str:
     other = [pair for pair in page.settings if pair.differs]
-    about = "What differs; all are below." if other else "Both have the same recipe."
+    about = "Settings that differ." if other else "Both have the same recipe."
     every = folded(f"All {len(page.settings)} settings", _side_by_side(page, page.settings))
-    return section("Hyper-parameters", about, _side_by_side(page, other), every) + section(
+    return section("Hyperparameters", about, _side_by_side(page, other), every) + section(
         "Other settings that differ",
-        "Of the two nights, beside those of recipes.",
+        "Settings of the two nightly runs, without those of recipes.",
         _side_by_side(page, page.night_settings),
     )
 
@@ -192,7 +218,7 @@ def _everybody(page: VersionsPage, comparison: PairedComparison) -> PairedRow | 
 
 def _group(name: str) -> str:
     where = name.rpartition(".")[0].removeprefix("slice.")
-    return wording.plain(where) if where else "everybody"
+    return wording.plain(where) if where else "all users"
 
 
 def _estimate(estimate: Estimate | None) -> str:

@@ -1,7 +1,6 @@
-"""Texts of a night's page: names of metrics, numbers, headlines, what a person can do next.
+"""Texts of pages and tables: names of metrics and rules, numbers, headlines, next steps.
 
-Guarantees: no figure is computed here, none is dropped; a percentage always carries its sign where
-it is a change.
+Guarantees: a relative change has its sign; a share above 0 is never written as 0 %.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ _RULES = {
 
 
 def metric_label(name: str) -> str:
-    """Write ``ndcg_at_20`` as ``NDCG@20``, ``slice.cold.recall_at_10`` as ``cold: recall@10``."""
+    """Return ``cold: NDCG@20`` for ``slice.cold.ndcg_at_20``."""
     where, _, metric = name.rpartition(".")
     stem, at, k = metric.partition("_at_")
     stem = stem.upper() if stem in _UPPER else plain(stem)
@@ -47,12 +46,12 @@ def metric_label(name: str) -> str:
 
 
 def plain(name: str) -> str:
-    """Write a name as words: ``switch.new_items`` as ``switch new items``."""
+    """Return a name as words: ``new items`` for ``new_items``."""
     return re.sub(r"[._]+", " ", name).strip()
 
 
 def change(value: float) -> str:
-    """Write a relative change with its sign: ``+1.5 %``, ``−22 %``; whole from 10 % on."""
+    """Format a relative change with its sign: ``+1.5 %``, ``−22 %``; without decimals from 10 %."""
     if not math.isfinite(value):
         return "n/a"
     percent = 100 * value
@@ -63,7 +62,7 @@ def change(value: float) -> str:
 
 
 def number(value: float | None) -> str:
-    """Write a figure with four significant digits, large ones with thousands marks."""
+    """Format a number with four significant digits, large ones with thousands separators."""
     if value is None or not math.isfinite(value):
         return NONE
     if value == int(value) and abs(value) < 1e15:
@@ -85,12 +84,12 @@ def figure(value: float | None, form: str = ".4f") -> str:
 
 
 def span(lo: float | None, hi: float | None, form: Callable[[float], str] = "{:.4f}".format) -> str:
-    """Write an interval; a dash if an end is None.
+    """Format an interval; a dash if an end is None.
 
     Parameters
     ----------
     form
-        Formats an end.
+        Function that formats one end.
     """
     return NONE if lo is None or hi is None else f"{form(lo)} to {form(hi)}"
 
@@ -98,16 +97,16 @@ def span(lo: float | None, hi: float | None, form: Callable[[float], str] = "{:.
 def estimate(
     mean: float | None, lo: float | None, hi: float | None, *, least: int = 4, unit: str = ""
 ) -> str:
-    """Write a mean with its 95 % interval, with decimals enough to tell its ends apart.
+    """Format a mean with its 95 % interval, with enough decimals to distinguish its ends.
 
     Parameters
     ----------
     mean, lo, hi
-        None where they were not measured; a dash without a mean.
+        None if not measured; without a mean the text is a dash.
     least
-        Decimals at least.
+        Minimum number of decimals.
     unit
-        Text behind the mean and behind the interval, such as `` %``.
+        Unit after the mean and after the interval, such as `` %``.
     """
     if mean is None:
         return NONE
@@ -119,7 +118,7 @@ def estimate(
 
 
 def share(value: float | None) -> str:
-    """Write a share of a whole: ``1.6 %``, ``93 %``, ``under 0.1 %``; a dash for none."""
+    """Format a share of a whole: ``1.6 %``, ``93 %``, ``under 0.1 %``; a dash for None."""
     if value is None:
         return NONE
     percent = 100 * value
@@ -131,12 +130,12 @@ def share(value: float | None) -> str:
 
 
 def day(instant: datetime) -> str:
-    """Write a day as ``1 Dec``."""
+    """Format a day: ``1 Dec``."""
     return f"{instant.day} {instant:%b}"
 
 
 def power(exponent: int) -> str:
-    """Write a power of ten: ``0.01``, ``1,000``."""
+    """Format a power of ten: ``0.01``, ``1,000``."""
     return f"{10**exponent:,}" if exponent >= 0 else f"{10.0**exponent:g}"
 
 

@@ -1,10 +1,10 @@
-"""Churn: how a promotion changes the lists of users without new events, and how much is seed noise.
+"""Churn of a promotion for users without new events, and the seed noise in it.
 
-Guarantees: measured on the refit's own lists before they go live, once per run; what cannot be
-measured has a reason in words and stops no run.
+Guarantees: measured once per run on the refit's lists, before they go live; a measurement that is
+not possible has a reason in words and stops no run.
 
-The lists of a run are made, and its MLflow run is closed, in this order: refit, cold check,
-register, recommend. So the figures come from the cold check, which needs most of them anyway.
+The cold check measures it, because it needs most of these lists anyway and runs before `register`,
+which closes the MLflow run.
 """
 
 from __future__ import annotations
@@ -34,7 +34,17 @@ _SEED: Final = 1
 
 
 def measure(night: Night, progress: Progress) -> ChurnFile | None:
-    """Compare the refit's lists with the live ones; ``None`` where nothing is live."""
+    """Compare the refit's lists with the live ones.
+
+    Parameters
+    ----------
+    night
+        Run with a committed refit.
+
+    Returns
+    -------
+    Churn of the first entries and of whole lists; None if no lists are live.
+    """
     champion = night.champion
     if champion is None:
         return None
@@ -42,7 +52,7 @@ def measure(night: Night, progress: Progress) -> ChurnFile | None:
     publications = night.ws.lake.read("publications")
     chained = chain(publications, champion.publication_id)
     shown = night.ws.lake.read("recommendations", where=of_chain(chained))
-    live = unpatched(shown, champion.publication_id)  # patched users have new events
+    live = unpatched(shown, champion.publication_id)  # a patched user has new events
     events = night.events(c.USER_ID, c.TIMESTAMP)
     history = History.from_arrays(night.run.arrays(REFIT, "history"))
     people = idle(live, events, champion.as_of, history.user_ids.tolist())
@@ -60,10 +70,11 @@ def measure(night: Night, progress: Progress) -> ChurnFile | None:
     scorer = read_scorer(night.run, REFIT)
     fresh = lists(scorer) if people else live.clear()
     before = night.ws.runs.open(champion.run_id)
-    # The run keeps more entries than were published; its files may be gone.
+    # The run keeps spare entries behind the published ones, until its files are deleted.
     made = live if before.committed("recommend") is None else before.frame("recommend", "lists")
     stock = trim(of_people(made, people), gone, length)
     rest = RECIPE if promoted(night).kind == "switch" else DATA
+    # The seed noise costs another training: it is skipped without users to compare.
     noise = SeedNoise(rate=None, reason="not measured: no user is without new events")
     if people:
         noise = _seed_noise(night, scorer, overlap, progress)
@@ -80,7 +91,7 @@ def measure(night: Night, progress: Progress) -> ChurnFile | None:
 
 
 def churn_metrics(run: Run) -> dict[str, float]:
-    """Return a run's churn as metrics: overlaps, and of the first entries causes and seed noise."""
+    """Return a run's churn as metrics: overlaps, causes and seed noise of the first entries."""
     file = run.find(ChurnFile)
     if file is None:
         return {}

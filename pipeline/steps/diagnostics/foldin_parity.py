@@ -1,11 +1,10 @@
-"""Parity of fold-in and refit: measured at each promotion, and by the events of the runs after it.
+"""Fold-in parity: lists of the old model by fold-in compared with lists of the refit.
 
-Guarantees: the champion folds in the events that the refit was trained on, and both make lists for
-the same users, those with events since the champion's training; what cannot be measured has a
-reason in words and stops no run.
+Guarantees: both kinds of lists are made from the same events for the same users, those with events
+since the champion's training; a measurement that is not possible has a reason in words and stops no
+run.
 
-The overlap is measured with the refit, by the cold check; the quality of both kinds of lists by the
-next runs, on the events of these users since.
+The cold check measures the overlap; later runs score both kinds of lists on the events since.
 """
 
 from __future__ import annotations
@@ -40,15 +39,20 @@ from pipeline.workspace.run_files import read_scorer, read_split
 FOLDED: Final = "folded"
 RETRAINED: Final = "retrained"
 _MOST: Final = 2000
-"""Users in the comparison, at most: enough for two digits, and quick."""
+"""Maximum number of compared users: enough for two digits of the overlap."""
 
 
 def measure_parity(night: Night, draft: Draft, progress: Progress) -> ParityFile | None:
-    """Compare the champion's folded-in lists with the refit's, and keep both for later runs.
+    """Compare the champion's folded-in lists with the refit's, and store both for later runs.
+
+    Parameters
+    ----------
+    draft
+        Step that stores the lists and the result.
 
     Returns
     -------
-    What is written beside the lists; ``None`` where nothing was live before.
+    The result; None if no lists were live before.
     """
     if night.champion is None:
         return None
@@ -76,7 +80,15 @@ def measure_parity(night: Night, draft: Draft, progress: Progress) -> ParityFile
 
 
 def follow_parity(night: Night, split: Split, draft: Draft, progress: Progress) -> None:
-    """Score both kinds of lists of the last promotion by the events of their users since."""
+    """Score both kinds of lists of the last promotion on the events of their users since.
+
+    Parameters
+    ----------
+    split
+        Its target kinds and task select the events.
+    draft
+        Step that stores the result; none is stored without lists.
+    """
     champion = night.champion
     if champion is None:
         return
@@ -84,7 +96,7 @@ def follow_parity(night: Night, split: Split, draft: Draft, progress: Progress) 
     parity = run.find(ParityFile)
     if parity is None or f"{FOLDED}.parquet" not in run.manifest(ParityFile.STEP)["files"]:
         return
-    progress("fold-in against training again, by what came")
+    progress("scores of fold-in and refit since the last promotion")
     lists = {name: run.frame(ParityFile.STEP, name) for name in (FOLDED, RETRAINED)}
     people = lists[FOLDED][c.USER_ID].unique().to_list()
     span = Interval(champion.as_of, night.as_of)
@@ -105,8 +117,9 @@ def follow_parity(night: Night, split: Split, draft: Draft, progress: Progress) 
 
 
 def parity_metrics(run: Run) -> dict[str, float]:
-    """Return a run's parity as metrics: the overlap of its own promotion, and the quality since of
-    the last one's lists.
+    """Return a run's parity as metrics.
+
+    The overlap is of its own promotion, the scores are of the lists of the one before.
     """
     values: dict[str, float | None] = {}
     if (parity := run.find(ParityFile)) is not None:
@@ -120,7 +133,7 @@ def parity_metrics(run: Run) -> dict[str, float]:
 
 
 def _both(night: Night, champion: Champion) -> tuple[pl.DataFrame, pl.DataFrame] | str:
-    """Return both kinds of lists, or why there are none."""
+    """Return folded-in and retrained lists, or the reason why there are none."""
     before = open_night(night.ws, champion.run_id)
     if not before.recipes[champion.name].capabilities.fold_in:
         return f"{champion.name} cannot fold in"
@@ -130,7 +143,7 @@ def _both(night: Night, champion: Champion) -> tuple[pl.DataFrame, pl.DataFrame]
     active = sorted(set(since[c.USER_ID]) & set(history.user_ids.tolist()))
     if not active:
         return "no user has events since the last training"
-    # Evenly spread, which is a random sample: pseudonyms are drawn by chance.
+    # Pseudonyms are random, so evenly spaced ones are a random sample.
     sample = np.linspace(0, len(active) - 1, min(len(active), _MOST)).astype(np.int64)
     people = [active[n] for n in sample]
     window = History.from_arrays(before.run.arrays(REFIT, "history"))

@@ -1,8 +1,8 @@
 """Live quality: prequential scores of the live lists since the run before.
 
-Guarantees: a run scores the events between the as-of of the last decision and its own, as it pinned
-them; so each event is scored by one run, and one that is ingested after its run by none. Scores of
-a replay stay in its run and are no part of the ledger.
+Guarantees: a run scores the pinned events between the as-of of the last decision and its own, so
+one run scores an event, and none scores an event that is ingested after its run. The scores of a
+replay stay in its run; the ledger does not get them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,15 @@ ReadEvents = Callable[[Sequence[str], pl.Expr], pl.DataFrame]
 
 
 def write_live(night: Night, split: Split, draft: Draft, progress: Progress) -> None:
-    """Score the new events; the first run of a workspace has none, for nothing was live."""
+    """Score the new events and store the scores; none in the first run of a workspace.
+
+    Parameters
+    ----------
+    split
+        Its target kinds and task select the events.
+    draft
+        Step that stores the scores.
+    """
     scores = score(night, split, progress)
     if scores is not None:
         fields = {**vars(scores), "rows": tuple(PrequentialFigures.of(row) for row in scores.rows)}
@@ -46,7 +54,17 @@ def write_live(night: Night, split: Split, draft: Draft, progress: Progress) -> 
 
 
 def score(night: Night, split: Split, progress: Progress) -> Prequential | None:
-    """Score the target events since the last decision; ``None`` before the first one."""
+    """Score the target events since the last decision.
+
+    Parameters
+    ----------
+    split
+        Its target kinds and task select the events.
+
+    Returns
+    -------
+    Scores by version and user group; None before the first decision.
+    """
     view = AsOfView.of(night)
     decisions = view.decisions()
     if not decisions:
@@ -61,7 +79,16 @@ def score_span(
 ) -> Prequential:
     """Score the target events of a span against the lists that were live.
 
-    `read` gives the events that are known of, columns and rows as asked for.
+    Parameters
+    ----------
+    read
+        Returns columns of the events that match an expression.
+    split
+        Its target kinds and task select the events.
+    config
+        List length and rating threshold.
+    span
+        Timestamps of the scored events.
     """
     wanted = is_target(split.target_kinds, config.features.rating_threshold)
     columns = (c.USER_ID, c.ITEM_ID, c.TIMESTAMP)
@@ -82,13 +109,13 @@ def score_span(
 
 
 def live_summary(night: Night) -> tuple[LiveFigures, ...]:
-    """Return what the ledger keeps: a row for each version and slice."""
+    """Return the scores for the ledger, by version and user group."""
     file = night.run.find(LiveFile)
     return () if file is None else tuple(row.summary for row in file.rows)
 
 
 def live_metrics(run: Run) -> dict[str, float]:
-    """Return the scores of all users of the version that was live last, as metrics."""
+    """Return the scores of the newest version over all users as metrics."""
     file = run.find(LiveFile)
     rows = [] if file is None else [row for row in file.rows if row.slice == ALL]
     if file is None or not rows:
@@ -102,7 +129,7 @@ def live_metrics(run: Run) -> dict[str, float]:
 
 
 def live_history(ws: Workspace) -> tuple[LiveRun, ...]:
-    """Return the scores of all decided runs, oldest first; of two for one as-of the later one."""
+    """Return the scores of all decided runs, oldest first; of two with one as-of the later one."""
     runs = ((entry, ws.runs.open(entry.run_id)) for entry in LedgerHistory.of(ws.ledger).decisions)
     files = ((entry, run.find(LiveFile)) for entry, run in runs)
     return tuple(

@@ -1,8 +1,7 @@
-"""Measures what a training costs: seconds, memory, parameters and events per second.
+"""Cost of a training: seconds, memory, parameters and events per second.
 
-Guarantees: a measurement decides nothing. The clocks read here measure durations, never the time,
-so they are no input of a run; and no reproducible checksum covers what they measure
-(`CostFile.VOLATILE`): a repeated run is the same run at another speed.
+Guarantees: a measurement decides nothing. The clocks here measure durations, never the time, so a
+run does not depend on them; `CostFile` is volatile, so no reproducible checksum covers the results.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ _EVERY_SECONDS: Final = 0.005
 
 @dataclass(frozen=True)
 class TrainingCosts:
-    """What one recipe cost; in JSON the figures of `fit`, and those of the refit as ``refit``."""
+    """Cost of one recipe; in JSON the figures of `fit`, and those of the refit as ``refit``."""
 
     fit: CostFile
     refit: CostFile | None = None
@@ -45,11 +44,12 @@ class TrainingCosts:
 
 
 class Meter:
-    """Measures what runs inside its ``with`` block.
+    """Measures duration and memory of its ``with`` block.
 
-    The kernel keeps the highest size that this process ever had. Where the block set a new record
-    that is exact. Where the process had been larger before, it says nothing, and resetting it would
-    take it from others who read it; so a thread looks every few milliseconds, too.
+    The kernel keeps the maximum size of the process (``VmHWM``). It is exact if the block exceeds
+    it. If the process had been larger before, it contains no information about the block, and
+    resetting it would affect other readers; so a thread samples the size every few milliseconds as
+    well.
     """
 
     def __enter__(self) -> Self:
@@ -74,11 +74,19 @@ class Meter:
 
     @property
     def peak_bytes(self) -> int:
-        """How much the process grew at most."""
+        """Maximum growth of the process."""
         return int(self._seen - self._start)
 
     def cost(self, scorer: Scorer, history: History, estimate: int) -> CostFile:
-        """Return what training `scorer` on `history` cost; `estimate` in bytes."""
+        """Return the cost of the measured training.
+
+        Parameters
+        ----------
+        scorer, history
+            Result and input of the training.
+        estimate
+            Estimated memory in bytes.
+        """
         return CostFile(
             fit_seconds=self._wall,
             fit_cpu_seconds=self._cpu,
@@ -98,7 +106,7 @@ class Meter:
 
 
 def _hand_back() -> None:
-    """Give the system what earlier work freed, else a training that fits into it costs nothing."""
+    """Return freed memory to the system; a training that reuses it would seem to need none."""
     with suppress(OSError, AttributeError):  # the C library is not GNU's
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
@@ -106,7 +114,20 @@ def _hand_back() -> None:
 def fit(
     name: str, recipe: Recipe, history: History, config: TrainConfig, progress: Progress
 ) -> tuple[Scorer, CostFile]:
-    """Train, and measure what it costs; `ResourceError` where memory is short."""
+    """Train a recipe and measure the cost.
+
+    Parameters
+    ----------
+    name
+        Name of the recipe in the config, for messages.
+    config
+        Limit of the memory.
+
+    Raises
+    ------
+    ResourceError
+        The estimated memory is above the limit; see `refuse_too_large`.
+    """
     refuse_too_large(name, recipe, history, config)
     with Meter() as meter:
         scorer = recipe.train(history, progress=progress)
@@ -114,7 +135,13 @@ def fit(
 
 
 def costs(run: Run, recipes: Iterable[str], winner: str | None) -> dict[str, TrainingCosts]:
-    """Return what each recipe cost; of the winner, what its refit cost as well."""
+    """Return the cost of each trained recipe.
+
+    Parameters
+    ----------
+    winner
+        Recipe that was refitted, or None; its refit is included.
+    """
     refit = run.find(CostFile, REFIT)
     return {
         name: TrainingCosts(fit, refit if name == winner else None)
@@ -124,7 +151,7 @@ def costs(run: Run, recipes: Iterable[str], winner: str | None) -> dict[str, Tra
 
 
 def cost_line(costs: Mapping[str, TrainingCosts]) -> str:
-    """Return what all recipes cost together, the one that took longest, and the refit."""
+    """Return total seconds, the cost of the slowest recipe, and that of the refit."""
     seconds = sum(cost.fit.fit_seconds for cost in costs.values())
     longest = max(costs, key=lambda name: costs[name].fit.fit_seconds)
     count = f"{len(costs)} recipe{'' if len(costs) == 1 else 's'}"
@@ -134,6 +161,6 @@ def cost_line(costs: Mapping[str, TrainingCosts]) -> str:
 
 
 def _highest() -> int:
-    """The most that it ever had; `ru_maxrss` would count what its parent had before it, too."""
+    """Return ``VmHWM`` in bytes; ``ru_maxrss`` would include the parent's size before the fork."""
     found = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
     return int(found[1]) * 1024 if found else 0

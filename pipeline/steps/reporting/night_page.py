@@ -1,4 +1,4 @@
-"""Builds a night's page from the artefacts of its run; lifts are the gate's own."""
+"""Content of the page of a nightly run, read from its artefacts."""
 
 from __future__ import annotations
 
@@ -47,12 +47,14 @@ def build_page(
     churn: ChurnFile | None = None,
     parity: ParityFile | None = None,
 ) -> NightPage:
-    """Build the page of a night.
+    """Build the page of a run.
 
     Parameters
     ----------
+    decision
+        The gate's decision.
     churn, parity
-        What is known of a promotion's own lists, once they are made.
+        Measured on the refit's lists; None before the cold check, which makes them.
     """
     run, k = night.run, night.config.recommend.length
     evaluations = run.read(EvaluationFile).recipes
@@ -126,11 +128,11 @@ def _challenger(
 
 
 def _quarantine(night: Night) -> tuple[int | None, dict[str, int]]:
-    """Count what the night saw in quarantine: rows, and rows for each reason."""
-    if night.run.committed("gate") is not None:  # rows may have left quarantine since
+    """Count the rows in quarantine, and by reason; None for a lake without batches."""
+    if night.run.committed("gate") is not None:  # quarantine expires: a later count would differ
         page = night.run.read(NightPage)
         return page.quarantined, dict(page.quarantine_reasons)
-    if night.snapshot.versions["batches"] is None:  # nothing was ever ingested
+    if night.snapshot.versions["batches"] is None:  # no file was ingested yet
         return None, {}
     reasons = night.table("quarantine", columns=[c.REASONS])[c.REASONS].to_list()
     return len(reasons), dict(Counter(reason for row in reasons for reason in set(row or ())))
