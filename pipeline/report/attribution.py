@@ -13,6 +13,7 @@ from pipeline.report.table import grid
 
 _HEAD = ("By", "Group|name", "Users", "Exposures", "Answered", "CTR", "Conversion", "Revenue",
          "Revenue per exposure", "Return rate")  # fmt: skip
+# Publications, recipes and positions may be hundreds of rows: they are folded.
 _FIRST = (EVERYBODY, "version", "slot", "segment")
 _ABOUT = (
     "Attribution joins each event to the newest list within the attribution window that holds its "
@@ -59,6 +60,7 @@ def _notes(attribution: Attribution) -> list[str]:
         )
     if attribution.unshown:
         notes.append(f"{attribution.unshown:,} events are of users without a live list")
+    # Claims are optional columns of events.
     claims = attribution.claims
     if claims.agree + claims.contradict + claims.unmatched:
         notes.append(

@@ -77,6 +77,7 @@ def summary(
     def training_seconds(series: Sequence[DayFile]) -> float:
         return sum(day.training_seconds for day in _own(series))
 
+    # All schedules run every night until something is live: they differ only afterwards.
     nightly = days.get(NIGHTLY, ())
     most, spent = mean_of(nightly, "ndcg"), training_seconds(nightly)
     rows = []
@@ -164,6 +165,7 @@ def _by_day(days: Mapping[str, Sequence[DayFile]]) -> str:
 def title(days: Mapping[str, Sequence[DayFile]]) -> str:
     """Return the finding as a sentence."""
     rows = {row.schedule: row for row in summary(days, None)}
+    # The schedule in question: adaptive, else the first one that is not the reference.
     row = rows.get(ADAPTIVE) or next((r for n, r in rows.items() if n != NIGHTLY), None)
     if row is None or row.of_nightly is None:
         ranked = sorted(rows.values(), key=lambda row: -(row.ndcg or 0.0))
@@ -182,6 +184,7 @@ def mean_of(days: Sequence[DayFile], name: str) -> float | None:
         Field of `DayFile`.
     """
     values = [(getattr(day, name), day.user_days) for day in days if getattr(day, name) is not None]
+    # Weighted by user-days: a mean of daily means would weigh a quiet day like a busy one.
     weight = sum(count for _, count in values)
     return sum(value * count for value, count in values) / weight if weight else None
 

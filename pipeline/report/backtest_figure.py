@@ -73,6 +73,7 @@ def figure(days: Mapping[str, Sequence[DayFile]], plant: datetime | None) -> byt
     ends: list[tuple[float, str, str]] = []
     for name, series in days.items():
         colour, dash = _STROKES.get(name, (INK, "-"))
+        # A trailing mean: no value depends on later days.
         reached = [
             mean_of(series[max(0, n - _SMOOTH) : n], "ndcg") for n in range(1, len(series) + 1)
         ]
@@ -82,6 +83,7 @@ def figure(days: Mapping[str, Sequence[DayFile]], plant: datetime | None) -> byt
         if not points:
             continue
         at, line = [day_number(day.as_of) for day, _ in points], [ndcg for _, ndcg in points]
+        # The nightly schedule retrains at each step: marks would hide its line.
         nights = [n for n, (day, _) in enumerate(points) if day.retrained and name != NIGHTLY]
         axes.plot(at, line, color=colour, linestyle=dash, linewidth=1.8, marker="o", markersize=4,
                   markevery=nights)  # fmt: skip
@@ -110,6 +112,7 @@ def _costs(drawn: Figure, rows: Sequence[ScheduleRow]) -> None:
     axes.tick_params(length=0, labelsize=9, labelcolor=INK)
     axes.set_xticks([])
     name_rows(axes, [row.schedule for row in rows])
+    # Without any training all bars are 0, and the axis still needs a length.
     most = max(row.training_seconds for row in rows) or 1.0
     axes.set_xlim(0, most / _LONGEST_BAR)
     axes.set_title("training seconds after the first promotion, and NDCG per training minute",
@@ -130,6 +133,7 @@ def _cost(row: ScheduleRow) -> str:
 def _dates(axes: Axes, instants: Sequence[datetime]) -> None:
     """Write at most `_TICKS` evenly spaced days below the axes."""
     start, whole = min(instants), (max(instants) - min(instants)) / timedelta(days=1)
+    # A set, because the days of a short backtest round to fewer ticks.
     days = sorted({round(whole * part / (_TICKS - 1)) for part in range(_TICKS)})
     shown = [start + timedelta(days=days) for days in days]
     axes.set_xticks([*map(day_number, shown)], [*map(wording.day, shown)])

@@ -20,6 +20,7 @@ from pipeline.report.wording import change, power
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+# The e-value of an equal recipe falls without limit; the drawn exponents of 10 are bounded.
 _FLOOR, _TOP = -2.0, math.log10(MAX_E_VALUE)
 _SHIFT = 0.012
 _SEED_LINES = ("one block", "pairs", "disjoint", "seeds", "e-values")
@@ -114,6 +115,7 @@ def figure(result: Calibration) -> bytes:
         ORANGE: (result.equal, "× equal"),
     }
     for colour, (replays, label) in ends.items():
+        # The label stands at the end of the median replay.
         at = sorted(_height(replay.log_e[-1]) for replay in replays)[len(replays) // 2]
         near = abs(at - bound) < 0.35  # the label would lie on that of the threshold
         height, side = (bound - 0.35, "top") if near else (at, "center")
@@ -150,6 +152,7 @@ def _draw(
     heights: list[float] = []
     # One line with gaps instead of a line per replay: the file stays below 60 kB.
     for replay in replays:
+        # An e-process starts at an e-value of 1.
         path = [0.0, *(_height(log) for log in replay.log_e)]
         at += [0.0, *(block + shift for block in range(1, len(path))), math.nan]
         heights += [*path, math.nan]
@@ -174,5 +177,6 @@ def _share(value: float) -> str:
 
 def _limit(value: float) -> str:
     """Format an upper limit, rounded up so that the text is never below the value."""
+    # At least one step: an upper limit of 0 would claim certainty.
     steps = 10_000 if value < 0.0995 else 100
     return _share(max(math.ceil(steps * value), 1) / steps)

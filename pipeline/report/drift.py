@@ -70,6 +70,7 @@ def _figure(row: Signal) -> str:
 
 
 def _ordered(signals: Sequence[Signal]) -> list[Signal]:
+    # Signals that could not be evaluated stand between drifting and stable ones.
     order = {DriftStatus.DRIFT: 0, DriftStatus.STABLE: 2}
     return sorted(
         signals, key=lambda row: (order.get(row.status, 1), -(row.figure or 0.0), row.name)

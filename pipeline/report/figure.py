@@ -150,9 +150,11 @@ def spread(heights: Sequence[float], gap: float, low: float) -> list[float]:
     -------
     Positions, moved down first, then up until all are at least `low`.
     """
+    # Downwards first, so that the highest label stays at its line.
     placed: list[float] = []
     for height in heights:
         placed.append(min(height, placed[-1] - gap) if placed else height)
+    # Then upwards, for labels that fell below the axes.
     floor = low
     for at in reversed(range(len(placed))):
         placed[at] = max(placed[at], floor)
@@ -182,6 +184,7 @@ def percent(value: float, _: float) -> str:
     _
         Position of the tick, which matplotlib passes.
     """
+    # U+2212: a hyphen is shorter than the plus sign.
     sign = "−" if value < 0 else "+" if value > 0 else ""
     return f"{sign}{abs(100 * value):.4g} %"
 

@@ -153,6 +153,7 @@ def _colour(row: EffectRow, lo: float, hi: float) -> str:
 
 def _span(rows: Sequence[EffectRow], needed: float | None) -> tuple[float, float]:
     """Return the ends of the axis; rows with too little evidence count only if all are such."""
+    # The interval of a tiny group may be ±300 %: the others would be mere points beside it.
     sure = [row for row in rows if not row.underpowered] or rows
     ends = [x for row in sure for x in (row.lift, row.lo, row.hi, needed, 0.0) if x is not None]
     low, high = min(ends), max(ends)
@@ -166,6 +167,7 @@ def reach_figure(page: NightPage) -> bytes:
     panels = [("coverage, %", [100 * coverage[name] for name in names])]
     for metric, label in ((GINI, "Gini, 0 to 1"), (NOVELTY, "novelty, bits")):
         values = page.values(metric)
+        # A panel without the metric of a recipe would show a bar of 0.
         if values.keys() >= set(names):
             panels.append((label, [values[name] for name in names]))
     title = reach_title(coverage, page.decision.recipe)

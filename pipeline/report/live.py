@@ -96,6 +96,7 @@ def live_chart(runs: Sequence[LiveRun], kind: str) -> bytes:
     axes.plot(at, [ndcg for *_, ndcg in scored], color=figure.BLUE, linewidth=1)
     for x, (_, score, ndcg) in zip(at, scored, strict=True):
         _draw(axes, x, score, ndcg)
+    # A version that returns later is named again.
     points = zip(at, (score for _, score, _ in scored), strict=True)
     for version, same in groupby(points, lambda point: point[1].model_version):
         x, first = next(same)
@@ -114,6 +115,7 @@ def _draw(axes: Axes, at: float, score: LiveFigures, ndcg: float) -> None:
     if score.ndcg_lo is not None and score.ndcg_hi is not None:
         axes.plot([at, at], [score.ndcg_lo, score.ndcg_hi], color=figure.BLUE, linewidth=2)
     axes.plot([at], [ndcg], "o", color=figure.BLUE, markersize=6)
+    # Equal scores: no patch changed a scored list.
     if score.base_only_ndcg not in (None, ndcg):
         axes.plot(
             [at], [score.base_only_ndcg], "D", color=figure.ORANGE, markersize=5, fillstyle="none"
@@ -123,6 +125,7 @@ def _draw(axes: Axes, at: float, score: LiveFigures, ndcg: float) -> None:
 def _frame(axes: Axes, scored: Sequence[tuple[LiveRun, LiveFigures, float]]) -> None:
     """Set the range of the axes, and label at most 8 runs with their day."""
     nights = sorted({run.as_of for run, *_ in scored})
+    # Counted back from the newest run, which always has its label.
     step = -(-len(nights) // 8)
     shown = nights[::-1][::step][::-1]
     axes.set_xticks([*map(figure.day_number, shown)], [f"{night:%Y-%m-%d}" for night in shown])

@@ -19,6 +19,7 @@ from pipeline.report.svg_card import SVG
 
 _STYLE = resources.files("pipeline.report").joinpath("page.css").read_text("utf-8")
 _COMMAND = re.compile(r"`([^`]+)`")
+# Names from the data reach the page. If one were not escaped, it still could not run or load.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
@@ -154,6 +155,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], lead: str | None =
     )
     body = "".join(
         f"<tr{' class=lead' if row[0] == lead else ''}>"
+        # Not strict: a cell that spans two columns makes its row shorter.
         f"{''.join(_cell(text, *column) for text, column in zip(row, columns, strict=False))}</tr>"
         for row in rows
     )
@@ -165,6 +167,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], lead: str | None =
 
 def _column(title: str) -> tuple[str, str]:
     """Split a heading into text and class."""
+    # From the right, because a recipe's name may contain a bar.
     name, bar, kind = title.rpartition("|")
     return (name, kind) if bar else (title, "")
 

@@ -226,6 +226,7 @@ class NightPage(Artifact):
 
     def blocked(self, rule: RuleResult) -> Self:
         """Return the page of a promotion that a check stopped after the gate."""
+        # The gate's own decision is committed and stays; the page shows the outcome of the run.
         decision = replace(
             self.decision,
             kind="block",

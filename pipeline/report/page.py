@@ -26,6 +26,7 @@ _TONE = {"first": "#0072B2", "switch": "#0072B2", "refresh": "#0b6b43", "block":
 def night_figures(page: NightPage) -> dict[str, bytes]:
     """Draw the figures for which the page has data; SVG files by name."""
     drawn: dict[str, bytes] = {}
+    # A figure without data is left out, and so is its part of the page.
     coverage = page.values(COVERAGE)
     if page.decision.e_processes:
         drawn["accounts.svg"] = trends.e_processes_figure(

@@ -20,7 +20,7 @@ from pipeline.workspace.ledger import CalibrationEntry
 _CHECK = "check."
 _SLICE = ".slice."
 _ENDED = {"pass": "passed", "fail": "not met"}
-_RULES = ("Verdict", "Rule", "About|w", "Figure|n", "Bound|n", "|wholly")
+_RULES = ("Outcome", "Rule", "Recipe|w", "Value|n", "Bound|n", "|wholly")
 
 
 def rules(page: NightPage) -> str:
@@ -31,6 +31,7 @@ def rules(page: NightPage) -> str:
     """
     kind, results = page.decision.kind, page.decision.rules
     rows = [row for row in results if not (row.name.startswith(_CHECK) and row.outcome == "pass")]
+    # The sort is stable: apart from the causes of a block the gate's order stays.
     rows.sort(key=lambda row: not wording.stops(kind, row))
     small = [row for row in rows if _SLICE in row.name and row.outcome != "fail"]
     others = [row for row in rows if row not in small and _aside(page, row)]
@@ -154,6 +155,7 @@ def _count(rows: Sequence[RuleResult]) -> str:
 
 
 def _rule_cells(kind: str, row: RuleResult) -> tuple[str, ...]:
+    # A candidate that loses is the normal case, not a failure.
     refused = row.outcome == "fail" and not wording.stops(kind, row)
     return (
         verdict("not met" if refused else row.outcome),
@@ -175,6 +177,7 @@ def _recipe_cells(page: NightPage, name: str) -> tuple[str, ...]:
     if name in page.evaluations:
         mean, lo, hi = page.evaluations[name].interval(page.metric)
     if mean is None:
+        # The reason takes the columns of the metric and of its interval.
         failure = escape(page.failures.get(name, "not evaluated"))
         return (*first, Markup(f"<td colspan=2>{failure}</td>"))
     return (*first, f"{mean:.4f}", wording.span(lo, hi))

@@ -17,7 +17,7 @@ from pipeline.report.markup import cards, facts, folded, section, table, verdict
 from pipeline.report.night import Dated, NightPage, PastParity
 from pipeline.workspace.artifacts import ChurnFile, CleanFile, CostFile
 
-_CHECKS = ("Result", "Check", "Figure|n", "Bound|n", "|wholly")
+_CHECKS = ("Outcome", "Check", "Value|n", "Bound|n", "|wholly")
 
 
 def reach(page: NightPage, pictures: Mapping[str, bytes]) -> str:
@@ -94,6 +94,7 @@ def live(page: NightPage, pictures: Mapping[str, bytes]) -> str:
     pictures
         SVG files of `night_figures`.
     """
+    # The figure shows earlier runs; the table has the newest only.
     newest = max((as_of for as_of, _ in page.live), default=None)
     label = wording.metric_label(page.metric)
     head = (
@@ -262,6 +263,7 @@ def _check_cells(row: DataCheck) -> tuple[str, ...]:
 def _gains(page: NightPage) -> dict[str, float]:
     """Return the lift of each learned recipe over the best baseline."""
     means = page.values(NDCG)
+    # Baselines cost next to nothing, so the price counts the lift over the best of them.
     level = max((means[name] for name in page.baselines if name in means), default=0.0)
     if level <= 0:
         return {}
@@ -274,5 +276,6 @@ def _price(cost: CostFile, gain: float | None) -> str:
         return wording.NONE
     if gain <= 0:
         return "no gain"
+    # Rounded to 0.00 a price would look like no cost.
     price = cost.fit_cpu_seconds / (100 * gain)
     return f"{price:,.2f}" if price >= 0.005 else "under 0.01"

@@ -58,6 +58,7 @@ class StudyRows:
     @property
     def mixed(self) -> float | None:
         """Lift (or value) of the reopened mixture; None if it is not better than the best trial."""
+        # The mixture is searched after the trials and is not one of them.
         begun, most = self.start.value or 0.0, self.winner.value or 0.0
         if self.best <= most:
             return None

@@ -47,6 +47,7 @@ def history_figure(study: StudyRows) -> bytes:
     steps = [(row.number, _reached(study, row) or 0.0) for row in study.complete]
     at, reached_so_far = zip(*steps, strict=True)
     bests = [*accumulate(reached_so_far, max)]
+    # Pruned trials may follow the last complete one.
     best, last = bests[-1], max(row.number for row in study.file.trials)
     axes.step([*at, last], [*bests, best], where="post", color=figure.BLUE, linewidth=2)
     begun = _reached(study, study.start) or 0.0
@@ -95,6 +96,7 @@ def coordinates_figure(study: StudyRows) -> bytes:
     # A pruned trial has fewer windows: its metric would lie on another scale.
     values = [row.value or 0.0 for row in study.complete]
     fields, reached = study.foremost, Axis((), min(values), max(values), log=False, whole=False)
+    # The last line lies on top: the best trial, and below it the start.
     for row in sorted(
         study.file.trials, key=lambda row: (row is study.winner, row.start, row.state)
     ):
@@ -150,6 +152,7 @@ def _heights(row: TrialRow, fields: Mapping[str, Axis], reached: Axis) -> list[f
 
 
 def _height(axis: Axis, value: float) -> float:
+    # A span of a single value has no scale.
     if axis.high <= axis.low:
         return 0.5
     if axis.log:

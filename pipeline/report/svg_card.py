@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 WIDTH = 4.2
 """Width of a card in inches; on a phone its smallest text is still 10 px high."""
 _TITLE = 11
+# Characters per line at `WIDTH`: matplotlib does not wrap text.
 _TITLE_WRAP = 38
 _ABOUT_WRAP = 56
 _NAME = 20
@@ -30,6 +31,7 @@ SVG = "http://www.w3.org/2000/svg"
 # XML 1.0 allows no other control characters, and a name from the data may hold some.
 _NO_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 _REFERENCE = re.compile(r"(?<=url\(#)[^)]+")
+# matplotlib sets these in its style element, which `svg` removes.
 _DEFAULTS = {"stroke-linejoin": "round", "stroke-linecap": "butt"}
 
 
@@ -139,6 +141,7 @@ def _folded(name: str) -> str:
 
 def _rename(root: Xml.Element, key: str) -> None:
     """Remove namespaces and unused ids, and prefix the other ids with the key."""
+    # matplotlib gives every group an id; only referenced ones are kept.
     used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', Xml.tostring(root, encoding="unicode")))
     for node in root.iter():
         node.tag = _local(node.tag)

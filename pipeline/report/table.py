@@ -13,6 +13,7 @@ from pipeline.evaluation.gate.decision import Kind
 from pipeline.workspace.ledger import DecisionEntry, Entry, PatchEntry, PublicationEntry
 
 _WIDTH: Final = 100
+# textwrap breaks lines at ASCII whitespace only.
 _TIED: Final = "\N{NO-BREAK SPACE}"
 
 
@@ -69,6 +70,7 @@ def nights_table(summary: DemoSummary) -> str:
     header += ["95 % interval", "lift"]
     rows: list[Sequence[str]] = []
     for night in summary.nights:
+        # Shown in the first line of a run only.
         head: tuple[str, ...] = (f"{night.as_of:%Y-%m-%d}", night.decision, str(night.recipe))
         for row in night.recipes:
             lift = "reference" if row.lift is None else f"{row.lift:+.1%}"

@@ -124,6 +124,7 @@ def reach_title(coverage: Mapping[str, float], winner: str | None) -> str:
     widest = max(coverage, key=lambda name: (coverage[name], name))
     own = winner if winner is not None and winner in coverage else widest
     text = f"{own} recommends {share(coverage[own])} of the catalogue"
+    # Compared as text: shares that look equal are not ranked.
     if share(coverage[own]) == share(coverage[widest]):
         return text
     return f"{text}; the most: {widest}, {share(coverage[widest])}"
@@ -143,6 +144,7 @@ def churn_title(churn: Sequence[Dated[ChurnFile]], tonight: datetime) -> str:
     if not measured:
         return "No list could be compared with the one before"
     as_of, last = measured[-1]
+    # Before the cold check the newest churn is that of an earlier run.
     text = "" if as_of == tonight else f"{day(as_of)}: "
     text += f"{share(last.overlap)} of the entries stayed for users without new events"
     causes = [(part, name) for name, part in sorted(last.lost.items()) if part > 0]

@@ -75,6 +75,7 @@ def e_processes_figure(
     shown, left = rows[:_LINES], len(rows[_LINES:])
     tracks = [paths.get(status.e_process.key.candidate, ()) for status in rows]
     title = e_processes_title(accounts)
+    # An e-value falls towards 0 without limit: the axis ends at 10 to the power of `_FLOOR`.
     about = "e-value against the champion, log scale; 1: no evidence for either"
     if any(log / math.log(10) < _FLOOR for track in tracks[:_LINES] for _, log in track):
         about += f"; {power(int(_FLOOR))}: this or less"
@@ -188,6 +189,7 @@ def churn_figure(churn: Sequence[Dated[ChurnFile]], tonight: datetime) -> bytes:
     names = sorted({name for _, _, lost in rows for name, part in lost if part > 0})
     title = churn_title(churn, tonight)
     about = "share of the entries that changed for users without new events, by cause"
+    # Two causes per line of the key.
     lines = -(-max(len(names), 1) // 2)
     drawing, (axes,) = card(
         0.32 * len(rows), title, about, left=0.72, right=0.9, foot=0.42 + 0.2 * lines
@@ -201,7 +203,7 @@ def churn_figure(churn: Sequence[Dated[ChurnFile]], tonight: datetime) -> bytes:
                 begin += part
         if not begin and changed > 0:  # the causes were not measured
             axes.barh(at, changed, height=0.6, color="white", edgecolor=INK, linewidth=0.8)
-        write(axes, top * 1.03, at, f"{share(changed)} changed")
+        write(axes, top * 1.03, at, share(changed))
     name_rows(axes, [day(as_of) for as_of, _, _ in rows])
     axes.set_xlim(0, top)
     axes.locator_params(axis="x", nbins=4)
@@ -261,8 +263,10 @@ def _days(axes: Axes, instants: Sequence[datetime]) -> None:
         axes.set_xticks([])
         return
     first, last = day_number(nights[0]), day_number(nights[-1])
+    # A single run has no span: the axis gets a day on each side.
     pad = max((last - first) * 0.08, 1.0)
     axes.set_xlim(first - pad, last + pad)
+    # The newest run always has its label.
     chosen, gap = [nights[-1]], (nights[-1] - nights[0]) / 5
     for night in (nights[round(at * (len(nights) - 1) / 3)] for at in (0, 1, 2)):
         if all(abs(night - other) > gap for other in chosen):

@@ -59,6 +59,7 @@ def comparison_figure(page: VersionsPage, comparison: PairedComparison) -> bytes
     -------
     An SVG file; None without a lift.
     """
+    # Other metrics have scales of their own: they are in the table only.
     rows = [
         (f"{_group(row.name)} ({row.people:,})", row)
         for row in comparison.rows
@@ -152,12 +153,13 @@ def _metrics(page: VersionsPage) -> str:
     body = [
         (wording.metric_label(row.name), _estimate(row.left), _estimate(row.right))
         for row in page.metrics
+        # A dot separates a user group from its metric.
         if "." not in row.name
     ]
     groups = [
         (
             wording.metric_label(row.name),
-            *(text for side in (row.left, row.right) for text in (_estimate(side), _people(side))),
+            *(text for side in (row.left, row.right) for text in (_estimate(side), _users(side))),
         )
         for row in page.metrics
         if "." in row.name
@@ -229,7 +231,7 @@ def _estimate(estimate: Estimate | None) -> str:
     return f"{estimate.mean:.4f} ({wording.span(estimate.lo, estimate.hi)})"
 
 
-def _people(estimate: Estimate | None) -> str:
+def _users(estimate: Estimate | None) -> str:
     return wording.NONE if estimate is None else wording.figure(estimate.people, ",d")
 
 

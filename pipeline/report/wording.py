@@ -29,7 +29,7 @@ _RULES = {
     "churn": "users with other results",
     "last": "newest accepted scorer",
     "month": "scorer of 21 to 45 days ago",
-    "baseline": "lift",
+    "baseline": "mean against baseline",
     "baseline_ratio": "baseline ratio",
     "evidence": "evidence of lift",
     "slice": "group",
@@ -55,6 +55,7 @@ def change(value: float) -> str:
     if not math.isfinite(value):
         return "n/a"
     percent = 100 * value
+    # 9.95 would be rounded to 10.0, which has a digit too many.
     text = f"{abs(percent):.1f}" if abs(percent) < 9.95 else f"{abs(percent):.0f}"
     if float(text) == 0:
         return NO_CHANGE
@@ -126,6 +127,7 @@ def share(value: float | None) -> str:
         return "under 0.1 %"
     if percent == 0 or percent == 100:
         return f"{percent:.0f} %"
+    # Above 99 % with a decimal: 99.6 % must not be rounded to 100 %.
     return f"{percent:.1f} %" if percent < 9.95 or percent > 99 else f"{percent:.0f} %"
 
 
@@ -159,7 +161,8 @@ def rule_title(name: str) -> str:
         return plain(name)
     text = plain(rest) if area == "check" else _RULES.get(rule, plain(rule))
     if subject and area != "check":
-        text += f" {plain(subject)}" if rule == "slice" else f" over {subject}"
+        over = "over " if rule in ("lift", "evidence") else ""
+        text += f" {over}{plain(subject) if rule == 'slice' else subject}"
     return f"{_AREAS.get(area, plain(area))}: {text}"
 
 

@@ -55,36 +55,38 @@ def measure(night: Night, progress: Progress) -> ChurnFile | None:
     live = unpatched(shown, champion.publication_id)  # a patched user has new events
     events = night.events(c.USER_ID, c.TIMESTAMP)
     history = History.from_arrays(night.run.arrays(REFIT, "history"))
-    people = idle(live, events, champion.as_of, history.user_ids.tolist())
+    users = idle(live, events, champion.as_of, history.user_ids.tolist())
     length = night.config.recommend.length
     gone = unavailable(night.table("items"))
     repeat = read_split(night.run).task == "repeat"
-    rows = history.take(np.flatnonzero(np.isin(history.user_ids, people)))
+    rows = history.take(np.flatnonzero(np.isin(history.user_ids, users)))
 
     def lists(scorer: Scorer) -> pl.DataFrame:
         return model_lists(scorer.score, rows, gone, repeat=repeat, length=length)
 
     def overlap(other: Scorer) -> float | None:
-        return churn(fresh, lists(other), people, k=FIRST).overlap
+        return churn(fresh, lists(other), users, k=FIRST).overlap
 
     scorer = read_scorer(night.run, REFIT)
-    fresh = lists(scorer) if people else live.clear()
+    fresh = lists(scorer) if users else live.clear()
     before = night.ws.runs.open(champion.run_id)
     # The run keeps spare entries behind the published ones, until its files are deleted.
     made = live if before.committed("recommend") is None else before.frame("recommend", "lists")
-    stock = trim(of_people(made, people), gone, length)
+    stock = trim(of_people(made, users), gone, length)
+    # Changes without another cause come from the new recipe, or else from new data.
     rest = RECIPE if promoted(night).kind == "switch" else DATA
     # The seed noise costs another training: it is skipped without users to compare.
     noise = SeedNoise(rate=None, reason="not measured: no user is without new events")
-    if people:
+    if users:
         noise = _seed_noise(night, scorer, overlap, progress)
     compared = [
-        churn(live, fresh, people, k=k, replays=[(STOCK, stock)], rest=rest)
+        churn(live, fresh, users, k=k, replays=[(STOCK, stock)], rest=rest)
+        # One result if both lengths are equal.
         for k in sorted({FIRST, length})
     ]
     return ChurnFile(
         publication_id=champion.publication_id,
-        users=len(people),
+        users=len(users),
         at={churned.k: ChurnShares.of(churned) for churned in compared},
         seed_noise=noise,
     )

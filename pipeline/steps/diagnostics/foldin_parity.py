@@ -56,7 +56,7 @@ def measure_parity(night: Night, draft: Draft, progress: Progress) -> ParityFile
     """
     if night.champion is None:
         return None
-    progress("fold-in against the refit")
+    progress("overlap of fold-in and refit")
     users, overlap, reason = 0, None, None
     try:
         lists = _both(night, night.champion)
@@ -66,14 +66,14 @@ def measure_parity(night: Night, draft: Draft, progress: Progress) -> ParityFile
         reason = f"not measured: {lists}"
     else:
         folded, retrained = lists
-        people = set(folded[c.USER_ID]) & set(retrained[c.USER_ID])
-        users = len(people)
+        common = set(folded[c.USER_ID]) & set(retrained[c.USER_ID])
+        users = len(common)
         if users >= MIN_GROUP_SIZE:
-            overlap = churn(retrained, folded, people, k=FIRST).overlap
+            overlap = churn(retrained, folded, common, k=FIRST).overlap
         else:
             reason = f"not reported: fewer than {MIN_GROUP_SIZE} users have events since"
-        draft.frame(FOLDED, of_people(folded, people))
-        draft.frame(RETRAINED, of_people(retrained, people))
+        draft.frame(FOLDED, of_people(folded, common))
+        draft.frame(RETRAINED, of_people(retrained, common))
     parity = ParityFile(users=users, overlap=overlap, k=FIRST, reason=reason)
     draft.write(parity)
     return parity
@@ -94,19 +94,20 @@ def follow_parity(night: Night, split: Split, draft: Draft, progress: Progress) 
         return
     run = night.ws.runs.open(champion.run_id)
     parity = run.find(ParityFile)
+    # Without lists the promotion stored only the reason.
     if parity is None or f"{FOLDED}.parquet" not in run.manifest(ParityFile.STEP)["files"]:
         return
     progress("scores of fold-in and refit since the last promotion")
     lists = {name: run.frame(ParityFile.STEP, name) for name in (FOLDED, RETRAINED)}
-    people = lists[FOLDED][c.USER_ID].unique().to_list()
+    users = lists[FOLDED][c.USER_ID].unique().to_list()
     span = Interval(champion.as_of, night.as_of)
     columns = (c.USER_ID, c.ITEM_ID, c.TIMESTAMP)
-    past = night.table("events", columns=columns, where=past_of(people, span))
+    past = night.table("events", columns=columns, where=past_of(users, span))
     wanted = is_target(split.target_kinds, night.config.features.rating_threshold)
     events = night.table(
         "events",
         columns=(*columns, c.KIND, c.VALUE),
-        where=past_of(people, span) & between(span) & wanted,
+        where=past_of(users, span) & between(span) & wanted,
     )
     k = night.config.recommend.length
     figures: dict[str, PrequentialFigures | None] = {}
@@ -145,18 +146,19 @@ def _both(night: Night, champion: Champion) -> tuple[pl.DataFrame, pl.DataFrame]
         return "no user has events since the last training"
     # Pseudonyms are random, so evenly spaced ones are a random sample.
     sample = np.linspace(0, len(active) - 1, min(len(active), _MOST)).astype(np.int64)
-    people = [active[n] for n in sample]
+    users = [active[n] for n in sample]
+    # The catalogue and the user features that the champion was trained on.
     window = History.from_arrays(before.run.arrays(REFIT, "history"))
-    recent = of_people(events, people)
+    recent = of_people(events, users)
     end = end_of(last_event(recent, night.as_of), champion.as_of)
     own = histories(weighed(recent, events, before.config.windows), window, end)
     if own is None:
         return "all events since the last training are of new items"
-    gone, rows = unavailable(night.table("items")), np.isin(history.user_ids, people)
+    gone, rows = unavailable(night.table("items")), np.isin(history.user_ids, users)
     repeat, length = read_split(night.run).task == "repeat", night.config.recommend.length
     folded, retrained = (
-        model_lists(score, users, gone, repeat=repeat, length=length)
-        for score, users in (
+        model_lists(score, history_of_users, gone, repeat=repeat, length=length)
+        for score, history_of_users in (
             (read_scorer(before.run, REFIT).fold_in, own),
             (read_scorer(night.run, REFIT).score, history.take(np.flatnonzero(rows))),
         )

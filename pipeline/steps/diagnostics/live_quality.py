@@ -49,6 +49,7 @@ def write_live(night: Night, split: Split, draft: Draft, progress: Progress) -> 
     """
     scores = score(night, split, progress)
     if scores is not None:
+        # The other fields of the file and of the scores are equal.
         fields = {**vars(scores), "rows": tuple(PrequentialFigures.of(row) for row in scores.rows)}
         draft.write(LiveFile(**fields))
 
@@ -93,14 +94,15 @@ def score_span(
     wanted = is_target(split.target_kinds, config.features.rating_threshold)
     columns = (c.USER_ID, c.ITEM_ID, c.TIMESTAMP)
     events = read(columns, between(span) & wanted)
-    people = events[c.USER_ID].unique().to_list()
+    users = events[c.USER_ID].unique().to_list()
+    # The table holds all lists of all publications: only the lists of these users are read.
     publications = ws.lake.read("publications")
     return prequential(
         events,
-        read(columns, past_of(people, span)),
+        read(columns, past_of(users, span)),
         publications,
         ws.lake.read(
-            "recommendations", where=lists_for(active_publications(publications, span), people)
+            "recommendations", where=lists_for(active_publications(publications, span), users)
         ),
         span=span,
         k=config.recommend.length,

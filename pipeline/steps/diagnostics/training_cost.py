@@ -53,6 +53,7 @@ class Meter:
     """
 
     def __enter__(self) -> Self:
+        # Before the first measurement, so that the block starts from what is in use.
         _hand_back()
         self._process = psutil.Process()
         self._start = self._seen = self._process.memory_info().rss
@@ -67,6 +68,7 @@ class Meter:
         self._wall = time.perf_counter() - self._wall
         self._cpu = time.process_time() - self._cpu
         self._over.set()
+        # Samples stop before the last one is taken below: a block may be shorter than the interval.
         self._watch.join()
         self._look_once()
         if (highest := _highest()) > self._record:
@@ -162,5 +164,5 @@ def cost_line(costs: Mapping[str, TrainingCosts]) -> str:
 
 def _highest() -> int:
     """Return ``VmHWM`` in bytes; ``ru_maxrss`` would include the parent's size before the fork."""
-    found = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
-    return int(found[1]) * 1024 if found else 0
+    line = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    return int(line[1]) * 1024 if line else 0

@@ -48,6 +48,7 @@ def lift_rows(
         if not math.isfinite(comparison.v):  # no users, or a mean of 0 to divide by
             continue
         low, high = normal_interval(comparison.x, comparison.se)
+        # Against a baseline one block decides; against a champion the e-process over all blocks.
         proved = is_proved(comparison, bound, config) if night.champion is None else name in reached
         rows.append(LiftRow(name, comparison.x, low, high, proved, comparison.underpowered))
     return tuple(rows)

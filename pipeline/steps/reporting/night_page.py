@@ -66,11 +66,13 @@ def build_page(
         name for name, recipe in night.recipes.items() if recipe.capabilities.baseline is not None
     )
     evaluated = (name for name in means if name in baselines)
+    # A first run has no champion: lifts are over the best baseline.
     against = night.champion_name or max(evaluated, key=lambda name: means[name], default=None)
     challenger = _challenger(means, baselines, decision, against)
     costs = {name: run.find(CostFile, train_step(name)) for name in night.recipes}
     before = night.history.decisions_before(night.as_of)[-MAX_PAST_NIGHTS:]
     quarantined, reasons = _quarantine(night)
+    # A replay changes nothing, so no override can apply to it.
     offered = () if night.replay else offers(decision)
     return NightPage(
         run_id=night.run_id,
@@ -123,6 +125,7 @@ def _challenger(
     if decision.recipe in means and decision.recipe != against:
         return decision.recipe
     others = [name for name in means if name != against]
+    # A baseline is the challenger only if no learned recipe was evaluated.
     learned = [name for name in others if name not in baselines] or others
     return max(learned, key=lambda name: means[name], default=None)
 

@@ -78,11 +78,12 @@ def e_process_paths(
     """
     paths: dict[tuple[str, str], list[Dated[float]]] = {}
     runs = [(entry.as_of, entry.decision.e_processes) for entry in before]
-    for instant, known in (*runs, (as_of, tuple(e_processes))):
-        champions = {status.e_process.key.champion for status in known}
+    for instant, statuses in (*runs, (as_of, tuple(e_processes))):
+        champions = {status.e_process.key.champion for status in statuses}
         # A new champion ends all e-processes; a recipe that returns starts a new one.
-        paths = {key: path for key, path in paths.items() if not known or key[0] in champions}
-        for status in known:
+        # A run whose figures must not count has no e-processes: it ends no path.
+        paths = {key: path for key, path in paths.items() if not statuses or key[0] in champions}
+        for status in statuses:
             point = Dated(instant, status.e_process.log_e)
             paths.setdefault(_key(status), []).append(point)
     return {status.e_process.key.candidate: tuple(paths[_key(status)]) for status in e_processes}

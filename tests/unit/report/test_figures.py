@@ -154,7 +154,7 @@ def test_days_below_an_axis_do_not_lie_on_each_other() -> None:
 
 def test_churn_names_each_cause_beside_its_hatch() -> None:
     told = texts(DRAW["churn"]())
-    assert {"data", "stock", "10 % changed", "22 Dec"} <= set(told)
+    assert {"data", "stock", "10 %", "22 Dec"} <= set(told)
     drawn = DRAW["churn"]().decode()
     assert drawn.count("<pattern") == 2
     unknown = trends.churn_figure([(NIGHTS[0], churn(0.9, 100))], NIGHTS[0])
