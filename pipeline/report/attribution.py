@@ -71,7 +71,6 @@ def _notes(attribution: Attribution) -> list[str]:
 
 
 def _cells(row: AttributionRow) -> tuple[str, ...]:
-    returned = (row.return_rate, row.return_rate_lo, row.return_rate_hi)
     revenue = (
         row.revenue_per_exposure, row.revenue_per_exposure_lo, row.revenue_per_exposure_hi,
     )  # fmt: skip
@@ -85,7 +84,7 @@ def _cells(row: AttributionRow) -> tuple[str, ...]:
         _rate(row.conversion, row.conversion_lo, row.conversion_hi),
         wording.figure(row.revenue, ",.2f"),
         wording.estimate(*revenue, least=2),
-        _rate(*returned),
+        _rate(row.return_rate, row.return_rate_lo, row.return_rate_hi),
     )
 
 

@@ -7,7 +7,7 @@ their lines, not only by colour.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from pipeline.report import wording
@@ -19,7 +19,7 @@ from pipeline.report.figure import (
     ORANGE,
     canvas,
     day_number,
-    horizontal_lines,
+    label_days,
     name_rows,
     spread,
     write,
@@ -29,7 +29,6 @@ from pipeline.report.svg_card import svg
 from pipeline.workspace.experiment_artifacts import DayFile
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _GREEN: Final = "#007A5A"
@@ -69,7 +68,6 @@ def figure(days: Mapping[str, Sequence[DayFile]], plant: datetime | None) -> byt
     about = f"NDCG of the live lists, mean of the last {_SMOOTH} steps; marks: nightly runs"
     foot = _BETWEEN + _BAR * len(rows)
     drawn, axes = canvas(1, title(days), about, row=_TALL, left=_LEFT, width=_WIDE, foot=foot)
-    horizontal_lines(axes)
     ends: list[tuple[float, str, str]] = []
     for name, series in days.items():
         colour, dash = _STROKES.get(name, (INK, "-"))
@@ -97,7 +95,7 @@ def figure(days: Mapping[str, Sequence[DayFile]], plant: datetime | None) -> byt
     placed = spread([value for value, _, _ in ends], _APART * (high - low), low)
     for height, (_, name, colour) in zip(placed, ends, strict=True):
         write_right(axes, height, name, colour)
-    _dates(axes, [day.as_of for series in days.values() for day in series])
+    label_days(axes, [day.as_of for series in days.values() for day in series], _TICKS)
     axes.set_ylabel("NDCG")
     _costs(drawn, rows)
     words = "; ".join(f"{row.schedule}: {wording.figure(row.ndcg)}, {_cost(row)}" for row in rows)
@@ -128,12 +126,3 @@ def _cost(row: ScheduleRow) -> str:
     bought = row.ndcg_per_training_minute
     spent = f"{row.training_seconds:,.1f} s in {runs}"
     return spent if bought is None else f"{spent}, {bought:.3g} per minute"
-
-
-def _dates(axes: Axes, instants: Sequence[datetime]) -> None:
-    """Write at most `_TICKS` evenly spaced days below the axes."""
-    start, whole = min(instants), (max(instants) - min(instants)) / timedelta(days=1)
-    # A set, because the days of a short backtest round to fewer ticks.
-    days = sorted({round(whole * part / (_TICKS - 1)) for part in range(_TICKS)})
-    shown = [start + timedelta(days=days) for days in days]
-    axes.set_xticks([*map(day_number, shown)], [*map(wording.day, shown)])

@@ -77,10 +77,8 @@ def text(result: Calibration, recipe: str, k: int, begins: Sequence[datetime]) -
         "power": f"{result.detections} of {len(result.better)} replays detected "
         f"{change(result.planted)} within {blocks} blocks ({_planted(result)})",
     }
-    if not result.seed_noise:
-        for name in _SEED_LINES:
-            del lines[name]
-    return "\n".join(f"{name + ':':<11}{line}" for name, line in lines.items())
+    shown = [name for name in lines if result.seed_noise or name not in _SEED_LINES]
+    return "\n".join(f"{name + ':':<11}{lines[name]}" for name in shown)
 
 
 def _tossed(result: Calibration) -> str:

@@ -23,7 +23,6 @@ LIGHT = "#D9D9D9"
 INK = "#222222"
 SMALL = 8.5
 _WIDTH = 8.0
-_ROW = 0.42
 _DPI = 144
 _WRAP = 68
 
@@ -33,7 +32,7 @@ def canvas(
     title: str,
     about: str,
     *,
-    row: float = _ROW,
+    row: float = 0.42,
     left: float = 0.25,
     width: float = 0.72,
     foot: float = 0.55,
@@ -93,12 +92,6 @@ def style_axes(axes: Axes, size: float) -> None:
         axis.label.set_color(GREY)
 
 
-def horizontal_lines(axes: Axes) -> None:
-    """Replace the vertical grid by a horizontal one."""
-    axes.grid(visible=False)
-    axes.grid(axis="y", color=LIGHT, linewidth=0.6)
-
-
 def write(axes: Axes, x: float, y: float, text: str, colour: str = INK, **style: Any) -> None:
     """Write a label, vertically centred at `y`.
 
@@ -132,6 +125,34 @@ def write_right(axes: Axes, y: float, text: str, colour: str, va: str = "center"
 def day_number(instant: datetime) -> float:
     """Return days since 1970-01-01 UTC, the coordinate of an instant on an axis."""
     return instant.timestamp() / 86_400
+
+
+def label_days(axes: Axes, instants: Sequence[datetime], most: int = 4) -> None:
+    """Label days below the axes, and draw horizontal lines instead of vertical ones.
+
+    Parameters
+    ----------
+    instants
+        Instants of the points.
+    most
+        Maximum number of labels; they are at least 1/(`most` + 1) of the axis apart.
+    """
+    axes.grid(visible=False)
+    axes.grid(axis="y", color=LIGHT, linewidth=0.6)
+    days = sorted(set(instants))
+    if not days:
+        axes.set_xticks([])
+        return
+    first, last = day_number(days[0]), day_number(days[-1])
+    # A single instant has no span: the axis gets a day on each side.
+    pad = max((last - first) * 0.08, 1.0)
+    axes.set_xlim(first - pad, last + pad)
+    # The newest one always has its label.
+    chosen, gap = [days[-1]], (days[-1] - days[0]) / (most + 1)
+    for day in (days[round(at * (len(days) - 1) / (most - 1))] for at in range(most - 1)):
+        if all(abs(day - other) > gap for other in chosen):
+            chosen.append(day)
+    axes.set_xticks([*map(day_number, chosen)], [f"{day.day} {day:%b}" for day in chosen])
 
 
 def spread(heights: Sequence[float], gap: float, low: float) -> list[float]:

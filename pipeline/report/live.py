@@ -7,7 +7,7 @@ computed here.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import groupby
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from pipeline.base import Instant
@@ -81,57 +81,53 @@ def live_chart(runs: Sequence[LiveRun], kind: str) -> bytes:
     kind
         One of `FORMATS`.
     """
-    scored = [
-        (run, score, score.ndcg) for run in runs for score in run.scores if score.ndcg is not None
-    ]
+    rows = [(run.as_of, row) for run in runs for row in run.scores if row.ndcg is not None]
     title, label = "No live list has been scored yet", ""
-    if scored:
-        newest, last, _ = scored[-1]
-        metric = f"ndcg_at_{newest.k}"
-        title, label = live_title(last, metric), metric_label(metric)
-    about = "each new event scored against the list that was live at its timestamp · 95 % intervals"
+    if rows:
+        metric = f"ndcg_at_{runs[-1].k}"
+        title, label = live_title(rows[-1][1], metric), metric_label(metric)
+    about = f"prequential scores of the live lists, 95 % intervals{patch_note(rows)}"
     drawn, axes = figure.canvas(1, title, about, row=3.2, left=0.11, width=0.85, foot=0.6)
-    figure.horizontal_lines(axes)
-    at = [figure.day_number(run.as_of) for run, *_ in scored]
-    axes.plot(at, [ndcg for *_, ndcg in scored], color=figure.BLUE, linewidth=1)
-    for x, (_, score, ndcg) in zip(at, scored, strict=True):
-        _draw(axes, x, score, ndcg)
-    # A version that returns later is named again.
-    points = zip(at, (score for _, score, _ in scored), strict=True)
-    for version, same in groupby(points, lambda point: point[1].model_version):
-        x, first = next(same)
-        axes.annotate(
-            f"version {figure.short(version)}", (x, first.ndcg_hi or first.ndcg or 0.0), (0, 4),
-            textcoords="offset points", ha="center", fontsize=8.5, color=figure.INK,
-            parse_math=False,
-        )  # fmt: skip
-    if scored:
-        _frame(axes, scored)
+    draw_scores(axes, rows, "version ")
+    figure.label_days(axes, [as_of for as_of, _ in rows], 8)
     axes.set_ylabel(label, parse_math=False)
     return figure.png(drawn) if kind == "png" else svg(drawn, "live-history", title)
 
 
-def _draw(axes: Axes, at: float, score: LiveFigures, ndcg: float) -> None:
-    if score.ndcg_lo is not None and score.ndcg_hi is not None:
-        axes.plot([at, at], [score.ndcg_lo, score.ndcg_hi], color=figure.BLUE, linewidth=2)
-    axes.plot([at], [ndcg], "o", color=figure.BLUE, markersize=6)
-    # Equal scores: no patch changed a scored list.
-    if score.base_only_ndcg not in (None, ndcg):
-        axes.plot(
-            [at], [score.base_only_ndcg], "D", color=figure.ORANGE, markersize=5, fillstyle="none"
-        )
+def draw_scores(axes: Axes, rows: Sequence[tuple[datetime, LiveFigures]], prefix: str) -> None:
+    """Draw prequential scores with their intervals, and name each version at its first run.
+
+    Parameters
+    ----------
+    rows
+        As-of and scores of all users, oldest first.
+    prefix
+        Text before the name of a version.
+    """
+    version, top = None, 0.0
+    for as_of, row in rows:
+        at, ndcg = figure.day_number(as_of), row.ndcg or 0.0
+        high = ndcg if row.ndcg_hi is None else row.ndcg_hi
+        if row.ndcg_lo is not None and row.ndcg_hi is not None:
+            axes.plot([at] * 2, [row.ndcg_lo, row.ndcg_hi], color=figure.BLUE, linewidth=1.6)
+        if _patched(row):
+            style = {"color": figure.ORANGE, "markersize": 5, "fillstyle": "none"}
+            axes.plot([at], [row.base_only_ndcg], "D", **style)
+        # A version that returns later is named again.
+        if row.model_version != version:
+            name = prefix + figure.short(row.model_version, 8)
+            figure.write(axes, at, high, name, figure.GREY, ha="center", va="bottom")
+        version, top = row.model_version, max(top, high)
+    days, values = [figure.day_number(as_of) for as_of, _ in rows], [row.ndcg for _, row in rows]
+    axes.plot(days, values, "-o", color=figure.BLUE, linewidth=1.2, markersize=5)
+    axes.set_ylim(0, top * 1.15 or 1)
 
 
-def _frame(axes: Axes, scored: Sequence[tuple[LiveRun, LiveFigures, float]]) -> None:
-    """Set the range of the axes, and label at most 8 runs with their day."""
-    nights = sorted({run.as_of for run, *_ in scored})
-    # Counted back from the newest run, which always has its label.
-    step = -(-len(nights) // 8)
-    shown = nights[::-1][::step][::-1]
-    axes.set_xticks([*map(figure.day_number, shown)], [f"{night:%Y-%m-%d}" for night in shown])
-    axes.margins(x=0.08)
-    highest = max(ndcg if score.ndcg_hi is None else score.ndcg_hi for _, score, ndcg in scored)
-    axes.set_ylim(0, highest * 1.15 or 1)
-    if any(score.base_only_ndcg not in (None, ndcg) for _, score, ndcg in scored):
-        axes.annotate("◇ without the day's patches", (0.99, 0.03), xycoords="axes fraction",
-                      ha="right", fontsize=8.5, color=figure.ORANGE)  # fmt: skip
+def patch_note(rows: Sequence[tuple[datetime, LiveFigures]]) -> str:
+    """Explain the diamonds of `draw_scores`; empty without any."""
+    return "; diamond: without patches" if any(_patched(row) for _, row in rows) else ""
+
+
+def _patched(row: LiveFigures) -> bool:
+    """Return whether patches changed a scored list."""
+    return row.base_only_ndcg not in (None, row.ndcg)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from html import escape
 
 from pipeline.evaluation.gate.decision import RuleResult
 from pipeline.report import wording
@@ -178,7 +177,7 @@ def _recipe_cells(page: NightPage, name: str) -> tuple[str, ...]:
         mean, lo, hi = page.evaluations[name].interval(page.metric)
     if mean is None:
         # The reason takes the columns of the metric and of its interval.
-        failure = escape(page.failures.get(name, "not evaluated"))
+        failure = html_of(page.failures.get(name, "not evaluated"))
         return (*first, Markup(f"<td colspan=2>{failure}</td>"))
     return (*first, f"{mean:.4f}", wording.span(lo, hi))
 

@@ -6,7 +6,6 @@ Guarantees: as `sections`; a figure that was not measured is left out.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 
 from pipeline.base import format_instant
 from pipeline.data.validate.checks import DataCheck, Status
@@ -185,7 +184,7 @@ def _churn_cells(row: Dated[ChurnFile]) -> tuple[str, ...]:
     lost = sorted(churn.first.lost.items(), key=lambda cause: (-cause[1], cause[0]))
     causes = [f"{wording.plain(name)} {wording.share(part)}" for name, part in lost if part]
     return (
-        _day(as_of),
+        f"{wording.day(as_of)} {as_of.year}",
         f"{churn.users:,}",
         wording.share(churn.first.overlap),
         ", ".join(causes) or wording.NONE,
@@ -198,17 +197,13 @@ def _parity_cells(row: PastParity) -> tuple[str, ...]:
     as_of, parity, followed = row
     folded, retrained = (None, None) if followed is None else (followed.folded, followed.retrained)
     return (
-        _day(as_of),
+        f"{wording.day(as_of)} {as_of.year}",
         f"{parity.users:,}",
         wording.share(parity.overlap),
         wording.figure(None if folded is None else folded.ndcg),
         wording.figure(None if retrained is None else retrained.ndcg),
         parity.reason or "",
     )
-
-
-def _day(as_of: datetime) -> str:
-    return f"{wording.day(as_of)} {as_of.year}"
 
 
 def _quarantine(page: NightPage, pictures: Mapping[str, bytes]) -> str:

@@ -6,13 +6,13 @@ Guarantees: equal rows give equal bytes.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from itertools import accumulate
 
 from pipeline.models.search import Axis
 from pipeline.report import figure
 from pipeline.report.study import StudyRows, coordinates_title, history_title, importance_title
+from pipeline.report.svg_card import fold
 from pipeline.report.wording import number
 from pipeline.workspace.experiment_artifacts import TrialRow
 
@@ -39,7 +39,8 @@ def history_figure(study: StudyRows) -> bytes:
     """
     about = f"{study.label} · dots: measured on all windows · crosses: pruned"
     drawing, axes = figure.canvas(1, history_title(study), about, row=3.4, left=0.11, width=0.74)
-    figure.horizontal_lines(axes)
+    axes.grid(visible=False)
+    axes.grid(axis="y", color=figure.LIGHT, linewidth=0.6)
     for row in study.file.trials if study.relative else study.complete:
         if (reached := _reached(study, row)) is not None:
             mark, colour = ("o", figure.BLUE) if row.state == "complete" else ("x", figure.GREY)
@@ -113,7 +114,7 @@ def coordinates_figure(study: StudyRows) -> bytes:
         if value is not None:
             axes.text(at + 0.04, _height(axis, value) + 0.03, number(value), fontsize=8.5,
                       color=figure.BLUE, fontweight="bold", va="bottom", bbox=_PAPER)  # fmt: skip
-    names = [_wrapped(name) for name in (*fields, study.label)]
+    names = [fold(name.replace(".", ".\n"), _LABEL, 4) for name in (*fields, study.label)]
     axes.set_xticks(range(len(names)), names, parse_math=False, fontsize=8)
     axes.set_yticks([])
     axes.set_ylim(-0.12, 1.12)
@@ -128,16 +129,6 @@ def _stroke(study: StudyRows, row: TrialRow) -> tuple[str, float, float]:
     if row.start:
         return figure.ORANGE, 1.8, 1.0
     return (figure.BLUE, 0.8, 0.35) if row.state == "complete" else (figure.GREY, 0.8, 0.22)
-
-
-def _wrapped(name: str) -> str:
-    """Break a field's name after dots and, if it is long, after underscores."""
-    lines = [""]
-    for word in re.findall(r"[^._]+[._]?", name):
-        if lines[-1].endswith(".") or len(lines[-1]) + len(word) > _LABEL:
-            lines.append("")
-        lines[-1] += word
-    return "\n".join(line for line in lines if line)
 
 
 def _reached(study: StudyRows, row: TrialRow) -> float | None:

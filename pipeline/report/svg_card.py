@@ -92,7 +92,7 @@ def name_rows(axes: Axes, names: Sequence[str]) -> None:
     names
         Wrapped to two lines, then cut.
     """
-    axes.set_yticks(range(len(names)), [_folded(name) for name in names], parse_math=False)
+    axes.set_yticks(range(len(names)), [fold(name) for name in names], parse_math=False)
     axes.set_ylim(len(names) - 0.4, -0.6)
 
 
@@ -129,12 +129,20 @@ def svg(figure: Figure, key: str, alt: str) -> bytes:
     return Xml.tostring(root, encoding="unicode").encode() + b"\n"
 
 
-def _folded(name: str) -> str:
-    """Wrap a name, also after underscores."""
+def fold(name: str, width: int = _NAME, most: int = 2) -> str:
+    """Wrap each line of a name, also after underscores.
+
+    Parameters
+    ----------
+    width
+        Maximum number of characters per line.
+    most
+        Maximum number of lines; the rest is cut.
+    """
     lines = [
         part
         for line in name.split("\n")
-        for part in textwrap.wrap(line.replace("_", "_ "), _NAME, max_lines=2, placeholder="…")
+        for part in textwrap.wrap(line.replace("_", "_ "), width, max_lines=most, placeholder="…")
     ]
     return "\n".join(line.replace("_ ", "_") for line in lines)
 

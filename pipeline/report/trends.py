@@ -20,12 +20,13 @@ from pipeline.report.figure import (
     LIGHT,
     ORANGE,
     day_number,
-    horizontal_lines,
+    label_days,
     percent,
     short,
     spread,
     write,
 )
+from pipeline.report.live import draw_scores, patch_note
 from pipeline.report.night import Dated, PastRun
 from pipeline.report.svg_card import card, name_rows, svg
 from pipeline.report.titles import (
@@ -95,7 +96,7 @@ def e_processes_figure(
     axes.axhline(bound, color=INK, linewidth=1.2, linestyle=(0, (4, 3)))
     axes.axhline(0, color=LIGHT, linewidth=1)
     axes.set_ylim(low - 0.15, high)
-    _days(axes, [as_of for track in tracks for as_of, _ in track])
+    label_days(axes, [as_of for track in tracks for as_of, _ in track])
     write(axes, 0.01, bound, f"a switch needs {threshold:,.0f}", va="bottom",
           transform=axes.get_yaxis_transform())  # fmt: skip
     placed = spread(heights, 0.16 * (high - low), low)
@@ -104,7 +105,6 @@ def e_processes_figure(
         write(axes, 1.06, height, text, colour, transform=axes.get_yaxis_transform())
     ticks = range(math.ceil(low), math.floor(high) + 1)
     axes.set_yticks(ticks, [*map(power, ticks)])
-    axes.grid(visible=False, axis="x")
     return svg(drawing, "accounts", title)
 
 
@@ -149,22 +149,9 @@ def live_figure(live: Sequence[Dated[LiveFigures]], metric: str) -> bytes:
     rows = [(at, row) for at, row in live if row.slice == ALL and row.ndcg is not None]
     title = live_title(rows[-1][1], metric)
     about = f"prequential {metric_label(metric)} of the live lists, 95 % intervals"
-    drawing, (axes,) = card(_TALL, title, about, left=0.62, right=0.35)
-    before = None
-    for as_of, row in rows:
-        at = day_number(as_of)
-        if row.ndcg_lo is not None and row.ndcg_hi is not None:
-            axes.plot([at] * 2, [row.ndcg_lo, row.ndcg_hi], color=BLUE, linewidth=1.6)
-        if row.model_version != before:
-            name = f"v{short(row.model_version, 8)}"
-            write(axes, at, row.ndcg_hi or row.ndcg or 0, name, GREY, ha="center", va="bottom")
-        before = row.model_version
-    days = [as_of for as_of, _ in rows]
-    values = [row.ndcg or 0.0 for _, row in rows]
-    axes.plot([*map(day_number, days)], values, "-o", color=BLUE, linewidth=1.2, markersize=5)
-    _days(axes, days)
-    top = axes.get_ylim()[1]
-    axes.set_ylim(0, top * 1.08 or 1)
+    drawing, (axes,) = card(_TALL, title, about + patch_note(rows), left=0.62, right=0.35)
+    draw_scores(axes, rows, "v")
+    label_days(axes, [as_of for as_of, _ in rows])
     axes.locator_params(axis="y", nbins=5)
     return svg(drawing, "live", title)
 
@@ -239,7 +226,7 @@ def _champion(title: str, about: str, points: Sequence[_Point]) -> tuple[Figure,
         if row.holdout_days == later.holdout_days:
             span = [day_number(row.as_of), day_number(later.as_of)]
             axes.plot(span, [mean, then], color=BLUE, linewidth=1, zorder=1)
-    _days(axes, [row.as_of for row, *_ in points])
+    label_days(axes, [row.as_of for row, *_ in points])
     axes.margins(y=0.18)
     axes.locator_params(axis="y", nbins=5)
     return drawing, axes
@@ -253,25 +240,6 @@ def _others(rows: Sequence[PastRun]) -> str:
         return note
     named = " or ".join(str(length) for length in lengths)
     return f"{note}; hollow: holdout of {named} days, not {rows[-1].holdout_days}"
-
-
-def _days(axes: Axes, instants: Sequence[datetime]) -> None:
-    """Label at most four runs, at least a fifth of the axis apart."""
-    horizontal_lines(axes)
-    nights = sorted(set(instants))
-    if not nights:
-        axes.set_xticks([])
-        return
-    first, last = day_number(nights[0]), day_number(nights[-1])
-    # A single run has no span: the axis gets a day on each side.
-    pad = max((last - first) * 0.08, 1.0)
-    axes.set_xlim(first - pad, last + pad)
-    # The newest run always has its label.
-    chosen, gap = [nights[-1]], (nights[-1] - nights[0]) / 5
-    for night in (nights[round(at * (len(nights) - 1) / 3)] for at in (0, 1, 2)):
-        if all(abs(night - other) > gap for other in chosen):
-            chosen.append(night)
-    axes.set_xticks([*map(day_number, chosen)], [*map(day, chosen)])
 
 
 def _fill(number: int) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Final
 from pipeline.base import format_instant
 from pipeline.report import wording
 from pipeline.report.figures import forest
-from pipeline.report.markup import cards, document, facts, folded, section, table
+from pipeline.report.markup import cards, document, facts, folded, html_of, section, table
 from pipeline.report.pair import (
     Entry,
     Estimate,
@@ -33,7 +33,7 @@ def versions_page(page: VersionsPage) -> str:
     headline = f"Version {left.number} beside version {right.number}"
     parts = [
         f"<header><p class=eyebrow>Nightjar · two versions</p><h1>{escape(headline)}</h1>"
-        f"<p class=sentence>{escape(page.sentence)}</p></header>",
+        f"<p class=sentence>{html_of(page.sentence)}</p></header>",
         section("Versions", "≠ marks a difference.", _side_by_side(page, _identity(page))),
         *(_comparison(page, comparison) for comparison in page.footings),
         _metrics(page),
@@ -129,7 +129,7 @@ def _identity(page: VersionsPage) -> tuple[Pair, ...]:
 
 def _comparison(page: VersionsPage, comparison: PairedComparison) -> str:
     if not comparison.rows:
-        return section(comparison.title, "", f"<p class=about>{escape(comparison.about)}</p>")
+        return section(comparison.title, "", f"<p class=about>{html_of(comparison.about)}</p>")
     drawn = comparison_figure(page, comparison)
     shown = "" if drawn is None else cards({comparison.key: drawn}, comparison.key)
     head = ("Metric|name", "Users|n", *_titles(page), "Lift|n", "95 % interval|n", "")
@@ -179,9 +179,9 @@ def _metrics(page: VersionsPage) -> str:
 def _lists(page: VersionsPage) -> str:
     title, head = "Lists of the same users", ("", page.left.label, page.right.label)
     if not page.samples:
-        return section(title, "", f"<p class=about>{escape(page.lists)}</p>")
+        return section(title, "", f"<p class=about>{html_of(page.lists)}</p>")
     tables = [
-        f"<h3>{escape(sample.person)}</h3><p class=about>{escape(sample.about)}</p>"
+        f"<h3>{escape(sample.person)}</h3><p class=about>{html_of(sample.about)}</p>"
         + table(
             head,
             [
@@ -228,7 +228,7 @@ def _estimate(estimate: Estimate | None) -> str:
         return wording.NONE
     if estimate.lo is None or estimate.hi is None:
         return wording.number(estimate.mean)
-    return f"{estimate.mean:.4f} ({wording.span(estimate.lo, estimate.hi)})"
+    return wording.estimate(estimate.mean, estimate.lo, estimate.hi)
 
 
 def _users(estimate: Estimate | None) -> str:

@@ -33,6 +33,8 @@ _RULES = {
     "baseline_ratio": "baseline ratio",
     "evidence": "evidence of lift",
     "slice": "group",
+    "complete": "completeness",
+    "absent": "recipe without evaluation",
 }
 
 
@@ -158,7 +160,7 @@ def rule_title(name: str) -> str:
     area, _, rest = name.partition(".")
     rule, _, subject = rest.partition(".")
     if not rule:
-        return plain(name)
+        return _RULES.get(name, plain(name))
     text = plain(rest) if area == "check" else _RULES.get(rule, plain(rule))
     if subject and area != "check":
         over = "over " if rule in ("lift", "evidence") else ""

@@ -68,9 +68,7 @@ class Meter:
         self._wall = time.perf_counter() - self._wall
         self._cpu = time.process_time() - self._cpu
         self._over.set()
-        # Samples stop before the last one is taken below: a block may be shorter than the interval.
         self._watch.join()
-        self._look_once()
         if (highest := _highest()) > self._record:
             self._seen = max(self._seen, highest)
 
@@ -100,11 +98,11 @@ class Meter:
         )
 
     def _look(self) -> None:
-        while not self._over.wait(_EVERY_SECONDS):
-            self._look_once()
-
-    def _look_once(self) -> None:
-        self._seen = max(self._seen, self._process.memory_info().rss)
+        over = False
+        while not over:
+            # A last sample follows the end: the block may be shorter than the interval.
+            over = self._over.wait(_EVERY_SECONDS)
+            self._seen = max(self._seen, self._process.memory_info().rss)
 
 
 def _hand_back() -> None:

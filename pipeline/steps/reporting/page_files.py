@@ -42,27 +42,19 @@ def draft_page(draft: Draft, page: NightPage, *, volatile: bool) -> None:
 
 def draw_page(run: Run) -> Path:
     """Draw the page of a run after its gate, and return its path."""
-    step = _newest(run)
-    names = run.manifest(step)["files"]
-    pictures = {name: run.bytes(step, name) for name in names if name.endswith(".svg")}
-    write_atomically(run.folder / DATA, run.bytes(step, DATA))
-    write_atomically(run.folder / PAGE, night_page(run.read(NightPage, step), pictures).encode())
-    return run.folder / PAGE
+    return page_files(run)[PAGE]
 
 
 def page_files(run: Run) -> dict[str, Path]:
     """Draw the page of a run, and return the paths of page, content and figures by name."""
-    page, step = draw_page(run), _newest(run)
+    step = next((step for step in _STEPS if run.has(NightPage, step)), "gate")
     figures = [name for name in run.manifest(step)["files"] if name.endswith(".svg")]
-    return {
-        PAGE: page,
-        DATA: page.with_name(DATA),
-        **{name: run.path(step, name) for name in figures},
-    }
-
-
-def _newest(run: Run) -> str:
-    return next((step for step in _STEPS if run.has(NightPage, step)), "gate")
+    html = night_page(run.read(NightPage, step), {name: run.bytes(step, name) for name in figures})
+    contents = {DATA: run.bytes(step, DATA), PAGE: html.encode()}
+    for name, content in contents.items():
+        write_atomically(run.folder / name, content)
+    paths = {name: run.folder / name for name in (PAGE, DATA)}
+    return paths | {name: run.path(step, name) for name in figures}
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -398,3 +398,13 @@ def test_fold_in_is_shown_beside_the_refit() -> None:
     row = ["1 Dec 2017", "12", "40 %", "–", "–"]
     assert row in written(NIGHT)[1].rows
     assert "Fold-in compared" not in written(changed(NIGHT, parity=()))[0]
+
+
+def test_a_reader_sees_neither_rule_ids_nor_backticks() -> None:
+    fault = RuleResult("check.kind", "", 1, 0, "fail", "1 event breaks the rule kind")
+    night = decided(NIGHT, rules=(*RULES, fault), sentence="block: run `nightjar doctor`")
+    html, page = written(changed(night, advice=("run `nightjar gate accept RUN`",)))
+    assert "<code>nightjar doctor</code>" in html
+    shown = " ".join(page.texts)
+    assert "`" not in shown and "breaks this rule" in shown
+    assert not [rule.name for rule in night.decision.rules if rule.name in shown]

@@ -65,7 +65,7 @@ def test_a_blocked_night_names_its_causes_and_no_candidate() -> None:
         RuleResult("refresh.r1", "als", 0.0, -0.02, "pass", "as last time"),
     ]
     first, *others = wording.advice("block", rules)
-    assert first.startswith("Cause of the block: data check: volume, complete.")
+    assert first.startswith("Cause of the block: data check: volume, completeness.")
     assert len(others) == 2
     assert "the sentence above" in wording.advice("block", [])[0]
 
@@ -79,6 +79,7 @@ def test_a_blocked_night_names_its_causes_and_no_candidate() -> None:
         ("switch.baseline.popularity", "switch: mean against baseline popularity"),
         ("check.volume_week", "data check: volume week"),
         ("cold_check", "cold check"),
+        ("complete", "completeness"),
     ],
 )
 def test_a_rule_has_a_title_without_its_id(name: str, title: str) -> None:
