@@ -168,8 +168,8 @@ def title(days: Mapping[str, Sequence[DayFile]]) -> str:
     # The schedule in question: adaptive, else the first one that is not the reference.
     row = rows.get(ADAPTIVE) or next((r for n, r in rows.items() if n != NIGHTLY), None)
     if row is None or row.of_nightly is None:
-        ranked = sorted(rows.values(), key=lambda row: -(row.ndcg or 0.0))
-        return f"{ranked[0].schedule} reaches an NDCG of {figure(ranked[0].ndcg)}"
+        best = max(rows.values(), key=lambda row: row.ndcg or 0.0)
+        return f"{best.schedule} reaches an NDCG of {figure(best.ndcg)}"
     finding = f"{row.schedule} reaches {row.of_nightly:.1%} of the NDCG of nightly retraining"
     share = row.training_share
     return finding if share is None else f"{finding}, with {share:.0%} of its training time"

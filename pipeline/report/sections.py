@@ -33,8 +33,10 @@ def rules(page: NightPage) -> str:
     # The sort is stable: apart from the causes of a block the gate's order stays.
     rows.sort(key=lambda row: not wording.stops(kind, row))
     small = [row for row in rows if _SLICE in row.name and row.outcome != "fail"]
-    others = [row for row in rows if row not in small and _aside(page, row)]
-    first = [row for row in rows if row not in small and row not in others]
+    shown = ("", page.decision.recipe)
+    large = [row for row in rows if row not in small]
+    first = [row for row in large if row.subject in shown or wording.stops(kind, row)]
+    others = [row for row in large if row not in first]
     about = "Every rule with its measured value and its bound" + (
         "; the causes of the block come first." if kind == "block" else "."
     )
@@ -137,13 +139,6 @@ def _trust(calibration: CalibrationEntry | None, as_of: datetime) -> str:
 
 def _rules(kind: str, rows: Sequence[RuleResult]) -> str:
     return table(_RULES, (_rule_cells(kind, row) for row in rows))
-
-
-def _aside(page: NightPage, row: RuleResult) -> bool:
-    """Return whether the recipe of a rule neither goes live nor causes a block."""
-    return row.subject not in ("", page.decision.recipe) and not wording.stops(
-        page.decision.kind, row
-    )
 
 
 def _count(rows: Sequence[RuleResult]) -> str:

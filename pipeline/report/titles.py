@@ -147,11 +147,10 @@ def churn_title(churn: Sequence[Dated[ChurnFile]], tonight: datetime) -> str:
     # Before the cold check the newest churn is that of an earlier run.
     text = "" if as_of == tonight else f"{day(as_of)}: "
     text += f"{share(last.overlap)} of the entries stayed for users without new events"
-    causes = [(part, name) for name, part in sorted(last.lost.items()) if part > 0]
+    causes = sorted(name for name, part in last.lost.items() if part > 0)
     if not causes:
         return text
-    most = max(causes, key=lambda cause: cause[0])
-    return f"{text}; main cause of the changes: {plain(most[1])}"
+    return f"{text}; main cause of the changes: {plain(max(causes, key=last.lost.__getitem__))}"
 
 
 def live_title(newest: LiveFigures, metric: str) -> str:
