@@ -14,8 +14,7 @@ from pipeline.monitoring.policy import RetrainAction as Action
 from pipeline.monitoring.policy import RetrainDecision
 from pipeline.monitoring.rates import Attribution, AttributionRow, Claims
 from pipeline.monitoring.verdicts import Drift, DriftStatus, Signal
-from pipeline.report.night import LiftRow, NightPage, SliceRow
-from pipeline.report.past import PastRun
+from pipeline.report.night import LiftRow, NightPage, PastRun, SliceRow
 from pipeline.serving.churn import FIRST, ChurnShares
 from pipeline.workspace.artifacts import (
     ChurnFile,
@@ -266,7 +265,7 @@ FULL = BARE.model_copy(
             (AS_OF, live("2", "cold", 3, 4)),
         ),
         "churn": (
-            (BEFORE, churn(None, 0, reason="nobody was there before")),
+            (BEFORE, churn(None, 0, reason="no user before")),
             (AS_OF, churn(0.93, 655, {"stock": 0.01, "data": 0.06}, noise=0.019)),
         ),
         "parity": ((AS_OF, ParityFile(users=12, overlap=0.4, k=10, reason=None), None),),

@@ -244,16 +244,15 @@ def history(
 
 
 def _quality(console: Console, out: Path | None) -> None:
-    from pipeline.base import plain
-    from pipeline.report.live import FORMATS, live_chart
+    from pipeline.report.live import FORMATS, live_chart, live_table
     from pipeline.steps.diagnostics.live_quality import live_history
 
-    if out is None:
-        quality = live_history(console.workspace)
-        return console.show(quality, quality.text())
-    kind = out.suffix.removeprefix(".").lower()
-    if kind not in FORMATS:
+    kind = "" if out is None else out.suffix.removeprefix(".").lower()
+    if out is not None and kind not in FORMATS:
         raise ConfigError("usage.picture_format", f"--out must be a .png or .svg file: {out}")
-    quality = live_history(console.workspace)
-    write_out(out, live_chart(quality.nights, kind))
-    console.show({**plain(quality), "out": str(out)}, f"{quality.text()}\n\nchart: {out}")
+    runs = live_history(console.workspace)
+    entries, table = {"entries": [run.plain() for run in runs]}, live_table(runs)
+    if out is None:
+        return console.show(entries, table)
+    write_out(out, live_chart(runs, kind))
+    console.show({**entries, "out": str(out)}, f"{table}\n\nchart: {out}")

@@ -1,5 +1,8 @@
-"""Frozen results -> figures, page, JSON.
+"""Frozen results to figures, pages and tables.
 
-Here: the one user of matplotlib, and the wording of pages and tables.
-Not here: computing a result (`evaluation`), storing it (`stores`).
+Here: the only user of matplotlib, and all texts of pages and tables.
+Not here: computing a result (`evaluation`), storing it (`stores`), choosing the artefacts of a page
+(`steps.reporting`).
+To add a section to the page of a nightly run: a field of `NightPage`, its artefact in
+`steps.reporting.night_page`, and a function in `sections` or `sections_data`.
 """

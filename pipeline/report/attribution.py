@@ -1,124 +1,95 @@
 """Attribution by group: a table for a terminal, a section for a page.
 
-Guarantees: nothing here is computed; a group of too few people is named with their number alone.
+Guarantees: nothing is computed here; a group below the minimum size shows only its number of users.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-
 from pipeline.base import to_the_second
 from pipeline.monitoring.rates import EVERYBODY, Attribution, AttributionRow
-from pipeline.report import titles, wording
-from pipeline.report.markup import cell, folded, lines, section, table
+from pipeline.report import wording
+from pipeline.report.markup import folded, lines, section, table
 from pipeline.report.table import grid
 
-_INTERVAL = "95 % interval"
-_HEAD = ("By", "Group", "People", "Exposures", "Answered", "CTR", _INTERVAL, "Conversion",
-         _INTERVAL, "Revenue", "An exposure", _INTERVAL, "Returned", _INTERVAL)  # fmt: skip
-_NONE = "–"
+_HEAD = ("By", "Group|name", "Users", "Exposures", "Answered", "CTR", "Conversion", "Revenue",
+         "Revenue per exposure", "Return rate")  # fmt: skip
+# Publications, recipes and positions may be hundreds of rows: they are folded.
+_FIRST = (EVERYBODY, "version", "slot", "segment")
 _ABOUT = (
-    "Events joined to what we published, whatever they claim: each answers the last list, shown "
-    "within the days before, that holds its item. An exposure is one entry of one list, shown to "
-    "one person who was there, once a day; rates are shares of exposures that were answered on "
-    "their day. Whoever looks and does nothing at all leaves no event and is in no figure. In "
-    "brackets: 95 % intervals."
+    "Attribution joins each event to the newest list within the attribution window that holds its "
+    "item, whatever the event claims. An exposure is one entry of a list that was live for an "
+    "active user, counted once a day; rates are shares of exposures that were answered on their "
+    "day. A user without events is not counted. In brackets: 95 % intervals."
 )
 
 
 def attribution_table(attribution: Attribution) -> str:
     """Return a line for each group, then the notes."""
-    body = [_texts(row) for row in attribution.rows]
-    shown = grid([name.lower() for name in _HEAD], body) if body else "nothing was shown to anybody"
+    head = [title.removesuffix("|name").lower() for title in _HEAD]
+    body = [_cells(row) for row in attribution.rows]
+    shown = grid(head, body) if body else "no list was live for a user with events"
     return "\n".join((shown, "", *_notes(attribution)))
 
 
 def attribution_section(attribution: Attribution | None) -> str:
-    """Write the section of a page; nothing where a run attributed nothing."""
+    """Return the section of a page; empty where a run attributed nothing."""
     if attribution is None or not attribution.rows:
         return ""
-    rows = attribution.rows
-    first = [row for row in rows if row.by in (EVERYBODY, "version", "slot", "segment")]
-    others = [row for row in rows if row not in first]
+    first = [_cells(row) for row in attribution.rows if row.by in _FIRST]
+    others = [_cells(row) for row in attribution.rows if row.by not in _FIRST]
     return section(
-        "What people did with what they were shown",
+        "Attribution of events to lists",
         _ABOUT,
         lines(_notes(attribution)),
-        _table(first),
-        folded("By publication, recipe and position", _table(others)),
+        table(_HEAD, first, lead=EVERYBODY),
+        folded("By publication, recipe and position", table(_HEAD, others)),
     )
 
 
 def _notes(attribution: Attribution) -> list[str]:
-    """Return sentences about what was joined and what events claim."""
+    """Return sentences about joined events and claimed lists."""
     start, end = to_the_second(attribution.span.start), to_the_second(attribution.span.end)
     notes = [
-        f"{attribution.joined:,} of {attribution.events:,} events of {attribution.people:,} people "
-        f"from {start} to {end} answer a list shown within {attribution.window_days} days"
+        f"{attribution.joined:,} of {attribution.events:,} events of {attribution.people:,} users "
+        f"from {start} to {end} answer a list that was live within {attribution.window_days} days"
     ]
     if attribution.late:
         notes.append(
-            f"{attribution.late:,} of these answer a list shown on an earlier day and replaced "
-            "since; they are in no rate"
+            f"{attribution.late:,} of these answer a list that was replaced on an earlier day; "
+            "they count in no rate"
         )
     if attribution.unshown:
-        notes.append(f"{attribution.unshown:,} events are of people to whom nothing was shown then")
+        notes.append(f"{attribution.unshown:,} events are of users without a live list")
+    # Claims are optional columns of events.
     claims = attribution.claims
     if claims.agree + claims.contradict + claims.unmatched:
         notes.append(
-            f"of the lists that events claim to answer, {claims.agree:,} are those we joined, "
-            f"{claims.contradict:,} are others, {claims.unmatched:,} were not shown"
+            f"lists that events claim: {claims.agree:,} equal the joined list, "
+            f"{claims.contradict:,} are other lists, {claims.unmatched:,} without a joined list"
         )
     return notes
 
 
-def _table(rows: Iterable[AttributionRow]) -> str:
-    """An interval stands in brackets behind its figure: so many columns would fit no screen."""
-    head = [name for name in _HEAD if name != _INTERVAL]
-    return table(head, [("lead" if row.by == EVERYBODY else "", _cells(row)) for row in rows])
-
-
-def _cells(row: AttributionRow) -> Sequence[str]:
-    texts: list[str] = []
-    for name, text in zip(_HEAD, _texts(row), strict=True):
-        if name != _INTERVAL:
-            texts.append(text)
-        elif text != _NONE:
-            texts[-1] += f" ({text})"
-    whole = [text.replace(" %", "\xa0%") for text in texts]  # a line may end between figures alone
-    return [cell(text, "name" if at == 1 else "") for at, text in enumerate(whole)]
-
-
-def _texts(row: AttributionRow) -> tuple[str, ...]:
+def _cells(row: AttributionRow) -> tuple[str, ...]:
+    revenue = (
+        row.revenue_per_exposure, row.revenue_per_exposure_lo, row.revenue_per_exposure_hi,
+    )  # fmt: skip
     return (
         row.by,
         row.name,
         f"{row.people:,}",
         wording.number(row.exposures),
-        _share(row.answer_rate),
-        _share(row.ctr),
-        _interval(row.ctr_lo, row.ctr_hi),
-        _share(row.conversion),
-        _interval(row.conversion_lo, row.conversion_hi),
-        _money(row.revenue),
-        _money(row.revenue_per_exposure),
-        _interval(row.revenue_per_exposure_lo, row.revenue_per_exposure_hi, _money),
-        _share(row.return_rate),
-        _interval(row.return_rate_lo, row.return_rate_hi),
+        _rate(row.answer_rate),
+        _rate(row.ctr, row.ctr_lo, row.ctr_hi),
+        _rate(row.conversion, row.conversion_lo, row.conversion_hi),
+        wording.figure(row.revenue, ",.2f"),
+        wording.estimate(*revenue, least=2),
+        _rate(row.return_rate, row.return_rate_lo, row.return_rate_hi),
     )
 
 
-def _share(value: float | None) -> str:
-    if value is None:
-        return _NONE
-    return titles.share(value) if value >= 0.01 or not value else f"{100 * value:.2g} %"
-
-
-def _money(value: float | None) -> str:
-    return _NONE if value is None else f"{value:,.2f}"
-
-
-def _interval(
-    lo: float | None, hi: float | None, form: Callable[[float | None], str] = _share
-) -> str:
-    return _NONE if lo is None or hi is None else f"{form(lo)} to {form(hi)}"
+def _rate(mean: float | None, lo: float | None = None, hi: float | None = None) -> str:
+    if lo is None or hi is None:
+        return wording.share(mean)
+    percent = [None if value is None else 100 * value for value in (mean, lo, hi)]
+    return wording.estimate(*percent, least=1, unit=" %")

@@ -1,7 +1,10 @@
-"""A backtest for people: its days, what each policy came to, the finding and two tables.
+"""Summary of a backtest: a row per schedule, the finding, and two tables for a terminal.
 
-Promises: what it takes until something is live, which all policies have, counts against nobody;
-days on which nobody could be asked count for nothing.
+Guarantees:
+
+* Costs and nightly runs up to the first promotion count for no schedule, since all schedules share
+  them.
+* A day without scored user-days has weight 0 in every mean.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from pipeline.report.table import grid
+from pipeline.report.wording import figure
 from pipeline.workspace.experiment_artifacts import DayFile
 
 NIGHTLY, ADAPTIVE, NEVER = "nightly", "adaptive", "never"
@@ -20,25 +24,26 @@ _DAY: Final = timedelta(days=1)
 
 @dataclass(frozen=True)
 class ScheduleRow:
-    """What a policy came to; what it did until something was live counts for nothing.
+    """Result of a schedule; nightly runs and costs are those after the first promotion.
 
     Attributes
     ----------
     nights, promoted
-        How many were run, and how many of these put new lists before people.
+        Number of nightly runs, and of those that published new lists.
+    training_seconds, foldin_seconds
+        Sums over the days.
     ndcg, base_ndcg
-        Means over all user-days; ``None`` where nobody could be asked.
+        Means over all user-days, the latter of the lists without fold-in; None without user-days.
     of_nightly
-        `ndcg` as a share of what `nightly` reached; ``None`` where that was not asked for.
+        `ndcg` ÷ that of schedule ``nightly``; None if the backtest has no such schedule.
     training_share
-        `training_seconds` as a share of those of `nightly`.
+        `training_seconds` ÷ those of ``nightly``; None if that is 0 or missing.
     ndcg_per_training_minute
-        ``None`` where nothing was trained.
+        60 · `ndcg` ÷ `training_seconds`; None without training.
     answered_days
-        Days from the planted shift to the first night after it that put new lists before people;
-        ``None`` without either.
+        Days from the planted shift to the first promotion after it; None without either.
     answered_cause
-        What asked for that night, where the policy did.
+        Cause for which the policy requested that run; None if the schedule did.
     """
 
     schedule: str
@@ -59,62 +64,77 @@ class ScheduleRow:
 def summary(
     days: Mapping[str, Sequence[DayFile]], plant: datetime | None
 ) -> tuple[ScheduleRow, ...]:
-    """Return a row a schedule."""
-    reached = {name: mean_of(series, "ndcg") for name, series in days.items()}
-    own = {name: _own(series) for name, series in days.items()}
-    seconds = {name: sum(day.training_seconds for day in series) for name, series in own.items()}
-    most, spent = reached.get(NIGHTLY), seconds.get(NIGHTLY)
+    """Return a row per schedule.
+
+    Parameters
+    ----------
+    days
+        Days of each schedule, in order.
+    plant
+        Instant of the planted shift.
+    """
+
+    def training_seconds(series: Sequence[DayFile]) -> float:
+        return sum(day.training_seconds for day in _own(series))
+
+    # All schedules run every night until something is live: they differ only afterwards.
+    nightly = days.get(NIGHTLY, ())
+    most, spent = mean_of(nightly, "ndcg"), training_seconds(nightly)
     rows = []
     for name, series in days.items():
-        value, took = reached[name], seconds[name]
-        days_after, cause = _answer(series, plant)
+        own, value, took = _own(series), mean_of(series, "ndcg"), training_seconds(series)
+        answer = _answer(own, plant)
         rows.append(
             ScheduleRow(
                 schedule=name,
                 days=len(series),
-                nights=sum(day.retrained for day in own[name]),
-                promoted=sum(day.promoted for day in own[name]),
+                nights=sum(day.retrained for day in own),
+                promoted=sum(day.promoted for day in own),
                 training_seconds=took,
-                foldin_seconds=sum(day.foldin_seconds for day in own[name]),
+                foldin_seconds=sum(day.foldin_seconds for day in own),
                 ndcg=value,
                 base_ndcg=mean_of(series, "base_ndcg"),
                 of_nightly=value / most if value is not None and most else None,
                 training_share=took / spent if spent else None,
                 ndcg_per_training_minute=60 * value / took if value is not None and took else None,
-                answered_days=days_after,
-                answered_cause=cause,
+                answered_days=(answer.as_of - plant) / _DAY if answer and plant else None,
+                answered_cause=answer.cause if answer else None,
             )
         )
     return tuple(rows)
 
 
 def text(days: Mapping[str, Sequence[DayFile]], plant: datetime | None) -> str:
-    """Return the finding, a row a schedule, a row a day, and what is to be said of nights."""
+    """Return the finding, a row per schedule, a row per day, and notes on nightly runs.
+
+    Parameters
+    ----------
+    days, plant
+        As for `summary`.
+    """
     header = ["schedule", "days", "nights", "promoted", "training s", "NDCG", "without fold-in"]
     header += ["of nightly", "NDCG/min"] + ([] if plant is None else ["answered"])
-    rows = []
-    for row in summary(days, plant):
-        cells = [
+    rows = [
+        (
             row.schedule,
             f"{row.days}",
             f"{row.nights}",
             f"{row.promoted}",
             f"{row.training_seconds:,.1f}",
-            figure_of(row.ndcg, ".4f"),
-            figure_of(row.base_ndcg, ".4f"),
-            figure_of(row.of_nightly, ".1%"),
-            figure_of(row.ndcg_per_training_minute, ".4f"),
-        ]
-        if plant is not None:
-            after = row.answered_days
-            cells.append("never" if after is None else f"in {after:.2g} days")
-        rows.append(cells)
+            figure(row.ndcg),
+            figure(row.base_ndcg),
+            figure(row.of_nightly, ".1%"),
+            figure(row.ndcg_per_training_minute),
+            "never" if row.answered_days is None else f"in {row.answered_days:.2g} days",
+        )[: len(header)]
+        for row in summary(days, plant)
+    ]
     parts = [title(days), grid(header, rows), _by_day(days), "\n".join(_nights(days))]
     return "\n\n".join(part for part in parts if part)
 
 
 def _nights(days: Mapping[str, Sequence[DayFile]]) -> Iterator[str]:
-    """Say what asked for a night, and what became of those that put nothing before people."""
+    """Yield the cause of each requested run, and the decisions that published nothing."""
     for name, series in days.items():
         for day in series:
             if day.retrained and day.cause is not None:
@@ -123,60 +143,58 @@ def _nights(days: Mapping[str, Sequence[DayFile]]) -> Iterator[str]:
         for decision in dict.fromkeys(day.decision for day in idle):
             of = [day for day in idle if day.decision == decision]
             yield (
-                f"{name}: {len(of)} night{'s' * (len(of) > 1)} ended as {decision}, the first on "
+                f"{name}: {len(of)} nightly run{'s' * (len(of) > 1)} ended as {decision}, first on "
                 f"{of[0].as_of:%Y-%m-%d %H:%M}: {of[0].sentence}"
             )
 
 
 def _by_day(days: Mapping[str, Sequence[DayFile]]) -> str:
-    """Return a row a day: what its lists were worth, and a star where it ended with a night."""
+    """Return a row per day: the NDCG of its lists, with a star if a nightly run followed."""
     rows = [
         [
             f"{series[0].as_of:%Y-%m-%d %H:%M}",
-            *(figure_of(d.ndcg, ".4f") + ("*" if d.retrained else "") for d in series),
+            *(figure(day.ndcg) + "*" * day.retrained for day in series),
         ]
         for series in zip(*days.values(), strict=True)
     ]
-    return f"{grid(['NDCG until', *days], rows)}\n* then a night was run   – nobody was there"
+    return (
+        f"{grid(['NDCG until', *days], rows)}\n* a nightly run followed   – no user-day was scored"
+    )
 
 
 def title(days: Mapping[str, Sequence[DayFile]]) -> str:
-    """State the finding."""
+    """Return the finding as a sentence."""
     rows = {row.schedule: row for row in summary(days, None)}
+    # The schedule in question: adaptive, else the first one that is not the reference.
     row = rows.get(ADAPTIVE) or next((r for n, r in rows.items() if n != NIGHTLY), None)
     if row is None or row.of_nightly is None:
-        ranked = sorted(rows.values(), key=lambda row: -(row.ndcg or 0.0))
-        reached = figure_of(ranked[0].ndcg, ".4f")
-        return f"{ranked[0].schedule} reaches an NDCG of {reached}"
-    finding = f"{row.schedule} keeps {row.of_nightly:.1%} of what retraining every night reaches"
+        best = max(rows.values(), key=lambda row: row.ndcg or 0.0)
+        return f"{best.schedule} reaches an NDCG of {figure(best.ndcg)}"
+    finding = f"{row.schedule} reaches {row.of_nightly:.1%} of the NDCG of nightly retraining"
     share = row.training_share
-    return finding if share is None else f"{finding}, with {share:.0%} of its training"
+    return finding if share is None else f"{finding}, with {share:.0%} of its training time"
 
 
 def mean_of(days: Sequence[DayFile], name: str) -> float | None:
-    """Return the mean of a figure over all user-days, ``None`` where there are none."""
+    """Return the mean of a figure over all user-days; None without user-days.
+
+    Parameters
+    ----------
+    name
+        Field of `DayFile`.
+    """
     values = [(getattr(day, name), day.user_days) for day in days if getattr(day, name) is not None]
+    # Weighted by user-days: a mean of daily means would weigh a quiet day like a busy one.
     weight = sum(count for _, count in values)
     return sum(value * count for value, count in values) / weight if weight else None
 
 
 def _own(days: Sequence[DayFile]) -> Sequence[DayFile]:
-    """Return the days after the first night that put lists before people, which all have."""
+    """Return the days after the first promotion."""
     first = next((at for at, day in enumerate(days) if day.promoted), len(days))
     return days[first + 1 :]
 
 
-def _answer(
-    days: Sequence[DayFile], plant: datetime | None
-) -> tuple[float, str | None] | tuple[None, None]:
-    """Find the first night after a shift that put new lists before people."""
-    if plant is not None:
-        for day in _own(days):
-            if day.promoted and day.as_of > plant:
-                return (day.as_of - plant) / _DAY, day.cause
-    return None, None
-
-
-def figure_of(value: float | None, form: str) -> str:
-    """Write a figure, a dash for none."""
-    return "–" if value is None else format(value, form)
+def _answer(own: Sequence[DayFile], plant: datetime | None) -> DayFile | None:
+    """Return the day of the first promotion after the planted shift."""
+    return next((x for x in own if plant is not None and x.promoted and x.as_of > plant), None)

@@ -1,31 +1,34 @@
-"""A backtest as one figure: the quality of each policy by day, and what its trainings took.
+"""Figure of a backtest: the quality of each schedule by day, and its training cost.
 
-Promises: equal days give equal bytes; without colour the policies differ by their dashes and by the
-names at their ends.
+Guarantees: equal days give equal bytes; schedules differ by dashes and by the names at the ends of
+their lines, not only by colour.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
-from pipeline.report.backtest import (
-    ADAPTIVE,
-    NEVER,
-    NIGHTLY,
-    ScheduleRow,
-    figure_of,
-    mean_of,
-    summary,
-    title,
+from pipeline.report import wording
+from pipeline.report.backtest import ADAPTIVE, NEVER, NIGHTLY, ScheduleRow, mean_of, summary, title
+from pipeline.report.figure import (
+    BLUE,
+    GREY,
+    INK,
+    ORANGE,
+    canvas,
+    day_number,
+    label_days,
+    name_rows,
+    spread,
+    write,
+    write_right,
 )
-from pipeline.report.figure import BLUE, GREY, INK, LIGHT, ORANGE, canvas, label, name_rows, spread
 from pipeline.report.svg_card import svg
 from pipeline.workspace.experiment_artifacts import DayFile
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _GREEN: Final = "#007A5A"
@@ -38,96 +41,88 @@ _STROKES: Final = {
 _SMOOTH: Final = 7
 _TICKS: Final = 6
 _LEFT, _WIDE, _TALL = 0.1, 0.73, 3.4
-"""Where axes begin and how wide they are, in shares of the figure; the days, in inches."""
+"""Left edge and width of the axes as shares of the figure's width; height in inches."""
 _BETWEEN, _BAR = 0.95, 0.26
-"""Below the days, and of a policy's bar, in inches."""
+"""Space between both axes, and height of a schedule's bar, in inches."""
 _LONGEST_BAR: Final = 0.6
-"""The longest one, as a share of the width: what it says stands behind it."""
+"""Longest bar as a share of the width; the rest holds its label."""
 _APART: Final = 0.06
-"""Least distance of two names at the right, as a share of the height."""
+"""Minimum distance of two names at the right, as a share of the height."""
 
 
 def figure(days: Mapping[str, Sequence[DayFile]], plant: datetime | None) -> bytes:
-    """Draw as SVG the quality of each policy by day, a mark at each of its nights, and its cost."""
+    """Draw the quality of each schedule by day, a mark per nightly run, and the training cost.
+
+    Parameters
+    ----------
+    days
+        Days of each schedule, in order.
+    plant
+        Instant of the planted shift.
+
+    Returns
+    -------
+    An SVG file.
+    """
     rows = summary(days, plant)
-    about = f"NDCG of the lists that were live, mean of the last {_SMOOTH} steps; marks: nights"
+    about = f"NDCG of the live lists, mean of the last {_SMOOTH} steps; marks: nightly runs"
     foot = _BETWEEN + _BAR * len(rows)
     drawn, axes = canvas(1, title(days), about, row=_TALL, left=_LEFT, width=_WIDE, foot=foot)
-    axes.grid(visible=False)
-    axes.grid(axis="y", color=LIGHT, linewidth=0.6)
-    start = min(series[0].as_of for series in days.values())
     ends: list[tuple[float, str, str]] = []
     for name, series in days.items():
         colour, dash = _STROKES.get(name, (INK, "-"))
+        # A trailing mean: no value depends on later days.
+        reached = [
+            mean_of(series[max(0, n - _SMOOTH) : n], "ndcg") for n in range(1, len(series) + 1)
+        ]
         points = [
-            (_since(start, day.as_of), value, day.retrained and name != NIGHTLY)
-            for day, value in zip(series, _smoothed(series), strict=True)
-            if value is not None
+            (day, ndcg) for day, ndcg in zip(series, reached, strict=True) if ndcg is not None
         ]
         if not points:
             continue
-        at, line, _ = zip(*points, strict=True)
-        axes.plot(at, line, color=colour, linestyle=dash, linewidth=1.8)
-        for x, y, night in points:
-            if night:
-                axes.plot([x], [y], "o", color=colour, markersize=4)
+        at, line = [day_number(day.as_of) for day, _ in points], [ndcg for _, ndcg in points]
+        # The nightly schedule retrains at each step: marks would hide its line.
+        nights = [n for n, (day, _) in enumerate(points) if day.retrained and name != NIGHTLY]
+        axes.plot(at, line, color=colour, linestyle=dash, linewidth=1.8, marker="o", markersize=4,
+                  markevery=nights)  # fmt: skip
         ends.append((line[-1], name, colour))
     if plant is not None:
-        at_plant = _since(start, plant)
-        axes.axvline(at_plant, color=INK, linewidth=1, linestyle=(0, (2, 2)))
-        axes.annotate("planted shift", (at_plant, 1.0), xycoords=("data", "axes fraction"),
+        axes.axvline(day_number(plant), color=INK, linewidth=1, linestyle=(0, (2, 2)))
+        axes.annotate("planted shift", (day_number(plant), 1.0), xycoords=("data", "axes fraction"),
                       fontsize=9, color=INK, ha="center", va="bottom")  # fmt: skip
     low, high = axes.get_ylim()
     ends.sort(reverse=True)
     placed = spread([value for value, _, _ in ends], _APART * (high - low), low)
     for height, (_, name, colour) in zip(placed, ends, strict=True):
-        axes.annotate(name, (1.015, height), xycoords=("axes fraction", "data"), fontsize=9,
-                      color=colour, va="center")  # fmt: skip
-    _dates(axes, start, max(series[-1].as_of for series in days.values()))
-    axes.set_ylabel("NDCG", fontsize=9, color=GREY)
+        write_right(axes, height, name, colour)
+    label_days(axes, [day.as_of for series in days.values() for day in series], _TICKS)
+    axes.set_ylabel("NDCG")
     _costs(drawn, rows)
-    words = "; ".join(f"{row.schedule}: {figure_of(row.ndcg, '.4f')}, {_cost(row)}" for row in rows)
+    words = "; ".join(f"{row.schedule}: {wording.figure(row.ndcg)}, {_cost(row)}" for row in rows)
     return svg(drawn, "backtest", f"{title(days)}. {words}")
 
 
 def _costs(drawn: Figure, rows: Sequence[ScheduleRow]) -> None:
-    """Draw below it a bar a policy: what its trainings took, and what that bought."""
+    """Draw below a bar per schedule: its training seconds, and the NDCG per minute."""
     height = drawn.get_figheight()
     axes = drawn.add_axes((_LEFT, 0.1 / height, _WIDE, _BAR * len(rows) / height))
-    for side in axes.spines.values():
-        side.set_visible(False)
+    axes.set_frame_on(False)
     axes.tick_params(length=0, labelsize=9, labelcolor=INK)
     axes.set_xticks([])
     name_rows(axes, [row.schedule for row in rows])
+    # Without any training all bars are 0, and the axis still needs a length.
     most = max(row.training_seconds for row in rows) or 1.0
     axes.set_xlim(0, most / _LONGEST_BAR)
-    axes.set_title("seconds of training after the first night, and NDCG for a minute of it",
+    axes.set_title("training seconds after the first promotion, and NDCG per training minute",
                    fontsize=9, color=GREY, loc="left")  # fmt: skip
     for at, row in enumerate(rows):
         colour, _ = _STROKES.get(row.schedule, (INK, "-"))
         axes.barh(at, row.training_seconds, height=0.5, color=colour)
-        label(axes, row.training_seconds + 0.01 * most, at, _cost(row), INK)
+        write(axes, row.training_seconds + 0.01 * most, at, _cost(row), fontsize=9)
 
 
 def _cost(row: ScheduleRow) -> str:
-    nights = "1 night" if row.nights == 1 else f"{row.nights} nights"
+    runs = "1 nightly run" if row.nights == 1 else f"{row.nights} nightly runs"
     bought = row.ndcg_per_training_minute
-    spent = f"{row.training_seconds:,.1f} s in {nights}"
-    return spent if bought is None else f"{spent}, {bought:.3g} a minute"
-
-
-def _dates(axes: Axes, start: datetime, end: datetime) -> None:
-    """Write some of the days below the axes."""
-    whole = _since(start, end)
-    at = sorted({round(whole * part / (_TICKS - 1)) for part in range(_TICKS)})
-    shown = [start + timedelta(days=days) for days in at]
-    axes.set_xticks(at, [f"{day.day} {day:%b}" for day in shown])
-
-
-def _since(start: datetime, instant: datetime) -> float:
-    return (instant - start).total_seconds() / 86_400
-
-
-def _smoothed(days: Sequence[DayFile]) -> list[float | None]:
-    """Take the mean over user-days of each step and those before it."""
-    return [mean_of(days[max(0, n - _SMOOTH + 1) : n + 1], "ndcg") for n in range(len(days))]
+    spent = f"{row.training_seconds:,.1f} s in {runs}"
+    return spent if bought is None else f"{spent}, {bought:.3g} per minute"

@@ -1,7 +1,7 @@
-"""A calibration of the gate for people: a sentence, a few lines, and one figure.
+"""Calibration of the gate: a sentence, a table for a terminal, and one figure.
 
-Promises: equal results give equal bytes; the title states the finding; without colour the two kinds
-of accounts differ by marks and dashes.
+Guarantees: equal results give equal bytes; the two kinds of replays differ by marks and dashes, not
+only by colour.
 """
 
 from __future__ import annotations
@@ -13,39 +13,40 @@ from typing import TYPE_CHECKING
 
 from pipeline.evaluation.calibration import Calibration, Replay
 from pipeline.evaluation.gate.e_process import MAX_E_VALUE
-from pipeline.report.figure import BLUE, GREY, INK, LIGHT, ORANGE
-from pipeline.report.svg_card import card, svg, write
-from pipeline.report.wording import change
+from pipeline.report.figure import BLUE, INK, LIGHT, ORANGE, write
+from pipeline.report.svg_card import card, svg
+from pipeline.report.wording import change, power
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+# The e-value of an equal recipe falls without limit; the drawn exponents of 10 are bounded.
 _FLOOR, _TOP = -2.0, math.log10(MAX_E_VALUE)
 _SHIFT = 0.012
+_SEED_LINES = ("one block", "pairs", "disjoint", "seeds", "e-values")
+"""Lines of `text` that need seed noise."""
 
 
 def sentence(result: Calibration) -> str:
-    """Say how often the gate is wrong on these data, and what it finds."""
-    blocks = len(result.users)
+    """Return the measured error rate and power of the gate."""
     power = (
-        f"a change of {change(result.planted)} is found within {blocks} blocks in "
+        f"a lift of {change(result.planted)} is detected within {len(result.users)} blocks in "
         f"{100 * result.power:.0f} % of replays"
     )
     if not result.seed_noise:
         return (
-            "no dice move this recipe's lists, so an equal one gives equal ones; where a coin has "
-            "shared lists out over two sides, one block takes one for better in "
-            f"{_tossed(result)}; {power}"
+            "the recipe has no seed noise; with its lists assigned at random to two sides, one "
+            f"block favours a side in {_tossed(result)}; {power}"
         )
     return (
-        f"one block takes an equal recipe for a better one in {_share(result.rate)} of cases, at "
-        f"most {_limit(result.rate_upper)}; {result.switched} of {len(result.equal)} accounts of "
-        f"equal recipes came to a switch; {power}"
+        f"one block favours an equal recipe in {_share(result.rate)} of cases, at most "
+        f"{_limit(result.rate_upper)}; {result.switched} of {len(result.equal)} e-processes of "
+        f"equal recipes reached a switch; {power}"
     )
 
 
 def text(result: Calibration, recipe: str, k: int, begins: Sequence[datetime]) -> str:
-    """Tell a calibration line by line.
+    """Return a calibration as lines.
 
     Parameters
     ----------
@@ -56,63 +57,41 @@ def text(result: Calibration, recipe: str, k: int, begins: Sequence[datetime]) -
     begins
         Starts of the holdouts, oldest first.
     """
+    blocks = len(result.users)
     users = ", ".join(f"{n:,}" for n in result.users)
-    fits = (
-        f"{result.replicates} fits a cut-off"
-        if result.seed_noise
-        else "all fits of a cut-off alike"
-    )
-    lines = [
-        ("recipe", f"{recipe}, NDCG@{k} {result.mean:.4f}, {fits}"),
-        ("cut-offs", f"{', '.join(f'{day:%Y-%m-%d}' for day in begins)}; {users} users"),
-    ]
-    if result.seed_noise:
-        lines += [
-            (
-                "one block",
-                f"false switches {_share(result.rate)}, at most {_limit(result.rate_upper)} "
-                f"(95 %; v̂ {result.v_hat:.2f}, {result.df} degrees of freedom, standard error "
-                f"{100 * result.se:.1f} %)",
-            ),
-            ("pairs", f"{result.passed} of {result.pairs} ordered pairs of fits passed"),
-            (
-                "apart",
-                f"{result.disjoint_passed} of {result.disjoint_pairs} pairs that share no fit, at "
-                f"most {_limit(result.disjoint_upper)} (95 %)",
-            ),
-            ("seeds", f"τ {_share(result.seed_sd)}; sd of z {result.sd_z:.2f}, where 1 is right"),
-            (
-                "accounts",
-                f"{result.switched} of {len(result.equal)} of equal recipes reached "
-                f"{result.threshold:,.0f} points and {change(result.min_lift)} "
-                f"in {len(result.users)} blocks",
-            ),
-        ]
-    lines += [
-        (
-            "people",
-            f"false switches in {_tossed(result)}: a coin says whose list is upside down on which "
-            "of two sides",
-        ),
-        (
-            "power",
-            f"{result.detections} of {len(result.better)} found {change(result.planted)} within "
-            f"{len(result.users)} blocks ({_planted(result)})",
-        ),
-    ]
-    return "\n".join(f"{name + ':':<11}{line}" for name, line in lines)
+    days = ", ".join(f"{day:%Y-%m-%d}" for day in begins)
+    fits = f"{result.replicates} replicates" if result.seed_noise else "no seed noise"
+    lines = {
+        "recipe": f"{recipe}, NDCG@{k} {result.mean:.4f}, {fits}",
+        "cutoffs": f"{days}; {users} users",
+        "one block": f"false switches {_share(result.rate)}, at most {_limit(result.rate_upper)} "
+        f"(95 %; v̂ {result.v_hat:.2f}, {result.df} degrees of freedom, standard error "
+        f"{100 * result.se:.1f} %)",
+        "pairs": f"{result.passed} of {result.pairs} ordered pairs of replicates passed",
+        "disjoint": f"{result.disjoint_passed} of {result.disjoint_pairs} pairs without a common "
+        f"replicate passed, at most {_limit(result.disjoint_upper)} (95 %)",
+        "seeds": f"seed SD {_share(result.seed_sd)}; SD of z {result.sd_z:.2f} (1 expected)",
+        "e-values": f"{result.switched} of {len(result.equal)} e-processes of equal recipes "
+        f"reached {result.threshold:,.0f} and {change(result.min_lift)} in {blocks} blocks",
+        "users": f"false switches in {_tossed(result)}: lists reversed on a random side",
+        "power": f"{result.detections} of {len(result.better)} replays detected "
+        f"{change(result.planted)} within {blocks} blocks ({_planted(result)})",
+    }
+    shown = [name for name in lines if result.seed_noise or name not in _SEED_LINES]
+    return "\n".join(f"{name + ':':<11}{lines[name]}" for name in shown)
 
 
 def _tossed(result: Calibration) -> str:
     return (
-        f"{result.tossed_passed:,} of {result.tosses:,} tosses, at most "
+        f"{result.tossed_passed:,} of {result.tosses:,} random assignments, at most "
         f"{_limit(result.tossed_upper)} (95 %)"
     )
 
 
 def figure(result: Calibration) -> bytes:
-    """Draw the accounts of equal recipes and those of a better one, block by block, as SVG."""
+    """Draw the e-processes of equal recipes and of a better one by block, as SVG."""
     blocks = len(result.users)
+    # Both kinds end at the same block: they are shifted apart so that marks do not hide marks.
     drawn, (axes,) = card(2.3, title(result), _about(result), left=0.78, right=1.05)
     bound = math.log10(result.threshold)
     highest = max(_height(r.log_e[-1]) for r in (*result.equal, *result.better))
@@ -124,46 +103,44 @@ def figure(result: Calibration) -> bytes:
     axes.set_xlim(-0.05 * blocks, 1.03 * blocks)
     axes.set_ylim(_FLOOR - 0.15, max(bound, highest) + 0.3)
     axes.set_xticks(range(blocks + 1))
-    axes.set_xlabel("blocks of days counted", fontsize=8.5, color=GREY)
+    axes.set_xlabel("blocks of days")
     steps = range(int(_FLOOR), math.floor(max(bound, highest)) + 1, 2)
-    axes.set_yticks(steps, [_power(power) for power in steps])
+    axes.set_yticks(steps, [*map(power, steps)])
     right = 1.06 * blocks
-    write(axes, right, bound, f"{result.threshold:,.0f} points", INK, va="bottom")
+    write(axes, right, bound, f"{result.threshold:,.0f} needed", va="bottom")
     ends = {
         BLUE: (result.better, f"● better by\n{change(result.planted).removeprefix('+')}"),
         ORANGE: (result.equal, "× equal"),
     }
     for colour, (replays, label) in ends.items():
+        # The label stands at the end of the median replay.
         at = sorted(_height(replay.log_e[-1]) for replay in replays)[len(replays) // 2]
-        near = abs(at - bound) < 0.35
+        near = abs(at - bound) < 0.35  # the label would lie on that of the threshold
         height, side = (bound - 0.35, "top") if near else (at, "center")
         write(axes, right, height, label, colour, va=side)
     return svg(drawn, "calibration", f"{title(result)}. {sentence(result)}")
 
 
 def title(result: Calibration) -> str:
-    """State the finding."""
+    """State the number of false switches and of detected gains."""
     gain = change(result.planted).removeprefix("+")
-    better = f"{result.detections} of {len(result.better)} find a gain of {gain}"
-    if not result.seed_noise:
-        return f"{better}; no dice move the recipe's lists"
-    wrong = {0: "No equal recipe comes", 1: "1 equal recipe comes"}.get(
-        result.switched, f"{result.switched} equal recipes come"
-    )
-    return f"{wrong} to a switch, {better}"
+    wrong = "No seed noise"
+    if result.seed_noise:
+        wrong = f"{result.switched} of {len(result.equal)} equal recipes reach a switch"
+    return f"{wrong}; {result.detections} of {len(result.better)} replays detect a gain of {gain}"
 
 
 def _about(result: Calibration) -> str:
     return (
-        f"points of {len(result.equal)} accounts each, on a log scale; {_power(int(_FLOOR))} "
-        f"stands for less, too, {MAX_E_VALUE:,.0f} for more. Planted: {_planted(result)}"
+        f"e-values of {len(result.equal)} replays each, log scale; {power(int(_FLOOR))}: this or "
+        f"less, {MAX_E_VALUE:,.0f}: this or more. Planted gain: {_planted(result)}"
     )
 
 
 def _planted(result: Calibration) -> str:
-    whose = "every list" if result.every == 1 else f"one list in {result.every}"
-    again = "" if result.every == 1 else ", other ones in each replay"
-    return f"{whose} of the other side upside down{again}"
+    if result.every == 1:
+        return "every list of the other side reversed"
+    return f"one list in {result.every} of the other side reversed, drawn anew in each replay"
 
 
 def _draw(
@@ -171,7 +148,9 @@ def _draw(
 ) -> None:
     at: list[float] = []
     heights: list[float] = []
-    for replay in replays:  # one line with gaps: the file stays small
+    # One line with gaps instead of a line per replay: the file stays below 60 kB.
+    for replay in replays:
+        # An e-process starts at an e-value of 1.
         path = [0.0, *(_height(log) for log in replay.log_e)]
         at += [0.0, *(block + shift for block in range(1, len(path))), math.nan]
         heights += [*path, math.nan]
@@ -180,17 +159,12 @@ def _draw(
     axes.plot([at[-2]] * len(ends), ends, mark, color=colour, markersize=3.5, clip_on=False)
 
 
-def _height(log_points: float) -> float:
-    return min(max(log_points / math.log(10), _FLOOR), _TOP)
-
-
-def _power(exponent: int) -> str:
-    """Write a power of ten as people count."""
-    return f"{10.0**exponent:g}" if exponent < 0 else f"{10**exponent:,}"
+def _height(log_e: float) -> float:
+    return min(max(log_e / math.log(10), _FLOOR), _TOP)
 
 
 def _share(value: float) -> str:
-    """Write a small share with two figures: ``0.20 %``, ``17 %``."""
+    """Format a small share: ``0.20 %``, ``17 %``."""
     percent = 100 * value
     if percent == 0:
         return "0 %"
@@ -200,6 +174,7 @@ def _share(value: float) -> str:
 
 
 def _limit(value: float) -> str:
-    """Write an upper limit, which nobody may read as less than it is."""
+    """Format an upper limit, rounded up so that the text is never below the value."""
+    # At least one step: an upper limit of 0 would claim certainty.
     steps = 10_000 if value < 0.0995 else 100
     return _share(max(math.ceil(steps * value), 1) / steps)

@@ -1,66 +1,76 @@
 """Drift by signal: a table for a terminal, a section for a page.
 
-Guarantees: what drifts is first; what could not be judged is named.
+Guarantees: drifting signals come first; signals that could not be evaluated are listed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 
 from pipeline.monitoring.policy import RetrainDecision
 from pipeline.monitoring.verdicts import Drift, DriftStatus, Signal
 from pipeline.report import wording
-from pipeline.report.markup import cell, folded, section, table
+from pipeline.report.markup import folded, html_of, mark, section, table
 from pipeline.report.table import grid
 
-_HEAD = ("Verdict", "Signal", "Spreads|n", "Bound|n", "")
+_HEAD = ("Status", "Signal|name", "z|n", "Bound|n", "|wholly")
+_SIGNS = {DriftStatus.STABLE: ("✓", "w ok"), DriftStatus.DRIFT: ("▲", "w bad")}
 _ABOUT = (
-    "Each signal's last days against the weeks before them, in spreads: how far these weeks' own "
-    "days lie from each other, beside what a day of so few people shows by chance. A drift needs "
-    "several days, the latest among them, or one that is far out."
+    "Each signal compares its latest days with the reference days before them. z: distance from "
+    "the median of the reference in robust standard deviations, sampling noise included. A signal "
+    "drifts if several days including the latest exceed the bound, or if the latest day alone far "
+    "exceeds it."
 )
 
 
 def drift_table(drift: Drift) -> str:
-    """Return a line for each signal, what drifts first."""
+    """Return a line for each signal, drifting ones first."""
     rows = _ordered(drift.signals)
-    body = [(row.status.value, row.name, _figure(row.figure), row.sentence) for row in rows]
-    return grid(("status", "signal", "spreads", ""), body)
+    body = [(row.status.value, row.name, _figure(row), row.sentence) for row in rows]
+    return grid(("status", "signal", "z", ""), body)
 
 
 def drift_section(drift: Drift | None, policy: RetrainDecision | None) -> str:
-    """Write the section of a page about drift, and what the policy said of it."""
+    """Return the section of a page about drift.
+
+    Parameters
+    ----------
+    drift
+        None if it was not measured.
+    policy
+        Retrain decision of the run.
+    """
     signals = () if drift is None else drift.signals
-    first = [row for row in _ordered(signals) if row.status != DriftStatus.STABLE]
+    moved = [row for row in _ordered(signals) if row.status != DriftStatus.STABLE]
     stable = [row for row in _ordered(signals) if row.status == DriftStatus.STABLE]
-    head = f"{len(stable)} of {len(signals)} signals are calm"
     return section(
-        "Whether something has moved",
+        "Drift",
         _ABOUT if signals else "",
-        "" if policy is None else f"<p>{escape(policy.reason)}.</p>",
-        table(_HEAD, [("", _cells(row)) for row in first]),
-        folded(head, table(_HEAD, [("", _cells(row)) for row in stable])),
+        "" if policy is None else f"<p>{html_of(policy.reason)}.</p>",
+        table(_HEAD, map(_cells, moved)),
+        folded(
+            f"{len(stable)} of {len(signals)} signals are stable", table(_HEAD, map(_cells, stable))
+        ),
     )
 
 
 def _cells(row: Signal) -> tuple[str, ...]:
-    signs = {DriftStatus.STABLE: ("✓", "w ok"), DriftStatus.DRIFT: ("▲", "w bad")}
-    sign, kind = signs.get(row.status, ("○", "w other"))
+    sign, kind = _SIGNS.get(row.status, ("○", "w other"))
     return (
-        cell(f"{sign} {wording.plain(row.status)}", kind),
-        cell(wording.plain(row.name), "name"),
-        cell(_figure(row.figure), "n"),
-        cell(wording.number(row.bound), "n"),
-        cell(row.sentence, "wholly"),
+        mark(f"{sign} {wording.plain(row.status)}", kind),
+        wording.plain(row.name),
+        _figure(row),
+        wording.number(row.bound),
+        wording.without_id(row.sentence, row.name),
     )
 
 
-def _figure(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1f}".replace("-", "−")
+def _figure(row: Signal) -> str:
+    return wording.figure(row.figure, ".1f").replace("-", "−")
 
 
 def _ordered(signals: Sequence[Signal]) -> list[Signal]:
+    # Signals that could not be evaluated stand between drifting and stable ones.
     order = {DriftStatus.DRIFT: 0, DriftStatus.STABLE: 2}
     return sorted(
         signals, key=lambda row: (order.get(row.status, 1), -(row.figure or 0.0), row.name)

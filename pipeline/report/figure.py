@@ -1,7 +1,7 @@
-"""The ground of all figures: canvas with a title that states the finding, colours, labels, bytes.
+"""Base of all figures: a canvas with a title, axes style, colours, labels, PNG bytes.
 
-Guarantees: equal calls give equal bytes; nothing of pyplot's global state is touched; colours are
-Okabe and Ito's, and never the only sign.
+Guarantees: equal calls give equal bytes; pyplot and its global state are not used. Colours are from
+the palette of Okabe and Ito (2008), distinguishable with colour vision deficiency.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import io
 import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,11 +21,10 @@ ORANGE = "#D55E00"
 GREY = "#6B6B6B"
 LIGHT = "#D9D9D9"
 INK = "#222222"
+SMALL = 8.5
 _WIDTH = 8.0
-_ROW = 0.42
 _DPI = 144
 _WRAP = 68
-_LONGEST = 26
 
 
 def canvas(
@@ -32,22 +32,27 @@ def canvas(
     title: str,
     about: str,
     *,
-    row: float = _ROW,
+    row: float = 0.42,
     left: float = 0.25,
     width: float = 0.72,
     foot: float = 0.55,
 ) -> tuple[Figure, Axes]:
-    """Return a figure and its axes: room for `n_rows` rows, the title and a line about it above.
+    """Return a figure with a title, a line about it, and axes for `n_rows` rows.
 
     Parameters
     ----------
+    n_rows
+        Number of rows; 0 leaves room for one.
+    title, about
+        The title is wrapped, `about` is not.
     row
-        Height of a row, in inches.
+        Height of a row in inches.
     left, width
-        Where the axes begin and how wide they are, in shares of the figure.
+        Left edge and width of the axes as shares of the figure's width.
     foot
-        Room below the axes, in inches.
+        Space below the axes in inches.
     """
+    # Imported on first use: most commands draw nothing.
     from matplotlib.figure import Figure
 
     lines = textwrap.wrap(title, _WRAP) or [""]
@@ -63,28 +68,114 @@ def canvas(
         0.02, 1 - (0.2 + 0.24 * len(lines)) / height, about, fontsize=9, color=GREY, va="top",
         parse_math=False,
     )  # fmt: skip
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(LIGHT)
-    axes.tick_params(axis="both", length=0, labelsize=9, labelcolor=INK)
-    axes.grid(axis="x", color=LIGHT, linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.xaxis.label.set_fontsize(9)
-    axes.xaxis.label.set_color(GREY)
+    style_axes(axes, 9)
     return figure, axes
 
 
-def label(axes: Axes, x: float, y: float, text: str, colour: str, *, bold: bool = False) -> None:
-    """Write a direct label, its middle at `y`."""
-    weight = "bold" if bold else "normal"
-    axes.text(x, y, text, va="center", fontsize=9, color=colour, fontweight=weight)
+def style_axes(axes: Axes, size: float) -> None:
+    """Reduce axes to a baseline, labels without ticks, and a pale vertical grid.
+
+    Parameters
+    ----------
+    size
+        Font size of labels in points.
+    """
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(LIGHT)
+    axes.tick_params(axis="both", length=0, labelsize=size, labelcolor=INK)
+    axes.grid(axis="x", color=LIGHT, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.patch.set_visible(False)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.label.set_fontsize(size)
+        axis.label.set_color(GREY)
+
+
+def write(axes: Axes, x: float, y: float, text: str, colour: str = INK, **style: Any) -> None:
+    """Write a label, vertically centred at `y`.
+
+    Parameters
+    ----------
+    x, y
+        Data coordinates, unless `style` has another ``transform``.
+    style
+        Properties of a matplotlib ``Text``, which replace the defaults.
+    """
+    # A name may contain "$", which matplotlib would parse as mathematics.
+    axes.text(
+        x, y, text, **{"va": "center", "fontsize": SMALL, "color": colour, **style},
+        parse_math=False,
+    )  # fmt: skip
+
+
+def write_right(axes: Axes, y: float, text: str, colour: str, va: str = "center") -> None:
+    """Write a label right of the axes.
+
+    Parameters
+    ----------
+    y
+        Data coordinate, such as the last value of a line.
+    va
+        Vertical alignment.
+    """
+    write(axes, 1.015, y, text, colour, fontsize=9, va=va, transform=axes.get_yaxis_transform())
+
+
+def day_number(instant: datetime) -> float:
+    """Return days since 1970-01-01 UTC, the coordinate of an instant on an axis."""
+    return instant.timestamp() / 86_400
+
+
+def label_days(axes: Axes, instants: Sequence[datetime], most: int = 4) -> None:
+    """Label days below the axes, and draw horizontal lines instead of vertical ones.
+
+    Parameters
+    ----------
+    instants
+        Instants of the points.
+    most
+        Maximum number of labels; they are at least 1/(`most` + 1) of the axis apart.
+    """
+    axes.grid(visible=False)
+    axes.grid(axis="y", color=LIGHT, linewidth=0.6)
+    days = sorted(set(instants))
+    if not days:
+        axes.set_xticks([])
+        return
+    first, last = day_number(days[0]), day_number(days[-1])
+    # A single instant has no span: the axis gets a day on each side.
+    pad = max((last - first) * 0.08, 1.0)
+    axes.set_xlim(first - pad, last + pad)
+    # The newest one always has its label.
+    chosen, gap = [days[-1]], (days[-1] - days[0]) / (most + 1)
+    for day in (days[round(at * (len(days) - 1) / (most - 1))] for at in range(most - 1)):
+        if all(abs(day - other) > gap for other in chosen):
+            chosen.append(day)
+    axes.set_xticks([*map(day_number, chosen)], [f"{day.day} {day:%b}" for day in chosen])
 
 
 def spread(heights: Sequence[float], gap: float, low: float) -> list[float]:
-    """Move labels, the highest first, until none lies on another or, if it can be, below `low`."""
+    """Move labels apart so that they do not overlap.
+
+    Parameters
+    ----------
+    heights
+        Wanted positions, highest first.
+    gap
+        Minimum distance.
+    low
+        Lower end of the axes.
+
+    Returns
+    -------
+    Positions, moved down first, then up until all are at least `low`.
+    """
+    # Downwards first, so that the highest label stays at its line.
     placed: list[float] = []
     for height in heights:
         placed.append(min(height, placed[-1] - gap) if placed else height)
+    # Then upwards, for labels that fell below the axes.
     floor = low
     for at in reversed(range(len(placed))):
         placed[at] = max(placed[at], floor)
@@ -93,26 +184,46 @@ def spread(heights: Sequence[float], gap: float, low: float) -> list[float]:
 
 
 def name_rows(axes: Axes, names: Sequence[str]) -> None:
-    """Write the names of the rows, the first on top."""
-    labels = ["\n".join(short(line) for line in name.split("\n")) for name in names]
-    axes.set_yticks(range(len(labels)), labels, parse_math=False)
-    axes.set_ylim(len(labels) - 0.4, -0.6)
+    """Label the rows of a figure, the first one on top.
+
+    Parameters
+    ----------
+    names
+        Cut by `short`.
+    """
+    axes.set_yticks(range(len(names)), map(short, names), parse_math=False)
+    axes.set_ylim(len(names) - 0.4, -0.6)
 
 
 def percent(value: float, _: float) -> str:
-    """Write a tick of an axis of changes."""
+    """Format a tick of an axis of relative changes.
+
+    Parameters
+    ----------
+    value
+        Relative change, .02 for ``+2 %``.
+    _
+        Position of the tick, which matplotlib passes.
+    """
+    # U+2212: a hyphen is shorter than the plus sign.
     sign = "−" if value < 0 else "+" if value > 0 else ""
     return f"{sign}{abs(100 * value):.4g} %"
 
 
-def short(text: str) -> str:
-    """Return a name, cut where it is too long for a figure."""
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+def short(text: str, most: int = 26) -> str:
+    """Return a name, cut to the space of a figure.
+
+    Parameters
+    ----------
+    most
+        Maximum number of characters, the ellipsis included.
+    """
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def png(figure: Figure) -> bytes:
-    """Return the figure's bytes."""
+    """Return a figure as a PNG file."""
     buffer = io.BytesIO()
-    # Without the library's own line of metadata, equal rows give equal bytes.
+    # matplotlib would write its version into the file: equal figures would differ after an update.
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()

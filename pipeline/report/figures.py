@@ -1,49 +1,50 @@
-"""Figures of tonight as SVG: a title that states the finding, direct labels, no legend.
+"""Figures of one nightly run as SVG: a title that states the finding, direct labels, no legend.
 
-Guarantees: equal rows give equal bytes; nothing of pyplot's global state is touched; colours are
-Okabe and Ito's, and never the only sign.
+Guarantees: as `svg_card`; a colour is never the only difference.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import TypeAlias
 
 from pipeline.evaluation.beyond_accuracy import COVERAGE, GINI, NOVELTY
 from pipeline.evaluation.evaluate import NDCG
-from pipeline.report.figure import BLUE, GREY, INK, ORANGE, percent, short
+from pipeline.report.figure import BLUE, GREY, INK, ORANGE, percent, short, write
 from pipeline.report.night import LiftRow, NightPage, SliceRow
-from pipeline.report.svg_card import card, name_rows, svg, write
+from pipeline.report.pair import PairedRow
+from pipeline.report.svg_card import card, name_rows, svg
 from pipeline.report.titles import (
     forest_title,
     lifts_title,
     reach_title,
     reasons_title,
     recipes_title,
-    share,
 )
-from pipeline.report.wording import change, metric_label, plain
+from pipeline.report.wording import change, metric_label, plain, share
 from pipeline.workspace.artifacts import RecipeEvaluation
 
+EffectRow: TypeAlias = LiftRow | SliceRow | PairedRow
+"""Row of a forest plot: a lift with its interval."""
 _MOST = 16
 _ROW = 0.34
 
 
 def recipes_figure(page: NightPage) -> bytes:
-    """Draw the primary metric of each recipe with its 95 % interval, best on top."""
+    """Draw the primary metric of each recipe with its 95 % interval, the best on top."""
     names = page.ranked[:_MOST]
     label = metric_label(page.metric)
     title = recipes_title(page.values(NDCG), page.metric)
-    about = f"{label}: mean over the people judged, 95 % interval"
+    about = f"{label}: mean over the evaluated users, 95 % interval"
     figure, (axes,) = card(_ROW * len(names), title, about, foot=0.35)
     intervals = [_interval(page.evaluations[name], page.metric) for name in names]
     top = max(hi for _, _, hi in intervals) if names else 1.0
     for at, (name, (mean, lo, hi)) in enumerate(zip(names, intervals, strict=True)):
-        won = name == page.decision.recipe
-        axes.barh(at, mean, height=0.56, color=BLUE if won else GREY, alpha=0.28, linewidth=0)
-        axes.plot([lo, hi], [at, at], color=BLUE if won else GREY, linewidth=2)
-        axes.plot([mean], [at], "o", color=BLUE if won else GREY, markersize=5)
-        write(axes, hi + top * 0.02, at, f"{mean:.4f}", fontweight="bold" if won else "normal")
+        colour, weight = _stroke(page, name)
+        axes.barh(at, mean, height=0.56, color=colour, alpha=0.28, linewidth=0)
+        axes.plot([lo, hi], [at, at], color=colour, linewidth=2)
+        axes.plot([mean], [at], "o", color=colour, markersize=5)
+        write(axes, hi + top * 0.02, at, f"{mean:.4f}", fontweight=weight)
     name_rows(axes, [_label(page, name) for name in names])
     axes.set_xlim(0, top * 1.04 or 1)
     axes.locator_params(axis="x", nbins=4)
@@ -51,75 +52,135 @@ def recipes_figure(page: NightPage) -> bytes:
 
 
 def lifts_figure(lifts: Sequence[LiftRow], against: str, needed: float | None) -> bytes:
-    """Draw each recipe's lift over `against` with its 95 % interval and the lift a switch needs."""
-    ordered = sorted(lifts, key=lambda row: (-row.lift, row.name))
-    rows = [
-        _Effect(
-            row.name,
-            row.lift,
-            row.lo,
-            row.hi,
-            BLUE if row.proved else ORANGE if row.hi < 0 and not row.underpowered else GREY,
-            bold=row.proved,
-            thin=row.underpowered is not None,
-        )
-        for row in ordered
-    ]
-    about = "difference on the same people, relative, with its 95 % interval"
-    if any(row.thin for row in rows[:_MOST]):
-        about += "; hollow: too little evidence"
-    title = lifts_title(lifts, against)
-    return _forest("lifts", rows, title, about, f"lift over {short(against)}", needed)
+    """Draw the lift of each recipe with its 95 % interval, the highest on top.
+
+    Parameters
+    ----------
+    lifts
+        At least one row.
+    against
+        Recipe that the lifts are over.
+    needed
+        Lift that a switch needs; None for no line.
+    """
+    rows = [(row.name, row) for row in sorted(lifts, key=lambda row: (-row.lift, row.name))]
+    about = "lift on the same users, with its 95 % interval"
+    title, label = lifts_title(lifts, against), f"lift over {short(against)}"
+    return forest("lifts", rows, title, about, label, needed)
 
 
 def slices_figure(slices: Sequence[SliceRow], challenger: str, against: str) -> bytes:
-    """Draw the challenger's lift in each group of people, with its 95 % interval."""
-    rows = [
-        _Effect(
-            _group(row),
-            row.lift,
-            row.lo,
-            row.hi,
-            GREY
-            if row.underpowered
-            else BLUE
-            if (row.lo or 0) > 0
-            else ORANGE
-            if (row.hi or 0) < 0
-            else INK,
-            bold=not row.underpowered and ((row.lo or 0) > 0 or (row.hi or 0) < 0),
-            thin=row.underpowered is not None,
-        )
-        for row in slices
-    ]
-    about = f"lift of {short(challenger)} over {short(against)}, 95 % intervals; (people judged)"
-    if any(row.thin for row in rows[:_MOST]):
-        about += "; hollow: too few people to judge"
-    title = forest_title(slices, challenger, against)
-    return _forest("slices", rows, title, about, f"lift over {short(against)}")
+    """Draw the lift in each user group with its 95 % interval.
+
+    Parameters
+    ----------
+    slices
+        At least one row.
+    challenger, against
+        The two recipes that are compared.
+    """
+    rows = [(f"{short(plain(row.name))} ({row.users:,})", row) for row in slices]
+    about = f"lift of {short(challenger)} over {short(against)}, 95 % intervals; (users)"
+    title, label = forest_title(slices, challenger, against), f"lift over {short(against)}"
+    return forest("slices", rows, title, about, label)
+
+
+def forest(
+    key: str,
+    rows: Sequence[tuple[str, EffectRow]],
+    title: str,
+    about: str,
+    label: str,
+    needed: float | None = None,
+) -> bytes:
+    """Draw a forest plot: one lift with its 95 % interval per row.
+
+    Blue: better; orange: worse; grey: neither; a hollow mark: too little evidence.
+
+    Parameters
+    ----------
+    key
+        Name of the figure, see `svg`.
+    rows
+        Label and lift of each row, at least one; the first `_MOST` are drawn.
+    title, about, label
+        Title, line below it, and label of the axis.
+    needed
+        Lift of the dashed line; None for none.
+    """
+    names, shown = zip(*rows[:_MOST], strict=True)
+    if any(row.underpowered for row in shown):
+        about += "; hollow: too little evidence"
+    if len(rows) > _MOST:
+        about += f"; the first {_MOST} of {len(rows)}"
+    figure, (axes,) = card(_ROW * len(shown), title, about)
+    low, high = _span(shown, needed)
+    span = high - low
+    if needed is not None:
+        axes.axvline(needed, color=INK, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+        label += f" (dashed: a switch needs {change(needed)})"
+    axes.axvline(0, color=INK, linewidth=1, zorder=1)
+    for at, row in enumerate(shown):
+        if row.lift is None or row.lo is None or row.hi is None:
+            write(axes, high + span * 0.09, at, "n/a", GREY)
+            continue
+        colour = _colour(row, row.lo, row.hi)
+        ends = [max(row.lo, low), min(row.hi, high)]
+        if ends[0] <= ends[1]:
+            axes.plot(ends, [at, at], color=colour, linewidth=1 if row.underpowered else 2)
+        for end, inside, mark in ((low, row.lo >= low, "<"), (high, row.hi <= high, ">")):
+            if not inside:  # an arrow marks that the interval extends beyond the axis
+                axes.plot([end], [at], mark, color=colour, markersize=4)
+        if low <= row.lift <= high:
+            face = "white" if row.underpowered else colour
+            axes.plot([row.lift], [at], "o", color=colour, markerfacecolor=face, markersize=5)
+        weight = "normal" if colour == GREY else "bold"
+        write(axes, high + span * 0.09, at, change(row.lift), colour, fontweight=weight)
+    name_rows(axes, names)
+    axes.set_xlim(low - span * 0.05, high + span * 0.05)
+    axes.locator_params(axis="x", nbins=4)
+    axes.xaxis.set_major_formatter(percent)
+    axes.set_xlabel(label, parse_math=False)
+    return svg(figure, key, title)
+
+
+def _colour(row: EffectRow, lo: float, hi: float) -> str:
+    """Return the colour of a lift; the gate decides which recipe is better, not the interval."""
+    if row.proved if isinstance(row, LiftRow) else lo > 0 and not row.underpowered:
+        return BLUE
+    return ORANGE if hi < 0 and not row.underpowered else GREY
+
+
+def _span(rows: Sequence[EffectRow], needed: float | None) -> tuple[float, float]:
+    """Return the ends of the axis; rows with too little evidence count only if all are such."""
+    # The interval of a tiny group may be ±300 %: the others would be mere points beside it.
+    sure = [row for row in rows if not row.underpowered] or rows
+    ends = [x for row in sure for x in (row.lift, row.lo, row.hi, needed, 0.0) if x is not None]
+    low, high = min(ends), max(ends)
+    return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 
 def reach_figure(page: NightPage) -> bytes:
-    """Draw how much of the catalogue each recipe recommends, how unevenly, and how novel it is."""
+    """Draw coverage, Gini index and novelty of each recipe's lists."""
     coverage = page.values(COVERAGE)
     names = [name for name in page.ranked[:_MOST] if name in coverage]
     panels = [("coverage, %", [100 * coverage[name] for name in names])]
     for metric, label in ((GINI, "Gini, 0 to 1"), (NOVELTY, "novelty, bits")):
         values = page.values(metric)
+        # A panel without the metric of a recipe would show a bar of 0.
         if values.keys() >= set(names):
             panels.append((label, [values[name] for name in names]))
     title = reach_title(coverage, page.decision.recipe)
-    about = "who gets recommended: more coverage and novelty, less Gini = less of the same"
+    about = "more coverage and novelty and a lower Gini index: more varied lists"
     figure, grounds = card(
         _ROW * len(names), title, about, panels=len(panels), foot=0.3, right=0.12, left=1.42
     )
     for axes, (label, heights) in zip(grounds, panels, strict=True):
         top = max(heights) or 1.0
         for at, (name, value) in enumerate(zip(names, heights, strict=True)):
-            won = name == page.decision.recipe
-            colour = BLUE if won else GREY
-            axes.barh(at, value, height=0.56, color=colour, alpha=0.5 if won else 0.28, linewidth=0)
-            weight = "bold" if won else "normal"
+            colour, weight = _stroke(page, name)
+            alpha = 0.5 if colour == BLUE else 0.28
+            axes.barh(at, value, height=0.56, color=colour, alpha=alpha, linewidth=0)
             write(axes, top * 0.03, at, f"{value:.3g}", fontweight=weight)
         first = axes is grounds[0]
         name_rows(axes, [_label(page, name) if first else "" for name in names])
@@ -130,7 +191,15 @@ def reach_figure(page: NightPage) -> bytes:
 
 
 def reasons_figure(reasons: Mapping[str, int], rows: int) -> bytes:
-    """Draw how many rows are in quarantine for each reason, most on top."""
+    """Draw the number of rows in quarantine by reason, the most frequent on top.
+
+    Parameters
+    ----------
+    reasons
+        Rows by reason; a row may have several.
+    rows
+        Rows in quarantine.
+    """
     shown = sorted(reasons.items(), key=lambda reason: (-reason[1], reason[0]))[:_MOST]
     title = reasons_title(reasons, rows)
     about = "rows in quarantine by reason; a row may have several"
@@ -145,80 +214,13 @@ def reasons_figure(reasons: Mapping[str, int], rows: int) -> bytes:
     return svg(figure, "reasons", title)
 
 
-@dataclass(frozen=True)
-class _Effect:
-    """A row of a forest plot; `thin` where the evidence does not suffice."""
-
-    name: str
-    lift: float | None
-    lo: float | None
-    hi: float | None
-    colour: str
-    bold: bool = False
-    thin: bool = False
-
-
-def _forest(
-    key: str,
-    rows: Sequence[_Effect],
-    title: str,
-    about: str,
-    label: str,
-    needed: float | None = None,
-) -> bytes:
-    shown = rows[:_MOST]
-    if len(rows) > _MOST:
-        about += f"; the first {_MOST} of {len(rows)}"
-    figure, (axes,) = card(_ROW * len(shown), title, about)
-    low, high = _span(shown, needed)
-    span = high - low
-    if needed is not None:
-        axes.axvline(needed, color=INK, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-        label += f" (dashed: a switch needs {change(needed)})"
-    axes.axvline(0, color=INK, linewidth=1, zorder=1)
-    for at, row in enumerate(shown):
-        if row.lift is None or row.lo is None or row.hi is None:
-            write(axes, high + span * 0.09, at, "n/a", GREY)
-            continue
-        ends = [max(row.lo, low), min(row.hi, high)]
-        if ends[0] <= ends[1]:
-            width = 1 if row.thin else 2
-            axes.plot(ends, [at, at], color=row.colour, linewidth=width, zorder=2)
-        for end, inside, mark in ((low, row.lo >= low, "<"), (high, row.hi <= high, ">")):
-            if not inside:  # the interval goes on where the figure ends
-                axes.plot([end], [at], mark, color=row.colour, markersize=4)
-        if low <= row.lift <= high:
-            face = "white" if row.thin else row.colour
-            axes.plot(
-                [row.lift], [at], "o", color=row.colour, markerfacecolor=face, markersize=5,
-                zorder=3,
-            )  # fmt: skip
-        weight = "bold" if row.bold else "normal"
-        write(axes, high + span * 0.09, at, change(row.lift), row.colour, fontweight=weight)
-    name_rows(axes, [row.name for row in shown])
-    axes.set_xlim(low - span * 0.05, high + span * 0.05)
-    axes.locator_params(axis="x", nbins=4)
-    axes.xaxis.set_major_formatter(percent)
-    axes.set_xlabel(label, parse_math=False)
-    return svg(figure, key, title)
-
-
-def _span(rows: Sequence[_Effect], needed: float | None) -> tuple[float, float]:
-    """Return the ends of the axis, which thin evidence stretches only where there is no other."""
-    sure = [row for row in rows if not row.thin] or rows
-    ends = [x for row in sure for x in (row.lift, row.lo, row.hi) if x is not None]
-    ends += [0.0] if needed is None else [0.0, needed]
-    low, high = min(ends), max(ends)
-    return (low, high) if high > low else (low - 0.5, high + 0.5)
-
-
-def _group(row: SliceRow) -> str:
-    """Name a group and its people, short enough for two lines."""
-    return f"{short(plain(row.name))} ({row.users:,})"
+def _stroke(page: NightPage, name: str) -> tuple[str, str]:
+    """Return colour and font weight of a recipe; the champion after the run is highlighted."""
+    return (BLUE, "bold") if name == page.decision.recipe else (GREY, "normal")
 
 
 def _interval(evaluation: RecipeEvaluation, metric: str) -> tuple[float, float, float]:
-    """Return mean and bounds, which are the mean where there is no interval."""
+    """Return mean and bounds; without an interval both bounds are the mean."""
     mean, lo, hi = evaluation.interval(metric)
     mean = mean or 0.0
     return mean, mean if lo is None else lo, mean if hi is None else hi

@@ -1,6 +1,6 @@
-"""Live quality run by run: a table and a figure.
+"""History of live quality: a table for a terminal, and a figure.
 
-Guarantees: equal rows give equal bytes; a run without a score is named and leaves a gap; nothing is
+Guarantees: equal runs give equal bytes; a run without scores stays visible as a gap; nothing is
 computed here.
 """
 
@@ -8,136 +8,126 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
+from pipeline.base import Instant
 from pipeline.evaluation.prequential import ALL, LiveFigures
-from pipeline.report.figure import BLUE, GREY, INK, LIGHT, ORANGE, canvas, png, short
+from pipeline.report import figure, wording
 from pipeline.report.svg_card import svg
 from pipeline.report.table import grid
-from pipeline.report.wording import metric_label, number
+from pipeline.report.titles import live_title
+from pipeline.report.wording import NONE, metric_label, number, span
 from pipeline.workspace.artifacts import LiveFile
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 FORMATS = ("png", "svg")
-_NOTHING = "no night has scored live lists yet: the second night is the first that can"
-_Score: TypeAlias = tuple[datetime, LiveFigures, float]
-"""As-of, a score of enough people, and its NDCG."""
+_NOTHING = "no nightly run has scored live lists yet; the second run is the first that can"
 
 
-def live_table(nights: Sequence[tuple[datetime, LiveFile]]) -> str:
-    """Return a line for each run, given by its as-of, and version."""
-    if not nights:
+class LiveRun(LiveFile):
+    """Prequential scores of a nightly run."""
+
+    as_of: Instant
+    run_id: str
+
+    @property
+    def scores(self) -> list[LiveFigures]:
+        """Scores over all users, by version."""
+        return [row for row in self.rows if row.slice == ALL]
+
+
+def live_table(runs: Sequence[LiveRun]) -> str:
+    """Return a line per run and version, or a note without runs."""
+    if not runs:
         return _NOTHING
-    k = nights[-1][1].k
+    k = runs[-1].k
     header = (
-        "night", "version", "users", "events", f"hit rate@{k}", metric_label(f"ndcg_at_{k}"),
+        "run", "version", "users", "events", f"hit rate@{k}", metric_label(f"ndcg_at_{k}"),
         "95 % interval", "base only", "unlisted",
     )  # fmt: skip
-    return grid(header, [row for as_of, live in nights for row in _lines(as_of, live)])
+    return grid(header, [row for run in runs for row in _lines(run)])
 
 
-def _lines(as_of: datetime, live: LiveFile) -> Iterator[tuple[str, ...]]:
-    day, unlisted = f"{as_of:%Y-%m-%d}", number(live.unlisted)
-    scores = _scores(live)
-    if not scores:
-        yield (day, "–", "0", "0", "–", "–", "–", "–", unlisted)
-    for at, score in enumerate(scores):
-        bounds = "–"
-        if score.ndcg_lo is not None and score.ndcg_hi is not None:
-            bounds = f"{score.ndcg_lo:.4f} to {score.ndcg_hi:.4f}"
+def _lines(run: LiveRun) -> Iterator[tuple[str, ...]]:
+    day, unlisted = f"{run.as_of:%Y-%m-%d}", number(run.unlisted)
+    if not run.scores:
+        yield (day, NONE, "0", "0", NONE, NONE, NONE, NONE, unlisted)
+    for at, score in enumerate(run.scores):
         yield (
             "" if at else day,
             score.model_version,
             number(score.users),
             number(score.events),
-            _figure(score.hit_rate),
-            _figure(score.ndcg),
-            bounds,
-            _figure(score.base_only_ndcg),
+            wording.figure(score.hit_rate),
+            wording.figure(score.ndcg),
+            span(score.ndcg_lo, score.ndcg_hi),
+            wording.figure(score.base_only_ndcg),
             "" if at else unlisted,
         )
 
 
-def _scores(live: LiveFile) -> list[LiveFigures]:
-    """Return what each version reached with all users."""
-    return [row for row in live.rows if row.slice == ALL]
+def live_chart(runs: Sequence[LiveRun], kind: str) -> bytes:
+    """Draw the prequential NDCG by nightly run with 95 % intervals.
 
+    The name of a version stands at its first run. A diamond is the score of the base lists alone,
+    where patches changed it.
 
-def _figure(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"
-
-
-def live_chart(nights: Sequence[tuple[datetime, LiveFile]], kind: str) -> bytes:
-    """Draw the NDCG of live lists over the nights with 95 % intervals, as one of `FORMATS`.
-
-    A version's name stands where it begins; where patches changed something, a diamond says what
-    the base alone would have reached.
+    Parameters
+    ----------
+    runs
+        Oldest first.
+    kind
+        One of `FORMATS`.
     """
-    scores = [
-        (as_of, score, score.ndcg)
-        for as_of, live in nights
-        for score in _scores(live)
-        if score.ndcg is not None
-    ]
-    k = next((live.k for as_of, live in reversed(nights) if scores and as_of == scores[-1][0]), 0)
-    label = metric_label(f"ndcg_at_{k}") if scores else ""
-    title = _title(scores, label)
-    about = "each new event against the list that was live when it happened · 95 % intervals"
-    figure, axes = canvas(1, title, about, row=3.2, left=0.11, width=0.85, foot=0.6)
-    axes.grid(visible=False)
-    axes.grid(axis="y", color=LIGHT, linewidth=0.6)
-    axes.plot(
-        [_at(as_of) for as_of, *_ in scores], [ndcg for *_, ndcg in scores], color=BLUE, linewidth=1
-    )
-    version = None
-    for as_of, score, ndcg in scores:
-        _draw(axes, _at(as_of), score, ndcg, named=score.model_version != version)
-        version = score.model_version
-    if scores:
-        _frame(axes, scores)
-    axes.set_ylabel(label, parse_math=False, fontsize=9, color=GREY)
-    return png(figure) if kind == "png" else svg(figure, "live-history", title)
+    rows = [(run.as_of, row) for run in runs for row in run.scores if row.ndcg is not None]
+    title, label = "No live list has been scored yet", ""
+    if rows:
+        metric = f"ndcg_at_{runs[-1].k}"
+        title, label = live_title(rows[-1][1], metric), metric_label(metric)
+    about = f"prequential scores of the live lists, 95 % intervals{patch_note(rows)}"
+    drawn, axes = figure.canvas(1, title, about, row=3.2, left=0.11, width=0.85, foot=0.6)
+    draw_scores(axes, rows, "version ")
+    figure.label_days(axes, [as_of for as_of, _ in rows], 8)
+    axes.set_ylabel(label, parse_math=False)
+    return figure.png(drawn) if kind == "png" else svg(drawn, "live-history", title)
 
 
-def _draw(axes: Axes, at: float, score: LiveFigures, ndcg: float, *, named: bool) -> None:
-    top = ndcg
-    if score.ndcg_lo is not None and score.ndcg_hi is not None:
-        axes.plot([at, at], [score.ndcg_lo, score.ndcg_hi], color=BLUE, linewidth=2)
-        top = score.ndcg_hi
-    axes.plot([at], [ndcg], "o", color=BLUE, markersize=6)
-    if score.base_only_ndcg not in (None, ndcg):
-        axes.plot([at], [score.base_only_ndcg], "D", color=ORANGE, markersize=5, fillstyle="none")
-    if named:
-        axes.annotate(
-            f"version {short(score.model_version)}", (at, top), (0, 4),
-            textcoords="offset points", ha="center", fontsize=8.5, color=INK, parse_math=False,
-        )  # fmt: skip
+def draw_scores(axes: Axes, rows: Sequence[tuple[datetime, LiveFigures]], prefix: str) -> None:
+    """Draw prequential scores with their intervals, and name each version at its first run.
+
+    Parameters
+    ----------
+    rows
+        As-of and scores of all users, oldest first.
+    prefix
+        Text before the name of a version.
+    """
+    version, top = None, 0.0
+    for as_of, row in rows:
+        at, ndcg = figure.day_number(as_of), row.ndcg or 0.0
+        high = ndcg if row.ndcg_hi is None else row.ndcg_hi
+        if row.ndcg_lo is not None and row.ndcg_hi is not None:
+            axes.plot([at] * 2, [row.ndcg_lo, row.ndcg_hi], color=figure.BLUE, linewidth=1.6)
+        if _patched(row):
+            style = {"color": figure.ORANGE, "markersize": 5, "fillstyle": "none"}
+            axes.plot([at], [row.base_only_ndcg], "D", **style)
+        # A version that returns later is named again.
+        if row.model_version != version:
+            name = prefix + figure.short(row.model_version, 8)
+            figure.write(axes, at, high, name, figure.GREY, ha="center", va="bottom")
+        version, top = row.model_version, max(top, high)
+    days, values = [figure.day_number(as_of) for as_of, _ in rows], [row.ndcg for _, row in rows]
+    axes.plot(days, values, "-o", color=figure.BLUE, linewidth=1.2, markersize=5)
+    axes.set_ylim(0, top * 1.15 or 1)
 
 
-def _frame(axes: Axes, scores: Sequence[_Score]) -> None:
-    """Give the axes their range, and every night, or a few of many, its day."""
-    nights = sorted({as_of for as_of, *_ in scores})
-    step = -(-len(nights) // 8)
-    shown = nights[::-1][::step][::-1]
-    axes.set_xticks([_at(night) for night in shown], [f"{night:%Y-%m-%d}" for night in shown])
-    axes.margins(x=0.08)
-    highest = max(ndcg if score.ndcg_hi is None else score.ndcg_hi for _, score, ndcg in scores)
-    axes.set_ylim(0, highest * 1.15 or 1)
-    if any(score.base_only_ndcg not in (None, ndcg) for _, score, ndcg in scores):
-        axes.annotate("◇ without the day's patches", (0.99, 0.03), xycoords="axes fraction",
-                      ha="right", fontsize=8.5, color=ORANGE)  # fmt: skip
+def patch_note(rows: Sequence[tuple[datetime, LiveFigures]]) -> str:
+    """Explain the diamonds of `draw_scores`; empty without any."""
+    return "; diamond: without patches" if any(_patched(row) for _, row in rows) else ""
 
 
-def _at(instant: datetime) -> float:
-    """Return days since 1970."""
-    return instant.timestamp() / 86_400
-
-
-def _title(scores: Sequence[_Score], label: str) -> str:
-    if not scores:
-        return "No live list has been scored yet"
-    _, last, ndcg = scores[-1]
-    version, users = short(last.model_version), number(last.users)
-    return f"Live, version {version} reached {ndcg:.4f} {label} with {users} people"
+def _patched(row: LiveFigures) -> bool:
+    """Return whether patches changed a scored list."""
+    return row.base_only_ndcg not in (None, row.ndcg)

@@ -1,13 +1,13 @@
-"""Content of a night's page: artefacts of its run, and those of earlier runs beside them.
+"""Content of the page of a nightly run: artefacts of the run and of earlier ones.
 
-Guarantees: nothing here is computed but names and lookups; equal pages draw equal bytes.
+Guarantees: nothing is computed here but names and lookups; equal pages give equal bytes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import ClassVar, Generic, NamedTuple, Self, TypeVar
 
 from pipeline.base import Instant
 from pipeline.data.validate.checks import DataCheck
@@ -17,13 +17,14 @@ from pipeline.evaluation.prequential import LiveFigures
 from pipeline.monitoring.policy import RetrainDecision
 from pipeline.monitoring.rates import Attribution
 from pipeline.monitoring.verdicts import Drift
-from pipeline.report.past import Dated, PastParity, PastRun
 from pipeline.report.wording import advice
 from pipeline.stores.runs import Artifact
 from pipeline.workspace.artifacts import (
     ChurnFile,
     CleanFile,
     CostFile,
+    FollowedParityFile,
+    ParityFile,
     RecipeEvaluation,
     SplitFile,
     TablesFile,
@@ -31,19 +32,21 @@ from pipeline.workspace.artifacts import (
 )
 from pipeline.workspace.ledger import CalibrationEntry
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class LiftRow:
-    """A recipe compared with another one on the same people; relative, .02 is +2 %.
+    """A recipe compared with another one on the same users.
 
     Attributes
     ----------
     lift, lo, hi
-        Mean difference ÷ the other's mean, and its 95 % interval.
+        Mean difference ÷ the other recipe's mean, and its 95 % interval; .02 is +2 %.
     proved
-        Whether the gate takes this recipe as better: by its own threshold, not by this interval.
+        True if the gate takes the recipe as better, by its own threshold and not by the interval.
     underpowered
-        Why it must not be judged, or ``None``.
+        Reason why the evidence is too small, or None.
     """
 
     name: str
@@ -56,18 +59,18 @@ class LiftRow:
 
 @dataclass(frozen=True)
 class SliceRow:
-    """One group of people under two recipes.
+    """One user group under two recipes.
 
     Attributes
     ----------
     users
-        People of the group who were judged.
+        Evaluated users of the group.
     candidate, champion
-        Means of the primary metric; `champion` stands for whatever the candidate is held against.
+        Means of the primary metric; `champion` is the recipe compared with, champion or not.
     lift, lo, hi
-        Mean difference ÷ the champion's mean, and its 95 % interval; ``None`` without a level.
+        Mean difference ÷ the champion's mean, and its 95 % interval; None if that mean is 0.
     underpowered
-        Why the group must not be judged, or ``None``.
+        Reason why the evidence is too small, or None.
     """
 
     name: str
@@ -80,42 +83,87 @@ class SliceRow:
     underpowered: str | None = None
 
 
+class Dated(NamedTuple, Generic[T]):
+    """Content of a run with its as-of."""
+
+    as_of: Instant
+    content: T
+
+
+class PastParity(NamedTuple):
+    """Fold-in parity of a promotion, and the scores of its lists until the next run."""
+
+    as_of: Instant
+    parity: ParityFile
+    followed: FollowedParityFile | None
+
+
+@dataclass(frozen=True)
+class PastRun:
+    """Metrics of the champion's recipe on the holdout of one run; None if not measured.
+
+    Attributes
+    ----------
+    kind
+        Kind of the run's decision.
+    recipe
+        Champion after the run.
+    holdout_days
+        Length of the holdout; only metrics of equal lengths are comparable.
+    mean, lo, hi
+        Primary metric with its 95 % interval.
+    lift, lift_lo, lift_hi
+        Lift over the best baseline of that run, with its 95 % interval.
+    """
+
+    as_of: Instant
+    kind: str
+    recipe: str
+    holdout_days: int
+    mean: float | None = None
+    lo: float | None = None
+    hi: float | None = None
+    lift: float | None = None
+    lift_lo: float | None = None
+    lift_hi: float | None = None
+
+
 class NightPage(Artifact):
-    """Everything on the page of one night.
+    """Content of the page of one nightly run.
 
     Attributes
     ----------
     k
-        List length of the metrics.
+        List length of all metrics.
     users
         Users of the holdout.
     champion, baselines
         Names of the champion's recipe before the run, and of the baselines.
     failures
-        Why recipes could not be trained, by recipe.
+        Reason why a recipe was not trained, by recipe.
     selected
-        What the data selected where a recipe left something open, by recipe.
+        Summary of the hyperparameters that were selected on earlier windows, by recipe.
     challenger, against
         The two recipes of `slices`; `lifts` are over the latter.
     needed_lift
         Lift that a switch needs; .01 is +1 %.
     quarantined, quarantine_reasons
-        Rows in quarantine, ``None`` where that is not known; and rows by reason.
+        Rows in quarantine (None if no table exists), and rows by reason.
     advice
-        Sentences on what a person can do now.
+        Possible next steps as sentences.
     calibration
-        The newest calibration of the gate.
+        Newest calibration of the gate.
     e_process_paths
-        Logarithm of each e-process run by run, by the candidate's hash.
+        Natural logarithm of the e-value by run, by the candidate's hash.
     past, live, churn, parity
-        What this run and earlier ones had, oldest first.
+        Results of this run and earlier ones, oldest first.
     attribution
-        Of the span since the run before; ``None`` in a first run.
+        Attribution since the run before; None in a first run.
     """
 
     STEP: ClassVar[str] = "gate"
     FILE: ClassVar[str] = "page"
-    VOLATILE: ClassVar[bool] = True  # it holds costs
+    VOLATILE: ClassVar[bool] = True  # costs differ from attempt to attempt
 
     run_id: str
     as_of: Instant
@@ -159,7 +207,7 @@ class NightPage(Artifact):
         return metric_name(NDCG, self.k)
 
     def values(self, metric: str) -> dict[str, float]:
-        """Return a metric of the recipes that have it, by recipe."""
+        """Return a metric at `k` by recipe, of the recipes that have it."""
         name = metric_name(metric, self.k)
         metrics = {recipe: result.metrics for recipe, result in self.evaluations.items()}
         return {recipe: figures[name] for recipe, figures in metrics.items() if name in figures}
@@ -178,10 +226,11 @@ class NightPage(Artifact):
 
     def blocked(self, rule: RuleResult) -> Self:
         """Return the page of a promotion that a check stopped after the gate."""
+        # The gate's own decision is committed and stays; the page shows the outcome of the run.
         decision = replace(
             self.decision,
             kind="block",
-            sentence=f"the gate let it pass, the cold check did not: {rule.sentence}",
+            sentence=f"the gate passed the recipe, the cold check stopped it: {rule.sentence}",
             rules=(*self.decision.rules, rule),
         )
         return self.model_copy(

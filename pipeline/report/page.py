@@ -1,7 +1,7 @@
-"""One night as one HTML page: the sentence first, then the evidence; no script, no other file.
+"""HTML page of a nightly run: the decision first, then the evidence.
 
-Guarantees: every text is escaped; what stopped the night stands above what passed; equal rows give
-equal bytes.
+Guarantees: causes of a block stand above passed rules; equal content gives equal bytes; otherwise
+as `markup`.
 """
 
 from __future__ import annotations
@@ -11,21 +11,22 @@ from html import escape
 
 from pipeline.base import format_instant
 from pipeline.evaluation.beyond_accuracy import COVERAGE
+from pipeline.evaluation.prequential import ALL
 from pipeline.report import figures, trends, wording
 from pipeline.report.attribution import attribution_section
 from pipeline.report.drift import drift_section
-from pipeline.report.markup import document, facts, lines
+from pipeline.report.markup import document, facts, html_of, lines
 from pipeline.report.night import NightPage
 from pipeline.report.sections import e_processes, groups, recipes, rules
 from pipeline.report.sections_data import churn, cost, data, folds, live, reach
-from pipeline.report.titles import EVERYBODY
 
 _TONE = {"first": "#0072B2", "switch": "#0072B2", "refresh": "#0b6b43", "block": "#a3260b"}
 
 
 def night_figures(page: NightPage) -> dict[str, bytes]:
-    """Draw the figures that the night has rows for: file name → SVG."""
+    """Draw the figures for which the page has data; SVG files by name."""
     drawn: dict[str, bytes] = {}
+    # A figure without data is left out, and so is its part of the page.
     coverage = page.values(COVERAGE)
     if page.decision.e_processes:
         drawn["accounts.svg"] = trends.e_processes_figure(
@@ -45,7 +46,7 @@ def night_figures(page: NightPage) -> dict[str, bytes]:
         drawn["reach.svg"] = figures.reach_figure(page)
     if any(file.first.overlap is not None for _, file in page.churn):
         drawn["churn.svg"] = trends.churn_figure(page.churn, page.as_of)
-    if any(row.slice == EVERYBODY and row.ndcg is not None for _, row in page.live):
+    if any(row.slice == ALL and row.ndcg is not None for _, row in page.live):
         drawn["live.svg"] = trends.live_figure(page.live, page.metric)
     if page.quarantine_reasons and page.quarantined:
         drawn["reasons.svg"] = figures.reasons_figure(page.quarantine_reasons, page.quarantined)
@@ -53,15 +54,21 @@ def night_figures(page: NightPage) -> dict[str, bytes]:
 
 
 def night_page(page: NightPage, pictures: Mapping[str, bytes]) -> str:
-    """Write the page; `pictures` are those of `night_figures`, laid into it."""
+    """Return the page.
+
+    Parameters
+    ----------
+    pictures
+        SVG files of `night_figures`.
+    """
     day = f"{page.as_of:%A}, {page.as_of.day} {page.as_of:%B %Y}"
     as_of, decision = format_instant(page.as_of), page.decision
     headline = wording.HEADLINE[decision.kind]
     origin = (("run", page.run_id), ("code", page.commit), ("settings", page.settings[:12]))
     parts = [
-        f"<header><p class=eyebrow>Nightjar · night of {escape(day)} · as-of "
+        f"<header><p class=eyebrow>Nightjar · nightly run of {escape(day)} · as-of "
         f"{escape(as_of)}</p><h1>{escape(headline)}</h1>"
-        f"<p class=sentence>{escape(decision.sentence)}</p></header>",
+        f"<p class=sentence>{html_of(decision.sentence)}</p></header>",
         _advice(page.advice),
         rules(page),
         e_processes(page, pictures),
@@ -84,4 +91,4 @@ def night_page(page: NightPage, pictures: Mapping[str, bytes]) -> str:
 def _advice(advice: Sequence[str]) -> str:
     if not advice:
         return ""
-    return f"<section class=todo><h2>What you can do</h2>{lines(advice)}</section>"
+    return f"<section class=todo><h2>Next steps</h2>{lines(advice)}</section>"

@@ -1,6 +1,7 @@
-"""What the page of two versions is made of: frozen rows, filled by the one who read the files.
+"""Content of the page of two versions.
 
-Promises: nothing here is computed; equal rows give equal bytes; people have letters, no ids.
+Guarantees: nothing is computed here; equal rows give equal bytes; users are named by letters, not
+by ids.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ from pipeline.base import Instant
 
 @dataclass(frozen=True)
 class VersionRow:
-    """What one version is.
+    """One version of the model.
 
     Attributes
     ----------
     live
-        What it was to people, in words.
+        Since when its lists were live, in words.
     judged
-        The days that judged it in its own night.
+        Days of the holdout of its nightly run.
     """
 
     number: int
@@ -35,13 +36,13 @@ class VersionRow:
 
     @property
     def label(self) -> str:
-        """What it is called in tables and figures."""
+        """Name in tables and figures."""
         return f"version {self.number}"
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean and its 95 % interval, where it has one; `people` where it is told."""
+    """A mean with its 95 % interval and number of users; None if not measured."""
 
     mean: float
     lo: float | None = None
@@ -51,7 +52,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class MetricRow:
-    """A metric of both in their own nights, by its full name; ``None`` where one lacks it."""
+    """A metric of both nightly runs by its full name; None if one lacks it."""
 
     name: str
     left: Estimate | None
@@ -60,14 +61,14 @@ class MetricRow:
 
 @dataclass(frozen=True)
 class PairedRow:
-    """Both on the same people: two means, and the lift of the right one over the left one.
+    """Both versions on the same users: two means, and the lift of the right one over the left one.
 
     Attributes
     ----------
     lift, lo, hi
-        Mean difference ÷ the left mean with its 95 % interval; ``None`` where the left mean is 0.
+        Mean difference ÷ the left mean with its 95 % interval; None if the left mean is 0.
     underpowered
-        Why it must not be judged, or ``None``.
+        Reason why the evidence is too small, or None.
     """
 
     name: str
@@ -82,12 +83,12 @@ class PairedRow:
 
 @dataclass(frozen=True)
 class PairedComparison:
-    """A comparison on one footing, or, without rows, why there is none.
+    """A paired comparison, or, without rows, the reason why there is none (`about`).
 
     Attributes
     ----------
     key
-        Short name of the footing: ``holdout`` or ``recipes``.
+        ``holdout`` or ``recipes``.
     """
 
     key: str
@@ -98,7 +99,7 @@ class PairedComparison:
 
 @dataclass(frozen=True)
 class Pair:
-    """A setting, a fact or a cost of both, ready to read; ``–`` where one lacks it."""
+    """A setting, fact or cost of both versions as text; ``–`` if one lacks it."""
 
     name: str
     left: str
@@ -106,13 +107,13 @@ class Pair:
 
     @property
     def differs(self) -> bool:
-        """Whether the two are not alike."""
+        """True if the two texts differ."""
         return self.left != self.right
 
 
 @dataclass(frozen=True)
 class Entry:
-    """An entry of a list by its title, and whether the other list has that item, too."""
+    """An entry of a list; `shared` if the other list contains the item too."""
 
     title: str
     shared: bool
@@ -120,7 +121,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Sample:
-    """The first entries of one person's two lists; `about` tells of the person."""
+    """First entries of a user's two lists; `about` describes the user."""
 
     person: str
     about: str
@@ -135,13 +136,13 @@ class VersionsPage:
     Attributes
     ----------
     metric
-        Primary metric by its name.
+        Name of the primary metric.
     sentence
-        What was found.
+        The finding.
     weeks
-        What is to be known of the days that judged each.
+        Text about the holdouts of both.
     lists
-        What the sample lists are, in words.
+        Text about the sample lists.
     """
 
     left: VersionRow

@@ -1,294 +1,264 @@
-"""The parts of a page about lists, data and cost: what is shown to whom, from what, at what price.
+"""Sections of a page about lists, data and training cost.
 
-Guarantees: as `sections`; what was not measured is left out, not guessed.
+Guarantees: as `sections`; a figure that was not measured is left out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 
 from pipeline.base import format_instant
 from pipeline.data.validate.checks import DataCheck, Status
 from pipeline.evaluation.beyond_accuracy import COVERAGE, DIVERSITY, GINI, NOVELTY
 from pipeline.evaluation.evaluate import NDCG
-from pipeline.evaluation.prequential import LiveFigures, PrequentialFigures
-from pipeline.report import titles, wording
-from pipeline.report.markup import cards, cell, facts, folded, section, table, verdict
-from pipeline.report.night import NightPage
-from pipeline.report.past import Dated, PastParity
+from pipeline.report import wording
+from pipeline.report.markup import cards, facts, folded, section, table, verdict
+from pipeline.report.night import Dated, NightPage, PastParity
 from pipeline.workspace.artifacts import ChurnFile, CleanFile, CostFile
 
-_CHECKS = ("Result", "Check", "Figure|n", "Bound|n", "")
-_NONE = "–"
+_CHECKS = ("Outcome", "Check", "Value|n", "Bound|n", "|wholly")
 
 
 def reach(page: NightPage, pictures: Mapping[str, bytes]) -> str:
-    """Write how much of the catalogue is recommended, and how unevenly."""
+    """Return coverage, Gini index, novelty and diversity of each recipe's lists.
+
+    Parameters
+    ----------
+    pictures
+        SVG files of `night_figures`.
+    """
     coverage, diversity = page.values(COVERAGE), page.values(DIVERSITY)
     gini, novelty = page.values(GINI), page.values(NOVELTY)
-    head = ("Recipe", "Coverage|n", "Gini|n", "Novelty, bits|n", "Diversity|n")
+    head = ("Recipe|name", "Coverage|n", "Gini|n", "Novelty, bits|n", "Diversity|n")
     body = [
         (
-            "lead" if name == page.decision.recipe else "",
-            (
-                cell(name, "name"),
-                cell(titles.share(coverage[name]), "n"),
-                cell(wording.number(gini.get(name)), "n"),
-                cell(wording.number(novelty.get(name)), "n"),
-                cell(_share(diversity.get(name)), "n"),
-            ),
+            name,
+            wording.share(coverage[name]),
+            wording.number(gini.get(name)),
+            wording.number(novelty.get(name)),
+            wording.share(diversity.get(name)),
         )
         for name in page.ranked
         if name in coverage
     ]
     about = (
-        "Coverage is the share of the catalogue that is recommended to anybody. Gini is 0 where "
-        "all items are recommended alike and 1 where one takes it all; novelty is low where "
-        "everybody is shown what everybody buys; diversity is the share of the pairs in a list "
-        "that have no category in common."
+        "Coverage: share of the catalogue in at least one list. Gini index: 0 if all items are "
+        "recommended equally often, 1 if one item fills all lists. Novelty: mean information "
+        "content of an entry, low for popular items. Diversity: share of the pairs of entries "
+        "without a common category."
     )
     drawn = cards(pictures, "reach.svg")
-    return section(
-        "What gets recommended",
-        about,
-        drawn,
-        folded("In numbers", table(head, body)) if drawn else "",
-    )
+    numbers = folded("In numbers", table(head, body, lead=page.decision.recipe))
+    return section("Coverage and diversity", about, drawn, numbers if drawn else "")
 
 
 def churn(page: NightPage, pictures: Mapping[str, bytes]) -> str:
-    """Write what changed for people who did nothing."""
-    head = ("Night", "People|n", "Stayed|n", "Changed for", "By another salt|n", "")
-    body = [("", _churn_cells(row)) for row in reversed(page.churn)]
+    """Return the churn of each promotion for users without new events.
+
+    Parameters
+    ----------
+    pictures
+        SVG files of `night_figures`.
+    """
+    head = ("Run|name", "Users|n", "Stability|n", "Causes of changes", "Seed noise|n", "|wholly")
     about = (
-        "Lists of people who did nothing since the last publication should change only for a "
-        "cause. By another salt: what would change for the luck of training alone."
+        "Stability: share of the first entries that stay for users without new events since the "
+        "last publication. Seed noise: share that a training with another seed changes."
     )
-    drawn, numbers = cards(pictures, "churn.svg"), table(head, body)
+    drawn, numbers = cards(pictures, "churn.svg"), table(head, map(_churn_cells, page.churn[::-1]))
     if drawn:
         numbers = folded("In numbers", numbers)
-    return section("What changed for people who did nothing", about, drawn, numbers)
+    return section("List stability", about, drawn, numbers)
 
 
 def folds(page: NightPage) -> str:
-    """Write how near lists that were folded in came to those of a new training."""
-    if not page.parity:
-        return ""
+    """Return the overlap and the quality of folded-in and retrained lists."""
     label = wording.metric_label(page.metric)
-    kinds = (f"{label}, folded in|n", f"{label}, trained again|n")
-    head = ("Night", "People|n", "In common|n", *kinds, "")
+    kinds = (f"{label}, fold-in|n", f"{label}, retrained|n")
+    head = ("Run|name", "Users|n", "Overlap|n", *kinds, "|wholly")
     about = (
-        "People who did something between two trainings: the old model's lists for all they did, "
-        "against the new model's. In common: of the first ten. The last two figures are of what "
-        "they did afterwards."
+        "Users with events between two trainings: lists that the previous model made by fold-in, "
+        "compared with lists of the retrained model. Overlap: share of the first ten entries. "
+        f"{label}: prequential scores of both until the next run."
     )
-    body = [("", _parity_cells(row)) for row in reversed(page.parity)]
-    return section("What folding in between nights is worth", about, table(head, body))
+    title = "Fold-in compared with retraining"
+    return section(title, about, table(head, map(_parity_cells, page.parity[::-1])))
 
 
 def live(page: NightPage, pictures: Mapping[str, bytes]) -> str:
-    """Write what people did with the lists that were live."""
-    if not page.live:
-        return ""
-    newest = max(as_of for as_of, _ in page.live)
-    rows = [row for as_of, row in page.live if as_of == newest]
+    """Return the prequential scores of the newest run by user group.
+
+    Parameters
+    ----------
+    pictures
+        SVG files of `night_figures`.
+    """
+    # The figure shows earlier runs; the table has the newest only.
+    newest = max((as_of for as_of, _ in page.live), default=None)
     label = wording.metric_label(page.metric)
     head = (
-        "Group", "Version", "People|n", "Events|n", "Hit rate|n", f"{label}|n", "95 % interval|n",
-        "Without patches|n",
+        "Group|name", "Version", "Users|n", "Events|n", "Hit rate|n", f"{label}|n",
+        "95 % interval|n", "Without patches|n",
     )  # fmt: skip
+    body = [
+        (
+            wording.plain(row.slice),
+            row.model_version,
+            f"{row.users:,}",
+            f"{row.events:,}",
+            wording.share(row.hit_rate),
+            wording.figure(row.ndcg),
+            wording.span(row.ndcg_lo, row.ndcg_hi),
+            wording.figure(row.base_only_ndcg),
+        )
+        for as_of, row in page.live
+        if as_of == newest
+    ]
     about = (
-        "Each new event against the list that was live at its instant: what lists were worth to "
-        "those who saw them. Without patches: had nothing been refreshed during the day."
+        "Each new event is scored against the list that was live at its timestamp. Without "
+        "patches: score of the base lists, without the fold-in of the day."
     )
-    return section(
-        "What people did with the live lists",
-        about,
-        cards(pictures, "live.svg"),
-        table(head, [("", _live_cells(row)) for row in rows]),
-    )
+    drawn = cards(pictures, "live.svg") if body else ""
+    return section("Live quality", about, drawn, table(head, body))
 
 
 def data(page: NightPage, pictures: Mapping[str, bytes]) -> str:
-    """Write what the night read, what was wrong with it, and what was done about it."""
+    """Return the tables that the run read, their quarantine, cleaning and checks.
+
+    Parameters
+    ----------
+    pictures
+        SVG files of `night_figures`.
+    """
     rows, split = page.tables.rows, page.split
     tables = [
-        (
-            "",
-            (
-                cell(name, "name"),
-                cell(wording.number(version), "n"),
-                cell(wording.number(rows[name]), "n"),
-            ),
-        )
+        (name, wording.number(version), wording.number(rows[name]))
         for name, version in page.versions.items()
         if version is not None and name in rows
     ]
     cutoff = format_instant(split.holdout.start)
     about = (
-        ("learnt from", str(split.train)),
-        ("judged on", f"the {split.holdout_days} days from {cutoff} on"),
-        ("people judged", f"{page.users:,}"),
+        ("training window", str(split.train)),
+        ("holdout", f"{split.holdout_days} days from {cutoff}"),
+        ("evaluated users", f"{page.users:,}"),
         ("task", split.task),
-        ("what counts", ", ".join(split.target_kinds)),
+        ("target events", ", ".join(split.target_kinds)),
     )
     return section(
         "Data",
         "",
         facts(about),
-        table(("Table", "Lake version|n", "Rows read|n"), tables),
-        _quarantine(page.quarantined, page.quarantine_reasons, pictures),
+        table(("Table|name", "Lake version|n", "Rows read|n"), tables),
+        _quarantine(page, pictures),
         _cleaned(page.cleaning),
         _checks(page.checks),
     )
 
 
 def cost(page: NightPage) -> str:
-    """Write what training took, and what a point of gain costs."""
+    """Return the cost of each training, and the CPU seconds per percent of lift."""
     head = (
-        "What training took", "Seconds|n", "CPU seconds|n", "Memory, MB|n", "Parameters|n",
-        "Events a second|n", "On", "CPU seconds for each +1 %|n",
+        "Recipe|name", "Seconds|n", "CPU seconds|n", "Memory, MB|n", "Parameters|n",
+        "Events per second|n", "Device", "CPU seconds per +1 %|n",
     )  # fmt: skip
-    rows = sorted(page.costs.items(), key=lambda cost: (-cost[1].fit_seconds, cost[0]))
     gains = _gains(page)
-    about = "The last column: CPU seconds ÷ lift over the best baseline, in percent."
-    return section("Cost", about, table(head, [("", _cost_cells(*row, gains)) for row in rows]))
+    body = [
+        (
+            name,
+            f"{cost.fit_seconds:,.2f}",
+            f"{cost.fit_cpu_seconds:,.2f}",
+            f"{cost.peak_mb:,.1f}",
+            wording.number(cost.parameters),
+            f"{cost.examples_per_second:,.0f}",
+            cost.trained_on,
+            _price(cost, gains.get(name)),
+        )
+        for name, cost in sorted(page.costs.items(), key=lambda row: (-row[1].fit_seconds, row[0]))
+    ]
+    about = "Last column: CPU seconds ÷ lift over the best baseline in percent."
+    return section("Training cost", about, table(head, body))
 
 
 def _churn_cells(row: Dated[ChurnFile]) -> tuple[str, ...]:
     as_of, churn = row
     lost = sorted(churn.first.lost.items(), key=lambda cause: (-cause[1], cause[0]))
-    causes = [f"{wording.plain(name)} {titles.share(part)}" for name, part in lost if part]
+    causes = [f"{wording.plain(name)} {wording.share(part)}" for name, part in lost if part]
     return (
-        cell(_day(as_of), "name"),
-        cell(f"{churn.users:,}", "n"),
-        cell(_share(churn.first.overlap), "n"),
-        cell(", ".join(causes) or _NONE),
-        cell(_share(churn.seed_noise.rate), "n"),
-        cell(churn.seed_noise.reason or "", "wholly"),
+        f"{wording.day(as_of)} {as_of.year}",
+        f"{churn.users:,}",
+        wording.share(churn.first.overlap),
+        ", ".join(causes) or wording.NONE,
+        wording.share(churn.seed_noise.rate),
+        churn.seed_noise.reason or "",
     )
 
 
 def _parity_cells(row: PastParity) -> tuple[str, ...]:
     as_of, parity, followed = row
+    folded, retrained = (None, None) if followed is None else (followed.folded, followed.retrained)
     return (
-        cell(_day(as_of), "name"),
-        cell(f"{parity.users:,}", "n"),
-        cell(_share(parity.overlap), "n"),
-        cell(_ndcg(None if followed is None else followed.folded), "n"),
-        cell(_ndcg(None if followed is None else followed.retrained), "n"),
-        cell(parity.reason or "", "wholly"),
+        f"{wording.day(as_of)} {as_of.year}",
+        f"{parity.users:,}",
+        wording.share(parity.overlap),
+        wording.figure(None if folded is None else folded.ndcg),
+        wording.figure(None if retrained is None else retrained.ndcg),
+        parity.reason or "",
     )
 
 
-def _live_cells(row: LiveFigures) -> tuple[str, ...]:
-    lo, hi = row.ndcg_lo, row.ndcg_hi
-    return (
-        cell(wording.plain(row.slice), "name"),
-        cell(row.model_version),
-        cell(f"{row.users:,}", "n"),
-        cell(f"{row.events:,}", "n"),
-        cell(_share(row.hit_rate), "n"),
-        cell(_figure(row.ndcg), "n"),
-        cell(_NONE if lo is None or hi is None else f"{lo:.4f} to {hi:.4f}", "n"),
-        cell(_figure(row.base_only_ndcg), "n"),
-    )
-
-
-def _day(as_of: datetime) -> str:
-    return f"{titles.day(as_of)} {as_of.year}"
-
-
-def _share(value: float | None) -> str:
-    return _NONE if value is None else titles.share(value)
-
-
-def _figure(value: float | None) -> str:
-    return _NONE if value is None else f"{value:.4f}"
-
-
-def _ndcg(row: PrequentialFigures | None) -> str:
-    return _figure(None if row is None else row.ndcg)
-
-
-def _quarantine(rows: int | None, reasons: Mapping[str, int], pictures: Mapping[str, bytes]) -> str:
-    if rows is None:
+def _quarantine(page: NightPage, pictures: Mapping[str, bytes]) -> str:
+    if page.quarantined is None:
         return ""
-    if not rows:
-        return "<h3>Quarantine</h3><p class=about>✓ No row is in quarantine.</p>"
-    ordered = sorted(reasons.items(), key=lambda reason: (-reason[1], reason[0]))
-    body = [
-        ("", (cell(wording.plain(reason), "name"), cell(f"{count:,}", "n")))
-        for reason, count in ordered
-    ]
-    drawn = cards(pictures, "reasons.svg")
-    numbers = folded("In numbers", table(("Reason", "Rows|n"), body))
-    return f"<h3>Quarantine</h3>{drawn}{numbers}"
+    if not page.quarantined:
+        return "<h3>Quarantine</h3><p class=about>✓ No rows in quarantine.</p>"
+    ordered = sorted(page.quarantine_reasons.items(), key=lambda reason: (-reason[1], reason[0]))
+    body = [(wording.plain(reason), f"{count:,}") for reason, count in ordered]
+    numbers = folded("In numbers", table(("Reason|name", "Rows|n"), body))
+    return f"<h3>Quarantine</h3>{cards(pictures, 'reasons.svg')}{numbers}"
 
 
 def _cleaned(cleaning: CleanFile) -> str:
-    head = ("Column", "Table", "Rows|n", "Missing|n", "Filled|n", "Outliers|n", "Taken out|n")
+    counts = ("Rows|n", "Missing|n", "Filled|n", "Outliers|n", "Removed|n")
     body = [
         (
-            "",
-            (
-                cell(column.column, "name"),
-                cell(name),
-                *(
-                    cell(f"{count:,}", "n")
-                    for count in (
-                        report.rows_in,
-                        column.missing,
-                        column.filled,
-                        column.below + column.above,
-                        column.quarantined,
-                    )
-                ),
-            ),
+            column.column,
+            name,
+            f"{report.rows_in:,}",
+            f"{column.missing:,}",
+            f"{column.filled:,}",
+            f"{column.below + column.above:,}",
+            f"{column.quarantined:,}",
         )
         for name, report in cleaning.tables.items()
         for column in report.columns
     ]
-    return f"<h3>Missing values and outliers</h3>{table(head, body)}" if body else ""
+    title = "<h3>Missing values and outliers</h3>"
+    return title + table(("Column|name", "Table", *counts), body) if body else ""
 
 
 def _checks(checks: Sequence[DataCheck]) -> str:
     passed = [row for row in checks if row.status == Status.PASSED]
-    others = [row for row in checks if row.status != Status.PASSED]
-    first = table(_CHECKS, [("", _check_cells(row)) for row in others])
-    return (f"<h3>Checks to look at</h3>{first}" if first else "") + folded(
+    first = table(_CHECKS, (_check_cells(row) for row in checks if row.status != Status.PASSED))
+    return (f"<h3>Checks that did not pass</h3>{first}" if first else "") + folded(
         f"{len(passed)} of {len(checks)} checks of the data passed",
-        table(_CHECKS, [("", _check_cells(row)) for row in passed]),
+        table(_CHECKS, map(_check_cells, passed)),
     )
 
 
 def _check_cells(row: DataCheck) -> tuple[str, ...]:
     return (
         verdict(row.status),
-        cell(wording.plain(row.name)),
-        cell(wording.number(row.figure), "n"),
-        cell(wording.number(row.bound), "n"),
-        cell(row.sentence, "wholly"),
-    )
-
-
-def _cost_cells(name: str, cost: CostFile, gains: Mapping[str, float]) -> tuple[str, ...]:
-    return (
-        cell(name, "name"),
-        cell(f"{cost.fit_seconds:,.2f}", "n"),
-        cell(f"{cost.fit_cpu_seconds:,.2f}", "n"),
-        cell(f"{cost.peak_mb:,.1f}", "n"),
-        cell(wording.number(cost.parameters), "n"),
-        cell(f"{cost.examples_per_second:,.0f}", "n"),
-        cell(cost.trained_on),
-        cell(_price(cost, gains.get(name)), "n"),
+        wording.plain(row.name),
+        wording.number(row.figure),
+        wording.number(row.bound),
+        wording.without_id(row.sentence, row.name),
     )
 
 
 def _gains(page: NightPage) -> dict[str, float]:
-    """Return the lift of each recipe that is no baseline over the best baseline's mean."""
+    """Return the lift of each learned recipe over the best baseline."""
     means = page.values(NDCG)
+    # Baselines cost next to nothing, so the price counts the lift over the best of them.
     level = max((means[name] for name in page.baselines if name in means), default=0.0)
     if level <= 0:
         return {}
@@ -296,10 +266,11 @@ def _gains(page: NightPage) -> dict[str, float]:
 
 
 def _price(cost: CostFile, gain: float | None) -> str:
-    """Return CPU seconds for each percent of lift over the best baseline."""
+    """Return CPU seconds per percent of lift over the best baseline."""
     if gain is None:
-        return _NONE
+        return wording.NONE
     if gain <= 0:
         return "no gain"
+    # Rounded to 0.00 a price would look like no cost.
     price = cost.fit_cpu_seconds / (100 * gain)
     return f"{price:,.2f}" if price >= 0.005 else "under 0.01"

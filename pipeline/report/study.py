@@ -1,6 +1,6 @@
-"""What the figures of a study are made of: frozen rows, and the titles that state the finding.
+"""View of a study for its figures, and their titles.
 
-Promises: nothing here is computed but who is best and how far ahead; equal rows give equal bytes.
+Guarantees: nothing is computed here but the best trial and its lead.
 """
 
 from __future__ import annotations
@@ -18,115 +18,94 @@ _SHOWN = 8
 
 
 @dataclass(frozen=True)
-class AxisRow:
-    """A field that was searched, its span, and what share of the differences it explains."""
-
-    name: str
-    low: float
-    high: float
-    log: bool
-    importance: float | None = None
-
-
-@dataclass(frozen=True)
 class StudyRows:
-    """A study.
+    """A study with at least the start measured on all windows.
 
     Attributes
     ----------
-    name
-        The recipe it began with.
-    candidate
-        Whether something clearly better was found.
-    best
-        The metric of the best recipe, a new mixture included.
+    axes
+        Span of each searched field.
     """
 
-    name: str
-    metric: str
-    candidate: bool
-    best: float
-    axes: tuple[AxisRow, ...]
-    trials: tuple[TrialRow, ...]
+    file: StudyFile
+    axes: Mapping[str, Axis]
 
-    @classmethod
-    def of(cls, study: StudyFile, axes: Mapping[str, Axis]) -> StudyRows:
-        """Return the rows of a study that has measured its start."""
-        return cls(
-            name=study.name,
-            metric=metric_name(NDCG, study.task.k),
-            candidate=study.candidate,
-            best=study.best or 0.0,
-            axes=tuple(
-                AxisRow(name, axis.low, axis.high, axis.log, study.importance.get(name))
-                for name, axis in axes.items()
-            ),
-            trials=study.trials,
-        )
+    @property
+    def label(self) -> str:
+        """Label of the metric, such as ``NDCG@20``."""
+        return metric_label(metric_name(NDCG, self.file.task.k))
+
+    @property
+    def best(self) -> float:
+        """Metric of the best recipe, including a reopened mixture."""
+        return self.file.best or 0.0
 
     @property
     def complete(self) -> tuple[TrialRow, ...]:
-        """The trials that were measured on every window."""
-        return tuple(row for row in self.trials if row.state == "complete")
+        """Trials that were measured on all windows."""
+        return tuple(row for row in self.file.trials if row.state == "complete")
 
     @property
     def start(self) -> TrialRow:
-        """The recipe as it stood."""
+        """Trial of the recipe that the study began with."""
         return next(row for row in self.complete if row.start)
 
     @property
     def relative(self) -> bool:
-        """Whether trials can be told as changes from the start."""
+        """True if lifts over the start exist, that is, its metric is above 0."""
         return self.start.lift is not None
 
     @property
     def mixed(self) -> float | None:
-        """What a new mixture reaches, told like the trials; ``None`` where it brings nothing."""
+        """Lift (or value) of the reopened mixture; None if it is not better than the best trial."""
+        # The mixture is searched after the trials and is not one of them.
         begun, most = self.start.value or 0.0, self.winner.value or 0.0
         if self.best <= most:
             return None
         return self.best / begun - 1 if self.relative else self.best
 
     @property
-    def foremost(self) -> tuple[AxisRow, ...]:
-        """The axes that explain most, in their own order; all of them where they are few."""
-        most = sorted(self.axes, key=lambda axis: -(axis.importance or 0.0))[:_SHOWN]
-        return tuple(axis for axis in self.axes if axis in most)
+    def winner(self) -> TrialRow:
+        """Best trial; of equal ones the first."""
+        return max(self.complete, key=lambda row: (row.value or 0.0, -row.number))
 
     @property
-    def winner(self) -> TrialRow:
-        """The best trial."""
-        return max(self.complete, key=lambda row: (row.value or 0.0, -row.number))
+    def importance(self) -> dict[str, float]:
+        """Share of the variance between trials that each field explains; 0 if not measured."""
+        return {name: self.file.importance.get(name, 0.0) for name in self.axes}
+
+    @property
+    def foremost(self) -> dict[str, Axis]:
+        """Up to `_SHOWN` axes with the highest importance, in their own order."""
+        importance = self.importance
+        most = sorted(self.axes, key=lambda name: -importance[name])[:_SHOWN]
+        return {name: axis for name, axis in self.axes.items() if name in most}
 
 
 def history_title(study: StudyRows) -> str:
-    """Say what the search has brought."""
+    """State the gain over the start."""
     begun = study.start.value or 0.0
-    label = metric_label(study.metric)
-    if not study.candidate:
-        return f"Nothing is clearly better than {study.name} as it stands"
-    if begun <= 0:
-        return f"Tuning lifts {label} of {study.name} from 0 to {study.best:.4f}"
-    lift = change(study.best / begun - 1).removeprefix("+")
-    return f"Tuning lifts {label} of {study.name} by {lift}"
+    if not study.file.candidate:
+        return f"No trial is clearly better than {study.file.name} before tuning"
+    lift = f"from 0 to {study.best:.4f}"
+    if begun > 0:
+        lift = f"by {change(study.best / begun - 1).removeprefix('+')}"
+    return f"Tuning lifts {study.label} of {study.file.name} {lift}"
 
 
 def importance_title(study: StudyRows) -> str:
-    """Say which field matters most."""
-    most = max(study.axes, key=lambda axis: axis.importance or 0.0)
-    share = f"{100 * (most.importance or 0.0):.0f} %"
-    return f"{most.name} explains {share} of what trials differ in"
+    """State the most important field."""
+    name, share = max(study.importance.items(), key=lambda field: field[1])
+    return f"{name} explains {100 * share:.0f} % of the variance between trials"
 
 
 def coordinates_title(study: StudyRows) -> str:
-    """Say where the best trial stands."""
+    """State the fields of the best trial."""
     fields = study.winner.fields
-    where = [
-        f"{axis.name} {number(fields[axis.name])}" for axis in study.axes if axis.name in fields
-    ]
+    where = [f"{name} {number(fields[name])}" for name in study.axes if name in fields]
     best = "The start is the best trial" if study.winner is study.start else "The best trial"
     if len(study.axes) > _SHOWN:
-        return f"{best}, by the {_SHOWN} of {len(study.axes)} fields that matter most"
+        return f"{best}: the {_SHOWN} most important of {len(study.axes)} fields"
     if len(where) > _NAMED:
-        return f"{best}, and where it stands"
+        return f"{best} and its fields"
     return f"{best}: {', '.join(where)}"

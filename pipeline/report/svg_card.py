@@ -1,7 +1,7 @@
-"""The ground of a night's figures: a card narrow enough for a phone, as SVG that a page can hold.
+"""SVG cards: figures of a nightly run, narrow enough for a phone, for embedding in a page.
 
-Guarantees: equal calls give equal bytes; no id of one card is an id of another; text stays text, so
-that it is sharp, small and can be read aloud; nothing of pyplot's global state is touched.
+Guarantees: equal calls give equal bytes; ids are unique across cards with different keys; text is
+stored as text, so it stays sharp and accessible; pyplot and its global state are not used.
 """
 
 from __future__ import annotations
@@ -11,25 +11,27 @@ import re
 import textwrap
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree as Xml
 
-from pipeline.report.figure import GREY, INK, LIGHT
+from pipeline.report.figure import GREY, INK, SMALL, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 WIDTH = 4.2
-"""Of a card, in inches: at a phone's width its small print is still 10 px high."""
-SMALL = 8.5
+"""Width of a card in inches; on a phone its smallest text is still 10 px high."""
 _TITLE = 11
+# Characters per line at `WIDTH`: matplotlib does not wrap text.
 _TITLE_WRAP = 38
 _ABOUT_WRAP = 56
 _NAME = 20
 SVG = "http://www.w3.org/2000/svg"
+# XML 1.0 allows no other control characters, and a name from the data may hold some.
 _NO_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 _REFERENCE = re.compile(r"(?<=url\(#)[^)]+")
+# matplotlib sets these in its style element, which `svg` removes.
 _DEFAULTS = {"stroke-linejoin": "round", "stroke-linecap": "butt"}
 
 
@@ -43,14 +45,18 @@ def card(
     foot: float = 0.5,
     panels: int = 1,
 ) -> tuple[Figure, tuple[Axes, ...]]:
-    """Return a figure with its title and a line about it, and its axes side by side.
+    """Return a figure with a title, lines about it, and axes side by side.
 
     Parameters
     ----------
     body
-        Height of the axes, in inches.
+        Height of the axes in inches.
+    title, about
+        Both are wrapped.
     left, right, foot
-        Room beside and below them, in inches.
+        Space beside and below the axes in inches.
+    panels
+        Number of axes.
     """
     from matplotlib.figure import Figure
 
@@ -73,42 +79,40 @@ def card(
     for at in range(panels):
         begin = (left + at * (width + gap)) / WIDTH
         axes = figure.add_axes((begin, foot / height, width / WIDTH, body / height))
-        _plain(axes)
+        style_axes(axes, SMALL)
         grounds.append(axes)
     return figure, tuple(grounds)
 
 
 def name_rows(axes: Axes, names: Sequence[str]) -> None:
-    """Write the names of the rows, the first on top; long ones on two lines."""
-    axes.set_yticks(range(len(names)), [_folded(name) for name in names], parse_math=False)
+    """Label the rows of a card, the first one on top.
+
+    Parameters
+    ----------
+    names
+        Wrapped to two lines, then cut.
+    """
+    axes.set_yticks(range(len(names)), [fold(name) for name in names], parse_math=False)
     axes.set_ylim(len(names) - 0.4, -0.6)
 
 
-def write(axes: Axes, x: float, y: float, text: str, colour: str = INK, **style: Any) -> None:
-    """Write a direct label; its middle at `y` unless `style` says otherwise."""
-    axes.text(
-        x, y, text, **{"va": "center", "fontsize": SMALL, "color": colour, **style},
-        parse_math=False,
-    )  # fmt: skip
-
-
 def svg(figure: Figure, key: str, alt: str) -> bytes:
-    """Return the figure as an SVG file that says in words what it shows.
+    """Return a figure as an SVG file that can be embedded in HTML.
 
     Parameters
     ----------
     key
-        Name of the figure, by which its ids differ from those of others.
+        Prefix of all ids, which makes them unique on a page.
     alt
-        What there is to see.
+        Alternative text for screen readers (``aria-label``).
     """
     from matplotlib import rc_context
 
     buffer = io.BytesIO()
-    # Without the library's own lines of metadata, equal rows give equal bytes.
+    # Dates and versions in the metadata, and random ids, would make equal figures differ.
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": key}), warnings.catch_warnings():
-        # Whoever shows the text finds a font for it.
+        # Text stays text: the browser has the fonts that matplotlib lacks.
         warnings.filterwarnings("ignore", message="Glyph", category=UserWarning)
         figure.savefig(buffer, format="svg", metadata=nothing)
     root = Xml.fromstring(_NO_XML.sub("", buffer.getvalue().decode()))  # noqa: S314 - our own
@@ -117,41 +121,36 @@ def svg(figure: Figure, key: str, alt: str) -> bytes:
         "height": root.attrib["height"], "role": "img", "aria-label": _NO_XML.sub("", alt),
         **_DEFAULTS,
     }  # fmt: skip
-    _take_out(root, "style")
+    # In HTML a style element of one figure would apply to the whole page.
+    for parent in list(root.iter()):
+        for style in parent.findall(f"{{{SVG}}}style"):
+            parent.remove(style)
     _rename(root, key)
     return Xml.tostring(root, encoding="unicode").encode() + b"\n"
 
 
-def _plain(axes: Axes) -> None:
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(LIGHT)
-    axes.tick_params(axis="both", length=0, labelsize=SMALL, labelcolor=INK)
-    axes.grid(axis="x", color=LIGHT, linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.patch.set_visible(False)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.label.set_fontsize(SMALL)
-        axis.label.set_color(GREY)
+def fold(name: str, width: int = _NAME, most: int = 2) -> str:
+    """Wrap each line of a name, also after underscores.
 
-
-def _folded(name: str) -> str:
+    Parameters
+    ----------
+    width
+        Maximum number of characters per line.
+    most
+        Maximum number of lines; the rest is cut.
+    """
     lines = [
         part
         for line in name.split("\n")
-        for part in textwrap.wrap(line.replace("_", "_ "), _NAME, max_lines=2, placeholder="…")
+        for part in textwrap.wrap(line.replace("_", "_ "), width, max_lines=most, placeholder="…")
     ]
     return "\n".join(line.replace("_ ", "_") for line in lines)
 
 
 def _rename(root: Xml.Element, key: str) -> None:
-    """Drop namespaces and unused ids; put the key before the others."""
-    used = {
-        reference
-        for node in root.iter()
-        for name, value in node.attrib.items()
-        for reference in ([value[1:]] if _local(name) == "href" else _REFERENCE.findall(value))
-    }
+    """Remove namespaces and unused ids, and prefix the other ids with the key."""
+    # matplotlib gives every group an id; only referenced ones are kept.
+    used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', Xml.tostring(root, encoding="unicode")))
     for node in root.iter():
         node.tag = _local(node.tag)
         kept = {_local(name): value for name, value in node.attrib.items()}
@@ -169,10 +168,3 @@ def _rename(root: Xml.Element, key: str) -> None:
 def _local(name: str) -> str:
     """Return a name without its namespace."""
     return name.rpartition("}")[2]
-
-
-def _take_out(root: Xml.Element, name: str) -> None:
-    for parent in list(root.iter()):
-        for child in list(parent):
-            if _local(child.tag) == name:
-                parent.remove(child)

@@ -1,4 +1,4 @@
-"""Nights and ledger lines as plain text for a terminal: what was decided, on which figures, why."""
+"""Tables for a terminal: nightly runs of the demo, recommendation lists, the ledger."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pipeline.evaluation.gate.decision import Kind
 from pipeline.workspace.ledger import DecisionEntry, Entry, PatchEntry, PublicationEntry
 
 _WIDTH: Final = 100
+# textwrap breaks lines at ASCII whitespace only.
 _TIED: Final = "\N{NO-BREAK SPACE}"
 
 
@@ -34,11 +35,11 @@ class NightSummary:
     Attributes
     ----------
     recipe
-        The champion's after the run.
+        The champion's recipe after the run.
     against
         Recipe that the lifts are over.
     people
-        Users that were evaluated.
+        Number of evaluated users.
     recipes
         Best first.
     """
@@ -64,11 +65,12 @@ class DemoSummary:
 
 
 def nights_table(summary: DemoSummary) -> str:
-    """Return the demo's runs: decision, metrics of all recipes, the sentence, where to look."""
+    """Return decision, metrics and reasons of each run, and the commands that show more."""
     header = ["as-of", "decision", "champion's recipe", "recipe", summary.metric]
     header += ["95 % interval", "lift"]
     rows: list[Sequence[str]] = []
     for night in summary.nights:
+        # Shown in the first line of a run only.
         head: tuple[str, ...] = (f"{night.as_of:%Y-%m-%d}", night.decision, str(night.recipe))
         for row in night.recipes:
             lift = "reference" if row.lift is None else f"{row.lift:+.1%}"
@@ -84,7 +86,15 @@ def nights_table(summary: DemoSummary) -> str:
 
 
 def lists_table(rows: Iterable[Mapping[str, Any]], titles: Mapping[str, str]) -> str:
-    """Return lists, a line an entry; the title where the catalogue has one."""
+    """Return recommendation lists, one entry per line.
+
+    Parameters
+    ----------
+    rows
+        Rows of `columns.RECOMMENDATIONS`.
+    titles
+        Titles by item id; an item without one gets "".
+    """
     header = ("user", "", "item", "title", "score", "slot", "reason")
     return grid(
         header,
@@ -104,10 +114,10 @@ def lists_table(rows: Iterable[Mapping[str, Any]], titles: Mapping[str, str]) ->
 
 
 def history_table(entries: Sequence[Entry]) -> str:
-    """Return the ledger, an entry below the other, its text beside its as-of and type.
+    """Return the ledger, one entry below the other, with as-of and type.
 
-    A publication names its run; a run without one is named in a line of its own, as
-    `nightjar gate accept` wants it.
+    A line with the run id follows a decision that published nothing: `nightjar gate accept` needs
+    it.
     """
     lines = []
     published = {entry.run_id for entry in entries if isinstance(entry, PublicationEntry)}
@@ -116,7 +126,7 @@ def history_table(entries: Sequence[Entry]) -> str:
         lines.append(_beside(head, _text(entry)))
         if isinstance(entry, DecisionEntry) and entry.run_id not in published:
             lines.append(f"{'':{len(head)}}run {entry.run_id}")
-    return "\n".join(lines) or "nothing has been decided yet"
+    return "\n".join(lines) or "the ledger has no entries yet"
 
 
 def _text(entry: Entry) -> str:
@@ -136,7 +146,7 @@ def _text(entry: Entry) -> str:
 
 
 def _beside(head: str, text: str) -> str:
-    """Write a text beside its head, line below line; no figure is parted from its percent."""
+    """Wrap a text beside its head; a line never breaks between a number and its percent sign."""
     filled = textwrap.fill(
         text.replace(" %", f"{_TIED}%"),
         _WIDTH,
@@ -149,7 +159,13 @@ def _beside(head: str, text: str) -> str:
 
 
 def grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return rows below their header, columns as wide as they need be."""
+    """Return a table with aligned columns.
+
+    Parameters
+    ----------
+    header, rows
+        Cells; all rows are as long as the header.
+    """
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
 
     def line(cells: Sequence[str]) -> str:

@@ -1,6 +1,6 @@
-"""Figures over nights as SVG: accounts that climb, the champion's level and lift, churn, live.
+"""Figures over nightly runs as SVG: e-values, the champion's quality and lift, live quality, churn.
 
-Guarantees: as `figures`; nights of another length of holdout are drawn, and not joined with others.
+Guarantees: as `figures`; values of holdouts of different lengths are not joined by a line.
 """
 
 from __future__ import annotations
@@ -8,29 +8,43 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pipeline.evaluation.gate.e_process import EProcessStatus, e_value_text
-from pipeline.evaluation.prequential import LiveFigures
-from pipeline.report.figure import BLUE, GREY, INK, LIGHT, ORANGE, percent, spread
-from pipeline.report.past import Dated, PastRun
-from pipeline.report.svg_card import card, name_rows, svg, write
+from pipeline.evaluation.prequential import ALL, LiveFigures
+from pipeline.report.figure import (
+    BLUE,
+    GREY,
+    INK,
+    LIGHT,
+    ORANGE,
+    day_number,
+    label_days,
+    percent,
+    short,
+    spread,
+    write,
+)
+from pipeline.report.live import draw_scores, patch_note
+from pipeline.report.night import Dated, PastRun
+from pipeline.report.svg_card import card, name_rows, svg
 from pipeline.report.titles import (
-    EVERYBODY,
     churn_title,
-    day,
     e_processes_title,
     lift_title,
     live_title,
     metric_title,
-    share,
 )
-from pipeline.report.wording import metric_label, plain
+from pipeline.report.wording import day, metric_label, plain, power, share
 from pipeline.workspace.artifacts import ChurnFile
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
+_Point: TypeAlias = tuple[PastRun, float, float | None, float | None]
+"""A run, a figure of its champion, and the ends of its interval."""
 _TALL = 1.75
 _LINES = 6
 _BARS = 8
@@ -49,27 +63,30 @@ _HATCHES = ("////", "----", "xxxx", "||||", "++++", "\\\\\\\\")
 def e_processes_figure(
     accounts: Sequence[EProcessStatus], paths: Mapping[str, Sequence[Dated[float]]]
 ) -> bytes:
-    """Draw each candidate's points night by night, on a log scale, below the threshold.
+    """Draw the e-value of each candidate by nightly run, on a log scale, with the threshold.
 
     Parameters
     ----------
+    accounts
+        At least one status; the `_LINES` with the highest e-values are drawn.
     paths
-        Logarithm of the points night by night, by the candidate's hash.
+        Natural logarithm of the e-value by run, by the candidate's hash.
     """
     rows = sorted(accounts, key=lambda status: (-status.e_process.log_e, status.recipe))
     shown, left = rows[:_LINES], len(rows[_LINES:])
     tracks = [paths.get(status.e_process.key.candidate, ()) for status in rows]
     title = e_processes_title(accounts)
-    about = "points against the champion, on a log scale; 1 = nothing known either way"
+    # An e-value falls towards 0 without limit: the axis ends at 10 to the power of `_FLOOR`.
+    about = "e-value against the champion, log scale; 1: no evidence for either"
     if any(log / math.log(10) < _FLOOR for track in tracks[:_LINES] for _, log in track):
-        about += f"; {_power(int(_FLOOR))} stands for less, too"
-    about += f"; {left} further candidates are below these" if left else ""
-    figure, (axes,) = card(2.0, title, about, left=0.5, right=1.5)
+        about += f"; {power(int(_FLOOR))}: this or less"
+    about += f"; {left} more candidates have lower e-values" if left else ""
+    drawing, (axes,) = card(2.0, title, about, left=0.5, right=1.5)
     threshold = max(status.threshold for status in rows)
     bound = math.log10(threshold)
     heights, low = [], -0.5
     for track, (colour, mark, dash) in zip(tracks[:_LINES], _STROKES, strict=False):
-        at = [_at(as_of) for as_of, _ in track]
+        at = [day_number(as_of) for as_of, _ in track]
         values = [max(log / math.log(10), _FLOOR) for _, log in track]
         axes.plot(at, values, color=colour, linestyle=dash, linewidth=1.6, marker=mark,
                   markersize=4, markevery=max(1, len(at) // 6), clip_on=False)  # fmt: skip
@@ -79,70 +96,78 @@ def e_processes_figure(
     axes.axhline(bound, color=INK, linewidth=1.2, linestyle=(0, (4, 3)))
     axes.axhline(0, color=LIGHT, linewidth=1)
     axes.set_ylim(low - 0.15, high)
-    _days(axes, [as_of for track in tracks for as_of, _ in track])
+    label_days(axes, [as_of for track in tracks for as_of, _ in track])
     write(axes, 0.01, bound, f"a switch needs {threshold:,.0f}", va="bottom",
           transform=axes.get_yaxis_transform())  # fmt: skip
     placed = spread(heights, 0.16 * (high - low), low)
     for status, (colour, _, _), height in zip(shown, _STROKES, placed, strict=False):
-        text = f"{_cut(status.recipe, 16)}\n{e_value_text(status.e_process.e_value)}"
+        text = f"{short(status.recipe, 16)}\n{e_value_text(status.e_process.e_value)}"
         write(axes, 1.06, height, text, colour, transform=axes.get_yaxis_transform())
-    ticks = list(range(math.ceil(low), math.floor(high) + 1))
-    axes.set_yticks(ticks, [_power(at) for at in ticks])
-    axes.grid(visible=False, axis="x")
-    return svg(figure, "accounts", title)
+    ticks = range(math.ceil(low), math.floor(high) + 1)
+    axes.set_yticks(ticks, [*map(power, ticks)])
+    return svg(drawing, "accounts", title)
 
 
 def metric_figure(past: Sequence[PastRun], metric: str) -> bytes:
-    """Draw the champion's primary metric night by night, with 95 % intervals."""
-    rows = [row for row in past if row.mean is not None]
+    """Draw the champion's primary metric by nightly run, with 95 % intervals.
+
+    Parameters
+    ----------
+    past
+        At least one run with a mean.
+    metric
+        Name of the primary metric.
+    """
+    points = [(row, row.mean, row.lo, row.hi) for row in past if row.mean is not None]
+    about = f"{metric_label(metric)} of the champion's recipe"
     title = metric_title(past, metric)
-    about = f"{metric_label(metric)} of the champion's recipe, 95 % intervals{_others(rows)}"
-    figure, (axes,) = card(_TALL, title, about, left=0.62, right=0.35)
-    _track(axes, rows, [(row.mean or 0.0, row.lo, row.hi) for row in rows])
+    drawing, axes = _champion(title, about, points)
     axes.set_ylim(bottom=0)
-    axes.locator_params(axis="y", nbins=5)
-    return svg(figure, "metric", title)
+    return svg(drawing, "metric", title)
 
 
 def lift_figure(past: Sequence[PastRun]) -> bytes:
-    """Draw the champion's lift over the best baseline night by night, with 95 % intervals."""
-    rows = [row for row in past if row.lift is not None]
+    """Draw the champion's lift over the best baseline by nightly run, with 95 % intervals."""
+    points = [(row, row.lift, row.lift_lo, row.lift_hi) for row in past if row.lift is not None]
     title = lift_title(past)
-    about = f"lift over the night's best baseline, 95 % intervals{_others(rows)}"
-    figure, (axes,) = card(_TALL, title, about, left=0.62, right=0.35)
-    _track(axes, rows, [(row.lift or 0.0, row.lift_lo, row.lift_hi) for row in rows])
+    drawing, axes = _champion(title, "lift over the best baseline of each run", points)
     axes.axhline(0, color=INK, linewidth=1, zorder=1)
-    axes.locator_params(axis="y", nbins=5)
     axes.yaxis.set_major_formatter(percent)
-    return svg(figure, "lift", title)
+    return svg(drawing, "lift", title)
 
 
 def live_figure(live: Sequence[Dated[LiveFigures]], metric: str) -> bytes:
-    """Draw what the live lists were worth night by night, with 95 % intervals."""
-    rows = [(at, row) for at, row in live if row.slice == EVERYBODY and row.ndcg is not None]
-    title = live_title(live, metric)
-    about = f"{metric_label(metric)} of new events against the lists that were live, 95 % intervals"
-    figure, (axes,) = card(_TALL, title, about, left=0.62, right=0.35)
-    for as_of, row in rows:
-        if row.ndcg_lo is not None and row.ndcg_hi is not None:
-            axes.plot([_at(as_of)] * 2, [row.ndcg_lo, row.ndcg_hi], color=BLUE, linewidth=1.6)
-    axes.plot([_at(as_of) for as_of, _ in rows], [row.ndcg or 0.0 for _, row in rows], "-o",
-              color=BLUE, linewidth=1.2, markersize=5)  # fmt: skip
-    before = None
-    for as_of, row in rows:
-        if row.model_version != before:
-            write(axes, _at(as_of), row.ndcg_hi or row.ndcg or 0, f"v{_cut(row.model_version, 8)}",
-                  GREY, ha="center", va="bottom")  # fmt: skip
-        before = row.model_version
-    _days(axes, [as_of for as_of, _ in rows])
-    top = axes.get_ylim()[1]
-    axes.set_ylim(0, top * 1.08 or 1)
+    """Draw the prequential score of the live lists by nightly run, with 95 % intervals.
+
+    Parameters
+    ----------
+    live
+        At least one score of all users.
+    metric
+        Name of the primary metric.
+    """
+    rows = [(at, row) for at, row in live if row.slice == ALL and row.ndcg is not None]
+    title = live_title(rows[-1][1], metric)
+    about = f"prequential {metric_label(metric)} of the live lists, 95 % intervals"
+    drawing, (axes,) = card(_TALL, title, about + patch_note(rows), left=0.62, right=0.35)
+    draw_scores(axes, rows, "v")
+    label_days(axes, [as_of for as_of, _ in rows])
     axes.locator_params(axis="y", nbins=5)
-    return svg(figure, "live", title)
+    return svg(drawing, "live", title)
 
 
 def churn_figure(churn: Sequence[Dated[ChurnFile]], tonight: datetime) -> bytes:
-    """Draw what part of idle people's lists each publication changed, by cause."""
+    """Draw the share of changed entries of each promotion by cause, the newest on top.
+
+    Parameters
+    ----------
+    churn
+        Promotions, oldest first; at least one with an overlap.
+    tonight
+        As-of of this run.
+    """
+    from matplotlib.patches import Rectangle
+
     rows = [
         (as_of, 1 - file.first.overlap, sorted(file.first.lost.items()))
         for as_of, file in churn
@@ -150,9 +175,10 @@ def churn_figure(churn: Sequence[Dated[ChurnFile]], tonight: datetime) -> bytes:
     ][-_BARS:][::-1]
     names = sorted({name for _, _, lost in rows for name, part in lost if part > 0})
     title = churn_title(churn, tonight)
-    about = "share of the entries of people who did nothing, by why they changed, newest on top"
+    about = "share of the entries that changed for users without new events, by cause"
+    # Two causes per line of the key.
     lines = -(-max(len(names), 1) // 2)
-    figure, (axes,) = card(
+    drawing, (axes,) = card(
         0.32 * len(rows), title, about, left=0.72, right=0.9, foot=0.42 + 0.2 * lines
     )
     top = max([*(changed for _, changed, _ in rows), 0.02])
@@ -160,11 +186,11 @@ def churn_figure(churn: Sequence[Dated[ChurnFile]], tonight: datetime) -> bytes:
         begin = 0.0
         for name, part in lost:
             if part > 0:
-                _piece(axes, at, begin, part, names.index(name))
+                axes.barh(at, part, left=begin, height=0.6, **_fill(names.index(name)))
                 begin += part
-        if not begin and changed > 0:  # no cause is known
+        if not begin and changed > 0:  # the causes were not measured
             axes.barh(at, changed, height=0.6, color="white", edgecolor=INK, linewidth=0.8)
-        write(axes, top * 1.03, at, f"{share(changed)} new")
+        write(axes, top * 1.03, at, share(changed))
     name_rows(axes, [day(as_of) for as_of, _, _ in rows])
     axes.set_xlim(0, top)
     axes.locator_params(axis="x", nbins=4)
@@ -172,99 +198,55 @@ def churn_figure(churn: Sequence[Dated[ChurnFile]], tonight: datetime) -> bytes:
     height = 0.32 * len(rows)
     for number, name in enumerate(names):
         x, y = 0.52 * (number % 2), -(0.36 + 0.2 * (number // 2)) / height
-        _patch(axes, x, y, height, number)
+        corner, size = (x, y - 0.055 / height), (0.07, 0.11 / height)
+        patch = Rectangle(corner, *size, transform=axes.transAxes, clip_on=False, **_fill(number))
+        axes.add_patch(patch)
         write(axes, x + 0.09, y, plain(name), transform=axes.transAxes, clip_on=False)
-    return svg(figure, "churn", title)
+    return svg(drawing, "churn", title)
 
 
-def _track(
-    axes: Axes,
-    rows: Sequence[PastRun],
-    values: Sequence[tuple[float, float | None, float | None]],
-) -> None:
-    """Draw a line over nights with their intervals; hollow where the block has another length."""
-    for row, (mean, lo, hi) in zip(rows, values, strict=True):
+def _champion(title: str, about: str, points: Sequence[_Point]) -> tuple[Figure, Axes]:
+    """Draw values by run with their intervals; hollow for another holdout length than the last."""
+    note = _others([row for row, *_ in points])
+    drawing, (axes,) = card(_TALL, title, f"{about}, 95 % intervals{note}", left=0.62, right=0.35)
+    newest = points[-1][0]
+    for row, mean, lo, hi in points:
+        at = day_number(row.as_of)
         if lo is not None and hi is not None:
-            axes.plot([_at(row.as_of)] * 2, [lo, hi], color=BLUE, linewidth=1.6, zorder=2)
+            axes.plot([at] * 2, [lo, hi], color=BLUE, linewidth=1.6, zorder=2)
         switched = row.kind in ("first", "switch")
-        face = BLUE if row.holdout_days == rows[-1].holdout_days else "white"
-        axes.plot([_at(row.as_of)], [mean], "D" if switched else "o", color=BLUE, markersize=5.5,
+        face = BLUE if row.holdout_days == newest.holdout_days else "white"
+        axes.plot([at], [mean], "D" if switched else "o", color=BLUE, markersize=5.5,
                   markerfacecolor=face, zorder=3)  # fmt: skip
         if switched:
-            end = row is rows[-1] and len(rows) > 1
-            write(axes, _at(row.as_of), hi if hi is not None else mean, _cut(row.recipe, 18), GREY,
-                  ha="right" if end else "center", va="bottom")  # fmt: skip
-    for row, later, (mean, *_), (then, *_) in zip(rows, rows[1:], values, values[1:], strict=False):
+            side = "right" if row is newest and len(points) > 1 else "center"
+            top = mean if hi is None else hi
+            write(axes, at, top, short(row.recipe, 18), GREY, ha=side, va="bottom")
+    for (row, mean, *_), (later, then, *_) in pairwise(points):
         if row.holdout_days == later.holdout_days:
-            axes.plot(
-                [_at(row.as_of), _at(later.as_of)], [mean, then], color=BLUE, linewidth=1, zorder=1
-            )
-    _days(axes, [row.as_of for row in rows])
+            span = [day_number(row.as_of), day_number(later.as_of)]
+            axes.plot(span, [mean, then], color=BLUE, linewidth=1, zorder=1)
+    label_days(axes, [row.as_of for row, *_ in points])
     axes.margins(y=0.18)
+    axes.locator_params(axis="y", nbins=5)
+    return drawing, axes
 
 
 def _others(rows: Sequence[PastRun]) -> str:
-    """Name the lengths of holdouts that are not tonight's."""
+    """Explain the marks: new recipes, and other lengths of the holdout."""
     lengths = sorted({row.holdout_days for row in rows} - {rows[-1].holdout_days})
     note = "; diamond: a new recipe" if any(row.kind in ("first", "switch") for row in rows) else ""
     if not lengths:
         return note
     named = " or ".join(str(length) for length in lengths)
-    return f"{note}; hollow: judged on {named} days, not {rows[-1].holdout_days}"
-
-
-def _days(axes: Axes, instants: Sequence[datetime]) -> None:
-    """Write at most four of the days below the axis."""
-    axes.grid(visible=False, axis="x")
-    axes.grid(visible=True, axis="y", color=LIGHT, linewidth=0.6)
-    nights = sorted(set(instants))
-    if not nights:
-        axes.set_xticks([])
-        return
-    first, last = _at(nights[0]), _at(nights[-1])
-    pad = max((last - first) * 0.08, 1.0)
-    axes.set_xlim(first - pad, last + pad)
-    chosen = [nights[-1]]
-    for night in (nights[round(at * (len(nights) - 1) / 3)] for at in (0, 1, 2)):
-        if all(abs(_at(night) - _at(other)) > 0.2 * (last - first) for other in chosen):
-            chosen.append(night)
-    axes.set_xticks([_at(night) for night in chosen], [day(night) for night in chosen])
-
-
-def _at(instant: datetime) -> float:
-    """Return days since 1970."""
-    return instant.timestamp() / 86_400
-
-
-def _piece(axes: Axes, at: float, begin: float, part: float, number: int) -> None:
-    axes.barh(at, part, left=begin, height=0.6, **_fill(number))
-
-
-def _patch(axes: Axes, x: float, y: float, height: float, number: int) -> None:
-    """Lay a patch of a cause's hatch below the axes, to name it."""
-    from matplotlib.patches import Rectangle
-
-    axes.add_patch(
-        Rectangle(
-            (x, y - 0.055 / height), 0.07, 0.11 / height, transform=axes.transAxes, clip_on=False,
-            **_fill(number),
-        )
-    )  # fmt: skip
+    return f"{note}; hollow: holdout of {named} days, not {rows[-1].holdout_days}"
 
 
 def _fill(number: int) -> dict[str, Any]:
-    """Return how a cause is filled: by its hatch, and by a colour beside it."""
+    """Return the fill of a cause: hatches differ, so causes differ without colour, too."""
     return {
         "hatch": _HATCHES[number % len(_HATCHES)],
         "facecolor": "white",
         "edgecolor": _STROKES[number % len(_STROKES)][0],
         "linewidth": 0.8,
     }
-
-
-def _power(exponent: int) -> str:
-    return f"{10**exponent:,}" if exponent >= 0 else f"{10.0**exponent:g}"
-
-
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"

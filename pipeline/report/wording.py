@@ -1,14 +1,14 @@
-"""Texts of a night's page: names of metrics, numbers, headlines, what a person can do next.
+"""Texts of pages and tables: names of metrics and rules, numbers, headlines, next steps.
 
-Guarantees: no figure is computed here, none is dropped; a percentage always carries its sign where
-it is a change.
+Guarantees: a relative change has its sign; a share above 0 is never written as 0 %.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import datetime
 
 from pipeline.evaluation.gate.decision import RuleResult
 
@@ -19,13 +19,27 @@ HEADLINE = {
     "keep": "The champion stays live",
     "block": "Blocked: the live lists stay as they were",
 }
+NONE = "–"
 NO_CHANGE = "0 %"
 _STOPS = ("fail", "missing")
 _UPPER = {"ndcg", "map", "mrr"}
+_AREAS = {"first": "first model", "check": "data check"}
+_RULES = {
+    "e_value": "e-value",
+    "churn": "users with other results",
+    "last": "newest accepted scorer",
+    "month": "scorer of 21 to 45 days ago",
+    "baseline": "mean against baseline",
+    "baseline_ratio": "baseline ratio",
+    "evidence": "evidence of lift",
+    "slice": "group",
+    "complete": "completeness",
+    "absent": "recipe without evaluation",
+}
 
 
 def metric_label(name: str) -> str:
-    """Write ``ndcg_at_20`` as ``NDCG@20``, ``slice.cold.recall_at_10`` as ``cold: recall@10``."""
+    """Return ``cold: NDCG@20`` for ``slice.cold.ndcg_at_20``."""
     where, _, metric = name.rpartition(".")
     stem, at, k = metric.partition("_at_")
     stem = stem.upper() if stem in _UPPER else plain(stem)
@@ -34,15 +48,16 @@ def metric_label(name: str) -> str:
 
 
 def plain(name: str) -> str:
-    """Write a name as words: ``switch.new_items`` as ``switch new items``."""
+    """Return a name as words: ``new items`` for ``new_items``."""
     return re.sub(r"[._]+", " ", name).strip()
 
 
 def change(value: float) -> str:
-    """Write a relative change with its sign: ``+1.5 %``, ``−22 %``; whole from 10 % on."""
+    """Format a relative change with its sign: ``+1.5 %``, ``−22 %``; without decimals from 10 %."""
     if not math.isfinite(value):
         return "n/a"
     percent = 100 * value
+    # 9.95 would be rounded to 10.0, which has a digit too many.
     text = f"{abs(percent):.1f}" if abs(percent) < 9.95 else f"{abs(percent):.0f}"
     if float(text) == 0:
         return NO_CHANGE
@@ -50,9 +65,9 @@ def change(value: float) -> str:
 
 
 def number(value: float | None) -> str:
-    """Write a figure with four significant digits, large ones with thousands marks."""
+    """Format a number with four significant digits, large ones with thousands separators."""
     if value is None or not math.isfinite(value):
-        return "–"
+        return NONE
     if value == int(value) and abs(value) < 1e15:
         text = f"{int(value):,}"
     else:
@@ -60,53 +75,157 @@ def number(value: float | None) -> str:
     return text.replace("-", "−")
 
 
+def figure(value: float | None, form: str = ".4f") -> str:
+    """Format a figure; a dash for None.
+
+    Parameters
+    ----------
+    form
+        Format specification.
+    """
+    return NONE if value is None else format(value, form)
+
+
+def span(lo: float | None, hi: float | None, form: Callable[[float], str] = "{:.4f}".format) -> str:
+    """Format an interval; a dash if an end is None.
+
+    Parameters
+    ----------
+    form
+        Function that formats one end.
+    """
+    return NONE if lo is None or hi is None else f"{form(lo)} to {form(hi)}"
+
+
+def estimate(
+    mean: float | None, lo: float | None, hi: float | None, *, least: int = 4, unit: str = ""
+) -> str:
+    """Format a mean with its 95 % interval, with enough decimals to distinguish its ends.
+
+    Parameters
+    ----------
+    mean, lo, hi
+        None if not measured; without a mean the text is a dash.
+    least
+        Minimum number of decimals.
+    unit
+        Unit after the mean and after the interval, such as `` %``.
+    """
+    if mean is None:
+        return NONE
+    if lo is None or hi is None or hi <= lo:
+        return f"{mean:,.{least}f}{unit}"
+    # Two significant digits of the half-width.
+    digits = max(least, 1 - math.floor(math.log10((hi - lo) / 2)))
+    return f"{mean:,.{digits}f}{unit} ({lo:,.{digits}f} to {hi:,.{digits}f}{unit})"
+
+
+def share(value: float | None) -> str:
+    """Format a share of a whole: ``1.6 %``, ``93 %``, ``under 0.1 %``; a dash for None."""
+    if value is None:
+        return NONE
+    percent = 100 * value
+    if 0 < percent < 0.05:
+        return "under 0.1 %"
+    if percent == 0 or percent == 100:
+        return f"{percent:.0f} %"
+    # Above 99 % with a decimal: 99.6 % must not be rounded to 100 %.
+    return f"{percent:.1f} %" if percent < 9.95 or percent > 99 else f"{percent:.0f} %"
+
+
+def day(instant: datetime) -> str:
+    """Format a day: ``1 Dec``."""
+    return f"{instant.day} {instant:%b}"
+
+
+def power(exponent: int) -> str:
+    """Format a power of ten: ``0.01``, ``1,000``."""
+    return f"{10**exponent:,}" if exponent >= 0 else f"{10.0**exponent:g}"
+
+
 def stops(kind: str, rule: RuleResult) -> bool:
-    """Say whether a rule is a cause of the block; a candidate that loses is none."""
+    """Return whether a rule is a cause of a block; the rules of a losing candidate are not.
+
+    Parameters
+    ----------
+    kind
+        Kind of the decision.
+    """
     lost = rule.name.startswith("switch.")
     return kind == "block" and rule.outcome in _STOPS and not lost
 
 
-def acceptance(run_id: str, offered: Sequence[str]) -> tuple[str, ...]:
-    """Name the command by which a person overrules the gate; nothing where nobody can.
+def rule_title(name: str) -> str:
+    """Name a rule of the gate for a reader: ``refresh.slice.cold`` as ``refresh: group cold``."""
+    area, _, rest = name.partition(".")
+    rule, _, subject = rest.partition(".")
+    if not rule:
+        return _RULES.get(name, plain(name))
+    text = plain(rest) if area == "check" else _RULES.get(rule, plain(rule))
+    if subject and area != "check":
+        over = "over " if rule in ("lift", "evidence") else ""
+        text += f" {over}{plain(subject) if rule == 'slice' else subject}"
+    return f"{_AREAS.get(area, plain(area))}: {text}"
+
+
+def without_id(sentence: str, name: str) -> str:
+    """Return a sentence without the id of its rule, check or signal, which its row names.
 
     Parameters
     ----------
+    name
+        The id, such as ``refresh.slice.cold``.
+    """
+    for part in (name, name.partition(".")[2] or name):
+        sentence = sentence.removeprefix(f"{part}: ").replace(f" the rule {part}", " this rule")
+    return sentence
+
+
+def acceptance(run_id: str, offered: Sequence[str]) -> tuple[str, ...]:
+    """Name the command that overrides the gate; empty if it has nothing to offer.
+
+    Parameters
+    ----------
+    run_id
+        Run whose decision it changes.
     offered
-        Recipes that it would put live, the one that it takes unasked first.
+        Recipes that the command can publish, the default first.
     """
     if not offered:
         return ()
     first, *others = offered
-    command = (
-        f"`nightjar gate accept {run_id} --by NAME --reason TEXT` puts the {first} of tonight live"
+    options = "".join(f", with `--recipe {name}` {name}" for name in others)
+    return (
+        f"To override the gate, run `nightjar gate accept {run_id} --by NAME --reason TEXT`, which "
+        f"publishes {first}{options}; then start the nightly run again.",
     )
-    command += "".join(f", with `--recipe {name}` {name}" for name in others)
-    return (f"If you know better: {command}; then start the night again.",)
 
 
 def advice(
     kind: str, rules: Sequence[RuleResult], run_id: str = "", offered: Sequence[str] = ()
 ) -> tuple[str, ...]:
-    """Return what a person can do after such a night, most useful first; often nothing.
+    """Return the possible next steps after a run, the most useful first; often none.
 
     Parameters
     ----------
+    kind, rules
+        Of the decision.
     run_id, offered
         As for `acceptance`.
     """
     if kind == "block":
-        causes = [plain(rule.name) for rule in rules if stops(kind, rule)]
+        causes = [rule_title(rule.name) for rule in rules if stops(kind, rule)]
         named = ", ".join(dict.fromkeys(causes)) or "the sentence above"
         return (
-            f"Look first at: {named}. The run's folder, named below, holds all evidence.",
-            "If data are missing or wrong, deliver them into landing/ and start the night again: "
-            "with other data it is a new run.",
+            f"Cause of the block: {named}. The folder of the run holds all evidence.",
+            "If data are missing or wrong, deliver them into landing/ and start the nightly run "
+            "again; with other data it is a new run.",
             *acceptance(run_id, offered),
-            "Nothing needs to be undone: a blocked night publishes nothing.",
+            "Nothing has to be undone: a blocked run publishes nothing.",
         )
     if kind == "keep" and any(rule.outcome == "underpowered" for rule in rules):
         return (
-            "Nothing yet: too few people could be judged, so the gate waits for more days.",
+            "No action needed: too few users could be evaluated, the gate waits for more days.",
             *acceptance(run_id, offered),
         )
     return ()

@@ -106,7 +106,13 @@ def test_it_says_how_often_the_gate_is_wrong_and_what_it_finds(whole):
     assert 0 <= found.power <= 1
     assert told.svg.startswith(b"<svg")
     text = told.text()
-    for part in ("false switches", "224 ordered pairs", "τ", "within 4 blocks", "als, NDCG@20"):
+    for part in (
+        "false switches",
+        "224 ordered pairs",
+        "seed SD",
+        "within 4 blocks",
+        "als, NDCG@20",
+    ):
         assert part in text
 
 
@@ -190,7 +196,7 @@ def test_a_recipe_without_dice_is_said_to_have_none(tmp_path):
     assert salts == [*range(8), 0, 1, 0, 1, 0, 1]  # what cannot differ is not trained again
     line = told.line
     assert (line.family, line.seed_sd, line.rate, line.v_hat) == ("item_knn", 0, 0, 0)
-    assert "no dice move this recipe's lists, so an equal one gives equal ones" in line.sentence
+    assert "the recipe has no seed noise" in line.sentence
     assert 0 < line.tossed_upper < 0.02
     assert told.calibration.planted > 0.02
 
@@ -215,7 +221,7 @@ def test_the_command(whole, tmp_path):
     assert json.loads(out) == plain(told)
     assert figure.read_bytes() == told.svg
     code, out, _ = nightjar("gate", "calibrate", "--home", ws.home, "--out", figure)
-    assert out.startswith("als: one block takes an equal recipe for a better one in ")
+    assert out.startswith("als: one block favours an equal recipe in ")
     assert str(figure) in out
     code, out, err = nightjar("gate")
     assert (code, out) == (2, "")

@@ -12,6 +12,7 @@ from pipeline import columns as c
 from pipeline.base import Interval, format_instant, plain, silent
 from pipeline.errors import RegistryError
 from pipeline.evaluation.prequential import PrequentialFigures
+from pipeline.report.live import live_table
 from pipeline.report.night import NightPage
 from pipeline.steps.diagnostics import churn as churned
 from pipeline.steps.diagnostics.churn import churn_metrics, measure
@@ -239,7 +240,7 @@ def test_what_training_took_is_in_json_mlflow_and_on_the_page(shop):
     assert int(tags["nightjar.parameters"]) == als["refit"]["parameters"]
     assert tags["nightjar.trained_on"] == "cpu"
     page = (run.folder / "page.html").read_text()
-    assert "What training took" in page and f"{als['parameters']:,}" in page
+    assert "Training cost" in page and f"{als['parameters']:,}" in page
     assert "cost: 4 recipes in " in first.text() and "; refit: " in first.text()
 
 
@@ -422,7 +423,7 @@ def test_a_night_has_one_page_which_knows_what_changes_for_people(shop):
     assert {"als", "popularity"} <= set(told.costs)
     html = last["page.html"].read_text()
     assert html.count("<svg ") == sum(name.endswith(".svg") for name in last)
-    assert "What changed for people who did nothing" in html
+    assert "List stability" in html
     names = mlflow_artifacts(ws, second.run_id)
     assert set(last) <= names
     # The first one changed nothing for anybody: its page is drawn from the gate's rows.
@@ -450,13 +451,13 @@ def test_before_lists_are_made_the_page_shows_no_other_nights_churn_as_its_own(c
     assert found.kind == "refresh"
     run = copy.run(run_id)
     at_the_gate = (run.folder / "page.html").read_text()
-    titles = [text for text in labels(at_the_gate) if "idle people" in text]
-    assert len(titles) == 1 and titles[0].startswith(f"When lists changed on {NIGHTS[1].day} ")
+    titles = [text for text in labels(at_the_gate) if "without new events" in text]
+    assert len(titles) == 1 and titles[0].startswith(f"{NIGHTS[1].day} ")
     refit(copy, run_id)
     cold_check(copy, run_id)
     page = (run.folder / "page.html").read_text()
-    told = [text for text in labels(page) if "idle people" in text]
-    assert len(told) == 1 and re.match(r"\d+ % of what idle people see", told[0])
+    told = [text for text in labels(page) if "without new events" in text]
+    assert len(told) == 1 and re.match(r"\d+ % of the entries stayed", told[0])
     assert [path.parent for path in run.folder.rglob("page.html")] == [run.folder]
 
 
@@ -474,7 +475,7 @@ def test_a_promotion_that_the_cold_check_stops_is_told_as_blocked(copy, monkeypa
         with raises("cold_check.failed"):
             cold_check(copy, run_id)
         page = (copy.run(run_id).folder / "page.html").read_text()
-        assert "the cold check did not" in page and "Blocked" in page
+        assert "the cold check stopped it" in page and "Blocked" in page
         assert "goes live" not in page
 
 
@@ -533,11 +534,11 @@ def test_the_second_night_scores_what_the_first_one_put_before_people(shop):
 def test_the_first_night_has_nothing_to_score_and_a_replay_is_no_history(copy, shop):
     assert copy.run(shop[1].run_id).find(LiveFile) is None
     before = live_history(copy)
-    assert [entry.run_id for entry in before.entries] == [shop[2].run_id]
-    assert before.text().splitlines()[2].startswith(f"{NIGHTS[1]:%Y-%m-%d}  1  ")
+    assert [run.run_id for run in before] == [shop[2].run_id]
+    assert live_table(before).splitlines()[2].startswith(f"{NIGHTS[1]:%Y-%m-%d}  1  ")
     replayed = nightly(copy, NIGHTS[1], recipes=["als"])
     assert replayed.status == "replay"
-    assert copy.run(replayed.run_id).read(LiveFile).events == before.entries[0].events
+    assert copy.run(replayed.run_id).read(LiveFile).events == before[0].events
     assert live_history(copy) == before
 
 
@@ -622,7 +623,7 @@ def test_a_promotion_says_how_near_fold_in_had_come_to_it(shop):
     assert logged["foldin.overlap_at_10"] == parity.overlap
     files = page_files(run)
     assert page_of(run).parity == ((NIGHTS[1], parity, None),)
-    assert "What folding in between nights is worth" in files["page.html"].read_text()
+    assert "Fold-in compared with retraining" in files["page.html"].read_text()
 
 
 def test_dice_that_were_not_thrown_are_said_in_words(shop, monkeypatch):
@@ -631,7 +632,7 @@ def test_dice_that_were_not_thrown_are_said_in_words(shop, monkeypatch):
     stored = night.run.read(ChurnFile)
     with monkeypatch.context() as patched:
         patched.setattr(churned, "_SEED", 0)  # what a recipe without randomness does
-        noise = SeedNoise(rate=0.0, reason="no dice")
+        noise = SeedNoise(rate=0.0, reason="no seed noise")
         assert measure(night, silent) == stored.model_copy(update={"seed_noise": noise})
     monkeypatch.setattr(churned, "QUICK_SECONDS", 0.0)
     noise = measure(night, silent).seed_noise

@@ -69,9 +69,7 @@ def test_a_blocked_night_goes_live_when_somebody_accepts_it(copy):
 
 def test_what_was_kept_back_names_the_command_while_it_works(copy):
     ws, first, run_id = copy
-    command = (
-        f"`nightjar gate accept {run_id} --by NAME --reason TEXT` puts the als of tonight live"
-    )
+    command = f"nightjar gate accept {run_id} --by NAME --reason TEXT"
 
     def told(one):
         ended = result(ws, one)
@@ -82,8 +80,8 @@ def test_what_was_kept_back_names_the_command_while_it_works(copy):
     assert told(run_id) == (("als",), True)
     assert command in result(ws, run_id).text()
     page = page_files(ws.run(run_id))["page.html"].read_text()
-    assert f"<li>If you know better: {command}; then start the night again.</li>" in page
-    asked = command.strip("`").partition("`")[0].split()[1:]
+    assert f"run <code>{command}</code>, which publishes als; then start" in page
+    asked = command.split()[1:]
     asked = [{"NAME": "Ada", "TEXT": "so"}.get(word, word) for word in asked]
     app([*asked, "--home", str(ws.home)], standalone_mode=False)
     assert told(run_id) == ((), False)

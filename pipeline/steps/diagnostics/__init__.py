@@ -1,5 +1,6 @@
 """Measurements that decide nothing: list churn, fold-in parity, live quality, training cost.
 
-Here: steps that measure and write a figure for pages, metrics and history.
-Not here: what a gate or a policy decides by (`nightly`, `feedback`).
+Here: measuring, and writing the result for pages, metrics and history.
+Not here: evidence for a decision of the gate or the policy (`nightly`, `feedback`).
+To add one: a module that writes an artefact, called by the step that has its inputs.
 """

@@ -1,10 +1,10 @@
-"""Churn: how a promotion changes the lists of users without new events, and how much is seed noise.
+"""Churn of a promotion for users without new events, and the seed noise in it.
 
-Guarantees: measured on the refit's own lists before they go live, once per run; what cannot be
-measured has a reason in words and stops no run.
+Guarantees: measured once per run on the refit's lists, before they go live; a measurement that is
+not possible has a reason in words and stops no run.
 
-The lists of a run are made, and its MLflow run is closed, in this order: refit, cold check,
-register, recommend. So the figures come from the cold check, which needs most of them anyway.
+The cold check measures it, because it needs most of these lists anyway and runs before `register`,
+which closes the MLflow run.
 """
 
 from __future__ import annotations
@@ -26,17 +26,25 @@ from pipeline.serving.publish import chain, of_chain, trim, unavailable, unpatch
 from pipeline.serving.recommend import model_lists
 from pipeline.stores.runs import Run
 from pipeline.workspace.artifacts import REFIT, ChurnFile, CostFile, SeedNoise
-from pipeline.workspace.ledger import Champion
 from pipeline.workspace.memory import refuse_too_large
 from pipeline.workspace.night import Night
 from pipeline.workspace.run_files import promoted, read_history, read_scorer, read_split
-from pipeline.workspace.workspace import Workspace
 
 _SEED: Final = 1
 
 
 def measure(night: Night, progress: Progress) -> ChurnFile | None:
-    """Compare the refit's lists with the live ones; ``None`` where nothing is live."""
+    """Compare the refit's lists with the live ones.
+
+    Parameters
+    ----------
+    night
+        Run with a committed refit.
+
+    Returns
+    -------
+    Churn of the first entries and of whole lists; None if no lists are live.
+    """
     champion = night.champion
     if champion is None:
         return None
@@ -44,33 +52,38 @@ def measure(night: Night, progress: Progress) -> ChurnFile | None:
     publications = night.ws.lake.read("publications")
     chained = chain(publications, champion.publication_id)
     shown = night.ws.lake.read("recommendations", where=of_chain(chained))
-    live = unpatched(shown, champion.publication_id)  # patched users have new events
+    live = unpatched(shown, champion.publication_id)  # a patched user has new events
     events = night.events(c.USER_ID, c.TIMESTAMP)
     history = History.from_arrays(night.run.arrays(REFIT, "history"))
-    people = idle(live, events, champion.as_of, history.user_ids.tolist())
+    users = idle(live, events, champion.as_of, history.user_ids.tolist())
     length = night.config.recommend.length
     gone = unavailable(night.table("items"))
     repeat = read_split(night.run).task == "repeat"
-    rows = history.take(np.flatnonzero(np.isin(history.user_ids, people)))
+    rows = history.take(np.flatnonzero(np.isin(history.user_ids, users)))
 
     def lists(scorer: Scorer) -> pl.DataFrame:
         return model_lists(scorer.score, rows, gone, repeat=repeat, length=length)
 
     def overlap(other: Scorer) -> float | None:
-        return churn(fresh, lists(other), people, k=FIRST).overlap
+        return churn(fresh, lists(other), users, k=FIRST).overlap
 
     scorer = read_scorer(night.run, REFIT)
-    fresh = lists(scorer) if people else live.clear()
-    stock = trim(of_people(_longer(night.ws, champion, live), people), gone, length)
+    fresh = lists(scorer) if users else live.clear()
+    before = night.ws.runs.open(champion.run_id)
+    # The run keeps spare entries behind the published ones, until its files are deleted.
+    made = live if before.committed("recommend") is None else before.frame("recommend", "lists")
+    stock = trim(of_people(made, users), gone, length)
+    # Changes without another cause come from the new recipe, or else from new data.
     rest = RECIPE if promoted(night).kind == "switch" else DATA
-    noise = SeedNoise(rate=None, reason="not measured: nobody did nothing")
-    if people:
+    # The seed noise costs another training: it is skipped without users to compare.
+    noise = SeedNoise(rate=None, reason="not measured: no user is without new events")
+    if users:
         noise = _seed_noise(night, scorer, overlap, progress)
     return ChurnFile(
         publication_id=champion.publication_id,
-        users=len(people),
+        users=len(users),
         at={
-            k: churn(live, fresh, people, k=k, replays=[(STOCK, stock)], rest=rest)
+            k: churn(live, fresh, users, k=k, replays=[(STOCK, stock)], rest=rest)
             for k in sorted({FIRST, length})
         },
         seed_noise=noise,
@@ -78,7 +91,7 @@ def measure(night: Night, progress: Progress) -> ChurnFile | None:
 
 
 def churn_metrics(run: Run) -> dict[str, float]:
-    """Return a run's churn as metrics: overlaps, and of the first entries causes and seed noise."""
+    """Return a run's churn as metrics: overlaps, causes and seed noise of the first entries."""
     file = run.find(ChurnFile)
     if file is None:
         return {}
@@ -88,41 +101,25 @@ def churn_metrics(run: Run) -> dict[str, float]:
     return {name: float(value) for name, value in values.items() if value is not None}
 
 
-def _longer(ws: Workspace, champion: Champion, live: pl.DataFrame) -> pl.DataFrame:
-    """Return the live lists with what stood behind them, while that run still has them."""
-    run = ws.runs.open(champion.run_id)
-    if run.committed("recommend") is None:
-        return live
-    return run.frame("recommend", "lists")
-
-
 def _seed_noise(
     night: Night, scorer: Scorer, overlap: Callable[[Scorer], float | None], progress: Progress
 ) -> SeedNoise:
     """Return the share of the first entries that a refit with another seed changes."""
-    other = _replicate(night, scorer, progress)
-    if isinstance(other, str):
-        return SeedNoise(rate=None, reason=other)
-    if other is scorer:
-        return SeedNoise(rate=0.0, reason="no dice")
-    kept = overlap(other)
-    return SeedNoise(rate=None if kept is None else 1.0 - kept, reason=None)
-
-
-def _replicate(night: Night, scorer: Scorer, progress: Progress) -> Scorer | str:
-    """Train the refit's recipe with another seed; the scorer itself where that changes nothing.
-
-    A sentence where it was not done.
-    """
     name = str(promoted(night).recipe)
     cost = night.run.find(CostFile, REFIT)
     if cost is None or cost.fit_seconds > QUICK_SECONDS:
         took = "an unknown time" if cost is None else f"{cost.fit_seconds:,.0f} s"
-        return f"not measured: the refit took {took}, more than {QUICK_SECONDS:.0f} s"
+        reason = f"not measured: the refit took {took}, more than {QUICK_SECONDS:.0f} s"
+        return SeedNoise(rate=None, reason=reason)
     history, recipe = read_history(night.run, "full"), night.recipes[name]
     try:
         refuse_too_large(name, recipe, history, night.config.train)
-        other = recipe.train(history, replicate=_SEED, progress=lambda x: progress(f"dice: {x}"))
+        other = recipe.train(
+            history, replicate=_SEED, progress=lambda text: progress(f"seed noise: {text}")
+        )
     except NightjarError as error:
-        return f"not measured: {error.sentence}"
-    return scorer if same(scorer, other) else other
+        return SeedNoise(rate=None, reason=f"not measured: {error.sentence}")
+    if same(scorer, other):
+        return SeedNoise(rate=0.0, reason="no seed noise")
+    kept = overlap(other)
+    return SeedNoise(rate=None if kept is None else 1.0 - kept, reason=None)

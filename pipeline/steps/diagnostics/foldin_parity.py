@@ -1,16 +1,14 @@
-"""Parity of fold-in and refit: measured at each promotion, and by the events of the runs after it.
+"""Fold-in parity: lists of the old model by fold-in compared with lists of the refit.
 
-Guarantees: the champion folds in the events that the refit was trained on, and both make lists for
-the same users, those with events since the champion's training; what cannot be measured has a
-reason in words and stops no run.
+Guarantees: both kinds of lists are made from the same events for the same users, those with events
+since the champion's training; a measurement that is not possible has a reason in words and stops no
+run.
 
-The overlap is measured with the refit, by the cold check; the quality of both kinds of lists by the
-next runs, on the events of these users since.
+The cold check measures the overlap; later runs score both kinds of lists on the events since.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -40,61 +38,75 @@ from pipeline.workspace.run_files import read_scorer, read_split
 FOLDED: Final = "folded"
 RETRAINED: Final = "retrained"
 _MOST: Final = 2000
-"""Users in the comparison, at most: enough for two digits, and quick."""
+"""Maximum number of compared users: enough for two digits of the overlap."""
 
 
 def measure_parity(night: Night, draft: Draft, progress: Progress) -> ParityFile | None:
-    """Compare the champion's folded-in lists with the refit's, and keep both for later runs.
+    """Compare the champion's folded-in lists with the refit's, and store both for later runs.
+
+    Parameters
+    ----------
+    draft
+        Step that stores the lists and the result.
 
     Returns
     -------
-    What is written beside the lists; ``None`` where nothing was live before.
+    The result; None if no lists were live before.
     """
     if night.champion is None:
         return None
-    progress("fold-in against the refit")
+    progress("overlap of fold-in and refit")
     users, overlap, reason = 0, None, None
     try:
         lists = _both(night, night.champion)
     except NightjarError as error:
-        lists = f"not measured: {error.sentence}"
+        lists = error.sentence
     if isinstance(lists, str):
-        reason = lists
+        reason = f"not measured: {lists}"
     else:
         folded, retrained = lists
-        people = set(folded[c.USER_ID]) & set(retrained[c.USER_ID])
-        users = len(people)
+        common = set(folded[c.USER_ID]) & set(retrained[c.USER_ID])
+        users = len(common)
         if users >= MIN_GROUP_SIZE:
-            overlap = churn(retrained, folded, people, k=FIRST).overlap
+            overlap = churn(retrained, folded, common, k=FIRST).overlap
         else:
-            reason = f"not told: fewer than {MIN_GROUP_SIZE} people did something since"
-        draft.frame(FOLDED, of_people(folded, people))
-        draft.frame(RETRAINED, of_people(retrained, people))
+            reason = f"not reported: fewer than {MIN_GROUP_SIZE} users have events since"
+        draft.frame(FOLDED, of_people(folded, common))
+        draft.frame(RETRAINED, of_people(retrained, common))
     parity = ParityFile(users=users, overlap=overlap, k=FIRST, reason=reason)
     draft.write(parity)
     return parity
 
 
 def follow_parity(night: Night, split: Split, draft: Draft, progress: Progress) -> None:
-    """Score both kinds of lists of the last promotion by the events of their users since."""
+    """Score both kinds of lists of the last promotion on the events of their users since.
+
+    Parameters
+    ----------
+    split
+        Its target kinds and task select the events.
+    draft
+        Step that stores the result; none is stored without lists.
+    """
     champion = night.champion
     if champion is None:
         return
     run = night.ws.runs.open(champion.run_id)
     parity = run.find(ParityFile)
+    # Without lists the promotion stored only the reason.
     if parity is None or f"{FOLDED}.parquet" not in run.manifest(ParityFile.STEP)["files"]:
         return
-    progress("fold-in against training again, by what came")
+    progress("scores of fold-in and refit since the last promotion")
     lists = {name: run.frame(ParityFile.STEP, name) for name in (FOLDED, RETRAINED)}
-    people = lists[FOLDED][c.USER_ID].unique().to_list()
+    users = lists[FOLDED][c.USER_ID].unique().to_list()
     span = Interval(champion.as_of, night.as_of)
     columns = (c.USER_ID, c.ITEM_ID, c.TIMESTAMP)
-    past = night.table("events", columns=columns, where=past_of(people, span))
+    past = night.table("events", columns=columns, where=past_of(users, span))
     wanted = is_target(split.target_kinds, night.config.features.rating_threshold)
     events = night.table(
         "events",
         columns=(*columns, c.KIND, c.VALUE),
-        where=past_of(people, span) & between(span) & wanted,
+        where=past_of(users, span) & between(span) & wanted,
     )
     k = night.config.recommend.length
     figures: dict[str, PrequentialFigures | None] = {}
@@ -105,8 +117,9 @@ def follow_parity(night: Night, split: Split, draft: Draft, progress: Progress) 
 
 
 def parity_metrics(run: Run) -> dict[str, float]:
-    """Return a run's parity as metrics: the overlap of its own promotion, and the quality since of
-    the last one's lists.
+    """Return a run's parity as metrics.
+
+    The overlap is of its own promotion, the scores are of the lists of the one before.
     """
     values: dict[str, float | None] = {}
     if (parity := run.find(ParityFile)) is not None:
@@ -120,37 +133,33 @@ def parity_metrics(run: Run) -> dict[str, float]:
 
 
 def _both(night: Night, champion: Champion) -> tuple[pl.DataFrame, pl.DataFrame] | str:
-    """Return both kinds of lists, or why there are none."""
+    """Return folded-in and retrained lists, or the reason why there are none."""
     before = open_night(night.ws, champion.run_id)
     if not before.recipes[champion.name].capabilities.fold_in:
-        return f"not measured: {champion.name} cannot fold in"
+        return f"{champion.name} cannot fold in"
     events = night.events(*WEIGHED)
     since = events.filter(between(Interval(champion.as_of, night.as_of)))
     history = History.from_arrays(night.run.arrays(REFIT, "history"))
-    people = _some(sorted(set(since[c.USER_ID]) & set(history.user_ids.tolist())))
-    if not people:
-        return "not measured: nobody did anything since"
+    active = sorted(set(since[c.USER_ID]) & set(history.user_ids.tolist()))
+    if not active:
+        return "no user has events since the last training"
+    # Pseudonyms are random, so evenly spaced ones are a random sample.
+    sample = np.linspace(0, len(active) - 1, min(len(active), _MOST)).astype(np.int64)
+    users = [active[n] for n in sample]
+    # The catalogue and the user features that the champion was trained on.
     window = History.from_arrays(before.run.arrays(REFIT, "history"))
-    recent = of_people(events, people)
+    recent = of_people(events, users)
     end = end_of(last_event(recent, night.as_of), champion.as_of)
     own = histories(weighed(recent, events, before.config.windows), window, end)
     if own is None:
-        return "not measured: what was done is all with items that are new"
-    gone = unavailable(night.table("items"))
+        return "all events since the last training are of new items"
+    gone, rows = unavailable(night.table("items")), np.isin(history.user_ids, users)
     repeat, length = read_split(night.run).task == "repeat", night.config.recommend.length
-    rows = np.flatnonzero(np.isin(history.user_ids, people))
     folded, retrained = (
-        model_lists(score, users, gone, repeat=repeat, length=length)
-        for score, users in (
+        model_lists(score, history_of_users, gone, repeat=repeat, length=length)
+        for score, history_of_users in (
             (read_scorer(before.run, REFIT).fold_in, own),
-            (read_scorer(night.run, REFIT).score, history.take(rows)),
+            (read_scorer(night.run, REFIT).score, history.take(np.flatnonzero(rows))),
         )
     )
     return folded, retrained
-
-
-def _some(people: Sequence[str]) -> list[str]:
-    """Return at most `_MOST`, spread evenly: pseudonyms are drawn by chance."""
-    if len(people) <= _MOST:
-        return list(people)
-    return [people[n] for n in np.linspace(0, len(people) - 1, _MOST).astype(np.int64)]

@@ -1,20 +1,18 @@
 """Live quality: prequential scores of the live lists since the run before.
 
-Guarantees: a run scores the events between the as-of of the last decision and its own, as it pinned
-them; so each event is scored by one run, and one that is ingested after its run by none. Scores of
-a replay stay in its run and are no part of the ledger.
+Guarantees: a run scores the pinned events between the as-of of the last decision and its own, so
+one run scores an event, and none scores an event that is ingested after its run. The scores of a
+replay stay in its run; the ledger does not get them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import datetime
 
 import polars as pl
 
 from pipeline import columns as c
-from pipeline.base import Instant, Interval, Progress
+from pipeline.base import Interval, Progress
 from pipeline.data.exposure import active_publications, lists_for
 from pipeline.data.split import Split, between
 from pipeline.data.targets import is_target
@@ -27,7 +25,7 @@ from pipeline.evaluation.prequential import (
     past_of,
     prequential,
 )
-from pipeline.report.live import live_table
+from pipeline.report.live import LiveRun
 from pipeline.stores.runs import Draft, Run
 from pipeline.workspace.artifacts import LiveFile
 from pipeline.workspace.as_of_view import AsOfView
@@ -39,48 +37,35 @@ from pipeline.workspace.workspace import Workspace
 ReadEvents = Callable[[Sequence[str], pl.Expr], pl.DataFrame]
 
 
-class LiveRun(LiveFile):
-    """Scores that a run stored."""
-
-    as_of: Instant
-    run_id: str
-
-
-@dataclass(frozen=True)
-class LiveHistory:
-    """Scores of live lists, run by run."""
-
-    entries: tuple[LiveRun, ...]
-
-    @property
-    def nights(self) -> tuple[tuple[datetime, LiveFile], ...]:
-        """The scores with their as-ofs."""
-        return tuple((entry.as_of, entry) for entry in self.entries)
-
-    def text(self) -> str:
-        """As a table for a person."""
-        return live_table(self.nights)
-
-
 def write_live(night: Night, split: Split, draft: Draft, progress: Progress) -> None:
-    """Score the new events; the first run of a workspace has none, for nothing was live."""
+    """Score the new events and store the scores; none in the first run of a workspace.
+
+    Parameters
+    ----------
+    split
+        Its target kinds and task select the events.
+    draft
+        Step that stores the scores.
+    """
     scores = score(night, split, progress)
     if scores is not None:
-        draft.write(
-            LiveFile(
-                k=scores.k,
-                task=scores.task,
-                span=scores.span,
-                events=scores.events,
-                unlisted=scores.unlisted,
-                repeated=scores.repeated,
-                rows=tuple(PrequentialFigures.of(row) for row in scores.rows),
-            )
-        )
+        # The other fields of the file and of the scores are equal.
+        fields = {**vars(scores), "rows": tuple(PrequentialFigures.of(row) for row in scores.rows)}
+        draft.write(LiveFile(**fields))
 
 
 def score(night: Night, split: Split, progress: Progress) -> Prequential | None:
-    """Score the target events since the last decision; ``None`` before the first one."""
+    """Score the target events since the last decision.
+
+    Parameters
+    ----------
+    split
+        Its target kinds and task select the events.
+
+    Returns
+    -------
+    Scores by version and user group; None before the first decision.
+    """
     view = AsOfView.of(night)
     decisions = view.decisions()
     if not decisions:
@@ -95,19 +80,29 @@ def score_span(
 ) -> Prequential:
     """Score the target events of a span against the lists that were live.
 
-    `read` gives the events that are known of, columns and rows as asked for.
+    Parameters
+    ----------
+    read
+        Returns columns of the events that match an expression.
+    split
+        Its target kinds and task select the events.
+    config
+        List length and rating threshold.
+    span
+        Timestamps of the scored events.
     """
     wanted = is_target(split.target_kinds, config.features.rating_threshold)
     columns = (c.USER_ID, c.ITEM_ID, c.TIMESTAMP)
     events = read(columns, between(span) & wanted)
-    people = events[c.USER_ID].unique().to_list()
+    users = events[c.USER_ID].unique().to_list()
+    # The table holds all lists of all publications: only the lists of these users are read.
     publications = ws.lake.read("publications")
     return prequential(
         events,
-        read(columns, past_of(people, span)),
+        read(columns, past_of(users, span)),
         publications,
         ws.lake.read(
-            "recommendations", where=lists_for(active_publications(publications, span), people)
+            "recommendations", where=lists_for(active_publications(publications, span), users)
         ),
         span=span,
         k=config.recommend.length,
@@ -116,13 +111,13 @@ def score_span(
 
 
 def live_summary(night: Night) -> tuple[LiveFigures, ...]:
-    """Return what the ledger keeps: a row for each version and slice."""
+    """Return the scores for the ledger, by version and user group."""
     file = night.run.find(LiveFile)
     return () if file is None else tuple(row.summary for row in file.rows)
 
 
 def live_metrics(run: Run) -> dict[str, float]:
-    """Return the scores of all users of the version that was live last, as metrics."""
+    """Return the scores of the newest version over all users as metrics."""
     file = run.find(LiveFile)
     rows = [] if file is None else [row for row in file.rows if row.slice == ALL]
     if file is None or not rows:
@@ -135,11 +130,12 @@ def live_metrics(run: Run) -> dict[str, float]:
     return values
 
 
-def live_history(ws: Workspace) -> LiveHistory:
-    """Return the scores of all decided runs, oldest first; of two for one as-of the later one."""
-    entries = []
-    for decision in LedgerHistory.of(ws.ledger).decisions:
-        file = ws.runs.open(decision.run_id).find(LiveFile)
-        if file is not None:
-            entries.append(LiveRun(as_of=decision.as_of, run_id=decision.run_id, **dict(file)))
-    return LiveHistory(tuple(entries))
+def live_history(ws: Workspace) -> tuple[LiveRun, ...]:
+    """Return the scores of all decided runs, oldest first; of two with one as-of the later one."""
+    runs = ((entry, ws.runs.open(entry.run_id)) for entry in LedgerHistory.of(ws.ledger).decisions)
+    files = ((entry, run.find(LiveFile)) for entry, run in runs)
+    return tuple(
+        LiveRun(as_of=entry.as_of, run_id=entry.run_id, **dict(file))
+        for entry, file in files
+        if file is not None
+    )

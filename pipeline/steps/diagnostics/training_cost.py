@@ -1,20 +1,19 @@
-"""Measures what a training costs: seconds, memory, parameters and events per second.
+"""Cost of a training: seconds, memory, parameters and events per second.
 
-Guarantees: a measurement decides nothing. The clocks read here measure durations, never the time,
-so they are no input of a run; and no reproducible checksum covers what they measure
-(`CostFile.VOLATILE`): a repeated run is the same run at another speed.
+Guarantees: a measurement decides nothing. The clocks here measure durations, never the time, so a
+run does not depend on them; `CostFile` is volatile, so no reproducible checksum covers the results.
 """
 
 from __future__ import annotations
 
 import ctypes
+import re
 import threading
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
 import psutil
@@ -33,7 +32,7 @@ _EVERY_SECONDS: Final = 0.005
 
 @dataclass(frozen=True)
 class TrainingCosts:
-    """What one recipe cost; in JSON the figures of `fit`, and those of the refit as ``refit``."""
+    """Cost of one recipe; in JSON the figures of `fit`, and those of the refit as ``refit``."""
 
     fit: CostFile
     refit: CostFile | None = None
@@ -45,14 +44,16 @@ class TrainingCosts:
 
 
 class Meter:
-    """Measures what runs inside its ``with`` block.
+    """Measures duration and memory of its ``with`` block.
 
-    The kernel keeps the highest size that this process ever had. Where the block set a new record
-    that is exact. Where the process had been larger before, it says nothing, and resetting it would
-    take it from others who read it; so a thread looks every few milliseconds, too.
+    The kernel keeps the maximum size of the process (``VmHWM``). It is exact if the block exceeds
+    it. If the process had been larger before, it contains no information about the block, and
+    resetting it would affect other readers; so a thread samples the size every few milliseconds as
+    well.
     """
 
     def __enter__(self) -> Self:
+        # Before the first measurement, so that the block starts from what is in use.
         _hand_back()
         self._process = psutil.Process()
         self._start = self._seen = self._process.memory_info().rss
@@ -63,28 +64,29 @@ class Meter:
         self._wall, self._cpu = time.perf_counter(), time.process_time()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._wall = time.perf_counter() - self._wall
         self._cpu = time.process_time() - self._cpu
         self._over.set()
         self._watch.join()
-        self._look_once()
-        highest = _highest()
-        if highest > self._record:
+        if (highest := _highest()) > self._record:
             self._seen = max(self._seen, highest)
 
     @property
     def peak_bytes(self) -> int:
-        """How much the process grew at most."""
+        """Maximum growth of the process."""
         return int(self._seen - self._start)
 
     def cost(self, scorer: Scorer, history: History, estimate: int) -> CostFile:
-        """Return what training `scorer` on `history` cost; `estimate` in bytes."""
+        """Return the cost of the measured training.
+
+        Parameters
+        ----------
+        scorer, history
+            Result and input of the training.
+        estimate
+            Estimated memory in bytes.
+        """
         return CostFile(
             fit_seconds=self._wall,
             fit_cpu_seconds=self._cpu,
@@ -96,15 +98,15 @@ class Meter:
         )
 
     def _look(self) -> None:
-        while not self._over.wait(_EVERY_SECONDS):
-            self._look_once()
-
-    def _look_once(self) -> None:
-        self._seen = max(self._seen, self._process.memory_info().rss)
+        over = False
+        while not over:
+            # A last sample follows the end: the block may be shorter than the interval.
+            over = self._over.wait(_EVERY_SECONDS)
+            self._seen = max(self._seen, self._process.memory_info().rss)
 
 
 def _hand_back() -> None:
-    """Give the system what earlier work freed, else a training that fits into it costs nothing."""
+    """Return freed memory to the system; a training that reuses it would seem to need none."""
     with suppress(OSError, AttributeError):  # the C library is not GNU's
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
@@ -112,7 +114,20 @@ def _hand_back() -> None:
 def fit(
     name: str, recipe: Recipe, history: History, config: TrainConfig, progress: Progress
 ) -> tuple[Scorer, CostFile]:
-    """Train, and measure what it costs; `ResourceError` where memory is short."""
+    """Train a recipe and measure the cost.
+
+    Parameters
+    ----------
+    name
+        Name of the recipe in the config, for messages.
+    config
+        Limit of the memory.
+
+    Raises
+    ------
+    ResourceError
+        The estimated memory is above the limit; see `refuse_too_large`.
+    """
     refuse_too_large(name, recipe, history, config)
     with Meter() as meter:
         scorer = recipe.train(history, progress=progress)
@@ -120,31 +135,32 @@ def fit(
 
 
 def costs(run: Run, recipes: Iterable[str], winner: str | None) -> dict[str, TrainingCosts]:
-    """Return what each recipe cost; of the winner, what its refit cost as well."""
-    fits = {name: run.find(CostFile, train_step(name)) for name in recipes}
+    """Return the cost of each trained recipe.
+
+    Parameters
+    ----------
+    winner
+        Recipe that was refitted, or None; its refit is included.
+    """
     refit = run.find(CostFile, REFIT)
     return {
         name: TrainingCosts(fit, refit if name == winner else None)
-        for name, fit in fits.items()
-        if fit is not None
+        for name in recipes
+        if (fit := run.find(CostFile, train_step(name))) is not None
     }
 
 
 def cost_line(costs: Mapping[str, TrainingCosts]) -> str:
-    """Return what all recipes cost together, the one that took longest, and the refit."""
+    """Return total seconds, the cost of the slowest recipe, and that of the refit."""
     seconds = sum(cost.fit.fit_seconds for cost in costs.values())
     longest = max(costs, key=lambda name: costs[name].fit.fit_seconds)
     count = f"{len(costs)} recipe{'' if len(costs) == 1 else 's'}"
     line = f"{count} in {seconds:,.1f} s, {longest} longest: {costs[longest].fit.text()}"
-    for cost in costs.values():
-        if cost.refit is not None:
-            line += f"; refit: {cost.refit.text()}"
-    return line
+    refits = [f"; refit: {cost.refit.text()}" for cost in costs.values() if cost.refit is not None]
+    return line + "".join(refits)
 
 
 def _highest() -> int:
-    """The most that it ever had; `ru_maxrss` would count what its parent had before it, too."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    return 0
+    """Return ``VmHWM`` in bytes; ``ru_maxrss`` would include the parent's size before the fork."""
+    line = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    return int(line[1]) * 1024 if line else 0

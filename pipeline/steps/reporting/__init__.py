@@ -1,5 +1,5 @@
 """Artefacts of a run to its page; no arithmetic.
 
-Here: reading artefacts and handing them to `report`, and where a page's files lie.
-Not here: markup and figures (`report`), and figures that nobody computed yet (`diagnostics`).
+Here: reading the artefacts for a page, and the files of a page.
+Not here: HTML and figures (`report`), measuring what a page shows (`diagnostics`).
 """

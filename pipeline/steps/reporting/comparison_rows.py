@@ -1,6 +1,6 @@
-"""Recipes of a night compared with one of them, as rows of its page.
+"""Comparisons of a run's recipes as rows of its page.
 
-Guarantees: the same people, the same statistic and the same thresholds as the gate's.
+Guarantees: users, statistic and thresholds are those of the gate.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ from pipeline.workspace.run_files import judged
 def lift_rows(
     night: Night, against: str | None, e_processes: Sequence[EProcessStatus] = ()
 ) -> tuple[LiftRow, ...]:
-    """Compare every recipe with `against` on the same people, as the gate compares them.
+    """Compare every recipe with `against` on the same users, as the gate does.
 
     Parameters
     ----------
+    against
+        Champion's recipe or a baseline; empty result without its evaluation.
     e_processes
-        Of the night's decision: against a champion, they decide which recipe is proved better.
+        Of the run's decision; against a champion they determine which recipe is proven better.
     """
     config, recipes = night.config.gate, {recipe.name: recipe for recipe in judged(night)}
     if against not in recipes:
@@ -41,29 +43,34 @@ def lift_rows(
             continue
         try:
             comparison = compare(recipe, recipes[against], config)
-        except GateError:  # the decision names what is missing
+        except GateError:  # an incomplete evaluation; the decision reports it
             continue
-        if not math.isfinite(comparison.v):  # no user to compare on
+        if not math.isfinite(comparison.v):  # no users, or a mean of 0 to divide by
             continue
         low, high = normal_interval(comparison.x, comparison.se)
+        # Against a baseline one block decides; against a champion the e-process over all blocks.
         proved = is_proved(comparison, bound, config) if night.champion is None else name in reached
         rows.append(LiftRow(name, comparison.x, low, high, proved, comparison.underpowered))
     return tuple(rows)
 
 
 def slice_rows(night: Night, challenger: str | None, against: str | None) -> tuple[SliceRow, ...]:
-    """Compare two recipes in each group of people, as the gate looks for harm in them."""
+    """Compare two recipes in each user group, as the slice rules of the gate do.
+
+    Parameters
+    ----------
+    challenger, against
+        Names of recipes; empty result without both evaluations.
+    """
     config, recipes = night.config.gate, {recipe.name: recipe for recipe in judged(night)}
     if challenger not in recipes or against not in recipes:
         return ()
     candidate, champion = recipes[challenger], recipes[against]
     rows = []
-    for column in candidate.users.columns:
-        if not column.startswith(SLICE):
-            continue
+    for column in (name for name in candidate.users.columns if name.startswith(SLICE)):
         try:
             values = paired(candidate.users, champion.users, column)
-        except GateError:  # the decision names what is missing
+        except GateError:  # an incomplete evaluation; the decision reports it
             continue
         comparison = difference(
             *values,
@@ -74,18 +81,9 @@ def slice_rows(night: Night, challenger: str | None, against: str | None) -> tup
         )
         if not comparison.n:
             continue
-        known = math.isfinite(comparison.v)
-        low, high = normal_interval(comparison.x, comparison.se)
-        rows.append(
-            SliceRow(
-                name=column.removeprefix(SLICE),
-                users=comparison.n,
-                candidate=comparison.candidate,
-                champion=comparison.champion,
-                lift=comparison.x if known else None,
-                lo=low if known else None,
-                hi=high if known else None,
-                underpowered=comparison.underpowered,
-            )
-        )
+        lift = lo = hi = None
+        if math.isfinite(comparison.v):
+            lift, (lo, hi) = comparison.x, normal_interval(comparison.x, comparison.se)
+        means, name = (comparison.candidate, comparison.champion), column.removeprefix(SLICE)
+        rows.append(SliceRow(name, comparison.n, *means, lift, lo, hi, comparison.underpowered))
     return tuple(rows)

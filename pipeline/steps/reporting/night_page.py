@@ -1,4 +1,4 @@
-"""Builds a night's page from the artefacts of its run; lifts are the gate's own."""
+"""Content of the page of a nightly run, read from its artefacts."""
 
 from __future__ import annotations
 
@@ -47,12 +47,14 @@ def build_page(
     churn: ChurnFile | None = None,
     parity: ParityFile | None = None,
 ) -> NightPage:
-    """Build the page of a night.
+    """Build the page of a run.
 
     Parameters
     ----------
+    decision
+        The gate's decision.
     churn, parity
-        What is known of a promotion's own lists, once they are made.
+        Measured on the refit's lists; None before the cold check, which makes them.
     """
     run, k = night.run, night.config.recommend.length
     evaluations = run.read(EvaluationFile).recipes
@@ -64,11 +66,13 @@ def build_page(
         name for name, recipe in night.recipes.items() if recipe.capabilities.baseline is not None
     )
     evaluated = (name for name in means if name in baselines)
+    # A first run has no champion: lifts are over the best baseline.
     against = night.champion_name or max(evaluated, key=lambda name: means[name], default=None)
     challenger = _challenger(means, baselines, decision, against)
     costs = {name: run.find(CostFile, train_step(name)) for name in night.recipes}
     before = night.history.decisions_before(night.as_of)[-MAX_PAST_NIGHTS:]
     quarantined, reasons = _quarantine(night)
+    # A replay changes nothing, so no override can apply to it.
     offered = () if night.replay else offers(decision)
     return NightPage(
         run_id=night.run_id,
@@ -121,16 +125,17 @@ def _challenger(
     if decision.recipe in means and decision.recipe != against:
         return decision.recipe
     others = [name for name in means if name != against]
+    # A baseline is the challenger only if no learned recipe was evaluated.
     learned = [name for name in others if name not in baselines] or others
     return max(learned, key=lambda name: means[name], default=None)
 
 
 def _quarantine(night: Night) -> tuple[int | None, dict[str, int]]:
-    """Count what the night saw in quarantine: rows, and rows for each reason."""
-    if night.run.committed("gate") is not None:  # rows may have left quarantine since
+    """Count the rows in quarantine, and by reason; None for a lake without batches."""
+    if night.run.committed("gate") is not None:  # quarantine expires: a later count would differ
         page = night.run.read(NightPage)
         return page.quarantined, dict(page.quarantine_reasons)
-    if night.snapshot.versions["batches"] is None:  # nothing was ever ingested
+    if night.snapshot.versions["batches"] is None:  # no file was ingested yet
         return None, {}
     reasons = night.table("quarantine", columns=[c.REASONS])[c.REASONS].to_list()
     return len(reasons), dict(Counter(reason for row in reasons for reason in set(row or ())))

@@ -1,10 +1,13 @@
-"""The one page of a night: drawn from what a step committed last, in place of an earlier one.
+"""Files of the page of a nightly run.
 
-Guarantees: `runs/<run id>/page.html` is the only page of a night, and exists since the gate; its
-content as JSON and its figures lie in the steps and never change; drawn again it is the same.
+Guarantees:
 
-The gate commits the content of a page, and a promotion once more when its lists are made: the cold
-check knows what they change for people.
+* `runs/<run id>/page.html` is the only page of a run; it exists once the gate has committed.
+* Content (JSON) and figures lie in the steps and never change; drawing a page again gives the same
+  bytes.
+
+The gate commits the content of a page. For a promotion the cold check commits it once more, with
+the churn of the new lists.
 """
 
 from __future__ import annotations
@@ -21,16 +24,16 @@ from pipeline.stores.runs import Draft, Run
 PAGE: Final = "page.html"
 DATA: Final = "page.json"
 _STEPS: Final = ("cold_check", "gate")
-"""Steps that commit the content of a page, the last one first."""
+"""Steps that commit the content of a page, latest first."""
 
 
 def draft_page(draft: Draft, page: NightPage, *, volatile: bool) -> None:
-    """Write the content of a page and its figures into a step's folder.
+    """Write the content of a page and its figures into a step.
 
     Parameters
     ----------
     volatile
-        Whether the figures, too, depend on how long something took.
+        True if figures depend on measured durations, as for `Draft.bytes`.
     """
     for name, data in night_figures(page).items():
         draft.bytes(name, data, volatile=volatile)
@@ -38,32 +41,38 @@ def draft_page(draft: Draft, page: NightPage, *, volatile: bool) -> None:
 
 
 def draw_page(run: Run) -> Path:
-    """Draw the page of a night that has come to its gate; returns its path."""
-    step = _newest(run)
-    names = run.manifest(step)["files"]
-    pictures = {name: run.bytes(step, name) for name in names if name.endswith(".svg")}
-    write_atomically(run.folder / DATA, run.bytes(step, DATA))
-    write_atomically(run.folder / PAGE, night_page(run.read(NightPage, step), pictures).encode())
-    return run.folder / PAGE
+    """Draw the page of a run after its gate, and return its path."""
+    return page_files(run)[PAGE]
 
 
 def page_files(run: Run) -> dict[str, Path]:
-    """Return the files of a night's page by name, and where they lie; the page is drawn anew."""
-    page, step = draw_page(run), _newest(run)
+    """Draw the page of a run, and return the paths of page, content and figures by name."""
+    step = next((step for step in _STEPS if run.has(NightPage, step)), "gate")
     figures = [name for name in run.manifest(step)["files"] if name.endswith(".svg")]
-    return {
-        PAGE: page,
-        DATA: page.with_name(DATA),
-        **{name: run.path(step, name) for name in figures},
-    }
-
-
-def _newest(run: Run) -> str:
-    return next((step for step in _STEPS if run.has(NightPage, step)), "gate")
+    html = night_page(run.read(NightPage, step), {name: run.bytes(step, name) for name in figures})
+    contents = {DATA: run.bytes(step, DATA), PAGE: html.encode()}
+    for name, content in contents.items():
+        write_atomically(run.folder / name, content)
+    paths = {name: run.folder / name for name in (PAGE, DATA)}
+    return paths | {name: run.path(step, name) for name in figures}
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file under its name at once, so that a reader sees a whole one."""
+    """Write a file so that a reader sees the old content or the new one, never a part.
+
+    Parameters
+    ----------
+    path
+        Missing folders are created.
+    data
+        The content.
+
+    Raises
+    ------
+    StorageError
+        `storage.cannot_write`: the folder or the file cannot be written.
+    """
+    # Two processes may draw the same page: each has a temporary file of its own.
     work = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

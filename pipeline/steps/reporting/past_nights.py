@@ -1,15 +1,14 @@
-"""What earlier runs left for a night's page: the champion's level and lift, e-processes, lists.
+"""Results of earlier runs for a page: the champion's metrics, e-values, lists.
 
-Guarantees: a page reads the ledger as it was before its run, so it is the same whenever it is
-built; an earlier run whose files are gone leaves a gap.
+Guarantees: a page reads the ledger as of its run, so building it later gives the same page; an
+earlier run without files leaves a gap.
 
-`before` is in all functions the decisions of earlier runs, oldest first.
+In all functions `before` holds the decisions of earlier runs, oldest first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
 
@@ -19,7 +18,7 @@ from pipeline.evaluation.gate import Decision
 from pipeline.evaluation.gate.e_process import EProcessStatus
 from pipeline.evaluation.intervals import normal_interval
 from pipeline.evaluation.prequential import LiveFigures
-from pipeline.report.past import Dated, PastParity, PastRun
+from pipeline.report.night import Dated, PastParity, PastRun
 from pipeline.stores.runs import JsonFile
 from pipeline.workspace.artifacts import (
     ChurnFile,
@@ -38,7 +37,17 @@ A = TypeVar("A", bound=JsonFile)
 def past_runs(
     night: Night, before: Sequence[DecisionEntry], decision: Decision
 ) -> tuple[PastRun, ...]:
-    """Return what the champion of each comparable run reached on that run's holdout."""
+    """Return the champion's metrics in this run and in comparable earlier ones.
+
+    Runs are comparable if task, target kinds and list length are equal.
+
+    Parameters
+    ----------
+    before
+        Decisions of earlier runs.
+    decision
+        Of this run.
+    """
     split = night.run.read(SplitFile)
     key = split.comparison_key(night.config.recommend.length)
     runs = [
@@ -54,21 +63,40 @@ def past_runs(
 def e_process_paths(
     before: Sequence[DecisionEntry], as_of: datetime, e_processes: Sequence[EProcessStatus]
 ) -> dict[str, tuple[Dated[float], ...]]:
-    """Follow this run's e-processes back to where they began, by the candidate's hash."""
+    """Follow the e-processes of this run back to their start.
+
+    Parameters
+    ----------
+    before
+        Decisions of earlier runs.
+    as_of, e_processes
+        Of this run.
+
+    Returns
+    -------
+    Natural logarithm of the e-value by run, by the candidate's hash.
+    """
     paths: dict[tuple[str, str], list[Dated[float]]] = {}
     runs = [(entry.as_of, entry.decision.e_processes) for entry in before]
-    for instant, known in (*runs, (as_of, tuple(e_processes))):
-        champions = {status.e_process.key.champion for status in known}
-        # Another champion closed what was open; a recipe that returns begins anew.
-        paths = {key: path for key, path in paths.items() if not known or key[0] in champions}
-        for status in known:
+    for instant, statuses in (*runs, (as_of, tuple(e_processes))):
+        champions = {status.e_process.key.champion for status in statuses}
+        # A new champion ends all e-processes; a recipe that returns starts a new one.
+        # A run whose figures must not count has no e-processes: it ends no path.
+        paths = {key: path for key, path in paths.items() if not statuses or key[0] in champions}
+        for status in statuses:
             point = Dated(instant, status.e_process.log_e)
             paths.setdefault(_key(status), []).append(point)
     return {status.e_process.key.candidate: tuple(paths[_key(status)]) for status in e_processes}
 
 
 def past_live(night: Night, before: Sequence[DecisionEntry]) -> tuple[Dated[LiveFigures], ...]:
-    """Return what people did with the lists that were live, as each run counted."""
+    """Return the prequential scores of this run and earlier ones.
+
+    Parameters
+    ----------
+    before
+        Decisions of earlier runs, which hold their scores.
+    """
     rows = [Dated(entry.as_of, row) for entry in before for row in entry.live]
     live = night.run.find(LiveFile)
     rows += [] if live is None else [Dated(night.as_of, row.summary) for row in live.rows]
@@ -78,7 +106,15 @@ def past_live(night: Night, before: Sequence[DecisionEntry]) -> tuple[Dated[Live
 def past_churn(
     night: Night, before: Sequence[DecisionEntry], churn: ChurnFile | None
 ) -> tuple[Dated[ChurnFile], ...]:
-    """Return what each promotion changed for people who did nothing."""
+    """Return the churn of each promotion.
+
+    Parameters
+    ----------
+    before
+        Decisions of earlier runs.
+    churn
+        Of this run, or None.
+    """
     files = [(entry.as_of, _find(night, entry.run_id, ChurnFile)) for entry in before]
     return tuple(
         Dated(as_of, file) for as_of, file in (*files, (night.as_of, churn)) if file is not None
@@ -88,7 +124,15 @@ def past_churn(
 def past_parity(
     night: Night, before: Sequence[DecisionEntry], parity: ParityFile | None
 ) -> tuple[PastParity, ...]:
-    """Return how near fold-in came to each refit, and what both kinds of lists were worth."""
+    """Return the fold-in parity of each promotion, and the scores of its lists afterwards.
+
+    Parameters
+    ----------
+    before
+        Decisions of earlier runs.
+    parity
+        Of this run, or None.
+    """
     run_ids = (*(entry.run_id for entry in before), night.run_id)
     followed = [_find(night, run_id, FollowedParityFile) for run_id in run_ids]
     since = {file.run_id: file for file in followed if file is not None}
@@ -113,24 +157,18 @@ def _past_run(
     recipe = None if evaluation is None else evaluation.recipes.get(decision.recipe)
     metric = metric_name(NDCG, night.config.recommend.length)
     mean, lo, hi = (None, None, None) if recipe is None else recipe.interval(metric)
-    ratio = next(
-        (
-            ratio
-            for ratio in decision.ratios
-            if ratio.recipe_hash == decision.recipe_hash and ratio.block == decision.block
-        ),
-        None,
-    )
-    row = PastRun(as_of, decision.kind, decision.recipe, holdout_days, mean, lo, hi)
-    if ratio is None:
-        return row
-    lift = ratio.ratio - 1
-    lift_lo, lift_hi = normal_interval(lift, ratio.se)
-    return replace(row, lift=lift, lift_lo=lift_lo, lift_hi=lift_hi)
+    lift = lift_lo = lift_hi = None
+    for ratio in decision.ratios:
+        if (ratio.recipe_hash, ratio.block) == (decision.recipe_hash, decision.block):
+            lift = ratio.ratio - 1
+            lift_lo, lift_hi = normal_interval(lift, ratio.se)
+            break
+    level = (mean, lo, hi, lift, lift_lo, lift_hi)
+    return PastRun(as_of, decision.kind, decision.recipe, holdout_days, *level)
 
 
 def _find(night: Night, run_id: str, kind: type[A]) -> A | None:
-    """Read a file of a run; None where it has none, or its files are gone."""
+    """Read a file of a run; None without the file or without the run's folder."""
     try:
         return night.ws.runs.open(run_id).find(kind)
     except StorageError:

@@ -37,22 +37,21 @@ FOUND = replace(
 def test_answers_are_a_line_a_group_and_notes_below():
     lines = attribution_table(FOUND).splitlines()
     assert " ".join(lines[0].split()) == (
-        "by group people exposures answered ctr 95 % interval conversion 95 % interval revenue "
-        "an exposure 95 % interval returned 95 % interval"
+        "by group users exposures answered ctr conversion revenue revenue per exposure return rate"
     )
     assert " ".join(lines[2].split()) == (
-        "all all 1,200 24,000 1.2 % 0.42 % 0.3 % to 0.54 % 0 % 0 % to 0.3 % 10.00 0.25 "
-        "0.10 to 1.40 – –"
+        "all all 1,200 24,000 1.2 % 0.42 % (0.30 to 0.54 %) 0.00 % (0.00 to 0.30 %) 10.00 0.25 "
+        "(0.10 to 1.40) –"
     )
-    assert lines[3].split() == ["segment", "few", "3", *["–"] * 11]
+    assert lines[3].split() == ["segment", "few", "3", *["–"] * 7]
     assert lines[4:] == [
         "",
-        "1,900 of 3,100 events of 950 people from 2017-11-24T09:00:00Z to 2017-12-01T09:00:00Z "
-        "answer a list shown within 7 days",
-        "of the lists that events claim to answer, 1 are those we joined, 2 are others, 3 were not "
-        "shown",
+        "1,900 of 3,100 events of 950 users from 2017-11-24T09:00:00Z to 2017-12-01T09:00:00Z "
+        "answer a list that was live within 7 days",
+        "lists that events claim: 1 equal the joined list, 2 are other lists, 3 without a joined "
+        "list",
     ]
-    assert attribution_table(replace(FOUND, rows=())).startswith("nothing was shown to anybody")
+    assert attribution_table(replace(FOUND, rows=())).startswith("no list was live")
 
 
 def test_notes_name_only_what_there_was():
@@ -60,8 +59,8 @@ def test_notes_name_only_what_there_was():
         replace(FOUND, late=4, unshown=5, claims=Claims(0, 0, 0))
     ).splitlines()
     assert notes[6:] == [
-        "4 of these answer a list shown on an earlier day and replaced since; they are in no rate",
-        "5 events are of people to whom nothing was shown then",
+        "4 of these answer a list that was replaced on an earlier day; they count in no rate",
+        "5 events are of users without a live list",
     ]
 
 
@@ -74,8 +73,8 @@ def test_on_a_page_intervals_stand_behind_their_figures():
         "1,200",
         "24,000",
         "1.2 %",
-        "0.42 % (0.3 % to 0.54 %)",
-        "0 % (0 % to 0.3 %)",
+        "0.42 % (0.30 to 0.54 %)",
+        "0.00 % (0.00 to 0.30 %)",
         "10.00",
         "0.25 (0.10 to 1.40)",
         "–",
@@ -84,7 +83,7 @@ def test_on_a_page_intervals_stand_behind_their_figures():
     assert len(re.findall(r"<th[ >]", told)) == len(first)
 
 
-def test_what_drifts_stands_first_and_what_is_calm_last():
+def test_drifting_signals_are_first_and_stable_ones_last():
     signals = (
         Signal("data.volume", -0.4, 4.0, DriftStatus.STABLE, "fine"),
         Signal("quality.ndcg", None, 4.0, DriftStatus.TOO_SHORT, "2 nights"),

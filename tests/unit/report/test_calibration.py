@@ -21,11 +21,10 @@ def found() -> Calibration:
 
 
 def test_the_title_states_the_finding(found):
-    assert title(found).startswith("No equal recipe comes to a switch, ")
+    assert title(found).startswith(f"0 of {len(found.equal)} equal recipes reach a switch; ")
     wrong = replace(found.equal[0], switched=2)
-    assert title(replace(found, equal=(wrong,))).startswith("1 equal recipe comes to")
-    assert title(replace(found, equal=(wrong, wrong))).startswith("2 equal recipes come to")
-    assert "no dice move" in title(replace(found, v_hat=0.0))
+    assert title(replace(found, equal=(wrong,))).startswith("1 of 1 equal recipes reach")
+    assert title(replace(found, v_hat=0.0)).startswith("No seed noise; ")
 
 
 def test_sentence_and_text_hold_every_figure(found):
@@ -44,19 +43,19 @@ def test_sentence_and_text_hold_every_figure(found):
         "0 of 224",
         "0 of 16",
         "18 %",
-        "τ ",
-        "sd of z",
+        "seed SD ",
+        "SD of z",
         "500",
-        "tosses",
+        "random assignments",
     ):
         assert part in lines
     dull = replace(found, v_hat=0.0, rate=0.0, rate_upper=0.0, seed_sd=0.0)
-    assert "no dice move" in sentence(dull)
-    assert f"{found.tossed_passed} of 4,000 tosses, at most 0." in sentence(dull)
+    assert "no seed noise" in sentence(dull)
+    assert f"{found.tossed_passed} of 4,000 random assignments, at most 0." in sentence(dull)
     lines = text(dull, "blend", 20, [])
-    assert "all fits of a cut-off alike" in lines
+    assert "no seed noise" in lines
     assert lines.count("false switches") == 1
-    assert f"false switches in {found.tossed_passed} of 4,000 tosses" in lines
+    assert f"false switches in {found.tossed_passed} of 4,000 random assignments" in lines
 
 
 def test_the_figure_is_an_svg_that_says_what_it_shows_and_repeats(found):
@@ -65,7 +64,7 @@ def test_the_figure_is_an_svg_that_says_what_it_shows_and_repeats(found):
     root = Xml.fromstring(drawn)
     assert root.attrib["aria-label"].startswith(title(found))
     words = [text.text for text in root.iter(f"{SVG}text")]
-    for label in ("500 points", "× equal", "blocks of days counted"):
+    for label in ("500 needed", "× equal", "blocks of days"):
         assert label in words
     assert len(drawn) < 60_000
 

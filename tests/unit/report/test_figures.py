@@ -12,8 +12,7 @@ from xml.etree import ElementTree
 import pytest
 
 from pipeline.report import figures, trends
-from pipeline.report.night import LiftRow, NightPage, SliceRow
-from pipeline.report.past import PastRun
+from pipeline.report.night import LiftRow, NightPage, PastRun, SliceRow
 from tests.pages import BARE, churn, evaluation, live, status
 
 NIGHTS = [datetime(2017, 12, 1, 9, tzinfo=UTC) + timedelta(days=7 * at) for at in range(4)]
@@ -115,7 +114,7 @@ def test_a_figure_grows_with_its_rows_up_to_a_limit() -> None:
 
 def test_a_forest_marks_thin_evidence_and_is_not_stretched_by_it() -> None:
     drawn = DRAW["slices"]()
-    assert "hollow: too few people to judge" in " ".join(texts(drawn))
+    assert "hollow: too little evidence" in " ".join(texts(drawn))
     assert {"+10 %", "−10 %", "+50 %", "n/a"} <= set(texts(drawn))
     assert not [text for text in texts(drawn) if text.endswith("00 %")]  # no tick beyond the rest
     bold = figures.slices_figure(SLICES[2:], "als", "popularity")
@@ -127,7 +126,7 @@ def test_more_than_a_figure_holds_is_named() -> None:
     drawn = figures.slices_figure(many, "als", "popularity")
     assert "the first 16 of 20" in " ".join(texts(drawn))
     accounts = tuple(status(f"r{n}", 90.0) for n in range(8))
-    assert "2 further candidates" in " ".join(texts(trends.e_processes_figure(accounts, {})))
+    assert "2 more candidates" in " ".join(texts(trends.e_processes_figure(accounts, {})))
 
 
 def test_accounts_stand_below_a_threshold_with_their_names_and_points() -> None:
@@ -142,20 +141,20 @@ def test_nights_of_another_length_of_holdout_are_not_joined() -> None:
 
     assert lines(tuple(replace(row, holdout_days=7) for row in PAST)) == 3
     assert lines(PAST) == 2
-    assert "hollow: judged on 28 days, not 7" in " ".join(texts(DRAW["metric"]()))
+    assert "hollow: holdout of 28 days, not 7" in " ".join(texts(DRAW["metric"]()))
 
 
 def test_days_below_an_axis_do_not_lie_on_each_other() -> None:
     at = (0, 7, 14, 26, 27, 28)
     past = tuple(replace(PAST[2], as_of=NIGHTS[0] + timedelta(days=day)) for day in at)
-    told = texts(trends.metric_figure(past, "ndcg_at_20"))
+    told = texts(trends.lift_figure(past))
     days = [text for text in told if re.fullmatch(r"\d+ Dec", text)]
     assert sorted(days) == ["1 Dec", "15 Dec", "29 Dec"]
 
 
 def test_churn_names_each_cause_beside_its_hatch() -> None:
     told = texts(DRAW["churn"]())
-    assert {"data", "stock", "10 % new", "22 Dec"} <= set(told)
+    assert {"data", "stock", "10 %", "22 Dec"} <= set(told)
     drawn = DRAW["churn"]().decode()
     assert drawn.count("<pattern") == 2
     unknown = trends.churn_figure([(NIGHTS[0], churn(0.9, 100))], NIGHTS[0])

@@ -5,8 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from pipeline.base import Interval
-from pipeline.report.live import live_chart, live_table
-from pipeline.workspace.artifacts import LiveFile
+from pipeline.report.live import LiveRun, live_chart, live_table
 from tests.pages import scored
 
 FIRST = datetime(2026, 5, 1, 9, tzinfo=UTC)
@@ -29,9 +28,10 @@ def score(version, ndcg, *, base=None, sure=True):
 def night(day, *rows, unlisted=0):
     at = FIRST + timedelta(days=day)
     span = Interval(at - timedelta(days=1), at)
-    return at, LiveFile(
-        k=20, task="discovery", span=span, events=9, unlisted=unlisted, repeated=0, rows=rows
-    )
+    return LiveRun(
+        as_of=at, run_id="r", k=20, task="discovery", span=span, events=9, unlisted=unlisted,
+        repeated=0, rows=rows,
+    )  # fmt: skip
 
 
 def nights(n=3):
@@ -63,7 +63,7 @@ def test_the_figure_is_the_same_bytes_for_the_same_rows():
 def test_the_drawing_says_what_it_shows():
     drawn = live_chart(nights(), "svg").decode()
     assert drawn == live_chart(nights(), "svg").decode()
-    for told in ("version 1", "version 10", "2026-05-01", "without the day", "NDCG@20"):
+    for told in ("version 1", "version 10", "1 May", "without patches", "NDCG@20"):
         assert told in drawn, told
 
 

@@ -13,9 +13,8 @@ from pipeline.data.validate.checks import DataCheck, Status
 from pipeline.evaluation.gate.decision import RuleResult
 from pipeline.monitoring.rates import AttributionRow
 from pipeline.monitoring.verdicts import DriftStatus, Signal
-from pipeline.report.night import LiftRow, NightPage, SliceRow
+from pipeline.report.night import LiftRow, NightPage, PastRun, SliceRow
 from pipeline.report.page import night_figures, night_page
-from pipeline.report.past import PastRun
 from pipeline.report.wording import advice
 from pipeline.workspace.artifacts import CleanFile
 from tests import pages
@@ -27,18 +26,18 @@ DRAWN = {
     "reasons.svg", "recipes.svg", "slices.svg",
 }  # fmt: skip
 SECTIONS = [
-    "What the gate asked",
-    "Points on the way to a switch",
-    "How good the recipes are",
-    "Groups of people",
-    "What gets recommended",
-    "What changed for people who did nothing",
-    "What folding in between nights is worth",
-    "What people did with the live lists",
-    "What people did with what they were shown",
-    "Whether something has moved",
+    "Rules of the gate",
+    "Evidence for a switch",
+    "Quality of the recipes",
+    "Quality by user group",
+    "Coverage and diversity",
+    "List stability",
+    "Fold-in compared with retraining",
+    "Live quality",
+    "Attribution of events to lists",
+    "Drift",
     "Data",
-    "Cost",
+    "Training cost",
 ]
 
 
@@ -84,6 +83,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
+        data = data.replace("\xa0", " ")
         if self.open and self.open[-1] != "style" and data.strip():
             self.texts.append(data)
             if self.open[-1] in ("td", "th"):
@@ -118,7 +118,7 @@ def test_the_sentence_stands_above_the_evidence() -> None:
     html, page = written(NIGHT)
     order = ["A new recipe goes live", NIGHT.decision.sentence, *SECTIONS]
     assert [text for text in page.texts if text in order] == order
-    assert ["als (live now)", "candidate", "0.1212", "0.1150 to 0.1274"] in page.rows
+    assert ["als (live)", "candidate", "0.1212", "0.1150 to 0.1274"] in page.rows
     assert ["broken", "candidate", "no GPU is there"] in page.rows
     assert ["events", "14", "1,352,210"] in page.rows
     assert ["cold", "301", "0.0900", "0.0850", "+5.9 %", "−2.0 % to +14 %"] in page.rows
@@ -131,19 +131,14 @@ def test_the_sentence_stands_above_the_evidence() -> None:
 
 def test_each_candidate_has_a_line_about_its_points() -> None:
     _, page = written(NIGHT)
-    lines = [text.replace("\xa0", " ") for text in page.texts]
-    told = "als: 512 of 500 points; +4.0 % (+2.0 % to +6.0 %) over 3 blocks; a block like tonight's"
-    assert f"{told} can show +5.0 %." in lines
-    told = "mad: under 0.1 of 500 points; −40 % (−50 % to −30 %) over 1 block; a block like"
-    told += " tonight's can show +5.0 %; a true +2 % needs about 31 more; waiting, day 3 of 7."
-    assert told in lines
-    assert "new: 1.0 of 500 points." in lines
+    for status in NIGHT.decision.e_processes:
+        assert f"{status.sentence}." in page.texts
 
 
 def test_churn_and_live_scores_are_told_newest_first() -> None:
     _, page = written(NIGHT)
     new = ["1 Dec 2017", "655", "93 %", "data 6.0 %, stock 1.0 %", "1.9 %"]
-    old = ["24 Nov 2017", "0", "–", "–", "–", "nobody was there before"]
+    old = ["24 Nov 2017", "0", "–", "–", "–", "no user before"]
     at = page.rows.index(new)
     assert page.rows[at + 1] == old
     row = ["all", "2", "950", "3,100", "21 %", "0.0260", "0.0210 to 0.0310", "0.0250"]
@@ -158,7 +153,7 @@ def test_the_quality_of_the_data_is_told() -> None:
     assert page.rows[at + 1] == ["user id missing", "39"]
     assert ["price", "items", "92,331", "512", "500", "83", "1"] in page.rows
     clean = written(changed(NIGHT, quarantined=0, quarantine_reasons={}))[1]
-    assert "✓ No row is in quarantine." in clean.texts
+    assert "✓ No rows in quarantine." in clean.texts
     unknown = changed(NIGHT, quarantined=None, quarantine_reasons={})
     assert "Quarantine" not in written(unknown)[1].texts
 
@@ -171,33 +166,33 @@ def test_what_training_took_is_told_longest_first() -> None:
         costs={**NIGHT.costs, "mad": slow},
     )
     _, page = written(night)
-    head = ["What training took", "Seconds", "CPU seconds", "Memory, MB", "Parameters"]
-    head += ["Events a second", "On", "CPU seconds for each +1 %"]
+    head = ["Recipe", "Seconds", "CPU seconds", "Memory, MB", "Parameters"]
+    head += ["Events per second", "Device", "CPU seconds per +1 %"]
     at = page.rows.index(head)
     assert page.rows[at + 1 : at + 4] == [
         ["als", "12.35", "23.40", "1,135.0", "2,000,000", "52,123", "cuda", "0.59"],
         ["mad", "1.00", "1.00", "1.0", "9", "9", "cpu", "no gain"],
         ["popularity", "0.01", "0.01", "0.4", "7,000", "5,000,000", "cpu", "–"],
     ]
-    assert "What training took" not in written(changed(NIGHT, costs={}))[0]
+    assert "Training cost" not in written(changed(NIGHT, costs={}))[0]
 
 
 def test_what_the_data_chose_is_told() -> None:
     assert "als: alpha 3 <b>" in written(NIGHT)[1].texts
-    assert "What earlier weeks chose" not in written(changed(NIGHT, selected={}))[0]
+    assert "Hyperparameters selected" not in written(changed(NIGHT, selected={}))[0]
 
 
 def test_every_rule_has_figure_bound_verdict_and_words() -> None:
     _, page = written(NIGHT)
-    assert ["✓ passed", "switch lift", "als", "0.4", "0.01", "als is better"] in page.rows
-    thin = ["○ underpowered", "switch slice lapsed", "als", "−0.06", "–", "32 people"]
+    assert ["✓ passed", "switch: lift", "als", "0.4", "0.01", "als is better"] in page.rows
+    thin = ["○ underpowered", "switch: group lapsed", "als", "−0.06", "–", "32 people"]
     assert thin in page.rows
-    assert ["○ not met", "switch lift", "other", "−0.4", "0.01", "other loses"] in page.rows
+    assert ["○ not met", "switch: lift", "other", "−0.4", "0.01", "other loses"] in page.rows
     assert "as last night, too" not in page.texts  # it stands below, among the checks
     assert ["○ no history", "volume", "–", "–", "5 days; 7 are needed"] in page.rows
     assert "1 of 2 checks of the data passed" in page.texts
-    assert "On recipes that stay as they were: 1 not met" in page.texts
-    assert "On groups of people: 1 not judged" in page.texts
+    assert "Other recipes: 1 not met" in page.texts
+    assert "User groups: 1 not evaluated" in page.texts
 
 
 def test_the_page_needs_nothing_but_itself() -> None:
@@ -215,9 +210,10 @@ def test_every_figure_says_what_it_shows_and_shares_no_id() -> None:
     told = {str(picture["aria-label"]) for picture in page.pictures}
     assert len(told) == len(DRAWN)
     assert all(picture["role"] == "img" for picture in page.pictures)
-    assert "als has 512 of 500 points: enough for a switch" in told
+    assert "als has the highest e-value: 512 (500 needed)" in told
     assert (
-        "93 % of what idle people see stayed as it was; what changed did so most for data" in told
+        "93 % of the entries stayed for users without new events; main cause of the changes: data"
+        in told
     )
     assert len(page.ids) == len(set(page.ids)) > 10
     assert set(page.used) == set(page.ids)
@@ -289,13 +285,12 @@ def stored(page: NightPage) -> bytes:
 
 def test_what_came_back_and_what_has_moved() -> None:
     _, page = written(NIGHT)
-    rates = ["3.1 %", "2.0 % (1.8 % to 2.2 %)", "1.1 % (1.0 % to 1.2 %)"]
-    money = ["1,234.50", "0.02 (0.01 to 0.03)", "4.0 % (0 % to 9.0 %)"]
-    told = [[cell.replace("\xa0", " ") for cell in row] for row in page.rows]
-    assert ["all", "all", "950", "61,000", *rates, *money] in told
-    assert ["segment", "new", "4", *["–"] * 7] in told
+    rates = ["3.1 %", "2.00 % (1.80 to 2.20 %)", "1.10 % (1.00 to 1.20 %)"]
+    money = ["1,234.50", "0.0200 (0.0150 to 0.0300)", "4.0 % (0.0 to 9.0 %)"]
+    assert ["all", "all", "950", "61,000", *rates, *money] in page.rows
+    assert ["segment", "new", "4", *["–"] * 7] in page.rows
     texts = " ".join(page.texts)
-    assert "1 are those we joined, 2 are others, 3 were not shown" in texts
+    assert "1 equal the joined list, 2 are other lists, 3 without a joined list" in texts
     assert "retrain wanted: people want other things." in texts
     rows = [row for row in page.rows if row and row[0][:1] in "▲○✓" and len(row) == 5]
     mine = [row[:3] for row in rows if row[-1] in [x.sentence for x in DRIFT.signals]]
@@ -304,7 +299,7 @@ def test_what_came_back_and_what_has_moved() -> None:
         ["○ too short", "quality ndcg", "–"],
         ["✓ stable", "data volume", "0.4"],
     ]
-    assert "1 of 3 signals are calm" in texts
+    assert "1 of 3 signals are stable" in texts
 
 
 def test_a_blocked_night_says_first_what_can_be_done() -> None:
@@ -314,13 +309,13 @@ def test_a_blocked_night_says_first_what_can_be_done() -> None:
         advice=advice("block", RULES),
     )
     html, page = written(blocked)
-    order = ["What you can do", "What the gate asked", "How good the recipes are"]
+    order = ["Next steps", "Rules of the gate", "Quality of the recipes"]
     assert [text for text in page.texts if text in order] == order
-    assert any(text.startswith("Look first at: check volume.") for text in page.texts)
+    assert any(text.startswith("Cause of the block: data check: volume.") for text in page.texts)
     verdicts = [row[0] for row in page.rows if row and row[0][0] in "✓✗○"]
     assert verdicts[:4] == ["✗ failed", "✓ passed", "○ not met", "○ underpowered"]
-    assert ["✗ failed", "check volume", "0.4", "0.5", "too few events"] in page.rows
-    assert "what stopped the night stands first" in html
+    assert ["✗ failed", "data check: volume", "0.4", "0.5", "too few events"] in page.rows
+    assert "the causes of the block come first" in html
 
 
 def test_a_check_after_the_gate_blocks_a_promotion() -> None:
@@ -328,10 +323,13 @@ def test_a_check_after_the_gate_blocks_a_promotion() -> None:
     blocked = NIGHT.blocked(fault)
     assert blocked.decision.kind == "block"
     assert blocked.decision.recipe == "als"
-    assert blocked.decision.sentence == "the gate let it pass, the cold check did not: other lists"
+    assert (
+        blocked.decision.sentence
+        == "the gate passed the recipe, the cold check stopped it: other lists"
+    )
     assert blocked.decision.rules == (*RULES, fault)
     assert blocked.advice == advice("block", (fault,))
-    assert blocked.advice[0].startswith("Look first at: cold check.")
+    assert blocked.advice[0].startswith("Cause of the block: cold check.")
     assert NIGHT.decision.kind == "switch"
 
 
@@ -348,7 +346,7 @@ def test_a_page_of_nothing_has_the_sentence_and_what_was_read() -> None:
     assert set(SECTIONS) & set(page.texts) == {"Data"}
     assert page.tags["svg"] == page.tags["table"] == 0
     about = ["2017-11-17T09:00:00Z to 2017-11-24T09:00:00Z"]
-    about += ["the 7 days from 2017-11-24T09:00:00Z on", "1,212", "discovery", "purchase"]
+    about += ["7 days from 2017-11-24T09:00:00Z", "1,212", "discovery", "purchase"]
     assert [text for text in page.texts if text in about] == about
     assert {"run", "abc1234", "0123456789ab"} <= set(page.texts)
 
@@ -366,12 +364,11 @@ def test_one_row_of_each_kind_stands_alone() -> None:
     _, page = drawn(alone)
     told = {str(picture["aria-label"]) for picture in page.pictures}
     assert told == {
-        "No candidate has gathered evidence that it is better",
+        "a has the highest e-value: under 0.1 (500 needed)",
         "a reaches 0.0000 NDCG@20",
-        "100 % of what idle people see stayed as it was",
-        "Live, version 1 reached 0.0000 NDCG@20 with 1 people",
-        "1 row is in quarantine: kind unknown",
-        "a reaches 0.000 NDCG@20",
+        "100 % of the entries stayed for users without new events",
+        "Version 1 reached 0.0000 NDCG@20 live with 1 users",
+        "Rows in quarantine: 1; most frequent reason: kind unknown",
         "a recommends 0 % of the catalogue",
     }
 
@@ -391,12 +388,23 @@ def test_the_page_says_how_far_the_gate_can_be_trusted() -> None:
         measured = pages.calibration(AS_OF - timedelta(days=days), "<b>: 0.2 % of cases")
         page = night_page(changed(NIGHT, calibration=measured), {})
         day = f"{measured.as_of:%Y-%m-%d}"
-        assert f"The gate itself, measured on {day} ({age}): &lt;b&gt;: 0.2 % of cases." in page
-        assert "was not measured yet" not in page
-    assert "was not measured yet: `nightjar gate calibrate` does that" in night_page(NIGHT, {})
+        assert f"Calibration of the gate on {day} ({age}): &lt;b&gt;: 0.2\xa0% of cases." in page
+        assert "has not been measured" not in page
+    page = night_page(NIGHT, {})
+    assert "has not been measured; run <code>nightjar gate calibrate</code>." in page
 
 
 def test_fold_in_is_shown_beside_the_refit() -> None:
     row = ["1 Dec 2017", "12", "40 %", "–", "–"]
     assert row in written(NIGHT)[1].rows
-    assert "What folding in" not in written(changed(NIGHT, parity=()))[0]
+    assert "Fold-in compared" not in written(changed(NIGHT, parity=()))[0]
+
+
+def test_a_reader_sees_neither_rule_ids_nor_backticks() -> None:
+    fault = RuleResult("check.kind", "", 1, 0, "fail", "1 event breaks the rule kind")
+    night = decided(NIGHT, rules=(*RULES, fault), sentence="block: run `nightjar doctor`")
+    html, page = written(changed(night, advice=("run `nightjar gate accept RUN`",)))
+    assert "<code>nightjar doctor</code>" in html
+    shown = " ".join(page.texts)
+    assert "`" not in shown and "breaks this rule" in shown
+    assert not [rule.name for rule in night.decision.rules if rule.name in shown]

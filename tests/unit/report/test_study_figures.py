@@ -1,25 +1,21 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import replace
 
 import pytest
 
-from pipeline.report.study import (
-    AxisRow,
-    StudyRows,
-    coordinates_title,
-    history_title,
-    importance_title,
-)
+from pipeline.models.search import Axis
+from pipeline.report.study import StudyRows, coordinates_title, history_title, importance_title
 from pipeline.report.study_figures import study_figures
-from pipeline.workspace.experiment_artifacts import TrialRow
+from pipeline.workspace.experiment_artifacts import StudyFile, TrialRow
+from pipeline.workspace.ledger import ComparisonKey
 
-AXES = (
-    AxisRow("alpha", 0.03, 1000.0, True, 0.7),
-    AxisRow("half_life_days", 3.0, 1000.0, True, 0.2),
-    AxisRow("depth", 2.0, 2.0, False, 0.1),
-)
+AXES = {
+    "alpha": Axis(("alpha",), 0.03, 1000.0, True, False),
+    "half_life_days": Axis(("half_life_days",), 3.0, 1000.0, True, False),
+    "depth": Axis(("depth",), 2.0, 2.0, False, True),
+}
+IMPORTANCE = {"alpha": 0.7, "half_life_days": 0.2, "depth": 0.1}
 FIELDS = {"alpha": 4.0, "half_life_days": 90.0, "depth": 2.0}
 
 
@@ -42,10 +38,23 @@ TRIALS = (
     trial(2, "failed", None, None),
     trial(5, "complete", 0.24, 0.2),
 )
-STUDY = StudyRows("als", "ndcg_at_20", True, 0.24, AXES, TRIALS)
-NOTHING = replace(STUDY, candidate=False, best=0.20, trials=TRIALS[:2])
-FROM_ZERO = replace(
-    STUDY,
+FILE = StudyFile.model_construct(
+    name="als",
+    candidate=True,
+    best=0.24,
+    task=ComparisonKey(task="discovery", target_kinds=("purchase",), k=20),
+    trials=TRIALS,
+    importance=IMPORTANCE,
+)
+
+
+def study(axes=AXES, **changes):
+    return StudyRows(FILE.model_copy(update=changes), axes)
+
+
+STUDY = study()
+NOTHING = study(candidate=False, best=0.20, trials=TRIALS[:2])
+FROM_ZERO = study(
     trials=tuple(
         t.model_copy(update={"lift": None, "windows": (0.24 * (not t.start),)}) for t in TRIALS
     ),
@@ -58,17 +67,16 @@ def size_of(png: bytes) -> tuple[int, int]:
     return width, height
 
 
-@pytest.mark.parametrize("study", [STUDY, NOTHING, FROM_ZERO], ids=["found", "nothing", "zero"])
-def test_equal_rows_give_equal_bytes(study):
-    drawn = study_figures(study)
+@pytest.mark.parametrize("rows", [STUDY, NOTHING, FROM_ZERO], ids=["found", "nothing", "zero"])
+def test_equal_rows_give_equal_bytes(rows):
+    drawn = study_figures(rows)
     assert set(drawn) == {"history.png", "coordinates.png", "importance.png"}
     assert {size_of(png)[0] for png in drawn.values()} == {8 * 144}
-    assert study_figures(study) == drawn
+    assert study_figures(rows) == drawn
 
 
 def test_nothing_is_drawn_of_an_importance_that_is_not_known():
-    axes = tuple(replace(axis, importance=None) for axis in AXES)
-    assert set(study_figures(replace(STUDY, axes=axes))) == {"history.png", "coordinates.png"}
+    assert set(study_figures(study(importance={}))) == {"history.png", "coordinates.png"}
 
 
 def test_titles_state_the_finding():
@@ -81,18 +89,20 @@ def test_titles_state_the_finding():
 
 
 def test_of_many_fields_those_that_matter_are_drawn():
-    many = tuple(AxisRow(f"als.a_long_name_{n}", 0.0, 1.0, False, n / 100) for n in range(12))
-    assert [axis.name[-1] for axis in replace(STUDY, axes=many).foremost] == list("45678901")
-    study = replace(
-        STUDY, axes=many, trials=tuple(t.model_copy(update={"fields": {}}) for t in TRIALS)
+    many = {f"als.a_long_name_{n}": Axis((), 0.0, 1.0, False, False) for n in range(12)}
+    rows = study(
+        many,
+        importance={name: n / 100 for n, name in enumerate(many)},
+        trials=tuple(t.model_copy(update={"fields": {}}) for t in TRIALS),
     )
-    assert coordinates_title(study) == "The best trial, by the 8 of 12 fields that matter most"
-    assert size_of(study_figures(study)["coordinates.png"])[0] == 8 * 144
+    assert [name[-1] for name in rows.foremost] == list("45678901")
+    assert coordinates_title(rows) == "The best trial, by the 8 of 12 fields that matter most"
+    assert size_of(study_figures(rows)["coordinates.png"])[0] == 8 * 144
 
 
 def test_a_new_mixture_is_told_like_the_trials():
     assert STUDY.mixed is None
-    mixed = replace(STUDY, best=0.30)
+    mixed = study(best=0.30)
     assert mixed.mixed == pytest.approx(0.5)
     assert history_title(mixed) == "Tuning lifts NDCG@20 of als by 50 %"
     assert study_figures(mixed)["history.png"] != study_figures(STUDY)["history.png"]
@@ -100,6 +110,6 @@ def test_a_new_mixture_is_told_like_the_trials():
 
 def test_a_trial_that_moves_changes_the_picture():
     moved = TRIALS[3].model_copy(update={"fields": {**FIELDS, "alpha": 40.0}})
-    other = study_figures(replace(STUDY, trials=(*TRIALS[:3], moved)))
+    other = study_figures(study(trials=(*TRIALS[:3], moved)))
     assert other["coordinates.png"] != study_figures(STUDY)["coordinates.png"]
     assert other["history.png"] == study_figures(STUDY)["history.png"]

@@ -5,9 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pipeline.report import titles
-from pipeline.report.night import LiftRow, SliceRow
-from pipeline.report.past import PastRun
+from pipeline.report import titles, wording
+from pipeline.report.night import LiftRow, PastRun, SliceRow
 from tests.pages import churn, status
 
 DAY = datetime(2017, 12, 1, 9, tzinfo=UTC)
@@ -26,19 +25,13 @@ ALS = status("als", 12.4)
     ],
 )
 def test_a_share_never_looks_like_none_or_all(value: float, text: str) -> None:
-    assert titles.share(value) == text
+    assert wording.share(value) == text
 
 
-def test_accounts_name_the_nearest() -> None:
-    other = status("other", 3.0)
-    assert titles.e_processes_title([ALS]) == "als has 12 of 500 points"
-    near = "als has 12 of 500 points: the nearest to a switch"
-    assert titles.e_processes_title([other, ALS]) == near
-    there = status("als", 512.5)
-    told = "als has 512 of 500 points: enough for a switch"
-    assert titles.e_processes_title([other, there]) == told
-    none = "No candidate has gathered evidence that it is better"
-    assert titles.e_processes_title([status("als", 1.0)]) == none
+def test_e_processes_name_the_highest_e_value() -> None:
+    title = "als has the highest e-value: 12 (500 needed)"
+    assert titles.e_processes_title([ALS]) == title
+    assert titles.e_processes_title([status("other", 3.0), ALS]) == title
 
 
 def test_the_metric_is_compared_with_an_equally_long_block_only() -> None:
@@ -47,22 +40,22 @@ def test_the_metric_is_compared_with_an_equally_long_block_only() -> None:
     third = replace(second, as_of=DAY + timedelta(days=14), mean=0.022)
     assert titles.metric_title([first, second], "ndcg_at_20") == "als reaches 0.0200 NDCG@20"
     told = titles.metric_title([first, second, third], "ndcg_at_20")
-    assert told == "als reaches 0.0220 NDCG@20, +10 % on 8 Dec"
+    assert told == "als reaches 0.0220 NDCG@20, +10 % since 8 Dec"
     gone = replace(third, mean=None)
     told = titles.metric_title([first, gone], "ndcg_at_20")
-    assert told == "NDCG@20 of the champion, night by night"
+    assert told == "NDCG@20 of the champion by nightly run"
 
 
 def test_the_lift_counts_the_nights_ahead() -> None:
     ahead = PastRun(DAY, "refresh", "als", 7, lift=0.171)
     behind = replace(ahead, lift=-0.05)
     level = replace(ahead, lift=0.0)
-    assert titles.lift_title([ahead]) == "als is 17 % ahead of the best baseline"
-    told = "als is 17 % ahead of the best baseline; ahead on all 2 nights"
+    assert titles.lift_title([ahead]) == "als: +17 % over the best baseline"
+    told = "als: +17 % over the best baseline; better in 2 of 2 nightly runs"
     assert titles.lift_title([ahead, ahead]) == told
-    told = "als is 5.0 % behind the best baseline; ahead on 1 of 2 nights"
+    told = "als: −5.0 % over the best baseline; better in 1 of 2 nightly runs"
     assert titles.lift_title([ahead, behind]) == told
-    assert titles.lift_title([level]) == "als is the best baseline, or level with it"
+    assert titles.lift_title([level]) == "als: 0 % over the best baseline"
 
 
 def test_a_forest_counts_what_is_clear() -> None:
@@ -74,21 +67,20 @@ def test_a_forest_counts_what_is_clear() -> None:
     def told(*rows: SliceRow) -> str:
         return titles.forest_title(rows, "als", "pop")
 
-    assert told(better, thin) == "als is better than pop in every group"
-    assert told(better, unclear) == "als is better than pop in 1 of 2 groups, worse in none"
-    assert told(better, worse) == "als is worse than pop in hot, better in 1"
-    assert told(worse, worse, unclear) == "als is worse than pop in 2 of 3 groups"
-    assert told(worse, worse, thin) == "als is worse than pop in every group"
-    assert told(thin) == "No group is large enough to tell als from pop"
+    assert told(better, thin) == "als against pop: better in 1, worse in 0 of 1 groups"
+    assert told(better, unclear) == "als against pop: better in 1, worse in 0 of 2 groups"
+    assert told(better, worse) == "als against pop: better in 1, worse in 1 (hot) of 2 groups"
+    assert told(worse, worse, unclear) == "als against pop: better in 0, worse in 2 of 3 groups"
+    assert told(thin) == "No group is large enough to compare als with pop"
 
 
 def test_reach_names_the_winner_and_the_widest() -> None:
     rows = {"als": 0.0157}
     wide = {**rows, "wide": 0.062}
     assert titles.reach_title(rows, "als") == "als recommends 1.6 % of the catalogue"
-    text = "als recommends 1.6 % of the catalogue; wide the most, 6.2 %"
+    text = "als recommends 1.6 % of the catalogue; the most: wide, 6.2 %"
     assert titles.reach_title(wide, "als") == text
-    text = "wide recommends 6.2 % of the catalogue, as much as any"
+    text = "wide recommends 6.2 % of the catalogue"
     assert titles.reach_title(wide, "mad") == text
 
 
@@ -96,48 +88,45 @@ def test_recipes_title_names_the_best_and_its_lead() -> None:
     def title(**means: float) -> str:
         return titles.recipes_title(means, "ndcg_at_20")
 
-    assert title(popularity=0.08, als=0.12) == "als has the best NDCG@20, +50 % on popularity"
-    assert title(popularity=0.08) == "popularity reaches 0.080 NDCG@20"
-    assert title(popularity=0.0, als=0.12) == "als has the best NDCG@20"
-    assert title(a=0.12, b=0.12001) == "b and a are level at 0.120 NDCG@20"
-    assert title() == "No recipe could be judged"
+    assert title(popularity=0.08, als=0.12) == "als reaches 0.1200 NDCG@20, +50 % over popularity"
+    assert title(popularity=0.08) == "popularity reaches 0.0800 NDCG@20"
+    assert title(popularity=0.0, als=0.12) == "als reaches 0.1200 NDCG@20"
+    assert title(a=0.12, b=0.12001) == "b reaches 0.1200 NDCG@20, level with a"
+    assert title() == "No recipe was evaluated"
 
 
 def test_lifts_title_takes_the_gates_word_not_the_intervals() -> None:
     clear = LiftRow("als", 0.4, 0.3, 0.5)
     thin = LiftRow("als", 0.4, 0.3, 0.5, underpowered="too few users")
-    assert titles.lifts_title([clear, thin], "pop") == "No recipe is proved better than pop"
+    assert titles.lifts_title([clear, thin], "pop") == "No recipe is proven better than pop"
     proved = [LiftRow("a", 0.1, 0.05, 0.15, True), LiftRow("b", 0.2, 0.1, 0.3, True), clear]
-    assert titles.lifts_title(proved, "pop") == "b beats pop by 20 %"
-    text = "Nobody could be held against pop: too little evidence"
+    assert titles.lifts_title(proved, "pop") == "b is better than pop (+20 %)"
+    text = "Too little evidence to compare a recipe with pop"
     assert titles.lifts_title([thin], "pop") == text
 
 
 def test_churn_names_the_largest_cause() -> None:
     row = (DAY, churn(0.93, 9, {"stock": 0.01, "data": 0.06}))
     later = DAY + timedelta(days=7)
-    text = "93 % of what idle people see stayed as it was; what changed did so most for data"
+    text = (
+        "93 % of the entries stayed for users without new events; main cause of the changes: data"
+    )
     assert titles.churn_title([row, (DAY, churn(None, 0))], DAY) == text
     # Before a night's lists are made, or without a comparison, the title is of an earlier night.
-    before = f"When lists changed on 1 Dec, {text}"
+    before = f"1 Dec: {text}"
     for rows in ([row], [row, (later, churn(None, 0))]):
         assert titles.churn_title(rows, later) == before
-    none = "Nobody's lists could be compared with the ones before"
+    none = "No list could be compared with the one before"
     assert titles.churn_title([(DAY, churn(None, 0))], DAY) == none
 
 
 def test_reasons_say_how_many_rows() -> None:
     rows = {"user_id_missing": 3, "kind_unknown": 40}
-    assert titles.reasons_title(rows, 42) == "42 rows are in quarantine, most for kind unknown"
     assert (
-        titles.reasons_title({"user_id_missing": 3}, 1) == "1 row is in quarantine: user id missing"
+        titles.reasons_title(rows, 42)
+        == "Rows in quarantine: 42; most frequent reason: kind unknown"
     )
-
-
-def test_an_account_is_a_line() -> None:
-    lift = {"lift": 0.04, "se": 0.02 / 1.96, "blocks": 3, "effect": 0.05, "more": 0}
-    assert titles.e_process_line(status("als", 512.5, **lift)) == (
-        "als: 512 of 500 points; +4.0 % (+2.0 % to +6.0 %) over 3 blocks; a block like tonight's "
-        "can show +5.0 %."
+    assert (
+        titles.reasons_title({"user_id_missing": 3}, 1)
+        == "Rows in quarantine: 1; most frequent reason: user id missing"
     )
-    assert titles.e_process_line(status("new", 1.0)) == "new: 1.0 of 500 points."

@@ -97,6 +97,7 @@ class Rows(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
+        data = data.replace("\xa0", " ")
         if self.open and self.open[-1] in ("td", "th"):
             self.rows[-1].append(data)
 

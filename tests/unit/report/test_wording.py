@@ -65,9 +65,45 @@ def test_a_blocked_night_names_its_causes_and_no_candidate() -> None:
         RuleResult("refresh.r1", "als", 0.0, -0.02, "pass", "as last time"),
     ]
     first, *others = wording.advice("block", rules)
-    assert first.startswith("Look first at: check volume, complete.")
+    assert first.startswith("Cause of the block: data check: volume, completeness.")
     assert len(others) == 2
     assert "the sentence above" in wording.advice("block", [])[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [
+        ("switch.e_value", "switch: e-value"),
+        ("refresh.slice.new_items", "refresh: group new items"),
+        ("first.lift.decayed_popularity", "first model: lift over decayed_popularity"),
+        ("switch.baseline.popularity", "switch: mean against baseline popularity"),
+        ("check.volume_week", "data check: volume week"),
+        ("cold_check", "cold check"),
+        ("complete", "completeness"),
+    ],
+)
+def test_a_rule_has_a_title_without_its_id(name: str, title: str) -> None:
+    assert wording.rule_title(name) == title
+
+
+def test_a_sentence_does_not_repeat_the_id_of_its_row() -> None:
+    assert wording.without_id("slice.cold: +1 %", "refresh.slice.cold") == "+1 %"
+    text = "0 of 9 events break the rule kind_unknown"
+    assert wording.without_id(text, "kind_unknown") == "0 of 9 events break this rule"
+
+
+@pytest.mark.parametrize(
+    ("estimate", "text"),
+    [
+        ((0.02, 0.0195, 0.0205), "0.02000 (0.01950 to 0.02050)"),
+        ((0.2, 0.1, 0.4), "0.20 (0.10 to 0.40)"),
+        ((0.2, 0.2, 0.2), "0.20"),
+        ((0.2, None, None), "0.20"),
+        ((None, None, None), "–"),
+    ],
+)
+def test_an_interval_has_decimals_to_tell_its_ends_apart(estimate, text: str) -> None:
+    assert wording.estimate(*estimate, least=2) == text
 
 
 def test_what_a_person_may_accept_is_named_as_a_command() -> None:
@@ -76,12 +112,12 @@ def test_what_a_person_may_accept_is_named_as_a_command() -> None:
     for kind in ("block", "keep"):
         [told] = [x for x in wording.advice(kind, [thin], "RUN", ("als",)) if "accept" in x]
         assert told == (
-            f"If you know better: {command} puts the als of tonight live; then start the night "
-            "again."
+            f"To override the gate, run {command}, which publishes als; then start the nightly "
+            "run again."
         )
         assert not [x for x in wording.advice(kind, [thin], "RUN") if "accept" in x]
     [told] = wording.acceptance("RUN", ("new", "als"))
-    assert f"{command} puts the new of tonight live, with `--recipe als` als; then start" in told
+    assert f"{command}, which publishes new, with `--recipe als` als; then start" in told
 
 
 def test_other_nights_ask_nothing_of_a_person() -> None:

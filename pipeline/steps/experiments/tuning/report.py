@@ -55,7 +55,7 @@ def write_files(ws: Workspace, study: Study, result: TuningResult) -> None:
         versions=facts.versions,
         start_recipe=facts.start,
     )
-    figures = study_figures(StudyRows.of(file, study.axes))
+    figures = study_figures(StudyRows(file, study.axes))
     StudyFiles(ws.home / FOLDER, study.study_id).write({_FILE: file.to_bytes(), **figures})
 
 
