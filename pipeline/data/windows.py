@@ -13,7 +13,8 @@ from datetime import datetime
 import polars as pl
 
 from pipeline import columns as c
-from pipeline.data.clean import CleanConfig, CleanReport, ColumnTreatment, apply, learn
+from pipeline.data.clean.policies import CleanConfig, ColumnTreatment
+from pipeline.data.clean.treat import CleanReport, apply, learn
 from pipeline.data.feature_encoding import described
 from pipeline.data.features import FeaturesConfig, cap_events, weigh
 from pipeline.data.matrix import History, build_history

@@ -11,8 +11,11 @@ import pyarrow as pa
 import pytest
 
 from pipeline import columns as c
-from pipeline.data.ingest import IngestConfig, validate_events
-from pipeline.data.sources import AT_LINE, Limits, Source, Summary, read
+from pipeline.data.ingest.config import IngestConfig
+from pipeline.data.ingest.events import validate_events
+from pipeline.data.sources.config import Limits, Source
+from pipeline.data.sources.mapping import AT_LINE
+from pipeline.data.sources.read import Summary, read
 from pipeline.errors import DataError, UnsafeInputError
 from tests.raising import raises
 

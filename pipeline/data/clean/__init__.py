@@ -7,28 +7,3 @@ without a policy; everything that was done is counted.
 Here: `policies`, what may be declared; `treat`, learning the figures and applying them.
 Not here: what makes a row bad (`data.validate`), what a value is worth (`data.features`).
 """
-
-from pipeline.data.clean.policies import CleanConfig, ColumnTreatment
-from pipeline.data.clean.treat import (
-    Cleaned,
-    CleaningStatistics,
-    CleanReport,
-    ColumnReport,
-    Learnt,
-    apply,
-    clean,
-    learn,
-)
-
-__all__ = [
-    "CleanConfig",
-    "CleanReport",
-    "Cleaned",
-    "CleaningStatistics",
-    "ColumnReport",
-    "ColumnTreatment",
-    "Learnt",
-    "apply",
-    "clean",
-    "learn",
-]

@@ -11,7 +11,8 @@ from pipeline import columns as c
 from pipeline.data.ingest.events import ValidatedRows, normalised
 from pipeline.data.ingest.quarantine import masked_json
 from pipeline.data.ingest.times import read_times, refuse_naive
-from pipeline.data.sources import AT_LINE, Source
+from pipeline.data.sources.config import Source
+from pipeline.data.sources.mapping import AT_LINE
 from pipeline.data.validate.rules import LARGEST, MAX_ID_BYTES, controls, id_bytes, names_of
 
 KEYS: Final = {"items": c.ITEM_ID, "users": c.USER_ID}

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from pipeline import columns as c
 from pipeline.base import Frozen
-from pipeline.data.sources import Limits
+from pipeline.data.sources.config import Limits
 
 
 class IngestConfig(Frozen):

@@ -19,10 +19,9 @@ from pipeline import columns as c
 from pipeline.data.ingest.config import IngestConfig
 from pipeline.data.ingest.quarantine import masked_json
 from pipeline.data.ingest.times import read_times, refuse_naive
-from pipeline.data.sources import AT_LINE, Source
-from pipeline.data.sources.config import EVENT_COLUMNS
-from pipeline.data.validate import row_reasons
-from pipeline.data.validate.rules import MAX_ID_BYTES, controls, id_bytes
+from pipeline.data.sources.config import EVENT_COLUMNS, Source
+from pipeline.data.sources.mapping import AT_LINE
+from pipeline.data.validate.rules import MAX_ID_BYTES, controls, id_bytes, row_reasons
 from pipeline.errors import UnsafeInputError
 
 IDENTITY: Final = (c.EVENT_ID, c.EVENT_DAY)

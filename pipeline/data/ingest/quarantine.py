@@ -10,7 +10,8 @@ from typing import Final
 import polars as pl
 
 from pipeline import columns as c
-from pipeline.data.sources import AT_LINE, Broken
+from pipeline.data.sources.mapping import AT_LINE
+from pipeline.data.sources.streams import Broken
 
 _MASKED: Final = (c.USER_ID, c.EVENT_ID)
 _MASK: Final = "***"

@@ -8,7 +8,7 @@ from typing import Final
 import polars as pl
 
 from pipeline import columns as c
-from pipeline.data.sources import MappingError, Source
+from pipeline.data.sources.config import MappingError, Source
 
 _ISO: Final = (
     r"^(\d{4}-\d{2}-\d{2})(?:[Tt ](\d{2}:\d{2})(:\d{2})?([.,]\d{1,9})?)?"

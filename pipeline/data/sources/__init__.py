@@ -6,20 +6,3 @@ Here: `config`, what a source and its limits are; `streams`, bounded and whole b
 Not here: opening paths and processes (`steps.ingest`, `workspace.child_process`), giving
 text a type or judging it (`ingest`).
 """
-
-from pipeline.data.sources.config import FEATURE_TABLES, Limits, MappingError, Source
-from pipeline.data.sources.mapping import AT_LINE
-from pipeline.data.sources.read import Summary, format_of, read
-from pipeline.data.sources.streams import Broken
-
-__all__ = [
-    "AT_LINE",
-    "FEATURE_TABLES",
-    "Broken",
-    "Limits",
-    "MappingError",
-    "Source",
-    "Summary",
-    "format_of",
-    "read",
-]

@@ -4,29 +4,3 @@ Here: `rules`, the one table that says what a good event is; `suite`, the same t
 Great Expectations; `judge`, the night's judgement; `volume` and `checks`, its parts.
 Not here: what to do with a bad row (`data.ingest`), changing values (`data.clean`).
 """
-
-from pipeline.data.validate.checks import DataCheck, Status
-from pipeline.data.validate.judge import (
-    Baseline,
-    ValidateConfig,
-    Validation,
-    events_since,
-    validate,
-)
-from pipeline.data.validate.rules import JUDGED, Rule, declare, row_reasons
-from pipeline.data.validate.volume import VolumeConfig
-
-__all__ = [
-    "JUDGED",
-    "Baseline",
-    "DataCheck",
-    "Rule",
-    "Status",
-    "ValidateConfig",
-    "Validation",
-    "VolumeConfig",
-    "declare",
-    "events_since",
-    "row_reasons",
-    "validate",
-]

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from pipeline import columns as c
 from pipeline.base import plain
-from pipeline.data.clean import CleanConfig, ColumnTreatment, apply, clean, learn
+from pipeline.data.clean.policies import CleanConfig, ColumnTreatment
+from pipeline.data.clean.treat import apply, clean, learn
 from pipeline.errors import ConfigError
 from tests.raising import raises
 

@@ -8,7 +8,8 @@ import pytest
 
 from pipeline import columns as c
 from pipeline.data import feature_encoding
-from pipeline.data.clean import ColumnTreatment, clean
+from pipeline.data.clean.policies import ColumnTreatment
+from pipeline.data.clean.treat import clean
 from pipeline.data.feature_encoding import described
 from pipeline.data.matrix import WEIGHT, History, build_history
 from tests.raising import raises

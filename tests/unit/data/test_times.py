@@ -5,7 +5,7 @@ import pytest
 
 from pipeline import columns as c
 from pipeline.data.ingest.times import read_times, refuse_naive
-from pipeline.data.sources import Source
+from pipeline.data.sources.config import Source
 from tests.raising import raises
 
 MOMENT = datetime(2024, 3, 1, 10, 0, 0, tzinfo=UTC)

@@ -15,24 +15,18 @@ from pydantic import TypeAdapter
 
 from pipeline import columns as c
 from pipeline.base import plain
-from pipeline.data.validate import (
-    JUDGED,
+from pipeline.data.validate import judge
+from pipeline.data.validate.checks import DataCheck, Status
+from pipeline.data.validate.judge import (
     Baseline,
-    DataCheck,
-    Rule,
-    Status,
     ValidateConfig,
     Validation,
-    VolumeConfig,
-    declare,
     events_since,
-    judge,
-    row_reasons,
     validate,
 )
-from pipeline.data.validate.rules import CheckKind, failures
+from pipeline.data.validate.rules import JUDGED, CheckKind, Rule, declare, failures, row_reasons
 from pipeline.data.validate.suite import run_suite
-from pipeline.data.validate.volume import judge_volume
+from pipeline.data.validate.volume import VolumeConfig, judge_volume
 from tests.raising import raises
 
 AS_OF = datetime(2017, 12, 1, 9, tzinfo=UTC)

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline import columns as c
 from pipeline.base import plain
-from pipeline.data.sources import Limits
+from pipeline.data.sources.config import Limits
 from pipeline.steps.feedback.feedback import feedback
 from pipeline.steps.ingest.ingest import ingest
 from pipeline.steps.ingest.read_file import sum_of
