@@ -36,51 +36,7 @@ def cleaned(
     table: str, rows: pl.DataFrame, policies: Mapping[str, ColumnTreatment]
 ) -> tuple[pl.DataFrame, CleanReport]:
     """Clean a table of items or users by its policies; returns the rows and what was done."""
-    done = apply(rows, learn(rows, policies, where=f"clean.{table}"))
-    return done.frame, done.report
-
-
-@dataclass(frozen=True)
-class Windows:
-    """The training window, the full window, the holdout, and what cleaning did."""
-
-    train: History
-    full: History
-    split: Split
-    cleaning: Mapping[str, CleanReport]
-
-
-def windows(
-    events: pl.DataFrame,
-    as_of: datetime,
-    config: WindowConfig,
-    *,
-    task: str | None,
-    first: bool,
-    holdout_days: int | None,
-    items: pl.DataFrame | None = None,
-    users: pl.DataFrame | None = None,
-) -> Windows:
-    """Build the windows of one as-of.
-
-    Parameters
-    ----------
-    events
-        user_id, item_id, kind, value, timestamp: all before `as_of`.
-    task
-        Seen policy of the night before; what is inferred once is kept, so that the task does not
-        change under a champion. A policy that is set wins.
-    first
-        There is no champion yet: the longest block judges.
-    holdout_days
-        Length of the block of the night before, which never shrinks.
-    items, users
-        The cleaned tables, for what they tell of the windows' items and users.
-    """
-    parts = parted(events, as_of, config, task=task, first=first, holdout_days=holdout_days)
-    train, cleaned_train = window(events, parts.cutoff, config, items, users)
-    full, cleaned_full = window(events, as_of, config, items, users)
-    return Windows(train, full, parts, {"train": cleaned_train, "full": cleaned_full})
+    return apply(rows, learn(rows, policies, where=f"clean.{table}"))
 
 
 def parted(
@@ -92,7 +48,20 @@ def parted(
     first: bool,
     holdout_days: int | None,
 ) -> Split:
-    """Set the holdout of one as-of aside; the parameters are those of `windows`."""
+    """Separate the holdout of one as-of instant from its training window.
+
+    Parameters
+    ----------
+    events
+        `user_id`, `item_id`, `kind`, `value`, `timestamp`; rows at or after `as_of` are ignored.
+    task
+        Task of the previous run, used where the config says `auto`: an inferred task is kept, so
+        that it does not change under a champion.
+    first
+        There is no champion: the longest possible holdout is used.
+    holdout_days
+        Holdout length of the previous run in days; the length never shrinks.
+    """
     split_config = config.split
     if split_config.task == "auto" and task is not None:
         split_config = split_config.model_copy(update={"task": task})
@@ -115,9 +84,8 @@ def window(
 ) -> tuple[History, CleanReport]:
     """Clean, weigh and describe what lies before an instant; also return what cleaning did."""
     past = events.filter(before(end))
-    done = apply(past, learn(past, config.clean.events, where=_WHERE))
-    history = build_history(_weighed(done.frame, config), end)
-    return described(history, items, users), done.report
+    rows, report = apply(past, learn(past, config.clean.events, where=_WHERE))
+    return described(build_history(_weighed(rows, config), end), items, users), report
 
 
 def of_people(events: pl.DataFrame, whole: pl.DataFrame, config: WindowConfig) -> pl.DataFrame:
@@ -132,8 +100,8 @@ def of_people(events: pl.DataFrame, whole: pl.DataFrame, config: WindowConfig) -
         The events of the window that the figures of cleaning are learnt from.
     """
     known = events.filter(events[c.KIND].is_in(list(config.features.weights)))
-    done = apply(known, learn(whole, config.clean.events, where=_WHERE))
-    return _weighed(done.frame, config)
+    rows, _ = apply(known, learn(whole, config.clean.events, where=_WHERE))
+    return _weighed(rows, config)
 
 
 def _weighed(events: pl.DataFrame, config: WindowConfig) -> pl.DataFrame:

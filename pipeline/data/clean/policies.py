@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Final, Literal, Self
+from typing import Final, Literal, NoReturn, Self
 
 import polars as pl
 from pydantic import Field, model_validator
@@ -18,8 +18,6 @@ Fill = float | bool | str
 MISSING_SUFFIX: Final = "_missing"
 _IDENTITY: Final = (c.EVENT_ID, c.USER_ID, c.ITEM_ID, c.TIMESTAMP)
 """Who did what when is never invented."""
-_ANY_DTYPE: Final = ("mode", "constant", "indicator", "none")
-"""Policies for missing values that need no numbers."""
 
 
 class ColumnTreatment(Frozen):
@@ -56,20 +54,14 @@ class ColumnTreatment(Frozen):
     def _fits_together(self) -> Self:
         bounds = self.minimum is not None or self.maximum is not None
         quantiles = self.lower is not None or self.upper is not None
-        takes = {
-            "none": not bounds and not quantiles,
-            "clip": bounds and not quantiles,
-            "winsorise": quantiles and not bounds,
-            "quarantine": bounds != quantiles,
-        }
-        needs = {
-            "none": "no minimum, maximum, lower or upper",
-            "clip": "minimum, maximum or both, and no quantile",
-            "winsorise": "lower, upper or both, and no minimum or maximum",
-            "quarantine": "either minimum and maximum or lower and upper, one of them or both",
-        }
-        if not takes[self.outliers]:
-            raise ValueError(f'outliers = "{self.outliers}" takes {needs[self.outliers]}')
+        fits, needs = {
+            "none": (not bounds and not quantiles, "no minimum, maximum, lower or upper"),
+            "clip": (bounds and not quantiles, "minimum, maximum or both, and no quantile"),
+            "winsorise": (quantiles and not bounds, "lower, upper or both, and no other bound"),
+            "quarantine": (bounds != quantiles, "either minimum or maximum, or lower or upper"),
+        }[self.outliers]
+        if not fits:
+            raise ValueError(f'outliers = "{self.outliers}" takes {needs}')
         for low, high in (("minimum", "maximum"), ("lower", "upper")):
             below, above = getattr(self, low), getattr(self, high)
             if below is not None and above is not None and below >= above:
@@ -102,55 +94,50 @@ class CleanConfig(Frozen):
 
 
 def check_column(frame: pl.DataFrame, column: str, policy: ColumnTreatment, where: str) -> None:
-    """Refuse a policy for a column that is not there, or not made of what the policy needs."""
-    field = f"{where}.{column}"
-    allowed = [name for name in frame.columns if name not in _IDENTITY]
-    if column not in allowed:
-        raise ConfigError(
-            "clean.unknown_column",
-            f"{field}: {column!r} is no column that can be cleaned; "
-            f"allowed are {', '.join(allowed)}",
-        )
+    """Refuse a policy for a column that is absent, or whose dtype does not fit the policy.
+
+    Parameters
+    ----------
+    frame
+        Rows that the policy is for.
+    column, policy
+        Name of the column, and its policy.
+    where
+        Place of the policies in the config: ``clean.events``.
+
+    Raises
+    ------
+    ConfigError
+        `clean.unknown_column`, `clean.outliers_need_numbers`, `clean.missing_needs_numbers`,
+        `clean.fill_dtype`, `clean.indicator_exists`, `clean.constant_dtype`.
+    """
+
+    def refuse(id: str, problem: str, allowed: str) -> NoReturn:
+        raise ConfigError(id, f"{where}.{column}{problem}; allowed: {allowed}")
+
+    cleanable = [name for name in frame.columns if name not in _IDENTITY]
+    if column not in cleanable:
+        refuse("clean.unknown_column", ": not a column that can be cleaned", ", ".join(cleanable))
     dtype = frame.schema[column]
     if policy.outliers != "none" and not dtype.is_numeric():
-        raise ConfigError(
-            "clean.outliers_need_numbers",
-            f"{field}.outliers = {policy.outliers!r} needs numbers and the column is {dtype}; "
-            "allowed is none",
-        )
+        problem = f".outliers = {policy.outliers!r} needs numbers; the column is {dtype}"
+        refuse("clean.outliers_need_numbers", problem, "none")
+    missing = f".missing = {policy.missing!r}"
     if policy.missing in ("mean", "median") and not dtype.is_numeric():
-        raise ConfigError(
-            "clean.missing_needs_numbers",
-            f"{field}.missing = {policy.missing!r} needs numbers and the column is {dtype}; "
-            f"allowed are {', '.join(_ANY_DTYPE)}",
-        )
-    if dtype.is_nested() and policy.missing not in ("indicator", "none"):
-        raise ConfigError(
-            "clean.fill_dtype",
-            f"{field}.missing = {policy.missing!r} cannot fill a {dtype}; "
-            "allowed are indicator, none",
-        )
-    _check_constant(field, policy.constant, dtype)
+        problem = f"{missing} needs numbers; the column is {dtype}"
+        refuse("clean.missing_needs_numbers", problem, "mode, constant, indicator, none")
+    if policy.missing not in ("indicator", "none") and dtype.is_nested():
+        refuse("clean.fill_dtype", f"{missing} cannot fill a {dtype}", "indicator, none")
     if policy.missing == "indicator" and f"{column}{MISSING_SUFFIX}" in frame.columns:
-        raise ConfigError(
-            "clean.indicator_exists",
-            f"{field}.missing = 'indicator' would overwrite the column {column}{MISSING_SUFFIX}; "
-            "allowed are the other policies",
-        )
-
-
-def _check_constant(field: str, constant: Fill | None, dtype: pl.DataType) -> None:
+        problem = f"{missing} would overwrite the column {column}{MISSING_SUFFIX}"
+        refuse("clean.indicator_exists", problem, "the other policies")
+    accepted: tuple[type, str] = (type(None), "none")
     if dtype.is_numeric():
-        fits, allowed = isinstance(constant, float), "a number"
+        accepted = (float, "a number")
     elif dtype == pl.Boolean:
-        fits, allowed = isinstance(constant, bool), "true or false"
+        accepted = (bool, "true or false")
     elif dtype == pl.String:
-        fits, allowed = isinstance(constant, str), "a text"
-    else:
-        fits, allowed = False, "none"
-    if constant is not None and not fits:
-        raise ConfigError(
-            "clean.constant_dtype",
-            f"{field}.constant = {constant!r} does not fit a column of {dtype}; "
-            f"allowed is {allowed}",
-        )
+        accepted = (str, "a text")
+    if policy.constant is not None and not isinstance(policy.constant, accepted[0]):
+        problem = f".constant = {policy.constant!r} does not fit a column of {dtype}"
+        refuse("clean.constant_dtype", problem, accepted[1])
