@@ -14,7 +14,7 @@ from typing import BinaryIO
 import polars as pl
 
 from pipeline.data.sources.config import Limits
-from pipeline.data.sources.streams import Block, Broken
+from pipeline.data.sources.streams import Block, Broken, check_header
 from pipeline.errors import DataError, UnsafeInputError
 
 _ROWS = 20_000
@@ -59,16 +59,7 @@ def parse_parquet(stream: BinaryIO, name: str, limits: Limits) -> Iterator[Block
 def _check(file: object, name: str, limits: Limits) -> list[str]:
     metadata = file.metadata  # type: ignore[attr-defined]
     columns = list(file.schema_arrow.names)  # type: ignore[attr-defined]
-    count = max(len(columns), metadata.num_columns)
-    if count > limits.max_columns:
-        raise UnsafeInputError(
-            "source.too_many_columns",
-            f"has {count:,} columns; {limits.max_columns} are allowed",
-            where=name,
-        )
-    twice = sorted({column for column in columns if columns.count(column) > 1})
-    if twice:
-        raise DataError("source.duplicate_column", f"names column {twice[0]!r} twice", where=name)
+    check_header(columns, max(len(columns), metadata.num_columns), name, limits)
     sizes = [metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups)]
     # A run of equal values costs nothing in the file, but a pointer a row once it is read.
     claimed = max(sum(sizes), metadata.num_rows * 8)
@@ -103,7 +94,7 @@ def _text(column: pl.Series, name: str) -> pl.Series:
             return column.dt.to_string("%Y-%m-%dT%H:%M:%S%.6f")
         return column.dt.convert_time_zone("UTC").dt.to_string("%Y-%m-%dT%H:%M:%S%.6fZ")
     if isinstance(dtype, pl.List | pl.Array | pl.Struct):
-        values = [None if v is None else json.dumps(_plain(v), default=str) for v in column]
+        values = [None if v is None else json.dumps(v, default=str) for v in column.to_list()]
         return pl.Series(column.name, values, dtype=pl.String)
     try:
         return column.cast(pl.String)
@@ -111,7 +102,3 @@ def _text(column: pl.Series, name: str) -> pl.Series:
         raise DataError(
             "source.not_text_column", f"column {column.name!r} cannot be read as text", where=name
         ) from None
-
-
-def _plain(value: object) -> object:
-    return value.to_list() if isinstance(value, pl.Series) else value

@@ -8,7 +8,6 @@ or one that is the header again, is broken, alone: the reading goes on at the ne
 from __future__ import annotations
 
 import csv
-import hashlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -16,8 +15,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from pipeline.data.sources.config import Limits
-from pipeline.data.sources.streams import Block, Broken
-from pipeline.errors import DataError, UnsafeInputError
+from pipeline.data.sources.streams import Block, Broken, check_header
+from pipeline.errors import DataError
 
 Bytes = NDArray[np.uint8]
 Positions = NDArray[np.int64]
@@ -42,7 +41,6 @@ def parse_csv(blocks: Iterator[bytes], name: str, limits: Limits) -> Iterator[Bl
     columns = _header(first[:end], name, limits)
     line = 2
     block = first[end:]
-    last: bytes | None = None
     while True:
         last = next(blocks, None)
         rows, rest = _parse(block, columns, line, limits, final=last is None)
@@ -65,17 +63,7 @@ def _header(line: bytes, name: str, limits: Limits) -> list[str]:
     columns = [column.strip() for column in columns]
     if not any(columns):
         raise DataError("source.no_header", "has no header: its first line is blank", where=name)
-    if len(columns) > limits.max_columns:
-        raise UnsafeInputError(
-            "source.too_many_columns",
-            f"has {len(columns):,} columns; {limits.max_columns} are allowed",
-            where=name,
-        )
-    twice = sorted({column for column in columns if columns.count(column) > 1})
-    if twice:
-        raise DataError(
-            "source.duplicate_column", f"the header names column {twice[0]!r} twice", where=name
-        )
+    check_header(columns, len(columns), name, limits)
     return columns
 
 
@@ -85,7 +73,7 @@ def _without_headers(rows: Block, columns: list[str], header: bytes) -> Block:
     if not (frame[columns[0]] == columns[0]).any():
         return rows
     again = frame.select(pl.all_horizontal(pl.col(name) == name for name in columns)).to_series()
-    broken = [_broken(header, line, _HEADER) for line in rows.lines.filter(again)]
+    broken = [Broken.of(header, line, _HEADER) for line in rows.lines.filter(again)]
     return Block(frame.filter(~again), rows.lines.filter(~again), rows.broken + broken)
 
 
@@ -130,7 +118,7 @@ def _quick(data: Bytes, quotes: Positions, columns: list[str], line: int, limits
     too_long = lengths > limits.max_row_bytes
     bad = ~blank & ((fields != len(columns)) | too_long)
     broken = [
-        _broken(
+        Broken.of(
             data[starts[i] : ends[i]].tobytes(), line + i, _TOO_LONG if too_long[i] else _FIELDS
         )
         for i in np.flatnonzero(bad)[: limits.max_bad_rows + 1].tolist()
@@ -187,7 +175,7 @@ def _careful(
                 break
             reason = _QUOTES
         if reason:
-            broken.append(_broken(lines[start], line + start, reason))
+            broken.append(Broken.of(lines[start], line + start, reason))
             start += 1
     frame = pl.concat([*frames, _frame(rows, columns)])
     return Block(frame, pl.Series(numbers, dtype=pl.Int64), broken), rest
@@ -200,7 +188,3 @@ def _frame(rows: list[list[str]], columns: list[str]) -> pl.DataFrame:
 
 def _short(lines: list[bytes], start: int, end: int, limits: Limits) -> bool:
     return sum(len(line) + 1 for line in lines[start:end]) <= limits.max_row_bytes
-
-
-def _broken(row: bytes, line: int, reason: str) -> Broken:
-    return Broken(line, len(row), hashlib.sha256(row).hexdigest(), reason)

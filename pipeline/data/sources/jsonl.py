@@ -6,11 +6,11 @@ Blank lines are no rows.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import re
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any, Final, NoReturn
 
 import numpy as np
@@ -52,22 +52,19 @@ def _quick(block: bytes, line: int, limits: Limits) -> Block | None:
     ends = np.flatnonzero(data == ord("\n"))
     starts = np.insert(ends[:-1] + 1, 0, 0)
     opened = np.searchsorted(np.flatnonzero((data == ord("{")) | (data == ord("["))), ends)
-    if np.diff(opened, prepend=0).max() > limits.max_depth:
-        return None
-    if (ends - starts).max() > limits.max_row_bytes or (data[starts] != ord("{")).any():
-        return None
-    if _SURROGATES.search(block):
+    if (
+        np.diff(opened, prepend=0).max() > limits.max_depth
+        or (ends - starts).max() > limits.max_row_bytes
+        or (data[starts] != ord("{")).any()
+        or _SURROGATES.search(block)
+    ):
         return None
     try:
         objects = _load(b"[" + block[:-1].replace(b"\n", b",") + b"]")
     except (ValueError, RecursionError):
         return None
-    keys: dict[str, None] = {}
-    for one in objects:
-        keys.update(dict.fromkeys(one))
-        if len(keys) > limits.max_columns:
-            break
-    frame = _read(block, list(keys))
+    keys = dict.fromkeys(key for row in objects for key in row)
+    frame = _read(block, list(islice(keys, limits.max_columns + 1)))
     if frame is None or frame.height != len(ends) or len(objects) != len(ends):
         return None
     return Block(frame, pl.Series(range(line, line + len(ends)), dtype=pl.Int64))
@@ -80,7 +77,7 @@ def _careful(block: bytes, line: int, limits: Limits) -> Block:
     for number, text in enumerate(block.split(b"\n")[:-1], start=line):
         value, reason = _judge(text, limits)
         if reason:
-            broken.append(_broken(text, number, reason))
+            broken.append(Broken.of(text, number, reason))
             if len(broken) > limits.max_bad_rows:
                 break
         elif value is not None:
@@ -90,7 +87,7 @@ def _careful(block: bytes, line: int, limits: Limits) -> Block:
     numbers: list[int] = []
     for frame, run in _readable(good, list(keys)):
         if frame is None:
-            broken.extend(_broken(text, number, _JSON) for number, text in run)
+            broken.extend(Broken.of(text, number, _JSON) for number, text in run)
         else:
             frames.append(frame)
             numbers.extend(number for number, _ in run)
@@ -170,7 +167,3 @@ def _too_deep(value: Any, depth: int) -> bool:
         return False
     inner = value.values() if isinstance(value, dict) else value
     return depth == 0 or any(_too_deep(one, depth - 1) for one in inner)
-
-
-def _broken(row: bytes, line: int, reason: str) -> Broken:
-    return Broken(line, len(row), hashlib.sha256(row).hexdigest(), reason)

@@ -12,7 +12,7 @@ from pipeline.data.sources.columnar import parse_parquet
 from pipeline.data.sources.config import Limits, Source
 from pipeline.data.sources.delimited import parse_csv
 from pipeline.data.sources.jsonl import parse_jsonl
-from pipeline.data.sources.mapping import check_columns, check_features, ignored, map_block
+from pipeline.data.sources.mapping import check_columns, lake_columns, map_block
 from pipeline.data.sources.streams import Block, Broken, Expanding, blocks
 from pipeline.errors import DataError, UnsafeInputError
 
@@ -103,15 +103,16 @@ def read(
     """
     grows = format_of(name)[0] == "jsonl"  # the others tell all their columns first
     columns: dict[str, None] = {}
+    names: dict[str, str] = {}
     size = 0
     for block in _blocks(stream, name, limits):
         columns.update(dict.fromkeys(block.frame.columns))
         if columns and not grows:
             check_columns(columns, source, name)
-        check_features(columns, source, name)
-        mapped = map_block(block, source)
+        names = lake_columns(columns, source, name)
+        frame = map_block(block, source, names)
         summary.rows += block.lines.len() + len(block.broken)
-        summary.skipped += mapped.skipped
+        summary.skipped += block.lines.len() - frame.height
         summary.broken.extend(block.broken)
         if len(summary.broken) > limits.max_bad_rows:
             _refuse_unreadable(columns, name, summary.broken[0].reason)
@@ -120,7 +121,6 @@ def read(
                 f"has more than {limits.max_bad_rows:,} rows that cannot be read",
                 where=name,
             )
-        frame = mapped.frame
         size += frame.height * frame.width * _CELL_BYTES + int(frame.estimated_size())
         if size > limits.max_table_bytes:
             raise UnsafeInputError(
@@ -134,7 +134,8 @@ def read(
     if summary.rows == len(summary.broken) > 0:
         _refuse_unreadable(columns, name, summary.broken[0].reason)
     check_columns(columns, source, name)
-    summary.ignored_columns = ignored(columns, source)
+    used = {*names.values(), *source.skip_when}
+    summary.ignored_columns = tuple(column for column in columns if column not in used)
 
 
 def _refuse_unreadable(columns: Collection[str], name: str, reason: str) -> None:

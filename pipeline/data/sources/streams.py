@@ -6,7 +6,8 @@ error with one sentence; no more than a few blocks are ever in memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, Final
 
@@ -40,6 +41,11 @@ class Broken:
     length: int
     sha256: str
     reason: str
+
+    @classmethod
+    def of(cls, row: bytes, line: int, reason: str) -> Broken:
+        """Describe a row by its bytes."""
+        return cls(line, len(row), hashlib.sha256(row).hexdigest(), reason)
 
 
 @dataclass
@@ -80,37 +86,37 @@ class Expanding:
         self._codec = codec
         self._limits = limits
         self._out = 0
-        self._source = stream if codec is None else _decompressor(stream, codec)
+        self._source: BinaryIO = stream
+        if codec is not None:
+            import pyarrow as pa
+
+            self._source = pa.CompressedInputStream(pa.PythonFile(_Lent(stream), mode="r"), codec)
 
     def read(self, size: int) -> bytes:
         """Return up to `size` bytes, empty only at a sound end."""
         try:
-            data: bytes = self._source.read(size)
+            data = self._source.read(size)
         except OSError as error:
             # Both libraries behind this speak through OSError, in words of their own.
             cut = "truncated" in str(error).lower()
             what = f"the {self._codec} data are " + ("cut short" if cut else "damaged")
             raise DataError("source.damaged_stream", what, where=self._name) from None
         self._out += len(data)
-        self._check()
-        return data
-
-    def _check(self) -> None:
         if self._out > self._limits.max_text_bytes:
             raise UnsafeInputError(
                 "source.too_large",
                 f"holds more than {self._limits.max_text_bytes:,} bytes of text",
                 where=self._name,
             )
-        if self._codec is None or self._out <= _SMALL:
-            return
         # What the decompressor has taken so far is at least what it turned into text.
-        if self._out > self._limits.max_expansion * max(self._raw.tell(), 1):
+        most = max(_SMALL, self._limits.max_expansion * max(self._raw.tell(), 1))
+        if self._codec is not None and self._out > most:
             raise UnsafeInputError(
                 "source.expands",
                 f"expands more than {self._limits.max_expansion}-fold",
                 where=self._name,
             )
+        return data
 
 
 def blocks(stream: Expanding, name: str) -> Iterator[bytes]:
@@ -164,11 +170,34 @@ class _Lent:
         self.closed = True
 
 
-def _decompressor(stream: BinaryIO, codec: str) -> BinaryIO:
-    import pyarrow as pa
+def check_header(columns: Sequence[str], count: int, name: str, limits: Limits) -> None:
+    """Refuse a file with too many columns, or with two columns of one name.
 
-    reader: BinaryIO = pa.CompressedInputStream(pa.PythonFile(_Lent(stream), mode="r"), codec)
-    return reader
+    Parameters
+    ----------
+    columns
+        Names of the file's columns.
+    count
+        Number of columns, nested ones included.
+    name
+        The file's name, for errors.
+
+    Raises
+    ------
+    UnsafeInputError
+        `source.too_many_columns`.
+    DataError
+        `source.duplicate_column`.
+    """
+    if count > limits.max_columns:
+        raise UnsafeInputError(
+            "source.too_many_columns",
+            f"has {count:,} columns; {limits.max_columns} are allowed",
+            where=name,
+        )
+    twice = sorted({column for column in columns if columns.count(column) > 1})
+    if twice:
+        raise DataError("source.duplicate_column", f"names column {twice[0]!r} twice", where=name)
 
 
 def _refuse_other_formats(data: bytes, name: str) -> None:
@@ -180,20 +209,14 @@ def _refuse_other_formats(data: bytes, name: str) -> None:
 
 
 def _check_text(block: bytes, line: int, name: str) -> None:
-    if b"\0" in block:
-        at = line + block.count(b"\n", 0, block.index(b"\0"))
-        perhaps = " (UTF-16, perhaps)" if at == 1 else ""
+    position, fault = block.find(b"\0"), "a NUL byte"
+    if position < 0 and not block.isascii():
+        try:
+            block.decode("utf-8")
+        except UnicodeDecodeError as error:
+            position, fault = error.start, "invalid bytes"
+    if position >= 0:
+        line += block.count(b"\n", 0, position)
         raise DataError(
-            "source.not_utf8",
-            f"is no UTF-8 text{perhaps}: it holds a NUL byte at line {at}",
-            where=name,
+            "source.not_utf8", f"is not UTF-8: {fault} at line {line}; convert it", where=name
         )
-    if block.isascii():
-        return
-    try:
-        block.decode("utf-8")
-    except UnicodeDecodeError as error:
-        at = line + block.count(b"\n", 0, error.start)
-        raise DataError(
-            "source.not_utf8", f"is not UTF-8: invalid bytes at line {at}", where=name
-        ) from None
