@@ -9,17 +9,19 @@ import polars as pl
 
 from pipeline import columns as c
 from pipeline.data.ingest.events import ValidatedRows, normalised
-from pipeline.data.ingest.quarantine import masked_json
-from pipeline.data.ingest.times import read_times, refuse_naive
+from pipeline.data.ingest.quarantine import bad_rows
+from pipeline.data.ingest.times import read_times
 from pipeline.data.sources.config import Source
 from pipeline.data.sources.mapping import AT_LINE
 from pipeline.data.validate.rules import LARGEST, MAX_ID_BYTES, controls, id_bytes, names_of
 
 KEYS: Final = {"items": c.ITEM_ID, "users": c.USER_ID}
 _SCHEMAS: Final = {"items": c.ITEMS, "users": c.USERS}
-_TRUE: Final = ("true", "t", "1", "yes", "y")
-_FALSE: Final = ("false", "f", "0", "no", "n")
-_OLD: Final = "#old"
+_WORDS: Final = {
+    **dict.fromkeys(("true", "t", "1", "yes", "y"), True),
+    **dict.fromkeys(("false", "f", "0", "no", "n"), False),
+}
+_TYPED: Final = (c.PRICE, c.AVAILABLE, c.CREATED_AT)
 
 
 def validate_catalogue(text: pl.DataFrame, source: Source, *, name: str) -> ValidatedRows:
@@ -29,7 +31,7 @@ def validate_catalogue(text: pl.DataFrame, source: Source, *, name: str) -> Vali
     A category is a JSON list, or one text; a missing `available` means that the item is.
     """
     key = KEYS[source.table]
-    typed, unparsed = _type(text, source, name)
+    typed = _type(text, source, name)
     size = id_bytes(key)
     checks = {
         f"{key}_missing": pl.col(key).is_null(),
@@ -42,16 +44,14 @@ def validate_catalogue(text: pl.DataFrame, source: Source, *, name: str) -> Vali
         checks[f"{c.PRICE}_too_large"] = pl.col(c.PRICE).abs() > LARGEST
     flags = typed.select(
         *(check.fill_null(False).alias(reason) for reason, check in checks.items()),
-        *(mask.alias(f"{column}_unparsable") for column, mask in unparsed.items()),
+        *(
+            (typed[column].is_null() & text[column].is_not_null()).alias(f"{column}_unparsable")
+            for column in _TYPED
+            if column in text.columns
+        ),
     )
     bad = flags.select(pl.any_horizontal(pl.all())).to_series()
-    rejected = pl.DataFrame(
-        [
-            text.filter(bad)[AT_LINE],
-            masked_json(text.filter(bad)),
-            names_of(flags.filter(bad)),
-        ]
-    )
+    rejected = bad_rows(text.filter(bad), names_of(flags.filter(bad)))
     return ValidatedRows(typed.filter(~bad), rejected)
 
 
@@ -71,64 +71,38 @@ def upsert(
         Items only: the file is the full catalogue, so an item that it lacks is not available.
     """
     key = KEYS[table]
+    current = pl.concat([pl.DataFrame(schema=_SCHEMAS[table]), current], how="diagonal")
     fresh = rows.drop(AT_LINE).unique(subset=key, keep="last", maintain_order=True)
-    schema = {**_SCHEMAS[table], **current.schema}
-    schema |= {name: pl.String() for name in fresh.columns if name not in schema}
-    brought = fresh.columns
-    joined = fresh.join(current, on=key, how="left", suffix=_OLD)
-    updated = joined.select(
-        pl.col(name)
-        if name in brought or name in joined.columns
-        else pl.lit(None, dtype).alias(name)
-        for name, dtype in schema.items()
-    ).cast(pl.Schema(schema))
     kept = current.join(fresh, on=key, how="anti")
-    kept = kept.with_columns(
-        pl.lit(None, dtype).alias(name)
-        for name, dtype in schema.items()
-        if name not in kept.columns
-    ).select(list(schema))
+    lacking = [name for name in current.columns if name not in fresh.columns]
+    updated = fresh.join(current.select(key, *lacking), on=key, how="left")
     if table == "items":
-        given = pl.col(c.AVAILABLE) if c.AVAILABLE in brought or not replace else pl.lit(True)
+        given = pl.lit(True) if c.AVAILABLE in lacking and replace else pl.col(c.AVAILABLE)
         updated = updated.with_columns(given.fill_null(True).alias(c.AVAILABLE))
         if replace:
             kept = kept.with_columns(pl.lit(False).alias(c.AVAILABLE))
-    return pl.concat([kept, updated]).sort(key), rows.height - fresh.height
+    return pl.concat([kept, updated], how="diagonal").sort(key), rows.height - fresh.height
 
 
-def _type(
-    text: pl.DataFrame, source: Source, name: str
-) -> tuple[pl.DataFrame, dict[str, pl.Series]]:
+def _type(text: pl.DataFrame, source: Source, name: str) -> pl.DataFrame:
     key = KEYS[source.table]
     typed = text.with_columns(normalised(text[key]).alias(key))
     if source.table == "users":
-        return typed, {}
+        return typed
     if c.PRICE in text.columns:
         price = pl.col(c.PRICE).str.strip_chars().cast(pl.Float64, strict=False).fill_nan(None)
         typed = typed.with_columns(price)
     if c.AVAILABLE in text.columns:
         word = pl.col(c.AVAILABLE).str.strip_chars().str.to_lowercase()
         typed = typed.with_columns(
-            pl.when(word.is_in(_TRUE))
-            .then(True)
-            .when(word.is_in(_FALSE))
-            .then(False)
-            .alias(c.AVAILABLE)
+            word.replace_strict(_WORDS, default=None, return_dtype=pl.Boolean)
         )
     if c.CREATED_AT in text.columns:
-        times = read_times(text[c.CREATED_AT], source)
-        refuse_naive(times, text[AT_LINE], name, c.CREATED_AT)
-        typed = typed.with_columns(times.instants.alias(c.CREATED_AT))
-    unparsed: dict[str, pl.Series] = {
-        column: typed[column].is_null() & text[column].is_not_null()
-        for column in (c.PRICE, c.AVAILABLE, c.CREATED_AT)
-        if column in text.columns
-    }
+        typed = typed.with_columns(read_times(text, c.CREATED_AT, source, name))
     if c.CATEGORIES in text.columns:
         lists = [_categories(value) for value in text[c.CATEGORIES]]
-        column = pl.Series(c.CATEGORIES, lists, dtype=pl.List(pl.String))
-        typed = typed.with_columns(column)
-    return typed, unparsed
+        typed = typed.with_columns(pl.Series(c.CATEGORIES, lists, dtype=pl.List(pl.String)))
+    return typed
 
 
 def _categories(value: str | None) -> list[str] | None:

@@ -17,8 +17,8 @@ import polars as pl
 
 from pipeline import columns as c
 from pipeline.data.ingest.config import IngestConfig
-from pipeline.data.ingest.quarantine import masked_json
-from pipeline.data.ingest.times import read_times, refuse_naive
+from pipeline.data.ingest.quarantine import bad_rows
+from pipeline.data.ingest.times import read_times
 from pipeline.data.sources.config import EVENT_COLUMNS, Source
 from pipeline.data.sources.mapping import AT_LINE
 from pipeline.data.validate.rules import MAX_ID_BYTES, controls, id_bytes, row_reasons
@@ -94,14 +94,10 @@ def validate_events(
     typed = _type(text, source, config, name)
     judged = typed.with_columns(pl.col(c.EVENT_ID).fill_null(_TO_BE_DERIVED))
     reasons = row_reasons(judged, at=at, kinds=config.kinds)
-    unparsed = [typed[column].is_null() & text[column].is_not_null() for column in _TYPED]
-    bad = reasons.list.len() > 0
-    for mask in unparsed:
-        bad = bad | mask
-    lost = pl.DataFrame(dict(zip(_TYPED, unparsed, strict=True))).filter(bad)
-    return ValidatedRows(
-        typed.filter(~bad), _bad(text.filter(bad), _named(reasons.filter(bad), lost))
-    )
+    lost = pl.DataFrame([typed[name].is_null() & text[name].is_not_null() for name in _TYPED])
+    bad = (reasons.list.len() > 0) | lost.select(pl.any_horizontal(pl.all())).to_series()
+    named = _named(reasons.filter(bad), lost.filter(bad))
+    return ValidatedRows(typed.filter(~bad), bad_rows(text.filter(bad), named))
 
 
 def with_pseudonyms(rows: pl.DataFrame, pseudonyms: Mapping[str, str]) -> pl.DataFrame:
@@ -120,14 +116,13 @@ def derive_ids(rows: pl.DataFrame) -> pl.DataFrame:
     missing = rows[c.EVENT_ID].is_null()
     if not missing.any():
         return rows
-    bare = rows.filter(missing).with_columns(_content(rows.filter(missing)))
-    ordinals = bare.select(pl.int_range(pl.len()).over(_CONTENT)).to_series()
+    contents = _content(rows.filter(missing)).to_frame()
+    ordinal = pl.int_range(pl.len()).over(_CONTENT)
     ids = [
         "d" + hashlib.sha256(f"{ordinal}|{content}".encode()).hexdigest()[:32]
-        for ordinal, content in zip(ordinals, bare[_CONTENT], strict=True)
+        for ordinal, content in contents.select(ordinal, _CONTENT).iter_rows()
     ]
-    place = np.flatnonzero(missing.to_numpy())
-    return rows.with_columns(rows[c.EVENT_ID].scatter(place, ids))
+    return rows.with_columns(rows[c.EVENT_ID].scatter(missing.arg_true(), ids))
 
 
 def split_duplicates(rows: pl.DataFrame, known: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -166,14 +161,12 @@ def conflicting(repeats: pl.DataFrame, firsts: pl.DataFrame) -> pl.DataFrame:
 def conflict_rows(conflicts: pl.DataFrame) -> pl.DataFrame:
     """Return events that conflict as `ValidatedRows.bad` has its rows."""
     text = conflicts.select(AT_LINE, *(pl.col(name).cast(pl.String) for name in EVENT_COLUMNS))
-    reason = pl.Series([[CONFLICT]], dtype=pl.List(pl.String))
-    return _bad(text, reason.new_from_index(0, conflicts.height))
+    return bad_rows(text, pl.Series([[CONFLICT]] * text.height, dtype=pl.List(pl.String)))
 
 
 def on_days(rows: pl.DataFrame) -> pl.Expr:
     """Return the condition for events of the lake on the days of `rows`."""
-    days = rows.select(pl.col(c.TIMESTAMP).dt.date().unique()).to_series()
-    return pl.col(c.EVENT_DAY).is_in(days.to_list())
+    return pl.col(c.EVENT_DAY).is_in(rows[c.TIMESTAMP].dt.date().unique().to_list())
 
 
 def with_origin(rows: pl.DataFrame, *, source: str, batch_id: str) -> pl.DataFrame:
@@ -183,8 +176,8 @@ def with_origin(rows: pl.DataFrame, *, source: str, batch_id: str) -> pl.DataFra
 
 def by_file(rows: pl.DataFrame) -> dict[str, pl.DataFrame]:
     """Return the key of each file that has rows -> its rows, in their order."""
-    parts = rows.partition_by(c.BATCH_ID, maintain_order=True)
-    return {part[c.BATCH_ID][0]: part for part in parts}
+    parts = rows.partition_by(c.BATCH_ID, maintain_order=True, as_dict=True)
+    return {batch_id: part for (batch_id,), part in parts.items()}
 
 
 def event_rows(fresh: pl.DataFrame, *, at: datetime) -> pl.DataFrame:
@@ -201,14 +194,12 @@ def normalised(text: pl.Series) -> pl.Series:
 
 
 def _type(text: pl.DataFrame, source: Source, config: IngestConfig, name: str) -> pl.DataFrame:
-    times = read_times(text[c.TIMESTAMP], source)
-    refuse_naive(times, text[AT_LINE], name, c.TIMESTAMP)
     number = pl.col(c.VALUE).str.strip_chars().cast(pl.Float64, strict=False).fill_nan(None)
     rating = (pl.col(c.KIND) == c.Kind.RATING).fill_null(False)
     frame = text.with_columns(
         *(normalised(text[column]).alias(column) for column in _IDS),
         pl.when(pl.col(c.VALUE).is_not_null()).then(number).when(~rating).then(1.0),
-        times.instants.alias(c.TIMESTAMP),
+        read_times(text, c.TIMESTAMP, source, name),
         pl.col(c.POSITION).str.strip_chars().cast(pl.Int32, strict=False),
     ).with_columns(
         pl.when(id_bytes(c.PUBLICATION_ID) <= MAX_ID_BYTES, controls(c.PUBLICATION_ID) == 0).then(
@@ -231,10 +222,6 @@ def _named(reasons: pl.Series, lost: pl.DataFrame) -> pl.Series:
         unparsed = pl.concat_list(others, pl.lit(f"{column}_unparsable"))
         named = pl.when(pl.col(column)).then(unparsed).otherwise(named)
     return lost.with_columns(reasons).select(named).to_series()
-
-
-def _bad(text: pl.DataFrame, reasons: pl.Series) -> pl.DataFrame:
-    return pl.DataFrame([text[AT_LINE], masked_json(text), reasons.alias(c.REASONS)])
 
 
 def _content(rows: pl.DataFrame) -> pl.Series:

@@ -17,16 +17,22 @@ _MASKED: Final = (c.USER_ID, c.EVENT_ID)
 _MASK: Final = "***"
 
 
-def masked_json(text: pl.DataFrame) -> pl.Series:
-    """Return each row as JSON, the ids of people and of their events masked."""
-    columns = [name for name in text.columns if name != AT_LINE]
-    shown = [
+def bad_rows(text: pl.DataFrame, reasons: pl.Series) -> pl.DataFrame:
+    """Return `AT_LINE`, `raw` and `reasons` of rows; `raw` is JSON without ids of users and events.
+
+    Parameters
+    ----------
+    text
+        `AT_LINE` and String columns.
+    reasons
+        ``(n_rows,)`` List(String).
+    """
+    masked = text.with_columns(
         pl.when(pl.col(name).is_not_null()).then(pl.lit(_MASK)).alias(name)
-        if name in _MASKED
-        else pl.col(name)
-        for name in columns
-    ]
-    return text.select(pl.struct(shown).struct.json_encode().alias(c.RAW)).to_series()
+        for name in _MASKED
+        if name in text.columns
+    ).select(pl.struct(pl.exclude(AT_LINE)).struct.json_encode())
+    return pl.DataFrame([text[AT_LINE], masked.to_series().alias(c.RAW), reasons.alias(c.REASONS)])
 
 
 def quarantine_rows(
