@@ -20,7 +20,7 @@ from pipeline.base import Frozen, Progress, silent, to_utc
 from pipeline.data.validate.checks import DataCheck, Status, verdict
 from pipeline.data.validate.rules import JUDGED, Rule, declare
 from pipeline.data.validate.suite import SuiteResult, run_suite
-from pipeline.data.validate.volume import DAYS, VolumeConfig, judge_volume
+from pipeline.data.validate.volume import DAYS, VolumeConfig, judge_volume, unjudged
 
 _EVENTS: Final = "events"
 _ITEMS: Final = "items"
@@ -115,7 +115,7 @@ def validate(
     quarantined: int | None,
     baseline: Baseline | None,
     config: ValidateConfig,
-    counted: pl.DataFrame | None = None,
+    counted: pl.DataFrame,
     progress: Progress = silent,
 ) -> Validation:
     """Judge the data of a snapshot before anything learns from it.
@@ -137,19 +137,19 @@ def validate(
     baseline
         What the last accepted night saw; ``None`` only for the first night.
     counted
-        Those of the events that count as volume, so that no single person stops a night; ``None``
-        means all.
+        Those of the events that count as volume, so that no single person stops a night.
     """
     as_of = to_utc(as_of)
     schema = (*_schema(_EVENTS, events), *_schema(_ITEMS, items))
     rules = declare(at=as_of, kinds=kinds)
-    batch, suite, volume = events.clear(), SuiteResult((), "null"), _unknown_volume()
+    batch, suite = events.clear(), SuiteResult((), "null")
+    volume = unjudged(Status.MISSING, "the events have not the columns by which days are counted")
     # A frame of another shape cannot be judged: then nothing ran, and that blocks.
     if set(_NEEDED_EVENTS) <= set(schema):
         batch = _recent(events, as_of, config)
         progress(f"judging {batch.height:,} events by {len(rules)} rules")
         suite = run_suite(batch, rules)
-        past = (events if counted is None else counted)[c.TIMESTAMP].drop_nulls()
+        past = counted[c.TIMESTAMP].drop_nulls()
         volume = judge_volume(past.filter(past < as_of), as_of, config.volume)
     available = int(items[c.AVAILABLE].sum()) if set(_NEEDED_ITEMS) <= set(schema) else None
     return Validation(
@@ -189,9 +189,8 @@ def _recent(events: pl.DataFrame, as_of: datetime, config: ValidateConfig) -> pl
 
 
 def _judge_completeness(suite: SuiteResult, rules: Sequence[Rule], rows: int) -> DataCheck:
-    declared = {rule.name for rule in rules}
-    missing = sorted(declared - {name for name, _ in suite.broken})
-    complete = bool(declared) and not missing and len(suite.broken) == len(rules) and rows > 0
+    missing = sorted({rule.name for rule in rules} - {name for name, _ in suite.broken})
+    complete = not missing and len(suite.broken) == len(rules) > 0 and rows > 0
     sentence = f"{len(suite.broken)} of {len(rules)} rules ran over {rows:,} events"
     if missing:
         sentence += f", without {', '.join(missing)}"
@@ -228,14 +227,6 @@ def _judge_quarantine(
         bound,
         f"{quarantined:,} of {rows:,} rows taken in are in quarantine: {share:.2%}, "
         f"{bound:.2%} is allowed",
-    )
-
-
-def _unknown_volume() -> tuple[DataCheck, DataCheck]:
-    sentence = "the events have not the columns by which days could be counted"
-    return (
-        DataCheck("volume", Status.MISSING, None, None, sentence),
-        DataCheck("volume_week", Status.MISSING, None, None, sentence),
     )
 
 

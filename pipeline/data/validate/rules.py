@@ -7,7 +7,7 @@ the two cannot drift apart.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -123,12 +123,6 @@ def controls(column: str) -> pl.Expr:
     return pl.col(column).str.count_matches(_CONTROL)
 
 
-def predicate(rule: Rule) -> pl.Expr:
-    """Return the expression that is true where `rule` holds; it never yields null."""
-    # A rule that cannot be decided must not let a row pass.
-    return _PREDICATES[rule.check](rule).fill_null(False)
-
-
 def failures(frame: pl.DataFrame, rules: Sequence[Rule]) -> pl.DataFrame:
     """Return one boolean column a rule, true where a row breaks it.
 
@@ -141,7 +135,8 @@ def failures(frame: pl.DataFrame, rules: Sequence[Rule]) -> pl.DataFrame:
             f"cannot be judged without {', '.join(absent)}",
             where="events",
         )
-    return frame.select((~predicate(rule)).alias(rule.name) for rule in rules)
+    # A rule that cannot be decided must not let a row pass.
+    return frame.select((~_holds(rule).fill_null(False)).alias(rule.name) for rule in rules)
 
 
 def row_reasons(frame: pl.DataFrame, *, at: datetime, kinds: Sequence[str]) -> pl.Series:
@@ -179,53 +174,30 @@ def names_of(flags: pl.DataFrame) -> pl.Series:
     return flags.select(pl.concat_list(names).list.drop_nulls()).to_series().alias(c.REASONS)
 
 
-def _known(rule: Rule) -> pl.Expr:
+def _measure(rule: Rule) -> pl.Expr:
+    """Return the quantity that a rule bounds; null where the column is null."""
+    if rule.check is CheckKind.BYTES:
+        return id_bytes(rule.column)
+    if rule.check is CheckKind.PRINTABLE:
+        return controls(rule.column)
     column = pl.col(rule.column)
-    # NaN says that there is no number, which is what null says.
+    # NaN is not a number: it counts as missing, like null.
     return column.fill_nan(None) if rule.column == c.VALUE else column
 
 
-def _present(rule: Rule) -> pl.Expr:
-    return _known(rule).is_not_null()
-
-
-def _within(measure: pl.Expr, parameters: Mapping[str, Any]) -> pl.Expr:
+def _holds(rule: Rule) -> pl.Expr:
+    """Return the expression that is true where a rule holds; it may be null."""
+    measure = _measure(rule)
+    if rule.check is CheckKind.PRESENT:
+        return measure.is_not_null()
     held = pl.lit(True)
-    if "minimum" in parameters:
-        held = held & (measure >= parameters["minimum"])
-    if "maximum" in parameters:
-        held = held & (measure <= parameters["maximum"])
-    return held
-
-
-def _bytes(rule: Rule) -> pl.Expr:
-    return pl.col(rule.column).is_null() | _within(id_bytes(rule.column), rule.parameters)
-
-
-def _printable(rule: Rule) -> pl.Expr:
-    return pl.col(rule.column).is_null() | _within(controls(rule.column), rule.parameters)
-
-
-def _between(rule: Rule) -> pl.Expr:
-    return _known(rule).is_null() | _within(_known(rule), rule.parameters)
-
-
-def _one_of(rule: Rule) -> pl.Expr:
-    column = pl.col(rule.column)
-    return column.is_null() | column.is_in(list(rule.parameters["values"]))
-
-
-def _unique_on_day(rule: Rule) -> pl.Expr:
-    day = pl.col(c.TIMESTAMP).dt.date()
-    unknown = pl.col(rule.column).is_null() | day.is_null()
-    return unknown | pl.struct(pl.col(rule.column), day).is_unique()
-
-
-_PREDICATES: Final[Mapping[CheckKind, Callable[[Rule], pl.Expr]]] = {
-    CheckKind.PRESENT: _present,
-    CheckKind.BYTES: _bytes,
-    CheckKind.PRINTABLE: _printable,
-    CheckKind.BETWEEN: _between,
-    CheckKind.ONE_OF: _one_of,
-    CheckKind.UNIQUE_ON_DAY: _unique_on_day,
-}
+    if rule.check is CheckKind.ONE_OF:
+        held = measure.is_in(list(rule.parameters["values"]))
+    elif rule.check is CheckKind.UNIQUE_ON_DAY:
+        day = pl.col(c.TIMESTAMP).dt.date()
+        held = day.is_null() | pl.struct(measure, day).is_unique()
+    if "minimum" in rule.parameters:
+        held &= measure >= rule.parameters["minimum"]
+    if "maximum" in rule.parameters:
+        held &= measure <= rule.parameters["maximum"]
+    return measure.is_null() | held

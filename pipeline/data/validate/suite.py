@@ -11,7 +11,7 @@ import json
 import logging
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Final
@@ -108,44 +108,27 @@ def _library() -> ModuleType:
 
 
 def _expectation(rule: Rule, library: ModuleType) -> Any:
-    return _EXPECTATIONS[rule.check](rule, library)
-
-
-def _present(rule: Rule, library: ModuleType) -> Any:
-    return library.ExpectColumnValuesToNotBeNull(column=_seen_as(rule), meta={"rule": rule.name})
-
-
-def _between(rule: Rule, library: ModuleType) -> Any:
-    return library.ExpectColumnValuesToBeBetween(
-        column=_seen_as(rule),
-        min_value=rule.parameters.get("minimum"),
-        max_value=rule.parameters.get("maximum"),
-        meta={"rule": rule.name},
-    )
-
-
-def _one_of(rule: Rule, library: ModuleType) -> Any:
-    return library.ExpectColumnValuesToBeInSet(
-        column=rule.column, value_set=list(rule.parameters["values"]), meta={"rule": rule.name}
-    )
-
-
-def _unique_on_day(rule: Rule, library: ModuleType) -> Any:
-    return library.ExpectCompoundColumnsToBeUnique(
-        column_list=[_CODE, c.EVENT_DAY],
-        ignore_row_if="any_value_is_missing",
-        meta={"rule": rule.name},
-    )
-
-
-_EXPECTATIONS: Final[Mapping[CheckKind, Callable[[Rule, ModuleType], Any]]] = {
-    CheckKind.PRESENT: _present,
-    CheckKind.BYTES: _between,
-    CheckKind.PRINTABLE: _between,
-    CheckKind.BETWEEN: _between,
-    CheckKind.ONE_OF: _one_of,
-    CheckKind.UNIQUE_ON_DAY: _unique_on_day,
-}
+    meta = {"rule": rule.name}
+    match rule.check:
+        case CheckKind.PRESENT:
+            return library.ExpectColumnValuesToNotBeNull(column=_seen_as(rule), meta=meta)
+        case CheckKind.ONE_OF:
+            return library.ExpectColumnValuesToBeInSet(
+                column=rule.column, value_set=list(rule.parameters["values"]), meta=meta
+            )
+        case CheckKind.UNIQUE_ON_DAY:
+            return library.ExpectCompoundColumnsToBeUnique(
+                column_list=[_CODE, c.EVENT_DAY],
+                ignore_row_if="any_value_is_missing",
+                meta=meta,
+            )
+        case CheckKind.BYTES | CheckKind.PRINTABLE | CheckKind.BETWEEN:
+            return library.ExpectColumnValuesToBeBetween(
+                column=_seen_as(rule),
+                min_value=rule.parameters.get("minimum"),
+                max_value=rule.parameters.get("maximum"),
+                meta=meta,
+            )
 
 
 def _seen_as(rule: Rule) -> str:

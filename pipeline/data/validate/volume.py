@@ -16,7 +16,6 @@ like weekdays had events: a closed shop and a dead feed look the same from here.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -57,6 +56,14 @@ class VolumeConfig(Frozen):
     )
 
 
+def unjudged(status: Status, sentence: str) -> tuple[DataCheck, DataCheck]:
+    """Return the checks `volume` and `volume_week` without figures."""
+    return (
+        DataCheck("volume", status, None, None, sentence),
+        DataCheck("volume_week", status, None, None, sentence),
+    )
+
+
 def judge_volume(
     timestamps: pl.Series, as_of: datetime, config: VolumeConfig
 ) -> tuple[DataCheck, DataCheck]:
@@ -72,26 +79,18 @@ def judge_volume(
     """
     counts = _count(timestamps, as_of)
     history = len(counts) - 1
+    sentence = f"{max(history, 0)} whole days lie before the last one, too few to judge volume"
+    day, week = unjudged(Status.NO_HISTORY, sentence)
     if history < config.min_history_days:
-        sentence = f"{max(history, 0)} whole days lie before the last one, too few to judge volume"
-        return (
-            DataCheck("volume", Status.NO_HISTORY, None, None, sentence),
-            DataCheck("volume_week", Status.NO_HISTORY, None, None, sentence),
-        )
+        return day, week
     scatter = math.exp(config.spreads * _spread(counts[1:]))
     day = _compare(
         "volume", "day", int(counts[0]), counts[_WEEK::_WEEK], max(config.day_factor, scatter)
     )
-    weeks = [
-        int(counts[start : start + _WEEK].sum())
-        for start in range(0, len(counts) - _WEEK + 1, _WEEK)
-    ]
-    if len(weeks) < 2:
-        sentence = f"{history} whole days lie before the last one, too few to judge a week"
-        return day, DataCheck("volume_week", Status.NO_HISTORY, None, None, sentence)
-    week = _compare(
-        "volume_week", "seven days", weeks[0], weeks[1:], max(config.week_factor, scatter)
-    )
+    weeks = counts[: len(counts) // _WEEK * _WEEK].reshape(-1, _WEEK).sum(axis=1)
+    if len(weeks) > 1:
+        factor = max(config.week_factor, scatter)
+        week = _compare("volume_week", "seven days", int(weeks[0]), weeks[1:], factor)
     return day, week
 
 
@@ -120,9 +119,7 @@ def _spread(past: NDArray[np.int64]) -> float:
     return float(np.sqrt(np.mean(scattered**2))) if len(scattered) else 0.0
 
 
-def _compare(
-    name: str, span: str, now: int, before: Sequence[int] | NDArray[np.int64], factor: float
-) -> DataCheck:
+def _compare(name: str, span: str, now: int, before: NDArray[np.int64], factor: float) -> DataCheck:
     usual = float(np.median(before))
     ratio = (now + 1) / (usual + 1)  # the 1 keeps a day without events comparable
     return DataCheck(

@@ -78,7 +78,8 @@ def judged(events: pl.DataFrame | None = None, **changed: Any) -> Validation:
         **changed,
     }
     items = given.pop("items")
-    return validate(events_on(STEADY) if events is None else events, items, **given)
+    events = events_on(STEADY) if events is None else events
+    return validate(events, items, counted=events, **given)
 
 
 def check(validation: Validation, name: str) -> DataCheck:
@@ -126,8 +127,12 @@ def test_a_row_of_nulls_fails_all_that_must_be_present_and_no_predicate_is_null(
 def test_a_rule_that_cannot_be_decided_fails_the_row(monkeypatch: pytest.MonkeyPatch) -> None:
     from pipeline.data.validate import rules
 
-    undecided = {**rules._PREDICATES, CheckKind.ONE_OF: lambda rule: pl.lit(None, pl.Boolean)}
-    monkeypatch.setattr(rules, "_PREDICATES", undecided)
+    holds = rules._holds
+
+    def undecided(rule: Rule) -> pl.Expr:
+        return pl.lit(None, pl.Boolean) if rule.check is CheckKind.ONE_OF else holds(rule)
+
+    monkeypatch.setattr(rules, "_holds", undecided)
     reasons = row_reasons(events_on([1]), at=AS_OF, kinds=KINDS)
     assert reasons[0].to_list() == ["kind_unknown"]
 
