@@ -26,8 +26,9 @@ def purchases(transactions: pl.DataFrame, products: pl.DataFrame, span: Interval
     """
     listed = products.select("product_id", "department", "product_category")
     unlisted = pl.col("department").is_null()
+    start, end = _naive(span.start), _naive(span.end)
     return (
-        transactions.filter(_between(span))
+        transactions.filter(pl.col(_BOUGHT).is_between(start, end, closed="left"))
         .join(listed, on="product_id", how="left")
         .sort(_BOUGHT, "basket_id", "product_id")
         .select(
@@ -68,11 +69,6 @@ def households(demographics: pl.DataFrame) -> pl.DataFrame:
     return demographics.sort("household_id").select(
         household="household_id", segment="household_comp", age="age", income="income"
     )
-
-
-def _between(span: Interval) -> pl.Expr:
-    bought = pl.col(_BOUGHT)
-    return (bought >= _naive(span.start)) & (bought < _naive(span.end))
 
 
 def _naive(instant: datetime) -> datetime:

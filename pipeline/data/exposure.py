@@ -105,7 +105,7 @@ def shown_at(rows: pl.DataFrame, shown: pl.DataFrame) -> pl.DataFrame:
     by_time = rows.sort(c.TIMESTAMP)
     own = _asof(by_time.with_columns(pl.col(c.USER_ID).alias(OWNER)), shown)
     anyone = _asof(
-        by_time.join(_spans(own), on=[c.USER_ID, c.TIMESTAMP], how="anti").with_columns(
+        by_time.join(own, on=[c.USER_ID, c.TIMESTAMP], how="anti").with_columns(
             pl.lit(c.ANYONE).alias(OWNER)
         ),
         shown,
@@ -124,10 +124,6 @@ def _asof(rows: pl.DataFrame, shown: pl.DataFrame) -> pl.DataFrame:
         check_sortedness=False,  # both are sorted above; with groups the library cannot tell
     )
     return matched.filter(pl.col(c.TIMESTAMP) < pl.col(UNTIL))
-
-
-def _spans(rows: pl.DataFrame) -> pl.DataFrame:
-    return rows.select(c.USER_ID, c.TIMESTAMP).unique()
 
 
 def _swaps(publications: pl.DataFrame) -> pl.DataFrame:

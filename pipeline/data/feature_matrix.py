@@ -15,6 +15,29 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 
+def take_rows(
+    indptr: NDArray[np.integer[Any]], rows: NDArray[np.integer[Any]]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Select rows of a CSR layout.
+
+    Parameters
+    ----------
+    indptr
+        ``(n_rows + 1,)`` start of each row.
+    rows
+        Row numbers, in the order wanted; a number below 0 gives an empty row.
+
+    Returns
+    -------
+    ``(len(rows) + 1,)`` start of each selected row, and the positions of their entries.
+    """
+    count = np.diff(indptr)[rows]
+    count[rows < 0] = 0
+    selected = np.concatenate([[0], np.cumsum(count)]).astype(np.int64)
+    start = indptr[:-1][rows] - selected[:-1]
+    return selected, np.arange(selected[-1], dtype=np.int64) + np.repeat(start, count)
+
+
 @dataclass(frozen=True)
 class FeatureMatrix:
     """Features of users or items, one row each.
@@ -50,11 +73,7 @@ class FeatureMatrix:
 
     def rows(self, rows: NDArray[np.integer[Any]]) -> FeatureMatrix:
         """Return some rows, in the order given; a row below 0 is one of nothing known."""
-        count = np.diff(self.cells.indptr)[rows]
-        count[rows < 0] = 0
-        indptr = np.concatenate([[0], np.cumsum(count)])
-        start = self.cells.indptr[:-1][rows]
-        pick = np.arange(indptr[-1]) + np.repeat(start - indptr[:-1], count)
+        indptr, pick = take_rows(self.cells.indptr, rows)
         cells = (self.cells.data[pick], self.cells.indices[pick], indptr)
         return FeatureMatrix(self.names, sp.csr_matrix(cells, shape=(len(rows), len(self.names))))
 

@@ -19,7 +19,7 @@ from pydantic import Field, field_validator, model_validator
 from pipeline import columns as c
 from pipeline.base import Frozen
 from pipeline.data.cluster_robust import per_user_cap
-from pipeline.data.matrix import RATING, WEIGHT, History
+from pipeline.data.matrix import RATING, US_PER_DAY, WEIGHT, History
 from pipeline.errors import DataError
 
 # One step up the funnel counts for about as much as two or three of the step below. A data set of
@@ -33,8 +33,6 @@ _DEFAULTS: Final[Mapping[str, float]] = {
 }
 RATING_THRESHOLD: Final = 4.0
 """From this value on a rating counts as liking, on the usual scale of one to five."""
-
-_US_PER_DAY: Final = 86_400_000_000
 
 
 class FeaturesConfig(Frozen):
@@ -177,7 +175,7 @@ def recency_days(history: History) -> NDArray[np.float64]:
     filled = np.flatnonzero(np.diff(history.indptr))
     # Events stand in the order of time within a user: the last one is the newest.
     last = history.timestamp_us[history.indptr[1:][filled] - 1]
-    days[filled] = (_end_us(history) - last) / _US_PER_DAY
+    days[filled] = (history.end_us - last) / US_PER_DAY
     return days
 
 
@@ -185,11 +183,7 @@ def item_age_days(history: History) -> NDArray[np.float64]:
     """``(n_items,)`` float64: days from an item's first event to the window's end; -inf without."""
     first = np.full(history.n_items, np.inf)
     np.minimum.at(first, history.item, history.timestamp_us.astype(np.float64))
-    return (_end_us(history) - first) / _US_PER_DAY
-
-
-def _end_us(history: History) -> int:
-    return round(history.end.timestamp() * 1e6)
+    return (history.end_us - first) / US_PER_DAY
 
 
 WEIGHED: Final = (c.USER_ID, c.ITEM_ID, c.KIND, c.VALUE, c.TIMESTAMP)

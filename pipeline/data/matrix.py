@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pipeline import columns as c
 from pipeline.base import to_utc
-from pipeline.data.feature_matrix import ColdItems, FeatureMatrix
+from pipeline.data.feature_matrix import ColdItems, FeatureMatrix, take_rows
 from pipeline.errors import DataError
 
 WEIGHT = "weight"
@@ -27,7 +27,7 @@ WEIGHT = "weight"
 RATING = "rating"
 """What a user thought of an item, on the scale of the data; null where the event says nothing."""
 
-_US_PER_DAY = 86_400_000_000
+US_PER_DAY = 86_400_000_000
 _EVENTS = ("user_ids", "item_ids", "indptr", "item", "timestamp_us", "weight")
 _ITEM_FEATURES, _USER_FEATURES, _COLD_ITEMS = "item_features/", "user_features/", "cold_items/"
 
@@ -85,6 +85,11 @@ class History:
         return len(self.item_ids)
 
     @property
+    def end_us(self) -> int:
+        """`end` in microseconds since 1970 in UTC."""
+        return round(self.end.timestamp() * 1e6)
+
+    @property
     def user(self) -> NDArray[np.int32]:
         """``(n_events,)`` int32 row of each event."""
         return np.repeat(np.arange(self.n_users, dtype=np.int32), np.diff(self.indptr))
@@ -92,7 +97,7 @@ class History:
     @property
     def age_days(self) -> NDArray[np.float32]:
         """``(n_events,)`` float32 days between the event and `end`; always > 0."""
-        return ((_micros(self.end) - self.timestamp_us) / _US_PER_DAY).astype(np.float32)
+        return ((self.end_us - self.timestamp_us) / US_PER_DAY).astype(np.float32)
 
     @cached_property
     def seen(self) -> sp.csr_matrix:
@@ -125,22 +130,16 @@ class History:
 
     def take(self, rows: NDArray[np.integer[Any]]) -> History:
         """Return the histories of some rows, in the order given, over the same catalogue."""
-        counts = np.diff(self.indptr)[rows]
-        indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        starts = self.indptr[:-1][rows]
-        pick = np.arange(indptr[-1], dtype=np.int64) + np.repeat(starts - indptr[:-1], counts)
-        return History(
+        indptr, pick = take_rows(self.indptr, rows)
+        return replace(
+            self,
             user_ids=self.user_ids[rows],
-            item_ids=self.item_ids,
             indptr=indptr,
             item=self.item[pick],
             timestamp_us=self.timestamp_us[pick],
             weight=self.weight[pick],
-            end=self.end,
             rating=None if self.rating is None else self.rating[pick],
-            item_features=self.item_features,
             user_features=None if self.user_features is None else self.user_features.rows(rows),
-            cold_items=self.cold_items,
         )
 
     def reindex_items(self, item_ids: NDArray[np.str_]) -> History:
@@ -177,19 +176,17 @@ class History:
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return everything as arrays, for an npz file; `from_arrays` turns it back."""
-        return {
-            "user_ids": self.user_ids,
-            "item_ids": self.item_ids,
-            "indptr": self.indptr,
-            "item": self.item,
-            "timestamp_us": self.timestamp_us,
-            "weight": self.weight,
-            "end": np.array([_micros(self.end)], np.int64),
-            **({} if self.rating is None else {"rating": self.rating}),
-            **({} if self.item_features is None else self.item_features.arrays(_ITEM_FEATURES)),
-            **({} if self.user_features is None else self.user_features.arrays(_USER_FEATURES)),
-            **({} if self.cold_items is None else self.cold_items.arrays(_COLD_ITEMS)),
-        }
+        arrays = {name: getattr(self, name) for name in _EVENTS}
+        arrays["end"] = np.array([self.end_us], np.int64)
+        if self.rating is not None:
+            arrays["rating"] = self.rating
+        for prefix, part in (
+            (_ITEM_FEATURES, self.item_features),
+            (_USER_FEATURES, self.user_features),
+            (_COLD_ITEMS, self.cold_items),
+        ):
+            arrays |= {} if part is None else part.arrays(prefix)
+        return arrays
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> History:
@@ -257,7 +254,3 @@ def _places(
     """Places of some ids among sorted ones, and whether they are there at all."""
     place = np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)
     return place, ids[place] == wanted
-
-
-def _micros(instant: datetime) -> int:
-    return round(to_utc(instant).timestamp() * 1e6)

@@ -26,7 +26,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final, Literal
+from typing import Final, Literal, cast
 
 import polars as pl
 from pydantic import Field, field_validator
@@ -153,7 +153,7 @@ def before(instant: datetime) -> pl.Expr:
 
 def between(span: Interval) -> pl.Expr:
     """Select the events of a half-open span."""
-    return (pl.col(c.TIMESTAMP) >= span.start) & (pl.col(c.TIMESTAMP) < span.end)
+    return pl.col(c.TIMESTAMP).is_between(span.start, span.end, closed="left")
 
 
 def last_event(events: pl.DataFrame, as_of: datetime) -> datetime:
@@ -201,15 +201,12 @@ def split(
         No event before as-of, or none before the latest possible cutoff: nothing to learn from.
     """
     as_of = to_utc(as_of)
-    start_days = max(config.holdout_days, holdout_days or 0)
-    lengths = sorted(
-        {start_days, *(days for days in config.holdout_days_options if days > start_days)}
-    )
-    if first:
-        lengths = sorted({config.holdout_days, *config.holdout_days_options})
+    start = config.holdout_days if first else max(config.holdout_days, holdout_days or 0)
+    options = (days for days in config.holdout_days_options if first or days > start)
+    lengths = sorted({start, *options})
     last_event(events, as_of)
     rows = events.filter(before(as_of))
-    begin = _instant(rows[c.TIMESTAMP].min())
+    begin = cast(datetime, rows[c.TIMESTAMP].min())
     usable = [days for days in lengths if begin < as_of - timedelta(days=days)]
     if not usable:
         raise DataError(
@@ -221,21 +218,17 @@ def split(
     kinds = target_kinds(rows, config.target_kinds, rating_threshold)
     wanted = is_target(kinds, rating_threshold)
     share = repeat_share(rows, wanted, as_of)
-    policy: Task
-    if config.task == "auto":
-        policy = "repeat" if share is not None and share >= REPEAT_SHARE else "discovery"
-    else:
-        policy = config.task
+    inferred: Task = "repeat" if share is not None and share >= REPEAT_SHARE else "discovery"
+    policy = inferred if config.task == "auto" else config.task
     pairs = target_pairs(rows, wanted, as_of - timedelta(days=usable[-1]))
     truths = {days: targets_of(pairs, as_of - timedelta(days=days), policy) for days in usable}
     judged = {days: truth[c.USER_ID].n_unique() for days, truth in truths.items()}
     chosen = _choose(judged, config.min_users, longest=first)
     cutoff = as_of - timedelta(days=chosen)
-    flags = []
-    if judged[chosen] < config.min_users:
-        flags.append(UNDERPOWERED)
-    if pairs.filter(pl.col(LAST) >= cutoff).is_empty():
-        flags.append(EMPTY_HOLDOUT)
+    flags = {
+        UNDERPOWERED: judged[chosen] < config.min_users,
+        EMPTY_HOLDOUT: pairs.filter(pl.col(LAST) >= cutoff).is_empty(),
+    }
     return Split(
         train=Interval(begin, cutoff),
         holdout=Interval(cutoff, as_of),
@@ -244,7 +237,7 @@ def split(
         repeat_share=share,
         target_kinds=kinds,
         judged=tuple(judged.items()),
-        flags=tuple(flags),
+        flags=tuple(flag for flag, raised in flags.items() if raised),
         truth=truths[chosen],
         ratings=ratings_since(rows, cutoff),
     )
@@ -256,9 +249,3 @@ def _choose(judged: Mapping[int, int], enough: int, *, longest: bool) -> int:
     if able:
         return max(able) if longest else min(able)
     return max(judged, key=lambda days: (judged[days], days))
-
-
-def _instant(value: object) -> datetime:
-    if not isinstance(value, datetime):
-        raise DataError("split.no_timestamps", "timestamps are missing", where=c.TIMESTAMP)
-    return value

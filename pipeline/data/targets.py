@@ -6,6 +6,7 @@ what a user thought of an item all the same (`ratings_since`); the order of rows
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
@@ -17,13 +18,7 @@ from pipeline.errors import ConfigError
 Task = Literal["repeat", "discovery"]
 """May a list hold what the user already had? `repeat`: yes. `discovery`: no."""
 
-_STRONGEST_FIRST: Final = (
-    c.Kind.PURCHASE,
-    c.Kind.RATING,
-    c.Kind.ADD_TO_CART,
-    c.Kind.CLICK,
-    c.Kind.VIEW,
-)
+_STRONGEST_FIRST: Final = [kind.value for kind in reversed(c.Kind) if kind != c.Kind.RETURN]
 # Of the pairs (user, item) bought in four weeks, grocers and a gift shop show .36 to .45 that the
 # user had bought before, in every season looked at; ratings show 0. In between, far from both, so
 # that the kind of task does not change from one night to the next.
@@ -41,19 +36,18 @@ def target_kinds(
     """Return the kinds that count: those named, else the strongest kind that the rows hold."""
     if named is not None:
         return named
-    liked = pl.col(c.VALUE).fill_null(1.0) >= rating_threshold
-    counted = rows.filter((pl.col(c.KIND) != c.Kind.RATING.value) | liked)
-    present = set(counted[c.KIND].cast(pl.String).unique().to_list())
+    counted = rows.filter(is_target(_STRONGEST_FIRST, rating_threshold))
+    present = set(counted[c.KIND].cast(pl.String).unique())
     for kind in _STRONGEST_FIRST:
-        if kind.value in present:
-            return (kind.value,)
+        if kind in present:
+            return (kind,)
     raise ConfigError(
         "split.no_target_kind",
         f"the events hold none of the kinds {', '.join(_STRONGEST_FIRST)}; name split.target_kinds",
     )
 
 
-def is_target(kinds: tuple[str, ...], rating_threshold: float) -> pl.Expr:
+def is_target(kinds: Sequence[str], rating_threshold: float) -> pl.Expr:
     """Return the condition that an event counts as truth."""
     kind = pl.col(c.KIND).cast(pl.String)
     liked = pl.col(c.VALUE).fill_null(1.0) >= rating_threshold
