@@ -46,7 +46,6 @@ def canonicalise_user_ids(
 
     def renamed(frame: pl.DataFrame) -> pl.DataFrame:
         joined = frame.join(ranked, on=c.USER_ID, how="inner", maintain_order="left")
-        named = joined.with_columns(pl.col(_NAME).alias(c.USER_ID)).drop(_NAME)
-        return named.select(frame.columns)
+        return joined.with_columns(pl.col(_NAME).alias(c.USER_ID)).select(frame.columns)
 
     return renamed(events), None if users is None else renamed(users)

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -72,32 +73,29 @@ def described(
         created = items.filter(items[c.CREATED_AT] < history.end)[c.ITEM_ID]
         others = np.setdiff1d(np.asarray(created.to_list(), np.str_), history.item_ids)
         ids, n = np.concatenate([history.item_ids, others]), history.n_items
-        history = replace(history, **_parted(_describe("items", items, c.ITEM_ID, ids, n), ids, n))
+        matrix, cold_items = _describe("items", items, c.ITEM_ID, ids, n), None
+        if matrix is not None:
+            more = n + np.flatnonzero(np.diff(matrix.cells.indptr)[n:])
+            cold_items = ColdItems(ids[more], matrix.rows(more)) if len(more) else None
+            matrix = matrix.rows(np.arange(n))
+        history = replace(history, item_features=matrix, cold_items=cold_items)
     if users is not None:
         user_matrix = _describe("users", users, c.USER_ID, history.user_ids, history.n_users)
         history = replace(history, user_features=user_matrix)
     return history
 
 
-def _parted(matrix: FeatureMatrix | None, ids: NDArray[np.str_], n: int) -> dict[str, Any]:
-    """Part the first `n` rows from those after them, of which only the described ones count."""
-    if matrix is None:
-        return {"item_features": None, "cold_items": None}
-    more = np.flatnonzero(np.diff(matrix.cells.indptr))
-    more = more[more >= n]
-    others = ColdItems(ids[more], matrix.rows(more)) if len(more) else None
-    return {"item_features": matrix.rows(np.arange(n)), "cold_items": others}
-
-
 def _describe(
     name: str, table: pl.DataFrame, key: str, ids: NDArray[np.str_], n: int
 ) -> FeatureMatrix | None:
     """Describe `ids` by what the first `n` of them teach; ``None`` where nothing is known."""
-    _refuse(f"{name}.{key}", "an id stands more than once", table[key].is_duplicated())
-    asked = pl.DataFrame({key: ids.tolist()}, schema={key: pl.String})
-    rows = asked.join(table.with_row_index(_LINE), on=key, how="left", maintain_order="left")
+    table = table.with_row_index(_LINE)
+    repeated = table.filter(table[key].is_duplicated())
+    _refuse(f"{name}.{key}", "an id stands more than once", repeated[_LINE])
+    wanted = pl.DataFrame({key: ids.tolist()}, schema={key: pl.String})
+    rows = wanted.join(table, on=key, how="left", maintain_order="left")
     blocks = []
-    for column in sorted(set(table.columns) - set(_NO_FEATURES)):
+    for column in sorted(set(table.columns) - {*_NO_FEATURES, _LINE}):
         place = _Place(f"{name}.{column}", rows[_LINE], n, words=key == c.ITEM_ID)
         blocks.append(_features(rows[column], place))
     cells = pl.concat(blocks) if blocks else pl.DataFrame()
@@ -135,19 +133,14 @@ class _Place:
 
     def refuse(self, what: str, bad: pl.Series) -> None:
         """Raise `DataError` if any value is bad."""
-        _refuse(self.where, what, bad, self.line)
+        _refuse(self.where, what, self.line.filter(bad))
 
 
-def _refuse(where: str, what: str, bad: pl.Series, line: pl.Series | None = None) -> None:
-    rows = bad.fill_null(False).arg_true()
-    if len(rows):
-        lines = (rows if line is None else line.gather(rows)).sort()
+def _refuse(where: str, what: str, lines: pl.Series) -> None:
+    if len(lines):
+        positions = (lines.sort() + 1).to_list()
         raise DataError(
-            "features.not_a_list",
-            what,
-            where=where,
-            count=len(rows),
-            positions=(lines + 1).to_list(),
+            "features.not_a_list", what, where=where, count=len(lines), positions=positions
         )
 
 
@@ -258,15 +251,13 @@ def _binned(numbers: pl.Series, at: _Place) -> pl.Series:
     """Name the bin of each number; the edges are numbers that somebody sent."""
     at.refuse(_WILD, numbers.abs() >= _TOO_LARGE)
     known = numbers[: at.n].drop_nulls().to_numpy()
-    labels: list[str | None] = [None] * len(numbers)
-    if len(known):
-        edges = np.unique(np.quantile(known, np.arange(1, BINS) / BINS, method="inverted_cdf"))
-        bounds = ["", *map(str, edges.tolist()), ""]
-        there = numbers.is_not_null().arg_true().to_list()
-        bins = np.searchsorted(edges, numbers.gather(there).to_numpy(), "right")
-        for row, bin_index in zip(there, bins.tolist(), strict=True):
-            labels[row] = f"{bounds[bin_index]}..{bounds[bin_index + 1]}"
-    return pl.Series(numbers.name, labels, dtype=pl.String)
+    if not len(known):
+        return pl.Series(numbers.name, [None] * len(numbers), dtype=pl.String)
+    edges = np.unique(np.quantile(known, np.arange(1, BINS) / BINS, method="inverted_cdf"))
+    bounds = pairwise(["", *map(str, edges.tolist()), ""])
+    labels = pl.Series(numbers.name, [f"{low}..{high}" for low, high in bounds])
+    bins = pl.Series(np.searchsorted(edges, numbers.fill_null(0).to_numpy(), "right"))
+    return labels.gather(bins.set(numbers.is_null(), None))
 
 
 def _vector(vectors: pl.Series, at: _Place) -> pl.DataFrame:

@@ -77,13 +77,10 @@ class FeaturesConfig(Frozen):
         weights = {str(kind): weight for kind, weight in _DEFAULTS.items()} | given
         weights.setdefault(c.Kind.RETURN.value, -weights[c.Kind.PURCHASE])
         for kind, weight in weights.items():
-            if not math.isfinite(weight):
-                raise ValueError(f"the weight of {kind!r} is no finite number")
-        below = [kind for kind, weight in weights.items() if weight < 0 and kind != c.Kind.RETURN]
-        if below:
-            raise ValueError(f"the weight of {below[0]!r} is below 0; only 'return' takes back")
-        if weights[c.Kind.RETURN] > 0:
-            raise ValueError("the weight of 'return' must not be above 0: it takes back")
+            gain = -weight if kind == c.Kind.RETURN else weight
+            if not 0 <= gain < math.inf:
+                bound = "most" if kind == c.Kind.RETURN else "least"
+                raise ValueError(f"the weight of {kind!r} must be finite and at {bound} 0")
         return weights
 
 

@@ -73,6 +73,7 @@ class SplitConfig(Frozen):
     )
     target_kinds: tuple[str, ...] | None = Field(
         default=None,
+        min_length=1,
         description="Kinds of events that a list shall bring about; by default the strongest kind "
         "that the data hold.",
     )
@@ -83,13 +84,6 @@ class SplitConfig(Frozen):
         if list(choices) != sorted(set(choices)) or choices[0] < 1:
             raise ValueError("must rise, from 1 day on")
         return choices
-
-    @field_validator("target_kinds")
-    @classmethod
-    def _some(cls, kinds: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        if kinds is not None and not kinds:
-            raise ValueError("names no kind; leave it out to take the strongest one")
-        return kinds
 
 
 @dataclass(frozen=True)

@@ -106,13 +106,9 @@ def _type(text: pl.DataFrame, source: Source, name: str) -> pl.DataFrame:
 
 
 def _categories(value: str | None) -> list[str] | None:
-    if value is None:
-        return None
-    if value.lstrip().startswith("["):
-        try:
-            values = json.loads(value)
-        except (ValueError, RecursionError):
-            return [value]
-        if isinstance(values, list):
-            return [str(one) for one in values if one is not None]
-    return [value]
+    if value is None or not value.lstrip().startswith("["):
+        return None if value is None else [value]
+    try:
+        return [str(category) for category in json.loads(value) if category is not None]
+    except (ValueError, RecursionError):
+        return [value]

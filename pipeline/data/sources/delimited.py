@@ -43,7 +43,12 @@ def parse_csv(blocks: Iterator[bytes], name: str, limits: Limits) -> Iterator[Bl
     block = first[end:]
     while True:
         last = next(blocks, None)
-        rows, rest = _parse(block, columns, line, limits, final=last is None)
+        data = np.frombuffer(block, dtype=np.uint8)
+        quotes = np.flatnonzero(data == ord('"'))
+        if len(quotes) and not _well_quoted(data, quotes):
+            rows, rest = _careful(block, columns, line, limits, final=last is None)
+        else:
+            rows, rest = _quick(data, quotes, columns, line, limits), b""
         yield _without_headers(rows, columns, first[:end].strip())
         if last is None:
             return
@@ -55,12 +60,12 @@ def _header(line: bytes, name: str, limits: Limits) -> list[str]:
     if b"\r" in line.rstrip():
         raise DataError("source.line_ends", "its lines must end with a line feed", where=name)
     try:
-        columns = next(csv.reader([line.decode()], strict=True), [])
+        row = next(csv.reader([line.decode()], strict=True), [])
     except csv.Error:
         raise DataError(
             "source.header_quotes", "the header's quotes are broken", where=name
         ) from None
-    columns = [column.strip() for column in columns]
+    columns = [column.strip() for column in row]
     if not any(columns):
         raise DataError("source.no_header", "has no header: its first line is blank", where=name)
     check_header(columns, len(columns), name, limits)
@@ -75,17 +80,6 @@ def _without_headers(rows: Block, columns: list[str], header: bytes) -> Block:
     again = frame.select(pl.all_horizontal(pl.col(name) == name for name in columns)).to_series()
     broken = [Broken.of(header, line, _HEADER) for line in rows.lines.filter(again)]
     return Block(frame.filter(~again), rows.lines.filter(~again), rows.broken + broken)
-
-
-def _parse(
-    block: bytes, columns: list[str], line: int, limits: Limits, *, final: bool
-) -> tuple[Block, bytes]:
-    """Return the block's rows and the bytes of a row that goes on in the next block."""
-    data = np.frombuffer(block, dtype=np.uint8)
-    quotes = np.flatnonzero(data == ord('"'))
-    if len(quotes) and not _well_quoted(data, quotes):
-        return _careful(block, columns, line, limits, final=final)
-    return _quick(data, quotes, columns, line, limits), b""
 
 
 def _well_quoted(data: Bytes, quotes: Positions) -> bool:
@@ -141,6 +135,7 @@ def _quick(data: Bytes, quotes: Positions, columns: list[str], line: int, limits
 def _careful(
     block: bytes, columns: list[str], line: int, limits: Limits, *, final: bool
 ) -> tuple[Block, bytes]:
+    """Return the block's rows and the bytes of a row that goes on in the next block."""
     csv.field_size_limit(limits.max_row_bytes)
     lines = block.split(b"\n")[:-1]
     texts = [text + "\n" for text in block.decode().split("\n")[:-1]]

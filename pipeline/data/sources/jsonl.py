@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
@@ -117,7 +117,7 @@ def _judge(text: bytes, limits: Limits) -> tuple[dict[str, Any] | None, str]:
 
 
 def _load(text: bytes, **options: Any) -> Any:
-    return json.loads(text, object_pairs_hook=_single, parse_constant=_no_constant, **options)
+    return json.loads(text, object_pairs_hook=_single, parse_constant=_finite, **options)
 
 
 def _single(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -130,12 +130,8 @@ def _single(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError("a number that no number can hold")
+        raise ValueError(f"{text} is not finite")
     return number
-
-
-def _no_constant(_: str) -> NoReturn:
-    raise ValueError("NaN and Infinity are not JSON")
 
 
 def _readable(

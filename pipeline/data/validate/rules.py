@@ -7,17 +7,18 @@ the two cannot drift apart.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
 import polars as pl
 
 from pipeline import columns as c
 from pipeline.base import to_utc
+from pipeline.data.sources.config import EVENT_COLUMNS
 from pipeline.errors import DataError
 
 MAX_ID_BYTES: Final = 256
@@ -27,15 +28,7 @@ EARLIEST: Final = datetime(1990, 1, 1, tzinfo=UTC)
 LARGEST: Final = 1e12
 """No quantity, rating or price is larger; sums of squares of more would end in infinity."""
 
-JUDGED: Final = (
-    c.EVENT_ID,
-    c.USER_ID,
-    c.ITEM_ID,
-    c.KIND,
-    c.VALUE,
-    c.TIMESTAMP,
-    c.POSITION,
-)
+JUDGED: Final = tuple(name for name in EVENT_COLUMNS if name != c.PUBLICATION_ID)
 """The columns that a frame of events must have to be judged, in the dtypes of `columns.EVENTS`."""
 
 
@@ -62,8 +55,10 @@ class Rule:
         Column of `columns.EVENTS`.
     check
         What is asked.
-    parameters
-        Bounds of the check, inclusive: `minimum`, `maximum` or `values`.
+    minimum, maximum
+        Inclusive bounds of the measured quantity; ``None`` where there is no such bound.
+    values
+        Allowed values of ONE_OF.
     level
         ``row``: judges a row by itself and quarantines it; ``batch``: judges rows together.
     """
@@ -71,7 +66,9 @@ class Rule:
     name: str
     column: str
     check: CheckKind
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    minimum: float | datetime | None = None
+    maximum: float | datetime | None = None
+    values: tuple[str, ...] = ()
     level: Literal["row", "batch"] = "row"
 
 
@@ -92,21 +89,20 @@ def declare(*, at: datetime, kinds: Sequence[str]) -> tuple[Rule, ...]:
         rule
         for name in (c.EVENT_ID, c.USER_ID, c.ITEM_ID)
         for rule in (
-            Rule(f"{name}_empty", name, CheckKind.BYTES, {"minimum": 1}),
-            Rule(f"{name}_too_long", name, CheckKind.BYTES, {"maximum": MAX_ID_BYTES}),
-            Rule(f"{name}_unprintable", name, CheckKind.PRINTABLE, {"maximum": 0}),
+            Rule(f"{name}_empty", name, CheckKind.BYTES, minimum=1),
+            Rule(f"{name}_too_long", name, CheckKind.BYTES, maximum=MAX_ID_BYTES),
+            Rule(f"{name}_unprintable", name, CheckKind.PRINTABLE, maximum=0),
         )
     )
-    sane = {"minimum": -LARGEST, "maximum": LARGEST}
     return (
         *present,
         *ids,
-        Rule("kind_unknown", c.KIND, CheckKind.ONE_OF, {"values": tuple(kinds)}),
-        Rule("value_too_large", c.VALUE, CheckKind.BETWEEN, sane),
-        Rule("value_negative", c.VALUE, CheckKind.BETWEEN, {"minimum": 0.0}),
-        Rule("timestamp_too_early", c.TIMESTAMP, CheckKind.BETWEEN, {"minimum": EARLIEST}),
-        Rule("timestamp_in_future", c.TIMESTAMP, CheckKind.BETWEEN, {"maximum": to_utc(at)}),
-        Rule("position_below_one", c.POSITION, CheckKind.BETWEEN, {"minimum": 1}),
+        Rule("kind_unknown", c.KIND, CheckKind.ONE_OF, values=tuple(kinds)),
+        Rule("value_too_large", c.VALUE, CheckKind.BETWEEN, -LARGEST, LARGEST),
+        Rule("value_negative", c.VALUE, CheckKind.BETWEEN, minimum=0.0),
+        Rule("timestamp_too_early", c.TIMESTAMP, CheckKind.BETWEEN, minimum=EARLIEST),
+        Rule("timestamp_in_future", c.TIMESTAMP, CheckKind.BETWEEN, maximum=to_utc(at)),
+        Rule("position_below_one", c.POSITION, CheckKind.BETWEEN, minimum=1),
         Rule("event_repeated", c.EVENT_ID, CheckKind.UNIQUE_ON_DAY, level="batch"),
     )
 
@@ -192,12 +188,12 @@ def _holds(rule: Rule) -> pl.Expr:
         return measure.is_not_null()
     held = pl.lit(True)
     if rule.check is CheckKind.ONE_OF:
-        held = measure.is_in(list(rule.parameters["values"]))
+        held = measure.is_in(list(rule.values))
     elif rule.check is CheckKind.UNIQUE_ON_DAY:
         day = pl.col(c.TIMESTAMP).dt.date()
         held = day.is_null() | pl.struct(measure, day).is_unique()
-    if "minimum" in rule.parameters:
-        held &= measure >= rule.parameters["minimum"]
-    if "maximum" in rule.parameters:
-        held &= measure <= rule.parameters["maximum"]
+    if rule.minimum is not None:
+        held &= measure >= rule.minimum
+    if rule.maximum is not None:
+        held &= measure <= rule.maximum
     return measure.is_null() | held

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -114,7 +113,7 @@ def _expectation(rule: Rule, library: ModuleType) -> Any:
             return library.ExpectColumnValuesToNotBeNull(column=_seen_as(rule), meta=meta)
         case CheckKind.ONE_OF:
             return library.ExpectColumnValuesToBeInSet(
-                column=rule.column, value_set=list(rule.parameters["values"]), meta=meta
+                column=rule.column, value_set=list(rule.values), meta=meta
             )
         case CheckKind.UNIQUE_ON_DAY:
             return library.ExpectCompoundColumnsToBeUnique(
@@ -125,8 +124,8 @@ def _expectation(rule: Rule, library: ModuleType) -> Any:
         case CheckKind.BYTES | CheckKind.PRINTABLE | CheckKind.BETWEEN:
             return library.ExpectColumnValuesToBeBetween(
                 column=_seen_as(rule),
-                min_value=rule.parameters.get("minimum"),
-                max_value=rule.parameters.get("maximum"),
+                min_value=rule.minimum,
+                max_value=rule.maximum,
                 meta=meta,
             )
 
@@ -166,7 +165,9 @@ def _read(result: dict[str, Any], order: Sequence[str], height: int, version: st
         "statistics": result["statistics"],
         "results": entries,
     }
-    return SuiteResult(broken, json.dumps(_plain(record), sort_keys=True, allow_nan=False))
+    # Strict JSON has no infinity: such a figure becomes a text.
+    plain = json.loads(json.dumps(record), parse_constant=_constant_text)
+    return SuiteResult(broken, json.dumps(plain, sort_keys=True, allow_nan=False))
 
 
 def _exception(info: dict[str, Any]) -> str | None:
@@ -176,10 +177,5 @@ def _exception(info: dict[str, Any]) -> str | None:
     return "; ".join(sorted(messages)) or None
 
 
-def _plain(value: Any) -> Any:
-    """Return `value` in strict JSON, which knows no infinity."""
-    if isinstance(value, dict):
-        return {str(name): _plain(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+def _constant_text(constant: str) -> str:
+    return str(float(constant))
