@@ -60,14 +60,8 @@ def repeat_share(rows: pl.DataFrame, wanted: pl.Expr, as_of: datetime) -> float 
     Only target events count: somebody who looks at a thing and then buys it has not come back.
     """
     since = as_of - timedelta(days=_REPEAT_DAYS)
-    targets = rows.filter(wanted)
-    pairs = targets.group_by(c.USER_ID, c.ITEM_ID).agg(
-        pl.col(c.TIMESTAMP).min().alias(_FIRST), pl.col(c.TIMESTAMP).max().alias(LAST)
-    )
-    joined = targets.group_by(c.USER_ID).agg(pl.col(c.TIMESTAMP).min().alias(_JOINED))
-    recent = pairs.join(joined, on=c.USER_ID).filter(
-        (pl.col(LAST) >= since) & (pl.col(_JOINED) < since)
-    )
+    pairs = target_pairs(rows.filter(wanted), pl.lit(True), since)
+    recent = pairs.filter(pl.col(_JOINED) < since)
     if recent.is_empty():
         return None
     return recent.filter(pl.col(_FIRST) < since).height / recent.height

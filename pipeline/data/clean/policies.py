@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Final, Literal, NoReturn, Self
 
 import polars as pl
@@ -18,6 +19,12 @@ Fill = float | bool | str
 MISSING_SUFFIX: Final = "_missing"
 _IDENTITY: Final = (c.EVENT_ID, c.USER_ID, c.ITEM_ID, c.TIMESTAMP)
 """Who did what when is never invented."""
+_CONSTANTS: Final[Mapping[pl.DataType, tuple[type, str]]] = {
+    pl.Float64(): (float, "a number"),
+    pl.Boolean(): (bool, "true or false"),
+    pl.String(): (str, "a text"),
+}
+"""Type of a constant for the columns of a dtype, and its name in errors."""
 
 
 class ColumnTreatment(Frozen):
@@ -131,13 +138,7 @@ def check_column(frame: pl.DataFrame, column: str, policy: ColumnTreatment, wher
     if policy.missing == "indicator" and f"{column}{MISSING_SUFFIX}" in frame.columns:
         problem = f"{missing} would overwrite the column {column}{MISSING_SUFFIX}"
         refuse("clean.indicator_exists", problem, "the other policies")
-    accepted: tuple[type, str] = (type(None), "none")
-    if dtype.is_numeric():
-        accepted = (float, "a number")
-    elif dtype == pl.Boolean:
-        accepted = (bool, "true or false")
-    elif dtype == pl.String:
-        accepted = (str, "a text")
-    if policy.constant is not None and not isinstance(policy.constant, accepted[0]):
+    kind, allowed = _CONSTANTS.get(pl.Float64() if dtype.is_numeric() else dtype, (None, "none"))
+    if policy.constant is not None and type(policy.constant) is not kind:
         problem = f".constant = {policy.constant!r} does not fit a column of {dtype}"
-        refuse("clean.constant_dtype", problem, accepted[1])
+        refuse("clean.constant_dtype", problem, allowed)

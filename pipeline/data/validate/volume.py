@@ -25,12 +25,12 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from pipeline.base import Frozen
+from pipeline.data.matrix import US_PER_DAY
 from pipeline.data.validate.checks import DataCheck, Status, verdict
 
 DAYS: Final = 29
 """Days that are counted: the last one and the 28 before."""
 _WEEK: Final = 7
-_DAY: Final = timedelta(days=1)
 
 
 class VolumeConfig(Frozen):
@@ -97,11 +97,10 @@ def judge_volume(
 def _count(timestamps: pl.Series, as_of: datetime) -> NDArray[np.int64]:
     """Events a day, last day first, of the days that are known as a whole."""
     first: Any = timestamps.min()
-    known = 0 if first is None else min(DAYS, (as_of - first) // _DAY)
-    ends = pl.select(as_of=pl.lit(as_of, timestamps.dtype)).to_series()
-    age = ((ends - timestamps).dt.total_microseconds() - 1) // (_DAY // timedelta(microseconds=1))
-    recent = age.filter((age >= 0) & (age < known)).to_numpy()
-    return np.bincount(recent, minlength=known).astype(np.int64)
+    known = 0 if first is None else min(DAYS, (as_of - first) // timedelta(days=1))
+    end = round(as_of.timestamp() * 1e6)
+    age = (end - timestamps.dt.epoch("us").to_numpy() - 1) // US_PER_DAY
+    return np.bincount(age[(age >= 0) & (age < known)], minlength=known).astype(np.int64)
 
 
 def _spread(past: NDArray[np.int64]) -> float:
