@@ -1,9 +1,8 @@
 """Named places where a test, or `nightjar chaos`, ends or disturbs the process.
 
-Promises: nothing happens unless ``NIGHTJAR_FAILPOINT=NAME:ACTION[:HIT]`` is set; then ACTION
-happens once, the HIT-th time (default: the first) that the place NAME is passed, after a line on
-stderr that says so. The variable is read once a process. A place that `FAILPOINTS` does not name,
-or a setting that makes no sense, is an error and no silence.
+Guarantees: nothing happens unless ``NIGHTJAR_FAILPOINT=NAME:ACTION[:HIT]`` is set; then ACTION
+happens once, when the place NAME is passed for the HIT-th time (default: the first), after a line
+on stderr. The variable is read once per process; a malformed value raises `ConfigError`.
 """
 
 from __future__ import annotations
@@ -73,8 +72,8 @@ FAILPOINTS: Final[Mapping[str, tuple[str, ...]]] = {
         "run_renamed",
     ),
 }
-"""What is under way -> the places that it passes, in order. What each is stands in
-`docs/INGEST.md`, and for upkeep in `docs/STORES.md`."""
+"""Activity -> the places that it passes, in order. `docs/INGEST.md` describes them, and
+`docs/STORES.md` those of `upkeep`."""
 _SETTING: Final = re.compile(
     rf"(?P<name>{'|'.join(chain.from_iterable(FAILPOINTS.values()))})"
     rf":(?P<action>{'|'.join(ACTIONS)})(:(?P<hit>0*[1-9][0-9]*))?"
@@ -82,7 +81,7 @@ _SETTING: Final = re.compile(
 
 
 class FailpointReached(RuntimeError):
-    """What the action ``raise`` raises: to all who catch expected errors, a bug."""
+    """Raised by the action ``raise``; not a `NightjarError`, so it counts as a bug."""
 
 
 _passed: Counter[str] = Counter()
@@ -90,10 +89,11 @@ _counting = Lock()
 
 
 def failpoint(name: str) -> None:
-    """Pass the place `name`; `ConfigError` `failpoint.invalid` if the variable is malformed."""
+    """Pass the place `name`; `ConfigError` `failpoint.invalid` if the setting is malformed."""
     armed = _armed()
     if armed is None or name != armed["name"]:
         return
+    # The action happens once even if threads pass the place together.
     with _counting:
         _passed[name] += 1
         due = _passed[name] == int(armed["hit"] or 1)
@@ -118,7 +118,7 @@ def _armed() -> re.Match[str] | None:
 
 def _act(name: str, action: str) -> None:
     sys.stderr.write(f"failpoint {name}: {action}\n")
-    sys.stderr.flush()
+    sys.stderr.flush()  # SIGKILL leaves no time to empty the buffer
     if action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     elif action == "raise":
