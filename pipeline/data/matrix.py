@@ -1,8 +1,7 @@
-"""The window that a model learns from: ordered events with id maps, and its CSR view.
+"""Events of a window in the order of time, with id maps and sparse matrices.
 
-Promises: ids are sorted, so equal data give equal indices; rows are users, columns are items;
-events of a user stand in the order of time; nothing at or after `end` is inside; two views of the
-same window agree with a loop over its events.
+Guarantees: ids are sorted, so equal data give equal indices; rows are users, columns are items;
+events of a user are in the order of time; no event is at or after `end`.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ from pipeline.data.feature_matrix import ColdItems, FeatureMatrix, take_rows
 from pipeline.errors import DataError
 
 WEIGHT = "weight"
-"""Signed weight of one event: weight[kind] · f(value); negative for what takes back."""
+"""Signed weight of one event: weight[kind] · f(value); negative for a return."""
 RATING = "rating"
-"""What a user thought of an item, on the scale of the data; null where the event says nothing."""
+"""Rating of an item on the scale of the data; null for events of other kinds."""
 
 US_PER_DAY = 86_400_000_000
 _EVENTS = ("user_ids", "item_ids", "indptr", "item", "timestamp_us", "weight")
@@ -39,27 +38,26 @@ class History:
     Attributes
     ----------
     user_ids
-        ``(n_users,)`` str, one a row.
+        ``(n_users,)`` str, one per row.
     item_ids
-        ``(n_items,)`` str, sorted, one a column.
+        ``(n_items,)`` str, sorted, one per column.
     indptr
         ``(n_users + 1,)`` int64: events of row ``u`` are ``indptr[u]:indptr[u + 1]``.
     item
         ``(n_events,)`` int32 column of each event.
     timestamp_us
-        ``(n_events,)`` int64, microseconds since 1970 in UTC, rising within a user.
+        ``(n_events,)`` int64, microseconds since 1970 in UTC, ascending within a user.
     weight
         ``(n_events,)`` float32, see `WEIGHT`.
     end
-        Exclusive end of the window in UTC; ages count back from here.
+        Exclusive end of the window in UTC; ages are relative to it.
     rating
-        ``(n_events,)`` float32, the rating that an event gave, NaN where it gave none; ``None``
-        where no event is a rating.
+        ``(n_events,)`` float32, NaN for events without a rating; ``None`` if no event has one.
     item_features, user_features
-        What is known about the items and the users, a row each, as far as anything is.
+        Features with one row per item or user; ``None`` without a table.
     cold_items
-        Items of the catalogue that were there before `end` and have no event: no columns of this
-        window. A family that can list them has them in its scorer's catalogue.
+        Items that were created before `end` and have no event. They are not columns of the
+        window; model families that can list them add them to their scorer's catalogue.
     """
 
     user_ids: NDArray[np.str_]
@@ -91,25 +89,26 @@ class History:
 
     @property
     def user(self) -> NDArray[np.int32]:
-        """``(n_events,)`` int32 row of each event."""
+        """Row of each event, ``(n_events,)`` int32."""
         return np.repeat(np.arange(self.n_users, dtype=np.int32), np.diff(self.indptr))
 
     @property
     def age_days(self) -> NDArray[np.float32]:
-        """``(n_events,)`` float32 days between the event and `end`; always > 0."""
+        """Days between each event and `end`, ``(n_events,)`` float32, always > 0."""
         return ((self.end_us - self.timestamp_us) / US_PER_DAY).astype(np.float32)
 
     @cached_property
     def seen(self) -> sp.csr_matrix:
-        """Users × items, float32 ones where a user has any event of an item, whatever its kind."""
+        """Users × items CSR, float32 ones where a user has an event of any kind of an item."""
         cells = self._cells(np.ones(len(self.item), np.float32))
         cells.data[:] = 1.0
         return cells
 
     def confidence(self, half_life_days: float | None) -> sp.csr_matrix:
-        """Users × items: Σ over events of weight · 0.5^(age / half-life), floor 0, float32.
+        """Sum weight · 0.5^(age / half-life) over the events of each cell.
 
-        ``None`` means no decay. Cells that end at 0 (everything was taken back) are absent.
+        The half-life is in days; ``None``: no decay. Users × items CSR float32; sums of at most 0
+        (all purchases returned) are left out.
         """
         weight = self.weight
         if half_life_days is not None:
@@ -121,7 +120,7 @@ class History:
 
     def _cells(self, value: NDArray[np.float32]) -> sp.csr_matrix:
         """Sum a value of each event into users × items."""
-        # Summing sorts the indices in place: they must not be the events themselves.
+        # Summing sorts the indices in place, so the matrix needs a copy of `item` and `indptr`.
         cells = sp.csr_matrix(
             (value, self.item, self.indptr), shape=(self.n_users, self.n_items), copy=True
         )
@@ -129,7 +128,7 @@ class History:
         return cells
 
     def take(self, rows: NDArray[np.integer[Any]]) -> History:
-        """Return the histories of some rows, in the order given, over the same catalogue."""
+        """Select rows in the given order; the catalogue stays the same."""
         indptr, pick = take_rows(self.indptr, rows)
         return replace(
             self,
@@ -145,8 +144,9 @@ class History:
     def reindex_items(self, item_ids: NDArray[np.str_]) -> History:
         """Return the same events over another sorted catalogue, such as a scorer's longer one.
 
-        Events of items that it lacks are left out; what is known of its items comes along.
+        Events of items outside that catalogue are left out; features follow their items.
         """
+        # The same array is the usual case and needs no comparison.
         if item_ids is self.item_ids or np.array_equal(item_ids, self.item_ids):
             return self
         column, there = _places(item_ids, self.item_ids)
@@ -154,6 +154,7 @@ class History:
         return replace(
             self,
             item_ids=item_ids,
+            # Kept events before each old boundary: the new boundaries.
             indptr=np.concatenate([[0], np.cumsum(keep)])[self.indptr],
             item=column[self.item[keep]].astype(np.int32),
             timestamp_us=self.timestamp_us[keep],
@@ -175,7 +176,7 @@ class History:
         return known.rows(rows)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return everything as arrays, for an npz file; `from_arrays` turns it back."""
+        """Return all fields as arrays for an npz file; inverse of `from_arrays`."""
         arrays = {name: getattr(self, name) for name in _EVENTS}
         arrays["end"] = np.array([self.end_us], np.int64)
         if self.rating is not None:
@@ -190,7 +191,7 @@ class History:
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> History:
-        """Rebuild a history from `arrays`."""
+        """Rebuild a history from the result of `arrays`."""
         end = datetime.fromtimestamp(int(arrays["end"][0]) / 1e6, tz=UTC)
         return cls(
             **{name: arrays[name] for name in _EVENTS},
@@ -209,10 +210,14 @@ def build_history(weighted: pl.DataFrame, end: datetime) -> History:
     ----------
     weighted
         Columns `user_id` str, `item_id` str, `timestamp` (us, UTC), `weight` f32, without nulls,
-        and `rating` f32 where there are any. What lies at or after `end` is left out here,
-        whatever the caller did before.
+        and optionally `rating` f32. Rows at or after `end` are left out.
     end
         Exclusive end in UTC.
+
+    Raises
+    ------
+    DataError
+        `data.no_event`: no event lies before `end`.
     """
     end = to_utc(end)
     rows = weighted.filter(pl.col(c.TIMESTAMP) < end)
@@ -230,7 +235,7 @@ def build_history(weighted: pl.DataFrame, end: datetime) -> History:
     }
     if RATING in rows.columns and rows[RATING].null_count() < rows.height:
         columns["rating"] = rows[RATING].cast(pl.Float32).fill_null(np.nan)
-    # The item breaks ties of time, so that the order of rows in the lake changes nothing.
+    # The item, then weight and rating, break ties of time: the order of rows must not matter.
     order = [
         name for name in ("user", "timestamp_us", "item", "weight", "rating") if name in columns
     ]
@@ -251,6 +256,7 @@ def build_history(weighted: pl.DataFrame, end: datetime) -> History:
 def _places(
     ids: NDArray[np.str_], wanted: NDArray[np.str_]
 ) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-    """Places of some ids among sorted ones, and whether they are there at all."""
+    """Return the position of each wanted id among sorted ids, and whether it is there."""
+    # searchsorted returns len(ids) for an id behind the last one.
     place = np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)
     return place, ids[place] == wanted

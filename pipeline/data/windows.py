@@ -1,7 +1,7 @@
-"""Events -> the three things a night learns from and is judged on, in the one right order.
+"""Training window, full window and holdout of one as-of instant.
 
-Cleaning is learnt on the training window alone and applied to the rest, the split sees what was
-cleaned, and the full window of the refit is cleaned with figures of its own.
+Guarantees: each window is cleaned with statistics of its own events; no event at or after the end
+of a window is used; the holdout is split from the events as stored, before cleaning.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _WHERE = "clean.events"
 
 @dataclass(frozen=True)
 class WindowConfig:
-    """Settings that decide what a window holds."""
+    """Settings that determine the content of a window."""
 
     clean: CleanConfig
     features: FeaturesConfig
@@ -35,7 +35,21 @@ class WindowConfig:
 def cleaned(
     table: str, rows: pl.DataFrame, policies: Mapping[str, ColumnTreatment]
 ) -> tuple[pl.DataFrame, CleanReport]:
-    """Clean a table of items or users by its policies; returns the rows and what was done."""
+    """Clean the table of items or users.
+
+    Parameters
+    ----------
+    table
+        `items` or `users`, for errors.
+    rows
+        The table as stored.
+    policies
+        Column → policy, from the config's `clean.<table>`.
+
+    Returns
+    -------
+    The cleaned rows in their order, and the counts of changes.
+    """
     return apply(rows, learn(rows, policies, where=f"clean.{table}"))
 
 
@@ -54,13 +68,28 @@ def parted(
     ----------
     events
         `user_id`, `item_id`, `kind`, `value`, `timestamp`; rows at or after `as_of` are ignored.
+    as_of
+        End of the holdout.
+    config
+        Settings of the split, and the rating threshold.
     task
-        Task of the previous run, used where the config says `auto`: an inferred task is kept, so
+        Task of the previous run, used where `split.task` is `auto`: an inferred task is kept, so
         that it does not change under a champion.
     first
-        There is no champion: the longest possible holdout is used.
+        True without a champion: the longest possible holdout is used.
     holdout_days
         Holdout length of the previous run in days; the length never shrinks.
+
+    Returns
+    -------
+    Training interval, holdout, task and ground truth.
+
+    Raises
+    ------
+    DataError
+        `split.no_event`, `split.history_too_short`.
+    ConfigError
+        `split.no_target_kind`.
     """
     split_config = config.split
     if split_config.task == "auto" and task is not None:
@@ -82,22 +111,49 @@ def window(
     items: pl.DataFrame | None,
     users: pl.DataFrame | None,
 ) -> tuple[History, CleanReport]:
-    """Clean, weigh and describe what lies before an instant; also return what cleaning did."""
+    """Build the window of all events before an instant: cleaned, weighted, with features.
+
+    Parameters
+    ----------
+    events
+        `user_id`, `item_id`, `kind`, `value`, `timestamp`; rows at or after `end` are ignored.
+    end
+        Exclusive end of the window.
+    config
+        Settings of cleaning and weights.
+    items, users
+        Cleaned tables as in the lake; ``None``: no features.
+
+    Returns
+    -------
+    The window, and the counts of cleaning.
+
+    Raises
+    ------
+    DataError
+        `data.no_event`, `features.unknown_kind`, `features.not_a_list`, `clean.no_values`.
+    """
     past = events.filter(before(end))
     rows, report = apply(past, learn(past, config.clean.events, where=_WHERE))
     return described(build_history(_weighed(rows, config), end), items, users), report
 
 
 def of_people(events: pl.DataFrame, whole: pl.DataFrame, config: WindowConfig) -> pl.DataFrame:
-    """Clean and weigh the events of some people as `window` does everybody's.
+    """Clean and weight the events of a few users as `window` does for all users.
 
     Parameters
     ----------
     events
-        What they did, until whenever. A kind that the config has no weight for, since it came
-        later, says nothing.
+        Events of these users up to any instant. Kinds without a weight in the config, such as
+        kinds added after training, are left out.
     whole
-        The events of the window that the figures of cleaning are learnt from.
+        Events of the whole window, from which the cleaning statistics are computed.
+    config
+        Settings of the live model's run.
+
+    Returns
+    -------
+    Weighted events as returned by `weigh`.
     """
     known = events.filter(events[c.KIND].is_in(list(config.features.weights)))
     rows, _ = apply(known, learn(whole, config.clean.events, where=_WHERE))

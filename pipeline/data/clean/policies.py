@@ -1,10 +1,10 @@
-"""What may be declared for a column, and whether a column can take it."""
+"""Policies for the columns of a table, and the check that a column fits its policy."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Final, Literal, NoReturn, Self
+from typing import Annotated, Final, Literal, NoReturn, Self
 
 import polars as pl
 from pydantic import Field, model_validator
@@ -14,48 +14,42 @@ from pipeline.base import Frozen
 from pipeline.errors import ConfigError
 
 Fill = float | bool | str
-"""What can stand in for a missing value."""
+"""Type of a value that replaces a missing one."""
 
 MISSING_SUFFIX: Final = "_missing"
 _IDENTITY: Final = (c.EVENT_ID, c.USER_ID, c.ITEM_ID, c.TIMESTAMP)
-"""Who did what when is never invented."""
+"""Columns that no policy may change: the event, its user, item and time are never made up."""
 _CONSTANTS: Final[Mapping[pl.DataType, tuple[type, str]]] = {
     pl.Float64(): (float, "a number"),
     pl.Boolean(): (bool, "true or false"),
     pl.String(): (str, "a text"),
 }
-"""Type of a constant for the columns of a dtype, and its name in errors."""
+"""Dtype of a column -> type of its `constant`, and the name of that type in errors."""
+_Bound = Annotated[float | None, Field(allow_inf_nan=False)]
+_Quantile = Annotated[float | None, Field(ge=0, le=1)]
 
 
 class ColumnTreatment(Frozen):
-    """What to do with the missing values and the outliers of one column."""
+    """Policy for the missing values and the outliers of one column."""
 
     missing: Literal["none", "mean", "median", "mode", "constant", "indicator"] = Field(
         default="none",
-        description="What stands in for a missing value; indicator adds a column that marks it.",
+        description="Replacement of a missing value; `indicator` also adds a column "
+        "`<column>_missing`.",
     )
     constant: Fill | None = Field(
         default=None,
-        description="Value that is filled in; needed by constant, possible with indicator.",
+        description="The replacement itself: required by `constant`, optional with `indicator`.",
     )
     outliers: Literal["none", "clip", "winsorise", "quarantine"] = Field(
         default="none",
-        description="Cut at bounds, cut at quantiles, or take the row out.",
+        description="`clip` cuts values at minimum and maximum, `winsorise` at quantiles, and "
+        "`quarantine` leaves out the rows.",
     )
-    minimum: float | None = Field(
-        default=None,
-        allow_inf_nan=False,
-        description="Smallest value that is no outlier.",
-    )
-    maximum: float | None = Field(
-        default=None, allow_inf_nan=False, description="Largest value that is no outlier."
-    )
-    lower: float | None = Field(
-        default=None, ge=0, le=1, description="Quantile below which values are outliers."
-    )
-    upper: float | None = Field(
-        default=None, ge=0, le=1, description="Quantile above which values are outliers."
-    )
+    minimum: _Bound = Field(default=None, description="Values below it are outliers.")
+    maximum: _Bound = Field(default=None, description="Values above it are outliers.")
+    lower: _Quantile = Field(default=None, description="Values below this quantile are outliers.")
+    upper: _Quantile = Field(default=None, description="Values above this quantile are outliers.")
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -78,25 +72,25 @@ class ColumnTreatment(Frozen):
         if isinstance(self.constant, float) and not math.isfinite(self.constant):
             raise ValueError(f"constant = {self.constant} must be finite")
         if self.constant is not None and self.missing not in ("constant", "indicator"):
-            raise ValueError(f'constant has no meaning with missing = "{self.missing}"')
+            raise ValueError(f'constant must be left out with missing = "{self.missing}"')
         return self
 
 
 class CleanConfig(Frozen):
-    """Policies a table and column; a column without one is left as it is.
+    """Policies by table and column; a column without a policy is not changed.
 
-    No column has a policy by default: a quantile over all kinds of events would cut the few ratings
-    or purchases among many views down to the value of a view.
+    No column has a policy by default: a quantile over all kinds of events would cut the values of
+    the few ratings or purchases down to those of the many views.
     """
 
     events: dict[str, ColumnTreatment] = Field(
-        default={}, description="Policies for columns of the events, such as value."
+        default={}, description="Policies for columns of the events, such as `value`."
     )
     items: dict[str, ColumnTreatment] = Field(
-        default={}, description="Policies for columns of the items, such as price."
+        default={}, description="Policies for columns of the items, such as `price`."
     )
     users: dict[str, ColumnTreatment] = Field(
-        default={}, description="Policies for further columns of the users."
+        default={}, description="Policies for additional columns of the users, such as `age`."
     )
 
 

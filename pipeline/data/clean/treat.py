@@ -31,7 +31,7 @@ class CleaningStatistics:
     fill
         Replaces a missing value; ``None`` leaves it missing.
     low, high
-        Values outside are outliers; ``None`` where there is no such bound.
+        Values outside are outliers; ``None``: no bound on that side.
     """
 
     where: str
@@ -132,6 +132,7 @@ def apply(
     ConfigError
         `clean.unknown_column` and others: a column is absent or its dtype does not fit the policy.
     """
+    # All columns are marked before any row goes, so that one row can count for several columns.
     marks = []
     stays = pl.repeat(True, frame.height, eager=True)
     for figures in learnt:
@@ -198,12 +199,14 @@ def _known(schema: pl.Schema, column: str) -> pl.Expr:
     """Return the column with each value that is not finite as null; numbers become floats."""
     if not schema[column].is_numeric():
         return pl.col(column)
+    # Float64 in any case: a mean, a median or a quantile of integers need not be an integer.
     number = pl.col(column).cast(pl.Float64)
     return pl.when(number.is_finite()).then(number).otherwise(None).alias(column)
 
 
 def _marks(schema: pl.Schema, figures: CleaningStatistics) -> list[pl.Expr]:
     """Mark with three booleans the values that are missing, below `low`, above `high`."""
+    # A missing value is not an outlier: it fails no bound.
     known, never = _known(schema, figures.column), pl.lit(False)
     below = never if figures.low is None else (known < figures.low).fill_null(False)
     above = never if figures.high is None else (known > figures.high).fill_null(False)
@@ -213,6 +216,7 @@ def _marks(schema: pl.Schema, figures: CleaningStatistics) -> list[pl.Expr]:
 def _treat(schema: pl.Schema, figures: CleaningStatistics) -> list[pl.Expr]:
     column, policy = figures.column, figures.treatment
     known = treated = _known(schema, column)
+    # Cut first: a constant beyond the bounds stays as declared.
     if policy.outliers in ("clip", "winsorise"):
         treated = treated.clip(figures.low, figures.high)
     if figures.fill is not None:
@@ -223,6 +227,7 @@ def _treat(schema: pl.Schema, figures: CleaningStatistics) -> list[pl.Expr]:
     return expressions
 
 
+# Rows are counted in the input: a row that another column removed still counts as missing here.
 def _report(figures: CleaningStatistics, mark: pl.DataFrame, stays: pl.Series) -> ColumnReport:
     below, above = int(mark[_BELOW].sum()), int(mark[_ABOVE].sum())
     return ColumnReport(

@@ -1,4 +1,4 @@
-"""Items and users: text -> typed and judged; then upserted by id, the latest file winning."""
+"""Items and users: parsing, validation and upsert by id; a later file replaces earlier values."""
 
 from __future__ import annotations
 
@@ -25,10 +25,27 @@ _TYPED: Final = (c.PRICE, c.AVAILABLE, c.CREATED_AT)
 
 
 def validate_catalogue(text: pl.DataFrame, source: Source, *, name: str) -> ValidatedRows:
-    """Type and judge rows of items or users.
+    """Parse and validate rows of items or users.
 
-    `good` has the columns that the file has: those of the table in its dtypes, features as text.
-    A category is a JSON list, or one text; a missing `available` means that the item is.
+    Categories are a JSON list or one text.
+
+    Parameters
+    ----------
+    text
+        `AT_LINE` and String columns, from `sources.read`.
+    source
+        Config of the source, with its table.
+    name
+        The file's name, for errors.
+
+    Returns
+    -------
+    Rows with the file's columns: those of the table in its dtypes, features as text.
+
+    Raises
+    ------
+    MappingError
+        `ingest.naive_times`: `created_at` without a time zone.
     """
     key = KEYS[source.table]
     typed = _type(text, source, name)
@@ -58,26 +75,34 @@ def validate_catalogue(text: pl.DataFrame, source: Source, *, name: str) -> Vali
 def upsert(
     table: str, current: pl.DataFrame, rows: pl.DataFrame, *, replace: bool
 ) -> tuple[pl.DataFrame, int]:
-    """Return the table after a file, sorted by id, and how many of its rows were duplicates.
+    """Update a table with the rows of a file.
 
     Parameters
     ----------
+    table
+        `items` or `users`.
     current
-        The table as it is.
+        The table before the file.
     rows
-        Good rows of the file (pseudonyms already in place); of equal ids the last row counts.
-        A column that the file lacks keeps its value.
+        Good rows of the file, with pseudonyms; of rows with one id the last counts. Columns that
+        the file lacks keep their values.
     replace
-        Items only: the file is the full catalogue, so an item that it lacks is not available.
+        Items only: the file is the full catalogue, so items that it lacks become unavailable.
+
+    Returns
+    -------
+    The new table, sorted by id, and the number of duplicate rows in the file.
     """
     key = KEYS[table]
     current = pl.concat([pl.DataFrame(schema=_SCHEMAS[table]), current], how="diagonal")
     fresh = rows.drop(AT_LINE).unique(subset=key, keep="last", maintain_order=True)
+    # Ids are unique on both sides, and the result is sorted: the order of joins does not matter.
     kept = current.join(fresh, on=key, how="anti")
     lacking = [name for name in current.columns if name not in fresh.columns]
     updated = fresh.join(current.select(key, *lacking), on=key, how="left")
     if table == "items":
         given = pl.lit(True) if c.AVAILABLE in lacking and replace else pl.col(c.AVAILABLE)
+        # A full catalogue makes its items available again; else the stored value is kept.
         updated = updated.with_columns(given.fill_null(True).alias(c.AVAILABLE))
         if replace:
             kept = kept.with_columns(pl.lit(False).alias(c.AVAILABLE))

@@ -1,4 +1,8 @@
-"""What is kept of a bad row: enough to find and understand it, nothing that names a person."""
+"""Stored form of a bad row: enough to find and understand it, without ids of users.
+
+Guarantees: ids of users and events are masked; of a row that cannot be split into fields only its
+line, length and hash are stored.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +31,7 @@ def bad_rows(text: pl.DataFrame, reasons: pl.Series) -> pl.DataFrame:
     reasons
         ``(n_rows,)`` List(String).
     """
+    # An event id may contain a user id, so both are masked.
     masked = text.with_columns(
         pl.when(pl.col(name).is_not_null()).then(pl.lit(_MASK)).alias(name)
         for name in _MASKED
@@ -43,14 +48,18 @@ def quarantine_rows(
     Parameters
     ----------
     bad
-        Rows that were judged: `AT_LINE`, `raw`, `reasons`.
+        Result of `bad_rows`.
     broken
-        Rows that could not be split: line, length and sum are all that is kept.
+        Rows that cannot be split into fields.
+    at
+        Instant of the ingest, in UTC.
+    source, batch_id
+        File name and sha256 of the file.
     """
     fingerprints = pl.DataFrame(
         [
-            (one.line, json.dumps({"length": one.length, "sha256": one.sha256}), [one.reason])
-            for one in broken
+            (row.line, json.dumps({"length": row.length, "sha256": row.sha256}), [row.reason])
+            for row in broken
         ],
         schema={AT_LINE: pl.Int64, c.RAW: pl.String, c.REASONS: pl.List(pl.String)},
         orient="row",

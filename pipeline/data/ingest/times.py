@@ -1,4 +1,4 @@
-"""Instants out of text: ISO 8601, a declared form, or numbers of a declared unit; always UTC."""
+"""Parsing of instants: ISO 8601, a configured format, or numbers of a configured unit."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _TO_MICROSECONDS: Final = {"s": 1_000_000, "ms": 1_000, "us": 1}
 
 
 def read_times(text: pl.DataFrame, column: str, source: Source, name: str) -> pl.Series:
-    """Read a String column as its source declares it.
+    """Parse a String column as its source declares it.
 
-    Of a local time that a clock change repeats, the first is meant; one that it skips is null.
+    A local time that a clock change repeats is the first of both; one that it skips is null.
 
     Parameters
     ----------
@@ -55,14 +55,14 @@ def read_times(text: pl.DataFrame, column: str, source: Source, name: str) -> pl
         _iso(trimmed, no_instant) if form is None else (_declared(trimmed, form), no_instant)
     )
     naive = local.is_not_null() & (source.timezone is None)
-    # Among real times a bare number is one bad row; a file of nothing else lacks a unit.
+    # A number among times is one bad row; a column of numbers alone lacks a unit in the config.
     if local.null_count() == aware.null_count() == text.height:
         naive = trimmed.str.contains(r"^\d{9,17}(?:\.\d+)?$").fill_null(False)
     if naive.any():
         raise MappingError(
             "ingest.naive_times",
-            f"{column} holds times without a zone; declare the source's timezone "
-            "(or its timestamp_unit, if they are numbers)",
+            f"{column} has times without a time zone; set timezone in the source's config "
+            "(or timestamp_unit, if they are numbers)",
             where=name,
             count=int(naive.sum()),
             positions=text[AT_LINE].filter(naive).head(5).to_list(),
@@ -74,22 +74,23 @@ def read_times(text: pl.DataFrame, column: str, source: Source, name: str) -> pl
 
 
 def _numbers(text: pl.Series, factor: int) -> pl.Series:
-    # Exact to the microsecond until the year 2255.
+    # Float64 is exact to the microsecond until the year 2255.
     number = (text.cast(pl.Float64, strict=False).fill_nan(None) * factor).round()
-    bound = float(1 << 62)
+    bound = float(1 << 62)  # a cast of larger numbers would overflow
     return number.clip(-bound, bound).cast(pl.Int64).cast(c.INSTANT)
 
 
 def _declared(text: pl.Series, form: str) -> pl.Series:
     read = text.str.to_datetime(form, time_unit="us", strict=False)
     if read.null_count() == read.len():
-        # A form without a time of day is a date to the library.
+        # polars parses a format without a time of day only as a date.
         return text.str.to_date(form, strict=False).cast(_NAIVE)
     return read
 
 
 def _iso(text: pl.Series, no_instant: pl.Series) -> tuple[pl.Series, pl.Series]:
-    """Return (local times without a zone, instants with one); null where it is the other."""
+    """Return (local times, instants with a zone); each is null where the other one applies."""
+    # The most common form is tried first, since the pattern below is slower.
     usual = text.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", time_unit="us", strict=False)
     if usual.null_count() == text.null_count():
         return usual, no_instant
@@ -108,7 +109,7 @@ def _iso(text: pl.Series, no_instant: pl.Series) -> tuple[pl.Series, pl.Series]:
         )
     ).to_series()
     local = parts.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", time_unit="us", strict=False)
-    # A bare day says nothing of a zone, whatever its last digits look like.
+    # The zone is its own group: the end of a date such as 2024-03-01 is not an offset.
     offset = _offset(zone)
     aware = (local - offset).dt.replace_time_zone("UTC")
     return pl.select(pl.when(zone.is_null()).then(local)).to_series(), aware

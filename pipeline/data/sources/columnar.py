@@ -1,7 +1,8 @@
-"""Parquet -> text columns, row group by row group.
+"""Parquet files -> text columns, batch by batch.
 
-Times become ISO 8601 with their zone, or without one where the file has none; lists and structs
-become JSON. "Line" is the row's number, from 1. A row whose text is too long is broken, alone.
+Guarantees: times become ISO 8601 in UTC, or without a zone if the file has none; lists and structs
+become JSON; the line is the row's number from 1; a row whose text is too long is broken, and the
+others are kept.
 """
 
 from __future__ import annotations
@@ -21,11 +22,33 @@ _ROWS = 20_000
 _BUFFER = 1 << 20
 _LENGTH = "#length"
 _CELLS = 2_000_000
-"""Cells of a batch: of many columns fewer rows are taken at once."""
+"""Maximum number of cells per batch: a file with many columns is read in fewer rows at once."""
 
 
 def parse_parquet(stream: BinaryIO, name: str, limits: Limits) -> Iterator[Block]:
-    """Yield the rows; at least one block, which may be empty."""
+    """Parse a Parquet file.
+
+    Parameters
+    ----------
+    stream
+        The file's bytes; seekable.
+    name
+        The file's name, for errors.
+    limits
+        Limits of columns, row length and total size.
+
+    Yields
+    ------
+    At least one block; the first is empty and has the file's columns.
+
+    Raises
+    ------
+    DataError
+        `source.empty`, `source.not_parquet`, `source.duplicate_column`, `source.not_text_column`.
+    UnsafeInputError
+        `source.too_many_columns`, `source.too_large`.
+    """
+    # Imported here, since other formats do not need it.
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -41,7 +64,7 @@ def parse_parquet(stream: BinaryIO, name: str, limits: Limits) -> Iterator[Block
         row = 1
         size = max(1, min(_ROWS, _CELLS // max(1, len(columns))))
         for batch in file.iter_batches(batch_size=size, use_threads=False):
-            # Nobody has looked at these bytes yet: text that is no UTF-8 breaks what comes after.
+            # The bytes of texts are unchecked so far: invalid UTF-8 would fail only later.
             batch.validate(full=True)
             frame = pl.DataFrame(batch)
             texts = frame.select(_text(column, name) for column in frame.iter_columns())
@@ -49,10 +72,10 @@ def parse_parquet(stream: BinaryIO, name: str, limits: Limits) -> Iterator[Block
             yield _bounded(Block(texts, lines), limits)
             row += frame.height
     except MemoryError:
-        raise  # one of the library's own is of both families
+        raise  # pyarrow's own MemoryError is an ArrowException, too
     except (pa.ArrowException, OSError, UnicodeDecodeError):
         raise DataError(
-            "source.not_parquet", "is no Parquet file, or it is cut or damaged", where=name
+            "source.not_parquet", "is not a Parquet file, or is cut short or damaged", where=name
         ) from None
 
 
@@ -61,15 +84,15 @@ def _check(file: object, name: str, limits: Limits) -> list[str]:
     columns = list(file.schema_arrow.names)  # type: ignore[attr-defined]
     check_header(columns, max(len(columns), metadata.num_columns), name, limits)
     sizes = [metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups)]
-    # A run of equal values costs nothing in the file, but a pointer a row once it is read.
+    # A run of equal values takes no space in the file, but a pointer per row in memory.
     claimed = max(sum(sizes), metadata.num_rows * 8)
     if claimed > limits.max_text_bytes:
-        raise UnsafeInputError("source.too_large", f"unfolds to {claimed:,} bytes", where=name)
+        raise UnsafeInputError("source.too_large", f"expands to {claimed:,} bytes", where=name)
     return columns
 
 
 def _bounded(block: Block, limits: Limits) -> Block:
-    """Take out the rows whose text is too long."""
+    """Move the rows whose text is too long to the broken ones."""
     length = pl.sum_horizontal(pl.all().str.len_bytes().fill_null(0).cast(pl.Int64))
     lengths = block.frame.select(length.alias(_LENGTH)).to_series()
     long = lengths > limits.max_row_bytes

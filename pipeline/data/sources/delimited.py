@@ -1,8 +1,10 @@
-"""CSV -> text columns: quick where quotes enclose fields of one line, careful where they do not.
+"""CSV files -> text columns, by numpy and polars, or by the csv module for unusual quotes.
 
-A quote opens a quoted field only at the field's start, and is doubled inside it; a quoted field
-may hold line feeds. Blank lines are no rows. A row with another number of fields than the header,
-or one that is the header again, is broken, alone: the reading goes on at the next line.
+A quote opens a field only at the field's start, and is doubled inside it; a quoted field may
+contain line feeds. Blank lines are skipped.
+
+Guarantees: a row with another number of fields than the header, with broken quotes, or equal to
+the header is broken, and reading continues at the next line.
 """
 
 from __future__ import annotations
@@ -27,14 +29,32 @@ _QUOTES = "broken_quotes"
 _TOO_LONG = "row_too_long"
 _HEADER = "header_repeated"
 _ROWS = 20_000
-"""Rows that are lists of Python's at once; a frame holds them in a tenth of the memory."""
+"""Maximum number of rows held as Python lists; a frame needs a tenth of the memory."""
 
 
 def parse_csv(blocks: Iterator[bytes], name: str, limits: Limits) -> Iterator[Block]:
-    """Yield the rows below the header; at least one block, which may be empty.
+    """Parse a CSV file.
 
-    Raises `DataError` for a header that names a column twice and `UnsafeInputError` for one with
-    too many columns.
+    Parameters
+    ----------
+    blocks
+        Text in whole lines, from `streams.blocks`.
+    name
+        The file's name, for errors.
+    limits
+        Limits of columns, row length and bad rows.
+
+    Yields
+    ------
+    The rows below the header; at least one block, which may be empty.
+
+    Raises
+    ------
+    DataError
+        `source.no_header`, `source.header_quotes`, `source.line_ends`,
+        `source.duplicate_column`, `source.broken_row`.
+    UnsafeInputError
+        `source.too_many_columns`.
     """
     first = next(blocks)
     end = first.index(b"\n") + 1
@@ -58,7 +78,9 @@ def parse_csv(blocks: Iterator[bytes], name: str, limits: Limits) -> Iterator[Bl
 
 def _header(line: bytes, name: str, limits: Limits) -> list[str]:
     if b"\r" in line.rstrip():
-        raise DataError("source.line_ends", "its lines must end with a line feed", where=name)
+        raise DataError(
+            "source.line_ends", "lines must end with a line feed; convert the file", where=name
+        )
     try:
         row = next(csv.reader([line.decode()], strict=True), [])
     except csv.Error:
@@ -73,7 +95,7 @@ def _header(line: bytes, name: str, limits: Limits) -> list[str]:
 
 
 def _without_headers(rows: Block, columns: list[str], header: bytes) -> Block:
-    """Take out rows that are the header again, as where files were put behind each other."""
+    """Move rows that repeat the header to the broken ones, as in concatenated files."""
     frame = rows.frame
     if not (frame[columns[0]] == columns[0]).any():
         return rows
@@ -83,11 +105,12 @@ def _without_headers(rows: Block, columns: list[str], header: bytes) -> Block:
 
 
 def _well_quoted(data: Bytes, quotes: Positions) -> bool:
-    """Tell whether quotes only enclose whole fields of one line (or are doubled within)."""
+    """Check if quotes only enclose whole fields of one line, or are doubled inside them."""
     if len(quotes) % 2:
         return False
     opening, closing = quotes[::2], quotes[1::2]
     before = data[np.maximum(opening - 1, 0)]
+    # A doubled quote looks like a field that ends and one that begins at once.
     doubled = np.concatenate(([False], opening[1:] - closing[:-1] == 1))
     opens = (opening == 0) | (before == ord(",")) | (before == ord("\n")) | doubled
     after = data[np.minimum(closing + 1, len(data) - 1)]
@@ -97,6 +120,7 @@ def _well_quoted(data: Bytes, quotes: Positions) -> bool:
 
 
 def _inside(positions: Positions, quotes: Positions) -> NDArray[np.bool_]:
+    # Behind an odd number of quotes a position is inside a quoted field.
     inside: NDArray[np.bool_] = np.searchsorted(quotes, positions) % 2 == 1
     return inside
 
@@ -118,6 +142,7 @@ def _quick(data: Bytes, quotes: Positions, columns: list[str], line: int, limits
         for i in np.flatnonzero(bad)[: limits.max_bad_rows + 1].tolist()
     ]
     good = np.flatnonzero(~blank & ~bad)
+    # polars would refuse a row with too many fields, and fill up one with too few.
     kept = data if len(good) == len(ends) else data[np.repeat(~blank & ~bad, lengths + 1)]
     frame = pl.read_csv(
         kept.tobytes(),
@@ -135,7 +160,7 @@ def _quick(data: Bytes, quotes: Positions, columns: list[str], line: int, limits
 def _careful(
     block: bytes, columns: list[str], line: int, limits: Limits, *, final: bool
 ) -> tuple[Block, bytes]:
-    """Return the block's rows and the bytes of a row that goes on in the next block."""
+    """Return the block's rows and the bytes of a row that continues in the next block."""
     csv.field_size_limit(limits.max_row_bytes)
     lines = block.split(b"\n")[:-1]
     texts = [text + "\n" for text in block.decode().split("\n")[:-1]]
@@ -146,7 +171,7 @@ def _careful(
     rest = b""
     start = 0
     while start < len(texts) and len(broken) <= limits.max_bad_rows:
-        # Each reader goes on until a row is broken; the next one starts at the line after it.
+        # Each reader continues until a row is broken; the next one starts at the following line.
         first = start
         reader = csv.reader((texts[k] for k in range(first, len(texts))), strict=True)
         reason = ""
@@ -164,6 +189,7 @@ def _careful(
                     break
                 start = after
         except csv.Error:
+            # Quotes that are open at the end of a block may be closed in the next one.
             open_end = first + reader.line_num >= len(texts)
             if open_end and not final and _short(lines, start, len(lines), limits):
                 rest = b"\n".join(lines[start:]) + b"\n"

@@ -1,4 +1,4 @@
-"""From a file's columns to ours: names, constants, skipped rows."""
+"""Mapping of a file's columns to those of the lake: names, constants, skipped rows."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import polars as pl
 from pipeline.data.sources.config import COLUMNS, FEATURE_TABLES, REQUIRED, MappingError, Source
 from pipeline.data.sources.streams import Block
 
-# No feature can have these names: `lake_columns` replaces the sign.
+# No feature can have these names, since `lake_columns` replaces the sign #.
 AT_LINE: Final = "#line"
-"""Column of the text frames: 1-based line of the row."""
+"""Column of the text frames: 1-based line number of the row."""
 _SKIP: Final = "#skip"
 
 
@@ -114,6 +114,7 @@ def lake_columns(columns: Collection[str], source: Source, name: str) -> dict[st
         return names
     used = set(names.values())
     targets = (*COLUMNS[source.table], *source.columns, *source.constants)
+    # The lake cannot distinguish names that differ only in case.
     taken = {target.casefold(): target for target in targets}
     for column in columns:
         if column in used or not column.strip():

@@ -1,8 +1,7 @@
-"""What a good event is: one table of named rules, and the polars predicates it generates.
+"""Table of named rules for events, and the polars predicates generated from it.
 
-Promises: a row is good only if every predicate says true (null counts as a failure); the name of a
-rule is the reason that quarantine shows; `suite` generates its expectations from this table, so
-the two cannot drift apart.
+Guarantees: a row is good only if every predicate is true (null counts as false); the name of a rule
+is the reason in the quarantine; `suite` generates its expectations from the same table.
 """
 
 from __future__ import annotations
@@ -24,16 +23,16 @@ from pipeline.errors import DataError
 MAX_ID_BYTES: Final = 256
 _CONTROL: Final = r"\p{Cc}"
 EARLIEST: Final = datetime(1990, 1, 1, tzinfo=UTC)
-"""Before this, no shop logged events: it is a zero in disguise, or seconds read as milliseconds."""
+"""Earliest valid timestamp; earlier ones are zeros, or seconds that were read as milliseconds."""
 LARGEST: Final = 1e12
-"""No quantity, rating or price is larger; sums of squares of more would end in infinity."""
+"""Largest valid quantity, rating or price, so that sums of squares stay finite."""
 
 JUDGED: Final = tuple(name for name in EVENT_COLUMNS if name != c.PUBLICATION_ID)
-"""The columns that a frame of events must have to be judged, in the dtypes of `columns.EVENTS`."""
+"""Columns that the rules need, in the dtypes of `columns.EVENTS`."""
 
 
 class CheckKind(StrEnum):
-    """What a rule asks of its column. All but PRESENT leave a null to the PRESENT rule."""
+    """Requirement of a rule on its column; all but PRESENT accept null."""
 
     PRESENT = "present"
     BYTES = "bytes"
@@ -45,22 +44,22 @@ class CheckKind(StrEnum):
 
 @dataclass(frozen=True)
 class Rule:
-    """One named demand on one column.
+    """Named requirement on one column.
 
     Attributes
     ----------
     name
-        Reason shown for a row that breaks it.
+        Reason of a row that violates it.
     column
         Column of `columns.EVENTS`.
     check
-        What is asked.
+        Kind of requirement.
     minimum, maximum
-        Inclusive bounds of the measured quantity; ``None`` where there is no such bound.
+        Inclusive bounds of the measured quantity; ``None``: no bound.
     values
         Allowed values of ONE_OF.
     level
-        ``row``: judges a row by itself and quarantines it; ``batch``: judges rows together.
+        ``row``: checked per row, at ingest as well; ``batch``: checked for all rows together.
     """
 
     name: str
@@ -73,14 +72,18 @@ class Rule:
 
 
 def declare(*, at: datetime, kinds: Sequence[str]) -> tuple[Rule, ...]:
-    """Return all rules for events that are looked at at the instant `at`.
+    """Return all rules for events.
 
     Parameters
     ----------
     at
-        No event may lie after this.
+        Latest valid timestamp: instant of the ingest, or as-of.
     kinds
-        The kinds of events that are known.
+        Allowed kinds of events.
+
+    Returns
+    -------
+    Rules in a fixed order, in which reasons and results are listed.
     """
     present = (
         Rule(f"{name}_missing", name, CheckKind.PRESENT) for name in JUDGED if name != c.POSITION
@@ -108,56 +111,65 @@ def declare(*, at: datetime, kinds: Sequence[str]) -> tuple[Rule, ...]:
 
 
 def id_bytes(column: str) -> pl.Expr:
-    """Length of an id in UTF-8 bytes: 0 where it holds only white space, null where null."""
+    """Return the length of an id in UTF-8 bytes; 0 for white space only, null for null."""
     raw = pl.col(column)
     blank = raw.str.strip_chars().str.len_bytes() == 0
     return pl.when(blank).then(pl.lit(0, pl.UInt32)).otherwise(raw.str.len_bytes())
 
 
 def controls(column: str) -> pl.Expr:
-    """Count the control characters of an id: NUL, line feeds, what a terminal would act on."""
+    """Count the control characters of an id, such as NUL, line feeds and terminal escapes."""
     return pl.col(column).str.count_matches(_CONTROL)
 
 
 def failures(frame: pl.DataFrame, rules: Sequence[Rule]) -> pl.DataFrame:
-    """Return one boolean column a rule, true where a row breaks it.
+    """Return one boolean column per rule, true where a row violates it.
 
-    Raises `DataError` if a column of `JUDGED` is absent.
+    Parameters
+    ----------
+    frame
+        Events with the columns `JUDGED`.
+    rules
+        From `declare`.
+
+    Raises
+    ------
+    DataError
+        `validate.missing_columns`: a column of `JUDGED` is absent.
     """
     absent = [name for name in JUDGED if name not in frame.columns]
     if absent:
         raise DataError(
             "validate.missing_columns",
-            f"cannot be judged without {', '.join(absent)}",
+            f"cannot be validated without the columns {', '.join(absent)}",
             where="events",
         )
-    # A rule that cannot be decided must not let a row pass.
+    # A null means that the rule cannot be evaluated; the row must not pass.
     return frame.select((~_holds(rule).fill_null(False)).alias(rule.name) for rule in rules)
 
 
 def row_reasons(frame: pl.DataFrame, *, at: datetime, kinds: Sequence[str]) -> pl.Series:
-    """Name, for each row, the row rules that it breaks.
+    """List the row rules that each row violates.
 
     Parameters
     ----------
     frame
-        Events with the columns `JUDGED`; what could not be typed is null.
+        Events with the columns `JUDGED`; values that could not be parsed are null.
     at
-        Instant of the ingest; a later event is refused.
+        Instant of the ingest; later events are refused.
     kinds
-        Known kinds of events.
+        Allowed kinds of events.
 
     Returns
     -------
     pl.Series
-        ``(n_rows,)`` List(String); an empty list is a good row. Reasons stand in the order of
-        `declare`.
+        ``(n_rows,)`` List(String) in the order of `declare`; empty for a good row.
     """
     rules = [rule for rule in declare(at=at, kinds=kinds) if rule.level == "row"]
     broken = failures(frame, rules)
     bad = broken.select(pl.any_horizontal(pl.all())).to_series()
     named = names_of(broken.filter(bad))
-    # Almost all rows are good and share one empty list: only bad rows pay for a list of their own.
+    # Almost all rows are good and share one empty list, which saves memory.
     place = np.full(frame.height, named.len(), dtype=np.uint32)
     place[bad.to_numpy()] = np.arange(named.len(), dtype=np.uint32)
     lists = named.append(pl.Series([[]], dtype=pl.List(pl.String)))
@@ -165,7 +177,7 @@ def row_reasons(frame: pl.DataFrame, *, at: datetime, kinds: Sequence[str]) -> p
 
 
 def names_of(flags: pl.DataFrame) -> pl.Series:
-    """``(n_rows,)`` List(String): the names of the boolean columns that are true in a row."""
+    """Return the names of the boolean columns that are true in each row, as List(String)."""
     names = (pl.when(pl.col(name)).then(pl.lit(name)) for name in flags.columns)
     return flags.select(pl.concat_list(names).list.drop_nulls()).to_series().alias(c.REASONS)
 

@@ -1,8 +1,8 @@
-"""The rule table as a suite of Great Expectations, run over one batch of events.
+"""Great Expectations suite generated from the rules, run over one batch of events.
 
-Promises: one expectation a rule, named in its `meta`; an expectation that raised, or saw fewer
-rows than the batch has, does not count as run; no id reaches the library or its result, only
-lengths and codes; equal batches give equal records (random ids and clock times are left out).
+Guarantees: one expectation per rule, named in its `meta`; an expectation that raised, or evaluated
+fewer rows than the batch has, does not count as run; ids reach the library only as lengths and
+codes; equal batches give equal records (random ids and times are left out).
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ _ARGUMENTS: Final = (
     "max_value",
     "value_set",
 )
-"""What the record keeps of an expectation's arguments; the rest names objects of the library."""
+"""Arguments of an expectation that the record keeps; the others name objects of the library."""
 
 
 @dataclass(frozen=True)
 class SuiteResult:
-    """What a run of the suite found.
+    """Result of a run of the suite.
 
     Attributes
     ----------
     broken
-        ``(rule, rows that break it)`` for each rule that was really run.
+        ``(rule, number of rows that violate it)`` for each rule that was run on all rows.
     record
         Canonical JSON of the library's SUMMARY result.
     """
@@ -50,17 +50,18 @@ class SuiteResult:
 
 
 def run_suite(batch: pl.DataFrame, rules: Sequence[Rule]) -> SuiteResult:
-    """Judge a batch by the rules, row and batch level alike.
+    """Validate a batch by the rules of both levels.
 
     Parameters
     ----------
     batch
         Events with the columns `JUDGED`.
     rules
-        From `declare`; no rules give an empty result, which the judge refuses.
+        From `declare`.
     """
     gx = _library()
     context = gx.get_context(mode="ephemeral")
+    # No usage data leave the machine, and no progress bars are printed.
     context.enable_analytics(enable=False)
     context.variables.progress_bars = {"globally": False, "metric_calculations": False}
     asset = context.data_sources.add_pandas("lake").add_dataframe_asset("events")
@@ -82,7 +83,7 @@ def run_suite(batch: pl.DataFrame, rules: Sequence[Rule]) -> SuiteResult:
 
 
 def measured(batch: pl.DataFrame) -> pl.DataFrame:
-    """Return what the library sees of a batch: measures and codes of ids, the rest as it is."""
+    """Return the frame for the library: lengths and codes of ids, other columns unchanged."""
     return batch.select(
         *(id_bytes(name).alias(f"{name}_bytes") for name in _IDS),
         *(controls(name).alias(f"{name}_controls") for name in _IDS),
@@ -96,12 +97,12 @@ def measured(batch: pl.DataFrame) -> pl.DataFrame:
 
 
 def _library() -> ModuleType:
-    """Import Great Expectations: 3 to 5 s and 220 MB, so not before it is needed."""
+    """Import Great Expectations only when needed, since it takes 3 to 5 s and 220 MB."""
     with warnings.catch_warnings():
-        # The library still imports modules of the standard library that 3.11 deprecated.
+        # The library imports modules that Python 3.11 deprecated.
         warnings.filterwarnings("ignore", r"module 'sre_\w+' is deprecated", DeprecationWarning)
         import great_expectations
-    # At INFO it logs its temporary folders and empty configurations for every run.
+    # At INFO it logs temporary folders and empty configurations in every run.
     logging.getLogger("great_expectations").setLevel(logging.WARNING)
     return great_expectations
 
@@ -152,7 +153,7 @@ def _read(result: dict[str, Any], order: Sequence[str], height: int, version: st
         }
         for entry in result["results"]
     ]
-    # The library groups its results by column.
+    # The library returns results by column, not in the order of the rules.
     entries.sort(key=lambda entry: order.index(entry["rule"]))
     broken = tuple(
         (entry["rule"], int(entry["result"]["unexpected_count"]))
@@ -165,15 +166,15 @@ def _read(result: dict[str, Any], order: Sequence[str], height: int, version: st
         "statistics": result["statistics"],
         "results": entries,
     }
-    # Strict JSON has no infinity: such a figure becomes a text.
+    # Strict JSON has no infinity, so such a value becomes text.
     plain = json.loads(json.dumps(record), parse_constant=_constant_text)
     return SuiteResult(broken, json.dumps(plain, sort_keys=True, allow_nan=False))
 
 
 def _exception(info: dict[str, Any]) -> str | None:
-    """Return the message of whatever went wrong; the library nests it by metric when one raised."""
+    """Return the messages of exceptions; the library nests them by metric if one raised."""
     nested = [info] if "raised_exception" in info else list(info.values())
-    messages = [str(one["exception_message"]) for one in nested if one["raised_exception"]]
+    messages = [str(part["exception_message"]) for part in nested if part["raised_exception"]]
     return "; ".join(sorted(messages)) or None
 
 

@@ -316,7 +316,7 @@ def test_nothing_can_be_learnt_from_no_values(policy: dict[str, Any]) -> None:
         ({"outliers": "trim"}, "'none', 'clip', 'winsorise' or 'quarantine'"),
         ({"missing": "constant"}, "needs constant"),
         ({"missing": "constant", "constant": INF}, "must be finite"),
-        ({"missing": "mean", "constant": 1}, 'no meaning with missing = "mean"'),
+        ({"missing": "mean", "constant": 1}, 'left out with missing = "mean"'),
         ({"outliers": "clip"}, '"clip" takes minimum, maximum or both'),
         ({"outliers": "clip", "upper": 0.5}, '"clip" takes minimum, maximum or both'),
         ({"outliers": "winsorise", "maximum": 1}, '"winsorise" takes lower, upper or both'),

@@ -282,7 +282,7 @@ def test_quarantine_has_a_budget_and_a_missing_count_blocks() -> None:
     assert check(judged(accepted=95, quarantined=5), "quarantine_budget").figure == 0.05
     over = judged(accepted=949, quarantined=51)
     assert blocking(over) == ["quarantine_budget"]
-    assert "51 of 1,000 rows" in reasons(over)[0]
+    assert "51 of 1,000 ingested rows" in reasons(over)[0]
     assert judged(
         accepted=949, quarantined=51, config=ValidateConfig(quarantine_budget=0.06)
     ).passed
@@ -438,7 +438,7 @@ def test_a_day_ends_before_the_as_of_and_starts_with_its_first_microsecond() -> 
     edge = pl.Series([AS_OF - DAY * n for n in range(1, 30)], dtype=c.INSTANT)
     day, week = judge_volume(edge, AS_OF, VolumeConfig())
     assert (day.figure, week.figure) == (1.0, 1.0)
-    assert day.sentence.startswith("the last day brought 1 events where 1 are usual")
+    assert day.sentence.startswith("1 events in the last day, 1 usual")
 
 
 # --- the demo's data
