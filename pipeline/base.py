@@ -1,4 +1,4 @@
-"""The ground that everything stands on: frozen config, instants in UTC, half-open intervals."""
+"""Config base class, instants in UTC and half-open intervals."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from pydantic_core import CoreSchema, core_schema
 from pipeline.errors import ConfigError
 
 Progress = Callable[[str], None]
-"""Told, in a few words, what a long task is doing. Handed in; never looked up."""
+"""Callback for the short status texts of a long task; always passed as an argument."""
 
 
 def silent(_: str) -> None:
-    """Progress for callers who want none."""
+    """Discard a progress text."""
 
 
 class Frozen(BaseModel):
-    """Base of every config: immutable, and an unknown field is an error."""
+    """Base of every config: instances are immutable, and an unknown field is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
 def to_utc(instant: datetime) -> datetime:
-    """Return `instant` in UTC; a naive one raises `ConfigError`."""
+    """Return an instant in UTC; `ConfigError` `instant.naive` if it has no time zone."""
     if instant.tzinfo is None:
         raise ConfigError(
             "instant.naive",
@@ -44,28 +44,28 @@ def to_utc(instant: datetime) -> datetime:
 
 
 def parse_instant(text: str) -> datetime:
-    """Read an ISO 8601 instant with a zone, such as ``2017-12-01T09:00:00Z``."""
+    """Parse an ISO 8601 instant with a time zone, such as ``2017-12-01T09:00:00Z``."""
     try:
         instant = datetime.fromisoformat(text)
     except ValueError:
         raise ConfigError(
-            "instant.invalid", f"{text!r} is no instant; write it as 2017-12-01T09:00:00Z"
+            "instant.invalid", f"{text!r} is not an instant; write it as 2017-12-01T09:00:00Z"
         ) from None
     return to_utc(instant)
 
 
 def format_instant(instant: datetime) -> str:
-    """Write an instant as ``2017-12-01T09:00:00Z`` (microseconds only if there are any)."""
+    """Format an instant as ``2017-12-01T09:00:00Z``, with microseconds unless they are 0."""
     return to_utc(instant).isoformat().replace("+00:00", "Z")
 
 
 def to_the_second(instant: datetime) -> str:
-    """Write an instant for a sentence: ``2017-12-01T09:00:00Z``, what is below a second cut off."""
+    """Format an instant for a sentence: ``2017-12-01T09:00:00Z``, without fractions of seconds."""
     return format_instant(instant.replace(microsecond=0))
 
 
 def compact_instant(instant: datetime) -> str:
-    """Write an instant for a file name: ``20171201T090000Z``."""
+    """Format an instant for a file name: ``20171201T090000Z``."""
     return to_utc(instant).strftime("%Y%m%dT%H%M%SZ")
 
 
@@ -74,21 +74,21 @@ Instant = Annotated[
     AfterValidator(to_utc),
     PlainSerializer(format_instant, return_type=str, when_used="json"),
 ]
-"""An instant in a file: UTC, written by `format_instant`; a naive one raises `ConfigError`."""
+"""Instant in a file: in UTC, written by `format_instant`; a naive one raises `ConfigError`."""
 
 AsOf = NewType("AsOf", datetime)
-"""The instant that bounds all data of a run, in UTC; `as_of` makes one at the edge."""
+"""As-of instant in UTC, which bounds all data of a run; `as_of` creates it from user input."""
 
 
 def as_of(value: datetime | str) -> AsOf:
-    """Return an instant as `AsOf`; raises `ConfigError` for a naive one or another text."""
+    """Convert an instant to `AsOf`; `ConfigError` if it is naive or the text cannot be parsed."""
     return AsOf(parse_instant(value) if isinstance(value, str) else to_utc(value))
 
 
 def plain(value: object) -> Any:
-    """Return a dataclass or model as plain JSON values, the shape of every ``--json``.
+    """Convert a dataclass or model to plain JSON values, as printed by ``--json``.
 
-    An object whose JSON is not its fields has a method `plain`.
+    A class whose JSON differs from its fields defines a method `plain`.
     """
     if hasattr(value, "plain"):
         return value.plain()
@@ -99,18 +99,19 @@ def plain(value: object) -> Any:
 
 @dataclass(frozen=True)
 class Interval:
-    """Half-open ``[start, end)`` in UTC; in a file, the pair of both instants."""
+    """Half-open interval ``[start, end)`` in UTC; in a file, the pair of both instants."""
 
     start: datetime
     end: datetime
 
     def __post_init__(self) -> None:
+        # A frozen dataclass has no other way to normalise its own fields.
         object.__setattr__(self, "start", to_utc(self.start))
         object.__setattr__(self, "end", to_utc(self.end))
         if self.end < self.start:
             raise ConfigError(
                 "interval.reversed",
-                f"the interval {self} ends before it starts",
+                f"the interval {self} ends before it starts; exchange the two instants",
             )
 
     @classmethod
@@ -128,7 +129,7 @@ class Interval:
 
     @property
     def length(self) -> timedelta:
-        """Time between start and end."""
+        """Duration from start to end."""
         return self.end - self.start
 
     def __str__(self) -> str:

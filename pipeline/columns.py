@@ -1,7 +1,7 @@
-"""The words of the tables: names, dtypes and enumerations.
+"""Names, dtypes and enumerations of all tables.
 
-The only place where these strings are written; everything else imports them (a test walks the
-syntax trees of `pipeline` and `dags` for strays). Times are microseconds in UTC.
+Guarantees: no other module of `pipeline` or `dags` writes these strings (a test walks the syntax
+trees); times are in microseconds and UTC.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ INSTANT: Final = pl.Datetime("us", "UTC")
 
 
 class Kind(StrEnum):
-    """Kinds of events that are known without configuration, weakest first."""
+    """Kinds of events that need no configuration; those before RETURN rise in strength."""
 
     VIEW = "view"
     CLICK = "click"
@@ -78,7 +78,7 @@ class Kind(StrEnum):
 
 
 class Slot(StrEnum):
-    """Where an entry of a list comes from."""
+    """Origin of an entry of a recommendation list."""
 
     MODEL = "model"
     EXPLORE = "explore"
@@ -86,7 +86,7 @@ class Slot(StrEnum):
 
 
 class BatchStatus(StrEnum):
-    """How far a file came; the last row of its `seq` counts."""
+    """Progress of one file; the last row of its `seq` counts."""
 
     INTENT = "intent"
     DONE = "done"
@@ -94,7 +94,7 @@ class BatchStatus(StrEnum):
 
 
 ANYONE: Final = "*"
-"""`user_id` of the fallback list: what a person without a list of their own is shown."""
+"""`user_id` of the fallback list, which is shown to users without a list of their own."""
 
 EVENTS: Final = pl.Schema(
     {
@@ -152,7 +152,7 @@ BATCHES: Final = pl.Schema(
         INGESTED_AT: INSTANT,
     }
 )
-"""What happened to each file: an `intent` row before its events are written, a `done` row after."""
+"""Rows of one file: `intent` before its events are written, `done` (or `void`) after."""
 PUBLICATIONS: Final = pl.Schema(
     {
         PUBLICATION_ID: pl.String(),

@@ -1,4 +1,4 @@
-"""Expected failures as data: an id, the sentence that a user reads, and an exit code."""
+"""Expected failures as data: an id, a sentence for the user, and an exit code."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from typing import ClassVar
 
 
 class NightjarError(Exception):
-    """An expected failure: an id, one sentence, and an exit code.
+    """Expected failure with an id, one sentence and an exit code.
 
-    Codes: 2 config, usage or too little resource; 3 bad or unsafe data; 5 gate blocked or cold
-    check failed; 6 a store is unavailable or locked; 1 is a bug. (0 and 4 are outcomes, no errors.)
+    Exit codes: 2 config, usage or too little memory, disk or device; 3 bad or unsafe data; 5 the
+    gate blocked or the cold check failed; 6 a store is unavailable or locked; 1 is a bug. 0 and 4
+    are outcomes, not errors.
 
     Parameters
     ----------
     id
-        ``area.problem``; the same for every failure of this kind, whatever its sentence.
+        ``area.problem``, the same for every failure of this kind.
     sentence
-        The field or file, the value, and what to do next.
+        Names the field or file, the value, and the next step of the user.
     """
 
     exit_code: ClassVar[int] = 1
@@ -35,26 +36,26 @@ class ConfigError(NightjarError):
 
 
 class ResourceError(NightjarError):
-    """Too little memory, disk or device for what was asked."""
+    """The request needs more memory or disk, or a device that is absent."""
 
     exit_code = 2
 
 
 class DataError(NightjarError):
-    """Data that cannot be used: what is wrong, where, how often, and the first positions.
+    """Data that cannot be used: the fault, its place, the number of rows and the first lines.
 
     Parameters
     ----------
     id
         ``area.problem``.
     what
-        The fault in words, without a raw id.
+        The fault in words, without raw ids of users.
     where
         File name, table or column.
     count
-        How many rows show it.
+        Number of rows with the fault.
     positions
-        Up to five line numbers, 1-based as in an editor.
+        Line numbers, 1-based as in an editor; the first five are kept.
     """
 
     exit_code = 3
@@ -82,28 +83,28 @@ class DataError(NightjarError):
 
 
 class UnsafeInputError(DataError):
-    """Input that breaks a limit set against hostile files."""
+    """Input that exceeds a limit against hostile files."""
 
 
 class GateError(NightjarError):
-    """The gate or the cold check stopped the night."""
+    """The gate or the cold check stopped the nightly run."""
 
     exit_code = 5
 
 
 class StorageError(NightjarError):
-    """A file store that cannot be read or written, or whose sums do not match."""
+    """A file store that cannot be read or written, or whose checksums do not match."""
 
     exit_code = 6
 
 
 class LakeError(StorageError):
-    """The Delta lake."""
+    """The Delta lake cannot be read or written."""
 
 
 class RegistryError(StorageError):
-    """MLflow."""
+    """MLflow cannot be read or written."""
 
 
 class ConcurrencyError(StorageError):
-    """Somebody else holds the lock, or moved the pointer first."""
+    """Another process holds the lock, or changed the data first."""

@@ -1,22 +1,22 @@
 """Named places where a test, or `nightjar chaos`, ends or disturbs the process.
 
-Promises: nothing happens unless ``NIGHTJAR_FAILPOINT=NAME:ACTION[:HIT]`` is set; then ACTION
-happens once, the HIT-th time (default: the first) that the place NAME is passed, after a line on
-stderr that says so. The variable is read once a process. A place that `FAILPOINTS` does not name,
-or a setting that makes no sense, is an error and no silence.
+Guarantees: nothing happens unless ``NIGHTJAR_FAILPOINT=NAME:ACTION[:HIT]`` is set; then ACTION
+happens once, when the place NAME is passed for the HIT-th time (default: the first), after a line
+on stderr. The variable is read once per process; a malformed value raises `ConfigError`.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from threading import Lock
 from typing import Final
 
@@ -72,20 +72,16 @@ FAILPOINTS: Final[Mapping[str, tuple[str, ...]]] = {
         "run_renamed",
     ),
 }
-"""What is under way -> the places that it passes, in order. What each is stands in
-`docs/INGEST.md`, and for upkeep in `docs/STORES.md`."""
-_NAMES: Final = frozenset(name for names in FAILPOINTS.values() for name in names)
+"""Activity -> the places that it passes, in order. `docs/INGEST.md` describes them, and
+`docs/STORES.md` those of `upkeep`."""
+_SETTING: Final = re.compile(
+    rf"(?P<name>{'|'.join(chain.from_iterable(FAILPOINTS.values()))})"
+    rf":(?P<action>{'|'.join(ACTIONS)})(:(?P<hit>0*[1-9][0-9]*))?"
+)
 
 
 class FailpointReached(RuntimeError):
-    """What the action ``raise`` raises: to all who catch expected errors, a bug."""
-
-
-@dataclass(frozen=True)
-class _Armed:
-    name: str
-    action: str
-    hit: int
+    """Raised by the action ``raise``; not a `NightjarError`, so it counts as a bug."""
 
 
 _passed: Counter[str] = Counter()
@@ -93,47 +89,41 @@ _counting = Lock()
 
 
 def failpoint(name: str) -> None:
-    """Pass the place `name`; raises `ConfigError` for a setting that makes no sense."""
+    """Pass the place `name`; `ConfigError` `failpoint.invalid` if the setting is malformed."""
     armed = _armed()
-    if armed is None or name != armed.name:
+    if armed is None or name != armed["name"]:
         return
+    # The action happens once even if threads pass the place together.
     with _counting:
         _passed[name] += 1
-        due = _passed[name] == armed.hit
+        due = _passed[name] == int(armed["hit"] or 1)
     if due:
-        _act(armed)
+        _act(name, armed["action"])
 
 
 @cache
-def _armed() -> _Armed | None:
-    text = os.environ.get(VARIABLE)
-    if not text:
+def _armed() -> re.Match[str] | None:
+    setting = os.environ.get(VARIABLE)
+    if not setting:
         return None
-    parts = [*text.split(":"), "1"] if text.count(":") == 1 else text.split(":")
-    if len(parts) != 3:
-        raise _wrong(text, "it is written NAME:ACTION[:HIT]")
-    name, action, hit = parts
-    if name not in _NAMES:
-        raise _wrong(text, f"no place is called {name!r}")
-    if action not in ACTIONS:
-        raise _wrong(text, f"the actions are {', '.join(ACTIONS)}")
-    if not hit.isascii() or not hit.isdecimal() or int(hit) < 1:
-        raise _wrong(text, "HIT counts from 1")
-    return _Armed(name, action, int(hit))
+    armed = _SETTING.fullmatch(setting)
+    if armed is None:
+        raise ConfigError(
+            "failpoint.invalid",
+            f"{VARIABLE}={setting} is invalid; write NAME:ACTION[:HIT] with a place of "
+            f"docs/INGEST.md or docs/STORES.md, one of {', '.join(ACTIONS)}, and HIT from 1 on",
+        )
+    return armed
 
 
-def _wrong(text: str, why: str) -> ConfigError:
-    return ConfigError("failpoint.invalid", f"{VARIABLE}={text} makes no sense: {why}")
-
-
-def _act(armed: _Armed) -> None:
-    sys.stderr.write(f"failpoint {armed.name}: {armed.action}\n")
-    sys.stderr.flush()
-    if armed.action == "kill":
+def _act(name: str, action: str) -> None:
+    sys.stderr.write(f"failpoint {name}: {action}\n")
+    sys.stderr.flush()  # SIGKILL leaves no time to empty the buffer
+    if action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
-    elif armed.action == "raise":
-        raise FailpointReached(armed.name)
-    elif armed.action == "sleep":
+    elif action == "raise":
+        raise FailpointReached(name)
+    elif action == "sleep":
         time.sleep(SLEEP_SECONDS)
     else:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -4,7 +4,7 @@ import math
 from datetime import UTC, datetime, timedelta
 
 from pipeline.base import Interval
-from pipeline.data.clean import CleanReport, ColumnReport
+from pipeline.data.clean.treat import CleanReport, ColumnReport
 from pipeline.data.validate.checks import DataCheck, Status
 from pipeline.evaluation.gate import Decision
 from pipeline.evaluation.gate.decision import RuleResult

@@ -1,7 +1,8 @@
 """Raw rows -> one training window.
 
-Here: reading files of any declared shape as text, typing and judging rows, cleaning, the time
-split, features as of an instant, the matrix. Everything is a plain function of frames and config.
-Not here: where files and tables lie (`stores`), when a night runs (`steps`), anything that learns
-from the matrix (`models`).
+Here: reading files as text, parsing and validating rows, cleaning, the time split, features as of
+an instant, the matrix. All functions take frames and config, and read no path and no clock.
+Not here: storage of files and tables (`stores`), the order of tasks (`steps`), models (`models`).
+To add one more: a source format in `sources`, a validation rule in `validate.rules`, a policy for
+missing values in `clean.policies`, a feature of an item or user in `feature_encoding`.
 """

@@ -1,11 +1,11 @@
-"""People named by what they did, where settings are chosen.
+"""User ids derived from events, for the selection of settings.
 
-Pseudonyms are drawn anew in every workspace, and with their order the order in which float sums
-are taken. That moves last digits only; but a choice between settings that are nearly level falls
-one way or the other by a last digit, and then two workspaces with the same data go different ways.
+Pseudonyms are random in each workspace, and their order is the order in which floats are summed.
+That changes only the last digits. But a last digit decides between two settings that score almost
+the same, so two workspaces with the same data would select different settings.
 
-Promises: equal events give equal names, whatever the users were called and however the rows stood;
-whoever differs in one event has a name of his own.
+Guarantees: equal events give equal ids, for any pseudonyms and any order of rows; users who differ
+in at least one event get different ids.
 """
 
 from __future__ import annotations
@@ -20,33 +20,33 @@ _NAME, _EVENTS = "name", "events"
 def canonicalise_user_ids(
     events: pl.DataFrame, users: pl.DataFrame | None = None
 ) -> tuple[pl.DataFrame, pl.DataFrame | None]:
-    """Put names by rank in the place of user ids.
+    """Replace user ids by ranks that depend only on the users' events.
 
     Parameters
     ----------
     events
         `user_id`, `item_id`, `timestamp` and further columns.
     users
-        `user_id` and further columns; who did nothing is left out.
+        `user_id` and further columns; users without events are left out.
 
     Returns
     -------
-    Both with ``0000000``, ``0000001``, ... as `user_id`: by a hash of all their events, whatever
-    columns these have. Who is alike in all of them is alike in the lists as well.
+    Both frames with ``0000000``, ``0000001``, ... as `user_id`, in the order of a hash over all
+    columns of all events of a user. Users with identical events are interchangeable.
     """
+    # Sorted names: the order of columns must not change the hash.
     row = pl.struct(sorted(set(events.columns) - {c.USER_ID})).hash()
     ranked = (
         events.group_by(c.USER_ID)
         .agg(row.sort().alias(_EVENTS))
         .with_columns(pl.col(_EVENTS).hash())
-        .sort(_EVENTS, c.USER_ID)
+        .sort(_EVENTS, c.USER_ID)  # the pseudonym only orders users with identical events
         .with_row_index(_NAME)
         .select(c.USER_ID, pl.col(_NAME).cast(pl.String).str.zfill(7))
     )
 
     def renamed(frame: pl.DataFrame) -> pl.DataFrame:
         joined = frame.join(ranked, on=c.USER_ID, how="inner", maintain_order="left")
-        named = joined.with_columns(pl.col(_NAME).alias(c.USER_ID)).drop(_NAME)
-        return named.select(frame.columns)
+        return joined.with_columns(pl.col(_NAME).alias(c.USER_ID)).select(frame.columns)
 
     return renamed(events), None if users is None else renamed(users)

@@ -1,6 +1,9 @@
-"""Means of things that belong to people: events, days. One person's are no independent proof.
+"""Means of events or days with standard errors that are clustered by user.
 
-Promises: sums are exact, so no digit hangs on the order of pseudonyms; what has no error has none.
+Observations of one user are not independent, so errors are computed over users.
+
+Guarantees: sums are exact (`math.fsum`), so no digit depends on the order of users; with one user
+the error and the interval are ``None``.
 """
 
 from __future__ import annotations
@@ -12,26 +15,31 @@ from typing import Final
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy.special import stdtrit
+from scipy.special import stdtrit  # importing scipy.stats takes a process half a second
 
 MIN_GROUP_SIZE: Final = 10
-"""People that a group needs before anything but their number is told of it, and before what they do
-is a sign: where events are counted as one, a person's are at most one in so many of what it takes.
+"""Minimum group size in users; below it only the number of users is reported.
+
+Also the divisor of `per_user_cap`: one user contributes at most a tenth of a usual day's events.
 """
 
 
 def per_user_cap(day: NDArray[np.int64], events: NDArray[np.int64]) -> int:
-    """Return how many events of one person and day tell how much is going on.
+    """Compute the maximum number of events per user and day that count as volume.
 
-    It is the largest number that is at most one in `MIN_GROUP_SIZE` of a usual day's events, each
-    person's counted so; at least 1. A day is usual by the median of the days that have any. Sought
-    from 1 upwards, so that a flood cannot raise it, however many days it lasts.
+    The cap is at most a tenth (1 / `MIN_GROUP_SIZE`) of a usual day's events, counted with this
+    cap; at least 1. The usual day is the median of the days with events.
 
     Parameters
     ----------
     day, events
-        ``(n,)`` for each person and day with events: the day's number ≥ 0, and how many.
+        ``(n,)`` int64, one entry per user and day with events: day number ≥ 0, number of events.
+
+    Returns
+    -------
+    The cap, in events per user and day.
     """
+    # From 1 upwards: from above, a flood of one user would raise the usual day and so the cap.
     most = 1
     while len(day):
         totals = np.bincount(day, np.minimum(events, most))
@@ -44,7 +52,7 @@ def per_user_cap(day: NDArray[np.int64], events: NDArray[np.int64]) -> int:
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean, its standard error and 95 % interval; one person has neither."""
+    """Mean with standard error and 95 % interval; both are ``None`` for a single user."""
 
     mean: float
     se: float | None
@@ -53,14 +61,19 @@ class Mean:
 
 
 def mean_ci(values: NDArray[np.float64], users: pl.Series) -> Mean:
-    """Return the mean of values in [0, 1] that belong to users.
+    """Compute the mean of values in [0, 1], clustered by user.
 
     Parameters
     ----------
     values
-        ``(n,)`` float64, n ≥ 1; the order of one user's values decides the last digit.
+        ``(n,)`` float64, n ≥ 1. Values of one user are summed in the given order, which may
+        change the last digit.
     users
-        ``(n,)`` the user of each.
+        ``(n,)`` user of each value.
+
+    Returns
+    -------
+    Mean, standard error and interval of `ratio_ci`.
     """
     _, user = np.unique(users.to_numpy(), return_inverse=True)
     sums, counts = np.bincount(user, values), np.bincount(user)
@@ -68,20 +81,24 @@ def mean_ci(values: NDArray[np.float64], users: pl.Series) -> Mean:
 
 
 def ratio_ci(sums: NDArray[np.float64], counts: NDArray[np.float64], most: float = 1.0) -> Mean:
-    """Return the mean of things of which each user has a sum and a count.
+    """Compute a mean from one sum and one count per user.
 
-    With n things of U users, the mean m and r_u = sum of user u − m · their count, the error of the
-    mean as a ratio of sums over users is ``√(U/(U − 1) · Σ r_u²) / n`` (Liang and Zeger 1986); the
-    interval is Student's t with U − 1 degrees of freedom, cut to [0, most].
-
-    Where nobody has any, or everybody all there is, that error is 0, though nobody knows so much.
-    The far limit is then that of U people none of whom has any, ``1 − 0.025^(1/U)`` (Clopper and
-    Pearson 1934), U those who count; ``None`` where there is no most.
+    For n observations of U users with mean m and residuals r_u = sum_u − m · count_u, the standard
+    error is ``√(U/(U − 1) · Σ r_u²) / n`` (Liang and Zeger 1986). The interval is Student's t with
+    U − 1 degrees of freedom, cut to [0, most].
 
     Parameters
     ----------
     sums, counts
-        ``(U,)`` float64; the counts' sum is above 0.
+        ``(U,)`` float64; the sum of the counts is above 0.
+    most
+        Upper limit of a value; ``inf`` if there is none.
+
+    Returns
+    -------
+    Mean, standard error and 95 % interval. If all sums are 0, or all are the maximum, the far
+    limit is that of 0 events among U users, ``1 − 0.025^(1/U)`` (Clopper and Pearson 1934), with
+    U the users with a count above 0; it is ``None`` if `most` is infinite.
     """
     n = math.fsum(counts.tolist())
     mean = math.fsum(sums.tolist()) / n
@@ -91,6 +108,7 @@ def ratio_ci(sums: NDArray[np.float64], counts: NDArray[np.float64], most: float
     spread = len(residual) / (len(residual) - 1) * math.fsum((residual**2).tolist())
     se = math.sqrt(spread) / n
     unseen = float(1 - 0.025 ** (1 / np.count_nonzero(counts)))
+    # Equal values give an error of 0, which would claim certainty: use the exact limit instead.
     if not any(sums):
         return Mean(mean, se, 0.0, unseen * most if math.isfinite(most) else None)
     if mean == most:
@@ -100,18 +118,26 @@ def ratio_ci(sums: NDArray[np.float64], counts: NDArray[np.float64], most: float
 
 
 def proportion_ci(sums: NDArray[np.float64], counts: NDArray[np.float64]) -> Mean:
-    """Return `ratio_ci` things that were done or not, with an interval for small shares.
+    """Compute `ratio_ci` of a share, with an interval that also holds for small shares.
 
-    Wilson's interval (1927) with ``m (1 − m) / se²`` for the number of things: as many independent
-    ones would have the same error (Franco, Little, Louis and Slud 2019 recommend it for clustered
-    shares). It is never taken for more than there are, so that people who are all alike by chance
-    are no certainty.
+    Wilson's interval (1927) with the effective number of observations ``m (1 − m) / se²``, which
+    Franco, Little, Louis and Slud (2019) recommend for clustered shares.
+
+    Parameters
+    ----------
+    sums, counts
+        ``(U,)`` float64: observations with the property, and all observations, of each user.
+
+    Returns
+    -------
+    Mean and standard error of `ratio_ci`; its interval too if the share is 0 or 1.
     """
     ratio = ratio_ci(sums, counts)
     inside = ratio.mean * (1.0 - ratio.mean)
     if ratio.se is None or inside <= 0:
         return ratio
     t = float(stdtrit(len(sums) - 1, 0.975))
+    # At most the real number of observations: users may be alike by chance alone.
     over = t * t * max(ratio.se**2 / inside, 1.0 / math.fsum(counts.tolist()))
     middle = (ratio.mean + over / 2) / (1 + over)
     reach = math.sqrt(over * (inside + over / 4)) / (1 + over)

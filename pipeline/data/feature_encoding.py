@@ -1,28 +1,30 @@
-"""Tables of items and users -> what is known about those of a window, as sparse features.
+"""Encoding of the tables of items and users as sparse features of a window.
 
-Promises: everything is learnt from the rows of the window's own ids, whatever else a table holds,
-and does not depend on their order; an id without a row has no features; a table that names an id
-twice is refused. A number that is NaN is missing, as at ingest; one that is infinite is an error.
-(`data.clean` comes first: what a policy fills in or cuts arrives here as it left it.)
+Guarantees: categories, words, bins and scales are learnt only from rows of the window's ids, in any
+order; an id without a row has no features; a table with a repeated id is refused. NaN is a missing
+number, as at ingest; an infinite number is an error. Tables are cleaned before (`data.clean`).
 
-What a column becomes:
+Encoding by kind of column:
 
-* categories, lists of texts, and whatever repeats: a feature a value, 1 where it applies;
-* the title, and texts of items that hardly ever repeat: a feature a word, tf-idf, so that the words
-  of a row have length 1 together (Salton and Buckley 1988);
-* numbers: ten bins with about as many rows each. Taste is no straight line in a price, no outlier
-  can outweigh the rest, and a missing number is simply in no bin;
-* lists of numbers with a fraction: a vector, standardised, and divided by the root of its length,
-  so that it weighs about as much as one value.
+* categories, lists of texts, and texts or whole numbers that repeat: one feature per value, 1 where
+  it applies;
+* titles, and texts of items that hardly repeat: one feature per word, tf-idf, with the words of a
+  row scaled to length 1 (Salton and Buckley 1988);
+* numbers: ten bins with about equally many rows. Bins allow any relation between price and
+  preference, bound the effect of outliers, and need no fill value for a missing number;
+* lists of numbers with fractions: a standardised vector, divided by the root of its length, so that
+  it has about the weight of one value.
 
-Further columns lie in the lake as text, so a kind is read off the values: whole numbers that repeat
-are names, not amounts. A text of *users* that hardly repeats names a person, and is no feature.
+Additional columns are stored as text, so the kind is inferred from the values: whole numbers that
+repeat are codes, not quantities. Texts of *users* that hardly repeat may identify a user and are
+left out.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -36,18 +38,18 @@ from pipeline.data.matrix import History
 from pipeline.errors import DataError
 
 FEWEST: Final = 2
-"""Rows that a value must have: of one alone nothing is learnt for others."""
+"""Minimum number of rows per value: nothing can be learnt from the value of a single row."""
 NEARLY_ALL: Final = 0.95
-"""A value of more than this share of the rows tells nobody apart."""
+"""Maximum share of rows per value: a value of almost all rows cannot distinguish them."""
 MOST: Final = 4096
-"""Values, and words, that are kept of a column, the most common ones."""
+"""Maximum number of values or words of a column; the most common ones are kept."""
 BINS: Final = 10
 
 _NO_FEATURES: Final = (c.ITEM_ID, c.USER_ID, c.AVAILABLE, c.CREATED_AT)
 _TOO_LARGE: Final = 1e100
 _WORD: Final = r"[\p{L}\p{N}]{2,}"
 _LINE: Final = "#line"
-_WILD: Final = "a number is infinite"
+_WILD: Final = "a number is infinite or at least 1e100; correct it in the table"
 _ROW, _NAME, _CELL = "row", "name", "cell"
 _NONE: Final = pl.DataFrame(schema={_ROW: pl.UInt32(), _NAME: pl.String(), _CELL: pl.Float64()})
 
@@ -55,55 +57,60 @@ _NONE: Final = pl.DataFrame(schema={_ROW: pl.UInt32(), _NAME: pl.String(), _CELL
 def described(
     history: History, items: pl.DataFrame | None = None, users: pl.DataFrame | None = None
 ) -> History:
-    """Return the window with what the tables know of its items and users.
+    """Add the features of its items and users to a window.
 
     Parameters
     ----------
+    history
+        The window.
     items, users
-        The tables as `columns.ITEMS` and `columns.USERS`, with further columns. An item that was
-        created before the window's end and has no event in it joins `History.cold_items`.
+        Rows of `columns.ITEMS` and `columns.USERS` with additional columns; ``None``: no features.
+
+    Returns
+    -------
+    The window with features. Items that were created before its end, have no event in it and have
+    a feature become its `cold_items`.
 
     Raises
     ------
     DataError
-        An id stands twice, a number is infinite, or vectors differ in length.
+        `features.not_a_list`: an id is repeated, a number is infinite, or vectors of a column
+        differ in length.
     """
     if items is not None:
+        # Without created_at it is unknown if an item existed before the end: it stays out.
         created = items.filter(items[c.CREATED_AT] < history.end)[c.ITEM_ID]
         others = np.setdiff1d(np.asarray(created.to_list(), np.str_), history.item_ids)
         ids, n = np.concatenate([history.item_ids, others]), history.n_items
-        history = replace(history, **_parted(_describe("items", items, c.ITEM_ID, ids, n), ids, n))
+        matrix, cold_items = _describe("items", items, c.ITEM_ID, ids, n), None
+        if matrix is not None:
+            more = n + np.flatnonzero(np.diff(matrix.cells.indptr)[n:])
+            cold_items = ColdItems(ids[more], matrix.rows(more)) if len(more) else None
+            matrix = matrix.rows(np.arange(n))
+        history = replace(history, item_features=matrix, cold_items=cold_items)
     if users is not None:
         user_matrix = _describe("users", users, c.USER_ID, history.user_ids, history.n_users)
         history = replace(history, user_features=user_matrix)
     return history
 
 
-def _parted(matrix: FeatureMatrix | None, ids: NDArray[np.str_], n: int) -> dict[str, Any]:
-    """Part the first `n` rows from those after them, of which only the described ones count."""
-    if matrix is None:
-        return {"item_features": None, "cold_items": None}
-    more = np.flatnonzero(np.diff(matrix.cells.indptr))
-    more = more[more >= n]
-    others = ColdItems(ids[more], matrix.rows(more)) if len(more) else None
-    return {"item_features": matrix.rows(np.arange(n)), "cold_items": others}
-
-
 def _describe(
     name: str, table: pl.DataFrame, key: str, ids: NDArray[np.str_], n: int
 ) -> FeatureMatrix | None:
-    """Describe `ids` by what the first `n` of them teach; ``None`` where nothing is known."""
-    _refuse(f"{name}.{key}", "an id stands more than once", table[key].is_duplicated())
-    asked = pl.DataFrame({key: ids.tolist()}, schema={key: pl.String})
-    rows = asked.join(table.with_row_index(_LINE), on=key, how="left", maintain_order="left")
+    """Encode the rows of `ids`; the first `n` define the features. ``None`` without features."""
+    table = table.with_row_index(_LINE)
+    repeated = table.filter(table[key].is_duplicated())
+    _refuse(f"{name}.{key}", "an id is repeated; keep one row per id", repeated[_LINE])
+    wanted = pl.DataFrame({key: ids.tolist()}, schema={key: pl.String})
+    rows = wanted.join(table, on=key, how="left", maintain_order="left")
     blocks = []
-    for column in sorted(set(table.columns) - set(_NO_FEATURES)):
+    for column in sorted(set(table.columns) - {*_NO_FEATURES, _LINE}):
         place = _Place(f"{name}.{column}", rows[_LINE], n, words=key == c.ITEM_ID)
         blocks.append(_features(rows[column], place))
     cells = pl.concat(blocks) if blocks else pl.DataFrame()
     if cells.is_empty():
         return None
-    names = cells[_NAME].unique().sort()
+    names = cells[_NAME].unique().sort()  # sorted: the same data give the same columns
     column_of = cells[_NAME].cast(pl.Enum(names)).to_physical().to_numpy()
     values = cells[_CELL].to_numpy().astype(np.float32)
     matrix = sp.csr_matrix(
@@ -114,18 +121,18 @@ def _describe(
 
 @dataclass(frozen=True)
 class _Place:
-    """Where values of a column stand.
+    """Origin of the values of a column.
 
     Attributes
     ----------
     where
         Table and column, for errors.
     line
-        Row of the table that each value is from, null where the id has none.
+        Row of the table for each value; null for an id without a row.
     n
-        The first `n` values teach, the others are read as these say.
+        The first `n` values define the features; the others only get them.
     words
-        Whether text that hardly repeats is a feature.
+        Encode texts that hardly repeat by their words.
     """
 
     where: str
@@ -135,24 +142,19 @@ class _Place:
 
     def refuse(self, what: str, bad: pl.Series) -> None:
         """Raise `DataError` if any value is bad."""
-        _refuse(self.where, what, bad, self.line)
+        _refuse(self.where, what, self.line.filter(bad))
 
 
-def _refuse(where: str, what: str, bad: pl.Series, line: pl.Series | None = None) -> None:
-    rows = bad.fill_null(False).arg_true()
-    if len(rows):
-        lines = (rows if line is None else line.gather(rows)).sort()
+def _refuse(where: str, what: str, lines: pl.Series) -> None:
+    if len(lines):
+        positions = (lines.sort() + 1).to_list()
         raise DataError(
-            "features.not_a_list",
-            what,
-            where=where,
-            count=len(rows),
-            positions=(lines + 1).to_list(),
+            "features.not_a_list", what, where=where, count=len(lines), positions=positions
         )
 
 
 def _features(values: pl.Series, at: _Place) -> pl.DataFrame:
-    """Return row, name and cell of a column's features."""
+    """Encode a column as entries: row, name and cell."""
     if values.dtype == pl.String:
         values = values.str.strip_chars()
         if values.name == c.TITLE:
@@ -176,7 +178,7 @@ def _features(values: pl.Series, at: _Place) -> pl.DataFrame:
 
 
 def _read(text: pl.Series, at: _Place) -> pl.Series:
-    """Read text as lists or numbers, where all values that teach are written so."""
+    """Parse text as lists or numbers if all of the first `n` values can be parsed."""
     known = text[: at.n].drop_nulls()
     if known.is_empty():
         return text
@@ -189,18 +191,19 @@ def _read(text: pl.Series, at: _Place) -> pl.Series:
     if len(taught) < len(known):
         return text
     finite = taught.filter(taught.is_finite())
+    # Whole numbers that repeat are codes, not quantities.
     whole = (finite == finite.floor()).all()
     return text if whole and _repeats(known) else number
 
 
 def _repeats(values: pl.Series) -> bool:
-    """Tell whether values stand for two rows each, or more, on the mean."""
+    """Check if each value occurs at least twice on average."""
     known = values.drop_nulls()
     return 2 * known.n_unique() <= len(known)
 
 
 def _list(text: str | None) -> list[Any] | None:
-    """Return the numbers and texts of a JSON list, ``None`` for what is no such list."""
+    """Return the numbers and texts of a JSON list; ``None`` for any other text."""
     try:
         values = json.loads(text or "")
     except (ValueError, RecursionError):
@@ -210,7 +213,7 @@ def _list(text: str | None) -> list[Any] | None:
 
 
 def _lists(name: str, lists: list[list[Any] | None]) -> pl.Series:
-    """Return vectors if all are numbers and any has a fraction, else lists of texts."""
+    """Return vectors if all values are numbers and any has a fraction, else lists of texts."""
     kinds = {type(one) for values in lists for one in values or ()}
     if float in kinds and str not in kinds:
         floats = [None if values is None else [float(one) for one in values] for values in lists]
@@ -220,12 +223,12 @@ def _lists(name: str, lists: list[list[Any] | None]) -> pl.Series:
 
 
 def _tags(values: pl.Series, n: int) -> pl.DataFrame:
-    """Make a feature of each value that is neither rare nor nearly everybody's."""
+    """Encode each value that is neither rare nor in almost all rows."""
     return _common(_cells(values).unique([_ROW, _NAME]), n).with_columns(pl.lit(1.0).alias(_CELL))
 
 
 def _words(text: pl.Series, n: int) -> pl.DataFrame:
-    """Make a feature of each word: times it stands in the row · log(rows / rows that have it)."""
+    """Encode each word: its count in the row · log(rows / rows with the word)."""
     words = text.str.normalize("NFKC").str.to_lowercase().str.extract_all(_WORD)
     cells = _common(_cells(words).group_by(_ROW, _NAME).agg(pl.len().alias(_CELL)), n)
     rows = (pl.col(_ROW) < n).sum().over(_NAME)
@@ -235,7 +238,7 @@ def _words(text: pl.Series, n: int) -> pl.DataFrame:
 
 
 def _cells(values: pl.Series) -> pl.DataFrame:
-    """Return the row and the name of each value, or of each value of a list."""
+    """Return the row and the feature name of each value, or of each value of a list."""
     rows = pl.int_range(len(values), dtype=pl.UInt32, eager=True)
     cells = pl.DataFrame([rows.alias(_ROW), values.alias(_NAME)])
     if isinstance(values.dtype, pl.List):
@@ -247,33 +250,33 @@ def _cells(values: pl.Series) -> pl.DataFrame:
 
 
 def _common(cells: pl.DataFrame, n: int) -> pl.DataFrame:
-    """Keep the names that at least `FEWEST` and not `NEARLY_ALL` of the first `n` rows have."""
+    """Keep the names that at least `FEWEST` and at most `NEARLY_ALL` of the first `n` rows have."""
     counts = cells.filter(pl.col(_ROW) < n).group_by(_NAME).len()
     kept = counts.filter((pl.col("len") >= FEWEST) & (pl.col("len") <= NEARLY_ALL * n))
+    # The name breaks ties, so that the order of rows does not decide which names are kept.
     kept = kept.sort("len", _NAME, descending=[True, False]).head(MOST)
     return cells.join(kept, on=_NAME, how="semi")
 
 
 def _binned(numbers: pl.Series, at: _Place) -> pl.Series:
-    """Name the bin of each number; the edges are numbers that somebody sent."""
+    """Return the bin of each number; the edges are numbers of the data."""
     at.refuse(_WILD, numbers.abs() >= _TOO_LARGE)
     known = numbers[: at.n].drop_nulls().to_numpy()
-    labels: list[str | None] = [None] * len(numbers)
-    if len(known):
-        edges = np.unique(np.quantile(known, np.arange(1, BINS) / BINS, method="inverted_cdf"))
-        bounds = ["", *map(str, edges.tolist()), ""]
-        there = numbers.is_not_null().arg_true().to_list()
-        bins = np.searchsorted(edges, numbers.gather(there).to_numpy(), "right")
-        for row, bin_index in zip(there, bins.tolist(), strict=True):
-            labels[row] = f"{bounds[bin_index]}..{bounds[bin_index + 1]}"
-    return pl.Series(numbers.name, labels, dtype=pl.String)
+    if not len(known):
+        return pl.Series(numbers.name, [None] * len(numbers), dtype=pl.String)
+    edges = np.unique(np.quantile(known, np.arange(1, BINS) / BINS, method="inverted_cdf"))
+    bounds = pairwise(["", *map(str, edges.tolist()), ""])
+    labels = pl.Series(numbers.name, [f"{low}..{high}" for low, high in bounds])
+    bins = pl.Series(np.searchsorted(edges, numbers.fill_null(0).to_numpy(), "right"))
+    return labels.gather(bins.set(numbers.is_null(), None))
 
 
 def _vector(vectors: pl.Series, at: _Place) -> pl.DataFrame:
-    """Make a feature of each dimension that is not the same for all; part of a vector is none."""
+    """Encode each dimension that varies; a vector with a missing number has no features."""
     length = vectors.list.len()
     most = length[: at.n].drop_nulls().mode().sort()
-    at.refuse(f"a vector is not of {most[0] if len(most) else 0} numbers", length != most.first())
+    wanted = most[0] if len(most) else 0
+    at.refuse(f"a vector does not have {wanted} numbers like most others", length != most.first())
     at.refuse(_WILD, vectors.list.eval(pl.element().fill_nan(None).abs() >= _TOO_LARGE).list.any())
     whole = vectors.list.eval(pl.element().is_nan() | pl.element().is_null()).list.any().not_()
     rows = whole.fill_null(False).arg_true().to_numpy()
@@ -283,8 +286,9 @@ def _vector(vectors: pl.Series, at: _Place) -> pl.DataFrame:
     kept = np.flatnonzero(spread > 0)
     size = spread[kept] * np.sqrt(matrix.shape[1])
     scaled = (matrix[:, kept] - taught.mean(axis=0)[kept]) / size
+    # Leading zeros keep the names in the order of the dimensions once they are sorted.
     digits = len(str(matrix.shape[1]))
-    names = np.array([f"{vectors.name}={at:0{digits}}" for at in kept.tolist()], np.str_)
+    names = np.array([f"{vectors.name}={number:0{digits}}" for number in kept.tolist()], np.str_)
     return pl.DataFrame(
         {
             _ROW: np.repeat(rows, len(kept)).astype(np.uint32),

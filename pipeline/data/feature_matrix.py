@@ -1,7 +1,7 @@
-"""What is known about users or items beside their events, as a sparse matrix.
+"""Sparse matrix of the features of users or items, made by `data.feature_encoding`.
 
-Promises: a row an id, a column a feature; what is stored is finite; an id of which nothing is known
-has an empty row. (`data.feature_encoding` makes these from the tables.)
+Guarantees: one row per id, one column per feature; stored values are finite; an id without known
+features has an empty row.
 """
 
 from __future__ import annotations
@@ -15,6 +15,29 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 
+def take_rows(
+    indptr: NDArray[np.integer[Any]], rows: NDArray[np.integer[Any]]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Select rows of a CSR layout.
+
+    Parameters
+    ----------
+    indptr
+        ``(n_rows + 1,)`` start of each row.
+    rows
+        Row numbers, in the order wanted; a number below 0 gives an empty row.
+
+    Returns
+    -------
+    ``(len(rows) + 1,)`` start of each selected row, and the positions of their entries.
+    """
+    count = np.diff(indptr)[rows]
+    count[rows < 0] = 0
+    selected = np.concatenate([[0], np.cumsum(count)]).astype(np.int64)
+    start = indptr[:-1][rows] - selected[:-1]
+    return selected, np.arange(selected[-1], dtype=np.int64) + np.repeat(start, count)
+
+
 @dataclass(frozen=True)
 class FeatureMatrix:
     """Features of users or items, one row each.
@@ -24,14 +47,14 @@ class FeatureMatrix:
     names
         ``(n_features,)`` str, sorted, as ``column=value``.
     cells
-        Rows × features CSR float32; finite; a row of nothing known is empty.
+        Rows × features CSR float32, finite; rows without known features are empty.
     """
 
     names: NDArray[np.str_]
     cells: sp.csr_matrix
 
     def arrays(self, prefix: str) -> dict[str, NDArray[Any]]:
-        """Return everything as arrays whose names begin with `prefix`; `read` turns it back."""
+        """Return all fields as arrays whose names begin with `prefix`; inverse of `read`."""
         return {
             f"{prefix}names": self.names,
             f"{prefix}data": self.cells.data,
@@ -41,7 +64,19 @@ class FeatureMatrix:
 
     @classmethod
     def read(cls, arrays: Mapping[str, NDArray[Any]], prefix: str) -> FeatureMatrix | None:
-        """Rebuild from `arrays`; ``None`` where they hold none."""
+        """Rebuild a matrix from arrays.
+
+        Parameters
+        ----------
+        arrays
+            Arrays of an npz file.
+        prefix
+            As given to `arrays`.
+
+        Returns
+        -------
+        ``None`` if no array has that prefix.
+        """
         if f"{prefix}names" not in arrays:
             return None
         names, indptr = arrays[f"{prefix}names"], arrays[f"{prefix}indptr"]
@@ -49,37 +84,45 @@ class FeatureMatrix:
         return cls(names, sp.csr_matrix(cells, shape=(len(indptr) - 1, len(names))))
 
     def rows(self, rows: NDArray[np.integer[Any]]) -> FeatureMatrix:
-        """Return some rows, in the order given; a row below 0 is one of nothing known."""
-        count = np.diff(self.cells.indptr)[rows]
-        count[rows < 0] = 0
-        indptr = np.concatenate([[0], np.cumsum(count)])
-        start = self.cells.indptr[:-1][rows]
-        pick = np.arange(indptr[-1]) + np.repeat(start - indptr[:-1], count)
+        """Select rows in the given order; a number below 0 gives a row without features."""
+        indptr, pick = take_rows(self.cells.indptr, rows)
         cells = (self.cells.data[pick], self.cells.indices[pick], indptr)
         return FeatureMatrix(self.names, sp.csr_matrix(cells, shape=(len(rows), len(self.names))))
 
 
 @dataclass(frozen=True)
 class ColdItems:
-    """Items that have no event yet, and are known by their features alone.
+    """Items without events, which are described only by their features.
 
     Attributes
     ----------
     ids
-        ``(n,)`` str, sorted, none of them in the window's catalogue.
+        ``(n,)`` str, sorted; none is in the window's catalogue.
     known
-        A row each, none empty, over the features of the window's items.
+        One row per id, not empty, over the features of the window's items.
     """
 
     ids: NDArray[np.str_]
     known: FeatureMatrix
 
     def arrays(self, prefix: str) -> dict[str, NDArray[Any]]:
-        """Return everything as arrays whose names begin with `prefix`; `read` turns it back."""
+        """Return all fields as arrays whose names begin with `prefix`; inverse of `read`."""
         return {f"{prefix}ids": self.ids, **self.known.arrays(prefix)}
 
     @classmethod
     def read(cls, arrays: Mapping[str, NDArray[Any]], prefix: str) -> ColdItems | None:
-        """Rebuild from `arrays`; ``None`` where they hold none."""
+        """Rebuild the items from arrays.
+
+        Parameters
+        ----------
+        arrays
+            Arrays of an npz file.
+        prefix
+            As given to `arrays`.
+
+        Returns
+        -------
+        ``None`` if no array has that prefix.
+        """
         known = FeatureMatrix.read(arrays, prefix)
         return None if known is None else cls(arrays[f"{prefix}ids"], known)

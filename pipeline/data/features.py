@@ -1,8 +1,8 @@
-"""What one event is worth, and what is known about a user or an item at an instant.
+"""Weights of events, and activity, recency and age of users and items at the end of a window.
 
-Promises: a weight depends on the event alone (never on other rows or the clock), and of one person
-and day only so many events have one (`cap_events`); what describes a user or an item is computed
-from a `History`, so nothing at or after its end can be inside.
+Guarantees: a weight depends only on its own event, not on other rows or the clock; at most
+`max_events_per_user_day` events of a user and day have one (`cap_events`); figures of users and
+items come from a `History`, so they include no event at or after its end.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from pydantic import Field, field_validator, model_validator
 from pipeline import columns as c
 from pipeline.base import Frozen
 from pipeline.data.cluster_robust import per_user_cap
-from pipeline.data.matrix import RATING, WEIGHT, History
+from pipeline.data.matrix import RATING, US_PER_DAY, WEIGHT, History
 from pipeline.errors import DataError
 
-# One step up the funnel counts for about as much as two or three of the step below. A data set of
-# one kind is indifferent to these: only their ratios reach a model.
+# One step up the funnel counts about as much as two or three events of the step below. With events
+# of one kind the weights have no effect: only their ratios reach a model.
 _DEFAULTS: Final[Mapping[str, float]] = {
     c.Kind.VIEW: 1.0,
     c.Kind.CLICK: 1.0,
@@ -32,38 +32,36 @@ _DEFAULTS: Final[Mapping[str, float]] = {
     c.Kind.PURCHASE: 3.0,
 }
 RATING_THRESHOLD: Final = 4.0
-"""From this value on a rating counts as liking, on the usual scale of one to five."""
-
-_US_PER_DAY: Final = 86_400_000_000
+"""Lowest rating that counts as positive, on the usual scale of one to five."""
 
 
 class FeaturesConfig(Frozen):
-    """How an event becomes a weight: weight[kind] · f(value)."""
+    """Weight of an event: weight[kind] · f(value)."""
 
     weights: dict[str, float] = Field(
         default={},
-        description="Weight of one event of each kind; kinds left out keep their default, and "
-        "`return` takes back what a purchase gave.",
+        description="Weight of one event of each kind; kinds that are left out keep their "
+        "default. The weight of `return` is negative and by default cancels a purchase.",
     )
     value: Literal["one", "log"] = Field(
         default="one",
-        description="f(value): `one` ignores quantities, `log` is log2(1 + quantity).",
+        description="f(value): `one` ignores the quantity, `log` is log2(1 + quantity).",
     )
     infer: bool = Field(
         default=True,
-        description="Choose between a few ladders of weights, and between both f(value), in the "
-        "first night, on windows before the holdout; off where `weights` are written down.",
+        description="The first nightly run selects the weights and f(value) from a few options "
+        "on windows before the holdout; off if the config sets `weights`.",
     )
     max_events_per_user_day: int = Field(
         default=1000,
         ge=1,
-        description="Events of one person and UTC day that count, the first ones; the others are "
-        "stored, and no model sees them.",
+        description="Only the first so many events of a user and UTC day are used by models; the "
+        "others are stored.",
     )
     rating_threshold: float = Field(
         default=RATING_THRESHOLD,
         allow_inf_nan=False,
-        description="A rating below this weighs nothing, but its item counts as seen.",
+        description="A rating below this has weight 0, but its item counts as seen.",
     )
 
     @model_validator(mode="before")
@@ -79,24 +77,32 @@ class FeaturesConfig(Frozen):
         weights = {str(kind): weight for kind, weight in _DEFAULTS.items()} | given
         weights.setdefault(c.Kind.RETURN.value, -weights[c.Kind.PURCHASE])
         for kind, weight in weights.items():
-            if not math.isfinite(weight):
-                raise ValueError(f"the weight of {kind!r} is no finite number")
-        below = [kind for kind, weight in weights.items() if weight < 0 and kind != c.Kind.RETURN]
-        if below:
-            raise ValueError(f"the weight of {below[0]!r} is below 0; only 'return' takes back")
-        if weights[c.Kind.RETURN] > 0:
-            raise ValueError("the weight of 'return' must not be above 0: it takes back")
+            gain = -weight if kind == c.Kind.RETURN else weight
+            if not 0 <= gain < math.inf:
+                bound = "most" if kind == c.Kind.RETURN else "least"
+                raise ValueError(f"the weight of {kind!r} must be finite and at {bound} 0")
         return weights
 
 
 def cap_events(events: pl.DataFrame, config: FeaturesConfig) -> pl.DataFrame:
-    """Return the events without those by which a person went beyond `max_events_per_user_day`.
+    """Keep the first `max_events_per_user_day` events of each user and UTC day.
 
-    Of one instant the first by item, kind and value count, so the order of rows changes nothing.
+    Parameters
+    ----------
+    events
+        `user_id`, `timestamp` and, as far as present, `item_id`, `kind`, `value`.
+    config
+        Source of the cap.
+
+    Returns
+    -------
+    The kept events; those of users with more events than the cap come last. Events of one instant
+    are ordered by item, kind and value, so the order of rows does not decide which ones are kept.
     """
     many = events.group_by(c.USER_ID).len().filter(pl.col("len") > config.max_events_per_user_day)
     if many.is_empty():
         return events
+    # Only users with more events than the cap can exceed it on a day: no other rows are sorted.
     order = [name for name in (c.TIMESTAMP, c.ITEM_ID, c.KIND, c.VALUE) if name in events.columns]
     place = pl.int_range(pl.len()).over(c.USER_ID, pl.col(c.TIMESTAMP).dt.date())
     capped_events = events.join(many, on=c.USER_ID, how="semi").sort(order, maintain_order=True)
@@ -105,9 +111,19 @@ def cap_events(events: pl.DataFrame, config: FeaturesConfig) -> pl.DataFrame:
 
 
 def volume(events: pl.DataFrame, config: FeaturesConfig) -> pl.DataFrame:
-    """Return the events that tell how much is going on: `cap_events`, and lower in a small shop.
+    """Keep the events that count as volume.
 
-    Of one person and day `per_user_cap` count, so that no flood passes for a busy shop.
+    Parameters
+    ----------
+    events
+        `user_id`, `timestamp` and, as far as present, `item_id`, `kind`, `value`.
+    config
+        Source of the cap of `cap_events`.
+
+    Returns
+    -------
+    Events within the lower one of that cap and `per_user_cap`, so that many events of one user do
+    not look like a busy shop.
     """
     day = pl.col(c.TIMESTAMP).dt.date()
     per_day = events.group_by(c.USER_ID, day).len()
@@ -120,30 +136,32 @@ def volume(events: pl.DataFrame, config: FeaturesConfig) -> pl.DataFrame:
 
 
 def weigh(events: pl.DataFrame, config: FeaturesConfig) -> pl.DataFrame:
-    """Turn events into weighted events, row by row.
+    """Compute the weight of each event.
 
     Parameters
     ----------
     events
         Columns `user_id`, `item_id`, `kind`, `value`, `timestamp`; a null value counts as 1.
+    config
+        Weights, f(value) and the rating threshold.
 
     Returns
     -------
     polars.DataFrame
-        `user_id`, `item_id`, `timestamp`, `weight` float32, `rating` float32 (null where the event
-        gave none): the input of `build_history`, rows in the order given. The value of a rating is
-        a judgement, no amount: f leaves it alone.
+        `user_id`, `item_id`, `timestamp`, `weight` float32, `rating` float32 (null for other
+        kinds), in the given order: the input of `build_history`.
 
     Raises
     ------
     DataError
-        A kind of event has no weight.
+        `features.unknown_kind`: a kind of event has no weight.
     """
     weight = pl.col(c.KIND).replace_strict(config.weights, default=None, return_dtype=pl.Float64)
     value = pl.col(c.VALUE).fill_null(1.0)
     rated = pl.col(c.KIND) == c.Kind.RATING.value
     if config.value == "log":
         amount = (1.0 + value.clip(lower_bound=0.0)).log(2.0)
+        # The value of a rating is an opinion, not a quantity.
         weight = weight * pl.when(rated).then(1.0).otherwise(amount)
     weight = pl.when(rated & (value < config.rating_threshold)).then(0.0).otherwise(weight)
     weighted = events.select(
@@ -167,29 +185,25 @@ def weigh(events: pl.DataFrame, config: FeaturesConfig) -> pl.DataFrame:
 
 
 def activity(history: History) -> NDArray[np.int64]:
-    """``(n_users,)`` int64: events of each user in the window."""
+    """Return the number of events of each user, ``(n_users,)`` int64."""
     return np.diff(history.indptr)
 
 
 def recency_days(history: History) -> NDArray[np.float64]:
-    """``(n_users,)`` float64: days from a user's last event to the window's end, or inf."""
+    """Return the days from a user's last event to the window's end, ``(n_users,)``, or inf."""
     days = np.full(history.n_users, np.inf)
     filled = np.flatnonzero(np.diff(history.indptr))
-    # Events stand in the order of time within a user: the last one is the newest.
+    # Events are in the order of time within a user, so the last one is the newest.
     last = history.timestamp_us[history.indptr[1:][filled] - 1]
-    days[filled] = (_end_us(history) - last) / _US_PER_DAY
+    days[filled] = (history.end_us - last) / US_PER_DAY
     return days
 
 
 def item_age_days(history: History) -> NDArray[np.float64]:
-    """``(n_items,)`` float64: days from an item's first event to the window's end; -inf without."""
+    """Return the days from an item's first event to the window's end, ``(n_items,)``, or -inf."""
     first = np.full(history.n_items, np.inf)
     np.minimum.at(first, history.item, history.timestamp_us.astype(np.float64))
-    return (_end_us(history) - first) / _US_PER_DAY
-
-
-def _end_us(history: History) -> int:
-    return round(history.end.timestamp() * 1e6)
+    return (history.end_us - first) / US_PER_DAY
 
 
 WEIGHED: Final = (c.USER_ID, c.ITEM_ID, c.KIND, c.VALUE, c.TIMESTAMP)

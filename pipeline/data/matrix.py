@@ -1,8 +1,7 @@
-"""The window that a model learns from: ordered events with id maps, and its CSR view.
+"""Events of a window in the order of time, with id maps and sparse matrices.
 
-Promises: ids are sorted, so equal data give equal indices; rows are users, columns are items;
-events of a user stand in the order of time; nothing at or after `end` is inside; two views of the
-same window agree with a loop over its events.
+Guarantees: ids are sorted, so equal data give equal indices; rows are users, columns are items;
+events of a user are in the order of time; no event is at or after `end`.
 """
 
 from __future__ import annotations
@@ -19,15 +18,15 @@ from numpy.typing import NDArray
 
 from pipeline import columns as c
 from pipeline.base import to_utc
-from pipeline.data.feature_matrix import ColdItems, FeatureMatrix
+from pipeline.data.feature_matrix import ColdItems, FeatureMatrix, take_rows
 from pipeline.errors import DataError
 
 WEIGHT = "weight"
-"""Signed weight of one event: weight[kind] · f(value); negative for what takes back."""
+"""Signed weight of one event: weight[kind] · f(value); negative for a return."""
 RATING = "rating"
-"""What a user thought of an item, on the scale of the data; null where the event says nothing."""
+"""Rating of an item on the scale of the data; null for events of other kinds."""
 
-_US_PER_DAY = 86_400_000_000
+US_PER_DAY = 86_400_000_000
 _EVENTS = ("user_ids", "item_ids", "indptr", "item", "timestamp_us", "weight")
 _ITEM_FEATURES, _USER_FEATURES, _COLD_ITEMS = "item_features/", "user_features/", "cold_items/"
 
@@ -39,27 +38,26 @@ class History:
     Attributes
     ----------
     user_ids
-        ``(n_users,)`` str, one a row.
+        ``(n_users,)`` str, one per row.
     item_ids
-        ``(n_items,)`` str, sorted, one a column.
+        ``(n_items,)`` str, sorted, one per column.
     indptr
         ``(n_users + 1,)`` int64: events of row ``u`` are ``indptr[u]:indptr[u + 1]``.
     item
         ``(n_events,)`` int32 column of each event.
     timestamp_us
-        ``(n_events,)`` int64, microseconds since 1970 in UTC, rising within a user.
+        ``(n_events,)`` int64, microseconds since 1970 in UTC, ascending within a user.
     weight
         ``(n_events,)`` float32, see `WEIGHT`.
     end
-        Exclusive end of the window in UTC; ages count back from here.
+        Exclusive end of the window in UTC; ages are relative to it.
     rating
-        ``(n_events,)`` float32, the rating that an event gave, NaN where it gave none; ``None``
-        where no event is a rating.
+        ``(n_events,)`` float32, NaN for events without a rating; ``None`` if no event has one.
     item_features, user_features
-        What is known about the items and the users, a row each, as far as anything is.
+        Features with one row per item or user; ``None`` without a table.
     cold_items
-        Items of the catalogue that were there before `end` and have no event: no columns of this
-        window. A family that can list them has them in its scorer's catalogue.
+        Items that were created before `end` and have no event. They are not columns of the
+        window; model families that can list them add them to their scorer's catalogue.
     """
 
     user_ids: NDArray[np.str_]
@@ -85,26 +83,32 @@ class History:
         return len(self.item_ids)
 
     @property
+    def end_us(self) -> int:
+        """`end` in microseconds since 1970 in UTC."""
+        return round(self.end.timestamp() * 1e6)
+
+    @property
     def user(self) -> NDArray[np.int32]:
-        """``(n_events,)`` int32 row of each event."""
+        """Row of each event, ``(n_events,)`` int32."""
         return np.repeat(np.arange(self.n_users, dtype=np.int32), np.diff(self.indptr))
 
     @property
     def age_days(self) -> NDArray[np.float32]:
-        """``(n_events,)`` float32 days between the event and `end`; always > 0."""
-        return ((_micros(self.end) - self.timestamp_us) / _US_PER_DAY).astype(np.float32)
+        """Days between each event and `end`, ``(n_events,)`` float32, always > 0."""
+        return ((self.end_us - self.timestamp_us) / US_PER_DAY).astype(np.float32)
 
     @cached_property
     def seen(self) -> sp.csr_matrix:
-        """Users × items, float32 ones where a user has any event of an item, whatever its kind."""
+        """Users × items CSR, float32 ones where a user has an event of any kind of an item."""
         cells = self._cells(np.ones(len(self.item), np.float32))
         cells.data[:] = 1.0
         return cells
 
     def confidence(self, half_life_days: float | None) -> sp.csr_matrix:
-        """Users × items: Σ over events of weight · 0.5^(age / half-life), floor 0, float32.
+        """Sum weight · 0.5^(age / half-life) over the events of each cell.
 
-        ``None`` means no decay. Cells that end at 0 (everything was taken back) are absent.
+        The half-life is in days; ``None``: no decay. Users × items CSR float32; sums of at most 0
+        (all purchases returned) are left out.
         """
         weight = self.weight
         if half_life_days is not None:
@@ -116,7 +120,7 @@ class History:
 
     def _cells(self, value: NDArray[np.float32]) -> sp.csr_matrix:
         """Sum a value of each event into users × items."""
-        # Summing sorts the indices in place: they must not be the events themselves.
+        # Summing sorts the indices in place, so the matrix needs a copy of `item` and `indptr`.
         cells = sp.csr_matrix(
             (value, self.item, self.indptr), shape=(self.n_users, self.n_items), copy=True
         )
@@ -124,30 +128,25 @@ class History:
         return cells
 
     def take(self, rows: NDArray[np.integer[Any]]) -> History:
-        """Return the histories of some rows, in the order given, over the same catalogue."""
-        counts = np.diff(self.indptr)[rows]
-        indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        starts = self.indptr[:-1][rows]
-        pick = np.arange(indptr[-1], dtype=np.int64) + np.repeat(starts - indptr[:-1], counts)
-        return History(
+        """Select rows in the given order; the catalogue stays the same."""
+        indptr, pick = take_rows(self.indptr, rows)
+        return replace(
+            self,
             user_ids=self.user_ids[rows],
-            item_ids=self.item_ids,
             indptr=indptr,
             item=self.item[pick],
             timestamp_us=self.timestamp_us[pick],
             weight=self.weight[pick],
-            end=self.end,
             rating=None if self.rating is None else self.rating[pick],
-            item_features=self.item_features,
             user_features=None if self.user_features is None else self.user_features.rows(rows),
-            cold_items=self.cold_items,
         )
 
     def reindex_items(self, item_ids: NDArray[np.str_]) -> History:
         """Return the same events over another sorted catalogue, such as a scorer's longer one.
 
-        Events of items that it lacks are left out; what is known of its items comes along.
+        Events of items outside that catalogue are left out; features follow their items.
         """
+        # The same array is the usual case and needs no comparison.
         if item_ids is self.item_ids or np.array_equal(item_ids, self.item_ids):
             return self
         column, there = _places(item_ids, self.item_ids)
@@ -155,6 +154,7 @@ class History:
         return replace(
             self,
             item_ids=item_ids,
+            # Kept events before each old boundary: the new boundaries.
             indptr=np.concatenate([[0], np.cumsum(keep)])[self.indptr],
             item=column[self.item[keep]].astype(np.int32),
             timestamp_us=self.timestamp_us[keep],
@@ -176,24 +176,22 @@ class History:
         return known.rows(rows)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return everything as arrays, for an npz file; `from_arrays` turns it back."""
-        return {
-            "user_ids": self.user_ids,
-            "item_ids": self.item_ids,
-            "indptr": self.indptr,
-            "item": self.item,
-            "timestamp_us": self.timestamp_us,
-            "weight": self.weight,
-            "end": np.array([_micros(self.end)], np.int64),
-            **({} if self.rating is None else {"rating": self.rating}),
-            **({} if self.item_features is None else self.item_features.arrays(_ITEM_FEATURES)),
-            **({} if self.user_features is None else self.user_features.arrays(_USER_FEATURES)),
-            **({} if self.cold_items is None else self.cold_items.arrays(_COLD_ITEMS)),
-        }
+        """Return all fields as arrays for an npz file; inverse of `from_arrays`."""
+        arrays = {name: getattr(self, name) for name in _EVENTS}
+        arrays["end"] = np.array([self.end_us], np.int64)
+        if self.rating is not None:
+            arrays["rating"] = self.rating
+        for prefix, part in (
+            (_ITEM_FEATURES, self.item_features),
+            (_USER_FEATURES, self.user_features),
+            (_COLD_ITEMS, self.cold_items),
+        ):
+            arrays |= {} if part is None else part.arrays(prefix)
+        return arrays
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, NDArray[Any]]) -> History:
-        """Rebuild a history from `arrays`."""
+        """Rebuild a history from the result of `arrays`."""
         end = datetime.fromtimestamp(int(arrays["end"][0]) / 1e6, tz=UTC)
         return cls(
             **{name: arrays[name] for name in _EVENTS},
@@ -212,10 +210,14 @@ def build_history(weighted: pl.DataFrame, end: datetime) -> History:
     ----------
     weighted
         Columns `user_id` str, `item_id` str, `timestamp` (us, UTC), `weight` f32, without nulls,
-        and `rating` f32 where there are any. What lies at or after `end` is left out here,
-        whatever the caller did before.
+        and optionally `rating` f32. Rows at or after `end` are left out.
     end
         Exclusive end in UTC.
+
+    Raises
+    ------
+    DataError
+        `data.no_event`: no event lies before `end`.
     """
     end = to_utc(end)
     rows = weighted.filter(pl.col(c.TIMESTAMP) < end)
@@ -233,7 +235,7 @@ def build_history(weighted: pl.DataFrame, end: datetime) -> History:
     }
     if RATING in rows.columns and rows[RATING].null_count() < rows.height:
         columns["rating"] = rows[RATING].cast(pl.Float32).fill_null(np.nan)
-    # The item breaks ties of time, so that the order of rows in the lake changes nothing.
+    # The item, then weight and rating, break ties of time: the order of rows must not matter.
     order = [
         name for name in ("user", "timestamp_us", "item", "weight", "rating") if name in columns
     ]
@@ -254,10 +256,7 @@ def build_history(weighted: pl.DataFrame, end: datetime) -> History:
 def _places(
     ids: NDArray[np.str_], wanted: NDArray[np.str_]
 ) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-    """Places of some ids among sorted ones, and whether they are there at all."""
+    """Return the position of each wanted id among sorted ids, and whether it is there."""
+    # searchsorted returns len(ids) for an id behind the last one.
     place = np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)
     return place, ids[place] == wanted
-
-
-def _micros(instant: datetime) -> int:
-    return round(to_utc(instant).timestamp() * 1e6)

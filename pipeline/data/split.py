@@ -1,11 +1,11 @@
-"""The global time split: what is learnt from, what judges, and who.
+"""Global time split into training window and holdout, with the holdout's ground truth.
 
-Promises: half-open intervals in UTC that touch and never overlap; nothing at or after as-of is
-looked at; the truth follows the seen policy of serving; the order of rows changes nothing.
+Guarantees: both intervals are half-open, in UTC, touch and never overlap; no event at or after
+as-of is read; ground truth and served lists follow the same task; the order of rows is irrelevant.
 
 One letter is a purchase of that item on that day, ``|`` is the cutoff, the line ends at as-of.
-`truth` names what the holdout asks for under each task; ``-`` is nobody to judge. (The drawing
-is read by the tests.)
+`truth` lists the target items of the holdout under each task; ``-``: the user is not evaluated.
+(The tests read the drawing.)
 ::
 
              train [start, cutoff)  holdout [cutoff, as_of)      truth
@@ -15,10 +15,10 @@ is read by the tests.)
     bob      ....b................|..b....              b        -
     cat      .....................|a......              -        -
     dan      a....................|.......              -        -
-    eve      ...c................b|b..z..a              abz      az
+    eva      ...c................b|b..z..a              abz      az
 
-`cat` has no history yet. `dan` comes back too late. `z` is new: nobody can list it, yet it stays
-in the denominator, so that a model cannot gain by knowing less.
+`cat` has no event before the cutoff, `dan` none in the holdout. `z` is new: no model can list it,
+but it stays in the denominator, so that a smaller catalogue does not improve a model's score.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final, Literal
+from typing import Final, Literal, cast
 
 import polars as pl
 from pydantic import Field, field_validator
@@ -52,49 +52,45 @@ EMPTY_HOLDOUT: Final = "empty_holdout"
 
 
 class SplitConfig(Frozen):
-    """How the last days before as-of are set aside to judge models."""
+    """Separation of the last days before as-of, on which models are evaluated."""
 
-    holdout_days: int = Field(default=7, ge=1, description="Length of the holdout in days.")
+    holdout_days: int = Field(default=7, ge=1, description="Initial length of the holdout in days.")
     holdout_days_options: tuple[int, ...] = Field(
         default=(7, 14, 28),
         min_length=1,
-        description="Lengths that the holdout may grow to, until enough users can be judged.",
+        description="Lengths in days that the holdout may grow to until it has `min_users` users.",
     )
     min_users: int = Field(
-        default=200, ge=2, description="Users that a holdout needs to judge a model."
+        default=200, ge=2, description="Users that a holdout needs for a decision."
     )
     max_silence_days: int = Field(
-        default=7, ge=1, description="Without an event for longer than this there is nothing to do."
+        default=7,
+        ge=1,
+        description="A nightly run does nothing if the newest event is older than so many days.",
     )
     task: Literal["auto", "repeat", "discovery"] = Field(
         default="auto",
-        description="May lists hold what a user already had? `auto` looks at how often people "
-        "come back for the same item.",
+        description="`repeat`: lists may include items that the user had; `discovery`: they "
+        "exclude them; `auto`: repeat if users often buy the same item again.",
     )
     target_kinds: tuple[str, ...] | None = Field(
         default=None,
-        description="Kinds of events that a list shall bring about; by default the strongest kind "
-        "that the data hold.",
+        min_length=1,
+        description="Kinds of events that count as targets; by default the strongest kind in the "
+        "data.",
     )
 
     @field_validator("holdout_days_options")
     @classmethod
     def _rising(cls, choices: tuple[int, ...]) -> tuple[int, ...]:
         if list(choices) != sorted(set(choices)) or choices[0] < 1:
-            raise ValueError("must rise, from 1 day on")
+            raise ValueError("must be at least 1 day and in ascending order")
         return choices
-
-    @field_validator("target_kinds")
-    @classmethod
-    def _some(cls, kinds: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        if kinds is not None and not kinds:
-            raise ValueError("names no kind; leave it out to take the strongest one")
-        return kinds
 
 
 @dataclass(frozen=True)
 class Split:
-    """One holdout and the people who judge on it.
+    """One holdout with its ground truth.
 
     Attributes
     ----------
@@ -103,20 +99,21 @@ class Split:
     holdout_days
         Length of the holdout.
     task
-        Whether the truth (and every list) may hold what a user already had.
+        `repeat` if ground truth and lists may include items that the user had.
     repeat_share
-        Share of the target pairs of the last 28 days that the user had before; None without any.
+        Share of the target pairs of the last 28 days that the user had before; ``None`` without
+        such pairs.
     target_kinds
-        Kinds that count as truth.
+        Kinds of events that count as targets.
     judged
-        Users that each length tried would have had: ((days, users), ...).
+        Number of users with ground truth for each possible length: ((days, users), ...).
     flags
-        `underpowered` and `empty_holdout`, by name.
+        `underpowered` (fewer than `min_users` users) and `empty_holdout`, where they apply.
     truth
-        `user_id`, `item_id`: the distinct items of every judged user, sorted.
+        `user_id`, `item_id`: distinct target items of every evaluated user, sorted.
     ratings
-        `user_id`, `item_id`, `value`: the newest rating of each pair in the holdout, whoever gave
-        it; ``None`` where the data hold no rating at all.
+        `user_id`, `item_id`, `value`: newest rating of each pair in the holdout, of all users;
+        ``None`` if the data have no rating at all.
     """
 
     train: Interval
@@ -137,12 +134,12 @@ class Split:
 
     @property
     def users(self) -> pl.Series:
-        """Ids of the judged users, sorted."""
+        """Ids of the evaluated users, sorted."""
         return self.truth[c.USER_ID].unique().sort()
 
     @property
     def n_users(self) -> int:
-        """Number of judged users."""
+        """Number of evaluated users."""
         return self.truth[c.USER_ID].n_unique()
 
 
@@ -153,11 +150,24 @@ def before(instant: datetime) -> pl.Expr:
 
 def between(span: Interval) -> pl.Expr:
     """Select the events of a half-open span."""
-    return (pl.col(c.TIMESTAMP) >= span.start) & (pl.col(c.TIMESTAMP) < span.end)
+    return pl.col(c.TIMESTAMP).is_between(span.start, span.end, closed="left")
 
 
 def last_event(events: pl.DataFrame, as_of: datetime) -> datetime:
-    """Return the instant of the newest event before `as_of`; `DataError` where there is none."""
+    """Return the instant of the newest event before an instant.
+
+    Parameters
+    ----------
+    events
+        Column `timestamp` (us, UTC).
+    as_of
+        Exclusive end.
+
+    Raises
+    ------
+    DataError
+        `split.no_event`: all events are later, or there are none.
+    """
     newest = events.filter(before(as_of))[c.TIMESTAMP].max()
     if not isinstance(newest, datetime):
         raise DataError(
@@ -167,7 +177,17 @@ def last_event(events: pl.DataFrame, as_of: datetime) -> datetime:
 
 
 def is_silent(last: datetime, as_of: datetime, config: SplitConfig) -> bool:
-    """Say whether the newest event is so old that a night has nothing to do."""
+    """Check if the newest event is older than `max_silence_days`.
+
+    Parameters
+    ----------
+    last
+        Instant of the newest event.
+    as_of
+        As-of instant of the run.
+    config
+        Source of `max_silence_days`.
+    """
     return as_of - last > timedelta(days=config.max_silence_days)
 
 
@@ -180,62 +200,68 @@ def split(
     holdout_days: int | None = None,
     rating_threshold: float = RATING_THRESHOLD,
 ) -> Split:
-    """Set the last days before `as_of` aside.
+    """Separate the last days before `as_of` and derive their ground truth.
 
     Parameters
     ----------
     events
         Columns `user_id`, `item_id`, `kind`, `value`, `timestamp`; rows at or after `as_of` are
-        left out here, whatever the caller did before.
+        ignored.
+    as_of
+        End of the holdout.
+    config
+        Lengths, task and target kinds.
     first
-        There is no champion: take the longest length that judges `min_users`. Otherwise the
-        shortest one, beginning with `holdout_days`.
+        True without a champion: use the longest length with at least `min_users` users. False:
+        the shortest such length that is not below `holdout_days`.
     holdout_days
-        Length of the night before; the length only grows. None: the config's.
+        Length of the previous run's holdout, which never shrinks; ``None``: the config's.
     rating_threshold
-        A rating below it is no truth.
+        A rating below it is not a target.
+
+    Returns
+    -------
+    The split; flag `underpowered` if no length has enough users.
 
     Raises
     ------
     DataError
-        No event before as-of, or none before the latest possible cutoff: nothing to learn from.
+        `split.no_event`: no event before as-of; `split.history_too_short`: none before the
+        latest possible cutoff.
+    ConfigError
+        `split.no_target_kind`: no event of a known kind.
     """
     as_of = to_utc(as_of)
-    start_days = max(config.holdout_days, holdout_days or 0)
-    lengths = sorted(
-        {start_days, *(days for days in config.holdout_days_options if days > start_days)}
-    )
-    if first:
-        lengths = sorted({config.holdout_days, *config.holdout_days_options})
+    start = config.holdout_days if first else max(config.holdout_days, holdout_days or 0)
+    options = (days for days in config.holdout_days_options if first or days > start)
+    lengths = sorted({start, *options})
     last_event(events, as_of)
     rows = events.filter(before(as_of))
-    begin = _instant(rows[c.TIMESTAMP].min())
+    begin = cast(datetime, rows[c.TIMESTAMP].min())
+    # A cutoff at or before the first event would leave an empty training window.
     usable = [days for days in lengths if begin < as_of - timedelta(days=days)]
     if not usable:
         raise DataError(
             "split.history_too_short",
-            f"the first event is of {format_instant(begin)}: a holdout of {lengths[0]} days "
-            f"before as-of {format_instant(as_of)} leaves nothing to learn from",
+            f"the first event is of {format_instant(begin)}; with a holdout of {lengths[0]} days "
+            f"before as-of {format_instant(as_of)} no training data are left",
             where="events",
         )
     kinds = target_kinds(rows, config.target_kinds, rating_threshold)
     wanted = is_target(kinds, rating_threshold)
     share = repeat_share(rows, wanted, as_of)
-    policy: Task
-    if config.task == "auto":
-        policy = "repeat" if share is not None and share >= REPEAT_SHARE else "discovery"
-    else:
-        policy = config.task
+    inferred: Task = "repeat" if share is not None and share >= REPEAT_SHARE else "discovery"
+    policy = inferred if config.task == "auto" else config.task
+    # The pairs of the longest holdout contain those of all shorter ones.
     pairs = target_pairs(rows, wanted, as_of - timedelta(days=usable[-1]))
     truths = {days: targets_of(pairs, as_of - timedelta(days=days), policy) for days in usable}
     judged = {days: truth[c.USER_ID].n_unique() for days, truth in truths.items()}
     chosen = _choose(judged, config.min_users, longest=first)
     cutoff = as_of - timedelta(days=chosen)
-    flags = []
-    if judged[chosen] < config.min_users:
-        flags.append(UNDERPOWERED)
-    if pairs.filter(pl.col(LAST) >= cutoff).is_empty():
-        flags.append(EMPTY_HOLDOUT)
+    flags = {
+        UNDERPOWERED: judged[chosen] < config.min_users,
+        EMPTY_HOLDOUT: pairs.filter(pl.col(LAST) >= cutoff).is_empty(),
+    }
     return Split(
         train=Interval(begin, cutoff),
         holdout=Interval(cutoff, as_of),
@@ -244,21 +270,15 @@ def split(
         repeat_share=share,
         target_kinds=kinds,
         judged=tuple(judged.items()),
-        flags=tuple(flags),
+        flags=tuple(flag for flag, raised in flags.items() if raised),
         truth=truths[chosen],
         ratings=ratings_since(rows, cutoff),
     )
 
 
 def _choose(judged: Mapping[int, int], enough: int, *, longest: bool) -> int:
-    """Return the length to use; without one that judges enough users, the one that judges most."""
+    """Choose a length with enough users, else the one with the most users."""
     able = [days for days, users in judged.items() if users >= enough]
     if able:
         return max(able) if longest else min(able)
     return max(judged, key=lambda days: (judged[days], days))
-
-
-def _instant(value: object) -> datetime:
-    if not isinstance(value, datetime):
-        raise DataError("split.no_timestamps", "timestamps are missing", where=c.TIMESTAMP)
-    return value

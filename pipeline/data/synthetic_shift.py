@@ -1,7 +1,7 @@
-"""A change of taste that is put into history, to see who notices.
+"""Synthetic change of demand in the history, for tests of drift detection.
 
-Promises: nothing before its date changes; people, times, kinds and the number of events stay; equal
-events give equal ones, whatever the order of rows.
+Guarantees: events before its date do not change; users, times, kinds and the number of events stay
+the same; equal events give equal results in any order of rows.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ import polars as pl
 from pipeline import columns as c
 
 SHARE: Final = 0.5
-"""Of the events from the date on: the others stay what they were, as old habits do."""
+"""Share of the events from the date on that change; the others stay as they are."""
 _GRAINS: Final = 1_000_000
 
 
 def exchanged(events: pl.DataFrame, since: datetime) -> dict[str, str]:
-    """Pair the items: best sellers with slow ones.
+    """Pair popular items with unpopular ones.
 
-    Of the ``n`` items that people had before the date, ranked by how many events each has, the
-    ``i``-th changes places with the ``i + n // 2``-th; of an odd number the last one stays.
+    The ``n`` items with events before the date are ranked by their number of events; item ``i`` is
+    paired with item ``i + n // 2``. If n is odd, the last item has no partner.
 
     Parameters
     ----------
     events
-        `item_id` and `timestamp` of history.
+        Columns `item_id` and `timestamp`.
     since
-        The date, UTC.
+        Date of the change, in UTC.
 
     Returns
     -------
     dict
-        Item id to item id, both ways.
+        Item id → id of the partner, in both directions.
     """
     before = events.filter(pl.col(c.TIMESTAMP) < since)
     ranked = before.group_by(c.ITEM_ID).len().sort("len", c.ITEM_ID, descending=[True, False])
@@ -45,15 +45,22 @@ def exchanged(events: pl.DataFrame, since: datetime) -> dict[str, str]:
 
 
 def plant_shift(events: pl.DataFrame, pairs: dict[str, str], since: datetime) -> pl.DataFrame:
-    """Let half of what happens from the date on be about the other item of each pair.
+    """Replace the item by its partner in half of the events from the date on.
 
     Parameters
     ----------
     events
-        Rows of `columns.EVENTS`; `event_id` decides which half a row is of.
+        Rows of `columns.EVENTS`.
     pairs
-        What `exchanged` found.
+        Result of `exchanged`.
+    since
+        Date of the change, in UTC.
+
+    Returns
+    -------
+    The same rows in the same order.
     """
+    # A hash of the id, not of the position: the same events change in any order of rows.
     moved = pl.col(c.EVENT_ID).hash() % _GRAINS < int(SHARE * _GRAINS)
     other = pl.col(c.ITEM_ID).replace(pairs)
     return events.with_columns(

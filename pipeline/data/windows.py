@@ -1,7 +1,7 @@
-"""Events -> the three things a night learns from and is judged on, in the one right order.
+"""Training window, full window and holdout of one as-of instant.
 
-Cleaning is learnt on the training window alone and applied to the rest, the split sees what was
-cleaned, and the full window of the refit is cleaned with figures of its own.
+Guarantees: each window is cleaned with statistics of its own events; no event at or after the end
+of a window is used; the holdout is split from the events as stored, before cleaning.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from datetime import datetime
 import polars as pl
 
 from pipeline import columns as c
-from pipeline.data.clean import CleanConfig, CleanReport, ColumnTreatment, apply, learn
+from pipeline.data.clean.policies import CleanConfig, ColumnTreatment
+from pipeline.data.clean.treat import CleanReport, apply, learn
 from pipeline.data.feature_encoding import described
 from pipeline.data.features import FeaturesConfig, cap_events, weigh
 from pipeline.data.matrix import History, build_history
@@ -24,7 +25,7 @@ _WHERE = "clean.events"
 
 @dataclass(frozen=True)
 class WindowConfig:
-    """Settings that decide what a window holds."""
+    """Settings that determine the content of a window."""
 
     clean: CleanConfig
     features: FeaturesConfig
@@ -34,52 +35,22 @@ class WindowConfig:
 def cleaned(
     table: str, rows: pl.DataFrame, policies: Mapping[str, ColumnTreatment]
 ) -> tuple[pl.DataFrame, CleanReport]:
-    """Clean a table of items or users by its policies; returns the rows and what was done."""
-    done = apply(rows, learn(rows, policies, where=f"clean.{table}"))
-    return done.frame, done.report
-
-
-@dataclass(frozen=True)
-class Windows:
-    """The training window, the full window, the holdout, and what cleaning did."""
-
-    train: History
-    full: History
-    split: Split
-    cleaning: Mapping[str, CleanReport]
-
-
-def windows(
-    events: pl.DataFrame,
-    as_of: datetime,
-    config: WindowConfig,
-    *,
-    task: str | None,
-    first: bool,
-    holdout_days: int | None,
-    items: pl.DataFrame | None = None,
-    users: pl.DataFrame | None = None,
-) -> Windows:
-    """Build the windows of one as-of.
+    """Clean the table of items or users.
 
     Parameters
     ----------
-    events
-        user_id, item_id, kind, value, timestamp: all before `as_of`.
-    task
-        Seen policy of the night before; what is inferred once is kept, so that the task does not
-        change under a champion. A policy that is set wins.
-    first
-        There is no champion yet: the longest block judges.
-    holdout_days
-        Length of the block of the night before, which never shrinks.
-    items, users
-        The cleaned tables, for what they tell of the windows' items and users.
+    table
+        `items` or `users`, for errors.
+    rows
+        The table as stored.
+    policies
+        Column → policy, from the config's `clean.<table>`.
+
+    Returns
+    -------
+    The cleaned rows in their order, and the counts of changes.
     """
-    parts = parted(events, as_of, config, task=task, first=first, holdout_days=holdout_days)
-    train, cleaned_train = window(events, parts.cutoff, config, items, users)
-    full, cleaned_full = window(events, as_of, config, items, users)
-    return Windows(train, full, parts, {"train": cleaned_train, "full": cleaned_full})
+    return apply(rows, learn(rows, policies, where=f"clean.{table}"))
 
 
 def parted(
@@ -91,7 +62,35 @@ def parted(
     first: bool,
     holdout_days: int | None,
 ) -> Split:
-    """Set the holdout of one as-of aside; the parameters are those of `windows`."""
+    """Separate the holdout of one as-of instant from its training window.
+
+    Parameters
+    ----------
+    events
+        `user_id`, `item_id`, `kind`, `value`, `timestamp`; rows at or after `as_of` are ignored.
+    as_of
+        End of the holdout.
+    config
+        Settings of the split, and the rating threshold.
+    task
+        Task of the previous run, used where `split.task` is `auto`: an inferred task is kept, so
+        that it does not change under a champion.
+    first
+        True without a champion: the longest possible holdout is used.
+    holdout_days
+        Holdout length of the previous run in days; the length never shrinks.
+
+    Returns
+    -------
+    Training interval, holdout, task and ground truth.
+
+    Raises
+    ------
+    DataError
+        `split.no_event`, `split.history_too_short`.
+    ConfigError
+        `split.no_target_kind`.
+    """
     split_config = config.split
     if split_config.task == "auto" and task is not None:
         split_config = split_config.model_copy(update={"task": task})
@@ -112,27 +111,53 @@ def window(
     items: pl.DataFrame | None,
     users: pl.DataFrame | None,
 ) -> tuple[History, CleanReport]:
-    """Clean, weigh and describe what lies before an instant; also return what cleaning did."""
-    past = events.filter(before(end))
-    done = apply(past, learn(past, config.clean.events, where=_WHERE))
-    history = build_history(_weighed(done.frame, config), end)
-    return described(history, items, users), done.report
-
-
-def of_people(events: pl.DataFrame, whole: pl.DataFrame, config: WindowConfig) -> pl.DataFrame:
-    """Clean and weigh the events of some people as `window` does everybody's.
+    """Build the window of all events before an instant: cleaned, weighted, with features.
 
     Parameters
     ----------
     events
-        What they did, until whenever. A kind that the config has no weight for, since it came
-        later, says nothing.
+        `user_id`, `item_id`, `kind`, `value`, `timestamp`; rows at or after `end` are ignored.
+    end
+        Exclusive end of the window.
+    config
+        Settings of cleaning and weights.
+    items, users
+        Cleaned tables as in the lake; ``None``: no features.
+
+    Returns
+    -------
+    The window, and the counts of cleaning.
+
+    Raises
+    ------
+    DataError
+        `data.no_event`, `features.unknown_kind`, `features.not_a_list`, `clean.no_values`.
+    """
+    past = events.filter(before(end))
+    rows, report = apply(past, learn(past, config.clean.events, where=_WHERE))
+    return described(build_history(_weighed(rows, config), end), items, users), report
+
+
+def of_people(events: pl.DataFrame, whole: pl.DataFrame, config: WindowConfig) -> pl.DataFrame:
+    """Clean and weight the events of a few users as `window` does for all users.
+
+    Parameters
+    ----------
+    events
+        Events of these users up to any instant. Kinds without a weight in the config, such as
+        kinds added after training, are left out.
     whole
-        The events of the window that the figures of cleaning are learnt from.
+        Events of the whole window, from which the cleaning statistics are computed.
+    config
+        Settings of the live model's run.
+
+    Returns
+    -------
+    Weighted events as returned by `weigh`.
     """
     known = events.filter(events[c.KIND].is_in(list(config.features.weights)))
-    done = apply(known, learn(whole, config.clean.events, where=_WHERE))
-    return _weighed(done.frame, config)
+    rows, _ = apply(known, learn(whole, config.clean.events, where=_WHERE))
+    return _weighed(rows, config)
 
 
 def _weighed(events: pl.DataFrame, config: WindowConfig) -> pl.DataFrame:

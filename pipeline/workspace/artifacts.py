@@ -23,12 +23,12 @@ import polars as pl
 from pydantic import JsonValue, PlainSerializer, PlainValidator
 
 from pipeline.base import Frozen, Instant, Interval
-from pipeline.data.clean import CleanReport
+from pipeline.data.clean.treat import CleanReport
 from pipeline.data.features import FeaturesConfig
 from pipeline.data.split import Split
 from pipeline.data.targets import Task
-from pipeline.data.validate import Baseline
 from pipeline.data.validate.checks import DataCheck
+from pipeline.data.validate.judge import Baseline
 from pipeline.evaluation.gate.decision import Decision
 from pipeline.evaluation.prequential import PrequentialFigures
 from pipeline.models.families import AnyRecipe

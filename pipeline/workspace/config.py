@@ -24,12 +24,12 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field, ValidationError
 
 from pipeline.base import Frozen
-from pipeline.data.clean import CleanConfig
+from pipeline.data.clean.policies import CleanConfig
 from pipeline.data.features import FeaturesConfig
-from pipeline.data.ingest import IngestConfig
-from pipeline.data.sources import Source
+from pipeline.data.ingest.config import IngestConfig
+from pipeline.data.sources.config import Source
 from pipeline.data.split import SplitConfig
-from pipeline.data.validate import ValidateConfig
+from pipeline.data.validate.judge import ValidateConfig
 from pipeline.data.windows import WindowConfig
 from pipeline.errors import ConfigError
 from pipeline.evaluation.gate import GateConfig

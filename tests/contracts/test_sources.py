@@ -11,8 +11,11 @@ import pyarrow as pa
 import pytest
 
 from pipeline import columns as c
-from pipeline.data.ingest import IngestConfig, validate_events
-from pipeline.data.sources import AT_LINE, Limits, Source, Summary, read
+from pipeline.data.ingest.config import IngestConfig
+from pipeline.data.ingest.events import validate_events
+from pipeline.data.sources.config import Limits, Source
+from pipeline.data.sources.mapping import AT_LINE
+from pipeline.data.sources.read import Summary, read
 from pipeline.errors import DataError, UnsafeInputError
 from tests.raising import raises
 
@@ -138,24 +141,24 @@ def test_a_header_alone_is_no_rows():
         ("a.csv.zst", zst(CSV * 99)[:-4], "zstd data are cut short"),
         ("a.csv.gz", CSV, "gzip data are damaged"),
         ("a.csv.zst", CSV, "zstd data are damaged"),
-        ("a.csv", packed(CSV), "not what its name says: it holds gzip"),
-        ("a.csv", b"PAR1....PAR1", "not what its name says: it holds Parquet"),
-        ("a.csv.gz", packed(b"PK\x03\x04"), "it holds zip"),
-        ("a.jsonl", CSV, "not what its name says: no line of it can be read"),
-        ("a.parquet", CSV, "is no Parquet file"),
-        ("a.parquet", written()["parquet"][:-20], "is no Parquet file, or it is cut"),
+        ("a.csv", packed(CSV), "format of its suffix: it contains gzip"),
+        ("a.csv", b"PAR1....PAR1", "format of its suffix: it contains Parquet"),
+        ("a.csv.gz", packed(b"PK\x03\x04"), "it contains zip"),
+        ("a.jsonl", CSV, "format of its suffix: no line can be read"),
+        ("a.parquet", CSV, "is not a Parquet file"),
+        ("a.parquet", written()["parquet"][:-20], "is not a Parquet file, or is cut"),
         ("a.csv", CSV + b"b\xffrt,7,view,2024\n", "is not UTF-8: invalid bytes at line 3"),
         ("a.jsonl", b'{"a": "\xff"}\n', "is not UTF-8: invalid bytes at line 1"),
         ("a.csv", CSV + b"b\0rt,7,view,2024\n", "a NUL byte at line 3"),
-        ("a.csv", "user_id,item_id".encode("utf-16"), "it holds UTF-16 text, and UTF-8 is needed"),
-        ("a.csv", "user_id".encode("utf-16-be"), r"UTF-16, perhaps.: it holds a NUL byte"),
+        ("a.csv", "user_id,item_id".encode("utf-16"), "it contains UTF-16 text instead of UTF-8"),
+        ("a.csv", "user_id".encode("utf-16-be"), "is not UTF-8: a NUL byte at line 1"),
         ("a.csv", b"a,b,a\n1,2,3\n", "names column 'a' twice"),
         ("a.csv", b'a,"b\n1,2\n', "header's quotes are broken"),
         ("a.csv", b"\na,b\n", "first line is blank"),
         ("a.csv", b"a,b\r1,2\r", "must end with a line feed"),
-        ("a.txt", CSV, "a suffix that says no format"),
-        ("a.parquet.gz", CSV, "a suffix that says no format"),
-        ("csv", CSV, "a suffix that says no format"),
+        ("a.txt", CSV, "an unknown suffix"),
+        ("a.parquet.gz", CSV, "an unknown suffix"),
+        ("csv", CSV, "an unknown suffix"),
     ],
 )  # fmt: skip
 def test_a_bad_file_is_one_sentence(name, data, sentence):
@@ -199,12 +202,12 @@ def deep(depth: int) -> bytes:
         ("a.csv", b",".join(b"c%d" % n for n in range(257)) + b"\n", {}, "has 257 columns"),
         ("a.jsonl", b'{"a": 1, "b": 2}\n', {"max_columns": 1}, "more than 1 different keys"),
         ("a.parquet", written()["parquet"], {"max_columns": 4}, "has 5 columns"),
-        ("a.parquet", written()["parquet"], {"max_text_bytes": 50}, "unfolds to"),
-        ("a.csv", b"a" * (9 << 20), {}, "longer than any row may be"),
+        ("a.parquet", written()["parquet"], {"max_text_bytes": 50}, "expands to"),
+        ("a.csv", b"a" * (9 << 20), {}, "has more than 2,097,152 bytes"),
         ("a.csv", CSV + b"1\n" * 3, {"max_bad_rows": 2}, "more than 2 rows that cannot be read"),
         ("a.csv", CSV + b'1"\n"' * 3, {"max_bad_rows": 2}, "more than 2 rows that cannot"),
         ("a.jsonl", b'{"a": 1}\n' + b"x\n" * 3, {"max_bad_rows": 2}, "more than 2 rows that"),
-        ("a.csv", CSV, {"max_table_bytes": 100}, "rows of more than 100 bytes; divide it"),
+        ("a.csv", CSV, {"max_table_bytes": 100}, "rows of more than 100 bytes; divide the file"),
     ],
 )
 def test_a_limit_is_kept(name, data, limits, sentence):
@@ -349,8 +352,8 @@ def test_further_columns_of_items_are_features_under_safe_names():
     [
         ({"columns": {"colour": "x"}}, "events have no column colour"),
         ({"columns": {c.KIND: "x"}, "constants": {c.KIND: "y"}}, "both a column and a constant"),
-        ({"timezone": "Berlin"}, "'Berlin' is no time zone"),
-        ({"timestamp_unit": "s", "timezone": "UTC"}, "no format and no timezone"),
+        ({"timezone": "Berlin"}, "'Berlin' is not a time zone"),
+        ({"timestamp_unit": "s", "timezone": "UTC"}, "excludes timestamp_format"),
         ({"timestamp_unit": "minutes"}, "'s', 'ms' or 'us'"),
         ({"table": "orders"}, "'events', 'items' or 'users'"),
         ({"separator": ";"}, "separator"),

@@ -7,6 +7,7 @@ polls the lists all the while.
 import ast
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -116,19 +117,21 @@ def armed(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("text", "why"),
+    "text",
     [
-        ("committed", "it is written NAME:ACTION"),
-        ("committed:kill:1:2", "it is written NAME:ACTION"),
-        ("commited:kill", "no place is called 'commited'"),
-        ("committed:explode", "the actions are kill, raise, sleep, enospc"),
-        ("committed:kill:0", "HIT counts from 1"),
-        ("committed:kill:two", "HIT counts from 1"),
+        "committed",
+        "committed:kill:1:2",
+        "commited:kill",
+        "committed:explode",
+        "committed:kill:",
+        "committed:kill:0",
+        "committed:kill:two",
+        "committed:kill:²",
     ],
 )
-def test_a_setting_that_makes_no_sense_is_an_error(armed, text, why):
+def test_a_malformed_setting_is_an_error(armed, text):
     armed(text)
-    with pytest.raises(ConfigError, match=why):
+    with pytest.raises(ConfigError, match=re.escape(f"={text} is invalid")):
         failpoint("listed")
 
 

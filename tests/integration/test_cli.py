@@ -143,7 +143,7 @@ def test_a_naive_instant(home):
 
 
 def test_no_instant(home):
-    refused(nightjar("nightly", "--as-of", "tomorrow", home=home), 2, "'tomorrow' is no instant")
+    refused(nightjar("nightly", "--as-of", "tomorrow", home=home), 2, "is not an instant")
 
 
 def test_an_as_of_before_all_data(home):

@@ -10,19 +10,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import columns as c
-from pipeline.data.ingest import (
+from pipeline.data.ingest.config import IngestConfig
+from pipeline.data.ingest.events import (
     CONTENT,
     IDENTITY,
-    IngestConfig,
     conflict_rows,
     conflicting,
     derive_ids,
-    quarantine_rows,
     split_duplicates,
     validate_events,
     with_pseudonyms,
 )
-from pipeline.data.sources import Limits, Source, Summary, read
+from pipeline.data.ingest.quarantine import quarantine_rows
+from pipeline.data.sources.config import Limits, Source
+from pipeline.data.sources.read import Summary, read
 
 AT = datetime(2024, 3, 10, tzinfo=UTC)
 CONFIG = IngestConfig()

@@ -1,34 +1,10 @@
-"""Missing values and outliers, by a policy that somebody declared for a column.
+"""Treatment of missing values and outliers by policies declared per column.
 
-Promises: what is filled in, and where values are cut, is learnt on the frame given to `learn` and
-nowhere else, so a holdout is cleaned with the figures of its training window; nothing is touched
-without a policy; everything that was done is counted.
+Guarantees: fill values and bounds come only from the frame given to `learn`, so a holdout is
+cleaned with the statistics of its training window; a column without a policy is not changed; each
+change is counted.
 
-Here: `policies`, what may be declared; `treat`, learning the figures and applying them.
-Not here: what makes a row bad (`data.validate`), what a value is worth (`data.features`).
+Here: `policies`, the declarations; `treat`, computing the statistics and applying them.
+Not here: validation of rows (`data.validate`), weights of events (`data.features`).
+To add one more: a value of `ColumnTreatment.missing` or `outliers`, and its case in `treat`.
 """
-
-from pipeline.data.clean.policies import CleanConfig, ColumnTreatment
-from pipeline.data.clean.treat import (
-    Cleaned,
-    CleaningStatistics,
-    CleanReport,
-    ColumnReport,
-    Learnt,
-    apply,
-    clean,
-    learn,
-)
-
-__all__ = [
-    "CleanConfig",
-    "CleanReport",
-    "Cleaned",
-    "CleaningStatistics",
-    "ColumnReport",
-    "ColumnTreatment",
-    "Learnt",
-    "apply",
-    "clean",
-    "learn",
-]

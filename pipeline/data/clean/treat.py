@@ -1,38 +1,40 @@
-"""Learning the figures of the policies, and cleaning with them.
+"""Statistics of the cleaning policies, and their application to a frame.
 
-In a column with a policy a value that is not finite is missing, and integers become floats.
-Outliers come first: what is filled in is learnt from, and never cut by, the values that remain.
+In a column with a policy, a value that is not finite counts as missing, and integers become floats.
+Outliers are treated first: a fill value is computed from the values that remain, and is not cut.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import polars as pl
 
-from pipeline import columns as c
 from pipeline.data.clean.policies import MISSING_SUFFIX, ColumnTreatment, Fill, check_column
 from pipeline.errors import DataError
 
 _LEARNT: Final = ("mean", "median", "mode")
-_NEVER: Final = "never"
-"""A mark that no row has: it keeps the rows of the marks countable where no column has a policy."""
+_MISSING, _BELOW, _ABOVE = "missing", "below", "above"
 
 
 @dataclass(frozen=True)
 class CleaningStatistics:
-    """What was learnt for one column.
+    """Statistics of one column with a policy.
 
     Attributes
     ----------
+    where
+        Place of the policies in the config: ``clean.events``.
     fill
-        Stands in for a missing value; ``None`` leaves it missing.
+        Replaces a missing value; ``None`` leaves it missing.
     low, high
-        Values outside are outliers; ``None`` where there is no such bound.
+        Values outside are outliers; ``None``: no bound on that side.
     """
 
+    where: str
     column: str
     treatment: ColumnTreatment
     fill: Fill | None
@@ -41,25 +43,17 @@ class CleaningStatistics:
 
 
 @dataclass(frozen=True)
-class Learnt:
-    """Figures of all columns with a policy; `where` names their place in the config."""
-
-    where: str
-    columns: tuple[CleaningStatistics, ...]
-
-
-@dataclass(frozen=True)
 class ColumnReport:
-    """What was done to one column, in rows of the frame that came in.
+    """Treatment of one column, in numbers of rows of the input frame.
 
     Attributes
     ----------
     missing, filled
         Rows without a finite value, and those of them that were filled with `fill`.
     below, above
-        Rows outside `low` and `high`: cut by clip and winsorise, taken out by quarantine.
+        Rows outside `low` and `high`: cut by clip and winsorise, removed by quarantine.
     quarantined
-        Rows that this column took out.
+        Rows that this column removed.
     """
 
     column: str
@@ -77,7 +71,7 @@ class ColumnReport:
 
 @dataclass(frozen=True)
 class CleanReport:
-    """What cleaning did: rows in = rows out + quarantined."""
+    """Row counts of one cleaning: rows in = rows out + quarantined."""
 
     rows_in: int
     rows_out: int
@@ -85,80 +79,77 @@ class CleanReport:
     columns: tuple[ColumnReport, ...]
 
 
-@dataclass(frozen=True)
-class Cleaned:
-    """The rows that stay, the rows that were taken out with their `reasons`, and the report."""
-
-    frame: pl.DataFrame
-    quarantined: pl.DataFrame
-    report: CleanReport
-
-
-def clean(
-    frame: pl.DataFrame, policies: Mapping[str, ColumnTreatment], *, where: str = "clean"
-) -> Cleaned:
-    """Learn the figures of a frame and clean the same frame with them."""
-    return apply(frame, learn(frame, policies, where=where))
-
-
 def learn(
     frame: pl.DataFrame, policies: Mapping[str, ColumnTreatment], *, where: str = "clean"
-) -> Learnt:
-    """Learn from a training window what to fill in and where to cut.
+) -> tuple[CleaningStatistics, ...]:
+    """Compute fill values and bounds from a training window.
 
     Parameters
     ----------
     frame
-        The training window, and nothing that is judged on it.
+        The training window only: rows of the holdout must not influence the statistics.
     policies
         Column → policy.
     where
         Place of the policies in the config, for errors: ``clean.events``.
 
+    Returns
+    -------
+    Statistics of the columns whose policy changes anything.
+
     Raises
     ------
     ConfigError
-        A column is absent, or is not made of what its policy needs.
+        `clean.unknown_column` and others: a column is absent or its dtype does not fit the policy.
     DataError
-        A mean, median, mode or quantile of no values.
+        `clean.no_values`: a mean, median, mode or quantile of no values.
     """
-    return Learnt(
-        where,
-        tuple(
-            _learn_column(frame, column, policy, where)
-            for column, policy in policies.items()
-            if policy.missing != "none" or policy.outliers != "none"
-        ),
+    return tuple(
+        _learn_column(frame, column, policy, where)
+        for column, policy in policies.items()
+        if policy.missing != "none" or policy.outliers != "none"
     )
 
 
-def apply(frame: pl.DataFrame, learnt: Learnt) -> Cleaned:
-    """Clean a frame with figures that were learnt before, perhaps on another frame.
+def apply(
+    frame: pl.DataFrame, learnt: Sequence[CleaningStatistics]
+) -> tuple[pl.DataFrame, CleanReport]:
+    """Clean a frame with statistics that may come from another frame.
 
-    Rows keep their order. A quarantined row keeps the values it came with, and its `reasons` say
-    ``<column>_outlier`` for each column that took it out.
+    Parameters
+    ----------
+    frame
+        Rows to clean; each column of `learnt` must be there.
+    learnt
+        Result of `learn`.
+
+    Returns
+    -------
+    The rows that remain, in their order, and the report.
+
+    Raises
+    ------
+    ConfigError
+        `clean.unknown_column` and others: a column is absent or its dtype does not fit the policy.
     """
-    for figures in learnt.columns:
-        check_column(frame, figures.column, figures.treatment, learnt.where)
-    marks = frame.select(
-        pl.repeat(False, pl.len()).alias(_NEVER),
-        *(mark for figures in learnt.columns for mark in _marks(frame.schema, figures)),
+    # All columns are marked before any row goes, so that one row can count for several columns.
+    marks = []
+    stays = pl.repeat(True, frame.height, eager=True)
+    for figures in learnt:
+        check_column(frame, figures.column, figures.treatment, figures.where)
+        mark = frame.select(_marks(frame.schema, figures))
+        marks.append(mark)
+        if figures.treatment.outliers == "quarantine":
+            stays &= ~(mark[_BELOW] | mark[_ABOVE])
+    cleaned = frame.filter(stays).with_columns(
+        treated for figures in learnt for treated in _treat(frame.schema, figures)
     )
-    out = marks.select(
-        pl.any_horizontal(_NEVER, *(outlier for _, outlier in _quarantining(learnt)))
-    ).to_series()
-    cleaned = frame.filter(~out).with_columns(
-        treated for figures in learnt.columns for treated in _treat(frame.schema, figures)
-    )
-    quarantined = frame.filter(out)
-    return Cleaned(
-        frame=cleaned,
-        quarantined=quarantined.with_columns(_reasons(marks.filter(out), learnt)),
-        report=CleanReport(
-            rows_in=frame.height,
-            rows_out=cleaned.height,
-            quarantined=quarantined.height,
-            columns=tuple(_report(figures, marks, ~out) for figures in learnt.columns),
+    return cleaned, CleanReport(
+        rows_in=frame.height,
+        rows_out=cleaned.height,
+        quarantined=frame.height - cleaned.height,
+        columns=tuple(
+            _report(figures, mark, stays) for figures, mark in zip(learnt, marks, strict=True)
         ),
     )
 
@@ -169,30 +160,26 @@ def _learn_column(
     check_column(frame, column, policy, where)
     known = frame.select(_known(frame.schema, column)).to_series().drop_nulls()
     low, high = policy.minimum, policy.maximum
+    # The nearest order statistic: a bound is always a value of the data.
     if policy.lower is not None:
-        low = _quantile(known, policy.lower)
+        low = known.quantile(policy.lower, interpolation="nearest")
     if policy.upper is not None:
-        high = _quantile(known, policy.upper)
+        high = known.quantile(policy.upper, interpolation="nearest")
     fill = _learn_fill(known, policy, low, high)
-    asked = policy.lower is not None, policy.upper is not None, policy.missing in _LEARNT
-    learnt = low is not None, high is not None, fill is not None
-    if any(want and not have for want, have in zip(asked, learnt, strict=True)):
+    has_quantile = policy.lower is not None or policy.upper is not None
+    if (has_quantile and known.is_empty()) or (policy.missing in _LEARNT and fill is None):
         raise DataError(
             "clean.no_values", "no value to learn its policy from", where=f"{where}.{column}"
         )
-    return CleaningStatistics(column, policy, fill, low, high)
-
-
-def _quantile(known: pl.Series, share: float) -> float | None:
-    # The nearest order statistic: a cut never invents a value that nobody sent.
-    return known.quantile(share, interpolation="nearest")
+    return CleaningStatistics(where, column, policy, fill, low, high)
 
 
 def _learn_fill(
     known: pl.Series, policy: ColumnTreatment, low: float | None, high: float | None
 ) -> Fill | None:
     if policy.outliers == "quarantine":
-        known = known.filter(~_beyond(known, low, high))
+        lowest, highest = -math.inf if low is None else low, math.inf if high is None else high
+        known = known.filter(known.is_between(lowest, highest))
     elif policy.outliers != "none":
         known = known.clip(low, high)
     fill: Any
@@ -208,77 +195,46 @@ def _learn_fill(
     return fill if fill is None or isinstance(fill, bool | str) else float(fill)
 
 
-def _beyond(known: pl.Series, low: float | None, high: float | None) -> pl.Series:
-    below = known < low if low is not None else pl.repeat(False, len(known), eager=True)
-    return below | (known > high) if high is not None else below
-
-
 def _known(schema: pl.Schema, column: str) -> pl.Expr:
-    """Return the column with all that is no finite value as null; numbers become floats."""
+    """Return the column with each value that is not finite as null; numbers become floats."""
     if not schema[column].is_numeric():
         return pl.col(column)
+    # Float64 in any case: a mean, a median or a quantile of integers need not be an integer.
     number = pl.col(column).cast(pl.Float64)
     return pl.when(number.is_finite()).then(number).otherwise(None).alias(column)
 
 
 def _marks(schema: pl.Schema, figures: CleaningStatistics) -> list[pl.Expr]:
-    """Three columns of booleans: a value is missing, below `low`, above `high`."""
+    """Mark with three booleans the values that are missing, below `low`, above `high`."""
+    # A missing value is not an outlier: it fails no bound.
     known, never = _known(schema, figures.column), pl.lit(False)
-    tests = {
-        "missing": known.is_null(),
-        "below": never if figures.low is None else (known < figures.low).fill_null(False),
-        "above": never if figures.high is None else (known > figures.high).fill_null(False),
-    }
-    return [test.alias(_mark(figures, name)) for name, test in tests.items()]
-
-
-def _mark(figures: CleaningStatistics, name: str) -> str:
-    return f"{figures.column}/{name}"
-
-
-def _quarantining(learnt: Learnt) -> list[tuple[str, pl.Expr]]:
-    """Return the reason, and the expression over the marks, of each column that takes rows out."""
-    return [
-        (
-            f"{figures.column}_outlier",
-            pl.col(_mark(figures, "below")) | pl.col(_mark(figures, "above")),
-        )
-        for figures in learnt.columns
-        if figures.treatment.outliers == "quarantine"
-    ]
-
-
-def _reasons(marks: pl.DataFrame, learnt: Learnt) -> pl.Series:
-    named = [(_NEVER, pl.col(_NEVER)), *_quarantining(learnt)]
-    return marks.select(
-        pl.concat_list(pl.when(test).then(pl.lit(reason)) for reason, test in named)
-        .list.drop_nulls()
-        .alias(c.REASONS)
-    ).to_series()
+    below = never if figures.low is None else (known < figures.low).fill_null(False)
+    above = never if figures.high is None else (known > figures.high).fill_null(False)
+    return [known.is_null().alias(_MISSING), below.alias(_BELOW), above.alias(_ABOVE)]
 
 
 def _treat(schema: pl.Schema, figures: CleaningStatistics) -> list[pl.Expr]:
     column, policy = figures.column, figures.treatment
-    treated = _known(schema, column)
+    known = treated = _known(schema, column)
+    # Cut first: a constant beyond the bounds stays as declared.
     if policy.outliers in ("clip", "winsorise"):
         treated = treated.clip(figures.low, figures.high)
     if figures.fill is not None:
         treated = treated.fill_null(pl.lit(figures.fill))
     expressions = [treated.alias(column)]
     if policy.missing == "indicator":
-        indicator = _known(schema, column).is_null().alias(f"{column}{MISSING_SUFFIX}")
-        expressions.append(indicator)
+        expressions.append(known.is_null().alias(f"{column}{MISSING_SUFFIX}"))
     return expressions
 
 
-def _report(figures: CleaningStatistics, marks: pl.DataFrame, stays: pl.Series) -> ColumnReport:
-    missing = marks[_mark(figures, "missing")]
-    below, above = (int(marks[_mark(figures, side)].sum()) for side in ("below", "above"))
+# Rows are counted in the input: a row that another column removed still counts as missing here.
+def _report(figures: CleaningStatistics, mark: pl.DataFrame, stays: pl.Series) -> ColumnReport:
+    below, above = int(mark[_BELOW].sum()), int(mark[_ABOVE].sum())
     return ColumnReport(
         column=figures.column,
         missing_policy=figures.treatment.missing,
-        missing=int(missing.sum()),
-        filled=int((missing & stays).sum()) if figures.fill is not None else 0,
+        missing=int(mark[_MISSING].sum()),
+        filled=int((mark[_MISSING] & stays).sum()) if figures.fill is not None else 0,
         fill=figures.fill,
         outliers_policy=figures.treatment.outliers,
         low=figures.low,

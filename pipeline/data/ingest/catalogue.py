@@ -1,4 +1,4 @@
-"""Items and users: text -> typed and judged; then upserted by id, the latest file winning."""
+"""Items and users: parsing, validation and upsert by id; a later file replaces earlier values."""
 
 from __future__ import annotations
 
@@ -9,26 +9,46 @@ import polars as pl
 
 from pipeline import columns as c
 from pipeline.data.ingest.events import ValidatedRows, normalised
-from pipeline.data.ingest.quarantine import masked_json
-from pipeline.data.ingest.times import read_times, refuse_naive
-from pipeline.data.sources import AT_LINE, Source
+from pipeline.data.ingest.quarantine import bad_rows
+from pipeline.data.ingest.times import read_times
+from pipeline.data.sources.config import Source
+from pipeline.data.sources.mapping import AT_LINE
 from pipeline.data.validate.rules import LARGEST, MAX_ID_BYTES, controls, id_bytes, names_of
 
 KEYS: Final = {"items": c.ITEM_ID, "users": c.USER_ID}
 _SCHEMAS: Final = {"items": c.ITEMS, "users": c.USERS}
-_TRUE: Final = ("true", "t", "1", "yes", "y")
-_FALSE: Final = ("false", "f", "0", "no", "n")
-_OLD: Final = "#old"
+_WORDS: Final = {
+    **dict.fromkeys(("true", "t", "1", "yes", "y"), True),
+    **dict.fromkeys(("false", "f", "0", "no", "n"), False),
+}
+_TYPED: Final = (c.PRICE, c.AVAILABLE, c.CREATED_AT)
 
 
 def validate_catalogue(text: pl.DataFrame, source: Source, *, name: str) -> ValidatedRows:
-    """Type and judge rows of items or users.
+    """Parse and validate rows of items or users.
 
-    `good` has the columns that the file has: those of the table in its dtypes, features as text.
-    A category is a JSON list, or one text; a missing `available` means that the item is.
+    Categories are a JSON list or one text.
+
+    Parameters
+    ----------
+    text
+        `AT_LINE` and String columns, from `sources.read`.
+    source
+        Config of the source, with its table.
+    name
+        The file's name, for errors.
+
+    Returns
+    -------
+    Rows with the file's columns: those of the table in its dtypes, features as text.
+
+    Raises
+    ------
+    MappingError
+        `ingest.naive_times`: `created_at` without a time zone.
     """
     key = KEYS[source.table]
-    typed, unparsed = _type(text, source, name)
+    typed = _type(text, source, name)
     size = id_bytes(key)
     checks = {
         f"{key}_missing": pl.col(key).is_null(),
@@ -41,103 +61,79 @@ def validate_catalogue(text: pl.DataFrame, source: Source, *, name: str) -> Vali
         checks[f"{c.PRICE}_too_large"] = pl.col(c.PRICE).abs() > LARGEST
     flags = typed.select(
         *(check.fill_null(False).alias(reason) for reason, check in checks.items()),
-        *(mask.alias(f"{column}_unparsable") for column, mask in unparsed.items()),
+        *(
+            (typed[column].is_null() & text[column].is_not_null()).alias(f"{column}_unparsable")
+            for column in _TYPED
+            if column in text.columns
+        ),
     )
     bad = flags.select(pl.any_horizontal(pl.all())).to_series()
-    rejected = pl.DataFrame(
-        [
-            text.filter(bad)[AT_LINE],
-            masked_json(text.filter(bad)),
-            names_of(flags.filter(bad)),
-        ]
-    )
+    rejected = bad_rows(text.filter(bad), names_of(flags.filter(bad)))
     return ValidatedRows(typed.filter(~bad), rejected)
 
 
 def upsert(
     table: str, current: pl.DataFrame, rows: pl.DataFrame, *, replace: bool
 ) -> tuple[pl.DataFrame, int]:
-    """Return the table after a file, sorted by id, and how many of its rows were duplicates.
+    """Update a table with the rows of a file.
 
     Parameters
     ----------
+    table
+        `items` or `users`.
     current
-        The table as it is.
+        The table before the file.
     rows
-        Good rows of the file (pseudonyms already in place); of equal ids the last row counts.
-        A column that the file lacks keeps its value.
+        Good rows of the file, with pseudonyms; of rows with one id the last counts. Columns that
+        the file lacks keep their values.
     replace
-        Items only: the file is the full catalogue, so an item that it lacks is not available.
+        Items only: the file is the full catalogue, so items that it lacks become unavailable.
+
+    Returns
+    -------
+    The new table, sorted by id, and the number of duplicate rows in the file.
     """
     key = KEYS[table]
+    current = pl.concat([pl.DataFrame(schema=_SCHEMAS[table]), current], how="diagonal")
     fresh = rows.drop(AT_LINE).unique(subset=key, keep="last", maintain_order=True)
-    schema = {**_SCHEMAS[table], **current.schema}
-    schema |= {name: pl.String() for name in fresh.columns if name not in schema}
-    brought = fresh.columns
-    joined = fresh.join(current, on=key, how="left", suffix=_OLD)
-    updated = joined.select(
-        pl.col(name)
-        if name in brought or name in joined.columns
-        else pl.lit(None, dtype).alias(name)
-        for name, dtype in schema.items()
-    ).cast(pl.Schema(schema))
+    # Ids are unique on both sides, and the result is sorted: the order of joins does not matter.
     kept = current.join(fresh, on=key, how="anti")
-    kept = kept.with_columns(
-        pl.lit(None, dtype).alias(name)
-        for name, dtype in schema.items()
-        if name not in kept.columns
-    ).select(list(schema))
+    lacking = [name for name in current.columns if name not in fresh.columns]
+    updated = fresh.join(current.select(key, *lacking), on=key, how="left")
     if table == "items":
-        given = pl.col(c.AVAILABLE) if c.AVAILABLE in brought or not replace else pl.lit(True)
+        given = pl.lit(True) if c.AVAILABLE in lacking and replace else pl.col(c.AVAILABLE)
+        # A full catalogue makes its items available again; else the stored value is kept.
         updated = updated.with_columns(given.fill_null(True).alias(c.AVAILABLE))
         if replace:
             kept = kept.with_columns(pl.lit(False).alias(c.AVAILABLE))
-    return pl.concat([kept, updated]).sort(key), rows.height - fresh.height
+    return pl.concat([kept, updated], how="diagonal").sort(key), rows.height - fresh.height
 
 
-def _type(
-    text: pl.DataFrame, source: Source, name: str
-) -> tuple[pl.DataFrame, dict[str, pl.Series]]:
+def _type(text: pl.DataFrame, source: Source, name: str) -> pl.DataFrame:
     key = KEYS[source.table]
     typed = text.with_columns(normalised(text[key]).alias(key))
     if source.table == "users":
-        return typed, {}
+        return typed
     if c.PRICE in text.columns:
         price = pl.col(c.PRICE).str.strip_chars().cast(pl.Float64, strict=False).fill_nan(None)
         typed = typed.with_columns(price)
     if c.AVAILABLE in text.columns:
         word = pl.col(c.AVAILABLE).str.strip_chars().str.to_lowercase()
         typed = typed.with_columns(
-            pl.when(word.is_in(_TRUE))
-            .then(True)
-            .when(word.is_in(_FALSE))
-            .then(False)
-            .alias(c.AVAILABLE)
+            word.replace_strict(_WORDS, default=None, return_dtype=pl.Boolean)
         )
     if c.CREATED_AT in text.columns:
-        times = read_times(text[c.CREATED_AT], source)
-        refuse_naive(times, text[AT_LINE], name, c.CREATED_AT)
-        typed = typed.with_columns(times.instants.alias(c.CREATED_AT))
-    unparsed: dict[str, pl.Series] = {
-        column: typed[column].is_null() & text[column].is_not_null()
-        for column in (c.PRICE, c.AVAILABLE, c.CREATED_AT)
-        if column in text.columns
-    }
+        typed = typed.with_columns(read_times(text, c.CREATED_AT, source, name))
     if c.CATEGORIES in text.columns:
         lists = [_categories(value) for value in text[c.CATEGORIES]]
-        column = pl.Series(c.CATEGORIES, lists, dtype=pl.List(pl.String))
-        typed = typed.with_columns(column)
-    return typed, unparsed
+        typed = typed.with_columns(pl.Series(c.CATEGORIES, lists, dtype=pl.List(pl.String)))
+    return typed
 
 
 def _categories(value: str | None) -> list[str] | None:
-    if value is None:
-        return None
-    if value.lstrip().startswith("["):
-        try:
-            values = json.loads(value)
-        except (ValueError, RecursionError):
-            return [value]
-        if isinstance(values, list):
-            return [str(one) for one in values if one is not None]
-    return [value]
+    if value is None or not value.lstrip().startswith("["):
+        return None if value is None else [value]
+    try:
+        return [str(category) for category in json.loads(value) if category is not None]
+    except (ValueError, RecursionError):
+        return [value]

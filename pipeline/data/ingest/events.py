@@ -1,7 +1,7 @@
-"""Events: text -> typed, judged, identified, told from their duplicates.
+"""Events: parsing, validation, ids, duplicates and conflicts.
 
-Every row ends in exactly one place: accepted, quarantined or a duplicate. Of two events with one
-identity the first counts; a later one that says something else is no duplicate, but quarantined.
+Guarantees: each row is accepted, quarantined or a duplicate, and only one of these; of several
+events with one identity the first counts; a later one with other content is quarantined.
 """
 
 from __future__ import annotations
@@ -17,20 +17,19 @@ import polars as pl
 
 from pipeline import columns as c
 from pipeline.data.ingest.config import IngestConfig
-from pipeline.data.ingest.quarantine import masked_json
-from pipeline.data.ingest.times import read_times, refuse_naive
-from pipeline.data.sources import AT_LINE, Source
-from pipeline.data.sources.config import EVENT_COLUMNS
-from pipeline.data.validate import row_reasons
-from pipeline.data.validate.rules import MAX_ID_BYTES, controls, id_bytes
+from pipeline.data.ingest.quarantine import bad_rows
+from pipeline.data.ingest.times import read_times
+from pipeline.data.sources.config import EVENT_COLUMNS, Source
+from pipeline.data.sources.mapping import AT_LINE
+from pipeline.data.validate.rules import MAX_ID_BYTES, controls, id_bytes, row_reasons
 from pipeline.errors import UnsafeInputError
 
 IDENTITY: Final = (c.EVENT_ID, c.EVENT_DAY)
-"""What makes two events the same one."""
+"""Identity of an event: two events with equal values are the same one."""
 CONTENT: Final = (c.EVENT_DAY, *EVENT_COLUMNS)
-"""What an event says, its identity included."""
+"""Content of an event, identity included."""
 CONFLICT: Final = "event_id_conflict"
-"""Reason of an event whose identity belongs to another one that says something else."""
+"""Reason of an event whose identity belongs to an earlier event with other content."""
 _TYPED: Final = (c.VALUE, c.TIMESTAMP, c.POSITION, c.PUBLICATION_ID)
 _IDS: Final = (c.EVENT_ID, c.USER_ID, c.ITEM_ID, c.PUBLICATION_ID)
 _TO_BE_DERIVED: Final = "?"
@@ -39,12 +38,12 @@ _CONTENT: Final = "#content"
 
 @dataclass(frozen=True)
 class ValidatedRows:
-    """Rows after judgement.
+    """Rows after validation.
 
     Attributes
     ----------
     good
-        Typed rows in the order of the file, user ids still raw.
+        Typed rows in the order of the file, with raw user ids.
     bad
         `AT_LINE`, `raw`, `reasons` of the others.
     """
@@ -56,10 +55,23 @@ class ValidatedRows:
     def joined(
         cls, parts: Iterable[ValidatedRows], *, name: str, broken: int, most: int
     ) -> ValidatedRows:
-        """Join the parts of one file, of which there is at least one.
+        """Join the parts of one file.
 
-        Raises `UnsafeInputError` if more than `most` rows are bad, those counted that are `broken`
-        and in no part.
+        Parameters
+        ----------
+        parts
+            At least one part, in the order of the file.
+        name
+            The file's name, for errors.
+        broken
+            Number of rows that could not be split into fields; they are in no part.
+        most
+            Maximum number of bad and broken rows.
+
+        Raises
+        ------
+        UnsafeInputError
+            `ingest.too_many_bad_rows`.
         """
         judged: list[ValidatedRows] = []
         for part in parts:
@@ -67,79 +79,98 @@ class ValidatedRows:
             broken += part.bad.height
             if broken > most:
                 raise UnsafeInputError(
-                    "ingest.too_many_bad_rows", f"has more than {most:,} bad rows", where=name
+                    "ingest.too_many_bad_rows",
+                    f"has more than {most:,} bad rows; correct the file",
+                    where=name,
                 )
         return cls(
-            pl.concat((one.good for one in judged), how="diagonal"),
-            pl.concat(one.bad for one in judged),
+            pl.concat((part.good for part in judged), how="diagonal"),
+            pl.concat(part.bad for part in judged),
         )
 
 
 def validate_events(
     text: pl.DataFrame, source: Source, config: IngestConfig, *, at: datetime, name: str
 ) -> ValidatedRows:
-    """Type and judge rows of events.
+    """Parse and validate rows of events.
+
+    A missing value is 1, except for ratings. A negative value of a quantity kind becomes a
+    `return` of its magnitude. A missing `event_id` stays null until `derive_ids`.
 
     Parameters
     ----------
     text
-        `AT_LINE` and String columns of events, as `sources.read` yields them.
+        `AT_LINE` and String columns of events, from `sources.read`.
+    source
+        Config of the source: time zone, unit or format.
+    config
+        Allowed kinds and quantity kinds.
     at
         Instant of the ingest; a later event is bad.
     name
-        The file's name, for the sentence of `MappingError`.
+        The file's name, for errors.
 
-    A missing value is 1, except that of a rating. A negative value of a kind that counts is a
-    `return` of its magnitude. An `event_id` that is missing stays null: `derive_ids` fills it.
+    Raises
+    ------
+    MappingError
+        `ingest.naive_times`.
     """
     typed = _type(text, source, config, name)
+    # An id that is derived later must not count as missing here.
     judged = typed.with_columns(pl.col(c.EVENT_ID).fill_null(_TO_BE_DERIVED))
     reasons = row_reasons(judged, at=at, kinds=config.kinds)
-    unparsed = [typed[column].is_null() & text[column].is_not_null() for column in _TYPED]
-    bad = reasons.list.len() > 0
-    for mask in unparsed:
-        bad = bad | mask
-    lost = pl.DataFrame(dict(zip(_TYPED, unparsed, strict=True))).filter(bad)
-    return ValidatedRows(
-        typed.filter(~bad), _bad(text.filter(bad), _named(reasons.filter(bad), lost))
-    )
+    lost = pl.DataFrame([typed[name].is_null() & text[name].is_not_null() for name in _TYPED])
+    bad = (reasons.list.len() > 0) | lost.select(pl.any_horizontal(pl.all())).to_series()
+    named = _named(reasons.filter(bad), lost.filter(bad))
+    return ValidatedRows(typed.filter(~bad), bad_rows(text.filter(bad), named))
 
 
 def with_pseudonyms(rows: pl.DataFrame, pseudonyms: Mapping[str, str]) -> pl.DataFrame:
-    """Put pseudonyms in the place of raw user ids; one that is not there is an error."""
+    """Replace raw user ids by pseudonyms.
+
+    Parameters
+    ----------
+    rows
+        Rows with `user_id`.
+    pseudonyms
+        Raw id → pseudonym for all of them; a missing one is a polars error.
+    """
     pseudonym = pl.col(c.USER_ID).replace_strict(pseudonyms, return_dtype=pl.String)
     return rows.with_columns(pseudonym) if rows.height else rows
 
 
 def derive_ids(rows: pl.DataFrame) -> pl.DataFrame:
-    """Give an id to each event that has none.
+    """Derive an id for each event without one.
 
-    It is a hash of the row's content (pseudonym included, so that it tells nothing outside this
-    workspace) and of its ordinal among the equal rows of the file: a re-ordered copy of the file
-    yields the same ids, and two equal events stay two.
+    The id is a hash of the row's content and of its ordinal among equal rows of the file, so a
+    re-ordered copy of the file gives the same ids, and two equal events stay two. The content has
+    the pseudonym, so the id is of no use outside the workspace.
     """
     missing = rows[c.EVENT_ID].is_null()
     if not missing.any():
         return rows
-    bare = rows.filter(missing).with_columns(_content(rows.filter(missing)))
-    ordinals = bare.select(pl.int_range(pl.len()).over(_CONTENT)).to_series()
+    contents = _content(rows.filter(missing)).to_frame()
+    ordinal = pl.int_range(pl.len()).over(_CONTENT)
     ids = [
         "d" + hashlib.sha256(f"{ordinal}|{content}".encode()).hexdigest()[:32]
-        for ordinal, content in zip(ordinals, bare[_CONTENT], strict=True)
+        for ordinal, content in contents.select(ordinal, _CONTENT).iter_rows()
     ]
-    place = np.flatnonzero(missing.to_numpy())
-    return rows.with_columns(rows[c.EVENT_ID].scatter(place, ids))
+    return rows.with_columns(rows[c.EVENT_ID].scatter(missing.arg_true(), ids))
 
 
 def split_duplicates(rows: pl.DataFrame, known: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return the events that are new, and those whose identity was there before.
+    """Separate new events from those with an identity that already exists.
 
     Parameters
     ----------
     rows
-        Events with ids; of equal identities the first row is the new one.
+        Events with ids; of several rows with one identity the first is the new one.
     known
-        The columns `IDENTITY` of the lake's events on the days of `rows`.
+        Columns `IDENTITY` of the lake's events on the days of `rows`.
+
+    Returns
+    -------
+    New events and repeated ones, both with `event_day`.
     """
     dated = rows.with_columns(pl.col(c.TIMESTAMP).dt.date().alias(c.EVENT_DAY))
     is_first = dated.select(pl.struct(IDENTITY).is_first_distinct()).to_series()
@@ -152,64 +183,79 @@ def split_duplicates(rows: pl.DataFrame, known: pl.DataFrame) -> tuple[pl.DataFr
 
 
 def conflicting(repeats: pl.DataFrame, firsts: pl.DataFrame) -> pl.DataFrame:
-    """Return the repeats that say something else than the first event of their identity.
+    """Select the repeated events whose content differs from the first event of their identity.
 
     Parameters
     ----------
     repeats
-        As `split_duplicates` returns them.
+        Repeated events from `split_duplicates`.
     firsts
-        The columns `CONTENT` of the events that count.
+        Columns `CONTENT` of the first events.
     """
     return repeats.join(firsts, on=CONTENT, how="anti", nulls_equal=True, maintain_order="left")
 
 
 def conflict_rows(conflicts: pl.DataFrame) -> pl.DataFrame:
-    """Return events that conflict as `ValidatedRows.bad` has its rows."""
+    """Convert conflicting events to bad rows, in the form of `ValidatedRows.bad`."""
     text = conflicts.select(AT_LINE, *(pl.col(name).cast(pl.String) for name in EVENT_COLUMNS))
-    reason = pl.Series([[CONFLICT]], dtype=pl.List(pl.String))
-    return _bad(text, reason.new_from_index(0, conflicts.height))
+    return bad_rows(text, pl.Series([[CONFLICT]] * text.height, dtype=pl.List(pl.String)))
 
 
 def on_days(rows: pl.DataFrame) -> pl.Expr:
-    """Return the condition for events of the lake on the days of `rows`."""
-    days = rows.select(pl.col(c.TIMESTAMP).dt.date().unique()).to_series()
-    return pl.col(c.EVENT_DAY).is_in(days.to_list())
+    """Return the condition for the lake's events on the days of `rows`."""
+    return pl.col(c.EVENT_DAY).is_in(rows[c.TIMESTAMP].dt.date().unique().to_list())
 
 
 def with_origin(rows: pl.DataFrame, *, source: str, batch_id: str) -> pl.DataFrame:
-    """Say of each row which file it came from, so that several files can be told apart."""
+    """Add the origin of the rows, so that rows of several files can be combined.
+
+    Parameters
+    ----------
+    rows
+        Rows of one file.
+    source
+        Name of the file.
+    batch_id
+        sha256 of the file's bytes.
+    """
     return rows.with_columns(pl.lit(source).alias(c.SOURCE), pl.lit(batch_id).alias(c.BATCH_ID))
 
 
 def by_file(rows: pl.DataFrame) -> dict[str, pl.DataFrame]:
-    """Return the key of each file that has rows -> its rows, in their order."""
-    parts = rows.partition_by(c.BATCH_ID, maintain_order=True)
-    return {part[c.BATCH_ID][0]: part for part in parts}
+    """Return `batch_id` -> rows of that file, in their order."""
+    parts = rows.partition_by(c.BATCH_ID, maintain_order=True, as_dict=True)
+    return {batch_id: part for (batch_id,), part in parts.items()}
 
 
 def event_rows(fresh: pl.DataFrame, *, at: datetime) -> pl.DataFrame:
-    """Return rows of `columns.EVENTS`, given events that know their file."""
+    """Return rows of `columns.EVENTS`.
+
+    Parameters
+    ----------
+    fresh
+        New events with their origin from `with_origin`.
+    at
+        Instant of the ingest, in UTC.
+    """
     instant = pl.lit(at).cast(c.INSTANT).alias(c.INGESTED_AT)
     return fresh.with_columns(instant).select(c.EVENTS.names())
 
 
 def normalised(text: pl.Series) -> pl.Series:
-    """Return ids in Unicode's NFC: two spellings of one id are one id."""
+    """Return ids in Unicode NFC, so that two encodings of one id are equal."""
+    # Pure ASCII is in NFC already, and the check is much cheaper than normalising.
     if text.str.len_bytes().sum() == text.str.len_chars().sum():
         return text
     return text.str.normalize("NFC")
 
 
 def _type(text: pl.DataFrame, source: Source, config: IngestConfig, name: str) -> pl.DataFrame:
-    times = read_times(text[c.TIMESTAMP], source)
-    refuse_naive(times, text[AT_LINE], name, c.TIMESTAMP)
     number = pl.col(c.VALUE).str.strip_chars().cast(pl.Float64, strict=False).fill_nan(None)
     rating = (pl.col(c.KIND) == c.Kind.RATING).fill_null(False)
     frame = text.with_columns(
         *(normalised(text[column]).alias(column) for column in _IDS),
         pl.when(pl.col(c.VALUE).is_not_null()).then(number).when(~rating).then(1.0),
-        times.instants.alias(c.TIMESTAMP),
+        read_times(text, c.TIMESTAMP, source, name),
         pl.col(c.POSITION).str.strip_chars().cast(pl.Int32, strict=False),
     ).with_columns(
         pl.when(id_bytes(c.PUBLICATION_ID) <= MAX_ID_BYTES, controls(c.PUBLICATION_ID) == 0).then(
@@ -217,6 +263,7 @@ def _type(text: pl.DataFrame, source: Source, config: IngestConfig, name: str) -
         )
     )
     returned = pl.col(c.KIND).is_in([*config.quantity_kinds, c.Kind.RETURN.value])
+    # Shops export returns as negative quantities of a purchase.
     negative = returned & (pl.col(c.VALUE) < 0)
     return frame.with_columns(
         pl.when(negative).then(pl.lit(c.Kind.RETURN.value)).otherwise(pl.col(c.KIND)).alias(c.KIND),
@@ -225,7 +272,7 @@ def _type(text: pl.DataFrame, source: Source, config: IngestConfig, name: str) -
 
 
 def _named(reasons: pl.Series, lost: pl.DataFrame) -> pl.Series:
-    """Put "unparsable" in the place of "missing" for values that are there and cannot be read."""
+    """Replace the reason "missing" by "unparsable" for values that are present."""
     named = pl.col(c.REASONS)
     for column in lost.columns:
         others = named.list.filter(pl.element() != f"{column}_missing")
@@ -234,13 +281,10 @@ def _named(reasons: pl.Series, lost: pl.DataFrame) -> pl.Series:
     return lost.with_columns(reasons).select(named).to_series()
 
 
-def _bad(text: pl.DataFrame, reasons: pl.Series) -> pl.DataFrame:
-    return pl.DataFrame([text[AT_LINE], masked_json(text), reasons.alias(c.REASONS)])
-
-
 def _content(rows: pl.DataFrame) -> pl.Series:
-    """Spell out what an event is, unambiguously: each part after its length."""
-    # Numbers by their bits: how a library prints them may change. Adding 0.0 unites the two zeros.
+    """Serialise the content of each event, with the length before each part."""
+    # Numbers by their bits, since the printed form depends on the library. Adding 0.0 turns -0.0
+    # into 0.0.
     bits = (rows[c.VALUE].to_numpy() + 0.0).view(np.int64)
     parts = rows.select(
         c.USER_ID,
@@ -251,6 +295,7 @@ def _content(rows: pl.DataFrame) -> pl.Series:
         c.PUBLICATION_ID,
         pl.col(c.POSITION).cast(pl.String),
     )
+    # The lengths make it unambiguous: "ab", "c" differs from "a", "bc".
     spelled = [
         pl.concat_str(pl.col(p).str.len_bytes().cast(pl.String), pl.lit(":"), pl.col(p)).fill_null(
             "-"

@@ -1,4 +1,8 @@
-"""What is kept of a bad row: enough to find and understand it, nothing that names a person."""
+"""Stored form of a bad row: enough to find and understand it, without ids of users.
+
+Guarantees: ids of users and events are masked; of a row that cannot be split into fields only its
+line, length and hash are stored.
+"""
 
 from __future__ import annotations
 
@@ -10,22 +14,30 @@ from typing import Final
 import polars as pl
 
 from pipeline import columns as c
-from pipeline.data.sources import AT_LINE, Broken
+from pipeline.data.sources.mapping import AT_LINE
+from pipeline.data.sources.streams import Broken
 
 _MASKED: Final = (c.USER_ID, c.EVENT_ID)
 _MASK: Final = "***"
 
 
-def masked_json(text: pl.DataFrame) -> pl.Series:
-    """Return each row as JSON, the ids of people and of their events masked."""
-    columns = [name for name in text.columns if name != AT_LINE]
-    shown = [
+def bad_rows(text: pl.DataFrame, reasons: pl.Series) -> pl.DataFrame:
+    """Return `AT_LINE`, `raw` and `reasons` of rows; `raw` is JSON without ids of users and events.
+
+    Parameters
+    ----------
+    text
+        `AT_LINE` and String columns.
+    reasons
+        ``(n_rows,)`` List(String).
+    """
+    # An event id may contain a user id, so both are masked.
+    masked = text.with_columns(
         pl.when(pl.col(name).is_not_null()).then(pl.lit(_MASK)).alias(name)
-        if name in _MASKED
-        else pl.col(name)
-        for name in columns
-    ]
-    return text.select(pl.struct(shown).struct.json_encode().alias(c.RAW)).to_series()
+        for name in _MASKED
+        if name in text.columns
+    ).select(pl.struct(pl.exclude(AT_LINE)).struct.json_encode())
+    return pl.DataFrame([text[AT_LINE], masked.to_series().alias(c.RAW), reasons.alias(c.REASONS)])
 
 
 def quarantine_rows(
@@ -36,14 +48,18 @@ def quarantine_rows(
     Parameters
     ----------
     bad
-        Rows that were judged: `AT_LINE`, `raw`, `reasons`.
+        Result of `bad_rows`.
     broken
-        Rows that could not be split: line, length and sum are all that is kept.
+        Rows that cannot be split into fields.
+    at
+        Instant of the ingest, in UTC.
+    source, batch_id
+        File name and sha256 of the file.
     """
     fingerprints = pl.DataFrame(
         [
-            (one.line, json.dumps({"length": one.length, "sha256": one.sha256}), [one.reason])
-            for one in broken
+            (row.line, json.dumps({"length": row.length, "sha256": row.sha256}), [row.reason])
+            for row in broken
         ],
         schema={AT_LINE: pl.Int64, c.RAW: pl.String, c.REASONS: pl.List(pl.String)},
         orient="row",

@@ -1,25 +1,9 @@
-"""Files of any declared shape -> rows as text, with the line that each came from.
+"""Files of a configured format -> rows as text, with the line number of each row.
 
-Here: `config`, what a source and its limits are; `streams`, bounded and whole bytes; `delimited`
-(CSV), `jsonl` and `columnar` (Parquet), each turning blocks of a stream into text columns;
-`mapping`, from a file's column names to ours; `read`, all of it in one call.
-Not here: opening paths and processes (`steps.ingest`, `workspace.child_process`), giving
-text a type or judging it (`ingest`).
+Here: `config`, sources and limits; `streams`, bounded and complete bytes; `delimited` (CSV),
+`jsonl` and `columnar` (Parquet), which parse a stream into text columns; `mapping`, from the file's
+columns to those of the lake; `read`, all of it in one call.
+Not here: opening paths and starting processes (`steps.ingest`, `workspace.child_process`), parsing
+and validating values (`ingest`).
+To add one more format: a module with a parser that yields `Block`, and its suffix in `read`.
 """
-
-from pipeline.data.sources.config import FEATURE_TABLES, Limits, MappingError, Source
-from pipeline.data.sources.mapping import AT_LINE
-from pipeline.data.sources.read import Summary, format_of, read
-from pipeline.data.sources.streams import Broken
-
-__all__ = [
-    "AT_LINE",
-    "FEATURE_TABLES",
-    "Broken",
-    "Limits",
-    "MappingError",
-    "Source",
-    "Summary",
-    "format_of",
-    "read",
-]

@@ -1,7 +1,8 @@
-"""Parquet -> text columns, row group by row group.
+"""Parquet files -> text columns, batch by batch.
 
-Times become ISO 8601 with their zone, or without one where the file has none; lists and structs
-become JSON. "Line" is the row's number, from 1. A row whose text is too long is broken, alone.
+Guarantees: times become ISO 8601 in UTC, or without a zone if the file has none; lists and structs
+become JSON; the line is the row's number from 1; a row whose text is too long is broken, and the
+others are kept.
 """
 
 from __future__ import annotations
@@ -14,18 +15,40 @@ from typing import BinaryIO
 import polars as pl
 
 from pipeline.data.sources.config import Limits
-from pipeline.data.sources.streams import Block, Broken
+from pipeline.data.sources.streams import Block, Broken, check_header
 from pipeline.errors import DataError, UnsafeInputError
 
 _ROWS = 20_000
 _BUFFER = 1 << 20
 _LENGTH = "#length"
 _CELLS = 2_000_000
-"""Cells of a batch: of many columns fewer rows are taken at once."""
+"""Maximum number of cells per batch: a file with many columns is read in fewer rows at once."""
 
 
 def parse_parquet(stream: BinaryIO, name: str, limits: Limits) -> Iterator[Block]:
-    """Yield the rows; at least one block, which may be empty."""
+    """Parse a Parquet file.
+
+    Parameters
+    ----------
+    stream
+        The file's bytes; seekable.
+    name
+        The file's name, for errors.
+    limits
+        Limits of columns, row length and total size.
+
+    Yields
+    ------
+    At least one block; the first is empty and has the file's columns.
+
+    Raises
+    ------
+    DataError
+        `source.empty`, `source.not_parquet`, `source.duplicate_column`, `source.not_text_column`.
+    UnsafeInputError
+        `source.too_many_columns`, `source.too_large`.
+    """
+    # Imported here, since other formats do not need it.
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -41,7 +64,7 @@ def parse_parquet(stream: BinaryIO, name: str, limits: Limits) -> Iterator[Block
         row = 1
         size = max(1, min(_ROWS, _CELLS // max(1, len(columns))))
         for batch in file.iter_batches(batch_size=size, use_threads=False):
-            # Nobody has looked at these bytes yet: text that is no UTF-8 breaks what comes after.
+            # The bytes of texts are unchecked so far: invalid UTF-8 would fail only later.
             batch.validate(full=True)
             frame = pl.DataFrame(batch)
             texts = frame.select(_text(column, name) for column in frame.iter_columns())
@@ -49,36 +72,27 @@ def parse_parquet(stream: BinaryIO, name: str, limits: Limits) -> Iterator[Block
             yield _bounded(Block(texts, lines), limits)
             row += frame.height
     except MemoryError:
-        raise  # one of the library's own is of both families
+        raise  # pyarrow's own MemoryError is an ArrowException, too
     except (pa.ArrowException, OSError, UnicodeDecodeError):
         raise DataError(
-            "source.not_parquet", "is no Parquet file, or it is cut or damaged", where=name
+            "source.not_parquet", "is not a Parquet file, or is cut short or damaged", where=name
         ) from None
 
 
 def _check(file: object, name: str, limits: Limits) -> list[str]:
     metadata = file.metadata  # type: ignore[attr-defined]
     columns = list(file.schema_arrow.names)  # type: ignore[attr-defined]
-    count = max(len(columns), metadata.num_columns)
-    if count > limits.max_columns:
-        raise UnsafeInputError(
-            "source.too_many_columns",
-            f"has {count:,} columns; {limits.max_columns} are allowed",
-            where=name,
-        )
-    twice = sorted({column for column in columns if columns.count(column) > 1})
-    if twice:
-        raise DataError("source.duplicate_column", f"names column {twice[0]!r} twice", where=name)
+    check_header(columns, max(len(columns), metadata.num_columns), name, limits)
     sizes = [metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups)]
-    # A run of equal values costs nothing in the file, but a pointer a row once it is read.
+    # A run of equal values takes no space in the file, but a pointer per row in memory.
     claimed = max(sum(sizes), metadata.num_rows * 8)
     if claimed > limits.max_text_bytes:
-        raise UnsafeInputError("source.too_large", f"unfolds to {claimed:,} bytes", where=name)
+        raise UnsafeInputError("source.too_large", f"expands to {claimed:,} bytes", where=name)
     return columns
 
 
 def _bounded(block: Block, limits: Limits) -> Block:
-    """Take out the rows whose text is too long."""
+    """Move the rows whose text is too long to the broken ones."""
     length = pl.sum_horizontal(pl.all().str.len_bytes().fill_null(0).cast(pl.Int64))
     lengths = block.frame.select(length.alias(_LENGTH)).to_series()
     long = lengths > limits.max_row_bytes
@@ -103,7 +117,7 @@ def _text(column: pl.Series, name: str) -> pl.Series:
             return column.dt.to_string("%Y-%m-%dT%H:%M:%S%.6f")
         return column.dt.convert_time_zone("UTC").dt.to_string("%Y-%m-%dT%H:%M:%S%.6fZ")
     if isinstance(dtype, pl.List | pl.Array | pl.Struct):
-        values = [None if v is None else json.dumps(_plain(v), default=str) for v in column]
+        values = [None if v is None else json.dumps(v, default=str) for v in column.to_list()]
         return pl.Series(column.name, values, dtype=pl.String)
     try:
         return column.cast(pl.String)
@@ -111,7 +125,3 @@ def _text(column: pl.Series, name: str) -> pl.Series:
         raise DataError(
             "source.not_text_column", f"column {column.name!r} cannot be read as text", where=name
         ) from None
-
-
-def _plain(value: object) -> object:
-    return value.to_list() if isinstance(value, pl.Series) else value

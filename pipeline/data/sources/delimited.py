@@ -1,14 +1,15 @@
-"""CSV -> text columns: quick where quotes enclose fields of one line, careful where they do not.
+"""CSV files -> text columns, by numpy and polars, or by the csv module for unusual quotes.
 
-A quote opens a quoted field only at the field's start, and is doubled inside it; a quoted field
-may hold line feeds. Blank lines are no rows. A row with another number of fields than the header,
-or one that is the header again, is broken, alone: the reading goes on at the next line.
+A quote opens a field only at the field's start, and is doubled inside it; a quoted field may
+contain line feeds. Blank lines are skipped.
+
+Guarantees: a row with another number of fields than the header, with broken quotes, or equal to
+the header is broken, and reading continues at the next line.
 """
 
 from __future__ import annotations
 
 import csv
-import hashlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -16,8 +17,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from pipeline.data.sources.config import Limits
-from pipeline.data.sources.streams import Block, Broken
-from pipeline.errors import DataError, UnsafeInputError
+from pipeline.data.sources.streams import Block, Broken, check_header
+from pipeline.errors import DataError
 
 Bytes = NDArray[np.uint8]
 Positions = NDArray[np.int64]
@@ -28,24 +29,46 @@ _QUOTES = "broken_quotes"
 _TOO_LONG = "row_too_long"
 _HEADER = "header_repeated"
 _ROWS = 20_000
-"""Rows that are lists of Python's at once; a frame holds them in a tenth of the memory."""
+"""Maximum number of rows held as Python lists; a frame needs a tenth of the memory."""
 
 
 def parse_csv(blocks: Iterator[bytes], name: str, limits: Limits) -> Iterator[Block]:
-    """Yield the rows below the header; at least one block, which may be empty.
+    """Parse a CSV file.
 
-    Raises `DataError` for a header that names a column twice and `UnsafeInputError` for one with
-    too many columns.
+    Parameters
+    ----------
+    blocks
+        Text in whole lines, from `streams.blocks`.
+    name
+        The file's name, for errors.
+    limits
+        Limits of columns, row length and bad rows.
+
+    Yields
+    ------
+    The rows below the header; at least one block, which may be empty.
+
+    Raises
+    ------
+    DataError
+        `source.no_header`, `source.header_quotes`, `source.line_ends`,
+        `source.duplicate_column`, `source.broken_row`.
+    UnsafeInputError
+        `source.too_many_columns`.
     """
     first = next(blocks)
     end = first.index(b"\n") + 1
     columns = _header(first[:end], name, limits)
     line = 2
     block = first[end:]
-    last: bytes | None = None
     while True:
         last = next(blocks, None)
-        rows, rest = _parse(block, columns, line, limits, final=last is None)
+        data = np.frombuffer(block, dtype=np.uint8)
+        quotes = np.flatnonzero(data == ord('"'))
+        if len(quotes) and not _well_quoted(data, quotes):
+            rows, rest = _careful(block, columns, line, limits, final=last is None)
+        else:
+            rows, rest = _quick(data, quotes, columns, line, limits), b""
         yield _without_headers(rows, columns, first[:end].strip())
         if last is None:
             return
@@ -55,57 +78,39 @@ def parse_csv(blocks: Iterator[bytes], name: str, limits: Limits) -> Iterator[Bl
 
 def _header(line: bytes, name: str, limits: Limits) -> list[str]:
     if b"\r" in line.rstrip():
-        raise DataError("source.line_ends", "its lines must end with a line feed", where=name)
+        raise DataError(
+            "source.line_ends", "lines must end with a line feed; convert the file", where=name
+        )
     try:
-        columns = next(csv.reader([line.decode()], strict=True), [])
+        row = next(csv.reader([line.decode()], strict=True), [])
     except csv.Error:
         raise DataError(
             "source.header_quotes", "the header's quotes are broken", where=name
         ) from None
-    columns = [column.strip() for column in columns]
+    columns = [column.strip() for column in row]
     if not any(columns):
         raise DataError("source.no_header", "has no header: its first line is blank", where=name)
-    if len(columns) > limits.max_columns:
-        raise UnsafeInputError(
-            "source.too_many_columns",
-            f"has {len(columns):,} columns; {limits.max_columns} are allowed",
-            where=name,
-        )
-    twice = sorted({column for column in columns if columns.count(column) > 1})
-    if twice:
-        raise DataError(
-            "source.duplicate_column", f"the header names column {twice[0]!r} twice", where=name
-        )
+    check_header(columns, len(columns), name, limits)
     return columns
 
 
 def _without_headers(rows: Block, columns: list[str], header: bytes) -> Block:
-    """Take out rows that are the header again, as where files were put behind each other."""
+    """Move rows that repeat the header to the broken ones, as in concatenated files."""
     frame = rows.frame
     if not (frame[columns[0]] == columns[0]).any():
         return rows
     again = frame.select(pl.all_horizontal(pl.col(name) == name for name in columns)).to_series()
-    broken = [_broken(header, line, _HEADER) for line in rows.lines.filter(again)]
+    broken = [Broken.of(header, line, _HEADER) for line in rows.lines.filter(again)]
     return Block(frame.filter(~again), rows.lines.filter(~again), rows.broken + broken)
 
 
-def _parse(
-    block: bytes, columns: list[str], line: int, limits: Limits, *, final: bool
-) -> tuple[Block, bytes]:
-    """Return the block's rows and the bytes of a row that goes on in the next block."""
-    data = np.frombuffer(block, dtype=np.uint8)
-    quotes = np.flatnonzero(data == ord('"'))
-    if len(quotes) and not _well_quoted(data, quotes):
-        return _careful(block, columns, line, limits, final=final)
-    return _quick(data, quotes, columns, line, limits), b""
-
-
 def _well_quoted(data: Bytes, quotes: Positions) -> bool:
-    """Tell whether quotes only enclose whole fields of one line (or are doubled within)."""
+    """Check if quotes only enclose whole fields of one line, or are doubled inside them."""
     if len(quotes) % 2:
         return False
     opening, closing = quotes[::2], quotes[1::2]
     before = data[np.maximum(opening - 1, 0)]
+    # A doubled quote looks like a field that ends and one that begins at once.
     doubled = np.concatenate(([False], opening[1:] - closing[:-1] == 1))
     opens = (opening == 0) | (before == ord(",")) | (before == ord("\n")) | doubled
     after = data[np.minimum(closing + 1, len(data) - 1)]
@@ -115,6 +120,7 @@ def _well_quoted(data: Bytes, quotes: Positions) -> bool:
 
 
 def _inside(positions: Positions, quotes: Positions) -> NDArray[np.bool_]:
+    # Behind an odd number of quotes a position is inside a quoted field.
     inside: NDArray[np.bool_] = np.searchsorted(quotes, positions) % 2 == 1
     return inside
 
@@ -130,12 +136,13 @@ def _quick(data: Bytes, quotes: Positions, columns: list[str], line: int, limits
     too_long = lengths > limits.max_row_bytes
     bad = ~blank & ((fields != len(columns)) | too_long)
     broken = [
-        _broken(
+        Broken.of(
             data[starts[i] : ends[i]].tobytes(), line + i, _TOO_LONG if too_long[i] else _FIELDS
         )
         for i in np.flatnonzero(bad)[: limits.max_bad_rows + 1].tolist()
     ]
     good = np.flatnonzero(~blank & ~bad)
+    # polars would refuse a row with too many fields, and fill up one with too few.
     kept = data if len(good) == len(ends) else data[np.repeat(~blank & ~bad, lengths + 1)]
     frame = pl.read_csv(
         kept.tobytes(),
@@ -153,6 +160,7 @@ def _quick(data: Bytes, quotes: Positions, columns: list[str], line: int, limits
 def _careful(
     block: bytes, columns: list[str], line: int, limits: Limits, *, final: bool
 ) -> tuple[Block, bytes]:
+    """Return the block's rows and the bytes of a row that continues in the next block."""
     csv.field_size_limit(limits.max_row_bytes)
     lines = block.split(b"\n")[:-1]
     texts = [text + "\n" for text in block.decode().split("\n")[:-1]]
@@ -163,7 +171,7 @@ def _careful(
     rest = b""
     start = 0
     while start < len(texts) and len(broken) <= limits.max_bad_rows:
-        # Each reader goes on until a row is broken; the next one starts at the line after it.
+        # Each reader continues until a row is broken; the next one starts at the following line.
         first = start
         reader = csv.reader((texts[k] for k in range(first, len(texts))), strict=True)
         reason = ""
@@ -181,13 +189,14 @@ def _careful(
                     break
                 start = after
         except csv.Error:
+            # Quotes that are open at the end of a block may be closed in the next one.
             open_end = first + reader.line_num >= len(texts)
             if open_end and not final and _short(lines, start, len(lines), limits):
                 rest = b"\n".join(lines[start:]) + b"\n"
                 break
             reason = _QUOTES
         if reason:
-            broken.append(_broken(lines[start], line + start, reason))
+            broken.append(Broken.of(lines[start], line + start, reason))
             start += 1
     frame = pl.concat([*frames, _frame(rows, columns)])
     return Block(frame, pl.Series(numbers, dtype=pl.Int64), broken), rest
@@ -200,7 +209,3 @@ def _frame(rows: list[list[str]], columns: list[str]) -> pl.DataFrame:
 
 def _short(lines: list[bytes], start: int, end: int, limits: Limits) -> bool:
     return sum(len(line) + 1 for line in lines[start:end]) <= limits.max_row_bytes
-
-
-def _broken(row: bytes, line: int, reason: str) -> Broken:
-    return Broken(line, len(row), hashlib.sha256(row).hexdigest(), reason)

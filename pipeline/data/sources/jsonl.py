@@ -1,17 +1,17 @@
-"""JSON lines -> text columns: whole numbers keep their digits, nested values stay JSON.
+"""JSON lines -> text columns; whole numbers keep all digits, nested values stay JSON.
 
-A line that is no JSON object, nests too deep, or holds a key twice in one object is broken, alone.
-Blank lines are no rows.
+Guarantees: a line that is not a JSON object, is nested too deep, or repeats a key within an object
+is broken, and the others are kept; blank lines are skipped.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, NoReturn
+from itertools import islice
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
@@ -22,15 +22,34 @@ from pipeline.errors import UnsafeInputError
 
 _JSON = "broken_json"
 _SURROGATES: Final = re.compile(rb"\\u[dD][89a-fA-F]")
-"""Halves of characters; whether each has its other half is for the careful way to see."""
+"""Halves of characters as escapes; `_careful` checks that each has its other half."""
 
 
 class _Doubled(ValueError):
-    """An object holds a key twice: nobody knows which one was meant."""
+    """An object repeats a key, so its value is ambiguous."""
 
 
 def parse_jsonl(blocks: Iterator[bytes], name: str, limits: Limits) -> Iterator[Block]:
-    """Yield the rows; the columns of a block are the keys that its objects have."""
+    """Parse a file of JSON lines.
+
+    Parameters
+    ----------
+    blocks
+        Text in whole lines, from `streams.blocks`.
+    name
+        The file's name, for errors.
+    limits
+        Limits of keys, depth, row length and bad rows.
+
+    Yields
+    ------
+    The rows; the columns of a block are the keys of its objects.
+
+    Raises
+    ------
+    UnsafeInputError
+        `source.too_many_columns`: too many different keys.
+    """
     line = 1
     seen: set[str] = set()
     for block in blocks:
@@ -39,7 +58,7 @@ def parse_jsonl(blocks: Iterator[bytes], name: str, limits: Limits) -> Iterator[
         if len(seen) > limits.max_columns:
             raise UnsafeInputError(
                 "source.too_many_columns",
-                f"has more than {limits.max_columns} different keys",
+                f"has more than {limits.max_columns} different keys; see ingest.limits.max_columns",
                 where=name,
             )
         yield rows
@@ -47,27 +66,25 @@ def parse_jsonl(blocks: Iterator[bytes], name: str, limits: Limits) -> Iterator[
 
 
 def _quick(block: bytes, line: int, limits: Limits) -> Block | None:
-    """Read a block that is sound as a whole; None for another."""
+    """Parse a block as a whole; ``None`` if any line needs `_careful`."""
     data = np.frombuffer(block, dtype=np.uint8)
     ends = np.flatnonzero(data == ord("\n"))
     starts = np.insert(ends[:-1] + 1, 0, 0)
+    # Brackets per line bound the depth before any parser recurses into it.
     opened = np.searchsorted(np.flatnonzero((data == ord("{")) | (data == ord("["))), ends)
-    if np.diff(opened, prepend=0).max() > limits.max_depth:
-        return None
-    if (ends - starts).max() > limits.max_row_bytes or (data[starts] != ord("{")).any():
-        return None
-    if _SURROGATES.search(block):
+    if (
+        np.diff(opened, prepend=0).max() > limits.max_depth
+        or (ends - starts).max() > limits.max_row_bytes
+        or (data[starts] != ord("{")).any()
+        or _SURROGATES.search(block)
+    ):
         return None
     try:
         objects = _load(b"[" + block[:-1].replace(b"\n", b",") + b"]")
     except (ValueError, RecursionError):
         return None
-    keys: dict[str, None] = {}
-    for one in objects:
-        keys.update(dict.fromkeys(one))
-        if len(keys) > limits.max_columns:
-            break
-    frame = _read(block, list(keys))
+    keys = dict.fromkeys(key for row in objects for key in row)
+    frame = _read(block, list(islice(keys, limits.max_columns + 1)))
     if frame is None or frame.height != len(ends) or len(objects) != len(ends):
         return None
     return Block(frame, pl.Series(range(line, line + len(ends)), dtype=pl.Int64))
@@ -80,7 +97,7 @@ def _careful(block: bytes, line: int, limits: Limits) -> Block:
     for number, text in enumerate(block.split(b"\n")[:-1], start=line):
         value, reason = _judge(text, limits)
         if reason:
-            broken.append(_broken(text, number, reason))
+            broken.append(Broken.of(text, number, reason))
             if len(broken) > limits.max_bad_rows:
                 break
         elif value is not None:
@@ -90,7 +107,7 @@ def _careful(block: bytes, line: int, limits: Limits) -> Block:
     numbers: list[int] = []
     for frame, run in _readable(good, list(keys)):
         if frame is None:
-            broken.extend(_broken(text, number, _JSON) for number, text in run)
+            broken.extend(Broken.of(text, number, _JSON) for number, text in run)
         else:
             frames.append(frame)
             numbers.extend(number for number, _ in run)
@@ -99,13 +116,14 @@ def _careful(block: bytes, line: int, limits: Limits) -> Block:
 
 
 def _judge(text: bytes, limits: Limits) -> tuple[dict[str, Any] | None, str]:
-    """Return the line's object, or the reason why there is none (no reason: blank)."""
+    """Return the line's object, or the reason why it is broken; neither for a blank line."""
     if len(text) > limits.max_row_bytes:
         return None, "row_too_long"
     if not text.strip():
         return None, ""
     try:
         value = _load(text, parse_float=_finite)
+        # Encoding fails for half a character.
         if _SURROGATES.search(text):
             json.dumps(value, ensure_ascii=False).encode()
     except _Doubled:
@@ -120,7 +138,7 @@ def _judge(text: bytes, limits: Limits) -> tuple[dict[str, Any] | None, str]:
 
 
 def _load(text: bytes, **options: Any) -> Any:
-    return json.loads(text, object_pairs_hook=_single, parse_constant=_no_constant, **options)
+    return json.loads(text, object_pairs_hook=_single, parse_constant=_finite, **options)
 
 
 def _single(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -133,18 +151,14 @@ def _single(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError("a number that no number can hold")
+        raise ValueError(f"{text} is not finite")
     return number
-
-
-def _no_constant(_: str) -> NoReturn:
-    raise ValueError("NaN and Infinity are not JSON")
 
 
 def _readable(
     lines: Sequence[tuple[int, bytes]], keys: list[str]
 ) -> Iterator[tuple[pl.DataFrame | None, Sequence[tuple[int, bytes]]]]:
-    """Yield runs of lines with their frame; None for one that the fast reader refuses."""
+    """Yield runs of lines with their frame; ``None`` for a line that polars refuses."""
     if not lines:
         return
     frame = _read(b"\n".join(text for _, text in lines) + b"\n", keys)
@@ -153,6 +167,7 @@ def _readable(
     elif len(lines) == 1:
         yield None, lines
     else:
+        # Halving finds one refused line in few calls of the fast parser.
         half = len(lines) // 2
         yield from _readable(lines[:half], keys)
         yield from _readable(lines[half:], keys)
@@ -170,7 +185,3 @@ def _too_deep(value: Any, depth: int) -> bool:
         return False
     inner = value.values() if isinstance(value, dict) else value
     return depth == 0 or any(_too_deep(one, depth - 1) for one in inner)
-
-
-def _broken(row: bytes, line: int, reason: str) -> Broken:
-    return Broken(line, len(row), hashlib.sha256(row).hexdigest(), reason)

@@ -1,4 +1,4 @@
-"""One call from a stream to text rows under our names."""
+"""Reading of a stream as text rows with the column names of the lake."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pipeline.data.sources.columnar import parse_parquet
 from pipeline.data.sources.config import Limits, Source
 from pipeline.data.sources.delimited import parse_csv
 from pipeline.data.sources.jsonl import parse_jsonl
-from pipeline.data.sources.mapping import check_columns, check_features, ignored, map_block
+from pipeline.data.sources.mapping import check_columns, lake_columns, map_block
 from pipeline.data.sources.streams import Block, Broken, Expanding, blocks
 from pipeline.errors import DataError, UnsafeInputError
 
 _CODECS: Final = {".gz": "gzip", ".zst": "zstd"}
 _CELL_BYTES: Final = 16
-"""What a value of a column of text takes besides its bytes."""
+"""Memory of a value in a String column besides its own bytes."""
 _FORMATS: Final = {
     ".csv": "csv",
     ".jsonl": "jsonl",
@@ -30,18 +30,18 @@ _FORMATS: Final = {
 
 @dataclass
 class Summary:
-    """What a file held besides its good rows; complete when `read` has ended.
+    """Counts of a file's rows, and its rows that cannot be parsed; complete after `read`.
 
     Attributes
     ----------
     rows
-        All rows: those that were yielded, skipped and broken.
+        All rows: yielded, skipped and broken ones.
     skipped
-        Rows that `skip_when` dropped.
+        Rows dropped by `skip_when`.
     broken
-        Rows that could not be split.
+        Rows that cannot be split into fields.
     ignored_columns
-        Columns of the file that nobody asked for.
+        Columns of the file that are neither mapped nor kept as features.
     """
 
     rows: int = 0
@@ -51,7 +51,7 @@ class Summary:
 
 
 def format_of(name: str) -> tuple[str, str | None]:
-    """Return (format, codec) by the name's suffixes; another name is a `DataError`."""
+    """Return (format, codec) from a file name; `DataError` `source.unknown_format` otherwise."""
     stem, codec = name.lower(), None
     for suffix, known in _CODECS.items():
         if stem.endswith(suffix):
@@ -61,8 +61,8 @@ def format_of(name: str) -> tuple[str, str | None]:
             return form, codec
     raise DataError(
         "source.unknown_format",
-        f"has a suffix that says no format; known are {', '.join(_FORMATS)}, "
-        "and .gz or .zst after those of text",
+        f"has an unknown suffix; rename it to one of {', '.join(_FORMATS)}; text may also end in "
+        ".gz or .zst",
         where=name,
     )
 
@@ -70,62 +70,64 @@ def format_of(name: str) -> tuple[str, str | None]:
 def read(
     stream: BinaryIO, name: str, source: Source, limits: Limits, summary: Summary
 ) -> Iterator[pl.DataFrame]:
-    """Yield the rows of a file as text under our names, block by block.
+    """Read the rows of a file as text, block by block.
 
     Parameters
     ----------
     stream
         The file's bytes; seekable.
     name
-        The file's name; its suffixes say the format.
+        The file's name; its suffixes determine the format.
     source
         Mapping of columns, constants, rows to skip.
     limits
-        What the file may not exceed.
+        Limits of the file.
     summary
-        Filled on the way.
+        Updated with each block.
 
     Yields
     ------
     pl.DataFrame
         `AT_LINE` (Int64, 1-based; a header is line 1) and String columns; missing values are null.
-        For `events` all columns that a file can fill; for `items` and `users` those that it has,
-        and its further columns as features.
+        For `events` all columns that a file can provide; for `items` and `users` those of the
+        file, with additional columns as features.
 
     Raises
     ------
     DataError
-        No text, cut, damaged, empty. A file that has a header and no rows is sound: 0 rows.
+        `source.empty`, `source.unknown_format`, `source.wrong_format`, and those of the parsers:
+        damaged, cut short or not text. A file with a header and no rows is valid.
     MappingError
-        A column that the source needs is absent.
+        `mapping.no_column`, `mapping.no_skip_column`, `mapping.ambiguous_column`.
     UnsafeInputError
-        A limit is exceeded.
+        `source.too_many_bad_rows`, `source.too_large`, `source.too_many_columns` and others: a
+        limit is exceeded.
     """
-    grows = format_of(name)[0] == "jsonl"  # the others tell all their columns first
+    grows = format_of(name)[0] == "jsonl"  # the other formats begin with all columns
     columns: dict[str, None] = {}
+    names: dict[str, str] = {}
     size = 0
     for block in _blocks(stream, name, limits):
         columns.update(dict.fromkeys(block.frame.columns))
         if columns and not grows:
             check_columns(columns, source, name)
-        check_features(columns, source, name)
-        mapped = map_block(block, source)
+        names = lake_columns(columns, source, name)
+        frame = map_block(block, source, names)
         summary.rows += block.lines.len() + len(block.broken)
-        summary.skipped += mapped.skipped
+        summary.skipped += block.lines.len() - frame.height
         summary.broken.extend(block.broken)
         if len(summary.broken) > limits.max_bad_rows:
             _refuse_unreadable(columns, name, summary.broken[0].reason)
             raise UnsafeInputError(
                 "source.too_many_bad_rows",
-                f"has more than {limits.max_bad_rows:,} rows that cannot be read",
+                f"has more than {limits.max_bad_rows:,} rows that cannot be read; correct the file",
                 where=name,
             )
-        frame = mapped.frame
         size += frame.height * frame.width * _CELL_BYTES + int(frame.estimated_size())
         if size > limits.max_table_bytes:
             raise UnsafeInputError(
                 "source.too_large",
-                f"holds rows of more than {limits.max_table_bytes:,} bytes; divide it",
+                f"has rows of more than {limits.max_table_bytes:,} bytes; divide the file",
                 where=name,
             )
         yield frame
@@ -134,12 +136,13 @@ def read(
     if summary.rows == len(summary.broken) > 0:
         _refuse_unreadable(columns, name, summary.broken[0].reason)
     check_columns(columns, source, name)
-    summary.ignored_columns = ignored(columns, source)
+    used = {*names.values(), *source.skip_when}
+    summary.ignored_columns = tuple(column for column in columns if column not in used)
 
 
 def _refuse_unreadable(columns: Collection[str], name: str, reason: str) -> None:
     if not columns:
-        what = f"is not what its name says: no line of it can be read (the first: {reason})"
+        what = f"does not have the format of its suffix: no line can be read (first: {reason})"
         raise DataError("source.wrong_format", what, where=name)
 
 

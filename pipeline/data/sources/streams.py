@@ -1,12 +1,13 @@
-"""Bytes of a stream in blocks of whole lines, decompressed, within limits, and never cut short.
+"""Decompression of a stream into blocks of whole lines, within limits.
 
-Promises: text that ends early (a cut gzip), expands too far, is no UTF-8 or holds NUL bytes is an
-error with one sentence; no more than a few blocks are ever in memory.
+Guarantees: text that is cut short (such as a cut gzip), expands too far, is not UTF-8 or contains
+NUL bytes is an error; at most a few blocks are in memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, Final
 
@@ -16,9 +17,9 @@ from pipeline.data.sources.config import Limits
 from pipeline.errors import DataError, UnsafeInputError
 
 BLOCK: Final = 2 << 20
-"""Bytes read at once; a row that is longer ends the reading of its file."""
+"""Bytes read at once; a file with a longer row is refused."""
 _SMALL: Final = 1 << 20
-"""Below this the rate of expansion says nothing."""
+"""Below this size in bytes the ratio of expansion is not checked."""
 _MAGIC: Final = {
     b"PAR1": "Parquet",
     b"\x1f\x8b": "gzip",
@@ -27,19 +28,34 @@ _MAGIC: Final = {
     b"%PDF": "PDF",
     b"BZh": "bzip2",
     b"SQLite format 3": "SQLite",
-    b"\xff\xfe": "UTF-16 text, and UTF-8 is needed",
-    b"\xfe\xff": "UTF-16 text, and UTF-8 is needed",
+    b"\xff\xfe": "UTF-16 text instead of UTF-8",
+    b"\xfe\xff": "UTF-16 text instead of UTF-8",
 }
 
 
 @dataclass(frozen=True)
 class Broken:
-    """A row that could not be split into fields: where it stood and a fingerprint, no content."""
+    """Row that cannot be split into fields: its line, length in bytes, hash and reason."""
 
     line: int
     length: int
     sha256: str
     reason: str
+
+    @classmethod
+    def of(cls, row: bytes, line: int, reason: str) -> Broken:
+        """Describe a row without its content.
+
+        Parameters
+        ----------
+        row
+            Bytes of the row, without its line feed.
+        line
+            1-based line number.
+        reason
+            Reason for the quarantine, such as ``row_too_long``.
+        """
+        return cls(line, len(row), hashlib.sha256(row).hexdigest(), reason)
 
 
 @dataclass
@@ -49,11 +65,11 @@ class Block:
     Attributes
     ----------
     frame
-        One String column for each column of the file.
+        One String column per column of the file.
     lines
-        1-based line (Parquet: row) of each row, Int64.
+        1-based line number (Parquet: row number) of each row, Int64.
     broken
-        Rows that could not be split.
+        Rows that cannot be split into fields.
     """
 
     frame: pl.DataFrame
@@ -62,16 +78,18 @@ class Block:
 
 
 class Expanding:
-    """A decompressed view of a stream that minds its limits.
+    """Decompressed view of a stream that enforces its limits.
 
     Parameters
     ----------
     stream
-        The bytes as they lie in the file.
+        The bytes of the file.
     codec
-        ``gzip``, ``zstd`` or None.
+        ``gzip``, ``zstd`` or ``None``.
     name
-        For the sentences.
+        The file's name, for errors.
+    limits
+        Limits of the size and of the ratio of expansion.
     """
 
     def __init__(self, stream: BinaryIO, codec: str | None, name: str, limits: Limits) -> None:
@@ -80,43 +98,59 @@ class Expanding:
         self._codec = codec
         self._limits = limits
         self._out = 0
-        self._source = stream if codec is None else _decompressor(stream, codec)
+        self._source: BinaryIO = stream
+        if codec is not None:
+            import pyarrow as pa
+
+            self._source = pa.CompressedInputStream(pa.PythonFile(_Lent(stream), mode="r"), codec)
 
     def read(self, size: int) -> bytes:
-        """Return up to `size` bytes, empty only at a sound end."""
+        """Return up to `size` bytes, and none only at a proper end of the stream."""
         try:
-            data: bytes = self._source.read(size)
+            data = self._source.read(size)
         except OSError as error:
-            # Both libraries behind this speak through OSError, in words of their own.
+            # pyarrow reports a cut or damaged stream only by the text of an OSError.
             cut = "truncated" in str(error).lower()
-            what = f"the {self._codec} data are " + ("cut short" if cut else "damaged")
+            what = f"the {self._codec} data are {'cut short' if cut else 'damaged'}"
             raise DataError("source.damaged_stream", what, where=self._name) from None
         self._out += len(data)
-        self._check()
-        return data
-
-    def _check(self) -> None:
         if self._out > self._limits.max_text_bytes:
             raise UnsafeInputError(
                 "source.too_large",
-                f"holds more than {self._limits.max_text_bytes:,} bytes of text",
+                f"has more than {self._limits.max_text_bytes:,} bytes of text; divide the file",
                 where=self._name,
             )
-        if self._codec is None or self._out <= _SMALL:
-            return
-        # What the decompressor has taken so far is at least what it turned into text.
-        if self._out > self._limits.max_expansion * max(self._raw.tell(), 1):
+        # The decompressor may have read more than it has returned as text, but never less.
+        most = max(_SMALL, self._limits.max_expansion * max(self._raw.tell(), 1))
+        if self._codec is not None and self._out > most:
             raise UnsafeInputError(
                 "source.expands",
                 f"expands more than {self._limits.max_expansion}-fold",
                 where=self._name,
             )
+        return data
 
 
 def blocks(stream: Expanding, name: str) -> Iterator[bytes]:
-    """Yield the text in blocks that end with a line feed, checked to be UTF-8 without NUL.
+    """Split text into blocks of whole lines, checked to be UTF-8 without NUL.
 
-    A byte order mark is dropped. Nothing at all is a `DataError`: the file is empty.
+    Parameters
+    ----------
+    stream
+        The file.
+    name
+        The file's name, for errors.
+
+    Yields
+    ------
+    Bytes that end with a line feed, which is added to the last line; a byte order mark is dropped.
+
+    Raises
+    ------
+    DataError
+        `source.empty`, `source.wrong_format`, `source.not_utf8`.
+    UnsafeInputError
+        `source.row_too_long`.
     """
     carry = b""
     line = 1
@@ -134,7 +168,7 @@ def blocks(stream: Expanding, name: str) -> Iterator[bytes]:
         if cut == 0 and len(data) > BLOCK:
             raise UnsafeInputError(
                 "source.row_too_long",
-                f"a row at line {line} is longer than any row may be",
+                f"the row at line {line} has more than {BLOCK:,} bytes; correct the file",
                 where=name,
             )
         block, carry = data[:cut], data[cut:]
@@ -150,7 +184,7 @@ def blocks(stream: Expanding, name: str) -> Iterator[bytes]:
 
 
 class _Lent:
-    """A stream that the decompressor can read, but not close: it is not its own."""
+    """Stream that the decompressor can read but not close, since the caller owns it."""
 
     closed = False
 
@@ -164,36 +198,55 @@ class _Lent:
         self.closed = True
 
 
-def _decompressor(stream: BinaryIO, codec: str) -> BinaryIO:
-    import pyarrow as pa
+def check_header(columns: Sequence[str], count: int, name: str, limits: Limits) -> None:
+    """Refuse a file with too many columns, or with two columns of one name.
 
-    reader: BinaryIO = pa.CompressedInputStream(pa.PythonFile(_Lent(stream), mode="r"), codec)
-    return reader
+    Parameters
+    ----------
+    columns
+        Names of the file's columns.
+    count
+        Number of columns, nested ones included.
+    name
+        The file's name, for errors.
+
+    Raises
+    ------
+    UnsafeInputError
+        `source.too_many_columns`.
+    DataError
+        `source.duplicate_column`.
+    """
+    if count > limits.max_columns:
+        raise UnsafeInputError(
+            "source.too_many_columns",
+            f"has {count:,} columns; {limits.max_columns} are allowed",
+            where=name,
+        )
+    twice = sorted({column for column in columns if columns.count(column) > 1})
+    if twice:
+        raise DataError("source.duplicate_column", f"names column {twice[0]!r} twice", where=name)
 
 
 def _refuse_other_formats(data: bytes, name: str) -> None:
     for magic, what in _MAGIC.items():
         if data.startswith(magic):
             raise DataError(
-                "source.wrong_format", f"is not what its name says: it holds {what}", where=name
+                "source.wrong_format",
+                f"does not have the format of its suffix: it contains {what}",
+                where=name,
             )
 
 
 def _check_text(block: bytes, line: int, name: str) -> None:
-    if b"\0" in block:
-        at = line + block.count(b"\n", 0, block.index(b"\0"))
-        perhaps = " (UTF-16, perhaps)" if at == 1 else ""
+    position, fault = block.find(b"\0"), "a NUL byte"
+    if position < 0 and not block.isascii():
+        try:
+            block.decode("utf-8")
+        except UnicodeDecodeError as error:
+            position, fault = error.start, "invalid bytes"
+    if position >= 0:
+        line += block.count(b"\n", 0, position)
         raise DataError(
-            "source.not_utf8",
-            f"is no UTF-8 text{perhaps}: it holds a NUL byte at line {at}",
-            where=name,
+            "source.not_utf8", f"is not UTF-8: {fault} at line {line}; convert it", where=name
         )
-    if block.isascii():
-        return
-    try:
-        block.decode("utf-8")
-    except UnicodeDecodeError as error:
-        at = line + block.count(b"\n", 0, error.start)
-        raise DataError(
-            "source.not_utf8", f"is not UTF-8: invalid bytes at line {at}", where=name
-        ) from None

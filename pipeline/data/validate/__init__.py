@@ -1,32 +1,7 @@
-"""Judging events by named rules: row by row when they come in, as a batch before each night.
+"""Validation of events by named rules: per row at ingest, and per batch before a nightly run.
 
-Here: `rules`, the one table that says what a good event is; `suite`, the same table as a suite of
-Great Expectations; `judge`, the night's judgement; `volume` and `checks`, its parts.
-Not here: what to do with a bad row (`data.ingest`), changing values (`data.clean`).
+Here: `rules`, the table of rules; `suite`, the same rules as a Great Expectations suite; `judge`,
+the checks of a nightly run; `volume` and `checks`, parts of these.
+Not here: handling of bad rows (`data.ingest`), changes of values (`data.clean`).
+To add one more rule: a line in `rules.declare`; polars and Great Expectations both use it.
 """
-
-from pipeline.data.validate.checks import DataCheck, Status
-from pipeline.data.validate.judge import (
-    Baseline,
-    ValidateConfig,
-    Validation,
-    events_since,
-    validate,
-)
-from pipeline.data.validate.rules import JUDGED, Rule, declare, row_reasons
-from pipeline.data.validate.volume import VolumeConfig
-
-__all__ = [
-    "JUDGED",
-    "Baseline",
-    "DataCheck",
-    "Rule",
-    "Status",
-    "ValidateConfig",
-    "Validation",
-    "VolumeConfig",
-    "declare",
-    "events_since",
-    "row_reasons",
-    "validate",
-]

@@ -1,4 +1,4 @@
-"""The answer of one check, in figures and in words."""
+"""Result of one check of the data, with its figure, bound and sentence."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import ConfigDict, computed_field
 
 
 class Status(StrEnum):
-    """How a check ended; all but the first two block."""
+    """Result of a check; all values but the first two block the nightly run."""
 
     PASSED = "passed"
     NO_HISTORY = "no_history"
@@ -21,7 +21,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class DataCheck:
-    """One question to the data, and its answer.
+    """Result of one check.
 
     Attributes
     ----------
@@ -29,11 +29,11 @@ class DataCheck:
         Name of the rule, or `rules_run`, `quarantine_budget`, `volume`, `volume_week`,
         `catalogue`, `schema`.
     status
-        How it ended.
+        Passed, or the reason why it did not.
     figure, bound
-        What was measured, and what is allowed; ``None`` where there is no such number.
+        Measured value and allowed limit; ``None`` if there is none.
     sentence
-        The answer in words.
+        Both in words, for the page and the error.
     """
 
     name: str
@@ -46,10 +46,10 @@ class DataCheck:
     @computed_field  # type: ignore[prop-decorator]
     @property
     def passed(self) -> bool:
-        """Whether the night may go on, as far as this check is concerned."""
+        """True if this check does not block the nightly run."""
         return self.status in (Status.PASSED, Status.NO_HISTORY)
 
 
 def verdict(passed: bool) -> Status:
-    """Return the status of a check that could be answered."""
+    """Return the status of a check that has a figure."""
     return Status.PASSED if passed else Status.FAILED

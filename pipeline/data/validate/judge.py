@@ -1,8 +1,8 @@
-"""The night's judgement of its data: is there anything that a model must not learn from?
+"""Checks of a nightly run's data before a model is trained on it.
 
-Promises: every check has a name, a figure, a bound and a sentence; a figure that is missing blocks
-under its own name; the rules that ran are the rules that are declared; the judgement depends on
-nothing but its arguments. Days are counted back from the as-of, so no day is half full.
+Guarantees: every check has a name, a status, a bound and a sentence; a check without its input
+blocks; a rule that did not run blocks; the result depends only on the arguments. Days are counted
+back from the as-of instant, so every day is complete.
 """
 
 from __future__ import annotations
@@ -20,48 +20,49 @@ from pipeline.base import Frozen, Progress, silent, to_utc
 from pipeline.data.validate.checks import DataCheck, Status, verdict
 from pipeline.data.validate.rules import JUDGED, Rule, declare
 from pipeline.data.validate.suite import SuiteResult, run_suite
-from pipeline.data.validate.volume import DAYS, VolumeConfig, judge_volume
+from pipeline.data.validate.volume import DAYS, VolumeConfig, judge_volume, unjudged
 
 _EVENTS: Final = "events"
 _ITEMS: Final = "items"
 
 
 class ValidateConfig(Frozen):
-    """How much a night's data may differ from what came before."""
+    """Allowed differences between a nightly run's data and earlier data."""
 
     suite_days: int = Field(
-        default=28, ge=1, description="Days before the as-of whose events the rules judge again."
+        default=28, ge=1, description="Days before as-of whose events are validated again."
     )
     suite_max_rows: int = Field(
         default=5_000_000,
         ge=1,
-        description="Of these days, at most so many newest events are judged by the rules.",
+        description="Maximum number of these events; the newest ones are validated.",
     )
     quarantine_budget: float = Field(
         default=0.05,
         ge=0,
         le=1,
-        description="Share of the rows taken in that may be in quarantine.",
+        description="Maximum share of quarantined rows among the rows ingested on these days.",
     )
     catalogue_shrink: float = Field(
         default=0.2,
         ge=0,
         le=1,
-        description="Share of the available items that may vanish between two accepted nights.",
+        description="Maximum share of available items that may disappear between two accepted "
+        "nightly runs.",
     )
     volume: VolumeConfig = Field(
-        default=VolumeConfig(), description="How far a day's or a week's volume may lie off."
+        default=VolumeConfig(), description="Allowed deviations of a day's and a week's volume."
     )
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """What an accepted night saw, for the next one to compare with.
+    """Figures of an accepted nightly run, which the next one is compared with.
 
     Attributes
     ----------
     available_items
-        Items of the catalogue that could be recommended.
+        Number of available items in the catalogue.
     schema
         ``(table, column, dtype)`` of the events and the items.
     """
@@ -72,20 +73,20 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Validation:
-    """The judgement: passed only if every check did.
+    """Results of all checks of a nightly run's data.
 
     Attributes
     ----------
     as_of
-        End of what was judged, exclusive.
+        Exclusive end of the data.
     rows
-        Events that the rules judged.
+        Number of events validated by the rules.
     checks
         All checks, in a fixed order.
     baseline
-        What the next night compares with, once this one is accepted.
+        Figures for the next nightly run, once this one is accepted.
     suite
-        Canonical JSON of the result of Great Expectations.
+        Canonical JSON of the Great Expectations result.
     """
 
     as_of: datetime
@@ -96,12 +97,20 @@ class Validation:
 
     @property
     def passed(self) -> bool:
-        """Whether the night may go on."""
+        """True if every check passed."""
         return all(check.passed for check in self.checks)
 
 
 def events_since(as_of: datetime, config: ValidateConfig) -> datetime:
-    """Return the instant from which on `validate` needs the events."""
+    """Return the start of the events that `validate` needs.
+
+    Parameters
+    ----------
+    as_of
+        As-of instant of the run.
+    config
+        Source of `suite_days`.
+    """
     return to_utc(as_of) - timedelta(days=max(config.suite_days, DAYS))
 
 
@@ -115,41 +124,49 @@ def validate(
     quarantined: int | None,
     baseline: Baseline | None,
     config: ValidateConfig,
-    counted: pl.DataFrame | None = None,
+    counted: pl.DataFrame,
     progress: Progress = silent,
 ) -> Validation:
-    """Judge the data of a snapshot before anything learns from it.
+    """Check the data of a snapshot.
 
     Parameters
     ----------
     events
-        Events of the snapshot since `events_since` or earlier, with the columns `JUDGED`; what
-        lies at or after `as_of` is left out here.
+        Events of the snapshot since `events_since` or earlier, with the columns `JUDGED`; rows
+        at or after `as_of` are ignored.
     items
-        The catalogue of the snapshot, all its columns.
+        The catalogue of the snapshot with all columns.
     as_of
         Exclusive end; days are ``[as_of - j·24 h, as_of - (j - 1)·24 h)``.
     kinds
-        Known kinds of events.
+        Allowed kinds of events.
     accepted, quarantined
-        Rows of the batches of events taken in during the last `suite_days`; ``None`` if nobody
-        knows, which blocks.
+        Rows of events ingested during the last `suite_days`; ``None`` (unknown) blocks.
     baseline
-        What the last accepted night saw; ``None`` only for the first night.
+        Figures of the last accepted nightly run; ``None`` for the first one.
+    config
+        Limits.
     counted
-        Those of the events that count as volume, so that no single person stops a night; ``None``
-        means all.
+        Those of the events that count as volume (`features.volume`), so that a single user
+        cannot block a nightly run.
+    progress
+        Receives the number of events and rules.
+
+    Returns
+    -------
+    All checks; a failed one does not raise.
     """
     as_of = to_utc(as_of)
     schema = (*_schema(_EVENTS, events), *_schema(_ITEMS, items))
     rules = declare(at=as_of, kinds=kinds)
-    batch, suite, volume = events.clear(), SuiteResult((), "null"), _unknown_volume()
-    # A frame of another shape cannot be judged: then nothing ran, and that blocks.
+    batch, suite = events.clear(), SuiteResult((), "null")
+    volume = unjudged(Status.MISSING, "the events lack columns that the rules need; see schema")
+    # A frame with other columns cannot be validated; then no rule runs, which blocks.
     if set(_NEEDED_EVENTS) <= set(schema):
         batch = _recent(events, as_of, config)
-        progress(f"judging {batch.height:,} events by {len(rules)} rules")
+        progress(f"validating {batch.height:,} events by {len(rules)} rules")
         suite = run_suite(batch, rules)
-        past = (events if counted is None else counted)[c.TIMESTAMP].drop_nulls()
+        past = counted[c.TIMESTAMP].drop_nulls()
         volume = judge_volume(past.filter(past < as_of), as_of, config.volume)
     available = int(items[c.AVAILABLE].sum()) if set(_NEEDED_ITEMS) <= set(schema) else None
     return Validation(
@@ -181,7 +198,7 @@ _NEEDED_ITEMS: Final = tuple(
 def _recent(events: pl.DataFrame, as_of: datetime, config: ValidateConfig) -> pl.DataFrame:
     at = pl.col(c.TIMESTAMP)
     since = as_of - timedelta(days=config.suite_days)
-    # An event without an instant belongs to no day: it must not escape the rules by that.
+    # An event without a timestamp lies on no day, but must not escape the rules.
     recent = events.filter(((at >= since) & (at < as_of)) | at.is_null())
     if recent.height <= config.suite_max_rows:
         return recent
@@ -189,9 +206,8 @@ def _recent(events: pl.DataFrame, as_of: datetime, config: ValidateConfig) -> pl
 
 
 def _judge_completeness(suite: SuiteResult, rules: Sequence[Rule], rows: int) -> DataCheck:
-    declared = {rule.name for rule in rules}
-    missing = sorted(declared - {name for name, _ in suite.broken})
-    complete = bool(declared) and not missing and len(suite.broken) == len(rules) and rows > 0
+    missing = sorted({rule.name for rule in rules} - {name for name, _ in suite.broken})
+    complete = not missing and len(suite.broken) == len(rules) > 0 and rows > 0
     sentence = f"{len(suite.broken)} of {len(rules)} rules ran over {rows:,} events"
     if missing:
         sentence += f", without {', '.join(missing)}"
@@ -215,27 +231,19 @@ def _judge_quarantine(
     name, bound = "quarantine_budget", config.quarantine_budget
     if accepted is None or quarantined is None:
         return DataCheck(
-            name, Status.MISSING, None, bound, "nobody knows how many rows were taken in"
+            name, Status.MISSING, None, bound, "the numbers of ingested rows are missing"
         )
     rows = accepted + quarantined
     if rows == 0:
-        return DataCheck(name, Status.NO_HISTORY, None, bound, "no rows were taken in")
+        return DataCheck(name, Status.NO_HISTORY, None, bound, "no rows were ingested")
     share = quarantined / rows
     return DataCheck(
         name,
         verdict(share <= bound),
         share,
         bound,
-        f"{quarantined:,} of {rows:,} rows taken in are in quarantine: {share:.2%}, "
-        f"{bound:.2%} is allowed",
-    )
-
-
-def _unknown_volume() -> tuple[DataCheck, DataCheck]:
-    sentence = "the events have not the columns by which days could be counted"
-    return (
-        DataCheck("volume", Status.MISSING, None, None, sentence),
-        DataCheck("volume_week", Status.MISSING, None, None, sentence),
+        f"{quarantined:,} of {rows:,} ingested rows are in quarantine: {share:.2%}, "
+        f"{bound:.2%} allowed",
     )
 
 
@@ -245,10 +253,10 @@ def _judge_catalogue(
     name, bound = "catalogue", config.catalogue_shrink
     if available is None:
         return DataCheck(
-            name, Status.MISSING, None, bound, "nobody knows which items are available"
+            name, Status.MISSING, None, bound, "the items lack id or availability; see schema"
         )
     if baseline is None or baseline.available_items == 0:
-        sentence = f"{available:,} items are available; no night before tells how many are usual"
+        sentence = f"{available:,} items are available; no earlier run to compare with"
         return DataCheck(name, Status.NO_HISTORY, None, bound, sentence)
     lost = (baseline.available_items - available) / baseline.available_items
     return DataCheck(
@@ -256,13 +264,13 @@ def _judge_catalogue(
         verdict(lost <= bound),
         lost,
         bound,
-        f"{available:,} items are available after {baseline.available_items:,} at the last "
-        f"accepted night: {max(lost, 0):.1%} are gone, {bound:.1%} is allowed",
+        f"{available:,} items are available, {baseline.available_items:,} in the last accepted "
+        f"run: {max(lost, 0):.1%} fewer, {bound:.1%} allowed",
     )
 
 
 def _judge_schema(schema: Sequence[tuple[str, str, str]], baseline: Baseline | None) -> DataCheck:
-    """Columns may be added; one that is gone or has another dtype blocks."""
+    """Compare the columns; new ones pass, a missing one or another dtype blocks."""
     expected = dict.fromkeys((*_NEEDED_EVENTS, *_NEEDED_ITEMS))
     expected |= dict.fromkeys(baseline.schema if baseline else ())
     now = {(table, name): dtype for table, name, dtype in schema}
@@ -271,5 +279,5 @@ def _judge_schema(schema: Sequence[tuple[str, str, str]], baseline: Baseline | N
         for table, name, dtype in expected
         if now.get((table, name)) != dtype
     ]
-    sentence = "; ".join(changed) or f"all {len(expected)} columns are as they were"
+    sentence = "; ".join(changed) or f"all {len(expected)} columns are unchanged"
     return DataCheck("schema", verdict(not changed), len(changed), 0, sentence)

@@ -1,46 +1,38 @@
-"""What a good event is: one table of named rules, and the polars predicates it generates.
+"""Table of named rules for events, and the polars predicates generated from it.
 
-Promises: a row is good only if every predicate says true (null counts as a failure); the name of a
-rule is the reason that quarantine shows; `suite` generates its expectations from this table, so
-the two cannot drift apart.
+Guarantees: a row is good only if every predicate is true (null counts as false); the name of a rule
+is the reason in the quarantine; `suite` generates its expectations from the same table.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
 import polars as pl
 
 from pipeline import columns as c
 from pipeline.base import to_utc
+from pipeline.data.sources.config import EVENT_COLUMNS
 from pipeline.errors import DataError
 
 MAX_ID_BYTES: Final = 256
 _CONTROL: Final = r"\p{Cc}"
 EARLIEST: Final = datetime(1990, 1, 1, tzinfo=UTC)
-"""Before this, no shop logged events: it is a zero in disguise, or seconds read as milliseconds."""
+"""Earliest valid timestamp; earlier ones are zeros, or seconds that were read as milliseconds."""
 LARGEST: Final = 1e12
-"""No quantity, rating or price is larger; sums of squares of more would end in infinity."""
+"""Largest valid quantity, rating or price, so that sums of squares stay finite."""
 
-JUDGED: Final = (
-    c.EVENT_ID,
-    c.USER_ID,
-    c.ITEM_ID,
-    c.KIND,
-    c.VALUE,
-    c.TIMESTAMP,
-    c.POSITION,
-)
-"""The columns that a frame of events must have to be judged, in the dtypes of `columns.EVENTS`."""
+JUDGED: Final = tuple(name for name in EVENT_COLUMNS if name != c.PUBLICATION_ID)
+"""Columns that the rules need, in the dtypes of `columns.EVENTS`."""
 
 
 class CheckKind(StrEnum):
-    """What a rule asks of its column. All but PRESENT leave a null to the PRESENT rule."""
+    """Requirement of a rule on its column; all but PRESENT accept null."""
 
     PRESENT = "present"
     BYTES = "bytes"
@@ -52,38 +44,46 @@ class CheckKind(StrEnum):
 
 @dataclass(frozen=True)
 class Rule:
-    """One named demand on one column.
+    """Named requirement on one column.
 
     Attributes
     ----------
     name
-        Reason shown for a row that breaks it.
+        Reason of a row that violates it.
     column
         Column of `columns.EVENTS`.
     check
-        What is asked.
-    parameters
-        Bounds of the check, inclusive: `minimum`, `maximum` or `values`.
+        Kind of requirement.
+    minimum, maximum
+        Inclusive bounds of the measured quantity; ``None``: no bound.
+    values
+        Allowed values of ONE_OF.
     level
-        ``row``: judges a row by itself and quarantines it; ``batch``: judges rows together.
+        ``row``: checked per row, at ingest as well; ``batch``: checked for all rows together.
     """
 
     name: str
     column: str
     check: CheckKind
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    minimum: float | datetime | None = None
+    maximum: float | datetime | None = None
+    values: tuple[str, ...] = ()
     level: Literal["row", "batch"] = "row"
 
 
 def declare(*, at: datetime, kinds: Sequence[str]) -> tuple[Rule, ...]:
-    """Return all rules for events that are looked at at the instant `at`.
+    """Return all rules for events.
 
     Parameters
     ----------
     at
-        No event may lie after this.
+        Latest valid timestamp: instant of the ingest, or as-of.
     kinds
-        The kinds of events that are known.
+        Allowed kinds of events.
+
+    Returns
+    -------
+    Rules in a fixed order, in which reasons and results are listed.
     """
     present = (
         Rule(f"{name}_missing", name, CheckKind.PRESENT) for name in JUDGED if name != c.POSITION
@@ -92,81 +92,84 @@ def declare(*, at: datetime, kinds: Sequence[str]) -> tuple[Rule, ...]:
         rule
         for name in (c.EVENT_ID, c.USER_ID, c.ITEM_ID)
         for rule in (
-            Rule(f"{name}_empty", name, CheckKind.BYTES, {"minimum": 1}),
-            Rule(f"{name}_too_long", name, CheckKind.BYTES, {"maximum": MAX_ID_BYTES}),
-            Rule(f"{name}_unprintable", name, CheckKind.PRINTABLE, {"maximum": 0}),
+            Rule(f"{name}_empty", name, CheckKind.BYTES, minimum=1),
+            Rule(f"{name}_too_long", name, CheckKind.BYTES, maximum=MAX_ID_BYTES),
+            Rule(f"{name}_unprintable", name, CheckKind.PRINTABLE, maximum=0),
         )
     )
-    sane = {"minimum": -LARGEST, "maximum": LARGEST}
     return (
         *present,
         *ids,
-        Rule("kind_unknown", c.KIND, CheckKind.ONE_OF, {"values": tuple(kinds)}),
-        Rule("value_too_large", c.VALUE, CheckKind.BETWEEN, sane),
-        Rule("value_negative", c.VALUE, CheckKind.BETWEEN, {"minimum": 0.0}),
-        Rule("timestamp_too_early", c.TIMESTAMP, CheckKind.BETWEEN, {"minimum": EARLIEST}),
-        Rule("timestamp_in_future", c.TIMESTAMP, CheckKind.BETWEEN, {"maximum": to_utc(at)}),
-        Rule("position_below_one", c.POSITION, CheckKind.BETWEEN, {"minimum": 1}),
+        Rule("kind_unknown", c.KIND, CheckKind.ONE_OF, values=tuple(kinds)),
+        Rule("value_too_large", c.VALUE, CheckKind.BETWEEN, -LARGEST, LARGEST),
+        Rule("value_negative", c.VALUE, CheckKind.BETWEEN, minimum=0.0),
+        Rule("timestamp_too_early", c.TIMESTAMP, CheckKind.BETWEEN, minimum=EARLIEST),
+        Rule("timestamp_in_future", c.TIMESTAMP, CheckKind.BETWEEN, maximum=to_utc(at)),
+        Rule("position_below_one", c.POSITION, CheckKind.BETWEEN, minimum=1),
         Rule("event_repeated", c.EVENT_ID, CheckKind.UNIQUE_ON_DAY, level="batch"),
     )
 
 
 def id_bytes(column: str) -> pl.Expr:
-    """Length of an id in UTF-8 bytes: 0 where it holds only white space, null where null."""
+    """Return the length of an id in UTF-8 bytes; 0 for white space only, null for null."""
     raw = pl.col(column)
     blank = raw.str.strip_chars().str.len_bytes() == 0
     return pl.when(blank).then(pl.lit(0, pl.UInt32)).otherwise(raw.str.len_bytes())
 
 
 def controls(column: str) -> pl.Expr:
-    """Count the control characters of an id: NUL, line feeds, what a terminal would act on."""
+    """Count the control characters of an id, such as NUL, line feeds and terminal escapes."""
     return pl.col(column).str.count_matches(_CONTROL)
 
 
-def predicate(rule: Rule) -> pl.Expr:
-    """Return the expression that is true where `rule` holds; it never yields null."""
-    # A rule that cannot be decided must not let a row pass.
-    return _PREDICATES[rule.check](rule).fill_null(False)
-
-
 def failures(frame: pl.DataFrame, rules: Sequence[Rule]) -> pl.DataFrame:
-    """Return one boolean column a rule, true where a row breaks it.
+    """Return one boolean column per rule, true where a row violates it.
 
-    Raises `DataError` if a column of `JUDGED` is absent.
+    Parameters
+    ----------
+    frame
+        Events with the columns `JUDGED`.
+    rules
+        From `declare`.
+
+    Raises
+    ------
+    DataError
+        `validate.missing_columns`: a column of `JUDGED` is absent.
     """
     absent = [name for name in JUDGED if name not in frame.columns]
     if absent:
         raise DataError(
             "validate.missing_columns",
-            f"cannot be judged without {', '.join(absent)}",
+            f"cannot be validated without the columns {', '.join(absent)}",
             where="events",
         )
-    return frame.select((~predicate(rule)).alias(rule.name) for rule in rules)
+    # A null means that the rule cannot be evaluated; the row must not pass.
+    return frame.select((~_holds(rule).fill_null(False)).alias(rule.name) for rule in rules)
 
 
 def row_reasons(frame: pl.DataFrame, *, at: datetime, kinds: Sequence[str]) -> pl.Series:
-    """Name, for each row, the row rules that it breaks.
+    """List the row rules that each row violates.
 
     Parameters
     ----------
     frame
-        Events with the columns `JUDGED`; what could not be typed is null.
+        Events with the columns `JUDGED`; values that could not be parsed are null.
     at
-        Instant of the ingest; a later event is refused.
+        Instant of the ingest; later events are refused.
     kinds
-        Known kinds of events.
+        Allowed kinds of events.
 
     Returns
     -------
     pl.Series
-        ``(n_rows,)`` List(String); an empty list is a good row. Reasons stand in the order of
-        `declare`.
+        ``(n_rows,)`` List(String) in the order of `declare`; empty for a good row.
     """
     rules = [rule for rule in declare(at=at, kinds=kinds) if rule.level == "row"]
     broken = failures(frame, rules)
     bad = broken.select(pl.any_horizontal(pl.all())).to_series()
     named = names_of(broken.filter(bad))
-    # Almost all rows are good and share one empty list: only bad rows pay for a list of their own.
+    # Almost all rows are good and share one empty list, which saves memory.
     place = np.full(frame.height, named.len(), dtype=np.uint32)
     place[bad.to_numpy()] = np.arange(named.len(), dtype=np.uint32)
     lists = named.append(pl.Series([[]], dtype=pl.List(pl.String)))
@@ -174,58 +177,35 @@ def row_reasons(frame: pl.DataFrame, *, at: datetime, kinds: Sequence[str]) -> p
 
 
 def names_of(flags: pl.DataFrame) -> pl.Series:
-    """``(n_rows,)`` List(String): the names of the boolean columns that are true in a row."""
+    """Return the names of the boolean columns that are true in each row, as List(String)."""
     names = (pl.when(pl.col(name)).then(pl.lit(name)) for name in flags.columns)
     return flags.select(pl.concat_list(names).list.drop_nulls()).to_series().alias(c.REASONS)
 
 
-def _known(rule: Rule) -> pl.Expr:
+def _measure(rule: Rule) -> pl.Expr:
+    """Return the quantity that a rule bounds; null where the column is null."""
+    if rule.check is CheckKind.BYTES:
+        return id_bytes(rule.column)
+    if rule.check is CheckKind.PRINTABLE:
+        return controls(rule.column)
     column = pl.col(rule.column)
-    # NaN says that there is no number, which is what null says.
+    # NaN is not a number: it counts as missing, like null.
     return column.fill_nan(None) if rule.column == c.VALUE else column
 
 
-def _present(rule: Rule) -> pl.Expr:
-    return _known(rule).is_not_null()
-
-
-def _within(measure: pl.Expr, parameters: Mapping[str, Any]) -> pl.Expr:
+def _holds(rule: Rule) -> pl.Expr:
+    """Return the expression that is true where a rule holds; it may be null."""
+    measure = _measure(rule)
+    if rule.check is CheckKind.PRESENT:
+        return measure.is_not_null()
     held = pl.lit(True)
-    if "minimum" in parameters:
-        held = held & (measure >= parameters["minimum"])
-    if "maximum" in parameters:
-        held = held & (measure <= parameters["maximum"])
-    return held
-
-
-def _bytes(rule: Rule) -> pl.Expr:
-    return pl.col(rule.column).is_null() | _within(id_bytes(rule.column), rule.parameters)
-
-
-def _printable(rule: Rule) -> pl.Expr:
-    return pl.col(rule.column).is_null() | _within(controls(rule.column), rule.parameters)
-
-
-def _between(rule: Rule) -> pl.Expr:
-    return _known(rule).is_null() | _within(_known(rule), rule.parameters)
-
-
-def _one_of(rule: Rule) -> pl.Expr:
-    column = pl.col(rule.column)
-    return column.is_null() | column.is_in(list(rule.parameters["values"]))
-
-
-def _unique_on_day(rule: Rule) -> pl.Expr:
-    day = pl.col(c.TIMESTAMP).dt.date()
-    unknown = pl.col(rule.column).is_null() | day.is_null()
-    return unknown | pl.struct(pl.col(rule.column), day).is_unique()
-
-
-_PREDICATES: Final[Mapping[CheckKind, Callable[[Rule], pl.Expr]]] = {
-    CheckKind.PRESENT: _present,
-    CheckKind.BYTES: _bytes,
-    CheckKind.PRINTABLE: _printable,
-    CheckKind.BETWEEN: _between,
-    CheckKind.ONE_OF: _one_of,
-    CheckKind.UNIQUE_ON_DAY: _unique_on_day,
-}
+    if rule.check is CheckKind.ONE_OF:
+        held = measure.is_in(list(rule.values))
+    elif rule.check is CheckKind.UNIQUE_ON_DAY:
+        day = pl.col(c.TIMESTAMP).dt.date()
+        held = day.is_null() | pl.struct(measure, day).is_unique()
+    if rule.minimum is not None:
+        held &= measure >= rule.minimum
+    if rule.maximum is not None:
+        held &= measure <= rule.maximum
+    return measure.is_null() | held

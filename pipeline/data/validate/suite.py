@@ -1,17 +1,16 @@
-"""The rule table as a suite of Great Expectations, run over one batch of events.
+"""Great Expectations suite generated from the rules, run over one batch of events.
 
-Promises: one expectation a rule, named in its `meta`; an expectation that raised, or saw fewer
-rows than the batch has, does not count as run; no id reaches the library or its result, only
-lengths and codes; equal batches give equal records (random ids and clock times are left out).
+Guarantees: one expectation per rule, named in its `meta`; an expectation that raised, or evaluated
+fewer rows than the batch has, does not count as run; ids reach the library only as lengths and
+codes; equal batches give equal records (random ids and times are left out).
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Final
@@ -31,17 +30,17 @@ _ARGUMENTS: Final = (
     "max_value",
     "value_set",
 )
-"""What the record keeps of an expectation's arguments; the rest names objects of the library."""
+"""Arguments of an expectation that the record keeps; the others name objects of the library."""
 
 
 @dataclass(frozen=True)
 class SuiteResult:
-    """What a run of the suite found.
+    """Result of a run of the suite.
 
     Attributes
     ----------
     broken
-        ``(rule, rows that break it)`` for each rule that was really run.
+        ``(rule, number of rows that violate it)`` for each rule that was run on all rows.
     record
         Canonical JSON of the library's SUMMARY result.
     """
@@ -51,17 +50,18 @@ class SuiteResult:
 
 
 def run_suite(batch: pl.DataFrame, rules: Sequence[Rule]) -> SuiteResult:
-    """Judge a batch by the rules, row and batch level alike.
+    """Validate a batch by the rules of both levels.
 
     Parameters
     ----------
     batch
         Events with the columns `JUDGED`.
     rules
-        From `declare`; no rules give an empty result, which the judge refuses.
+        From `declare`.
     """
     gx = _library()
     context = gx.get_context(mode="ephemeral")
+    # No usage data leave the machine, and no progress bars are printed.
     context.enable_analytics(enable=False)
     context.variables.progress_bars = {"globally": False, "metric_calculations": False}
     asset = context.data_sources.add_pandas("lake").add_dataframe_asset("events")
@@ -83,7 +83,7 @@ def run_suite(batch: pl.DataFrame, rules: Sequence[Rule]) -> SuiteResult:
 
 
 def measured(batch: pl.DataFrame) -> pl.DataFrame:
-    """Return what the library sees of a batch: measures and codes of ids, the rest as it is."""
+    """Return the frame for the library: lengths and codes of ids, other columns unchanged."""
     return batch.select(
         *(id_bytes(name).alias(f"{name}_bytes") for name in _IDS),
         *(controls(name).alias(f"{name}_controls") for name in _IDS),
@@ -97,55 +97,38 @@ def measured(batch: pl.DataFrame) -> pl.DataFrame:
 
 
 def _library() -> ModuleType:
-    """Import Great Expectations: 3 to 5 s and 220 MB, so not before it is needed."""
+    """Import Great Expectations only when needed, since it takes 3 to 5 s and 220 MB."""
     with warnings.catch_warnings():
-        # The library still imports modules of the standard library that 3.11 deprecated.
+        # The library imports modules that Python 3.11 deprecated.
         warnings.filterwarnings("ignore", r"module 'sre_\w+' is deprecated", DeprecationWarning)
         import great_expectations
-    # At INFO it logs its temporary folders and empty configurations for every run.
+    # At INFO it logs temporary folders and empty configurations in every run.
     logging.getLogger("great_expectations").setLevel(logging.WARNING)
     return great_expectations
 
 
 def _expectation(rule: Rule, library: ModuleType) -> Any:
-    return _EXPECTATIONS[rule.check](rule, library)
-
-
-def _present(rule: Rule, library: ModuleType) -> Any:
-    return library.ExpectColumnValuesToNotBeNull(column=_seen_as(rule), meta={"rule": rule.name})
-
-
-def _between(rule: Rule, library: ModuleType) -> Any:
-    return library.ExpectColumnValuesToBeBetween(
-        column=_seen_as(rule),
-        min_value=rule.parameters.get("minimum"),
-        max_value=rule.parameters.get("maximum"),
-        meta={"rule": rule.name},
-    )
-
-
-def _one_of(rule: Rule, library: ModuleType) -> Any:
-    return library.ExpectColumnValuesToBeInSet(
-        column=rule.column, value_set=list(rule.parameters["values"]), meta={"rule": rule.name}
-    )
-
-
-def _unique_on_day(rule: Rule, library: ModuleType) -> Any:
-    return library.ExpectCompoundColumnsToBeUnique(
-        column_list=[_CODE, c.EVENT_DAY],
-        ignore_row_if="any_value_is_missing",
-        meta={"rule": rule.name},
-    )
-
-
-_EXPECTATIONS: Final[Mapping[CheckKind, Callable[[Rule, ModuleType], Any]]] = {
-    CheckKind.PRESENT: _present,
-    CheckKind.BYTES: _between,
-    CheckKind.PRINTABLE: _between,
-    CheckKind.BETWEEN: _between,
-    CheckKind.ONE_OF: _one_of,
-    CheckKind.UNIQUE_ON_DAY: _unique_on_day,
-}
+    meta = {"rule": rule.name}
+    match rule.check:
+        case CheckKind.PRESENT:
+            return library.ExpectColumnValuesToNotBeNull(column=_seen_as(rule), meta=meta)
+        case CheckKind.ONE_OF:
+            return library.ExpectColumnValuesToBeInSet(
+                column=rule.column, value_set=list(rule.values), meta=meta
+            )
+        case CheckKind.UNIQUE_ON_DAY:
+            return library.ExpectCompoundColumnsToBeUnique(
+                column_list=[_CODE, c.EVENT_DAY],
+                ignore_row_if="any_value_is_missing",
+                meta=meta,
+            )
+        case CheckKind.BYTES | CheckKind.PRINTABLE | CheckKind.BETWEEN:
+            return library.ExpectColumnValuesToBeBetween(
+                column=_seen_as(rule),
+                min_value=rule.minimum,
+                max_value=rule.maximum,
+                meta=meta,
+            )
 
 
 def _seen_as(rule: Rule) -> str:
@@ -170,7 +153,7 @@ def _read(result: dict[str, Any], order: Sequence[str], height: int, version: st
         }
         for entry in result["results"]
     ]
-    # The library groups its results by column.
+    # The library returns results by column, not in the order of the rules.
     entries.sort(key=lambda entry: order.index(entry["rule"]))
     broken = tuple(
         (entry["rule"], int(entry["result"]["unexpected_count"]))
@@ -183,20 +166,17 @@ def _read(result: dict[str, Any], order: Sequence[str], height: int, version: st
         "statistics": result["statistics"],
         "results": entries,
     }
-    return SuiteResult(broken, json.dumps(_plain(record), sort_keys=True, allow_nan=False))
+    # Strict JSON has no infinity, so such a value becomes text.
+    plain = json.loads(json.dumps(record), parse_constant=_constant_text)
+    return SuiteResult(broken, json.dumps(plain, sort_keys=True, allow_nan=False))
 
 
 def _exception(info: dict[str, Any]) -> str | None:
-    """Return the message of whatever went wrong; the library nests it by metric when one raised."""
+    """Return the messages of exceptions; the library nests them by metric if one raised."""
     nested = [info] if "raised_exception" in info else list(info.values())
-    messages = [str(one["exception_message"]) for one in nested if one["raised_exception"]]
+    messages = [str(part["exception_message"]) for part in nested if part["raised_exception"]]
     return "; ".join(sorted(messages)) or None
 
 
-def _plain(value: Any) -> Any:
-    """Return `value` in strict JSON, which knows no infinity."""
-    if isinstance(value, dict):
-        return {str(name): _plain(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+def _constant_text(constant: str) -> str:
+    return str(float(constant))

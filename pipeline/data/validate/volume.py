@@ -1,14 +1,14 @@
-"""Is the volume of the last day, and of the last week, like that of the 28 days before?
+"""Checks of the last day's and the last week's number of events against the 28 days before.
 
-Promises: a day is compared with the median of the same weekday, so that a quiet Sunday or one odd
-week blocks nothing; the bound widens with the scatter that these 28 days show themselves, so that
-bursty data is not judged like a grocer's. A day without events has a ratio near 0 and blocks where
-like weekdays had events: a closed shop and a dead feed look the same from here.
+Guarantees: a day is compared with the median of the same weekdays, so that a quiet Sunday or one
+unusual week does not block; the bound widens with the scatter of these 28 days, so that irregular
+data have wider bounds. A day without events has a ratio near 0 and blocks if the same weekdays had
+events: the data do not show the difference between a closed shop and a failed feed.
 
 ::
 
     as_of - 29 d       - 22 d       - 15 d       - 8 d        - 1 d      as_of
-          |·like·|            |·like·|     |·like·|     |·like·|     |·last·|
+          |·same·|            |·same·|     |·same·|     |·same·|     |·last·|
           |<--------------- 28 days: scatter ------------------->|
           .      |<-- a week -->|<-- a week -->|<-- a week -->|<- last week ->|
 """
@@ -16,7 +16,6 @@ like weekdays had events: a closed shop and a dead feed look the same from here.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -26,89 +25,109 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from pipeline.base import Frozen
+from pipeline.data.matrix import US_PER_DAY
 from pipeline.data.validate.checks import DataCheck, Status, verdict
 
 DAYS: Final = 29
-"""Days that are counted: the last one and the 28 before."""
+"""Number of days that are counted: the last one and the 28 before."""
 _WEEK: Final = 7
-_DAY: Final = timedelta(days=1)
 
 
 class VolumeConfig(Frozen):
-    """How far the number of events may lie off."""
+    """Allowed deviations of the number of events."""
 
     day_factor: float = Field(
         default=2.5,
         gt=1,
-        description="The last day may have so many times more or fewer events than like weekdays.",
+        description="Maximum factor between the events of the last day and of the same weekdays, "
+        "in both directions.",
     )
     week_factor: float = Field(
         default=1.5,
         gt=1,
-        description="The last seven days may have so many times more or fewer than usual weeks.",
+        description="Maximum factor between the events of the last seven days and of the weeks "
+        "before, in both directions.",
     )
     spreads: float = Field(
         default=4.0,
         ge=0,
-        description="Both factors widen to so many standard deviations of the days' log volume.",
+        description="Both factors widen to this number of standard deviations of the days' log "
+        "volume.",
     )
     min_history_days: int = Field(
-        default=7, ge=7, description="With fewer days before the last one, volume is not judged."
+        default=7,
+        ge=7,
+        description="Complete days that must lie before the last one; with fewer, volume is not "
+        "checked.",
+    )
+
+
+def unjudged(status: Status, sentence: str) -> tuple[DataCheck, DataCheck]:
+    """Return the checks `volume` and `volume_week` without figures.
+
+    Parameters
+    ----------
+    status
+        Status of both.
+    sentence
+        Reason in words.
+    """
+    return (
+        DataCheck("volume", status, None, None, sentence),
+        DataCheck("volume_week", status, None, None, sentence),
     )
 
 
 def judge_volume(
     timestamps: pl.Series, as_of: datetime, config: VolumeConfig
 ) -> tuple[DataCheck, DataCheck]:
-    """Compare the last day (`volume`) and the last seven days (`volume_week`) with the past.
+    """Compare the last day and the last seven days with the days before.
 
     Parameters
     ----------
     timestamps
-        Datetime (us, UTC) of all events of the last `DAYS` days, or of more; all before `as_of`.
+        Datetime (us, UTC) of all events of at least the last `DAYS` days, all before `as_of`.
     as_of
-        Days are ``[as_of - j·24 h, as_of - (j - 1)·24 h)``. A day that began before the first
-        event is not known as a whole and is left out.
+        End of the last day; days are ``[as_of - j·24 h, as_of - (j - 1)·24 h)``. A day that began
+        before the first event is incomplete and left out.
+    config
+        Factors and the minimum number of days.
+
+    Returns
+    -------
+    The checks `volume` (last day) and `volume_week` (last seven days).
     """
     counts = _count(timestamps, as_of)
     history = len(counts) - 1
+    sentence = f"{max(history, 0)} complete days lie before the last one, too few to compare"
+    day, week = unjudged(Status.NO_HISTORY, sentence)
     if history < config.min_history_days:
-        sentence = f"{max(history, 0)} whole days lie before the last one, too few to judge volume"
-        return (
-            DataCheck("volume", Status.NO_HISTORY, None, None, sentence),
-            DataCheck("volume_week", Status.NO_HISTORY, None, None, sentence),
-        )
+        return day, week
     scatter = math.exp(config.spreads * _spread(counts[1:]))
     day = _compare(
         "volume", "day", int(counts[0]), counts[_WEEK::_WEEK], max(config.day_factor, scatter)
     )
-    weeks = [
-        int(counts[start : start + _WEEK].sum())
-        for start in range(0, len(counts) - _WEEK + 1, _WEEK)
-    ]
-    if len(weeks) < 2:
-        sentence = f"{history} whole days lie before the last one, too few to judge a week"
-        return day, DataCheck("volume_week", Status.NO_HISTORY, None, None, sentence)
-    week = _compare(
-        "volume_week", "seven days", weeks[0], weeks[1:], max(config.week_factor, scatter)
-    )
+    weeks = counts[: len(counts) // _WEEK * _WEEK].reshape(-1, _WEEK).sum(axis=1)
+    if len(weeks) > 1:
+        factor = max(config.week_factor, scatter)
+        week = _compare("volume_week", "seven days", int(weeks[0]), weeks[1:], factor)
     return day, week
 
 
 def _count(timestamps: pl.Series, as_of: datetime) -> NDArray[np.int64]:
-    """Events a day, last day first, of the days that are known as a whole."""
+    """Count the events of each complete day, last day first."""
     first: Any = timestamps.min()
-    known = 0 if first is None else min(DAYS, (as_of - first) // _DAY)
-    ends = pl.select(as_of=pl.lit(as_of, timestamps.dtype)).to_series()
-    age = ((ends - timestamps).dt.total_microseconds() - 1) // (_DAY // timedelta(microseconds=1))
-    recent = age.filter((age >= 0) & (age < known)).to_numpy()
-    return np.bincount(recent, minlength=known).astype(np.int64)
+    known = 0 if first is None else min(DAYS, (as_of - first) // timedelta(days=1))
+    end = round(as_of.timestamp() * 1e6)
+    # An event at the start of a day belongs to it, one at its end to the next: hence the 1.
+    age = (end - timestamps.dt.epoch("us").to_numpy() - 1) // US_PER_DAY
+    return np.bincount(age[(age >= 0) & (age < known)], minlength=known).astype(np.int64)
 
 
 def _spread(past: NDArray[np.int64]) -> float:
-    """Root mean square of log(events / usual events) over the past days, closed days left out.
+    """Return the root mean square of log(events / usual events) over days with events.
 
-    Usual = the median of like weekdays; with under two weeks, that of all days.
+    The usual number is the median of the same weekdays, or of all days within the first two weeks.
     """
     step = _WEEK if len(past) >= 2 * _WEEK else 1
     logs = [
@@ -120,16 +139,14 @@ def _spread(past: NDArray[np.int64]) -> float:
     return float(np.sqrt(np.mean(scattered**2))) if len(scattered) else 0.0
 
 
-def _compare(
-    name: str, span: str, now: int, before: Sequence[int] | NDArray[np.int64], factor: float
-) -> DataCheck:
+def _compare(name: str, span: str, now: int, before: NDArray[np.int64], factor: float) -> DataCheck:
     usual = float(np.median(before))
-    ratio = (now + 1) / (usual + 1)  # the 1 keeps a day without events comparable
+    ratio = (now + 1) / (usual + 1)  # the 1 gives days without events a finite ratio
     return DataCheck(
         name,
         verdict(1 / factor <= ratio <= factor),
         ratio,
         factor,
-        f"the last {span} brought {now:,} events where {usual:,.0f} are usual: "
-        f"{ratio:.2f} times as many, {1 / factor:.2f} to {factor:.2f} is allowed",
+        f"{now:,} events in the last {span}, {usual:,.0f} usual: ratio {ratio:.2f}, "
+        f"{1 / factor:.2f} to {factor:.2f} allowed",
     )

@@ -13,7 +13,7 @@ from typing import Final
 import polars as pl
 
 from pipeline import columns as c
-from pipeline.data.clean import CleanConfig
+from pipeline.data.clean.policies import CleanConfig
 from pipeline.data.split import before
 from pipeline.data.windows import cleaned
 from pipeline.workspace.config import Config, dump

@@ -15,7 +15,8 @@ from typing import TypeAlias
 import polars as pl
 
 from pipeline import columns as c
-from pipeline.data.ingest import (
+from pipeline.data.ingest.catalogue import upsert
+from pipeline.data.ingest.events import (
     CONTENT,
     IDENTITY,
     ValidatedRows,
@@ -25,12 +26,11 @@ from pipeline.data.ingest import (
     derive_ids,
     event_rows,
     on_days,
-    quarantine_rows,
     split_duplicates,
-    upsert,
     with_origin,
     with_pseudonyms,
 )
+from pipeline.data.ingest.quarantine import quarantine_rows
 from pipeline.steps.ingest.discovery import DiscoveredFile
 from pipeline.steps.ingest.landing import Mark
 from pipeline.steps.ingest.read_file import Text

@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
-from pipeline.data.sources import Source
+from pipeline.data.sources.config import Source
 from pipeline.errors import ConfigError, DataError, StorageError
 from pipeline.steps.ingest.landing import Mark, mark, printable
 

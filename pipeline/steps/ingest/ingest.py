@@ -22,8 +22,9 @@ from functools import partial
 from pathlib import Path
 
 from pipeline.base import AsOf, Progress, silent
-from pipeline.data.ingest import ValidatedRows, validate_catalogue, validate_events
-from pipeline.data.sources import MappingError
+from pipeline.data.ingest.catalogue import validate_catalogue
+from pipeline.data.ingest.events import ValidatedRows, validate_events
+from pipeline.data.sources.config import MappingError
 from pipeline.errors import ConfigError, DataError, StorageError
 from pipeline.failpoints import failpoint
 from pipeline.steps.ingest.bundle import FileRead, combine

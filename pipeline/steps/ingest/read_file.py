@@ -21,7 +21,9 @@ from typing import Any, BinaryIO, Final, cast
 
 import polars as pl
 
-from pipeline.data.sources import Broken, Limits, MappingError, Source, Summary, read
+from pipeline.data.sources.config import Limits, MappingError, Source
+from pipeline.data.sources.read import Summary, read
+from pipeline.data.sources.streams import Broken
 from pipeline.errors import DataError, StorageError, UnsafeInputError
 from pipeline.steps.ingest.discovery import DiscoveredFile
 from pipeline.steps.ingest.landing import printable

@@ -6,7 +6,8 @@ import polars as pl
 
 from pipeline.base import Progress
 from pipeline.data.features import WEIGHED, FeaturesConfig
-from pipeline.data.windows import cleaned, parted, windows
+from pipeline.data.split import Split
+from pipeline.data.windows import WindowConfig, cleaned, parted, window
 from pipeline.evaluation.earlier_windows import select_event_weights
 from pipeline.workspace.artifacts import CleanFile, SplitFile, TablesFile, WeightsFile
 from pipeline.workspace.night import Night
@@ -30,32 +31,29 @@ def features(night: Night, progress: Progress) -> str:
     items, items_report = cleaned("items", night.table("items"), night.config.clean.items)
     users, users_report = cleaned("users", night.table("users"), night.config.clean.users)
     weights = _weights(night, events, progress)
-    made = windows(
-        events,
-        night.as_of,
-        night.config.model_copy(update={"features": weights}).windows,
-        task=night.snapshot.task,
-        first=night.champion is None,
-        holdout_days=night.snapshot.holdout_days,
-        items=items,
-        users=users,
-    )
+    config = night.config.model_copy(update={"features": weights}).windows
+    split = _split(night, events, config)
+    train, cleaned_train = window(events, split.cutoff, config, items, users)
+    full, cleaned_full = window(events, night.as_of, config, items, users)
     with night.run.draft("features") as draft:
-        draft.arrays("train", made.train.arrays())
-        draft.arrays("full", made.full.arrays())
-        draft.frame("truth", made.split.truth)
-        if made.split.ratings is not None:
-            draft.frame("ratings", made.split.ratings)
+        draft.arrays("train", train.arrays())
+        draft.arrays("full", full.arrays())
+        draft.frame("truth", split.truth)
+        if split.ratings is not None:
+            draft.frame("ratings", split.ratings)
         draft.frame("items", items)
         draft.frame("users", users)
         draft.write(WeightsFile(weights))
-        draft.write(SplitFile.of(made.split))
-        draft.write(CleanFile(**made.cleaning, items=items_report, users=users_report))
+        draft.write(SplitFile.of(split))
+        draft.write(
+            CleanFile(
+                train=cleaned_train, full=cleaned_full, items=items_report, users=users_report
+            )
+        )
         draft.write(TablesFile(events=events.height, items=items.height, users=users.height))
-        draft.rows = len(made.train.item)
+        draft.rows = len(train.item)
     return (
-        f"{events.height:,} events of {made.full.n_users:,} users, "
-        f"holdout of {made.split.holdout_days} days"
+        f"{events.height:,} events of {full.n_users:,} users, holdout of {split.holdout_days} days"
     )
 
 
@@ -65,12 +63,16 @@ def _weights(night: Night, events: pl.DataFrame, progress: Progress) -> Features
     # Selected once per config: other weights each night would change all lists.
     if pinned.weights is not None:
         return pinned.weights
-    split = parted(
+    split = _split(night, events, config.windows)
+    return select_event_weights(events, split, config.windows, config.recommend.length, progress)
+
+
+def _split(night: Night, events: pl.DataFrame, config: WindowConfig) -> Split:
+    return parted(
         events,
         night.as_of,
-        config.windows,
-        task=pinned.task,
+        config,
+        task=night.snapshot.task,
         first=night.champion is None,
-        holdout_days=pinned.holdout_days,
+        holdout_days=night.snapshot.holdout_days,
     )
-    return select_event_weights(events, split, config.windows, config.recommend.length, progress)

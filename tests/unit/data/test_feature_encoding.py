@@ -8,9 +8,10 @@ import pytest
 
 from pipeline import columns as c
 from pipeline.data import feature_encoding
-from pipeline.data.clean import ColumnTreatment, clean
+from pipeline.data.clean.policies import ColumnTreatment
 from pipeline.data.feature_encoding import described
 from pipeline.data.matrix import WEIGHT, History, build_history
+from pipeline.data.windows import cleaned
 from tests.raising import raises
 
 END = datetime(2024, 3, 1, tzinfo=UTC)
@@ -259,7 +260,8 @@ def test_nan_is_missing_and_a_policy_fills_it():
         name.replace("price", "weight") for name in found
     }
     policy = {c.PRICE: ColumnTreatment(missing="median")}
-    filled = described(window(), clean(items(price=prices), policy).frame).item_features
+    rows, _ = cleaned("items", items(price=prices), policy)
+    filled = described(window(), rows).item_features
     assert np.diff(filled.cells.indptr).tolist() == [1] * 8
     vectors = features(f=["[NaN, 1]", "[0.5, 2]", "[0.25, 3]", "[1.0, 4]", *["[0.5, 1]"] * 4])
     assert vectors["f=0"][0] == vectors["f=1"][0] == 0

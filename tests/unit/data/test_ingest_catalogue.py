@@ -4,8 +4,9 @@ import polars as pl
 import pytest
 
 from pipeline import columns as c
-from pipeline.data.ingest import upsert, validate_catalogue
-from pipeline.data.sources import AT_LINE, Source
+from pipeline.data.ingest.catalogue import upsert, validate_catalogue
+from pipeline.data.sources.config import Source
+from pipeline.data.sources.mapping import AT_LINE
 from tests.raising import raises
 
 ITEMS = Source(table="items", timezone="UTC")

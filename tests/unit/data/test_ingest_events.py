@@ -5,22 +5,24 @@ import polars as pl
 import pytest
 
 from pipeline import columns as c
-from pipeline.data.ingest import (
+from pipeline.data.ingest.config import IngestConfig
+from pipeline.data.ingest.events import (
     CONTENT,
-    IngestConfig,
     by_file,
     conflict_rows,
     conflicting,
     derive_ids,
     event_rows,
     on_days,
-    quarantine_rows,
     split_duplicates,
     validate_events,
     with_origin,
     with_pseudonyms,
 )
-from pipeline.data.sources import AT_LINE, Broken, Source
+from pipeline.data.ingest.quarantine import quarantine_rows
+from pipeline.data.sources.config import Source
+from pipeline.data.sources.mapping import AT_LINE
+from pipeline.data.sources.streams import Broken
 
 AT = datetime(2024, 3, 10, tzinfo=UTC)
 CONFIG = IngestConfig()

@@ -141,7 +141,7 @@ def test_an_empty_holdout_is_named() -> None:
     assert only_seen.flags == ("underpowered",)
 
 
-@pytest.mark.parametrize(("day", "words"), [(0, "before as-of"), (5, "nothing to learn from")])
+@pytest.mark.parametrize(("day", "words"), [(0, "before as-of"), (5, "no training data are left")])
 def test_too_early_an_as_of_is_one_sentence(day: int, words: str) -> None:
     with pytest.raises(DataError, match=words):
         split(log(("u", "a", 0)), at(day), SplitConfig(), first=True)

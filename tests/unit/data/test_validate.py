@@ -15,24 +15,18 @@ from pydantic import TypeAdapter
 
 from pipeline import columns as c
 from pipeline.base import plain
-from pipeline.data.validate import (
-    JUDGED,
+from pipeline.data.validate import judge
+from pipeline.data.validate.checks import DataCheck, Status
+from pipeline.data.validate.judge import (
     Baseline,
-    DataCheck,
-    Rule,
-    Status,
     ValidateConfig,
     Validation,
-    VolumeConfig,
-    declare,
     events_since,
-    judge,
-    row_reasons,
     validate,
 )
-from pipeline.data.validate.rules import CheckKind, failures
+from pipeline.data.validate.rules import JUDGED, CheckKind, Rule, declare, failures, row_reasons
 from pipeline.data.validate.suite import run_suite
-from pipeline.data.validate.volume import judge_volume
+from pipeline.data.validate.volume import VolumeConfig, judge_volume
 from tests.raising import raises
 
 AS_OF = datetime(2017, 12, 1, 9, tzinfo=UTC)
@@ -84,7 +78,8 @@ def judged(events: pl.DataFrame | None = None, **changed: Any) -> Validation:
         **changed,
     }
     items = given.pop("items")
-    return validate(events_on(STEADY) if events is None else events, items, **given)
+    events = events_on(STEADY) if events is None else events
+    return validate(events, items, counted=events, **given)
 
 
 def check(validation: Validation, name: str) -> DataCheck:
@@ -132,8 +127,12 @@ def test_a_row_of_nulls_fails_all_that_must_be_present_and_no_predicate_is_null(
 def test_a_rule_that_cannot_be_decided_fails_the_row(monkeypatch: pytest.MonkeyPatch) -> None:
     from pipeline.data.validate import rules
 
-    undecided = {**rules._PREDICATES, CheckKind.ONE_OF: lambda rule: pl.lit(None, pl.Boolean)}
-    monkeypatch.setattr(rules, "_PREDICATES", undecided)
+    holds = rules._holds
+
+    def undecided(rule: Rule) -> pl.Expr:
+        return pl.lit(None, pl.Boolean) if rule.check is CheckKind.ONE_OF else holds(rule)
+
+    monkeypatch.setattr(rules, "_holds", undecided)
     reasons = row_reasons(events_on([1]), at=AS_OF, kinds=KINDS)
     assert reasons[0].to_list() == ["kind_unknown"]
 
@@ -283,7 +282,7 @@ def test_quarantine_has_a_budget_and_a_missing_count_blocks() -> None:
     assert check(judged(accepted=95, quarantined=5), "quarantine_budget").figure == 0.05
     over = judged(accepted=949, quarantined=51)
     assert blocking(over) == ["quarantine_budget"]
-    assert "51 of 1,000 rows" in reasons(over)[0]
+    assert "51 of 1,000 ingested rows" in reasons(over)[0]
     assert judged(
         accepted=949, quarantined=51, config=ValidateConfig(quarantine_budget=0.06)
     ).passed
@@ -439,7 +438,7 @@ def test_a_day_ends_before_the_as_of_and_starts_with_its_first_microsecond() -> 
     edge = pl.Series([AS_OF - DAY * n for n in range(1, 30)], dtype=c.INSTANT)
     day, week = judge_volume(edge, AS_OF, VolumeConfig())
     assert (day.figure, week.figure) == (1.0, 1.0)
-    assert day.sentence.startswith("the last day brought 1 events where 1 are usual")
+    assert day.sentence.startswith("1 events in the last day, 1 usual")
 
 
 # --- the demo's data

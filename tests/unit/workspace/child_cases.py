@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from pipeline.data.sources import MappingError
+from pipeline.data.sources.config import MappingError
 from pipeline.errors import ConfigError, DataError
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.data.sources import MappingError
+from pipeline.data.sources.config import MappingError
 from pipeline.workspace.child_process import Child, ChildFailed, run_child
 from tests.raising import raises
 

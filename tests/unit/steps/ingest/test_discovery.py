@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.data.sources import Limits, MappingError
+from pipeline.data.sources.config import Limits, MappingError
 from pipeline.errors import DataError, StorageError
 from pipeline.steps.feedback.feedback import feedback
 from pipeline.steps.ingest.discovery import expand, landed

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline import columns as c
 from pipeline.base import plain
-from pipeline.data.sources import Limits
+from pipeline.data.sources.config import Limits
 from pipeline.steps.feedback.feedback import feedback
 from pipeline.steps.ingest.ingest import ingest
 from pipeline.steps.ingest.read_file import sum_of
@@ -192,7 +192,7 @@ def test_a_naive_time_waits_for_its_zone(ws):
     (home / "nightjar.toml").write_text(config)
     result = feedback(Workspace.open(home), AT)
     assert result.failed
-    assert "timestamp holds times without a zone" in result.outcomes[0].sentence
+    assert "timestamp has times without a time zone" in result.outcomes[0].sentence
     assert "(1 row, first at line 2)" in result.outcomes[0].sentence
     assert path.exists()
     assert ws.lake.version("batches") is None
@@ -419,5 +419,5 @@ def test_a_file_of_too_many_bad_rows_is_set_aside_as_a_whole(ws):
     land(ws, "orders-2.csv", orders(*few, *many))
     result = feedback(Workspace.open(ws.home), AT)
     assert [one.status.value for one in result.outcomes] == ["taken", "set aside"]
-    assert result.problems == ("orders-2.csv: set aside: has more than 2 bad rows",)
+    assert result.problems == ("orders-2.csv: set aside: has more than 2 bad rows; correct the file",)
     assert ws.lake.read("quarantine").height == 2
