@@ -26,16 +26,9 @@ from threadpoolctl import threadpool_limits
 from pipeline.base import Progress, silent
 from pipeline.data.matrix import History
 from pipeline.errors import ConfigError
-from pipeline.models.contract import Capabilities, HalfLife, Recipe, Scorer, Span, trained_window
-from pipeline.models.device import (
-    LeastSquares,
-    choose_device,
-    cuda_usable,
-    fit_on_cpu,
-    fit_on_gpu,
-    iteration_callback,
-)
-from pipeline.models.factor_scorer import StoredScorer, stored
+from pipeline.models.contract import FAMILY, Capabilities, HalfLife, Penalty, Recipe, Scorer, Span
+from pipeline.models.device import LeastSquares, choose_device, fit_on_cpu, fit_on_gpu
+from pipeline.models.factor_scorer import StoredScorer, iteration_callback, stored
 from pipeline.models.keyed_random import keyed_normal
 
 _START = np.float32(0.01)
@@ -56,7 +49,7 @@ class AlsScorer(StoredScorer):
         As in the recipe.
     """
 
-    capabilities: ClassVar[Capabilities] = Capabilities(fold_in=True, deterministic=True)
+    declared: ClassVar[Capabilities] = Capabilities(fold_in=True, deterministic=True)
 
     scale: float
     half_life_days: float | None
@@ -74,7 +67,6 @@ class AlsScorer(StoredScorer):
 class Als(Recipe):
     """Alternating least squares for implicit feedback (Hu, Koren and Volinsky 2008)."""
 
-    capabilities: ClassVar[Capabilities] = AlsScorer.capabilities
     scorer: ClassVar[type[Scorer]] = AlsScorer
     hash_excluded: ClassVar[frozenset[str]] = frozenset({"device"})
     space: ClassVar[Mapping[str, Span]] = {
@@ -83,25 +75,18 @@ class Als(Recipe):
         "half_life_days": Span((15.0, 30.0, 60.0, 120.0, 365.0), 3.0, 1000.0),
     }
 
-    family: Literal["als"] = Field(default="als", description="Name of the family.")
+    family: Literal["als"] = Field(default="als", description=FAMILY)
     factors: int = Field(default=64, ge=1, le=1024, description="Length of a factor vector.")
-    regularization: float = Field(
-        default=10.0, ge=1e-6, le=1e6, description="L2 penalty on all factor vectors."
-    )
+    regularization: Penalty = Field(default=10.0, description="L2 penalty on all factor vectors.")
     alpha: float = Field(
-        default=1.0,
-        gt=0,
-        le=1e6,
-        description="Mean confidence of a cell: cells are scaled to it, so it has the same meaning "
-        "on any data.",
+        default=1.0, gt=0, le=1e6, description="Mean confidence, to which all cells are scaled."
     )
     iterations: int = Field(default=10, ge=1, le=1000, description="Rounds of training.")
     half_life_days: HalfLife | None = Field(
         default=90.0, description="Days after which an event counts half; null means no decay."
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
-        default="auto",
-        description="Device to train on: `auto` takes a GPU if there is one, `cuda` requires it.",
+        default="auto", description="Training device: `auto` prefers a GPU, `cuda` requires one."
     )
     random_state: int = Field(default=0, ge=0, description="Seed of the start vectors.")
 
@@ -128,19 +113,17 @@ class Als(Recipe):
         ConfigError
             `model.diverged`: the fit did not stay finite.
         """
-        device = choose_device(self.device, cuda_usable)
+        device = choose_device(self.device)
         cells = history.confidence(self.half_life_days)
         # The mean is taken in float64: a float32 sum of millions of cells would lose digits.
         scale = self.alpha / float(cells.data.mean(dtype=np.float64)) if cells.nnz else self.alpha
         cells.data *= np.float32(scale)
         key = f"als|item|{self.random_state}|{replicate}"
-        items = keyed_normal(history.item_ids, self.factors, key=key) * _START
-        if cells.nnz:
-            report = iteration_callback("als", self.iterations, progress)
-            how = LeastSquares(self.regularization, self.iterations, report)
-            items = (fit_on_gpu if device == "cuda" else fit_on_cpu)(how, cells, items)
-        else:
-            items[:] = 0.0
+        start = keyed_normal(history.item_ids, self.factors, key=key) * _START
+        report = iteration_callback("als", self.iterations, progress)
+        how = LeastSquares(self.regularization, self.iterations, report)
+        fit = fit_on_gpu if device == "cuda" else fit_on_cpu
+        items = fit(how, cells, start) if cells.nnz else np.zeros_like(start)
         if not np.isfinite(items).all():
             raise ConfigError(
                 "model.diverged",
@@ -153,7 +136,7 @@ class Als(Recipe):
             scale=scale,
             half_life_days=self.half_life_days,
             regularization=self.regularization,
-            **trained_window(history),
+            **self.window(history),
             trained_on=device,
         )
 

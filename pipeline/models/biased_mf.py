@@ -27,7 +27,7 @@ from threadpoolctl import threadpool_limits
 from pipeline.base import Progress, silent
 from pipeline.data.matrix import History
 from pipeline.errors import DataError
-from pipeline.models.contract import Capabilities, Recipe, Scorer, Scores, Span, trained_window
+from pipeline.models.contract import FAMILY, Capabilities, Penalty, Recipe, Scorer, Scores, Span
 from pipeline.models.keyed_random import keyed_normal
 from pipeline.models.sparse_rows import csr_from_pairs
 
@@ -53,21 +53,19 @@ class BiasedMfScorer(Scorer):
         λ, as in the recipe.
     """
 
-    capabilities: ClassVar[Capabilities] = Capabilities(
-        fold_in=True, deterministic=True, ratings=True
-    )
+    declared: ClassVar[Capabilities] = Capabilities(fold_in=True, deterministic=True, ratings=True)
 
     mean: float
     item_factors: NDArray[np.float32]
     item_biases: NDArray[np.float32]
     regularization: float
 
-    def fold_in(self, history: History) -> Scores:
+    def _fold_in(self, history: History) -> Scores:
         """Solve each user given the items; 0 and no list without a rating."""
-        self.check(history)
         cells = ratings_of(history)
         cells.data -= self.mean
-        factors, biases = _solve(cells, self.item_factors, self.item_biases, self.regularization)
+        side = (self.item_factors, self.item_biases)
+        factors, biases = _solve(cells, side, self.regularization)
         rated = (np.diff(cells.indptr) > 0).astype(np.float64)
         # Two more columns make one inner product of factors, mean and biases.
         users = np.column_stack([factors, (self.mean + biases) * rated, rated])
@@ -79,21 +77,17 @@ class BiasedMfScorer(Scorer):
 class BiasedMf(Recipe):
     """Damped biases of users and items, and factors of the remaining differences."""
 
-    capabilities: ClassVar[Capabilities] = BiasedMfScorer.capabilities
     scorer: ClassVar[type[Scorer]] = BiasedMfScorer
     space: ClassVar[Mapping[str, Span]] = {
         "regularization": Span((2.0, 5.0, 10.0, 20.0, 50.0), 0.1, 1000.0),
     }
 
-    family: Literal["biased_mf"] = Field(default="biased_mf", description="Name of the family.")
+    family: Literal["biased_mf"] = Field(default="biased_mf", description=FAMILY)
     factors: int = Field(
         default=8, ge=0, le=256, description="Length of a factor vector; 0 leaves biases alone."
     )
-    regularization: float = Field(
-        default=10.0,
-        ge=1e-6,
-        le=1e6,
-        description="L2 penalty: with as many ratings as this, a bias is half the mean residual.",
+    regularization: Penalty = Field(
+        default=10.0, description="L2 penalty: number of ratings at which a bias counts half."
     )
     iterations: int = Field(default=10, ge=1, le=1000, description="Rounds of training.")
     random_state: int = Field(default=0, ge=0, description="Seed of the start vectors.")
@@ -132,15 +126,15 @@ class BiasedMf(Recipe):
         start = keyed_normal(history.item_ids, self.factors, key=key) * _START
         items: _Side = (start, np.zeros(history.n_items))
         for done in range(self.iterations):
-            users = _solve(cells, *items, self.regularization)
-            items = _solve(by_item, *users, self.regularization)
+            users = _solve(cells, items, self.regularization)
+            items = _solve(by_item, users, self.regularization)
             progress(f"biased_mf: iteration {done + 1} of {self.iterations}")
         return BiasedMfScorer(
             mean=mean,
             item_factors=items[0].astype(np.float32),
             item_biases=items[1].astype(np.float32),
             regularization=self.regularization,
-            **trained_window(history),
+            **self.window(history),
         )
 
 
@@ -158,25 +152,24 @@ def ratings_of(history: History) -> sp.csr_matrix:
     return csr_from_pairs(pair, value, shape)
 
 
-def _solve(
-    cells: sp.csr_matrix,
-    factors: NDArray[np.floating[Any]],
-    biases: NDArray[np.floating[Any]],
-    regularization: float,
-) -> _Side:
+def _solve(cells: sp.csr_matrix, side: _Side, regularization: float) -> _Side:
     """Solve ``(FᵀF + λI) x = Fᵀ(r − b)`` for each row over its own cells; 0 without any.
 
     Parameters
     ----------
     cells
         Rows × columns: ratings minus their mean.
-    factors, biases
-        ``(n_columns, f)`` and ``(n_columns,)``: F is `factors` and a column of ones, b `biases`.
+    side
+        ``(n_columns, f)`` factors and ``(n_columns,)`` biases b of the columns: F is the factors
+        and a column of ones.
+    regularization
+        λ > 0.
 
     Returns
     -------
     ``(n_rows, f)`` and ``(n_rows,)`` float64, the factors and biases of the rows.
     """
+    factors, biases = side
     width = factors.shape[1] + 1
     solved = np.zeros((cells.shape[0], width))
     penalty = regularization * np.eye(width)

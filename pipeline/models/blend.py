@@ -33,13 +33,14 @@ from pipeline.data.matrix import History
 from pipeline.models.blend_scorer import BlendScorer, capabilities_of
 from pipeline.models.blend_weights import Mixture, Trends, optimise_mixture
 from pipeline.models.contract import (
+    FAMILY,
     AnyRecipe,
     Capabilities,
     HalfLife,
     Recipe,
     Scorer,
+    Share,
     Span,
-    trained_window,
 )
 from pipeline.models.popularity import DecayedPopularity, item_popularity
 from pipeline.models.selection import select_hyperparameters
@@ -62,25 +63,18 @@ class Blend(Recipe):
         "popularity_penalty": Span((0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3), 0.0, 1.0, log=False),
     }
 
-    family: Literal["blend"] = Field(default="blend", description="Name of the family.")
+    family: Literal["blend"] = Field(default="blend", description=FAMILY)
     parts: dict[str, AnyRecipe] = Field(
         min_length=1, max_length=8, description="Recipes that are summed, by a name of the part."
     )
     weights: dict[str, Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]] = Field(
         default={}, description="Weight of each part; a part that is not listed has weight 1."
     )
-    recency_boost: float = Field(
-        default=0.0,
-        ge=0,
-        le=1,
-        description="Exponent of the recent share of an item's users, which multiplies its scores; "
-        "0 switches it off.",
+    recency_boost: Share = Field(
+        default=0.0, description="Exponent that raises the scores of items with recent users."
     )
-    popularity_penalty: float = Field(
-        default=0.0,
-        ge=0,
-        le=1,
-        description="Exponent that lowers the scores of popular items; 0 switches it off.",
+    popularity_penalty: Share = Field(
+        default=0.0, description="Exponent that lowers the scores of popular items."
     )
     recency_half_life_days: HalfLife = Field(
         default=14.0, description="Days after which a user counts half in the recent share."
@@ -155,7 +149,7 @@ class Blend(Recipe):
             families={name: self.parts[name].family for name in parts},
             weights={name: self.weight(name) for name in parts},
             trend=self._trends(history)(self.recency_boost, self.popularity_penalty),
-            **trained_window(history),
+            **self.window(history),
             trained_on="cuda" if "cuda" in devices else "cpu",
         )
 

@@ -48,14 +48,12 @@ class BlendScorer(Scorer):
         """Capabilities that all parts have."""
         return capabilities_of([part.capabilities for part in self.parts.values()])
 
-    def score(self, history: History) -> Scores:
+    def _score(self, history: History) -> Scores:
         """Score users by every part's `score`."""
-        self.check(history)
         return self._sum(history, [part.score(history) for part in self.parts.values()])
 
-    def fold_in(self, history: History) -> Scores:
+    def _fold_in(self, history: History) -> Scores:
         """Score users by every part's `fold_in`."""
-        self.check(history)
         return self._sum(history, [part.fold_in(history) for part in self.parts.values()])
 
     def _sum(self, history: History, scores: Sequence[Scores]) -> Scores:

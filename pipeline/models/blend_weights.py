@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from operator import attrgetter
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -152,9 +153,10 @@ def _coordinate_search(
     near: Callable[[MixtureResult], bool] = lambda _: True,
 ) -> MixtureResult:
     """Change one field at a time while that raises `value`, only to mixtures that are `near`."""
+    exponents = [("recency_boost", None), ("popularity_penalty", None)]
     for _ in range(_SWEEPS):
         before = here
-        for field, part in _coordinates(here.mixture, grid):
+        for field, part in [*(("weights", name) for name in here.mixture.weights), *exponents]:
             results = [cache.of(mixture) for mixture in _moves(here.mixture, grid, field, part)]
             best = max(filter(near, results), key=value, default=here)
             if value(best) > value(here) + _LEAST:
@@ -164,24 +166,15 @@ def _coordinate_search(
     return here
 
 
-def _coordinates(
-    start: Mixture, grid: Mapping[str, Sequence[float]]
-) -> Iterator[tuple[str, str | None]]:
-    """Yield the fields to change: a name of a part with each weight."""
-    if "weights" in grid:
-        for name in start.weights:
-            yield "weights", name
-    yield from ((name, None) for name in ("recency_boost", "popularity_penalty") if name in grid)
-
-
 def _moves(
     here: Mixture, grid: Mapping[str, Sequence[float]], field: str, part: str | None
 ) -> list[Mixture]:
     """Return the mixtures that differ from `here` in one weight or exponent."""
-    if part is None:
-        return [replace(here, **{field: value}) for value in grid[field]]
-    others = [dict(here.weights) | {part: value} for value in grid[field]]
-    return [replace(here, weights=weights) for weights in others if any(weights.values())]
+    changes: list[dict[str, Any]] = [{field: value} for value in grid.get(field, ())]
+    if part is not None:
+        changes = [{field: {**here.weights, part: value}} for value in grid.get(field, ())]
+    mixtures = [replace(here, **change) for change in changes]
+    return [mixture for mixture in mixtures if any(mixture.weights.values())]
 
 
 class MixtureCache:
@@ -203,11 +196,10 @@ class MixtureCache:
     ) -> None:
         self._results: dict[tuple[float, ...], MixtureResult] = {}
         self._pools: list[tuple[CandidatePool, _Scaled, _Scaled | None]] = []
+        scaled = partial(_Scaled, untrended_parts=untrended_parts, trends=trends)
         for pool in pools:
-            now = _Scaled(pool.user, pool.part_scores, untrended_parts, trends)
-            before = None
-            if pool.stability is not None:
-                before = _Scaled(pool.user, pool.stability.part_scores, untrended_parts, trends)
+            now, check = scaled(pool.user, pool.part_scores), pool.stability
+            before = None if check is None else scaled(pool.user, check.part_scores)
             self._pools.append((pool, now, before))
 
     @property

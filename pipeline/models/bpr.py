@@ -25,9 +25,8 @@ from pydantic import Field
 from pipeline.base import Progress, silent
 from pipeline.data.matrix import History
 from pipeline.errors import ConfigError
-from pipeline.models.contract import Capabilities, Recipe, Scorer, Span, trained_window
-from pipeline.models.device import iteration_callback
-from pipeline.models.factor_scorer import StoredScorer, stored
+from pipeline.models.contract import FAMILY, Capabilities, Recipe, Scorer, Span
+from pipeline.models.factor_scorer import StoredScorer, iteration_callback, stored
 from pipeline.models.keyed_random import keyed_normal, keyed_seed
 
 _SPREAD = np.float32(1 / np.sqrt(12))
@@ -43,7 +42,7 @@ class BprScorer(StoredScorer):
     and 1, or all 0 for a user who returned everything.
     """
 
-    capabilities: ClassVar[Capabilities] = Capabilities(fold_in=False, deterministic=False)
+    declared: ClassVar[Capabilities] = Capabilities(fold_in=False, deterministic=False)
 
     def factors_of_others(self, history: History) -> NDArray[np.float32]:
         """Raise `KeyError`: a user vector is learnt in training only."""
@@ -55,7 +54,6 @@ class BprScorer(StoredScorer):
 class Bpr(Recipe):
     """Bayesian personalised ranking (Rendle et al. 2009)."""
 
-    capabilities: ClassVar[Capabilities] = BprScorer.capabilities
     scorer: ClassVar[type[Scorer]] = BprScorer
     hash_excluded: ClassVar[frozenset[str]] = frozenset({"threads"})
     space: ClassVar[Mapping[str, Span]] = {
@@ -64,7 +62,7 @@ class Bpr(Recipe):
         "regularization": Span((0.0025, 0.005, 0.01, 0.02), 0.0005, 0.1),
     }
 
-    family: Literal["bpr"] = Field(default="bpr", description="Name of the family.")
+    family: Literal["bpr"] = Field(default="bpr", description=FAMILY)
     factors: int = Field(default=128, ge=1, le=1024, description="Length of a factor vector.")
     learning_rate: float = Field(default=0.1, gt=0, le=1, description="Length of a step.")
     regularization: float = Field(
@@ -114,7 +112,7 @@ class Bpr(Recipe):
         items[:, -1] += np.log(np.maximum(user_counts, _NO_USER))
         users[np.diff(cells.indptr) == 0] = 0.0
         return BprScorer(
-            item_factors=items, **stored(history.user_ids, users), **trained_window(history)
+            item_factors=items, **stored(history.user_ids, users), **self.window(history)
         )
 
     def _fit(

@@ -66,12 +66,17 @@ def candidates(scores: Scores, limits: Limits) -> Cells:
         `model.scores_not_finite`: a score is not finite, or too large for float32.
     """
     n, n_items = scores.shape
-    size = None if scores.users is None else norms(scores.users)
+    size = np.zeros(n) if scores.users is None else norms(scores.users)
     error = _error_bound(scores, size, limits.longest)
     cells = None if scores.sparse_bonus is None else _cells(scores.sparse_bonus)
-    if size is None and cells is not None and len(cells[0]) * _FEW < n * n_items:
+    block: NDArray[np.float32]
+    if scores.users is not None and scores.items is not None:
+        block = scores.users @ scores.items.T
+    elif cells is not None and len(cells[0]) * _FEW < n * n_items:
         return _allowed_cells(cells, n_items, limits)
-    block = _product(scores, size)
+    else:
+        block = np.empty((n, n_items), np.float32)
+    block[size == 0] = -np.inf
     wobble = _add_cells(block, cells)
     if limits.exclude is not None:
         block.reshape(-1)[_cells(limits.exclude)[0]] = -np.inf
@@ -79,15 +84,6 @@ def candidates(scores: Scores, limits: Limits) -> Cells:
         np.copyto(block, -np.inf, where=limits.forbidden)
     pair = _reaching(block, limits.k, error, wobble)
     return pair, _picked(block, cells, pair)
-
-
-def _product(scores: Scores, size: NDArray[np.float64] | None) -> NDArray[np.float32]:
-    """Return the products of factors; −inf for users whose factors are all 0."""
-    if scores.users is None or scores.items is None or size is None:
-        return np.full(scores.shape, -np.inf, np.float32)
-    block: NDArray[np.float32] = scores.users @ scores.items.T
-    block[size == 0] = -np.inf
-    return block
 
 
 def _add_cells(block: NDArray[np.float32], cells: Cells | None) -> Cells | None:
@@ -155,9 +151,7 @@ def _allowed_cells(cells: Cells, n_items: int, limits: Limits) -> Cells:
     return pair[keep], value[keep]
 
 
-def _error_bound(
-    scores: Scores, size: NDArray[np.float64] | None, longest: float
-) -> NDArray[np.float64]:
+def _error_bound(scores: Scores, size: NDArray[np.float64], longest: float) -> NDArray[np.float64]:
     """Bound, for each user, the difference between a float32 product and the exact one.
 
     ``|fl(u·v) − u·v| ≤ γ_f ‖u‖ ‖v‖`` with ``γ_f ≈ f·2⁻²⁴`` whatever the order of summation
@@ -165,7 +159,7 @@ def _error_bound(
     it; the last term covers products that underflow. `size` is ‖u‖, `longest` the largest ‖v‖.
     """
     factors = 0 if scores.users is None else scores.users.shape[1]
-    largest = np.zeros(scores.shape[0]) if size is None else size * longest
+    largest = size * longest
     beside = np.float32(0)
     if scores.sparse_bonus is not None and scores.sparse_bonus.nnz:
         beside = np.abs(scores.sparse_bonus.data).max()

@@ -43,6 +43,11 @@ CATALOGUE: Final = "catalogue"
 """Key of `Scorer.item_ids` in `Scorer.arrays`."""
 HalfLife = Annotated[float, Field(gt=0, le=3650)]
 """Days after which an event counts half."""
+Penalty = Annotated[float, Field(ge=1e-6, le=1e6)]
+"""Weight of the squared length of factors or coefficients."""
+Share = Annotated[float, Field(ge=0, le=1)]
+"""Number from 0 to 1."""
+FAMILY: Final = "Name of the family."
 
 
 @dataclass(frozen=True)
@@ -131,14 +136,17 @@ class Scorer(ABC):
         ``cpu`` or ``cuda``.
     """
 
+    declared: ClassVar[Capabilities]
+    """Capabilities of all scorers of a family; where scorers differ, `capabilities` does."""
+
     item_ids: NDArray[np.str_] = field(metadata={"key": CATALOGUE})
     trained_until: datetime
     trained_on: str = "cpu"
 
     @property
-    @abstractmethod
     def capabilities(self) -> Capabilities:
-        """Declared properties; a class attribute where all scorers of a family are alike."""
+        """Capabilities of this scorer."""
+        return self.declared
 
     @property
     def parameters(self) -> int:
@@ -157,11 +165,29 @@ class Scorer(ABC):
         ValueError
             `history` has another catalogue than this scorer.
         """
-        return self.fold_in(history)
+        self.check(history)
+        return self._score(history)
+
+    def fold_in(self, history: History) -> Scores:
+        """Score users from the events in `history` alone, as if they were new.
+
+        Raises
+        ------
+        ValueError
+            `history` has another catalogue than this scorer.
+        KeyError
+            The family does not declare `fold_in`.
+        """
+        self.check(history)
+        return self._fold_in(history)
+
+    def _score(self, history: History) -> Scores:
+        """Score as `score`; families that store users override it."""
+        return self._fold_in(history)
 
     @abstractmethod
-    def fold_in(self, history: History) -> Scores:
-        """Score users from the events in `history` alone, as if they were new."""
+    def _fold_in(self, history: History) -> Scores:
+        """Score as `fold_in`, over the catalogue of this scorer."""
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return all fields as plain arrays of strings and numbers, see `codec`."""
@@ -176,10 +202,8 @@ class Scorer(ABC):
         """Raise `ValueError` if `history` has another catalogue."""
         own_items, other_items = self.item_ids, history.item_ids
         if own_items is not other_items and not np.array_equal(own_items, other_items):
-            raise ValueError(
-                f"the history has a catalogue of {len(other_items)} items, not that of the "
-                f"{len(own_items)} items that the model was trained on"
-            )
+            sizes = f"{len(other_items)} and {len(own_items)} items"
+            raise ValueError(f"the history has another catalogue than the model: {sizes}")
 
 
 class TrainedWindow(TypedDict):
@@ -187,11 +211,6 @@ class TrainedWindow(TypedDict):
 
     item_ids: NDArray[np.str_]
     trained_until: datetime
-
-
-def trained_window(history: History) -> TrainedWindow:
-    """Return the fields that a scorer takes from its training window."""
-    return TrainedWindow(item_ids=history.item_ids, trained_until=history.end)
 
 
 def nested_arrays(name: str, part: Scorer, whole: Scorer) -> dict[str, NDArray[Any]]:
@@ -267,7 +286,7 @@ class Recipe(Frozen):
         description="Fields that the first nightly run with this recipe selects, on windows before "
         "the holdout; later runs keep the selected values.",
     )
-    family: str = Field(description="Name of the family.")
+    family: str = Field(description=FAMILY)
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -277,9 +296,9 @@ class Recipe(Frozen):
             FAMILIES[family] = cls
 
     @property
-    @abstractmethod
     def capabilities(self) -> Capabilities:
-        """Declared properties; a class attribute where all recipes of a family are alike."""
+        """Capabilities of the scorers that this recipe trains."""
+        return self.scorer.declared
 
     @model_validator(mode="after")
     def _tunable(self) -> Self:
@@ -340,6 +359,11 @@ class Recipe(Frozen):
     def fitted_bytes(self, history: History) -> int:
         """Estimate the bytes of the scorer that `train` returns; 0 if they are few."""
         return 0
+
+    @staticmethod
+    def window(history: History) -> TrainedWindow:
+        """Return the fields that a scorer takes from its training window."""
+        return TrainedWindow(item_ids=history.item_ids, trained_until=history.end)
 
     @abstractmethod
     def train(self, history: History, *, replicate: int = 0, progress: Progress = silent) -> Scorer:

@@ -10,14 +10,13 @@ import contextlib
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from pipeline.base import Progress
 from pipeline.errors import ResourceError
 
 _WARP = 32
@@ -40,35 +39,15 @@ class LeastSquares:
     iterations: int
     callback: Callable[..., None]
 
-
-def iteration_callback(family: str, iterations: int, progress: Progress) -> Callable[..., None]:
-    """Return a callback for implicit that reports each finished round.
-
-    Parameters
-    ----------
-    family
-        Name in front of the report.
-    iterations
-        Number of rounds.
-    progress
-        Receives the report.
-    """
-
-    def report_iteration(done: int, *_: object) -> None:
-        progress(f"{family}: iteration {done + 1} of {iterations}")
-
-    return report_iteration
+    def settings(self, factors: int) -> dict[str, Any]:
+        """Return the arguments of implicit's model."""
+        # Cells are confidences already, so alpha is 1; on the GPU `fit` would ignore another one.
+        fields = {"regularization": self.regularization, "iterations": self.iterations}
+        return {"factors": factors, "alpha": 1.0, **fields}
 
 
-def choose_device(wanted: str, usable: Callable[[], bool]) -> Literal["cpu", "cuda"]:
-    """Return the device to train on.
-
-    Parameters
-    ----------
-    wanted
-        ``cpu``, ``cuda``, or ``auto`` for a GPU if there is one.
-    usable
-        Returns True if a GPU can be used; not called for ``cpu``.
+def choose_device(wanted: str) -> Literal["cpu", "cuda"]:
+    """Return the device to train on: ``auto`` takes a GPU if there is one.
 
     Raises
     ------
@@ -77,7 +56,7 @@ def choose_device(wanted: str, usable: Callable[[], bool]) -> Literal["cpu", "cu
     """
     if wanted == "cpu":
         return "cpu"
-    if usable():
+    if cuda_usable():
         return "cuda"
     if wanted == "cuda":
         raise ResourceError(
@@ -118,16 +97,10 @@ def fit_on_cpu(
     from implicit.cpu.als import AlternatingLeastSquares
     from implicit.recommender_base import ModelFitError
 
-    factors = start.shape[1]
     with threadpool_limits(1, "blas"):  # implicit threads over rows; BLAS threads would fight it
-        model = AlternatingLeastSquares(
-            factors=factors,
-            regularization=how.regularization,
-            alpha=1.0,  # `cells` are confidences already
-            iterations=how.iterations,
-        )
+        model = AlternatingLeastSquares(**how.settings(start.shape[1]))
         model.item_factors = start
-        model.user_factors = np.zeros((cells.shape[0], factors), np.float32)
+        model.user_factors = np.zeros((cells.shape[0], start.shape[1]), np.float32)
         # NaN ends `fit` with an error after the last round; the caller checks the factors itself.
         with contextlib.suppress(ModelFitError):
             model.fit(cells, show_progress=False, callback=how.callback)
@@ -152,15 +125,9 @@ def fit_on_gpu(
     from implicit.gpu.als import AlternatingLeastSquares
 
     padded = whole_warps(start)
-    factors = padded.shape[1]
-    model = AlternatingLeastSquares(
-        factors=factors,
-        regularization=how.regularization,
-        alpha=1.0,  # on the GPU `fit` would ignore another one
-        iterations=how.iterations,
-    )
-    model.item_factors = implicit.gpu.Matrix(padded)
-    model.user_factors = implicit.gpu.Matrix(np.zeros((cells.shape[0], factors), np.float32))
+    users = np.zeros((cells.shape[0], padded.shape[1]), np.float32)
+    model = AlternatingLeastSquares(**how.settings(padded.shape[1]))
+    model.item_factors, model.user_factors = map(implicit.gpu.Matrix, (padded, users))
     model.fit(cells, show_progress=False, callback=how.callback)
     items = np.asarray(model.item_factors.to_numpy(), np.float32)[:, : start.shape[1]].copy()
     return describe_lost(items, cells)

@@ -27,7 +27,7 @@ from pydantic import Field
 from pipeline.base import Progress, silent
 from pipeline.data.matrix import History
 from pipeline.models.cholesky import invert
-from pipeline.models.contract import Scorer, Span
+from pipeline.models.contract import FAMILY, Scorer, Span
 from pipeline.models.item_item import ItemItemRecipe, decayed_presence_bytes
 from pipeline.models.sparse_rows import keep_topk_per_row
 
@@ -45,12 +45,9 @@ class Ease(ItemItemRecipe):
         **ItemItemRecipe.space,
     }
 
-    family: Literal["ease"] = Field(default="ease", description="Name of the family.")
+    family: Literal["ease"] = Field(default="ease", description=FAMILY)
     regularization: float = Field(
-        default=200.0,
-        ge=1e-3,
-        le=1e6,
-        description="L2 penalty on item-item weights, in numbers of users.",
+        default=200.0, ge=1e-3, le=1e6, description="L2 penalty on links, in numbers of users."
     )
     item_limit: int = Field(
         default=10_000,

@@ -7,12 +7,14 @@ users are passed to the family in one call.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.base import Progress
 from pipeline.data.matrix import History
 from pipeline.models.contract import Scorer, Scores
 from pipeline.models.sparse_rows import find_sorted
@@ -39,6 +41,25 @@ def stored(user_ids: NDArray[np.str_], factors: NDArray[np.float32]) -> Stored:
     return Stored(user_ids=user_ids[order], user_factors=factors[order])
 
 
+def iteration_callback(family: str, iterations: int, progress: Progress) -> Callable[..., None]:
+    """Return a callback for implicit that reports each finished round.
+
+    Parameters
+    ----------
+    family
+        Name in front of the report.
+    iterations
+        Number of rounds.
+    progress
+        Receives the report.
+    """
+
+    def report_iteration(done: int, *_: object) -> None:
+        progress(f"{family}: iteration {done + 1} of {iterations}")
+
+    return report_iteration
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class StoredScorer(Scorer):
     """Factors of items and of the users known from training.
@@ -57,9 +78,8 @@ class StoredScorer(Scorer):
     user_ids: NDArray[np.str_]
     user_factors: NDArray[np.float32]
 
-    def score(self, history: History) -> Scores:
+    def _score(self, history: History) -> Scores:
         """Score known users as trained, and the others by `factors_of_others`."""
-        self.check(history)
         place, known = find_sorted(self.user_ids, history.user_ids)
         users = np.empty((history.n_users, self.item_factors.shape[1]), np.float32)
         users[known] = self.user_factors[place[known]]
@@ -68,9 +88,8 @@ class StoredScorer(Scorer):
             users[others] = self.factors_of_others(history.take(others))
         return Scores(users, self.item_factors)
 
-    def fold_in(self, history: History) -> Scores:
+    def _fold_in(self, history: History) -> Scores:
         """Score all users by `factors_of_others`."""
-        self.check(history)
         return Scores(self.factors_of_others(history), self.item_factors)
 
     @abstractmethod

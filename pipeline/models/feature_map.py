@@ -28,6 +28,7 @@ WIDEST = 4096
 """
 _ROWS = 1 << 11
 """Rows whose error is computed at a time."""
+_Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def learn_map(
             if len(regularizations) == 1:
                 best = weights
                 break
-            error = _left_out(x, v, x_mean, v_mean, inverse, weights)
+            error = _left_out(x, v, (x_mean, v_mean), inverse, weights)
             if error < least:
                 least, best, chosen = error, weights, value
     everywhere = np.zeros((len(known.names), v.shape[1]), np.float32)
@@ -128,14 +129,10 @@ def _inverse(gram: NDArray[np.float64], regularization: float) -> NDArray[np.flo
 
 
 def _left_out(
-    x: sp.csr_matrix,
-    v: NDArray[np.float64],
-    x_mean: NDArray[np.float64],
-    v_mean: NDArray[np.float64],
-    inverse: NDArray[np.float64],
-    weights: NDArray[np.float64],
+    x: sp.csr_matrix, v: _Floats, means: tuple[_Floats, _Floats], inverse: _Floats, weights: _Floats
 ) -> float:
     """Sum the squared errors of each row, predicted from all others."""
+    x_mean, v_mean = means
     centre, total = inverse @ x_mean, 0.0
     for at in range(0, len(v), _ROWS):
         rows = x[at : at + _ROWS]

@@ -21,15 +21,7 @@ from pydantic import Field
 
 from pipeline.base import Progress
 from pipeline.data.matrix import History
-from pipeline.models.contract import (
-    Capabilities,
-    HalfLife,
-    Recipe,
-    Scorer,
-    Scores,
-    Span,
-    trained_window,
-)
+from pipeline.models.contract import Capabilities, HalfLife, Recipe, Scorer, Scores, Span
 from pipeline.models.sparse_rows import csr_from_pairs, keep_topk_per_row
 
 Rescale = Callable[[NDArray[np.int32], NDArray[np.int32], NDArray[np.float64]], NDArray[np.float64]]
@@ -50,14 +42,13 @@ class ItemItemScorer(Scorer):
         Days after which an item of the user counts half; ``None`` for never.
     """
 
-    capabilities: ClassVar[Capabilities] = Capabilities(fold_in=True, deterministic=True)
+    declared: ClassVar[Capabilities] = Capabilities(fold_in=True, deterministic=True)
 
     item_similarity: sp.csr_matrix
     profile_half_life_days: float | None
 
-    def fold_in(self, history: History) -> Scores:
+    def _fold_in(self, history: History) -> Scores:
         """Score users by their items, the strongest as 1; a user without items gets no list."""
-        self.check(history)
         profile = decayed_presence(history, self.profile_half_life_days)
         # One factor per user changes no list; without it, the decay of a long absence would round
         # all scores to 0.
@@ -71,7 +62,6 @@ class ItemItemScorer(Scorer):
 class ItemItemRecipe(Recipe):
     """Fields and steps that all families of links share."""
 
-    capabilities: ClassVar[Capabilities] = ItemItemScorer.capabilities
     scorer: ClassVar[type[Scorer]] = ItemItemScorer
     space: ClassVar[Mapping[str, Span]] = {
         "neighbours": Span((50.0, 100.0, 200.0, 400.0), 20.0, 1000.0),
@@ -83,14 +73,10 @@ class ItemItemRecipe(Recipe):
         default=200, ge=1, le=10_000, description="Links kept per item: the strongest."
     )
     half_life_days: HalfLife | None = Field(
-        default=30.0,
-        description="Days after which an item of a user counts half in training; null means no "
-        "decay.",
+        default=30.0, description="Days after which an item of a user counts half in training."
     )
     profile_half_life_days: HalfLife | None = Field(
-        default=120.0,
-        description="Days after which an item counts half in the history that scores a user; null "
-        "means no decay.",
+        default=120.0, description="Days after which an item of a user counts half in scores."
     )
 
     def peak_bytes(self, history: History) -> int:
@@ -132,7 +118,7 @@ class ItemItemRecipe(Recipe):
         return ItemItemScorer(
             item_similarity=links,
             profile_half_life_days=self.profile_half_life_days,
-            **trained_window(history),
+            **self.window(history),
         )
 
 

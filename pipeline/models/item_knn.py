@@ -28,7 +28,7 @@ from pydantic import Field
 
 from pipeline.base import Progress, silent
 from pipeline.data.matrix import History
-from pipeline.models.contract import Scorer, Span
+from pipeline.models.contract import FAMILY, Scorer, Share, Span
 from pipeline.models.item_item import ItemItemRecipe, Rescale, topk_rows_product
 
 _K = 1.2
@@ -44,21 +44,15 @@ class ItemKnn(ItemItemRecipe):
         **ItemItemRecipe.space,
     }
 
-    family: Literal["item_knn"] = Field(default="item_knn", description="Name of the family.")
+    family: Literal["item_knn"] = Field(default="item_knn", description=FAMILY)
     similarity: Literal["cosine", "tfidf", "bm25"] = Field(
         default="tfidf", description="Similarity of two items, computed from their users."
     )
     shrinkage: float = Field(
-        default=30.0,
-        ge=0,
-        le=1e6,
-        description="Number of shared users at which a cosine counts half; `bm25` ignores it.",
+        default=30.0, ge=0, le=1e6, description="Users at which a cosine counts half; not for bm25."
     )
-    b: float = Field(
-        default=0.75,
-        ge=0,
-        le=1,
-        description="Share of popularity that `bm25` divides out: 0 for none, 1 for all.",
+    b: Share = Field(
+        default=0.75, description="Share of popularity that `bm25` divides out: 0 none, 1 all."
     )
 
     @property

@@ -27,10 +27,13 @@ from pipeline.base import Progress, silent
 from pipeline.data.feature_matrix import ColdItems, FeatureMatrix
 from pipeline.data.matrix import History
 from pipeline.errors import ConfigError, ResourceError
-from pipeline.models.contract import Capabilities, HalfLife, Recipe, Scorer, Scores, Span
+from pipeline.models.contract import FAMILY, Capabilities, HalfLife, Recipe, Scorer, Scores, Span
 from pipeline.models.factor_scorer import StoredScorer, stored
 from pipeline.models.feature_map import FeatureMap
 from pipeline.models.keyed_random import keyed_normal, keyed_seed
+
+_Matrices = tuple[sp.spmatrix, sp.spmatrix]
+"""Examples and their weights, or the summands of users and of items."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -46,13 +49,12 @@ class LightFmScorer(StoredScorer):
         Map from features of a user to a vector; ``None`` if training had no features of users.
     """
 
-    capabilities: ClassVar[Capabilities] = Capabilities(fold_in=False, deterministic=False)
+    declared: ClassVar[Capabilities] = Capabilities(fold_in=False, deterministic=False)
 
     user_map: FeatureMap | None
 
-    def fold_in(self, history: History) -> Scores:
+    def _fold_in(self, history: History) -> Scores:
         """Raise `KeyError`: the vector of a user's own is learnt in training only."""
-        self.check(history)
         raise KeyError(f"{history.n_users:,} users to fold in; LightFM cannot")
 
     def factors_of_others(self, history: History) -> NDArray[np.float32]:
@@ -71,7 +73,6 @@ class LightFmScorer(StoredScorer):
 class LightFm(Recipe):
     """Factors of ids and features, learnt by ranking (Kula 2015)."""
 
-    capabilities: ClassVar[Capabilities] = LightFmScorer.capabilities
     scorer: ClassVar[type[Scorer]] = LightFmScorer
     hash_excluded: ClassVar[frozenset[str]] = frozenset({"threads"})
     space: ClassVar[Mapping[str, Span]] = {
@@ -80,11 +81,9 @@ class LightFm(Recipe):
         "half_life_days": Span((15.0, 30.0, 60.0, 120.0, 365.0), 3.0, 1000.0),
     }
 
-    family: Literal["lightfm"] = Field(default="lightfm", description="Name of the family.")
+    family: Literal["lightfm"] = Field(default="lightfm", description=FAMILY)
     loss: Literal["warp", "bpr", "logistic"] = Field(
-        default="warp",
-        description="Loss function: `warp` for the top of a list, `bpr` for the order of all "
-        "pairs, `logistic` for likes and dislikes.",
+        default="warp", description="Loss over the top of a list, over all pairs, or over likes."
     )
     factors: int = Field(default=64, ge=1, le=1024, description="Length of a factor vector.")
     iterations: int = Field(default=15, ge=1, le=1000, description="Rounds of training.")
@@ -134,7 +133,7 @@ class LightFm(Recipe):
         user_parts = _parts(history.n_users, history.user_features)
         model = self._started(history, item_parts.shape[1], user_parts.shape[1], replicate)
         examples = _examples(history, cells, self.loss)
-        self._fit(model, examples, item_parts[: history.n_items], user_parts, progress)
+        self._fit(model, examples, (user_parts, item_parts[: history.n_items]), progress)
         item_ids = history.item_ids
         if history.cold_items is not None:
             item_ids = np.concatenate([item_ids, history.cold_items.ids])
@@ -184,14 +183,7 @@ class LightFm(Recipe):
             model.user_embeddings[history.n_users :] = drawn * spread
         return model
 
-    def _fit(
-        self,
-        model: Any,
-        examples: tuple[sp.coo_matrix, sp.coo_matrix],
-        item_parts: sp.csr_matrix,
-        user_parts: sp.csr_matrix,
-        progress: Progress,
-    ) -> None:
+    def _fit(self, model: Any, examples: _Matrices, parts: _Matrices, progress: Progress) -> None:
         interactions, weights = examples
         if not interactions.nnz:
             return
@@ -199,9 +191,7 @@ class LightFm(Recipe):
             progress(f"lightfm: iteration {done + 1} of {self.iterations}")
             try:
                 with np.errstate(all="ignore"):  # it checks its sums itself
-                    model.fit_partial(
-                        interactions, user_parts, item_parts, weights, num_threads=self.threads
-                    )
+                    model.fit_partial(interactions, *parts, weights, num_threads=self.threads)
             except ValueError as error:
                 if "finite" not in str(error):
                     raise
@@ -228,9 +218,7 @@ def library() -> Any:
     return LightFM
 
 
-def _examples(
-    history: History, cells: sp.csr_matrix, loss: str
-) -> tuple[sp.coo_matrix, sp.coo_matrix]:
+def _examples(history: History, cells: sp.csr_matrix, loss: str) -> _Matrices:
     """Return likes (1) and, for `logistic`, dislikes (−1), and the weight of each example."""
     likes = cells.tocoo()
     row, column, value = likes.row, likes.col, np.ones(likes.nnz, np.float32)

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from pipeline.base import Progress, silent
 from pipeline.data.matrix import History
-from pipeline.models.contract import Capabilities, HalfLife, Recipe, Scorer, Scores, trained_window
+from pipeline.models.contract import FAMILY, Capabilities, HalfLife, Recipe, Scorer, Scores
 from pipeline.models.popularity import own_before_popularity, relative_popularity
 
 
@@ -31,16 +31,15 @@ class PersonalFrequencyScorer(Scorer):
         Days after which an own event counts half.
     """
 
-    capabilities: ClassVar[Capabilities] = Capabilities(
+    declared: ClassVar[Capabilities] = Capabilities(
         fold_in=True, deterministic=True, baseline=2, repeats_only=True
     )
 
     popularity: NDArray[np.float32]
     half_life_days: float
 
-    def fold_in(self, history: History) -> Scores:
+    def _fold_in(self, history: History) -> Scores:
         """Score each user by their own events in `history`; without events, by popularity."""
-        self.check(history)
         own = history.confidence(self.half_life_days)
         return own_before_popularity(own, self.popularity, without=1.0)
 
@@ -48,12 +47,9 @@ class PersonalFrequencyScorer(Scorer):
 class PersonalFrequency(Recipe):
     """A user's own decayed counts, filled up by decayed popularity."""
 
-    capabilities: ClassVar[Capabilities] = PersonalFrequencyScorer.capabilities
     scorer: ClassVar[type[Scorer]] = PersonalFrequencyScorer
 
-    family: Literal["personal_frequency"] = Field(
-        default="personal_frequency", description="Name of the family."
-    )
+    family: Literal["personal_frequency"] = Field(default="personal_frequency", description=FAMILY)
     half_life_days: HalfLife = Field(
         default=90.0, description="Days after which an own event counts half."
     )
@@ -70,5 +66,5 @@ class PersonalFrequency(Recipe):
         return PersonalFrequencyScorer(
             popularity=relative_popularity(history, self.popularity_half_life_days),
             half_life_days=self.half_life_days,
-            **trained_window(history),
+            **self.window(history),
         )

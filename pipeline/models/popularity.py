@@ -16,7 +16,7 @@ from pydantic import Field
 
 from pipeline.base import Progress, silent
 from pipeline.data.matrix import History
-from pipeline.models.contract import Capabilities, HalfLife, Recipe, Scorer, Scores, trained_window
+from pipeline.models.contract import FAMILY, Capabilities, HalfLife, Recipe, Scorer, Scores
 from pipeline.models.sparse_rows import find_sorted
 
 _BEHIND = 2.0**-10
@@ -34,33 +34,27 @@ class PopularityScorer(Scorer):
         ``(n_items,)`` float32, ≥ 0.
     """
 
-    capabilities: ClassVar[Capabilities] = Capabilities(
-        fold_in=True, deterministic=True, baseline=0
-    )
+    declared: ClassVar[Capabilities] = Capabilities(fold_in=True, deterministic=True, baseline=0)
 
     popularity: NDArray[np.float32]
 
-    def fold_in(self, history: History) -> Scores:
+    def _fold_in(self, history: History) -> Scores:
         """Score all users alike."""
-        self.check(history)
         return Scores(np.ones((history.n_users, 1), np.float32), self.popularity[:, None])
 
 
 class DecayedPopularityScorer(PopularityScorer):
     """Popularity among recent users."""
 
-    capabilities: ClassVar[Capabilities] = Capabilities(
-        fold_in=True, deterministic=True, baseline=1
-    )
+    declared: ClassVar[Capabilities] = Capabilities(fold_in=True, deterministic=True, baseline=1)
 
 
 class Popularity(Recipe):
     """Number of users who have an item in the window."""
 
-    capabilities: ClassVar[Capabilities] = PopularityScorer.capabilities
     scorer: ClassVar[type[Scorer]] = PopularityScorer
 
-    family: Literal["popularity"] = Field(default="popularity", description="Name of the family.")
+    family: Literal["popularity"] = Field(default="popularity", description=FAMILY)
 
     def peak_bytes(self, history: History) -> int:
         """Estimate the events of the window and the cells that they sum to."""
@@ -69,18 +63,15 @@ class Popularity(Recipe):
     def train(self, history: History, *, replicate: int = 0, progress: Progress = silent) -> Scorer:
         """Count; nothing is random."""
         popularity = item_popularity(history, None)
-        return PopularityScorer(popularity=popularity, **trained_window(history))
+        return PopularityScorer(popularity=popularity, **self.window(history))
 
 
 class DecayedPopularity(Recipe):
     """Users who have an item, each decayed by the age of their newest event of it."""
 
-    capabilities: ClassVar[Capabilities] = DecayedPopularityScorer.capabilities
     scorer: ClassVar[type[Scorer]] = DecayedPopularityScorer
 
-    family: Literal["decayed_popularity"] = Field(
-        default="decayed_popularity", description="Name of the family."
-    )
+    family: Literal["decayed_popularity"] = Field(default="decayed_popularity", description=FAMILY)
     half_life_days: HalfLife = Field(
         default=20.0, description="Days after which a user counts half."
     )
@@ -92,7 +83,7 @@ class DecayedPopularity(Recipe):
     def train(self, history: History, *, replicate: int = 0, progress: Progress = silent) -> Scorer:
         """Count; nothing is random."""
         popularity = item_popularity(history, self.half_life_days)
-        return DecayedPopularityScorer(popularity=popularity, **trained_window(history))
+        return DecayedPopularityScorer(popularity=popularity, **self.window(history))
 
 
 def item_popularity(history: History, half_life_days: float | None) -> NDArray[np.float32]:

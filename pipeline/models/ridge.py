@@ -27,8 +27,10 @@ from pipeline.errors import ConfigError
 from pipeline.models.als import Als
 from pipeline.models.codec import Arrays, pack, unpack
 from pipeline.models.contract import (
+    FAMILY,
     AnyRecipe,
     Capabilities,
+    Penalty,
     Recipe,
     Scorer,
     Scores,
@@ -77,9 +79,8 @@ class RidgeScorer(Scorer):
         """Capabilities of the base; it is not a baseline any more."""
         return replace(self.base.capabilities, baseline=None)
 
-    def score(self, history: History) -> Scores:
+    def _score(self, history: History) -> Scores:
         """Score by the base, and users without factors by their features."""
-        self.check(history)
         own = history.reindex_items(self.base.item_ids)
         scored = np.isin(history.user_ids, self.user_ids) | (np.diff(history.indptr) > 0)
         if scored.all() or self.base.capabilities.fold_in:
@@ -89,9 +90,8 @@ class RidgeScorer(Scorer):
         spread = _spread(self.base.score(own.take(rows)), rows, len(scored))
         return self._predicted_scores(history, spread)
 
-    def fold_in(self, history: History) -> Scores:
+    def _fold_in(self, history: History) -> Scores:
         """Fold in by the base, and score users without factors by their features."""
-        self.check(history)
         own = history.reindex_items(self.base.item_ids)
         return self._predicted_scores(history, self.base.fold_in(own))
 
@@ -144,22 +144,15 @@ class Ridge(Recipe):
         "regularization": Span((1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0), 1.0, 1000.0)
     }
 
-    family: Literal["ridge"] = Field(default="ridge", description="Name of the family.")
+    family: Literal["ridge"] = Field(default="ridge", description=FAMILY)
     factors_of: AnyRecipe = Field(
         default_factory=Als, description="Recipe whose factors are predicted from features."
     )
-    regularization: float | None = Field(
-        default=None,
-        ge=1e-6,
-        le=1e6,
-        description="L2 penalty on the coefficients; null selects the value from 1 to 1000 that "
-        "best predicts the factors of each row from all others.",
+    regularization: Penalty | None = Field(
+        default=None, description="L2 penalty on coefficients; null selects it by leave-one-out."
     )
     min_users: int = Field(
-        default=1,
-        ge=1,
-        le=1000,
-        description="Number of users below which the factors of an item are predicted.",
+        default=1, ge=1, le=1000, description="Users below which an item's factors are predicted."
     )
 
     @property

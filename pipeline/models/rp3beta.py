@@ -23,7 +23,7 @@ from pydantic import Field
 
 from pipeline.base import Progress, silent
 from pipeline.data.matrix import History
-from pipeline.models.contract import Scorer, Span
+from pipeline.models.contract import FAMILY, Scorer, Span
 from pipeline.models.item_item import ItemItemRecipe, topk_rows_product
 
 
@@ -37,7 +37,7 @@ class Rp3Beta(ItemItemRecipe):
         **ItemItemRecipe.space,
     }
 
-    family: Literal["rp3beta"] = Field(default="rp3beta", description="Name of the family.")
+    family: Literal["rp3beta"] = Field(default="rp3beta", description=FAMILY)
     user_exponent: float = Field(
         default=0.8, ge=0, le=2, description="Exponent that lowers the weight of active users."
     )

@@ -7,7 +7,7 @@ the search: for given parts it is selected as a whole, see `reopened_mixture`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import getitem
@@ -77,13 +77,14 @@ def current_values(recipe: Recipe, among: Mapping[str, Axis]) -> dict[str, float
         Axes by name. Fields that are not numbers, lie outside their span, or belong to a part that
         the recipe does not have any more are left out.
     """
-    dumped = recipe.model_dump(mode="json")
+    dumped: Any = recipe.model_dump(mode="json")
     present = axes(recipe)
-    values = {name: _leaf(dumped, a.path) for name, a in among.items() if name in present}
     return {
         name: value
-        for name, value in values.items()
-        if isinstance(value, int | float) and among[name].low <= value <= among[name].high
+        for name, axis in among.items()
+        if name in present
+        and isinstance(value := reduce(getitem, axis.path, dumped), int | float)
+        and axis.low <= value <= axis.high
     }
 
 
@@ -99,10 +100,10 @@ def moved(recipe: Recipe, values: Mapping[str, float], among: Mapping[str, Axis]
     among
         Axes by name.
     """
-    dumped = recipe.model_dump(mode="json")
+    dumped: Any = recipe.model_dump(mode="json")
     for name, value in values.items():
         *way, last = among[name].path
-        _leaf(dumped, way)[last] = among[name].snap(value)
+        reduce(getitem, way, dumped)[last] = among[name].snap(value)
     return recipe_from(dumped)
 
 
@@ -111,7 +112,3 @@ def reopened_mixture(recipe: Recipe) -> Recipe | None:
     if not isinstance(recipe, Blend) or len(recipe.parts) < 2:
         return None
     return recipe.model_copy(update={"tune": tuple(recipe.space)})
-
-
-def _leaf(dumped: Any, path: Sequence[str]) -> Any:
-    return reduce(getitem, path, dumped)

@@ -56,12 +56,7 @@ def csr_from_pairs(
 
 
 def strongest(
-    size: NDArray[Any],
-    column: NDArray[Any],
-    indptr: NDArray[Any],
-    most: int,
-    *,
-    crowd: int,
+    size: NDArray[Any], column: NDArray[Any], indptr: NDArray[Any], most: int, *, crowd: int
 ) -> NDArray[np.bool_]:
     """Select the `most` largest cells of each long row, and all cells of the other rows.
 

@@ -31,15 +31,7 @@ from threadpoolctl import threadpool_limits
 
 from pipeline.base import Progress, silent
 from pipeline.data.matrix import History
-from pipeline.models.contract import (
-    Capabilities,
-    HalfLife,
-    Recipe,
-    Scorer,
-    Scores,
-    Span,
-    trained_window,
-)
+from pipeline.models.contract import FAMILY, Capabilities, HalfLife, Recipe, Scorer, Scores, Span
 from pipeline.models.keyed_random import keyed_normal
 
 _NOTHING = 1e-6
@@ -61,15 +53,14 @@ class SvdScorer(Scorer):
         As in the recipe.
     """
 
-    capabilities: ClassVar[Capabilities] = Capabilities(fold_in=True, deterministic=True)
+    declared: ClassVar[Capabilities] = Capabilities(fold_in=True, deterministic=True)
 
     item_factors: NDArray[np.float32]
     degree: NDArray[np.float32]
     half_life_days: float | None
 
-    def fold_in(self, history: History) -> Scores:
+    def _fold_in(self, history: History) -> Scores:
         """Sum the factors of each user's items; 0 and no list without confidence."""
-        self.check(history)
         cells = history.confidence(self.half_life_days)
         cells.data /= self.degree[cells.indices]
         return Scores(cells @ self.item_factors, self.item_factors)
@@ -78,7 +69,6 @@ class SvdScorer(Scorer):
 class Svd(Recipe):
     """Degree-normalised randomised SVD."""
 
-    capabilities: ClassVar[Capabilities] = SvdScorer.capabilities
     scorer: ClassVar[type[Scorer]] = SvdScorer
     space: ClassVar[Mapping[str, Span]] = {
         "half_life_days": Span((7.0, 15.0, 30.0, 60.0, 120.0, 365.0), 3.0, 1000.0),
@@ -87,21 +77,15 @@ class Svd(Recipe):
         "smoothing": Span((0.1, 0.3, 1.0), 0.01, 10.0),
     }
 
-    family: Literal["svd"] = Field(default="svd", description="Name of the family.")
+    family: Literal["svd"] = Field(default="svd", description=FAMILY)
     factors: int = Field(
-        default=128,
-        ge=1,
-        le=2048,
-        description="Length of a factor vector; entries beyond the rank of the data are 0.",
+        default=128, ge=1, le=2048, description="Length of a factor vector; 0 beyond the rank."
     )
     half_life_days: HalfLife | None = Field(
         default=60.0, description="Days after which an event counts half; null means no decay."
     )
     damping: float = Field(
-        default=0.5,
-        ge=0,
-        le=4,
-        description="Exponent of the singular values that weigh directions; 0 weighs all alike.",
+        default=0.5, ge=0, le=4, description="Exponent of the singular values; 0 weighs all alike."
     )
     smoothing: float = Field(
         default=0.3, ge=0, le=100, description="Addition to every degree, as a share of their mean."
@@ -144,7 +128,7 @@ class Svd(Recipe):
             item_factors=factors,
             degree=degree.astype(np.float32),
             half_life_days=self.half_life_days,
-            **trained_window(history),
+            **self.window(history),
         )
 
     def _degrees(self, sums: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -181,10 +165,7 @@ def right_singular_vectors(
             progress(f"svd: iteration {done + 1} of {iterations}")
             # Without an orthonormal basis in each round, all columns approach the same direction.
             block, _ = scipy.linalg.qr(
-                transposed @ (matrix @ block),
-                mode="economic",
-                overwrite_a=True,
-                check_finite=False,
+                transposed @ (matrix @ block), mode="economic", overwrite_a=True, check_finite=False
             )
         image = matrix @ block
         squares, turn = np.linalg.eigh((image.T @ image).astype(np.float64))

@@ -125,17 +125,16 @@ def top_k(
     longest = 0.0 if scores.items is None else norms(scores.items).max(initial=0.0)
     forbidden = None if allowed is None else ~allowed
 
-    def work(part: slice) -> tuple[NDArray[np.int64], _TopPairs]:
+    def work(part: slice) -> _TopPairs:
         excluded = None if exclude is None else exclude[part]
-        pairs = _block(_rows(scores, part), Limits(k, longest, excluded, forbidden))
-        return np.bincount(pairs[0], minlength=part.stop - part.start), pairs
+        limits = Limits(k, longest, excluded, forbidden)
+        user, item, score = _block(_rows(scores, part), limits)
+        return np.bincount(user, minlength=part.stop - part.start), item, score
 
-    blocks = _each_block(work, scores)
-    counts = [np.zeros(1, np.int64), *(count for count, _ in blocks)]
-    items = [np.zeros(0, np.int64), *(item for _, (_, item, _) in blocks)]
-    values = [np.zeros(0, np.float32), *(value for _, (_, _, value) in blocks)]
-    item = np.concatenate(items).astype(np.int32)
-    return Lists(np.cumsum(np.concatenate(counts)), item, np.concatenate(values))
+    none = np.zeros(1, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32)
+    blocks = zip(none, *_each_block(work, scores), strict=True)
+    counts, item, score = (np.concatenate(parts) for parts in blocks)
+    return Lists(np.cumsum(counts), item.astype(np.int32), score)
 
 
 def best_scores(scores: Scores) -> NDArray[np.float32]:
@@ -188,18 +187,16 @@ def pair_scores(
     -------
     ``(n,)`` float32; 0 for a pair without a score.
     """
-    n_users, n_items = scores.shape
-    blocks: list[NDArray[np.float32]] = [np.zeros(0, np.float32)]
-    step = max(1, _BLOCK_CELLS // max(1, n_items))
-    for at in range(0, n_users, step):
-        end = min(at + step, n_users)
-        pairs = slice(*np.searchsorted(user, [at, end]))
-        block, rows, columns = _rows(scores, slice(at, end)), user[pairs] - at, item[pairs]
+
+    def work(part: slice) -> NDArray[np.float32]:
+        pairs = slice(*np.searchsorted(user, [part.start, part.stop]))
+        block, rows, columns = _rows(scores, part), user[pairs] - part.start, item[pairs]
         exact = _exact(block, rows, columns)
         if block.sparse_bonus is not None and len(rows):
             exact += np.asarray(block.sparse_bonus[rows, columns]).ravel()
-        blocks.append(exact.astype(np.float32))
-    return np.concatenate(blocks)
+        return exact.astype(np.float32)
+
+    return np.concatenate([np.zeros(0, np.float32), *_each_block(work, scores)])
 
 
 def _rows(scores: Scores, rows: slice) -> Scores:

@@ -99,6 +99,12 @@ class Pairs:
         """Number of rows."""
         return len(self.user_days)
 
+    @property
+    def counts(self) -> NDArray[np.float32]:
+        """``(n,)`` float32 row of `own` that replaces the trees: decayed by 90 days."""
+        counts: NDArray[np.float32] = self.own[HALF_LIVES.index(90.0)]
+        return counts
+
 
 def pairs_at(events: Events, now: int) -> Pairs:
     """Return the pairs as of an instant.
@@ -136,23 +142,9 @@ def pairs_at(events: Events, now: int) -> Pairs:
     )
 
 
-@dataclass(frozen=True)
-class Answers:
-    """Items that users took in a block of days.
-
-    Attributes
-    ----------
-    again
-        ``(n,)`` bool: the user of a pair took its item.
-    came
-        ``(n_users,)`` bool: the user took any item.
-    """
-
-    again: NDArray[np.bool_]
-    came: NDArray[np.bool_]
-
-
-def answers(events: Events, pairs: Pairs, since: int, until: int) -> Answers:
+def answers(
+    events: Events, pairs: Pairs, since: int, until: int
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Return the items taken in ``[since, until)``.
 
     Parameters
@@ -163,13 +155,18 @@ def answers(events: Events, pairs: Pairs, since: int, until: int) -> Answers:
         Pairs as of `since`.
     since, until
         Microseconds since 1970.
+
+    Returns
+    -------
+    ``(n_pairs,)`` bool: the user of a pair took its item; ``(n_users,)`` bool: the user took any
+    item.
     """
     inside = (events.at >= since) & (events.at < until) & (events.weight > 0)
     taken = events.pair[inside]  # sorted
     _, again = find_sorted(taken, pairs.user.astype(np.int64) * pairs.n_items + pairs.item)
     came = np.zeros(events.n_users, bool)
     came[taken // events.n_items] = True
-    return Answers(again, came)
+    return again, came
 
 
 def _kept(events: Events) -> Events:

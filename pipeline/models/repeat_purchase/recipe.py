@@ -27,25 +27,16 @@ from scipy.special import ndtr
 
 from pipeline.base import Progress, silent
 from pipeline.data.matrix import History
-from pipeline.models.contract import Capabilities, HalfLife, Recipe, Scorer, Scores, trained_window
+from pipeline.models.contract import FAMILY, Capabilities, HalfLife, Recipe, Scorer, Scores
 from pipeline.models.keyed_random import keyed_normal
 from pipeline.models.popularity import own_before_popularity, relative_popularity
 from pipeline.models.repeat_purchase.booster import EXAMPLES_A_TREE, Trees, grow
 from pipeline.models.repeat_purchase.features import FEATURES, item_table, table
-from pipeline.models.repeat_purchase.pairs import (
-    HALF_LIVES,
-    US_PER_DAY,
-    Events,
-    Pairs,
-    answers,
-    pairs_at,
-)
+from pipeline.models.repeat_purchase.pairs import US_PER_DAY, Events, Pairs, answers, pairs_at
 
 _ROWS = 450_000
 """Number of examples to learn from, about: all pairs taken again, and a share of the others."""
 _TINY = np.finfo(np.float32).tiny
-_COUNTS = HALF_LIVES.index(90.0)
-"""Index of the decayed counts that replace the trees."""
 _KEY = "learned_repeat|thinning"
 
 
@@ -68,7 +59,7 @@ class RepeatPurchaseScorer(Scorer):
         ``(n_items,)`` float32 in [0, 1].
     """
 
-    capabilities: ClassVar[Capabilities] = Capabilities(
+    declared: ClassVar[Capabilities] = Capabilities(
         fold_in=True, deterministic=True, repeats_only=True
     )
 
@@ -91,9 +82,8 @@ class RepeatPurchaseScorer(Scorer):
         learnt = 0 if (trees := self.booster) is None else trees.parameters
         return learnt + self.items.size + self.popularity.size
 
-    def fold_in(self, history: History) -> Scores:
+    def _fold_in(self, history: History) -> Scores:
         """Score each user by their own events in `history`; no list without events."""
-        self.check(history)
         pairs = pairs_at(Events.of(history), _end(history))
         ends = np.searchsorted(pairs.user, np.arange(history.n_users + 1))
         cells = (self._chances(pairs), pairs.item, ends)
@@ -103,7 +93,7 @@ class RepeatPurchaseScorer(Scorer):
     def _chances(self, pairs: Pairs) -> NDArray[np.float32]:
         """Return ``(n,)`` float32 > 0, one per pair."""
         if (trees := self.booster) is None:
-            counts: NDArray[np.float32] = np.maximum(pairs.own[_COUNTS], _TINY)
+            counts: NDArray[np.float32] = np.maximum(pairs.counts, _TINY)
             return counts
         everything = np.ones(len(pairs.user), bool)
         return trees.chances(table(pairs, self.items, self.block_days, everything))
@@ -112,24 +102,14 @@ class RepeatPurchaseScorer(Scorer):
 class RepeatPurchase(Recipe):
     """Chances of own items by boosted trees (Friedman 2001; Ke et al. 2017), then popularity."""
 
-    capabilities: ClassVar[Capabilities] = RepeatPurchaseScorer.capabilities
     scorer: ClassVar[type[Scorer]] = RepeatPurchaseScorer
 
-    family: Literal["repeat_purchase"] = Field(
-        default="repeat_purchase", description="Name of the family."
-    )
+    family: Literal["repeat_purchase"] = Field(default="repeat_purchase", description=FAMILY)
     block_days: int = Field(
-        default=14,
-        ge=1,
-        le=365,
-        description="Days after an instant in which an item counts as taken again.",
+        default=14, ge=1, le=365, description="Days in which an item counts as taken again."
     )
     blocks: int = Field(
-        default=4,
-        ge=1,
-        le=26,
-        description="Number of blocks to learn from, back from the end; they cover at most half of "
-        "the window.",
+        default=4, ge=1, le=26, description="Blocks to learn from, at most half of the window."
     )
     iterations: int = Field(
         default=150, ge=1, le=10_000, description="Number of trees; fewer if examples are few."
@@ -180,7 +160,7 @@ class RepeatPurchase(Recipe):
             block_days=self.block_days,
             items=item_table(pairs_at(events, end), self.block_days),
             popularity=relative_popularity(history, self.popularity_half_life_days),
-            **trained_window(history),
+            **self.window(history),
         )
 
     def _examples(
@@ -195,15 +175,15 @@ class RepeatPurchase(Recipe):
         for back in range(1, min(self.blocks, length // (2 * block)) + 1):
             cut = end - back * block
             pairs = pairs_at(events, cut)
-            labels = answers(events, pairs, cut, cut + block)
-            wanted = labels.came[pairs.user]
+            taken, came = answers(events, pairs, cut, cut + block)
+            wanted = came[pairs.user]
             if back == 1:  # the other blocks have about as many pairs
-                share = self._share(wanted, labels.again)
+                share = self._share(wanted, taken)
             turn = (_phase(pairs, item_phase) - back * share) % 1.0  # other pairs in each block
-            wanted &= labels.again | (turn < share)
+            wanted &= taken | (turn < share)
             items = item_table(pairs, self.block_days)
             rows.append(table(pairs, items, self.block_days, wanted))
-            again.append(labels.again[wanted])
+            again.append(taken[wanted])
         return np.concatenate(rows), np.concatenate(again), share
 
     def _share(self, wanted: NDArray[np.bool_], again: NDArray[np.bool_]) -> float:

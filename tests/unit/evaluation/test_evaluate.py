@@ -46,12 +46,9 @@ class Ranked(Scorer):
     capabilities: ClassVar[Capabilities] = Capabilities(fold_in=True, deterministic=True)
     worth: NDArray[np.float32]
 
-    def score(self, history: History) -> Scores:
+    def _fold_in(self, history: History) -> Scores:
         users = np.ones((history.n_users, 1), np.float32)
         return Scores(users=users, items=self.worth[:, None])
-
-    def fold_in(self, history: History) -> Scores:
-        return self.score(history)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         return {}

@@ -123,11 +123,8 @@ class Empty(Scorer):
         fold_in=True, deterministic=True, ratings=True
     )
 
-    def score(self, history: History) -> Scores:
+    def _fold_in(self, history: History) -> Scores:
         return Scores(sparse_bonus=history.seen)
-
-    def fold_in(self, history: History) -> Scores:
-        return self.score(history)
 
     def arrays(self):
         return {}
