@@ -1,14 +1,14 @@
-"""Factors: alternating least squares on decayed confidence, by implicit.
+"""Alternating least squares on decayed confidence, by implicit.
 
-Promises: start vectors belong to item ids and users start at zero, so the result depends on the
-data and the salt alone, never on pseudonyms or on the order of rows; on the CPU it is the same to
-the bit for any number of threads. A user's factors are the exact optimum given the items': the
-trained ones are what folding in the training window gives.
+Guarantees: start vectors belong to item ids and users start at zero, so the result depends on the
+data, the seed and the replicate alone, never on pseudonyms or on the order of rows; on the CPU it
+is the same to the bit for any number of threads. A user's factors are the exact optimum given the
+items': folding in the training window gives the trained ones.
 
-The objective is the one of Hu, Koren and Volinsky (2008) as implicit reads it: the cell *is* the
-confidence. Of a cell in the window with confidence c, the model pays c·(1 − u·v)²; of any other
-1·(u·v)². So with alpha < 1 a preference seen weighs *less* than one not seen: right where absence
-says much, as among the staples of a grocer.
+The objective is that of Hu, Koren and Volinsky (2008) as implicit reads it: the cell *is* the
+confidence. A cell of the window with confidence c costs c·(1 − u·v)²; any other cell costs (u·v)².
+So with alpha < 1 a cell of the window weighs *less* than an empty one, which suits data where an
+absent item is informative, such as the staples of a grocer.
 """
 
 from __future__ import annotations
@@ -26,20 +26,15 @@ from threadpoolctl import threadpool_limits
 from pipeline.base import Progress, silent
 from pipeline.data.matrix import History
 from pipeline.errors import ConfigError
-from pipeline.models.contract import Capabilities, Recipe, Scorer, Scores, Span
-from pipeline.models.device import (
-    LeastSquares,
-    choose_device,
-    cuda_usable,
-    fit_on_cpu,
-    fit_on_gpu,
-)
-from pipeline.models.factor_scorer import StoredScorer, stored
+from pipeline.models.contract import FAMILY, Capabilities, HalfLife, Penalty, Recipe, Scorer, Span
+from pipeline.models.device import LeastSquares, choose_device, fit_on_cpu, fit_on_gpu
+from pipeline.models.factor_scorer import StoredScorer, iteration_callback, stored
 from pipeline.models.keyed_random import keyed_normal
 
 _START = np.float32(0.01)
 """Standard deviation of a start vector's entries; implicit's own starts are as small."""
 _GRAM_ROWS = 1 << 15
+"""Rows of V converted to float64 at a time, so that no float64 copy of all of V is needed."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -49,28 +44,21 @@ class AlsScorer(StoredScorer):
     Attributes
     ----------
     scale
-        What a cell of `History.confidence` is multiplied by; fixed in training.
+        Factor on the cells of `History.confidence`; fixed in training.
     half_life_days, regularization
         As in the recipe.
     """
 
-    capabilities: ClassVar[Capabilities] = Capabilities(fold_in=True, deterministic=True)
+    declared: ClassVar[Capabilities] = Capabilities(fold_in=True, deterministic=True)
 
     scale: float
     half_life_days: float | None
     regularization: float
 
-    def fold_in(self, history: History) -> Scores:
-        """Solve each user's least squares given the items; without confidence: zero, no list."""
-        self.check(history)
-        return Scores(self.factors_of_others(history), self.item_factors)
-
     def factors_of_others(self, history: History) -> NDArray[np.float32]:
-        """Solve each user's least squares given the items.
-
-        Ages count back from the end of training, where the scale was fixed: that time has passed
-        since makes nobody's events weigh less.
-        """
+        """Solve each user's least squares given the items; 0 for a user without confidence."""
+        # Ages count back from the end of training, where the scale was fixed: otherwise time that
+        # passed since would lower the weight of all events.
         cells = replace(history, end=self.trained_until).confidence(self.half_life_days)
         cells.data *= np.float32(self.scale)
         return solve_users(self.item_factors, cells, self.regularization)
@@ -79,7 +67,6 @@ class AlsScorer(StoredScorer):
 class Als(Recipe):
     """Alternating least squares for implicit feedback (Hu, Koren and Volinsky 2008)."""
 
-    capabilities: ClassVar[Capabilities] = AlsScorer.capabilities
     scorer: ClassVar[type[Scorer]] = AlsScorer
     hash_excluded: ClassVar[frozenset[str]] = frozenset({"device"})
     space: ClassVar[Mapping[str, Span]] = {
@@ -88,83 +75,70 @@ class Als(Recipe):
         "half_life_days": Span((15.0, 30.0, 60.0, 120.0, 365.0), 3.0, 1000.0),
     }
 
-    family: Literal["als"] = Field(default="als", description="Name of the family.")
-    factors: int = Field(default=64, ge=1, le=1024, description="Length of a vector.")
-    regularization: float = Field(
-        default=10.0, ge=1e-6, le=1e6, description="Weight of the squared length of all vectors."
-    )
+    family: Literal["als"] = Field(default="als", description=FAMILY)
+    factors: int = Field(default=64, ge=1, le=1024, description="Length of a factor vector.")
+    regularization: Penalty = Field(default=10.0, description="L2 penalty on all factor vectors.")
     alpha: float = Field(
-        default=1.0,
-        gt=0,
-        le=1e6,
-        description="Confidence of the mean cell; cells are scaled to it, so it means the same on "
-        "any data.",
+        default=1.0, gt=0, le=1e6, description="Mean confidence, to which all cells are scaled."
     )
     iterations: int = Field(default=10, ge=1, le=1000, description="Rounds of training.")
-    half_life_days: float | None = Field(
-        default=90.0, gt=0, le=3650, description="Days after which an event counts half, if ever."
+    half_life_days: HalfLife | None = Field(
+        default=90.0, description="Days after which an event counts half; null means no decay."
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
-        default="auto",
-        description="Where to train; `auto` takes a GPU if there is one, `cuda` insists on it.",
+        default="auto", description="Training device: `auto` prefers a GPU, `cuda` requires one."
     )
     random_state: int = Field(default=0, ge=0, description="Seed of the start vectors.")
 
     def peak_bytes(self, history: History) -> int:
-        """The events while they are summed; or cells in both directions, factors, and a part of
-        the items' in float64.
+        """Estimate the larger of the events during their sum, and the fit.
+
+        The fit holds cells in both directions, factors, and a part of the items' in float64.
         """
         rows = history.n_users + history.n_items
         factors = rows * self.factors * 8 + min(history.n_items, _GRAM_ROWS) * self.factors * 8
         return max(len(history.item) * 16, int(history.seen.nnz) * 16 + factors)
 
     def fitted_bytes(self, history: History) -> int:
-        """The vectors."""
+        """Return the bytes of the factors."""
         return (history.n_users + history.n_items) * self.factors * 4
 
-    def train(
-        self, history: History, *, replicate: int = 0, progress: Progress = silent
-    ) -> AlsScorer:
+    def train(self, history: History, *, replicate: int = 0, progress: Progress = silent) -> Scorer:
         """Fit the items, then each user exactly.
 
         Raises
         ------
         ResourceError
-            ``cuda`` was asked for and no GPU can be used.
+            `device.no_gpu`: ``cuda`` is required and no GPU can be used.
         ConfigError
-            The fit did not stay finite.
+            `model.diverged`: the fit did not stay finite.
         """
-        device = choose_device(self.device, cuda_usable)
+        device = choose_device(self.device)
         cells = history.confidence(self.half_life_days)
+        # The mean is taken in float64: a float32 sum of millions of cells would lose digits.
         scale = self.alpha / float(cells.data.mean(dtype=np.float64)) if cells.nnz else self.alpha
         cells.data *= np.float32(scale)
         key = f"als|item|{self.random_state}|{replicate}"
         start = keyed_normal(history.item_ids, self.factors, key=key) * _START
+        report = iteration_callback("als", self.iterations, progress)
+        how = LeastSquares(self.regularization, self.iterations, report)
         fit = fit_on_gpu if device == "cuda" else fit_on_cpu
-        items = fit(self._how(progress), cells, start) if cells.nnz else np.zeros_like(start)
+        items = fit(how, cells, start) if cells.nnz else np.zeros_like(start)
         if not np.isfinite(items).all():
             raise ConfigError(
                 "model.diverged",
                 f"als: the factors did not stay finite; raise regularization ({self.regularization}"
                 f") or lower alpha ({self.alpha})",
             )
-        users = solve_users(items, cells, self.regularization)
         return AlsScorer(
             item_factors=items,
-            **stored(history.user_ids, users),
+            **stored(history.user_ids, solve_users(items, cells, self.regularization)),
             scale=scale,
             half_life_days=self.half_life_days,
             regularization=self.regularization,
-            item_ids=history.item_ids,
-            trained_until=history.end,
+            **self.window(history),
             trained_on=device,
         )
-
-    def _how(self, progress: Progress) -> LeastSquares:
-        def report_iteration(done: int, *_: object) -> None:
-            progress(f"als: iteration {done + 1} of {self.iterations}")
-
-        return LeastSquares(self.regularization, self.iterations, report_iteration)
 
 
 def solve_users(
@@ -178,6 +152,8 @@ def solve_users(
         ``(n_items, f)`` float32, V.
     cells
         Users × items confidence, already scaled: the diagonals of C.
+    regularization
+        λ > 0.
 
     Returns
     -------
@@ -185,19 +161,20 @@ def solve_users(
     """
     factors = item_factors.shape[1]
     users = np.zeros((cells.shape[0], factors), np.float32)
-    with threadpool_limits(1, "blas"):  # on small matrices BLAS threads only cost
+    with threadpool_limits(1, "blas"):  # threads cost more than f × f matrices gain
         everywhere = _gram(item_factors) + regularization * np.eye(factors)
         for row in np.flatnonzero(np.diff(cells.indptr)):
             own = slice(cells.indptr[row], cells.indptr[row + 1])
             confidence = cells.data[own].astype(np.float64)
             items = item_factors[cells.indices[own]].astype(np.float64)
+            # VᵀV is shared by all users, so a row only adds what its own cells change.
             left = everywhere + items.T @ ((confidence - 1.0)[:, None] * items)
             users[row] = np.linalg.solve(left, items.T @ confidence)
     return users
 
 
 def _gram(matrix: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return ``VᵀV`` in float64, without a copy of all of V."""
+    """Return ``VᵀV`` in float64."""
     gram = np.zeros((matrix.shape[1], matrix.shape[1]))
     for at in range(0, len(matrix), _GRAM_ROWS):
         part = matrix[at : at + _GRAM_ROWS].astype(np.float64)

@@ -1,22 +1,21 @@
-"""Ratings as numbers: who rates high, what is rated high, and how tastes differ beyond that.
+"""Biased matrix factorisation of ratings: means, biases of users and items, and factors.
 
-Promises: scores are ratings on the scale of the data, so they are judged by RMSE and MAE, too; of
-several ratings of one item by one user the newest counts; nothing is kept of anybody: a user is
-solved exactly from their own ratings given the items, in training and later alike.
+Guarantees: scores are ratings on the scale of the data, so RMSE and MAE are measured as well; of
+several ratings of one item by one user the newest counts; no user is stored: a user is solved
+exactly from their own ratings given the items, in training and later alike.
 
     r(u, i) = μ + b_u + b_i + p_u · q_i
 
-with the least Σ (rating − r)² + λ (Σ b_u² + Σ |p_u|² + Σ b_i² + Σ |q_i|²) over the ratings given
-(Koren, Bell and Volinsky 2009). Users and items take turns, each row a closed form given the other
-side (alternating least squares, Zhou et al. 2008; they weigh λ by the ratings of a row, which was
-no better here). Without factors it is Koren's damped baseline: b = Σ (what is left) ÷ (λ + count).
+minimises Σ (rating − r)² + λ (Σ b_u² + Σ |p_u|² + Σ b_i² + Σ |q_i|²) over the ratings given (Koren,
+Bell and Volinsky 2009). Users and items take turns, each row a closed form given the other side
+(alternating least squares, Zhou et al. 2008; they weigh λ by the ratings of a row, which was no
+better here). Without factors it is Koren's damped baseline: b = Σ residuals ÷ (λ + count).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -28,14 +27,9 @@ from threadpoolctl import threadpool_limits
 from pipeline.base import Progress, silent
 from pipeline.data.matrix import History
 from pipeline.errors import DataError
-from pipeline.models.contract import (
-    Capabilities,
-    Recipe,
-    Scorer,
-    Scores,
-    Span,
-)
+from pipeline.models.contract import FAMILY, Capabilities, Penalty, Recipe, Scorer, Scores, Span
 from pipeline.models.keyed_random import keyed_normal
+from pipeline.models.sparse_rows import csr_from_pairs
 
 _Side = tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]]
 """Factors and biases of the users, or of the items."""
@@ -45,7 +39,7 @@ _START = np.float32(0.1)
 
 @dataclass(frozen=True, eq=False)
 class BiasedMfScorer(Scorer):
-    """What is known of the items; users come with their history.
+    """Factors and biases of the items; users come with their history.
 
     Attributes
     ----------
@@ -59,29 +53,21 @@ class BiasedMfScorer(Scorer):
         λ, as in the recipe.
     """
 
-    capabilities: ClassVar[Capabilities] = Capabilities(
-        fold_in=True, deterministic=True, ratings=True
-    )
+    declared: ClassVar[Capabilities] = Capabilities(fold_in=True, deterministic=True, ratings=True)
 
     mean: float
     item_factors: NDArray[np.float32]
     item_biases: NDArray[np.float32]
     regularization: float
-    item_ids: NDArray[np.str_]
-    trained_until: datetime
-    trained_on: str = "cpu"
 
-    def score(self, history: History) -> Scores:
-        """Score each user by their own ratings in `history`; nothing is kept of anybody."""
-        return self.fold_in(history)
-
-    def fold_in(self, history: History) -> Scores:
-        """Solve each user given the items; without a rating: zero, no list."""
-        self.check(history)
+    def _fold_in(self, history: History) -> Scores:
+        """Solve each user given the items; 0 and no list without a rating."""
         cells = ratings_of(history)
         cells.data -= self.mean
-        factors, biases = _solve(cells, self.item_factors, self.item_biases, self.regularization)
+        side = (self.item_factors, self.item_biases)
+        factors, biases = _solve(cells, side, self.regularization)
         rated = (np.diff(cells.indptr) > 0).astype(np.float64)
+        # Two more columns make one inner product of factors, mean and biases.
         users = np.column_stack([factors, (self.mean + biases) * rated, rated])
         ones = np.ones(len(self.item_ids), np.float32)
         items = np.column_stack([self.item_factors, ones, self.item_biases])
@@ -89,51 +75,48 @@ class BiasedMfScorer(Scorer):
 
 
 class BiasedMf(Recipe):
-    """Damped biases of users and items, and factors of what they do not tell."""
+    """Damped biases of users and items, and factors of the remaining differences."""
 
-    capabilities: ClassVar[Capabilities] = BiasedMfScorer.capabilities
     scorer: ClassVar[type[Scorer]] = BiasedMfScorer
     space: ClassVar[Mapping[str, Span]] = {
         "regularization": Span((2.0, 5.0, 10.0, 20.0, 50.0), 0.1, 1000.0),
     }
 
-    family: Literal["biased_mf"] = Field(default="biased_mf", description="Name of the family.")
+    family: Literal["biased_mf"] = Field(default="biased_mf", description=FAMILY)
     factors: int = Field(
-        default=8, ge=0, le=256, description="Length of a vector; 0 leaves biases alone."
+        default=8, ge=0, le=256, description="Length of a factor vector; 0 leaves biases alone."
     )
-    regularization: float = Field(
-        default=10.0,
-        ge=1e-6,
-        le=1e6,
-        description="Damping: with as many ratings as this, a bias counts half of what they say.",
+    regularization: Penalty = Field(
+        default=10.0, description="L2 penalty: number of ratings at which a bias counts half."
     )
     iterations: int = Field(default=10, ge=1, le=1000, description="Rounds of training.")
     random_state: int = Field(default=0, ge=0, description="Seed of the start vectors.")
 
     def peak_bytes(self, history: History) -> int:
-        """The ratings while they are sorted, or in both directions with the vectors of a turn."""
+        """Estimate the larger of the sorted ratings, and a turn.
+
+        A turn holds the ratings in both directions and the vectors of both sides.
+        """
         given = 0 if history.rating is None else int(np.count_nonzero(~np.isnan(history.rating)))
         users, items = history.n_users, history.n_items
         turn = 8 * (self.factors + 1) * (users + items + max(users, items))
         draws = 26 * self.factors * items
         return max(given * 48, given * 28 + max(turn, draws))
 
-    def train(
-        self, history: History, *, replicate: int = 0, progress: Progress = silent
-    ) -> BiasedMfScorer:
+    def train(self, history: History, *, replicate: int = 0, progress: Progress = silent) -> Scorer:
         """Fit the items.
 
         Raises
         ------
         DataError
-            The window holds no rating.
+            `model.no_ratings`: the window holds no rating.
         """
         cells = ratings_of(history)
         if not cells.nnz:
             raise DataError(
                 "model.no_ratings",
-                "the recipe predicts ratings and no event of the window is one; take it out of the "
-                "recipes, or deliver events of kind 'rating' with a value",
+                "The recipe predicts ratings, but no event of the window is a rating; remove it "
+                "from the recipes, or deliver events of kind 'rating' with a value",
                 where="biased_mf",
             )
         mean = float(cells.data.mean())
@@ -143,62 +126,59 @@ class BiasedMf(Recipe):
         start = keyed_normal(history.item_ids, self.factors, key=key) * _START
         items: _Side = (start, np.zeros(history.n_items))
         for done in range(self.iterations):
-            users = _solve(cells, *items, self.regularization)
-            items = _solve(by_item, *users, self.regularization)
-            progress(f"rated: iteration {done + 1} of {self.iterations}")
+            users = _solve(cells, items, self.regularization)
+            items = _solve(by_item, users, self.regularization)
+            progress(f"biased_mf: iteration {done + 1} of {self.iterations}")
         return BiasedMfScorer(
             mean=mean,
             item_factors=items[0].astype(np.float32),
             item_biases=items[1].astype(np.float32),
             regularization=self.regularization,
-            item_ids=history.item_ids,
-            trained_until=history.end,
+            **self.window(history),
         )
 
 
 def ratings_of(history: History) -> sp.csr_matrix:
-    """Users × items float64: the newest rating of each pair; a rating of 0 is a cell, too."""
+    """Return users × items float64: the newest rating of each pair; a rating of 0 is a cell."""
     shape = (history.n_users, history.n_items)
     if history.rating is None:
         return sp.csr_matrix(shape)
     rated = np.flatnonzero(~np.isnan(history.rating))[::-1]
     pair = history.user[rated].astype(np.int64) * history.n_items + history.item[rated]
-    # Events of a user stand in the order of time: of a pair, the first from behind is the newest.
+    # Events of a user are in the order of time, here reversed; `unique` returns the first of equal
+    # pairs, which is the newest.
     pair, newest = np.unique(pair, return_index=True)
-    user, item = np.divmod(pair, history.n_items)
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(user, minlength=history.n_users))])
     value = history.rating[rated[newest]].astype(np.float64)
-    return sp.csr_matrix((value, item, indptr), shape=shape)
+    return csr_from_pairs(pair, value, shape)
 
 
-def _solve(
-    cells: sp.csr_matrix,
-    factors: NDArray[np.floating[Any]],
-    biases: NDArray[np.floating[Any]],
-    regularization: float,
-) -> _Side:
+def _solve(cells: sp.csr_matrix, side: _Side, regularization: float) -> _Side:
     """Solve ``(FᵀF + λI) x = Fᵀ(r − b)`` for each row over its own cells; 0 without any.
 
     Parameters
     ----------
     cells
-        Rows × columns: ratings less their mean.
-    factors, biases
-        ``(n_columns, f)`` and ``(n_columns,)``: F is `factors` and a column of ones, b `biases`.
+        Rows × columns: ratings minus their mean.
+    side
+        ``(n_columns, f)`` factors and ``(n_columns,)`` biases b of the columns: F is the factors
+        and a column of ones.
+    regularization
+        λ > 0.
 
     Returns
     -------
     ``(n_rows, f)`` and ``(n_rows,)`` float64, the factors and biases of the rows.
     """
+    factors, biases = side
     width = factors.shape[1] + 1
     solved = np.zeros((cells.shape[0], width))
     penalty = regularization * np.eye(width)
-    with threadpool_limits(1, "blas"):  # on small matrices BLAS threads only cost
+    with threadpool_limits(1, "blas"):  # threads cost more than f × f matrices gain
         for row in np.flatnonzero(np.diff(cells.indptr)):
             own = slice(cells.indptr[row], cells.indptr[row + 1])
             column = cells.indices[own]
-            known = np.ones((len(column), width))
-            known[:, :-1] = factors[column]
+            other_side = np.ones((len(column), width))
+            other_side[:, :-1] = factors[column]
             left = cells.data[own] - biases[column]
-            solved[row] = np.linalg.solve(known.T @ known + penalty, known.T @ left)
+            solved[row] = np.linalg.solve(other_side.T @ other_side + penalty, other_side.T @ left)
     return solved[:, :-1], solved[:, -1]

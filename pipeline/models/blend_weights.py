@@ -1,4 +1,4 @@
-"""How much each part of a blend counts, chosen on windows before the holdout.
+"""Weights of the parts of a blend, selected on windows before the holdout.
 
 Guarantees: on these windows the mixture is not worse than the best part alone; it trades at most
 `MAX_TRADED_GAIN` of the gain of blending for list stability and, where lists exclude items that the
@@ -14,6 +14,8 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import attrgetter
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,16 +24,18 @@ from pipeline.data.matrix import History
 from pipeline.models.tuning import CandidatePool, PartScores, utility
 
 MAX_TRADED_GAIN = 1 / 3
-"""The share of what a blend wins over its best part (in log NDCG) that calm and a wider choice of
-items may cost. NDCG alone drifts towards what sells everywhere, which a list for discovery is not
-for, and it does not see lists that are others every morning."""
+"""Share of a blend's gain over its best part (in log NDCG) that stability and coverage may cost.
+NDCG alone favours items that are popular everywhere, which lists for discovery should not hold, and
+does not measure how much of a list changes overnight."""
 COVERAGE_WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4)
-"""Per cent of worth for one per cent more of the catalogue: each leads to another mixture."""
+"""Per cent of utility for one per cent more of the catalogue: each leads to another mixture."""
 _LEAST = 0.002
-"""A move that gains less than this share is not made."""
+"""Smallest gain, as a share, for which a move is made."""
 _SWEEPS = 6
 _ZERO = 1e-9
-"""Stands for 0 in logarithms."""
+"""Replaces 0 in logarithms."""
+_NDCG: Callable[[MixtureResult], float] = attrgetter("ndcg")
+_UTILITY: Callable[[MixtureResult], float] = attrgetter("utility")
 
 Trends = Callable[[float, float], NDArray[np.float32]]
 """Takes `recency_boost` and `popularity_penalty`, returns ``(n_items,)`` float32 > 0."""
@@ -48,9 +52,16 @@ class Mixture:
 
 @dataclass(frozen=True)
 class MixtureResult:
-    """Mean log NDCG and mean log coverage over the windows: differences are shares.
+    """Measured values of a mixture over the windows.
 
-    `stability` is the share of the lists that stays overnight, 1 where nobody asked.
+    Attributes
+    ----------
+    mixture
+        The mixture.
+    ndcg, coverage
+        Mean of the logarithms, so that differences are shares.
+    stability
+        Mean share of list entries kept overnight; 1 if no window measures it.
     """
 
     mixture: Mixture
@@ -60,11 +71,11 @@ class MixtureResult:
 
     @property
     def utility(self) -> float:
-        """Mean log NDCG, and what the share of lists that stays overnight is worth."""
+        """Logarithm of `tuning.utility`."""
         return self.ndcg + math.log(max(utility(1.0, self.stability), _ZERO))
 
     def at(self, price: float) -> float:
-        """Return the utility with coverage at a price."""
+        """Return the utility plus the coverage at a price."""
         return self.utility + price * self.coverage
 
 
@@ -77,73 +88,61 @@ def optimise_mixture(
     untrended_parts: Sequence[str],
     trends: Callable[[History], Trends],
 ) -> Mixture:
-    """Climb from `start`, and from the best part alone, one weight or exponent at a time.
+    """Search from `start`, and from the best part alone, one weight or exponent at a time.
 
     Parameters
     ----------
+    start
+        First mixture; returned if there are no pools.
     pools
-        One a window; without any, `start` is returned.
+        One per window.
     grid
-        Values to try for ``weights``, ``recency_boost`` and ``popularity_penalty``; what is absent
-        stays as it is. If the weights do, `start` is what the choice is held against, not the best
-        part alone.
+        Values to try for ``weights``, ``recency_boost`` and ``popularity_penalty``; an absent field
+        keeps its value. Without ``weights``, the result is compared with `start` instead of the
+        best part alone.
     maximise_coverage
-        Of the mixtures seen that find enough, take the widest that is as calm as the one that is
-        worth most; without, that one.
+        Of the mixtures within the traded gain, take the one of largest coverage that is as stable
+        as the one of largest utility; if False, take that one.
     untrended_parts
         Parts that the trend does not multiply.
     trends
-        What a window's items are multiplied by.
+        Returns the factors of a window's items.
     """
     if not pools:
         return start
-    cache = MixtureCache([CandidateRanking(pool, untrended_parts, trends) for pool in pools])
+    cache = MixtureCache(pools, untrended_parts, trends)
     alone = (
-        max(map(cache.of, _alone(start, grid)), key=_ndcg) if "weights" in grid else cache.of(start)
+        max(map(cache.of, _alone(start, grid)), key=_NDCG) if "weights" in grid else cache.of(start)
     )
     starts = (cache.of(start), alone)
-    here = max((_coordinate_search(one, cache, grid, _ndcg) for one in starts), key=_ndcg)
+    here = max((_coordinate_search(begin, cache, grid, _NDCG) for begin in starts), key=_NDCG)
+    # Each price leads the search elsewhere, and all mixtures on the way stay in the cache.
     for price in COVERAGE_WEIGHTS if maximise_coverage else COVERAGE_WEIGHTS[:1]:
         here = _coordinate_search(here, cache, grid, partial(MixtureResult.at, price=price))
-    top = max(cache.seen, key=_ndcg).ndcg
+    top = max(cache.seen, key=_NDCG).ndcg
     floor = top - MAX_TRADED_GAIN * (top - alone.ndcg)
 
     def near(result: MixtureResult) -> bool:
         return result.ndcg >= floor
 
-    best = max(filter(near, cache.seen), key=_utility)
-    best = _coordinate_search(best, cache, grid, _utility, near)
+    best = max(filter(near, cache.seen), key=_UTILITY)
+    best = _coordinate_search(best, cache, grid, _UTILITY, near)
     if not maximise_coverage:
         return best.mixture
 
     def as_stable(result: MixtureResult) -> bool:
         return near(result) and result.stability >= best.stability
 
-    here = max(filter(as_stable, cache.seen), key=lambda result: (result.coverage, result.utility))
-    return _coordinate_search(here, cache, grid, _coverage, as_stable).mixture
-
-
-def _ndcg(result: MixtureResult) -> float:
-    return result.ndcg
-
-
-def _utility(result: MixtureResult) -> float:
-    return result.utility
-
-
-def _coverage(result: MixtureResult) -> float:
-    return result.coverage
+    here = max(filter(as_stable, cache.seen), key=attrgetter("coverage", "utility"))
+    return _coordinate_search(here, cache, grid, attrgetter("coverage"), as_stable).mixture
 
 
 def _alone(start: Mixture, grid: Mapping[str, Sequence[float]]) -> Iterator[Mixture]:
-    """Yield each part alone, as it would be without a blend."""
-    bare = replace(
-        start,
-        recency_boost=0.0 if "recency_boost" in grid else start.recency_boost,
-        popularity_penalty=0.0 if "popularity_penalty" in grid else start.popularity_penalty,
-    )
+    """Yield each part alone, without the exponents that are searched."""
+    boost = 0.0 if "recency_boost" in grid else start.recency_boost
+    penalty = 0.0 if "popularity_penalty" in grid else start.popularity_penalty
     for name in start.weights:
-        yield replace(bare, weights={other: float(other == name) for other in start.weights})
+        yield Mixture({other: float(other == name) for other in start.weights}, boost, penalty)
 
 
 def _coordinate_search(
@@ -153,11 +152,12 @@ def _coordinate_search(
     value: Callable[[MixtureResult], float],
     near: Callable[[MixtureResult], bool] = lambda _: True,
 ) -> MixtureResult:
-    """Move while that is worth more, and never to what is not near enough."""
+    """Change one field at a time while that raises `value`, only to mixtures that are `near`."""
+    exponents = [("recency_boost", None), ("popularity_penalty", None)]
     for _ in range(_SWEEPS):
         before = here
-        for moves in _moves(here.mixture, grid):
-            results = [cache.of(mixture) for mixture in moves(here.mixture)]
+        for field, part in [*(("weights", name) for name in here.mixture.weights), *exponents]:
+            results = [cache.of(mixture) for mixture in _moves(here.mixture, grid, field, part)]
             best = max(filter(near, results), key=value, default=here)
             if value(best) > value(here) + _LEAST:
                 here = best
@@ -167,85 +167,66 @@ def _coordinate_search(
 
 
 def _moves(
-    start: Mixture, grid: Mapping[str, Sequence[float]]
-) -> Iterator[Callable[[Mixture], list[Mixture]]]:
-    """Yield, for each thing that can be moved, what gives the mixtures that differ in it."""
-
-    def weight_moves(name: str) -> Callable[[Mixture], list[Mixture]]:
-        def moves(here: Mixture) -> list[Mixture]:
-            others = [dict(here.weights) | {name: value} for value in grid["weights"]]
-            return [replace(here, weights=w) for w in others if any(w.values())]
-
-        return moves
-
-    if "weights" in grid:
-        for name in start.weights:
-            yield weight_moves(name)
-    if "recency_boost" in grid:
-        yield lambda here: [replace(here, recency_boost=value) for value in grid["recency_boost"]]
-    if "popularity_penalty" in grid:
-        yield lambda here: [
-            replace(here, popularity_penalty=value) for value in grid["popularity_penalty"]
-        ]
+    here: Mixture, grid: Mapping[str, Sequence[float]], field: str, part: str | None
+) -> list[Mixture]:
+    """Return the mixtures that differ from `here` in one weight or exponent."""
+    changes: list[dict[str, Any]] = [{field: value} for value in grid.get(field, ())]
+    if part is not None:
+        changes = [{field: {**here.weights, part: value}} for value in grid.get(field, ())]
+    mixtures = [replace(here, **change) for change in changes]
+    return [mixture for mixture in mixtures if any(mixture.weights.values())]
 
 
 class MixtureCache:
-    """Every mixture that was measured, once."""
+    """Results of all mixtures that were measured on some pools.
 
-    def __init__(self, rankings: Sequence[CandidateRanking]) -> None:
-        self._rankings = rankings
+    Parameters
+    ----------
+    pools
+        One per window.
+    untrended_parts, trends
+        As in `optimise_mixture`.
+    """
+
+    def __init__(
+        self,
+        pools: Sequence[CandidatePool],
+        untrended_parts: Sequence[str],
+        trends: Callable[[History], Trends],
+    ) -> None:
         self._results: dict[tuple[float, ...], MixtureResult] = {}
+        self._pools: list[tuple[CandidatePool, _Scaled, _Scaled | None]] = []
+        scaled = partial(_Scaled, untrended_parts=untrended_parts, trends=trends)
+        for pool in pools:
+            now, check = scaled(pool.user, pool.part_scores), pool.stability
+            before = None if check is None else scaled(pool.user, check.part_scores)
+            self._pools.append((pool, now, before))
 
     @property
     def seen(self) -> list[MixtureResult]:
-        """All of them, in the order of trial."""
+        """All results, in the order of trial."""
         return list(self._results.values())
 
     def of(self, mixture: Mixture) -> MixtureResult:
-        """Measure a mixture, once."""
-        most = max(mixture.weights.values())  # lists know ratios alone
+        """Return the result of a mixture, measured once."""
+        most = max(mixture.weights.values())  # lists depend on the ratios of the weights alone
         ratios = (round(weight / most, 9) for weight in mixture.weights.values())
         key = (mixture.recency_boost, mixture.popularity_penalty, *ratios)
         if key not in self._results:
-            values = np.array([board.value(mixture) for board in self._rankings])
+            values, kept = [], []
+            for pool, now, before in self._pools:
+                mixed = now.mixed(mixture)
+                values.append(pool.value(mixed))
+                if pool.stability is not None and before is not None:
+                    kept.append(pool.stability.kept_share(mixed, before.mixed(mixture)))
             ndcg, coverage = np.log(np.maximum(values, _ZERO)).mean(axis=0)
-            kept = [
-                share for board in self._rankings if (share := board.stability(mixture)) is not None
-            ]
             stability = float(np.mean(kept)) if kept else 1.0
             self._results[key] = MixtureResult(mixture, float(ndcg), float(coverage), stability)
         return self._results[key]
 
 
-class CandidateRanking:
-    """A pool with the parts' scores scaled for each trend that is asked for."""
-
-    def __init__(
-        self,
-        pool: CandidatePool,
-        untrended_parts: Sequence[str],
-        trends: Callable[[History], Trends],
-    ) -> None:
-        self._pool, self._stability = pool, pool.stability
-        self._part_scores = _Scaled(pool.user, pool.part_scores, untrended_parts, trends)
-        if pool.stability is not None:
-            self._before = _Scaled(pool.user, pool.stability.part_scores, untrended_parts, trends)
-
-    def value(self, mixture: Mixture) -> tuple[float, float]:
-        """Return NDCG and coverage of the lists that a mixture makes."""
-        return self._pool.value(self._part_scores.mixed(mixture))
-
-    def stability(self, mixture: Mixture) -> float | None:
-        """Return how much of its lists of a day earlier stays; ``None`` where nobody asked."""
-        if self._stability is None:
-            return None
-        return self._stability.kept_share(
-            self._part_scores.mixed(mixture), self._before.mixed(mixture)
-        )
-
-
 class _Scaled:
-    """What scorers say, each scaled by the user's best, for each trend that is asked for."""
+    """Scores of the parts, each scaled by the user's best, for each trend that is tried."""
 
     def __init__(
         self,
@@ -254,31 +235,25 @@ class _Scaled:
         untrended_parts: Sequence[str],
         trends: Callable[[History], Trends],
     ) -> None:
-        self._part_scores, self._untrended_parts, self._trends = (
-            part_scores,
-            untrended_parts,
-            trends(part_scores.history),
-        )
+        self._part_scores, self._untrended_parts = part_scores, untrended_parts
+        self._trends = trends(part_scores.history)
         self._scaled: dict[tuple[str, float, float], NDArray[np.float32]] = {}
         self._first = np.flatnonzero(np.diff(user, prepend=-1))
         self._each = np.diff(np.append(self._first, len(user)))
 
     def mixed(self, mixture: Mixture) -> NDArray[np.float32]:
-        """``(n,)`` scores of the pairs."""
+        """Return ``(n,)`` scores of the pairs."""
         parts = (np.float32(w) * self._part(n, mixture) for n, w in mixture.weights.items() if w)
         return sum(parts, np.zeros(len(self._part_scores.item), np.float32))
 
     def _part(self, name: str, mixture: Mixture) -> NDArray[np.float32]:
         moves = name not in self._untrended_parts
-        key = (
-            name,
-            mixture.recency_boost if moves else 0.0,
-            mixture.popularity_penalty if moves else 0.0,
-        )
+        trend, spread = mixture.recency_boost, mixture.popularity_penalty
+        key = (name, trend, spread) if moves else (name, 0.0, 0.0)
         if key not in self._scaled:
             score = self._part_scores.scores[name]
             if moves:
-                score = score * self._trends(*key[1:])[self._part_scores.item]
+                score = score * self._trends(trend, spread)[self._part_scores.item]
             most = np.repeat(np.maximum.reduceat(score, self._first), self._each)
             scaled = np.zeros_like(score)
             np.divide(score, most, out=scaled, where=most > 0)

@@ -1,20 +1,19 @@
-"""Pairs: what a user has shall stand before what they have not, learnt one pair at a time.
+"""Bayesian personalised ranking: items of a user rank above the others, learnt pair by pair.
 
-Promises: start vectors belong to item ids and users start at zero; the order of the sampled pairs
-comes from the seed, and more than one thread race, so equal data may give other lists. A user's
-vector comes out of the same descent: whoever was not in the window has none.
+Guarantees: start vectors belong to item ids and users start at zero; the order of the sampled pairs
+comes from the seed, and several threads race, so equal data may give other lists. A user's vector
+comes out of the same descent: users outside the training window have none.
 
-Bayesian personalised ranking (Rendle et al. 2009) by implicit: for a user u, an item i that they
-have and an item j that they have not, a step up of ``log σ(u·(v_i − v_j))``. implicit draws j as
-often as people have it. Against such rivals the best possible score is ``log p(i | u) − log p(i)``,
-from which popularity is missing (Yi et al. 2019); so the log of how many people have an item is
-added to its bias once trained. On check-ins this doubles recall.
+By implicit (Rendle et al. 2009): for a user u, an item i of theirs and another item j, a step up of
+``log σ(u·(v_i − v_j))``. implicit draws j in proportion to its number of users. With such negative
+samples the best possible score is ``log p(i | u) − log p(i)``, which lacks popularity (Yi et al.
+2019); so the log of an item's number of users is added to its bias after training. On check-ins
+this doubles recall.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
@@ -26,32 +25,27 @@ from pydantic import Field
 from pipeline.base import Progress, silent
 from pipeline.data.matrix import History
 from pipeline.errors import ConfigError
-from pipeline.models.contract import Capabilities, Recipe, Scorer, Scores, Span
-from pipeline.models.factor_scorer import StoredScorer, stored
-from pipeline.models.keyed_random import keyed_normal
+from pipeline.models.contract import FAMILY, Capabilities, Recipe, Scorer, Span
+from pipeline.models.factor_scorer import StoredScorer, iteration_callback, stored
+from pipeline.models.keyed_random import keyed_normal, keyed_seed
 
 _SPREAD = np.float32(1 / np.sqrt(12))
 """Times 1/f: standard deviation of a start vector's entries; implicit's own starts are as wide."""
 _NO_USER = 0.5
-"""How many people an item counts that everybody gave back: its log stands below that of one."""
+"""Number of users of an item that all users returned: its log is below that of one user."""
 
 
 class BprScorer(StoredScorer):
-    """Factors of items and of the users known from training; it cannot score anybody else.
+    """Factors of items and of the users known from training; it cannot score other users.
 
-    An item's row is its vector and its bias with the log of popularity; a user's is their vector
-    and 1, or all 0 for whoever gave everything back.
+    An item's row is its vector and its bias with the log of popularity; a user's row is the vector
+    and 1, or all 0 for a user who returned everything.
     """
 
-    capabilities: ClassVar[Capabilities] = Capabilities(fold_in=False, deterministic=False)
-
-    def fold_in(self, history: History) -> Scores:
-        """Raise `KeyError`: a vector of one's own takes training."""
-        self.check(history)
-        return Scores(self.factors_of_others(history), self.item_factors)
+    declared: ClassVar[Capabilities] = Capabilities(fold_in=False, deterministic=False)
 
     def factors_of_others(self, history: History) -> NDArray[np.float32]:
-        """Raise `KeyError`: a vector of one's own takes training."""
+        """Raise `KeyError`: a user vector is learnt in training only."""
         raise KeyError(
             f"{history.n_users} users were not in the training window, so bpr cannot score them"
         )
@@ -60,7 +54,6 @@ class BprScorer(StoredScorer):
 class Bpr(Recipe):
     """Bayesian personalised ranking (Rendle et al. 2009)."""
 
-    capabilities: ClassVar[Capabilities] = BprScorer.capabilities
     scorer: ClassVar[type[Scorer]] = BprScorer
     hash_excluded: ClassVar[frozenset[str]] = frozenset({"threads"})
     space: ClassVar[Mapping[str, Span]] = {
@@ -69,44 +62,45 @@ class Bpr(Recipe):
         "regularization": Span((0.0025, 0.005, 0.01, 0.02), 0.0005, 0.1),
     }
 
-    family: Literal["bpr"] = Field(default="bpr", description="Name of the family.")
-    factors: int = Field(default=128, ge=1, le=1024, description="Length of a vector.")
+    family: Literal["bpr"] = Field(default="bpr", description=FAMILY)
+    factors: int = Field(default=128, ge=1, le=1024, description="Length of a factor vector.")
     learning_rate: float = Field(default=0.1, gt=0, le=1, description="Length of a step.")
     regularization: float = Field(
-        default=0.005, ge=0, le=1, description="Pull of every vector and bias towards 0, a step."
+        default=0.005, ge=0, le=1, description="L2 penalty per step on every vector and bias."
     )
     iterations: int = Field(
         default=150, ge=1, le=10_000, description="Rounds of as many pairs as the window has cells."
     )
     verify_negative_samples: bool = Field(
-        default=True, description="Whether a rival that the user has, too, is drawn for nothing."
+        default=True, description="Skip a negative sample that the user has as well."
     )
     threads: int = Field(
-        default=1, ge=1, le=64, description="Threads that train; more than one race."
+        default=1, ge=1, le=64, description="Threads of training; with several, results vary."
     )
-    random_state: int = Field(default=0, ge=0, description="Seed of the start and of the pairs.")
+    random_state: int = Field(default=0, ge=0, description="Seed of start vectors and pairs.")
 
     def peak_bytes(self, history: History) -> int:
-        """The events while they are summed; or cells with the user of each, and the vectors."""
+        """Estimate the larger of the events during their sum, and the fit.
+
+        The fit holds the cells with the user of each, and the vectors.
+        """
         rows = history.n_users + history.n_items
         vectors = rows * (self.factors + 1) * 8
         return max(len(history.item) * 16, int(history.seen.nnz) * 16 + vectors)
 
     def fitted_bytes(self, history: History) -> int:
-        """The vectors, a bias with each."""
+        """Return the bytes of the vectors, each with a bias."""
         return (history.n_users + history.n_items) * (self.factors + 1) * 4
 
-    def train(
-        self, history: History, *, replicate: int = 0, progress: Progress = silent
-    ) -> BprScorer:
-        """Fit, then give items their popularity back.
+    def train(self, history: History, *, replicate: int = 0, progress: Progress = silent) -> Scorer:
+        """Fit, then add the log of popularity to the item biases.
 
         Raises
         ------
         ConfigError
-            The fit did not stay finite.
+            `model.diverged`: the fit did not stay finite.
         """
-        cells = history.confidence(None)  # how much of it counts for nothing: a pair is a pair
+        cells = history.confidence(None)  # only the pattern counts: BPR samples pairs, not weights
         items, users = self._fit(history, cells, replicate, progress)
         if not (np.isfinite(items).all() and np.isfinite(users).all()):
             raise ConfigError(
@@ -114,14 +108,11 @@ class Bpr(Recipe):
                 f"bpr: the factors did not stay finite; lower learning_rate ({self.learning_rate})"
                 f" or raise regularization ({self.regularization})",
             )
-        people = np.bincount(cells.indices, minlength=history.n_items)
-        items[:, -1] += np.log(np.maximum(people, _NO_USER))
+        user_counts = np.bincount(cells.indices, minlength=history.n_items)
+        items[:, -1] += np.log(np.maximum(user_counts, _NO_USER))
         users[np.diff(cells.indptr) == 0] = 0.0
         return BprScorer(
-            item_factors=items,
-            **stored(history.user_ids, users),
-            item_ids=history.item_ids,
-            trained_until=history.end,
+            item_factors=items, **stored(history.user_ids, users), **self.window(history)
         )
 
     def _fit(
@@ -139,10 +130,6 @@ class Bpr(Recipe):
         users[:, -1] = 1.0
         if not cells.nnz:
             return items, users
-
-        def report_iteration(done: int, *_: object) -> None:
-            progress(f"bpr: iteration {done + 1} of {self.iterations}")
-
         model = BayesianPersonalizedRanking(
             factors=self.factors,
             learning_rate=self.learning_rate,
@@ -150,9 +137,10 @@ class Bpr(Recipe):
             iterations=self.iterations,
             verify_negative_samples=self.verify_negative_samples,
             num_threads=self.threads,
-            random_state=int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "little"),
+            random_state=keyed_seed(key),
         )
         model.item_factors, model.user_factors = items, users  # trained in place
-        with contextlib.suppress(ModelFitError):  # `train` looks at the factors itself
-            model.fit(cells, show_progress=False, callback=report_iteration)
+        report = iteration_callback("bpr", self.iterations, progress)
+        with contextlib.suppress(ModelFitError):  # `train` checks the factors itself
+            model.fit(cells, show_progress=False, callback=report)
         return items, users

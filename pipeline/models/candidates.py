@@ -1,10 +1,12 @@
-"""Which pairs may be among the best: one float32 product, and a bound on its rounding error.
+"""Candidate pairs for exact lists: one float32 product, and a bound on its rounding error.
 
-Promises: of every user, whatever may be among the best `k` by exact scores is returned, ties at the
-cut included; little else is, unless many scores lie within the error of one another.
+Guarantees: for each user, all pairs that may be among the best `k` by exact scores are returned,
+ties at the cut included; few others are, unless many scores lie within the error of one another.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
@@ -16,71 +18,76 @@ from pipeline.models.contract import Scores
 Cells = tuple[NDArray[np.int64], NDArray[np.float32]]
 """Pairs of a block, as row · width + column, and a value each."""
 _FEW = 32
-"""Without factors, a block with less than one cell in so many is not written out."""
+"""Without factors, a block is written out if more than one cell in this number is stored."""
 _LARGEST = np.finfo(np.float32).max
 _ROUNDING = 2.0**-24
 _SMALLEST = 2.0**-126
 
 
-def candidates(
-    scores: Scores,
-    k: int,
-    exclude: sp.csr_matrix | None,
-    forbidden: NDArray[np.bool_] | None,
-    longest: float,
-) -> Cells:
+@dataclass(frozen=True)
+class Limits:
+    """Limits of the lists of a block.
+
+    Attributes
+    ----------
+    k
+        Length of a list, ≥ 1.
+    longest
+        The largest norm of an item's factors.
+    exclude
+        Users × items of the block: stored cells are excluded.
+    forbidden
+        ``(n_items,)`` bool: items excluded for all users.
+    """
+
+    k: int
+    longest: float
+    exclude: sp.csr_matrix | None
+    forbidden: NDArray[np.bool_] | None
+
+
+def candidates(scores: Scores, limits: Limits) -> Cells:
     """Find the pairs of a block that may be among their users' best `k`.
 
     Parameters
     ----------
     scores
-        Of the block, without a profile; no cell of the sparse term is stored twice.
-    k
-        Length of a list, ≥ 1.
-    exclude
-        Users × items of the block: stored cells are no candidates.
-    forbidden
-        ``(n_items,)`` bool: nobody's candidates.
-    longest
-        The largest norm of an item's factors.
+        Of the block, without a history; no cell of the sparse term is stored twice.
+    limits
+        Limits of the lists.
 
     Returns
     -------
-    Cells
-        The pairs in the order of users and items, and what the sparse term adds to each.
+    The pairs in the order of users and items, and the value of the sparse term of each.
 
     Raises
     ------
     DataError
-        A score is not finite, or too large for float32.
+        `model.scores_not_finite`: a score is not finite, or too large for float32.
     """
     n, n_items = scores.shape
-    size = None if scores.users is None else norms(scores.users)
-    error = _error_bound(scores, size, longest)
+    size = np.zeros(n) if scores.users is None else norms(scores.users)
+    error = _error_bound(scores, size, limits.longest)
     cells = None if scores.sparse_bonus is None else _cells(scores.sparse_bonus)
-    if size is None and cells is not None and len(cells[0]) * _FEW < n * n_items:
-        return _allowed_cells(cells, n_items, exclude, forbidden)
-    block = _product(scores, size)
+    block: NDArray[np.float32]
+    if scores.users is not None and scores.items is not None:
+        block = scores.users @ scores.items.T
+    elif cells is not None and len(cells[0]) * _FEW < n * n_items:
+        return _allowed_cells(cells, n_items, limits)
+    else:
+        block = np.empty((n, n_items), np.float32)
+    block[size == 0] = -np.inf
     wobble = _add_cells(block, cells)
-    if exclude is not None:
-        block.reshape(-1)[_cells(exclude)[0]] = -np.inf
-    if forbidden is not None:
-        np.copyto(block, -np.inf, where=forbidden)
-    pair = _reaching(block, k, error, wobble)
+    if limits.exclude is not None:
+        block.reshape(-1)[_cells(limits.exclude)[0]] = -np.inf
+    if limits.forbidden is not None:
+        np.copyto(block, -np.inf, where=limits.forbidden)
+    pair = _reaching(block, limits.k, error, wobble)
     return pair, _picked(block, cells, pair)
 
 
-def _product(scores: Scores, size: NDArray[np.float64] | None) -> NDArray[np.float32]:
-    """Return the products of factors; −inf where nothing is known of the user."""
-    if scores.users is None or scores.items is None or size is None:
-        return np.full(scores.shape, -np.inf, np.float32)
-    block: NDArray[np.float32] = scores.users @ scores.items.T
-    block[size == 0] = -np.inf
-    return block
-
-
 def _add_cells(block: NDArray[np.float32], cells: Cells | None) -> Cells | None:
-    """Add the cells to `block`, rounded down; return by how much the sums may be higher."""
+    """Add the cells to `block`, rounded down; return the largest error of each sum."""
     if cells is None:
         return None
     (pair, value), flat = cells, block.reshape(-1)
@@ -106,9 +113,10 @@ def _reaching(
 def _picked(
     block: NDArray[np.float32], cells: Cells | None, pair: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    """Return the cells' values at some pairs, 0 where there is none; uses `block` up."""
+    """Return the cells' values at some pairs, 0 for pairs without a cell; overwrites `block`."""
     picked = np.zeros(len(pair), np.float32)
     if cells is not None:
+        # Marking the pairs in the block finds the cells among them without a sort.
         flat = block.reshape(-1)
         flat[pair] = np.inf
         hit = np.flatnonzero(flat[cells[0]] == np.inf)
@@ -117,58 +125,52 @@ def _picked(
 
 
 def _reached_by(block: NDArray[np.float32], k: int) -> NDArray[np.float64]:
-    """Return, for each row, a value that at least `k` cells reach; −inf where there are fewer.
+    """Return, for each row, a value that at least `k` cells reach; −inf in shorter rows.
 
-    The columns are dealt into piles; the k-th best of the piles' best is such a value, and with
-    many more piles than `k` it is nearly always the k-th best itself, for a fraction of the work.
+    The columns are split into groups; the k-th best of the groups' best is such a value, and with
+    many more groups than `k` it is nearly always the k-th best itself, for a fraction of the work.
     """
     n, columns = block.shape
     if k > columns:
         return np.full(n, -np.inf)
-    piles = min(columns, 64 * k)
-    depth = columns // piles
-    best = block[:, : piles * depth].reshape(n, depth, piles).max(axis=1)
-    return np.partition(best, piles - k, axis=1)[:, piles - k].astype(np.float64)
+    groups = min(columns, 64 * k)
+    depth = columns // groups
+    best = block[:, : groups * depth].reshape(n, depth, groups).max(axis=1)
+    return np.partition(best, groups - k, axis=1)[:, groups - k].astype(np.float64)
 
 
-def _allowed_cells(
-    cells: Cells,
-    n_items: int,
-    exclude: sp.csr_matrix | None,
-    forbidden: NDArray[np.bool_] | None,
-) -> Cells:
-    """Return the cells that may appear, in the order of users and items."""
+def _allowed_cells(cells: Cells, n_items: int, limits: Limits) -> Cells:
+    """Return the cells that are not excluded, in the order of users and items."""
     order = np.argsort(cells[0])
     pair, value = cells[0][order], cells[1][order]
     keep = np.ones(len(pair), bool)
-    if exclude is not None:
-        keep &= ~np.isin(pair, _cells(exclude)[0])
-    if forbidden is not None:
-        keep &= ~forbidden[pair % n_items]
+    if limits.exclude is not None:
+        keep &= ~np.isin(pair, _cells(limits.exclude)[0])
+    if limits.forbidden is not None:
+        keep &= ~limits.forbidden[pair % n_items]
     return pair[keep], value[keep]
 
 
-def _error_bound(
-    scores: Scores, size: NDArray[np.float64] | None, longest: float
-) -> NDArray[np.float64]:
-    """Bound, for each user, how far a float32 product may lie from the exact one.
+def _error_bound(scores: Scores, size: NDArray[np.float64], longest: float) -> NDArray[np.float64]:
+    """Bound, for each user, the difference between a float32 product and the exact one.
 
     ``|fl(u·v) − u·v| ≤ γ_f ‖u‖ ‖v‖`` with ``γ_f ≈ f·2⁻²⁴`` whatever the order of summation
     (Higham, Accuracy and Stability of Numerical Algorithms, 3.1), doubled for the roundings after
     it; the last term covers products that underflow. `size` is ‖u‖, `longest` the largest ‖v‖.
     """
     factors = 0 if scores.users is None else scores.users.shape[1]
-    largest = np.zeros(scores.shape[0]) if size is None else size * longest
+    largest = size * longest
     beside = np.float32(0)
     if scores.sparse_bonus is not None and scores.sparse_bonus.nnz:
         beside = np.abs(scores.sparse_bonus.data).max()
-    wild = ~(largest + beside < _LARGEST / 2)
-    if wild.any():
+    unbounded = ~(largest + beside < _LARGEST / 2)  # true for NaN, unlike `>=`
+    if unbounded.any():
         raise DataError(
             "model.scores_not_finite",
-            "the model gives scores that are no finite numbers",
+            "Scores of the model are not finite, or too large for float32; train it again with "
+            "stronger regularization",
             where="scores",
-            count=int(wild.sum()),
+            count=int(unbounded.sum()),
         )
     return 2 * (factors + 2) * (_ROUNDING * largest + _SMALLEST)
 

@@ -1,13 +1,13 @@
-"""The one contract of all model families: recipe -> trainer -> scorer -> scores.
+"""Contract of all model families: recipe -> trainer -> scorer -> scores.
 
-A *recipe* (family and frozen hyper-parameters) trains on a `History` and returns a *scorer*. For a
+A *recipe* (family and frozen hyperparameters) trains on a `History` and returns a *scorer*. For a
 block of users a scorer yields `Scores`: an inner product of factors, a history times links between
 items, a sparse term, or their sum. `models.topk` turns scores into exact lists, so evaluation,
 gating, lists and serving are written once.
 
-What every family promises (tests/contracts/test_models.py): equal data and recipe give equal
-scores where `deterministic` is declared; `arrays` and `from_arrays` give the same lists; a user
-without a row gets no invented list; `trained_until` is the end of its window.
+Guarantees, tested for each family: equal data and recipe give equal scores where `deterministic` is
+declared; `arrays` and `from_arrays` give the same lists; a user without events gets a list from
+baselines only; `trained_until` is the end of the window.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Final, Self, TypedDict
 
@@ -24,30 +24,35 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     SerializeAsAny,
+    TypeAdapter,
     ValidationError,
-    field_validator,
     model_validator,
 )
 from pydantic_core import PydanticKnownError
 
-from pipeline.base import Frozen, Progress, format_instant, parse_instant, silent
+from pipeline.base import Frozen, Progress, silent
 from pipeline.data.matrix import History
 from pipeline.errors import ConfigError
 from pipeline.models.codec import Arrays, pack, unpack
 
-HEADER = ("item_ids", "trained_until", "trained_on")
-"""Fields of every scorer, which `Scorer.header` stores."""
-_ITEMS = "catalogue"
-_UNTIL = "trained_until"
-_ON = "trained_on"
+CATALOGUE: Final = "catalogue"
+"""Key of `Scorer.item_ids` in `Scorer.arrays`."""
+HalfLife = Annotated[float, Field(gt=0, le=3650)]
+"""Days after which an event counts half."""
+Penalty = Annotated[float, Field(ge=1e-6, le=1e6)]
+"""Weight of the squared length of factors or coefficients."""
+Share = Annotated[float, Field(ge=0, le=1)]
+"""Number from 0 to 1."""
+FAMILY: Final = "Name of the family."
 
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a family declares about itself; nothing is found out by a caught exception.
+    """Properties that a family declares, so that no caller detects them by a caught exception.
 
     Attributes
     ----------
@@ -56,11 +61,11 @@ class Capabilities:
     deterministic
         Equal data and recipe give equal bytes on the CPU, whatever the number of threads.
     baseline
-        Its place on the ladder of a first model, lowest first; ``None`` for what learns.
+        Rank among the baselines, 0 for the simplest; ``None`` for families that learn.
     repeats_only
-        It has something of its own to say only where lists may hold items that a user already had.
+        Useful only if lists may repeat items.
     ratings
-        Its scores are ratings on the scale of the data: it is measured by RMSE and MAE, too.
+        Its scores are ratings on the scale of the data, so RMSE and MAE are measured as well.
     """
 
     fold_in: bool
@@ -72,23 +77,23 @@ class Capabilities:
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of some users for the whole catalogue, not yet written out.
+    """Scores of some users for the whole catalogue, stored as factors instead of a dense matrix.
 
-    The score of (user, item) is the sum of the parts that are there::
+    The score of (user, item) is the sum of the parts that are present::
 
         users[user] @ items[item]  +  (user_history @ item_similarity)[user, item]
                                    +  sparse_bonus[user, item]
 
-    Without factors, only stored cells of the other parts have a score at all; neither has a user
-    whose factors are all zero (nothing is known of them) any score outside those cells.
+    Without factors, only stored cells of the other parts have a score. A user whose factors are all
+    zero has no score outside those cells either: the model has no information about the user.
 
     Attributes
     ----------
     users, items
         ``(n_users, f)`` and ``(n_items, f)`` float32, or both ``None``.
     user_history, item_similarity
-        Users × anything and anything × items CSR float32, or both ``None``: what a user had, and
-        where each of it leads. `topk` multiplies a block of users at a time.
+        Users × m and m × items CSR float32, or both ``None``: the items of a user, and the links
+        from each to others. `topk` multiplies a block of users at a time.
     sparse_bonus
         Users × items CSR float32, ≥ 0, over items the user already had, or ``None``.
     """
@@ -102,20 +107,22 @@ class Scores:
     @property
     def shape(self) -> tuple[int, int]:
         """Number of users, number of items."""
-        pairs = ((self.users, self.items), (self.user_history, self.item_similarity))
-        if any((left is None) != (right is None) for left, right in pairs):
+        products = (
+            (self.users, None if self.items is None else self.items.T),
+            (self.user_history, self.item_similarity),
+            (self.sparse_bonus, self.sparse_bonus),
+        )
+        if any((left is None) != (right is None) for left, right in products):
             raise ValueError(
                 "scores have half of a product: users and items, history and similarity"
             )
-        if self.users is not None and self.items is not None:
-            return len(self.users), len(self.items)
-        if self.user_history is not None and self.item_similarity is not None:
-            return int(self.user_history.shape[0]), int(self.item_similarity.shape[1])
-        if self.sparse_bonus is not None:
-            return int(self.sparse_bonus.shape[0]), int(self.sparse_bonus.shape[1])
+        for left, right in products:
+            if left is not None and right is not None:
+                return left.shape[0], right.shape[1]
         raise ValueError("scores need factors of users and items, links, or a sparse term")
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Scorer(ABC):
     """A trained model: scores users over its own catalogue.
 
@@ -124,99 +131,132 @@ class Scorer(ABC):
     item_ids
         ``(n_items,)`` str, sorted: the columns of all scores.
     trained_until
-        Exclusive end, in UTC, of what it has seen.
+        Exclusive end of the training window, in UTC.
     trained_on
         ``cpu`` or ``cuda``.
     """
 
-    item_ids: NDArray[np.str_]
+    declared: ClassVar[Capabilities]
+    """Capabilities of all scorers of a family; where scorers differ, `capabilities` does."""
+
+    item_ids: NDArray[np.str_] = field(metadata={"key": CATALOGUE})
     trained_until: datetime
     trained_on: str = "cpu"
 
     @property
-    @abstractmethod
     def capabilities(self) -> Capabilities:
-        """What it declares about itself; a class attribute where all of a family are alike."""
+        """Capabilities of this scorer."""
+        return self.declared
 
     @property
     def parameters(self) -> int:
-        """How many numbers were learnt: the size of all float arrays."""
+        """Number of learnt numbers: the size of all float arrays."""
         return sum(a.size for a in self.arrays().values() if a.dtype.kind == "f")
 
-    @abstractmethod
     def score(self, history: History) -> Scores:
         """Score the users of `history`, rows in its order.
 
-        `history` must lie over this scorer's catalogue, else `ValueError`. A family that keeps a
-        state a user (factors) scores users known from training as trained; the others are folded
-        in where that is declared, else they raise `KeyError`. A family that keeps none (own counts)
-        answers from `history`: give it the window that it was trained on.
+        A family that stores user factors scores users of the training window as trained; the others
+        are folded in where that is declared, else it raises `KeyError`. A family without stored
+        users scores `history` alone: give it the window that it was trained on.
+
+        Raises
+        ------
+        ValueError
+            `history` has another catalogue than this scorer.
         """
+        self.check(history)
+        return self._score(history)
+
+    def fold_in(self, history: History) -> Scores:
+        """Score users from the events in `history` alone, as if they were new.
+
+        Raises
+        ------
+        ValueError
+            `history` has another catalogue than this scorer.
+        KeyError
+            The family does not declare `fold_in`.
+        """
+        self.check(history)
+        return self._fold_in(history)
+
+    def _score(self, history: History) -> Scores:
+        """Score as `score`; families that store users override it."""
+        return self._fold_in(history)
 
     @abstractmethod
-    def fold_in(self, history: History) -> Scores:
-        """Score users from the events in `history` alone, as if they were new."""
+    def _fold_in(self, history: History) -> Scores:
+        """Score as `fold_in`, over the catalogue of this scorer."""
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return all that a fresh process needs, as plain arrays (strings, numbers; no objects).
-
-        These are the header and, by `codec`, the fields of the subclass, which is a dataclass.
-        """
-        return {**self.header(), **pack(self, skip=HEADER)}
+        """Return all fields as plain arrays of strings and numbers, see `codec`."""
+        return pack(self)
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> Self:
         """Rebuild the scorer from `arrays`."""
-        values: dict[str, Any] = {**unpack(cls, arrays, skip=HEADER), **read_header(arrays)}
-        return cls(**values)
+        return cls(**unpack(cls, arrays))
 
     def check(self, history: History) -> None:
-        """Raise `ValueError` if `history` lies over another catalogue."""
+        """Raise `ValueError` if `history` has another catalogue."""
         own_items, other_items = self.item_ids, history.item_ids
         if own_items is not other_items and not np.array_equal(own_items, other_items):
-            raise ValueError(
-                f"the history lies over a catalogue of {len(other_items)} items, not over the "
-                f"{len(own_items)} that the model was trained on"
-            )
-
-    def header(self) -> dict[str, NDArray[Any]]:
-        """What every scorer stores; `read_header` turns it back."""
-        return {
-            _ITEMS: self.item_ids,
-            _UNTIL: np.array(format_instant(self.trained_until)),
-            _ON: np.array(self.trained_on),
-        }
+            sizes = f"{len(other_items)} and {len(own_items)} items"
+            raise ValueError(f"the history has another catalogue than the model: {sizes}")
 
 
-class Header(TypedDict):
-    """What every scorer is rebuilt with."""
+class TrainedWindow(TypedDict):
+    """Fields that a scorer takes from its training window."""
 
     item_ids: NDArray[np.str_]
     trained_until: datetime
-    trained_on: str
 
 
-def read_header(arrays: Arrays) -> Header:
-    """Read what `Scorer.header` wrote."""
-    return Header(
-        item_ids=arrays[_ITEMS],
-        trained_until=parse_instant(str(arrays[_UNTIL])),
-        trained_on=str(arrays[_ON]),
-    )
+def nested_arrays(name: str, part: Scorer, whole: Scorer) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a scorer inside another one.
+
+    Parameters
+    ----------
+    name
+        Keys begin with it and ``/``.
+    part, whole
+        The inner and the outer scorer; fields that they share are left out.
+    """
+    shared = {"trained_until", "trained_on"}
+    if np.array_equal(part.item_ids, whole.item_ids):
+        shared.add(CATALOGUE)
+    return {f"{name}/{key}": array for key, array in part.arrays().items() if key not in shared}
+
+
+def nested_scorer(name: str, family: str, arrays: Arrays) -> Scorer:
+    """Rebuild a scorer from the arrays of the one around it.
+
+    Parameters
+    ----------
+    name, family
+        Name given to `nested_arrays`, and family of the inner scorer.
+    arrays
+        Arrays of the outer scorer.
+    """
+    shared = {key: arrays[key] for key in (CATALOGUE, "trained_until", "trained_on")}
+    start = f"{name}/"
+    own = {key.removeprefix(start): a for key, a in arrays.items() if key.startswith(start)}
+    return load(family, shared | own)
 
 
 @dataclass(frozen=True)
 class Span:
-    """What is worth trying for one hyper-parameter.
+    """Values to try for one hyperparameter.
 
     Attributes
     ----------
     grid
-        A few values that cover the range, rising: what a night chooses from.
+        A few values that cover the range, rising: the choices of a nightly run.
     low, high
-        The range, both ends included, that a longer search may use.
+        Range of a longer search, both ends included.
     log
-        Whether steps are ratios.
+        Steps are ratios, not differences.
     """
 
     grid: tuple[float, ...]
@@ -225,24 +265,28 @@ class Span:
     log: bool = True
 
 
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))
+
+
 class Recipe(Frozen):
-    """A model family and its frozen hyper-parameters; names are implicit's.
+    """A model family and its frozen hyperparameters; names are implicit's.
 
     Subclasses give ``family: Literal[...]`` its default and add the fields of their family.
     """
 
     scorer: ClassVar[type[Scorer]]
     hash_excluded: ClassVar[frozenset[str]] = frozenset()
-    """Fields that say where it trains, not what: another machine makes no other recipe."""
+    """Fields that name the machine to train on: they do not make another recipe."""
     space: ClassVar[Mapping[str, Span]] = {}
-    """What can be chosen from the data, by field; see `tunable`."""
+    """Fields that can be selected on tuning windows, and their values; see `tunable`."""
 
-    tune: tuple[str, ...] = Field(
+    tune: Annotated[tuple[str, ...], AfterValidator(_distinct)] = Field(
         default=(),
-        description="Fields to choose from the data, on windows before the holdout, in the first "
-        "night that trains this recipe; what was found is kept from then on.",
+        description="Fields that the first nightly run with this recipe selects, on windows before "
+        "the holdout; later runs keep the selected values.",
     )
-    family: str = Field(description="Name of the family.")
+    family: str = Field(description=FAMILY)
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -252,37 +296,28 @@ class Recipe(Frozen):
             FAMILIES[family] = cls
 
     @property
-    @abstractmethod
     def capabilities(self) -> Capabilities:
-        """What it declares about itself; a class attribute where all of a family are alike."""
-
-    @field_validator("tune")
-    @classmethod
-    def _tunable(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        for name in names:
-            if name not in cls.space:
-                allowed = ", ".join(cls.space) or "none of this family"
-                raise ValueError(f"{name!r} cannot be chosen from the data; allowed are {allowed}")
-        return tuple(dict.fromkeys(names))
+        """Capabilities of the scorers that this recipe trains."""
+        return self.scorer.declared
 
     @model_validator(mode="after")
-    def _tunable_as_it_is(self) -> Self:
+    def _tunable(self) -> Self:
         for name in self.tune:
             if name not in self.tunable:
                 raise ValueError(
-                    f"tune: this recipe does not read {name!r}; allowed are "
-                    f"{', '.join(self.tunable)}"
+                    f"tune: {name!r} cannot be selected for this recipe. Allowed: "
+                    f"{', '.join(self.tunable) or 'no field of this family'}"
                 )
         return self
 
     @property
     def tunable(self) -> Mapping[str, Span]:
-        """What of `space` counts for this recipe as its other fields stand."""
+        """Fields of `space` that this recipe reads, given its other fields."""
         return self.space
 
     @property
     def has_free_params(self) -> bool:
-        """Whether something is still to be chosen from the data."""
+        """True if a hyperparameter is still to be selected."""
         return bool(self.tune)
 
     @property
@@ -293,7 +328,7 @@ class Recipe(Frozen):
 
     @property
     def summary(self) -> str:
-        """What was set or chosen that is no default of the family, in a few words for a person."""
+        """Fields that differ from the defaults of the family, as short text."""
         fields = type(self).model_fields
         return ", ".join(
             f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
@@ -302,7 +337,7 @@ class Recipe(Frozen):
         )
 
     def _hashed(self) -> dict[str, Any]:
-        """Return what the hash is of: all fields but `hash_excluded`, of the parts as well."""
+        """Return all fields but `hash_excluded`, of inner recipes as well."""
         chosen = self.model_dump(mode="json", exclude=set(self.hash_excluded))
         for name in chosen:
             value = getattr(self, name)
@@ -315,23 +350,40 @@ class Recipe(Frozen):
 
     @abstractmethod
     def peak_bytes(self, history: History) -> int:
-        """Estimate the bytes that `train` needs at its peak, beside what is there before it.
+        """Estimate the bytes that `train` allocates at its peak.
 
-        Within 30 % on windows of a million events and more; `steps` refuse, before the start, what
-        does not fit.
+        Within 30 % on windows of a million events and more. `steps` refuse a recipe that does not
+        fit before training starts.
         """
 
     def fitted_bytes(self, history: History) -> int:
-        """Estimate the bytes of the scorer that `train` returns; 0 where they are few."""
+        """Estimate the bytes of the scorer that `train` returns; 0 if they are few."""
         return 0
+
+    @staticmethod
+    def window(history: History) -> TrainedWindow:
+        """Return the fields that a scorer takes from its training window."""
+        return TrainedWindow(item_ids=history.item_ids, trained_until=history.end)
 
     @abstractmethod
     def train(self, history: History, *, replicate: int = 0, progress: Progress = silent) -> Scorer:
         """Learn from a window.
 
-        `replicate` gives another draw of whatever is random; equal ones give equal scorers where
-        the family is deterministic. Raises `ResourceError` when the device, the memory or an extra
-        is not there.
+        Parameters
+        ----------
+        history
+            The training window.
+        replicate
+            Number of the fit: another one draws other random numbers.
+        progress
+            Receives one line per long step.
+
+        Raises
+        ------
+        ResourceError
+            The device, the memory or an optional library is not available.
+        ConfigError
+            `model.diverged` or `model.singular`: the fit failed with these hyperparameters.
         """
 
 
@@ -358,6 +410,7 @@ def _of_family(value: Any) -> Any:
 
 AnyRecipe = Annotated[SerializeAsAny[Recipe], BeforeValidator(_of_family)]
 """A recipe of the family that its field `family` names."""
+_ANY_RECIPE: Final[TypeAdapter[Recipe]] = TypeAdapter(AnyRecipe)
 
 
 def recipe_from(dumped: Mapping[str, Any]) -> Recipe:
@@ -366,23 +419,34 @@ def recipe_from(dumped: Mapping[str, Any]) -> Recipe:
     Raises
     ------
     ConfigError
-        The family is unknown, or a field is not valid.
+        `recipe.invalid`: the family is unknown, or a field is not valid.
     """
     try:
-        recipe: Recipe = _of_family(dumped)
+        return _ANY_RECIPE.validate_python(dumped)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in (dumped["family"], *first["loc"]))
-        raise ConfigError("recipe.invalid", f"not a recipe: {where}: {first['msg']}") from error
-    except PydanticKnownError as error:
-        raise ConfigError("recipe.invalid", f"not a recipe: {error.message()}") from error
-    return recipe
+        where = ".".join(str(part) for part in (dumped.get("family", "family"), *first["loc"]))
+        raise ConfigError("recipe.invalid", f"Invalid recipe: {where}: {first['msg']}") from error
 
 
 def load(family: str, arrays: Arrays) -> Scorer:
-    """Rebuild a scorer of `family` from its arrays."""
+    """Rebuild a scorer from its arrays.
+
+    Parameters
+    ----------
+    family
+        Name of its family.
+    arrays
+        Output of `Scorer.arrays`.
+
+    Raises
+    ------
+    ConfigError
+        `recipe.unknown_family`: `family` is not registered.
+    """
     if family not in FAMILIES:
         raise ConfigError(
-            "recipe.unknown_family", f"no model family {family!r}; there are {', '.join(FAMILIES)}"
+            "recipe.unknown_family",
+            f"Unknown model family {family!r}. Allowed: {', '.join(FAMILIES)}",
         )
     return FAMILIES[family].scorer.from_arrays(arrays)

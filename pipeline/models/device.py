@@ -1,7 +1,7 @@
-"""Where implicit trains: on the CPU or on a GPU, as the recipe says and never otherwise.
+"""Training of ALS by implicit, on the CPU or on a GPU as the recipe demands.
 
-Promises: `cuda` without a usable GPU is an error, no silent change; both devices begin at the same
-vectors, take the same steps, and return NaN where the fit did not stay finite.
+Guarantees: `cuda` without a usable GPU is an error, never a silent fall-back; both devices begin at
+the same vectors, take the same steps, and return NaN where the fit did not stay finite.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import contextlib
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import scipy.sparse as sp
@@ -25,7 +25,7 @@ _WARP = 32
 
 @dataclass(frozen=True)
 class LeastSquares:
-    """What a fit by alternating least squares takes beside its data.
+    """Settings of a fit by alternating least squares.
 
     Attributes
     ----------
@@ -39,26 +39,39 @@ class LeastSquares:
     iterations: int
     callback: Callable[..., None]
 
+    def settings(self, factors: int) -> dict[str, Any]:
+        """Return the arguments of implicit's model."""
+        # Cells are confidences already, so alpha is 1; on the GPU `fit` would ignore another one.
+        fields = {"regularization": self.regularization, "iterations": self.iterations}
+        return {"factors": factors, "alpha": 1.0, **fields}
 
-def choose_device(wanted: str, usable: Callable[[], bool]) -> Literal["cpu", "cuda"]:
-    """Return the device to train on; `usable` tells whether a GPU can be used."""
+
+def choose_device(wanted: str) -> Literal["cpu", "cuda"]:
+    """Return the device to train on: ``auto`` takes a GPU if there is one.
+
+    Raises
+    ------
+    ResourceError
+        `device.no_gpu`: ``cuda`` is wanted and no GPU can be used.
+    """
     if wanted == "cpu":
         return "cpu"
-    if usable():
+    if cuda_usable():
         return "cuda"
     if wanted == "cuda":
         raise ResourceError(
             "device.no_gpu",
-            "als: device is 'cuda' and no usable GPU was found; implicit needs a CUDA driver and "
-            "the extra 'gpu' (RMM), or set device to 'auto' or 'cpu'",
+            "als: device is 'cuda', but there is no usable GPU; install a CUDA driver and the "
+            "extra 'gpu' (RMM), or set device to 'auto' or 'cpu'",
         )
     return "cpu"
 
 
 def cuda_usable() -> bool:
-    """Tell whether implicit sees a GPU."""
+    """Return True if implicit finds a GPU."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns where a driver is missing: that is our answer
+        # implicit warns if a driver is missing, which is the answer here and not a problem.
+        warnings.simplefilter("ignore")
         import implicit.gpu
     return bool(implicit.gpu.HAS_CUDA)
 
@@ -70,10 +83,12 @@ def fit_on_cpu(
 
     Parameters
     ----------
+    how
+        Settings of the fit.
     cells
         Users × items confidence, float32, at least one.
     start
-        ``(n_items, f)`` float32: where the items begin; may be overwritten.
+        ``(n_items, f)`` float32 start vectors of the items; may be overwritten.
 
     Returns
     -------
@@ -82,17 +97,11 @@ def fit_on_cpu(
     from implicit.cpu.als import AlternatingLeastSquares
     from implicit.recommender_base import ModelFitError
 
-    factors = start.shape[1]
     with threadpool_limits(1, "blas"):  # implicit threads over rows; BLAS threads would fight it
-        model = AlternatingLeastSquares(
-            factors=factors,
-            regularization=how.regularization,
-            alpha=1.0,  # `cells` are confidences already
-            iterations=how.iterations,
-        )
+        model = AlternatingLeastSquares(**how.settings(start.shape[1]))
         model.item_factors = start
-        model.user_factors = np.zeros((cells.shape[0], factors), np.float32)
-        # NaN ends `fit` with an error after the last round; the caller looks at the factors itself.
+        model.user_factors = np.zeros((cells.shape[0], start.shape[1]), np.float32)
+        # NaN ends `fit` with an error after the last round; the caller checks the factors itself.
         with contextlib.suppress(ModelFitError):
             model.fit(cells, show_progress=False, callback=how.callback)
     return np.asarray(model.item_factors, np.float32)
@@ -101,20 +110,24 @@ def fit_on_cpu(
 def fit_on_gpu(
     how: LeastSquares, cells: sp.csr_matrix, start: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Fit items to confidences on a GPU; parameters and result as in `fit_on_cpu`."""
+    """Fit items to confidences on a GPU; users start at zero.
+
+    Parameters
+    ----------
+    how, cells, start
+        As in `fit_on_cpu`.
+
+    Returns
+    -------
+    ``(n_items, f)`` float32.
+    """
     import implicit.gpu
     from implicit.gpu.als import AlternatingLeastSquares
 
     padded = whole_warps(start)
-    factors = padded.shape[1]
-    model = AlternatingLeastSquares(
-        factors=factors,
-        regularization=how.regularization,
-        alpha=1.0,  # on the GPU `fit` would ignore another one
-        iterations=how.iterations,
-    )
-    model.item_factors = implicit.gpu.Matrix(padded)
-    model.user_factors = implicit.gpu.Matrix(np.zeros((cells.shape[0], factors), np.float32))
+    users = np.zeros((cells.shape[0], padded.shape[1]), np.float32)
+    model = AlternatingLeastSquares(**how.settings(padded.shape[1]))
+    model.item_factors, model.user_factors = map(implicit.gpu.Matrix, (padded, users))
     model.fit(cells, show_progress=False, callback=how.callback)
     items = np.asarray(model.item_factors.to_numpy(), np.float32)[:, : start.shape[1]].copy()
     return describe_lost(items, cells)
@@ -123,16 +136,28 @@ def fit_on_gpu(
 def whole_warps(start: NDArray[np.float32]) -> NDArray[np.float32]:
     """Append columns of zeros up to a multiple of 32.
 
-    The kernel has a thread a factor and sums over whole warps: what lies past the last thread is
+    The kernel runs one thread per factor and sums over whole warps: memory past the last thread is
     undefined. A column of zeros stays zero in every step and changes no other.
     """
     return np.pad(start, ((0, 0), (0, -start.shape[1] % _WARP)))
 
 
 def describe_lost(items: NDArray[np.float32], cells: sp.csr_matrix) -> NDArray[np.float32]:
-    """Write NaN where the GPU lost a row: its kernel puts zeros there, and says so on stdout alone.
+    """Write NaN into rows that the GPU lost.
 
-    An item that somebody has never ends at zero of itself.
+    If a solve fails, the kernel writes zeros and prints a line on stdout only. An item with a user
+    does not reach zero by itself, so a row of zeros identifies a failed solve.
+
+    Parameters
+    ----------
+    items
+        ``(n_items, f)`` float32; changed in place.
+    cells
+        Users × items confidence, the input of the fit.
+
+    Returns
+    -------
+    `items`.
     """
     had = np.bincount(cells.indices, minlength=len(items)) > 0
     items[had & ~items.any(axis=1)] = np.nan

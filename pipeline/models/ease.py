@@ -1,18 +1,17 @@
-"""EASE: each item as a linear regression on all the others, in closed form.
+"""EASE: each item as a linear regression on all others, in closed form.
 
-Promises: the weights are those of Steck (2019) exactly, then cut to the strongest of each item, as
-a regression of that item on the few that matter; the result is the same to the bit for any number
-of threads. More items than the limit: the most popular take part, the others have no links, and a
-line of progress says so.
+Guarantees: the weights are those of Steck (2019) exactly, then cut to the strongest of each item,
+as a regression of that item on a few others; the result is the same to the bit for any number of
+threads. In a catalogue above the limit the most popular items take part, the others have no links,
+and a progress line reports it.
 
-With X what users had (`ItemItemRecipe.cells`; of mean weight, at the window's end, it counts 1)::
+With X the cells of `ItemItemRecipe.cells` (an event of mean weight at the end of the window is 1)::
 
     B = argmin ‖X − X B‖² + λ ‖B‖²  with  diag(B) = 0
     P = (XᵀX + λI)⁻¹,   B(i, j) = −P(i, j) / P(j, j)
 
 In float64: the condition of XᵀX + λI is up to (largest eigenvalue of XᵀX) / λ, a million and more
-for people with a thousand items and a small λ; float32 has seven digits and would keep one.
-One matrix of items² · 8 bytes, inverted in place, is all that it needs beside the cells.
+for users with a thousand items and a small λ; float32 has seven digits and would keep one.
 """
 
 from __future__ import annotations
@@ -24,26 +23,18 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 from pydantic import Field
-from threadpoolctl import threadpool_limits
 
 from pipeline.base import Progress, silent
 from pipeline.data.matrix import History
-from pipeline.errors import ConfigError
-from pipeline.models.contract import Span
-from pipeline.models.item_item import (
-    HALF_LIVES,
-    NEIGHBOURS,
-    PROFILE_HALF_LIVES,
-    ItemItemRecipe,
-    ItemItemScorer,
-    decayed_presence_bytes,
-    keep_topk_per_row,
-)
+from pipeline.models.cholesky import invert
+from pipeline.models.contract import FAMILY, Scorer, Span
+from pipeline.models.item_item import ItemItemRecipe, decayed_presence_bytes
+from pipeline.models.sparse_rows import keep_topk_per_row
 
 _ROWS = 128
 """Rows of the dense matrix that are filled, or cut, at a time."""
 _BLAS_BUFFER = 32 << 20
-"""What OpenBLAS packs matrices into."""
+"""Bytes of OpenBLAS's buffer for packed matrices."""
 
 
 class Ease(ItemItemRecipe):
@@ -51,28 +42,26 @@ class Ease(ItemItemRecipe):
 
     space: ClassVar[Mapping[str, Span]] = {
         "regularization": Span((10.0, 30.0, 100.0, 300.0, 1000.0), 1.0, 10_000.0),
-        "neighbours": NEIGHBOURS,
-        "half_life_days": HALF_LIVES,
-        "profile_half_life_days": PROFILE_HALF_LIVES,
+        **ItemItemRecipe.space,
     }
 
-    family: Literal["ease"] = Field(default="ease", description="Name of the family.")
+    family: Literal["ease"] = Field(default="ease", description=FAMILY)
     regularization: float = Field(
-        default=200.0,
-        ge=1e-3,
-        le=1e6,
-        description="Weight of the squared links; in people who had an item today.",
+        default=200.0, ge=1e-3, le=1e6, description="L2 penalty on links, in numbers of users."
     )
     item_limit: int = Field(
         default=10_000,
         ge=1,
         le=40_000,
-        description="Items that take part, the most popular ones; memory grows with the square of "
-        "it (10,000 take 0.8 GB), time with the cube.",
+        description="Number of items that take part, the most popular ones; memory grows with its "
+        "square (10,000 take 0.8 GB), time with its cube.",
     )
 
     def peak_bytes(self, history: History) -> int:
-        """The events while they are sorted; or the dense matrix beside cells or links."""
+        """Estimate the larger of the sorted events, and the inversion.
+
+        The inversion holds the dense matrix of items² · 8 bytes, and cells or links.
+        """
         items = min(self.item_limit, history.n_items)
         links = items * min(self.neighbours, items)
         cells = int(history.seen.nnz)
@@ -81,25 +70,23 @@ class Ease(ItemItemRecipe):
         return max(decayed_presence_bytes(history), dense + beside)
 
     def fitted_bytes(self, history: History) -> int:
-        """The links of the items that take part."""
+        """Return the bytes of the links of the items that take part."""
         items = min(self.item_limit, history.n_items)
         return items * min(self.neighbours, items) * 8
 
-    def train(
-        self, history: History, *, replicate: int = 0, progress: Progress = silent
-    ) -> ItemItemScorer:
+    def train(self, history: History, *, replicate: int = 0, progress: Progress = silent) -> Scorer:
         """Invert once; nothing is random.
 
         Raises
         ------
         ConfigError
-            The matrix cannot be inverted, because the regularization is too small.
+            `model.singular`: the regularization is too small to invert the matrix.
         """
         cells = self.cells(history)
         items = self._taking_part(cells, progress)
         cells = cells[:, items]
         progress(f"ease: inverting {len(items)} × {len(items)}")
-        inverse = _inverse(_gram(cells, self.regularization), self.regularization)
+        inverse = invert(_gram(cells, self.regularization), "ease", self.regularization)
         links = _topk_per_row(inverse, self.neighbours).tocoo()
         whole = (links.data, (items[links.row], items[links.col]))
         return self.linked(history, sp.csr_matrix(whole, shape=(history.n_items,) * 2))
@@ -118,30 +105,12 @@ class Ease(ItemItemRecipe):
 
 def _gram(cells: sp.csr_matrix, regularization: float) -> NDArray[np.float64]:
     """Return ``XᵀX + λI`` dense, in the order of columns that LAPACK works on in place."""
-    turned, n = cells.T.tocsr(), cells.shape[1]
+    transposed, n = cells.T.tocsr(), cells.shape[1]
     gram = np.empty((n, n), np.float64, order="F")
     for start in range(0, n, _ROWS):
-        gram[:, start : start + _ROWS] = (turned[start : start + _ROWS] @ cells).toarray().T
+        gram[:, start : start + _ROWS] = (transposed[start : start + _ROWS] @ cells).toarray().T
     gram[np.diag_indices(n)] += regularization
     return gram
-
-
-def _inverse(gram: NDArray[np.float64], regularization: float) -> NDArray[np.float64]:
-    """Invert in place by Cholesky; only the lower triangle of the result is filled."""
-    from scipy.linalg import lapack
-
-    # Two threads share the work differently than one does, which shows in the last bits.
-    with threadpool_limits(1, "blas"):
-        factor, failed = lapack.dpotrf(gram, lower=1, clean=0, overwrite_a=1)
-        if not failed:
-            inverse, failed = lapack.dpotri(factor, lower=1, overwrite_c=1)
-    if failed:
-        raise ConfigError(
-            "model.singular",
-            f"ease: the items cannot be told apart; raise regularization ({regularization})",
-        )
-    lower: NDArray[np.float64] = inverse
-    return lower
 
 
 def _topk_per_row(inverse: NDArray[np.float64], most: int) -> sp.csr_matrix:
@@ -151,6 +120,7 @@ def _topk_per_row(inverse: NDArray[np.float64], most: int) -> sp.csr_matrix:
     parts = []
     for start in range(0, n, _ROWS):
         stop = min(start + _ROWS, n)
+        # Rows of the symmetric P: left of the diagonal as stored, right of it mirrored.
         block = np.empty((stop - start, n))
         block[:, :start] = inverse[start:stop, :start]
         block[:, stop:] = inverse[stop:, start:stop].T

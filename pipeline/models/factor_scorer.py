@@ -1,34 +1,63 @@
-"""Users whose factors were learnt with the items': one scorer of what training stored of them.
+"""Scorer of families that learn user factors together with the item factors.
 
-Promises: who was in the training window is scored as trained, whatever has happened since; what to
-say of anybody else is the family's own matter, asked once and for them alone.
+Guarantees: a user of the training window is scored as trained, whatever happened since; the other
+users are passed to the family in one call.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.base import Progress
 from pipeline.data.matrix import History
 from pipeline.models.contract import Scorer, Scores
+from pipeline.models.sparse_rows import find_sorted
 
 
 class Stored(TypedDict):
-    """What a `StoredScorer` is built with, of its users."""
+    """Fields of a `StoredScorer` that come from its users."""
 
     user_ids: NDArray[np.str_]
     user_factors: NDArray[np.float32]
 
 
 def stored(user_ids: NDArray[np.str_], factors: NDArray[np.float32]) -> Stored:
-    """Return users and their factors, row by row, in the order that a scorer keeps: by id."""
+    """Return users and their factors sorted by id, as a scorer keeps them.
+
+    Parameters
+    ----------
+    user_ids
+        ``(n_users,)`` str.
+    factors
+        ``(n_users, f)`` float32, in the same order.
+    """
     order = np.argsort(user_ids, kind="stable")
     return Stored(user_ids=user_ids[order], user_factors=factors[order])
+
+
+def iteration_callback(family: str, iterations: int, progress: Progress) -> Callable[..., None]:
+    """Return a callback for implicit that reports each finished round.
+
+    Parameters
+    ----------
+    family
+        Name in front of the report.
+    iterations
+        Number of rounds.
+    progress
+        Receives the report.
+    """
+
+    def report_iteration(done: int, *_: object) -> None:
+        progress(f"{family}: iteration {done + 1} of {iterations}")
+
+    return report_iteration
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -48,22 +77,20 @@ class StoredScorer(Scorer):
     item_factors: NDArray[np.float32]
     user_ids: NDArray[np.str_]
     user_factors: NDArray[np.float32]
-    item_ids: NDArray[np.str_]
-    trained_until: datetime
-    trained_on: str = "cpu"
 
-    def score(self, history: History) -> Scores:
-        """Score known users as trained, and the others as `factors_of_others` says."""
-        self.check(history)
-        place = np.searchsorted(self.user_ids, history.user_ids)
-        known = place < len(self.user_ids)
-        known[known] = self.user_ids[place[known]] == history.user_ids[known]
+    def _score(self, history: History) -> Scores:
+        """Score known users as trained, and the others by `factors_of_others`."""
+        place, known = find_sorted(self.user_ids, history.user_ids)
         users = np.empty((history.n_users, self.item_factors.shape[1]), np.float32)
         users[known] = self.user_factors[place[known]]
         others = np.flatnonzero(~known)
         if len(others):
             users[others] = self.factors_of_others(history.take(others))
         return Scores(users, self.item_factors)
+
+    def _fold_in(self, history: History) -> Scores:
+        """Score all users by `factors_of_others`."""
+        return Scores(self.factors_of_others(history), self.item_factors)
 
     @abstractmethod
     def factors_of_others(self, history: History) -> NDArray[np.float32]:
@@ -72,5 +99,5 @@ class StoredScorer(Scorer):
         Raises
         ------
         KeyError
-            The family has nothing to say of one of them.
+            The family cannot compute factors for one of them.
         """

@@ -1,19 +1,17 @@
-"""Links between items: what having one item says of another, cut to the strongest of each.
+"""Item-item links: the scores that one item of a user adds to others, the strongest of each item.
 
-Promises: the full item-item product never stands in memory, only a block of its rows; the cut is
-exact, ties fall to the lower index, so links depend on the data alone, not on blocks or threads;
-sums are taken in float64 and rounded to float32 before the cut, so that what is equal but for
-rounding is a tie. Nothing is kept of anybody: a user's scores are their own history times links.
+Guarantees: the full item-item product is never in memory, only a block of its rows; the cut is
+exact and ties fall to the lower index, so links depend on the data alone, not on blocks or threads;
+sums are taken in float64 and rounded to float32 before the cut, so that values that differ by
+rounding only are ties. No user is stored: a user's scores are their own history times links.
 
-An item has no link to itself. What having had it says of having it again is a question of its own,
-with a family of its own (`personal_frequency`).
+An item has no link to itself: repeats have families of their own, see `personal_frequency`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import ClassVar
 
 import numpy as np
@@ -23,52 +21,37 @@ from pydantic import Field
 
 from pipeline.base import Progress
 from pipeline.data.matrix import History
-from pipeline.models.contract import (
-    Capabilities,
-    Recipe,
-    Scorer,
-    Scores,
-    Span,
-)
+from pipeline.models.contract import Capabilities, HalfLife, Recipe, Scorer, Scores, Span
+from pipeline.models.sparse_rows import csr_from_pairs, keep_topk_per_row
 
 Rescale = Callable[[NDArray[np.int32], NDArray[np.int32], NDArray[np.float64]], NDArray[np.float64]]
 """Takes rows, columns and values of some cells of a product, returns other values."""
 _BLOCK_CELLS = 1 << 20
 """Cells of a block of the item-item product, at most, unless one row has more."""
-HALF_LIVES = Span((7.0, 15.0, 30.0, 60.0, 120.0, 365.0), 3.0, 1000.0)
-PROFILE_HALF_LIVES = Span((30.0, 60.0, 120.0, 365.0), 3.0, 1000.0)
-NEIGHBOURS = Span((50.0, 100.0, 200.0, 400.0), 20.0, 1000.0)
 
 
 @dataclass(frozen=True, eq=False)
 class ItemItemScorer(Scorer):
-    """Where each item leads.
+    """Links from each item to others.
 
     Attributes
     ----------
     item_similarity
-        Items × items CSR float32: what having the row's item adds to the column's score.
+        Items × items CSR float32: the row's item adds this to the column's score.
     profile_half_life_days
-        Days after which something that a user had counts half; ``None`` for never.
+        Days after which an item of the user counts half; ``None`` for never.
     """
 
-    capabilities: ClassVar[Capabilities] = Capabilities(fold_in=True, deterministic=True)
+    declared: ClassVar[Capabilities] = Capabilities(fold_in=True, deterministic=True)
 
     item_similarity: sp.csr_matrix
     profile_half_life_days: float | None
-    item_ids: NDArray[np.str_]
-    trained_until: datetime
-    trained_on: str = "cpu"
 
-    def score(self, history: History) -> Scores:
-        """Score each user by their own events in `history`; nothing is kept of anybody."""
-        return self.fold_in(history)
-
-    def fold_in(self, history: History) -> Scores:
-        """Score each user by what they had, the strongest of it as 1; without any: no list."""
-        self.check(history)
+    def _fold_in(self, history: History) -> Scores:
+        """Score users by their items, the strongest as 1; a user without items gets no list."""
         profile = decayed_presence(history, self.profile_half_life_days)
-        # A factor a user changes no list; it keeps those who were long away above rounding to 0.
+        # One factor per user changes no list; without it, the decay of a long absence would round
+        # all scores to 0.
         most = np.ones(history.n_users)
         filled = np.flatnonzero(np.diff(profile.indptr))
         most[filled] = np.maximum.reduceat(profile.data, profile.indptr[filled])
@@ -77,37 +60,36 @@ class ItemItemScorer(Scorer):
 
 
 class ItemItemRecipe(Recipe):
-    """What all families of links have in common."""
+    """Fields and steps that all families of links share."""
 
-    capabilities: ClassVar[Capabilities] = ItemItemScorer.capabilities
     scorer: ClassVar[type[Scorer]] = ItemItemScorer
+    space: ClassVar[Mapping[str, Span]] = {
+        "neighbours": Span((50.0, 100.0, 200.0, 400.0), 20.0, 1000.0),
+        "half_life_days": Span((7.0, 15.0, 30.0, 60.0, 120.0, 365.0), 3.0, 1000.0),
+        "profile_half_life_days": Span((30.0, 60.0, 120.0, 365.0), 3.0, 1000.0),
+    }
 
     neighbours: int = Field(
-        default=200, ge=1, le=10_000, description="Links that are kept of an item: the strongest."
+        default=200, ge=1, le=10_000, description="Links kept per item: the strongest."
     )
-    half_life_days: float | None = Field(
-        default=30.0,
-        gt=0,
-        le=3650,
-        description="Days after which somebody's having had an item counts half in what is learnt, "
-        "if ever.",
+    half_life_days: HalfLife | None = Field(
+        default=30.0, description="Days after which an item of a user counts half in training."
     )
-    profile_half_life_days: float | None = Field(
-        default=120.0,
-        gt=0,
-        le=3650,
-        description="Days after which an item counts half in the history that a user is scored by, "
-        "if ever.",
+    profile_half_life_days: HalfLife | None = Field(
+        default=120.0, description="Days after which an item of a user counts half in scores."
     )
 
     def peak_bytes(self, history: History) -> int:
-        """The events while they are sorted; or cells in both directions, a block, and the links."""
+        """Estimate the larger of the sorted events, and the product.
+
+        The product holds cells in both directions, a block, and the links.
+        """
         links = self._links(history)
         at_work = max(links * 20, links * 8 + _BLOCK_CELLS * 56)
         return max(decayed_presence_bytes(history), int(history.seen.nnz) * 24 + at_work)
 
     def fitted_bytes(self, history: History) -> int:
-        """The links: a number and where it leads."""
+        """Return the bytes of the links: a value and a column each."""
         return self._links(history) * 8
 
     def _links(self, history: History) -> int:
@@ -117,54 +99,59 @@ class ItemItemRecipe(Recipe):
         return int(np.minimum(reached, min(self.neighbours, history.n_items)).sum())
 
     def cells(self, history: History) -> sp.csr_matrix:
-        """Return what is learnt from: `decayed_presence`, in units of its mean without decay."""
-        cells, undecayed = (
-            decayed_presence(history, self.half_life_days),
-            decayed_presence(history, None),
-        )
+        """Return the training matrix: `decayed_presence` in units of its mean without decay."""
+        cells = decayed_presence(history, self.half_life_days)
         if cells.nnz:
-            cells.data /= undecayed.data.mean()
+            cells.data /= decayed_presence(history, None).data.mean()
         return cells
 
     def linked(self, history: History, links: sp.csr_matrix) -> ItemItemScorer:
-        """Return the scorer of some links that were learnt from `history`."""
+        """Return the scorer of links.
+
+        Parameters
+        ----------
+        history
+            The training window.
+        links
+            Items × items CSR float32.
+        """
         return ItemItemScorer(
             item_similarity=links,
             profile_half_life_days=self.profile_half_life_days,
-            item_ids=history.item_ids,
-            trained_until=history.end,
+            **self.window(history),
         )
 
 
 def decayed_presence(history: History, half_life_days: float | None) -> sp.csr_matrix:
-    """Return what each user has had: the largest weight · 0.5^(age / half-life) of any event.
+    """Return the items of each user: the largest weight · 0.5^(age / half-life) of any event.
 
-    Unlike `History.confidence` it does not add up: to have bought something ten times says little
-    more of *other* items than to have bought it once.
+    Unlike `History.confidence` it is a maximum, not a sum: ten purchases of an item predict *other*
+    items hardly better than one.
 
     Parameters
     ----------
+    history
+        Events of some users.
     half_life_days
         ``None`` means no decay.
 
     Returns
     -------
-    Users × items CSR float64, > 0; what was taken back altogether is absent.
+    Users × items CSR float64, > 0; pairs whose weights sum to 0 or less (returned) are absent.
     """
     value = history.weight.astype(np.float64)
     if half_life_days is not None:
         value *= np.exp2(history.age_days.astype(np.float64) / -half_life_days)
-    cell = history.user * np.int64(history.n_items) + history.item
-    order = np.argsort(cell, kind="stable")
-    cell = cell[order]
-    first = np.flatnonzero(np.diff(cell, prepend=-1))
-    if not len(first):
-        return sp.csr_matrix((history.n_users, history.n_items), dtype=np.float64)
+    pair = history.user * np.int64(history.n_items) + history.item
+    order = np.argsort(pair, kind="stable")
+    pair = pair[order]
+    first = np.flatnonzero(np.diff(pair, prepend=-1))
+    shape = (history.n_users, history.n_items)
+    if not len(first):  # `reduceat` needs an element
+        return sp.csr_matrix(shape, dtype=np.float64)
     value = np.maximum.reduceat(value[order], first)
     kept = (np.add.reduceat(history.weight[order], first, dtype=np.float64) > 0) & (value > 0)
-    row, column = np.divmod(cell[first[kept]], history.n_items)
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=history.n_users))])
-    return sp.csr_matrix((value[kept], column, indptr), shape=(history.n_users, history.n_items))
+    return csr_from_pairs(pair[first[kept]], value[kept], shape)
 
 
 def decayed_presence_bytes(history: History) -> int:
@@ -179,7 +166,7 @@ def topk_rows_product(
     progress: Progress,
     rescale: Rescale | None = None,
 ) -> sp.csr_matrix:
-    """Return the largest cells in each row of ``left @ right``, but for the diagonal.
+    """Return the largest cells in each row of ``left @ right``, without its diagonal.
 
     Parameters
     ----------
@@ -187,6 +174,8 @@ def topk_rows_product(
         Items × users and users × items CSR float64.
     neighbours
         Cells of a row that are kept, at most.
+    progress
+        Receives one line per block.
     rescale
         Applied to the cells before the cut.
 
@@ -211,6 +200,7 @@ def topk_rows_product(
 def _row_blocks(left: sp.csr_matrix, right: sp.csr_matrix) -> Iterator[slice]:
     """Yield rows of ``left @ right`` whose cells stay within a bound, whatever the catalogue."""
     reach = np.diff(right.indptr).astype(np.float64)
+    # With ones, `left` counts the cells that each row of the product may have.
     ones = sp.csr_matrix((np.ones(left.nnz), left.indices, left.indptr), shape=left.shape)
     total = np.cumsum(np.minimum(ones @ reach, right.shape[1]))
     start, done = 0, 0.0
@@ -218,27 +208,3 @@ def _row_blocks(left: sp.csr_matrix, right: sp.csr_matrix) -> Iterator[slice]:
         stop = max(start + 1, int(np.searchsorted(total, done + _BLOCK_CELLS, side="right")))
         yield slice(start, stop)
         start, done = stop, float(total[stop - 1])
-
-
-def keep_topk_per_row(cells: sp.csr_matrix, most: int) -> sp.csr_matrix:
-    """Return the `most` cells of each row that are largest by magnitude, none of them 0.
-
-    Of equal ones at the cut the lower columns stay. Columns of the result are sorted.
-    """
-    size = np.abs(cells.data)
-    keep = size > 0
-    for row in np.flatnonzero(np.diff(cells.indptr) > most):
-        own = slice(cells.indptr[row], cells.indptr[row + 1])
-        mine = size[own]
-        last = np.partition(mine, len(mine) - most)[len(mine) - most]
-        chosen = mine > last
-        tied = np.flatnonzero(mine == last)
-        free = most - int(chosen.sum())
-        if free < len(tied):
-            tied = tied[np.argpartition(cells.indices[own][tied], free - 1)[:free]]
-        chosen[tied] = True
-        keep[own] &= chosen
-    counted = np.concatenate([[0], np.cumsum(keep)])[cells.indptr]
-    kept = sp.csr_matrix((cells.data[keep], cells.indices[keep], counted), shape=cells.shape)
-    kept.sort_indices()
-    return kept

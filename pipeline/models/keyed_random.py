@@ -1,7 +1,7 @@
-"""Randomness that belongs to an id: the same id, key and dimension give the same draw, anywhere.
+"""Random numbers keyed by ids: the same id, key and dimension give the same draw on any machine.
 
-Promises: a draw does not depend on the row an id stands in, on who else is there, or on how many
-there are. So a model changes where the data changed, and one night's lists resemble the last's.
+Guarantees: a draw does not depend on the row of an id, on the other ids, or on their number. So a
+model changes only where the data changed, and the lists of two nightly runs stay similar.
 """
 
 from __future__ import annotations
@@ -15,11 +15,16 @@ _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 _BLOCK = 1 << 18
-"""Draws made at a time: what it takes besides the result stays small."""
+"""Draws made at a time: bounds the memory needed beside the result."""
+
+
+def keyed_seed(key: str) -> int:
+    """Return a seed of 32 bits: the first bytes of the sha256 of `key`."""
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "little")
 
 
 def keyed_normal(ids: NDArray[np.str_], dimensions: int, *, key: str) -> NDArray[np.float32]:
-    """Draw standard normal vectors, one an id.
+    """Draw one standard normal vector per id.
 
     The first 64 bits of BLAKE2b of the id under `key` start a SplitMix64 stream (Steele, Lea and
     Flood 2014); Box and Muller turn two of its numbers into two draws.
@@ -47,7 +52,8 @@ def keyed_normal(ids: NDArray[np.str_], dimensions: int, *, key: str) -> NDArray
 def _draw(ids: NDArray[np.str_], dimensions: int, key: str) -> NDArray[np.float32]:
     pairs = (dimensions + 1) // 2
     bits = _splitmix(_hashes(ids, key)[:, None], np.arange(1, 2 * pairs + 1, dtype=np.uint64))
-    uniform = ((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53  # in (0, 1)
+    # 53 bits fill a float64; the half keeps the result above 0, whose logarithm is infinite.
+    uniform = ((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
     radius = np.sqrt(-2.0 * np.log(uniform[:, 0::2]))
     angle = (2.0 * np.pi * uniform[:, 1::2]).astype(np.float32)
     draws = np.empty((len(ids), 2 * pairs), np.float32)
@@ -58,12 +64,13 @@ def _draw(ids: NDArray[np.str_], dimensions: int, key: str) -> NDArray[np.float3
 
 def _hashes(ids: NDArray[np.str_], key: str) -> NDArray[np.uint64]:
     """Hash each id to ``(n,)`` uint64."""
+    # BLAKE2b takes keys of at most 64 bytes, so the key itself is hashed first.
     keyed = hashlib.blake2b(digest_size=8, key=hashlib.sha256(key.encode()).digest())
     digests = bytearray()
     for name in ids.tolist():
-        one = keyed.copy()
-        one.update(name.encode())
-        digests += one.digest()
+        digest = keyed.copy()
+        digest.update(name.encode())
+        digests += digest.digest()
     return np.frombuffer(bytes(digests), dtype="<u8").astype(np.uint64)
 
 

@@ -1,13 +1,12 @@
-"""Popularity: what most people have, of all time or of late. The lowest rungs of the ladder.
+"""Popularity baselines: the number of users of each item, over all time or decayed.
 
-Promises: everybody gets the same scores, known or not; a person counts once an item however often
-they had it, and not at all when they gave it back.
+Guarantees: all users get the same scores; a user counts once per item however often they had it,
+and not at all after returning it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -17,17 +16,17 @@ from pydantic import Field
 
 from pipeline.base import Progress, silent
 from pipeline.data.matrix import History
-from pipeline.models.contract import (
-    Capabilities,
-    Recipe,
-    Scorer,
-    Scores,
-)
+from pipeline.models.contract import FAMILY, Capabilities, HalfLife, Recipe, Scorer, Scores
+from pipeline.models.sparse_rows import find_sorted
+
+_BEHIND = 2.0**-10
+"""Score of the most popular item as a share of the user's weakest own one: popularity decides only
+between own items that differ by less than a thousandth, and never ranks another item above them."""
 
 
 @dataclass(frozen=True, eq=False)
 class PopularityScorer(Scorer):
-    """One figure an item, the same for everybody.
+    """One number per item, the same for all users.
 
     Attributes
     ----------
@@ -35,93 +34,68 @@ class PopularityScorer(Scorer):
         ``(n_items,)`` float32, ≥ 0.
     """
 
-    capabilities: ClassVar[Capabilities] = Capabilities(
-        fold_in=True, deterministic=True, baseline=0
-    )
+    declared: ClassVar[Capabilities] = Capabilities(fold_in=True, deterministic=True, baseline=0)
 
     popularity: NDArray[np.float32]
-    item_ids: NDArray[np.str_]
-    trained_until: datetime
-    trained_on: str = "cpu"
 
-    def score(self, history: History) -> Scores:
-        """Score everybody alike."""
-        return self.fold_in(history)
-
-    def fold_in(self, history: History) -> Scores:
-        """Score everybody alike."""
-        self.check(history)
+    def _fold_in(self, history: History) -> Scores:
+        """Score all users alike."""
         return Scores(np.ones((history.n_users, 1), np.float32), self.popularity[:, None])
 
 
-@dataclass(frozen=True, eq=False)
 class DecayedPopularityScorer(PopularityScorer):
-    """Popularity of late."""
+    """Popularity among recent users."""
 
-    capabilities: ClassVar[Capabilities] = Capabilities(
-        fold_in=True, deterministic=True, baseline=1
-    )
+    declared: ClassVar[Capabilities] = Capabilities(fold_in=True, deterministic=True, baseline=1)
 
 
 class Popularity(Recipe):
     """Number of users who have an item in the window."""
 
-    capabilities: ClassVar[Capabilities] = PopularityScorer.capabilities
     scorer: ClassVar[type[Scorer]] = PopularityScorer
 
-    family: Literal["popularity"] = Field(default="popularity", description="Name of the family.")
+    family: Literal["popularity"] = Field(default="popularity", description=FAMILY)
 
     def peak_bytes(self, history: History) -> int:
-        """The events of the window and the cells that they add up to."""
+        """Estimate the events of the window and the cells that they sum to."""
         return len(history.item) * 18
 
-    def train(
-        self, history: History, *, replicate: int = 0, progress: Progress = silent
-    ) -> PopularityScorer:
+    def train(self, history: History, *, replicate: int = 0, progress: Progress = silent) -> Scorer:
         """Count; nothing is random."""
-        return PopularityScorer(
-            popularity=item_popularity(history, None),
-            item_ids=history.item_ids,
-            trained_until=history.end,
-        )
+        popularity = item_popularity(history, None)
+        return PopularityScorer(popularity=popularity, **self.window(history))
 
 
 class DecayedPopularity(Recipe):
-    """Users who have an item, each by how long ago they last had it."""
+    """Users who have an item, each decayed by the age of their newest event of it."""
 
-    capabilities: ClassVar[Capabilities] = DecayedPopularityScorer.capabilities
     scorer: ClassVar[type[Scorer]] = DecayedPopularityScorer
 
-    family: Literal["decayed_popularity"] = Field(
-        default="decayed_popularity", description="Name of the family."
-    )
-    half_life_days: float = Field(
-        default=20.0, gt=0, le=3650, description="Days after which a user counts half."
+    family: Literal["decayed_popularity"] = Field(default="decayed_popularity", description=FAMILY)
+    half_life_days: HalfLife = Field(
+        default=20.0, description="Days after which a user counts half."
     )
 
     def peak_bytes(self, history: History) -> int:
-        """The cells of the window, and as much again while they are summed."""
+        """Estimate the cells of the window, and as much again during their sum."""
         return len(history.item) * 70
 
-    def train(
-        self, history: History, *, replicate: int = 0, progress: Progress = silent
-    ) -> DecayedPopularityScorer:
+    def train(self, history: History, *, replicate: int = 0, progress: Progress = silent) -> Scorer:
         """Count; nothing is random."""
-        return DecayedPopularityScorer(
-            popularity=item_popularity(history, self.half_life_days),
-            item_ids=history.item_ids,
-            trained_until=history.end,
-        )
+        popularity = item_popularity(history, self.half_life_days)
+        return DecayedPopularityScorer(popularity=popularity, **self.window(history))
 
 
 def item_popularity(history: History, half_life_days: float | None) -> NDArray[np.float32]:
     """Sum, over the users who have an item, 0.5^(age of their newest event of it / half-life).
 
-    Counting people, each by their newest event, beats summing all decayed events: a few who buy the
-    same thing every day say little about anybody else.
+    Counting users, each by their newest event, recommends better than the sum of all decayed
+    events: a few users who buy the same item every day predict little about the others.
 
     Parameters
     ----------
+    history
+        Events of the window.
     half_life_days
         ``None`` counts each user as 1.
 
@@ -129,7 +103,7 @@ def item_popularity(history: History, half_life_days: float | None) -> NDArray[n
     -------
     ``(n_items,)`` float32.
     """
-    cells = history.confidence(None)  # who took everything back has no cell
+    cells = history.confidence(None)  # a user who returned an item has no cell
     weight = np.ones(len(cells.data))
     if half_life_days is not None:
         weight = np.exp2(-_newest_age_days(history, cells) / half_life_days)
@@ -137,17 +111,52 @@ def item_popularity(history: History, half_life_days: float | None) -> NDArray[n
     return total.astype(np.float32)
 
 
+def relative_popularity(history: History, half_life_days: float) -> NDArray[np.float32]:
+    """Return `item_popularity` as a share of the most popular item.
+
+    Parameters
+    ----------
+    history
+        Events of the window.
+    half_life_days
+        Days after which a user counts half.
+
+    Returns
+    -------
+    ``(n_items,)`` float32 in [0, 1].
+    """
+    popularity = item_popularity(history, half_life_days)
+    return popularity / most if (most := popularity.max(initial=0.0)) > 0 else popularity
+
+
+def own_before_popularity(
+    own: sp.csr_matrix, popularity: NDArray[np.float32], *, without: float
+) -> Scores:
+    """Score own items by their cells, and all items by popularity below the weakest own one.
+
+    Parameters
+    ----------
+    own
+        Users × items CSR float32, > 0: scores of own items.
+    popularity
+        ``(n_items,)`` float32 in [0, 1].
+    without
+        Weight of popularity for users without own items: 1 lists popular items, 0 lists none.
+    """
+    weakest = np.full(own.shape[0], without, np.float32)
+    filled = np.flatnonzero(np.diff(own.indptr))
+    weakest[filled] = np.minimum.reduceat(own.data, own.indptr[filled])
+    return Scores((weakest * np.float32(_BEHIND))[:, None], popularity[:, None], sparse_bonus=own)
+
+
 def _newest_age_days(history: History, cells: sp.csr_matrix) -> NDArray[np.float64]:
-    """Return, for each cell, the age of the newest event that gave rather than took back."""
+    """Return, for each cell, the age of its newest event of positive weight."""
     width = history.n_items
     row = np.repeat(np.arange(history.n_users, dtype=np.int64), np.diff(cells.indptr))
     cell = row * width + cells.indices
     gave = history.weight > 0
     event = history.user[gave].astype(np.int64) * width + history.item[gave]
-    age = history.age_days[gave].astype(np.float64)
-    place = np.searchsorted(cell, event)
-    present = place < len(cell)
-    present[present] = cell[place[present]] == event[present]
+    place, present = find_sorted(cell, event)
     newest = np.full(len(cell), np.inf)
-    np.minimum.at(newest, place[present], age[present])
+    np.minimum.at(newest, place[present], history.age_days[gave][present].astype(np.float64))
     return newest

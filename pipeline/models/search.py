@@ -1,14 +1,16 @@
-"""What a longer search may move in a recipe: fields that it reads; of a blend, its parts'.
+"""Hyperparameters that a longer search may change: those a recipe reads, and those of its parts.
 
-Promises: a field is moved within its span only, to values of two significant digits, so that a span
-is a grid; what was moved is validated like any recipe. What mixes the parts of a blend is no field
-here: for given parts it is chosen as a whole, see `reopened_mixture`.
+Guarantees: a field is changed within its span only, to values of two significant digits, so that a
+span is a grid; a changed recipe is validated like any other. The mixture of a blend is not part of
+the search: for given parts it is selected as a whole, see `reopened_mixture`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import getitem
 from typing import Any, get_args
 
 from pipeline.models.blend import Blend
@@ -18,18 +20,18 @@ from pipeline.models.families import recipe_from
 
 @dataclass(frozen=True)
 class Axis:
-    """One number that a search may move.
+    """One number that a search may change.
 
     Attributes
     ----------
     path
         Keys that lead to it in the dumped recipe.
     low, high
-        Both ends included.
+        Range, both ends included.
     log
-        Whether steps are ratios.
+        Steps are ratios, not differences.
     whole
-        Whether it is an integer.
+        It is an integer.
     """
 
     path: tuple[str, ...]
@@ -39,70 +41,74 @@ class Axis:
     whole: bool
 
     def snap(self, value: float) -> float:
-        """Return the value of the grid that is nearest."""
+        """Return the nearest value of the grid."""
         near = min(max(float(f"{value:.2g}"), self.low), self.high)
         return round(near) if self.whole else near
 
 
 def axes(recipe: Recipe) -> dict[str, Axis]:
-    """Return what can be moved, by name; a part's field is called ``part.field``."""
-    within: dict[str, tuple[tuple[str, ...], Recipe]]
+    """Return the axes of a recipe by name; a part's field is called ``part.field``."""
     own: dict[str, Axis] = {}
+    parts: Mapping[str, Recipe]
+    path: tuple[str, ...] = ()
     if isinstance(recipe, Blend):
-        heard = {n: part for n, part in recipe.parts.items() if recipe.weights.get(n, 1.0) > 0}
-        within = {name: (("parts", name), part) for name, part in heard.items()}
+        parts, path = recipe.weighted_parts, ("parts",)
     else:
-        fields = {field: getattr(recipe, field) for field in type(recipe).model_fields}
-        within = {f: ((f,), one) for f, one in fields.items() if isinstance(one, Recipe)}
-        own = {
-            field: Axis((field,), span.low, span.high, span.log, _whole(recipe, field))
-            for field, span in recipe.tunable.items()
-        }
+        parts = {field: value for field, value in recipe if isinstance(value, Recipe)}
+        for field, span in recipe.tunable.items():
+            kind = type(recipe).model_fields[field].annotation
+            whole = kind is int or int in get_args(kind)
+            own[field] = Axis((field,), span.low, span.high, span.log, whole)
     return own | {
-        f"{name}.{field}": replace(axis, path=(*path, *axis.path))
-        for name, (path, part) in within.items()
+        f"{name}.{field}": replace(axis, path=(*path, name, *axis.path))
+        for name, part in parts.items()
         for field, axis in axes(part).items()
     }
 
 
 def current_values(recipe: Recipe, among: Mapping[str, Axis]) -> dict[str, float]:
-    """Return where a recipe stands.
+    """Return the values of a recipe on some axes.
 
-    A field that is no number or lies outside its span is left out, and so is one of a part that the
-    recipe does not have any more.
+    Parameters
+    ----------
+    recipe
+        The recipe.
+    among
+        Axes by name. Fields that are not numbers, lie outside their span, or belong to a part that
+        the recipe does not have any more are left out.
     """
-    dumped = recipe.model_dump(mode="json")
-    there = among.keys() & axes(recipe).keys()
-    values = {name: _leaf(dumped, axis.path) for name, axis in among.items() if name in there}
+    dumped: Any = recipe.model_dump(mode="json")
+    present = axes(recipe)
     return {
         name: value
-        for name, value in values.items()
-        if isinstance(value, int | float) and among[name].low <= value <= among[name].high
+        for name, axis in among.items()
+        if name in present
+        and isinstance(value := reduce(getitem, axis.path, dumped), int | float)
+        and axis.low <= value <= axis.high
     }
 
 
 def moved(recipe: Recipe, values: Mapping[str, float], among: Mapping[str, Axis]) -> Recipe:
-    """Return the recipe with some fields at the values of the grid that are nearest to `values`."""
-    dumped = recipe.model_dump(mode="json")
+    """Return the recipe with some fields changed.
+
+    Parameters
+    ----------
+    recipe
+        The recipe.
+    values
+        New values by name of the axis; the nearest values of the grid are taken.
+    among
+        Axes by name.
+    """
+    dumped: Any = recipe.model_dump(mode="json")
     for name, value in values.items():
         *way, last = among[name].path
-        _leaf(dumped, way)[last] = among[name].snap(value)
+        reduce(getitem, way, dumped)[last] = among[name].snap(value)
     return recipe_from(dumped)
 
 
 def reopened_mixture(recipe: Recipe) -> Recipe | None:
-    """Return a blend whose mixture is left open again; ``None`` where nothing is mixed."""
+    """Return a blend whose mixture is to be selected again; ``None`` without a mixture."""
     if not isinstance(recipe, Blend) or len(recipe.parts) < 2:
         return None
     return recipe.model_copy(update={"tune": tuple(recipe.space)})
-
-
-def _whole(recipe: Recipe, field: str) -> bool:
-    kind = type(recipe).model_fields[field].annotation
-    return kind is int or int in get_args(kind)
-
-
-def _leaf(dumped: Any, path: tuple[str, ...] | list[str]) -> Any:
-    for key in path:
-        dumped = dumped[key]
-    return dumped

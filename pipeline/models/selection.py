@@ -18,12 +18,28 @@ R = TypeVar("R", bound=Recipe)
 
 @singledispatch
 def select_hyperparameters(recipe: Recipe, trials: Trials, progress: Progress = silent) -> Recipe:
-    """Select the fields of `recipe.tune`, one after the other, see `coordinate_search`."""
+    """Select the hyperparameters that a recipe leaves open, by the rule of its family.
+
+    Parameters
+    ----------
+    recipe
+        The recipe; by default its fields of `tune` are selected in that order.
+    trials
+        Measures recipes on windows before the holdout.
+    progress
+        Receives one line per trial.
+    """
     return select_in_order(recipe, trials, progress)
 
 
 def select_in_order(recipe: R, trials: Trials, progress: Progress) -> R:
-    """Select the fields of `recipe.tune`, in that order."""
+    """Select the fields of `recipe.tune`, in that order, see `coordinate_search`.
+
+    Parameters
+    ----------
+    recipe, trials, progress
+        As in `select_hyperparameters`.
+    """
     best = recipe.model_copy(update={"tune": ()})
     for field in recipe.tune:
         best = coordinate_search(best, field, recipe.space[field], trials, progress)
@@ -36,11 +52,15 @@ def coordinate_search(recipe: R, field: str, span: Span, trials: Trials, progres
     Parameters
     ----------
     recipe
-        Where it starts; a field that is ``None`` starts below all values.
+        First recipe; a field that is ``None`` starts below all values.
+    field, span
+        Name of the field, and its values.
+    trials, progress
+        As in `select_hyperparameters`.
     """
-    here = getattr(recipe, field)
-    above = [value for value in span.grid if here is None or value > here]
-    below = [value for value in reversed(span.grid) if here is not None and value < here]
+    start = getattr(recipe, field)
+    above = [value for value in span.grid if start is None or value > start]
+    below = [value for value in reversed(span.grid) if start is not None and value < start]
     best = recipe
     for way in (above, below):
         for value in way:

@@ -1,26 +1,25 @@
-"""Directions: a randomised SVD of the window, each user and each item divided by their degree.
+"""Randomised SVD of the training window, each user and each item divided by its degree.
 
-Promises: nothing is kept of anybody, a user is scored from their own history; the random projection
-belongs to item ids, so the result depends on the data and the salt alone, never on pseudonyms or on
-the order of rows; it is the same to the bit for any number of threads. Signs and rotations of the
-singular vectors cancel out of every score.
+Guarantees: no user is stored, a user is scored from their own history; the random projection
+belongs to item ids, so the result depends on the data, the seed and the replicate alone, never on
+pseudonyms or on the order of rows; it is the same to the bit for any number of threads. Signs and
+rotations of the singular vectors cancel out of every score.
 
 With R the decayed confidence, d the sums of its rows and columns and τ a share of their mean::
 
     (d_u + τ_u)^-½ R (d_i + τ_i)^-½  ≈  U Σ Vᵀ
     scores of a history x  =  x (d_i + τ_i)^-½ V Σ^damping Vᵀ (d_i + τ_i)^½
 
-The left part of it are the user's factors, the right part the items'. A few rounds of subspace
-iteration find V (Halko, Martinsson and Tropp 2011); more of them come closer to the exact one and
-recommend no better. Without τ, who has one item that nobody else has is a direction of their own,
-as strong as any (Qin and Rohe 2013).
+Its left part are the user's factors, its right part the items'. A few rounds of subspace iteration
+find V (Halko, Martinsson and Tropp 2011); more rounds come closer to the exact V and recommend no
+better. Without τ, a user with a single item that no other user has is a direction of its own, as
+strong as any (Qin and Rohe 2013).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -32,44 +31,36 @@ from threadpoolctl import threadpool_limits
 
 from pipeline.base import Progress, silent
 from pipeline.data.matrix import History
-from pipeline.models.contract import Capabilities, Recipe, Scorer, Scores, Span
+from pipeline.models.contract import FAMILY, Capabilities, HalfLife, Recipe, Scorer, Scores, Span
 from pipeline.models.keyed_random import keyed_normal
 
 _NOTHING = 1e-6
-"""A squared singular value below this share of the largest is rounding of float32, no direction."""
+"""A squared singular value below this share of the largest is rounding of float32."""
 
 
 @dataclass(frozen=True, eq=False)
 class SvdScorer(Scorer):
-    """What is known of the items; users come with their history.
+    """Factors and degrees of the items; users come with their history.
 
     Attributes
     ----------
     item_factors
-        ``(n_items, f)`` float32: ``(d_i + τ_i)^½ V Σ^(damping/2)``. Where the window has fewer than
-        ``f`` directions, the last columns are 0: directions of no strength.
+        ``(n_items, f)`` float32: ``(d_i + τ_i)^½ V Σ^(damping/2)``. If the window has fewer than
+        ``f`` directions, the last columns are 0.
     degree
         ``(n_items,)`` float32 > 0: ``d_i + τ_i``.
     half_life_days
         As in the recipe.
     """
 
-    capabilities: ClassVar[Capabilities] = Capabilities(fold_in=True, deterministic=True)
+    declared: ClassVar[Capabilities] = Capabilities(fold_in=True, deterministic=True)
 
     item_factors: NDArray[np.float32]
     degree: NDArray[np.float32]
     half_life_days: float | None
-    item_ids: NDArray[np.str_]
-    trained_until: datetime
-    trained_on: str = "cpu"
 
-    def score(self, history: History) -> Scores:
-        """Score each user by their own events in `history`; nothing is kept of anybody."""
-        return self.fold_in(history)
-
-    def fold_in(self, history: History) -> Scores:
-        """Add up the factors of what each user had; without confidence: zero, no list."""
-        self.check(history)
+    def _fold_in(self, history: History) -> Scores:
+        """Sum the factors of each user's items; 0 and no list without confidence."""
         cells = history.confidence(self.half_life_days)
         cells.data /= self.degree[cells.indices]
         return Scores(cells @ self.item_factors, self.item_factors)
@@ -78,7 +69,6 @@ class SvdScorer(Scorer):
 class Svd(Recipe):
     """Degree-normalised randomised SVD."""
 
-    capabilities: ClassVar[Capabilities] = SvdScorer.capabilities
     scorer: ClassVar[type[Scorer]] = SvdScorer
     space: ClassVar[Mapping[str, Span]] = {
         "half_life_days": Span((7.0, 15.0, 30.0, 60.0, 120.0, 365.0), 3.0, 1000.0),
@@ -87,37 +77,29 @@ class Svd(Recipe):
         "smoothing": Span((0.1, 0.3, 1.0), 0.01, 10.0),
     }
 
-    family: Literal["svd"] = Field(default="svd", description="Name of the family.")
+    family: Literal["svd"] = Field(default="svd", description=FAMILY)
     factors: int = Field(
-        default=128,
-        ge=1,
-        le=2048,
-        description="Length of a vector; what exceeds the rank of the data is 0.",
+        default=128, ge=1, le=2048, description="Length of a factor vector; 0 beyond the rank."
     )
-    half_life_days: float | None = Field(
-        default=60.0, gt=0, le=3650, description="Days after which an event counts half, if ever."
+    half_life_days: HalfLife | None = Field(
+        default=60.0, description="Days after which an event counts half; null means no decay."
     )
     damping: float = Field(
-        default=0.5,
-        ge=0,
-        le=4,
-        description="Power of its singular value that weighs a direction; 0 takes all alike.",
+        default=0.5, ge=0, le=4, description="Exponent of the singular values; 0 weighs all alike."
     )
     smoothing: float = Field(
-        default=0.3,
-        ge=0,
-        le=100,
-        description="What is added to every degree, as a share of the mean one.",
+        default=0.3, ge=0, le=100, description="Addition to every degree, as a share of their mean."
     )
     oversampling: int = Field(
-        default=32, ge=0, le=1024, description="Directions searched beside those kept."
+        default=32, ge=0, le=1024, description="Directions searched in addition to those kept."
     )
     iterations: int = Field(default=3, ge=1, le=100, description="Rounds of subspace iteration.")
-    random_state: int = Field(default=0, ge=0, description="Seed of the projection.")
+    random_state: int = Field(default=0, ge=0, description="Seed of the random projection.")
 
     def peak_bytes(self, history: History) -> int:
-        """The events while they are summed; or cells in both directions, and the directions in the
-        forms that a round holds.
+        """Estimate the larger of the events during their sum, and a round of the iteration.
+
+        A round holds cells in both directions, and the directions in several forms.
         """
         width = min(self.factors + self.oversampling, history.n_items)
         block = (history.n_users + 3 * history.n_items) * width * 4
@@ -125,12 +107,10 @@ class Svd(Recipe):
         return max(len(history.item) * 16, cells + block + width * width * 32)
 
     def fitted_bytes(self, history: History) -> int:
-        """The items' vectors; users have none."""
+        """Return the bytes of the item factors; users have none."""
         return history.n_items * self.factors * 4
 
-    def train(
-        self, history: History, *, replicate: int = 0, progress: Progress = silent
-    ) -> SvdScorer:
+    def train(self, history: History, *, replicate: int = 0, progress: Progress = silent) -> Scorer:
         """Find the directions of the window."""
         cells = history.confidence(self.half_life_days)
         users, degree = (self._degrees(cells.sum(axis=axis)) for axis in (1, 0))
@@ -148,12 +128,11 @@ class Svd(Recipe):
             item_factors=factors,
             degree=degree.astype(np.float32),
             half_life_days=self.half_life_days,
-            item_ids=history.item_ids,
-            trained_until=history.end,
+            **self.window(history),
         )
 
     def _degrees(self, sums: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Return the degrees of the rows or the columns, smoothed; 1 where there is nothing."""
+        """Return the smoothed degrees of the rows or the columns; 1 instead of 0."""
         degree = np.asarray(sums, np.float64).ravel()
         degree += self.smoothing * degree.mean()
         return np.where(degree > 0, degree, 1.0)
@@ -169,29 +148,27 @@ def right_singular_vectors(
     matrix
         Rows × columns float32.
     start
-        ``(n_columns, w)`` float32, w ≤ n_columns: where the search begins.
+        ``(n_columns, w)`` float32, w ≤ n_columns: first guess of the subspace.
     iterations
         Rounds, ≥ 1, each a product with ``matrixᵀ matrix``.
+    progress
+        Receives one line per round.
 
     Returns
     -------
     Singular values ``(r,)`` float64, falling, > 0, and vectors ``(n_columns, r)`` float32, with r
-    the smaller of w and the rank as far as float32 tells it.
+    the smaller of w and the rank at the precision of float32.
     """
-    turned, block = matrix.T.tocsr(), start
+    transposed, block = matrix.T.tocsr(), start
     with threadpool_limits(1, "blas"):  # sums of several threads depend on their number
         for done in range(iterations):
             progress(f"svd: iteration {done + 1} of {iterations}")
-            block = _orthonormal(turned @ (matrix @ block))
+            # Without an orthonormal basis in each round, all columns approach the same direction.
+            block, _ = scipy.linalg.qr(
+                transposed @ (matrix @ block), mode="economic", overwrite_a=True, check_finite=False
+            )
         image = matrix @ block
         squares, turn = np.linalg.eigh((image.T @ image).astype(np.float64))
-        there = squares > max(squares[-1] * _NOTHING, 0.0)
-        squares, turn = squares[there][::-1], turn[:, there][:, ::-1]
+        present = squares > max(squares[-1] * _NOTHING, 0.0)
+        squares, turn = squares[present][::-1], turn[:, present][:, ::-1]  # `eigh` sorts rising
         return np.sqrt(squares), block @ turn.astype(np.float32)
-
-
-def _orthonormal(block: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return an orthonormal basis of what the columns span."""
-    basis: NDArray[np.float32]
-    basis, _ = scipy.linalg.qr(block, mode="economic", overwrite_a=True, check_finite=False)
-    return basis

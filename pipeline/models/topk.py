@@ -1,16 +1,16 @@
 """Scores -> lists: exact top-K, blocked, never padded.
 
-Promises: a list holds the best `k` items that have a score, fewer where there are fewer, never an
-excluded or forbidden one. The score of a pair is its inner product in float64 plus its sparse cell,
-rounded to float32 once; the order is score falling, then item index (so item id) rising, at the
-cut too. So a list depends neither on the block it was computed in, nor on the number of threads,
-nor on the kernels of the BLAS: a fresh process on another machine gives the same bytes. Beside its
-arguments and its answer it holds one block of scores a thread, however large the catalogue is.
+Guarantees: a list holds the best `k` items that have a score, fewer if there are fewer, never an
+excluded one. The score of a pair is its inner product in float64 plus its sparse cell, rounded to
+float32 once; the order is score falling, then item index (so item id) rising, at the cut too. So a
+list depends neither on the block it was computed in, nor on the number of threads, nor on the
+kernels of the BLAS: a fresh process on another machine gives the same bytes. Beside its arguments
+and its result it holds one block of scores per thread, however large the catalogue is.
 
-How: one float32 product a block finds the candidates (`models.candidates`), wide enough by a bound
-on its rounding error that nothing can be missed; only these are scored in float64. What stands
-beside the factors (a profile times links, the sparse term) is summed cell by cell in the order it
-is stored in, so it is the same everywhere.
+One float32 product per block finds the candidates (`models.candidates`), with a margin for its
+rounding error so that none is missed; only these are scored in float64. The terms beside the
+factors (a history times links, the sparse term) are summed cell by cell in the order in which they
+are stored, so they are the same on all machines.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
-from pipeline.models.candidates import candidates, norms
+from pipeline.models.candidates import Limits, candidates, norms
 from pipeline.models.contract import Scores
+from pipeline.models.sparse_rows import strongest
 
 _T = TypeVar("_T")
 _TopPairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
@@ -34,17 +35,17 @@ _TopPairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
 _BLOCK_CELLS = 1 << 23
 """Cells of one dense block of scores: 32 MiB of float32."""
 _BLOCK_USERS = 128
-"""Users of a block, at least: a product for fewer waits for the items' factors. A block of them
-that would hold too many cells is cut into tiles of items."""
+"""Users of a block, at least: with fewer, reading the item factors from memory takes longer than
+the product. A block with too many cells is cut into tiles of items."""
 _MOST_THREADS = 8
-"""Blocks at a time, at most: each is in memory."""
+"""Blocks computed at a time, at most: each is in memory."""
 _EXACT_PAIRS = 1 << 10
 """Pairs scored in float64 at a time."""
 
 
 @dataclass(frozen=True)
 class Lists:
-    """Ragged lists, one a user: best item first, never padded.
+    """Ragged lists, one per user: best item first, never padded.
 
     Attributes
     ----------
@@ -53,7 +54,7 @@ class Lists:
     item
         ``(n,)`` int32 column of each entry.
     score
-        ``(n,)`` float32, falling within a list; equal scores stand in the order of columns.
+        ``(n,)`` float32, falling within a list; equal scores are in the order of columns.
     """
 
     indptr: NDArray[np.int64]
@@ -97,7 +98,7 @@ def top_k(
     Parameters
     ----------
     scores
-        Of ``n_users`` over ``n_items``.
+        Scores of ``n_users`` over ``n_items``.
     k
         Longest length of a list, ≥ 1; may exceed the catalogue.
     exclude
@@ -108,9 +109,9 @@ def top_k(
     Raises
     ------
     DataError
-        A score is not finite, or too large for float32.
+        `model.scores_not_finite`: a score is not finite, or too large for float32.
     ValueError
-        Shapes do not fit, or ``k < 1``.
+        Shapes do not match, or ``k < 1``.
     """
     n_users, n_items = scores.shape
     if k < 1:
@@ -120,54 +121,52 @@ def top_k(
             raise ValueError(f"{name} is {part.shape}, the scores are {(n_users, n_items)}")
     if allowed is not None and allowed.shape != (n_items,):
         raise ValueError(f"allowed is {allowed.shape}, the catalogue holds {n_items}")
-    if scores.sparse_bonus is not None and not scores.sparse_bonus.has_canonical_format:
-        scores = replace(scores, sparse_bonus=_canonical(scores.sparse_bonus))
+    scores = _canonical(scores)
     longest = 0.0 if scores.items is None else norms(scores.items).max(initial=0.0)
     forbidden = None if allowed is None else ~allowed
 
-    def work(part: slice) -> tuple[NDArray[np.int64], _TopPairs]:
-        gone = None if exclude is None else exclude[part]
-        pairs = _block(_rows(scores, part), k, gone, forbidden, longest)
-        return np.bincount(pairs[0], minlength=part.stop - part.start), pairs
+    def work(part: slice) -> _TopPairs:
+        excluded = None if exclude is None else exclude[part]
+        limits = Limits(k, longest, excluded, forbidden)
+        user, item, score = _block(_rows(scores, part), limits)
+        return np.bincount(user, minlength=part.stop - part.start), item, score
 
-    step = max(_BLOCK_USERS, _BLOCK_CELLS // max(1, n_items))
-    parts = [slice(at, min(at + step, n_users)) for at in range(0, n_users, step)]
-    blocks = _each(work, parts)
-    counts = [np.zeros(1, np.int64), *(count for count, _ in blocks)]
-    items = [np.zeros(0, np.int64), *(item for _, (_, item, _) in blocks)]
-    values = [np.zeros(0, np.float32), *(value for _, (_, _, value) in blocks)]
-    item = np.concatenate(items).astype(np.int32)
-    return Lists(np.cumsum(np.concatenate(counts)), item, np.concatenate(values))
+    none = np.zeros(1, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32)
+    blocks = zip(none, *_each_block(work, scores), strict=True)
+    counts, item, score = (np.concatenate(parts) for parts in blocks)
+    return Lists(np.cumsum(counts), item.astype(np.int32), score)
 
 
 def best_scores(scores: Scores) -> NDArray[np.float32]:
-    """Return ``(n_users,)`` float32, the score that heads each user's `top_k`; 0 without any."""
-    n_users, n_items = scores.shape
-    best = np.zeros(n_users, np.float32)
+    """Return ``(n_users,)`` float32, the first score of each user's `top_k`; 0 without any."""
+    best = np.zeros(scores.shape[0], np.float32)
     if scores.users is not None:
         lists = top_k(scores, 1)
         best[lists.row] = lists.score
         return best
-    if scores.sparse_bonus is not None and not scores.sparse_bonus.has_canonical_format:
-        scores = replace(scores, sparse_bonus=_canonical(scores.sparse_bonus))
+    scores = _canonical(scores)
 
-    def work(part: slice) -> None:  # without factors only cells have scores: nothing to rank
+    def work(part: slice) -> None:
+        # Without factors only stored cells have scores, so a maximum per row needs no ranking.
         cells = _rows(scores, part).sparse_bonus
         if cells is not None and cells.nnz:
             filled = np.flatnonzero(np.diff(cells.indptr))
             best[part][filled] = np.maximum.reduceat(cells.data, cells.indptr[filled])
 
-    step = max(_BLOCK_USERS, _BLOCK_CELLS // max(1, n_items))
-    _each(work, [slice(at, min(at + step, n_users)) for at in range(0, n_users, step)])
+    _each_block(work, scores)
     return best
 
 
-def _each(work: Callable[[slice], _T], parts: list[slice]) -> list[_T]:
-    """Do `work` on each part, on as many threads as the BLAS has; a product then takes one."""
+def _each_block(work: Callable[[slice], _T], scores: Scores) -> list[_T]:
+    """Call `work` for each block of users, on as many threads as the BLAS has."""
+    n_users, n_items = scores.shape
+    step = max(_BLOCK_USERS, _BLOCK_CELLS // max(1, n_items))
+    parts = [slice(at, min(at + step, n_users)) for at in range(0, n_users, step)]
     if len(parts) < 2:
         return [work(part) for part in parts]
     blas = ThreadpoolController().select(user_api="blas")
     threads = max((library.num_threads for library in blas.lib_controllers), default=1)
+    # Blocks run side by side, so the product of each takes one thread of the BLAS.
     with blas.limit(limits=1), ThreadPoolExecutor(min(threads, _MOST_THREADS)) as pool:
         return list(pool.map(work, parts))
 
@@ -175,89 +174,83 @@ def _each(work: Callable[[slice], _T], parts: list[slice]) -> list[_T]:
 def pair_scores(
     scores: Scores, user: NDArray[np.int64], item: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    """Return the ``(n,)`` float32 scores of pairs, exactly as `top_k` gives them.
+    """Return the scores of pairs, exactly as `top_k` gives them.
 
-    `user` and `item` are ``(n,)`` rows and columns, users rising. A pair without a score has 0.
+    Parameters
+    ----------
+    scores
+        Scores of ``n_users`` over ``n_items``.
+    user, item
+        ``(n,)`` rows and columns of the pairs, users rising.
+
+    Returns
+    -------
+    ``(n,)`` float32; 0 for a pair without a score.
     """
-    n_users, n_items = scores.shape
-    blocks: list[NDArray[np.float32]] = [np.zeros(0, np.float32)]
-    step = max(1, _BLOCK_CELLS // max(1, n_items))
-    for at in range(0, n_users, step):
-        end = min(at + step, n_users)
-        pairs = slice(*np.searchsorted(user, [at, end]))
-        block, rows, columns = _rows(scores, slice(at, end)), user[pairs] - at, item[pairs]
+
+    def work(part: slice) -> NDArray[np.float32]:
+        pairs = slice(*np.searchsorted(user, [part.start, part.stop]))
+        block, rows, columns = _rows(scores, part), user[pairs] - part.start, item[pairs]
         exact = _exact(block, rows, columns)
         if block.sparse_bonus is not None and len(rows):
             exact += np.asarray(block.sparse_bonus[rows, columns]).ravel()
-        blocks.append(exact.astype(np.float32))
-    return np.concatenate(blocks)
+        return exact.astype(np.float32)
+
+    return np.concatenate([np.zeros(0, np.float32), *_each_block(work, scores)])
 
 
 def _rows(scores: Scores, rows: slice) -> Scores:
-    """Return the scores of some rows, with all that stands beside the factors in one term."""
+    """Return the scores of some rows, all terms beside the factors summed to one."""
     users = None if scores.users is None else scores.users[rows]
     beside = None if scores.sparse_bonus is None else scores.sparse_bonus[rows]
     if scores.user_history is not None and scores.item_similarity is not None:
-        led = (scores.user_history[rows] @ scores.item_similarity).tocsr()
-        beside = led if beside is None else led + beside
+        linked = (scores.user_history[rows] @ scores.item_similarity).tocsr()
+        beside = linked if beside is None else linked + beside
     return Scores(users, scores.items, beside)
 
 
-def _block(
-    scores: Scores,
-    k: int,
-    exclude: sp.csr_matrix | None,
-    forbidden: NDArray[np.bool_] | None,
-    longest: float,
-) -> _TopPairs:
+def _block(scores: Scores, limits: Limits) -> _TopPairs:
     """Return the lists of one block of users: of each tile of the catalogue, then of all tiles."""
     n, n_items = scores.shape
     width = max(1, _BLOCK_CELLS // max(1, n))
     if width >= n_items:
-        return _tile(scores, k, exclude, forbidden, longest)
+        return _tile(scores, limits)
     tiles = []
     for start in range(0, n_items, width):
         part = slice(start, start + width)
+        bonus, exclude, forbidden = scores.sparse_bonus, limits.exclude, limits.forbidden
         user, item, score = _tile(
             Scores(
                 scores.users,
                 None if scores.items is None else scores.items[part],
-                None if scores.sparse_bonus is None else scores.sparse_bonus[:, part],
+                None if bonus is None else bonus[:, part],
             ),
-            k,
-            None if exclude is None else exclude[:, part],
-            None if forbidden is None else forbidden[part],
-            longest,
+            replace(
+                limits,
+                exclude=None if exclude is None else exclude[:, part],
+                forbidden=None if forbidden is None else forbidden[part],
+            ),
         )
         tiles.append((user, item + start, score))
-    users, items, values = zip(*tiles, strict=True)
-    return _best(np.concatenate(users), np.concatenate(items), np.concatenate(values), k, n)
+    user, item, score = (np.concatenate(parts) for parts in zip(*tiles, strict=True))
+    return _best((user, item, score), limits.k, n)
 
 
-def _tile(
-    scores: Scores,
-    k: int,
-    exclude: sp.csr_matrix | None,
-    forbidden: NDArray[np.bool_] | None,
-    longest: float,
-) -> _TopPairs:
+def _tile(scores: Scores, limits: Limits) -> _TopPairs:
     """Return the lists of a block of users over some items."""
     n, n_items = scores.shape
-    pair, beside = candidates(scores, k, exclude, forbidden, longest)
+    pair, beside = candidates(scores, limits)
     user, item = np.divmod(pair, n_items)
     score = (_exact(scores, user, item) + beside).astype(np.float32)
-    keep = _crowd_thinned(user, score, k, n)
-    return _best(user[keep], item[keep], score[keep], k, n)
+    # Ties can make all items of a row candidates; only its best `k` have to be sorted.
+    start = np.concatenate([[0], np.cumsum(np.bincount(user, minlength=n))])
+    keep = strongest(score, item, start, limits.k, crowd=64 + 16 * limits.k)
+    return _best((user[keep], item[keep], score[keep]), limits.k, n)
 
 
-def _best(
-    user: NDArray[np.int64],
-    item: NDArray[np.int64],
-    score: NDArray[np.float32],
-    k: int,
-    n: int,
-) -> _TopPairs:
-    """Sort pairs into lists; of those with equal scores, the lower item comes first in them."""
+def _best(pairs: _TopPairs, k: int, n: int) -> _TopPairs:
+    """Sort pairs into lists; of equal scores, the lower item comes first in `pairs`."""
+    user, item, score = pairs
     order = np.lexsort((-score, user))  # stable
     user, item, score = user[order], item[order], score[order]
     counts = np.bincount(user, minlength=n)
@@ -265,24 +258,8 @@ def _best(
     return user[first], item[first], score[first]
 
 
-def _crowd_thinned(
-    user: NDArray[np.int64], score: NDArray[np.float32], k: int, n: int
-) -> NDArray[np.bool_]:
-    """Tell which pairs to sort: of a row with far too many (ties, mostly), its best `k` only."""
-    keep = np.ones(len(user), bool)
-    end = np.cumsum(np.bincount(user, minlength=n))
-    for row in np.flatnonzero(np.diff(end, prepend=0) > 64 + 16 * k):
-        pairs = slice(end[row - 1] if row else 0, end[row])
-        mine = score[pairs]
-        last = np.partition(mine, len(mine) - k)[len(mine) - k]
-        keep[pairs] = mine > last
-        tied = np.flatnonzero(mine == last) + pairs.start
-        keep[tied[: k - keep[pairs].sum()]] = True
-    return keep
-
-
 def _exact(scores: Scores, user: NDArray[np.int64], item: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Multiply factors in float64, in an order that depends on nothing but their number."""
+    """Multiply factors in float64, in an order that depends on their number only."""
     exact = np.zeros(len(user), np.float64)
     if scores.users is not None and scores.items is not None:
         for at in range(0, len(user), _EXACT_PAIRS):
@@ -292,8 +269,10 @@ def _exact(scores: Scores, user: NDArray[np.int64], item: NDArray[np.int64]) -> 
     return exact
 
 
-def _canonical(matrix: sp.csr_matrix) -> sp.csr_matrix:
-    """Return a copy with sorted columns and no cell twice."""
-    copy = matrix.copy()
+def _canonical(scores: Scores) -> Scores:
+    """Return the scores with a sparse term of sorted columns, no cell twice."""
+    if scores.sparse_bonus is None or scores.sparse_bonus.has_canonical_format:
+        return scores
+    copy = scores.sparse_bonus.copy()  # summing works in place, on a matrix of the caller
     copy.sum_duplicates()
-    return copy
+    return replace(scores, sparse_bonus=copy)

@@ -1,9 +1,9 @@
-"""Choosing hyper-parameters: what a family says of itself, and what it may ask of the data.
+"""Selection of hyperparameters: the measurements that a family may use.
 
-Promises: a family decides what is tried, and in which order; how good it is, is measured elsewhere
-(`Trials`), on windows that end before the holdout begins. A default gives way only to what is
-clearly better, so that equal choices do not flicker between nights. Better is what finds more, and
-what leaves the lists of those who did nothing as they were (`utility`).
+Guarantees: a family decides the values to try, and their order; quality is measured elsewhere
+(`Trials`), on windows that end before the holdout begins. A default is replaced only by a clearly
+better value, so that equal choices do not alternate between nightly runs. Better is a higher NDCG
+and a larger share of entries kept overnight in lists of users without new events (`utility`).
 """
 
 from __future__ import annotations
@@ -19,46 +19,65 @@ from pipeline.data.matrix import History
 from pipeline.models.contract import Recipe
 
 STABILITY_WEIGHT: Final = 2.0
-"""Per cent of NDCG that one per cent more of a list that stays overnight is worth. Settings that no
-window tells apart in NDCG differ by several per cent in what stays, night after night."""
+"""Per cent of NDCG equal in utility to one per cent of list entries kept overnight. Settings of the
+same NDCG on all windows differ by several per cent in the entries kept, night after night."""
 
 
 def utility(ndcg: float, stability: float) -> float:
-    """Return what lists are worth that find so much and of which so much stays overnight."""
+    """Return the utility of lists, ndcg · stability ** `STABILITY_WEIGHT`.
+
+    Parameters
+    ----------
+    ndcg
+        Mean NDCG of the lists.
+    stability
+        Share of their entries kept overnight.
+    """
     return float(ndcg * stability**STABILITY_WEIGHT)
 
 
 class Trials(Protocol):
-    """Measures recipes on windows before the holdout; `evaluation.trials` is the real one."""
+    """Measures recipes on windows before the holdout; `evaluation.trials` implements it."""
 
     @property
     def discovery(self) -> bool:
-        """Whether lists leave out what their user had before."""
+        """True if lists exclude items that the user had before."""
 
     def better(self, recipe: Recipe, than: Recipe) -> bool:
-        """Say whether a recipe gives clearly better lists, on more windows than not."""
+        """Return True if a recipe gives clearly better lists on most windows.
+
+        Parameters
+        ----------
+        recipe, than
+            The new recipe, and the one to beat.
+        """
 
     def pools(
         self, recipes: Mapping[str, Recipe], newest: int | None = None
     ) -> Sequence[CandidatePool]:
-        """Return what the scorers of some recipes say of the best candidates.
+        """Return the best candidates of some recipes with their scores, one pool per window.
 
-        One pool a window, or for the `newest` so many windows.
+        Parameters
+        ----------
+        recipes
+            Recipes by name.
+        newest
+            Number of windows, from the newest; ``None`` for all.
         """
 
 
 @dataclass(frozen=True)
 class PartScores:
-    """What some scorers say of the pairs of a pool.
+    """Scores of the pairs of a pool by several scorers.
 
     Attributes
     ----------
     history
         The window that they were trained on.
     item
-        ``(n,)`` int64 columns of the pairs in it, -1 where it lacks the item.
+        ``(n,)`` int64 columns of the pairs in it, -1 for an item without a column.
     scores
-        ``(n,)`` float32 by recipe, as trained; 0 where it gives the pair no score.
+        ``(n,)`` float32 by recipe, as trained; 0 for a pair without a score.
     """
 
     history: History
@@ -68,19 +87,19 @@ class PartScores:
 
 @dataclass(frozen=True)
 class CandidatePool:
-    """Pairs of users and items that any of some scorers would list, and what each says of them.
+    """Pairs of users and items that one of several scorers would list, and all their scores.
 
     Attributes
     ----------
     user
         ``(n,)`` int64 rows of the pairs, rising.
     part_scores
-        What the scorers say.
+        Scores of the pairs.
     value
         Takes ``(n,)`` scores of the pairs and returns the mean NDCG of the lists they make, and
         the share of the catalogue in these lists.
     stability
-        How much of the lists stays overnight; ``None`` where nobody asked.
+        Measure of the list entries kept overnight; ``None`` if the window has no previous day.
     """
 
     user: NDArray[np.int64]
@@ -91,15 +110,15 @@ class CandidatePool:
 
 @dataclass(frozen=True)
 class StabilityCheck:
-    """How much of lists stays from a day earlier.
+    """Measure of the list entries kept from the previous day.
 
     Attributes
     ----------
     part_scores
-        What the same recipes' scorers of that day say of the pairs.
+        Scores of the pairs by the same recipes, trained a day earlier.
     kept_share
-        Takes ``(n,)`` scores of the pairs, then those of a day earlier, and returns the share of
-        the entries of a day earlier that those who did nothing since would see again.
+        Takes ``(n,)`` scores of the pairs, then those of the previous day, and returns the share of
+        the previous day's entries still in the lists of users without new events.
     """
 
     part_scores: PartScores

@@ -1,7 +1,7 @@
-"""Which of their own items a user takes again next, learnt from how earlier windows went on.
+"""Repeat purchases: the chance that a user takes an own item again, learnt from earlier blocks.
 
-Here: what users had at an instant (`pairs`), the features of each pair (`features`), the trees
-(`booster`), and the recipe that cuts its window at earlier instants and learns what came after them
-(`recipe`).
-Not here: items that a user never had, but for the popularity that fills a list up.
+Here: the pairs of users and their items at an instant (`pairs`), the features of each pair
+(`features`), the trees (`booster`), and the recipe that cuts its window at earlier instants and
+learns the answers that followed (`recipe`).
+Not here: items that a user never had, except for the popularity that fills up a list.
 """

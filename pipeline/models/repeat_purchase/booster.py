@@ -1,8 +1,8 @@
-"""Boosted trees on top of own decayed counts, by LightGBM; their text is all that is kept.
+"""Boosted trees on top of own decayed counts, by LightGBM; only their text is stored.
 
-Promises: equal rows, in whatever order, give the same text to the byte, on any number of cores. The
-trees are always read back from their text, in the process that grew them too. Without trees, rows
-stand in the order of their counts: trees correct that order as far as the examples vouch for it.
+Guarantees: equal rows, in any order, give the same text to the byte, on any number of cores. The
+trees are always read back from their text, also in the process that trained them. Without trees,
+rows are in the order of their counts; trees correct that order.
 
 The chance that a pair is taken again, with c its own count decayed by 90 days::
 
@@ -13,7 +13,6 @@ a and b by maximum likelihood, the trees by gradient boosting (Friedman 2001; Ke
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,18 +24,17 @@ from pipeline.errors import ResourceError
 from pipeline.models.repeat_purchase.features import FEATURES
 
 EXAMPLES_A_TREE = 50
-"""Pairs taken again that vouch for one tree: with fewer the trees learn their people by heart."""
+"""Pairs taken again that are needed per tree: with fewer, the trees overfit to single users."""
 _COUNT = FEATURES.index("own_90")
 _LEAST_COUNT = 1e-6
 _STEPS = 25
 _TINY = np.finfo(np.float32).tiny
-_TEXT, _LINE = "trees", "line"
 _NUMBERS = ("leaf_value=", "threshold=")
 
 
 @dataclass(frozen=True)
 class Trees:
-    """What was grown.
+    """Trained trees.
 
     Attributes
     ----------
@@ -49,19 +47,8 @@ class Trees:
     text: str
     line: NDArray[np.float64]
 
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return everything as arrays, the text as UTF-8; `read` turns it back."""
-        return {_TEXT: np.frombuffer(self.text.encode(), np.uint8), _LINE: self.line}
-
-    @classmethod
-    def read(cls, arrays: Mapping[str, NDArray[Any]]) -> Trees | None:
-        """Rebuild from `arrays`; ``None`` where they hold none."""
-        if _TEXT not in arrays:
-            return None
-        return cls(arrays[_TEXT].tobytes().decode(), arrays[_LINE])
-
     def chances(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return ``(n,)`` float32 in (0, 1], one a row of features."""
+        """Return ``(n,)`` float32 in (0, 1], one per row of features."""
         booster = _library().Booster(model_str=self.text)
         odds = booster.predict(rows, raw_score=True, num_threads=1)
         probability = expit(odds + self.line[0] + self.line[1] * _log_counts(rows))
@@ -70,7 +57,7 @@ class Trees:
 
     @property
     def parameters(self) -> int:
-        """How many numbers were learnt: thresholds, values of leaves and the line."""
+        """Number of learnt numbers: thresholds, values of leaves and the line."""
         lines = (line for line in self.text.splitlines() if line.startswith(_NUMBERS))
         return sum(len(line.split()) for line in lines) + 2
 
@@ -84,12 +71,12 @@ def grow(
     learning_rate: float,
     leaves: int,
 ) -> Trees:
-    """Grow trees for the log loss of `again`.
+    """Train trees for the log loss of `again`.
 
     Parameters
     ----------
     rows
-        ``(n, len(FEATURES))`` float32, NaN where nothing is known.
+        ``(n, len(FEATURES))`` float32, NaN for an undefined feature.
     again
         ``(n,)`` bool, both values among them.
     kept_share
@@ -100,7 +87,8 @@ def grow(
     Raises
     ------
     ResourceError
-        LightGBM is not installed, or its OpenMP runtime is not there.
+        `extra.lightgbm_missing` or `extra.lightgbm_broken`: LightGBM is not installed, or its
+        OpenMP runtime is missing.
     """
     lightgbm = _library()
     order = _by_content(rows, again)
@@ -111,9 +99,9 @@ def grow(
         "learning_rate": learning_rate,
         "num_leaves": leaves,
         "min_sum_hessian_in_leaf": 20.0,
-        "feature_fraction": 0.5,  # for each tree others, by a fixed seed: alike every night
+        "feature_fraction": 0.5,  # other features for each tree, the same ones every night
         "max_bin": 63,
-        "bin_construct_sample_cnt": len(rows),  # a sample would be a draw
+        "bin_construct_sample_cnt": len(rows),  # all rows, because a sample would be random
         "deterministic": True,
         "force_row_wise": True,
         "num_threads": 1,  # sums in one order; on busy cores its threads mostly wait for each other
@@ -127,7 +115,7 @@ def grow(
         params=parameters,
     )
     booster = lightgbm.train(parameters, data, num_boost_round=iterations)
-    line[0] += np.log(kept_share)
+    line[0] += np.log(kept_share)  # thinning the negatives multiplied the odds by 1 / kept_share
     return Trees(booster.model_to_string(), line)
 
 
@@ -137,14 +125,12 @@ def _log_counts(rows: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def _line(x: NDArray[np.float64], again: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Fit ``log odds = a + b · x`` by Newton's method, from the mean odds and no slope.
-
-    Sums are numpy's, whose order does not depend on threads as that of BLAS does.
-    """
+    """Fit ``log odds = a + b · x`` by Newton's method, from the mean odds and no slope."""
     centre = x.mean()
     x = x - centre
     share = again.mean()
     a, b = float(np.log(share / (1 - share))), 0.0
+    # Sums are numpy's, whose order does not depend on threads as that of the BLAS does.
     for _ in range(_STEPS):
         chance = expit(a + b * x)
         off, doubt = again - chance, chance * (1 - chance)
@@ -156,10 +142,10 @@ def _line(x: NDArray[np.float64], again: NDArray[np.bool_]) -> NDArray[np.float6
 
 
 def _by_content(rows: NDArray[np.float32], again: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """Return an order of the rows that depends on what is in them alone.
+    """Return an order of the rows that depends on their content alone.
 
     Rounding, and so the last bits of the trees, follow the order of rows. They are sorted by a hash
-    of 64 bits: rows that differ and share theirs are not to be expected below 2^30 rows.
+    of 64 bits: rows that differ and have the same hash are not to be expected below 2^30 rows.
     """
     key = again.astype(np.uint64)
     for column in np.ascontiguousarray(rows).view(np.uint32).T:
@@ -169,14 +155,14 @@ def _by_content(rows: NDArray[np.float32], again: NDArray[np.bool_]) -> NDArray[
 
 
 def _library() -> Any:
-    """Return LightGBM, or say in one sentence why it is not there."""
+    """Return LightGBM, or raise `ResourceError`."""
     try:
         import lightgbm
     except ModuleNotFoundError as error:
         raise ResourceError(
             "extra.lightgbm_missing", "lightgbm is not installed; run make setup"
         ) from error
-    except OSError as error:  # the loader's: a library that LightGBM is linked against
+    except OSError as error:  # from the loader: LightGBM is linked against a missing library
         raise ResourceError(
             "extra.lightgbm_broken", f"lightgbm cannot be loaded ({error}); run make setup"
         ) from error

@@ -1,7 +1,7 @@
-"""What is told of a pair of a user and an item they have; all of it as of one instant.
+"""Features of a pair of a user and an own item, as of one instant.
 
-Promises: a row of features comes from the user's own pairs and the table of items alone, so a user
-is told the same whoever else is asked for. Nothing names a user or an item.
+Guarantees: a row of features comes from the user's own pairs and the table of items alone, so it
+does not depend on the other users. No feature names a user or an item.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pipeline.models.repeat_purchase.pairs import HALF_LIVES, Pairs
 PAIR_FEATURES = (
     *(f"own_{days:.0f}" for days in HALF_LIVES),  # weights of own events, decayed
     "days",  # on which the user had it
-    "share_of_days",  # of all days on which the user had anything
+    "share_of_days",  # of all days on which the user had any item
     "since_first",
     "since_last",
     "gap",  # mean days from one day with it to the next
@@ -29,23 +29,35 @@ PAIR_FEATURES = (
     "user_back",  # share of the user's older items that they had again in the last block
 )
 ITEM_FEATURES = (
-    "item_7",  # users who have it, each decayed by when they last had it
+    "item_7",  # number of users, each decayed by the age of their last event of it
     "item_30",
     "item_users",
-    "item_trend",  # item_30 of item_users
-    "item_trend_7",  # item_7 of item_30
+    "item_trend",  # item_30 ÷ item_users
+    "item_trend_7",  # item_7 ÷ item_30
     "item_repeats",  # share of its users who had it on several days
-    "item_gap",  # mean days from one day with it to the next, of all its users
+    "item_gap",  # mean days from one day with it to the next, over all its users
     "item_back",  # share of its older users who had it again in the last block
 )
 FEATURES = (*PAIR_FEATURES, *ITEM_FEATURES)
 _GAP = ITEM_FEATURES.index("item_gap")
 _DOUBT = 20.0
-"""Users, or items, without an answer that a share of those who came back starts with."""
+"""Users, or items, that are added to the denominator of a share, which damps it in small groups."""
 
 
 def item_table(pairs: Pairs, block_days: float) -> NDArray[np.float32]:
-    """Return ``(n_items, len(ITEM_FEATURES))`` float32; −1 where there is nothing to tell."""
+    """Return the features of all items.
+
+    Parameters
+    ----------
+    pairs
+        All pairs of the window.
+    block_days
+        Days of a block.
+
+    Returns
+    -------
+    ``(n_items, len(ITEM_FEATURES))`` float32; −1 for an undefined feature.
+    """
 
     def total(value: NDArray[Any]) -> NDArray[Any]:
         return np.bincount(pairs.item, weights=value, minlength=pairs.n_items)
@@ -63,26 +75,29 @@ def item_table(pairs: Pairs, block_days: float) -> NDArray[np.float32]:
         _ratio(total(np.where(several, pairs.first - pairs.last, 0)), total(pairs.days - 1)),
         _came_back(pairs, pairs.item, pairs.n_items, block_days),
     )
-    table: NDArray[np.float32] = np.column_stack(columns).astype(np.float32)
-    table[np.isnan(table)] = -1.0
-    return table
+    features: NDArray[np.float32] = np.column_stack(columns).astype(np.float32)
+    return np.where(np.isnan(features), np.float32(-1), features)
 
 
 def table(
     pairs: Pairs, items: NDArray[np.float32], block_days: float, keep: NDArray[np.bool_]
 ) -> NDArray[np.float32]:
-    """Return ``(n_kept, len(FEATURES))`` float32; NaN where there is nothing to tell.
+    """Return the features of some pairs.
 
     Parameters
     ----------
     pairs
-        All pairs of the users asked for.
+        All pairs of the users of interest.
     items
-        ``(n_items, len(ITEM_FEATURES))`` float32, as `item_table` gives it.
+        ``(n_items, len(ITEM_FEATURES))`` float32, as `item_table` returns it.
     block_days
         Days of a block.
     keep
-        ``(n,)`` bool: the pairs wanted.
+        ``(n,)`` bool: the pairs of interest.
+
+    Returns
+    -------
+    ``(n_kept, len(FEATURES))`` float32; NaN for an undefined feature.
     """
 
     def of_user(value: NDArray[Any]) -> NDArray[Any]:
@@ -113,6 +128,7 @@ def table(
         repeats[user],
         back[user],
     )
+    # Filling columns in place needs half the memory of stacking float64 columns.
     values = np.empty((len(user), len(FEATURES)), np.float32)
     for place, column in enumerate(columns):
         values[:, place] = column
@@ -123,7 +139,7 @@ def table(
 def _came_back(
     pairs: Pairs, group: NDArray[np.int32], n: int, block_days: float
 ) -> NDArray[np.float64]:
-    """Of the pairs older than a block, the share that was there again within it, by group."""
+    """Return, by group, the share of pairs older than a block that were taken again within it."""
     older = pairs.first > block_days
     again = older & (pairs.last <= block_days)
     held = np.bincount(group, weights=older, minlength=n)
@@ -131,7 +147,7 @@ def _came_back(
 
 
 def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[np.float64]:
-    """Divide; NaN where there is nothing to divide by."""
+    """Divide; NaN where the denominator is not above 0."""
     part, whole = np.asarray(part, np.float64), np.asarray(whole, np.float64)
     ratio = np.full(len(part), np.nan)
     np.divide(part, whole, out=ratio, where=whole > 0)

@@ -1,8 +1,8 @@
-"""Pairs of a user and an item they have, as of any instant of a window.
+"""Pairs of a user and an own item, as of any instant of a window.
 
-Promises: pairs as of an instant come from what lies before it, and answers from what lies at or
-after it: nothing is on both sides. A pair of which everything was taken back is not there, and
-neither is any of its events.
+Guarantees: pairs as of an instant come from events before it, and answers from events at or after
+it: no event is on both sides. A pair whose events were all taken back is absent with all its
+events.
 
 ::
 
@@ -20,12 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.matrix import History
+from pipeline.models.sparse_rows import find_sorted
 
 HALF_LIVES = (7.0, 30.0, 90.0, 365.0)
-"""Days after which an event counts half, one an entry of `Pairs.own`."""
+"""Days after which an event counts half, one per row of `Pairs.own`."""
 US_PER_DAY = 86_400_000_000
 _ROUNDING = 1e-6
-"""What is left of what was given, as a share of it, when everything was taken back."""
+"""Share of a pair's weights up to which the rest after all returns is rounding."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Events:
         ``(n,)`` int64, row of the user · number of items + column of the item.
     at, weight
         ``(n,)`` int64 microseconds since 1970, and float32, see `History`.
+    n_users, n_items
+        Number of rows and columns.
     """
 
     pair: NDArray[np.int64]
@@ -51,13 +54,8 @@ class Events:
         """Sort the events of a window."""
         pair = history.user * np.int64(history.n_items) + history.item
         order = np.argsort(pair, kind="stable")  # the events of a user are in the order of time
-        return cls(
-            pair[order],
-            history.timestamp_us[order],
-            history.weight[order],
-            history.n_users,
-            history.n_items,
-        )
+        times, weights = history.timestamp_us[order], history.weight[order]
+        return cls(pair[order], times, weights, history.n_users, history.n_items)
 
     def where(self, keep: NDArray[np.bool_]) -> Events:
         """Return some of the events."""
@@ -66,22 +64,22 @@ class Events:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Who has what as of an instant, in the order of users and items; ages count back from it.
+    """Pairs as of an instant, in the order of users and items; ages count back from it.
 
     Attributes
     ----------
     user, item
         ``(n,)`` int32 row and column.
     first_at
-        ``(n,)`` int64 microseconds since 1970: when the user first had it.
+        ``(n,)`` int64 microseconds since 1970: time of the user's first event of it.
     first, last
-        ``(n,)`` float32 days since the user first, and last, had it; > 0.
+        ``(n,)`` float32 days since the user's first and last event of it; > 0.
     days
         ``(n,)`` int32 number of days (of 24 hours, back from the instant) on which they had it.
     own
         ``(len(HALF_LIVES), n)`` float32: sum of decayed weights, floor 0.
     user_days
-        ``(n_users,)`` int32 number of days on which the user had anything.
+        ``(n_users,)`` int32 number of days on which the user had any item.
     n_items
         Number of columns.
     """
@@ -101,13 +99,28 @@ class Pairs:
         """Number of rows."""
         return len(self.user_days)
 
+    @property
+    def counts(self) -> NDArray[np.float32]:
+        """``(n,)`` float32 row of `own` that replaces the trees: decayed by 90 days."""
+        counts: NDArray[np.float32] = self.own[HALF_LIVES.index(90.0)]
+        return counts
+
 
 def pairs_at(events: Events, now: int) -> Pairs:
-    """Return the pairs as of `now` (microseconds since 1970), from what lies before it."""
+    """Return the pairs as of an instant.
+
+    Parameters
+    ----------
+    events
+        Events of the window.
+    now
+        Instant in microseconds since 1970; only events before it are read.
+    """
     events = _kept(events.where(events.at < now))
     start = _starts(events.pair)
     age = (now - events.at) / US_PER_DAY
     own = [_summed(events.weight * np.exp2(-age / days), start) for days in HALF_LIVES]
+    # Returns count in the sums above; days and ages are those of events of positive weight.
     gave = events.weight > 0
     events, age = events.where(gave), age[gave]
     start = _starts(events.pair)
@@ -129,37 +142,35 @@ def pairs_at(events: Events, now: int) -> Pairs:
     )
 
 
-@dataclass(frozen=True)
-class Answers:
-    """What users took in a block of days.
+def answers(
+    events: Events, pairs: Pairs, since: int, until: int
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return the items taken in ``[since, until)``.
 
-    Attributes
+    Parameters
     ----------
-    again
-        ``(n,)`` bool: the user of a pair took its item.
-    came
-        ``(n_users,)`` bool: the user took anything at all.
+    events
+        Events of the window.
+    pairs
+        Pairs as of `since`.
+    since, until
+        Microseconds since 1970.
+
+    Returns
+    -------
+    ``(n_pairs,)`` bool: the user of a pair took its item; ``(n_users,)`` bool: the user took any
+    item.
     """
-
-    again: NDArray[np.bool_]
-    came: NDArray[np.bool_]
-
-
-def answers(events: Events, pairs: Pairs, since: int, until: int) -> Answers:
-    """Return what was taken in ``[since, until)``, microseconds since 1970."""
     inside = (events.at >= since) & (events.at < until) & (events.weight > 0)
     taken = events.pair[inside]  # sorted
-    wanted = pairs.user.astype(np.int64) * pairs.n_items + pairs.item
-    place = np.searchsorted(taken, wanted)
-    again = place < len(taken)
-    again[again] = taken[place[again]] == wanted[again]
+    _, again = find_sorted(taken, pairs.user.astype(np.int64) * pairs.n_items + pairs.item)
     came = np.zeros(events.n_users, bool)
     came[taken // events.n_items] = True
-    return Answers(again, came)
+    return again, came
 
 
 def _kept(events: Events) -> Events:
-    """Leave out the events of pairs of which everything was taken back."""
+    """Leave out the events of pairs whose events were all taken back."""
     start = _starts(events.pair)
     net = _summed(events.weight, start)
     alive = net > _ROUNDING * _summed(np.abs(events.weight), start)
@@ -167,13 +178,13 @@ def _kept(events: Events) -> Events:
 
 
 def _starts(pair: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return where each run of equal values begins."""
-    return np.flatnonzero(np.append(True, np.diff(pair) != 0)[: len(pair)])
+    """Return the index of the first event of each pair."""
+    return np.flatnonzero(np.diff(pair, prepend=-1))
 
 
 def _summed(value: NDArray[Any], start: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Sum the values of each run, in float64."""
-    if not len(start):
+    """Sum the values of each pair, in float64."""
+    if not len(start):  # `reduceat` needs an element
         return np.zeros(0)
     total: NDArray[np.float64] = np.add.reduceat(value, start, dtype=np.float64)
     return total

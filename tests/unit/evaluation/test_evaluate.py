@@ -34,21 +34,16 @@ CUTOFF = START + timedelta(days=33)
 AS_OF = START + timedelta(days=40)
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class Ranked(Scorer):
     """Everybody gets the same ranking: a plain scorer whose lists can be read off."""
 
     capabilities: ClassVar[Capabilities] = Capabilities(fold_in=True, deterministic=True)
-    item_ids: NDArray[np.str_]
     worth: NDArray[np.float32]
-    trained_until: datetime
 
-    def score(self, history: History) -> Scores:
+    def _fold_in(self, history: History) -> Scores:
         users = np.ones((history.n_users, 1), np.float32)
         return Scores(users=users, items=self.worth[:, None])
-
-    def fold_in(self, history: History) -> Scores:
-        return self.score(history)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         return {}
@@ -102,7 +97,7 @@ def night(seen: str = "repeat") -> tuple[History, Split]:
 
 def ranked(history: History, *best: str, until: datetime | None = None) -> Ranked:
     worth = np.array([-float([*best, i].index(i)) for i in history.item_ids.tolist()], np.float32)
-    return Ranked(history.item_ids, worth, until or history.end)
+    return Ranked(worth, item_ids=history.item_ids, trained_until=until or history.end)
 
 
 def values(frame: pl.DataFrame, column: str) -> dict[str, float | None]:
@@ -249,7 +244,7 @@ def test_a_scorer_may_list_items_that_have_no_event_yet() -> None:
     history, holdout = night()
     names = ("a", "b", "c", "d", "new", "x")
     worth = np.array([1, 1, 1, 1, 9, 8], np.float32)
-    longer = Ranked(np.array(names), worth, CUTOFF)
+    longer = Ranked(worth, item_ids=np.array(names), trained_until=CUTOFF)
     found = evaluate(longer, history, holdout, k=2)
     plain = evaluate(ranked(history, "dcba"), history, holdout, k=2)
     assert found.users[c.USER_ID].to_list() == plain.users[c.USER_ID].to_list()

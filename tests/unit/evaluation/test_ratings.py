@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import polars as pl
@@ -115,21 +115,16 @@ def test_only_who_predicts_ratings_is_judged_by_them():
     assert not {"rmse", "mae", "ratings"} & set(popular)
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class Empty(Scorer):
     """Says that it predicts ratings, and does not."""
 
     capabilities: ClassVar[Capabilities] = Capabilities(
         fold_in=True, deterministic=True, ratings=True
     )
-    item_ids: Any
-    trained_until: datetime
 
-    def score(self, history: History) -> Scores:
+    def _fold_in(self, history: History) -> Scores:
         return Scores(sparse_bonus=history.seen)
-
-    def fold_in(self, history: History) -> Scores:
-        return self.score(history)
 
     def arrays(self):
         return {}
@@ -144,4 +139,6 @@ def test_who_says_ratings_and_gives_none_is_refused():
     parts = split_of(events)
     history = build_history(weigh(events, FeaturesConfig()), parts.cutoff)
     with raises("evaluate.ratings_without_factors"):
-        rating_errors(Empty(history.item_ids, history.end), history, parts.ratings)
+        rating_errors(
+            Empty(item_ids=history.item_ids, trained_until=history.end), history, parts.ratings
+        )

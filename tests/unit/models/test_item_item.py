@@ -10,10 +10,12 @@ from threadpoolctl import threadpool_limits
 
 from pipeline.base import silent
 from pipeline.models import item_item
-from pipeline.models.ease import Ease, _inverse
-from pipeline.models.item_item import decayed_presence, keep_topk_per_row, topk_rows_product
+from pipeline.models.cholesky import invert
+from pipeline.models.ease import Ease
+from pipeline.models.item_item import decayed_presence, topk_rows_product
 from pipeline.models.item_knn import ItemKnn
 from pipeline.models.rp3beta import Rp3Beta
+from pipeline.models.sparse_rows import keep_topk_per_row
 from pipeline.models.topk import top_k
 from tests.raising import raises
 from tests.windows import pairs, random_history, shuffled
@@ -266,14 +268,14 @@ def test_the_inverse_is_the_same_for_any_number_of_threads():
     found = []
     for threads in (1, 2):
         with threadpool_limits(threads, "blas"):
-            found.append(np.tril(_inverse(gram.copy(order="F"), 1.0)))
+            found.append(np.tril(invert(gram.copy(order="F"), "ease", 1.0)))
     assert found[0].tobytes() == found[1].tobytes()
     np.testing.assert_allclose(found[0], np.tril(np.linalg.inv(gram)), rtol=1e-6, atol=1e-12)
 
 
 def test_what_cannot_be_inverted_is_one_sentence():
     with raises("model.singular"):
-        _inverse(np.asfortranarray([[1.0, 2.0], [2.0, 1.0]]), 0.5)
+        invert(np.asfortranarray([[1.0, 2.0], [2.0, 1.0]]), "ease", 0.5)
 
 
 def test_progress_names_how_far_it_is():

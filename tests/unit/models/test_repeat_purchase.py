@@ -11,9 +11,10 @@ from threadpoolctl import threadpool_limits
 from pipeline import columns as c
 from pipeline.data.matrix import WEIGHT, build_history
 from pipeline.errors import ResourceError
+from pipeline.models.families import load
 from pipeline.models.personal_frequency import PersonalFrequency
 from pipeline.models.repeat_purchase import recipe as recipes
-from pipeline.models.repeat_purchase.booster import EXAMPLES_A_TREE, Trees, grow
+from pipeline.models.repeat_purchase.booster import EXAMPLES_A_TREE, grow
 from pipeline.models.repeat_purchase.features import FEATURES, ITEM_FEATURES, item_table, table
 from pipeline.models.repeat_purchase.pairs import HALF_LIVES, US_PER_DAY, Events, answers, pairs_at
 from pipeline.models.repeat_purchase.recipe import RepeatPurchase
@@ -120,12 +121,12 @@ def test_answers_are_a_loop_over_events(seed):
     events = Events.of(history)
     since, until = NOW - 30 * US_PER_DAY, NOW - 16 * US_PER_DAY
     pairs = pairs_at(events, since)
-    found = answers(events, pairs, since, until)
+    again, came = answers(events, pairs, since, until)
     taken = {(u, i) for u, i, days, weight in rows if 16 < days <= 30 and weight > 0}
-    assert found.again.tolist() == [pair in taken for pair in named(history, pairs)]
-    assert 0 < found.again.sum() < len(found.again)
+    assert again.tolist() == [pair in taken for pair in named(history, pairs)]
+    assert 0 < again.sum() < len(again)
     users = {u for u, _ in taken}
-    assert found.came.tolist() == [u in users for u in history.user_ids.tolist()]
+    assert came.tolist() == [u in users for u in history.user_ids.tolist()]
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -199,10 +200,10 @@ def test_nothing_is_told_of_what_comes_after_and_no_answer_comes_from_before():
     pairs, same = pairs_at(events, now), pairs_at(changed, now)
     for name in ("user", "item", "first", "last", "days", "own", "user_days"):
         assert np.array_equal(getattr(pairs, name), getattr(same, name)), name
-    asked = answers(changed, pairs, now, NOW), answers(events, pairs, now, NOW)
-    assert not np.array_equal(asked[0].again, asked[1].again)
+    changed_answers, expected = (answers(e, pairs, now, NOW)[0] for e in (changed, events))
+    assert not np.array_equal(changed_answers, expected)
     after = events.where(events.at >= now)
-    assert np.array_equal(answers(after, pairs, now, NOW).again, asked[1].again)
+    assert np.array_equal(answers(after, pairs, now, NOW)[0], expected)
 
 
 @pytest.mark.parametrize("leak", [0, 1, BLOCK])
@@ -285,7 +286,7 @@ def test_neither_names_nor_threads_change_a_byte():
     with threadpool_limits(4):
         again = RepeatPurchase(iterations=20).train(window(rows))
     other = RepeatPurchase(iterations=20).train(window([(mixed[u], *rest) for u, *rest in rows]))
-    assert first.trees.text.count("Tree=") == 20
+    assert first.booster.text.count("Tree=") == 20
     for arrays in (again.arrays(), other.arrays()):
         assert all(
             arrays[name].tobytes() == array.tobytes() for name, array in first.arrays().items()
@@ -308,8 +309,8 @@ def test_rows_in_any_order_grow_the_same_trees():
 
 def test_text_turns_back_to_the_bit():
     history = window(shop(n_users=60))
-    trees = RepeatPurchase(iterations=15).train(history).trees
-    again = Trees.read(trees.arrays())
+    scorer = RepeatPurchase(iterations=15).train(history)
+    trees, again = scorer.booster, load("repeat_purchase", scorer.arrays()).booster
     pairs = pairs_at(Events.of(history), NOW)
     rows = table(pairs, item_table(pairs, BLOCK), BLOCK, np.ones(len(pairs.user), bool))
     assert again.text == trees.text
@@ -318,7 +319,6 @@ def test_text_turns_back_to_the_bit():
     leaves = [line for line in trees.text.splitlines() if line.startswith("num_leaves=")]
     count = sum(2 * int(line.removeprefix("num_leaves=")) - 1 for line in leaves)
     assert trees.parameters == count + 2
-    assert Trees.read({}) is None
 
 
 def test_one_more_day_changes_little():
@@ -343,8 +343,8 @@ def test_in_a_short_window_own_counts_take_over_and_it_says_so(days):
     history = window([row for row in shop() if row[2] < days])
     said = []
     scorer = RepeatPurchase().train(history, progress=said.append)
-    assert scorer.trees is None
-    assert any("own counts take over" in line for line in said)
+    assert scorer.booster is load("repeat_purchase", scorer.arrays()).booster is None
+    assert any("own counts replace them" in line for line in said)
     assert not any("trees on" in line for line in said)
     counts = PersonalFrequency().train(history).score(history).sparse_bonus
     assert np.allclose(scorer.score(history).sparse_bonus.toarray(), counts.toarray(), rtol=1e-5)
@@ -355,7 +355,7 @@ def test_few_examples_grow_few_trees():
     history = window(shop(n_users=12))
     scorer = RepeatPurchase().train(history, progress=said.append)
     _, again, _ = RepeatPurchase()._examples(Events.of(history), NOW, recipes._item_phase(history))
-    assert scorer.trees.text.count("Tree=") == again.sum() // EXAMPLES_A_TREE < 20
+    assert scorer.booster.text.count("Tree=") == again.sum() // EXAMPLES_A_TREE < 20
     assert "trees on" in said[0]
 
 

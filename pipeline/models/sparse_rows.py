@@ -1,0 +1,113 @@
+"""Sorted keys, and selections in the rows of sparse matrices.
+
+Guarantees: results depend on the values alone, never on the order in which a product stores the
+columns of a row; of equal values the lower column is selected.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+
+def find_sorted(
+    ordered: NDArray[Any], wanted: NDArray[Any]
+) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """Find values in a sorted array.
+
+    Parameters
+    ----------
+    ordered
+        ``(n,)``, rising.
+    wanted
+        ``(m,)`` values to find.
+
+    Returns
+    -------
+    ``(m,)`` int64 index of the first equal value, and ``(m,)`` bool: there is one. An index without
+    an equal value may be ``n``.
+    """
+    place = np.searchsorted(ordered, wanted)
+    present = place < len(ordered)
+    present[present] = ordered[place[present]] == wanted[present]
+    return place, present
+
+
+def csr_from_pairs(
+    pair: NDArray[np.int64], value: NDArray[np.float64], shape: tuple[int, int]
+) -> sp.csr_matrix:
+    """Return a sparse matrix from sorted cells.
+
+    Parameters
+    ----------
+    pair
+        ``(n,)`` int64, row · columns + column, rising.
+    value
+        ``(n,)`` float64; a 0 is stored.
+    shape
+        Rows, columns.
+    """
+    row, column = np.divmod(pair, shape[1])
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=shape[0]))])
+    return sp.csr_matrix((value, column, indptr), shape=shape)
+
+
+def strongest(
+    size: NDArray[Any], column: NDArray[Any], indptr: NDArray[Any], most: int, *, crowd: int
+) -> NDArray[np.bool_]:
+    """Select the `most` largest cells of each long row, and all cells of the other rows.
+
+    Parameters
+    ----------
+    size, column
+        ``(n,)`` values and columns of the cells; of equal values the lower columns are selected.
+    indptr
+        ``(n_rows + 1,)`` start of each row.
+    most
+        Cells to select in a row, ≥ 1.
+    crowd
+        Number of cells, ≥ `most`, above which a row is long.
+
+    Returns
+    -------
+    ``(n,)`` bool.
+    """
+    keep = np.ones(len(size), np.bool_)
+    for row in np.flatnonzero(np.diff(indptr) > crowd):
+        own = slice(indptr[row], indptr[row + 1])
+        values = size[own]
+        # A partition is linear in the length of the row, unlike a sort.
+        last = np.partition(values, len(values) - most)[len(values) - most]
+        chosen = values > last
+        tied = np.flatnonzero(values == last)
+        free = most - int(chosen.sum())
+        if free < len(tied):
+            tied = tied[np.argpartition(column[own][tied], free - 1)[:free]]
+        chosen[tied] = True
+        keep[own] = chosen
+    return keep
+
+
+def keep_topk_per_row(cells: sp.csr_matrix, most: int) -> sp.csr_matrix:
+    """Return the cells of each row that are largest by magnitude, none of them 0.
+
+    Parameters
+    ----------
+    cells
+        CSR; the columns of a row may have any order.
+    most
+        Cells kept in a row, ≥ 1; of equal ones at the cut the lower columns.
+
+    Returns
+    -------
+    CSR with sorted columns.
+    """
+    size = np.abs(cells.data)
+    keep = (size > 0) & strongest(size, cells.indices, cells.indptr, most, crowd=most)
+    counted = np.concatenate([[0], np.cumsum(keep)])[cells.indptr]
+    kept = sp.csr_matrix((cells.data[keep], cells.indices[keep], counted), shape=cells.shape)
+    kept.sort_indices()
+    return kept
