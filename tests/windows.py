@@ -68,7 +68,7 @@ def pairs(rows) -> History:
 
 
 def shuffled(history: History, seed=1) -> tuple[History, np.ndarray]:
-    """The same people in another order under other names, and their rows in `history`."""
+    """The same users in another order under other names, and their rows in `history`."""
     order = np.random.default_rng(seed).permutation(history.n_users)
     names = np.array([f"p{n:05}" for n in range(len(order))])
     return replace(history.take(order), user_ids=names), order

@@ -212,7 +212,7 @@ def test_unknown_users_are_folded_in_or_refused(recipe):
     assert same(top_k(scorer.score(history), 10, exclude=history.seen), folded)
 
 
-# How long ago somebody last took an item is what learned repeats are learnt from.
+# Learned repeats learn from the time since the last event.
 @those(lambda recipe: recipe.capabilities.fold_in and recipe.family != "repeat_purchase")
 def test_time_that_passes_alone_moves_nobodys_list(recipe):
     history = random_window()
@@ -245,7 +245,7 @@ def test_users_without_events(recipe):
 def test_one_item_one_user(recipe):
     history = window([("a", "x", 3, 1.0)])
     scorer = recipe.train(history)
-    # Links lead to other items only: where there is no other, nothing is said.
+    # Similarities lead to other items only: without another item the list is empty.
     alone = [] if issubclass(recipe.scorer, ItemItemScorer) else [0]
     assert top_k(scorer.score(history), 7).item.tolist() == alone
     assert top_k(scorer.score(history), 7, exclude=history.seen).counts.tolist() == [0]
@@ -263,7 +263,7 @@ def test_longer_lists_than_the_catalogue(recipe):
         assert sorted(lists.of(row).tolist()) == list(range(history.n_items))
 
 
-# What somebody thought of an item stays true when they give it back.
+# A rating stays true when the item was given back.
 @those(lambda recipe: not recipe.capabilities.ratings)
 def test_what_was_taken_back_is_as_if_never_had(recipe):
     rows = [("a", "x", 9, 1.0), ("b", "x", 8, 1.0), ("b", "y", 8, 1.0), ("a", "y", 9, 1.0)]

@@ -1,4 +1,4 @@
-"""What a workspace and MLflow hold after a night, in a form that tests compare."""
+"""Contents of a workspace and of MLflow after a night, in a form that tests compare."""
 
 from __future__ import annotations
 

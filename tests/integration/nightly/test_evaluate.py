@@ -66,7 +66,7 @@ def test_the_second_night_scores_what_the_first_one_put_before_people(shop):
     assert (summary.slice, summary.ndcg) == ("all", all_users.ndcg)
     logged = mlflow_metrics(ws, night.run.read(MlflowFile).run)
     assert logged["live.ndcg_at_20"] == pytest.approx(all_users.ndcg)
-    # Asked again, after the second publication went live, it says the same.
+    # Computed again, after the second publication went live, it is the same.
     again = score(night, read_split(night.run), silent)
     assert tuple(map(PrequentialFigures.of, again.rows)) == file.rows
 

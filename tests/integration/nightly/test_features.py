@@ -71,7 +71,7 @@ def test_cleaning_of_every_table_is_in_mlflow(shop):
 
 
 def test_the_task_is_inferred_once(third):
-    """What `auto` found for the champion stays."""
+    """`auto` keeps the task of the champion."""
     toml = third.home / "nightjar.toml"
     toml.write_text(toml.read_text().replace('task = "discovery"', 'task = "auto"'))
     ws = Workspace.open(third.home)

@@ -61,7 +61,7 @@ def test_a_night_has_one_page_which_knows_what_changes_for_people(shop):
     client, parent = mlflow_client(ws), ws.run(second.run_id).read(MlflowFile).run
     names = {file.path.rpartition("/")[2] for file in client.list_artifacts(parent)}
     assert set(last) <= names
-    # The first one changed nothing for anybody: its page is drawn from the gate's rows.
+    # The first one replaced no lists: its page is drawn from the gate's rows.
     only = page_files(ws.run(first.run_id))
     assert {path.parent.name for name, path in only.items() if ".svg" in name} == {"gate"}
 
