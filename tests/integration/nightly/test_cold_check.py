@@ -1,76 +1,24 @@
 """The cold check of a night: churn, fold-in parity, and promotions that it stops."""
 
-import os
 import re
 
 import polars as pl
 import pytest
 
-from pipeline import (
-    columns as c,
-)
-from pipeline.base import (
-    format_instant,
-    silent,
-)
-from pipeline.steps.diagnostics import (
-    churn as churned,
-)
-from pipeline.steps.diagnostics.churn import (
-    churn_metrics,
-    measure,
-)
-from pipeline.steps.diagnostics.foldin_parity import (
-    parity_metrics,
-)
-from pipeline.steps.feedback.feedback import (
-    feedback,
-)
-from pipeline.steps.lists import (
-    history,
-    lists,
-)
-from pipeline.steps.nightly import (
-    cold_check as cold_check_module,
-)
-from pipeline.steps.nightly.cold_check import (
-    cold_check,
-)
-from pipeline.steps.nightly.nightly import (
-    nightly,
-)
-from pipeline.steps.nightly.refit import (
-    refit,
-)
-from pipeline.steps.reporting.page_files import (
-    page_files,
-)
-from pipeline.workspace.artifacts import (
-    ChurnFile,
-    FollowedParityFile,
-    MlflowFile,
-    ParityFile,
-    SeedNoise,
-)
-from pipeline.workspace.night import (
-    open_night,
-)
-from pipeline.workspace.workspace import (
-    Workspace,
-)
-from tests.integration.nightly.contents import (
-    labels,
-    mlflow_metrics,
-    page_of,
-)
-from tests.raising import (
-    raises,
-)
-from tests.worlds import (
-    NIGHTS,
-    copy_of,
-    purchases,
-)
+from pipeline import columns as c
+from pipeline.base import format_instant, silent
+from pipeline.steps.diagnostics import churn as churned
+from pipeline.steps.diagnostics.churn import churn_metrics, measure
+from pipeline.steps.nightly import cold_check as cold_check_module
+from pipeline.steps.nightly.cold_check import cold_check
+from pipeline.steps.nightly.refit import refit
+from pipeline.steps.reporting.page_files import page_files
+from pipeline.workspace.artifacts import ChurnFile, MlflowFile, ParityFile, SeedNoise
+from pipeline.workspace.night import open_night
+from pipeline.workspace.workspace import Workspace
+from tests.integration.nightly.contents import labels, mlflow_metrics, page_of
+from tests.raising import raises
+from tests.worlds import NIGHTS, copy_of, purchases
 
 
 @pytest.fixture(scope="module")
@@ -86,27 +34,6 @@ def third_refit(third_decided, tmp_path_factory):
 @pytest.fixture
 def refitted(third_refit, tmp_path):
     return Workspace.open(copy_of(third_refit[0], tmp_path / "home")), third_refit[1]
-
-
-@pytest.fixture(scope="module")
-def third_night(third_landed, tmp_path_factory):
-    """A whole third night: nine items sold out before it, and one recipe is too wide for memory.
-
-    Returns the workspace, the result, and the lines of progress.
-    """
-    ws = Workspace.open(copy_of(third_landed, tmp_path_factory.mktemp("third") / "home"))
-    toml = ws.home / "nightjar.toml"
-    wide = '[recipes.wide]\nfamily = "als"\nfactors = 1024\ntune = ["alpha"]\n'
-    toml.write_text(toml.read_text() + wide + "[train]\nmemory_gb = 0.004\n")
-    shown = lists(ws, None)[c.ITEM_ID].value_counts(sort=True)[c.ITEM_ID].to_list()[:9]
-    path = ws.home / "landing" / "items" / "sold-out.csv"
-    gone = {"item_id": shown, "title": shown, "available": ["false"] * 9}
-    pl.DataFrame(gone).write_csv(path)
-    os.utime(path, (NIGHTS[1].timestamp(), NIGHTS[1].timestamp()))
-    ws = Workspace.open(ws.home)
-    assert not feedback(ws, NIGHTS[2]).failed
-    progress = []
-    return ws, nightly(ws, NIGHTS[2], progress=progress.append), progress
 
 
 def test_a_refresh_says_how_much_it_changed_for_people_who_did_nothing_and_why(shop):
@@ -145,32 +72,6 @@ def test_a_refresh_says_how_much_it_changed_for_people_who_did_nothing_and_why(s
     for name in ("overlap_at_10", "stock", "data", "seed_noise"):
         assert f"churn.{name}" in logged
     assert logged["churn.overlap_at_10"] == churn.at[10].overlap
-
-
-def test_items_that_sold_out_are_a_cause_of_churn(third_night):
-    ws, ended, _ = third_night
-    assert ended.decision == "refresh"
-    assert ws.run(ended.run_id).read(ChurnFile).at[10].lost["stock"] > 0.01
-
-
-def test_folded_in_lists_are_followed_beside_those_of_the_refit(third_night):
-    """Both are scored on the events since: lists of the second refit, and those folded in."""
-    ws, ended, _ = third_night
-    run = ws.run(ended.run_id)
-    since = run.read(FollowedParityFile)
-    published = [entry.run_id for entry in history(ws) if entry.type == "publication"]
-    assert (since.run_id, since.k) == (published[1], 20)
-    rows = [since.folded, since.retrained]
-    assert [row.users for row in rows] == [rows[0].users] * 2
-    assert all(row.users > 100 and 0.02 < row.ndcg < 1 for row in rows)
-    assert rows[0].ndcg != rows[1].ndcg
-    named = parity_metrics(run)
-    assert named["foldin.ndcg_at_20"] == rows[0].ndcg
-    assert named["foldin.retrained.ndcg_at_20"] == rows[1].ndcg
-    assert [(as_of, followed) for as_of, _, followed in page_of(run).parity] == [
-        (NIGHTS[1], since),
-        (NIGHTS[2], None),
-    ]
 
 
 def test_a_promotion_says_how_near_fold_in_had_come_to_it(shop):
@@ -230,15 +131,3 @@ def test_a_promotion_that_the_cold_check_stops_is_told_as_blocked(refitted, monk
         page = (ws.run(run_id).folder / "page.html").read_text()
         assert "the cold check did not" in page and "Blocked" in page
         assert "goes live" not in page
-
-
-def test_a_recipe_that_memory_cannot_hold_is_left_out(third_night):
-    _, ended, progress = third_night
-    # Nor are its alphas tried.
-    assert not [text for text in progress if text.startswith("train wide")]
-    assert [text for text in progress if text.startswith("train als")]
-    assert ended.decision == "refresh"
-    assert set(ended.failures) == {"wide"}
-    assert ended.failures["wide"].startswith("wide: training needs about ")
-    assert "and 4.1 MB are allowed (train.memory_gb)" in ended.failures["wide"]
-    assert "wide" not in ended.cost

@@ -3,42 +3,16 @@
 import polars as pl
 import pytest
 
-from pipeline import (
-    columns as c,
-)
-from pipeline.base import (
-    Interval,
-    format_instant,
-    silent,
-)
-from pipeline.evaluation.prequential import (
-    PrequentialFigures,
-)
-from pipeline.steps.diagnostics.live_quality import (
-    live_history,
-    live_summary,
-    score,
-)
-from pipeline.workspace.artifacts import (
-    LiveFile,
-    MlflowFile,
-)
-from pipeline.workspace.night import (
-    open_night,
-)
-from pipeline.workspace.run_files import (
-    read_split,
-)
-from pipeline.workspace.workspace import (
-    Workspace,
-)
-from tests.integration.nightly.contents import (
-    mlflow_metrics,
-)
-from tests.worlds import (
-    NIGHTS,
-    purchases,
-)
+from pipeline import columns as c
+from pipeline.base import Interval, format_instant, silent
+from pipeline.evaluation.prequential import PrequentialFigures
+from pipeline.steps.diagnostics.live_quality import live_history, live_summary, score
+from pipeline.workspace.artifacts import LiveFile, MlflowFile
+from pipeline.workspace.night import open_night
+from pipeline.workspace.run_files import read_split
+from pipeline.workspace.workspace import Workspace
+from tests.integration.nightly.contents import mlflow_metrics
+from tests.worlds import NIGHTS, purchases
 
 
 def test_the_second_night_scores_what_the_first_one_put_before_people(shop):

@@ -2,38 +2,15 @@
 
 import os
 
-from pipeline import (
-    columns as c,
-)
-from pipeline.steps.feedback.feedback import (
-    feedback,
-)
-from pipeline.steps.nightly.features import (
-    features,
-)
-from pipeline.steps.nightly.snapshot import (
-    snapshot,
-)
-from pipeline.steps.nightly.validate import (
-    validate,
-)
-from pipeline.workspace.artifacts import (
-    CleanFile,
-    MlflowFile,
-    SplitFile,
-)
-from pipeline.workspace.workspace import (
-    Workspace,
-)
-from tests.integration.nightly.contents import (
-    mlflow_metrics,
-)
-from tests.worlds import (
-    CONFIG,
-    NIGHTS,
-    land,
-    purchases,
-)
+from pipeline import columns as c
+from pipeline.steps.feedback.feedback import feedback
+from pipeline.steps.nightly.features import features
+from pipeline.steps.nightly.snapshot import snapshot
+from pipeline.steps.nightly.validate import validate
+from pipeline.workspace.artifacts import CleanFile, MlflowFile, SplitFile
+from pipeline.workspace.workspace import Workspace
+from tests.integration.nightly.contents import mlflow_metrics
+from tests.worlds import CONFIG, NIGHTS, land, purchases
 
 
 def test_cleaning_is_done_and_counted(workspace, tmp_path):

@@ -2,28 +2,13 @@
 
 import json
 
-from pipeline.steps.nightly.gate import (
-    gate,
-)
-from pipeline.steps.reporting.comparison_rows import (
-    lift_rows,
-)
-from pipeline.steps.reporting.night_page import (
-    build_page,
-)
-from pipeline.workspace.artifacts import (
-    DecisionFile,
-    ValidationFile,
-)
-from pipeline.workspace.night import (
-    open_night,
-)
-from pipeline.workspace.workspace import (
-    Workspace,
-)
-from tests.integration.nightly.contents import (
-    page_of,
-)
+from pipeline.steps.nightly.gate import gate
+from pipeline.steps.reporting.comparison_rows import lift_rows
+from pipeline.steps.reporting.night_page import build_page
+from pipeline.workspace.artifacts import DecisionFile, ValidationFile
+from pipeline.workspace.night import open_night
+from pipeline.workspace.workspace import Workspace
+from tests.integration.nightly.contents import page_of
 
 
 def test_the_first_night_promotes_what_learns_and_refuses_what_is_mad(shop):

@@ -4,43 +4,17 @@ import json
 
 import polars as pl
 
-from pipeline import (
-    columns as c,
-)
-from pipeline.base import (
-    format_instant,
-    plain,
-)
-from pipeline.steps.diagnostics.live_quality import (
-    live_history,
-)
-from pipeline.steps.feedback.feedback import (
-    feedback,
-)
-from pipeline.steps.lists import (
-    history,
-    lists,
-)
-from pipeline.steps.nightly.nightly import (
-    nightly,
-)
-from pipeline.workspace.artifacts import (
-    LiveFile,
-)
-from pipeline.workspace.registry import (
-    registry,
-)
-from pipeline.workspace.workspace import (
-    Workspace,
-)
-from tests.integration.nightly.contents import (
-    outcome,
-)
-from tests.worlds import (
-    NIGHTS,
-    land,
-    purchases,
-)
+from pipeline import columns as c
+from pipeline.base import format_instant, plain
+from pipeline.steps.diagnostics.live_quality import live_history
+from pipeline.steps.feedback.feedback import feedback
+from pipeline.steps.lists import history, lists
+from pipeline.steps.nightly.nightly import nightly
+from pipeline.workspace.artifacts import LiveFile
+from pipeline.workspace.registry import registry
+from pipeline.workspace.workspace import Workspace
+from tests.integration.nightly.contents import outcome
+from tests.worlds import NIGHTS, land, purchases
 
 
 def test_lists_are_complete_honest_and_in_raw_ids(shop):
@@ -75,15 +49,6 @@ def test_the_ledger_tells_both_nights(shop):
     text = json.dumps(plain(entries))
     vault = Workspace.open(shop[0]).vault.lookup(["u1", "u2"])
     assert not any(pseudonym in text for pseudonym in vault.values())
-
-
-def test_a_night_that_must_not_publish_publishes_nothing(decided):
-    ws, _ = decided
-    before = outcome(ws)
-    quiet = nightly(ws, NIGHTS[2], publish=False)
-    assert quiet.decision == "refresh"
-    assert outcome(ws)[0].equals(before[0])
-    assert outcome(ws)[1].equals(before[1])
 
 
 def test_a_replay_moves_nothing(copy, shop):

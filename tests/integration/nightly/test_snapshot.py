@@ -1,37 +1,15 @@
 """The start of a night: same as-of and config, same run; what makes another one."""
 
-from datetime import (
-    timedelta,
-)
+from datetime import timedelta
 
-from pipeline.steps.feedback.feedback import (
-    feedback,
-)
-from pipeline.steps.nightly.nightly import (
-    nightly,
-)
-from pipeline.steps.nightly.snapshot import (
-    snapshot,
-)
-from pipeline.steps.nightly.validate import (
-    validate,
-)
-from pipeline.workspace.workspace import (
-    Workspace,
-)
-from tests.integration.nightly.contents import (
-    outcome,
-    same_outcome,
-)
-from tests.raising import (
-    raises,
-)
-from tests.worlds import (
-    CONFIG,
-    NIGHTS,
-    land,
-    purchases,
-)
+from pipeline.steps.feedback.feedback import feedback
+from pipeline.steps.nightly.nightly import nightly
+from pipeline.steps.nightly.snapshot import snapshot
+from pipeline.steps.nightly.validate import validate
+from pipeline.workspace.workspace import Workspace
+from tests.integration.nightly.contents import outcome, same_outcome
+from tests.raising import raises
+from tests.worlds import CONFIG, NIGHTS, land, purchases
 
 
 def test_a_second_start_of_a_night_is_already_done(third, shop, monkeypatch):

@@ -2,24 +2,12 @@
 
 import pytest
 
-from pipeline.base import (
-    plain,
-)
-from pipeline.steps.nightly.nightly import (
-    nightly,
-)
-from pipeline.workspace.workspace import (
-    Workspace,
-)
-from tests.integration.nightly.contents import (
-    mlflow_client,
-)
-from tests.raising import (
-    raises,
-)
-from tests.worlds import (
-    NIGHTS,
-)
+from pipeline.base import plain
+from pipeline.steps.nightly.nightly import nightly
+from pipeline.workspace.workspace import Workspace
+from tests.integration.nightly.contents import mlflow_client
+from tests.raising import raises
+from tests.worlds import NIGHTS
 
 COST = ("fit_seconds", "fit_cpu_seconds", "peak_mb", "parameters", "examples_per_second")
 
