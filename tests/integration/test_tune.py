@@ -13,7 +13,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from pipeline.base import as_of, format_instant
+from pipeline.base import as_of, format_instant, plain
 from pipeline.cli import main
 from pipeline.errors import RegistryError
 from pipeline.steps.experiments.tuning.report import mirror
@@ -299,8 +299,9 @@ def judged(home, tmp_path_factory):
 
 @pytest.mark.slow
 def test_the_command_line_prints_one_object(copy):
+    options = ["--budget", "1s", "--as-of", format_instant(AS_OF), "--json"]
     ran = subprocess.run(
-        [sys.executable, "-m", "pipeline.cli", "tune", "--budget", "1s", "--json"],
+        [sys.executable, "-m", "pipeline.cli", "tune", *options],
         cwd=Path(__file__).parents[2],
         env={**os.environ, "NIGHTJAR_HOME": str(copy.home)},
         capture_output=True,
@@ -309,9 +310,9 @@ def test_the_command_line_prints_one_object(copy):
     )
     assert ran.returncode == 0, ran.stderr
     printed = json.loads(ran.stdout)
-    assert printed["name"] == "als"
-    assert printed["recipe"]["family"] == "als"
-    assert {"status", "candidate", "as_of", "study", "best", "start", "sentence"} <= set(printed)
+    assert (printed["name"], printed["as_of"]) == ("als", format_instant(AS_OF))
+    names = {"status", "candidate", "recipe", "study", "best", "start", "sentence"}
+    assert names <= set(printed)
 
 
 @pytest.mark.slow
@@ -322,6 +323,7 @@ def test_the_next_night_judges_what_was_found_and_the_gate_decides(judged):
     assert found.as_of == NIGHTS[0]
     night = Night.read(ws, ws.run(second.run_id))
     assert night.recipes["tuned"] == found.recipe
+    assert plain(found)["recipe"] == found.recipe.model_dump(mode="json")
     assert (second.decision, second.recipe) == ("switch", "tuned")
     assert "tuned replaces als" in second.sentence
 
