@@ -1,4 +1,4 @@
-"""Asserts an expected failure by its id; `tests/golden/messages.json` pins the messages."""
+"""Asserts an expected failure by its id; `docs/ERRORS.md` has the messages."""
 
 import pytest
 

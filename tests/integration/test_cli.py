@@ -161,14 +161,14 @@ def test_a_typo_in_the_file(home, tmp_path):
     bad = tmp_path / "bad"
     nightjar("init", bad)
     (bad / "nightjar.toml").write_text("[gate]\nalpa = 1\n")
-    refused(nightjar("history", home=bad), 2, "gate.alpa is no setting; allowed are alpha")
+    refused(nightjar("history", home=bad), 2, "unknown setting gate.alpa. Allowed: alpha")
 
 
 @pytest.mark.parametrize(
     ("recipe", "says"),
     [
-        ('family = "alz"', "recipes.x.family = 'alz': allowed are"),
-        ('family = "als"\nfactor = 3', "recipes.x.factor is no setting; allowed are"),
+        ('family = "alz"', "unknown recipes.x.family = 'alz'. Allowed:"),
+        ('family = "als"\nfactor = 3', "unknown setting recipes.x.factor. Allowed:"),
         ('family = "als"\nalpha = 0', "recipes.x.alpha = 0: input should be greater than 0"),
     ],
 )

@@ -1,18 +1,23 @@
-"""Names are words that a colleague could search for.
+"""Names and prose use words that a colleague could search for.
 
 No part of a name that `pipeline` or `dags` define is a private word. Parts are split by underscore
 and by camel case; names are those of modules, functions, classes, variables, arguments, attributes
 and import aliases.
 
+No docstring, comment, message or page has one of `PRIVATE_WORDS`, and no docstring opens with a
+question word. Code in backticks and code blocks does not count.
+
     .venv/bin/python tests/unit/test_language.py
 
-prints every private word in a name, as `file:line name (kind)`.
+prints each finding as `file:line text`.
 """
 
 from __future__ import annotations
 
 import ast
+import io
 import re
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -26,6 +31,15 @@ PRIVATE_NAMES: Final = {
 }
 # Salts of a hash, where those are meant: file and word.
 ALLOWED: Final = {("pipeline/stores/vault.py", "salt")}
+PROSE_FOLDERS: Final = ("pipeline", "dags", "benchmarks", "docs")
+PRIVATE_WORDS: Final = re.compile(
+    r"\b(tells?|told|telling|says?|said|saying|hears?|heard|ours|theirs|people|nobody|somebody"
+    r"|anybody|whoever|lately|unread|eve|dice|calm|rungs?|footings?"
+    r"|(?<!there )(?:is|are|was) no)\b(?! longer)",
+    re.IGNORECASE,
+)
+QUESTION_WORDS: Final = re.compile(r"\s*(What|Who|How|Which|Where|When|Why|Whether)\b")
+CODE: Final = re.compile(r"``.*?``|`[^`]*`", re.DOTALL)
 
 
 def name_parts(name: str) -> set[str]:
@@ -74,6 +88,63 @@ def private_names() -> list[str]:
     return [f"{file}:{line} {name} ({kind})" for file, line, name, kind in sorted(found)]
 
 
+def docstrings(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Yield the line and text of each string that stands alone: docstrings, those of fields too."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Expr(value=ast.Constant(value=str(text))):
+                yield node.lineno, text
+
+
+def code_prose(text: str) -> Iterator[tuple[int, str]]:
+    """Yield the line and text of each comment, and of each string with a space."""
+    for node in ast.walk(ast.parse(text)):
+        match node:
+            case ast.Constant(value=str(value)) if " " in value:
+                yield node.lineno, value
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.start[0], token.string
+
+
+def page_prose(text: str) -> Iterator[tuple[int, str]]:
+    """Yield line and text of a page, without code blocks."""
+    fenced = False
+    for number, line in enumerate(text.splitlines(), 1):
+        fenced ^= line.startswith("```")
+        if not fenced and not line.startswith(("    ", "```")):
+            yield number, line
+
+
+def private_words() -> list[str]:
+    """Return private words in prose, and docstrings that open with a question word."""
+    found = []
+    for folder in PROSE_FOLDERS:
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            text, file = path.read_text("utf-8"), path.relative_to(ROOT).as_posix()
+            found += [
+                (file, line, first)
+                for line, prose in docstrings(ast.parse(text))
+                if QUESTION_WORDS.match(prose)
+                for first in [prose.strip().partition("\n")[0]]
+            ]
+            found += [(file, *words) for words in _words(code_prose(text))]
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "docker").glob("*.md")]
+    assert len(pages) > 20
+    for page in sorted(pages):
+        file = page.relative_to(ROOT).as_posix()
+        found += [(file, *words) for words in _words(page_prose(page.read_text("utf-8")))]
+    return [f"{file}:{line} {text}" for file, line, text in found]
+
+
+def _words(prose: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+    for line, text in prose:
+        plain = CODE.sub("", text)
+        for match in PRIVATE_WORDS.finditer(plain):
+            at = line + plain[: match.start()].count("\n")
+            yield at, f"{match[0]!r} in {plain[max(0, match.start() - 40) : match.end() + 30]!r}"
+
+
 def test_names_are_split_into_words() -> None:
     assert name_parts("_readHTMLPage_of2Told") == {"read", "html", "page", "of", "told"}
     assert name_parts("AsOfView") == {"as", "of", "view"}
@@ -113,5 +184,19 @@ def test_no_name_holds_a_private_word() -> None:
     assert private_names() == []
 
 
+def test_words_in_prose_are_found_where_they_count() -> None:
+    code = '"""Whether it is."""\nmessage = "nobody is `told` so"  # in dice\nkey = "told"\n'
+    assert [text for _, text in docstrings(ast.parse(code))] == ["Whether it is."]
+    assert QUESTION_WORDS.match("Whether it is.")
+    found = [text.partition(" ")[0] for _, text in _words(code_prose(code))]
+    assert found == ["'nobody'", "'dice'"]
+    page = "It is no longer so.\n\n    told\n\n```\ntold\n```\nThis is no test.\n"
+    assert [line for line, _ in _words(page_prose(page))] == [8]
+
+
+def test_no_prose_holds_a_private_word() -> None:
+    assert private_words() == []
+
+
 if __name__ == "__main__":
-    print("\n".join(private_names()))
+    print("\n".join([*private_names(), *private_words()]))

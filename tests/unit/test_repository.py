@@ -373,7 +373,7 @@ def test_decisions_are_numbered_and_complete() -> None:
     ]
     for record in records:
         text = record.read_text(encoding="utf-8")
-        for heading in ("## The question", "## What we decided", "## What follows"):
+        for heading in ("## Context", "## Decision", "## Consequences"):
             assert heading in text, f"{record.name} lacks {heading}"
 
 

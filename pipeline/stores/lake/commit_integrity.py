@@ -78,7 +78,7 @@ class CommitIntegrity:
     def _unacknowledged(self, version: int) -> list[int]:
         missing = list(range(self.acknowledged() + 1, version + 1))
         if len(missing) > 1:
-            self._fail("sums_lost", f"the sums of versions {missing[0]} to {missing[-1]} are lost")
+            self._fail("lake.sums_lost", f"the sums of versions {missing[0]} to {missing[-1]} are lost")
         return missing
 
     def check(self) -> None:
@@ -90,7 +90,7 @@ class CommitIntegrity:
         line = self._sums.last()  # before the log, which may grow meanwhile
         last = max(self._versions(), default=-1)
         if line is not None and line.version > last:
-            self._fail("log_lost", f"the log of version {line.version} is lost")
+            self._fail("lake.log_lost", f"the log of version {line.version} is lost")
         if last < 0:
             return
         added = self._added(last)
@@ -121,8 +121,8 @@ class CommitIntegrity:
         self._check_sizes(last, {file: new[file] for file in new.keys() & wanted - sums.keys()})
         for file in sorted(wanted - sums.keys() - new.keys()):
             if (self._path / file).exists():
-                self._fail("file_unsummed", f"a file of version {version} has no sum ({file})")
-            self._fail("file_lost", f"a file of version {version} is lost ({file})")
+                self._fail("lake.file_unsummed", f"a file of version {version} has no sum ({file})")
+            self._fail("lake.file_lost", f"a file of version {version} is lost ({file})")
         self.compare(version, {file: sums[file] for file in sorted(wanted & sums.keys())})
 
     def _check_sizes(self, version: int, files: Mapping[str, int]) -> None:
@@ -130,7 +130,7 @@ class CommitIntegrity:
         for file, size in files.items():
             path = self._path / file
             if not path.is_file() or path.stat().st_size != size:
-                self._fail("file_cut", f"a file of version {version} is lost or cut ({file})")
+                self._fail("lake.file_cut", f"a file of version {version} is lost or cut ({file})")
 
     def compare(self, version: int, sums: Mapping[str, str]) -> None:
         """Raise `LakeError` for the first file that is not what its sum says."""
@@ -138,9 +138,9 @@ class CommitIntegrity:
             try:
                 actual = sha256(self._path / file)
             except OSError:
-                self._fail("file_lost", f"a file of version {version} is lost ({file})")
+                self._fail("lake.file_lost", f"a file of version {version} is lost ({file})")
             if actual != expected:
-                self._fail("file_altered", f"a file of version {version} was altered ({file})")
+                self._fail("lake.file_altered", f"a file of version {version} was altered ({file})")
 
     def checksums(self) -> dict[str, str]:
         """Return file -> sha256 over all acknowledged commits."""
@@ -219,11 +219,11 @@ class CommitIntegrity:
         try:
             actions = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
         except FileNotFoundError:
-            self._fail("log_lost", f"the log of version {version} is lost")
+            self._fail("lake.log_lost", f"the log of version {version} is lost")
         except ValueError:
             actions = []
         if not actions:
-            self._fail("log_cut", f"the log of version {version} is cut or empty ({path.name})")
+            self._fail("lake.log_cut", f"the log of version {version} is cut or empty ({path.name})")
         return actions
 
     def _added(self, version: int) -> dict[str, int]:
@@ -235,8 +235,8 @@ class CommitIntegrity:
         names = (_commit(version), _checkpoint(version))
         return [name for name in names if (self._path / name).exists()]
 
-    def _fail(self, problem: str, what: str) -> NoReturn:
-        raise LakeError(f"lake.{problem}", f"lake table {self._table}: {what}")
+    def _fail(self, id: str, what: str) -> NoReturn:
+        raise LakeError(id, f"lake table {self._table}: {what}")
 
 
 def _commit(version: int) -> str:
