@@ -1,16 +1,16 @@
-"""What is a retrain worth? Past days of two shops, lived through once for each policy.
+"""Value of a retrain: past days of two shops, replayed once for each retrain schedule.
 
     backtest.py [online-retail | completejourney] [--days N] [--plant] [--home DIR] [--out FILE]
 
-Makes a workspace with the shop's whole history (in DIR, which the next call finds again; without
-one in a folder that goes when it is over), and runs `nightjar backtest` over its last N days but
-the very last week, with ALS and the baselines as recipes and one policy after the other: nightly,
-weekly, adaptive, never. ``--plant`` does it with half of all events on other items from the middle
-on. FILE gets the figure.
+Creates a workspace with the shop's whole history (in DIR, which the next call uses again; without
+it in a temporary folder), and runs `nightjar backtest` over N days that end a week before the last
+event, with ALS and the baselines as recipes and one schedule after the other: nightly, weekly,
+adaptive, never. With ``--plant``, half of all events are on other items from the middle on. The
+figure is written to FILE.
 
-Goals: adaptive keeps 99 % of what nightly reaches with at most half of its seconds of training; of
-30 calm days it runs a night because of drift on at most one; a planted shift is answered within one
-night.
+Goals: adaptive keeps 99 % of the NDCG of nightly with at most half of its seconds of training; on
+at most one of 30 days without a planted shift it retrains because of drift; it retrains within one
+night of a planted shift.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import polars as pl
 
-from benchmarks.command import parser, tell
+from benchmarks.command import parser, print_progress
 from benchmarks.quality import completejourney, missing, online_retail
 from pipeline import columns as c
 from pipeline.base import as_of
@@ -57,25 +57,25 @@ family = "als"
 
 
 def history(name: str, data: Path) -> pl.DataFrame:
-    """Return a shop's lines as a file of events, several lines of one item on one bill as one."""
+    """Return a shop's lines as events; lines of one item on one bill are one event."""
     lines = SHOPS[name](data).rename({"at": c.TIMESTAMP})
     return lines.group_by(c.USER_ID, c.ITEM_ID, c.TIMESTAMP).len(c.VALUE).sort(pl.all())
 
 
 def made(name: str, home: Path, data: Path, config: str = CONFIG) -> Workspace:
-    """Make the workspace, or find the one that is there."""
+    """Create the workspace, or open the one that exists."""
     ws = Workspace.init(home, config)
     if ws.lake.version("events") is None:
         file = home / "lines.parquet"
         history(name, data).write_parquet(file)
-        print(ingest(ws, [file], at=as_of("2026-01-01T00:00:00Z"), progress=tell).text())
+        print(ingest(ws, [file], at=as_of("2026-01-01T00:00:00Z"), progress=print_progress).text())
         file.unlink()
     return ws
 
 
-def goals(found: Backtested, plant: datetime | None) -> list[tuple[bool, str]]:
-    """Hold what was found against the goals."""
-    rows = {row["schedule"]: row for row in found.plain()["rows"]}
+def goals(result: Backtested, plant: datetime | None) -> list[tuple[bool, str]]:
+    """Return each goal: whether it was reached, and a sentence."""
+    rows = {row["schedule"]: row for row in result.plain()["rows"]}
     adaptive = rows["adaptive"]
     if plant is not None:
         after, cause = adaptive["answered_days"], adaptive["answered_cause"]
@@ -83,27 +83,30 @@ def goals(found: Backtested, plant: datetime | None) -> list[tuple[bool, str]]:
         good = after is not None and after <= 1 and cause == Cause.DRIFT
         return [(good, f"the planted shift is answered {how}; goal: drift, in 1")]
     kept, share = adaptive["of_nightly"], adaptive["training_share"]
-    days = found.days["adaptive"][1:]
+    days = result.days["adaptive"][1:]
     alarms = sum(_alarm(day) for day in days)
     return [
         (kept >= KEPT, f"adaptive keeps {kept:.2%} of nightly's NDCG, goal {KEPT:.0%}"),
         (share <= SHARE, f"with {share:.0%} of its training, goal {SHARE:.0%}"),
         (
             alarms * 30 <= ALARMS * len(days),
-            f"{alarms} nights because of drift in {len(days)} calm days, goal {ALARMS} in 30",
+            f"{alarms} retrains because of drift in {len(days)} days without a planted shift, "
+            f"goal {ALARMS} in 30",
         ),
     ]
 
 
 def _alarm(day: DayFile) -> bool:
-    """Say whether drift has asked for a night."""
+    """Return whether drift caused a retrain."""
     return day.retrained and day.cause == Cause.DRIFT
 
 
 def main() -> None:
     arguments = parser(__doc__, data="folder of the data sets")
     arguments.add_argument("dataset", nargs="?", choices=SHOPS, default="online-retail")
-    arguments.add_argument("--days", type=int, default=45, help="how many as-ofs (default: 45)")
+    arguments.add_argument(
+        "--days", type=int, default=45, help="number of as-of instants (default: 45)"
+    )
     arguments.add_argument("--plant", action="store_true", help="plant a change of taste")
     arguments.add_argument("--home", type=Path, help="keep the workspace here")
     arguments.add_argument("--out", type=Path, help="write the figure here, as SVG")
@@ -118,19 +121,25 @@ def main() -> None:
         plant = None
         if options.plant:
             plant = as_of(begin + options.days // 2 * DAY + timedelta(hours=1))
-        found = backtest(
-            ws, begin, end, every=DAY, schedules=tuple(RetrainSchedule), plant=plant, progress=tell
+        result = backtest(
+            ws,
+            begin,
+            end,
+            every=DAY,
+            schedules=tuple(RetrainSchedule),
+            plant=plant,
+            progress=print_progress,
         )
         if options.out is not None:
-            shutil.copy(found.folder / FIGURE, options.out)
-        met = goals(found, plant)
+            shutil.copy(result.folder / FIGURE, options.out)
+        met = goals(result, plant)
         if options.json:
-            reached = [{"met": good, "told": words} for good, words in met]
-            print(json.dumps({**found.plain(), "goals": reached}))
+            reached = [{"met": good, "told": sentence} for good, sentence in met]
+            print(json.dumps({**result.plain(), "goals": reached}))
             return
-        print(found.text().rpartition("\n\nfigure")[0])
-        for good, words in met:
-            print(f"{'reached' if good else 'MISSED '}  {words}")
+        print(result.text().rpartition("\n\nfigure")[0])
+        for good, sentence in met:
+            print(f"{'reached' if good else 'MISSED '}  {sentence}")
 
 
 if __name__ == "__main__":

@@ -1,19 +1,20 @@
-"""Quiet nights: do the lists of people who did nothing stay as they were, and at what price?
+"""List stability: overlap of the lists of users without new events, and its price in NDCG.
 
     churn.py [online-retail | completejourney | all] [--recipe als | blend | all] [--salts N]
 
-Trains a recipe for five pairs of nights a day apart and compares the first ten entries of everybody
-without an event on that day; lists leave out what their user had (with it, own items would hold
-them together whatever the start). Two starts side by side:
+Trains a recipe for five pairs of nights that are a day apart, and compares the first ten entries of
+each user without an event on that day. Lists leave out the items that their user had: with them,
+own items would make lists equal for any start. Two starts are compared:
 
-* *keyed by id*, ours: each vector belongs to an item's id;
+* *keyed by id*, that of Nightjar: each vector belongs to an item's id;
 * the usual one: for ALS the library's own random start, for the blend vectors drawn row by row from
   one seed in every part that draws any (no library has this blend).
 
-``next night`` is the overlap across a day; ``other seed`` that of two fits of one night that differ
-in the seed alone, so what is missing to 1 there is dice. NDCG@10 of the two weeks after each of
-three other instants, over N seeds each; its error is that of the seeds (all starts face the same
-people). The blend is the default one, settled as a night would on windows before the first night.
+``next night`` is the overlap across a day; ``other seed`` the overlap of two fits of one night with
+different seeds, so 1 minus it is seed noise. NDCG@10 is measured on the two weeks after each of
+three other instants, over N seeds each; its error is that of the seeds (all starts are evaluated
+on the same users). The blend is the default one, with the hyperparameters that a nightly run
+selects on windows before the first night.
 
 With ``--json`` one object, a row a data set, recipe and start.
 """
@@ -37,7 +38,7 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.command import parser, tell
+from benchmarks.command import parser, print_progress
 from benchmarks.quality import completejourney, missing, online_retail
 from pipeline import columns as c
 from pipeline.data.matrix import WEIGHT, History, build_history
@@ -59,7 +60,7 @@ DAY, FORTNIGHT = timedelta(days=1), timedelta(days=14)
 DRAWING = tuple(
     f"pipeline.models.{name}.keyed_normal" for name in ("als", "svd", "repeat_purchase.recipe")
 )
-"""Where the default recipes draw from ids."""
+"""Functions through which the default recipes draw vectors by id."""
 
 Fit = Callable[[History, int], Scores]
 
@@ -93,7 +94,7 @@ DATA = {
 
 @dataclass(frozen=True)
 class Row:
-    """What one start of one recipe reached on one data set."""
+    """Result of one start of one recipe on one data set."""
 
     data: str
     recipe: str
@@ -107,7 +108,7 @@ class Row:
 
 
 def library(recipe: Als) -> Fit:
-    """Fit as implicit does when nobody hands it a start."""
+    """Fit with the random start of implicit."""
 
     def fit(history: History, seed: int) -> Scores:
         from implicit.cpu.als import AlternatingLeastSquares
@@ -131,12 +132,12 @@ def library(recipe: Als) -> Fit:
 
 
 def keyed(recipe: Recipe) -> Fit:
-    """Fit as a night does; another salt is another seed."""
+    """Fit as a nightly run does; each seed is another replicate."""
     return lambda history, seed: recipe.train(history, replicate=seed).score(history)
 
 
 def by_row(recipe: Recipe) -> Fit:
-    """Fit with vectors drawn row after row from one seed, whosever rows they are."""
+    """Fit with vectors drawn row after row from one seed, independent of ids."""
 
     def fit(history: History, seed: int) -> Scores:
         with drawn_by_row(seed):
@@ -147,7 +148,7 @@ def by_row(recipe: Recipe) -> Fit:
 
 @contextmanager
 def drawn_by_row(seed: int) -> Iterator[None]:
-    """Let what belongs to ids be drawn by row instead."""
+    """Draw by row, within the context, all vectors that belong to ids."""
 
     def draw(ids: NDArray[np.str_], dimensions: int, *, key: str) -> NDArray[np.float32]:
         random = np.random.default_rng([seed, *key.encode()])
@@ -172,41 +173,45 @@ def frame(lists: Lists, history: History) -> pl.DataFrame:
 
 
 def moved(fit: Fit, events: pl.DataFrame, nights: tuple[datetime, ...]) -> tuple[float, float, int]:
-    """Return the overlap across a day, that of two seeds of one night, and how many were idle."""
+    """Return the overlap across a day, that of two seeds of one night, and the idle users."""
     across: list[float] = []
-    dice: list[float] = []
-    people = 0
+    other_seed: list[float] = []
+    n_idle = 0
     for night in nights:
         before, after = (build_history(events, night + n * DAY) for n in (0, 1))
         shown = frame(lists_of(fit(before, 0), before), before)
         at = pl.col(c.TIMESTAMP)
         busy = events.filter((at >= night) & (at < night + DAY))[c.USER_ID]
         idle = set(shown[c.USER_ID]) - set(busy)
-        people += len(idle)
-        for other, window, seed in ((across, after, 0), (dice, before, 1)):
+        n_idle += len(idle)
+        for other, window, seed in ((across, after, 0), (other_seed, before, 1)):
             again = frame(lists_of(fit(window, seed), window), window)
             other.append(churn(shown, again, idle, k=K).overlap or 0.0)
-        tell(f"  {night:%Y-%m-%d}: next night {across[-1]:.3f}, other seed {dice[-1]:.3f}")
-    return float(np.mean(across)), float(np.mean(dice)), people
+        print_progress(
+            f"  {night:%Y-%m-%d}: next night {across[-1]:.3f}, other seed {other_seed[-1]:.3f}"
+        )
+    return float(np.mean(across)), float(np.mean(other_seed)), n_idle
 
 
 def quality(
     fit: Fit, events: pl.DataFrame, cuts: tuple[datetime, ...], seeds: int
 ) -> NDArray[np.float64]:
     """Return ``(cuts, seeds)`` NDCG@10 of the two weeks after each cut."""
-    found = np.zeros((len(cuts), seeds))
+    measured_values = np.zeros((len(cuts), seeds))
     for row, cut in enumerate(cuts):
         history = build_history(events, cut)
         at = pl.col(c.TIMESTAMP)
         pairs = [c.USER_ID, c.ITEM_ID]
         had = events.filter(at < cut).select(pairs)
-        asked = events.filter((at >= cut) & (at < cut + FORTNIGHT)).select(pairs).unique()
-        asked = asked.join(had, on=pairs, how="anti").sort(pairs)
-        truth = truth_of(asked, history.user_ids, history.item_ids)
+        wanted = events.filter((at >= cut) & (at < cut + FORTNIGHT)).select(pairs).unique()
+        wanted = wanted.join(had, on=pairs, how="anti").sort(pairs)
+        truth = truth_of(wanted, history.user_ids, history.item_ids)
         for seed in range(seeds):
-            found[row, seed] = np.nanmean(ndcg(lists_of(fit(history, seed), history), truth, K))
-        tell(f"  {cut:%Y-%m-%d}: NDCG@10 {found[row].mean():.4f}")
-    return found
+            measured_values[row, seed] = np.nanmean(
+                ndcg(lists_of(fit(history, seed), history), truth, K)
+            )
+        print_progress(f"  {cut:%Y-%m-%d}: NDCG@10 {measured_values[row].mean():.4f}")
+    return measured_values
 
 
 def error(values: NDArray[np.float64]) -> float:
@@ -217,27 +222,29 @@ def error(values: NDArray[np.float64]) -> float:
     return float(np.sqrt((values.var(axis=1, ddof=1) / seeds).sum()) / cuts)
 
 
-def settled(events: pl.DataFrame, until: datetime) -> Recipe:
-    """Return the default blend as a night on `until` settles it."""
+def selected_blend(events: pl.DataFrame, until: datetime) -> Recipe:
+    """Return the default blend with the hyperparameters that a run on `until` selects."""
     columns = {c.KIND: pl.lit("purchase"), c.VALUE: pl.lit(1.0)}
     past = events.filter(pl.col(c.TIMESTAMP) < until).with_columns(**columns).drop(WEIGHT)
     windows = list(earlier_windows(past, until, Config(), "discovery"))
-    tell(f"settling the blend on {len(windows)} windows")
+    print_progress(f"selecting the blend's hyperparameters on {len(windows)} windows")
     recipe: Recipe = default_recipes()["blend"]
-    return select_hyperparameters(recipe, EarlierWindows(windows, 20, tell), tell)
+    return select_hyperparameters(
+        recipe, EarlierWindows(windows, 20, print_progress), print_progress
+    )
 
 
 def starts(name: str, events: pl.DataFrame, data: Data) -> dict[str, Fit]:
     if name == "als":
         als = Als(device="cpu")
         return {"the library's": library(als), "keyed by id": keyed(als)}
-    blend = settled(events, data.nights[0])
-    tell(f"settled: {blend.summary}")
+    blend = selected_blend(events, data.nights[0])
+    print_progress(f"selected: {blend.summary}")
     return {"row by row": by_row(blend), "keyed by id": keyed(blend)}
 
 
 def measured(name: str, recipe: str, folder: Path, seeds: int) -> tuple[list[Row], list[str]]:
-    """Return a row a start, ours last, and what is to be said of them."""
+    """Return a row for each start, that of Nightjar last, and the conclusions."""
     data = DATA[name]
     loaded = data.load(folder)
     events = loaded.select(
@@ -246,21 +253,21 @@ def measured(name: str, recipe: str, folder: Path, seeds: int) -> tuple[list[Row
         pl.col("at").alias(c.TIMESTAMP),
         pl.lit(1.0, pl.Float32).alias(WEIGHT),
     )
-    rows, found = [], []
+    rows, measured_values = [], []
     for start, fit in starts(recipe, events, data).items():
-        tell(f"{name}, {recipe}, {start}")
-        across, dice, idle = moved(fit, events, data.nights)
+        print_progress(f"{name}, {recipe}, {start}")
+        across, other_seed, idle = moved(fit, events, data.nights)
         values = quality(fit, events, data.cuts, seeds)
-        found.append(values)
+        measured_values.append(values)
         mean, se = float(values.mean()), error(values)
-        rows.append(Row(name, recipe, start, across, dice, idle, mean, se, seeds))
-    gap = float(found[1].mean() - found[0].mean())
-    se = math.hypot(error(found[0]), error(found[1]))
+        rows.append(Row(name, recipe, start, across, other_seed, idle, mean, se, seeds))
+    gap = float(measured_values[1].mean() - measured_values[0].mean())
+    se = math.hypot(error(measured_values[0]), error(measured_values[1]))
     quiet, level = rows[-1].next_night >= AIM, abs(gap) <= 2 * se
     return rows, [
         f"{'reached' if quiet else 'MISSED '}  overlap {rows[-1].next_night:.3f}, aim {AIM:.2f}",
         f"{'reached' if level or gap > 0 else 'MISSED '}  NDCG@10 {gap:+.5f} against the usual "
-        f"start ({gap / found[0].mean():+.2%}), two standard errors {2 * se:.5f}"
+        f"start ({gap / measured_values[0].mean():+.2%}), two standard errors {2 * se:.5f}"
         f"{'' if level else ': a difference'}",
     ]
 
@@ -275,7 +282,7 @@ def main() -> None:
     for name in names:
         if problem := missing(name, options.data):
             raise SystemExit(problem)
-    told: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
     head = f"{'data':<16} {'recipe':<6} {'start':<14} {'next night':>10} {'other seed':>10} "
     head += f"{'NDCG@10':>8} {'± se':>8}  seeds"
     if not options.json:
@@ -284,7 +291,7 @@ def main() -> None:
         for recipe in ("als", "blend") if options.recipe == "all" else (options.recipe,):
             seeds = options.salts or (8 if recipe == "als" else 3)
             rows, notes = measured(name, recipe, options.data, seeds)
-            told += [asdict(row) for row in rows]
+            results += [asdict(row) for row in rows]
             if not options.json:
                 for row in rows:
                     print(
@@ -294,7 +301,7 @@ def main() -> None:
                     )
                 print("\n".join(f"  {note}" for note in notes), flush=True)
     if options.json:
-        print(json.dumps({"rows": told}))
+        print(json.dumps({"rows": results}))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""New items: how well are they ranked by what is known of them alone?
+"""New items: NDCG of lists that rank them by their features alone.
 
     cold.py online-retail | completejourney | all [--data DIR] [--json]
 
-Of the items that five people or more have, 15 % are hidden: none of their events is learnt from,
-their rows in the table of items stay, as of items that arrived today. Then up to 2,000 users, who
-have three other items at least, get lists of hidden items only, judged by which of these they had.
-`popularity (oracle)` knows the hidden events: how far one gets without knowing the person.
+Of the items that at least five users have, 15 % are hidden: training sees none of their events, and
+their rows in the table of items stay, as those of items that arrived today. Then up to 2,000 users
+with at least three other items get lists of hidden items only, evaluated on those that they had.
+`popularity (oracle)` counts the hidden events: the best list that is the same for all users.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import scipy.sparse as sp
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.command import parser, tell
+from benchmarks.command import parser, print_progress
 from pipeline import columns as c
 from pipeline.base import Progress
 from pipeline.data.feature_encoding import described
@@ -40,14 +40,14 @@ from pipeline.models.topk import top_k
 K = 10
 HIDDEN = 0.15
 FEWEST = 5
-"""People whom a hidden item must have."""
+"""Users that a hidden item must have."""
 USERS = 2000
 
 BASES: dict[str, dict[str, object]] = {
     "als": {"factors": 128, "alpha": 10.0, "half_life_days": None, "device": "cpu"},
     "svd": {"factors": 128, "half_life_days": None},
 }
-"""Whose factors are predicted: the same settings on every set; all events count alike."""
+"""Families whose factors are predicted, with equal settings on every set; no decay."""
 
 Loaded = tuple[pl.DataFrame, pl.DataFrame]
 """Events (user, item, timestamp) and items."""
@@ -55,7 +55,7 @@ Loaded = tuple[pl.DataFrame, pl.DataFrame]
 
 @dataclass(frozen=True)
 class Row:
-    """What one way of ranking new items reached."""
+    """Result of one way to rank new items."""
 
     recipe: str
     ndcg_at_10: float
@@ -123,15 +123,15 @@ DATASETS: dict[str, Callable[[Path], Loaded]] = {
 
 
 def hide(events: pl.DataFrame, items: pl.DataFrame) -> Trial:
-    """Hide some items, and describe those that are left."""
+    """Hide some items, and add features to the window of all others."""
     end: datetime = events["at"].max() + timedelta(microseconds=1)  # type: ignore[operator]
     weighted = events.select(
         c.USER_ID, c.ITEM_ID, pl.col("at").alias(c.TIMESTAMP), pl.lit(1.0, pl.Float32).alias(WEIGHT)
     )
     full = build_history(weighted, end)
-    people = np.bincount(full.seen.indices, minlength=full.n_items)
+    users_of_item = np.bincount(full.seen.indices, minlength=full.n_items)
     random = np.random.default_rng(0)
-    known = full.item_ids[people >= FEWEST]
+    known = full.item_ids[users_of_item >= FEWEST]
     hidden = np.sort(random.choice(known, int(HIDDEN * len(known)), replace=False))
     arrived = pl.col(c.ITEM_ID).is_in(hidden.tolist())
     lacking = {name: dtype for name, dtype in c.ITEMS.items() if name not in items.columns}
@@ -143,11 +143,11 @@ def hide(events: pl.DataFrame, items: pl.DataFrame) -> Trial:
     assert history.cold_items is not None
     column = np.searchsorted(full.item_ids, history.cold_items.ids)
     had = full.seen[np.searchsorted(full.user_ids, history.user_ids)][:, column].tocsr()
-    asked = (np.diff(had.indptr) > 0) & (np.diff(history.seen.indptr) >= 3)
-    rows = np.sort(random.permutation(np.flatnonzero(asked))[:USERS])
+    evaluated = (np.diff(had.indptr) > 0) & (np.diff(history.seen.indptr) >= 3)
+    rows = np.sort(random.permutation(np.flatnonzero(evaluated))[:USERS])
     truth = had[rows]
     sizes = np.diff(truth.indptr).astype(np.int64)
-    return Trial(history, history.take(rows), Truth(truth, sizes), people[column])
+    return Trial(history, history.take(rows), Truth(truth, sizes), users_of_item[column])
 
 
 def value(scores: Scores, trial: Trial) -> float:
@@ -155,7 +155,7 @@ def value(scores: Scores, trial: Trial) -> float:
 
 
 def content(trial: Trial) -> Scores:
-    """Features of what a user had, times features of the new item."""
+    """Score by the features of a user's items times those of the new item."""
     of_items, others = trial.history.item_features, trial.history.cold_items
     assert of_items is not None and others is not None
     cells = sp.vstack([of_items.cells, others.known.cells], format="csr")
@@ -169,7 +169,7 @@ def content(trial: Trial) -> Scores:
 
 
 def learnt(name: str, recipe: Recipe, trial: Trial, progress: Progress) -> Row:
-    """Train on what is not hidden, and ask for what is."""
+    """Train on the events of other items, and score the hidden items."""
     others = trial.history.cold_items
     assert others is not None
     started = process_time()
@@ -182,11 +182,11 @@ def learnt(name: str, recipe: Recipe, trial: Trial, progress: Progress) -> Row:
 
 
 def rows(trial: Trial, progress: Progress) -> Iterator[Row]:
-    everybody = np.ones((trial.users.n_users, 1), np.float32)
-    dice = np.random.default_rng(1).random((len(trial.popularity), 1), np.float32)
-    yield Row("random", value(Scores(everybody, dice), trial))
+    all_users = np.ones((trial.users.n_users, 1), np.float32)
+    noise = np.random.default_rng(1).random((len(trial.popularity), 1), np.float32)
+    yield Row("random", value(Scores(all_users, noise), trial))
     known = trial.popularity[:, None].astype(np.float32)
-    yield Row("popularity (oracle)", value(Scores(everybody, known), trial))
+    yield Row("popularity (oracle)", value(Scores(all_users, known), trial))
     started = process_time()
     found = value(content(trial), trial)
     yield Row("content k-NN", found, process_time() - started)
@@ -217,11 +217,11 @@ def main() -> None:
     arguments = parser(__doc__, data="folder of the data sets")
     arguments.add_argument("dataset", choices=[*DATASETS, "all"])
     options = arguments.parse_args()
-    told: dict[str, object] = {}
+    results: dict[str, object] = {}
     for name in DATASETS if options.dataset == "all" else [options.dataset]:
         trial = hide(*DATASETS[name](options.data))
-        found = list(rows(trial, tell))
-        told[name] = {
+        found = list(rows(trial, print_progress))
+        results[name] = {
             "hidden_items": len(trial.popularity),
             "users": trial.users.n_users,
             "rows": [asdict(row) for row in found],
@@ -229,7 +229,7 @@ def main() -> None:
         if not options.json:
             print(table(name, trial, found))
     if options.json:
-        print(json.dumps(told))
+        print(json.dumps(results))
 
 
 if __name__ == "__main__":

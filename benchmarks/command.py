@@ -1,4 +1,4 @@
-"""What all benchmarks share: the options of their command lines, and progress on stderr."""
+"""Options of the benchmarks' command lines, and progress on stderr."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = (ROOT / "data", ROOT.parent / "shared" / "data")
-"""Where a folder of data sets is looked for without ``--data``."""
+"""Folders of data sets without ``--data``; the first that exists is taken."""
 
 
 def parser(about: str | None, *, data: str | None = None) -> argparse.ArgumentParser:
-    """Return a parser that knows ``--json``, and ``--data`` where `data` says what lies there."""
+    """Return a parser with ``--json``, and with ``--data`` if `data` describes that folder."""
     made = argparse.ArgumentParser(
         description=about, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -23,6 +23,6 @@ def parser(about: str | None, *, data: str | None = None) -> argparse.ArgumentPa
     return made
 
 
-def tell(text: str) -> None:
-    """Say on stderr what is being done."""
+def print_progress(text: str) -> None:
+    """Print a line of progress on stderr."""
     print(text, file=sys.stderr, flush=True)

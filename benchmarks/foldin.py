@@ -1,21 +1,22 @@
-"""Fold-in: how soon do lists follow what people do, and how near does it come to training again?
+"""Fold-in: delay from an event to new lists, and their quality beside that of a retrained model.
 
     foldin.py [online-retail | completejourney | all] [--part freshness | parity | all] [--passes N]
 
-*Freshness*: a workspace with one night over nine tenths of a data set, the default settings, every
-customer several times under other names until there are 6,000. Then passes in a row, as
-`nightjar feedback` makes them, each over a file of 100,000 rows of 5,000 people: items and instants
-are real later purchases, who made them is dealt out. Seconds from the start of a pass to its end,
-and those of all processors, which tell a busy machine from slow work; what has landed waits for the
-cron before that, which is added in print.
+*Freshness*: a workspace with one nightly run over nine tenths of a data set, the default settings,
+and every customer several times under other names until there are 6,000. Then passes in a row, as
+`nightjar feedback` runs them, each over a file of 100,000 rows of 5,000 users: items and instants
+are those of real later purchases, users are assigned in turn. Measured are the seconds from the
+start of a pass to its end, and the CPU seconds of all processors, which do not depend on other load
+of the machine. A file that landed waits for the cron before that; the printed sum includes it.
 
-*Parity*: for five nights, one day and one week later, ALS and the default blend (settled as a night
-would on windows before the first night). People who did something in between, by three kinds of
-lists: as the first night left them, folded in by its model, and of a model that is trained again.
-``in common`` is the share of the first ten entries that are those of the new model; NDCG@10 is by
-what these people did in the two weeks after. Lists leave out what their user had.
+*Parity*: for five nights, one day and one week later, with ALS and the default blend (selected as
+in `churn.py`). The users with events in between get three kinds of lists: those of the first night,
+those folded in by its model, and those of a retrained model. ``in common`` is the share of the
+first ten entries that the retrained model has, too; NDCG@10 is measured on these users' events in
+the two weeks after. Lists leave out the items that their user had.
 
-With ``--json`` one object, a row a data set (freshness), or a data set, recipe and gap (parity).
+With ``--json`` one object: a row for each data set (freshness), or for each data set, recipe and
+gap (parity).
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ import polars as pl
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.churn import DATA, settled
-from benchmarks.command import parser, tell
+from benchmarks.churn import DATA, selected_blend
+from benchmarks.command import parser, print_progress
 from benchmarks.quality import missing
 from pipeline import columns as c
 from pipeline.base import Interval, as_of
@@ -51,7 +52,7 @@ from pipeline.serving.recommend import model_lists
 ROWS, PEOPLE, EVERYBODY = 100_000, 5_000, 6_000
 AIM_SECONDS = 60.0
 CRON, STILL_WRITTEN = 300, 2
-"""Seconds between two passes of the DAG, and that a file must lie still."""
+"""Seconds between two passes of the DAG; seconds for which a file must not change."""
 K = 10
 FORTNIGHT = timedelta(days=14)
 GAPS = (1, 7)
@@ -59,7 +60,7 @@ GAPS = (1, 7)
 
 @dataclass(frozen=True)
 class Fresh:
-    """What passes over new files took."""
+    """Time of the passes over new files."""
 
     data: str
     recipe: str
@@ -75,7 +76,7 @@ class Fresh:
 
 @dataclass(frozen=True)
 class Near:
-    """How near lists came to those of a new model, and what each kind was worth."""
+    """Overlap of each kind of lists with those of the retrained model, and its NDCG."""
 
     data: str
     recipe: str
@@ -103,38 +104,43 @@ def freshness(name: str, folder: Path, passes: int) -> Fresh:
     many = pl.concat(
         before.with_columns(pl.format("{}~{}", c.USER_ID, pl.lit(n))) for n in range(copies)
     )
-    who = np.random.default_rng(0).permutation(many[c.USER_ID].unique().sort().to_numpy())[:PEOPLE]
+    users = np.random.default_rng(0).permutation(many[c.USER_ID].unique().sort().to_numpy())[
+        :PEOPLE
+    ]
     with tempfile.TemporaryDirectory(prefix="nightjar-foldin-") as home:
         ws = Workspace.init(Path(home) / "ws", "")
         file = Path(home) / "before.parquet"
         _events(many, "b").write_parquet(file)
-        tell(f"{name}: {many.height:,} rows of {many[c.USER_ID].n_unique():,} people, one night")
-        ingest(ws, [file], at=as_of(datetime.now(UTC)), progress=tell)
-        night = nightly(ws, as_of(cut), progress=tell)
-        found = []
+        print_progress(
+            f"{name}: {many.height:,} rows of {many[c.USER_ID].n_unique():,} users, one night"
+        )
+        ingest(ws, [file], at=as_of(datetime.now(UTC)), progress=print_progress)
+        night = nightly(ws, as_of(cut), progress=print_progress)
+        measured = []
         for number in range(passes):
             draw = np.random.default_rng(number).integers(0, later.height, ROWS)
-            rows = later[draw].with_columns(pl.Series(c.USER_ID, np.resize(who, ROWS)))
+            rows = later[draw].with_columns(pl.Series(c.USER_ID, np.resize(users, ROWS)))
             path = ws.home / "landing" / "events" / f"pass-{number}.csv"
             _events(rows, str(number)).write_csv(path)
             lain = time.time() - STILL_WRITTEN - 1
             os.utime(path, (lain, lain))
             start, worked = time.perf_counter(), _cpu_seconds()
             folded = feedback(ws, as_of(datetime.now(UTC))).foldin
-            found.append((time.perf_counter() - start, _cpu_seconds() - worked, folded))
-            tell(
-                f"  pass {number + 1}: {found[-1][0]:.1f} s, {found[-1][1]:.1f} s of processors; "
+            measured.append((time.perf_counter() - start, _cpu_seconds() - worked, folded))
+            print_progress(
+                f"  pass {number + 1}: {measured[-1][0]:.1f} s, "
+                f"{measured[-1][1]:.1f} s of processors; "
                 f"{folded.text()}"
             )
-    seconds, cpu = (np.array([row[n] for row in found]) for n in (0, 1))
+    seconds, cpu = (np.array([row[n] for row in measured]) for n in (0, 1))
     return Fresh(
         data=name,
         recipe=str(night.recipe),
         passes=passes,
-        refreshed=min(folded.users_refreshed for *_, folded in found),
+        refreshed=min(folded.users_refreshed for *_, folded in measured),
         median_seconds=float(np.median(seconds)),
         p95_seconds=float(np.quantile(seconds, 0.95, method="higher")),
-        median_foldin_seconds=float(np.median([folded.seconds for *_, folded in found])),
+        median_foldin_seconds=float(np.median([folded.seconds for *_, folded in measured])),
         median_cpu_seconds=float(np.median(cpu)),
         last_cpu_seconds=float(cpu[-1]),
         cores=len(os.sched_getaffinity(0)),
@@ -142,7 +148,7 @@ def freshness(name: str, folder: Path, passes: int) -> Fresh:
 
 
 def _cpu_seconds() -> float:
-    """Return what this process and its children have worked so far."""
+    """Return the CPU seconds of this process and its children so far."""
     return sum(os.times()[:4])
 
 
@@ -165,7 +171,7 @@ def parity(name: str, recipe_name: str, folder: Path) -> list[Near]:
         pl.col("at").alias(c.TIMESTAMP),
         pl.lit(1.0, pl.Float32).alias(WEIGHT),
     )
-    recipe = Als(device="cpu") if recipe_name == "als" else settled(events, data.nights[0])
+    recipe = Als(device="cpu") if recipe_name == "als" else selected_blend(events, data.nights[0])
     return [_near(name, recipe_name, recipe, events, timedelta(days=gap)) for gap in GAPS]
 
 
@@ -175,31 +181,35 @@ def _near(
     kinds = ("left", "folded", "retrained")
     common = {kind: [0, 0] for kind in kinds}
     ndcg: dict[str, list[tuple[float, int]]] = {kind: [] for kind in kinds}
-    people = 0
+    n_users = 0
     for night in DATA[name].nights:
         lists = _three(recipe, events, night, gap)
-        who = set.intersection(*(set(frame[c.USER_ID]) for frame in lists.values()))
-        people += len(who)
+        users = set.intersection(*(set(frame[c.USER_ID]) for frame in lists.values()))
+        n_users += len(users)
         span = Interval(night + gap, night + gap + FORTNIGHT)
-        mine = events.filter(pl.col(c.USER_ID).is_in(who) & (pl.col(c.TIMESTAMP) < span.end))
+        their_events = events.filter(
+            pl.col(c.USER_ID).is_in(users) & (pl.col(c.TIMESTAMP) < span.end)
+        )
         for kind, frame in lists.items():
-            like = churn(lists["retrained"], frame, who, k=K)
+            like = churn(lists["retrained"], frame, users, k=K)
             common[kind] = [common[kind][0] + like.kept, common[kind][1] + like.entries]
-            own = frame.filter(pl.col(c.USER_ID).is_in(who))
-            found = list_quality(own, mine, mine, span=span, k=K, policy="discovery")
-            if found is not None:
-                ndcg[kind].append((found.ndcg.mean, found.users))
-        tell(f"  {night:%Y-%m-%d} + {gap.days} days: {len(who):,} people")
+            own = frame.filter(pl.col(c.USER_ID).is_in(users))
+            quality = list_quality(
+                own, their_events, their_events, span=span, k=K, policy="discovery"
+            )
+            if quality is not None:
+                ndcg[kind].append((quality.ndcg.mean, quality.users))
+        print_progress(f"  {night:%Y-%m-%d} + {gap.days} days: {len(users):,} users")
     shares = {kind: kept / entries for kind, (kept, entries) in common.items()}
     means = {
-        kind: sum(mean * users for mean, users in found) / sum(users for _, users in found)
-        for kind, found in ndcg.items()
+        kind: sum(mean * users for mean, users in nights) / sum(users for _, users in nights)
+        for kind, nights in ndcg.items()
     }
     return Near(
         name,
         recipe_name,
         gap.days,
-        people,
+        n_users,
         shares["left"],
         shares["folded"],
         means["left"],
@@ -211,19 +221,20 @@ def _near(
 def _three(
     recipe: Recipe, events: pl.DataFrame, night: datetime, gap: timedelta
 ) -> dict[str, pl.DataFrame]:
-    """Return the three kinds of lists of everybody who did something in the gap."""
+    """Return the three kinds of lists of every user with an event in the gap."""
     before, after = build_history(events, night), build_history(events, night + gap)
     old, new = recipe.train(before), recipe.train(after)
     at = pl.col(c.TIMESTAMP)
     did = events.filter((at >= night) & (at < night + gap))
-    who = did[c.USER_ID].unique().to_list()
+    users = did[c.USER_ID].unique().to_list()
     newest = did[c.TIMESTAMP].max()
     assert isinstance(newest, datetime)
-    theirs = events.filter(pl.col(c.USER_ID).is_in(who))
-    own = histories(theirs, before, end_of(newest, night))
+    their_events = events.filter(pl.col(c.USER_ID).is_in(users))
+    own = histories(their_events, before, end_of(newest, night))
     assert own is not None
     known, again = (
-        history.take(np.flatnonzero(np.isin(history.user_ids, who))) for history in (before, after)
+        history.take(np.flatnonzero(np.isin(history.user_ids, users)))
+        for history in (before, after)
     )
     made = {
         "left": (old.score, known),
@@ -239,7 +250,7 @@ def _three(
 def print_fresh(row: Fresh) -> None:
     met = "reached" if row.p95_seconds <= AIM_SECONDS else "MISSED "
     print(
-        f"{row.data}: {row.passes} passes over {ROWS:,} rows, {row.refreshed:,} people refreshed "
+        f"{row.data}: {row.passes} passes over {ROWS:,} rows, {row.refreshed:,} users refreshed "
         f"in each, live model {row.recipe}, {row.cores} cores\n"
         f"  from the start of a pass: median {row.median_seconds:.1f} s, 95 % within "
         f"{row.p95_seconds:.1f} s (fold-in alone: median {row.median_foldin_seconds:.1f} s)\n"
@@ -254,7 +265,7 @@ def print_fresh(row: Fresh) -> None:
 
 def print_near(rows: list[Near]) -> None:
     kinds = ("left", "folded in", "trained again")
-    head = f"{'data':<16} {'recipe':<6} {'gap':>6} {'people':>7}  "
+    head = f"{'data':<16} {'recipe':<6} {'gap':>6} {'users':>7}  "
     print(head + "in common: left, folded in   NDCG@10: " + ", ".join(kinds))
     for row in rows:
         print(
@@ -277,24 +288,24 @@ def main() -> None:
     for name in names:
         if problem := missing(name, options.data):
             raise SystemExit(problem)
-    told: dict[str, list[dict[str, Any]]] = {}
+    results: dict[str, list[dict[str, Any]]] = {}
     for name in names:
         if options.part != "parity":
             row = freshness(name, options.data, options.passes)
-            told.setdefault("freshness", []).append(asdict(row))
+            results.setdefault("freshness", []).append(asdict(row))
             if not options.json:
                 print_fresh(row)
         if options.part == "freshness":
             continue
         rows: list[Near] = []
         for recipe in ("als", "blend") if options.recipe == "all" else (options.recipe,):
-            tell(f"{name}, {recipe}")
+            print_progress(f"{name}, {recipe}")
             rows += parity(name, recipe, options.data)
-        told.setdefault("parity", []).extend(asdict(row) for row in rows)
+        results.setdefault("parity", []).extend(asdict(row) for row in rows)
         if not options.json:
             print_near(rows)
     if options.json:
-        print(json.dumps(told))
+        print(json.dumps(results))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Does the gate do what it says? Each figure of its specification, measured anew.
+"""Figures of the gate's specification, measured again.
 
     gate.py simulate | online-retail | completejourney | nights | calibrate | all
 
-`simulate` plays years of nights; the data sets are equal recipes (fits that differ in their dice),
-healthy refreshes and lost data on real purchases; `nights` lets an unchanged recipe go through 60
-nights of Online Retail; `calibrate` is `nightjar gate calibrate` in a workspace of either shop that
-names no recipe. What decides is the code that a night runs. With ``--json`` one object: by
-part, every figure with what was asked of it.
+`simulate` simulates years of nights; the data sets are equal recipes (fits with different seeds),
+healthy refreshes and lost data on real purchases; `nights` evaluates an unchanged recipe on 60
+nights of Online Retail; `calibrate` is `nightjar gate calibrate` in a workspace of either shop
+whose config has no recipe. The decisions are made by the code of the nightly run. With ``--json``
+one object: by part, every figure with its expected value.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.command import parser, tell
+from benchmarks.command import parser, print_progress
 from benchmarks.gate_calibrate import calibrated
 from benchmarks.gate_figures import Figure, table
 from benchmarks.gate_fits import WORLDS, bank, equal_fits
@@ -32,12 +32,14 @@ _NEEDS = {"simulate": (), "nights": ("online-retail",), "calibrate": tuple(WORLD
 
 
 def real(name: str) -> Callable[[Path], list[Figure]]:
-    """Judge equal recipes, healthy refreshes and damaged ones of a data set."""
+    """Evaluate equal recipes, healthy refreshes and damaged ones of a data set."""
 
     def run(data: Path) -> list[Figure]:
         shop = WORLDS[name](data)
-        known = bank(shop, tell)
-        return equal_fits(shop, known, tell) + refreshes(shop, known.seed_sds, tell)
+        known = bank(shop, print_progress)
+        return equal_fits(shop, known, print_progress) + refreshes(
+            shop, known.seed_sds, print_progress
+        )
 
     return run
 
@@ -51,7 +53,7 @@ def main() -> None:
     parts: dict[str, Callable[[Path], list[Figure]]] = {
         "simulate": lambda _: simulate(options.runs),
         **{name: real(name) for name in WORLDS},
-        "nights": lambda data: nights(WORLDS["online-retail"](data), tell),
+        "nights": lambda data: nights(WORLDS["online-retail"](data), print_progress),
         "calibrate": calibrated,
     }
     names = list(parts) if options.part == "all" else [options.part]
@@ -59,14 +61,14 @@ def main() -> None:
         for needed in _NEEDS.get(name, (name,)):
             if problem := missing(needed, options.data):
                 raise SystemExit(problem)
-    told = {}
+    results = {}
     for name in names:
         figures = parts[name](options.data)
-        told[name] = [asdict(figure) for figure in figures]
+        results[name] = [asdict(figure) for figure in figures]
         if not options.json:
             print(table(name, figures), end="\n\n", flush=True)
     if options.json:
-        print(json.dumps(told))
+        print(json.dumps(results))
 
 
 if __name__ == "__main__":

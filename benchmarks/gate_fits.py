@@ -1,7 +1,7 @@
-"""Equal recipes on real purchases: sixteen fits that differ in their dice, and what the gate does.
+"""Equal recipes on real purchases: the gate's rules between sixteen fits with different seeds.
 
-One event a user, item and day; a holdout of 28 days behind each of five cuts, all of it judged once
-as a whole and once by weeks, by the same lists.
+One event for each user, item and day; a holdout of 28 days after each of five cuts, evaluated once
+as a whole and once by weeks, with the same lists.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ SEGMENTS = {"segment_10": (0.0, 0.1), "segment_5": (0.1, 0.15), "segment_2": (0.
 
 @dataclass(frozen=True)
 class World:
-    """A shop's purchases, at the beginning of their day, and the midnight behind the last one."""
+    """A shop's purchases, at the start of their day, and the midnight after the last one."""
 
     name: str
     events: pl.DataFrame
@@ -75,13 +75,13 @@ class World:
         return build_history(past, until)
 
     def split(self, as_of: datetime, days: int) -> Split:
-        """Set the last days before an instant aside."""
+        """Split off the last days before an instant as the holdout."""
         config = SplitConfig(holdout_days=days, holdout_days_options=(days,), task="repeat")
         return split(self.events.filter(before(as_of)), as_of, config, first=False)
 
 
 def world(name: str, purchases: pl.DataFrame, least_buyers: int) -> World:
-    """Keep one purchase a user, item and day, of items that enough people buy at all."""
+    """Keep one purchase per user, item and day, of items with at least `least_buyers` users."""
     events = (
         purchases.with_columns(pl.col("at").dt.truncate("1d").cast(c.INSTANT).alias(c.TIMESTAMP))
         .select(c.USER_ID, c.ITEM_ID, c.TIMESTAMP)
@@ -100,7 +100,7 @@ WORLDS: dict[str, Callable[[Path], World]] = {
 
 
 def als(history: History) -> Als:
-    """The recipe of GATE.md, whose alpha 1 multiplies the cells as they are; ours scales them."""
+    """Return the recipe of GATE.md, whose alpha 1 multiplies unscaled cells; `Als` scales them."""
     cell = float(history.confidence(HALF_LIFE).data.mean(dtype=np.float64))
     return Als(
         factors=64,
@@ -113,7 +113,7 @@ def als(history: History) -> Als:
 
 
 def blended(history: History) -> Blend:
-    """That recipe, and own counts at half its weight."""
+    """Return that recipe with personal frequency at half its weight."""
     own = PersonalFrequency(half_life_days=HALF_LIFE)
     return Blend(parts={ALS: als(history), "own": own}, weights={ALS: 1.0, "own": 0.5})
 
@@ -126,7 +126,7 @@ def fits_of(history: History, replicate: int = 0) -> dict[str, Scorer]:
 
 @dataclass(frozen=True)
 class Slices:
-    """A holdout of 28 days: its users' ids and who of them is in which slice."""
+    """Ids of the users of a holdout of 28 days, and the users in each slice."""
 
     ids: list[str]
     inside: dict[str, NDArray[np.bool_]]
@@ -134,12 +134,12 @@ class Slices:
 
 @dataclass(frozen=True)
 class Bank:
-    """What all fits were worth.
+    """Metric values of all fits.
 
     Attributes
     ----------
     months
-        A block of 28 days behind each cut, oldest first.
+        A block of 28 days after each cut, oldest first.
     weeks
         The same days in blocks of seven.
     slices
@@ -155,12 +155,12 @@ class Bank:
 
     @property
     def seed_sds(self) -> dict[str, float]:
-        """Spread over seeds of either recipe."""
+        """Relative SD over seeds of either recipe."""
         return {ALS: seed_spread([m.ndcg for m in self.months]), BLEND: seed_spread(self.blends)}
 
 
 def bank(shop: World, progress: Progress) -> Bank:
-    """Fit everything once, and keep what it is worth to every user."""
+    """Fit all replicates once, and keep their metric values by user."""
     months: list[ReplicateBlock] = []
     weeks: list[ReplicateBlock] = []
     slices: list[Slices] = []
@@ -187,12 +187,12 @@ def bank(shop: World, progress: Progress) -> Bank:
 
 
 def _block(part: Split, values: Sequence[tuple[Floats, Floats]]) -> ReplicateBlock:
-    upright, turned = (np.stack(side) for side in zip(*values, strict=True))
-    return ReplicateBlock(part.holdout, upright, turned)
+    values_ndcg, values_reversed = (np.stack(side) for side in zip(*values, strict=True))
+    return ReplicateBlock(part.holdout, values_ndcg, values_reversed)
 
 
 def _known(part: Split, history: History) -> Split:
-    """Leave out whom a fit of some weeks before does not know."""
+    """Leave out users that a fit of some weeks before has not seen."""
     known = pl.col(c.USER_ID).is_in(history.user_ids.tolist())
     return replace(part, truth=part.truth.filter(known))
 
@@ -213,21 +213,21 @@ LEVELS = {
 USERS = {"OR": (708, 781, 948, 1088, 1300), "CJ": (1950,) * CUTS}
 TAU = {"OR": 0.0019, "CJ": 0.0009}
 SWITCHED = {"OR": 4, "CJ": 3}
-"""Of 240 lineages, at 100 points."""
+"""Switches among 240 pairs of fits, at an e-value of 100."""
 
 
 def equal_fits(shop: World, known: Bank, progress: Progress) -> list[Figure]:
-    """Return what the gate does with recipes that are the same."""
+    """Return the gate's figures for recipes that are equal."""
     found: list[Figure] = []
     for number, month in enumerate(known.months):
-        told = f"cut {number + 1}: "
+        label = f"cut {number + 1}: "
         level = float(month.ndcg.mean())
-        found.append(near(f"{told}NDCG@{K}", level, LEVELS[shop.name][number]))
+        found.append(near(f"{label}NDCG@{K}", level, LEVELS[shop.name][number]))
         users = float(month.n_users)
-        found.append(near(f"{told}users", users, USERS[shop.name][number], "{:.0f}"))
+        found.append(near(f"{label}users", users, USERS[shop.name][number], "{:.0f}"))
     tau = known.seed_sds[ALS]
     found.append(near("τ", tau, TAU[shop.name], "{:.2%}"))
-    progress(f"{shop.name}: accounts of equal recipes")
+    progress(f"{shop.name}: e-processes of equal recipes")
     found += _lineages(shop.name, known.weeks, tau)
     progress(f"{shop.name}: slices of equal recipes")
     corrected, plain = _false_slices(known, tau)
@@ -237,7 +237,7 @@ def equal_fits(shop: World, known: Bank, progress: Progress) -> list[Figure]:
 
 
 def _lineages(name: str, weeks: Sequence[ReplicateBlock], tau: float) -> list[Figure]:
-    """Replay an account for every ordered pair of fits, week after week."""
+    """Replay an e-process for every ordered pair of fits, week after week."""
     paths = []
     for ours, theirs in permutations(range(FITS), 2):
         blocks = []
@@ -251,14 +251,16 @@ def _lineages(name: str, weeks: Sequence[ReplicateBlock], tau: float) -> list[Fi
     found = []
     for points, asked in ((1 / CONFIG.alpha, SWITCHED[name]), (e_value_needed(CONFIG, 1), 0)):
         switched = sum(replay(p, points, CONFIG.min_lift).switched is not None for p in paths)
-        what = f"of {len(paths)} lineages over {judged} weeks, switched at {points:.0f} points"
+        what = (
+            f"of {len(paths)} pairs of fits over {judged} weeks, switched at e-value {points:.0f}"
+        )
         found.append(at_most(what, switched, asked))
     return found
 
 
 def _false_slices(known: Bank, tau: float) -> tuple[float, float]:
-    """Return how often harm is seen in some slice of equal recipes, in %: corrected, and not."""
-    harmed = plain = tests = 0
+    """Return the pairs of equal recipes with a regressed slice, in %: by Holm, and plain."""
+    regressed = plain = tests = 0
     for month, slices in zip(known.months, known.slices, strict=True):
         frames = [_frame(values, slices) for values in month.ndcg]
         for ours, theirs in permutations(frames, 2):
@@ -266,10 +268,10 @@ def _false_slices(known: Bank, tau: float) -> tuple[float, float]:
                 "switch", "equal", (ours, theirs), (tau, tau), CONFIG.slice_alpha_switch, CONFIG
             )
             judged = [rule for rule in results if rule.outcome in ("pass", "fail")]
-            harmed += any(rule.outcome == "fail" for rule in judged)
+            regressed += any(rule.outcome == "fail" for rule in judged)
             plain += any((rule.figure or 0.0) <= CONFIG.slice_alpha_switch for rule in judged)
             tests += 1
-    return 100 * harmed / tests, 100 * plain / tests
+    return 100 * regressed / tests, 100 * plain / tests
 
 
 def _frame(values: Floats, slices: Slices) -> pl.DataFrame:
@@ -279,7 +281,7 @@ def _frame(values: Floats, slices: Slices) -> pl.DataFrame:
 
 
 def _calibrated(known: Bank) -> list[Figure]:
-    """What `nightjar gate calibrate` would say: as many fits and cuts as it takes."""
+    """Return the figures of `nightjar gate calibrate`, with as many fits and cuts as it uses."""
     blocks = [
         ReplicateBlock(m.holdout, m.ndcg[:REPLICATES], m.ndcg_reversed[:REPLICATES])
         for m in known.months[-CUTOFFS:]

@@ -1,4 +1,4 @@
-"""The same recipe on newer data: healthy weeks, weeks that lost data, and 60 nights in a row."""
+"""One recipe on newer data: healthy weeks, weeks that lost data, and 60 nights in a row."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ CONFIG = GateConfig()
 HOLDOUT = 14
 EVERY = 6
 HEALTHY = 34
-"""Nights, so many days apart."""
+"""Number of nights, `EVERY` days apart."""
 MONTH = 5
-"""Nights back that are about a month ago."""
+"""Number of nights that make about a month."""
 DAMAGED = 8
 APART = 10
 LEARNT = "learnt from"
@@ -55,34 +55,33 @@ LEARNT = "learnt from"
 
 @dataclass(frozen=True)
 class Fit:
-    """A training window and what was learnt from it."""
+    """A training window and the scorers of both recipes."""
 
     history: History
     scorers: Mapping[str, Scorer]
 
 
 def fitted(shop: World, cut: datetime) -> Fit:
-    """Train both recipes on what lies before a cut."""
+    """Train both recipes on the events before a cut."""
     history = shop.history(cut)
     return Fit(history, fits_of(history))
 
 
 @dataclass(frozen=True)
 class Paired:
-    """A recipe, its spread over seeds, and a night's holdout."""
+    """A recipe, its seed SD, and a night's holdout."""
 
     name: str
     tau: float
     part: Split
 
     def found(self, tonight: Fit, last: Fit, month: Fit | None = None) -> tuple[set[str], float]:
-        """Return which of the paired rules keep a refresh back, and the change since the last."""
+        """Return the paired rules that block a refresh, and the lift over the last fit."""
         newest = self._reference(tonight, last)
         judged = (
             EvaluatedRecipe(self.name, self.name, None, newest.tonight, 1.0, K, seed_sd=self.tau),
-            EvaluatedRecipe(
-                "baseline", "baseline", 0, newest.tonight, 1.0, K
-            ),  # nobody asks for its rules
+            # Rules of the baseline itself are not read.
+            EvaluatedRecipe("baseline", "baseline", 0, newest.tonight, 1.0, K),
         )
         evidence = Evidence(
             k=K,
@@ -113,7 +112,7 @@ class Paired:
 
 
 def refreshes(shop: World, taus: Mapping[str, float], progress: Progress) -> list[Figure]:
-    """Judge healthy nights, then such that lost half of their events."""
+    """Evaluate healthy nights, then nights that lost half of their events."""
     return _healthy(shop, taus, progress) + _damaged(shop, taus, progress)
 
 
@@ -133,11 +132,11 @@ def _healthy(shop: World, taus: Mapping[str, float], progress: Progress) -> list
             causes.update(failed)
             pairs, months = pairs + 1, months + (month is not None)
         fits = [*fits, tonight][-MONTH:]
-    told = "healthy refreshes blocked,"
+    label = "healthy refreshes blocked,"
     return [
-        at_most(f"{told} against the last night, of {pairs}", causes["last"], 0),
-        at_most(f"{told} against a month ago, of {months}", causes["month"], 0),
-        at_most(f"{told} by a slice, of {pairs}", causes["slice"], 0.02 * pairs),
+        at_most(f"{label} against the last night, of {pairs}", causes["last"], 0),
+        at_most(f"{label} against a month ago, of {months}", causes["month"], 0),
+        at_most(f"{label} by a slice, of {pairs}", causes["slice"], 0.02 * pairs),
     ]
 
 
@@ -157,7 +156,7 @@ def _damaged(shop: World, taus: Mapping[str, float], progress: Progress) -> list
         whole = shop.split(as_of, HOLDOUT)
         parts = {
             LEARNT: replace(whole, truth=whole.truth.filter(known)),
-            f"{LEARNT} and judged by": half.split(as_of, HOLDOUT),
+            f"{LEARNT} and evaluated on": half.split(as_of, HOLDOUT),
         }
         for lost, part in parts.items():
             for name, tau in taus.items():
@@ -170,10 +169,10 @@ def _found(name: str, lost: str, nights: Sequence[tuple[bool, float]]) -> Figure
     seen, changes = sum(blocked for blocked, _ in nights), [change for _, change in nights]
     span = f"{min(changes):+.1%} to {max(changes):+.1%}"
     what = f"{name}, half of the events {lost} lost ({span}): found"
-    told = f"{seen} of {len(nights)}"
+    label = f"{seen} of {len(nights)}"
     if (name, lost) != (BLEND, LEARNT):
-        return shown(what, told)
-    return Figure(what, told, f"{DAMAGED} of {DAMAGED}", seen == DAMAGED)
+        return shown(what, label)
+    return Figure(what, label, f"{DAMAGED} of {DAMAGED}", seen == DAMAGED)
 
 
 # Nights in a row ----------------------------------------------------------------------------------
@@ -194,12 +193,12 @@ UNCHANGED: dict[str, Recipe] = {
         recency_boost=0.5,
     ),
 }
-"""The ladder, and what a first night of Online Retail settles the default blend on."""
+"""The baselines, and the default blend as a first night of Online Retail selects it."""
 
 
 @dataclass(frozen=True)
 class Accepted:
-    """A night that went live."""
+    """A night whose model went live."""
 
     as_of: datetime
     cutoff: datetime
@@ -208,7 +207,7 @@ class Accepted:
 
 
 def nights(shop: World, progress: Progress) -> list[Figure]:
-    """Let one recipe go through 60 nights, each decided by all rules."""
+    """Evaluate one recipe on 60 nights, each decided by all rules."""
     decisions: list[Decision] = []
     accepted: list[Accepted] = []
     days = None
@@ -231,7 +230,7 @@ def nights(shop: World, progress: Progress) -> list[Figure]:
         )
         decision = decide(evidence, CONFIG)
         progress(f"{as_of:%Y-%m-%d} {decision.sentence}")
-        if first:  # whatever the ladder says of it that night
+        if first:  # the study is of the nights after it
             decision = _by_hand(decision)
         decisions.append(decision)
         days = None if first else part.holdout_days
@@ -241,12 +240,12 @@ def nights(shop: World, progress: Progress) -> list[Figure]:
     kept = [d for d in later if d.kind != "refresh"]
     rules = Counter(r.name for d in kept for r in d.rules if r.outcome in ("fail", "missing"))
     named = ", ".join(f"{name} {count}" for name, count in rules.most_common(3)) or "none"
-    what = f"unchanged recipe over {len(later)} nights, share kept back (by {named})"
+    what = f"unchanged recipe over {len(later)} nights, share not refreshed (by {named})"
     return [at_most(what, len(kept) / len(later), 0.05, "{:.1%}")]
 
 
 def _by_hand(decision: Decision) -> Decision:
-    """Put the recipe live, with its anchor, as a person may."""
+    """Put the recipe live, with its anchor, as a user can."""
     champion = UNCHANGED[CHAMPION].hash
     return replace(
         decision,
@@ -260,14 +259,14 @@ def _by_hand(decision: Decision) -> Decision:
 def _judged(name: str, scorer: Scorer, history: History, part: Split) -> EvaluatedRecipe:
     found = evaluate(scorer, history, part, k=K)
     recipe = UNCHANGED[name]
-    rung = recipe.capabilities.baseline
-    return EvaluatedRecipe(name, recipe.hash, rung, found.users, found.coverage, K)
+    baseline_rank = recipe.capabilities.baseline
+    return EvaluatedRecipe(name, recipe.hash, baseline_rank, found.users, found.coverage, K)
 
 
 def _references(
     accepted: Sequence[Accepted], as_of: datetime, tonight: Scorer, history: History, part: Split
 ) -> dict[str, Reference]:
-    """Return the last accepted night, and the one nearest to a month ago, as `references` does."""
+    """Return the last accepted night and the one nearest to a month ago."""
     fits = [night for night in accepted if night.cutoff <= part.cutoff]
     if not fits:
         return {}

@@ -1,8 +1,8 @@
-"""A year of nights, many times over: how often a rule switches for nothing, how soon for a gain.
+"""Simulated years of nights: rate of false switches of a rule, and its delay until a true gain.
 
-Shares of the champion's mean. What a night sees of one recipe against another is the true lift, the
-mean of the last block's people (windows of two nights overlap), a drift over the weeks, and the
-luck of two fits, which lasts for some nights as their data do.
+Figures are shares of the champion's mean. The measured lift of one recipe over another is the sum
+of the true lift, the mean over the users of the last block (windows of two nights overlap), a drift
+over weeks, and the seed noise of two fits, which lasts for some nights as their data do.
 """
 
 from __future__ import annotations
@@ -30,22 +30,24 @@ YEAR = 365
 RUNS = 20_000
 CANDIDATES = 5
 LOSS = 0.005
-"""By how much each of the worse candidates is worse."""
+"""Loss of each of the worse candidates."""
 CONFIG = GateConfig()
 
 
 @dataclass(frozen=True)
 class Shop:
-    """What a night's figure is made of.
+    """Components of the lift that a night measures.
 
     Attributes
     ----------
     users
-        Standard error of a block for want of people.
-    seed
-        Spread of a recipe's mean over seeds, and how much of a fit's luck the next night keeps.
-    drift
-        Spread of how two recipes stand in a season, which lasts a month.
+        Standard error of a block over its users.
+    seed, kept
+        SD of a recipe's mean over seeds, and the share of a fit's deviation that the next has.
+    drift, month
+        SD of the lift between two recipes over seasons, and the days that a season lasts.
+    block
+        Days of a block.
     """
 
     users: float
@@ -57,29 +59,29 @@ class Shop:
 
     @property
     def v(self) -> float:
-        """Variance of a block as the gate knows it; it does not know of the drift."""
+        """Variance of a block in the gate's formula, which leaves the drift out."""
         return self.users**2 + 2 * self.seed**2
 
 
 SHOPS = {"OR": Shop(users=0.02), "CJ": Shop(users=0.0115)}
-"""Blocks of 7 days, all people judge."""
+"""Blocks of 7 days with all users."""
 
 
 def seen(shop: Shop, lift: float, runs: int, random: np.random.Generator) -> Floats:
-    """``(runs, nights)``: what each night sees of a candidate that is better by `lift`."""
+    """Return ``(runs, nights)``: the measured lift of a candidate with the true lift `lift`."""
     days_ = random.standard_normal((runs, YEAR + shop.block))
     total = np.cumsum(np.concatenate([np.zeros((runs, 1)), days_], axis=1), axis=1)
-    people = (total[:, shop.block :] - total[:, : -shop.block])[:, :YEAR]
+    over_users = (total[:, shop.block :] - total[:, : -shop.block])[:, :YEAR]
     return (
         lift
-        + shop.users / np.sqrt(shop.block) * people
+        + shop.users / np.sqrt(shop.block) * over_users
         + _lasting(shop.drift, np.exp(-1 / shop.month), runs, random)
         + _lasting(shop.seed * np.sqrt(2), shop.kept, runs, random)
     )
 
 
 def _lasting(spread: float, kept: float, runs: int, random: np.random.Generator) -> Floats:
-    """Steps that keep a share of the last one, and so their spread."""
+    """Return an AR(1) series with a constant spread; `kept` is its coefficient."""
     found = random.standard_normal((runs, YEAR))
     for night in range(1, YEAR):
         found[:, night] *= np.sqrt(1 - kept**2)
@@ -88,21 +90,21 @@ def _lasting(spread: float, kept: float, runs: int, random: np.random.Generator)
 
 
 class Accounts:
-    """Many `EProcess`es at once; a test holds them equal."""
+    """Many `EProcess`es at once; a test compares them with `EProcess`."""
 
     def __init__(self, runs: int) -> None:
         self.log_bets = np.zeros((runs, len(EFFECTS)))
         self.sx, self.sw = np.zeros(runs), np.zeros(runs)
 
     def add(self, x: Floats, v: float) -> None:
-        """Count a block of every account."""
+        """Add a block to every e-process."""
         bets = np.array(EFFECTS)
         self.log_bets += bets * x[:, None] / v - bets**2 / (2 * v)
         self.sx += x / v
         self.sw += 1 / v
 
     def close(self, which: NDArray[np.bool_]) -> None:
-        """Begin some of them anew."""
+        """Restart some of them."""
         for kept in (self.log_bets, self.sx, self.sw):
             kept[which] = 0.0
 
@@ -119,17 +121,17 @@ class Accounts:
 
 
 Rule = Callable[[int, Floats], NDArray[np.bool_]]
-"""Night, what it sees for the other side -> who switches; it forgets those who did."""
+"""Night and measured lift of the other side -> runs that switch, which start again."""
 
 
 def every_night(shop: Shop, margin: float) -> Callable[[int], Rule]:
-    """A test each night at α, beyond a margin."""
+    """Return a rule that tests each night at α, beyond a margin."""
     height = margin + float(stats.norm.isf(CONFIG.alpha)) * np.sqrt(shop.v)
     return lambda runs: lambda night, x: x > height
 
 
 def account(shop: Shop, candidates: int) -> Callable[[int], Rule]:
-    """The points account; as many candidates as the threshold pays for."""
+    """Return the rule of the e-process, with the threshold of so many candidates."""
     config = CONFIG.model_copy(update={"candidates": candidates})
     points = np.log(e_value_needed(config, candidates))
 
@@ -150,7 +152,7 @@ def account(shop: Shop, candidates: int) -> Callable[[int], Rule]:
 
 
 def year(x: Floats, begin: Callable[[int], Rule]) -> tuple[Floats, Floats]:
-    """Play a year: ``(runs,)`` switches, and the night of the first, from 1, or infinity."""
+    """Simulate a year: ``(runs,)`` switches, and the night of the first, from 1, or infinity."""
     runs = len(x)
     rule, side = begin(runs), np.ones(runs)
     count, first = np.zeros(runs), np.full(runs, np.inf)
@@ -163,8 +165,9 @@ def year(x: Floats, begin: Callable[[int], Rule]) -> tuple[Floats, Floats]:
 
 
 def creep(shop: Shop, points: float, runs: int, random: np.random.Generator) -> float:
-    """Return the mean level after a year: every night another candidate that is 0.5 % worse than
-    what is live, with one block."""
+    """Return the mean level after a year in which every night another candidate, 0.5 % worse than
+    the champion, has one block.
+    """
     switched = 0
     for _ in range(YEAR):
         accounts = Accounts(runs)
@@ -175,27 +178,27 @@ def creep(shop: Shop, points: float, runs: int, random: np.random.Generator) -> 
 
 
 def ignoring_seeds(tau: float, mean: float, spread: float, n: int, alpha: float = 0.01) -> float:
-    """False switches of a test over users alone: Φ̄(z_α/√(1 + 2(τ·mean)²n/σ_d²))."""
+    """Return the false switches of a test over users alone: Φ̄(z_α/√(1 + 2(τ·mean)²n/σ_d²))."""
     ratio = 1 + 2 * (tau * mean) ** 2 * n / spread**2
     return float(stats.norm.sf(stats.norm.isf(alpha) / np.sqrt(ratio)))
 
 
 @dataclass(frozen=True)
 class Line:
-    """A rule, how many candidates stand against it, and what GATE.md says of it by shop.
+    """A rule, the number of candidates, and the expected figures of GATE.md by shop.
 
     Attributes
     ----------
     step
-        Days between two looks.
-    asked
+        Days between two evaluations.
+    expected
         False switches a year, median days to +2 % and to +5 %.
     """
 
     rule: Callable[[Shop], Callable[[int], Rule]]
     candidates: int
     step: int
-    asked: dict[str, tuple[float, float, float]]
+    expected: dict[str, tuple[float, float, float]]
 
 
 LINES = {
@@ -208,10 +211,10 @@ LINES = {
         1,
         {"OR": (0.59, 47, 4), "CJ": (0.36, 23, 1)},
     ),
-    "points account": Line(
+    "e-process": Line(
         lambda shop: account(shop, 1), 1, 7, {"OR": (0.011, 71, 15), "CJ": (0.032, 29, 1)}
     ),
-    "points account, five candidates": Line(
+    "e-process, five candidates": Line(
         lambda shop: account(shop, CANDIDATES),
         CANDIDATES,
         7,
@@ -219,31 +222,31 @@ LINES = {
     ),
 }
 CREEP = {"OR": -0.0001, "CJ": -0.0003}
-"""Mean level after 365 worse candidates: a bound, for what is counted there are a few switches."""
+"""Mean level after 365 worse candidates: a bound, because only a few switches are counted."""
 
 
 def simulate(runs: int = RUNS, seed: int = 7) -> list[Figure]:
-    """Return every simulated figure beside its counterpart."""
+    """Return every simulated figure beside the expected one."""
     random = np.random.default_rng(seed)
     found: list[Figure] = []
     for name, shop in SHOPS.items():
         paths = {lift: seen(shop, lift, runs, random) for lift in (0.0, 0.02, 0.05)}
         for rule, line in LINES.items():
             begin = line.rule(shop)
-            switches, gain, large = line.asked[name]
+            switches, gain, large = line.expected[name]
             count, _ = year(paths[0.0], begin)
-            told = f"{name}, {rule}"
+            label = f"{name}, {rule}"
             wrong = line.candidates * float(count.mean())
-            found.append(rate(f"{told}: false switches a year", wrong, switches))
-            for lift, asked in ((0.02, gain), (0.05, large)):
+            found.append(rate(f"{label}: false switches a year", wrong, switches))
+            for lift, expected in ((0.02, gain), (0.05, large)):
                 _, first = year(paths[lift], begin)
                 median = float(np.median(first))
-                found.append(days(f"{told}: days to {lift:+.0%}", median, asked, line.step))
+                found.append(days(f"{label}: days to {lift:+.0%}", median, expected, line.step))
     for name, shop in SHOPS.items():
-        told = f"{name}, 365 candidates that are 0.5 % worse: level after a year, "
+        label = f"{name}, 365 candidates that are 0.5 % worse: level after a year, "
         for points in (1 / CONFIG.alpha, e_value_needed(CONFIG, 1)):
             mean = creep(shop, points, runs, random)
-            found.append(at_least(f"{told}{points:.0f} points", mean, CREEP[name], "{:+.3%}"))
+            found.append(at_least(f"{label}threshold {points:.0f}", mean, CREEP[name], "{:+.3%}"))
     naive = ignoring_seeds(tau=0.0031, mean=0.124, spread=0.043, n=15_000)
     found.append(near("a test over users alone, n 15,000", naive, 0.103, "{:.1%}"))
     return found

@@ -1,18 +1,19 @@
-"""How fast are the lists? Exact top 20 for everybody, against implicit's `recommend` and torch.
+"""Speed of lists: exact top 20 of all users, against implicit's `recommend` and torch.
 
-On Gowalla (train part: 29,858 users, 40,981 items), without what a user has had, at 128 and at
+On Gowalla (train part: 29,858 users, 40,981 items), without the items that a user had, with 128 and
 1,024 factors. The factors are drawn, not learnt: a fixed seed, a spectrum that falls as 1/√j, norms
-of items that spread as popularity does; the work of a product and of a choice is the same.
+of items that vary as popularity does; the products and the selections are as many as with learnt
+ones.
 
-First each library's settings are tried on a few thousand users, and its best one is taken (for
+First the settings of each library are tried on a few thousand users, and the fastest is taken (for
 implicit: threads of its own and of the BLAS; for torch: users at a time). Then all lists are
-compared, see `alike`; a list that differs by more than rounding ends the benchmark. Then the clock:
-ours, theirs, ours, theirs ... within one process; a ratio is the median over the rounds of their
-seconds over ours in the same round, so above 1 ours is the faster one. Torch takes part where it is
-installed.
+compared, see `alike`; a list that differs by more than rounding ends the benchmark. Then the time
+is measured in turn, Nightjar, peer, Nightjar, peer ..., within one process; a ratio is the median
+over the rounds of a peer's seconds divided by those of Nightjar in the same round, so above 1
+Nightjar is faster. Torch takes part if it is installed.
 
-Also: what stands beside factors (links between items, own counts), and by how much the process
-grows while the lists of equally many users are made from ever larger catalogues.
+Also measured: scores besides factors (item similarities, own counts), and the memory by which the
+process grows while it makes the lists of equally many users from larger and larger catalogues.
 """
 
 from __future__ import annotations
@@ -39,30 +40,30 @@ from threadpoolctl import threadpool_limits
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.command import parser, tell
+from benchmarks.command import parser, print_progress
 from pipeline.models.contract import Scores
 from pipeline.models.topk import Lists, top_k
 
 K = 20
 WIDTHS = {128: 5, 1024: 3}
-"""Factors, and rounds of the clock."""
+"""Factors, and rounds of measurement."""
 TRIED = 4096
-"""Users that a library's settings are tried on."""
+"""Users on which a library's settings are tried."""
 LINKS = 200
 CATALOGUES = (40_000, 160_000, 640_000)
 MEMORY_USERS = 2_000
 ROUNDING = 2.0**-24
 
 Peer = Callable[[Scores, sp.csr_matrix], NDArray[np.integer[Any]]]
-"""Scores and what to leave out -> users × k items."""
+"""Scores and cells to leave out -> users × k items."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What one way took; ``None`` where it was not measured.
+    """Result of one implementation; ``None`` where it was not measured.
 
-    `ratio` is its seconds over ours, `alike` the share of its lists that hold the very items of
-    ours (the others differ by rounding alone).
+    `ratio` is its seconds divided by Nightjar's, `alike` the share of its lists with the same items
+    as Nightjar's (the others differ by rounding alone).
     """
 
     what: str
@@ -75,7 +76,7 @@ class Row:
 
 
 class DifferentError(Exception):
-    """Two ways gave lists that rounding does not explain."""
+    """The lists of two implementations differ by more than rounding."""
 
 
 def seen_of(file: Path) -> sp.csr_matrix:
@@ -89,7 +90,7 @@ def seen_of(file: Path) -> sp.csr_matrix:
 
 
 def drawn(n_users: int, n_items: int, factors: int, seed: int = 0) -> Scores:
-    """Draw factors with the spectrum and the spread of norms that learnt ones have."""
+    """Draw factors with the spectrum and the norms of learnt ones."""
     rng = np.random.default_rng(seed)
     users = rng.standard_normal((n_users, factors), np.float32)
     items = rng.standard_normal((n_items, factors), np.float32)
@@ -99,13 +100,13 @@ def drawn(n_users: int, n_items: int, factors: int, seed: int = 0) -> Scores:
 
 
 def alike(
-    ours: Lists, theirs: NDArray[np.integer[Any]], scores: Scores, seen: sp.csr_matrix
+    nightjar: Lists, peer: NDArray[np.integer[Any]], scores: Scores, seen: sp.csr_matrix
 ) -> float:
     """Compare lists of full length as sets; return the share of users for whom they are equal.
 
     Where they are not, the items that only one of them holds must be too close for a float32
-    product to tell: any two of them, one of each list, lie at most twice the bound of its rounding
-    apart, ``2·f·2⁻²⁴·‖u‖·max‖v‖``, by scores in float64.
+    product: the float64 scores of any two of them, one of each list, differ by at most twice the
+    bound of its rounding, ``2·f·2⁻²⁴·‖u‖·max‖v‖``.
 
     Raises
     ------
@@ -113,13 +114,15 @@ def alike(
         A list is shorter, holds an item twice or one that was to be left out, or differs by more.
     """
     n, n_items = scores.shape
-    k = theirs.shape[1]
-    if (ours.counts != k).any():
-        raise DifferentError(f"user {np.argmax(ours.counts != k)}: our list is shorter than {k}")
+    k = peer.shape[1]
+    if (nightjar.counts != k).any():
+        raise DifferentError(
+            f"user {np.argmax(nightjar.counts != k)}: Nightjar's list is shorter than {k}"
+        )
     row = np.repeat(np.arange(n), k)
-    mine, other = row * n_items + ours.item, row * n_items + theirs.ravel()
+    mine, other = row * n_items + nightjar.item, row * n_items + peer.ravel()
     gone = np.repeat(np.arange(n), np.diff(seen.indptr)) * n_items + seen.indices
-    for name, pairs in (("our list", mine), ("theirs", other)):
+    for name, pairs in (("Nightjar's list", mine), ("the peer's list", other)):
         unique, count = np.unique(pairs, return_counts=True)
         if len(unique) < len(pairs):
             raise DifferentError(_pair(unique[np.argmax(count > 1)], n_items, f"twice in {name}"))
@@ -154,12 +157,12 @@ def _pair(pair: np.integer[Any], n_items: int, what: str) -> str:
     return f"user {pair // n_items}: item {pair % n_items} is {what}"
 
 
-def ours(scores: Scores, seen: sp.csr_matrix) -> Lists:
+def exact_lists(scores: Scores, seen: sp.csr_matrix) -> Lists:
     return top_k(scores, K, exclude=seen)
 
 
 def implicit_by(own: int, blas: int) -> Peer:
-    """Return implicit's `recommend` on so many threads of its own and of the BLAS."""
+    """Return implicit's `recommend` with so many threads of its own and of the BLAS."""
     from implicit.cpu.als import AlternatingLeastSquares
 
     def lists(scores: Scores, seen: sp.csr_matrix) -> NDArray[np.integer[Any]]:
@@ -173,7 +176,7 @@ def implicit_by(own: int, blas: int) -> Peer:
 
 
 def torch_by(at_once: int) -> Peer:
-    """Return the plain way in torch, so many users at a time."""
+    """Return a product and `topk` in torch, for so many users at a time."""
     import torch
 
     def lists(scores: Scores, seen: sp.csr_matrix) -> NDArray[np.integer[Any]]:
@@ -192,7 +195,7 @@ def torch_by(at_once: int) -> Peer:
 
 
 def peers() -> dict[str, dict[str, Peer]]:
-    """Return the settings of each library to choose from; none where it is not installed."""
+    """Return the settings to try of each library; none if it is not installed."""
     cores = os.cpu_count() or 1
     threads = dict.fromkeys([(cores, 1), (1, 1), (1, cores), (cores, cores)])
     by_torch = {}
@@ -208,34 +211,34 @@ def peers() -> dict[str, dict[str, Peer]]:
 
 
 def compare(scores: Scores, seen: sp.csr_matrix, rounds: int) -> list[Row]:
-    """Choose settings, compare the lists, then take the time in turn."""
+    """Choose settings, compare the lists, then measure the time in turn."""
     n = scores.shape[0]
     few = Scores(scores.users[:TRIED], scores.items), seen[:TRIED]
     chosen = {name: _best(settings, *few) for name, settings in peers().items()}
     runs = {name: found[1] for name, found in chosen.items() if found}
-    reference = ours(scores, seen)
+    reference = exact_lists(scores, seen)
     same = {name: alike(reference, run(scores, seen), scores, seen) for name, run in runs.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in ("ours", *runs)}
+    seconds: dict[str, list[float]] = {name: [] for name in ("Nightjar", *runs)}
     for _ in range(rounds):
-        for name, run in {"ours": ours, **runs}.items():
+        for name, run in {"Nightjar": exact_lists, **runs}.items():
             seconds[name].append(_taken(lambda run=run: run(scores, seen)))
     prefix = f"{scores.users.shape[1]:,} factors: "
-    rows = [_row(f"{prefix}ours", seconds["ours"], n)]
+    rows = [_row(f"{prefix}Nightjar", seconds["Nightjar"], n)]
     for name, found in chosen.items():
         if found is None:
             rows.append(Row(f"{prefix}{name}", note="not installed"))
             continue
-        pairs = zip(seconds[name], seconds["ours"], strict=True)
-        ratio = statistics.median(theirs / mine for theirs, mine in pairs)
+        pairs = zip(seconds[name], seconds["Nightjar"], strict=True)
+        ratio = statistics.median(peer / nightjar for peer, nightjar in pairs)
         rows.append(_row(f"{prefix}{name}", seconds[name], n, ratio, same[name], found[0]))
     return rows
 
 
-def beside(scores: Scores, seen: sp.csr_matrix) -> list[Row]:
-    """Take the time of lists from links and own counts, alone and beside factors."""
+def other_scores(scores: Scores, seen: sp.csr_matrix) -> list[Row]:
+    """Measure lists from item similarities and own counts, alone and with factors."""
     n, n_items = scores.shape
     rng = np.random.default_rng(1)
-    # Where a link leads is drawn as often as an item is had, so that links meet as real ones do.
+    # Linked items are drawn by popularity, so that links overlap as real ones do.
     to = seen.indices[rng.integers(0, seen.nnz, n_items * LINKS)]
     weight = rng.random(len(to), np.float32)
     links = sp.csr_matrix((weight, to, np.arange(n_items + 1) * LINKS), shape=(n_items, n_items))
@@ -252,22 +255,26 @@ def beside(scores: Scores, seen: sp.csr_matrix) -> list[Row]:
         "own counts": (Scores(sparse_bonus=own), None),
     }
     return [
-        _row(f"ours: {what}", [_taken(lambda case=case: ours(*case)) for _ in range(3)], n)
+        _row(
+            f"Nightjar: {what}", [_taken(lambda case=case: exact_lists(*case)) for _ in range(3)], n
+        )
         for what, case in cases.items()
     ]
 
 
 def growth(n_items: int) -> float:
-    """Return by how many MB this process grows at its peak while it makes lists."""
+    """Return the MB by which this process grows at its peak while it makes lists."""
     scores = drawn(MEMORY_USERS, n_items, 128)
     rng = np.random.default_rng(2)
     cells = np.ones(MEMORY_USERS * 30, np.float32), rng.integers(0, n_items, MEMORY_USERS * 30)
     seen = sp.csr_matrix((*cells, np.arange(MEMORY_USERS + 1) * 30), shape=scores.shape)
     seen.sum_duplicates()
-    ours(Scores(scores.users[:300], scores.items[:1000]), seen[:300, :1000])  # loads what it needs
+    exact_lists(
+        Scores(scores.users[:300], scores.items[:1000]), seen[:300, :1000]
+    )  # loads what it needs
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     before = _status("VmRSS")
-    ours(scores, seen)
+    exact_lists(scores, seen)
     return _status("VmHWM") - before
 
 
@@ -277,7 +284,7 @@ def memory() -> list[Row]:
     for n_items in CATALOGUES:
         command = [sys.executable, __file__, "--grow", str(n_items)]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-        what = f"ours: {MEMORY_USERS:,} users, {n_items:,} items, 128 factors"
+        what = f"Nightjar: {MEMORY_USERS:,} users, {n_items:,} items, 128 factors"
         rows.append(Row(what, peak_mb=float(done.stdout)))
     return rows
 
@@ -288,7 +295,7 @@ def _best(
     if not settings:
         return None
     taken = dict.fromkeys(settings, math.inf)
-    for _ in range(3):  # in turn, too: what else the machine does falls on all of them
+    for _ in range(3):  # in turn, too: other load of the machine affects all of them
         for name, run in settings.items():
             taken[name] = min(taken[name], _taken(lambda run=run: run(scores, seen)))
     fastest = min(taken, key=lambda name: taken[name])
@@ -328,15 +335,15 @@ def main() -> None:
         return
     file = options.data / "gowalla" / "train.parquet"
     if not file.is_file():
-        raise SystemExit(f"there is no {file}; name the folder that holds gowalla/ by --data")
+        raise SystemExit(f"{file} does not exist; give the folder that holds gowalla/ as --data")
     seen = seen_of(file)
     rows: list[Row] = []
     for factors, rounds in WIDTHS.items():
-        tell(f"{factors:,} factors ...")
+        print_progress(f"{factors:,} factors ...")
         scores = drawn(*seen.shape, factors)
         rows += compare(scores, seen, rounds)
-    tell("beside factors, memory ...")
-    rows += beside(drawn(*seen.shape, 128), seen) + memory()
+    print_progress("other scores, memory ...")
+    rows += other_scores(drawn(*seen.shape, 128), seen) + memory()
     if options.json:
         print(json.dumps({"rows": [asdict(row) for row in rows]}))
     else:
@@ -347,7 +354,7 @@ def show(rows: list[Row]) -> None:
     def cell(value: float | None, form: str) -> str:
         return "" if value is None else format(value, form)
 
-    print(f"{'what':<48} {'seconds':>8} {'users/s':>8} {'/ ours':>7} {'alike':>8} {'+MB':>5}")
+    print(f"{'what':<48} {'seconds':>8} {'users/s':>8} {'ratio':>7} {'alike':>8} {'+MB':>5}")
     for row in rows:
         print(
             f"{row.what:<48} {cell(row.seconds, '.2f'):>8} {cell(row.users_per_second, ',.0f'):>8} "

@@ -1,7 +1,7 @@
 """Speed and memory of a night on the demo's data: ``make bench``.
 
-Prints a table: what, seconds, how many a second, peak memory, and, where a peer does the same work
-on the same data in the same run, the ratio to it. ``--run`` adds the whole of `make run` in a fresh
+Prints a table: task, seconds, rate, peak memory, and the ratio to a peer that does the same work on
+the same data in the same run, where there is one. ``--run`` adds the whole of `make run` in a new
 workspace. Nothing here is a test.
 """
 
@@ -24,13 +24,13 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.command import ROOT, parser, tell
+from benchmarks.command import ROOT, parser, print_progress
 
 if TYPE_CHECKING:
     from pipeline.stores.runs import Run
 
 _ALL = "2018-01-02T00:00:00Z"
-"""Behind the last purchase: the whole year is taken in, the first of the demo's nights judged."""
+"""After the last purchase: the whole year is ingested, and the demo's first night is run."""
 
 
 @dataclass
@@ -55,10 +55,10 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="nightjar-bench-"))
     try:
         for part in PARTS:
-            tell(f"{part} ...")
+            print_progress(f"{part} ...")
             rows += _child(part, folder / "home")
         if options.run:
-            tell("make run ...")
+            print_progress("make run ...")
             rows.append(_whole_run(folder / "run"))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -175,7 +175,7 @@ def _night(home: Path) -> list[Row]:
             lambda: f"{events} events",
         )
     for name in set(started.recipes) - set(learnt):
-        nightly.train(ws, run_id, name)  # finds out that it has no place in this task
+        nightly.train(ws, run_id, name)  # commits that it does not fit this task
     judged = len(learnt)
     timed(
         f"evaluate {judged} recipes, full ranking",
@@ -187,7 +187,7 @@ def _night(home: Path) -> list[Row]:
     timed("cold check in a fresh process", lambda: nightly.cold_check(ws, run_id))
     timed("register in MLflow", lambda: nightly.register(ws, run_id))
     timed(
-        "recommend: lists for everybody",
+        "recommend: lists for all users",
         lambda: nightly.recommend(ws, run_id),
         lambda: f"{run.ref('recommend').rows} users",
     )
@@ -212,7 +212,7 @@ def _top_k(run: Run) -> Row:
     with _clock() as library:
         library_topk(scores.items, scores.users, 20, filter_query_items=history.seen, num_threads=2)
     return Row(
-        f"top 20 of {history.n_items:,} items, exact, ties settled",
+        f"top 20 of {history.n_items:,} items, exact, ties by item id",
         own(),
         f"{len(np.unique(lists.indptr)) / own():,.0f} users/s",
         _peak(),

@@ -1,15 +1,15 @@
-"""How good are the lists? Every figure that the documents name comes from here.
+"""Quality of the lists: source of every quality figure in the documents.
 
     quality.py gowalla | online-retail | online-retail-discovery | completejourney | movielens | all
 
-The sets with timestamps go through the real nightly: a workspace that holds nothing but the events
-before the cut, one `nightly` at the cut, which chooses everything by itself; then the refit scorer
-is asked, once, for lists that the newest tenth of the events judges. Gowalla has no timestamps: its
-recipes are in `gowalla.toml`, which says how they were chosen.
+The sets with timestamps use the nightly run: a workspace with the events before the cut alone, and
+one `nightly` at the cut, which selects everything by itself; then the lists of the refitted scorer
+are evaluated once, on the newest tenth of the events. Gowalla has no timestamps: its recipes are in
+`gowalla.toml`, with a description of how they were chosen.
 
-Rows beside ours: the baselines and the other families with their defaults, on the same data in the
-same run; for Gowalla the library's own settings, and published figures (no fit of ours, so no
-seconds). With ``--json`` one object, ``rows`` and ``notes``; for ``all`` one of these by set.
+Other rows: the baselines and the other families with their defaults, on the same data in the same
+run; for Gowalla the library's own settings, and published figures (without seconds, because they
+were not fitted here). With ``--json`` one object, ``rows`` and ``notes``; for ``all`` one by set.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ import polars as pl
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.command import ROOT, parser, tell
+from benchmarks.command import ROOT, parser, print_progress
 from pipeline import columns as c
 from pipeline.base import Progress, as_of
 from pipeline.data.matrix import WEIGHT, History, build_history
@@ -46,7 +46,7 @@ from pipeline.workspace.memory import TrainConfig
 
 K = 20
 NEWEST = 0.1
-"""Share of the events that judges."""
+"""Share of the events that lists are evaluated on."""
 
 GOWALLA_PUBLISHED = {
     "ItemCF": (0.1570, 0.1214),
@@ -83,7 +83,7 @@ ROUNDING = 0.0005
 
 @dataclass(frozen=True)
 class Row:
-    """What one recipe reached; ``None`` where nothing was fitted or measured."""
+    """Result of one recipe; ``None`` where nothing was fitted or measured."""
 
     recipe: str
     recall_at_20: float | None
@@ -96,7 +96,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Result:
-    """The rows of a data set, ours last, and what the reader should know."""
+    """The rows of a data set, Nightjar's last, and notes for the reader."""
 
     rows: list[Row]
     notes: list[str]
@@ -105,7 +105,7 @@ class Result:
 def judged(
     name: str, scorer: Scorer, users: History, truth: Truth, seen: bool, cost: CostFile | None
 ) -> Row:
-    """Judge a scorer by all of `users`; `seen` lets lists repeat."""
+    """Evaluate a scorer on all of `users`; with `seen`, lists may repeat items."""
     lists = lists_of(scorer, users, K, None if seen else users.seen)
     return Row(
         recipe=name,
@@ -189,7 +189,7 @@ def completejourney(_: Path) -> pl.DataFrame:
 
 
 def timed(load: Callable[[Path], pl.DataFrame], policy: str) -> Callable[[Path, Progress], Result]:
-    """Judge what a night chooses by itself on the events before the newest tenth."""
+    """Evaluate the model that a nightly run selects on the events before the newest tenth."""
 
     def run(data: Path, progress: Progress) -> Result:
         events = load(data).sort("at", c.USER_ID, c.ITEM_ID)
@@ -198,7 +198,7 @@ def timed(load: Callable[[Path], pl.DataFrame], policy: str) -> Callable[[Path, 
         with tempfile.TemporaryDirectory() as folder:
             night = retrained(Path(folder) / "workspace", before, cut, policy, progress)
         known = night.history
-        users, truth = asked(night, before, after, policy)
+        users, truth = evaluation_set(night, before, after, policy)
         rows = []
         for name, dumped in {**night.others, **_beside(policy)}.items():
             scorer, cost = fitted(name, dumped, known, progress)
@@ -213,7 +213,7 @@ def timed(load: Callable[[Path], pl.DataFrame], policy: str) -> Callable[[Path, 
                 night.cost,
             )
         )
-        notes = [night.sentence, f"{users.n_users:,} users judge", f"chosen: {night.chosen}"]
+        notes = [night.sentence, f"evaluated on {users.n_users:,} users", f"chosen: {night.chosen}"]
         return Result(rows, notes)
 
     return run
@@ -226,10 +226,10 @@ def _beside(policy: str) -> dict[str, dict[str, Any]]:
     return {name: {"family": name} for name in names}
 
 
-def asked(
+def evaluation_set(
     night: Retrained, before: pl.DataFrame, after: pl.DataFrame, policy: str
 ) -> tuple[History, Truth]:
-    """Return the warm users that have something to ask for, and what they ask for."""
+    """Return the warm users with target items, and these items."""
     known = night.history
     wanted = after.select(c.USER_ID, c.ITEM_ID).unique()
     if policy == "discovery":
@@ -239,14 +239,14 @@ def asked(
         pl.col(c.USER_ID).replace_strict(night.names, default=None, return_dtype=pl.String)
     )
     wanted = wanted.filter(pl.col(c.USER_ID).is_not_null()).sort(c.USER_ID, c.ITEM_ID)
-    who = np.unique(np.asarray(wanted[c.USER_ID].to_list(), dtype=np.str_))
-    users = known.take(np.searchsorted(known.user_ids, who))
+    wanted_by = np.unique(np.asarray(wanted[c.USER_ID].to_list(), dtype=np.str_))
+    users = known.take(np.searchsorted(known.user_ids, wanted_by))
     return users, truth_of(wanted, users.user_ids, known.item_ids)
 
 
 @dataclass(frozen=True)
 class Retrained:
-    """What one night left behind."""
+    """Results of one nightly run."""
 
     history: History
     scorer: Scorer
@@ -261,7 +261,7 @@ class Retrained:
 def retrained(
     home: Path, events: pl.DataFrame, cut: datetime, policy: str, progress: Progress
 ) -> Retrained:
-    """Run a night on a workspace that holds `events` and nothing else."""
+    """Run a nightly run in a workspace that holds `events` alone."""
     from pipeline.steps.ingest.ingest import ingest
     from pipeline.steps.nightly import nightly
     from pipeline.workspace.night import open_night
@@ -311,14 +311,14 @@ def retrained(
 MOVIELENS = ROOT / "build" / "movielens" / "ratings.parquet"
 BASELINE = "decayed_popularity"
 CUTS = (0.5, 0.6, 0.7, 0.8, 0.9)
-"""Shares of the events before each cut; the next tenth judges."""
+"""Shares of the events before each cut; lists are evaluated on the next tenth."""
 
 
 def movielens(_: Path, progress: Progress) -> Result:
-    """Pair the default blend, as nights leave it, with decayed popularity, over several cuts.
+    """Compare the default blend, as nightly runs select it, with decayed popularity at five cuts.
 
-    Too few users judge a night here for its gate to let anything but a baseline go live; so what
-    is judged is the blend, not what went live. A single cut has 90 warm users in its last tenth.
+    A night has too few users here for its gate to promote anything but a baseline; so the blend is
+    evaluated, not the champion. A single cut has 90 warm users in its last tenth.
     """
     events = (
         pl.read_parquet(MOVIELENS)
@@ -334,8 +334,8 @@ def movielens(_: Path, progress: Progress) -> Result:
         .sort("at", c.USER_ID, c.ITEM_ID)
     )
     instants = [events["at"][int(len(events) * share)] for share in CUTS]
-    ours: list[np.ndarray[Any, Any]] = []
-    theirs: list[np.ndarray[Any, Any]] = []
+    blend_ndcg: list[np.ndarray[Any, Any]] = []
+    baseline_ndcg: list[np.ndarray[Any, Any]] = []
     rows, notes = [], []
     for cut, until in zip(instants, [*instants[1:], None], strict=True):
         before = events.filter(pl.col("at") < cut)
@@ -343,7 +343,9 @@ def movielens(_: Path, progress: Progress) -> Result:
         after = after if until is None else after.filter(pl.col("at") < until)
         with tempfile.TemporaryDirectory() as folder:
             night = retrained(Path(folder) / "workspace", before, cut, "discovery", progress)
-        users, truth = asked(night, before, after.filter(pl.col(c.VALUE) >= 4), "discovery")
+        users, truth = evaluation_set(
+            night, before, after.filter(pl.col(c.VALUE) >= 4), "discovery"
+        )
         values = {}
         for name in (BASELINE, "blend"):
             scorer = night.scorer
@@ -351,10 +353,10 @@ def movielens(_: Path, progress: Progress) -> Result:
                 scorer, _ = fitted(name, night.others[name], night.history, progress)
             values[name] = ndcg(lists_of(scorer, users, K, users.seen), truth, 10)
             rows.append(judged(f"{cut:%Y-%m-%d} {name}", scorer, users, truth, False, None))
-        ours.append(values["blend"])
-        theirs.append(values[BASELINE])
-        notes.append(f"{cut:%Y-%m-%d}: {users.n_users} users judge; {night.sentence}")
-    a, b = np.concatenate(ours), np.concatenate(theirs)
+        blend_ndcg.append(values["blend"])
+        baseline_ndcg.append(values[BASELINE])
+        notes.append(f"{cut:%Y-%m-%d}: evaluated on {users.n_users} users; {night.sentence}")
+    a, b = np.concatenate(blend_ndcg), np.concatenate(baseline_ndcg)
     delta = a - b
     error = delta.std(ddof=1) / np.sqrt(len(delta))
     notes.append(
@@ -377,7 +379,7 @@ DATASETS: dict[str, Callable[[Path, Progress], Result]] = {
 
 
 def missing(name: str, data: Path) -> str | None:
-    """Say what a set needs and has not, before hours are spent on the sets before it."""
+    """Return what a set lacks, so that a run ends before hours are spent on other sets."""
     file = {
         "gowalla": data / "gowalla" / "test.parquet",
         "movielens": MOVIELENS,
@@ -385,15 +387,15 @@ def missing(name: str, data: Path) -> str | None:
     }.get(name, data / "online-retail" / "online_retail.parquet")
     if file is None or file.exists():
         return None
-    way = "`make movielens` fetches it" if name == "movielens" else "--data names the folder"
-    return f"{name} is not here: there is no {file.name} where it should be; {way}"
+    way = "`make movielens` fetches it" if name == "movielens" else "give its folder as --data"
+    return f"{name}: {file} does not exist; {way}"
 
 
 _FIGURES = ("recall_at_20", "ndcg_at_20", "ndcg_at_10", "coverage_at_10")
 
 
 def verdicts(name: str, row: Row) -> Iterator[str]:
-    """Say of each target whether the last row reached it."""
+    """Yield for each target whether the last row reached it."""
     if name not in TARGETS:
         return
     figures, targets = TARGETS[name]
@@ -407,8 +409,8 @@ def verdicts(name: str, row: Row) -> Iterator[str]:
         if wide and target == "aim":
             reached = reached and (row.coverage_at_10 or 0.0) >= wide - ROUNDING
             extra = f", coverage@10 {wide:.2f}"
-        told = " / ".join(f"{value:.3f}" for value in least)
-        yield f"{'reached' if reached else 'MISSED '}  {target}: {told}{extra}"
+        figures_text = " / ".join(f"{value:.3f}" for value in least)
+        yield f"{'reached' if reached else 'MISSED '}  {target}: {figures_text}{extra}"
 
 
 def table(name: str, result: Result) -> str:
@@ -436,17 +438,17 @@ def main() -> None:
     for name in names:
         if problem := missing(name, options.data):
             raise SystemExit(problem)
-    told: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for name in names:
-        result = DATASETS[name](options.data, tell)
-        told[name] = {
+        result = DATASETS[name](options.data, print_progress)
+        results[name] = {
             "rows": [asdict(row) for row in result.rows],
             "notes": [*result.notes, *verdicts(name, result.rows[-1])],
         }
         if not options.json:
             print(table(name, result), end="\n\n", flush=True)
     if options.json:
-        print(json.dumps(told if options.dataset == "all" else told[options.dataset]))
+        print(json.dumps(results if options.dataset == "all" else results[options.dataset]))
 
 
 if __name__ == "__main__":

@@ -8,8 +8,7 @@ human review, the end of a nightly run and its message).
 Not here: computations, which belong to `pipeline`; programs that run DAGs on one machine, which
 belong to `dags.local`.
 
-To add a DAG, write a file with a function that takes an `AirflowWorkspace` and calls
-`factory.nightjar_dag`, and call it for each of `common.WORKSPACES`. Import `pipeline` only in the
-body of a task, so that Airflow parses the file in a second. To add a module that is not a DAG,
-name it in `.airflowignore`.
+To add a DAG, write a file with a function that adds its tasks for an `AirflowWorkspace`, decorated
+with `factory.nightjar_dag`. Import `pipeline` only in the body of a task, so that Airflow parses
+the file in a second. To add a module that is not a DAG, name it in `.airflowignore`.
 """

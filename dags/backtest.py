@@ -13,18 +13,15 @@ result again.
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import DAG, Param, get_current_context
+from airflow.sdk import Param, get_current_context
 
-from dags.common import WORKSPACES, AirflowWorkspace, instant_param, param_instant
+from dags.common import AirflowWorkspace, instant_param, log, param_instant
 from dags.factory import nightjar_dag, workspace_task
 
 if TYPE_CHECKING:
     from pipeline.workspace.workspace import Workspace
-
-log = logging.getLogger("airflow.task")
 
 SCHEDULES = ("nightly", "weekly", "adaptive", "never")
 PARAMS = {
@@ -75,18 +72,7 @@ def replay_days(ws: Workspace) -> dict[str, Any]:
     return {name: summary[name] for name in ("backtest", "rows", "figure")}
 
 
-def backtest(workspace: AirflowWorkspace) -> DAG:
-    """Build the DAG of a workspace."""
-    with nightjar_dag(
-        workspace,
-        "backtest",
-        tag="backtest",
-        description="Measure the value of a retrain on past days.",
-        doc_md=__doc__,
-        params=PARAMS,
-    ) as dag:
-        replay_days(workspace)
-    return dag
-
-
-DAGS = [backtest(workspace) for workspace in WORKSPACES]
+@nightjar_dag(tag="backtest", doc_md=__doc__, params=PARAMS)
+def backtest(workspace: AirflowWorkspace) -> None:
+    """Measure the value of a retrain on past days."""
+    replay_days(workspace)

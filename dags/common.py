@@ -9,6 +9,7 @@ Guarantees:
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from pipeline.base import AsOf
 
 DEFAULT_NAME = "nightjar"
+
+log = logging.getLogger("airflow.task")
+"""Log of the task that runs."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +118,19 @@ def pools() -> dict[str, tuple[int, str]]:
 
 
 def instant_param(title: str, description: str, default: str | None = None) -> Param:
-    """Return a param for an instant; without a default it may stay empty."""
+    """Return a param for an instant.
+
+    Parameters
+    ----------
+    title, description
+        Texts of the trigger form.
+    default
+        Instant in ISO 8601 with a time zone; without one the param may stay empty.
+
+    Returns
+    -------
+    Param with format ``date-time``.
+    """
     kind = "string" if default else ["null", "string"]
     return Param(default, type=kind, format="date-time", title=title, description=description)
 
@@ -141,9 +157,24 @@ def resolve_at(context: Context) -> AsOf:
 
 
 def param_instant(context: Context, param: str) -> AsOf | None:
-    """Return the instant of a param, in UTC, or ``None`` if it is empty.
+    """Read a param that must not be in the future.
 
-    An instant after the run's `run_after` raises `ConfigError`.
+    Parameters
+    ----------
+    context
+        Airflow's context of the running task.
+    param
+        Name of a param that `instant_param` made.
+
+    Returns
+    -------
+    Instant in UTC, or ``None`` for an empty param.
+
+    Raises
+    ------
+    ConfigError
+        `instant.future`: the instant is after the run's `run_after`; others of `as_of`: it has no
+        time zone, or is not an instant.
     """
     from pipeline.base import format_instant
     from pipeline.errors import ConfigError
@@ -152,14 +183,26 @@ def param_instant(context: Context, param: str) -> AsOf | None:
     if instant is not None and instant > due:
         raise ConfigError(
             "instant.future",
-            f"{param} = {format_instant(instant)} lies in the future: the run is due at "
-            f"{format_instant(due)}",
+            f"param {param} must not be in the future: {format_instant(instant)}, and the run is "
+            f"due at {format_instant(due)}",
         )
     return instant
 
 
 def parse_param(context: Context, param: str) -> AsOf | None:
-    """Return the instant of a param, in UTC, ``None`` if it is empty; it may be in the future."""
+    """Read a param that may be in the future.
+
+    Parameters
+    ----------
+    context
+        Airflow's context of the running task.
+    param
+        Name of a param that `instant_param` made.
+
+    Returns
+    -------
+    Instant in UTC, or ``None`` for an empty param.
+    """
     text = context["params"][param]
     return _as_of(text) if text else None
 

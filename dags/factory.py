@@ -18,9 +18,17 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import DAG, CronTriggerTimetable, Param, get_current_context, task
+from airflow.sdk import (
+    DAG,
+    AssetOrTimeSchedule,
+    CronTriggerTimetable,
+    Param,
+    get_current_context,
+    task,
+)
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
+from dags import common
 from dags.common import AirflowWorkspace
 
 if TYPE_CHECKING:
@@ -40,43 +48,64 @@ PROBLEM = "problem"
 
 
 def nightjar_dag(
-    workspace: AirflowWorkspace,
-    name: str,
     *,
     tag: str,
-    description: str,
     doc_md: str | None,
     params: Mapping[str, Param],
-    schedule: Any = None,
-) -> DAG:
-    """Return an empty DAG of a workspace; tasks made inside a ``with`` of it belong to it.
+    cron: str | None = None,
+    asset: str | None = None,
+) -> Callable[[Callable[[AirflowWorkspace], None]], list[DAG]]:
+    """Decorate a function that adds the tasks of a DAG for a workspace.
+
+    Its name is the DAG's id in the default workspace (elsewhere the workspace's name comes before
+    it), and its docstring the description.
 
     Parameters
     ----------
-    name
-        Id in the default workspace; elsewhere the workspace's name comes before it.
     tag
         Second tag; the first one is the workspace's name.
-    schedule
-        Airflow schedule; ``None`` for a DAG that only a user starts.
+    doc_md
+        Markdown of the DAG's page: the docstring of its file.
+    cron
+        Schedule in UTC; without one only a user starts the DAG.
+    asset
+        Attribute of `AirflowWorkspace` with an asset whose events start the DAG, too.
+
+    Returns
+    -------
+    Decorator that returns the DAG of each of `common.WORKSPACES`.
     """
-    return DAG(
-        workspace.dag_id(name),
-        description=description,
-        doc_md=doc_md,
-        schedule=schedule,
-        catchup=False,
-        max_active_runs=1,
-        is_paused_upon_creation=True,
-        default_args=DEFAULT_ARGS,
-        params=dict(params),
-        tags=[workspace.name, tag],
-    )
+
+    def build(add_tasks: Callable[[AirflowWorkspace], None]) -> list[DAG]:
+        dags = []
+        for workspace in common.WORKSPACES:
+            with DAG(
+                workspace.dag_id(add_tasks.__name__),
+                description=add_tasks.__doc__,
+                doc_md=doc_md,
+                schedule=_schedule(workspace, cron, asset),
+                catchup=False,
+                max_active_runs=1,
+                is_paused_upon_creation=True,
+                default_args=DEFAULT_ARGS,
+                params=dict(params),
+                tags=[workspace.name, tag],
+            ) as dag:
+                add_tasks(workspace)
+            dags.append(dag)
+        return dags
+
+    return build
 
 
-def cron(expression: str) -> CronTriggerTimetable:
-    """Return a schedule in UTC that starts no run of the past when its DAG is unpaused."""
-    return CronTriggerTimetable(expression, timezone="UTC", run_immediately=timedelta(0))
+def _schedule(workspace: AirflowWorkspace, cron: str | None, asset: str | None) -> Any:
+    if cron is None:
+        return None
+    # Zero: a DAG that is unpaused starts no run of the past.
+    timetable = CronTriggerTimetable(cron, timezone="UTC", run_immediately=timedelta(0))
+    if asset is None:
+        return timetable
+    return AssetOrTimeSchedule(timetable=timetable, assets=[getattr(workspace, asset)])
 
 
 @dataclass(frozen=True)
@@ -109,7 +138,17 @@ class NightjarTask:
         return self._decorated(workspace)(*values)
 
     def expand(self, workspace: AirflowWorkspace, **values: Any) -> Any:
-        """Add the task to the current DAG, mapped over `values`."""
+        """Add the task to the current DAG, mapped over `values`.
+
+        Parameters
+        ----------
+        values
+            By parameter of the function: a list, or the task whose value is the list.
+
+        Returns
+        -------
+        Airflow's task, for the order of tasks.
+        """
         return self._decorated(workspace).expand(**values)
 
     def _decorated(self, workspace: AirflowWorkspace) -> Any:
@@ -121,7 +160,7 @@ class NightjarTask:
         return task(
             task_id=self.function.__name__,
             doc_md=self.function.__doc__,
-            multiple_outputs=False,
+            multiple_outputs=False,  # a returned dict stays one value, whatever its annotation
             show_return_value_in_logs=False,
             **arguments,
         )(self._body(workspace))
@@ -149,7 +188,17 @@ def nightjar_task(
     emits: str | None = None,
     **arguments: Any,
 ) -> Callable[[Callable[..., Any]], NightjarTask]:
-    """Decorate a function as a task; `NightjarTask` describes the parameters."""
+    """Decorate a function as a task.
+
+    Parameters
+    ----------
+    opens, heavy, emits, arguments
+        As in `NightjarTask`.
+
+    Returns
+    -------
+    Decorator.
+    """
 
     def decorate(function: Callable[..., Any]) -> NightjarTask:
         return NightjarTask(function, opens, heavy, emits, arguments)
@@ -176,6 +225,7 @@ def open_workspace(workspace: AirflowWorkspace) -> Iterator[Workspace]:
         yield Workspace.open(workspace.home())
     except NightjarError as error:
         problem = {"id": error.id, "sentence": error.sentence, "exit_code": error.exit_code}
+        # A failed task returns no value, so `report_outcome` reads the error from its own key.
         get_current_context()["ti"].xcom_push(key=PROBLEM, value=problem)
         if isinstance(error, StorageError):
             raise AirflowException(error.sentence) from error
@@ -189,11 +239,8 @@ def task_problem(name: str) -> dict[str, Any] | None:
     """
     pull = get_current_context()["ti"].xcom_pull
     task_id, _, index = name.rpartition("_")
-    problem: dict[str, Any] | None
-    if index.isdigit():
-        problem = pull(task_ids=task_id, map_indexes=int(index), key=PROBLEM)
-    else:
-        problem = pull(task_ids=name, key=PROBLEM)
+    place = {"task_ids": task_id, "map_indexes": int(index)} if index.isdigit() else {}
+    problem: dict[str, Any] | None = pull(**{"task_ids": name, "key": PROBLEM, **place})
     return problem
 
 

@@ -22,18 +22,16 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import DAG, TriggerRule, get_current_context
+from airflow.sdk import TriggerRule, get_current_context
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from dags.common import WORKSPACES, AirflowWorkspace, instant_param, resolve_at
-from dags.factory import cron, nightjar_dag, nightjar_task, workspace_task
+from dags.common import AirflowWorkspace, instant_param, log, resolve_at
+from dags.factory import nightjar_dag, nightjar_task, workspace_task
 
 if TYPE_CHECKING:
     from pipeline.monitoring.verdicts import Drift
     from pipeline.steps.feedback.results import FoldinResult
     from pipeline.workspace.workspace import Workspace
-
-log = logging.getLogger("airflow.task")
 
 MAX_PROBLEMS = 20
 """Most problems of a pass that go into XCom; all of them are in the log."""
@@ -56,7 +54,7 @@ def ingest(ws: Workspace) -> dict[str, Any]:
     result = ingest_landed(ws, resolve_at(get_current_context()), progress=log.info)
     log.log(logging.WARNING if result.failed else logging.INFO, result.text())
     if not result.files:
-        raise AirflowSkipException("there are no new files")
+        raise AirflowSkipException("no file is new")
     summary = {**plain(result), "events": result.new_events}
     del summary["outcomes"]  # one row per file, which the log has
     if (more := len(summary["problems"]) - MAX_PROBLEMS) > 0:
@@ -68,7 +66,7 @@ def ingest(ws: Workspace) -> dict[str, Any]:
 def announce_events(ingested: dict[str, Any]) -> None:
     """Update the asset of new events."""
     if not ingested["events"]:
-        raise AirflowSkipException("no new events were accepted")
+        raise AirflowSkipException("no new event was accepted")
 
 
 @workspace_task(trigger_rule=TriggerRule.NONE_FAILED)
@@ -103,7 +101,7 @@ def drift(ws: Workspace) -> Drift:
 
     result = drift_if_needed(ws, resolve_at(get_current_context()), progress=log.info)
     if result is None:
-        raise AirflowSkipException("there are no new events, or a retrain must wait anyway")
+        raise AirflowSkipException("no event is new, or a retrain must wait anyway")
     return result
 
 
@@ -133,30 +131,18 @@ def request_retrain(reason: str) -> None:
 def report_outcome(ingested: dict[str, Any] | None) -> None:
     """Fail if a file was rejected or waits for a better config."""
     if ingested is None:
-        raise AirflowSkipException("there are no new files")
+        raise AirflowSkipException("no file is new")
     if ingested["problems"]:
         raise AirflowFailException("; ".join(ingested["problems"]))
 
 
-def feedback_ingest(workspace: AirflowWorkspace) -> DAG:
-    """Build the DAG of a workspace."""
-    with nightjar_dag(
-        workspace,
-        "feedback_ingest",
-        tag="feedback",
-        description="Ingest new files and fold them into lists.",
-        doc_md=__doc__,
-        params=PARAMS,
-        schedule=cron("*/5 * * * *"),
-    ) as dag:
-        ingested = ingest(workspace)
-        announce_events(workspace, ingested)
-        folded = foldin(workspace)
-        drifted = drift(workspace)
-        ingested >> folded >> attribution(workspace) >> drifted
-        request_retrain(workspace, policy(workspace, drifted))
-        folded >> report_outcome(workspace, ingested)
-    return dag
-
-
-DAGS = [feedback_ingest(workspace) for workspace in WORKSPACES]
+@nightjar_dag(tag="feedback", doc_md=__doc__, params=PARAMS, cron="*/5 * * * *")
+def feedback_ingest(workspace: AirflowWorkspace) -> None:
+    """Ingest new files and fold them into lists."""
+    ingested = ingest(workspace)
+    announce_events(workspace, ingested)
+    folded = foldin(workspace)
+    drifted = drift(workspace)
+    ingested >> folded >> attribution(workspace) >> drifted
+    request_retrain(workspace, policy(workspace, drifted))
+    folded >> report_outcome(workspace, ingested)

@@ -1,4 +1,4 @@
-"""Keep the stores fast and small: compact the lake and remove data that are no longer needed.
+"""Keep the stores fast and small: compact the lake and remove data that have become unnecessary.
 
 **Schedule.** Every day at 02:37 UTC, between two passes of `feedback_ingest` and before the nightly
 run, so that it pins tables of few files. The DAG is paused when it is new.
@@ -18,20 +18,17 @@ which the run is due.
 
 from __future__ import annotations
 
-import logging
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from airflow.sdk import DAG, get_current_context
+from airflow.sdk import get_current_context
 
-from dags.common import WORKSPACES, AirflowWorkspace, instant_param, resolve_at
-from dags.factory import HEAVY_TASK_ARGS, cron, nightjar_dag, workspace_task
+from dags.common import AirflowWorkspace, instant_param, log, resolve_at
+from dags.factory import HEAVY_TASK_ARGS, nightjar_dag, workspace_task
 
 if TYPE_CHECKING:
     from pipeline.steps.maintenance.gc import GcResult
     from pipeline.workspace.workspace import Workspace
-
-log = logging.getLogger("airflow.task")
 
 PARAMS = {
     "at": instant_param(
@@ -54,19 +51,7 @@ def gc(ws: Workspace) -> GcResult:
     return result
 
 
-def maintenance(workspace: AirflowWorkspace) -> DAG:
-    """Build the DAG of a workspace."""
-    with nightjar_dag(
-        workspace,
-        "maintenance",
-        tag="maintenance",
-        description="Compact the stores and remove data that are no longer needed.",
-        doc_md=__doc__,
-        params=PARAMS,
-        schedule=cron("37 2 * * *"),
-    ) as dag:
-        gc(workspace)
-    return dag
-
-
-DAGS = [maintenance(workspace) for workspace in WORKSPACES]
+@nightjar_dag(tag="maintenance", doc_md=__doc__, params=PARAMS, cron="37 2 * * *")
+def maintenance(workspace: AirflowWorkspace) -> None:
+    """Compact the stores and remove data that have become unnecessary."""
+    gc(workspace)

@@ -17,7 +17,7 @@ evidence is inconclusive. Without an answer the champion stays.
 
 **Outcome.** Green: a model was promoted (`first`, `switch`, `refresh`); the champion stays (`keep`,
 and publishing is skipped); an earlier run already decided (`already_done`); a request found nothing
-to do, or there was no event in the last seven days (`nothing_to_do`). Red: the gate blocked, or a
+to do, or the last seven days have no event (`nothing_to_do`). Red: the gate blocked, or a
 task failed. The last task, `report_outcome`, gives the reason in one sentence. It also posts
 decisions and red runs to the Airflow connection `nightjar_webhook`, if that exists.
 
@@ -27,13 +27,10 @@ already committed.
 
 from __future__ import annotations
 
-import logging
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import (
-    DAG,
-    AssetOrTimeSchedule,
     Context,
     Param,
     TriggerRule,
@@ -44,15 +41,14 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from dags import webhook
 from dags.common import (
-    WORKSPACES,
     AirflowWorkspace,
     instant_param,
+    log,
     resolve_as_of,
     was_triggered_by_request,
 )
 from dags.factory import (
     HEAVY_TASK_ARGS,
-    cron,
     nightjar_dag,
     nightjar_task,
     task_problem,
@@ -65,8 +61,6 @@ from dags.run_outcome import RunOutcome, determine_outcome
 if TYPE_CHECKING:
     from pipeline.stores.runs import Ref
     from pipeline.workspace.workspace import Workspace
-
-log = logging.getLogger("airflow.task")
 
 PARAMS = {
     "as_of": instant_param(
@@ -138,6 +132,7 @@ def train(run: NightlyRun, recipe: str) -> Ref:
     get_current_context()["recipe_name"] = recipe  # type: ignore[typeddict-unknown-key]
     trained = train(run.workspace, run.run_id, recipe, progress=run.progress)
     if not isinstance(trained, Ref):
+        # Skipped, not failed: `evaluate` compares the other recipes.
         raise AirflowSkipException(trained.text())
     return trained
 
@@ -231,6 +226,7 @@ def report_outcome(workspace: AirflowWorkspace) -> dict[str, Any]:
     log.info(outcome.sentence)
     report = {**message, "exit_code": outcome.exit_code}
     if outcome.is_red:
+        # A failed task returns no value; the runner reads this one.
         ti.xcom_push(key="return_value", value=report)
         raise AirflowFailException(outcome.sentence)
     return report
@@ -238,7 +234,7 @@ def report_outcome(workspace: AirflowWorkspace) -> dict[str, Any]:
 
 def _outcome(ti: Any) -> RunOutcome:
     states = ti.get_task_states(ti.dag_id, run_ids=[ti.run_id])[ti.run_id]
-    states.pop(ti.task_id, None)
+    states.pop(ti.task_id, None)  # this task, which is still running
     problems = {
         name: problem
         for name, state in states.items()
@@ -258,37 +254,25 @@ def _as_of_text(context: Context) -> str | None:
         return None
 
 
-def nightly_retrain(workspace: AirflowWorkspace) -> DAG:
-    """Build the DAG of a workspace."""
-    with nightjar_dag(
-        workspace,
-        "nightly_retrain",
-        tag="retrain",
-        description="Retrain, evaluate, publish.",
-        doc_md=__doc__,
-        params=PARAMS,
-        schedule=AssetOrTimeSchedule(
-            timetable=cron("0 3 * * *"), assets=[workspace.retrain_requested]
-        ),
-    ) as dag:
-        recipes = snapshot(workspace)
-        prepared = features(workspace)
-        chain(recipes, validate(workspace), prepared)
-        chain(
-            prepared,
-            train.expand(workspace, recipe=recipes),
-            evaluate(workspace),
-            gate(workspace),
-            ReviewOperator(task_id="review", gate_task="gate"),
-            accept(workspace),
-            refit(workspace),
-            cold_check(workspace),
-            register(workspace),
-            recommend(workspace),
-            publish(workspace),
-            report_outcome(workspace),
-        )
-    return dag
-
-
-DAGS = [nightly_retrain(workspace) for workspace in WORKSPACES]
+@nightjar_dag(
+    tag="retrain", doc_md=__doc__, params=PARAMS, cron="0 3 * * *", asset="retrain_requested"
+)
+def nightly_retrain(workspace: AirflowWorkspace) -> None:
+    """Retrain, evaluate, publish."""
+    recipes = snapshot(workspace)
+    prepared = features(workspace)
+    chain(recipes, validate(workspace), prepared)
+    chain(
+        prepared,
+        train.expand(workspace, recipe=recipes),
+        evaluate(workspace),
+        gate(workspace),
+        ReviewOperator(task_id="review", gate_task="gate"),
+        accept(workspace),
+        refit(workspace),
+        cold_check(workspace),
+        register(workspace),
+        recommend(workspace),
+        publish(workspace),
+        report_outcome(workspace),
+    )

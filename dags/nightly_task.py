@@ -9,7 +9,6 @@ Guarantees:
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from airflow.sdk import get_current_context
 from airflow.sdk.exceptions import AirflowSkipException
 
-from dags.common import AirflowWorkspace
+from dags.common import AirflowWorkspace, log
 from dags.factory import NightjarTask, nightjar_task, open_workspace
 from dags.run_outcome import PROMOTIONS
 
@@ -46,13 +45,37 @@ class NightlyRun:
 def nightly_task(
     *, needs: Needs = "run", **options: Any
 ) -> Callable[[Callable[..., Any]], NightjarTask]:
-    """Decorate a function of a `NightlyRun` as a task; `options` are those of `nightjar_task`."""
+    """Decorate a function of a `NightlyRun` as a task.
+
+    Parameters
+    ----------
+    needs
+        Condition without which the task is skipped.
+    options
+        Those of `nightjar_task`.
+
+    Returns
+    -------
+    Decorator.
+    """
     return nightjar_task(opens=partial(open_run, needs=needs), **options)
 
 
 @contextmanager
 def open_run(workspace: AirflowWorkspace, *, needs: Needs) -> Iterator[NightlyRun]:
-    """Open the workspace and the run that `snapshot` started, or skip the task."""
+    """Open the workspace and the run that `snapshot` started, or skip the task.
+
+    Parameters
+    ----------
+    workspace
+        Airflow's names of the workspace.
+    needs
+        Condition without which the task is skipped.
+
+    Yields
+    ------
+    The run, for the body of the task.
+    """
     run, decision = started_run(), current_decision()
     if run["status"] != "new":
         raise AirflowSkipException(run["sentence"])
@@ -61,8 +84,7 @@ def open_run(workspace: AirflowWorkspace, *, needs: Needs) -> Iterator[NightlyRu
     if needs == "promotion" and decision["kind"] not in PROMOTIONS:
         raise AirflowSkipException(decision["sentence"])
     with open_workspace(workspace) as opened:
-        progress = logging.getLogger("airflow.task").info
-        yield NightlyRun(opened, run["run_id"], progress)
+        yield NightlyRun(opened, run["run_id"], log.info)
 
 
 def started_run() -> dict[str, Any]:

@@ -40,7 +40,7 @@ class ReviewOperator(HITLOperator):
             defaults=KEEP,
             response_timeout=RESPONSE_TIMEOUT,
             execution_timeout=None,  # it would include the time spent waiting
-            doc_md="Ask a user about an inconclusive candidate, if the settings request it.",
+            doc_md="Wait for a choice on an inconclusive candidate, if the settings request it.",
             **arguments,
         )
         self.gate_task = gate_task

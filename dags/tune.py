@@ -14,20 +14,17 @@ of the last one.
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import DAG, Param, get_current_context
+from airflow.sdk import Param, get_current_context
 from airflow.sdk.exceptions import AirflowSkipException
 
-from dags.common import WORKSPACES, AirflowWorkspace, instant_param, parse_param
+from dags.common import AirflowWorkspace, instant_param, log, parse_param
 from dags.factory import nightjar_dag, workspace_task
 
 if TYPE_CHECKING:
     from pipeline.workspace.workspace import Workspace
-
-log = logging.getLogger("airflow.task")
 
 MAX_BUDGET_S = 90 * 60.0
 """Longest budget: a task has two hours, and the last trial and the mixture come after it."""
@@ -95,18 +92,7 @@ def mirror(ws: Workspace, result: dict[str, Any]) -> str:
     return report.mirror(ws, result["study"], progress=log.info)
 
 
-def tune(workspace: AirflowWorkspace) -> DAG:
-    """Build the DAG of a workspace."""
-    with nightjar_dag(
-        workspace,
-        "tune",
-        tag="tune",
-        description="Search for better hyperparameters.",
-        doc_md=__doc__,
-        params=PARAMS,
-    ) as dag:
-        mirror(workspace, search(workspace))
-    return dag
-
-
-DAGS = [tune(workspace) for workspace in WORKSPACES]
+@nightjar_dag(tag="tune", doc_md=__doc__, params=PARAMS)
+def tune(workspace: AirflowWorkspace) -> None:
+    """Search for better hyperparameters."""
+    mirror(workspace, search(workspace))

@@ -36,10 +36,21 @@ class _NoRedirect(HTTPRedirectHandler):
 
 
 def post(connection_id: str, message: Mapping[str, Any]) -> bool:
-    """POST `message` as JSON; return whether it was delivered.
+    """POST a message as JSON.
 
     The connection's host may be a whole address (``https://hooks.example.org/night``) or a name
     to which schema, port and the extra ``path`` are added. A password is sent as a bearer token.
+
+    Parameters
+    ----------
+    connection_id
+        Airflow connection; if it does not exist, no message is sent.
+    message
+        Plain JSON.
+
+    Returns
+    -------
+    True if the server accepted the message.
     """
     try:
         connection = BaseHook.get_connection(connection_id)

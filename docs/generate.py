@@ -25,7 +25,7 @@ from pydantic_core import to_jsonable_python
 
 from pipeline import errors
 from pipeline.cli.app import app
-from pipeline.data.sources import Source
+from pipeline.data.sources.config import Source
 from pipeline.models.contract import FAMILIES, Recipe
 from pipeline.models.families import default_recipes
 from pipeline.workspace.config import Config

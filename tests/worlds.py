@@ -1,4 +1,4 @@
-"""Small shops for tests: people with one of a few tastes, who buy a little every few days."""
+"""Small shops for tests: users with one of a few tastes, who buy something every few days."""
 
 import os
 import shutil
@@ -90,7 +90,7 @@ def events(**shop):
 def ratings(*, users=320, items=100, tastes=4, days=100, seed=0):
     """Return events as `purchases` does, rated 1 to 5: by quality, by mood and by taste.
 
-    Everybody meets the items by chance, so that what is popular says little of what is liked.
+    Users get items at random, so popularity depends little on quality.
     """
     rng = np.random.default_rng(seed)
     taste, shelf = rng.integers(0, tastes, users), np.arange(items) % tastes
@@ -151,7 +151,7 @@ def catalogue(home: Path, items=160) -> Path:
 
 
 def copy_of(home: Path, target: Path) -> Path:
-    """Copy a workspace; what MLflow's database says of places is true of the copy."""
+    """Copy a workspace; the paths in its MLflow database become those of the copy."""
     shutil.copytree(home, target)
     relocate_artifact_uris(target / "mlflow" / "mlflow.db")
     forget_places()
@@ -159,7 +159,7 @@ def copy_of(home: Path, target: Path) -> Path:
 
 
 def forget_places() -> None:
-    """Let MLflow ask its database again: a process keeps the place of each run by its id.
+    """Empty MLflow's cache of artifact paths, which a process keeps by the id of the run.
 
     The runs of a copy have the ids of those that they are copies of.
     """

@@ -22,9 +22,18 @@ DEFAULT_HOME = ROOT / "var"
 
 
 def settings(home: Path, port: int = 8080) -> dict[str, str]:
-    """Return the environment of every Airflow process of the workspace `home`.
+    """Return the environment variables of every Airflow process of a workspace.
 
-    `port` is the port of the API server of `make ui`, to which tasks report.
+    Parameters
+    ----------
+    home
+        Folder of the workspace.
+    port
+        Port of the API server of `make ui`, to which tasks report.
+
+    Returns
+    -------
+    Values by name of the variable.
     """
     folder = airflow_home(home)
     python_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
@@ -37,7 +46,7 @@ def settings(home: Path, port: int = 8080) -> dict[str, str]:
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
         "AIRFLOW__CORE__PARALLELISM": "4",
         "AIRFLOW__CORE__DEFAULT_TIMEZONE": "utc",
-        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",  # no login: loopback only
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{port}/execution/",
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{database(home)}",
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(folder / "logs"),
@@ -63,9 +72,19 @@ def database(home: Path) -> Path:
 
 
 def apply(home: Path, port: int = 8080, *, to: MutableMapping[str, str] = os.environ) -> None:
-    """Write `settings` into the environment; Airflow must not have been imported yet.
+    """Write `settings` into an environment; Airflow must not have been imported yet.
 
-    Raises `StorageError` if Airflow's folder cannot be created.
+    Parameters
+    ----------
+    home, port
+        As in `settings`.
+    to
+        Environment to change: by default that of this process.
+
+    Raises
+    ------
+    StorageError
+        `storage.cannot_write`: Airflow's folder cannot be created.
     """
     try:
         airflow_home(home).mkdir(parents=True, exist_ok=True)

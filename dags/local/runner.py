@@ -131,9 +131,20 @@ class Runner:
     """Airflow in this process; `airflow` returns it."""
 
     def run(self, dag_id: str, conf: Mapping[str, Any], *, result_task: str) -> FinishedRun:
-        """Run a DAG to its end, and return the states of its tasks and the value of one of them.
+        """Run a DAG to its end. A failed task raises nothing: check `FinishedRun.succeeded`.
 
-        A failed task raises nothing: check `FinishedRun.succeeded`.
+        Parameters
+        ----------
+        dag_id
+            DAG of the folder `dags`.
+        conf
+            Values of its params; those left out have their defaults.
+        result_task
+            Task whose value is returned.
+
+        Returns
+        -------
+        States of the tasks, and the value of one of them.
         """
         from airflow.models.xcom import XComModel
         from airflow.utils.session import create_session
@@ -157,9 +168,23 @@ class Runner:
 
 @contextmanager
 def airflow(home: Path, write: ProgressWriter) -> Iterator[Runner]:
-    """Start Airflow for the workspace `home`; `write` gets one line per task.
+    """Start Airflow in this process; until the end, its stdout and stderr go to `log_file`.
 
-    Until the end, stdout and stderr of the process go to `log_file`.
+    Parameters
+    ----------
+    home
+        Folder of the workspace.
+    write
+        Gets one line for each task that ends.
+
+    Yields
+    ------
+    Runner of DAGs.
+
+    Raises
+    ------
+    ConcurrencyError
+        `dags.scheduler_running`: `make ui` runs the same DAGs; or another runner holds the lock.
     """
     from pipeline.stores.locks import locked
 

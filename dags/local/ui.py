@@ -55,7 +55,24 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def serve(home: Path, port: int, mlflow_port: int) -> NoReturn:
-    """Start all servers for the workspace `home` and watch them until an exception ends it."""
+    """Start all servers for a workspace and watch them until an exception ends it.
+
+    Parameters
+    ----------
+    home
+        Folder of the workspace.
+    port, mlflow_port
+        Ports of Airflow and of MLflow on loopback.
+
+    Raises
+    ------
+    ConfigError
+        `workspace.not_found`: `home` is not a workspace.
+    ResourceError
+        `ui.port_in_use`: a port is taken; `ui.server_died`: a server did not start, or ended.
+    KeyboardInterrupt
+        SIGINT, SIGTERM or SIGHUP arrived; all servers have been stopped.
+    """
     if not (home / "nightjar.toml").is_file():
         raise ConfigError(
             "workspace.not_found",

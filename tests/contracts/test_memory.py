@@ -1,4 +1,4 @@
-"""What a recipe says it needs, beside what a process of its own really took at its peak."""
+"""Estimates of `peak_bytes` beside the measured peak memory of a process that trains."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ RECIPES: dict[str, Recipe] = {
         }
     ),
 }
-"""One a family, with sizes that people would use; rounds do not change the peak."""
-# The first training pays for imports and the BLAS's buffers, which are no part of an estimate; so
-# the child trains on a small window first. `clear_refs` then makes the peak that of now.
+"""One for each family, with usual sizes; rounds do not change the peak."""
+# The first training allocates imports and the BLAS's buffers, which estimates leave out; so the
+# child trains on a small window first. `clear_refs` then makes the peak that of now.
 CHILD = """
 import gc, json, sys
 import numpy as np
@@ -101,9 +101,9 @@ def features(rng: np.random.Generator, rows: int, width: int, each: int) -> Feat
 
 
 def synthetic(events: int, n_users: int, n_items: int) -> History:
-    """People with a few items or many, items with few people or many, a third of it repeats.
+    """Users with a few items or many, items with few users or many; a third of the events repeat.
 
-    The items are described by a quarter as many features, the people by few.
+    Items have a quarter as many features as there are items, users have few.
     """
     rng = np.random.default_rng(0)
     busy = rng.gamma(0.7, size=n_users) + 0.05

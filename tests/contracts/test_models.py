@@ -1,137 +1,36 @@
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pytest
 
-from pipeline import columns as c
-from pipeline.data.matrix import RATING, WEIGHT, History, build_history
+from pipeline.data.matrix import History
 from pipeline.models import families
 from pipeline.models.als import Als
-from pipeline.models.biased_mf import BiasedMf
-from pipeline.models.bpr import Bpr
-from pipeline.models.contract import Recipe
-from pipeline.models.ease import Ease
 from pipeline.models.item_item import ItemItemScorer
-from pipeline.models.item_knn import ItemKnn
-from pipeline.models.lightfm import LightFm
-from pipeline.models.repeat_purchase.recipe import RepeatPurchase
-from pipeline.models.ridge import Ridge
-from pipeline.models.rp3beta import Rp3Beta
-from pipeline.models.svd import Svd
 from pipeline.models.topk import Lists, top_k
+from tests.contracts.recipes import (
+    GENERALISES,
+    RECIPES,
+    every_drawing_family,
+    every_family,
+    every_quiet_family,
+    every_steady_family,
+    installed,
+    reseeded,
+    those,
+)
 from tests.raising import raises
+from tests.windows import END, window
 
-END = datetime(2026, 3, 1, tzinfo=UTC)
 ROOT = Path(__file__).parents[2]
-RECIPES: dict[str, Recipe] = {
-    **families.default_recipes(),
-    "als": Als(factors=8, regularization=0.1, iterations=15, device="cpu"),
-    "repeat_purchase": RepeatPurchase(block_days=30, iterations=5),
-    "item_knn": ItemKnn(),
-    "ease": Ease(regularization=3.0),
-    "rp3beta": Rp3Beta(),
-    "svd": Svd(factors=4, oversampling=2),
-    "bpr": Bpr(factors=8, iterations=300, learning_rate=0.1),
-    "biased_mf": BiasedMf(factors=4, regularization=1.0),
-    "ridge": Ridge(
-        factors_of=Als(factors=8, regularization=0.1, iterations=15, device="cpu"), min_users=3
-    ),
-    "lightfm": LightFm(factors=8, iterations=40, learning_rate=0.1),
-    "blend": families.recipe_from(
-        {
-            "family": "blend",
-            "parts": {
-                "als": {
-                    "family": "als",
-                    "factors": 8,
-                    "regularization": 0.1,
-                    "iterations": 15,
-                    "device": "cpu",
-                },
-                "svd": {"family": "svd", "factors": 4, "oversampling": 2},
-                "rp3beta": {"family": "rp3beta"},
-                "own": {"family": "personal_frequency"},
-            },
-            "recency_boost": 0.25,
-        }
-    ),
-}
-GENERALISES = {"als", "svd", "bpr", "item_knn", "ease", "rp3beta", "ridge", "lightfm", "blend"}
-"""Families that find the one item that all who are alike have, where all are equally popular."""
-
-
-def reseeded(recipe: Recipe) -> Recipe | None:
-    """The recipe with another seed, its own or that of its parts; None where it draws nothing."""
-    if "random_state" in type(recipe).model_fields:
-        return recipe.model_copy(update={"random_state": 1})
-    drawing = {}
-    for name in type(recipe).model_fields:
-        value = getattr(recipe, name)
-        if isinstance(value, Recipe):
-            drawing[name] = reseeded(value)
-        elif isinstance(value, dict) and any(isinstance(part, Recipe) for part in value.values()):
-            drawing[name] = {key: reseeded(part) or part for key, part in value.items()}
-    drawing = {name: value for name, value in drawing.items() if value is not None}
-    return recipe.model_copy(update=drawing) if drawing else None
-
-
-def those(recipes) -> pytest.MarkDecorator:
-    found = [
-        pytest.param(recipe, id=name, marks=[] if installed(recipe) else pytest.mark.skip(LACKING))
-        for name, recipe in RECIPES.items()
-        if recipes(recipe)
-    ]
-    assert found
-    return pytest.mark.parametrize("recipe", found)
-
-
-LACKING = "the extra of this family is not installed"
-
-
-def installed(recipe: Recipe) -> bool:
-    return recipe.family != "lightfm" or importlib.util.find_spec("lightfm") is not None
-
-
-every_family = those(lambda recipe: True)
-every_steady_family = those(lambda recipe: recipe.capabilities.deterministic)
-every_drawing_family = those(reseeded)
-every_quiet_family = those(lambda recipe: recipe.capabilities.deterministic and reseeded(recipe))
-
-
-def window(rows, end=END) -> History:
-    """Build from (user, item, days before the end, weight[, rating]).
-
-    What weighs something is rated 4 where nothing else is said.
-    """
-
-    def event(user, item, days, weight, rating=None):
-        rating = 4.0 if rating is None and weight > 0 else rating
-        return user, item, END - timedelta(days=days), weight, rating
-
-    return build_history(
-        pl.DataFrame(
-            [event(*row) for row in rows],
-            schema={
-                c.USER_ID: pl.String(),
-                c.ITEM_ID: pl.String(),
-                c.TIMESTAMP: c.INSTANT,
-                WEIGHT: pl.Float32(),
-                RATING: pl.Float32(),
-            },
-            orient="row",
-        ),
-        end,
-    )
 
 
 def checkerboard(n=20, days=1.0) -> History:
@@ -313,7 +212,7 @@ def test_unknown_users_are_folded_in_or_refused(recipe):
     assert same(top_k(scorer.score(history), 10, exclude=history.seen), folded)
 
 
-# How long ago somebody last took an item is what learned repeats are learnt from.
+# Learned repeats learn from the time since the last event.
 @those(lambda recipe: recipe.capabilities.fold_in and recipe.family != "repeat_purchase")
 def test_time_that_passes_alone_moves_nobodys_list(recipe):
     history = random_window()
@@ -346,7 +245,7 @@ def test_users_without_events(recipe):
 def test_one_item_one_user(recipe):
     history = window([("a", "x", 3, 1.0)])
     scorer = recipe.train(history)
-    # Links lead to other items only: where there is no other, nothing is said.
+    # Similarities lead to other items only: without another item the list is empty.
     alone = [] if issubclass(recipe.scorer, ItemItemScorer) else [0]
     assert top_k(scorer.score(history), 7).item.tolist() == alone
     assert top_k(scorer.score(history), 7, exclude=history.seen).counts.tolist() == [0]
@@ -364,7 +263,7 @@ def test_longer_lists_than_the_catalogue(recipe):
         assert sorted(lists.of(row).tolist()) == list(range(history.n_items))
 
 
-# What somebody thought of an item stays true when they give it back.
+# A rating stays true when the item was given back.
 @those(lambda recipe: not recipe.capabilities.ratings)
 def test_what_was_taken_back_is_as_if_never_had(recipe):
     rows = [("a", "x", 9, 1.0), ("b", "x", 8, 1.0), ("b", "y", 8, 1.0), ("a", "y", 9, 1.0)]

@@ -1,6 +1,6 @@
-"""Runs nights of a small shop through the DAGs and prints how each ended, as JSON.
+"""Runs nights of a small shop through the DAGs and prints their results as JSON.
 
-`test_nights` starts this in a process of its own, and reads what it printed.
+`test_nights` starts this in a process of its own, and reads its output.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _summary(run: runner.FinishedRun, home: Path) -> dict[str, Any]:
     }
 
 
-def _scenarios(airflow: runner.Runner, root: Path, heard: list[Any]) -> dict[str, Any]:
+def _scenarios(airflow: runner.Runner, root: Path, received: list[Any]) -> dict[str, Any]:
     ended: dict[str, Any] = {}
     events = purchases()
     Workspace.init(root / "shop", CONFIG)
@@ -90,9 +90,9 @@ def _scenarios(airflow: runner.Runner, root: Path, heard: list[Any]) -> dict[str
     ended["folded"] = changed.feedback(SECOND)
     ended["worse"] = changed.night(SECOND)
     ended["worse, again"] = changed.night(SECOND)
-    ended["heard"] = list(heard)
+    ended["received"] = list(received)
 
-    quiet = Shop(airflow, shop.home).copy("few people")
+    quiet = Shop(airflow, shop.home).copy("few users")
     few = [f"u{n}" for n in range(0, 320, 3)]
     toml = quiet.home / "nightjar.toml"
     toml.write_text(toml.read_text().replace("[split]", "[split]\nholdout_days_options = [7]"))
@@ -114,11 +114,11 @@ def _scenarios(airflow: runner.Runner, root: Path, heard: list[Any]) -> dict[str
 
 @contextmanager
 def _hook() -> Iterator[list[Any]]:
-    heard: list[Any] = []
+    received: list[Any] = []
 
     class Answer(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            heard.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             self.send_response(204)
             self.end_headers()
 
@@ -129,7 +129,7 @@ def _hook() -> Iterator[list[Any]]:
         address = f"http://127.0.0.1:{server.server_port}/night"
         os.environ["AIRFLOW_CONN_NIGHTJAR_WEBHOOK"] = address
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield heard
+        yield received
         server.shutdown()
 
 
@@ -157,15 +157,15 @@ def _one_night(root: Path, write: runner.ProgressWriter) -> dict[str, Any]:
         return shop.night(FIRST)
 
 
-def main(what: str, root: Path) -> None:
+def main(mode: str, root: Path) -> None:
     _retry_at_once()
-    if what == "one-night":
+    if mode == "one-night":
         with os.fdopen(os.dup(2), "w", buffering=1) as terminal:
             print(json.dumps(_one_night(root, lambda line: print(line, file=terminal))))
         return
     lines: list[str] = []
-    with _hook() as heard, runner.airflow(root / "airflow", lines.append) as airflow:
-        ended = _scenarios(airflow, root, heard)
+    with _hook() as received, runner.airflow(root / "airflow", lines.append) as airflow:
+        ended = _scenarios(airflow, root, received)
     print(json.dumps({**ended, "lines": lines}))
 
 

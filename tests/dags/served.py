@@ -51,7 +51,7 @@ class Served:
         return environment.airflow_home(self.home) / "logs"
 
     def call(self, method: str, path: str, **body: Any) -> Any:
-        """Ask Airflow's REST API; returns the answer's JSON."""
+        """Call Airflow's REST API, and return the JSON of its response."""
         request = Request(
             f"http://127.0.0.1:{self.port}{path}",
             method=method,
@@ -85,7 +85,7 @@ class Served:
         return list(self.get(f"{_run(dag_id, run_id)}/upstreamAssetEvents")["asset_events"])
 
     def question(self, dag_id: str, run_id: str) -> Any:
-        """Wait until the task `review` of a run has put its question, and return the question."""
+        """Wait for the question of the task `review` of a run, and return it."""
 
         def put() -> bool | None:
             states = self.states(dag_id, run_id)
@@ -96,26 +96,26 @@ class Served:
         return self.get(f"{_run(dag_id, run_id)}/taskInstances/review/-1/hitlDetails")
 
     def answer(self, dag_id: str, run_id: str, option: str) -> None:
-        """Answer it, as Airflow's page *Required actions* does, as often as it is put.
+        """Answer it, as Airflow's page *Required actions* does, once for each attempt.
 
-        An answer within the second in which the question was put, faster than any person's, can
-        reach the scheduler before the word that the asking process has ended; Airflow then fails
-        that attempt, and the next one asks again.
+        An answer in the same second as the question can reach the scheduler before the message
+        that the task's process has ended; Airflow then fails that attempt, and the next one puts
+        the question again.
         """
 
-        def heard() -> bool | None:
+        def received() -> bool | None:
             state = self.states(dag_id, run_id)["review"]
-            assert state != "failed", f"nobody was heard; logs: {self.logs}"
+            assert state != "failed", f"the answer was not received; logs: {self.logs}"
             if state == "awaiting_input":
                 self.call("PATCH", path, chosen_options=[option], params_input={})
             return True if state == "success" else None
 
         path = f"/api/v2{_run(dag_id, run_id)}/taskInstances/review/-1/hitlDetails"
         time.sleep(2)
-        self.wait(heard, lambda: f"word of the answer; {self.states(dag_id, run_id)}")
+        self.wait(received, lambda: f"receipt of the answer; {self.states(dag_id, run_id)}")
 
     def end(self, dag_id: str, run_id: str) -> Any:
-        """Wait for the end of a run, and return what Airflow says of it."""
+        """Wait for the end of a run, and return Airflow's record of it."""
 
         def over() -> Any:
             run = self.get(_run(dag_id, run_id))
@@ -126,7 +126,7 @@ class Served:
     def wait(
         self, look: Callable[[], Found | None], what: Callable[[], str], within_s: float = 240
     ) -> Found:
-        """Look until there is something; `what` says in an error what was waited for."""
+        """Poll until there is a value; `what` names it in an error."""
         until = time.monotonic() + within_s
         while (found := look()) is None:
             assert self.process.poll() is None, "the servers have stopped"
@@ -138,7 +138,7 @@ class Served:
         return sqlite3.connect(environment.database(self.home), timeout=30)
 
     def family(self) -> list[psutil.Process]:
-        """Return all processes that the servers consist of."""
+        """Return all processes of the servers."""
         with suppress(psutil.NoSuchProcess):
             return psutil.Process(self.process.pid).children(recursive=True)
         return []

@@ -1,4 +1,4 @@
-"""Nights of a small shop through the DAGs, in one process, against Airflow's own database."""
+"""Nights of a small shop through the DAGs, in one process, on Airflow's own database."""
 
 from __future__ import annotations
 
@@ -166,34 +166,34 @@ def test_a_night_goes_on_once_the_store_is_back(nights: dict[str, Summary]) -> N
     assert ended["publications"] == 2
 
 
-def test_the_webhook_heard_of_decisions_and_red_nights_alone(nights: dict[str, Summary]) -> None:
+def test_the_webhook_receives_decisions_and_red_nights_alone(nights: dict[str, Summary]) -> None:
     expected = ["first", "no zone", "worse", "worse, again"]
 
-    assert nights["heard"] == [
+    assert nights["received"] == [
         {key: value for key, value in nights[night]["result"].items() if key != "exit_code"}
         for night in expected
     ]
 
 
-def test_the_pages_find_every_run_and_its_words(nights: dict[str, Summary], root: Path) -> None:
+def test_the_pages_find_every_run_and_its_logs(nights: dict[str, Summary], root: Path) -> None:
     folder = root / "airflow" / "airflow"
     run_id = nights["first"]["run_id"]
     with sqlite3.connect(folder / "airflow.db") as database:
         runs = database.execute("SELECT run_id, state FROM dag_run").fetchall()
         (paused,) = database.execute("SELECT min(is_paused) FROM dag").fetchone()
-    words = folder / "logs" / "dag_id=nightly_retrain" / f"run_id={run_id}"
+    logs = folder / "logs" / "dag_id=nightly_retrain" / f"run_id={run_id}"
 
     assert (run_id, "success") in runs
     assert (nights["worse"]["run_id"], "failed") in runs
     assert paused == 1
-    gate = (words / "task_id=gate" / "attempt=1.log").read_text()
+    gate = (logs / "task_id=gate" / "attempt=1.log").read_text()
     assert nights["first"]["result"]["sentence"] in gate
-    assert (words / "task_id=train" / "map_index=0" / "attempt=1.log").stat().st_size > 0
+    assert (logs / "task_id=train" / "map_index=0" / "attempt=1.log").stat().st_size > 0
 
 
 @pytest.fixture(scope="module")
 def resumed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Summary]:
-    """A night whose runner was killed, and how the next runner ended it."""
+    """A night whose runner was killed, and the result of the next runner."""
     root = tmp_path_factory.mktemp("killed")
     with _start("one-night", root) as killed:
         assert killed.stderr is not None
@@ -228,7 +228,7 @@ def test_a_killed_runner_is_followed_by_one_that_ends_the_night(
     assert sorted(found) == [("failed", 1), ("success", 1)]
 
 
-def test_a_runner_does_not_cross_a_scheduler(resumed: tuple[Path, Summary]) -> None:
+def test_a_runner_does_not_start_beside_a_scheduler(resumed: tuple[Path, Summary]) -> None:
     root, _ = resumed
     with _database(root) as database:
         database.execute("UPDATE dag SET is_paused = 0 WHERE dag_id = 'nightly_retrain'")

@@ -1,7 +1,8 @@
-"""Days of a small shop under a real scheduler: a night that asks in vain, calm passes and upkeep,
-then what lands asks for a night, and somebody answers it.
+"""Days of a small shop under a real scheduler.
 
-The shop's last days are today's, so that a night that nobody dated has something to see.
+A review without an answer, passes with few events, maintenance; then a pass requests a retrain,
+whose review a user answers. The shop's last days are today's, so that a run without an `as_of` has
+events.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ candidates = {10**60}
 [policy]
 min_new_events = 1000
 """
-"""Four times as good is enough for one candidate alone, and for so many not even in two blocks."""
-NIGHTLY, FEEDBACK, UPKEEP = "nightly_retrain", "feedback_ingest", "maintenance"
+"""A lift of 300 % is enough for one candidate, and for so many not even in two blocks."""
+NIGHTLY, FEEDBACK, MAINTENANCE = "nightly_retrain", "feedback_ingest", "maintenance"
 REQUEST = "nightjar_retrain_requested"
 SWITCH = "switch to the candidate"
 
@@ -89,7 +90,7 @@ def airflow(shop: Shop) -> Iterator[Served]:
 
 @dataclass
 class Night:
-    """A night that Airflow ran, and the live lists before and after it."""
+    """A nightly run of Airflow, and the live lists before and after it."""
 
     question: Any
     run: Any
@@ -100,7 +101,7 @@ class Night:
 
 @pytest.fixture(scope="module")
 def unanswered(shop: Shop, airflow: Served) -> Night:
-    """A night whose question waits until its four hours are over."""
+    """A nightly run whose review waits until its four hours are over."""
     shop.land(1)
     feedback(shop.ws, shop.nights[1])
     before = lists(shop.ws, None)
@@ -136,51 +137,51 @@ def test_no_answer_in_time_keeps_the_champion(unanswered: Night, shop: Shop) -> 
 
 
 @dataclass
-class Calm:
-    """Passes of a day on which little happens, and the live lists before and after them."""
+class FewEvents:
+    """Passes of a day with few events, and the live lists before and after them."""
 
-    did: set[str]
+    active: set[str]
     patches: list[dict[str, Any]]
     busy: dict[str, str | None]
     idle: dict[str, str | None]
-    upkeep: Any
-    asked: list[Any]
+    maintenance: Any
+    requested: list[Any]
     before: pl.DataFrame
     after: pl.DataFrame
 
 
 @pytest.fixture(scope="module")
-def calm(shop: Shop, airflow: Served, unanswered: Night) -> Calm:
-    """Six people do something, and a pass takes it in; nobody does, and another; then upkeep."""
+def few_events(shop: Shop, airflow: Served, unanswered: Night) -> FewEvents:
+    """A pass with the events of six users, a pass without events, then maintenance."""
     assert unanswered.run["state"] == "success"
     before, known = lists(shop.ws, None), len(shop.lines("patch"))
     text = shop.nights[1].strftime("%Y-%m-%dT%H:%M:%SZ")
-    did = sorted(
+    active = sorted(
         shop.events.filter(pl.col("timestamp") >= text)["user_id"].unique(maintain_order=True)[:6]
     )
-    mine = shop.events.filter(pl.col("user_id").is_in(did))
+    mine = shop.events.filter(pl.col("user_id").is_in(active))
     land(shop.ws.home, mine, shop.nights[1] + timedelta(days=1), shop.nights[1])
-    for dag_id in (FEEDBACK, UPKEEP):
+    for dag_id in (FEEDBACK, MAINTENANCE):
         airflow.unpause(dag_id)
     runs = []
     for _ in range(2):
         run_id = airflow.trigger(FEEDBACK)
         assert airflow.end(FEEDBACK, run_id)["state"] == "success"
         runs.append(airflow.states(FEEDBACK, run_id))
-    return Calm(
-        did=set(did),
+    return FewEvents(
+        active=set(active),
         patches=shop.lines("patch")[known:],
         busy=runs[0],
         idle=runs[1],
-        upkeep=airflow.end(UPKEEP, airflow.trigger(UPKEEP)),
-        asked=asked_for(airflow),
+        maintenance=airflow.end(MAINTENANCE, airflow.trigger(MAINTENANCE)),
+        requested=requested_runs(airflow),
         before=before,
         after=lists(shop.ws, None),
     )
 
 
-def asked_for(airflow: Served) -> list[Any]:
-    """Return the nights that an asset's event started.
+def requested_runs(airflow: Served) -> list[Any]:
+    """Return the nightly runs that an asset's event started.
 
     Airflow's list of all events is not read: it is a 500 until the runs that they made have begun.
     """
@@ -188,39 +189,42 @@ def asked_for(airflow: Served) -> list[Any]:
     return list(runs)
 
 
-def test_a_calm_pass_moves_the_lists_of_who_did_something_and_asks_for_no_night(
-    calm: Calm, shop: Shop
+def test_a_pass_with_few_events_refreshes_their_users_and_requests_no_retrain(
+    few_events: FewEvents, shop: Shop
 ) -> None:
-    (patch,) = calm.patches
+    (patch,) = few_events.patches
     assert patch["base"] == shop.lines("publication")[-1]["publication_id"]
-    rows = [pl.col(c.USER_ID).is_in(calm.did), ~pl.col(c.USER_ID).is_in(calm.did)]
+    rows = [pl.col(c.USER_ID).is_in(few_events.active), ~pl.col(c.USER_ID).is_in(few_events.active)]
     for others, before, after in zip(
-        (False, True), map(calm.before.filter, rows), map(calm.after.filter, rows), strict=True
+        (False, True),
+        map(few_events.before.filter, rows),
+        map(few_events.after.filter, rows),
+        strict=True,
     ):
         assert before.equals(after) is others
-    assert calm.busy["request_retrain"] == "skipped"
-    assert calm.idle["announce_events"] == "skipped"
-    assert calm.asked == []
-    assert calm.upkeep["state"] == "success"
+    assert few_events.busy["request_retrain"] == "skipped"
+    assert few_events.idle["announce_events"] == "skipped"
+    assert few_events.requested == []
+    assert few_events.maintenance["state"] == "success"
 
 
 @pytest.fixture(scope="module")
-def announced(shop: Shop, airflow: Served, calm: Calm) -> Any:
-    """A file lands, a pass takes it in: the night that the asset's event starts."""
-    assert calm.asked == []
+def announced(shop: Shop, airflow: Served, few_events: FewEvents) -> Any:
+    """The nightly run that the asset's event starts, after a pass ingested a file."""
+    assert few_events.requested == []
     shop.land(2)
     # Its own pass may be due just now, and take the file before this one does.
     taken = airflow.end(FEEDBACK, airflow.trigger(FEEDBACK))
     assert taken["state"] == "success"
 
     return airflow.wait(
-        lambda: next(iter(asked_for(airflow)), None), lambda: "night that an event started"
+        lambda: next(iter(requested_runs(airflow)), None), lambda: "night that an event started"
     )
 
 
 @pytest.fixture(scope="module")
 def answered(shop: Shop, airflow: Served, announced: Any) -> Night:
-    """The night that the asset started, whose question somebody answers."""
+    """The run that the asset started, after a user answered its review."""
     before = lists(shop.ws, None)
     run_id = announced["dag_run_id"]
     question = airflow.question(NIGHTLY, run_id)
@@ -231,7 +235,7 @@ def answered(shop: Shop, airflow: Served, announced: Any) -> Night:
     return Night(question, run, states, before, lists(shop.ws, None))
 
 
-def test_what_lands_asks_for_a_night_through_the_asset(
+def test_a_pass_with_many_events_requests_a_retrain_through_the_asset(
     airflow: Served, announced: Any, answered: Night, shop: Shop
 ) -> None:
     (event,) = airflow.events(NIGHTLY, announced["dag_run_id"])
@@ -241,20 +245,20 @@ def test_what_lands_asks_for_a_night_through_the_asset(
     assert answered.run["logical_date"] is None
     newest = shop.lines("decision")[-1]
     assert newest["as_of"] == format_instant(parse_instant(answered.run["run_after"]))
-    asked = read_policy(shop.ws.run(newest["run_id"]))
-    assert asked is not None and asked.reason.startswith("retrain requested: ")
+    requested = read_policy(shop.ws.run(newest["run_id"]))
+    assert requested is not None and requested.reason.startswith("retrain requested: ")
 
 
-def test_a_persons_yes_switches_and_the_lists_go_live(answered: Night, shop: Shop) -> None:
+def test_a_users_answer_switches_and_the_lists_go_live(answered: Night, shop: Shop) -> None:
     assert answered.run["state"] == "success"
     assert set(answered.states.values()) == {"success"}
     assert answered.states["accept"] == "success"
-    (word,) = shop.lines("override")
-    assert (word["kind"], word["recipe"]) == ("switch", "als")
-    # Nobody signs in to the Airflow of `make ui`.
-    assert (word["by"], word["reason"]) == ("Anonymous", "answered in Airflow")
+    (override,) = shop.lines("override")
+    assert (override["kind"], override["recipe"]) == ("switch", "als")
+    # The Airflow of `make ui` has no login.
+    assert (override["by"], override["reason"]) == ("Anonymous", "answered in Airflow")
     published = shop.lines("publication")[-1]
-    assert (published["name"], published["run_id"]) == ("als", word["run_id"])
+    assert (published["name"], published["run_id"]) == ("als", override["run_id"])
     assert live_publication(shop.ws)["publication_id"] == published["publication_id"]
 
 

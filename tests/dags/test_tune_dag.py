@@ -1,4 +1,4 @@
-"""A search and upkeep through their DAGs, in one process, against Airflow's own database."""
+"""A search and maintenance through their DAGs, in one process, on Airflow's own database."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ def ended(root: Path) -> dict[str, Any]:
     return summaries
 
 
-def test_what_is_found_is_a_candidate_and_shown(ended: dict[str, Any], root: Path) -> None:
+def test_a_better_recipe_becomes_a_candidate_and_is_mirrored(
+    ended: dict[str, Any], root: Path
+) -> None:
     found = ended["found"]
 
     assert found["states"] == {"search": "success", "mirror": "success"}
@@ -50,16 +52,16 @@ def test_what_is_found_is_a_candidate_and_shown(ended: dict[str, Any], root: Pat
 
 
 @pytest.mark.parametrize("bad", ["too long", "no such recipe"])
-def test_what_cannot_be_done_is_red_and_changes_nothing(bad: str, ended: dict[str, Any]) -> None:
+def test_an_invalid_search_is_red_and_changes_nothing(bad: str, ended: dict[str, Any]) -> None:
     assert not ended[bad]["succeeded"]
     assert ended[bad]["states"] == {"search": "failed", "mirror": "upstream_failed"}
     assert ended[bad]["candidates"] == ended["found"]["candidates"]
 
 
-def test_upkeep_looks_after_every_store(ended: dict[str, Any]) -> None:
-    upkeep = ended["upkeep"]
+def test_maintenance_compacts_every_store(ended: dict[str, Any]) -> None:
+    maintenance = ended["maintenance"]
 
-    assert upkeep["states"] == {"gc": "success"}
-    assert upkeep["result"]["left"] == {}
-    [batches] = [table for table in upkeep["result"]["tables"] if table["table"] == "batches"]
+    assert maintenance["states"] == {"gc": "success"}
+    assert maintenance["result"]["left"] == {}
+    [batches] = [table for table in maintenance["result"]["tables"] if table["table"] == "batches"]
     assert (batches["before"], batches["after"]) == (2, 1)

@@ -1,4 +1,4 @@
-"""Runs searches, then upkeep, through their DAGs; prints how each ended, for `test_tune_dag`."""
+"""Runs searches, then maintenance, through their DAGs; prints their results for `test_tune_dag`."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def main(root: Path) -> None:
         for name, given in (
             ("found", conf),
             ("too long", {**conf, "budget": "2h"}),
-            ("no such recipe", {**conf, "recipe": "nobody"}),
+            ("no such recipe", {**conf, "recipe": "missing"}),
         ):
             ended[name] = _summary(airflow.run("tune", given, result_task="search"), home)
-        ended["upkeep"] = _summary(airflow.run("maintenance", {}, result_task="gc"), home)
+        ended["maintenance"] = _summary(airflow.run("maintenance", {}, result_task="gc"), home)
     print(json.dumps(ended))
 
 

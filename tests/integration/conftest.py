@@ -1,20 +1,52 @@
 from __future__ import annotations
 
+import fcntl
+import os
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline.steps.feedback.feedback import feedback
+from pipeline.steps.nightly.gate import Decided
 from pipeline.steps.nightly.nightly import NightResult, nightly
 from pipeline.stores.registry.connection import create
 from pipeline.workspace.workspace import Workspace
+from tests.deciding import decide
 from tests.worlds import CONFIG, NIGHTS, catalogue, copy_of, land, purchases
 
 Make = Callable[[Path, str], Workspace]
 OneNight = tuple[Path, NightResult]
 TwoNights = tuple[Path, NightResult, NightResult]
+Once = Callable[[str, Callable[[Path], Any]], tuple[Path, Any]]
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Make a workspace once for all workers of pytest-xdist, and give each a copy of its own.
+
+    Takes a name and a function that makes the workspace at a path and returns what tests need
+    beside it; returns the path of the copy, and that. No worker ever opens the original: another
+    one may copy it at any time.
+    """
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+    def make_once(name: str, make: Callable[[Path], Any]) -> tuple[Path, Any]:
+        original, made = shared / f"{name}-original", shared / f"{name}.pickle"
+        with (shared / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not made.exists():
+                shutil.rmtree(original, ignore_errors=True)  # of a worker that died half-way
+                result = make(original)
+                made.write_bytes(pickle.dumps(result))
+        copy = copy_of(original, tmp_path_factory.mktemp(name) / "home")
+        return copy, pickle.loads(made.read_bytes())
+
+    return make_once
 
 
 @pytest.fixture(scope="session")
@@ -39,21 +71,51 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Make:
 
 
 @pytest.fixture(scope="session")
-def one_night(tmp_path_factory: pytest.TempPathFactory, workspace: Make) -> OneNight:
-    """A workspace after its first night; it is copied by those who change it."""
-    home = tmp_path_factory.mktemp("one-night") / "home"
-    ws = workspace(home, CONFIG)
-    catalogue(home)
-    land(home, purchases(), NIGHTS[0])
-    assert feedback(ws, NIGHTS[0]).accepted > 5000
-    return home, nightly(ws, NIGHTS[0])
+def one_night(once: Once, workspace: Make) -> OneNight:
+    """A workspace after its first night; a test that changes it takes a copy."""
+
+    def make(home: Path) -> NightResult:
+        ws = workspace(home, CONFIG)
+        catalogue(home)
+        land(home, purchases(), NIGHTS[0])
+        assert feedback(ws, NIGHTS[0]).accepted > 5000
+        return nightly(ws, NIGHTS[0])
+
+    return once("one-night", make)
 
 
 @pytest.fixture(scope="session")
-def two_nights(tmp_path_factory: pytest.TempPathFactory, one_night: OneNight) -> TwoNights:
+def two_nights(once: Once, one_night: OneNight) -> TwoNights:
     """The same one, two weeks and a night later."""
-    home = copy_of(one_night[0], tmp_path_factory.mktemp("two-nights") / "home")
-    ws = Workspace.open(home)
-    land(home, purchases(), NIGHTS[1], NIGHTS[0])
-    feedback(ws, NIGHTS[1])
-    return home, one_night[1], nightly(ws, NIGHTS[1])
+
+    def make(home: Path) -> NightResult:
+        ws = Workspace.open(copy_of(one_night[0], home))
+        land(home, purchases(), NIGHTS[1], NIGHTS[0])
+        feedback(ws, NIGHTS[1])
+        return nightly(ws, NIGHTS[1])
+
+    home, second = once("two-nights", make)
+    return home, one_night[1], second
+
+
+@pytest.fixture(scope="session")
+def third_landed(once: Once, two_nights: TwoNights) -> Path:
+    """Another two weeks later: the events of the third night are in the lake."""
+
+    def make(home: Path) -> None:
+        ws = Workspace.open(copy_of(two_nights[0], home))
+        land(home, purchases(), NIGHTS[2], NIGHTS[1])
+        feedback(ws, NIGHTS[2])
+
+    return once("third-landed", make)[0]
+
+
+@pytest.fixture(scope="session")
+def third_decided(once: Once, third_landed: Path) -> tuple[Path, str, Decided]:
+    """The third night has come to its decision: its run, and what was decided."""
+
+    def make(home: Path) -> tuple[str, Decided]:
+        return decide(Workspace.open(copy_of(third_landed, home)), NIGHTS[2])
+
+    home, (run_id, decided) = once("third-decided", make)
+    return home, run_id, decided

@@ -69,7 +69,7 @@ def refused(done, code, *parts):
 def home(tmp_path_factory):
     """A small shop after one night, made through the command line alone."""
     home = tmp_path_factory.mktemp("cli") / "a shop"
-    assert process("init", home).returncode == 0
+    assert nightjar("init", home).returncode == 0
     (home / "nightjar.toml").write_text(CONFIG)
     catalogue(home, 80)
     land(home, purchases(users=260, items=80, days=75), NIGHTS[0])
@@ -139,7 +139,7 @@ def test_where_to_write_is_looked_at_before_the_work(tmp_path, command):
 
 
 def test_a_naive_instant(home):
-    refused(process("nightly", "--as-of", "2024-03-11T09:00:00", home=home), 2, "no time zone")
+    refused(nightjar("nightly", "--as-of", "2024-03-11T09:00:00", home=home), 2, "no time zone")
 
 
 def test_no_instant(home):

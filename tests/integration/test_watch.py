@@ -283,6 +283,7 @@ def test_the_first_night_has_no_answers_and_a_reference_that_is_enough(one_night
     [
         ["attribution", "--to", "2999-01-01T00:00:00Z"],
         ["drift", "--at", "2999-01-01T00:00:00Z"],
+        ["fold-in", "--at", "2999-01-01T00:00:00Z"],
         ["policy", "--at", "2999-01-01T00:00:00Z"],
         ["backtest", "--from", "2024-01-01T00:00:00Z", "--to", "2999-01-01T00:00:00Z"],
         ["nightly", "--as-of", "2999-01-01T00:00:00Z"],

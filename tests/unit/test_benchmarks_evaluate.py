@@ -58,15 +58,15 @@ def asked(folder: Path, told: dict[str, float]) -> list[evaluate.Row]:
 def test_peers_that_say_the_same_are_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluate, "__file__", str(tmp_path / "evaluate.py"))
     lists, truth, _ = small()
-    told = evaluate.ours(lists, truth)
+    told = evaluate.mean_metrics(lists, truth)
     by_size = evaluate.divided_by_size(lists, truth)
     assert set(by_size) == {"map@10", "map@20"} and by_size["map@10"] < told["map@10"]
     rows = {row.what: row for row in asked(tmp_path, told | by_size)}
     assert rows["RecTools"].seconds == 0.5
     assert rows["RecTools"].ratio is not None and rows["RecTools"].ratio > 1
-    assert rows["ours"].ratio is None
-    assert {"ranx", "ranx, from frames", "ours: intervals of 1,000 draws"} <= set(rows)
-    with pytest.raises(evaluate.DifferentError, match=r"map@10: ours is .*, theirs"):
+    assert rows["Nightjar"].ratio is None
+    assert {"ranx", "ranx, from frames", "Nightjar: intervals of 1,000 draws"} <= set(rows)
+    with pytest.raises(evaluate.DifferentError, match=r"map@10: Nightjar has .*, the peer"):
         asked(tmp_path, told)
 
 
@@ -79,12 +79,12 @@ def test_without_peers_it_says_what_it_needs(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 1 and done.stdout == ""
-    assert done.stderr.startswith(f"there is no {tmp_path / 'none'}: the peers need")
+    assert done.stderr.startswith(f"{tmp_path / 'none'} does not exist: the peers need")
     assert "tests/golden/make.py" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_data_that_are_not_there_are_named(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match=r"there is no .*train\.parquet; name the folder"):
+    with pytest.raises(SystemExit, match=r"train\.parquet does not exist; give the folder"):
         evaluate.judged(tmp_path)
 
 

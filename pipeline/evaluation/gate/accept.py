@@ -64,7 +64,8 @@ def accept(
         causes = "; ".join(rule.sentence for rule in barred[:3]) or "the champion has no evaluation"
         raise GateError(
             "accept.not_evaluated",
-            f"a run without evidence, or with data that failed a check, cannot be accepted: {causes}",
+            "a run without evidence, or with data that failed a check, cannot be accepted: "
+            f"{causes}",
         )
     note = f"accepted by {by}: {reason}"
     if decision.inconclusive is None or recipe == decision.recipe:

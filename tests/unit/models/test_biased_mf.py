@@ -124,9 +124,3 @@ def test_without_a_rating_it_says_so_in_one_sentence(rating):
     history = window([("a", "x", 3, rating), ("b", "x", 3, rating)])
     with raises("model.no_ratings"):
         BiasedMf().train(history)
-
-
-def test_progress_is_told_round_by_round():
-    told = []
-    BiasedMf(factors=2, iterations=3).train(window(random_ratings()), progress=told.append)
-    assert told == [f"biased_mf: iteration {n} of 3" for n in (1, 2, 3)]

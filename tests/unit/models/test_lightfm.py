@@ -2,25 +2,17 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 
 import numpy as np
-import polars as pl
 import pytest
-import scipy.sparse as sp
 
-from pipeline import columns as c
-from pipeline.data.feature_matrix import ColdItems, FeatureMatrix
-from pipeline.data.matrix import WEIGHT, History, build_history
-from pipeline.errors import ConfigError
-from pipeline.models import families
+from pipeline.data.matrix import History
 from pipeline.models.lightfm import LightFm
 from pipeline.models.ridge import Ridge
 from pipeline.models.topk import top_k
 from tests.raising import raises
+from tests.windows import described, grouped, strangers, with_groups
 
-END = datetime(2024, 3, 1, tzinfo=UTC)
-GROUPS, SIZE = 3, 10
 RECIPE = LightFm(factors=8, iterations=20, half_life_days=None)
 
 
@@ -28,61 +20,6 @@ RECIPE = LightFm(factors=8, iterations=20, half_life_days=None)
 def _library(request):
     if "without_the_library" not in request.node.name:
         pytest.importorskip("lightfm")
-
-
-def described(rows, width: int = GROUPS) -> FeatureMatrix:
-    indptr = np.cumsum([0, *(len(row) for row in rows)])
-    indices = np.array([column for row in rows for column in row], np.int32)
-    cells = sp.csr_matrix((np.ones(len(indices), np.float32), indices, indptr), (len(rows), width))
-    return FeatureMatrix(np.array([f"f={n}" for n in range(width)]), cells)
-
-
-def window(dislikes: bool = False) -> History:
-    """Three groups of users and items; everybody has most items of their group."""
-    rng = np.random.default_rng(0)
-    rows = []
-    for group in range(GROUPS):
-        for n in range(SIZE):
-            for other in range(GROUPS):
-                for m in range(SIZE):
-                    if group == other and rng.random() < 0.8:
-                        rows.append((f"u{group}{n}", f"i{other}{m}", 1.0))
-                    elif dislikes and group != other and rng.random() < 0.3:
-                        rows.append((f"u{group}{n}", f"i{other}{m}", 0.0))
-    frame = pl.DataFrame(
-        [(user, item, END - timedelta(days=1), weight) for user, item, weight in rows],
-        schema={
-            c.USER_ID: pl.String(),
-            c.ITEM_ID: pl.String(),
-            c.TIMESTAMP: c.INSTANT,
-            WEIGHT: pl.Float32(),
-        },
-        orient="row",
-    )
-    return build_history(frame, END)
-
-
-def known(history: History) -> History:
-    """The window with the groups of items and users as features, and a new item of each group."""
-    return replace(
-        history,
-        item_features=described([[int(item[1])] for item in history.item_ids.tolist()]),
-        user_features=described([[int(user[1])] for user in history.user_ids.tolist()]),
-        cold_items=ColdItems(np.array(["a0", "i1new", "z2"]), described([[0], [1], [2]])),
-    )
-
-
-def strangers(history: History, tastes) -> History:
-    return History(
-        user_ids=np.array([f"new{n}" for n in range(len(tastes))]),
-        item_ids=history.item_ids,
-        indptr=np.zeros(len(tastes) + 1, np.int64),
-        item=np.zeros(0, np.int32),
-        timestamp_us=np.zeros(0, np.int64),
-        weight=np.zeros(0, np.float32),
-        end=history.end,
-        user_features=described(tastes),
-    )
 
 
 def own_group(scorer, history: History) -> float:
@@ -95,13 +32,13 @@ def own_group(scorer, history: History) -> float:
 
 @pytest.mark.parametrize("loss", ["warp", "bpr"])
 def test_it_learns_groups_from_events_alone(loss):
-    history = window()
+    history = grouped()
     scorer = RECIPE.model_copy(update={"loss": loss}).train(history)
     assert own_group(scorer, history) > 0.95
 
 
 def test_logistic_learns_from_what_was_not_liked():
-    history = window(dislikes=True)
+    history = grouped(dislikes=True)
     recipe = RECIPE.model_copy(update={"loss": "logistic", "iterations": 40})
     assert own_group(recipe.train(history), history) > 0.9
 
@@ -116,7 +53,7 @@ def test_the_scores_are_those_of_the_library(monkeypatch):
         return fit(self, *arguments, **named)
 
     monkeypatch.setattr(LightFM, "fit_partial", kept)
-    history = replace(known(window()), cold_items=None)
+    history = with_groups(grouped(), cold_items=False)
     scores = RECIPE.train(history).score(history)
     model, (_, of_users, of_items, _) = made[-1]
     assert len(made) == RECIPE.iterations
@@ -131,44 +68,8 @@ def test_the_scores_are_those_of_the_library(monkeypatch):
     assert np.abs(scores.items[:, -1]).max() > 0.01
 
 
-def test_a_new_item_and_a_new_user_are_answered_for_by_features():
-    history = known(window())
-    scorer = RECIPE.train(history)
-    assert scorer.item_ids.tolist() == sorted([*history.item_ids.tolist(), "a0", "i1new", "z2"])
-    longer = history.reindex_items(scorer.item_ids)
-    new = np.isin(scorer.item_ids, ["a0", "i1new", "z2"])
-    lists = top_k(scorer.score(longer), 1, allowed=new)
-    firsts = scorer.item_ids[lists.item].tolist()
-    kinds = {"0": "a0", "1": "i1new", "2": "z2"}
-    assert firsts == [kinds[user[1]] for user in history.user_ids.tolist()]
-    found = top_k(scorer.score(strangers(longer, [[0], [2]])), 5)
-    assert {item[1] for item in scorer.item_ids[found.of(0)].tolist()} == {"0"}
-    assert {item[1] for item in scorer.item_ids[found.of(1)].tolist()} <= {"2"}
-
-
-def test_who_is_neither_known_nor_described_is_refused():
-    history = known(window())
-    scorer = RECIPE.train(history)
-    longer = history.reindex_items(scorer.item_ids)
-    with pytest.raises(KeyError, match="1 users not known"):
-        scorer.score(strangers(longer, [[0], []]))
-    with pytest.raises(KeyError, match="cannot"):
-        scorer.fold_in(longer)
-
-
-def test_features_of_no_items_and_no_users_change_nothing():
-    history = window()
-    blank = replace(
-        history,
-        item_features=described([[]] * history.n_items),
-        user_features=described([[]] * history.n_users),
-    )
-    one, other = RECIPE.train(history), RECIPE.train(blank)
-    np.testing.assert_array_equal(one.user_factors, other.user_factors)
-
-
 def test_an_item_of_which_nothing_is_known_is_learnt_from_its_events():
-    history = known(window())
+    history = with_groups(grouped())
     rows = [[int(item[1])] for item in history.item_ids.tolist()]
     rows[0] = []
     scorer = RECIPE.train(replace(history, item_features=described(rows), cold_items=None))
@@ -176,15 +77,15 @@ def test_an_item_of_which_nothing_is_known_is_learnt_from_its_events():
     scores = scorer.score(history)
     liked = scores.users @ scores.items[:2].T
     fans = np.char.startswith(history.user_ids, "u" + history.item_ids[0][1])
-    blank, described_one = liked[fans].mean(axis=0) - liked[~fans].mean(axis=0)
-    assert blank > 0.3 * described_one > 0
+    blank, with_featuresone = liked[fans].mean(axis=0) - liked[~fans].mean(axis=0)
+    assert blank > 0.3 * with_featuresone > 0
 
 
 def test_a_row_of_features_weighs_the_same_however_large_its_cells():
     def louder(known):
         return None if known is None else replace(known, cells=known.cells * np.float32(4))
 
-    history = replace(known(window()), cold_items=None)
+    history = with_groups(grouped(), cold_items=False)
     loud = replace(
         history,
         item_features=louder(history.item_features),
@@ -200,16 +101,8 @@ def test_a_row_of_features_weighs_the_same_however_large_its_cells():
     assert scores[0] == scores[1]
 
 
-def test_one_thread_gives_the_same_bytes_and_the_salt_others():
-    history = known(window())
-    one, other, salted = (RECIPE.train(history, replicate=salt).arrays() for salt in (0, 0, 1))
-    assert all(one[name].tobytes() == other[name].tobytes() for name in one)
-    assert one["item_factors"].tobytes() != salted["item_factors"].tobytes()
-    assert not RECIPE.capabilities.deterministic
-
-
 def test_an_example_weighs_its_confidence():
-    history = window()
+    history = grouped()
     heavy = history.weight.copy()
     heavy[history.indptr[0]] = 50.0
     one, other = RECIPE.train(history), RECIPE.train(replace(history, weight=heavy))
@@ -219,34 +112,19 @@ def test_an_example_weighs_its_confidence():
 
 
 def test_whoever_took_everything_back_gets_no_list():
-    history = window()
+    history = grouped()
     weight = history.weight.copy()
     weight[: history.indptr[1]] = 0.0
     bare = replace(history, weight=weight)
     lists = top_k(RECIPE.train(bare).score(bare), 5)
     assert lists.counts.tolist() == [0] + [5] * (history.n_users - 1)
-    described_ = replace(known(bare), cold_items=None)
-    lists = top_k(RECIPE.train(described_).score(described_), 5)
+    with_features = with_groups(bare, cold_items=False)
+    lists = top_k(RECIPE.train(with_features).score(with_features), 5)
     assert lists.counts.tolist() == [5] * history.n_users
 
 
-def test_its_arrays_bring_back_the_same_lists():
-    history = known(window())
-    scorer = RECIPE.train(history)
-    arrays = scorer.arrays()
-    assert all(array.dtype != object for array in arrays.values())
-    again = families.load("lightfm", arrays)
-    longer = history.reindex_items(scorer.item_ids)
-    for some in (longer, strangers(longer, [[1]])):
-        one, other = (top_k(each.score(some), 10) for each in (scorer, again))
-        assert (one.item.tobytes(), one.score.tobytes()) == (
-            other.item.tobytes(),
-            other.score.tobytes(),
-        )
-
-
 def test_it_can_be_the_base_of_ridge():
-    history = known(window())
+    history = with_groups(grouped())
     scorer = Ridge(factors_of=RECIPE).train(history)
     longer = history.reindex_items(scorer.item_ids)
     some, new = longer.take(np.array([25, 3])), strangers(longer, [[2], []])
@@ -266,16 +144,10 @@ def test_it_can_be_the_base_of_ridge():
         scorer.score(replace(some, user_ids=np.array(["x", "y"]), user_features=None))
 
 
-def test_a_step_too_long_is_told():
-    recipe = RECIPE.model_copy(update={"learning_rate": 1e30})
-    with pytest.raises(ConfigError, match=r"lower learning_rate \(1e\+30\)"):
-        recipe.train(window())
-
-
 def test_without_the_library_it_says_what_to_do(monkeypatch):
     monkeypatch.setitem(sys.modules, "lightfm", None)
     with raises("extra.lightfm_missing"):
-        RECIPE.train(window())
+        RECIPE.train(grouped())
 
 
 def test_more_threads_are_the_same_recipe():

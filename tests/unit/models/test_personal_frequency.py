@@ -1,34 +1,12 @@
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-
 import numpy as np
-import polars as pl
 import pytest
 
-from pipeline import columns as c
-from pipeline.data.matrix import WEIGHT, build_history
 from pipeline.models.personal_frequency import PersonalFrequency
 from pipeline.models.popularity import DecayedPopularity, Popularity, item_popularity
 from pipeline.models.topk import top_k
-
-END = datetime(2026, 3, 1, tzinfo=UTC)
-
-
-def window(rows):
-    return build_history(
-        pl.DataFrame(
-            [(u, i, END - timedelta(days=days), weight) for u, i, days, weight in rows],
-            schema={
-                c.USER_ID: pl.String(),
-                c.ITEM_ID: pl.String(),
-                c.TIMESTAMP: c.INSTANT,
-                WEIGHT: pl.Float32(),
-            },
-            orient="row",
-        ),
-        END,
-    )
+from tests.windows import window
 
 
 def random_rows(seed):
@@ -87,30 +65,3 @@ def test_own_items_come_first_in_the_order_of_decayed_counts(seed):
         # Nearer than a thousandth, popularity may decide.
         assert (np.diff(own[user, listed[:mine]]) <= 1e-3 * own[user, listed[:mine]].min()).all()
         assert (np.diff(popularity[listed[mine:]]) <= 0).all()
-
-
-def test_a_faint_own_item_stands_before_the_most_popular():
-    rows = [(f"u{n}", "hit", 1, 1.0) for n in range(3000)] + [("me", "old", 2000, 1.0)]
-    history = window([*rows, ("me", "loved", 100, 4.0)])
-    scores = PersonalFrequency(half_life_days=30).train(history).score(history)
-    me = history.user_ids.tolist().index("me")
-    assert history.item_ids[top_k(scores, 3).of(me)].tolist() == ["loved", "old", "hit"]
-
-
-def test_equal_own_counts_are_told_apart_by_popularity():
-    rows = [("me", "a", 10, 1.0), ("me", "b", 10, 1.0), ("you", "b", 1, 1.0)]
-    history = window(rows)
-    scores = PersonalFrequency().train(history).score(history)
-    assert history.item_ids[top_k(scores, 2).of(0)].tolist() == ["b", "a"]
-
-
-def test_who_has_nothing_gets_what_is_popular():
-    history = window([("a", "x", 10, 1.0), ("b", "x", 10, 1.0), ("b", "y", 5, 1.0)])
-    scorer = PersonalFrequency().train(history)
-    lists = top_k(scorer.score(history), 2)
-    assert history.item_ids[lists.of(0)].tolist() == ["x", "y"]
-    gone = window(
-        [*[("a", "x", 9, 1.0), ("a", "x", 8, -1.0)], ("b", "x", 9, 1.0), ("b", "y", 5, 1)]
-    )
-    lists = top_k(PersonalFrequency().train(gone).score(gone), 2)
-    assert gone.item_ids[lists.of(0)].tolist() == ["y", "x"]

@@ -1,45 +1,25 @@
 from __future__ import annotations
 
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import numpy as np
-import polars as pl
 import pytest
 from threadpoolctl import threadpool_limits
 
-from pipeline import columns as c
-from pipeline.data.matrix import WEIGHT, build_history
 from pipeline.errors import ResourceError
 from pipeline.models.families import load
 from pipeline.models.personal_frequency import PersonalFrequency
 from pipeline.models.repeat_purchase import recipe as recipes
 from pipeline.models.repeat_purchase.booster import EXAMPLES_A_TREE, grow
-from pipeline.models.repeat_purchase.features import FEATURES, ITEM_FEATURES, item_table, table
+from pipeline.models.repeat_purchase.features import FEATURES, item_table, table
 from pipeline.models.repeat_purchase.pairs import HALF_LIVES, US_PER_DAY, Events, answers, pairs_at
 from pipeline.models.repeat_purchase.recipe import RepeatPurchase
 from pipeline.models.topk import top_k
+from tests.windows import END, window
 
-END = datetime(2026, 3, 1, tzinfo=UTC)
 NOW = round(END.timestamp() * 1e6)
 BLOCK = 14
-
-
-def window(rows, end=END):
-    """Build from (user, item, days before END, weight)."""
-    return build_history(
-        pl.DataFrame(
-            [(u, i, END - timedelta(days=days), weight) for u, i, days, weight in rows],
-            schema={
-                c.USER_ID: pl.String(),
-                c.ITEM_ID: pl.String(),
-                c.TIMESTAMP: c.INSTANT,
-                WEIGHT: pl.Float32(),
-            },
-            orient="row",
-        ),
-        end,
-    )
 
 
 def random_rows(seed, events=300):
@@ -370,20 +350,6 @@ def test_only_users_who_came_are_learnt_from():
         )
         counts.append(len(again))
     assert counts[0] == counts[1] > 0
-
-
-def test_a_new_night_folds_in_from_a_part_of_the_people():
-    rows = shop(n_users=60)
-    history = window(rows)
-    scorer = RepeatPurchase(iterations=10).train(history)
-    some = np.arange(0, history.n_users, 7)
-    part, whole = (
-        scorer.fold_in(history.take(some)).sparse_bonus,
-        scorer.score(history).sparse_bonus,
-    )
-    assert part.nnz > 0
-    assert (part != whole[some]).nnz == 0
-    assert scorer.items.shape == (history.n_items, len(ITEM_FEATURES))
 
 
 @pytest.mark.parametrize("missing", ["not installed", "libgomp.so.1"])

@@ -1,81 +1,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 
 import numpy as np
-import polars as pl
 import pytest
 import scipy.sparse as sp
 from threadpoolctl import threadpool_limits
 
-from pipeline import columns as c
-from pipeline.data.feature_matrix import ColdItems, FeatureMatrix
-from pipeline.data.matrix import WEIGHT, History, build_history
+from pipeline.data.feature_matrix import FeatureMatrix
 from pipeline.models import families, feature_map
 from pipeline.models.als import Als
 from pipeline.models.feature_map import learn_map
 from pipeline.models.personal_frequency import PersonalFrequency
 from pipeline.models.ridge import Ridge
 from pipeline.models.selection import select_hyperparameters
-from pipeline.models.topk import top_k
 from tests.raising import raises
+from tests.windows import described, grouped, with_groups
 
-END = datetime(2024, 3, 1, tzinfo=UTC)
 BASE = Als(factors=4, regularization=0.1, iterations=10, half_life_days=None, device="cpu")
-GROUPS, SIZE = 3, 10
-
-
-def described(rows, width: int) -> FeatureMatrix:
-    """Rows of feature numbers."""
-    indptr = np.cumsum([0, *(len(row) for row in rows)])
-    indices = np.array([column for row in rows for column in row], np.int32)
-    cells = sp.csr_matrix((np.ones(len(indices), np.float32), indices, indptr), (len(rows), width))
-    return FeatureMatrix(np.array([f"f={n}" for n in range(width)]), cells)
-
-
-def window(others: bool = True, users: bool = False) -> History:
-    """Thirty items and thirty users in three groups; everybody has most items of their group."""
-    rng = np.random.default_rng(0)
-    rows = [
-        (f"u{group}{n}", f"i{group}{m}", END - timedelta(days=1), 1.0)
-        for group in range(GROUPS)
-        for n in range(SIZE)
-        for m in range(SIZE)
-        if rng.random() < 0.8
-    ]
-    schema = {
-        c.USER_ID: pl.String(),
-        c.ITEM_ID: pl.String(),
-        c.TIMESTAMP: c.INSTANT,
-        WEIGHT: pl.Float32(),
-    }
-    history = build_history(pl.DataFrame(rows, schema=schema, orient="row"), END)
-    groups = [[int(item[1])] for item in history.item_ids.tolist()]
-    # New items sort before, among and after the others; one for each group.
-    ids = np.array(["a0", "i1new", "z2"])
-    more = ColdItems(ids, described([[0], [1], [2]], GROUPS)) if others else None
-    tastes = described([[int(user[1])] for user in history.user_ids.tolist()], GROUPS)
-    return replace(
-        history,
-        item_features=described(groups, GROUPS),
-        cold_items=more,
-        user_features=tastes if users else None,
-    )
-
-
-def strangers(history: History, tastes) -> History:
-    """Users without an event, described by their taste."""
-    return History(
-        user_ids=np.array([f"new{n}" for n in range(len(tastes))]),
-        item_ids=history.item_ids,
-        indptr=np.zeros(len(tastes) + 1, np.int64),
-        item=np.zeros(0, np.int32),
-        timestamp_us=np.zeros(0, np.int64),
-        weight=np.zeros(0, np.float32),
-        end=history.end,
-        user_features=described(tastes, GROUPS),
-    )
 
 
 # --- the regression -----------------------------------------------------------------------------
@@ -168,23 +110,8 @@ def test_other_features_than_those_learnt_from_are_refused():
 # --- new items ----------------------------------------------------------------------------------
 
 
-def test_a_new_item_is_listed_for_those_who_like_its_kind():
-    history = window()
-    scorer = Ridge(factors_of=BASE).train(history)
-    assert scorer.item_ids.tolist() == sorted([*history.item_ids.tolist(), "a0", "i1new", "z2"])
-    longer = history.reindex_items(scorer.item_ids)
-    new = np.isin(scorer.item_ids, ["a0", "i1new", "z2"])
-    lists = top_k(scorer.score(longer), 3, allowed=new)
-    assert lists.counts.tolist() == [3] * history.n_users
-    for row, user in enumerate(history.user_ids.tolist()):
-        first = scorer.item_ids[lists.of(row)[0]]
-        assert first == {"0": "a0", "1": "i1new", "2": "z2"}[user[1]]
-    with pytest.raises(ValueError, match="catalogue"):
-        scorer.score(history)
-
-
 def test_items_that_people_have_keep_the_scores_of_the_base():
-    history = window()
+    history = with_groups(grouped(), users=False)
     base, scorer = BASE.train(history), Ridge(factors_of=BASE).train(history)
     theirs, ours = base.score(history), scorer.score(history.reindex_items(scorer.item_ids))
     kept = np.isin(scorer.item_ids, history.item_ids)
@@ -193,17 +120,13 @@ def test_items_that_people_have_keep_the_scores_of_the_base():
     assert ours.items[kept].tobytes() == theirs.items.tobytes()
 
 
-@pytest.mark.parametrize("lacking", ["item_features", "cold_items", "features"])
-def test_without_a_table_or_a_feature_it_is_its_base(lacking):
-    history = window()
+@pytest.mark.parametrize("lacking", ["item_features", "cold_items"])
+def test_without_a_table_it_is_its_base(lacking):
+    history = with_groups(grouped(), users=False)
     if lacking == "item_features":
         history = replace(history, item_features=None, cold_items=None)
-    elif lacking == "cold_items":
-        history = replace(history, cold_items=None)
     else:
-        history = replace(
-            history, item_features=described([[]] * history.n_items, GROUPS), cold_items=None
-        )
+        history = replace(history, cold_items=None)
     base, scorer = BASE.train(history), Ridge(factors_of=BASE).train(history)
     assert scorer.item_ids is history.item_ids
     for answer, theirs in (
@@ -215,7 +138,7 @@ def test_without_a_table_or_a_feature_it_is_its_base(lacking):
 
 
 def test_too_few_events_of_an_item_are_outweighed_by_its_features():
-    history = replace(window(), cold_items=None)
+    history = with_groups(grouped(), cold_items=False, users=False)
     few = np.flatnonzero(history.item_ids == "i03")
     # Item i03 is left to one user, of another group, who has it by mistake.
     keep = history.item != few[0]
@@ -247,7 +170,7 @@ def test_too_few_events_of_an_item_are_outweighed_by_its_features():
 
 
 def test_a_base_with_a_term_of_own_items_keeps_it_in_place():
-    history = window()
+    history = with_groups(grouped(), users=False)
     scorer = Ridge(factors_of=PersonalFrequency()).train(history)
     longer = history.reindex_items(scorer.item_ids)
     scores, theirs = scorer.score(longer), PersonalFrequency().train(history).score(history)
@@ -261,7 +184,7 @@ def test_a_base_with_a_term_of_own_items_keeps_it_in_place():
 
 
 def test_a_base_that_lists_new_items_itself_is_asked_for_the_old_ones_alone():
-    history = window()
+    history = with_groups(grouped(), users=False)
     scorer = Ridge(factors_of=Ridge(factors_of=BASE)).train(history)
     assert scorer.base.item_ids is history.item_ids
     assert len(scorer.item_ids) == history.n_items + 3
@@ -270,44 +193,17 @@ def test_a_base_that_lists_new_items_itself_is_asked_for_the_old_ones_alone():
 def test_a_base_without_factors_is_refused():
     knn = families.recipe_from({"family": "ridge", "factors_of": {"family": "item_knn"}})
     with raises("recipe.base_without_factors"):
-        knn.train(window())
-
-
-# --- new users ----------------------------------------------------------------------------------
-
-
-def test_a_new_user_is_answered_for_by_features_and_an_unknown_one_is_not():
-    history = replace(window(users=True), cold_items=None)
-    scorer = Ridge(factors_of=BASE).train(history)
-    lists = top_k(scorer.score(strangers(history, [[0], [2], []])), 5)
-    assert lists.counts.tolist() == [5, 5, 0]
-    for row, group in ((0, "i0"), (1, "i2")):
-        assert np.char.startswith(history.item_ids[lists.of(row)], group).all()
-    again = top_k(scorer.fold_in(strangers(history, [[0], [2], []])), 5)
-    assert again.item.tolist() == lists.item.tolist()
-    known = scorer.score(history)
-    assert known.users.tobytes() == BASE.train(history).score(history).users.tobytes()
+        knn.train(with_groups(grouped(), users=False))
 
 
 # --- files and settings -------------------------------------------------------------------------
 
 
-def test_its_arrays_are_plain_and_bring_back_the_same_lists():
-    history = window(users=True)
+def test_a_catalogue_that_base_and_scorer_share_is_stored_once():
+    history = with_groups(grouped())
     scorer = Ridge(factors_of=BASE).train(history)
-    arrays = scorer.arrays()
-    assert all(array.dtype != object for array in arrays.values())
-    again = families.load("ridge", arrays)
-    longer = history.reindex_items(scorer.item_ids)
-    people = strangers(longer, [[1], []])
-    for some in (longer, people):
-        one, other = (top_k(each.score(some), 10) for each in (scorer, again))
-        assert one.item.tobytes() == other.item.tobytes()
-        assert one.score.tobytes() == other.score.tobytes()
-    assert again.base.item_ids.tolist() == history.item_ids.tolist()
-    rebuilt = again.arrays()
-    assert rebuilt.keys() == arrays.keys()
-    # Where base and scorer share their catalogue it is stored once.
+    again = families.load("ridge", scorer.arrays())
+    assert again.base.item_ids.tolist() == history.item_ids.tolist() != again.item_ids.tolist()
     alone = Ridge(factors_of=BASE).train(replace(history, cold_items=None)).arrays()
     assert sum(array.tolist() == history.item_ids.tolist() for array in alone.values()) == 1
 
@@ -341,22 +237,8 @@ def test_it_settles_its_base_and_then_itself():
     assert Ridge(factors_of=BASE).hash != Ridge(factors_of=Als()).hash
 
 
-def test_another_device_of_a_part_is_the_same_recipe():
-    for dumped in (
-        {"family": "ridge", "factors_of": {"family": "als"}},
-        {"family": "blend", "parts": {"a": {"family": "als"}, "b": {"family": "popularity"}}},
-    ):
-        recipe = families.recipe_from(dumped)
-        (inner,) = (value for value in dumped.values() if isinstance(value, dict))
-        als = inner.get("a", inner)
-        als["device"] = "cuda"
-        assert families.recipe_from(dumped).hash == recipe.hash
-        als["alpha"] = 2.0
-        assert families.recipe_from(dumped).hash != recipe.hash
-
-
 def test_memory_knows_of_features_and_of_the_vectors_of_its_base():
-    history = window(users=True)
+    history = with_groups(grouped())
     bare = replace(history, item_features=None, cold_items=None, user_features=None)
     assert Ridge(factors_of=BASE).peak_bytes(bare) == BASE.peak_bytes(bare)
     two = families.recipe_from(
@@ -367,10 +249,10 @@ def test_memory_knows_of_features_and_of_the_vectors_of_its_base():
 
 
 def test_an_item_of_which_nothing_is_known_is_answered_for_by_its_events():
-    history = window(others=False)
+    history = with_groups(grouped(), cold_items=False, users=False)
     rows = [[int(item[1])] for item in history.item_ids.tolist()]
     rows[0] = []
-    history = replace(history, item_features=described(rows, GROUPS))
+    history = replace(history, item_features=described(rows))
     ours = Ridge(factors_of=BASE, min_users=1000).train(history).score(history).items
     theirs = BASE.train(history).score(history).items
     assert np.isfinite(ours).all()

@@ -1,17 +1,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
 
 import numpy as np
 import pytest
-from threadpoolctl import threadpool_limits
 
-from pipeline.errors import ConfigError
-from pipeline.models import families
 from pipeline.models.svd import Svd
 from pipeline.models.topk import top_k
-from tests.windows import END, pairs, random_history, shuffled
+from tests.windows import pairs, random_history
 
 SMALL = Svd(factors=6, oversampling=4)
 
@@ -59,29 +55,6 @@ def test_few_rounds_come_near():
     assert far[0].mean() > far[1].mean() > far[2].mean()
 
 
-def test_threads_change_no_bit():
-    # Large enough that BLAS shares its work out.
-    history = random_history(n_users=2000, n_items=900, events=60_000, tail=0.002)
-    recipe = SMALL.model_copy(update={"factors": 200})
-    with threadpool_limits(1):
-        single = recipe.train(history).arrays()
-    with threadpool_limits(2):
-        double = recipe.train(history).arrays()
-    assert all(single[name].tobytes() == double[name].tobytes() for name in single)
-
-
-def test_order_of_rows_and_pseudonyms_are_no_cause():
-    history = random_history()
-    other, order = shuffled(history)
-    one, two = SMALL.train(history), SMALL.train(other)
-    np.testing.assert_allclose(
-        scored(one, history)[order],
-        scored(two, other),
-        rtol=0,
-        atol=1e-4 * scored(one, history).max(),
-    )
-
-
 def test_who_else_joined_hardly_moves_a_list_and_dice_do():
     # No taste to be learnt: which directions are found is up to the projection.
     today = random_history(events=3000, n_items=200)
@@ -93,20 +66,6 @@ def test_who_else_joined_hardly_moves_a_list_and_dice_do():
     dice = top_k(SMALL.train(today, replicate=1).score(today), 10, exclude=today.seen)
     assert overlap(old, new) > 0.93
     assert overlap(old, dice) < 0.8
-
-
-@pytest.mark.parametrize(
-    "same_but",
-    [
-        pytest.param(lambda: random_history(scale=7.0), id="weights in another unit"),
-        pytest.param(lambda: random_history(end=END + timedelta(days=9)), id="days without events"),
-    ],
-)
-def test_what_scales_all_cells_changes_no_list(same_but):
-    history, other = random_history(), same_but()
-    one = top_k(SMALL.train(history).score(history), 10)
-    two = top_k(SMALL.train(other).score(other), 10)
-    assert overlap(one, two) > 0.999
 
 
 def test_without_smoothing_a_lonely_pair_is_a_direction_as_strong_as_any():
@@ -173,17 +132,3 @@ def test_ancient_events_stay_finite():
         replace(history, timestamp_us=at)
     )
     assert np.isfinite(scored(scorer, replace(history, timestamp_us=at))).all()
-
-
-def test_progress_tells_the_rounds():
-    told: list[str] = []
-    SMALL.train(random_history(), progress=told.append)
-    assert told == [f"svd: iteration {n} of 3" for n in (1, 2, 3)]
-
-
-@pytest.mark.parametrize(
-    ("field", "value"), [("factors", 0), ("iterations", 0), ("smoothing", -1), ("damping", -0.5)]
-)
-def test_what_makes_no_sense_is_refused(field, value):
-    with pytest.raises(ConfigError, match=field):
-        families.recipe_from({"family": "svd", field: value})

@@ -31,7 +31,11 @@ def test_nothing_that_is_the_same_is_a_cause():
             ": 3 are gone, as after",
         ),
         ({"rows": {"items": 10, "users": 0}}, CauseKind.ROWS, "have 0 rows instead of 100"),
-        ({"rows": {"events": 101, "items": 10, "users": 0}}, CauseKind.DATA, "have 101 rows instead of 100"),
+        (
+            {"rows": {"events": 101, "items": 10, "users": 0}},
+            CauseKind.DATA,
+            "have 101 rows instead of 100",
+        ),
         ({"trained_on": "cuda"}, CauseKind.DEVICE, "trained on cpu and now on cuda"),
         ({"commit": "b" * 40}, CauseKind.CODE, "was commit aaaaaaaaaaaa and is now bbbbbbbbbbbb"),
         (

@@ -325,11 +325,11 @@ def test_a_file_that_is_too_big_is_not_opened(tmp_path):
     assert len(sum_of(path, Limits())) == 64
 
 
-def test_a_child_that_dies_sets_the_file_aside(ws, monkeypatch):
-    monkeypatch.undo()
+def test_a_child_that_dies_sets_the_file_aside(tmp_path):
+    ws = workspace(tmp_path / "ws", f"{CONFIG}\n[ingest.limits]\nmax_memory_bytes = {256 << 20}\n")
     big = io.BytesIO()
     row = dict.fromkeys(("line", "customer", "sku", "n", "ordered"), "1")
-    pl.DataFrame(row | {"note": "a" * (400 << 20)}).write_parquet(big)
+    pl.DataFrame(row | {"note": "a" * (120 << 20)}).write_parquet(big)
     land(ws, "orders.parquet", big.getvalue())
     small = land(ws, "orders-2.csv", orders(ROW))
     result = feedback(ws, AT)
@@ -419,5 +419,7 @@ def test_a_file_of_too_many_bad_rows_is_set_aside_as_a_whole(ws):
     land(ws, "orders-2.csv", orders(*few, *many))
     result = feedback(Workspace.open(ws.home), AT)
     assert [one.status.value for one in result.outcomes] == ["taken", "set aside"]
-    assert result.problems == ("orders-2.csv: set aside: has more than 2 bad rows; correct the file",)
+    assert result.problems == (
+        "orders-2.csv: set aside: has more than 2 bad rows; correct the file",
+    )
     assert ws.lake.read("quarantine").height == 2

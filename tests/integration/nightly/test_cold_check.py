@@ -1,0 +1,133 @@
+"""The cold check of a night: churn, fold-in parity, and promotions that it stops."""
+
+import re
+
+import polars as pl
+import pytest
+
+from pipeline import columns as c
+from pipeline.base import format_instant, silent
+from pipeline.steps.diagnostics import churn as churned
+from pipeline.steps.diagnostics.churn import churn_metrics, measure
+from pipeline.steps.nightly import cold_check as cold_check_module
+from pipeline.steps.nightly.cold_check import cold_check
+from pipeline.steps.nightly.refit import refit
+from pipeline.steps.reporting.page_files import page_files
+from pipeline.workspace.artifacts import ChurnFile, MlflowFile, ParityFile, SeedNoise
+from pipeline.workspace.night import open_night
+from pipeline.workspace.workspace import Workspace
+from tests.integration.nightly.contents import labels, mlflow_metrics, page_of
+from tests.raising import raises
+from tests.worlds import NIGHTS, copy_of, purchases
+
+
+@pytest.fixture(scope="module")
+def third_refit(third_decided, tmp_path_factory):
+    """The third night after its refit."""
+    home, run_id, found = third_decided
+    assert found.kind == "refresh"
+    copied = copy_of(home, tmp_path_factory.mktemp("refit") / "home")
+    refit(Workspace.open(copied), run_id)
+    return copied, run_id
+
+
+@pytest.fixture
+def refitted(third_refit, tmp_path):
+    return Workspace.open(copy_of(third_refit[0], tmp_path / "home")), third_refit[1]
+
+
+def test_a_refresh_says_how_much_it_changed_for_people_who_did_nothing_and_why(shop):
+    home, first, second = shop
+    ws = Workspace.open(home)
+    assert ws.run(first.run_id).find(ChurnFile) is None
+    run = ws.run(second.run_id)
+    churn = run.read(ChurnFile)
+    assert churn.publication_id == first.publication_id
+    busy = purchases().filter(
+        pl.col("timestamp").is_between(
+            *(pl.lit(format_instant(one)) for one in NIGHTS[:2]), closed="left"
+        )
+    )
+    people = set(ws.vault.lookup([f"u{n}" for n in range(320)]).values())
+    people -= set(ws.vault.lookup(busy["user_id"].unique().to_list()).values())
+    assert churn.users == len(people) > 0
+    live, after = (
+        ws.lake.read("recommendations", where=pl.col(c.PUBLICATION_ID) == one.publication_id)
+        for one in (first, second)
+    )
+    was, now = (
+        set(
+            frame.filter(pl.col(c.USER_ID).is_in(people), pl.col(c.POSITION) <= 10)
+            .select(c.USER_ID, c.ITEM_ID)
+            .rows()
+        )
+        for frame in (live, after)
+    )
+    assert churn.at[10].overlap == pytest.approx(len(was & now) / len(was))
+    lost = churn.at[10].lost
+    assert set(lost) == {"stock", "data"}
+    assert sum(lost.values()) == pytest.approx(1 - churn.at[10].overlap)
+    assert churn.seed_noise.reason is None and 0 <= churn.seed_noise.rate < 1
+    logged = mlflow_metrics(ws, run.read(MlflowFile).run)
+    for name in ("overlap_at_10", "stock", "data", "seed_noise"):
+        assert f"churn.{name}" in logged
+    assert logged["churn.overlap_at_10"] == churn.at[10].overlap
+
+
+def test_a_promotion_says_how_near_fold_in_had_come_to_it(shop):
+    home, first, second = shop
+    ws = Workspace.open(home)
+    assert ws.run(first.run_id).find(ParityFile) is None  # nothing was live before
+    run = ws.run(second.run_id)
+    parity = run.read(ParityFile)
+    assert parity.users > 200 and parity.reason is None
+    assert 0.4 < parity.overlap < 0.999
+    lists = {name: run.frame("cold_check", name) for name in ("folded", "retrained")}
+    assert [frame[c.USER_ID].n_unique() for frame in lists.values()] == [parity.users] * 2
+    logged = mlflow_metrics(ws, run.read(MlflowFile).run)
+    assert logged["foldin.overlap_at_10"] == parity.overlap
+    files = page_files(run)
+    assert page_of(run).parity == ((NIGHTS[1], parity, None),)
+    assert "Fold-in compared with retraining" in files["page.html"].read_text()
+
+
+def test_dice_that_were_not_thrown_are_said_in_words(shop, monkeypatch):
+    ws = Workspace.open(shop[0])
+    night = open_night(ws, shop[2].run_id)
+    stored = night.run.read(ChurnFile)
+    with monkeypatch.context() as patched:
+        patched.setattr(churned, "_SEED", 0)  # what a recipe without randomness does
+        noise = SeedNoise(rate=0.0, reason="no seed noise")
+        assert measure(night, silent) == stored.model_copy(update={"seed_noise": noise})
+    monkeypatch.setattr(churned, "QUICK_SECONDS", 0.0)
+    noise = measure(night, silent).seed_noise
+    assert noise.rate is None and noise.reason.startswith("not measured: the refit took 0 s")
+    assert "churn.seed_noise" in churn_metrics(night.run)
+
+
+def test_before_lists_are_made_the_page_names_the_night_of_the_churn_it_shows(
+    refitted, third_decided
+):
+    home, run_id, _ = third_decided
+    at_the_gate = (Workspace.open(home).run(run_id).folder / "page.html").read_text()
+    titles = [text for text in labels(at_the_gate) if "without new events" in text]
+    assert len(titles) == 1 and titles[0].startswith(f"{NIGHTS[1].day} ")
+    ws, run_id = refitted
+    run = ws.run(run_id)
+    cold_check(ws, run_id)
+    page = (run.folder / "page.html").read_text()
+    titles = [text for text in labels(page) if "without new events" in text]
+    assert len(titles) == 1 and re.match(r"\d+ % of the entries stayed", titles[0])
+    assert [path.parent for path in run.folder.rglob("page.html")] == [run.folder]
+
+
+def test_a_promotion_that_the_cold_check_stops_is_told_as_blocked(refitted, monkeypatch):
+    ws, run_id = refitted
+    monkeypatch.setattr(cold_check_module, "MIN_OVERLAP", 1.1)  # more than any list can share
+    monkeypatch.setattr(cold_check_module, "_MIN_IDLE_USERS", 1)
+    for _ in range(2):  # a second attempt ends like the first
+        with raises("cold_check.failed"):
+            cold_check(ws, run_id)
+        page = (ws.run(run_id).folder / "page.html").read_text()
+        assert "the cold check stopped it" in page and "Blocked" in page
+        assert "goes live" not in page

@@ -1,0 +1,73 @@
+"""The publication of a night: lists, ledger, and runs that must not publish."""
+
+import json
+
+import polars as pl
+
+from pipeline import columns as c
+from pipeline.base import format_instant, plain
+from pipeline.steps.diagnostics.live_quality import live_history
+from pipeline.steps.feedback.feedback import feedback
+from pipeline.steps.lists import history, lists
+from pipeline.steps.nightly.nightly import nightly
+from pipeline.workspace.artifacts import LiveFile
+from pipeline.workspace.registry import registry
+from pipeline.workspace.workspace import Workspace
+from tests.integration.nightly.contents import outcome
+from tests.worlds import NIGHTS, land, purchases
+
+
+def test_lists_are_complete_honest_and_in_raw_ids(shop):
+    ws = Workspace.open(shop[0])
+    rows = lists(ws, None)
+    people = rows.filter(pl.col(c.USER_ID) != c.ANYONE)
+    assert people[c.USER_ID].n_unique() == 320
+    assert people.group_by(c.USER_ID).len()["len"].unique().to_list() == [20]
+    assert people[c.USER_ID].str.starts_with("u").all()
+    sold_out = {f"i{n}" for n in range(9, 160, 10)}
+    assert not set(rows[c.ITEM_ID]) & sold_out
+    bought = purchases().filter(pl.col("timestamp") < format_instant(NIGHTS[1]))
+    had = set(bought.select("user_id", "item_id").rows())
+    assert not had & set(people.select(c.USER_ID, c.ITEM_ID).rows())
+
+
+def test_a_stranger_gets_the_fallback_and_is_told_so(shop):
+    rows = lists(Workspace.open(shop[0]), ["u1", "never-seen"])
+    slots = dict(rows.select(c.USER_ID, c.SLOT).unique().rows())
+    assert slots == {"u1": "model", "never-seen": "fallback"}
+
+
+def test_the_ledger_tells_both_nights(shop):
+    entries = history(Workspace.open(shop[0]))
+    assert [(e.type, getattr(e, "kind", None)) for e in entries] == [
+        ("decision", "first"),
+        ("publication", None),
+        ("patch", None),  # what was done since was folded in before the second night
+        ("decision", "refresh"),
+        ("publication", None),
+    ]
+    text = json.dumps(plain(entries))
+    vault = Workspace.open(shop[0]).vault.lookup(["u1", "u2"])
+    assert not any(pseudonym in text for pseudonym in vault.values())
+
+
+def test_a_replay_moves_nothing(copy, shop):
+    before, scored = outcome(copy), live_history(copy)
+    replayed = nightly(copy, NIGHTS[1], recipes=["als"])
+    assert (replayed.status, replayed.decision) == ("replay", "refresh")
+    publications, shown, entries, _ = outcome(copy)
+    assert publications.equals(before[0])
+    assert shown.equals(before[1])
+    assert entries == before[2]
+    assert registry(copy).aliases() == {"champion": 2, "previous": 1}
+    assert copy.run(replayed.run_id).read(LiveFile).events == scored[0].events
+    assert live_history(copy) == scored
+
+
+def test_new_events_are_those_no_night_has_seen(copy):
+    result = feedback(copy, NIGHTS[1])
+    assert result.reason.startswith("no retrain: 0 new events")
+    land(copy.home, purchases(), NIGHTS[2], NIGHTS[1])
+    result = feedback(copy, NIGHTS[2])
+    assert f"{result.events:,} new events" in result.reason
+    assert result.events > 1000
