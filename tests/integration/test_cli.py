@@ -153,7 +153,7 @@ def test_an_as_of_before_all_data(home):
 
 def test_usage_errors_are_one_sentence(home):
     refused(nightjar("nightly", home=home), 2, "--as-of")
-    refused(nightjar("lists", home=home), 2, "name users or say --all")
+    refused(nightjar("lists", home=home), 2, "give either user ids or --all")
     refused(nightjar("gate", "--run", "nope", home=home), 2, "unknown run nope")
 
 

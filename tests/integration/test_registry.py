@@ -395,7 +395,7 @@ def test_the_version_answers_with_the_lists_of_the_scorer(
     assert len(expected) > 5 * N_USERS
     assert list(answer.itertuples(index=False, name=None)) == expected
     assert len(model.predict(pd.DataFrame({c.USER_ID: ["stranger"]}), params={"k": 2})) == 2
-    with pytest.raises(ValueError, match="k is 0"):
+    with pytest.raises(ValueError, match="not 0"):
         model.predict(pd.DataFrame({c.USER_ID: ["stranger"]}), params={"k": 0})
 
 
