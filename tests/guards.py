@@ -107,8 +107,8 @@ GUARDS: Final = (
     Guard(
         "a file that grows waits",
         "pipeline/steps/ingest/ingest.py",
-        "listed = landed(ws.home, taking.at - _STILL_WRITTEN)",
-        "listed = landed(ws.home, taking.at)",
+        "listed = landed(ws.home, current.at - _STILL_WRITTEN)",
+        "listed = landed(ws.home, current.at)",
         f"{_RACES}::test_a_file_that_still_grows_is_taken_when_it_is_whole",
     ),
     Guard(

@@ -263,6 +263,7 @@ def check_patch(publications: pl.DataFrame, patch: Mapping[str, Any]) -> None:
             "publish.base_replaced",
             f"patch {name} belongs to publication {base}, but the live publication is {instead}",
         )
+    # Generations of the live chain are consecutive: a gap is a patch that went live first.
     last = chain(publications, base).row(-1, named=True)
     if last[c.GENERATION] != patch[c.GENERATION] - 1:
         raise ConcurrencyError(

@@ -90,6 +90,7 @@ def recommend(
     under `columns.ANYONE` is for all other users.
     """
     own = people_lists(champion.score, fallback, history, rules)
+    # The fallback ignores histories: the list of one user without events is that of all others.
     nothing = _without_history(history)
     anyone = top_k(fallback.fold_in(nothing), rules.length, allowed=rules.allowed(history))
     rows = _rows(anyone, nothing.user_ids, history.item_ids, c.Slot.FALLBACK, rules.reasons[1])
@@ -218,6 +219,7 @@ def _rows(
     slot: c.Slot,
     reason: str,
 ) -> pl.DataFrame:
+    # Position in a list: the running number of the entry minus that of the first one.
     counts = np.diff(lists.indptr)
     position = np.arange(len(lists.item)) - np.repeat(lists.indptr[:-1], counts) + 1
     return pl.DataFrame(

@@ -179,6 +179,7 @@ def summary(ws: Workspace) -> DemoSummary:
 
 def _command(words: str, home: Path) -> str:
     """Return a command that can be pasted into a shell."""
+    # The script of this environment, which need not be on the user's PATH.
     program = Path(sys.executable).with_name("nightjar")
     return shlex.join([str(program), *words.split(), "--home", str(home)])
 
@@ -189,6 +190,7 @@ def _night_summary(ws: Workspace, run: Run) -> NightSummary:
     metric = metric_name(NDCG, night.config.recommend.length)
     metrics = {name: r.metrics for name, r in run.read(EvaluationFile).recipes.items()}
     baselines = [n for n in metrics if night.recipes[n].capabilities.baseline is not None]
+    # Without a champion the lifts are over the best baseline.
     against = night.champion_name or max(baselines, key=lambda name: metrics[name][metric])
     lifts = {row.name: row.lift for row in lift_rows(night, against, ())}
     rows = [

@@ -62,6 +62,7 @@ def _try(name: str, attempt: Callable[[], str]) -> HealthCheck:
 
 
 def _write(home: Path) -> str:
+    # Permission bits do not show a mount that is read-only.
     with tempfile.NamedTemporaryFile(dir=home):
         return "the workspace is writable"
 
@@ -72,7 +73,7 @@ def _lake(ws: Workspace) -> str:
 
 
 def _registry(ws: Workspace) -> str:
-    from pipeline.workspace.registry import registry
+    from pipeline.workspace.registry import registry  # imports MLflow, which takes seconds
 
     registry(ws).prepare()
     return "the store of MLflow is available"

@@ -162,7 +162,7 @@ DEVICE = Hostile(
     "a device",
     "device.csv",
     lambda path: os.mknod(path, 0o020600, os.makedev(1, 5)),
-    "is not a regular file",
+    "not a regular file",
 )
 REFUSED = (
     Hostile("a header of 10⁶ columns", "wide.csv", data(WIDE), "has 1,000,000 columns"),
@@ -199,12 +199,12 @@ REFUSED = (
     Hostile("a Parquet file whose footer is noise", "noise.parquet",
             data(b"PAR1" + b"\xff" * 4000 + struct.pack("<I", 4000) + b"PAR1"),
             "is not a Parquet file"),
-    Hostile("a symbolic link", "link.csv", link, "is a link; land the file itself"),
+    Hostile("a symbolic link", "link.csv", link, "is a link; links are not followed"),
     Hostile("a link to a folder", "link-to-folder.csv",
             lambda path: path.symlink_to(path.parents[1]), "is a link"),
     Hostile("a link to itself", "loop.csv", lambda path: path.symlink_to(path.name), "is a link"),
-    Hostile("a named pipe", "pipe.csv", os.mkfifo, "is not a regular file"),
-    Hostile("a socket", "socket.csv", bind, "is not a regular file"),
+    Hostile("a named pipe", "pipe.csv", os.mkfifo, "not a regular file"),
+    Hostile("a socket", "socket.csv", bind, "not a regular file"),
     DEVICE,
     Hostile("a name of 255 bytes, and nothing in it", f"{'n' * 251}.csv", data(b""), "is empty"),
     Hostile("folders in folders beyond what a path can name", "nest", nest, "cannot be listed",
@@ -288,7 +288,7 @@ BIG = (
             lambda path: repeated(path, line("n"), b'{"a": 1}\n' * (1 << 18), 16),
             "has more than 200,000 bad rows"),
     Hostile("a Parquet file with a value of 400 MB", "value.parquet",
-            one_value, "cannot be read within ingest.limits"),
+            one_value, "cannot be read within the limits"),
     Hostile("a Parquet file of 10 million equal rows", "rows.parquet",
             equal_rows, "divide the file"),
 )  # fmt: skip

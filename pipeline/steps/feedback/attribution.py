@@ -116,6 +116,7 @@ def attribute_span(view: AsOfView, span: Interval, progress: Progress = silent) 
     """
     progress("join events to lists")
     config, window = view.config.attribution, with_window(span, view.config.attribution)
+    # A response may follow an exposure before the span, so the lists of those days count, too.
     users = view.events([c.USER_ID], between(span))[c.USER_ID].unique().to_list()
     events = view.events(_EVENTS, between(window) & past_of(users, span))
     publications = view.publications()
@@ -194,6 +195,7 @@ def show_attribution(night: Night, registry: Registry) -> None:
     first = publications.group_by(c.MODEL_VERSION).min()
     live_from: dict[str, datetime] = dict(first.select(c.MODEL_VERSION, c.LIVE_FROM).iter_rows())
     for row in () if attribution is None else attribution.rows:
+        # Small groups have no figures.
         if row.by == VERSION and row.exposures is not None:
             days = (night.snapshot.as_of - live_from[row.name]).days
             registry.add_metrics(int(row.name), _metrics(row), at=night.as_of, step=days)

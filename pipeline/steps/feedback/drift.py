@@ -126,6 +126,7 @@ def measure_drift(view: AsOfView, progress: Progress = silent) -> Drift:
     config, decisions = view.config.drift, view.decisions()
     end = _end(view, decisions)
     windows = windows_at(end, config)
+    # Users and items with events before the windows are not new in them.
     past = before(windows.span.start)
     items = view.table("items", [c.ITEM_ID, c.PRICE, c.CATEGORIES])
     resets: dict[str, datetime] = {}

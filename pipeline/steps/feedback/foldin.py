@@ -99,6 +99,7 @@ class _Pass:
                 f"{format_instant(self.at)} lies in the future; lists go live by the clock, so use "
                 "an instant that has passed",
             )
+        # A patch up to an earlier instant would take events out of the lists.
         if self.at < behind[c.AS_OF]:
             until = format_instant(behind[c.AS_OF])
             return self._unchanged(f"the live lists contain events up to {until}")
@@ -107,6 +108,7 @@ class _Pass:
         if isinstance(patch, str):
             return self._unchanged(patch)
         row = self._swap(patch, behind, by_clock=by_clock)
+        # In a replay of the past, the files landed long after the instant of the lists.
         landed = landed_at(self.ws.home, patch.files) if by_clock else None
         waited = None if landed is None else (row[c.LIVE_FROM] - landed).total_seconds()
         sentence = f"new lists for {count_users(patch.users)}"

@@ -88,6 +88,7 @@ def make_patch(
     # The newest file with a new event, not the newest file of the lake: equal data, equal id.
     files = fresh[c.BATCH_ID].unique().sort().to_list()
     seq = max((arrived[name] for name in files if name in arrived), default=seen.seq)
+    # The newest row of a chain is a patch, or the base itself.
     base = behind[c.BASE] or behind[c.PUBLICATION_ID]
     patch = patch_id(base, seq, catalogue, newest)
     return Patch(
@@ -139,6 +140,7 @@ def _histories(night: Night, events: pl.DataFrame, newest: datetime) -> History 
 
 def _written(night: Night, patch: str, seen: Seen, users: int) -> Seen:
     """Store the events that a patch contains, or return those that an earlier attempt stored."""
+    # The first attempt counts: a later one has a later instant, but the lists of the same events.
     step = f"{STEP}/{patch}"
     if night.run.committed(step) is None:
         with night.run.draft(step) as draft:

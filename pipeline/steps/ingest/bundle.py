@@ -164,5 +164,5 @@ def _catalogue(
             good = with_pseudonyms(good, pseudonyms)
         now, duplicates = upsert(table, now, good, replace=replace)
         ends.append((good.height - duplicates, duplicates, file.judged.bad))
-    # The lake returns rows in any order. Equal tables are not written: a version is a change.
+    # The lake returns rows in any order; an equal table is not written again.
     return (None if now.equals(before.sort(now.columns[0])) else now), ends

@@ -177,6 +177,7 @@ def _open_pass(ws: Workspace, at: AsOf, *, replace: bool = False) -> Iterator[_P
             raise StorageError(
                 "workspace.cannot_write", f"cannot write the workspace {ws.home}: {error.strerror}"
             ) from error
+        # Runs without batches mean that the lake was lost: ingesting into it would hide the loss.
         if ws.lake.version("batches") is None and LedgerHistory.of(ws.ledger).entries:
             raise ConfigError(
                 "workspace.lake_lost",
@@ -184,7 +185,7 @@ def _open_pass(ws: Workspace, at: AsOf, *, replace: bool = False) -> Iterator[_P
                 "lake from a backup",
             )
         batches = Batches(ws.lake)
-        batches.recover()
+        batches.recover()  # commits that a killed ingest left open
         if ws.lake.version("events") is not None and not len(ws.vault):
             raise ConfigError(
                 "workspace.vault_lost",

@@ -39,7 +39,7 @@ def printable(text: str) -> str:
 def mark(path: Path | str) -> Mark | None:
     """Return the mark of a file; None if it is gone."""
     try:
-        about = os.lstat(path)
+        about = os.lstat(path)  # of a link itself, not of its target
     except OSError:
         return None
     return Mark(about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns)

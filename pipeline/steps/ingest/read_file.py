@@ -73,7 +73,7 @@ def open_regular(path: Path, limits: Limits) -> Iterator[BinaryIO]:
         # O_NOFOLLOW fails with ELOOP, whose text would not name the link.
         if path.is_symlink():
             raise UnsafeInputError(
-                "ingest.link", "is a link; land the file itself", where=name
+                "ingest.link", "is a link; links are not followed", where=name
             ) from None
         # Unlike pipes and devices, a socket cannot be opened at all.
         if path.is_socket():
@@ -276,7 +276,7 @@ def read_text(
         except ChildFailed as error:
             raise UnsafeInputError(
                 "ingest.read_limits",
-                f"cannot be read within ingest.limits: {error.sentence}",
+                f"cannot be read within the limits: {error.sentence}",
                 where=file.file,
             ) from None
         if answer["sha256"] != digest:

@@ -67,7 +67,7 @@ def _later(ws: Workspace, as_of: AsOf) -> str | None:
     """Return the reason if a run of this instant has decided, or a later one was started."""
     last = LedgerHistory.of(ws.ledger).last_decision()
     if last is not None and last.as_of >= as_of:
-        return f"the run as of {format_instant(last.as_of)} has already decided"
+        return f"the run as of {format_instant(last.as_of)} has decided"
     newest = max(started_runs(ws).values(), default=as_of)
     return f"the run as of {format_instant(newest)} is in progress" if newest > as_of else None
 

@@ -172,7 +172,7 @@ def _earlier(
     lake holds the rows that it pinned: a file that was delivered since makes another run.
     """
     data = ("events", "items", "users")
-    # The newest run of this instant first.
+    # Runs of one instant differ in settings or data; the newest match continues.
     for run in reversed(ws.runs.starting_with(compact_instant(as_of))):
         if run.committed("snapshot") is None:
             continue
@@ -209,7 +209,7 @@ def _configured(config: Config, names: Sequence[str] | None) -> dict[str, Recipe
 def _with_champion(
     recipes: dict[str, Recipe], champion: Champion | None
 ) -> tuple[dict[str, Recipe], str | None]:
-    """Add the champion's recipe, which may have left the config, and return its name."""
+    """Add the champion's recipe, which the config may not contain any more; return its name."""
     if champion is None:
         return recipes, None
     for name, recipe in recipes.items():

@@ -188,6 +188,7 @@ def episode(box: ChaosSandbox, tally: Tally, kills: int) -> None:
     expected = box.faultless_end(tally, "nightly")
     places = (*FAILPOINTS["night"], *FAILPOINTS["publish"])
     with Reader(box.home) as reader:
+        # In the order in which a run reaches them: it does not repeat tasks that it has committed.
         for point in sorted(due(places, 6, tally, random), key=places.index):
             if tally.kills < kills:
                 kill(box, tally, "nightly", point, draw_hit(point, random))

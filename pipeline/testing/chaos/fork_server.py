@@ -136,7 +136,7 @@ def _serve() -> None:
     """Fork a child for each request, and answer with its exit code."""
     from pipeline.stores.registry.connection import registry_errors
 
-    answers = os.fdopen(os.dup(1), "wb")
+    answers = os.fdopen(os.dup(1), "wb")  # children redirect descriptor 1 to their log
     with registry_errors("sqlite:///none"):  # MLflow reads its settings at its first import
         for name in _WARM:
             import_module(name)
@@ -154,7 +154,7 @@ def _serve() -> None:
 
 def _run_child(request: dict[str, str]) -> None:
     """Run the command in the child, log a failure, and end."""
-    signal.alarm(_SECONDS)
+    signal.alarm(_SECONDS)  # the default action of the signal ends the process
     log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     nothing = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((nothing, 0), (log, 1), (log, 2)):

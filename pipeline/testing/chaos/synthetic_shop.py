@@ -222,6 +222,7 @@ class Shop:
             text = "".join(
                 json.dumps(dict(zip(_FIELDS, row.fields, strict=True))) + "\n" for row in rows
             )
+        # Without a time stamp in the header, equal content gives equal bytes.
         data = gzip.compress(text.encode(), mtime=0) if suffix.endswith(".gz") else text.encode()
         self._past.append(rows)
         _put(home / "landing" / "events" / (name + suffix), data, len(self._past))

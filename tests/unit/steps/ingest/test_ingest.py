@@ -335,7 +335,7 @@ def test_a_child_that_dies_sets_the_file_aside(tmp_path):
     result = feedback(ws, AT)
     found = {one.file: one for one in result.outcomes}
     assert found["orders.parquet"].status.value == "set aside"
-    assert "cannot be read within ingest.limits" in found["orders.parquet"].sentence
+    assert "cannot be read within the limits" in found["orders.parquet"].sentence
     assert found["orders-2.csv"].status.value == "taken"
     assert not small.exists()
 
