@@ -56,7 +56,9 @@ def decide(evidence: Evidence, config: GateConfig) -> Decision:
         return _blocked(evidence, (*missing, *checks, *reports))
     decision = (_first if evidence.champion is None else _later)(evidence, config)
     accepted = decision.recipe_hash if decision.promotes else None
+    # Every recipe's ratio is kept: the anchor of a later switch is a mean over earlier blocks.
     ratios = (block_ratio(r, evidence.judged, evidence.holdout) for r in ordered(evidence.judged))
+    # The other recipes were compared without these, which a reader of the decision must see.
     left_out = tuple(f"degraded: {rule.subject} was left out" for rule in reports)
     return replace(
         decision,
@@ -109,6 +111,7 @@ def _later(evidence: Evidence, config: GateConfig) -> Decision:
     candidacies = seek_switch(evidence, champion, config)
     refresh = judge_refresh(evidence, champion, config)
     tried = tuple(rule for candidacy in candidacies for rule in candidacy.rules)
+    # The refresh is evaluated even if a switch wins: a regression prevents both.
     rules = (*tried, *refresh.rules)
     if refresh.regressed:
         # The candidates trained on the same, probably damaged data: tonight is not evidence.
@@ -185,6 +188,7 @@ def _waiting(
     text: str,
     config: GateConfig,
 ) -> Decision:
+    # More users may come, so the first such runs keep; then a user has to decide.
     run = evidence.past.underpowered_nights + 1
     kind: Kind
     if run <= config.patience:
@@ -205,6 +209,7 @@ def _accepted(
 ) -> Decision:
     if kind == "refresh":
         return _decision(kind, evidence, winner, rules, reasons)
+    # Only another recipe gets a new anchor.
     tonight = block_ratio(winner, evidence.judged, evidence.holdout)
     anchor = None
     if tonight is not None:
@@ -227,6 +232,7 @@ def _blocked(evidence: Evidence, rules: tuple[RuleResult, ...]) -> Decision:
     if len(reasons) > _MAX_NAMED:
         named += f"; and {len(reasons) - _MAX_NAMED} more"
     stays = _LIVE_STAYS if evidence.champion is not None else "nothing goes live"
+    # The champion itself may be missing.
     champion = next((r for r in evidence.judged if r.name == evidence.champion), None)
     decision = _decision("block", evidence, champion, rules, reasons)
     return replace(decision, sentence=f"block: {named}; {stays}")
