@@ -9,11 +9,12 @@ can see the list that is live then (`data.exposure`). Such a list on such a day 
 ::
 
     ann    [---- list p1: a b ----)[---- list p2: b c ----)      an event of ann's
-               x         a             b     a        q |         |             |     |        `- in
-               none of her lists: no response |         |             |     `- not in p2: attributed
-               to p1, her last showing with it |         |             `- attributed to p2, position
-               1 |         `- attributed to p1, position 1 `- no response, but ann is active: p1 is
-               shown
+               x         a             b     a        q
+               |         |             |     |        `- in none of her lists: no response
+               |         |             |     `- not in p2: attributed to p1, her last showing of it
+               |         |             `- attributed to p2, position 1
+               |         `- attributed to p1, position 1
+               `- no response, but ann is active: p1 is shown
 
 *Last touch*: an event is attributed to the last showing, at its instant or within the window
 before, whose list contains its item. An *exposure* is one entry of one list that was shown to one
