@@ -54,20 +54,11 @@ class DriftConfig(Frozen):
 
     @model_validator(mode="after")
     def _ordered(self) -> DriftConfig:
-        if self.min_days > self.scored_days:
-            raise ValueError(
-                f"min_days = {self.min_days} must not exceed scored_days = {self.scored_days}"
-            )
-        if self.least_days > self.reference_days:
-            raise ValueError(
-                f"least_days = {self.least_days} must not exceed "
-                f"reference_days = {self.reference_days}"
-            )
-        if self.single_day_z < self.z_threshold:
-            raise ValueError(
-                f"single_day_z = {self.single_day_z} must not be below "
-                f"z_threshold = {self.z_threshold}"
-            )
+        limits = {"min_days": "scored_days", "least_days": "reference_days"}
+        for name, limit in (limits | {"z_threshold": "single_day_z"}).items():
+            low, high = getattr(self, name), getattr(self, limit)
+            if low > high:
+                raise ValueError(f"{name} = {low} must not exceed {limit} = {high}")
         return self
 
 
