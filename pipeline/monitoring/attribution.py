@@ -197,7 +197,7 @@ def _last_touch(
     pairs = actions.select(c.USER_ID, c.ITEM_ID).unique()
     entry = entries.rename({c.PUBLICATION_ID: SHOWN, c.USER_ID: OWNER})
     lists = touches.select(c.USER_ID, SHOWN, OWNER).unique()
-    # Only entries on whose item the user has an event, or every list would meet every event.
+    # Only entries on whose item the user has an event: others cannot match, and are many.
     candidates = lists.join(entry, on=[SHOWN, OWNER]).join(
         pairs, on=[c.USER_ID, c.ITEM_ID], how="semi"
     )

@@ -1,7 +1,7 @@
 """Windows of whole days before an instant, and each user's distribution of events in one.
 
-Guarantees: of one user's events in a window only the first `most` count, so that a flood does not
-look like a crowd; a window without users has no distribution and no status.
+Guarantees: of one user's events in a window only the first `most` count, so that many events of
+one user do not look like many users; a window without users has no distribution and no status.
 
 Windows are counted back from `end`: 0 is the latest; the first `recent` of them are scored, the
 others are the reference. A *fold* is a week of the reference; a scored window is in none.

@@ -217,7 +217,7 @@ def _volumes(rows: pl.DataFrame, windows: DriftWindows) -> NDArray[np.float64]:
     """Count ``(windows,)`` events, at most `per_user_cap` of one user and window."""
     by_user = rows.group_by(WINDOW, USER_WINDOW).len()
     window, events = (by_user[name].to_numpy().astype(np.int64) for name in (WINDOW, "len"))
-    # Without a cap a flood of one user would look like volume.
+    # Without a cap the events of one user could look like volume.
     most = per_user_cap(window, events)
     by_day = by_user.group_by(WINDOW).agg(pl.col("len").clip(upper_bound=most).sum())
     counts = np.zeros(windows.count)
