@@ -59,7 +59,7 @@ def catalogue_values(
     Returns
     -------
     dict
-        (metric, k) to value; the Gini index is left out if there are no lists.
+        (metric, k) to value; without lists the Gini index is left out.
     """
     values = {(COVERAGE, k): coverage(lists, n_items, k) for k in depths}
     values |= {(GINI, k): gini(lists, n_items, k) for k in depths}

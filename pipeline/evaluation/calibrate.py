@@ -75,7 +75,7 @@ def clopper_pearson_upper(passed: int, of: int) -> float:
 
 
 def replay(
-    blocks: Sequence[tuple[float, float, Interval] | None], points: float, min_lift: float
+    blocks: Sequence[tuple[float, float, Interval] | None], needed: float, min_lift: float
 ) -> Replay:
     """Run an e-process over blocks, oldest first.
 
@@ -83,7 +83,7 @@ def replay(
     ----------
     blocks
         Lift, its variance, and the days; None for a block that could not be evaluated.
-    points, min_lift
+    needed, min_lift
         E-value and lift that a switch needs.
 
     Returns
@@ -91,13 +91,13 @@ def replay(
     Replay
         Its path, and the block of the switch.
     """
-    account = EProcess(EProcessKey("champion", "candidate", NDCG, 0, 0))
+    e_process = EProcess(EProcessKey("champion", "candidate", NDCG, 0, 0))
     path, switched = [], None
     for number, block in enumerate(blocks, start=1):
         if block is not None:
-            account = account.add(*block)
-        path.append(account.log_e)
-        enough = account.log_e >= math.log(points) and account.lift >= min_lift
+            e_process = e_process.add(*block)
+        path.append(e_process.log_e)
+        enough = e_process.log_e >= math.log(needed) and e_process.lift >= min_lift
         if switched is None and enough:
             switched = number
     return Replay(tuple(path), switched)
@@ -132,45 +132,48 @@ def calibrate(blocks: Sequence[ReplicateBlock], config: GateConfig) -> Calibrati
     # The τ of the other blocks, or each test would use a τ that its own fits determine.
     taus = [seed_spread([x.ndcg for x in blocks if x is not block]) for block in blocks]
     pairs = [(a, b) for a in range(replicates) for b in range(replicates) if a != b]
-    same, more, lifts = [], [], []
+    equal, better, lifts = [], [], []
     for draw, (a, b) in enumerate(pairs):
         worse = [_worse(block, every, b, draw) for block in blocks]
         sides = [(x.ndcg[a], w) for x, w in zip(blocks, worse, strict=True)]
-        more.append(_tests(sides, taus, config))
-        same.append(_tests([(x.ndcg[a], x.ndcg[b]) for x in blocks], taus, config))
+        better.append(_tests(sides, taus, config))
+        equal.append(_tests([(x.ndcg[a], x.ndcg[b]) for x in blocks], taus, config))
         lifts.append(
             np.mean([x.ndcg[b].mean() / w.mean() - 1 for x, w in zip(blocks, worse, strict=True)])
         )
-    points, bound = e_value_needed(config, 1), threshold(config, 1)
+    needed, bound = e_value_needed(config, 1), threshold(config, 1)
     holdouts = [block.holdout for block in blocks]
-    tests = [test for pair in same for test in pair]
+    tests = [test for pair in equal for test in pair]
     # No two of the pairs (0, 1), (2, 3), ... have a fit in common.
-    disjoint = [(a, a + 1) for a in range(0, replicates - 1, 2)]
-    apart = [test for p, x in zip(pairs, same, strict=True) if p in disjoint for test in x]
-    coins = [test for sides in _tossed(blocks) for test in _tests(sides, taus, config)]
-    passed, hits, by_coin = (
-        sum(is_proved(t, bound, config) for t in some) for some in (tests, apart, coins)
+    disjoint_pairs = [(a, a + 1) for a in range(0, replicates - 1, 2)]
+    disjoint_tests = [
+        test for p, x in zip(pairs, equal, strict=True) if p in disjoint_pairs for test in x
+    ]
+    toss_tests = [test for sides in _tossed(blocks) for test in _tests(sides, taus, config)]
+    passed, disjoint_passed, tossed_passed = (
+        sum(is_proved(t, bound, config) for t in some)
+        for some in (tests, disjoint_tests, toss_tests)
     )
     t = np.array([test.t for test in tests if test.underpowered is None])
     return Calibration(
         users=tuple(block.n_users for block in blocks),
         replicates=replicates,
         mean=float(np.mean([block.ndcg.mean() for block in blocks])),
-        threshold=points,
+        threshold=needed,
         min_lift=config.min_lift,
         passed=passed,
         pairs=len(tests),
-        disjoint_passed=hits,
-        disjoint_pairs=len(apart),
-        disjoint_upper=clopper_pearson_upper(hits, len(apart)),
-        tossed_passed=by_coin,
-        tosses=len(coins),
-        tossed_upper=clopper_pearson_upper(by_coin, len(coins)),
+        disjoint_passed=disjoint_passed,
+        disjoint_pairs=len(disjoint_tests),
+        disjoint_upper=clopper_pearson_upper(disjoint_passed, len(disjoint_tests)),
+        tossed_passed=tossed_passed,
+        tosses=len(toss_tests),
+        tossed_upper=clopper_pearson_upper(tossed_passed, len(toss_tests)),
         sd_z=float(np.sqrt(np.mean(t**2))) if len(t) else 0.0,
         planted=float(np.mean(lifts)),
         every=every,
-        equal=tuple(replay(_counted(x, holdouts), points, config.min_lift) for x in same),
-        better=tuple(replay(_counted(x, holdouts), points, config.min_lift) for x in more),
+        equal=tuple(replay(_counted(x, holdouts), needed, config.min_lift) for x in equal),
+        better=tuple(replay(_counted(x, holdouts), needed, config.min_lift) for x in better),
         **false_rate([block.ndcg for block in blocks], bound, config.min_lift),
     )
 

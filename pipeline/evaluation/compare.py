@@ -135,6 +135,7 @@ def difference(
     x = v = t = p_better = p_worse = math.nan
     if n >= 2 and level > 0:
         x = float(delta.mean()) / level
+        # Seed noise does not shrink with the number of users, only with the number of fits.
         seeds = (tau_candidate**2 + tau_champion**2) / fits
         v = float(delta.var(ddof=1)) / (n * level**2) + seeds
         # Equal values for all users and no seed noise: the sign of x is certain.
@@ -184,6 +185,7 @@ def paired(
     for frame in (candidate, champion):
         if column not in frame.columns:
             raise GateError("compare.missing_values", f"the values of {column} are missing")
+        # Null marks users outside a slice.
         sides.append(frame.select(c.USER_ID, column).drop_nulls(column).sort(c.USER_ID))
     left, right = sides
     if left[c.USER_ID].n_unique() != left.height:

@@ -146,6 +146,7 @@ def select_event_weights(
 
     def values_of(features: FeaturesConfig) -> Iterator[float]:
         chosen = replace(config, features=features)
+        # Only NDCG is compared, so that the second training for stability is saved.
         for earlier in earlier_windows(
             events, tonight.cutoff, chosen, tonight.task, with_stability=False
         ):

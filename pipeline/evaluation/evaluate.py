@@ -236,6 +236,7 @@ def _of_users(
     values = values | {
         name: users[column].fill_null(float("nan")).to_numpy() for name, column in inside.items()
     }
+    # In one call, so that all columns share the draws.
     intervals = means(np.column_stack(list(values.values())))
     metrics: dict[str, Any] = {USERS: users.height}
     for at, name in enumerate(values):

@@ -53,6 +53,7 @@ def averaged(evaluations: Sequence[Evaluation]) -> Evaluation:
         for name in first.users.columns
         if name != c.USER_ID
     }
+    # A metric that one fit lacks has no mean over fits.
     metrics = {
         name: sum(fit.metrics[name] for fit in evaluations) / n
         for name in first.metrics

@@ -84,6 +84,7 @@ def rows_of(wanted: list[str], user_ids: NDArray[np.str_]) -> NDArray[np.int64]:
     order = np.argsort(user_ids)
     users = np.asarray(wanted, dtype=np.str_)
     at = np.searchsorted(user_ids, users, sorter=order)
+    # `searchsorted` returns the length for ids above all others: clip, then compare.
     rows: NDArray[np.int64] = order[np.minimum(at, len(order) - 1)].astype(np.int64)
     missing = int(np.sum(user_ids[rows] != users))
     if missing:
@@ -181,6 +182,7 @@ def truth_of(frame: pl.DataFrame, user_ids: NDArray[np.str_], item_ids: NDArray[
         (np.ones(present.sum(), np.float32), (row[present], column[present])),
         shape=(len(user_ids), len(item_ids)),
     )
+    # No list can contain an item outside the catalogue, but it was a target all the same.
     return Truth(cells, np.bincount(row, minlength=len(user_ids)).astype(np.int64))
 
 
@@ -201,6 +203,7 @@ def find(
     tuple
         ``(n,)`` int64 columns, meaningless if absent, and ``(n,)`` bool, True if present.
     """
+    # Clipped for names above all ids, which then differ from the id at their column.
     column = np.minimum(np.searchsorted(item_ids, names), len(item_ids) - 1)
     return column, item_ids[column] == names
 

@@ -106,6 +106,7 @@ def measure(lists: Lists, truth: Truth, *depths: int) -> dict[tuple[str, int], N
         raise ValueError(f"{lists.n_rows} lists do not match the ground truth of {n_users} users")
     if lists.item.max(initial=-1) >= n_items or lists.item.min(initial=0) < 0:
         raise ValueError(f"a list has an item outside the catalogue of {n_items} items")
+    # The compiled pass needs ascending depths, and is compiled for these dtypes alone.
     ascending = np.unique(np.asarray(depths, np.int64))
     values = one_pass()(
         lists.item.astype(np.int32, copy=False),

@@ -210,6 +210,7 @@ def prequential(
     earlier = past.filter(pl.col(c.TIMESTAMP) < span.start)
     before = earlier.group_by(c.USER_ID).agg(pl.len().cast(pl.Int64).alias(_BEFORE))
     ranked = _ranked(scored, lists).join(before, on=c.USER_ID, how="left")
+    # Joins may reorder rows, and the last digits of a mean depend on the order.
     ranked = ranked.with_columns(
         pl.col(c.TIMESTAMP).dt.date().alias(_DAY), pl.col(_BEFORE).fill_null(0)
     ).sort(_ROW)
@@ -252,6 +253,7 @@ def list_quality(
     rows = lists.with_columns(
         pl.lit(_LISTS).alias(c.PUBLICATION_ID), pl.lit(c.Slot.MODEL.value).alias(c.SLOT)
     )
+    # One publication that is live from the start of the span, with these lists as its base.
     publication = dict.fromkeys(c.PUBLICATIONS) | {
         c.PUBLICATION_ID: _LISTS,
         c.GENERATION: 1,
@@ -275,6 +277,7 @@ def list_quality(
 def _listed(rows: pl.DataFrame, publications: pl.DataFrame, lists: pl.DataFrame) -> pl.DataFrame:
     """Add to each event the list shown to its user, and the list of the base alone."""
     shown = shown_at(rows, exposure_intervals(publications, lists))
+    # The same events as if no patch had replaced a list of the base.
     bases = exposure_intervals(bases_alone(publications), lists)
     alone = shown_at(rows.select(_ROW, c.USER_ID, c.TIMESTAMP), bases)
     return shown.join(alone.select(_ROW, pl.col(OWNER).alias(_BASE_OWNER)), on=_ROW, how="left")
@@ -302,6 +305,7 @@ def _ranked(rows: pl.DataFrame, lists: pl.DataFrame) -> pl.DataFrame:
 
 def _prequential_rows(rows: pl.DataFrame, lists: pl.DataFrame, k: int) -> Iterator[PrequentialRow]:
     """Score every version on every slice with an event."""
+    # A list is the model's if at least one of its entries is.
     keys = pl.col(c.PUBLICATION_ID).alias(SHOWN), pl.col(c.USER_ID).alias(OWNER)
     model = lists.filter(pl.col(c.SLOT) == c.Slot.MODEL.value).select(*keys).unique()
     model = model.with_columns(pl.lit(value=True).alias(_MODELLED))
@@ -311,6 +315,7 @@ def _prequential_rows(rows: pl.DataFrame, lists: pl.DataFrame, k: int) -> Iterat
     for version in versions[c.MODEL_VERSION].unique(maintain_order=True):
         here = rows[c.MODEL_VERSION] == version
         count = rows.filter(here).unique(c.USER_ID).filter(pl.col(_BEFORE) > 0)[_BEFORE]
+        # Quartiles of users with earlier events; 0 if all users are new.
         low, high = (count.quantile(q, "linear") or 0.0 for q in (0.25, 0.75))
         earlier = rows[_BEFORE]
         slices: Mapping[str, pl.Series] = {
@@ -329,12 +334,14 @@ def _prequential_rows(rows: pl.DataFrame, lists: pl.DataFrame, k: int) -> Iterat
 
 def _row(rows: pl.DataFrame, version: str, name: str, k: int) -> PrequentialRow:
     keys = [c.USER_ID, _DAY, c.BASE, SHOWN]
+    # Target items are distinct: a second event on an item does not count.
     items = rows.unique([*keys, c.ITEM_ID], keep="first", maintain_order=True)
     days = (
         items.with_columns(_gain(rank, k).alias(rank) for rank in (_RANK, _BASE_RANK))
         .group_by(keys, maintain_order=True)
         .agg(pl.len().alias(_ROW), pl.col(_RANK, _BASE_RANK).sum())
     )
+    # ideal[n] is the gain of the best list of k entries for n target items.
     ideal = np.concatenate([[0.0], np.cumsum(1.0 / np.log2(np.arange(2, k + 2)))])
     best = ideal[np.minimum(days[_ROW].to_numpy(), k)]
     means = [x for rank in (_RANK, _BASE_RANK) for x in _means(rows, days, best, rank, k)]

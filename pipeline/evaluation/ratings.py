@@ -70,6 +70,7 @@ def _predicted(
 ) -> NDArray[np.float64]:
     """Return predictions, ``(n,)`` float64; NaN for a user without factors."""
     predicted = np.full(len(user), np.nan)
+    # Each user is scored once, however many ratings there are.
     rows, row = np.unique(user, return_inverse=True)
     for start in range(0, len(rows), AT_ONCE):
         scores = scorer.score(history.take(rows[start : start + AT_ONCE]))
@@ -80,6 +81,7 @@ def _predicted(
             )
         here = np.flatnonzero((row >= start) & (row < start + AT_ONCE))
         users = scores.users[row[here] - start].astype(np.float64)
+        # A user without ratings has factors of 0, whose product is not a prediction.
         has_factors = users.any(axis=1)
         here = here[has_factors]
         predicted[here] = np.einsum("nf,nf->n", users[has_factors], scores.items[item[here]])

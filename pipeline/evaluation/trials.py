@@ -141,6 +141,7 @@ class EarlierWindows:
 
     def _kept(self, recipe: Recipe, at: int, previous_day: PreviousDay) -> float:
         window = self.windows[at]
+        # The same users on both days, none of whom had an event in between.
         now = window.take(previous_day.rows).lists(self._trained(recipe, at), self.k)
         earlier = previous_day.lists(self._trained(recipe, at, previous_day), self.k)
         column, present = find(window.history.item_ids, previous_day.history.item_ids)

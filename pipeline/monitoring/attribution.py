@@ -9,11 +9,12 @@ can see the list that is live then (`data.exposure`). Such a list on such a day 
 ::
 
     ann    [---- list p1: a b ----)[---- list p2: b c ----)      an event of ann's
-               x         a             b     a        q |         |             |     |        `- in
-               none of her lists: no response |         |             |     `- not in p2: attributed
-               to p1, her last showing with it |         |             `- attributed to p2, position
-               1 |         `- attributed to p1, position 1 `- no response, but ann is active: p1 is
-               shown
+               x         a             b     a        q
+               |         |             |     |        `- in none of her lists: no response
+               |         |             |     `- not in p2: attributed to p1, her last showing of it
+               |         |             `- attributed to p2, position 1
+               |         `- attributed to p1, position 1
+               `- no response, but ann is active: p1 is shown
 
 *Last touch*: an event is attributed to the last showing, at its instant or within the window
 before, whose list contains its item. An *exposure* is one entry of one list that was shown to one
@@ -93,6 +94,7 @@ class ShownLists:
         counts = [(pl.col(c.SLOT) == slot.value).sum().alias(slot.value) for slot in c.Slot]
         sizes, entries = [], []
         for lists in parts:
+            # Exposures need only the length of a list; entries are kept if an event may match them.
             sizes.append(lists.group_by(keys).agg(counts))
             held = lists.select(*keys, c.ITEM_ID, c.POSITION, c.SLOT)
             anyone = held.filter(pl.col(c.USER_ID) == c.ANYONE)
@@ -150,13 +152,17 @@ def attribute_events(
     Attribution
         Counts, and rates by group.
     """
+    # A fixed order of rows, with the pseudonym after time and item: both must not affect the
+    # result.
     rows = events.sort(c.TIMESTAMP, c.ITEM_ID, c.USER_ID, c.KIND).with_row_index(_ROW)
     touches = _touches(rows, exposure_intervals(publications, lists.sizes), span)
     inside, is_return = rows.filter(between(span)), pl.col(c.KIND) == c.Kind.RETURN.value
     actions, returns = inside.filter(~is_return), inside.filter(is_return)
     joined = _last_touch(actions, touches, lists.entries, timedelta(days=config.window_days))
+    # A response on a later day than the showing is counted as late, and is in no rate.
     same_day = joined.filter(pl.col(_DAY) == _day_of(span))
     answered = _answered(same_day, returns, prices, config)
+    # One showing per list, user and 24 hours, whatever the number of events.
     visits = touches.filter(between(span)).unique([c.USER_ID, SHOWN, _DAY]).drop(c.TIMESTAMP)
     return rates.Attribution(
         span=span,
@@ -180,6 +186,7 @@ def _touches(rows: pl.DataFrame, shown: pl.DataFrame, span: Interval) -> pl.Data
 
 def _day_of(span: Interval) -> pl.Expr:
     """Number the 24 hours of an event from the start of the span; earlier ones are negative."""
+    # Floor division, so that instants before the span have negative days.
     return (pl.col(c.TIMESTAMP) - span.start).dt.total_microseconds().floordiv(86_400_000_000)
 
 
@@ -190,6 +197,7 @@ def _last_touch(
     pairs = actions.select(c.USER_ID, c.ITEM_ID).unique()
     entry = entries.rename({c.PUBLICATION_ID: SHOWN, c.USER_ID: OWNER})
     lists = touches.select(c.USER_ID, SHOWN, OWNER).unique()
+    # Only entries on whose item the user has an event: others cannot match, and are many.
     candidates = lists.join(entry, on=[SHOWN, OWNER]).join(
         pairs, on=[c.USER_ID, c.ITEM_ID], how="semi"
     )
@@ -219,9 +227,11 @@ def _answered(
     kind = pl.col(c.KIND)
     bought = kind.is_in(list(config.conversions))
     returned, price = bought & (pl.col(c.TIMESTAMP) <= pl.col(_BACK)), pl.col(c.PRICE)
+    # A purchase without a quantity counts as one.
     revenue = pl.when(bought & price.is_finite()).then(price * pl.col(c.VALUE).fill_null(1.0))
     back = returns.group_by(c.USER_ID, c.ITEM_ID).agg(pl.col(c.TIMESTAMP).max().alias(_BACK))
     answers = (
+        # One price per item, or the join would repeat events.
         joined.join(prices.select(c.ITEM_ID, c.PRICE).unique(c.ITEM_ID), on=c.ITEM_ID, how="left")
         .join(back, on=[c.USER_ID, c.ITEM_ID], how="left")
         .sort(_ROW)

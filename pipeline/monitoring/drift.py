@@ -138,6 +138,7 @@ def _quality(quality: Quality, config: DriftConfig) -> Measured:
     days = [
         math.nan
         if day is None
+        # `or 1.0`: without any spread, error or level there is nothing to scale by.
         else (day.mean - level) / math.sqrt(spread**2 + _error(day, between) + floor**2 or 1.0)
         for day in quality.days
     ]
@@ -149,6 +150,7 @@ def _quality(quality: Quality, config: DriftConfig) -> Measured:
 def _between(nights: Sequence[QualityMean]) -> float:
     """Return the variance of one observation, pooled over the runs with a standard error."""
     runs = [(night.se, night.of) for night in nights if night.se is not None]
+    # A run without a standard error has no estimate of the variance.
     total = sum(of for _, of in runs)
     return sum((se * of) ** 2 for se, of in runs) / total if total else 0.0
 
@@ -158,5 +160,6 @@ def _error(day: QualityMean, between: float) -> float:
 
     The few users of a day may all have a value of 0 by chance, and then no variance of their own.
     """
+    # Weighted by users: the added ones have the variance of earlier runs.
     own = 0.0 if day.se is None else day.people * day.se**2
     return (own + MIN_GROUP_SIZE * between / day.of) / (day.people + MIN_GROUP_SIZE)

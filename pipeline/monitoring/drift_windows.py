@@ -1,7 +1,7 @@
 """Windows of whole days before an instant, and each user's distribution of events in one.
 
-Guarantees: of one user's events in a window only the first `most` count, so that a flood does not
-look like a crowd; a window without users has no distribution and no status.
+Guarantees: of one user's events in a window only the first `most` count, so that many events of
+one user do not look like many users; a window without users has no distribution and no status.
 
 Windows are counted back from `end`: 0 is the latest; the first `recent` of them are scored, the
 others are the reference. A *fold* is a week of the reference; a scored window is in none.
@@ -93,14 +93,17 @@ def cut(events: pl.DataFrame, windows: DriftWindows, most: int) -> pl.DataFrame:
     polars.DataFrame
         With `window` and `user_window`, int64, in any order.
     """
+    # Minus one microsecond: windows are half-open, and an event at their start is inside.
     age = (windows.end - pl.col(c.TIMESTAMP)).dt.total_microseconds() - 1
     rows = events.filter(between(windows.span))
     rows = rows.with_columns((age // _DAY_US).cast(pl.Int64).alias(WINDOW))
+    # Any numbering of users will do: it only separates them.
     user = pl.col(c.USER_ID).cast(pl.Categorical).to_physical().cast(pl.Int64)
     rows = rows.with_columns((user * windows.count + pl.col(WINDOW)).alias(USER_WINDOW))
     busy = rows.group_by(USER_WINDOW).len().filter(pl.col("len") > most)
     if busy.is_empty():
         return rows
+    # Equal times are ordered by content, so that the order of rows has no effect.
     order = [c.TIMESTAMP, *(x for x in (c.ITEM_ID, c.KIND, c.VALUE) if x in rows.columns)]
     few = rows.join(busy, on=USER_WINDOW, how="semi").sort(order)
     few = few.filter(pl.int_range(pl.len()).over(USER_WINDOW) < most)
@@ -129,6 +132,7 @@ def sample_users(rows: pl.DataFrame, most: int = MAX_USERS) -> pl.DataFrame:
     if not (came.group_by(WINDOW).len()["len"] > most).any():
         return rows
     lot = pl.col(c.TIMESTAMP) % _PRIME * _SPREAD % _GRAIN
+    # Rank `min`: users with the same instant stay or go together.
     chosen = came.filter(lot.rank("min").over(WINDOW) <= most)
     return rows.join(chosen, on=USER_WINDOW, how="semi")
 
@@ -186,6 +190,7 @@ def rebin(
     cells, against = np.tile(np.arange(n), (windows.count, 1)), np.zeros(windows.count)
     expected = np.zeros_like(fine)
     for fold in np.unique(folds):
+        # Scored windows have fold -1, so that all reference windows are their others.
         others, here = reference & (folds != fold), folds == fold
         totals = fine[others].sum(axis=0)
         if make is not None:

@@ -126,6 +126,7 @@ def enough(nights: Nights, config: PolicyConfig) -> int:
     """
     if nights.judged is None:
         return config.min_new_events
+    # At least 1: a share of few events rounds to 0.
     return min(config.min_new_events, max(1, int(config.min_new_share * nights.learnt)))
 
 
@@ -156,6 +157,7 @@ def countable(events: pl.DataFrame, nights: Nights, at: datetime, config: Policy
     # No user may count for more than one of `MIN_GROUP_SIZE` that are needed.
     share = max(1, enough(nights, config) // MIN_GROUP_SIZE)
     if nights.judged is not None:
+        # Negated floor division rounds up: a started day counts.
         share = min(share, most * max(1, -((nights.judged - at) // _DAY)))
     return int(by_user[_COUNT].clip(upper_bound=share).sum())
 

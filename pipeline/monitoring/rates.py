@@ -162,6 +162,7 @@ def rows_of(
     """
     keys = [by, c.USER_ID]
     sums = answered.group_by(keys, maintain_order=True).agg(pl.col(_COUNTED).sum())
+    # A full join: users without a response count in a rate, too.
     both = exposed.with_columns(pl.col(EXPOSED).cast(pl.Float64))
     both = both.join(sums, on=keys, how="full", coalesce=True)
     both = both.with_columns(pl.col(EXPOSED, *_COUNTED).fill_null(0.0))
@@ -175,6 +176,7 @@ def rows_of(
 def _figures(users: pl.DataFrame) -> dict[str, Any]:
     """Return the figures of a row; none for a small group."""
     shown = users[EXPOSED].to_numpy()
+    # Figures of a few users could reveal one of them.
     if users.height < MIN_GROUP_SIZE or not shown.any():
         return {}
     counted = {name: users[name].to_numpy() for name in _COUNTED}
@@ -185,6 +187,7 @@ def _figures(users: pl.DataFrame) -> dict[str, Any]:
         "answer_rate": proportion_ci(counted[ANSWERED], shown),
         "ctr": proportion_ci(counted[CLICKED], shown),
         "conversion": proportion_ci(purchases, shown),
+        # Revenue has no upper limit, unlike a share.
         "revenue_per_exposure": ratio_ci(counted[REVENUE], shown, most=np.inf),
         "return_rate": proportion_ci(counted[RETURNED], purchases) if purchases.any() else None,
     }

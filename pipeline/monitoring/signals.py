@@ -114,6 +114,7 @@ class Signals:
             (c.ITEM_ID, _NEW_ITEM, known.items),
         ):
             first = whole.group_by(column).agg(pl.col(WINDOW).max().alias(new))
+            # New: without an event before the windows, and in the window of its first one.
             fresh = ~pl.col(column).is_in(pl.lit(before).implode())
             rows = rows.join(first, on=column, how="left")
             rows = rows.with_columns((fresh & (pl.col(new) == pl.col(WINDOW))).alias(new))
@@ -140,6 +141,7 @@ class Signals:
         yield from self._mix("taste.popularity", items, popularity)
         yield from self._mix("taste.items", items, self._leading)
         parts = rows.filter(~uncategorised).select(WINDOW, USER_WINDOW, c.CATEGORIES)
+        # Integer weights, so that sums are exact in any order.
         parts = parts.with_columns((_WHOLE // pl.col(c.CATEGORIES).list.len()).alias(COUNT))
         parts = _numbered(parts.explode(c.CATEGORIES), c.CATEGORIES)
         categories = counted(parts, _CELL, pl.col(COUNT).sum())
@@ -177,6 +179,7 @@ class Signals:
             return Measured(name, (), 0)
         with np.errstate(divide="ignore"):
             level = np.where(counts > 0, np.log(counts), np.nan)
+        # The median of all days serves a weekday without a reference day.
         usual = np.full(len(at), np.median(level[reference]))
         for day in range(7):
             same = reference & (at % 7 == day)
@@ -196,6 +199,7 @@ class Signals:
         before = finite.filter(pl.col(WINDOW) >= self.windows.recent)[column].to_numpy()
         if not len(before):
             return finite.clear().with_columns(pl.lit(0).alias(CELL))
+        # Bins of the reference alone: scored days must not move them.
         edges = np.unique(np.quantile(before, np.arange(1, BINS) / BINS, method="lower"))
         # "left": a value equal to an edge is below it, so that a very common value has one cell.
         cell = np.searchsorted(edges, finite[column].to_numpy(), side="left")
@@ -213,6 +217,7 @@ def _volumes(rows: pl.DataFrame, windows: DriftWindows) -> NDArray[np.float64]:
     """Count ``(windows,)`` events, at most `per_user_cap` of one user and window."""
     by_user = rows.group_by(WINDOW, USER_WINDOW).len()
     window, events = (by_user[name].to_numpy().astype(np.int64) for name in (WINDOW, "len"))
+    # Without a cap the events of one user could look like volume.
     most = per_user_cap(window, events)
     by_day = by_user.group_by(WINDOW).agg(pl.col("len").clip(upper_bound=most).sum())
     counts = np.zeros(windows.count)
@@ -225,6 +230,7 @@ def popularity(totals: NDArray[np.float64]) -> NDArray[np.int64]:
     order = np.argsort(-totals, kind="stable")
     above = np.cumsum(totals[order]) - totals[order]
     cells = np.empty(len(totals), np.int64)
+    # The floor of 1e-300 avoids 0 / 0 in a reference without events.
     cells[order] = np.minimum(above / max(totals.sum(), 1e-300) * BINS, BINS - 1).astype(np.int64)
     cells[totals == 0] = BINS
     return cells
@@ -235,6 +241,7 @@ def _numbered(rows: pl.DataFrame, column: str) -> pl.DataFrame:
     present = rows.filter(pl.col(column).is_not_null())
     names = present[column].unique().sort()
     kept = [x for x in (WINDOW, USER_WINDOW, COUNT) if x in rows.columns]
+    # The physical codes of an Enum follow the order of its names.
     cell = pl.col(column).cast(pl.Enum(names)).to_physical().alias(CELL)
     return present.select(*kept, cell)
 

@@ -54,20 +54,11 @@ class DriftConfig(Frozen):
 
     @model_validator(mode="after")
     def _ordered(self) -> DriftConfig:
-        if self.min_days > self.scored_days:
-            raise ValueError(
-                f"min_days = {self.min_days} must not exceed scored_days = {self.scored_days}"
-            )
-        if self.least_days > self.reference_days:
-            raise ValueError(
-                f"least_days = {self.least_days} must not exceed "
-                f"reference_days = {self.reference_days}"
-            )
-        if self.single_day_z < self.z_threshold:
-            raise ValueError(
-                f"single_day_z = {self.single_day_z} must not be below "
-                f"z_threshold = {self.z_threshold}"
-            )
+        limits = {"min_days": "scored_days", "least_days": "reference_days"}
+        for name, limit in (limits | {"z_threshold": "single_day_z"}).items():
+            low, high = getattr(self, name), getattr(self, limit)
+            if low > high:
+                raise ValueError(f"{name} = {low} must not exceed {limit} = {high}")
         return self
 
 
@@ -184,6 +175,7 @@ def judge(result: Measured, windows: DriftWindows, config: DriftConfig) -> Signa
     if latest is None:
         sentence = f"{result.name}: no events on the latest day"
         return replace(signal, status=DriftStatus.NO_EVENT, sentence=sentence)
+    # Positive in the direction that counts.
     far = [math.nan if z is None else (z * result.worse if result.worse else abs(z)) for z in days]
     over = [at for at, distance in enumerate(far) if distance >= config.z_threshold]
     enough = len(over) >= config.min_days
@@ -198,6 +190,7 @@ def judge(result: Measured, windows: DriftWindows, config: DriftConfig) -> Signa
         sentence += f", exceeded on {len(over)} of {len(days)} days"
     else:
         sentence += f", and {config.single_day_z:g} for a single day"
+    # Windows count backwards: the largest index is the earliest day.
     since = windows.start(max(over) if enough else 0)
     status = DriftStatus.DRIFT
     return replace(signal, figure=latest, status=status, sentence=sentence, since=since)
@@ -236,4 +229,5 @@ def summed(end: datetime, signals: Sequence[Signal]) -> Drift:
 
 def _furthest(signals: Sequence[Signal]) -> list[Signal]:
     drifting = [signal for signal in signals if signal.status == DriftStatus.DRIFT]
+    # Absolute, since the volume may drift downwards.
     return sorted(drifting, key=lambda signal: -abs(signal.figure or 0.0))

@@ -139,7 +139,7 @@ def test_nobody_accepts_what_was_never_judged(copy, monkeypatch):
     def spoilt(run, *_, **__):
         raise GateError(
             "accept.not_evaluated",
-            "a run with data that failed a check cannot be accepted",
+            "this run cannot be accepted: half of the catalogue is gone",
         )
 
     monkeypatch.setattr(accept, "accept", spoilt)

@@ -59,13 +59,13 @@ def accept(
         raise GateError(
             "accept.nothing_offered", f"there is nothing to accept: {decision.sentence}"
         )
+    # A user can override the gate's own rules, but not the data checks.
     barred = _barred(decision)
     if barred or decision.recipe is None or decision.recipe_hash is None:
         causes = "; ".join(rule.sentence for rule in barred[:3]) or "the champion has no evaluation"
         raise GateError(
             "accept.not_evaluated",
-            "a run without evidence, or with data that failed a check, cannot be accepted: "
-            f"{causes}",
+            f"a run without evidence, or with a failed data check, cannot be accepted: {causes}",
         )
     note = f"accepted by {by}: {reason}"
     if decision.inconclusive is None or recipe == decision.recipe:
@@ -116,6 +116,7 @@ def anchor_from(decision: Decision, past: GateHistory, recipe_hash: str) -> Anch
 
 
 def _offered(decision: Decision) -> tuple[str, ...]:
+    # A promoted recipe is live already.
     kept = decision.recipe if not decision.promotes else None
     return tuple(name for name in (decision.inconclusive, kept) if name is not None)
 

@@ -52,6 +52,7 @@ def choose_first(
         rules += results
         if all(rule.outcome == "pass" for rule in results):
             winners.append(recipe)
+    # Equal means are ordered by hash, so that the order of the input has no effect.
     first = max(winners, key=lambda r: (r.level, mean(r), r.recipe_hash))
     return first, tuple(rules)
 
@@ -68,6 +69,7 @@ def _over_each(
         )
         names = [f"first.{rule}.{baseline.name}" for rule in ("evidence", "lift")]
         if paired.underpowered:
+            # Without a valid comparison there is only one rule, which does not pass.
             text += f", {paired.underpowered}"
             results.append(
                 RuleResult(names[0], recipe.name, paired.p_better, bound, "underpowered", text)

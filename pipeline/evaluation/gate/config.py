@@ -52,10 +52,9 @@ class GateConfig(Frozen):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        # A comparison that needs more differences than users would always be underpowered.
         for name in ("min_users", "slice_users"):
-            if self.min_nonzero > getattr(self, name):
-                raise ValueError(
-                    f"min_nonzero = {self.min_nonzero} is more than {name} = {getattr(self, name)}:"
-                    " nothing could ever be judged"
-                )
+            users, differing = getattr(self, name), self.min_nonzero
+            if differing > users:
+                raise ValueError(f"min_nonzero = {differing} must not exceed {name} = {users}")
         return self

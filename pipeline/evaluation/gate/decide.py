@@ -56,7 +56,9 @@ def decide(evidence: Evidence, config: GateConfig) -> Decision:
         return _blocked(evidence, (*missing, *checks, *reports))
     decision = (_first if evidence.champion is None else _later)(evidence, config)
     accepted = decision.recipe_hash if decision.promotes else None
+    # Every recipe's ratio is kept: the anchor of a later switch is a mean over earlier blocks.
     ratios = (block_ratio(r, evidence.judged, evidence.holdout) for r in ordered(evidence.judged))
+    # The other recipes were compared without these, which a reader of the decision must see.
     left_out = tuple(f"degraded: {rule.subject} was left out" for rule in reports)
     return replace(
         decision,
@@ -108,22 +110,21 @@ def _later(evidence: Evidence, config: GateConfig) -> Decision:
     champion = next(r for r in evidence.judged if r.name == evidence.champion)
     candidacies = seek_switch(evidence, champion, config)
     refresh = judge_refresh(evidence, champion, config)
-    tried = tuple(rule for candidacy in candidacies for rule in candidacy.rules)
-    rules = (*tried, *refresh.rules)
-    if refresh.regressed:
-        # The candidates trained on the same, probably damaged data: tonight is not evidence.
-        return _blocked(evidence, rules)
-    winner = leader(candidacy for candidacy in candidacies if candidacy.won)
+    # A regression makes damaged data likely, on which the candidates trained as well.
+    counted = () if refresh.regressed else candidacies
+    winner = leader(candidacy for candidacy in counted if candidacy.won)
     if winner is not None:
-        decision = _switched(evidence, champion, winner, candidacies)
+        others = _statuses(candidacy for candidacy in counted if candidacy is not winner)
+        reasons = (_switch_reason(evidence, champion, winner), *others)
+        decision = _accepted("switch", evidence, winner.candidate, (), reasons)
     elif refresh.outcome == "pass":
-        reasons = (_refresh_reason(evidence, champion, refresh), *_statuses(candidacies))
-        decision = _accepted("refresh", evidence, champion, rules, reasons)
+        reasons = (_refresh_reason(evidence, champion, refresh), *_statuses(counted))
+        decision = _accepted("refresh", evidence, champion, refresh.rules, reasons)
     elif refresh.outcome == "underpowered":
-        decision = _waiting(evidence, champion, rules, refresh.rules[0].sentence, config)
+        decision = _waiting(evidence, champion, refresh, config)
     else:
-        decision = _blocked(evidence, rules)
-    inconclusive = leader(candidacy for candidacy in candidacies if candidacy.inconclusive)
+        decision = _blocked(evidence, refresh.rules)
+    inconclusive = leader(candidacy for candidacy in counted if candidacy.inconclusive)
     if inconclusive is not None and winner is None:
         name = inconclusive.candidate.name
         reason = f"{name} is inconclusive: only its threshold is missing, and you may accept it"
@@ -133,24 +134,18 @@ def _later(evidence: Evidence, config: GateConfig) -> Decision:
             sentence=f"{decision.sentence}; {reason}",
             inconclusive=name,
         )
-    return replace(decision, e_processes=tuple(candidacy.status for candidacy in candidacies))
+    tried = tuple(rule for candidacy in candidacies for rule in candidacy.rules)
+    statuses = tuple(candidacy.status for candidacy in counted)
+    return replace(decision, rules=(*tried, *decision.rules), e_processes=statuses)
 
 
-def _switched(
-    evidence: Evidence,
-    champion: EvaluatedRecipe,
-    winner: Candidacy,
-    candidacies: tuple[Candidacy, ...],
-) -> Decision:
+def _switch_reason(evidence: Evidence, champion: EvaluatedRecipe, winner: Candidacy) -> str:
     paired, name = winner.comparison, winner.candidate.name
-    reason = (
+    return (
         f"{name} replaces {champion.name}: {winner.status.sentence.removeprefix(f'{name}: ')}; "
         f"NDCG@{evidence.k} {paired.candidate:.4f} against {paired.champion:.4f} on "
         f"{paired.n:,} users, {_block_text(evidence)}"
     )
-    others = _statuses(candidacy for candidacy in candidacies if candidacy is not winner)
-    tried = tuple(rule for candidacy in candidacies for rule in candidacy.rules)
-    return _accepted("switch", evidence, winner.candidate, tried, (reason, *others))
 
 
 def _refresh_reason(evidence: Evidence, champion: EvaluatedRecipe, refresh: Refresh) -> str:
@@ -179,20 +174,17 @@ def _statuses(candidacies: Iterable[Candidacy]) -> tuple[str, ...]:
 
 
 def _waiting(
-    evidence: Evidence,
-    champion: EvaluatedRecipe,
-    rules: tuple[RuleResult, ...],
-    text: str,
-    config: GateConfig,
+    evidence: Evidence, champion: EvaluatedRecipe, refresh: Refresh, config: GateConfig
 ) -> Decision:
-    run = evidence.past.underpowered_nights + 1
+    # More users may come, so the first such runs keep; then a user has to decide.
+    run, text = evidence.past.underpowered_nights + 1, refresh.rules[0].sentence
     kind: Kind
     if run <= config.patience:
         kind, reason = "keep", f"{text}: run {run} of {config.patience}"
     else:
         kind, reason = "block", f"{text} in {run} runs in a row: accept it, or wait for users"
     sentence = f"{kind}, underpowered: {reason}; {_LIVE_STAYS}"
-    decision = _decision(kind, evidence, champion, rules, (reason,))
+    decision = _decision(kind, evidence, champion, refresh.rules, (reason,))
     return replace(decision, sentence=sentence, waiting=True)
 
 
@@ -205,6 +197,7 @@ def _accepted(
 ) -> Decision:
     if kind == "refresh":
         return _decision(kind, evidence, winner, rules, reasons)
+    # Only another recipe gets a new anchor.
     tonight = block_ratio(winner, evidence.judged, evidence.holdout)
     anchor = None
     if tonight is not None:
@@ -217,16 +210,15 @@ def _accepted(
 
 
 def _blocked(evidence: Evidence, rules: tuple[RuleResult, ...]) -> Decision:
-    """Block, and name each failed rule; a candidate that fails is not a cause."""
+    """Block, and name each rule that failed or lacks a figure."""
     reasons = tuple(
-        f"{rule.name}: {rule.sentence}"
-        for rule in rules
-        if rule.outcome in ("fail", "missing") and not rule.name.startswith("switch.")
+        f"{rule.name}: {rule.sentence}" for rule in rules if rule.outcome in ("fail", "missing")
     )
     named = "; ".join(reasons[:_MAX_NAMED])
     if len(reasons) > _MAX_NAMED:
         named += f"; and {len(reasons) - _MAX_NAMED} more"
     stays = _LIVE_STAYS if evidence.champion is not None else "nothing goes live"
+    # The champion itself may be missing.
     champion = next((r for r in evidence.judged if r.name == evidence.champion), None)
     decision = _decision("block", evidence, champion, rules, reasons)
     return replace(decision, sentence=f"block: {named}; {stays}")

@@ -98,6 +98,7 @@ class EProcess:
         ValueError
             The block overlaps one that was counted, or a figure is not usable.
         """
+        # Overlapping blocks share users and days, which would be counted twice.
         if self.last is not None and block.start < self.last.end:
             raise ValueError(f"block {block} overlaps the counted block {self.last}")
         if not (math.isfinite(x) and math.isfinite(v) and v > 0):
@@ -124,6 +125,7 @@ class EProcess:
     def e_value(self) -> float:
         """The e-value, at most `MAX_E_VALUE`."""
         log = self.log_e
+        # Compared as logarithms, because `exp` overflows for large ones.
         return MAX_E_VALUE if log >= math.log(MAX_E_VALUE) else math.exp(log)
 
     @property
@@ -165,6 +167,7 @@ class EProcessStatus:
     @property
     def reached(self) -> bool:
         """True if the e-value reaches the threshold."""
+        # Not the e-value, which is capped.
         return self.e_process.log_e >= math.log(self.threshold)
 
     @property
@@ -207,6 +210,7 @@ class EProcessStatus:
             "days": key.days,
             "e_value": own.e_value,
             "log_e": own.log_e,
+            # JSON has no NaN.
             "lift": own.lift if own.blocks else None,
             "se": own.se if own.blocks else None,
             "last": None if own.last is None else plain(own.last),
@@ -225,12 +229,12 @@ class EProcessStatus:
         return cls(e_process=own, **{name: written[name] for name in names})
 
 
-def waiting_day(account: EProcess, opened: datetime | None, block: Interval) -> str | None:
+def waiting_day(e_process: EProcess, opened: datetime | None, block: Interval) -> str | None:
     """Return a text if a block overlaps a counted one, or the one that chose the champion.
 
     Parameters
     ----------
-    account
+    e_process
         The candidate's e-process.
     opened
         End of the block that chose the champion: the winner of a block is biased upwards on it.
@@ -242,21 +246,24 @@ def waiting_day(account: EProcess, opened: datetime | None, block: Interval) -> 
     str or None
         ``waiting, day 3 of 7``; None if the block may count.
     """
-    ends = [end for end in (opened, account.last.end if account.last else None) if end is not None]
+    # The block that chose the champion is excluded like a counted one.
+    ends = [
+        end for end in (opened, e_process.last.end if e_process.last else None) if end is not None
+    ]
     if not ends or block.start >= max(ends):
         return None
     day = (block.end - max(ends)).days
-    return f"waiting, day {max(day, 0)} of {account.key.days}"
+    return f"waiting, day {max(day, 0)} of {e_process.key.days}"
 
 
-def blocks_expected(account: EProcess, v: float, threshold: float, lift: float = 0.02) -> int:
+def blocks_expected(e_process: EProcess, v: float, threshold: float, lift: float = 0.02) -> int:
     """Estimate the number of further blocks until a true lift reaches the threshold.
 
     Before the first block it is ⌈2·ln(threshold/weight)·v/lift²⌉.
 
     Parameters
     ----------
-    account
+    e_process
         The candidate's e-process.
     v
         Variance of the lift on a block.
@@ -270,23 +277,26 @@ def blocks_expected(account: EProcess, v: float, threshold: float, lift: float =
     int
         0 if the threshold is reached, else at least 1.
     """
-    if account.log_e >= math.log(threshold):
+    if e_process.log_e >= math.log(threshold):
         return 0
-    at = EFFECTS.index(lift)
-    missing = math.log(threshold / MIXTURE_WEIGHTS[at]) - account.log_likelihood_ratios[at]
+    effect = EFFECTS.index(lift)
+    # A block with this lift adds lift²/(2v) to the logarithm on average.
+    missing = (
+        math.log(threshold / MIXTURE_WEIGHTS[effect]) - e_process.log_likelihood_ratios[effect]
+    )
     return max(1, math.ceil(2 * missing * v / lift**2))
 
 
-def e_value_text(points: float) -> str:
+def e_value_text(e_value: float) -> str:
     """Format an e-value: below 10 with one decimal, else as a whole number, rounded down.
 
     Rounded down, so that no text shows the threshold before it is reached.
     """
-    if points >= MAX_E_VALUE:
+    if e_value >= MAX_E_VALUE:
         return f"over {MAX_E_VALUE:,.0f}"
-    if points < 0.1:
+    if e_value < 0.1:
         return "under 0.1"
-    return f"{math.floor(points):,}" if points >= 10 else f"{points:.1f}"
+    return f"{math.floor(e_value):,}" if e_value >= 10 else f"{e_value:.1f}"
 
 
 def signed(share: float) -> str:

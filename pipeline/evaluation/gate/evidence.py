@@ -198,6 +198,7 @@ def build_gate_history(
         if published and decision.kind in ("first", "switch"):
             e_processes, opened = {}, decision.block.end
     anchors = {d.anchor.recipe_hash: d.anchor for d in decisions if d.anchor is not None}
+    # Only runs in a row up to the last one count.
     waiting = tuple(takewhile(lambda decision: decision.waiting, reversed(decisions)))
     return GateHistory(
         ratios=tuple(r for decision in decisions for r in decision.ratios),

@@ -80,6 +80,7 @@ def judge_refresh(evidence: Evidence, champion: EvaluatedRecipe, config: GateCon
             f"{paired.n:,} users can be evaluated against the scorer of {evidence.last.label} "
             f"({config.min_users:,} needed)"
         )
+        # Not a failure: `decide` counts such runs in a row, and waits.
         few = RuleResult("refresh.last", name, paired.n, config.min_users, "underpowered", text)
         return Refresh("underpowered", (few,))
     seed_sds = (seed_sd_of(champion, config),) * 2

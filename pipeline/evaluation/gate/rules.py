@@ -122,6 +122,7 @@ def threshold(config: GateConfig, candidates: int) -> float:
     float
         Largest p that passes.
     """
+    # More recipes than configured make the test stricter, fewer never looser.
     return config.alpha / max(config.candidates, candidates)
 
 
@@ -213,6 +214,7 @@ def slice_rules(
             )
             results.append(RuleResult(name, subject, result.p_worse, None, "underpowered", text))
         else:
+            # Only slices that can be tested share the level.
             judged.append((name, result))
     harmed = holm([result.p_worse for _, result in judged], alpha)
     for (name, result), harm in zip(judged, harmed, strict=True):
@@ -280,6 +282,7 @@ def block_ratio(
     if len(base) < 2 or base.mean() <= 0:
         return None
     ratio = float(own.mean() / base.mean())
+    # Paired: the same users are behind both means.
     spread = float(np.std(own - ratio * base, ddof=1))
     se = spread / (math.sqrt(len(base)) * float(base.mean()))
     return BlockRatio(recipe.recipe_hash, holdout, ratio, se)

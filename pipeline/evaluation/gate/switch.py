@@ -76,6 +76,7 @@ def seek_switch(
         Candidacies, baselines first, then learned recipes by name.
     """
     candidates = [r for r in ordered(evidence.judged) if r.name != champion.name]
+    # All other recipes of the run count as candidates, baselines included.
     threshold = e_value_needed(config, len(candidates))
     return tuple(_candidacy(evidence, r, champion, threshold, config) for r in candidates)
 
@@ -103,6 +104,7 @@ def _candidacy(
     outcome: RuleOutcome = verdict(status.reached)
     if not judged:
         outcome = "underpowered"
+    # Evidence of earlier blocks can suffice on a night that is not counted.
     elif status.waiting and not status.reached:
         outcome = "waiting"
     rules = [RuleResult("switch.e_value", name, own.e_value, threshold, outcome, text)]
@@ -129,18 +131,18 @@ def _status(
     """Count tonight's block if it is disjoint and can be evaluated."""
     days = evidence.holdout.length.days
     key = EProcessKey(champion.recipe_hash, candidate.recipe_hash, NDCG, evidence.k, days)
-    account = evidence.past.e_process(key)
+    e_process = evidence.past.e_process(key)
     # Two recipes with equal values for every user have a variance of 0, by which `add` divides.
     judged = paired.underpowered is None and paired.v > 0
-    waiting = waiting_day(account, evidence.past.opened, evidence.holdout)
+    waiting = waiting_day(e_process, evidence.past.opened, evidence.holdout)
     if judged and waiting is None:
-        account = account.add(paired.x, paired.v, evidence.holdout)
+        e_process = e_process.add(paired.x, paired.v, evidence.holdout)
     return EProcessStatus(
         recipe=candidate.name,
-        e_process=account,
+        e_process=e_process,
         threshold=threshold,
         smallest_effect=paired.smallest_effect if judged else None,
-        blocks_for_two_percent=blocks_expected(account, paired.v, threshold) if judged else None,
+        blocks_for_two_percent=blocks_expected(e_process, paired.v, threshold) if judged else None,
         waiting=waiting if judged else paired.underpowered or "the two recipes do not differ",
     )
 

@@ -1,5 +1,5 @@
-"""What can go wrong with a calibration: a rate that flatters, a τ that is luck, a planted change
-of another size than said, figures that hang on pseudonyms or order."""
+"""Calibration: its rate is not too low, τ is not chance, a planted change has the reported size,
+and figures depend on neither pseudonyms nor order."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class Ranked(Scorer):
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> Scorer:
-        raise AssertionError("not asked for here")
+        raise AssertionError("not needed here")
 
 
 def log(*rows: tuple[str, str, float]) -> pl.DataFrame:
@@ -253,7 +253,7 @@ def test_a_scorer_may_list_items_that_have_no_event_yet() -> None:
     assert found.users[f"{SLICE}new_items"].max() > 0
     assert found.coverage == 2 / 6
     pair = evaluate_stored(longer, history, ranked(history, "dcba"), history, holdout, k=2)
-    assert pair.stored[HIT_RATE].max() == 0.0  # judged by what tonight's catalogue knows
+    assert pair.stored[HIT_RATE].max() == 0.0  # evaluated on the items of tonight's catalogue
 
 
 def test_judged_users_must_have_a_row() -> None:
@@ -291,7 +291,7 @@ def test_a_stored_scorer_answers_over_its_own_catalogue() -> None:
     past = window(("ann", "a", 0), ("ann", "gone", 0), ("bob", "a", 0), end=START + timedelta(9))
     stored = ranked(past, "gone", "a")
     pair = evaluate_stored(stored, past, ranked(history, "c", "d"), history, holdout, k=2)
-    # cat and dan are unknown to it; nobody's truth holds what tonight's window does not know.
+    # cat and dan are unknown to it; items outside tonight's window are in no ground truth.
     assert pair.tonight[c.USER_ID].to_list() == pair.stored[c.USER_ID].to_list() == ["ann", "bob"]
     assert values(pair.tonight, RECALL) == {"ann": 0.5, "bob": 1.0}
     assert values(pair.stored, RECALL) == {"ann": 0.5, "bob": 0.0}

@@ -22,7 +22,7 @@ ALS = Als(factors=4, iterations=2)
         (ALS, 3999, 1.0, 0),
         (ALS, 4000, 60.1, 0),
         (Popularity(), 9000, 0.1, 0),
-        (ItemKnn(), 9000, 0.1, 0),  # it rolls no dice
+        (ItemKnn(), 9000, 0.1, 0),  # deterministic
     ],
 )
 def test_more_fits_where_seeds_would_decide(recipe, users, seconds, fits):

@@ -117,7 +117,11 @@ def test_a_user_with_a_patch_is_judged_by_it_and_the_base_stands_beside():
         ("ann", "q", at(7)),
         ("ann", "q", at(9)),  # the newest patch holds nothing of hers: the one before does
         ("new", "u", at(9)),
-        ("new", "x", at(9)),  # the base had nothing of theirs: they would have seen anyone's
+        (
+            "new",
+            "x",
+            at(9),
+        ),  # no list in the base: the fallback
         ("bob", "b", at(9)),
         ("ann", "a", at(21)),  # the nightly ended the chain
     )

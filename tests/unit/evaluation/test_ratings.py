@@ -117,7 +117,7 @@ def test_only_who_predicts_ratings_is_judged_by_them():
 
 @dataclass(frozen=True, eq=False)
 class Empty(Scorer):
-    """Says that it predicts ratings, and does not."""
+    """Declares ratings, but has no factors."""
 
     capabilities: ClassVar[Capabilities] = Capabilities(
         fold_in=True, deterministic=True, ratings=True
@@ -131,7 +131,7 @@ class Empty(Scorer):
 
     @classmethod
     def from_arrays(cls, arrays):
-        raise AssertionError("not asked for here")
+        raise AssertionError("not needed here")
 
 
 def test_who_says_ratings_and_gives_none_is_refused():

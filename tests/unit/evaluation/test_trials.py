@@ -130,7 +130,7 @@ def test_a_blend_settles_its_parts_and_drops_what_adds_nothing(windows):
     found = select_hyperparameters(recipe, EarlierWindows(windows, 20))
     assert not found.has_free_params
     assert "good" in found.parts
-    assert "own" not in found.parts  # lists leave out what people had
+    assert "own" not in found.parts  # lists leave out items that their user had
     assert set(found.weights) == set(found.parts)
     trials = EarlierWindows(windows, 20)
     parts = {name: GOOD if name == "good" else part for name, part in recipe.parts.items()}

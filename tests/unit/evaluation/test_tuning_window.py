@@ -1,8 +1,8 @@
-"""How much of a list stays overnight, as a figure of a trial.
+"""Stability of lists overnight, as a figure of a trial.
 
-What can go wrong: somebody who did something counts as idle; what a window held a night earlier
-holds something of the day after; people or items are mixed up between the two; a pool's figure is
-not that of the recipe's lists; a calm recipe wins with nothing found, or a restless one by a hair.
+Covered errors: an active user counts as inactive; the previous day has an event of the last day;
+users or items are mixed up between the two; the figure of a pool is not that of the recipe's lists;
+a stable recipe without hits wins, or an unstable one by a negligible lift.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def window(events, policy="discovery") -> Window:
 
 
 def with_a_new_item(events) -> pl.DataFrame:
-    """Somebody buys, an hour before the window ends, what nobody had, and which sorts first."""
+    """Add a purchase, an hour before the window ends, of a new item that sorts first."""
     end = window(events).history.end
     late = events.head(1).with_columns(
         pl.lit("a0").alias(c.ITEM_ID),
@@ -130,7 +130,7 @@ def overlap(recipe, found, k):
 @pytest.mark.parametrize("policy", ["discovery", "repeat"])
 @pytest.mark.parametrize("recipe", [ALS, TREND], ids=["als", "recency_boost"])
 def test_calm_is_the_overlap_of_two_nights_in_a_pool_too(events, recipe, policy, monkeypatch):
-    monkeypatch.setattr(blend_pool, "CANDIDATES", 10)  # nobody proposes what only the other lists
+    monkeypatch.setattr(blend_pool, "CANDIDATES", 10)  # parts propose no more than their lists
     found = window(with_a_new_item(events), policy)
     assert found.history.n_items == found.previous_day.history.n_items + 1
     trials = EarlierWindows([found], 10)

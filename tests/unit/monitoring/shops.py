@@ -1,4 +1,4 @@
-"""A shop for tests of drift: sixty people, forty items in four aisles, day after day the same."""
+"""A shop for tests of drift: sixty users, forty items in four aisles, day after day the same."""
 
 from __future__ import annotations
 

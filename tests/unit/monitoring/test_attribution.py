@@ -58,7 +58,7 @@ def the(found, by="all", name="all"):
 
 
 def everybody(*rows):
-    """Twelve people who are there and do nothing of note, and what is named."""
+    """Twelve active users without a response, and the named rows."""
     return did(*((user, "q", 1) for user in PEOPLE), *rows)
 
 
@@ -70,8 +70,8 @@ def test_rates_by_hand():
             ("u00", "b", 3, "view"),
             ("u01", "a", 4, "purchase", 3.0),
             ("u02", "c", 4, "purchase", 1.0),  # without a price
-            ("u03", "b", 5, "rating", 1.0),  # an answer, whatever it says
-            ("u04", "z", 5, "purchase", 1.0),  # in nobody's list of theirs
+            ("u03", "b", 5, "rating", 1.0),  # a response, whatever it claims
+            ("u04", "z", 5, "purchase", 1.0),  # in no list of this user
             ("u01", "a", 6, "return", 3.0),
             ("u05", "a", 6, "return", 1.0),  # of something bought elsewhere
         )
@@ -87,7 +87,7 @@ def test_rates_by_hand():
     assert figures.conversion == pytest.approx(2 / 36)
     assert figures.revenue_per_exposure == pytest.approx(6.3 / 36)
     assert figures.return_rate == 0.5
-    # Clustered: the two clicks are one person's.
+    # Clustered: both clicks are of one user.
     residuals = [2 - 3 * 2 / 36, *[-3 * 2 / 36] * 11]
     se = math.sqrt(12 / 11 * sum(r * r for r in residuals)) / 36
     assert figures.ctr_se == pytest.approx(se)
@@ -154,7 +154,7 @@ def test_an_event_answers_the_last_showing_that_held_its_item():
 
     def answered(*rows):
         found = run(did(*rows), table, shown)
-        # ann alone is too few to be told of; what was joined is told by claims
+        # ann alone is too small a group; the claims show the attribution
         return found.claims.agree, found.claims.contradict, found.claims.unmatched
 
     def says(item, hours, publication, position=None):
@@ -166,7 +166,7 @@ def test_an_event_answers_the_last_showing_that_held_its_item():
     assert answered(there, says("b", 7, "p1", 2)) == (0, 1, 0)
     assert answered(there, says("b", 7, "p2", 2)) == (0, 1, 0)
     assert answered(there, says("a", 7, "p1", 1)) == (1, 0, 0)  # p2 lacks it: the last one with it
-    assert answered(says("a", 7, "p1")) == (0, 0, 1)  # but nobody was there while p1 was live
+    assert answered(says("a", 7, "p1")) == (0, 0, 1)  # but no user was active while p1 was live
     assert answered(there, says("q", 7, "p2", 1)) == (0, 0, 1)
     assert answered(there, says("d", 8, "p2a", 1)) == (0, 0, 1)  # before the patch
     assert answered(there, says("d", 9, "p2a", 1)) == (1, 0, 0)
@@ -213,7 +213,7 @@ def test_a_flood_from_one_person_answers_no_more_than_that_person_was_shown():
     figures = the(found)
     assert figures.exposures == the(calm).exposures
     assert figures.clicks == the(calm).clicks + 3
-    # And the interval knows that it was one person.
+    # And the interval accounts for its being one user.
     assert figures.ctr_lo < the(calm).ctr
 
 
@@ -232,7 +232,7 @@ def test_a_window_with_no_event_and_no_publication():
 
 
 def plain(events, table, shown, window):
-    """Say for each event in the span which (publication, position) it answers, one at a time."""
+    """Return the (publication, position) of each event in the span, one event at a time."""
     rows = sorted(table.iter_rows(named=True), key=lambda row: row[c.GENERATION])
 
     def list_of(user, instant):
@@ -295,7 +295,7 @@ def test_last_touch_is_what_a_plain_reading_says(seed):
     asked = plain(events, table, shown, timedelta(days=2))
     assert 10 < sum(one is not None for one in asked) < len(asked)
     assert run(events, table, shown).joined == sum(one is not None for one in asked)
-    # Claim for each event in the span what the reference says, or what it does not.
+    # Each event in the span claims the list of the reference, or another one.
     inside = iter(asked)
     truths = [next(inside) if when in SPAN else None for when in events[c.TIMESTAMP]]
     claimed = events.with_columns(

@@ -11,7 +11,7 @@ REFERENCE = np.arange(31) >= 3
 
 
 def cells(days):
-    """One array (people, cells) of shares a day, the latest first."""
+    """One array (users, cells) of shares a day, the latest first."""
     sums = np.array([day.sum(axis=0) for day in days])
     people = np.array([float(len(day)) for day in days])
     ref = sums[3:].sum(axis=0), people[3:].sum()
@@ -43,7 +43,7 @@ def test_the_divergence_by_hand():
 
 @pytest.mark.parametrize("n", [15, 60, 240])
 def test_days_of_few_people_do_not_alarm_for_being_small(n):
-    """The reference has 60 people a day; none of its laws moves, only the size of the latest."""
+    """The reference has 60 users a day; no distribution changes, only the size of the latest."""
     rng = np.random.default_rng(n)
     found = []
     for _ in range(60):

@@ -1,4 +1,4 @@
-"""What drifts, what does not, and what cannot be judged."""
+"""Signals with drift, without drift, and without enough data."""
 
 import json
 from dataclasses import replace
@@ -25,7 +25,7 @@ def calm():
 
 
 def another_item(row, rng):
-    """People want what nobody wanted."""
+    """Users want items that had no events."""
     return [row[0], f"i{39 - int(row[1][1:]):02}", *row[2:]]
 
 
@@ -137,7 +137,7 @@ def test_n_of_m_with_the_latest_among_them():
     assert one.figure >= config.z_threshold and one.status == DriftStatus.STABLE
     assert two.status == DriftStatus.DRIFT and "exceeded on 2 of 3 days" in two.sentence
     assert two.since == END - 2 * DAY
-    # It was there and is over: the latest day is no part of it.
+    # It is over: the latest day is not part of it.
     three = shop(change=mild, since=3)
     latest = pl.col(c.TIMESTAMP) >= END - DAY
     over = pl.concat([three.filter(~latest), shop().filter(latest)])
@@ -230,7 +230,10 @@ def quality(*days, nights=None):
         (quality(mean(0.1), mean(0.1), mean(0.1)), DriftStatus.STABLE),
         (quality(mean(0.08), mean(0.085), mean(0.1)), DriftStatus.DRIFT),
         (quality(mean(0.07), mean(0.1), mean(0.1)), DriftStatus.DRIFT),
-        (quality(mean(0.2), mean(0.2), mean(0.2)), DriftStatus.STABLE),  # better is no alarm
+        (
+            quality(mean(0.2), mean(0.2), mean(0.2)),
+            DriftStatus.STABLE,
+        ),  # a gain
         (quality(mean(0.08, se=0.03), mean(0.08, se=0.03), mean(0.1)), DriftStatus.STABLE),
         (quality(None, mean(0.08), mean(0.08)), DriftStatus.NO_EVENT),
         (quality(mean(0.05), mean(0.05), mean(0.05), nights=[0.1] * 4), DriftStatus.TOO_SHORT),
@@ -246,14 +249,14 @@ def test_live_quality_alarms_when_it_is_clearly_worse(calm, found, verdict):
 
 
 def worth(rng, people, hit=0.15):
-    """What lists were worth to some people, of whom few have a hit."""
+    """Quality of lists for some users, few of them with a hit."""
     ndcg = np.where(rng.random(people) < hit, rng.choice([1, 0.63, 0.5, 0.43, 0.3], people), 0.0)
     found = ratio_ci(ndcg, np.ones(people))
     return QualityMean(found.mean, found.se, people, people)
 
 
 def quality_alarms(calm, people, hit=0.15, looks=200):
-    """Count the drifts of weekly nights' looks at days on which `hit` of the people have one."""
+    """Count the drifts of weekly nights' looks at days on which `hit` of the users have one."""
     rng, nothing = np.random.default_rng(1), calm.clear()
     told = [
         Quality(

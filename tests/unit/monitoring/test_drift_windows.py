@@ -1,4 +1,4 @@
-"""Days cut out of events, and the few people of a crowd who are looked at."""
+"""Days cut out of events, and the sample of users of a large day."""
 
 from datetime import timedelta
 
@@ -31,7 +31,7 @@ def test_of_a_crowd_so_many_are_looked_at_by_no_choice_of_ours():
     few = sample_users(rows, 20)
     counted = few.group_by(WINDOW).agg(pl.col(USER_WINDOW).n_unique()).sort(WINDOW)
     assert counted[USER_WINDOW].to_list() == [20] * 31
-    # All that somebody did is there, or nothing.
+    # Either all events of a user are kept, or none.
     whole = rows.join(few.select(USER_WINDOW).unique(), on=USER_WINDOW, how="semi")
     assert whole.height == few.height
     names = {f"u{n:03}": f"q{(n * 37) % 60:03}" for n in range(60)}

@@ -105,7 +105,7 @@ def test_so_many_nights_a_day():
     found = ask(50_000, past=nights(started=started), config=often)
     assert "3 runs have started within 24 hours, the maximum" in found.reason
     assert ask(50_000, past=nights(started=started[1:]), config=often).wanted
-    # What lies after the instant asked about is no night of its past.
+    # A run after the instant is not part of its past.
     assert ask(50_000, past=nights(started=[AT + timedelta(hours=1)]), config=often).wanted
 
 

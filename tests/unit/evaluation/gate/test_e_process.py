@@ -1,5 +1,5 @@
-"""What can go wrong with an account: the same people counted twice, a night counted twice, points
-that survive the champion they were won against, points from damaged data, or a false claim."""
+"""E-processes: no user and no run counts twice, evidence ends with the champion it is against,
+damaged data give none, and its error rate is as stated."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_a_sure_winner_does_not_overflow() -> None:
         (0.1, "0.1"),
         (1.0, "1.0"),
         (12.4, "12"),
-        (499.7, "499"),  # who has not reached 500 is not said to have them
+        (499.7, "499"),  # rounded down: 500 is not reached
         (512.4, "512"),
         (1e6, "over 1,000,000"),
     ],
@@ -148,7 +148,7 @@ def test_a_year_of_looking_passes_a_hundred_points_in_less_than_one_case_in_a_hu
 
 
 def test_what_is_several_times_better_needs_no_months() -> None:
-    # Where lists hit few people a block tells ±30 %. Four times as good is plain at once.
+    # With few hits a block has an error of ±30 %. Four times as good is clear at once.
     assert sum(MIXTURE_WEIGHTS) == pytest.approx(1.0)
     assert filled([(2.87, 0.3**2)]).e_value == 1e6
     assert filled([(0.6, 0.1**2)]).e_value > 500
@@ -304,7 +304,7 @@ def test_damaged_data_switch_nothing_and_move_no_account() -> None:
     )
     assert (damaged.kind, damaged.inconclusive) == ("block", None)
     assert "inconclusive" not in damaged.sentence
-    # A champion that merely ages is no reason to keep it.
+    # An ageing champion alone does not prevent a switch.
     aged = decide(night(0, GateHistory(), *better, month=reference("month", -0.01)), CONFIG)
     assert aged.kind == "switch"
 
@@ -326,7 +326,7 @@ def test_the_grey_zone_names_who_a_person_may_switch_to() -> None:
     assert all(
         account_of(d).e_value < 100 for d in decisions if not d.inconclusive and not d.promotes
     )
-    # What hurts a slice is no matter of taste.
+    # Harm in a slice cannot be accepted.
     harmful = (judged("als", noise=0.001), judged("new", 0.05, harm={"hot": 0.5}, seed=2))
     assert decide(night(0, GateHistory(), *harmful), QUIET).inconclusive is None
 

@@ -58,7 +58,7 @@ def block(weeks_ago: int) -> Interval:
 
 
 def level(n: int, seed: int = 0) -> np.ndarray[Any, Any]:
-    """What a middling recipe is worth to n users."""
+    """Values of an average recipe for n users."""
     return np.random.default_rng(seed).beta(1.2, 4.0, n)
 
 
@@ -166,7 +166,7 @@ def test_a_rung_must_beat_each_below_it() -> None:
     assert (
         decide(evidence(judged("als"), own, champion=None), CONFIG).recipe == "personal_frequency"
     )
-    # Own counts that do not beat decayed popularity are no hurdle that was passed either.
+    # A personal frequency that does not beat decayed popularity is not counted as beaten.
     weak = judged("personal_frequency", -0.29, rung=2, seed=4)
     tie = decide(evidence(judged("als", -0.29), weak, champion=None), CONFIG)
     assert tie.recipe == "decayed_popularity"
@@ -660,7 +660,7 @@ def test_thresholds_have_bounds(bad: dict[str, Any]) -> None:
 
 
 def _switches(lift: float, nights: int, seed: int, tau: float = 0.005) -> int:
-    """How often a candidate of true `lift` is switched to, users and seeds drawn anew."""
+    """Count the switches to a candidate of true `lift`, with new users and seeds each night."""
     random = np.random.default_rng(seed)
     n, found = 400, 0
     for _ in range(nights):
