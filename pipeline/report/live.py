@@ -110,15 +110,16 @@ def draw_scores(axes: Axes, rows: Sequence[tuple[datetime, LiveFigures]], prefix
         high = ndcg if row.ndcg_hi is None else row.ndcg_hi
         if row.ndcg_lo is not None and row.ndcg_hi is not None:
             axes.plot([at] * 2, [row.ndcg_lo, row.ndcg_hi], color=figure.BLUE, linewidth=1.6)
-        if _patched(row):
-            style = {"color": figure.ORANGE, "markersize": 5, "fillstyle": "none"}
-            axes.plot([at], [row.base_only_ndcg], "D", **style)
+        if row.base_only_ndcg is not None and _patched(row):
+            color, values = figure.ORANGE, [row.base_only_ndcg]
+            axes.plot([at], values, "D", color=color, markersize=5, fillstyle="none")
         # A version that returns later is named again.
         if row.model_version != version:
             name = prefix + figure.short(row.model_version, 8)
             figure.write(axes, at, high, name, figure.GREY, ha="center", va="bottom")
         version, top = row.model_version, max(top, high)
-    days, values = [figure.day_number(as_of) for as_of, _ in rows], [row.ndcg for _, row in rows]
+    days = [figure.day_number(as_of) for as_of, _ in rows]
+    values = [row.ndcg or 0.0 for _, row in rows]
     axes.plot(days, values, "-o", color=figure.BLUE, linewidth=1.2, markersize=5)
     axes.set_ylim(0, top * 1.15 or 1)
 
