@@ -12,14 +12,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
 
 from pipeline.report.table import grid
 from pipeline.report.wording import figure
 from pipeline.workspace.experiment_artifacts import DayFile
 
 NIGHTLY, ADAPTIVE, NEVER = "nightly", "adaptive", "never"
-_DAY: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,9 @@ def summary(
     rows = []
     for name, series in days.items():
         own, value, took = _own(series), mean_of(series, "ndcg"), training_seconds(series)
-        answer = _answer(own, plant)
+        # The answer to a shift is the first promotion after it.
+        answer = next((x for x in own if plant and x.promoted and x.as_of > plant), None)
+        after = (answer.as_of - plant) / timedelta(days=1) if answer and plant else None
         rows.append(
             ScheduleRow(
                 schedule=name,
@@ -97,7 +97,7 @@ def summary(
                 of_nightly=value / most if value is not None and most else None,
                 training_share=took / spent if spent else None,
                 ndcg_per_training_minute=60 * value / took if value is not None and took else None,
-                answered_days=(answer.as_of - plant) / _DAY if answer and plant else None,
+                answered_days=after,
                 answered_cause=answer.cause if answer else None,
             )
         )
@@ -193,8 +193,3 @@ def _own(days: Sequence[DayFile]) -> Sequence[DayFile]:
     """Return the days after the first promotion."""
     first = next((at for at, day in enumerate(days) if day.promoted), len(days))
     return days[first + 1 :]
-
-
-def _answer(own: Sequence[DayFile], plant: datetime | None) -> DayFile | None:
-    """Return the day of the first promotion after the planted shift."""
-    return next((x for x in own if plant is not None and x.promoted and x.as_of > plant), None)

@@ -39,7 +39,6 @@ _STROKES: Final = {
     NEVER: (GREY, (0, (4, 1.5, 1, 1.5))),
 }
 _SMOOTH: Final = 7
-_TICKS: Final = 6
 _LEFT, _WIDE, _TALL = 0.1, 0.73, 3.4
 """Left edge and width of the axes as shares of the figure's width; height in inches."""
 _BETWEEN, _BAR = 0.95, 0.26
@@ -95,7 +94,7 @@ def figure(days: Mapping[str, Sequence[DayFile]], plant: datetime | None) -> byt
     placed = spread([value for value, _, _ in ends], _APART * (high - low), low)
     for height, (_, name, colour) in zip(placed, ends, strict=True):
         write_right(axes, height, name, colour)
-    label_days(axes, [day.as_of for series in days.values() for day in series], _TICKS)
+    label_days(axes, [day.as_of for series in days.values() for day in series], 6)
     axes.set_ylabel("NDCG")
     _costs(drawn, rows)
     words = "; ".join(f"{row.schedule}: {wording.figure(row.ndcg)}, {_cost(row)}" for row in rows)

@@ -227,5 +227,4 @@ def _interval(evaluation: RecipeEvaluation, metric: str) -> tuple[float, float, 
 
 
 def _label(page: NightPage, name: str) -> str:
-    role = page.role(name)
-    return name if role == "candidate" else f"{name}\n{role}"
+    return name if (role := page.role(name)) == "candidate" else f"{name}\n{role}"

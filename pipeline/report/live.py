@@ -110,9 +110,9 @@ def draw_scores(axes: Axes, rows: Sequence[tuple[datetime, LiveFigures]], prefix
         high = ndcg if row.ndcg_hi is None else row.ndcg_hi
         if row.ndcg_lo is not None and row.ndcg_hi is not None:
             axes.plot([at] * 2, [row.ndcg_lo, row.ndcg_hi], color=figure.BLUE, linewidth=1.6)
-        if _patched(row):
-            base = row.base_only_ndcg or 0.0
-            axes.plot([at], [base], "D", color=figure.ORANGE, markersize=5, fillstyle="none")
+        if row.base_only_ndcg is not None and _patched(row):
+            color, values = figure.ORANGE, [row.base_only_ndcg]
+            axes.plot([at], values, "D", color=color, markersize=5, fillstyle="none")
         # A version that returns later is named again.
         if row.model_version != version:
             name = prefix + figure.short(row.model_version, 8)

@@ -21,7 +21,6 @@ HEADLINE = {
 }
 NONE = "–"
 NO_CHANGE = "0 %"
-_STOPS = ("fail", "missing")
 _UPPER = {"ndcg", "map", "mrr"}
 _AREAS = {"first": "first model", "check": "data check"}
 _RULES = {
@@ -152,7 +151,7 @@ def stops(kind: str, rule: RuleResult) -> bool:
         Kind of the decision.
     """
     lost = rule.name.startswith("switch.")
-    return kind == "block" and rule.outcome in _STOPS and not lost
+    return kind == "block" and rule.outcome in ("fail", "missing") and not lost
 
 
 def rule_title(name: str) -> str:

@@ -278,7 +278,7 @@ def test_lists_and_history(home, tmp_path):
 
 def test_the_history_of_live_quality(home, tmp_path):
     asked = ("history", "--quality")
-    assert nightjar(*asked, home=home).stdout.startswith("no night has scored live lists yet")
+    assert nightjar(*asked, home=home).stdout.startswith("no nightly run has scored")
     drawn = tmp_path / "live.svg"
     done = nightjar(*asked, "--json", "--out", drawn, home=home)
     assert json.loads(done.stdout) == {"entries": [], "out": str(drawn)}

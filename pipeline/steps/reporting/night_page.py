@@ -58,22 +58,19 @@ def build_page(
     """
     run, k = night.run, night.config.recommend.length
     evaluations = run.read(EvaluationFile).recipes
-    means = {
-        name: evaluation.metrics.get(metric_name(NDCG, k), 0.0)
-        for name, evaluation in evaluations.items()
-    }
+    metric = metric_name(NDCG, k)
+    means = {name: result.metrics.get(metric, 0.0) for name, result in evaluations.items()}
     baselines = tuple(
         name for name, recipe in night.recipes.items() if recipe.capabilities.baseline is not None
     )
     evaluated = (name for name in means if name in baselines)
     # A first run has no champion: lifts are over the best baseline.
-    against = night.champion_name or max(evaluated, key=lambda name: means[name], default=None)
+    against = night.champion_name or max(evaluated, key=means.__getitem__, default=None)
     challenger = _challenger(means, baselines, decision, against)
     costs = {name: run.find(CostFile, train_step(name)) for name in night.recipes}
     before = night.history.decisions_before(night.as_of)[-MAX_PAST_NIGHTS:]
     quarantined, reasons = _quarantine(night)
-    # A replay changes nothing, so no override can apply to it.
-    offered = () if night.replay else offers(decision)
+    offered = () if night.replay else offers(decision)  # a replay has nothing to override
     return NightPage(
         run_id=night.run_id,
         as_of=night.as_of,

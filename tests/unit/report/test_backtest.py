@@ -91,7 +91,7 @@ def test_what_it_takes_until_something_is_live_counts_against_nobody(days):
 def test_every_day_is_told_with_a_star_for_a_night(days):
     table, _, nights = text(days, None).rpartition("\n\n")
     told = table.splitlines()
-    assert told[-1] == "* then a night was run   – nobody was there"
+    assert told[-1] == "* a nightly run followed   – no user-day was scored"
     assert "adaptive, 2024-01-06 00:00: because" in nights
     assert told[-11].split() == ["2024-01-01", "00:00", "–*", "–*", "–*"]
     assert told[-6].split() == ["2024-01-06", "00:00", "0.3050*", "0.3020*", "0.2050"]
@@ -106,12 +106,12 @@ def test_nights_that_came_to_nothing_are_told_with_the_first_reason(days):
     )
     nightly = [*days["nightly"][:4], blocked, days["nightly"][5], again, *days["nightly"][7:]]
     told = text(days | {"nightly": tuple(nightly)}, None)
-    assert "nightly: 2 nights ended as block, the first on 2024-01-05 00:00: too few" in told
+    assert "nightly: 2 nightly runs ended as block, first on 2024-01-05 00:00: too few" in told
 
 
 def test_the_title_states_what_the_policy_is_worth(days):
     assert title(days) == (
-        "adaptive keeps 99.0% of what retraining every night reaches, with 22% of its training"
+        "adaptive reaches 99.0% of the NDCG of nightly retraining, with 22% of its training time"
     )
     assert title({"never": days["never"]}) == "never reaches an NDCG of 0.2054"
 
@@ -133,8 +133,8 @@ def test_a_figure_is_the_same_again_and_names_every_policy(days):
     drawn = figure(days, PLANT)
     assert drawn == figure(days, PLANT)
     words = "".join(ElementTree.fromstring(drawn).itertext())
-    cost = "4.0 s in 2 nights, 4.54 a minute"
-    for name in (*days, "planted shift", "1 Jan", "10 Jan", cost, "0.0 s in 0 nights"):
+    cost = "4.0 s in 2 nightly runs, 4.54 per minute"
+    for name in (*days, "planted shift", "1 Jan", "10 Jan", cost, "0.0 s in 0 nightly runs"):
         assert name in words
 
 

@@ -51,7 +51,7 @@ def test_the_table_has_a_line_a_night_and_version():
     assert told[3][1] == "–" and told[3][-1] == "5"
     assert told[4][-2] == "0.1500"
     assert told[5][0] == "10" and "to" not in told[5]
-    assert live_table(()).startswith("no night has scored")
+    assert live_table(()).startswith("no nightly run has scored")
 
 
 def test_the_figure_is_the_same_bytes_for_the_same_rows():

@@ -81,9 +81,9 @@ def test_nothing_is_drawn_of_an_importance_that_is_not_known():
 
 def test_titles_state_the_finding():
     assert history_title(STUDY) == "Tuning lifts NDCG@20 of als by 20 %"
-    assert history_title(NOTHING) == "Nothing is clearly better than als as it stands"
+    assert history_title(NOTHING) == "No trial is clearly better than als before tuning"
     assert history_title(FROM_ZERO) == "Tuning lifts NDCG@20 of als from 0 to 0.2400"
-    assert importance_title(STUDY) == "alpha explains 70 % of what trials differ in"
+    assert importance_title(STUDY) == "alpha explains 70 % of the variance between trials"
     assert coordinates_title(STUDY) == "The best trial: alpha 4, half_life_days 90, depth 2"
     assert coordinates_title(NOTHING) == "The start is the best trial: alpha 100, depth 2"
 
@@ -96,7 +96,7 @@ def test_of_many_fields_those_that_matter_are_drawn():
         trials=tuple(t.model_copy(update={"fields": {}}) for t in TRIALS),
     )
     assert [name[-1] for name in rows.foremost] == list("45678901")
-    assert coordinates_title(rows) == "The best trial, by the 8 of 12 fields that matter most"
+    assert coordinates_title(rows) == "The best trial: the 8 most important of 12 fields"
     assert size_of(study_figures(rows)["coordinates.png"])[0] == 8 * 144
 
 

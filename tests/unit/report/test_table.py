@@ -43,7 +43,7 @@ def test_no_figure_is_parted_from_its_percent() -> None:
 
 
 def test_without_an_entry_it_says_so() -> None:
-    assert history_table([]) == "nothing has been decided yet"
+    assert history_table([]) == "the ledger has no entries yet"
 
 
 def test_the_demo_shows_a_line_for_each_recipe() -> None:

@@ -107,7 +107,7 @@ def test_the_page_is_well_formed_escaped_and_asks_nobody() -> None:
     Rows(text)
     assert "<b>1" not in text and "<i>4" not in text and "Found &lt;this&gt;." in text
     assert not re.search(r"(?:src|href)=[\"']?http", text)
-    assert text.index("Found") < text.index("What they are") < text.index("On the days")
+    assert text.index("Found") < text.index("<h2>Versions") < text.index("On the days")
     assert versions_page(PAGE) == text
 
 
@@ -125,7 +125,7 @@ def test_what_differs_stands_first_and_everything_below() -> None:
     rows = Rows(text).rows
     assert rows.count(["alpha ≠", "3", "<i>4</i>"]) == 2
     assert rows.count(["factors", "64", "64"]) == 1
-    assert "What differs" in text and "All 2 settings" in text
+    assert "Settings that differ." in text and "All 2 settings" in text
     same = replace(PAGE, settings=PAGE.settings[1:])
     assert "Both have the same recipe." in versions_page(same)
 
@@ -133,7 +133,7 @@ def test_what_differs_stands_first_and_everything_below() -> None:
 def test_a_lift_is_told_with_its_figures() -> None:
     assert comparison_sentence(PAGE, FOOTING) == (
         "On the days that judged version 3, version 3 is ahead by 35 % (+22 % to +48 %, "
-        "1,211 people): NDCG@20 0.0309 against 0.0229"
+        "1,211 users): NDCG@20 0.0309 and 0.0229"
     )
 
 
@@ -144,7 +144,7 @@ def test_a_lift_is_told_with_its_figures() -> None:
         ({"lift": -0.2, "lo": -0.3, "hi": -0.1}, "version 3 is behind by 20 %"),
         ({"lo": -0.01}, "version 3 is not clearly different"),
         ({"underpowered": "too few users"}, "version 3 is not clearly different"),
-        ({"lift": None, "lo": None, "hi": None}, "version 3 cannot be held against version 1"),
+        ({"lift": None, "lo": None, "hi": None}, "version 3 cannot be compared with version 1"),
     ],
 )
 def test_the_title_claims_no_more_than_the_interval(
@@ -165,7 +165,7 @@ def test_the_figure_shows_everybody_and_groups_of_the_primary_metric() -> None:
     drawn = comparison_figure(PAGE, FOOTING)
     assert drawn is not None and drawn == comparison_figure(PAGE, FOOTING)
     text = drawn.decode()
-    assert "everybody (1,211)" in text and "cold (62)" in text
+    assert "all users (1,211)" in text and "cold (62)" in text
     assert "recall" not in text and "new items" not in text
     assert 'aria-label="version 3 is ahead by 35 %"' in text
     assert "too little evidence" in text
@@ -173,4 +173,4 @@ def test_the_figure_shows_everybody_and_groups_of_the_primary_metric() -> None:
 
 def test_without_a_person_the_lists_say_so() -> None:
     text = versions_page(replace(PAGE, samples=(), lists="Nobody has a list of both."))
-    assert "Lists of the same people" in text and "Nobody has a list of both." in text
+    assert "Lists of the same users" in text and "Nobody has a list of both." in text

@@ -34,7 +34,6 @@ from pipeline.evaluation.gate.e_process import (
     e_value_text,
     waiting_day,
 )
-from pipeline.report.titles import e_process_line
 from tests.unit.evaluation.gate.test_gate import (
     AS_OF,
     BLOCK,
@@ -108,7 +107,6 @@ def test_points_read_alike_everywhere(points: float, text: str) -> None:
     account = EProcess(KEY, log_likelihood_ratios=(log,) * len(EFFECTS))
     standing = EProcessStatus("new", account, 500.0, None, None, None)
     assert standing.sentence == f"new: e-value {text} (500 needed)"
-    assert text in e_process_line(standing)
 
 
 def test_an_account_that_has_not_moved_has_no_sign() -> None:
