@@ -114,6 +114,7 @@ class Expanding:
             what = f"the {self._codec} data are {'cut short' if cut else 'damaged'}"
             raise DataError("source.damaged_stream", what, where=self._name) from None
         self._out += len(data)
+        # Checked while reading: a small file may expand to more than memory or disk can hold.
         if self._out > self._limits.max_text_bytes:
             raise UnsafeInputError(
                 "source.too_large",
@@ -171,6 +172,7 @@ def blocks(stream: Expanding, name: str) -> Iterator[bytes]:
                 f"the row at line {line} has more than {BLOCK:,} bytes; correct the file",
                 where=name,
             )
+        # An incomplete last line waits for the next chunk.
         block, carry = data[:cut], data[cut:]
         if block:
             _check_text(block, line, name)
@@ -240,6 +242,7 @@ def _refuse_other_formats(data: bytes, name: str) -> None:
 
 def _check_text(block: bytes, line: int, name: str) -> None:
     position, fault = block.find(b"\0"), "a NUL byte"
+    # ASCII text needs no decoding, which takes longer than the check.
     if position < 0 and not block.isascii():
         try:
             block.decode("utf-8")
