@@ -13,7 +13,7 @@ from pipeline.data.sources.config import Limits, Source
 from pipeline.data.sources.delimited import parse_csv
 from pipeline.data.sources.jsonl import parse_jsonl
 from pipeline.data.sources.mapping import check_columns, lake_columns, map_block
-from pipeline.data.sources.streams import Block, Broken, Expanding, blocks
+from pipeline.data.sources.streams import Block, Broken, blocks
 from pipeline.errors import DataError, UnsafeInputError
 
 _CODECS: Final = {".gz": "gzip", ".zst": "zstd"}
@@ -152,6 +152,6 @@ def _blocks(stream: BinaryIO, name: str, limits: Limits) -> Iterator[Block]:
     form, codec = format_of(name)
     if form == "parquet":
         return parse_parquet(stream, name, limits)
-    text = blocks(Expanding(stream, codec, name, limits), name)
+    text = blocks(stream, codec, name, limits)
     parse = parse_csv if form == "csv" else parse_jsonl
     return parse(text, name, limits)
