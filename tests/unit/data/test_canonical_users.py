@@ -65,3 +65,12 @@ def test_without_a_table_of_users_there_is_none(events):
     named, users = canonicalise_user_ids(events)
     assert users is None
     assert named.columns == events.columns
+
+
+def test_a_column_of_users_may_be_called_name(events):
+    ids = events[c.USER_ID].unique().sort()
+    users = pl.DataFrame({c.USER_ID: ids, "name": ["ann"] * len(ids)})
+    _, renamed = canonicalise_user_ids(events, users)
+    assert renamed is not None
+    assert renamed.columns == [c.USER_ID, "name"]
+    assert renamed[c.USER_ID].n_unique() == len(ids)
