@@ -30,6 +30,7 @@ def silent(_: str) -> None:
 class Frozen(BaseModel):
     """Base of every config: instances are immutable, and an unknown field is an error."""
 
+    # Defaults are validated as well, so that a default outside its own bounds is an error.
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
@@ -118,6 +119,7 @@ class Interval:
     def __get_pydantic_core_schema__(
         cls, source: type[Interval], handler: GetCoreSchemaHandler
     ) -> CoreSchema:
+        # Code passes an Interval, a file holds the pair of its instants.
         pair = handler.generate_schema(tuple[Instant, Instant])
         return core_schema.no_info_wrap_validator_function(
             lambda value, read: value if isinstance(value, cls) else cls(*read(value)),

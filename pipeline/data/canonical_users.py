@@ -14,7 +14,8 @@ import polars as pl
 
 from pipeline import columns as c
 
-_NAME, _EVENTS = "name", "events"
+# Columns of the lake cannot contain the sign #, so a column of users never has one of these names.
+_NAME, _EVENTS = "#name", "#events"
 
 
 def canonicalise_user_ids(

@@ -33,6 +33,7 @@ def purchases(transactions: pl.DataFrame, products: pl.DataFrame, span: Interval
     department and category ``NOT LISTED``.
     """
     listed = products.select("product_id", "department", "product_category")
+    # A left join leaves the department of an unlisted product null.
     unlisted = pl.col("department").is_null()
     start, end = _naive(span.start), _naive(span.end)
     return (

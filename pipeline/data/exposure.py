@@ -126,6 +126,7 @@ def shown_at(rows: pl.DataFrame, shown: pl.DataFrame) -> pl.DataFrame:
     """
     by_time = rows.sort(c.TIMESTAMP)
     own = _asof(by_time.with_columns(pl.col(c.USER_ID).alias(OWNER)), shown)
+    # The fallback list counts only where the user has no list of their own at that instant.
     anyone = _asof(
         by_time.join(own, on=[c.USER_ID, c.TIMESTAMP], how="anti").with_columns(
             pl.lit(c.ANYONE).alias(OWNER)

@@ -179,46 +179,48 @@ def _features(values: pl.Series, at: _Place) -> pl.DataFrame:
 
 def _read(text: pl.Series, at: _Place) -> pl.Series:
     """Parse text as lists or numbers if all of the first `n` values can be parsed."""
-    known = text[: at.n].drop_nulls()
-    if known.is_empty():
+    filled = text[: at.n].drop_nulls()
+    if filled.is_empty():
         return text
-    if known.str.starts_with("[").all():
+    if filled.str.starts_with("[").all():
         lists = [_list(value) for value in text]
-        if sum(value is not None for value in lists[: at.n]) == len(known):
+        if sum(value is not None for value in lists[: at.n]) == len(filled):
             return _lists(text.name, lists)
     number = text.cast(pl.Float64, strict=False)
     taught = number[: at.n].drop_nulls()
-    if len(taught) < len(known):
+    if len(taught) < len(filled):
         return text
     finite = taught.filter(taught.is_finite())
     # Whole numbers that repeat are codes, not quantities.
     whole = (finite == finite.floor()).all()
-    return text if whole and _repeats(known) else number
+    return text if whole and _repeats(filled) else number
 
 
 def _repeats(values: pl.Series) -> bool:
     """Check if each value occurs at least twice on average."""
-    known = values.drop_nulls()
-    return 2 * known.n_unique() <= len(known)
+    filled = values.drop_nulls()
+    return 2 * filled.n_unique() <= len(filled)
 
 
 def _list(text: str | None) -> list[Any] | None:
     """Return the numbers and texts of a JSON list; ``None`` for any other text."""
     try:
         values = json.loads(text or "")
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError):  # deep nesting exceeds json's recursion limit
         return None
-    plain = isinstance(values, list) and all(type(one) in (str, int, float) for one in values)
+    plain = isinstance(values, list) and all(type(value) in (str, int, float) for value in values)
     return values if plain else None
 
 
 def _lists(name: str, lists: list[list[Any] | None]) -> pl.Series:
     """Return vectors if all values are numbers and any has a fraction, else lists of texts."""
-    kinds = {type(one) for values in lists for one in values or ()}
+    kinds = {type(value) for values in lists for value in values or ()}
     if float in kinds and str not in kinds:
-        floats = [None if values is None else [float(one) for one in values] for values in lists]
+        floats = [
+            None if values is None else [float(value) for value in values] for values in lists
+        ]
         return pl.Series(name, floats, dtype=pl.List(pl.Float64))
-    texts = [None if values is None else [str(one) for one in values] for values in lists]
+    texts = [None if values is None else [str(value) for value in values] for values in lists]
     return pl.Series(name, texts, dtype=pl.List(pl.String))
 
 
@@ -232,6 +234,7 @@ def _words(text: pl.Series, n: int) -> pl.DataFrame:
     words = text.str.normalize("NFKC").str.to_lowercase().str.extract_all(_WORD)
     cells = _common(_cells(words).group_by(_ROW, _NAME).agg(pl.len().alias(_CELL)), n)
     rows = (pl.col(_ROW) < n).sum().over(_NAME)
+    # The number of rows with a word is counted in the first n rows only, like the words themselves.
     weighed = cells.with_columns((pl.col(_CELL) * (n / rows).log()).alias(_CELL))
     length = (pl.col(_CELL) ** 2).sum().over(_ROW).sqrt()
     return weighed.with_columns(pl.col(_CELL) / length)
@@ -261,10 +264,11 @@ def _common(cells: pl.DataFrame, n: int) -> pl.DataFrame:
 def _binned(numbers: pl.Series, at: _Place) -> pl.Series:
     """Return the bin of each number; the edges are numbers of the data."""
     at.refuse(_WILD, numbers.abs() >= _TOO_LARGE)
-    known = numbers[: at.n].drop_nulls().to_numpy()
-    if not len(known):
+    training = numbers[: at.n].drop_nulls().to_numpy()
+    if not len(training):
         return pl.Series(numbers.name, [None] * len(numbers), dtype=pl.String)
-    edges = np.unique(np.quantile(known, np.arange(1, BINS) / BINS, method="inverted_cdf"))
+    # inverted_cdf returns values of the data instead of interpolated ones.
+    edges = np.unique(np.quantile(training, np.arange(1, BINS) / BINS, method="inverted_cdf"))
     bounds = pairwise(["", *map(str, edges.tolist()), ""])
     labels = pl.Series(numbers.name, [f"{low}..{high}" for low, high in bounds])
     bins = pl.Series(np.searchsorted(edges, numbers.fill_null(0).to_numpy(), "right"))

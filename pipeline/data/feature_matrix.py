@@ -31,9 +31,11 @@ def take_rows(
     -------
     ``(len(rows) + 1,)`` start of each selected row, and the positions of their entries.
     """
+    # Indexing by an array copies, so the counts may be changed in place.
     count = np.diff(indptr)[rows]
     count[rows < 0] = 0
     selected = np.concatenate([[0], np.cumsum(count)]).astype(np.int64)
+    # Entry k of a selected row: its start in the old layout, minus that in the new one, plus k.
     start = indptr[:-1][rows] - selected[:-1]
     return selected, np.arange(selected[-1], dtype=np.int64) + np.repeat(start, count)
 
@@ -124,5 +126,5 @@ class ColdItems:
         -------
         ``None`` if no array has that prefix.
         """
-        known = FeatureMatrix.read(arrays, prefix)
-        return None if known is None else cls(arrays[f"{prefix}ids"], known)
+        features = FeatureMatrix.read(arrays, prefix)
+        return None if features is None else cls(arrays[f"{prefix}ids"], features)

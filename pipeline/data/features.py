@@ -127,11 +127,8 @@ def volume(events: pl.DataFrame, config: FeaturesConfig) -> pl.DataFrame:
     """
     day = pl.col(c.TIMESTAMP).dt.date()
     per_day = events.group_by(c.USER_ID, day).len()
-    days = per_day[c.TIMESTAMP].rank("dense").to_numpy().astype(np.int64)
-    most = min(
-        config.max_events_per_user_day,
-        per_user_cap(days, per_day["len"].to_numpy().astype(np.int64)),
-    )
+    days = per_day[c.TIMESTAMP].rank("dense").to_numpy()
+    most = min(config.max_events_per_user_day, per_user_cap(days, per_day["len"].to_numpy()))
     return cap_events(events, config.model_copy(update={"max_events_per_user_day": most}))
 
 

@@ -101,7 +101,7 @@ class History:
     def seen(self) -> sp.csr_matrix:
         """Users × items CSR, float32 ones where a user has an event of any kind of an item."""
         cells = self._cells(np.ones(len(self.item), np.float32))
-        cells.data[:] = 1.0
+        cells.data[:] = 1.0  # several events of a cell were summed
         return cells
 
     def confidence(self, half_life_days: float | None) -> sp.csr_matrix:
@@ -168,12 +168,15 @@ class History:
         if self.item_features is None:
             return None
         place, there = _places(self.item_ids, item_ids)
-        known, rows = self.item_features, np.where(there, place, -1)
-        if (others := self.cold_items) is not None:
-            known = FeatureMatrix(known.names, sp.vstack([known.cells, others.known.cells], "csr"))
-            place, there = _places(others.ids, item_ids)
+        features, rows = self.item_features, np.where(there, place, -1)
+        if (cold := self.cold_items) is not None:
+            # The rows of cold items follow those of the window's items.
+            features = FeatureMatrix(
+                features.names, sp.vstack([features.cells, cold.known.cells], "csr")
+            )
+            place, there = _places(cold.ids, item_ids)
             rows[there] = place[there] + self.n_items
-        return known.rows(rows)
+        return features.rows(rows)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return all fields as arrays for an npz file; inverse of `from_arrays`."""

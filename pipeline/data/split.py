@@ -235,7 +235,7 @@ def split(
     start = config.holdout_days if first else max(config.holdout_days, holdout_days or 0)
     options = (days for days in config.holdout_days_options if first or days > start)
     lengths = sorted({start, *options})
-    last_event(events, as_of)
+    last_event(events, as_of)  # raises without any event, so `begin` below is never null
     rows = events.filter(before(as_of))
     begin = cast(datetime, rows[c.TIMESTAMP].min())
     # A cutoff at or before the first event would leave an empty training window.
@@ -250,6 +250,7 @@ def split(
     kinds = target_kinds(rows, config.target_kinds, rating_threshold)
     wanted = is_target(kinds, rating_threshold)
     share = repeat_share(rows, wanted, as_of)
+    # Without pairs of earlier users no repetition is seen.
     inferred: Task = "repeat" if share is not None and share >= REPEAT_SHARE else "discovery"
     policy = inferred if config.task == "auto" else config.task
     # The pairs of the longest holdout contain those of all shorter ones.

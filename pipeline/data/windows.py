@@ -133,6 +133,7 @@ def window(
     DataError
         `data.no_event`, `features.unknown_kind`, `features.not_a_list`, `clean.no_values`.
     """
+    # Filtered before anything is computed, so that no later event reaches the statistics.
     past = events.filter(before(end))
     rows, report = apply(past, learn(past, config.clean.events, where=_WHERE))
     return described(build_history(_weighed(rows, config), end), items, users), report
@@ -155,8 +156,9 @@ def of_people(events: pl.DataFrame, whole: pl.DataFrame, config: WindowConfig) -
     -------
     Weighted events as returned by `weigh`.
     """
-    known = events.filter(events[c.KIND].is_in(list(config.features.weights)))
-    rows, _ = apply(known, learn(whole, config.clean.events, where=_WHERE))
+    # `weigh` would refuse kinds that the live model's config does not have.
+    weighted = events.filter(events[c.KIND].is_in(list(config.features.weights)))
+    rows, _ = apply(weighted, learn(whole, config.clean.events, where=_WHERE))
     return _weighed(rows, config)
 
 

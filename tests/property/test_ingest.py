@@ -60,7 +60,7 @@ ROWS = st.lists(
 
 
 class Taken:
-    """What one file came to, given what the lake holds."""
+    """Result of one file, given the events of the lake."""
 
     def __init__(self, data: bytes, known: pl.DataFrame = NOTHING, name: str = "a.csv") -> None:
         self.summary = Summary()
@@ -156,7 +156,7 @@ def test_csv_and_json_lines_bring_the_same(rows):
     )
 )
 def test_quick_and_careful_reading_agree(rows):
-    """What a CSV writer wrote comes back, wherever quotes and line feeds stand."""
+    """The rows of a CSV writer are read back, wherever quotes and line feeds are."""
     header = [c.ITEM_ID, "a", "b"]
     frame = pl.DataFrame(rows, schema=dict.fromkeys(header, pl.String), orient="row")
     # A lone carriage return inside a field is what no reader of lines can keep.

@@ -65,17 +65,17 @@ def frame(rows: list[dict[str, Any]]) -> pl.DataFrame:
 
 
 def both_counts(events: pl.DataFrame) -> tuple[dict[str, int], dict[str, int]]:
-    ours = failures(events, RULES).sum().row(0, named=True)
-    theirs = dict(run_suite(events, RULES).broken)
-    return ours, theirs
+    predicates = failures(events, RULES).sum().row(0, named=True)
+    expectations, _ = run_suite(events, RULES)
+    return predicates, expectations
 
 
 def test_every_row_rule_is_planted_and_every_rule_has_a_predicate_and_an_expectation() -> None:
     assert {rule.name for rule in RULES if rule.level == "row"} == set(PLANTED)
-    ours, theirs = both_counts(frame([GOOD]))
-    assert list(ours) == list(theirs) == [rule.name for rule in RULES]
-    assert len(set(theirs)) == len(RULES) == 22
-    assert set(ours.values()) == set(theirs.values()) == {0}
+    predicates, expectations = both_counts(frame([GOOD]))
+    assert list(predicates) == list(expectations) == [rule.name for rule in RULES]
+    assert len(set(expectations)) == len(RULES) == 22
+    assert set(predicates.values()) == set(expectations.values()) == {0}
     assert {rule.check for rule in RULES} == set(CheckKind)
 
 
@@ -97,9 +97,9 @@ def test_both_sides_find_every_planted_fault_and_nothing_else() -> None:
         if count > 1
     )
     events = frame(rows)
-    ours, theirs = both_counts(events)
-    assert ours == expected
-    assert theirs == expected
+    predicates, expectations = both_counts(events)
+    assert predicates == expected
+    assert expectations == expected
 
 
 @pytest.mark.parametrize("name", sorted(PLANTED))
@@ -126,8 +126,8 @@ def test_the_same_id_is_a_repeat_on_one_day_only() -> None:
         {**GOOD, c.EVENT_ID: None, c.TIMESTAMP: late},
         {**GOOD, c.EVENT_ID: None, c.TIMESTAMP: late},
     ]
-    ours, theirs = both_counts(frame(rows))
-    assert ours["event_repeated"] == theirs["event_repeated"] == 2
+    predicates, expectations = both_counts(frame(rows))
+    assert predicates["event_repeated"] == expectations["event_repeated"] == 2
 
 
 ids = st.one_of(
@@ -163,11 +163,13 @@ def test_predicates_and_expectations_count_alike_on_any_events(
     drawn: list[dict[str, Any]],
 ) -> None:
     events = frame(drawn)
-    ours, theirs = both_counts(events)
-    assert ours == theirs
+    predicates, expectations = both_counts(events)
+    assert predicates == expectations
     # the reasons of the rows are the counts of the row rules
     named = row_reasons(events, at=AT, kinds=KINDS).explode().value_counts()
     counted = {name: count for name, count in named.iter_rows() if name is not None}
     assert counted == {
-        rule.name: ours[rule.name] for rule in RULES if rule.level == "row" and ours[rule.name]
+        rule.name: predicates[rule.name]
+        for rule in RULES
+        if rule.level == "row" and predicates[rule.name]
     }

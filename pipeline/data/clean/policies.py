@@ -61,6 +61,7 @@ class ColumnTreatment(Frozen):
             "winsorise": (quantiles and not bounds, "lower, upper or both, and no other bound"),
             "quarantine": (bounds != quantiles, "either minimum or maximum, or lower or upper"),
         }[self.outliers]
+        # Bounds that the policy does not use would be ignored silently.
         if not fits:
             raise ValueError(f'outliers = "{self.outliers}" takes {needs}')
         for low, high in (("minimum", "maximum"), ("lower", "upper")):
@@ -69,6 +70,7 @@ class ColumnTreatment(Frozen):
                 raise ValueError(f"{low} = {below} must be less than {high} = {above}")
         if self.missing == "constant" and self.constant is None:
             raise ValueError('missing = "constant" needs constant = <value>')
+        # A constant that is not finite would be treated as missing by the next cleaning.
         if isinstance(self.constant, float) and not math.isfinite(self.constant):
             raise ValueError(f"constant = {self.constant} must be finite")
         if self.constant is not None and self.missing not in ("constant", "indicator"):
@@ -132,6 +134,7 @@ def check_column(frame: pl.DataFrame, column: str, policy: ColumnTreatment, wher
     if policy.missing == "indicator" and f"{column}{MISSING_SUFFIX}" in frame.columns:
         problem = f"{missing} would overwrite the column {column}{MISSING_SUFFIX}"
         refuse("clean.indicator_exists", problem, "the other policies")
+    # All numeric columns become Float64 when they are cleaned.
     kind, allowed = _CONSTANTS.get(pl.Float64() if dtype.is_numeric() else dtype, (None, "none"))
     if policy.constant is not None and type(policy.constant) is not kind:
         problem = f".constant = {policy.constant!r} does not fit a column of {dtype}"

@@ -158,16 +158,16 @@ def _learn_column(
     frame: pl.DataFrame, column: str, policy: ColumnTreatment, where: str
 ) -> CleaningStatistics:
     check_column(frame, column, policy, where)
-    known = frame.select(_known(frame.schema, column)).to_series().drop_nulls()
+    finite = frame.select(_finite(frame.schema, column)).to_series().drop_nulls()
     low, high = policy.minimum, policy.maximum
     # The nearest order statistic: a bound is always a value of the data.
     if policy.lower is not None:
-        low = known.quantile(policy.lower, interpolation="nearest")
+        low = finite.quantile(policy.lower, interpolation="nearest")
     if policy.upper is not None:
-        high = known.quantile(policy.upper, interpolation="nearest")
-    fill = _learn_fill(known, policy, low, high)
+        high = finite.quantile(policy.upper, interpolation="nearest")
+    fill = _learn_fill(finite, policy, low, high)
     has_quantile = policy.lower is not None or policy.upper is not None
-    if (has_quantile and known.is_empty()) or (policy.missing in _LEARNT and fill is None):
+    if (has_quantile and finite.is_empty()) or (policy.missing in _LEARNT and fill is None):
         raise DataError(
             "clean.no_values", "no value to learn its policy from", where=f"{where}.{column}"
         )
@@ -175,27 +175,29 @@ def _learn_column(
 
 
 def _learn_fill(
-    known: pl.Series, policy: ColumnTreatment, low: float | None, high: float | None
+    finite: pl.Series, policy: ColumnTreatment, low: float | None, high: float | None
 ) -> Fill | None:
     if policy.outliers == "quarantine":
         lowest, highest = -math.inf if low is None else low, math.inf if high is None else high
-        known = known.filter(known.is_between(lowest, highest))
+        finite = finite.filter(finite.is_between(lowest, highest))
     elif policy.outliers != "none":
-        known = known.clip(low, high)
+        finite = finite.clip(low, high)
     fill: Any
     match policy.missing:
         case "mean":
-            fill = known.mean()
+            fill = finite.mean()
         case "median":
-            fill = known.median()
+            fill = finite.median()
         case "mode":
-            fill = known.mode().min()  # the smallest of equals, so that equal data give equal fills
+            fill = (
+                finite.mode().min()
+            )  # the smallest of equals, so that equal data give equal fills
         case _:
             fill = policy.constant
     return fill if fill is None or isinstance(fill, bool | str) else float(fill)
 
 
-def _known(schema: pl.Schema, column: str) -> pl.Expr:
+def _finite(schema: pl.Schema, column: str) -> pl.Expr:
     """Return the column with each value that is not finite as null; numbers become floats."""
     if not schema[column].is_numeric():
         return pl.col(column)
@@ -207,15 +209,15 @@ def _known(schema: pl.Schema, column: str) -> pl.Expr:
 def _marks(schema: pl.Schema, figures: CleaningStatistics) -> list[pl.Expr]:
     """Mark with three booleans the values that are missing, below `low`, above `high`."""
     # A missing value is not an outlier: it fails no bound.
-    known, never = _known(schema, figures.column), pl.lit(False)
-    below = never if figures.low is None else (known < figures.low).fill_null(False)
-    above = never if figures.high is None else (known > figures.high).fill_null(False)
-    return [known.is_null().alias(_MISSING), below.alias(_BELOW), above.alias(_ABOVE)]
+    finite, never = _finite(schema, figures.column), pl.lit(False)
+    below = never if figures.low is None else (finite < figures.low).fill_null(False)
+    above = never if figures.high is None else (finite > figures.high).fill_null(False)
+    return [finite.is_null().alias(_MISSING), below.alias(_BELOW), above.alias(_ABOVE)]
 
 
 def _treat(schema: pl.Schema, figures: CleaningStatistics) -> list[pl.Expr]:
     column, policy = figures.column, figures.treatment
-    known = treated = _known(schema, column)
+    finite = treated = _finite(schema, column)
     # Cut first: a constant beyond the bounds stays as declared.
     if policy.outliers in ("clip", "winsorise"):
         treated = treated.clip(figures.low, figures.high)
@@ -223,7 +225,7 @@ def _treat(schema: pl.Schema, figures: CleaningStatistics) -> list[pl.Expr]:
         treated = treated.fill_null(pl.lit(figures.fill))
     expressions = [treated.alias(column)]
     if policy.missing == "indicator":
-        expressions.append(known.is_null().alias(f"{column}{MISSING_SUFFIX}"))
+        expressions.append(finite.is_null().alias(f"{column}{MISSING_SUFFIX}"))
     return expressions
 
 

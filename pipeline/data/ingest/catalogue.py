@@ -115,6 +115,7 @@ def _type(text: pl.DataFrame, source: Source, name: str) -> pl.DataFrame:
     if source.table == "users":
         return typed
     if c.PRICE in text.columns:
+        # The cast accepts the text "nan", which is not a price.
         price = pl.col(c.PRICE).str.strip_chars().cast(pl.Float64, strict=False).fill_nan(None)
         typed = typed.with_columns(price)
     if c.AVAILABLE in text.columns:
@@ -135,5 +136,5 @@ def _categories(value: str | None) -> list[str] | None:
         return None if value is None else [value]
     try:
         return [str(category) for category in json.loads(value) if category is not None]
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError):  # deep nesting exceeds json's recursion limit
         return [value]

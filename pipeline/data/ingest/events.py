@@ -158,14 +158,16 @@ def derive_ids(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.with_columns(rows[c.EVENT_ID].scatter(missing.arg_true(), ids))
 
 
-def split_duplicates(rows: pl.DataFrame, known: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+def split_duplicates(
+    rows: pl.DataFrame, existing: pl.DataFrame
+) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Separate new events from those with an identity that already exists.
 
     Parameters
     ----------
     rows
         Events with ids; of several rows with one identity the first is the new one.
-    known
+    existing
         Columns `IDENTITY` of the lake's events on the days of `rows`.
 
     Returns
@@ -175,9 +177,9 @@ def split_duplicates(rows: pl.DataFrame, known: pl.DataFrame) -> tuple[pl.DataFr
     dated = rows.with_columns(pl.col(c.TIMESTAMP).dt.date().alias(c.EVENT_DAY))
     is_first = dated.select(pl.struct(IDENTITY).is_first_distinct()).to_series()
     fresh, repeats = dated.filter(is_first), dated.filter(~is_first)
-    if known.height:
-        again = fresh.join(known, on=IDENTITY, how="semi", maintain_order="left")
-        fresh = fresh.join(known, on=IDENTITY, how="anti", maintain_order="left")
+    if existing.height:
+        again = fresh.join(existing, on=IDENTITY, how="semi", maintain_order="left")
+        fresh = fresh.join(existing, on=IDENTITY, how="anti", maintain_order="left")
         repeats = pl.concat([again, repeats])
     return fresh, repeats
 

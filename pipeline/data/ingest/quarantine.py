@@ -56,6 +56,7 @@ def quarantine_rows(
     source, batch_id
         File name and sha256 of the file.
     """
+    # The hash finds the row in the original file, and shows nothing of its content.
     fingerprints = pl.DataFrame(
         [
             (row.line, json.dumps({"length": row.length, "sha256": row.sha256}), [row.reason])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import polars as pl
 
@@ -57,7 +57,9 @@ def parse_parquet(stream: BinaryIO, name: str, limits: Limits) -> Iterator[Block
     stream.seek(0)
     try:
         file = pq.ParquetFile(stream, page_checksum_verification=True, buffer_size=_BUFFER)
-        columns = _check(file, name, limits)
+        columns = list(file.schema_arrow.names)
+        check_header(columns, max(len(columns), file.metadata.num_columns), name, limits)
+        _check_size(file.metadata, name, limits)
         yield Block(
             pl.DataFrame(schema=dict.fromkeys(columns, pl.String)), pl.Series([], dtype=pl.Int64)
         )
@@ -79,16 +81,12 @@ def parse_parquet(stream: BinaryIO, name: str, limits: Limits) -> Iterator[Block
         ) from None
 
 
-def _check(file: object, name: str, limits: Limits) -> list[str]:
-    metadata = file.metadata  # type: ignore[attr-defined]
-    columns = list(file.schema_arrow.names)  # type: ignore[attr-defined]
-    check_header(columns, max(len(columns), metadata.num_columns), name, limits)
+def _check_size(metadata: Any, name: str, limits: Limits) -> None:
     sizes = [metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups)]
     # A run of equal values takes no space in the file, but a pointer per row in memory.
     claimed = max(sum(sizes), metadata.num_rows * 8)
     if claimed > limits.max_text_bytes:
         raise UnsafeInputError("source.too_large", f"expands to {claimed:,} bytes", where=name)
-    return columns
 
 
 def _bounded(block: Block, limits: Limits) -> Block:

@@ -59,6 +59,7 @@ class Limits(Frozen):
     max_expansion: int = Field(
         default=200, ge=1, description="Maximum ratio of the sizes after and before decompression."
     )
+    # At most the size of a block: `streams.blocks` refuses longer rows in any case.
     max_row_bytes: int = Field(
         default=1 << 20, ge=64, le=2 << 20, description="Maximum size of one row in bytes."
     )
@@ -130,11 +131,11 @@ class Source(Frozen):
         if twice:
             raise ValueError(f"{twice[0]} is both a column and a constant; remove one of them")
         if self.table not in FEATURE_TABLES:
-            known = COLUMNS[self.table]
-            unknown = sorted((set(self.columns) | set(self.constants)) - set(known))
+            allowed = COLUMNS[self.table]
+            unknown = sorted((set(self.columns) | set(self.constants)) - set(allowed))
             if unknown:
                 raise ValueError(
-                    f"{self.table} have no column {unknown[0]}; allowed: {', '.join(known)}"
+                    f"{self.table} have no column {unknown[0]}; allowed: {', '.join(allowed)}"
                 )
         if self.timestamp_unit and (self.timestamp_format or self.timezone):
             raise ValueError("timestamp_unit excludes timestamp_format and timezone; remove them")

@@ -81,8 +81,9 @@ def _quick(block: bytes, line: int, limits: Limits) -> Block | None:
         return None
     try:
         objects = _load(b"[" + block[:-1].replace(b"\n", b",") + b"]")
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError):  # deep nesting exceeds json's recursion limit
         return None
+    # One key more than allowed is enough for `parse_jsonl` to refuse the file.
     keys = dict.fromkeys(key for row in objects for key in row)
     frame = _read(block, list(islice(keys, limits.max_columns + 1)))
     if frame is None or frame.height != len(ends) or len(objects) != len(ends):
@@ -111,7 +112,7 @@ def _careful(block: bytes, line: int, limits: Limits) -> Block:
         else:
             frames.append(frame)
             numbers.extend(number for number, _ in run)
-    broken.sort(key=lambda one: one.line)
+    broken.sort(key=lambda row: row.line)
     return Block(pl.concat(frames), pl.Series(numbers, dtype=pl.Int64), broken)
 
 
@@ -184,4 +185,4 @@ def _too_deep(value: Any, depth: int) -> bool:
     if not isinstance(value, dict | list):
         return False
     inner = value.values() if isinstance(value, dict) else value
-    return depth == 0 or any(_too_deep(one, depth - 1) for one in inner)
+    return depth == 0 or any(_too_deep(child, depth - 1) for child in inner)

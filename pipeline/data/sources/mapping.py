@@ -45,6 +45,7 @@ def map_block(block: Block, source: Source, names: Mapping[str, str]) -> pl.Data
         for column, values in source.skip_when.items()
         if column in columns
     ]
+    # An empty text is a missing value, whatever the format.
     frame = block.frame.select(
         block.lines.alias(AT_LINE),
         *(

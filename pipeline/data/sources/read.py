@@ -13,7 +13,7 @@ from pipeline.data.sources.config import Limits, Source
 from pipeline.data.sources.delimited import parse_csv
 from pipeline.data.sources.jsonl import parse_jsonl
 from pipeline.data.sources.mapping import check_columns, lake_columns, map_block
-from pipeline.data.sources.streams import Block, Broken, Expanding, blocks
+from pipeline.data.sources.streams import Block, Broken, blocks
 from pipeline.errors import DataError, UnsafeInputError
 
 _CODECS: Final = {".gz": "gzip", ".zst": "zstd"}
@@ -53,9 +53,9 @@ class Summary:
 def format_of(name: str) -> tuple[str, str | None]:
     """Return (format, codec) from a file name; `DataError` `source.unknown_format` otherwise."""
     stem, codec = name.lower(), None
-    for suffix, known in _CODECS.items():
+    for suffix, compression in _CODECS.items():
         if stem.endswith(suffix):
-            stem, codec = stem.removesuffix(suffix), known
+            stem, codec = stem.removesuffix(suffix), compression
     for suffix, form in _FORMATS.items():
         if stem.endswith(suffix) and not (form == "parquet" and codec):
             return form, codec
@@ -117,12 +117,14 @@ def read(
         summary.skipped += block.lines.len() - frame.height
         summary.broken.extend(block.broken)
         if len(summary.broken) > limits.max_bad_rows:
+            # Without any readable row the format is wrong, and not the rows.
             _refuse_unreadable(columns, name, summary.broken[0].reason)
             raise UnsafeInputError(
                 "source.too_many_bad_rows",
                 f"has more than {limits.max_bad_rows:,} rows that cannot be read; correct the file",
                 where=name,
             )
+        # All rows of a file are later in memory together, so their total size is bounded.
         size += frame.height * frame.width * _CELL_BYTES + int(frame.estimated_size())
         if size > limits.max_table_bytes:
             raise UnsafeInputError(
@@ -150,6 +152,6 @@ def _blocks(stream: BinaryIO, name: str, limits: Limits) -> Iterator[Block]:
     form, codec = format_of(name)
     if form == "parquet":
         return parse_parquet(stream, name, limits)
-    text = blocks(Expanding(stream, codec, name, limits), name)
+    text = blocks(stream, codec, name, limits)
     parse = parse_csv if form == "csv" else parse_jsonl
     return parse(text, name, limits)

@@ -77,8 +77,8 @@ class Block:
     broken: list[Broken] = field(default_factory=list)
 
 
-class Expanding:
-    """Decompressed view of a stream that enforces its limits.
+def blocks(stream: BinaryIO, codec: str | None, name: str, limits: Limits) -> Iterator[bytes]:
+    """Split text into blocks of whole lines, checked to be UTF-8 without NUL.
 
     Parameters
     ----------
@@ -90,56 +90,6 @@ class Expanding:
         The file's name, for errors.
     limits
         Limits of the size and of the ratio of expansion.
-    """
-
-    def __init__(self, stream: BinaryIO, codec: str | None, name: str, limits: Limits) -> None:
-        self._raw = stream
-        self._name = name
-        self._codec = codec
-        self._limits = limits
-        self._out = 0
-        self._source: BinaryIO = stream
-        if codec is not None:
-            import pyarrow as pa
-
-            self._source = pa.CompressedInputStream(pa.PythonFile(_Lent(stream), mode="r"), codec)
-
-    def read(self, size: int) -> bytes:
-        """Return up to `size` bytes, and none only at a proper end of the stream."""
-        try:
-            data = self._source.read(size)
-        except OSError as error:
-            # pyarrow reports a cut or damaged stream only by the text of an OSError.
-            cut = "truncated" in str(error).lower()
-            what = f"the {self._codec} data are {'cut short' if cut else 'damaged'}"
-            raise DataError("source.damaged_stream", what, where=self._name) from None
-        self._out += len(data)
-        if self._out > self._limits.max_text_bytes:
-            raise UnsafeInputError(
-                "source.too_large",
-                f"has more than {self._limits.max_text_bytes:,} bytes of text; divide the file",
-                where=self._name,
-            )
-        # The decompressor may have read more than it has returned as text, but never less.
-        most = max(_SMALL, self._limits.max_expansion * max(self._raw.tell(), 1))
-        if self._codec is not None and self._out > most:
-            raise UnsafeInputError(
-                "source.expands",
-                f"expands more than {self._limits.max_expansion}-fold",
-                where=self._name,
-            )
-        return data
-
-
-def blocks(stream: Expanding, name: str) -> Iterator[bytes]:
-    """Split text into blocks of whole lines, checked to be UTF-8 without NUL.
-
-    Parameters
-    ----------
-    stream
-        The file.
-    name
-        The file's name, for errors.
 
     Yields
     ------
@@ -148,22 +98,19 @@ def blocks(stream: Expanding, name: str) -> Iterator[bytes]:
     Raises
     ------
     DataError
-        `source.empty`, `source.wrong_format`, `source.not_utf8`.
+        `source.empty`, `source.wrong_format`, `source.damaged_stream`, `source.not_utf8`.
     UnsafeInputError
-        `source.row_too_long`.
+        `source.row_too_long`, `source.too_large`, `source.expands`.
     """
     carry = b""
     line = 1
     first = True
-    while True:
-        chunk = stream.read(BLOCK)
+    for chunk in _chunks(stream, codec, name, limits):
         data = carry + chunk
-        if first and data:
+        if first:
             _refuse_other_formats(data, name)
             data = data.removeprefix(b"\xef\xbb\xbf")
             first = False
-        if not chunk:
-            break
         cut = data.rfind(b"\n") + 1
         if cut == 0 and len(data) > BLOCK:
             raise UnsafeInputError(
@@ -171,16 +118,52 @@ def blocks(stream: Expanding, name: str) -> Iterator[bytes]:
                 f"the row at line {line} has more than {BLOCK:,} bytes; correct the file",
                 where=name,
             )
+        # An incomplete last line waits for the next chunk.
         block, carry = data[:cut], data[cut:]
         if block:
             _check_text(block, line, name)
             yield block
             line += block.count(b"\n")
-    if first or (line == 1 and not data.strip()):
+    if line == 1 and not carry.strip():
         raise DataError("source.empty", "is empty", where=name)
-    if data:
-        _check_text(data, line, name)
-        yield data + b"\n"
+    if carry:
+        _check_text(carry, line, name)
+        yield carry + b"\n"
+
+
+def _chunks(stream: BinaryIO, codec: str | None, name: str, limits: Limits) -> Iterator[bytes]:
+    """Decompress a stream and enforce its limits."""
+    source = stream
+    if codec is not None:
+        import pyarrow as pa
+
+        source = pa.CompressedInputStream(pa.PythonFile(_Lent(stream), mode="r"), codec)
+    size = 0
+    while True:
+        try:
+            data = source.read(BLOCK)
+        except OSError as error:
+            # pyarrow reports a cut or damaged stream only by the text of an OSError.
+            cut = "truncated" in str(error).lower()
+            what = f"the {codec} data are {'cut short' if cut else 'damaged'}"
+            raise DataError("source.damaged_stream", what, where=name) from None
+        if not data:
+            return
+        size += len(data)
+        # Checked while reading: a small file may expand to more than memory or disk can hold.
+        if size > limits.max_text_bytes:
+            raise UnsafeInputError(
+                "source.too_large",
+                f"has more than {limits.max_text_bytes:,} bytes of text; divide the file",
+                where=name,
+            )
+        # The decompressor may have read more than it has returned as text, but never less.
+        most = max(_SMALL, limits.max_expansion * max(stream.tell(), 1))
+        if codec is not None and size > most:
+            raise UnsafeInputError(
+                "source.expands", f"expands more than {limits.max_expansion}-fold", where=name
+            )
+        yield data
 
 
 class _Lent:
@@ -240,6 +223,7 @@ def _refuse_other_formats(data: bytes, name: str) -> None:
 
 def _check_text(block: bytes, line: int, name: str) -> None:
     position, fault = block.find(b"\0"), "a NUL byte"
+    # ASCII text needs no decoding, which takes longer than the check.
     if position < 0 and not block.isascii():
         try:
             block.decode("utf-8")

@@ -7,7 +7,7 @@ back from the as-of instant, so every day is complete.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -19,7 +19,7 @@ from pipeline import columns as c
 from pipeline.base import Frozen, Progress, silent, to_utc
 from pipeline.data.validate.checks import DataCheck, Status, verdict
 from pipeline.data.validate.rules import JUDGED, Rule, declare
-from pipeline.data.validate.suite import SuiteResult, run_suite
+from pipeline.data.validate.suite import run_suite
 from pipeline.data.validate.volume import DAYS, VolumeConfig, judge_volume, unjudged
 
 _EVENTS: Final = "events"
@@ -159,13 +159,13 @@ def validate(
     as_of = to_utc(as_of)
     schema = (*_schema(_EVENTS, events), *_schema(_ITEMS, items))
     rules = declare(at=as_of, kinds=kinds)
-    batch, suite = events.clear(), SuiteResult((), "null")
+    batch, violations, record = events.clear(), dict[str, int](), "null"
     volume = unjudged(Status.MISSING, "the events lack columns that the rules need; see schema")
     # A frame with other columns cannot be validated; then no rule runs, which blocks.
     if set(_NEEDED_EVENTS) <= set(schema):
         batch = _recent(events, as_of, config)
         progress(f"validating {batch.height:,} events by {len(rules)} rules")
-        suite = run_suite(batch, rules)
+        violations, record = run_suite(batch, rules)
         past = counted[c.TIMESTAMP].drop_nulls()
         volume = judge_volume(past.filter(past < as_of), as_of, config.volume)
     available = int(items[c.AVAILABLE].sum()) if set(_NEEDED_ITEMS) <= set(schema) else None
@@ -173,15 +173,15 @@ def validate(
         as_of=as_of,
         rows=batch.height,
         checks=(
-            _judge_completeness(suite, rules, batch.height),
-            *(_judge_rule(name, count, batch.height) for name, count in suite.broken),
+            _judge_completeness(violations, rules, batch.height),
+            *(_judge_rule(name, count, batch.height) for name, count in violations.items()),
             _judge_quarantine(accepted, quarantined, config),
             *volume,
             _judge_catalogue(available, baseline, config),
             _judge_schema(schema, baseline),
         ),
         baseline=Baseline(available or 0, schema),
-        suite=suite.record,
+        suite=record,
     )
 
 
@@ -202,19 +202,21 @@ def _recent(events: pl.DataFrame, as_of: datetime, config: ValidateConfig) -> pl
     recent = events.filter(((at >= since) & (at < as_of)) | at.is_null())
     if recent.height <= config.suite_max_rows:
         return recent
+    # Events without a timestamp come last, so that the limit never drops them.
     return recent.sort(c.TIMESTAMP, nulls_last=True).tail(config.suite_max_rows)
 
 
-def _judge_completeness(suite: SuiteResult, rules: Sequence[Rule], rows: int) -> DataCheck:
-    missing = sorted({rule.name for rule in rules} - {name for name, _ in suite.broken})
-    complete = not missing and len(suite.broken) == len(rules) > 0 and rows > 0
-    sentence = f"{len(suite.broken)} of {len(rules)} rules ran over {rows:,} events"
+def _judge_completeness(run: Collection[str], rules: Sequence[Rule], rows: int) -> DataCheck:
+    missing = sorted({rule.name for rule in rules}.difference(run))
+    # Without events every rule would pass without having checked anything.
+    complete = not missing and len(run) == len(rules) > 0 and rows > 0
+    sentence = f"{len(run)} of {len(rules)} rules ran over {rows:,} events"
     if missing:
         sentence += f", without {', '.join(missing)}"
     return DataCheck(
         "rules_run",
         Status.PASSED if complete else Status.RULES_INCOMPLETE,
-        len(suite.broken),
+        len(run),
         len(rules),
         sentence,
     )
@@ -272,6 +274,7 @@ def _judge_catalogue(
 def _judge_schema(schema: Sequence[tuple[str, str, str]], baseline: Baseline | None) -> DataCheck:
     """Compare the columns; new ones pass, a missing one or another dtype blocks."""
     expected = dict.fromkeys((*_NEEDED_EVENTS, *_NEEDED_ITEMS))
+    # A dict keeps the order and drops columns that are in both.
     expected |= dict.fromkeys(baseline.schema if baseline else ())
     now = {(table, name): dtype for table, name, dtype in schema}
     changed = [

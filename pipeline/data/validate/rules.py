@@ -202,6 +202,7 @@ def _holds(rule: Rule) -> pl.Expr:
     if rule.check is CheckKind.ONE_OF:
         held = measure.is_in(list(rule.values))
     elif rule.check is CheckKind.UNIQUE_ON_DAY:
+        # The identity of an event is its id and its day.
         day = pl.col(c.TIMESTAMP).dt.date()
         held = day.is_null() | pl.struct(measure, day).is_unique()
     if rule.minimum is not None:

@@ -11,7 +11,6 @@ import json
 import logging
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Final
 
@@ -33,23 +32,7 @@ _ARGUMENTS: Final = (
 """Arguments of an expectation that the record keeps; the others name objects of the library."""
 
 
-@dataclass(frozen=True)
-class SuiteResult:
-    """Result of a run of the suite.
-
-    Attributes
-    ----------
-    broken
-        ``(rule, number of rows that violate it)`` for each rule that was run on all rows.
-    record
-        Canonical JSON of the library's SUMMARY result.
-    """
-
-    broken: tuple[tuple[str, int], ...]
-    record: str
-
-
-def run_suite(batch: pl.DataFrame, rules: Sequence[Rule]) -> SuiteResult:
+def run_suite(batch: pl.DataFrame, rules: Sequence[Rule]) -> tuple[dict[str, int], str]:
     """Validate a batch by the rules of both levels.
 
     Parameters
@@ -58,6 +41,11 @@ def run_suite(batch: pl.DataFrame, rules: Sequence[Rule]) -> SuiteResult:
         Events with the columns `JUDGED`.
     rules
         From `declare`.
+
+    Returns
+    -------
+    Rule → number of rows that violate it, for each rule that was run on all rows; and the canonical
+    JSON of the library's SUMMARY result.
     """
     gx = _library()
     context = gx.get_context(mode="ephemeral")
@@ -137,7 +125,9 @@ def _seen_as(rule: Rule) -> str:
     return f"{rule.column}_{'controls' if rule.check is CheckKind.PRINTABLE else 'bytes'}"
 
 
-def _read(result: dict[str, Any], order: Sequence[str], height: int, version: str) -> SuiteResult:
+def _read(
+    result: dict[str, Any], order: Sequence[str], height: int, version: str
+) -> tuple[dict[str, int], str]:
     entries = [
         {
             "rule": entry["expectation_config"]["meta"]["rule"],
@@ -155,11 +145,11 @@ def _read(result: dict[str, Any], order: Sequence[str], height: int, version: st
     ]
     # The library returns results by column, not in the order of the rules.
     entries.sort(key=lambda entry: order.index(entry["rule"]))
-    broken = tuple(
-        (entry["rule"], int(entry["result"]["unexpected_count"]))
+    violations = {
+        entry["rule"]: int(entry["result"]["unexpected_count"])
         for entry in entries
         if entry["exception"] is None and entry["result"].get("element_count") == height
-    )
+    }
     record = {
         "great_expectations": version,
         "success": result["success"],
@@ -168,7 +158,7 @@ def _read(result: dict[str, Any], order: Sequence[str], height: int, version: st
     }
     # Strict JSON has no infinity, so such a value becomes text.
     plain = json.loads(json.dumps(record), parse_constant=_constant_text)
-    return SuiteResult(broken, json.dumps(plain, sort_keys=True, allow_nan=False))
+    return violations, json.dumps(plain, sort_keys=True, allow_nan=False)
 
 
 def _exception(info: dict[str, Any]) -> str | None:

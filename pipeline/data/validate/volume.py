@@ -103,6 +103,7 @@ def judge_volume(
     day, week = unjudged(Status.NO_HISTORY, sentence)
     if history < config.min_history_days:
         return day, week
+    # The scatter is that of log volume, so the widened bound is a factor like the config's.
     scatter = math.exp(config.spreads * _spread(counts[1:]))
     day = _compare(
         "volume", "day", int(counts[0]), counts[_WEEK::_WEEK], max(config.day_factor, scatter)
@@ -117,11 +118,11 @@ def judge_volume(
 def _count(timestamps: pl.Series, as_of: datetime) -> NDArray[np.int64]:
     """Count the events of each complete day, last day first."""
     first: Any = timestamps.min()
-    known = 0 if first is None else min(DAYS, (as_of - first) // timedelta(days=1))
+    complete = 0 if first is None else min(DAYS, (as_of - first) // timedelta(days=1))
     end = round(as_of.timestamp() * 1e6)
     # An event at the start of a day belongs to it, one at its end to the next: hence the 1.
     age = (end - timestamps.dt.epoch("us").to_numpy() - 1) // US_PER_DAY
-    return np.bincount(age[(age >= 0) & (age < known)], minlength=known).astype(np.int64)
+    return np.bincount(age[(age >= 0) & (age < complete)], minlength=complete).astype(np.int64)
 
 
 def _spread(past: NDArray[np.int64]) -> float:
@@ -129,6 +130,7 @@ def _spread(past: NDArray[np.int64]) -> float:
 
     The usual number is the median of the same weekdays, or of all days within the first two weeks.
     """
+    # Within two weeks most weekdays occur once and would equal their own median.
     step = _WEEK if len(past) >= 2 * _WEEK else 1
     logs = [
         np.log(like[like > 0] / np.median(like))

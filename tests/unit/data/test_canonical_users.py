@@ -20,25 +20,25 @@ def events():
 
 
 def test_names_hang_on_what_people_did_alone(events):
-    dice = np.random.default_rng(3)
+    rng = np.random.default_rng(3)
     others = {user: f"p{n:06}" for user, n in zip(
-        events[c.USER_ID].unique().sort(), dice.permutation(10_000), strict=False
+        events[c.USER_ID].unique().sort(), rng.permutation(10_000), strict=False
     )}  # fmt: skip
     users = pl.DataFrame({c.USER_ID: [*others, "idle"], c.SEGMENT: [*others, "none"]})
     called = pl.col(c.USER_ID).replace(others)
-    shuffled = events.with_columns(called)[dice.permutation(events.height)]
-    ours, theirs = (
+    shuffled = events.with_columns(called)[rng.permutation(events.height)]
+    ids, shuffled_ids = (
         canonicalise_user_ids(events, users),
         canonicalise_user_ids(shuffled, users.with_columns(called)),
     )
     order = [c.USER_ID, c.TIMESTAMP, c.ITEM_ID]
-    assert ours[0].sort(order).equals(theirs[0].sort(order))
-    assert ours[1] is not None
-    assert ours[1].sort(c.USER_ID).equals(theirs[1].sort(c.USER_ID))
-    # One name a person, nobody lost, nobody invented.
-    assert ours[0][c.USER_ID].n_unique() == events[c.USER_ID].n_unique() == ours[1].height
-    assert ours[0].select(c.ITEM_ID, c.TIMESTAMP).equals(events.select(c.ITEM_ID, c.TIMESTAMP))
-    assert ours[0][c.USER_ID].min() == "0000000"
+    assert ids[0].sort(order).equals(shuffled_ids[0].sort(order))
+    assert ids[1] is not None
+    assert ids[1].sort(c.USER_ID).equals(shuffled_ids[1].sort(c.USER_ID))
+    # One id per user: none is lost and none is added.
+    assert ids[0][c.USER_ID].n_unique() == events[c.USER_ID].n_unique() == ids[1].height
+    assert ids[0].select(c.ITEM_ID, c.TIMESTAMP).equals(events.select(c.ITEM_ID, c.TIMESTAMP))
+    assert ids[0][c.USER_ID].min() == "0000000"
 
 
 def test_one_event_in_the_middle_tells_two_people_apart():
@@ -51,17 +51,26 @@ def test_one_event_in_the_middle_tells_two_people_apart():
             c.TIMESTAMP: days,
         }
     )
-    dice = np.random.default_rng(4)
-    others = {f"u{n:02}": f"p{m:02}" for n, m in enumerate(dice.permutation(40))}
+    rng = np.random.default_rng(4)
+    others = {f"u{n:02}": f"p{m:02}" for n, m in enumerate(rng.permutation(40))}
     order = [c.USER_ID, c.TIMESTAMP]
-    ours, _ = canonicalise_user_ids(rows)
+    ids, _ = canonicalise_user_ids(rows)
     for _ in range(3):
         called = rows.with_columns(pl.col(c.USER_ID).replace(others))
-        theirs, _ = canonicalise_user_ids(called[dice.permutation(120)])
-        assert ours.sort(order).equals(theirs.sort(order))
+        shuffled_ids, _ = canonicalise_user_ids(called[rng.permutation(120)])
+        assert ids.sort(order).equals(shuffled_ids.sort(order))
 
 
 def test_without_a_table_of_users_there_is_none(events):
     named, users = canonicalise_user_ids(events)
     assert users is None
     assert named.columns == events.columns
+
+
+def test_a_column_of_users_may_be_called_name(events):
+    ids = events[c.USER_ID].unique().sort()
+    users = pl.DataFrame({c.USER_ID: ids, "name": ["ann"] * len(ids)})
+    _, renamed = canonicalise_user_ids(events, users)
+    assert renamed is not None
+    assert renamed.columns == [c.USER_ID, "name"]
+    assert renamed[c.USER_ID].n_unique() == len(ids)

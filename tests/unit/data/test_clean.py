@@ -131,8 +131,8 @@ def test_quarantine_takes_rows_out_and_counts_them_by_column() -> None:
     assert rows["a"].to_list() == [1.0, 7.0]
     assert rows["b"].to_list() == [1.0, 9.0]
     assert (report.rows_in, report.rows_out, report.quarantined) == (6, 2, 4)
-    assert [one.quarantined for one in report.columns] == [2, 3]
-    assert [(one.missing, one.filled) for one in report.columns] == [(2, 1), (1, 1)]
+    assert [column.quarantined for column in report.columns] == [2, 3]
+    assert [(column.missing, column.filled) for column in report.columns] == [(2, 1), (1, 1)]
 
 
 def test_a_quantile_may_quarantine_and_a_missing_value_is_no_outlier() -> None:
@@ -231,7 +231,7 @@ def test_rows_add_up_and_all_that_stays_is_finite_and_inside(
     assert column.filled == column.missing
 
 
-# --- errors say the field, the value and what is allowed
+# --- errors name the field, the value and what is allowed
 
 FRAME = pl.DataFrame(
     {

@@ -1,4 +1,4 @@
-"""The error of a mean over things that belong to people."""
+"""The error of a mean over events that belong to users."""
 
 import math
 
@@ -11,9 +11,9 @@ from pipeline.data.cluster_robust import mean_ci, per_user_cap, proportion_ci, r
 
 def test_one_value_a_person_is_the_textbook_error():
     values = np.random.default_rng(0).random(50)
-    found = mean_ci(values, pl.Series([f"u{n}" for n in range(50)]))
-    assert found.mean == pytest.approx(values.mean())
-    assert found.se == pytest.approx(values.std(ddof=1) / np.sqrt(50))
+    estimate = mean_ci(values, pl.Series([f"u{n}" for n in range(50)]))
+    assert estimate.mean == pytest.approx(values.mean())
+    assert estimate.se == pytest.approx(values.std(ddof=1) / np.sqrt(50))
 
 
 def test_saying_a_thing_twice_proves_no_more():
@@ -29,24 +29,24 @@ def test_its_interval_holds_the_truth_as_often_as_it_says():
     rng = np.random.default_rng(2)
     held = 0
     for _ in range(400):
-        level = rng.beta(2, 2, 30)  # people differ, and each has three to nine values
+        level = rng.beta(2, 2, 30)  # users differ, and each has three to nine values
         counts = rng.integers(3, 10, 30)
         values = (rng.random(counts.sum()) < np.repeat(level, counts)).astype(float)
-        found = mean_ci(values, pl.Series(np.repeat(np.arange(30), counts)))
-        held += found.lo <= 0.5 <= found.hi
+        estimate = mean_ci(values, pl.Series(np.repeat(np.arange(30), counts)))
+        held += estimate.lo <= 0.5 <= estimate.hi
     assert 0.92 < held / 400 < 0.98
 
 
 def test_one_person_has_a_mean_and_no_error():
-    found = mean_ci(np.array([0.0, 1.0]), pl.Series(["u", "u"]))
-    assert (found.mean, found.se, found.lo, found.hi) == (0.5, None, None, None)
+    estimate = mean_ci(np.array([0.0, 1.0]), pl.Series(["u", "u"]))
+    assert (estimate.mean, estimate.se, estimate.lo, estimate.hi) == (0.5, None, None, None)
 
 
 def test_nobody_is_no_proof_of_never_and_everybody_none_of_always():
     counts = np.array([40.0, 2.0, 0.0, 1.0])
     none = ratio_ci(np.zeros(4), counts)
     assert (none.mean, none.lo) == (0.0, 0.0)
-    assert none.hi == pytest.approx(1 - 0.025 ** (1 / 3))  # three people could have had any
+    assert none.hi == pytest.approx(1 - 0.025 ** (1 / 3))  # three users could have had any
     every = ratio_ci(counts, counts)
     assert (every.mean, every.hi) == (1.0, 1.0)
     assert every.lo == pytest.approx(0.025 ** (1 / 3))
@@ -64,20 +64,20 @@ def test_a_share_of_rare_answers_is_held_as_often_as_it_says():
     rng = np.random.default_rng(4)
     held = plain = 0
     for _ in range(600):
-        level = rng.beta(0.5, 24.5, 60)  # two in a hundred, and people differ
+        level = rng.beta(0.5, 24.5, 60)  # two in a hundred, and users differ
         sums = rng.binomial(20, level).astype(float)
-        found, other = (of(sums, np.full(60, 20.0)) for of in (proportion_ci, ratio_ci))
-        assert 0 <= found.lo <= found.mean <= found.hi <= 1
-        held += found.lo <= 0.02 <= found.hi
+        estimate, other = (of(sums, np.full(60, 20.0)) for of in (proportion_ci, ratio_ci))
+        assert 0 <= estimate.lo <= estimate.mean <= estimate.hi <= 1
+        held += estimate.lo <= 0.02 <= estimate.hi
         plain += other.lo <= 0.02 <= other.hi
     assert held / 600 >= 0.93 > plain / 600
 
 
 def test_of_one_persons_day_a_tenth_of_a_usual_days_events_count():
     day = np.repeat(np.arange(28), 75)
-    calm = np.full(len(day), 2)
-    assert per_user_cap(day, calm) == 15
-    flooded = np.arange(28)  # one person, every day of all, a thousand times
-    assert per_user_cap(np.append(day, flooded), np.append(calm, [1_000] * 28)) <= 16
+    usual = np.full(len(day), 2)
+    assert per_user_cap(day, usual) == 15
+    flooded = np.arange(28)  # one user, every day, a thousand times
+    assert per_user_cap(np.append(day, flooded), np.append(usual, [1_000] * 28)) <= 16
     assert per_user_cap(np.repeat([0, 1], 3), np.array([9, 9, 9, 1, 1, 1])) == 1
     assert per_user_cap(np.array([], np.int64), np.array([], np.int64)) == 1

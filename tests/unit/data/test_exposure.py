@@ -12,7 +12,7 @@ from tests.published import at, lists, log, publications
 
 
 def by_the_rule(user, instant, table, held):
-    """Say (publication, owner) by the words of the docstring, one look at a time."""
+    """Return (publication, owner) by the rule of the docstring, one instant at a time."""
     rows = list(table.iter_rows(named=True))
     live = [r for r in rows if r[c.BASE] is None and r[c.LIVE_FROM] <= instant]
     if not live:
@@ -21,17 +21,17 @@ def by_the_rule(user, instant, table, held):
     chain = [r for r in rows if base in (r[c.PUBLICATION_ID], r[c.BASE])]
     chain = [r for r in chain if r[c.LIVE_FROM] <= instant]
     for owner in (user, c.ANYONE):
-        mine = [r for r in chain if (r[c.PUBLICATION_ID], owner) in held]
-        if mine:
-            return max(mine, key=lambda r: r[c.GENERATION])[c.PUBLICATION_ID], owner
+        own = [r for r in chain if (r[c.PUBLICATION_ID], owner) in held]
+        if own:
+            return max(own, key=lambda r: r[c.GENERATION])[c.PUBLICATION_ID], owner
     return None
 
 
-def told(events, table, shown):
+def visible_lists(events, table, shown):
     rows = events.with_row_index("row")
-    found = shown_at(rows, exposure_intervals(table, shown))
-    assert found["row"].n_unique() == found.height
-    return {row["row"]: (row[SHOWN], row[OWNER]) for row in found.iter_rows(named=True)}
+    joined = shown_at(rows, exposure_intervals(table, shown))
+    assert joined["row"].n_unique() == joined.height
+    return {row["row"]: (row[SHOWN], row[OWNER]) for row in joined.iter_rows(named=True)}
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -53,9 +53,11 @@ def test_it_is_what_the_rule_says(seed):
     shuffled = events.sample(fraction=1.0, shuffle=True, seed=seed)
     assert any(r[2] for r in rows) and held
     for alone, few in ((table, held), (bases_alone(table), held)):
-        found = told(shuffled, alone, lists(few).sample(fraction=1.0, shuffle=True, seed=seed))
+        joined = visible_lists(
+            shuffled, alone, lists(few).sample(fraction=1.0, shuffle=True, seed=seed)
+        )
         for n, (user, _, instant) in enumerate(shuffled.iter_rows()):
-            assert found.get(n) == by_the_rule(user, instant, alone, few), (user, instant)
+            assert joined.get(n) == by_the_rule(user, instant, alone, few), (user, instant)
 
 
 def test_lists_of_one_owner_touch_and_never_overlap():
@@ -64,17 +66,17 @@ def test_lists_of_one_owner_touch_and_never_overlap():
         ("p1a", 2, "p1", "7", at(3), at(4)),
         ("p2", 3, None, "8", at(9), at(9)),
     )
-    found = exposure_intervals(
+    joined = exposure_intervals(
         table, lists({("p1", "ann"): "ab", ("p1a", "ann"): "ab", ("p2", "ann"): "a"})
     )
-    spans = found.select(SHOWN, "since", "until", c.MODEL_VERSION, c.BASE).rows()
+    spans = joined.select(SHOWN, "since", "until", c.MODEL_VERSION, c.BASE).rows()
     assert spans[0] == ("p1", at(0), at(4), "7", "p1")
     assert spans[1] == ("p1a", at(4), at(9), "7", "p1")
     assert spans[2][:2] == ("p2", at(9)) and spans[2][2] > at(9) + timedelta(days=36500)
 
 
 def test_nothing_published_shows_nothing():
-    assert told(log(("ann", "x", at(1))), publications(), lists({})) == {}
+    assert visible_lists(log(("ann", "x", at(1))), publications(), lists({})) == {}
     assert exposure_intervals(publications(), lists({})).is_empty()
     assert shown_at(log(), exposure_intervals(publications(), lists({}))).is_empty()
 
@@ -82,10 +84,10 @@ def test_nothing_published_shows_nothing():
 def test_whatever_else_an_event_holds_stays():
     table = publications(("p1", 1, None, "7", at(-9), at(0)))
     rows = log(("ann", "x", at(1)), ("bob", "x", at(1))).with_columns(kind=pl.lit("view"))
-    found = shown_at(
+    joined = shown_at(
         rows, exposure_intervals(table, lists({("p1", "ann"): "ab", ("p1", c.ANYONE): "x"}))
     )
-    assert found.select(c.USER_ID, "kind", OWNER).sort(c.USER_ID).rows() == [
+    assert joined.select(c.USER_ID, "kind", OWNER).sort(c.USER_ID).rows() == [
         ("ann", "view", "ann"),
         ("bob", "view", c.ANYONE),
     ]

@@ -40,11 +40,11 @@ def items(ids=ITEMS, **columns) -> pl.DataFrame:
 
 def features(**columns) -> dict[str, list[float]]:
     """Feature -> its cell in each item's row."""
-    known = described(window(), items(**columns)).item_features
-    if known is None:
+    matrix = described(window(), items(**columns)).item_features
+    if matrix is None:
         return {}
-    cells = known.cells.toarray().astype(float)
-    return {name: cells[:, at].tolist() for at, name in enumerate(known.names.tolist())}
+    cells = matrix.cells.toarray().astype(float)
+    return {name: cells[:, at].tolist() for at, name in enumerate(matrix.names.tolist())}
 
 
 # --- what a column becomes ----------------------------------------------------------------------
@@ -60,23 +60,23 @@ def test_a_category_is_a_feature_unless_it_is_rare_or_nearly_everybodys():
 
 def test_words_of_a_title_are_weighed_by_how_few_rows_have_them():
     titles = ["Grüner TEE!", "grüner tee, tee", "schwarzer Tee", None, "x", "schwarzer", "", "solo"]
-    found = features(title=titles)
-    assert list(found) == ["title=grüner", "title=schwarzer", "title=tee"]
+    encoded = features(title=titles)
+    assert list(encoded) == ["title=grüner", "title=schwarzer", "title=tee"]
     rare, common = np.log(8 / 2), np.log(8 / 3)
     length = np.hypot(rare, 2 * common)
-    assert found["title=grüner"][1] == pytest.approx(rare / length)
-    assert found["title=tee"][1] == pytest.approx(2 * common / length)
-    assert found["title=tee"][4:] == [0, 0, 0, 0]
-    assert found["title=schwarzer"][5] == 1
+    assert encoded["title=grüner"][1] == pytest.approx(rare / length)
+    assert encoded["title=tee"][1] == pytest.approx(2 * common / length)
+    assert encoded["title=tee"][4:] == [0, 0, 0, 0]
+    assert encoded["title=schwarzer"][5] == 1
     decomposed = [title and title.replace("ü", "u\u0308") for title in titles]
-    assert features(title=decomposed) == found
+    assert features(title=decomposed) == encoded
 
 
 def test_numbers_become_bins_that_an_outlier_cannot_stretch():
     prices = [1.0, 1.0, 2.0, 2.0, 3.0, 3.0, 1e9, None]
-    found = features(price=prices)
-    assert [sum(cells[n] for cells in found.values()) for n in range(8)] == [1] * 6 + [0, 0]
-    bin_of = [next((name for name, cells in found.items() if cells[n]), None) for n in range(6)]
+    encoded = features(price=prices)
+    assert [sum(cells[n] for cells in encoded.values()) for n in range(8)] == [1] * 6 + [0, 0]
+    bin_of = [next((name for name, cells in encoded.items() if cells[n]), None) for n in range(6)]
     assert bin_of[0] == bin_of[1] != bin_of[2] == bin_of[3] != bin_of[4] == bin_of[5]
 
 
@@ -84,14 +84,14 @@ def test_a_vector_is_itself_standardised():
     rng = np.random.default_rng(0)
     vectors = rng.normal(3.0, 2.0, (8, 4))
     vectors[:, 1] = 0.5
-    found = features(embedding=[str(v) for v in vectors.tolist()])
-    assert list(found) == ["embedding=0", "embedding=2", "embedding=3"]
+    encoded = features(embedding=[str(v) for v in vectors.tolist()])
+    assert list(encoded) == ["embedding=0", "embedding=2", "embedding=3"]
     expected = (vectors[:, 2] - vectors[:, 2].mean()) / vectors[:, 2].std() / 2
-    np.testing.assert_allclose(found["embedding=2"], expected, rtol=1e-6)
+    np.testing.assert_allclose(encoded["embedding=2"], expected, rtol=1e-6)
     plain = features(embedding=pl.Series(vectors.tolist(), dtype=pl.List(pl.Float64)))
     arrays = features(embedding=pl.Series(vectors.tolist(), dtype=pl.Array(pl.Float32, 4)))
-    assert plain == found
-    assert arrays.keys() == found.keys()
+    assert plain == encoded
+    assert arrays.keys() == encoded.keys()
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_a_vector_is_itself_standardised():
         ([True, False] * 4, ["f=false", "f=true"]),
         (["[1", "[1", *["x"] * 6], ["f=[1", "f=x"]),
         ([None] * 8, []),
-        (["same"] * 8, []),  # a constant tells nobody apart
+        (["same"] * 8, []),  # a constant distinguishes no rows
         (["7"] * 8, []),
         (["7.5"] * 8, []),
         (["[0.5, 1.5]"] * 8, []),
@@ -141,20 +141,20 @@ def test_a_persons_name_is_no_feature_but_a_segment_is():
             "age": ["20-29", "30-39", "20-29", "30-39", "30-39"],
         }
     )
-    known = described(window(users=("ann", "bob", "eve", "zoe")), users=users).user_features
-    assert known.names.tolist() == ["age=20-29", "age=30-39", "segment=new"]
-    assert known.cells.toarray().tolist() == [[0, 1, 1], [1, 0, 0], [1, 0, 1], [0, 1, 0]]
+    matrix = described(window(users=("ann", "bob", "eve", "zoe")), users=users).user_features
+    assert matrix.names.tolist() == ["age=20-29", "age=30-39", "segment=new"]
+    assert matrix.cells.toarray().tolist() == [[0, 1, 1], [1, 0, 0], [1, 0, 1], [0, 1, 0]]
 
 
 # --- who is described ---------------------------------------------------------------------------
 
 
 def test_an_item_without_a_row_has_no_features():
-    known = described(
+    matrix = described(
         window(), items(ITEMS[:4], categories=[["a"], ["a"], ["b"], ["b"]])
     ).item_features
-    assert known.cells.shape == (8, 2)
-    assert np.diff(known.cells.indptr).tolist() == [1, 1, 1, 1, 0, 0, 0, 0]
+    assert matrix.cells.shape == (8, 2)
+    assert np.diff(matrix.cells.indptr).tolist() == [1, 1, 1, 1, 0, 0, 0, 0]
 
 
 def test_rows_in_another_order_give_the_same_bytes():
@@ -198,9 +198,9 @@ def test_what_a_table_holds_beside_the_window_teaches_nothing():
     one, other = (history.item_features.arrays("") for history in (alone, crowded))
     assert len(one["names"]) == 2 + 4 + 4 + 2
     assert all(one[name].tobytes() == other[name].tobytes() for name in one)
-    # The others are read as the window's items say.
-    known = crowded.cold_items.known
-    cells = dict(zip(known.names.tolist(), known.cells.toarray()[0].tolist(), strict=True))
+    # The others are encoded with the features of the window's items.
+    matrix = crowded.cold_items.known
+    cells = dict(zip(matrix.names.tolist(), matrix.cells.toarray()[0].tolist(), strict=True))
     assert cells["title=red"] == cells["categories=a"] == cells["price=4.0.."] == 1
     assert cells["embedding=0"] > 10
 
@@ -254,10 +254,10 @@ def test_an_infinite_number_is_named(bad):
 
 def test_nan_is_missing_and_a_policy_fills_it():
     prices = [np.nan, 1.5, 1.5, 2.5, 2.5, 1.5, 2.5, None]
-    found = features(price=prices)
-    assert [sum(cells[n] for cells in found.values()) for n in (0, 7)] == [0, 0]
+    encoded = features(price=prices)
+    assert [sum(cells[n] for cells in encoded.values()) for n in (0, 7)] == [0, 0]
     assert features(weight=[str(p) for p in prices[:7]] + [None]).keys() == {
-        name.replace("price", "weight") for name in found
+        name.replace("price", "weight") for name in encoded
     }
     policy = {c.PRICE: ColumnTreatment(missing="median")}
     rows, _ = cleaned("items", items(price=prices), policy)

@@ -180,16 +180,16 @@ def test_of_a_flood_the_first_events_of_each_day_count():
 
 
 def test_in_a_small_shop_one_person_is_a_tenth_of_a_usual_days_volume():
-    calm = [
+    usual = [
         (f"u{n % 40}", f"i{n:03}", "view", None, day + n / 1000)
         for day in range(1, 10)
         for n in range(100)
     ]
     flood = [("bot", f"i{n:03}", "view", None, 9 + n / 1000) for n in range(900)]
-    rows = events(*calm, *flood)
+    rows = events(*usual, *flood)
     counted = volume(rows, FeaturesConfig())
     assert counted.filter(pl.col(c.USER_ID) == "bot").height == 10
-    assert counted.filter(pl.col(c.USER_ID) != "bot").height == len(calm)
+    assert counted.filter(pl.col(c.USER_ID) != "bot").height == len(usual)
     assert volume(rows, FeaturesConfig(max_events_per_user_day=2)).filter(user_id="bot").height == 2
     assert volume(rows.clear(), FeaturesConfig()).is_empty()
 

@@ -143,10 +143,10 @@ def identified(*rows: dict[str, str | None]) -> pl.DataFrame:
 
 
 def test_an_id_that_is_there_stays():
-    found = identified({c.EVENT_ID: "mine"}, {c.EVENT_ID: None})
-    assert found[c.EVENT_ID][0] == "mine"
-    assert found[c.EVENT_ID][1].startswith("d")
-    assert len(found[c.EVENT_ID][1]) == 33
+    result = identified({c.EVENT_ID: "mine"}, {c.EVENT_ID: None})
+    assert result[c.EVENT_ID][0] == "mine"
+    assert result[c.EVENT_ID][1].startswith("d")
+    assert len(result[c.EVENT_ID][1]) == 33
 
 
 def test_derived_ids_follow_content_and_not_order():
@@ -230,11 +230,11 @@ def test_a_repeat_that_says_something_else_is_no_duplicate():
     stored = stored.with_columns(pl.lit("other").alias(c.ITEM_ID)).select(CONTENT)
     fresh, repeats = split_duplicates(rows, stored)
     assert (fresh.height, repeats.height) == (3, 5)
-    found = conflict_rows(conflicting(repeats, pl.concat([stored, fresh.select(CONTENT)])))
-    assert found[c.REASONS].to_list() == [["event_id_conflict"]] * 4
-    told = [json.loads(raw) for raw in found[c.RAW]]
-    assert {row[c.EVENT_ID] for row in told} == {row[c.USER_ID] for row in told} == {"***"}
-    assert sorted(row[c.VALUE] for row in told) == ["2.0", "2.0", "2.0", "9.0"]
+    result = conflict_rows(conflicting(repeats, pl.concat([stored, fresh.select(CONTENT)])))
+    assert result[c.REASONS].to_list() == [["event_id_conflict"]] * 4
+    raw_rows = [json.loads(raw) for raw in result[c.RAW]]
+    assert {row[c.EVENT_ID] for row in raw_rows} == {row[c.USER_ID] for row in raw_rows} == {"***"}
+    assert sorted(row[c.VALUE] for row in raw_rows) == ["2.0", "2.0", "2.0", "9.0"]
 
 
 def test_ids_with_control_characters_and_long_publications_are_bad():

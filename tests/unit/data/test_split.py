@@ -61,9 +61,9 @@ def drawing() -> tuple[pl.DataFrame, dict[str, tuple[str, str]], int, int]:
     return log(*rows), truths, cutoff, as_of
 
 
-def items_of(found: Split) -> dict[str, str]:
+def items_of(result: Split) -> dict[str, str]:
     grouped: dict[str, str] = {}
-    for user, item in found.truth.select(c.USER_ID, c.ITEM_ID).iter_rows():
+    for user, item in result.truth.select(c.USER_ID, c.ITEM_ID).iter_rows():
         grouped[user] = grouped.get(user, "") + item
     return grouped
 
@@ -72,32 +72,32 @@ def items_of(found: Split) -> dict[str, str]:
 def test_the_drawing_is_what_happens(policy: str, column: int) -> None:
     events, truths, cutoff, as_of = drawing()
     assert (len(truths), cutoff, as_of) == (5, 21, 28)
-    found = split(events, at(as_of), FEW.model_copy(update={"task": policy}), first=False)
-    assert found.train == Interval(at(0), at(cutoff))
-    assert found.holdout == Interval(at(cutoff), at(as_of))
-    assert items_of(found) == {u: t[column] for u, t in truths.items() if t[column]}
-    assert found.n_users == len(found.users) == sum(bool(t[column]) for t in truths.values())
+    result = split(events, at(as_of), FEW.model_copy(update={"task": policy}), first=False)
+    assert result.train == Interval(at(0), at(cutoff))
+    assert result.holdout == Interval(at(cutoff), at(as_of))
+    assert items_of(result) == {u: t[column] for u, t in truths.items() if t[column]}
+    assert result.n_users == len(result.users) == sum(bool(t[column]) for t in truths.values())
 
 
 def test_edges_are_half_open() -> None:
     events = log(
         ("u", "old", 0), ("u", "at_cutoff", 7), ("u", "last", 13.999), ("u", "at_as_of", 14)
     )
-    found = split(events, at(14), FEW, first=False)
-    assert found.truth[c.ITEM_ID].to_list() == ["at_cutoff", "last"]
-    assert found.train.end == found.holdout.start == at(7)
+    result = split(events, at(14), FEW, first=False)
+    assert result.truth[c.ITEM_ID].to_list() == ["at_cutoff", "last"]
+    assert result.train.end == result.holdout.start == at(7)
 
 
 def test_a_planted_leak_is_in_the_truth_and_in_no_catalogue() -> None:
     events = log(("u", "a", 0), ("v", "b", 1), ("u", "leak", 8), ("v", "leak", 9))
-    found = split(events, at(14), FEW, first=False)
-    history = build_history(weigh(events, FeaturesConfig()), found.cutoff)
-    assert found.truth[c.ITEM_ID].to_list() == ["leak", "leak"]
+    result = split(events, at(14), FEW, first=False)
+    history = build_history(weigh(events, FeaturesConfig()), result.cutoff)
+    assert result.truth[c.ITEM_ID].to_list() == ["leak", "leak"]
     assert "leak" not in history.item_ids.tolist()
 
 
 def crowd(days: int, a_day: int = 10) -> pl.DataFrame:
-    """Everybody buys once on day 0; then `a_day` other people buy something new every day."""
+    """Everybody buys once on day 0; then `a_day` other users buy something new every day."""
     known = [(f"u{n}", "start", 0.0) for n in range(days * a_day)]
     return log(*known, *((f"u{n}", f"i{n}", 1.0 + n // a_day) for n in range((days - 1) * a_day)))
 
@@ -119,22 +119,22 @@ def test_the_block_is_as_long_as_it_must_be(
     enough: int, first: bool, before: int | None, days: int, flags: tuple[str, ...]
 ) -> None:
     config = SplitConfig(min_users=enough)
-    found = split(crowd(40), at(40), config, first=first, holdout_days=before)
-    assert (found.holdout_days, found.flags) == (days, flags)
-    assert dict(found.judged)[days] == found.n_users == days * 10
-    assert found.holdout.length == timedelta(days=days)
+    result = split(crowd(40), at(40), config, first=first, holdout_days=before)
+    assert (result.holdout_days, result.flags) == (days, flags)
+    assert dict(result.judged)[days] == result.n_users == days * 10
+    assert result.holdout.length == timedelta(days=days)
 
 
 def test_a_first_block_is_the_longest_that_leaves_something_to_learn() -> None:
-    found = split(crowd(20), at(20), SplitConfig(min_users=50), first=True)
-    assert found.holdout_days == 14
-    assert [days for days, _ in found.judged] == [7, 14]
+    result = split(crowd(20), at(20), SplitConfig(min_users=50), first=True)
+    assert result.holdout_days == 14
+    assert [days for days, _ in result.judged] == [7, 14]
 
 
 def test_an_empty_holdout_is_named() -> None:
-    found = split(log(("u", "a", 0)), at(40), SplitConfig(), first=False)
-    assert found.flags == ("underpowered", "empty_holdout")
-    assert found.truth.is_empty()
+    result = split(log(("u", "a", 0)), at(40), SplitConfig(), first=False)
+    assert result.flags == ("underpowered", "empty_holdout")
+    assert result.truth.is_empty()
     only_seen = split(
         log(("u", "a", 0), ("u", "a", 39)), at(40), SplitConfig(task="discovery"), first=False
     )
@@ -151,8 +151,8 @@ def test_the_strongest_kind_present_is_the_target() -> None:
     rows: list[Row] = [("u", "a", 0, "view"), ("u", "b", 8, "view"), ("u", "d", 8, "rating", 2.0)]
     assert split(log(*rows), at(14), FEW, first=False).target_kinds == ("view",)
     rows.append(("u", "e", 8, "rating", 4.0))
-    found = split(log(*rows), at(14), FEW, first=False)
-    assert (found.target_kinds, items_of(found)) == (("rating",), {"u": "e"})
+    result = split(log(*rows), at(14), FEW, first=False)
+    assert (result.target_kinds, items_of(result)) == (("rating",), {"u": "e"})
     rows.append(("v", "e", 8, "purchase"))
     assert split(log(*rows), at(14), FEW, first=False).target_kinds == ("purchase",)
     both = FEW.model_copy(update={"target_kinds": ("view", "rating")})
@@ -171,16 +171,16 @@ def test_kinds_of_one_s_own_need_a_target() -> None:
 
 def test_discovery_leaves_out_what_was_only_looked_at() -> None:
     events = log(("u", "a", 0, "view"), ("u", "a", 8), ("u", "b", 8, "view"), ("u", "b", 9))
-    found = split(events, at(14), FEW.model_copy(update={"task": "discovery"}), first=False)
-    assert items_of(found) == {"u": "b"}
+    result = split(events, at(14), FEW.model_copy(update={"task": "discovery"}), first=False)
+    assert items_of(result) == {"u": "b"}
 
 
 @pytest.mark.parametrize(("again", "policy"), [(1, "discovery"), (2, "repeat")])
 def test_the_policy_follows_from_who_comes_back(again: int, policy: str) -> None:
     rows: list[Row] = [("u", f"i{n}", 0) for n in range(again)]
     rows += [("u", f"i{n}", 35) for n in range(10)]
-    found = split(log(*rows), at(40), FEW, first=False)
-    assert (found.task, found.repeat_share) == (policy, again / 10)
+    result = split(log(*rows), at(40), FEW, first=False)
+    assert (result.task, result.repeat_share) == (policy, again / 10)
     set_by_hand = FEW.model_copy(update={"task": "discovery"})
     assert split(log(*rows), at(40), set_by_hand, first=False).task == "discovery"
 
@@ -195,9 +195,9 @@ def test_the_newest_rating_of_each_pair_is_kept_however_low() -> None:
     rows += [("u", "b", 8, "rating", 4.0), ("u", "b", 9, "rating", 1.5), ("u", "b", 7, "rating", 3)]
     rows += [("new", "z", 13.9, "rating", 2.0), ("u", "a", 10, "view"), ("u", "c", 14, "rating", 3)]
     for events in (log(*rows), log(*reversed(rows))):
-        found = split(events, at(14), FEW, first=False)
-        assert found.ratings is not None
-        assert found.ratings.rows() == [("new", "z", 2.0), ("u", "b", 1.5)]
+        result = split(events, at(14), FEW, first=False)
+        assert result.ratings is not None
+        assert result.ratings.rows() == [("new", "z", 2.0), ("u", "b", 1.5)]
     assert split(log(("u", "a", 0), ("u", "a", 9)), at(14), FEW, first=False).ratings is None
 
 
@@ -232,7 +232,7 @@ def test_groceries_are_a_repeat_task() -> None:
         pl.lit(1.0).alias(c.VALUE),
         instant.dt.replace_time_zone("UTC").alias(c.TIMESTAMP),
     )
-    found = split(events, datetime(2017, 12, 15, 9, tzinfo=UTC), SplitConfig(), first=False)
-    assert found.task == "repeat"
-    assert found.repeat_share == pytest.approx(0.42, abs=0.03)
-    assert (found.holdout_days, found.flags) == (7, ())
+    result = split(events, datetime(2017, 12, 15, 9, tzinfo=UTC), SplitConfig(), first=False)
+    assert result.task == "repeat"
+    assert result.repeat_share == pytest.approx(0.42, abs=0.03)
+    assert (result.holdout_days, result.flags) == (7, ())

@@ -1,4 +1,4 @@
-"""What some people did is cleaned and weighed as the window of everybody was."""
+"""Events of a few users are cleaned and weighted as in the window of all users."""
 
 from datetime import UTC, datetime, timedelta
 

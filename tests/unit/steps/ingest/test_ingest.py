@@ -419,7 +419,6 @@ def test_a_file_of_too_many_bad_rows_is_set_aside_as_a_whole(ws):
     land(ws, "orders-2.csv", orders(*few, *many))
     result = feedback(Workspace.open(ws.home), AT)
     assert [one.status.value for one in result.outcomes] == ["taken", "set aside"]
-    assert result.problems == (
-        "orders-2.csv: set aside: has more than 2 bad rows; correct the file",
-    )
+    (problem,) = result.problems
+    assert problem.startswith("orders-2.csv: set aside: has more than 2 bad rows")
     assert ws.lake.read("quarantine").height == 2
