@@ -100,11 +100,6 @@ class Blend(Recipe):
         return capabilities_of([part.capabilities for part in self.parts.values()])
 
     @property
-    def has_free_params(self) -> bool:
-        """True if a hyperparameter of the blend or of a part is still to be selected."""
-        return bool(self.tune) or any(part.has_free_params for part in self.parts.values())
-
-    @property
     def weighted_parts(self) -> dict[str, Recipe]:
         """Parts whose weight is above 0."""
         return {name: part for name, part in self.parts.items() if self.weight(name) > 0}
@@ -126,7 +121,7 @@ class Blend(Recipe):
 
     def peak_bytes(self, history: History) -> int:
         """Estimate the parts, trained in turn while their scorers stay, then the trend."""
-        learnt, peak = 0, 0
+        learnt, peak = 0, 0  # scorers of earlier parts stay in memory while the next one trains
         for part in self.weighted_parts.values():
             peak = max(peak, learnt + part.peak_bytes(history))
             learnt += part.fitted_bytes(history)
@@ -138,19 +133,19 @@ class Blend(Recipe):
 
     def train(self, history: History, *, replicate: int = 0, progress: Progress = silent) -> Scorer:
         """Train the parts in turn, over the items that have an event."""
+        # A part that lists new items would have another catalogue than the other parts.
         history = replace(history, cold_items=None)
         parts = {
             name: part.train(history, replicate=replicate, progress=progress)
             for name, part in self.weighted_parts.items()
         }
-        devices = {part.trained_on for part in parts.values()}
         return BlendScorer(
             parts=parts,
             families={name: self.parts[name].family for name in parts},
             weights={name: self.weight(name) for name in parts},
             trend=self._trends(history)(self.recency_boost, self.popularity_penalty),
             **self.window(history),
-            trained_on="cuda" if "cuda" in devices else "cpu",
+            trained_on="cuda" if "cuda" in {p.trained_on for p in parts.values()} else "cpu",
         )
 
     def _trends(self, history: History) -> Trends:

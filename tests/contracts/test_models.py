@@ -67,27 +67,27 @@ RECIPES: dict[str, Recipe] = {
     ),
 }
 GENERALISES = {"als", "svd", "bpr", "item_knn", "ease", "rp3beta", "ridge", "lightfm", "blend"}
-"""Families that find the one item that all who are alike have, where all are equally popular."""
+"""Families that find the item that all similar users have, among equally popular items."""
 
 
 def reseeded(recipe: Recipe) -> Recipe | None:
-    """The recipe with another seed, its own or that of its parts; None where it draws nothing."""
+    """Return the recipe with another seed, its own or its parts'; None for one without draws."""
     if "random_state" in type(recipe).model_fields:
         return recipe.model_copy(update={"random_state": 1})
-    drawing = {}
+    redrawn_parts = {}
     for name in type(recipe).model_fields:
         value = getattr(recipe, name)
         if isinstance(value, Recipe):
-            drawing[name] = reseeded(value)
+            redrawn_parts[name] = reseeded(value)
         elif isinstance(value, dict) and any(isinstance(part, Recipe) for part in value.values()):
-            drawing[name] = {key: reseeded(part) or part for key, part in value.items()}
-    drawing = {name: value for name, value in drawing.items() if value is not None}
-    return recipe.model_copy(update=drawing) if drawing else None
+            redrawn_parts[name] = {key: reseeded(part) or part for key, part in value.items()}
+    redrawn_parts = {name: value for name, value in redrawn_parts.items() if value is not None}
+    return recipe.model_copy(update=redrawn_parts) if redrawn_parts else None
 
 
 def those(recipes) -> pytest.MarkDecorator:
     found = [
-        pytest.param(recipe, id=name, marks=[] if installed(recipe) else pytest.mark.skip(LACKING))
+        pytest.param(recipe, id=name, marks=[] if installed(recipe) else pytest.mark.skip(MISSING))
         for name, recipe in RECIPES.items()
         if recipes(recipe)
     ]
@@ -95,7 +95,7 @@ def those(recipes) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("recipe", found)
 
 
-LACKING = "the extra of this family is not installed"
+MISSING = "the extra of this family is not installed"
 
 
 def installed(recipe: Recipe) -> bool:
@@ -103,15 +103,15 @@ def installed(recipe: Recipe) -> bool:
 
 
 every_family = those(lambda recipe: True)
-every_steady_family = those(lambda recipe: recipe.capabilities.deterministic)
-every_drawing_family = those(reseeded)
-every_quiet_family = those(lambda recipe: recipe.capabilities.deterministic and reseeded(recipe))
+every_deterministic_family = those(lambda recipe: recipe.capabilities.deterministic)
+every_random_family = those(reseeded)
+every_stable_family = those(lambda recipe: recipe.capabilities.deterministic and reseeded(recipe))
 
 
 def window(rows, end=END) -> History:
     """Build from (user, item, days before the end, weight[, rating]).
 
-    What weighs something is rated 4 where nothing else is said.
+    An event of positive weight is rated 4 unless a rating is given.
     """
 
     def event(user, item, days, weight, rating=None):
@@ -237,10 +237,10 @@ def fresh(tmp_path_factory):
 def test_a_fresh_process_gives_the_same_lists(recipe, fresh):
     scorers, folder = fresh
     history = random_window()
-    theirs = Lists(**np.load(folder / f"{recipe.family}-lists.npz"))
-    ours = top_k(scorers[recipe.family].score(history), 20, exclude=history.seen)
-    assert same(theirs, ours)
-    assert theirs.counts.min() > 0
+    fresh_lists = Lists(**np.load(folder / f"{recipe.family}-lists.npz"))
+    lists = top_k(scorers[recipe.family].score(history), 20, exclude=history.seen)
+    assert same(fresh_lists, lists)
+    assert fresh_lists.counts.min() > 0
 
 
 @every_family
@@ -258,14 +258,14 @@ def test_arrays_rebuild_the_scorer(recipe):
     assert all(np.array_equal(rebuilt[name], arrays[name]) for name in arrays)
 
 
-@every_steady_family
+@every_deterministic_family
 def test_equal_data_and_recipe_give_equal_bytes(recipe):
     one, other = recipe.train(random_window()).arrays(), recipe.train(random_window()).arrays()
     assert all(one[name].tobytes() == other[name].tobytes() for name in one)
 
 
-@every_drawing_family
-def test_another_salt_and_another_seed_are_other_draws(recipe):
+@every_random_family
+def test_another_replicate_and_another_seed_are_other_draws(recipe):
     history = random_window()
     draws = [
         recipe.train(history),
@@ -303,19 +303,19 @@ def test_lists_name_the_items_that_were_learnt(recipe):
 def test_unknown_users_are_folded_in_or_refused(recipe):
     history = random_window()
     scorer = recipe.train(history)
-    strangers = renamed(history, "x")
+    unknown = renamed(history, "x")
     if not recipe.capabilities.fold_in:
         with pytest.raises(KeyError):
-            scorer.score(strangers)
+            scorer.score(unknown)
         return
     folded = top_k(scorer.fold_in(history), 10, exclude=history.seen)
-    assert same(top_k(scorer.score(strangers), 10, exclude=history.seen), folded)
+    assert same(top_k(scorer.score(unknown), 10, exclude=history.seen), folded)
     assert same(top_k(scorer.score(history), 10, exclude=history.seen), folded)
 
 
-# How long ago somebody last took an item is what learned repeats are learnt from.
+# Repeat purchase learns from the time since a user last took an item.
 @those(lambda recipe: recipe.capabilities.fold_in and recipe.family != "repeat_purchase")
-def test_time_that_passes_alone_moves_nobodys_list(recipe):
+def test_time_that_passes_changes_no_list(recipe):
     history = random_window()
     scorer = recipe.train(history)
     later = replace(history, end=history.end + timedelta(days=40))
@@ -328,15 +328,15 @@ def test_time_that_passes_alone_moves_nobodys_list(recipe):
 @every_family
 def test_users_without_events(recipe):
     scorer = recipe.train(random_window())
-    nobody = without_events(random_window(), ["new1", "new2"])
+    no_events = without_events(random_window(), ["new1", "new2"])
     assert top_k(scorer.score(without_events(random_window(), [])), 5).n_rows == 0
     if not recipe.capabilities.fold_in:
         with pytest.raises(KeyError):
-            scorer.score(nobody)
+            scorer.score(no_events)
         return
-    lists = top_k(scorer.score(nobody), 5)
+    lists = top_k(scorer.score(no_events), 5)
     if recipe.capabilities.baseline is None:
-        assert lists.counts.tolist() == [0, 0]  # nothing is known, nothing is invented
+        assert lists.counts.tolist() == [0, 0]  # no list without information
     else:
         assert lists.counts.tolist() == [5, 5]
         assert lists.of(0).tolist() == lists.of(1).tolist()
@@ -346,7 +346,7 @@ def test_users_without_events(recipe):
 def test_one_item_one_user(recipe):
     history = window([("a", "x", 3, 1.0)])
     scorer = recipe.train(history)
-    # Links lead to other items only: where there is no other, nothing is said.
+    # Links lead to other items only: a single item has none.
     alone = [] if issubclass(recipe.scorer, ItemItemScorer) else [0]
     assert top_k(scorer.score(history), 7).item.tolist() == alone
     assert top_k(scorer.score(history), 7, exclude=history.seen).counts.tolist() == [0]
@@ -364,7 +364,7 @@ def test_longer_lists_than_the_catalogue(recipe):
         assert sorted(lists.of(row).tolist()) == list(range(history.n_items))
 
 
-# What somebody thought of an item stays true when they give it back.
+# A rating stays valid after a return.
 @those(lambda recipe: not recipe.capabilities.ratings)
 def test_what_was_taken_back_is_as_if_never_had(recipe):
     rows = [("a", "x", 9, 1.0), ("b", "x", 8, 1.0), ("b", "y", 8, 1.0), ("a", "y", 9, 1.0)]
@@ -412,9 +412,9 @@ def test_scores_keep_the_contract_and_the_history(recipe):
     assert all(np.array_equal(before[name], after[name]) for name in before)
 
 
-@every_quiet_family
-def test_quiet_nights(recipe):
-    # Tastes that are there to be learnt: three groups of items, a user likes mostly one.
+@every_stable_family
+def test_lists_are_stable_overnight(recipe):
+    # Three groups of items; a user takes most items from one of them.
     rng = np.random.default_rng(3)
     rows = []
     for u in range(120):
@@ -429,8 +429,8 @@ def test_quiet_nights(recipe):
         + [("p999", f"i{b:02}", 1.0, 1.0) for b in range(6)]
     )
     old, new = recipe.train(today), recipe.train(tomorrow)
-    dice = recipe.train(today, replicate=1)
-    before, after, other = (scorer.score(today.take([])).items for scorer in (old, new, dice))
+    redrawn = recipe.train(today, replicate=1)
+    before, after, other = (scorer.score(today.take([])).items for scorer in (old, new, redrawn))
     size = np.linalg.norm(before)
     assert np.linalg.norm(after - before) < 0.15 * size
     assert np.linalg.norm(other - before) > 0.5 * size
@@ -444,7 +444,7 @@ def test_quiet_nights(recipe):
     assert np.mean(shared) > 9
 
 
-def test_recipes_survive_json_and_tell_their_families_apart():
+def test_recipes_survive_json_and_name_their_families():
     for name, recipe in families.default_recipes().items():
         again = families.recipe_from(json.loads(recipe.model_dump_json()))
         assert (again, again.hash) == (recipe, recipe.hash)
@@ -457,11 +457,11 @@ def test_recipes_survive_json_and_tell_their_families_apart():
     assert Als(alpha=2.0).hash != Als().hash
 
 
-def test_baselines_form_a_ladder():
-    rungs = {
+def test_baselines_have_ranks():
+    ranks = {
         name: recipe.capabilities.baseline for name, recipe in families.default_recipes().items()
     }
-    assert rungs == {
+    assert ranks == {
         "popularity": 0,
         "decayed_popularity": 1,
         "personal_frequency": 2,
@@ -471,7 +471,7 @@ def test_baselines_form_a_ladder():
 
 
 @pytest.mark.parametrize(
-    ("dumped", "says"),
+    ("dumped", "part"),
     [
         ({"family": "als", "alfa": 1}, "als.alfa"),
         ({"family": "als", "regularization": 0}, "als.regularization"),
@@ -485,10 +485,10 @@ def test_baselines_form_a_ladder():
         ({}, "family"),
     ],
 )
-def test_what_is_no_recipe_is_refused_by_name(dumped, says):
+def test_an_invalid_recipe_is_refused_by_name(dumped, part):
     with raises("recipe.invalid") as caught:
         families.recipe_from(dumped)
-    assert says in caught.value.sentence
+    assert part in caught.value.sentence
 
 
 def test_an_unknown_family_cannot_be_loaded():

@@ -126,6 +126,7 @@ def pairs_at(events: Events, now: int) -> Pairs:
     start = _starts(events.pair)
     user, item = np.divmod(events.pair[start], events.n_items)
     day = age.astype(np.int64)
+    # Events are sorted by pair and time, so a change of pair or day begins another day of a pair.
     another = np.append(True, (np.diff(events.pair) != 0) | (np.diff(day) != 0))[: len(day)]
     width = day.max(initial=0) + 1
     active = np.unique(events.pair[another] // events.n_items * width + day[another]) // width
@@ -173,6 +174,7 @@ def _kept(events: Events) -> Events:
     """Leave out the events of pairs whose events were all taken back."""
     start = _starts(events.pair)
     net = _summed(events.weight, start)
+    # Sums of floats that cancel leave a rest, so a net weight is compared with a small share.
     alive = net > _ROUNDING * _summed(np.abs(events.weight), start)
     return events.where(np.repeat(alive, np.diff(np.append(start, len(events.pair)))))
 

@@ -101,7 +101,7 @@ def test_order_of_rows_and_pseudonyms_are_no_cause():
     np.testing.assert_allclose(one.user_factors[order], users, rtol=0, atol=1e-4)
 
 
-def test_known_users_are_scored_as_trained_beside_strangers():
+def test_known_users_are_scored_as_trained_beside_others():
     history = random_history()
     scorer = SMALL.train(history.take(np.arange(0, history.n_users, 2)))
     mixed = scorer.score(history)
@@ -117,16 +117,16 @@ def test_known_users_are_scored_as_trained_beside_strangers():
     assert not np.allclose(scorer.fold_in(newer).users[known], scorer.user_factors, atol=1e-3)
 
 
-def test_solving_nobody_and_somebody_without_cells():
+def test_solving_no_user_and_a_user_without_cells():
     items = np.ones((3, 2), np.float32)
     assert solve_users(items, sp.csr_matrix((0, 3), dtype=np.float32), 1.0).shape == (0, 2)
     assert not solve_users(items, sp.csr_matrix((2, 3), dtype=np.float32), 1.0).any()
 
 
-def test_progress_tells_the_rounds():
-    told: list[str] = []
-    SMALL.train(random_history(), progress=told.append)
-    assert told == [f"als: iteration {n} of 4" for n in (1, 2, 3, 4)]
+def test_progress_reports_the_rounds():
+    lines: list[str] = []
+    SMALL.train(random_history(), progress=lines.append)
+    assert lines == [f"als: iteration {n} of 4" for n in (1, 2, 3, 4)]
 
 
 def test_a_fit_that_does_not_stay_finite_is_refused():

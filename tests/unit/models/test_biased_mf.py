@@ -65,7 +65,7 @@ def test_biases_are_the_least_squares_of_all_ratings_at_once(regularization):
     np.testing.assert_allclose(predicted(recipe.train(history), history), expected, atol=1e-5)
 
 
-def test_factors_find_a_taste_that_no_bias_can_tell():
+def test_factors_find_a_preference_that_biases_miss():
     rng = np.random.default_rng(1)
     taste, kind = rng.choice([-1.0, 1.0], 40), rng.choice([-1.0, 1.0], 30)
     truth = 3.0 + 1.5 * taste[:, None] * kind[None, :]
@@ -105,7 +105,7 @@ def test_a_user_without_a_rating_gets_no_list_and_an_unrated_item_the_mean():
     lists = top_k(scorer.score(history), 3)
     assert lists.counts.tolist() == [3, 3, 0]
     scores = predicted(scorer, history)
-    assert scorer.item_biases[1] == 0  # y: seen by b, rated by nobody
+    assert scorer.item_biases[1] == 0  # y: seen by b, rated by no user
     assert scores[0, 1] > scores[1, 1]  # a rates higher than b
 
 
@@ -120,13 +120,13 @@ def test_more_damping_brings_everybody_nearer_to_the_mean():
 
 
 @pytest.mark.parametrize("rating", [None, float("nan")])
-def test_without_a_rating_it_says_so_in_one_sentence(rating):
+def test_a_window_without_ratings_is_refused(rating):
     history = window([("a", "x", 3, rating), ("b", "x", 3, rating)])
     with raises("model.no_ratings"):
         BiasedMf().train(history)
 
 
-def test_progress_is_told_round_by_round():
-    told = []
-    BiasedMf(factors=2, iterations=3).train(window(random_ratings()), progress=told.append)
-    assert told == [f"biased_mf: iteration {n} of 3" for n in (1, 2, 3)]
+def test_progress_reports_the_rounds():
+    lines = []
+    BiasedMf(factors=2, iterations=3).train(window(random_ratings()), progress=lines.append)
+    assert lines == [f"biased_mf: iteration {n} of 3" for n in (1, 2, 3)]

@@ -34,12 +34,12 @@ def test_what_a_user_has_comes_before_what_they_have_not():
 
 
 def test_popularity_is_given_back():
-    # Nobody has a taste: a score is the log of how many people have the item, but for a constant.
+    # Without preferences a score is the log of an item's number of users, up to a constant.
     history = random_history(n_users=400, n_items=60, events=5000)
     scorer = SMALL.train(history)
-    people = np.bincount(history.confidence(None).indices, minlength=history.n_items)
+    user_counts = np.bincount(history.confidence(None).indices, minlength=history.n_items)
     scores = (scorer.score(history).users @ scorer.item_factors.T).mean(axis=0)
-    slope, _ = np.polyfit(np.log(people), scores, 1)
+    slope, _ = np.polyfit(np.log(user_counts), scores, 1)
     assert 0.8 < slope < 1.3
 
 
@@ -51,7 +51,7 @@ def test_one_thread_repeats_itself_and_threads_are_no_other_recipe():
     assert both.train(random_history()).item_factors.shape == (80, 9)
 
 
-def test_who_was_not_there_is_refused_by_number():
+def test_unknown_users_are_refused_by_number():
     history = random_history()
     scorer = SMALL.train(history.take(np.arange(0, history.n_users, 2)))
     with pytest.raises(KeyError, match=f"{history.n_users // 2} users"):
@@ -80,16 +80,16 @@ def test_more_factors_than_users_and_items():
     assert np.isfinite(scorer.item_factors).all()
 
 
-def test_progress_tells_the_rounds():
-    told: list[str] = []
-    SMALL.model_copy(update={"iterations": 3}).train(random_history(), progress=told.append)
-    assert told == [f"bpr: iteration {n} of 3" for n in (1, 2, 3)]
+def test_progress_reports_the_rounds():
+    lines: list[str] = []
+    SMALL.model_copy(update={"iterations": 3}).train(random_history(), progress=lines.append)
+    assert lines == [f"bpr: iteration {n} of 3" for n in (1, 2, 3)]
 
 
 def test_a_fit_that_does_not_stay_finite_is_refused():
     wild = Bpr(factors=8, iterations=300, learning_rate=1.0, regularization=0.0)
-    says = "lower learning_rate (1.0) or raise regularization (0.0)"
-    with pytest.raises(ConfigError, match=re.escape(says)):
+    advice = "lower learning_rate (1.0) or raise regularization (0.0)"
+    with pytest.raises(ConfigError, match=re.escape(advice)):
         wild.train(random_history())
 
 

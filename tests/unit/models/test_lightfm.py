@@ -72,7 +72,7 @@ def known(history: History) -> History:
     )
 
 
-def strangers(history: History, tastes) -> History:
+def new_users(history: History, tastes) -> History:
     return History(
         user_ids=np.array([f"new{n}" for n in range(len(tastes))]),
         item_ids=history.item_ids,
@@ -122,11 +122,11 @@ def test_the_scores_are_those_of_the_library(monkeypatch):
     assert len(made) == RECIPE.iterations
     for user in (0, 17):
         items = np.arange(history.n_items, dtype=np.int32)
-        theirs = model.predict(
+        expected = model.predict(
             np.full_like(items, user), items, item_features=of_items, user_features=of_users
         )
-        ours = scores.users[user] @ scores.items.T
-        shift = theirs - ours  # a user's own bias moves no list
+        actual = scores.users[user] @ scores.items.T
+        shift = expected - actual  # a user's own bias moves no list
         np.testing.assert_allclose(shift, shift[0], atol=1e-4)
     assert np.abs(scores.items[:, -1]).max() > 0.01
 
@@ -141,17 +141,17 @@ def test_a_new_item_and_a_new_user_are_answered_for_by_features():
     firsts = scorer.item_ids[lists.item].tolist()
     kinds = {"0": "a0", "1": "i1new", "2": "z2"}
     assert firsts == [kinds[user[1]] for user in history.user_ids.tolist()]
-    found = top_k(scorer.score(strangers(longer, [[0], [2]])), 5)
+    found = top_k(scorer.score(new_users(longer, [[0], [2]])), 5)
     assert {item[1] for item in scorer.item_ids[found.of(0)].tolist()} == {"0"}
     assert {item[1] for item in scorer.item_ids[found.of(1)].tolist()} <= {"2"}
 
 
-def test_who_is_neither_known_nor_described_is_refused():
+def test_a_new_user_without_features_is_refused():
     history = known(window())
     scorer = RECIPE.train(history)
     longer = history.reindex_items(scorer.item_ids)
     with pytest.raises(KeyError, match="1 users not known"):
-        scorer.score(strangers(longer, [[0], []]))
+        scorer.score(new_users(longer, [[0], []]))
     with pytest.raises(KeyError, match="cannot"):
         scorer.fold_in(longer)
 
@@ -167,7 +167,7 @@ def test_features_of_no_items_and_no_users_change_nothing():
     np.testing.assert_array_equal(one.user_factors, other.user_factors)
 
 
-def test_an_item_of_which_nothing_is_known_is_learnt_from_its_events():
+def test_an_item_without_features_is_learnt_from_its_events():
     history = known(window())
     rows = [[int(item[1])] for item in history.item_ids.tolist()]
     rows[0] = []
@@ -192,19 +192,21 @@ def test_a_row_of_features_weighs_the_same_however_large_its_cells():
     )
     one, other = RECIPE.train(history), RECIPE.train(loud)
     assert one.item_factors.tobytes() == other.item_factors.tobytes()
-    people = strangers(history, [[0, 1]])
+    users = new_users(history, [[0, 1]])
     scores = [
         one.score(some).users.tobytes()
-        for some in (people, replace(people, user_features=louder(people.user_features)))
+        for some in (users, replace(users, user_features=louder(users.user_features)))
     ]
     assert scores[0] == scores[1]
 
 
-def test_one_thread_gives_the_same_bytes_and_the_salt_others():
+def test_one_thread_gives_the_same_bytes_and_another_replicate_others():
     history = known(window())
-    one, other, salted = (RECIPE.train(history, replicate=salt).arrays() for salt in (0, 0, 1))
+    one, other, redrawn = (
+        RECIPE.train(history, replicate=replicate).arrays() for replicate in (0, 0, 1)
+    )
     assert all(one[name].tobytes() == other[name].tobytes() for name in one)
-    assert one["item_factors"].tobytes() != salted["item_factors"].tobytes()
+    assert one["item_factors"].tobytes() != redrawn["item_factors"].tobytes()
     assert not RECIPE.capabilities.deterministic
 
 
@@ -237,7 +239,7 @@ def test_its_arrays_bring_back_the_same_lists():
     assert all(array.dtype != object for array in arrays.values())
     again = families.load("lightfm", arrays)
     longer = history.reindex_items(scorer.item_ids)
-    for some in (longer, strangers(longer, [[1]])):
+    for some in (longer, new_users(longer, [[1]])):
         one, other = (top_k(each.score(some), 10) for each in (scorer, again))
         assert (one.item.tobytes(), one.score.tobytes()) == (
             other.item.tobytes(),
@@ -249,7 +251,7 @@ def test_it_can_be_the_base_of_ridge():
     history = known(window())
     scorer = Ridge(factors_of=RECIPE).train(history)
     longer = history.reindex_items(scorer.item_ids)
-    some, new = longer.take(np.array([25, 3])), strangers(longer, [[2], []])
+    some, new = longer.take(np.array([25, 3])), new_users(longer, [[2], []])
     assert top_k(scorer.score(some), 3).counts.tolist() == [3, 3]
     both = replace(
         some,
@@ -266,13 +268,13 @@ def test_it_can_be_the_base_of_ridge():
         scorer.score(replace(some, user_ids=np.array(["x", "y"]), user_features=None))
 
 
-def test_a_step_too_long_is_told():
+def test_a_step_that_is_too_long_is_reported():
     recipe = RECIPE.model_copy(update={"learning_rate": 1e30})
     with pytest.raises(ConfigError, match=r"lower learning_rate \(1e\+30\)"):
         recipe.train(window())
 
 
-def test_without_the_library_it_says_what_to_do(monkeypatch):
+def test_without_the_library_the_error_names_the_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "lightfm", None)
     with raises("extra.lightfm_missing"):
         RECIPE.train(window())

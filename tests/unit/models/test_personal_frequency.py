@@ -46,7 +46,7 @@ def random_rows(seed):
 
 @pytest.mark.parametrize("half_life", [None, 20.0])
 @pytest.mark.parametrize("seed", range(4))
-def test_popularity_is_a_loop_over_people(seed, half_life):
+def test_popularity_is_a_loop_over_users(seed, half_life):
     rows = random_rows(seed)
     history = window(rows)
     expected = dict.fromkeys(history.item_ids.tolist(), 0.0)
@@ -62,7 +62,7 @@ def test_popularity_is_a_loop_over_people(seed, half_life):
     assert min(expected.values()) < max(expected.values())
 
 
-def test_people_count_once_and_the_newest_counts_most():
+def test_users_count_once_and_the_newest_counts_most():
     rows = [("a", "often", 10 + day, 1.0) for day in range(30)]
     rows += [("b", "two", 50, 1.0), ("c", "two", 50, 1.0), ("d", "new", 1, 1.0)]
     history = window(rows)
@@ -97,14 +97,14 @@ def test_a_faint_own_item_stands_before_the_most_popular():
     assert history.item_ids[top_k(scores, 3).of(me)].tolist() == ["loved", "old", "hit"]
 
 
-def test_equal_own_counts_are_told_apart_by_popularity():
+def test_equal_own_counts_are_ordered_by_popularity():
     rows = [("me", "a", 10, 1.0), ("me", "b", 10, 1.0), ("you", "b", 1, 1.0)]
     history = window(rows)
     scores = PersonalFrequency().train(history).score(history)
     assert history.item_ids[top_k(scores, 2).of(0)].tolist() == ["b", "a"]
 
 
-def test_who_has_nothing_gets_what_is_popular():
+def test_a_user_without_items_gets_popular_ones():
     history = window([("a", "x", 10, 1.0), ("b", "x", 10, 1.0), ("b", "y", 5, 1.0)])
     scorer = PersonalFrequency().train(history)
     lists = top_k(scorer.score(history), 2)

@@ -56,7 +56,7 @@ def random_rows(seed, events=300):
 
 
 def shop(days=200, n_users=120, seed=0):
-    """People with things they need at a pace of each thing; a quarter of the things is given up."""
+    """Users who take each of their items at its own pace; a quarter of the items is given up."""
     rng = np.random.default_rng(seed)
     pace = rng.choice([4.0, 9.0, 20.0, 45.0], 60)
     gone = rng.random(60) < 0.25
@@ -158,12 +158,12 @@ def test_features_are_a_loop_over_pairs(seed):
         spans = sum(max(ages[pair]) - min(ages[pair]) for pair in several)
         return spans / sum(days[pair] - 1 for pair in several) if several else np.nan
 
-    def lately(some, half_life):
+    def decayed_users(some, half_life):
         return sum(0.5 ** (min(ages[pair]) / half_life) for pair in some)
 
     for at, (u, i) in enumerate(named(history, pairs)):
-        mine, ours, last = among(0, u), among(1, i), min(ages[u, i])
-        item_gap = gap(ours)
+        mine, others, last = among(0, u), among(1, i), min(ages[u, i])
+        item_gap = gap(others)
         expected = {
             **{f"own_{d:.0f}": pairs.own[k, at] for k, d in enumerate(HALF_LIVES)},
             "days": days[u, i],
@@ -178,20 +178,20 @@ def test_features_are_a_loop_over_pairs(seed):
             "user_items": len(mine),
             "user_repeats": np.mean([days[pair] > 1 for pair in mine]),
             "user_back": back(mine),
-            "item_7": lately(ours, 7),
-            "item_30": lately(ours, 30),
-            "item_users": len(ours),
-            "item_trend": lately(ours, 30) / len(ours),
-            "item_trend_7": lately(ours, 7) / lately(ours, 30),
-            "item_repeats": np.mean([days[pair] > 1 for pair in ours]),
+            "item_7": decayed_users(others, 7),
+            "item_30": decayed_users(others, 30),
+            "item_users": len(others),
+            "item_trend": decayed_users(others, 30) / len(others),
+            "item_trend_7": decayed_users(others, 7) / decayed_users(others, 30),
+            "item_repeats": np.mean([days[pair] > 1 for pair in others]),
             "item_gap": -1 if np.isnan(item_gap) else item_gap,
-            "item_back": back(ours),
+            "item_back": back(others),
         }
         assert tuple(expected) == FEATURES
         assert everything[at] == pytest.approx(list(expected.values()), rel=1e-4, nan_ok=True)
 
 
-def test_nothing_is_told_of_what_comes_after_and_no_answer_comes_from_before():
+def test_no_feature_comes_from_later_and_no_answer_from_earlier():
     rows = random_rows(0)
     cut = 30
     events, now = Events.of(window(rows)), NOW - cut * US_PER_DAY
@@ -207,8 +207,8 @@ def test_nothing_is_told_of_what_comes_after_and_no_answer_comes_from_before():
 
 
 @pytest.mark.parametrize("leak", [0, 1, BLOCK])
-def test_coins_cannot_be_foretold(leak, monkeypatch):
-    # Whoever has a thing takes it again on a coin a day: a feature that knows the coin has seen it.
+def test_random_repeats_cannot_be_predicted(leak, monkeypatch):
+    # A coin decides each day on each pair: only a feature that saw the answer can predict it.
     rng = np.random.default_rng(5)
     rows = [(f"u{u:02}", f"i{i:02}", 99.5, 1.0) for u in range(60) for i in range(40)]
     rows += [
@@ -218,11 +218,13 @@ def test_coins_cannot_be_foretold(leak, monkeypatch):
     seen = pairs_at
     monkeypatch.setattr(recipes, "pairs_at", lambda e, now: seen(e, now + leak * US_PER_DAY))
     recipe = RepeatPurchase(block_days=BLOCK, blocks=3)
-    told, again, share = recipe._examples(Events.of(history), NOW, recipes._item_phase(history))
+    features, again, share = recipe._examples(Events.of(history), NOW, recipes._item_phase(history))
     assert share == 1.0
     assert len(again) == 3 * 2400
     assert 0.3 < again.mean() < 0.7
-    strength = np.abs(np.corrcoef(np.nan_to_num(told).T[told.std(axis=0) > 0], again)[-1, :-1])
+    strength = np.abs(
+        np.corrcoef(np.nan_to_num(features).T[features.std(axis=0) > 0], again)[-1, :-1]
+    )
     assert (strength.max() > 0.1) == bool(leak)
 
 
@@ -243,9 +245,9 @@ def test_chances_are_those_of_all_pairs_however_few_were_learnt_from(room, pairs
     monkeypatch.setattr(recipes, "_ROWS", room)
     before, taken = later(shop(), 3)
     history = window(before)
-    said = []
-    scorer = RepeatPurchase(block_days=3).train(history, progress=said.append)
-    assert f"on {pairs}" in said[0]
+    lines = []
+    scorer = RepeatPurchase(block_days=3).train(history, progress=lines.append)
+    assert f"on {pairs}" in lines[0]
     own = scorer.score(history).sparse_bonus.tocoo()
     here = list(
         zip(history.user_ids[own.row].tolist(), history.item_ids[own.col].tolist(), strict=True)
@@ -339,27 +341,27 @@ def test_one_more_day_changes_little():
 
 
 @pytest.mark.parametrize("days", [3, 27])
-def test_in_a_short_window_own_counts_take_over_and_it_says_so(days):
+def test_in_a_short_window_own_counts_replace_the_trees(days):
     history = window([row for row in shop() if row[2] < days])
-    said = []
-    scorer = RepeatPurchase().train(history, progress=said.append)
+    lines = []
+    scorer = RepeatPurchase().train(history, progress=lines.append)
     assert scorer.booster is load("repeat_purchase", scorer.arrays()).booster is None
-    assert any("own counts replace them" in line for line in said)
-    assert not any("trees on" in line for line in said)
+    assert any("own counts replace them" in line for line in lines)
+    assert not any("trees on" in line for line in lines)
     counts = PersonalFrequency().train(history).score(history).sparse_bonus
     assert np.allclose(scorer.score(history).sparse_bonus.toarray(), counts.toarray(), rtol=1e-5)
 
 
 def test_few_examples_grow_few_trees():
-    said = []
+    lines = []
     history = window(shop(n_users=12))
-    scorer = RepeatPurchase().train(history, progress=said.append)
+    scorer = RepeatPurchase().train(history, progress=lines.append)
     _, again, _ = RepeatPurchase()._examples(Events.of(history), NOW, recipes._item_phase(history))
     assert scorer.booster.text.count("Tree=") == again.sum() // EXAMPLES_A_TREE < 20
-    assert "trees on" in said[0]
+    assert "trees on" in lines[0]
 
 
-def test_only_users_who_came_are_learnt_from():
+def test_only_active_users_are_examples():
     rows = shop(n_users=40)
     gone = [("gone" + u[1:], i, days, w) for u, i, days, w in rows if days > 60]
     counts = []
@@ -372,7 +374,7 @@ def test_only_users_who_came_are_learnt_from():
     assert counts[0] == counts[1] > 0
 
 
-def test_a_new_night_folds_in_from_a_part_of_the_people():
+def test_a_part_of_the_users_folds_in_alike():
     rows = shop(n_users=60)
     history = window(rows)
     scorer = RepeatPurchase(iterations=10).train(history)
@@ -387,7 +389,7 @@ def test_a_new_night_folds_in_from_a_part_of_the_people():
 
 
 @pytest.mark.parametrize("missing", ["not installed", "libgomp.so.1"])
-def test_without_the_library_one_sentence_says_what_to_do(missing, monkeypatch):
+def test_without_the_library_the_error_names_the_command(missing, monkeypatch):
     if missing == "not installed":
         monkeypatch.setitem(sys.modules, "lightgbm", None)
     else:

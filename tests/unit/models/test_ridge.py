@@ -64,7 +64,7 @@ def window(others: bool = True, users: bool = False) -> History:
     )
 
 
-def strangers(history: History, tastes) -> History:
+def users_without_events(history: History, tastes) -> History:
     """Users without an event, described by their taste."""
     return History(
         user_ids=np.array([f"new{n}" for n in range(len(tastes))]),
@@ -106,7 +106,7 @@ def test_the_map_is_plain_ridge_regression(regularization):
     assert found.regularization == regularization
 
 
-def test_the_regularization_predicts_best_who_is_left_out():
+def test_the_regularization_predicts_best_the_row_left_out():
     known, factors = problem(noise=3.0)
     x, v = known.cells.toarray().astype(float), factors.astype(float)
     tries = (0.01, 1.0, 3.0, 10.0, 100.0, 1000.0)
@@ -168,7 +168,7 @@ def test_other_features_than_those_learnt_from_are_refused():
 # --- new items ----------------------------------------------------------------------------------
 
 
-def test_a_new_item_is_listed_for_those_who_like_its_kind():
+def test_a_new_item_is_listed_for_users_of_its_group():
     history = window()
     scorer = Ridge(factors_of=BASE).train(history)
     assert scorer.item_ids.tolist() == sorted([*history.item_ids.tolist(), "a0", "i1new", "z2"])
@@ -183,14 +183,14 @@ def test_a_new_item_is_listed_for_those_who_like_its_kind():
         scorer.score(history)
 
 
-def test_items_that_people_have_keep_the_scores_of_the_base():
+def test_items_with_users_keep_the_scores_of_the_base():
     history = window()
     base, scorer = BASE.train(history), Ridge(factors_of=BASE).train(history)
-    theirs, ours = base.score(history), scorer.score(history.reindex_items(scorer.item_ids))
+    expected, actual = base.score(history), scorer.score(history.reindex_items(scorer.item_ids))
     kept = np.isin(scorer.item_ids, history.item_ids)
     assert scorer.base.item_ids is history.item_ids
-    assert ours.users.tobytes() == theirs.users.tobytes()
-    assert ours.items[kept].tobytes() == theirs.items.tobytes()
+    assert actual.users.tobytes() == expected.users.tobytes()
+    assert actual.items[kept].tobytes() == expected.items.tobytes()
 
 
 @pytest.mark.parametrize("lacking", ["item_features", "cold_items", "features"])
@@ -206,12 +206,12 @@ def test_without_a_table_or_a_feature_it_is_its_base(lacking):
         )
     base, scorer = BASE.train(history), Ridge(factors_of=BASE).train(history)
     assert scorer.item_ids is history.item_ids
-    for answer, theirs in (
+    for answer, expected in (
         (scorer.score(history), base.score(history)),
         (scorer.fold_in(history), base.fold_in(history)),
     ):
-        assert answer.users.tobytes() == theirs.users.tobytes()
-        assert answer.items.tobytes() == theirs.items.tobytes()
+        assert answer.users.tobytes() == expected.users.tobytes()
+        assert answer.items.tobytes() == expected.items.tobytes()
 
 
 def test_too_few_events_of_an_item_are_outweighed_by_its_features():
@@ -242,25 +242,26 @@ def test_too_few_events_of_an_item_are_outweighed_by_its_features():
     nameless.cells.eliminate_zeros()
     bare = replace(history, item_features=nameless)
     found = Ridge(factors_of=BASE, min_users=2).train(bare).score(bare)
-    theirs = BASE.train(bare).score(bare)
-    assert found.items.tobytes() == theirs.items.tobytes()  # nothing is known of it: no guess
+    expected = BASE.train(bare).score(bare)
+    # Without features of its own, the item keeps the factors of the base.
+    assert found.items.tobytes() == expected.items.tobytes()
 
 
 def test_a_base_with_a_term_of_own_items_keeps_it_in_place():
     history = window()
     scorer = Ridge(factors_of=PersonalFrequency()).train(history)
     longer = history.reindex_items(scorer.item_ids)
-    scores, theirs = scorer.score(longer), PersonalFrequency().train(history).score(history)
+    scores, expected = scorer.score(longer), PersonalFrequency().train(history).score(history)
     kept = np.isin(scorer.item_ids, history.item_ids)
     assert scores.shape == (history.n_users, len(scorer.item_ids))
-    assert (scores.sparse_bonus[:, kept] != theirs.sparse_bonus).nnz == 0
+    assert (scores.sparse_bonus[:, kept] != expected.sparse_bonus).nnz == 0
     assert scores.sparse_bonus[:, ~kept].nnz == 0
     assert scores.items[~kept].min() > 0  # as popular as its like
     assert scorer.capabilities.baseline is None
     assert scorer.capabilities.repeats_only
 
 
-def test_a_base_that_lists_new_items_itself_is_asked_for_the_old_ones_alone():
+def test_a_base_that_lists_new_items_gets_the_old_ones_alone():
     history = window()
     scorer = Ridge(factors_of=Ridge(factors_of=BASE)).train(history)
     assert scorer.base.item_ids is history.item_ids
@@ -276,14 +277,14 @@ def test_a_base_without_factors_is_refused():
 # --- new users ----------------------------------------------------------------------------------
 
 
-def test_a_new_user_is_answered_for_by_features_and_an_unknown_one_is_not():
+def test_a_new_user_is_scored_by_features_and_not_without():
     history = replace(window(users=True), cold_items=None)
     scorer = Ridge(factors_of=BASE).train(history)
-    lists = top_k(scorer.score(strangers(history, [[0], [2], []])), 5)
+    lists = top_k(scorer.score(users_without_events(history, [[0], [2], []])), 5)
     assert lists.counts.tolist() == [5, 5, 0]
     for row, group in ((0, "i0"), (1, "i2")):
         assert np.char.startswith(history.item_ids[lists.of(row)], group).all()
-    again = top_k(scorer.fold_in(strangers(history, [[0], [2], []])), 5)
+    again = top_k(scorer.fold_in(users_without_events(history, [[0], [2], []])), 5)
     assert again.item.tolist() == lists.item.tolist()
     known = scorer.score(history)
     assert known.users.tobytes() == BASE.train(history).score(history).users.tobytes()
@@ -299,8 +300,8 @@ def test_its_arrays_are_plain_and_bring_back_the_same_lists():
     assert all(array.dtype != object for array in arrays.values())
     again = families.load("ridge", arrays)
     longer = history.reindex_items(scorer.item_ids)
-    people = strangers(longer, [[1], []])
-    for some in (longer, people):
+    new_users = users_without_events(longer, [[1], []])
+    for some in (longer, new_users):
         one, other = (top_k(each.score(some), 10) for each in (scorer, again))
         assert one.item.tobytes() == other.item.tobytes()
         assert one.score.tobytes() == other.score.tobytes()
@@ -312,19 +313,19 @@ def test_its_arrays_are_plain_and_bring_back_the_same_lists():
     assert sum(array.tolist() == history.item_ids.tolist() for array in alone.values()) == 1
 
 
-def test_it_settles_its_base_and_then_itself():
+def test_it_selects_for_its_base_and_then_for_itself():
     class Higher:
         """Trials where a larger alpha and a smaller regularization of the ridge are better."""
 
         discovery = True
 
         def better(self, recipe, than):
-            def worth(one):
+            def value(one):
                 if isinstance(one, Ridge):
                     return -(one.regularization or 1e9)
                 return one.alpha
 
-            return worth(recipe) > worth(than)
+            return value(recipe) > value(than)
 
         def pools(self, recipes, newest=None):
             raise AssertionError("no weights are sought")
@@ -333,11 +334,11 @@ def test_it_settles_its_base_and_then_itself():
         factors_of=BASE.model_copy(update={"tune": ("alpha",)}), tune=("regularization",)
     )
     assert recipe.has_free_params
-    settled = select_hyperparameters(recipe, Higher())
-    assert not settled.has_free_params
-    assert settled.factors_of.alpha == Als.space["alpha"].grid[-1]
-    assert settled.regularization == 1.0
-    assert settled.tune == settled.factors_of.tune == ()
+    selected = select_hyperparameters(recipe, Higher())
+    assert not selected.has_free_params
+    assert selected.factors_of.alpha == Als.space["alpha"].grid[-1]
+    assert selected.regularization == 1.0
+    assert selected.tune == selected.factors_of.tune == ()
     assert Ridge(factors_of=BASE).hash != Ridge(factors_of=Als()).hash
 
 
@@ -355,7 +356,7 @@ def test_another_device_of_a_part_is_the_same_recipe():
         assert families.recipe_from(dumped).hash != recipe.hash
 
 
-def test_memory_knows_of_features_and_of_the_vectors_of_its_base():
+def test_memory_counts_features_and_the_vectors_of_its_base():
     history = window(users=True)
     bare = replace(history, item_features=None, cold_items=None, user_features=None)
     assert Ridge(factors_of=BASE).peak_bytes(bare) == BASE.peak_bytes(bare)
@@ -366,14 +367,14 @@ def test_memory_knows_of_features_and_of_the_vectors_of_its_base():
     assert BASE.peak_bytes(bare) < short < long
 
 
-def test_an_item_of_which_nothing_is_known_is_answered_for_by_its_events():
+def test_an_item_without_features_is_scored_by_its_events():
     history = window(others=False)
     rows = [[int(item[1])] for item in history.item_ids.tolist()]
     rows[0] = []
     history = replace(history, item_features=described(rows, GROUPS))
-    ours = Ridge(factors_of=BASE, min_users=1000).train(history).score(history).items
-    theirs = BASE.train(history).score(history).items
-    assert np.isfinite(ours).all()
-    changed = (ours != theirs).any(axis=1)
+    actual = Ridge(factors_of=BASE, min_users=1000).train(history).score(history).items
+    expected = BASE.train(history).score(history).items
+    assert np.isfinite(actual).all()
+    changed = (actual != expected).any(axis=1)
     assert not changed[0]
-    assert changed[1:].all()  # these are answered for by what is known of them
+    assert changed[1:].all()  # these are predicted from their features

@@ -82,7 +82,7 @@ def test_order_of_rows_and_pseudonyms_are_no_cause():
     )
 
 
-def test_who_else_joined_hardly_moves_a_list_and_dice_do():
+def test_new_users_hardly_change_a_list_and_another_replicate_does():
     # No taste to be learnt: which directions are found is up to the projection.
     today = random_history(events=3000, n_items=200)
     tomorrow = random_history(events=3000, n_items=200)
@@ -90,9 +90,9 @@ def test_who_else_joined_hardly_moves_a_list_and_dice_do():
     tomorrow.weight[:20] += 1.0
     old = top_k(SMALL.train(today).score(today), 10, exclude=today.seen)
     new = top_k(SMALL.train(tomorrow).score(tomorrow), 10, exclude=today.seen)
-    dice = top_k(SMALL.train(today, replicate=1).score(today), 10, exclude=today.seen)
+    redrawn = top_k(SMALL.train(today, replicate=1).score(today), 10, exclude=today.seen)
     assert overlap(old, new) > 0.93
-    assert overlap(old, dice) < 0.8
+    assert overlap(old, redrawn) < 0.8
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_more_factors_than_the_window_has_directions():
     np.testing.assert_allclose(scored(scorer, history), plainly(history, recipe), atol=1e-5)
 
 
-def test_people_and_items_of_whom_nothing_is_left():
+def test_users_and_items_without_confidence():
     rows = [("a", "x"), ("a", "y"), ("b", "x"), ("c", "z", 1.0), ("c", "z", -1.0)]
     history = pairs(rows)
     scorer = SMALL.train(history)
@@ -175,10 +175,10 @@ def test_ancient_events_stay_finite():
     assert np.isfinite(scored(scorer, replace(history, timestamp_us=at))).all()
 
 
-def test_progress_tells_the_rounds():
-    told: list[str] = []
-    SMALL.train(random_history(), progress=told.append)
-    assert told == [f"svd: iteration {n} of 3" for n in (1, 2, 3)]
+def test_progress_reports_the_rounds():
+    lines: list[str] = []
+    SMALL.train(random_history(), progress=lines.append)
+    assert lines == [f"svd: iteration {n} of 3" for n in (1, 2, 3)]
 
 
 @pytest.mark.parametrize(
