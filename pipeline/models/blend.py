@@ -71,10 +71,10 @@ class Blend(Recipe):
         default={}, description="Weight of each part; a part that is not listed has weight 1."
     )
     recency_boost: Share = Field(
-        default=0.0, description="Exponent that raises the scores of items with recent users."
+        default=0.0, description="Exponent that raises items with recent users; 0 switches it off."
     )
     popularity_penalty: Share = Field(
-        default=0.0, description="Exponent that lowers the scores of popular items."
+        default=0.0, description="Exponent that lowers popular items; 0 switches it off."
     )
     recency_half_life_days: HalfLife = Field(
         default=14.0, description="Days after which a user counts half in the recent share."

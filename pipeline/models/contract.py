@@ -6,8 +6,8 @@ items, a sparse term, or their sum. `models.topk` turns scores into exact lists,
 gating, lists and serving are written once.
 
 Guarantees, tested for each family: equal data and recipe give equal scores where `deterministic` is
-declared; `arrays` and `from_arrays` give the same lists; a user without events gets a list from
-baselines only; `trained_until` is the end of the window.
+declared; `arrays` and `from_arrays` give the same lists; a user without events and features gets
+a list from baselines only; `trained_until` is the end of the window.
 """
 
 from __future__ import annotations

@@ -73,10 +73,10 @@ class ItemItemRecipe(Recipe):
         default=200, ge=1, le=10_000, description="Links kept per item: the strongest."
     )
     half_life_days: HalfLife | None = Field(
-        default=30.0, description="Days after which an item of a user counts half in training."
+        default=30.0, description="Days after which an item counts half in training; null: never."
     )
     profile_half_life_days: HalfLife | None = Field(
-        default=120.0, description="Days after which an item of a user counts half in scores."
+        default=120.0, description="Days after which an item counts half in scores; null: never."
     )
 
     def peak_bytes(self, history: History) -> int:

@@ -79,7 +79,7 @@ class Svd(Recipe):
 
     family: Literal["svd"] = Field(default="svd", description=FAMILY)
     factors: int = Field(
-        default=128, ge=1, le=2048, description="Length of a factor vector; 0 beyond the rank."
+        default=128, ge=1, le=2048, description="Factors per item; those beyond the rank are 0."
     )
     half_life_days: HalfLife | None = Field(
         default=60.0, description="Days after which an event counts half; null means no decay."

@@ -26,7 +26,7 @@ HALF_LIVES = (7.0, 30.0, 90.0, 365.0)
 """Days after which an event counts half, one per row of `Pairs.own`."""
 US_PER_DAY = 86_400_000_000
 _ROUNDING = 1e-6
-"""Share of a pair's weights up to which the rest after all returns is rounding."""
+"""Share of the summed sizes of weights up to which a net weight is rounding: all was returned."""
 
 
 @dataclass(frozen=True)

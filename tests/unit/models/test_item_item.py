@@ -193,8 +193,8 @@ def test_similarities_are_those_of_implicit(similarity, library):
     recipe = ItemKnn(
         similarity=similarity, shrinkage=0.0, b=0.0, neighbours=ALL, half_life_days=None
     )
-    # implicit's idf takes the logarithm of items, not of 1 + items: so it gets an item without users
-    # (which changes the mean length of BM25: hence b = 0). It keeps the diagonal.
+    # implicit's idf takes the log of items, not of 1 + items: so it gets one more item, without
+    # users (which changes the mean length of BM25: hence b = 0). It keeps the diagonal.
     padded = sp.hstack([history.seen, sp.csr_matrix((100, 1), dtype=np.float32)], format="csr")
     library.fit(padded.astype(np.float64), show_progress=False)
     expected = library.similarity.toarray()[:40, :40]
