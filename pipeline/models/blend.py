@@ -82,9 +82,8 @@ class Blend(Recipe):
 
     @model_validator(mode="after")
     def _valid_names_and_weights(self) -> Self:
-        names = ", ".join(self.parts)
         for name in sorted(set(self.weights) - set(self.parts)):
-            raise ValueError(f"weights: unknown part {name!r}. Allowed: {names}")
+            raise ValueError(f"weights: unknown part {name!r}. Allowed: {', '.join(self.parts)}")
         if not self.weighted_parts:
             raise ValueError("weights: every part has weight 0; set one above 0")
         for name in self.parts:
@@ -200,8 +199,7 @@ def _(recipe: Blend, trials: Trials, progress: Progress = silent) -> Blend:
     if recipe.tune:
         progress("selecting weights of the parts")
         mixture = replace(mixture, weights={name: mixture.weights[name] for name in kept})
-        pools = trials.pools(kept, None)
-        mixture = optimise(mixture, pools, maximise_coverage=trials.discovery)
+        mixture = optimise(mixture, trials.pools(kept), maximise_coverage=trials.discovery)
     most = max(mixture.weights.values())
     weights = {name: round(w / most, 4) for name, w in mixture.weights.items() if w > 0}
     return recipe.model_copy(
