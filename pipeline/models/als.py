@@ -95,9 +95,9 @@ class Als(Recipe):
 
         The fit holds cells in both directions, factors, and a part of the items' in float64.
         """
-        rows = history.n_users + history.n_items
-        factors = rows * self.factors * 8 + min(history.n_items, _GRAM_ROWS) * self.factors * 8
-        return max(len(history.item) * 16, int(history.seen.nnz) * 16 + factors)
+        gram = min(history.n_items, _GRAM_ROWS) * self.factors * 8
+        fit = int(history.seen.nnz) * 16 + 2 * self.fitted_bytes(history) + gram
+        return max(len(history.item) * 16, fit)
 
     def fitted_bytes(self, history: History) -> int:
         """Return the bytes of the factors."""
@@ -130,6 +130,8 @@ class Als(Recipe):
                 f"als: the factors did not stay finite; raise regularization ({self.regularization}"
                 f") or lower alpha ({self.alpha})",
             )
+        # implicit solves the items last, so its user factors are half a round behind; solved in
+        # float64 here, they are what folding in the training window gives.
         return AlsScorer(
             item_factors=items,
             **stored(history.user_ids, solve_users(items, cells, self.regularization)),

@@ -8,7 +8,7 @@ exactly from their own ratings given the items, in training and later alike.
 
 minimises Σ (rating − r)² + λ (Σ b_u² + Σ |p_u|² + Σ b_i² + Σ |q_i|²) over the ratings given (Koren,
 Bell and Volinsky 2009). Users and items take turns, each row a closed form given the other side
-(alternating least squares, Zhou et al. 2008; they weigh λ by the ratings of a row, which was no
+(alternating least squares, Zhou et al. 2008; they weigh λ by the ratings of a row, which was not
 better here). Without factors it is Koren's damped baseline: b = Σ residuals ÷ (λ + count).
 """
 
@@ -119,6 +119,7 @@ class BiasedMf(Recipe):
                 "from the recipes, or deliver events of kind 'rating' with a value",
                 where="biased_mf",
             )
+        # Centred ratings, so that the penalty pulls a row with few ratings towards the mean.
         mean = float(cells.data.mean())
         cells.data -= mean
         by_item = cells.T.tocsr()
@@ -177,7 +178,7 @@ def _solve(cells: sp.csr_matrix, side: _Side, regularization: float) -> _Side:
         for row in np.flatnonzero(np.diff(cells.indptr)):
             own = slice(cells.indptr[row], cells.indptr[row + 1])
             column = cells.indices[own]
-            other_side = np.ones((len(column), width))
+            other_side = np.ones((len(column), width))  # the last column belongs to the bias
             other_side[:, :-1] = factors[column]
             left = cells.data[own] - biases[column]
             solved[row] = np.linalg.solve(other_side.T @ other_side + penalty, other_side.T @ left)

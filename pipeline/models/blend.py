@@ -71,10 +71,10 @@ class Blend(Recipe):
         default={}, description="Weight of each part; a part that is not listed has weight 1."
     )
     recency_boost: Share = Field(
-        default=0.0, description="Exponent that raises the scores of items with recent users."
+        default=0.0, description="Exponent that raises items with recent users; 0 switches it off."
     )
     popularity_penalty: Share = Field(
-        default=0.0, description="Exponent that lowers the scores of popular items."
+        default=0.0, description="Exponent that lowers popular items; 0 switches it off."
     )
     recency_half_life_days: HalfLife = Field(
         default=14.0, description="Days after which a user counts half in the recent share."
@@ -82,9 +82,8 @@ class Blend(Recipe):
 
     @model_validator(mode="after")
     def _valid_names_and_weights(self) -> Self:
-        names = ", ".join(self.parts)
         for name in sorted(set(self.weights) - set(self.parts)):
-            raise ValueError(f"weights: unknown part {name!r}. Allowed: {names}")
+            raise ValueError(f"weights: unknown part {name!r}. Allowed: {', '.join(self.parts)}")
         if not self.weighted_parts:
             raise ValueError("weights: every part has weight 0; set one above 0")
         for name in self.parts:
@@ -98,11 +97,6 @@ class Blend(Recipe):
     def capabilities(self) -> Capabilities:
         """Capabilities that all parts have."""
         return capabilities_of([part.capabilities for part in self.parts.values()])
-
-    @property
-    def has_free_params(self) -> bool:
-        """True if a hyperparameter of the blend or of a part is still to be selected."""
-        return bool(self.tune) or any(part.has_free_params for part in self.parts.values())
 
     @property
     def weighted_parts(self) -> dict[str, Recipe]:
@@ -126,7 +120,7 @@ class Blend(Recipe):
 
     def peak_bytes(self, history: History) -> int:
         """Estimate the parts, trained in turn while their scorers stay, then the trend."""
-        learnt, peak = 0, 0
+        learnt, peak = 0, 0  # scorers of earlier parts stay in memory while the next one trains
         for part in self.weighted_parts.values():
             peak = max(peak, learnt + part.peak_bytes(history))
             learnt += part.fitted_bytes(history)
@@ -138,19 +132,19 @@ class Blend(Recipe):
 
     def train(self, history: History, *, replicate: int = 0, progress: Progress = silent) -> Scorer:
         """Train the parts in turn, over the items that have an event."""
+        # A part that lists new items would have another catalogue than the other parts.
         history = replace(history, cold_items=None)
         parts = {
             name: part.train(history, replicate=replicate, progress=progress)
             for name, part in self.weighted_parts.items()
         }
-        devices = {part.trained_on for part in parts.values()}
         return BlendScorer(
             parts=parts,
             families={name: self.parts[name].family for name in parts},
             weights={name: self.weight(name) for name in parts},
             trend=self._trends(history)(self.recency_boost, self.popularity_penalty),
             **self.window(history),
-            trained_on="cuda" if "cuda" in devices else "cpu",
+            trained_on="cuda" if "cuda" in {p.trained_on for p in parts.values()} else "cpu",
         )
 
     def _trends(self, history: History) -> Trends:
@@ -205,8 +199,7 @@ def _(recipe: Blend, trials: Trials, progress: Progress = silent) -> Blend:
     if recipe.tune:
         progress("selecting weights of the parts")
         mixture = replace(mixture, weights={name: mixture.weights[name] for name in kept})
-        pools = trials.pools(kept, None)
-        mixture = optimise(mixture, pools, maximise_coverage=trials.discovery)
+        mixture = optimise(mixture, trials.pools(kept), maximise_coverage=trials.discovery)
     most = max(mixture.weights.values())
     weights = {name: round(w / most, 4) for name, w in mixture.weights.items() if w > 0}
     return recipe.model_copy(

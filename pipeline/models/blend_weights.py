@@ -93,7 +93,7 @@ def optimise_mixture(
     Parameters
     ----------
     start
-        First mixture; returned if there are no pools.
+        First mixture; returned if `pools` is empty.
     pools
         One per window.
     grid
@@ -114,6 +114,7 @@ def optimise_mixture(
     alone = (
         max(map(cache.of, _alone(start, grid)), key=_NDCG) if "weights" in grid else cache.of(start)
     )
+    # The search is greedy: from the best part alone, it cannot end below that part.
     starts = (cache.of(start), alone)
     here = max((_coordinate_search(begin, cache, grid, _NDCG) for begin in starts), key=_NDCG)
     # Each price leads the search elsewhere, and all mixtures on the way stay in the cache.
@@ -249,11 +250,13 @@ class _Scaled:
     def _part(self, name: str, mixture: Mixture) -> NDArray[np.float32]:
         moves = name not in self._untrended_parts
         trend, spread = mixture.recency_boost, mixture.popularity_penalty
+        # An untrended part has the same scores for all exponents, so they are computed once.
         key = (name, trend, spread) if moves else (name, 0.0, 0.0)
         if key not in self._scaled:
             score = self._part_scores.scores[name]
             if moves:
                 score = score * self._trends(trend, spread)[self._part_scores.item]
+            # As in `scaled`: a user's scores are divided by the best, unless it is not above 0.
             most = np.repeat(np.maximum.reduceat(score, self._first), self._each)
             scaled = np.zeros_like(score)
             np.divide(score, most, out=scaled, where=most > 0)

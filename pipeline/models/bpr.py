@@ -4,7 +4,7 @@ Guarantees: start vectors belong to item ids and users start at zero; the order 
 comes from the seed, and several threads race, so equal data may give other lists. A user's vector
 comes out of the same descent: users outside the training window have none.
 
-By implicit (Rendle et al. 2009): for a user u, an item i of theirs and another item j, a step up of
+By implicit (Rendle et al. 2009): for a user u, an item i of u and another item j, a step up of
 ``log σ(u·(v_i − v_j))``. implicit draws j in proportion to its number of users. With such negative
 samples the best possible score is ``log p(i | u) − log p(i)``, which lacks popularity (Yi et al.
 2019); so the log of an item's number of users is added to its bias after training. On check-ins
@@ -84,9 +84,8 @@ class Bpr(Recipe):
 
         The fit holds the cells with the user of each, and the vectors.
         """
-        rows = history.n_users + history.n_items
-        vectors = rows * (self.factors + 1) * 8
-        return max(len(history.item) * 16, int(history.seen.nnz) * 16 + vectors)
+        fit = int(history.seen.nnz) * 16 + 2 * self.fitted_bytes(history)
+        return max(len(history.item) * 16, fit)
 
     def fitted_bytes(self, history: History) -> int:
         """Return the bytes of the vectors, each with a bias."""
@@ -110,6 +109,7 @@ class Bpr(Recipe):
             )
         user_counts = np.bincount(cells.indices, minlength=history.n_items)
         items[:, -1] += np.log(np.maximum(user_counts, _NO_USER))
+        # The 1 in the last column would give a user without items a list of popular items.
         users[np.diff(cells.indptr) == 0] = 0.0
         return BprScorer(
             item_factors=items, **stored(history.user_ids, users), **self.window(history)
@@ -127,7 +127,7 @@ class Bpr(Recipe):
         items *= _SPREAD / np.float32(self.factors)
         items[:, -1] = 0.0
         users = np.zeros((history.n_users, self.factors + 1), np.float32)
-        users[:, -1] = 1.0
+        users[:, -1] = 1.0  # implicit keeps it at 1, so an item's last column is its bias
         if not cells.nnz:
             return items, users
         model = BayesianPersonalizedRanking(

@@ -73,6 +73,7 @@ def candidates(scores: Scores, limits: Limits) -> Cells:
     if scores.users is not None and scores.items is not None:
         block = scores.users @ scores.items.T
     elif cells is not None and len(cells[0]) * _FEW < n * n_items:
+        # Only stored cells have scores, so a block with few of them is not written out.
         return _allowed_cells(cells, n_items, limits)
     else:
         block = np.empty((n, n_items), np.float32)
@@ -90,6 +91,8 @@ def _add_cells(block: NDArray[np.float32], cells: Cells | None) -> Cells | None:
     """Add the cells to `block`, rounded down; return the largest error of each sum."""
     if cells is None:
         return None
+    # The cells hold lower bounds of the sums while the threshold is taken, upper bounds afterwards:
+    # so rounding can add candidates but never lose one.
     (pair, value), flat = cells, block.reshape(-1)
     product = flat[pair]
     total = np.where(np.isneginf(product), value, product + value)

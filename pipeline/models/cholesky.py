@@ -34,6 +34,7 @@ def invert(matrix: NDArray[np.float64], family: str, regularization: float) -> N
     """
     from scipy.linalg import lapack
 
+    # LAPACK's wrappers copy a matrix that is not in column order; in place it exists once.
     # Two threads split the work in another way than one does, which shows in the last bits.
     with threadpool_limits(1, "blas"):
         inverse, failed = lapack.dpotrf(matrix, lower=1, clean=0, overwrite_a=1)

@@ -5,8 +5,8 @@ arrays hold numbers and strings, never objects; `unpack` restores each value wit
 
 A number or a string becomes an array without dimensions, an instant its ISO 8601 text, and ``None``
 in the place of a float infinity. A square sparse matrix ``x`` becomes ``x_data``, ``x_indices`` and
-``x_indptr``. The keys of a nested dataclass ``x`` begin with ``x/``. For any other ``None`` there
-are no arrays.
+``x_indptr``. The keys of a nested dataclass ``x`` begin with ``x/``. Any other ``None``
+has no array.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ def pack(record: Any, *, prefix: str = "", skip: Collection[str] = ()) -> dict[s
         elif value is not None:
             packed[key] = np.asarray(value)
         elif float in kind:
+            # Arrays without objects have no null; an infinite half-life means no decay as well.
             packed[key] = np.array(np.inf)
     return packed
 

@@ -6,8 +6,8 @@ items, a sparse term, or their sum. `models.topk` turns scores into exact lists,
 gating, lists and serving are written once.
 
 Guarantees, tested for each family: equal data and recipe give equal scores where `deterministic` is
-declared; `arrays` and `from_arrays` give the same lists; a user without events gets a list from
-baselines only; `trained_until` is the end of the window.
+declared; `arrays` and `from_arrays` give the same lists; a user without events and features gets
+a list from baselines only; `trained_until` is the end of the window.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import reduce
+from operator import getitem
 from typing import Annotated, Any, ClassVar, Final, Self, TypedDict
 
 import numpy as np
@@ -113,9 +115,7 @@ class Scores:
             (self.sparse_bonus, self.sparse_bonus),
         )
         if any((left is None) != (right is None) for left, right in products):
-            raise ValueError(
-                "scores have half of a product: users and items, history and similarity"
-            )
+            raise ValueError("half of a product is missing: users/items or history/similarity")
         for left, right in products:
             if left is not None and right is not None:
                 return left.shape[0], right.shape[1]
@@ -200,6 +200,7 @@ class Scorer(ABC):
 
     def check(self, history: History) -> None:
         """Raise `ValueError` if `history` has another catalogue."""
+        # The identity is tested first: comparing a million ids takes much longer.
         own_items, other_items = self.item_ids, history.item_ids
         if own_items is not other_items and not np.array_equal(own_items, other_items):
             sizes = f"{len(other_items)} and {len(own_items)} items"
@@ -302,6 +303,7 @@ class Recipe(Frozen):
 
     @model_validator(mode="after")
     def _tunable(self) -> Self:
+        # A trial of a field that the recipe does not read would look like one without a gain.
         for name in self.tune:
             if name not in self.tunable:
                 raise ValueError(
@@ -316,36 +318,42 @@ class Recipe(Frozen):
         return self.space
 
     @property
+    def inner_recipes(self) -> dict[tuple[str, ...], Recipe]:
+        """Recipes inside this one, by the keys that lead to them in its dump."""
+        inner: dict[tuple[str, ...], Recipe] = {}
+        for name, value in self:
+            parts = value if isinstance(value, dict) else {}
+            inner |= {(name, key): part for key, part in parts.items() if isinstance(part, Recipe)}
+            if isinstance(value, Recipe):
+                inner[name,] = value
+        return inner
+
+    @property
     def has_free_params(self) -> bool:
-        """True if a hyperparameter is still to be selected."""
-        return bool(self.tune)
+        """True if a hyperparameter, of an inner recipe as well, is still to be selected."""
+        return bool(self.tune) or any(r.has_free_params for r in self.inner_recipes.values())
 
     @property
     def hash(self) -> str:
         """First 12 hex digits of the sha256 of the recipe's canonical JSON."""
+        # Sorted keys keep the hash when a family declares its fields in another order.
         canonical = json.dumps(self._hashed(), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
     @property
     def summary(self) -> str:
         """Fields that differ from the defaults of the family, as short text."""
-        fields = type(self).model_fields
         return ", ".join(
             f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
             for name, value in self
-            if name != "tune" and value != fields[name].default
+            if name != "tune" and value != type(self).model_fields[name].default
         )
 
     def _hashed(self) -> dict[str, Any]:
         """Return all fields but `hash_excluded`, of inner recipes as well."""
         chosen = self.model_dump(mode="json", exclude=set(self.hash_excluded))
-        for name in chosen:
-            value = getattr(self, name)
-            if isinstance(value, Recipe):
-                chosen[name] = value._hashed()
-            elif isinstance(value, dict):
-                parts = {key: part for key, part in value.items() if isinstance(part, Recipe)}
-                chosen[name] |= {key: part._hashed() for key, part in parts.items()}
+        for (*path, last), recipe in self.inner_recipes.items():
+            reduce(getitem, path, chosen)[last] = recipe._hashed()
         return chosen
 
     @abstractmethod
@@ -395,6 +403,7 @@ def _of_family(value: Any) -> Any:
     """Validate a mapping as the recipe of the family that it names."""
     if isinstance(value, Recipe):
         return value
+    # The errors of a tagged union, which pydantic cannot build from a growing list of families.
     if not isinstance(value, Mapping):
         raise PydanticKnownError("model_attributes_type")
     if "family" not in value:

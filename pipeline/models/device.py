@@ -54,17 +54,14 @@ def choose_device(wanted: str) -> Literal["cpu", "cuda"]:
     ResourceError
         `device.no_gpu`: ``cuda`` is wanted and no GPU can be used.
     """
-    if wanted == "cpu":
-        return "cpu"
-    if cuda_usable():
-        return "cuda"
-    if wanted == "cuda":
+    usable = wanted != "cpu" and cuda_usable()
+    if wanted == "cuda" and not usable:
         raise ResourceError(
             "device.no_gpu",
-            "als: device is 'cuda', but there is no usable GPU; install a CUDA driver and the "
-            "extra 'gpu' (RMM), or set device to 'auto' or 'cpu'",
+            "als: device is 'cuda', but implicit finds no usable GPU; install a CUDA driver and "
+            "the extra 'gpu' (RMM), or set device to 'auto' or 'cpu'",
         )
-    return "cpu"
+    return "cuda" if usable else "cpu"
 
 
 def cuda_usable() -> bool:
@@ -99,7 +96,7 @@ def fit_on_cpu(
 
     with threadpool_limits(1, "blas"):  # implicit threads over rows; BLAS threads would fight it
         model = AlternatingLeastSquares(**how.settings(start.shape[1]))
-        model.item_factors = start
+        model.item_factors = start  # `fit` draws start vectors only where there are none
         model.user_factors = np.zeros((cells.shape[0], start.shape[1]), np.float32)
         # NaN ends `fit` with an error after the last round; the caller checks the factors itself.
         with contextlib.suppress(ModelFitError):

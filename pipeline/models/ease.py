@@ -28,7 +28,7 @@ from pipeline.base import Progress, silent
 from pipeline.data.matrix import History
 from pipeline.models.cholesky import invert
 from pipeline.models.contract import FAMILY, Scorer, Span
-from pipeline.models.item_item import ItemItemRecipe, decayed_presence_bytes
+from pipeline.models.item_item import PRESENCE_BYTES, ItemItemRecipe
 from pipeline.models.sparse_rows import keep_topk_per_row
 
 _ROWS = 128
@@ -52,7 +52,7 @@ class Ease(ItemItemRecipe):
     item_limit: int = Field(
         default=10_000,
         ge=1,
-        le=40_000,
+        le=40_000,  # the square of it is still an index of 32 bits
         description="Number of items that take part, the most popular ones; memory grows with its "
         "square (10,000 take 0.8 GB), time with its cube.",
     )
@@ -67,7 +67,7 @@ class Ease(ItemItemRecipe):
         cells = int(history.seen.nnz)
         beside = cells * 12 + max(cells * 12, links * 20)
         dense = items**2 * 8 + items * _ROWS * 24 + _BLAS_BUFFER
-        return max(decayed_presence_bytes(history), dense + beside)
+        return max(len(history.item) * PRESENCE_BYTES, dense + beside)
 
     def fitted_bytes(self, history: History) -> int:
         """Return the bytes of the links of the items that take part."""
@@ -88,6 +88,7 @@ class Ease(ItemItemRecipe):
         progress(f"ease: inverting {len(items)} × {len(items)}")
         inverse = invert(_gram(cells, self.regularization), "ease", self.regularization)
         links = _topk_per_row(inverse, self.neighbours).tocoo()
+        # Items that do not take part keep empty rows and columns.
         whole = (links.data, (items[links.row], items[links.col]))
         return self.linked(history, sp.csr_matrix(whole, shape=(history.n_items,) * 2))
 
@@ -126,6 +127,7 @@ def _topk_per_row(inverse: NDArray[np.float64], most: int) -> sp.csr_matrix:
         block[:, stop:] = inverse[stop:, start:stop].T
         square = np.tril(inverse[start:stop, start:stop], -1)
         block[:, start:stop] = square + square.T
+        # Row j of the symmetric P divided by −P(j, j) is column j of B.
         block /= -diagonal[start:stop, None]
         parts.append(keep_topk_per_row(sp.csr_matrix(block.astype(np.float32)), most))
     return sp.vstack(parts, format="csr").T.tocsr()

@@ -84,7 +84,7 @@ class StoredScorer(Scorer):
         users = np.empty((history.n_users, self.item_factors.shape[1]), np.float32)
         users[known] = self.user_factors[place[known]]
         others = np.flatnonzero(~known)
-        if len(others):
+        if len(others):  # a family that cannot fold in raises even for an empty history
             users[others] = self.factors_of_others(history.take(others))
         return Scores(users, self.item_factors)
 

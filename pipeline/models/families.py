@@ -48,7 +48,7 @@ _BLEND: Mapping[str, Any] = {
     "recency_boost": 0.25,
     "tune": ["weights", "recency_boost", "popularity_penalty"],
 }
-"""First challenger on new data: different families, with weights selected from the data. Parts that
+"""Blend for new data: parts of different families, with weights selected from the data. Parts that
 add nothing are dropped in the selection. The exponents of `rp3beta` are the best ones on a quarter
 of Gowalla's users; all other fields are defaults of their family or are selected."""
 

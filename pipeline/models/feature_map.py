@@ -106,7 +106,7 @@ def learn_map(
         for value in regularizations:
             inverse = _inverse(gram, value)
             weights = inverse @ right
-            if len(regularizations) == 1:
+            if len(regularizations) == 1:  # a single λ needs no comparison
                 best = weights
                 break
             error = _left_out(x, v, (x_mean, v_mean), inverse, weights)

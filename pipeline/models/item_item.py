@@ -22,10 +22,12 @@ from pydantic import Field
 from pipeline.base import Progress
 from pipeline.data.matrix import History
 from pipeline.models.contract import Capabilities, HalfLife, Recipe, Scorer, Scores, Span
-from pipeline.models.sparse_rows import csr_from_pairs, keep_topk_per_row
+from pipeline.models.sparse_rows import csr_from_pairs, keep_topk_per_row, row_extremes
 
 Rescale = Callable[[NDArray[np.int32], NDArray[np.int32], NDArray[np.float64]], NDArray[np.float64]]
 """Takes rows, columns and values of some cells of a product, returns other values."""
+PRESENCE_BYTES = 52
+"""Bytes per event that `decayed_presence` needs at its peak."""
 _BLOCK_CELLS = 1 << 20
 """Cells of a block of the item-item product, at most, unless one row has more."""
 
@@ -52,9 +54,7 @@ class ItemItemScorer(Scorer):
         profile = decayed_presence(history, self.profile_half_life_days)
         # One factor per user changes no list; without it, the decay of a long absence would round
         # all scores to 0.
-        most = np.ones(history.n_users)
-        filled = np.flatnonzero(np.diff(profile.indptr))
-        most[filled] = np.maximum.reduceat(profile.data, profile.indptr[filled])
+        most = row_extremes(np.maximum, profile, empty=1.0)
         profile.data /= np.repeat(most, np.diff(profile.indptr))
         return Scores(user_history=profile.astype(np.float32), item_similarity=self.item_similarity)
 
@@ -73,10 +73,10 @@ class ItemItemRecipe(Recipe):
         default=200, ge=1, le=10_000, description="Links kept per item: the strongest."
     )
     half_life_days: HalfLife | None = Field(
-        default=30.0, description="Days after which an item of a user counts half in training."
+        default=30.0, description="Days after which an item counts half in training; null: never."
     )
     profile_half_life_days: HalfLife | None = Field(
-        default=120.0, description="Days after which an item of a user counts half in scores."
+        default=120.0, description="Days after which an item counts half in scores; null: never."
     )
 
     def peak_bytes(self, history: History) -> int:
@@ -86,7 +86,7 @@ class ItemItemRecipe(Recipe):
         """
         links = self._links(history)
         at_work = max(links * 20, links * 8 + _BLOCK_CELLS * 56)
-        return max(decayed_presence_bytes(history), int(history.seen.nnz) * 24 + at_work)
+        return max(len(history.item) * PRESENCE_BYTES, int(history.seen.nnz) * 24 + at_work)
 
     def fitted_bytes(self, history: History) -> int:
         """Return the bytes of the links: a value and a column each."""
@@ -142,7 +142,7 @@ def decayed_presence(history: History, half_life_days: float | None) -> sp.csr_m
     value = history.weight.astype(np.float64)
     if half_life_days is not None:
         value *= np.exp2(history.age_days.astype(np.float64) / -half_life_days)
-    pair = history.user * np.int64(history.n_items) + history.item
+    pair = history.user * np.int64(history.n_items) + history.item  # may exceed int32
     order = np.argsort(pair, kind="stable")
     pair = pair[order]
     first = np.flatnonzero(np.diff(pair, prepend=-1))
@@ -152,11 +152,6 @@ def decayed_presence(history: History, half_life_days: float | None) -> sp.csr_m
     value = np.maximum.reduceat(value[order], first)
     kept = (np.add.reduceat(history.weight[order], first, dtype=np.float64) > 0) & (value > 0)
     return csr_from_pairs(pair[first[kept]], value[kept], shape)
-
-
-def decayed_presence_bytes(history: History) -> int:
-    """Estimate the bytes that `decayed_presence` needs at its peak."""
-    return len(history.item) * 52
 
 
 def topk_rows_product(
@@ -191,8 +186,9 @@ def topk_rows_product(
         row = np.repeat(np.arange(rows.start, rows.stop, dtype=np.int32), np.diff(block.indptr))
         if rescale is not None:
             block.data = rescale(row, block.indices, block.data)
+        # Rounded before the cut: sums that differ in the last bits of float64 only are ties.
         block.data = block.data.astype(np.float32)
-        block.data[row == block.indices] = 0.0
+        block.data[row == block.indices] = 0.0  # the cut drops cells of 0
         parts.append(keep_topk_per_row(block, neighbours))
     return sp.vstack(parts, format="csr")
 

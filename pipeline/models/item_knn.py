@@ -66,11 +66,11 @@ class ItemKnn(ItemItemRecipe):
         cells = self.cells(history)
         if self.similarity != "cosine":
             if self.similarity == "bm25":
-                cells.data = _saturated(cells, self.b)
+                _saturate(cells, self.b)
             counts = np.diff(cells.indptr)
             idf = np.log1p(history.n_items) - np.log1p(counts)
             cells.data *= np.repeat(idf, counts)
-            cells.eliminate_zeros()
+            cells.eliminate_zeros()  # the idf of a user with all items is 0
         rescale = None if self.similarity == "bm25" or not cells.nnz else self._cosine(cells)
         links = topk_rows_product(cells.T.tocsr(), cells, self.neighbours, progress, rescale)
         return self.linked(history, links)
@@ -89,11 +89,8 @@ class ItemKnn(ItemItemRecipe):
         return cosine
 
 
-def _saturated(cells: sp.csr_matrix, b: float) -> NDArray[np.float64]:
-    """Return the cells by BM25, without idf: items are the documents, users the terms."""
+def _saturate(cells: sp.csr_matrix, b: float) -> None:
+    """Weigh the cells by BM25, without idf: items are the documents, users the terms."""
     total = np.bincount(cells.indices, cells.data, cells.shape[1])
     length = 1.0 - b + b * total / total.mean() if cells.nnz else total
-    saturated: NDArray[np.float64] = (
-        cells.data * (_K + 1.0) / (_K * length[cells.indices] + cells.data)
-    )
-    return saturated
+    cells.data = cells.data * (_K + 1.0) / (_K * length[cells.indices] + cells.data)

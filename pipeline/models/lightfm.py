@@ -137,8 +137,9 @@ class LightFm(Recipe):
         item_ids = history.item_ids
         if history.cold_items is not None:
             item_ids = np.concatenate([item_ids, history.cold_items.ids])
-        order = np.argsort(item_ids)
+        order = np.argsort(item_ids)  # ids of cold items sort among those of the window
         vectors = np.hstack([model.item_embeddings, model.item_biases[:, None]])
+        # A column of zeros replaces the users' biases, which change no list.
         user_vectors = np.pad(model.user_embeddings, ((0, 0), (0, 1)))
         users = user_parts @ user_vectors
         users[:, -1] = 1.0
@@ -185,7 +186,7 @@ class LightFm(Recipe):
 
     def _fit(self, model: Any, examples: _Matrices, parts: _Matrices, progress: Progress) -> None:
         interactions, weights = examples
-        if not interactions.nnz:
+        if not interactions.nnz:  # a window in which everything was returned
             return
         for done in range(self.iterations):
             progress(f"lightfm: iteration {done + 1} of {self.iterations}")

@@ -17,7 +17,7 @@ from pydantic import Field
 from pipeline.base import Progress, silent
 from pipeline.data.matrix import History
 from pipeline.models.contract import FAMILY, Capabilities, HalfLife, Recipe, Scorer, Scores
-from pipeline.models.sparse_rows import find_sorted
+from pipeline.models.sparse_rows import find_sorted, row_extremes
 
 _BEHIND = 2.0**-10
 """Score of the most popular item as a share of the user's weakest own one: popularity decides only
@@ -143,9 +143,7 @@ def own_before_popularity(
     without
         Weight of popularity for users without own items: 1 lists popular items, 0 lists none.
     """
-    weakest = np.full(own.shape[0], without, np.float32)
-    filled = np.flatnonzero(np.diff(own.indptr))
-    weakest[filled] = np.minimum.reduceat(own.data, own.indptr[filled])
+    weakest = row_extremes(np.minimum, own, empty=without)
     return Scores((weakest * np.float32(_BEHIND))[:, None], popularity[:, None], sparse_bonus=own)
 
 
@@ -157,6 +155,7 @@ def _newest_age_days(history: History, cells: sp.csr_matrix) -> NDArray[np.float
     gave = history.weight > 0
     event = history.user[gave].astype(np.int64) * width + history.item[gave]
     place, present = find_sorted(cell, event)
+    # Assignment with repeated indices keeps the last value; `minimum.at` takes all into account.
     newest = np.full(len(cell), np.inf)
     np.minimum.at(newest, place[present], history.age_days[gave][present].astype(np.float64))
     return newest

@@ -160,14 +160,9 @@ class Ridge(Recipe):
         """Capabilities of the base; it is not a baseline any more."""
         return replace(self.factors_of.capabilities, baseline=None)
 
-    @property
-    def has_free_params(self) -> bool:
-        """True if a hyperparameter of its own or of the base is still to be selected."""
-        return bool(self.tune) or self.factors_of.has_free_params
-
     def peak_bytes(self, history: History) -> int:
         """Estimate the larger of the base, and the regression on the base's factors."""
-        factors = _factors(self.factors_of.model_dump())
+        factors = _factors(self.factors_of)
         held = 4 * factors * (history.n_users + history.n_items)
         known = (history.item_features, history.user_features)
         learning = (memory_of(one, factors) for one in known if one is not None)
@@ -185,9 +180,10 @@ class Ridge(Recipe):
         ConfigError
             `recipe.base_without_factors`: the base has no factors.
         """
+        # A base that lists new items itself would give them factors of its own.
         alone = replace(history, cold_items=None)
         base = self.factors_of.train(alone, replicate=replicate, progress=progress)
-        items = base.score(alone.take(np.arange(1))).items
+        items = base.score(alone.take(np.arange(1))).items  # of any user
         if items is None:
             raise ConfigError(
                 "recipe.base_without_factors",
@@ -224,7 +220,7 @@ class Ridge(Recipe):
         learnt = None if known is None else self._map(known, items, user_counts)
         if known is None or learnt is None:
             return history.item_ids[:0], items[:0]
-        few = np.flatnonzero((user_counts < self.min_users) & _has_features(known))
+        few = np.flatnonzero((user_counts < self.min_users) & (np.diff(known.cells.indptr) > 0))
         ids, factors = [history.item_ids[few]], [learnt.factors(known.rows(few))]
         if history.cold_items is not None:
             ids.append(history.cold_items.ids)
@@ -235,7 +231,7 @@ class Ridge(Recipe):
         self, known: FeatureMatrix, factors: NDArray[np.float32] | None, events: NDArray[np.int64]
     ) -> FeatureMap | None:
         """Learn from rows with enough events and any feature; ``None`` below two rows."""
-        training_rows = np.flatnonzero((events >= MIN_EVENTS) & _has_features(known))
+        training_rows = np.flatnonzero((events >= MIN_EVENTS) & (np.diff(known.cells.indptr) > 0))
         if factors is None or len(training_rows) < 2:
             return None
         span, chosen = self.space["regularization"].grid, self.regularization
@@ -244,15 +240,10 @@ class Ridge(Recipe):
         )
 
 
-def _factors(dumped: Mapping[str, Any]) -> int:
+def _factors(recipe: Recipe) -> int:
     """Return the length of the vectors of a recipe and of its parts together."""
-    factors = int(dumped.get("factors", 0))
-    return factors + sum(_factors(part) for part in dumped.values() if isinstance(part, dict))
-
-
-def _has_features(known: FeatureMatrix) -> NDArray[np.bool_]:
-    some: NDArray[np.bool_] = np.diff(known.cells.indptr) > 0
-    return some
+    parts = recipe.inner_recipes.values()
+    return int(getattr(recipe, "factors", 0)) + sum(_factors(part) for part in parts)
 
 
 def _spread(scores: Scores, rows: NDArray[np.intp], n: int) -> Scores:

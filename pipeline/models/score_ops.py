@@ -53,6 +53,7 @@ def scaled(scores: Scores, weight: float, to: NDArray[np.bool_] | None = None) -
     to
         ``(n_users,)`` bool: the other users get 0; ``None`` for all users.
     """
+    # The best over all items, own ones included, so that exclusions do not change the mixture.
     most = best_scores(scores)
     factor = np.zeros_like(most)
     where = most > 0 if to is None else to & (most > 0)

@@ -48,22 +48,18 @@ class Axis:
 
 def axes(recipe: Recipe) -> dict[str, Axis]:
     """Return the axes of a recipe by name; a part's field is called ``part.field``."""
-    own: dict[str, Axis] = {}
-    parts: Mapping[str, Recipe]
-    path: tuple[str, ...] = ()
-    if isinstance(recipe, Blend):
-        parts, path = recipe.weighted_parts, ("parts",)
-    else:
-        parts = {field: value for field, value in recipe if isinstance(value, Recipe)}
-        for field, span in recipe.tunable.items():
-            kind = type(recipe).model_fields[field].annotation
-            whole = kind is int or int in get_args(kind)
-            own[field] = Axis((field,), span.low, span.high, span.log, whole)
-    return own | {
-        f"{name}.{field}": replace(axis, path=(*path, name, *axis.path))
-        for name, part in parts.items()
-        for field, axis in axes(part).items()
-    }
+    blend = recipe if isinstance(recipe, Blend) else None
+    found: dict[str, Axis] = {}
+    for field, span in ({} if blend else recipe.tunable).items():
+        kind = type(recipe).model_fields[field].annotation
+        whole = kind is int or int in get_args(kind)
+        found[field] = Axis((field,), span.low, span.high, span.log, whole)
+    for path, part in recipe.inner_recipes.items():
+        # A part of weight 0 is not trained, so moving its fields would change nothing.
+        if blend is None or blend.weight(path[-1]) > 0:
+            for field, axis in axes(part).items():
+                found[f"{path[-1]}.{field}"] = replace(axis, path=(*path, *axis.path))
+    return found
 
 
 def current_values(recipe: Recipe, among: Mapping[str, Axis]) -> dict[str, float]:
@@ -104,7 +100,7 @@ def moved(recipe: Recipe, values: Mapping[str, float], among: Mapping[str, Axis]
     for name, value in values.items():
         *way, last = among[name].path
         reduce(getitem, way, dumped)[last] = among[name].snap(value)
-    return recipe_from(dumped)
+    return recipe_from(dumped)  # validates, unlike `model_copy`
 
 
 def reopened_mixture(recipe: Recipe) -> Recipe | None:

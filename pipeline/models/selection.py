@@ -65,6 +65,7 @@ def coordinate_search(recipe: R, field: str, span: Span, trials: Trials, progres
     for way in (above, below):
         for value in way:
             progress(f"{field} {value:g}")
+            # `model_copy` would skip the validation of the value.
             trial = type(best).model_validate(best.model_dump() | {field: value})
             if not trials.better(trial, best):
                 break

@@ -55,6 +55,29 @@ def csr_from_pairs(
     return sp.csr_matrix((value, column, indptr), shape=shape)
 
 
+def row_extremes(extreme: np.ufunc, cells: sp.csr_matrix, empty: float) -> NDArray[Any]:
+    """Return the largest or smallest stored cell of each row.
+
+    Parameters
+    ----------
+    extreme
+        `numpy.maximum` or `numpy.minimum`.
+    cells
+        Rows × columns CSR.
+    empty
+        Value of a row without cells.
+
+    Returns
+    -------
+    ``(n_rows,)`` of the type of the cells.
+    """
+    values = np.full(cells.shape[0], empty, cells.dtype)
+    # `reduceat` takes a single element for an empty row, so only filled rows are reduced.
+    filled = np.flatnonzero(np.diff(cells.indptr))
+    values[filled] = extreme.reduceat(cells.data, cells.indptr[filled])
+    return values
+
+
 def strongest(
     size: NDArray[Any], column: NDArray[Any], indptr: NDArray[Any], most: int, *, crowd: int
 ) -> NDArray[np.bool_]:

@@ -79,7 +79,7 @@ class Svd(Recipe):
 
     family: Literal["svd"] = Field(default="svd", description=FAMILY)
     factors: int = Field(
-        default=128, ge=1, le=2048, description="Length of a factor vector; 0 beyond the rank."
+        default=128, ge=1, le=2048, description="Factors per item; those beyond the rank are 0."
     )
     half_life_days: HalfLife | None = Field(
         default=60.0, description="Days after which an event counts half; null means no decay."
@@ -103,8 +103,7 @@ class Svd(Recipe):
         """
         width = min(self.factors + self.oversampling, history.n_items)
         block = (history.n_users + 3 * history.n_items) * width * 4
-        cells = int(history.seen.nnz) * 24
-        return max(len(history.item) * 16, cells + block + width * width * 32)
+        return max(len(history.item) * 16, int(history.seen.nnz) * 24 + block + width**2 * 32)
 
     def fitted_bytes(self, history: History) -> int:
         """Return the bytes of the item factors; users have none."""
@@ -120,6 +119,7 @@ class Svd(Recipe):
         key = f"svd|item|{self.random_state}|{replicate}"
         start = keyed_normal(history.item_ids, width, key=key)
         values, vectors = right_singular_vectors(cells, start, self.iterations, progress)
+        # Both factors of a score carry the square root of Σ^damping.
         strength = values[: self.factors] ** (self.damping / 2)
         factors = np.zeros((history.n_items, self.factors), np.float32)
         factors[:, : len(strength)] = np.sqrt(degree)[:, None] * vectors[:, : self.factors]
@@ -167,6 +167,7 @@ def right_singular_vectors(
             block, _ = scipy.linalg.qr(
                 transposed @ (matrix @ block), mode="economic", overwrite_a=True, check_finite=False
             )
+        # The Gram matrix of the image is w × w, however many users there are.
         image = matrix @ block
         squares, turn = np.linalg.eigh((image.T @ image).astype(np.float64))
         present = squares > max(squares[-1] * _NOTHING, 0.0)

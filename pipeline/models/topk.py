@@ -27,7 +27,7 @@ from threadpoolctl import ThreadpoolController
 
 from pipeline.models.candidates import Limits, candidates, norms
 from pipeline.models.contract import Scores
-from pipeline.models.sparse_rows import strongest
+from pipeline.models.sparse_rows import row_extremes, strongest
 
 _T = TypeVar("_T")
 _TopPairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
@@ -149,9 +149,8 @@ def best_scores(scores: Scores) -> NDArray[np.float32]:
     def work(part: slice) -> None:
         # Without factors only stored cells have scores, so a maximum per row needs no ranking.
         cells = _rows(scores, part).sparse_bonus
-        if cells is not None and cells.nnz:
-            filled = np.flatnonzero(np.diff(cells.indptr))
-            best[part][filled] = np.maximum.reduceat(cells.data, cells.indptr[filled])
+        if cells is not None:
+            best[part] = row_extremes(np.maximum, cells, empty=0.0)
 
     _each_block(work, scores)
     return best
@@ -203,6 +202,7 @@ def _rows(scores: Scores, rows: slice) -> Scores:
     """Return the scores of some rows, all terms beside the factors summed to one."""
     users = None if scores.users is None else scores.users[rows]
     beside = None if scores.sparse_bonus is None else scores.sparse_bonus[rows]
+    # Per block of users: for all of them at once, the linked cells could fill the memory.
     if scores.user_history is not None and scores.item_similarity is not None:
         linked = (scores.user_history[rows] @ scores.item_similarity).tocsr()
         beside = linked if beside is None else linked + beside
@@ -251,7 +251,7 @@ def _tile(scores: Scores, limits: Limits) -> _TopPairs:
 def _best(pairs: _TopPairs, k: int, n: int) -> _TopPairs:
     """Sort pairs into lists; of equal scores, the lower item comes first in `pairs`."""
     user, item, score = pairs
-    order = np.lexsort((-score, user))  # stable
+    order = np.lexsort((-score, user))  # by user, then score; stable, so items stay in order
     user, item, score = user[order], item[order], score[order]
     counts = np.bincount(user, minlength=n)
     first = np.arange(len(user)) - np.repeat(np.cumsum(counts) - counts, counts) < k
@@ -264,6 +264,7 @@ def _exact(scores: Scores, user: NDArray[np.int64], item: NDArray[np.int64]) -> 
     if scores.users is not None and scores.items is not None:
         for at in range(0, len(user), _EXACT_PAIRS):
             pick = slice(at, at + _EXACT_PAIRS)
+            # Not a product of the BLAS, whose order of summation differs between machines.
             product = scores.users[user[pick]].astype(np.float64) * scores.items[item[pick]]
             exact[pick] = product.sum(axis=1)
     return exact

@@ -26,7 +26,7 @@ HALF_LIVES = (7.0, 30.0, 90.0, 365.0)
 """Days after which an event counts half, one per row of `Pairs.own`."""
 US_PER_DAY = 86_400_000_000
 _ROUNDING = 1e-6
-"""Share of a pair's weights up to which the rest after all returns is rounding."""
+"""Share of the summed sizes of weights up to which a net weight is rounding: all was returned."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +126,7 @@ def pairs_at(events: Events, now: int) -> Pairs:
     start = _starts(events.pair)
     user, item = np.divmod(events.pair[start], events.n_items)
     day = age.astype(np.int64)
+    # Events are sorted by pair and time, so a change of pair or day begins another day of a pair.
     another = np.append(True, (np.diff(events.pair) != 0) | (np.diff(day) != 0))[: len(day)]
     width = day.max(initial=0) + 1
     active = np.unique(events.pair[another] // events.n_items * width + day[another]) // width
@@ -173,6 +174,7 @@ def _kept(events: Events) -> Events:
     """Leave out the events of pairs whose events were all taken back."""
     start = _starts(events.pair)
     net = _summed(events.weight, start)
+    # Sums of floats that cancel leave a rest, so a net weight is compared with a small share.
     alive = net > _ROUNDING * _summed(np.abs(events.weight), start)
     return events.where(np.repeat(alive, np.diff(np.append(start, len(events.pair)))))
 

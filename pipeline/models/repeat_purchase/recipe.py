@@ -139,7 +139,7 @@ class RepeatPurchase(Recipe):
         taken = int(again.sum())
         count = min(self.iterations, taken // EXAMPLES_A_TREE)
         trees = None
-        if count and not again.all():
+        if count and not again.all():  # log loss needs both answers
             progress(f"repeat_purchase: {count} trees on {len(again):,} pairs")
             trees = grow(
                 rows,
@@ -172,6 +172,7 @@ class RepeatPurchase(Recipe):
         share = 1.0
         block = self.block_days * US_PER_DAY
         length = end - int(events.at.min(initial=end))
+        # At most half of the window is answers, so that pairs have at least as long a history.
         for back in range(1, min(self.blocks, length // (2 * block)) + 1):
             cut = end - back * block
             pairs = pairs_at(events, cut)
@@ -204,8 +205,7 @@ def _phase(pairs: Pairs, item_phase: NDArray[np.float64]) -> NDArray[np.float64]
 
 def _item_phase(history: History) -> NDArray[np.float64]:
     """Return ``(n_items,)`` float64, uniform in [0, 1], by the item's id."""
-    draws: NDArray[np.float64] = ndtr(keyed_normal(history.item_ids, 1, key=_KEY)[:, 0])
-    return draws.astype(np.float64)
+    return np.asarray(ndtr(keyed_normal(history.item_ids, 1, key=_KEY)[:, 0]), np.float64)
 
 
 def _end(history: History) -> int:

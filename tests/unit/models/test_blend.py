@@ -77,8 +77,8 @@ def test_the_sum_is_the_one_of_the_docstring():
     np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-5)
 
 
-def test_one_person_is_no_trend():
-    """An item whose one person came today does not pass for more in season than a crowd's."""
+def test_one_recent_user_is_not_a_trend():
+    """An item whose only user came today gets no higher trend than an item of many users."""
     rows = [("one", "rare", 0.0)]
     rows += [(f"u{n:02}", "crowd", 0.0 if n < 30 else 60.0) for n in range(40)]
     rows += [(f"v{n:02}", "old", 60.0) for n in range(40)]
@@ -106,10 +106,10 @@ def test_a_weight_of_zero_is_not_trained():
     assert lists.item.tolist() == top_k(alone.score(history), 10).item.tolist()
 
 
-def test_nobody_is_told_what_everybody_is_told():
+def test_a_user_without_events_gets_no_list():
     history = random_window()
     scorer = blend(parts={"als": ALS, "own": OWN, "pop": POP}).train(history)
-    nobody = History(
+    empty = History(
         user_ids=np.array(["x"]),
         item_ids=history.item_ids,
         indptr=np.zeros(2, np.int64),
@@ -118,7 +118,7 @@ def test_nobody_is_told_what_everybody_is_told():
         weight=np.zeros(0, np.float32),
         end=END,
     )
-    assert top_k(scorer.fold_in(nobody), 5).counts.tolist() == [0]
+    assert top_k(scorer.fold_in(empty), 5).counts.tolist() == [0]
 
 
 def test_blends_of_blends_go_to_disk_and_back():
@@ -141,7 +141,7 @@ def test_it_can_do_what_all_of_its_parts_can():
 
 
 @pytest.mark.parametrize(
-    ("fields", "says"),
+    ("fields", "part"),
     [
         ({"parts": {}}, "parts"),
         ({"parts": {"als": ALS}, "weights": {"alz": 1}}, "unknown part 'alz'"),
@@ -153,7 +153,7 @@ def test_it_can_do_what_all_of_its_parts_can():
         ({"parts": {"als": ALS}, "tune": ["parts"]}, "'parts' cannot be selected"),
     ],
 )
-def test_what_makes_no_sense_is_refused(fields, says):
+def test_invalid_blends_are_refused(fields, part):
     with pytest.raises(ValidationError) as caught:
         Blend.model_validate(fields)
-    assert says in str(caught.value)
+    assert part in str(caught.value)

@@ -50,7 +50,7 @@ def boards(seed=0, n=3):
         yield rng, wanted
 
 
-def choose_(pools, start, **more):
+def choose(pools, start, **more):
     tries = {"weights": WEIGHTS, "recency_boost": TRENDS}
     options = {
         "grid": tries,
@@ -68,7 +68,7 @@ def test_noise_gets_no_weight_and_two_halves_both_do():
         a = wanted * half + 0.3 * rng.random((30, 40))
         b = wanted * ~half + 0.3 * rng.random((30, 40))
         pools.append(pool({"a": a, "b": b, "noise": rng.random((30, 40))}, wanted))
-    found = choose_(pools, Mixture({"a": 1.0, "b": 0.0, "noise": 1.0}, 0.0, 0.0))
+    found = choose(pools, Mixture({"a": 1.0, "b": 0.0, "noise": 1.0}, 0.0, 0.0))
     assert found.weights["a"] > 0
     assert found.weights["b"] > 0
     assert found.weights["noise"] == 0
@@ -76,10 +76,10 @@ def test_noise_gets_no_weight_and_two_halves_both_do():
 
 def test_without_pools_or_anything_to_try_the_start_stays():
     start = Mixture({"a": 1.0, "b": 0.5}, 0.25, 0.0)
-    assert choose_([], start) == start
+    assert choose([], start) == start
     rng, wanted = next(boards())
     one = pool({"a": wanted, "b": rng.random((30, 40))}, wanted)
-    assert choose_([one], start, grid={}) == start
+    assert choose([one], start, grid={}) == start
 
 
 def test_the_trend_is_found_and_spares_what_stands_still():
@@ -93,13 +93,13 @@ def test_the_trend_is_found_and_spares_what_stands_still():
         wanted = (rng.random((30, 40)) < 0.1) * fresh
         pools.append(pool({"a": wanted + 3 * rng.random((30, 40))}, wanted.astype(float)))
     start = Mixture({"a": 1.0}, 0.0, 0.0)
-    assert choose_(pools, start, trends=lambda _: trends).recency_boost == 0.5
+    assert choose(pools, start, trends=lambda _: trends).recency_boost == 0.5
     assert (
-        choose_(pools, start, trends=lambda _: trends, untrended_parts=("a",)).recency_boost == 0.0
+        choose(pools, start, trends=lambda _: trends, untrended_parts=("a",)).recency_boost == 0.0
     )
 
 
-def test_it_is_never_behind_the_best_part_alone():
+def test_it_is_never_worse_than_the_best_part_alone():
     """The trend that the parts start with may hurt all of them."""
 
     def trends(trend, spread):
@@ -111,14 +111,14 @@ def test_it_is_never_behind_the_best_part_alone():
         a = wanted + 0.5 * rng.random((30, 40))
         pools.append(pool({"a": a, "b": rng.random((30, 40))}, wanted))
     start = Mixture({"a": 0.0, "b": 1.0}, 0.25, 0.0)
-    found = choose_(pools, start, trends=lambda _: trends)
+    found = choose(pools, start, trends=lambda _: trends)
     assert found.recency_boost == 0
     alone = Mixture({"a": 1.0}, 0.0, 0.0)
     assert mixed_value(pools, found)[0] >= mixed_value(pools, alone)[0]
 
 
-def test_a_wider_choice_costs_at_most_what_is_said():
-    """`dull` shows everything and knows nothing: however wide, little of it is taken."""
+def test_coverage_costs_at_most_the_traded_gain():
+    """`dull` covers all items but predicts nothing: its coverage gets it little weight."""
     for seed in range(5):
         pools = []
         for rng, wanted in boards(seed):
@@ -133,7 +133,7 @@ def test_a_wider_choice_costs_at_most_what_is_said():
         start = Mixture({"a": 1.0, "b": 1.0, "dull": 1.0}, 0.0, 0.0)
         tries = {"weights": WEIGHTS}
         narrow, wider = (
-            mixed_value(pools, choose_(pools, start, grid=tries, maximise_coverage=w))
+            mixed_value(pools, choose(pools, start, grid=tries, maximise_coverage=w))
             for w in (False, True)
         )
         alone = max(mixed_value(pools, Mixture({n: 1.0}, 0.0, 0.0))[0] for n in "ab")
@@ -168,38 +168,38 @@ def test_of_equals_the_wider_one_wins():
     board_of_a = a / a.max(axis=1, keepdims=True)
     one = pool({"a": a, "b": b}, wanted, coverage=wide)
     start = Mixture({"a": 1.0, "b": 0.0}, 0.0, 0.0)
-    assert choose_([one], start).weights["b"] > 0
-    assert choose_([one], start, maximise_coverage=False).weights["b"] == 0
+    assert choose([one], start).weights["b"] > 0
+    assert choose([one], start, maximise_coverage=False).weights["b"] == 0
 
 
-def test_of_equals_the_calmer_one_wins():
+def test_of_equals_the_more_stable_one_wins():
     """`a` and `b` find the same; a night earlier, `b` would have listed other things."""
     rng, wanted = next(boards())
     both = wanted + 0.2 * rng.random((30, 40))
-    one = with_a_stay(
+    one = with_stability(
         pool({"a": both, "b": both}, wanted), {"a": both, "b": both[:, rng.permutation(40)]}
     )
     for start in ({"a": 0.0, "b": 1.0}, {"a": 1.0, "b": 1.0}, {"a": 1.0, "b": 0.0}):
         for wide in (False, True):
-            found = choose_([one], Mixture(start, 0.0, 0.0), maximise_coverage=wide)
+            found = choose([one], Mixture(start, 0.0, 0.0), maximise_coverage=wide)
             assert found.weights["a"] > 0
             assert found.weights["b"] == 0
 
 
-def test_calm_is_no_reason_to_find_nothing():
+def test_stability_does_not_replace_quality():
     rng, wanted = next(boards())
-    knows, still = wanted + 0.2 * rng.random((30, 40)), np.tile(rng.random(40), (30, 1))
+    good, still = wanted + 0.2 * rng.random((30, 40)), np.tile(rng.random(40), (30, 1))
     then = wanted + rng.random((30, 40))
-    one = with_a_stay(
-        pool({"knows": knows, "still": still}, wanted), {"knows": then, "still": still}
+    one = with_stability(
+        pool({"good": good, "still": still}, wanted), {"good": then, "still": still}
     )
-    found = choose_([one], Mixture({"knows": 0.0, "still": 1.0}, 0.0, 0.0))
-    assert found.weights["knows"] > 0
+    found = choose([one], Mixture({"good": 0.0, "still": 1.0}, 0.0, 0.0))
+    assert found.weights["good"] > 0
 
 
 @pytest.mark.parametrize("still", [False, True])
-def test_calm_and_width_cost_at_most_what_is_said_and_width_no_calm(still):
-    """`dull` is wide, and stays as it is or never does; `a` and `b` know more and move a little."""
+def test_stability_and_coverage_cost_at_most_the_traded_gain(still):
+    """`dull` covers all items, stable or not; `a` and `b` are better and change a little."""
     for seed in range(5):
         pools = []
         for rng, wanted in boards(seed):
@@ -214,29 +214,32 @@ def test_calm_and_width_cost_at_most_what_is_said_and_width_no_calm(still):
             }
             moves = {"a": 0.2, "b": 0.2, "dull": 0.0 if still else 2.0}
             then = {n: s + moves[n] * rng.random(s.shape) for n, s in scores.items()}
-            pools.append(with_a_stay(pool(scores, wanted, coverage=wide), then))
+            pools.append(with_stability(pool(scores, wanted, coverage=wide), then))
         start = Mixture(dict.fromkeys("ab", 1.0) | {"dull": 1.0}, 0.0, 0.0)
         tries = {"weights": WEIGHTS}
         blind = [replace(one, stability=None) for one in pools]
-        best, calm, wider = (
-            choose_(seen, start, grid=tries, maximise_coverage=w)
+        best, stable, wider = (
+            choose(seen, start, grid=tries, maximise_coverage=w)
             for seen, w in ((blind, False), (pools, False), (pools, True))
         )
         alone = max(mixed_value(pools, Mixture({n: 1.0}, 0.0, 0.0))[0] for n in "ab")
         top = mixed_value(pools, best)[0]
-        for found in (calm, wider):
+        for found in (stable, wider):
             cost = np.log(top / mixed_value(pools, found)[0])
             assert cost <= MAX_TRADED_GAIN * np.log(top / alone) + 1e-9
-        assert stays(pools, calm) >= stays(pools, best) - 1e-9
-        assert stays(pools, wider) >= stays(pools, best) - 1e-9
+        assert mean_stability(pools, stable) >= mean_stability(pools, best) - 1e-9
+        assert mean_stability(pools, wider) >= mean_stability(pools, best) - 1e-9
 
 
-def stays(pools, mixture):
-    """How much of a mixture's lists stays, over the windows."""
+def mean_stability(pools, mixture):
+    """Return the mean stability of a mixture over the windows."""
 
-    def mixed(said):
-        parts = [said.scores[n].reshape(30, 40) * w for n, w in mixture.weights.items()]
-        most = [said.scores[n].reshape(30, 40).max(axis=1, keepdims=True) for n in mixture.weights]
+    def mixed(part_scores):
+        parts = [part_scores.scores[n].reshape(30, 40) * w for n, w in mixture.weights.items()]
+        most = [
+            part_scores.scores[n].reshape(30, 40).max(axis=1, keepdims=True)
+            for n in mixture.weights
+        ]
         return sum(p / m for p, m in zip(parts, most, strict=True)).ravel()
 
     return np.mean(
@@ -247,22 +250,22 @@ def stays(pools, mixture):
     )
 
 
-def test_the_trend_of_then_is_taken_from_then():
+def test_the_trend_of_the_previous_day_comes_from_its_window():
     rng, wanted = next(boards())
     score = wanted + rng.random((30, 40))
-    one = with_a_stay(pool({"a": score}, wanted), {"a": score})
-    asked = []
+    one = with_stability(pool({"a": score}, wanted), {"a": score})
+    windows = []
 
     def trends(window):
-        asked.append(window.item_ids[0])
+        windows.append(window.item_ids[0])
         return no_trend(window)
 
-    choose_([one], Mixture({"a": 1.0}, 0.0, 0.0), trends=trends)
-    assert asked == ["i000", "then000"]
+    choose([one], Mixture({"a": 1.0}, 0.0, 0.0), trends=trends)
+    assert windows == ["i000", "then000"]
 
 
-def with_a_stay(one, scores):
-    """Let a pool know what was said a night earlier: the share of the first five that stay."""
+def with_stability(one, scores):
+    """Return the pool with scores of the previous day: stability of the first five places."""
 
     def first(mixed):
         return np.argsort(np.argsort(-mixed.reshape(30, 40), axis=1), axis=1) < 5
@@ -283,6 +286,6 @@ def test_equal_pools_give_equal_choices():
             pool({"a": wanted + rng.random((30, 40)), "b": rng.random((30, 40))}, wanted)
             for rng, wanted in boards(5)
         ]
-        return choose_(pools, Mixture({"a": 1.0, "b": 1.0}, 0.0, 0.0))
+        return choose(pools, Mixture({"a": 1.0, "b": 1.0}, 0.0, 0.0))
 
     assert once() == once()

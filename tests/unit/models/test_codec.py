@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -18,27 +19,32 @@ class Inner:
 
 @dataclass(frozen=True)
 class Outer:
+    end: datetime = field(metadata={"key": "until"})
     count: int
     half_life_days: float | None
     links: sp.csr_matrix
     inner: Inner | None
+    text: NDArray[np.uint8] | None
     family: str
 
 
 INNER = Inner(np.array(["a", "b"]), 0.25)
-KEYS = ["count", "half_life_days", "links_data", "links_indices", "links_indptr"]
+END = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
+TEXT = np.frombuffer(b"trees", np.uint8)
+KEYS = ["until", "count", "half_life_days", "links_data", "links_indices", "links_indptr"]
 
 
 @pytest.mark.parametrize("days", [None, 30.0])
-@pytest.mark.parametrize("inner", [None, INNER])
-def test_fields_come_back_as_they_were(days, inner):
+@pytest.mark.parametrize(("inner", "text"), [(None, None), (INNER, TEXT)])
+def test_fields_come_back_as_they_were(days, inner, text):
     links = sp.csr_matrix(np.array([[0, 2], [0, 0]], np.float32))
-    packed = pack(Outer(3, days, links, inner, "als"))
-    nested = ["inner/names", "inner/share"] if inner else []
+    packed = pack(Outer(END, 3, days, links, inner, text, "als"))
+    nested = ["inner/names", "inner/share", "text"] if inner else []
     assert list(packed) == [*KEYS, *nested, "family"]
     assert all(array.dtype != object for array in packed.values())
     again = Outer(**unpack(Outer, packed))
-    assert (again.count, again.half_life_days, again.family) == (3, days, "als")
+    assert (again.end, again.count, again.half_life_days, again.family) == (END, 3, days, "als")
+    assert (again.text is None) if text is None else (again.text.tobytes() == b"trees")
     assert again.links.toarray().tolist() == links.toarray().tolist()
     assert (again.inner is None) is (inner is None)
     if again.inner is not None:

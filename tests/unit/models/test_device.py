@@ -79,12 +79,12 @@ def test_columns_of_zeros_stay_zero_and_change_nothing():
     np.testing.assert_allclose(wide[:, :24], fit_on_cpu(how, cells, start), rtol=0, atol=1e-3)
 
 
-def test_a_row_that_the_gpu_lost_is_told():
+def test_a_row_that_the_gpu_lost_becomes_nan():
     cells = sp.csr_matrix(np.array([[1, 1, 0, 0], [0, 1, 1, 0]], np.float32))
-    items = np.array([[1, 2], [0, 0], [0, 3], [0, 0]], np.float32)  # nobody has the last
-    told = describe_lost(items.copy(), cells)
-    assert np.isnan(told[1]).all()
-    assert np.array_equal(told[[0, 2, 3]], items[[0, 2, 3]])
+    items = np.array([[1, 2], [0, 0], [0, 3], [0, 0]], np.float32)  # no user has the last
+    marked = describe_lost(items.copy(), cells)
+    assert np.isnan(marked[1]).all()
+    assert np.array_equal(marked[[0, 2, 3]], items[[0, 2, 3]])
 
 
 @no_gpu

@@ -32,7 +32,7 @@ every = pytest.mark.parametrize("recipe", RECIPES, ids=lambda r: getattr(r, "sim
 
 
 def dense(history, half_life):
-    """What somebody had of an item, by a loop over the events."""
+    """Largest decayed weight of each user and item, by a loop over the events."""
     had, total = np.zeros((2, history.n_users, history.n_items))
     age, user = history.age_days.astype(np.float64), history.user
     for e, item in enumerate(history.item):
@@ -108,9 +108,9 @@ def test_products_do_not_depend_on_their_blocks(block, monkeypatch):
     monkeypatch.setattr(item_item, "_BLOCK_CELLS", block)
     left = sp.random(60, 90, density=0.1, format="csr", random_state=0)
     right = sp.random(90, 60, density=0.1, format="csr", random_state=1)
-    told = []
-    found = topk_rows_product(left, right, 4, told.append)
-    assert len(told) == {1: 60, 200: 18, 1 << 20: 1}[block]
+    lines = []
+    found = topk_rows_product(left, right, 4, lines.append)
+    assert len(lines) == {1: 60, 200: 18, 1 << 20: 1}[block]
     np.testing.assert_array_equal(found.toarray(), kept((left @ right).toarray(), 4))
 
 
@@ -193,8 +193,8 @@ def test_similarities_are_those_of_implicit(similarity, library):
     recipe = ItemKnn(
         similarity=similarity, shrinkage=0.0, b=0.0, neighbours=ALL, half_life_days=None
     )
-    # implicit's idf takes the logarithm of items, ours of 1 + items: so it gets one that nobody had
-    # (which moves the mean length of BM25: hence b = 0). It keeps an item's likeness to itself.
+    # implicit's idf takes the log of items, not of 1 + items: so it gets one more item, without
+    # users (which changes the mean length of BM25: hence b = 0). It keeps the diagonal.
     padded = sp.hstack([history.seen, sp.csr_matrix((100, 1), dtype=np.float32)], format="csr")
     library.fit(padded.astype(np.float64), show_progress=False)
     expected = library.similarity.toarray()[:40, :40]
@@ -239,22 +239,22 @@ def test_ease_is_the_closed_form():
     np.fill_diagonal(weights, 0)
     np.testing.assert_allclose(found, weights, rtol=1e-4, atol=1e-7)
     few = recipe.model_copy(update={"neighbours": 9}).train(history).item_similarity.toarray()
-    np.testing.assert_array_equal(few, kept(found.T, 9).T)  # the few that say most of each item
+    np.testing.assert_array_equal(few, kept(found.T, 9).T)  # the strongest of each item
 
 
-def test_ease_leaves_out_unpopular_items_and_says_so():
+def test_ease_leaves_out_unpopular_items_and_reports_it():
     history = random_history(n_users=300, n_items=80)
     history = replace(history, weight=np.ones_like(history.weight))
-    told = []
+    lines = []
     recipe = Ease(item_limit=30, half_life_days=None)
-    found = recipe.train(history, progress=told.append).item_similarity
+    found = recipe.train(history, progress=lines.append).item_similarity
     popular = np.sort(np.argsort(-dense(history, None).sum(axis=0), kind="stable")[:30])
     assert np.flatnonzero(np.diff(found.indptr)).tolist() == popular.tolist()
     assert np.unique(found.indices).tolist() == popular.tolist()
-    assert any("30 most popular of 80 items" in line for line in told)
-    told.clear()
-    Ease(item_limit=80).train(history, progress=told.append)
-    assert told and not any("popular" in line for line in told)
+    assert any("30 most popular of 80 items" in line for line in lines)
+    lines.clear()
+    Ease(item_limit=80).train(history, progress=lines.append)
+    assert lines and not any("popular" in line for line in lines)
     only = history.reindex_items(history.item_ids[popular])
     alone = Ease(half_life_days=None).train(only).item_similarity
     np.testing.assert_allclose(
@@ -279,7 +279,7 @@ def test_what_cannot_be_inverted_is_one_sentence():
 
 
 def test_progress_names_how_far_it_is():
-    told = []
-    Rp3Beta().train(random_history(), progress=told.append)
-    assert told == ["links of items 1 to 80 of 80"]
+    lines = []
+    Rp3Beta().train(random_history(), progress=lines.append)
+    assert lines == ["links of items 1 to 80 of 80"]
     Rp3Beta().train(random_history(), progress=silent)

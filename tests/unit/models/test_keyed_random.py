@@ -57,6 +57,6 @@ def test_the_stream_is_splitmix64_of_the_keyed_hash():
     )
 
 
-def test_nobody_and_unicode():
+def test_no_ids_and_unicode():
     assert keyed_normal(np.array([], dtype=np.str_), 3, key="k").shape == (0, 3)
     assert np.isfinite(keyed_normal(np.array(["ключ", ""]), 3, key="k")).all()
