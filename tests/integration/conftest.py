@@ -41,8 +41,9 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not made.exists():
                 shutil.rmtree(original, ignore_errors=True)  # of a worker that died half-way
-                result = make(original)
-                made.write_bytes(pickle.dumps(result))
+                unfinished = made.with_suffix(".new")
+                unfinished.write_bytes(pickle.dumps(make(original)))
+                unfinished.replace(made)
         copy = copy_of(original, tmp_path_factory.mktemp(name) / "home")
         return copy, pickle.loads(made.read_bytes())
 

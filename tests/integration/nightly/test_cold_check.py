@@ -36,7 +36,7 @@ def refitted(third_refit, tmp_path):
     return Workspace.open(copy_of(third_refit[0], tmp_path / "home")), third_refit[1]
 
 
-def test_a_refresh_says_how_much_it_changed_for_people_who_did_nothing_and_why(shop):
+def test_a_refresh_measures_the_churn_of_idle_users_by_cause(shop):
     home, first, second = shop
     ws = Workspace.open(home)
     assert ws.run(first.run_id).find(ChurnFile) is None
@@ -48,16 +48,16 @@ def test_a_refresh_says_how_much_it_changed_for_people_who_did_nothing_and_why(s
             *(pl.lit(format_instant(one)) for one in NIGHTS[:2]), closed="left"
         )
     )
-    people = set(ws.vault.lookup([f"u{n}" for n in range(320)]).values())
-    people -= set(ws.vault.lookup(busy["user_id"].unique().to_list()).values())
-    assert churn.users == len(people) > 0
+    idle = set(ws.vault.lookup([f"u{n}" for n in range(320)]).values())
+    idle -= set(ws.vault.lookup(busy["user_id"].unique().to_list()).values())
+    assert churn.users == len(idle) > 0
     live, after = (
         ws.lake.read("recommendations", where=pl.col(c.PUBLICATION_ID) == one.publication_id)
         for one in (first, second)
     )
     was, now = (
         set(
-            frame.filter(pl.col(c.USER_ID).is_in(people), pl.col(c.POSITION) <= 10)
+            frame.filter(pl.col(c.USER_ID).is_in(idle), pl.col(c.POSITION) <= 10)
             .select(c.USER_ID, c.ITEM_ID)
             .rows()
         )
@@ -74,7 +74,7 @@ def test_a_refresh_says_how_much_it_changed_for_people_who_did_nothing_and_why(s
     assert logged["churn.overlap_at_10"] == churn.at[10].overlap
 
 
-def test_a_promotion_says_how_near_fold_in_had_come_to_it(shop):
+def test_a_promotion_measures_the_parity_of_fold_in(shop):
     home, first, second = shop
     ws = Workspace.open(home)
     assert ws.run(first.run_id).find(ParityFile) is None  # nothing was live before
@@ -91,7 +91,7 @@ def test_a_promotion_says_how_near_fold_in_had_come_to_it(shop):
     assert "Fold-in compared with retraining" in files["page.html"].read_text()
 
 
-def test_dice_that_were_not_thrown_are_said_in_words(shop, monkeypatch):
+def test_seed_noise_that_was_not_measured_has_a_reason(shop, monkeypatch):
     ws = Workspace.open(shop[0])
     night = open_night(ws, shop[2].run_id)
     stored = night.run.read(ChurnFile)
@@ -121,7 +121,7 @@ def test_before_lists_are_made_the_page_names_the_night_of_the_churn_it_shows(
     assert [path.parent for path in run.folder.rglob("page.html")] == [run.folder]
 
 
-def test_a_promotion_that_the_cold_check_stops_is_told_as_blocked(refitted, monkeypatch):
+def test_a_promotion_that_the_cold_check_stops_is_shown_as_blocked(refitted, monkeypatch):
     ws, run_id = refitted
     monkeypatch.setattr(cold_check_module, "MIN_OVERLAP", 1.1)  # more than any list can share
     monkeypatch.setattr(cold_check_module, "_MIN_IDLE_USERS", 1)

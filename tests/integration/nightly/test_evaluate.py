@@ -16,7 +16,7 @@ from tests.integration.nightly.contents import mlflow_metrics
 from tests.worlds import NIGHTS, purchases
 
 
-def test_the_second_night_scores_what_the_first_one_put_before_people(shop):
+def test_the_second_night_scores_the_lists_of_the_first(shop):
     home, first, second = shop
     ws = Workspace.open(home)
     night = open_night(ws, second.run_id)

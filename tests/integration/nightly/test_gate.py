@@ -11,7 +11,7 @@ from pipeline.workspace.workspace import Workspace
 from tests.integration.nightly.contents import page_of
 
 
-def test_the_first_night_promotes_what_learns_and_refuses_what_is_mad(shop):
+def test_the_first_night_promotes_als_and_rejects_an_overregularised_recipe(shop):
     _, first, _ = shop
     assert (first.status, first.decision, first.recipe) == ("done", "first", "als")
     assert first.exit_code == 0
@@ -21,7 +21,7 @@ def test_the_first_night_promotes_what_learns_and_refuses_what_is_mad(shop):
     assert "mad" in first.sentence
 
 
-def test_the_page_calls_proved_what_the_gate_took_for_proved(shop):
+def test_the_page_marks_the_lift_that_the_gate_proved(shop):
     home, first, _ = shop
     night = open_night(Workspace.open(home), first.run_id)
     rows = {row.name: row for row in lift_rows(night, "decayed_popularity", ())}
@@ -40,7 +40,7 @@ def test_the_second_night_refreshes_on_newer_data(shop):
     assert second.publication_id != first.publication_id
 
 
-def test_what_was_checked_of_the_data_stands_among_the_rules_with_its_figures(shop):
+def test_data_checks_are_rules_with_figures(shop):
     run = Workspace.open(shop[0]).run(shop[2].run_id)
     checks = run.read(ValidationFile).checks
     known = {f"check.{x.name}": (x.figure, x.bound) for x in checks}
@@ -52,7 +52,7 @@ def test_what_was_checked_of_the_data_stands_among_the_rules_with_its_figures(sh
     assert {x.name: (x.figure, x.bound) for x in rows if x.name in known} == known
 
 
-def test_a_page_of_an_earlier_night_says_what_it_said(copy, shop):
+def test_the_page_of_an_earlier_night_can_be_drawn_again(copy, shop):
     night = open_night(copy, shop[1].run_id)
     page = build_page(night, night.run.read(DecisionFile).root)
     assert page.plain() == json.loads(night.run.bytes("gate", "page.json"))

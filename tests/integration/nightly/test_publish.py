@@ -17,27 +17,27 @@ from tests.integration.nightly.contents import outcome
 from tests.worlds import NIGHTS, land, purchases
 
 
-def test_lists_are_complete_honest_and_in_raw_ids(shop):
+def test_lists_are_complete_without_sold_out_items_and_in_raw_ids(shop):
     ws = Workspace.open(shop[0])
     rows = lists(ws, None)
-    people = rows.filter(pl.col(c.USER_ID) != c.ANYONE)
-    assert people[c.USER_ID].n_unique() == 320
-    assert people.group_by(c.USER_ID).len()["len"].unique().to_list() == [20]
-    assert people[c.USER_ID].str.starts_with("u").all()
+    own = rows.filter(pl.col(c.USER_ID) != c.ANYONE)
+    assert own[c.USER_ID].n_unique() == 320
+    assert own.group_by(c.USER_ID).len()["len"].unique().to_list() == [20]
+    assert own[c.USER_ID].str.starts_with("u").all()
     sold_out = {f"i{n}" for n in range(9, 160, 10)}
     assert not set(rows[c.ITEM_ID]) & sold_out
     bought = purchases().filter(pl.col("timestamp") < format_instant(NIGHTS[1]))
     had = set(bought.select("user_id", "item_id").rows())
-    assert not had & set(people.select(c.USER_ID, c.ITEM_ID).rows())
+    assert not had & set(own.select(c.USER_ID, c.ITEM_ID).rows())
 
 
-def test_a_stranger_gets_the_fallback_and_is_told_so(shop):
+def test_an_unknown_user_gets_the_fallback_list(shop):
     rows = lists(Workspace.open(shop[0]), ["u1", "never-seen"])
     slots = dict(rows.select(c.USER_ID, c.SLOT).unique().rows())
     assert slots == {"u1": "model", "never-seen": "fallback"}
 
 
-def test_the_ledger_tells_both_nights(shop):
+def test_the_ledger_has_both_nights(shop):
     entries = history(Workspace.open(shop[0]))
     assert [(e.type, getattr(e, "kind", None)) for e in entries] == [
         ("decision", "first"),
@@ -64,7 +64,7 @@ def test_a_replay_moves_nothing(copy, shop):
     assert live_history(copy) == scored
 
 
-def test_new_events_are_those_no_night_has_seen(copy):
+def test_new_events_are_those_after_the_last_night(copy):
     result = feedback(copy, NIGHTS[1])
     assert result.reason.startswith("no retrain: 0 new events")
     land(copy.home, purchases(), NIGHTS[2], NIGHTS[1])

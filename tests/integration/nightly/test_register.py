@@ -13,7 +13,7 @@ from tests.integration.nightly.contents import mlflow_client, page_of
 from tests.worlds import NIGHTS
 
 
-def test_a_night_has_one_page_which_knows_what_changes_for_people(shop):
+def test_a_night_has_one_page_with_its_churn(shop):
     home, first, second = shop
     ws = Workspace.open(home)
     last = page_files(ws.run(second.run_id))

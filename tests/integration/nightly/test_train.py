@@ -19,7 +19,7 @@ def mlflow_children(ws, run_id):
     return {run.data.tags["nightjar.recipe"]: run for run in runs}
 
 
-def test_what_training_took_is_in_json_mlflow_and_on_the_page(shop):
+def test_training_cost_is_in_json_mlflow_and_on_the_page(shop):
     home, first, _ = shop
     ws = Workspace.open(home)
     shown = plain(first)["cost"]
