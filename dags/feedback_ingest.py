@@ -90,7 +90,7 @@ def attribution(ws: Workspace) -> dict[str, Any]:
     result = last_attribution(ws, resolve_at(get_current_context()), progress=log.info)
     if result is None:
         raise AirflowSkipException("no nightly run has decided yet")
-    summary = {name: getattr(result, name) for name in ("people", "events", "joined", "unshown")}
+    summary = {name: getattr(result, name) for name in ("users", "events", "joined", "unshown")}
     return {**summary, "claims": plain(result.claims)}
 
 

@@ -315,7 +315,7 @@ def main(arguments: list[str]) -> int:
         ]
         for name in stale:
             sys.stderr.write(f"docs/{name} is out of date: run `python docs/generate.py`\n")
-        return bool(stale)
+        return int(bool(stale))
     for path, text in texts.items():
         path.write_text(text, encoding="utf-8")
     return 0

@@ -167,7 +167,7 @@ def attribute_events(
     return rates.Attribution(
         span=span,
         window_days=config.window_days,
-        people=actions[c.USER_ID].n_unique(),
+        users=actions[c.USER_ID].n_unique(),
         events=actions.height,
         joined=joined.height,
         late=joined.height - same_day.height,

@@ -39,14 +39,14 @@ class QualityMean:
         Standard error of `mean`, clustered by user; ``None`` if unknown.
     of
         Number of observations of `mean`: user-days, or list entries shown.
-    people
+    users
         Number of users that these belong to.
     """
 
     mean: float
     se: float | None
     of: float
-    people: int
+    users: int
 
 
 @dataclass(frozen=True)
@@ -161,5 +161,5 @@ def _error(day: QualityMean, between: float) -> float:
     The few users of a day may all have a value of 0 by chance, and then no variance of their own.
     """
     # Weighted by users: the added ones have the variance of earlier runs.
-    own = 0.0 if day.se is None else day.people * day.se**2
-    return (own + MIN_GROUP_SIZE * between / day.of) / (day.people + MIN_GROUP_SIZE)
+    own = 0.0 if day.se is None else day.users * day.se**2
+    return (own + MIN_GROUP_SIZE * between / day.of) / (day.users + MIN_GROUP_SIZE)

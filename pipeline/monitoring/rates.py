@@ -43,7 +43,7 @@ class AttributionRow:
 
     Attributes
     ----------
-    people
+    users
         Number of users.
     exposures
         Entries of lists shown to a user, once for each 24 hours of the span.
@@ -61,7 +61,7 @@ class AttributionRow:
 
     by: str
     name: str
-    people: int
+    users: int
     exposures: int | None = None
     answers: int | None = None
     clicks: int | None = None
@@ -117,7 +117,7 @@ class Attribution:
 
     Attributes
     ----------
-    people
+    users
         Number of users with events in it.
     events
         Their events without returns; `joined` of these were attributed to a list, `late` of these
@@ -130,7 +130,7 @@ class Attribution:
 
     span: Interval
     window_days: int
-    people: int
+    users: int
     events: int
     joined: int
     late: int

@@ -50,7 +50,7 @@ def _notes(attribution: Attribution) -> list[str]:
     """Return sentences about joined events and claimed lists."""
     start, end = to_the_second(attribution.span.start), to_the_second(attribution.span.end)
     notes = [
-        f"{attribution.joined:,} of {attribution.events:,} events of {attribution.people:,} users "
+        f"{attribution.joined:,} of {attribution.events:,} events of {attribution.users:,} users "
         f"from {start} to {end} answer a list that was live within {attribution.window_days} days"
     ]
     if attribution.late:
@@ -77,7 +77,7 @@ def _cells(row: AttributionRow) -> tuple[str, ...]:
     return (
         row.by,
         row.name,
-        f"{row.people:,}",
+        f"{row.users:,}",
         wording.number(row.exposures),
         _rate(row.answer_rate),
         _rate(row.ctr, row.ctr_lo, row.ctr_hi),

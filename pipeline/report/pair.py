@@ -47,7 +47,7 @@ class Estimate:
     mean: float
     lo: float | None = None
     hi: float | None = None
-    people: int | None = None
+    users: int | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class PairedRow:
     """
 
     name: str
-    people: int
+    users: int
     left: float
     right: float
     lift: float | None

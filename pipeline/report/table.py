@@ -38,7 +38,7 @@ class NightSummary:
         The champion's recipe after the run.
     against
         Recipe that the lifts are over.
-    people
+    users
         Number of evaluated users.
     recipes
         Best first.
@@ -51,7 +51,7 @@ class NightSummary:
     against: str
     sentence: str
     reasons: tuple[str, ...]
-    people: int
+    users: int
     recipes: tuple[NightRecipe, ...]
 
 

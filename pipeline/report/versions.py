@@ -61,7 +61,7 @@ def comparison_figure(page: VersionsPage, comparison: PairedComparison) -> bytes
     """
     # Other metrics have scales of their own: they are in the table only.
     rows = [
-        (f"{_group(row.name)} ({row.people:,})", row)
+        (f"{_group(row.name)} ({row.users:,})", row)
         for row in comparison.rows
         if row.lift is not None
         and (row.name == page.metric or row.name.endswith(f".{page.metric}"))
@@ -107,7 +107,7 @@ def comparison_sentence(page: VersionsPage, comparison: PairedComparison) -> str
         return None
     span = "" if row.lift is None else f"{wording.span(row.lo, row.hi, wording.change)}, "
     return (
-        f"{comparison.title}, {comparison_title(page, comparison)} ({span}{row.people:,} users): "
+        f"{comparison.title}, {comparison_title(page, comparison)} ({span}{row.users:,} users): "
         f"{wording.metric_label(page.metric)} {row.right:.4f} and {row.left:.4f}"
     )
 
@@ -136,7 +136,7 @@ def _comparison(page: VersionsPage, comparison: PairedComparison) -> str:
     body = [
         (
             wording.metric_label(row.name),
-            f"{row.people:,}",
+            f"{row.users:,}",
             f"{row.left:.4f}",
             f"{row.right:.4f}",
             "n/a" if row.lift is None else wording.change(row.lift),
@@ -232,7 +232,7 @@ def _estimate(estimate: Estimate | None) -> str:
 
 
 def _users(estimate: Estimate | None) -> str:
-    return wording.NONE if estimate is None else wording.figure(estimate.people, ",d")
+    return wording.NONE if estimate is None else wording.figure(estimate.users, ",d")
 
 
 def _entry(entry: Entry | None) -> str:

@@ -205,7 +205,7 @@ def _night_summary(ws: Workspace, run: Run) -> NightSummary:
         against=against,
         sentence=decision.sentence,
         reasons=decision.reasons,
-        people=int(metrics[against]["users"]),
+        users=int(metrics[against]["users"]),
         recipes=tuple(sorted(rows, key=lambda row: -row.mean)),
     )
 

@@ -76,7 +76,7 @@ class AttributionSummary:
     joined: int
     late: int
     claims: Claims
-    people: int | None = None
+    users: int | None = None
     exposures: int | None = None
     answer_rate: float | None = None
     answer_rate_se: float | None = None

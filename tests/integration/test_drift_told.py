@@ -64,7 +64,7 @@ def test_live_lists_that_stay_worse_are_told_again_after_a_night_that_kept(moved
         joined=0,
         late=0,
         claims=Claims(0, 0, 0),
-        people=100,
+        users=100,
         exposures=2000,
         answer_rate=0.9,
         answer_rate_se=0.01,

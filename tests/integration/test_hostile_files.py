@@ -177,7 +177,7 @@ def test_people_are_told_apart_by_what_their_ids_say(taken):
 
 def test_the_docs_tell_the_same():
     text = (ROOT / "docs" / "INGEST.md").read_text("utf-8")
-    part = text.split("## What a hostile file comes to")[1].split("\n## ")[0]
+    part = text.split("## Hostile files")[1].split("\n## ")[0]
     rows = [re.split(r"\s*\|\s*", line.strip("| ")) for line in part.splitlines() if "|" in line]
     told = {title: (outcome, code) for title, outcome, code in rows[2:]}
     files = (*REFUSED, *TAKEN, *BIG)
@@ -185,6 +185,6 @@ def test_the_docs_tell_the_same():
     for one in files:
         outcome, code = told[one.title]
         assert code == ("0" if one.status == "taken" else "3")
-        assert outcome.startswith("taken" if one.status == "taken" else f"{one.status}: ")
+        assert outcome.startswith("ingested" if one.status == "taken" else f"{one.status}: ")
         for word in one.says.split(", ") if one.status == "taken" else [one.says]:
             assert word in outcome

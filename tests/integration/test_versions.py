@@ -162,7 +162,7 @@ def test_both_are_judged_on_the_newer_holdout(shop, compared):
     expected = difference(*paired(pair.tonight, pair.stored, NDCG))
     (footing,) = compared.page.footings
     row = next(row for row in footing.rows if row.name == METRIC)
-    assert (row.left, row.right, row.people) == (expected.champion, expected.candidate, expected.n)
+    assert (row.left, row.right, row.users) == (expected.champion, expected.candidate, expected.n)
     assert row.lift == pytest.approx(expected.x)
     assert row.hi - row.lift == pytest.approx(1.96 * expected.se)
     assert "Same recipe" in footing.about
@@ -181,7 +181,7 @@ def test_figures_of_other_days_are_shown_and_not_subtracted(shop, compared):
             found.metrics[f"{METRIC}_lo"],
             found.metrics[f"{METRIC}_hi"],
         )
-        assert shown[f"slice.hot.{METRIC}"].people == found.metrics["slice.hot.users"]
+        assert shown[f"slice.hot.{METRIC}"].users == found.metrics["slice.hot.users"]
 
 
 def test_the_other_way_round_the_lift_is_the_other_way_round(copy, compared):
@@ -275,7 +275,9 @@ def test_without_mlflow_the_page_is_written_all_the_same(copy):
     told = json.loads(done.stdout)
     assert "127.0.0.1:9" in told["fault"] and told["rows"]
     assert (copy.home / "reports" / "compare-1-2.html").is_file()
-    assert done.stderr.splitlines()[-1].startswith("nightjar: the page is written, but not shown")
+    assert done.stderr.splitlines()[-1].startswith(
+        "nightjar: the page is written, but not attached"
+    )
 
 
 def test_a_version_that_mlflow_has_lost_is_told(copy):

@@ -57,8 +57,8 @@ def test_answers_are_joined_to_what_was_live(copy, one_night):
             pl.lit(f"{NIGHTS[0]:%FT%TZ}"), pl.lit(f"{NIGHTS[1]:%FT%TZ}"), closed="left"
         )
     )
-    assert (told["events"], told["people"]) == (events.height, events["user_id"].n_unique())
-    assert everybody["people"] == told["people"]
+    assert (told["events"], told["users"]) == (events.height, events["user_id"].n_unique())
+    assert everybody["users"] == told["users"]
     assert 0 < told["joined"] <= told["events"] and told["unshown"] == 0
     assert everybody["purchases"] == everybody["answers"] > 100
     assert everybody["clicks"] == 0 and everybody["ctr"] == 0.0
@@ -77,7 +77,7 @@ def test_before_anything_was_shown_nothing_is_answered(copy):
     assert found.events == found.unshown > 0
     assert (found.joined, found.rows) == (0, ())
     empty = run_attribution(copy, NIGHTS[0] + 99 * HOUR, NIGHTS[0] + 100 * HOUR)
-    assert (empty.events, empty.people, empty.rows) == (0, 0, ())
+    assert (empty.events, empty.users, empty.rows) == (0, 0, ())
 
 
 def test_an_end_before_its_start_is_refused(copy):
@@ -94,7 +94,7 @@ def test_drift_is_looked_for_on_whole_days_at_the_hour_of_the_last_night(copy):
     assert late == drift(copy, NIGHTS[1] + 8 * HOUR)
     assert late.status == "stable", late.sentence
     quality = next(x for x in late.signals if x.name == "quality.ndcg")
-    assert quality.status == "too_short" and "0 nights" in quality.sentence
+    assert quality.status == "too_short" and "0 nightly runs" in quality.sentence
 
 
 def test_no_look_at_drift_where_it_could_change_nothing(copy):

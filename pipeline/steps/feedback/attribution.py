@@ -31,7 +31,7 @@ from pipeline.workspace.workspace import Workspace
 _EVENTS: Final = (*WEIGHED, c.PUBLICATION_ID, c.POSITION)
 _COUNTS: Final = ("exposures", "answers", "clicks", "purchases", "ratings", "returned", "revenue")
 _OF_SPAN: Final = ("span", "events", "joined", "late", "claims")
-_OF_ALL_USERS: Final = ("people", "exposures", *RATES, *(f"{rate}_se" for rate in RATES))
+_OF_ALL_USERS: Final = ("users", "exposures", *RATES, *(f"{rate}_se" for rate in RATES))
 
 
 def run_attribution(
@@ -203,5 +203,5 @@ def show_attribution(night: Night, registry: Registry) -> None:
 
 def _metrics(row: AttributionRow) -> dict[str, float]:
     rates = (f"{rate}{end}" for rate in RATES for end in ("", "_lo", "_hi"))
-    values = {name: getattr(row, name) for name in ("people", *_COUNTS, *rates)}
+    values = {name: getattr(row, name) for name in ("users", *_COUNTS, *rates)}
     return {f"attribution.{name}": float(x) for name, x in values.items() if x is not None}

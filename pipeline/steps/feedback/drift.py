@@ -204,7 +204,7 @@ def _rate(group: AttributionRow | AttributionSummary | None) -> QualityMean | No
     if group is None or group.answer_rate is None:
         return None
     return QualityMean(
-        group.answer_rate, group.answer_rate_se, group.exposures or 0, group.people or 0
+        group.answer_rate, group.answer_rate_se, group.exposures or 0, group.users or 0
     )
 
 
@@ -218,7 +218,7 @@ def _pooled(versions: Iterable[QualityMean]) -> QualityMean | None:
     # The root of the summed squares treats the versions as independent.
     errors = [part.se * part.of for part in parts if part.se is not None]
     se = math.hypot(*errors) / total if len(errors) == len(parts) else None
-    return QualityMean(mean, se, total, sum(part.people for part in parts))
+    return QualityMean(mean, se, total, sum(part.users for part in parts))
 
 
 def _present(values: Iterable[QualityMean | None]) -> tuple[QualityMean, ...]:

@@ -77,8 +77,8 @@ def test_rates_by_hand():
         )
     )
     row = figures = the(found)
-    assert (found.people, found.events, found.joined, found.unshown) == (12, 19, 6, 0)
-    assert (row.people, figures.exposures) == (12, 36)
+    assert (found.users, found.events, found.joined, found.unshown) == (12, 19, 6, 0)
+    assert (row.users, figures.exposures) == (12, 36)
     assert (figures.answers, figures.clicks, figures.purchases, figures.ratings) == (5, 2, 2, 1)
     assert (figures.returned, figures.unpriced) == (1, 1)
     assert figures.revenue == pytest.approx(6.3)
@@ -135,8 +135,8 @@ def test_groups_name_who_what_and_where():
 def test_of_a_group_of_fewer_than_ten_only_the_number_is_told():
     found = run(everybody(("u11", "a", 2)))
     row = the(found, "segment", "(none)")
-    assert row.people == 1
-    assert {v for n, v in plain_json(row).items() if n not in ("by", "name", "people")} == {None}
+    assert row.users == 1
+    assert {v for n, v in plain_json(row).items() if n not in ("by", "name", "users")} == {None}
 
 
 def test_an_event_answers_the_last_showing_that_held_its_item():
@@ -227,7 +227,7 @@ def test_each_day_of_the_span_is_an_exposure_of_its_own():
 def test_a_window_with_no_event_and_no_publication():
     for events in (did(), did(("u00", "a", -5)), did(("u00", "a", 24))):
         found = run(events)
-        assert (found.people, found.events, found.joined, found.rows) == (0, 0, 0, ())
+        assert (found.users, found.events, found.joined, found.rows) == (0, 0, 0, ())
     assert run(did(), publications(), {}).rows == ()
 
 

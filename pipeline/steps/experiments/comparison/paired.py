@@ -204,7 +204,7 @@ def _rows(sides: Sequence[_Side], version: Version, swapped: bool = False) -> tu
         rows.append(
             PairedRow(
                 name=metric_name(NDCG if group else column, k, group),
-                people=result.n,
+                users=result.n,
                 left=result.champion,
                 right=result.candidate,
                 lift=result.x if has_lift else None,

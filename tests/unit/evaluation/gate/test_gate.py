@@ -448,8 +448,11 @@ HALVED = Reference("last", ALS.users, ALS.users.head(600))
         (evidence(_without(ALS, NDCG)), "als: ndcg is missing"),
         (evidence(_without(ALS, SLICE + "hot")), "als: slice.hot is missing"),
         (evidence(_without(ALS, c.USER_ID)), "als: user_id is missing"),
-        (evidence(_spoilt(ALS, None)), "als: ndcg has values that are missing"),
-        (evidence(_spoilt(ALS, float("nan"))), "als: ndcg has values that are missing"),
+        (evidence(_spoilt(ALS, None)), "als: ndcg has values that are missing or not finite"),
+        (
+            evidence(_spoilt(ALS, float("nan"))),
+            "als: ndcg has values that are missing or not finite",
+        ),
         (evidence(judged("als", coverage=None)), "als: coverage is missing"),
         (evidence(judged("als", coverage=float("nan"))), "als: coverage is missing"),
         (evidence(replace(ALS, k=10)), "als: was evaluated at k = 10, not 20"),
