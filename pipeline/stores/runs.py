@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar, Unpack
 
 import numpy as np
 import polars as pl
@@ -70,8 +70,16 @@ class JsonFile(BaseModel):
     # `json.dumps` refuses NaN; pydantic's default would write null.
     model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")
     STEP: ClassVar[str] = ""
-    FILE: ClassVar[str]
+    FILE: ClassVar[str] = ""
     VOLATILE: ClassVar[bool] = False
+
+    def __init_subclass__(
+        cls, *, step: str = "", file: str = "", volatile: bool = False, **config: Unpack[ConfigDict]
+    ) -> None:
+        """Set the class variables that a class statement names: ``(Artifact, step="train")``."""
+        super().__init_subclass__(**config)
+        cls.STEP, cls.FILE = step or cls.STEP, file or cls.FILE
+        cls.VOLATILE = volatile or cls.VOLATILE
 
     def plain(self) -> Any:
         """Return the content as plain JSON values."""

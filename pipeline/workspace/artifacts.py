@@ -15,10 +15,8 @@ To add one: a class here with `STEP` and `FILE`, `VOLATILE` where it was measure
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Final, Self
+from typing import Annotated, Final, Self
 
 import polars as pl
 from pydantic import JsonValue, PlainSerializer, PlainValidator
@@ -39,7 +37,7 @@ from pipeline.monitoring.verdicts import Drift
 from pipeline.serving.churn import FIRST, ChurnShares
 from pipeline.serving.foldin import Seen
 from pipeline.stores.runs import Artifact, RootArtifact
-from pipeline.workspace.config import Config, dump, load
+from pipeline.workspace.config import Config, dump, load, short_digest
 from pipeline.workspace.ledger import Champion, ComparisonKey
 
 REFIT: Final = "refit"
@@ -71,7 +69,7 @@ class Trigger(Frozen):
     drift: Drift
 
 
-class SnapshotFile(Artifact):
+class SnapshotFile(Artifact, step="snapshot", file="snapshot"):
     """What a run pinned; `run_digest` is part of its id.
 
     Attributes
@@ -83,9 +81,6 @@ class SnapshotFile(Artifact):
     trigger, commit, libraries, replay
         Recorded, and no part of the run id.
     """
-
-    STEP: ClassVar[str] = "snapshot"
-    FILE: ClassVar[str] = "snapshot"
 
     as_of: Instant
     versions: Versions
@@ -110,13 +105,13 @@ class SnapshotFile(Artifact):
         decisive = self.model_dump(
             mode="json", by_alias=True, exclude={"trigger", "commit", "libraries", "replay"}
         )
-        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:8]
+        return short_digest(decisive)
 
 
 # ---------------------------------------------------------------- nightly: validate, features
 
 
-class ValidationFile(Artifact):
+class ValidationFile(Artifact, step="validate", file="validation"):
     """The checks of the pinned data.
 
     Attributes
@@ -126,9 +121,6 @@ class ValidationFile(Artifact):
     great_expectations
         Result of the suite as the library gives it.
     """
-
-    STEP: ClassVar[str] = "validate"
-    FILE: ClassVar[str] = "validation"
 
     passed: bool
     as_of: Instant
@@ -143,18 +135,12 @@ class ValidationFile(Artifact):
         return tuple(check for check in self.checks if not check.passed)
 
 
-class WeightsFile(RootArtifact[FeaturesConfig]):
+class WeightsFile(RootArtifact[FeaturesConfig], step="features", file="weights"):
     """Event weights that the run uses: as configured, or chosen from the data."""
 
-    STEP: ClassVar[str] = "features"
-    FILE: ClassVar[str] = "weights"
 
-
-class SplitFile(Artifact):
+class SplitFile(Artifact, step="features", file="split"):
     """The split without its frames, which lie beside it as ``truth`` and ``ratings``."""
-
-    STEP: ClassVar[str] = "features"
-    FILE: ClassVar[str] = "split"
 
     train: Interval
     holdout: Interval
@@ -181,11 +167,8 @@ class SplitFile(Artifact):
         return ComparisonKey(task=self.task, target_kinds=self.target_kinds, k=k)
 
 
-class CleanFile(Artifact):
+class CleanFile(Artifact, step="features", file="clean"):
     """What cleaning did to both windows of events, and to the tables."""
-
-    STEP: ClassVar[str] = "features"
-    FILE: ClassVar[str] = "clean"
 
     train: CleanReport
     full: CleanReport
@@ -198,11 +181,8 @@ class CleanFile(Artifact):
         return {"events": self.train, "items": self.items, "users": self.users}
 
 
-class TablesFile(Artifact):
+class TablesFile(Artifact, step="features", file="tables"):
     """Rows of each table that the run read."""
-
-    STEP: ClassVar[str] = "features"
-    FILE: ClassVar[str] = "tables"
 
     events: int
     items: int
@@ -217,30 +197,21 @@ class TablesFile(Artifact):
 # ---------------------------------------------------------------- nightly: train, refit
 
 
-class RecipeFile(Artifact):
+class RecipeFile(Artifact, file="recipe"):
     """How the scorer beside it was made; in `train_step` of its recipe, and in ``refit``."""
-
-    FILE: ClassVar[str] = "recipe"
 
     name: str
     recipe: AnyRecipe
     trained_on: str
 
-    @property
-    def family(self) -> str:
-        """Model family, by which the scorer is loaded."""
-        return self.recipe.family
 
-
-class AbsentFile(Artifact):
+class AbsentFile(Artifact, file="absent"):
     """Why a recipe has no scorer in this run; in place of `RecipeFile`."""
-
-    FILE: ClassVar[str] = "absent"
 
     absent: str
 
 
-class CostFile(Artifact):
+class CostFile(Artifact, file="cost", volatile=True):
     """What one training cost, measured; beside each scorer.
 
     Attributes
@@ -257,9 +228,6 @@ class CostFile(Artifact):
         ``cpu`` or ``cuda``.
     """
 
-    FILE: ClassVar[str] = "cost"
-    VOLATILE: ClassVar[bool] = True
-
     fit_seconds: float
     fit_cpu_seconds: float
     peak_mb: float
@@ -270,7 +238,8 @@ class CostFile(Artifact):
 
     def metrics(self, prefix: str = "") -> dict[str, float]:
         """Return the measured figures as metrics."""
-        return {f"{prefix}{name}": float(getattr(self, name)) for name in _MEASURED}
+        measured = self.model_dump(exclude={"estimated_mb", "trained_on"})
+        return {f"{prefix}{name}": float(value) for name, value in measured.items()}
 
     def text(self) -> str:
         """Return the figures in a few words."""
@@ -280,15 +249,6 @@ class CostFile(Artifact):
         )
 
 
-_MEASURED: Final = (
-    "fit_seconds",
-    "fit_cpu_seconds",
-    "peak_mb",
-    "parameters",
-    "examples_per_second",
-)
-
-
 class FallbackEntry(Frozen):
     """An entry of the list for users without a history."""
 
@@ -296,11 +256,8 @@ class FallbackEntry(Frozen):
     score: float
 
 
-class MetaFile(Artifact):
+class MetaFile(Artifact, step=REFIT, file="meta"):
     """What the MLflow model needs beside the arrays; read by `stores.registry.pyfunc_model`."""
-
-    STEP: ClassVar[str] = REFIT
-    FILE: ClassVar[str] = "meta"
 
     family: str
     exclude_seen: bool
@@ -345,21 +302,15 @@ class References(Frozen):
     skipped: str | None = None
 
 
-class EvaluationFile(Artifact):
+class EvaluationFile(Artifact, step="evaluate", file="evaluation"):
     """Evaluation of all trained recipes."""
-
-    STEP: ClassVar[str] = "evaluate"
-    FILE: ClassVar[str] = "evaluation"
 
     recipes: Mapping[str, RecipeEvaluation]
     references: References
 
 
-class LiveFile(Artifact):
+class LiveFile(Artifact, step="evaluate", file="live"):
     """Prequential scores since the run before; absent in the first run of a workspace."""
-
-    STEP: ClassVar[str] = "evaluate"
-    FILE: ClassVar[str] = "live"
 
     k: int
     task: Task
@@ -370,11 +321,8 @@ class LiveFile(Artifact):
     rows: tuple[PrequentialFigures, ...]
 
 
-class FollowedParityFile(Artifact):
+class FollowedParityFile(Artifact, step="evaluate", file="parity"):
     """What lists of the last promotion were worth since: folded in, and retrained."""
-
-    STEP: ClassVar[str] = "evaluate"
-    FILE: ClassVar[str] = "parity"
 
     run_id: str
     k: int
@@ -382,11 +330,8 @@ class FollowedParityFile(Artifact):
     retrained: PrequentialFigures | None
 
 
-class DecisionFile(RootArtifact[Decision]):
+class DecisionFile(RootArtifact[Decision], step="gate", file="decision"):
     """The decision; the gate's in ``gate``, the one that a person changed in ``accept``."""
-
-    STEP: ClassVar[str] = "gate"
-    FILE: ClassVar[str] = "decision"
 
 
 class RoleMetrics(Frozen):
@@ -397,18 +342,12 @@ class RoleMetrics(Frozen):
     baseline: float | None
 
 
-class MetricsFile(RootArtifact[Mapping[str, RoleMetrics]]):
+class MetricsFile(RootArtifact[Mapping[str, RoleMetrics]], step="gate", file="metrics"):
     """Metrics by name, for `nightly --json`."""
 
-    STEP: ClassVar[str] = "gate"
-    FILE: ClassVar[str] = "metrics"
 
-
-class OverrideFile(Artifact):
+class OverrideFile(Artifact, step="accept", file="override"):
     """Who changed a decision, and why."""
-
-    STEP: ClassVar[str] = "accept"
-    FILE: ClassVar[str] = "override"
 
     by: str
     reason: str
@@ -417,7 +356,7 @@ class OverrideFile(Artifact):
 # ---------------------------------------------------------------- nightly: cold_check to publish
 
 
-class ColdCheckFile(Artifact):
+class ColdCheckFile(Artifact, step="cold_check", file="cold"):
     """Result of the cold check.
 
     Attributes
@@ -429,9 +368,6 @@ class ColdCheckFile(Artifact):
     fault
         Why the run publishes nothing, or None.
     """
-
-    STEP: ClassVar[str] = "cold_check"
-    FILE: ClassVar[str] = "cold"
 
     canaries: int
     idle: int
@@ -446,12 +382,10 @@ class SeedNoise(Frozen):
     reason: str | None
 
 
-class ChurnFile(Artifact):
+class ChurnFile(Artifact, step="cold_check", file="churn", volatile=True):
     """What a promotion changes for users without new events, by list length."""
 
-    STEP: ClassVar[str] = "cold_check"
-    FILE: ClassVar[str] = "churn"
-    VOLATILE: ClassVar[bool] = True  # whether seed noise is measured depends on the refit's seconds
+    # whether seed noise is measured depends on the refit's seconds
 
     publication_id: str
     users: int
@@ -464,11 +398,8 @@ class ChurnFile(Artifact):
         return self.at[FIRST]
 
 
-class ParityFile(Artifact):
+class ParityFile(Artifact, step="cold_check", file="parity"):
     """Overlap of fold-in and refit for users with new events, or why it was not measured."""
-
-    STEP: ClassVar[str] = "cold_check"
-    FILE: ClassVar[str] = "parity"
 
     users: int
     overlap: float | None
@@ -476,31 +407,22 @@ class ParityFile(Artifact):
     reason: str | None
 
 
-class MlflowFile(Artifact):
+class MlflowFile(Artifact, step="register", file="mlflow"):
     """Where the run is in MLflow; in ``register``, or in ``accept/register``."""
-
-    STEP: ClassVar[str] = "register"
-    FILE: ClassVar[str] = "mlflow"
 
     run: str
     version: int | None
 
 
-class PinFile(Artifact):
+class PinFile(Artifact, step="publish-pin", file="pin"):
     """Catalogue that the lists obey and when they go live, fixed once for all attempts."""
-
-    STEP: ClassVar[str] = "publish-pin"
-    FILE: ClassVar[str] = "pin"
 
     catalogue_version: int | None
     live_from: Instant
 
 
-class PublicationFile(Artifact):
+class PublicationFile(Artifact, step="publish", file="publication"):
     """What publishing came to."""
-
-    STEP: ClassVar[str] = "publish"
-    FILE: ClassVar[str] = "publication"
 
     moved: bool
     reason: str | None
@@ -511,28 +433,17 @@ class PublicationFile(Artifact):
 # ---------------------------------------------------------------- feedback
 
 
-class AttributionFile(RootArtifact[Attribution | None]):
+class AttributionFile(RootArtifact[Attribution | None], step="attribution", file="attribution"):
     """Attribution of the span since the run before; None without a run before."""
 
-    STEP: ClassVar[str] = "attribution"
-    FILE: ClassVar[str] = "attribution"
 
-
-class DriftFile(RootArtifact[Drift]):
+class DriftFile(RootArtifact[Drift], step="drift", file="drift"):
     """Drift in the days before the run."""
 
-    STEP: ClassVar[str] = "drift"
-    FILE: ClassVar[str] = "drift"
 
-
-class PolicyFile(RootArtifact[RetrainDecision]):
+class PolicyFile(RootArtifact[RetrainDecision], step="policy", file="policy"):
     """Why the run was started, or that nothing requested it."""
 
-    STEP: ClassVar[str] = "policy"
-    FILE: ClassVar[str] = "policy"
 
-
-class PatchFile(RootArtifact[Seen]):
+class PatchFile(RootArtifact[Seen], file="patch"):
     """What a patch of this run's lists knows; in ``foldin/<patch>``."""
-
-    FILE: ClassVar[str] = "patch"

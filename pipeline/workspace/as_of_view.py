@@ -15,7 +15,7 @@ from pipeline import columns as c
 from pipeline.base import AsOf
 from pipeline.data.split import before
 from pipeline.workspace.config import Config
-from pipeline.workspace.history import LedgerHistory
+from pipeline.workspace.history import JUST_AFTER, LedgerHistory
 from pipeline.workspace.ledger import DecisionEntry
 from pipeline.workspace.night import Night
 from pipeline.workspace.workspace import Workspace
@@ -77,6 +77,5 @@ class AsOfView:
 
         A pass comes after a run for its very instant; a run does not come after itself.
         """
-        if self.night is None:
-            return self.history.decisions_until(self.at)
-        return self.history.decisions_before(self.at)
+        before = self.at if self.night is not None else self.at + JUST_AFTER
+        return self.history.decisions_before(before)

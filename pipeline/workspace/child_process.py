@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import inspect
 import json
 import os
 import resource
@@ -19,11 +20,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any, Final, TypeAlias
 
-from pipeline.errors import DataError, NightjarError, ResourceError
+from pipeline.errors import NightjarError, ResourceError
 
 Answer: TypeAlias = dict[str, Any]
 """Plain JSON that a child answers."""
@@ -65,12 +66,7 @@ class Child:
     def __enter__(self) -> Child:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._end()
 
     def call(self, function: str, **request: Any) -> Answer:
@@ -125,16 +121,9 @@ class Child:
 
     def _end(self) -> None:
         process, self._process = self._process, None
-        if process is None:
-            return
-        process.kill()
-        process.wait()
-        for stream in (process.stdin, process.stdout):
-            if stream is not None:
-                try:
-                    stream.close()
-                except BrokenPipeError:
-                    continue
+        if process is not None:
+            with suppress(BrokenPipeError), process:
+                process.kill()
 
 
 def run_child(
@@ -197,19 +186,10 @@ def _death(code: int) -> str:
 
 def _error(described: Answer) -> NightjarError:
     """Rebuild what the child raised; an unknown class is a failure of the child."""
-    kinds = _kinds(NightjarError)
-    kind = kinds.get(described["kind"])
-    if kind is not None and issubclass(kind, DataError):
-        return kind(
-            described["id"],
-            described["what"],
-            where=described["where"],
-            count=described["count"],
-            positions=described["positions"],
-        )
-    if kind is not None:
-        return kind(described["id"], described["sentence"])
-    return ChildFailed("child.failed", f"its process failed ({described['kind']})")
+    kind = _kinds(NightjarError).get(described["kind"])
+    if kind is None:
+        return ChildFailed("child.failed", f"its process failed ({described['kind']})")
+    return kind(**described["arguments"])
 
 
 def _kinds(root: type[NightjarError]) -> dict[str, type[NightjarError]]:
@@ -221,16 +201,9 @@ def _kinds(root: type[NightjarError]) -> dict[str, type[NightjarError]]:
 
 def _describe(error: BaseException) -> Answer:
     described: Answer = {"kind": type(error).__name__}
-    if isinstance(error, DataError):
-        described |= {
-            "id": error.id,
-            "what": error.what,
-            "where": error.where,
-            "count": error.count,
-            "positions": error.positions,
-        }
-    elif isinstance(error, NightjarError):
-        described |= {"id": error.id, "sentence": error.sentence}
+    if isinstance(error, NightjarError):
+        names = inspect.signature(type(error)).parameters
+        described["arguments"] = {name: getattr(error, name) for name in names}
     return described
 
 

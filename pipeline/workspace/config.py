@@ -7,9 +7,13 @@ value and what is allowed; nothing is half applied; where a value came from can 
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,9 +41,6 @@ from pipeline.workspace.config_errors import Tree, config_error
 from pipeline.workspace.memory import TrainConfig
 
 PREFIX = "NIGHTJAR__"
-DEFAULT = "default"
-"""The origin of what nobody set."""
-
 RecipeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}$")]
 """A recipe's name is a folder of the run, a run in MLflow, a word in sentences."""
 
@@ -134,22 +135,19 @@ def compose(file: Path, environment: Mapping[str, str]) -> Composed:
         raise ConfigError("config.not_toml", f"{file.name} is not valid TOML: {error}") from error
     except OSError as error:
         raise ConfigError("storage.cannot_read", f"cannot read {file}: {error.strerror}") from error
-    origins = dict.fromkeys(_paths(written), file.name)
+    origins = dict.fromkeys(flat(written), file.name)
     for name, text in sorted(environment.items()):
         if name.startswith(PREFIX):
             keys = name.removeprefix(PREFIX).lower().split("__")
             _put(written, keys, _literal(text), name)
             origins[".".join(keys)] = f"environment {name}"
-    return Composed(config_from(written, file.name, origins), origins)
+    return Composed(_config_from(written, file.name, origins), origins)
 
 
-def config_from(written: Tree, where: str, origins: Mapping[str, str] | None = None) -> Config:
-    """Build the config from nested plain values, the defaults filled in.
-
-    `where` is blamed for what is wrong, unless `origins` knows better.
-    """
+def _config_from(written: Tree, where: str, origins: Mapping[str, str]) -> Config:
+    """Build the config; errors name the origin of a field, `where` for a field without one."""
     given = dict(written)
-    if "recipes" in given and isinstance(given["recipes"], dict):
+    if isinstance(given.get("recipes"), dict):
         known: dict[str, Tree] = {family: {"family": family} for family in FAMILIES}
         known |= {n: r.model_dump(mode="json") for n, r in default_recipes().items()}
         named = {
@@ -169,19 +167,16 @@ def config_from(written: Tree, where: str, origins: Mapping[str, str] | None = N
                     "others are judged by; give this recipe another name",
                 )
         given["recipes"] = {**baselines, **named}
-    if "sources" in given and isinstance(given["sources"], dict):
+    if isinstance(given.get("sources"), dict):
         tables = {s.get("table") for s in given["sources"].values() if isinstance(s, dict)}
         defaults = {n: s for n, s in _default_sources().items() if n not in tables}
         given["sources"] = {**defaults, **given["sources"]}
 
-    def blamed(field: str) -> str:
-        origin = _origin(field, origins or {})
-        return where if origin == DEFAULT else origin
-
+    origin = partial(_origin, origins=origins, default=where)
     try:
         config = Config.model_validate(given)
     except ValidationError as error:
-        raise config_error(error, given, Config, blamed) from error
+        raise config_error(error, given, Config, origin) from error
     if config.gate.min_users > config.split.min_users:
         raise ConfigError(
             "config.gate_min_users",
@@ -191,8 +186,8 @@ def config_from(written: Tree, where: str, origins: Mapping[str, str] | None = N
     if config.gate.fallback not in _baselines():
         raise ConfigError(
             "config.gate_fallback",
-            f"{blamed('gate.fallback')}: gate.fallback = {config.gate.fallback!r}: is no baseline; "
-            f"these are {', '.join(_baselines())}",
+            f"{origin('gate.fallback')}: gate.fallback = {config.gate.fallback!r} is not a "
+            f"baseline; write one of {', '.join(_baselines())}",
         )
     return config
 
@@ -209,6 +204,22 @@ def load(dumped: Tree) -> Config:
     except ValidationError as error:
         where = "the settings kept with it, by another version of Nightjar"
         raise config_error(error, dumped, Config, lambda _: where) from error
+
+
+def flat(tree: Mapping[str, object], prefix: str = "") -> Tree:
+    """Return the leaves of nested mappings by their dotted names: ``parts.als.alpha``."""
+    leaves: Tree = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            leaves |= flat(value, f"{prefix}{key}.")
+        else:
+            leaves[f"{prefix}{key}"] = value
+    return leaves
+
+
+def short_digest(facts: object) -> str:
+    """Return the first 8 hex digits of the sha256 of plain JSON, keys sorted."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
 
 
 @dataclass(frozen=True)
@@ -240,13 +251,12 @@ def _walk(model: BaseModel, prefix: str, origins: Mapping[str, str]) -> Iterator
             yield Setting(path, plain, field.description or "", _origin(path, origins))
 
 
-def _origin(path: str, origins: Mapping[str, str]) -> str:
-    below = [origin for key, origin in origins.items() if key.startswith(f"{path}.")]
-    while path:
-        if path in origins:
-            return origins[path]
-        path = path.rpartition(".")[0]
-    return below[0] if below else DEFAULT
+def _origin(path: str, origins: Mapping[str, str], default: str = "default") -> str:
+    """Return the origin of a field: its own, that of a part above it, of one below, `default`."""
+    parts = path.split(".")
+    above = (".".join(parts[:count]) for count in range(len(parts), 0, -1))
+    below = (key for key in origins if key.startswith(f"{path}."))
+    return next((origins[key] for key in chain(above, below) if key in origins), default)
 
 
 def _baselines() -> dict[str, Recipe]:
@@ -255,14 +265,6 @@ def _baselines() -> dict[str, Recipe]:
         for name, recipe in default_recipes().items()
         if recipe.capabilities.baseline is not None
     }
-
-
-def _paths(value: Tree, prefix: str = "") -> Iterator[str]:
-    for key, entry in value.items():
-        if isinstance(entry, dict) and entry:
-            yield from _paths(entry, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}"
 
 
 def _put(values: Tree, keys: list[str], value: Any, name: str) -> None:

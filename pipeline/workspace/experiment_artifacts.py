@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
 
 import numpy as np
 from pydantic import ConfigDict, Field, JsonValue
@@ -18,11 +17,8 @@ from pipeline.workspace.artifacts import StoredConfig, Versions
 from pipeline.workspace.ledger import ComparisonKey
 
 
-class CalibrationPlanFile(Artifact):
+class CalibrationPlanFile(Artifact, step="plan", file="plan"):
     """What a calibration pinned; `holdouts` oldest first."""
-
-    STEP: ClassVar[str] = "plan"
-    FILE: ClassVar[str] = "plan"
 
     as_of: Instant
     versions: Versions
@@ -33,19 +29,14 @@ class CalibrationPlanFile(Artifact):
     holdouts: tuple[Interval, ...]
 
 
-class CalibrationFile(RootArtifact[Calibration]):
+class CalibrationFile(RootArtifact[Calibration], step="result", file="result"):
     """What a calibration measured."""
 
-    STEP: ClassVar[str] = "result"
-    FILE: ClassVar[str] = "result"
 
-
-class BacktestPlanFile(Artifact):
+class BacktestPlanFile(Artifact, step="plan", file="plan"):
     """What a backtest pinned."""
 
     model_config = ConfigDict(populate_by_name=True)
-    STEP: ClassVar[str] = "plan"
-    FILE: ClassVar[str] = "plan"
 
     start: Instant = Field(alias="from")
     end: Instant = Field(alias="to")
@@ -55,17 +46,15 @@ class BacktestPlanFile(Artifact):
     config: StoredConfig
 
 
-class ScheduleFile(Artifact):
+class ScheduleFile(Artifact, file="schedule"):
     """Whether a backtest runs a nightly at an instant; in ``<instant>-schedule``."""
-
-    FILE: ClassVar[str] = "schedule"
 
     wanted: bool
     reason: str
     cause: str | None
 
 
-class DayFile(Artifact):
+class DayFile(Artifact, file="day", volatile=True):
     """One as-of of one schedule of a backtest.
 
     Attributes
@@ -82,9 +71,6 @@ class DayFile(Artifact):
     training_seconds, foldin_seconds
         Seconds of all trainings of the run, refit included, and of the fold-in.
     """
-
-    FILE: ClassVar[str] = "day"
-    VOLATILE: ClassVar[bool] = True
 
     as_of: Instant
     retrained: bool
@@ -147,10 +133,8 @@ class TrialRow(Frozen):
         return float(np.mean(self.windows)) if self.windows else None
 
 
-class StudyFile(Artifact):
+class StudyFile(Artifact, file="study"):
     """``studies/<id>/study.json``: what a study has found so far (written by `StudyFiles`)."""
-
-    FILE: ClassVar[str] = "study"
 
     study: str
     as_of: Instant

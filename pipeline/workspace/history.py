@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
+from operator import attrgetter
 from typing import Final, TypeVar
 
 from pipeline.data.features import FeaturesConfig
@@ -33,7 +34,6 @@ from pipeline.workspace.ledger import (
     Entry,
     LedgerEntry,
     OverrideEntry,
-    PatchEntry,
     PublicationEntry,
     entries_of,
 )
@@ -62,28 +62,19 @@ class LedgerHistory:
     @cached_property
     def publications(self) -> tuple[PublicationEntry, ...]:
         """Base publications by generation."""
-        return tuple(sorted(self._of(PublicationEntry), key=lambda entry: entry.generation))
-
-    @cached_property
-    def patches(self) -> tuple[PatchEntry, ...]:
-        """Patches in the order of their lines."""
-        return self._of(PatchEntry)
+        publications = (entry for entry in self.entries if isinstance(entry, PublicationEntry))
+        return tuple(sorted(publications, key=attrgetter("generation")))
 
     @cached_property
     def overrides(self) -> Mapping[str, OverrideEntry]:
-        """Decisions that a person changed, by run."""
-        return {entry.run_id: entry for entry in self._of(OverrideEntry)}
-
-    @cached_property
-    def keys(self) -> frozenset[str]:
-        """Keys of all entries."""
-        return frozenset(entry.key for entry in self.entries)
+        """Decisions that a user changed, by run."""
+        return {entry.run_id: entry for entry in self.entries if isinstance(entry, OverrideEntry)}
 
     # ------------------------------------------------------------ champions
 
     def accepted(self, before: datetime) -> tuple[Champion, ...]:
-        """Return what runs with an earlier as-of published, oldest generation first."""
-        return tuple(entry.champion for entry in self.publications if entry.as_of < before)
+        """Return the publications of runs with an earlier as-of, oldest generation first."""
+        return tuple(entry for entry in self.publications if entry.as_of < before)
 
     def champion(self, before: datetime) -> Champion | None:
         """Return the champion that a run of this as-of finds."""
@@ -98,34 +89,25 @@ class LedgerHistory:
         """Return the publication of a run."""
         return next((entry for entry in self.publications if entry.run_id == run_id), None)
 
-    def versions(self) -> dict[int, str]:
-        """Return the runs of all published model versions, by number."""
-        return {int(entry.model_version): entry.run_id for entry in self.publications}
-
-    def version(self, number: int) -> PublicationEntry | None:
-        """Return the newest publication of a model version."""
-        publications = (e for e in reversed(self.publications) if int(e.model_version) == number)
-        return next(publications, None)
+    @property
+    def by_version(self) -> dict[int, PublicationEntry]:
+        """The newest publication of each model version, by its number."""
+        return {int(entry.model_version): entry for entry in self.publications}
 
     # ------------------------------------------------------------ decisions
 
     @cached_property
     def decisions(self) -> tuple[DecisionEntry, ...]:
         """Decisions by as-of, one per as-of."""
-        by_as_of = {entry.as_of: entry for entry in self._of(DecisionEntry)}
-        return tuple(by_as_of[as_of] for as_of in sorted(by_as_of))
+        return tuple({entry.as_of: entry for entry in self._by_as_of(DecisionEntry)}.values())
 
     def decisions_before(self, before: datetime) -> tuple[DecisionEntry, ...]:
         """Return the decisions of runs with an earlier as-of, oldest first."""
         return tuple(entry for entry in self.decisions if entry.as_of < before)
 
-    def decisions_until(self, until: datetime) -> tuple[DecisionEntry, ...]:
-        """Return the decisions of runs up to an as-of, oldest first."""
-        return tuple(entry for entry in self.decisions if entry.as_of <= until)
-
     def last_decision(self, until: datetime | None = None) -> DecisionEntry | None:
         """Return the newest decision up to an as-of, or of all."""
-        decisions = self.decisions if until is None else self.decisions_until(until)
+        decisions = self.decisions if until is None else self.decisions_before(until + JUST_AFTER)
         return next(reversed(decisions), None)
 
     def last_task(self, before: datetime) -> Task | None:
@@ -138,82 +120,72 @@ class LedgerHistory:
 
         The first model's block does not count: it is as long as possible, not as long as needed.
         """
-        decisions = self._decided(before)
-        return max(
-            (entry.holdout_days for entry in decisions if entry.kind != "first"), default=None
-        )
+        decisions = self._by_as_of(DecisionEntry, before)
+        return max((e.holdout_days for e in decisions if e.kind != "first"), default=None)
 
     def last_weights(self, before: datetime, configured: FeaturesConfig) -> FeaturesConfig | None:
         """Return the event weights that the newest run before an as-of chose for this config."""
-        decisions = [e for e in self._decided(before) if e.weights.configured == configured]
-        newest = max(decisions, key=lambda entry: entry.as_of, default=None)
+        decisions = self._by_as_of(DecisionEntry, before)
+        decisions = [entry for entry in decisions if entry.weights.configured == configured]
+        newest = max(decisions, key=attrgetter("as_of"), default=None)
         return None if newest is None else newest.weights.chosen
 
     def selected_recipes(
         self, recipes: Mapping[str, Recipe], before: datetime
     ) -> dict[str, Recipe]:
-        """Replace recipes by what earlier runs selected for their free parameters."""
-        known: dict[str, Recipe] = {}
-        for entry in sorted(self._decided(before), key=lambda entry: entry.as_of):
-            known |= entry.selected_recipes
-        return {name: known.get(recipe.hash, recipe) for name, recipe in recipes.items()}
+        """Replace recipes by the ones that earlier runs selected for their free parameters."""
+        selected: dict[str, Recipe] = {}
+        for entry in self._by_as_of(DecisionEntry, before):
+            selected |= entry.selected_recipes
+        return {name: selected.get(recipe.hash, recipe) for name, recipe in recipes.items()}
 
     def comparable(self, before: datetime, key: ComparisonKey) -> tuple[DecisionEntry, ...]:
         """Return all decisions before an as-of whose figures are comparable, oldest first."""
-        decisions = [entry for entry in self._decided(before) if entry.comparison_key == key]
-        return tuple(sorted(decisions, key=lambda entry: entry.as_of))
+        decisions = self._by_as_of(DecisionEntry, before)
+        return tuple(entry for entry in decisions if entry.comparison_key == key)
 
     # ------------------------------------------------------------ other types
 
     def anchors(self, before: datetime, key: ComparisonKey) -> tuple[AnchorEntry, ...]:
-        """Return the anchors that a person set before an as-of, oldest first."""
-        anchors = [
-            entry
-            for entry in self._of(AnchorEntry)
-            if entry.as_of < before and entry.comparison_key == key
-        ]
-        return tuple(sorted(anchors, key=lambda entry: entry.as_of))
+        """Return the anchors that a user set before an as-of, oldest first."""
+        anchors = self._by_as_of(AnchorEntry, before)
+        return tuple(entry for entry in anchors if entry.comparison_key == key)
 
     def last_calibration(self, until: datetime) -> CalibrationEntry | None:
         """Return the newest calibration up to an as-of."""
-        calibrations = [entry for entry in self._of(CalibrationEntry) if entry.as_of <= until]
-        return max(calibrations, key=lambda entry: entry.as_of, default=None)
+        calibrations = self._by_as_of(CalibrationEntry, until + JUST_AFTER)
+        return max(calibrations, key=attrgetter("as_of"), default=None)
 
     def seed_sds(self, as_of: datetime, task: Task | None, k: int) -> dict[str, float]:
         """Return the seed SD of each family that was calibrated in the 90 days before an as-of.
 
         Only calibrations of the same task and list length count.
         """
-        calibrations = [
-            entry
-            for entry in self._of(CalibrationEntry)
-            if as_of - _SEED_SD_LASTS <= entry.as_of <= as_of and (entry.task, entry.k) == (task, k)
-        ]
-        calibrations.sort(key=lambda entry: entry.as_of)
-        return {entry.family: entry.seed_sd for entry in calibrations}
+        return {
+            entry.family: entry.seed_sd
+            for entry in self._by_as_of(CalibrationEntry, as_of + JUST_AFTER)
+            if entry.as_of >= as_of - _SEED_SD_LASTS and (entry.task, entry.k) == (task, k)
+        }
 
     def with_candidate(
         self, recipes: Mapping[str, Recipe], before: datetime, champion: Champion | None
     ) -> dict[str, Recipe]:
-        """Add the newest tuned recipe found before an as-of, unless it competes already."""
-        candidates = [entry for entry in self._of(CandidateEntry) if entry.as_of < before]
-        newest = max(reversed(candidates), key=lambda entry: entry.as_of, default=None)
-        if newest is None:
-            return dict(recipes)
+        """Add the newest tuned recipe before an as-of, unless it competes already."""
+        newest = next(reversed(self._by_as_of(CandidateEntry, before)), None)
         hashes = {recipe.hash for recipe in recipes.values()}
         if champion is not None:
             hashes.add(champion.recipe.hash)
-        if newest.recipe.hash in hashes:
+        if newest is None or newest.recipe.hash in hashes:
             return dict(recipes)
         name = CANDIDATE if CANDIDATE not in recipes else f"{CANDIDATE}@{newest.recipe.hash[:6]}"
         return {**recipes, name: newest.recipe}
 
-    def _decided(self, before: datetime) -> tuple[DecisionEntry, ...]:
-        """Return every decision before an as-of in the order of the lines."""
-        return tuple(entry for entry in self._of(DecisionEntry) if entry.as_of < before)
-
-    def _of(self, kind: type[_E]) -> tuple[_E, ...]:
-        return tuple(entry for entry in self.entries if isinstance(entry, kind))
+    def _by_as_of(self, kind: type[_E], before: datetime | None = None) -> list[_E]:
+        """Return the entries of a type by as-of; equal ones stay in the order of their lines."""
+        entries = [entry for entry in self.entries if isinstance(entry, kind)]
+        if before is not None:
+            entries = [entry for entry in entries if entry.as_of < before]
+        return sorted(entries, key=attrgetter("as_of"))
 
 
 def references(

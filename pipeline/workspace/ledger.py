@@ -125,8 +125,8 @@ class DecisionEntry(LedgerEntry):
     decision: Decision
 
 
-class Champion(Frozen):
-    """A recipe that was published, and the run that published it.
+class Published(Frozen):
+    """A publication and its run.
 
     Attributes
     ----------
@@ -135,7 +135,6 @@ class Champion(Frozen):
     """
 
     name: str
-    recipe: AnyRecipe
     run_id: str
     as_of: Instant
     publication_id: str
@@ -143,34 +142,24 @@ class Champion(Frozen):
     model_version: str
 
 
-class PublicationEntry(LedgerEntry):
+class Champion(Published):
+    """A recipe that was published, and the run that published it."""
+
+    recipe: AnyRecipe
+
+
+class PublicationEntry(LedgerEntry, Champion):
     """A base publication that went live."""
 
     type: Literal["publication"] = "publication"
-    name: str
-    recipe: AnyRecipe
-    run_id: str
     live_from: Instant
-    publication_id: str
-    generation: int
-    model_version: str
-
-    @property
-    def champion(self) -> Champion:
-        """The recipe that it put live."""
-        return Champion(**{name: getattr(self, name) for name in Champion.model_fields})
 
 
-class PatchEntry(LedgerEntry):
+class PatchEntry(LedgerEntry, Published):
     """A patch that went live behind a base publication."""
 
     type: Literal["patch"] = "patch"
-    name: str
-    run_id: str
     live_from: Instant
-    publication_id: str
-    generation: int
-    model_version: str
     base: str
 
 

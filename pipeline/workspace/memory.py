@@ -51,22 +51,17 @@ def refuse_too_large(name: str, recipe: Recipe, history: History, config: TrainC
     needed, limit = recipe.peak_bytes(history), limit_of(config)
     if needed <= limit:
         return
-    which = "are free" if config.memory_gb is None else "are allowed (train.memory_gb)"
-    way = "give the machine" if config.memory_gb is None else "allow it"
+    source = "free memory" if config.memory_gb is None else "train.memory_gb"
     raise ResourceError(
         "memory.recipe_too_large",
-        f"{name}: training needs about {size(needed)} of memory and {size(limit)} {which}; {way} "
-        "more, or make the recipe smaller",
+        f"{name}: training needs about {size(needed)}, the limit is {size(limit)} ({source}); "
+        "allow more memory or configure a smaller recipe",
     )
 
 
 def refusal(config: TrainConfig) -> Callable[[Recipe, History], None]:
-    """Return what refuses a recipe that is too large, named by its family."""
-
-    def refuse(recipe: Recipe, history: History) -> None:
-        refuse_too_large(recipe.family, recipe, history, config)
-
-    return refuse
+    """Return a function that raises for a recipe that is too large, named by its family."""
+    return lambda recipe, history: refuse_too_large(recipe.family, recipe, history, config)
 
 
 def limit_of(config: TrainConfig) -> int:

@@ -11,8 +11,7 @@ import polars as pl
 from pipeline import columns as c
 from pipeline.errors import LakeError
 from pipeline.serving import publish as swap
-from pipeline.workspace.history import LedgerHistory
-from pipeline.workspace.ledger import PatchEntry, PublicationEntry, append_entry
+from pipeline.workspace.ledger import PatchEntry, PublicationEntry, append_entry, entries_of
 from pipeline.workspace.night import Night
 from pipeline.workspace.workspace import Workspace
 
@@ -40,9 +39,9 @@ def _staged(ws: Workspace, name: str) -> pl.DataFrame:
 def reconcile(ws: Workspace) -> None:
     """Append the entries of publications whose process died before it could."""
     publications = ws.lake.read("publications").sort(c.GENERATION)
-    known = LedgerHistory.of(ws.ledger).keys
+    keys = {entry.key for entry in entries_of(ws.ledger)}
     for row in publications.iter_rows(named=True):
-        if _key(row) not in known:
+        if _key(row) not in keys:
             append_ledger_entry(ws, row)
 
 

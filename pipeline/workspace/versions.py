@@ -6,23 +6,20 @@ a number that is not there is answered with those that are; a version whose run 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
 
 from pipeline.errors import ConfigError, StorageError
 from pipeline.evaluation.gate import Decision
 from pipeline.models.contract import Recipe
 from pipeline.workspace.artifacts import MlflowFile
+from pipeline.workspace.config import flat
+from pipeline.workspace.config_errors import Tree
 from pipeline.workspace.history import LedgerHistory
 from pipeline.workspace.ledger import PublicationEntry
 from pipeline.workspace.night import Night, decision_of, register_folder
 from pipeline.workspace.workspace import Workspace
 
 _SHOWN = 12
-
-HyperParameters: TypeAlias = dict[str, Any]
-"""Plain JSON values by dotted names: ``parts.als.alpha``."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,7 @@ def known(ws: Workspace, history: LedgerHistory) -> dict[int, str]:
 
     Where a run's folder is gone, the ledger still names it.
     """
-    runs = history.versions()
+    runs = {number: entry.run_id for number, entry in history.by_version.items()}
     for run in ws.runs.starting_with(""):
         registered = run.find(MlflowFile, register_folder(run))
         if registered is not None and registered.version is not None:
@@ -72,7 +69,10 @@ def find(ws: Workspace, number: int) -> Version:
     history = LedgerHistory.of(ws.ledger)
     runs = known(ws, history)
     if number not in runs:
-        raise ConfigError("version.unknown", f"there is no version {number}{_hint(list(runs))}")
+        newest = ", ".join(map(str, list(runs)[-_SHOWN:])) or "none"
+        raise ConfigError(
+            "version.unknown", f"unknown version {number}; the newest registered are {newest}"
+        )
     run = ws.runs.open(runs[number])
     if run.committed("refit") is None:
         raise StorageError(
@@ -80,34 +80,13 @@ def find(ws: Workspace, number: int) -> Version:
             f"version {number} was made by run {run.run_id}, whose files are gone: "
             f"{run.folder} holds no refit",
         )
-    decision = decision_of(run)
-    return Version(
-        number, Night.read(ws, run), str(decision.recipe), decision, history.version(number)
-    )
+    decision, publication = decision_of(run), history.by_version.get(number)
+    return Version(number, Night.read(ws, run), str(decision.recipe), decision, publication)
 
 
-def _hint(numbers: list[int]) -> str:
-    if not numbers:
-        return ": no run has registered one yet"
-    newest = ", ".join(str(number) for number in numbers[-_SHOWN:])
-    return f"; known are {'the newest, ' if len(numbers) > _SHOWN else ''}{newest}"
-
-
-def hyper_parameters(recipe: Recipe) -> HyperParameters:
+def hyper_parameters(recipe: Recipe) -> Tree:
     """Return what a recipe is made of, as plain JSON by dotted names: ``parts.als.alpha``.
 
     Recipes of all families, blends of them included, line up under equal names.
     """
     return flat(recipe.model_dump(mode="json"))
-
-
-def flat(value: Mapping[str, object], prefix: str = "") -> HyperParameters:
-    """Return the leaves of nested mappings by their dotted names."""
-    leaves: HyperParameters = {}
-    for key, inner in value.items():
-        name = f"{prefix}{key}"
-        if isinstance(inner, Mapping) and inner:
-            leaves |= flat(inner, f"{name}.")
-        else:
-            leaves[name] = inner
-    return leaves

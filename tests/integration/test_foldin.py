@@ -24,6 +24,7 @@ from pipeline.steps.nightly.nightly import nightly
 from pipeline.workspace import task_log
 from pipeline.workspace.artifacts import ChurnFile, PatchFile
 from pipeline.workspace.history import LedgerHistory
+from pipeline.workspace.ledger import PatchEntry
 from pipeline.workspace.workspace import Workspace
 from tests.raising import raises
 from tests.worlds import CONFIG, NIGHTS, START, catalogue, land, purchases
@@ -99,7 +100,8 @@ def test_a_pass_refreshes_the_lists_of_those_who_did_something_and_no_other(ws):
     assert (told["users_refreshed"], told["publication_id"]) == (2, patch[c.PUBLICATION_ID])
     assert 58 < told["foldin"]["fresh_after_seconds"] < 120
     assert "new lists for 2 people; what landed is in lists after" in result.text()
-    [entry] = LedgerHistory.of(ws.ledger).patches
+    entries = LedgerHistory.of(ws.ledger).entries
+    [entry] = [entry for entry in entries if isinstance(entry, PatchEntry)]
     assert (entry.base, entry.generation) == (base[c.PUBLICATION_ID], 2)
 
 

@@ -5,7 +5,7 @@ CHOSEN = {"als": ALS}
 
 
 def champion(recipe):
-    return publication(1, recipe=recipe, name="tuned").champion
+    return publication(1, recipe=recipe, name="tuned")
 
 
 def names(entries, chosen=CHOSEN, of=None):

@@ -190,7 +190,7 @@ def test_thresholds_that_contradict_each_other(file):
 
 def test_a_fallback_is_a_baseline(file):
     words = refused(file, '[gate]\nfallback = "als"\n')
-    assert "gate.fallback = 'als': is no baseline; these are popularity" in words
+    assert "gate.fallback = 'als' is not a baseline; write one of popularity" in words
 
 
 def test_settings_of_another_version_are_named(file):

@@ -63,9 +63,7 @@ def test_the_champion_of_an_instant_is_that_of_the_last_publication_before_it():
 def test_a_version_belongs_to_its_newest_publication():
     again = publication(1, 2, "r1").model_copy(update={"model_version": "1"})
     past = history(publication(2, 1), again)
-    assert past.versions() == {1: "r1"}
-    assert past.version(1) == again
-    assert past.version(2) is None
+    assert past.by_version == {1: again}
 
 
 def test_of_two_decisions_for_one_as_of_the_later_line_counts():
@@ -73,7 +71,6 @@ def test_of_two_decisions_for_one_as_of_the_later_line_counts():
     past = history(*lines)
     assert [entry.run_id for entry in past.decisions] == ["c", "b"]
     assert past.decisions_before(days_before(3)) == (lines[2],)
-    assert past.decisions_until(days_before(3)) == (lines[2], lines[1])
     assert past.last_decision().run_id == "b"
     assert past.last_decision(days_before(4)).run_id == "c"
     assert past.last_decision(days_before(6)) is None

@@ -104,8 +104,8 @@ def test_the_refusal_names_estimate_limit_and_way_out():
     with pytest.raises(ResourceError) as caught:
         refuse_too_large("als", recipe, None, TrainConfig(memory_gb=0.001))
     assert caught.value.sentence == (
-        "als: training needs about 300.0 GB of memory and 1 MB are allowed (train.memory_gb); "
-        "allow it more, or make the recipe smaller"
+        "als: training needs about 300.0 GB, the limit is 1 MB (train.memory_gb); "
+        "allow more memory or configure a smaller recipe"
     )
     with raises("memory.recipe_too_large"):
         refuse_too_large("als", SimpleNamespace(peak_bytes=lambda _: 1 << 60), None, TrainConfig())
