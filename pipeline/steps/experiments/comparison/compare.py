@@ -32,10 +32,10 @@ from pipeline.workspace.artifacts import (
     TablesFile,
     train_step,
 )
-from pipeline.workspace.config import dump
+from pipeline.workspace.config import dump, flat
 from pipeline.workspace.registry import registry
 from pipeline.workspace.task_log import task_log
-from pipeline.workspace.versions import Version, find, flat, hyper_parameters
+from pipeline.workspace.versions import Version, find, hyper_parameters
 from pipeline.workspace.workspace import Workspace
 
 NONE = "–"

@@ -1,15 +1,19 @@
-"""Why a version, made again, is not the one that was committed: a pure function of what was found.
+"""Causes of a difference between a version and its reproduction: a pure function of the evidence.
 
-Promises: a cause is named only where something was seen or is declared; where nothing explains a
-difference, nothing is invented.
+Guarantees:
+
+* A cause is named only where the evidence shows it or the recipe's family declares it.
+* A difference without evidence has no cause.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
+
+import numpy as np
 
 ABSENT: Final = "not installed"
 
@@ -22,7 +26,7 @@ class CauseKind(StrEnum):
     ROWS = "rows"
     """Rows of the pinned data are gone, as after an erasure."""
     DATA = "data"
-    """The rows are as many, and make another window."""
+    """The pinned data give another window, or their files were changed."""
     THREADS = "threads"
     """The family declares that equal data may give other bytes."""
     DEVICE = "device"
@@ -32,7 +36,7 @@ class CauseKind(StrEnum):
 
 @dataclass(frozen=True)
 class Cause:
-    """A cause, in one sentence for a person."""
+    """A cause in one sentence."""
 
     kind: CauseKind
     sentence: str
@@ -40,14 +44,18 @@ class Cause:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where bytes came from: then or now.
+    """Inputs of a training, recorded then or read now.
 
     Attributes
     ----------
     rows
-        Rows that were read, by table.
+        Rows read, by table.
+    trained_on
+        ``cpu`` or ``cuda``.
     libraries
         Name -> version; empty where the run recorded none.
+    commit
+        Git commit of the code.
     """
 
     rows: Mapping[str, int]
@@ -64,110 +72,87 @@ def causes(
     window: tuple[str, ...],
     damage: str | None,
 ) -> tuple[Cause, ...]:
-    """Name what explains that bytes differ, the surest first.
+    """Name the causes that explain different bytes, the surest first.
 
     Parameters
     ----------
+    then, now
+        Provenance of the committed and of the rebuilt version.
     deterministic
-        What the recipe's family declares.
+        Declaration of the recipe's family.
     window
-        Arrays of the full window that came out differently.
+        Names of the full window's arrays that differ.
     damage
-        What the lake says of files that are not what was written, or ``None``.
+        Error of the lake about files that differ from their checksums, or ``None``.
     """
     return (
-        *_data(then, now, window, damage),
+        *_data(then, now, window),
+        *([] if damage is None else [Cause(CauseKind.DATA, damage)]),
         *_training(then, now, deterministic),
-        *_surroundings(then, now),
+        *_software(then, now),
     )
 
 
-def _data(
-    then: Provenance, now: Provenance, window: tuple[str, ...], damage: str | None
-) -> tuple[Cause, ...]:
-    result = []
-    for table, was in then.rows.items():
+def _data(then: Provenance, now: Provenance, window: tuple[str, ...]) -> Iterator[Cause]:
+    for table, before in then.rows.items():
         rows = now.rows.get(table, 0)
-        if rows < was:
-            result.append(
-                Cause(
-                    CauseKind.ROWS,
-                    f"the pinned {table} give {rows:,} rows, and gave {was:,} then: "
-                    f"{was - rows:,} are gone, as after a person's erasure",
-                )
-            )
-        elif rows > was:
-            result.append(
-                Cause(
-                    CauseKind.DATA, f"the pinned {table} give {rows:,} rows, and gave {was:,} then"
-                )
-            )
-    if window and not result:
-        result.append(
-            Cause(CauseKind.DATA, f"the data make another window: {', '.join(window)} differ")
-        )
-    if damage is not None:
-        result.append(Cause(CauseKind.DATA, damage))
-    return tuple(result)
+        change = f"the pinned {table} have {rows:,} rows instead of {before:,}"
+        if rows < before:
+            missing = f"{before - rows:,} are gone, as after the erasure of a user"
+            yield Cause(CauseKind.ROWS, f"{change}: {missing}")
+        elif rows > before:
+            yield Cause(CauseKind.DATA, change)
+    # Other rows explain another window by themselves.
+    if window and all(now.rows.get(table, 0) == rows for table, rows in then.rows.items()):
+        yield Cause(CauseKind.DATA, f"the full window differs in {', '.join(window)}")
 
 
-def _training(then: Provenance, now: Provenance, deterministic: bool) -> tuple[Cause, ...]:
-    result = []
+def _training(then: Provenance, now: Provenance, deterministic: bool) -> Iterator[Cause]:
     if not deterministic:
-        result.append(
-            Cause(
-                CauseKind.THREADS,
-                "the recipe's family trains with threads that race: equal data give other bytes",
-            )
+        yield Cause(
+            CauseKind.THREADS,
+            "the recipe's family trains with racing threads: equal data may give other bytes",
         )
     if then.trained_on != now.trained_on:
-        result.append(
-            Cause(
-                CauseKind.DEVICE,
-                f"it was trained on {then.trained_on}, and on {now.trained_on} now",
-            )
-        )
+        sentence = f"it was trained on {then.trained_on} and now on {now.trained_on}"
+        yield Cause(CauseKind.DEVICE, sentence)
     elif now.trained_on != "cpu":
-        result.append(
-            Cause(
-                CauseKind.DEVICE, f"it is trained on {now.trained_on}, which adds in no fixed order"
-            )
-        )
-    return tuple(result)
+        # Both on a GPU: its sums have no fixed order, so the device alone explains other bytes.
+        sentence = f"it was trained on {now.trained_on}, which adds in no fixed order"
+        yield Cause(CauseKind.DEVICE, sentence)
 
 
-def _surroundings(then: Provenance, now: Provenance) -> tuple[Cause, ...]:
-    result = []
+def _software(then: Provenance, now: Provenance) -> Iterator[Cause]:
     if not then.libraries:
-        result.append(
-            Cause(CauseKind.LIBRARY, "the run did not record its libraries; they may be others")
-        )
+        yield Cause(CauseKind.LIBRARY, "the run did not record its libraries; they may differ")
     else:
         for name in dict.fromkeys([*then.libraries, *now.libraries]):
-            was, version = then.libraries.get(name, ABSENT), now.libraries.get(name, ABSENT)
-            if was != version:
-                result.append(Cause(CauseKind.LIBRARY, f"{name} was {was}, and is {version} now"))
+            before, version = (side.libraries.get(name, ABSENT) for side in (then, now))
+            if before != version:
+                yield Cause(CauseKind.LIBRARY, f"{name} was {before} and is now {version}")
     if then.commit != now.commit:
-        result.append(
-            Cause(
-                CauseKind.CODE,
-                f"the code was of commit {then.commit[:12]}, and is of {now.commit[:12]}",
-            )
-        )
-    return tuple(result)
+        sentence = f"the code was commit {then.commit[:12]} and is now {now.commit[:12]}"
+        yield Cause(CauseKind.CODE, sentence)
 
 
 def differing(committed: Mapping[str, Any], rebuilt: Mapping[str, Any]) -> tuple[str, ...]:
-    """Name the arrays that differ in shape, type or a value, or that one side lacks."""
-    import numpy as np
+    """Name the arrays that differ in shape, dtype or a value, or that one side lacks.
 
-    return tuple(
-        name
-        for name in dict.fromkeys([*committed, *rebuilt])
-        if name not in committed
-        or name not in rebuilt
-        or committed[name].dtype != rebuilt[name].dtype
-        or not np.array_equal(
-            committed[name], rebuilt[name], equal_nan=committed[name].dtype.kind == "f"
-        )
-    )
+    Parameters
+    ----------
+    committed, rebuilt
+        Name -> array. NaN equals NaN in floating-point arrays.
+
+    Returns
+    -------
+    Names in the order of `committed`, then of `rebuilt`.
+    """
+
+    def same(name: str) -> bool:
+        if name not in committed or name not in rebuilt:
+            return False
+        one, other = committed[name], rebuilt[name]
+        floating = one.dtype.kind == "f"  # `array_equal` fails on NaN tests of texts
+        return one.dtype == other.dtype and np.array_equal(one, other, equal_nan=floating)
+
+    return tuple(name for name in dict.fromkeys([*committed, *rebuilt]) if not same(name))

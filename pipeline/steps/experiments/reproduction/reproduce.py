@@ -40,7 +40,7 @@ from pipeline.workspace.artifacts import (
 )
 from pipeline.workspace.task_log import task_log
 from pipeline.workspace.versions import Version, find
-from pipeline.workspace.workspace import Workspace
+from pipeline.workspace.workspace import LEARNT_FROM, Workspace
 
 SAME: Final = "same"
 DIFFERS: Final = "differs"
@@ -88,23 +88,19 @@ class Reproduced:
 
     def text(self) -> str:
         """Return the result as lines."""
-        what = f"version {self.version} ({self.recipe}, as-of {format_instant(self.as_of)})"
+        name = f"version {self.version} ({self.recipe}, as-of {format_instant(self.as_of)})"
         if self.outcome == SAME:
             sums = {row.file: row.committed for row in self.rows}
-            return f"same bytes: {what}, {len(sums)} files, scorer {sums['scorer.npz'][:12]}"
-        if self.outcome == GONE:
-            return "\n".join([f"{what} cannot be made again:", *self._why()])
-        lines = [f"{what} comes out differently:"]
-        for row in self.rows:
-            if not row.same:
-                arrays = f": {', '.join(row.arrays)}" if row.arrays else ""
-                lines.append(f"  {row.file} differs{arrays}")
-        return "\n".join([*lines, *self._why()])
-
-    def _why(self) -> list[str]:
-        if not self.causes:
-            return ["  nothing that is known explains it: a bug, or the files were altered"]
-        return [f"  {cause.kind}: {cause.sentence}" for cause in self.causes]
+            return f"same bytes: {name}, {len(sums)} files, scorer {sums['scorer.npz'][:12]}"
+        result = "cannot be reproduced" if self.outcome == GONE else "differs"
+        files = [
+            f"{row.file} differs{': ' if row.arrays else ''}{', '.join(row.arrays)}"
+            for row in self.rows
+            if not row.same
+        ]
+        reasons = [f"{cause.kind}: {cause.sentence}" for cause in self.causes]
+        unexplained = ["no known cause: a bug, or the files were altered"]
+        return "\n  ".join([f"{name} {result}:", *files, *(reasons or unexplained)])
 
 
 def reproduce(ws: Workspace, number: int, *, progress: Progress = silent) -> Reproduced:
@@ -126,33 +122,20 @@ def reproduce(ws: Workspace, number: int, *, progress: Progress = silent) -> Rep
         task_log("reproduce", night.as_of, run_id=night.run_id, progress=progress) as log,
     ):
         run = again.runs.open(night.run_id)
+        rows: tuple[FileRow, ...]
+        reasons: tuple[Cause, ...]
         try:
             features(again, run.run_id, progress=log.progress)
         except LakeError as error:
-            gone = Cause(
-                CauseKind.SNAPSHOT, f"the data that it pinned are not there: {error.sentence}"
-            )
-            log.result = GONE
-            return _result(version, GONE, causes=(gone,))
-        refit(again, run.run_id, progress=log.progress)
-        rows = _rows(night.run, run)
-        log.rows, log.result = len(rows), SAME
-        if all(row.same for row in rows):
-            return _result(version, SAME, rows)
-        log.result = DIFFERS
-        return _result(version, DIFFERS, rows, _causes(again, version, run))
-
-
-def _result(
-    version: Version,
-    outcome: str,
-    rows: tuple[FileRow, ...] = (),
-    causes: tuple[Cause, ...] = (),
-) -> Reproduced:
-    night = version.night
-    return Reproduced(
-        version.number, version.name, night.as_of, night.run_id, outcome, rows, causes
-    )
+            sentence = f"the pinned data are gone: {error.sentence}"
+            outcome, rows, reasons = GONE, (), (Cause(CauseKind.SNAPSHOT, sentence),)
+        else:
+            refit(again, run.run_id, progress=log.progress)
+            rows = _rows(night.run, run)
+            same = all(row.same for row in rows)
+            outcome, reasons = (SAME, ()) if same else (DIFFERS, _causes(again, version, run))
+        log.rows, log.result = len(rows), outcome
+    return Reproduced(number, version.name, night.as_of, night.run_id, outcome, rows, reasons)
 
 
 def _rows(committed: Run, rebuilt: Run) -> tuple[FileRow, ...]:
@@ -172,8 +155,8 @@ def _rows(committed: Run, rebuilt: Run) -> tuple[FileRow, ...]:
 def _causes(ws: Workspace, version: Version, rebuilt: Run) -> tuple[Cause, ...]:
     night, committed = version.night, version.night.run
     window = differing(committed.arrays(_FEATURES, "full"), rebuilt.arrays(_FEATURES, "full"))
-    then = _origin(committed, night.snapshot.libraries, night.snapshot.commit)
-    now = _origin(rebuilt, provenance.libraries(), provenance.commit())
+    then = _provenance(committed, night.snapshot.libraries, night.snapshot.commit)
+    now = _provenance(rebuilt, provenance.libraries(), provenance.commit())
     return causes(
         then,
         now,
@@ -183,14 +166,14 @@ def _causes(ws: Workspace, version: Version, rebuilt: Run) -> tuple[Cause, ...]:
     )
 
 
-def _origin(run: Run, libraries: Mapping[str, str], commit: str) -> Provenance:
+def _provenance(run: Run, libraries: Mapping[str, str], commit: str) -> Provenance:
     rows, trained_on = run.read(TablesFile).rows, run.read(RecipeFile, REFIT).trained_on
     return Provenance(rows, trained_on, libraries, commit)
 
 
 def _damage(ws: Workspace, version: Version) -> str | None:
-    """Say which file of the pinned data is not what was written, ``None`` if all are."""
-    for table in ("events", "items", "users"):
+    """Return the error of the first pinned table whose files changed."""
+    for table in LEARNT_FROM:
         pinned = version.night.snapshot.versions[table]
         if pinned is not None:
             try:
