@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import polars as pl
 
@@ -16,9 +16,16 @@ from pipeline import columns as c
 from pipeline.data.clean import CleanConfig
 from pipeline.data.split import before
 from pipeline.data.windows import cleaned
+from pipeline.workspace.config import Config, dump
 from pipeline.workspace.workspace import Workspace
 
 _COLUMNS: Final = (c.USER_ID, c.ITEM_ID, c.KIND, c.VALUE, c.TIMESTAMP)
+
+
+def data_sections(config: Config) -> dict[str, Any]:
+    """Return the sections of the config that decide the data and the metric of a window."""
+    sections = dump(config)
+    return {name: sections[name] for name in ("clean", "features", "split", "recommend")}
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,6 @@ a recipe are calibrated once, and the entry in the ledger is what later runs tak
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -21,8 +19,9 @@ from pipeline.evaluation.evaluate import NDCG
 from pipeline.models.contract import Recipe
 from pipeline.report.calibration import figure, sentence, text
 from pipeline.steps.experiments.calibration.fits import ReplicateFits, pinned
+from pipeline.steps.experiments.learning_data import data_sections
 from pipeline.stores.runs import Run, Runs
-from pipeline.workspace.config import dump
+from pipeline.workspace.config import short_digest
 from pipeline.workspace.experiment_artifacts import CalibrationFile, CalibrationPlanFile
 from pipeline.workspace.history import JUST_AFTER, LedgerHistory
 from pipeline.workspace.ledger import CalibrationEntry, Champion, append_entry
@@ -32,7 +31,6 @@ from pipeline.workspace.workspace import Workspace
 LOCK: Final = "calibrate"
 FOLDER: Final = "calibrations"
 FIGURE: Final = "calibration.svg"
-_DECISIVE: Final = ("clean", "features", "split", "recommend")
 _RESULT: Final = CalibrationFile.STEP
 
 
@@ -118,9 +116,7 @@ def gate_calibrate(
 
 def _run(ws: Workspace, as_of: AsOf, recipe: Recipe) -> Run:
     """Open the calibration that the same call finds again, whatever is ingested meanwhile."""
-    sections = dump(ws.config)
-    facts = {"recipe": recipe.hash, **{section: sections[section] for section in _DECISIVE}}
-    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
+    digest = short_digest({"recipe": recipe.hash, **data_sections(ws.config)})
     return Runs(ws.home / FOLDER).open(f"{compact_instant(as_of)}-{digest}")
 
 

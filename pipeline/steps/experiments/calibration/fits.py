@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import polars as pl
@@ -30,12 +30,26 @@ from pipeline.workspace.history import JUST_AFTER, LedgerHistory
 from pipeline.workspace.memory import refuse_too_large
 from pipeline.workspace.workspace import Workspace
 
+_SIDES: Final = ("ndcg", "ndcg_reversed")
 _APART: Final = timedelta(days=28)
-"""Between cut-offs, where the history is long enough: fits of a week later are much the same."""
+"""Between cutoffs, where the history is long enough: fits of a week later are much the same."""
 
 
 def pinned(ws: Workspace, run: Run, as_of: AsOf, history: LedgerHistory) -> CalibrationPlanFile:
-    """Pin versions, task, event weights and holdouts, once."""
+    """Return the plan of a calibration; the first call pins versions and holdouts.
+
+    Parameters
+    ----------
+    run
+        Files of the calibration.
+    history
+        Task, event weights and holdout length are those of the runs up to `as_of`.
+
+    Raises
+    ------
+    DataError
+        `calibration.too_few_holdouts`.
+    """
     if not run.has(CalibrationPlanFile):
         with ws.pinning():
             plan = _plan(ws, as_of, history)
@@ -46,79 +60,63 @@ def pinned(ws: Workspace, run: Run, as_of: AsOf, history: LedgerHistory) -> Cali
 
 def _plan(ws: Workspace, as_of: AsOf, history: LedgerHistory) -> CalibrationPlanFile:
     config, after = ws.config, as_of + JUST_AFTER
-    versions = ws.current_versions()
-    holdout_days = history.last_holdout_days(after)
-    search = _HoldoutSearch(
-        LearningData(ws, versions).events(as_of),
-        config.windows,
-        history.last_task(after),
-        holdout_days,
-    )
-    parts = search.disjoint(as_of)
+    versions, holdout_days = ws.current_versions(), history.last_holdout_days(after)
+    events = LearningData(ws, versions).events(as_of)
+    split = _splitter(events, config.windows, history.last_task(after), holdout_days)
+    # `max` keeps the first of two equally long ones: holdouts that lie apart.
+    splits = max(_disjoint(split, as_of, _APART), _disjoint(split, as_of, timedelta(0)), key=len)
+    if len(splits) < LEAST_CUTOFFS:
+        raise DataError(
+            "calibration.too_few_holdouts",
+            f"holdouts with enough users before as-of {format_instant(as_of)}: {len(splits)}; a "
+            f"calibration needs {LEAST_CUTOFFS}: give a longer history or a later as-of",
+            where="events",
+        )
     return CalibrationPlanFile(
         as_of=as_of,
         versions=versions,
-        task=parts[-1].task,
+        task=splits[-1].task,
         holdout_days=holdout_days,
         weights=history.last_weights(after, config.features),
         k=config.recommend.length,
-        holdouts=tuple(part.holdout for part in reversed(parts)),
+        holdouts=tuple(part.holdout for part in reversed(splits)),
     )
 
 
-@dataclass(frozen=True)
-class _HoldoutSearch:
-    """Sets holdouts aside, each as a nightly run of its end does."""
+Splitter: TypeAlias = Callable[[datetime], Split]
+"""Sets the holdout aside that ends at an instant."""
 
-    events: pl.DataFrame
-    config: WindowConfig
-    task: Task | None
-    holdout_days: int | None
 
-    def disjoint(self, as_of: datetime) -> list[Split]:
-        """Return disjoint holdouts, newest first: 28 days apart, or touching if that gives more."""
-        parts: list[Split] = []
-        for apart in (_APART, timedelta(0)):
-            candidates = self._apart(as_of, apart)
-            parts = candidates if len(candidates) > len(parts) else parts
-        if len(parts) < LEAST_CUTOFFS:
-            raise DataError(
-                "calibration.too_few_holdouts",
-                f"{len(parts)} holdout{'' if len(parts) == 1 else 's'} with users enough before "
-                f"as-of {format_instant(as_of)}; a calibration needs {LEAST_CUTOFFS}, so a longer "
-                "history or a later as-of",
-                where="events",
-            )
-        return parts
+def _splitter(
+    events: pl.DataFrame, config: WindowConfig, task: Task | None, holdout_days: int | None
+) -> Splitter:
+    """Return a function that splits as a nightly run of the holdout's end does."""
 
-    def _apart(self, as_of: datetime, apart: timedelta) -> list[Split]:
-        end, parts = as_of, list[Split]()
-        while len(parts) < CUTOFFS:
-            try:
-                part = self.split(end)
-            except DataError:  # nothing lies before its cutoff
-                break
-            if UNDERPOWERED in part.flags:
-                break
-            parts.append(part)
-            end -= max(apart, part.holdout.length)
-        return parts
+    def split(end: datetime) -> Split:
+        past = events.filter(before(end))
+        return parted(past, end, config, task=task, first=False, holdout_days=holdout_days)
 
-    def split(self, end: datetime) -> Split:
-        """Set aside the holdout that ends at an instant."""
-        return parted(
-            self.events.filter(before(end)),
-            end,
-            self.config,
-            task=self.task,
-            first=False,
-            holdout_days=self.holdout_days,
-        )
+    return split
+
+
+def _disjoint(split: Splitter, end: datetime, apart: timedelta) -> list[Split]:
+    """Return disjoint holdouts, newest first, whose ends lie at least `apart` from each other."""
+    splits: list[Split] = []
+    while len(splits) < CUTOFFS:
+        try:
+            part = split(end)
+        except DataError:  # no event before its cutoff
+            break
+        if UNDERPOWERED in part.flags:
+            break
+        splits.append(part)
+        end -= max(apart, part.holdout.length)
+    return splits
 
 
 @dataclass(frozen=True)
 class ReplicateFits:
-    """The fits of one calibration: each salt on each cut-off, the oldest first."""
+    """Fits of one calibration: each replicate on each cutoff, the oldest cutoff first."""
 
     ws: Workspace
     run: Run
@@ -127,36 +125,48 @@ class ReplicateFits:
     recipe: Recipe
 
     def all(self, elapsed: Callable[[], float], progress: Progress) -> list[ReplicateBlock]:
-        """Do what is not done yet, and return the values of all."""
-        report = _Countdown(len(self.plan.holdouts) * REPLICATES, elapsed, progress)
+        """Train the missing fits, and return the values of all.
+
+        Parameters
+        ----------
+        elapsed
+            Seconds since the call began.
+
+        Raises
+        ------
+        ResourceError
+            `memory.recipe_too_large`.
+        """
+        total, done, began = len(self.plan.holdouts) * REPLICATES, 0, elapsed()
         for number, holdout in enumerate(self.plan.holdouts):
-            missing = [
-                replicate for replicate in range(REPLICATES) if not self._has(number, replicate)
-            ]
+            folders = {replicate: _folder(number, replicate) for replicate in range(REPLICATES)}
+            missing = [r for r, folder in folders.items() if self.run.committed(folder) is None]
             if not missing:
                 continue
             part, history = self._window(holdout)
             refuse_too_large(self.name, self.recipe, history, self.ws.config.train)
             for replicate in missing:
-                report.before(number * REPLICATES + replicate + 1)
-                if self._still(number, replicate):
+                count = number * REPLICATES + replicate + 1
+                seconds = round((elapsed() - began) / max(done, 1) * (total - count + 1))
+                left = f", about {timedelta(seconds=seconds)} left" if done else ""
+                progress(f"calibrate: fit {count} of {total}{left}")
+                if self._stays_equal(number, replicate):
                     values = self._values(number, 0)
                 else:
                     scorer = self.recipe.train(history, replicate=replicate)
-                    upright, turned = list_values(scorer, history, part, self.plan.k)
-                    values = {"ndcg": upright, "ndcg_reversed": turned}
-                with self.run.draft(_folder(number, replicate)) as draft:
+                    values = dict(
+                        zip(_SIDES, list_values(scorer, history, part, self.plan.k), strict=True)
+                    )
+                with self.run.draft(folders[replicate]) as draft:
                     draft.arrays("values", values)
                     draft.rows = len(values["ndcg"])
-                report.done += 1
+                done += 1
         return [self._block(number, holdout) for number, holdout in enumerate(self.plan.holdouts)]
 
-    def _has(self, number: int, replicate: int) -> bool:
-        return self.run.committed(_folder(number, replicate)) is not None
+    def _stays_equal(self, number: int, replicate: int) -> bool:
+        """Return whether seeds change no list: of the oldest cutoff none did, nor the second here.
 
-    def _still(self, number: int, replicate: int) -> bool:
-        """Return whether another fit would be the same once more: no seed of the oldest cut-off has
-        changed any list, and neither has the second one here.
+        A recipe without randomness is then not trained for each replicate.
         """
         if number == 0 or replicate < 2:
             return False
@@ -165,16 +175,14 @@ class ReplicateFits:
 
     def _same(self, number: int, replicate: int) -> bool:
         first, other = self._values(number, 0), self._values(number, replicate)
-        return all(np.array_equal(first[side], other[side]) for side in first)
+        return all(np.array_equal(first[side], other[side]) for side in _SIDES)
 
     def _values(self, number: int, replicate: int) -> dict[str, np.ndarray[Any, Any]]:
         return self.run.arrays(_folder(number, replicate), "values")
 
     def _block(self, number: int, holdout: Interval) -> ReplicateBlock:
         values = [self._values(number, replicate) for replicate in range(REPLICATES)]
-        return ReplicateBlock(
-            holdout, *(np.stack([v[side] for v in values]) for side in ("ndcg", "ndcg_reversed"))
-        )
+        return ReplicateBlock(holdout, *(np.stack([v[side] for v in values]) for side in _SIDES))
 
     def _window(self, holdout: Interval) -> tuple[Split, History]:
         """Build a training window as a nightly run of the holdout's end would."""
@@ -184,36 +192,10 @@ class ReplicateFits:
         data = LearningData(self.ws, plan.versions)
         events = data.events(plan.as_of)
         items, users = data.catalogue(config.clean)
-        search = _HoldoutSearch(events, config.windows, plan.task, plan.holdout_days)
-        part = search.split(holdout.end)
+        part = _splitter(events, config.windows, plan.task, plan.holdout_days)(holdout.end)
         history, _ = window(events, part.cutoff, config.windows, items, users)
         return part, history
 
 
-@dataclass
-class _Countdown:
-    """Reports which fit comes next, and about how long the rest takes."""
-
-    total: int
-    elapsed: Callable[[], float]
-    progress: Progress
-    done: int = 0
-
-    def __post_init__(self) -> None:
-        self._start = self.elapsed()
-
-    def before(self, count: int) -> None:
-        """Report the fit of this number."""
-        left = ""
-        if self.done:
-            each = (self.elapsed() - self._start) / self.done
-            left = f", about {_time(each * (self.total - count + 1))} left"
-        self.progress(f"calibrate: fit {count} of {self.total}{left}")
-
-
 def _folder(number: int, replicate: int) -> str:
     return f"fits/{number}-{replicate}"
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"

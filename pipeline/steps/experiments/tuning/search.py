@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -51,16 +52,16 @@ class Search:
     budget: float
     elapsed: Callable[[], float]
     progress: Progress
-    _known: dict[str, Trial] = field(default_factory=dict)
+    _measured: dict[str, Trial] = field(default_factory=dict)
 
     def run(self) -> None:
         """Try one recipe after the other until the budget is over, or nothing new comes up."""
-        self._known = {recipe_of(self.study, t).hash: t for t in measured(self.study)}
+        self._measured = {recipe_of(self.study, t).hash: t for t in measured(self.study)}
         stuck = 0
         while self.elapsed() < self.budget and stuck < _STUCK:
             asked = self.study.ask()
             recipe = recipe_of(self.study, asked)
-            same = self._known.get(recipe.hash)
+            same = self._measured.get(recipe.hash)
             if same is None or asked.start:
                 stuck = 0
                 self._try(asked, recipe)
@@ -104,27 +105,29 @@ class Search:
         return COMPLETE, values
 
     def _repeat(self, asked: Asked, same: Trial) -> None:
-        """End a proposal that rounds to a recipe which was measured before, as that one ended."""
-        notes = {"same_as": same.number, "windows": same.notes.get("windows", [])}
-        for step in range(1, len(notes["windows"]) + 1):
-            self.study.report(asked, step, float(np.mean(notes["windows"][:step])))
-        self.study.finish(asked, same.state, notes, _value(same.state, notes))
+        """End a proposal that rounds to a measured recipe, with the values of that one."""
+        values = same.notes.get("windows", [])
+        for step in range(1, len(values) + 1):
+            self.study.report(asked, step, float(np.mean(values[:step])))
+        self._finish(asked, same.state, {"same_as": same.number, "windows": values})
 
     def _end(self, asked: Asked, recipe: Recipe, state: str, notes: Mapping[str, Any]) -> None:
-        self.study.finish(asked, state, notes, _value(state, notes))
-        ended = Trial(asked.number, state, asked.values, asked.start, notes)
-        self._known[recipe.hash] = ended
+        self._finish(asked, state, notes)
+        self._measured[recipe.hash] = Trial(asked.number, state, asked.values, asked.start, notes)
+
+    def _finish(self, asked: Asked, state: str, notes: Mapping[str, Any]) -> None:
+        value = float(np.mean(notes["windows"])) if state == COMPLETE else None
+        self.study.finish(asked, state, notes, value)
 
     def _report(self, asked: Asked, state: str, values: Sequence[float]) -> None:
-        done = [t for t in self._known.values() if t.state == COMPLETE]
+        done = [trial for trial in self._measured.values() if trial.state == COMPLETE]
         start: list[float] = next((t.notes["windows"] for t in done if t.start), [])
         best: list[float] = max((t.notes["windows"] for t in done), key=np.mean, default=[])
-        given_up = f", given up after window {len(values)}" if state == PRUNED else ""
-        left = max(0.0, self.budget - self.elapsed())
-        time = f"{left / 60:.0f} min" if left >= 120 else f"{left:.0f} s"
+        stopped = f", stopped after window {len(values)}" if state == PRUNED else ""
+        left = timedelta(seconds=round(max(0.0, self.budget - self.elapsed())))
         self.progress(
-            f"trial {asked.number}: {_values_text(values, start)}{given_up}, "
-            f"best {_values_text(best, start)}, {time} left"
+            f"trial {asked.number}: {_values_text(values, start)}{stopped}, "
+            f"best {_values_text(best, start)}, {left} left"
         )
 
 
@@ -134,7 +137,3 @@ def _values_text(values: Sequence[float], start: Sequence[float]) -> str:
     if lift is None or values is start:
         return f"{np.mean(values):.4f}" if values else "none yet"
     return change(lift)
-
-
-def _value(state: str, notes: Mapping[str, Any]) -> float | None:
-    return float(np.mean(notes["windows"])) if state == COMPLETE else None

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Final
 
 import numpy as np
@@ -118,17 +117,26 @@ def conclude(
     measure: Measure,
     progress: Progress = silent,
 ) -> TuningResult:
-    """Say what was found; a recipe that is clearly better becomes a line of the ledger.
+    """Conclude a study, and append the candidate to the ledger if the best recipe is ahead.
 
-    Of a blend whose parts were moved, the mixture is chosen anew first.
+    The mixture of a blend is chosen again where its parts changed.
+
+    Parameters
+    ----------
+    windows
+        Newest first.
+
+    Returns
+    -------
+    Equal studies give equal results; the entry is appended once.
     """
     trials, facts = measured(study), facts_of(study)
     result = TuningResult(
         study=study.study_id,
         as_of=facts.as_of,
         status="unfinished",
-        sentence=f"the budget was over before {facts.name} itself was measured; run the same "
-        "command again to go on",
+        sentence=f"the budget ended before {facts.name} itself was measured; run the same command "
+        "again to resume",
         name=facts.name,
         trials={s: sum(t.state == s for t in trials) for s in (COMPLETE, PRUNED, FAILED)},
         windows=tuple(window.history.end for window in windows),
@@ -138,18 +146,28 @@ def conclude(
     if start is None:
         return result
     best = max(done, key=lambda trial: (value_of(trial), -trial.number))
-    recipe, values, mixed = recipe_of(study, best), list(best.notes["windows"]), False
+    recipe, values, moves = recipe_of(study, best), list(best.notes["windows"]), list[str]()
     if best is not start:
         pools = EarlierWindows(windows, facts.task.k, progress)
-        again = _mixed(study, recipe, pools, measure, progress)
-        if again is not None and np.mean(again[1]) > np.mean(values):
-            (recipe, values), mixed = again, True
-    result = replace(result, start=value_of(start), best=float(np.mean(values)), recipe=recipe)
+        mixed = _mixed(study, recipe, pools, measure, progress)
+        if mixed is not None and np.mean(mixed[1]) > np.mean(values):
+            (recipe, values), moves = mixed, ["a new mixture"]
+    before, after = value_of(start), float(np.mean(values))
+    result = replace(result, start=before, best=after, recipe=recipe)
+    lift = change(after / before - 1 if before else np.inf)
+    place = f"on {len(windows)} window{'' if len(windows) == 1 else 's'} before"
+    place = f"({before:.4f} to {after:.4f}) {place} {facts.until:%Y-%m-%d}"
     if not ahead(values, start.notes["windows"]):
-        sentence = _none_sentence(result, facts.until)
+        sentence = (
+            f"no recipe is clearly better than {facts.name}: the best of {len(trials)} trials "
+            f"changes NDCG by {lift} {place}, {change(CLEAR)} is needed"
+        )
         return replace(result, status="nothing_better", sentence=sentence)
-    moves = [*_moves(study, recipe), *(["a new mixture"] if mixed else [])]
-    sentence = _sentence(result, facts.until, moves)
+    moves = [*_moves(study, recipe), *moves]
+    sentence = (
+        f"{facts.name} with {', '.join(moves)} changes NDCG by {lift} {place}; "
+        "the next nightly run evaluates it as a candidate"
+    )
     entry = CandidateEntry(
         key=f"candidate:{study.study_id}:{recipe.hash}",
         name=facts.name,
@@ -157,8 +175,8 @@ def conclude(
         as_of=facts.as_of,
         study=study.study_id,
         sentence=sentence,
-        start=value_of(start),
-        value=float(np.mean(values)),
+        start=before,
+        value=after,
     )
     append_entry(ws.ledger, entry)
     return replace(result, status="candidate", sentence=sentence)
@@ -192,45 +210,12 @@ def ahead(values: Sequence[float], start: Sequence[float]) -> bool:
 
 
 def _moves(study: Study, recipe: Recipe) -> list[str]:
-    """Say what is different from where the search began."""
-    start = facts_of(study).start
-    was, now = current_values(start, study.axes), current_values(recipe, study.axes)
+    """Write the fields that differ from the start: at most `_MOVES`, and the number of others."""
+    start = current_values(facts_of(study).start, study.axes)
     moves = [
-        f"{field} {was[field]:g} → {value:g}" if field in was else f"{field} {value:g}"
-        for field, value in now.items()
-        if was.get(field) != value
+        f"{field} {start[field]:g} → {value:g}" if field in start else f"{field} {value:g}"
+        for field, value in current_values(recipe, study.axes).items()
+        if start.get(field) != value
     ]
     more = len(moves) - _MOVES
-    return moves if more < 2 else [*moves[:_MOVES], f"{more} more fields"]
-
-
-def _on(result: TuningResult, until: datetime) -> str:
-    count = len(result.windows)
-    return f"on {count} window{'' if count == 1 else 's'} before {until:%Y-%m-%d}"
-
-
-def _lift(result: TuningResult) -> float:
-    return (result.best or 0.0) / result.start - 1 if result.start else float("inf")
-
-
-def _sentence(result: TuningResult, until: datetime, moves: Sequence[str]) -> str:
-    lift = (
-        f"is {change(_lift(result)).removeprefix('+')} better" if result.start else "is no more 0"
-    )
-    return (
-        f"{result.name} {lift} {_on(result, until)} with {_listed(moves)}; "
-        f"the next night judges it as a candidate"
-    )
-
-
-def _listed(moves: Sequence[str]) -> str:
-    *most, last = moves
-    return f"{', '.join(most)} and {last}" if most else last
-
-
-def _none_sentence(result: TuningResult, until: datetime) -> str:
-    best = f"it is the best of {sum(result.trials.values())} trials itself"
-    if result.best != result.start:
-        needed = change(CLEAR).removeprefix("+")
-        best = f"the best trial is ahead by {change(_lift(result))}, {needed} is asked for"
-    return f"nothing is clearly better than {result.name} {_on(result, until)}: {best}"
+    return [*moves[:_MOVES], *([f"{more} more"] if more > 0 else [])]

@@ -1,32 +1,32 @@
-"""A longer search for hyper-parameters, within a budget, on windows that end before any holdout.
+"""Tuning: search hyperparameters within a budget, on windows that end before any holdout.
 
-Promises: nothing at or after `until` is read, and no night with a later as-of can have a holdout
-that begins before it; the search begins with the recipe as it stands, so what it finds is never
-worse there; the same call goes on with the study that an earlier one began, on the data it pinned;
-what is found is a candidate, and the gate decides.
+Guarantees:
+
+* No event at or after `until` is read, and no run with a later as-of has a holdout that begins
+  before `until`.
+* The search begins with the recipe as it is, so the best trial is never worse on these windows.
+* The same call resumes the study that an earlier one began, on the data that it pinned.
+* The result is a candidate; the gate decides.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import timedelta
-from typing import Any, Final
+from datetime import datetime, timedelta
+from typing import Final
 
 from pipeline.base import AsOf, Interval, Progress, compact_instant, format_instant, silent
-from pipeline.data.features import FeaturesConfig
 from pipeline.data.windows import parted
 from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation.earlier_windows import earlier_windows, select_event_weights
 from pipeline.evaluation.trials import EarlierWindows
 from pipeline.evaluation.tuning_window import Window
 from pipeline.models.contract import Recipe
-from pipeline.models.search import Axis, axes, current_values
+from pipeline.models.search import axes, current_values
 from pipeline.models.selection import select_hyperparameters
-from pipeline.steps.experiments.learning_data import LearningData
+from pipeline.steps.experiments.learning_data import LearningData, data_sections
 from pipeline.steps.experiments.tuning.report import FOLDER, write_files
 from pipeline.steps.experiments.tuning.search import Search
 from pipeline.steps.experiments.tuning.study import (
@@ -40,7 +40,7 @@ from pipeline.steps.experiments.tuning.study import (
 from pipeline.stores.studies.store import Studies
 from pipeline.stores.studies.study import Study
 from pipeline.stores.studies.trial import COMPLETE
-from pipeline.workspace.config import Config, dump
+from pipeline.workspace.config import Config, short_digest
 from pipeline.workspace.experiment_artifacts import StudyFacts
 from pipeline.workspace.history import JUST_AFTER, LedgerHistory
 from pipeline.workspace.ledger import ComparisonKey
@@ -50,26 +50,28 @@ from pipeline.workspace.workspace import Workspace
 
 LOCK = "tune"
 _SECONDS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0}
-_DECISIVE: Final = ("clean", "features", "split", "recommend")
-"""Sections of the config that what a window says of a recipe depends on."""
 _ELITE = 3
-"""Trials of the last study that the next one tries first."""
+"""Trials of the previous study that a new one tries first."""
 
 
 def parse_budget(text: str) -> float:
     """Read a budget such as ``90s``, ``20m`` or ``1h`` as seconds; `ConfigError` for any other."""
     match = re.fullmatch(r"(\d{1,6}(?:\.\d+)?)([smh])", text.strip())
     seconds = float(match[1]) * _SECONDS[match[2]] if match else 0.0
-    if seconds <= 0:
+    return _checked_budget(seconds, repr(text))
+
+
+def _checked_budget(seconds: float, text: str) -> float:
+    if not seconds > 0:
         raise ConfigError(
             "tuning.invalid_budget",
-            f"the budget {text!r} is no time to search in; write it as 90s, 20m, 1h",
+            f"the budget {text} is not a time above 0; write it as 90s, 20m or 1h",
         )
     return seconds
 
 
 def default_as_of(ws: Workspace, now: AsOf) -> AsOf:
-    """Return the as-of of the newest run that came to a decision, `now` before the first one."""
+    """Return the as-of of the newest decision up to `now`; `now` without a decision."""
     last = LedgerHistory.of(ws.ledger).last_decision(now)
     return now if last is None else AsOf(last.as_of)
 
@@ -83,49 +85,52 @@ def tune(
     recipe: str | None = None,
     progress: Progress = silent,
 ) -> TuningResult:
-    """Search for better hyper-parameters, or go on with it.
+    """Search for better hyperparameters, or resume the search.
 
     Parameters
     ----------
     as_of
-        A night with a later one judges what is found.
+        The next run with a later as-of evaluates the candidate.
     budget
-        Seconds that this call may take; it is looked at between two trainings. Choosing the
-        mixture of a blend comes after it, and may take as long as two more trials.
+        Seconds for this call, checked between two trainings. The mixture of a blend is chosen
+        after the budget, which may take as long as two more trials.
     elapsed
         Seconds since the call began.
     recipe
-        Name of the recipe to begin with; ``None``: the champion's, else the first that learns.
+        Name of the recipe to begin with. ``None``: the champion's, else the first configured
+        recipe that can be tuned and is not a baseline.
 
     Raises
     ------
     ConfigError
-        A budget of nothing, a recipe that is not there or has nothing to tune.
+        `tuning.invalid_budget`, `recipe.unknown`, or `tuning.nothing_to_tune`.
     DataError
-        No window that enough people judge lies before `until`.
+        `tuning.history_too_short`: no window with enough users ends before `until`.
     ResourceError
-        Optuna is not installed, or the recipe as it stands cannot be trained here.
+        `extra.optuna_missing`, or the recipe to begin with cannot be trained here.
     """
-    if not budget > 0:
-        raise ConfigError(
-            "tuning.invalid_budget", f"a budget of {budget:g} seconds is no time to search in"
-        )
+    _checked_budget(budget, f"{budget:g}")
     history = LedgerHistory.of(ws.ledger)
     with (
         ws.lake.lock(LOCK),
         Studies(ws.home / FOLDER) as studies,
         task_log("tune", as_of, progress=progress) as log,
     ):
-        name, first = _start(ws.config, history, as_of, recipe, log.progress)
-        study_id = _identity(ws.config, as_of, first)
+        name, first = _first_recipe(ws.config, history, as_of, recipe, log.progress)
+        study_id = _study_id(ws.config, as_of, first)
         study = studies.find(study_id)
         if study is None:
             with ws.pinning():
-                pinned = _pin(ws, history, as_of, name)
-                ground = _ground(ws, history, pinned, log.progress)
-                study = _begin(studies, study_id, ground, first, log.progress)
+                data = LearningData(ws, ws.current_versions())
+                span = Interval(_latest_truth(ws.config, history, as_of), as_of)
+                ground = _ground(data, history, span, None, log.progress)
+                facts = _facts(ground, name, first, log.progress)
+                study = _begin(studies, study_id, facts, log.progress)
         else:
-            ground = _ground(ws, history, _Pinned.of(facts_of(study)), log.progress)
+            facts = facts_of(study)
+            data = LearningData(ws, facts.versions)
+            span = Interval(facts.until, facts.as_of)
+            ground = _ground(data, history, span, facts, log.progress)
         search = Search(study, ground.windows, ground.config, budget, elapsed, log.progress)
         search.run()
         result = conclude(ws, study, ground.windows, search.measure, log.progress)
@@ -135,7 +140,7 @@ def tune(
     return result
 
 
-def _start(
+def _first_recipe(
     config: Config, history: LedgerHistory, as_of: AsOf, name: str | None, progress: Progress
 ) -> tuple[str, Recipe]:
     """Return the recipe to begin with, as a nightly run right after `as_of` would find it."""
@@ -144,160 +149,127 @@ def _start(
     live = history.champion(after)
     champion: dict[str, Recipe] = {} if live is None else {live.name: live.recipe}
     if name is None:
-        for name, recipe in [*champion.items(), *configured.items()]:
+        for first, recipe in [*champion.items(), *configured.items()]:
             if axes(recipe) and recipe.capabilities.baseline is None:
-                for other in champion.keys() - {name}:
-                    progress(f"{other}, the champion, has nothing to tune: {name} is tuned instead")
-                return name, recipe
-        raise ConfigError(
-            "tuning.nothing_to_tune", "no configured recipe has a field that can be tuned"
-        )
+                for other in champion.keys() - {first}:
+                    progress(f"champion {other} has no field to tune; {first} is tuned instead")
+                return first, recipe
+        raise _nothing_to_tune("no configured recipe has a field to tune; configure one")
     recipes = champion | configured
     if name not in recipes:
-        raise ConfigError(
-            "recipe.unknown", f"no recipe is called {name!r}; there are {', '.join(recipes)}"
-        )
+        allowed = ", ".join(recipes)
+        raise ConfigError("recipe.unknown", f"unknown recipe {name!r}; name one of {allowed}")
     if not axes(recipes[name]):
-        raise ConfigError("tuning.nothing_to_tune", f"{name} has no field that can be tuned")
+        raise _nothing_to_tune(f"{name} has no field to tune; name another recipe")
     return name, recipes[name]
 
 
-def _identity(config: Config, as_of: AsOf, recipe: Recipe) -> str:
+def _nothing_to_tune(sentence: str) -> ConfigError:
+    return ConfigError("tuning.nothing_to_tune", sentence)
+
+
+def _study_id(config: Config, as_of: AsOf, recipe: Recipe) -> str:
     """Name the study: the same call finds it again, whatever was ingested since."""
-    sections = dump(config)
-    decisive = {section: sections[section] for section in _DECISIVE}
-    digest = _sum({"as_of": format_instant(as_of), "asked": recipe.hash, "config": decisive})
-    return f"{compact_instant(as_of)}-{recipe.family}-{digest}"
+    facts = {"as_of": format_instant(as_of), "asked": recipe.hash, "config": data_sections(config)}
+    return f"{compact_instant(as_of)}-{recipe.family}-{short_digest(facts)}"
 
 
-@dataclass(frozen=True)
-class _Pinned:
-    """What a study sees: versions of the lake, and where its windows end.
+def _latest_truth(config: Config, history: LedgerHistory, as_of: AsOf) -> AsOf:
+    """Return the end of all windows: the start of the longest holdout that a run may take.
 
-    Attributes
-    ----------
-    task, weights
-        Of a study that was begun; None for a new one, which takes those of the nightly runs.
+    The holdout of a later run may grow, and must not meet a window.
     """
-
-    as_of: AsOf
-    until: AsOf
-    versions: Mapping[str, int | None]
-    name: str
-    task: ComparisonKey | None = None
-    weights: FeaturesConfig | None = None
-
-    @classmethod
-    def of(cls, facts: StudyFacts) -> _Pinned:
-        """Return what a study pinned when it was begun."""
-        return cls(
-            AsOf(facts.as_of),
-            AsOf(facts.until),
-            facts.versions,
-            facts.name,
-            facts.task,
-            facts.weights,
-        )
-
-    @property
-    def too_short(self) -> DataError:
-        """The error where no window lies before `until`."""
-        return DataError(
-            "tuning.history_too_short",
-            f"no window that enough people judge lies before {format_instant(self.until)}, where "
-            "the longest holdout may begin; tuning needs a longer history, or an as-of nearer to "
-            "it",
-            where="events",
-        )
-
-
-def _pin(ws: Workspace, history: LedgerHistory, as_of: AsOf, name: str) -> _Pinned:
-    # The longest holdout that any run may take: one that grows must not meet a window.
     longest = max(
-        ws.config.split.holdout_days,
+        config.split.holdout_days,
         history.last_holdout_days(as_of + JUST_AFTER) or 0,
-        *ws.config.split.holdout_days_options,
+        *config.split.holdout_days_options,
     )
-    until = AsOf(as_of - timedelta(days=longest))
-    return _Pinned(as_of, until, ws.current_versions(), name)
+    return AsOf(as_of - timedelta(days=longest))
 
 
 @dataclass(frozen=True)
 class _Ground:
-    """What trials stand on: the windows, newest first, and the config that made them."""
+    """Data of a study: the windows, newest first, and the config that built them."""
 
-    pinned: _Pinned
+    data: LearningData
+    span: Interval
     windows: list[Window]
     config: Config
     task: ComparisonKey
 
 
-def _ground(ws: Workspace, history: LedgerHistory, pinned: _Pinned, progress: Progress) -> _Ground:
-    """Build the windows; task and event weights are the runs', else chosen like theirs."""
-    config, until, after = ws.config, pinned.until, pinned.as_of + JUST_AFTER
-    policy = history.last_task(after) if pinned.task is None else pinned.task.task
-    data = LearningData(ws, pinned.versions)
+def _ground(
+    data: LearningData,
+    history: LedgerHistory,
+    span: Interval,
+    begun: StudyFacts | None,
+    progress: Progress,
+) -> _Ground:
+    """Build the windows; a new study takes task and event weights as a nightly run does."""
+    config, until, after = data.ws.config, span.start, span.end + JUST_AFTER
+    task = history.last_task(after) if begun is None else begun.task.task
     events = data.events(until)
     try:
-        part = parted(events, until, config.windows, task=policy, first=False, holdout_days=None)
+        part = parted(events, until, config.windows, task=task, first=False, holdout_days=None)
     except DataError:
-        raise pinned.too_short from None
-    tonight = replace(part, holdout=Interval(until, pinned.as_of))
-    weights = pinned.weights or history.last_weights(after, config.features)
+        raise _too_short(until) from None
+    tonight = replace(part, holdout=span)
+    k = config.recommend.length
+    weights = history.last_weights(after, config.features) if begun is None else begun.weights
     if weights is None:
-        weights = select_event_weights(
-            events, tonight, config.windows, config.recommend.length, progress
-        )
+        weights = select_event_weights(events, tonight, config.windows, k, progress)
     config = config.model_copy(update={"features": weights})
     items, users = data.catalogue(config.clean)
     windows = list(earlier_windows(events, until, config.windows, tonight.task, items, users))
     if not windows:
-        raise pinned.too_short
-    task = ComparisonKey(
-        task=tonight.task, target_kinds=tonight.target_kinds, k=config.recommend.length
+        raise _too_short(until)
+    key = ComparisonKey(task=tonight.task, target_kinds=tonight.target_kinds, k=k)
+    return _Ground(data, span, windows, config, key)
+
+
+def _too_short(until: datetime) -> DataError:
+    return DataError(
+        "tuning.history_too_short",
+        f"no window with enough users ends before {format_instant(until)}, the start of the "
+        "longest holdout; tune with a longer history or a later as-of",
+        where="events",
     )
-    return _Ground(pinned, windows, config, task)
 
 
-def _begin(
-    studies: Studies, study_id: str, ground: _Ground, recipe: Recipe, progress: Progress
-) -> Study:
-    pinned = ground.pinned
+def _facts(ground: _Ground, name: str, recipe: Recipe, progress: Progress) -> StudyFacts:
+    """Select the fields that the recipe leaves open, and return the facts of a new study."""
     refuse = refusal(ground.config.train)
-    refuse(recipe, ground.windows[0].history)  # before any of it is tried
-    start = select_hyperparameters(
-        recipe, EarlierWindows(ground.windows, ground.task.k, progress, refuse), progress
-    )
+    refuse(recipe, ground.windows[0].history)  # before any training
+    trials = EarlierWindows(ground.windows, ground.task.k, progress, refuse)
+    start = select_hyperparameters(recipe, trials, progress)
     movable = axes(start)
     if not movable:
-        raise ConfigError(
-            "tuning.nothing_to_tune", f"{pinned.name} has no field that can be tuned in this task"
-        )
+        raise _nothing_to_tune(f"{name} has no field to tune in this task; name another recipe")
     task = ground.task.model_dump(mode="json")
-    facts = StudyFacts(
-        as_of=pinned.as_of,
-        until=pinned.until,
-        versions=pinned.versions,
-        name=pinned.name,
-        key=_sum({"family": start.family, "fields": sorted(movable), "task": task}),
+    return StudyFacts(
+        as_of=ground.span.end,
+        until=ground.span.start,
+        versions=ground.data.versions,
+        name=name,
+        key=short_digest({"family": start.family, "fields": sorted(movable), "task": task}),
         task=ground.task,
         weights=ground.config.features,
         start=start,
     )
+
+
+def _begin(studies: Studies, study_id: str, facts: StudyFacts, progress: Progress) -> Study:
+    """Begin a study: the start is tried first, then the best trials of the previous study."""
+    movable = axes(facts.start)
     last = studies.last(facts.key, study_id)
-    elite = [] if last is None else _elite(last, movable)
-    if last is not None and elite:
-        progress(f"begins with the best of {last.study_id}")
+    best: list[dict[str, float]] = []
+    if last is not None:
+        trials = [trial for trial in measured(last) if trial.state == COMPLETE]
+        ranked = sorted(trials, key=value_of, reverse=True)
+        values = [current_values(recipe_of(last, trial), movable) for trial in ranked]
+        # A value outside of its span today is left out, and with it the trial.
+        best = [trial for trial in values if trial.keys() == movable.keys()][:_ELITE]
+        if best:
+            progress(f"begins with the best trials of {last.study_id}")
     plain = facts.model_dump(mode="json", by_alias=True, exclude={"axes"})
-    return studies.begin(study_id, plain, movable, current_values(start, movable), elite)
-
-
-def _elite(last: Study, among: Mapping[str, Axis]) -> list[dict[str, float]]:
-    """Return where the best trials of a study stand, as far as they lie in today's spans."""
-    done = sorted((t for t in measured(last) if t.state == COMPLETE), key=value_of, reverse=True)
-    stand = [current_values(recipe_of(last, trial), among) for trial in done]
-    return [values for values in stand if values.keys() == among.keys()][:_ELITE]
-
-
-def _sum(facts: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
+    return studies.begin(study_id, plain, movable, current_values(facts.start, movable), best)
