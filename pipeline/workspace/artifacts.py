@@ -154,13 +154,11 @@ class SplitFile(Artifact, step="features", file="split"):
     @classmethod
     def of(cls, split: Split) -> Self:
         """Return what a split keeps in JSON."""
-        names = set(cls.model_fields) - {"task"}
-        return cls(task=split.task, **{name: getattr(split, name) for name in names})
+        return cls(**{name: getattr(split, name) for name in cls.model_fields})
 
     def split(self, truth: pl.DataFrame, ratings: pl.DataFrame | None) -> Split:
         """Rebuild the split from its frames."""
-        fields = dict(self)
-        return Split(task=fields.pop("task"), **fields, truth=truth, ratings=ratings)
+        return Split(**dict(self), truth=truth, ratings=ratings)
 
     def comparison_key(self, k: int) -> ComparisonKey:
         """Return what figures must have in common to be compared with this run's."""

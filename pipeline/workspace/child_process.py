@@ -74,7 +74,15 @@ class Child:
 
         A `NightjarError` that it raises is raised here; `ChildFailed` says that there is no answer.
         """
-        process = self._process or self._start()
+        if self._process is None:
+            self._process = subprocess.Popen(
+                _command(self._memory),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=_environment() | _SMALL,
+            )
+        process = self._process
         assert process.stdin is not None and process.stdout is not None  # noqa: S101
         line = json.dumps({"function": function, "request": request}).encode() + b"\n"
         try:
@@ -109,16 +117,6 @@ class Child:
             read += some
         return read
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "pipeline.workspace.child_process", str(self._memory)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=_environment() | _SMALL,
-        )
-        return self._process
-
     def _end(self) -> None:
         process, self._process = self._process, None
         if process is not None:
@@ -126,36 +124,30 @@ class Child:
                 process.kill()
 
 
-def run_child(
-    module: str,
-    arguments: Sequence[str],
-    *,
-    max_memory_bytes: int = _CHECK_BYTES,
-    max_seconds: int = _CHECK_SECONDS,
-) -> str:
+def run_child(module: str, arguments: Sequence[str]) -> str:
     """Run a module in a fresh process and return what it printed; `ChildFailed` if it failed."""
-    memory = str(max_memory_bytes)
-    command = [sys.executable, "-m", "pipeline.workspace.child_process", memory, module, *arguments]
+    command = _command(_CHECK_BYTES, module, *arguments)
     try:
         done = subprocess.run(
             command,
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=max_seconds,
+            timeout=_CHECK_SECONDS,
             env=_environment(),
             check=False,
         )
     except subprocess.TimeoutExpired:
         raise ChildFailed(
-            "child.timeout", f"{module} took longer than {max_seconds} seconds"
+            "child.timeout", f"{module} took longer than {_CHECK_SECONDS} seconds"
         ) from None
     if done.returncode:
-        last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
-        words = f": {last[0][:300]}" if last else ""
-        raise ChildFailed(
-            "child.failed", f"{module} failed in a fresh process ({_death(done.returncode)}){words}"
-        )
+        last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2][:300]
+        raise ChildFailed("child.failed", f"{module} failed ({_death(done.returncode)}): {last}")
     return done.stdout.decode()
+
+
+def _command(memory: int, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "pipeline.workspace.child_process", str(memory), *arguments]
 
 
 def _environment() -> dict[str, str]:
@@ -225,14 +217,14 @@ def _serve() -> None:
         answers.flush()
 
 
-def _main(memory: int, module: str | None, arguments: Sequence[str]) -> None:
+def _main(memory: int, *arguments: str) -> None:
     _limit(memory)
-    if module is None:
+    if not arguments:
         _serve()
     else:
-        sys.argv = [module, *arguments]
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        sys.argv = list(arguments)
+        runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":
-    _main(int(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else None, sys.argv[3:])
+    _main(int(sys.argv[1]), *sys.argv[2:])

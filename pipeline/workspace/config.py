@@ -156,17 +156,7 @@ def _config_from(written: Tree, where: str, origins: Mapping[str, str]) -> Confi
             else recipe
             for name, recipe in given["recipes"].items()
         }
-        baselines = _baselines()
-        for name, baseline in baselines.items():
-            own = named.get(name)
-            family = own.get("family") if isinstance(own, dict) else baseline.family
-            if family != baseline.family:
-                raise ConfigError(
-                    "config.baseline_family",
-                    f"{where}: recipes.{name}.family = {family!r}: {name} is a baseline, which "
-                    "others are judged by; give this recipe another name",
-                )
-        given["recipes"] = {**baselines, **named}
+        given["recipes"] = {**_baselines(), **named}
     if isinstance(given.get("sources"), dict):
         tables = {s.get("table") for s in given["sources"].values() if isinstance(s, dict)}
         defaults = {n: s for n, s in _default_sources().items() if n not in tables}
@@ -177,6 +167,14 @@ def _config_from(written: Tree, where: str, origins: Mapping[str, str]) -> Confi
         config = Config.model_validate(given)
     except ValidationError as error:
         raise config_error(error, given, Config, origin) from error
+    for name, baseline in _baselines().items():
+        family = config.recipes[name].family
+        if family != baseline.family:
+            raise ConfigError(
+                "config.baseline_family",
+                f"{where}: recipes.{name}.family = {family!r}: {name} is a baseline of family "
+                f"{baseline.family!r}; give this recipe another name",
+            )
     if config.gate.min_users > config.split.min_users:
         raise ConfigError(
             "config.gate_min_users",

@@ -133,19 +133,36 @@ class TrialRow(Frozen):
         return float(np.mean(self.windows)) if self.windows else None
 
 
-class StudyFile(Artifact, file="study"):
-    """``studies/<id>/study.json``: what a study has found so far (written by `StudyFiles`)."""
+class StudyResult(Frozen):
+    """Result of a study so far.
+
+    Attributes
+    ----------
+    status
+        ``candidate``; ``nothing_better``; ``unfinished``: not even the start was measured.
+    name, start
+        The recipe that the search began with, and its mean NDCG on the windows.
+    windows
+        Starts of the windows' ground truth, newest first.
+    best, recipe
+        The best recipe so far, which may be the start, and its mean NDCG.
+    """
 
     study: str
     as_of: Instant
     status: str
     sentence: str
     name: str
-    candidate: bool
     windows: tuple[Instant, ...]
-    start: float | None
-    best: float | None
-    recipe: AnyRecipe | None
+    start: float | None = None
+    best: float | None = None
+    recipe: AnyRecipe | None = None
+
+
+class StudyFile(Artifact, StudyResult, file="study"):
+    """``studies/<id>/study.json``: result and trials of a study (written by `StudyFiles`)."""
+
+    candidate: bool
     trials: tuple[TrialRow, ...]
     importance: Mapping[str, float]
     until: Instant

@@ -98,7 +98,17 @@ class DriftSummary(Frozen):
     since: Mapping[str, Instant]
 
 
-class DecisionEntry(LedgerEntry):
+class Decided(LedgerEntry):
+    """A decision for a run."""
+
+    run_id: str
+    kind: Kind
+    recipe: str | None
+    sentence: str
+    decision: Decision
+
+
+class DecisionEntry(Decided):
     """What the gate decided in a run that is not a replay.
 
     Attributes
@@ -110,10 +120,6 @@ class DecisionEntry(LedgerEntry):
     """
 
     type: Literal["decision"] = "decision"
-    run_id: str
-    kind: Kind
-    recipe: str | None
-    sentence: str
     holdout_days: int
     selected_recipes: Mapping[str, AnyRecipe]
     weights: SelectedWeights
@@ -122,7 +128,6 @@ class DecisionEntry(LedgerEntry):
     attribution: AttributionSummary | None
     drift: DriftSummary | None
     trigger: RetrainDecision | None
-    decision: Decision
 
 
 class Published(Frozen):
@@ -163,15 +168,10 @@ class PatchEntry(LedgerEntry, Published):
     base: str
 
 
-class OverrideEntry(LedgerEntry):
+class OverrideEntry(Decided):
     """A decision that a person changed."""
 
     type: Literal["override"] = "override"
-    run_id: str
-    kind: Kind
-    recipe: str | None
-    sentence: str
-    decision: Decision
     by: str
     reason: str
 

@@ -25,13 +25,10 @@ _GB: Final = 1 << 30
 _SYSTEM: Final = Path("/")
 
 # (folder below /sys/fs/cgroup, limit, in use, cache within it that is the first to go)
-_VERSION_1: Final = (
-    "memory",
-    "memory.limit_in_bytes",
-    "memory.usage_in_bytes",
-    "total_inactive_file",
-)
-_VERSION_2: Final = ("", "memory.max", "memory.current", "inactive_file")
+_GROUPS: Final = {
+    "": ("", "memory.max", "memory.current", "inactive_file"),
+    "memory": ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
 
 
 class TrainConfig(Frozen):
@@ -87,17 +84,13 @@ def _left_in_groups(system: Path) -> Iterator[int]:
     mounted = system / "sys/fs/cgroup"
     for line in (system / "proc/self/cgroup").read_text().splitlines():
         _, controllers, place = line.split(":", 2)
-        if controllers == "":
-            folder, *files = _VERSION_2
-        elif "memory" in controllers.split(","):
-            folder, *files = _VERSION_1
-        else:
-            continue
-        # In a container its own group may be mounted as the root: then only that one is found.
-        for group in (Path(place), *Path(place).parents):
-            left = _left(mounted / folder / group.relative_to("/"), *files)
-            if left is not None:
-                yield left
+        for controller in _GROUPS.keys() & controllers.split(","):
+            folder, *files = _GROUPS[controller]
+            # In a container its own group may be mounted as the root: then only that one is found.
+            for group in (Path(place), *Path(place).parents):
+                left = _left(mounted / folder / group.relative_to("/"), *files)
+                if left is not None:
+                    yield left
 
 
 def _left(group: Path, limit: str, used: str, cache: str) -> int | None:

@@ -60,8 +60,8 @@ def _blas() -> dict[str, str]:
     from threadpoolctl import threadpool_info
 
     pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
-    pools.sort(key=lambda pool: ("numpy" not in str(pool["filepath"]), str(pool["filepath"])))
-    for pool in pools:
-        parts = (pool.get(key) for key in ("internal_api", "version", "architecture"))
-        return {"blas": " ".join(str(word) for word in parts if word)}
-    return {}
+    if not pools:
+        return {}
+    numpy = min(pools, key=lambda pool: ("numpy" not in pool["filepath"], pool["filepath"]))
+    parts = (numpy.get(key) for key in ("internal_api", "version", "architecture"))
+    return {"blas": " ".join(str(part) for part in parts if part)}

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from pipeline.stores.registry.client import Registry
 from pipeline.stores.registry.connection import relocate_artifact_uris
 from pipeline.workspace.history import LedgerHistory
 from pipeline.workspace.workspace import Workspace
 
-
-def registry(ws: Workspace) -> Registry:
-    """Return the door to this workspace's MLflow."""
-    return _registry(ws, ws.config.registry.experiment)
+STUDIES: Final = "-tuning"
 
 
-def study_registry(ws: Workspace) -> Registry:
-    """Return the door to the experiment of its studies, whose many runs would bury the nights."""
-    return _registry(ws, f"{ws.config.registry.experiment}-tuning")
+def registry(ws: Workspace, suffix: str = "") -> Registry:
+    """Return the client of an experiment of the workspace's MLflow, by default the nightly runs'.
 
-
-def _registry(ws: Workspace, experiment: str) -> Registry:
+    Studies have an experiment of their own: their many runs would hide the nightly ones.
+    """
     if ws.config.registry.tracking_uri is None:
         relocate_artifact_uris(ws.mlflow_database)
+    experiment = f"{ws.config.registry.experiment}{suffix}"
     return Registry(ws.tracking_uri, experiment, ws.config.registry.model_name)
 
 

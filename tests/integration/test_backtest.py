@@ -237,7 +237,7 @@ def test_a_gap_before_the_first_as_of_is_waited_for(workspace, tmp_path):
     for past in found.days.values():
         ended = [day.decision for day in past[:4]]
         assert ended == ["nothing_to_do", "nothing_to_do", "block", "first"]
-        assert {day.reason for day in past[:4]} == {"nothing is live yet"}
+        assert {day.reason for day in past[:4]} == {"no lists are live yet"}
         assert all(day.ndcg is None for day in past[:4])
         assert all(day.ndcg > 0 for day in past[4:])
     rows = {row["schedule"]: row for row in found.plain()["rows"]}

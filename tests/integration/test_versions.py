@@ -165,7 +165,7 @@ def test_both_are_judged_on_the_newer_holdout(shop, compared):
     assert (row.left, row.right, row.people) == (expected.champion, expected.candidate, expected.n)
     assert row.lift == pytest.approx(expected.x)
     assert row.hi - row.lift == pytest.approx(1.96 * expected.se)
-    assert "The recipe is the same" in footing.about
+    assert "Same recipe" in footing.about
     assert {r.name for r in footing.rows} >= {"recall_at_20", f"slice.cold.{METRIC}"}
 
 
@@ -296,8 +296,8 @@ def test_what_cannot_be_judged_on_one_footing_says_why(copy):
     rewrite(run, "features", "split.json", earlier.to_bytes())
     found = compare(copy, 1, 2).page
     (footing,) = found.footings
-    assert footing.rows == () and "cannot be judged on one footing: " in footing.about
-    assert found.sentence.startswith("The two were never judged on the same people")
+    assert footing.rows == () and footing.about.startswith("No paired comparison: ")
+    assert found.sentence.startswith("No users and ground truth are common")
 
 
 # --- made again ----------------------------------------------------------------------------------
@@ -421,7 +421,7 @@ def recipes(tmp_path_factory, workspace):
 def test_two_nights_of_the_same_days_are_compared_person_by_person(recipes):
     page = compare(recipes, 1, 2).page
     (footing,) = page.footings
-    assert page.weeks.startswith("Both were judged by the same days")
+    assert page.weeks.startswith("Both were evaluated on the same holdout")
     runs = [find(recipes, number).night.run for number in (1, 2)]
     users = [
         run.frame("evaluate", f"users-{name}")
@@ -441,7 +441,7 @@ def test_two_nights_of_the_same_days_are_compared_person_by_person(recipes):
 def test_a_recipe_that_the_newer_night_trained_too_is_compared_on_its_data(recipes):
     page = compare(recipes, 1, 3).page
     holdout, alike = page.footings
-    assert "Recipe and data both differ" in holdout.about
+    assert "Recipe and data differ" in holdout.about
     run = find(recipes, 3).night.run
     row = next(row for row in alike.rows if row.name == METRIC)
     assert row.left == pytest.approx(run.frame("evaluate", "users-narrow")[NDCG].mean())

@@ -12,8 +12,6 @@ nights.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +26,7 @@ from pipeline.report.backtest_figure import figure
 from pipeline.steps.experiments.backtest.days import RetrainSchedule, days_of
 from pipeline.steps.experiments.backtest.sandbox import BacktestSandbox, sandbox_config
 from pipeline.stores.runs import Run, Runs
-from pipeline.workspace.config import dump
+from pipeline.workspace.config import dump, short_digest
 from pipeline.workspace.experiment_artifacts import BacktestPlanFile, DayFile
 from pipeline.workspace.task_log import task_log
 from pipeline.workspace.workspace import Workspace
@@ -80,7 +78,7 @@ def parse_every(words: str) -> timedelta:
     if not timedelta(0) < every <= _LONGEST:
         raise ConfigError(
             "backtest.invalid_step",
-            f"{words!r} is no step of a backtest; write it as 12h or 1d, at most 28d",
+            f"the step {words!r} is not a time up to 28d; write it as 12h or 1d",
         )
     return every
 
@@ -88,13 +86,12 @@ def parse_every(words: str) -> timedelta:
 def parse_schedules(words: str) -> tuple[RetrainSchedule, ...]:
     """Read names that commas part; `ConfigError` for one that is none, or for none at all."""
     names = [name.strip() for name in words.split(",") if name.strip()]
-    unknown = [name for name in names if name not in set(RetrainSchedule)]
-    if unknown or not names:
-        fault = f"{unknown[0]!r} is no policy" if unknown else "no policy is named"
+    if not names or not set(names) <= set(RetrainSchedule):
+        allowed = ", ".join(RetrainSchedule)
         raise ConfigError(
-            "backtest.unknown_schedule", f"{fault}; there are {', '.join(RetrainSchedule)}"
+            "backtest.unknown_schedule", f"schedules {words!r}: name one or more of {allowed}"
         )
-    return tuple(dict.fromkeys(RetrainSchedule(name) for name in names))
+    return tuple(RetrainSchedule(name) for name in dict.fromkeys(names))
 
 
 @dataclass(frozen=True)
@@ -110,13 +107,13 @@ class _Course:
         if self.end < self.begin + self.every:
             raise ConfigError(
                 "backtest.span_too_short",
-                f"from {format_instant(self.begin)} to {format_instant(self.end)} there is no step "
-                f"of {self.hours:g} hours: a backtest needs two as-ofs at least",
+                f"no step of {self.hours:g} hours fits between {format_instant(self.begin)} and "
+                f"{format_instant(self.end)}: a backtest needs at least two as-ofs",
             )
         if self.plant is not None and not self.begin < self.plant < self.end:
             raise ConfigError(
                 "backtest.shift_outside",
-                f"a shift at {format_instant(self.plant)} is outside of the backtest: plant it "
+                f"the shift at {format_instant(self.plant)} is outside the backtest: choose one "
                 f"between {format_instant(self.begin)} and {format_instant(self.end)}",
             )
 
@@ -139,8 +136,7 @@ class _Course:
             self.every.total_seconds(),
             None if self.plant is None else format_instant(self.plant),
         ]
-        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
-        return f"{compact_instant(self.begin)}-{digest}"
+        return f"{compact_instant(self.begin)}-{short_digest(facts)}"
 
 
 def backtest(

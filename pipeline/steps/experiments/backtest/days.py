@@ -24,12 +24,12 @@ from pipeline.steps.feedback.policy import policy as evaluate_policy
 from pipeline.steps.nightly.nightly import nightly
 from pipeline.stores.runs import Run, Runs
 from pipeline.workspace.artifacts import SnapshotFile, SplitFile
+from pipeline.workspace.as_of_view import AsOfView
 from pipeline.workspace.experiment_artifacts import DayFile, ScheduleFile
 from pipeline.workspace.history import LedgerHistory
 from pipeline.workspace.run_files import read_split
 from pipeline.workspace.workspace import Workspace
 
-_WEEK: Final = timedelta(days=7)
 _BEGINNING: Final = datetime(1, 1, 1, tzinfo=UTC)
 
 
@@ -81,26 +81,22 @@ class _Replay:
     steps: Run
     progress: Progress
 
-    @property
-    def ws(self) -> Workspace:
-        return self.box.ws
-
     def day(self, span: Interval, last_night: AsOf) -> DayFile:
         """Replay one day."""
-        at, first = AsOf(span.end), span.start == _BEGINNING
+        at, first, ws = AsOf(span.end), span.start == _BEGINNING, self.box.ws
         self.box.deliver(span, catalogue=first)
-        if first and self.ws.lake.read("events", columns=[c.EVENT_ID]).is_empty():
+        if first and ws.lake.read("events", columns=[c.EVENT_ID]).is_empty():
             raise DataError(
                 "data.no_event", f"no event lies before {format_instant(at)}", where="the backtest"
             )
         plan = self._schedule(at, last_night)
         day = DayFile(as_of=at, retrained=plan.wanted, reason=plan.reason, cause=plan.cause)
         if not first:
-            day = _with_quality(self.ws, day, span)
+            day = _with_quality(ws, day, span)
         if plan.wanted:
-            day = _with_night(self.ws, day, at, self.progress)
+            day = _with_night(ws, day, at, self.progress)
         if not day.promoted:  # a pass would: the lists that stay live learn what was done
-            seconds = foldin(self.ws, at, progress=self.progress).seconds
+            seconds = foldin(ws, at, progress=self.progress).seconds
             day = day.model_copy(update={"foldin_seconds": seconds})
         return day
 
@@ -114,19 +110,19 @@ class _Replay:
         return self.steps.read(ScheduleFile, step)
 
     def _decide(self, at: AsOf, last_night: AsOf) -> tuple[bool, str, str | None]:
-        if LedgerHistory.of(self.ws.ledger).live is None:
-            return True, "nothing is live yet", None
+        if LedgerHistory.of(self.box.ws.ledger).live is None:
+            return True, "no lists are live yet", None
         match self.policy:
             case RetrainSchedule.NIGHTLY:
-                return True, "every night", None
+                return True, "every as-of", None
             case RetrainSchedule.WEEKLY:
-                due = at - last_night >= _WEEK
-                return due, "a week is over" if due else "the week is not over", None
+                days = (at - last_night) / timedelta(days=1)
+                return days >= 7, f"{days:g} of 7 days since the last nightly run", None
             case RetrainSchedule.ADAPTIVE:
-                ruling = evaluate_policy(self.ws, at)
+                ruling = evaluate_policy(self.box.ws, at)
                 return ruling.wanted, ruling.reason, ruling.cause
             case RetrainSchedule.NEVER:
-                return False, "never again", None
+                return False, "no further runs", None
 
 
 def _with_night(ws: Workspace, day: DayFile, at: AsOf, progress: Progress) -> DayFile:
@@ -152,13 +148,8 @@ def _with_quality(ws: Workspace, day: DayFile, span: Interval) -> DayFile:
     first = next((run for run in runs if run.has(SplitFile)), None)
     if first is None:  # no run has come to a task yet, so nothing was live
         return day
-    live = score_span(
-        ws,
-        lambda columns, where: ws.lake.read("events", columns=columns, where=where),
-        read_split(first),
-        first.read(SnapshotFile).config,
-        span,
-    )
+    read, config = AsOfView.now(ws, AsOf(span.end)).events, first.read(SnapshotFile).config
+    live = score_span(ws, read, read_split(first), config, span)
     rows = [row for row in live.rows if row.slice == ALL]
     days = sum(row.user_days for row in rows)
     if not days:

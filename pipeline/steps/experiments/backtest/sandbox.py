@@ -68,7 +68,7 @@ class BacktestSandbox:
         made = Workspace.init(self.home, _TEMPLATE)
         return Workspace(made.home, Composed(self.config, {}))
 
-    def deliver(self, span: Interval, *, catalogue: bool) -> int:
+    def deliver(self, span: Interval, *, catalogue: bool) -> None:
         """Take in what happened in a span, as one batch that arrives at its end.
 
         Parameters
@@ -76,34 +76,28 @@ class BacktestSandbox:
         catalogue
             Items and users come along, as the source knows them today.
 
-        Returns
-        -------
-        int
-            Events that were delivered; 0 for a span that was delivered before.
         """
         with self.ws.lake.lock("ingest"):
             batches = Batches(self.ws.lake)
             batches.recover()
-            tables = ("items", "users") if catalogue else ()
-            for table in tables:
+            for table in ("items", "users") if catalogue else ():
                 rows = self._read(table)
                 if rows.height:
                     self._commit(batches, table, rows, span)
             events = self._read("events", between(span))
             if self.plant is not None and span.end > self.plant:
                 events = plant_shift(events, self._pairs, self.plant)
-            return self._commit(batches, "events", events, span)
+            self._commit(batches, "events", events, span)
 
-    def _commit(self, batches: Batches, table: str, rows: pl.DataFrame, span: Interval) -> int:
+    def _commit(self, batches: Batches, table: str, rows: pl.DataFrame, span: Interval) -> None:
         name = f"{table}-{format_instant(span.end)}"
         key = hashlib.sha256(name.encode()).hexdigest()
         if batches.seen(table, key):
-            return 0
+            return
         if table == "events":
             rows = event_rows(with_origin(rows, source=SOURCE, batch_id=key), at=span.end)
         batch = Batch(key, table, SOURCE, name, rows.height, rows.height, 0, 0, 0, 0, span.end)
         batches.commit([batch], rows if rows.height else None, self.ws.lake.empty("quarantine"))
-        return rows.height
 
     def _read(self, table: str, where: pl.Expr | None = None) -> pl.DataFrame:
         return self.source.read_pinned(self.versions, table, where=where)

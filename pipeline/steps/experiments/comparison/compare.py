@@ -1,8 +1,11 @@
-"""Two versions side by side: what each is, what its night found, and both on one footing.
+"""Comparison of two versions: facts of each, metrics of their runs, and paired comparisons.
 
-Promises: what is subtracted was judged on the same people by the same truth, by scorers that saw
-nothing of the holdout; where that cannot be, it is said why; nothing of the workspace changes but
-the page and its copies in MLflow, which are the same however often they are made.
+Guarantees:
+
+* Only paired figures are subtracted: same users, same ground truth, scorers trained before the
+  holdout; where that is impossible, the page gives the reason.
+* Nothing changes in the workspace but the page and its copies in MLflow, which are the same
+  however often they are made.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from pipeline.evaluation.evaluate import NDCG, metric_name
 from pipeline.report.pair import Pair, VersionRow, VersionsPage
 from pipeline.report.versions import comparison_sentence, versions_page
 from pipeline.steps.experiments.comparison.paired import (
-    judged_on,
+    evaluated_on,
     metrics,
     paired_comparisons,
     same_holdout,
@@ -40,9 +43,8 @@ from pipeline.workspace.workspace import Workspace
 
 NONE = "–"
 
-
 Facts: TypeAlias = dict[str, Any]
-"""What a page shows of one version, by label."""
+"""Facts of one version on the page, by label."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Comparison:
     Attributes
     ----------
     path
-        Where the page is.
+        The page.
     fault
         Why the page is not in MLflow, or ``None``.
     """
@@ -63,7 +65,7 @@ class Comparison:
 
     @property
     def exit_code(self) -> int:
-        """0, or the code of a registry that is away."""
+        """0, or the code of a registry error."""
         return 0 if self.fault is None else RegistryError.exit_code
 
     def plain(self) -> dict[str, Any]:
@@ -78,7 +80,7 @@ class Comparison:
         }
 
     def text(self) -> str:
-        """Return the finding as lines."""
+        """Return the result as lines."""
         page = self.page
         lines = [
             f"{row.label}: {row.recipe}, as-of {format_instant(row.as_of)}"
@@ -97,19 +99,21 @@ def compare(
     out: Path | None = None,
     progress: Progress = silent,
 ) -> Comparison:
-    """Compare two versions, write the page, and show it in MLflow at both versions' runs.
+    """Compare two versions, write the page, and copy it to the MLflow runs of both versions.
 
     Parameters
     ----------
+    left, right
+        Version numbers; lifts are those of `right` over `left`.
     out
         The page's file; by default in the workspace's ``reports``.
 
     Raises
     ------
     ConfigError
-        A version is not there, or both are the same one.
+        `version.unknown`, or `compare.same_version`.
     StorageError
-        The files of one are gone or damaged, or the page cannot be written.
+        `version.files_gone`, a damaged file, or a page that cannot be written.
     """
     if left == right:
         raise ConfigError(
@@ -117,7 +121,7 @@ def compare(
         )
     first, second = find(ws, left), find(ws, right)
     with task_log("compare", second.night.as_of, progress=progress) as log:
-        page = build(ws, first, second, log.progress)
+        page = _page(ws, first, second, log.progress)
         name = f"compare-{left}-{right}.html"
         path = out or ws.home / "reports" / name
         text = versions_page(page).encode()
@@ -132,39 +136,27 @@ def compare(
     return Comparison(page, path, fault)
 
 
-def build(ws: Workspace, left: Version, right: Version, progress: Progress) -> VersionsPage:
-    """Gather the page of two versions."""
-    metric = metric_name(NDCG, right.night.config.recommend.length)
+def _page(ws: Workspace, left: Version, right: Version, progress: Progress) -> VersionsPage:
     comparisons = paired_comparisons(left, right, progress)
     progress("sample lists")
-    about, people = samples(ws, left, right)
+    about, shown = samples(ws, left, right)
     page = VersionsPage(
         left=_row(left),
         right=_row(right),
-        metric=metric,
+        metric=metric_name(NDCG, right.night.config.recommend.length),
         sentence="",
-        weeks=_weeks(left, right),
+        weeks=_days(left, right),
         footings=comparisons,
         metrics=metrics(left, right),
-        settings=_paired(_settings(left), _settings(right)),
-        night_settings=tuple(
-            pair for pair in _paired(_others(left), _others(right)) if pair.differs
-        ),
-        data=_paired(_data(left), _data(right)),
-        cost=_paired(_cost(left), _cost(right)),
+        settings=_pairs(_recipe(left), _recipe(right)),
+        night_settings=tuple(p for p in _pairs(_config(left), _config(right)) if p.differs),
+        data=_pairs(_data(left), _data(right)),
+        cost=_pairs(_cost(left), _cost(right)),
         lists=about,
-        samples=people,
+        samples=shown,
     )
-    return _concluded(page)
-
-
-def _concluded(page: VersionsPage) -> VersionsPage:
-    """Add the sentence: what the footings found, or that there is none to stand on."""
-    parts = [
-        text for comparison in page.footings if (text := comparison_sentence(page, comparison))
-    ]
-    nothing = "the two were never judged on the same people by the same truth"
-    sentence = "; ".join(parts or [nothing])
+    results = [text for c in comparisons if (text := comparison_sentence(page, c))]
+    sentence = "; ".join(results) or "no users and ground truth are common to both evaluations"
     return replace(page, sentence=f"{sentence[0].upper()}{sentence[1:]}.")
 
 
@@ -181,78 +173,76 @@ def _row(version: Version) -> VersionRow:
         sentence=version.decision.sentence,
         trained_on=night.run.read(RecipeFile, REFIT).trained_on,
         live=live,
-        judged=judged_on(version),
+        judged=evaluated_on(version),
         run_id=night.run_id,
         commit=night.snapshot.commit[:12],
     )
 
 
-def _weeks(left: Version, right: Version) -> str:
+def _days(left: Version, right: Version) -> str:
     if same_holdout(left, right):
-        return "Both were judged by the same days, so the figures can be held against each other."
+        return "Both were evaluated on the same holdout: their figures can be subtracted."
     return (
-        f"Version {left.number} was judged by {judged_on(left)}, version {right.number} by "
-        f"{judged_on(right)}: the figures are of different days and must not be subtracted."
+        f"Version {left.number} was evaluated on {evaluated_on(left)}, version {right.number} on "
+        f"{evaluated_on(right)}: figures of different days must not be subtracted."
     )
 
 
-def _settings(version: Version) -> Facts:
+def _recipe(version: Version) -> Facts:
     return {"recipe": version.name, **hyper_parameters(version.night.recipes[version.name])}
 
 
-def _others(version: Version) -> Facts:
-    """Name what the night's config says beside recipes: weights of events as they were chosen."""
+def _config(version: Version) -> Facts:
+    """Return the run's settings without recipes: event weights are the chosen ones."""
     config = dump(version.night.config)
-    return flat(
-        {name: part for name, part in config.items() if name not in ("recipes", "registry", "gc")}
-    )
+    return flat({n: part for n, part in config.items() if n not in ("recipes", "registry", "gc")})
 
 
 def _data(version: Version) -> Facts:
     night = version.night
-    split = night.run.read(SplitFile)
-    tables: Facts = {}
+    split, tables = night.run.read(SplitFile), Facts()
     for table, count in night.run.read(TablesFile).rows.items():
         tables[f"{table}: lake version"] = night.snapshot.versions[table]
         tables[f"{table}: rows"] = f"{count:,}"
     return {
         **tables,
-        "learnt from": str(Interval(split.train.start, night.as_of)),
-        "judged after learning until": format_instant(split.holdout.start),
+        "training window": str(Interval(split.train.start, night.as_of)),
+        "cutoff of the evaluation": format_instant(split.holdout.start),
         "holdout": str(split.holdout),
         "holdout, days": split.holdout_days,
-        "people judged": f"{night.run.manifest('evaluate')['rows']:,}",
-        "lists may hold what people had": "yes" if split.task == "repeat" else "no",
-        "what counts": ", ".join(split.target_kinds),
+        "users evaluated": f"{night.run.manifest('evaluate')['rows']:,}",
+        "lists may repeat items": "yes" if split.task == "repeat" else "no",
+        "target kinds": ", ".join(split.target_kinds),
         "list length": night.config.recommend.length,
     }
 
 
 def _cost(version: Version) -> Facts:
-    steps = {"to be judged": train_step(version.name), "for people": REFIT}
-    rows = {}
-    for purpose, step in steps.items():
-        cost = version.night.run.find(CostFile, step)
-        if cost is not None:
-            rows[f"trained {purpose}, seconds"] = f"{cost.fit_seconds:,.2f}"
-            rows[f"trained {purpose}, CPU seconds"] = f"{cost.fit_cpu_seconds:,.2f}"
-            rows[f"trained {purpose}, memory, MB"] = f"{cost.peak_mb:,.0f}"
-            rows[f"trained {purpose}, parameters"] = f"{cost.parameters:,}"
-            rows[f"trained {purpose}, events a second"] = f"{cost.examples_per_second:,.0f}"
-    return rows
+    steps = {"for the evaluation": train_step(version.name), "for the live lists": REFIT}
+    costs = {name: version.night.run.find(CostFile, step) for name, step in steps.items()}
+    return {
+        f"trained {name}, {label}": text
+        for name, cost in costs.items()
+        if cost is not None
+        for label, text in (
+            ("seconds", f"{cost.fit_seconds:,.2f}"),
+            ("CPU seconds", f"{cost.fit_cpu_seconds:,.2f}"),
+            ("memory, MB", f"{cost.peak_mb:,.0f}"),
+            ("parameters", f"{cost.parameters:,}"),
+            ("events per second", f"{cost.examples_per_second:,.0f}"),
+        )
+    }
 
 
-def _paired(left: Facts, right: Facts) -> tuple[Pair, ...]:
-    """Line up two sets of named values, in the order of the left one, then of the right one."""
+def _pairs(left: Facts, right: Facts) -> tuple[Pair, ...]:
+    """Line up two sets of facts, in the order of the left one, then of the right one."""
     names = dict.fromkeys([*left, *right])
     return tuple(Pair(n, _text(left.get(n)), _text(right.get(n))) for n in names)
 
 
 def _text(value: Any) -> str:
-    if value is None:
-        return NONE
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, list):
-        return ", ".join(_text(entry) for entry in value) or "none"
-    return str(value)
+        return ", ".join(map(_text, value)) or "none"
+    return NONE if value is None else str(value)

@@ -1,8 +1,7 @@
-"""A few people's lists under two versions, as titles, for a person to judge by eye.
+"""Sample lists: the lists of a few users under two versions, by title, for a visual comparison.
 
-Promises: people have letters, and nobody's id is told; who is shown depends on how much the two
-lists differ, so that a page shows the range and not only what looks well; the lists are those that
-people saw, and of a version that was never shown, those of its refit.
+Guarantees: users have letters, never ids; the sample covers the range from the least to the most
+alike lists.
 """
 
 from __future__ import annotations
@@ -23,40 +22,48 @@ from pipeline.workspace.versions import Version
 from pipeline.workspace.workspace import Workspace
 
 FIRST: Final = 10
-"""Entries of a list that are shown, and that lists are likened by."""
+"""Entries of a list that are shown and compared."""
 _WHERE: Final = (("least alike", 0.0), ("middling", 0.5), ("most alike", 1.0))
 
 
 def samples(ws: Workspace, left: Version, right: Version) -> tuple[str, tuple[Sample, ...]]:
-    """Return what there is to say of all lists, and a few people's lists side by side."""
+    """Return sample lists of users who have a list of both versions.
+
+    Parameters
+    ----------
+    left, right
+        Lists are those that were live; of a version that never was, those of its refit.
+
+    Returns
+    -------
+    One sentence about all lists, and at most three samples from the least to the most alike.
+    """
     first, second = _lists(ws, left), _lists(ws, right)
-    people = sorted(set(first[c.USER_ID]) & set(second[c.USER_ID]))
-    if not people:
-        return "Nobody has a list of both.", ()
-    share = churn(first, second, people, k=FIRST).overlap or 0.0
+    users = sorted(set(first[c.USER_ID]) & set(second[c.USER_ID]))
+    if not users:
+        return "No user has a list of both versions.", ()
+    share = churn(first, second, users, k=FIRST).overlap or 0.0
     about = (
-        f"{len(people):,} people have a list of both; the first {FIRST} entries share "
-        f"{100 * share:.0f} % on average. ● stands in both lists."
+        f"{len(users):,} users have a list of both versions; the first {FIRST} entries share "
+        f"{100 * share:.0f} % on average. ● marks an item in both lists."
     )
-    names = {**_titles(left), **_titles(right)}
-    counts = _events(right)
+    history = right.night.run.arrays("refit", "history")
+    counts = dict(zip(history["user_ids"].tolist(), np.diff(history["indptr"]), strict=True))
+    titles = {**_titles(left), **_titles(right)}
     shown = []
-    for letter, (word, user) in zip("ABC", _spread(first, second, people), strict=False):
-        before, after = _first(first, user), _first(second, user)
-        person = f"{word} of all; {counts.get(user, 0):,} events until {right.night.as_of:%Y-%m-%d}"
-        shown.append(
-            Sample(
-                f"Person {letter}",
-                person,
-                _named(before, after, names),
-                _named(after, before, names),
-            )
+    for letter, (label, user) in zip("ABC", _spread(first, second, users), strict=False):
+        before, after = (
+            lists.filter(lists[c.USER_ID] == user).sort(c.POSITION)[c.ITEM_ID].to_list()
+            for lists in (first, second)
         )
+        events = f"{counts.get(user, 0):,} events until {right.night.as_of:%Y-%m-%d}"
+        sides = (_entries(before, after, titles), _entries(after, before, titles))
+        shown.append(Sample(f"Person {letter}", f"{label} of all; {events}", *sides))
     return about, tuple(shown)
 
 
 def _lists(ws: Workspace, version: Version) -> pl.DataFrame:
-    """Return `user_id`, `position`, `item_id` of the lists that a model made, the first entries."""
+    """Return `user_id`, `position`, `item_id` of a version's lists, the first entries."""
     if version.publication is not None:
         where = first_entries(version.publication.publication_id, FIRST)
         rows = ws.lake.read("recommendations", where=where)
@@ -72,30 +79,19 @@ def _lists(ws: Workspace, version: Version) -> pl.DataFrame:
     )
 
 
-def _spread(left: pl.DataFrame, right: pl.DataFrame, people: list[str]) -> list[tuple[str, str]]:
-    """Pick people from the least to the most alike lists: (word, user), nobody twice."""
+def _spread(left: pl.DataFrame, right: pl.DataFrame, users: list[str]) -> list[tuple[str, str]]:
+    """Pick (label, user) from the least to the most alike lists; each user once."""
     both = left.join(right.select(c.USER_ID, c.ITEM_ID), on=[c.USER_ID, c.ITEM_ID], how="inner")
     common = dict(both.group_by(c.USER_ID).len().iter_rows())
-    ranked = sorted(people, key=lambda user: (common.get(user, 0), user))
-    picked = {ranked[round(where * (len(ranked) - 1))]: word for word, where in _WHERE}
-    return [(word, user) for user, word in picked.items()]
+    ranked = sorted(users, key=lambda user: (common.get(user, 0), user))
+    picked = {ranked[round(where * (len(ranked) - 1))]: label for label, where in _WHERE}
+    return [(label, user) for user, label in picked.items()]
 
 
-def _first(lists: pl.DataFrame, user: str) -> list[str]:
-    return lists.filter(lists[c.USER_ID] == user).sort(c.POSITION)[c.ITEM_ID].to_list()
-
-
-def _named(items: list[str], others: list[str], names: dict[str, str]) -> tuple[Entry, ...]:
-    return tuple(Entry(names.get(item, item), item in others) for item in items)
+def _entries(items: list[str], others: list[str], titles: dict[str, str]) -> tuple[Entry, ...]:
+    return tuple(Entry(titles.get(item, item), item in others) for item in items)
 
 
 def _titles(version: Version) -> dict[str, str]:
     items = version.night.run.frame("features", "items").select(c.ITEM_ID, c.TITLE).drop_nulls()
     return dict(items.iter_rows())
-
-
-def _events(version: Version) -> dict[str, int]:
-    """Count the events of each person in the full window."""
-    history = version.night.run.arrays("refit", "history")
-    counts = np.diff(history["indptr"]).tolist()
-    return dict(zip(history["user_ids"].tolist(), counts, strict=True))

@@ -80,11 +80,8 @@ class Reproduced:
     @property
     def exit_code(self) -> int:
         """0 the same bytes, 3 others for a cause that is named, 6 no data, 1 others for none."""
-        if self.outcome == SAME:
-            return 0
-        if self.outcome == GONE:
-            return LakeError.exit_code
-        return DataError.exit_code if self.causes else 1
+        differs = DataError.exit_code if self.causes else 1
+        return {SAME: 0, DIFFERS: differs, GONE: LakeError.exit_code}[self.outcome]
 
     def text(self) -> str:
         """Return the result as lines."""
@@ -122,33 +119,31 @@ def reproduce(ws: Workspace, number: int, *, progress: Progress = silent) -> Rep
         task_log("reproduce", night.as_of, run_id=night.run_id, progress=progress) as log,
     ):
         run = again.runs.open(night.run_id)
-        rows: tuple[FileRow, ...]
-        reasons: tuple[Cause, ...]
+        rows: tuple[FileRow, ...] = ()
+        reasons: tuple[Cause, ...] = ()
         try:
             features(again, run.run_id, progress=log.progress)
         except LakeError as error:
             sentence = f"the pinned data are gone: {error.sentence}"
-            outcome, rows, reasons = GONE, (), (Cause(CauseKind.SNAPSHOT, sentence),)
+            outcome, reasons = GONE, (Cause(CauseKind.SNAPSHOT, sentence),)
         else:
             refit(again, run.run_id, progress=log.progress)
-            rows = _rows(night.run, run)
-            same = all(row.same for row in rows)
-            outcome, reasons = (SAME, ()) if same else (DIFFERS, _causes(again, version, run))
+            rows, outcome = _rows(night.run, run), SAME
+            if not all(row.same for row in rows):
+                outcome, reasons = DIFFERS, _causes(again, version, run)
         log.rows, log.result = len(rows), outcome
     return Reproduced(number, version.name, night.as_of, night.run_id, outcome, rows, reasons)
 
 
 def _rows(committed: Run, rebuilt: Run) -> tuple[FileRow, ...]:
     was, now = committed.manifest(REFIT), rebuilt.manifest(REFIT)
-    measured = {*was["volatile"], *now["volatile"]}
     rows = []
-    for file in sorted({*was["files"], *now["files"]} - measured):
-        sums = [str(side["files"].get(file, {}).get("sha256", "")) for side in (was, now)]
-        arrays: tuple[str, ...] = ()
-        if sums[0] != sums[1] and file.endswith(".npz") and all(sums):
-            name = file.removesuffix(".npz")
+    for file in sorted({*was["files"], *now["files"]} - {*was["volatile"], *now["volatile"]}):
+        before, after = (str(x["files"].get(file, {}).get("sha256", "")) for x in (was, now))
+        name, arrays = file.removesuffix(".npz"), tuple[str, ...]()
+        if before and after and before != after and name != file:
             arrays = differing(committed.arrays(REFIT, name), rebuilt.arrays(REFIT, name))
-        rows.append(FileRow(file, sums[0] == sums[1], sums[0], sums[1], arrays))
+        rows.append(FileRow(file, before == after, before, after, arrays))
     return tuple(rows)
 
 

@@ -25,7 +25,7 @@ from pipeline.stores.studies.files import StudyFiles
 from pipeline.stores.studies.study import Study
 from pipeline.stores.studies.trial import COMPLETE, FAILED
 from pipeline.workspace.experiment_artifacts import StudyFile, TrialRow
-from pipeline.workspace.registry import study_registry
+from pipeline.workspace.registry import STUDIES, registry
 from pipeline.workspace.workspace import Workspace
 
 FOLDER: Final = "studies"
@@ -38,17 +38,15 @@ def write_files(ws: Workspace, study: Study, result: TuningResult) -> None:
     trials = _trials(study)
     # Every trial was measured on the first window; those that were given up there count, too.
     first = {trial.number: trial.windows[0] for trial in trials if trial.windows}
-    fields = {
-        **vars(result),
-        "candidate": result.candidate,
-        "trials": trials,
-        "importance": study.importance(first),
-        "until": facts.until,
-        "task": facts.task,
-        "versions": facts.versions,
-        "start_recipe": facts.start,
-    }
-    file = StudyFile(**fields)
+    fields = {**dict(result), "candidate": result.candidate, "trials": trials}
+    file = StudyFile(
+        **fields,
+        importance=study.importance(first),
+        until=facts.until,
+        task=facts.task,
+        versions=facts.versions,
+        start_recipe=facts.start,
+    )
     figures = study_figures(StudyRows.of(file, study.axes))
     StudyFiles(ws.home / FOLDER, study.study_id).write({_FILE: file.to_bytes(), **figures})
 
@@ -93,7 +91,7 @@ def mirror(ws: Workspace, study_id: str, *, progress: Progress = silent) -> str:
         artifacts={name: files.path(name) for name in files.names},
     )
     with ws.lake.lock("register"):
-        client = study_registry(ws)
+        client = registry(ws, STUDIES)
         client.prepare()
         return client.mirror_study(record)
 

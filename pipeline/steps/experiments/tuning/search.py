@@ -30,10 +30,6 @@ _STUCK = 25
 """Proposals in a row that were measured before: then there is nothing new to try."""
 
 
-class _OutOfTimeError(Exception):
-    """The budget ended within a trial."""
-
-
 @dataclass
 class Search:
     """The trials of one call.
@@ -80,9 +76,6 @@ class Search:
         began = self.elapsed()
         try:
             state, values = self._values(asked, recipe)
-        except _OutOfTimeError:
-            self.study.set_aside(asked)
-            return
         except NightjarError as error:
             if asked.start:
                 self.study.set_aside(asked)
@@ -90,14 +83,18 @@ class Search:
             self.progress(f"trial {asked.number}: left out: {error.sentence}")
             self._end(asked, recipe, FAILED, {"failure": error.sentence})
             return
+        if state is None:
+            self.study.set_aside(asked)
+            return
         self._end(asked, recipe, state, {"windows": values, "seconds": self.elapsed() - began})
         self._report(asked, state, values)
 
-    def _values(self, asked: Asked, recipe: Recipe) -> tuple[str, list[float]]:
+    def _values(self, asked: Asked, recipe: Recipe) -> tuple[str | None, list[float]]:
+        """Return a trial's state and values; the state is None where the budget ended within."""
         values: list[float] = []
         for step, window in enumerate(self.windows, start=1):
             if self.elapsed() >= self.budget:
-                raise _OutOfTimeError
+                return None, values
             values.append(self.measure(f"trial {asked.number}", recipe, window))
             goes_on = self.study.report(asked, step, float(np.mean(values)))
             if not goes_on and step < len(self.windows):

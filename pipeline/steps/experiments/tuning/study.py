@@ -8,24 +8,23 @@ candidate; its ledger line is written once.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 from pydantic import computed_field
 
-from pipeline.base import Instant, Progress, silent
+from pipeline.base import Progress, silent
 from pipeline.errors import NightjarError
 from pipeline.evaluation.trials import EarlierWindows
 from pipeline.evaluation.tuning_window import Window
 from pipeline.models.contract import Recipe
-from pipeline.models.families import AnyRecipe, recipe_from
+from pipeline.models.families import recipe_from
 from pipeline.models.search import current_values, moved, reopened_mixture
 from pipeline.models.selection import select_hyperparameters
 from pipeline.report.wording import change
 from pipeline.stores.studies.study import Study
 from pipeline.stores.studies.trial import COMPLETE, FAILED, PRUNED, Asked, Trial
-from pipeline.workspace.experiment_artifacts import StudyFacts
+from pipeline.workspace.experiment_artifacts import StudyFacts, StudyResult
 from pipeline.workspace.ledger import CandidateEntry, append_entry
 from pipeline.workspace.workspace import Workspace
 
@@ -39,34 +38,16 @@ _MOVES: Final = 4
 """Fields that a sentence names."""
 
 
-@dataclass(frozen=True)
-class TuningResult:
+class TuningResult(StudyResult):
     """Result of a call of `tune`, the shape of `tune --json`.
 
     Attributes
     ----------
-    status
-        ``candidate``; ``nothing_better``; ``unfinished``: not even the start was measured.
-    name, start
-        The recipe that the search began with, and its mean NDCG on the windows.
-    best, recipe
-        The best that was found, which may be the start.
     trials
-        How many were ``complete``, ``pruned`` and ``failed``, over all calls.
-    windows
-        Where the windows' truth begins, newest first.
+        Numbers of ``complete``, ``pruned`` and ``failed`` trials, over all calls.
     """
 
-    study: str
-    as_of: Instant
-    status: str
-    sentence: str
-    name: str
     trials: Mapping[str, int]
-    windows: tuple[Instant, ...]
-    start: float | None = None
-    best: float | None = None
-    recipe: AnyRecipe | None = None
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -153,7 +134,7 @@ def conclude(
         if mixed is not None and np.mean(mixed[1]) > np.mean(values):
             (recipe, values), moves = mixed, ["a new mixture"]
     before, after = value_of(start), float(np.mean(values))
-    result = replace(result, start=before, best=after, recipe=recipe)
+    result = result.model_copy(update={"start": before, "best": after, "recipe": recipe})
     lift = change(after / before - 1 if before else np.inf)
     place = f"on {len(windows)} window{'' if len(windows) == 1 else 's'} before"
     place = f"({before:.4f} to {after:.4f}) {place} {facts.until:%Y-%m-%d}"
@@ -162,7 +143,7 @@ def conclude(
             f"no recipe is clearly better than {facts.name}: the best of {len(trials)} trials "
             f"changes NDCG by {lift} {place}, {change(CLEAR)} is needed"
         )
-        return replace(result, status="nothing_better", sentence=sentence)
+        return result.model_copy(update={"status": "nothing_better", "sentence": sentence})
     moves = [*_moves(study, recipe), *moves]
     sentence = (
         f"{facts.name} with {', '.join(moves)} changes NDCG by {lift} {place}; "
@@ -179,7 +160,7 @@ def conclude(
         value=after,
     )
     append_entry(ws.ledger, entry)
-    return replace(result, status="candidate", sentence=sentence)
+    return result.model_copy(update={"status": "candidate", "sentence": sentence})
 
 
 def _mixed(
