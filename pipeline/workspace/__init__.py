@@ -1,6 +1,6 @@
-"""One workspace: its config, its stores' clients, and typed views of its ledger and runs.
+"""One workspace: its config, the clients of its stores, and typed views of its ledger and runs.
 
 Here: paths, environment, the types of artefacts, and readers that several steps share.
-Not here: decisions, and anything that trains, evaluates or publishes (`steps`). Something new
-comes here when two folders of `steps` need it.
+Not here: decisions, and code that trains, evaluates or publishes (`steps`). New code comes here
+when two folders of `steps` need it.
 """

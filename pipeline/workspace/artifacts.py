@@ -1,4 +1,4 @@
-"""JSON files of a workspace: one frozen model per file, which knows its step and its name.
+"""JSON files of a workspace: one frozen model per file, with the file's step and name.
 
 `run.read(EvaluationFile)` reads one, `run.find(LiveFile)` returns None where a step wrote none,
 `draft.write(EvaluationFile(...))` writes one. A file whose content is one object of a stage has
@@ -10,7 +10,8 @@ Guarantees:
   `format_instant`), so equal content gives equal checksums and run ids.
 * A file of another shape is a `StorageError` that names the file and the field.
 
-To add one: a class here with `STEP` and `FILE`, `VOLATILE` where it was measured on the way.
+To add one: a class here with `step` and `file`, and `volatile` where the content is measured
+(seconds, memory) and therefore differs between attempts.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ StoredConfig = Annotated[
     PlainValidator(lambda value: value if isinstance(value, Config) else load(value)),
     PlainSerializer(dump),
 ]
-"""A run's own copy of the settings; `ConfigError` for one of another version."""
+"""A run's copy of the settings; `ConfigError` for a copy that another version wrote."""
 
 Versions = Mapping[str, int | None]
 """Table -> its pinned version; None for a table that did not exist."""
@@ -63,23 +64,27 @@ Versions = Mapping[str, int | None]
 
 
 class Trigger(Frozen):
-    """Why a run was requested: the policy's decision, and the drift that it saw."""
+    """Request of a run: the policy's decision, and the drift that it is based on."""
 
     policy: RetrainDecision
     drift: Drift
 
 
 class SnapshotFile(Artifact, step="snapshot", file="snapshot"):
-    """What a run pinned; `run_digest` is part of its id.
+    """Inputs that a run pinned; `run_digest` is part of its id.
 
     Attributes
     ----------
+    versions
+        Table -> version of the lake that the run reads.
     settings
-        Checksum of what the outcome depends on; a second start compares it.
+        sha256 of the settings that the outcome depends on; a second start compares it.
+    champion_name
+        Name of the champion's recipe among `recipes`, which may differ from its old name.
     holdout_days, task, weights, seed_sds
-        What earlier runs left: see `LedgerHistory`.
+        Results of earlier runs: see `LedgerHistory`.
     trigger, commit, libraries, replay
-        Recorded, and no part of the run id.
+        Recorded, but not part of the run id.
     """
 
     as_of: Instant
@@ -101,7 +106,7 @@ class SnapshotFile(Artifact, step="snapshot", file="snapshot"):
 
     @property
     def run_digest(self) -> str:
-        """First 8 hex digits of the sha256 of everything that decides the run's outcome."""
+        """First 8 hex digits of the sha256 of all fields that decide the run's outcome."""
         decisive = self.model_dump(
             mode="json", by_alias=True, exclude={"trigger", "commit", "libraries", "replay"}
         )
@@ -112,14 +117,14 @@ class SnapshotFile(Artifact, step="snapshot", file="snapshot"):
 
 
 class ValidationFile(Artifact, step="validate", file="validation"):
-    """The checks of the pinned data.
+    """Checks of the pinned data.
 
     Attributes
     ----------
     rows
         Events that the rules read.
     great_expectations
-        Result of the suite as the library gives it.
+        Result of the suite, as the library returns it.
     """
 
     passed: bool
@@ -153,20 +158,28 @@ class SplitFile(Artifact, step="features", file="split"):
 
     @classmethod
     def of(cls, split: Split) -> Self:
-        """Return what a split keeps in JSON."""
+        """Return a split without its frames."""
         return cls(**{name: getattr(split, name) for name in cls.model_fields})
 
     def split(self, truth: pl.DataFrame, ratings: pl.DataFrame | None) -> Split:
-        """Rebuild the split from its frames."""
+        """Rebuild the split.
+
+        Parameters
+        ----------
+        truth
+            `user_id`, `item_id`: the ground truth.
+        ratings
+            `user_id`, `item_id`, `value`, or None for data without ratings.
+        """
         return Split(**dict(self), truth=truth, ratings=ratings)
 
     def comparison_key(self, k: int) -> ComparisonKey:
-        """Return what figures must have in common to be compared with this run's."""
+        """Return the key that figures share if they can be compared with this run's."""
         return ComparisonKey(task=self.task, target_kinds=self.target_kinds, k=k)
 
 
 class CleanFile(Artifact, step="features", file="clean"):
-    """What cleaning did to both windows of events, and to the tables."""
+    """Reports of cleaning: events of the training and the full window, items and users."""
 
     train: CleanReport
     full: CleanReport
@@ -175,7 +188,7 @@ class CleanFile(Artifact, step="features", file="clean"):
 
     @property
     def tables(self) -> Mapping[str, CleanReport]:
-        """Reports by table; of events the training window's."""
+        """Reports by table; for events that of the training window."""
         return {"events": self.train, "items": self.items, "users": self.users}
 
 
@@ -196,7 +209,7 @@ class TablesFile(Artifact, step="features", file="tables"):
 
 
 class RecipeFile(Artifact, file="recipe"):
-    """How the scorer beside it was made; in `train_step` of its recipe, and in ``refit``."""
+    """Recipe of the scorer in the same folder: `train_step` of the recipe, or ``refit``."""
 
     name: str
     recipe: AnyRecipe
@@ -204,22 +217,22 @@ class RecipeFile(Artifact, file="recipe"):
 
 
 class AbsentFile(Artifact, file="absent"):
-    """Why a recipe has no scorer in this run; in place of `RecipeFile`."""
+    """Reason why a recipe has no scorer in this run; in place of `RecipeFile`."""
 
     absent: str
 
 
 class CostFile(Artifact, file="cost", volatile=True):
-    """What one training cost, measured; beside each scorer.
+    """Measured cost of one training; in the folder of each scorer.
 
     Attributes
     ----------
     fit_seconds, fit_cpu_seconds
-        Wall clock, and CPU time of all threads of the process.
+        Wall-clock time, and CPU time of all threads of the process.
     peak_mb, estimated_mb
-        Growth of the process while it trained, and the estimate before it; in 2^20 bytes.
+        Growth of the process during training, and the estimate before it; in 2^20 bytes.
     parameters
-        Learnt numbers (`Scorer.parameters`).
+        Number of trained parameters (`Scorer.parameters`).
     examples_per_second
         Events of the window / `fit_seconds`.
     trained_on
@@ -240,7 +253,7 @@ class CostFile(Artifact, file="cost", volatile=True):
         return {f"{prefix}{name}": float(value) for name, value in measured.items()}
 
     def text(self) -> str:
-        """Return the figures in a few words."""
+        """Return the figures as one line."""
         return (
             f"{self.fit_seconds:,.1f} s, {self.peak_mb:,.0f} MB, {self.parameters:,} parameters, "
             f"{self.examples_per_second:,.0f} events a second"
@@ -248,14 +261,14 @@ class CostFile(Artifact, file="cost", volatile=True):
 
 
 class FallbackEntry(Frozen):
-    """An entry of the list for users without a history."""
+    """An entry of the fallback list, which users without a history see."""
 
     item_id: str
     score: float
 
 
 class MetaFile(Artifact, step=REFIT, file="meta"):
-    """What the MLflow model needs beside the arrays; read by `stores.registry.pyfunc_model`."""
+    """Settings of the MLflow model beside its arrays; read by `stores.registry.pyfunc_model`."""
 
     family: str
     exclude_seen: bool
@@ -266,12 +279,16 @@ class MetaFile(Artifact, step=REFIT, file="meta"):
 
 
 class RecipeEvaluation(Frozen):
-    """One recipe on the holdout; its values per user lie beside it as ``users-<name>``.
+    """One recipe on the holdout; its values per user are in the frame ``users-<name>``.
 
     Attributes
     ----------
+    metrics
+        Means by full name (``ndcg_at_20``), their 95 % bounds under ``_lo`` and ``_hi``.
+    coverage
+        Share of the catalogue in any list.
     fits
-        Replicates that the values are the mean of.
+        Number of replicates; the values are their means.
     """
 
     metrics: Mapping[str, float]
@@ -285,7 +302,7 @@ class RecipeEvaluation(Frozen):
 
 
 class ReferenceRun(Frozen):
-    """An accepted run whose scorer the champion's recipe was paired with."""
+    """An accepted run whose scorer was compared with tonight's fit of the same recipe."""
 
     run_id: str
     recipe: str
@@ -293,7 +310,7 @@ class ReferenceRun(Frozen):
 
 
 class References(Frozen):
-    """Stored scorers that the run was paired with, and why the newest was skipped."""
+    """Stored scorers of the comparison, and the reason why the newest was skipped."""
 
     last: ReferenceRun | None = None
     month: ReferenceRun | None = None
@@ -320,7 +337,7 @@ class LiveFile(Artifact, step="evaluate", file="live"):
 
 
 class FollowedParityFile(Artifact, step="evaluate", file="parity"):
-    """What lists of the last promotion were worth since: folded in, and retrained."""
+    """Prequential scores since the last promotion: its folded-in lists and retrained ones."""
 
     run_id: str
     k: int
@@ -329,7 +346,7 @@ class FollowedParityFile(Artifact, step="evaluate", file="parity"):
 
 
 class DecisionFile(RootArtifact[Decision], step="gate", file="decision"):
-    """The decision; the gate's in ``gate``, the one that a person changed in ``accept``."""
+    """The decision; the gate's in ``gate``, one that a user changed in ``accept``."""
 
 
 class RoleMetrics(Frozen):
@@ -345,7 +362,7 @@ class MetricsFile(RootArtifact[Mapping[str, RoleMetrics]], step="gate", file="me
 
 
 class OverrideFile(Artifact, step="accept", file="override"):
-    """Who changed a decision, and why."""
+    """Name and reason of the user who changed a decision."""
 
     by: str
     reason: str
@@ -360,11 +377,11 @@ class ColdCheckFile(Artifact, step="cold_check", file="cold"):
     Attributes
     ----------
     canaries
-        Users whose lists a new process must reproduce.
+        Number of users whose lists a new process must reproduce.
     idle, overlap
-        Users without new events, and the share of their first entries that stayed.
+        Number of users without new events, and the share of their first entries that stayed.
     fault
-        Why the run publishes nothing, or None.
+        Reason why the run publishes nothing, or None.
     """
 
     canaries: int
@@ -374,16 +391,16 @@ class ColdCheckFile(Artifact, step="cold_check", file="cold"):
 
 
 class SeedNoise(Frozen):
-    """Share of the first entries that another seed would change, or why it was not measured."""
+    """Share of the first entries that a seed changes, or the reason why it was not measured."""
 
     rate: float | None
     reason: str | None
 
 
 class ChurnFile(Artifact, step="cold_check", file="churn", volatile=True):
-    """What a promotion changes for users without new events, by list length."""
+    """Changes that a promotion makes for users without new events, by list length."""
 
-    # whether seed noise is measured depends on the refit's seconds
+    # Volatile: seed noise is measured or not, depending on the seconds that the refit took.
 
     publication_id: str
     users: int
@@ -397,7 +414,7 @@ class ChurnFile(Artifact, step="cold_check", file="churn", volatile=True):
 
 
 class ParityFile(Artifact, step="cold_check", file="parity"):
-    """Overlap of fold-in and refit for users with new events, or why it was not measured."""
+    """Overlap of fold-in and refit for users with new events, or the reason for its absence."""
 
     users: int
     overlap: float | None
@@ -406,21 +423,21 @@ class ParityFile(Artifact, step="cold_check", file="parity"):
 
 
 class MlflowFile(Artifact, step="register", file="mlflow"):
-    """Where the run is in MLflow; in ``register``, or in ``accept/register``."""
+    """MLflow run id and model version; in ``register``, or in ``accept/register``."""
 
     run: str
     version: int | None
 
 
 class PinFile(Artifact, step="publish-pin", file="pin"):
-    """Catalogue that the lists obey and when they go live, fixed once for all attempts."""
+    """Catalogue version that the lists obey and their `live_from`, the same for all attempts."""
 
     catalogue_version: int | None
     live_from: Instant
 
 
 class PublicationFile(Artifact, step="publish", file="publication"):
-    """What publishing came to."""
+    """Result of publishing: the publication, or the reason why none was made."""
 
     moved: bool
     reason: str | None
@@ -432,7 +449,7 @@ class PublicationFile(Artifact, step="publish", file="publication"):
 
 
 class AttributionFile(RootArtifact[Attribution | None], step="attribution", file="attribution"):
-    """Attribution of the span since the run before; None without a run before."""
+    """Attribution of the span since the previous run; None without one."""
 
 
 class DriftFile(RootArtifact[Drift], step="drift", file="drift"):
@@ -440,8 +457,8 @@ class DriftFile(RootArtifact[Drift], step="drift", file="drift"):
 
 
 class PolicyFile(RootArtifact[RetrainDecision], step="policy", file="policy"):
-    """Why the run was started, or that nothing requested it."""
+    """The policy's decision at the as-of of the run."""
 
 
 class PatchFile(RootArtifact[Seen], file="patch"):
-    """What a patch of this run's lists knows; in ``foldin/<patch>``."""
+    """Data that a patch of this run's lists has read; in ``foldin/<patch>``."""

@@ -1,6 +1,6 @@
-"""As-of view of a workspace: a nightly run reads its pinned versions, a feedback pass the current.
+"""As-of view of a workspace: a nightly run reads its pinned versions, a feedback pass current ones.
 
-Guarantees: no event at or after the instant is seen, and no decision of a later run.
+Guarantees: no event at or after the instant is read, and no decision of a later run.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class AsOfView:
     Attributes
     ----------
     at
-        The instant.
+        The as-of instant.
     night
-        The run whose view it is; ``None`` for a feedback pass.
+        The nightly run; ``None`` for a feedback pass.
     config
-        The run's own, else the workspace's.
+        Settings of the run, else of the workspace.
     """
 
     ws: Workspace
@@ -42,7 +42,13 @@ class AsOfView:
 
     @classmethod
     def now(cls, ws: Workspace, at: AsOf) -> AsOfView:
-        """Return the view of a feedback pass."""
+        """Return the view of a feedback pass.
+
+        Parameters
+        ----------
+        at
+            Instant of the pass.
+        """
         return cls(ws, at, None, ws.config)
 
     @classmethod
@@ -52,30 +58,44 @@ class AsOfView:
 
     @cached_property
     def history(self) -> LedgerHistory:
-        """The ledger as it is when this is first used."""
+        """The ledger at the first use of this property."""
         return LedgerHistory.of(self.ws.ledger) if self.night is None else self.night.history
 
     def events(self, columns: Sequence[str], where: pl.Expr) -> pl.DataFrame:
-        """Read events before the instant."""
+        """Read events before the instant.
+
+        Parameters
+        ----------
+        where
+            Further filter.
+        """
         return self.table("events", columns, where & before(self.at))
 
     def table(
         self, name: str, columns: Sequence[str], where: pl.Expr | None = None
     ) -> pl.DataFrame:
-        """Read a table that a nightly run pins."""
+        """Read a table.
+
+        Parameters
+        ----------
+        name
+            ``events``, ``items`` or ``users``.
+        where
+            Filter that the lake applies while it reads.
+        """
         if self.night is not None:
             return self.night.table(name, columns=columns, where=where)
         return self.ws.lake.read(name, columns=columns, where=where)
 
     def publications(self) -> pl.DataFrame:
-        """Read what went live before the instant."""
+        """Read the publications that went live before the instant."""
         rows = self.ws.lake.read("publications")
         return rows.filter(rows[c.LIVE_FROM] < self.at)
 
     def decisions(self) -> tuple[DecisionEntry, ...]:
         """Return the decisions before this view, oldest first.
 
-        A pass comes after a run for its very instant; a run does not come after itself.
+        A feedback pass sees the decision of a run for its own instant; a run does not see itself.
         """
         before = self.at if self.night is not None else self.at + JUST_AFTER
         return self.history.decisions_before(before)

@@ -1,8 +1,11 @@
-"""Bounded child processes: for input that may be hostile, and for a look with fresh eyes.
+"""Bounded child processes, for hostile input and for checks in a fresh process.
 
-Promises: a child has no more memory and time than it was given, gets none of our secrets, and
-dies with its caller's interest; whatever happens to it, the caller gets an answer or an error with
-a sentence. What it prints besides stays out of the logs, since it may hold raw ids.
+Guarantees:
+
+* A child has no more memory and time than it was given, gets no secrets of its parent, and ends
+  when its parent ends.
+* Every call returns an answer or raises an error with a sentence.
+* A child's other output is not logged, since it may contain raw ids.
 """
 
 from __future__ import annotations
@@ -27,35 +30,35 @@ from typing import IO, Any, Final, TypeAlias
 from pipeline.errors import NightjarError, ResourceError
 
 Answer: TypeAlias = dict[str, Any]
-"""Plain JSON that a child answers."""
+"""Plain JSON that a child returns."""
 
 _KEPT: Final = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "VIRTUAL_ENV")
 _KEPT_PREFIXES: Final = ("POLARS_", "OMP_", "OPENBLAS_", "MKL_", "RAYON_")
+# Stacks of threads and memory pools count as allocated: on many cores they would fill the limit.
 _SMALL: Final = {
     "ARROW_DEFAULT_MEMORY_POOL": "system",
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "POLARS_MAX_THREADS": "2",
 }
-"""What keeps a reader small on a machine of many cores: stacks and pools count as allocated."""
 _SIGNAL_AT_PARENTS_DEATH: Final = 1  # Linux's PR_SET_PDEATHSIG
 _CHECK_BYTES: Final = 16 << 30
 _CHECK_SECONDS: Final = 900
 
 
 class ChildFailed(ResourceError):
-    """A child died, ran out of time or memory, or met a bug."""
+    """A child died, exceeded its time or memory, or has a bug."""
 
 
 class Child:
-    """A process that answers calls one by one; a call after its death starts another.
+    """A process that answers calls one by one; a call after its death starts another process.
 
     Parameters
     ----------
     max_memory_bytes
-        Data that it may allocate.
+        Limit of its data segment.
     max_seconds
-        Time that one call may take.
+        Limit of one call.
     """
 
     def __init__(self, *, max_memory_bytes: int, max_seconds: int) -> None:
@@ -70,9 +73,19 @@ class Child:
         self._end()
 
     def call(self, function: str, **request: Any) -> Answer:
-        """Call ``package.module:function`` with plain JSON and return its plain JSON.
+        """Call a function in the child; a `NightjarError` of the child is raised here, too.
 
-        A `NightjarError` that it raises is raised here; `ChildFailed` says that there is no answer.
+        Parameters
+        ----------
+        function
+            ``package.module:function``.
+        **request
+            Arguments as plain JSON.
+
+        Raises
+        ------
+        ChildFailed
+            `child.died`, `child.timeout`, or `child.failed` for any other exception.
         """
         if self._process is None:
             self._process = subprocess.Popen(
@@ -99,7 +112,7 @@ class Child:
         if "error" in answer:
             error = _error(answer["error"])
             if isinstance(error, ChildFailed):
-                self._end()  # after a bug or a panic nobody knows what state it is in
+                self._end()  # its state is undefined after a bug or a panic
             raise error
         result: Answer = answer["result"]
         return result
@@ -125,7 +138,24 @@ class Child:
 
 
 def run_child(module: str, arguments: Sequence[str]) -> str:
-    """Run a module in a fresh process and return what it printed; `ChildFailed` if it failed."""
+    """Run a module in a fresh process.
+
+    Parameters
+    ----------
+    module
+        Dotted name; it runs as ``__main__``.
+    arguments
+        Its command line.
+
+    Returns
+    -------
+    Its standard output.
+
+    Raises
+    ------
+    ChildFailed
+        `child.timeout`, or `child.failed`.
+    """
     command = _command(_CHECK_BYTES, module, *arguments)
     try:
         done = subprocess.run(
@@ -156,20 +186,19 @@ def _environment() -> dict[str, str]:
         for name, value in os.environ.items()
         if name in _KEPT or name.startswith(_KEPT_PREFIXES)
     }
-    # The child must find what this process imports, however it came to that.
+    # The child must import the same modules, whatever changed this process's path.
     kept["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
     return kept
 
 
 def _limit(memory: int) -> None:
-    """Bound the data segment: it counts what is allocated, not what is merely mapped.
-
-    And end when the caller ends, even if that was killed: raw ids must not be written any longer.
-    """
+    """Limit the memory of this process and bind its life to that of its parent."""
     if sys.platform == "linux":
+        # It ends even if the parent is killed, so that it writes no raw ids afterwards.
         ctypes.CDLL(None).prctl(_SIGNAL_AT_PARENTS_DEATH, signal.SIGKILL)
+    # The data segment counts allocated memory; the address space would count mapped memory, too.
     resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump may contain raw ids
 
 
 def _death(code: int) -> str:
@@ -177,7 +206,7 @@ def _death(code: int) -> str:
 
 
 def _error(described: Answer) -> NightjarError:
-    """Rebuild what the child raised; an unknown class is a failure of the child."""
+    """Rebuild the child's exception; an unknown class becomes a `ChildFailed`."""
     kind = _kinds(NightjarError).get(described["kind"])
     if kind is None:
         return ChildFailed("child.failed", f"its process failed ({described['kind']})")
@@ -192,6 +221,7 @@ def _kinds(root: type[NightjarError]) -> dict[str, type[NightjarError]]:
 
 
 def _describe(error: BaseException) -> Answer:
+    """Return class and arguments; the text of other exceptions is left out: it may hold raw ids."""
     described: Answer = {"kind": type(error).__name__}
     if isinstance(error, NightjarError):
         names = inspect.signature(type(error)).parameters
@@ -200,9 +230,9 @@ def _describe(error: BaseException) -> Answer:
 
 
 def _serve() -> None:
-    """Answer calls until the caller is gone."""
+    """Answer calls until the parent closes the pipe."""
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # a library that prints must not talk into the answers
+    os.dup2(2, 1)  # prints of a library must not mix with the answers
     for line in sys.stdin.buffer:
         call = json.loads(line)
         try:
@@ -210,8 +240,7 @@ def _serve() -> None:
             answer = {"result": getattr(importlib.import_module(module), name)(**call["request"])}
         except (KeyboardInterrupt, SystemExit):
             raise
-        except BaseException as error:
-            # Panics of the libraries are no `Exception`.
+        except BaseException as error:  # a panic of a Rust library is not an `Exception`
             answer = {"error": _describe(error)}
         answers.write(json.dumps(answer).encode() + b"\n")
         answers.flush()

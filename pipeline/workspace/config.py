@@ -1,8 +1,12 @@
-"""The one composition of all settings: defaults -> `nightjar.toml` -> environment.
+"""Composition of all settings: defaults, then `nightjar.toml`, then the environment.
 
-Promises: a field that does not exist, or a value out of its bounds, is refused with the field, the
-value and what is allowed; nothing is half applied; where a value came from can be asked
-(`Composed.origins`). A run keeps its own copy, and later steps read that copy.
+A run stores a copy of its settings, and its later steps read that copy.
+
+Guarantees:
+
+* An unknown field or a value out of bounds raises an error with the field, the value and the
+  allowed ones; no setting takes effect then.
+* `Composed.origins` has the origin of every field that is set.
 """
 
 from __future__ import annotations
@@ -42,14 +46,14 @@ from pipeline.workspace.memory import TrainConfig
 
 PREFIX = "NIGHTJAR__"
 RecipeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}$")]
-"""A recipe's name is a folder of the run, a run in MLflow, a word in sentences."""
+"""A recipe's name, which is also a folder of the run and a run in MLflow."""
 
 TEMPLATE = """\
-# The settings of this workspace. `nightjar config show` prints every field, what it means and
-# where its value comes from; what is not written here keeps its default.
+# Settings of this workspace. `nightjar config show` prints every field with its description,
+# value and origin. Fields that are not set here keep their defaults.
 
-# Files that wait in landing/events/. A source names the columns of a file that are called
-# something else there, and the zone of times that carry none:
+# Sources describe the files in landing/events/, items/ and users/. A source maps columns that have
+# other names in the file, and sets the time zone of times without one:
 #
 # [sources.orders]
 # table = "events"
@@ -59,21 +63,26 @@ TEMPLATE = """\
 # timezone = "Europe/Berlin"
 
 [split]
-task = "auto"    # "repeat" lets lists hold what a user had before, "discovery" does not
+task = "auto"    # "repeat": lists may include items that a user had before; "discovery": not
 """
 
 
 class RegistryConfig(Frozen):
-    """Where versions are shown to people."""
+    """MLflow, which shows runs and model versions."""
 
     tracking_uri: str | None = Field(
         default=None,
         pattern=r"^(https?|sqlite)://.+",
-        description="MLflow's address; without one, a database inside the workspace.",
+        description="Address of the MLflow server or database. Without a value, MLflow uses a "
+        "database in the workspace.",
     )
-    experiment: str = Field(default="nightjar", min_length=1, description="MLflow experiment.")
+    experiment: str = Field(
+        default="nightjar",
+        min_length=1,
+        description="Name of the MLflow experiment of nightly runs; studies add '-tuning' to it.",
+    )
     model_name: str = Field(
-        default="nightjar", min_length=1, description="Name of the registered model."
+        default="nightjar", min_length=1, description="Name of the registered model in MLflow."
     )
 
 
@@ -88,47 +97,62 @@ class Config(Frozen):
     """All settings of a workspace."""
 
     sources: dict[str, Source] = Field(
-        default_factory=_default_sources, description="Files that wait to be read, by name."
+        default_factory=_default_sources, description="Sources of files to ingest, by name."
     )
-    ingest: IngestConfig = Field(default=IngestConfig(), description="Reading files.")
+    ingest: IngestConfig = Field(default=IngestConfig(), description="Ingest of files.")
     validate_: ValidateConfig = Field(
-        default=ValidateConfig(), alias="validate", description="Judging a night's data."
+        default=ValidateConfig(), alias="validate", description="Checks of a run's data."
     )
-    clean: CleanConfig = Field(default=CleanConfig(), description="Missing values, outliers.")
-    features: FeaturesConfig = Field(default=FeaturesConfig(), description="Weights of events.")
+    clean: CleanConfig = Field(default=CleanConfig(), description="Missing values and outliers.")
+    features: FeaturesConfig = Field(default=FeaturesConfig(), description="Event weights.")
     split: SplitConfig = Field(default=SplitConfig(), description="Training window and holdout.")
     recipes: dict[RecipeName, AnyRecipe] = Field(
         default_factory=default_recipes,
-        description="Recipes that compete, by name; the baselines always do.",
+        description="Recipes that are trained and compared, by name; the baselines always are.",
     )
-    train: TrainConfig = Field(default=TrainConfig(), description="What training may take.")
-    gate: GateConfig = Field(default=GateConfig(), description="What a promotion needs.")
-    recommend: RecommendConfig = Field(default=RecommendConfig(), description="Lists.")
-    publish: PublishConfig = Field(default=PublishConfig(), description="Putting lists live.")
+    train: TrainConfig = Field(default=TrainConfig(), description="Limits of a training.")
+    gate: GateConfig = Field(default=GateConfig(), description="Rules of a promotion.")
+    recommend: RecommendConfig = Field(
+        default=RecommendConfig(), description="Recommendation lists."
+    )
+    publish: PublishConfig = Field(default=PublishConfig(), description="Publication of lists.")
     attribution: AttributionConfig = Field(
-        default=AttributionConfig(), description="Responses to lists."
+        default=AttributionConfig(), description="Attribution of events to lists."
     )
-    drift: DriftConfig = Field(default=DriftConfig(), description="When data have moved.")
-    policy: PolicyConfig = Field(default=PolicyConfig(), description="When a retrain is wanted.")
+    drift: DriftConfig = Field(default=DriftConfig(), description="Detection of drift.")
+    policy: PolicyConfig = Field(default=PolicyConfig(), description="Requests for a retrain.")
     registry: RegistryConfig = Field(default=RegistryConfig(), description="MLflow.")
-    gc: GcConfig = Field(default=GcConfig(), description="How long stores keep things.")
+    gc: GcConfig = Field(default=GcConfig(), description="Retention of data, runs and files.")
 
     @property
     def windows(self) -> WindowConfig:
-        """The settings that decide what a window holds."""
+        """Settings that decide the content of a window."""
         return WindowConfig(clean=self.clean, features=self.features, split=self.split)
 
 
 @dataclass(frozen=True)
 class Composed:
-    """The config and, for each dotted field, where its value came from."""
+    """The config, and the origin of each set field by its dotted name."""
 
     config: Config
     origins: Mapping[str, str]
 
 
 def compose(file: Path, environment: Mapping[str, str]) -> Composed:
-    """Compose the config of a workspace; raises `ConfigError` in one sentence."""
+    """Compose the config of a workspace.
+
+    Parameters
+    ----------
+    file
+        ``nightjar.toml``.
+    environment
+        Variables ``NIGHTJAR__SECTION__FIELD`` override the file; values are TOML, else text.
+
+    Raises
+    ------
+    ConfigError
+        `config.*`, or `storage.cannot_read`.
+    """
     try:
         written = tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -145,11 +169,12 @@ def compose(file: Path, environment: Mapping[str, str]) -> Composed:
 
 
 def _config_from(written: Tree, where: str, origins: Mapping[str, str]) -> Config:
-    """Build the config; errors name the origin of a field, `where` for a field without one."""
+    """Build the config; errors name the origin of a field, else the file `where`."""
     given = dict(written)
     if isinstance(given.get("recipes"), dict):
         known: dict[str, Tree] = {family: {"family": family} for family in FAMILIES}
         known |= {n: r.model_dump(mode="json") for n, r in default_recipes().items()}
+        # A recipe named like a default one or a family may leave its family out.
         named = {
             name: {**known.get(name, {}), **recipe}
             if isinstance(recipe, dict) and "family" not in recipe
@@ -178,8 +203,8 @@ def _config_from(written: Tree, where: str, origins: Mapping[str, str]) -> Confi
     if config.gate.min_users > config.split.min_users:
         raise ConfigError(
             "config.gate_min_users",
-            f"{where}: gate.min_users = {config.gate.min_users}: the holdout only grows until "
-            f"split.min_users = {config.split.min_users} people can be judged; raise that, too",
+            f"{where}: gate.min_users = {config.gate.min_users} exceeds split.min_users = "
+            f"{config.split.min_users}, at which the holdout stops growing; raise split.min_users",
         )
     if config.gate.fallback not in _baselines():
         raise ConfigError(
@@ -191,21 +216,27 @@ def _config_from(written: Tree, where: str, origins: Mapping[str, str]) -> Confi
 
 
 def dump(config: Config) -> Tree:
-    """Return the config as plain JSON, which `load` takes back."""
+    """Return the config as plain JSON; `load` is the inverse."""
     return config.model_dump(mode="json", by_alias=True)
 
 
 def load(dumped: Tree) -> Config:
-    """Rebuild a config that `dump` wrote; raises `ConfigError` for one of another version."""
+    """Rebuild a config from `dump`; `config.*` for one that another version wrote."""
     try:
         return Config.model_validate(dumped)
     except ValidationError as error:
-        where = "the settings kept with it, by another version of Nightjar"
+        where = "stored settings of another version of Nightjar"
         raise config_error(error, dumped, Config, lambda _: where) from error
 
 
 def flat(tree: Mapping[str, object], prefix: str = "") -> Tree:
-    """Return the leaves of nested mappings by their dotted names: ``parts.als.alpha``."""
+    """Return the leaves of nested mappings by their dotted names: ``parts.als.alpha``.
+
+    Parameters
+    ----------
+    prefix
+        Begin of all names.
+    """
     leaves: Tree = {}
     for key, value in tree.items():
         if isinstance(value, Mapping) and value:
@@ -222,7 +253,7 @@ def short_digest(facts: object) -> str:
 
 @dataclass(frozen=True)
 class Setting:
-    """One field as `config show` prints it."""
+    """One field, as `nightjar config show` prints it."""
 
     path: str
     value: Any
@@ -231,7 +262,7 @@ class Setting:
 
 
 def settings(composed: Composed) -> Iterator[Setting]:
-    """Walk every field of the config, in order."""
+    """Yield every field of the config in order."""
     yield from _walk(composed.config, "", composed.origins)
 
 
@@ -275,7 +306,9 @@ def _put(values: Tree, keys: list[str], value: Any, name: str) -> None:
         values = values.setdefault(key, {})
         if not isinstance(values, dict):
             raise ConfigError(
-                "config.environment_name", f"{name} names a field below {key}, which has none"
+                "config.environment_name",
+                f"{name} names a field of {key}, which is a single value; write "
+                f"{PREFIX}SECTION__FIELD",
             )
     values[last] = value
 

@@ -1,7 +1,7 @@
-"""What is wrong with a config, in one sentence a person can act on.
+"""Errors of a config, as one sentence.
 
-Promises: the sentence names the field as it is written in the file, the value, and what is allowed
-there; of several faults it tells the first, and how many more there are.
+Guarantees: the sentence names the field as the file writes it, the value and the allowed ones; of
+several faults it has the first and the number of the others.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ Tree: TypeAlias = dict[str, Any]
 def config_error(
     error: ValidationError, given: Tree, root: type[BaseModel], origin: FieldOrigin
 ) -> ConfigError:
-    """Return pydantic's first problem as one sentence: origin, field, value, what is allowed.
+    """Return pydantic's first fault as one sentence.
 
     Parameters
     ----------
     given
-        The values that were refused, nested as they were written.
+        The invalid values, nested as in the file.
     root
         The model of the whole config.
     origin
-        Dotted field -> where its value came from.
+        Dotted field -> origin of its value.
     """
     problems = error.errors(include_url=False)
     first = problems[0]
@@ -59,7 +59,7 @@ def config_error(
         if first["type"] in ("model_type", "model_attributes_type"):
             message = f"write it as a table, [{field}]"
         message = message[:1].lower() + message[1:]
-        table = isinstance(first["input"], Mapping)  # it is about several fields of it
+        table = isinstance(first["input"], Mapping)  # the fault concerns several of its fields
         sentence = f"{where}: {field}{'' if table else f' = {shown}'}: {message}"
     more = len(problems) - 1
     return ConfigError(id, sentence + (f" (and {more} more)" if more else ""))
@@ -68,7 +68,7 @@ def config_error(
 def _place(
     location: tuple[int | str, ...], given: Tree, root: type[BaseModel]
 ) -> tuple[tuple[int | str, ...], Any]:
-    """Return where in the file pydantic's location is, and the model that holds its last field.."""
+    """Return pydantic's location as a place in the file, and the model of its last field."""
     place: list[int | str] = []
     model: Any = root
     holder: Any = root
@@ -79,7 +79,7 @@ def _place(
         fields = _fields(model)
         if part in fields:
             model = fields[str(part)].annotation
-        elif getattr(model, "__args__", ()):  # a name chosen by the user
+        elif getattr(model, "__args__", ()):  # a mapping, whose keys the user chooses
             model = model.__args__[-1]
         here = here.get(part) if isinstance(here, Mapping) else None
         if isinstance(here, Mapping) and here.get("family") in FAMILIES:

@@ -18,7 +18,7 @@ from pipeline.workspace.ledger import ComparisonKey
 
 
 class CalibrationPlanFile(Artifact, step="plan", file="plan"):
-    """What a calibration pinned; `holdouts` oldest first."""
+    """Inputs that a calibration pinned; `holdouts` oldest first."""
 
     as_of: Instant
     versions: Versions
@@ -30,11 +30,11 @@ class CalibrationPlanFile(Artifact, step="plan", file="plan"):
 
 
 class CalibrationFile(RootArtifact[Calibration], step="result", file="result"):
-    """What a calibration measured."""
+    """Result of a calibration."""
 
 
 class BacktestPlanFile(Artifact, step="plan", file="plan"):
-    """What a backtest pinned."""
+    """Inputs that a backtest pinned."""
 
     model_config = ConfigDict(populate_by_name=True)
 
@@ -47,7 +47,7 @@ class BacktestPlanFile(Artifact, step="plan", file="plan"):
 
 
 class ScheduleFile(Artifact, file="schedule"):
-    """Whether a backtest runs a nightly at an instant; in ``<instant>-schedule``."""
+    """Decision on a nightly run at one instant of a backtest; in ``<instant>-schedule``."""
 
     wanted: bool
     reason: str
@@ -60,14 +60,15 @@ class DayFile(Artifact, file="day", volatile=True):
     Attributes
     ----------
     retrained
-        Whether a nightly run took place.
+        True if a nightly run took place.
     reason, cause
-        Why, or why not; what requested it (`monitoring.policy.Cause`), where the policy did.
+        Reason for or against the run; the policy's cause (`monitoring.policy.Cause`) if it
+        requested the run.
     decision, sentence, promoted
-        Of the nightly run; whether it put new lists live.
+        Result of the nightly run; `promoted` is true if it put new lists live.
     user_days, ndcg, base_ndcg
-        Of the lists that were live on the day before: the number of user-days, their mean NDCG,
-        and that of the lists without fold-in; None where no user-day was scored.
+        Number of user-days on which the lists of the previous day were live, their mean NDCG, and
+        that of the lists without fold-in; None without a user-day.
     training_seconds, foldin_seconds
         Seconds of all trainings of the run, refit included, and of the fold-in.
     """
@@ -87,9 +88,18 @@ class DayFile(Artifact, file="day", volatile=True):
 
 
 class StudyFacts(Frozen):
-    """What a study was begun with, as Optuna keeps it beside the trials.
+    """Facts of a study at its beginning, as Optuna stores them beside the trials.
 
-    `stores.studies` knows nothing of it: it takes and returns plain JSON, and adds `axes`.
+    `stores.studies` takes and returns plain JSON without this type, and adds `axes`.
+
+    Attributes
+    ----------
+    until
+        End of all windows.
+    key
+        Digest of family, fields and task: studies of one key search the same space.
+    start
+        The recipe that the search begins with.
     """
 
     as_of: Instant
@@ -111,11 +121,11 @@ class TrialRow(Frozen):
     state
         ``complete``, ``pruned`` or ``failed``.
     fields
-        By axis; one that is not a number or lies outside of its span is left out.
+        Value by axis, without fields that are not a number or lie outside their span.
     windows
         The metric on each window, newest first.
     lift
-        Mean of `windows` / the start's on the same windows - 1; None where the start's is 0.
+        Mean of `windows` / mean of the start on the same windows - 1; None where that is 0.
     """
 
     number: int
@@ -129,7 +139,7 @@ class TrialRow(Frozen):
 
     @property
     def value(self) -> float | None:
-        """Mean of the metric over the windows it was measured on; None without any."""
+        """Mean of the metric over the windows of the trial; None without any."""
         return float(np.mean(self.windows)) if self.windows else None
 
 

@@ -1,14 +1,13 @@
-"""Questions that runs ask of the ledger, answered for any instant.
+"""Queries on the ledger, for any instant.
 
-Built once per task from the entries;
-`AsOfView` and `Night` hold one.
+Built once per task from the entries; `AsOfView` and `Night` hold one.
 
 Guarantees:
 
 * The champion of an instant is that of the last publication with an earlier as-of, so a run that
   is repeated is compared with the champion that it had.
 * Of two decisions for one as-of the later line counts.
-* Nothing here reads a file.
+* No method reads a file.
 """
 
 from __future__ import annotations
@@ -39,11 +38,11 @@ from pipeline.workspace.ledger import (
 )
 
 MAX_PAST_NIGHTS: Final = 60
-"""Earlier runs that a page shows."""
+"""Number of earlier runs on a page."""
 CANDIDATE: Final = "tuned"
 """Name of a tuned recipe in the run that evaluates it."""
 JUST_AFTER: Final = timedelta(microseconds=1)
-"""``as_of + JUST_AFTER``: a reader that comes right after the run of `as_of`."""
+"""``as_of + JUST_AFTER`` includes the run of `as_of`: instants are whole microseconds."""
 _SEED_SD_LASTS: Final = timedelta(days=90)
 _E = TypeVar("_E", bound=LedgerEntry)
 
@@ -124,7 +123,13 @@ class LedgerHistory:
         return max((e.holdout_days for e in decisions if e.kind != "first"), default=None)
 
     def last_weights(self, before: datetime, configured: FeaturesConfig) -> FeaturesConfig | None:
-        """Return the event weights that the newest run before an as-of chose for this config."""
+        """Return the event weights that the newest run before an as-of chose.
+
+        Parameters
+        ----------
+        configured
+            Only runs with these configured weights count.
+        """
         decisions = self._by_as_of(DecisionEntry, before)
         decisions = [entry for entry in decisions if entry.weights.configured == configured]
         newest = max(decisions, key=attrgetter("as_of"), default=None)
@@ -133,21 +138,39 @@ class LedgerHistory:
     def selected_recipes(
         self, recipes: Mapping[str, Recipe], before: datetime
     ) -> dict[str, Recipe]:
-        """Replace recipes by the ones that earlier runs selected for their free parameters."""
+        """Replace recipes by the ones that earlier runs selected for their open parameters.
+
+        Parameters
+        ----------
+        recipes
+            By name, as configured.
+        """
         selected: dict[str, Recipe] = {}
         for entry in self._by_as_of(DecisionEntry, before):
             selected |= entry.selected_recipes
         return {name: selected.get(recipe.hash, recipe) for name, recipe in recipes.items()}
 
     def comparable(self, before: datetime, key: ComparisonKey) -> tuple[DecisionEntry, ...]:
-        """Return all decisions before an as-of whose figures are comparable, oldest first."""
+        """Return all decisions before an as-of with comparable figures, oldest first.
+
+        Parameters
+        ----------
+        key
+            Comparison key of the figures.
+        """
         decisions = self._by_as_of(DecisionEntry, before)
         return tuple(entry for entry in decisions if entry.comparison_key == key)
 
     # ------------------------------------------------------------ other types
 
     def anchors(self, before: datetime, key: ComparisonKey) -> tuple[AnchorEntry, ...]:
-        """Return the anchors that a user set before an as-of, oldest first."""
+        """Return the anchors that a user set before an as-of, oldest first.
+
+        Parameters
+        ----------
+        key
+            Comparison key of the anchors.
+        """
         anchors = self._by_as_of(AnchorEntry, before)
         return tuple(entry for entry in anchors if entry.comparison_key == key)
 
@@ -157,9 +180,16 @@ class LedgerHistory:
         return max(calibrations, key=attrgetter("as_of"), default=None)
 
     def seed_sds(self, as_of: datetime, task: Task | None, k: int) -> dict[str, float]:
-        """Return the seed SD of each family that was calibrated in the 90 days before an as-of.
+        """Return the seed SD of each family that was calibrated in the 90 days up to an as-of.
 
-        Only calibrations of the same task and list length count.
+        Parameters
+        ----------
+        task, k
+            Only calibrations of this task and list length count.
+
+        Returns
+        -------
+        Family -> seed SD of its newest calibration, relative to the mean.
         """
         return {
             entry.family: entry.seed_sd
@@ -170,7 +200,19 @@ class LedgerHistory:
     def with_candidate(
         self, recipes: Mapping[str, Recipe], before: datetime, champion: Champion | None
     ) -> dict[str, Recipe]:
-        """Add the newest tuned recipe before an as-of, unless it competes already."""
+        """Add the newest tuned recipe before an as-of.
+
+        Parameters
+        ----------
+        recipes
+            Recipes of the run by name; a tuned recipe that is among them is not added.
+        champion
+            Neither is the champion's recipe.
+
+        Returns
+        -------
+        The recipes; the new one is called `CANDIDATE`, with its hash if that name is taken.
+        """
         newest = next(reversed(self._by_as_of(CandidateEntry, before)), None)
         hashes = {recipe.hash for recipe in recipes.values()}
         if champion is not None:
@@ -191,21 +233,24 @@ class LedgerHistory:
 def references(
     accepted: Sequence[Champion], as_of: datetime, fits: Callable[[Champion], bool]
 ) -> dict[str, Champion]:
-    """Return the accepted runs that a refresh is compared with: ``last`` and ``month``.
+    """Return the accepted runs that a refresh is compared with.
 
     Parameters
     ----------
     accepted
         Oldest first.
+    as_of
+        As-of of the run.
     fits
-        Whether a run's evaluation scorer has seen nothing of this holdout. When the holdout grows,
-        the newest ones have: the newest one that has not is the reference.
+        True if a run's evaluation scorer was trained before this holdout. After the holdout grew,
+        this is false for the newest runs.
 
     Returns
     -------
-    ``month`` is the one nearest to 30 days before `as_of`, of those 21 to 45 days before; either
-    may be absent.
+    ``last``: the newest run that fits; ``month``: the one nearest to 30 days before `as_of`, of
+    those 21 to 45 days before. Either may be absent.
     """
+    # `fits` reads files: it is called for as few runs as possible.
     last = next((champion for champion in reversed(accepted) if fits(champion)), None)
     if last is None:
         return {}

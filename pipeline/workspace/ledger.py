@@ -1,11 +1,11 @@
-"""Entries of the ledger: one frozen model per type, told apart by `type`.
+"""Entries of the ledger: one frozen model per type, discriminated by `type`.
 
-`stores/ledger.py` keeps the lines, their keys and the chain of
-checksums, and knows no type; `history.LedgerHistory` answers what steps ask of the entries.
+`stores/ledger.py` keeps the lines, their keys and the chain of checksums, without types;
+`history.LedgerHistory` selects entries for the steps.
 
 Guarantees:
 
-* What is appended is the canonical form of a model, so equal entries give equal lines.
+* A line is the canonical form of a model, so equal entries give equal lines.
 * A line of an unknown type or with an unknown key is a `StorageError` that names its key.
 """
 
@@ -32,14 +32,14 @@ from pipeline.stores.ledger import Ledger
 
 
 class LedgerEntry(Frozen):
-    """What all entries have.
+    """Fields of all entries.
 
     Attributes
     ----------
     key
-        Written once: a second entry with this key is not appended.
+        Unique: a second entry with this key is not appended.
     previous, sha256
-        Checksums of the line before and of this one; empty until it is appended.
+        Checksums of the line before and of this one; empty until the entry is appended.
     """
 
     key: str
@@ -53,7 +53,7 @@ class LedgerEntry(Frozen):
 
 
 class ComparisonKey(Frozen):
-    """What figures of two runs must have in common to be compared."""
+    """Properties that two runs share if their figures can be compared."""
 
     task: Task
     target_kinds: tuple[str, ...]
@@ -61,7 +61,7 @@ class ComparisonKey(Frozen):
 
 
 class SelectedWeights(Frozen):
-    """Event weights that a run used: as configured, and as selected for that config."""
+    """Event weights of a run: as configured, and as selected for that config."""
 
     configured: FeaturesConfig
     chosen: FeaturesConfig
@@ -69,7 +69,7 @@ class SelectedWeights(Frozen):
 
 @dataclass(frozen=True)
 class AttributionSummary:
-    """Attribution of a run's span over all users; None for a group that is too small."""
+    """Attribution of a run's span over all users; None where the group is too small."""
 
     span: Interval
     events: int
@@ -91,7 +91,7 @@ class AttributionSummary:
 
 
 class DriftSummary(Frozen):
-    """Drift of a run: its status, and since when each drifting signal drifts."""
+    """Drift of a run: its status, and the begin of the drift of each drifting signal."""
 
     status: DriftStatus
     sentence: str
@@ -109,14 +109,14 @@ class Decided(LedgerEntry):
 
 
 class DecisionEntry(Decided):
-    """What the gate decided in a run that is not a replay.
+    """Decision of the gate in a run that is not a replay.
 
     Attributes
     ----------
     selected_recipes
-        Recipes with the hyperparameters that were selected, by the hash of the configured one.
+        Recipes with the hyperparameters that were selected, by the hash of the configured recipe.
     trigger
-        What the policy said of the run.
+        The policy's decision that requested the run, or None.
     """
 
     type: Literal["decision"] = "decision"
@@ -169,7 +169,7 @@ class PatchEntry(LedgerEntry, Published):
 
 
 class OverrideEntry(Decided):
-    """A decision that a person changed."""
+    """A decision that a user changed."""
 
     type: Literal["override"] = "override"
     by: str
@@ -177,7 +177,7 @@ class OverrideEntry(Decided):
 
 
 class AnchorEntry(LedgerEntry):
-    """An anchor that a person set."""
+    """An anchor that a user set."""
 
     type: Literal["anchor"] = "anchor"
     comparison_key: ComparisonKey
@@ -189,12 +189,16 @@ class AnchorEntry(LedgerEntry):
 
 
 class CalibrationEntry(LedgerEntry):
-    """What a calibration of the gate measured.
+    """Result of a calibration of the gate; measured fields as in `Calibration`.
 
     Attributes
     ----------
     calibration
-        Its folder below ``calibrations/``.
+        Name of its folder below ``calibrations/``.
+    recipe, recipe_hash
+        Name and hash of the champion's recipe.
+    lineages, switched
+        Number of replayed e-processes of an equal candidate, and of those that switched.
     cutoffs
         Starts of the holdouts, oldest first.
     """
@@ -224,12 +228,12 @@ class CalibrationEntry(LedgerEntry):
 
 
 class CandidateEntry(LedgerEntry):
-    """A recipe that tuning found; the next run evaluates it.
+    """A tuned recipe, which the next run evaluates.
 
     Attributes
     ----------
     start, value
-        Mean NDCG on the study's windows: of where the search began, and of the recipe.
+        Mean NDCG on the study's windows: of the recipe that the search began with, and of this.
     """
 
     type: Literal["candidate"] = "candidate"
@@ -259,7 +263,7 @@ E = TypeVar("E", bound=LedgerEntry)
 
 
 def parse_entry(line: Mapping[str, object]) -> Entry:
-    """Read a line of the ledger."""
+    """Parse a line of the ledger; `ledger.invalid_entry` names its key and field."""
     try:
         return _ADAPTER.validate_python(line)
     except ValidationError as error:
@@ -267,7 +271,8 @@ def parse_entry(line: Mapping[str, object]) -> Entry:
         field = ".".join(str(part) for part in first["loc"])
         raise StorageError(
             "ledger.invalid_entry",
-            f"the ledger entry {line.get('key')!r} cannot be read: {field}: {first['msg']}",
+            f"ledger entry {line.get('key')!r} is invalid: {field}: {first['msg']}; it was changed "
+            "or written by another version of Nightjar",
         ) from error
 
 
@@ -277,7 +282,12 @@ def entries_of(ledger: Ledger) -> tuple[Entry, ...]:
 
 
 def append_entry(ledger: Ledger, entry: E) -> E:
-    """Append an entry, or return the one that has its key already."""
+    """Append an entry.
+
+    Returns
+    -------
+    The entry with its checksums, or the earlier one that has the same key.
+    """
     fields = entry.model_dump(mode="json", by_alias=True, exclude=_KEPT_BY_THE_STORE)
     line = ledger.append(entry.key, entry.type, fields)  # type: ignore[attr-defined]
     return type(entry).model_validate(line)

@@ -1,9 +1,11 @@
-"""How much memory a training may take, and the refusal of one that would take more.
+"""Memory limit of a training, and the error for a training that would exceed it.
 
-Promises: what does not fit is refused before it starts, in one sentence with the estimate, the
-limit and what to do. The limit is `train.memory_gb` where that is set. Otherwise it is what is free
-now: of the machine, and of every control group around this process (a container's limit is one),
-whichever is less. Cache that the kernel would give back counts as free, swap does not.
+The limit is `train.memory_gb` where it is set. Otherwise it is the memory that is free now: the
+minimum over the machine and every control group of this process (such as a container's). Cache
+that the kernel would release counts as free, swap does not.
+
+Guarantees: a training that does not fit raises before it starts; the sentence has the estimate,
+the limit and the remedy.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ _MB: Final = 1 << 20
 _GB: Final = 1 << 30
 _SYSTEM: Final = Path("/")
 
-# (folder below /sys/fs/cgroup, limit, in use, cache within it that is the first to go)
+# Controller -> folder below /sys/fs/cgroup, files of limit and usage, and the key in memory.stat of
+# the cache that the kernel releases first. Version 2 has one hierarchy without controllers.
 _GROUPS: Final = {
     "": ("", "memory.max", "memory.current", "inactive_file"),
     "memory": ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -32,19 +35,31 @@ _GROUPS: Final = {
 
 
 class TrainConfig(Frozen):
-    """What training may take."""
+    """Limits of a training."""
 
     memory_gb: float | None = Field(
         default=None,
         gt=0,
         allow_inf_nan=False,
-        description="Memory (in 2^30 bytes) that training one recipe may take beside what is in "
-        "use; without it, what is free on the machine or in its container when training starts.",
+        description="Memory limit of the training of one recipe, in 2^30 bytes beyond the memory "
+        "in use. Without a value, the limit is the memory that is free on the machine or in its "
+        "container when the training starts.",
     )
 
 
 def refuse_too_large(name: str, recipe: Recipe, history: History, config: TrainConfig) -> None:
-    """Raise `ResourceError` if `recipe` needs more memory for `history` than it may take."""
+    """Raise if a training needs more memory than it may take.
+
+    Parameters
+    ----------
+    name
+        The recipe's name in the error.
+
+    Raises
+    ------
+    ResourceError
+        `memory.recipe_too_large`.
+    """
     needed, limit = recipe.peak_bytes(history), limit_of(config)
     if needed <= limit:
         return
@@ -62,31 +77,37 @@ def refusal(config: TrainConfig) -> Callable[[Recipe, History], None]:
 
 
 def limit_of(config: TrainConfig) -> int:
-    """Return the bytes that a training may take now."""
+    """Return the number of bytes that a training may take now."""
     return free_memory() if config.memory_gb is None else round(config.memory_gb * _GB)
 
 
 def size(count: int) -> str:
-    """Write bytes as ``1.3 GB`` or ``270 MB``."""
+    """Write a number of bytes as ``1.3 GB`` or ``270 MB`` (2^30 and 2^20 bytes)."""
     if count >= _GB:
         return f"{count / _GB:,.1f} GB"
     return f"{count / _MB:,.0f} MB" if count >= 10 * _MB else f"{count / _MB:.2g} MB"
 
 
 def free_memory(system: Path = _SYSTEM) -> int:
-    """Return the bytes that this process can still take; `system` holds its control groups."""
+    """Return the number of bytes that this process can still allocate.
+
+    Parameters
+    ----------
+    system
+        Root of ``/proc`` and ``/sys``, which hold the control groups.
+    """
     available = int(psutil.virtual_memory().available)
     return max(0, min([available, *_left_in_groups(system)]))
 
 
 def _left_in_groups(system: Path) -> Iterator[int]:
-    """Yield what each group around this process has left, for those that have a limit."""
+    """Yield the free bytes of each control group of this process that has a limit."""
     mounted = system / "sys/fs/cgroup"
     for line in (system / "proc/self/cgroup").read_text().splitlines():
         _, controllers, place = line.split(":", 2)
         for controller in _GROUPS.keys() & controllers.split(","):
             folder, *files = _GROUPS[controller]
-            # In a container its own group may be mounted as the root: then only that one is found.
+            # A container's own group may be mounted as the root: then only that one exists.
             for group in (Path(place), *Path(place).parents):
                 left = _left(mounted / folder / group.relative_to("/"), *files)
                 if left is not None:
@@ -100,6 +121,6 @@ def _left(group: Path, limit: str, used: str, cache: str) -> int | None:
             return None
         taken = int((group / used).read_text())
         stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-    except OSError:  # the group is not to be seen from here, or has no such controller
+    except OSError:  # the group is not visible from here, or lacks this controller
         return None
     return int(most) - taken + int(stat.get(cache, 0))

@@ -1,7 +1,7 @@
 """A nightly run as later steps read it: its snapshot, settings, recipes and champion.
 
-Guarantees: nothing here depends on when it is read; a table that did not exist when the run began
-stays empty for it.
+Guarantees: all content is independent of the time of reading; a table that did not exist when the
+run began stays empty for it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from pipeline.workspace.ledger import Champion
 from pipeline.workspace.workspace import Workspace
 
 ACCEPT: Final = "accept"
-"""Folder of a run that holds the decision as a person changed it."""
+"""Folder of a run for a decision that a user changed."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class Night:
     Attributes
     ----------
     config
-        Its event weights are those that `features` chose, once it has.
+        The run's settings; event weights are those that `features` chose, once it is done.
     recipes
-        With the hyperparameters that `train` selected for the fields left open.
+        By name, with the hyperparameters that `train` selected for open fields.
     """
 
     ws: Workspace
@@ -55,7 +55,13 @@ class Night:
 
     @classmethod
     def read(cls, ws: Workspace, run: Run) -> Night:
-        """Read a run whose snapshot is committed."""
+        """Read a run.
+
+        Parameters
+        ----------
+        run
+            Its snapshot is committed.
+        """
         snapshot = run.read(SnapshotFile)
         weights = run.find(WeightsFile)
         config = snapshot.config
@@ -76,7 +82,7 @@ class Night:
 
     @property
     def champion(self) -> Champion | None:
-        """The champion that the run found."""
+        """The champion before the run."""
         return self.snapshot.champion
 
     @property
@@ -86,17 +92,17 @@ class Night:
 
     @property
     def replay(self) -> bool:
-        """Whether something newer is live, so that the run changes nothing."""
+        """True if newer lists were live at the start, so that the run changes nothing."""
         return self.snapshot.replay
 
     @cached_property
     def history(self) -> LedgerHistory:
-        """The ledger as it is when this is first used."""
+        """The ledger at the first use of this property."""
         return LedgerHistory.of(self.ws.ledger)
 
     @cached_property
     def selected(self) -> dict[str, Recipe]:
-        """Recipes whose free hyperparameters were selected, by name."""
+        """Recipes by name whose open hyperparameters were selected."""
         return {
             name: self.recipes[name]
             for name, configured in self.snapshot.recipes.items()
@@ -110,7 +116,17 @@ class Night:
         columns: Sequence[str] | None = None,
         where: pl.Expr | None = None,
     ) -> pl.DataFrame:
-        """Read a table at its pinned version; empty if it did not exist then."""
+        """Read a table at its pinned version; empty if it did not exist then.
+
+        Parameters
+        ----------
+        name
+            A table of `SnapshotFile.versions`.
+        columns
+            All by default.
+        where
+            Filter that the lake applies while it reads.
+        """
         return self.ws.read_pinned(self.snapshot.versions, name, columns, where)
 
     def events(self, *columns: str) -> pl.DataFrame:
@@ -119,7 +135,7 @@ class Night:
 
 
 def _trained(run: Run, name: str, configured: Recipe) -> Recipe:
-    """Return a recipe as it was trained, which leaves nothing open."""
+    """Return a recipe with the hyperparameters that were selected in training."""
     if not configured.has_free_params:
         return configured
     trained = run.find(RecipeFile, train_step(name))
@@ -127,25 +143,36 @@ def _trained(run: Run, name: str, configured: Recipe) -> Recipe:
 
 
 def open_night(ws: Workspace, run_id: str) -> Night:
-    """Read a run that was started; until it decides, this marks it as being worked on."""
+    """Read a run, and mark one without a decision as in use.
+
+    Parameters
+    ----------
+    run_id
+        A run that was started.
+
+    Raises
+    ------
+    ConfigError
+        `run.unknown`.
+    """
     run = ws.run(run_id)
     if run.committed("gate") is None:
-        touch(run, "snapshot")
+        touch(run, "snapshot")  # upkeep deletes undecided runs by their last use
     return Night.read(ws, run)
 
 
 def decision_of(run: Run) -> Decision:
-    """Return the decision: the one that a person changed, else the gate's."""
+    """Return the decision: the one that a user changed, else the gate's."""
     return run.read(DecisionFile, ACCEPT if run.committed(ACCEPT) else "gate").root
 
 
 def register_folder(run: Run) -> str:
-    """Return the folder of `register`; a decision that a person changed is registered again."""
+    """Return the folder of `register`; a decision that a user changed is registered again."""
     return f"{ACCEPT}/register" if run.committed(ACCEPT) else "register"
 
 
 def concluded(run: Run) -> str | None:
-    """Return the sentence of a run that has ended, else ``None``."""
+    """Return the decision's sentence if the run has ended, else ``None``."""
     if run.committed("gate") is None or run.committed(register_folder(run)) is None:
         return None
     decision = decision_of(run)

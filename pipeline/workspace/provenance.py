@@ -1,7 +1,7 @@
-"""What made a run's bytes beside its data: the code, the libraries, the kernels of linear algebra.
+"""Provenance of a run's bytes beside its data: code, libraries, and BLAS kernels.
 
-Promises: told, never an input: neither a run's identity nor any decision hangs on it; what cannot
-be found out is left out.
+Guarantees: it is recorded but never an input, neither of a run id nor of a decision; parts that
+cannot be determined are left out.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _PACKAGES: Final = (
     "rectools-lightfm",
     "scipy",
 )
-"""Those that read, turn or learn from data; others cannot change a model's bytes."""
+"""Libraries that read, transform or train on data; others cannot change a model's bytes."""
 
 
 def commit() -> str:
@@ -41,11 +41,7 @@ def commit() -> str:
 
 
 def libraries() -> dict[str, str]:
-    """Return name -> version of what computes here, Python and the BLAS kernels included.
-
-    ``blas`` names the processor's kernels, too: OpenBLAS picks others on another processor, and
-    they add in another order.
-    """
+    """Return name -> version of the libraries, Python and the BLAS kernels included."""
     versions = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
@@ -56,12 +52,14 @@ def libraries() -> dict[str, str]:
 
 
 def _blas() -> dict[str, str]:
-    """Name the BLAS that numpy calls; others that are loaded by now depend on what ran before."""
+    """Return name, version and kernels of the BLAS that numpy calls."""
     from threadpoolctl import threadpool_info
 
     pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
     if not pools:
         return {}
+    # Other pools depend on the libraries that were imported before: numpy's own comes first.
     numpy = min(pools, key=lambda pool: ("numpy" not in pool["filepath"], pool["filepath"]))
+    # The architecture counts: OpenBLAS picks kernels by processor, which add in another order.
     parts = (numpy.get(key) for key in ("internal_api", "version", "architecture"))
     return {"blas": " ".join(str(part) for part in parts if part)}

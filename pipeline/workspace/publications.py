@@ -1,7 +1,10 @@
-"""What every publication needs, of a run or a patch: lists staged and read back, a ledger entry.
+"""Publication of a run or a patch: lists staged and read back, and an entry in the ledger.
 
-Guarantees: staging twice changes nothing; no user is sent to lists that were not read back as they
-were written; the entry of a publication whose process died is written by the next command.
+Guarantees:
+
+* Staging twice changes nothing.
+* Lists go live only after they were read back as they were written.
+* The entry of a publication whose process died is appended by the next command.
 """
 
 from __future__ import annotations
@@ -17,18 +20,40 @@ from pipeline.workspace.workspace import Workspace
 
 
 def stage(ws: Workspace, name: str, lists: pl.DataFrame) -> None:
-    """Write the lists of a publication that is not live, unless they are there."""
+    """Write the lists of a publication that is not live yet, unless they are written.
+
+    Parameters
+    ----------
+    name
+        Id of the publication.
+    lists
+        `user_id`, `position`, `item_id`, `score`, `slot`, `propensity`, `reason`.
+    """
     if swap.lists_sum(_staged(ws, name)) != swap.lists_sum(lists):
         rows = swap.publication_rows(lists, name)
         ws.lake.replace_where("recommendations", rows, c.PUBLICATION_ID, name)
 
 
 def verify_staged(ws: Workspace, name: str, expected: str) -> None:
-    """Read the lists back before they go live; raises `LakeError` if they differ."""
+    """Read the lists back before they go live.
+
+    Parameters
+    ----------
+    name
+        Id of the publication.
+    expected
+        Checksum of the lists (`serving.publish.lists_sum`).
+
+    Raises
+    ------
+    LakeError
+        `publish.lists_damaged`.
+    """
     if swap.lists_sum(_staged(ws, name)) != expected:
         raise LakeError(
             "publish.lists_damaged",
-            f"the lists of publication {name} did not come back as they were written",
+            f"the lists of publication {name} differ from the lists that were written; start the "
+            "same command again",
         )
 
 
@@ -37,7 +62,7 @@ def _staged(ws: Workspace, name: str) -> pl.DataFrame:
 
 
 def reconcile(ws: Workspace) -> None:
-    """Append the entries of publications whose process died before it could."""
+    """Append the missing entries of publications whose process died after the row."""
     publications = ws.lake.read("publications").sort(c.GENERATION)
     keys = {entry.key for entry in entries_of(ws.ledger)}
     for row in publications.iter_rows(named=True):
@@ -46,7 +71,14 @@ def reconcile(ws: Workspace) -> None:
 
 
 def append_ledger_entry(ws: Workspace, row: swap.PublicationRow) -> None:
-    """Append the entry of a publication; the same whichever process appends it."""
+    """Append the entry of a publication.
+
+    Parameters
+    ----------
+    row
+        Its row in ``publications``: the entry follows from it and the run alone, so every process
+        appends the same one.
+    """
     fields = {
         "key": _key(row),
         "name": row[c.RECIPE],

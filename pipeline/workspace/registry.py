@@ -1,4 +1,4 @@
-"""Clients of the workspace's MLflow, and the aliases that follow the ledger."""
+"""Client of the workspace's MLflow, and the aliases that follow the ledger."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ from pipeline.workspace.history import LedgerHistory
 from pipeline.workspace.workspace import Workspace
 
 STUDIES: Final = "-tuning"
+"""Suffix of the experiment of studies: their many runs would hide the nightly ones."""
 
 
 def registry(ws: Workspace, suffix: str = "") -> Registry:
-    """Return the client of an experiment of the workspace's MLflow, by default the nightly runs'.
+    """Return the client of an experiment of the workspace's MLflow.
 
-    Studies have an experiment of their own: their many runs would hide the nightly ones.
+    Parameters
+    ----------
+    suffix
+        ``""`` for the experiment of nightly runs, `STUDIES` for that of studies.
     """
     if ws.config.registry.tracking_uri is None:
         relocate_artifact_uris(ws.mlflow_database)
@@ -24,7 +28,7 @@ def registry(ws: Workspace, suffix: str = "") -> Registry:
 
 
 def point_aliases(ws: Workspace) -> None:
-    """Point MLflow's aliases at the live version and the one that was live before it."""
+    """Point the aliases ``champion`` and ``previous`` at the newest two publications."""
     versions = [int(e.model_version) for e in LedgerHistory.of(ws.ledger).publications[-2:]]
     if versions:
         registry(ws).move_aliases(versions[-1], versions[0] if len(versions) > 1 else None)

@@ -1,4 +1,4 @@
-"""Typed access to the files that steps write into a run."""
+"""Typed access to the files that steps write into a run: scorers, windows, splits, evaluations."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from pipeline.workspace.artifacts import (
 from pipeline.workspace.night import Night, decision_of
 
 FALLBACK = "decayed_popularity"
-"""Recipe of the list for people we know nothing of."""
+"""Recipe of the fallback list, for users without a history."""
 
 
 def promoted(night: Night) -> Decision:
-    """Return the decision; raises `GateError` where it promotes nothing."""
+    """Return the decision; `gate.no_promotion` if it promotes no recipe."""
     decision = decision_of(night.run)
     if not decision.promotes:
         raise GateError(
-            "gate.no_promotion", f"run {night.run_id} promotes nothing: {decision.sentence}"
+            "gate.no_promotion", f"run {night.run_id} promotes no recipe: {decision.sentence}"
         )
     return decision
 
 
 def trained(night: Night) -> tuple[str, ...]:
-    """Return the recipes that have a scorer, in the order of the night."""
+    """Return the recipes that have a scorer, in the order of the run."""
     return tuple(name for name in night.recipes if _absence(night.run, name) is None)
 
 
 def absences(night: Night) -> dict[str, str]:
-    """Return why recipes of the night have no scorer, by name."""
+    """Return the reasons why recipes of the run have no scorer, by name."""
     reasons = {name: _absence(night.run, name) for name in night.recipes}
     return {name: why for name, why in reasons.items() if why is not None}
 
@@ -52,23 +52,43 @@ def _absence(run: Run, name: str) -> str | None:
 
 
 def write_scorer(draft: Draft, name: str, recipe: Recipe, scorer: Scorer) -> None:
-    """Write a scorer's arrays beside what it was made from."""
+    """Write ``scorer.npz`` and `RecipeFile`.
+
+    Parameters
+    ----------
+    name, recipe
+        The recipe that the scorer was trained by.
+    """
     draft.arrays("scorer", scorer.arrays())
     draft.write(RecipeFile(name=name, recipe=recipe, trained_on=scorer.trained_on))
 
 
 def read_scorer(run: Run, step: str, name: str = "scorer") -> Scorer:
-    """Read a scorer that `write_scorer` wrote, or one of its further fits by name."""
+    """Read a scorer that `write_scorer` or `write_fits` wrote.
+
+    Parameters
+    ----------
+    step
+        ``refit``, or `train_step` of the recipe.
+    name
+        Name of the fit (`fit_name`).
+    """
     return load(run.read(RecipeFile, step).recipe.family, run.arrays(step, name))
 
 
 def read_history(run: Run, name: str) -> History:
-    """Read the ``train`` or the ``full`` window."""
+    """Read a window of the run.
+
+    Parameters
+    ----------
+    name
+        ``train`` or ``full``.
+    """
     return History.from_arrays(run.arrays("features", name))
 
 
 def read_split(run: Run) -> Split:
-    """Read the holdout, its truth and its ratings."""
+    """Read the holdout, its ground truth and its ratings."""
     rated = "ratings.parquet" in run.manifest("features")["files"]
     return run.read(SplitFile).split(
         run.frame("features", "truth"), run.frame("features", "ratings") if rated else None
@@ -76,24 +96,36 @@ def read_split(run: Run) -> Split:
 
 
 def write_fits(draft: Draft, scorers: tuple[Scorer, ...]) -> None:
-    """Write further fits beside the first one."""
+    """Write further fits.
+
+    Parameters
+    ----------
+    scorers
+        Replicates 1, 2, ...; `write_scorer` writes replicate 0.
+    """
     for replicate, scorer in enumerate(scorers, start=1):
         draft.arrays(fit_name(replicate), scorer.arrays())
 
 
 def fit_names(run: Run, step: str) -> tuple[str, ...]:
-    """Return the names of all fits of a step, the first one first."""
+    """Return the names of all fits of a step, by replicate.
+
+    Parameters
+    ----------
+    step
+        `train_step` of the recipe.
+    """
     written = run.manifest(step)["files"]
     return tuple(name for name in map(fit_name, range(FITS)) if f"{name}.npz" in written)
 
 
 def fit_name(replicate: int) -> str:
-    """Name the file of a fit."""
+    """Name the arrays of a fit: ``scorer``, ``scorer-1``, ..."""
     return f"scorer-{replicate}" if replicate else "scorer"
 
 
 def judged(night: Night) -> tuple[EvaluatedRecipe, ...]:
-    """Return what the evaluation found of each trained recipe, as the gate takes it."""
+    """Return the evaluation of each trained recipe, as the gate takes it."""
     recipes = night.run.read(EvaluationFile).recipes
     return tuple(
         EvaluatedRecipe(

@@ -1,4 +1,4 @@
-"""Two log lines for each task, and the wrapper that opens a nightly run for one.
+"""Two log lines for each task, and the decorator that makes a nightly task of a function.
 
 Guarantees: the lines are bound to `run_id`, `as_of` and `task`; the last one has seconds, rows and
 the result in one sentence; progress is at most one line per 10 seconds; no line has a raw id.
@@ -28,12 +28,14 @@ PROGRESS_SECONDS: Final = 10.0
 
 @dataclass
 class TaskLog:
-    """What the last line of a task reports.
+    """Content of the last line of a task.
 
     Attributes
     ----------
+    progress
+        Takes progress texts.
     run_id
-        The run; where the task finds it out, the first line has none.
+        The run; the first line has none if the task creates the run.
     rows
         Rows of the task's main result.
     result
@@ -50,12 +52,16 @@ class TaskLog:
 def task_log(
     task: str, as_of: datetime, *, run_id: str = "", progress: Progress = silent
 ) -> Iterator[TaskLog]:
-    """Log the start and the end of a task; a failure is logged with its sentence.
+    """Log the start and the end of a task; a failure is logged with its sentence and id.
 
     Parameters
     ----------
+    task
+        Name of the task.
+    run_id
+        Empty if the task creates the run.
     progress
-        Where progress goes, at most one text per `PROGRESS_SECONDS`.
+        Receives at most one text per `PROGRESS_SECONDS`.
     """
     log = _logger().bind(task=task, run_id=run_id, as_of=format_instant(as_of))
     log.info("task_started")
@@ -72,14 +78,22 @@ def task_log(
 
 
 def _logger() -> Any:
-    """Return the logger; without a configuration structlog would print to stdout."""
+    """Return the logger; structlog without a configuration would print to stdout."""
     if structlog.is_configured():
         return structlog.get_logger("nightjar")
     return structlog.wrap_logger(structlog.PrintLogger(sys.stderr))
 
 
 def at_most_every(seconds: float, progress: Progress) -> Progress:
-    """Return a progress that hands on the first text, then at most one in so many seconds."""
+    """Return a progress function that forwards the first text, then at most one per interval.
+
+    Parameters
+    ----------
+    seconds
+        Length of the interval.
+    progress
+        Receives the texts.
+    """
     last = float("-inf")
 
     def limited(text: str) -> None:
@@ -100,7 +114,7 @@ class Step(Protocol):
     """A task of a nightly run."""
 
     def __call__(self, ws: Workspace, run_id: str, *, progress: Progress = silent) -> Ref:
-        """Do it, or return the `Ref` of what an earlier attempt committed."""
+        """Run the task, or return the `Ref` of an earlier attempt's commit."""
 
 
 def task_step(
@@ -109,17 +123,19 @@ def task_step(
     folder: Callable[[Night], str] | None = None,
     check: Callable[[Night], None] | None = None,
 ) -> Callable[[Callable[[Night, Progress], str]], Step]:
-    """Make a task of a function that commits one folder and returns its result in one sentence.
-
-    The task takes workspace, run id and progress, and returns the `Ref` of the folder. Where the
-    folder is committed, the function is not called.
+    """Decorate a function that commits one folder and returns its result in one sentence.
 
     Parameters
     ----------
     folder
-        Folder of the run, by default named like the task.
+        Returns the folder of the run; by default it is named like the task.
     check
-        Called in any case once the folder is committed; raises where the run must not go on.
+        Called after every commit and every repeated call; raises to stop the run.
+
+    Returns
+    -------
+    A decorator. The task takes workspace, run id and progress, and returns the `Ref` of the
+    folder; it does not call the function if the folder is committed.
     """
 
     def decorate(write: Callable[[Night, Progress], str]) -> Step:

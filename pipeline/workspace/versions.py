@@ -1,7 +1,10 @@
-"""A version of the model, found again by its number: the night that made it, and its files.
+"""Registered model versions: the run and the files of a version, by its number.
 
-Promises: the ledger and the runs are asked, never MLflow, so a registry that is away hides nothing;
-a number that is not there is answered with those that are; a version whose run is gone says so.
+Guarantees:
+
+* Versions are read from the ledger and the runs, never from MLflow, so they are complete while
+  MLflow is unavailable.
+* The error for an unknown number lists the newest ones; that for missing files names the run.
 """
 
 from __future__ import annotations
@@ -29,11 +32,11 @@ class Version:
     Attributes
     ----------
     night
-        The night whose refit it is.
+        The run whose refit it is.
     name
-        Its recipe in that night.
+        Name of its recipe in that run.
     publication
-        The ledger's line of the publication that showed it, ``None`` if none did.
+        Entry of its newest publication; ``None`` if it never was live.
     """
 
     number: int
@@ -44,9 +47,13 @@ class Version:
 
 
 def known(ws: Workspace, history: LedgerHistory) -> dict[int, str]:
-    """Return the runs of all versions, by number: published ones, and those that only registered.
+    """Return the run ids of all versions by number, in ascending order.
 
-    Where a run's folder is gone, the ledger still names it.
+    Parameters
+    ----------
+    history
+        Names the runs of published versions, whose folders may be gone. Versions that were only
+        registered come from the folders.
     """
     runs = {number: entry.run_id for number, entry in history.by_version.items()}
     for run in ws.runs.starting_with(""):
@@ -59,12 +66,17 @@ def known(ws: Workspace, history: LedgerHistory) -> dict[int, str]:
 def find(ws: Workspace, number: int) -> Version:
     """Return a version.
 
+    Parameters
+    ----------
+    number
+        The version's number in MLflow.
+
     Raises
     ------
     ConfigError
-        There is no such version; the sentence names those there are.
+        `version.unknown`; the sentence lists the newest versions.
     StorageError
-        The folder of its run, or a part of it, is gone or damaged.
+        `version.files_gone`, or a file of its run that is damaged.
     """
     history = LedgerHistory.of(ws.ledger)
     runs = known(ws, history)
@@ -78,15 +90,15 @@ def find(ws: Workspace, number: int) -> Version:
         raise StorageError(
             "version.files_gone",
             f"version {number} was made by run {run.run_id}, whose files are gone: "
-            f"{run.folder} holds no refit",
+            f"{run.folder}/refit does not exist; choose a version of another run",
         )
     decision, publication = decision_of(run), history.by_version.get(number)
     return Version(number, Night.read(ws, run), str(decision.recipe), decision, publication)
 
 
 def hyper_parameters(recipe: Recipe) -> Tree:
-    """Return what a recipe is made of, as plain JSON by dotted names: ``parts.als.alpha``.
+    """Return a recipe's fields as plain JSON by dotted names: ``parts.als.alpha``.
 
-    Recipes of all families, blends of them included, line up under equal names.
+    Equal fields of all families and of parts of a blend have equal names.
     """
     return flat(recipe.model_dump(mode="json"))

@@ -1,8 +1,10 @@
-"""The workspace: one folder that holds everything Nightjar knows, and the doors to it.
+"""The workspace: one folder with all data, runs and settings, and the clients of its stores.
 
-Promises: a folder without `nightjar.toml` is no workspace and is refused by name, never filled by
-accident; `init` changes nothing in a workspace that is there already; doors are opened when they
-are first used, so a command pays only for what it needs.
+Guarantees:
+
+* A folder without `nightjar.toml` is not a workspace: it raises an error and is never filled.
+* `init` changes nothing in an existing workspace.
+* Clients are opened at first use, so a command pays only for those that it needs.
 """
 
 from __future__ import annotations
@@ -25,44 +27,59 @@ from pipeline.workspace.config import TEMPLATE, Composed, Config, compose
 
 CONFIG_FILE = "nightjar.toml"
 LEARNT_FROM = ("events", "items", "users")
-"""Tables that recipes learn from."""
+"""Tables that recipes are trained on."""
 PINS = "pins"
-"""The lock under which versions are pinned (shared), or those that nobody pinned go."""
+"""Lock of the pins: shared to pin versions, exclusive to delete versions without a pin."""
 _KEY_VARIABLE = "NIGHTJAR_VAULT_KEY"
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """A workspace's home and its composed config."""
+    """A workspace: its folder and its composed config."""
 
     home: Path
     composed: Composed
 
     @classmethod
     def open(cls, home: Path) -> Workspace:
-        """Open the workspace at `home`; raises `ConfigError` where there is none."""
+        """Open the workspace at `home`; `workspace.not_found` if it is not one."""
         home = home.resolve()
         if not (home / CONFIG_FILE).is_file():
             raise ConfigError(
                 "workspace.not_found",
-                f"{home} is no Nightjar workspace: it has no {CONFIG_FILE}; "
-                f"make one with `nightjar init {home}`",
+                f"{home} is not a workspace: it has no {CONFIG_FILE}; create one with "
+                f"`nightjar init {home}`",
             )
         return cls(home, compose(home / CONFIG_FILE, os.environ))
 
     @classmethod
     def init(cls, home: Path, config: str = TEMPLATE) -> Workspace:
-        """Make a workspace, or open the one that is there; the config file comes last."""
+        """Create a workspace, or open the existing one.
+
+        Parameters
+        ----------
+        home
+            An empty or new folder, or a workspace.
+        config
+            Text of the new config file.
+
+        Raises
+        ------
+        ConfigError
+            `workspace.not_empty`.
+        StorageError
+            `workspace.cannot_write`.
+        """
         home = home.resolve()
         if (home / CONFIG_FILE).exists():
             return cls.open(home)
-        own = {"landing", "secrets", "runs", f"{CONFIG_FILE}.new"}  # of an `init` that was killed
-        strangers = sorted({p.name for p in home.iterdir()} - own) if home.is_dir() else []
-        if strangers:
+        partial = {"landing", "secrets", "runs", f"{CONFIG_FILE}.new"}  # of a killed `init`
+        others = sorted({p.name for p in home.iterdir()} - partial) if home.is_dir() else []
+        if others:
             raise ConfigError(
                 "workspace.not_empty",
-                f"{home} is not empty and no workspace (it holds {', '.join(strangers[:3])}); "
-                "name an empty or a new folder",
+                f"{home} is neither empty nor a workspace: it holds {', '.join(others[:3])}; name "
+                "an empty or a new folder",
             )
         try:
             for table in ("events", "items", "users"):
@@ -71,6 +88,7 @@ class Workspace:
             (home / "secrets").mkdir(mode=0o700, exist_ok=True)
             if not (home / "secrets" / "vault.key").exists():
                 make_key(home / "secrets" / "vault.key")
+            # The config file comes last: it makes the folder a workspace, which is then complete.
             new = home / f"{CONFIG_FILE}.new"
             new.write_text(config, encoding="utf-8")
             new.rename(home / CONFIG_FILE)
@@ -87,20 +105,20 @@ class Workspace:
 
     @cached_property
     def lake(self) -> Lake:
-        """The Delta tables, their last commits checked."""
+        """Client of the Delta tables; opening it checks their last commits."""
         lake = Lake(self.home / "lake")
         lake.check_tail()
         return lake
 
     def pinning(self) -> AbstractContextManager[None]:
-        """Hold off upkeep from looking up a version until it is written down as pinned.
+        """Keep upkeep from deleting a version between its look-up and the write of its pin.
 
-        Who pins waits while upkeep takes versions away, which is soon over.
+        The lock waits while upkeep deletes versions.
         """
         return self.lake.lock(PINS, wait=True, shared=True)
 
     def current_versions(self, *tables: str) -> dict[str, int | None]:
-        """Return the newest version of each table, by default of those that runs learn from."""
+        """Return the newest version of each table, by default of `LEARNT_FROM`."""
         return {table: self.lake.version(table) for table in tables or LEARNT_FROM}
 
     def read_pinned(
@@ -110,7 +128,17 @@ class Workspace:
         columns: Sequence[str] | None = None,
         where: pl.Expr | None = None,
     ) -> pl.DataFrame:
-        """Read a table at its pinned version; empty if it did not exist then."""
+        """Read a table at its pinned version.
+
+        Parameters
+        ----------
+        versions
+            Table -> version; None for a table that did not exist, which is read as empty.
+        columns
+            All by default.
+        where
+            Filter that the lake applies while it reads.
+        """
         version = versions[table]
         if version is None:
             return self.lake.empty(table, columns)
@@ -118,36 +146,37 @@ class Workspace:
 
     @cached_property
     def runs(self) -> Runs:
-        """The files of all runs."""
+        """Files of all runs."""
         return Runs(self.home / "runs")
 
     @cached_property
     def ledger(self) -> Ledger:
-        """Decisions and swaps."""
+        """Ledger of decisions, publications and experiments."""
         return Ledger(self.home / "ledger.jsonl")
 
     @cached_property
     def vault(self) -> Vault:
-        """Pseudonyms; the key comes from the environment or the workspace's key file."""
+        """Vault of pseudonyms; its key comes from the environment, else from the key file."""
         given = os.environ.get(_KEY_VARIABLE)
         key = parse_key(given) if given else load_key(self.home / "secrets" / "vault.key")
         return Vault(self.home / "vault.db", key)
 
     def run(self, run_id: str) -> Run:
-        """Return a run that was started; raises `ConfigError` for one that was not."""
+        """Return a run that was started; `run.unknown` for any other."""
         run = self.runs.open(run_id) if is_run_id(run_id) else None
         if run is None or run.committed("snapshot") is None:
-            known = [r.run_id for r in self.runs.starting_with("")][-3:]
-            hint = f"; the newest are {', '.join(known)}" if known else ""
-            raise ConfigError("run.unknown", f"there is no run {run_id} in {self.home}{hint}")
+            newest = ", ".join(r.run_id for r in self.runs.starting_with("")[-3:]) or "none"
+            raise ConfigError(
+                "run.unknown", f"unknown run {run_id} in {self.home}; the newest are {newest}"
+            )
         return run
 
     @property
     def tracking_uri(self) -> str:
-        """Where MLflow's runs go: the configured server, else a database in the workspace."""
+        """Address of MLflow: the configured server, else a database in the workspace."""
         return self.config.registry.tracking_uri or f"sqlite:///{self.mlflow_database}"
 
     @property
     def mlflow_database(self) -> Path:
-        """MLflow's database in the workspace, which is used where no server is configured."""
+        """MLflow's database in the workspace, used without a configured server."""
         return self.home / "mlflow" / "mlflow.db"

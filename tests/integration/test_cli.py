@@ -116,13 +116,13 @@ def test_init_twice_changes_nothing(tmp_path):
 
 def test_init_leaves_strangers_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("mine")
-    refused(nightjar("init", tmp_path), 2, "not empty and no workspace", "thesis.tex")
+    refused(nightjar("init", tmp_path), 2, "neither empty nor a workspace", "thesis.tex")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["thesis.tex"]
 
 
 def test_no_workspace(tmp_path):
     for command in (("history",), ("lists", "--all"), ("feedback",), ("config", "show")):
-        refused(nightjar(*command, home=tmp_path), 2, "no Nightjar workspace", "nightjar init")
+        refused(nightjar(*command, home=tmp_path), 2, "is not a workspace", "nightjar init")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -154,7 +154,7 @@ def test_an_as_of_before_all_data(home):
 def test_usage_errors_are_one_sentence(home):
     refused(nightjar("nightly", home=home), 2, "--as-of")
     refused(nightjar("lists", home=home), 2, "name users or say --all")
-    refused(nightjar("gate", "--run", "nope", home=home), 2, "there is no run nope")
+    refused(nightjar("gate", "--run", "nope", home=home), 2, "unknown run nope")
 
 
 def test_a_typo_in_the_file(home, tmp_path):
@@ -251,7 +251,7 @@ def test_a_night_step_by_step_is_a_night(home):
         done = nightjar(step, "--run", run, "--json", home=home)
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["step"] == step
-    refused(nightjar("evaluate", "--run", "x" + run, home=home), 2, "there is no run")
+    refused(nightjar("evaluate", "--run", "x" + run, home=home), 2, "unknown run x")
     refused(nightjar("gate", "--run", run, home=home), 6, "step evaluate", "has not been done")
     for recipe in told["recipes"]:
         assert nightjar("train", "--run", run, "--recipe", recipe, home=home).returncode == 0

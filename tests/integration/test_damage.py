@@ -48,7 +48,7 @@ def test_no_night_sends_people_to_lists_that_did_not_come_back(ws, monkeypatch):
     monkeypatch.setattr(publish, "stage", short_of_a_row)
     live = ws.lake.read("publications").rows(), lists(ws, None).rows()
     assert len(live[0]) == 1
-    words = "the lists of publication p-.* did not come back as they were written"
+    words = "the lists of publication p-.* differ from the lists that were written"
     with pytest.raises(LakeError, match=words):
         feedback(ws, NIGHTS[1])
     assert (ws.lake.read("publications").rows(), lists(ws, None).rows()) == live
