@@ -173,7 +173,7 @@ def test_a_second_call_trains_nothing_and_says_that_its_days_are_kept(shop, foun
         shop, BEGIN, END, every=DAY, schedules=tuple(RetrainSchedule), progress=told.append
     )
     assert again.plain() == found.plain()
-    assert told == [f"days replayed before, and what they read, are kept in {found.folder}"]
+    assert told == [f"resuming the backtest in {found.folder}"]
 
 
 def test_a_planted_shift_hurts_who_never_learns(shop, found):

@@ -195,7 +195,7 @@ def test_the_other_way_round_the_lift_is_the_other_way_round(copy, compared):
 
 def test_lists_are_what_people_saw_and_nobody_is_named(shop, compared):
     ws, samples = Workspace.open(shop), compared.page.samples
-    assert [sample.person for sample in samples] == ["Person A", "Person B", "Person C"]
+    assert [sample.person for sample in samples] == ["User A", "User B", "User C"]
     whole = [find(ws, number).publication.publication_id for number in (1, 2)]
     lists = ws.lake.read("recommendations").filter(pl.col(c.PUBLICATION_ID).is_in(whole))
     seen = set()

@@ -1,5 +1,5 @@
-"""Commands that a person starts: backtest, calibration, comparison, reproduction, tuning.
+"""Commands that a user starts: backtest, calibration, comparison, reproduction, tuning.
 
 Here: one folder per command, with its own storage.
-Not here: anything that a scheduled run needs (`nightly`, `feedback`).
+Not here: code that a scheduled run needs (`nightly`, `feedback`).
 """

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 import polars as pl
 
@@ -17,12 +17,13 @@ from pipeline.data.clean import CleanConfig
 from pipeline.data.split import before
 from pipeline.data.windows import cleaned
 from pipeline.workspace.config import Config, dump
+from pipeline.workspace.config_errors import Tree
 from pipeline.workspace.workspace import Workspace
 
 _COLUMNS: Final = (c.USER_ID, c.ITEM_ID, c.KIND, c.VALUE, c.TIMESTAMP)
 
 
-def data_sections(config: Config) -> dict[str, Any]:
+def data_sections(config: Config) -> Tree:
     """Return the sections of the config that decide the data and the metric of a window."""
     sections = dump(config)
     return {name: sections[name] for name in ("clean", "features", "split", "recommend")}
@@ -36,7 +37,7 @@ class LearningData:
     versions: Mapping[str, int | None]
 
     def events(self, end: datetime) -> pl.DataFrame:
-        """Return the events before an instant, with the columns that recipes learn from."""
+        """Return the events before an instant, with the columns that recipes are trained on."""
         return self.ws.read_pinned(self.versions, "events", _COLUMNS, before(end))
 
     def catalogue(self, config: CleanConfig) -> tuple[pl.DataFrame, pl.DataFrame]:

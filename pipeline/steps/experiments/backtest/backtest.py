@@ -1,13 +1,16 @@
-"""What a retrain is worth on these data: past days lived through again, once for each policy.
+"""Backtest: past days replayed once for each retrain schedule, to compare the schedules.
 
-Promises: each policy lives in a sandbox of its own and nothing live moves; a day knows no event
-after its instant; days come in order, each is written down when it is over, so the same call goes
-on where an earlier one was stopped, with the same decisions; what is read is pinned when it begins.
+At each as-of the day before is delivered and scored against the lists that were live. Then the
+schedule decides: a nightly run, or the fold-in of the users with new events, which also follows a
+run that publishes nothing. Before the first publication every schedule runs nightly.
 
-On each as-of the day before is delivered, then scored against the lists that were live in it. Then
-the policy says what follows: a whole night, or the lists of who did something are folded in; they
-are as well where a night put nothing before people. Until something is live, all policies run
-nights.
+Guarantees:
+
+* Each schedule has a sandbox of its own; the workspace only gets the folder of the backtest.
+* A day reads no event at or after its as-of.
+* The data that all schedules read are pinned by the first call.
+* Each day is stored when it is complete, so the same call resumes an interrupted backtest with the
+  same decisions.
 """
 
 from __future__ import annotations
@@ -44,11 +47,11 @@ class Backtested:
     Attributes
     ----------
     folder
-        Where the figure and the sandboxes lie.
+        Folder of the figure and the sandboxes.
     plan
-        What was pinned.
+        Pinned inputs.
     days
-        Policy -> its days, in order.
+        Schedule -> its days, in order.
     """
 
     folder: Path
@@ -67,7 +70,7 @@ class Backtested:
         }
 
     def text(self) -> str:
-        """Return the result as a table, and where the figure is."""
+        """Return the result as a table, and the path of the figure."""
         return f"{text(self.days, self.plan.plant_shift)}\n\nfigure: {self.folder / FIGURE}"
 
 
@@ -84,7 +87,7 @@ def parse_every(words: str) -> timedelta:
 
 
 def parse_schedules(words: str) -> tuple[RetrainSchedule, ...]:
-    """Read names that commas part; `ConfigError` for one that is none, or for none at all."""
+    """Read comma-separated schedules; `ConfigError` for an unknown name or an empty list."""
     names = [name.strip() for name in words.split(",") if name.strip()]
     if not names or not set(names) <= set(RetrainSchedule):
         allowed = ", ".join(RetrainSchedule)
@@ -96,7 +99,7 @@ def parse_schedules(words: str) -> tuple[RetrainSchedule, ...]:
 
 @dataclass(frozen=True)
 class _Course:
-    """The instants of a backtest, and from when on the planted shift applies."""
+    """Instants of a backtest: first and last as-of, step, and the planted shift."""
 
     begin: AsOf
     end: AsOf
@@ -129,7 +132,7 @@ class _Course:
         return [AsOf(self.begin + step * self.every) for step in range(count + 1)]
 
     def folder(self, ws: Workspace) -> str:
-        """Name the backtest that the same call finds again, whatever is ingested meanwhile."""
+        """Name the backtest; the same call finds it again, whatever was ingested since."""
         facts = [
             dump(sandbox_config(ws.config)),
             format_instant(self.end),
@@ -149,28 +152,32 @@ def backtest(
     plant: AsOf | None = None,
     progress: Progress = silent,
 ) -> Backtested:
-    """Replay past days once for each policy, or go on with it.
+    """Replay past days once for each schedule, or resume the replay.
 
     Parameters
     ----------
     begin, end
-        The first as-of, and the last one that may be.
+        The first as-of, and the latest possible one.
+    every
+        Time from one as-of to the next.
+    schedules
+        Replayed in this order.
     plant
-        From when on taste is another one (see `data.synthetic_shift`).
+        Begin of a synthetic shift of taste (see `data.synthetic_shift`), or None.
 
     Raises
     ------
     ConfigError
-        The span holds no step, or the shift would be planted outside of it.
+        `backtest.span_too_short`, or `backtest.shift_outside`.
     DataError
-        No event lies before the first as-of.
+        `data.no_event`: no event lies before the first as-of.
     """
     course = _Course(begin, end, every, plant)
     folder = ws.home / FOLDER / course.folder(ws)
     with ws.lake.lock("backtest"), task_log("backtest", end, progress=progress) as log:
         run = Runs(folder).open(BacktestPlanFile.STEP)
         if run.has(BacktestPlanFile):
-            progress(f"days replayed before, and what they read, are kept in {folder}")
+            progress(f"resuming the backtest in {folder}")
         plan = _plan(ws, run, course)
         days: dict[str, tuple[DayFile, ...]] = {}
         for policy in schedules:
@@ -182,7 +189,7 @@ def backtest(
 
 
 def _plan(ws: Workspace, run: Run, course: _Course) -> BacktestPlanFile:
-    """Pin, once, what all policies replay."""
+    """Return the plan; the first call pins the data of all schedules."""
     if not run.has(BacktestPlanFile):
         with ws.pinning(), run.draft(BacktestPlanFile.STEP) as draft:
             draft.write(

@@ -1,7 +1,7 @@
-"""One policy's days, replayed in its sandbox.
+"""Days of one schedule, replayed in its sandbox.
 
-Promises: a day is written down when it is over, and the policy's decision before a nightly run
-begins; so a call that goes on finds the same decisions, runs and lists.
+Guarantees: a day is stored when it is complete, and the schedule's decision before its nightly run
+begins; a call that resumes finds the same decisions, runs and lists.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _BEGINNING: Final = datetime(1, 1, 1, tzinfo=UTC)
 
 
 class RetrainSchedule(StrEnum):
-    """When a nightly run takes place."""
+    """Schedules of nightly runs; an adaptive one follows the policy of the feedback pass."""
 
     NIGHTLY = "nightly"
     WEEKLY = "weekly"
@@ -45,17 +45,17 @@ class RetrainSchedule(StrEnum):
 def days_of(
     box: BacktestSandbox, policy: RetrainSchedule, instants: Sequence[AsOf], progress: Progress
 ) -> Iterator[DayFile]:
-    """Replay the days that are left, and yield all of them.
+    """Replay the missing days, and yield all days in order.
 
     Parameters
     ----------
     instants
-        The as-of of each day, in order.
+        As-of of each day, in order.
 
     Raises
     ------
     DataError
-        No event lies before the first as-of.
+        `data.no_event`: no event lies before the first as-of.
     """
     replay = _Replay(box, policy, Runs(box.home.parent).open(f"{policy}-days"), progress)
     before, last_night = _BEGINNING, instants[0]
@@ -74,7 +74,7 @@ def days_of(
 
 @dataclass(frozen=True)
 class _Replay:
-    """One policy in its sandbox, and the files of its days."""
+    """A schedule in its sandbox, and the files of its days."""
 
     box: BacktestSandbox
     policy: RetrainSchedule
@@ -87,7 +87,9 @@ class _Replay:
         self.box.deliver(span, catalogue=first)
         if first and ws.lake.read("events", columns=[c.EVENT_ID]).is_empty():
             raise DataError(
-                "data.no_event", f"no event lies before {format_instant(at)}", where="the backtest"
+                "data.no_event",
+                f"no event lies before the first as-of {format_instant(at)}; choose a later one",
+                where="backtest",
             )
         plan = self._schedule(at, last_night)
         day = DayFile(as_of=at, retrained=plan.wanted, reason=plan.reason, cause=plan.cause)
@@ -95,13 +97,13 @@ class _Replay:
             day = _with_quality(ws, day, span)
         if plan.wanted:
             day = _with_night(ws, day, at, self.progress)
-        if not day.promoted:  # a pass would: the lists that stay live learn what was done
+        if not day.promoted:  # as a feedback pass does for the lists that stay live
             seconds = foldin(ws, at, progress=self.progress).seconds
             day = day.model_copy(update={"foldin_seconds": seconds})
         return day
 
     def _schedule(self, at: AsOf, last_night: AsOf) -> ScheduleFile:
-        """Decide on a nightly run; the decision is written before the run begins."""
+        """Decide on a nightly run; the decision is stored before the run begins."""
         step = f"{compact_instant(at)}-{ScheduleFile.FILE}"
         if not self.steps.has(ScheduleFile, step):
             wanted, reason, cause = self._decide(at, last_night)
@@ -129,7 +131,7 @@ def _with_night(ws: Workspace, day: DayFile, at: AsOf, progress: Progress) -> Da
     """Start a nightly run, and add its result."""
     try:
         night = nightly(ws, at, progress=progress)
-    except (DataError, GateError) as error:  # the next run tries again, as it would live
+    except (DataError, GateError) as error:  # the next run tries again, as in production
         return day.model_copy(update={"decision": "block", "sentence": error.sentence})
     trainings = [cost for costs in night.cost.values() for cost in (costs.fit, costs.refit)]
     return day.model_copy(
@@ -143,10 +145,10 @@ def _with_night(ws: Workspace, day: DayFile, at: AsOf, progress: Progress) -> Da
 
 
 def _with_quality(ws: Workspace, day: DayFile, span: Interval) -> DayFile:
-    """Add the NDCG that the live lists reached in a span."""
+    """Add the NDCG of the live lists on the target events of a span."""
     runs = ws.runs.starting_with("")
     first = next((run for run in runs if run.has(SplitFile)), None)
-    if first is None:  # no run has come to a task yet, so nothing was live
+    if first is None:  # no run has a split yet, so no lists were live
         return day
     read, config = AsOfView.now(ws, AsOf(span.end)).events, first.read(SnapshotFile).config
     live = score_span(ws, read, read_split(first), config, span)

@@ -1,7 +1,10 @@
-"""A workspace of a backtest: past days are delivered to it one after another, as if they came now.
+"""Sandbox of a backtest: a workspace that receives past days one after another.
 
-Promises: it has a lake, a ledger, a registry and runs of its own, and nothing of the workspace that
-it was made from moves; a day that is delivered twice is there once; people keep their pseudonyms.
+Guarantees:
+
+* It has a lake, a ledger, a registry and runs of its own; the source workspace never changes.
+* A day that is delivered twice is ingested once.
+* Users keep their pseudonyms.
 """
 
 from __future__ import annotations
@@ -27,33 +30,33 @@ from pipeline.workspace.workspace import Workspace
 
 SOURCE: Final = "backtest"
 _TEMPLATE: Final = """\
-# A sandbox of `nightjar backtest`. Its settings are those of the workspace it was made from, as
-# they were then; what stands here is not read.
+# A sandbox of `nightjar backtest`. It has the settings that its workspace had at the first call;
+# this file is not read.
 """
 
 
 def sandbox_config(config: Config) -> Config:
-    """Return a sandbox's settings: lists live from each as-of, a registry of its own."""
+    """Return a sandbox's settings: lists are live from the as-of on, with a registry of its own."""
     publish = config.publish.model_copy(update={"live_from": "as_of"})
     return config.model_copy(update={"publish": publish, "registry": RegistryConfig()})
 
 
 @dataclass(frozen=True)
 class BacktestSandbox:
-    """One policy's world.
+    """Sandbox of one schedule.
 
     Attributes
     ----------
     source
-        Whose history it lives through.
+        Workspace whose history is replayed.
     versions
-        Table -> the version that is read there.
+        Table -> version that is read there.
     home
-        The folder of the sandbox; made when it is first used.
+        Folder of the sandbox, created at first use.
     config
         Its settings.
     plant
-        From when on taste is another one, ``None`` for never.
+        Begin of the synthetic shift of taste, or None.
     """
 
     source: Workspace
@@ -64,18 +67,19 @@ class BacktestSandbox:
 
     @cached_property
     def ws(self) -> Workspace:
-        """The workspace itself."""
+        """The sandbox as a workspace."""
         made = Workspace.init(self.home, _TEMPLATE)
         return Workspace(made.home, Composed(self.config, {}))
 
     def deliver(self, span: Interval, *, catalogue: bool) -> None:
-        """Take in what happened in a span, as one batch that arrives at its end.
+        """Ingest the events of a span, as one batch that arrives at its end.
 
         Parameters
         ----------
+        span
+            Half-open interval of event timestamps.
         catalogue
-            Items and users come along, as the source knows them today.
-
+            True to ingest items and users, too, at their pinned versions.
         """
         with self.ws.lake.lock("ingest"):
             batches = Batches(self.ws.lake)
@@ -104,7 +108,7 @@ class BacktestSandbox:
 
     @cached_property
     def _pairs(self) -> dict[str, str]:
-        assert self.plant is not None  # noqa: S101  (asked for from `deliver` alone)
+        assert self.plant is not None  # noqa: S101  (`deliver` checks it)
         columns = (c.ITEM_ID, c.TIMESTAMP)
         events = self.source.read_pinned(self.versions, "events", columns)
         return exchanged(events, self.plant)

@@ -1,8 +1,11 @@
-"""The gate's own error rate and power, measured with the champion's recipe on the data it sees.
+"""Calibration of the gate: its error rates and power, with the champion's recipe on its own data.
 
-Promises: nothing at or after the as-of is read; what it measures is pinned when it begins, and each
-fit is kept when it is done, so the same call goes on where an earlier one was stopped; an as-of and
-a recipe are calibrated once, and the entry in the ledger is what later runs take τ from.
+Guarantees:
+
+* No event at or after the as-of is read.
+* The first call pins the data, and each fit is stored when it is done, so the same call resumes an
+  interrupted calibration.
+* An as-of and a recipe are calibrated once; later runs take the seed SD (τ) from the ledger entry.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ _RESULT: Final = CalibrationFile.STEP
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A calibration as the ledger and its files hold it.
+    """Result of a calibration.
 
     Attributes
     ----------
@@ -45,7 +48,7 @@ class Calibrated:
     calibration
         All figures, with the paths of all e-processes.
     svg
-        The figure.
+        The figure as SVG.
     """
 
     line: CalibrationEntry
@@ -69,7 +72,7 @@ def gate_calibrate(
     elapsed: Callable[[], float],
     progress: Progress = silent,
 ) -> Calibrated:
-    """Calibrate the gate, go on with it, or return the result of an earlier call.
+    """Calibrate the gate, resume a calibration, or return the result of an earlier call.
 
     Parameters
     ----------
@@ -81,21 +84,21 @@ def gate_calibrate(
     Raises
     ------
     ConfigError
-        Nothing is live yet.
+        `calibration.no_champion`.
     DataError
-        Fewer than two holdouts with users enough lie before the as-of.
+        `calibration.too_few_holdouts`.
     GateError
-        Fewer than two of them are judged by as many as the gate asks for.
+        Fewer than two holdouts have `gate.min_users` users.
     """
     history = LedgerHistory.of(ws.ledger)
     champion = history.champion(as_of + JUST_AFTER)
     if champion is None:
         raise ConfigError(
             "calibration.no_champion",
-            f"nothing is live as of {format_instant(as_of)}: a calibration measures the "
-            "champion's recipe; run `nightjar nightly --as-of T` first",
+            f"no recipe is live as of {format_instant(as_of)}: a calibration needs the champion's "
+            "recipe; run `nightjar nightly --as-of T` first",
         )
-    run = _run(ws, as_of, champion.recipe)  # other settings are another calibration
+    run = _run(ws, as_of, champion.recipe)  # other settings make another calibration
     with (
         ws.lake.lock(LOCK),
         task_log("calibrate", as_of, run_id=run.run_id, progress=progress) as log,
@@ -115,7 +118,7 @@ def gate_calibrate(
 
 
 def _run(ws: Workspace, as_of: AsOf, recipe: Recipe) -> Run:
-    """Open the calibration that the same call finds again, whatever is ingested meanwhile."""
+    """Open the calibration; the same call finds it again, whatever was ingested since."""
     digest = short_digest({"recipe": recipe.hash, **data_sections(ws.config)})
     return Runs(ws.home / FOLDER).open(f"{compact_instant(as_of)}-{digest}")
 

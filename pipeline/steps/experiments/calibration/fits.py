@@ -1,7 +1,7 @@
-"""The fits of a calibration: what they stand on is pinned, and each is kept when it is done.
+"""Fits of a calibration: replicates of one recipe on disjoint holdouts.
 
-Promises: windows are built as a nightly run of the same as-of builds them; of a fit only values per
-user are kept.
+Guarantees: windows are built as a nightly run of the same as-of builds them; each fit is stored
+when it is done, as values per user only.
 """
 
 from __future__ import annotations

@@ -65,7 +65,13 @@ def paired_comparisons(
 
 
 def same_holdout(left: Version, right: Version) -> bool:
-    """Return whether both runs have the same holdout, task, ground truth and list length."""
+    """Return whether both runs have the same holdout, task, ground truth and list length.
+
+    Parameters
+    ----------
+    left, right
+        In any order.
+    """
     first, second = _split(left), _split(right)
     same = (first.holdout, first.task) == (second.holdout, second.task)
     lengths = {version.night.config.recommend.length for version in (left, right)}
@@ -116,7 +122,7 @@ def _on_newer_holdout(older: Version, newer: Version, swapped: bool) -> PairedCo
     ]
     same = older.night.recipes[older.name].hash == newer.night.recipes[newer.name].hash
     about = (
-        f"Both scorers of the evaluations, on the users of {evaluated_on(newer)} that both know; "
+        f"Both scorers of the evaluations, on the users of {evaluated_on(newer)} in both; "
         f"version {older.number} was trained until {_split(older).cutoff:%Y-%m-%d}, version "
         f"{newer.number} until {split.cutoff:%Y-%m-%d}. "
         + ("Same recipe: the lift is that of newer data." if same else "Recipe and data differ.")

@@ -58,7 +58,7 @@ def samples(ws: Workspace, left: Version, right: Version) -> tuple[str, tuple[Sa
         )
         events = f"{counts.get(user, 0):,} events until {right.night.as_of:%Y-%m-%d}"
         sides = (_entries(before, after, titles), _entries(after, before, titles))
-        shown.append(Sample(f"Person {letter}", f"{label} of all; {events}", *sides))
+        shown.append(Sample(f"User {letter}", f"{label} of all; {events}", *sides))
     return about, tuple(shown)
 
 

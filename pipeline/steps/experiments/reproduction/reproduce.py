@@ -1,9 +1,11 @@
-"""A version made again from what its night pinned: the same bytes, or what differs and why.
+"""Reproduction of a version from its pinned data: the same bytes, or the differences and causes.
 
-Promises: the night's own steps run, `features` and `refit`, over the workspace's lake and in a
-scratch folder, so that nothing of the workspace changes; recipes and weights are those that the
-night had settled, and none is chosen anew; every file of the refit counts, but for what was merely
-measured.
+Guarantees:
+
+* The steps of the run are repeated, `features` and `refit`, over the workspace's lake and in a
+  scratch folder, so that nothing in the workspace changes.
+* Recipes and event weights are those of the run; none is selected again.
+* All files of the refit are compared, except measured ones (seconds, memory).
 """
 
 from __future__ import annotations
@@ -50,7 +52,7 @@ _FEATURES: Final = "features"
 
 @dataclass(frozen=True)
 class FileRow:
-    """A file of the refit: its sums then and now, and the arrays of it that differ."""
+    """A file of the refit: its checksums then and now, and its arrays that differ."""
 
     file: str
     same: bool
@@ -61,12 +63,14 @@ class FileRow:
 
 @dataclass(frozen=True)
 class Reproduced:
-    """What making a version again has shown.
+    """Result of a reproduction.
 
     Attributes
     ----------
     outcome
         ``same``, ``differs``, or ``gone`` where the pinned data cannot be read.
+    causes
+        The surest first.
     """
 
     version: int
@@ -79,7 +83,7 @@ class Reproduced:
 
     @property
     def exit_code(self) -> int:
-        """0 the same bytes, 3 others for a cause that is named, 6 no data, 1 others for none."""
+        """0: the same bytes; 3: others with a cause; 1: others without a cause; 6: no data."""
         differs = DataError.exit_code if self.causes else 1
         return {SAME: 0, DIFFERS: differs, GONE: LakeError.exit_code}[self.outcome]
 
@@ -101,16 +105,21 @@ class Reproduced:
 
 
 def reproduce(ws: Workspace, number: int, *, progress: Progress = silent) -> Reproduced:
-    """Make a version again, and compare it with what its night committed.
+    """Train a version again, and compare the files with those of its run.
+
+    Parameters
+    ----------
+    number
+        The version's number in MLflow.
 
     Raises
     ------
     ConfigError
-        There is no such version.
+        `version.unknown`.
     StorageError
-        The files of its run are gone or damaged.
+        `version.files_gone`, or a damaged file of its run.
     ResourceError
-        A device, an extra or memory that training needs is not here.
+        A device, an extra or memory of the training is missing.
     """
     version = find(ws, number)
     night = version.night
@@ -167,7 +176,7 @@ def _provenance(run: Run, libraries: Mapping[str, str], commit: str) -> Provenan
 
 
 def _damage(ws: Workspace, version: Version) -> str | None:
-    """Return the error of the first pinned table whose files changed."""
+    """Return the error of the first pinned table whose files differ from their checksums."""
     for table in LEARNT_FROM:
         pinned = version.night.snapshot.versions[table]
         if pinned is not None:
@@ -180,7 +189,7 @@ def _damage(ws: Workspace, version: Version) -> str | None:
 
 @dataclass(frozen=True)
 class _Elsewhere(Workspace):
-    """The lake of a workspace, with runs of its own in a scratch folder."""
+    """A workspace with runs in a scratch folder."""
 
     scratch: Path
 
@@ -191,7 +200,7 @@ class _Elsewhere(Workspace):
 
 @contextmanager
 def _scratch(ws: Workspace, version: Version) -> Iterator[Workspace]:
-    """Lay what the night had pinned, settled and decided into a scratch folder."""
+    """Copy the pins, recipes and the decision of the run into a scratch folder."""
     night, run = version.night, version.night.run
     with tempfile.TemporaryDirectory(prefix="nightjar-reproduce-") as folder:
         again = _Elsewhere(ws.home, ws.composed, Path(folder))

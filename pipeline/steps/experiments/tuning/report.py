@@ -1,7 +1,7 @@
-"""A study for people: `study.json`, its figures, and its runs in MLflow.
+"""Report of a study: `study.json`, its figures, and its runs in MLflow.
 
-Promises: the files follow from the study and are written anew as it goes on; MLflow is shown what
-the files hold, so it loses nothing by being away.
+Guarantees: the files follow from the study, and are replaced as it goes on; MLflow is written from
+the files alone, so it can be written later if it is unavailable.
 """
 
 from __future__ import annotations
@@ -33,10 +33,18 @@ _FILE: Final = f"{StudyFile.FILE}.json"
 
 
 def write_files(ws: Workspace, study: Study, result: TuningResult) -> None:
-    """Write what a study has found so far."""
+    """Write the files of a study.
+
+    Parameters
+    ----------
+    study
+        Its start is measured.
+    result
+        Result of the latest call.
+    """
     facts = facts_of(study)
     trials = _trials(study)
-    # Every trial was measured on the first window; those that were given up there count, too.
+    # Every trial was measured on the first window, also those that were stopped after it.
     first = {trial.number: trial.windows[0] for trial in trials if trial.windows}
     fields = {**dict(result), "candidate": result.candidate, "trials": trials}
     file = StudyFile(
@@ -70,9 +78,21 @@ def _trials(study: Study) -> tuple[TrialRow, ...]:
 
 
 def mirror(ws: Workspace, study_id: str, *, progress: Progress = silent) -> str:
-    """Show a study in MLflow, from its files; returns the id of its run there.
+    """Write a study to MLflow, from its files; again after a failure or a resumed search.
 
-    Call it again after a failure, and when the study has gone on. Raises `RegistryError`.
+    Parameters
+    ----------
+    study_id
+        A study whose files are written.
+
+    Returns
+    -------
+    Id of its run in MLflow.
+
+    Raises
+    ------
+    RegistryError
+        MLflow is unavailable.
     """
     progress("register")
     files = StudyFiles(ws.home / FOLDER, study_id)

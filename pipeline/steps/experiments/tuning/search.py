@@ -1,7 +1,7 @@
-"""The trials of a study, one after the other, until the budget is over.
+"""Search: the trials of a study, one after the other, until the budget ends.
 
-Promises: a trial is trained, and refused for want of memory, as a night's recipe is; one that the
-end of the budget cut short waits for the next call; what was measured once is not measured again.
+Guarantees: a trial is trained, and refused for lack of memory, as in a nightly run; one that the
+end of the budget interrupts is repeated by the next call; no recipe is measured twice.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from pipeline.stores.studies.trial import COMPLETE, FAILED, PRUNED, Asked, Trial
 from pipeline.workspace.config import Config
 
 _STUCK = 25
-"""Proposals in a row that were measured before: then there is nothing new to try."""
+"""Number of measured proposals in a row after which the search ends: no new recipe is left."""
 
 
 @dataclass
 class Search:
-    """The trials of one call.
+    """Trials of one call.
 
     Attributes
     ----------
     windows
-        Newest first: the first one tells the hopeless from the others.
+        Newest first; a trial may be stopped after the first one.
     budget, elapsed
-        Seconds that the call may take, and those that have passed.
+        Seconds of the call, and a function that returns the seconds since its begin.
     """
 
     study: Study
@@ -51,7 +51,7 @@ class Search:
     _measured: dict[str, Trial] = field(default_factory=dict)
 
     def run(self) -> None:
-        """Try one recipe after the other until the budget is over, or nothing new comes up."""
+        """Try recipes until the budget ends, or the proposals repeat."""
         self._measured = {recipe_of(self.study, t).hash: t for t in measured(self.study)}
         stuck = 0
         while self.elapsed() < self.budget and stuck < _STUCK:
@@ -66,7 +66,17 @@ class Search:
                 self._repeat(asked, same)
 
     def measure(self, name: str, recipe: Recipe, window: Window) -> float:
-        """Return the mean NDCG of a recipe's lists on a window, trained as a night trains."""
+        """Train a recipe on a window, as a nightly run does, and evaluate its lists.
+
+        Parameters
+        ----------
+        name
+            Name in messages of the training.
+
+        Returns
+        -------
+        Mean NDCG over the users with a ground truth.
+        """
         k = self.config.recommend.length
         scorer, _ = fit(name, recipe, window.history, self.config.train, silent)
         lists = lists_of(scorer, window.judged, k, window.exclude)

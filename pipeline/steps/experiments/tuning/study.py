@@ -1,8 +1,10 @@
-"""What a study has found so far, and whether that is a candidate.
+"""Conclusion of a study: its best recipe, and the candidate if that is clearly better.
 
-Promises: all of it follows from what the study's trials were told, so it can be concluded again;
-only a recipe that is clearly better than the one the search began with, on most windows, becomes a
-candidate; its ledger line is written once.
+Guarantees:
+
+* The conclusion follows from the trials alone, so it can be repeated.
+* Only a recipe that is ahead by `CLEAR` on average and better on most windows becomes a candidate.
+* Its ledger entry is written once.
 """
 
 from __future__ import annotations
@@ -29,13 +31,13 @@ from pipeline.workspace.ledger import CandidateEntry, append_entry
 from pipeline.workspace.workspace import Workspace
 
 Measure = Callable[[str, Recipe, Window], float]
-"""Trains a recipe, under a name, on a window, and returns what its lists are worth there."""
+"""Trains a recipe, under a name, on a window, and returns the mean NDCG of its lists."""
 
 CLEAR: Final = 0.01
-"""Share by which the best of many must be ahead: being the best of many is luck in part."""
+"""Relative lead of a candidate over the start: the best of many trials is partly lucky."""
 _MIXTURE: Final = "mixture"
 _MOVES: Final = 4
-"""Fields that a sentence names."""
+"""Maximum number of fields in a sentence."""
 
 
 class TuningResult(StudyResult):
@@ -52,7 +54,7 @@ class TuningResult(StudyResult):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def candidate(self) -> bool:
-        """Whether a nightly run will evaluate it."""
+        """True if a nightly run will evaluate the recipe."""
         return self.status == "candidate"
 
     def text(self) -> str:
@@ -65,28 +67,44 @@ class TuningResult(StudyResult):
 
 
 def facts_of(study: Study) -> StudyFacts:
-    """Return what a study was begun with."""
+    """Return the facts of a study."""
     return StudyFacts.model_validate(study.facts)
 
 
 def recipe_of(study: Study, trial: Trial | Asked) -> Recipe:
-    """Return what a trial measured, or is to measure."""
+    """Return the recipe of a trial.
+
+    Parameters
+    ----------
+    trial
+        A finished trial, or one that is to be measured.
+    """
     start = facts_of(study).start
     return start if trial.start else moved(start, trial.values, study.axes)
 
 
 def measured(study: Study) -> tuple[Trial, ...]:
-    """Return the trials that were measured: not those that repeated another one."""
+    """Return the measured trials, without those that repeat another one."""
     return tuple(trial for trial in study.trials() if "same_as" not in trial.notes)
 
 
 def value_of(trial: Trial) -> float:
-    """Return the mean of what a trial's recipe was worth on the windows it was measured on."""
+    """Return the mean NDCG of a trial over its windows."""
     return float(np.mean(trial.notes["windows"]))
 
 
 def lift_over(values: Sequence[float], start: Sequence[float]) -> float | None:
-    """Return how far values lie above the start's on the same windows; ``None`` if those are 0."""
+    """Return the relative lead of values over the start.
+
+    Parameters
+    ----------
+    values, start
+        NDCG by window, newest first; the start on all windows, the values on the first ones.
+
+    Returns
+    -------
+    Sum ratio - 1 on the windows of `values`; None without values or if the start's sum is 0.
+    """
     base = sum(start[: len(values)])
     return sum(values) / base - 1 if values and base > 0 else None
 
@@ -166,18 +184,18 @@ def conclude(
 def _mixed(
     study: Study, recipe: Recipe, pools: EarlierWindows, measure: Measure, progress: Progress
 ) -> tuple[Recipe, list[float]] | None:
-    """Choose the mixture of a blend for its new parts; what was chosen once is remembered."""
+    """Choose the mixture of a blend for its changed parts; the study keeps the first choice."""
     opened = reopened_mixture(recipe)
     if opened is None:
         return None
     kept = study.noted(_MIXTURE)
     if kept is None or kept["of"] != recipe.hash:
-        progress("mixture: chosen anew for the best parts")
+        progress("mixture: selecting it for the best parts")
         try:
             mixed = select_hyperparameters(opened, pools, progress)
             values = [measure("the new mixture", mixed, window) for window in pools.windows]
         except NightjarError as error:
-            progress(f"mixture: stays as it was: {error.sentence}")
+            progress(f"mixture: unchanged: {error.sentence}")
             return None
         kept = {"of": recipe.hash, "recipe": mixed.model_dump(mode="json"), "windows": values}
         study.note(_MIXTURE, kept)
@@ -185,7 +203,13 @@ def _mixed(
 
 
 def ahead(values: Sequence[float], start: Sequence[float]) -> bool:
-    """Return whether values are clearly better than the start's, and so on most of the windows."""
+    """Return whether values are clearly better than the start's, and better on most windows.
+
+    Parameters
+    ----------
+    values, start
+        NDCG by window, on the same windows.
+    """
     wins = sum(value > other for value, other in zip(values, start, strict=True))
     return float(np.mean(values)) > float(np.mean(start)) * (1 + CLEAR) and wins * 2 > len(values)
 

@@ -71,7 +71,13 @@ def _checked_budget(seconds: float, text: str) -> float:
 
 
 def default_as_of(ws: Workspace, now: AsOf) -> AsOf:
-    """Return the as-of of the newest decision up to `now`; `now` without a decision."""
+    """Return the as-of of the newest decision.
+
+    Parameters
+    ----------
+    now
+        Later decisions do not count; returned if there is none before.
+    """
     last = LedgerHistory.of(ws.ledger).last_decision(now)
     return now if last is None else AsOf(last.as_of)
 
