@@ -107,6 +107,7 @@ class SnapshotFile(Artifact, step="snapshot", file="snapshot"):
     @property
     def run_digest(self) -> str:
         """First 8 hex digits of the sha256 of all fields that decide the run's outcome."""
+        # The id must not change with the commit or the machine: a repeated start finds its run.
         decisive = self.model_dump(
             mode="json", by_alias=True, exclude={"trigger", "commit", "libraries", "replay"}
         )

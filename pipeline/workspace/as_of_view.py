@@ -59,6 +59,7 @@ class AsOfView:
     @cached_property
     def history(self) -> LedgerHistory:
         """The ledger at the first use of this property."""
+        # A run keeps one history for all its readers, so the ledger is parsed once per task.
         return LedgerHistory.of(self.ws.ledger) if self.night is None else self.night.history
 
     def events(self, columns: Sequence[str], where: pl.Expr) -> pl.DataFrame:
@@ -89,6 +90,7 @@ class AsOfView:
 
     def publications(self) -> pl.DataFrame:
         """Read the publications that went live before the instant."""
+        # Not pinned: publications are only appended, and later ones are filtered.
         rows = self.ws.lake.read("publications")
         return rows.filter(rows[c.LIVE_FROM] < self.at)
 

@@ -160,6 +160,7 @@ def compose(file: Path, environment: Mapping[str, str]) -> Composed:
     except OSError as error:
         raise ConfigError("storage.cannot_read", f"cannot read {file}: {error.strerror}") from error
     origins = dict.fromkeys(flat(written), file.name)
+    # Sorted, so that of two variables for one field the same one wins on every machine.
     for name, text in sorted(environment.items()):
         if name.startswith(PREFIX):
             keys = name.removeprefix(PREFIX).lower().split("__")
@@ -172,6 +173,7 @@ def _config_from(written: Tree, where: str, origins: Mapping[str, str]) -> Confi
     """Build the config; errors name the origin of a field, else the file `where`."""
     given = dict(written)
     if isinstance(given.get("recipes"), dict):
+        # Families first: a default recipe of the same name also has fields of its own.
         known: dict[str, Tree] = {family: {"family": family} for family in FAMILIES}
         known |= {n: r.model_dump(mode="json") for n, r in default_recipes().items()}
         # A recipe named like a default one or a family may leave its family out.
@@ -181,8 +183,10 @@ def _config_from(written: Tree, where: str, origins: Mapping[str, str]) -> Confi
             else recipe
             for name, recipe in given["recipes"].items()
         }
+        # Every run compares with the baselines, so naming recipes does not remove them.
         given["recipes"] = {**_baselines(), **named}
     if isinstance(given.get("sources"), dict):
+        # A source of one table replaces the default source of that table only.
         tables = {s.get("table") for s in given["sources"].values() if isinstance(s, dict)}
         defaults = {n: s for n, s in _default_sources().items() if n not in tables}
         given["sources"] = {**defaults, **given["sources"]}
@@ -200,6 +204,7 @@ def _config_from(written: Tree, where: str, origins: Mapping[str, str]) -> Confi
                 f"{where}: recipes.{name}.family = {family!r}: {name} is a baseline of family "
                 f"{baseline.family!r}; give this recipe another name",
             )
+    # The gate would wait for users that the holdout never grows to.
     if config.gate.min_users > config.split.min_users:
         raise ConfigError(
             "config.gate_min_users",
@@ -276,6 +281,7 @@ def _walk(model: BaseModel, prefix: str, origins: Mapping[str, str]) -> Iterator
             for key, entry in value.items():
                 yield from _walk(entry, f"{path}.{key}.", origins)
         else:
+            # As JSON: the value is shown as the file would write it.
             plain = model.model_dump(mode="json", by_alias=True)[field.alias or name]
             yield Setting(path, plain, field.description or "", _origin(path, origins))
 
@@ -283,6 +289,7 @@ def _walk(model: BaseModel, prefix: str, origins: Mapping[str, str]) -> Iterator
 def _origin(path: str, origins: Mapping[str, str], default: str = "default") -> str:
     """Return the origin of a field: its own, that of a part above it, of one below, `default`."""
     parts = path.split(".")
+    # A file may set a table as a whole, and the environment one field below it.
     above = (".".join(parts[:count]) for count in range(len(parts), 0, -1))
     below = (key for key in origins if key.startswith(f"{path}."))
     return next((origins[key] for key in chain(above, below) if key in origins), default)
@@ -315,6 +322,7 @@ def _put(values: Tree, keys: list[str], value: Any, name: str) -> None:
 
 def _literal(text: str) -> Any:
     try:
+        # Numbers, lists and tables need TOML; a text that is not TOML is taken as it is, unquoted.
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text

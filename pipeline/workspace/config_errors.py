@@ -45,6 +45,7 @@ def config_error(
     elif first["type"] == "union_tag_invalid":
         id, tag = "config.unknown_family", first["ctx"]["tag"]
         sentence = f"{where}: unknown {field}.family = {tag!r}. Allowed: {families}"
+    # "[key]" is the last part of pydantic's location for a wrong key of a mapping.
     elif first["type"] == "string_pattern_mismatch" and place[-1] == "[key]":
         id, allowed = "config.recipe_name", "letters, digits, _ . @ and -"
         sentence = f"{where}: {place[1]!r} is not a name of a recipe. Allowed: {allowed}"
@@ -82,6 +83,7 @@ def _place(
         elif getattr(model, "__args__", ()):  # a mapping, whose keys the user chooses
             model = model.__args__[-1]
         here = here.get(part) if isinstance(here, Mapping) else None
+        # A union of families has no fields of its own: the tag selects the model.
         if isinstance(here, Mapping) and here.get("family") in FAMILIES:
             model = FAMILIES[here["family"]]
     return tuple(place), holder

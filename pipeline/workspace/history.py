@@ -98,6 +98,7 @@ class LedgerHistory:
     @cached_property
     def decisions(self) -> tuple[DecisionEntry, ...]:
         """Decisions by as-of, one per as-of."""
+        # A later line of the same as-of replaces the earlier one in its place.
         return tuple({entry.as_of: entry for entry in self._by_as_of(DecisionEntry)}.values())
 
     def decisions_before(self, before: datetime) -> tuple[DecisionEntry, ...]:
@@ -147,6 +148,7 @@ class LedgerHistory:
         """
         selected: dict[str, Recipe] = {}
         for entry in self._by_as_of(DecisionEntry, before):
+            # Oldest first, so the newest selection for a recipe stays.
             selected |= entry.selected_recipes
         return {name: selected.get(recipe.hash, recipe) for name, recipe in recipes.items()}
 

@@ -288,6 +288,8 @@ def append_entry(ledger: Ledger, entry: E) -> E:
     -------
     The entry with its checksums, or the earlier one that has the same key.
     """
+    # The store writes these four itself: the checksums chain over them.
     fields = entry.model_dump(mode="json", by_alias=True, exclude=_KEPT_BY_THE_STORE)
+    # The store returns the earlier line of the same key, which may differ from this entry.
     line = ledger.append(entry.key, entry.type, fields)  # type: ignore[attr-defined]
     return type(entry).model_validate(line)

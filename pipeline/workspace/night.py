@@ -66,6 +66,7 @@ class Night:
         weights = run.find(WeightsFile)
         config = snapshot.config
         if weights is not None:
+            # Later steps must weigh events as `features` did.
             config = config.model_copy(update={"features": weights.root})
         recipes = {name: _trained(run, name, recipe) for name, recipe in snapshot.recipes.items()}
         return cls(ws, run, snapshot, config, recipes)
@@ -173,6 +174,7 @@ def register_folder(run: Run) -> str:
 
 def concluded(run: Run) -> str | None:
     """Return the decision's sentence if the run has ended, else ``None``."""
+    # The order of the tasks: a run without these has more to do, whatever it decided.
     if run.committed("gate") is None or run.committed(register_folder(run)) is None:
         return None
     decision = decision_of(run)

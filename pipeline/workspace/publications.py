@@ -29,6 +29,7 @@ def stage(ws: Workspace, name: str, lists: pl.DataFrame) -> None:
     lists
         `user_id`, `position`, `item_id`, `score`, `slot`, `propensity`, `reason`.
     """
+    # Compared first: a repeated attempt would rewrite the same rows as a new version of the table.
     if swap.lists_sum(_staged(ws, name)) != swap.lists_sum(lists):
         rows = swap.publication_rows(lists, name)
         ws.lake.replace_where("recommendations", rows, c.PUBLICATION_ID, name)
@@ -65,6 +66,7 @@ def reconcile(ws: Workspace) -> None:
     """Append the missing entries of publications whose process died after the row."""
     publications = ws.lake.read("publications").sort(c.GENERATION)
     keys = {entry.key for entry in entries_of(ws.ledger)}
+    # The row makes the lists live; a process may die before it appends the entry.
     for row in publications.iter_rows(named=True):
         if _key(row) not in keys:
             append_ledger_entry(ws, row)
@@ -92,6 +94,7 @@ def append_ledger_entry(ws: Workspace, row: swap.PublicationRow) -> None:
     if row[c.BASE] is not None:
         append_entry(ws.ledger, PatchEntry(**fields, base=row[c.BASE]))
         return
+    # The row has the name alone; the recipe is read from the run, so a retry appends the same.
     recipe = Night.read(ws, ws.runs.open(row[c.RUN_ID])).recipes[row[c.RECIPE]]
     append_entry(ws.ledger, PublicationEntry(**fields, recipe=recipe))
 

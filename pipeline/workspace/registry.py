@@ -21,6 +21,7 @@ def registry(ws: Workspace, suffix: str = "") -> Registry:
     suffix
         ``""`` for the experiment of nightly runs, `STUDIES` for that of studies.
     """
+    # MLflow stores absolute paths: those of a copied or moved workspace are corrected first.
     if ws.config.registry.tracking_uri is None:
         relocate_artifact_uris(ws.mlflow_database)
     experiment = f"{ws.config.registry.experiment}{suffix}"

@@ -45,6 +45,7 @@ def absences(night: Night) -> dict[str, str]:
 
 
 def _absence(run: Run, name: str) -> str | None:
+    # A task that failed commits nothing; a recipe that was left out commits its reason.
     if run.committed(train_step(name)) is None:
         return "its training failed"
     absent = run.find(AbsentFile, train_step(name))
@@ -89,6 +90,7 @@ def read_history(run: Run, name: str) -> History:
 
 def read_split(run: Run) -> Split:
     """Read the holdout, its ground truth and its ratings."""
+    # Data without ratings have no such frame.
     rated = "ratings.parquet" in run.manifest("features")["files"]
     return run.read(SplitFile).split(
         run.frame("features", "truth"), run.frame("features", "ratings") if rated else None
@@ -132,6 +134,7 @@ def judged(night: Night) -> tuple[EvaluatedRecipe, ...]:
             name=name,
             recipe_hash=night.recipes[name].hash,
             baseline_rank=night.recipes[name].capabilities.baseline,
+            # Values per user, not means: the gate pairs recipes by user.
             users=night.run.frame("evaluate", f"users-{name}"),
             coverage=recipes[name].coverage,
             k=night.config.recommend.length,

@@ -72,6 +72,7 @@ def task_log(
     except NightjarError as error:
         log.error("task_failed", seconds=_since(start), error=error.sentence, error_id=error.id)
         raise
+    # Bound again: `snapshot` makes its run only after the first line.
     log.bind(run_id=record.run_id).info(
         "task_finished", seconds=_since(start), rows=record.rows, result=record.result
     )
@@ -145,10 +146,12 @@ def task_step(
             name = task if folder is None else folder(night)
             with task_log(task, night.as_of, run_id=run_id, progress=progress) as log:
                 log.result = "committed before"
+                # A retried task must not repeat its work: a committed folder never changes.
                 if night.run.committed(name) is None:
                     log.progress(task)
                     log.result = write(night, log.progress)
                 if check is not None:
+                    # Also on a retry, so that a run which must stop does not go on.
                     check(night)
                 ref = night.run.ref(name)
                 log.rows = ref.rows

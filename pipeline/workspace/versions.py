@@ -59,6 +59,7 @@ def known(ws: Workspace, history: LedgerHistory) -> dict[int, str]:
     for run in ws.runs.starting_with(""):
         registered = run.find(MlflowFile, register_folder(run))
         if registered is not None and registered.version is not None:
+            # The ledger has precedence; the folder of an unpublished version is its only record.
             runs.setdefault(registered.version, run.run_id)
     return dict(sorted(runs.items()))
 

@@ -85,6 +85,7 @@ class Workspace:
             for table in ("events", "items", "users"):
                 (home / "landing" / table).mkdir(parents=True, exist_ok=True)
             (home / "runs").mkdir(exist_ok=True)
+            # The vault's key: no other account of the machine may read it.
             (home / "secrets").mkdir(mode=0o700, exist_ok=True)
             if not (home / "secrets" / "vault.key").exists():
                 make_key(home / "secrets" / "vault.key")

@@ -128,11 +128,13 @@ class _Course:
     @property
     def instants(self) -> list[AsOf]:
         """All as-ofs, in order."""
+        # `end` is an as-of only if it is a whole number of steps from `begin`.
         count = (self.end - self.begin) // self.every
         return [AsOf(self.begin + step * self.every) for step in range(count + 1)]
 
     def folder(self, ws: Workspace) -> str:
         """Name the backtest; the same call finds it again, whatever was ingested since."""
+        # Schedules are not part of the name: a later call may add one to the same backtest.
         facts = [
             dump(sandbox_config(ws.config)),
             format_instant(self.end),
@@ -174,6 +176,7 @@ def backtest(
     """
     course = _Course(begin, end, every, plant)
     folder = ws.home / FOLDER / course.folder(ws)
+    # Two calls would write the days of the same sandboxes.
     with ws.lake.lock("backtest"), task_log("backtest", end, progress=progress) as log:
         run = Runs(folder).open(BacktestPlanFile.STEP)
         if run.has(BacktestPlanFile):
@@ -191,6 +194,7 @@ def backtest(
 def _plan(ws: Workspace, run: Run, course: _Course) -> BacktestPlanFile:
     """Return the plan; the first call pins the data of all schedules."""
     if not run.has(BacktestPlanFile):
+        # Looked up and stored under one lock: upkeep deletes no version in between.
         with ws.pinning(), run.draft(BacktestPlanFile.STEP) as draft:
             draft.write(
                 BacktestPlanFile(

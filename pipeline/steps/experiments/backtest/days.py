@@ -58,6 +58,7 @@ def days_of(
         `data.no_event`: no event lies before the first as-of.
     """
     replay = _Replay(box, policy, Runs(box.home.parent).open(f"{policy}-days"), progress)
+    # The first day delivers the whole history before the first as-of.
     before, last_night = _BEGINNING, instants[0]
     for at in instants:
         step = compact_instant(at)
@@ -112,6 +113,7 @@ class _Replay:
         return self.steps.read(ScheduleFile, step)
 
     def _decide(self, at: AsOf, last_night: AsOf) -> tuple[bool, str, str | None]:
+        # Without live lists no schedule can be compared: all begin with nightly runs.
         if LedgerHistory.of(self.box.ws.ledger).live is None:
             return True, "no lists are live yet", None
         match self.policy:
@@ -133,6 +135,7 @@ def _with_night(ws: Workspace, day: DayFile, at: AsOf, progress: Progress) -> Da
         night = nightly(ws, at, progress=progress)
     except (DataError, GateError) as error:  # the next run tries again, as in production
         return day.model_copy(update={"decision": "block", "sentence": error.sentence})
+    # The refit is a training, too; a run that promotes nothing has none.
     trainings = [cost for costs in night.cost.values() for cost in (costs.fit, costs.refit)]
     return day.model_copy(
         update={
@@ -150,9 +153,11 @@ def _with_quality(ws: Workspace, day: DayFile, span: Interval) -> DayFile:
     first = next((run for run in runs if run.has(SplitFile)), None)
     if first is None:  # no run has a split yet, so no lists were live
         return day
+    # The task is inferred once and kept, so the split of the first run serves all days.
     read, config = AsOfView.now(ws, AsOf(span.end)).events, first.read(SnapshotFile).config
     live = score_span(ws, read, read_split(first), config, span)
     rows = [row for row in live.rows if row.slice == ALL]
+    # One row per version that was live in the span: means are weighted by their user-days.
     days = sum(row.user_days for row in rows)
     if not days:
         return day

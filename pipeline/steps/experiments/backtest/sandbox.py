@@ -69,6 +69,7 @@ class BacktestSandbox:
     def ws(self) -> Workspace:
         """The sandbox as a workspace."""
         made = Workspace.init(self.home, _TEMPLATE)
+        # Not the config of the sandbox's file: all schedules run with the pinned one.
         return Workspace(made.home, Composed(self.config, {}))
 
     def deliver(self, span: Interval, *, catalogue: bool) -> None:
@@ -83,6 +84,7 @@ class BacktestSandbox:
         """
         with self.ws.lake.lock("ingest"):
             batches = Batches(self.ws.lake)
+            # A killed call may have left a batch half done.
             batches.recover()
             for table in ("items", "users") if catalogue else ():
                 rows = self._read(table)
@@ -95,11 +97,13 @@ class BacktestSandbox:
 
     def _commit(self, batches: Batches, table: str, rows: pl.DataFrame, span: Interval) -> None:
         name = f"{table}-{format_instant(span.end)}"
+        # The key names table and span, so a second delivery finds the batch of the first.
         key = hashlib.sha256(name.encode()).hexdigest()
         if batches.seen(table, key):
             return
         if table == "events":
             rows = event_rows(with_origin(rows, source=SOURCE, batch_id=key), at=span.end)
+        # An empty span is a batch, too: the next call must see that it was delivered.
         batch = Batch(key, table, SOURCE, name, rows.height, rows.height, 0, 0, 0, 0, span.end)
         batches.commit([batch], rows if rows.height else None, self.ws.lake.empty("quarantine"))
 

@@ -91,6 +91,7 @@ def gate_calibrate(
         Fewer than two holdouts have `gate.min_users` users.
     """
     history = LedgerHistory.of(ws.ledger)
+    # Right after the run of this as-of, whose publication counts.
     champion = history.champion(as_of + JUST_AFTER)
     if champion is None:
         raise ConfigError(
@@ -112,6 +113,7 @@ def gate_calibrate(
                 draft.bytes(FIGURE, figure(result))
                 draft.rows = sum(result.users)
         result = run.read(CalibrationFile).root
+        # Appended in every call: one that died after its result left no entry, and a key is unique.
         line = append_entry(ws.ledger, _entry(run, as_of, champion, result))
         log.rows, log.result = run.ref(_RESULT).rows, line.sentence
     return Calibrated(line, result, run.bytes(_RESULT, FIGURE))

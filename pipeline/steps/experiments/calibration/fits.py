@@ -52,6 +52,7 @@ def pinned(ws: Workspace, run: Run, as_of: AsOf, history: LedgerHistory) -> Cali
     """
     if not run.has(CalibrationPlanFile):
         with ws.pinning():
+            # Looked up and stored under one lock: upkeep deletes no version in between.
             plan = _plan(ws, as_of, history)
             with run.draft(CalibrationPlanFile.STEP) as draft:
                 draft.write(plan)
@@ -110,6 +111,7 @@ def _disjoint(split: Splitter, end: datetime, apart: timedelta) -> list[Split]:
         if UNDERPOWERED in part.flags:
             break
         splits.append(part)
+        # E-values are multiplied over blocks, which therefore must not overlap.
         end -= max(apart, part.holdout.length)
     return splits
 
@@ -144,7 +146,9 @@ class ReplicateFits:
             if not missing:
                 continue
             part, history = self._window(holdout)
+            # Checked once per holdout: the estimate depends on the window, not on the replicate.
             refuse_too_large(self.name, self.recipe, history, self.ws.config.train)
+            # Only fits of this call count for the time left: stored ones take none.
             for replicate in missing:
                 count = number * REPLICATES + replicate + 1
                 seconds = round((elapsed() - began) / max(done, 1) * (total - count + 1))

@@ -125,6 +125,7 @@ def compare(
         name = f"compare-{left}-{right}.html"
         path = out or ws.home / "reports" / name
         text = versions_page(page).encode()
+        # Before MLflow, so that the page exists even if MLflow is unavailable.
         write_atomically(path, text)
         fault = None
         log.progress("MLflow: the page at both versions")
@@ -155,6 +156,7 @@ def _page(ws: Workspace, left: Version, right: Version, progress: Progress) -> V
         lists=about,
         samples=shown,
     )
+    # A comparison without rows has no sentence; its reason is in its own section.
     results = [text for c in comparisons if (text := comparison_sentence(page, c))]
     sentence = "; ".join(results) or "no users and ground truth are common to both evaluations"
     return replace(page, sentence=f"{sentence[0].upper()}{sentence[1:]}.")

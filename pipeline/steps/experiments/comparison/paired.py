@@ -58,6 +58,7 @@ def paired_comparisons(
                 _rows([_side(left, left.name), _side(right, right.name)], right),
             ),
         )
+    # Only the newer holdout lies after the training windows of both scorers.
     older, newer = sorted((left, right), key=lambda x: (_split(x).cutoff, x.number))
     progress(f"evaluating version {older.number} on the holdout of version {newer.number}")
     swapped = newer is left
@@ -184,16 +185,19 @@ def _rows(sides: Sequence[_Side], version: Version, swapped: bool = False) -> tu
             continue
         if not len(candidate):
             continue
+        # Columns per user are metrics, and NDCG once more for each slice.
         group = column.removeprefix(SLICE) if column.startswith(SLICE) else None
         result = difference(
             candidate,
             champion,
             tau_candidate=right.seed_sd,
             tau_champion=left.seed_sd,
+            # The seed variance is divided by the fits: the smaller number is the cautious one.
             fits=min(left.fits, right.fits),
             min_users=gate.slice_users if group else gate.min_users,
             min_nonzero=gate.min_nonzero,
         )
+        # The variance is NaN without a lift: one user, or a left mean of 0.
         known = math.isfinite(result.v)
         half = NORMAL_95 * result.se if known else 0.0
         no_level = result.underpowered == NO_LEVEL

@@ -23,7 +23,7 @@ from pipeline.workspace.workspace import Workspace
 
 FIRST: Final = 10
 """Entries of a list that are shown and compared."""
-_WHERE: Final = (("least alike", 0.0), ("middling", 0.5), ("most alike", 1.0))
+_WHERE: Final = (("least alike", 0.0), ("average", 0.5), ("most alike", 1.0))
 
 
 def samples(ws: Workspace, left: Version, right: Version) -> tuple[str, tuple[Sample, ...]]:
@@ -67,6 +67,7 @@ def _lists(ws: Workspace, version: Version) -> pl.DataFrame:
     if version.publication is not None:
         where = first_entries(version.publication.publication_id, FIRST)
         rows = ws.lake.read("recommendations", where=where)
+        # Entries of other slots do not come from the version's model.
         rows = rows.filter(rows[c.SLOT] == c.Slot.MODEL.value)
         return rows.select(c.USER_ID, c.POSITION, c.ITEM_ID)
     run = version.night.run
@@ -83,7 +84,9 @@ def _spread(left: pl.DataFrame, right: pl.DataFrame, users: list[str]) -> list[t
     """Pick (label, user) from the least to the most alike lists; each user once."""
     both = left.join(right.select(c.USER_ID, c.ITEM_ID), on=[c.USER_ID, c.ITEM_ID], how="inner")
     common = dict(both.group_by(c.USER_ID).len().iter_rows())
+    # By id among equals, so that the sample is reproducible.
     ranked = sorted(users, key=lambda user: (common.get(user, 0), user))
+    # Keyed by user: with few users two places may be the same one.
     picked = {ranked[round(where * (len(ranked) - 1))]: label for label, where in _WHERE}
     return [(label, user) for user, label in picked.items()]
 

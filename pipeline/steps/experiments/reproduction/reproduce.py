@@ -147,6 +147,7 @@ def reproduce(ws: Workspace, number: int, *, progress: Progress = silent) -> Rep
 def _rows(committed: Run, rebuilt: Run) -> tuple[FileRow, ...]:
     was, now = committed.manifest(REFIT), rebuilt.manifest(REFIT)
     rows = []
+    # Volatile files hold measured seconds and memory, which differ in every run.
     for file in sorted({*was["files"], *now["files"]} - {*was["volatile"], *now["volatile"]}):
         before, after = (str(x["files"].get(file, {}).get("sha256", "")) for x in (was, now))
         name, arrays = file.removesuffix(".npz"), tuple[str, ...]()
@@ -158,6 +159,7 @@ def _rows(committed: Run, rebuilt: Run) -> tuple[FileRow, ...]:
 
 def _causes(ws: Workspace, version: Version, rebuilt: Run) -> tuple[Cause, ...]:
     night, committed = version.night, version.night.run
+    # A window that differs points to the data, also where the numbers of rows are equal.
     window = differing(committed.arrays(_FEATURES, "full"), rebuilt.arrays(_FEATURES, "full"))
     then = _provenance(committed, night.snapshot.libraries, night.snapshot.commit)
     now = _provenance(rebuilt, provenance.libraries(), provenance.commit())
@@ -166,6 +168,7 @@ def _causes(ws: Workspace, version: Version, rebuilt: Run) -> tuple[Cause, ...]:
         now,
         deterministic=night.recipes[version.name].capabilities.deterministic,
         window=window,
+        # Only then: checking the files reads all pinned data.
         damage=_damage(ws, version) if window or then.rows != now.rows else None,
     )
 
@@ -205,8 +208,10 @@ def _scratch(ws: Workspace, version: Version) -> Iterator[Workspace]:
     with tempfile.TemporaryDirectory(prefix="nightjar-reproduce-") as folder:
         again = _Elsewhere(ws.home, ws.composed, Path(folder))
         copy = again.runs.open(run.run_id)
+        # Pinned weights: `features` would otherwise choose them again.
         weights = run.read(WeightsFile).root
         _write(copy, "snapshot", night.snapshot.model_copy(update={"weights": weights}))
+        # `refit` trains the promoted recipe, so it reads the decision.
         _write(copy, "gate", DecisionFile(version.decision))
         for step in map(train_step, night.recipes):
             file = run.find(RecipeFile, step) or run.find(AbsentFile, step)

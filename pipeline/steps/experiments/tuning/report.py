@@ -61,6 +61,7 @@ def write_files(ws: Workspace, study: Study, result: TuningResult) -> None:
 
 def _trials(study: Study) -> tuple[TrialRow, ...]:
     trials = measured(study)
+    # A study without a measured start is `unfinished` and has no files.
     start = next(t.notes["windows"] for t in trials if t.start and t.state == COMPLETE)
     return tuple(
         TrialRow(
@@ -108,6 +109,7 @@ def mirror(ws: Workspace, study_id: str, *, progress: Progress = silent) -> str:
         params={"recipe": study.name, "windows": len(study.windows), **task},
         metrics=_known(start=study.start, value=study.best, trials=len(study.trials)),
         tags={"nightjar.until": plain["until"]},
+        # `path` checks each file against its checksum before the upload.
         artifacts={name: files.path(name) for name in files.names},
     )
     with ws.lake.lock("register"):

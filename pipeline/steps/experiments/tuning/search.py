@@ -55,6 +55,7 @@ class Search:
         self._measured = {recipe_of(self.study, t).hash: t for t in measured(self.study)}
         stuck = 0
         while self.elapsed() < self.budget and stuck < _STUCK:
+            # The grid of the axes maps different proposals to one recipe.
             asked = self.study.ask()
             recipe = recipe_of(self.study, asked)
             same = self._measured.get(recipe.hash)
@@ -89,6 +90,7 @@ class Search:
         except NightjarError as error:
             if asked.start:
                 self.study.set_aside(asked)
+                # Without a measured start no trial can be compared, so the error ends the call.
                 raise
             self.progress(f"trial {asked.number}: left out: {error.sentence}")
             self._end(asked, recipe, FAILED, {"failure": error.sentence})
@@ -107,6 +109,7 @@ class Search:
                 return None, values
             values.append(self.measure(f"trial {asked.number}", recipe, window))
             goes_on = self.study.report(asked, step, float(np.mean(values)))
+            # After the last window there is nothing left to save.
             if not goes_on and step < len(self.windows):
                 return PRUNED, values
         return COMPLETE, values
@@ -127,6 +130,7 @@ class Search:
         self.study.finish(asked, state, notes, value)
 
     def _report(self, asked: Asked, state: str, values: Sequence[float]) -> None:
+        # Pruned trials have values on fewer windows, so their means are not comparable.
         done = [trial for trial in self._measured.values() if trial.state == COMPLETE]
         start: list[float] = next((t.notes["windows"] for t in done if t.start), [])
         best: list[float] = max((t.notes["windows"] for t in done), key=np.mean, default=[])

@@ -144,11 +144,13 @@ def conclude(
     start = next((trial for trial in done if trial.start), None)
     if start is None:
         return result
+    # Pruned trials are not comparable: they were measured on fewer windows.
     best = max(done, key=lambda trial: (value_of(trial), -trial.number))
     recipe, values, moves = recipe_of(study, best), list(best.notes["windows"]), list[str]()
     if best is not start:
         pools = EarlierWindows(windows, facts.task.k, progress)
         mixed = _mixed(study, recipe, pools, measure, progress)
+        # A new mixture is measured like a trial, and may be worse than the old one.
         if mixed is not None and np.mean(mixed[1]) > np.mean(values):
             (recipe, values), moves = mixed, ["a new mixture"]
     before, after = value_of(start), float(np.mean(values))
@@ -177,6 +179,7 @@ def conclude(
         start=before,
         value=after,
     )
+    # The key has the recipe's hash: a resumed search may append a better candidate.
     append_entry(ws.ledger, entry)
     return result.model_copy(update={"status": "candidate", "sentence": sentence})
 
@@ -189,6 +192,7 @@ def _mixed(
     if opened is None:
         return None
     kept = study.noted(_MIXTURE)
+    # Kept by recipe: a resumed search may have found better parts.
     if kept is None or kept["of"] != recipe.hash:
         progress("mixture: selecting it for the best parts")
         try:

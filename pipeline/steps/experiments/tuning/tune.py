@@ -127,6 +127,7 @@ def tune(
         study = studies.find(study_id)
         if study is None:
             with ws.pinning():
+                # Looked up and stored under one lock: upkeep deletes no version in between.
                 data = LearningData(ws, ws.current_versions())
                 span = Interval(_latest_truth(ws.config, history, as_of), as_of)
                 ground = _ground(data, history, span, None, log.progress)
@@ -135,6 +136,7 @@ def tune(
         else:
             facts = facts_of(study)
             data = LearningData(ws, facts.versions)
+            # Pins, task and weights of the first call: newer data would make trials incomparable.
             span = Interval(facts.until, facts.as_of)
             ground = _ground(data, history, span, facts, log.progress)
         search = Search(study, ground.windows, ground.config, budget, elapsed, log.progress)
@@ -176,6 +178,7 @@ def _nothing_to_tune(sentence: str) -> ConfigError:
 
 def _study_id(config: Config, as_of: AsOf, recipe: Recipe) -> str:
     """Name the study: the same call finds it again, whatever was ingested since."""
+    # The hash of the recipe before its open fields are selected: that takes place only once.
     facts = {"as_of": format_instant(as_of), "asked": recipe.hash, "config": data_sections(config)}
     return f"{compact_instant(as_of)}-{recipe.family}-{short_digest(facts)}"
 
@@ -219,6 +222,7 @@ def _ground(
         part = parted(events, until, config.windows, task=task, first=False, holdout_days=None)
     except DataError:
         raise _too_short(until) from None
+    # Event weights are selected on windows before `until`, too.
     tonight = replace(part, holdout=span)
     k = config.recommend.length
     weights = history.last_weights(after, config.features) if begun is None else begun.weights
@@ -257,6 +261,7 @@ def _facts(ground: _Ground, name: str, recipe: Recipe, progress: Progress) -> St
         until=ground.span.start,
         versions=ground.data.versions,
         name=name,
+        # Studies of one key have the same axes and task, so one can begin with trials of another.
         key=short_digest({"family": start.family, "fields": sorted(movable), "task": task}),
         task=ground.task,
         weights=ground.config.features,
