@@ -181,14 +181,14 @@ def _command(memory: int, *arguments: str) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    kept = {
+    environment = {
         name: value
         for name, value in os.environ.items()
         if name in _KEPT or name.startswith(_KEPT_PREFIXES)
     }
     # The child must import the same modules, whatever changed this process's path.
-    kept["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
-    return kept
+    environment["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
+    return environment
 
 
 def _limit(memory: int) -> None:

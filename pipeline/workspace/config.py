@@ -174,11 +174,11 @@ def _config_from(written: Tree, where: str, origins: Mapping[str, str]) -> Confi
     given = dict(written)
     if isinstance(given.get("recipes"), dict):
         # Families first: a default recipe of the same name also has fields of its own.
-        known: dict[str, Tree] = {family: {"family": family} for family in FAMILIES}
-        known |= {n: r.model_dump(mode="json") for n, r in default_recipes().items()}
+        presets: dict[str, Tree] = {family: {"family": family} for family in FAMILIES}
+        presets |= {n: r.model_dump(mode="json") for n, r in default_recipes().items()}
         # A recipe named like a default one or a family may leave its family out.
         named = {
-            name: {**known.get(name, {}), **recipe}
+            name: {**presets.get(name, {}), **recipe}
             if isinstance(recipe, dict) and "family" not in recipe
             else recipe
             for name, recipe in given["recipes"].items()

@@ -252,13 +252,12 @@ def references(
     ``last``: the newest run that fits; ``month``: the one nearest to 30 days before `as_of`, of
     those 21 to 45 days before. Either may be absent.
     """
+
+    def age(champion: Champion) -> float:
+        return (as_of - champion.as_of) / timedelta(days=1)
+
     # `fits` reads files: it is called for as few runs as possible.
     last = next((champion for champion in reversed(accepted) if fits(champion)), None)
-    if last is None:
-        return {}
-    days = {champion.run_id: (as_of - champion.as_of) / timedelta(days=1) for champion in accepted}
-    month = [c for c in accepted if 21 <= days[c.run_id] <= 45 and fits(c)]
-    chosen = {"last": last}
-    if month:
-        chosen["month"] = min(month, key=lambda champion: abs(days[champion.run_id] - 30))
-    return chosen
+    near = [champion for champion in accepted if 21 <= age(champion) <= 45 and fits(champion)]
+    month = min(near, key=lambda champion: abs(age(champion) - 30), default=None)
+    return {name: run for name, run in (("last", last), ("month", month)) if run is not None}

@@ -82,10 +82,8 @@ def limit_of(config: TrainConfig) -> int:
 
 
 def size(count: int) -> str:
-    """Write a number of bytes as ``1.3 GB`` or ``270 MB`` (2^30 and 2^20 bytes)."""
-    if count >= _GB:
-        return f"{count / _GB:,.1f} GB"
-    return f"{count / _MB:,.0f} MB" if count >= 10 * _MB else f"{count / _MB:.2g} MB"
+    """Write a number of bytes as ``1.3 GB`` or ``270.0 MB`` (2^30 and 2^20 bytes)."""
+    return f"{count / _GB:,.1f} GB" if count >= _GB else f"{count / _MB:,.1f} MB"
 
 
 def free_memory(system: Path = _SYSTEM) -> int:

@@ -46,7 +46,7 @@ class Version:
     publication: PublicationEntry | None
 
 
-def known(ws: Workspace, history: LedgerHistory) -> dict[int, str]:
+def runs_by_version(ws: Workspace, history: LedgerHistory) -> dict[int, str]:
     """Return the run ids of all versions by number, in ascending order.
 
     Parameters
@@ -80,7 +80,7 @@ def find(ws: Workspace, number: int) -> Version:
         `version.files_gone`, or a file of its run that is damaged.
     """
     history = LedgerHistory.of(ws.ledger)
-    runs = known(ws, history)
+    runs = runs_by_version(ws, history)
     if number not in runs:
         newest = ", ".join(map(str, list(runs)[-_SHOWN:])) or "none"
         raise ConfigError(

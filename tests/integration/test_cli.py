@@ -216,7 +216,7 @@ def prepared(home, tmp_path_factory):
     ("recipe", "says"),
     [
         ("on_gpu", ["no usable GPU"]),
-        ("wide", ["wide: training needs about ", "and 2 MB are allowed (train.memory_gb)"]),
+        ("wide", ["wide: training needs about ", "the limit is 2.0 MB (train.memory_gb)"]),
         ("absent", ["lightfm is not installed; `make lightfm` builds"]),
     ],
 )

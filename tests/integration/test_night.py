@@ -261,7 +261,7 @@ def test_a_recipe_that_memory_cannot_hold_is_left_out(copy):
     assert ended.decision == "refresh"
     assert set(ended.failures) == {"wide"}
     assert ended.failures["wide"].startswith("wide: training needs about ")
-    assert "and 4.1 MB are allowed (train.memory_gb)" in ended.failures["wide"]
+    assert "the limit is 4.1 MB (train.memory_gb)" in ended.failures["wide"]
     assert "wide" not in ended.cost
 
 

@@ -33,7 +33,7 @@ from pipeline.steps.nightly.nightly import nightly
 from pipeline.workspace.artifacts import EvaluationFile, SnapshotFile, SplitFile
 from pipeline.workspace.history import LedgerHistory
 from pipeline.workspace.run_files import read_history, read_scorer, read_split
-from pipeline.workspace.versions import find, known
+from pipeline.workspace.versions import find, runs_by_version
 from pipeline.workspace.workspace import Workspace
 from tests.raising import raises
 from tests.worlds import CONFIG, NIGHTS, catalogue, copy_of, land, purchases
@@ -114,7 +114,7 @@ def files(home):
 
 def test_versions_are_found_without_mlflow(copy):
     shutil.rmtree(copy.home / "mlflow")
-    assert list(known(copy, LedgerHistory.of(copy.ledger))) == [1, 2]
+    assert list(runs_by_version(copy, LedgerHistory.of(copy.ledger))) == [1, 2]
     assert find(copy, 2).name == "als"
     assert find(copy, 2).publication.generation == 3  # between them lies a patch
 
@@ -140,7 +140,7 @@ def test_a_version_whose_run_is_gone_says_so(copy):
 
 def test_a_version_that_nobody_saw_is_a_version(workspace, tmp_path):
     ws = workspace(tmp_path / "quiet", ALS)
-    assert known(ws, LedgerHistory.of(ws.ledger)) == {}
+    assert runs_by_version(ws, LedgerHistory.of(ws.ledger)) == {}
     with raises("version.unknown"):
         find(ws, 1)
 

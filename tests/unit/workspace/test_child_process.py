@@ -33,7 +33,7 @@ def test_what_it_prints_is_no_answer(child, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of such a death")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")
 def test_it_ends_when_its_caller_is_killed(tmp_path):
     code = f"""
 from pipeline.workspace.child_process import Child

@@ -104,7 +104,7 @@ def test_the_refusal_names_estimate_limit_and_way_out():
     with pytest.raises(ResourceError) as caught:
         refuse_too_large("als", recipe, None, TrainConfig(memory_gb=0.001))
     assert caught.value.sentence == (
-        "als: training needs about 300.0 GB, the limit is 1 MB (train.memory_gb); "
+        "als: training needs about 300.0 GB, the limit is 1.0 MB (train.memory_gb); "
         "allow more memory or configure a smaller recipe"
     )
     with raises("memory.recipe_too_large"):
@@ -113,8 +113,8 @@ def test_the_refusal_names_estimate_limit_and_way_out():
 
 
 @pytest.mark.parametrize(
-    ("count", "told"),
-    [(0, "0 MB"), (1 << 20, "1 MB"), (270 << 20, "270 MB"), (1288490189, "1.2 GB")],
+    ("count", "text"),
+    [(0, "0.0 MB"), (1 << 20, "1.0 MB"), (270 << 20, "270.0 MB"), (1288490189, "1.2 GB")],
 )
-def test_sizes_as_a_person_reads_them(count, told):
-    assert size(count) == told
+def test_sizes_have_a_unit(count, text):
+    assert size(count) == text

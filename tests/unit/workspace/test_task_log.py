@@ -1,4 +1,4 @@
-"""Two log lines for each task, with what a person looks for in them."""
+"""Two log lines for each task, with run, as-of, seconds, rows and result."""
 
 from datetime import UTC, datetime
 

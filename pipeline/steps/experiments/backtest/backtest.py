@@ -74,25 +74,25 @@ class Backtested:
         return f"{text(self.days, self.plan.plant_shift)}\n\nfigure: {self.folder / FIGURE}"
 
 
-def parse_every(words: str) -> timedelta:
+def parse_every(value: str) -> timedelta:
     """Read a step such as ``1d`` or ``12h``; `ConfigError` for any other."""
-    match = re.fullmatch(r"([0-9]{1,3})([hd])", words.strip())
+    match = re.fullmatch(r"([0-9]{1,3})([hd])", value.strip())
     every = int(match[1]) * _UNITS[match[2]] if match else timedelta(0)
     if not timedelta(0) < every <= _LONGEST:
         raise ConfigError(
             "backtest.invalid_step",
-            f"the step {words!r} is not a time up to 28d; write it as 12h or 1d",
+            f"the step {value!r} is not a time up to 28d; write it as 12h or 1d",
         )
     return every
 
 
-def parse_schedules(words: str) -> tuple[RetrainSchedule, ...]:
+def parse_schedules(value: str) -> tuple[RetrainSchedule, ...]:
     """Read comma-separated schedules; `ConfigError` for an unknown name or an empty list."""
-    names = [name.strip() for name in words.split(",") if name.strip()]
+    names = [name.strip() for name in value.split(",") if name.strip()]
     if not names or not set(names) <= set(RetrainSchedule):
         allowed = ", ".join(RetrainSchedule)
         raise ConfigError(
-            "backtest.unknown_schedule", f"schedules {words!r}: name one or more of {allowed}"
+            "backtest.unknown_schedule", f"schedules {value!r}: name one or more of {allowed}"
         )
     return tuple(RetrainSchedule(name) for name in dict.fromkeys(names))
 

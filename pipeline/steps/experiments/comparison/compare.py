@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from pipeline.base import Interval, Progress, format_instant, plain, silent
 from pipeline.errors import ConfigError, RegistryError
@@ -36,15 +36,13 @@ from pipeline.workspace.artifacts import (
     train_step,
 )
 from pipeline.workspace.config import dump, flat
+from pipeline.workspace.config_errors import Tree
 from pipeline.workspace.registry import registry
 from pipeline.workspace.task_log import task_log
 from pipeline.workspace.versions import Version, find, hyper_parameters
 from pipeline.workspace.workspace import Workspace
 
 NONE = "–"
-
-Facts: TypeAlias = dict[str, Any]
-"""Facts of one version on the page, by label."""
 
 
 @dataclass(frozen=True)
@@ -190,19 +188,19 @@ def _days(left: Version, right: Version) -> str:
     )
 
 
-def _recipe(version: Version) -> Facts:
+def _recipe(version: Version) -> Tree:
     return {"recipe": version.name, **hyper_parameters(version.night.recipes[version.name])}
 
 
-def _config(version: Version) -> Facts:
+def _config(version: Version) -> Tree:
     """Return the run's settings without recipes: event weights are the chosen ones."""
     config = dump(version.night.config)
     return flat({n: part for n, part in config.items() if n not in ("recipes", "registry", "gc")})
 
 
-def _data(version: Version) -> Facts:
+def _data(version: Version) -> Tree:
     night = version.night
-    split, tables = night.run.read(SplitFile), Facts()
+    split, tables = night.run.read(SplitFile), Tree()
     for table, count in night.run.read(TablesFile).rows.items():
         tables[f"{table}: lake version"] = night.snapshot.versions[table]
         tables[f"{table}: rows"] = f"{count:,}"
@@ -219,7 +217,7 @@ def _data(version: Version) -> Facts:
     }
 
 
-def _cost(version: Version) -> Facts:
+def _cost(version: Version) -> Tree:
     steps = {"for the evaluation": train_step(version.name), "for the live lists": REFIT}
     costs = {name: version.night.run.find(CostFile, step) for name, step in steps.items()}
     return {
@@ -236,7 +234,7 @@ def _cost(version: Version) -> Facts:
     }
 
 
-def _pairs(left: Facts, right: Facts) -> tuple[Pair, ...]:
+def _pairs(left: Tree, right: Tree) -> tuple[Pair, ...]:
     """Line up two sets of facts, in the order of the left one, then of the right one."""
     names = dict.fromkeys([*left, *right])
     return tuple(Pair(n, _text(left.get(n)), _text(right.get(n))) for n in names)

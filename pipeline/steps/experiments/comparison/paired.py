@@ -198,8 +198,8 @@ def _rows(sides: Sequence[_Side], version: Version, swapped: bool = False) -> tu
             min_nonzero=gate.min_nonzero,
         )
         # The variance is NaN without a lift: one user, or a left mean of 0.
-        known = math.isfinite(result.v)
-        half = NORMAL_95 * result.se if known else 0.0
+        has_lift = math.isfinite(result.v)
+        half = NORMAL_95 * result.se if has_lift else 0.0
         no_level = result.underpowered == NO_LEVEL
         rows.append(
             PairedRow(
@@ -207,9 +207,9 @@ def _rows(sides: Sequence[_Side], version: Version, swapped: bool = False) -> tu
                 people=result.n,
                 left=result.champion,
                 right=result.candidate,
-                lift=result.x if known else None,
-                lo=result.x - half if known else None,
-                hi=result.x + half if known else None,
+                lift=result.x if has_lift else None,
+                lo=result.x - half if has_lift else None,
+                hi=result.x + half if has_lift else None,
                 underpowered="the left mean is 0" if no_level else result.underpowered,
             )
         )

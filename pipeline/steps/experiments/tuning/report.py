@@ -107,7 +107,7 @@ def mirror(ws: Workspace, study_id: str, *, progress: Progress = silent) -> str:
         sentence=study.sentence,
         children=tuple(_child(trial, metric) for trial in study.trials),
         params={"recipe": study.name, "windows": len(study.windows), **task},
-        metrics=_known(start=study.start, value=study.best, trials=len(study.trials)),
+        metrics=_without_none(start=study.start, value=study.best, trials=len(study.trials)),
         tags={"nightjar.until": plain["until"]},
         # `path` checks each file against its checksum before the upload.
         artifacts={name: files.path(name) for name in files.names},
@@ -122,12 +122,12 @@ def _child(trial: TrialRow, metric: str) -> ChildRecord:
     return ChildRecord(
         recipe=f"trial {trial.number:04d}",
         params=trial.fields,
-        metrics=_known(value=trial.value, lift=trial.lift, seconds=trial.seconds),
+        metrics=_without_none(value=trial.value, lift=trial.lift, seconds=trial.seconds),
         series={metric: trial.windows},
         tags={"nightjar.state": trial.state, "nightjar.start": str(trial.start).lower()},
         failure=trial.failure if trial.state == FAILED else None,
     )
 
 
-def _known(**values: float | None) -> dict[str, float]:
+def _without_none(**values: float | None) -> dict[str, float]:
     return {name: value for name, value in values.items() if value is not None}
