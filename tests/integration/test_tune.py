@@ -228,14 +228,14 @@ def test_a_blend_moves_its_parts_and_then_mixes_them_anew(copy):
     lines = []
     found = tune(copy, AS_OF, budget=80, elapsed=ticking(), recipe="mixed", progress=lines.append)
     assert found.status == "candidate"
-    assert "mixture: chosen anew for the best parts" in lines
+    assert "mixture: selecting it for the best parts" in lines
     assert found.recipe.parts["als"].alpha < 100
     assert found.recipe.weights != {"als": 1.0, "popular": 4.0}
     assert "a new mixture" in found.sentence
     again = []
     same = tune(copy, AS_OF, budget=1, elapsed=ticking(), recipe="mixed", progress=again.append)
     assert same.recipe == found.recipe
-    assert "mixture: chosen anew for the best parts" not in again
+    assert "mixture: selecting it for the best parts" not in again
 
 
 def test_what_does_not_fit_into_memory_is_refused_as_in_a_night(copy, monkeypatch):

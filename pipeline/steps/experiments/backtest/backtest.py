@@ -183,9 +183,11 @@ def backtest(
             progress(f"resuming the backtest in {folder}")
         plan = _plan(ws, run, course)
         days: dict[str, tuple[DayFile, ...]] = {}
-        for policy in schedules:
-            box = BacktestSandbox(ws, plan.versions, folder / policy, plan.config, plan.plant_shift)
-            days[policy] = tuple(days_of(box, policy, course.instants, log.progress))
+        for schedule in schedules:
+            box = BacktestSandbox(
+                ws, plan.versions, folder / schedule, plan.config, plan.plant_shift
+            )
+            days[schedule] = tuple(days_of(box, schedule, course.instants, log.progress))
         (folder / FIGURE).write_bytes(figure(days, plant))
         log.rows, log.result = sum(map(len, days.values())), title(days)
     return Backtested(folder, plan, days)

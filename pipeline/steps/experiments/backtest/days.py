@@ -43,7 +43,7 @@ class RetrainSchedule(StrEnum):
 
 
 def days_of(
-    box: BacktestSandbox, policy: RetrainSchedule, instants: Sequence[AsOf], progress: Progress
+    box: BacktestSandbox, schedule: RetrainSchedule, instants: Sequence[AsOf], progress: Progress
 ) -> Iterator[DayFile]:
     """Replay the missing days, and yield all days in order.
 
@@ -57,13 +57,13 @@ def days_of(
     DataError
         `data.no_event`: no event lies before the first as-of.
     """
-    replay = _Replay(box, policy, Runs(box.home.parent).open(f"{policy}-days"), progress)
+    replay = _Replay(box, schedule, Runs(box.home.parent).open(f"{schedule}-days"), progress)
     # The first day delivers the whole history before the first as-of.
     before, last_night = _BEGINNING, instants[0]
     for at in instants:
         step = compact_instant(at)
         if not replay.steps.has(DayFile, step):
-            progress(f"{policy}: {at:%Y-%m-%d %H:%M}")
+            progress(f"{schedule}: {at:%Y-%m-%d %H:%M}")
             result = replay.day(Interval(before, at), last_night)
             with replay.steps.draft(step) as draft:
                 draft.write(result)
@@ -78,7 +78,7 @@ class _Replay:
     """A schedule in its sandbox, and the files of its days."""
 
     box: BacktestSandbox
-    policy: RetrainSchedule
+    schedule: RetrainSchedule
     steps: Run
     progress: Progress
 
@@ -116,7 +116,7 @@ class _Replay:
         # Without live lists no schedule can be compared: all begin with nightly runs.
         if LedgerHistory.of(self.box.ws.ledger).live is None:
             return True, "no lists are live yet", None
-        match self.policy:
+        match self.schedule:
             case RetrainSchedule.NIGHTLY:
                 return True, "every as-of", None
             case RetrainSchedule.WEEKLY:

@@ -87,17 +87,17 @@ class BacktestSandbox:
             # A killed call may have left a batch half done.
             batches.recover()
             for table in ("items", "users") if catalogue else ():
-                rows = self._read(table)
+                rows = self.source.read_pinned(self.versions, table)
                 if rows.height:
                     self._commit(batches, table, rows, span)
-            events = self._read("events", between(span))
+            events = self.source.read_pinned(self.versions, "events", where=between(span))
             if self.plant is not None and span.end > self.plant:
                 events = plant_shift(events, self._pairs, self.plant)
             self._commit(batches, "events", events, span)
 
     def _commit(self, batches: Batches, table: str, rows: pl.DataFrame, span: Interval) -> None:
         name = f"{table}-{format_instant(span.end)}"
-        # The key names table and span, so a second delivery finds the batch of the first.
+        # The key names table and end of the span: a second delivery finds the batch of the first.
         key = hashlib.sha256(name.encode()).hexdigest()
         if batches.seen(table, key):
             return
@@ -106,9 +106,6 @@ class BacktestSandbox:
         # An empty span is a batch, too: the next call must see that it was delivered.
         batch = Batch(key, table, SOURCE, name, rows.height, rows.height, 0, 0, 0, 0, span.end)
         batches.commit([batch], rows if rows.height else None, self.ws.lake.empty("quarantine"))
-
-    def _read(self, table: str, where: pl.Expr | None = None) -> pl.DataFrame:
-        return self.source.read_pinned(self.versions, table, where=where)
 
     @cached_property
     def _pairs(self) -> dict[str, str]:

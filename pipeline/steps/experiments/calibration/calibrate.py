@@ -106,7 +106,7 @@ def gate_calibrate(
     ):
         if not run.has(CalibrationFile):
             plan = pinned(ws, run, as_of, history)
-            fits = ReplicateFits(ws, run, plan, champion.name, champion.recipe)
+            fits = ReplicateFits(ws, run, plan, champion)
             result = calibrate(fits.all(elapsed, log.progress), ws.config.gate)
             with run.draft(_RESULT) as draft:
                 draft.write(CalibrationFile(result))

@@ -22,13 +22,16 @@ from pipeline.data.windows import WindowConfig, parted, window
 from pipeline.errors import DataError
 from pipeline.evaluation.calibrate import CUTOFFS, LEAST_CUTOFFS, REPLICATES
 from pipeline.evaluation.seed_variance import ReplicateBlock, list_values
-from pipeline.models.contract import Recipe
 from pipeline.steps.experiments.learning_data import LearningData
 from pipeline.stores.runs import Run
 from pipeline.workspace.experiment_artifacts import CalibrationPlanFile
 from pipeline.workspace.history import JUST_AFTER, LedgerHistory
+from pipeline.workspace.ledger import Champion
 from pipeline.workspace.memory import refuse_too_large
 from pipeline.workspace.workspace import Workspace
+
+Splitter: TypeAlias = Callable[[datetime], Split]
+"""Sets the holdout aside that ends at an instant."""
 
 _SIDES: Final = ("ndcg", "ndcg_reversed")
 _APART: Final = timedelta(days=28)
@@ -84,10 +87,6 @@ def _plan(ws: Workspace, as_of: AsOf, history: LedgerHistory) -> CalibrationPlan
     )
 
 
-Splitter: TypeAlias = Callable[[datetime], Split]
-"""Sets the holdout aside that ends at an instant."""
-
-
 def _splitter(
     events: pl.DataFrame, config: WindowConfig, task: Task | None, holdout_days: int | None
 ) -> Splitter:
@@ -123,8 +122,7 @@ class ReplicateFits:
     ws: Workspace
     run: Run
     plan: CalibrationPlanFile
-    name: str
-    recipe: Recipe
+    champion: Champion
 
     def all(self, elapsed: Callable[[], float], progress: Progress) -> list[ReplicateBlock]:
         """Train the missing fits, and return the values of all.
@@ -147,7 +145,8 @@ class ReplicateFits:
                 continue
             part, history = self._window(holdout)
             # Checked once per holdout: the estimate depends on the window, not on the replicate.
-            refuse_too_large(self.name, self.recipe, history, self.ws.config.train)
+            name, recipe = self.champion.name, self.champion.recipe
+            refuse_too_large(name, recipe, history, self.ws.config.train)
             # Only fits of this call count for the time left: stored ones take none.
             for replicate in missing:
                 count = number * REPLICATES + replicate + 1
@@ -157,7 +156,7 @@ class ReplicateFits:
                 if self._stays_equal(number, replicate):
                     values = self._values(number, 0)
                 else:
-                    scorer = self.recipe.train(history, replicate=replicate)
+                    scorer = recipe.train(history, replicate=replicate)
                     values = dict(
                         zip(_SIDES, list_values(scorer, history, part, self.plan.k), strict=True)
                     )
