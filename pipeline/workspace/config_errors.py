@@ -38,42 +38,32 @@ def config_error(
     place, holder = _place(first["loc"], given, root)
     field = ".".join(str(part) for part in place)
     where = origin(field)
-    others = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-
-    def refused(id: str, sentence: str) -> ConfigError:
-        return ConfigError(id, sentence + others)
-
-    match first["type"]:
-        case "union_tag_not_found":
-            families = ", ".join(map(repr, FAMILIES))
-            return refused(
-                "config.unknown_family", f"{where}: {field} has no family. Allowed: {families}"
-            )
-        case "union_tag_invalid":
-            allowed = first["ctx"]["expected_tags"]
-            return refused(
-                "config.unknown_family",
-                f"{where}: unknown {field}.family = {first['ctx']['tag']!r}. Allowed: {allowed}",
-            )
-        case "extra_forbidden":
-            return refused(
-                "config.unknown_setting", f"{where}: unknown setting {field}. {_allowed(holder)}"
-            )
-        case "string_pattern_mismatch" if place[-1] == "[key]":
-            return refused(
-                "config.recipe_name",
-                f"{where}: {place[1]!r} is not a name of a recipe. Allowed: letters, digits, "
-                "_ . @ and -",
-            )
-        case "model_type" | "model_attributes_type":
+    id, families = "config.invalid_value", ", ".join(map(repr, FAMILIES))
+    if first["type"] == "union_tag_not_found":
+        id = "config.unknown_family"
+        sentence = f"{where}: {field} has no family. Allowed: {families}"
+    elif first["type"] == "union_tag_invalid":
+        id, tag = "config.unknown_family", first["ctx"]["tag"]
+        sentence = f"{where}: unknown {field}.family = {tag!r}. Allowed: {families}"
+    # "[key]" is the last part of pydantic's location for a wrong key of a mapping.
+    elif first["type"] == "string_pattern_mismatch" and place[-1] == "[key]":
+        id, allowed = "config.recipe_name", "letters, digits, _ . @ and -"
+        sentence = f"{where}: {place[1]!r} is not a name of a recipe. Allowed: {allowed}"
+    elif first["type"] == "extra_forbidden":
+        id = "config.unknown_setting"
+        allowed = ", ".join(_fields(holder)) or "see `nightjar config show`"
+        sentence = f"{where}: unknown setting {field}. Allowed: {allowed}"
+    else:
+        shown = repr(first["input"])
+        shown = shown if len(shown) <= 60 else shown[:57] + "..."
+        message = first["msg"].removeprefix("Value error, ")
+        if first["type"] in ("model_type", "model_attributes_type"):
             message = f"write it as a table, [{field}]"
-        case _:
-            message = first["msg"].removeprefix("Value error, ")
-            message = message[:1].lower() + message[1:]
-    value = repr(first["input"])
-    value = value if len(value) <= 60 else value[:57] + "..."
-    about = field if isinstance(first["input"], Mapping) else f"{field} = {value}"
-    return refused("config.invalid_value", f"{where}: {about}: {message}")
+        message = message[:1].lower() + message[1:]
+        table = isinstance(first["input"], Mapping)  # the fault concerns several of its fields
+        sentence = f"{where}: {field}{'' if table else f' = {shown}'}: {message}"
+    more = len(problems) - 1
+    return ConfigError(id, sentence + (f" (and {more} more)" if more else ""))
 
 
 def _place(
@@ -101,9 +91,3 @@ def _place(
 
 def _fields(model: Any) -> Tree:
     return {f.alias or n: f for n, f in getattr(model, "model_fields", {}).items()}
-
-
-def _allowed(model: Any) -> str:
-    """Name the fields of the model in which an unknown one was written."""
-    names = ", ".join(_fields(model))
-    return f"Allowed: {names}" if names else "See `nightjar config show`"
