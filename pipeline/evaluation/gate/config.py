@@ -48,7 +48,7 @@ class GateConfig(Frozen):
     fallback: str = Field(default="decayed_popularity", min_length=1)
     """Baseline that becomes the first champion if there are too few users to compare recipes."""
     human_review: bool = False
-    """Let a reviewer decide in Airflow on a candidate that has 1 / alpha but not its threshold."""
+    """Let a reviewer decide in Airflow on an inconclusive candidate; no answer means no switch."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
