@@ -25,7 +25,6 @@ SINCE: Final = "since"
 UNTIL: Final = "until"
 """Publication and owner of a list, and the half-open interval in which it was live."""
 
-_START: Final = "start"
 _NEVER: Final = datetime(9999, 1, 1, tzinfo=UTC)
 
 
@@ -93,9 +92,10 @@ def exposure_intervals(publications: pl.DataFrame, lists: pl.DataFrame) -> pl.Da
         pl.col(c.BASE).fill_null(pl.col(c.PUBLICATION_ID)),
         c.GENERATION,
         c.AS_OF,
-        pl.col(c.LIVE_FROM).alias(_START),
+        c.LIVE_FROM,
     ).join(bases, on=c.BASE)
-    chain = chain.with_columns(pl.max_horizontal(_START, SINCE).alias(SINCE)).drop(_START)
+    since = pl.max_horizontal(c.LIVE_FROM, SINCE).alias(SINCE)
+    chain = chain.with_columns(since).drop(c.LIVE_FROM)
     owned = lists.select(pl.col(c.PUBLICATION_ID).alias(SHOWN), pl.col(c.USER_ID).alias(OWNER))
     held = owned.unique().join(chain, on=SHOWN).sort(c.GENERATION, descending=True)
     # Any newer generation ends a list, even if its clock was behind: hence the running minimum.

@@ -232,17 +232,14 @@ def build_history(weighted: pl.DataFrame, end: datetime) -> History:
     item = rows[c.ITEM_ID].cast(pl.Enum(item_ids)).to_physical().cast(pl.Int32)
     columns = {
         "user": user,
-        "item": item,
         "timestamp_us": rows[c.TIMESTAMP].dt.epoch("us"),
+        "item": item,
         "weight": rows[WEIGHT].cast(pl.Float32),
     }
     if RATING in rows.columns and rows[RATING].null_count() < rows.height:
         columns["rating"] = rows[RATING].cast(pl.Float32).fill_null(np.nan)
     # The item, then weight and rating, break ties of time: the order of rows must not matter.
-    order = [
-        name for name in ("user", "timestamp_us", "item", "weight", "rating") if name in columns
-    ]
-    ordered = pl.DataFrame(columns).sort(order)
+    ordered = pl.DataFrame(columns).sort(list(columns))
     counts = np.bincount(ordered["user"].to_numpy(), minlength=len(user_ids))
     return History(
         user_ids=np.asarray(user_ids.to_list(), dtype=np.str_),

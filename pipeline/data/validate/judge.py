@@ -206,20 +206,15 @@ def _recent(events: pl.DataFrame, as_of: datetime, config: ValidateConfig) -> pl
     return recent.sort(c.TIMESTAMP, nulls_last=True).tail(config.suite_max_rows)
 
 
-def _judge_completeness(run: Collection[str], rules: Sequence[Rule], rows: int) -> DataCheck:
-    missing = sorted({rule.name for rule in rules}.difference(run))
+def _judge_completeness(ran: Collection[str], rules: Sequence[Rule], rows: int) -> DataCheck:
+    missing = sorted({rule.name for rule in rules}.difference(ran))
     # Without events every rule would pass without having checked anything.
-    complete = not missing and len(run) == len(rules) > 0 and rows > 0
-    sentence = f"{len(run)} of {len(rules)} rules ran over {rows:,} events"
+    complete = not missing and len(ran) == len(rules) > 0 and rows > 0
+    status = Status.PASSED if complete else Status.RULES_INCOMPLETE
+    sentence = f"{len(ran)} of {len(rules)} rules ran over {rows:,} events"
     if missing:
         sentence += f", without {', '.join(missing)}"
-    return DataCheck(
-        "rules_run",
-        Status.PASSED if complete else Status.RULES_INCOMPLETE,
-        len(run),
-        len(rules),
-        sentence,
-    )
+    return DataCheck("rules_run", status, len(ran), len(rules), sentence)
 
 
 def _judge_rule(name: str, broken: int, rows: int) -> DataCheck:
@@ -232,21 +227,16 @@ def _judge_quarantine(
 ) -> DataCheck:
     name, bound = "quarantine_budget", config.quarantine_budget
     if accepted is None or quarantined is None:
-        return DataCheck(
-            name, Status.MISSING, None, bound, "the numbers of ingested rows are missing"
-        )
+        return DataCheck(name, Status.MISSING, None, bound, "the counts of rows are missing")
     rows = accepted + quarantined
     if rows == 0:
         return DataCheck(name, Status.NO_HISTORY, None, bound, "no rows were ingested")
     share = quarantined / rows
-    return DataCheck(
-        name,
-        verdict(share <= bound),
-        share,
-        bound,
+    sentence = (
         f"{quarantined:,} of {rows:,} ingested rows are in quarantine: {share:.2%}, "
-        f"{bound:.2%} allowed",
+        f"{bound:.2%} allowed"
     )
+    return DataCheck(name, verdict(share <= bound), share, bound, sentence)
 
 
 def _judge_catalogue(
@@ -254,21 +244,16 @@ def _judge_catalogue(
 ) -> DataCheck:
     name, bound = "catalogue", config.catalogue_shrink
     if available is None:
-        return DataCheck(
-            name, Status.MISSING, None, bound, "the items lack id or availability; see schema"
-        )
+        return DataCheck(name, Status.MISSING, None, bound, "items lack columns; see schema")
     if baseline is None or baseline.available_items == 0:
         sentence = f"{available:,} items are available; no earlier run to compare with"
         return DataCheck(name, Status.NO_HISTORY, None, bound, sentence)
     lost = (baseline.available_items - available) / baseline.available_items
-    return DataCheck(
-        name,
-        verdict(lost <= bound),
-        lost,
-        bound,
+    sentence = (
         f"{available:,} items are available, {baseline.available_items:,} in the last accepted "
-        f"run: {max(lost, 0):.1%} fewer, {bound:.1%} allowed",
+        f"run: {max(lost, 0):.1%} fewer, {bound:.1%} allowed"
     )
+    return DataCheck(name, verdict(lost <= bound), lost, bound, sentence)
 
 
 def _judge_schema(schema: Sequence[tuple[str, str, str]], baseline: Baseline | None) -> DataCheck:

@@ -144,11 +144,8 @@ def _spread(past: NDArray[np.int64]) -> float:
 def _compare(name: str, span: str, now: int, before: NDArray[np.int64], factor: float) -> DataCheck:
     usual = float(np.median(before))
     ratio = (now + 1) / (usual + 1)  # the 1 gives days without events a finite ratio
-    return DataCheck(
-        name,
-        verdict(1 / factor <= ratio <= factor),
-        ratio,
-        factor,
+    sentence = (
         f"{now:,} events in the last {span}, {usual:,.0f} usual: ratio {ratio:.2f}, "
-        f"{1 / factor:.2f} to {factor:.2f} allowed",
+        f"{1 / factor:.2f} to {factor:.2f} allowed"
     )
+    return DataCheck(name, verdict(1 / factor <= ratio <= factor), ratio, factor, sentence)
