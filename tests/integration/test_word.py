@@ -1,4 +1,4 @@
-"""A person's word: what a night kept back goes live by name and reason, and never by accident."""
+"""Overrides: a user puts live, by name and reason, a model that a night did not promote."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -26,7 +26,7 @@ WORD = {"by": "Ada", "reason": "the tastes have changed"}
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory, one_night):
-    """A first night, and a second one that is blocked because everybody's taste has changed."""
+    """A first night, and a second one that is blocked because all tastes have changed."""
     home = copy_of(one_night[0], tmp_path_factory.mktemp("word") / "home")
     ws, first = Workspace.open(home), one_night[1]
     land(home, purchases(tastes=1, seed=7), NIGHTS[1], NIGHTS[0])
@@ -78,7 +78,7 @@ def test_a_blocked_night_goes_live_when_a_user_accepts_it(accepted):
     assert nightly(ws, NIGHTS[1]).status == "already_done"
     [page] = ws.run(run_id).folder.rglob("page.html")
     assert "refresh, accepted by Ada: the tastes have changed" in page.read_text()
-    # What the gate had said stays in the run.
+    # The gate's decision stays in the run.
     assert ws.run(run_id).read(DecisionFile).root.kind == "block"
     assert decision_of(ws.run(run_id)).kind == "refresh"
 
@@ -112,7 +112,7 @@ def test_an_accepted_run_cannot_be_accepted_otherwise(accepted):
             accept_run(ws, run_id, **WORD | {"reason": odd})
 
 
-def test_what_was_kept_back_names_the_command_while_it_works(copy):
+def test_a_blocked_night_names_the_command_while_it_works(copy):
     ws, first, run_id = copy
     command = (
         f"`nightjar gate accept {run_id} --by NAME --reason TEXT` puts the als of tonight live"
@@ -134,7 +134,7 @@ def test_what_was_kept_back_names_the_command_while_it_works(copy):
     assert told(run_id) == ((), False)
 
 
-def test_nobody_accepts_what_was_never_judged(copy, monkeypatch):
+def test_a_run_that_was_not_evaluated_cannot_be_accepted(copy, monkeypatch):
     ws, _, run_id = copy
     from pipeline.steps.nightly import accept
 
@@ -151,7 +151,7 @@ def test_nobody_accepts_what_was_never_judged(copy, monkeypatch):
     assert ws.run(run_id).committed("accept") is None
 
 
-def test_an_anchor_is_set_by_hand_and_counts_from_then_on(copy):
+def test_an_anchor_is_set_by_a_user_and_counts_from_then_on(copy):
     ws, _, run_id = copy
     line = set_anchor(ws, **WORD)
     assert line.type == "anchor"
@@ -186,7 +186,7 @@ def decided(tmp_path_factory, workspace):
     feedback(ws, NIGHTS[1])
     run_id, found = decide(ws, NIGHTS[1])
     assert found.kind == "refresh"
-    assert not found.ask  # nobody said so in the settings
+    assert not found.ask  # `gate.human_review` is off
     assert "als is in the grey zone" in found.sentence
     return home, run_id
 
@@ -196,7 +196,7 @@ def grey(decided, tmp_path):
     return Workspace.open(copy_of(decided[0], tmp_path / "home")), decided[1]
 
 
-def test_a_candidate_in_the_grey_zone_goes_live_by_a_persons_word(grey):
+def test_an_inconclusive_candidate_goes_live_by_an_override(grey):
     ws, run_id = grey
     line = accept_run(ws, run_id, **WORD)
     assert (line.kind, line.recipe) == ("switch", "als")
@@ -212,13 +212,13 @@ def test_a_candidate_in_the_grey_zone_goes_live_by_a_persons_word(grey):
     assert hashes == {decision.recipe_hash} == {decision.anchor.recipe_hash}
 
 
-def test_nobody_accepts_what_the_night_does_not_offer(grey):
+def test_a_recipe_that_the_night_does_not_offer_cannot_be_accepted(grey):
     ws, run_id = grey
     with raises("accept.unknown_recipe"):
         accept_run(ws, run_id, **WORD, recipe="mad")
 
 
-def test_without_a_word_the_grey_zone_changes_nothing(grey):
+def test_without_an_override_an_inconclusive_candidate_changes_nothing(grey):
     ws, run_id = grey
     ended = nightly(ws, NIGHTS[1])
     assert (ended.run_id, ended.decision, ended.recipe) == (run_id, "refresh", "popularity")
