@@ -159,10 +159,12 @@ def drawn_by_row(seed: int) -> Iterator[None]:
 
 
 def lists_of(scores: Scores, history: History) -> Lists:
+    """Return each user's first ten items without those that they had."""
     return top_k(scores, K, exclude=history.seen)
 
 
 def frame(lists: Lists, history: History) -> pl.DataFrame:
+    """Return lists as a frame of user, position and item."""
     return pl.DataFrame(
         {
             c.USER_ID: history.user_ids[lists.row],
@@ -235,6 +237,7 @@ def selected_blend(events: pl.DataFrame, until: datetime) -> Recipe:
 
 
 def starts(name: str, events: pl.DataFrame, data: Data) -> dict[str, Fit]:
+    """Return the two starts to compare, that of Nightjar last."""
     if name == "als":
         als = Als(device="cpu")
         return {"the library's": library(als), "keyed by id": keyed(als)}

@@ -151,6 +151,7 @@ def hide(events: pl.DataFrame, items: pl.DataFrame) -> Trial:
 
 
 def value(scores: Scores, trial: Trial) -> float:
+    """Return the mean NDCG@10 of lists of the hidden items."""
     return float(np.nanmean(ndcg(top_k(scores, K), trial.truth, K)))
 
 
@@ -182,6 +183,7 @@ def learnt(name: str, recipe: Recipe, trial: Trial, progress: Progress) -> Row:
 
 
 def rows(trial: Trial, progress: Progress) -> Iterator[Row]:
+    """Yield a row for each way to rank the hidden items."""
     all_users = np.ones((trial.users.n_users, 1), np.float32)
     noise = np.random.default_rng(1).random((len(trial.popularity), 1), np.float32)
     yield Row("random", value(Scores(all_users, noise), trial))
@@ -201,6 +203,7 @@ def rows(trial: Trial, progress: Progress) -> Iterator[Row]:
 
 
 def table(name: str, trial: Trial, found: list[Row]) -> str:
+    """Write the rows of a data set, one line each."""
     features = trial.history.item_features.names if trial.history.item_features else ()
     lines = [
         f"== {name}: {len(trial.popularity):,} hidden items, {trial.users.n_users:,} users, "

@@ -219,6 +219,7 @@ def main() -> None:
 
 
 def show(rows: list[Row], metrics: dict[str, float], versions: dict[str, str]) -> None:
+    """Print the table, the means at k = 20 and the versions of the peers."""
     print(f"{'seven metrics at k = 10 and 20':<34} {'ms':>8} {'ratio':>7}")
     for row in rows:
         ratio = "" if row.ratio is None else f"{row.ratio:.1f}"

@@ -90,6 +90,7 @@ class Near:
 
 
 def freshness(name: str, folder: Path, passes: int) -> Fresh:
+    """Run one night, then time passes over new files."""
     from pipeline.steps.feedback.feedback import feedback
     from pipeline.steps.ingest.ingest import ingest
     from pipeline.steps.nightly.nightly import nightly
@@ -164,6 +165,7 @@ def _events(rows: pl.DataFrame, prefix: str) -> pl.DataFrame:
 
 
 def parity(name: str, recipe_name: str, folder: Path) -> list[Near]:
+    """Return the parity of a recipe on a data set, for each gap."""
     data = DATA[name]
     events = data.load(folder).select(
         c.USER_ID,
@@ -248,6 +250,7 @@ def _three(
 
 
 def print_fresh(row: Fresh) -> None:
+    """Print the times of the passes beside the aim."""
     met = "reached" if row.p95_seconds <= AIM_SECONDS else "MISSED "
     print(
         f"{row.data}: {row.passes} passes over {ROWS:,} rows, {row.refreshed:,} users refreshed "
@@ -264,6 +267,7 @@ def print_fresh(row: Fresh) -> None:
 
 
 def print_near(rows: list[Near]) -> None:
+    """Print the parity, one line for each gap."""
     kinds = ("left", "folded in", "trained again")
     head = f"{'data':<16} {'recipe':<6} {'gap':>6} {'users':>7}  "
     print(head + "in common: left, folded in   NDCG@10: " + ", ".join(kinds))

@@ -158,6 +158,7 @@ def _pair(pair: np.integer[Any], n_items: int, what: str) -> str:
 
 
 def exact_lists(scores: Scores, seen: sp.csr_matrix) -> Lists:
+    """Return Nightjar's lists."""
     return top_k(scores, K, exclude=seen)
 
 
@@ -351,6 +352,8 @@ def main() -> None:
 
 
 def show(rows: list[Row]) -> None:
+    """Print the table."""
+
     def cell(value: float | None, form: str) -> str:
         return "" if value is None else format(value, form)
 

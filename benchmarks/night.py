@@ -35,6 +35,8 @@ _ALL = "2018-01-02T00:00:00Z"
 
 @dataclass
 class Row:
+    """A measured task; `peak_mb` is that of its process, `ratio` is to a peer."""
+
     what: str
     seconds: float
     rate: str

@@ -121,6 +121,7 @@ def judged(
 def fitted(
     name: str, dumped: dict[str, Any], history: History, progress: Progress
 ) -> tuple[Scorer, CostFile]:
+    """Train a recipe, and return its scorer and the cost."""
     progress(f"fitting {name}")
     return fit(name, recipe_from(dumped), history, TrainConfig(), progress)
 
@@ -129,6 +130,7 @@ def fitted(
 
 
 def gowalla(data: Path, progress: Progress) -> Result:
+    """Evaluate the recipes of `gowalla.toml` on the published split."""
     folder = data / "gowalla"
     train, test = (pl.read_parquet(folder / f"{part}.parquet") for part in ("train", "test"))
     when = datetime(2010, 1, 1, tzinfo=UTC)
@@ -414,6 +416,7 @@ def verdicts(name: str, row: Row) -> Iterator[str]:
 
 
 def table(name: str, result: Result) -> str:
+    """Write the rows of a data set with notes and targets."""
     width = max(len(row.recipe) for row in result.rows)
     head = f"{'recipe':<{width}}  recall@20  ndcg@20  ndcg@10  cover@10  fit CPU s   peak MB"
     lines = [f"== {name}", head]

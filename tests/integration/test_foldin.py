@@ -1,4 +1,4 @@
-"""What people do reaches their lists between two nights, and nobody else's list moves."""
+"""Fold-in: events reach the lists of their users between two nights, and no other list."""
 
 import json
 import os
@@ -70,7 +70,7 @@ def second(second_landed, tmp_path):
 
 
 def did(ws, *rows, name="more", ago=60.0):
-    """Land what people did: (user, item, instant); the file was written so long ago."""
+    """Land events (user, item, instant) in a file that was written so many seconds ago."""
     path = ws.home / "landing" / "events" / f"{name}.csv"
     lines = [
         f"{name}-{n},{user},{item},1,{at:%Y-%m-%dT%H:%M:%SZ}"
@@ -82,7 +82,7 @@ def did(ws, *rows, name="more", ago=60.0):
 
 
 def shown(ws, *users):
-    """Each person's items, best first."""
+    """Return each user's items, best first."""
     rows = lists(ws, list(users) or None).sort(c.USER_ID, c.POSITION)
     return {user: part[c.ITEM_ID].to_list() for (user,), part in rows.group_by(c.USER_ID)}
 
@@ -91,7 +91,7 @@ def now():
     return datetime.now(UTC)
 
 
-def test_a_pass_refreshes_the_lists_of_those_who_did_something_and_no_other(ws):
+def test_a_pass_refreshes_the_lists_of_users_with_new_events_and_no_other(ws):
     before = shown(ws)
     taken = before["u1"][0]
     did(ws, ("u1", taken, LATER), ("u2", before["u2"][3], LATER))
@@ -103,7 +103,7 @@ def test_a_pass_refreshes_the_lists_of_those_who_did_something_and_no_other(ws):
     assert len(after["u1"]) == len(before["u1"]) == 20
     sold_out = {f"i{n}" for n in range(9, 80, 10)}
     assert not sold_out & set(after["u1"])
-    # A row of publications behind its base, and a line of the ledger that names nobody.
+    # A row of publications after its base, and a ledger entry without a user.
     base, patch = ws.lake.read("publications").sort(c.GENERATION).iter_rows(named=True)
     assert (patch[c.BASE], patch[c.GENERATION]) == (base[c.PUBLICATION_ID], 2)
     same = (c.MODEL_VERSION, c.RUN_ID, c.RECIPE, c.CATALOGUE_VERSION, c.RULES_HASH)
@@ -132,7 +132,7 @@ def test_a_second_pass_finds_nothing_new(ws):
     assert history(ws) == lines
 
 
-def test_the_next_patch_holds_the_people_since_the_last_and_all_they_ever_did(ws):
+def test_the_next_patch_has_the_users_since_the_last_with_all_their_events(ws):
     first, second = shown(ws, "u1")["u1"][:2]
     did(ws, ("u1", first, LATER), name="one")
     feedback(ws, now())
@@ -144,7 +144,7 @@ def test_the_next_patch_holds_the_people_since_the_last_and_all_they_ever_did(ws
     assert not {first, second} & set(shown(ws, "u1")["u1"])
 
 
-def test_what_lies_after_the_instant_waits_for_its_own_pass(ws):
+def test_events_after_the_instant_wait_for_a_later_pass(ws):
     did(ws, ("u1", "i3", LATER), ("u2", "i3", LATER + timedelta(hours=2)))
     ingest_landed(ws, now())
     early = foldin(ws, LATER + timedelta(hours=1))
@@ -163,7 +163,7 @@ def test_late_events_are_new_whatever_their_day(ws):
     assert taken not in shown(ws, "u1")["u1"]
 
 
-def test_new_people_get_a_list_of_their_own_unless_the_model_knows_none_of_it(ws):
+def test_new_users_get_a_list_unless_the_model_has_none_of_their_items(ws):
     anyone = shown(ws, "nobody")["nobody"]
     taste = [("newcomer", f"i{n}", LATER + timedelta(minutes=n)) for n in (1, 5, 13, 17)]
     did(ws, *taste, ("pioneer", "unheard-of", LATER), ("u1", "unheard-of", LATER))
@@ -184,7 +184,7 @@ def test_new_people_get_a_list_of_their_own_unless_the_model_knows_none_of_it(ws
     assert "1 user are for items unknown to the live model" in alone.sentence
 
 
-def test_whoever_takes_everything_back_gets_the_fallback(ws):
+def test_a_user_who_gave_everything_back_gets_the_fallback(ws):
     did(ws, ("u900", "i3", LATER))
     feedback(ws, now())
     assert set(lists(ws, ["u900"])[c.SLOT]) == {"model"}
@@ -201,7 +201,7 @@ def test_whoever_takes_everything_back_gets_the_fallback(ws):
     assert set(lists(ws, ["u900"])[c.SLOT]) == {"fallback"}
 
 
-def test_a_flood_of_one_person_counts_as_much_as_a_day_may(ws, tmp_path):
+def test_a_flood_of_one_user_counts_up_to_the_daily_limit(ws, tmp_path):
     shutil.copytree(ws.home, tmp_path / "modest")
     modest = Workspace.open(tmp_path / "modest")
     rows = [("u1", f"i{n % 80}", LATER + timedelta(seconds=n)) for n in range(5000)]
@@ -268,7 +268,7 @@ def test_a_patch_for_what_is_no_longer_live_is_made_again(second, monkeypatch):
     assert rows[c.BASE].to_list() == [None, None, rows[c.PUBLICATION_ID][1]]
 
 
-def test_what_moves_again_and_again_ends_with_a_sentence(ws, monkeypatch):
+def test_a_base_that_is_replaced_again_and_again_ends_with_a_sentence(ws, monkeypatch):
     did(ws, ("u1", "i3", LATER))
     ingest_landed(ws, now())
     made = []
@@ -348,7 +348,7 @@ def test_a_champion_that_cannot_fold_in_leaves_lists_as_they_are(workspace, tmp_
     assert shown(ws) == before
 
 
-def test_the_command_line_folds_in_and_tells_one_object(ws):
+def test_the_command_line_folds_in_and_prints_one_object(ws):
     did(ws, ("u1", "i3", LATER))
     ingest_landed(ws, now())
     command = [sys.executable, "-m", "pipeline.cli", "fold-in", "--home", str(ws.home), "--json"]

@@ -108,7 +108,7 @@ def copy(home, tmp_path):
 
 @pytest.fixture(scope="module")
 def tuned(home, tmp_path_factory):
-    """A first search, what it said on the way, and what it found."""
+    """A first search, its result and its lines of progress."""
     folder = tmp_path_factory.mktemp("tuned") / "home"
     shutil.copytree(home, folder)
     ws, lines = Workspace.open(folder), []

@@ -1,4 +1,4 @@
-"""What came back and what it asks for, on a real workspace: answers, drift, policy, wake-ups."""
+"""Attribution, drift, policy and retrain requests on a real workspace."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def fed(ws: Workspace):
     return feedback(ws, NIGHTS[1])
 
 
-def test_answers_are_joined_to_what_was_live(copy, one_night):
+def test_responses_are_joined_to_the_lists_that_were_live(copy, one_night):
     fed(copy)
     found = run_attribution(copy, NIGHTS[0], NIGHTS[1])
     told = json.loads(json.dumps(plain(found), allow_nan=False))
@@ -72,7 +72,7 @@ def test_answers_are_joined_to_what_was_live(copy, one_night):
     assert "by" in text.splitlines()[0] and "answer a list that was live within 7 days" in text
 
 
-def test_before_anything_was_shown_nothing_is_answered(copy):
+def test_before_the_first_publication_no_event_is_a_response(copy):
     found = run_attribution(copy, NIGHTS[0] - timedelta(days=9), NIGHTS[0])
     assert found.events == found.unshown > 0
     assert (found.joined, found.rows) == (0, ())
@@ -85,7 +85,7 @@ def test_an_end_before_its_start_is_refused(copy):
         run_attribution(copy, NIGHTS[1], NIGHTS[0])
 
 
-def test_drift_is_looked_for_on_whole_days_at_the_hour_of_the_last_night(copy):
+def test_drift_is_computed_on_whole_days_at_the_hour_of_the_last_night(copy):
     fed(copy)
     late = drift(copy, NIGHTS[1] + 7 * HOUR)
     assert late.end == NIGHTS[1]
@@ -97,7 +97,7 @@ def test_drift_is_looked_for_on_whole_days_at_the_hour_of_the_last_night(copy):
     assert quality.status == "too_short" and "0 nightly runs" in quality.sentence
 
 
-def test_no_look_at_drift_where_it_could_change_nothing(copy):
+def test_drift_is_not_computed_where_it_could_change_nothing(copy):
     assert drift_if_needed(copy, NIGHTS[1]) is None  # nothing is new
     assert policy(copy, NIGHTS[1]).action == "skip"
     land(copy.home, purchases(), NIGHTS[0] + 19 * HOUR, NIGHTS[0])
@@ -108,7 +108,7 @@ def test_no_look_at_drift_where_it_could_change_nothing(copy):
     assert drift_if_needed(copy, at + HOUR) is not None
 
 
-def test_a_flood_from_one_person_buys_no_retrain(copy):
+def test_a_flood_of_one_user_causes_no_retrain(copy):
     copy = with_settings(copy, "[policy]\nmin_new_events = 1000\nmin_new_share = 1.0")
     day = NIGHTS[0] + 30 * HOUR
     rows = {
@@ -136,7 +136,7 @@ def runs(ws: Workspace) -> list[str]:
 
 
 def test_a_request_finds_its_night_and_a_second_one_finds_nothing_left(copy):
-    """The asset's event comes twice: one night begins, and says why."""
+    """The asset's event comes twice: one night begins, and records its trigger."""
     copy = with_settings(copy, "[policy]\nmin_new_events = 1000")
     assert fed(copy).action == "retrain"
     first = start_requested(copy, NIGHTS[1] + HOUR)
@@ -174,7 +174,7 @@ def test_a_request_for_nothing_begins_nothing(copy):
 
 
 def test_a_request_that_got_lost_is_made_again_by_the_next_pass(copy):
-    """Nobody heard it: five minutes later, with nothing new landed, it is asked for once more."""
+    """Five minutes later, without new files, the retrain is requested again."""
     copy = with_settings(copy, "[policy]\nmin_new_events = 1000")
     assert fed(copy).action == "retrain"
     for minutes in (5, 10):
@@ -182,8 +182,8 @@ def test_a_request_that_got_lost_is_made_again_by_the_next_pass(copy):
         assert (told.files, told.action) == (0, "retrain")
 
 
-def test_a_night_that_nobody_asked_for_leaves_nothing_to_ask_for(two_nights):
-    """No pass was ever heard: the night that the schedule started took in what was missed."""
+def test_after_a_night_without_a_request_no_retrain_is_due(two_nights):
+    """Without any request, the scheduled night used all events."""
     assert policy(Workspace.open(two_nights[0]), NIGHTS[1] + 30 * HOUR).action == "skip"
 
 
@@ -229,7 +229,7 @@ def test_two_requests_at_once_begin_one_night(copy):
     assert len(found) == 2 and [one.status for one in found].count("new") == 1
 
 
-def test_a_night_keeps_what_came_back_and_shows_it_at_the_version(two_nights):
+def test_a_night_keeps_the_attribution_and_records_it_at_the_version(two_nights):
     from mlflow import MlflowClient
 
     home, first, second = two_nights
@@ -265,12 +265,12 @@ def test_a_night_keeps_what_came_back_and_shows_it_at_the_version(two_nights):
     [metric] = client.get_metric_history(one.run_id, "attribution.conversion")
     assert metric.value == pytest.approx(everybody.conversion)
     assert (metric.step, metric.timestamp) == (14, round(NIGHTS[1].timestamp() * 1000))
-    # Told again, it is there once.
+    # Recorded again, it is there once.
     show_attribution(open_night(ws, second.run_id), registry(ws))
     assert len(client.get_metric_history(one.run_id, "attribution.conversion")) == 1
 
 
-def test_the_first_night_has_no_answers_and_a_reference_that_is_enough(one_night):
+def test_the_first_night_has_no_attribution_and_a_reference_that_is_enough(one_night):
     home, first = one_night
     run = Workspace.open(home).run(first.run_id)
     assert read_attribution(run) is None and run.has(AttributionFile)
