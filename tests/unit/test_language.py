@@ -5,7 +5,8 @@ and by camel case; names are those of modules, functions, classes, variables, ar
 and import aliases.
 
 No docstring, comment, message or page has one of `PRIVATE_WORDS`, and no docstring opens with a
-question word. Code in backticks and code blocks does not count.
+question word. Code in backticks and code blocks does not count. Public functions of `pipeline`
+with two or more arguments have numpy sections, except commands, whose docstring is their help.
 
     .venv/bin/python tests/unit/test_language.py
 
@@ -145,6 +146,30 @@ def _words(prose: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]]:
             yield at, f"{match[0]!r} in {plain[max(0, match.start() - 40) : match.end() + 30]!r}"
 
 
+def without_sections() -> list[str]:
+    """Return public functions with two or more arguments that lack numpy sections."""
+    found = []
+    for path in sorted((ROOT / "pipeline").rglob("*.py")):
+        tree = ast.parse(path.read_text("utf-8"))
+        owners = [tree, *(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name[0] != "_")]
+        for owner in owners:
+            for node in owner.body:
+                if isinstance(node, ast.FunctionDef) and node.name[0] != "_":
+                    decorators = {ast.unparse(d).partition("(")[0] for d in node.decorator_list}
+                    bound = owner is not tree and "staticmethod" not in decorators
+                    names = node.args.posonlyargs + node.args.args + node.args.kwonlyargs
+                    text = ast.get_docstring(node) or ""
+                    if (
+                        len(names) - bound >= 2
+                        and not decorators & {"override", "command", "app.command", "app.callback"}
+                        and node.name != "train"  # of each family: documented in the contract
+                        and not re.search(r"^(Parameters|Returns|Yields|Raises)\n---", text, re.M)
+                    ):
+                        file = path.relative_to(ROOT).as_posix()
+                        found.append(f"{file}:{node.lineno} {node.name} has no sections")
+    return found
+
+
 def test_names_are_split_into_words() -> None:
     assert name_parts("_readHTMLPage_of2Told") == {"read", "html", "page", "of", "told"}
     assert name_parts("AsOfView") == {"as", "of", "view"}
@@ -198,5 +223,9 @@ def test_no_prose_holds_a_private_word() -> None:
     assert private_words() == []
 
 
+def test_public_functions_have_numpy_sections() -> None:
+    assert without_sections() == []
+
+
 if __name__ == "__main__":
-    print("\n".join([*private_names(), *private_words()]))
+    print("\n".join([*private_names(), *private_words(), *without_sections()]))
