@@ -150,7 +150,7 @@ def test_a_new_user_without_features_is_refused():
     history = known(window())
     scorer = RECIPE.train(history)
     longer = history.reindex_items(scorer.item_ids)
-    with pytest.raises(KeyError, match="1 users not known"):
+    with pytest.raises(KeyError, match="1 users were not in the training window"):
         scorer.score(new_users(longer, [[0], []]))
     with pytest.raises(KeyError, match="cannot"):
         scorer.fold_in(longer)
