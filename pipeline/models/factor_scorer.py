@@ -80,10 +80,10 @@ class StoredScorer(Scorer):
 
     def _score(self, history: History) -> Scores:
         """Score known users as trained, and the others by `factors_of_others`."""
-        place, known = find_sorted(self.user_ids, history.user_ids)
+        place, trained = find_sorted(self.user_ids, history.user_ids)
         users = np.empty((history.n_users, self.item_factors.shape[1]), np.float32)
-        users[known] = self.user_factors[place[known]]
-        others = np.flatnonzero(~known)
+        users[trained] = self.user_factors[place[trained]]
+        others = np.flatnonzero(~trained)
         if len(others):  # a family that cannot fold in raises even for an empty history
             users[others] = self.factors_of_others(history.take(others))
         return Scores(users, self.item_factors)

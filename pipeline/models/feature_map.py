@@ -50,39 +50,39 @@ class FeatureMap:
     offset: NDArray[np.float32]
     regularization: float
 
-    def factors(self, known: FeatureMatrix) -> NDArray[np.float32]:
+    def factors(self, features: FeatureMatrix) -> NDArray[np.float32]:
         """Return ``(n, f)`` float32; 0 for a row without features."""
-        if not np.array_equal(known.names, self.names):
+        if not np.array_equal(features.names, self.names):
             raise ValueError("the rows have other features than those of the training rows")
-        factors: NDArray[np.float32] = known.cells @ self.weights
+        factors: NDArray[np.float32] = features.cells @ self.weights
         factors += self.offset
-        factors[np.diff(known.cells.indptr) == 0] = 0.0
+        factors[np.diff(features.cells.indptr) == 0] = 0.0
         return factors
 
 
-def memory_of(known: FeatureMatrix, factors: int) -> int:
+def memory_of(features: FeatureMatrix, factors: int) -> int:
     """Return an upper bound of the bytes that `learn_map` needs.
 
     Parameters
     ----------
-    known
+    features
         Features of the training rows.
     factors
         Length of a factor vector.
     """
-    rows, wide = len(known.cells.indptr) - 1, min(len(known.names), WIDEST)
+    rows, wide = len(features.cells.indptr) - 1, min(len(features.names), WIDEST)
     squares = 20 * wide**2 + 16 * wide * _ROWS
-    return squares + 24 * int(known.cells.nnz) + 16 * rows * factors
+    return squares + 24 * int(features.cells.nnz) + 16 * rows * factors
 
 
 def learn_map(
-    known: FeatureMatrix, factors: NDArray[np.float32], regularizations: Sequence[float]
+    features: FeatureMatrix, factors: NDArray[np.float32], regularizations: Sequence[float]
 ) -> FeatureMap:
     """Learn factors from features, with the λ that best predicts each row from all others.
 
     Parameters
     ----------
-    known, factors
+    features, factors
         Training rows: ``(n, p)`` features and ``(n, f)`` float32 factors, n ≥ 2.
     regularizations
         Values of λ > 0 to choose from; of equally good ones the first.
@@ -92,9 +92,9 @@ def learn_map(
     ConfigError
         `model.singular`: a λ is too small for the features.
     """
-    common = np.bincount(known.cells.indices, minlength=len(known.names))
+    common = np.bincount(features.cells.indices, minlength=len(features.names))
     columns = np.sort(np.argsort(-common, kind="stable")[:WIDEST])
-    x = known.cells[:, columns].astype(np.float64)
+    x = features.cells[:, columns].astype(np.float64)
     v = factors.astype(np.float64)
     x_mean, v_mean = np.asarray(x.mean(axis=0)).ravel(), v.mean(axis=0)
     # Centred products, without a dense copy of the centred X.
@@ -112,10 +112,10 @@ def learn_map(
             error = _left_out(x, v, (x_mean, v_mean), inverse, weights)
             if error < least:
                 least, best, chosen = error, weights, value
-    everywhere = np.zeros((len(known.names), v.shape[1]), np.float32)
+    everywhere = np.zeros((len(features.names), v.shape[1]), np.float32)
     everywhere[columns] = best
     offset = (v_mean - x_mean @ best).astype(np.float32)
-    return FeatureMap(known.names, everywhere, offset, chosen)
+    return FeatureMap(features.names, everywhere, offset, chosen)
 
 
 def _inverse(gram: NDArray[np.float64], regularization: float) -> NDArray[np.float64]:

@@ -107,12 +107,12 @@ class LightFm(Recipe):
     def peak_bytes(self, history: History) -> int:
         """Estimate the vectors with their gradients and momenta, and the examples in all forms."""
         rows = history.n_users + history.n_items
-        features = 0
-        for known in (history.item_features, history.user_features):
-            if known is not None:
-                rows += len(known.names)
-                features += known.cells.nnz
-        return rows * (self.factors + 1) * 16 + len(history.item) * 60 + features * 24
+        cells = 0
+        for features in (history.item_features, history.user_features):
+            if features is not None:
+                rows += len(features.names)
+                cells += features.cells.nnz
+        return rows * (self.factors + 1) * 16 + len(history.item) * 60 + cells * 24
 
     def fitted_bytes(self, history: History) -> int:
         """Return the bytes of the vectors, each with a bias."""
@@ -146,10 +146,10 @@ class LightFm(Recipe):
         # A user who returned everything and has no features must not get a list of biases alone.
         empty_users = np.diff(cells.indptr) == 0
         user_map = None
-        if (known := history.user_features) is not None:
-            empty_users &= np.diff(known.cells.indptr) == 0
+        if (features := history.user_features) is not None:
+            empty_users &= np.diff(features.cells.indptr) == 0
             alone = np.eye(1, self.factors + 1, self.factors, np.float32)[0]
-            user_map = FeatureMap(known.names, user_vectors[history.n_users :], alone, 0.0)
+            user_map = FeatureMap(features.names, user_vectors[history.n_users :], alone, 0.0)
         users[empty_users] = 0.0
         return LightFmScorer(
             item_factors=(item_parts @ vectors)[order],
@@ -236,21 +236,21 @@ def _examples(history: History, cells: sp.csr_matrix, loss: str) -> _Matrices:
     return interactions, sp.coo_matrix((weight.astype(np.float32), place), shape=cells.shape)
 
 
-def _parts(n: int, known: FeatureMatrix | None, others: ColdItems | None = None) -> sp.csr_matrix:
-    """Return the summands of each row: itself and its features; for `others`, features alone."""
+def _parts(n: int, table: FeatureMatrix | None, cold: ColdItems | None = None) -> sp.csr_matrix:
+    """Return the summands of each row: itself and its features; of cold items, features alone."""
     parts = sp.identity(n, np.float32, format="csr")
-    if known is not None:
-        parts = sp.hstack([parts, _evened(known).cells], format="csr")
-    if others is not None:
-        blank = sp.csr_matrix((len(others.ids), n), dtype=np.float32)
-        more = sp.hstack([blank, _evened(others.known).cells], format="csr")
+    if table is not None:
+        parts = sp.hstack([parts, _evened(table).cells], format="csr")
+    if cold is not None:
+        blank = sp.csr_matrix((len(cold.ids), n), dtype=np.float32)
+        more = sp.hstack([blank, _evened(cold.known).cells], format="csr")
         parts = sp.vstack([parts, more], format="csr")
     return parts
 
 
-def _evened(known: FeatureMatrix) -> FeatureMatrix:
+def _evened(features: FeatureMatrix) -> FeatureMatrix:
     """Scale each row so that the sizes of its cells sum to 1, whatever its number of features."""
-    cells = known.cells.copy()
+    cells = features.cells.copy()
     size = np.asarray(np.abs(cells).sum(axis=1)).ravel()
     cells.data /= np.repeat(size, np.diff(cells.indptr))
-    return FeatureMatrix(known.names, cells)
+    return FeatureMatrix(features.names, cells)

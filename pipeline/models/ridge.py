@@ -164,8 +164,8 @@ class Ridge(Recipe):
         """Estimate the larger of the base, and the regression on the base's factors."""
         factors = _factors(self.factors_of)
         held = 4 * factors * (history.n_users + history.n_items)
-        known = (history.item_features, history.user_features)
-        learning = (memory_of(one, factors) for one in known if one is not None)
+        features = (history.item_features, history.user_features)
+        learning = (memory_of(part, factors) for part in features if part is not None)
         return max(self.factors_of.peak_bytes(history), held + max(learning, default=0))
 
     def fitted_bytes(self, history: History) -> int:
@@ -216,28 +216,26 @@ class Ridge(Recipe):
         self, history: History, items: NDArray[np.float32], user_counts: NDArray[np.int64]
     ) -> tuple[NDArray[np.str_], NDArray[np.float32]]:
         """Return the ids and the factors of the items whose factors are predicted."""
-        known = history.item_features
-        learnt = None if known is None else self._map(known, items, user_counts)
-        if known is None or learnt is None:
+        features = history.item_features
+        learnt = None if features is None else self._map(features, items, user_counts)
+        if features is None or learnt is None:
             return history.item_ids[:0], items[:0]
-        few = np.flatnonzero((user_counts < self.min_users) & (np.diff(known.cells.indptr) > 0))
-        ids, factors = [history.item_ids[few]], [learnt.factors(known.rows(few))]
+        few = np.flatnonzero((user_counts < self.min_users) & (np.diff(features.cells.indptr) > 0))
+        ids, factors = [history.item_ids[few]], [learnt.factors(features.rows(few))]
         if history.cold_items is not None:
             ids.append(history.cold_items.ids)
             factors.append(learnt.factors(history.cold_items.known))
         return np.concatenate(ids), np.concatenate(factors)
 
     def _map(
-        self, known: FeatureMatrix, factors: NDArray[np.float32] | None, events: NDArray[np.int64]
+        self, table: FeatureMatrix, factors: NDArray[np.float32] | None, events: NDArray[np.int64]
     ) -> FeatureMap | None:
         """Learn from rows with enough events and any feature; ``None`` below two rows."""
-        training_rows = np.flatnonzero((events >= MIN_EVENTS) & (np.diff(known.cells.indptr) > 0))
-        if factors is None or len(training_rows) < 2:
+        rows = np.flatnonzero((events >= MIN_EVENTS) & (np.diff(table.cells.indptr) > 0))
+        if factors is None or len(rows) < 2:
             return None
         span, chosen = self.space["regularization"].grid, self.regularization
-        return learn_map(
-            known.rows(training_rows), factors[training_rows], span if chosen is None else (chosen,)
-        )
+        return learn_map(table.rows(rows), factors[rows], span if chosen is None else (chosen,))
 
 
 def _factors(recipe: Recipe) -> int:

@@ -76,7 +76,7 @@ def joined(scores: Sequence[Scores]) -> Scores:
     """Return the sum of scores over the same users and items, part by part."""
 
     def present(name: str) -> list[Any]:
-        return [part for one in scores if (part := getattr(one, name)) is not None]
+        return [part for term in scores if (part := getattr(term, name)) is not None]
 
     sparse, profiles = present("sparse_bonus"), present("user_history")
     return Scores(

@@ -49,17 +49,17 @@ class Axis:
 def axes(recipe: Recipe) -> dict[str, Axis]:
     """Return the axes of a recipe by name; a part's field is called ``part.field``."""
     blend = recipe if isinstance(recipe, Blend) else None
-    result: dict[str, Axis] = {}
+    named: dict[str, Axis] = {}
     for field, span in ({} if blend else recipe.tunable).items():
         kind = type(recipe).model_fields[field].annotation
         whole = kind is int or int in get_args(kind)
-        result[field] = Axis((field,), span.low, span.high, span.log, whole)
+        named[field] = Axis((field,), span.low, span.high, span.log, whole)
     for path, part in recipe.inner_recipes.items():
         # A part of weight 0 is not trained, so moving its fields would change nothing.
         if blend is None or blend.weight(path[-1]) > 0:
             for field, axis in axes(part).items():
-                result[f"{path[-1]}.{field}"] = replace(axis, path=(*path, *axis.path))
-    return result
+                named[f"{path[-1]}.{field}"] = replace(axis, path=(*path, *axis.path))
+    return named
 
 
 def current_values(recipe: Recipe, among: Mapping[str, Axis]) -> dict[str, float]:
