@@ -31,7 +31,11 @@ from pipeline.models.families import default_recipes
 from pipeline.workspace.config import Config
 
 # Functions that make an error of an id and a sentence, and the class.
-MAKERS = {"_fail": errors.LakeError, "refused": errors.ConfigError}
+MAKERS = {
+    "_fail": errors.LakeError,
+    "refused": errors.ConfigError,
+    "storage_errors": errors.StorageError,
+}
 DOCS = Path(__file__).resolve().parent
 PACKAGE = DOCS.parent / "pipeline"
 GENERATED = (

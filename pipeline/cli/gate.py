@@ -84,12 +84,12 @@ def accept(
     recipe: Annotated[
         str | None,
         typer.Option(
-            help="Recipe that goes live: the candidate in the grey zone (default, if there is "
+            help="Recipe that goes live: the inconclusive candidate (default, if there is "
             "one) or the champion's recipe."
         ),
     ] = None,
 ) -> None:
-    """Accept a run that kept the champion, was blocked, or ended in the grey zone."""
+    """Accept a run that kept the champion, was blocked, or has an inconclusive candidate."""
     from pipeline.base import format_instant
     from pipeline.steps.nightly.accept import accept_run
 
