@@ -22,9 +22,10 @@ from pipeline.data.matrix import History
 from pipeline.data.split import UNDERPOWERED, Split, before
 from pipeline.data.windows import WindowConfig, parted, window
 from pipeline.errors import DataError
-from pipeline.evaluation.trials import LEAST, EarlierWindows
+from pipeline.evaluation.trials import EarlierWindows
 from pipeline.evaluation.tuning_window import Window
 from pipeline.models.als import Als
+from pipeline.models.tuning import ACCEPTANCE
 
 WINDOWS: Final = 3
 """Number of disjoint windows before the holdout; a choice must be better on most of them."""
@@ -173,5 +174,4 @@ def _clearly_ahead(new: Iterable[float], old: Iterable[float]) -> bool:
         old_values.append(old_value)
         if sum(new_values) <= sum(old_values):
             return False
-    wins = sum(a > b for a, b in zip(new_values, old_values, strict=True))
-    return sum(new_values) > sum(old_values) * (1 + LEAST) and wins * 2 > len(new_values)
+    return ACCEPTANCE.accepts(new_values, old_values)

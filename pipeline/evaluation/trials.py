@@ -20,12 +20,10 @@ from pipeline.evaluation.holdout import find
 from pipeline.evaluation.metrics import ndcg
 from pipeline.evaluation.tuning_window import PreviousDay, Window
 from pipeline.models.contract import Recipe, Scorer
-from pipeline.models.tuning import CandidatePool, utility
+from pipeline.models.tuning import ACCEPTANCE, CandidatePool, utility
 
 POOLED: Final = 500
 """Number of users whose candidates weigh the parts of a blend: each mixture ranks all of them."""
-LEAST: Final = 0.003
-"""Share by which a recipe must be better."""
 
 
 @dataclass
@@ -68,7 +66,7 @@ class EarlierWindows:
         Returns
         -------
         bool
-            True if the utility of `recipe` is higher by `LEAST` in sum, and on most windows.
+            True if `ACCEPTANCE` accepts the utilities of `recipe` on all windows.
         """
         values: list[float] = []
         reference_values: list[float] = []
@@ -84,14 +82,9 @@ class EarlierWindows:
                 return False
             if sum(values) <= sum(reference_values):
                 break
-        wins = sum(a > b for a, b in zip(values, reference_values, strict=True))
-        pairs = (
-            len(values) == len(self.windows)
-            and sum(values) > sum(reference_values) * (1 + LEAST)
-            and wins * 2 > len(values)
-        )
-        self._drop_scorers(than if pairs else recipe)
-        return pairs
+        accepted = len(values) == len(self.windows) and ACCEPTANCE.accepts(values, reference_values)
+        self._drop_scorers(than if accepted else recipe)
+        return accepted
 
     def value(self, recipe: Recipe, at: int) -> float:
         """Return the mean NDCG of a recipe's lists on one window.

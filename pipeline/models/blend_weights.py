@@ -14,14 +14,13 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from operator import attrgetter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.matrix import History
-from pipeline.models.tuning import CandidatePool, PartScores, utility
+from pipeline.models.tuning import ACCEPTANCE, CandidatePool, PartScores, utility
 
 MAX_TRADED_GAIN = 1 / 3
 """Share of a blend's gain over its best part (in log NDCG) that stability and coverage may cost.
@@ -29,13 +28,9 @@ NDCG alone favours items that are popular everywhere, which lists for discovery 
 does not measure how much of a list changes overnight."""
 COVERAGE_WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4)
 """Per cent of utility for one per cent more of the catalogue: each leads to another mixture."""
-_LEAST = 0.002
-"""Smallest gain, as a share, for which a move is made."""
 _SWEEPS = 6
 _ZERO = 1e-9
 """Replaces 0 in logarithms."""
-_NDCG: Callable[[MixtureResult], float] = attrgetter("ndcg")
-_UTILITY: Callable[[MixtureResult], float] = attrgetter("utility")
 
 Trends = Callable[[float, float], NDArray[np.float32]]
 """Takes `recency_boost` and `popularity_penalty`, returns ``(n_items,)`` float32 > 0."""
@@ -58,25 +53,46 @@ class MixtureResult:
     ----------
     mixture
         The mixture.
-    ndcg, coverage
-        Mean of the logarithms, so that differences are shares.
+    log_ndcg, log_coverage
+        ``(n_windows,)`` float64: logarithms, so that differences are relative changes.
     stability
         Mean share of list entries kept overnight; 1 if no window measures it.
     """
 
     mixture: Mixture
-    ndcg: float
-    coverage: float
+    log_ndcg: NDArray[np.float64]
+    log_coverage: NDArray[np.float64]
     stability: float
 
-    @property
-    def utility(self) -> float:
-        """Logarithm of `tuning.utility`."""
-        return self.ndcg + math.log(max(utility(1.0, self.stability), _ZERO))
 
-    def at(self, price: float) -> float:
-        """Return the utility plus the coverage at a price."""
-        return self.utility + price * self.coverage
+@dataclass(frozen=True)
+class Objective:
+    """Value that a search maximises: a weighted sum of the logarithms of a result.
+
+    Attributes
+    ----------
+    ndcg, stability, coverage
+        Weights; NDCG and stability with weight 1 are the logarithm of `tuning.utility`.
+    """
+
+    ndcg: float = 0.0
+    stability: float = 0.0
+    coverage: float = 0.0
+
+    def by_window(self, result: MixtureResult) -> NDArray[np.float64]:
+        """Return the value on each window."""
+        stable = math.log(max(utility(1.0, result.stability), _ZERO))
+        log_values = self.ndcg * result.log_ndcg + self.coverage * result.log_coverage
+        return log_values + self.stability * stable
+
+    def __call__(self, result: MixtureResult) -> float:
+        """Return the mean over the windows."""
+        return float(self.by_window(result).mean())
+
+
+_NDCG = Objective(ndcg=1.0)
+_UTILITY = Objective(ndcg=1.0, stability=1.0)
+_COVERAGE = Objective(coverage=1.0)
 
 
 def optimise_mixture(
@@ -119,12 +135,12 @@ def optimise_mixture(
     here = max((_coordinate_search(begin, cache, grid, _NDCG) for begin in starts), key=_NDCG)
     # Each price leads the search elsewhere, and all mixtures on the way stay in the cache.
     for price in COVERAGE_WEIGHTS if maximise_coverage else COVERAGE_WEIGHTS[:1]:
-        here = _coordinate_search(here, cache, grid, partial(MixtureResult.at, price=price))
-    top = max(cache.seen, key=_NDCG).ndcg
-    floor = top - MAX_TRADED_GAIN * (top - alone.ndcg)
+        here = _coordinate_search(here, cache, grid, replace(_UTILITY, coverage=price))
+    top = max(map(_NDCG, cache.seen))
+    floor = top - MAX_TRADED_GAIN * (top - _NDCG(alone))
 
     def near(result: MixtureResult) -> bool:
-        return result.ndcg >= floor
+        return _NDCG(result) >= floor
 
     best = max(filter(near, cache.seen), key=_UTILITY)
     best = _coordinate_search(best, cache, grid, _UTILITY, near)
@@ -134,8 +150,8 @@ def optimise_mixture(
     def as_stable(result: MixtureResult) -> bool:
         return near(result) and result.stability >= best.stability
 
-    here = max(filter(as_stable, cache.seen), key=attrgetter("coverage", "utility"))
-    return _coordinate_search(here, cache, grid, attrgetter("coverage"), as_stable).mixture
+    here = max(filter(as_stable, cache.seen), key=lambda x: (_COVERAGE(x), _UTILITY(x)))
+    return _coordinate_search(here, cache, grid, _COVERAGE, as_stable).mixture
 
 
 def _alone(start: Mixture, grid: Mapping[str, Sequence[float]]) -> Iterator[Mixture]:
@@ -150,7 +166,7 @@ def _coordinate_search(
     here: MixtureResult,
     cache: MixtureCache,
     grid: Mapping[str, Sequence[float]],
-    value: Callable[[MixtureResult], float],
+    value: Objective,
     near: Callable[[MixtureResult], bool] = lambda _: True,
 ) -> MixtureResult:
     """Change one field at a time while that raises `value`, only to mixtures that are `near`."""
@@ -160,7 +176,7 @@ def _coordinate_search(
         for field, part in [*(("weights", name) for name in here.mixture.weights), *exponents]:
             results = [cache.of(mixture) for mixture in _moves(here.mixture, grid, field, part)]
             best = max(filter(near, results), key=value, default=here)
-            if value(best) > value(here) + _LEAST:
+            if ACCEPTANCE.accepts(np.exp(value.by_window(best)), np.exp(value.by_window(here))):
                 here = best
         if here is before:
             break
@@ -220,9 +236,9 @@ class MixtureCache:
                 values.append(pool.value(mixed))
                 if pool.stability is not None and before is not None:
                     kept.append(pool.stability.kept_share(mixed, before.mixed(mixture)))
-            ndcg, coverage = np.log(np.maximum(values, _ZERO)).mean(axis=0)
+            log_ndcg, log_coverage = np.log(np.maximum(values, _ZERO)).T
             stability = float(np.mean(kept)) if kept else 1.0
-            self._results[key] = MixtureResult(mixture, float(ndcg), float(coverage), stability)
+            self._results[key] = MixtureResult(mixture, log_ndcg, log_coverage, stability)
         return self._results[key]
 
 

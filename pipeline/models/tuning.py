@@ -8,6 +8,7 @@ and a larger share of entries kept overnight in lists of users without new event
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from pipeline.data.matrix import History
 from pipeline.models.contract import Recipe
 
+Values = Sequence[float] | NDArray[np.float64]
 STABILITY_WEIGHT: Final = 2.0
 """Per cent of NDCG equal in utility to one per cent of list entries kept overnight. Settings of the
 same NDCG on all windows differ by several per cent in the entries kept, night after night."""
@@ -34,6 +36,52 @@ def utility(ndcg: float, stability: float) -> float:
         Share of their entries kept overnight.
     """
     return float(ndcg * stability**STABILITY_WEIGHT)
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """Rule by which a trial replaces the value or recipe that it is compared with.
+
+    Attributes
+    ----------
+    min_gain
+        Mean gain over the windows that is needed, relative to the mean of the reference.
+    paired_se
+        Number of standard errors of the paired gains that the mean gain must exceed. A single
+        window has no standard error.
+    """
+
+    min_gain: float
+    paired_se: float
+
+    def __str__(self) -> str:
+        return (
+            f"+{self.min_gain:.1%} on average and {self.paired_se:g} standard error of the gains "
+            "per window"
+        )
+
+    def accepts(self, trial: Values, reference: Values) -> bool:
+        """Return whether a trial is clearly better than a reference on the same windows.
+
+        Parameters
+        ----------
+        trial, reference
+            Values per window, >= 0. Without windows nothing is accepted.
+        """
+        gains = np.asarray(trial, np.float64) - np.asarray(reference, np.float64)
+        if not len(gains):
+            return False
+        needed = max(0.0, self.min_gain * float(np.mean(reference)))
+        if len(gains) > 1:
+            error = float(np.std(gains, ddof=1)) / math.sqrt(len(gains))
+            needed = max(needed, self.paired_se * error)
+        return float(np.mean(gains)) > needed
+
+
+# One standard error: a gain on one of three windows alone is never accepted, and gains on two of
+# them only if the loss on the third is below half of a gain.
+ACCEPTANCE: Final = Acceptance(min_gain=0.003, paired_se=1.0)
+"""Rule of the nightly selection, of the mixture of a blend, and of `tune`."""
 
 
 class Trials(Protocol):

@@ -19,11 +19,11 @@ from pipeline.data.features import FeaturesConfig, weigh
 from pipeline.data.matrix import build_history
 from pipeline.data.split import SplitConfig, split
 from pipeline.evaluation import blend_pool
-from pipeline.evaluation.trials import LEAST, EarlierWindows
+from pipeline.evaluation.trials import EarlierWindows
 from pipeline.evaluation.tuning_window import MIN_INACTIVE, Window
 from pipeline.models.families import recipe_from
 from pipeline.models.topk import pair_scores
-from pipeline.models.tuning import STABILITY_WEIGHT, utility
+from pipeline.models.tuning import ACCEPTANCE, STABILITY_WEIGHT, utility
 from tests import worlds
 
 CUTOFF = worlds.START + timedelta(days=84)
@@ -170,9 +170,9 @@ def test_of_two_that_find_as_much_the_calmer_one_is_better(events):
     assert trials.better(calm, restless)
     assert not trials.better(restless, calm)
     needed = 0.2 * (0.95 / 0.80) ** STABILITY_WEIGHT
-    trials._values[restless.hash, 0] = needed * (1 + LEAST / 2)
+    trials._values[restless.hash, 0] = needed * (1 + ACCEPTANCE.min_gain / 2)
     assert not trials.better(restless, calm)
-    trials._values[restless.hash, 0] = needed * (1 + 2 * LEAST)
+    trials._values[restless.hash, 0] = needed * (1 + 2 * ACCEPTANCE.min_gain)
     assert trials.better(restless, calm)
 
 

@@ -3,7 +3,7 @@
 Guarantees:
 
 * The conclusion follows from the trials alone, so it can be repeated.
-* Only a recipe that is ahead by `CLEAR` on average and better on most windows becomes a candidate.
+* Only a recipe that `models.tuning.ACCEPTANCE` accepts becomes a candidate.
 * Its ledger entry is written once.
 """
 
@@ -23,6 +23,7 @@ from pipeline.models.contract import Recipe
 from pipeline.models.families import recipe_from
 from pipeline.models.search import current_values, moved, reopened_mixture
 from pipeline.models.selection import select_hyperparameters
+from pipeline.models.tuning import ACCEPTANCE
 from pipeline.report.wording import change
 from pipeline.stores.studies.study import Study
 from pipeline.stores.studies.trial import COMPLETE, FAILED, PRUNED, Asked, Trial
@@ -33,8 +34,6 @@ from pipeline.workspace.workspace import Workspace
 Measure = Callable[[str, Recipe, Window], float]
 """Trains a recipe, under a name, on a window, and returns the mean NDCG of its lists."""
 
-CLEAR: Final = 0.01
-"""Relative lead of a candidate over the start: the best of many trials is partly lucky."""
 _MIXTURE: Final = "mixture"
 _MOVES: Final = 4
 """Maximum number of fields in a sentence."""
@@ -158,10 +157,10 @@ def conclude(
     lift = change(after / before - 1 if before else np.inf)
     place = f"on {len(windows)} window{'' if len(windows) == 1 else 's'} before"
     place = f"({before:.4f} to {after:.4f}) {place} {facts.until:%Y-%m-%d}"
-    if not ahead(values, start.notes["windows"]):
+    if not ACCEPTANCE.accepts(values, start.notes["windows"]):
         sentence = (
             f"no recipe is clearly better than {facts.name}: the best of {len(trials)} trials "
-            f"changes NDCG by {lift} {place}, {change(CLEAR)} is needed"
+            f"changes NDCG by {lift} {place}; needed: {ACCEPTANCE}"
         )
         return result.model_copy(update={"status": "nothing_better", "sentence": sentence})
     moves = [*_moves(study, recipe), *moves]
@@ -204,18 +203,6 @@ def _mixed(
         kept = {"of": recipe.hash, "recipe": mixed.model_dump(mode="json"), "windows": values}
         study.note(_MIXTURE, kept)
     return recipe_from(kept["recipe"]), list(kept["windows"])
-
-
-def ahead(values: Sequence[float], start: Sequence[float]) -> bool:
-    """Return whether values are clearly better than the start's, and better on most windows.
-
-    Parameters
-    ----------
-    values, start
-        NDCG by window, on the same windows.
-    """
-    wins = sum(value > other for value, other in zip(values, start, strict=True))
-    return float(np.mean(values)) > float(np.mean(start)) * (1 + CLEAR) and wins * 2 > len(values)
 
 
 def _moves(study: Study, recipe: Recipe) -> list[str]:
