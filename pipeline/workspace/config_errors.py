@@ -38,32 +38,40 @@ def config_error(
     place, holder = _place(first["loc"], given, root)
     field = ".".join(str(part) for part in place)
     where = origin(field)
-    id, families = "config.invalid_value", ", ".join(map(repr, FAMILIES))
-    if first["type"] == "union_tag_not_found":
-        id = "config.unknown_family"
-        sentence = f"{where}: {field} has no family. Allowed: {families}"
-    elif first["type"] == "union_tag_invalid":
-        id, tag = "config.unknown_family", first["ctx"]["tag"]
-        sentence = f"{where}: unknown {field}.family = {tag!r}. Allowed: {families}"
-    # "[key]" is the last part of pydantic's location for a wrong key of a mapping.
-    elif first["type"] == "string_pattern_mismatch" and place[-1] == "[key]":
-        id, allowed = "config.recipe_name", "letters, digits, _ . @ and -"
-        sentence = f"{where}: {place[1]!r} is not a name of a recipe. Allowed: {allowed}"
-    elif first["type"] == "extra_forbidden":
-        id = "config.unknown_setting"
-        allowed = ", ".join(_fields(holder)) or "see `nightjar config show`"
-        sentence = f"{where}: unknown setting {field}. Allowed: {allowed}"
-    else:
-        shown = repr(first["input"])
-        shown = shown if len(shown) <= 60 else shown[:57] + "..."
-        message = first["msg"].removeprefix("Value error, ")
-        if first["type"] in ("model_type", "model_attributes_type"):
+    others = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    families = ", ".join(map(repr, FAMILIES))
+
+    def refused(id: str, sentence: str) -> ConfigError:
+        return ConfigError(id, f"{where}: {sentence}{others}")
+
+    match first["type"]:
+        case "union_tag_not_found":
+            return refused("config.unknown_family", f"{field} has no family. Allowed: {families}")
+        case "union_tag_invalid":
+            tag = first["ctx"]["tag"]
+            return refused(
+                "config.unknown_family", f"unknown {field}.family = {tag!r}. Allowed: {families}"
+            )
+        case "extra_forbidden":
+            allowed = ", ".join(_fields(holder)) or "see `nightjar config show`"
+            return refused("config.unknown_setting", f"unknown setting {field}. Allowed: {allowed}")
+        # "[key]" is the last part of pydantic's location for a wrong key of a mapping.
+        case "string_pattern_mismatch" if place[-1] == "[key]":
+            name = place[1]
+            return refused(
+                "config.recipe_name",
+                f"{name!r} is not a name of a recipe. Allowed: letters, digits, _ . @ and -",
+            )
+        case "model_type" | "model_attributes_type":
             message = f"write it as a table, [{field}]"
-        message = message[:1].lower() + message[1:]
-        table = isinstance(first["input"], Mapping)  # the fault concerns several of its fields
-        sentence = f"{where}: {field}{'' if table else f' = {shown}'}: {message}"
-    more = len(problems) - 1
-    return ConfigError(id, sentence + (f" (and {more} more)" if more else ""))
+        case _:
+            message = first["msg"].removeprefix("Value error, ")
+            message = message[:1].lower() + message[1:]
+    value = repr(first["input"])
+    value = value if len(value) <= 60 else value[:57] + "..."
+    # A fault of a table concerns several of its fields: the value is left out.
+    setting = field if isinstance(first["input"], Mapping) else f"{field} = {value}"
+    return refused("config.invalid_value", f"{setting}: {message}")
 
 
 def _place(

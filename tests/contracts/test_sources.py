@@ -287,7 +287,7 @@ def test_a_missing_column_names_itself_and_what_there_is():
         take(CSV, "a.csv", Source(columns={c.ITEM_ID: "sku"}))
     with raises("mapping.no_column"):
         take(CSV.replace(b"kind", b"sort"), "a.csv", PLAIN)
-    with raises("mapping.no_skip_column"):
+    with raises("mapping.no_column"):
         take(CSV, "a.csv", Source(skip_when={"n": ("0",)}))
     text, _ = take(CSV.replace(b"kind", b"sort"), "a.csv", Source(constants={c.KIND: "view"}))
     assert text[c.KIND].to_list() == ["view"]

@@ -120,22 +120,37 @@ def check_column(frame: pl.DataFrame, column: str, policy: ColumnTreatment, wher
 
     cleanable = [name for name in frame.columns if name not in _IDENTITY]
     if column not in cleanable:
-        refuse("clean.unknown_column", ": not a column that can be cleaned", ", ".join(cleanable))
+        refuse("clean.unknown_column", " is not a column to clean", ", ".join(cleanable))
     dtype = frame.schema[column]
     if policy.outliers != "none" and not dtype.is_numeric():
-        problem = f".outliers = {policy.outliers!r} needs numbers; the column is {dtype}"
-        refuse("clean.outliers_need_numbers", problem, "none")
-    missing = f".missing = {policy.missing!r}"
+        refuse(
+            "clean.outliers_need_numbers",
+            f".outliers = {policy.outliers!r} needs numbers; the column is {dtype}",
+            "none",
+        )
     if policy.missing in ("mean", "median") and not dtype.is_numeric():
-        problem = f"{missing} needs numbers; the column is {dtype}"
-        refuse("clean.missing_needs_numbers", problem, "mode, constant, indicator, none")
+        refuse(
+            "clean.missing_needs_numbers",
+            f".missing = {policy.missing!r} needs numbers; the column is {dtype}",
+            "mode, constant, indicator, none",
+        )
     if policy.missing not in ("indicator", "none") and dtype.is_nested():
-        refuse("clean.fill_dtype", f"{missing} cannot fill a {dtype}", "indicator, none")
+        refuse(
+            "clean.fill_dtype",
+            f".missing = {policy.missing!r} cannot fill a {dtype}",
+            "indicator, none",
+        )
     if policy.missing == "indicator" and f"{column}{MISSING_SUFFIX}" in frame.columns:
-        problem = f"{missing} would overwrite the column {column}{MISSING_SUFFIX}"
-        refuse("clean.indicator_exists", problem, "the other policies")
+        refuse(
+            "clean.indicator_exists",
+            f".missing = 'indicator' would overwrite the column {column}{MISSING_SUFFIX}",
+            "the other policies",
+        )
     # All numeric columns become Float64 when they are cleaned.
     kind, allowed = _CONSTANTS.get(pl.Float64() if dtype.is_numeric() else dtype, (None, "none"))
     if policy.constant is not None and type(policy.constant) is not kind:
-        problem = f".constant = {policy.constant!r} does not fit a column of {dtype}"
-        refuse("clean.constant_dtype", problem, allowed)
+        refuse(
+            "clean.constant_dtype",
+            f".constant = {policy.constant!r} does not fit a column of {dtype}",
+            allowed,
+        )

@@ -73,18 +73,18 @@ def check_columns(columns: Collection[str], source: Source, name: str) -> None:
     Raises
     ------
     MappingError
-        `mapping.no_column`, `mapping.no_skip_column`.
+        `mapping.no_column`.
     """
     required = (target for target in REQUIRED[source.table] if target not in source.constants)
     wanted = {target: target for target in required} | source.columns
     shown = ", ".join(list(columns)[:20]) + (", …" if len(columns) > 20 else "")
-    for id, target, column in (
-        *(("mapping.no_column", target, column) for target, column in wanted.items()),
-        *(("mapping.no_skip_column", "skip_when", column) for column in source.skip_when),
-    ):
+    skipped = (("skip_when", column) for column in source.skip_when)
+    for target, column in (*wanted.items(), *skipped):
         if column not in columns:
             raise MappingError(
-                id, f"has no column {column!r} (for {target}); it has {shown or 'none'}", where=name
+                "mapping.no_column",
+                f"has no column {column!r} (for {target}); it has {shown or 'none'}",
+                where=name,
             )
 
 

@@ -98,7 +98,7 @@ def read(
         `source.empty`, `source.unknown_format`, `source.wrong_format`, and those of the parsers:
         damaged, cut short or not text. A file with a header and no rows is valid.
     MappingError
-        `mapping.no_column`, `mapping.no_skip_column`, `mapping.ambiguous_column`.
+        `mapping.no_column`, `mapping.no_column`, `mapping.ambiguous_column`.
     UnsafeInputError
         `source.too_many_bad_rows`, `source.too_large`, `source.too_many_columns` and others: a
         limit is exceeded.
