@@ -34,7 +34,7 @@ from pipeline.workspace.config import Config
 MAKERS = {
     "_fail": errors.LakeError,
     "refused": errors.ConfigError,
-    "refuse": errors.ConfigError,
+    "refuse_policy": errors.ConfigError,
     "storage_errors": errors.StorageError,
 }
 DOCS = Path(__file__).resolve().parent

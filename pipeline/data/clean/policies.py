@@ -115,33 +115,35 @@ def check_column(frame: pl.DataFrame, column: str, policy: ColumnTreatment, wher
         `clean.fill_dtype`, `clean.indicator_exists`, `clean.constant_dtype`.
     """
 
-    def refuse(id: str, problem: str, allowed: str) -> NoReturn:
+    def refuse_policy(id: str, problem: str, allowed: str) -> NoReturn:
         raise ConfigError(id, f"{where}.{column}{problem}; allowed: {allowed}")
 
     cleanable = [name for name in frame.columns if name not in _IDENTITY]
     if column not in cleanable:
-        refuse("clean.unknown_column", " is not a column to clean", ", ".join(cleanable))
+        refuse_policy(
+            "clean.unknown_column", ": not a column that can be cleaned", ", ".join(cleanable)
+        )
     dtype = frame.schema[column]
     if policy.outliers != "none" and not dtype.is_numeric():
-        refuse(
+        refuse_policy(
             "clean.outliers_need_numbers",
             f".outliers = {policy.outliers!r} needs numbers; the column is {dtype}",
             "none",
         )
     if policy.missing in ("mean", "median") and not dtype.is_numeric():
-        refuse(
+        refuse_policy(
             "clean.missing_needs_numbers",
             f".missing = {policy.missing!r} needs numbers; the column is {dtype}",
             "mode, constant, indicator, none",
         )
     if policy.missing not in ("indicator", "none") and dtype.is_nested():
-        refuse(
+        refuse_policy(
             "clean.fill_dtype",
             f".missing = {policy.missing!r} cannot fill a {dtype}",
             "indicator, none",
         )
     if policy.missing == "indicator" and f"{column}{MISSING_SUFFIX}" in frame.columns:
-        refuse(
+        refuse_policy(
             "clean.indicator_exists",
             f".missing = 'indicator' would overwrite the column {column}{MISSING_SUFFIX}",
             "the other policies",
@@ -149,7 +151,7 @@ def check_column(frame: pl.DataFrame, column: str, policy: ColumnTreatment, wher
     # All numeric columns become Float64 when they are cleaned.
     kind, allowed = _CONSTANTS.get(pl.Float64() if dtype.is_numeric() else dtype, (None, "none"))
     if policy.constant is not None and type(policy.constant) is not kind:
-        refuse(
+        refuse_policy(
             "clean.constant_dtype",
             f".constant = {policy.constant!r} does not fit a column of {dtype}",
             allowed,
