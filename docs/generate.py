@@ -319,7 +319,9 @@ def main(arguments: list[str]) -> int:
             if not path.is_file() or path.read_text("utf-8") != text
         ]
         for name in stale:
-            sys.stderr.write(f"docs/{name} is out of date: run `python docs/generate.py`\n")
+            sys.stderr.write(
+                f"docs/{name} is out of date: run `.venv/bin/python docs/generate.py`\n"
+            )
         return int(bool(stale))
     for path, text in texts.items():
         path.write_text(text, encoding="utf-8")

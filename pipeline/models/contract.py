@@ -7,7 +7,8 @@ gating, lists and serving are written once.
 
 Guarantees, tested for each family: equal data and recipe give equal scores where `deterministic` is
 declared; `arrays` and `from_arrays` give the same lists; a user without events and features gets
-a list from baselines only; `trained_until` is the end of the window.
+a list from baselines only; an item whose weights sum to 0 or less was never had; `trained_until`
+is the end of the window.
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ for family in sys.argv[2:]:
     if os.fork() == 0:
         lists(sys.argv[1], family)
         os._exit(0)
-    os.wait()
+    assert os.wait()[1] == 0, family
 """
 
 
