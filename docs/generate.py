@@ -184,6 +184,7 @@ def commands_page() -> Iterator[str]:
     for cls in error_classes():
         by_code[cls.exit_code].append(f"{re.split('[.:]', cls.__doc__ or '')[0]}.")
     del by_code[1]  # the base class; the head of the page has code 1
+    by_code[130] = ["Interrupted; run the same command again to continue."]
     yield from (row(str(code), " ".join(texts)) for code, texts in sorted(by_code.items()))
     yield ""
     yield from command_lines(typer.main.get_command(app), "nightjar")

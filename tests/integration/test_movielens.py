@@ -27,9 +27,9 @@ table = "items"
 path = "movies*.parquet"
 columns = { item_id = "movie_id", title = "movie_title" }
 
-[sources.people]
+[sources.users]
 table = "users"
-path = "people*.parquet"
+path = "users*.parquet"
 columns = { segment = "occupation" }
 
 [recipes.biased_mf]
@@ -49,7 +49,7 @@ def test_ratings_become_lists_by_config_alone(workspace, tmp_path):
     for table, name, rows in (
         ("events", "ratings", 100_000),
         ("items", "movies", 1_682),
-        ("users", "people", 943),
+        ("users", "users", 943),
     ):
         told = ingest(ws, [FILES / f"{name}.parquet"], table=table, at=NIGHT.replace(year=2026))
         assert (told.accepted, told.failed) == (rows, False)

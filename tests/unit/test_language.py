@@ -130,9 +130,11 @@ def private_words() -> list[str]:
                 for first in [prose.strip().partition("\n")[0]]
             ]
             found += [(file, *words) for words in _words(code_prose(text))]
-    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "docker").glob("*.md")]
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    pages += [path for name in ("docker", "mlflow") for path in (ROOT / name).rglob("*")]
+    pages += [*(ROOT / ".make").glob("*.py"), ROOT / "Makefile", ROOT / "pyproject.toml"]
     assert len(pages) > 20
-    for page in sorted(pages):
+    for page in sorted(page for page in pages if page.is_file()):
         file = page.relative_to(ROOT).as_posix()
         found += [(file, *words) for words in _words(page_prose(page.read_text("utf-8")))]
     return [f"{file}:{line} {text}" for file, line, text in found]
