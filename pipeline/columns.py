@@ -63,6 +63,7 @@ SLOT: Final = "slot"
 PROPENSITY: Final = "propensity"
 REASON: Final = "reason"
 
+# Delta Lake stores timestamps in microseconds.
 INSTANT: Final = pl.Datetime("us", "UTC")
 
 
@@ -81,6 +82,7 @@ class Slot(StrEnum):
     """Origin of an entry of a recommendation list."""
 
     MODEL = "model"
+    # Reserved for exploration; nothing writes it yet.
     EXPLORE = "explore"
     FALLBACK = "fallback"
 
@@ -104,11 +106,13 @@ EVENTS: Final = pl.Schema(
         KIND: pl.String(),
         VALUE: pl.Float64(),
         TIMESTAMP: INSTANT,
+        # Claims of the event: they are compared with the attribution and never used for it.
         PUBLICATION_ID: pl.String(),
         POSITION: pl.Int32(),
         INGESTED_AT: INSTANT,
         SOURCE: pl.String(),
         BATCH_ID: pl.String(),
+        # Duplicates are looked for within one day, so a pass reads few partitions.
         EVENT_DAY: pl.Date(),
     }
 )
@@ -164,6 +168,7 @@ PUBLICATIONS: Final = pl.Schema(
         AS_OF: INSTANT,
         LIVE_FROM: INSTANT,
         CATALOGUE_VERSION: pl.Int64(),
+        # Reserved for re-ranking rules: always the hash of no rules.
         RULES_HASH: pl.String(),
         SUMS: pl.String(),
     }

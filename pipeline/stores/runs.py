@@ -178,6 +178,7 @@ class Draft:
             on reading like all others, but is not part of the step's `Ref`.
         """
         path = self._folder / name
+        # Exclusive: a step that writes a name twice has a bug.
         with path.open("xb") as file:
             write_synced(file, data)
         self.files[name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
@@ -213,6 +214,7 @@ class Draft:
             Arrays by name. Object arrays raise `ValueError`: they would need pickle.
         """
         buffer = io.BytesIO()
+        # A pickle could run code when it is read.
         np.savez(buffer, allow_pickle=False, **arrays)
         self.bytes(f"{name}.npz", buffer.getvalue())
 
