@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.command import parser, print_progress
 from pipeline import columns as c
 from pipeline.base import Progress
-from pipeline.data.feature_encoding import described
+from pipeline.data.feature_encoding import add_features
 from pipeline.data.matrix import WEIGHT, History, build_history
 from pipeline.errors import ResourceError
 from pipeline.evaluation.metrics import Truth, ndcg
@@ -139,7 +139,7 @@ def hide(events: pl.DataFrame, items: pl.DataFrame) -> Trial:
     table = table.with_columns(
         pl.when(arrived).then(pl.lit(end - timedelta(days=1))).cast(c.INSTANT).alias(c.CREATED_AT)
     )
-    history = described(build_history(weighted.filter(~arrived), end), table)
+    history = add_features(build_history(weighted.filter(~arrived), end), table)
     assert history.cold_items is not None
     column = np.searchsorted(full.item_ids, history.cold_items.ids)
     had = full.seen[np.searchsorted(full.user_ids, history.user_ids)][:, column].tocsr()
@@ -159,7 +159,7 @@ def content(trial: Trial) -> Scores:
     """Score by the features of a user's items times those of the new item."""
     of_items, others = trial.history.item_features, trial.history.cold_items
     assert of_items is not None and others is not None
-    cells = sp.vstack([of_items.cells, others.known.cells], format="csr")
+    cells = sp.vstack([of_items.cells, others.features.cells], format="csr")
     rare = np.log(len(cells.indptr) / np.maximum(np.bincount(cells.indices), 1))
     cells = cells @ sp.diags(rare[: cells.shape[1]].astype(np.float32))
     length = np.sqrt(np.asarray(cells.multiply(cells).sum(axis=1)).ravel())

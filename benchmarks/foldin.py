@@ -197,7 +197,7 @@ def _near(
             common[kind] = [common[kind][0] + like.kept, common[kind][1] + like.entries]
             own = frame.filter(pl.col(c.USER_ID).is_in(users))
             quality = list_quality(
-                own, their_events, their_events, span=span, k=K, policy="discovery"
+                own, their_events, their_events, span=span, k=K, task="discovery"
             )
             if quality is not None:
                 ndcg[kind].append((quality.ndcg.mean, quality.users))

@@ -95,7 +95,7 @@ class BatchStatus(StrEnum):
     VOID = "void"
 
 
-ANYONE: Final = "*"
+FALLBACK_USER: Final = "*"
 """`user_id` of the fallback list, which is shown to users without a list of their own."""
 
 EVENTS: Final = pl.Schema(

@@ -39,15 +39,15 @@ def per_user_cap(day: NDArray[np.int64], events: NDArray[np.int64]) -> int:
     -------
     The cap, in events per user and day.
     """
-    # From 1 upwards: from above, a flood of one user would raise the usual day and so the cap.
-    most = 1
+    # Start at 1: a search downwards could stop at a cap that one user's flood has raised.
+    cap = 1
     while len(day):
-        totals = np.bincount(day, np.minimum(events, most))
-        wider = int(np.median(totals[totals > 0])) // MIN_GROUP_SIZE
-        if wider <= most:
+        totals = np.bincount(day, np.minimum(events, cap))
+        next_cap = int(np.median(totals[totals > 0])) // MIN_GROUP_SIZE
+        if next_cap <= cap:
             break
-        most = wider
-    return most
+        cap = next_cap
+    return cap
 
 
 @dataclass(frozen=True)
@@ -96,9 +96,10 @@ def ratio_ci(sums: NDArray[np.float64], counts: NDArray[np.float64], most: float
 
     Returns
     -------
-    Mean, standard error and 95 % interval. If all sums are 0, or all are the maximum, the far
-    limit is that of 0 events among U users, ``1 − 0.025^(1/U)`` (Clopper and Pearson 1934), with
-    U the users with a count above 0; it is ``None`` if `most` is infinite.
+    Mean, standard error and 95 % interval. If all sums are 0, or all are the maximum, the
+    limit on the other side is the exact one for 0 events among V users, ``1 − 0.025^(1/V)``
+    (Clopper and Pearson 1934), where V is the number of users with a count above 0; it is ``None``
+    if `most` is infinite.
     """
     n = math.fsum(counts.tolist())
     mean = math.fsum(sums.tolist()) / n

@@ -2,7 +2,7 @@
 
 The live base at instant ``t`` is the publication without a base that has the highest generation
 among those with ``live_from ≤ t``. A user's list is the one of the highest generation in that
-base's chain (the base and its patches live by ``t``), else the one for `columns.ANYONE`.
+base's chain (the base and its patches live by ``t``), else the one for `columns.FALLBACK_USER`.
 
 Guarantees: a user has at most one list at each instant; the order of rows is irrelevant; a
 publisher with a slow clock cannot bring an older list back, since the generation decides.
@@ -60,7 +60,7 @@ def lists_for(publication_ids: Collection[str], users: Collection[str]) -> pl.Ex
     users
         Users to include; the fallback list is always included.
     """
-    owners = sorted({*users, c.ANYONE})
+    owners = sorted({*users, c.FALLBACK_USER})
     return pl.col(c.PUBLICATION_ID).is_in(sorted(publication_ids)) & pl.col(c.USER_ID).is_in(owners)
 
 
@@ -118,7 +118,7 @@ def shown_at(rows: pl.DataFrame, shown: pl.DataFrame) -> pl.DataFrame:
     rows
         `user_id`, `timestamp` and further columns, which are kept.
     shown
-        `exposure_intervals` of these users and of `columns.ANYONE`.
+        `exposure_intervals` of these users and of `columns.FALLBACK_USER`.
 
     Returns
     -------
@@ -129,7 +129,7 @@ def shown_at(rows: pl.DataFrame, shown: pl.DataFrame) -> pl.DataFrame:
     # The fallback list counts only where the user has no list of their own at that instant.
     anyone = _asof(
         by_time.join(own, on=[c.USER_ID, c.TIMESTAMP], how="anti").with_columns(
-            pl.lit(c.ANYONE).alias(OWNER)
+            pl.lit(c.FALLBACK_USER).alias(OWNER)
         ),
         shown,
     )

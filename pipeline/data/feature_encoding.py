@@ -37,11 +37,11 @@ from pipeline.data.feature_matrix import ColdItems, FeatureMatrix
 from pipeline.data.matrix import History
 from pipeline.errors import DataError
 
-FEWEST: Final = 2
+MIN_ROWS: Final = 2
 """Minimum number of rows per value: nothing can be learnt from the value of a single row."""
-NEARLY_ALL: Final = 0.95
+MAX_ROW_SHARE: Final = 0.95
 """Maximum share of rows per value: a value of almost all rows cannot distinguish them."""
-MOST: Final = 4096
+MAX_VALUES: Final = 4096
 """Maximum number of values or words of a column; the most common ones are kept."""
 BINS: Final = 10
 
@@ -49,12 +49,12 @@ _NO_FEATURES: Final = (c.ITEM_ID, c.USER_ID, c.AVAILABLE, c.CREATED_AT)
 _TOO_LARGE: Final = 1e100
 _WORD: Final = r"[\p{L}\p{N}]{2,}"
 _LINE: Final = "#line"
-_WILD: Final = "a number is infinite or at least 1e100; correct it in the table"
+_NOT_FINITE: Final = "a number is infinite or at least 1e100; correct it in the table"
 _ROW, _NAME, _CELL = "row", "name", "cell"
 _NONE: Final = pl.DataFrame(schema={_ROW: pl.UInt32(), _NAME: pl.String(), _CELL: pl.Float64()})
 
 
-def described(
+def add_features(
     history: History, items: pl.DataFrame | None = None, users: pl.DataFrame | None = None
 ) -> History:
     """Add the features of its items and users to a window.
@@ -82,19 +82,19 @@ def described(
         created = items.filter(items[c.CREATED_AT] < history.end)[c.ITEM_ID]
         others = np.setdiff1d(np.asarray(created.to_list(), np.str_), history.item_ids)
         ids, n = np.concatenate([history.item_ids, others]), history.n_items
-        matrix, cold_items = _describe("items", items, c.ITEM_ID, ids, n), None
+        matrix, cold_items = _encode_table("items", items, c.ITEM_ID, ids, n), None
         if matrix is not None:
             more = n + np.flatnonzero(np.diff(matrix.cells.indptr)[n:])
             cold_items = ColdItems(ids[more], matrix.rows(more)) if len(more) else None
             matrix = matrix.rows(np.arange(n))
         history = replace(history, item_features=matrix, cold_items=cold_items)
     if users is not None:
-        user_matrix = _describe("users", users, c.USER_ID, history.user_ids, history.n_users)
+        user_matrix = _encode_table("users", users, c.USER_ID, history.user_ids, history.n_users)
         history = replace(history, user_features=user_matrix)
     return history
 
 
-def _describe(
+def _encode_table(
     name: str, table: pl.DataFrame, key: str, ids: NDArray[np.str_], n: int
 ) -> FeatureMatrix | None:
     """Encode the rows of `ids`; the first `n` define the features. ``None`` without features."""
@@ -187,10 +187,10 @@ def _read(text: pl.Series, at: _Place) -> pl.Series:
         if sum(value is not None for value in lists[: at.n]) == len(filled):
             return _lists(text.name, lists)
     number = text.cast(pl.Float64, strict=False)
-    taught = number[: at.n].drop_nulls()
-    if len(taught) < len(filled):
+    training = number[: at.n].drop_nulls()
+    if len(training) < len(filled):
         return text
-    finite = taught.filter(taught.is_finite())
+    finite = training.filter(training.is_finite())
     # Whole numbers that repeat are codes, not quantities.
     whole = (finite == finite.floor()).all()
     return text if whole and _repeats(filled) else number
@@ -253,17 +253,17 @@ def _cells(values: pl.Series) -> pl.DataFrame:
 
 
 def _common(cells: pl.DataFrame, n: int) -> pl.DataFrame:
-    """Keep the names that at least `FEWEST` and at most `NEARLY_ALL` of the first `n` rows have."""
+    """Keep the names of at least `MIN_ROWS` and at most `MAX_ROW_SHARE` of the first `n` rows."""
     counts = cells.filter(pl.col(_ROW) < n).group_by(_NAME).len()
-    kept = counts.filter((pl.col("len") >= FEWEST) & (pl.col("len") <= NEARLY_ALL * n))
+    kept = counts.filter((pl.col("len") >= MIN_ROWS) & (pl.col("len") <= MAX_ROW_SHARE * n))
     # The name breaks ties, so that the order of rows does not decide which names are kept.
-    kept = kept.sort("len", _NAME, descending=[True, False]).head(MOST)
+    kept = kept.sort("len", _NAME, descending=[True, False]).head(MAX_VALUES)
     return cells.join(kept, on=_NAME, how="semi")
 
 
 def _binned(numbers: pl.Series, at: _Place) -> pl.Series:
     """Return the bin of each number; the edges are numbers of the data."""
-    at.refuse(_WILD, numbers.abs() >= _TOO_LARGE)
+    at.refuse(_NOT_FINITE, numbers.abs() >= _TOO_LARGE)
     training = numbers[: at.n].drop_nulls().to_numpy()
     if not len(training):
         return pl.Series(numbers.name, [None] * len(numbers), dtype=pl.String)
@@ -281,15 +281,16 @@ def _vector(vectors: pl.Series, at: _Place) -> pl.DataFrame:
     most = length[: at.n].drop_nulls().mode().sort()
     wanted = most[0] if len(most) else 0
     at.refuse(f"a vector does not have {wanted} numbers like most others", length != most.first())
-    at.refuse(_WILD, vectors.list.eval(pl.element().fill_nan(None).abs() >= _TOO_LARGE).list.any())
-    whole = vectors.list.eval(pl.element().is_nan() | pl.element().is_null()).list.any().not_()
-    rows = whole.fill_null(False).arg_true().to_numpy()
+    too_large = vectors.list.eval(pl.element().fill_nan(None).abs() >= _TOO_LARGE).list.any()
+    at.refuse(_NOT_FINITE, too_large)
+    complete = vectors.list.eval(pl.element().is_nan() | pl.element().is_null()).list.any().not_()
+    rows = complete.fill_null(False).arg_true().to_numpy()
     matrix = np.asarray(vectors.gather(rows).to_list(), np.float64).reshape(len(rows), -1)
-    taught = matrix[rows < at.n]
-    spread = taught.std(axis=0) if len(taught) else np.zeros(matrix.shape[1])
+    training = matrix[rows < at.n]
+    spread = training.std(axis=0) if len(training) else np.zeros(matrix.shape[1])
     kept = np.flatnonzero(spread > 0)
     size = spread[kept] * np.sqrt(matrix.shape[1])
-    scaled = (matrix[:, kept] - taught.mean(axis=0)[kept]) / size
+    scaled = (matrix[:, kept] - training.mean(axis=0)[kept]) / size
     # Leading zeros keep the names in the order of the dimensions once they are sorted.
     digits = len(str(matrix.shape[1]))
     names = np.array([f"{vectors.name}={number:0{digits}}" for number in kept.tolist()], np.str_)

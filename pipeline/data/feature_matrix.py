@@ -100,16 +100,16 @@ class ColdItems:
     ----------
     ids
         ``(n,)`` str, sorted; none is in the window's catalogue.
-    known
+    features
         One row per id, not empty, over the features of the window's items.
     """
 
     ids: NDArray[np.str_]
-    known: FeatureMatrix
+    features: FeatureMatrix
 
     def arrays(self, prefix: str) -> dict[str, NDArray[Any]]:
         """Return all fields as arrays whose names begin with `prefix`; inverse of `read`."""
-        return {f"{prefix}ids": self.ids, **self.known.arrays(prefix)}
+        return {f"{prefix}ids": self.ids, **self.features.arrays(prefix)}
 
     @classmethod
     def read(cls, arrays: Mapping[str, NDArray[Any]], prefix: str) -> ColdItems | None:

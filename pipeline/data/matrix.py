@@ -172,7 +172,7 @@ class History:
         if (cold := self.cold_items) is not None:
             # The rows of cold items follow those of the window's items.
             features = FeatureMatrix(
-                features.names, sp.vstack([features.cells, cold.known.cells], "csr")
+                features.names, sp.vstack([features.cells, cold.features.cells], "csr")
             )
             place, there = _places(cold.ids, item_ids)
             rows[there] = place[there] + self.n_items

@@ -252,10 +252,10 @@ def split(
     share = repeat_share(rows, wanted, as_of)
     # Without pairs of earlier users no repetition is seen.
     inferred: Task = "repeat" if share is not None and share >= REPEAT_SHARE else "discovery"
-    policy = inferred if config.task == "auto" else config.task
+    task = inferred if config.task == "auto" else config.task
     # The pairs of the longest holdout contain those of all shorter ones.
     pairs = target_pairs(rows, wanted, as_of - timedelta(days=usable[-1]))
-    truths = {days: targets_of(pairs, as_of - timedelta(days=days), policy) for days in usable}
+    truths = {days: targets_of(pairs, as_of - timedelta(days=days), task) for days in usable}
     judged = {days: truth[c.USER_ID].n_unique() for days, truth in truths.items()}
     chosen = _choose(judged, config.min_users, longest=first)
     cutoff = as_of - timedelta(days=chosen)
@@ -267,7 +267,7 @@ def split(
         train=Interval(begin, cutoff),
         holdout=Interval(cutoff, as_of),
         holdout_days=chosen,
-        task=policy,
+        task=task,
         repeat_share=share,
         target_kinds=kinds,
         judged=tuple(judged.items()),

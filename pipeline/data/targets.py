@@ -125,17 +125,17 @@ def target_pairs(rows: pl.DataFrame, wanted: pl.Expr, earliest: datetime) -> pl.
         .group_by(c.USER_ID, c.ITEM_ID)
         .agg(pl.col(c.TIMESTAMP).max().alias(LAST))
     )
+    # Events of any kind count: a pair that was viewed before the cutoff is not new.
     had = (
         rows.join(recent, on=[c.USER_ID, c.ITEM_ID], how="semi")
         .group_by(c.USER_ID, c.ITEM_ID)
         .agg(pl.col(c.TIMESTAMP).min().alias(_FIRST))
     )
-    # The first event decides about being new, whatever its kind: it may be a view.
     joined = rows.group_by(c.USER_ID).agg(pl.col(c.TIMESTAMP).min().alias(_JOINED))
     return recent.join(had, on=[c.USER_ID, c.ITEM_ID]).join(joined, on=c.USER_ID)
 
 
-def targets_of(pairs: pl.DataFrame, cutoff: datetime, policy: Task) -> pl.DataFrame:
+def targets_of(pairs: pl.DataFrame, cutoff: datetime, task: Task) -> pl.DataFrame:
     """Select the ground truth of a holdout.
 
     Parameters
@@ -144,7 +144,7 @@ def targets_of(pairs: pl.DataFrame, cutoff: datetime, policy: Task) -> pl.DataFr
         Result of `target_pairs`.
     cutoff
         Start of the holdout.
-    policy
+    task
         `discovery` leaves out pairs with an event before the cutoff.
 
     Returns
@@ -152,7 +152,7 @@ def targets_of(pairs: pl.DataFrame, cutoff: datetime, policy: Task) -> pl.DataFr
     `user_id`, `item_id` of users with an event before the cutoff, sorted.
     """
     inside = (pl.col(LAST) >= cutoff) & (pl.col(_JOINED) < cutoff)
-    if policy == "discovery":
+    if task == "discovery":
         inside = inside & (pl.col(_FIRST) >= cutoff)
     return pairs.filter(inside).select(c.USER_ID, c.ITEM_ID).sort(c.USER_ID, c.ITEM_ID)
 

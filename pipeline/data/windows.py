@@ -15,7 +15,7 @@ import polars as pl
 from pipeline import columns as c
 from pipeline.data.clean.policies import CleanConfig, ColumnTreatment
 from pipeline.data.clean.treat import CleanReport, apply, learn
-from pipeline.data.feature_encoding import described
+from pipeline.data.feature_encoding import add_features
 from pipeline.data.features import FeaturesConfig, cap_events, weigh
 from pipeline.data.matrix import History, build_history
 from pipeline.data.split import Split, SplitConfig, before, split
@@ -136,10 +136,10 @@ def window(
     # Filtered before anything is computed, so that no later event reaches the statistics.
     past = events.filter(before(end))
     rows, report = apply(past, learn(past, config.clean.events, where=_WHERE))
-    return described(build_history(_weighed(rows, config), end), items, users), report
+    return add_features(build_history(_weighed(rows, config), end), items, users), report
 
 
-def of_people(events: pl.DataFrame, whole: pl.DataFrame, config: WindowConfig) -> pl.DataFrame:
+def weigh_users(events: pl.DataFrame, whole: pl.DataFrame, config: WindowConfig) -> pl.DataFrame:
     """Clean and weight the events of a few users as `window` does for all users.
 
     Parameters

@@ -57,14 +57,14 @@ def pooled(
             keys.append(key[present[lists.item]])
     user, item = np.divmod(np.unique(np.concatenate(keys)), n_items)
     scores = {name: pair_scores(part, user, item) for name, part in part_scores.items()}
-    board = _Board(user, item, window, k)
+    candidates = _CandidateLists(user, item, window, k)
     stability = None
     if previous is not None:
-        stability = _stability_check(user, item, window, previous, earlier_scores, board)
+        stability = _stability_check(user, item, window, previous, earlier_scores, candidates)
     return CandidatePool(
         user=user,
         part_scores=PartScores(window.history, item, scores),
-        value=board.value,
+        value=candidates.value,
         stability=stability,
     )
 
@@ -83,7 +83,7 @@ def _stability_check(
     window: Window,
     previous_day: PreviousDay,
     earlier_scores: Mapping[str, Scores],
-    board: _Board,
+    candidates: _CandidateLists,
 ) -> StabilityCheck:
     row = np.full(window.judged.n_users, -1)
     row[previous_day.rows] = np.arange(len(previous_day.rows))
@@ -98,8 +98,9 @@ def _stability_check(
 
     def kept(scores: NDArray[np.float32], earlier: NDArray[np.float32]) -> float:
         # Items that the previous day did not have cannot have been listed on it.
-        now = board.listed(scores)[previous_day.rows]
-        before = board.listed(np.where(shared, earlier, np.float32(-np.inf)))[previous_day.rows]
+        now = candidates.listed(scores)[previous_day.rows]
+        known = np.where(shared, earlier, np.float32(-np.inf))
+        before = candidates.listed(known)[previous_day.rows]
         entries = np.count_nonzero(before)
         return float(np.count_nonzero(now & before) / entries) if entries else 1.0
 
@@ -107,7 +108,7 @@ def _stability_check(
     return StabilityCheck(PartScores(previous_day.history, column, scores), kept)
 
 
-class _Board:
+class _CandidateLists:
     """Candidates in rows of users: turns scores of the candidates into lists."""
 
     def __init__(
@@ -149,15 +150,15 @@ class _Board:
 
     def _best(self, scores: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
         """Return ``(n_users, k)`` places, best first, and False where a row has too few."""
-        board = np.full(self._items.shape, np.inf, np.float32)
-        board[self._cell] = -scores[self._open]
+        negated = np.full(self._items.shape, np.inf, np.float32)
+        negated[self._cell] = -scores[self._open]
         # Partition before sorting: k is small against the number of candidates, and each trial of
         # the mixture ranks all of them.
-        best = np.argpartition(board, self._k - 1, axis=1)[:, : self._k]
+        best = np.argpartition(negated, self._k - 1, axis=1)[:, : self._k]
         best = np.take_along_axis(
-            best, np.argsort(np.take_along_axis(board, best, axis=1), axis=1), axis=1
+            best, np.argsort(np.take_along_axis(negated, best, axis=1), axis=1), axis=1
         )
-        return best, np.isfinite(np.take_along_axis(board, best, axis=1))
+        return best, np.isfinite(np.take_along_axis(negated, best, axis=1))
 
 
 def _keys(cells: sp.csr_matrix) -> NDArray[np.int64]:

@@ -178,18 +178,20 @@ def calibrate(blocks: Sequence[ReplicateBlock], config: GateConfig) -> Calibrati
     )
 
 
-def _tests(sides: Sequence[_Sides], taus: Sequence[float], config: GateConfig) -> list[Difference]:
+def _tests(
+    sides: Sequence[_Sides], seed_sds: Sequence[float], config: GateConfig
+) -> list[Difference]:
     """Compare a candidate with a champion, block by block."""
     return [
         difference(
             candidate,
             champion,
-            tau_candidate=tau,
-            tau_champion=tau,
+            tau_candidate=seed_sd,
+            tau_champion=seed_sd,
             min_users=config.min_users,
             min_nonzero=config.min_nonzero,
         )
-        for (candidate, champion), tau in zip(sides, taus, strict=True)
+        for (candidate, champion), seed_sd in zip(sides, seed_sds, strict=True)
     ]
 
 
@@ -224,8 +226,10 @@ def _tossed(blocks: Sequence[ReplicateBlock]) -> Iterator[list[_Sides]]:
         for block in blocks:
             replicate, order = toss % len(block.ndcg), block.users_by_ndcg
             heads = rng.random(block.n_users) < 0.5
-            upright, turned = block.ndcg[replicate][order], block.ndcg_reversed[replicate][order]
-            lifts.append((np.where(heads, upright, turned), np.where(heads, turned, upright)))
+            ndcg = block.ndcg[replicate][order]
+            ndcg_reversed = block.ndcg_reversed[replicate][order]
+            sides = np.where(heads, ndcg, ndcg_reversed), np.where(heads, ndcg_reversed, ndcg)
+            lifts.append(sides)
         yield lifts
 
 
@@ -260,13 +264,13 @@ def false_rate(
     dict
         `seed_sd`, `z`, `se`, `v_hat`, `df`, `rate`, `rate_upper`.
     """
-    tau = seed_spread(blocks)
+    seed_sd = seed_spread(blocks)
     parts = [replicate_variance(values) for values in blocks]
     spread = 2 * float(np.mean([total for total, _ in parts]))
-    v = 2 * float(np.mean([users for _, users in parts])) + 2 * tau**2
+    v = 2 * float(np.mean([users for _, users in parts])) + 2 * seed_sd**2
     df = len(blocks) * (len(blocks[0]) - 1)
     z = -float(ndtri(bound))
-    inputs = {"seed_sd": tau, "z": z, "se": math.sqrt(v), "df": df}
+    inputs = {"seed_sd": seed_sd, "z": z, "se": math.sqrt(v), "df": df}
     # Without seed noise every fit has the same lists, and the quotients below are undefined.
     if spread == 0:
         return inputs | {"v_hat": 0.0, "rate": 0.0, "rate_upper": 0.0}

@@ -39,8 +39,8 @@ _DAY: Final = timedelta(days=1)
 
 
 WEIGHT_OPTIONS: Final[Mapping[str, Mapping[str, float]]] = {
-    "all kinds alike": {**dict.fromkeys(c.Kind, 1.0), c.Kind.RETURN: -1.0},
-    "a steep ladder": {
+    "equal weights": {**dict.fromkeys(c.Kind, 1.0), c.Kind.RETURN: -1.0},
+    "steep weights": {
         c.Kind.VIEW: 1.0,
         c.Kind.CLICK: 2.0,
         c.Kind.ADD_TO_CART: 5.0,
@@ -79,7 +79,8 @@ def earlier_windows(
     items, users
         Tables of items and users, for features.
     with_stability
-        Give the newest window its previous day: stability differs by recipe, hardly by window.
+        Give the newest window its previous day. Only the newest window gets it, because stability
+        depends little on the window.
 
     Yields
     ------
@@ -153,15 +154,15 @@ def select_event_weights(
         ):
             yield EarlierWindows([earlier], k, progress).value(TUNING_MODEL, 0)
 
-    reached = values_of(best)
+    best_values = values_of(best)
     for label, update in options:
         progress(f"weights of events: {label}")
         trial = best.model_copy(update=update)
         # A value costs a training: `tee` computes it once, when a comparison first needs it.
-        old, reached = tee(reached)
+        old, best_values = tee(best_values)
         new, values = tee(values_of(trial))
         if _clearly_ahead(new, old):
-            best, reached = trial, values
+            best, best_values = trial, values
     return best
 
 

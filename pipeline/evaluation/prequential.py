@@ -178,7 +178,7 @@ def prequential(
     *,
     span: Interval,
     k: int,
-    policy: Task,
+    task: Task,
 ) -> Prequential:
     """Score the new target events of a span.
 
@@ -194,7 +194,7 @@ def prequential(
         `columns.RECOMMENDATIONS` (`lists_for`).
     span, k
         Days to score, and number of entries of a list that count.
-    policy
+    task
         Task of the lists.
 
     Returns
@@ -206,7 +206,7 @@ def prequential(
     # Items before users: a tie in time must not be broken by a pseudonym.
     rows = rows.sort(c.TIMESTAMP, c.ITEM_ID, c.USER_ID).with_row_index(_ROW)
     listed = _listed(rows, publications, lists)
-    scored = listed if policy == "repeat" else _unseen(listed, past)
+    scored = listed if task == "repeat" else _unseen(listed, past)
     earlier = past.filter(pl.col(c.TIMESTAMP) < span.start)
     before = earlier.group_by(c.USER_ID).agg(pl.len().cast(pl.Int64).alias(_BEFORE))
     ranked = _ranked(scored, lists).join(before, on=c.USER_ID, how="left")
@@ -216,7 +216,7 @@ def prequential(
     ).sort(_ROW)
     return Prequential(
         k=k,
-        task=policy,
+        task=task,
         span=span,
         events=rows.height,
         unlisted=rows.height - listed.height,
@@ -232,7 +232,7 @@ def list_quality(
     *,
     span: Interval,
     k: int,
-    policy: Task,
+    task: Task,
 ) -> PrequentialRow | None:
     """Score lists as if they had been live for a whole span.
 
@@ -242,7 +242,7 @@ def list_quality(
         `user_id`, `position`, `item_id`, computed from events before the span.
     events, past
         As in `prequential`; users without a list do not count.
-    span, k, policy
+    span, k, task
         As in `prequential`.
 
     Returns
@@ -269,7 +269,7 @@ def list_quality(
         rows,
         span=span,
         k=k,
-        policy=policy,
+        task=task,
     )
     return next((row for row in scores.rows if row.slice == ALL), None)
 

@@ -243,7 +243,7 @@ def _parts(n: int, table: FeatureMatrix | None, cold: ColdItems | None = None) -
         parts = sp.hstack([parts, _evened(table).cells], format="csr")
     if cold is not None:
         blank = sp.csr_matrix((len(cold.ids), n), dtype=np.float32)
-        more = sp.hstack([blank, _evened(cold.known).cells], format="csr")
+        more = sp.hstack([blank, _evened(cold.features).cells], format="csr")
         parts = sp.vstack([parts, more], format="csr")
     return parts
 

@@ -224,7 +224,7 @@ class Ridge(Recipe):
         ids, factors = [history.item_ids[few]], [learnt.factors(features.rows(few))]
         if history.cold_items is not None:
             ids.append(history.cold_items.ids)
-            factors.append(learnt.factors(history.cold_items.known))
+            factors.append(learnt.factors(history.cold_items.features))
         return np.concatenate(ids), np.concatenate(factors)
 
     def _map(

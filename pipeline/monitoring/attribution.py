@@ -97,7 +97,7 @@ class ShownLists:
             # Exposures need only the length of a list; entries are kept if an event may match them.
             sizes.append(lists.group_by(keys).agg(counts))
             held = lists.select(*keys, c.ITEM_ID, c.POSITION, c.SLOT)
-            anyone = held.filter(pl.col(c.USER_ID) == c.ANYONE)
+            anyone = held.filter(pl.col(c.USER_ID) == c.FALLBACK_USER)
             entries.append(held.join(pairs, on=[c.USER_ID, c.ITEM_ID], how="semi"))
             entries.append(anyone.join(pairs, on=c.ITEM_ID, how="semi"))
         if not sizes:
@@ -278,7 +278,7 @@ def _rows(
     )
     order = publications.sort(c.GENERATION)
     named: dict[str, tuple[pl.Expr, list[str]]] = {
-        rates.EVERYBODY: (pl.lit(rates.EVERYBODY), [rates.EVERYBODY]),
+        rates.ALL_USERS: (pl.lit(rates.ALL_USERS), [rates.ALL_USERS]),
         rates.PUBLICATION: (pl.col(SHOWN), order[c.PUBLICATION_ID].to_list()),
         rates.VERSION: (pl.col(c.MODEL_VERSION), _distinct(order[c.MODEL_VERSION])),
         c.RECIPE: (pl.col(c.RECIPE), _distinct(order[c.RECIPE])),

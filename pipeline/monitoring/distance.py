@@ -94,7 +94,7 @@ def scores(cells: Histogram, reference: NDArray[np.bool_]) -> NDArray[np.float64
     """
     present = cells.users > 0
     users = np.where(present, cells.users, np.nan)
-    weight, freedom = _between_people(cells, reference & present)
+    weight, freedom = _between_users(cells, reference & present)
     chance = weight * (1 / users + 1 / np.where(cells.against > 0, cells.against, np.nan)) / _8_LN_2
     excess = divergence(cells.sums / users[:, None], cells.expected) - chance
     noise = chance * math.sqrt(2 / freedom)
@@ -109,7 +109,7 @@ def robust(values: NDArray[np.float64]) -> tuple[float, float]:
     return median, _NORMAL * float(np.median(np.abs(values - median)))
 
 
-def _between_people(cells: Histogram, chosen: NDArray[np.bool_]) -> tuple[float, float]:
+def _between_users(cells: Histogram, chosen: NDArray[np.bool_]) -> tuple[float, float]:
     """Return V and its degrees of freedom, (Σ λ)² / Σ λ² with λ = variance ÷ mean of each cell."""
     n = cells.users[chosen].sum()
     mean = cells.sums[chosen].sum(axis=0) / n

@@ -28,7 +28,7 @@ REVENUE: Final = "revenue"
 UNPRICED: Final = "unpriced"
 _COUNTED: Final = (ANSWERED, CLICKED, PURCHASED, RATED, RETURNED, REVENUE, UNPRICED)
 
-EVERYBODY: Final = "all"
+ALL_USERS: Final = "all"
 VERSION: Final = "version"
 PUBLICATION: Final = "publication"
 RATES: Final = ("answer_rate", "ctr", "conversion", "revenue_per_exposure", "return_rate")
@@ -36,7 +36,7 @@ RATES: Final = ("answer_rate", "ctr", "conversion", "revenue_per_exposure", "ret
 
 @dataclass(frozen=True)
 class AttributionRow:
-    """One group, such as ``version`` (`by`) 7 (`name`); a small one has only `people`.
+    """One group, such as ``version`` (`by`) 7 (`name`); a small one has only `users`.
 
     A rate has its mean under its name, and its standard error and 95 % interval under ``_se``,
     ``_lo`` and ``_hi``.

@@ -5,7 +5,7 @@ Guarantees: neither the order of rows nor pseudonyms change a digit; a property 
 
 * ``data.volume``: log of the number of events, against the same weekdays of the reference
 * ``data.kinds``, ``data.values``, ``data.prices``: mix of kinds; deciles of values and of prices
-* ``data.new_people``, ``data.new_items``: events of users, or on items, without an earlier event
+* ``data.new_users``, ``data.new_items``: events of users, or on items, without an earlier event
 * ``data.missing.…``: events without value, price, categories; a retrain does not help these
 * ``taste.popularity``: deciles of popularity; ``taste.items``: the most popular items one by one
 * ``taste.categories``: categories one by one; an item of several counts in equal parts
@@ -131,7 +131,7 @@ class Signals:
         yield from self._mix("data.kinds", counted(_numbered(rows, c.KIND), _CELL))
         yield from self._mix("data.values", counted(self._tenths(c.VALUE), _CELL))
         yield from self._mix("data.prices", counted(self._tenths(c.PRICE), _CELL))
-        yield from self._share("data.new_people", pl.col(_NEW_USER))
+        yield from self._share("data.new_users", pl.col(_NEW_USER))
         yield from self._share("data.new_items", pl.col(_NEW_ITEM))
         uncategorised = pl.col(c.CATEGORIES).list.len().fill_null(0) == 0
         missing = {name: pl.col(name).is_null() for name in (c.VALUE, c.PRICE)}

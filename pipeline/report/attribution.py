@@ -6,7 +6,7 @@ Guarantees: nothing is computed here; a group below the minimum size shows only 
 from __future__ import annotations
 
 from pipeline.base import to_the_second
-from pipeline.monitoring.rates import EVERYBODY, Attribution, AttributionRow
+from pipeline.monitoring.rates import ALL_USERS, Attribution, AttributionRow
 from pipeline.report import wording
 from pipeline.report.markup import folded, lines, section, table
 from pipeline.report.table import grid
@@ -14,7 +14,7 @@ from pipeline.report.table import grid
 _HEAD = ("By", "Group|name", "Users", "Exposures", "Answered", "CTR", "Conversion", "Revenue",
          "Revenue per exposure", "Return rate")  # fmt: skip
 # Publications, recipes and positions may be hundreds of rows: they are folded.
-_FIRST = (EVERYBODY, "version", "slot", "segment")
+_FIRST = (ALL_USERS, "version", "slot", "segment")
 _ABOUT = (
     "Attribution joins each event to the newest list within the attribution window that holds its "
     "item, whatever the event claims. An exposure is one entry of a list that was live for an "
@@ -41,7 +41,7 @@ def attribution_section(attribution: Attribution | None) -> str:
         "Attribution of events to lists",
         _ABOUT,
         lines(_notes(attribution)),
-        table(_HEAD, first, lead=EVERYBODY),
+        table(_HEAD, first, lead=ALL_USERS),
         folded("By publication, recipe and position", table(_HEAD, others)),
     )
 

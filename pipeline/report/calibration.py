@@ -15,7 +15,7 @@ from pipeline.evaluation.calibration import Calibration, Replay
 from pipeline.evaluation.gate.e_process import MAX_E_VALUE
 from pipeline.report.figure import BLUE, INK, LIGHT, ORANGE, write
 from pipeline.report.svg_card import card, svg
-from pipeline.report.wording import change, power
+from pipeline.report.wording import change, power_of_ten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,8 +35,8 @@ def sentence(result: Calibration) -> str:
     )
     if not result.seed_noise:
         return (
-            "the recipe has no seed noise; with its lists assigned at random to two sides, one "
-            f"block favours a side in {_tossed(result)}; {power}"
+            "the recipe has no seed noise; when lists are split at random into two equal sides, "
+            f"one block prefers one side in {_tossed(result)}; {power}"
         )
     return (
         f"one block favours an equal recipe in {_share(result.rate)} of cases, at most "
@@ -65,15 +65,16 @@ def text(result: Calibration, recipe: str, k: int, begins: Sequence[datetime]) -
         "recipe": f"{recipe}, NDCG@{k} {result.mean:.4f}, {fits}",
         "cutoffs": f"{days}; {users} users",
         "one block": f"false switches {_share(result.rate)}, at most {_limit(result.rate_upper)} "
-        f"(95 %; v̂ {result.v_hat:.2f}, {result.df} degrees of freedom, standard error "
-        f"{100 * result.se:.1f} %)",
+        f"(95 %; v̂, the variance of the lift ÷ its squared standard error, {result.v_hat:.2f}; "
+        f"{result.df} degrees of freedom; standard error {100 * result.se:.1f} %)",
         "pairs": f"{result.passed} of {result.pairs} ordered pairs of replicates passed",
         "disjoint": f"{result.disjoint_passed} of {result.disjoint_pairs} pairs without a common "
         f"replicate passed, at most {_limit(result.disjoint_upper)} (95 %)",
         "seeds": f"seed SD {_share(result.seed_sd)}; SD of z {result.sd_z:.2f} (1 expected)",
         "e-values": f"{result.switched} of {len(result.equal)} e-processes of equal recipes "
         f"reached {result.threshold:,.0f} and {change(result.min_lift)} in {blocks} blocks",
-        "users": f"false switches in {_tossed(result)}: lists reversed on a random side",
+        "users": f"false switches in {_tossed(result)}; in a split, each user's list is "
+        "reversed on one of the two sides",
         "power": f"{result.detections} of {len(result.better)} replays detected "
         f"{change(result.planted)} within {blocks} blocks ({_planted(result)})",
     }
@@ -83,7 +84,7 @@ def text(result: Calibration, recipe: str, k: int, begins: Sequence[datetime]) -
 
 def _tossed(result: Calibration) -> str:
     return (
-        f"{result.tossed_passed:,} of {result.tosses:,} random assignments, at most "
+        f"{result.tossed_passed:,} of {result.tosses:,} random splits, at most "
         f"{_limit(result.tossed_upper)} (95 %)"
     )
 
@@ -105,7 +106,7 @@ def figure(result: Calibration) -> bytes:
     axes.set_xticks(range(blocks + 1))
     axes.set_xlabel("blocks of days")
     steps = range(int(_FLOOR), math.floor(max(bound, highest)) + 1, 2)
-    axes.set_yticks(steps, [*map(power, steps)])
+    axes.set_yticks(steps, [*map(power_of_ten, steps)])
     right = 1.06 * blocks
     write(axes, right, bound, f"{result.threshold:,.0f} needed", va="bottom")
     ends = {
@@ -132,8 +133,9 @@ def title(result: Calibration) -> str:
 
 def _about(result: Calibration) -> str:
     return (
-        f"e-values of {len(result.equal)} replays each, log scale; {power(int(_FLOOR))}: this or "
-        f"less, {MAX_E_VALUE:,.0f}: this or more. Planted gain: {_planted(result)}"
+        f"e-values of {len(result.equal)} replays each, log scale; "
+        f"{power_of_ten(int(_FLOOR))}: this or less, {MAX_E_VALUE:,.0f}: this or more. "
+        f"Planted gain: {_planted(result)}"
     )
 
 

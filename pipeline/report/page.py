@@ -29,7 +29,7 @@ def night_figures(page: NightPage) -> dict[str, bytes]:
     # A figure without data is left out, and so is its part of the page.
     coverage = page.values(COVERAGE)
     if page.decision.e_processes:
-        drawn["accounts.svg"] = trends.e_processes_figure(
+        drawn["e_processes.svg"] = trends.e_processes_figure(
             page.decision.e_processes, page.e_process_paths
         )
     if page.ranked:

@@ -150,7 +150,7 @@ class VersionsPage:
     metric: str
     sentence: str
     weeks: str
-    footings: tuple[PairedComparison, ...]
+    paired_comparisons: tuple[PairedComparison, ...]
     metrics: tuple[MetricRow, ...]
     settings: tuple[Pair, ...]
     night_settings: tuple[Pair, ...]

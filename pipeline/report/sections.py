@@ -68,7 +68,7 @@ def e_processes(page: NightPage, pictures: Mapping[str, bytes]) -> str:
     return section(
         "Evidence for a switch",
         about,
-        cards(pictures, "accounts.svg", beside=lines(f"{row.sentence}." for row in rows)),
+        cards(pictures, "e_processes.svg", beside=lines(f"{row.sentence}." for row in rows)),
         f"<p>{html_of(_trust(page.calibration, page.as_of))}</p>",
     )
 

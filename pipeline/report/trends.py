@@ -36,7 +36,7 @@ from pipeline.report.titles import (
     live_title,
     metric_title,
 )
-from pipeline.report.wording import day, metric_label, plain, power, share
+from pipeline.report.wording import day, metric_label, plain, power_of_ten, share
 from pipeline.workspace.artifacts import ChurnFile
 
 if TYPE_CHECKING:
@@ -61,25 +61,25 @@ _HATCHES = ("////", "----", "xxxx", "||||", "++++", "\\\\\\\\")
 
 
 def e_processes_figure(
-    accounts: Sequence[EProcessStatus], paths: Mapping[str, Sequence[Dated[float]]]
+    statuses: Sequence[EProcessStatus], paths: Mapping[str, Sequence[Dated[float]]]
 ) -> bytes:
     """Draw the e-value of each candidate by nightly run, on a log scale, with the threshold.
 
     Parameters
     ----------
-    accounts
+    statuses
         At least one status; the `_LINES` with the highest e-values are drawn.
     paths
         Natural logarithm of the e-value by run, by the candidate's hash.
     """
-    rows = sorted(accounts, key=lambda status: (-status.e_process.log_e, status.recipe))
+    rows = sorted(statuses, key=lambda status: (-status.e_process.log_e, status.recipe))
     shown, left = rows[:_LINES], len(rows[_LINES:])
     tracks = [paths.get(status.e_process.key.candidate, ()) for status in rows]
-    title = e_processes_title(accounts)
+    title = e_processes_title(statuses)
     # An e-value falls towards 0 without limit: the axis ends at 10 to the power of `_FLOOR`.
     about = "e-value against the champion, log scale; 1: no evidence for either"
     if any(log / math.log(10) < _FLOOR for track in tracks[:_LINES] for _, log in track):
-        about += f"; {power(int(_FLOOR))}: this or less"
+        about += f"; {power_of_ten(int(_FLOOR))}: this or less"
     about += f"; {left} more candidates have lower e-values" if left else ""
     drawing, (axes,) = card(2.0, title, about, left=0.5, right=1.5)
     threshold = max(status.threshold for status in rows)
@@ -104,8 +104,8 @@ def e_processes_figure(
         text = f"{short(status.recipe, 16)}\n{e_value_text(status.e_process.e_value)}"
         write(axes, 1.06, height, text, colour, transform=axes.get_yaxis_transform())
     ticks = range(math.ceil(low), math.floor(high) + 1)
-    axes.set_yticks(ticks, [*map(power, ticks)])
-    return svg(drawing, "accounts", title)
+    axes.set_yticks(ticks, [*map(power_of_ten, ticks)])
+    return svg(drawing, "e_processes", title)
 
 
 def metric_figure(past: Sequence[PastRun], metric: str) -> bytes:

@@ -35,7 +35,7 @@ def versions_page(page: VersionsPage) -> str:
         f"<header><p class=eyebrow>Nightjar · two versions</p><h1>{escape(headline)}</h1>"
         f"<p class=sentence>{html_of(page.sentence)}</p></header>",
         section("Versions", "≠ marks a difference.", _side_by_side(page, _identity(page))),
-        *(_comparison(page, comparison) for comparison in page.footings),
+        *(_comparison(page, comparison) for comparison in page.paired_comparisons),
         _metrics(page),
         _lists(page),
         _settings(page),
@@ -53,7 +53,7 @@ def comparison_figure(page: VersionsPage, comparison: PairedComparison) -> bytes
     Parameters
     ----------
     comparison
-        One of `page.footings`.
+        One of `page.paired_comparisons`.
 
     Returns
     -------
@@ -79,7 +79,7 @@ def comparison_title(page: VersionsPage, comparison: PairedComparison) -> str:
     Parameters
     ----------
     comparison
-        One of `page.footings`.
+        One of `page.paired_comparisons`.
     """
     row, right = _everybody(page, comparison), page.right.label
     if row is None or row.lift is None or row.lo is None or row.hi is None:
@@ -96,7 +96,7 @@ def comparison_sentence(page: VersionsPage, comparison: PairedComparison) -> str
     Parameters
     ----------
     comparison
-        One of `page.footings`.
+        One of `page.paired_comparisons`.
 
     Returns
     -------

@@ -137,7 +137,7 @@ def day(instant: datetime) -> str:
     return f"{instant.day} {instant:%b}"
 
 
-def power(exponent: int) -> str:
+def power_of_ten(exponent: int) -> str:
     """Format a power of ten: ``0.01``, ``1,000``."""
     return f"{10**exponent:,}" if exponent >= 0 else f"{10.0**exponent:g}"
 

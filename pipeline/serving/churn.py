@@ -75,7 +75,7 @@ def idle(
     return sorted((modelled - busy) & set(known))
 
 
-def of_people(lists: pl.DataFrame, users: Collection[str]) -> pl.DataFrame:
+def lists_of_users(lists: pl.DataFrame, users: Collection[str]) -> pl.DataFrame:
     """Select the lists of some users.
 
     Parameters
@@ -123,7 +123,7 @@ def churn(
     """
 
     def first(lists: pl.DataFrame) -> pl.DataFrame:
-        entries = of_people(lists.filter(pl.col(c.POSITION) <= k), users)
+        entries = lists_of_users(lists.filter(pl.col(c.POSITION) <= k), users)
         return entries.select(c.USER_ID, c.ITEM_ID)
 
     mine, now = first(before), first(after)

@@ -64,7 +64,7 @@ def new_since(arrived: Collection[str], until: datetime) -> pl.Expr:
     return (pl.col(c.TIMESTAMP) >= until) | pl.col(c.BATCH_ID).is_in(sorted(arrived))
 
 
-def of_people(users: Collection[str]) -> pl.Expr:
+def of_users(users: Collection[str]) -> pl.Expr:
     """Select the events of some users."""
     return pl.col(c.USER_ID).is_in(sorted(users))
 

@@ -353,7 +353,7 @@ def of_users(lists: pl.DataFrame, wanted: Mapping[str, str | None]) -> pl.DataFr
     get the fallback list.
     """
     have = set(lists[c.USER_ID].unique())
-    owners = [name if name in have else c.ANYONE for name in wanted.values()]
+    owners = [name if name in have else c.FALLBACK_USER for name in wanted.values()]
     schema = {_RAW: pl.String, c.USER_ID: pl.String}
     users = pl.DataFrame({_RAW: list(wanted), c.USER_ID: owners}, schema=schema)
     # The order of the join is part of the result: users as wanted, then positions.
@@ -373,7 +373,7 @@ def with_raw_ids(lists: pl.DataFrame, raw: Mapping[str, str]) -> pl.DataFrame:
 
     Returns
     -------
-    The rows sorted by user and position; the fallback list keeps the id `columns.ANYONE`.
+    The rows sorted by user and position; the fallback list keeps the id `columns.FALLBACK_USER`.
     """
     return lists.with_columns(pl.col(c.USER_ID).replace(dict(raw))).sort(c.USER_ID, c.POSITION)
 

@@ -87,19 +87,19 @@ def recommend(
     -------
     Rows of `columns.RECOMMENDATIONS` without the publication: user_id, position (1-based), item_id,
     score f32, slot, propensity (1.0: no randomness), reason; sorted by user and position. The list
-    under `columns.ANYONE` is for all other users.
+    under `columns.FALLBACK_USER` is for all other users.
     """
-    own = people_lists(champion.score, fallback, history, rules)
+    own = user_lists(champion.score, fallback, history, rules)
     # The fallback ignores histories: the list of one user without events is that of all others.
     nothing = _without_history(history)
     anyone = top_k(fallback.fold_in(nothing), rules.length, allowed=rules.allowed(history))
     rows = _rows(anyone, nothing.user_ids, history.item_ids, c.Slot.FALLBACK, rules.reasons[1])
-    users = pl.DataFrame({c.USER_ID: [c.ANYONE, *sorted(others)]})
+    users = pl.DataFrame({c.USER_ID: [c.FALLBACK_USER, *sorted(others)]})
     everyone = users.join(rows.drop(c.USER_ID), how="cross")
     return pl.concat([own, everyone]).sort(c.USER_ID, c.POSITION)
 
 
-def people_lists(
+def user_lists(
     score: Callable[[History], Scores],
     fallback: Scorer,
     history: History,
@@ -202,7 +202,7 @@ def _lists(
 def _without_history(history: History) -> History:
     """Return a history of one user without events, over the same catalogue."""
     return History(
-        user_ids=np.array([c.ANYONE]),
+        user_ids=np.array([c.FALLBACK_USER]),
         item_ids=history.item_ids,
         indptr=np.zeros(2, np.int64),
         item=np.zeros(0, np.int32),

@@ -57,7 +57,7 @@ def lists(ws: Workspace, users: Sequence[str] | None) -> pl.DataFrame:
     rows = live_lists(ws)
     if users is None:
         # The id of the fallback list is not a pseudonym: the vault has no raw id for it.
-        pseudonyms = [user for user in rows[c.USER_ID].unique() if user != c.ANYONE]
+        pseudonyms = [user for user in rows[c.USER_ID].unique() if user != c.FALLBACK_USER]
         return with_raw_ids(rows, ws.vault.reveal(pseudonyms))
     assigned = ws.vault.lookup(users)
     return of_users(rows, {user: assigned.get(user) for user in users})

@@ -146,7 +146,13 @@ class WeightsFile(RootArtifact[FeaturesConfig], step="features", file="weights")
 
 
 class SplitFile(Artifact, step="features", file="split"):
-    """The split without its frames, which lie beside it as ``truth`` and ``ratings``."""
+    """The split without its frames, which lie beside it as ``truth`` and ``ratings``.
+
+    Attributes
+    ----------
+    judged
+        Holdout length in days and its number of evaluable users, for each length that was tried.
+    """
 
     train: Interval
     holdout: Interval
@@ -210,7 +216,13 @@ class TablesFile(Artifact, step="features", file="tables"):
 
 
 class RecipeFile(Artifact, file="recipe"):
-    """Recipe of the scorer in the same folder: `train_step` of the recipe, or ``refit``."""
+    """Recipe of the scorer in the same folder: `train_step` of the recipe, or ``refit``.
+
+    Attributes
+    ----------
+    trained_on
+        ``cpu`` or ``cuda``.
+    """
 
     name: str
     recipe: AnyRecipe
@@ -326,7 +338,18 @@ class EvaluationFile(Artifact, step="evaluate", file="evaluation"):
 
 
 class LiveFile(Artifact, step="evaluate", file="live"):
-    """Prequential scores since the run before; absent in the first run of a workspace."""
+    """Prequential scores since the run before; absent in the first run of a workspace.
+
+    Attributes
+    ----------
+    events
+        New target events; each is scored, `unlisted` or `repeated`.
+    unlisted
+        Events before the first publication.
+    repeated
+        Under *discovery*: events on items that the user had before the list's as-of, which no list
+        contains.
+    """
 
     k: int
     task: Task
@@ -438,9 +461,15 @@ class PinFile(Artifact, step="publish-pin", file="pin"):
 
 
 class PublicationFile(Artifact, step="publish", file="publication"):
-    """Result of publishing: the publication, or the reason why none was made."""
+    """Result of publishing: the publication, or the reason why none was made.
 
-    moved: bool
+    Attributes
+    ----------
+    went_live
+        True if the lists of this run became the live ones.
+    """
+
+    went_live: bool
     reason: str | None
     publication_id: str | None
     generation: int | None

@@ -58,7 +58,7 @@ def test_ratings_become_lists_by_config_alone(workspace, tmp_path):
     assert (split.task, split.target_kinds) == ("discovery", ("rating",))
     assert ended.decision == "first"
     assert "underpowered: 73 users" in ended.sentence
-    people = lists(ws, None).filter(pl.col(c.USER_ID) != c.ANYONE)
+    people = lists(ws, None).filter(pl.col(c.USER_ID) != c.FALLBACK_USER)
     assert people[c.USER_ID].n_unique() == 943
     assert people.group_by(c.USER_ID).len()["len"].min() == 20
     recipes = ws.run(ended.run_id).read(EvaluationFile).recipes

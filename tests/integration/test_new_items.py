@@ -110,7 +110,7 @@ def test_only_the_family_that_can_lists_them(shop):
 
 def test_people_see_new_items_of_what_they_like(shop):
     ws, _, _ = shop
-    rows = lists(ws, None).filter(pl.col(c.USER_ID) != c.ANYONE)
+    rows = lists(ws, None).filter(pl.col(c.USER_ID) != c.FALLBACK_USER)
     shown = rows.filter(pl.col(c.ITEM_ID).is_in([*OLD, "fresh0"]))
     assert shown.height > 50
     assert not set(rows[c.ITEM_ID]) & {"gone0", "undated", "later"}

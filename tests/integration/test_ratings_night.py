@@ -48,7 +48,7 @@ def night(tmp_path_factory, workspace):
 def test_it_wins_where_tastes_differ_and_goes_live(night):
     ws, ended = night
     assert (ended.status, ended.decision, ended.recipe) == ("done", "first", "biased_mf")
-    people = lists(ws, None).filter(pl.col(c.USER_ID) != c.ANYONE)
+    people = lists(ws, None).filter(pl.col(c.USER_ID) != c.FALLBACK_USER)
     assert people[c.USER_ID].n_unique() == 320
     run = ws.run(ended.run_id)
     assert run.read(ColdCheckFile).fault is None

@@ -405,7 +405,7 @@ def test_a_version_is_code_and_arrays(home: Path, shown: tuple[Mirrored, Mirrore
     assert {"pyfunc_model.py", "MLmodel", "scorer.npz", "history.npz", "meta.json"} <= names
     assert not [name for name in names if name.endswith((".pkl", ".pickle", ".joblib"))]
     example = json.loads((folder / "serving_input_example.json").read_text())
-    assert example["dataframe_split"]["data"] == [[c.ANYONE]]
+    assert example["dataframe_split"]["data"] == [[c.FALLBACK_USER]]
     required = (folder / "requirements.txt").read_text().split()
     assert any(line.startswith("mlflow==") for line in required)
     assert not any(line.startswith("nightjar") for line in required)
@@ -640,7 +640,7 @@ def test_mlflow_serves_the_champion(
     }
     asked = ["--model-uri", "models:/nightjar@champion", "--env-manager", "local"]
     user = str(trained.history.user_ids[5])
-    body = {"dataframe_split": {"columns": [c.USER_ID], "data": [[user], [c.ANYONE]]}}
+    body = {"dataframe_split": {"columns": [c.USER_ID], "data": [[user], [c.FALLBACK_USER]]}}
     with process(
         [sys.executable, "-m", "mlflow", "models", "serve", *asked, "--port", str(port)],
         environment,
@@ -658,5 +658,5 @@ def test_mlflow_serves_the_champion(
     direct = top_k(scorer.score(history), 3, exclude=history.seen)
     assert [(row[c.USER_ID], row[c.ITEM_ID]) for row in rows] == [
         *((user, scorer.item_ids[item]) for item in direct.of(5)),
-        *((c.ANYONE, item) for item, _ in trained.fallback),
+        *((c.FALLBACK_USER, item) for item, _ in trained.fallback),
     ]

@@ -160,13 +160,13 @@ def test_both_are_judged_on_the_newer_holdout(shop, compared):
         k=20,
     )
     expected = difference(*paired(pair.tonight, pair.stored, NDCG))
-    (footing,) = compared.page.footings
-    row = next(row for row in footing.rows if row.name == METRIC)
+    (comparison,) = compared.page.paired_comparisons
+    row = next(row for row in comparison.rows if row.name == METRIC)
     assert (row.left, row.right, row.users) == (expected.champion, expected.candidate, expected.n)
     assert row.lift == pytest.approx(expected.x)
     assert row.hi - row.lift == pytest.approx(1.96 * expected.se)
-    assert "Same recipe" in footing.about
-    assert {r.name for r in footing.rows} >= {"recall_at_20", f"slice.cold.{METRIC}"}
+    assert "Same recipe" in comparison.about
+    assert {r.name for r in comparison.rows} >= {"recall_at_20", f"slice.cold.{METRIC}"}
 
 
 def test_figures_of_other_days_are_shown_and_not_subtracted(shop, compared):
@@ -187,7 +187,8 @@ def test_figures_of_other_days_are_shown_and_not_subtracted(shop, compared):
 def test_the_other_way_round_the_lift_is_the_other_way_round(copy, compared):
     page = compare(copy, 2, 1).page
     mine, theirs = (
-        next(row for row in p.footings[0].rows if row.name == METRIC) for p in (page, compared.page)
+        next(row for row in p.paired_comparisons[0].rows if row.name == METRIC)
+        for p in (page, compared.page)
     )
     assert (mine.left, mine.right) == (theirs.right, theirs.left)
     assert mine.lift == pytest.approx(theirs.left / theirs.right - 1)
@@ -210,7 +211,7 @@ def test_lists_are_what_people_saw_and_nobody_is_named(shop, compared):
     shared = [sum(entry.shared for entry in sample.left) for sample in samples]
     assert shared == sorted(shared) and shared[0] < shared[-1]
     text = compared.path.read_text() + json.dumps(compared.plain())
-    people = set(lists[c.USER_ID]) - {c.ANYONE}
+    people = set(lists[c.USER_ID]) - {c.FALLBACK_USER}
     raw = ws.vault.reveal(sorted(people)).values()
     assert len(people) == 320 and not any(user in text for user in people)
     assert not any(f"{user}<" in text or f'"{user}"' in text for user in raw)
@@ -289,7 +290,7 @@ def test_a_version_that_mlflow_has_lost_is_told(copy):
     assert found.path.is_file()
 
 
-def test_what_cannot_be_judged_on_one_footing_says_why(copy):
+def test_versions_that_cannot_be_paired_have_a_reason(copy):
     """A newer holdout that reaches back into what the older version learnt."""
     run = find(copy, 2).night.run
     split = run.read(SplitFile)
@@ -297,8 +298,8 @@ def test_what_cannot_be_judged_on_one_footing_says_why(copy):
     earlier = split.model_copy(update={"holdout": holdout})
     rewrite(run, "features", "split.json", earlier.to_bytes())
     found = compare(copy, 1, 2).page
-    (footing,) = found.footings
-    assert footing.rows == () and footing.about.startswith("No paired comparison: ")
+    (comparison,) = found.paired_comparisons
+    assert comparison.rows == () and comparison.about.startswith("No paired comparison: ")
     assert found.sentence.startswith("No users and ground truth are common")
 
 
@@ -395,7 +396,7 @@ def test_rows_that_are_gone_are_counted(copy):
     assert set(scorer.arrays) >= {"item_factors", "user_ids"}
 
 
-# --- other footings ------------------------------------------------------------------------------
+# --- other paired comparisons --------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -422,14 +423,14 @@ def recipes(tmp_path_factory, workspace):
 @pytest.mark.slow
 def test_two_nights_of_the_same_days_are_compared_person_by_person(recipes):
     page = compare(recipes, 1, 2).page
-    (footing,) = page.footings
+    (comparison,) = page.paired_comparisons
     assert page.weeks.startswith("Both were evaluated on the same holdout")
     runs = [find(recipes, number).night.run for number in (1, 2)]
     users = [
         run.frame("evaluate", f"users-{name}")
         for run, name in zip(runs, ("narrow", "als"), strict=True)
     ]
-    row = next(row for row in footing.rows if row.name == METRIC)
+    row = next(row for row in comparison.rows if row.name == METRIC)
     means = [frame[NDCG].mean() for frame in users]
     assert (row.left, row.right) == (pytest.approx(means[0]), pytest.approx(means[1]))
     assert row.lift > 0.05 and row.lo > 0
@@ -442,7 +443,7 @@ def test_two_nights_of_the_same_days_are_compared_person_by_person(recipes):
 @pytest.mark.slow
 def test_a_recipe_that_the_newer_night_trained_too_is_compared_on_its_data(recipes):
     page = compare(recipes, 1, 3).page
-    holdout, alike = page.footings
+    holdout, alike = page.paired_comparisons
     assert "Recipe and data differ" in holdout.about
     run = find(recipes, 3).night.run
     row = next(row for row in alike.rows if row.name == METRIC)

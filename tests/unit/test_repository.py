@@ -124,6 +124,28 @@ def test_no_modules_import_each_other_in_a_cycle() -> None:
     TopologicalSorter(imports).prepare()  # its CycleError names the modules of a cycle
 
 
+def test_a_contract_of_one_folder_covers_all_other_modules() -> None:
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    names = {module_name(path) for path in modules("pipeline")}
+    packages = {module_name(path.parent / "__init__.py") for path in modules("pipeline")}
+    gaps, folders = [], []
+    for contract in config["tool"]["importlinter"]["contracts"]:
+        _, only, folder = contract["name"].partition(" only in ")
+        if not only:
+            continue
+        folders.append(folder)
+        covered = (f"pipeline.{folder}", *contract["source_modules"])
+        # A package above a listed module cannot be listed without its modules.
+        above = {x for x in packages if any(f"{module}.".startswith(f"{x}.") for module in covered)}
+        gaps += [
+            f"{contract['name']}: {module}"
+            for module in sorted(names - above)
+            if not any(f"{module}.".startswith(f"{x}.") for x in covered)
+        ]
+    assert {"data.validate", "report", "stores.lake"} <= set(folders)
+    assert gaps == []
+
+
 def test_only_the_command_line_prints() -> None:
     printing = [
         f"{name(path)}:{node.lineno}"

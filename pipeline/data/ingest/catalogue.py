@@ -1,4 +1,7 @@
-"""Items and users: parsing, validation and upsert by id; a later file replaces earlier values."""
+"""Items and users: parsing, validation and upsert by id.
+
+Guarantees: a later file replaces the values of its columns and keeps those of other columns.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from pipeline.data.validate.rules import LARGEST, MAX_ID_BYTES, controls, id_byt
 
 KEYS: Final = {"items": c.ITEM_ID, "users": c.USER_ID}
 _SCHEMAS: Final = {"items": c.ITEMS, "users": c.USERS}
-_WORDS: Final = {
+_BOOLEANS: Final = {
     **dict.fromkeys(("true", "t", "1", "yes", "y"), True),
     **dict.fromkeys(("false", "f", "0", "no", "n"), False),
 }
@@ -121,7 +124,7 @@ def _type(text: pl.DataFrame, source: Source, name: str) -> pl.DataFrame:
     if c.AVAILABLE in text.columns:
         word = pl.col(c.AVAILABLE).str.strip_chars().str.to_lowercase()
         typed = typed.with_columns(
-            word.replace_strict(_WORDS, default=None, return_dtype=pl.Boolean)
+            word.replace_strict(_BOOLEANS, default=None, return_dtype=pl.Boolean)
         )
     if c.CREATED_AT in text.columns:
         typed = typed.with_columns(read_times(text, c.CREATED_AT, source, name))

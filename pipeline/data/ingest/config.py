@@ -30,7 +30,7 @@ class IngestConfig(Frozen):
     rows_per_commit: int = Field(
         default=200_000,
         ge=1,
-        description="Small files share one commit until they have so many rows together.",
+        description="Number of rows up to which small files share one commit.",
     )
     limits: Limits = Field(
         default=Limits(), description="Limits of a file and of the process that reads it."

@@ -73,9 +73,9 @@ class ValidatedRows:
         UnsafeInputError
             `ingest.too_many_bad_rows`.
         """
-        judged: list[ValidatedRows] = []
+        validated: list[ValidatedRows] = []
         for part in parts:
-            judged.append(part)
+            validated.append(part)
             broken += part.bad.height
             if broken > most:
                 raise UnsafeInputError(
@@ -84,8 +84,8 @@ class ValidatedRows:
                     where=name,
                 )
         return cls(
-            pl.concat((part.good for part in judged), how="diagonal"),
-            pl.concat(part.bad for part in judged),
+            pl.concat((part.good for part in validated), how="diagonal"),
+            pl.concat(part.bad for part in validated),
         )
 
 
@@ -117,11 +117,11 @@ def validate_events(
     """
     typed = _type(text, source, config, name)
     # An id that is derived later must not count as missing here.
-    judged = typed.with_columns(pl.col(c.EVENT_ID).fill_null(_TO_BE_DERIVED))
-    reasons = row_reasons(judged, at=at, kinds=config.kinds)
-    lost = pl.DataFrame([typed[name].is_null() & text[name].is_not_null() for name in _TYPED])
-    bad = (reasons.list.len() > 0) | lost.select(pl.any_horizontal(pl.all())).to_series()
-    named = _named(reasons.filter(bad), lost.filter(bad))
+    typed_rows = typed.with_columns(pl.col(c.EVENT_ID).fill_null(_TO_BE_DERIVED))
+    reasons = row_reasons(typed_rows, at=at, kinds=config.kinds)
+    unparsable = pl.DataFrame([typed[name].is_null() & text[name].is_not_null() for name in _TYPED])
+    bad = (reasons.list.len() > 0) | unparsable.select(pl.any_horizontal(pl.all())).to_series()
+    named = _named(reasons.filter(bad), unparsable.filter(bad))
     return ValidatedRows(typed.filter(~bad), bad_rows(text.filter(bad), named))
 
 
@@ -142,9 +142,9 @@ def with_pseudonyms(rows: pl.DataFrame, pseudonyms: Mapping[str, str]) -> pl.Dat
 def derive_ids(rows: pl.DataFrame) -> pl.DataFrame:
     """Derive an id for each event without one.
 
-    The id is a hash of the row's content and of its ordinal among equal rows of the file, so a
-    re-ordered copy of the file gives the same ids, and two equal events stay two. The content has
-    the pseudonym, so the id is of no use outside the workspace.
+    The id is a hash of the row's other columns and of its ordinal among equal rows of the file, so
+    a re-ordered copy of the file gives the same ids, and two equal events stay two. The columns
+    contain the pseudonym, so the id is of no use outside the workspace.
     """
     missing = rows[c.EVENT_ID].is_null()
     if not missing.any():
@@ -273,18 +273,18 @@ def _type(text: pl.DataFrame, source: Source, config: IngestConfig, name: str) -
     )
 
 
-def _named(reasons: pl.Series, lost: pl.DataFrame) -> pl.Series:
+def _named(reasons: pl.Series, unparsable: pl.DataFrame) -> pl.Series:
     """Replace the reason "missing" by "unparsable" for values that are present."""
     named = pl.col(c.REASONS)
-    for column in lost.columns:
+    for column in unparsable.columns:
         others = named.list.filter(pl.element() != f"{column}_missing")
         unparsed = pl.concat_list(others, pl.lit(f"{column}_unparsable"))
         named = pl.when(pl.col(column)).then(unparsed).otherwise(named)
-    return lost.with_columns(reasons).select(named).to_series()
+    return unparsable.with_columns(reasons).select(named).to_series()
 
 
 def _content(rows: pl.DataFrame) -> pl.Series:
-    """Serialise the content of each event, with the length before each part."""
+    """Serialise each event without its id, with the length before each part."""
     # Numbers by their bits, since the printed form depends on the library. Adding 0.0 turns -0.0
     # into 0.0.
     bits = (rows[c.VALUE].to_numpy() + 0.0).view(np.int64)

@@ -66,9 +66,9 @@ def parse_csv(blocks: Iterator[bytes], name: str, limits: Limits) -> Iterator[Bl
         data = np.frombuffer(block, dtype=np.uint8)
         quotes = np.flatnonzero(data == ord('"'))
         if len(quotes) and not _well_quoted(data, quotes):
-            rows, rest = _careful(block, columns, line, limits, final=last is None)
+            rows, rest = _parse_any_quotes(block, columns, line, limits, final=last is None)
         else:
-            rows, rest = _quick(data, quotes, columns, line, limits), b""
+            rows, rest = _parse_simple_quotes(data, quotes, columns, line, limits), b""
         yield _without_headers(rows, columns, first[:end].strip())
         if last is None:
             return
@@ -120,12 +120,14 @@ def _well_quoted(data: Bytes, quotes: Positions) -> bool:
 
 
 def _inside(positions: Positions, quotes: Positions) -> NDArray[np.bool_]:
-    # Behind an odd number of quotes a position is inside a quoted field.
+    # After an odd number of quotes a position is inside a quoted field.
     inside: NDArray[np.bool_] = np.searchsorted(quotes, positions) % 2 == 1
     return inside
 
 
-def _quick(data: Bytes, quotes: Positions, columns: list[str], line: int, limits: Limits) -> Block:
+def _parse_simple_quotes(
+    data: Bytes, quotes: Positions, columns: list[str], line: int, limits: Limits
+) -> Block:
     ends = np.flatnonzero(data == ord("\n"))
     starts = np.insert(ends[:-1] + 1, 0, 0) if len(ends) else ends
     commas = np.flatnonzero(data == ord(","))
@@ -157,7 +159,7 @@ def _quick(data: Bytes, quotes: Positions, columns: list[str], line: int, limits
     return Block(frame, pl.Series(good + line, dtype=pl.Int64), broken)
 
 
-def _careful(
+def _parse_any_quotes(
     block: bytes, columns: list[str], line: int, limits: Limits, *, final: bool
 ) -> tuple[Block, bytes]:
     """Return the block's rows and the bytes of a row that continues in the next block."""

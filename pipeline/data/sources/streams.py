@@ -17,7 +17,7 @@ from pipeline.data.sources.config import Limits
 from pipeline.errors import DataError, UnsafeInputError
 
 BLOCK: Final = 2 << 20
-"""Bytes read at once; a file with a longer row is refused."""
+"""Bytes read at once. A longer row cannot be skipped, so its file is refused."""
 _SMALL: Final = 1 << 20
 """Below this size in bytes the ratio of expansion is not checked."""
 _MAGIC: Final = {
@@ -137,7 +137,7 @@ def _chunks(stream: BinaryIO, codec: str | None, name: str, limits: Limits) -> I
     if codec is not None:
         import pyarrow as pa
 
-        source = pa.CompressedInputStream(pa.PythonFile(_Lent(stream), mode="r"), codec)
+        source = pa.CompressedInputStream(pa.PythonFile(_NoCloseStream(stream), mode="r"), codec)
     size = 0
     while True:
         try:
@@ -157,16 +157,16 @@ def _chunks(stream: BinaryIO, codec: str | None, name: str, limits: Limits) -> I
                 f"has more than {limits.max_text_bytes:,} bytes of text; divide the file",
                 where=name,
             )
-        # The decompressor may have read more than it has returned as text, but never less.
-        most = max(_SMALL, limits.max_expansion * max(stream.tell(), 1))
-        if codec is not None and size > most:
+        # `tell` may run ahead of the returned text, so the allowed size is never too small.
+        max_size = max(_SMALL, limits.max_expansion * max(stream.tell(), 1))
+        if codec is not None and size > max_size:
             raise UnsafeInputError(
                 "source.expands", f"expands more than {limits.max_expansion}-fold", where=name
             )
         yield data
 
 
-class _Lent:
+class _NoCloseStream:
     """Stream that the decompressor can read but not close, since the caller owns it."""
 
     closed = False

@@ -33,7 +33,7 @@ _ARGUMENTS: Final = (
 
 
 def run_suite(batch: pl.DataFrame, rules: Sequence[Rule]) -> tuple[dict[str, int], str]:
-    """Validate a batch by the rules of both levels.
+    """Validate a batch by the rules for rows and for batches.
 
     Parameters
     ----------
@@ -64,13 +64,13 @@ def run_suite(batch: pl.DataFrame, rules: Sequence[Rule]) -> tuple[dict[str, int
         )
     )
     result = definition.run(
-        batch_parameters={"dataframe": measured(batch).to_pandas()}, result_format="SUMMARY"
+        batch_parameters={"dataframe": suite_frame(batch).to_pandas()}, result_format="SUMMARY"
     )
     order = [rule.name for rule in rules]
     return _read(result.to_json_dict(), order, batch.height, gx.__version__)
 
 
-def measured(batch: pl.DataFrame) -> pl.DataFrame:
+def suite_frame(batch: pl.DataFrame) -> pl.DataFrame:
     """Return the frame for the library: lengths and codes of ids, other columns unchanged."""
     return batch.select(
         *(id_bytes(name).alias(f"{name}_bytes") for name in _IDS),
@@ -99,7 +99,7 @@ def _expectation(rule: Rule, library: ModuleType) -> Any:
     meta = {"rule": rule.name}
     match rule.check:
         case CheckKind.PRESENT:
-            return library.ExpectColumnValuesToNotBeNull(column=_seen_as(rule), meta=meta)
+            return library.ExpectColumnValuesToNotBeNull(column=_suite_column(rule), meta=meta)
         case CheckKind.ONE_OF:
             return library.ExpectColumnValuesToBeInSet(
                 column=rule.column, value_set=list(rule.values), meta=meta
@@ -112,14 +112,14 @@ def _expectation(rule: Rule, library: ModuleType) -> Any:
             )
         case CheckKind.BYTES | CheckKind.PRINTABLE | CheckKind.BETWEEN:
             return library.ExpectColumnValuesToBeBetween(
-                column=_seen_as(rule),
+                column=_suite_column(rule),
                 min_value=rule.minimum,
                 max_value=rule.maximum,
                 meta=meta,
             )
 
 
-def _seen_as(rule: Rule) -> str:
+def _suite_column(rule: Rule) -> str:
     if rule.column not in _IDS:
         return rule.column
     return f"{rule.column}_{'controls' if rule.check is CheckKind.PRINTABLE else 'bytes'}"

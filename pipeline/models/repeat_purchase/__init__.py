@@ -2,6 +2,6 @@
 
 Here: the pairs of users and their items at an instant (`pairs`), the features of each pair
 (`features`), the trees (`booster`), and the recipe that cuts its window at earlier instants and
-learns the answers that followed (`recipe`).
+learns the repurchases that followed (`recipe`).
 Not here: items that a user never had, except for the popularity that fills up a list.
 """

@@ -134,7 +134,7 @@ def _line(x: NDArray[np.float64], again: NDArray[np.bool_]) -> NDArray[np.float6
     for _ in range(_STEPS):
         chance = expit(a + b * x)
         off, doubt = again - chance, chance * (1 - chance)
-        # A unit penalty on b keeps the fit finite if counts separate the answers perfectly.
+        # A unit penalty on b keeps the fit finite if counts separate the labels perfectly.
         left = np.array([[doubt.sum(), (doubt * x).sum()], [0.0, (doubt * x * x).sum() + 1.0]])
         left[1, 0] = left[0, 1]
         step = np.linalg.solve(left, [off.sum(), (off * x).sum() - b])

@@ -1,7 +1,7 @@
 """Pairs of a user and an own item, as of any instant of a window.
 
-Guarantees: pairs as of an instant come from events before it, and answers from events at or after
-it: no event is on both sides. A pair whose events were all taken back is absent with all its
+Guarantees: pairs as of an instant come from events before it, and repurchases from events at or
+after it: no event is on both sides. A pair whose events were all taken back is absent with all its
 events.
 
 ::
@@ -143,7 +143,7 @@ def pairs_at(events: Events, now: int) -> Pairs:
     )
 
 
-def answers(
+def repurchases(
     events: Events, pairs: Pairs, since: int, until: int
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Return the items taken in ``[since, until)``.

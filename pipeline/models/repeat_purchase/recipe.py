@@ -2,11 +2,11 @@
 
 Guarantees: examples come from pairs as of earlier instants and the events that followed, all inside
 the window; no draw changes from one nightly run to the next, so the scores depend on the data
-alone. If the window is too short for an earlier block with answers, own decayed counts replace the
+alone. If the window is too short for an earlier block with labels, own decayed counts replace the
 trees, and a progress line reports it. Behind a user's own items comes decayed popularity, as in
 `personal_frequency`.
 
-Each of the window's last blocks of `block_days` holds the answers for the pairs before it::
+Each of the window's last blocks of `block_days` holds the labels of the pairs before it::
 
     |------------------------------[-- 3 --)[-- 2 --)[-- 1 --) end
      at least as long as the blocks
@@ -32,7 +32,7 @@ from pipeline.models.keyed_random import keyed_normal
 from pipeline.models.popularity import own_before_popularity, relative_popularity
 from pipeline.models.repeat_purchase.booster import EXAMPLES_A_TREE, Trees, grow
 from pipeline.models.repeat_purchase.features import FEATURES, item_table, table
-from pipeline.models.repeat_purchase.pairs import US_PER_DAY, Events, Pairs, answers, pairs_at
+from pipeline.models.repeat_purchase.pairs import US_PER_DAY, Events, Pairs, pairs_at, repurchases
 
 _ROWS = 450_000
 """Number of examples to learn from, about: all pairs taken again, and a share of the others."""
@@ -139,7 +139,7 @@ class RepeatPurchase(Recipe):
         taken = int(again.sum())
         count = min(self.iterations, taken // EXAMPLES_A_TREE)
         trees = None
-        if count and not again.all():  # log loss needs both answers
+        if count and not again.all():  # log loss needs both labels
             progress(f"repeat_purchase: {count} trees on {len(again):,} pairs")
             trees = grow(
                 rows,
@@ -166,17 +166,17 @@ class RepeatPurchase(Recipe):
     def _examples(
         self, events: Events, end: int, item_phase: NDArray[np.float64]
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_], float]:
-        """Return rows of features, the answer to each, and the share kept of pairs not taken."""
+        """Return rows of features, the label of each, and the share kept of pairs not taken."""
         rows = [np.zeros((0, len(FEATURES)), np.float32)]
         again = [np.zeros(0, bool)]
         share = 1.0
         block = self.block_days * US_PER_DAY
         length = end - int(events.at.min(initial=end))
-        # At most half of the window is answers, so that pairs have at least as long a history.
+        # At most half of the window is labels, so that pairs have at least as long a history.
         for back in range(1, min(self.blocks, length // (2 * block)) + 1):
             cut = end - back * block
             pairs = pairs_at(events, cut)
-            taken, came = answers(events, pairs, cut, cut + block)
+            taken, came = repurchases(events, pairs, cut, cut + block)
             wanted = came[pairs.user]
             if back == 1:  # the other blocks have about as many pairs
                 share = self._share(wanted, taken)

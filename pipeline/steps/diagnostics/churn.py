@@ -21,7 +21,7 @@ from pipeline.data.matrix import History
 from pipeline.errors import NightjarError
 from pipeline.evaluation.fits import QUICK_SECONDS, same
 from pipeline.models.contract import Scorer
-from pipeline.serving.churn import DATA, FIRST, RECIPE, STOCK, churn, idle, of_people
+from pipeline.serving.churn import DATA, FIRST, RECIPE, STOCK, churn, idle, lists_of_users
 from pipeline.serving.publish import chain, of_chain, trim, unavailable, unpatched
 from pipeline.serving.recommend import model_lists
 from pipeline.stores.runs import Run
@@ -72,7 +72,7 @@ def measure(night: Night, progress: Progress) -> ChurnFile | None:
     before = night.ws.runs.open(champion.run_id)
     # The run keeps spare entries behind the published ones, until its files are deleted.
     made = live if before.committed("recommend") is None else before.frame("recommend", "lists")
-    stock = trim(of_people(made, users), gone, length)
+    stock = trim(lists_of_users(made, users), gone, length)
     # Changes without another cause come from the new recipe, or else from new data.
     rest = RECIPE if promoted(night).kind == "switch" else DATA
     # The seed noise costs another training: it is skipped without users to compare.

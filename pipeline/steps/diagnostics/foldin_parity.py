@@ -21,11 +21,11 @@ from pipeline.data.features import WEIGHED
 from pipeline.data.matrix import History
 from pipeline.data.split import Split, between, last_event
 from pipeline.data.targets import is_target
-from pipeline.data.windows import of_people as weighed
+from pipeline.data.windows import weigh_users
 from pipeline.errors import NightjarError
 from pipeline.evaluation.evaluate import NDCG, metric_name
 from pipeline.evaluation.prequential import PrequentialFigures, list_quality, past_of
-from pipeline.serving.churn import FIRST, churn, of_people
+from pipeline.serving.churn import FIRST, churn, lists_of_users
 from pipeline.serving.foldin import end_of, histories
 from pipeline.serving.publish import unavailable
 from pipeline.serving.recommend import model_lists
@@ -71,8 +71,8 @@ def measure_parity(night: Night, draft: Draft, progress: Progress) -> ParityFile
             overlap = churn(retrained, folded, common, k=FIRST).overlap
         else:
             reason = f"not reported: fewer than {MIN_GROUP_SIZE} users have events since"
-        draft.frame(FOLDED, of_people(folded, common))
-        draft.frame(RETRAINED, of_people(retrained, common))
+        draft.frame(FOLDED, lists_of_users(folded, common))
+        draft.frame(RETRAINED, lists_of_users(retrained, common))
     parity = ParityFile(users=users, overlap=overlap, k=FIRST, reason=reason)
     draft.write(parity)
     return parity
@@ -111,7 +111,7 @@ def follow_parity(night: Night, split: Split, draft: Draft, progress: Progress) 
     k = night.config.recommend.length
     figures: dict[str, PrequentialFigures | None] = {}
     for name, shown in lists.items():
-        row = list_quality(shown, events, past, span=span, k=k, policy=split.task)
+        row = list_quality(shown, events, past, span=span, k=k, task=split.task)
         figures[name] = None if row is None else PrequentialFigures.of(row)
     draft.write(FollowedParityFile(run_id=champion.run_id, k=k, **figures))
 
@@ -148,9 +148,9 @@ def _both(night: Night, champion: Champion) -> tuple[pl.DataFrame, pl.DataFrame]
     users = [active[n] for n in sample]
     # The catalogue and the user features that the champion was trained on.
     window = History.from_arrays(before.run.arrays(REFIT, "history"))
-    recent = of_people(events, users)
+    recent = lists_of_users(events, users)
     end = end_of(last_event(recent, night.as_of), champion.as_of)
-    own = histories(weighed(recent, events, before.config.windows), window, end)
+    own = histories(weigh_users(recent, events, before.config.windows), window, end)
     if own is None:
         return "all events since the last training are of new items"
     gone, rows = unavailable(night.table("items")), np.isin(history.user_ids, users)

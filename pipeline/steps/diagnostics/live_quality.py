@@ -106,7 +106,7 @@ def score_span(
         ),
         span=span,
         k=config.recommend.length,
-        policy=split.task,
+        task=split.task,
     )
 
 

@@ -18,7 +18,7 @@ from pipeline.data.split import between
 from pipeline.evaluation.prequential import past_of
 from pipeline.monitoring.attribution import ShownLists, with_window
 from pipeline.monitoring.attribution import attribute_events as join
-from pipeline.monitoring.rates import EVERYBODY, RATES, VERSION, Attribution, AttributionRow
+from pipeline.monitoring.rates import ALL_USERS, RATES, VERSION, Attribution, AttributionRow
 from pipeline.stores.registry.client import Registry
 from pipeline.stores.runs import Run
 from pipeline.workspace.artifacts import AttributionFile
@@ -173,7 +173,7 @@ def attribution_summary(run: Run) -> AttributionSummary | None:
         return None
     kept = {name: getattr(attribution, name) for name in _OF_SPAN}
     for row in attribution.rows:
-        if row.by == EVERYBODY:
+        if row.by == ALL_USERS:
             kept |= {name: getattr(row, name) for name in _OF_ALL_USERS}
     return AttributionSummary(**kept)
 

@@ -21,7 +21,7 @@ from pipeline.evaluation.prequential import ALL, Prequential
 from pipeline.monitoring.drift import Quality, QualityMean, windows_at
 from pipeline.monitoring.drift import drift as measure
 from pipeline.monitoring.drift_windows import DriftWindows
-from pipeline.monitoring.rates import EVERYBODY, AttributionRow
+from pipeline.monitoring.rates import ALL_USERS, AttributionRow
 from pipeline.monitoring.signals import Known
 from pipeline.monitoring.verdicts import Drift, DriftStatus
 from pipeline.steps.diagnostics.live_quality import score_span
@@ -179,7 +179,7 @@ def _qualities(
     reference = _present(_rate(entry.attribution) for entry in past)
     if len(reference) >= enough:
         spans = (attribute_span(view, day).rows for day in days)
-        recent = [_rate(next((x for x in rows if x.by == EVERYBODY), None)) for rows in spans]
+        recent = [_rate(next((x for x in rows if x.by == ALL_USERS), None)) for rows in spans]
     yield Quality("answers", tuple(recent), reference)
 
 

@@ -16,11 +16,11 @@ from pipeline.base import Progress
 from pipeline.data.features import WEIGHED
 from pipeline.data.matrix import History
 from pipeline.data.split import before, last_event
-from pipeline.data.windows import of_people as weighed
+from pipeline.data.windows import weigh_users
 from pipeline.models.families import load
-from pipeline.serving.foldin import Seen, end_of, histories, new_since, of_people, patch_id
+from pipeline.serving.foldin import Seen, end_of, histories, new_since, of_users, patch_id
 from pipeline.serving.publish import Patch, PublicationRow, unavailable
-from pipeline.serving.recommend import ListRules, people_lists
+from pipeline.serving.recommend import ListRules, user_lists
 from pipeline.stores.batches import Batches
 from pipeline.workspace.artifacts import REFIT, PatchFile
 from pipeline.workspace.night import Night
@@ -77,7 +77,7 @@ def make_patch(
     newest = last_event(fresh, at)
     # Folding in needs the full history of a user, not only the new events.
     events = lake.read(
-        "events", version=version, columns=WEIGHED, where=before(at) & of_people(users)
+        "events", version=version, columns=WEIGHED, where=before(at) & of_users(users)
     )
     own = _histories(night, events, newest)
     if own is None:
@@ -132,7 +132,7 @@ def _histories(night: Night, events: pl.DataFrame, newest: datetime) -> History 
     # Cleaning takes its bounds from the run's own window; without cleaning it is not read.
     pinned = night.events(*WEIGHED) if night.config.clean.events else events
     return histories(
-        weighed(events, pinned, night.config.windows),
+        weigh_users(events, pinned, night.config.windows),
         History.from_arrays(night.run.arrays(REFIT, "history")),
         end_of(newest, night.as_of),
     )
@@ -161,4 +161,4 @@ def _lists(night: Night, recipe: str, own: History, catalogue: int | None) -> pl
         reasons=(recipe, FALLBACK),
     )
     fallback = load(night.recipes[FALLBACK].family, night.run.arrays(REFIT, "fallback"))
-    return people_lists(read_scorer(night.run, REFIT).fold_in, fallback, own, rules)
+    return user_lists(read_scorer(night.run, REFIT).fold_in, fallback, own, rules)

@@ -47,15 +47,15 @@ def publish(night: Night, progress: Progress) -> str:
         point_aliases(night.ws)
         failpoint("alias")
     result = PublicationFile(
-        moved=reason is None,
+        went_live=reason is None,
         reason=reason,
         publication_id=row[c.PUBLICATION_ID],
         generation=row[c.GENERATION],
     )
     with night.run.draft("publish") as draft:
         draft.write(result)
-        draft.rows = night.run.ref("recommend").rows if result.moved else 0
-    if not result.moved:
+        draft.rows = night.run.ref("recommend").rows if result.went_live else 0
+    if not result.went_live:
         return f"nothing: {reason}"
     sentence = f"generation {result.generation}, {draft.rows:,} lists"
     churn = night.run.find(ChurnFile)

@@ -43,7 +43,7 @@ def save(folder: Path, model: ModelRecord, *, model_id: str, run_id: str) -> Non
         artifacts={file.name: str(file) for file in model.files},
         signature=_signature(),
         # A pseudonym in the example would stay after its user was deleted.
-        input_example=(pd.DataFrame({c.USER_ID: [c.ANYONE]}), {"k": DEFAULT_K}),
+        input_example=(pd.DataFrame({c.USER_ID: [c.FALLBACK_USER]}), {"k": DEFAULT_K}),
         # Nightjar is not in a package index: its name here could install a foreign package.
         pip_requirements=[f"{name}=={installed(name)}" for name in _NEEDED],
         mlflow_model=Model(run_id=run_id, model_id=model_id, model_uuid=model_id),

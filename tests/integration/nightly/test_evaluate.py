@@ -29,7 +29,7 @@ def test_the_second_night_scores_the_lists_of_the_first(shop):
     since, until = (format_instant(one) for one in NIGHTS[:2])
     had = {row[:2] for row in events if row[2] < since}
     asked = [row for row in events if since <= row[2] < until and row[:2] not in had]
-    hits = [item in shown.get(raw.get(user), shown[c.ANYONE]) for user, item, _ in asked]
+    hits = [item in shown.get(raw.get(user), shown[c.FALLBACK_USER]) for user, item, _ in asked]
     all_users = next(row for row in file.rows if row.slice == "all")
     assert (all_users.model_version, all_users.events) == ("1", len(asked))
     assert all_users.hit_rate == pytest.approx(sum(hits) / len(hits))

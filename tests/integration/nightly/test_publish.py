@@ -20,7 +20,7 @@ from tests.worlds import NIGHTS, land, purchases
 def test_lists_are_complete_without_sold_out_items_and_in_raw_ids(shop):
     ws = Workspace.open(shop[0])
     rows = lists(ws, None)
-    own = rows.filter(pl.col(c.USER_ID) != c.ANYONE)
+    own = rows.filter(pl.col(c.USER_ID) != c.FALLBACK_USER)
     assert own[c.USER_ID].n_unique() == 320
     assert own.group_by(c.USER_ID).len()["len"].unique().to_list() == [20]
     assert own[c.USER_ID].str.starts_with("u").all()

@@ -20,7 +20,7 @@ def by_the_rule(user, instant, table, held):
     base = max(live, key=lambda r: r[c.GENERATION])[c.PUBLICATION_ID]
     chain = [r for r in rows if base in (r[c.PUBLICATION_ID], r[c.BASE])]
     chain = [r for r in chain if r[c.LIVE_FROM] <= instant]
-    for owner in (user, c.ANYONE):
+    for owner in (user, c.FALLBACK_USER):
         own = [r for r in chain if (r[c.PUBLICATION_ID], owner) in held]
         if own:
             return max(own, key=lambda r: r[c.GENERATION])[c.PUBLICATION_ID], owner
@@ -45,7 +45,7 @@ def test_it_is_what_the_rule_says(seed):
         if base is None:
             bases.append(f"p{generation}")
     table = publications(*rows)
-    people = [*"abcde", c.ANYONE]
+    people = [*"abcde", c.FALLBACK_USER]
     held = {(r[0], u): "x" for r in rows for u in people if rng.random() < 0.5}
     events = log(
         *((u, "x", at(h)) for u in "abcde" for h in (*range(-1, 13), *rng.uniform(0, 12, 9)))
@@ -85,9 +85,9 @@ def test_whatever_else_an_event_holds_stays():
     table = publications(("p1", 1, None, "7", at(-9), at(0)))
     rows = log(("ann", "x", at(1)), ("bob", "x", at(1))).with_columns(kind=pl.lit("view"))
     joined = shown_at(
-        rows, exposure_intervals(table, lists({("p1", "ann"): "ab", ("p1", c.ANYONE): "x"}))
+        rows, exposure_intervals(table, lists({("p1", "ann"): "ab", ("p1", c.FALLBACK_USER): "x"}))
     )
     assert joined.select(c.USER_ID, "kind", OWNER).sort(c.USER_ID).rows() == [
         ("ann", "view", "ann"),
-        ("bob", "view", c.ANYONE),
+        ("bob", "view", c.FALLBACK_USER),
     ]

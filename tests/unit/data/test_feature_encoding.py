@@ -9,7 +9,7 @@ import pytest
 from pipeline import columns as c
 from pipeline.data import feature_encoding
 from pipeline.data.clean.policies import ColumnTreatment
-from pipeline.data.feature_encoding import described
+from pipeline.data.feature_encoding import add_features
 from pipeline.data.matrix import WEIGHT, History, build_history
 from pipeline.data.windows import cleaned
 from tests.raising import raises
@@ -40,7 +40,7 @@ def items(ids=ITEMS, **columns) -> pl.DataFrame:
 
 def features(**columns) -> dict[str, list[float]]:
     """Feature -> its cell in each item's row."""
-    matrix = described(window(), items(**columns)).item_features
+    matrix = add_features(window(), items(**columns)).item_features
     if matrix is None:
         return {}
     cells = matrix.cells.toarray().astype(float)
@@ -121,13 +121,13 @@ def test_the_kind_of_a_further_column_is_read_off_its_values(values, names):
 def test_what_says_nothing_of_taste_is_no_feature():
     days = [END - timedelta(days=n % 2) for n in range(8)]
     assert features(available=[True, False] * 4, created_at=days) == {}
-    assert described(window()).item_features is None
-    assert described(window(), items()).item_features is None
-    assert described(window(), items([])).item_features is None
+    assert add_features(window()).item_features is None
+    assert add_features(window(), items()).item_features is None
+    assert add_features(window(), items([])).item_features is None
 
 
 def test_only_the_most_common_values_are_kept(monkeypatch):
-    monkeypatch.setattr(feature_encoding, "MOST", 2)
+    monkeypatch.setattr(feature_encoding, "MAX_VALUES", 2)
     lists = [["a", "b"], ["a", "b"], ["a", "c"], ["c"], ["b"], [], ["a"], []]
     assert list(features(categories=lists)) == ["categories=a", "categories=b"]
 
@@ -141,7 +141,7 @@ def test_a_persons_name_is_no_feature_but_a_segment_is():
             "age": ["20-29", "30-39", "20-29", "30-39", "30-39"],
         }
     )
-    matrix = described(window(users=("ann", "bob", "eve", "zoe")), users=users).user_features
+    matrix = add_features(window(users=("ann", "bob", "eve", "zoe")), users=users).user_features
     assert matrix.names.tolist() == ["age=20-29", "age=30-39", "segment=new"]
     assert matrix.cells.toarray().tolist() == [[0, 1, 1], [1, 0, 0], [1, 0, 1], [0, 1, 0]]
 
@@ -150,7 +150,7 @@ def test_a_persons_name_is_no_feature_but_a_segment_is():
 
 
 def test_an_item_without_a_row_has_no_features():
-    matrix = described(
+    matrix = add_features(
         window(), items(ITEMS[:4], categories=[["a"], ["a"], ["b"], ["b"]])
     ).item_features
     assert matrix.cells.shape == (8, 2)
@@ -164,7 +164,7 @@ def test_rows_in_another_order_give_the_same_bytes():
         price=[float(n) for n in range(8)],
         embedding=[str(v) for v in rng.normal(size=(8, 3)).tolist()],
     )
-    one, other = (described(window(), t).arrays() for t in (table, table[rng.permutation(8)]))
+    one, other = (add_features(window(), t).arrays() for t in (table, table[rng.permutation(8)]))
     assert one.keys() == other.keys()
     assert all(one[name].tobytes() == other[name].tobytes() for name in one)
 
@@ -173,12 +173,12 @@ def test_items_without_an_event_join_once_they_were_created():
     ids = [*ITEMS, "new", "later", "undated", "bare"]
     created = [None] * 8 + [END - timedelta(days=1), END, None, END - timedelta(days=1)]
     lists = [["a"], ["b"]] * 4 + [["a", "only new"], ["a"], ["a"], ["unheard of"]]
-    history = described(window(), items(ids, categories=lists, created_at=created))
+    history = add_features(window(), items(ids, categories=lists, created_at=created))
     assert history.item_ids.tolist() == list(ITEMS)
     assert history.cold_items.ids.tolist() == ["new"]
-    assert history.cold_items.known.names.tolist() == history.item_features.names.tolist()
+    assert history.cold_items.features.names.tolist() == history.item_features.names.tolist()
     assert history.item_features.names.tolist() == ["categories=a", "categories=b"]
-    assert history.cold_items.known.cells.toarray().tolist() == [[1, 0]]
+    assert history.cold_items.features.cells.toarray().tolist() == [[1, 0]]
 
 
 def test_what_a_table_holds_beside_the_window_teaches_nothing():
@@ -193,13 +193,13 @@ def test_what_a_table_holds_beside_the_window_teaches_nothing():
         embedding=[str(vector) for vector in vectors],
         created_at=[None] * 8 + [END - timedelta(days=1)] * 20,
     )
-    alone, crowded = described(window(), table[:8]), described(window(), table)
+    alone, crowded = add_features(window(), table[:8]), add_features(window(), table)
     assert len(crowded.cold_items.ids) == 20
     one, other = (history.item_features.arrays("") for history in (alone, crowded))
     assert len(one["names"]) == 2 + 4 + 4 + 2
     assert all(one[name].tobytes() == other[name].tobytes() for name in one)
     # The others are encoded with the features of the window's items.
-    matrix = crowded.cold_items.known
+    matrix = crowded.cold_items.features
     cells = dict(zip(matrix.names.tolist(), matrix.cells.toarray()[0].tolist(), strict=True))
     assert cells["title=red"] == cells["categories=a"] == cells["price=4.0.."] == 1
     assert cells["embedding=0"] > 10
@@ -210,7 +210,7 @@ def test_a_window_with_features_survives_its_arrays_and_a_longer_catalogue():
     created = [None] * 8 + [END - timedelta(days=1)] * 2
     lists = [["a"], ["b"]] * 4 + [["b"], ["a"]]
     users = pl.DataFrame({c.USER_ID: ["ann", "bob"], c.SEGMENT: ["x", "x"]})
-    history = described(window(), items(ids, categories=lists, created_at=created), users)
+    history = add_features(window(), items(ids, categories=lists, created_at=created), users)
     again = History.from_arrays(history.arrays())
     assert all(np.array_equal(a, again.arrays()[name]) for name, a in history.arrays().items())
     longer = again.reindex_items(np.sort(np.concatenate([history.item_ids, again.cold_items.ids])))
@@ -235,21 +235,21 @@ def test_a_window_with_features_survives_its_arrays_and_a_longer_catalogue():
 
 def test_an_id_twice_is_refused():
     with raises("features.not_a_list"):
-        described(window(), items([*ITEMS, ITEMS[1]]))
+        add_features(window(), items([*ITEMS, ITEMS[1]]))
     users = pl.DataFrame({c.USER_ID: ["ann", "ann"], c.SEGMENT: ["x", "y"]})
     with raises("features.not_a_list"):
-        described(window(), users=users)
+        add_features(window(), users=users)
 
 
 @pytest.mark.parametrize("bad", ["inf", "-Infinity", "1e101"])
 def test_an_infinite_number_is_named(bad):
     table = items(weight=["1.5", "2.5", bad, "3.5", *["1.5"] * 4])
     with raises("features.not_a_list"):
-        described(window(), table)
+        add_features(window(), table)
     with raises("features.not_a_list"):
-        described(window(), items(price=[np.inf, *[1.0] * 7]))
+        add_features(window(), items(price=[np.inf, *[1.0] * 7]))
     with raises("features.not_a_list"):
-        described(window(), items(f=["[0.5, 1]", "[Infinity, 2]", *["[0.5, 2]"] * 6]))
+        add_features(window(), items(f=["[0.5, 1]", "[Infinity, 2]", *["[0.5, 2]"] * 6]))
 
 
 def test_nan_is_missing_and_a_policy_fills_it():
@@ -261,7 +261,7 @@ def test_nan_is_missing_and_a_policy_fills_it():
     }
     policy = {c.PRICE: ColumnTreatment(missing="median")}
     rows, _ = cleaned("items", items(price=prices), policy)
-    filled = described(window(), rows).item_features
+    filled = add_features(window(), rows).item_features
     assert np.diff(filled.cells.indptr).tolist() == [1] * 8
     vectors = features(f=["[NaN, 1]", "[0.5, 2]", "[0.25, 3]", "[1.0, 4]", *["[0.5, 1]"] * 4])
     assert vectors["f=0"][0] == vectors["f=1"][0] == 0
@@ -270,4 +270,4 @@ def test_nan_is_missing_and_a_policy_fills_it():
 
 def test_vectors_of_different_lengths_are_named():
     with raises("features.not_a_list"):
-        described(window(), items(f=[*["[0.5, 2]"] * 3, "[0.5]", *["[1.5, 2]"] * 4]))
+        add_features(window(), items(f=[*["[0.5, 2]"] * 3, "[0.5]", *["[1.5, 2]"] * 4]))

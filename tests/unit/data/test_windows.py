@@ -6,7 +6,7 @@ import polars as pl
 
 from pipeline import columns as c
 from pipeline.data.matrix import WEIGHT
-from pipeline.data.windows import of_people, window
+from pipeline.data.windows import weigh_users, window
 from pipeline.workspace.config import Config
 
 END = datetime(2024, 3, 1, tzinfo=UTC)
@@ -38,14 +38,14 @@ def events(n=50):
 def test_the_weights_of_some_are_those_they_have_in_the_window_of_all():
     whole = events()
     history, _ = window(whole, END, CONFIG, None, None)
-    some = of_people(whole.filter(pl.col(c.USER_ID) == "u9"), whole, CONFIG)
+    some = weigh_users(whole.filter(pl.col(c.USER_ID) == "u9"), whole, CONFIG)
     row = history.user_ids.tolist().index("u9")
     own = history.weight[history.indptr[row] : history.indptr[row + 1]]
     assert some.sort(c.TIMESTAMP)[WEIGHT].to_list() == own.tolist()
-    alone = of_people(whole.filter(pl.col(c.USER_ID) == "u9"), whole.head(9), CONFIG)
+    alone = weigh_users(whole.filter(pl.col(c.USER_ID) == "u9"), whole.head(9), CONFIG)
     assert alone[WEIGHT].max() < some[WEIGHT].max()  # cut where others are
 
 
 def test_a_kind_that_came_later_says_nothing():
     rows = events(3).with_columns(pl.Series(c.KIND, ["purchase", "wish", "view"]))
-    assert of_people(rows, events(), CONFIG).height == 2
+    assert weigh_users(rows, events(), CONFIG).height == 2

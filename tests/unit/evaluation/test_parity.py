@@ -25,10 +25,10 @@ def lists(**items):
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
-def scored(rows, did, past=(), policy="discovery"):
+def scored(rows, did, past=(), task="discovery"):
     events = log(*did)
     past = log(*past, *did)
-    return list_quality(rows, events, past, span=SPAN, k=2, policy=policy)
+    return list_quality(rows, events, past, span=SPAN, k=2, task=task)
 
 
 def test_lists_are_scored_as_if_they_had_been_live():
@@ -41,7 +41,7 @@ def test_lists_are_scored_as_if_they_had_been_live():
 def test_what_somebody_had_before_can_be_in_no_list_of_new_things():
     did, before = [("ann", "a", 0.5), ("ann", "b", 0.6)], [("ann", "b", -3.0)]
     assert scored(lists(ann="ab"), did, before).events == 1
-    assert scored(lists(ann="ab"), did, before, policy="repeat").events == 2
+    assert scored(lists(ann="ab"), did, before, task="repeat").events == 2
 
 
 def test_whoever_has_no_list_and_whatever_lies_outside_counts_for_nothing():

@@ -18,12 +18,12 @@ K = 3
 
 
 ONE = publications(("p1", 1, None, "7", at(-9), at(0)))
-SHOWN = lists({("p1", "ann"): "abc", ("p1", "bob"): "bcd", ("p1", c.ANYONE): "xyz"})
+SHOWN = lists({("p1", "ann"): "abc", ("p1", "bob"): "bcd", ("p1", c.FALLBACK_USER): "xyz"})
 
 
-def run(events, table=ONE, shown=SHOWN, past=None, policy="repeat", span=SPAN):
+def run(events, table=ONE, shown=SHOWN, past=None, task="repeat", span=SPAN):
     past = log() if past is None else past
-    return prequential(events, past, table, shown, span=span, k=K, policy=policy)
+    return prequential(events, past, table, shown, span=span, k=K, task=task)
 
 
 def the(found, version="7", name="all"):
@@ -55,7 +55,7 @@ def test_an_event_of_the_same_item_twice_is_two_events_of_one_truth():
 
 
 def test_what_is_behind_k_is_no_hit():
-    long = lists({("p1", "ann"): "abcde", ("p1", c.ANYONE): "x"})
+    long = lists({("p1", "ann"): "abcde", ("p1", c.FALLBACK_USER): "x"})
     assert the(run(log(("ann", "d", at(1))), shown=long)).hit_rate.mean == 0.0
     assert the(run(log(("ann", "c", at(1))), shown=long)).ndcg.mean == pytest.approx(0.5)
 
@@ -73,8 +73,8 @@ def test_two_publications_in_one_span_are_two_rows():
         {
             ("p1", "ann"): "abc",
             ("p2", "ann"): "cba",
-            ("p1", c.ANYONE): "x",
-            ("p2", c.ANYONE): "x",
+            ("p1", c.FALLBACK_USER): "x",
+            ("p2", c.FALLBACK_USER): "x",
         }
     )
     events = log(("ann", "a", at(11)), ("ann", "a", at(12)), ("ann", "a", at(13)))
@@ -105,11 +105,11 @@ def test_a_user_with_a_patch_is_judged_by_it_and_the_base_stands_beside():
         {
             ("p1", "ann"): "abc",
             ("p1", "bob"): "bcd",
-            ("p1", c.ANYONE): "xyz",
+            ("p1", c.FALLBACK_USER): "xyz",
             ("p1a", "ann"): "qrs",
             ("p1b", "new"): "uvw",
             ("p2", "ann"): "abc",
-            ("p2", c.ANYONE): "xyz",
+            ("p2", c.FALLBACK_USER): "xyz",
         }
     )
     events = log(
@@ -138,7 +138,7 @@ def test_a_user_with_a_patch_is_judged_by_it_and_the_base_stands_beside():
 
 
 def test_who_has_no_list_is_shown_the_one_for_anyone():
-    shown = lists({("p1", "ann"): "abc", ("p1", "~cat"): "xyz", ("p1", c.ANYONE): "xyz"})
+    shown = lists({("p1", "ann"): "abc", ("p1", "~cat"): "xyz", ("p1", c.FALLBACK_USER): "xyz"})
     past = log(("ann", "z", at(-5)))
     events = log(("ann", "a", at(1)), ("cat", "q", at(1)), ("eve", "y", at(1)))
     found = run(events, shown=shown, past=past)
@@ -165,7 +165,7 @@ def test_discovery_asks_for_nothing_that_the_list_could_not_hold():
         *[("ann", item, at(1)) for item in "abc"],
     )
     events = log(*[("ann", item, at(1)) for item in "abc"])
-    found = run(events, past=past, policy="discovery")
+    found = run(events, past=past, task="discovery")
     assert (found.events, found.repeated, the(found).events) == (3, 1, 2)
     assert run(events, past=past).repeated == 0
 

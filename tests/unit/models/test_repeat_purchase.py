@@ -13,7 +13,13 @@ from pipeline.models.personal_frequency import PersonalFrequency
 from pipeline.models.repeat_purchase import recipe as recipes
 from pipeline.models.repeat_purchase.booster import EXAMPLES_A_TREE, grow
 from pipeline.models.repeat_purchase.features import FEATURES, item_table, table
-from pipeline.models.repeat_purchase.pairs import HALF_LIVES, US_PER_DAY, Events, answers, pairs_at
+from pipeline.models.repeat_purchase.pairs import (
+    HALF_LIVES,
+    US_PER_DAY,
+    Events,
+    pairs_at,
+    repurchases,
+)
 from pipeline.models.repeat_purchase.recipe import RepeatPurchase
 from pipeline.models.topk import top_k
 from tests.windows import END, window
@@ -101,7 +107,7 @@ def test_answers_are_a_loop_over_events(seed):
     events = Events.of(history)
     since, until = NOW - 30 * US_PER_DAY, NOW - 16 * US_PER_DAY
     pairs = pairs_at(events, since)
-    again, came = answers(events, pairs, since, until)
+    again, came = repurchases(events, pairs, since, until)
     taken = {(u, i) for u, i, days, weight in rows if 16 < days <= 30 and weight > 0}
     assert again.tolist() == [pair in taken for pair in named(history, pairs)]
     assert 0 < again.sum() < len(again)
@@ -180,10 +186,10 @@ def test_nothing_is_told_of_what_comes_after_and_no_answer_comes_from_before():
     pairs, same = pairs_at(events, now), pairs_at(changed, now)
     for name in ("user", "item", "first", "last", "days", "own", "user_days"):
         assert np.array_equal(getattr(pairs, name), getattr(same, name)), name
-    changed_answers, expected = (answers(e, pairs, now, NOW)[0] for e in (changed, events))
+    changed_answers, expected = (repurchases(e, pairs, now, NOW)[0] for e in (changed, events))
     assert not np.array_equal(changed_answers, expected)
     after = events.where(events.at >= now)
-    assert np.array_equal(answers(after, pairs, now, NOW)[0], expected)
+    assert np.array_equal(repurchases(after, pairs, now, NOW)[0], expected)
 
 
 @pytest.mark.parametrize("leak", [0, 1, BLOCK])

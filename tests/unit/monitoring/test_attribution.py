@@ -19,7 +19,7 @@ SPAN = Interval(DAY, DAY + timedelta(days=1))
 CONFIG = AttributionConfig(window_days=2)
 ONE = publications(("p1", 1, None, "7", at(-9), at(-1))).with_columns(recipe=pl.lit("als"))
 PEOPLE = [f"u{n:02}" for n in range(12)]
-SHOWN = {("p1", user): "abc" for user in PEOPLE} | {("p1", c.ANYONE): "xyz"}
+SHOWN = {("p1", user): "abc" for user in PEOPLE} | {("p1", c.FALLBACK_USER): "xyz"}
 PRICES = pl.DataFrame({c.ITEM_ID: ["a", "b", "x"], c.PRICE: [2.1, 0.7, None]})
 SEGMENTS = pl.DataFrame(
     {c.USER_ID: PEOPLE, c.SEGMENT: ["new"] * 11 + [None]},
@@ -147,8 +147,8 @@ def test_an_event_answers_the_last_showing_that_held_its_item():
         ("p2a", 3, "p2", "8", at(8), at(9)),
     )
     shown = {
-        ("p1", "ann"): "ab", ("p1", c.ANYONE): "x",
-        ("p2", "ann"): "bc", ("p2", c.ANYONE): "x",
+        ("p1", "ann"): "ab", ("p1", c.FALLBACK_USER): "x",
+        ("p2", "ann"): "bc", ("p2", c.FALLBACK_USER): "x",
         ("p2a", "ann"): "de",
     }  # fmt: skip
 
@@ -242,7 +242,7 @@ def plain(events, table, shown, window):
         base = bases[-1][c.PUBLICATION_ID]
         chain = [r[c.PUBLICATION_ID] for r in rows if base in (r[c.PUBLICATION_ID], r[c.BASE])]
         live = {r[c.PUBLICATION_ID] for r in rows if r[c.LIVE_FROM] <= instant}
-        for owner in (user, c.ANYONE):
+        for owner in (user, c.FALLBACK_USER):
             held = [p for p in chain if p in live and (p, owner) in shown]
             if held:
                 return held[-1], owner
@@ -283,7 +283,7 @@ def test_last_touch_is_what_a_plain_reading_says(seed):
     shown = {
         (row[0], user): "".join(rng.permutation(items)[:3])
         for row in rows
-        for user in [*PEOPLE[:4], c.ANYONE]
+        for user in [*PEOPLE[:4], c.FALLBACK_USER]
         if rng.random() < 0.6
     }
     events = did(

@@ -78,7 +78,7 @@ def no_value(row, rng):
         (lambda row, _: [*row[:2], "purchase", *row[3:]], "data.kinds", True),
         (lambda row, _: [*row[:3], 5.0 * row[3], row[4]], "data.values", True),
         (lambda row, _: [row[0], every(9, row[1]), *row[2:]], "data.prices", True),
-        (lambda row, rng: [f"{row[0]}{rng.random() < 0.5}", *row[1:]], "data.new_people", True),
+        (lambda row, rng: [f"{row[0]}{rng.random() < 0.5}", *row[1:]], "data.new_users", True),
         (lambda row, rng: [row[0], novelty(row, rng), *row[2:]], "data.new_items", True),
         (no_value, "data.missing.value", False),
         (lambda row, _: [row[0], every(5, row[1]), *row[2:]], "taste.categories", True),

@@ -46,16 +46,16 @@ def test_sentence_and_text_hold_every_figure(found):
         "seed SD ",
         "SD of z",
         "500",
-        "random assignments",
+        "random splits",
     ):
         assert part in lines
     dull = replace(found, v_hat=0.0, rate=0.0, rate_upper=0.0, seed_sd=0.0)
     assert "no seed noise" in sentence(dull)
-    assert f"{found.tossed_passed} of 4,000 random assignments, at most 0." in sentence(dull)
+    assert f"{found.tossed_passed} of 4,000 random splits, at most 0." in sentence(dull)
     lines = text(dull, "blend", 20, [])
     assert "no seed noise" in lines
     assert lines.count("false switches") == 1
-    assert f"false switches in {found.tossed_passed} of 4,000 random assignments" in lines
+    assert f"false switches in {found.tossed_passed} of 4,000 random splits" in lines
 
 
 def test_the_figure_is_an_svg_that_says_what_it_shows_and_repeats(found):

@@ -55,7 +55,7 @@ DRAW: dict[str, Callable[[], bytes]] = {
     "slices": lambda: figures.slices_figure(SLICES, "als", "popularity"),
     "reach": lambda: figures.reach_figure(RECIPES),
     "reasons": lambda: figures.reasons_figure(REASONS, 42),
-    "accounts": lambda: trends.e_processes_figure(ACCOUNTS, PATHS),
+    "e_processes": lambda: trends.e_processes_figure(ACCOUNTS, PATHS),
     "metric": lambda: trends.metric_figure(PAST, "ndcg_at_20"),
     "lift": lambda: trends.lift_figure(PAST),
     "churn": lambda: trends.churn_figure(CHURN, NIGHTS[-1]),
@@ -130,7 +130,7 @@ def test_more_than_a_figure_holds_is_named() -> None:
 
 
 def test_accounts_stand_below_a_threshold_with_their_names_and_points() -> None:
-    told = texts(DRAW["accounts"]())
+    told = texts(DRAW["e_processes"]())
     assert {"a switch needs 500", "als", "90", "mad", "under 0.1"} <= set(told)
 
 

@@ -22,7 +22,7 @@ from tests.pages import AS_OF, ATTRIBUTION, BARE, CLEAN, DRIFT, RULES
 from tests.pages import FULL as NIGHT
 
 DRAWN = {
-    "accounts.svg", "churn.svg", "lift.svg", "lifts.svg", "live.svg", "metric.svg", "reach.svg",
+    "e_processes.svg", "churn.svg", "lift.svg", "lifts.svg", "live.svg", "metric.svg", "reach.svg",
     "reasons.svg", "recipes.svg", "slices.svg",
 }  # fmt: skip
 SECTIONS = [

@@ -27,7 +27,7 @@ from pipeline.report.versions import (
 
 METRIC = "ndcg_at_20"
 ALL = PairedRow(METRIC, 1211, 0.0229, 0.0309, 0.35, 0.22, 0.48, None)
-FOOTING = PairedComparison(
+COMPARISON = PairedComparison(
     "holdout",
     "On the days that judged version 3",
     "The recipe is the same.",
@@ -54,7 +54,7 @@ PAGE = VersionsPage(
     metric=METRIC,
     sentence="Found <this>.",
     weeks="Of different days.",
-    footings=(FOOTING,),
+    paired_comparisons=(COMPARISON,),
     metrics=(
         MetricRow(METRIC, Estimate(0.0441, 0.0411, 0.0473), Estimate(0.0301, 0.0266, 0.0339)),
         MetricRow("users", Estimate(1990.0), None),
@@ -131,7 +131,7 @@ def test_what_differs_stands_first_and_everything_below() -> None:
 
 
 def test_a_lift_is_told_with_its_figures() -> None:
-    assert comparison_sentence(PAGE, FOOTING) == (
+    assert comparison_sentence(PAGE, COMPARISON) == (
         "On the days that judged version 3, version 3 is ahead by 35 % (+22 % to +48 %, "
         "1,211 users): NDCG@20 0.0309 and 0.0229"
     )
@@ -150,20 +150,20 @@ def test_a_lift_is_told_with_its_figures() -> None:
 def test_the_title_claims_no_more_than_the_interval(
     changed: dict[str, float | None], title: str
 ) -> None:
-    footing = replace(FOOTING, rows=(replace(ALL, **changed),))
-    assert comparison_title(PAGE, footing) == title
+    comparison = replace(COMPARISON, rows=(replace(ALL, **changed),))
+    assert comparison_title(PAGE, comparison) == title
 
 
-def test_a_footing_that_is_none_says_why_and_draws_nothing() -> None:
+def test_a_comparison_without_rows_has_a_reason_and_no_figure() -> None:
     none = PairedComparison("holdout", "On the days that judged version 3", "It would leak.")
     assert comparison_sentence(PAGE, none) is None and comparison_figure(PAGE, none) is None
-    text = versions_page(replace(PAGE, footings=(none,)))
+    text = versions_page(replace(PAGE, paired_comparisons=(none,)))
     assert "It would leak." in text and "<svg" not in text
 
 
 def test_the_figure_shows_everybody_and_groups_of_the_primary_metric() -> None:
-    drawn = comparison_figure(PAGE, FOOTING)
-    assert drawn is not None and drawn == comparison_figure(PAGE, FOOTING)
+    drawn = comparison_figure(PAGE, COMPARISON)
+    assert drawn is not None and drawn == comparison_figure(PAGE, COMPARISON)
     text = drawn.decode()
     assert "all users (1,211)" in text and "cold (62)" in text
     assert "recall" not in text and "new items" not in text

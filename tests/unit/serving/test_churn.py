@@ -93,7 +93,7 @@ def test_nobody_to_compare():
 def test_idle_is_who_has_a_model_list_and_did_nothing_since():
     live = pl.DataFrame(
         {
-            c.USER_ID: ["ann", "bob", "cat", "dan", c.ANYONE],
+            c.USER_ID: ["ann", "bob", "cat", "dan", c.FALLBACK_USER],
             c.SLOT: ["model", "model", "fallback", "model", "fallback"],
         }
     )

@@ -11,8 +11,8 @@ from pipeline.data.matrix import WEIGHT, build_history
 from pipeline.models.als import Als
 from pipeline.models.families import recipe_from
 from pipeline.models.popularity import DecayedPopularity
-from pipeline.serving.foldin import end_of, histories, new_since, of_people, patch_id
-from pipeline.serving.recommend import ListRules, people_lists
+from pipeline.serving.foldin import end_of, histories, new_since, of_users, patch_id
+from pipeline.serving.recommend import ListRules, user_lists
 
 NIGHT = datetime(2024, 3, 1, 9, tzinfo=UTC)
 BLEND = recipe_from(
@@ -56,7 +56,7 @@ def before_the_night():
 
 def lists(score, history, *, repeat=False, gone=()):
     fallback = DecayedPopularity().train(build_history(before_the_night(), NIGHT))
-    return people_lists(score, fallback, history, ListRules(gone, repeat, 5, ("model", "popular")))
+    return user_lists(score, fallback, history, ListRules(gone, repeat, 5, ("model", "popular")))
 
 
 @pytest.mark.parametrize("repeat", [False, True])
@@ -151,8 +151,8 @@ def test_what_arrived_since_or_happened_since_is_new():
 
 def test_people_are_selected_by_their_ids():
     did = weighed([("a", "i1", 0), ("b", "i1", 0), ("c", "i1", 0)])
-    assert did.filter(of_people(["c", "a"]))[c.USER_ID].to_list() == ["a", "c"]
-    assert did.filter(of_people([])).is_empty()
+    assert did.filter(of_users(["c", "a"]))[c.USER_ID].to_list() == ["a", "c"]
+    assert did.filter(of_users([])).is_empty()
 
 
 def test_ages_count_from_the_newest_event_or_from_the_as_of():

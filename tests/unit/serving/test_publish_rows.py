@@ -96,7 +96,7 @@ def test_an_older_night_never_overtakes_a_newer_one(as_of):
 
 
 def test_people_are_shown_their_own_list_or_anyones():
-    rows = lists([("u1", 1, "a"), ("u1", 2, "b"), (c.ANYONE, 1, "z")])
+    rows = lists([("u1", 1, "a"), ("u1", 2, "b"), (c.FALLBACK_USER, 1, "z")])
     got = of_users(rows, {"raw9": None, "raw1": "u1", "gone": "u7"})
     assert got.select(c.USER_ID, c.ITEM_ID).rows() == [
         ("raw9", "z"),

@@ -38,7 +38,7 @@ def build(made, *, repeat=False, others=("stranger",), gone=(), length=5):
 def test_everybody_has_one_list_without_gaps(made):
     rows = build(made)
     window = made[0]
-    assert set(rows[c.USER_ID]) == {*window.user_ids.tolist(), "stranger", c.ANYONE}
+    assert set(rows[c.USER_ID]) == {*window.user_ids.tolist(), "stranger", c.FALLBACK_USER}
     for (user,), part in rows.group_by(c.USER_ID):
         assert part[c.POSITION].to_list() == list(range(1, part.height + 1)), user
         assert part[c.ITEM_ID].n_unique() == part.height
@@ -68,7 +68,7 @@ def test_what_is_gone_never_appears_and_lists_are_not_padded(made):
 def test_who_has_no_taste_gets_the_fallback_and_it_says_so(made):
     rows = build(made)
     slots = dict(rows.select(c.USER_ID, c.SLOT).unique().rows())
-    assert slots["taker"] == slots["stranger"] == slots[c.ANYONE] == "fallback"
+    assert slots["taker"] == slots["stranger"] == slots[c.FALLBACK_USER] == "fallback"
     assert slots["u0"] == "model"
     taker = rows.filter(pl.col(c.USER_ID) == "taker")
     assert "i0" not in taker[c.ITEM_ID].to_list()
@@ -79,7 +79,7 @@ def test_strangers_get_what_anyone_gets(made):
     rows = build(made)
     one, other = (
         rows.filter(pl.col(c.USER_ID) == user)[c.ITEM_ID].to_list()
-        for user in ("stranger", c.ANYONE)
+        for user in ("stranger", c.FALLBACK_USER)
     )
     window, _, fallback = made
     assert one == other == [item for item, _ in fallback_list(fallback, window, 5)]

@@ -85,7 +85,7 @@ class Comparison:
             for row in (page.left, page.right)
         ]
         lines += [page.sentence, page.weeks]
-        lines += [f"{f.title}: {f.about}" for f in page.footings if not f.rows]
+        lines += [f"{f.title}: {f.about}" for f in page.paired_comparisons if not f.rows]
         return "\n".join([*lines, f"page: {self.path}"])
 
 
@@ -145,7 +145,7 @@ def _page(ws: Workspace, left: Version, right: Version, progress: Progress) -> V
         metric=metric_name(NDCG, right.night.config.recommend.length),
         sentence="",
         weeks=_days(left, right),
-        footings=comparisons,
+        paired_comparisons=comparisons,
         metrics=metrics(left, right),
         settings=_pairs(_recipe(left), _recipe(right)),
         night_settings=tuple(p for p in _pairs(_config(left), _config(right)) if p.differs),
