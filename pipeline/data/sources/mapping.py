@@ -81,9 +81,12 @@ def check_columns(columns: Collection[str], source: Source, name: str) -> None:
     skipped = (("skip_when", column) for column in source.skip_when)
     for target, column in (*wanted.items(), *skipped):
         if column not in columns:
+            next_step = f'map it: [sources.NAME] columns = {{ {target} = "…" }} or constants'
+            if target == "skip_when":
+                next_step = "correct skip_when of the source"
             raise MappingError(
                 "mapping.no_column",
-                f"has no column {column!r} (for {target}); it has {shown or 'none'}",
+                f"has no column {column!r} (for {target}); it has {shown or 'none'}; {next_step}",
                 where=name,
             )
 
