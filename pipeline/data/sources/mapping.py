@@ -77,7 +77,7 @@ def check_columns(columns: Collection[str], source: Source, name: str) -> None:
     """
     required = (target for target in REQUIRED[source.table] if target not in source.constants)
     wanted = {target: target for target in required} | source.columns
-    shown = ", ".join(list(columns)[:20]) + (", …" if len(columns) > 20 else "")
+    available = ", ".join(list(columns)[:20]) + (", …" if len(columns) > 20 else "") or "none"
     skipped = (("skip_when", column) for column in source.skip_when)
     for target, column in (*wanted.items(), *skipped):
         if column not in columns:
@@ -86,7 +86,7 @@ def check_columns(columns: Collection[str], source: Source, name: str) -> None:
                 next_step = "correct skip_when of the source"
             raise MappingError(
                 "mapping.no_column",
-                f"has no column {column!r} (for {target}); it has {shown or 'none'}; {next_step}",
+                f"has no column {column!r} (for {target}); it has {available}; {next_step}",
                 where=name,
             )
 

@@ -219,11 +219,11 @@ def check_header(columns: Sequence[str], count: int, name: str, limits: Limits) 
 
 
 def _refuse_other_formats(data: bytes, name: str) -> None:
-    for magic, what in _MAGIC.items():
+    for magic, other_format in _MAGIC.items():
         if data.startswith(magic):
             raise DataError(
                 "source.wrong_format",
-                f"does not have the format of its suffix: it contains {what}",
+                f"does not have the format of its suffix: it contains {other_format}",
                 where=name,
             )
 
