@@ -49,7 +49,6 @@ _NO_FEATURES: Final = (c.ITEM_ID, c.USER_ID, c.AVAILABLE, c.CREATED_AT)
 _TOO_LARGE: Final = 1e100
 _WORD: Final = r"[\p{L}\p{N}]{2,}"
 _LINE: Final = "#line"
-_NOT_FINITE: Final = "a number is infinite or at least 1e100; correct it in the table"
 _ROW, _NAME, _CELL = "row", "name", "cell"
 _NONE: Final = pl.DataFrame(schema={_ROW: pl.UInt32(), _NAME: pl.String(), _CELL: pl.Float64()})
 
@@ -74,7 +73,7 @@ def add_features(
     Raises
     ------
     DataError
-        `features.not_a_list`: an id is repeated, a number is infinite, or vectors of a column
+        `features.repeated_id`, `features.not_finite`; `features.vector_length`: vectors of a column
         differ in length.
     """
     if items is not None:
@@ -100,7 +99,14 @@ def _encode_table(
     """Encode the rows of `ids`; the first `n` define the features. ``None`` without features."""
     table = table.with_row_index(_LINE)
     repeated = table.filter(table[key].is_duplicated())
-    _refuse(f"{name}.{key}", "an id is repeated; keep one row per id", repeated[_LINE])
+    if len(repeated):
+        raise DataError(
+            "features.repeated_id",
+            "an id is repeated; keep one row per id",
+            where=f"{name}.{key}",
+            count=len(repeated),
+            positions=_line_numbers(repeated[_LINE]),
+        )
     wanted = pl.DataFrame({key: ids.tolist()}, schema={key: pl.String})
     rows = wanted.join(table, on=key, how="left", maintain_order="left")
     blocks = []
@@ -140,17 +146,34 @@ class _Place:
     n: int
     words: bool
 
-    def refuse(self, what: str, bad: pl.Series) -> None:
-        """Raise `DataError` if any value is bad."""
-        _refuse(self.where, what, self.line.filter(bad))
+    def refuse_not_finite(self, bad: pl.Series) -> None:
+        """Raise `features.not_finite` if any value is bad."""
+        lines = self.line.filter(bad)
+        if len(lines):
+            raise DataError(
+                "features.not_finite",
+                "a number is infinite or at least 1e100; correct it in the table",
+                where=self.where,
+                count=len(lines),
+                positions=_line_numbers(lines),
+            )
+
+    def refuse_other_length(self, length: int, bad: pl.Series) -> None:
+        """Raise `features.vector_length` if any vector is bad."""
+        lines = self.line.filter(bad)
+        if len(lines):
+            raise DataError(
+                "features.vector_length",
+                f"a vector does not have {length} numbers like most others; correct it in the "
+                "table",
+                where=self.where,
+                count=len(lines),
+                positions=_line_numbers(lines),
+            )
 
 
-def _refuse(where: str, what: str, lines: pl.Series) -> None:
-    if len(lines):
-        positions = (lines.sort() + 1).to_list()
-        raise DataError(
-            "features.not_a_list", what, where=where, count=len(lines), positions=positions
-        )
+def _line_numbers(lines: pl.Series) -> list[int]:
+    return (lines.sort() + 1).to_list()
 
 
 def _features(values: pl.Series, at: _Place) -> pl.DataFrame:
@@ -263,7 +286,7 @@ def _common(cells: pl.DataFrame, n: int) -> pl.DataFrame:
 
 def _binned(numbers: pl.Series, at: _Place) -> pl.Series:
     """Return the bin of each number; the edges are numbers of the data."""
-    at.refuse(_NOT_FINITE, numbers.abs() >= _TOO_LARGE)
+    at.refuse_not_finite(numbers.abs() >= _TOO_LARGE)
     training = numbers[: at.n].drop_nulls().to_numpy()
     if not len(training):
         return pl.Series(numbers.name, [None] * len(numbers), dtype=pl.String)
@@ -280,9 +303,10 @@ def _vector(vectors: pl.Series, at: _Place) -> pl.DataFrame:
     length = vectors.list.len()
     most = length[: at.n].drop_nulls().mode().sort()
     wanted = most[0] if len(most) else 0
-    at.refuse(f"a vector does not have {wanted} numbers like most others", length != most.first())
-    too_large = vectors.list.eval(pl.element().fill_nan(None).abs() >= _TOO_LARGE).list.any()
-    at.refuse(_NOT_FINITE, too_large)
+    at.refuse_other_length(wanted, length != most.first())
+    at.refuse_not_finite(
+        vectors.list.eval(pl.element().fill_nan(None).abs() >= _TOO_LARGE).list.any()
+    )
     complete = vectors.list.eval(pl.element().is_nan() | pl.element().is_null()).list.any().not_()
     rows = complete.fill_null(False).arg_true().to_numpy()
     matrix = np.asarray(vectors.gather(rows).to_list(), np.float64).reshape(len(rows), -1)

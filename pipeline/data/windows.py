@@ -131,7 +131,8 @@ def window(
     Raises
     ------
     DataError
-        `data.no_event`, `features.unknown_kind`, `features.not_a_list`, `clean.no_values`.
+        `data.no_event`, `features.unknown_kind`, `features.repeated_id`, `features.not_finite`,
+        `features.vector_length`, `clean.no_values`.
     """
     # Filtered before anything is computed, so that no later event reaches the statistics.
     past = events.filter(before(end))

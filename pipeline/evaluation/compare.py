@@ -191,7 +191,11 @@ def paired(
     if left[c.USER_ID].n_unique() != left.height:
         raise GateError("compare.duplicate_user", f"a user appears twice in the values of {column}")
     if not left[c.USER_ID].equals(right[c.USER_ID]):
-        raise GateError("compare.other_users", f"the values of {column} belong to different users")
+        raise GateError(
+            "compare.other_users",
+            f"candidate and champion have values of {column} for different users; evaluate both "
+            "on the same holdout",
+        )
     return (
         left[column].cast(pl.Float64).to_numpy(),
         right[column].cast(pl.Float64).to_numpy(),

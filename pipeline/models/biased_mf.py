@@ -115,7 +115,7 @@ class BiasedMf(Recipe):
         if not cells.nnz:
             raise DataError(
                 "model.no_ratings",
-                "The recipe predicts ratings, but no event of the window is a rating; remove it "
+                "the recipe predicts ratings, but no event of the window is a rating; remove it "
                 "from the recipes, or deliver events of kind 'rating' with a value",
                 where="biased_mf",
             )

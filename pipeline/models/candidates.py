@@ -170,7 +170,7 @@ def _error_bound(scores: Scores, size: NDArray[np.float64], longest: float) -> N
     if unbounded.any():
         raise DataError(
             "model.scores_not_finite",
-            "Scores of the model are not finite, or too large for float32; train it again with "
+            "scores of the model are not finite, or too large for float32; train it again with "
             "stronger regularization",
             where="scores",
             count=int(unbounded.sum()),

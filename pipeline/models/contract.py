@@ -436,7 +436,7 @@ def recipe_from(dumped: Mapping[str, Any]) -> Recipe:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in (dumped.get("family", "family"), *first["loc"]))
-        raise ConfigError("recipe.invalid", f"Invalid recipe: {where}: {first['msg']}") from error
+        raise ConfigError("recipe.invalid", f"invalid recipe: {where}: {first['msg']}") from error
 
 
 def load(family: str, arrays: Arrays) -> Scorer:
@@ -457,6 +457,6 @@ def load(family: str, arrays: Arrays) -> Scorer:
     if family not in FAMILIES:
         raise ConfigError(
             "recipe.unknown_family",
-            f"Unknown model family {family!r}. Allowed: {', '.join(FAMILIES)}",
+            f"unknown model family {family!r}. allowed: {', '.join(FAMILIES)}",
         )
     return FAMILIES[family].scorer.from_arrays(arrays)

@@ -168,14 +168,15 @@ def rule_title(name: str) -> str:
 
 
 def without_id(sentence: str, name: str) -> str:
-    """Return a sentence without the id of its rule, check or signal, which its row names.
+    """Return a sentence without the name of its rule, check or signal, which its row shows.
 
     Parameters
     ----------
     name
         The id, such as ``refresh.slice.cold``.
     """
-    for part in (name, name.partition(".")[2] or name):
+    stem = name.partition(".")[2] or name
+    for part in (name, stem, f"group {plain(stem.removeprefix('slice.'))}", plain(stem)):
         sentence = sentence.removeprefix(f"{part}: ").replace(f" the rule {part}", " this rule")
     return sentence
 

@@ -212,10 +212,11 @@ def _config_from(written: Tree, where: str, origins: Mapping[str, str]) -> Confi
             f"{config.split.min_users}, at which the holdout stops growing; raise split.min_users",
         )
     if config.gate.fallback not in _baselines():
+        file, allowed = origin("gate.fallback"), ", ".join(_baselines())
         raise ConfigError(
             "config.gate_fallback",
-            f"{origin('gate.fallback')}: gate.fallback = {config.gate.fallback!r} is not a "
-            f"baseline; write one of {', '.join(_baselines())}",
+            f"{file}: gate.fallback = {config.gate.fallback!r} is not a baseline; write one of "
+            f"{allowed}",
         )
     return config
 
@@ -306,8 +307,9 @@ def _baselines() -> dict[str, Recipe]:
 def _put(values: Tree, keys: list[str], value: Any, name: str) -> None:
     *path, last = keys
     if not path or not all(keys):
+        section = next(filter(None, keys), "section").upper()
         raise ConfigError(
-            "config.environment_name", f"{name} names no field; write {PREFIX}SECTION__FIELD"
+            "config.environment_name", f"{name} sets no field; write {PREFIX}{section}__FIELD"
         )
     for key in path:
         values = values.setdefault(key, {})

@@ -1,7 +1,8 @@
 """Two log lines for each task, and the decorator that makes a nightly task of a function.
 
-Guarantees: the lines are bound to `run_id`, `as_of` and `task`; the last one has seconds, rows and
-the result in one sentence; progress is at most one line per 10 seconds; no line has a raw id.
+Guarantees: the lines, and those of progress, are bound to `run_id`, `as_of` and `task`; the last
+one has seconds, rows and the result in one sentence; progress is at most one line per 10 seconds;
+no line has a raw id.
 """
 
 from __future__ import annotations
@@ -63,12 +64,15 @@ def task_log(
     progress
         Receives at most one text per `PROGRESS_SECONDS`.
     """
-    log = _logger().bind(task=task, run_id=run_id, as_of=format_instant(as_of))
+    context = {"task": task, "run_id": run_id, "as_of": format_instant(as_of)}
+    log = _logger().bind(**context)
     log.info("task_started")
     start = time.perf_counter()
     record = TaskLog(at_most_every(PROGRESS_SECONDS, progress), run_id)
     try:
-        yield record
+        # In the context, so that progress has these fields too.
+        with structlog.contextvars.bound_contextvars(**context):
+            yield record
     except NightjarError as error:
         log.error("task_failed", seconds=_since(start), error=error.sentence, error_id=error.id)
         raise

@@ -82,10 +82,9 @@ def find(ws: Workspace, number: int) -> Version:
     history = LedgerHistory.of(ws.ledger)
     runs = runs_by_version(ws, history)
     if number not in runs:
-        newest = ", ".join(map(str, list(runs)[-_SHOWN:])) or "none"
-        raise ConfigError(
-            "version.unknown", f"unknown version {number}; the newest registered are {newest}"
-        )
+        newest = ", ".join(map(str, list(runs)[-_SHOWN:]))
+        known = f"the newest registered are {newest}" if newest else "there are none yet"
+        raise ConfigError("version.unknown", f"unknown version {number}; {known}")
     run = ws.runs.open(runs[number])
     if run.committed("refit") is None:
         raise StorageError(

@@ -166,10 +166,9 @@ class Workspace:
         """Return a run that was started; `run.unknown` for any other."""
         run = self.runs.open(run_id) if is_run_id(run_id) else None
         if run is None or run.committed("snapshot") is None:
-            newest = ", ".join(r.run_id for r in self.runs.starting_with("")[-3:]) or "none"
-            raise ConfigError(
-                "run.unknown", f"unknown run {run_id} in {self.home}; the newest are {newest}"
-            )
+            newest = ", ".join(r.run_id for r in self.runs.starting_with("")[-3:])
+            known = f"the newest are {newest}" if newest else "there are none yet"
+            raise ConfigError("run.unknown", f"unknown run {run_id} in {self.home}; {known}")
         return run
 
     @property

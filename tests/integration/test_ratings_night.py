@@ -91,6 +91,6 @@ def test_where_nobody_rates_it_is_left_out_in_one_sentence(tmp_path):
     left_out = train(ws, started.run_id, "biased_mf")
     assert isinstance(left_out, Failure)
     assert left_out.sentence.startswith(
-        "biased_mf: The recipe predicts ratings, but no event of the window is a rating"
+        "biased_mf: the recipe predicts ratings, but no event of the window is a rating"
     )
     assert left_out.exit_code == 3

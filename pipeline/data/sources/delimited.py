@@ -68,7 +68,7 @@ def parse_csv(blocks: Iterator[bytes], name: str, limits: Limits) -> Iterator[Bl
         if len(quotes) and not _well_quoted(data, quotes):
             rows, rest = _parse_any_quotes(block, columns, line, limits, final=last is None)
         else:
-            rows, rest = _parse_simple_quotes(data, quotes, columns, line, limits), b""
+            rows, rest = _parse_simple_quotes(data, quotes, columns, line, limits, name=name), b""
         yield _without_headers(rows, columns, first[:end].strip())
         if last is None:
             return
@@ -89,7 +89,11 @@ def _header(line: bytes, name: str, limits: Limits) -> list[str]:
         ) from None
     columns = [column.strip() for column in row]
     if not any(columns):
-        raise DataError("source.no_header", "has no header: its first line is blank", where=name)
+        raise DataError(
+            "source.no_header",
+            "has no header: its first line is blank; write the column names in line 1",
+            where=name,
+        )
     check_header(columns, len(columns), name, limits)
     return columns
 
@@ -126,7 +130,7 @@ def _inside(positions: Positions, quotes: Positions) -> NDArray[np.bool_]:
 
 
 def _parse_simple_quotes(
-    data: Bytes, quotes: Positions, columns: list[str], line: int, limits: Limits
+    data: Bytes, quotes: Positions, columns: list[str], line: int, limits: Limits, *, name: str
 ) -> Block:
     ends = np.flatnonzero(data == ord("\n"))
     starts = np.insert(ends[:-1] + 1, 0, 0) if len(ends) else ends
@@ -154,7 +158,9 @@ def _parse_simple_quotes(
     )
     if frame.height != len(good):
         raise DataError(
-            "source.broken_row", f"cannot be split into rows near line {line}", where="CSV"
+            "source.broken_row",
+            f"cannot be split into rows near line {line}; correct the quotes of that line",
+            where=name,
         )
     return Block(frame, pl.Series(good + line, dtype=pl.Int64), broken)
 

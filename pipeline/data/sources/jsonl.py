@@ -58,7 +58,8 @@ def parse_jsonl(blocks: Iterator[bytes], name: str, limits: Limits) -> Iterator[
         if len(seen) > limits.max_columns:
             raise UnsafeInputError(
                 "source.too_many_columns",
-                f"has more than {limits.max_columns} different keys; see ingest.limits.max_columns",
+                f"has more than {limits.max_columns} different keys; split the file, or raise "
+                "ingest.limits.max_columns",
                 where=name,
             )
         yield rows

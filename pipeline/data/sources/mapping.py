@@ -77,13 +77,16 @@ def check_columns(columns: Collection[str], source: Source, name: str) -> None:
     """
     required = (target for target in REQUIRED[source.table] if target not in source.constants)
     wanted = {target: target for target in required} | source.columns
-    shown = ", ".join(list(columns)[:20]) + (", …" if len(columns) > 20 else "")
+    available = ", ".join(list(columns)[:20]) + (", …" if len(columns) > 20 else "") or "none"
     skipped = (("skip_when", column) for column in source.skip_when)
     for target, column in (*wanted.items(), *skipped):
         if column not in columns:
+            next_step = f'map it: [sources.NAME] columns = {{ {target} = "…" }} or constants'
+            if target == "skip_when":
+                next_step = "correct skip_when of the source"
             raise MappingError(
                 "mapping.no_column",
-                f"has no column {column!r} (for {target}); it has {shown or 'none'}",
+                f"has no column {column!r} (for {target}); it has {available}; {next_step}",
                 where=name,
             )
 

@@ -144,8 +144,11 @@ def read(
 
 def _refuse_unreadable(columns: Collection[str], name: str, reason: str) -> None:
     if not columns:
-        what = f"does not have the format of its suffix: no line can be read (first: {reason})"
-        raise DataError("source.wrong_format", what, where=name)
+        raise DataError(
+            "source.wrong_format",
+            f"does not have the format of its suffix: no line can be read (first: {reason})",
+            where=name,
+        )
 
 
 def _blocks(stream: BinaryIO, name: str, limits: Limits) -> Iterator[Block]:

@@ -144,9 +144,12 @@ def _chunks(stream: BinaryIO, codec: str | None, name: str, limits: Limits) -> I
             data = source.read(BLOCK)
         except OSError as error:
             # pyarrow reports a cut or damaged stream only by the text of an OSError.
-            cut = "truncated" in str(error).lower()
-            what = f"the {codec} data are {'cut short' if cut else 'damaged'}"
-            raise DataError("source.damaged_stream", what, where=name) from None
+            damage = "cut short" if "truncated" in str(error).lower() else "damaged"
+            raise DataError(
+                "source.damaged_stream",
+                f"the {codec} data are {damage}; deliver the file again",
+                where=name,
+            ) from None
         if not data:
             return
         size += len(data)
@@ -161,7 +164,10 @@ def _chunks(stream: BinaryIO, codec: str | None, name: str, limits: Limits) -> I
         max_size = max(_SMALL, limits.max_expansion * max(stream.tell(), 1))
         if codec is not None and size > max_size:
             raise UnsafeInputError(
-                "source.expands", f"expands more than {limits.max_expansion}-fold", where=name
+                "source.expands",
+                f"expands more than {limits.max_expansion}-fold; split the file, or raise "
+                "ingest.limits.max_expansion",
+                where=name,
             )
         yield data
 
@@ -203,7 +209,8 @@ def check_header(columns: Sequence[str], count: int, name: str, limits: Limits) 
     if count > limits.max_columns:
         raise UnsafeInputError(
             "source.too_many_columns",
-            f"has {count:,} columns; {limits.max_columns} are allowed",
+            f"has {count:,} columns; {limits.max_columns} are allowed; split the file, or raise "
+            "ingest.limits.max_columns",
             where=name,
         )
     twice = sorted({column for column in columns if columns.count(column) > 1})
@@ -212,11 +219,11 @@ def check_header(columns: Sequence[str], count: int, name: str, limits: Limits) 
 
 
 def _refuse_other_formats(data: bytes, name: str) -> None:
-    for magic, what in _MAGIC.items():
+    for magic, other_format in _MAGIC.items():
         if data.startswith(magic):
             raise DataError(
                 "source.wrong_format",
-                f"does not have the format of its suffix: it contains {what}",
+                f"does not have the format of its suffix: it contains {other_format}",
                 where=name,
             )
 

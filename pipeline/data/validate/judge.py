@@ -213,12 +213,12 @@ def _judge_completeness(ran: Collection[str], rules: Sequence[Rule], rows: int) 
     status = Status.PASSED if complete else Status.RULES_INCOMPLETE
     sentence = f"{len(ran)} of {len(rules)} rules ran over {rows:,} events"
     if missing:
-        sentence += f", without {', '.join(missing)}"
+        sentence += f", without {', '.join(missing).replace('_', ' ')}"
     return DataCheck("rules_run", status, len(ran), len(rules), sentence)
 
 
 def _judge_rule(name: str, broken: int, rows: int) -> DataCheck:
-    sentence = f"{broken:,} of {rows:,} events break the rule {name}"
+    sentence = f"{broken:,} of {rows:,} events break the rule {name.replace('_', ' ')}"
     return DataCheck(name, verdict(broken == 0), broken, 0, sentence)
 
 

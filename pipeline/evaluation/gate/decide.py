@@ -210,10 +210,9 @@ def _accepted(
 
 
 def _blocked(evidence: Evidence, rules: tuple[RuleResult, ...]) -> Decision:
-    """Block, and name each rule that failed or lacks a figure."""
-    reasons = tuple(
-        f"{rule.name}: {rule.sentence}" for rule in rules if rule.outcome in ("fail", "missing")
-    )
+    """Block, with the sentence of each rule that failed or lacks a figure."""
+    # Without the rules' ids: the sentence is read on the page and in MLflow.
+    reasons = tuple(rule.sentence for rule in rules if rule.outcome in ("fail", "missing"))
     named = "; ".join(reasons[:_MAX_NAMED])
     if len(reasons) > _MAX_NAMED:
         named += f"; and {len(reasons) - _MAX_NAMED} more"

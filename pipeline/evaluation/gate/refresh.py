@@ -71,7 +71,7 @@ def judge_refresh(evidence: Evidence, champion: EvaluatedRecipe, config: GateCon
         Fails if any figure is missing; `underpowered` if there are too few users to compare.
     """
     if evidence.last is None:
-        text = "; ".join(("no accepted scorer can be compared with", *evidence.skipped))
+        text = "; ".join(("there is no accepted scorer to compare with", *evidence.skipped))
         missing = RuleResult("refresh.last", champion.name, None, None, "missing", text)
         return Refresh("fail", (missing,))
     name, paired = champion.name, _against(evidence.last, champion, config)
@@ -155,7 +155,8 @@ def _anchor(evidence: Evidence, champion: EvaluatedRecipe, config: GateConfig) -
     best = best_baseline(evidence.judged).name
     thin = f" (fewer than {ANCHOR_BLOCKS} blocks)" if anchor.thin else ""
     text = (
-        f"{ratio:.3f} times {best} over {len(used)} block{'s' if len(used) > 1 else ''} "
+        f"mean is {ratio:.3f} times that of {best} over "
+        f"{len(used)} block{'s' if len(used) > 1 else ''} "
         f"(standard error {se:.3f}), anchor {anchor.ratio:.3f}{thin}"
     )
     # The upper end of the interval: noise alone must not block.
@@ -175,10 +176,10 @@ def _healthy_spread(earlier: list[BlockRatio], recipe_hash: str) -> float:
 
 def _best_baseline(evidence: Evidence, champion: EvaluatedRecipe, config: GateConfig) -> RuleResult:
     best, own, name = best_baseline(evidence.judged), mean(champion), "refresh.baseline"
-    text = f"{champion.name} {own:.4f}"
+    text = f"mean of {champion.name} {own:.4f}"
     if best.name == champion.name:
-        text += " is the best baseline itself"
+        text += ", which is the best baseline itself"
         return RuleResult(name, champion.name, own, None, "pass", text)
     bound = config.baseline_floor * mean(best)
-    text += f", {best.name} {mean(best):.4f}"
+    text += f", of {best.name} {mean(best):.4f}"
     return RuleResult(name, champion.name, own, bound, verdict(own >= bound), text)

@@ -163,6 +163,11 @@ def is_proved(paired: Difference, bound: float, config: GateConfig) -> bool:
     return paired.underpowered is None and paired.p_better <= bound and enough
 
 
+def group_name(column: str) -> str:
+    """Name the users of a slice's column: ``group new items`` for ``slice.new_items``."""
+    return f"group {column.removeprefix(SLICE).replace('_', ' ')}"
+
+
 def slice_rules(
     prefix: str,
     subject: str,
@@ -195,11 +200,12 @@ def slice_rules(
     # Segments differ by shop; a standard slice without a column is reported as missing.
     columns = {name for frame in frames for name in frame.columns if name.startswith(SLICE)}
     for column in sorted(columns.union(SLICE + name for name in SLICES)):
-        name = f"{prefix}.{column}"
+        name, group = f"{prefix}.{column}", group_name(column)
         try:
             values = paired(*frames, column)
         except GateError as error:
-            results.append(RuleResult(name, subject, None, None, "missing", error.sentence))
+            text = error.sentence.replace(column, group)
+            results.append(RuleResult(name, subject, None, None, "missing", text))
             continue
         result = difference(
             *values,
@@ -209,9 +215,7 @@ def slice_rules(
             min_nonzero=config.min_nonzero,
         )
         if result.underpowered:
-            text = (
-                f"{column}: {result.underpowered} ({result.n:,} users, {result.nonzero:,} differ)"
-            )
+            text = f"{group}: {result.underpowered} ({result.n:,} users, {result.nonzero:,} differ)"
             results.append(RuleResult(name, subject, result.p_worse, None, "underpowered", text))
         else:
             # Only slices that can be tested share the level.
@@ -219,7 +223,8 @@ def slice_rules(
     harmed = holm([result.p_worse for _, result in judged], alpha)
     for (name, result), harm in zip(judged, harmed, strict=True):
         harm_text = f"p of harm {chance(result.p_worse)}, {result.n:,} users"
-        text = f"{name.removeprefix(f'{prefix}.')}: {percent(result.x)} ({harm_text})"
+        group = group_name(name.removeprefix(f"{prefix}."))
+        text = f"{group}: {percent(result.x)} ({harm_text})"
         results.append(RuleResult(name, subject, result.p_worse, alpha, verdict(not harm), text))
     return tuple(sorted(results, key=lambda r: r.name))
 
@@ -249,7 +254,7 @@ def baseline_rules(
     results = []
     for baseline in (b for b in baselines(judged) if b.name != candidate.name):
         bound = floor * mean(baseline)
-        text = f"{candidate.name} {own:.4f}, {baseline.name} {mean(baseline):.4f}"
+        text = f"mean of {candidate.name} {own:.4f}, of {baseline.name} {mean(baseline):.4f}"
         name = f"{prefix}.baseline.{baseline.name}"
         results.append(RuleResult(name, candidate.name, own, bound, verdict(own >= bound), text))
     return tuple(results)

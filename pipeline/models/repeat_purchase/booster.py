@@ -161,10 +161,10 @@ def _library() -> Any:
         import lightgbm
     except ModuleNotFoundError as error:
         raise ResourceError(
-            "extra.lightgbm_missing", "lightgbm is not installed; run make setup"
+            "extra.lightgbm_missing", "lightgbm is not installed; run `make setup`"
         ) from error
     except OSError as error:  # from the loader: LightGBM is linked against a missing library
         raise ResourceError(
-            "extra.lightgbm_broken", f"lightgbm cannot be loaded ({error}); run make setup"
+            "extra.lightgbm_broken", f"lightgbm cannot be loaded ({error}); run `make setup`"
         ) from error
     return lightgbm

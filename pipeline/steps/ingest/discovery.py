@@ -57,10 +57,14 @@ def expand(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         if path.is_dir():
             inside, troubles = _listed(path)
-            for folder, trouble in troubles:
-                raise DataError("ingest.folder_unreadable", trouble, where=printable(str(folder)))
+            for folder, reason in troubles:
+                raise DataError("ingest.folder_unreadable", reason, where=printable(str(folder)))
             if not inside:
-                raise DataError("ingest.empty_folder", "is a folder without files", where=str(path))
+                raise DataError(
+                    "ingest.empty_folder",
+                    "is a folder without files; name a folder with files",
+                    where=str(path),
+                )
             files.extend(map(Path, _by_age(inside)))
         elif path.exists() or path.is_symlink():
             files.append(path)
@@ -197,10 +201,13 @@ def _listed(top: Path) -> tuple[dict[str, Mark], list[tuple[Path, str]]]:
                     elif not entry.name.endswith(_UNFINISHED) and (written := mark(entry.path)):
                         files[entry.path] = written
         except OSError as error:
-            why = f"cannot be listed: {(error.strerror or str(error)).lower()}"
+            cause = (error.strerror or str(error)).lower()
+            reason = f"cannot be listed: {cause}; grant read access"
             if folder == str(top):
-                raise StorageError("ingest.folder_unreadable", f"the folder {top} {why}") from error
-            troubles.append((Path(folder), why))
+                raise StorageError(
+                    "ingest.folder_unreadable", f"the folder {top} {reason}"
+                ) from error
+            troubles.append((Path(folder), reason))
     return files, troubles
 
 

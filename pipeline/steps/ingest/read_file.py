@@ -176,7 +176,8 @@ def _kept(path: Path) -> pl.DataFrame:
         return pl.read_parquet(path, glob=False)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise StorageError(
-            "storage.cannot_read", f"cannot read {path}, which this ingest wrote; start again"
+            "storage.cannot_read",
+            f"cannot read {path}, which this ingest wrote: {error}; start again",
         ) from error
 
 

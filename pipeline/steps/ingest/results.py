@@ -193,7 +193,10 @@ class IngestResult(RowCounts):
         """The sum of all files."""
         if not self.files:
             return "no file was ingested" if self.younger else "no file has landed"
-        return f"{self.files:,} {'file' if self.files == 1 else 'files'}: {self.counts}"
+        counts = Counter(file.status for file in self.outcomes)
+        parts = [self.counts] if counts.pop(FileStatus.TAKEN, 0) else []
+        parts += [f"{status} {counts[status]:,}" for status in FileStatus if counts[status]]
+        return f"{self.files:,} {'file' if self.files == 1 else 'files'}: {'; '.join(parts)}"
 
     def text(self) -> str:
         """Return one line per file, and their sum if there are several."""

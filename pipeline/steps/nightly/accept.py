@@ -146,9 +146,11 @@ def _refuse_other(before: OverrideFile | AnchorEntry, by: str, reason: str) -> N
 
 
 def _refuse_empty(by: str, reason: str) -> None:
-    for name, text in (("--by", by), ("--reason", reason)):
+    for name, text, content in (("--by", by, "name"), ("--reason", reason, "reason")):
         if not text.strip():
-            raise ConfigError("override.empty", f"{name} is empty; the ledger records it")
+            raise ConfigError(
+                "override.empty", f"{name} is empty; give the {content} for the ledger"
+            )
         if not text.isprintable():  # a line feed would look like another line of the ledger
             raise ConfigError(
                 "override.not_printable", f"{name} is not printable; write one line of text"
@@ -159,7 +161,10 @@ def refuse_gone_on(night: Night) -> None:
     """Raise `ConfigError` with the reason if the decision of a run cannot be changed."""
     run = night.run
     if run.committed("gate") is None:
-        raise ConfigError("override.not_decided", f"run {run.run_id} has not decided yet")
+        raise ConfigError(
+            "override.not_decided",
+            f"run {run.run_id} has not decided yet; run `nightjar nightly --as-of T` first",
+        )
     if night.replay:
         raise ConfigError("override.replay", f"run {run.run_id} is a replay and publishes nothing")
     if run.committed("refit") is not None:

@@ -23,9 +23,10 @@ from pipeline.workspace.task_log import task_step
 def _refuse_failed(night: Night) -> None:
     failed = night.run.read(ValidationFile).failed
     if failed:
+        problems = "; ".join(check.sentence for check in failed)
         raise DataError(
             "validate.failed",
-            "; ".join(f"{check.name}: {check.sentence}" for check in failed),
+            f"{problems}; correct the data, then start the nightly run again",
             where=f"the data of {format_instant(night.as_of)}",
         )
 

@@ -60,7 +60,9 @@ def lake_errors(table: str) -> Iterator[None]:
         if type(error).__name__ != "PanicException":
             raise
         raise LakeError(
-            "lake.file_broken", f"lake table {table}: a file is damaged: {error_text(error)}"
+            "lake.file_broken",
+            f"lake table {table}: a file is damaged: {error_text(error)}; restore the lake from a "
+            "backup",
         ) from None
 
 

@@ -189,9 +189,9 @@ def registry_errors(uri: str) -> Iterator[None]:
         try:
             yield
         except (MlflowException, SQLAlchemyError, OSError) as fault:
+            address, reason = without_password(uri), _first_line(fault, uri)
             raise RegistryError(
-                "registry.failed",
-                f"MLflow at {without_password(uri)} failed: {_first_line(fault, uri)}",
+                "registry.failed", f"MLflow at {address} failed: {reason}"
             ) from fault
 
 

@@ -305,7 +305,8 @@ class ChaosSandbox:
         for work in ("feedback", "nightly"):
             _fault(self.server.run(work, self.home, FIRST_NIGHT), tally, work)
         if tally.sentences:
-            raise NightjarError("chaos.invariant", tally.sentences[0])
+            violation = tally.sentences[0]
+            raise NightjarError("chaos.invariant", f"in the first nightly run: {violation}")
         self._account = shop.account  # the expected state after the first night
         self.save("started")
 

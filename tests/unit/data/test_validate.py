@@ -220,7 +220,7 @@ def test_one_bad_event_blocks_under_the_name_of_its_rule_and_others_do_not() -> 
     result = judged(events.with_columns(negative.alias(c.VALUE)))
     assert not result.passed
     assert blocking(result) == ["value_negative"]
-    assert reasons(result) == ["1 of 560 events break the rule value_negative"]
+    assert reasons(result) == ["1 of 560 events break the rule value negative"]
 
 
 def test_an_event_without_an_instant_does_not_escape_the_rules() -> None:
@@ -264,7 +264,7 @@ def test_rules_that_did_not_run_block(kept: int, monkeypatch: pytest.MonkeyPatch
     assert blocking(result) == ["rules_run"]
     assert check(result, "rules_run").status == Status.RULES_INCOMPLETE
     assert check(result, "rules_run").figure == kept
-    assert "event_repeated" in check(result, "rules_run").sentence
+    assert "event repeated" in check(result, "rules_run").sentence
 
 
 def test_a_table_without_rules_blocks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,17 @@ from functools import cache
 from html.parser import HTMLParser
 from typing import Any
 
+import polars as pl
+
+from pipeline import columns as c
 from pipeline.data.validate.checks import DataCheck, Status
+from pipeline.evaluation.evaluate import SLICE
+from pipeline.evaluation.gate.config import GateConfig
+from pipeline.evaluation.gate.decide import _blocked
 from pipeline.evaluation.gate.decision import RuleResult
+from pipeline.evaluation.gate.evidence import Evidence
+from pipeline.evaluation.gate.rules import slice_rules
+from pipeline.evaluation.slices import COLD, NEW_ITEMS, SLICES
 from pipeline.monitoring.rates import AttributionRow
 from pipeline.monitoring.verdicts import DriftStatus, Signal
 from pipeline.report.night import LiftRow, NightPage, PastRun, SliceRow
@@ -18,7 +27,7 @@ from pipeline.report.page import night_figures, night_page
 from pipeline.report.wording import advice
 from pipeline.workspace.artifacts import CleanFile
 from tests import pages
-from tests.pages import AS_OF, ATTRIBUTION, BARE, CLEAN, DRIFT, RULES
+from tests.pages import AS_OF, ATTRIBUTION, BARE, CLEAN, DRIFT, HOLDOUT, RULES
 from tests.pages import FULL as NIGHT
 
 DRAWN = {
@@ -408,3 +417,22 @@ def test_a_reader_sees_neither_rule_ids_nor_backticks() -> None:
     shown = " ".join(page.texts)
     assert "`" not in shown and "breaks this rule" in shown
     assert not [rule.name for rule in night.decision.rules if rule.name in shown]
+
+
+def test_the_sentence_of_a_block_has_no_rule_ids() -> None:
+    users = pl.DataFrame(
+        {c.USER_ID: [f"u{n}" for n in range(60)]}
+        | {SLICE + name: [0.5 + n % 7 / 100 for n in range(60)] for name in SLICES}
+    )
+    worse = users.with_columns(pl.col(SLICE + COLD, SLICE + NEW_ITEMS) * 0.9)
+    config = GateConfig(slice_users=30, min_nonzero=10)
+    rules = slice_rules("refresh", "als", (worse, users), (0.0, 0.0), 0.05, config)
+    blocked = _blocked(Evidence(20, HOLDOUT, (), ("als",), "als", ()), rules)
+    assert blocked.sentence.startswith("block: group cold: -10.0 % (p of harm ")
+    assert "; group new items: -10.0 % (p of harm " in blocked.sentence
+    _, page = written(changed(NIGHT, decision=blocked))
+    shown = " ".join(page.texts)
+    assert "block: group cold: " in shown
+    assert not re.findall(r"refresh\.|slice\.|new_items", shown)
+    row = next(row for row in page.rows if row[1] == "refresh: group cold")
+    assert row[-1].startswith("-10.0")

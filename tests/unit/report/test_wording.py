@@ -87,8 +87,8 @@ def test_a_rule_has_a_title_without_its_id(name: str, title: str) -> None:
 
 
 def test_a_sentence_does_not_repeat_the_id_of_its_row() -> None:
-    assert wording.without_id("slice.cold: +1 %", "refresh.slice.cold") == "+1 %"
-    text = "0 of 9 events break the rule kind_unknown"
+    assert wording.without_id("group new items: +1 %", "refresh.slice.new_items") == "+1 %"
+    text = "0 of 9 events break the rule kind unknown"
     assert wording.without_id(text, "kind_unknown") == "0 of 9 events break this rule"
 
 

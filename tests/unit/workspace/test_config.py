@@ -151,7 +151,7 @@ def test_text_from_the_environment_needs_no_quotes(file):
 
 @pytest.mark.parametrize("name", ["NIGHTJAR__GATE", "NIGHTJAR____ALPHA"])
 def test_an_environment_variable_without_a_field(file, name):
-    assert "names no field" in refused(file, "", {name: "1"})
+    assert "sets no field" in refused(file, "", {name: "1"})
 
 
 def test_every_setting_is_described(file):

@@ -1,10 +1,13 @@
 """Two log lines for each task, with run, as-of, seconds, rows and result."""
 
+import json
 from datetime import UTC, datetime
 
 import pytest
+import structlog
 from structlog.testing import capture_logs
 
+from pipeline.cli.terminal import Console, configure_logging
 from pipeline.errors import GateError
 from pipeline.workspace.task_log import at_most_every, task_log
 
@@ -27,6 +30,21 @@ def test_a_task_has_a_line_at_its_start_and_one_at_its_end():
             "result": "als 0.3105 (0.2788 to 0.3439), mad 0.0862",
         },
     ]
+
+
+def test_progress_has_the_fields_of_its_task(capsys: pytest.CaptureFixture[str]):
+    configure_logging()
+    progress = Console(None, json=False).progress
+    try:
+        with task_log("ingest", AS_OF, run_id="run-1", progress=progress) as log:
+            log.progress("reading a.csv")
+    finally:
+        structlog.reset_defaults()
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [line["event"] for line in lines] == ["task_started", "progress", "task_finished"]
+    bound = {"task": "ingest", "run_id": "run-1", "as_of": "2026-03-01T09:00:00Z"}
+    assert all(line.items() >= bound.items() for line in lines)
+    assert structlog.contextvars.get_contextvars() == {}
 
 
 def test_a_run_that_the_task_makes_is_in_the_last_line():

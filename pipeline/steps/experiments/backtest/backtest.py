@@ -116,8 +116,8 @@ class _Course:
         if self.plant is not None and not self.begin < self.plant < self.end:
             raise ConfigError(
                 "backtest.shift_outside",
-                f"the shift at {format_instant(self.plant)} is outside the backtest: choose one "
-                f"between {format_instant(self.begin)} and {format_instant(self.end)}",
+                f"--plant-shift {format_instant(self.plant)} is outside the backtest; choose an "
+                f"instant between {format_instant(self.begin)} and {format_instant(self.end)}",
             )
 
     @property

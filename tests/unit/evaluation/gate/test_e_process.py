@@ -291,7 +291,7 @@ def test_damaged_data_switch_nothing_and_move_no_account() -> None:
     better = (judged("als"), judged("new", 0.2, seed=2))
     found = decide(night(0, GateHistory(), *better, last=reference("last", -0.2)), CONFIG)
     assert (found.kind, found.recipe, found.e_processes) == ("block", "als", ())
-    assert "refresh.last" in found.sentence
+    assert rule(found, "refresh.last").sentence in found.sentence
     assert build_gate_history([found]).e_processes == ()
     slow = (judged("als", noise=0.001), judged("new", 0.04, noise=0.05, seed=2))
     healthy = decide(night(0, GateHistory(), *slow), QUIET.model_copy(update={"candidates": 10**9}))

@@ -116,9 +116,11 @@ def test_a_folder_inside_that_may_not_be_read_hides_no_other_file(open_place):
         with without_privileges():
             assert found(open_place) == ["seen.csv"]
             assert landed(open_place, LATER)[2].troubles == [
-                (inner, "cannot be listed: permission denied")
+                (inner, "cannot be listed: permission denied; grant read access")
             ]
-            with pytest.raises(DataError, match="inner: cannot be listed: permission denied"):
+            with pytest.raises(
+                DataError, match="inner: cannot be listed: permission denied; grant read access"
+            ):
                 expand([open_place])
     finally:
         inner.chmod(0o700)
@@ -137,7 +139,9 @@ def test_a_folder_that_cannot_be_listed_is_told_and_the_pass_goes_on(ws, monkeyp
 
     monkeypatch.setattr(os, "scandir", refusing)
     result = feedback(ws, AT)
-    assert result.problems == ("inn\\ner: waits: cannot be listed: permission denied",)
+    assert result.problems == (
+        "inn\\ner: waits: cannot be listed: permission denied; grant read access",
+    )
     assert (result.accepted, result.failed) == (1, True)
 
 
