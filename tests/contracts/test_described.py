@@ -53,7 +53,7 @@ def test_a_new_user_gets_a_list_by_features_and_one_without_features_gets_none(r
         assert np.char.startswith(history.item_ids[lists.of(row)], group).all()
     people = strangers(history, [[0], [2], []])
     if not recipe.capabilities.fold_in:
-        with pytest.raises(KeyError, match="1 users not known"):
+        with pytest.raises(KeyError, match="1 users were not in the training window"):
             scorer.score(people)
         with pytest.raises(KeyError, match="cannot"):
             scorer.fold_in(history)
