@@ -31,7 +31,7 @@ SECONDS: Final = 600
 
 @dataclass(frozen=True)
 class Guard:
-    """What protects, the code that does it, how it is taken out, and the test that must notice."""
+    """A guard: its name, its code, the code without it, and the test that must then fail."""
 
     name: str
     file: str

@@ -46,7 +46,7 @@ def orders(*lines: str) -> str:
 
 
 def state(ws: Workspace) -> dict[str, list[tuple[object, ...]]]:
-    """All that the lake holds of files, people by their raw ids, in a fixed order."""
+    """All that the lake holds of files, users by their raw ids, in a fixed order."""
     rows: dict[str, list[tuple[object, ...]]] = {}
     for table in ("events", "items", "users", "quarantine", "batches"):
         frame = ws.lake.read(table)

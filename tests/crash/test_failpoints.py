@@ -1,7 +1,7 @@
 """Killed at any of its named places and started again, everything ends as if nothing had happened.
 
-Ingest is held against an account kept by hand, a night against one that nobody disturbed; a reader
-polls the lists all the while.
+Ingest is compared with an account kept by hand, a night with an undisturbed run. A reader polls the
+lists during each run.
 """
 
 import ast
@@ -149,11 +149,11 @@ def test_a_place_acts_once_when_its_turn_comes(armed, capfd):
 
 @pytest.fixture(scope="module")
 def landed(tmp_path_factory):
-    """A workspace in which three files wait, and what a calm pass over them leaves."""
+    """A workspace in which three files wait, and its state after an undisturbed pass."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Child, "call", parsed_here)
         ws = workspace(tmp_path_factory.mktemp("landed") / "ws")
-        # People are known: their pseudonyms are drawn by chance.
+        # The users are known already, because pseudonyms of new users are random.
         land(ws, "orders-0.csv", orders("0,anna,bread,1,2024-03-01", "9,bert,milk,1,2024-03-01"))
         feedback(ws, AT)
         land(ws, "orders-1.csv", orders("1,anna,bread,1,2024-03-01", ",bert,milk,1,2024-03-01"))
@@ -230,7 +230,7 @@ class Scenes:
         return self._shops[made]
 
     def end(self, name: str, seed: int, work: str) -> Counter:
-        """How a work ends from there that nobody disturbs."""
+        """Return the end of an undisturbed run of the work from this shop."""
         if (name, seed, work) not in self._ends:
             tally = Tally(seed)
             self.go_to(name, seed)

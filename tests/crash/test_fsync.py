@@ -1,5 +1,5 @@
-"""What is acknowledged was forced to the disk before: no killed process can show that, so it is
-watched."""
+"""Every acknowledged write was forced to the disk before. A killed process cannot show that, so the
+tests record the calls of fsync."""
 
 import os
 from pathlib import Path

@@ -30,7 +30,7 @@ def prepare(home: Path) -> Workspace:
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """The workspace, and what a calm pass makes of it."""
+    """The workspace, and its state after an undisturbed pass."""
     home = prepare(tmp_path_factory.mktemp("prepared") / "ws").home
     shutil.copytree(home, home.parent / "calm")
     calm = Workspace.open(home.parent / "calm")

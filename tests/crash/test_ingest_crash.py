@@ -1,4 +1,4 @@
-"""Killed at any step and run again, an ingest leaves the lake of a calm one."""
+"""Killed at any step and run again, an ingest leaves the same lake as an undisturbed run."""
 
 import shutil
 import subprocess

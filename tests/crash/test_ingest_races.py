@@ -1,4 +1,4 @@
-"""Somebody else moves while an ingest runs: another ingest, or whoever delivers the files."""
+"""Another process acts while an ingest runs: another ingest, or the sender of the files."""
 
 import gzip
 import os
@@ -75,7 +75,7 @@ class Paused:
         self._process.communicate()
 
     def wake(self) -> tuple[int, str]:
-        """Let it go on to its end; returns its exit code and what it said."""
+        """Let it go on to its end; returns its exit code and its error output."""
         self._process.send_signal(signal.SIGCONT)
         words = self._process.communicate(timeout=60)[1]
         return self._process.returncode, words
@@ -112,7 +112,7 @@ def test_a_second_ingest_is_refused_while_the_first_one_sleeps(tmp_path):
     "point", ["listed", "claimed", "parsed", "quarantine_written", "committed", "archived"]
 )
 def test_an_attempt_that_was_overtaken_in_its_sleep_writes_nothing(tmp_path, point):
-    """The lock frees nobody who sleeps: somebody takes it away, as a broken file system would."""
+    """A paused process keeps the lock: the test deletes it, as a broken file system would."""
     ws = workspace(tmp_path / "ws", f"{CONFIG}\n[ingest]\nrows_per_commit = 1\n")
     land(ws, "orders-1.csv", orders(ROW, "3,,salt,1,2024-03-02", "4,anna,salt,x,2024-03-02"))
     land(ws, "orders-2.csv", orders(OTHER))
@@ -157,7 +157,7 @@ def test_an_attempt_that_was_overtaken_with_its_rows_in_hand_writes_nothing(
 
 @pytest.mark.parametrize("method", ["_note", "_carry_out", "_unspool"])
 def test_rows_of_an_ingest_at_work_are_not_taken_from_it(ws, monkeypatch, method):
-    """Somebody who lost the lock and knows the same state spools under the same number."""
+    """Another process that lost the lock and knows the same state spools under the same number."""
     land(ws, "orders-1.csv", orders(ROW))
     original = getattr(Batches, method)
     refused: list[str] = []
@@ -175,7 +175,7 @@ def test_rows_of_an_ingest_at_work_are_not_taken_from_it(ws, monkeypatch, method
     assert ws.lake.read("events").height == 1
 
 
-# --- whoever delivers ----------------------------------------------------------------------------
+# --- the sender of the files ---------------------------------------------------------------------
 
 
 def test_a_file_that_is_taken_away_after_it_was_listed_harms_no_other(ws, monkeypatch):

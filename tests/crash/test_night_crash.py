@@ -1,4 +1,4 @@
-"""A night that is killed after every single thing it commits ends where a calm one ends.
+"""A night that is killed after each of its commits ends in the state of an undisturbed run.
 
 Each process does one durable thing (a step's folder, a commit of the lake, a line of the ledger, a
 call that changes MLflow) and dies; the next one goes on. The last one finds nothing left to do. All
@@ -32,7 +32,7 @@ PATIENCE = 45
 
 
 def outcome(ws):
-    """What must be equal: decisions, ledger, lists, generations, versions, aliases."""
+    """State that must be equal: decisions, ledger, lists, generations, versions, aliases."""
     publications = ws.lake.read("publications").sort(c.GENERATION)
     return {
         "publications": publications.rows(),
@@ -117,7 +117,7 @@ def _die_after_one() -> None:
 
 
 def _once(original, name):
-    """These leave nothing of ours behind that says they ran: die behind the first call only."""
+    """Die after the first call only: these calls leave no record in the workspace that they ran."""
 
     def call(self, *args, **kwargs):
         result = original(self, *args, **kwargs)

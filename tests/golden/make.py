@@ -1,4 +1,4 @@
-"""Write what ranx and RecTools say of a few users' lists: the golden figures of our metrics.
+"""Write the values of ranx and RecTools for a few users' lists: the golden figures of our metrics.
 
 They run in an environment of their own, beside this project's (RecTools would change its
 libraries):
@@ -8,8 +8,8 @@ libraries):
     build/peers/bin/python tests/golden/make.py
 
 Users, lists and truths are drawn, and then there are those at the edges: no truth, one item, fewer
-items than k, an empty list, a truth outside the catalogue. Whoever has no truth is asked of no
-library: null.
+items than k, an empty list, a truth outside the catalogue. For users without a truth no
+library is called: null.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def drawn() -> list[dict[str, list[int]]]:
                 "list": list(dict.fromkeys(dice.sample(pool, dice.randint(1, 12)))),
                 "other": dice.sample(range(N_ITEMS), dice.randint(1, 12)),
                 "truth": dice.sample(likes, dice.randint(1, 8)),
-                "had": dice.sample(range(N_ITEMS - 3), dice.randint(1, 9)),  # nobody had the last
+                "had": dice.sample(range(N_ITEMS - 3), dice.randint(1, 9)),  # no user had the last
             }
         )
     full = list(range(12))
@@ -130,7 +130,7 @@ def rectools(users: list[dict[str, list[int]]]) -> dict[str, Any]:
 def by_ranx(users: list[dict[str, list[int]]]) -> dict[str, Any]:
     asked = [u for u, user in enumerate(users) if user["truth"]]
     qrels = ranx.Qrels({str(u): {str(i): 1 for i in users[u]["truth"]} for u in asked})
-    # An empty list is no run: it names an item that nobody goes for.
+    # An empty list is not a run: it gets an item that is in no truth.
     run = ranx.Run(
         {str(u): {str(i): -float(r) for r, i in enumerate(users[u]["list"] or [-1])} for u in asked}
     )

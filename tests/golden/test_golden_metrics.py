@@ -1,4 +1,4 @@
-"""Our metrics beside what ranx and RecTools say (`make.py` wrote it); where we differ, and how."""
+"""Our metrics beside those of ranx and RecTools (written by `make.py`), and all differences."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ EQUAL = [
 
 
 def told(library: str, name: str, k: int) -> NDArray[np.float64]:
-    """What a library says of each user, NaN where it says nothing."""
+    """Return the value of a library for each user, NaN where it has none."""
     values = np.array(GOLDEN[library][f"{name}@{k}"], np.float64)
     assert len(values) == len(USERS) and np.nanmax(values) > 0
     return values
@@ -117,8 +117,8 @@ def test_diversity_is_half_of_a_hamming_distance_of_one_category_each(k: int) ->
 
 @pytest.mark.parametrize("k", DEPTHS)
 def test_overlap_of_publications_is_the_intersection_of_rectools(k: int) -> None:
-    mine = np.minimum(lists().counts, k)  # it is theirs of each user, weighed by their entries
-    theirs = np.nan_to_num(told("rectools", "Intersection", k))  # of an empty list it says nothing
+    mine = np.minimum(lists().counts, k)  # the overlap is a mean weighted by entries
+    theirs = np.nan_to_num(told("rectools", "Intersection", k))  # an empty list has no value
     people = [str(user) for user in range(len(USERS))]
     ours = churn(published("list"), published("other"), people, k=k).overlap
     assert ours == pytest.approx((theirs * mine).sum() / mine.sum(), abs=1e-9)

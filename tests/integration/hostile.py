@@ -1,4 +1,4 @@
-"""Files that nobody should send: how each is made, and what must become of it.
+"""Files that no user should send: how each is made, and its required outcome.
 
 `REFUSED` files are set aside or wait; of the `TAKEN` ones only rows are refused; the `BIG` ones are
 refused as well, and are many bytes once they are read. The table in `docs/INGEST.md` has the same
@@ -32,8 +32,8 @@ class Hostile:
     ----------
     title
         Its name in the docs.
-    says
-        What its sentence must hold; for a file that is taken, the reasons in quarantine.
+    `says`
+        Text that its sentence must hold; for a file that is taken, the reasons in quarantine.
     accepted, quarantined, duplicates
         Its rows, where it is taken.
     status

@@ -76,7 +76,7 @@ def decided(day):
 
 
 def live_state(ws):
-    """What is live, and what was decided."""
+    """The live state and the decisions."""
     return (
         ws.lake.read("publications").sort(c.GENERATION).to_dicts(),
         [dict(entry) for entry in ws.ledger.entries()],

@@ -1,4 +1,4 @@
-"""The gate's calibration on a small shop: what it says, what it costs, what survives a kill."""
+"""The gate's calibration on a small shop: its results, its cost, and its state after a kill."""
 
 import io
 import json
@@ -44,7 +44,7 @@ def _every_line():
 
 
 class KilledError(Exception):
-    """Somebody stopped it."""
+    """The calibration was stopped."""
 
 
 def ticking():
@@ -79,7 +79,7 @@ def home(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(home, tmp_path_factory):
-    """What a calibration finds that nobody stops."""
+    """The workspace and result of an undisturbed calibration."""
     shutil.copytree(home, folder := tmp_path_factory.mktemp("whole") / "home")
     ws = Workspace.open(folder)
     found, fits = calibrated(ws)

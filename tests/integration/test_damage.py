@@ -1,4 +1,4 @@
-"""Data files and lists that are not what was written: nothing is learnt from, nobody sent to them.
+"""Data files and lists that differ from those written are neither trained on nor published.
 
 What can go wrong:
 * a bit of an older data file flips      -> the next night ends with its name

@@ -1,4 +1,4 @@
-"""A config that says nothing of recipes: the night finds out itself what its data ask for."""
+"""A config without recipes: the night chooses recipes that fit its data."""
 
 from pipeline.steps.feedback.feedback import feedback
 from pipeline.steps.nightly.nightly import nightly

@@ -1,4 +1,4 @@
-"""What a night has told of a drift, and what becomes of it when the night kept the champion."""
+"""Drift that a night has reported, and its reports after the night kept the champion."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CHANGED = NIGHTS[1] - 3 * DAY
 
 @pytest.fixture(scope="module")
 def moved_on(one_night, tmp_path_factory):
-    """A workspace whose people want other items in the last three days before its second night."""
+    """A workspace whose users want other items in the last three days before its second night."""
     home = copy_of(one_night[0], tmp_path_factory.mktemp("told") / "home")
     events = purchases()
     other = pl.format("i{}", 159 - pl.col("item_id").str.slice(1).cast(pl.Int64))

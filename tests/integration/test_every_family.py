@@ -58,7 +58,7 @@ def missing(family):
 
 
 def stock(home):
-    """The items by their shelf, which is what features can tell."""
+    """Write the items with their shelf, the one property that features can distinguish."""
     path = home / "landing" / "items" / "items.csv"
     pl.DataFrame(
         {

@@ -1,4 +1,4 @@
-"""One person who floods the shop, on top of a day without anybody: stored, and of little weight."""
+"""One user who floods the shop, on top of a day without users: stored, and of little weight."""
 
 from datetime import timedelta
 

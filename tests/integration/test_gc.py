@@ -1,4 +1,4 @@
-"""Upkeep of a shop that has nights behind it: what anybody may still ask for is still there."""
+"""Upkeep of a shop that has nights behind it: all data that a command may still read are there."""
 
 import os
 from datetime import UTC, datetime, timedelta
@@ -56,7 +56,7 @@ def copied(shop, folder):
 
 
 def pinned(ws):
-    """What each night sees of what it has pinned."""
+    """Row hashes of each table that a night has pinned, by run and table."""
     return {
         (run.run_id, table): ws.lake.read(table, version=version).hash_rows().sort().to_list()
         for run in ws.runs.starting_with("")

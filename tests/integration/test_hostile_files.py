@@ -23,7 +23,7 @@ from tests.integration.hostile import BIG, DEVICE, HEADER, REFUSED, TAKEN, Hosti
 ROOT = Path(__file__).resolve().parents[2]
 MOST_MB = 500
 COUNTS = ("accepted", "quarantined", "duplicates")
-# Runs the command, and tells how much the largest of its processes took.
+# Runs the command, and prints the peak memory of its largest process.
 WATCHED = """
 import resource, subprocess, sys
 done = subprocess.run(sys.argv[1:], stdout=subprocess.PIPE)
@@ -35,7 +35,7 @@ sys.exit(done.returncode)
 
 @dataclass
 class Passed:
-    """What a pass over hostile files came to."""
+    """The outcome of a pass over hostile files."""
 
     ws: Workspace
     code: int

@@ -1,5 +1,5 @@
-"""A workspace that was copied or moved: what could go wrong is that MLflow, whose database says by
-absolute paths where files lie, goes on writing into the workspace that it came from."""
+"""A workspace that was copied or moved: what could go wrong is that MLflow, whose database holds
+absolute paths of files, goes on writing into the workspace that it came from."""
 
 import hashlib
 import shutil
@@ -87,7 +87,7 @@ def test_a_database_that_is_where_it_was_stays_as_it_is(two_nights, tmp_path, mo
     was = path.read_bytes()
     registry(Workspace.open(home))
     assert path.read_bytes() == was
-    # Nor is one that the settings name: it may be somebody else's.
+    # Nor is one that the settings name: it may belong to another workspace.
     copy = shutil.copytree(home, tmp_path / "copy")
     monkeypatch.setenv("NIGHTJAR__REGISTRY__TRACKING_URI", f"sqlite:///{copy}/mlflow/mlflow.db")
     registry(Workspace.open(copy))

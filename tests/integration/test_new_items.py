@@ -1,4 +1,4 @@
-"""Items without an event, from a file of the catalogue to people's lists."""
+"""Items without an event, from a file of the catalogue to users' lists."""
 
 import os
 from datetime import timedelta

@@ -281,7 +281,7 @@ def killed_at(call: int, *, after: bool) -> Iterator[list[str]]:
     from mlflow import MlflowClient
 
     made: list[str] = []
-    acting = [False]  # a call that the client makes of itself is no step of ours
+    acting = [False]  # a nested call of the client is not counted
     with pytest.MonkeyPatch.context() as patch:
         for name in dir(MlflowClient):
             method = getattr(MlflowClient, name)

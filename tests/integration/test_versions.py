@@ -346,7 +346,7 @@ def test_a_version_that_is_the_same_needs_no_same_libraries(copy):
 
 
 def test_a_family_that_declares_its_dice_explains_them(copy, monkeypatch):
-    """The real dice of ALS, thrown again: another salt, declared as what may happen."""
+    """ALS draws other random numbers (another replicate) and declares itself not deterministic."""
     train = Als.train
     loose = replace(Als().capabilities, deterministic=False)
     monkeypatch.setattr(Als, "capabilities", loose)

@@ -78,7 +78,7 @@ def test_a_blocked_night_goes_live_when_a_user_accepts_it(accepted):
     assert nightly(ws, NIGHTS[1]).status == "already_done"
     [page] = ws.run(run_id).folder.rglob("page.html")
     assert "refresh, accepted by Ada: the tastes have changed" in page.read_text()
-    # What the gate had said stays in the run.
+    # The gate's decision stays in the run.
     assert ws.run(run_id).read(DecisionFile).root.kind == "block"
     assert decision_of(ws.run(run_id)).kind == "refresh"
 
@@ -184,7 +184,7 @@ def decided(tmp_path_factory, workspace):
     feedback(ws, NIGHTS[1])
     run_id, found = decide(ws, NIGHTS[1])
     assert found.kind == "refresh"
-    assert not found.ask  # nobody said so in the settings
+    assert not found.ask  # the settings do not ask for it
     assert "als is inconclusive" in found.sentence
     return home, run_id
 

@@ -58,7 +58,7 @@ class Looping(RuleBasedStateMachine):
         self.landed = False
         self.nights = 0
         self.published = {FIRST_NIGHT}
-        # A night that died goes on as the one it was: what it was told, what it may have pinned.
+        # A killed night goes on with the same options and with any versions that it pinned.
         self.told: bool | None = None
         self.pinned: set[int] = set()
 
@@ -94,7 +94,7 @@ class Looping(RuleBasedStateMachine):
     @precondition(lambda self: self.told is not True)
     @rule()
     def train(self):
-        """A night that puts nothing before people."""
+        """A night that publishes no lists to users."""
         self._night(publish=False)
 
     @precondition(lambda self: self.told is not False)

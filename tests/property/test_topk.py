@@ -42,7 +42,7 @@ def reference(scores, k, exclude=None, allowed=None):
 
 
 def _beside(scores, u):
-    """What stands beside the factors, by item; links that add up to nothing are no score."""
+    """Return the score beside the factors, by item; links that add up to 0 are not a score."""
     cells = {} if scores.sparse_bonus is None else _row(scores.sparse_bonus, u)
     if scores.user_history is None:
         return cells
@@ -312,7 +312,7 @@ def test_the_best_score_heads_the_list(factors, led, monkeypatch):
 
     def cells(rows, columns, share):
         found = rng.random((rows, columns)) * (rng.random((rows, columns)) < share)
-        found[:2] = 0  # somebody has none
+        found[:2] = 0  # the first two rows are empty
         return sp.csr_matrix(found.astype(np.float32))
 
     scores = Scores(

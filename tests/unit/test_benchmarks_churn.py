@@ -1,4 +1,4 @@
-"""What the benchmark of quiet nights compares: a start by row, errors of seeds alone."""
+"""Comparisons of the benchmark of quiet nights: starts by row, and seed noise alone."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -48,7 +48,7 @@ def test_by_row_draws_anew_and_gives_the_ids_back(recipe):
 
 
 def test_the_error_is_that_of_seeds_within_each_cut():
-    # Cuts differ by far more than seeds: that is no error.
+    # Cuts differ by far more than seeds: that is not seed noise.
     values = np.array([[0.1, 0.2], [5.1, 5.2]])
     assert churn.error(values) == pytest.approx(np.sqrt(2 * 0.005 / 2) / 2)
     assert np.isnan(churn.error(values[:, :1]))

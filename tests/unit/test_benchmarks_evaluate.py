@@ -14,7 +14,7 @@ from benchmarks import evaluate
 from pipeline.evaluation.metrics import Truth
 from pipeline.models.topk import Lists
 
-# Speaks as the peers do, and says of every metric what `told.json` beside it says.
+# Answers in the format of the peers; every metric has its value from `told.json` beside it.
 PEER = """
 import json, pathlib, sys
 told = json.loads(pathlib.Path(__file__).with_name("told.json").read_text())

@@ -1,4 +1,4 @@
-"""What the benchmark of fold-in compares: three kinds of lists of the same people."""
+"""The benchmark of fold-in compares three kinds of lists of the same users."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -5,8 +5,9 @@ and by camel case; names are those of modules, functions, classes, variables, ar
 and import aliases.
 
 No docstring, comment, message or page has one of `PRIVATE_WORDS`, and no docstring opens with a
-question word. Code in backticks and code blocks does not count. Public functions of `pipeline`
-with two or more arguments have numpy sections, except commands, whose docstring is their help.
+question word. In `tests`, strings that are not docstrings do not count, nor does this file. Code in
+backticks and code blocks does not count. Public functions of `pipeline` with two or more arguments
+have numpy sections, except commands, whose docstring is their help.
 
     .venv/bin/python tests/unit/test_language.py
 
@@ -103,6 +104,11 @@ def code_prose(text: str) -> Iterator[tuple[int, str]]:
         match node:
             case ast.Constant(value=str(value)) if " " in value:
                 yield node.lineno, value
+    yield from comments(text)
+
+
+def comments(text: str) -> Iterator[tuple[int, str]]:
+    """Yield the line and text of each comment."""
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type == tokenize.COMMENT:
             yield token.start[0], token.string
@@ -120,16 +126,20 @@ def page_prose(text: str) -> Iterator[tuple[int, str]]:
 def private_words() -> list[str]:
     """Return private words in prose, and docstrings that open with a question word."""
     found = []
-    for folder in PROSE_FOLDERS:
+    for folder in (*PROSE_FOLDERS, "tests"):
         for path in sorted((ROOT / folder).rglob("*.py")):
+            if path == Path(__file__).resolve():
+                continue
             text, file = path.read_text("utf-8"), path.relative_to(ROOT).as_posix()
+            alone = [*docstrings(ast.parse(text))]
             found += [
                 (file, line, first)
-                for line, prose in docstrings(ast.parse(text))
+                for line, prose in alone
                 if QUESTION_WORDS.match(prose)
                 for first in [prose.strip().partition("\n")[0]]
             ]
-            found += [(file, *words) for words in _words(code_prose(text))]
+            checked = [*alone, *comments(text)] if folder == "tests" else code_prose(text)
+            found += [(file, *words) for words in _words(iter(checked))]
     pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
     pages += [path for name in ("docker", "mlflow") for path in (ROOT / name).rglob("*")]
     pages += [*(ROOT / ".make").glob("*.py"), ROOT / "Makefile", ROOT / "pyproject.toml"]

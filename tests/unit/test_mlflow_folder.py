@@ -20,7 +20,7 @@ SETTINGS = {
 
 
 def serve(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run mlflow/serve with a Python that only tells what it was started with."""
+    """Run mlflow/serve with a Python that only prints its environment and arguments."""
     spy = cwd / "python spy"
     spy.write_text('#!/bin/sh\nenv | grep ^MLFLOW_ | sort\necho "ARGUMENTS $*"\n')
     spy.chmod(0o755)

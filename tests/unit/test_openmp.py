@@ -35,7 +35,7 @@ def test_the_copy_answers_to_the_plain_name(openmp: ModuleType, tmp_path: Path) 
 
     openmp.install(site, target)
 
-    # What was loaded by path now serves whoever asks for the name, as implicit's loader does.
+    # The library loaded by path also serves loads by name, such as those of implicit's loader.
     code = "; ".join(
         (
             (site / openmp.HOOK).read_text().strip(),

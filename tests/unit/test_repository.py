@@ -103,7 +103,7 @@ def module_name(path: Path) -> str:
 
 
 def imported_modules(path: Path, known: set[str]) -> set[str]:
-    """Return the modules of ours that a module imports: at its top, in a function, or for types."""
+    """Return the project modules that a module imports: at its top, in a function, or for types."""
     imported = set()
     for node in ast.walk(parse(path)):
         if isinstance(node, ast.ImportFrom):

@@ -105,7 +105,7 @@ def test_a_user_without_a_rating_gets_no_list_and_an_unrated_item_the_mean():
     lists = top_k(scorer.score(history), 3)
     assert lists.counts.tolist() == [3, 3, 0]
     scores = predicted(scorer, history)
-    assert scorer.item_biases[1] == 0  # y: seen by b, rated by nobody
+    assert scorer.item_biases[1] == 0  # y: seen by b, rated by no user
     assert scores[0, 1] > scores[1, 1]  # a rates higher than b
 
 

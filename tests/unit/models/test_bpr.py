@@ -29,7 +29,7 @@ def test_what_a_user_has_comes_before_what_they_have_not():
 
 
 def test_popularity_is_given_back():
-    # Nobody has a taste: a score is the log of how many people have the item, but for a constant.
+    # No user has a taste: a score is the log of the number of users with the item, plus a constant.
     history = random_history(n_users=400, n_items=60, events=5000)
     scorer = SMALL.train(history)
     people = np.bincount(history.confidence(None).indices, minlength=history.n_items)

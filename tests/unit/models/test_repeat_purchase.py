@@ -42,7 +42,7 @@ def random_rows(seed, events=300):
 
 
 def shop(days=200, n_users=120, seed=0):
-    """People with things they need at a pace of each thing; a quarter of the things is given up."""
+    """Users who need items, each item at its own pace; a quarter of the items is given up."""
     rng = np.random.default_rng(seed)
     pace = rng.choice([4.0, 9.0, 20.0, 45.0], 60)
     gone = rng.random(60) < 0.25
@@ -194,7 +194,7 @@ def test_nothing_is_told_of_what_comes_after_and_no_answer_comes_from_before():
 
 @pytest.mark.parametrize("leak", [0, 1, BLOCK])
 def test_coins_cannot_be_foretold(leak, monkeypatch):
-    # Whoever has a thing takes it again on a coin a day: a feature that knows the coin has seen it.
+    # Users take an item again at random each day: only a leaking feature can predict it.
     rng = np.random.default_rng(5)
     rows = [(f"u{u:02}", f"i{i:02}", 99.5, 1.0) for u in range(60) for i in range(40)]
     rows += [

@@ -1,4 +1,4 @@
-"""Which lists go: whole chains, by age, never the last two bases."""
+"""Lists are removed by age, in whole chains, never the last two bases."""
 
 from datetime import UTC, datetime, timedelta
 

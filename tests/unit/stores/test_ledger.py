@@ -1,4 +1,4 @@
-"""What can go wrong with the ledger.
+"""Faults of the ledger, and the required outcomes.
 
 * a retry appends its line again        -> the first one is returned, nothing is added
 * killed while a line is written        -> the half line was never acknowledged; the next one heals

@@ -1,4 +1,4 @@
-"""What is taken away goes as a whole; what a process writes stays; a killed removal is ended."""
+"""Removals are whole; files that a process writes stay; a killed removal is completed."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What can go wrong with a run's files, and what the store must do about it.
+"""Faults of a run's files, and the required outcomes.
 
 * killed while a step is written        -> the step is not there; its leftovers are swept
 * a second attempt at a committed step  -> gets the first one's output, never a mix

@@ -24,7 +24,7 @@ WINDOWS = 3
 
 
 def worth(values):
-    """What a recipe is worth: best at alpha 5, whatever the factors."""
+    """Value of a recipe: best at alpha 5, whatever the factors."""
     return 1.0 - 0.1 * abs(math.log(values["alpha"] / 5.0))
 
 

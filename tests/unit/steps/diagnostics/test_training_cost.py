@@ -1,4 +1,4 @@
-"""What a training cost is measured, told, and kept out of every sum that must repeat."""
+"""The cost of a training is measured, reported, and kept out of every sum that must repeat."""
 
 import json
 import subprocess
@@ -36,7 +36,7 @@ COST = CostFile(
 
 
 def measured(code: str) -> Any:
-    """Run in a process of its own, whose size nobody else changes; return its last line."""
+    """Run in a process of its own, whose size no other code changes; return its last line."""
     done = subprocess.run(
         [
             sys.executable,

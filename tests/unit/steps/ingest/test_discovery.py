@@ -1,4 +1,4 @@
-"""What waits is found whatever lies around it; what cannot be looked at is said.
+"""Waiting files are found whatever lies around them; unreadable files and folders are reported.
 
 What can go wrong:
 * a landing folder is gone, is a file, or may not be read -> one sentence, nothing is taken in
@@ -48,7 +48,7 @@ def open_place():
 
 @contextmanager
 def without_privileges():
-    """Be somebody whom permissions bind; root is not."""
+    """Run as a user whom permissions bind; root is not bound."""
     root = os.geteuid() == 0
     if root:
         os.seteuid(NOBODY)

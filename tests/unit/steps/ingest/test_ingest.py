@@ -388,7 +388,7 @@ def test_a_pass_takes_no_more_files_than_it_may_and_the_oldest_first(tmp_path, h
         row = f"{number},anna,bread,1,2024-03-01"
         path = land(ws, f"orders-{9 - number}.csv", orders(row))
         os.utime(path, (1_000_000_000 + number, 1_000_000_000 + number))
-    # What has to wait for a better config, or was bad, keeps nobody waiting for ever.
+    # A file that waits for a better config, or was bad, does not block other files for ever.
     for number in range(5):
         land(ws, f"strange-{number}.csv", "a,b\n1,2\n")
     land(ws, "items.csv", "item_id\nbread\n", "items")

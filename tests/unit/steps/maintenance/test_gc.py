@@ -2,7 +2,7 @@
 
 What can go wrong: a version goes that a night at work, a kept one, a calibration or a study has
 pinned; something is taken away that is younger than its store keeps it; a table is touched while
-somebody else writes it; a file that was taken in half is lost; a held lock hides what could have
+another process writes it; a file that was taken in half is lost; a held lock hides what could have
 been done.
 """
 
@@ -170,7 +170,7 @@ def test_a_night_at_work_keeps_all_and_one_that_decided_no_quarantine(ws):
     for table, version in pinned.items():
         if version is not None:
             later.lake.read(table, version=version)
-    # Abandoned a day later, while the other one keeps what can be told again.
+    # Abandoned a day later, while the other one keeps the versions that a reproduction reads.
     gc(later, days(8))
     assert not (ws.home / "runs" / "at-work").exists()
     assert pinned["quarantine"] not in readable(later, "quarantine")
@@ -467,7 +467,7 @@ def ids(lake: Lake, version: int | None = None) -> list[str]:
 
 
 def slowness(lake: Lake, other: Lake) -> float:
-    """How much longer reading one takes than reading the other: the best of many, in turns."""
+    """Ratio of the times to read one lake and the other: the best of many, in turns."""
     seconds: dict[Lake, list[float]] = {lake: [], other: []}
     for _ in range(12):
         for one, told in seconds.items():

@@ -1,4 +1,4 @@
-"""What earlier runs left for a page."""
+"""Results of earlier runs that a page shows."""
 
 from datetime import UTC, datetime
 from types import SimpleNamespace

@@ -1,9 +1,9 @@
-"""What upkeep may not cost: a row, a pinned version, a transaction, a sum, an id in the log.
+"""Upkeep loses no row, pinned version, transaction or sum, and adds no id to the log.
 
 What can go wrong: a version that a run pinned loses a file or its log; a younger one does; a replay
 of a transaction is written again because the log forgot it; a compaction brings ids into the log's
 statistics, or leaves files without sums; killed half way, the table is another one, or a later call
-cannot go on; a reader who looks meanwhile is told of damage that is none.
+cannot go on; a reader meanwhile gets an error of damage without any damage.
 """
 
 import os
@@ -260,7 +260,7 @@ def test_a_compaction_moves_rows_and_changes_none(lake):
     assert not lake.same_rows("events", None, 6)
     assert lake.same_rows("items", None, None)
     upkeep.clear([], LATER)
-    assert not lake.same_rows("events", 4, 6)  # nobody can tell any more
+    assert not lake.same_rows("events", 4, 6)  # the log lacks commits between them
 
 
 def test_the_sums_of_what_is_left_hold_and_no_others_are_kept(lake):
@@ -283,7 +283,7 @@ def test_a_pinned_version_whose_log_is_damaged_stops_everything(lake):
     Compaction(lake, "events").compact()
     log_of(lake, "events", 1).write_bytes(b"")
     before = data_of(lake, "events")
-    assert lake.read("events", version=3).height == 3  # the library says nothing
+    assert lake.read("events", version=3).height == 3  # the library raises no error
     with raises("lake.file_altered"):
         Compaction(lake, "events").clear([3], LATER)
     assert set(before) <= set(data_of(lake, "events"))
