@@ -45,6 +45,7 @@ class AirflowWorkspace:
     name: str = DEFAULT_NAME
 
     def __post_init__(self) -> None:
+        # The name becomes part of ids, of asset URIs and of an environment variable.
         if not re.fullmatch("[a-z][a-z0-9_]*", self.name):
             raise ValueError(
                 f"the workspace name {self.name!r} must have only lower-case letters, digits and "
@@ -95,6 +96,7 @@ class AirflowWorkspace:
             return Path(folder)
         if self.is_default:
             return Path(__file__).resolve().parents[1] / "var"
+        # In the body: a DAG file is parsed without importing `pipeline` (ADR 6).
         from pipeline.errors import ConfigError
 
         raise ConfigError(
@@ -131,6 +133,7 @@ def instant_param(title: str, description: str, default: str | None = None) -> P
     -------
     Param with format ``date-time``.
     """
+    # Airflow validates an empty field against the type, so null has to be allowed.
     kind = "string" if default else ["null", "string"]
     return Param(default, type=kind, format="date-time", title=title, description=description)
 
@@ -179,6 +182,7 @@ def param_instant(context: Context, param: str) -> AsOf | None:
     from pipeline.base import format_instant
     from pipeline.errors import ConfigError
 
+    # Compared with `run_after` and not with the clock, so that a retry gives the same answer.
     instant, due = parse_param(context, param), _as_of(context["dag_run"].run_after)
     if instant is not None and instant > due:
         raise ConfigError(

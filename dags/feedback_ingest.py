@@ -69,6 +69,7 @@ def announce_events(ingested: dict[str, Any]) -> None:
         raise AirflowSkipException("no new event was accepted")
 
 
+# A pass without new files folds in events of an earlier pass that ended before this task.
 @workspace_task(trigger_rule=TriggerRule.NONE_FAILED)
 def foldin(ws: Workspace) -> FoldinResult:
     """Refresh the lists of users with events that their lists do not include yet."""
@@ -113,6 +114,7 @@ def policy(ws: Workspace, drifted: dict[str, Any] | None) -> str:
     from pipeline.monitoring.verdicts import Drift
     from pipeline.steps.feedback.policy import policy
 
+    # XCom carries plain values only, so the result is rebuilt from its dictionary.
     result = None if drifted is None else TypeAdapter(Drift).validate_python(drifted)
     decision = policy(ws, resolve_at(get_current_context()), drift=result, progress=log.info)
     log.info(decision.reason)

@@ -51,6 +51,7 @@ def gc(ws: Workspace) -> GcResult:
     return result
 
 
+# Before the nightly run at 03:00: small files that a run has pinned stay as long as its versions.
 @nightjar_dag(tag="maintenance", doc_md=__doc__, params=PARAMS, cron="37 2 * * *")
 def maintenance(workspace: AirflowWorkspace) -> None:
     """Compact the stores and remove data that have become unnecessary."""

@@ -88,6 +88,7 @@ PARAMS = {
 @workspace_task()
 def snapshot(ws: Workspace) -> list[str]:
     """Resolve the as-of, pin the versions that the run reads, and return the recipes to train."""
+    # Imports of `pipeline` are in the bodies of tasks, so that the file is parsed fast (ADR 6).
     from pipeline.steps.nightly.requested import start_requested
     from pipeline.steps.nightly.snapshot import snapshot
 
@@ -102,6 +103,7 @@ def snapshot(ws: Workspace) -> list[str]:
         progress=log.info,
     )
     log.info(started.sentence)
+    # The return value must be the list alone: `train` is mapped over it.
     names = ("run_id", "status", "sentence")
     context["ti"].xcom_push(key=STARTED, value={name: getattr(started, name) for name in names})
     return list(started.recipes)
@@ -129,6 +131,7 @@ def train(run: NightlyRun, recipe: str) -> Ref:
     from pipeline.steps.nightly.train import train
     from pipeline.stores.runs import Ref
 
+    # Airflow's page then shows the recipe instead of an index.
     get_current_context()["recipe_name"] = recipe  # type: ignore[typeddict-unknown-key]
     trained = train(run.workspace, run.run_id, recipe, progress=run.progress)
     if not isinstance(trained, Ref):
@@ -137,6 +140,7 @@ def train(run: NightlyRun, recipe: str) -> Ref:
     return trained
 
 
+# A recipe that was skipped must not skip the comparison of the others.
 @nightly_task(heavy=True, trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS)
 def evaluate(run: NightlyRun) -> Ref:
     """Score the lists of every recipe against the events of the holdout."""
@@ -168,6 +172,7 @@ def accept(run: NightlyRun) -> dict[str, Any]:
     return {"kind": entry.kind, "sentence": entry.sentence}
 
 
+# `accept` is skipped unless a user chose to switch.
 @nightly_task(needs="promotion", heavy=True, trigger_rule=TriggerRule.NONE_FAILED)
 def refit(run: NightlyRun) -> Ref:
     """Train the promoted recipe again, on all events before the as-of."""
@@ -184,6 +189,7 @@ def cold_check(run: NightlyRun) -> Ref:
     return cold_check(run.workspace, run.run_id, progress=run.progress)
 
 
+# A run that keeps the champion skips the tasks before, and is recorded all the same.
 @nightly_task(needs="decision", trigger_rule=TriggerRule.NONE_FAILED)
 def register(run: NightlyRun) -> Ref:
     """Record the run in MLflow; a promoted model becomes a version there."""
@@ -208,6 +214,7 @@ def publish(run: NightlyRun) -> Ref:
     return publish(run.workspace, run.run_id, progress=run.progress)
 
 
+# Airflow calls a run green if its last task succeeded, so this one has to fail itself (ADR 6).
 @nightjar_task(opens=nullcontext, trigger_rule=TriggerRule.ALL_DONE, retries=0)
 def report_outcome(workspace: AirflowWorkspace) -> dict[str, Any]:
     """Report how the run ended, post it to the webhook, and fail if the run failed."""
@@ -250,6 +257,7 @@ def _as_of_text(context: Context) -> str | None:
 
     try:
         return format_instant(resolve_as_of(context))
+    # `snapshot` has failed for this param already; the report must be posted in any case.
     except ConfigError:
         return None
 

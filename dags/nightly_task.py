@@ -79,6 +79,7 @@ def open_run(workspace: AirflowWorkspace, *, needs: Needs) -> Iterator[NightlyRu
     run, decision = started_run(), current_decision()
     if run["status"] != "new":
         raise AirflowSkipException(run["sentence"])
+    # `gate` is skipped if no recipe could be trained.
     if needs != "run" and not decision:
         raise AirflowSkipException("the gate decided nothing")
     if needs == "promotion" and decision["kind"] not in PROMOTIONS:

@@ -64,6 +64,7 @@ def determine_outcome(
     problems
         Task -> ``sentence`` and ``exit_code`` of an expected failure.
     """
+    # Failures come first: the tasks after a failed one did not run because of it.
     failed = sorted(task for task, state in states.items() if state == "failed")
     if failed:
         expected = [task for task in failed if task in problems]

@@ -120,10 +120,12 @@ def _act(name: str, action: str) -> None:
     sys.stderr.write(f"failpoint {name}: {action}\n")
     sys.stderr.flush()  # SIGKILL leaves no time to empty the buffer
     if action == "kill":
+        # No `finally` and no exit handler runs after this signal, as in a power cut.
         os.kill(os.getpid(), signal.SIGKILL)
     elif action == "raise":
         raise FailpointReached(name)
     elif action == "sleep":
         time.sleep(SLEEP_SECONDS)
     else:
+        # The error of a write to a full disk.
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

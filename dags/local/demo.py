@@ -30,6 +30,7 @@ from pipeline.steps import demo
 def main(arguments: list[str] | None = None) -> int:
     """Run the demo's nightly runs; return the exit code."""
     options = _options(arguments)
+    # The runner redirects stdout and stderr to files; this copy still leads to the terminal.
     terminal = os.fdopen(os.dup(2), "w", buffering=1)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
@@ -68,6 +69,7 @@ def _run_nights(home: Path, count: int, write: runner.ProgressWriter) -> int:
             if not retrained.succeeded:
                 write(f"the logs of the tasks are in {_logs(home, retrained)}")
                 return int(outcome["exit_code"])
+    # After the runner, which has given stdout back.
     print(nights_table(demo.summary(ws)))
     nights = f"{count} night{'' if count == 1 else 's'}"
     write(f"{nights} in {time.monotonic() - start:.0f} s. See them with `make ui`.")

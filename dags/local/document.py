@@ -77,6 +77,7 @@ def _properties(dag: Any) -> str:
 
 
 def _runs(task: Any) -> str:
+    # `review` has no execution timeout, which would include the time spent waiting.
     limit = task.execution_timeout or task.response_timeout
     parts = [f"{task.retries} retries", f"at most {_duration(limit)}"]
     if task.pool != "default_pool":

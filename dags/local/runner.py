@@ -52,6 +52,7 @@ class _Logs:
 
     def __init__(self, own: Path) -> None:
         own.parent.mkdir(parents=True, exist_ok=True)
+        # Unbuffered, because an interrupt ends the process without emptying buffers.
         self._own: BinaryIO = own.open("ab", buffering=0)
         self._task: BinaryIO | None = None
 
@@ -188,6 +189,7 @@ def airflow(home: Path, write: ProgressWriter) -> Iterator[Runner]:
     """
     from pipeline.stores.locks import locked
 
+    # Airflow reads these settings when it is first imported.
     environment.apply(home)
     logs = _Logs(log_file(home))
     lock = environment.airflow_home(home) / "runner.lock"
@@ -232,6 +234,7 @@ def _require_no_scheduler(dags: Mapping[str, Any]) -> None:
         scheduler = most_recent_job("SchedulerJob", session=session)
         if scheduler is None or not scheduler.is_alive():
             return
+        # A scheduler does not start paused DAGs, so it may run beside this process.
         unpaused = session.scalars(
             select(DagModel.dag_id).where(DagModel.dag_id.in_(dags), DagModel.is_paused.is_(False))
         ).all()
@@ -255,6 +258,8 @@ def _fail_abandoned_runs(dags: Mapping[str, Any]) -> None:
     from sqlalchemy import select
 
     with create_session() as session:
+        # Runs of `DAG.test` are those of a runner. The lock excludes a second one, so all that
+        # are still running belong to a process that has ended.
         abandoned = session.scalars(
             select(DagRun).where(
                 DagRun.state == "running",
@@ -263,6 +268,7 @@ def _fail_abandoned_runs(dags: Mapping[str, Any]) -> None:
             )
         ).all()
         for run in abandoned:
+            # `set_dag_run_state_to_failed` takes the serialized form of a DAG.
             dag = DagSerialization.deserialize_dag(DagSerialization.serialize_dag(dags[run.dag_id]))
             set_dag_run_state_to_failed(dag=dag, run_id=run.run_id, commit=True, session=session)
 
@@ -270,6 +276,7 @@ def _fail_abandoned_runs(dags: Mapping[str, Any]) -> None:
 @contextmanager
 def _redirected(target: int) -> Iterator[None]:
     """Redirect the output of this process and its children to a file, below Python's streams."""
+    # Libraries in C and child processes write to these descriptors, not to Python's streams.
     copies = {number: os.dup(number) for number in (1, 2)}
     sys.stdout.flush()
     sys.stderr.flush()

@@ -167,6 +167,7 @@ def tune(
         recipe=recipe,
         progress=console.progress,
     )
+    # Without a trial of the start there is nothing to compare, and nothing to record.
     if result.start is not None:
         mirror(ws, result.study, progress=console.progress)
     console.show(result, result.text())
@@ -189,6 +190,7 @@ def demo(
         story.land_until(ws, night, progress=progress)
         read(ws, night, progress=progress)
         ended = step(ws, night, progress=progress)
+        # As in Airflow, a kept champion is a success and a block is a failure.
         blocked = ended.exit_code if ended.decision == "block" else blocked
     summary = story.summary(ws)
     console.show(summary, nights_table(summary), blocked)

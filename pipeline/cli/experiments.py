@@ -30,8 +30,10 @@ def compare(
     """Compare two versions on one page, which is also attached to both versions in MLflow."""
     from pipeline.steps.experiments.comparison.compare import compare as step
 
+    # Before the comparison, which takes minutes.
     refuse_unwritable(out)
     result = step(console.workspace, v1, v2, out=out, progress=console.progress)
+    # The result is complete and printed, even if MLflow is not available.
     console.show(result, result.text())
     if result.fault is not None:
         fail(f"the page is written, but not attached in MLflow: {result.fault}", result.exit_code)

@@ -222,6 +222,8 @@ def parse_past_instant(text: str | None) -> AsOf:
     from pipeline.data.validate.rules import EARLIEST
 
     at = instant(text)
+    # A run of the future would lack events that are still to come, and no run of an earlier as-of
+    # could publish after it.
     if at > datetime.now(UTC):
         raise ConfigError(
             "instant.future",
@@ -241,6 +243,7 @@ def refuse_unwritable(out: Path | None) -> None:
         return
     is_new = not out.exists()
     with storage_errors("storage.cannot_write", f"cannot write {out}"):
+        # Appending nothing leaves an existing file as it is.
         out.open("ab").close()
     if is_new:
         out.unlink()

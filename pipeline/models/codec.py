@@ -74,10 +74,12 @@ def unpack(
     for name, key, kind in _fields(record, prefix, skip):
         plain = kind[0]
         if isinstance(plain, type) and is_dataclass(plain):
+            # A nested record of None leaves no key, so their absence stands for it.
             present = any(other.startswith(f"{key}/") for other in arrays)
             values[name] = plain(**unpack(plain, arrays, prefix=f"{key}/")) if present else None
         elif plain is sp.csr_matrix:
             cells = tuple(arrays[f"{key}_{part}"] for part in _CSR)
+            # Stored sparse fields are items × items, so the row pointer gives both sizes.
             values[name] = sp.csr_matrix(cells, shape=(len(cells[-1]) - 1,) * 2)
         elif key not in arrays and NoneType in kind:
             values[name] = None

@@ -123,6 +123,7 @@ class Scores:
         raise ValueError("scores need factors of users and items, links, or a sparse term")
 
 
+# A generated `__eq__` would need the truth value of an array comparison, which numpy refuses.
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Scorer(ABC):
     """A trained model: scores users over its own catalogue.
@@ -152,6 +153,7 @@ class Scorer(ABC):
     @property
     def parameters(self) -> int:
         """Number of learnt numbers: the size of all float arrays."""
+        # Ids and the positions of sparse cells are arrays as well, but not learnt.
         return sum(a.size for a in self.arrays().values() if a.dtype.kind == "f")
 
     def score(self, history: History) -> Scores:
@@ -226,6 +228,7 @@ def nested_arrays(name: str, part: Scorer, whole: Scorer) -> dict[str, NDArray[A
         The inner and the outer scorer; fields that they share are left out.
     """
     shared = {"trained_until", "trained_on"}
+    # A scorer with new items lists more than the part inside it, which then keeps its own ids.
     if np.array_equal(part.item_ids, whole.item_ids):
         shared.add(CATALOGUE)
     return {f"{name}/{key}": array for key, array in part.arrays().items() if key not in shared}
@@ -244,6 +247,7 @@ def nested_scorer(name: str, family: str, arrays: Arrays) -> Scorer:
     shared = {key: arrays[key] for key in (CATALOGUE, "trained_until", "trained_on")}
     start = f"{name}/"
     own = {key.removeprefix(start): a for key, a in arrays.items() if key.startswith(start)}
+    # The part's own arrays come last, so that a catalogue of its own replaces the shared one.
     return load(family, shared | own)
 
 
@@ -267,6 +271,7 @@ class Span:
     log: bool = True
 
 
+# A field that is named twice would be selected twice and give the recipe another hash.
 def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
@@ -293,7 +298,9 @@ class Recipe(Frozen):
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         """Register the family of a subclass that names one."""
+        # Not `__init_subclass__`: pydantic has not collected the fields of the class by then.
         super().__pydantic_init_subclass__(**kwargs)
+        # Common bases of families, such as `ItemItemRecipe`, have no name and are not recipes.
         if isinstance(family := cls.model_fields["family"].default, str):
             FAMILIES[family] = cls
 
@@ -353,6 +360,7 @@ class Recipe(Frozen):
     def _hashed(self) -> dict[str, Any]:
         """Return all fields but `hash_excluded`, of inner recipes as well."""
         chosen = self.model_dump(mode="json", exclude=set(self.hash_excluded))
+        # `exclude` reaches only outer fields, and an inner recipe may exclude some of its own.
         for (*path, last), recipe in self.inner_recipes.items():
             reduce(getitem, path, chosen)[last] = recipe._hashed()
         return chosen
@@ -418,6 +426,8 @@ def _of_family(value: Any) -> Any:
     return FAMILIES[family].model_validate(value)
 
 
+# Without `SerializeAsAny` pydantic dumps only the fields of `Recipe`, so files would lack the
+# hyperparameters of the family.
 AnyRecipe = Annotated[SerializeAsAny[Recipe], BeforeValidator(_of_family)]
 """A recipe of the family that its field `family` names."""
 _ANY_RECIPE: Final[TypeAdapter[Recipe]] = TypeAdapter(AnyRecipe)

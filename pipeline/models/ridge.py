@@ -100,15 +100,18 @@ class RidgeScorer(Scorer):
         users, items = scores.users, scores.items
         if users is None or items is None:
             raise ValueError(f"the scores of {self.base_family} have no factors")
+        # Factors of 0 mean that the base has no information about a user, see `Scores`.
         unknown = np.flatnonzero(~users.any(axis=1))
         if self.user_map is not None and history.user_features is not None and len(unknown):
             users = users.copy()  # the base may have returned its own array
             users[unknown] = self.user_map.factors(history.user_features.rows(unknown))
         if not len(self.predicted_items):
             return replace(scores, users=users)
+        # Both catalogues are sorted, and the larger one has all ids of the base.
         column = np.searchsorted(self.item_ids, self.base.item_ids)
         wide = np.zeros((len(self.item_ids), items.shape[1]), np.float32)
         wide[column] = items
+        # After the base's factors: items with too few users have both.
         wide[self.predicted_items] = self.predicted_factors
 
         def moved(cells: sp.csr_matrix | None) -> sp.csr_matrix | None:
@@ -163,6 +166,7 @@ class Ridge(Recipe):
     def peak_bytes(self, history: History) -> int:
         """Estimate the larger of the base, and the regression on the base's factors."""
         factors = _factors(self.factors_of)
+        # The base is trained before the regression starts, so the two peaks do not add up.
         held = 4 * factors * (history.n_users + history.n_items)
         features = (history.item_features, history.user_features)
         learning = (memory_of(part, factors) for part in features if part is not None)
@@ -207,6 +211,7 @@ class Ridge(Recipe):
             predicted_factors=factors,
             user_ids=np.sort(history.user_ids),
             user_map=user_map,
+            # The window's own array lets `check` compare identities instead of all ids.
             item_ids=item_ids if len(item_ids) > history.n_items else history.item_ids,
             trained_until=history.end,
             trained_on=base.trained_on,
@@ -232,6 +237,7 @@ class Ridge(Recipe):
     ) -> FeatureMap | None:
         """Learn from rows with enough events and any feature; ``None`` below two rows."""
         rows = np.flatnonzero((events >= MIN_EVENTS) & (np.diff(table.cells.indptr) > 0))
+        # λ is selected by leave-one-out, which needs a row to learn from beside the one left out.
         if factors is None or len(rows) < 2:
             return None
         span, chosen = self.space["regularization"].grid, self.regularization
@@ -246,6 +252,7 @@ def _factors(recipe: Recipe) -> int:
 
 def _spread(scores: Scores, rows: NDArray[np.intp], n: int) -> Scores:
     """Return the scores of `n` users, of whom `rows` have scores and the others have none."""
+    # One product with a selection matrix serves dense factors and sparse parts alike.
     ones = np.ones(len(rows), np.float32)
     place = sp.csr_matrix((ones, (rows, np.arange(len(rows)))), shape=(n, len(rows)))
     parts = {name: getattr(scores, name) for name in ("users", "sparse_bonus", "user_history")}

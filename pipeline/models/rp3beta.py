@@ -52,6 +52,7 @@ class Rp3Beta(ItemItemRecipe):
         """Link the items; nothing is random."""
         cells = self.cells(history)
         users, items = np.asarray(cells.sum(axis=1)).ravel(), np.asarray(cells.sum(axis=0)).ravel()
+        # Exponents apply before the product, which keeps only the strongest neighbours.
         back, forth = cells.T.tocsr(), cells
         back.data *= np.repeat(_inverse(items, self.source_exponent), np.diff(back.indptr))
         forth.data *= np.repeat(_inverse(users, self.user_exponent), np.diff(forth.indptr))

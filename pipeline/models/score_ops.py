@@ -80,6 +80,7 @@ def joined(scores: Sequence[Scores]) -> Scores:
 
     sparse, profiles = present("sparse_bonus"), present("user_history")
     return Scores(
+        # A product of joined factors is the sum of the products, so no dense matrix is needed.
         users=np.hstack(users) if (users := present("users")) else None,
         items=np.hstack(items) if (items := present("items")) else None,
         sparse_bonus=sum(sparse[1:], sparse[0]) if sparse else None,

@@ -46,6 +46,7 @@ def recipes_figure(page: NightPage) -> bytes:
         axes.plot([mean], [at], "o", color=colour, markersize=5)
         write(axes, hi + top * 0.02, at, f"{mean:.4f}", fontweight=weight)
     name_rows(axes, [_label(page, name) for name in names])
+    # matplotlib warns about an axis of length 0, and warnings are errors in the tests.
     axes.set_xlim(0, top * 1.04 or 1)
     axes.locator_params(axis="x", nbins=4)
     return svg(figure, "recipes", title)
@@ -126,6 +127,7 @@ def forest(
             continue
         colour = _colour(row, row.lo, row.hi)
         ends = [max(row.lo, low), min(row.hi, high)]
+        # An interval that lies beyond the axis has its ends in the wrong order after the cut.
         if ends[0] <= ends[1]:
             axes.plot(ends, [at, at], color=colour, linewidth=1 if row.underpowered else 2)
         for end, inside, mark in ((low, row.lo >= low, "<"), (high, row.hi <= high, ">")):
@@ -140,6 +142,7 @@ def forest(
     axes.set_xlim(low - span * 0.05, high + span * 0.05)
     axes.locator_params(axis="x", nbins=4)
     axes.xaxis.set_major_formatter(percent)
+    # Two dollar signs in a recipe's name would start a formula.
     axes.set_xlabel(label, parse_math=False)
     return svg(figure, key, title)
 

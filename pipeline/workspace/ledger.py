@@ -63,6 +63,7 @@ class ComparisonKey(Frozen):
 class SelectedWeights(Frozen):
     """Event weights of a run: as configured, and as selected for that config."""
 
+    # Later runs take over the chosen weights only while the configured ones are the same.
     configured: FeaturesConfig
     chosen: FeaturesConfig
 
@@ -121,6 +122,8 @@ class DecisionEntry(Decided):
 
     type: Literal["decision"] = "decision"
     holdout_days: int
+    # Later nights read the selection here, so that from night to night only the data change
+    # (ADR 11).
     selected_recipes: Mapping[str, AnyRecipe]
     weights: SelectedWeights
     comparison_key: ComparisonKey
@@ -257,6 +260,7 @@ Entry = Annotated[
 ]
 """An entry of any type."""
 
+# Built once per process: pydantic compiles a validator of all types for it.
 _ADAPTER: TypeAdapter[Entry] = TypeAdapter(Entry)
 _KEPT_BY_THE_STORE = {"key", "type", "previous", "sha256"}
 E = TypeVar("E", bound=LedgerEntry)

@@ -66,6 +66,7 @@ class ColumnTreatment(Frozen):
             raise ValueError(f'outliers = "{self.outliers}" takes {needs}')
         for low, high in (("minimum", "maximum"), ("lower", "upper")):
             below, above = getattr(self, low), getattr(self, high)
+            # Equal bounds would leave a column with one value.
             if below is not None and above is not None and below >= above:
                 raise ValueError(f"{low} = {below} must be less than {high} = {above}")
         if self.missing == "constant" and self.constant is None:

@@ -130,6 +130,7 @@ class Source(Frozen):
         twice = sorted(set(self.columns) & set(self.constants))
         if twice:
             raise ValueError(f"{twice[0]} is both a column and a constant; remove one of them")
+        # Further columns of items and users become features, so their names are free.
         if self.table not in FEATURE_TABLES:
             allowed = COLUMNS[self.table]
             unknown = sorted((set(self.columns) | set(self.constants)) - set(allowed))
@@ -137,6 +138,7 @@ class Source(Frozen):
                 raise ValueError(
                     f"{self.table} have no column {unknown[0]}; allowed: {', '.join(allowed)}"
                 )
+        # A number counted from 1970 in UTC is an instant already.
         if self.timestamp_unit and (self.timestamp_format or self.timezone):
             raise ValueError("timestamp_unit excludes timestamp_format and timezone; remove them")
         if self.timezone is not None and not _is_zone(self.timezone):

@@ -57,6 +57,7 @@ def expand(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         if path.is_dir():
             inside, troubles = _listed(path)
+            # A user who names a folder expects all of its files; in `landing/` the others go on.
             for folder, reason in troubles:
                 raise DataError("ingest.folder_unreadable", reason, where=printable(str(folder)))
             if not inside:
@@ -66,6 +67,7 @@ def expand(paths: Sequence[Path]) -> list[Path]:
                     where=str(path),
                 )
             files.extend(map(Path, _by_age(inside)))
+        # A broken link does not exist, but the message must be that links are not followed.
         elif path.exists() or path.is_symlink():
             files.append(path)
         else:
@@ -117,6 +119,7 @@ def source_for(
     fitting = {
         key: len(source.path.replace("*", "").replace("?", ""))
         for key, source in sources.items()
+        # `fnmatch` follows the rules of the operating system for upper and lower case.
         if source.table == table and fnmatchcase(name or path.name, source.path)
     }
     if not fitting:
@@ -172,6 +175,7 @@ def landed(home: Path, until: datetime) -> list[Landed]:
     for table in TABLES:
         folder = home / "landing" / table
         for place in (folder.parent, folder):
+            # Ingested files are moved away, and nothing outside `landing/` may be.
             if place.is_symlink():
                 raise StorageError(
                     "ingest.link", f"the folder {place} is a link; make it a real folder"
@@ -193,6 +197,7 @@ def _listed(top: Path) -> tuple[dict[str, Mark], list[tuple[Path, str]]]:
         try:
             with os.scandir(folder) as entries:
                 for entry in entries:
+                    # A sender writes under a hidden name and renames the complete file.
                     if entry.name.startswith("."):
                         continue
                     if entry.is_dir(follow_symlinks=False):
@@ -203,6 +208,7 @@ def _listed(top: Path) -> tuple[dict[str, Mark], list[tuple[Path, str]]]:
         except OSError as error:
             cause = (error.strerror or str(error)).lower()
             reason = f"cannot be listed: {cause}; grant read access"
+            # Without an error an unreadable landing folder would look like an empty one.
             if folder == str(top):
                 raise StorageError(
                     "ingest.folder_unreadable", f"the folder {top} {reason}"

@@ -45,6 +45,7 @@ class RowCounts:
         """The counts as an equation without zeros."""
         shown = {name: getattr(self, name) for name in COUNTS}
         total = shown.pop("rows")
+        # Accepted rows are shown even if there are none: the equation needs a right side.
         parts = [f"{n:,} {name}" for name, n in shown.items() if n or name == "accepted"]
         return f"{total:,} rows = {' + '.join(parts)}"
 
@@ -105,6 +106,7 @@ class FileResult(RowCounts):
     def text(self) -> str:
         """Return one line for a terminal."""
         if self.status is not FileStatus.TAKEN:
+            # The sentence of an error may begin with the file as well.
             reason = self.sentence.removeprefix(f"{self.file}: ")
             return f"{self.file}: {self.status}" + (f": {reason}" if reason else "")
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.reasons.items())

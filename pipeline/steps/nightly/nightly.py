@@ -87,6 +87,7 @@ def _run_tasks(ws: Workspace, started: Started, progress: Progress) -> dict[str,
     failures = {}
     for recipe in started.recipes:
         trained = train(ws, started.run_id, recipe, progress=progress)
+        # The other recipes stay in the comparison.
         if isinstance(trained, Failure):
             failures[recipe] = trained.sentence
     run(evaluate, gate)

@@ -54,6 +54,8 @@ def register(night: Night, _: Progress) -> str:
     The result in one sentence.
     """
     record = _night_record(night)
+    # Runs and versions are found again by tags, which MLflow does not keep unique: two processes
+    # at once would create them twice.
     with night.ws.lake.lock("register"):
         mlflow = registry(night.ws)
         mlflow.prepare()
@@ -167,6 +169,7 @@ def _cleaning(run: Run) -> dict[str, float]:
 
 
 def _model(night: Night, winner: str, sentence: str, tags: Mapping[str, str]) -> ModelRecord:
+    # Arrays and JSON only: a version is code that reads them, and nothing is pickled (ADR 4).
     files = ("scorer.npz", "history.npz", "meta.json")
     cost = night.run.read(CostFile, REFIT)
     recipe = night.recipes[winner].model_dump(mode="json")

@@ -100,6 +100,7 @@ class Checksums:
         for line in [*self.since(0), *filter(None, [extra])]:
             files = {file: total for file, total in line.files.items() if file not in dropped}
             kept.setdefault(line.version, {}).update(files)
+        # A rename in one step: a crash leaves all old lines or all new ones.
         new = self._path.with_suffix(".new")
         with new.open("wb") as stream:
             lines = (Line(v, kept[v]).bytes() for v in sorted(kept) if kept[v])

@@ -158,6 +158,7 @@ class CommitIntegrity:
         """
         wanted, sums = set(files), self.sums.files()
         last = max(self._versions(), default=-1)
+        # For a file without a checksum the log still has its size, which shows that a file is cut.
         new = {} if self.acknowledged() >= last else self._added(last)
         self._check_sizes(last, {file: new[file] for file in new.keys() & wanted - sums.keys()})
         for file in sorted(wanted - sums.keys() - new.keys()):
@@ -200,8 +201,10 @@ class CommitIntegrity:
 
     def checkpoint(self, version: int) -> None:
         """Make a version readable without the log before it, after checking that log."""
+        # Damage that a checkpoint copies would get a valid checksum with it.
         self.check_log(version)
         name = _checkpoint(version)
+        # A checkpoint without a checksum is that of a killed process, and may be cut.
         if not (self._path / name).exists() or name not in self.sums.files():
             DeltaTable(self._path, version=version).create_checkpoint()
             sync(self._path / name, self._log)
@@ -210,6 +213,7 @@ class CommitIntegrity:
     def base(self, before: datetime) -> int:
         """Return the newest acknowledged checkpoint older than an instant (UTC); -1 for none."""
         sums = self.sums.files()
+        # Ages are those of files: a history that is replayed today is new today.
         versions = (
             version
             for version in self._versions(_CHECKPOINT)
@@ -249,7 +253,9 @@ class CommitIntegrity:
             actions = [a for v in range(version + 1, until + 1) for a in self._actions(v)]
         except LakeError:
             return False
+        # Delta marks files that a compaction only rearranged with `dataChange` = false.
         moved = [action.get("add") or action.get("remove") for action in actions]
+        # New metadata can change the columns without changing a file.
         named = all("metaData" not in action for action in actions)
         return named and all(not file["dataChange"] for file in moved if file is not None)
 
@@ -264,6 +270,7 @@ class CommitIntegrity:
             Older versions that stay readable; each has a checkpoint.
         """
         last = max(self._versions(), default=-1)
+        # The newest commit stays even below a checkpoint: `check` compares it at each start.
         entries = [(v, _commit(v)) for v in self._versions() if v <= base and v != last]
         checkpoints = (v for v in self._versions(_CHECKPOINT) if v < base and v not in kept)
         entries += [(v, _checkpoint(v)) for v in checkpoints]

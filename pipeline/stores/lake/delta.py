@@ -108,6 +108,7 @@ class Lake:
         """
         handle = self._open(table, version)
         frame = self.empty(table).lazy() if handle is None else self._scan(table, handle)
+        # The filter comes first, because it may use a column that is not selected.
         if where is not None:
             frame = frame.filter(where)
         if columns is not None:
@@ -162,6 +163,7 @@ class Lake:
         LakeError
             ``lake.schema``, ``lake.null_partition``, ``lake.partition_name``
         """
+        # A file of items or users may bring a new column; `conform` refuses one in other tables.
         schema = "merge" if table in OPEN_ENDED else None
         return self._write(table, frame, txn, mode="append", schema_mode=schema, after=after)
 
@@ -207,11 +209,13 @@ class Lake:
             ``lake.other_partition``, ``lake.partition_name``
         """
         column = PARTITIONS[table]
+        # A plain `!=` yields null for a null, and the filter would not find that row.
         if frame.filter(pl.col(column).ne_missing(pl.lit(value))).height:
             raise LakeError(
                 "lake.other_partition",
                 f"lake table {table}: the rows have another {column} than {value}",
             )
+        # The value becomes part of SQL text below: the check allows no quote.
         check_partition(table, column, pl.Series([value]))
         return self._write(table, frame, None, mode="overwrite", predicate=f"{column} = '{value}'")
 
@@ -343,6 +347,7 @@ class Lake:
         """List the data files of a version, relative to the table."""
         with lake_errors(table):
             paths = pl.DataFrame(handle.get_add_actions())["path"].to_list()
+        # Delta's log stores paths as URIs, with special characters percent-encoded.
         return sorted(urllib.parse.unquote(path) for path in paths)
 
     def _scan(self, table: str, handle: DeltaTable) -> pl.LazyFrame:
@@ -355,6 +360,7 @@ class Lake:
         partition = PARTITIONS.get(table)
         return pl.scan_parquet(
             [self.root / table / file for file in files],
+            # A bracket or an asterisk in the path of the workspace must not act as a pattern.
             glob=False,
             # Delta keeps the partition column in the names of folders, not in the files.
             hive_partitioning=partition is not None,
@@ -385,9 +391,12 @@ class Lake:
                 "written; start again",
             )
         if handle is not None:
+            # Before the transaction number is compared: a retry returns the commit of a crashed
+            # writer, which may not be on the disk yet.
             with lake_errors(table):
                 tail.acknowledge_last_commit(now)
             last = None if txn is None else handle.transaction_version(txn[0])
+            # delta-rs does not reject a number that was committed before.
             if txn is not None and last is not None and txn[1] <= last:
                 return now
         partition = PARTITIONS.get(table)

@@ -82,6 +82,7 @@ def check_partition(table: str, column: str, values: pl.Series) -> None:
     LakeError
         ``lake.null_partition``, ``lake.partition_name``
     """
+    # The regular expression below would pass a null, because `all` ignores nulls.
     if values.null_count():
         raise LakeError("lake.null_partition", f"lake table {table}: rows have no {column}")
     if values.dtype == pl.String and not values.str.contains(r"^[A-Za-z0-9][A-Za-z0-9._-]*$").all():

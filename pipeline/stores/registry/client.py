@@ -79,6 +79,7 @@ class Registry:
 
     def prepare(self) -> None:
         """Create the database, the experiment and the registered model if they are missing."""
+        # A server has created its database itself.
         if self._file is not None:
             self._client = create(self._uri, self._file)
         with registry_errors(self._uri):
@@ -106,6 +107,7 @@ class Registry:
                 if night.model is not None and child.recipe == night.winner:
                     version = self._version(night, child, night.model, run)
                 runs.finish(run, child.status)
+            # The parent last: `_done` trusts its status, so a crash before this line is continued.
             runs.finish(parent, "FINISHED")
         return Mirrored(parent.info.run_id, version)
 
@@ -123,6 +125,7 @@ class Registry:
             runs.fill_parent(parent)
             for child in study.children:
                 shown = runs.find(child.recipe)
+                # A crash leaves the run of a trial in status RUNNING; mirrored ones stay.
                 if shown is None or shown.info.status == "RUNNING":
                     runs.finish(runs.child(child, parent.info.run_id), child.status)
             runs.finish(parent, "FINISHED")
@@ -152,6 +155,7 @@ class Registry:
             for name, expected in sorted(sums.items()):
                 uri = f"{source}/artifacts/{name}"
                 try:
+                    # Without the URI MLflow uses the server of a process-wide setting.
                     file = download_artifacts(
                         artifact_uri=uri, dst_path=scratch, tracking_uri=self._uri
                     )
@@ -241,6 +245,7 @@ class Registry:
             MLflow's step.
         """
         with registry_errors(self._uri):
+            # A search, because `get_model_version` raises for a version that a user has deleted.
             for model in self._client.search_model_versions(f"name = '{self._model_name}'"):
                 if int(model.version) == version and model.run_id is not None:
                     log_metrics(self._client, model.run_id, metrics, at, step=step)
@@ -282,9 +287,11 @@ class Registry:
 
     def _version(self, night: NightRecord, child: ChildRecord, model: ModelRecord, run: Run) -> int:
         logged = self._logged_model(night, child, run)
+        # READY is set after the upload, so any other status means that files may be missing.
         if str(logged.status) != "READY":
             self._upload(child, model, run, logged.model_id, night.as_of)
             failpoint("artifact_logged")
+        # An earlier attempt may have created the version, and MLflow would create a second one.
         version = self._find_version(night)
         if version is None:
             self._ensure_registered()

@@ -49,6 +49,7 @@ class RunRecord:
         Local file by path in MLflow, such as ``figures/slices.png``.
     """
 
+    # MLflow rejects a param whose value changes, so these are values that no retry changes.
     params: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -76,6 +77,7 @@ class ChildRecord(RunRecord):
     @property
     def status(self) -> str:
         """MLflow's final status of the run."""
+        # A recipe that could not be trained is visible in MLflow too, beside those that were.
         return "FAILED" if self.failure else "FINISHED"
 
 
@@ -155,8 +157,10 @@ class NightRecord(ParentRecord):
 
     def __post_init__(self) -> None:
         names = [child.recipe for child in self.children]
+        # Child runs are found again by this name, so two equal ones would be mirrored into one run.
         if len(set(names)) < len(names):
             raise ValueError(f"children must have different names: {sorted(names)}")
+        # The version belongs to the winner's child run: one without the other has no place.
         if (self.winner is None) != (self.model is None):
             raise ValueError("winner and model must be given together")
         if self.winner is not None and self.winner not in names:

@@ -90,6 +90,7 @@ def taken(home: Path) -> Counter[Entry]:
     """Return the rows of the lake in the form of `ExpectedState.entries`, and leftover files."""
     ws = Workspace.open(home)
     events = ws.lake.read("events")
+    # Pseudonyms are random per workspace, so rows are compared by raw ids.
     raw = ws.vault.reveal(events[c.USER_ID].unique().to_list())
     # Derived ids hash the pseudonym, which is random per workspace: only their absence is compared.
     shown = events.select(

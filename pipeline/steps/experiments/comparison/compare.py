@@ -129,6 +129,7 @@ def compare(
         log.progress("MLflow: the page at both versions")
         try:
             registry(ws).add_page((left, right), name, text)
+        # MLflow is a mirror: without it the page is complete, and the exit code shows the fault.
         except RegistryError as error:
             fault = error.sentence
         log.rows, log.result = len(page.metrics), page.sentence
@@ -194,6 +195,8 @@ def _recipe(version: Version) -> Tree:
 
 def _config(version: Version) -> Tree:
     """Return the run's settings without recipes: event weights are the chosen ones."""
+    # Recipes have a section of their own; the settings of MLflow and of maintenance change no
+    # model.
     config = dump(version.night.config)
     return flat({n: part for n, part in config.items() if n not in ("recipes", "registry", "gc")})
 
@@ -236,6 +239,7 @@ def _cost(version: Version) -> Tree:
 
 def _pairs(left: Tree, right: Tree) -> tuple[Pair, ...]:
     """Line up two sets of facts, in the order of the left one, then of the right one."""
+    # Recipes of two families have different hyperparameters, and each side must be complete.
     names = dict.fromkeys([*left, *right])
     return tuple(Pair(n, _text(left.get(n)), _text(right.get(n))) for n in names)
 
