@@ -355,7 +355,7 @@ def test_the_command_leaves_nothing_and_prints_one_object(tmp_path):
     assert {name: told[name] for name in ("kills", "lost", "duplicated", "mixed", "seed")} == {
         "kills": 1, "lost": 0, "duplicated": 0, "mixed": 0, "seed": 3,
     }  # fmt: skip
-    assert "a workspace and its first night" in done.stderr
+    assert "workspace and first nightly run" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 

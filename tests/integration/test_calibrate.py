@@ -225,7 +225,7 @@ def test_the_command(whole, tmp_path):
     assert str(figure) in out
     code, out, err = nightjar("gate")
     assert (code, out) == (2, "")
-    assert "name the run to decide on" in err
+    assert "--run is missing" in err
     code, _, err = nightjar("gate", "--home", ws.home, "calibrate")
     assert code == 2
     assert "write options after the command calibrate" in err
