@@ -52,17 +52,18 @@ test-root: $(READY) ## Run the tests that need root: full disks, devices (up to 
 	@if [ "$$(id -u)" -ne 0 ]; then echo "make test-root must be run as root" >&2; exit 2; fi
 	@$(PYTEST) -m root $(ARGS)
 
-check: $(READY) ## Run ruff, mypy, import-linter and hadolint, all of them; count what failed, and lines of code
+check: $(READY) ## Run ruff, mypy, import-linter, hadolint and the word list; count failures and lines of code
 	@failed=0; \
 	check() { echo "== $$1"; shift; $(CLEAN) "$$@" || failed=$$((failed + 1)); }; \
 	check "ruff check" $(PY) -m ruff check .; \
 	check "ruff format" $(PY) -m ruff format --check .; \
 	check "mypy" $(PY) -m mypy; \
 	check "import-linter" $(PY) -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'; \
+	check "language" $(PY) tests/unit/test_language.py; \
 	check "hadolint" .venv/bin/hadolint --config docker/hadolint.yaml docker/*.Dockerfile; \
 	echo "== code"; $(CLEAN) $(PY) tests/code_lines.py; \
-	if [ $$failed -gt 0 ]; then echo "$$failed of 5 checks failed" >&2; exit 1; fi; \
-	echo "All 5 checks passed"
+	if [ $$failed -gt 0 ]; then echo "$$failed of 6 checks failed" >&2; exit 1; fi; \
+	echo "All 6 checks passed"
 
 bench: $(READY) ## Print seconds, rows a second and memory of each part of a night
 	@$(PY) benchmarks/night.py $(ARGS)

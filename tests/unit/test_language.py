@@ -19,6 +19,7 @@ from __future__ import annotations
 import ast
 import io
 import re
+import sys
 import tokenize
 from collections.abc import Iterator
 from pathlib import Path
@@ -240,4 +241,6 @@ def test_public_functions_have_numpy_sections() -> None:
 
 
 if __name__ == "__main__":
-    print("\n".join([*private_names(), *private_words(), *without_sections()]))
+    findings = [*private_names(), *private_words(), *without_sections()]
+    print("\n".join(findings))
+    sys.exit(bool(findings))
