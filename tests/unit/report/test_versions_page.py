@@ -172,5 +172,5 @@ def test_the_figure_shows_everybody_and_groups_of_the_primary_metric() -> None:
 
 
 def test_without_a_person_the_lists_say_so() -> None:
-    text = versions_page(replace(PAGE, samples=(), lists="Nobody has a list of both."))
-    assert "Lists of the same users" in text and "Nobody has a list of both." in text
+    text = versions_page(replace(PAGE, samples=(), lists="No user has a list of both versions."))
+    assert "Lists of the same users" in text and "No user has a list of both versions." in text
