@@ -53,6 +53,7 @@ def decision(age, kind="keep", run_id=None, sentence="", **fields):
         kind=kind,
         recipe="als",
         sentence=sentence,
+        output_sha256="0" * 64,
         **values | fields,
     )
 

@@ -66,6 +66,7 @@ def append_decision(ws: Workspace, run_id: str) -> DecisionEntry:
             kind=found.kind,
             recipe=found.recipe,
             sentence=found.sentence,
+            output_sha256="0" * 64,
             holdout_days=1,
             selected_recipes={},
             weights=SelectedWeights(configured=ws.config.features, chosen=ws.config.features),

@@ -10,7 +10,7 @@ from typing import Any, Final
 from pipeline import columns as c
 from pipeline.base import Instant, format_instant
 from pipeline.evaluation.gate.decision import Kind
-from pipeline.workspace.ledger import DecisionEntry, Entry, PatchEntry, PublicationEntry
+from pipeline.workspace.ledger import DecisionEntry, Entry, PatchEntry, PublicationEntry, StepEntry
 
 _WIDTH: Final = 100
 # textwrap breaks lines at ASCII whitespace only.
@@ -114,7 +114,7 @@ def lists_table(rows: Iterable[Mapping[str, Any]], titles: Mapping[str, str]) ->
 
 
 def history_table(entries: Sequence[Entry]) -> str:
-    """Return the ledger, one entry below the other, with as-of and type.
+    """Return the ledger, one entry below the other, with as-of and type; no entries of steps.
 
     A line with the run id follows a decision that published nothing: `nightjar gate accept` needs
     it.
@@ -122,15 +122,20 @@ def history_table(entries: Sequence[Entry]) -> str:
     lines = []
     published = {entry.run_id for entry in entries if isinstance(entry, PublicationEntry)}
     for entry in entries:
+        text = _text(entry)
+        if text is None:
+            continue
         head = f"{format_instant(entry.as_of)}  {entry.type:<11}  "
-        lines.append(_beside(head, _text(entry)))
+        lines.append(_beside(head, text))
         if isinstance(entry, DecisionEntry) and entry.run_id not in published:
             lines.append(f"{'':{len(head)}}run {entry.run_id}")
     return "\n".join(lines) or "the ledger has no entries yet"
 
 
-def _text(entry: Entry) -> str:
+def _text(entry: Entry) -> str | None:
     match entry:
+        case StepEntry():
+            return None  # a checksum that `publish` compares
         case PublicationEntry():
             return (
                 f"generation {entry.generation}: {entry.name}, version {entry.model_version}, "

@@ -7,6 +7,8 @@ Guarantees:
 * A wrong key raises before anything is written: a second set of pseudonyms for the same users
   cannot come about.
 * Pseudonyms are on the disk before they are returned.
+* Lookup hash, pseudonym and raw id of an entry are bound to each other: every method opens the seal
+  of the entries that it returns, so entries that were exchanged raise.
 * Ids are compared in Unicode normalisation form C (NFC).
 """
 
@@ -24,15 +26,13 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, NamedTuple
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from pipeline.errors import ConfigError, StorageError
 from pipeline.stores.disk import storage_errors, sync, write_synced
-
-T = TypeVar("T")
 
 KEY_BYTES: Final = 32
 _NONCE_BYTES: Final = 12
@@ -45,6 +45,14 @@ CREATE TABLE IF NOT EXISTS {_USERS} (
     lookup BLOB PRIMARY KEY, pseudonym TEXT NOT NULL UNIQUE, sealed BLOB NOT NULL
 ) WITHOUT ROWID;
 """
+
+
+class _Entry(NamedTuple):
+    """A row of the table of users."""
+
+    lookup: bytes
+    pseudonym: str
+    sealed: bytes
 
 
 class VaultKeyError(ConfigError):
@@ -93,27 +101,38 @@ class Vault:
 
         The pseudonyms are on the disk when this returns, so every row that uses one can be
         translated back.
+
+        Raises
+        ------
+        StorageError
+            ``vault.entry_altered``
         """
         keys = self._keys(raw)
         with self._connection() as connection:
             # Locks the file for writing before the read, so that two processes cannot give one
             # user two pseudonyms.
             connection.execute("BEGIN IMMEDIATE")
-            pseudonyms = _select(connection, "lookup", "pseudonym", keys.values())
+            pseudonyms = self._pseudonyms(connection, keys.values())
             new = {key: user for user, key in keys.items() if key not in pseudonyms}
             connection.executemany(
                 f"INSERT OR IGNORE INTO {_USERS} VALUES (?, ?, ?)",  # noqa: S608
                 itertools.starmap(self._entry, new.items()),
             )
-            pseudonyms |= _select(connection, "lookup", "pseudonym", new)
+            pseudonyms |= self._pseudonyms(connection, new)
             connection.execute("COMMIT")
         return {user: pseudonyms[key] for user, key in keys.items()}
 
     def lookup(self, raw: Sequence[str]) -> dict[str, str]:
-        """Return ``{raw id: pseudonym}`` for the users in the vault."""
+        """Return ``{raw id: pseudonym}`` for the users in the vault.
+
+        Raises
+        ------
+        StorageError
+            ``vault.entry_altered``
+        """
         keys = self._keys(raw)
         with self._connection() as connection:
-            pseudonyms = _select(connection, "lookup", "pseudonym", keys.values())
+            pseudonyms = self._pseudonyms(connection, keys.values())
         return {user: pseudonyms[key] for user, key in keys.items() if key in pseudonyms}
 
     def reveal(self, pseudonyms: Sequence[str]) -> dict[str, str]:
@@ -125,8 +144,17 @@ class Vault:
             ``vault.entry_altered``
         """
         with self._connection() as connection:
-            sealed = _select(connection, "pseudonym", "sealed", dict.fromkeys(pseudonyms))
-        return {pseudonym: self._open_seal(pseudonym, seal) for pseudonym, seal in sealed.items()}
+            entries = list(_select(connection, "pseudonym", dict.fromkeys(pseudonyms)))
+        return {entry.pseudonym: self._open_seal(entry) for entry in entries}
+
+    def _pseudonyms(
+        self, connection: sqlite3.Connection, keys: Iterable[bytes]
+    ) -> dict[bytes, str]:
+        """Return ``{lookup hash: pseudonym}`` after opening each seal."""
+        entries = list(_select(connection, "lookup", keys))
+        for entry in entries:
+            self._open_seal(entry)
+        return {entry.lookup: entry.pseudonym for entry in entries}
 
     def _keys(self, raw: Iterable[str]) -> dict[str, bytes]:
         return {
@@ -134,21 +162,23 @@ class Vault:
             for user in dict.fromkeys(raw)
         }
 
-    def _entry(self, key: bytes, raw: str) -> tuple[bytes, str, bytes]:
+    def _entry(self, lookup: bytes, raw: str) -> _Entry:
         text = base64.b32encode(secrets.token_bytes(16)).decode().rstrip("=").lower()
         pseudonym = f"u{text}"
         nonce = secrets.token_bytes(_NONCE_BYTES)
-        sealed = self._seal.encrypt(nonce, _normalized(raw), pseudonym.encode())
-        return key, pseudonym, nonce + sealed
+        sealed = self._seal.encrypt(nonce, _normalized(raw), lookup + pseudonym.encode())
+        return _Entry(lookup, pseudonym, nonce + sealed)
 
-    def _open_seal(self, pseudonym: str, sealed: bytes) -> str:
-        nonce, text = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
+    def _open_seal(self, entry: _Entry) -> str:
+        nonce, text = entry.sealed[:_NONCE_BYTES], entry.sealed[_NONCE_BYTES:]
+        # Without the lookup hash in the authenticated data, two users could be exchanged unnoticed.
+        bound = entry.lookup + entry.pseudonym.encode()
         try:
-            return self._seal.decrypt(nonce, text, pseudonym.encode()).decode()
-        except InvalidTag:
+            return self._seal.decrypt(nonce, text, bound).decode()
+        except (InvalidTag, ValueError):  # a ValueError: the seal is shorter than a nonce
             raise StorageError(
                 "vault.entry_altered",
-                f"the entry of {pseudonym} in {self.path} was altered; restore the vault",
+                f"the entry of {entry.pseudonym} in {self.path} was altered; restore the vault",
             ) from None
 
     def _prepare(self) -> None:
@@ -268,13 +298,11 @@ def _normalized(raw: str) -> bytes:
 
 
 def _select(
-    connection: sqlite3.Connection, key: str, value: str, keys: Iterable[T]
-) -> dict[T, Any]:
-    """Return a column of the entries whose other column is among the keys."""
-    rows: dict[T, Any] = {}
-    remaining = iter(keys)
+    connection: sqlite3.Connection, column: str, values: Iterable[bytes | str]
+) -> Iterator[_Entry]:
+    """Yield the entries whose column is among the values."""
+    remaining = iter(values)
     while chunk := list(itertools.islice(remaining, _CHUNK)):
         placeholders = ",".join("?" * len(chunk))
-        query = f"SELECT {key}, {value} FROM {_USERS} WHERE {key} IN ({placeholders})"  # noqa: S608
-        rows.update(connection.execute(query, chunk).fetchall())
-    return rows
+        query = f"SELECT lookup, pseudonym, sealed FROM {_USERS} WHERE {column} IN ({placeholders})"  # noqa: S608
+        yield from itertools.starmap(_Entry, connection.execute(query, chunk))

@@ -29,11 +29,13 @@ from pipeline.workspace.ledger import (
     CandidateEntry,
     Champion,
     ComparisonKey,
+    Decided,
     DecisionEntry,
     Entry,
     LedgerEntry,
     OverrideEntry,
     PublicationEntry,
+    StepEntry,
     entries_of,
 )
 
@@ -65,6 +67,12 @@ class LedgerHistory:
         return tuple(sorted(publications, key=attrgetter("generation")))
 
     @cached_property
+    def steps(self) -> Mapping[tuple[str, str], StepEntry]:
+        """Steps whose output goes live, by run and step."""
+        steps = (entry for entry in self.entries if isinstance(entry, StepEntry))
+        return {(entry.run_id, entry.step): entry for entry in steps}
+
+    @cached_property
     def overrides(self) -> Mapping[str, OverrideEntry]:
         """Decisions that a user changed, by run."""
         return {entry.run_id: entry for entry in self.entries if isinstance(entry, OverrideEntry)}
@@ -94,6 +102,12 @@ class LedgerHistory:
         return {int(entry.model_version): entry for entry in self.publications}
 
     # ------------------------------------------------------------ decisions
+
+    def decision_of(self, run_id: str) -> Decided | None:
+        """Return the decision of a run: the one that a user changed, else the gate's."""
+        decisions = (entry for entry in self.entries if isinstance(entry, DecisionEntry))
+        gate = next((entry for entry in decisions if entry.run_id == run_id), None)
+        return self.overrides.get(run_id, gate)
 
     @cached_property
     def decisions(self) -> tuple[DecisionEntry, ...]:

@@ -99,10 +99,29 @@ class DriftSummary(Frozen):
     since: Mapping[str, Instant]
 
 
-class Decided(LedgerEntry):
-    """A decision for a run."""
+class StepOutput(LedgerEntry):
+    """Output of a step of a run, by its checksum.
+
+    Attributes
+    ----------
+    output_sha256
+        Checksum of the committed step (`Ref.sha256`).
+    """
 
     run_id: str
+    output_sha256: str
+
+
+class StepEntry(StepOutput):
+    """A step whose output goes live with the run."""
+
+    type: Literal["step"] = "step"
+    step: str
+
+
+class Decided(StepOutput):
+    """A decision for a run."""
+
     kind: Kind
     recipe: str | None
     sentence: str
@@ -255,7 +274,8 @@ Entry = Annotated[
     | OverrideEntry
     | AnchorEntry
     | CalibrationEntry
-    | CandidateEntry,
+    | CandidateEntry
+    | StepEntry,
     Field(discriminator="type"),
 ]
 """An entry of any type."""

@@ -27,6 +27,7 @@ from pipeline.steps.feedback.results import FoldinResult
 from pipeline.steps.ingest.landing import landed_at
 from pipeline.workspace.night import Night
 from pipeline.workspace.publications import append_ledger_entry, reconcile, stage, verify_staged
+from pipeline.workspace.step_outputs import verify_refit
 from pipeline.workspace.task_log import task_log
 from pipeline.workspace.workspace import Workspace
 
@@ -92,6 +93,7 @@ class _Pass:
             return self._unchanged("nothing is published yet")
         behind = swap.chain(publications, base[c.PUBLICATION_ID]).row(-1, named=True)
         night = Night.read(self.ws, self.ws.run(base[c.RUN_ID]))
+        verify_refit(night)
         by_clock = night.config.publish.live_from == "clock"
         if by_clock and self.at > self.began:
             raise ConfigError(

@@ -71,6 +71,7 @@ def accept_run(
         kind=decision.kind,
         recipe=decision.recipe,
         sentence=decision.sentence,
+        output_sha256=run.ref(ACCEPT).sha256,
         decision=decision,
         by=override.by,
         reason=override.reason,

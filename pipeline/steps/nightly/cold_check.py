@@ -26,6 +26,7 @@ from pipeline.workspace.artifacts import REFIT, ChurnFile, ColdCheckFile
 from pipeline.workspace.child_process import run_child
 from pipeline.workspace.night import Night
 from pipeline.workspace.run_files import promoted, read_scorer, read_split
+from pipeline.workspace.step_outputs import record_step
 from pipeline.workspace.task_log import task_step
 from pipeline.workspace.workspace import Workspace
 
@@ -35,14 +36,15 @@ _MIN_IDLE_USERS = 20
 """Number of such users below which the overlap is recorded but not checked."""
 
 
-def _refuse_fault(night: Night) -> None:
+def _refuse_or_record(night: Night) -> None:
     draw_page(night.run)
     fault = night.run.read(ColdCheckFile).fault
     if fault is not None:
         raise GateError("cold_check.failed", f"cold check of run {night.run_id}: {fault}")
+    record_step(night, "cold_check")
 
 
-@task_step("cold_check", check=_refuse_fault)
+@task_step("cold_check", check=_refuse_or_record)
 def cold_check(night: Night, progress: Progress) -> str:
     """Load the refit in a new process and compare its lists; writes the churn and the page.
 

@@ -95,6 +95,7 @@ def _record(night: Night) -> None:
         kind=decision.kind,
         recipe=decision.recipe,
         sentence=decision.sentence,
+        output_sha256=night.run.ref("gate").sha256,
         holdout_days=split.holdout_days,
         selected_recipes={
             night.snapshot.recipes[name].hash: recipe for name, recipe in night.selected.items()

@@ -2,6 +2,9 @@
 
 The same commit holds a patch for users with events after the as-of. Ledger entries and MLflow
 aliases follow from it; if a process dies in between, the next command completes them.
+
+Guarantees: nothing goes live unless decision, refit, cold check and lists are those of the ledger,
+and every listed item is in the pinned catalogue or the pinned events.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import polars as pl
 
 from pipeline import columns as c
 from pipeline.base import Progress
+from pipeline.errors import StorageError
 from pipeline.failpoints import failpoint
 from pipeline.serving import publish as swap
 from pipeline.steps.feedback.patch import make_patch
@@ -21,6 +25,7 @@ from pipeline.workspace.night import Night, register_folder
 from pipeline.workspace.publications import append_ledger_entry, stage, verify_staged
 from pipeline.workspace.registry import point_aliases
 from pipeline.workspace.run_files import promoted
+from pipeline.workspace.step_outputs import verify_outputs
 from pipeline.workspace.task_log import task_step
 
 
@@ -72,14 +77,16 @@ def publication_id(run_id: str) -> str:
 def _swap(night: Night, progress: Progress) -> swap.PublicationRow:
     """Make the lists live unless they are; return the row of `publications`."""
     ws, run, name = night.ws, night.run, publication_id(night.run_id)
+    decided = verify_outputs(night)
     pin = _pin(night)
     gone = swap.unavailable(ws.read_pinned({"items": pin.catalogue_version}, "items"))
+    _refuse_unknown_items(night, run.frame("recommend", "lists"))
     lists = swap.trim(run.frame("recommend", "lists"), gone, night.config.recommend.length)
     facts = {
         c.PUBLICATION_ID: name,
         c.MODEL_VERSION: str(run.read(MlflowFile, register_folder(run)).version),
         c.RUN_ID: run.run_id,
-        c.RECIPE: promoted(night).recipe,
+        c.RECIPE: decided.recipe,
         c.CATALOGUE_VERSION: pin.catalogue_version,
         c.RULES_HASH: hashlib.sha256(b"").hexdigest()[:12],  # rules are not implemented yet
         c.SUMS: swap.lists_sum(lists),
@@ -106,6 +113,20 @@ def _swap(night: Night, progress: Progress) -> swap.PublicationRow:
             append_ledger_entry(ws, published)
         failpoint("ledger")
     return chain.row(0, named=True)
+
+
+def _refuse_unknown_items(night: Night, lists: pl.DataFrame) -> None:
+    """Raise `publish.unknown_items` for items that neither catalogue nor events of the run have."""
+    known = night.table("items", columns=[c.ITEM_ID])[c.ITEM_ID].to_list()
+    known += night.events(c.ITEM_ID)[c.ITEM_ID].unique().to_list()
+    unknown = lists[c.ITEM_ID].unique().to_list()
+    if unknown := sorted(set(unknown) - set(known)):
+        raise StorageError(
+            "publish.unknown_items",
+            f"the lists of run {night.run_id} have {len(unknown)} items that neither its catalogue "
+            f"nor its events have: {', '.join(map(repr, unknown[:5]))}; nothing was published. "
+            "Restore the run's folder from a backup",
+        )
 
 
 def _with_patch(

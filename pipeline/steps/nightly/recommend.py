@@ -13,10 +13,11 @@ from pipeline.serving.recommend import recommend as build_lists
 from pipeline.workspace.artifacts import REFIT
 from pipeline.workspace.night import Night
 from pipeline.workspace.run_files import FALLBACK, promoted, read_scorer, read_split
+from pipeline.workspace.step_outputs import record_step
 from pipeline.workspace.task_log import task_step
 
 
-@task_step("recommend")
+@task_step("recommend", check=lambda night: record_step(night, "recommend"))
 def recommend(night: Night, progress: Progress) -> str:
     """Write the lists of all users, with spare entries behind those that are shown.
 

@@ -17,13 +17,14 @@ from pipeline.steps.diagnostics.training_cost import fit
 from pipeline.workspace.artifacts import REFIT, FallbackEntry, MetaFile
 from pipeline.workspace.night import Night
 from pipeline.workspace.run_files import FALLBACK, promoted, read_history, read_split, write_scorer
+from pipeline.workspace.step_outputs import record_step
 from pipeline.workspace.task_log import task_step
 
 CANARIES = 100
 """Number of users whose lists a new process must reproduce."""
 
 
-@task_step(REFIT)
+@task_step(REFIT, check=lambda night: record_step(night, REFIT))
 def refit(night: Night, progress: Progress) -> str:
     """Write the scorer that goes live, its history, the fallback, and the canaries' lists.
 

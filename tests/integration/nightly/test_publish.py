@@ -41,9 +41,11 @@ def test_the_ledger_has_both_nights(shop):
     entries = history(Workspace.open(shop[0]))
     assert [(e.type, getattr(e, "kind", None)) for e in entries] == [
         ("decision", "first"),
+        *[("step", None)] * 3,  # refit, cold check and lists
         ("publication", None),
         ("patch", None),  # what was done since was folded in before the second night
         ("decision", "refresh"),
+        *[("step", None)] * 3,
         ("publication", None),
     ]
     text = json.dumps(plain(entries))

@@ -73,6 +73,21 @@ def test_another_key_is_refused_before_anything_is_written(vault):
     assert issubclass(VaultKeyError, ConfigError)
 
 
+@pytest.mark.parametrize("read", ["lookup", "pseudonyms"])
+def test_entries_that_were_exchanged_between_users_are_not_returned(vault, read):
+    vault.pseudonyms(["anna", "bert"])
+    with sqlite3.connect(vault.path) as connection:
+        (one, *first), (other, *second) = connection.execute("SELECT * FROM people").fetchall()
+        connection.execute("DELETE FROM people")
+        connection.executemany(
+            "INSERT INTO people VALUES (?, ?, ?)", [(one, *second), (other, *first)]
+        )
+    connection.close()
+    with raises("vault.entry_altered"):
+        getattr(vault, read)(["anna"])
+    assert len(vault) == 2
+
+
 def test_an_altered_entry_is_not_revealed(vault):
     given = vault.pseudonyms(["anna", "bert"])
     with sqlite3.connect(vault.path) as connection:

@@ -1,0 +1,107 @@
+"""Checksums of the steps whose output goes live, kept in the ledger outside the run's folder.
+
+Guarantees:
+
+* A step that was changed after its commit, its manifest included, is an error before it goes live.
+* Nothing is recorded or verified for a replay, which publishes nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pipeline.errors import GateError, StorageError
+from pipeline.workspace.artifacts import REFIT
+from pipeline.workspace.history import LedgerHistory
+from pipeline.workspace.ledger import Decided, StepEntry, StepOutput, append_entry
+from pipeline.workspace.night import ACCEPT, Night
+
+PUBLISHED_STEPS: Final = (REFIT, "cold_check", "recommend")
+"""Steps after the decision whose output `publish` uses."""
+
+
+def record_step(night: Night, step: str) -> None:
+    """Append the checksum of a committed step to the ledger; safe to repeat.
+
+    Parameters
+    ----------
+    night
+        The run.
+    step
+        One of `PUBLISHED_STEPS`.
+
+    Raises
+    ------
+    StorageError
+        `ledger.step_differs`: an earlier attempt recorded another checksum.
+    """
+    if night.replay:
+        return
+    entry = StepEntry(
+        key=f"step:{night.run_id}:{step}",
+        as_of=night.as_of,
+        run_id=night.run_id,
+        step=step,
+        output_sha256=night.run.ref(step).sha256,
+    )
+    _compare(night, step, append_entry(night.ws.ledger, entry))
+
+
+def verify_refit(night: Night) -> None:
+    """Compare the refit of a run with the ledger.
+
+    Raises
+    ------
+    StorageError
+        `ledger.step_missing`, `ledger.step_differs`
+    """
+    _verify_step(night, REFIT, LedgerHistory.of(night.ws.ledger))
+
+
+def verify_outputs(night: Night) -> Decided:
+    """Compare the decision and all `PUBLISHED_STEPS` of a run with the ledger.
+
+    Parameters
+    ----------
+    night
+        A run that is not a replay.
+
+    Returns
+    -------
+    The decision of the ledger.
+
+    Raises
+    ------
+    StorageError
+        `ledger.step_missing`, `ledger.step_differs`
+    GateError
+        `gate.no_promotion`: the decision of the ledger promotes no recipe.
+    """
+    # Read again: `night.history` may have been read before these steps were committed.
+    history = LedgerHistory.of(night.ws.ledger)
+    step = ACCEPT if night.run.committed(ACCEPT) else "gate"
+    decided = history.decision_of(night.run_id)
+    _compare(night, step, decided)
+    for name in PUBLISHED_STEPS:
+        _verify_step(night, name, history)
+    if decided is None or not decided.decision.promotes:
+        raise GateError("gate.no_promotion", f"run {night.run_id} promotes no recipe")
+    return decided
+
+
+def _verify_step(night: Night, step: str, history: LedgerHistory) -> None:
+    _compare(night, step, history.steps.get((night.run_id, step)))
+
+
+def _compare(night: Night, step: str, entry: StepOutput | None) -> None:
+    if entry is None:
+        raise StorageError(
+            "ledger.step_missing",
+            f"the ledger has no entry for step {step} of run {night.run_id}; restore ledger.jsonl",
+        )
+    if entry.output_sha256 != night.run.ref(step).sha256:
+        raise StorageError(
+            "ledger.step_differs",
+            f"{night.run.folder / step} was changed after the step wrote it: the ledger has "
+            "another checksum; restore the folder from a backup",
+        )

@@ -1,0 +1,129 @@
+"""Files of a run that somebody changed between its steps, the manifest redone."""
+
+import hashlib
+import io
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+
+from pipeline import columns as c
+from pipeline.steps.feedback.foldin import foldin
+from pipeline.steps.nightly.cold_check import cold_check
+from pipeline.steps.nightly.publish import publish
+from pipeline.steps.nightly.recommend import recommend
+from pipeline.steps.nightly.refit import refit
+from pipeline.steps.nightly.register import register
+from pipeline.stores.ledger import Ledger
+from pipeline.workspace.artifacts import ColdCheckFile
+from pipeline.workspace.workspace import Workspace
+from tests.raising import raises
+from tests.worlds import NIGHTS, copy_of
+
+
+@pytest.fixture(scope="module")
+def third_lists(third_decided, tmp_path_factory):
+    """The third night just before it publishes."""
+    home, run_id, _ = third_decided
+    copied = copy_of(home, tmp_path_factory.mktemp("lists") / "home")
+    for step in (refit, cold_check, register, recommend):
+        step(Workspace.open(copied), run_id)
+    return copied, run_id
+
+
+@pytest.fixture
+def unpublished(third_lists, tmp_path):
+    return Workspace.open(copy_of(third_lists[0], tmp_path / "home")), third_lists[1]
+
+
+def redo(run, step, name, data):
+    """Replace a file of a step, and its size and checksum in the manifest."""
+    folder = run.folder / step
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    manifest["files"][name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    (folder / name).write_bytes(data)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    run.bytes(step, name)  # the run itself sees no change
+
+
+def reversed_factors(run):
+    with np.load(run.folder / "refit" / "scorer.npz") as file:
+        arrays = dict(file)
+    arrays["item_factors"] = arrays["item_factors"][::-1].copy()
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    redo(run, "refit", "scorer.npz", buffer.getvalue())
+
+
+def another_item(run):
+    lists = run.frame("recommend", "lists").with_columns(
+        pl.when(pl.col(c.POSITION) == 1).then(pl.lit("EVIL")).otherwise(c.ITEM_ID).alias(c.ITEM_ID)
+    )
+    buffer = io.BytesIO()
+    lists.write_parquet(buffer)
+    redo(run, "recommend", "lists.parquet", buffer.getvalue())
+
+
+def another_recipe(run):
+    decision = json.loads(run.bytes("gate", "decision.json"))
+    decision["recipe"] = "popularity"
+    redo(run, "gate", "decision.json", json.dumps(decision).encode())
+
+
+def another_check(run):
+    check = run.read(ColdCheckFile)
+    changed = check.model_copy(update={"canaries": check.canaries + 1})
+    redo(run, "cold_check", f"{ColdCheckFile.FILE}.json", changed.to_bytes())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [reversed_factors, another_item, another_recipe, another_check],
+    ids=lambda f: f.__name__,
+)
+def test_a_step_that_differs_from_the_ledger_is_not_published(unpublished, change):
+    ws, run_id = unpublished
+    before = ws.lake.read("publications")
+    change(ws.run(run_id))
+    with raises("ledger.step_differs"):
+        publish(ws, run_id)
+    assert ws.lake.read("publications").equals(before)
+
+
+def test_a_ledger_without_the_step_is_an_error(unpublished):
+    ws, run_id = unpublished
+    path = ws.home / "ledger.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:-1]))
+    with raises("ledger.step_missing"):
+        publish(ws, run_id)
+
+
+def test_items_that_the_run_does_not_know_are_not_published(unpublished):
+    """Lists and ledger were both written anew, with a chain that holds."""
+    ws, run_id = unpublished
+    before, run, path = ws.lake.read("publications"), ws.run(run_id), ws.home / "ledger.jsonl"
+    another_item(run)
+    entries = ws.ledger.entries()
+    path.unlink()
+    for entry in entries:
+        if entry["key"] == f"step:{run_id}:recommend":
+            entry["output_sha256"] = run.ref("recommend").sha256
+        fields = {
+            name: entry[name] for name in entry.keys() - {"key", "type", "previous", "sha256"}
+        }
+        Ledger(path).append(entry["key"], entry["type"], fields)
+    with raises("publish.unknown_items"):
+        publish(ws, run_id)
+    assert ws.lake.read("publications").equals(before)
+
+
+def test_a_patch_is_not_made_by_an_altered_scorer(third_landed, tmp_path):
+    ws = Workspace.open(copy_of(third_landed, tmp_path / "home"))
+    live = ws.lake.read("publications").sort(c.GENERATION).row(-1, named=True)
+    before = ws.lake.read("publications")
+    reversed_factors(ws.run(live[c.RUN_ID]))
+    with raises("ledger.step_differs"):
+        foldin(ws, NIGHTS[2])
+    assert ws.lake.read("publications").equals(before)
