@@ -59,8 +59,8 @@ def target_kinds(
     present = ", ".join(rows[c.KIND].cast(pl.String).unique().sort())
     raise ConfigError(
         "split.no_target_kind",
-        f"no event has a kind of {', '.join(_STRONGEST_FIRST)}, only {present}; set "
-        "split.target_kinds",
+        f"no event counts as a target; the kinds in the data are {present}; set "
+        "split.target_kinds to some of them",
     )
 
 

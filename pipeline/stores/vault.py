@@ -258,8 +258,8 @@ def parse_key(text: str) -> bytes:
     if len(key) != KEY_BYTES:
         raise VaultKeyError(
             "vault.key_encoding",
-            "the vault's key is not the URL-safe base64 of 32 bytes; restore secrets/vault.key from "
-            "a backup, or correct NIGHTJAR_VAULT_KEY",
+            "the vault's key is not the URL-safe base64 of 32 bytes; restore secrets/vault.key "
+            "from a backup, or correct NIGHTJAR_VAULT_KEY",
         )
     return key
 

@@ -213,8 +213,8 @@ class Lake:
         if frame.filter(pl.col(column).ne_missing(pl.lit(value))).height:
             raise LakeError(
                 "lake.other_partition",
-                f"lake table {table}: the rows have another {column} than {value}; this is a defect "
-                "of Nightjar: report it",
+                f"lake table {table}: the rows have another {column} than {value}; this is a "
+                "defect of Nightjar: report it",
             )
         # The value becomes part of SQL text below: the check allows no quote.
         check_partition(table, column, pl.Series([value]))
